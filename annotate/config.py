@@ -19,7 +19,9 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_former(cls, values: Any) -> Any:
-        return {k: v for k, v in values.items() if k not in cls.former} if isinstance(values, dict) else values
+        if isinstance(values, dict):
+            return {k: v for k, v in values.items() if k not in cls.former}
+        return values
 
 
 class MotionConfig(Settings):

@@ -59,7 +59,10 @@ def _hashes_of_version_1(
             continue
         grippers_now = [signal.dimensions for signal in signals if signal.column == column]
         for dimensions in _former_grippers(names, grippers_now, values.shape[1]):
-            state = np.delete(values, dimensions, axis=1) if column == "state" else episode.state
+            if column == "state":
+                state = np.delete(values, dimensions, axis=1)
+            else:
+                state = episode.state
             gripper = values[:, dimensions].mean(axis=1)
             for closed, opened in _former_ends(stated):
                 yield _hash(episode, pictures, state, (gripper - closed) / (opened - closed))

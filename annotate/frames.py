@@ -37,7 +37,8 @@ from ingest.sources.types import SourceError
 CODE_VERSION = "frames-10"
 # A camera shows one picture when no cell of the grid spans this much luma (of 255) and the mean change is this small.
 # Not exactly 0: each key frame of a compressed still picture differs from the frames before it.
-FROZEN_LUMA, FROZEN_CHANGE = 16, 1e-3
+FROZEN_LUMA = 16
+FROZEN_CHANGE = 1e-3
 MAX_DAMAGED = 0.1  # share of damaged frames above which a camera is not used
 NO_DOUBT = Match()
 MIN_TIMES = 5  # rows that a frame rate is measured on
@@ -150,8 +151,15 @@ def frames_stage(
 ) -> FramesResult:
     """Measure the usable episodes of one chunk."""
     of_chunk = {"dataset": source.config.name, "chunk": chunk}
-    contents, frames, tiny, states, keyframes, findings = [], [], [], [], [], []
-    meter, checkup, main = LagMeter(signals), Checkup(source.config.name), main_signal(signals)
+    contents = []
+    frames = []
+    tiny = []
+    states = []
+    keyframes = []
+    findings = []
+    meter = LagMeter(signals)
+    checkup = Checkup(source.config.name)
+    main = main_signal(signals)
     fingerprints = dict[int, Fingerprint]()
     decoded = 0
     for record in records:
@@ -225,7 +233,8 @@ def _cameras(
     episode: EpisodeData, config: FramesConfig, store: Store, keepers: Sequence[Keeper], fps: float, threads: int
 ) -> tuple[list[Measured], list[Finding], int]:
     """An episode's usable cameras, what is wrong with any, and how many frames were decoded; `fps`: of the episode."""
-    record, decoded = episode.record, 0
+    record = episode.record
+    decoded = 0
     usable: list[Measured] = []
     problems: list[tuple[CameraVideo, tuple[str, str]]] = []
     for video in record.videos:
@@ -235,10 +244,12 @@ def _cameras(
         measured = None
         try:
             measured = measure_camera(episode, video.camera, config, store, wanting, DecodeOptions(threads))
-            obstacle, damage = _obstacle(measured, record, config), _damage(measured) if measured.damaged else None
+            obstacle = _obstacle(measured, record, config)
+            damage = _damage(measured) if measured.damaged else None
             decoded += len(measured)
         except (DataError, MemoryError) as e:
-            obstacle, damage = trouble(e), None
+            obstacle = trouble(e)
+            damage = None
         if measured and not obstacle:
             usable.append(measured)
         if measured is None or damage:
@@ -247,14 +258,16 @@ def _cameras(
         if problem := obstacle or damage:
             problems.append((video, problem))
     # A camera's trouble costs an episode only when no other camera is left
-    severity, index = "warning" if usable else "unusable", record.episode_index
+    severity = "warning" if usable else "unusable"
+    index = record.episode_index
     return usable, [Finding(*p, severity, index, video.camera, video.uri) for video, p in problems], decoded
 
 
 def _apart(episode: EpisodeData, usable: Sequence[Measured], is_irregular: bool) -> list[Finding]:
     """Of each usable camera, how far its pictures are from the times of the rows, unless these are irregular, which has
     a finding of its own; and how many have no row."""
-    findings, names = list[Finding](), {camera.camera for camera in usable}
+    findings = list[Finding]()
+    names = {camera.camera for camera in usable}
     for video in episode.record.videos:
         matched = episode.match(video.camera) if video.camera in names else NO_DOUBT
         if matched.doubt and not (is_irregular and matched.reason == "video_times"):
@@ -304,7 +317,8 @@ def timing(
     # Three decimals: rates such as 29.97 are kept, rounding of the times is not
     measured = round(1.0 / float(steps[regular].mean()), 3)
 
-    fps, findings = stated_fps, []
+    fps = stated_fps
+    findings = []
     if abs(measured / stated_fps - 1) > RATE_TOLERANCE:
         rate_note = "the registry's rate is kept" if certain else "the measured rate is used"
         findings.append(("frame_rate", f"stated {stated_fps:g} fps, the rows' times give {measured:g}: {rate_note}"))
@@ -314,7 +328,10 @@ def timing(
     drift = float(np.abs((times_s - times_s[0]) - np.arange(len(times_s)) / fps).max())
     if drift > 0.5 / fps:
         missing = sum(count for _, count in time_gaps(times_s)[0])
-        cause = f"{missing} frames are missing" if missing else "no frame is missing: the recorder's clock is uneven"
+        if missing:
+            cause = f"{missing} frames are missing"
+        else:
+            cause = "no frame is missing: the recorder's clock is uneven"
         findings.append(("timestamp_drift", f"up to {drift:.2f} s from {fps:g} fps; {cause}"))
     return fps, drift, findings
 

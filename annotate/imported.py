@@ -69,7 +69,9 @@ class Annotation(EpisodeAnnotation):
         steps, plan = by_names(self.steps)
         segments, num_planned = annotate(steps, num_frames, success, plan)
         is_attempts = len(plan) < label.num_planned and (success is False or finished(segments, num_planned))
-        return ImportedLabel(segments, num_planned, plan) if is_attempts else label
+        if is_attempts:
+            return ImportedLabel(segments, num_planned, plan)
+        return label
 
 
 def by_names(steps: Sequence[NativeStep]) -> tuple[tuple[NativeStep, ...], tuple[str, ...]]:
@@ -82,7 +84,10 @@ def by_names(steps: Sequence[NativeStep]) -> tuple[tuple[NativeStep, ...], tuple
     repeated = {a.start_frame for a, b in pairwise(attempts) if a.name == b.name}
 
     def numbered(step: NativeStep) -> NativeStep:
-        completed = False if step.completed is None and step.start_frame in repeated else step.completed
+        if step.completed is None and step.start_frame in repeated:
+            completed = False
+        else:
+            completed = step.completed
         return replace(step, step=plan.index(step.name), completed=completed)
 
     return tuple(numbered(step) if step.kind in (None, STEP) else step for step in steps), plan
@@ -112,7 +117,8 @@ def read_annotations(path: Path, form: str | None = None) -> Annotations:
         return _read_lerobot(path, form)
     if form not in (None, "frames"):
         raise ImportedError(f"{path} is no LeRobot dataset, so it has no form {form}")
-    source, is_file = _source(path), path.is_file()
+    source = _source(path)
+    is_file = path.is_file()
     uris = [uri for uri in source.files if is_file or ("/" not in uri and uri.endswith(".jsonl"))]
     if not (episodes := tuple(_frames(source, uris))):
         raise ImportedError(f"{path} holds no annotations: expected JSON lines with frame_id and sub_task")
@@ -144,10 +150,12 @@ def _annotated(path: Path) -> tuple[LerobotListing, dict[int, Annotated]]:
     """The folder's episodes, with what its metadata and rows say of each; rows may be missing, and info.json too."""
     source = _source(path)
     try:
-        info, has_info = read_info(source), True
+        info = read_info(source)
+        has_info = True
     except DataError:
         # Forms in frames need no more than meta/episodes
-        info, has_info = {"features": {}, "fps": math.nan}, False
+        info = {"features": {}, "fps": math.nan}
+        has_info = False
     dataset = LerobotListing(source, info=info, version=version_of(source, info))
     metadata = episode_metadata(dataset)
     rows = find_rows(dataset, metadata) if has_info else {}
@@ -156,7 +164,8 @@ def _annotated(path: Path) -> tuple[LerobotListing, dict[int, Annotated]]:
 
 
 def _annotation(index: int, episode: Annotated, stated_label: Stated) -> Annotation:
-    dataset, number = episode.meta.get("proccorpus_dataset"), whole(episode.meta.get("proccorpus_episode_index"))
+    dataset = episode.meta.get("proccorpus_dataset")
+    number = whole(episode.meta.get("proccorpus_episode_index"))
     episode_key = (dataset, number) if isinstance(dataset, str) and number is not None else None
     return Annotation(
         index, episode.num_frames, stated_label.steps, stated_label.plan, episode_key, stated_label.problem

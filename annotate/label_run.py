@@ -133,7 +133,8 @@ class GateCounts:
 
     def sentences(self) -> list[str]:
         """What does not pass, in words; nothing where all labels do."""
-        min_confidence, least_for_names = self.gate.min_confidence, self.gate.min_name_confidence
+        min_confidence = self.gate.min_confidence
+        least_for_names = self.gate.min_name_confidence
         reasons = (
             f"are less sure than {min_confidence:g} (min_confidence): they are left out",
             "have unnamed steps: they give progress alone",

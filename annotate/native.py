@@ -62,6 +62,9 @@ def _segment(step: NativeStep, end: int, number: int | None, *, is_completed: bo
         is_completed = step.completed
     elif kind != STEP:
         is_completed = kind == DONE
-    note = step.notes if end == step.end_frame else f"the source ends it at frame {step.end_frame}"
+    if end == step.end_frame:
+        note = step.notes
+    else:
+        note = f"the source ends it at frame {step.end_frame}"
     is_named = is_name(step.name)
     return Segment(step.name, step.start_frame, end, kind, is_completed, number, step.confidence, note, is_named)

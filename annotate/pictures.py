@@ -18,10 +18,13 @@ from PIL import Image
 
 from ingest.media.frames import Picture
 
-GRID, SMALL, TINY = 64, 32, 16
+GRID = 64
+SMALL = 32
+TINY = 16
 # The lowest 8 rows of the type-2 cosine transform, float64 [8, SMALL], in whole numbers: times luma they stay below
 # 2**53, so sums are exact, and a hash does not depend on how a machine orders them
-_K, _X = np.arange(8)[:, None], np.arange(SMALL)[None, :]
+_K = np.arange(8)[:, None]
+_X = np.arange(SMALL)[None, :]
 COSINES = np.round(np.cos(np.pi * _K * (2 * _X + 1) / (2 * SMALL)) * np.where(_K, 1.0, np.sqrt(0.5)) * 2**15)
 BLACK_LUMA = 26  # of 255: black is 16 in video range, and a lit pixel is well above
 
@@ -67,13 +70,15 @@ class FrameMeter:
     BLOCK = 32  # the products of more pictures are so large that BLAS would start threads, which then wait busily
 
     def __init__(self, every: int = 1) -> None:
-        self._every, self._measured = every, 0
+        self._every = every
+        self._measured = 0
         self._tiny: list[np.ndarray] = []
         self._block = np.empty((self.BLOCK + 1, GRID, GRID), np.uint8)  # the first is the last of the block before
         self._filled = 0
         # Of each block: change and sum of luma (whole numbers), hashes, blackness
         self._blocks: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
-        self._low, self._high = np.full((GRID, GRID), 255, np.uint8), np.zeros((GRID, GRID), np.uint8)
+        self._low = np.full((GRID, GRID), 255, np.uint8)
+        self._high = np.zeros((GRID, GRID), np.uint8)
         self._sha256 = hashlib.sha256()
 
     def add(self, luma: np.ndarray) -> None:
@@ -84,7 +89,8 @@ class FrameMeter:
         area_averaged(luma, GRID, self._block[self._filled])
 
     def _measure(self) -> None:
-        grids, n = self._block[1 : self._filled + 1], self._filled
+        grids = self._block[1 : self._filled + 1]
+        n = self._filled
         # The very first frame is compared with itself: its change is 0
         if not self._blocks:
             self._block[0] = grids[0]
@@ -171,8 +177,11 @@ class SharedPicture:
     """
 
     def __init__(self, picture: Picture, luma: np.ndarray, half_luma: np.ndarray) -> None:
-        self._picture, self._luma, self.half_luma = picture, luma, half_luma
-        self.is_damaged, self.is_key = picture.is_damaged, picture.is_key
+        self._picture = picture
+        self._luma = luma
+        self.half_luma = half_luma
+        self.is_damaged = picture.is_damaged
+        self.is_key = picture.is_key
         self.planes = picture.planes
 
     def luma(self) -> np.ndarray:
@@ -218,7 +227,9 @@ def _shrunk(picture: np.ndarray, size: tuple[int, int], factor: int) -> np.ndarr
         return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     if factor > 1:
         picture = cv2.resize(picture, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
-    return picture if picture.shape[1::-1] == size else cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
+    if picture.shape[1::-1] == size:
+        return picture
+    return cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
 
 
 def encode_jpeg(rgb: np.ndarray, max_px: int, quality: int = JPEG_QUALITY) -> tuple[bytes, int, int]:
@@ -241,7 +252,9 @@ def shard_jpeg(picture: Picture, max_px: int, quality: int) -> bytes:
     size, factor = _fitting(width, height, max_px)
     if any(side % 2 for side in (width, height, *size)):
         return encode_jpeg(picture.rgb(), max_px, quality)[0]
-    y, u, v = planes.y, planes.u, planes.v
+    y = planes.y
+    u = planes.u
+    v = planes.v
     if size != (width, height):
         # The halving that measuring the picture has begun with is the one that comes first here
         half = picture.half_luma if isinstance(picture, SharedPicture) else y
@@ -251,5 +264,7 @@ def shard_jpeg(picture: Picture, max_px: int, quality: int) -> bytes:
     if planes.is_full_range:
         y, u, v = (np.ascontiguousarray(plane) for plane in (y, u, v))
     else:
-        y, u, v = cv2.LUT(y, FULL_LUMA), cv2.LUT(u, FULL_CHROMA), cv2.LUT(v, FULL_CHROMA)
+        y = cv2.LUT(y, FULL_LUMA)
+        u = cv2.LUT(u, FULL_CHROMA)
+        v = cv2.LUT(v, FULL_CHROMA)
     return simplejpeg.encode_jpeg_yuv_planes(y, u, v, quality)

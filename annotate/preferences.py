@@ -93,7 +93,10 @@ def draw_pairs(runs: Sequence[ComparedRun], per_run: int, seed: int) -> list[Pai
         partners = _partners(run_groups, criterion, run)
         for _ in range(per_run if partners else 0):
             partner = partners[int(rng.integers(len(partners)))]
-            pair = _further(run, partner, rng) if criterion == "further" else _better(criterion, run, partner)
+            if criterion == "further":
+                pair = _further(run, partner, rng)
+            else:
+                pair = _better(criterion, run, partner)
             if pair is not None:
                 pairs[pair] = None
     return list(pairs)
@@ -115,9 +118,13 @@ def _alike(runs: Sequence[ComparedRun]) -> dict[tuple, list[ComparedRun]]:
 def _partners(run_groups: Mapping[tuple, list[ComparedRun]], criterion: Why, run: ComparedRun) -> list[ComparedRun]:
     """The runs that it can be compared with."""
     if criterion == "further":
-        return run_groups[run.task, criterion] if np.isfinite(run.progress).any() else []
+        if np.isfinite(run.progress).any():
+            return run_groups[run.task, criterion]
+        return []
     if criterion == "outcome":
-        return [] if run.success is None else run_groups[run.task, criterion, not run.success]
+        if run.success is None:
+            return []
+        return run_groups[run.task, criterion, not run.success]
     if run.success is False or run.quality is None:
         return []
     of_task = run_groups[run.task, criterion, run.success]
@@ -139,7 +146,10 @@ def _further(first_run: ComparedRun, second_run: ComparedRun, rng: np.random.Gen
 
 def _better(criterion: Why, first_run: ComparedRun, second_run: ComparedRun) -> Pair:
     if criterion == "outcome":
-        chosen, rejected = (first_run, second_run) if first_run.success else (second_run, first_run)
+        if first_run.success:
+            chosen, rejected = (first_run, second_run)
+        else:
+            chosen, rejected = (second_run, first_run)
         return Pair(criterion, _part(chosen, [-1]), _part(rejected, [-1]), 1.0)
     rejected, chosen = sorted((first_run, second_run), key=QUALITY)
     # Moments that stand for a run as a whole: evenly spread, the first and the last among them

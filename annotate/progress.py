@@ -56,7 +56,9 @@ def _mean_length(lengths: Sequence[float | None]) -> float:
     """Of the attempted steps; 1 where none has any length, so that all weigh alike."""
     attempted = [length for length in lengths if length is not None]
     total = sum(attempted)
-    return total / len(attempted) if total > 0 else 1.0
+    if total > 0:
+        return total / len(attempted)
+    return 1.0
 
 
 def progress(
@@ -86,7 +88,8 @@ def progress(
     next_frame = 0  # first frame whose label is not known yet
     for parts in attempts:
         # The first part says where the attempt begins, the last one whether it completed the step
-        first, last = parts[0], parts[-1]
+        first = parts[0]
+        last = parts[-1]
         step = first.step
         assert step is not None
 
@@ -181,7 +184,9 @@ def _earned(motion: np.ndarray, *, even: bool) -> np.ndarray:
     n = len(motion)
     total = motion.sum()
     if total <= 0:
-        return np.arange(1, n + 1) / max(1, n) if even else np.zeros(n)
+        if even:
+            return np.arange(1, n + 1) / max(1, n)
+        return np.zeros(n)
     moves = motion > 0
     return (np.cumsum(motion) / total + np.cumsum(moves) / moves.sum()) / 2
 
@@ -310,7 +315,8 @@ def check_stated(segments: Sequence[Segment], num_planned: int, end: StatedEnd) 
     `segments` tile the episode.
     """
     last_frame = segments[-1].end_frame - 1
-    final, catastrophic_frame = end.final_progress, end.catastrophic_frame
+    final = end.final_progress
+    catastrophic_frame = end.catastrophic_frame
     is_finished = finished(segments, num_planned)
     # Without a final progress the curve ends where the segments alone would end it, which is never below 0
     falls = any(s.pace is not None for s in segments) and _slopes(segments)[1:catastrophic_frame].sum() < 0

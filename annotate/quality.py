@@ -31,7 +31,10 @@ FALL = 0.01  # of progress from one frame to the next: a smaller fall does not c
 MIN_SCALE = 0.05  # of the log duration: 5 % of the duration, however alike the runs are
 # What says how a run ended. LABEL: its annotator saw it, a model in the pictures, motion that a step was left undone.
 # ASSUMED: nobody says, so the label takes it as complete
-SOURCE, PERSON, LABEL, ASSUMED = "source", "person", "label", "assumed"
+SOURCE = "source"
+PERSON = "person"
+LABEL = "label"
+ASSUMED = "assumed"
 END_WORDS = {
     SOURCE: "by the source's outcome",
     PERSON: "by a person",
@@ -68,7 +71,8 @@ class Quality:
 def qualities(runs: Sequence[LabelledRun]) -> list[Quality]:
     """One for each run of a task."""
     orders = [step_order(r.segments) for r in runs]
-    enough, counts = len(runs) >= FEWEST, Counter(orders)
+    enough = len(runs) >= FEWEST
+    counts = Counter(orders)
     # Of the logarithm: a run of twice and one of half the usual length are equally odd
     log_durations = np.log([run.duration_s for run in runs])
     length_z = robust_deviations(log_durations, np.ones(len(runs), bool), MIN_SCALE)
@@ -110,8 +114,12 @@ def end_by(success: bool | None, success_source: str | None, end_progress: float
     Example: nobody says how the run ended, and its label leaves a step undone: the label says it.
     """
     if success is not None:
-        return PERSON if (success_source or "").startswith(BY_PERSON) else SOURCE
-    return LABEL if has_visual_check or end_progress < 1 else ASSUMED
+        if (success_source or "").startswith(BY_PERSON):
+            return PERSON
+        return SOURCE
+    if has_visual_check or end_progress < 1:
+        return LABEL
+    return ASSUMED
 
 
 def step_order(segments: Sequence[Segment]) -> tuple[int, ...]:
@@ -135,7 +143,8 @@ MOVES = 0.1  # of its fast speed: an arm below it stands still
 LAST_S = 0.25  # of a run: how fast it ends
 FARTHEST = 2.0  # robust deviations: no sign alone is to decide, since people differ more than simulated runs
 # What is added before logarithms, and the least deviation that counts, however alike the runs are
-MOVING_FLOOR_S, MOVING_SCALE = 0.1, 0.05
+MOVING_FLOOR_S = 0.1
+MOVING_SCALE = 0.05
 STATE_FLOOR, STATE_SCALE = 0.05, 0.2  # standard deviations of the task's states
 PICTURE_FLOOR, PICTURE_SCALE = 4.0, 0.1  # bits of the perceptual hash
 SPEED_SCALE = 0.1  # share of the fast speed
@@ -154,7 +163,8 @@ SIGNS = tuple(WEIGHTS)
 ALL_WEIGHTS = np.array(list(WEIGHTS.values()))
 FITTED_SHARE = 55 / 179  # of the runs that the weights were fitted to had failed
 # Before anything is seen of a task, one run in ten is taken to fail, as surely as ten seen runs would say it
-PRIOR_FAILED, PRIOR_RUNS = 1.0, 10.0
+PRIOR_FAILED = 1.0
+PRIOR_RUNS = 10.0
 ROUNDS = 50  # of estimating how many runs of a task failed; it has settled after twenty
 SPEAKS = 1.0  # log-odds from which on a sign is named
 
@@ -304,12 +314,14 @@ def measures(signals: Signals) -> RunMeasures:
     """Measure one run, whatever its outcome."""
     # An outcome that becomes known later must not change what is measured
     run = observe(replace(signals, success=None), MotionConfig())
-    n, fps = len(run), signals.fps
+    n = len(run)
+    fps = signals.fps
     way = None if signals.state is None else _way(signals.state, fps)
     end_state = state_spread = None
     if signals.state is not None and np.isfinite(signals.state).all():
         state = np.asarray(signals.state, np.float64)
-        end_state, state_spread = state[-max(1, round(END_S * fps)) :].mean(axis=0), state.std(axis=0)
+        end_state = state[-max(1, round(END_S * fps)) :].mean(axis=0)
+        state_spread = state.std(axis=0)
     return RunMeasures(
         duration_s=n / fps,
         rest_s=sum(end - start for start, end in run.idle) / fps,
@@ -324,7 +336,9 @@ def measures(signals: Signals) -> RunMeasures:
 
 def _gripper_moves(signals: Signals) -> int | None:
     moves = [gripper_moves(gripper.opening, MotionConfig(), signals.fps) for gripper in signals.grippers]
-    return sum(map(len, moves)) if moves else None
+    if moves:
+        return sum(map(len, moves))
+    return None
 
 
 def _way(state: np.ndarray, fps: float) -> np.ndarray | None:
@@ -354,7 +368,10 @@ def _jerk(way: np.ndarray) -> float | None:
     velocity = np.diff(way, axis=0) * PATH_HZ
     jerk = _length(np.diff(velocity, n=2, axis=0)) * PATH_HZ**2
     speed = _length(velocity)
-    is_moving = speed > MOVES * np.percentile(speed, FAST_PERCENTILE) if len(speed) else np.zeros(0, bool)
+    if len(speed):
+        is_moving = speed > MOVES * np.percentile(speed, FAST_PERCENTILE)
+    else:
+        is_moving = np.zeros(0, bool)
     if is_moving[: len(jerk)].sum() < MIN_MOVES:
         return None
     return float(np.median(jerk[is_moving[: len(jerk)]]) / np.median(speed[is_moving]))
@@ -365,7 +382,8 @@ def _reversals(way: np.ndarray) -> int:
     k = round(WAY_S * PATH_HZ)
     if len(way) <= 2 * k:
         return 0
-    previous_move, next_move = way[k:-k] - way[: -2 * k], way[2 * k :] - way[k:-k]
+    previous_move = way[k:-k] - way[: -2 * k]
+    next_move = way[2 * k :] - way[k:-k]
     long = np.minimum(_length(previous_move), _length(next_move)) > LEAST_WAY * _length(
         way.max(axis=0) - way.min(axis=0)
     )

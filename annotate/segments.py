@@ -12,7 +12,9 @@ import numpy as np
 from core.names import is_name, unnamed_step
 from ingest.episode import EpisodeFrame
 
-STEP, IDLE, DONE = "step", "idle", "done"
+STEP = "step"
+IDLE = "idle"
+DONE = "done"
 PACES = ("fast", "slow", "adjust", "mistake")
 
 
@@ -74,7 +76,9 @@ def _check_span(s: Segment, expected_start: int, num_frames: int) -> None:
 
 def undo(completed: set[int], step: int) -> set[int]:
     """Steps still complete when an attempt at `step` begins: doing a completed step again undoes it and later ones."""
-    return {k for k in completed if k < step} if step in completed else completed
+    if step in completed:
+        return {k for k in completed if k < step}
+    return completed
 
 
 def completed_steps(segments: Iterable[Segment], frame: int) -> set[int]:

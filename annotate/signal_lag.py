@@ -16,14 +16,16 @@ from ingest.episode import EpisodeData, Finding
 from ingest.signals.gripper import GripperSignal, arm_state, opening, way_steps
 from ingest.signals.naming import transitions
 
-MAX_LAG_S, MAX_GRIPPER_LAG_S = 1.5, 2.5
+MAX_LAG_S = 1.5
+MAX_GRIPPER_LAG_S = 2.5
 STEP_S = 0.1  # between lags that are tried for a gripper
 STILL = 0.12  # of its fast speed: a slower arm stands still, so that what is seen to change is the gripper
 FAST_PERCENTILE = 90  # of a curve: what is fast
 MAX_CHANGE = 2.0  # times the fast change: more of it in one frame, such as a cut, does not count for more
 
 # A lag is corrected when it is large and sure
-MIN_LAG_S, MIN_GRIPPER_LAG_S = 0.2, 0.3
+MIN_LAG_S = 0.2
+MIN_GRIPPER_LAG_S = 0.3
 MIN_LIKENESS, MIN_GAIN, MIN_EPISODES = 0.3, 0.05, 5  # correlation, its gain over lag 0
 MIN_MOVES, MIN_PROMINENCE, MIN_PEAK = 5, 8.0, 0.1  # moves, peak in deviations from the other lags, and its height
 MIN_AGREE, AGREE_S = 0.6, 0.3  # share of moves whose own peak is so near
@@ -143,7 +145,9 @@ def arm_speed(values: np.ndarray | None) -> np.ndarray | None:
     if values is None or len(values) < 2 or not np.isfinite(values).all():
         return None
     steps = way_steps(values)
-    return None if steps is None else np.r_[steps[:1], steps]
+    if steps is None:
+        return None
+    return np.r_[steps[:1], steps]
 
 
 def compressed(values: np.ndarray, among: np.ndarray | None = None, max_value: float = 2.0) -> np.ndarray:
@@ -155,7 +159,8 @@ def compressed(values: np.ndarray, among: np.ndarray | None = None, max_value: f
 
 def correlations(picture_change: np.ndarray, motion: np.ndarray, max_lag: int) -> np.ndarray:
     """Correlation of what is seen [n] with what is `motion` k frames later, for each k from -most to most."""
-    n, curve = len(picture_change), []
+    n = len(picture_change)
+    curve = []
     for lag in range(-max_lag, max_lag + 1):
         earlier_change = picture_change[max(0, -lag) : n - max(0, lag)]
         later_motion = motion[max(0, lag) : n - max(0, -lag)]
@@ -185,7 +190,10 @@ def _change_by_gripper(change: np.ndarray, state: np.ndarray | None) -> np.ndarr
     """The visual change where the arm stands still [n], as a share of the fast change; 0 where the arm moves."""
     relative = np.minimum(change / (np.percentile(change, 90) or 1.0), MAX_CHANGE)
     speed = arm_speed(state)
-    still = np.ones(len(change), bool) if speed is None else speed < STILL * np.percentile(speed, 90)
+    if speed is None:
+        still = np.ones(len(change), bool)
+    else:
+        still = speed < STILL * np.percentile(speed, 90)
     noise = float(np.median(relative[still])) if still.any() else 0.0
     return np.where(still, np.maximum(0.0, relative - noise), 0.0)
 
@@ -248,7 +256,8 @@ def without_lag(curve: np.ndarray, fps: float, closing_s: float, opening_s: floa
     moves = transitions(curve, fps)
     mean_s = (closing_s + opening_s) / 2
     # Frames of the recorded signal, and where each belongs
-    recorded, shown_frames = [0.0], [0.0 - mean_s * fps]
+    recorded = [0.0]
+    shown_frames = [0.0 - mean_s * fps]
     for move in moves:
         lag = (opening_s if move.rises else closing_s) * fps
         for frame in (move.start, move.end):

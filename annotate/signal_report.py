@@ -18,7 +18,9 @@ def line(signal: GripperSignal, lags: Lags = ()) -> str:
     Example: "gripper: state[6] main_gripper, 0..0.07 m, high is open (sure 0.95), closes 1.4 times an episode;
     why: 0 to 0.07 is a width in metres".
     """
-    end, closings, behind = open_end(signal), signal.closings_per_episode, lag(signal, lags)
+    end = open_end(signal)
+    closings = signal.closings_per_episode
+    behind = lag(signal, lags)
     parts = [
         f"{signal.title}: {place(signal)} {_names(signal)}".strip(),
         value_range(signal),
@@ -68,7 +70,8 @@ def lag_columns(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def place(signal: GripperSignal) -> str:
     """Such as "state[6]", "state[7-12]" or "action[0, 3]"."""
-    first, last = signal.dimensions[0], signal.dimensions[-1]
+    first = signal.dimensions[0]
+    last = signal.dimensions[-1]
     is_run = len(signal.dimensions) > 1 and signal.dimensions == tuple(range(first, last + 1))
     return f"{signal.column}[{f'{first}-{last}' if is_run else ', '.join(map(str, signal.dimensions))}]"
 
@@ -76,7 +79,9 @@ def place(signal: GripperSignal) -> str:
 def _names(signal: GripperSignal) -> str:
     """Of the dimensions; empty where the source has none, so that their numbers stand for them."""
     given = [name for name, d in zip(signal.names, signal.dimensions, strict=True) if name != f"{signal.column}[{d}]"]
-    return ", ".join(given) if len(given) <= MOST_NAMES else f"{given[0]} ... {given[-1]}"
+    if len(given) <= MOST_NAMES:
+        return ", ".join(given)
+    return f"{given[0]} ... {given[-1]}"
 
 
 def value_range(signal: GripperSignal) -> str:

@@ -24,7 +24,8 @@ def embed(texts: Sequence[str]) -> np.ndarray:
         for start in range(0, len(order), BATCH):
             part = order[start : start + BATCH]
             batch = tokenizer([texts[i] for i in part], padding=True, truncation=True, return_tensors="pt")
-            states, mask = model(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
+            states = model(**batch).last_hidden_state
+            mask = batch["attention_mask"].unsqueeze(-1)
             mean = (states * mask).sum(1) / mask.sum(1)
             vectors[part] = torch.nn.functional.normalize(mean, dim=1).numpy()
     return vectors

@@ -98,7 +98,8 @@ def annotate(
     order = sorted(range(len(episodes)), key=lambda i: episodes[i].episode_index)
     all_observed = [observe(s, motion) for s in [*(episodes[i] for i in order), *(r.signals for r in references)]]
     moments = task_moments(all_observed)
-    episode_moments, reference_moments = dict(enumerate(moments[: len(order)])), moments[len(order) :]
+    episode_moments = dict(enumerate(moments[: len(order)]))
+    reference_moments = moments[len(order) :]
     if not moments[0].is_comparable:
         return [Transferred(None, None, "nothing shows what is done in it") for _ in episodes]
 
@@ -110,7 +111,9 @@ def annotate(
         for place, m in episode_moments.items()
     }
     compared = {place: m for place, m in episode_moments.items() if nearest_references[place]}
-    carried, alignments, plans = {}, {}, {}
+    carried = {}
+    alignments = {}
+    plans = {}
     for place, besides in laid(compared, nearest_references, reference_moments, usual_scales):
         carried[place], plans[place] = _carried(episode_moments[place], besides, references, reference_moments)
         alignments[place] = _likeliest(episode_moments[place], [(reference_moments[r], b) for r, b in besides.items()])
@@ -162,7 +165,8 @@ def _first(moments: Moments) -> Seen:
 
 
 def _label(carried: Carried, plan: tuple[str, ...]) -> EpisodeLabel:
-    episode, signals = carried.own.episode, carried.own.episode.signals
+    episode = carried.own.episode
+    signals = carried.own.episode.signals
     curve = finished_curve(carried.earned(), signals.success)
     ends = agreed_ends(carried.completed(), len(plan), curve, episode)
 
@@ -185,7 +189,8 @@ def _likeliest(
     differences = np.stack([b.apart for _, b in alignments])
     frames = np.stack([m.frames[b.likely.argmax(axis=1)] for m, b in alignments])
     episodes = np.array([m.episode.signals.episode_index for m, _ in alignments])
-    nearest, moment_numbers = differences.argmin(axis=0), np.arange(len(moments))
+    nearest = differences.argmin(axis=0)
+    moment_numbers = np.arange(len(moments))
     return episodes[nearest], frames[nearest, moment_numbers], differences[nearest, moment_numbers].astype(np.float32)
 
 
@@ -275,7 +280,8 @@ def most_telling(episodes: Sequence[Signals], motion: MotionConfig) -> list[int]
 
 def _in_order(label_errors: np.ndarray, first: Sequence[int], places: Sequence[int]) -> list[int]:
     """`first`, then the places, each time the one that together with those before leaves the least."""
-    order, remaining = [*first], [*places]
+    order = [*first]
+    remaining = [*places]
     while remaining:
         order.append(min(remaining, key=lambda place: (label_errors[:, [*order, place]].min(axis=1).sum(), place)))
         remaining.remove(order[-1])

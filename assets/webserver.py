@@ -53,7 +53,8 @@ QUERIES = {name: metric["sql"] for name, metric in METRICS.items() if "sql" in m
 LABELS = {name: metric.get("labels", []) for name, metric in METRICS.items()}  # but of queries
 AGAIN = {"dagster/retry_number": [str(n) for n in range(1, 10)]}  # tags of runs that are another try
 disable_created_metrics()
-TOKEN, HOSTS = TOKENS["ui"], "PROCCORPUS_UI_HOSTS"
+TOKEN = TOKENS["ui"]
+HOSTS = "PROCCORPUS_UI_HOSTS"
 SETTINGS = "DAGSTER_WEBSERVER"  # prefix of variables with its options
 LIVENESS = "/server_info"  # versions alone, for the probe of a cluster
 # The graph of all assets, with what the groups hold; Dagster's own first page, a timeline of runs, says nothing of them
@@ -67,7 +68,8 @@ LOCATION = "proccorpus"  # code_location_name of [tool.dg.project], and what dep
 def page(space: Workspace, instance: dg.DagsterInstance) -> bytes:
     """All metrics, and those that scheduled jobs left in <workspace>/metrics/*.prom. Raises LakeError."""
     lake = lake_to_read(space)
-    registry, disk = CollectorRegistry(), shutil.disk_usage(space.root)
+    registry = CollectorRegistry()
+    disk = shutil.disk_usage(space.root)
     rows: dict[str, Iterable[Sequence]] = {"proccorpus_disk_bytes": [["free", disk.free], ["total", disk.total]]}
     labels = dict(LABELS)
     with closing(lake.con), lake.reading():
@@ -86,7 +88,8 @@ def page(space: Workspace, instance: dg.DagsterInstance) -> bytes:
 
 
 def _of_runs(instance: dg.DagsterInstance) -> dict[str, Iterable[Sequence]]:
-    ended, both = dict[str, float](), [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS]
+    ended = dict[str, float]()
+    both = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS]
     nights = dg.RunsFilter(tags={"dagster/schedule_name": "nightly"}, statuses=both)
     for record in instance.get_run_records(nights, limit=30):
         ended.setdefault(record.dagster_run.status.value, record.end_time or 0)
@@ -169,7 +172,8 @@ def run_ui(host: str, port: int, home: Path, token: str, on_ready: Callable[[], 
     called once the webserver answers.
     """
     folder = Path(tempfile.mkdtemp(prefix="proccorpus-"))  # a socket's path has at most 107 bytes
-    code, listed = folder / "code.sock", home / "workspace.yaml"
+    code = folder / "code.sock"
+    listed = home / "workspace.yaml"
     server = {"socket": str(code), "location_name": LOCATION}
     listed.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))  # JSON is YAML, too
     python = Path(sys.executable)

@@ -49,7 +49,8 @@ def main() -> None:
     parser.add_argument("--recipe", default="laptop_oneshot")
     args = parser.parse_args()
     lake = open_lake(Workspace(args.workspace))
-    release, base = get_release(lake, args.release), model_folder(lake.workspace, args.model)
+    release = get_release(lake, args.release)
+    base = model_folder(lake.workspace, args.model)
     new, known_episodes = (held_out(lake, release, (split,), args.truth) for split in ("test_ood", "test_id"))
     new = [e for e in new if e.dataset == DATASET]
     recipe = load_recipe(args.recipe, base)

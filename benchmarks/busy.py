@@ -32,9 +32,13 @@ from pipeline.build import BuildListener, run_build
 from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild, StageConfigs
 
-WORKERS, CLIP, SHORT, CLIPS = 2, 600, 20, 8
+WORKERS = 2
+CLIP = 600
+SHORT = 20
+CLIPS = 8
 EVERY_S = 0.05
-BUSY_GOAL, MOST_GROWTH = 0.85, 1.25
+BUSY_GOAL = 0.85
+MOST_GROWTH = 1.25
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,9 @@ def build(folder: str, space: str) -> tuple[float, float, int]:
 
 def watched(folder: Path) -> Found:
     """Build in a process of its own, and look at it meanwhile."""
-    start_time, looks, peak_mb = time.monotonic(), list[tuple[float, int]](), 0.0
+    start_time = time.monotonic()
+    looks = list[tuple[float, int]]()
+    peak_mb = 0.0
     with tempfile.TemporaryDirectory(dir=folder.parent) as space, ThreadPoolExecutor(1) as pool:
         building = pool.submit(apart, build, str(folder), space)
         while not building.done():
@@ -131,7 +137,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=int, default=20, help="of the long episode; 0: leave it out")
     parser.add_argument("--short", type=int, default=10_000, help="short episodes; 0: leave them out")
     args = parser.parse_args()
-    rows, missed, memory = [], [], []
+    rows = []
+    missed = []
+    memory = []
     with tempfile.TemporaryDirectory() as name:
         folders = []
         if args.minutes:
@@ -142,7 +150,8 @@ def main() -> int:
             make_short(folders[-1], episodes)
         for folder in folders:
             result = watched(folder)
-            seconds, busy = f"{result.chunks_s:.0f} of {result.whole_s:.0f}", f"{result.busy:.0%}"
+            seconds = f"{result.chunks_s:.0f} of {result.whole_s:.0f}"
+            busy = f"{result.busy:.0%}"
             rows.append((f"{result.episodes:,}", f"{result.frames:,}", seconds, busy, f"{result.mb:.0f}"))
             print(rows[-1], file=sys.stderr, flush=True)
             memory += [result.mb] if folder.name.startswith("short") else []

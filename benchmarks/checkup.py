@@ -37,7 +37,8 @@ from core.paths import ROOT
 SIMULATED = ("sim_long", "sim_short")
 SPOILT = ("cr5_banana", "cr5_flash_drive", "g1_yellow_bottle", "so101_bimanual_cloth")
 CLEAN = ("gr1_pick_place", "droid_chips", "bridge_rlds", "piper_pen", "robo_dopamine", "roboc_franka_buttons")
-PAGE, FIGURES = ROOT / "docs" / "checkup.md", ROOT / "docs" / "data" / "checkup.json"
+PAGE = ROOT / "docs" / "checkup.md"
+FIGURES = ROOT / "docs" / "data" / "checkup.json"
 KEPT = Path(gettempdir()) / "proccorpus-checkup"
 RUNS = 3  # of each set that have a fault, one at a time
 
@@ -185,7 +186,10 @@ def _of_size(size_trials: Sequence[Trial], size: float | str) -> str:
     if not size_trials:
         return ""
     num_named = sum(trial.is_named for trial in size_trials)
-    exact = f" ({sum(trial.is_exact for trial in size_trials)})" if size_trials[0].spoilt.frames_late else ""
+    if size_trials[0].spoilt.frames_late:
+        exact = f" ({sum(trial.is_exact for trial in size_trials)})"
+    else:
+        exact = ""
     return f"{size}: {num_named}{exact}/{len(size_trials)}".removeprefix(": ")
 
 
@@ -209,7 +213,8 @@ def clean_rows(
 def cost_row(decoded: DecodedSet) -> list[str]:
     """What the checkup takes beside decoding, and what it keeps of a run until all are compared."""
     signals = [run.signals() for run in decoded.runs]
-    start_s, checkup = process_time(), Checkup(decoded.name)
+    start_s = process_time()
+    checkup = Checkup(decoded.name)
     for run in signals:
         checkup.add(run)
     checkup.faults()
@@ -225,10 +230,12 @@ def cost_row(decoded: DecodedSet) -> list[str]:
 
 def many_rows(decoded: DecodedSet, counts: Sequence[int]) -> list[list[str]]:
     """What so many runs take: those of a set over and over, each with noise of its own, so that none is a copy."""
-    rng, rows = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    rows = []
     signals = [run.signals() for run in decoded.runs]
     for count in counts:
-        checkup, looked_s = Checkup(decoded.name), 0.0
+        checkup = Checkup(decoded.name)
+        looked_s = 0.0
         for index in range(count):
             run = _varied(signals[index % len(signals)], index, rng)
             start_s = process_time()

@@ -80,7 +80,9 @@ def write_luma(file: Path | io.BytesIO, pictures: np.ndarray, fps: float, *, crf
     with av.open(file, "w", format="mp4") as container:
         options = {"crf": str(crf), "preset": "veryfast", "g": "10"}
         stream = container.add_stream("libx264", rate=round(fps), options=options)
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        stream.height = height
+        stream.width = width
+        stream.pix_fmt = "yuv420p"
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.vstack([picture, grey]), format="yuv420p")))
         container.mux(stream.encode())
@@ -114,7 +116,8 @@ def frozen(decoded: DecodedSet, k: int, seconds: float | str, rng: Rng) -> Spoil
 
 def black(decoded: DecodedSet, k: int, seconds: float | str, rng: Rng) -> Spoilt | None:
     run = decoded.runs[k]
-    camera, count = _camera(run, rng), _frames(seconds, run)
+    camera = _camera(run, rng)
+    count = _frames(seconds, run)
     if count >= len(run) - 2:
         return None
     start = int(rng.integers(1, len(run) - count))
@@ -143,7 +146,8 @@ def moved(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt:
 def brighter(decoded: DecodedSet, k: int, luma: float | str, rng: Rng) -> Spoilt:
     """From one frame on a camera's pictures are brighter or darker."""
     run = decoded.runs[k]
-    camera, start = _camera(run, rng), int(rng.integers(len(run) // 4, 3 * len(run) // 4))
+    camera = _camera(run, rng)
+    start = int(rng.integers(len(run) // 4, 3 * len(run) // 4))
     pictures = np.array(run.pictures[camera], np.int16)
     pictures[start:] += round(float(luma)) * int(rng.choice([-1, 1]))
     changed_pictures = encoded_again(np.clip(pictures, 0, 255).astype(np.uint8))
@@ -175,9 +179,13 @@ def values_of(run: DecodedRun) -> dict[str, np.ndarray]:
 
 def late(decoded: DecodedSet, k: int, frames: float | str, rng: Rng, *, only_gripper: bool = False) -> Spoilt | None:
     """Rows late by some frames, early by some where these are negative; what has no other half is cut off."""
-    run, count = decoded.runs[k], abs(int(frames))
+    run = decoded.runs[k]
+    count = abs(int(frames))
     values = values_of(run)
-    chosen = gripper_dimensions(run) if only_gripper else {name: [*range(v.shape[1])] for name, v in values.items()}
+    if only_gripper:
+        chosen = gripper_dimensions(run)
+    else:
+        chosen = {name: [*range(v.shape[1])] for name, v in values.items()}
     if not any(chosen.values()) or count >= len(run) // 2:
         return None
     n = len(run) - count
@@ -192,7 +200,8 @@ def late(decoded: DecodedSet, k: int, frames: float | str, rng: Rng, *, only_gri
 
 def gripper_dimensions(run: DecodedRun) -> dict[str, list[int]]:
     """The dimensions by column that move as a gripper in use does: its own, and others that follow it."""
-    values, chosen = values_of(run), dict[str, list[int]]()
+    values = values_of(run)
+    chosen = dict[str, list[int]]()
     for signal in run.grippers:
         if not signal.is_used or signal.column not in values:
             continue
@@ -215,12 +224,14 @@ def _correlation(first_curve: np.ndarray, second_curve: np.ndarray) -> float:
 
 def clipped(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt | None:
     """The arm's action stays within the middle share of its range over the set."""
-    run, values = decoded.runs[k], values_of(decoded.runs[k])
+    run = decoded.runs[k]
+    values = values_of(decoded.runs[k])
     if "action" not in values:
         return None
     arm = run.signals().arm_dimensions("action")
     everywhere = np.concatenate([r.episode.action for r in decoded.runs if r.episode.action is not None])[:, arm]
-    low, high = everywhere.min(axis=0), everywhere.max(axis=0)
+    low = everywhere.min(axis=0)
+    high = everywhere.max(axis=0)
     margin = (1 - float(share)) / 2 * (high - low)
     former_rows = values["action"][:, arm]
     clipped_rows = np.clip(former_rows, low + margin, high - margin)
@@ -232,7 +243,8 @@ def clipped(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt
 
 def never_closes(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt | None:
     """All dimensions of the gripper keep the value that they have where it is widest open."""
-    run, values = decoded.runs[k], values_of(decoded.runs[k])
+    run = decoded.runs[k]
+    values = values_of(decoded.runs[k])
     openings = [o for o, s in zip(run.openings(), run.grippers, strict=True) if o is not None and s.has_polarity]
     closing = [opening for opening in openings if opening.min() < 0.5 < opening.max()]
     if not closing:
@@ -246,7 +258,8 @@ def never_closes(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Sp
 
 def jump(decoded: DecodedSet, k: int, times: float | str, rng: Rng) -> Spoilt | None:
     """One joint is elsewhere for one frame, by some times its largest step."""
-    run, values = decoded.runs[k], values_of(decoded.runs[k])
+    run = decoded.runs[k]
+    values = values_of(decoded.runs[k])
     joint = _moving_joint(run, rng)
     if joint is None:
         return None
@@ -270,7 +283,8 @@ def stuck(decoded: DecodedSet, k: int, seconds: float | str, rng: Rng) -> Spoilt
 
 def dead(decoded: DecodedSet, k: int, column: float | str, rng: Rng) -> Spoilt | None:
     """One joint of state or action keeps its first value."""
-    run, values = decoded.runs[k], values_of(decoded.runs[k])
+    run = decoded.runs[k]
+    values = values_of(decoded.runs[k])
     joint = _moving_joint(run, rng, str(column))
     if joint is None:
         return None
@@ -280,7 +294,8 @@ def dead(decoded: DecodedSet, k: int, column: float | str, rng: Rng) -> Spoilt |
 
 def scaled(decoded: DecodedSet, k: int, factor: float | str, rng: Rng) -> Spoilt | None:
     """All joints of the state are in another unit, or have the other sign."""
-    run, values = decoded.runs[k], values_of(decoded.runs[k])
+    run = decoded.runs[k]
+    values = values_of(decoded.runs[k])
     arm = run.signals().arm_dimensions("state")
     if not arm:
         return None
@@ -290,7 +305,8 @@ def scaled(decoded: DecodedSet, k: int, factor: float | str, rng: Rng) -> Spoilt
 
 def offset(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt | None:
     """One joint of the action, where that is a position, is apart from the state by a share of its range in the set."""
-    run, values = decoded.runs[k], values_of(decoded.runs[k])
+    run = decoded.runs[k]
+    values = values_of(decoded.runs[k])
     joint = _moving_joint(run, rng, "action")
     if joint is None or "state" not in values or values["state"].shape != values["action"].shape:
         return None
@@ -320,7 +336,8 @@ def copied(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt:
 
 def other_pictures(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt | None:
     """The run has the pictures of another one of its task, or of another task; both are as long as the shorter."""
-    run, task = decoded.runs[k], decoded.runs[k].episode.record.task
+    run = decoded.runs[k]
+    task = decoded.runs[k].episode.record.task
     other_runs = [
         other_run
         for other_run in decoded.runs
@@ -360,7 +377,8 @@ def _rows_at(table: pa.Table, kept_mask: np.ndarray) -> pa.Table:
 
 def dropped(decoded: DecodedSet, k: int, frames: float | str, rng: Rng) -> Spoilt | None:
     """Frames lack, and the rows' times say so."""
-    run, count = decoded.runs[k], int(frames)
+    run = decoded.runs[k]
+    count = int(frames)
     if run.episode.timestamps_s is None or count >= len(run) // 3:
         return None
     start = int(rng.integers(5, len(run) - count - 5))
@@ -374,7 +392,9 @@ def idle(decoded: DecodedSet, k: int, seconds: float | str, rng: Rng) -> Spoilt 
     run = decoded.runs[k]
     if not values_of(run):
         return None
-    n, count, is_head = len(run), _frames(seconds, run), bool(rng.integers(2))
+    n = len(run)
+    count = _frames(seconds, run)
+    is_head = bool(rng.integers(2))
     longer = kept_frames(run, np.r_[np.zeros(count, int), 0:n] if is_head else np.r_[0:n, np.full(count, n - 1)])
     start = 0 if is_head else n
     if (times := run.episode.timestamps_s) is not None:
@@ -390,11 +410,9 @@ def idle(decoded: DecodedSet, k: int, seconds: float | str, rng: Rng) -> Spoilt 
 def _more_times(times: np.ndarray, count: int, run: DecodedRun, is_head: bool) -> np.ndarray:
     """The times of a run that is longer by `count` frames."""
     added_times = np.arange(1, count + 1) / run.fps
-    return (
-        np.r_[times[0] + added_times - added_times[0], times + added_times[-1]]
-        if is_head
-        else np.r_[times, times[-1] + added_times]
-    )
+    if is_head:
+        return np.r_[times[0] + added_times - added_times[0], times + added_times[-1]]
+    return np.r_[times, times[-1] + added_times]
 
 
 def _at_rest(run: DecodedRun, stretch: slice) -> DecodedRun:
@@ -403,7 +421,8 @@ def _at_rest(run: DecodedRun, stretch: slice) -> DecodedRun:
     if "action" not in values:
         return run
     for joint in run.signals().arm_dimensions("action"):
-        action, state = values["action"][:, joint], values.get("state", np.zeros((len(run), 0)))
+        action = values["action"][:, joint]
+        state = values.get("state", np.zeros((len(run), 0)))
         is_position = joint < state.shape[1] and _correlation(action, state[:, joint]) > TRACKS
         if not is_position:
             action[stretch] = 0.0
@@ -422,7 +441,8 @@ def other_text(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoi
 
 def stale(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt | None:
     """The stored statistics are those of a share of the set's runs, the first ones; of one run at least."""
-    run, values = decoded.runs[k], values_of(decoded.runs[k])
+    run = decoded.runs[k]
+    values = values_of(decoded.runs[k])
     first = decoded.runs[: max(1, round(float(share) * len(decoded.runs)))]
     if not values or len(first) == len(decoded.runs):
         return None
@@ -472,11 +492,14 @@ def _moving_joint(run: DecodedRun, rng: Rng, column: str = "state") -> int | Non
         return None
     spread = values[:, arm].std(axis=0)
     moving_joints = [joint for joint, s in zip(arm, spread, strict=True) if s > max(1e-9, 0.1 * spread.max())]
-    return int(rng.choice(moving_joints)) if moving_joints else None
+    if moving_joints:
+        return int(rng.choice(moving_joints))
+    return None
 
 
 SECONDS = (2, 4, 6, 10)
-FRAMES, BOTH = (1, 2, 3, 5, 10), (1, -1)
+FRAMES = (1, 2, 3, 5, 10)
+BOTH = (1, -1)
 late_gripper = partial(late, only_gripper=True)
 FAULTS: Sequence[Fault] = (
     Fault("pictures encoded again", None, "", ("crf 23",), again),

@@ -55,11 +55,13 @@ PLAIN: Mapping[str, float | str] = {
     "other unit or sign": 57.29578,
     "frames dropped": 30,
 }
-NEAR_COPY, EMPTY_TEXT = "near copy", "empty text"
+NEAR_COPY = "near copy"
+EMPTY_TEXT = "empty text"
 CRASHED = "_CRASHED"  # ends the kinds of lerobot-lint that say that its own check failed
 # Fields of reports: what names the kind of fault, and the episodes; a finding of more than a share names none
 KINDS = ("code", "check", "rule", "detector_id", "detector", "check_id", "id", "name")
-EPISODES, MANY = ("episode_index", "episode", "episodes", "episode_indices", "episode_id"), 0.25
+EPISODES = ("episode_index", "episode", "episodes", "episode_indices", "episode_id")
+MANY = 0.25
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,9 @@ PEERS = (
 def write_lerobot(runs: Sequence[DecodedRun], folder: Path) -> None:
     """Runs as a LeRobot dataset of version 3.0, a video of each run and camera; run k is episode k."""
     tasks = sorted({_text(run) for run in runs})
-    tables, episodes, start = [], [], 0
+    tables = []
+    episodes = []
+    start = 0
     for k, run in enumerate(runs):
         tables.append(_rows(run, k, start, tasks.index(_text(run))))
         place = {"dataset_from_index": start, "dataset_to_index": start + len(run)}
@@ -128,7 +132,8 @@ def _file(prefix: str, number: int) -> dict[str, int]:
 
 
 def _rows(run: DecodedRun, episode: int, start: int, task: int) -> pa.Table:
-    n, times = len(run), run.episode.timestamps_s
+    n = len(run)
+    times = run.episode.timestamps_s
     vectors = {"observation.state": run.episode.state, "action": run.episode.action}
     columns: dict[str, Any] = {
         name: pa.FixedSizeListArray.from_arrays(pa.array(values.astype(np.float32).ravel()), values.shape[1])
@@ -150,8 +155,12 @@ def _info(runs: Sequence[DecodedRun], table: pa.Table, folder: Path, num_tasks: 
     features: dict[str, Any] = {}
     for name in table.column_names:
         vector = names.get(name)
-        shape, dtype = [1], "float32" if name == "timestamp" else "int64"
-        of_vector = {} if vector is None else {"shape": [vector.num_columns], "names": vector.column_names}
+        shape = [1]
+        dtype = "float32" if name == "timestamp" else "int64"
+        if vector is None:
+            of_vector = {}
+        else:
+            of_vector = {"shape": [vector.num_columns], "names": vector.column_names}
         features[name] = {"dtype": "float32" if of_vector else dtype, "shape": shape, "names": None} | of_vector
     for camera, pictures in runs[0].pictures.items():
         info = video_info(folder / VIDEO_PATH.format(video_key=camera, chunk_index=0, file_index=0))
@@ -173,10 +182,14 @@ def spoilt_copies(decoded: DecodedSet, seed: int) -> Iterator[tuple[list[Decoded
     names = [*PLAIN, NEAR_COPY, EMPTY_TEXT]
     for half in range(2):
         rng = np.random.default_rng([seed, half])
-        runs, free = list(decoded.runs), [int(k) for k in rng.permutation(len(decoded.runs))]
+        runs = list(decoded.runs)
+        free = [int(k) for k in rng.permutation(len(decoded.runs))]
         placed = []
         for name in names[half::2]:
-            fault = by_name["copy" if name == NEAR_COPY else name] if name != EMPTY_TEXT else None
+            if name != EMPTY_TEXT:
+                fault = by_name["copy" if name == NEAR_COPY else name]
+            else:
+                fault = None
             size = 0.0001 if name == NEAR_COPY else PLAIN.get(name, "")
             spoilt, k = _first_that_can(replace(decoded, runs=runs), fault, size, free, rng)
             free.remove(k)
@@ -278,7 +291,8 @@ def peer_rows(decoded: DecodedSet, seed: int, cache_folder: Path) -> list[list[s
         write_lerobot(decoded.runs, clean)
         checkers = {"ours": said_by_us} | {peer.name: partial(_peer_says, peer, programs) for peer in PEERS}
         usual_result = {name: checker(clean) for name, checker in checkers.items()}
-        rows, num_named = [], dict.fromkeys(checkers, 0)
+        rows = []
+        num_named = dict.fromkeys(checkers, 0)
         for half, (runs, placed) in enumerate(spoilt_copies(decoded, seed)):
             folder = Path(temporary) / f"spoilt{half}"
             write_lerobot(runs, folder)

@@ -108,7 +108,9 @@ def smallest_half(luma: np.ndarray) -> np.ndarray:
     picture = luma
     while (half := halved(picture, GRID)) is not picture:
         picture = half
-    return picture.copy() if picture is luma else picture
+    if picture is luma:
+        return picture.copy()
+    return picture
 
 
 def decoded_set(folder: Path, cache_folder: Path) -> DecodedSet:
@@ -140,9 +142,11 @@ def _decode(source: Source, records: Sequence[EpisodeRecord], grippers: Sequence
     """Decode all runs by the stage that the build runs, and keep the pictures of usable cameras; the index comes last,
     so that a place that has it is whole."""
     place.mkdir(parents=True, exist_ok=True)
-    cameras, decoding_s = {}, 0.0
+    cameras = {}
+    decoding_s = 0.0
     for record in records:
-        keeper, start_s = PictureKeeper(), process_time()
+        keeper = PictureKeeper()
+        start_s = process_time()
         stored = frames_stage(source, [record], 0, NO_KEYFRAMES, lambda *_: None, [keeper], grippers)
         decoding_s += process_time() - start_s
         for content in stored.tables["episode_content"].to_pylist():

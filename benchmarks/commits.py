@@ -31,7 +31,8 @@ from tests.kits.servers import postgres, s3
 from warehouse.lake import Lake, StageRun
 from warehouse.lake.place import create, locked
 
-SOURCE, EPISODES = ROOT / "samples" / "sim_short", tuple(range(5))
+SOURCE = ROOT / "samples" / "sim_short"
+EPISODES = tuple(range(5))
 WAYS = ("each by itself", "who waits together")
 STANDS_IN = 100_000  # first chunk of the writer that goes on for the killed one
 Made = list[tuple[StageRun, dict[str, pa.Table]]]
@@ -40,7 +41,9 @@ Made = list[tuple[StageRun, dict[str, pa.Table]]]
 def real_chunk(space: Workspace) -> Made:
     """What each stage published of a chunk, in order."""
     run_build(space, builds_of_source(space, None, str(SOURCE), name="made", episodes=EPISODES)[0], 1)
-    lake, columns, stage_tables = Lake(space), ", ".join(StageRun.__dataclass_fields__), []
+    lake = Lake(space)
+    columns = ", ".join(StageRun.__dataclass_fields__)
+    stage_tables = []
     query = f"SELECT {columns} FROM stage_runs WHERE chunk = 0 AND stage <> 'episodes' ORDER BY snapshot"
     for run in (StageRun(**row) for row in lake.dicts(query)):
         # Of keyframes, which two stages store, those of its own
@@ -67,7 +70,8 @@ def write(
     leave_out_pandas()  # as commands do
     lake = Lake(space)
     ready.wait()
-    start_s, used = time.monotonic(), time.process_time()
+    start_s = time.monotonic()
+    used = time.process_time()
     with (space.root / "noted").open("a", buffering=1) as notes:
         for chunk in count(first):
             for run, tables in stage_tables:
@@ -83,7 +87,8 @@ def trial(space: Workspace, way: str, stage_tables: Made, writers: int, seconds:
     """Chunks a second, CPU seconds a chunk, the longest wait for a publish; exits where something was lost."""
     Lake(space).con.close()
     context = multiprocessing.get_context("spawn")
-    ready, halfway = context.Barrier(writers + 1), context.Barrier(2)
+    ready = context.Barrier(writers + 1)
+    halfway = context.Barrier(2)
     # The last one waits in its place until one of the others is killed
     writer_arguments = [
         *((f"writer{k}", 0, seconds, ready) for k in range(writers)),
@@ -105,7 +110,8 @@ def trial(space: Workspace, way: str, stage_tables: Made, writers: int, seconds:
         sys.exit("a writer has failed")
     noted = [line.split() for line in (space.root / "noted").read_text().splitlines()]
     check(Lake(space, read_only=True), stage_tables, {" ".join(stage) for *stage, _, _, _ in noted})
-    chunks, waits = len(noted) / len(stage_tables), [float(wait) for *_, wait, _ in noted]
+    chunks = len(noted) / len(stage_tables)
+    waits = [float(wait) for *_, wait, _ in noted]
     used = {(dataset, first): float(cpu) for _, dataset, _, first, _, cpu in noted}  # the last of each writer
     return chunks / seconds, sum(used.values()) / chunks, max(waits)
 
@@ -127,7 +133,8 @@ def check(lake: Lake, stage_tables: Made, noted: set[str]) -> None:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=20.0)
-    seconds, result_rows = parser.parse_args().seconds, []
+    seconds = parser.parse_args().seconds
+    result_rows = []
     with tempfile.TemporaryDirectory() as name, postgres() as server, s3() as bucket:
         os.environ.update(bucket | {"AWS_DEFAULT_REGION": "us-east-1"})
         stage_tables = real_chunk(Workspace(Path(name) / "made"))

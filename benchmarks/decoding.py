@@ -84,7 +84,8 @@ def repeat_video(source: Path, path: Path, times: int) -> None:
             for packet in packets:
                 packet.stream = stream
                 out.mux(packet)
-                packet.pts, packet.dts = (packet.pts or 0) + step, (packet.dts or 0) + step
+                packet.pts = (packet.pts or 0) + step
+                packet.dts = (packet.dts or 0) + step
 
 
 # The ways
@@ -93,7 +94,8 @@ def repeat_video(source: Path, path: Path, times: int) -> None:
 def decode_only(clip: Clip) -> int:
     container = av.open(str(clip.path))
     stream = container.streams.video[0]
-    stream.thread_type, stream.codec_context.thread_count = "AUTO", CORES
+    stream.thread_type = "AUTO"
+    stream.codec_context.thread_count = CORES
     count = sum(1 for _ in container.decode(stream))
     container.close()
     return count
@@ -130,7 +132,9 @@ def published(clip: Clip, num_frames: int) -> int:
 
 def ratio(limit: Callable[[], int], way: Callable[[], int], runs: int) -> tuple[set[int], float, float]:
     """Frame counts of a way, its median seconds, and the median over the runs of the limit's seconds over its own."""
-    counts, seconds, ratios = set(), [], []
+    counts = set()
+    seconds = []
+    ratios = []
     for _ in range(runs):
         start = time.perf_counter()
         limit()
@@ -148,7 +152,8 @@ def main() -> int:
     parser.add_argument("--published-frames", type=int, default=200, help="frames for the published method")
     args = parser.parse_args()
     cv2.setNumThreads(1)
-    low, wrong = [], []
+    low = []
+    wrong = []
     with tempfile.TemporaryDirectory() as folder:
         large = Path(folder) / "av1.mp4"
         encode_all("AV1", large, large_pictures(AV1_FRAMES))

@@ -30,7 +30,8 @@ from core.views import VIEWS
 from pipeline.reading import chunk_signals
 from warehouse.lake import Lake
 
-CLEAN, TROUBLES = "expert", ("stalled", "stopped", "missed")
+CLEAN = "expert"
+TROUBLES = ("stalled", "stopped", "missed")
 SHAKES = ((3.0, 0.02), (3.0, 0.05), (2.0, 0.05))  # Hz, standard deviations of each joint
 NOISES = (0.005,)  # standard deviations of each joint
 RESAMPLES = 1000
@@ -100,7 +101,9 @@ def by_tasks[T](runs: Sequence[T], task: Callable[[T], str], value: Callable[[Se
 
 
 def oddness(run: Judged, part: str) -> float:
-    return 1 - run.row["score"] if part == "score" else run.row[f"{part}_z"] or 0.0
+    if part == "score":
+        return 1 - run.row["score"]
+    return run.row[f"{part}_z"] or 0.0
 
 
 def parts_table(runs: Sequence[Judged]) -> None:
@@ -132,7 +135,9 @@ class Shaken:
 
 def shaken(space: Workspace, folder: Path, change: Callable[[np.ndarray, float, np.random.Generator], np.ndarray]):
     """The clean runs of a set; `change` of a state [n, d] at some frames per second."""
-    lake, kinds, rng = Lake(space, read_only=True), _kinds(folder), np.random.default_rng(0)
+    lake = Lake(space, read_only=True)
+    kinds = _kinds(folder)
+    rng = np.random.default_rng(0)
     pairs: dict[str, list[tuple[float, float]]] = {}
     for dataset, chunk in lake.rows("SELECT DISTINCT dataset, chunk FROM episode_content ORDER BY ALL"):
         for episode in chunk_signals(lake, dataset, chunk):
@@ -153,7 +158,8 @@ def shaken(space: Workspace, folder: Path, change: Callable[[np.ndarray, float, 
 
 def trembling(hz: float, share: float) -> Callable[[np.ndarray, float, np.random.Generator], np.ndarray]:
     def change(state: np.ndarray, fps: float, rng: np.random.Generator) -> np.ndarray:
-        times, phases = np.arange(len(state))[:, None] / fps, rng.uniform(0, 2 * np.pi, state.shape[1])
+        times = np.arange(len(state))[:, None] / fps
+        phases = rng.uniform(0, 2 * np.pi, state.shape[1])
         return state + share * state.std(axis=0) * np.sin(2 * np.pi * hz * times + phases)
 
     return change

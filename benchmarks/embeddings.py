@@ -57,7 +57,8 @@ def costs(config: EmbeddingsConfig, runs: int) -> dict[int, tuple[float, float]]
         for rate in RATES:
             nth = every_nth(config.hz, rate)
             pictures = -(-SAMPLE_FRAMES // nth)
-            ms, ratios = [], []
+            ms = []
+            ratios = []
             for _ in range(runs):
                 decoding = cpu_s(decode_only)
                 without = cpu_s(lambda: frames_stage(clip))

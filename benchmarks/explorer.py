@@ -26,7 +26,8 @@ from benchmarks.synthetic import DATASETS, episodes_of_each, make
 from core.paths import ROOT, Workspace
 from warehouse.lake import Lake
 
-WANTED_MS, WANTED_MB = 300, 1000
+WANTED_MS = 300
+WANTED_MB = 1000
 LOOKED_AT = 200  # episodes that an encoder looked at: a search reads every picture's numbers (docs/sql.md)
 # What people and training add to the corpus
 FURNISHING = {
@@ -138,7 +139,8 @@ def measured(url: str, process: int, episodes: int, requests: int) -> list[dict]
     with httpx.Client(base_url=url, timeout=120) as client:
         for name, make_url in urls(episodes).items():
             client.get(make_url()).raise_for_status()
-            took, computed = [], cpu_s(process)
+            took = []
+            computed = cpu_s(process)
             for _ in range(requests):
                 path = make_url()
                 start_s = time.perf_counter()
@@ -158,7 +160,8 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=20, help="of each page")
     parser.add_argument("--keep", action="store_true", help="leave the corpus for another run, which takes it as it is")
     args = parser.parse_args()
-    space, episodes = Workspace(args.folder), episodes_of_each(args.scale)
+    space = Workspace(args.folder)
+    episodes = episodes_of_each(args.scale)
     if not space.exists():
         make(space, args.scale)
     furnish(space, episodes)

@@ -114,7 +114,8 @@ def main() -> int:
 
 
 def _by_forge(python: str, pictures: Sequence[np.ndarray], scratch: Path) -> Path:
-    arrays, out = scratch / "pictures.npy", scratch / "forge.mp4"
+    arrays = scratch / "pictures.npy"
+    out = scratch / "forge.mp4"
     np.save(arrays, np.stack(pictures))
     subprocess.run([python, "-c", FORGE, str(arrays), str(out), str(FPS)], check=True)
     return out

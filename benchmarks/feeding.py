@@ -34,7 +34,10 @@ from warehouse.shards.shard import ShardEpisode, picture_name
 TAKEN = 24_000  # tokens a second: Qwen3-VL-2B on one H200 at 40 % of its arithmetic
 NOISE = 4.0  # a camera's, in pixel values: frames that were enlarged would decode too quickly
 QUALITY = 90
-EPISODES, FRAMES, PER_EPISODE, SHOWN = 8, 24, 20, 8
+EPISODES = 8
+FRAMES = 24
+PER_EPISODE = 20
+SHOWN = 8
 TEXT = "These are pictures of a robot at work on: put the red block into the tray. " * 4
 ANSWER = "The gripper holds the block above the tray, so three of four steps are done. " * 6
 QWEN3 = {"patch_size": 16, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}

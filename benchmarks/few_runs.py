@@ -50,7 +50,8 @@ def trial(runs: Sequence[HandLabelled], count: int | str, mistakes: Mistakes) ->
             label_by_run[k] = asyncio.run(annotate_episode(view, model, request))
             calls += model.calls
     labels = label_by_run | labelled[0]
-    errors, f1s = [], []
+    errors = []
+    f1s = []
     for k, (_, truth) in by_index.items():
         label = labels[k]
         curve = label.curve if label.curve is not None else curve_of(k, label)

@@ -56,7 +56,9 @@ from warehouse.releases.contents import ShardFile
 from warehouse.releases.release import Release, get_release
 from warehouse.shards.shard import ShardEpisode, picture_name, shards_stage
 
-GOAL_MFU, GOAL_TIMES, GOAL_SHARED = 0.4, 2.0, 1.5
+GOAL_MFU = 0.4
+GOAL_TIMES = 2.0
+GOAL_SHARED = 1.5
 RATIO_OFF = 0.05  # of vLLM's probabilities to the model's, from 1
 PICTURE_WORK = {"passes": "passes", "seconds": "s", "travel_mb": "MB sent", "floats_at_once_mb": "MB of floats at once"}
 KERNELS = {"varlen": "torch", "flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
@@ -70,7 +72,8 @@ NUMBERS = {
 }
 WARM_STEPS = 2  # not measured: kernels are chosen, memory is taken, workers fill their queues
 FEW = 6  # samples whose loss is compared, packed and padded
-EPISODES, MOMENTS = 16, 16
+EPISODES = 16
+MOMENTS = 16
 WORDS = [
     "grip", "lift", "turn", "push", "slide", "open", "close", "cup", "lid", "box", "arm", "left", "right", "near",
     "under", "above", "slowly", "then", "until", "table",
@@ -129,7 +132,8 @@ def episodes(count: int, moments: int, size: tuple[int, int]) -> Iterator[tuple[
     """As many pictures a sample as ProcVQA's family c has: one in three in ten samples, else 5 to 17."""
     rng = np.random.default_rng(0)
     for e in range(count):
-        pictures, rows = {}, []
+        pictures = {}
+        rows = []
         frames = [{"episode_index": e, "camera": "front", "frame_index": t, "edit": None} for t in range(17)]
         pictures = {picture_name(e, picture_frame): jpeg(rng, size) for picture_frame in frames}
         for t in range(moments):
@@ -162,7 +166,8 @@ def write_release(lake: Lake, name: str, count: int, moments: int, size: tuple[i
 def write_prompts(folder: Path, size: tuple[int, int]) -> Path:
     """Rows of RL as ProgressLM publishes them: a demonstration in pictures and one to place."""
     rng = np.random.default_rng(1)
-    names, rows = [f"camera_front_{k:04d}.jpg" for k in range(6)], []
+    names = [f"camera_front_{k:04d}.jpg" for k in range(6)]
+    rows = []
     for k in range(16):
         (folder / f"run{k}").mkdir(parents=True)
         for name in names:
@@ -178,7 +183,10 @@ def changed(recipe: Recipe, name: str, **sections: dict[str, Any] | None) -> Rec
     """A recipe with other values in some sections; validated."""
     values = recipe.model_dump(exclude_unset=True)
     for section, section_values in sections.items():
-        values[section] = None if section_values is None else (values.get(section) or {}) | section_values
+        if section_values is None:
+            values[section] = None
+        else:
+            values[section] = (values.get(section) or {}) | section_values
     return Recipe.model_validate(values | {"name": name})
 
 
@@ -246,7 +254,8 @@ def same_loss(bench: Bench, attention: str) -> dict[str, Any]:
             data={"packing": False, "window": FEW, "sequence_length": length, "workers": 0},
         ), "few",
     )  # fmt: skip
-    packed_point, two = packed.curve[0], padded.curve[0]
+    packed_point = packed.curve[0]
+    two = padded.curve[0]
     if packed_point.samples != two.samples:
         raise ValueError(f"a packed step held {packed_point.samples} samples, a padded one {two.samples}")
     pairs = [(packed_point.loss, two.loss), (packed_point.text, two.text), (packed_point.progress, two.progress)]
@@ -283,14 +292,19 @@ def rung(bench: Bench, settings: dict[str, Any], first_losses: list[float]) -> d
     first_losses.append(run.curve[0].loss)
     off = abs(first_losses[-1] - first_losses[0]) / max(1e-3, abs(first_losses[0]))
     tolerance = FULL.tolerance if recipe.train.dtype == "bfloat16" else bench.load.tolerance
-    memory = torch.cuda.get_device_properties(0).total_memory if bench.device != "cpu" else 141e9
+    if bench.device != "cpu":
+        memory = torch.cuda.get_device_properties(0).total_memory
+    else:
+        memory = 141e9
     planned = sum(plan(recipe, Machine(bench.world, memory, card_here() or "H100")).bytes.values()) / 1e9
     return figures | {"differs_by": off, "holds": off <= tolerance, "planned_gb": planned}
 
 
 def _still(bench: Bench) -> dict[str, dict[str, Any]]:
     """A head without chance of its own."""
-    return {"head": {"dropout": 0.0, "noise": 0.0}} if bench.recipe.head else {}
+    if bench.recipe.head:
+        return {"head": {"dropout": 0.0, "noise": 0.0}}
+    return {}
 
 
 class KilledError(Exception):
@@ -447,19 +461,22 @@ def picture_work(recipe: Recipe, transform: Transform) -> dict[str, Any]:
     cut once for each answer, to draw it and to learn from it, and all floats are on the device at once."""
     samples = read_rows(recipe.data.jsonl, recipe.data.image_root, "think")
     assert recipe.grpo is not None
-    n, count, batches = recipe.grpo.generations, len(samples), 4
-    rows, start_s = prompt_rows(samples, transform, recipe, range(count)), time.perf_counter()
+    n = recipe.grpo.generations
+    count = len(samples)
+    batches = 4
+    rows = prompt_rows(samples, transform, recipe, range(count))
+    start_s = time.perf_counter()
     order = [*GenerationSampler(count, count, n, batches, 0, range(1))]
     picture_inputs = [
         distinct_pictures
         for k in range(batches)
         for distinct_pictures in rows[order[k * count * n : (k + 1) * count * n]]["shown"]
     ]
-    ours, distinct_pictures = (
-        time.perf_counter() - start_s,
-        list({id(s): s for s in picture_inputs if s is not None}.values()),
-    )
-    passes, start_s, floats = sum(len(s.pixels["image_grid_thw"]) for s in distinct_pictures), time.perf_counter(), 0
+    ours = time.perf_counter() - start_s
+    distinct_pictures = list({id(s): s for s in picture_inputs if s is not None}.values())
+    passes = sum(len(s.pixels["image_grid_thw"]) for s in distinct_pictures)
+    start_s = time.perf_counter()
+    floats = 0
     items = [item_of(sample, recipe.model.max_px) for sample in samples]
     for _ in range(2 * n):
         floats = sum(transform.processor.image_processor(list(i.pictures))["pixel_values"].nbytes for i in items)
@@ -491,7 +508,8 @@ def pooling(bench: Bench, recipe: Recipe) -> dict[str, Any]:
     width = read_config(recipe.model.path)["text_config"]["hidden_size"]  # type: ignore[arg-type]
     lengths = torch.tensor([4000, *[350] * 78], device=bench.device)
     item = torch.arange(len(lengths), device=bench.device).repeat_interleave(lengths)
-    states, scores = torch.randn(len(item), width, device=bench.device), torch.randn(len(item), 1, device=bench.device)
+    states = torch.randn(len(item), width, device=bench.device)
+    scores = torch.randn(len(item), 1, device=bench.device)
     start_memory = torch.cuda.memory_allocated() if bench.device != "cpu" else 0
     if start_memory:
         torch.cuda.reset_peak_memory_stats()
@@ -530,8 +548,10 @@ def wait_for(folder: Path, seconds: float = 900.0) -> int:
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    started, until = time.perf_counter(), time.monotonic() + 60 * args.minutes
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    started = time.perf_counter()
+    until = time.monotonic() + 60 * args.minutes
+    rank = int(os.environ.get("RANK", 0))
+    world = int(os.environ.get("WORLD_SIZE", 1))
     local = int(os.environ.get("LOCAL_RANK", 0))
     device = "cpu" if args.tiny else f"cuda:{local}"
     named_recipe = load_recipe(args.recipe, folder / "model")
@@ -543,7 +563,10 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     )
     of_grpo = grpo_recipe(named_recipe, folder / "model", folder / "prompts" / "rows.jsonl", load, args.tiny, world)
     # First what was wrong on a GPU once, and was not seen there since: see what they say of themselves
-    rows = [tried(bench, "resume", lambda: resumed(bench))] if named_recipe.kind == "sft" else []
+    if named_recipe.kind == "sft":
+        rows = [tried(bench, "resume", lambda: resumed(bench))]
+    else:
+        rows = []
     rows.append(tried(bench, "GRPO, a step, answers by transformers", lambda: grpo_step(bench, of_grpo)))
     rows += sft_rows(bench) if named_recipe.kind == "sft" else []
     rows += grpo_rows(bench, of_grpo)
@@ -573,7 +596,8 @@ def show(report: dict[str, Any]) -> None:
     machine_text = f"{report['device']}, torch {report['torch']}"
     print(f"{report['recipe']} on {report['model']} ({size} parameters, random), {machine_text}")
     print()
-    rows, gpus = [], str(report["gpus"])
+    rows = []
+    gpus = str(report["gpus"])
     for row in report["rows"]:
         numbers = [form.format(row[k]) if row.get(k) is not None else "" for k, form in NUMBERS.items()]
         rows.append([row["what"], row.get("error") or row.get("attention", ""), row.get("layout", ""), gpus, *numbers])
@@ -638,7 +662,9 @@ def main(arguments: list[str] | None = None) -> int:
     failed = [row["what"] for row in report["rows"] if not row["holds"]]
     if failed:
         print(f"error: failed: {'; '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+    if failed:
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

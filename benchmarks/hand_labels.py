@@ -56,7 +56,8 @@ def labelled_sets(space: Workspace, data: Path, names: Sequence[str]) -> dict[st
 
 def view_of(run: HandLabelled, *, success: bool | None) -> EpisodeView:
     """The run as a build shows it to the annotator, with one grey picture for all."""
-    truth, config = run.truth, MotionConfig()
+    truth = run.truth
+    config = MotionConfig()
     n = truth.num_frames
     stride = max(1, round(KEYFRAME_S * truth.fps))
     [label] = by_motion([run.signals], config)

@@ -31,7 +31,9 @@ def is_missed(value: float, goal: float, *, smaller_is_better: bool = False) -> 
 
     Example: is_missed(0.7, 0.8) is False, is_missed(0.67, 0.8) is True.
     """
-    return value > goal * (1 + SLACK) if smaller_is_better else value < goal * (1 - SLACK)
+    if smaller_is_better:
+        return value > goal * (1 + SLACK)
+    return value < goal * (1 - SLACK)
 
 
 def exit_code(missed: Sequence[str], check: bool) -> int:
@@ -99,7 +101,8 @@ def table_text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def with_tables(text: str, tables: Mapping[str, str], script: str, page: str) -> str:
     """The text of a page with the tables that a script writes made anew. Raises ValueError where it lacks a marker."""
     for name, body in tables.items():
-        begin, end = f"<!-- {name}: made by `python -m {script}` -->", f"<!-- end of {name} -->"
+        begin = f"<!-- {name}: made by `python -m {script}` -->"
+        end = f"<!-- end of {name} -->"
         if text.count(begin) != 1 or text.count(end) != 1:
             raise ValueError(f"{page} needs each of the lines {begin} and {end} once")
         text = f"{text.split(begin)[0]}{begin}\n\n{body}\n{end}{text.split(end)[1]}"
@@ -113,7 +116,9 @@ def worded(score: tuple[float, float, float]) -> str:
 
 def json_number(value: float | None) -> float | None:
     """To four digits; None where there is none, or it is not a number."""
-    return None if value is None or math.isnan(value) else round(float(value), 4)
+    if value is None or math.isnan(value):
+        return None
+    return round(float(value), 4)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -155,14 +155,18 @@ def signals_without_outcomes(lake: Lake, dataset: str) -> list[Signals]:
 
 def _of_person(signals: Signals, truth: EpisodeTruth) -> Known:
     curves = truth.pass_curves()
-    pass_difference = float(np.abs(curves[0] - curves[1]).mean()) if len(curves) > 1 else float("nan")
+    if len(curves) > 1:
+        pass_difference = float(np.abs(curves[0] - curves[1]).mean())
+    else:
+        pass_difference = float("nan")
     return Known(signals, truth.success, truth.progress(), truth.boundaries, truth.passes[0], pass_difference)
 
 
 def simulated_set(space: Workspace, folder: Path, dataset: str) -> list[Known]:
     build(space, folder / dataset, dataset)
     lake = Lake(space, read_only=True)
-    truths, policies = corpus_truth(lake, folder / "truth", dataset), load_truth(folder / "truth", dataset)
+    truths = corpus_truth(lake, folder / "truth", dataset)
+    policies = load_truth(folder / "truth", dataset)
     assert policies is not None, f"no truth of {dataset} in {folder}"
     known_episodes = [
         Known(s, t.success, t.progress(), t.boundaries, t.passes[0], float("nan"), policies.policy[s.episode_index])
@@ -338,7 +342,9 @@ def reliability(sets: Mapping[str, Sequence[Known]]) -> list[dict]:
 def mean_of(values: Iterable[float]) -> float:
     """NaN without any."""
     values_list = list(values)
-    return float(np.mean(values_list)) if values_list else float("nan")
+    if values_list:
+        return float(np.mean(values_list))
+    return float("nan")
 
 
 def _sure(confidence: float | None) -> float:
@@ -363,10 +369,14 @@ def ablation_rows(errors: Mapping[tuple[str, Any], Mapping[str, float]]) -> list
 
 def tables_of(data: Mapping[str, Any]) -> dict[str, str]:
     def f(value: float | None) -> str:
-        return "–" if value is None or np.isnan(value) else f"{value:.3f}"
+        if value is None or np.isnan(value):
+            return "–"
+        return f"{value:.3f}"
 
     def better(value: float, than: float) -> str:
-        return f(value) if value <= than else f"**{f(value)}**"
+        if value <= than:
+            return f(value)
+        return f"**{f(value)}**"
 
     real = [
         [
@@ -421,7 +431,9 @@ def plain(value: Any) -> Any:
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
-    return json_number(float(value)) if isinstance(value, float | np.floating) else value
+    if isinstance(value, float | np.floating):
+        return json_number(float(value))
+    return value
 
 
 def hand_labelled(doc: str | None) -> argparse.ArgumentParser:

@@ -117,7 +117,8 @@ def tell(out: Path | None, table: Mapping[str, Mapping[str, str]], **figures: An
 def main() -> None:
     args = asking(__doc__).parse_args()
     lake = open_lake(Workspace(args.workspace))
-    release, recipe = get_release(lake, args.release), load_recipe("laptop")
+    release = get_release(lake, args.release)
+    recipe = load_recipe("laptop")
     by_split = {split: held_out(lake, release, (split,), args.truth) for split in ("test_id", "test_ood")}
     tasks = sorted({e.questions[0].goal for e in by_split["test_id"] if e.questions[0].goal})
     results: dict[str, list[dict[str, float]]] = {split: [] for split in by_split}
@@ -125,7 +126,8 @@ def main() -> None:
     for seed in range(args.seeds):
         start_s = time.process_time()
         run = train(lake, release, with_seed(recipe, seed))
-        cpu_s, runner = time.process_time() - start_s, LaptopRunner(run.checkpoint, BATCH)
+        cpu_s = time.process_time() - start_s
+        runner = LaptopRunner(run.checkpoint, BATCH)
         costs.append({"train_cpu_s": cpu_s, "train_s": run.seconds})
         for split, episodes in by_split.items():
             results[split].append(measured(runner, episodes, tasks))

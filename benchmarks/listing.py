@@ -28,8 +28,13 @@ from pipeline.stages import stage_specs
 from warehouse.lake import open_lake
 
 CAMERAS = ("observation.images.front", "observation.images.wrist")
-LENGTH, FPS, TASKS, CHUNK, OF_A_FILE = 2, 15, 500, 500, 100
-LIMIT_S, LIMIT_MB = 60, 1024
+LENGTH = 2
+FPS = 15
+TASKS = 500
+CHUNK = 500
+OF_A_FILE = 100
+LIMIT_S = 60
+LIMIT_MB = 1024
 
 
 def make(root: Path, episodes: int) -> None:
@@ -71,11 +76,13 @@ def main() -> int:
         make(Path(folder) / "made", args.episodes)
         space = Workspace(Path(folder) / "workspace")
         build = DatasetBuild(dataset=DatasetConfig(name="made", source=f"{folder}/made", chunk_size=CHUNK))
-        start, lake = time.process_time(), open_lake(space)
+        start = time.process_time()
+        lake = open_lake(space)
         source = build.source(space.sources)
         (step,) = plan(lake, {build.name: stage_specs(build)}, {build.name: source.fingerprint()})
         run_stage(StageContext(lake, build, step, source))
-        cpu_s, peak = time.process_time() - start, memory_mb(os.getpid())[1]
+        cpu_s = time.process_time() - start
+        peak = memory_mb(os.getpid())[1]
         counts = lake.rows("SELECT count(*), count(DISTINCT chunk), (SELECT count(*) FROM splits) FROM episode_facts")
     print(f"{counts[0][0]:,} episodes listed, split and published in {cpu_s:.1f} s of CPU, {peak:.0f} MB; {machine()}")
     if counts != [(args.episodes, -(-args.episodes // CHUNK), args.episodes)]:

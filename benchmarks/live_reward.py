@@ -38,9 +38,11 @@ from training.recipe import load_recipe
 from warehouse.lake import Lake
 from warehouse.lake.stored import stored_signals
 
-PAGE, SAMPLES = ROOT / "docs" / "rewards.md", ROOT / "samples"
+PAGE = ROOT / "docs" / "rewards.md"
+SAMPLES = ROOT / "samples"
 CHOICES: Mapping[str, Sequence[float]] = {"DISTANCE": (3.0, 5.0, 8.0), "TEMPO": (4.0, 8.0, 12.0)}
-DRAWS, REFERENCES = 3, 3
+DRAWS = 3
+REFERENCES = 3
 SOME = 6  # runs of another robot that are looked at
 LAG_S = 1.0
 WINDOW, WINDOW_S = 4, 0.4  # pictures that a laptop model sees, and seconds between them
@@ -62,7 +64,9 @@ def runs_of(space: Workspace, data: Path, truth: Path, name: str) -> list[Run]:
     """The hand-labelled runs of a set by all cameras that all of them have."""
     build(space, data / name, name)
     lake = Lake(space, read_only=True)
-    truths, encoder, runs = corpus_truth(lake, truth, name), load_encoder(EmbeddingsConfig()), []
+    truths = corpus_truth(lake, truth, name)
+    encoder = load_encoder(EmbeddingsConfig())
+    runs = []
     query = "SELECT episode_index, fps, cameras, task FROM episodes WHERE dataset = ? AND status = 'ok'"
     rows = lake.rows(query, [name])
     rows = [row for row in sorted(rows) if row[0] in truths]
@@ -158,7 +162,9 @@ def unsure_of_others(name: str, sets: Mapping[str, Sequence[Run]]) -> str:
         for other_name, runs in sets.items()
         if robot_of(other_name) != robot_of(name) and len(runs[0].shown.pictures) == cameras
     ]
-    return f"{min(shares):.0%}" if shares else "–"
+    if shares:
+        return f"{min(shares):.0%}"
+    return "–"
 
 
 def pictures_alone(runs: Sequence[Run]) -> list[Run]:
@@ -181,7 +187,8 @@ def chosen_elsewhere(errors: Mapping[tuple[float, ...], Mapping[str, float]], ro
 def laptop_error(name: str, sets: Mapping[str, Sequence[Run]]) -> float:
     """Of the recipe `laptop`, trained on the true progress of all other robots' runs, by the first camera."""
     recipe = load_recipe("laptop")
-    config, train = recipe.model.laptop, recipe.train
+    config = recipe.model.laptop
+    train = recipe.train
     assert config is not None
     assert train.steps is not None
     other_runs = [run for other_name, runs in sets.items() if robot_of(other_name) != robot_of(name) for run in runs]
@@ -203,7 +210,8 @@ def laptop_error(name: str, sets: Mapping[str, Sequence[Run]]) -> float:
     model.eval()
     errors = []
     for run in sets[name]:
-        pictures, step = run.shown.pictures[0], round(WINDOW_S * live.HZ)
+        pictures = run.shown.pictures[0]
+        step = round(WINDOW_S * live.HZ)
         windows = [
             SeenWindow(run.task, list(pictures[k % step : k + 1 : step][-WINDOW:]), pictures[0])
             for k in range(len(pictures))
@@ -253,7 +261,8 @@ def main() -> None:
     text = table_text(head, rows_of(sets))
     print(text)
     if args.page:
-        begin, end = "<!-- made by `python -m benchmarks.live_reward` -->", "<!-- end -->"
+        begin = "<!-- made by `python -m benchmarks.live_reward` -->"
+        end = "<!-- end -->"
         page = PAGE.read_text()
         PAGE.write_text(f"{page.split(begin)[0]}{begin}\n\n{text}\n{end}{page.split(end)[1]}")
 

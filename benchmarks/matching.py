@@ -104,7 +104,8 @@ def main() -> int:
     parser = arguments(__doc__, check=True)
     parser.add_argument("--recordings", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     args = parser.parse_args()
-    rows, missed = [], []
+    rows = []
+    missed = []
     for name in LISTINGS:
         figures = {count: measured(name, count) for count in sorted(args.recordings)}
         rows += [

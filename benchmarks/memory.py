@@ -28,8 +28,11 @@ from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild, StageConfigs
 from warehouse.lake import Lake
 
-CHUNK, TIMES = 50, 10
-WIDTH, HEIGHT, FRAMES = 128, 96, 20
+CHUNK = 50
+TIMES = 10
+WIDTH = 128
+HEIGHT = 96
+FRAMES = 20
 ELSE = "listing, planning and all else"
 # By a small process: a new one begins with the peak of the one that starts it
 LAUNCH = """
@@ -99,11 +102,15 @@ def command_mb(words: tuple[str, ...], space: Path) -> float:
 def measured(folder: Path) -> dict[str, float]:
     """Most megabytes, by stage and by command."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
-        space, out_folder = Path(name) / "space", Path(name)
+        space = Path(name) / "space"
+        out_folder = Path(name)
         peaks = {f"build: {stage}": mb for stage, mb in apart(build, str(folder), str(space)).items()}
         peaks["build again"] = max(apart(build, str(folder), str(space)).values())
         for title, words in COMMANDS.items():
-            out = ("--out", str(out_folder / title.replace(" ", "-"))) if words[0] == "export" else ()
+            if words[0] == "export":
+                out = ("--out", str(out_folder / title.replace(" ", "-")))
+            else:
+                out = ()
             peaks[title] = command_mb((*words, *out), space)
             print(f"{folder.name}: {title}: {peaks[title]:.0f} MB", file=sys.stderr, flush=True)
         with exploring(Workspace(space)) as (_, pid, _):

@@ -54,7 +54,9 @@ CODECS = {
     "h264": ("libx264", {"preset": "veryfast", "crf": "30", "g": "2"}),
     "AV1": ("libsvtav1", {"preset": "8", "crf": "30", "g": "2"}),
 }
-FPS, CHUNKS, CLIPS = 20, 2, 4
+FPS = 20
+CHUNKS = 2
+CLIPS = 4
 PROFILES = ("balanced", "procvlm")
 # Of decoding, with two workers, by the clock; in CPU time so much less
 GOALS = {("h264", "balanced"): 0.75, ("AV1", "balanced"): 0.85, ("h264", "procvlm"): 0.6, ("AV1", "procvlm"): 0.75}
@@ -112,7 +114,8 @@ def cpu_s() -> float:
 
 def decoded(paths: list[Path], threads: int) -> tuple[int, float]:
     """Frames, and CPU seconds."""
-    start_s, count = time.process_time(), 0
+    start_s = time.process_time()
+    count = 0
     for path in paths:
         count += sum(1 for _ in decode(path, options=DecodeOptions(threads)))
     return count, time.process_time() - start_s
@@ -134,22 +137,31 @@ def build(folder: str, space: str, profile: str, workers: str) -> dict:
     samples = SamplesConfig(profile=profile)  # type: ignore[arg-type]
     size = len(list(Path(folder).glob("*.mp4"))) // CHUNKS
     config = DatasetConfig(name="videos", source=folder, chunk_size=size)
-    start_cpu_s, start, workspace = cpu_s(), time.perf_counter(), Workspace(Path(space))
+    start_cpu_s = cpu_s()
+    start = time.perf_counter()
+    workspace = Workspace(Path(space))
     of_stage: dict[str, float] = {}
 
     class ProcessTimes(BuildListener):
         def moment(self, moment: StageMoment) -> None:
             # One worker is this process: what it has used when a stage begins, and when it ends
-            sign = 0 if moment.episodes else -1 if moment.duration_s is None else 1
+            if moment.episodes:
+                sign = 0
+            elif moment.duration_s is None:
+                sign = -1
+            else:
+                sign = 1
             of_stage[moment.stage] = of_stage.get(moment.stage, 0.0) + sign * time.process_time()
 
     builds = [DatasetBuild(dataset=config, stages=StageConfigs(samples=samples))]
     report = run_build(workspace, builds, int(workers), ProcessTimes())
-    lake, built_cpu = Lake(workspace, read_only=True), time.process_time()
+    lake = Lake(workspace, read_only=True)
+    built_cpu = time.process_time()
     for split, shard, sha256, size in lake.rows("SELECT split, shard, sha256, bytes FROM shards"):
         if wrong := check_shard(workspace.shard(split, shard), sha256, size):
             sys.exit(f"{shard} {wrong[0]}")
-    end, of_stage["checking shards"] = time.perf_counter(), time.process_time() - built_cpu
+    end = time.perf_counter()
+    of_stage["checking shards"] = time.process_time() - built_cpu
     if report.failed:
         sys.exit(report.failed[0].trace)
     frames, stored = lake.rows(
@@ -184,14 +196,20 @@ def main() -> int:
     parser.add_argument("--codec", choices=CODECS, action="append", help="of both, this one")
     parser.add_argument("--workers", type=int, action="append", help="of 1 and 2, so many")
     args = parser.parse_args()
-    num_wanted, lines, rows, missed = args.episodes * args.frames, [], [], []
+    num_wanted = args.episodes * args.frames
+    lines = []
+    rows = []
+    missed = []
     with tempfile.TemporaryDirectory() as name:
         for codec in args.codec or CODECS:
-            folder, tiny = Path(name) / codec, Path(name) / f"{codec}-tiny"
+            folder = Path(name) / codec
+            tiny = Path(name) / f"{codec}-tiny"
             make(codec, folder, args.episodes, args.frames)
             make(codec, tiny, args.episodes, 10)
             for profile, workers in product(PROFILES, args.workers or (1, 2)):
-                bares, tinies, wholes = [], [], []
+                bares = []
+                tinies = []
+                wholes = []
                 for _ in range(args.runs):
                     bares.append(decode_only(folder, workers))
                     tinies.append(built(tiny, profile, workers))
@@ -202,7 +220,8 @@ def main() -> int:
                         )
                 bare, fixed, whole = map(least, (bares, tinies, wholes))
                 clock, cpu = (bare[k] / (whole[k] - fixed[k]) for k in ("s", "cpu"))
-                rates, goal = (num_wanted / bare["s"], num_wanted / (whole["s"] - fixed["s"])), GOALS[codec, profile]
+                rates = (num_wanted / bare["s"], num_wanted / (whole["s"] - fixed["s"]))
+                goal = GOALS[codec, profile]
                 cells = (*(f"{rate:.0f}" for rate in rates), f"{clock:.2f}", f"{cpu:.2f}")
                 lines.append((codec, profile, str(workers), *cells, f"{goal}", f"{whole['stored'] / num_wanted:.0%}"))
                 if workers == 1:

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 from benchmarks.harness import arguments, table
 
-HOUR_S, GB, TB, MB = 3600, 1e9, 1e12, 1e6
+HOUR_S = 3600
+GB = 1e9
+TB = 1e12
+MB = 1e6
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ ASSUMED = {
 
 def plan(frames: float) -> list[tuple[str, float, str, str]]:
     """(what, number, unit, how it was reckoned) for a corpus of so many labelled frames."""
-    u, a = {k: v.value for k, v in UNITS.items()}, {k: v.value for k, v in ASSUMED.items()}
+    u = {k: v.value for k, v in UNITS.items()}
+    a = {k: v.value for k, v in ASSUMED.items()}
     episodes = frames / a["frames_of_episode"]
     chunks = episodes / a["chunk"]
     pictures = frames * a["cameras"]
@@ -73,7 +77,8 @@ def plan(frames: float) -> list[tuple[str, float, str, str]]:
     call_s = a["prompt_tokens"] / a["prompt_tokens_s"] + a["reply_tokens"] / a["reply_tokens_s"]
     gpu_h = calls * call_s / HOUR_S / a["busy"]
     vlm_core_h = calls * u["vlm_cpu_s"] / HOUR_S
-    source, shards = pictures * a["source_bytes"], stored * a["picture_bytes"]
+    source = pictures * a["source_bytes"]
+    shards = stored * a["picture_bytes"]
     lake = frames * u["lake_bytes"]
     publishes = chunks * a["stages"]
     puts = publishes * a["files_of_publish"] + shards / (256 * 2**20) * 2 + chunks * 3
@@ -126,7 +131,8 @@ def main() -> None:
     args = parser.parse_args()
     values("measured", UNITS)
     values("assumed", ASSUMED)
-    small, large = plan(args.frames), plan(1000 * args.frames)
+    small = plan(args.frames)
+    large = plan(1000 * args.frames)
     table(
         ["", f"{number(args.frames)} frames", f"{number(1000 * args.frames)} frames", "reckoned as"],
         [

@@ -48,11 +48,15 @@ SMALL = TinyConfig(
 )
 TRUE = true_size.SHAPES["Qwen3-VL-2B"]
 TASK = "put the red cube into the drawer and close the drawer"
-FPS, SCORE_FPS = 20, 4
+FPS = 20
+SCORE_FPS = 4
 WINDOW = Window(8, 1 / SCORE_FPS)
-AT_ONCE, ANSWER_TOKENS, JPEG_QUALITY = 8, 64, 95
+AT_ONCE = 8
+ANSWER_TOKENS = 64
+JPEG_QUALITY = 95
 VIDEO_PX = 256
-FLOOR_SHARED, FLOOR_PUBLISHED = 1.5, 4.0
+FLOOR_SHARED = 1.5
+FLOOR_PUBLISHED = 4.0
 TOLERANCE = {"cpu": 1e-5, "cuda": 2e-2}  # float32, bfloat16
 
 
@@ -60,7 +64,8 @@ def vision_share(backbone: Any, side_px: int) -> float:
     """Of the arithmetic on one picture of a window: the vision tower's part beside the language model's."""
     for parameter in backbone.parameters():
         parameter.requires_grad_(False)
-    costs, patches = cost(backbone), (side_px // 16) ** 2
+    costs = cost(backbone)
+    patches = (side_px // 16) ** 2
     vision = costs.vision * patches + costs.vision_attention * patches**2
     tokens = patches / 4
     window = WINDOW.frames * tokens
@@ -86,7 +91,8 @@ def make_scorers(device: str) -> tuple[ModelScorer, ModelScorer, ModelRunner, fl
         backbone = true_size.make_backbone(TRUE, tokenizer, device)
         model = ProgressModel(backbone.to(torch.bfloat16), make_head(HeadConfig(), TRUE.text["hidden_size"]))
     model = model.eval()
-    share, card = vision_share(model.backbone, config.max_px), {"max_px": config.max_px}
+    share = vision_share(model.backbone, config.max_px)
+    card = {"max_px": config.max_px}
     runner, unshared = (kind(model, processor, card, BATCH) for kind in (ModelRunner, Unshared))
     return ModelScorer(runner, WINDOW, card), ModelScorer(unshared, WINDOW, card), runner, share
 
@@ -123,7 +129,8 @@ def as_published(runner: ModelRunner, video: Path, folder: Path) -> list[str]:
             files.append(folder / f"{k:06d}.jpg")
             cv2.imwrite(str(files[-1]), frame.to_ndarray(format="bgr24"), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     chosen = files[:: FPS // SCORE_FPS]
-    processor, backbone = runner.processor, runner.model
+    processor = runner.processor
+    backbone = runner.model
     generation = GenerationConfig(
         max_new_tokens=ANSWER_TOKENS, min_new_tokens=ANSWER_TOKENS, do_sample=False, pad_token_id=0
     )
@@ -205,7 +212,9 @@ def main() -> int:
     if options.out:
         write_json(options.out, facts)
     print("\n".join(f"FAILED: {w}" for w in wrong) or "all hold")
-    return 1 if wrong else 0
+    if wrong:
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

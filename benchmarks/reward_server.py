@@ -27,7 +27,9 @@ from eval.server.app import make_app
 from eval.server.client import RewardClient
 from eval.server.limits import ServerLimits
 
-TASK, FPS, PX = "Open the green drawer.", 4.0, 128
+TASK = "Open the green drawer."
+FPS = 4.0
+PX = 128
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ def main() -> int:
         return serve_model(args.model)
     with tempfile.TemporaryDirectory() as folder:
         model = args.model or tiny_model(Path(folder) / "tiny")
-        runs, scorer = [pictures(args.frames, seed) for seed in range(args.sessions)], open_checkpoint(model)
+        runs = [pictures(args.frames, seed) for seed in range(args.sessions)]
+        scorer = open_checkpoint(model)
         core_rewards = [core(scorer, run) for run in runs]
         print(f"{args.sessions} sessions x {args.frames} frames of {PX} px; {machine()}")
         with server(model) as (url, _):

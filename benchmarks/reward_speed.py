@@ -29,7 +29,8 @@ def main() -> None:
     print(machine())
     rates = [measured(model, args.sessions, args.frames) for model in args.models]
     for kind in rates[0]:
-        first_rate, second_rate = rates[0][kind], rates[1][kind]
+        first_rate = rates[0][kind]
+        second_rate = rates[1][kind]
         print(f"{kind}: {first_rate:.3g} and {second_rate:.3g}, ratio {first_rate / second_rate:.2f}")
     if args.video:
         for model in args.models:
@@ -50,7 +51,8 @@ def measured(model: Path, sessions: int, frames: int) -> dict[str, float]:
         with RewardClient(url) as client:
             for run in runs:
                 client.reward_frames(run, TASK, FPS)
-        whole_s, end_cpu_s = time.perf_counter() - start_s, cpu_s(pid)
+        whole_s = time.perf_counter() - start_s
+        end_cpu_s = cpu_s(pid)
     count = sessions * frames
     return {
         "live, frames/s": count / live.wall_s,
@@ -64,7 +66,9 @@ def video_seconds(model: Path, video: Path) -> tuple[float, float, int]:
     """Seconds to the first number and to the last, and how many there were."""
     scorer = open_checkpoint(model)
     clip = open_clip({"camera": video})
-    start_s, first_s, rows = time.perf_counter(), float("nan"), 0
+    start_s = time.perf_counter()
+    first_s = float("nan")
+    rows = 0
     for _ in score_clip(scorer, clip, TASK, score_fps=min(VIDEO_FPS, clip.fps)):
         first_s = first_s if rows else time.perf_counter() - start_s
         rows += 1

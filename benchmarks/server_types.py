@@ -26,7 +26,8 @@ from benchmarks.harness import arguments, table_text
 from core.paths import ROOT
 
 PAGE = ROOT / "docs" / "vlm.md"
-BEGIN, END = "<!-- servers -->", "<!-- end of servers -->"
+BEGIN = "<!-- servers -->"
+END = "<!-- end of servers -->"
 EXTRA = {"chat_template_kwargs": {"enable_thinking": False}}  # as people set it in extra_body
 # Run in the environment: reads a class and bodies, prints what it says of each
 READ = """

@@ -35,7 +35,9 @@ from warehouse.shards.shard import Sample, ShardEpisode, index_path, picture_nam
 SAMPLES = Path(__file__).parents[1] / "samples"
 CAMERA = "observation.images.front"
 VIDEOS = sorted(SAMPLES.glob(f"sim_*/videos/{CAMERA}/*/*.mp4"))
-FRAMES, FINISHED, MAX_FINISHED = 300, 20, 10
+FRAMES = 300
+FINISHED = 20
+MAX_FINISHED = 10
 SHARDS = 4
 MAX_PX = 512  # pictures are smaller: as they are
 TIMES_SMALLER, LOADER_SPEED = 4.0, 0.8  # targets
@@ -151,7 +153,8 @@ def with_decoding(tars: list[Path]) -> tuple[float, float]:
     Sample by sample: loaded and decoded, then decoded again from memory; so both meet the same disturbances.
     """
     loading = alone = 0.0
-    count, samples = 0, iter(Loader(tars))
+    count = 0
+    samples = iter(Loader(tars))
     while True:
         start = time.perf_counter()
         sample = next(samples, None)
@@ -225,7 +228,8 @@ def main() -> int:
             },
             args.runs,
         )
-        tars, records = written["shards"], written["WebDataset records"]
+        tars = written["shards"]
+        records = written["WebDataset records"]
         size, records_size = (sum(t.stat().st_size for t in paths) for paths in (tars, records))
         with_indexes = size + sum(index_path(t).stat().st_size for t in tars)
         facts = {"bare tar": (count, size), "shards": (count, size), "WebDataset records": (count, records_size)}

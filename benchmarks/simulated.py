@@ -89,7 +89,8 @@ def write(out: Path, form: Form, runs: Iterable[Recorded]) -> None:
 
 
 def tell(number: int, run: Recorded) -> None:
-    facts, p = run.facts, np.array([r["progress"] for r in run.rows])
+    facts = run.facts
+    p = np.array([r["progress"] for r in run.rows])
     phases = (f"{s['name']} {s['start']}-{s['end']} {s.get('outcome', '')}".rstrip() for s in facts["segments"])
     print(
         f"{number:3d} {facts['env']} seed {facts['seed']} {facts['policy']}: {len(p)} frames, success "
@@ -133,7 +134,8 @@ def check(out: Path, form: Form, of_run: Callable[[dict[str, Any], dict[str, np.
     total = count = 0
     for line in (out / "episodes.jsonl").read_text().splitlines():
         facts = json.loads(line)
-        row_indices, n = np.flatnonzero(episode == facts["episode"]), facts["num_frames"]
+        row_indices = np.flatnonzero(episode == facts["episode"])
+        n = facts["num_frames"]
         rows = {name: np.array([values[k] for k in row_indices]) for name, values in columns.items()}
         assert rows["frame_index"].tolist() == list(range(n))
         for folder in form.videos:
@@ -150,7 +152,8 @@ def check(out: Path, form: Form, of_run: Callable[[dict[str, Any], dict[str, np.
         assert all(a["end"] == b["start"] and a["end"] > a["start"] for a, b in pairwise(s))
         assert ((rows["true_progress"] >= 0) & (rows["true_progress"] <= 1)).all()
         of_run(facts, rows)
-        total, count = total + n, count + 1
+        total = total + n
+        count = count + 1
     assert total == len(episode)
     size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
     print(f"check ok: {total} frames in {count} episodes, {size / 1e6:.2f} MB")

@@ -34,7 +34,8 @@ SCALES = {"6M": 0.1, "60M": 1.0}
 ALLOW = ("unknown",)  # some of the datasets state no licence
 TURNS, SLOW_S = 5, 10.0  # what takes long is not asked again
 PUBLISHES = 60
-ASKED, CHUNK_ASKED = "corpus_03", 2
+ASKED = "corpus_03"
+CHUNK_ASKED = 2
 # Seconds on two cores, by the name of a line; and of all lines, megabytes
 ALL_QUESTIONS = "median of the questions"
 TARGETS_S = {ALL_QUESTIONS: 1.0, "publish": 0.3, "plan, nothing to do": 10.0}
@@ -45,7 +46,8 @@ Line = tuple[str, float, float]  # name, seconds, CPU seconds
 
 @contextmanager
 def timed(lines: list[Line], name: str) -> Iterator[None]:
-    clock, cpu = time.perf_counter(), time.process_time()
+    clock = time.perf_counter()
+    cpu = time.process_time()
     yield
     lines.append((name, time.perf_counter() - clock, time.process_time() - cpu))
 
@@ -62,7 +64,8 @@ def questions() -> list[tuple[str, str]]:
 
 def ask(space: Workspace) -> list[Line]:
     """As `proccorpus sql` asks: on a locked connection with all cores."""
-    con, lines = open_for_users(space), []
+    con = open_for_users(space)
+    lines = []
     for title, sql in questions():
         turns: list[Line] = []
         while len(turns) < TURNS and sum(t for _, t, _ in turns) < SLOW_S:
@@ -106,7 +109,8 @@ def publish(space: Workspace) -> list[Line]:
 
 
 def plans(space: Workspace) -> list[Line]:
-    lake, specs = Lake(space), {b.name: stage_specs(b) for b in builds()}
+    lake = Lake(space)
+    specs = {b.name: stage_specs(b) for b in builds()}
     turns: list[Line] = []
     for _ in range(TURNS):
         with timed(turns, "plan"):
@@ -122,7 +126,8 @@ def plans(space: Workspace) -> list[Line]:
 
 
 def release(space: Workspace) -> list[Line]:
-    lake, lines = Lake(space), []
+    lake = Lake(space)
+    lines = []
     with timed(lines, "release create"):
         create_release(lake, "size", allow=ALLOW, replace=True)
     return lines

@@ -22,7 +22,8 @@ from core.paths import ROOT
 
 SOURCE = str(ROOT / "samples/sim_short")
 BUILD = ("build", "--source", SOURCE, "--episodes", "0-4", "--workers", "1")
-CLOCK, CLOCK_GOAL = "build, by the clock", 6.0
+CLOCK = "build, by the clock"
+CLOCK_GOAL = 6.0
 # In this order, in one workspace
 COMMANDS = {
     "--help": (("--help",), 0.5),

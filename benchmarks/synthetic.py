@@ -167,7 +167,8 @@ def episodes_of_each(scale: float) -> int:
 def make(space: Workspace, scale: float) -> None:
     """A lake with DATASETS datasets of EPISODES * scale episodes; each table's rows lie in its own partitions."""
     lake = Lake(space)
-    con, episodes = lake.con, episodes_of_each(scale)
+    con = lake.con
+    episodes = episodes_of_each(scale)
     con.execute("SET preserve_insertion_order = false")
     con.execute(f"CREATE TEMP TABLE runs AS FROM (VALUES ('{RUN}', true), ('{MODEL_RUN}', false)) v(label_run, main)")
     for build in builds():
@@ -207,7 +208,8 @@ def make(space: Workspace, scale: float) -> None:
 
 def _of_dataset(build: DatasetBuild, chunks: int, snapshot: int) -> dict[str, pa.Table]:
     """The rows that say what a dataset is, and that all its stages were run on all its chunks."""
-    d, timestamp = build.dataset, datetime.now(UTC)
+    d = build.dataset
+    timestamp = datetime.now(UTC)
     first, *later_specs = (spec for spec in stage_specs(build) if not {*spec.stage.reads} & STAMPS.keys())
     facts = {"input_hash": dataset_input(first, FINGERPRINT), "output_hash": content_key(d.name)}
     runs = [{"stage": first.name, "chunk": WHOLE_DATASET, "label_run": "", "code_version": first.code_version} | facts]

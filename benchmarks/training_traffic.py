@@ -36,10 +36,14 @@ from training.backbones import make_tokenizer
 from training.layers import KEPT, recomputed
 from training.plan import BANDWIDTH, PEAK
 
-TOKENS, PATCHES, ANSWERS = 32_768, 117_888, 0.05
-OF_BANDWIDTH, OF_PEAK = 0.8, 0.7
+TOKENS = 32_768
+PATCHES = 117_888
+ANSWERS = 0.05
+OF_BANDWIDTH = 0.8
+OF_PEAK = 0.7
 FEW = 256, 512  # tokens of a layer that is run: what each token takes, and what the weights take whatever the tokens
-GOAL_MB, GOAL_TIMES = 40.0, 2.0
+GOAL_MB = 40.0
+GOAL_TIMES = 2.0
 Node = torch.fx.Node
 
 
@@ -129,7 +133,8 @@ def eager(graph: torch.fx.Graph, card: Card) -> Work:
 
 def fused(graph: torch.fx.Graph) -> float:
     """Bytes that kernels move, of which each is all that hangs together between two multiplications."""
-    levels, groups = latest(graph), dict[Node, Node]()
+    levels = latest(graph)
+    groups = dict[Node, Node]()
 
     def root(node: Node) -> Node:
         while groups[node] is not node:
@@ -183,7 +188,8 @@ def is_over_tokens(node: Node) -> bool:
 
 def read_by_sum(node: Node) -> set[Node]:
     """What a sum over tokens reads: what comes of multiplications and sums before it, all between done once more."""
-    read, ahead = set[Node](), [source(n) for n in node.all_input_nodes]
+    read = set[Node]()
+    ahead = [source(n) for n in node.all_input_nodes]
     while ahead:
         input_node = ahead.pop()
         if is_simple(input_node) and not any(word in str(input_node.target) for word in ("sum", "mean", "layer_norm")):
@@ -234,7 +240,8 @@ class Layer(NamedTuple):
         return states, turn, turn.clone(), torch.tensor([0, tokens], dtype=torch.int32)
 
     def run(self, forward: Callable[..., Any], states: Any, cos: Any, sin: Any, bounds: Any) -> torch.Tensor:
-        turn, longest = (cos, sin), states.shape[-2]
+        turn = (cos, sin)
+        longest = states.shape[-2]
         if not self.is_text:
             return forward(states, cu_seqlens=bounds, max_seqlen=longest, position_embeddings=turn)
         ends = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": longest, "max_length_k": longest}
@@ -242,7 +249,8 @@ class Layer(NamedTuple):
 
 
 def layers_of(backbone: Any) -> dict[str, Layer]:
-    text, vision = backbone.config.get_text_config(), backbone.config.vision_config
+    text = backbone.config.get_text_config()
+    vision = backbone.config.vision_config
     layers = {
         "language layer": (backbone.model.language_model.layers[0], text.hidden_size, text.head_dim, True),
         "vision block": (
@@ -332,8 +340,11 @@ def trained(forward: Callable[..., torch.Tensor], module: nn.Module, card: Card,
 
 def outside(backbone: Any, card: Card) -> Work:
     """Patches and their positions, mergers, pictures in their places and deepstack, the head's softmax, answers."""
-    tower, language = backbone.model.visual, backbone.model.language_model
-    width, of_text, images = tower.config.hidden_size, language.config.hidden_size, PATCHES // 4
+    tower = backbone.model.visual
+    language = backbone.model.language_model
+    width = tower.config.hidden_size
+    of_text = language.config.hidden_size
+    images = PATCHES // 4
     half = {"dtype": torch.bfloat16, "requires_grad": True}
     for module in (tower.patch_embed, tower.pos_embed, tower.merger, *tower.deepstack_merger_list, language.norm):
         module.to_empty(device="cpu")
@@ -348,7 +359,8 @@ def outside(backbone: Any, card: Card) -> Work:
     work += trained(mixed, tower.pos_embed, card, places, shares)
     for merger in (tower.merger, *tower.deepstack_merger_list):
         work += trained(merger.forward, merger, card, torch.empty(PATCHES, width, **half))
-    states, features = torch.empty(TOKENS, of_text, **half), torch.empty(images, of_text, **half)
+    states = torch.empty(TOKENS, of_text, **half)
+    features = torch.empty(images, of_text, **half)
     positions = torch.arange(images)
     plain = nn.Module()
     added = lambda states, features, positions: states.index_add(0, positions, features)  # noqa: E731
@@ -364,9 +376,11 @@ def outside(backbone: Any, card: Card) -> Work:
 
 def answers(backbone: Any, card: Card) -> Work:
     """Logits of the answers' tokens and their loss."""
-    count, text = int(ANSWERS * TOKENS), backbone.config.get_text_config()
+    count = int(ANSWERS * TOKENS)
+    text = backbone.config.get_text_config()
     layer = nn.Linear(text.hidden_size, text.vocab_size, bias=False, device="meta").to_empty(device="cpu")
-    logits, targets = layer.forward, torch.zeros(count, dtype=torch.int64)
+    logits = layer.forward
+    targets = torch.zeros(count, dtype=torch.int64)
     states = torch.empty(count, text.hidden_size, dtype=torch.bfloat16, requires_grad=True)
     loss = lambda states, targets: nn.functional.cross_entropy(logits(states).float(), targets)  # noqa: E731
     return trained(loss, layer, card, states, targets)
@@ -385,9 +399,11 @@ def settings(shape: str, card: Card) -> dict[str, Work]:
     """A micro-batch, by how layers are calculated."""
     backbone = make_backbone(SHAPES[shape], make_tokenizer(["a"], 800), "meta")
     count = sum(p.numel() for p in backbone.parameters())
-    text, vision = backbone.config.get_text_config(), backbone.config.vision_config
+    text = backbone.config.get_text_config()
+    vision = backbone.config.vision_config
     set_attention(backbone, "varlen")
-    layers, work_by_setting = layers_of(backbone), dict[str, Work]()
+    layers = layers_of(backbone)
+    work_by_setting = dict[str, Work]()
     times = {"language layer": (text.num_hidden_layers, TOKENS), "vision block": (vision.depth, PATCHES)}
     outside_work = outside(backbone, card)
     products = dict[tuple[str, bool], float]()
@@ -419,11 +435,14 @@ def main() -> int:
     parser.add_argument("--card", choices=sorted(BANDWIDTH), default="H200")
     args = parser.parse_args()
     card = Card(BANDWIDTH[args.card], PEAK[args.card])
-    work_by_setting, rows, missed = settings(args.shape, card), [], []
+    work_by_setting = settings(args.shape, card)
+    rows = []
+    missed = []
     seconds = {name: work.seconds + card.seconds(work.bytes) for name, work in work_by_setting.items()}
     base_seconds = next(iter(seconds.values()))
     for name, work in work_by_setting.items():
-        tokens_s, times = TOKENS / seconds[name], base_seconds / seconds[name]
+        tokens_s = TOKENS / seconds[name]
+        times = base_seconds / seconds[name]
         traffic = f"{work.bytes / TOKENS / 1e6:.1f}"
         rows.append([name, traffic, f"{work.seconds:.2f}", f"{seconds[name]:.2f}", f"{tokens_s:,.0f}", f"{times:.2f}"])
     table(["layers", "MB a token", "s of products", "s in all", "tokens/s", "times"], rows)

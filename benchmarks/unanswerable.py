@@ -48,7 +48,8 @@ from pipeline.stages.shards import PictureDecoder, picture_key
 from warehouse.lake import Lake
 from warehouse.lake.stored import coarse_keyframes
 
-ANSWERABLE, BOARD = "answerable", "board"
+ANSWERABLE = "answerable"
+BOARD = "board"
 SIDE = 128  # of the pictures that colours are counted on; edges are looked for at their own size
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.97)
 FOLDS, FEWEST = 5, 20  # pictures of a reason: fewer say nothing
@@ -73,8 +74,10 @@ def colours(rgb: np.ndarray) -> np.ndarray:
 def edges(rgb: np.ndarray) -> np.ndarray:
     """Quantiles of gradients, second differences and local spreads of luma, and shares of flat and of sharp pixels."""
     luma = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    across, down = cv2.Sobel(luma, cv2.CV_32F, 1, 0), cv2.Sobel(luma, cv2.CV_32F, 0, 1)
-    gradient, second = np.hypot(across, down), np.abs(cv2.Laplacian(luma, cv2.CV_32F))
+    across = cv2.Sobel(luma, cv2.CV_32F, 1, 0)
+    down = cv2.Sobel(luma, cv2.CV_32F, 0, 1)
+    gradient = np.hypot(across, down)
+    second = np.abs(cv2.Laplacian(luma, cv2.CV_32F))
     spread = np.sqrt(np.maximum(cv2.blur(luma**2, (9, 9)) - cv2.blur(luma, (9, 9)) ** 2, 0))
     quantiles = [np.log1p(np.quantile(values, QUANTILES)) for values in (gradient, second, spread)]
     shares = [(spread < 1).mean(), (spread < 3).mean(), (gradient > 60).mean(), (gradient > 120).mean()]
@@ -94,7 +97,8 @@ def accuracy(answerable: Sequence[Shown], unanswerable: Sequence[Shown], feature
     chosen = [[kind[k] for k in rng.permutation(len(kind))[:size]] for kind in (answerable, unanswerable)]
     all_pictures = [*chosen[0], *chosen[1]]
     x = np.stack([np.concatenate([measure(s.rgb) for measure in FEATURES[features]]) for s in all_pictures])
-    y, episodes = np.repeat([0, 1], size), np.array([s.episode for s in all_pictures])
+    y = np.repeat([0, 1], size)
+    episodes = np.array([s.episode for s in all_pictures])
     folds = min(FOLDS, len(set(episodes.tolist())))
     if folds < 2:
         raise UserError("pictures of one episode cannot be parted into those to train on and those to judge")
@@ -141,7 +145,8 @@ def last_pictures(lake: Lake, dataset: str, per_episode: int) -> dict[str, list[
 
     by_kind: dict[str, list[Shown]] = defaultdict(list)
     with TemporaryFile() as file:
-        pictures, source = PictureStore(file), build.source(lake.workspace.sources)
+        pictures = PictureStore(file)
+        source = build.source(lake.workspace.sources)
         keyframes = coarse_keyframes(lake, dataset, {key[0] for key in keys})
         for record in records_of(lake, dataset, {key[0] for key in keys}):
             wanted_pictures = {key: None for key in keys if key[0] == record.episode_index}

@@ -22,8 +22,11 @@ from annotate.vlm.windows import TILES
 METER = TokenMeter()
 QUESTION = "Divide the run into its steps, in order: of each the time in seconds at which it begins, and what is done. "
 FORM = QUESTION * 4  # rules and the form of the reply, of usual length
-TILE_PX, ACROSS, DOWN = 224, 5, 4
-WINDOW_S, PICTURES_PER_S = 30, 2
+TILE_PX = 224
+ACROSS = 5
+DOWN = 4
+WINDOW_S = 30
+PICTURES_PER_S = 2
 
 
 @cache

@@ -56,7 +56,8 @@ def pipeline(endpoint: str, model: str, episodes: tuple[int, ...], salt: str) ->
 
 
 async def bare(endpoint: str, sent: list[bytes], at_once: int) -> tuple[int, float]:
-    slots, tokens = asyncio.Semaphore(at_once), 0
+    slots = asyncio.Semaphore(at_once)
+    tokens = 0
     async with aiohttp.ClientSession() as session:
 
         async def one(body: bytes) -> int:

@@ -80,7 +80,9 @@ class StandIn:
         self.segments = self._spoilt(truth_segments)
 
     def _spoilt(self, truth_segments: list[Segment]) -> list[Segment]:
-        n, fps, m = self.truth.num_frames, self.truth.fps, self.mistakes
+        n = self.truth.num_frames
+        fps = self.truth.fps
+        m = self.mistakes
         count = m.parts or (max(2, int(n / fps / m.part_s)) if m.part_s else 0)
         if count:
             edges = [round(k * n / count) for k in range(count + 1)]
@@ -151,7 +153,9 @@ class StandIn:
     def _number(self, frames: Sequence[int], k: int) -> Any:
         if self.mistakes.counts_from is not None:
             return k + self.mistakes.counts_from
-        return round(frames[k] / self.truth.fps) if self.mistakes.in_seconds else frames[k]
+        if self.mistakes.in_seconds:
+            return round(frames[k] / self.truth.fps)
+        return frames[k]
 
     def _activity(self, k: int) -> dict[str, str]:
         s = self.segments[k]
@@ -191,7 +195,10 @@ WORDS = "The gripper closes on the object and lifts it; then it is set down."
 def shown_in(request: Request) -> list[int]:
     """The numbers of a question's pictures, which are frames."""
     properties = (request.schema or {})["properties"]
-    change = properties["changes"]["items"]["properties"] if "changes" in properties else properties
+    if "changes" in properties:
+        change = properties["changes"]["items"]["properties"]
+    else:
+        change = properties
     first = re.match(r"Pictures? (\d+)", str(request.content[1]))
     assert first is not None
     return [int(first[1]), *change["picture"]["enum"]]
@@ -346,7 +353,8 @@ EDGES = (0.0, 0.4, 0.5, 0.6, 0.7, 1.0)
 def reliability_rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
     """By confidence, as labels have it and by a line through those of all other robots: runs, and their F1."""
     sure_outcomes = [o for o in outcomes if not o.for_review]
-    confidence, f1 = np.array([o.confidence for o in sure_outcomes]), np.array([o.f1 for o in sure_outcomes])
+    confidence = np.array([o.confidence for o in sure_outcomes])
+    f1 = np.array([o.f1 for o in sure_outcomes])
     robots = np.array([o.robot for o in sure_outcomes])
     left_out_f1 = np.zeros(len(sure_outcomes))
     for robot in np.unique(robots):
@@ -368,8 +376,10 @@ def reliability_rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
 
 
 PAGE = ROOT / "docs" / "vlm.md"
-BEGIN, END = "<!-- table -->", "<!-- end of the table -->"
-BEGIN_RELIABILITY, END_RELIABILITY = "<!-- confidence -->", "<!-- end of confidence -->"
+BEGIN = "<!-- table -->"
+END = "<!-- end of the table -->"
+BEGIN_RELIABILITY = "<!-- confidence -->"
+END_RELIABILITY = "<!-- end of confidence -->"
 HEAD = ["model", "F1", "error", "finished", "unsure", "for review", "calls a run", "tokens a minute"]
 COLUMNS = (0, 1, 2, 3, 4, 7)  # on the page, which has these rows
 ON_THE_PAGE = (

@@ -22,9 +22,13 @@ from annotate.segments import DONE, STEP, Segment
 from benchmarks.harness import table
 from eval.annotators.truth import hand_progress
 
-RUNS, FPS = 8, 20.0
+RUNS = 8
+FPS = 20.0
 TREMBLE = 0.002  # m
-HOME, FAR, LEFT, SIDE = (0.0, 0.0, 0.3), (0.5, 0.1, 0.05), (0.4, 0.35, 0.05), (0.45, -0.2, 0.05)
+HOME = (0.0, 0.0, 0.3)
+FAR = (0.5, 0.1, 0.05)
+LEFT = (0.4, 0.35, 0.05)
+SIDE = (0.45, -0.2, 0.05)
 NEAR = (0.12, 0.03, 0.05)  # beside the arm's first pose
 UP = (0.0, 0.0, 0.15)
 
@@ -119,7 +123,8 @@ def _gone(legs: Sequence[Leg], rng: np.random.Generator) -> tuple[np.ndarray, np
     """The pose [n, 3], how closed the gripper is [n], and what is done, of an arm that goes along its legs."""
     shift = rng.normal(0, 0.03, 3)
     steps = list(dict.fromkeys(leg.step for leg in legs if leg.step))
-    start_point, is_closed = np.asarray(HOME), 0.0
+    start_point = np.asarray(HOME)
+    is_closed = 0.0
     poses: list[np.ndarray] = []
     closed: list[np.ndarray] = []
     segments: list[Segment] = []
@@ -130,7 +135,8 @@ def _gone(legs: Sequence[Leg], rng: np.random.Generator) -> tuple[np.ndarray, np
         smooth = t**3 * (10 - 15 * t + 6 * t**2)
         goal = np.asarray(leg.to) + (shift if leg.to != HOME else 0)
         poses.append(start_point + smooth[:, None] * (goal - start_point))
-        start_point, was_closed = goal, is_closed
+        start_point = goal
+        was_closed = is_closed
         is_closed = was_closed if leg.closed is None else float(leg.closed)
         closed.append(was_closed + (is_closed - was_closed) * smooth)
         start = segments[-1].end_frame if segments else 0

@@ -233,11 +233,15 @@ def _say_how_to_go_on(space: Workspace, names: Sequence[str], workspace: str) ->
     """What to do after a build of some datasets: first about what was left out."""
     lake = open_lake(space)
     lost = sum(row["quarantined"] for row in status_rows(lake) if row["dataset"] in names)
-    steps = {f"why {counted(lost, 'episode')} cannot be used": "quarantine --by reason"} if lost else {}
+    if lost:
+        steps = {f"why {counted(lost, 'episode')} cannot be used": "quarantine --by reason"}
+    else:
+        steps = {}
     faulty = open_faults(lake, names)
     if faulty:
         steps |= {"what checks found": "quarantine --checks"}
-    licences, releases = lake.column("SELECT license FROM datasets"), lake.column("SELECT name FROM releases")
+    licences = lake.column("SELECT license FROM datasets")
+    releases = lake.column("SELECT name FROM releases")
     terms = " (if you know its terms)" if licence_flags(licences) else ""
     freeze = {f"freeze it, to train on{terms}": freeze_command(licences, releases)}
     steps |= {"look at it in a browser": "explore"} | freeze
@@ -324,14 +328,18 @@ def _kept_build(lake: Lake | None, dataset: str, episodes: tuple[int, ...] | Non
     if build is None:
         hint = did_you_mean(dataset, [*stored_builds(lake)] if lake else []) or "; proccorpus status lists them"
         raise UserError(f"--dataset {dataset}: no such dataset was built here{hint}")
-    return build if episodes is None else build.model_copy(update={"episodes": episodes})
+    if episodes is None:
+        return build
+    return build.model_copy(update={"episodes": episodes})
 
 
 def _lake_if_there(space: Workspace, *, read_only: bool = False) -> Lake | None:
     """The lake of a workspace; none is made where there is none yet."""
     if not space.exists():
         return None
-    return lake_to_read(space) if read_only else open_lake(space)
+    if read_only:
+        return lake_to_read(space)
+    return open_lake(space)
 
 
 @app.command("dry-run")

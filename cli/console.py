@@ -114,12 +114,14 @@ def _add_event(events: Path | None, event: dict[str, Any]) -> None:
 
 def _signals(lake: Lake, names: Sequence[str]) -> list[tuple[str, str]]:
     """Lines on the grippers and hands of each dataset, with the remedy if something is wrong."""
-    signals, lags = signals_by_dataset(lake.con), lags_by_dataset(lake.con)
+    signals = signals_by_dataset(lake.con)
+    lags = lags_by_dataset(lake.con)
     # Compared as a row: DuckLake looks through the statistics of all files for a condition of a column
     missing = dict(lake.rows("SELECT dataset, detail FROM findings WHERE (reason, 0) = ('no_gripper', 0)"))
     statements: list[tuple[str, str]] = []
     for name in names:
-        of_dataset, lines = lags.get(name, []), []
+        of_dataset = lags.get(name, [])
+        lines = []
         for signal in signals.get(name, []):
             lines.append(signal_line(signal, of_dataset))
             lines += [f"{finding.reason}: {REASONS[finding.reason].remedy}" for finding in findings_of([signal])]
@@ -207,13 +209,19 @@ def _show_cost(lake: Lake, report: BuildReport, dataset: str, prediction: Predic
     if calls:
         of_dataset = [reports for reports in report.done if reports.run.dataset == dataset]
         stored = sum(int(reports.numbers.get("answered_before", 0)) for reports in of_dataset)
-        cached_note = f" of a whole run ({stored} answers were there before and were not asked for)" if stored else ""
+        if stored:
+            cached_note = f" of a whole run ({stored} answers were there before and were not asked for)"
+        else:
+            cached_note = ""
         print(f"What the model was asked about {dataset}, beside the prediction{cached_note}:", flush=True)
         show(prediction.beside(calls), "table")
 
 
 def _print_failure(failure: StepFailure) -> None:
-    place = failure.dataset if failure.chunk is None else f"{failure.dataset} chunk {failure.chunk}"
+    if failure.chunk is None:
+        place = failure.dataset
+    else:
+        place = f"{failure.dataset} chunk {failure.chunk}"
     message = f"error: {failure.stage} of {place} failed: {failure.message}; the rest was built, run again to retry"
     if failure.asks:
         message = f"error: {failure.message}"

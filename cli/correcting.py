@@ -74,7 +74,10 @@ def corrections_export(
         raise UserError("--episodes needs --dataset and --form label-studio")
     lake = lake_to_read(common.workspace)
     # JSON lines keep the whole history; Label Studio gets only what counts now
-    source = "corrections" if form == "jsonl" else "(SELECT * EXCLUDE chunk FROM current_corrections)"
+    if form == "jsonl":
+        source = "corrections"
+    else:
+        source = "(SELECT * EXCLUDE chunk FROM current_corrections)"
     sql = f"FROM {source} WHERE dataset = coalesce(?, dataset) ORDER BY created_at, correction_id"
     rows = lake.dicts(sql, [dataset])
     if form == "jsonl":
@@ -118,7 +121,9 @@ def corrections_import(
     """Add corrections from a file. Names each line that cannot be used, and then exits 1."""
     if dataset is not None and form != "opensarm":
         raise UserError("--dataset needs --form opensarm: other forms name the dataset themselves")
-    text, lake, signed_by = read_text(path), lake_at(common.workspace), author or whoami()
+    text = read_text(path)
+    lake = lake_at(common.workspace)
+    signed_by = author or whoami()
     if form == "opensarm":
         read = from_opensarm(lake, path, signed_by, dataset)
     else:
@@ -280,7 +285,8 @@ def accept(
 
     What is accepted follows the recordings, whatever their numbers are later. Nothing is left out or built anew by it.
     """
-    selected, author = episode_list(episodes), by or whoami()
+    selected = episode_list(episodes)
+    author = by or whoami()
     if not undo and not (why or "").strip():
         raise UserError("accept needs --why TEXT: who looks for the fault reads it")
     lake = lake_at(common.workspace)

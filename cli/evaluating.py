@@ -78,7 +78,8 @@ def eval_model(
         lake = lake_at(common.workspace)
         frozen = get_release(lake, release)
     else:
-        lake, frozen = open_lake(space_at(common.workspace)), None
+        lake = open_lake(space_at(common.workspace))
+        frozen = None
     runner = located(lake, options, model)
     for name in names:
         benchmark_options = options.model_copy(update={"benchmark": name})
@@ -111,7 +112,8 @@ def _evaluate_held_out(model: str, release: str | None, workspace: str, format: 
     from pipeline.reward_model import evaluation_step  # imports torch
 
     lake = lake_at(workspace)
-    frozen, model = get_release(lake, release), named_model(lake, model)
+    frozen = get_release(lake, release)
+    model = named_model(lake, model)
     # A typing error is told at once, with the names that there are
     runs = [run for (run,) in lake.rows("SELECT training_run FROM checkpoints ORDER BY created_at DESC")]
     if model not in runs:
@@ -129,7 +131,8 @@ def _show_held_out(lake: Lake, release: str, format: Literal["table", "json"]) -
         "SELECT benchmark, slice, model, metric, value, low, high, n, coverage, seen_episodes FROM leaderboard "
         "WHERE release = ? AND (slice = 'all' OR slice LIKE 'split %') ORDER BY ALL"
     )
-    rows, seen_rows = lake.dicts(sql, [release]), []
+    rows = lake.dicts(sql, [release])
+    seen_rows = []
     if format == "table":  # the report has more, and --format json has all
         rows = [row for row in rows if row["metric"] in metrics_shown_in(TERMINAL)]
         seen_rows = [row for row in rows if row["seen_episodes"]]
@@ -167,7 +170,8 @@ def eval_score(
     if store:
         name = stored_as or predictions.stem
         settings = {"file": predictions.name, "as_published": as_published}
-        lake, evaluated = open_lake(space_at(common.workspace)), Evaluated(name, scored, scores)
+        lake = open_lake(space_at(common.workspace))
+        evaluated = Evaluated(name, scored, scores)
         run = store_scores(lake, evaluated, predictions.read_bytes(), settings)
         note(f"stored as {run}, model {name}")
     # The table shows the whole and its parts; JSON has every slice

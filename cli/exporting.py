@@ -94,7 +94,10 @@ def _with_rewards(
 
 def _command_of(kind: ExportKind) -> Any:
     """The command of a kind: `_export` with the parameters that the kind has."""
-    about_out = "File to write." if kind.is_file else "Folder to write; an unfinished export there is resumed."
+    if kind.is_file:
+        about_out = "File to write."
+    else:
+        about_out = "Folder to write; an unfinished export there is resumed."
     annotations = {"out": Annotated[Path, Option(help=about_out)], "options": kind.options}
     hidden = {"kind"} | (set() if issubclass(kind.options, RewardOptions) else OF_REWARDS)
     hidden |= set() if kind.options is LerobotOptions else {"verify"}

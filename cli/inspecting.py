@@ -179,7 +179,9 @@ def _unknown_first(part: dict[str, Any]) -> tuple[int, str]:
 def _named(part: dict[str, Any]) -> str:
     """A part's name, with its shape and type where they are known."""
     form = part_form(part["shape"], part["dtype"])
-    return f"{part['name']} ({form})" if form else part["name"]
+    if form:
+        return f"{part['name']} ({form})"
+    return part["name"]
 
 
 def _some(texts: Sequence[str], limit: int = MAX_NAMED, between: str = ", ") -> str:
@@ -189,7 +191,8 @@ def _some(texts: Sequence[str], limit: int = MAX_NAMED, between: str = ", ") -> 
 
 def _verdict(result: dict[str, Any]) -> str:
     """How many episodes are usable, and of the others why not and what helps."""
-    usable, episodes = result["usable_so_far"], result["episodes"]
+    usable = result["usable_so_far"]
+    episodes = result["episodes"]
     lost_episodes: dict[tuple[str, str], set[int | None]] = {}
     for finding in result["findings"]:
         if finding["severity"] == "unusable":
@@ -198,18 +201,30 @@ def _verdict(result: dict[str, Any]) -> str:
         f"{'the source as a whole' if None in reason_episodes else len(reason_episodes)}: {reason} → {remedy}"
         for (reason, remedy), reason_episodes in sorted(lost_episodes.items(), key=lambda item: -len(item[1]))
     ]
-    colour = "green" if usable == episodes and usable else "yellow" if usable else "red"
+    if usable == episodes and usable:
+        colour = "green"
+    elif usable:
+        colour = "yellow"
+    else:
+        colour = "red"
     head = painted(f"{usable} of {counted(episodes, 'episode')} usable", colour)
-    return f"{head}: {'; '.join(whys)}" if whys else f"{head}, as far as was looked."
+    if whys:
+        return f"{head}: {'; '.join(whys)}"
+    return f"{head}, as far as was looked."
 
 
 def _facts(result: dict[str, Any]) -> dict[str, str]:
     """The facts of a dataset that are no list, in words and with units; what is not known is left out."""
-    fps, rows, tasks = result["fps"], result["rows"], result["tasks"]
+    fps = result["fps"]
+    rows = result["rows"]
+    tasks = result["tasks"]
     length = steps = ""
     if result["shortest"] is not None:
         same = result["shortest"] == result["longest"]
-        length = counted(result["longest"], "frame") if same else f"{result['shortest']} to {result['longest']} frames"
+        if same:
+            length = counted(result["longest"], "frame")
+        else:
+            length = f"{result['shortest']} to {result['longest']} frames"
         if fps and same:
             length += f" ({result['longest'] / fps:.1f} s at {fps:g} frames/s)"
         elif fps:
@@ -230,7 +245,8 @@ def _facts(result: dict[str, Any]) -> dict[str, str]:
 
 def _outcomes(result: dict[str, Any]) -> str:
     """How many outcomes are known, what says so, and what could say it and was never set."""
-    num_known, episodes = result["success_known"], result["usable_so_far"]
+    num_known = result["success_known"]
+    episodes = result["usable_so_far"]
     share = f"{num_known} of {episodes} known"
     if num_known < episodes:
         share += f", labels take the other {episodes - num_known} as complete unless motion shows otherwise"
@@ -245,7 +261,12 @@ def _finding_text(finding: dict[str, Any]) -> str:
     sign = "✗" if finding["severity"] == "unusable" else "!"
     camera = f"camera {finding['camera']}: " if finding["camera"] else ""
     location = ", ".join(filter(None, (finding["first"], finding["file"])))
-    first = f" (first: {location})" if location and finding["count"] > 1 else f" ({location})" if location else ""
+    if location and finding["count"] > 1:
+        first = f" (first: {location})"
+    elif location:
+        first = f" ({location})"
+    else:
+        first = ""
     times = f"{finding['count']} x " if finding["count"] > 1 else ""
     sentence = f"{times}{finding['check']}   {camera}{shown(finding['detail'] or '')}{first}"
     if finding["check"] == "part_not_used":

@@ -227,7 +227,10 @@ def options_of(model: Any) -> list[inspect.Parameter]:
         if field.description is None:
             continue
         kind, metadata = _as_option(field.annotation, field.metadata)
-        default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
+        if field.is_required():
+            default = inspect.Parameter.empty
+        else:
+            default = field.get_default(call_default_factory=True)
         default = None if isinstance(default, tuple) else default
         bounds = {
             side: getattr(m, attribute) for m in metadata for attribute, side in BOUNDS.items() if hasattr(m, attribute)
@@ -256,7 +259,9 @@ def _as_option(kind: Any, metadata: list) -> tuple[Any, list]:
 
 def _examples(words: str) -> str | None:
     # Typer keeps the lines of an epilog apart where an empty one stands between them
-    return "\n\n".join(("Examples:", *(f"  {line}" for line in EXAMPLES[words]))) if words in EXAMPLES else None
+    if words in EXAMPLES:
+        return "\n\n".join(("Examples:", *(f"  {line}" for line in EXAMPLES[words])))
+    return None
 
 
 def _say_version(is_requested: bool) -> None:
@@ -365,7 +370,9 @@ def _failed(e: Exception) -> int:
     advice = "; a server went away: what was finished is kept, run again when it is back"
     message = system_message or " ".join(str(e).split()) or type(e).__name__
     _say_error(message + advice * (server_is_gone and full_disk is None))
-    return e.exit_code if isinstance(e, UserError) and full_disk is None else FAILED
+    if isinstance(e, UserError) and full_disk is None:
+        return e.exit_code
+    return FAILED
 
 
 def _end(*_: object) -> None:
@@ -379,4 +386,6 @@ def _end(*_: object) -> None:
 
 def _interrupted() -> int:
     print("interrupted: what was finished is kept, run again to go on", file=sys.stderr)
-    return ENDED if _asked_to_end.is_set() else INTERRUPTED
+    if _asked_to_end.is_set():
+        return ENDED
+    return INTERRUPTED

@@ -11,7 +11,8 @@ from core.paths import ROOT, Workspace
 from warehouse.lake import Lake
 from warehouse.lake.schema import relations
 
-REGISTRY, RECIPES = ROOT / "ingest" / "datasets", ROOT / "training" / "recipes"
+REGISTRY = ROOT / "ingest" / "datasets"
+RECIPES = ROOT / "training" / "recipes"
 # What shells take as one plain word: one of them evaluates what it is offered
 PLAIN = re.compile(r"[A-Za-z0-9_][\w./+-]*", re.ASCII)
 

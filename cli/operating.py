@@ -64,7 +64,8 @@ def doctor(
     run during a build.
     """
     space = space_at(common.workspace)
-    troubles, repaired = diagnose(space, hashes=hashes), []
+    troubles = diagnose(space, hashes=hashes)
+    repaired = []
     if repair:
         repaired = mend(space, troubles)
         # Looked at again: the exit code is about the workspace as it is now

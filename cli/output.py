@@ -32,7 +32,8 @@ COLOURS = {
     "unusable": "red", "error": "red", "failed": "red", "blocking": "red", "warning": "yellow", "stale": "yellow",
     "ok": "green", "up to date": "green",
 }  # fmt: skip
-FIRST_S, LOG_EVERY_S = 0.5, 10.0
+FIRST_S = 0.5
+LOG_EVERY_S = 10.0
 SPEED_S = 600.0  # how fast something is, is told from this long
 
 
@@ -56,12 +57,16 @@ def show_facts(facts: dict, style: str, *, hidden: Sequence[str] = ()) -> None:
 
 
 def _with_unit(name: str, value: Any) -> Any:
-    return decimal(value) if name == "bytes" and isinstance(value, int) else value
+    if name == "bytes" and isinstance(value, int):
+        return decimal(value)
+    return value
 
 
 def width_here() -> int:
     """Characters of a line of standard output."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
+    if sys.stdout.isatty():
+        return shutil.get_terminal_size().columns
+    return PIPE_WIDTH
 
 
 def table_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int) -> str:
@@ -121,7 +126,12 @@ def _printed(*parts: RenderableType, width: int) -> str:
 def _cell(value: Any) -> Text:
     if isinstance(value, list):
         return Text(", ".join(_cell(item).plain for item in value))
-    text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else shown(str(value)).replace("\t", " ")
+    if value is None:
+        text = ""
+    elif isinstance(value, float):
+        text = f"{value:.4g}"
+    else:
+        text = shown(str(value)).replace("\t", " ")
     return Text(text, style=COLOURS.get(text, ""))
 
 
@@ -129,7 +139,8 @@ class _Words(ProgressColumn):
     """How much of a task is done, how fast, and how long the rest takes."""
 
     def render(self, task: Task) -> Text:
-        total, rate = task.total, (task.speed or 0) * task.fields["frames"]
+        total = task.total
+        rate = (task.speed or 0) * task.fields["frames"]
         counted = f"{task.completed:,.0f} of {total:,.0f} " if total and total > 1 else ""
         fast = f", {rate:,.0f} frames/s" if rate else ""
         time_left = f", {clock(task.time_remaining)} left" if task.time_remaining else ""
@@ -143,7 +154,8 @@ def progress() -> Iterator[Callable[..., None]]:
     Yields what threads may call with a task's name, how much of it is done, of how much (None: unknown), a word on it,
     and how many frames each of these has (0: none).
     """
-    console, words = Console(stderr=True), _Words()
+    console = Console(stderr=True)
+    words = _Words()
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), words)
     tasks: dict[str, TaskID] = {}
     lock, ended = threading.Lock(), threading.Event()
@@ -160,7 +172,8 @@ def progress() -> Iterator[Callable[..., None]]:
                 bars.update(tasks[name], completed=completed, total=total, detail=detail, frames=frames)
 
         def log() -> None:
-            began_s, wait_s = time.monotonic(), FIRST_S
+            began_s = time.monotonic()
+            wait_s = FIRST_S
             while not ended.wait(wait_s):
                 running = [
                     task for task in bars.tasks if not task.finished and (task.completed or task.fields["detail"])

@@ -65,7 +65,8 @@ def datasets_show(
     registered: Annotated[str, Argument(metavar="NAME")], registry: RegistryOption = None, common: At = At()
 ) -> None:
     """Show all that is known about one dataset: sizes, licence, cameras by role, gripper, traps."""
-    built, entries = _datasets_built(space_at(common.workspace)), load_registry([BUILT_IN, *(registry or [])])
+    built = _datasets_built(space_at(common.workspace))
+    entries = load_registry([BUILT_IN, *(registry or [])])
     # A dataset may be known to the registry, or built here from a source that the registry does not have
     if registered not in entries and registered not in built:
         hint = did_you_mean(registered, sorted({*entries, *built})) or "; proccorpus datasets lists them"
@@ -129,10 +130,12 @@ def quarantine(
 ) -> None:
     """List episodes and datasets that cannot be used, with the reason."""
     lake = lake_to_read(common.workspace)
-    source, columns = "quarantine", "dataset, episode_index, camera, reason, detail, file"
+    source = "quarantine"
+    columns = "dataset, episode_index, camera, reason, detail, file"
     empty = "Nothing is quarantined."
     if checks:
-        source, empty = f"({OPEN_FAULTS_SQL})", "No check found a fault that is not accepted."
+        source = f"({OPEN_FAULTS_SQL})"
+        empty = "No check found a fault that is not accepted."
         columns = "dataset, episode_index, camera, reason, detail, start_s, end_s"
     if by == "reason":
         rows = lake.dicts(

@@ -241,13 +241,17 @@ def gc(
     show(rows, common.format, whole=[*rows, {"what": "small files merged", "files": files, "bytes": 0}])
     if files:
         small = counted(files, "small file")
-        merged = f"Would merge up to {small} of rows" if dry_run else f"Merged {small} of rows into {into}"
+        if dry_run:
+            merged = f"Would merge up to {small} of rows"
+        else:
+            merged = f"Merged {small} of rows into {into}"
         say(f"{merged}. The next build or gc deletes what was merged, once it is {GRACE_S / 60:.0f} minutes old.")
 
 
 def _confirm_collection(lake: Lake, keep_days: float) -> None:
     to_go = collect(lake, keep_days, dry_run=True)
-    files, num_bytes = sum(f.files for f in to_go), sum(f.bytes for f in to_go)
+    files = sum(f.files for f in to_go)
+    num_bytes = sum(f.bytes for f in to_go)
     if files:
         confirm(f"Delete {counted(files, 'file')} ({decimal(num_bytes)}) of {lake.workspace.root}?", yes=False)
 

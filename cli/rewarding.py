@@ -65,14 +65,16 @@ def reward(
         task = task_like(scorer.like, space_at(common.workspace))
     if video is not None:
         # The main video is a camera like the further ones; what is given is their mean
-        run, name = {CAMERA: video} | _cameras(camera or []), video.stem
+        run = {CAMERA: video} | _cameras(camera or [])
+        name = video.stem
     else:
         assert dataset is not None
         assert episode is not None
         from pipeline.episode_rewards import episode_clip  # imports duckdb, which a video does without
 
         run, of_episode = episode_clip(space_at(common.workspace), dataset, episode, camera or ())
-        task, name = task or of_episode, f"{dataset}-{episode}"
+        task = task or of_episode
+        name = f"{dataset}-{episode}"
     config = named_scorer(scorer, space_at(common.workspace), tuple(run) if isinstance(run, dict) else run.cameras)
     try:
         with progress() as report:
@@ -141,7 +143,10 @@ def serve_rewards(
 
         with open_scorer(config) as opened:
             # By its own name, whatever it was asked for by: after the next training `latest` is another one
-            name = config.folder.name if config.folder else config.model or scorer.baseline or "shown"
+            if config.folder:
+                name = config.folder.name
+            else:
+                name = config.model or scorer.baseline or "shown"
             aliases = [Path(scorer.model or LATEST).name] if config.folder else []
             server = make_app(opened, list(dict.fromkeys((name, *aliases))), access, limits)
             serve(

@@ -78,7 +78,10 @@ def explore(
         raise UserError(f"--dagster-url {dagster_url}: an address begins with http:// or https://")
     # A proxy that names its users stands in for the token
     is_named = user_header and not (token_file or no_token or os.environ.get(TOKENS["explore"]))
-    token, shown_token = (None, None) if is_named else token_for("explore", space, token_file, none=no_token)
+    if is_named:
+        token, shown_token = (None, None)
+    else:
+        token, shown_token = token_for("explore", space, token_file, none=no_token)
     access = access_for(
         host,
         token=token,
@@ -92,7 +95,8 @@ def explore(
     lake_to_read(common.workspace).con.close()
     asked = {"suggest": partial(_suggestions, space), "label_curves": partial(label_curves, space)}
     options = Options(snapshot, release, dagster_url, access, **asked)
-    listener, opening = listen(host, port), space.root / "explorer" / "open.html"
+    listener = listen(host, port)
+    opening = space.root / "explorer" / "open.html"
 
     def announce(url: str) -> None:
         say(f"{space.root} is at {link_with(url, shown_token)} (Ctrl-C ends it)")
@@ -139,7 +143,10 @@ def vlm_cache(
     if prune_older is not None or prune_versions:
         # Replies to today's prompts stay; this version asks for none of the others again
         present = {prompt_version(several_views=many_views) for many_views in (False, True)}
-        keep = {k for k, r in store.replies() if r.prompt_version in present} if prune_versions else None
+        if prune_versions:
+            keep = {k for k, r in store.replies() if r.prompt_version in present}
+        else:
+            keep = None
         limit = None if prune_older is None else datetime.now(UTC) - timedelta(days=prune_older)
         confirm("Delete replies, which would have to be asked for and paid again?", yes=yes)
         note(f"{store.prune(keep, limit)} replies deleted.")

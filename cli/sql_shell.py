@@ -63,7 +63,9 @@ def as_command(text: str) -> str:
     """
     first, _, arguments = text.strip().rstrip(";").strip().partition(" ")
     if first == "\\d":
-        return f".schema {arguments.strip()}" if arguments.strip() else ".tables"
+        if arguments.strip():
+            return f".schema {arguments.strip()}"
+        return ".tables"
     if first.lower() in OTHER_WORDS and (not arguments or first[0] in ".\\"):
         return f"{OTHER_WORDS[first.lower()]} {arguments}".strip()
     return text

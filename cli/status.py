@@ -32,7 +32,9 @@ def status_rows(lake: Lake) -> list[dict]:
     def asked() -> list[dict]:
         specs = {name: stage_specs(resolve(lake, built(lake, name))) for name in stored_builds(lake)}
         # Outcomes are a part of the source, which is not looked at here
-        stale, chunks_by_name, embedded = stale_chunks(lake, specs), chunks_to_build(lake), embedded_pictures(lake)
+        stale = stale_chunks(lake, specs)
+        chunks_by_name = chunks_to_build(lake)
+        embedded = embedded_pictures(lake)
         stale |= {name: max(chunks, stale.get(name, 0)) for name, chunks in chunks_by_name.items()}
         revisions = {name: revision for name, (_, revision) in listed_datasets(lake).items()}
         rows = lake.dicts(f"SELECT {COLUMNS} FROM coverage ORDER BY dataset")

@@ -13,7 +13,12 @@ from core.logs import as_json, is_json
 from core.values import MARKS, escaped
 
 # Exit codes; PARTIAL: all but sources that were out of reach; the last two: by Ctrl-C, by SIGTERM
-DONE, FAILED, USAGE, PARTIAL, INTERRUPTED, ENDED = 0, 1, 2, 3, 130, 143
+DONE = 0
+FAILED = 1
+USAGE = 2
+PARTIAL = 3
+INTERRUPTED = 130
+ENDED = 143
 # ESC begins commands that set the clipboard, the title, or what a key types. Our own tables and progress bars use no
 # more than colours and moves of the cursor (ESC [)
 COMMAND = re.compile(rf"{MARKS.pattern}|\x1b(?!\[[0-9;?]*[A-Za-z])")
@@ -50,7 +55,9 @@ def has_colours(stream: Any) -> bool:
 
 def painted(text: str, colour: Colour, stream: Any = None) -> str:
     """The text in a colour, where the stream (standard output, if none is given) shows colours."""
-    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if text and has_colours(stream or sys.stdout) else text
+    if text and has_colours(stream or sys.stdout):
+        return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m"
+    return text
 
 
 def note(text: str) -> None:
@@ -82,7 +89,8 @@ def guard_terminal() -> None:
         stream = getattr(sys, name)
         # Only what Python itself made: a stream that somebody put in its place is theirs
         if type(stream) is io.TextIOWrapper:
-            line_buffering, encoding = stream.line_buffering, stream.encoding
+            line_buffering = stream.line_buffering
+            encoding = stream.encoding
             stream.flush()
             text = ShownText(stream.detach(), encoding, "backslashreplace", line_buffering=line_buffering)
             text.is_result = name == "stdout"

@@ -77,7 +77,8 @@ def train(
         raise typer.Exit(int(not fits))
     lake = lake_at(common.workspace)
     freezes_now = release == LOCAL or (release is None and find_release(lake) is None)
-    space, frozen = lake.workspace, local_release(lake) if freezes_now else get_release(lake, release)
+    space = lake.workspace
+    frozen = local_release(lake) if freezes_now else get_release(lake, release)
     from pipeline.reward_model import HELD_OUT, chained_steps, reward_model_step  # imports torch
 
     if then:
@@ -322,7 +323,8 @@ def model_publish(
     """Publish a checkpoint. Refused if a licence of its training data is not open."""
     from training.published import publish_model  # imports torch
 
-    folder, lake = model_folder(space_at(common.workspace), model), lake_to_read(common.workspace)
+    folder = model_folder(space_at(common.workspace), model)
+    lake = lake_to_read(common.workspace)
     allow = allow_licence or ()
     options = {"dry_run": dry_run, "private": private, "replace": replace}
     upload = publish_model(lake, folder, to, allow=allow, on_file=tell_sent, **options)

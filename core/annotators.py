@@ -125,7 +125,9 @@ def made_by(annotator: str, steps_from: str | None, *, follows: bool) -> str:
         return "motion"
     if annotator == HUMAN:
         return BY_PEOPLE
-    return LIKE_THE_MODELS if follows else annotator
+    if follows:
+        return LIKE_THE_MODELS
+    return annotator
 
 
 def follows_sql(annotator: str, label: str) -> str:

@@ -25,7 +25,9 @@ def cores() -> int:
 
 def _allowed() -> int:
     """The cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def tell_libraries() -> None:
@@ -79,5 +81,7 @@ def _limit_of(folder: Path) -> float:
             quota, period = " ".join((folder / name).read_text() for name in files).split()
         except (OSError, ValueError):
             continue
-        return math.inf if quota in ("max", "-1") else int(quota) / int(period)
+        if quota in ("max", "-1"):
+            return math.inf
+        return int(quota) / int(period)
     return math.inf

@@ -14,7 +14,9 @@ MOST_COMPARED = 50  # runs of a task whose ends others are compared with, evenly
 MAD_TO_STD = 1.4826  # times the median absolute deviation estimates the standard deviation of a normal distribution
 LEAST_SPREAD = 0.05  # of the dimension that moves most: others that move less do not count in full
 STATE_FLOOR, PICTURE_FLOOR = 0.05, 4.0  # standard deviations of the task's states; bits of the perceptual hash
-AS_USUAL, TOO_FEW, NOT_MEASURED = "as usual", "too few runs to compare", "not measured"
+AS_USUAL = "as usual"
+TOO_FEW = "too few runs to compare"
+NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,14 @@ def without_secrets(text: str) -> str:
     """
     if ":/" in text:
         text = ADDRESS.sub(_cut, text)
-    return VALUE.sub(rf"\1{CUT}", text) if "=" in text or "earer " in text else text
+    if "=" in text or "earer " in text:
+        return VALUE.sub(rf"\1{CUT}", text)
+    return text
 
 
 def _cut(match: re.Match[str]) -> str:
-    scheme, address = match[1], match[2]
+    scheme = match[1]
+    address = match[2]
     # Postgres asks for the password elsewhere: its users may be named
     if not (POSTGRES_USER[0].match(scheme) and POSTGRES_USER[1].match(address)):
         address = PASSWORD.sub(f"{CUT}@", LOGIN.sub(f"{CUT}@", address))
@@ -91,6 +94,9 @@ def validation_message(e: ValidationError) -> str:
         parts_of_field = [str(part) for part in error["loc"] if not str(part).startswith("<")]
         field = ".".join(parts_of_field) or "the file"
         is_unknown = error["type"] == "extra_forbidden"
-        problem = "is not a known field" if is_unknown else error["msg"].lower().removeprefix("value error, ")
+        if is_unknown:
+            problem = "is not a known field"
+        else:
+            problem = error["msg"].lower().removeprefix("value error, ")
         parts.append(f"{field}: {problem}")
     return "; ".join(parts)

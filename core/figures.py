@@ -37,7 +37,8 @@ def render(figure: Figure | None, max_bytes: int = MAX_BYTES, *, drawing: bool =
     if figure is None:
         return b""
     # Drawn once at the finest resolution; attempts go from the best to the smallest
-    data, png_bytes = b"", 0
+    data = b""
+    png_bytes = 0
     pixels = {FINEST_DPI: _drawn(figure, FINEST_DPI)}
     for kind, dpi in ATTEMPTS:
         share = dpi / FINEST_DPI
@@ -67,7 +68,8 @@ def _drawn(figure: Figure, dpi: int) -> np.ndarray:
 
 def _encoded(rgba: np.ndarray, kind: str, dpi: int) -> io.BytesIO:
     """The pixels as a file; a JPEG, which knows no transparency, on white."""
-    buffer, picture = io.BytesIO(), Image.fromarray(rgba)
+    buffer = io.BytesIO()
+    picture = Image.fromarray(rgba)
     if kind == "jpeg":
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     picture.save(buffer, kind, dpi=(dpi, dpi), quality=75)
@@ -83,7 +85,9 @@ def _few_colours(png: io.BytesIO) -> bytes:
 
 def picture_kind(data: bytes) -> str:
     """png or jpeg, as a media type and a file name have it."""
-    return "png" if data.startswith(b"\x89PNG") else "jpeg"
+    if data.startswith(b"\x89PNG"):
+        return "png"
+    return "jpeg"
 
 
 def jpeg_to_rgb(jpeg: bytes, height: int) -> np.ndarray:
@@ -96,4 +100,6 @@ def jpeg_to_rgb(jpeg: bytes, height: int) -> np.ndarray:
 
 
 def shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: max(1, length - 1)] + "…"
+    if len(text) <= length:
+        return text
+    return text[: max(1, length - 1)] + "…"

@@ -39,7 +39,8 @@ REMEDIES = {
     errno.ENAMETOOLONG: "a name may have 255 bytes, a path 4,095: choose a shorter one",
 }
 # Of scratch folders. No other folder has both: a workspace named /tmp/proccorpus-scratch-mine has another lock
-PREFIX, LOCK = "proccorpus-scratch-", ".scratch-lock"
+PREFIX = "proccorpus-scratch-"
+LOCK = ".scratch-lock"
 
 
 class DiskFullError(FailedError):

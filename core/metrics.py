@@ -167,4 +167,6 @@ def is_lower_better(name: str) -> bool:
 
 def sentence_of(name: str) -> str:
     """What a metric measures; empty for one that the list does not have."""
-    return _BY_NAME[name].sentence if name in _BY_NAME else ""
+    if name in _BY_NAME:
+        return _BY_NAME[name].sentence
+    return ""

@@ -71,7 +71,9 @@ def python_rows(table: pa.Table) -> list[dict]:
     """A table's rows. Raises SqlError: a value that Python does not have, such as an infinite date."""
     names = table.schema.names
     columns = [_python_values(column, name) for column, name in zip(table.columns, names, strict=True)]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] if names else []
+    if names:
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return []
 
 
 def _python_values(column: pa.ChunkedArray, name: str) -> list:

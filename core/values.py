@@ -33,11 +33,15 @@ def spread[T](items: Sequence[T], count: int) -> list[T]:
 def plain(value: Any) -> Any:
     """A value as JSON has it: NaN and infinities become null, what JSON does not know becomes text."""
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        if math.isfinite(value):
+            return value
+        return None
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     if value is None or isinstance(value, bool | int | str):
         return value
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return str(value)

@@ -32,7 +32,8 @@ NOTES = "PROCCORPUS_NOTES"  # variable of processes that may be ended: the folde
 LATE_S, WAITING = 2.0, 20  # what a look between two pictures would have ended by then; seconds for each of CPU
 ENDING = (signal.SIGPROF, signal.SIGALRM)
 TOO_MUCH = (MemoryError, TimeoutError, ChildProcessError)  # of work in a process of its own
-POLL_S, END_S = 0.1, 5.0
+POLL_S = 0.1
+END_S = 5.0
 PR_SET_PDEATHSIG = 1
 _noted = -1  # descriptor of the note on the work under way
 
@@ -103,13 +104,16 @@ def _set_timers(note: int, cpu_s: float, wall_s: float) -> tuple[int, float, flo
             faulthandler.register(number, note, chain=True)
     cpu_left_s, _ = signal.setitimer(signal.ITIMER_PROF, cpu_s)
     wall_left_s, _ = signal.setitimer(signal.ITIMER_REAL, wall_s)
-    former_note, _noted = _noted, note
+    former_note = _noted
+    _noted = note
     return former_note, cpu_left_s, wall_left_s
 
 
 def _note(name: str) -> Path | None:
     folder = os.environ.get(NOTES)
-    return Path(folder, sha256(name.encode(errors="surrogatepass")).hexdigest()[:32]) if folder else None
+    if folder:
+        return Path(folder, sha256(name.encode(errors="surrogatepass")).hexdigest()[:32])
+    return None
 
 
 def is_left_out(name: str) -> bool:
@@ -121,13 +125,16 @@ def is_left_out(name: str) -> bool:
 def num_left_out() -> int:
     """In how much different work processes stayed for too long."""
     folder = os.environ.get(NOTES)
-    return sum(note.is_file() and note.stat().st_size > 0 for note in Path(folder).glob("*")) if folder else 0
+    if folder:
+        return sum(note.is_file() and note.stat().st_size > 0 for note in Path(folder).glob("*"))
+    return 0
 
 
 def begin_anew() -> None:
     """From here on this process waits for a copy of itself, and ends as that does; after one that a wall of time has
     ended for another, which leaves that work out. Only copies return."""
-    scratch, num_skipped = ScratchFolder(), 0
+    scratch = ScratchFolder()
+    num_skipped = 0
     os.environ[NOTES] = str(scratch.path)
     heard = {signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP}
     signal.pthread_sigmask(signal.SIG_BLOCK, heard)
@@ -164,7 +171,8 @@ class Walled:
     def __init__(
         self, memory_bytes: int | None, preload: str | None = None, begin: Callable[[], None] | None = None
     ) -> None:
-        self._asked, self._preload = (memory_bytes, begin), preload
+        self._asked = (memory_bytes, begin)
+        self._preload = preload
         self._process: Any = None
         self.start()
 
@@ -263,7 +271,8 @@ class Pool[W: Walled]:
     """Such processes for the threads of a server: as many as are asked at once, each kept for the next."""
 
     def __init__(self, make: Callable[[], W]) -> None:
-        self._make, self._idle = make, list[W]()
+        self._make = make
+        self._idle = list[W]()
 
     @contextmanager
     def one(self) -> Iterator[W]:

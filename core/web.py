@@ -42,7 +42,9 @@ HEADERS = {
     "referrer-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
-SHORTEST_TOKEN, MOST_TOKEN, END_S = 16, 4096, 9
+SHORTEST_TOKEN = 16
+MOST_TOKEN = 4096
+END_S = 9
 # Of all servers here, Dagster's as well: headers of some 64 KB at most; httptools takes any, before it asks for a token
 uvicorn.config.HTTP_PROTOCOLS["auto"] = uvicorn.config.HTTP_PROTOCOLS["h11"]
 # By server: the variable with its token
@@ -105,8 +107,13 @@ class Guard:
         checks_csrf: bool = False, refuse: Callable[[Scope, Refusal], Response] = _plain,
         headers: Mapping[str, str] = {},
     ) -> None:  # fmt: skip
-        self.app, self.access, self.max_body_bytes, self.refuse = app, access, max_body_bytes, refuse
-        self.open_paths, self.checks_csrf, self.headers = open_paths, checks_csrf, HEADERS | dict(headers)
+        self.app = app
+        self.access = access
+        self.max_body_bytes = max_body_bytes
+        self.refuse = refuse
+        self.open_paths = open_paths
+        self.checks_csrf = checks_csrf
+        self.headers = HEADERS | dict(headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -131,7 +138,8 @@ class Guard:
 
     def _judge(self, c: HTTPConnection, scope: Scope) -> Response | Refusal | None:
         """Why a request goes no further, or where it leads; None: it passes, and its state is set."""
-        access, is_reading = self.access, scope["type"] == "http" and scope["method"] in SAFE_METHODS
+        access = self.access
+        is_reading = scope["type"] == "http" and scope["method"] in SAFE_METHODS
         if refusal := self._foreign(c, is_reading) or self._bad_body(c):
             return refusal
 
@@ -186,7 +194,8 @@ class Guard:
 
     def _foreign(self, c: HTTPConnection, is_reading: bool) -> Refusal | None:
         """Why a request is not meant for this server, or is another site's."""
-        hosts, origins = c.headers.getlist("host"), c.headers.getlist("origin")
+        hosts = c.headers.getlist("host")
+        origins = c.headers.getlist("origin")
         if len(hosts) != 1:
             return Refusal(400, "wrong_host", "the request must have exactly one Host header")
         host_match = HOST.fullmatch(hosts[0].lower()) or ("", "")
@@ -210,7 +219,9 @@ class Guard:
         except ValueError:
             return None
         is_trusted = len(user_names) == 1 and any(address in network for network in self.access.proxies)
-        return (user_names[0].strip()[:100] or None) if is_trusted else None
+        if is_trusted:
+            return user_names[0].strip()[:100] or None
+        return None
 
 
 def _equal(actual: str, expected: str) -> bool:
@@ -235,7 +246,8 @@ def token_for(
         return _read(file, f"--token-file {file}"), None
     if environment_token := os.environ.get(TOKENS[server]):
         return environment_token, None
-    token_path, new_token = space.token(server), secrets.token_urlsafe(24)
+    token_path = space.token(server)
+    new_token = secrets.token_urlsafe(24)
     try:
         if not token_path.exists():
             half = token_path.with_name(f"{HALF_FILE}{secrets.token_hex(8)}")
@@ -315,7 +327,9 @@ def is_loopback(host: str) -> bool:
 def link_with(url: str, token: str | None) -> str:
     """An address for a browser, which leaves a cookie there and leads to the address without the token."""
     page = url if urlsplit(url).path else f"{url}/"
-    return f"{page}?{urlencode({'token': token})}" if token else url
+    if token:
+        return f"{page}?{urlencode({'token': token})}"
+    return url
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -96,7 +96,8 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         lambda q: (q.dataset, str(q.row["episode_index"])),
         lambda q: (f"split {q.row['split']}", f"dataset {q.dataset}", VIDEO + q.row["video"]),
     )
-    answers, progress = answers_to(questions, values), _told(questions, values)
+    answers = answers_to(questions, values)
+    progress = _told(questions, values)
     is_own = np.array(list(map(_is_own, questions)))
     at_end = np.array([q.row["is_last"] and q.row["finished"] for q in questions])
 
@@ -107,7 +108,8 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         np.isnan(other_task), np.nan, own_task
     )  # of a run that is asked about no other task nothing is known
     # Of several instructions that share the highest answer, its own one counts in part
-    rivals, its_own = at_end & ~is_own, own_task[runs.number]
+    rivals = at_end & ~is_own
+    its_own = own_task[runs.number]
     higher, ties = runs.sums(rivals & (progress > its_own), rivals & (progress == its_own)).T
     run_measures = {
         "confusion_own": own_task,

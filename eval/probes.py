@@ -107,7 +107,8 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         return q.dataset, str(q.row["episode_index"])
 
     questions = sorted(questions, key=lambda q: (*episode_of(q), q.trajectory))
-    answers, target = answers_to(questions, values), np.array([q.progress for q in questions], np.float64)
+    answers = answers_to(questions, values)
+    target = np.array([q.progress for q in questions], np.float64)
     last_frames = np.array([q.frame_index for q in questions])
     parts = np.array([q.part for q in questions])
     episodes = Episodes.of(questions, episode_of, lambda q: (f"dataset {q.dataset}",))

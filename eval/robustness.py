@@ -33,7 +33,9 @@ LOSSES = {"voc": "voc_drop", "mae": "mae_rise", "end_error": "end_error_rise"}
 MOVED = 24  # of 255: what differs so much from the run's median picture is the robot, or what it carries
 DARK = 100  # of 255: a robot of less is dark
 BACKGROUND_OF = 15  # pictures, of which the median is taken
-TURN_DEGREES, NEARER, ASIDE = 5.0, 1.08, 0.04
+TURN_DEGREES = 5.0
+NEARER = 1.08
+ASIDE = 0.04
 
 
 # Pictures
@@ -118,7 +120,9 @@ def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Quest
 
 def _shown_as(part: str, run: QuestionedRun, q: Question) -> Question:
     """A question of a run with its pictures changed."""
-    frames, pictures, first = list(q.row["frames"]), q.pictures, run.first
+    frames = list(q.row["frames"])
+    pictures = q.pictures
+    first = run.first
     if part in SPEEDS:
         frames = _other_speed(frames, list(run.pictures), SPEEDS[part])
         pictures = tuple(run.pictures[f] for f in frames)
@@ -155,7 +159,8 @@ def _changed(picture: PictureFile, change: str, run: QuestionedRun) -> ChangedPi
 def _other_speed(frames: Sequence[int], known_frames: Sequence[int], speed: float) -> list[int]:
     """As many frames up to the same one, so much farther apart; of those that any window shows each time the nearest.
     Where that would begin before the run they lie as far apart as they can, as a release's own windows do."""
-    last_frame, num_intervals = frames[-1], max(1, len(frames) - 1)
+    last_frame = frames[-1]
+    num_intervals = max(1, len(frames) - 1)
     step = min(speed * (last_frame - frames[0]), last_frame - known_frames[0]) / num_intervals
     target_frames = last_frame - step * np.arange(len(frames))[::-1]
     places = np.abs(np.array(known_frames)[None] - target_frames[:, None]).argmin(axis=1)
@@ -172,7 +177,8 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         lambda q: (q.part, q.dataset, q.trajectory),
         lambda q: (f"part {q.part}", f"part {q.part}, split {q.row['split']}"),
     )
-    answers, target = answers_to(questions, values), np.array([q.progress for q in questions], np.float64)
+    answers = answers_to(questions, values)
+    target = np.array([q.progress for q in questions], np.float64)
     last_frames = np.array([q.frame_index or 0 for q in questions])
     runs, order = shown_episodes.runs(answers, target, last_frames)
     elapsed = (last_frames / np.maximum([(q.num_frames or 1) - 1 for q in questions], 1))[order]

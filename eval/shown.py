@@ -85,7 +85,8 @@ def counted(
     series: Series | None = None,
 ) -> ScoredBenchmark:
     """With how many answers could be read."""
-    is_answered, all_answers = ~np.isnan(answers), np.ones(len(answers))
+    is_answered = ~np.isnan(answers)
+    all_answers = np.ones(len(answers))
     coverage = episodes.ratio(is_answered, all_answers, episodes.sums(is_answered, all_answers))
     counts = {"rows": len(answers), "episodes": len(episodes.scored), "unparsable": int((~is_answered).sum())}
     return ScoredBenchmark(benchmark, episodes.scored, {**measures, "coverage": coverage}, counts, series)

@@ -113,7 +113,9 @@ class LakeReader:
 
     def newest_of(self, table: str) -> Mapping[tuple[str, int], dict[str, Any]]:
         """The newest row of each such episode."""
-        return self.overlay.newest[table] if self.overlay else {}
+        if self.overlay:
+            return self.overlay.newest[table]
+        return {}
 
     def has_rows(self, table: str) -> bool:
         return self.once(("rows", table), lambda: self.row(f"SELECT 1 FROM {table} LIMIT 1") is not None)
@@ -153,7 +155,8 @@ class CorpusView:
 
     def __init__(self, space: Workspace, snapshot: int | None = None, release: str | None = None) -> None:
         self.space = space
-        self.fixed, self.release = snapshot, release
+        self.fixed = snapshot
+        self.release = release
         self._opening = threading.Lock()
         self._adopted_at = 0.0  # by the monotonic clock
         self._server = connect(space, read_only=True) if place(space).is_postgres else None
@@ -223,7 +226,8 @@ class CorpusView:
     def _open(self) -> OpenSnapshot:
         """A database that has the lake attached as `lake`, locked: it can neither write nor reach another file."""
         check_catalog(self.space)
-        location, stamp = place(self.space), self._stamp()
+        location = place(self.space)
+        stamp = self._stamp()
 
         # Few threads and little memory for each query: many pages read at once
         con = database(self.space)
@@ -325,7 +329,8 @@ def _typed(con: duckdb.DuckDBPyConnection, table: str, name: str) -> str:
 
 def _copied_catalog(con: duckdb.DuckDBPyConnection, catalog: Path, folder: Path) -> Path:
     """The SQLite catalog as a DuckDB file; as it was at one moment, whatever is published meanwhile."""
-    still, copied = folder / "catalog.sqlite", folder / "catalog.duckdb"
+    still = folder / "catalog.sqlite"
+    copied = folder / "catalog.duckdb"
     copy_catalog(catalog, still)
     con.execute(f"ATTACH {literal(str(still))} AS still (TYPE sqlite, READ_ONLY)")
     con.execute(f"ATTACH {literal(str(copied))} AS copied (ROW_GROUP_SIZE 2048)")

@@ -70,7 +70,9 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
 
     app = FastAPI(title="proccorpus explorer", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.explorer = explorer
-    app.state.adapt_job, app.state.label_job, app.state.export_job = jobs["adapt"], jobs["label"], jobs["export"]
+    app.state.adapt_job = jobs["adapt"]
+    app.state.label_job = jobs["label"]
+    app.state.export_job = jobs["export"]
     app.state.queries = queries
     app.state.querying, app.state.converting = Semaphore(sql.AT_ONCE), Semaphore(media.CONVERTED_AT_ONCE)
     app.state.is_ending = lambda: False  # whoever serves it knows

@@ -178,7 +178,8 @@ def interval(value: float | None, low: float | None, high: float | None, ends: t
         return WIDTH * min(1.0, max(0.0, (v - ends[0]) / width))
 
     # A score without an interval is drawn as one of no width
-    low_x, right = at(low if low is not None else value), at(high if high is not None else value)
+    low_x = at(low if low is not None else value)
+    right = at(high if high is not None else value)
     body = (
         f'<line class="axis" x1="0" x2="{WIDTH:g}" y1="50" y2="50"/>\n'
         f'<line class="range" x1="{low_x:.1f}" x2="{right:.1f}" y1="50" y2="50"/>\n'
@@ -199,12 +200,18 @@ def spans(segments: Sequence[Mapping], num_frames: int, moved_boundaries: frozen
 def stretches(faults: Sequence[Mapping], num_frames: int, fps: float) -> Markup:
     """Stretches in which checks found a fault, a row for each check, over an episode's frames: links to their starts,
     with the words of what was found."""
-    rows, n = sorted({fault["check_name"] for fault in faults}), max(1, num_frames)
+    rows = sorted({fault["check_name"] for fault in faults})
+    n = max(1, num_frames)
     body = []
     for fault in faults:
-        start, end, name, words = fault["start_frame"], fault["end_frame"], fault["check_name"], escape(fault["detail"])
-        x, width = 100 * start / n, 100 * (end - start) / n
-        y, height = 100 * rows.index(name) / len(rows), 100 / len(rows)
+        start = fault["start_frame"]
+        end = fault["end_frame"]
+        name = fault["check_name"]
+        words = escape(fault["detail"])
+        x = 100 * start / n
+        width = 100 * (end - start) / n
+        y = 100 * rows.index(name) / len(rows)
+        height = 100 / len(rows)
         kind = "span fault accepted" if fault["is_accepted"] else "span fault"
         body.append(
             f'<a class="seek stretch" href="?t={start / fps:.2f}" data-frame="{start}" data-words="{words}"'
@@ -217,12 +224,18 @@ def stretches(faults: Sequence[Mapping], num_frames: int, fps: float) -> Markup:
 
 def _span(segment: Mapping, num_frames: int) -> str:
     """One segment as a box with its name: steps in the colours of the plan, a failed one marked."""
-    start, end, name = segment["start_frame"], segment["end_frame"], escape(segment["name"])
+    start = segment["start_frame"]
+    end = segment["end_frame"]
+    name = escape(segment["name"])
     # In percent, so that the boxes stretch with the page
-    x, width = 100 * start / num_frames, 100 * (end - start) / num_frames
+    x = 100 * start / num_frames
+    width = 100 * (end - start) / num_frames
     is_step = segment["kind"] == "step"
     has_failed = is_step and not segment["completed"]
-    colour = f"step{(segment['step'] or 0) % STEP_COLOURS}" if is_step else escape(str(segment["kind"]))
+    if is_step:
+        colour = f"step{(segment['step'] or 0) % STEP_COLOURS}"
+    else:
+        colour = escape(str(segment["kind"]))
     state, ending = (" failed", ", not completed") if has_failed else ("", "")
     return (
         f'<svg class="span {colour}{state}" x="{x:.4f}%" width="{width:.4f}%" height="100%">'
@@ -239,7 +252,8 @@ def _svg(body: str, kind: str, label: str = "") -> Markup:
 def nice_ends(values: Sequence[float]) -> tuple[float, float]:
     """Round ends that hold all values but infinite and extreme ones: of an axis."""
     finite_values = [value for value in values if abs(value) <= 1e150]
-    low, high = min(finite_values, default=0.0), max(finite_values, default=1.0)
+    low = min(finite_values, default=0.0)
+    high = max(finite_values, default=1.0)
     if high - low < 1e-150:
         return low - 0.5, high + 0.5
     step = 10.0 ** floor(log10(high - low))

@@ -58,7 +58,10 @@ def _is_pending(reader: LakeReader, dataset: str, episode_index: int, current: l
         return True
     # Is the label that counts one that somebody has rejected?
     rejected = _rejected_runs(current)
-    active = reader.row(f"SELECT label_run FROM active_runs {condition}", dataset, episode_index) if rejected else None
+    if rejected:
+        active = reader.row(f"SELECT label_run FROM active_runs {condition}", dataset, episode_index)
+    else:
+        active = None
     return active is not None and active[0] in rejected
 
 
@@ -93,7 +96,8 @@ def labels_with_corrections(reader: LakeReader, dataset: str, episode_index: int
 
 def _label_of(correction: dict[str, Any], dataset: str) -> dict[str, Any]:
     """An accepted correction as a label that counts; no build has computed anything of it yet."""
-    plan, segments = correction["plan"], correction["segments"]
+    plan = correction["plan"]
+    segments = correction["segments"]
     return NO_LABEL | {
         "label_run": f"human/{dataset}",
         "active": True,

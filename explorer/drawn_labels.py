@@ -15,7 +15,9 @@ def drawn_curves(at: Visit, dataset: str, episode_index: int, label: Corrected) 
     Raises UserError: the label contradicts itself, or the episode cannot be used.
     """
     draw = at.explorer.options.label_curves
-    return draw(dataset, episode_index, at.reader.snapshot.number, label) if draw else {}
+    if draw:
+        return draw(dataset, episode_index, at.reader.snapshot.number, label)
+    return {}
 
 
 def shown_episode(at: Visit, episode: LakeEpisode) -> dict[str, Any]:

@@ -106,8 +106,14 @@ def find_episode(reader: LakeReader, dataset: str, episode_index: int) -> LakeEp
     facts = rows[0] | {name: of_dataset[name] for name in OF_DATASET}
     facts["fps"] = of_dataset["fps"] if facts["fps"] is None else facts["fps"]
     facts["findings"] = findings(reader, dataset, chunk, episode_index)
-    facts["status"] = "quarantined" if any(f["severity"] == "unusable" for f in facts["findings"]) else "ok"
-    facts["duration_s"] = facts["num_frames"] / facts["fps"] if facts["num_frames"] and facts["fps"] else None
+    if any(f["severity"] == "unusable" for f in facts["findings"]):
+        facts["status"] = "quarantined"
+    else:
+        facts["status"] = "ok"
+    if facts["num_frames"] and facts["fps"]:
+        facts["duration_s"] = facts["num_frames"] / facts["fps"]
+    else:
+        facts["duration_s"] = None
     return LakeEpisode(dataset, episode_index, chunk, facts)
 
 
@@ -115,11 +121,10 @@ def findings(reader: LakeReader, dataset: str, chunk: int, episode_index: int) -
     """What is wrong with the episode, or with its whole dataset; the unusable first. `accepted`: who accepted it, why,
     and whether in the whole dataset; None where nobody did."""
     episode_findings = reader.of_episode("findings", FINDINGS_SQL, dataset, chunk, episode_index)
-    accepted = (
-        {row["check_name"]: row for row in reader.dicts(ACCEPTED_SQL, dataset, episode_index)}
-        if episode_findings
-        else {}
-    )
+    if episode_findings:
+        accepted = {row["check_name"]: row for row in reader.dicts(ACCEPTED_SQL, dataset, episode_index)}
+    else:
+        accepted = {}
     episode_findings = [
         f | {"accepted": accepted.get(f["reason"]) if f["severity"] == "warning" else None} for f in episode_findings
     ]
@@ -183,11 +188,20 @@ def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
 
     # The label that counts is shown first; the lake says which it is and why
     active = reader.of_episode("active_runs", ACTIVE_SQL, *key)
-    active_run, active_reason = (active[0]["label_run"], active[0]["why"]) if active else (None, None)
+    if active:
+        active_run, active_reason = (active[0]["label_run"], active[0]["why"])
+    else:
+        active_run, active_reason = (None, None)
     listed_runs = []
     for run in sorted({*labels, *curves}, key=lambda name: (name != active_run, name)):
-        label, maker, curve, note = labels.get(run), makers.get(run, {}), curves.get(run, {}), notes.get(run, {})
-        segments = [{"segment_index": k, **s.__dict__} for k, s in enumerate(label.segments)] if label else []
+        label = labels.get(run)
+        maker = makers.get(run, {})
+        curve = curves.get(run, {})
+        note = notes.get(run, {})
+        if label:
+            segments = [{"segment_index": k, **s.__dict__} for k, s in enumerate(label.segments)]
+        else:
+            segments = []
         is_active = run == active_run
         annotator = maker.get("annotator") or "unknown"
         listed_runs.append(
@@ -353,7 +367,9 @@ def recorded(reader: LakeReader, episode: LakeEpisode) -> EpisodeData:
     except (DataError, SourceError, OSError) as e:
         raise PageError(f"{subject} cannot be read: {e}") from e
     has_actions = read.action is not None and len(read.action) > 0
-    return read if has_actions else replace(read, actions=None)
+    if has_actions:
+        return read
+    return replace(read, actions=None)
 
 
 class Listed(NamedTuple):
@@ -383,4 +399,6 @@ def row_pictures(listing: Listed, camera: str) -> list[int] | None:
         places = read_episode(source, record_from_row(listing.row)).match(camera).places
     except (DataError, SourceError, OSError):
         return None
-    return None if places is None else places.tolist()
+    if places is None:
+        return None
+    return places.tolist()

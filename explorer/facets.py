@@ -142,7 +142,8 @@ def places_by_value(reader: LakeReader, kind: str) -> dict[str, list[Place]]:
 
 def tags_of(reader: LakeReader, places: list[Place]) -> dict[Place, dict[str, Any]]:
     """Of each episode its `tags`, the `person` who has it, and the row that says so (`assignment`); None: nobody."""
-    tags, people = _by_place(reader, "tag"), _by_place(reader, "assigned")
+    tags = _by_place(reader, "tag")
+    people = _by_place(reader, "assigned")
     tags_by_place = {}
     for place in places:
         person, assignment = people.get(place, [(None, None)])[-1]

@@ -14,7 +14,11 @@ from explorer.charts import IDLE_COLOUR, PICTURE_COLOURS, STEP_COLOURS
 NARROWEST = 640  # px; pictures of fewer are enlarged, so that words can be read below them
 WORDS_PX, CURVE_PX, STRIP_PX, GAP_PX = 30, 84, 18, 6  # heights, from above
 BELOW_PX = WORDS_PX + CURVE_PX + STRIP_PX + 2 * GAP_PX
-BACK, TEXT, CURVE, TO_COME, CURSOR = "#11161b", "#e6eaee", "#6fb0ee", "#3b4a5a", "#ff6a61"
+BACK = "#11161b"
+TEXT = "#e6eaee"
+CURVE = "#6fb0ee"
+TO_COME = "#3b4a5a"
+CURSOR = "#ff6a61"
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class DrawnLabel:
         draw.line(points[: frame + 1], CURVE, 3)
         for start, end, step, _ in self.segments:
             colour = IDLE_COLOUR if step is None else PICTURE_COLOURS[step % STEP_COLOURS]
-            left, right = self._x(start - 0.5, width), self._x(end - 0.5, width)
+            left = self._x(start - 0.5, width)
+            right = self._x(end - 0.5, width)
             draw.rectangle((left, BELOW_PX - STRIP_PX, right - 1, BELOW_PX), colour)
         here = self._x(frame, width)
         draw.line((here, WORDS_PX, here, BELOW_PX), CURSOR, 2)

@@ -87,7 +87,9 @@ def limits_of(reader: LakeReader, dataset: str) -> Limits:
 
     def found() -> Limits:
         row = reader.row("SELECT config FROM build_configs WHERE dataset = ?", dataset)
-        return LIMITS if row is None else Limits(**json.loads(row[0])["dataset"].get("limits", {}))
+        if row is None:
+            return LIMITS
+        return Limits(**json.loads(row[0])["dataset"].get("limits", {}))
 
     return reader.once(("limits", dataset), found)
 
@@ -123,7 +125,8 @@ def moment(corpus: CorpusView, snapshot: int, dataset: str, episode_index: int, 
     number = next((n for n, view in enumerate(views) if view["camera"] == camera), None)
     if number is None or not 0 <= frame_index < episode.num_frames:
         raise PageError(f"{dataset} {episode_index} has no frame {frame_index} of a camera {camera[:60]!r}")
-    video, stored = views[number]["video"], views[number]["keyframes"]
+    video = views[number]["video"]
+    stored = views[number]["keyframes"]
     path = None
     with suppress(PageError):  # it is not on this machine
         path = video_file(corpus.space, episode, number)
@@ -201,7 +204,9 @@ def _decoded(
     else:
         return None
     frame = next(decode(path, place, 1, DecodeOptions(limits=limits)), None)
-    return None if frame is None else cv2.cvtColor(frame.rgb(), cv2.COLOR_RGB2BGR)
+    if frame is None:
+        return None
+    return cv2.cvtColor(frame.rgb(), cv2.COLOR_RGB2BGR)
 
 
 def _place(path: Path, frame_index: int, fps: float, limits: Limits) -> int:
@@ -211,7 +216,9 @@ def _place(path: Path, frame_index: int, fps: float, limits: Limits) -> int:
     times = frame_times(path, limits)
     wanted_s = times.seconds[0] + frame_index / fps
     is_behind = wanted_s > times.seconds[-1] + 0.5 / fps
-    return len(times.ticks) if is_behind else int(times.nearest(np.array([wanted_s]))[0])
+    if is_behind:
+        return len(times.ticks)
+    return int(times.nearest(np.array([wanted_s]))[0])
 
 
 def _read(path: Path, height: int) -> np.ndarray:
@@ -312,7 +319,8 @@ def _encode(
             if count == 1:
                 stream.height, stream.width = scaled.shape[:2]
             frame = av.VideoFrame.from_ndarray(scaled, format="rgb24")
-            frame.pts, frame.time_base = count - 1, 1 / rate
+            frame.pts = count - 1
+            frame.time_base = 1 / rate
             out.mux(stream.encode(frame))
         if not count:
             raise VideoError("the video ends before the episode begins")
@@ -334,7 +342,9 @@ def _even(picture: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
     scale = min(1.0, MAX_HEIGHT_PX / height)
     size = (max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2))
-    return picture if size == (width, height) else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    if size == (width, height):
+        return picture
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
 def forget(newest: Path) -> None:

@@ -64,7 +64,9 @@ class ReviewQueue:
     def of(cls, query: QueryParams) -> "ReviewQueue | None":
         """The queue that an episode's address names; None where it names none."""
         kind = query.get("queue")
-        return cls(kind, query.get("of") or None, query.get("for") or None) if kind in SIGNS else None
+        if kind in SIGNS:
+            return cls(kind, query.get("of") or None, query.get("for") or None)
+        return None
 
     @property
     def title(self) -> str:
@@ -89,7 +91,9 @@ class ReviewQueue:
 
     def rows(self, visit: Visit, clauses: str = "", columns: str = "*", **named_values: Any) -> list[dict[str, Any]]:
         """Rows as of the index's table `review`, without what was judged since then; `clauses`: of the query."""
-        conditions, values, source = ["true"], named_values, "review"
+        conditions = ["true"]
+        values = named_values
+        source = "review"
         if self.person is not None:
             judged_places = visit.reader.once(
                 ("done", self.person), lambda: {*visit.reader.rows(DONE_SQL, self.person)}
@@ -118,7 +122,9 @@ class ReviewQueue:
     def first(self, visit: Visit, clauses: str = f"ORDER BY {ORDER}", **named_values: Any) -> Place | None:
         """The episode to begin with; None: nothing waits."""
         rows = self.rows(visit, f"{clauses} LIMIT 1", "dataset, episode_index", **named_values)
-        return (rows[0]["dataset"], rows[0]["episode_index"]) if rows else None
+        if rows:
+            return (rows[0]["dataset"], rows[0]["episode_index"])
+        return None
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,9 @@ def place_of(visit: Visit, queue: ReviewQueue, dataset: str, episode_index: int)
     total = queue.left(visit)
 
     def address(episode: Place | None) -> str | None:
-        return queue.at(episode) if episode else None
+        if episode:
+            return queue.at(episode)
+        return None
 
     if not queue_rows:
         return QueuePlace(queue.page, None, total, address(queue.first(visit)) or queue.page, queue=queue)
@@ -155,7 +163,8 @@ def place_of(visit: Visit, queue: ReviewQueue, dataset: str, episode_index: int)
     [ahead] = queue.rows(visit, is_before, "count(*) AS num", **key)
     former_address = address(queue.first(visit, f"{is_before} ORDER BY score, dataset DESC, episode_index DESC", **key))
     next_address = address(queue.first(visit, f"{is_after} ORDER BY {ORDER}", **key)) or queue.page
-    run, reasons = queue_rows[0]["label_run"], tuple(queue_rows[0]["why"])
+    run = queue_rows[0]["label_run"]
+    reasons = tuple(queue_rows[0]["why"])
     return QueuePlace(queue.page, ahead["num"] + 1, total, next_address, former_address, run, reasons, queue)
 
 
@@ -179,7 +188,8 @@ def counts_are_of_now(visit: Visit) -> bool:
 
 def _newer_rows(visit: Visit, table: str) -> list[tuple[int, str]]:
     """(snapshot, episode) of each row of what people said that is in the lake and newer than the index."""
-    first, last = visit.index.snapshot.number + 1, visit.reader.snapshot.number
+    first = visit.index.snapshot.number + 1
+    last = visit.reader.snapshot.number
     if first > last:
         return []
     sql = (

@@ -60,7 +60,9 @@ class Scribe:
         Raises PageError: nothing can be written here; and what `act` raises.
         """
         try:
-            return self._say_at_once(act) if self._is_prompt else self._say_to_lake(act)
+            if self._is_prompt:
+                return self._say_at_once(act)
+            return self._say_to_lake(act)
         except OSError as e:
             raise PageError(f"the workspace cannot be written to: {e.strerror}", 403) from e
 
@@ -119,7 +121,8 @@ class Scribe:
             with self._wake:
                 while not self._is_due():
                     self._wake.wait(self._rest())
-                is_ending, self._oldest = self._is_ending, 0.0
+                is_ending = self._is_ending
+                self._oldest = 0.0
             is_written = self.settle()
             if is_ending:
                 return

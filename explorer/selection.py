@@ -28,7 +28,8 @@ from warehouse.lake.connection import literal
 
 PAGE = 48  # episodes of one page
 MAX_VALUES = 200  # of a facet, the commonest
-MAX_WORDS, MAX_CHARS = 8, 200
+MAX_WORDS = 8
+MAX_CHARS = 200
 MAX_PICKED = 500  # single episodes of an address
 Chosen = tuple[tuple[str, tuple[str, ...]], ...]  # names, each with values
 
@@ -158,10 +159,13 @@ class EpisodeSelection:
         for name, low, high in self.ranges:
             query += [(f"{name}_{end}", f"{v:g}") for end, v in (("from", low), ("to", high)) if v is not None]
         query += [("pick", f"{dataset} {episode_index}") for dataset, episode_index in self.picked]
-        sort, page = changes.get("sort", self.sort), changes.get("page", self.page)
+        sort = changes.get("sort", self.sort)
+        page = changes.get("page", self.page)
         parameters = (("q", " ".join(self.words), ""), ("sort", sort, "episode"), ("page", page, 1))
         query += [(name, str(value)) for name, value, default in parameters if value != default]
-        return f"{path}?{urlencode(query)}" if query else path
+        if query:
+            return f"{path}?{urlencode(query)}"
+        return path
 
     def where(self, index: Indexed) -> tuple[str, list[Any]]:
         """A condition over the index's table `episodes`, and its values."""
@@ -171,7 +175,10 @@ class EpisodeSelection:
             if name in MARKS:
                 continue
             # A value that does not exist becomes NULL and matches nothing, where a plain cast would fail the query
-            value = f"TRY_CAST(? AS {name}_word)" if BY_NAME[name].listed else "TRY_CAST(? AS INTEGER)"
+            if BY_NAME[name].listed:
+                value = f"TRY_CAST(? AS {name}_word)"
+            else:
+                value = "TRY_CAST(? AS INTEGER)"
             parts.append(f"{name} IN ({', '.join([value] * len(chosen))})")
             values += chosen
         # Words are looked up once per index in the distinct texts, then joined by their ids
@@ -216,7 +223,8 @@ class EpisodeSelection:
 
         snapshot: options such as --release. allowing: options of exports that let in what has no open licence.
         """
-        query, snapshot_option = shlex.quote(self.lake_sql()), f" {snapshot}" if snapshot else ""
+        query = shlex.quote(self.lake_sql())
+        snapshot_option = f" {snapshot}" if snapshot else ""
         place = f"--workspace {shlex.quote(workspace)}"
         release = (snapshot_option if "--release" in snapshot_option else "") + (f" {allowing}" if allowing else "")
         shards = f"proccorpus sql {shlex.quote(self.shards_sql())}{snapshot_option} --format json {place}"
@@ -320,11 +328,13 @@ def _counting_query(index: Indexed, selection: EpisodeSelection, names: list[str
     # A facet with chosen values is counted over what the others choose, so that its other values have counts, too
     for name in names:
         chosen_values = dict(selection.chosen).get(name, ())
-        source, chosen_first = "m", ""
+        source = "m"
+        chosen_first = ""
         if chosen_values:
             other_choices = tuple(c for c in selection.chosen if c[0] != name)
             is_of_others, values_of_others = replace(bare, chosen=other_choices).where(index)
-            source, chosen_first = f"w WHERE {is_of_others}", "list_contains(?, value) DESC, "
+            source = f"w WHERE {is_of_others}"
+            chosen_first = "list_contains(?, value) DESC, "
             values += [*values_of_others, list(chosen_values)]
         parts.append(
             f"(SELECT '{name}', {name}::VARCHAR AS value, count(*) FROM {source} GROUP BY 2"

@@ -198,18 +198,24 @@ def writing(explorer: Explorer) -> Iterator[Lake]:
 
 def count(value: float | None) -> str:
     """12345 as 12,345; nothing as a dash."""
-    return "–" if value is None else f"{round(value):,}"
+    if value is None:
+        return "–"
+    return f"{round(value):,}"
 
 
 def number(value: float | None, digits: int = 3) -> str:
     if value is None:
         return "–"
     text = f"{value:,.{digits}f}"
-    return text.rstrip("0").rstrip(".") if digits else text
+    if digits:
+        return text.rstrip("0").rstrip(".")
+    return text
 
 
 def percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f} %"
 
 
 def seconds(value: float | None) -> str:
@@ -241,7 +247,9 @@ def age(moment_before: datetime, current: datetime | None = None) -> str:
 
 
 def moment(time: datetime | None) -> str:
-    return "–" if time is None else time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    if time is None:
+        return "–"
+    return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def several(number: int, singular: str, plural: str = "") -> str:

@@ -218,12 +218,16 @@ class EpisodeData:
     @cached_property
     def state(self) -> np.ndarray | None:
         """float64 [n, d]"""
-        return None if self.states is None else matrix(self.states)
+        if self.states is None:
+            return None
+        return matrix(self.states)
 
     @cached_property
     def action(self) -> np.ndarray | None:
         """float64 [n, d]"""
-        return None if self.actions is None else matrix(self.actions)
+        if self.actions is None:
+            return None
+        return matrix(self.actions)
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -240,7 +244,9 @@ def matrix(rows: pa.Table) -> np.ndarray:
 
 
 def names_of(rows: pa.Table | None) -> tuple[str, ...]:
-    return tuple(rows.column_names) if rows is not None and any(rows.column_names) else ()
+    if rows is not None and any(rows.column_names):
+        return tuple(rows.column_names)
+    return ()
 
 
 def record_row(record: EpisodeRecord) -> dict[str, Any]:

@@ -95,7 +95,8 @@ def _with_unique_ids(records: tuple[EpisodeRecord, ...], findings: list[Finding]
         # The copy's name tells its place among those of its id
         if times > 1:
             detail = f"{record.source_id} is listed before (this one is in {record.data_uri or 'the metadata'})"
-            index, file = record.episode_index, record.data_uri
+            index = record.episode_index
+            file = record.data_uri
             findings.append(Finding("duplicate_episode", detail, "unusable", index, file=file))
             record = replace(record, source_id=f"{record.source_id}#{times}")
         unique.append(record)
@@ -105,7 +106,9 @@ def _with_unique_ids(records: tuple[EpisodeRecord, ...], findings: list[Finding]
 def _with_chosen_task(record: EpisodeRecord, config: DatasetConfig, findings: list[Finding]) -> EpisodeRecord:
     """The instruction that counts, by the registry's policy; `tasks` keeps all that the source has."""
     if not record.tasks:
-        return record if config.task is None else replace(record, task=config.task, tasks=(config.task,))
+        if config.task is None:
+            return record
+        return replace(record, task=config.task, tasks=(config.task,))
     if config.instruction == "uninformative":
         detail = f"{record.tasks[0]!r} says nothing of this episode"
         if config.task is not None:
@@ -122,7 +125,8 @@ def _with_chosen_task(record: EpisodeRecord, config: DatasetConfig, findings: li
 
 def _gaps(indices: list[int]) -> list[str]:
     """Missing indices between 0 and the largest. Example: _gaps([1, 2, 6]) == ["0", "3-5"]."""
-    gaps, expected = [], 0
+    gaps = []
+    expected = 0
     for index in sorted(indices):
         if index > expected:
             gaps.append(str(expected) if index == expected + 1 else f"{expected}-{index - 1}")
@@ -179,7 +183,8 @@ def episodes_stage(
     ]
 
     surveyed = survey(source, listing.records, listing.robot, signals)
-    records, findings = listing.records, [*listing.findings, *surveyed.findings, *_views_without_files(source, listing)]
+    records = listing.records
+    findings = [*listing.findings, *surveyed.findings, *_views_without_files(source, listing)]
     # Findings of the dataset as a whole stay, whatever part of it is selected
     if source.selected is not None:
         records = tuple(r for r in records if r.episode_index in source.selected)
@@ -189,9 +194,11 @@ def episodes_stage(
     outcome_pairs = ((record, stated_outcomes.get(record.episode_index)) for record in records)
     records = tuple(replace(r, success=o.success, success_source=o.source) if o else r for r, o in outcome_pairs)
     # `chunk` is the part of its dataset that an episode is built and stored with
-    facts, split_rows = [], []
+    facts = []
+    split_rows = []
     for record in records:
-        index, group = record.episode_index, record.group
+        index = record.episode_index
+        group = record.group
         key = {"dataset": config.name, "chunk": index // config.chunk_size}
         facts.append(key | record_row(record))
         if group in split_by_group:
@@ -227,7 +234,8 @@ def storable(listing: Listing, limits: Limits) -> Listing:
 
     An episode that has it cannot be used.
     """
-    records, findings = [], list(listing.findings)
+    records = []
+    findings = list(listing.findings)
     for record in listing.records:
         texts = list(_texts(record))
         is_kept = not any("\0" in text for text in texts)
@@ -238,7 +246,8 @@ def storable(listing: Listing, limits: Limits) -> Listing:
             findings.append(Finding("over_limit", problem, "unusable", record.episode_index))
             is_kept = False
         records.append(record if is_kept else _shown(record, limits))
-    cameras, robot = _shown(listing.cameras, limits), _shown(listing.robot, limits)
+    cameras = _shown(listing.cameras, limits)
+    robot = _shown(listing.robot, limits)
     parts = joined(_shown(part, limits) for part in listing.parts)
     longest = max(map(len, (listing.robot or "", *listing.cameras)))
     if problem := limits.excess("max_text", longest, "characters of the name of its robot or of a camera"):
@@ -252,7 +261,9 @@ def _shown(value: Any, limits: Limits) -> Any:
         return value[: limits.max_text].replace("\0", UNKNOWN)
     if isinstance(value, tuple):
         return tuple(_shown(part, limits) for part in value)
-    return type(value)(**{k: _shown(v, limits) for k, v in vars(value).items()}) if is_dataclass(value) else value
+    if is_dataclass(value):
+        return type(value)(**{k: _shown(v, limits) for k, v in vars(value).items()})
+    return value
 
 
 def _texts(value: Any) -> Iterator[str]:

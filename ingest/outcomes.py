@@ -23,7 +23,10 @@ FOLDER_NAME = "folder name"
 BY_PERSON = "person: "  # before the file's name: what a person said
 
 # What the rewards of one run show
-REACHED, UNSET, UNCLEAR, DENSE = "reached", "unset", "unclear", "dense"
+REACHED = "reached"
+UNSET = "unset"
+UNCLEAR = "unclear"
+DENSE = "dense"
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,9 @@ def truth(value: Any) -> bool | None:
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
         return TRUTHS.get(value.strip().lower())
-    return bool(value) if isinstance(value, bool | int | float) and value in (0, 1) else None
+    if isinstance(value, bool | int | float) and value in (0, 1):
+        return bool(value)
+    return None
 
 
 def stated(facts: Mapping[str, Any], fields: Iterable[str], kind: str = "metadata") -> Outcome | None:
@@ -106,7 +111,9 @@ def folder_outcome(*paths: str) -> Outcome | None:
     folders = {part for path in paths for part in path.lower().split("/")[:-1]}
     says_success = any(map(SUCCESS_FOLDER.fullmatch, folders))
     says_failure = any(map(FAILURE_FOLDER.fullmatch, folders))
-    return Outcome(says_success, FOLDER_NAME) if says_success != says_failure else None
+    if says_success != says_failure:
+        return Outcome(says_success, FOLDER_NAME)
+    return None
 
 
 def known(values: Any) -> np.ndarray:
@@ -148,14 +155,17 @@ def decide(evidence: Mapping[int, OutcomeEvidence]) -> tuple[dict[int, Outcome |
     - An end alone is a success where the dataset has no reward at all and shows both ends.
     """
     everything = evidence.values()
-    flags, rewards = {flag for e in everything for flag in e.flags}, {e.reward for e in everything if e.reward}
+    flags = {flag for e in everything for flag in e.flags}
+    rewards = {e.reward for e in everything if e.reward}
 
     def names(*shows: str) -> set[str]:
         """Rewards that show this in some run."""
         return {reward.name for reward in rewards if reward.shows in shows}
 
-    set_at_end, set_ever = {f.name for f in flags if f.at_end}, {f.name for f in flags if f.ever}
-    sparse, unset = names(REACHED) - names(DENSE), names(UNSET) - names(REACHED, UNCLEAR, DENSE)
+    set_at_end = {f.name for f in flags if f.at_end}
+    set_ever = {f.name for f in flags if f.ever}
+    sparse = names(REACHED) - names(DENSE)
+    unset = names(UNSET) - names(REACHED, UNCLEAR, DENSE)
     shows_both_ends = len({e.ending.is_terminal for e in everything if e.ending}) == 2
     # A reward that is there, yet is dense or unclear, is of runs that may also end in failure
     ends_alone = shows_both_ends and unset == {reward.name for reward in rewards}
@@ -183,9 +193,13 @@ def _by_reward(e: OutcomeEvidence, sparse: set[str], both_ends: bool) -> Outcome
         return None
     was_cut_off = both_ends and e.ending is not None and not e.ending.is_terminal
     is_decisive = e.reward.shows == REACHED or (e.reward.shows == UNSET and not was_cut_off)
-    return Outcome(e.reward.shows == REACHED, f"final {e.reward.name}") if is_decisive else None
+    if is_decisive:
+        return Outcome(e.reward.shows == REACHED, f"final {e.reward.name}")
+    return None
 
 
 def _by_ending(e: OutcomeEvidence, ends_alone: bool) -> Outcome | None:
     is_success = ends_alone and e.ending is not None and e.ending.is_terminal
-    return Outcome(True, f"final {e.ending.name}") if e.ending and is_success else None
+    if e.ending and is_success:
+        return Outcome(True, f"final {e.ending.name}")
+    return None

@@ -23,7 +23,9 @@ class DataError(Exception):
 
 def trouble(e: DataError | MemoryError) -> tuple[str, str]:
     """Reason and detail of a finding."""
-    return (e.reason, str(e)) if isinstance(e, DataError) else ("too_costly", f"it takes more memory than it may ({e})")
+    if isinstance(e, DataError):
+        return (e.reason, str(e))
+    return ("too_costly", f"it takes more memory than it may ({e})")
 
 
 R = Reason

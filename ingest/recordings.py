@@ -107,7 +107,9 @@ def file_digest(source: Source, record: EpisodeRecord) -> str | None:
 def moments_of(phashes: np.ndarray) -> tuple[int, ...]:
     """The perceptual hashes uint64 [n] of a camera at MOMENTS evenly spread frames; none of no frame."""
     frames = (np.arange(MOMENTS) + 0.5) * len(phashes) / MOMENTS
-    return tuple(phashes[frames.astype(np.int64)].tolist()) if len(phashes) else ()
+    if len(phashes):
+        return tuple(phashes[frames.astype(np.int64)].tolist())
+    return ()
 
 
 def file_stamp(source: Source, record: EpisodeRecord) -> str:
@@ -152,7 +154,9 @@ def pictures_alike(fingerprint: Fingerprint, other_fingerprint: Fingerprint) -> 
     if not names:
         pairs = [(a, b) for a in fingerprint.moments.values() for b in other_fingerprint.moments.values()]
     distances = [bits_apart(a, b) for a, b in pairs if len(a) == len(b) > 0]
-    return min(distances) <= MAX_BITS_APART if distances else None
+    if distances:
+        return min(distances) <= MAX_BITS_APART
+    return None
 
 
 def is_of_one_scene(fingerprint: Fingerprint, other_fingerprint: Fingerprint) -> bool:
@@ -186,7 +190,9 @@ def shared_rows(first_sketch: Sequence[int], second_sketch: Sequence[int]) -> fl
     first = {row for row in first_sketch if limit is None or row <= limit}
     second = {row for row in second_sketch if limit is None or row <= limit}
     shorter = min(len(first), len(second))
-    return len(first & second) / shorter if shorter else 0.0
+    if shorter:
+        return len(first & second) / shorter
+    return 0.0
 
 
 def _digest(*columns: np.ndarray) -> str:
@@ -419,7 +425,9 @@ class _Unplaced:
 
     def _of_this_name(self, address: Address) -> KnownRecording | None:
         recording = self._by_name.get(address.source_id)
-        return recording if recording is not None and recording.recording in self.recordings else None
+        if recording is not None and recording.recording in self.recordings:
+            return recording
+        return None
 
     def equal(self, address: Address, fingerprint: Fingerprint) -> Placement | None:
         """By equal rows, or bytes; of several the one that had this name, else the first."""
@@ -430,7 +438,10 @@ class _Unplaced:
         recording = namesake if namesake in candidates else candidates[0]
         assert recording is not None
         self.index.remove(recording)
-        reason = "the rows are equal" if fingerprint.rows else "the bytes of the video are equal"
+        if fingerprint.rows:
+            reason = "the rows are equal"
+        else:
+            reason = "the bytes of the video are equal"
         return Placement(address, recording, why=reason)
 
     def similar(self, address: Address, fingerprint: Fingerprint) -> Placement | None:

@@ -62,7 +62,9 @@ class Cameras(EntryPart):
     def _views_alone(cls, value: Any) -> Any:
         if isinstance(value, str):
             return {"views": [value]}
-        return {"views": value} if isinstance(value, list | tuple) else value
+        if isinstance(value, list | tuple):
+            return {"views": value}
+        return value
 
     @pydantic.field_validator("views")
     @classmethod
@@ -75,7 +77,9 @@ class Cameras(EntryPart):
     def _without_no_views(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without views nothing is said of them: what was built before there were any stays current."""
         fields = handler(self)
-        return fields if self.views else {name: value for name, value in fields.items() if name != "views"}
+        if self.views:
+            return fields
+        return {name: value for name, value in fields.items() if name != "views"}
 
     def ordered(self) -> tuple[str, ...]:
         """By preference for labelling: the views, then what sees the whole scene."""
@@ -102,11 +106,14 @@ class Gripper(EntryPart):
         return self
 
     def dimensions(self) -> tuple[int | str, ...]:
-        return self.dimension if isinstance(self.dimension, tuple) else (self.dimension,)
+        if isinstance(self.dimension, tuple):
+            return self.dimension
+        return (self.dimension,)
 
 
 # Forms of the field `gripper`; error messages leave out what stands in angle brackets
-ONE, SEVERAL = "<one>", "<several>"
+ONE = "<one>"
+SEVERAL = "<several>"
 
 
 OneOrSeveral = Annotated[
@@ -251,7 +258,9 @@ class DatasetConfig(EntryPart):
         """What is registered of its grippers; empty where nothing is."""
         if self.gripper is None:
             return ()
-        return self.gripper if isinstance(self.gripper, tuple) else (self.gripper,)
+        if isinstance(self.gripper, tuple):
+            return self.gripper
+        return (self.gripper,)
 
 
 def load_entry(path: Path) -> DatasetConfig:
@@ -303,7 +312,10 @@ def overview(entries: Mapping[str, DatasetConfig], built: Built) -> list[dict[st
     for name in sorted(built.keys() | entries.keys()):
         entry = entries.get(name)
         fields = entry.model_dump(mode="json") | {"dataset": name} if entry else built[name]
-        of_source = (entry.published.episodes, entry.source) if entry else (None, fields["source_uri"])
+        if entry:
+            of_source = (entry.published.episodes, entry.source)
+        else:
+            of_source = (None, fields["source_uri"])
         row = {column: fields[column] for column in COLUMNS}
         rows.append(row | {"episodes": of_source[0], "source": of_source[1], "built": name in built})
     return rows
@@ -353,8 +365,14 @@ def _gripper(entry: Mapping[str, Any]) -> str:
     """Example: "state[7], closed 1, open 0"."""
     if entry["column"] == "none":
         return "none"
-    dimensions = entry["dimension"] if isinstance(entry["dimension"], list) else [entry["dimension"]]
-    ends = () if entry["open"] is None else (f"closed {entry['closed']:g}", f"open {entry['open']:g}")
+    if isinstance(entry["dimension"], list):
+        dimensions = entry["dimension"]
+    else:
+        dimensions = [entry["dimension"]]
+    if entry["open"] is None:
+        ends = ()
+    else:
+        ends = (f"closed {entry['closed']:g}", f"open {entry['open']:g}")
     return ", ".join((*(f"{entry['column']}[{d}]" for d in dimensions), *ends))
 
 
@@ -362,5 +380,7 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+        if isinstance(value, int):
+            return f"{value:,}"
+        return f"{value:g}"
     return str(value)

@@ -54,7 +54,9 @@ def recognises(format_: Format, source: Source) -> bool:
     """Do the source's files look like a format? By names of files and folders."""
     adapter = adapter_of(format_)
     own_test: Callable[[Source], bool] | None = getattr(adapter, "recognises", None)
-    return own_test(source) if own_test else bool(adapter.roots(source.files))
+    if own_test:
+        return own_test(source)
+    return bool(adapter.roots(source.files))
 
 
 # Where datasets lie: in the folder itself, in folders below it, or above, by the names of files alone. An adapter's
@@ -113,7 +115,8 @@ def places_of(source: Source) -> Places:
 def part_of(source: Source) -> str | None:
     """The folder of the dataset that a source is a part of, such as its videos/; None where it is a part of none, or a
     single file, which is what somebody asked for."""
-    address, formats = PurePosixPath(source.config.source), [f for f in FORMATS if f.levels is not None]
+    address = PurePosixPath(source.config.source)
+    formats = [f for f in FORMATS if f.levels is not None]
     parents = [*address.parents][: -3 if source.config.is_remote else None]  # not an address's scheme, host or owner
     for above in parents[:MAX_PART_LEVELS] if list(source.files) != [address.name] else ():
         relative_path = address.relative_to(above)
@@ -268,7 +271,8 @@ def list_episodes(source: Source) -> Listing:
     """What the source holds, as its adapter lists it; with findings for links that lead out, names that are none, and
     rates beyond the limit, which are then the limit: sizes follow them. Raises SourceError: it takes more than it may.
     """
-    adapter, limits = adapter_of(format_of(source)), source.config.limits
+    adapter = adapter_of(format_of(source))
+    limits = source.config.limits
     # What was opened since an earlier listing does not count: a listing depends on the source alone
     if READ_FILES in source.noted:
         source.read_files.intersection_update(source.noted[READ_FILES])
@@ -332,7 +336,8 @@ def _within_limits(
     is_swapped = camera in source.config.cameras.bgr
     uri = next((video.uri for video in episode.record.videos if video.camera == camera), "")
     allowed_s, name = _allowed(source, f"camera {camera} of episode {episode.record.episode_index}", uri)
-    taken_s, pictures = 0.0, iter(episode.frames(camera, replace(options, limits=source.config.limits)))
+    taken_s = 0.0
+    pictures = iter(episode.frames(camera, replace(options, limits=source.config.limits)))
     with time_wall(name) as cpu_timer:
         while taken_s <= allowed_s:
             before_s = process_time()

@@ -77,7 +77,10 @@ class PartCensus:
         if former_part is None:
             self.parts[key] = part
             return
-        shape = former_part.shape if former_part.shape == part.shape else _common_shape(former_part.shape, part.shape)
+        if former_part.shape == part.shape:
+            shape = former_part.shape
+        else:
+            shape = _common_shape(former_part.shape, part.shape)
         self.parts[key] = replace(former_part, shape=shape, num_times=former_part.num_times + part.num_times)
 
     def listed(self) -> tuple[SourcePart, ...]:

@@ -57,7 +57,8 @@ def are_other_tasks(task: str | None, other_task: str | None) -> bool:
     Example: "Put the cup on the plate" and "Place the pear on the plate" are; "Grab the cup, set it on the plate" and
     "Put the blue mug on the plate" are not.
     """
-    words, other_words = _things(task or ""), _things(other_task or "")
+    words = _things(task or "")
+    other_words = _things(other_task or "")
     return _has_own(words, other_words) and _has_own(other_words, words)
 
 
@@ -80,7 +81,9 @@ def _stem(word: str) -> str:
             break
     if len(word) > 3 and word[-1] == word[-2]:
         word = word[:-1]
-    return word.removesuffix("e") if len(word) > 3 else word
+    if len(word) > 3:
+        return word.removesuffix("e")
+    return word
 
 
 @cache

@@ -53,7 +53,8 @@ def _accepted_by_source(lake: Lake) -> dict[str, list[dict[str, Any]]]:
 
 def _parted(path: str, findings: Findings, by_source: Mapping[str, Findings]) -> tuple[Findings, Findings]:
     """Findings that nobody accepted, and those that somebody did."""
-    unaccepted, accepted = [], []
+    unaccepted = []
+    accepted = []
     for finding in findings:
         of_dataset = by_source.get(address_below(path, finding["folder"]) if finding.get("folder") else path, [])
         word = next((word for word in of_dataset if _is_of(word, finding)), None)

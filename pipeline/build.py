@@ -261,7 +261,10 @@ class Build:
         num_done = sum(done.run.chunk is not None for done in report.done)
         self.listener.planned(len(outdated) + num_done, outdated)
         to_run = _largest_first(self.lake, self._chunks_of(outdated))
-        report.left = [] if chosen is None else [chunk for chunk in to_run if chunk not in chosen]
+        if chosen is None:
+            report.left = []
+        else:
+            report.left = [chunk for chunk in to_run if chunk not in chosen]
         self._run([chunk for chunk in to_run if chunk not in report.left])
 
     def list_recognised(self) -> None:

@@ -107,7 +107,9 @@ def run_chunk(task: ChunkTask, on_moment: Tell = lambda moment: None) -> ChunkRe
     cv2.setNumThreads(1)
     # Arrow keeps memory of the chunk before, up to all that this one took
     pa.default_memory_pool().release_unused()
-    lake, build, chunk = open_lake(Workspace(Path(task.root))), task.build, task.chunk
+    lake = open_lake(Workspace(Path(task.root)))
+    build = task.build
+    chunk = task.chunk
     source = replace(build.source(lake.workspace.sources, task.fingerprint), decoding_threads=task.threads)
     specs = [spec for spec in stage_specs(build) if task.only is None or spec.name in task.only]
     history = History.read(lake, [build.name], chunk)

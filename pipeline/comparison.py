@@ -92,7 +92,10 @@ def _short_row(c: AnnotatorComparison, columns: Mapping[str, str]) -> dict[str, 
         score = c.scores.get(("all", metric), NO_SCORE)
         # A baseline's figure stands without an interval, and a share that is told apart by eye
         plain = f"{score.value:.0%}" if metric == "unnamed" else f"{score.value:.3f}"
-        row[title] = (score.text() if c.label_run and metric != "unnamed" else plain) if score.n else ""
+        if score.n:
+            row[title] = score.text() if c.label_run and metric != "unnamed" else plain
+        else:
+            row[title] = ""
     return row
 
 
@@ -162,9 +165,11 @@ def farthest(difference: RunsApart) -> str:
     episodes = ", ".join(words)
     episode_address = f"{difference.dataset}/{difference.episodes[0].episode_index}"
     if difference.second in NOT_RUNS:
-        sentence, page = f"Farthest from {reference_words(difference.second)}", f"/episode/{episode_address}"
+        sentence = f"Farthest from {reference_words(difference.second)}"
+        page = f"/episode/{episode_address}"
     else:
-        sentence, page = f"{difference.first} and {difference.second} are farthest apart", f"/compare/{episode_address}"
+        sentence = f"{difference.first} and {difference.second} are farthest apart"
+        page = f"/compare/{episode_address}"
     return f"{sentence} in episodes {episodes}. `proccorpus explore` shows them: {page}"
 
 
@@ -187,7 +192,8 @@ def comparison_figure(comparisons: Sequence[AnnotatorComparison]) -> Figure:
         for c in by_reference[group]:
             # Marks of label runs side by side in each metric's row
             nth = runs.index(short_name(c))
-            colour, offset = COLOURS[nth % len(COLOURS)], 0.6 * ((nth + 0.5) / len(runs) - 0.5)
+            colour = COLOURS[nth % len(COLOURS)]
+            offset = 0.6 * ((nth + 0.5) / len(runs) - 0.5)
             for row, metric in enumerate(metrics):
                 score = c.scores.get(("all", metric))
                 if score is not None and score.n:

@@ -131,7 +131,9 @@ class DatasetBuild(BaseModel):
     def annotator(self) -> str:
         """Who makes the segments of every run; those of `transfer` stand beside them."""
         if self.uses_references:
-            return "native" if self.brings_steps else "motion"
+            if self.brings_steps:
+                return "native"
+            return "motion"
         return self.stated_annotator
 
     @property
@@ -146,7 +148,9 @@ class DatasetBuild(BaseModel):
     def views(self) -> tuple[str, ...]:
         """The cameras that labels are made by, where there are several; what depends on them names them."""
         views = self.dataset.cameras.views
-        return views if len(views) > 1 else ()
+        if len(views) > 1:
+            return views
+        return ()
 
     @property
     def has_embeddings(self) -> bool:
@@ -156,7 +160,9 @@ class DatasetBuild(BaseModel):
     @property
     def lacks_encoder(self) -> str:
         """Why embeddings that references ask for are not made: what is not at hand; empty where nothing is amiss."""
-        return lack(self.stages.embeddings) if self._wants_encoder else ""
+        if self._wants_encoder:
+            return lack(self.stages.embeddings)
+        return ""
 
     @property
     def _wants_encoder(self) -> bool:
@@ -186,7 +192,8 @@ class DatasetBuild(BaseModel):
         vlm = self.stages.vlm
         if self.annotator != "vlm" or not vlm.keep_labels:
             return ()
-        defaults, run = VlmConfig().identity(), self.label_run()
+        defaults = VlmConfig().identity()
+        run = self.label_run()
         return tuple(former for version in FORMER_VLM for former in version.label_runs(run, defaults))
 
     def label_run(self) -> LabelRun:
@@ -256,7 +263,10 @@ def resolve(lake: Lake | None, build: DatasetBuild, *, update: bool = False) -> 
             build = build.model_copy(update={"dataset": build.dataset.model_copy(update={"chunk_size": size})})
         # Once all episodes are built, they stay built, whatever is selected now
         if stored and build.episodes is not None:
-            union = None if stored.episodes is None else tuple(sorted({*stored.episodes, *build.episodes}))
+            if stored.episodes is None:
+                union = None
+            else:
+                union = tuple(sorted({*stored.episodes, *build.episodes}))
             build = build.model_copy(update={"episodes": union})
         commit = None if update else commit_read(lake, build) or build.commit
         return as_listed(lake, build.model_copy(update={"commit": commit}))
@@ -278,7 +288,8 @@ def _check_settled(build: DatasetBuild, chunk_size: int, stored: DatasetBuild | 
     if stored is None:
         return
     for name in SPLIT_SHARES:
-        new_value, dealt = getattr(build.stages.splits, name), getattr(stored.stages.splits, name)
+        new_value = getattr(build.stages.splits, name)
+        dealt = getattr(stored.stages.splits, name)
         if new_value != dealt:
             raise UserError(
                 f"{build.name}: splits.{name} is {new_value} now, but its splits were dealt with {dealt}, and an "
@@ -314,7 +325,10 @@ def commit_read(lake: Lake, build: DatasetBuild) -> str | None:
     for name in sorted(stored, key=lambda name: (name != build.name, name)):
         stored_config = json.loads(stored[name][0])
         source = stored_config["dataset"]["source"]
-        is_its = source == dataset.source if name == build.name else source.startswith(f"{dataset.source.rstrip('/')}/")
+        if name == build.name:
+            is_its = source == dataset.source
+        else:
+            is_its = source.startswith(f"{dataset.source.rstrip('/')}/")
         if is_its and stored_config["dataset"].get("revision") == dataset.revision and stored_config.get("commit"):
             return stored_config["commit"]
     return None

@@ -95,7 +95,10 @@ def reward(
     references = [like] if isinstance(like, str | Episode) else list(like)
     runs = [reference for reference in references if isinstance(reference, Episode)]
     names = tuple(f"{e.dataset.name}/{e.index}" if isinstance(e, Episode) else e for e in references)
-    space = runs[0].dataset.corpus.workspace if runs and workspace is None else _space(workspace)
+    if runs and workspace is None:
+        space = runs[0].dataset.corpus.workspace
+    else:
+        space = _space(workspace)
     if names and not task:
         task = task_like(names, space)
     clip = open_clip({CAMERA: Path(video)})
@@ -182,7 +185,8 @@ class Dataset:
     """A dataset of a corpus; `dataset[33]` is the episode of that episode_index."""
 
     def __init__(self, corpus: Corpus, name: str) -> None:
-        self.corpus, self.name = corpus, name
+        self.corpus = corpus
+        self.name = name
 
     def __repr__(self) -> str:
         return f"<Dataset {self.name}: {len(self)} usable episodes>"
@@ -302,7 +306,8 @@ class Exports:
             lake = self.corpus._lake()
             return kind.export(lake, Selection(**chosen), Path(out), kind.options(**kind_options), overwrite=overwrite)
 
-        export.__name__, export.__doc__ = name, f"{kind.about} Options: those of `proccorpus export {kind.name}`."
+        export.__name__ = name
+        export.__doc__ = f"{kind.about} Options: those of `proccorpus export {kind.name}`."
         return export
 
 

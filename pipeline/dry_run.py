@@ -19,7 +19,9 @@ from warehouse.lake.outcomes import outcome_stamp
 from warehouse.lake.recordings import recordings_stamp
 from warehouse.lake.statements import takedown_stamp
 
-NEW, AGAIN, MAYBE = "made", "made again", "made again if what it reads changes"
+NEW = "made"
+AGAIN = "made again"
+MAYBE = "made again if what it reads changes"
 # Settings that say where something lies, or when it is done: nothing is made again because of them
 PLACES = {"dataset.source", "stages.shards.store", "stages.vlm.endpoints", "stages.embeddings.device", "commit"}
 # What a stage reads beside other stages, in words
@@ -74,7 +76,9 @@ class Change:
 
 
 def _in_words(value: Any) -> str:
-    return "not set" if value is None or value == [] else str(value)
+    if value is None or value == []:
+        return "not set"
+    return str(value)
 
 
 def foresee(lake: Lake | None, builds: Sequence[DatasetBuild], *, update: bool = False) -> Foreseen:
@@ -131,7 +135,10 @@ class _Reasons:
     """Why the steps of one dataset are outdated: which settings, versions or inputs changed since it was built."""
 
     def __init__(self, lake: Lake, former: DatasetBuild, build: DatasetBuild, fingerprint: str | None) -> None:
-        self.lake, self.former, self.build, self.fingerprint = lake, former, build, fingerprint
+        self.lake = lake
+        self.former = former
+        self.build = build
+        self.fingerprint = fingerprint
         self.specs: Specs = stage_specs(build)
         self.history = History.read(lake, [build.name])
         self.changes = list(_changes(former, build))
@@ -152,7 +159,9 @@ class _Reasons:
     def what(self, step: Step) -> str:
         if self._recorded(step) is None:
             return NEW
-        return MAYBE if step.status in (WAITING, CURRENT) and not self._own_reasons(step) else AGAIN
+        if step.status in (WAITING, CURRENT) and not self._own_reasons(step):
+            return MAYBE
+        return AGAIN
 
     def why(self, step: Step) -> str:
         own = self._own_reasons(step)
@@ -214,7 +223,9 @@ class _Reasons:
         chunk = WHOLE_DATASET if step.chunk is None else step.chunk
         label_run = self.history.newest.get((stage, step.dataset, chunk))
         run = self.history.runs.get((stage, step.dataset, chunk, label_run or ""))
-        return -1 if run is None else run["snapshot"]
+        if run is None:
+            return -1
+        return run["snapshot"]
 
 
 def _matters(change: Change, former: DatasetBuild, spec: StageSpec) -> bool:
@@ -222,13 +233,15 @@ def _matters(change: Change, former: DatasetBuild, spec: StageSpec) -> bool:
     stage = spec.stage
     if not stage.applies(former):
         return stage.applies(change.build)
-    before, after = stage.spec(former), stage.spec(change.build)
+    before = stage.spec(former)
+    after = stage.spec(change.build)
     return (before.config_hash, before.label_run) != (after.config_hash, after.label_run)
 
 
 def _changes(former: DatasetBuild, build: DatasetBuild) -> Iterator[Change]:
     """The settings in which two builds differ, each with the former build that it alone is changed in."""
-    before, after = _leaves(former), _leaves(build)
+    before = _leaves(former)
+    after = _leaves(build)
     for name in sorted({*before, *after} - PLACES):
         if before.get(name) == after.get(name):
             continue

@@ -75,7 +75,8 @@ def score_episodes(
         drop_predictions(lake, "rewards of other videos", run, part[0].dataset, [e.episode_index for e in part])
         rewards = EvalRun(run, model, BENCHMARK, settings, CODE_VERSION, predictions=predictions)
         add_predictions(lake, f"rewards of {part[0].dataset}:{part[0].chunk}", rewards)
-        num_scored, moments = num_scored + len(part), moments + len(predictions)
+        num_scored = num_scored + len(part)
+        moments = moments + len(predictions)
         failures += sum(p.prediction is None for p in predictions)
         unsure += sum(p.prediction is not None and p.raw == UNSEEN for p in predictions)
         on_episodes(num_scored, len(episodes))
@@ -163,7 +164,8 @@ def episode_clip(
     Raises UserError: no such dataset, episode or camera, or one that cannot be used.
     """
     lake = Lake(space, read_only=True)
-    build, row = built(lake, dataset), usable_episode(lake, dataset, episode_index)
+    build = built(lake, dataset)
+    row = usable_episode(lake, dataset, episode_index)
     has = row["cameras"]
     if unknown := [camera for camera in cameras if camera not in has]:
         raise UserError(f"episode {episode_index} of {dataset} has no camera {unknown[0]!r}; it has {', '.join(has)}")

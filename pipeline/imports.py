@@ -56,7 +56,9 @@ def import_annotations(lake: Lake, path: Path, dataset: str, form: str | None = 
     episodes = segments = 0
     matched: set[int] = set()
     for chunk in lake.column("SELECT DISTINCT chunk FROM episode_content WHERE dataset = ? ORDER BY 1", [dataset]):
-        started, place, labelled = time.monotonic(), LabelPlace(dataset, chunk, run.id), []
+        started = time.monotonic()
+        place = LabelPlace(dataset, chunk, run.id)
+        labelled = []
         for signals in chunk_signals(lake, dataset, chunk):
             if signals.episode_index not in by_episode:
                 continue

@@ -27,7 +27,9 @@ from pipeline.inspection_pictures import pictured_runs
 
 SHOWN = frozenset({0})  # episodes of a remote source whose files are fetched
 # When not all are: episodes decoded, and frames of them in all, as far as one episode has no more; video headers read
-DECODED, DECODED_FRAMES, PROBED = 3, 500, 300
+DECODED = 3
+DECODED_FRAMES = 500
+PROBED = 300
 MAX_RATES = 4  # of a camera's videos, that are listed singly
 NO_KEYFRAMES = FramesConfig(keyframe_interval_s=1e9)
 
@@ -178,7 +180,10 @@ def _dataset_facts(listing: Listing, findings: Sequence[Finding]) -> dict[str, A
     unusable = _unusable(findings)
     # A finding about no episode makes the source as a whole unusable
     usable_so_far = 0 if None in unusable else len(listing.records) - len(unusable)
-    outcomes = _outcomes([r for r in listing.records if r.episode_index not in unusable]) if usable_so_far else []
+    if usable_so_far:
+        outcomes = _outcomes([r for r in listing.records if r.episode_index not in unusable])
+    else:
+        outcomes = []
     rows = [r.num_rows for r in listing.records if r.num_rows is not None]
     return {
         "format": listing.format,
@@ -209,7 +214,8 @@ def _headers(
     are not `skipped_episodes` anyway; how many headers were read.
     """
     users = _video_users(records)
-    details, findings = [], []
+    details = []
+    findings = []
     chosen = list(users) if full else spread(list(users), PROBED)
     for uri in chosen:
         camera = users[uri][0][1]

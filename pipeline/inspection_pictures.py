@@ -58,7 +58,8 @@ def _run(source: Source, record: EpisodeRecord, checks: Sequence[Mapping[str, An
     episode = read_episode(source, record)
     stretches = []
     for check in sorted(longest, key=lambda check: check["start_frame"]):
-        problem, pictures = "", []
+        problem = ""
+        pictures = []
         try:
             pictures = _pictures(episode, check)
         except DataError as e:
@@ -70,7 +71,8 @@ def _run(source: Source, record: EpisodeRecord, checks: Sequence[Mapping[str, An
 def _pictures(episode: EpisodeData, check: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Just before the stretch, where there is a before, and in its middle; by its camera, or the first one."""
     camera = check["camera"] or episode.record.cameras[0]
-    middle, frame_before = (check["start_frame"] + check["end_frame"]) // 2, check["start_frame"] - 1
+    middle = (check["start_frame"] + check["end_frame"]) // 2
+    frame_before = check["start_frame"] - 1
     captions = {middle: "in the middle"} | ({frame_before: "just before"} if frame_before >= 0 else {})
     try:
         frames = _decoded(episode, camera, captions, DecodeOptions(wanted=frozenset(captions)))

@@ -65,12 +65,15 @@ def writer_of(path: Path) -> Writer:
 
 def effect(finding: Mapping[str, Any]) -> str:
     """What a finding does to labels, in a sentence."""
-    return UNUSABLE if finding["severity"] == "unusable" else EFFECTS.get(finding["reason"], DOUBTFUL)
+    if finding["severity"] == "unusable":
+        return UNUSABLE
+    return EFFECTS.get(finding["reason"], DOUBTFUL)
 
 
 def place(finding: Mapping[str, Any]) -> str:
     """Where it is: dataset's folder, episode, camera, file; as far as the finding is about one."""
-    episode, folder = finding["episode_index"], finding.get("folder")
+    episode = finding["episode_index"]
+    folder = finding.get("folder")
     parts = [folder, None if episode is None else f"episode {episode}", finding["camera"], finding["file"]]
     return ", ".join(filter(None, parts)) or "the source as a whole"
 
@@ -109,7 +112,8 @@ def summary(result: Row) -> list[str]:
         usable, episodes = (sum(row[name] for row in result["datasets"]) for name in ("usable_so_far", "episodes"))
         subject = f"{len(result['datasets'])} datasets"
     else:
-        usable, episodes = result["usable_so_far"], result["episodes"]
+        usable = result["usable_so_far"]
+        episodes = result["episodes"]
         subject = ", ".join(filter(None, (result["format"], result["robot"], f"{result['rows']} rows")))
     return [subject, f"{usable} of {episodes} episodes usable", f"looked at: {result['looked_at']}"]
 

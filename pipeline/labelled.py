@@ -119,14 +119,17 @@ def _mean_confidence(segments: Sequence[Segment]) -> float | None:
     """The mean over the segments that have a confidence, weighted by their length in frames."""
     confidences = [(segment.confidence, len(segment)) for segment in segments if segment.confidence is not None]
     frames = sum(length for _, length in confidences)
-    return sum(confidence * length for confidence, length in confidences) / frames if confidences else None
+    if confidences:
+        return sum(confidence * length for confidence, length in confidences) / frames
+    return None
 
 
 def segment_tables(
     place: LabelPlace, labels: Iterable[tuple[int, Sequence[Segment], int, Mapping[str, Any]]]
 ) -> dict[str, pa.Table]:
     """Tables of labels: (episode, segments, number of planned steps, columns of episode_labels)."""
-    segment_rows, label_rows = [], []
+    segment_rows = []
+    label_rows = []
     for episode, segments, num_planned, columns in labels:
         key = place.of(episode)
         label_rows.append({**key, **columns})
@@ -154,7 +157,8 @@ def progress_table(place: LabelPlace, episodes: Sequence[LabelledSignals]) -> pa
     """Rows of `progress`: our label beside the published formula on the same segments."""
     parts = [TABLES["progress"].empty()]
     for episode in episodes:
-        segments, num_frames = episode.segments, len(episode.signals.change)
+        segments = episode.segments
+        num_frames = len(episode.signals.change)
         columns = {
             "frame_index": np.arange(num_frames),
             # Segments tile the episode, so their lengths in turn give each frame its segment
@@ -201,15 +205,20 @@ def quality_table(place: LabelPlace, episodes: Sequence[LabelledSignals], *, is_
     for same_task in by_task(episode.signals for episode in episodes).values():
         of_task = [labelled[signals.episode_index] for signals in same_task]
         odds = quality.qualities(list(map(_quality_run, of_task)))
-        doubts = [None] * len(odds) if by_person else quality.doubts(list(map(run_end, of_task)))
+        if by_person:
+            doubts = [None] * len(odds)
+        else:
+            doubts = quality.doubts(list(map(run_end, of_task)))
         for signals, oddness, doubt in zip(same_task, odds, doubts, strict=True):
             source = signals.record.success_source
-            end_by = (
-                quality.PERSON
-                if by_person
-                else quality.end_by(signals.success, source, oddness.end, has_visual_check=is_inspected)
-            )
-            failed = {"p_failure": doubt.p_failure, "failure_signs": list(doubt.because)} if doubt else {}
+            if by_person:
+                end_by = quality.PERSON
+            else:
+                end_by = quality.end_by(signals.success, source, oddness.end, has_visual_check=is_inspected)
+            if doubt:
+                failed = {"p_failure": doubt.p_failure, "failure_signs": list(doubt.because)}
+            else:
+                failed = {}
             measured = vars(oddness) | {"end_progress": oddness.end, "end_by": end_by} | failed
             del measured["end"]
             rows.append(place.of(signals.episode_index) | measured)

@@ -69,7 +69,9 @@ def check_model(folder: Path, on_message: Callable[[str], None] | None) -> dict[
     if on_message and base_of(folder):
         raise ModelError(f"{folder.name} is an adapter: a server needs a whole model, so merge it first (model merge)")
     facts = _check_laptop(folder) if is_laptop(folder) else _check_whole(folder)
-    return facts | {"served_answer": _served_answer(folder, GREY, on_message)} if on_message else facts
+    if on_message:
+        return facts | {"served_answer": _served_answer(folder, GREY, on_message)}
+    return facts
 
 
 def _check_whole(folder: Path) -> dict[str, Any]:

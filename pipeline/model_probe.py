@@ -54,7 +54,10 @@ async def _asked(config: VlmConfig, request: Request, store: ResponseStore) -> d
     async with client_for(config, store, build_id="", dataset="", label_run="", prompt_version="") as client:
         reply = await client.ask(request, 0)
     [call] = store.calls("")
-    sees = "yes" if reply.value["colour"] == SHOWN else f"no: it calls a {SHOWN} picture {reply.value['colour']}"
+    if reply.value["colour"] == SHOWN:
+        sees = "yes"
+    else:
+        sees = f"no: it calls a {SHOWN} picture {reply.value['colour']}"
     store.close()
     return {
         "model": config.model,

@@ -50,16 +50,25 @@ def _is_there(card: Mapping[str, Any], releases: Mapping[str, str]) -> str | Non
         return None
     if name not in releases:
         return "deleted"
-    return "there" if releases[name] == card.get("release_hash") else "another of its name"
+    if releases[name] == card.get("release_hash"):
+        return "there"
+    return "another of its name"
 
 
 def model_rows(space: Workspace) -> list[dict[str, Any]]:
     """What each checkpoint is, for people."""
-    rows, releases = [], _contents_of_releases(space)
+    rows = []
+    releases = _contents_of_releases(space)
     for folder in checkpoints(models_folder(space)):
-        card, base = read_card(folder), base_of(folder)
+        card = read_card(folder)
+        base = base_of(folder)
         merged = card.get("merged", {})
-        kind = f"adapter of {base.name}" if base else f"{merged['adapter']} merged" if merged else "whole"
+        if base:
+            kind = f"adapter of {base.name}"
+        elif merged:
+            kind = f"{merged['adapter']} merged"
+        else:
+            kind = "whole"
         rows.append(
             {
                 "model": folder.name,

@@ -43,7 +43,8 @@ def contact_sheet(lake: Lake, dataset: str, chunk: int) -> bytes:
     figure, axes = new_figure(8.0, 2.4)
     for index, ((frame, _), picture) in enumerate(zip(chosen, pictures, strict=True)):
         row, column = divmod(index, columns)
-        y, x = row * (height + gap), column * (width + gap)
+        y = row * (height + gap)
+        x = column * (width + gap)
         # A camera may have given pictures of several widths
         sheet[y : y + height, x : x + min(width, picture.shape[1])] = picture[:, :width]
         axes[0, 0].text(x + 2, y + 2, f"frame {frame}", fontsize=6, color="white", va="top", bbox=CAPTION)
@@ -115,12 +116,14 @@ def segments_figure(stage: str, lake: Lake, dataset: str, chunk: int | None) -> 
 def draw_segments(axes: Axes, segments: Sequence[Segment], row: float, height: float, fps: float = 1.0) -> None:
     """Segments as coloured bars along time (in seconds when fps is given)."""
     for segment in segments:
-        colour, hatch = REST_COLOURS.get(segment.kind), None
+        colour = REST_COLOURS.get(segment.kind)
+        hatch = None
         if segment.kind == STEP:
             assert segment.step is not None
             colour = COLOURS[segment.step % len(COLOURS)]
             hatch = None if segment.completed else "////"
-        start_s, duration_s = segment.start_frame / fps, len(segment) / fps
+        start_s = segment.start_frame / fps
+        duration_s = len(segment) / fps
         axes.barh(row, duration_s, height, start_s, color=colour, edgecolor="white", lw=0.5, hatch=hatch)
 
 
@@ -129,7 +132,9 @@ def progress_figure(lake: Lake, dataset: str, chunk: int | None) -> Figure | Non
     [(episode,)] = lake.rows(
         "SELECT min(episode_index) FROM active_progress WHERE dataset = ? AND chunk = ?", [dataset, chunk]
     )
-    return None if episode is None else labelled_episode(lake, dataset, episode, stills=6)
+    if episode is None:
+        return None
+    return labelled_episode(lake, dataset, episode, stills=6)
 
 
 def labelled_episode(

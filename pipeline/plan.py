@@ -14,7 +14,10 @@ from warehouse.lake.recordings import recordings_stamp
 from warehouse.lake.references import reference_stamps
 from warehouse.lake.statements import takedown_stamp
 
-CURRENT, MISSING, STALE, WAITING = "current", "missing", "stale", "waiting"
+CURRENT = "current"
+MISSING = "missing"
+STALE = "stale"
+WAITING = "waiting"
 LABELS = "segments"  # the stage that makes the labels of a label run
 STAMPS = {"corrections": correction_stamps, "references": reference_stamps}  # by what a stage reads, hashes by chunk
 # Columns of stage_runs; a lake that is only looked at may be of an earlier version, without some of them
@@ -100,7 +103,9 @@ def _listing_input(
 ) -> str:
     """`fingerprint` None: as it was, if it was listed by the same code."""
     if fingerprint is None:
-        return recorded["input_hash"] if recorded.get("code_version") == listing.code_version else ""
+        if recorded.get("code_version") == listing.code_version:
+            return recorded["input_hash"]
+        return ""
     marks = takedown_stamp(lake, dataset), outcome_stamp(lake, dataset), recordings_stamp(lake, dataset)
     return dataset_input(listing, fingerprint, *marks)
 
@@ -138,7 +143,8 @@ def chunk_steps(
     present = {specs[0].name}
     inputs: dict[str, tuple[str, ...]] = {specs[0].name: ()}
     for spec in _with_kept_labels(specs[1:], dataset, chunk, history):
-        stage, recorded = spec.stage, history.runs.get((spec.name, dataset, chunk, spec.label_run))
+        stage = spec.stage
+        recorded = history.runs.get((spec.name, dataset, chunk, spec.label_run))
         # Some chunks have a stage only because people said something of them. What it made while there was a reason
         # for it has to go, and a stage that a chunk does not have is not waited for
         is_optional = any(kind in STAMPS for kind in stage.reads)
@@ -184,4 +190,6 @@ def _all_inputs(inputs: Mapping[str, tuple[str, ...]], upstream: Sequence[str]) 
 def _status(recorded: Mapping[str, str] | None, input_hash: str) -> str:
     if recorded is None:
         return MISSING
-    return CURRENT if recorded["input_hash"] == input_hash else STALE
+    if recorded["input_hash"] == input_hash:
+        return CURRENT
+    return STALE

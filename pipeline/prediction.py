@@ -45,7 +45,9 @@ MS_A_PICTURE: Mapping[str, float] = {"mobilenet_v2": 1.6, "grey": 0.4}
 
 def listed_records(lake: Lake | None, build: DatasetBuild, sources: Path) -> dict[int, EpisodeRecord]:
     """The episodes that a build would annotate, as far as metadata tell: a fresh listing, less what is unusable."""
-    source, indices, rejected = build.source(sources), dict[str, int](), set[int | None]()
+    source = build.source(sources)
+    indices = dict[str, int]()
+    rejected = set[int | None]()
     if lake is not None:
         indices |= lake.rows("SELECT source_id, episode_index FROM episode_ids WHERE dataset = ?", [build.name])
         sql = "SELECT DISTINCT episode_index FROM findings WHERE dataset = ? AND severity = 'unusable'"
@@ -74,7 +76,8 @@ class DatasetCost:
 
     def facts(self) -> dict[str, Any]:
         """For scripts."""
-        p, every_run = self.prediction, self.of_each_run
+        p = self.prediction
+        every_run = self.of_each_run
         of_model = {"episodes": p.episodes, "stages": p.rows(), "gpu_hours": p.gpu_hours, "usd": p.usd}
         of_each = {"episodes": every_run.episodes, "calls": round(every_run.total.calls), "usd": every_run.usd}
         numbers = {k: v for k, v in vars(self).items() if k not in ("prediction", "of_each_run")}
@@ -82,7 +85,8 @@ class DatasetCost:
 
     def summary(self) -> str:
         """What the numbers rest on, in a sentence."""
-        p, calibration = self.prediction, "not calibrated: nothing is labelled yet"
+        p = self.prediction
+        calibration = "not calibrated: nothing is labelled yet"
         if self.pilots:
             calibration = f"calibrated by {self.pilots} labelled episodes"
         parts = [f"{self.dataset}: {p.episodes} episodes to annotate, {self.known} of them decoded; {calibration}"]
@@ -106,7 +110,8 @@ def dataset_cost(
 ) -> DatasetCost:
     """`model`: folder with the model's tokenizer and processor. `from_scratch`: as if nothing had been labelled yet."""
     meter = TokenMeter(model)
-    records, labelled = listed_records(lake, build, sources), set()
+    records = listed_records(lake, build, sources)
+    labelled = set()
     if lake is not None and not from_scratch:
         sql = "SELECT DISTINCT episode_index FROM segments WHERE dataset = ? AND list_contains(?, label_run)"
         runs = [run.id for run in (build.label_run(), *build.former_runs())]
@@ -114,7 +119,9 @@ def dataset_cost(
     to_label = {k: r for k, r in records.items() if k not in labelled}
 
     # The lake knows the pictures of what was decoded; the listing gives the rest
-    known_shapes, expected, pilots = {}, Expected(), 0
+    known_shapes = {}
+    expected = Expected()
+    pilots = 0
     if lake is not None:
         known_shapes = _known(lake, build.name, to_label)
         expected, pilots = expectation(lake, build, meter)
@@ -123,7 +130,8 @@ def dataset_cost(
     shapes = known_shapes | {k: shape for k, shape in listed.items() if shape is not None}
 
     # Of most tasks some runs are asked about
-    config, asked_episodes = build.stages.vlm, _asked_about(build, records)
+    config = build.stages.vlm
+    asked_episodes = _asked_about(build, records)
     of_each_run = predict(config, [*shapes.values()], expected, meter)
     prediction = predict(config, [shapes[k] for k in shapes if k in asked_episodes], expected, meter)
     numbers = len(known_shapes), len(labelled & set(records)), pilots, len(to_label) - len(shapes)
@@ -132,7 +140,8 @@ def dataset_cost(
 
 def _asked_about(build: DatasetBuild, records: Mapping[int, EpisodeRecord]) -> set[int]:
     """Episodes that a model is asked about by themselves; and some in place of those that others will follow."""
-    asked_episodes, of_tasks = set[int](), dict[tuple[int, str | None], list[int]]()
+    asked_episodes = set[int]()
+    of_tasks = dict[tuple[int, str | None], list[int]]()
     for k, record in records.items():
         of_tasks.setdefault((k // build.dataset.chunk_size, record.task), []).append(k)
     for (_, task), runs in of_tasks.items():
@@ -186,7 +195,9 @@ def _listed(build: DatasetBuild, source: Source, record: EpisodeRecord) -> Episo
             info = probe(source.resolve(video), source.config.limits)
         except VideoError:
             return None  # the build will find that it cannot be used
-        width, height, length = info.width_px, info.height_px, length or info.num_frames
+        width = info.width_px
+        height = info.height_px
+        length = length or info.num_frames
     frames = build.stages.frames
     if not length or length < frames.min_frames:
         return None
@@ -257,9 +268,15 @@ class EmbeddingCost:
 
     def summary(self) -> str:
         """For people, in a sentence."""
-        time = "at a rate that nobody measured" if self.cpu_s is None else f"some {self.cpu_s:.0f} s of one CPU core"
+        if self.cpu_s is None:
+            time = "at a rate that nobody measured"
+        else:
+            time = f"some {self.cpu_s:.0f} s of one CPU core"
         done_note = f"; {self.embedded} episodes are done" if self.embedded else ""
-        unknown = f"; {self.left_out} left out: nothing says how long they are" if self.left_out else ""
+        if self.left_out:
+            unknown = f"; {self.left_out} left out: nothing says how long they are"
+        else:
+            unknown = ""
         return (
             f"{self.dataset}: {self.encoder} looks at {self.pictures} pictures of {self.episodes} episodes: {time}, "
             f"{self.bytes / 1e6:.1f} MB{done_note}{unknown}"
@@ -270,7 +287,8 @@ def embedding_cost(
     lake: Lake | None, build: DatasetBuild, sources: Path, *, from_scratch: bool = False
 ) -> EmbeddingCost:
     """`from_scratch`: as if nothing had been looked at yet. Chunks whose embeddings are up to date cost nothing."""
-    config, records = build.embeddings, listed_records(lake, build, sources)
+    config = build.embeddings
+    records = listed_records(lake, build, sources)
     embedded_chunks = _embedded(None if from_scratch else lake, build, sources)
     to_embed = [record for index, record in records.items() if index // build.dataset.chunk_size not in embedded_chunks]
 
@@ -299,5 +317,8 @@ def _embedded(lake: Lake | None, build: DatasetBuild, sources: Path) -> set[int 
 def _pictures(record: EpisodeRecord, config: EmbeddingsConfig) -> int:
     """Pictures of an episode that are looked at, as if all its cameras can be used; 0: its length is unknown."""
     chosen_cameras = [camera for camera in record.cameras if config.cameras == "all" or camera in config.cameras]
-    count = min(1, len(record.cameras)) if config.cameras == "preferred" else len(chosen_cameras)
+    if config.cameras == "preferred":
+        count = min(1, len(record.cameras))
+    else:
+        count = len(chosen_cameras)
     return count * ceil((record.num_rows or 0) / every_nth(config.hz, record.fps))

@@ -47,7 +47,9 @@ def usable_records(lake: Lake, dataset: str, chunk: int) -> list[EpisodeRecord]:
 def records_of(lake: Lake, dataset: str, episodes: Iterable[int]) -> list[EpisodeRecord]:
     """What is listed of some episodes of any chunks, in order."""
     indices = sorted(episodes)
-    return records_where(lake, "dataset = ? AND list_contains(?, episode_index)", [dataset, indices]) if indices else []
+    if indices:
+        return records_where(lake, "dataset = ? AND list_contains(?, episode_index)", [dataset, indices])
+    return []
 
 
 def usable_episode(lake: Lake, dataset: str, episode_index: int) -> dict[str, Any]:
@@ -211,7 +213,9 @@ def most_change(of_views: Sequence[np.ndarray]) -> np.ndarray:
     So a view that a hand or the arm hides takes nothing away from what another one shows, and the noise of a view that
     shows nothing adds nothing (docs/data.md has what it is worth).
     """
-    return of_views[0] if len(of_views) == 1 else np.max(of_views, axis=0)
+    if len(of_views) == 1:
+        return of_views[0]
+    return np.max(of_views, axis=0)
 
 
 def _curves(
@@ -243,7 +247,9 @@ def _matrix(lists: pa.ChunkedArray) -> np.ndarray:
 
 def _earlier(values: np.ndarray, frames: int) -> np.ndarray:
     """Rows [n, ...] as if they had come so many frames earlier; the rows at the ends are repeated."""
-    return values[np.clip(np.arange(len(values)) + frames, 0, len(values) - 1)] if frames else values
+    if frames:
+        return values[np.clip(np.arange(len(values)) + frames, 0, len(values) - 1)]
+    return values
 
 
 def by_task(
@@ -255,7 +261,10 @@ def by_task(
     """
     episodes_by_task: dict[str | int, list[EpisodeSignals]] = {}
     for episode in episodes:
-        task = same_as.get(episode.task, episode.task) if episode.task else episode.episode_index
+        if episode.task:
+            task = same_as.get(episode.task, episode.task)
+        else:
+            task = episode.episode_index
         episodes_by_task.setdefault(task, []).append(episode)
     return episodes_by_task
 

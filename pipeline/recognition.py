@@ -43,7 +43,10 @@ class Recognition:
     takedowns: list[dict] = field(default_factory=list)
 
     def upserts(self) -> dict[str, pa.Table]:
-        marks = {"takedowns": TABLES["takedowns"].rows(self.takedowns)} if self.takedowns else {}
+        if self.takedowns:
+            marks = {"takedowns": TABLES["takedowns"].rows(self.takedowns)}
+        else:
+            marks = {}
         return self.update.upserts() | marks
 
 
@@ -111,7 +114,10 @@ def _recognised(
     else:
         present = former_recording.changed(fingerprint=fingerprint.filled(former_recording.fingerprint))
         resembled = candidates.recordings.get(former_recording.resembles or "")
-        match = _compared(resembled, fingerprint) if resembled else candidates.closest(fingerprint, other_recordings)
+        if resembled:
+            match = _compared(resembled, fingerprint)
+        else:
+            match = candidates.closest(fingerprint, other_recordings)
     if match is None:
         return _unlike(update, former_recording, present, is_other=is_other)
     former, degree, reason = match
@@ -134,7 +140,9 @@ def _recognised(
 def _compared(candidate: KnownRecording, fingerprint: Fingerprint) -> tuple[KnownRecording, Likeness, str] | None:
     """A recording, how sure it is that the fingerprint is of it, and why; None: it is of another one."""
     degree, reason = likeness(candidate.fingerprint, fingerprint)
-    return (candidate, degree, reason) if degree in (Likeness.SAME, Likeness.PROBABLE) else None
+    if degree in (Likeness.SAME, Likeness.PROBABLE):
+        return (candidate, degree, reason)
+    return None
 
 
 def _new_recording(

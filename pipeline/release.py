@@ -121,7 +121,8 @@ def model_outcome(run: str, release: str, folder: Path, is_new: bool = False) ->
     curve = json.loads((folder / "curve.json").read_text())
     numbers = {"training_run": run, "release": release, "steps": len(curve)} | _last_steps(curve[-LAST_STEPS:])
     card = read_card(folder)
-    success, best = card.get("success") or {}, card.get("best")
+    success = card.get("success") or {}
+    best = card.get("best")
     numbers |= {f"success_{name}": success[name] for name in ("threshold", "balanced_accuracy") if name in success}
     if best:
         numbers |= {"best_model": best["model"], "best_mae": best["mae"]}

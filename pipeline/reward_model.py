@@ -57,7 +57,8 @@ def scoring_steps(lake: Lake, name: str, licences: Collection[str] = ()) -> list
 
     licences: those allowed beside open ones; datasets under others are left out, and named. Raises ReleaseError.
     """
-    release_outcome, model = release_step(lake, name, licences), newest_model(lake)
+    release_outcome = release_step(lake, name, licences)
+    model = newest_model(lake)
     scored = [evaluation_step(lake, get_release(lake, name), model)] if model else []
     return [release_outcome, *scored, leaderboard_step(lake)]
 

@@ -53,7 +53,10 @@ def scorer_config(options: ModelOptions, model: str | None, space: Workspace) ->
             raise UserError(str(e)) from e
     if options.window_step is not None and options.window_frames is None:
         raise UserError("--window-step needs --window-frames")
-    window = Window(options.window_frames, options.window_step) if options.window_frames else None
+    if options.window_frames:
+        window = Window(options.window_frames, options.window_step)
+    else:
+        window = None
     same = options.model_dump(include={"api_key_env", "max_calls", "baseline", "reasoning", "answer"})
     responses = space.responses if space.exists() else None
     return ScorerConfig(folder, model or "", options.endpoint, window=window, responses=responses, **same)

@@ -103,7 +103,9 @@ def _shown(
 def openings_at(clip: RunEpisode, frame_indices: np.ndarray, grippers: Sequence[GripperSignal]) -> np.ndarray | None:
     """How open the grippers of an episode are at some frames, as `Shown.openings`; None where nobody knows."""
     opened = [openings_of(grippers, clip.robot(frame)) for frame in frame_indices.tolist()]
-    return None if any(opening is None for opening in opened) else np.array(opened)
+    if any(opening is None for opening in opened):
+        return None
+    return np.array(opened)
 
 
 def pictures_of(clip: Clip, encoder: Encoder) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:

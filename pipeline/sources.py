@@ -47,12 +47,14 @@ def builds_of_source(
     chosen_places = [place for place in places.datasets if not place.is_bare] or list(places.datasets)
     # One is called as was said, several by their folders, behind what was said
     prefix = f"{name}-" if name else ""
-    names = (
-        [name]
-        if name and len(chosen_places) == 1
-        else [prefix + own_name for own_name in _own_names(whole, chosen_places)]
-    )
-    notes = [f"{address} holds {len(names)} datasets: {', '.join(names)}"] if len(names) > 1 else []
+    if name and len(chosen_places) == 1:
+        names = [name]
+    else:
+        names = [prefix + own_name for own_name in _own_names(whole, chosen_places)]
+    if len(names) > 1:
+        notes = [f"{address} holds {len(names)} datasets: {', '.join(names)}"]
+    else:
+        notes = []
     notes += _left_out(address, places, chosen_places)
     builds = tuple(_part(whole, place, part_name) for place, part_name in zip(chosen_places, names, strict=True))
     _check_names(builds)
@@ -217,4 +219,6 @@ def _check_is_same(lake: Lake, build: DatasetBuild) -> None:
 def replaced(lake: Lake, build: DatasetBuild) -> DatasetConfig | None:
     """The dataset of another source that has the name of a build; None: there is none."""
     stored = stored_build(lake, build.name)
-    return None if stored is None or stored.dataset.source == build.dataset.source else stored.dataset
+    if stored is None or stored.dataset.source == build.dataset.source:
+        return None
+    return stored.dataset

@@ -105,7 +105,10 @@ class Stage:
         return replace(stage_spec, former=tuple(spec for spec in former if spec.label_run != stage_spec.label_run))
 
     def _spec(self, build: DatasetBuild) -> "StageSpec":
-        code_version = self.code_version if isinstance(self.code_version, str) else self.code_version(build)
+        if isinstance(self.code_version, str):
+            code_version = self.code_version
+        else:
+            code_version = self.code_version(build)
         texts = [part if isinstance(part, str) else part.model_dump_json() for part in self.config(build)]
         config_hash = hashlib.sha256("\0".join(texts).encode()).hexdigest()
         return StageSpec(self, code_version, config_hash, self.label_run(build), build.made_by)
@@ -200,7 +203,9 @@ class StageContext:
         """What the chunk's stages kept of its present frames; None where they kept nothing, or of other frames."""
         sql = "SELECT input_hash FROM stage_runs WHERE stage = 'frames' AND dataset = ? AND chunk = ?"
         present = self.lake.column(sql, [self.dataset, self.chunk]) if self.pictures else []
-        return self.pictures if self.pictures and present == [self.pictures.frames_hash] else None
+        if self.pictures and present == [self.pictures.frames_hash]:
+            return self.pictures
+        return None
 
     @property
     def dataset(self) -> str:
@@ -259,7 +264,8 @@ def _keep_written(context: StageContext, stage: str, tables: Mapping[str, pa.Tab
 
 def run_stage(context: StageContext) -> StageReport:
     """Run one planned step and publish what it made in one transaction. Raises BlockedError."""
-    lake, step = context.lake, context.step
+    lake = context.lake
+    step = context.step
     if step.spec.made_by is not None:
         context = replace(context, build=context.build.as_made_by(step.spec.made_by))
     started = time.monotonic()
@@ -314,10 +320,12 @@ def _chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) -
     Outcomes have a hash of their own: a video need not be decoded again because somebody says how its run ended. So
     have the runs of other chunks that samples may show: over what is listed of them, and the state of their files.
     """
-    facts, other_tasks = tables["episode_facts"], tables["other_tasks"]
+    facts = tables["episode_facts"]
+    other_tasks = tables["other_tasks"]
     without_outcomes = facts
     for name in ("success", "success_source"):
-        place, nulls = facts.schema.get_field_index(name), pa.nulls(facts.num_rows, facts.schema.field(name).type)
+        place = facts.schema.get_field_index(name)
+        nulls = pa.nulls(facts.num_rows, facts.schema.field(name).type)
         without_outcomes = without_outcomes.set_column(place, facts.schema.field(name), nulls)
     of_chunks = {name: table for name, table in tables.items() if "chunk" in table.schema.names}
     of_chunks |= {"episode_facts": without_outcomes}
@@ -329,7 +337,8 @@ def _chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) -
         part = {name: _where(table, "chunk", [chunk]) for name, table in of_chunks.items()}
         output = content_key(output_hash(part), signals, *_stamps(part["episode_facts"], source))
         outcomes = _outcomes_hash(_where(facts, "chunk", [chunk]))
-        other_hash, chunk_rows = "", _where(other_tasks, "chunk", [chunk])
+        other_hash = ""
+        chunk_rows = _where(other_tasks, "chunk", [chunk])
         if chunk_rows.num_rows:
             listed = _where(without_outcomes, "episode_index", chunk_rows["episode_index"].to_pylist())
             other_hash = content_key(
@@ -345,7 +354,9 @@ def _outcomes_hash(episode_facts: pa.Table) -> str:
     """Over the outcomes that are known, whoever says them."""
     rows = episode_facts.select(["episode_index", "success"]).to_pylist()
     known_outcomes = sorted((row["episode_index"], row["success"]) for row in rows if row["success"] is not None)
-    return content_key(*(f"{episode} {success}" for episode, success in known_outcomes)) if known_outcomes else ""
+    if known_outcomes:
+        return content_key(*(f"{episode} {success}" for episode, success in known_outcomes))
+    return ""
 
 
 def _where(table: pa.Table, column: str, values: Sequence[int]) -> pa.Table:

@@ -74,7 +74,8 @@ def suggest(lake: Lake, dataset: str, task: str | None = None) -> list[TaskSugge
 
     Raises UserError: there is no such dataset or task, or nothing of it is built.
     """
-    build, same_as = built(lake, dataset), joined_tasks(lake, dataset)
+    build = built(lake, dataset)
+    same_as = joined_tasks(lake, dataset)
     rows = lake.dicts(
         "SELECT f.task, f.episode_index, f.chunk, f.success, coalesce(len(f.steps), 0) > 0 AS has_steps, "
         "list_filter(coalesce(q.why, []), lambda w: regexp_matches(w, ?)) AS doubts "
@@ -170,7 +171,10 @@ def _why_none(task: str | None, runs: Sequence[Run], references: Sequence[int], 
         return "its runs have no text, so that nobody knows whether they do the same: say it with build --task TEXT"
     if candidates:
         return ""
-    by_steps = "all other runs have steps" if references else "its source brings the steps of all runs"
+    if references:
+        by_steps = "all other runs have steps"
+    else:
+        by_steps = "its source brings the steps of all runs"
     return f"{by_steps}: nothing is left to label"
 
 
@@ -203,7 +207,10 @@ def _why(of_task: Suggested, num_seen: int, num_references: int) -> str:
 
 def _caveats(build: DatasetBuild, of_task: Suggested, runs: Sequence[Run], num_seen: int) -> tuple[str, ...]:
     doubts = [d for r in runs if r["episode_index"] == of_task.next_episodes[0].episode_index for d in r["doubts"]]
-    caveats = [f"a doubt stands against it, as against all others: {'; '.join(doubts)}"] if doubts else []
+    if doubts:
+        caveats = [f"a doubt stands against it, as against all others: {'; '.join(doubts)}"]
+    else:
+        caveats = []
     if num_seen < len(runs):
         caveats.append(f"{num_seen} of its {len(runs)} runs were looked at, spread evenly")
     if of_task.measured is not None and of_task.measured > CONTRADICT_AT:

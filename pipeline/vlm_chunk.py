@@ -38,7 +38,8 @@ def cache_rows(store: ResponseStore) -> list[dict[str, Any]]:
     """What is kept of each model, prompt version and stage, and what was paid for it in tokens."""
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for _, reply in store.replies():
-        origin, made_at = (reply.model, reply.prompt_version, reply.stage), reply.created_at[:19]
+        origin = (reply.model, reply.prompt_version, reply.stage)
+        made_at = reply.created_at[:19]
         nothing = {"replies": 0, "prompt_tokens": 0, "completion_tokens": 0, "oldest": made_at, "newest": made_at}
         row = rows.setdefault(origin, dict(zip(("model", "prompts", "stage"), origin, strict=True)) | nothing)
         row["replies"] += 1
@@ -79,10 +80,13 @@ class Album:
         names = self.coarse.get(frame, ())
         images = [Image(sha256, self.workspace.keyframe(sha256).read_bytes()) for sha256 in names]
         images = images or [self._decoded[frame, camera] for camera in self.cameras]
-        return images[0] if len(images) == 1 else beside(images)
+        if len(images) == 1:
+            return images[0]
+        return beside(images)
 
     def _decode(self, camera: str, frame_indices: set[int]) -> None:
-        last, episode = max(frame_indices), self.record.episode_index
+        last = max(frame_indices)
+        episode = self.record.episode_index
         options = DecodeOptions(self.source.decoding_threads)
         for frame, _, picture in read_episode(self.source, self.record).frames(camera, options):
             self.decoded_frames += 1

@@ -100,7 +100,10 @@ def _interrupts_held_back() -> Iterator[None]:
     """
     heard: list[int] = []
     main = threading.current_thread() is threading.main_thread()  # only there Python handles signals
-    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number)) if main else None
+    if main:
+        before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    else:
+        before = None
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

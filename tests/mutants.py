@@ -71,7 +71,8 @@ def changed(node: ast.AST) -> ast.expr | None:
         case ast.Tuple(elts=[ast.Constant(value=str()), *_]) | ast.Set() | ast.List(elts=[ast.Constant(), *_]):
             new.elts = new.elts[:-1]  # a name less
         case ast.Dict(keys=[_, *_]):
-            new.keys, new.values = new.keys[:-1], new.values[:-1]
+            new.keys = new.keys[:-1]
+            new.values = new.values[:-1]
         case _:
             return None
     return new  # pyright: ignore[reportReturnType]
@@ -183,7 +184,8 @@ def main() -> None:
         random.Random(args.seed).sample(all_mutants, min(args.count, len(all_mutants))), key=lambda m: (m.file, m.at)
     )
     with tempfile.TemporaryDirectory() as temporary:
-        lines_file, checkout = Path(temporary) / "lines", copied(Path(temporary) / "checkout")
+        lines_file = Path(temporary) / "lines"
+        checkout = copied(Path(temporary) / "checkout")
         process = run_tests(
             ROOT, 3600, "-p", "tests.mutants", *(args.tests or [f"tests/{args.room}"]), MUTANTS_LINES=str(lines_file)
         )
@@ -201,9 +203,10 @@ def main() -> None:
             run = run or [test for test, lines_by_file in lines.items() if mutant.file in lines_by_file]
             num_failed = failures(checkout, mutant, run[:MOST_TESTS]) if run else 0
             counts.append(num_failed)
-            told_of = (
-                f"seen by {num_failed} of {len(run[:MOST_TESTS])} tests" if num_failed else f"SURVIVES {len(run)} tests"
-            )
+            if num_failed:
+                told_of = f"seen by {num_failed} of {len(run[:MOST_TESTS])} tests"
+            else:
+                told_of = f"SURVIVES {len(run)} tests"
             print(f"{number}. {mutant.file}:{mutant.line} {mutant.text[:100]!r}: {told_of}", flush=True)
     caught = [n for n in counts if n]
     print(f"{len(caught)} of {len(counts)} seen; a mutant that is seen fails {statistics.median(caught or [0])} tests")

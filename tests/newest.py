@@ -199,7 +199,9 @@ def main() -> None:
         versions = newest(lines_by_name, folder, held_lines)
         moved_names = [name for name in lines_by_name if versions[name] != pinned[name]]
         broke: dict[str, set[str]] = {name: set() for name in moved_names}
-        failed, anyhow, tried = [], set[str](), list[str]()
+        failed = []
+        anyhow = set[str]()
+        tried = list[str]()
         if not asked_for.list:
             make_environment(versions, folder)
             failed = failures(ENVIRONMENT / "bin/python", folder, asked_for.tests)

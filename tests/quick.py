@@ -25,18 +25,19 @@ def main() -> int:
     tests = files_to_test(changed)
     print(f"{len(changed)} changed files; tests: {' '.join(tests)}", flush=True)
     python_files = [path for path in changed if path.endswith(".py") and not path.startswith(("tests/", "docs/"))]
-    types = (
-        subprocess.Popen([str(BIN / "pyright"), "--pythonpath", sys.executable, *python_files])
-        if python_files
-        else None
-    )
+    if python_files:
+        types = subprocess.Popen([str(BIN / "pyright"), "--pythonpath", sys.executable, *python_files])
+    else:
+        types = None
     results = [
         run(str(BIN / "ruff"), "check", "."),
         run(str(BIN / "ruff"), "format", "--check", "."),
         run_tests(tests),
         types.wait() if types else 0,
     ]
-    return 1 if any(results) else 0
+    if any(results):
+        return 1
+    return 0
 
 
 def changed_files() -> list[str]:
@@ -81,7 +82,9 @@ def run(*command: str) -> int:
 def git(*arguments: str) -> list[str]:
     """Lines that git prints; none where it fails, as without a branch main."""
     process = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
-    return process.stdout.splitlines() if process.returncode == 0 else []
+    if process.returncode == 0:
+        return process.stdout.splitlines()
+    return []
 
 
 if __name__ == "__main__":

@@ -122,7 +122,10 @@ def test_no_module_of_others_is_private():
     private = Counter[str]()
     for path, tree in TREES.items():
         for node in ast.walk(tree):
-            imported_names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.Import):
+                imported_names = [a.name for a in node.names]
+            else:
+                imported_names = []
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 imported_names = [f"{node.module}.{alias.name}" for alias in node.names]
             for name in imported_names:

@@ -41,7 +41,8 @@ def test_environment_variables_are_those_that_the_code_reads() -> None:
 
 
 def test_every_dataset_is_a_row() -> None:
-    rows, entries = rows_of(make_reference.datasets_page()), load_registry([BUILT_IN])
+    rows = rows_of(make_reference.datasets_page())
+    entries = load_registry([BUILT_IN])
     assert set(rows) == set(entries) != set()
     assert {len(r) for r in rows.values()} == {6}
     assert rows["language_table"][3] == "442,226"
@@ -74,12 +75,18 @@ def literal_findings() -> Iterator[tuple[str, str, str]]:
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
                 continue
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if isinstance(node.func, ast.Attribute):
+                name = node.func.attr
+            else:
+                name = getattr(node.func, "id", "")
             severities = [*node.args[2:3], *(k.value for k in node.keywords if k.arg == "severity")]
             if name in ("warn", "unusable"):
                 severity: object = "warning" if name == "warn" else name
             elif name == "Finding":
-                severity = "unusable" if not severities else getattr(severities[0], "value", None)
+                if not severities:
+                    severity = "unusable"
+                else:
+                    severity = getattr(severities[0], "value", None)
             else:
                 continue
             if node.args[0].value in REASONS and isinstance(severity, str):

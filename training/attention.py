@@ -40,10 +40,14 @@ def chosen(name: str, dtype: str) -> str:
     sdpa where none can run. Another name as it is."""
     newest = torch.cuda.get_device_capability()[0] if torch.cuda.is_available() else 0
     if name != "auto" or newest < 8 or dtype != "bfloat16":
-        return "sdpa" if name == "auto" else name
+        if name == "auto":
+            return "sdpa"
+        return name
     if newest == 9 and is_flash_attn_3_available():
         return "flash_attention_3"
-    return "flash_attention_2" if is_flash_attn_2_available() else "varlen"
+    if is_flash_attn_2_available():
+        return "flash_attention_2"
+    return "varlen"
 
 
 def set_attention(backbone: Any, name: str) -> None:
@@ -72,10 +76,14 @@ def image_features(backbone: Any, pixels: torch.Tensor, grids: torch.Tensor) -> 
     Places of patches are put together from those of each size: transformers makes them anew for each picture, and asks
     the device how many there are.
     """
-    tower, shapes = backbone.model.visual, grids.tolist()
+    tower = backbone.model.visual
+    shapes = grids.tolist()
     places = torch.cat([_places(*shape, tower.config.spatial_merge_size) for shape in shapes]).to(grids.device)
     bounds = _bounds([h * w for t, h, w in shapes for _ in range(t)], grids.device)
-    given = _interpolated(tower, shapes, grids.device) if hasattr(tower, "pos_embed") else _windows(tower, grids)
+    if hasattr(tower, "pos_embed"):
+        given = _interpolated(tower, shapes, grids.device)
+    else:
+        given = _windows(tower, grids)
     return backbone.model.get_image_features(
         pixels, grids, return_dict=True, position_ids=places, cu_seqlens=bounds, max_seqlen=max(_LENGTHS[bounds]),
         **given,
@@ -84,8 +92,10 @@ def image_features(backbone: Any, pixels: torch.Tensor, grids: torch.Tensor) -> 
 
 def _interpolated(tower: Any, shapes: Sequence[Sequence[int]], device: torch.device) -> dict[str, torch.Tensor]:
     """From which entries of Qwen3-VL's table each patch's position is mixed, and how much of each."""
-    side, merge = tower.num_grid_per_side, tower.config.spatial_merge_size
-    mode, align_corners = tower.interpolation_mode, tower.interpolation_align_corners
+    side = tower.num_grid_per_side
+    merge = tower.config.spatial_merge_size
+    mode = tower.interpolation_mode
+    align_corners = tower.interpolation_align_corners
     of_each = [_taps(*shape, side, merge, mode, align_corners) for shape in shapes]
     indices, weights = (torch.cat(parts).to(device, non_blocking=True) for parts in zip(*of_each, strict=True))
     return {"interp_indices": indices, "interp_weights": weights}
@@ -93,7 +103,9 @@ def _interpolated(tower: Any, shapes: Sequence[Sequence[int]], device: torch.dev
 
 def _windows(tower: Any, grids: torch.Tensor) -> dict[str, torch.Tensor]:
     """The windows that Qwen2.5-VL's layers look at, counted where the pictures' sizes are known."""
-    merge, size, patch = tower.spatial_merge_size, tower.window_size, tower.patch_size
+    merge = tower.spatial_merge_size
+    size = tower.window_size
+    patch = tower.patch_size
     order, ends = get_vision_window_index(grids.cpu(), merge, size, patch)
     lengths = ends.diff().tolist()
     bounds = _bounds(lengths, grids.device)
@@ -130,7 +142,8 @@ def packed_inputs(backbone: Any, position_ids: torch.Tensor, lengths: Sequence[i
             f"attention by {name} takes packed samples in one row without padding, and was given {rows} rows of "
             f"{tokens} tokens for samples of {sum(lengths)}: samples of a row would see each other"
         )
-    bounds, longest = _bounds(lengths, position_ids.device), max(lengths)
+    bounds = _bounds(lengths, position_ids.device)
+    longest = max(lengths)
     return {
         "position_ids": position_ids[1:],
         "cu_seq_lens_q": bounds,
@@ -188,7 +201,8 @@ def _blocks(
         return output.unsqueeze(0), None
     if torch.compiler.is_compiling():
         query, key, value = states
-        keys, values = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
+        keys = key.repeat_interleave(shared, 1)
+        values = value.repeat_interleave(shared, 1)
         return attention_in_blocks(query, keys, values, bounds, causal, options["scaling"]), None
 
     def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

@@ -63,7 +63,9 @@ def stored_dtype(folder: Path) -> torch.dtype | None:
         with safe_open(path, "pt") as weights:
             dtypes |= {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
     floats = dtypes & PRECISIONS.keys()
-    return PRECISIONS[floats.pop()] if len(floats) == 1 else None
+    if len(floats) == 1:
+        return PRECISIONS[floats.pop()]
+    return None
 
 
 def load_backbone(folder: Path, attention: str = "sdpa", **options: Any) -> Any:
@@ -207,7 +209,9 @@ def part(name: str) -> str:
     if name.startswith("head."):
         return "head"
     if ".visual." in name:
-        return "merger" if "merger" in name else "vision"
+        if "merger" in name:
+            return "merger"
+        return "vision"
     return "language"
 
 
@@ -275,9 +279,11 @@ def make_processor(tokenizer: Any, config: TinyConfig) -> Any:
         "size": {"shortest_edge": (2 * config.patch) ** 2, "longest_edge": config.max_px**2},
     }
     if config.family == "qwen2_5_vl":
-        kind, video = transformers.Qwen2_5_VLProcessor, transformers.Qwen2VLVideoProcessor
+        kind = transformers.Qwen2_5_VLProcessor
+        video = transformers.Qwen2VLVideoProcessor
     else:
-        kind, video = transformers.Qwen3VLProcessor, transformers.Qwen3VLVideoProcessor
+        kind = transformers.Qwen3VLProcessor
+        video = transformers.Qwen3VLVideoProcessor
     return kind(
         image_processor=transformers.Qwen2VLImageProcessor(**settings),
         video_processor=video(**settings),

@@ -100,7 +100,10 @@ class _Lane:
     def __init__(
         self, source: SampleSource, transform: Transform, recipe: Recipe, number: int, change: Change | None
     ) -> None:
-        self._source, self._transform, self._recipe, self._number = source, transform, recipe, number
+        self._source = source
+        self._transform = transform
+        self._recipe = recipe
+        self._number = number
         self._change = change
         self._window: dict = source.state_dict()  # where the current window began
         self._began = 0  # batches before that window
@@ -125,17 +128,22 @@ class _Lane:
     def _next_plans(self) -> list[_Plan]:
         """The batches of the source's next window that has any. Raises ShardError."""
         drawn = num_too_long = 0
-        data, seed = self._recipe.data, [self._recipe.train.seed, self._began, self._number]
+        data = self._recipe.data
+        seed = [self._recipe.train.seed, self._began, self._number]
         groups: list[list[Unread]] = []
         # Drawn by where the window began, so that a resumed run draws the same
         chance = np.random.default_rng([*seed, NEGATIVES])
         while not groups:
             window = self._source.window()
             groups, too_long = self._grouped(window, chance)
-            drawn, num_too_long = drawn + len(window), num_too_long + too_long
+            drawn = drawn + len(window)
+            num_too_long = num_too_long + too_long
             # Two epochs in which nothing fitted: there will be no batch, however long one waits.
             if not groups and drawn > 2 * self._source.per_epoch:
-                form_note = "" if data.think is None else f", the others are not {form_name(data.think)}"
+                if data.think is None:
+                    form_note = ""
+                else:
+                    form_note = f", the others are not {form_name(data.think)}"
                 raise ShardError(
                     f"no sample can be trained on: {num_too_long} of {drawn} have more than "
                     f"{data.sequence_length} tokens "
@@ -163,7 +171,8 @@ class _Lane:
     def _of_batches(self, lengths: Sequence[int]) -> Iterator[Iterable[int]]:
         """The numbers of samples by batch, packed, sorted by length or as they come. Samples that are too long are left
         out, never cut: an answer without its end would be learnt."""
-        data, size = self._recipe.data, self._recipe.train.batch
+        data = self._recipe.data
+        size = self._recipe.train.batch
         fitting = [k for k, n in enumerate(lengths) if n <= data.sequence_length]
         if data.packing:
             return map(chain.from_iterable, batched(pack(fitting, lengths, data.sequence_length), size))
@@ -199,8 +208,10 @@ class BatchStream:
     ) -> None:
         self._lanes = [_Lane(source, transform, recipe, k, change) for k, source in enumerate(sources)]
         self.lanes = len(self._lanes)
-        self._transform, self._recipe = transform, recipe
-        self._first, self._every = first, every
+        self._transform = transform
+        self._recipe = recipe
+        self._first = first
+        self._every = every
         self._kept: dict[str, Item] = {}  # decoded items by sample, up to so many bytes; what came first stays
         self._room = recipe.data.cache_mb << 20
         self._given = 0  # of all consumers, each of which gives a batch in turn
@@ -262,7 +273,9 @@ def _is_recorded(sample: Unread) -> bool:
 def _key(sample: Unread) -> str:
     """What a batch's samples are called, for people: the sample, and how it was changed."""
     key = str(sample.row.get("sample_id", ""))
-    return key if _is_recorded(sample) else f"{key} {sample.row['negative']}"
+    if _is_recorded(sample):
+        return key
+    return f"{key} {sample.row['negative']}"
 
 
 def next_number(number: int, first: int, stride: int) -> int:
@@ -293,7 +306,9 @@ class _Parts(IterableDataset):
     """
 
     def __init__(self, make: Callable[[int, int], BatchStream], state: Mapping, turn: int) -> None:
-        self._make, self._state, self._turn = make, state, turn
+        self._make = make
+        self._state = state
+        self._turn = turn
 
     def __iter__(self) -> Iterator[tuple[Prepared | ShardError | TrainingError, dict[str, dict]]]:
         worker = get_worker_info()
@@ -317,7 +332,10 @@ class ParallelStream:
     def __init__(
         self, make: Callable[[int, int], BatchStream], workers: int, whole: BatchStream, rank: int, world: int
     ) -> None:
-        self._make, self._workers, self._rank, self._world = make, workers, rank, world
+        self._make = make
+        self._workers = workers
+        self._rank = rank
+        self._world = world
         self.per_epoch = whole.per_epoch
         self._state = whole.state_dict()
         self._batches: Iterator[Any] | None = None
@@ -381,7 +399,9 @@ def open_batches(
 
     whole = part(0, 1)
     workers = worker_count(recipe.data.workers, world, whole.lanes)
-    return ParallelStream(part, workers, whole, rank, world) if workers else whole
+    if workers:
+        return ParallelStream(part, workers, whole, rank, world)
+    return whole
 
 
 def open_stream(

@@ -56,10 +56,13 @@ def shown_window(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     datasets were built with; None where they differ: then nobody can say which window the model is used to."""
     windows = []
     for config in configs:
-        samples, shards = config["stages"]["samples"], config["stages"]["shards"]
+        samples = config["stages"]["samples"]
+        shards = config["stages"]["shards"]
         fields = ("profile", "window_frames", "window_step_s")
         windows.append({k: samples[k] for k in fields} | {"picture_max_px": shards["picture_max_px"]})
-    return windows[0] if windows and all(f == windows[0] for f in windows) else None
+    if windows and all(f == windows[0] for f in windows):
+        return windows[0]
+    return None
 
 
 def add_scores(folder: Path, evaluation: str, scores: dict[str, float | int | str]) -> None:

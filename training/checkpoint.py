@@ -87,7 +87,8 @@ def learning_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
 
 def read_tensors(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Fill what learns, and the optimizer's state, from a checkpoint; all processes call it. Raises ModelError."""
-    reader, parameters = HuggingFaceStorageReader(str(folder)), _learning(model)
+    reader = HuggingFaceStorageReader(str(folder))
+    parameters = _learning(model)
     targets: dict[str, Any] = {f"model/{name}": p.detach() for name, p in parameters.items()}
     try:
         sizes = {key: tuple(stored.size) for key, stored in reader.read_metadata().state_dict_metadata.items()}  # type: ignore[union-attr]
@@ -96,7 +97,10 @@ def read_tensors(folder: Path, model: nn.Module, optimizer: torch.optim.Optimize
         for key in sorted(sizes.keys() - targets.keys()):
             name, _, state_name = key.removeprefix("optimizer/").rpartition("/")
             parameter = parameters[name].detach()
-            state = torch.zeros_like(parameter) if sizes[key] == tuple(parameter.shape) else torch.zeros(sizes[key])
+            if sizes[key] == tuple(parameter.shape):
+                state = torch.zeros_like(parameter)
+            else:
+                state = torch.zeros(sizes[key])
             targets[key] = optimizer.state[parameters[name]][state_name] = state
         load(targets, storage_reader=reader, no_dist=not distributed.is_initialized())
     except (OSError, ValueError, KeyError, SafetensorError, CheckpointException) as e:
@@ -124,7 +128,9 @@ def _unusable(folder: Path, reason: object) -> ModelError:
 
 def _cause(e: BaseException) -> BaseException:
     """What went wrong in the first of the processes where something did."""
-    return next(iter(e.failures.values()))[0] if isinstance(e, CheckpointException) else e
+    if isinstance(e, CheckpointException):
+        return next(iter(e.failures.values()))[0]
+    return e
 
 
 # Writing
@@ -138,13 +144,16 @@ class StepWriter:
     """
 
     def __init__(self, steps: Path, keep: int) -> None:
-        self._steps, self._keep = steps, keep
+        self._steps = steps
+        self._keep = keep
         self._pending: Future | None = None
-        self._folder, self._proven = steps, False
+        self._folder = steps
+        self._proven = False
         # The processes talk about a checkpoint apart from the training, on the CPU.
-        self._group: Any = (
-            distributed.new_group(backend="gloo", timeout=PATIENCE) if distributed.is_initialized() else None
-        )
+        if distributed.is_initialized():
+            self._group: Any = distributed.new_group(backend="gloo", timeout=PATIENCE)
+        else:
+            self._group = None
 
     def write(self, state: TrainerState, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take a copy of the tensors, and write it from now on; waits for the checkpoint before. Raises ModelError."""
@@ -165,7 +174,8 @@ class StepWriter:
 
     def wait(self) -> None:
         """Until the last checkpoint is whole. Raises ModelError where it could not be written."""
-        pending, self._pending = self._pending, None
+        pending = self._pending
+        self._pending = None
         if pending is None:
             return
         try:
@@ -203,7 +213,8 @@ class StepWriter:
 
 def _files(tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
     """In which of a process's files each tensor stands, from 1 on."""
-    filled, numbers = 0, {}
+    filled = 0
+    numbers = {}
     for key, tensor in tensors.items():
         filled += tensor.numel() * tensor.element_size()
         numbers[key] = 1 + filled // FILE_BYTES
@@ -215,7 +226,9 @@ class _Writer(HuggingFaceStorageWriter):
 
     def __init__(self, half: Path, folder: Path, state: TrainerState, files: dict[str, int]) -> None:
         super().__init__(str(half), fqn_to_index_mapping=files, save_distributed=True)
-        self._half, self._folder, self._text = half, folder, json.dumps(asdict(state)) + "\n"
+        self._half = half
+        self._folder = folder
+        self._text = json.dumps(asdict(state)) + "\n"
 
     def finish(self, metadata: Any, results: Sequence[Sequence[Any]]) -> None:
         """Called in the first process, once all have written and synced."""
@@ -290,8 +303,11 @@ class HeldOutCheck:
     def __init__(
         self, accelerator: Any, scorer: CheckpointScorer, write: Callable[[Path], None], candidate: Path, best: Path
     ) -> None:
-        self._accelerator, self._scorer, self._write = accelerator, scorer, write
-        self._candidate, self._folder = candidate, best
+        self._accelerator = accelerator
+        self._scorer = scorer
+        self._write = write
+        self._candidate = candidate
+        self._folder = best
         self.best: dict[str, float] | None = None
 
     def begin(self, best: dict[str, float] | None, resumed: bool) -> None:
@@ -326,8 +342,10 @@ class HeldOutCheck:
 
     def _scores(self, step: int) -> dict[str, float]:
         """Of all processes' answers: the same in each."""
-        part, parts = self._accelerator.process_index, self._accelerator.num_processes
-        answers, failure = None, None
+        part = self._accelerator.process_index
+        parts = self._accelerator.num_processes
+        answers = None
+        failure = None
         # The others wait for this process, so they have to be told.
         try:
             answers = self._scorer.predict(self._candidate, part, parts)

@@ -88,7 +88,8 @@ def prompt_version() -> str:
 
 def request_of(sample: Sample, truth: Truth, inference: int, temperature: float) -> Request:
     """The question with its pictures in place. Of `truth` the number of items alone is used."""
-    texts, pictures = sample.row["question"].split(IMAGE_MARK), [Image.of(p) for p in sample.pictures]
+    texts = sample.row["question"].split(IMAGE_MARK)
+    pictures = [Image.of(p) for p in sample.pictures]
     content: list[str | Image] = []
     # A mark stands between two texts, so a picture goes before each text but the first.
     for k, text in enumerate(texts):
@@ -137,7 +138,9 @@ def judge(text: str, truth: Truth, tolerance: float) -> tuple[str | None, float]
     reply = parse_reply(text)
     # No score is right for an unanswerable state: saying so is all that is asked.
     if truth.score_percent is None:
-        return (None, 0.0) if reply.score_is_na else (ANSWERED, 1.0)
+        if reply.score_is_na:
+            return (None, 0.0)
+        return (ANSWERED, 1.0)
     if reply.score is None:
         return REFUSED, 1.0
     error = abs(reply.score - truth.score_percent / 100)

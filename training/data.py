@@ -34,7 +34,9 @@ def item_of(sample: Sample, max_px: int) -> Item:
 
 
 def form_name(think: bool) -> Form:
-    return "think" if think else "no_think"
+    if think:
+        return "think"
+    return "no_think"
 
 
 def augment(item: Item, rng: np.random.Generator) -> Item:
@@ -119,7 +121,9 @@ class ShardSource:
     """Shards of a release through the loader. Raises ShardError."""
 
     def __init__(self, loader: Loader, window: int, per_epoch: float) -> None:
-        self._loader, self._size, self.per_epoch = loader, window, per_epoch
+        self._loader = loader
+        self._size = window
+        self.per_epoch = per_epoch
         self._windows: Iterator[list[Sample]] | None = None
 
     def window(self) -> list[Unread]:
@@ -192,7 +196,10 @@ class RowSource:
     """Rows that can be asked for by number, in a new order each epoch. A row's pictures are read when it is due."""
 
     def __init__(self, rows: Sequence[Sample], window: int, seed: int, lane: int = 0) -> None:
-        self._rows, self._size, self._seed, self._lane = rows, window, seed, lane
+        self._rows = rows
+        self._size = window
+        self._seed = seed
+        self._lane = lane
         self._epoch = self._position = 0
         self.per_epoch = float(len(rows))
 
@@ -201,7 +208,8 @@ class RowSource:
         chosen = order[self._position : self._position + self._size]
         self._position += len(chosen)
         if self._position >= len(self._rows):
-            self._epoch, self._position = self._epoch + 1, 0
+            self._epoch = self._epoch + 1
+            self._position = 0
         return [row_at(self._rows, int(k)) for k in chosen]
 
     def state_dict(self) -> dict:
@@ -210,13 +218,15 @@ class RowSource:
     def load_state_dict(self, state: Mapping) -> None:
         if state["rows"] != len(self._rows):
             raise ShardError(f"the run was begun with {state['rows']} rows, now there are {len(self._rows)}")
-        self._epoch, self._position = state["epoch"], state["position"]
+        self._epoch = state["epoch"]
+        self._position = state["position"]
 
 
 def open_lanes(shards: Sequence[Path], recipe: Recipe) -> Sequence[SampleSource]:
     """The lanes of the recipe's files of rows, each of some windows at least, else of a release's shards. Raises
     ShardError, TrainingError."""
-    data, seed = recipe.data, recipe.train.seed
+    data = recipe.data
+    seed = recipe.train.seed
     window = data.window or recipe.train.batch
     if data.jsonl:
         rows = read_rows(data.jsonl, data.image_root, form_name(bool(data.think)))

@@ -48,7 +48,9 @@ def base_of(folder: Path) -> Path | None:
 
 def models_of(folder: Path) -> Path:
     """The folder of all models: that of a run, or of a run's steps."""
-    return folder.parent.parent if folder.parent.suffix == ".steps" else folder.parent
+    if folder.parent.suffix == ".steps":
+        return folder.parent.parent
+    return folder.parent
 
 
 def is_laptop(folder: Path) -> bool:

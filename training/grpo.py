@@ -60,18 +60,23 @@ class GrpoTrainer:
         steps: Path,
     ) -> None:
         assert recipe.grpo is not None
-        self.recipe, self.config, self.last, self.steps = recipe, recipe.grpo, last, steps
+        self.recipe = recipe
+        self.config = recipe.grpo
+        self.last = last
+        self.steps = steps
         self.curve: list[Point] = []
         self.waiting: Point | None = None  # for the rewards on held-out prompts
         self.matched = 0.0  # how near vLLM's probabilities are to ours, once that is known
         self.counted = 0  # tokens by TRL, in this process's life
-        self.asked, self.ends = AskedToEnd(), False
+        self.asked = AskedToEnd()
+        self.ends = False
         self.logged = False  # have completions been written since the run began or resumed?
         self.resumed = load_state(last) if last else None
         # TRL is given the steps that are left, as a run of its own: it counts them from 0
         self.first = self.resumed.step if self.resumed else 0
         processes = fresh_state(divided=recipe.train.distributed == "fsdp")
-        rank, world = processes.process_index, processes.num_processes
+        rank = processes.process_index
+        world = processes.num_processes
         self.divided = recipe.train.distributed == "fsdp" and world > 1
         self.begun_by = self.resumed.begun_by if self.resumed else world
         self.accumulation = batches_each(recipe, self.begun_by, world)
@@ -79,11 +84,15 @@ class GrpoTrainer:
         transform = Transform(processor)
         samples = self._samples(workspace, release, "train")
         chosen = rollouts.fitting(samples, transform, recipe, rank, world)
-        self.left_out, self.prompts = len(samples) - len(chosen), len(chosen)
+        self.left_out = len(samples) - len(chosen)
+        self.prompts = len(chosen)
         self._check_step()
         at_once = self.completions // self.config.generations  # prompts of a step
         self.steps_in_all = recipe.train.steps or math.ceil((recipe.train.epochs or 1) * (self.prompts // at_once))
-        held_out = self._samples(workspace, release, "val") if self.config.validate_every else ()
+        if self.config.validate_every:
+            held_out = self._samples(workspace, release, "val")
+        else:
+            held_out = ()
         held_out_prompts = rollouts.fitting(held_out, transform, recipe, rank, world)[: self.config.validation_prompts]
         # Cut to whole batches, so that a mean over these is one over prompts
         held_batch = min(recipe.train.batch, len(held_out_prompts) // world)
@@ -91,7 +100,10 @@ class GrpoTrainer:
             raise TrainingError(
                 f"grpo.validate_every: {len(held_out_prompts)} held-out prompts are too few for {world} processes"
             )
-        self.held_out = len(held_out_prompts) // (held_batch * world) * held_batch * world if held_batch else 0
+        if held_batch:
+            self.held_out = len(held_out_prompts) // (held_batch * world) * held_batch * world
+        else:
+            self.held_out = 0
         # Completions follow the prompts, so all prompts of a batch must end at one place.
         processor.tokenizer.padding_side = "left"
         backbone = model.backbone
@@ -128,7 +140,8 @@ class GrpoTrainer:
 
     def _samples(self, workspace: Workspace, release: Release, split: str) -> Sequence[Sample]:
         """What is asked: rows of the recipe's files, else what its profile draws of the release's split."""
-        data, config = self.recipe.data, self.config
+        data = self.recipe.data
+        config = self.config
         if files := data.jsonl if split == "train" else data.validation_jsonl:
             rows = read_rows(files, data.image_root, "think")
             rows.check_labels()
@@ -140,7 +153,8 @@ class GrpoTrainer:
 
     def _check_step(self) -> None:
         """Raises TrainingError where the prompts do not make whole steps."""
-        train, n = self.recipe.train, self.config.generations
+        train = self.recipe.train
+        n = self.config.generations
         if self.completions % n:
             raise TrainingError(
                 f"a step has {self.completions} completions (train.batch x train.accumulation x processes), which is "
@@ -155,7 +169,10 @@ class GrpoTrainer:
 
     def _arguments(self, folder: str, backbone: Any, held_batch: int) -> GRPOConfig:
         """TRL's settings; `held_batch`: prompts of a batch of the validation, 0 where there is none."""
-        recipe, config, train, gpu = self.recipe, self.config, self.recipe.train, torch.cuda.is_available()
+        recipe = self.recipe
+        config = self.config
+        train = self.recipe.train
+        gpu = torch.cuda.is_available()
         longest = backbone.config.get_text_config().max_position_embeddings
         if recipe.data.sequence_length + config.max_completion > longest:
             raise TrainingError(
@@ -218,7 +235,8 @@ class GrpoTrainer:
 
     def run(self, on_step: Callable[[Point], None], save: Callable[[], None]) -> None:
         """To the end; `save` is called each `save_every` steps. Raises TrainingError, ShardError."""
-        self.on_step, self.save = on_step, save
+        self.on_step = on_step
+        self.save = save
         train = self.recipe.train
         try:
             self.trl.train()
@@ -238,7 +256,8 @@ class GrpoTrainer:
 
     def state(self) -> TrainerState:
         """All processes call it."""
-        chance, curve = gather_object([chance_state()]), [asdict(p) for p in self.curve]
+        chance = gather_object([chance_state()])
+        curve = [asdict(p) for p in self.curve]
         return TrainerState(self.step, self.drawn, self.left_out, self.begun_by, {}, chance, curve)
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -274,9 +293,12 @@ class GrpoTrainer:
 
     def stepped(self, logs: Mapping[str, float]) -> None:
         """Make a point of a step. TRL has counted it already; points of the curve begin at 0."""
-        former, config = self.curve[-1] if self.curve else None, self.config
-        step, seconds = self.step - 1, logs["step_time"]
-        of_step, norm = int(logs["num_tokens"]) - self.counted, float(logs.get("grad_norm", 0.0))
+        former = self.curve[-1] if self.curve else None
+        config = self.config
+        step = self.step - 1
+        seconds = logs["step_time"]
+        of_step = int(logs["num_tokens"]) - self.counted
+        norm = float(logs.get("grad_norm", 0.0))
         self.counted += of_step
         self._write_completions(step, "train", self.completions)
         # Weights after such a step are worth nothing: the run ends before a checkpoint is made of them.
@@ -316,7 +338,8 @@ class GrpoTrainer:
 
     def validated(self, logs: Mapping[str, float]) -> None:
         """Complete the step's point, which waits for this."""
-        point, self.waiting = self.waiting, None
+        point = self.waiting
+        self.waiting = None
         assert point is not None
         self._write_completions(point.step, "validation", self.held_out)
         names = {"reward": "reward", "completion_tokens": "completions/mean_length"}
@@ -356,7 +379,8 @@ class GrpoTrainer:
             completions, logs = self._by_vllm(ids, trl)
         else:
             with self.accelerator.autocast():  # the precision that is learnt in: flash kernels take no other
-                completions, logs = self._by_transformers(ids, trl), None
+                completions = self._by_transformers(ids, trl)
+                logs = None
         return {"prompt_ids": ids, "completion_ids": completions, "logprobs": logs}
 
     def _by_transformers(self, prompts: list[list[int]], trl: Any) -> list[list[int]]:
@@ -378,7 +402,9 @@ class GrpoTrainer:
             num_generations=1,
         )
         if list(map(list, prompts_seen)) != prompts:
-            ids, of_vllm, mark = [*chain(*prompts)], [*chain(*prompts_seen)], self.image_token
+            ids = [*chain(*prompts)]
+            of_vllm = [*chain(*prompts_seen)]
+            mark = self.image_token
             raise TrainingError(
                 f"vLLM reads prompts of {len(ids)} tokens as {len(of_vllm)}, pictures of {ids.count(mark)} as "
                 f"{of_vllm.count(mark)}: its processor has another size of pictures (model.max_pixels), or expands "
@@ -390,7 +416,8 @@ class GrpoTrainer:
         """Does vLLM draw from what the model learns? Raises TrainingError where probabilities of answers differ."""
         off = scored["old_per_token_logps"] - scored["sampling_per_token_logps"]
         ratios: Any = self.accelerator.gather(off[scored["completion_mask"].bool()].nanmean().exp())
-        self.matched, low = float(ratios.mean()), 0.9 * self.config.top_p
+        self.matched = float(ratios.mean())
+        low = 0.9 * self.config.top_p
         if not low < self.matched < 1.1:
             raise TrainingError(
                 f"a token of vLLM's answers is {self.matched:.3f} times as probable to the model that learns as to vLLM"

@@ -52,4 +52,6 @@ def recomputed(forward: Any, what: str) -> Any:
 
 
 def _policy(context: Any, operator: Any, *args: Any, **options: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if KEPT.search(str(operator)) else CheckpointPolicy.PREFER_RECOMPUTE
+    if KEPT.search(str(operator)):
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE

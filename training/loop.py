@@ -59,7 +59,10 @@ def fresh_state(divided: bool) -> Any:
     AcceleratorState._reset_state()
     state = PartialState(cpu=not gpu, timeout=PATIENCE)
     if state.num_processes > 1:
-        state.distributed_type = DistributedType.MULTI_GPU if gpu or divided else DistributedType.MULTI_CPU
+        if gpu or divided:
+            state.distributed_type = DistributedType.MULTI_GPU
+        else:
+            state.distributed_type = DistributedType.MULTI_CPU
     return state
 
 
@@ -148,7 +151,9 @@ def share_of_rate(share_done: float, train: TrainConfig) -> float:
     decay = min(1.0, (share_done - train.warmup) / (1 - train.warmup))
     if train.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * decay))
-    return 1 - decay if train.schedule == "linear" else 1.0
+    if train.schedule == "linear":
+        return 1 - decay
+    return 1.0
 
 
 class Trainer:
@@ -169,13 +174,16 @@ class Trainer:
         compiled: Path | None = None,
         longer: Callable[[], Batches] | None = None,
     ) -> None:
-        self.recipe, self.batches, self.head = recipe, batches, model.head
+        self.recipe = recipe
+        self.batches = batches
+        self.head = model.head
         self.longer = longer if recipe.data.longer_length else None
         prepare_layers(model.backbone, recipe.train, compiled)
         # What goes from layer to layer is in the precision of the embeddings, which autocast leaves as they are.
         if recipe.train.dtype == "bfloat16" and (recipe.train.recompute != "none" or recipe.train.compile):
             model.backbone.get_input_embeddings().register_forward_hook(lambda _, __, made: made.to(torch.bfloat16))
-        self.cost, self.card = cost(model.backbone), card_here()
+        self.cost = cost(model.backbone)
+        self.card = card_here()
         fresh_state(divided=False)
         precision = "bf16" if recipe.train.dtype == "bfloat16" else "no"
         # Parts that a batch does not touch; gradients lie where they are exchanged, not there as well
@@ -218,7 +226,8 @@ class Trainer:
         """To the end, or to where it `ends` because a process was `asked` to; `save` is called each `save_every` steps.
         Raises TrainingError or ShardError."""
         self.model.train()
-        save_every, check_every = self.recipe.train.save_every, self.recipe.train.evaluate_every
+        save_every = self.recipe.train.save_every
+        check_every = self.recipe.train.evaluate_every
         while self.done < 1 and not self.ends:
             point = self._step()
             if point is None:
@@ -236,7 +245,8 @@ class Trainer:
     def _step(self) -> Point | None:
         """One step of the optimizer, on so many batches of each process; None where it was not done, because a process
         was asked to end."""
-        started, train = perf_counter(), self.recipe.train
+        started = perf_counter()
+        train = self.recipe.train
         if self.longer and self.done >= self.recipe.data.longer_from:
             self._lengthen(together(gather_object([self.streams])))
         rate = share_of_rate(self.done, train)
@@ -287,7 +297,8 @@ class Trainer:
     def _lengthen(self, streams: dict) -> None:
         """Begin the second stage, with the window of samples where the first one is."""
         assert self.longer is not None
-        self.batches, self.longer = self.longer(), None
+        self.batches = self.longer()
+        self.longer = None
         self.batches.load_state_dict(streams)
         self.streams = self.batches.state_dict()
 
@@ -310,8 +321,10 @@ class Trainer:
         """Add up the gradients of this process's batches. Sums over all processes: of the weighed loss, of both losses
         unweighed, of FLOPs; then the loss of each of this process's batches. None where a process that is alone was
         asked to end meanwhile; of several each would have to know."""
-        train, head_weight = self.recipe.train, self.recipe.head.weight if self.recipe.head else 0.0
-        flops, found = 0.0, []
+        train = self.recipe.train
+        head_weight = self.recipe.head.weight if self.recipe.head else 0.0
+        flops = 0.0
+        found = []
         for number, (part, batch) in enumerate(placed(parts, self.accelerator.device), 1):
             if self.asked and self.accelerator.num_processes == 1:
                 return None
@@ -356,7 +369,8 @@ class Trainer:
         suspects = [part for part, loss in zip(parts, part_losses, strict=True) if not math.isfinite(loss)]
         if self._sum(len(suspects)) == [0]:
             suspects = list(parts)
-        rate, keys = self.recipe.train.lr, [key for part in suspects for key in part.keys]
+        rate = self.recipe.train.lr
+        keys = [key for part in suspects for key in part.keys]
         raise TrainingError(
             f"the {quantity} is {value} at step {self.step}: lower train.lr (now {rate:g}) or train.clip in the "
             "recipe, or "
@@ -382,7 +396,8 @@ class Trainer:
     def state(self) -> TrainerState:
         """All processes call it."""
         streams = together(gather_object([self.streams]))
-        chance, curve = gather_object([chance_state()]), [asdict(p) for p in self.curve]
+        chance = gather_object([chance_state()])
+        curve = [asdict(p) for p in self.curve]
         best = self.check.best if self.check else None
         negatives = dict(self.made)
         is_longer = bool(self.recipe.data.longer_length) and self.longer is None
@@ -396,10 +411,13 @@ class Trainer:
     def load(self, folder: Path, state: TrainerState) -> None:
         """Go on from a checkpoint. Raises ModelError or ShardError."""
         read_tensors(folder, self.plain, self.optimizer)
-        self.step, self.drawn, self.left_out = state.step, state.drawn, state.left_out
+        self.step = state.step
+        self.drawn = state.drawn
+        self.left_out = state.left_out
         self.made = Counter(state.made)
         self.curve = [Point(**p) for p in state.curve]
-        self.samples, self.tokens = self.curve[-1].samples, self.curve[-1].tokens
+        self.samples = self.curve[-1].samples
+        self.tokens = self.curve[-1].tokens
         # A run that was saved before its second stage begins that one itself, at its next step
         if self.longer and state.is_longer:
             self._lengthen(state.streams)
@@ -438,7 +456,9 @@ def check_norm(model: nn.Module, step: int, rate: float) -> None:
 
 
 def _mean(total: float, count: int) -> float | None:
-    return total / count if count else None
+    if count:
+        return total / count
+    return None
 
 
 def samples_of_step(keys: Sequence[str]) -> str:

@@ -41,7 +41,8 @@ class Head(nn.Module):
 
     def __init__(self, config: HeadConfig, hidden_size: int) -> None:
         super().__init__()
-        self.config, self.hidden_size = config, hidden_size
+        self.config = config
+        self.hidden_size = hidden_size
 
     def progress(self, raw: torch.Tensor) -> torch.Tensor:
         """Progress [n] in 0..1 of outputs [n, k]."""
@@ -49,12 +50,15 @@ class Head(nn.Module):
 
     def done(self, raw: torch.Tensor) -> torch.Tensor | None:
         """Probability [n] of having reached the end state; None of a head that does not say."""
-        return torch.sigmoid(raw[:, 1]) if self.config.has_done else None
+        if self.config.has_done:
+            return torch.sigmoid(raw[:, 1])
+        return None
 
     def loss(self, raw: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The sum of losses over the samples that have a label; target [n], NaN where there is none."""
         is_labelled = ~torch.isnan(target)
-        raw, target = raw[is_labelled], target[is_labelled]
+        raw = raw[is_labelled]
+        target = target[is_labelled]
         loss = nn.functional.l1_loss(self.progress(raw), target, reduction="sum")
         if self.config.has_done:
             reached = (target >= 1).float()
@@ -86,7 +90,8 @@ class ProgressHead(Head):
     def forward(self, states: torch.Tensor, item: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
         """Outputs [n, k], float32, with `has_done` one more, of the tokens of n samples one after the other:
         states [m, h], item [m] the number of the sample of each, prompt [m] true where a sample is asked."""
-        states, item = states[prompt], item[prompt]
+        states = states[prompt]
+        item = item[prompt]
         pooled = self._noisy(pool(states, self.score(states), item))
         value = self.value(pooled)
         return (value if self.finished is None else torch.cat([value, self.finished(pooled)], -1)).float()
@@ -127,7 +132,8 @@ class PublishedHead(Head):
 def pool(states: torch.Tensor, scores: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
     """The mean [n, h] of each sample's states [m, h], weighted by the softmax of its scores [m, 1]; item [m] says whose
     each is, and each of the n samples has some."""
-    scores, n = scores.squeeze(-1).float(), int(item[-1]) + 1
+    scores = scores.squeeze(-1).float()
+    n = int(item[-1]) + 1
     largest = torch.zeros_like(scores[:n]).scatter_reduce(0, item, scores.detach(), "amax", include_self=False)
     weights = (scores - largest[item]).exp()
     weights = weights / weights.new_zeros(n).index_add(0, item, weights)[item]
@@ -199,20 +205,29 @@ class ProgressModel(nn.Module):
         if self.head is None and not with_text:
             raise ModelError("this model has no progress head: it answers in words only")
         inputs = self._inputs(batch, vision)
-        blank = self._blank() if self.always_sees and "mm_encoder_outputs" not in inputs else None
+        if self.always_sees and "mm_encoder_outputs" not in inputs:
+            blank = self._blank()
+        else:
+            blank = None
         # The output layer is left out here: over a large vocabulary, logits of all tokens would fill the memory.
         states = self.backbone.model(**inputs, use_cache=False).last_hidden_state
         if blank is not None:
             states = states + blank.to(states.dtype)
         if self.head is None:
-            raw, progress, success = None, torch.full_like(batch["progress"], float("nan")), None
+            raw = None
+            progress = torch.full_like(batch["progress"], float("nan"))
+            success = None
         else:
             # The head is small, and what it adds up is long: it calculates in float32 whatever the rest does.
             with torch.autocast(states.device.type, enabled=False):
                 raw = self.head(*self._samples(states, batch))
-            progress, success = self.head.progress(raw), self.head.done(raw)
+            progress = self.head.progress(raw)
+            success = self.head.done(raw)
         # The state at a token predicts the next one, hence the shift by one.
-        logits = self.backbone.lm_head(states[:, :-1][batch["labels"][:, 1:] != IGNORE]) if with_text else None
+        if with_text:
+            logits = self.backbone.lm_head(states[:, :-1][batch["labels"][:, 1:] != IGNORE])
+        else:
+            logits = None
         return ModelOutput(progress, success, raw, logits)
 
     def _inputs(self, batch: Batch, vision: Sequence[Vision] | None) -> dict[str, Any]:
@@ -220,7 +235,8 @@ class ProgressModel(nn.Module):
         if vision is not None:
             inputs["mm_encoder_outputs"] = encoder_outputs(vision)
         elif "pixel_values" in batch:
-            pixels, grids = batch["pixel_values"], batch["image_grid_thw"]
+            pixels = batch["pixel_values"]
+            grids = batch["image_grid_thw"]
             inputs["mm_encoder_outputs"] = {"image": image_features(self.backbone, pixels, grids)}
         if "item_mask" in batch:
             inputs |= packed_inputs(self.backbone, batch["position_ids"], batch["item_mask"].sum(-1).tolist())
@@ -256,7 +272,10 @@ class ProgressModel(nn.Module):
         mask = batch["item_mask" if "item_mask" in batch else "attention_mask"]
         item, place = mask.nonzero(as_tuple=True)
         packed = "item_index" in batch
-        states = states.flatten(0, 1)[batch["item_index"][item, place]] if packed else states[item, place]
+        if packed:
+            states = states.flatten(0, 1)[batch["item_index"][item, place]]
+        else:
+            states = states[item, place]
         return states.float(), item, batch["prompt_mask"][item, place] > 0
 
 
@@ -314,14 +333,16 @@ def save_model(
         save_file({k: v.contiguous() for k, v in head.items()}, folder / HEAD_FILE)
         (folder / HEAD_CONFIG).write_text(json.dumps(head_json(model.head), indent=1) + "\n")
     if has_adapter(model.backbone):
-        base, models = Path(card["base"]).resolve(), models_of(folder).resolve()
+        base = Path(card["base"]).resolve()
+        models = models_of(folder).resolve()
         card = card | {"base": os.path.relpath(base, models) if base.parent == models else str(base)}
     write_card(folder, card)
 
 
 def _index(folder: Path) -> None:
     """Name the model's own weights, as transformers does only of several files: vLLM would load the head's as well."""
-    weights, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    weights = folder / "model.safetensors"
+    index = folder / "model.safetensors.index.json"
     if weights.exists():
         with safe_open(weights, "pt") as f:
             names = dict.fromkeys(f.keys(), weights.name)
@@ -330,7 +351,8 @@ def _index(folder: Path) -> None:
 
 def _state_dtype(folder: Path) -> None:
     """Let config.json say the precision of the weights that were written, where transformers put the model's own."""
-    path, dtype = folder / "config.json", stored_dtype(folder)
+    path = folder / "config.json"
+    dtype = stored_dtype(folder)
     if dtype:
         name = str(dtype).removeprefix("torch.")
         path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": name}, indent=2, sort_keys=True) + "\n")

@@ -74,5 +74,8 @@ def chat(question: str, system: str = "") -> list[dict[str, Any]]:
             parts.append({"type": "image"})
         if text:
             parts.append({"type": "text", "text": as_text(text.replace(PLAIN_IMAGE, IMAGE_MARK))})
-    system_messages = [{"role": "system", "content": [{"type": "text", "text": as_text(system)}]}] if system else []
+    if system:
+        system_messages = [{"role": "system", "content": [{"type": "text", "text": as_text(system)}]}]
+    else:
+        system_messages = []
     return [*system_messages, {"role": "user", "content": parts}]

@@ -26,7 +26,9 @@ def picture_size(file: IO[bytes]) -> Size:
             turned = picture.getexif().get(ORIENTATION) in TURNED
     except (OSError, SyntaxError, Image.DecompressionBombError) as e:
         raise ValueError(f"it is no picture ({' '.join(str(e).split())[:100]})") from e
-    return (width, height) if turned else (height, width)
+    if turned:
+        return (width, height)
+    return (height, width)
 
 
 def byte_patches(processor: Any, pictures: Sequence[np.ndarray]) -> Batch:
@@ -39,7 +41,8 @@ def byte_patches(processor: Any, pictures: Sequence[np.ndarray]) -> Batch:
 
     # A processor that was loaded with other limits has them as plain JSON.
     size = SizeDict(**{edge: processor.size[edge] for edge in ("shortest_edge", "longest_edge")})
-    parts, grids = [], []
+    parts = []
+    grids = []
     for picture in pictures:
         # Seen as colours first without being laid out so: resizing is twice as quick on pixels that lie together.
         resized = processor.resize(
@@ -62,7 +65,8 @@ def byte_patches(processor: Any, pictures: Sequence[np.ndarray]) -> Batch:
 
 def _cut(picture: torch.Tensor, patch: int, merge: int) -> torch.Tensor:
     """A picture [3, h, w] in patches [n, 3 p p], those that are merged into one token beside each other."""
-    rows, columns = picture.shape[1] // patch, picture.shape[2] // patch
+    rows = picture.shape[1] // patch
+    columns = picture.shape[2] // patch
     squares = picture.reshape(3, rows // merge, merge, patch, columns // merge, merge, patch)
     return squares.permute(1, 4, 2, 5, 0, 3, 6).reshape(rows * columns, 3 * patch * patch)
 
@@ -77,8 +81,10 @@ def normalised(batch: Batch) -> Batch:
     if "patches" not in batch:
         return batch
     other_columns = {k: v for k, v in batch.items() if k not in ("patches", "patch_norm")}
-    patches, norm = batch["patches"], batch["patch_norm"]
-    mean, deviation = norm[0, 0, :, None], norm[0, 1, :, None]
+    patches = batch["patches"]
+    norm = batch["patch_norm"]
+    mean = norm[0, 0, :, None]
+    deviation = norm[0, 1, :, None]
     values = patches.view(len(patches), 3, -1).float().sub_(mean).div_(deviation)
     # The same picture for each of the moments that a patch stands for.
     values = values.unsqueeze(2).expand(-1, -1, len(norm), -1).reshape(len(patches), -1)
@@ -87,7 +93,9 @@ def normalised(batch: Batch) -> Batch:
 
 def device() -> str:
     """Where models of this process work: cuda where torch sees a GPU, else cpu."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    return "cpu"
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:

@@ -59,9 +59,12 @@ class Flops:
 
 def cost(backbone: Any) -> Flops:
     """Of a model as it is frozen now: the parameters that learn say what of the backward pass there is."""
-    text, vision = backbone.config.get_text_config(), backbone.config.vision_config
+    text = backbone.config.get_text_config()
+    vision = backbone.config.vision_config
     heads = text.num_attention_heads * getattr(text, "head_dim", text.hidden_size // text.num_attention_heads)
-    tower, language, out = backbone.model.visual, backbone.model.language_model, backbone.lm_head.weight
+    tower = backbone.model.visual
+    language = backbone.model.language_model
+    out = backbone.lm_head.weight
     # Gradients pass through all that lies after a part that learns; the vision tower comes first.
     in_tower = any(p.requires_grad for p in tower.parameters())
     anywhere = in_tower or any(p.requires_grad for p in language.parameters())
@@ -163,7 +166,8 @@ class Plan(NamedTuple):
     def wrong(self, names: tuple[str, ...] = ()) -> str | None:
         """What does not fit, in a sentence, of all parts or of some; None where it does."""
         parts = {k: v for k, v in self.bytes.items() if k in names or not names}
-        needed, largest = sum(parts.values()), max(parts, key=parts.__getitem__)
+        needed = sum(parts.values())
+        largest = max(parts, key=parts.__getitem__)
         if needed <= self.machine.memory:
             return None
         return (
@@ -175,8 +179,10 @@ class Plan(NamedTuple):
         """Of a GPU's memory, what vLLM can have while it generates, the training's state beside it: gradients and
         activations are not there then, and vLLM sleeps while they are. Raises TrainingError where its own weights
         (bfloat16) and a small cache do not fit."""
-        state, gpu = sum(self.bytes[k] for k in ("weights", "optimizer", "reference model")), self.machine.memory
-        share, needed = min(MOST_OF_GPU, (gpu - state - RESERVED) / gpu), 2 * sum(self.parameters.values()) + CACHE
+        state = sum(self.bytes[k] for k in ("weights", "optimizer", "reference model"))
+        gpu = self.machine.memory
+        share = min(MOST_OF_GPU, (gpu - state - RESERVED) / gpu)
+        needed = 2 * sum(self.parameters.values()) + CACHE
         if share * gpu < needed:
             raise TrainingError(
                 f"a GPU of {gpu / GB:.0f} GB has no room for vLLM: {state / GB:.0f} GB are the training's, "
@@ -212,7 +218,8 @@ def plan_on(recipe: Recipe, machine: str | None) -> Plan:
 
 def plan(recipe: Recipe, machine: Machine) -> Plan:
     """Raises TrainingError for a model whose size is not known, ModelError for a checkpoint that cannot be read."""
-    model, own = _model(recipe), recipe.train.recompute
+    model = _model(recipe)
+    own = recipe.train.recompute
     anew = ("none", "all") if recipe.kind == "grpo" else ("none", "matmul", "all")
     plans = {name: _planned(model, _recomputed(recipe, name), machine) for name in anew}
     choices = {name: Choice(sum(of.bytes.values()), of.seconds) for name, of in plans.items()}
@@ -224,22 +231,30 @@ def _recomputed(recipe: Recipe, what: str) -> Recipe:
 
 
 def _planned(model: ProgressModel, recipe: Recipe, machine: Machine) -> Plan:
-    train, data = recipe.train, recipe.data
-    text, vision = model.backbone.config.get_text_config(), model.backbone.config.vision_config
-    answer, asked = recipe.grpo.max_completion if recipe.grpo else 0, train.batch * data.longest
-    tokens, patches = asked + train.batch * answer, PATCHES * PICTURES * asked
+    train = recipe.train
+    data = recipe.data
+    text = model.backbone.config.get_text_config()
+    vision = model.backbone.config.vision_config
+    answer = recipe.grpo.max_completion if recipe.grpo else 0
+    asked = train.batch * data.longest
+    tokens = asked + train.batch * answer
+    patches = PATCHES * PICTURES * asked
     answers = train.batch * answer or ANSWERS * tokens * bool(train.text_weight)
-    parameters, learns = Counter[str](), Counter[str]()
+    parameters = Counter[str]()
+    learns = Counter[str]()
     for name, parameter in model.named_parameters():
         parameters[part(name)] += parameter.numel()
         learns[part(name)] += parameter.numel() * parameter.requires_grad
-    whole, count, sees = sum(parameters.values()), sum(learns.values()), learns["vision"] + learns["merger"] > 0
+    whole = sum(parameters.values())
+    count = sum(learns.values())
+    sees = learns["vision"] + learns["merger"] > 0
     needs = _state(whole, count, recipe, machine) | {
         "activations of text": _kept(text, text.num_hidden_layers, tokens, train, 0),
         "activations of pictures": _kept(vision, vision.depth, patches, train, 1) * sees,
         "logits": 8.0 * answers * text.vocab_size,
     }
-    found, steps = cost(model.backbone), train.accumulation * machine.gpus
+    found = cost(model.backbone)
+    steps = train.accumulation * machine.gpus
     flops = found.language * tokens + found.language_attention * tokens**2 / train.batch + found.output * answers
     traffic = _moved(text, text.num_hidden_layers, tokens, train, 0) + OUTSIDE_UNITS * _unit(text, train) * tokens
     traffic += _moved(vision, vision.depth, patches, train, 1) * (1 if sees else 1 / 3) + OF_WEIGHT * count
@@ -249,9 +264,11 @@ def _planned(model: ProgressModel, recipe: Recipe, machine: Machine) -> Plan:
 
 def _state(whole: int, count: int, recipe: Recipe, machine: Machine) -> dict[str, float]:
     """Bytes that are there whatever the batch, of `whole` parameters, of which `count` learn."""
-    divided, half = recipe.train.distributed == "fsdp" and machine.gpus > 1, recipe.train.dtype == "bfloat16"
+    divided = recipe.train.distributed == "fsdp" and machine.gpus > 1
+    half = recipe.train.dtype == "bfloat16"
     num_shards = machine.gpus if divided else 1
-    learning, refers = 4.0 * count, recipe.grpo and recipe.grpo.kl_coef and not recipe.lora
+    learning = 4.0 * count
+    refers = recipe.grpo and recipe.grpo.kl_coef and not recipe.lora
     frozen = (whole - count) * (4 - 2 * (half and recipe.lora is not None))
     return {
         "weights": (learning + frozen) / num_shards,
@@ -267,14 +284,18 @@ def _state(whole: int, count: int, recipe: Recipe, machine: Machine) -> dict[str
 def _seconds(recipe: Recipe, machine: Machine, flops: float, traffic: float, text: Any, whole: int) -> float:
     """Of a step, of micro-batches of so many FLOPs and bytes that pass through memory; each token that is drawn reads
     all weights, and keys and values of all answers drawn at once."""
-    train, grpo, prompt_tokens = recipe.train, recipe.grpo, recipe.data.sequence_length
+    train = recipe.train
+    grpo = recipe.grpo
+    prompt_tokens = recipe.data.sequence_length
     passes = (4 if train.recompute == "all" else 3) + (2 if grpo else 0)  # with the old and the start's model
-    speed, bandwidth = EFFICIENCY * PEAK[machine.card], BANDWIDTH[machine.card]
+    speed = EFFICIENCY * PEAK[machine.card]
+    bandwidth = BANDWIDTH[machine.card]
     products = flops * passes / 3 / (OF_PEAK * PEAK[machine.card])
     learning = SLOWER * train.accumulation * (products + traffic / (OF_BANDWIDTH * bandwidth))
     if not grpo:
         return learning
-    drawn, width = train.batch * train.accumulation, getattr(text, "head_dim", 128)
+    drawn = train.batch * train.accumulation
+    width = getattr(text, "head_dim", 128)
     of_token = 4 * text.num_key_value_heads * width * text.num_hidden_layers
     reads = grpo.max_completion * (2 * whole + drawn * of_token * (prompt_tokens + grpo.max_completion / 2))
     return learning + reads / BANDWIDTH[machine.card] + drawn * 2 * whole * prompt_tokens / speed
@@ -298,7 +319,8 @@ def _unit(sizes: Any, train: Any) -> float:
 def _kept(sizes: Any, layers: int, tokens: float, train: Any, which: int) -> float:
     """Bytes for the backward pass of a tower, of text (0) or pictures (1): each layer's input, and all of one layer,
     calculated anew; or more of each."""
-    layer, wide = _unit(sizes, train) * tokens, 1 if train.dtype == "bfloat16" else 2
+    layer = _unit(sizes, train) * tokens
+    wide = 1 if train.dtype == "bfloat16" else 2
     if train.recompute == "all":
         return 2 * wide * tokens * sizes.hidden_size * layers + layer
     return layers * layer * KEPT_UNITS[train.compile, train.recompute][which]
@@ -311,7 +333,8 @@ def _moved(sizes: Any, layers: int, tokens: float, train: Any, which: int) -> fl
 
 def _model(recipe: Recipe) -> ProgressModel:
     """The model that a recipe begins with, frozen and adapted as it says, on no device."""
-    tiny, dtype = recipe.model.tiny, getattr(torch, recipe.train.dtype) if recipe.lora else torch.float32
+    tiny = recipe.model.tiny
+    dtype = getattr(torch, recipe.train.dtype) if recipe.lora else torch.float32
     size_folders = (folder for folder in sorted(SIZES.iterdir()) if folder.name in recipe.model.base)
     sizes: Any = recipe.model.path or next(size_folders, None)
     if not (tiny or sizes):
@@ -320,8 +343,14 @@ def _model(recipe: Recipe) -> ProgressModel:
         )
     with torch.device("meta"):
         words = make_tokenizer(["a"], tiny.vocabulary) if tiny else None
-        backbone = make_backbone(words, tiny, 0).to(dtype) if tiny else sized_backbone(sizes, dtype)
-        head = make_head(recipe.head, backbone.config.get_text_config().hidden_size) if recipe.head else None
+        if tiny:
+            backbone = make_backbone(words, tiny, 0).to(dtype)
+        else:
+            backbone = sized_backbone(sizes, dtype)
+        if recipe.head:
+            head = make_head(recipe.head, backbone.config.get_text_config().hidden_size)
+        else:
+            head = None
     if recipe.lora:
         add_adapter(backbone, recipe.lora)
     model = ProgressModel(backbone, head)

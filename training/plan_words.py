@@ -11,7 +11,8 @@ from training.laptop.model import LaptopModel, embed, load_laptop
 from training.plan import SIZES, Machine, plan_on
 from training.recipe import OF_LAPTOPS, Recipe
 
-KB, MB = 10**3, 10**6
+KB = 10**3
+MB = 10**6
 BYTES_OF_NUMBER = 2  # of an embedding that training keeps
 STATE = 16  # bytes of a parameter that learns: weight, gradient and two of the optimizer
 NOT_KNOWN = "not known: --model PATH says it, of a checkpoint"

@@ -80,7 +80,10 @@ def _reference(value: Any) -> int | None:
     """3 or "3" as 3; n/a as None. Raises ValueError."""
     if value is None or (isinstance(value, str) and value.strip().lower() in _NONE):
         return None
-    number = written_ref(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        number = written_ref(value)
+    else:
+        number = None
     if number is None:
         raise ValueError(f'is {value!r}: neither a whole number nor "n/a"')
     return number
@@ -97,14 +100,18 @@ def _name(value: Any) -> Any:
 
 def _steps(value: Any) -> Any:
     if isinstance(value, str):
-        return None if value.strip().lower() in _NONE else int(value)
+        if value.strip().lower() in _NONE:
+            return None
+        return int(value)
     return value
 
 
 def camera_of(picture: str) -> str:
     """The camera in a picture's name, camera_top_0012.jpg; empty where the name does not say."""
     match = _CAMERA.match(picture.replace("\\", "/").rsplit("/", 1)[-1])
-    return match[1] or match[2] if match else ""
+    if match:
+        return match[1] or match[2]
+    return ""
 
 
 Text = Annotated[str, Field(strict=True)]
@@ -167,7 +174,9 @@ class SourceRow(BaseModel):
             return "text"
         cameras = {camera_of(name) for name in self.visual_demo or ()} - {""}
         elsewhere = self.camera != "" and bool(cameras) and self.camera not in cameras
-        return "cross_view" if self.camera_combination or elsewhere else "visual"
+        if self.camera_combination or elsewhere:
+            return "cross_view"
+        return "visual"
 
     def question(self, form: Form) -> str:
         """In our wording, with an image mark for each of its pictures."""
@@ -220,7 +229,8 @@ class ReplyReward:
 def published(response: str, truth: Truth) -> ReplyReward:
     """As released, its defects included; ProgressLM (arXiv 2601.15224) computes the same."""
     fields = {tag: _first(response, tag) for tag in TAGS}
-    ref_na, score_na = fields["ref"].lower() == NA, fields["score"].lower() == NA
+    ref_na = fields["ref"].lower() == NA
+    score_na = fields["score"].lower() == NA
     base = _FORMAT.fullmatch(response.strip()) is not None
     think = (fields["score_think"].lower() == NA) == (truth.score_percent is None)
     form = 0.4 * base + 0.3 * (ref_na == score_na) + 0.3 * think
@@ -243,10 +253,14 @@ def published(response: str, truth: Truth) -> ReplyReward:
 def _published_part(off: float | None, said_na: bool, is_na: bool, power: int) -> tuple[float, float]:
     """(reward, error) of the reference or the score; `off` is None where no number was said or none is right."""
     if is_na:
-        return (0.8, 0.0) if said_na else (-0.3, 1.0)
+        if said_na:
+            return (0.8, 0.0)
+        return (-0.3, 1.0)
     if said_na:
         return -0.8, 1.0
-    return (0.0, 1.0) if off is None else (1 - off**power, off)
+    if off is None:
+        return (0.0, 1.0)
+    return (1 - off**power, off)
 
 
 def mended(response: str, truth: Truth) -> ReplyReward:
@@ -266,7 +280,9 @@ def _mended_part(
     value: float | None, said_na: bool, label: float | None, low: float, high: float
 ) -> tuple[float, float]:
     if said_na:
-        return (1.0, 0.0) if label is None else (WRONG_REFUSAL, 1.0)
+        if label is None:
+            return (1.0, 0.0)
+        return (WRONG_REFUSAL, 1.0)
     if value is None:
         return UNREADABLE, 1.0
     if label is None:
@@ -277,7 +293,9 @@ def _mended_part(
 
 def _first(response: str, tag: str) -> str:
     match = re.search(rf"<{tag}>(.*?)</{tag}>", response, re.DOTALL | re.IGNORECASE)
-    return match[1].strip() if match else ""
+    if match:
+        return match[1].strip()
+    return ""
 
 
 REWARDS: Mapping[str, Callable[[str, Truth], ReplyReward]] = {"published": published, "mended": mended}

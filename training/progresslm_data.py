@@ -55,7 +55,8 @@ class Rows(Sequence[Sample]):
         """Raises TrainingError for a picture that cannot be read."""
         if isinstance(index, slice):
             return Rows(self._lines[index])
-        row, paths = self.row(index), self._lines[index][1]
+        row = self.row(index)
+        paths = self._lines[index][1]
         try:
             return Sample(row, tuple(p.read_bytes() for p in paths))
         except OSError as e:
@@ -160,7 +161,8 @@ def _line(line_name: str, text: str, find: _Find, form: Form) -> _Line:
         if not isinstance(fields, dict):
             raise ValueError("is no object")
         row, paths = _line_of(line_name, fields, find, form)
-        question, answer = row["question"], row["answer"]
+        question = row["question"]
+        answer = row["answer"]
         if (marks := question.count(IMAGE_MARK)) != len(paths):
             raise ValueError(f"{marks} {IMAGE_MARK} marks for {len(paths)} pictures")
         if IMAGE_MARK in (answer or ""):
@@ -289,7 +291,9 @@ class DrawnSamples(Sequence[Sample]):
 
     def __getitem__(self, index: Any) -> Any:
         """Raises ShardError."""
-        return DrawnSamples(self._places[index]) if isinstance(index, slice) else read_sample(*self._places[index][1:])
+        if isinstance(index, slice):
+            return DrawnSamples(self._places[index])
+        return read_sample(*self._places[index][1:])
 
     def dataset(self, index: int) -> str:
         return self._places[index][0]

@@ -87,7 +87,9 @@ def _head(folder: Path, file: Path | None, weights: Weights, base: Path | None) 
     if weights:
         return published_head(weights, str(folder))
     # An adapter that brings no head keeps that of its base, where the base is one of our checkpoints.
-    return load_head(base, read_card(base)) if base and (base / CARD).exists() else None
+    if base and (base / CARD).exists():
+        return load_head(base, read_card(base))
+    return None
 
 
 def _whole(folder: Path) -> tuple[Any, Weights, list[Path]]:
@@ -157,7 +159,9 @@ def plain_name(name: str) -> str:
     while name.startswith("model.model."):
         name = name.removeprefix("model.")
     bare_name = name.removeprefix("model.")
-    return bare_name if bare_name.startswith(("lm_head.", "pooler.", "value_head.")) else name
+    if bare_name.startswith(("lm_head.", "pooler.", "value_head.")):
+        return bare_name
+    return name
 
 
 def published_head(weights: Mapping[str, torch.Tensor], file_name: str) -> Head:
@@ -221,7 +225,10 @@ def _weight_index(file: Path) -> dict[str, str]:
 def read_weights(path: Path) -> Weights:
     """The tensors of a file, safetensors or pickled; nothing but tensors is made of it. Raises ModelError."""
     try:
-        weights = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            weights = load_file(path)
+        else:
+            weights = torch.load(path, "cpu", weights_only=True)
     except FileNotFoundError as e:
         raise ModelError(f"{path} is missing") from e
     except pickle.UnpicklingError as e:
@@ -382,18 +389,20 @@ def _with_named_encoder(section: dict[str, Any]) -> dict[str, Any]:
         return section
     encoder_name = f"hf:{Path(location).name}"
     encoder_facts = section.get("encoder")
-    title = (
-        {"encoder": encoder_facts | {"title": encoder_facts["title"].replace(laptop["encoder"], encoder_name)}}
-        if encoder_facts
-        else {}
-    )
+    if encoder_facts:
+        title = {"encoder": encoder_facts | {"title": encoder_facts["title"].replace(laptop["encoder"], encoder_name)}}
+    else:
+        title = {}
     return section | {"laptop": laptop | {"encoder": encoder_name}} | title
 
 
 def _front_matter(licences: list[str | None], base: str | None, laptop: bool = False) -> str:
     """The YAML head of README.md, which the hub reads."""
     licence, names = hub_licence(licences)
-    kind = ["pipeline_tag: robotics"] if laptop else ["library_name: transformers", "pipeline_tag: image-text-to-text"]
+    if laptop:
+        kind = ["pipeline_tag: robotics"]
+    else:
+        kind = ["library_name: transformers", "pipeline_tag: image-text-to-text"]
     lines = [f"license: {licence}", *kind]
     if names:
         lines.append(f"license_name: {json.dumps(names)}")

@@ -76,7 +76,11 @@ class ModelConfig(Section):
     @property
     def max_px(self) -> int:
         """Longer side of the pictures that the processor is given."""
-        return MAX_PX if self.laptop else self.tiny.max_px if self.tiny else WIDEST_PX
+        if self.laptop:
+            return MAX_PX
+        if self.tiny:
+            return self.tiny.max_px
+        return WIDEST_PX
 
 
 class MachineConfig(Section):
@@ -267,14 +271,20 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def fits_together(self) -> Self:
-        contradictions = self._laptop_contradictions() if self.model.laptop else chain(self._of_kind(), self._of_data())
+        if self.model.laptop:
+            contradictions = self._laptop_contradictions()
+        else:
+            contradictions = chain(self._of_kind(), self._of_data())
         if wrong := next((message for is_so, message in contradictions if is_so), None):
             raise ValueError(wrong)
         return self
 
     def _of_kind(self) -> Iterator[tuple[object, str]]:
         """What sections may ask for that others do not allow: is it so, and what is said of it."""
-        model, train, lora, is_grpo = self.model, self.train, self.lora, self.kind == "grpo"
+        model = self.model
+        train = self.train
+        lora = self.lora
+        is_grpo = self.kind == "grpo"
         yield is_grpo != (self.grpo is not None), "kind: grpo and the section grpo go together"
         yield is_grpo and self.head, "head: grpo rewards words, it cannot train a head"
         yield is_grpo and train.evaluate_every, "train.evaluate_every is for sft: grpo takes grpo.validate_every"
@@ -290,7 +300,9 @@ class Recipe(Section):
 
     def _of_data(self) -> Iterator[tuple[object, str]]:
         """The same of the data."""
-        data, is_grpo, negatives = self.data, self.kind == "grpo", self.data.negatives.total
+        data = self.data
+        is_grpo = self.kind == "grpo"
+        negatives = self.data.negatives.total
         for field in ("dataset_rates", "families", "per_visit", "longer_length"):
             is_given = is_grpo and field in data.model_fields_set
             yield is_given, f"data.{field}: grpo draws its prompts by grpo.profile, or reads data.jsonl"
@@ -357,7 +369,9 @@ def recipe_fields(name_or_path: str, folder: Path = Path()) -> dict[str, Any]:
     fields = _over(recipe_fields(file_fields.pop("like"), path.parent) if "like" in file_fields else {}, file_fields)
     if variant and variant not in variants:
         raise UserError(f"{path} has no variant {variant!r}; it has: {', '.join(variants) or 'none'}")
-    return _over(fields, {"name": f"{fields.get('name')}_{variant}"} | variants[variant]) if variant else fields
+    if variant:
+        return _over(fields, {"name": f"{fields.get('name')}_{variant}"} | variants[variant])
+    return fields
 
 
 def _over(fields: dict[str, Any], new_fields: dict[str, Any]) -> dict[str, Any]:
@@ -370,7 +384,9 @@ def _over(fields: dict[str, Any], new_fields: dict[str, Any]) -> dict[str, Any]:
 
 def adapting_recipe(model: Path) -> str:
     """The name of the built-in recipe that adapts a checkpoint of this kind to one episode."""
-    return OF_LAPTOPS if is_laptop(model) else "procvlm_oneshot_lora"
+    if is_laptop(model):
+        return OF_LAPTOPS
+    return "procvlm_oneshot_lora"
 
 
 def recipe_file(name_or_path: str, folder: Path = Path()) -> tuple[Path, str]:
@@ -391,7 +407,9 @@ def _field_error(error: Any) -> str:
     field = ".".join(map(str, error["loc"]))
     if error["type"] != "extra_forbidden":
         message = error["msg"].removeprefix("Value error, ")
-        return f"{field}: {message[:1].lower() + message[1:]}" if field else message
+        if field:
+            return f"{field}: {message[:1].lower() + message[1:]}"
+        return message
     return f"{field}: no such field; {_meant(field)}"
 
 

@@ -169,11 +169,10 @@ def vllm_settings(recipe: Recipe, config: GrpoConfig) -> dict[str, Any]:
         "vllm_importance_sampling_mode": "token_truncate",
     }
     machine_plan = of_this_machine(recipe, PartialState().num_processes)
-    shared = (
-        {"vllm_gpu_memory_utilization": machine_plan.vllm_share(), "vllm_enable_sleep_mode": True}
-        if machine_plan
-        else {}
-    )
+    if machine_plan:
+        shared = {"vllm_gpu_memory_utilization": machine_plan.vllm_share(), "vllm_enable_sleep_mode": True}
+    else:
+        shared = {}
     return settings | shared
 
 
@@ -223,7 +222,9 @@ def write_completions(path: Path, step: int, split: str, logs: Mapping[str, Any]
 def text_of(messages: Any) -> str:
     """The text of TRL's messages, of which there is one; pictures are left out."""
     content = messages[0]["content"]
-    return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content)
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text") or "" for part in content)
 
 
 # TRL
@@ -253,7 +254,8 @@ class Trl(GRPOTrainer):
         if given.get("labels") is None:
             return None
         n = len(given["input_ids"])
-        rows, self.shown = self.shown[:n], [*self.shown[n:], *self.shown[:n]]
+        rows = self.shown[:n]
+        self.shown = [*self.shown[n:], *self.shown[:n]]
         return args, given | pixels_of(rows, given["input_ids"], self.ours.image_token, given["labels"])
 
     def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -267,9 +269,11 @@ class Trl(GRPOTrainer):
     def get_train_dataloader(self) -> Any:
         """Of all steps that are left, whatever the epoch."""
         args: Any = self.args
-        n, repeats = self.ours.config.generations, self.num_iterations * args.steps_per_generation
+        n = self.ours.config.generations
+        repeats = self.num_iterations * args.steps_per_generation
         steps = range(self.ours.first, self.ours.steps_in_all)
-        at_once, workers = args.generation_batch_size // n, args.dataloader_num_workers
+        at_once = args.generation_batch_size // n
+        workers = args.dataloader_num_workers
         sampler = GenerationSampler(self.ours.prompts, at_once, n, repeats, args.seed, steps)
         batch = args.per_device_train_batch_size * args.steps_per_generation
         data: Any = self.train_dataset
@@ -284,7 +288,8 @@ class Trl(GRPOTrainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         if self.lr_scheduler is None:
-            ours, train = self.ours, self.ours.recipe.train
+            ours = self.ours
+            train = self.ours.recipe.train
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
                 optimizer or self.learning()[1],
                 lambda step: share_of_rate((ours.first + step) / ours.steps_in_all, train),

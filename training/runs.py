@@ -82,7 +82,8 @@ def recorded(
 
     pending: list[dict[str, Any]] = []
     events: Any = None
-    committed, failed = 0.0, True
+    committed = 0.0
+    failed = True
 
     def commit() -> None:
         nonlocal committed
@@ -137,7 +138,10 @@ def begin_wandb(folder: Path, run: str, config: Mapping[str, Any], goes_on: bool
     import wandb  # type: ignore[import-not-found]
 
     id_file = folder / f"{run}.id"
-    number = id_file.read_text().strip() if goes_on and id_file.exists() else f"{run}-{secrets.token_hex(4)}"
+    if goes_on and id_file.exists():
+        number = id_file.read_text().strip()
+    else:
+        number = f"{run}-{secrets.token_hex(4)}"
     write_file(id_file, f"{number}\n".encode())
     project = os.environ.get("WANDB_PROJECT", PROJECT)
     try:
@@ -199,7 +203,9 @@ def trained(lake: Lake, run: str) -> Path | None:
     """The checkpoint folder of a finished training run; None when there is none."""
     rows = lake.rows("SELECT path FROM checkpoints WHERE training_run = ? ORDER BY step DESC LIMIT 1", [run])
     folder = lake.workspace.root / rows[0][0] if rows else None
-    return folder if folder and (folder / CARD).exists() else None
+    if folder and (folder / CARD).exists():
+        return folder
+    return None
 
 
 def newest_model(lake: Lake, recipe: str | None = None) -> str | None:
@@ -233,7 +239,8 @@ def record(
     lake: Lake, run: str, release: Release, recipe: Recipe, curve: Sequence[Point], best_step: int | None = None
 ) -> None:
     """Write a finished run and its checkpoints into the lake. `best_step`: of the best model, where it was kept."""
-    created_at, folder = datetime.now(UTC), run_folder(lake.workspace, run)
+    created_at = datetime.now(UTC)
+    folder = run_folder(lake.workspace, run)
     row = {
         "training_run": run,
         "recipe": recipe.name,

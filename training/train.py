@@ -59,7 +59,8 @@ def train(
         return train_laptop(lake, release, recipe, on_step, resume)
     started = time.monotonic()
     run = runs.training_run_id(recipe, release)
-    folder, steps = runs.run_folder(lake.workspace, run), runs.steps_folder(lake.workspace, run)
+    folder = runs.run_folder(lake.workspace, run)
+    steps = runs.steps_folder(lake.workspace, run)
     last = _to_resume(steps) if resume else None
     _check_start(lake, release, recipe, scorer)
     of_this_machine(recipe, int(os.environ.get("WORLD_SIZE", 1)))  # raises where the state cannot fit
@@ -119,7 +120,10 @@ def _run(trainer: Any, writer: StepWriter, on_step: Callable[[runs.Point], None]
             writer.wait()
         except TrainingError as e:
             writer.settle()
-            aside = writer.set_aside(trainer.step) if trainer.accelerator.is_main_process else None
+            if trainer.accelerator.is_main_process:
+                aside = writer.set_aside(trainer.step)
+            else:
+                aside = None
             if aside is None:
                 raise
             raise TrainingError(f"{e} The checkpoint of this step is set aside as {aside.name}") from e
@@ -149,14 +153,18 @@ def _start(
         trainer: Any = GrpoTrainer(lake.workspace, release, model, processor, recipe, last, steps)
     else:
         shards = release.paths(lake.workspace, "train")
-        labels = read_labels(lake, release, shards) if recipe.data.negatives.total else NO_LABELS
+        if recipe.data.negatives.total:
+            labels = read_labels(lake, release, shards)
+        else:
+            labels = NO_LABELS
 
         def opened(length: int) -> Batches:
             data = recipe.data.model_copy(update={"sequence_length": length})
             of_stage = recipe.model_copy(update={"data": data})
             return open_batches(shards, Transform(processor), of_stage, rank, world, labels)
 
-        begun_by, data = state.begun_by if state else None, recipe.data
+        begun_by = state.begun_by if state else None
+        data = recipe.data
         longer = partial(opened, data.longest)
         trainer = Trainer(model, opened(data.sequence_length), recipe, begun_by, folder.parent / COMPILED, longer)
     # What goes on beside the weights: the curve, the optimizer and all chance.
@@ -211,7 +219,9 @@ def _write_model(trainer: Any, processor: Any, card: dict[str, Any], folder: Pat
 
     A model that is trained in bfloat16 is stored in it, except for its head.
     """
-    recipe, plain, weights = trainer.recipe, trainer.plain, trainer.weights()
+    recipe = trainer.recipe
+    plain = trainer.plain
+    weights = trainer.weights()
     # All processes had to give their parts of the weights; one alone writes.
     if not trainer.accelerator.is_main_process:
         return
@@ -248,7 +258,9 @@ def start_model(
     A tiny model under an adapter, or whose distance from its start counts, is kept beside `folder`, as the base (by the
     `main` process). GRPO puts an adapter on the model by itself. Raises ModelError.
     """
-    tiny, seed, attention = recipe.model.tiny, recipe.train.seed, chosen(recipe.model.attention, recipe.train.dtype)
+    tiny = recipe.model.tiny
+    seed = recipe.train.seed
+    attention = chosen(recipe.model.attention, recipe.train.dtype)
     # What learns is in float32; what an adapter is put on in train.dtype.
     dtype = getattr(torch, recipe.train.dtype) if recipe.lora else torch.float32
     if tiny:
@@ -282,7 +294,8 @@ def _start_head(recipe: Recipe, hidden: int) -> Head | None:
     """A new head; the checkpoint's own where it has one of the recipe's kind. Raises ModelError."""
     if recipe.head is None:
         return None
-    head, path = make_head(recipe.head, hidden), recipe.model.path
+    head = make_head(recipe.head, hidden)
+    path = recipe.model.path
     if path and (path / HEAD_CONFIG).exists():
         stored_head = load_head(path, read_card(path))
         # Heads of one kind take each other's weights, but for the end state's, which one of them may lack

@@ -138,7 +138,9 @@ def seen_text(seen_episodes: SeenEpisodes, num_episodes: int, trained_release: s
     if seen_episodes.episodes:
         text = f"{len(seen_episodes.episodes)} of the {num_episodes} held-out episodes were trained on: "
         text += "their scores say nothing of new runs"
-        return text if seen_episodes.is_all else f"{text}; whether training saw the others {unknown}"
+        if seen_episodes.is_all:
+            return text
+        return f"{text}; whether training saw the others {unknown}"
     if seen_episodes.is_all:
         return f"held-out episodes that training never saw ({num_episodes})"
     return f"{num_episodes} held-out episodes; whether training saw them {unknown}"

@@ -65,7 +65,8 @@ class Transform:
     def _sequences(self, items: Sequence[Item], grids: Sequence[Sequence[int]]) -> list[Tokens]:
         """Prompts and answers, for pictures of these patch grids."""
         # The vision tower merges squares of patches into one token each: a picture takes as many image tokens.
-        merged, tokenizer = self.processor.image_processor.merge_size**2, self.processor.tokenizer
+        merged = self.processor.image_processor.merge_size**2
+        tokenizer = self.processor.tokenizer
         counts = iter(int(np.prod(g)) // merged for g in grids)
         sequences = []
         for item in items:
@@ -96,7 +97,9 @@ class Transform:
         return self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token)
 
     def _vision_tokens(self, sizes: Sequence[Size]) -> list[int]:
-        return self.processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"] if sizes else []
+        if sizes:
+            return self.processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
+        return []
 
     def pictures(self, item: Item) -> tuple[np.ndarray, ...]:
         """An item's pictures, all shrunk by one factor where together they would take too many tokens."""
@@ -155,7 +158,9 @@ class Transform:
         batch["labels"] = batch["input_ids"].clone()
         # One iterator for all items: pictures come in the order in which `mrope` meets their tokens.
         grids = iter(pixels["image_grid_thw"].tolist() if pixels else ())
-        merge, start, places = self.processor.image_processor.merge_size, 0, []
+        merge = self.processor.image_processor.merge_size
+        start = 0
+        places = []
         for item, s in enumerate(sequences):
             n = len(s.ids)
             batch["labels"][0, start : start + s.prompt] = IGNORE
@@ -201,7 +206,9 @@ def mrope(ids: torch.Tensor, image_token: int, grids: Iterator[list[int]], merge
     on after its longer side. As `get_rope_index` of the models, for pictures.
     """
     picture = (ids == image_token).tolist()
-    places, index, start = torch.zeros(3, len(ids), dtype=torch.long), 0, 0
+    places = torch.zeros(3, len(ids), dtype=torch.long)
+    index = 0
+    start = 0
     while index < len(ids):
         # Text as far as the next picture: each token is one further on, in all three coordinates.
         if not picture[index]:
@@ -211,7 +218,8 @@ def mrope(ids: torch.Tensor, image_token: int, grids: Iterator[list[int]], merge
         else:
             # The grid counts patches, tokens are squares of merged ones.
             _, h, w = next(grids)
-            h, w = h // merge, w // merge
+            h = h // merge
+            w = w // merge
             n = h * w
             places[0, index : index + n] = start
             places[1, index : index + n] = start + torch.arange(h).repeat_interleave(w)

@@ -56,7 +56,8 @@ class SqlProcess(Walled):
     """
 
     def __init__(self, memory: str, niceness: int = 0) -> None:
-        self.memory, self._bytes = memory, memory_bytes(memory)
+        self.memory = memory
+        self._bytes = memory_bytes(memory)
         super().__init__(None, begin=partial(_begin, niceness))
 
     def query(
@@ -90,11 +91,14 @@ class SqlProcess(Walled):
     ) -> bytes:
         """As `query`, but a file with the rows, written by the process itself: csv, json or parquet; without a style
         an Arrow stream."""
-        late, cpu_s = f"the lake took longer than {OPEN_S:g} s to open", (time_s + LATE_S) * cores()
+        late = f"the lake took longer than {OPEN_S:g} s to open"
+        cpu_s = (time_s + LATE_S) * cores()
         try:
             # Its time begins when the lake is open
             error = self(_in_lake, "open_state", astuple(lake_state), self._bytes, wall_s=OPEN_S, given_up=given_up)
-            late, data, is_last = f"the query took longer than {time_s:g} s and was stopped", b"", False
+            late = f"the query took longer than {time_s:g} s and was stopped"
+            data = b""
+            is_last = False
             if not error:
                 request = "answered", sql, style, max_rows, max_bytes
                 error, data, is_last = self(_in_lake, *request, wall_s=time_s, cpu_s=cpu_s, given_up=given_up)

@@ -17,7 +17,8 @@ import numpy as np
 from annotate.motion.observe import Observed
 
 # In units of what it costs to pass over a moment: to stay at one, and a usual distance
-STAY, DISTANCE = 1 / 3, 5 / 3
+STAY = 1 / 3
+DISTANCE = 5 / 3
 FLATNESS = 0.3  # of usual distances: a reference that is so much farther weighs 1/e as much
 BLOCK = 2**22  # cells of the distances that are worked on side by side
 
@@ -194,7 +195,9 @@ def _pictures(episodes: Sequence[Observed], frames: Sequence[np.ndarray]) -> lis
                 for values, episode_frames in zip(interpolated, frames, strict=True)
             ]
         )
-    return list(zip(*of_camera, strict=True)) if of_camera else [() for _ in episodes]
+    if of_camera:
+        return list(zip(*of_camera, strict=True))
+    return [() for _ in episodes]
 
 
 def of_length_1(values: np.ndarray) -> np.ndarray:
@@ -225,7 +228,8 @@ def _states(episodes: Sequence[Observed], frames: Sequence[np.ndarray]) -> list[
     if len(states) < len(episodes) or len({values.shape[1] for values in states}) != 1:
         return [None] * len(episodes)
     all_states = np.concatenate(states)
-    mean, spread = all_states.mean(axis=0), all_states.std(axis=0) + 1e-6
+    mean = all_states.mean(axis=0)
+    spread = all_states.std(axis=0) + 1e-6
     return [(values - mean) / spread for values in states]
 
 
@@ -387,7 +391,8 @@ def carry_over(
             ends[step] = int(moments.frames[over[0]])
 
     if own_said is not None:
-        reference_curves, weights = np.vstack([reference_curves, own_said.curve[moments.frames]]), np.r_[weights, 1.0]
+        reference_curves = np.vstack([reference_curves, own_said.curve[moments.frames]])
+        weights = np.r_[weights, 1.0]
     strangeness = np.sort([alignment.apart for alignment in besides], axis=0)[:FOLLOWS].mean(axis=0)
     doubt = min(alignment.doubt for alignment in besides)
     curve = np.average(reference_curves, axis=0, weights=weights)

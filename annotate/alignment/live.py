@@ -16,7 +16,11 @@ from annotate.alignment.engine import FLATNESS, HZ, Seen, distances, of_length_1
 
 # Costs in the engine's unit: of passing over a moment that is shown, of going back, of a usual distance, and of being
 # e times as slow or fast as what is shown, the first START_S aside
-PASSING, BACK, DISTANCE, TEMPO, START_S = 1 / 3, 8.0, 5.0, 8.0, 2.0
+PASSING = 1 / 3
+BACK = 8.0
+DISTANCE = 5.0
+TEMPO = 8.0
+START_S = 2.0
 GRIPPING = 0.7  # what grippers count, beside the pictures
 ALONE = 0.5  # a usual distance where a single episode shows none: half of what lies between unlike pictures
 MEMORY = 0.95  # what each picture still counts when the next one comes
@@ -129,7 +133,8 @@ class Following:
         features = _seen([p[None] for p in pictures], guide.means, None if openings is None else openings[None])
         moment_distances = [distances(features, shown_features, guide.usual)[0] for shown_features in guide.seen]
         strangeness = guide.strangeness(pictures)
-        count, strange = MEMORY * self.count + 1, MEMORY * self.strange + strangeness
+        count = MEMORY * self.count + 1
+        strange = MEMORY * self.strange + strangeness
         far = MEMORY * self.far + min(float(d.min()) for d in moment_distances)
         moment_costs = [d * (DISTANCE / max(1.0, far / count / FAR) ** 2) for d in moment_distances]
         ways = [onward(MEMORY * previous_costs, PASSING, BACK) for previous_costs in self.costs]
@@ -148,8 +153,12 @@ class Following:
         is_soon = self.last_s is not None and time_s - self.last_s < SOON_S
         if strangeness <= LOST and not is_soon:
             self.costs, self.recent = costs, deque(recent, maxlen=self.lag + 1)
-            self.first_s, self.last_s = first_s, time_s
-            self.count, self.doubt, self.far, self.strange = count, doubt, far, strange
+            self.first_s = first_s
+            self.last_s = time_s
+            self.count = count
+            self.doubt = doubt
+            self.far = far
+            self.strange = strange
         return position
 
     def _where(

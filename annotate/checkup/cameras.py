@@ -15,7 +15,10 @@ STILL_CHANGE = 4e-4
 RECODED_CHANGE, RECODED_SHARE = 6e-3, 0.3  # and no more than this share of what motion changes
 MIN_SEES = 0.8  # share of the moments of motion at which a camera has to change elsewhere in the run
 # A cut: change of luma from frame to frame, 0..1, and times the largest other one but for so many cuts
-MIN_CUT, CUT_TIMES, MAX_CUTS, MIN_FRAMES = 0.03, 4.0, 6, 20
+MIN_CUT = 0.03
+CUT_TIMES = 4.0
+MAX_CUTS = 6
+MIN_FRAMES = 20
 MIN_LEAP, STAYS_S = 0.12, 1.0  # of mean luma; wrist cameras of real sets go up to 0.10 in a frame
 CUT_IS_LIGHT = 0.8  # of the change: so much of it is of the mean brightness
 MIN_MOTION_S = 0.8  # of motion within a stretch: so long an arm does not move unseen
@@ -54,7 +57,10 @@ def _shows_one_picture(camera: CameraSignals) -> np.ndarray:
     if len(is_same) > 1:
         is_same[0] = is_same[1]
     changes = camera.change[~is_same]
-    limit = min(RECODED_CHANGE, RECODED_SHARE * float(np.percentile(changes, 75))) if len(changes) else 0.0
+    if len(changes):
+        limit = min(RECODED_CHANGE, RECODED_SHARE * float(np.percentile(changes, 75)))
+    else:
+        limit = 0.0
     has_same_neighbours = np.r_[is_same[1:], False] & np.r_[False, is_same[:-1]]
     return is_same | (has_same_neighbours & (camera.change < limit) & ~camera.is_black)
 
@@ -65,7 +71,9 @@ def _witness(run: RunSignals, camera: CameraSignals, start: int, end: int) -> st
     is_in_span[start:end] = True
     # An arm that rests is no witness, and then what another camera sees may be beyond this one's view
     if run.arm_moves is not None:
-        return "the arm moves" if _is_unseen(run.arm_moves, camera, is_in_span, run.fps) else ""
+        if _is_unseen(run.arm_moves, camera, is_in_span, run.fps):
+            return "the arm moves"
+        return ""
     for other_camera in run.cameras:
         if other_camera is camera:
             continue
@@ -78,7 +86,8 @@ def _witness(run: RunSignals, camera: CameraSignals, start: int, end: int) -> st
 def _is_unseen(moves: np.ndarray, camera: CameraSignals, is_in_span: np.ndarray, fps: float) -> bool:
     """Is there motion inside of a stretch, of a kind that the camera sees outside of it?"""
     moves_elsewhere = moves & ~is_in_span & ~camera.is_black
-    num_moving, num_inside = int((moves & is_in_span).sum()), int(is_in_span.sum())
+    num_moving = int((moves & is_in_span).sum())
+    num_inside = int(is_in_span.sum())
     min_moving = max(_frames(MIN_MOTION_S, fps), min(MIN_MOTION * num_inside, ENOUGH_MOTION_S * fps))
     if num_moving < min_moving or not moves_elsewhere.any():
         return False
@@ -122,8 +131,11 @@ def _leap_of_light(camera: CameraSignals, fps: float) -> tuple[int, float, float
     steps[camera.is_black[1:] | camera.is_black[:-1]] = 0.0
     frame = int(np.argmax(steps)) + 1
     around = _frames(STAYS_S, fps)
-    luma_before, luma_after = camera.luma[max(0, frame - around) : frame], camera.luma[frame : frame + around]
+    luma_before = camera.luma[max(0, frame - around) : frame]
+    luma_after = camera.luma[frame : frame + around]
     size = abs(float(np.median(luma_after)) - float(np.median(luma_before)))
     usual_step = float(np.sort(steps)[-1 - MAX_CUTS])
     is_leap = min(size, float(steps[frame - 1])) >= MIN_LEAP and size >= CUT_TIMES * usual_step
-    return (frame, size, usual_step, "the brightness leaps") if is_leap else None
+    if is_leap:
+        return (frame, size, usual_step, "the brightness leaps")
+    return None

@@ -25,7 +25,9 @@ def row_curve(run: RunSignals) -> np.ndarray | None:
         return None
     arm_motion = compressed(run.arm_speed)
     curves = [correlations(compressed(change), arm_motion, max_lag) for change in _changes(run)]
-    return np.mean(curves, axis=0) if curves else None
+    if curves:
+        return np.mean(curves, axis=0)
+    return None
 
 
 def gripper_curves(run: RunSignals) -> tuple[np.ndarray | None, ...]:
@@ -42,7 +44,10 @@ def _gripper_curve(run: RunSignals, opening: np.ndarray | None) -> np.ndarray | 
         return None
     gripper_motion = compressed(steps, among=steps > 0, max_value=1.0)
     speed = run.arm_speed
-    still = np.ones(len(run), bool) if speed is None else speed < STILL * np.percentile(speed, FAST_PERCENTILE)
+    if speed is None:
+        still = np.ones(len(run), bool)
+    else:
+        still = speed < STILL * np.percentile(speed, FAST_PERCENTILE)
     if not still.any():
         return None
     curves = []
@@ -50,7 +55,9 @@ def _gripper_curve(run: RunSignals, opening: np.ndarray | None) -> np.ndarray | 
         picture_change = compressed(change)
         above = np.maximum(0.0, picture_change - np.median(picture_change[still]))
         curves.append(correlations(np.where(still, above, 0.0), gripper_motion, max_lag))
-    return np.mean(curves, axis=0) if curves else None
+    if curves:
+        return np.mean(curves, axis=0)
+    return None
 
 
 def most_lag(fps: float) -> int:

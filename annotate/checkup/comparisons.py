@@ -8,7 +8,8 @@ import numpy as np
 from annotate.checkup.faults import RunFault
 from annotate.checkup.summary import ColumnSummary, RunSummary
 
-MIN_OTHERS_OF_TASK, MIN_OTHERS = 4, 8
+MIN_OTHERS_OF_TASK = 4
+MIN_OTHERS = 8
 MOST_OTHERS = 0.8  # share of the other runs of a task that have to have what this one lacks; of any task MOST_OF_ALL
 MOST_OF_ALL = 0.9
 
@@ -20,7 +21,9 @@ MIN_RATIO = 6.0  # of spreads: less is another way of doing it
 MIN_LIKE_DIMENSIONS = 0.6  # share of the moving dimensions that have to differ by the same factor
 SAME_FACTOR = 0.35  # of its logarithm, between dimensions
 MIN_FOLLOWS, MIN_OFFSETS, MIN_OFFSET_SHARE = 0.9, 8.0, 0.08  # correlation; median deviations; share of the range
-MIN_IDLE_S, MIN_IDLE_MORE_S, MIN_IDLE_TIMES = 3.0, 2.0, 2.0
+MIN_IDLE_S = 3.0
+MIN_IDLE_MORE_S = 2.0
+MIN_IDLE_TIMES = 2.0
 
 
 class Group(NamedTuple):
@@ -76,7 +79,8 @@ def clipped_action(run: RunSummary, group: Group) -> Iterator[RunFault]:
     if not clipped:
         return
     worst = clipped[int(np.argmax(action.at_largest[clipped]))]
-    name, largest = action.titles[worst], float(action.largest[worst])
+    name = action.titles[worst]
+    largest = float(action.largest[worst])
     usual_largest = float(np.median([column.largest[worst] for column in other_columns]))
     extra = f" and {len(clipped) - 1} more dimensions" if len(clipped) > 1 else ""
     detail = (
@@ -87,7 +91,8 @@ def clipped_action(run: RunSummary, group: Group) -> Iterator[RunFault]:
 
 
 def _is_clipped(action: ColumnSummary, other_columns: Sequence[ColumnSummary], dimension: int, share: float) -> bool:
-    largest, visits = action.largest[dimension], action.visits[dimension]
+    largest = action.largest[dimension]
+    visits = action.visits[dimension]
     is_often = action.at_largest[dimension] >= MIN_AT_LIMIT and visits >= MIN_VISITS
     if not other_columns or not is_often or action.levels[dimension] < MIN_LEVELS:
         return False
@@ -108,7 +113,8 @@ def dead_dimensions(run: RunSummary, group: Group) -> Iterator[RunFault]:
         median = np.median(usual_ranges, axis=0)
         moves = (usual_ranges > 0.1 * median).mean(axis=0) >= MOST_OF_ALL
         for d in np.flatnonzero((ranges == 0) & moves & (median > 0) & column.arm):
-            usual_range, title = float(median[d]), column.titles[d]
+            usual_range = float(median[d])
+            title = column.titles[d]
             detail = f"{title} is {column.low[d]:.4g} in all frames; {group.words} move it by {usual_range:.3g}"
             yield RunFault("dead_dimension", *_whole(run), detail, 0, usual_range, "of the source", signal=title)
 
@@ -135,7 +141,9 @@ def _factor(column: ColumnSummary, other_columns: Sequence[ColumnSummary]) -> fl
     middle = float(np.median(logarithms))
     is_alike = np.abs(logarithms - middle) <= SAME_FACTOR * abs(middle)
     is_other = abs(middle) >= np.log(MIN_RATIO) and is_alike.mean() >= MIN_LIKE_DIMENSIONS
-    return float(np.exp(middle)) if is_other else None
+    if is_other:
+        return float(np.exp(middle))
+    return None
 
 
 def _offsets(run: RunSummary, group: Group) -> Iterator[RunFault]:
@@ -156,7 +164,9 @@ def _offsets(run: RunSummary, group: Group) -> Iterator[RunFault]:
     offsets = np.abs(run.leads - middle)
     is_odd = (offsets >= MIN_OFFSETS * deviation) & (offsets >= MIN_OFFSET_SHARE * extent)
     for d in np.flatnonzero(is_odd & (run.follows >= MIN_FOLLOWS) & (extent > 0) & state.arm):
-        measured, usual_lead, title = float(run.leads[d]), float(middle[d]), state.titles[d]
+        measured = float(run.leads[d])
+        usual_lead = float(middle[d])
+        title = state.titles[d]
         detail = (
             f"the action is {measured:.3g} above {title} at the median, in {group.words} {usual_lead:.3g}: "
             "a calibration?"

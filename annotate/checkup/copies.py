@@ -20,10 +20,15 @@ MAX_ROWS_APART_SEEN = 0.08  # of a copy whose pictures are equal, too
 MIN_FOREIGN_APART = 0.3  # of rows under foreign pictures
 MAX_LENGTHS_APART = 2  # frames
 # Pictures: hashes as release checks have them, see warehouse/lake/near_duplicates.py; then tiny pictures, of 255
-MIN_HASHES, MAX_RUNS_OF_HASH, MIN_SHARED, MIN_OVERLAP = 8, 20, 0.3, 0.8
-MAX_BITS, MIN_CORRELATION = 1.5, 0.8
+MIN_HASHES = 8
+MAX_RUNS_OF_HASH = 20
+MIN_SHARED = 0.3
+MIN_OVERLAP = 0.8
+MAX_BITS = 1.5
+MIN_CORRELATION = 0.8
 PARTS = 5  # of what two runs share, in each of which hashes have to be alike: runs from one start are alike at first
-MAX_CELL, MAX_MEAN = 3.5, 0.3
+MAX_CELL = 3.5
+MAX_MEAN = 0.3
 MAX_MEAN_OF_NEAR = 1.0  # where the rows are near each other, too
 MIN_LOSS = 0.1  # of likeness of rows and pictures, of the run of a pair whose pictures are foreign
 
@@ -31,7 +36,9 @@ MIN_LOSS = 0.1  # of likeness of rows and pictures, of the run of a pair whose p
 def copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     """Runs that are a copy of an earlier one; or, where pictures are equal and rows differ, have foreign pictures."""
     by_index = {run.episode_index: run for run in runs}
-    row_distances, of_pictures, lag = _row_distances(runs), _picture_copies(runs), common_lag(runs)
+    row_distances = _row_distances(runs)
+    of_pictures = _picture_copies(runs)
+    lag = common_lag(runs)
     near = [pair for pair, distance in row_distances.items() if distance <= MAX_ROWS_APART_SEEN]
     of_pictures |= {(a, b) for a, b in near if _look_equal(by_index[a], by_index[b], MAX_MEAN_OF_NEAR)}
     of_rows = {pair for pair, distance in row_distances.items() if distance <= MAX_ROWS_APART}
@@ -39,7 +46,10 @@ def copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     first_pairs = {later: (earlier, later) for earlier, later in sorted(of_rows | of_pictures, reverse=True)}
     for pair in sorted(first_pairs.values()):
         earlier, later = (by_index[episode] for episode in pair)
-        fault = None if pair in of_rows else _foreign(dataset, earlier, later, lag, row_distances.get(pair))
+        if pair in of_rows:
+            fault = None
+        else:
+            fault = _foreign(dataset, earlier, later, lag, row_distances.get(pair))
         yield fault or _copy(dataset, earlier, later, row_distances.get(pair), pair in of_pictures)
 
 
@@ -78,7 +88,8 @@ def _foreign(dataset: str, earlier: RunSummary, later: RunSummary, lag: int, dis
 
     None where their rows are near each other, or nothing tells which of both it is.
     """
-    first, second = _likeness(earlier, lag), _likeness(later, lag)
+    first = _likeness(earlier, lag)
+    second = _likeness(later, lag)
     are_near = distance is not None and distance < MIN_FOREIGN_APART
     if are_near or first is None or second is None or abs(first - second) < MIN_LOSS:
         return None
@@ -176,7 +187,8 @@ def _first_frames(phash: np.ndarray) -> dict[int, int]:
 def _is_copy(cameras: Mapping[int, CameraSummary], pair: tuple[int, int], shift: int) -> bool:
     """Are the pictures of two runs equal, frame by frame, where the second's are `shift` frames later?"""
     a, b = (cameras[episode] for episode in pair)
-    start, end = max(0, -shift), min(len(a.phash), len(b.phash) - shift)
+    start = max(0, -shift)
+    end = min(len(a.phash), len(b.phash) - shift)
     if end - start < MIN_OVERLAP * min(len(a.phash), len(b.phash)):
         return False
     bits = np.bitwise_count(a.phash[start:end] ^ b.phash[start + shift : end + shift])

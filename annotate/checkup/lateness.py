@@ -22,9 +22,12 @@ class Sureness(NamedTuple):
 
 
 # Chosen on the clean and spoilt runs of docs/checkup.md
-OF_ROWS, OF_GRIPPERS = Sureness(2, 0.35, 0.04, 0.6), Sureness(6, 0.12, 0.08, 0.5)
+OF_ROWS = Sureness(2, 0.35, 0.04, 0.6)
+OF_GRIPPERS = Sureness(6, 0.12, 0.08, 0.5)
 # Of one run, against the lag of all runs
-MIN_LIKENESS_OF_ONE, MIN_GAIN_OF_ONE, MIN_LIKENESS_OF_OTHERS = 0.3, 0.06, 0.3
+MIN_LIKENESS_OF_ONE = 0.3
+MIN_GAIN_OF_ONE = 0.06
+MIN_LIKENESS_OF_OTHERS = 0.3
 MAX_LAG_SHARE = 0.2  # of a run's frames: of a larger lag too little is compared
 
 
@@ -64,7 +67,9 @@ def _own_lag(run: RunSummary, curve: np.ndarray, lag: int) -> int | None:
     gain = likeness - float(curve[lag + middle])
     if abs(run_lag - lag) < MIN_LAG or abs(run_lag) > MAX_LAG_SHARE * run.num_frames:
         return None
-    return run_lag if likeness >= MIN_LIKENESS_OF_ONE and gain >= MIN_GAIN_OF_ONE else None
+    if likeness >= MIN_LIKENESS_OF_ONE and gain >= MIN_GAIN_OF_ONE:
+        return run_lag
+    return None
 
 
 def late_grippers(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
@@ -90,7 +95,9 @@ def late_grippers(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
 def common_lag(runs: Sequence[RunSummary]) -> int:
     """The lag of all runs together, in frames, however sure it is; 0 where no run tells any."""
     curves = _of_one_length({run.episode_index: run.row_curve for run in runs})
-    return _common_lag(curves, OF_ROWS)[0] if curves else 0
+    if curves:
+        return _common_lag(curves, OF_ROWS)[0]
+    return 0
 
 
 def _common_lag(curves: Mapping[int, np.ndarray], min_sureness: Sureness) -> tuple[int, bool]:
@@ -116,7 +123,9 @@ def _of_one_length(curves: Mapping[int, np.ndarray | None]) -> dict[int, np.ndar
 
 def _in_words(lag: int, fps: float) -> str:
     side = "behind" if lag > 0 else "ahead of"
-    return f"{abs(lag)} frames ({abs(lag) / fps:.2f} s) {side}" if lag else "at one time with"
+    if lag:
+        return f"{abs(lag)} frames ({abs(lag) / fps:.2f} s) {side}"
+    return "at one time with"
 
 
 def _fault(run: RunSummary, detail: str, measured: int, usual_lag: int, signal: str) -> RunFault:

@@ -11,7 +11,10 @@ NEAREST = 3  # runs that a run is held against
 # A camera that stands still over the dataset: what of its picture rests is nearly the same in all runs
 MIN_RUNS_OF_CAMERA, MIN_MOVED, MIN_MOVED_TIMES, USUAL = 8, 8.0, 2.5, 90  # of 255; times the percentile of the others
 # Texts: runs of one text have to look like one another, and this one like those of another text
-MIN_RUNS_OF_TEXT, MAX_RATIO, MIN_APART_TIMES, MAX_NEAR_TIMES = 4, 0.8, 1.5, 1.5
+MIN_RUNS_OF_TEXT = 4
+MAX_RATIO = 0.8
+MIN_APART_TIMES = 1.5
+MAX_NEAR_TIMES = 1.5
 
 
 def moved_cameras(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
@@ -61,7 +64,8 @@ def differing_texts(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
         )
         if is_unlike_own and other_distance <= MAX_NEAR_TIMES * usual_distances[other_text]:
             detail = f'the run looks and moves like those of "{other_text}", not like those of its text "{texts[k]}"'
-            ratio, place = other_distance / text_distance, (run.episode_index, 0, run.num_frames)
+            ratio = other_distance / text_distance
+            place = (run.episode_index, 0, run.num_frames)
             yield RunFault("text_differs", *place, detail, ratio, MAX_RATIO, "ratio of distances", signal="text")
 
 
@@ -87,12 +91,14 @@ def _distances(runs: Sequence[RunSummary]) -> np.ndarray:
     total = np.zeros((len(runs), len(runs)), np.float32)
     for part in parts:
         members = np.array(sorted(part), int)
-        member_distances = (
-            _euclidean(np.stack([part[k] for k in members.tolist()])) if len(members) > 1 else np.zeros((1, 1))
-        )
-        middle = (
-            float(np.median(member_distances[np.triu_indices(len(member_distances), 1)])) if len(members) > 1 else 0.0
-        )
+        if len(members) > 1:
+            member_distances = _euclidean(np.stack([part[k] for k in members.tolist()]))
+        else:
+            member_distances = np.zeros((1, 1))
+        if len(members) > 1:
+            middle = float(np.median(member_distances[np.triu_indices(len(member_distances), 1)]))
+        else:
+            middle = 0.0
         if middle > 0:
             whole = np.ones_like(total)
             whole[np.ix_(members, members)] = member_distances / middle

@@ -68,14 +68,17 @@ def _jumps(values: np.ndarray) -> list[tuple[int, int, float, float]]:
             if jump:
                 spans.append(jump)
                 break
-    return spans if len(spans) <= MAX_JUMPS else []
+    if len(spans) <= MAX_JUMPS:
+        return spans
+    return []
 
 
 def _jump(values: np.ndarray, steps: np.ndarray, start: int, end: int) -> tuple[int, int, float, float] | None:
     """The jump at frames start to end; None where the values there are an ordinary motion."""
     if start < 1 or end >= len(values):
         return None
-    value_before, value_after = values[start - 1], values[end]
+    value_before = values[start - 1]
+    value_after = values[end]
     size = float(np.abs(values[start:end] - (value_before + value_after) / 2).min())
     if size == 0 or abs(value_after - value_before) > BACK * size or _is_renamed(values[start], value_before, size):
         return None
@@ -85,7 +88,9 @@ def _jump(values: np.ndarray, steps: np.ndarray, start: int, end: int) -> tuple[
     other_values = np.r_[values[:start], values[end:]]
     extent = float(np.percentile(other_values, 99) - np.percentile(other_values, 1))
     is_jump = size >= MIN_JUMP_STEPS * usual_step and size >= MIN_JUMP_SHARE * extent and usual_step > 0
-    return (start, end, size, usual_step) if is_jump else None
+    if is_jump:
+        return (start, end, size, usual_step)
+    return None
 
 
 def _is_renamed(value: float, value_before: float, size: float) -> bool:
@@ -124,9 +129,10 @@ def _stuck_witness(run: RunSignals, start: int, end: int) -> str:
         change = camera.change
         moving_change = float(np.median(change[moves]))
         # Where the arm never rests, a stretch has to look as motion does
-        resting = (
-            float(np.percentile(change[rests], FAST_PERCENTILE)) if rests.sum() >= 5 else SEEN_CHANGE * moving_change
-        )
+        if rests.sum() >= 5:
+            resting = float(np.percentile(change[rests], FAST_PERCENTILE))
+        else:
+            resting = SEEN_CHANGE * moving_change
         limit = max(SEEN_CHANGE * moving_change, resting)
         if (change[start:end] >= limit).mean() >= MIN_STUCK_SEEN:
             return f"{camera.camera} shows motion"

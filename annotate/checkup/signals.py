@@ -68,7 +68,9 @@ class RunSignals:
         """Such as "state[3] shoulder"."""
         names = self.state_names if column == "state" else self.action_names
         name = names[dimension] if dimension < len(names) else ""
-        return f"{column}[{dimension}] {name}".strip() if name != f"{column}[{dimension}]" else name
+        if name != f"{column}[{dimension}]":
+            return f"{column}[{dimension}] {name}".strip()
+        return name
 
     @cached_property
     def arm_speed(self) -> np.ndarray | None:
@@ -80,18 +82,24 @@ class RunSignals:
             return None
         arm = self.state[:, self.arm_dimensions("state")]
         steps = way_steps(arm) if np.isfinite(arm).all() else None
-        return None if steps is None else np.r_[0.0, steps]
+        if steps is None:
+            return None
+        return np.r_[0.0, steps]
 
     @cached_property
     def arm_moves(self) -> np.ndarray | None:
         """Does the arm move at each frame? bool [n]; None where there is no state that tells."""
-        return None if self.arm_speed is None else is_moving(self.arm_speed)
+        if self.arm_speed is None:
+            return None
+        return is_moving(self.arm_speed)
 
 
 def is_moving(speed: np.ndarray) -> np.ndarray:
     """Frames at which a speed [n] is beyond a share of its fast one, bool [n]."""
     fast = float(np.percentile(speed, FAST_PERCENTILE))
-    return speed > MOVING * fast if fast > 0 else np.zeros(len(speed), bool)
+    if fast > 0:
+        return speed > MOVING * fast
+    return np.zeros(len(speed), bool)
 
 
 def run_signals(

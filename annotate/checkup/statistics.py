@@ -42,7 +42,9 @@ def _fault(run: RunSignals, detail: str, measured: float, expected: float, signa
 
 def _difference(values: np.ndarray, stored: StoredStatistics) -> tuple[str, int, float, float] | None:
     """What differs most, of which dimension, as measured and as stored; None where all is as stored."""
-    low, high, mean = values.min(axis=0), values.max(axis=0), values.mean(axis=0)
+    low = values.min(axis=0)
+    high = values.max(axis=0)
+    mean = values.mean(axis=0)
     extent = np.maximum(stored.high - stored.low, 1e-9)
     excesses = {"largest value": (high, stored.high, (high - stored.high) / extent / TOLERANCE)}
     excesses["smallest value"] = (low, stored.low, (stored.low - low) / extent / TOLERANCE)
@@ -54,6 +56,9 @@ def _difference(values: np.ndarray, stored: StoredStatistics) -> tuple[str, int,
     statistic = max(excesses, key=lambda name: float(excesses[name][2].max()))
     measured, stored_values, excess = excesses[statistic]
     dimension = int(np.argmax(excess))
-    value, statement = float(measured[dimension]), float(stored_values[dimension])
+    value = float(measured[dimension])
+    statement = float(stored_values[dimension])
     is_rounding = abs(value - statement) <= ROUNDING * max(1.0, abs(statement))
-    return None if excess[dimension] <= 1 or is_rounding else (statistic, dimension, value, statement)
+    if excess[dimension] <= 1 or is_rounding:
+        return None
+    return (statistic, dimension, value, statement)

@@ -134,7 +134,10 @@ def _column(run: RunSignals, name: str, values: np.ndarray) -> ColumnSummary:
 
 def _is_gripper(run: RunSignals, column: str, dimension: int) -> bool:
     """Is a dimension the gripper's counterpart in the other column: by its name, or as the last one of an arm?"""
-    names, values = (run.state_names, run.state) if column == "state" else (run.action_names, run.action)
+    if column == "state":
+        names, values = (run.state_names, run.state)
+    else:
+        names, values = (run.action_names, run.action)
     width = 0 if values is None else values.shape[1]
     words = set(naming.words(names[dimension])) if dimension < len(names) else set[str]()
     has_gripper = any(signal.column != column for signal in run.grippers)
@@ -150,7 +153,8 @@ def _leads(run: RunSignals) -> tuple[np.ndarray | None, np.ndarray | None]:
 
     None where they are not of the same dimensions.
     """
-    state, action = run.state, run.action
+    state = run.state
+    action = run.action
     if state is None or action is None or state.shape != action.shape or run.state_names != run.action_names:
         return None, None
     spreads = state.std(axis=0) * action.std(axis=0)

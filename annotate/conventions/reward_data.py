@@ -31,7 +31,8 @@ from core.names import unnamed_step
 from ingest.formats.tables import npy_rows
 from ingest.reasons import DataError
 
-LABELS, ROLLOUTS = "labels.jsonl", "rollouts"
+LABELS = "labels.jsonl"
+ROLLOUTS = "rollouts"
 OURS = "lerobot/meta/episodes.jsonl"  # says of an export of ours which episodes they were
 WORDS = {"fast": "progress_fast", "slow": "progress_slow", "adjust": "adjust", "mistake": "mistake"}
 PACES = {word: pace for pace, word in WORDS.items()}
@@ -122,9 +123,11 @@ class RolloutAnnotation(EpisodeAnnotation):
         if not self.segments:
             assert curve is not None, "an annotation says something"
             return ImportedLabel(whole_run(num_frames, bool(curve[-1] == 1)), 1, progress=curve)
-        catastrophic_frame, final = None, self.final_progress
+        catastrophic_frame = None
+        final = self.final_progress
         if self.catastrophic_s is not None:
-            catastrophic_frame, final = _frame(self.catastrophic_s, fps), final and max(final, 0.0)
+            catastrophic_frame = _frame(self.catastrophic_s, fps)
+            final = final and max(final, 0.0)
         segments = self._tiling(num_frames, fps)
         rising = [k for k, s in enumerate(segments) if s.kind == STEP]
         if rising and catastrophic_frame is None and final == 1:
@@ -168,13 +171,15 @@ def _segment(word: str, start: int, end: int) -> Segment:
 def read_opensarm(path: Path) -> list[RolloutAnnotation]:
     """Read JSON lines, a folder with labels.jsonl, or rollouts with progress.npy. Raises ImportedError."""
     lines = path / LABELS if path.is_dir() else path
-    label_lines = (
-        {line.annotation.episode_index: line.annotation for line in read_said(lines)} if lines.is_file() else {}
-    )
+    if lines.is_file():
+        label_lines = {line.annotation.episode_index: line.annotation for line in read_said(lines)}
+    else:
+        label_lines = {}
     folders = _rollouts(path)
     if not label_lines and not folders:
         raise ImportedError(f"{path} holds neither {LABELS} nor folders episode_* with progress.npy")
-    ours, curves = _exported_from(path), {index: _curve(folder) for index, folder in folders.items()}
+    ours = _exported_from(path)
+    curves = {index: _curve(folder) for index, folder in folders.items()}
     annotations = [
         label_lines.get(index, RolloutAnnotation(index)) for index in sorted(label_lines.keys() | folders.keys())
     ]
@@ -187,7 +192,10 @@ def _exported_from(folder: Path) -> dict[int, tuple[str, int]]:
     """The corpus's episode of each rollout, where the folder is an export of ours. Raises ImportedError."""
     path = folder / OURS
     try:
-        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        if path.is_file():
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+        else:
+            rows = []
         return {r["episode_index"]: (r["proccorpus_dataset"], r["proccorpus_episode_index"]) for r in rows}
     except MALFORMED as e:
         raise ImportedError(f"{path} does not say which episodes the rollouts are: {e}") from e
@@ -199,7 +207,9 @@ def _rollouts(folder: Path) -> dict[int, Path]:
     folders = sorted(p.parent for p in rollouts_folder.glob("episode_*/progress.npy"))
     numbers = [re.search(r"(\d+)$", p.name) for p in folders]
     by_number = {int(n[1]): p for n, p in zip(numbers, folders, strict=True) if n}
-    return by_number if len(by_number) == len(folders) else dict(enumerate(folders))
+    if len(by_number) == len(folders):
+        return by_number
+    return dict(enumerate(folders))
 
 
 def _curve(folder: Path) -> tuple[float, ...]:
@@ -235,12 +245,15 @@ def read_said(path: Path) -> list[OpensarmLine]:
 
 def _annotation(row: Mapping[str, Any]) -> RolloutAnnotation:
     """What a line says. Raises ValueError, TypeError, KeyError, AttributeError."""
-    label, ours, index = row["label"], row.get("proccorpus"), row.get("episode_id")
+    label = row["label"]
+    ours = row.get("proccorpus")
+    index = row.get("episode_id")
     if label.get("start_progress"):
         raise ValueError("it begins with progress made before, and a label here begins at 0")
     number = int(index if isinstance(index, int) else row["episode_index"])
     episode_key = (str(ours["dataset"]), int(ours["episode_index"])) if ours else None
-    final, catastrophic_s = float(label["final_progress"]), label.get("catastrophic_frame")
+    final = float(label["final_progress"])
+    catastrophic_s = label.get("catastrophic_frame")
     return RolloutAnnotation(
         number, episode_key, _segments_of(label), final, None if catastrophic_s is None else float(catastrophic_s)
     )
@@ -255,7 +268,9 @@ def _segments_of(label: Mapping[str, Any]) -> tuple[tuple[float, float, str], ..
     return segments
 
 
-SUCCESSFUL, SUBOPTIMAL, FAILURE = "successful", "suboptimal", "failure"
+SUCCESSFUL = "successful"
+SUBOPTIMAL = "suboptimal"
+FAILURE = "failure"
 HALF = 0.5  # from which on a run that did not succeed is suboptimal
 NEEDED = ("id", "quality_label", "partial_success")
 EPISODE_ID = re.compile(r"^(?:(?P<dataset>.+)/)?(?:\D*)(?P<episode>\d+)(?:/[^/]*)?$")
@@ -289,7 +304,10 @@ class GradedAnnotation(EpisodeAnnotation):
         if self.quality is None and self.partial_success is None:
             raise ImportedError("it has neither a quality_label nor a partial_success")
         is_success = self.quality == SUCCESSFUL or self.partial_success == 1
-        end = NOTHING_STATED if is_success or self.partial_success is None else StatedEnd(self.partial_success)
+        if is_success or self.partial_success is None:
+            end = NOTHING_STATED
+        else:
+            end = StatedEnd(self.partial_success)
         return ImportedLabel(whole_run(num_frames, is_success), 1, end=end)
 
 
@@ -323,13 +341,15 @@ def _graded_rows(file: Path) -> Iterator[GradedAnnotation]:
 
 
 def _graded(id: object, quality_label: object, partial_success: object) -> GradedAnnotation:
-    id_match, share = EPISODE_ID.match(str(id)), partial_success
+    id_match = EPISODE_ID.match(str(id))
+    share = partial_success
     if id_match is None:
         raise ValueError("does not say which episode it is: it has no number")
     if quality_label not in (None, SUCCESSFUL, SUBOPTIMAL, FAILURE):
         raise ValueError(f"has the quality_label {quality_label!r}")
     if share is not None and not (isinstance(share, int | float) and 0 <= share <= 1):
         raise ValueError(f"has the partial_success {share!r}, which is none of 0..1")
-    dataset, episode = id_match["dataset"], int(id_match["episode"])
+    dataset = id_match["dataset"]
+    episode = int(id_match["episode"])
     episode_key = (dataset, episode) if dataset else None
     return GradedAnnotation(episode, episode_key, quality_label, None if share is None else float(share))

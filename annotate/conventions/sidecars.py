@@ -36,7 +36,8 @@ from ingest.episode import NativeStep
 from ingest.formats.folders import is_step
 from ingest.formats.lerobot_steps import VISUALIZER_FILE
 
-FORMAT, VERSION = "lerobot.frame_signals", 1
+FORMAT = "lerobot.frame_signals"
+VERSION = 1
 KEYS = ("index", "episode_index", "frame_index")
 PREFIXES = ("lerobot.reward_scoring", "lerobot.scores")
 LEGACY = ("progress_sparse", "progress_dense")
@@ -120,14 +121,18 @@ def _valid[T](kind: TypeAdapter[T], texts: Mapping[str, str], key: str) -> T:
         return kind.validate_json(texts.get(key, ""))
     except ValidationError as e:
         first = e.errors()[0]
-        location = f"{': '.join(map(str, first['loc']))} {first['input']!r}: " if first["loc"] else ""
+        if first["loc"]:
+            location = f"{': '.join(map(str, first['loc']))} {first['input']!r}: "
+        else:
+            location = ""
         raise ValueError(f"{key}: {location}{first['msg']}") from None
 
 
 def check(table: pa.Table) -> dict[str, Descriptor]:
     """The signals of a whole table that keeps every rule of the convention. Raises ValueError for one broken."""
     descriptors = descriptors_of(table.schema)
-    missing, columns = set(KEYS) - set(table.column_names), set(table.column_names) - set(KEYS)
+    missing = set(KEYS) - set(table.column_names)
+    columns = set(table.column_names) - set(KEYS)
     described = f"its columns {sorted(columns)} are not the signals described, {sorted(descriptors)}"
     _keep((not missing, f"it lacks the columns {', '.join(sorted(missing))}"), (columns == set(descriptors), described))
     for name in KEYS:
@@ -158,7 +163,8 @@ def check(table: pa.Table) -> dict[str, Descriptor]:
 
 
 def _check_values(name: str, column: pa.ChunkedArray, descriptor: Descriptor) -> None:
-    kind, types = column.type, pa.types
+    kind = column.type
+    types = pa.types
     is_number = types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind)
     kinds = f"signal {name} has to be bool, whole or floating numbers without nulls"
     _keep((is_number and not column.null_count, kinds))
@@ -196,7 +202,8 @@ class SignalAnnotation(EpisodeAnnotation):
 
         Without segments the run is one step without a name, completed where progress ends at 1.
         """
-        frames, progress = np.array(self.frames), np.array(self.progress, np.float32)
+        frames = np.array(self.frames)
+        progress = np.array(self.progress, np.float32)
         is_finite = np.isfinite(progress)
         _keep(
             (frames[-1] < num_frames, f"it has a row of frame {frames[-1]}, this episode has {num_frames}"),
@@ -212,7 +219,8 @@ class SignalAnnotation(EpisodeAnnotation):
 
     def _segment(self, start: int, end: int) -> Segment:
         """The format holds no names."""
-        step, completed = self.step[start], self.completed[start]
+        step = self.step[start]
+        completed = self.completed[start]
         if step >= 0:
             return Segment(unnamed_step(step), start, end, STEP, completed, step, named=False)
         name, kind = ("Done", DONE) if completed else ("Between steps", IDLE)
@@ -248,7 +256,9 @@ def _annotation(rows: pa.Table, name: str, *, is_ours: bool) -> SignalAnnotation
     def numbers[T](column: str, kind: type[T]) -> tuple[T, ...]:
         return tuple(map(kind, rows[column].to_numpy()))
 
-    episode, frames, progress = rows["episode_index"][0].as_py(), numbers("frame_index", int), numbers(name, float)
+    episode = rows["episode_index"][0].as_py()
+    frames = numbers("frame_index", int)
+    progress = numbers(name, float)
     if not is_ours:
         return SignalAnnotation(episode, frames, progress)
     segment, step, completed, planned = (numbers(column, int) for column in OURS)
@@ -297,7 +307,9 @@ def advantages(value: np.ndarray, chunk_size: int, outcome: float | None) -> np.
 def threshold(advantages: np.ndarray, share: float) -> float:
     """The threshold that the best `share` (0..1) of a task's advantages exceed; NaN if none is known."""
     finite_advantages = advantages[np.isfinite(advantages)]
-    return float(np.quantile(finite_advantages, 1 - share)) if len(finite_advantages) else float("nan")
+    if len(finite_advantages):
+        return float(np.quantile(finite_advantages, 1 - share))
+    return float("nan")
 
 
 VISUALIZER_VERSION = 2

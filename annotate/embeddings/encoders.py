@@ -18,7 +18,8 @@ from annotate.pictures import area_averaged
 from core.errors import install_hint
 
 GREY_PX = 64
-GREY_BATCH, GREY_SMALL = 32, 1
+GREY_BATCH = 32
+GREY_SMALL = 1
 GREY_WHOLE, GREY_CELL = 16, 8  # sides of the small pictures that are the numbers of grey
 FLAT = 1.0  # of 255: what varies less has no contrast that could be made equal
 
@@ -45,7 +46,9 @@ def _lack_of_packages(name: str) -> str:
     framework = {"hf": "transformers", "torchvision": "torchvision"}.get(name.partition(":")[0], "torch")
     missing = [package for package in dict.fromkeys(("torch", framework)) if find_spec(package) is None]
     remedy = f'{install_hint("train")}; the encoder grey needs nothing (embeddings.encoder = "grey")'
-    return f"the encoder {name} needs {' and '.join(missing)}: {remedy}" if missing else ""
+    if missing:
+        return f"the encoder {name} needs {' and '.join(missing)}: {remedy}"
+    return ""
 
 
 def lack(config: EmbeddingsConfig) -> str:

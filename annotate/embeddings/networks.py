@@ -25,7 +25,8 @@ MOBILENET_LOCAL = 14
 BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 FIRST, LAST = 32, 1280  # channels
 OTHER_PX = 224  # what nearly all of torchvision's are trained with
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 CPU_BATCH, GPU_BATCH, SMALL_BATCH = 32, 64, 4  # a call of few pictures costs as much a picture as of many, and more
 WARM_UPS = 3  # torch's compiler looks at the first calls, and may compute them otherwise than those that follow
 
@@ -59,7 +60,10 @@ def network(name: str, grid: int, size_px: int | None, device: str) -> Encoder:
     if device == "cuda" and not torch.cuda.is_available():
         raise EncoderError('embeddings.device = "cuda": torch sees no GPU here; "auto" takes the CPU then')
     torch_device = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    batch, title = (CPU_BATCH, "cpu") if torch_device == "cpu" else (GPU_BATCH, torch.cuda.get_device_name())
+    if torch_device == "cpu":
+        batch, title = (CPU_BATCH, "cpu")
+    else:
+        batch, title = (GPU_BATCH, torch.cuda.get_device_name())
     kind, _, model_name = name.partition(":")
     of_kind = {"mobilenet_v2": _mobilenet, "torchvision": _of_torchvision, "hf": _of_transformers}[kind]
     with _loading:
@@ -154,7 +158,9 @@ class _Block(nn.Module):
         self.is_added = stride == 1 and channels == out
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.conv(x) if self.is_added else self.conv(x)
+        if self.is_added:
+            return x + self.conv(x)
+        return self.conv(x)
 
 
 def _convolved(channels: int, out: int, side: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -167,7 +173,8 @@ class _Mobilenet(nn.Module):
 
     def __init__(self, features: nn.Sequential) -> None:
         super().__init__()
-        self.local, self.rest = features[:MOBILENET_LOCAL], features[MOBILENET_LOCAL:]
+        self.local = features[:MOBILENET_LOCAL]
+        self.rest = features[MOBILENET_LOCAL:]
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         maps = self.local(x)
@@ -192,8 +199,10 @@ def _of_torchvision(name: str, size_px: int | None) -> Tower:
     categories = weights.meta.get("categories")
     net = get_model(name, weights=None, **({"num_classes": len(categories)} if categories else {}))
     net.load_state_dict(torch.load(weights_file(weights.url), map_location="cpu", weights_only=True))
-    size, preset = size_px or OTHER_PX, weights.transforms()
-    mean, std = getattr(preset, "mean", IMAGENET_MEAN), getattr(preset, "std", IMAGENET_STD)
+    size = size_px or OTHER_PX
+    preset = weights.transforms()
+    mean = getattr(preset, "mean", IMAGENET_MEAN)
+    std = getattr(preset, "std", IMAGENET_STD)
     return Tower(_Watched(net.eval(), size), size, mean, std)
 
 
@@ -257,12 +266,14 @@ def _of_transformers(name: str, size_px: int | None) -> Tower:
         processor: Any = AutoImageProcessor.from_pretrained(location, **options)
     except (OSError, ValueError):
         processor = None  # a folder without one: pictures are normalised as those of ImageNet
-    mean, std = getattr(processor, "image_mean", IMAGENET_MEAN), getattr(processor, "image_std", IMAGENET_STD)
+    mean = getattr(processor, "image_mean", IMAGENET_MEAN)
+    std = getattr(processor, "image_std", IMAGENET_STD)
 
     vision: Any = getattr(config, "vision_config", config)
     # DINO's are trained with 518 pixels and more, and see as well with fewer
     is_dino = str(getattr(vision, "model_type", "")).startswith("dinov")
-    image_size, patch = getattr(vision, "image_size", None), getattr(vision, "patch_size", None)
+    image_size = getattr(vision, "image_size", None)
+    patch = getattr(vision, "patch_size", None)
     size = size_px or (image_size if isinstance(image_size, int) and not is_dino else OTHER_PX)
     side = size // patch if isinstance(patch, int) else None
     return Tower(_Patches(getattr(net, "vision_model", net), side), size, mean, std)
@@ -273,7 +284,8 @@ class _Patches(nn.Module):
 
     def __init__(self, net: nn.Module, side: int | None) -> None:
         super().__init__()
-        self.net, self.side = net, side
+        self.net = net
+        self.side = side
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         out = self.net(pixel_values=x)

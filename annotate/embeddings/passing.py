@@ -33,7 +33,9 @@ class EmbeddingPass:
 
     def __init__(self, config: EmbeddingsConfig, threads: int = 1) -> None:
         """Raises EncoderError."""
-        self.config, self.threads, self.encoder = config, threads, load_encoder(config)
+        self.config = config
+        self.threads = threads
+        self.encoder = load_encoder(config)
         # Where no encoder needed torch it has no threads of its own. Batches run side by side, so they would only get
         # in their way
         torch = sys.modules.get("torch")
@@ -58,8 +60,13 @@ class EmbeddingPass:
     def every(self, camera: str, fps: float, num_frames: int | None, *, is_preferred: bool) -> int:
         """Every how many frames of a camera it is to be handed; 0: none."""
         cameras = self.config.cameras
-        is_wanted = is_preferred if cameras == "preferred" else cameras == "all" or camera in cameras
-        return every_nth(self.config.hz, fps) if is_wanted else 0
+        if cameras == "preferred":
+            is_wanted = is_preferred
+        else:
+            is_wanted = cameras == "all" or camera in cameras
+        if is_wanted:
+            return every_nth(self.config.hz, fps)
+        return 0
 
     def keep(self, episode_index: int, camera: str, frame_index: int, picture: Picture) -> None:
         """The next picture of a camera; frames rise."""
@@ -75,7 +82,8 @@ class EmbeddingPass:
     def drop(self, episode_index: int, camera: str) -> None:
         """Those of a video that turned out to be damaged: another decoding may give others."""
         if (episode_index, camera) == self._open:
-            self._batch, self._open = [], None
+            self._batch = []
+            self._open = None
         self._looked.pop((episode_index, camera), None)
 
     def has(self, episode_index: int, camera: str) -> bool:
@@ -92,7 +100,10 @@ class EmbeddingPass:
 
     def _finish_batch(self) -> None:
         """Hand what was collected to the threads: a whole batch, or at a camera's end small ones."""
-        size = self.encoder.batch if len(self._batch) == self.encoder.batch else self.encoder.small_batch
+        if len(self._batch) == self.encoder.batch:
+            size = self.encoder.batch
+        else:
+            size = self.encoder.small_batch
         for begin in range(0, len(self._batch), size):
             assert self._open is not None, "pictures are of some camera"
             part = self._batch[begin : begin + size]
@@ -134,7 +145,8 @@ def look(into: EmbeddingPass, episode: EpisodeData, camera: str, fps: float, num
 def _look_at(
     into: EmbeddingPass, episode: EpisodeData, camera: str, requested_frames: frozenset[int], options: DecodeOptions
 ) -> int:
-    last, count = max(requested_frames), 0
+    last = max(requested_frames)
+    count = 0
     for index, _, frame in episode.frames(camera, options):
         if index in requested_frames:
             into.keep(episode.record.episode_index, camera, index, frame)

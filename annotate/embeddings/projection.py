@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-WHOLE, CELL = 256, 64
+WHOLE = 256
+CELL = 64
 
 
 @dataclass(frozen=True)

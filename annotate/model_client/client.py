@@ -28,7 +28,9 @@ CHECKS = 3  # tries to reach an endpoint before the first request
 MAX_BAD_REPLIES = 2  # to one question: the second request says what was wrong with the first reply
 # So many requests in a row that end alike without a usable reply stop a build, and so many of any kind before its first
 # usable reply; until there is one, so few are under way at once
-BAD_IN_A_ROW, BAD_AT_FIRST, FIRST_AT_ONCE = 8, 12, 4
+BAD_IN_A_ROW = 8
+BAD_AT_FIRST = 12
+FIRST_AT_ONCE = 4
 UNUSABLE = (*endpoints.BAD_REPLIES, "wrong_request")
 THINKING_TOKENS = 4096  # more room for each reply, once one was cut off
 REMEDIES = {
@@ -57,7 +59,8 @@ class Client:
         label_run: str,
         prompt_version: str,
     ):
-        self.config, self.store = config, store
+        self.config = config
+        self.store = store
         self.hits = 0  # replies given without a request
         self.served: dict[str, endpoints.Served] = {}  # the models by name, as the servers told; empty before the check
         self._caller = {
@@ -213,7 +216,9 @@ class Client:
 
     async def _sent(self, call: dict[str, Any], request: Request) -> Reply:
         """Try until there is a valid reply or no hope of one. Bad replies and failures are counted apart."""
-        started_s, failures, put_off_s = time.monotonic(), 0, 0.0
+        started_s = time.monotonic()
+        failures = 0
+        put_off_s = 0.0
         problems: list[str] = []  # of the bad replies so far
         while True:
             try:
@@ -300,8 +305,12 @@ class Client:
 
         `problems`: of the bad replies so far; after a failure the same bytes are sent again.
         """
-        config, model = self.config, call["model"]
-        temperature = max(request.temperature, RETRY_TEMPERATURE) if problems else request.temperature
+        config = self.config
+        model = call["model"]
+        if problems:
+            temperature = max(request.temperature, RETRY_TEMPERATURE)
+        else:
+            temperature = request.temperature
         root = self.served[model].root if model in self.served else None
         async with self._slots, self._first_slot(request):
             max_tokens = request.max_tokens + self._room * (request.schema is not None)
@@ -312,28 +321,42 @@ class Client:
             endpoint = await self._open_endpoint()
             # Reserved before it is sent: a process that is killed meanwhile has counted it
             reservation = self.store.reserve(call, estimate_usd, config.max_calls, config.max_cost_usd)
-            started, start_mark = time.monotonic(), endpoint.begin()
+            started = time.monotonic()
+            start_mark = endpoint.begin()
             # A failure costs the server's time; a server that tells no tokens is taken to have used what was reserved
-            answer, completion_fields, error, usage, doubt = None, None, None, (0, 0), None
+            answer = None
+            completion_fields = None
+            error = None
+            usage = (0, 0)
+            doubt = None
             try:
-                answer, usage = await endpoint.chat(body, config.timeout_s), None
+                answer = await endpoint.chat(body, config.timeout_s)
+                usage = None
                 reply_body = endpoints.parsed(answer)
                 usage = endpoints.usage_of(reply_body)
                 completion_fields = endpoints.completion(reply_body, request, {model, root or model})
             except (endpoints.TryError, VlmError) as e:
                 error = e
             finally:
-                busy_s, latency_s = endpoint.end(start_mark), time.monotonic() - started
-            status = "ok" if error is None else error.reason if isinstance(error, VlmError) else error.kind
+                busy_s = endpoint.end(start_mark)
+                latency_s = time.monotonic() - started
+            if error is None:
+                status = "ok"
+            elif isinstance(error, VlmError):
+                status = error.reason
+            else:
+                status = error.kind
             if status == "wrong_request" and self._is_adapted(profile, str(error)):
-                status, error = "adapted", endpoints.TryError("adapted", str(error))
+                status = "adapted"
+                error = endpoints.TryError("adapted", str(error))
             if status in ("busy", "unsent", "quota", "adapted"):
                 self.store.release(reservation)
             else:
                 cost_usd = estimate_usd if usage is None else config.price.usd(*usage, busy_s)
                 if answer is not None and (doubt := endpoints.usage_doubt(usage, request, max_tokens)):
                     # Tokens that cannot be true are as we count them, at the high estimate
-                    cost_usd, usage = estimate_usd, endpoints.counted(request, answer, max_tokens)
+                    cost_usd = estimate_usd
+                    usage = endpoints.counted(request, answer, max_tokens)
                 tokens = dict(zip(("prompt_tokens", "completion_tokens"), usage or (0, 0), strict=True))
                 with self.store.transaction():
                     self.store.settle(

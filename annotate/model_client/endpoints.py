@@ -22,7 +22,9 @@ from annotate.model_client.reading import shown
 from annotate.model_client.tokens import TokenMeter
 
 # Of tokens as a server tells them, beside what was sent and came back: a count beyond these is not believed
-LEAST_SHARE, MOST_SHARE, SLACK_TOKENS = 1 / 32, 20.0, 2000
+LEAST_SHARE = 1 / 32
+MOST_SHARE = 20.0
+SLACK_TOKENS = 2000
 BYTES_PER_TOKEN = 4
 # Ways in which a reply can be of no use, though the server worked for it
 BAD_REPLIES = ("bad_reply", "cut", "refusal", "filtered")
@@ -39,7 +41,9 @@ class TryError(Exception):
 
     def __init__(self, kind: str, why: str, *, weight: int = 1, after_s: float | None = None):
         super().__init__(why)
-        self.kind, self.weight, self.after_s = kind, weight, after_s
+        self.kind = kind
+        self.weight = weight
+        self.after_s = after_s
 
 
 def body_of(request: Request, model: str, fields: Mapping[str, Any], problem: str = "") -> bytes:
@@ -76,9 +80,14 @@ def parsed(body: bytes) -> dict[str, Any]:
 def usage_of(answer: Mapping[str, Any]) -> tuple[int, int] | None:
     """Prompt and completion tokens as a server tells them; None where it does not."""
     usage = answer.get("usage")
-    token_counts = [usage.get(f"{kind}_tokens") for kind in ("prompt", "completion")] if isinstance(usage, dict) else []
+    if isinstance(usage, dict):
+        token_counts = [usage.get(f"{kind}_tokens") for kind in ("prompt", "completion")]
+    else:
+        token_counts = []
     counts = [n for n in token_counts if isinstance(n, int) and n >= 0]
-    return (counts[0], counts[1]) if len(counts) == 2 else None
+    if len(counts) == 2:
+        return (counts[0], counts[1])
+    return None
 
 
 def counted(request: Request, answer: bytes, max_tokens: int) -> tuple[int, int]:
@@ -108,7 +117,8 @@ def completion(answer: Mapping[str, Any], request: Request, names: set[str]) -> 
     Raises TryError, and VlmError when another model answered.
     """
     try:
-        choice, model = answer["choices"][0], answer["model"]
+        choice = answer["choices"][0]
+        model = answer["model"]
         message = dict(choice["message"])
         finish = choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
@@ -128,7 +138,9 @@ def _text_of(content: Any) -> str:
     """The text of a message: as it is, or in a list of parts."""
     if isinstance(content, list):
         return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return content if isinstance(content, str) else ""
+    if isinstance(content, str):
+        return content
+    return ""
 
 
 def _read(text: str, message: Mapping[str, Any], finish: str | None, request: Request) -> dict[str, Any]:
@@ -149,7 +161,10 @@ def _read(text: str, message: Mapping[str, Any], finish: str | None, request: Re
     if reading.declines(text):
         raise TryError("refusal", f"the model declines to answer: {shown(text)}")
     if not text.strip():
-        thinking_note = f"; {len(thinking)} characters of thinking came beside it" if thinking else ""
+        if thinking:
+            thinking_note = f"; {len(thinking)} characters of thinking came beside it"
+        else:
+            thinking_note = ""
         raise TryError("bad_reply", f"the reply is empty{thinking_note}")
     raise TryError("bad_reply", problem)
 
@@ -194,7 +209,8 @@ class Served:
         """
         root, revision = (card.get(name) for name in ("root", "revision"))
         if isinstance(root, str) and (cached := re.search(r"models--(.+?)/snapshots/([0-9a-f]{40})", root)):
-            root, revision = cached[1].replace("--", "/"), cached[2]
+            root = cached[1].replace("--", "/")
+            revision = cached[2]
         root, revision = (text if isinstance(text, str) else None for text in (root, revision))
         return cls(str(card["id"]), root, revision, card.get("owned_by") == "vllm")
 
@@ -203,7 +219,8 @@ class Endpoint:
     """One server. Times are of time.monotonic()."""
 
     def __init__(self, url: str, key: str | None, connections: int):
-        self.url, self._key = url.rstrip("/"), key
+        self.url = url.rstrip("/")
+        self._key = key
         self.failures = 0  # in a row; such as overlap in time count once
         self.succeeded_at = -math.inf
         self.closed_until = -math.inf  # by its own word
@@ -322,7 +339,9 @@ def retry_after_s(value: str | None) -> float | None:
             seconds = (parsedate_to_datetime(value or "") - datetime.now(UTC)).total_seconds()
         except (ValueError, TypeError):
             return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    if math.isfinite(seconds):
+        return max(0.0, seconds)
+    return None
 
 
 def _words(answer: bytes) -> str:
@@ -333,6 +352,8 @@ def _words(answer: bytes) -> str:
         if not isinstance(error, dict):
             return str(error)
         code = error.get("code") or error.get("type")
-        return f"{error['message']} ({code})" if isinstance(code, str) else str(error["message"])
+        if isinstance(code, str):
+            return f"{error['message']} ({code})"
+        return str(error["message"])
     except (ValueError, KeyError, AttributeError, RecursionError):
         return answer[:1000].decode(errors="replace") or "no message"

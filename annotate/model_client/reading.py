@@ -78,12 +78,18 @@ def fitting(value: Any, schema: Schema) -> Any:
             return _object(value, schema)
         case "array":
             entries = [value] if isinstance(value, dict) else value
-            return [fitting(entry, schema["items"]) for entry in entries] if isinstance(entries, list) else value
+            if isinstance(entries, list):
+                return [fitting(entry, schema["items"]) for entry in entries]
+            return value
         case "boolean":
-            return TRUTH_VALUES.get(plain(value), value) if isinstance(value, str) else value
+            if isinstance(value, str):
+                return TRUTH_VALUES.get(plain(value), value)
+            return value
         case "integer":
             number = _number_in(value)
-            return value if number is None else number
+            if number is None:
+                return value
+            return number
         case "string":
             return _text(value, schema)
     return value
@@ -126,8 +132,13 @@ def _number_in(value: Any) -> int | None:
     """The only whole number that a value is or names; None of a time, a fraction and a negative one."""
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         return int(value)
-    number_match = re.fullmatch(r"[^\d-]*(\d{1,9})(\.0+)?[^\d.:]*", value) if isinstance(value, str) else None
-    return int(number_match[1]) if number_match else None
+    if isinstance(value, str):
+        number_match = re.fullmatch(r"[^\d-]*(\d{1,9})(\.0+)?[^\d.:]*", value)
+    else:
+        number_match = None
+    if number_match:
+        return int(number_match[1])
+    return None
 
 
 def _text(value: Any, schema: Schema) -> Any:
@@ -137,7 +148,9 @@ def _text(value: Any, schema: Schema) -> Any:
         return value
     composed = unicodedata.normalize("NFKC", value).translate(TYPOGRAPHY)
     line = " ".join("".join(c if c.isprintable() else " " for c in composed).split())
-    return line if len(line) <= max_chars(schema) else line[: max_chars(schema) - 3].rstrip() + "..."
+    if len(line) <= max_chars(schema):
+        return line
+    return line[: max_chars(schema) - 3].rstrip() + "..."
 
 
 def _is_thought(schema: Schema) -> bool:
@@ -156,8 +169,13 @@ def max_chars(text: Schema) -> int:
 
 def problem_of(value: Any, schema: Schema | None) -> str | None:
     """The first thing that is wrong with a fitted value, in a line; None without a schema."""
-    error = None if schema is None else next(Draft202012Validator(_for_people(schema)).iter_errors(value), None)
-    return None if error is None else shown(f"{error.json_path}: {error.message}")
+    if schema is None:
+        error = None
+    else:
+        error = next(Draft202012Validator(_for_people(schema)).iter_errors(value), None)
+    if error is None:
+        return None
+    return shown(f"{error.json_path}: {error.message}")
 
 
 def _for_people(schema: Schema) -> dict[str, Any]:
@@ -211,4 +229,6 @@ def _choices_in_words(choices: Sequence[Any]) -> str:
 def shown(text: str, chars: int = 200) -> str:
     """As one line of bounded length, for a message."""
     line = without_secrets(" ".join(text[: 4 * chars].split()))
-    return line if len(line) <= chars else line[: chars - 3] + "..."
+    if len(line) <= chars:
+        return line
+    return line[: chars - 3] + "..."

@@ -40,7 +40,8 @@ CREATE TABLE IF NOT EXISTS spent (
 """
 UNSETTLED = "sent"  # status while under way, and for good when the process was killed meanwhile
 # A pack of an earlier version: the mark, then per reply its key, its length, and itself compressed by zlib
-PACK_MARK, PACK_HEAD = b"vlm replies 1\n", struct.Struct(">32sI")
+PACK_MARK = b"vlm replies 1\n"
+PACK_HEAD = struct.Struct(">32sI")
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class ResponseStore:
     """
 
     def __init__(self, root: Path):
-        self.root, self.path = root, root / FILE
+        self.root = root
+        self.path = root / FILE
         self.damaged: list[str] = []
         root.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
@@ -118,7 +120,9 @@ class ResponseStore:
     def get(self, key: str) -> StoredReply | None:
         with self._using() as db:
             row = db.execute("SELECT data FROM replies WHERE key = ?", (key,)).fetchone()
-        return self._sound(key, row["data"], self.path) if row else None
+        if row:
+            return self._sound(key, row["data"], self.path)
+        return None
 
     def put(self, key: str, reply: StoredReply) -> None:
         with self.transaction() as db:
@@ -205,7 +209,8 @@ class ResponseStore:
                 numbers = f"spent or under way: {usd:.4f}, the call: up to {estimate_usd:.4f}"
                 raise VlmError("budget", f"{no_room} ({numbers}): raise max_cost_usd {remedy}")
             self._add(call["build_id"], 1, estimate_usd)
-            names, values = ", ".join(row), ", ".join(f":{name}" for name in row)
+            names = ", ".join(row)
+            values = ", ".join(f":{name}" for name in row)
             return db.execute(f"INSERT INTO attempts ({names}) VALUES ({values})", row).lastrowid or 0
 
     def settle(self, reservation: int, **truth: Any) -> None:
@@ -227,7 +232,9 @@ class ResponseStore:
         """Requests sent, each retry being one, and their cost in USD; what is under way counts as estimated."""
         with self._using() as db:
             row = db.execute("SELECT calls, cost_usd FROM spent WHERE build_id = ?", (build_id,)).fetchone()
-        return tuple(row) if row else (0, 0.0)
+        if row:
+            return tuple(row)
+        return (0, 0.0)
 
     def last_statuses(self, build_id: str, among: Sequence[str], count: int) -> list[str]:
         """The statuses of the last requests of a build, the newest first; of those with a status that is `among`."""

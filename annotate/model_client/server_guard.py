@@ -16,7 +16,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 POLL_S = 0.1
 KILLED_S = 5.0  # that processes may take to go after SIGKILL
 
@@ -45,7 +46,8 @@ def children() -> set[int]:
 def end_all(grace_s: float) -> None:
     """SIGTERM to all below us, group by group as they become ours, and SIGKILL to what is left after grace_s."""
     for ending_signal, limit_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, KILLED_S)):
-        limit, signalled = time.monotonic() + limit_s, set()
+        limit = time.monotonic() + limit_s
+        signalled = set()
         while remaining := children():
             if time.monotonic() > limit:
                 break
@@ -78,7 +80,9 @@ def run(parent: int, grace_s: float, command: list[str]) -> int:
         return 127
     code = wait_while_wanted(child.poll, parent)
     end_all(grace_s)
-    return 0 if code is None else code
+    if code is None:
+        return 0
+    return code
 
 
 def watch(inner: int, parent: int, grace_s: float) -> int:
@@ -86,7 +90,9 @@ def watch(inner: int, parent: int, grace_s: float) -> int:
 
     def poll() -> int | None:
         pid, status = os.waitpid(inner, os.WNOHANG)
-        return os.waitstatus_to_exitcode(status) if pid else None
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        return None
 
     code = wait_while_wanted(poll, parent)
     if code is None:
@@ -95,7 +101,9 @@ def watch(inner: int, parent: int, grace_s: float) -> int:
         while (code := poll()) is None and time.monotonic() < limit:
             time.sleep(POLL_S)
     end_all(grace_s)
-    return 0 if code is None else code
+    if code is None:
+        return 0
+    return code
 
 
 def main(parent: int, grace_s: float, command: list[str]) -> int:

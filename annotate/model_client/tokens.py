@@ -46,14 +46,16 @@ class ImageRule:
 
         Example: a picture of 640 x 480 pixels is 20 x 15 squares: 302 tokens with its two markers.
         """
-        across, down = round(width / self.unit_px), round(height / self.unit_px)
+        across = round(width / self.unit_px)
+        down = round(height / self.unit_px)
         area_px = across * down * self.unit_px**2
         limit_px = min(max(area_px, self.min_px), self.max_px)
         if area_px != limit_px:
             # Shrunk or enlarged to the limit, and on to whole squares
             scale = math.sqrt(limit_px / (width * height)) / self.unit_px
             whole = math.floor if area_px > limit_px else math.ceil
-            across, down = max(1, whole(width * scale)), max(1, whole(height * scale))
+            across = max(1, whole(width * scale))
+            down = max(1, whole(height * scale))
         return across * down + MARKERS
 
 

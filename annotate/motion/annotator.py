@@ -62,10 +62,8 @@ def _voted(
 ) -> dict[int, engine.Carried]:
     """What the episodes that each is laid beside say of it; what it says itself where `own_counts`."""
     usual_scales = engine.usual_distances([moments[v] for v in voters])
-    readings, transferred_labels = (
-        [engine.LabelReading(label.curve, dict(enumerate(label.ends))) for label in labels],
-        {},
-    )
+    readings = [engine.LabelReading(label.curve, dict(enumerate(label.ends))) for label in labels]
+    transferred_labels = {}
     for i, besides in engine.laid({i: moments[i] for i in episode_voters}, episode_voters, moments, usual_scales):
         references = [(moments[v], readings[v], alignment) for v, alignment in besides.items()]
         transferred_labels[i] = engine.carry_over(moments[i], references, readings[i] if i in own_counts else None)
@@ -127,11 +125,10 @@ def one_step(episode: Observed, work_end: int) -> OwnLabel:
 
 def _by_itself(episode: Observed, own_reading: OwnLabel, steps: TaskSteps | None) -> EpisodeLabel:
     """The label by what an episode shows by itself."""
-    curve = (
-        finished_curve(own_reading.curve, episode.signals.success)
-        if own_reading.is_complete
-        else np.minimum(own_reading.curve, MOST)
-    )
+    if own_reading.is_complete:
+        curve = finished_curve(own_reading.curve, episode.signals.success)
+    else:
+        curve = np.minimum(own_reading.curve, MOST)
     notes = [] if own_reading.sureness else [BY_TIME]
     label = label_of(
         episode,
@@ -141,7 +138,9 @@ def _by_itself(episode: Observed, own_reading: OwnLabel, steps: TaskSteps | None
         own_reading.sureness or PRIOR_CONFIDENCE / 2,
         notes,
     )
-    return with_sure_names(label, steps.name_confidence) if steps and own_reading.sureness else label
+    if steps and own_reading.sureness:
+        return with_sure_names(label, steps.name_confidence)
+    return label
 
 
 def _by_others(episode: Observed, carried: engine.Carried, steps: TaskSteps | None, work_end: int) -> EpisodeLabel:
@@ -165,7 +164,9 @@ def _by_others(episode: Observed, carried: engine.Carried, steps: TaskSteps | No
         notes.append(f"unlike the others of its task in {strange:.0%} of its time")
     segments = split_at_idle(segments_to(episode, plan, ends), episode.idle, episode.fps)
     label = label_of(episode, segments, plan, np.maximum.accumulate(curve), confidence, notes)
-    return with_sure_names(label, steps.name_confidence * agreement) if steps else label
+    if steps:
+        return with_sure_names(label, steps.name_confidence * agreement)
+    return label
 
 
 def with_sure_names(label: EpisodeLabel, name_confidence: float) -> EpisodeLabel:

@@ -117,7 +117,8 @@ def gripper_moves(opening: np.ndarray, config: MotionConfig, fps: float) -> list
 
     Example: at 10 fps, the openings 1, 1, 0.5, 0, 0, 0 give one closing from frame 1 to frame 3.
     """
-    low, high = float(np.min(opening)), float(np.max(opening))
+    low = float(np.min(opening))
+    high = float(np.max(opening))
     if high - low < config.gripper_swing:
         return []
     relative = (np.asarray(opening, np.float64) - low) / (high - low)
@@ -154,13 +155,17 @@ def _extremes(relative: np.ndarray, swing: float) -> list[int]:
         ahead = (value - relative[best]) * (direction or 1)
         if direction == 0:
             if abs(ahead) >= swing:
-                best, direction = frame, 1 if ahead > 0 else -1
+                best = frame
+                direction = 1 if ahead > 0 else -1
         elif ahead > 0:
             best = frame
         elif -ahead >= swing:
             turning.append(best)
-            best, direction = frame, -direction
-    return [*turning, best] if direction else turning
+            best = frame
+            direction = -direction
+    if direction:
+        return [*turning, best]
+    return turning
 
 
 LEAST_S = 0.3  # an arm that stirs for less between two pauses rests; a shorter pause interrupts no step
@@ -173,7 +178,8 @@ def idle_spans(activity: np.ndarray, fast: float, config: MotionConfig, fps: flo
     has no idle spans: its speeds say nothing.
     """
     n = len(activity)
-    pausing, resting = activity < config.pause_speed * fast, activity < config.end_speed * fast
+    pausing = activity < config.pause_speed * fast
+    resting = activity < config.end_speed * fast
     if pausing.all() or resting.all():
         return []
     sets_out = int(np.argmin(resting))
@@ -214,7 +220,9 @@ def without_work(
     def shortest(span: tuple[int, int]) -> float:
         if span[1] == n:
             return config.end_min_s
-        return config.start_min_s if span[0] == 0 else config.idle_min_s
+        if span[0] == 0:
+            return config.start_min_s
+        return config.idle_min_s
 
     return sorted({p for p in pieces if p[1] - p[0] >= shortest(p) * fps})
 
@@ -258,9 +266,10 @@ def _without_slivers(parts: Sequence[Segment], shortest: float) -> list[Segment]
         return list(parts)
     merged_parts: list[Segment] = []
     for part in parts:
-        segment = (
-            part if part in long_parts else replace(part, name="Stand still", kind=IDLE, completed=False, step=None)
-        )
+        if part in long_parts:
+            segment = part
+        else:
+            segment = replace(part, name="Stand still", kind=IDLE, completed=False, step=None)
         if merged_parts and merged_parts[-1].kind == IDLE == segment.kind:
             merged_parts[-1] = replace(merged_parts[-1], end_frame=segment.end_frame)
         else:
@@ -322,7 +331,9 @@ class Observed:
         """First frame, LEAST_S or more after the fingers hold, at which the arm is on its way; n where it never is."""
         earliest = min(attempt.closed + round(LEAST_S * self.fps), len(self))
         moving_frames = np.flatnonzero(self.moves[earliest:])
-        return earliest + int(moving_frames[0]) if moving_frames.size else len(self)
+        if moving_frames.size:
+            return earliest + int(moving_frames[0])
+        return len(self)
 
     def stay_s(self, attempt: Attempt) -> float:
         """Seconds that the arm stays where it grasps: before its fingers close, and until it lifts."""
@@ -337,7 +348,8 @@ class Observed:
 
 
 def observe(signals: Signals, config: MotionConfig) -> Observed:
-    n, fps = len(signals), signals.fps
+    n = len(signals)
+    fps = signals.fps
     # Nothing leads to frame 0, so no speed is measured there: it takes the next frame's
     window = max(1, round(config.smooth_s * fps))
     activity = smoothed(signals.change if signals.speed is None else signals.speed, window)

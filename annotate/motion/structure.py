@@ -142,7 +142,8 @@ def _sureness(episodes: Sequence[Observed], count: int) -> float:
     disagree = len(finished) * count - agree
     # An episode that carried some of several objects stopped before it had carried all
     for stopped in (len(e.attempts) for e in finished if 1 < len(e.attempts) < count):
-        agree, disagree = agree + stopped, disagree - count
+        agree = agree + stopped
+        disagree = disagree - count
     return agree / (agree + disagree + 1)
 
 
@@ -221,7 +222,8 @@ def own_label(episode: Observed, steps: TaskSteps) -> OwnLabel:
             segments.append(Segment(name, start, min(end, n), kind, completed, step))
 
     for k, attempt in enumerate(chosen):
-        names, first = steps.names(steps.transfers[k]), k * len(steps.parts)
+        names = steps.names(steps.transfers[k])
+        first = k * len(steps.parts)
         # An arm that fails to grasp has not reached the thing either
         for failed in episode.attempts:
             if (segments[-1].end_frame if segments else 0) <= failed.closes < attempt.closes:
@@ -250,8 +252,12 @@ def own_label(episode: Observed, steps: TaskSteps) -> OwnLabel:
 
 def _part_ends(episode: Observed, attempt: Attempt, parts: Sequence[str]) -> list[int]:
     """The frame at which each part of a transfer ends."""
-    n, lift = len(episode), round(LEAST_S * episode.fps)
-    opens = max(attempt.closed + 1, episode.final_rest) if attempt.opens is None else attempt.opens
+    n = len(episode)
+    lift = round(LEAST_S * episode.fps)
+    if attempt.opens is None:
+        opens = max(attempt.closed + 1, episode.final_rest)
+    else:
+        opens = attempt.opens
     opened = n if attempt.opened is None else attempt.opened
     lifted = min(episode.lifts(attempt) if "reach" in parts else attempt.closed + lift, opens)
     end_of = {
@@ -296,7 +302,8 @@ def _add_ending(episode: Observed, plan: Sequence[str], segments: list[Segment],
 
     missing: the planned steps that were not completed.
     """
-    n, rest_start = len(episode), episode.final_rest
+    n = len(episode)
+    rest_start = episode.final_rest
     start = segments[-1].end_frame if segments else 0
     if not missing:
         pieces: list[tuple[str, int | None, int, str]] = [

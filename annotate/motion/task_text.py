@@ -86,7 +86,8 @@ def transfers(task: str | None) -> tuple[Transfer, ...]:
             # After "pick up the cup", the clause may only carry "it" or "the cup"
             if names not in (["it"], [picked_up.objects]):
                 return ()
-            names, picked_up = [picked_up.objects], None
+            names = [picked_up.objects]
+            picked_up = None
         # Several destinations, as in "the cup on the plate and the fork in the sink", are not understood
         if not all(names) or clause.where is None or _ITEMS.search(clause.where):
             return ()
@@ -94,7 +95,9 @@ def transfers(task: str | None) -> tuple[Transfer, ...]:
     if picked_up is None:
         return tuple(task_transfers)
     is_all = not task_transfers and not _ITEMS.search(picked_up.objects)
-    return (Transfer(picked_up.objects, is_lifted=True),) if is_all else ()
+    if is_all:
+        return (Transfer(picked_up.objects, is_lifted=True),)
+    return ()
 
 
 def asks_for_other_deeds(task: str | None) -> bool:
@@ -122,7 +125,9 @@ def task_sentence(task: str | None) -> str:
 def _clauses(task: str | None) -> list[_Clause | None]:
     """The clauses of a text; None for one that begins with no verb known here."""
     text = _ORDER.sub("", task_sentence(task))
-    return [_parsed(clause) for clause in _CLAUSE.split(text)] if text else []
+    if text:
+        return [_parsed(clause) for clause in _CLAUSE.split(text)]
+    return []
 
 
 def _parsed(text: str) -> _Clause | None:

@@ -56,7 +56,9 @@ def _usual_turn(ways: Sequence[WayHome | None], task: Sequence[Observed]) -> flo
     usual_share = median(share for share, _ in turning)
     num_agreeing = sum(abs(share - usual_share) <= AGREES for share, _ in turning)
     leads_home = median(way.remoteness for _, way in turning) <= HOME
-    return usual_share if leads_home and 2 * num_agreeing > len(task) else None
+    if leads_home and 2 * num_agreeing > len(task):
+        return usual_share
+    return None
 
 
 def _with_empty_hands(episode: Observed) -> WayHome | None:
@@ -70,7 +72,9 @@ def _with_empty_hands(episode: Observed) -> WayHome | None:
     lets_go = [a.opens for a in open_attempts if a.opens is not None]
     if len(lets_go) < len(open_attempts):
         return None
-    return replace(way, start=max(lets_go)) if lets_go else way
+    if lets_go:
+        return replace(way, start=max(lets_go))
+    return way
 
 
 def _shows_what_is_held(episode: Observed) -> bool:

@@ -16,7 +16,8 @@ import numpy as np
 from core.errors import FailedError
 from core.imports import bring_pandas_back
 
-OCCLUDED, EDITED = "occluded", "edited"
+OCCLUDED = "occluded"
+EDITED = "edited"
 EDITORS = "proccorpus.image_editors"
 
 # (RGB uint8 [h, w, 3], what to do, seed) -> RGB uint8 [h', w', 3]
@@ -75,14 +76,16 @@ def covered(rgb: np.ndarray, run: Mapping[int, np.ndarray], frame: int, seed: in
     frames = np.array(sorted(run))
     distant_frames = frames[np.abs(frames - frame) > APART * (frames[-1] + 1)]
     drawn = rng.permutation(distant_frames if len(distant_frames) else frames)[:NUM_TEXTURES]
-    picture_area, size = _inside(rgb), rgb.shape[1::-1]
+    picture_area = _inside(rgb)
+    size = rgb.shape[1::-1]
     sized = (run[k] if run[k].shape == rgb.shape else cv2.resize(run[k], size, interpolation=cv2.INTER_AREA)
              for k in map(int, drawn))  # fmt: skip
     textures = [_upside_down(texture[picture_area], turned) for texture in sized for turned in (False, True)]
     mask = (
         cv2.resize(moving(list(run.values())).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)[picture_area] > 0
     )
-    matcher, out = _Matcher(rgb[picture_area], textures), rgb[picture_area].astype(np.float32)
+    matcher = _Matcher(rgb[picture_area], textures)
+    out = rgb[picture_area].astype(np.float32)
     for patch in _patches(mask, rng):
         texture = matcher.best(_to_bytes(out), patch, rng)
         rim = rng.uniform(*BLEND) * max(mask.shape)
@@ -104,7 +107,9 @@ def moving(pictures: Sequence[np.ndarray]) -> np.ndarray:
     # A cell beside one that moves counts too; a cell alone does not
     around = np.ones((3, 3), np.uint8)
     cells = cv2.morphologyEx(cv2.dilate(cells, around), cv2.MORPH_OPEN, around) > 0
-    return cells if cells.any() else np.ones((GRID, GRID), bool)
+    if cells.any():
+        return cells
+    return np.ones((GRID, GRID), bool)
 
 
 def _inside(rgb: np.ndarray) -> tuple[slice, slice]:
@@ -134,7 +139,8 @@ def _to_bytes(picture: np.ndarray) -> np.ndarray:
 def _patches(mask: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
     """Patches uint8 [h, w] over the mask, each over much of what the ones before it left."""
     uncovered = mask.astype(np.float32)
-    total, patches = uncovered.sum(), []
+    total = uncovered.sum()
+    patches = []
     while len(patches) < MOST_PATCHES and uncovered.sum() > (1 - COVERED) * total:
         ys, xs = np.nonzero(uncovered)
         places = (int(rng.integers(len(ys))) for _ in range(OUTLINES))
@@ -155,7 +161,8 @@ def _outline(shape: tuple[int, ...], y: int, x: int, rng: np.random.Generator) -
     for waves in range(2, 6):
         radius += rng.normal(0, ROUGHNESS / (waves - 1)) * np.cos(waves * angle + rng.uniform(0, 2 * np.pi))
     radius = np.clip(radius, 0.6, 1.5)
-    along, across = radius * half_width * np.cos(angle), radius * half_height * np.sin(angle)
+    along = radius * half_width * np.cos(angle)
+    across = radius * half_height * np.sin(angle)
     tilt = rng.uniform(0, np.pi)
     xs = x + along * np.cos(tilt) - across * np.sin(tilt)
     ys = y + along * np.sin(tilt) + across * np.cos(tilt)
@@ -172,7 +179,8 @@ class _Matcher:
     """
 
     def __init__(self, rgb: np.ndarray, textures: Sequence[np.ndarray]) -> None:
-        self._textures, self._shape = textures, rgb.shape[:2]
+        self._textures = textures
+        self._shape = rgb.shape[:2]
         self._scale = min(1.0, SMALL / max(self._shape))
         self._small = [self._lab(texture) for texture in textures]
         self._small_colours = [_colours(lab) for lab in self._small]
@@ -190,20 +198,20 @@ class _Matcher:
         high, wide = self._textures[0].shape[:2]
         ys = rng.integers((high - h) // BLOCK + 1, size=PLACES) * BLOCK
         xs = rng.integers((wide - w) // BLOCK + 1, size=PLACES) * BLOCK
-        best, lowest_cost = self._textures[0][:h, :w], np.inf
+        best = self._textures[0][:h, :w]
+        lowest_cost = np.inf
         for texture, top, x_offset in zip(number.tolist(), ys.tolist(), xs.tolist(), strict=True):
             small = self._small[texture]
-            y, x = (
-                min(round(top * self._scale), len(small) - sh),
-                min(round(x_offset * self._scale), small.shape[1] - sw),
-            )
+            y = min(round(top * self._scale), len(small) - sh)
+            x = min(round(x_offset * self._scale), small.shape[1] - sw)
             window = slice(y, y + sh), slice(x, x + sw)
             colours = colours_outside + _counts(self._small_colours[texture][window][is_patch], NUM_COLOURS)
             edges = _edges(np.where(is_patch, small[window][..., 0], lab[..., 0]))
             cost = ((np.sqrt(colours) - self._wanted_colours) ** 2).sum()
             cost += EDGE_WEIGHT * ((np.sqrt(edges) - self._wanted_edges) ** 2).sum()
             if cost < lowest_cost:
-                best, lowest_cost = self._textures[texture][top : top + h, x_offset : x_offset + w], cost
+                best = self._textures[texture][top : top + h, x_offset : x_offset + w]
+                lowest_cost = cost
         return best
 
     def _lab(self, rgb: np.ndarray) -> np.ndarray:

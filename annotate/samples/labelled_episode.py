@@ -178,7 +178,9 @@ class LabelledEpisode:
         complete = completed_steps(self.segments, frame)
         planned = list(range(len(self.steps)))
         remaining_steps = [step for step in planned if step not in complete]
-        return remaining_steps if remaining_steps or self.progress[frame] >= 1 else planned[-1:]
+        if remaining_steps or self.progress[frame] >= 1:
+            return remaining_steps
+        return planned[-1:]
 
     def action_at(self, frame: int) -> str:
         """The step under way; the last one, once the task is done."""
@@ -191,11 +193,15 @@ class LabelledEpisode:
         end_of_step = {s.step: s.end_frame - 1 for s in self.segments if s.kind == STEP and s.completed}
         ends = [end_of_step.get(step, -1) for step in range(len(self.steps))]
         in_order = all(previous_end < end for previous_end, end in pairwise([-1, *ends]))
-        return ends if ends and in_order and self.finished else None
+        if ends and in_order and self.finished:
+            return ends
+        return None
 
     def camera_like(self, camera: str) -> str:
         """The episode's camera of that name, else its preferred one."""
-        return camera if camera in self.cameras else self.camera
+        if camera in self.cameras:
+            return camera
+        return self.camera
 
 
 def generator(e: LabelledEpisode, family: str, seed: int) -> np.random.Generator:

@@ -17,12 +17,16 @@ from annotate.samples.labelled_episode import STATES, LabelledEpisode, SamplePic
 from annotate.samples.wording import task_text, template, without_marks
 from core.values import IMAGE_MARK
 
-SEGMENTATION, ACTIONS, PROGRESS = "procvqa_a", "procvqa_b", "procvqa_c"
+SEGMENTATION = "procvqa_a"
+ACTIONS = "procvqa_b"
+PROGRESS = "procvqa_c"
 
 # The published recipe
 KEPT_ACTIONS, KEPT_PROGRESS = 0.6, 0.8  # share of the frames asked about
 FINISHED_PER_EPISODE = 10  # at most
-ONE_PICTURE, FEWEST_BEFORE, MOST_BEFORE = 0.3, 4, 16
+ONE_PICTURE = 0.3
+FEWEST_BEFORE = 4
+MOST_BEFORE = 16
 WHOLE_FRAMES, RANGE_FRAMES = (32, 96), (16, 64)  # bounds of the drawn maximum of pictures
 
 Row = dict[str, Any]
@@ -70,7 +74,10 @@ def window(frame: int, fps: float, config: SamplesConfig) -> list[int]:
 
 
 def _published_window(frame: int, rng: np.random.Generator) -> list[int]:
-    num_previous = 0 if rng.random() < ONE_PICTURE else int(rng.integers(FEWEST_BEFORE, MOST_BEFORE + 1))
+    if rng.random() < ONE_PICTURE:
+        num_previous = 0
+    else:
+        num_previous = int(rng.integers(FEWEST_BEFORE, MOST_BEFORE + 1))
     return list(range(max(0, frame - num_previous), frame + 1))
 
 
@@ -118,7 +125,8 @@ def progress_question(task: str | None, num_pictures: int, *, with_actions: bool
 
 def progress_answer(e: LabelledEpisode, frame: int) -> str:
     """What remains after frame `frame`, as far as the actions are known, and the share that is done."""
-    remaining_steps, percent = e.remaining(frame), 100.0 * float(e.progress[frame])
+    remaining_steps = e.remaining(frame)
+    percent = 100.0 * float(e.progress[frame])
     if not e.has_actions:
         return template("procvqa", "c", "share", "answer").format(percent=percent)
     if remaining_steps:

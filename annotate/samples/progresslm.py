@@ -96,7 +96,8 @@ def _cross_view(
         if variant == "cameras":
             demonstrator, (demonstration_camera, camera) = e, draw_one(rng, camera_pairs)
         else:
-            demonstrator, camera = draw_one(rng, other_runs), e.camera
+            demonstrator = draw_one(rng, other_runs)
+            camera = e.camera
             demonstration_camera = demonstrator.camera_like(camera)
         if demonstration := in_pictures(demonstrator, demonstration_camera):
             yield _answerable(
@@ -120,7 +121,8 @@ def _answerable(
     other_episodes: Sequence[LabelledEpisode] = (),
 ) -> dict[str, Any]:
     """The sample whose score is the label of frame `frame` of `e`."""
-    form, score = draw_form(rng, config), float(e.progress[frame])
+    form = draw_form(rng, config)
+    score = float(e.progress[frame])
     is_text = demonstration.kind == "text"
     reference, ref_think, score_think = (_thoughts_on_steps if is_text else _thoughts_on_pictures)(
         e, demonstration, frame
@@ -154,8 +156,10 @@ def _thoughts_on_steps(e: LabelledEpisode, demonstration: Demonstration, frame: 
         reference = len(e.steps)
         return reference, wording["all_done"].format(ref=reference, action=action), wording["same"]
     # How far within the step: the score between the shares at the step's two ends
-    step, shares = remaining_steps[0], (0.0, *demonstration.shares)
-    share_before, share_after = shares[step], shares[step + 1]
+    step = remaining_steps[0]
+    shares = (0.0, *demonstration.shares)
+    share_before = shares[step]
+    share_after = shares[step + 1]
     share_of_step = (float(e.progress[frame]) - share_before) / max(share_after - share_before, 1e-6)
     share_text = wording["within"].format(
         before=percent(share_before), percent=percent(share_after), share=percent(float(np.clip(share_of_step, 0, 1)))
@@ -166,7 +170,8 @@ def _thoughts_on_steps(e: LabelledEpisode, demonstration: Demonstration, frame: 
 def _thoughts_on_pictures(e: LabelledEpisode, demonstration: Demonstration, frame: int) -> tuple[int, str, str]:
     """The number of the picture whose share is nearest to the score, the earlier of two; and as for steps."""
     wording = template("progresslm", "think")
-    score, shares = float(e.progress[frame]), np.array(demonstration.shares)
+    score = float(e.progress[frame])
+    shares = np.array(demonstration.shares)
     # argmin takes the first of equal ones, hence the earlier picture
     nearest = int(np.abs(shares - score).argmin())
     if e.remaining(frame):

@@ -40,7 +40,9 @@ class Demonstration(NamedTuple):
 
     @property
     def kind(self) -> Literal["text", "visual"]:
-        return "visual" if self.pictures else "text"
+        if self.pictures:
+            return "visual"
+        return "text"
 
 
 def in_words(e: LabelledEpisode) -> Demonstration | None:
@@ -48,7 +50,10 @@ def in_words(e: LabelledEpisode) -> Demonstration | None:
     if not e.has_actions or e.task is None:
         return None
     ends = e.step_ends
-    shares = [float(e.progress[frame]) for frame in ends] if ends else _shares_of_an_incomplete_run(e)
+    if ends:
+        shares = [float(e.progress[frame]) for frame in ends]
+    else:
+        shares = _shares_of_an_incomplete_run(e)
     return Demonstration(e.task, tuple(shares), e.steps)
 
 
@@ -87,7 +92,8 @@ def _of_frames(e: LabelledEpisode, camera: str, frames: Iterable[int]) -> Demons
 
 def draw_part(rng: np.random.Generator) -> tuple[bool, float]:
     """(the run's last part, or its first one; the share done where the two meet)."""
-    is_last, share = bool(rng.random() < 0.5), float(rng.uniform(*LATE))
+    is_last = bool(rng.random() < 0.5)
+    share = float(rng.uniform(*LATE))
     return is_last, share if is_last else 1 - share
 
 
@@ -99,7 +105,9 @@ def part_in_pictures(e: LabelledEpisode, camera: str, is_last: bool, share: floa
     start, end = (parting, e.step_ends[-1]) if is_last else (0, parting)
     # One more than the ends of steps, which may be two pictures alone
     inner_ends = (frame for frame in e.step_ends if start < frame < end)
-    return _of_frames(e, camera, sorted({start, (start + end) // 2, end, *inner_ends})) if start < end else None
+    if start < end:
+        return _of_frames(e, camera, sorted({start, (start + end) // 2, end, *inner_ends}))
+    return None
 
 
 def is_whole_other_run(candidate: LabelledEpisode, e: LabelledEpisode) -> bool:
@@ -114,7 +122,9 @@ def draw_one[T](rng: np.random.Generator, choices: Sequence[T]) -> T:
 def draw_camera(rng: np.random.Generator, e: LabelledEpisode) -> str:
     """The preferred camera in half of all draws, else any other one."""
     other_cameras = list(e.cameras)[1:]
-    return draw_one(rng, other_cameras) if other_cameras and rng.random() < 0.5 else e.camera
+    if other_cameras and rng.random() < 0.5:
+        return draw_one(rng, other_cameras)
+    return e.camera
 
 
 UNANSWERABLE = "progresslm_unanswerable"
@@ -182,7 +192,9 @@ def unanswerable(
 
 
 def draw_form(rng: np.random.Generator, config: SamplesConfig) -> Form:
-    return "think" if rng.random() < config.think_share else "no_think"
+    if rng.random() < config.think_share:
+        return "think"
+    return "no_think"
 
 
 def _instruction(e: LabelledEpisode, frame: int) -> str:
@@ -194,17 +206,22 @@ class _Ways:
     """How a question about a run can come to have no answer: each way draws a case."""
 
     def __init__(self, e: LabelledEpisode, others: Sequence[LabelledEpisode], strangers: Sequence[Stranger]) -> None:
-        self.e, self.words = e, in_words(e)
+        self.e = e
+        self.words = in_words(e)
         # Runs whose pictures show its task: itself, else others of the task
         whole_others = [o for o in others if is_whole_other_run(o, e)]
-        self.demonstrators = ([e] if in_pictures(e, e.camera) else whole_others) if e.task is not None else []
+        if e.task is not None:
+            self.demonstrators = [e] if in_pictures(e, e.camera) else whole_others
+        else:
+            self.demonstrators = []
         # Of other tasks: labelled runs, and others
         self.foreign = [o for o in others if are_other_tasks(o.task, e.task)]
         self.strangers = [s for s in strangers if s.split == e.split and are_other_tasks(s.task, e.task)]
 
     def by_reason(self, *, with_editor: bool) -> dict[str, list[_Way]]:
         """How each reason can come about with this run; reasons for which there is no way are left out."""
-        has_words, has_pictures = self.words is not None, bool(self.demonstrators)
+        has_words = self.words is not None
+        has_pictures = bool(self.demonstrators)
         has_own_pictures = self.demonstrators == [self.e]
         is_foreign = bool(self.foreign or self.strangers)
         has_unlike_cameras = any(self.e.unlike_cameras.values())
@@ -261,7 +278,8 @@ class _Ways:
 
     def _other_camera(self, rng: np.random.Generator) -> _Shown:
         """Pictures by a camera that shows something else than the one of the state."""
-        e, camera = self.e, draw_camera(rng, self.e)
+        e = self.e
+        camera = draw_camera(rng, self.e)
         # The drawn camera may look as all others do
         if not e.unlike_cameras.get(camera):
             camera = draw_one(rng, [c for c, unlike in sorted(e.unlike_cameras.items()) if unlike])
@@ -294,7 +312,8 @@ class _Ways:
 
     def _not_shown(self, current_frame: int, rng: np.random.Generator) -> _Case:
         """Pictures of one part of the run, and one from well before or after it; `current_frame` plays no role."""
-        e, camera = self.e, draw_camera(rng, self.e)
+        e = self.e
+        camera = draw_camera(rng, self.e)
         is_last, share = draw_part(rng)
         demonstration = part_in_pictures(e, camera, is_last, share)
         assert demonstration is not None

@@ -83,7 +83,9 @@ def _tag_content(text: str, tag: str, mode: Mode) -> str:
     """What stands in the first such tag, stripped; strictly, a tag that stands twice says nothing."""
     contents: list[str] = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
     is_ambiguous = mode == "strict" and len(contents) > 1
-    return "" if is_ambiguous or not contents else contents[0].strip()
+    if is_ambiguous or not contents:
+        return ""
+    return contents[0].strip()
 
 
 def parse_answer(text: str, mode: Mode = "strict") -> ParsedAnswer:
@@ -113,7 +115,9 @@ def written_score(written: str | float | None) -> float | None:
         value = float(text.removesuffix("%"))
     except ValueError:
         return None
-    return value / 100 if value > 1 or text.endswith("%") else value
+    if value > 1 or text.endswith("%"):
+        return value / 100
+    return value
 
 
 def written_ref(written: str | float | None) -> int | None:
@@ -136,29 +140,39 @@ def _share(value: float) -> float:
 
 def _read[T](text: str, read: Callable[[str], T | None]) -> tuple[T | None, bool]:
     """(the value, None where there is none; is it n/a?)"""
-    return (None, True) if text.lower() in NA_WORDS else (read(text), False)
+    if text.lower() in NA_WORDS:
+        return (None, True)
+    return (read(text), False)
 
 
 def _published_ref(text: str) -> int | None:
     digits = _DIGITS.search(text)
-    return int(digits[0]) if digits and len(digits[0]) <= MAX_DIGITS else None
+    if digits and len(digits[0]) <= MAX_DIGITS:
+        return int(digits[0])
+    return None
 
 
 def _published_score(text: str) -> float | None:
     try:
-        return _clamped(float(text[:-1]) / 100) if text.endswith("%") else _share(float(text))
+        if text.endswith("%"):
+            return _clamped(float(text[:-1]) / 100)
+        return _share(float(text))
     except ValueError:
         return None
 
 
 def _strict_ref(text: str) -> int | None:
-    return int(text) if _REFERENCE.fullmatch(text) else None
+    if _REFERENCE.fullmatch(text):
+        return int(text)
+    return None
 
 
 def _strict_score(text: str) -> float | None:
     percentage = _PERCENTAGE.fullmatch(text)
     score = float(percentage[1]) / 100 if percentage else math.inf
-    return score if score <= 1 else None
+    if score <= 1:
+        return score
+    return None
 
 
 View = Literal["text", "visual", "cross_view"]  # of a ProgressLM sample
@@ -173,7 +187,9 @@ def template(file: str, *path: str) -> Any:
     entry: Any = _load(file)
     for part in path:
         entry = entry[part]
-    return entry.strip("\n") if isinstance(entry, str) else entry
+    if isinstance(entry, str):
+        return entry.strip("\n")
+    return entry
 
 
 @cache
@@ -234,4 +250,6 @@ def score_text(score: float | None) -> str:
 
     Example: score_text(0.4250) == "42.5%" and score_text(1.0) == "100%".
     """
-    return NA if score is None else f"{100 * score:.2f}".rstrip("0").rstrip(".") + "%"
+    if score is None:
+        return NA
+    return f"{100 * score:.2f}".rstrip("0").rstrip(".") + "%"

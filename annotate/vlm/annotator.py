@@ -46,7 +46,9 @@ class _Annotation:
     """One episode being annotated: what is known of it so far."""
 
     def __init__(self, view: EpisodeView, send_request: Ask, config: VlmConfig) -> None:
-        self.view, self.ask, self.config = view, send_request, config
+        self.view = view
+        self.ask = send_request
+        self.config = config
         self.tolerance = (config.gate_tolerance_s or windows.MATCH_S) * view.fps  # frames
         self.task = view.task if view.task and view.task.strip() else None
         self.is_inferred = self.task is None
@@ -55,7 +57,8 @@ class _Annotation:
         self.needs_review = False
 
     async def label(self) -> EpisodeLabel:
-        view, config = self.view, self.config
+        view = self.view
+        config = self.config
         # A long episode is seen in several windows; the plan sees all of it at once, in fewer pictures
         shown_frames = windows.shown_frames(view.frames, view.num_frames, view.fps, config)
         overview = tuple(spread(shown_frames, min(PLAN_PICTURES, config.max_images)))
@@ -73,9 +76,15 @@ class _Annotation:
         segments = []
         for span, (start, end) in zip(spans, pairwise([*starts, view.num_frames]), strict=True):
             if isinstance(span.label, int):
-                name, kind, completed, step = self.plan[span.label], STEP, span.completed, span.label
+                name = self.plan[span.label]
+                kind = STEP
+                completed = span.completed
+                step = span.label
             else:
-                name, kind, completed, step = span.label.capitalize(), span.label, span.label == DONE, None
+                name = span.label.capitalize()
+                kind = span.label
+                completed = span.label == DONE
+                step = None
             segments.append(Segment(name, start, end, kind, completed, step, notes="; ".join(span.notes) or None))
         segments = _with_moves(segments, visible_starts, view.fps)
         if config.verify:
@@ -141,7 +150,10 @@ class _Annotation:
         reply = await self._question(
             "plan", pictures, schema, task=prompts.task_text(self.task), verbs=verbs, max_steps=config.max_steps
         )
-        self.task = self.task if self.task is not None else prompts.one_line(reply.value["task"])
+        if self.task is not None:
+            self.task = self.task
+        else:
+            self.task = prompts.one_line(reply.value["task"])
         for step in reply.value["steps"]:
             name = prompts.one_line(f"{step['verb']} {step['object']}")
             # Two steps of one name in a row cannot be told apart in pictures
@@ -208,7 +220,9 @@ class _Annotation:
         """The boundaries to refine, by the span that each begins, from 1."""
         inner = range(1, len(spans))
         if self.config.refine != "doubtful":
-            return [*inner] if self.config.refine else []
+            if self.config.refine:
+                return [*inner]
+            return []
         return [
             k for k in inner if other_spans is not None and not windows.is_met(spans[k], other_spans, self.tolerance)
         ]
@@ -219,7 +233,8 @@ class _Annotation:
         starts = [span.middle for span in spans]
 
         async def narrow(k: int, window: windows.Window, window_pictures: prompts.Pictures) -> None:
-            previous_span, next_span = spans[k - 1], spans[k]
+            previous_span = spans[k - 1]
+            next_span = spans[k]
             is_retry = previous_span.label == next_span.label
             reply = await self._question(
                 "refine",
@@ -249,7 +264,8 @@ class _Annotation:
 
     async def _verified(self, segments: list[Segment], shown_frames: windows.Window) -> list[Segment]:
         """The segments with `completed` as judged by the pictures around the end of each attempt."""
-        judged, fps = list(segments), self.view.fps
+        judged = list(segments)
+        fps = self.view.fps
         attempts = [k for k, segment in enumerate(segments) if segment.kind == STEP]
         batches = {
             windows.around([segments[k].end_frame for k in batch], shown_frames): list(batch)
@@ -260,7 +276,8 @@ class _Annotation:
         async def judge(window: windows.Window, batch: list[int]) -> None:
             listed = []
             for number, s in enumerate((segments[k] for k in batch), 1):
-                start, end = prompts.seconds(s.start_frame, fps), prompts.seconds(s.end_frame, fps)
+                start = prompts.seconds(s.start_frame, fps)
+                end = prompts.seconds(s.end_frame, fps)
                 step = f"step {(s.step or 0) + 1}, {prompts.quote(s.name)}"
                 listed.append(f"{prompts.attempt_key(number)}: {step}, from {start} s to {end} s")
             reply = await self._question(
@@ -360,8 +377,12 @@ def _frames_with_text(view: EpisodeView, segments: Sequence[Segment], chosen: Se
 
 def _state(segments: Sequence[Segment], num_planned: int, frame: int) -> str:
     """What the segments say of a moment."""
-    s, complete = _at(segments, frame), completed_steps(segments, frame)
-    current_activity = f"step {(s.step or 0) + 1}, {prompts.quote(s.name)}" if s.kind == STEP else s.kind
+    s = _at(segments, frame)
+    complete = completed_steps(segments, frame)
+    if s.kind == STEP:
+        current_activity = f"step {(s.step or 0) + 1}, {prompts.quote(s.name)}"
+    else:
+        current_activity = s.kind
     remaining_steps = [str(step + 1) for step in range(num_planned) if step not in complete]
     return f"{current_activity}; steps still to complete: {', '.join(remaining_steps) or 'none'}"
 

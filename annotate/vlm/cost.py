@@ -116,7 +116,8 @@ class Prediction:
         for stage, predicted in {**predictions, "all": self.total}.items():
             row: dict[str, Any] = {"stage": stage, "lost": num_failed[stage]}
             for name in ("calls", "prompt_tokens", "completion_tokens"):
-                expected, actual = getattr(predicted, name), getattr(true.get(stage, CallCost()), name)
+                expected = getattr(predicted, name)
+                actual = getattr(true.get(stage, CallCost()), name)
                 error = expected / actual - 1 if actual else None
                 row |= {name: round(actual), f"{name}_predicted": round(expected), f"{name}_error": error}
             rows.append(row)
@@ -130,7 +131,8 @@ def predict(
     meter: TokenMeter | None = None,
 ) -> Prediction:
     """The estimated cost of these episodes. Must not be called inside a running event loop."""
-    expected, meter = expected or Expected(), meter or TokenMeter()
+    expected = expected or Expected()
+    meter = meter or TokenMeter()
     by_length = sorted(episodes, key=lambda e: e.num_frames)
     replayed = spread(by_length, MAX_REPLAYED)
     costs: dict[str, CallCost] = dict.fromkeys(STAGES, CallCost())

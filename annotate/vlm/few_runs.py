@@ -27,7 +27,9 @@ type TaskLabels = tuple[dict[int, EpisodeLabel], dict[int, Alignment]]
 def asked_about(runs: Sequence[bool | None], config: VlmConfig) -> int:
     """How many runs of a task stand for all of it, by the runs' outcomes; 0: the model is asked about each run."""
     whole = sum(success is not False for success in runs)
-    return 0 if config.runs_per_task == "all" or whole <= config.runs_per_task else config.runs_per_task
+    if config.runs_per_task == "all" or whole <= config.runs_per_task:
+        return 0
+    return config.runs_per_task
 
 
 def label_task(
@@ -46,7 +48,10 @@ def label_task(
     """
     count = asked_about([e.success for e in episodes], config)
     whole = [e for e in episodes if e.success is not False]
-    order = most_telling(spread(whole, MOST_COMPARED), motion) if count and whole[0].task else []
+    if count and whole[0].task:
+        order = most_telling(spread(whole, MOST_COMPARED), motion)
+    else:
+        order = []
     if not order:
         yield {e.episode_index: config for e in episodes}
         return {}, {}
@@ -62,9 +67,10 @@ def label_task(
 
     # Doubtful answers count only where there are no sure ones. Where most runs are unfinished, no run follows another
     complete = _complete(asked_runs, model_labels)
-    reference_labels = (
-        one_plan({k: model_labels[k] for k in sure_runs or complete}) if 2 * len(complete) > len(asked_runs) else {}
-    )
+    if 2 * len(complete) > len(asked_runs):
+        reference_labels = one_plan({k: model_labels[k] for k in sure_runs or complete})
+    else:
+        reference_labels = {}
     # What the model said of a run stays, be it doubtful: no other run's label takes its place
     followed_runs = [e for e in whole if e.episode_index in reference_labels or e.episode_index not in asked_runs]
     labels, alignments = _followed(
@@ -126,11 +132,13 @@ def _followed(
     are_sure: bool,
 ) -> TaskLabels:
     """The labels that are shown, and those of the episodes that follow them well."""
-    labels, alignments = dict(reference_labels), {}
+    labels = dict(reference_labels)
+    alignments = {}
     signals = {e.episode_index: e for e in episodes}
     references = _references(signals, reference_labels, curve_of)
     for index, transferred in zip(signals, annotate(episodes, references, transfer, motion), strict=True):
-        label, alignment = transferred.label, transferred.alignment
+        label = transferred.label
+        alignment = transferred.alignment
         if index in reference_labels or label is None or (label.confidence or 0.0) < MIN_NAME_CONFIDENCE:
             continue
         assert alignment is not None, "a label rests on one"

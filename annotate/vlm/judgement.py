@@ -65,7 +65,8 @@ def with_outcome(
     two pictures, where the steps beside it follow one another and it lacks, else by the last attempt. Time after the
     task is `done` only if the task is.
     """
-    num_planned, agreed = len(plan), list(segments)
+    num_planned = len(plan)
+    agreed = list(segments)
     notes: list[str] = []
     contradictions: list[str] = []
     if success is False:
@@ -159,7 +160,9 @@ def _gap(
     first = max(shown_frames[max(0, position - 1)], segments[earlier].start_frame) + 1
     limit = segments[later].end_frame - 1 if later < len(segments) else segments[-1].end_frame
     last = min(shown_frames[position] if position < len(shown_frames) - 1 else limit, limit)
-    return (first, last) if first < last else None
+    if first < last:
+        return (first, last)
+    return None
 
 
 def _meeting(segments: Sequence[Segment], step: int, num_planned: int) -> tuple[int, int] | None:

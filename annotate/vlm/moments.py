@@ -37,7 +37,8 @@ NO_MOMENTS = ArmMoments()
 
 def moments_of(signals: Signals, config: MotionConfig) -> ArmMoments:
     """The moments of one episode by its signals alone."""
-    observed, fps = observe(signals, config), signals.fps
+    observed = observe(signals, config)
+    fps = signals.fps
     activity = smoothed(observed.activity, max(1, round(SLOW_WINDOW_S * fps)))
     min_distance = max(1, round(SLOW_WITHIN_S * fps))
     slow, facts = find_peaks(-activity, distance=min_distance, prominence=0.0, wlen=4 * min_distance + 1)
@@ -59,7 +60,8 @@ def settled(
     boundary, sharp ones first, and of these the nearest.
     """
     by_kind = [[*_near(spans, starts, moments, kinds, REACH_S * fps)] for kinds in (*SHARP, SLOW)]
-    sharp, slow = [near for of_kinds in by_kind[:-1] for near in of_kinds], by_kind[-1]
+    sharp = [near for of_kinds in by_kind[:-1] for near in of_kinds]
+    slow = by_kind[-1]
     between = float(np.mean([s.start - s.after for s in spans[1:]])) if len(spans) > 1 else 0.0
     limit = max((FAR_S if sharp else FAR_OF_SLOW_S) * fps, FAR * between)
     if not (sharp or slow) or _usual_distance(sharp or slow) <= limit:

@@ -48,7 +48,8 @@ async def all_results[T](*calls: Awaitable[T]) -> list[T]:
 COLUMNS = 3  # of a contact sheet
 TILE_PX = 256  # longer side of a picture in it, by each camera: a multiple of what processors cut pictures into
 GAP_PX = 4  # between pictures of several cameras
-FONT, FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+FONT_SCALE = 0.45
 
 
 async def load_pictures(view: EpisodeView, parts: Sequence[Window], *, sheets: bool = False) -> dict[Window, Pictures]:
@@ -75,7 +76,10 @@ def _numbered(view: EpisodeView, window: Window, images: list[Image], sheets: bo
     views = len(view.cameras) or 1
     if views > 1:
         opening += "\n" + render("views", count=views, names=", ".join(map(quote, view.cameras)))
-    numbered_pictures = _sheets(window, times, images, views) if sheets else _single(window, times, images)
+    if sheets:
+        numbered_pictures = _sheets(window, times, images, views)
+    else:
+        numbered_pictures = _single(window, times, images)
     return (opening, *numbered_pictures)
 
 
@@ -100,7 +104,10 @@ def beside(images: Sequence[Image]) -> Image:
     parts = []
     for picture, size in zip(pictures, sizes, strict=True):
         interpolation = cv2.INTER_AREA if size[1] < picture.shape[0] else cv2.INTER_LINEAR
-        scaled = picture if picture.shape[1::-1] == size else cv2.resize(picture, size, interpolation=interpolation)
+        if picture.shape[1::-1] == size:
+            scaled = picture
+        else:
+            scaled = cv2.resize(picture, size, interpolation=interpolation)
         parts += [np.zeros((size[1], GAP_PX, 3), np.uint8), scaled]
     return _encoded(np.hstack(parts[1:]))
 
@@ -126,7 +133,8 @@ def contact_sheet(images: Sequence[Image], captions: Sequence[str], views: int =
     # All tiles have the size of the first picture's: a sheet is a grid
     height, width = tiles[0].shape[:2]
     scale = TILE_PX * views / max(width, height * views)
-    across, down = max(1, round(width * scale)), max(1, round(height * scale))
+    across = max(1, round(width * scale))
+    down = max(1, round(height * scale))
     columns = min(COLUMNS, len(tiles))
     sheet = np.zeros((-(-len(tiles) // COLUMNS) * down, columns * across, 3), np.uint8)
     for k, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):

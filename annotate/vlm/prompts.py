@@ -187,7 +187,9 @@ def max_tokens(schema: Mapping[str, Any]) -> int:
         return 2 + sum(len(json.dumps(k)) + 4 + max_tokens(v) for k, v in schema["properties"].items())
     if schema["type"] == "array":
         return 2 + schema["maxItems"] * (2 + max_tokens(schema["items"]))
-    return 5 if schema["type"] == "boolean" else 2 + max_chars(schema)
+    if schema["type"] == "boolean":
+        return 5
+    return 2 + max_chars(schema)
 
 
 def _object(**properties: Schema) -> Schema:

@@ -38,7 +38,9 @@ class Span:
     @property
     def middle(self) -> int:
         """The frame at which it most likely begins: nothing is known between two pictures."""
-        return 0 if self.after < 0 else (self.after + 1 + self.start) // 2
+        if self.after < 0:
+            return 0
+        return (self.after + 1 + self.start) // 2
 
 
 def shown_frames(coarse: Sequence[int], num_frames: int, fps: float, config: VlmConfig) -> Window:
@@ -73,7 +75,9 @@ def shifted_frames(shown_window: Window) -> Window:
     """
     middle = {(a + b) // 2 for a, b in list(pairwise(shown_window))[1:]}
     shifted = tuple(sorted({shown_window[0], shown_window[-1], *middle}))
-    return shifted if not set(shifted) <= set(shown_window) else tuple(sorted({*shown_window[::2], shown_window[-1]}))
+    if not set(shifted) <= set(shown_window):
+        return shifted
+    return tuple(sorted({*shown_window[::2], shown_window[-1]}))
 
 
 def windows(shown_window: Window, config: VlmConfig) -> list[Window]:
@@ -116,7 +120,8 @@ def spans_of(value: Mapping[str, Any], window: Window, num_steps: int) -> list[S
         first = replace(first, notes=("no change was told",))
     span_at: dict[int, Span] = {}  # by picture
     for change in value["changes"]:
-        picture, notes = int(change["picture"]), ()
+        picture = int(change["picture"])
+        notes = ()
         if picture < max(span_at, default=0):
             notes += ("changes not in the order of time: sorted",)
         if picture in span_at:
@@ -167,7 +172,8 @@ def _continued(spans: list[Span], covered_window: Window, later: list[Span], win
     overlap = covered_window[bisect_left(covered_window, window[0]) :]
     agreed = [k for k, frame in enumerate(overlap) if _at(spans, frame).label == _at(later, frame).label]
     # From there on the later window counts: best where no span starts, then near the middle
-    starts, middle = {s.start for s in (*spans, *later[1:])}, len(overlap) // 2
+    starts = {s.start for s in (*spans, *later[1:])}
+    middle = len(overlap) // 2
     cut = overlap[min(agreed, key=lambda k: (overlap[k] in starts, abs(k - middle)), default=middle)]
 
     # The earlier spans up to the cut, what the later window says of the cut itself, and its spans from there on
@@ -248,7 +254,9 @@ WEIGHTS = (0.5, 0.3, 0.2)  # labels, boundaries, motion
 UNKNOWN = 0.5
 # F1 of boundaries whose distance from the motion's change points is 0, and what it loses with each second of that;
 # fitted to stand-ins with mistakes, and tried on robots left out (benchmarks.vlm_stand_in)
-F1_AT_CUTS, F1_LOST_A_SECOND, FARTHEST_S = 1.12, 0.87, 1.0
+F1_AT_CUTS = 1.12
+F1_LOST_A_SECOND = 0.87
+FARTHEST_S = 1.0
 
 
 def agree(a: Sequence[Span], b: Sequence[Span], tolerance: float) -> bool:
@@ -257,7 +265,8 @@ def agree(a: Sequence[Span], b: Sequence[Span], tolerance: float) -> bool:
     A look knows a change only to lie between two pictures, so the distance is that of these ranges: 0 if they overlap.
     An activity of at most two tolerances may lie between the pictures of one look: it counts where both have it.
     """
-    first_spans, second_spans = _without_missed(a, b, tolerance), _without_missed(b, a, tolerance)
+    first_spans = _without_missed(a, b, tolerance)
+    second_spans = _without_missed(b, a, tolerance)
     if [s.label for s in first_spans] != [s.label for s in second_spans]:
         return False
     pairs = zip(first_spans[1:], second_spans[1:], strict=True)

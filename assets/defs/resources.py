@@ -169,8 +169,12 @@ class CorpusResource(dg.ConfigurableResource):
 
         No source is looked at. Where the lake cannot be read, a warning says so. Raises UserError.
         """
-        path, space = _configured(""), self.workspace()
-        configured_names = [build.name for build in load_config(path) if not build.dataset.folders] if path else []
+        path = _configured("")
+        space = self.workspace()
+        if path:
+            configured_names = [build.name for build in load_config(path) if not build.dataset.folders]
+        else:
+            configured_names = []
         built_names: Collection[str] = ()
         if space.exists():
             try:
@@ -185,12 +189,16 @@ class CorpusResource(dg.ConfigurableResource):
     def licences(self, config: str = "") -> tuple[str, ...]:
         """Those that a release may have beside open ones, as a configuration says; found as `all_builds` does."""
         path = _configured(config)
-        return read_build_file(path).release.licences if path else ()
+        if path:
+            return read_build_file(path).release.licences
+        return ()
 
 
 def _configured(config: str) -> Path | None:
     path = config or os.environ.get("PROCCORPUS_CONFIG")
-    return Path(path) if path else None
+    if path:
+        return Path(path)
+    return None
 
 
 @dg.definitions

@@ -122,7 +122,9 @@ def why_not(stage: Stage) -> str:
 
 
 def partition_of(run: StageRun) -> str:
-    return run.dataset if run.chunk is None else chunk_key(run.dataset, run.chunk)
+    if run.chunk is None:
+        return run.dataset
+    return chunk_key(run.dataset, run.chunk)
 
 
 def numbers_metadata(numbers: Numbers) -> dict[str, dg.MetadataValue]:
@@ -137,7 +139,8 @@ def _values(facts: Mapping[str, tuple[str, Any]]) -> dict[str, dg.MetadataValue]
 
 def materialization(outcome: StepOutcome) -> dg.AssetMaterialization:
     """What the second half made, for the log of events."""
-    tags, facts = version_tags(outcome.version), _values(outcome_facts(outcome))
+    tags = version_tags(outcome.version)
+    facts = _values(outcome_facts(outcome))
     return dg.AssetMaterialization(asset_key=outcome.asset, metadata=facts, tags=tags)
 
 
@@ -154,12 +157,16 @@ def version_tags(data_version: str) -> dict[str, str]:
 
 def metadata(lake: Lake, stage: Stage, report: StageReport, *, detailed: bool = True) -> dict[str, dg.MetadataValue]:
     """What a materialisation shows: rows, duration and the stage's numbers; `detailed`: tables and a picture, too."""
-    run, table = report.run, stage.tables[0]
+    run = report.run
+    table = stage.tables[0]
     # The episodes of the partition in the explorer, at the address that it has unless told otherwise
     base = without_secrets(os.environ.get("PROCCORPUS_EXPLORER_URL", "http://127.0.0.1:7680").rstrip("/"))
     query = {"dataset": run.dataset} | ({} if run.chunk is None else {"chunk": run.chunk})
     is_tars = stage.name == "shards"
-    files = str(lake.workspace.root / "shards") if is_tars else f"{place(lake.workspace).data}main/{table}/"
+    if is_tars:
+        files = str(lake.workspace.root / "shards")
+    else:
+        files = f"{place(lake.workspace).data}main/{table}/"
     values: dict[str, dg.MetadataValue] = {
         # All its rows where it was reported without numbers
         "dagster/partition_row_count": dg.MetadataValue.int(int(report.numbers.get(f"rows_{table}", run.rows))),

@@ -10,7 +10,8 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         dagster_meta = getattr(record, "dagster_meta", {})
-        event, of_run = dagster_meta.get("dagster_event"), dagster_meta.get("job_tags", {}).get("dagster/partition", "")
+        event = dagster_meta.get("dagster_event")
+        of_run = dagster_meta.get("job_tags", {}).get("dagster/partition", "")
         dataset, _, chunk = ((event and event.partition) or of_run).partition(":")
         asset = event and event.asset_key
         fields = {"dataset": dataset or None, "chunk": int(chunk) if chunk else None}

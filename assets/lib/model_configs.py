@@ -51,9 +51,11 @@ class RewardModelConfig(TrainingConfig):
 
 def _for_dagster(field: FieldInfo) -> Any:
     """An option as a configuration has it: texts for paths and choices, lists for tuples."""
-    kind, default = field.annotation, field.default
+    kind = field.annotation
+    default = field.default
     if get_origin(kind) is tuple:
-        kind, default = list[str], []
+        kind = list[str]
+        default = []
     elif not {kind, *get_args(kind)} & {int, float, bool}:
         kind = str | None if NoneType in get_args(kind) else str
     return kind, Field(default=default, description=field.description)

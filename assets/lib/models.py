@@ -36,7 +36,10 @@ def train(context: dg.AssetExecutionContext, lake: Lake, config: RewardModelConf
 def training_job(context: dg.AssetExecutionContext, lake: Lake, run: str, config: RewardModelConfig) -> Job:
     """The command that trains what a configuration says, and the folder of its job."""
     name = job_name("train", context.run_id[:8], run)
-    recipe = str(Path(config.recipe).resolve()) if config.recipe.endswith((".yaml", ".yml")) else config.recipe
+    if config.recipe.endswith((".yaml", ".yml")):
+        recipe = str(Path(config.recipe).resolve())
+    else:
+        recipe = config.recipe
     extra_arguments = ["--model", str(Path(config.model).resolve())] if config.model else []
     extra_arguments += ["--wandb"] if config.wandb else []
     root = lake.workspace.root
@@ -48,7 +51,10 @@ def training_job(context: dg.AssetExecutionContext, lake: Lake, run: str, config
 def evaluate(context: dg.AssetExecutionContext, lake: Lake, config: EvaluationConfig) -> dg.MaterializeResult:
     frozen = get_release(lake, config.name)
     options = config.options()
-    run = named_model(lake, options.model) if options.model else training_run_id(load_recipe(config.recipe), frozen)
+    if options.model:
+        run = named_model(lake, options.model)
+    else:
+        run = training_run_id(load_recipe(config.recipe), frozen)
     if options.benchmark == "held-out":
         return made(context, evaluation_step(lake, frozen, run, always=config.always))
 

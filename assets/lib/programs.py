@@ -24,7 +24,8 @@ GUARDED = ("python", "setup", "directives", "image")  # fields of launchers and 
 
 def check_programs(config: BaseModel, environment: Mapping[str, str] = os.environ) -> None:
     """Raises UserError for what a run's configuration names, is no default, and is not allowed."""
-    fields, settings = type(config).model_fields, {name: value for name, value in config if name in GUARDED}
+    fields = type(config).model_fields
+    settings = {name: value for name, value in config if name in GUARDED}
     changed_settings = {
         n: v for n, v in settings.items() if v and v != fields[n].get_default(call_default_factory=True)
     }

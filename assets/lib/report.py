@@ -38,7 +38,9 @@ def dagster_home(workspace: Workspace) -> Path:
         if isinstance(settings, dict):
             return {name: below(value) for name, value in settings.items()}
         is_path = isinstance(settings, str) and settings.startswith(".dagster/")
-        return str(home / settings.removeprefix(".dagster/")) if is_path else settings
+        if is_path:
+            return str(home / settings.removeprefix(".dagster/"))
+        return settings
 
     settings = below(yaml.safe_load((ROOT / "dagster.yaml").read_text()))
     (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
@@ -48,7 +50,9 @@ def dagster_home(workspace: Workspace) -> Path:
 def _deployment(workspace: Workspace) -> Path | None:
     """The DAGSTER_HOME that a team's workspace belongs to."""
     deployed = os.environ.get("DAGSTER_HOME")
-    return Path(deployed) if deployed and workspace.settings.exists() else None
+    if deployed and workspace.settings.exists():
+        return Path(deployed)
+    return None
 
 
 def _storage(workspace: Workspace) -> Path:
@@ -96,7 +100,8 @@ def mirror(workspace: Workspace) -> None:
     """
     if not workspace.exists():
         return
-    reporter, lake = telling(), open_lake(workspace)
+    reporter = telling()
+    lake = open_lake(workspace)
     ((last,),) = lake.rows("SELECT max(finished_at) FROM stage_runs")
     with instance_of(workspace) as instance:
         if last:

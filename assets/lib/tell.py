@@ -60,7 +60,9 @@ def newest(instance: dg.DagsterInstance, asset: str, partition: str | None = Non
 def version_of(record: dg.EventLogRecord | None) -> str | None:
     """The data version of a materialisation."""
     event = record.asset_materialization if record else None
-    return (event.tags or {}).get("dagster/data_version") if event else None
+    if event:
+        return (event.tags or {}).get("dagster/data_version")
+    return None
 
 
 def register_partitions(instance: dg.DagsterInstance, lake: Lake, names: Sequence[str]) -> None:
@@ -135,7 +137,10 @@ def _stage_event(
             continue
         record = newest(instance, name, partition)
         tags[f"dagster/input_data_version/{name}"] = version_of(record) or NO_VERSION
-        tags[f"dagster/input_event_pointer/{name}"] = str(record.storage_id) if record else NO_EVENT
+        if record:
+            tags[f"dagster/input_event_pointer/{name}"] = str(record.storage_id)
+        else:
+            tags[f"dagster/input_event_pointer/{name}"] = NO_EVENT
     values = metadata(lake, stage, report, detailed=detailed)
     return dg.AssetMaterialization(asset_key=stage.name, partition=partition, metadata=values, tags=tags)
 
@@ -153,7 +158,8 @@ def reconcile(instance: dg.DagsterInstance, lake: Lake, names: Sequence[str] | N
     )
     missing = []
     for row in rows:
-        snapshot, chunk = row.pop("snapshot"), row["chunk"]
+        snapshot = row.pop("snapshot")
+        chunk = row["chunk"]
         if row["stage"] == LISTING.name and chunk != WHOLE_DATASET:
             continue  # the chunks that listing registered: one materialisation per dataset
         row["chunk"] = None if chunk == WHOLE_DATASET else chunk

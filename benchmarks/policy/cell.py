@@ -29,7 +29,8 @@ class Cell(generate.Sim):
 
     def __init__(self, task: str, side_px: int) -> None:
         super().__init__(task, TASKS[task], 0, side_px)
-        self.task, self._lists = task, dict[int, list[Any]]()
+        self.task = task
+        self._lists = dict[int, list[Any]]()
 
     def restart(self, start: int) -> np.ndarray:
         """Begin at a start state, 0 or more; what a policy sees of it, float32 [SEEN]."""
@@ -46,7 +47,10 @@ class Cell(generate.Sim):
 
     def seen(self) -> np.ndarray:
         """Hand, gripper, object and goal, and how the first two lie to the next: float32 [16]."""
-        hand, grip, thing, goal = self.obs[:3], self.obs[3:4], self.obs[4:7], np.asarray(self.env._target_pos)
+        hand = self.obs[:3]
+        grip = self.obs[3:4]
+        thing = self.obs[4:7]
+        goal = np.asarray(self.env._target_pos)
         return np.concatenate([hand, grip, thing, goal, thing - hand, goal - thing]).astype(np.float32)
 
     def measured(self) -> dict[str, Any]:

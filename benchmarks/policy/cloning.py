@@ -69,8 +69,10 @@ def clone(
     """
     if not (weights.sum(1) > 0).all() or (weights < 0).any() or not np.isfinite(weights).all():
         raise ValueError("each arm needs weights of 0 and more, and some above 0")
-    arms, d = len(weights), observations.shape[1]
-    mean, spread = observations.mean(0), observations.std(0) + 1e-3
+    arms = len(weights)
+    d = observations.shape[1]
+    mean = observations.mean(0)
+    spread = observations.std(0) + 1e-3
     scale = np.sqrt((actions**2).mean(0)) + 1e-3
     inputs = torch.from_numpy(((observations - mean) / spread).astype(np.float32))
     target_actions = torch.from_numpy((actions / scale).astype(np.float32))

@@ -34,7 +34,8 @@ def planned(task: str, counts: Mapping[str, int]) -> list[Demonstration]:
     """
     if unknown := sorted(set(counts) - set(QUALITIES)):
         raise ValueError(f"no such quality: {', '.join(unknown)}; there are {', '.join(QUALITIES)}")
-    remaining, order = dict(counts), list[str]()
+    remaining = dict(counts)
+    order = list[str]()
     while any(remaining.values()):
         order += [q for q in QUALITIES if remaining.get(q)]
         remaining = {q: max(0, n - 1) for q, n in remaining.items()}
@@ -54,18 +55,27 @@ class Script:
     """Says the action of each frame of a run of one quality; `over` once a failed run has shown what it shows."""
 
     def __init__(self, cell: "Cell", demonstration: Demonstration, attempt: int) -> None:
-        self.cell, self.quality = cell, demonstration.quality
+        self.cell = cell
+        self.quality = demonstration.quality
         self.rng = rng = np.random.default_rng([QUALITIES.index(self.quality), demonstration.number, attempt])
-        self.frame, self.over, self.noise = 0, False, np.zeros(3)
+        self.frame = 0
+        self.over = False
+        self.noise = np.zeros(3)
         self.grip = -1.0
-        self.stalls = sorted(rng.choice(np.arange(3, 21), 2, replace=False)) if self.quality == "stalled" else []
+        if self.quality == "stalled":
+            self.stalls = sorted(rng.choice(np.arange(3, 21), 2, replace=False))
+        else:
+            self.stalls = []
         self.still = 0
         side = rng.choice([-1.0, 1.0])
         self.beside = np.array([side * rng.uniform(0.08, 0.14), rng.uniform(-0.04, 0.04), 0.0])
         self.misses_for = int(rng.integers(10, 19))
         self.begin = cell.obs[:3].copy()
         # Of the failed runs every second one freezes on its way, the others aim beside the object
-        self.freezes_at = int(rng.integers(6, 18)) if demonstration.number // len(QUALITIES) % 2 else None
+        if demonstration.number // len(QUALITIES) % 2:
+            self.freezes_at = int(rng.integers(6, 18))
+        else:
+            self.freezes_at = None
 
     def action(self) -> np.ndarray:
         """float32 [4]"""
@@ -110,7 +120,9 @@ class Script:
             self.over = self.frame >= 36
             return self.cell.expert(self.beside)
         self.over = self.frame >= self.freezes_at + 20
-        return self.cell.expert() if self.frame < self.freezes_at else self._stand()
+        if self.frame < self.freezes_at:
+            return self.cell.expert()
+        return self._stand()
 
     def _stand(self) -> np.ndarray:
         return np.array([0, 0, 0, self.grip])
@@ -128,14 +140,19 @@ def record(cell: "Cell", demonstration: Demonstration, *, pictures: bool = True)
 def _attempt(cell: "Cell", demonstration: Demonstration, attempt: int, pictures: bool) -> Recorded:
     observations = [cell.restart(demonstration.number)]
     script = Script(cell, demonstration, attempt)
-    rows, drawn, frames_after = [], [], 0
+    rows = []
+    drawn = []
+    frames_after = 0
     while True:
         row = cell.measured()
         rows.append(row)
         if pictures:
             drawn.append(cell.picture())
         frames_after += bool(frames_after) or row["success"]
-        row["action"] = np.array([0, 0, 0, script.grip], np.float32) if frames_after else script.action()
+        if frames_after:
+            row["action"] = np.array([0, 0, 0, script.grip], np.float32)
+        else:
+            row["action"] = script.action()
         if frames_after > AFTERWARDS or script.over or len(rows) >= LONGEST:
             return Recorded(rows, drawn, np.stack(observations))
         cell.act(row["action"])

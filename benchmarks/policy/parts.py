@@ -29,9 +29,11 @@ class Work:
 
     def __init__(self, folder: Path, protocol: Protocol) -> None:
         """Raises SystemExit for a folder of another protocol."""
-        self.folder, self.protocol = folder, protocol
+        self.folder = folder
+        self.protocol = protocol
         folder.mkdir(parents=True, exist_ok=True)
-        mine, protocol_file = json.loads(json.dumps(asdict(protocol))), folder / "protocol.json"
+        mine = json.loads(json.dumps(asdict(protocol)))
+        protocol_file = folder / "protocol.json"
         if protocol_file.exists() and json.loads(protocol_file.read_text()) != mine:
             sys.exit(f"{folder} holds runs of another protocol: give another --out, or delete it")
         self.keep(protocol_file, mine)
@@ -58,7 +60,8 @@ class Work:
 
 def weigh(work: Work, group: str, files: Mapping[str, Path], segments: np.ndarray | None = None) -> None:
     """Keep the weights of the arms of a group, float64 [arms, frames], and how much of them each quality has."""
-    frames, weights_folder = read_frames(work.protocol, work.folder / "recorded"), work.folder / "weights"
+    frames = read_frames(work.protocol, work.folder / "recorded")
+    weights_folder = work.folder / "weights"
     weights = arm_weights(frames, GROUPS[group], files, work.protocol.chunk, segments)
     weights_folder.mkdir(exist_ok=True)
     np.save(weights_folder / f"{group}.npy", np.stack(list(weights.values())))
@@ -100,8 +103,11 @@ def reinforce(work: Work, task: str, seed: int, model: Path) -> None:
 def run(work: Work, workers: int, *, by_labels_alone: bool = False) -> None:
     """Everything that is missing, part after part; `by_labels_alone`: what needs no model. Raises SystemExit where a
     part of the product fails."""
-    protocol, recorded, dataset = work.protocol, work.folder / "recorded", work.folder / "dataset"
-    space, progress = Workspace(work.folder / "workspace"), work.folder / "progress"
+    protocol = work.protocol
+    recorded = work.folder / "recorded"
+    dataset = work.folder / "dataset"
+    space = Workspace(work.folder / "workspace")
+    progress = work.folder / "progress"
     progress.mkdir(exist_ok=True)
     work.keep(work.folder / "code_versions.json", product.code_versions())
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=one_thread) as pool:
@@ -123,7 +129,10 @@ def run(work: Work, workers: int, *, by_labels_alone: bool = False) -> None:
             known_parts = begin(clone_and_act, [(work, "known", t) for t in protocol.tasks])
             with work.logged("labels and laptop"):
                 product.label(space, dataset)
-                model = None if by_labels_alone else product.train_laptop(space, dataset, progress)
+                if by_labels_alone:
+                    model = None
+                else:
+                    model = product.train_laptop(space, dataset, progress)
             files = product.labelled_progress(space, frames, progress, protocol.chunk)
             weigh(work, "labelled", files, product.segment_kinds(space, frames))
             labelled = begin(clone_and_act, [(work, "labelled", t) for t in protocol.tasks])

@@ -109,7 +109,12 @@ def segment_kinds(space: Workspace, frames: Frames) -> np.ndarray:
     kinds = [np.full(n, "done", "<U6") for n in frames.lengths]
     for episode, label in labels_of(Lake(space, read_only=True).con, DATASET).items():
         for s in label.segments:
-            kind = "idle" if s.kind == IDLE else "done" if s.completed else "failed"
+            if s.kind == IDLE:
+                kind = "idle"
+            elif s.completed:
+                kind = "done"
+            else:
+                kind = "failed"
             kinds[episode][s.start_frame : s.end_frame] = kind
     return np.concatenate(kinds)
 
@@ -127,13 +132,12 @@ def rewarded_progress(
 
 def _rewards_by_halves(space: Workspace, dataset: Path, frames: Frames, folder: Path) -> list[np.ndarray]:
     """Runs of even and of odd numbers are the halves, both with all qualities; each is built and labelled by itself."""
-    scorers, count = [], len(frames.lengths)
+    scorers = []
+    count = len(frames.lengths)
     for half in (0, 1):
-        half_root, half_folder, only = (
-            space.root.with_name(f"half_{half}"),
-            folder / f"half_{half}",
-            range(half, count, 2),
-        )
+        half_root = space.root.with_name(f"half_{half}")
+        half_folder = folder / f"half_{half}"
+        only = range(half, count, 2)
         half_folder.mkdir(exist_ok=True)
         if not (half_folder / TRAINED).exists():
             label(Workspace(half_root), dataset, only)
@@ -143,7 +147,8 @@ def _rewards_by_halves(space: Workspace, dataset: Path, frames: Frames, folder: 
 
 def _rewards_by_shown(space: Workspace, frames: Frames) -> list[np.ndarray]:
     """The first runs of each task that succeeded are shown, by our labels; one of them is laid beside the others."""
-    first, curves = np.unique(frames.episode, return_index=True)[1], []
+    first = np.unique(frames.episode, return_index=True)[1]
+    curves = []
     for task in dict.fromkeys(frames.task.tolist()):
         task_episodes = np.flatnonzero(frames.task[first] == task).tolist()
         shown_episodes = [e for e in task_episodes if frames.success[first[e]]][:SHOWN]

@@ -38,7 +38,8 @@ def record_task(task: str, counts: Mapping[str, int], folder: Path) -> int:
 
     task_folder = folder / task
     task_folder.mkdir(parents=True, exist_ok=True)
-    cell, frames = None, 0
+    cell = None
+    frames = 0
     for demonstration in planned(task, counts):
         stem = task_folder / f"{demonstration.number:03d}"
         if not stem.with_suffix(".json").exists():
@@ -58,7 +59,8 @@ def _keep(stem: Path, demonstration: Demonstration, cell: "Cell") -> None:
     run = record(cell, demonstration)
     np.save(stem.with_suffix(".npy"), run.seen)
     simulated.write_video(stem.with_suffix(".mp4"), run.pictures, FPS, generate.FORM.crf, group=FPS)
-    number, success = demonstration.number, run.rows[-1]["success"]
+    number = demonstration.number
+    success = run.rows[-1]["success"]
     facts = {"task": cell.spec["text"], "env": f"{demonstration.task}-v3", "seed": number, "start_state": number}
     facts |= {"policy": demonstration.quality, "success": success, "fps": FPS, "num_frames": len(run.rows)}
     facts["segments"] = generate.annotate(run.rows, cell.spec)  # and adds progress to the rows
@@ -75,7 +77,8 @@ def write_lerobot(protocol: Protocol, recorded: Path, out: Path) -> None:
     with TemporaryDirectory(prefix=".making-", dir=out.parent) as scratch:
         source = Path(scratch) / "source"
         (source / "videos").mkdir(parents=True)
-        lines, tables = [], []
+        lines = []
+        tables = []
         for index, stem in enumerate(_stems(protocol, recorded)):
             facts = json.loads(stem.with_suffix(".json").read_text())
             lines.append(json.dumps({"episode": index} | facts) + "\n")

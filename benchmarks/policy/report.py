@@ -133,7 +133,9 @@ def print_tables(figures: Mapping[str, Any]) -> None:
 
 
 def _above(three: Sequence[float] | None) -> str:
-    return _percent(three, sign="+") if three else "–"
+    if three:
+        return _percent(three, sign="+")
+    return "–"
 
 
 def _arm_row(figures: Mapping[str, Any], arm: str, tasks: Sequence[str]) -> list[str]:

@@ -30,7 +30,8 @@ def evaluate(protocol: Protocol, task: str, arm: int, policies: Policies) -> dic
     from benchmarks.policy.cell import Cell
 
     cell = Cell(task, UNSEEN_PX)
-    starts, seeds = range(EVALUATION_STARTS, EVALUATION_STARTS + protocol.starts), range(len(protocol.seeds))
+    starts = range(EVALUATION_STARTS, EVALUATION_STARTS + protocol.starts)
+    seeds = range(len(protocol.seeds))
     success = [
         [_succeeds(cell, policies.one(arm, seed), start, protocol.horizon) for start in starts] for seed in seeds
     ]
@@ -53,7 +54,9 @@ def best_of(protocol: Protocol, task: str, arm: int, policies: Policies, model: 
     from benchmarks.policy.cell import Cell
     from eval.reward.open import open_checkpoint
 
-    cell, scorer, plan = Cell(task, PICTURE_PX), open_checkpoint(model), protocol.best_of
+    cell = Cell(task, PICTURE_PX)
+    scorer = open_checkpoint(model)
+    plan = protocol.best_of
     results: dict[str, Any] = {k: [] for k in ("success", "progress", "done", "own")}
     for start in range(BEST_OF_STARTS, BEST_OF_STARTS + plan.starts):
         runs = []
@@ -79,15 +82,15 @@ def watched(
     `progress` and `done`: what the live reward said, the highest mean of three answers that follow each other.
     """
     stream = scorer.stream(cell.spec["text"], FPS / REWARD_EVERY) if scorer else None
-    observation, success, own_reward = cell.restart(start), False, 0.0
+    observation = cell.restart(start)
+    success = False
+    own_reward = 0.0
     moments = [stream.append({"camera": cell.picture()})] if stream else []
     for frame in range(horizon):
         cell.act(act(observation))
-        observation, success, own_reward = (
-            cell.seen(),
-            success or cell.succeeded,
-            own_reward + float(cell.info["unscaled_reward"]),
-        )
+        observation = cell.seen()
+        success = success or cell.succeeded
+        own_reward = own_reward + float(cell.info["unscaled_reward"])
         if stream and (frame + 1) % REWARD_EVERY == 0:
             moments.append(stream.append({"camera": cell.picture()}))
     # Scored together, which gives the numbers of a live session: a moment's own does not hang on those after it
@@ -162,7 +165,8 @@ def searched(worth: Callable[[int, np.ndarray], np.ndarray], plan: Learning, see
     """The cross-entropy method: where the candidates have come to, float64 [3]. `worth` says [n] of an iteration's
     candidates [n, 3]."""
     rng = np.random.default_rng([11, seed])
-    mean, spread = np.zeros(3), np.array(plan.spread)
+    mean = np.zeros(3)
+    spread = np.array(plan.spread)
     for iteration in range(plan.iterations):
         shifts = mean + spread * rng.standard_normal((plan.candidates, 3))
         mean, spread = moved(mean, spread, shifts, worth(iteration, shifts), plan)

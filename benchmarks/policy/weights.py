@@ -16,7 +16,9 @@ from warehouse.exports.weights import LEROBOT_FILE, weights_by_lerobot
 
 def write_progress(folder: Path, curves: Sequence[np.ndarray], *chunks: int) -> Path:
     """A file as `proccorpus export rabc` writes it, of each run's progress [frames] in order, with its kappas."""
-    kappas, first, path = Kappas(chunks), 0, folder / FILE
+    kappas = Kappas(chunks)
+    first = 0
+    path = folder / FILE
     kappas.add([np.asarray(c, np.float32) for c in curves])
     folder.mkdir(parents=True, exist_ok=True)
     with pq.ParquetWriter(path, SCHEMA) as writer:

@@ -38,7 +38,8 @@ CLEAR = 0.05  # metres between hand and grasp point from which a released object
 W_MOVE = 0.8  # share of a step that the motion is worth; the rest is lifting, or letting go
 IDLE = 20  # frames of a pause: 2 s
 TAIL = 12  # frames after the last step, or after the arm has given up
-OPEN, CLOSED = -1.0, 1.0
+OPEN = -1.0
+CLOSED = 1.0
 MAX_FRAMES = 600
 
 
@@ -80,14 +81,17 @@ GROCERIES = {  # words, grasp point, symmetry
 
 
 def listing(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
+    if len(words) == 1:
+        return words[0]
+    return ", ".join(words[:-1]) + " and " + words[-1]
 
 
 class Sim:
     """robosuite, two cameras, and the simulator's own knowledge of what has been done."""
 
     def __init__(self, env_name: str, seed: int) -> None:
-        self.name, self.rng = env_name, np.random.default_rng(seed)
+        self.name = env_name
+        self.rng = np.random.default_rng(seed)
         config = robosuite.load_composite_controller_config(controller="BASIC", robot="Panda")
         self.env = robosuite.make(
             env_name,
@@ -104,7 +108,8 @@ class Sim:
             **OPTIONS.get(env_name, {}),
         )
         self.obs = self.env.reset()
-        self.m, self.d = self.env.sim.model._model, self.env.sim.data._data
+        self.m = self.env.sim.model._model
+        self.d = self.env.sim.data._data
         self.site = self.env.robots[0].eef_site_id["right"]
         self.gripper = self.env.robots[0].gripper["right"]
         m = self.m
@@ -149,7 +154,10 @@ class Sim:
     def at_goal(self, t: Thing) -> bool:
         off = self.pos(t.key) - self.goal(t)
         position = self.pos(t.key)[:2]
-        side = ((t.box[0] < position) & (position < t.box[1])).all() if t.box else np.linalg.norm(off[:2]) < t.near
+        if t.box:
+            side = ((t.box[0] < position) & (position < t.box[1])).all()
+        else:
+            side = np.linalg.norm(off[:2]) < t.near
         return bool(side and abs(off[2]) < t.level)
 
     def put(self, key: str, xy: np.ndarray, z: float, yaw: float) -> None:
@@ -269,12 +277,15 @@ class Truth:
     def update(self) -> None:
         s = self.sim
         for t in self.plan:
-            k, state = t.key, self.done.get(t.key, 0)
-            touched, is_at_goal = s.touching(k), s.at_goal(t)
+            k = t.key
+            state = self.done.get(t.key, 0)
+            touched = s.touching(k)
+            is_at_goal = s.at_goal(t)
             if not touched:
                 self.rest[k] = s.pos(k)[2]
             if state == 0 and s.gripped(k) and self.lift(t) >= LIFTED:
-                state, self.move0[k] = 1, np.linalg.norm(s.pos(k) - s.goal(t))
+                state = 1
+                self.move0[k] = np.linalg.norm(s.pos(k) - s.goal(t))
             elif state == 1 and not touched:
                 if not is_at_goal:
                     state = 0
@@ -296,13 +307,18 @@ class Truth:
     def stage(self) -> int:
         """Index of the current step in planned_steps; their number when all are done."""
         t = self.current()
-        return 2 * len(self.plan) if t is None else 2 * self.plan.index(t) + self.done[t.key]
+        if t is None:
+            return 2 * len(self.plan)
+        return 2 * self.plan.index(t) + self.done[t.key]
 
     def progress(self) -> float:
-        s, t, n = self.sim, self.current(), 2 * len(self.plan)
+        s = self.sim
+        t = self.current()
+        n = 2 * len(self.plan)
         if t is None:
             return 1.0
-        k, gap = t.key, np.linalg.norm(s.hand() - s.grip_point(t))
+        k = t.key
+        gap = np.linalg.norm(s.hand() - s.grip_point(t))
         if self.done[k] == 0:
             move = 1 - gap / self.reach0[k]
             step_share = self.lift(t) / LIFTED if s.gripped(k) else 0
@@ -323,9 +339,14 @@ class Policy:
     """
 
     def __init__(self, sim: Sim, plan: list[Thing], truth: Truth, trouble: dict[int, Any]) -> None:
-        self.s, self.plan, self.truth = sim, plan, truth
+        self.s = sim
+        self.plan = plan
+        self.truth = truth
         self.trouble = {k: list(v) if isinstance(v, (list, tuple)) else [v] for k, v in trouble.items()}
-        self.still, self.attempt, self.failed, self.grip = False, 0, {}, OPEN
+        self.still = False
+        self.attempt = 0
+        self.failed = {}
+        self.grip = OPEN
         r = sim.rng
         self.high = r.uniform(*HIGH[sim.name])
         self.pace = r.uniform(*PACE[sim.name])
@@ -486,7 +507,9 @@ def record(
     """Measurements, front and wrist picture of each frame, and why each failed attempt failed."""
     truth = Truth(sim, plan)
     policy = Policy(sim, plan, truth, trouble)
-    rows, front, wrist = [], [], []
+    rows = []
+    front = []
+    wrist = []
     truth.update()
     actions = policy.run()
     while len(rows) < MAX_FRAMES:
@@ -526,10 +549,14 @@ def ending(later_rows: list[dict], step: int, attempt: int, failed: dict[int, st
     """How an attempt at a step ended, by the rows that come after it."""
     stage = later_rows[0]["stage"] if later_rows else step
     if stage != step:
-        return "completed" if stage > step else "dropped"
+        if stage > step:
+            return "completed"
+        return "dropped"
     if later_rows and later_rows[0]["attempt"] > attempt:
         return failed[attempt]
-    return "interrupted" if any(r["kind"] == "step" for r in later_rows) else "unfinished"
+    if any(r["kind"] == "step" for r in later_rows):
+        return "interrupted"
+    return "unfinished"
 
 
 def segments(rows: list[dict], steps: list[str], failed: dict[int, str]) -> list[dict[str, Any]]:
@@ -543,9 +570,11 @@ def segments(rows: list[dict], steps: list[str], failed: dict[int, str]) -> list
     for a, b in pairwise(cuts):
         kind, step, attempt = keys[a]
         if kind != "step":
-            name, outcome = kind.capitalize(), kind
+            name = kind.capitalize()
+            outcome = kind
         else:
-            name, outcome = steps[step], ending(rows[b:], step, attempt, failed)
+            name = steps[step]
+            outcome = ending(rows[b:], step, attempt, failed)
         out.append(
             {
                 "name": name,
@@ -625,7 +654,9 @@ FORM = Form(("videos", "videos_wrist"), COLUMNS, FPS, crf=27, group=2 * FPS)
 
 
 def check_run(facts: dict[str, Any], rows: dict[str, np.ndarray]) -> None:
-    n, steps, s = facts["num_frames"], facts["planned_steps"], facts["segments"]
+    n = facts["num_frames"]
+    steps = facts["planned_steps"]
+    s = facts["segments"]
     assert (rows["observation.state"].shape, rows["action"].shape) == ((n, 8), (n, 7))
     assert np.isfinite(rows["observation.state"]).all()
     assert np.abs(rows["action"]).max() <= 1
@@ -633,7 +664,9 @@ def check_run(facts: dict[str, Any], rows: dict[str, np.ndarray]) -> None:
         assert set(rows["kind"][x["start"] : x["end"]]) == {x["kind"]}
         if x["kind"] == "step":
             assert set(rows["stage"][x["start"] : x["end"]]) == {steps.index(x["name"])}
-    p, stage, good = rows["true_progress"], rows["stage"], rows["sim.success"]
+    p = rows["true_progress"]
+    stage = rows["stage"]
+    good = rows["sim.success"]
     assert ((p == 1) == good).all()
     assert (good == (stage == len(steps))).all()
     assert (p * len(steps) >= stage - 1e-5).all()

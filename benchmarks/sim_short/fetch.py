@@ -56,7 +56,9 @@ TASKS = {
     },
 }
 # Half of the gate's sides, where its middle is and the point that is aimed at, from its hinge (m)
-GATE_SIZE, GATE_MIDDLE, GATE_POINT = (0.012, 0.09, 0.025), (0.0, 0.09, 0.0), (0.0, 0.15, 0.0)
+GATE_SIZE = (0.012, 0.09, 0.025)
+GATE_MIDDLE = (0.0, 0.09, 0.0)
+GATE_POINT = (0.0, 0.15, 0.0)
 FAR = (1.08, 0.44)  # where the scene's block lies, unseen, while something else is there
 HAND_STARTS = ((-0.08, -0.12, 0.1), (0.06, 0.12, 0.16))  # beside where Fetch's own begins (m)
 
@@ -70,13 +72,15 @@ class Env:
         from gymnasium_robotics.envs.fetch.push import MujocoFetchPushEnv
 
         self.task = TASKS[task]
-        joint, way = self.task.get("joint"), self.task["way"][1]
+        joint = self.task.get("joint")
+        way = self.task["way"][1]
         self.point = THING if joint else "object0"
         self.grips = not joint and way[2] > 0  # what stays on the table it pushes, with closed fingers
         base = MujocoFetchPickAndPlaceEnv if self.grips else MujocoFetchPushEnv
         self.sim = (_with_gate(base) if joint else base)()
         self.sim.n_substeps = 25  # 50 ms, a frame
-        self.model, self.data = self.sim.model, self.sim.data
+        self.model = self.sim.model
+        self.data = self.sim.data
         self.model.geom_rgba[self.model.geom_bodyid == self.model.body("robot0:mocap").id, 3] = 0  # axes of the control
         block = self.model.geom("object0")
         if "colour" in self.task or joint:
@@ -94,7 +98,10 @@ class Env:
         position = np.array([*rng.uniform(*self.task["block"]), HEIGHT])
         way = rng.uniform(*self.task["way"])
         joint = self.model.joint("object0:joint")
-        lies = (*FAR, HEIGHT) if "joint" in self.task else (*position[:2], 0.4 + self.model.geom("object0").size[2])
+        if "joint" in self.task:
+            lies = (*FAR, HEIGHT)
+        else:
+            lies = (*position[:2], 0.4 + self.model.geom("object0").size[2])
         self.data.qpos[joint.qposadr[0] :][:7] = (*lies, 1.0, 0.0, 0.0, 0.0)
         self.data.qvel[joint.dofadr[0] :][:6] = 0.0
         if "joint" in self.task:
@@ -110,7 +117,8 @@ class Env:
     def _point_at(self, value: float) -> np.ndarray:
         """Put the thing's joint there, at rest; where the point aimed at then is."""
         joint = self.model.joint(THING)
-        self.data.qpos[joint.qposadr[0]], self.data.qvel[joint.dofadr[0]] = value, 0.0
+        self.data.qpos[joint.qposadr[0]] = value
+        self.data.qvel[joint.dofadr[0]] = 0.0
         mujoco.mj_forward(self.model, self.data)
         return self.data.site(THING).xpos.copy()
 
@@ -133,13 +141,20 @@ class Env:
 
     def get_action(self, obs: np.ndarray) -> np.ndarray:
         """The expert's action for what it sees."""
-        hand, opening, thing, goal = obs[:3], obs[3], obs[4:7], obs[7:10]
-        return _carry(hand, opening, thing, goal) if self.grips else _push(hand, thing, goal)
+        hand = obs[:3]
+        opening = obs[3]
+        thing = obs[4:7]
+        goal = obs[7:10]
+        if self.grips:
+            return _carry(hand, opening, thing, goal)
+        return _push(hand, thing, goal)
 
 
 def thing(task: str) -> str:
     """The body that the task is about."""
-    return THING if "joint" in TASKS[task] else "object0"
+    if "joint" in TASKS[task]:
+        return THING
+    return "object0"
 
 
 def _with_gate(env: type) -> type:
@@ -150,7 +165,8 @@ def _with_gate(env: type) -> type:
             scene = mujoco.MjSpec.from_file(self.fullpath)
             body = scene.worldbody.add_body(name=BASE).add_body(name=THING, gravcomp=1.0)
             body.add_joint(name=THING, type=mujoco.mjtJoint.mjJNT_HINGE, axis=(0, 0, -1), damping=2.0, frictionloss=0.1)
-            box, red = mujoco.mjtGeom.mjGEOM_BOX, (0.8, 0.1, 0.1, 1.0)
+            box = mujoco.mjtGeom.mjGEOM_BOX
+            red = (0.8, 0.1, 0.1, 1.0)
             body.add_geom(type=box, size=GATE_SIZE, pos=GATE_MIDDLE, rgba=red, density=300)
             body.add_site(name=THING, pos=GATE_POINT)
             self.model = scene.compile()

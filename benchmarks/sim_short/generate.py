@@ -134,7 +134,10 @@ def of_fetch(limits: tuple[float, float]) -> dict[str, dict[str, Any]]:
     for place, (t, spec) in enumerate(fetch.TASKS.items()):
         thing = spec.get("joint", "block")
         phrases = f"move the {thing} to the red marker", f"stay at the {thing} on the marker"
-        move_phrase, hold_phrase = (f"move the {thing}", f"stay at the {thing}") if "joint" in spec else phrases
+        if "joint" in spec:
+            move_phrase, hold_phrase = (f"move the {thing}", f"stay at the {thing}")
+        else:
+            move_phrase, hold_phrase = phrases
         tasks[t] = {
             "text": spec["text"],
             "limit": limits[place % 2],
@@ -203,10 +206,16 @@ class Sim:
     def __init__(self, task: str, spec: dict[str, Any], seed: int, side_px: int = SIZE) -> None:
         self.spec = spec
         if task in fetch.TASKS:
-            self.substeps, hand_body, thing, view = 1, "robot0:gripper_link", fetch.thing(task), FETCH_VIEW
+            self.substeps = 1
+            hand_body = "robot0:gripper_link"
+            thing = fetch.thing(task)
+            view = FETCH_VIEW
             self.env = self.policy = fetch.Env(task)
         else:
-            self.substeps, hand_body, thing, view = SUBSTEPS, "right_hand", spec.get("thing"), spec.get("view", VIEW)
+            self.substeps = SUBSTEPS
+            hand_body = "right_hand"
+            thing = spec.get("thing")
+            view = spec.get("view", VIEW)
             name = task + "-v3"
             mt = metaworld.MT1(name, seed=TASK_SEED + seed // len(START))
             self.env = mt.train_classes[name]()
@@ -239,7 +248,8 @@ class Sim:
         self.info = self.env.evaluate_state(self.obs, np.zeros(4, np.float32))[1]
 
     def touching(self) -> bool:
-        m, d = self.env.model, self.env.data
+        m = self.env.model
+        d = self.env.data
         return any(mujoco.mj_geomDistance(m, d, a, b, 2 * CONTACT, None) <= CONTACT for a, b in self.pairs)
 
     def picture(self) -> np.ndarray:
@@ -270,7 +280,8 @@ def record(task: str, spec: dict[str, Any], seed: int, kind: str, share: float) 
     frames, then goes on); 'missed' (aims beside the object; with share -1 in the other direction).
     """
     s = Sim(task, spec, seed)
-    rows, images = [], []
+    rows = []
+    images = []
     still, grip = 0, -1.0  # frames since the arm froze at the end; the last gripper command
     stalled = None  # number of frames when the stall began
     start_distance = s.goal_distance()
@@ -320,7 +331,8 @@ def record(task: str, spec: dict[str, Any], seed: int, kind: str, share: float) 
 def annotate(rows: list[dict], spec: dict[str, Any]) -> list[dict[str, Any]]:
     """Adds each row's progress in [0, 1]; returns the phases, half-open. The README states the rules."""
     n = len(rows)
-    hand, goal = np.array([r["hand"] for r in rows]), np.array([r["goal"] for r in rows])
+    hand = np.array([r["hand"] for r in rows])
+    goal = np.array([r["goal"] for r in rows])
     touch = np.flatnonzero([r["contact"] for r in rows])
     good = np.flatnonzero([r["success"] for r in rows])
     first = int(touch[0]) if len(touch) else n
@@ -370,7 +382,8 @@ FORM = Form(("videos",), COLUMNS, FPS, crf=23, group=FPS)
 def recorded(plan: Sequence[Run], specs: dict[str, dict[str, Any]]) -> Iterator[Recorded]:
     """The runs that went as planned."""
     for task, seed, kind, share in plan:
-        spec, is_fetch = specs[task], task in fetch.TASKS
+        spec = specs[task]
+        is_fetch = task in fetch.TASKS
         rows, images = record(task, spec, seed, kind, share)
         ok = rows[-1]["success"]
         if ok != (kind in ("expert", "stalled")):

@@ -106,7 +106,8 @@ def tables(text: str, *, content: bool = True) -> tuple[Table, ...]:
             f"{key}, {key_columns}", re.findall(rf"^  (?!(?:{'|'.join(WORDS)})\b)(.*)$", block, re.MULTILINE)
         )
         default_partition = ("dataset", "chunk") if content and "chunk" in columns else ()
-        partition, is_content = tuple(clauses["partition"]) or default_partition, content and not clauses["event"]
+        partition = tuple(clauses["partition"]) or default_partition
+        is_content = content and not clauses["event"]
         properties = is_content, partition, tuple(clauses["check"]), bool(clauses["compact"])
         definitions.append(Table(name, comment, tuple(key.split(", ")), tuple(columns.values()), *properties))
     return tuple(definitions)

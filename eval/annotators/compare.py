@@ -38,7 +38,8 @@ from eval.scored import EvalRun, store_evaluations
 from warehouse.lake import Lake, content_key
 
 CODE_VERSION = "annotators-2"
-TRUTH, ACTIVE = "truth", "active label"
+TRUTH = "truth"
+ACTIVE = "active label"
 EVERY_DATASET = "all"
 PUBLISHED = "published_bf1@5"
 Embed = Callable[[Sequence[str]], np.ndarray]
@@ -219,7 +220,8 @@ def _compared(
     labellers = []
     for (run, annotator), of_episodes in results.items():
         # Of all the reference's episodes: one that the run labels later changes the coverage
-        run_labels, compared_episodes = labels.get(run, {}), truths if run else by_some
+        run_labels = labels.get(run, {})
+        compared_episodes = truths if run else by_some
         content = content_key(*(_compared_text(truths[e], run_labels.get(e), episodes[e]) for e in compared_episodes))
         facts = reference.against, active == {run}, of_episodes, successes, (content,)
         labellers.append(AnnotatorComparison(dataset, run, annotator, *facts))
@@ -244,15 +246,18 @@ def _name_vectors(
     of_truths = (one_pass for t in truths.values() for one_pass in t.passes)
     of_labels = (label.segments for run_labels in labels.values() for label in run_labels.values())
     names = sorted({s.name for segments in chain(of_truths, of_labels) for s in segments if s.kind == STEP})
-    return dict(zip(names, embedded(names), strict=True)) if names else {}
+    if names:
+        return dict(zip(names, embedded(names), strict=True))
+    return {}
 
 
 def _compared_text(truth: EpisodeTruth, label: ComparedLabel | None, facts: EpisodeFacts) -> str:
     """All that a comparison of one episode depends on. It is hashed into eval_runs: another text stores all anew."""
     curve = None if truth.curve is None else truth.curve.tolist()
-    label_facts = (
-        None if label is None else (label.segments, None if label.progress is None else label.progress.tolist())
-    )
+    if label is None:
+        label_facts = None
+    else:
+        label_facts = (label.segments, None if label.progress is None else label.progress.tolist())
     return repr(
         (truth.episode_index, truth.boundaries, truth.events, truth.passes, truth.success, curve, label_facts, facts)
     )
@@ -304,11 +309,16 @@ def compare(
     if unlabelled:
         raise UserError(f"no labels of a dataset {unlabelled[0]!r}; labelled: {', '.join(runs) or 'none yet'}")
     only = None if run is None else find_run(runs, run)
-    reference_run = reference_name if reference_name in (None, TRUTH) else find_run(runs, reference_name)
+    if reference_name in (None, TRUTH):
+        reference_run = reference_name
+    else:
+        reference_run = find_run(runs, reference_name)
 
     # Each run beside its reference, dataset by dataset
     dataset_names = datasets or list(runs)
-    labellers, differences, without = [], [], {}
+    labellers = []
+    differences = []
+    without = {}
     for dataset in dataset_names:
         chosen_runs = {r: annotator for r, annotator in runs[dataset].items() if only in (None, r)}
         results, of_dataset, missing = _compared(lake, dataset, chosen_runs, reference_run, truth, embedded)
@@ -323,8 +333,13 @@ def compare(
 
 def _what_is_there(truth: Path | None) -> str:
     """Which datasets a folder of truth has, in words."""
-    folders = sorted(p.name for p in truth.iterdir() if p.is_dir()) if truth and truth.is_dir() else []
-    return f"it has {', '.join(folders[:10])}" if folders else "it needs a folder per dataset, with a file per episode"
+    if truth and truth.is_dir():
+        folders = sorted(p.name for p in truth.iterdir() if p.is_dir())
+    else:
+        folders = []
+    if folders:
+        return f"it has {', '.join(folders[:10])}"
+    return "it needs a folder per dataset, with a file per episode"
 
 
 def _over_all_datasets(labellers: Sequence[AnnotatorComparison]) -> list[AnnotatorComparison]:

@@ -22,7 +22,10 @@ FAR_S = 1.0  # s: how far off a boundary may be at most; NEAR_S is the narrower 
 EVENTS = ("grasp", "release")
 SLIVER_S = 0.3  # s: a step that is shorter is none
 RANDOM_DRAWS = 100  # of random cuts per episode
-UNIFORM, RANDOM, CLOCK, PASSES = "uniform cuts", "random cuts", "clock", "the other pass"
+UNIFORM = "uniform cuts"
+RANDOM = "random cuts"
+CLOCK = "clock"
+PASSES = "the other pass"
 NAN = float("nan")
 
 
@@ -47,7 +50,9 @@ class ComparedLabel:
     @property
     def finished(self) -> bool | None:
         """Does the label say that the whole task was done? None: it has no progress."""
-        return None if self.progress is None else bool(self.progress[-1] == 1)
+        if self.progress is None:
+            return None
+        return bool(self.progress[-1] == 1)
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,9 @@ def stored_labels(lake: Lake, dataset: str, run: str | None = None) -> dict[int,
 def cuts_f1(cuts: Sequence[int], boundaries: Sequence[int], tolerance: float) -> float:
     """F1 of cuts matched one to one with boundaries at most `tolerance` frames away; 1 when there are none."""
     total = len(cuts) + len(boundaries)
-    return 2 * len(matched(cuts, boundaries, tolerance)) / total if total else 1.0
+    if total:
+        return 2 * len(matched(cuts, boundaries, tolerance)) / total
+    return 1.0
 
 
 def even_cuts(count: int, num_frames: int) -> list[int]:
@@ -134,7 +141,10 @@ def score_cuts(cuts: Sequence[int], truth: EpisodeTruth) -> dict[str, float]:
     nearest cut, on average: the whole episode's where there is no cut."""
     frames = np.array(truth.frames_of(*EVENTS), np.float64)
     distances_s = np.abs(frames[:, None] - np.array(cuts, np.float64)) / truth.fps
-    off = distances_s.min(axis=1) if cuts else np.full(len(frames), truth.num_frames / truth.fps)
+    if cuts:
+        off = distances_s.min(axis=1)
+    else:
+        off = np.full(len(frames), truth.num_frames / truth.fps)
     return {
         "boundary_f1@0.5s": cuts_f1(cuts, truth.boundaries, NEAR_S * truth.fps),
         "boundary_f1@1s": cuts_f1(cuts, truth.boundaries, FAR_S * truth.fps),
@@ -166,7 +176,8 @@ def score_label(label: ComparedLabel, truth: EpisodeTruth) -> dict[str, float]:
 def score_baselines(truth: EpisodeTruth) -> dict[str, dict[str, float]]:
     """The metrics of each label that looks at nothing; of the clock and of one person's pass beside the other's only
     the error of progress."""
-    count, length = len(truth.boundaries), truth.num_frames
+    count = len(truth.boundaries)
+    length = truth.num_frames
     draws = [score_cuts(cuts, truth) for cuts in random_cuts(count, length, truth.episode_index)]
     curves = truth.pass_curves()
     return {
@@ -178,7 +189,9 @@ def score_baselines(truth: EpisodeTruth) -> dict[str, dict[str, float]]:
 
 
 def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if values.size else NAN
+    if values.size:
+        return float(values.mean())
+    return NAN
 
 
 # Steps: their overlap, names, and what was achieved
@@ -200,7 +213,8 @@ def _against_pass(
     ours: tuple[Segment, ...], target: tuple[Segment, ...], vectors: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
     similarity, completed = _matched_steps(ours, target, vectors)
-    our_spans, target_spans = spans(ours), spans(target)
+    our_spans = spans(ours)
+    target_spans = spans(target)
     return {
         "boundary_f1@5%": boundary_f1(our_spans, target_spans),
         "segment_iou": segment_iou(our_spans, target_spans),
@@ -218,7 +232,8 @@ def _matched_steps(
     """For each step of the target, against the segment that overlaps it most: cosine of the names, 0 where that is no
     step or there is none; and whether both say the same of its completion."""
     best_segments = best_overlaps(spans(ours), spans(target))
-    similarity, completed = [], []
+    similarity = []
+    completed = []
     for target_step, (j, _) in zip(target, best_segments, strict=True):
         if target_step.kind != STEP:
             continue
@@ -309,8 +324,12 @@ def where_apart(
     for second, truths in (references or {reference.against: reference.truths}).items():
         differences = []
         for e in truths.keys() & labels[first].keys():
-            label, truth = labels[first][e], truths[e]
-            progress = math.nan if label.progress is None else float(np.abs(label.progress - truth.progress()).mean())
+            label = labels[first][e]
+            truth = truths[e]
+            if label.progress is None:
+                progress = math.nan
+            else:
+                progress = float(np.abs(label.progress - truth.progress()).mean())
             differences.append(Apart(e, progress, cuts_f1(label.cuts, truth.boundaries, NEAR_S * truth.fps)))
         # Labels without progress are told apart by their boundaries alone
         differences.sort(key=lambda a: (0.0 if math.isnan(a.progress) else -a.progress, a.boundary_f1, a.episode_index))

@@ -100,7 +100,9 @@ def hand_progress(segments: Sequence[Segment], num_frames: int, num_planned: int
 
 def planned_step(s: Segment) -> int | str:
     """Which planned step a segment is an attempt at."""
-    return s.name if s.step is None else s.step
+    if s.step is None:
+        return s.name
+    return s.step
 
 
 # Files of people
@@ -182,7 +184,8 @@ def _read_file(file: Path, dataset: str) -> EpisodeTruth:
 
 def _segments(file: Path, name: str, content: _File) -> tuple[Segment, ...]:
     """A pass's segments, which tile the episode."""
-    segments, end = [], 0
+    segments = []
+    end = 0
     for s in getattr(content, name):
         if s.start_frame != end or s.end_frame <= s.start_frame:
             raise UserError(

@@ -22,7 +22,8 @@ from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
 
 BENCHMARK = "dataset"
-PROGRESS, SUCCESS = "progress", "success"
+PROGRESS = "progress"
+SUCCESS = "success"
 FAMILIES = (PROGRESS, SUCCESS)
 MOMENTS = 16  # of a run that are asked about, evenly spaced, its first and last frame among them
 SUCCESS_PICTURES = 8  # of the whole run
@@ -82,7 +83,9 @@ def _progress_labels(source: Source, record: EpisodeRecord) -> np.ndarray | None
         return None
     values = numbers.to_numpy(zero_copy_only=False).astype(np.float64)
     # A null has become NaN, which lies in no range
-    return values if ((values >= 0) & (values <= 1)).all() else None
+    if ((values >= 0) & (values <= 1)).all():
+        return values
+    return None
 
 
 def _questions(

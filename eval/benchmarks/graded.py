@@ -43,8 +43,10 @@ from ingest.media.frames import VideoError
 from ingest.media.video import Frame, probe
 from ingest.sources.files import Source
 
-RBM, ROBOREWARD = "rbm-eval", "roboreward"
-TABLE, LINES = "metadata.parquet", "metadata.jsonl"
+RBM = "rbm-eval"
+ROBOREWARD = "roboreward"
+TABLE = "metadata.parquet"
+LINES = "metadata.jsonl"
 QUALITIES = {"failure": 0.0, "suboptimal": 0.5, "success": 1.0, "successful": 1.0}
 POINTS = (1, 5)  # of RoboReward
 FAMILY = "progress"
@@ -66,7 +68,9 @@ def _share(value: Any) -> float | None:
 def _quality(value: Any) -> str:
     if value not in QUALITIES:
         raise ValueError(f"is {value!r}: it is one of {', '.join(QUALITIES)}")
-    return "success" if value == "successful" else value
+    if value == "successful":
+        return "success"
+    return value
 
 
 Text = Annotated[str, Field(min_length=1)]
@@ -97,19 +101,25 @@ def load(data: Data) -> list[Question]:
     A video that is not there or damaged costs its own question, whose answer then says so. Raises BenchmarkError for a
     row that is wrong, and where no video at all is there; SourceError.
     """
-    source, benchmark, address = data.source(), data.asked.benchmark, data.address
+    source = data.source()
+    benchmark = data.asked.benchmark
+    address = data.address
     tables = {split: f"{split}/{TABLE if benchmark == RBM else LINES}" for split in data.parts}
     present_tables = {split: uri for split, uri in tables.items() if holds(source, uri)}
     if not present_tables:
         raise BenchmarkError(f"{address} holds no {' and no '.join(tables.values())}")
-    questions, num_readable, missing = [], 0, ""
+    questions = []
+    num_readable = 0
+    missing = ""
     for split, table in present_tables.items():
         for row in _runs(benchmark, source, split, table, data.asked.limit):
             uri = f"{split}/{row['video']}"
             if holds(source, uri):
-                num_readable, pictures = num_readable + 1, _pictures(source.resolve(uri), data.frames)
+                num_readable = num_readable + 1
+                pictures = _pictures(source.resolve(uri), data.frames)
             else:
-                missing, pictures = missing or uri, (PictureFile(source.path / uri),)
+                missing = missing or uri
+                pictures = (PictureFile(source.path / uri),)
             questions.append(_question(benchmark, row, pictures))
     if not questions:
         raise BenchmarkError(f"{address} holds no run in {', '.join(present_tables)}")
@@ -182,7 +192,10 @@ def _roboreward(raw: dict[str, Any], line_name: str, split: str) -> dict[str, An
 
 def _question(benchmark: str, row: dict[str, Any], pictures: tuple[PictureFile, ...]) -> Question:
     # The first is that of the run's beginning: it is not among those asked about
-    first, later_pictures = (pictures[0], pictures[1:]) if len(pictures) > 1 else (None, pictures)
+    if len(pictures) > 1:
+        first, later_pictures = (pictures[0], pictures[1:])
+    else:
+        first, later_pictures = (None, pictures)
     return Question(
         benchmark=benchmark,
         part=row["split"],
@@ -254,11 +267,13 @@ def score(benchmark: str, lines: Iterable[PredictionLine], as_published: bool = 
             f"{benchmark}: how its authors' own code counts is not known here; leave --as-published out"
         )
     answered_lines, rows = checked(GradedRow, benchmark, lines)
-    answers, all_rows = np.array(list(map(progress_of, answered_lines))), np.ones(len(rows), bool)
+    answers = np.array(list(map(progress_of, answered_lines)))
+    all_rows = np.ones(len(rows), bool)
     grades, shares, success = (column(rows, name) for name in ("grade", "progress", "success"))
     tasks = Episodes.of(rows, lambda row: (row.split, row.dataset, row.task), lambda row: row.slices)
 
-    is_answered, is_graded = ~np.isnan(answers), ~np.isnan(shares)
+    is_answered = ~np.isnan(answers)
+    is_graded = ~np.isnan(shares)
     read = tasks.sums(is_answered, all_rows)
     worst = np.where(is_answered, answers, (grades < 0.5).astype(np.float64))
     runs, _ = tasks.runs(answers, grades, np.arange(len(rows)))
@@ -269,7 +284,8 @@ def score(benchmark: str, lines: Iterable[PredictionLine], as_published: bool = 
     }
     if benchmark == ROBOREWARD:
         low, high = POINTS
-        points, right = np.rint(low + (high - low) * worst), np.rint(low + (high - low) * grades)
+        points = np.rint(low + (high - low) * worst)
+        right = np.rint(low + (high - low) * grades)
         farthest = np.maximum(right - low, high - right)
         measures["points_mae"] = tasks.ratio(np.where(is_answered, np.abs(points - right), farthest), all_rows, read)
         measures["points_accuracy"] = tasks.ratio((points == right) & is_answered, all_rows, read)

@@ -29,7 +29,10 @@ from warehouse.releases.release import Release
 from warehouse.shards.shard import entry_at, named_picture, picture_places, read_index, shown
 
 SPLITS = {"procvqa-id": "test_id", "procvqa-ood": "test_ood"}
-SEGMENTS, ACTIONS, PROGRESS, SUCCESS = "procvqa_a", "procvqa_b", "procvqa_c", "success"
+SEGMENTS = "procvqa_a"
+ACTIONS = "procvqa_b"
+PROGRESS = "procvqa_c"
+SUCCESS = "success"
 FAMILIES = (SEGMENTS, ACTIONS, PROGRESS)
 FAMILIES_OF = {**dict.fromkeys(SPLITS, FAMILIES), "dataset": ("progress", SUCCESS)}
 FACTS = "SELECT dataset, episode_index, num_frames, fps, success, task FROM episodes WHERE status = 'ok'"
@@ -64,7 +67,8 @@ ALL_MOMENTS = SampleChoice()
 def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Question]:
     """The questions of some families (parts) of procvqa-id or procvqa-ood, the first `limit` of each. Raises
     BenchmarkError or ShardError."""
-    benchmark, families = options.benchmark, options.part or FAMILIES
+    benchmark = options.benchmark
+    families = options.part or FAMILIES
     con = open_for_users(lake.workspace, release.snapshot)
     num_taken = dict.fromkeys(families, 0)
     questions = []
@@ -169,15 +173,20 @@ def score(
     there twice."""
 
     def foreign(meta: dict) -> str | None:
-        family, families = meta.get("family"), FAMILIES_OF[benchmark]
-        return None if family in families else f"its meta_data has family {family!r}, not {', '.join(families)}"
+        family = meta.get("family")
+        families = FAMILIES_OF[benchmark]
+        if family in families:
+            return None
+        return f"its meta_data has family {family!r}, not {', '.join(families)}"
 
     answers = list(zip(*checked(ProcVqaRow, benchmark, predictions, foreign), strict=True))
     for line, row in answers:
         field = SCORED_BY.get(row.family, "progress")
         if getattr(row, field) is None:
             raise BenchmarkError(f"{line.where}: {field} is missing, which family {row.family} is scored by")
-    return _published(benchmark, answers) if as_published else _strict(benchmark, answers, embedded)
+    if as_published:
+        return _published(benchmark, answers)
+    return _strict(benchmark, answers, embedded)
 
 
 # What an answer says
@@ -186,7 +195,8 @@ def score(
 def spans_of(text: str) -> list[Span] | None:
     """The segments of an answer: the JSON list in it, half-open in picture numbers; None for what is none."""
     # Models write prose around their list: what lies between the outermost brackets is taken for it.
-    start, end = text.find("["), text.rfind("]")
+    start = text.find("[")
+    end = text.rfind("]")
     if start < 0 or end < start:
         return None
     try:
@@ -205,12 +215,16 @@ def success_of(line: PredictionLine) -> bool | None:
     if line.value is None and len(words) == 1:
         return words == {"yes"}
     share = progress_of(line)
-    return None if math.isnan(share) else share >= errors.FINISHED
+    if math.isnan(share):
+        return None
+    return share >= errors.FINISHED
 
 
 def progress_of(line: PredictionLine) -> float:
     """The share that an answer states, 0..1; NaN where none can be read."""
-    return share_of(line.response) if line.value is None else line.value
+    if line.value is None:
+        return share_of(line.response)
+    return line.value
 
 
 # Strict: each family by its own metrics; an answer that cannot be read counts as wrong
@@ -229,7 +243,9 @@ def _strict(benchmark: str, answers: Sequence[Answer], embedded: Embed) -> Score
     }
     # No two families have a metric in common
     measures: dict[str, Measure] = {}
-    counts, readable, series = {}, np.ones(len(answers), bool), None
+    counts = {}
+    readable = np.ones(len(answers), bool)
+    series = None
     for family in FAMILIES_OF[benchmark]:
         places = np.flatnonzero([row.family == family for _, row in answers])
         counts[f"rows_{family}"] = len(places)
@@ -256,9 +272,11 @@ def _means(values: Sequence[dict[str, float]], readable: np.ndarray, episodes: E
 
 def _segment_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
     """An answer that could not be read has found no segment."""
-    values, readable = [], []
+    values = []
+    readable = []
     for line, row in answers:
-        spans, target = spans_of(line.response), spans_of(row.answer or "")
+        spans = spans_of(line.response)
+        target = spans_of(row.answer or "")
         if target is None:
             raise BenchmarkError(f"{line.where}: its right answer is no list of segments")
         readable.append(spans is not None)
@@ -297,10 +315,8 @@ def _plan_measures(answers: Sequence[Answer], episodes: Episodes, embedded: Embe
 def _success_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
     answers_given = [success_of(line) for line, _ in answers]
     readable = np.array([success is not None for success in answers_given])
-    predicted, actual = (
-        np.array([s is True for s in answers_given]),
-        np.array([bool(row.success) for _, row in answers]),
-    )
+    predicted = np.array([s is True for s in answers_given])
+    actual = np.array([bool(row.success) for _, row in answers])
     all_rows = np.ones(len(answers_given), bool)
     measures = {
         "success_accuracy": episodes.confusion(predicted, actual, all_rows, readable, errors.accuracy),
@@ -328,7 +344,10 @@ def _published(benchmark: str, answers: Sequence[Answer]) -> ScoredBenchmark:
         raise BenchmarkError("--as-published goes with benchmarks that were published, not with dataset")
     episodes = Episodes.of(answers, lambda a: (str(a[1].episode_index),))
     read = np.array([_published_numbers(line, row) for line, row in answers], np.float64)
-    predicted, target, of_progress, hits = read[:, 0], read[:, 1], read[:, 2] > 0, episodes.sums(*read[:, 3:].T)
+    predicted = read[:, 0]
+    target = read[:, 1]
+    of_progress = read[:, 2] > 0
+    hits = episodes.sums(*read[:, 3:].T)
     numeric = ~np.isnan(predicted) & ~np.isnan(target)
 
     # Progress over time: the numbers of each episode, in the order of the file
@@ -362,7 +381,8 @@ def _published_numbers(line: PredictionLine, row: ProcVqaRow) -> tuple[float | N
     number = published.progress_number(line.response) if line.value is None else line.value
     numbers = (number, published.progress_number(row.answer or ""), row.family == PROGRESS)
     if row.family == SEGMENTS:
-        predicted, target = published.boundary_values(line.response), published.boundary_values(row.answer or "")
+        predicted = published.boundary_values(line.response)
+        target = published.boundary_values(row.answer or "")
         if predicted is not None and target is not None:
             return (*numbers, *published.boundary_hits(predicted, target))
     return (*numbers, 0, 0, 0)

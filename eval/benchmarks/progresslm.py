@@ -46,7 +46,8 @@ def load(data: Data) -> list[Question]:
     The data is a folder, one file of JSON lines, or a repository. Raises BenchmarkError, which names a row that is
     broken; SourceError for what is not there or cannot be fetched.
     """
-    source, questions = data.source(), []
+    source = data.source()
+    questions = []
     for name, path in _files(source, data).items():
         lines = json_lines(path, name, MAX_LINE_BYTES, "no row of this benchmark")
         # All are read: a broken row is an error wherever it stands
@@ -85,7 +86,9 @@ def _picture_root(source: Source, given_folder: Path | None, names: Iterator[str
         return given_folder
     if source.remote is None:
         base = source.path if source.path.is_dir() else source.path.parent
-        return base / "images" if (base / "images").is_dir() else base
+        if (base / "images").is_dir():
+            return base / "images"
+        return base
     distinct_names = dict.fromkeys(names)
     # The first folder that holds any of them is where the publication keeps its pictures
     for folder in IMAGE_FOLDERS:
@@ -133,7 +136,9 @@ def score(benchmark: str, predictions: Iterable[PredictionLine], as_published: b
             return "its meta_data has neither text_demo nor visual_demo"
         source = meta.get("data_source")
         is_other = source is not None and (source == HUMAN) != (benchmark == "human-bench")
-        return f"its data_source is {source}" if is_other else None
+        if is_other:
+            return f"its data_source is {source}"
+        return None
 
     lines, rows = checked(ProgressRow, benchmark, predictions, foreign)
     episodes = Episodes.of(rows, lambda row: (row.part(benchmark), row.id), lambda row: _slices(benchmark, row))
@@ -188,7 +193,9 @@ def _strict(
     """Unanswered questions count as wrong as can be, episodes without any order as 0, refusals apart from rubbish."""
     target, right, demo_size = (column(rows, name) for name in ("progress_score", "closest_idx", "demo_size"))
     predicted, reference, refused = np.array(parsed, np.float64).T
-    answerable, numeric, refused = ~np.isnan(target), ~np.isnan(predicted), refused > 0
+    answerable = ~np.isnan(target)
+    numeric = ~np.isnan(predicted)
+    refused = refused > 0
     unparsable = ~numeric & ~refused
     everything = np.ones(len(rows), bool)
 
@@ -202,7 +209,8 @@ def _strict(
     # Distance of each number, and of each reference item, from the right one
     error = errors.score_error(predicted, target)
     worst_error = errors.penalised(error, answerable)
-    has_reference, reference_read = ~np.isnan(right), ~np.isnan(reference)
+    has_reference = ~np.isnan(right)
+    reference_read = ~np.isnan(reference)
     reference_error = errors.reference_error(reference, right, demo_size)
     worst_reference_error = errors.penalised(reference_error, has_reference)
     mean = episodes.mean
@@ -253,7 +261,8 @@ def _published(
     runs, _ = episodes.among(numeric).runs(predicted[numeric], target[numeric], target[numeric])
     read = episodes.sums(numeric, answerable)
     read_references = episodes.sums(both_references, has_reference)
-    unasked, answerable_counts = episodes.sums(~answerable, ~answerable), episodes.sums(answerable, answerable)
+    unasked = episodes.sums(~answerable, ~answerable)
+    answerable_counts = episodes.sums(answerable, answerable)
     measures = {
         "voc": mean_of(published.trajectory_voc(runs), read),
         "score_error": episodes.ratio(np.where(numeric, published.score_error(predicted, target), 0), numeric, read),

@@ -23,7 +23,8 @@ from ingest.sources.files import Source
 from training.pictures import decode_picture
 from training.progresslm import SourceRow, Text
 
-MAX_PX, QUALITY = 512, 95
+MAX_PX = 512
+QUALITY = 95
 Numbered = Iterator[tuple[int, Frame]]
 
 
@@ -123,7 +124,9 @@ class Question:
         tell."""
         if self.family in DEMONSTRATED and self.frame_index is None:
             return frame_number(self.pictures[-1])
-        return self.frame_index if self.family in DEMONSTRATED | FRAMES_OF_A_RUN else None
+        if self.family in DEMONSTRATED | FRAMES_OF_A_RUN:
+            return self.frame_index
+        return None
 
     def meta_data(self) -> dict[str, Any]:
         """The row as prediction files hold it: as the benchmark has it, with what tells it from others."""
@@ -134,7 +137,9 @@ class Question:
 def frame_number(picture: PictureFile) -> int | None:
     """By its name; None where that does not tell."""
     match = _NUMBER.search(picture.path.name)
-    return int(match[1]) if match else None
+    if match:
+        return int(match[1])
+    return None
 
 
 def runs_in_order(questions: Iterable[Question]) -> list[list[Question]]:
@@ -180,12 +185,18 @@ class ProgressRow(SourceRow):
     def part(self, benchmark: str) -> str:
         """The part of a benchmark that such a row belongs to."""
         if benchmark == "human-bench":
-            return "text" if self.kind == "text" else "visual"
+            if self.kind == "text":
+                return "text"
+            return "visual"
         if self.kind == "text":
-            return "text-normal" if self.answerable else "text-unanswerable"
+            if self.answerable:
+                return "text-normal"
+            return "text-unanswerable"
         if not self.answerable:
             return "visual-unanswerable"
-        return "visual_cross_view" if self.kind == "cross_view" else "visual_same_view"
+        if self.kind == "cross_view":
+            return "visual_cross_view"
+        return "visual_same_view"
 
     def identity(self) -> tuple:
         """Equal for what is the same row. The label counts: published files hold the same picture with two labels."""
@@ -255,7 +266,8 @@ def read_predictions(path: Path) -> Iterator[PredictionLine]:
             raise BenchmarkError(f'{line_name}: "meta_data" is {type(row["meta_data"]).__name__}, not an object')
         if "response" not in row:
             raise _wrong_line(line_name, 'has no "response"')
-        response, value = row["response"], row.get("value")
+        response = row["response"]
+        value = row.get("value")
         if not isinstance(response, str | None):  # null: there is no answer
             raise BenchmarkError(f'{line_name}: "response" is {type(response).__name__}, not text')
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -288,7 +300,9 @@ def share_of(text: str) -> float:
         value /= 100
     elif value == 1:
         return float("nan")
-    return value if value <= 1 else float("nan")
+    if value <= 1:
+        return value
+    return float("nan")
 
 
 # Where a benchmark lies, and the frames of its videos as JPEG files: a video is decoded once, whoever asks again
@@ -313,7 +327,9 @@ class Data:
 
 def holds(source: Source, uri: str) -> bool:
     """Raises SourceError for a path that leaves the dataset's folder."""
-    return uri in source.files if source.remote else source.resolve(uri).is_file()
+    if source.remote:
+        return uri in source.files
+    return source.resolve(uri).is_file()
 
 
 def frame_files(

@@ -118,11 +118,17 @@ def _annotation_files(data: Data) -> tuple[Source, list[str]]:
     address = Path(data.address)
     folder = address.parent if address.is_file() else address
     # Somebody may name the folder of annotations, or a file: the videos lie beside that folder
-    root = str(folder.parent if folder.name in VIDEOS else folder) if "://" not in data.address else data.address
+    if "://" not in data.address:
+        root = str(folder.parent if folder.name in VIDEOS else folder)
+    else:
+        root = data.address
     source = data.source(root)
     if address.is_file():
         return source, [str(address.relative_to(root))]
-    files = source.files if source.remote else [path.relative_to(root).as_posix() for path in _json_files(folder)]
+    if source.remote:
+        files = source.files
+    else:
+        files = [path.relative_to(root).as_posix() for path in _json_files(folder)]
     names = [name for name in files if _FILE.fullmatch(name.rsplit("/", 1)[-1])]
     if not names:
         example = f"{next(iter(VIDEOS))}/annos_per_video_split0.json"
@@ -132,7 +138,10 @@ def _annotation_files(data: Data) -> tuple[Source, list[str]]:
 
 def _json_files(folder: Path) -> Iterator[Path]:
     """Of a folder of annotations, or of one that holds such."""
-    folders = [folder] if folder.name in VIDEOS else [folder, *(folder / name for name in VIDEOS)]
+    if folder.name in VIDEOS:
+        folders = [folder]
+    else:
+        folders = [folder, *(folder / name for name in VIDEOS)]
     return chain.from_iterable(f.glob("*.json") for f in folders)
 
 
@@ -193,7 +202,9 @@ def _video(source: Source, split: str, name: str) -> Path:
     """Where a video lies, or would lie first. Raises SourceError for one outside the dataset's folder."""
     uris = [f"{VIDEOS.get(split, '')}/{name}".lstrip("/"), name]
     locations = [uri for uri in uris if holds(source, uri)]
-    return source.resolve(locations[0]) if locations else source.path / uris[0]
+    if locations:
+        return source.resolve(locations[0])
+    return source.path / uris[0]
 
 
 def _pictures(video: Path, folder: Path) -> tuple[PictureFile, ...]:
@@ -233,7 +244,9 @@ def score(benchmark: str, lines: Iterable[PredictionLine], as_published: bool = 
 
     def foreign(meta: dict) -> str | None:
         kind = meta.get("kind")
-        return None if kind in FAMILIES else f"it has kind {kind!r}, not {', '.join(FAMILIES)}"
+        if kind in FAMILIES:
+            return None
+        return f"it has kind {kind!r}, not {', '.join(FAMILIES)}"
 
     lines_read, rows = checked(RoboFacRow, benchmark, lines, foreign)
     # Arrays of texts and None, by row
@@ -315,7 +328,9 @@ def named(text: str, options: Sequence[str]) -> str | None:
         if re.search(pattern, plain):
             matches.append(option)
             plain = re.sub(pattern, " ", plain)
-    return matches[0] if len(matches) == 1 else None
+    if len(matches) == 1:
+        return matches[0]
+    return None
 
 
 def _plain(text: str) -> str:

@@ -86,7 +86,8 @@ def evaluate_benchmark(
     if unknown := set(options.baselines) - set(VLM_BASELINES):
         raise UserError(f"unknown baseline {min(unknown)!r}; with a model there are {', '.join(VLM_BASELINES)}")
     prompts = read_prompts(options.prompts) if options.prompts else None
-    frames, cache = lake.workspace.root / "evals" / "frames", lake.workspace.sources / "benchmarks"
+    frames = lake.workspace.root / "evals" / "frames"
+    cache = lake.workspace.sources / "benchmarks"
     questions = load_benchmark(options, frames, cache, (lake, release) if release else None)
     method = prompts.method() if prompts else METHODS[OWN_QUESTION]
 
@@ -139,7 +140,10 @@ def evaluate_benchmark(
         _store(lake, entries[-1], {"baseline": name, **same}, release, questions, rows, NOTHING_SEEN)
 
     notes += entries[0].scored.notes
-    on_seen = [f"{seen_text(seen_episodes, len(_episodes(questions)), None)}."] if seen_episodes.episodes else []
+    if seen_episodes.episodes:
+        on_seen = [f"{seen_text(seen_episodes, len(_episodes(questions)), None)}."]
+    else:
+        on_seen = []
     report = report_on(
         options.benchmark, _asked_text(options, questions), entries, questions, settings, [*on_seen, *notes]
     )
@@ -186,7 +190,8 @@ def _ask(
 
     A baseline that answers nothing is left out; a model that answers nothing raises UnansweredError.
     """
-    answers, notes = [], []
+    answers = []
+    notes = []
     for label, method, file, settings in asks:
 
         def on_count(num_done: int, name: str = method.name) -> None:
@@ -240,9 +245,13 @@ def stated_progress(question: Question, response: str, value: float | None) -> f
     if value is not None:
         return value
     if question.family in DEMONSTRATED:
-        return parse_reply(response).score if "<score>" in response else parse_answer(response).score
+        if "<score>" in response:
+            return parse_reply(response).score
+        return parse_answer(response).score
     share = share_of(response)
-    return None if math.isnan(share) else share
+    if math.isnan(share):
+        return None
+    return share
 
 
 def _store(

@@ -95,16 +95,21 @@ def held_out(
             truths[dataset] = load_truth(truth, dataset)
         # In order of time, as every array of the episode is
         questions = sorted(by_episode[dataset, episode, split], key=lambda q: q.row["frames"][-1])
-        first, facts = questions[0], compared[dataset, episode]
+        first = questions[0]
+        facts = compared[dataset, episode]
         frames = np.array([q.frame_index for q in questions])
-        dataset_truth, num_frames = truths.get(dataset), first.num_frames or 0
+        dataset_truth = truths.get(dataset)
+        num_frames = first.num_frames or 0
         true_progress = dataset_truth and dataset_truth.progress.get(episode)
         if true_progress is not None and len(true_progress) != num_frames:
             raise UserError(
                 f"{dataset} episode {episode}: ground truth has {len(true_progress)} frames, not {num_frames}"
             )
         # Samples of other families may show other runs' pictures first
-        start = first.pictures[0] if first.family == "procvqa_c" and first.row["frames"][0] == 0 else None
+        if first.family == "procvqa_c" and first.row["frames"][0] == 0:
+            start = first.pictures[0]
+        else:
+            start = None
         episode_set = HeldOut(
             dataset,
             episode,

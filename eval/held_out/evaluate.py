@@ -196,7 +196,8 @@ def evaluate_all(
 
     # Against the labels that a model is trained by; then against ground truth, as the labels themselves are
     with_truth = [e for e in episodes if e.truth is not None]
-    results, rankings = [], []
+    results = []
+    rankings = []
     for about, scored, target in (("", episodes, label_of), (" (truth)", with_truth, truth_of)):
         if not scored:
             continue
@@ -275,7 +276,8 @@ def detector_of(score: Predictor, validation: Sequence[HeldOut]) -> Detector:
     stride = every_nth(validation)
     raw_scores, reached = (np.concatenate([np.empty(0), *(v[::stride] for v in values)]) for values in (scores, labels))
     is_answered = ~np.isnan(raw_scores)
-    raw_scores, at_end = raw_scores[is_answered], reached[is_answered] >= 1
+    raw_scores = raw_scores[is_answered]
+    at_end = reached[is_answered] >= 1
     if not at_end.any() or at_end.all():
         return score, FINISHED
     return score, best_threshold(raw_scores, at_end)[0]
@@ -345,7 +347,8 @@ def calibrate_checkpoint(lake: Lake, release: Release, folder: Path, *, words: b
     raw, label = (
         np.concatenate(of_all) for of_all in zip(*((raw_scores[e.key], e.label) for e in thinned), strict=True)
     )
-    is_answered, source = ~np.isnan(raw), "done" if success_scores else "progress"
+    is_answered = ~np.isnan(raw)
+    source = "done" if success_scores else "progress"
     success = calibrate(raw[is_answered], label[is_answered] >= 1, source, release.name, VALIDATION)
     if success is not None:
         write_card(folder, card | {"success": success.as_json()})

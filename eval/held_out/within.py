@@ -31,11 +31,13 @@ def scorer_of(lake: Lake, release: Release, recipe: Recipe) -> "HeldOutScorer | 
 
     Raises TrainingError where there is nothing to evaluate on; ShardError.
     """
-    train, data = recipe.train, recipe.data
+    train = recipe.train
+    data = recipe.data
     if not train.evaluate_every:
         return None
     if data.validation_jsonl:
-        episodes, source = row_episodes(recipe), ", ".join(map(str, data.validation_jsonl))
+        episodes = row_episodes(recipe)
+        source = ", ".join(map(str, data.validation_jsonl))
     else:
         episodes = held_out(lake, release, (SPLIT,), choice=asked_by(recipe))
         source = f"the split {SPLIT} of the release {release.name}"
@@ -48,10 +50,16 @@ def scorer_of(lake: Lake, release: Release, recipe: Recipe) -> "HeldOutScorer | 
 
 def asked_by(recipe: Recipe) -> SampleChoice:
     """As `proccorpus eval`, a moment's progress; of a recipe that does not train on that, what it trains on."""
-    data, max_episodes = recipe.data, recipe.train.evaluate_episodes
+    data = recipe.data
+    max_episodes = recipe.train.evaluate_episodes
     if ALL_MOMENTS.families <= data.families.keys():
         return SampleChoice(most=max_episodes)
-    form = None if data.think is None else "think" if data.think else "no_think"
+    if data.think is None:
+        form = None
+    elif data.think:
+        form = "think"
+    else:
+        form = "no_think"
     return SampleChoice(frozenset(data.families), form, max_episodes)
 
 
@@ -65,7 +73,8 @@ def row_episodes(recipe: Recipe) -> list[HeldOut]:
     for number, run in spread(list(enumerate(rows.runs())), recipe.train.evaluate_episodes):
         in_order = sorted(run, key=lambda k: rows.row(k)["progress"])
         questions = tuple(_question(number, rows.row(k), rows.pictures(k)) for k in in_order)
-        label, count = np.array([q.progress for q in questions], np.float64), len(questions)
+        label = np.array([q.progress for q in questions], np.float64)
+        count = len(questions)
         episodes.append(
             HeldOut("rows", number, SPLIT, count, 1.0, None, None, questions, np.arange(count), label, None)
         )
@@ -92,7 +101,9 @@ def read_progress(text: str) -> float:
     if "<progress>" in text:
         return share_of(text)
     score = parse_reply(text).score if "<score>" in text else parse_answer(text).score
-    return float("nan") if score is None else float(score)
+    if score is None:
+        return float("nan")
+    return float(score)
 
 
 class HeldOutScorer:

@@ -28,7 +28,8 @@ def kendall(runs: Runs) -> tuple[np.ndarray, np.ndarray]:
     tau-a = (C - D) / all pairs; tau-b = (C - D) / sqrt(pairs untied in the prediction * pairs untied in the label),
     which reaches 1 with ties as well. (Kendall, The treatment of ties in ranking problems, Biometrika 1945.)
     """
-    tau_b, untied = np.full(len(runs), np.nan), np.zeros(len(runs))
+    tau_b = np.full(len(runs), np.nan)
+    untied = np.zeros(len(runs))
     for k in np.flatnonzero(_has_order(runs)):
         p, t = (values[runs.starts[k] : runs.starts[k + 1]] for values in (runs.predicted, runs.target))
         # A constant prediction has no untied pair to divide by: 0 by definition.
@@ -49,10 +50,14 @@ def ccc(runs: Runs) -> np.ndarray:
 
     (Lin, Biometrics 1989; population moments.) Unlike VOC it needs the right values, not only their order.
     """
-    p, t = runs.predicted, runs.target
-    mean_p, mean_t = runs.means(p), runs.means(t)
-    dp, dt = p - mean_p[runs.episode], t - mean_t[runs.episode]
-    var_p, var_t = runs.means(dp * dp), runs.means(dt * dt)
+    p = runs.predicted
+    t = runs.target
+    mean_p = runs.means(p)
+    mean_t = runs.means(t)
+    dp = p - mean_p[runs.episode]
+    dt = t - mean_t[runs.episode]
+    var_p = runs.means(dp * dp)
+    var_t = runs.means(dt * dt)
     both = var_p + var_t + (mean_p - mean_t) ** 2
     concordance = 2 * runs.means(dp * dt) / np.where(both > 0, both, np.nan)
     return np.where(_has_order(runs), np.where(var_p > 1e-12, concordance, 0.0), np.nan)
@@ -81,7 +86,9 @@ def correlation(runs: Runs, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Pearson's correlation of a and b [n] within each episode; 0 where a does not vary, NaN where b does not."""
     a = a - runs.means(a)[runs.episode]
     b = b - runs.means(b)[runs.episode]
-    aa, bb, ab = runs.sums(a * a), runs.sums(b * b), runs.sums(a * b)
+    aa = runs.sums(a * a)
+    bb = runs.sums(b * b)
+    ab = runs.sums(a * b)
     norm = np.sqrt(aa * bb)
     coefficient = np.divide(ab, norm, out=np.zeros(len(runs)), where=norm > 1e-12)
     return np.where(_has_order(runs) & (runs.lengths >= 2) & (bb > 1e-18), np.clip(coefficient, -1, 1), np.nan)

@@ -27,7 +27,8 @@ def ranking_measures(runs: Runs) -> dict[str, Measure]:
 
     An answer that could not be read counts as the worst one. A task whose runs all ended alike has nothing to rank.
     """
-    worst, read = worst_case(runs), answers_read(runs)
+    worst = worst_case(runs)
+    read = answers_read(runs)
     tau_b, _ = order.kendall(worst)
     return {"ranking_tau_b": mean_of(tau_b, read), "ranking_accuracy": mean_of(pairs_in_order(worst), read)}
 
@@ -85,7 +86,8 @@ def _summaries(runs: Runs, seconds: np.ndarray, threshold: float) -> tuple[np.nd
     time at which its end state is reached, where it never is its last moment; float64 [runs] each."""
     best, first, end = np.full((3, len(runs)), np.nan)
     for k, (a, b) in enumerate(zip(runs.starts[:-1], runs.starts[1:], strict=True)):
-        score, times = runs.predicted[a:b], seconds[a:b]
+        score = runs.predicted[a:b]
+        times = seconds[a:b]
         if not np.isfinite(score).any():
             continue
         best[k] = np.nanmax(score)

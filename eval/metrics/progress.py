@@ -44,7 +44,9 @@ class Answers:
     @cached_property
     def clock(self) -> Runs | None:
         """What a clock answers: the share of time that has passed."""
-        return None if self.elapsed is None else Runs(self.elapsed, self.runs.target, self.runs.starts)
+        if self.elapsed is None:
+            return None
+        return Runs(self.elapsed, self.runs.target, self.runs.starts)
 
     @cached_property
     def has_order(self) -> np.ndarray:
@@ -65,7 +67,10 @@ def progress_measures(runs: Runs, elapsed: np.ndarray | None = None) -> dict[str
             continue
         values = pkgutil.resolve_name(metric.compute)(answers)
         if values is not None:
-            measures[metric.name] = values if isinstance(values, Measure) else mean_of(values, answers.read)
+            if isinstance(values, Measure):
+                measures[metric.name] = values
+            else:
+                measures[metric.name] = mean_of(values, answers.read)
     return measures
 
 
@@ -115,12 +120,16 @@ def used_bins(answers: Answers) -> np.ndarray:
 
 def mae_margin(answers: Answers) -> np.ndarray | None:
     """How much less error the answers have than a clock; None where no time is known."""
-    return None if answers.clock is None else errors.mae(answers.clock) - mae(answers)
+    if answers.clock is None:
+        return None
+    return errors.mae(answers.clock) - mae(answers)
 
 
 def voc_margin(answers: Answers) -> np.ndarray | None:
     """How much more VOC the answers have than a clock; None where no time is known."""
-    return None if answers.clock is None else voc(answers) - order.voc(answers.clock)
+    if answers.clock is None:
+        return None
+    return voc(answers) - order.voc(answers.clock)
 
 
 def finished(answers: Answers) -> Measure:

@@ -30,7 +30,9 @@ def progress_number(text: str) -> float | None:
     for part in ([tag[1]] if tag else []) + [text]:
         if match := _NUMBER.search(part):
             value = float(match[0])
-            return value / 100 if part[match.end() :].startswith("%") or value > 1 else value
+            if part[match.end() :].startswith("%") or value > 1:
+                return value / 100
+            return value
     return None
 
 
@@ -76,7 +78,9 @@ def used_bins(predicted: np.ndarray, target: np.ndarray) -> float:
     """UBR: number of 5 % bins predicted over that of the labels, where the label is neither 0 nor 1; may exceed 1."""
     is_inner = (target > 0) & (target < 1)
     predicted_bins, label_bins = (len(np.unique(np.floor(v[is_inner] * 20 + 1e-9))) for v in (predicted, target))
-    return predicted_bins / label_bins if label_bins else float("nan")
+    if label_bins:
+        return predicted_bins / label_bins
+    return float("nan")
 
 
 def mcc(sums: np.ndarray) -> np.ndarray:
@@ -100,7 +104,10 @@ def boundary_values(answer: str) -> list[float] | None:
     values: set[float] = set()
     for entry in entries:
         # By the very type: isinstance takes true and false for numbers.
-        numbers = [v for v in entry.values() if type(v) in (int, float)] if isinstance(entry, dict) else []
+        if isinstance(entry, dict):
+            numbers = [v for v in entry.values() if type(v) in (int, float)]
+        else:
+            numbers = []
         if len(numbers) >= 2:
             values |= {min(numbers), max(numbers)}
     return sorted(values)
@@ -117,7 +124,8 @@ def boundary_hits(predicted: Sequence[float], target: Sequence[float]) -> tuple[
     All boundaries count, so the ends of the run do and each inner boundary does twice; the tolerance is 5 % of the
     labelled range; pairs are matched by least distance and judged only then.
     """
-    ours, labelled = np.array(predicted, np.float64), np.array(target, np.float64)
+    ours = np.array(predicted, np.float64)
+    labelled = np.array(target, np.float64)
     total = len(ours) + len(labelled)
     if len(ours) == 0 or len(labelled) == 0:
         return 0, total, 0.0

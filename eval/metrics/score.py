@@ -73,7 +73,8 @@ def answers_read(runs: Runs) -> np.ndarray:
 
 # Scores
 
-RESAMPLES, SEED = 1000, 0
+RESAMPLES = 1000
+SEED = 0
 RESAMPLED_AT_ONCE = 4_000_000  # values
 LEVELS = (2.5, 97.5)
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -93,7 +94,9 @@ class Score:
     def text(self) -> str:
         """Value and interval; an interval over one episode would say nothing."""
         if self.n < 2:
-            return f"{self.value:.3f}" if self.n else "–"
+            if self.n:
+                return f"{self.value:.3f}"
+            return "–"
         return f"{self.value:.3f} ({self.low:.2f}–{self.high:.2f})"
 
 
@@ -126,14 +129,19 @@ class Measure:
     def among(self, members: np.ndarray) -> "Measure":
         """The same as one of many more episodes, of which those of a mask are its own and the others count nowhere."""
         parts = np.zeros((len(members), self.parts.shape[1]))
-        counted, read = np.zeros(len(members), bool), np.zeros((len(members), 2))
-        parts[members], counted[members], read[members] = self.parts, self.counted, self.read
+        counted = np.zeros(len(members), bool)
+        read = np.zeros((len(members), 2))
+        parts[members] = self.parts
+        counted[members] = self.counted
+        read[members] = self.read
         return replace(self, parts=parts, counted=counted, read=read)
 
     @property
     def coverage(self) -> float:
         """Share of the wanted answers that could be read; NaN where none was wanted."""
-        return float(ratio(self.read.sum(axis=0))) if len(self.read) else float("nan")
+        if len(self.read):
+            return float(ratio(self.read.sum(axis=0)))
+        return float("nan")
 
 
 def mean_of(per_episode: Sequence[float] | np.ndarray, read: np.ndarray | None = None) -> Measure:
@@ -186,7 +194,9 @@ def _score(measure: Measure, parts: np.ndarray, sums: np.ndarray) -> Score:
 def _resampled_sums(values: np.ndarray) -> np.ndarray:
     """Sums over resampled episodes, [RESAMPLES, k], of values [n, k]; some resamples at a time: n may be 400,000."""
     n = len(values)
-    return np.concatenate([c @ values for c in _counts(n)]) if n else np.zeros((0, values.shape[1]))
+    if n:
+        return np.concatenate([c @ values for c in _counts(n)])
+    return np.zeros((0, values.shape[1]))
 
 
 def _counts(n: int) -> Iterator[np.ndarray]:
@@ -226,7 +236,8 @@ def paired(first: Measure, second: Measure) -> Difference:
     throughout where no episode counts in both.
     """
     both = first.counted & second.counted
-    a, b = first.parts[both], second.parts[both]
+    a = first.parts[both]
+    b = second.parts[both]
     nan = float("nan")
     if not len(a):
         return Difference(nan, nan, nan, nan, nan, nan, 0)
@@ -234,7 +245,8 @@ def paired(first: Measure, second: Measure) -> Difference:
     sums = _resampled_sums(np.concatenate([a, b], 1))
     gaps = first.statistic(sums[:, : a.shape[1]]) - second.statistic(sums[:, a.shape[1] :])
     gaps = gaps[~np.isnan(gaps)]
-    first_value, two = float(first.statistic(a.sum(axis=0))), float(second.statistic(b.sum(axis=0)))
+    first_value = float(first.statistic(a.sum(axis=0)))
+    two = float(second.statistic(b.sum(axis=0)))
     low, high = np.percentile(gaps, LEVELS) if len(gaps) else (nan, nan)
     # How often resampling turns the sign round, the observed sample counted as one of them
     opposite = min((gaps <= 0).sum(), (gaps >= 0).sum())

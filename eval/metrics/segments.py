@@ -25,10 +25,13 @@ def boundary_f1(predicted: Sequence[Span], target: Sequence[Span]) -> float:
     Pairs farther apart are never matched, whatever the assignment would gain. 1 when neither has a boundary, 0 when
     only one has. `published.boundary_hits` is ProcVLM's own (arXiv 2605.08774).
     """
-    ours, labelled = boundaries(predicted), boundaries(target)
+    ours = boundaries(predicted)
+    labelled = boundaries(target)
     total = len(ours) + len(labelled)
     tolerance = TOLERANCE * _length(target) if target else 0.0
-    return 2 * len(matched(ours, labelled, tolerance)) / total if total else 1.0
+    if total:
+        return 2 * len(matched(ours, labelled, tolerance)) / total
+    return 1.0
 
 
 def boundary_mae(predicted: Sequence[Span], target: Sequence[Span]) -> float:
@@ -36,9 +39,12 @@ def boundary_mae(predicted: Sequence[Span], target: Sequence[Span]) -> float:
 
     Only to be read beside `boundary_f1`, which says how many are matched; NaN where none is.
     """
-    ours, labelled = boundaries(predicted), boundaries(target)
+    ours = boundaries(predicted)
+    labelled = boundaries(target)
     pairs = matched(ours, labelled, TOLERANCE * _length(target)) if target else []
-    return float(np.mean([abs(ours[i] - labelled[j]) for i, j in pairs])) / _length(target) if pairs else float("nan")
+    if pairs:
+        return float(np.mean([abs(ours[i] - labelled[j]) for i, j in pairs])) / _length(target)
+    return float("nan")
 
 
 def matched(first: Sequence[float], second: Sequence[float], tolerance: float) -> list[tuple[int, int]]:
@@ -73,7 +79,9 @@ def segment_f1(predicted: Sequence[Span], target: Sequence[Span], overlap: float
         if best >= overlap and -j not in matched_targets and best > 0:
             matched_targets.add(-j)
     total = len(predicted) + len(target)
-    return 2 * len(matched_targets) / total if total else 1.0
+    if total:
+        return 2 * len(matched_targets) / total
+    return 1.0
 
 
 def best_overlaps(predicted: Sequence[Span], target: Sequence[Span]) -> list[tuple[int, float]]:
@@ -94,7 +102,9 @@ def segment_iou(predicted: Sequence[Span], target: Sequence[Span]) -> float:
 
 def _iou(a: Span, b: Span) -> float:
     overlap = min(a[2], b[2]) - max(a[1], b[1])
-    return max(0, overlap) / (max(a[2], b[2]) - min(a[1], b[1])) if overlap > 0 else 0.0
+    if overlap > 0:
+        return max(0, overlap) / (max(a[2], b[2]) - min(a[1], b[1]))
+    return 0.0
 
 
 def edit_score(predicted: Sequence[Span], target: Sequence[Span]) -> float:
@@ -102,9 +112,12 @@ def edit_score(predicted: Sequence[Span], target: Sequence[Span]) -> float:
 
     (The segmental edit score of Lea et al., CVPR 2017, as a share.)
     """
-    names, target_names = [s[0] for s in predicted], [s[0] for s in target]
+    names = [s[0] for s in predicted]
+    target_names = [s[0] for s in target]
     longest = max(len(names), len(target_names))
-    return 1 - _levenshtein(names, target_names) / longest if longest else 1.0
+    if longest:
+        return 1 - _levenshtein(names, target_names) / longest
+    return 1.0
 
 
 def _levenshtein(a: Sequence[str], b: Sequence[str]) -> int:
@@ -114,7 +127,8 @@ def _levenshtein(a: Sequence[str], b: Sequence[str]) -> int:
     """
     row = list(range(len(b) + 1))
     for i, name in enumerate(a, 1):
-        diagonal, row[0] = row[0], i
+        diagonal = row[0]
+        row[0] = i
         for j, other_name in enumerate(b, 1):
             diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (name != other_name))
     return row[-1]
@@ -143,7 +157,9 @@ def plan_of(text: str) -> tuple[str, ...] | None:
     if _NOTHING.match(plan):
         return ()
     items = [m["action"] for line in plan.splitlines() if (m := _ITEM.match(line))]
-    return tuple(items) if items else (" ".join(plan.split()),)
+    if items:
+        return tuple(items)
+    return (" ".join(plan.split()),)
 
 
 def plan_success(plan: Sequence[str], target: Sequence[str], vectors: Mapping[str, np.ndarray]) -> float:

@@ -74,7 +74,9 @@ def _series_of(entry: Evaluated | None, key: tuple[str, ...]) -> tuple[np.ndarra
     if entry is None or entry.scored.series is None:
         return None
     place = entry.scored.find(key)
-    return None if place is None else entry.scored.series.of(place)
+    if place is None:
+        return None
+    return entry.scored.series.of(place)
 
 
 def calibration_figure(entry: Evaluated) -> Figure:
@@ -82,13 +84,16 @@ def calibration_figure(entry: Evaluated) -> Figure:
     assert entry.scored.series is not None
     runs = entry.scored.series.runs
     readable = ~np.isnan(runs.predicted)
-    predicted, target = runs.predicted[readable], runs.target[readable]
+    predicted = runs.predicted[readable]
+    target = runs.target[readable]
     bin_of = np.minimum((predicted * BINS).astype(int), BINS - 1)
     figure, axes = new_figure(7.0, 2.9, 1, 2, width_ratios=[1, 1])
 
     # A calibrated model lies on the diagonal; bins without an answer have no mean
     axes[0, 0].plot([0, 1], [0, 1], color=GREY, lw=1)
-    means, spread, centres = [], [], []
+    means = []
+    spread = []
+    centres = []
     for k in np.unique(bin_of):
         in_bin = bin_of == k
         means.append(float(target[in_bin].mean()))
@@ -111,7 +116,8 @@ def bars_figure(report: Report, model_entry: Evaluated, kind: str = "dataset") -
     # In each slice the entries' bars lie below one another around its tick
     entries = [model_entry, *report.rivals(model_entry)]
     figure, axes = new_figure(height=0.8 + 0.22 * len(parts) * len(entries))
-    axis, height = axes[0, 0], 0.8 / len(entries)
+    axis = axes[0, 0]
+    height = 0.8 / len(entries)
     for i, entry in enumerate(entries):
         offset = (i - (len(entries) - 1) / 2) * height
         _draw_bars(axis, entry, parts, metric, offset, height, _entry_colour(entry, model_entry, i))
@@ -124,14 +130,20 @@ def bars_figure(report: Report, model_entry: Evaluated, kind: str = "dataset") -
 
 def _entry_colour(entry: Evaluated, model_entry: Evaluated, number: int) -> str:
     rivals = [c for c in COLOURS if c != OWN]
-    return OWN if entry is model_entry else GREY if entry.model == "clock" else rivals[number % len(rivals)]
+    if entry is model_entry:
+        return OWN
+    if entry.model == "clock":
+        return GREY
+    return rivals[number % len(rivals)]
 
 
 def _draw_bars(
     axis: Any, entry: Evaluated, parts: Sequence[str], metric: str, offset: float, height: float, colour: str
 ) -> None:
     """One entry's bar in each slice that it has a score in, with its interval."""
-    places, values, bounds = [], [], []
+    places = []
+    values = []
+    bounds = []
     for y, part in enumerate(parts):
         score = entry.scores.get((part, metric))
         if score and score.n:

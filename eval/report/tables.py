@@ -64,7 +64,9 @@ def _score_row(entry: Evaluated, part: str, columns: Sequence[str]) -> dict | No
         "episodes": max(episodes, default=0),
         "coverage": f"{coverage.value:.0%}" if coverage.n else "–",
     }
-    return row if episodes else None
+    if episodes:
+        return row
+    return None
 
 
 def difference_rows(report: Report) -> list[dict]:
@@ -123,7 +125,8 @@ def different(entry: Evaluated, count: int = SHOWN) -> list[int]:
 
     # The first episode of each kind of slices comes before all others
     seen_slices: set[tuple[str, ...]] = set()
-    first, later = [], []
+    first = []
+    later = []
     for k in with_answers:
         (later if slices[k] in seen_slices else first).append(k)
         seen_slices.add(slices[k])

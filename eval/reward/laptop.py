@@ -54,4 +54,5 @@ def look(encoder: Encoder, pictures: Iterable[StreamPicture]) -> None:
     """Keep with each picture what an encoder makes of it; those that were looked at stay as they are."""
     new = list({id(p): p for p in pictures if p.seen is None}.values())
     for picture, numbers in zip(new, embed(encoder, [p.rgb for p in new]), strict=True):
-        picture.seen, picture.seen_bytes = numbers, numbers.nbytes
+        picture.seen = numbers
+        picture.seen_bytes = numbers.nbytes

@@ -21,7 +21,8 @@ class ModelScorer(Scorer):
 
     def __init__(self, runner: Runner, window: Window | None, card: Mapping[str, Any] = NO_CARD) -> None:
         super().__init__(window, card)
-        self.runner, self.source = runner, "head" if runner.has_head else "text"
+        self.runner = runner
+        self.source = "head" if runner.has_head else "text"
         self.make_ready = getattr(runner, "make_ready", None)
         runner_settings = {k: v for k, v in runner.settings.items() if not card or k not in OF_FILES}
         self.settings = {**runner_settings, "window": str(window)}
@@ -42,7 +43,8 @@ class ModelScorer(Scorer):
 def _asked(number: int, view: CameraView) -> Asked:
     """What a model is asked about a view. A stream's first picture is among those of its first moment's window: nothing
     is looked at for its sake."""
-    s, pictures = view.stream, view.pictures
+    s = view.stream
+    pictures = view.pictures
     prompt = Prompt(str(number), question(s, len(pictures)), (), task=s.task)
     return Asked(prompt, pictures, s.first.get(view.camera, pictures[0]))
 
@@ -58,17 +60,19 @@ def question(stream: Stream, num_pictures: int) -> str:
 def read_words(text: str, is_progresslm: bool) -> Reward:
     """The reward that an answer gives; where it gives no number, or says n/a, a failure with the answer's words."""
     if is_progresslm:
-        reply, answer = parse_reply(text), parse_answer(text)
+        reply = parse_reply(text)
+        answer = parse_answer(text)
         reasoning = "\n".join(filter(None, (reply.ref_think, reply.score_think)))
         share = answer.score if reply.score is None else reply.score
         is_na = reply.score_is_na or answer.is_na
-        failure = "the model says n/a: the state does not fit the steps" if is_na else "no single score in the answer"
+        if is_na:
+            failure = "the model says n/a: the state does not fit the steps"
+        else:
+            failure = "no single score in the answer"
     else:
-        share, reasoning, failure = (
-            share_of(text),
-            text.partition("<progress>")[0].strip(),
-            "no single progress in the answer",
-        )
+        share = share_of(text)
+        reasoning = text.partition("<progress>")[0].strip()
+        failure = "no single progress in the answer"
     if share is None or math.isnan(share):
         return Reward("text", None, reasoning=reasoning or None, failure=f"{failure}: {text[:SHOWN]!r}")
     return Reward("text", share, reasoning=reasoning or None)

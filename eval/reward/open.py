@@ -166,7 +166,8 @@ class BaselineScorer(Scorer):
         super().__init__(LAST_PICTURE)
         if name not in BASELINES:
             raise RewardError(f"there is no baseline {name!r}: {', '.join(BASELINES)}")
-        self.source, self._one = name, BASELINES[name]
+        self.source = name
+        self._one = BASELINES[name]
         self.settings = {"runner": "none", "answer": self.source}
 
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
@@ -186,7 +187,8 @@ def _visual(view: CameraView) -> Reward:
     goal = view.stream.goal.get(view.camera)
     if goal is None:
         return Reward("visual", None, failure=f"the visual distance needs a goal picture of {view.camera}")
-    current_grid, first = _seen(view.pictures[-1]), _seen(view.stream.first[view.camera])
+    current_grid = _seen(view.pictures[-1])
+    first = _seen(view.stream.first[view.camera])
     return Reward("visual", nearness(current_grid, first, luma_grid(goal)))
 
 

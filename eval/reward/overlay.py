@@ -29,14 +29,18 @@ def write_overlay(out: Path, clip: Clip, rows: Sequence[Mapping[str, Any]], part
     curve has a gap, with a mark on the ground line.
     """
     curve, steps = (clip.labelled, clip.steps) if isinstance(clip, RunEpisode) else ((), ())
-    last, ground = max(rows[-1]["frame_index"], 1, len(curve) - 1), None
+    last = max(rows[-1]["frame_index"], 1, len(curve) - 1)
+    ground = None
     with av.open(str(out), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream: Any = None
         camera = clip.cameras[0]
         for index, camera_frames in enumerate(frames(clip, partial)):
             picture = _shown(camera_frames[camera][1].rgb())
             step = next((name for start, end, name in steps if start <= index < end), "")
-            ground = _ground(picture.shape[1], clip.fps, last, curve, steps) if ground is None else ground
+            if ground is None:
+                ground = _ground(picture.shape[1], clip.fps, last, curve, steps)
+            else:
+                ground = ground
             image = np.concatenate([picture, _panel(ground, rows, index, last, step)])
             # The encoder has to know the pictures' size, which the first one tells.
             if stream is None:
@@ -53,7 +57,9 @@ def _shown(rgb: np.ndarray) -> np.ndarray:
     """Both sides even, as yuv420p needs them."""
     scale = max(1.0, LEAST_PX / rgb.shape[1])
     height, width = (max(2, round(n * scale) // 2 * 2) for n in rgb.shape[:2])
-    return rgb if rgb.shape[:2] == (height, width) else cv2.resize(rgb, (width, height))
+    if rgb.shape[:2] == (height, width):
+        return rgb
+    return cv2.resize(rgb, (width, height))
 
 
 def _at(frame: float, last: int, progress: float, width: int) -> tuple[int, int]:

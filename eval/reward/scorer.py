@@ -59,7 +59,9 @@ class Success:
 
     @classmethod
     def of_card(cls, card: Mapping[str, Any]) -> Self | None:
-        return cls(**card["success"]) if card.get("success") else None
+        if card.get("success"):
+            return cls(**card["success"])
+        return None
 
 
 def calibrate(
@@ -83,7 +85,8 @@ def calibrate(
 
 def platt(score: np.ndarray, reached: np.ndarray) -> tuple[float, float]:
     """Slope and shift of the sigmoid, by Newton's method on the convex loss."""
-    n, m = int(reached.sum()), int((~reached).sum())
+    n = int(reached.sum())
+    m = int((~reached).sum())
     # Platt's smoothed targets: hard ones would drive the slope without bound where both kinds are cleanly apart.
     target = np.where(reached, (n + 1) / (n + 2), 1 / (m + 2))
     x = np.stack([score, np.ones_like(score)], 1)
@@ -93,7 +96,8 @@ def platt(score: np.ndarray, reached: np.ndarray) -> tuple[float, float]:
         p = _sigmoid(x @ w)
         gradient = x.T @ (p - target)
         hessian = x.T @ (x * (p * (1 - p))[:, None]) + RIDGE * np.eye(2)
-        step, share = np.linalg.solve(hessian, gradient), 1.0
+        step = np.linalg.solve(hessian, gradient)
+        share = 1.0
         # A full step may overshoot where the sigmoid is flat: it is halved until the loss does not rise.
         while (new_loss := _loss(x @ (w - share * step), target)) > loss and share > 1e-6:
             share /= 2
@@ -115,7 +119,9 @@ def best_threshold(probability: np.ndarray, reached: np.ndarray) -> tuple[float,
 
 
 def _score(raw: np.ndarray, source: str) -> np.ndarray:
-    return raw if source == "progress" else logit(raw)
+    if source == "progress":
+        return raw
+    return logit(raw)
 
 
 def logit(probability: Any) -> Any:
@@ -229,13 +235,17 @@ def _doubt(rewards: Sequence[Reward]) -> str | None:
 def _sureness(reward: Reward, success: Success) -> float:
     """How far a camera's verdict is from the threshold, in logits."""
     raw = reward.done if success.of == "done" else reward.progress
-    return 0.0 if raw is None else float(abs(logit(success.probability(raw)) - logit(success.threshold)))
+    if raw is None:
+        return 0.0
+    return float(abs(logit(success.probability(raw)) - logit(success.threshold)))
 
 
 def _mean_of(field: str, rewards: Sequence[Reward]) -> float | None:
     """Mean of the numbers that rewards have there; None where there is none."""
     numbers = [v for v in (getattr(r, field) for r in rewards) if v is not None]
-    return float(np.mean(numbers)) if numbers else None
+    if numbers:
+        return float(np.mean(numbers))
+    return None
 
 
 # Scorers
@@ -272,7 +282,9 @@ class Scorer(ABC):
     make_ready: Callable[[StreamPicture], None] | None = None
 
     def __init__(self, window: Window | None, card: Mapping[str, Any] = NO_CARD) -> None:
-        self.window, self.max_px, self.success = window, card.get("max_px"), Success.of_card(card)
+        self.window = window
+        self.max_px = card.get("max_px")
+        self.success = Success.of_card(card)
         self.picture_max_px = (card.get("window") or {}).get("picture_max_px")
 
     def stream(self, task: str, fps: float, steps: Sequence[str] = (), **options: Any) -> Stream:

@@ -22,7 +22,8 @@ UNLIKE = "the picture is unlike everything shown"
 APART = "what is shown says different things"
 
 # So far apart, of its range, is an opening at the same moment of two runs: what live rewards were measured with
-GRIPPER, HAND = 0.15, 0.3
+GRIPPER = 0.15
+HAND = 0.3
 
 
 @dataclass
@@ -48,7 +49,8 @@ class ShownScorer(Scorer):
     the robot, where they are compared."""
 
     source = "shown"
-    usual_fps, follows = HZ, True
+    usual_fps = HZ
+    follows = True
 
     def __init__(
         self,
@@ -60,8 +62,12 @@ class ShownScorer(Scorer):
         grippers: tuple[GripperSignal, ...] = (),
     ) -> None:
         super().__init__(LAST_PICTURE)
-        self.guide, self.encoder, self.cameras, self.grippers = guide, encoder, tuple(cameras), grippers
-        self.lag, self.hold_s = lag, hold_s
+        self.guide = guide
+        self.encoder = encoder
+        self.cameras = tuple(cameras)
+        self.grippers = grippers
+        self.lag = lag
+        self.hold_s = hold_s
         self.settings: Mapping[str, object] = {
             "runner": "shown",
             "answer": "shown",
@@ -97,7 +103,12 @@ class ShownScorer(Scorer):
         run: ShownRun = moment.stream.state
         embeddings = [pictures[-1].seen for pictures in moment.views.values()]
         place = run.following.see(embeddings, moment.timestamp_s, moment.robot)
-        unsure = UNLIKE if place.is_strange else APART if place.spread > MOST_SPREAD else None
+        if place.is_strange:
+            unsure = UNLIKE
+        elif place.spread > MOST_SPREAD:
+            unsure = APART
+        else:
+            unsure = None
         success = run.has_held(place, unsure is None) >= self.hold_s
         if place.is_strange:
             return Reward("shown", None, success=False, failure=UNLIKE, about_s=place.about_s, unsure=UNLIKE)

@@ -81,7 +81,9 @@ class Window:
 
     def __str__(self) -> str:
         spacing = "consecutive" if self.step_s is None else f"{self.step_s:g} s apart"
-        return f"{self.frames} pictures, {spacing}" if self.frames > 1 else "1 picture"
+        if self.frames > 1:
+            return f"{self.frames} pictures, {spacing}"
+        return "1 picture"
 
 
 LAST_PICTURE = Window(1, None)
@@ -228,7 +230,10 @@ class Stream:
         self._keep(frame_index, pictures)
         self.appended = frame_index + 1
         is_scored = self.is_due(frame_index) if score is None else score
-        moment = replace(self._moment(frame_index, timestamp_s), robot=read) if is_scored else None
+        if is_scored:
+            moment = replace(self._moment(frame_index, timestamp_s), robot=read)
+        else:
+            moment = None
         # Pictures that no later window reaches back to are dropped
         oldest = self.appended - self.window.reach(self.fps)
         self._kept = {index: pictures for index, pictures in self._kept.items() if index >= oldest}

@@ -112,7 +112,8 @@ def _info(path: Path, probe: Callable[[Path], VideoInfo]) -> VideoInfo:
 def frames(clip: Clip, partial: bool = False) -> Iterator[dict[str, Shown]]:
     """The frames of all cameras, side by side. Raises RewardError for a video without any; for one that ends before
     its header says, or before another camera's, after the frames that are there, unless `partial`."""
-    count, cause = 0, ""
+    count = 0
+    cause = ""
     try:
         # As long as the longest, so that a camera which ends before the others is noticed.
         for camera_frames in zip_longest(*map(clip.read, clip.cameras)):
@@ -161,7 +162,10 @@ def score_clip(
 def clip_moments(stream: Stream, clip: Clip, partial: bool = False) -> Iterator[Moment]:
     """What is to be scored of a clip, in order, in one streaming pass. Raises RewardError."""
     for camera_frames in frames(clip, partial):
-        pictures = {c: picture.rgb() for c, (_, picture) in camera_frames.items()} if stream.is_wanted else None
+        if stream.is_wanted:
+            pictures = {c: picture.rgb() for c, (_, picture) in camera_frames.items()}
+        else:
+            pictures = None
         time_s, _ = next(iter(camera_frames.values()))
         robot = clip.robot(stream.appended) if isinstance(clip, RunEpisode) else {}
         moment = stream.append(pictures, time_s, robot=robot)

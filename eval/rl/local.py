@@ -17,7 +17,8 @@ class LocalSession:
         self, scorer: Scorer, task: str, fps: float, cameras: Sequence[str] = ("camera",), **options: Any
     ) -> None:
         """Raises RewardError."""
-        self.scorer, self.stream = scorer, scorer.stream(task, fps, cameras=tuple(cameras), **options)
+        self.scorer = scorer
+        self.stream = scorer.stream(task, fps, cameras=tuple(cameras), **options)
 
     def append(self, frame: np.ndarray | Mapping[str, np.ndarray], robot: Robot = MappingProxyType({})) -> Reward:
         """The reward of the next moment: uint8 [h, w, 3], or one per camera. Raises RewardError."""

@@ -65,7 +65,9 @@ class Adapter:
     """Items to outputs. `fps`: of the pictures that an item shows; the model's window is chosen among them."""
 
     def __init__(self, scorer: Scorer, fps: float, cameras: Sequence[str] = ("camera",)) -> None:
-        self.scorer, self.fps, self.cameras = scorer, fps, tuple(cameras)
+        self.scorer = scorer
+        self.fps = fps
+        self.cameras = tuple(cameras)
         self._kept = picture_cache()
 
     def serve(self, source: BinaryIO, sink: BinaryIO) -> None:
@@ -115,7 +117,10 @@ def task_of(item: Mapping[str, Any], number: int) -> str:
     if isinstance(item.get("task"), str):
         return item["task"]
     talk = item.get("conversations")
-    prompt = talk[0].get("value", "") if isinstance(talk, list) and talk and isinstance(talk[0], dict) else ""
+    if isinstance(talk, list) and talk and isinstance(talk[0], dict):
+        prompt = talk[0].get("value", "")
+    else:
+        prompt = ""
     match = QUOTED_TASK.search(str(prompt))
     if match is None:
         raise UserError(f'item {number} names no task: give `task`, or a prompt with: the task "..."')

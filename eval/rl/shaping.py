@@ -46,7 +46,8 @@ class Shaper:
 
     def reset(self, progress: float | None) -> None:
         """A new episode; the estimate for its first picture."""
-        self._last, self._gap = progress, 0
+        self._last = progress
+        self._gap = 0
 
     def step(self, progress: float | None, terminated: bool = False) -> float:
         """The reward of one step, for the estimate after it; None for a picture without one."""
@@ -57,14 +58,17 @@ class Shaper:
         if progress is None:
             return 0.0
         if self._last is None:
-            self._last, self._gap = progress, 0
+            self._last = progress
+            self._gap = 0
             return 0.0
-        last, gap = self._last, self._gap
+        last = self._last
+        gap = self._gap
         if s.kind == "potential":
             reward = s.gamma * progress - last / s.gamma ** (gap - 1)
         else:
             if s.kind == "ema":
                 progress = s.smoothing * progress + (1 - s.smoothing) * last
             reward = min(max(progress - last, -s.clip), s.clip)
-        self._last, self._gap = progress, 0
+        self._last = progress
+        self._gap = 0
         return reward

@@ -64,14 +64,20 @@ class ProgressReward(gym.Wrapper):
         self.pixels = {"camera": None} if pixels is None else dict(pixels)
         if None in self.pixels.values() and env.render_mode != "rgb_array":
             raise ValueError("pictures come from render(), so the environment needs render_mode='rgb_array'")
-        self.state, self.every, self.weight, self.env_weight = state, every, weight, env_weight
-        self._open, self._session, self._shaper = open_session, None, Shaper(shaping or Shaping())
+        self.state = state
+        self.every = every
+        self.weight = weight
+        self.env_weight = env_weight
+        self._open = open_session
+        self._session = None
+        self._shaper = Shaper(shaping or Shaping())
         self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         observation, info = self.env.reset(seed=seed, options=options)
         self._leave()
-        self._session, self._steps = self._open(), 0
+        self._session = self._open()
+        self._steps = 0
         row = self._append(self._session, observation)
         self._shaper.reset(row.progress)
         return observation, {**info, **_told(row)}
@@ -81,7 +87,10 @@ class ProgressReward(gym.Wrapper):
             raise ValueError("step() before reset()")
         observation, env_reward, terminated, truncated, info = self.env.step(action)
         self._steps += 1
-        row = self._append(self._session, observation, action) if self._steps % self.every == 0 else None
+        if self._steps % self.every == 0:
+            row = self._append(self._session, observation, action)
+        else:
+            row = None
         shaped = self._shaper.step(None if row is None else row.progress, terminated)
         info = {**info, **_told(row), "progress_reward": shaped, "env_reward": float(env_reward)}
         return observation, self.weight * shaped + self.env_weight * float(env_reward), terminated, truncated, info
@@ -103,11 +112,15 @@ class ProgressReward(gym.Wrapper):
         return session.append(pictures, robot={c: np.asarray(v) for c, v in robot.items() if v is not None})
 
     def _picture(self, camera: str, key: str | None, observation: Any) -> np.ndarray:
-        picture = self.env.render() if key is None else _found(observation, key, f"camera {camera}")
+        if key is None:
+            picture = self.env.render()
+        else:
+            picture = _found(observation, key, f"camera {camera}")
         if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape[2:] != (3,):
-            description = (
-                f"{picture.dtype} {list(picture.shape)}" if isinstance(picture, np.ndarray) else type(picture).__name__
-            )
+            if isinstance(picture, np.ndarray):
+                description = f"{picture.dtype} {list(picture.shape)}"
+            else:
+                description = type(picture).__name__
             raise ValueError(f"camera {camera} gives no uint8 [height, width, 3] picture, but {description}")
         return picture
 
@@ -126,4 +139,6 @@ def _told(row: Row | None) -> dict[str, Any]:
         failure = "not scored at this step"
         return {"progress": None, "done_probability": None, "unsure": None, "progress_failure": failure}
     info = {"progress": row.progress, "done_probability": row.done, "unsure": row.unsure}
-    return info if row.progress is not None else {**info, "progress_failure": row.failure}
+    if row.progress is not None:
+        return info
+    return {**info, "progress_failure": row.failure}

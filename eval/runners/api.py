@@ -64,7 +64,10 @@ class ApiRunner:
         form: PromptFormat | None = None,
         model_hash: str | None = None,
     ) -> None:
-        self.config, self.sampling, self.limits, self.books = config, sampling, limits, books
+        self.config = config
+        self.sampling = sampling
+        self.limits = limits
+        self.books = books
         self.store = ResponseStore(books.responses)
 
         async def found() -> Served:
@@ -162,7 +165,9 @@ class ApiRunner:
 def _served_format(root: str | None) -> PromptFormat:
     """The prompt format of the model that a server has loaded from `root`, where this machine can look into it."""
     is_here = root is not None and (Path(root) / "config.json").exists()
-    return format_of(model_type(Path(root))) if root and is_here else "interleaved"
+    if root and is_here:
+        return format_of(model_type(Path(root)))
+    return "interleaved"
 
 
 def _check_fields_of_an_api(sampling: Sampling, limits: PictureLimits) -> None:

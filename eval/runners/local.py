@@ -59,19 +59,25 @@ class TextRunner(LocalRunner):
         if limits.processor_size:
             images = processor.image_processor
             images.size = {**images.size, **limits.processor_size}
-        self.model, self.processor, self.sampling = model, processor, sampling
+        self.model = model
+        self.processor = processor
+        self.sampling = sampling
         self.form: PromptFormat = format_of(kind)
         of_words = {"model_type": kind, "prompt_format": self.form, **sampling.__dict__, **limits.__dict__}
         self.settings: Mapping[str, Any] = {"answer": "text", **(settings or {}), **of_words}
 
     @torch.inference_mode()
     def run(self, prompts: Sequence[Asked]) -> list[ModelReply]:
-        return self._weigh(prompts) if prompts[0].prompt.words else self._generate(prompts)
+        if prompts[0].prompt.words:
+            return self._weigh(prompts)
+        return self._generate(prompts)
 
     @property
     def _switch(self) -> dict[str, bool]:
         """Of the chat template."""
-        return {} if self.sampling.think is None else {"enable_thinking": self.sampling.think}
+        if self.sampling.think is None:
+            return {}
+        return {"enable_thinking": self.sampling.think}
 
     def _inputs(self, prompts: Sequence[Asked]) -> Any:
         """Padded on the left, so that all answers begin at the same place."""
@@ -88,7 +94,8 @@ class TextRunner(LocalRunner):
         return inputs.to(self.model.device)
 
     def _generate(self, prompts: Sequence[Asked]) -> list[ModelReply]:
-        inputs, tokenizer = self._inputs(prompts), self.processor.tokenizer
+        inputs = self._inputs(prompts)
+        tokenizer = self.processor.tokenizer
         seeds = [self.sampling.draw_seed(a.prompt) for a in prompts]
         generated = generate(self.model, tokenizer, inputs, self.sampling, seeds)
         answers = generated[:, inputs["input_ids"].shape[1] :]
@@ -104,7 +111,8 @@ class TextRunner(LocalRunner):
         return replies
 
     def _weigh(self, prompts: Sequence[Asked]) -> list[ModelReply]:
-        inputs, encode = self._inputs(prompts), self.processor.tokenizer.encode
+        inputs = self._inputs(prompts)
+        encode = self.processor.tokenizer.encode
         probabilities = self.model(**inputs, logits_to_keep=1).logits[:, -1].float().softmax(-1)
         replies = []
         for a, row, mask in zip(prompts, probabilities, inputs["attention_mask"].sum(1).tolist(), strict=True):
@@ -145,7 +153,10 @@ class ModelRunner(TextRunner):
         self.has_head = answer != "text" and pooling not in ((None,) if answer == "head" else (None, "published"))
         self.after_words = self.has_head and pooling == "published"
         self.in_words = reasoning or self.after_words or not self.has_head
-        self.settings = {**self.settings, "answer": "head after text"} if self.after_words else self.settings
+        if self.after_words:
+            self.settings = {**self.settings, "answer": "head after text"}
+        else:
+            self.settings = self.settings
         if self.has_head and not self.after_words:
             of_words = sampling.__dict__ if reasoning else {}
             picture_settings = {"longest_px": limits.longest_px, **limits.processor_size}
@@ -166,8 +177,13 @@ class ModelRunner(TextRunner):
 
     @torch.inference_mode()
     def run(self, prompts: Sequence[Asked]) -> list[ModelReply]:
-        replies = super().run(prompts) if self.in_words else [ModelReply(a.prompt.key) for a in prompts]
-        return self._by_head(prompts, replies) if self.has_head else replies
+        if self.in_words:
+            replies = super().run(prompts)
+        else:
+            replies = [ModelReply(a.prompt.key) for a in prompts]
+        if self.has_head:
+            return self._by_head(prompts, replies)
+        return replies
 
     def _by_head(self, prompts: Sequence[Asked], replies: Sequence[ModelReply]) -> list[ModelReply]:
         """What was said, with what the head says."""
@@ -202,7 +218,9 @@ class ModelRunner(TextRunner):
         if new:
             pixels = normalised(_placed(joined(list(starmap(self._cut, new.values())))))
             for (p, rgb), vision in zip(new.values(), self.whole.see(pixels), strict=True):
-                p.seen, p.seen_bytes, p.cut = {**(p.seen or {}), rgb.shape: vision}, p.seen_bytes + vision.nbytes, None
+                p.seen = {**(p.seen or {}), rgb.shape: vision}
+                p.seen_bytes = p.seen_bytes + vision.nbytes
+                p.cut = None
         return [p.seen[rgb.shape] for p, rgb in picture_pairs]
 
     def _cut(self, picture: StreamPicture, rgb: np.ndarray) -> Batch:
@@ -237,7 +255,8 @@ def open_runner(
     limits: PictureLimits = PictureLimits(),
 ) -> TextRunner:
     """A checkpoint, but of laptop models; of others than ours over all GPUs. Raises UserError, ModelError."""
-    kind, is_ours = model_type(base_of(folder) or folder), (folder / CARD).exists()
+    kind = model_type(base_of(folder) or folder)
+    is_ours = (folder / CARD).exists()
     if limits.processor_size and format_of(kind) == "images_first":
         raise UserError(f"--min-pixels and --max-pixels are not for {kind}: it cuts pictures into tiles")
     if answer == "head" and not (is_ours and read_card(folder).get("head", True)):
@@ -269,7 +288,9 @@ def open_runner(
 def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     """Tokens that end an answer, as the checkpoint says."""
     ends = model.generation_config.eos_token_id or tokenizer.eos_token_id
-    return [ends] if isinstance(ends, int) else list(ends)
+    if isinstance(ends, int):
+        return [ends]
+    return list(ends)
 
 
 def generate(model: Any, tokenizer: Any, inputs: Any, sampling: Sampling, seeds: Sequence[int], **options: Any) -> Any:

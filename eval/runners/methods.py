@@ -45,7 +45,9 @@ class Journal:
     """One prediction file while it is written; `rows`: by key of the question."""
 
     def __init__(self, run: str, rows: dict[str, Row], file: IO[bytes]) -> None:
-        self.run, self.rows, self._file = run, rows, file
+        self.run = run
+        self.rows = rows
+        self._file = file
 
     def add(self, rows: Iterable[Row]) -> None:
         """On disk, also after a power cut, when this returns."""
@@ -129,7 +131,9 @@ def read_rows(path: Path, data: bytes) -> list[Row]:
 def part_path(out: Path, shard: tuple[int, int]) -> Path:
     """Where one of several processes writes; the whole file where there is one."""
     k, n = shard
-    return out if n == 1 else out.with_name(f"{out.name}.{k}-of-{n}")
+    if n == 1:
+        return out
+    return out.with_name(f"{out.name}.{k}-of-{n}")
 
 
 def merged(out: Path, count: int, keys: Sequence[str], settings: Mapping[str, Any]) -> list[Row] | None:
@@ -179,7 +183,10 @@ class Method:
             return [row_of(q, reply) for q in prompt.questions]
         rows = []
         for q, (share, error) in zip(prompt.questions, self.shares(reply, len(prompt.questions)), strict=True):
-            fields = {"progress": share} if share is not None and 0 <= share <= 1 else {"error": error}
+            if share is not None and 0 <= share <= 1:
+                fields = {"progress": share}
+            else:
+                fields = {"error": error}
             rows.append(row_of(q, replace(reply, text=None, **fields)) | {"response": reply.text or ""})
         return rows
 
@@ -203,7 +210,8 @@ def ask_gvl(questions: Sequence[Question]) -> list[AskedPrompt]:
     for run in runs_in_order(questions):
         if len(run) < 2:
             continue  # nothing to compare with
-        first, shuffled = run[0], list(run)
+        first = run[0]
+        shuffled = list(run)
         random.Random(first.key).shuffle(shuffled)
         parts = -(-len(run) // GVL_PICTURES)
         for part in (tuple(shuffled[k::parts]) for k in range(parts)):

@@ -51,7 +51,8 @@ class Prompt:
     @classmethod
     def of(cls, question: Question) -> "Prompt":
         """The benchmark's own question; repeated inferences differ by their seed."""
-        task, first = question.goal or None, question.first
+        task = question.goal or None
+        first = question.first
         return cls(question.key, question.text, question.pictures, seed=question.inference, task=task, first=first)
 
 
@@ -162,7 +163,9 @@ def model_type(folder: Path) -> str:
 
 
 def format_of(kind: str) -> PromptFormat:
-    return "images_first" if kind in IMAGES_FIRST else "interleaved"
+    if kind in IMAGES_FIRST:
+        return "images_first"
+    return "interleaved"
 
 
 def images_first(text: str) -> str:
@@ -190,7 +193,8 @@ class LocalRunner(ABC):
     make_ready: Callable[[StreamPicture], None] | None = None
 
     def __init__(self, batch_size: int, longest_px: int | None) -> None:
-        self.batch_size, self.longest_px = batch_size, longest_px
+        self.batch_size = batch_size
+        self.longest_px = longest_px
         self._kept = picture_cache()
 
     def answer(self, prompts: Sequence[Prompt]) -> Iterator[ModelReply]:
@@ -199,7 +203,8 @@ class LocalRunner(ABC):
         with ThreadPoolExecutor(READERS, "pictures") as readers:
             next_batch: list[tuple[Prompt, Future[Asked]]] = []
             for batch in (*self._batches(prompts), ()):
-                reading, next_batch = next_batch, [(prompt, readers.submit(self.load, prompt)) for prompt in batch]
+                reading = next_batch
+                next_batch = [(prompt, readers.submit(self.load, prompt)) for prompt in batch]
                 loaded: list[Asked] = []
                 for prompt, pictures in reading:
                     try:

@@ -89,8 +89,14 @@ class FamilyPrompt:
         # All pictures of a run, or the demonstration's pictures or steps
         items = []
         for k in range(len(q.shares) if q.family in DEMONSTRATED else len(q.pictures)):
-            content_field = {"step": without_marks(q.steps[k])} if q.steps else {"picture": _place(k)}
-            percent_field = {"percent": percent(q.shares[k])} if q.family in DEMONSTRATED else {}
+            if q.steps:
+                content_field = {"step": without_marks(q.steps[k])}
+            else:
+                content_field = {"picture": _place(k)}
+            if q.family in DEMONSTRATED:
+                percent_field = {"percent": percent(q.shares[k])}
+            else:
+                percent_field = {}
             items.append({"number": str(k + 1), "index": str(k)} | content_field | percent_field)
         for name, shape in self.lists.items():
             values[name] = shape.between.join(_filled(shape.each, item) for item in items)
@@ -136,7 +142,8 @@ def read_prompts(folder: Path) -> PromptFolder:
     paths = sorted(p for p in folder.iterdir() if p.suffix in ENDINGS)
     if not paths:
         raise UserError(f"{folder} has no prompt: a file such as procvqa_c.txt or visual.toml")
-    h, by_name = hashlib.sha256(), dict[str, FamilyPrompt]()
+    h = hashlib.sha256()
+    by_name = dict[str, FamilyPrompt]()
     for path in paths:
         if path.stem in by_name:
             raise UserError(f"{folder} has both {by_name[path.stem].path.name} and {path.name}: leave one")
@@ -154,7 +161,10 @@ def _read(path: Path) -> tuple[bytes, PromptFile]:
     try:
         data = path.read_bytes()
         text = data.decode("utf-8").replace("\r\n", "\n")
-        fields = {"prompt": text.removesuffix("\n")} if path.suffix == ".txt" else tomllib.loads(text)
+        if path.suffix == ".txt":
+            fields = {"prompt": text.removesuffix("\n")}
+        else:
+            fields = tomllib.loads(text)
         return data, PromptFile.model_validate(fields)
     except OSError as e:
         raise UserError(f"{path} cannot be read: {e.strerror}") from e

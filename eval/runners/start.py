@@ -67,7 +67,8 @@ def started(config: RunnerConfig, books: Books) -> Iterator[Runner]:
     Raises UserError, ModelError, VlmError, FailedError.
     """
     # In this process, by transformers
-    folder, o = config.folder, config.options
+    folder = config.folder
+    o = config.options
     if o.runner == "transformers":
         if folder is None:
             raise UserError(f"{config.model} is no checkpoint on this machine, which --runner transformers needs")

@@ -47,7 +47,8 @@ def clock(questions: Sequence[Question]) -> Values:
 
 def running_clock(questions: Sequence[Question]) -> Values:
     """Frame number over the mean of the last ones of the task's other runs, at most 1."""
-    ends, goals = _ends(questions), {_run(q): q.goal for q in questions}
+    ends = _ends(questions)
+    goals = {_run(q): q.goal for q in questions}
     of_task: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for run, end in ends.items():
         of_task[*run[:2], goals[run]].append(end)
@@ -69,7 +70,10 @@ def _ends(questions: Sequence[Question]) -> dict[tuple[str, str, str], int]:
     for q in questions:
         if q.moment is not None:
             # As a question tells it: by the run's length, else by the names of the demonstration
-            demonstration = q.pictures[:-1] if q.family in DEMONSTRATED and q.num_frames is None else ()
+            if q.family in DEMONSTRATED and q.num_frames is None:
+                demonstration = q.pictures[:-1]
+            else:
+                demonstration = ()
             frame_numbers = [frame_number(picture) or 0 for picture in demonstration]
             ends[_run(q)] = max(ends.get(_run(q), 0), q.moment, (q.num_frames or 1) - 1, *frame_numbers)
     return ends
@@ -129,7 +133,8 @@ def weightless(questions: Sequence[Question], goals: Goals) -> dict[str, Values]
 
 
 def _nearness(run: Sequence[Question], first: PictureFile, goal: PictureFile) -> Values:
-    start_grid, end = _grid(first), _grid(goal)
+    start_grid = _grid(first)
+    end = _grid(goal)
     return {q.key: nearness(_grid(q.pictures[-1]), start_grid, end) for q in run}
 
 

@@ -52,7 +52,8 @@ def make_app(
     scorer: Scorer, names: list[str], access: Access | None = None, limits: ServerLimits | None = None
 ) -> FastAPI:
     """The application; `names`: the model's own, then its aliases. Its lifespan runs the scoring thread."""
-    access, limits = access or Access(), limits or ServerLimits()
+    access = access or Access()
+    limits = limits or ServerLimits()
     service = Service(scorer, names, limits)
     app = FastAPIOffline(
         redoc_url=None,
@@ -97,7 +98,8 @@ def make_app(
 
 
 def _session_routes(app: FastAPI, service: Service) -> None:
-    limits, sessions = service.limits, service.sessions
+    limits = service.limits
+    sessions = service.sessions
 
     @app.post("/v1/sessions", status_code=201, responses=wire.REFUSALS, tags=["sessions"])
     async def open_session(request: wire.NewSession) -> wire.SessionInfo:
@@ -128,7 +130,8 @@ def _session_routes(app: FastAPI, service: Service) -> None:
         robots: Robots = None,
     ) -> wire.Scored:
         """Take in the next moments and score each. Give `first_frame`, and the request may be repeated safely."""
-        open_session, data = sessions.get(session), [await f.read() for f in frames]
+        open_session = sessions.get(session)
+        data = [await f.read() for f in frames]
         return wire.Scored(rows=await service.appended(open_session, data, first_frame, timestamps_s, robots))
 
     @app.post(
@@ -145,7 +148,8 @@ def _session_routes(app: FastAPI, service: Service) -> None:
         timestamp_s: Annotated[float | None, Query(description="Its second; default: number over fps.")] = None,
     ) -> Response:
         """The next moment of a session of one camera: its picture is the body, which costs less than a form."""
-        open_session, times = sessions.get(session), None if timestamp_s is None else [timestamp_s]
+        open_session = sessions.get(session)
+        times = None if timestamp_s is None else [timestamp_s]
         rows = await service.appended(open_session, [await request.body()], first_frame, times)
         return Response(wire.Scored(rows=rows).model_dump_json(), media_type="application/json")
 
@@ -171,7 +175,8 @@ def _run_routes(app: FastAPI, service: Service) -> None:
         """Score every moment of a run whose frames are given."""
         metadata = told_of(len(frames), len(cameras), limits, None, robots)
         data = [await f.read() for f in frames]
-        count, is_visual = len(data) // len(cameras), service.scorer.source == "visual"
+        count = len(data) // len(cameras)
+        is_visual = service.scorer.source == "visual"
         # The baseline `visual` is shown how the run ended: its last moment, a picture of each camera.
         goal = await service.goal(dict(zip(cameras, data[-len(cameras) :], strict=True)) if is_visual else {})
         options = {"num_frames": count, "duration_s": (count - 1) / fps, "goal": goal}
@@ -207,7 +212,8 @@ def _chat_routes(app: FastAPI, service: Service) -> None:
         chat.check_model(chat_request.model, service.names)
         if chat_request.n not in (None, 1):
             raise Refused(400, "invalid_value", "a reward is one number: n is 1", param="n")
-        run, task = chat_request.proccorpus, chat.task_of(chat_request)
+        run = chat_request.proccorpus
+        task = chat.task_of(chat_request)
         data = await service.in_thread(chat.pictures_of, chat_request)
         # A session knows its run: the pictures are those that come next
         if run.session is not None:

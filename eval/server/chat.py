@@ -185,10 +185,18 @@ def content_of(
     `confidence`: the calibrated probability that `success` is right; null where the model was not calibrated. A digit
     that is not known is an empty text.
     """
-    probability, success = reward.done, reward.success
+    probability = reward.done
+    success = reward.success
     if run.reply == "digit":
-        return "" if success is None else str(int(success))
-    confidence = None if success is None or probability is None else probability if success else 1 - probability
+        if success is None:
+            return ""
+        return str(int(success))
+    if success is None or probability is None:
+        confidence = None
+    elif success:
+        confidence = probability
+    else:
+        confidence = 1 - probability
     fields = {"progress": reward.progress, "success": success, "confidence": confidence, "model": model}
     fields["unsure"] = reward.unsure
     # What shown runs tell beside; of other rewards nothing

@@ -25,7 +25,8 @@ from eval.reward.stream import Robot
 from eval.server.protocol import Error, ModelInfo, NewSession, RewardRow, Scored, SessionInfo
 
 Encoding = Literal["png", "jpeg"]
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 5.0
 MAX_ATTEMPTS = 8
 
 
@@ -34,7 +35,8 @@ class RewardServerError(Exception):
 
     def __init__(self, message: str, status: int | None = None, code: str | None = None) -> None:
         super().__init__(message)
-        self.status, self.code = status, code
+        self.status = status
+        self.code = code
 
 
 class RewardClient:
@@ -54,7 +56,8 @@ class RewardClient:
         self._http = httpx.Client(
             base_url=url, headers=headers, timeout=timeout_s, transport=transport, trust_env=False
         )
-        self._patience_s, self.encoding = patience_s, encoding
+        self._patience_s = patience_s
+        self.encoding = encoding
 
     def __enter__(self) -> Self:
         return self
@@ -119,21 +122,29 @@ class RewardClient:
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
             raise ValueError(f"a picture is uint8 [height, width, 3] RGB, not {rgb.dtype} {list(rgb.shape)}")
         data = io.BytesIO()
-        options: dict[str, Any] = {"compress_level": 1} if self.encoding == "png" else {"quality": 95}
+        if self.encoding == "png":
+            options: dict[str, Any] = {"compress_level": 1}
+        else:
+            options = {"quality": 95}
         Image.fromarray(rgb).save(data, self.encoding.upper(), **options)
         return data.getvalue()
 
     def _ask(self, method: str, path: str, safe: bool = True, **options: Any) -> httpx.Response:
         """The answer to a request, repeated as the class says."""
-        start_s, pause = time.monotonic(), FIRST_PAUSE_S
+        start_s = time.monotonic()
+        pause = FIRST_PAUSE_S
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 answer = self._http.request(method, path, **options)
                 if answer.is_success:
                     return answer
-                error, may_retry = _refusal(answer), answer.status_code == 503
+                error = _refusal(answer)
+                may_retry = answer.status_code == 503
                 # A busy server may say for how long; else pauses double.
-                pause = max(pause, float(answer.headers.get("Retry-After", 0))) if may_retry else pause
+                if may_retry:
+                    pause = max(pause, float(answer.headers.get("Retry-After", 0)))
+                else:
+                    pause = pause
             except httpx.TransportError as e:
                 server_url = self._http.base_url
                 error = RewardServerError(f"no answer from the reward server at {server_url}: {e or type(e).__name__}")
@@ -150,7 +161,8 @@ class RewardSession:
     """A run on the server. Use it in one thread; closed, it frees its place there."""
 
     def __init__(self, client: RewardClient, info: SessionInfo) -> None:
-        self._client, self.info = client, info
+        self._client = client
+        self.info = info
         self.frames = info.frames  # moments that the server has taken
 
     def __enter__(self) -> Self:
@@ -209,7 +221,9 @@ class RewardSession:
 
 
 def _json(robots: Sequence[Robot]) -> list[str] | None:
-    return [json.dumps({c: np.asarray(v).tolist() for c, v in r.items()}) for r in robots] if any(robots) else None
+    if any(robots):
+        return [json.dumps({c: np.asarray(v).tolist() for c, v in r.items()}) for r in robots]
+    return None
 
 
 def _refusal(answer: httpx.Response) -> RewardServerError:

@@ -35,7 +35,8 @@ class ServerLimits:
 
 
 # Whose clients read errors in the shape of OpenAI's API
-CHAT_PATH, MODELS_PATH = "/v1/chat/completions", "/v1/models"
+CHAT_PATH = "/v1/chat/completions"
+MODELS_PATH = "/v1/models"
 OPENAI_PATHS = (CHAT_PATH, MODELS_PATH)
 
 
@@ -48,7 +49,8 @@ class Refused(HTTPException):
     ) -> None:
         headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
         super().__init__(status, reason, headers)
-        self.code, self.param = code, param
+        self.code = code
+        self.param = param
 
     def answer(self, path: str) -> JSONResponse:
         """In the shape that clients of this path read."""

@@ -59,7 +59,10 @@ class Service:
     """What the endpoints share: the scorer, the queue before it, the sessions."""
 
     def __init__(self, scorer: Scorer, names: list[str], limits: ServerLimits) -> None:
-        self.scorer, self.name, self.names, self.limits = scorer, names[0], names, limits
+        self.scorer = scorer
+        self.name = names[0]
+        self.names = names
+        self.limits = limits
         self.sessions = Sessions(limits)
         self.metrics = Metrics(lambda: len(self.sessions), lambda: self.batcher.taken)
         self.batcher = Batcher(scorer, limits, self.metrics)
@@ -155,8 +158,11 @@ class Service:
 
         async def following() -> Sequence[Moment]:
             chunk = next(waiting, range(0))
-            chunk_data, first = data[chunk.start : chunk.stop], chunk.start // len(stream.cameras)
-            return await self._taken(stream, chunk_data, metadata[first:], chunk.start) if chunk else ()
+            chunk_data = data[chunk.start : chunk.stop]
+            first = chunk.start // len(stream.cameras)
+            if chunk:
+                return await self._taken(stream, chunk_data, metadata[first:], chunk.start)
+            return ()
 
         with self.batcher.places(min(2, len(chunks)) * self.limits.max_batch, max_pixels):
             return await self._in_turn(following, has_gone)
@@ -166,7 +172,8 @@ class Service:
     ) -> Sequence[Reward | RewardRow]:
         """The reward of a run's last moment and, for a trend, of its first. Raises Refused."""
         metadata = told_of(len(data), len(run.cameras), self.limits, None, run.robots)
-        window, is_trend = self.scorer.window, run.reply == "trend"
+        window = self.scorer.window
+        is_trend = run.reply == "trend"
         # Pictures whose rate is not told lie as far apart as those that the model was trained on
         fps = run.fps or (self.scorer.usual_fps if window is None or window.step_s is None else 1 / window.step_s)
         if self.scorer.follows:
@@ -300,7 +307,8 @@ class Service:
 
 def _appended(stream: Stream, pictures: Sequence[np.ndarray], metadata: Sequence[Told]) -> list[Moment]:
     """Raises Refused (422)."""
-    appended, moments = [], list(batched(pictures, len(stream.cameras)))
+    appended = []
+    moments = list(batched(pictures, len(stream.cameras)))
     with refusing():
         for frame_metadata in metadata[: len(moments)]:  # all before the first one is taken in
             stream.read(frame_metadata["robot"])

@@ -60,13 +60,15 @@ class RequestMetrics:
     """ASGI middleware that counts and times each request."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
+        self.app = app
+        self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 500
+        started = time.perf_counter()
+        status = 500
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -88,7 +90,9 @@ class Batcher:
     """
 
     def __init__(self, scorer: Scorer, limits: ServerLimits, metrics: Metrics) -> None:
-        self.scorer, self.limits, self.metrics = scorer, limits, metrics
+        self.scorer = scorer
+        self.limits = limits
+        self.metrics = metrics
         self.taken, self.pixels = 0, 0  # moments that wait or are scored, and pixels of their pictures
         self._waiting: deque[tuple[Moment, asyncio.Future[Reward]]] = deque()
         self._more = asyncio.Event()
@@ -218,7 +222,10 @@ def reward_rows(
     """Rows with their deltas; `former_progress`: the last progress before these."""
     rows = []
     for m, r in zip(moments, rewards, strict=True):
-        delta = None if r.progress is None or former_progress is None else r.progress - former_progress
+        if r.progress is None or former_progress is None:
+            delta = None
+        else:
+            delta = r.progress - former_progress
         former_progress = former_progress if r.progress is None else r.progress
         fields = reward_row(m.frame_index, m.timestamp_s, r, latency_s, reasoning=True)
         rows.append(RewardRow(delta=delta, **fields))

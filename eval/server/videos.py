@@ -90,7 +90,9 @@ def _next_s(path: Path, limits: Limits) -> float | None:
     """The next frame's time in seconds, where the file says it; END behind the last one. Raises VideoError."""
     for frame in _frames(path, limits):
         _shown[path] = frame
-        return None if frame.picture.time is None else float(frame.picture.time)
+        if frame.picture.time is None:
+            return None
+        return float(frame.picture.time)
     return END
 
 

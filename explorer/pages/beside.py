@@ -110,7 +110,9 @@ def _address(dataset: str, episode_index: int | None, camera: str | None) -> str
     """Of a run beside its reference; None: of the end of the queue."""
     query = ({"end": 1} if episode_index is None else {}) | ({"camera": camera} if camera else {})
     path = f"/review/beside/{quote(dataset, safe='')}" + ("" if episode_index is None else f"/{episode_index}")
-    return f"{path}?{urlencode(query)}" if query else path
+    if query:
+        return f"{path}?{urlencode(query)}"
+    return path
 
 
 def doubtful(explorer: Explorer, reader: LakeReader, dataset: str) -> list[dict[str, Any]]:
@@ -134,7 +136,10 @@ def _label_beside(
     `frames` of the run that were looked at, the `reference_frames` that each is like, and whether each `follows` it.
     """
     for run in episode_facts["runs"]:
-        rows = reader.rows(ALIGNMENT_SQL, *episode.key, run["label_run"]) if run["annotator"] == "transfer" else []
+        if run["annotator"] == "transfer":
+            rows = reader.rows(ALIGNMENT_SQL, *episode.key, run["label_run"])
+        else:
+            rows = []
         if rows:
             reference = rows[0][1]
             of_it = [

@@ -23,7 +23,9 @@ router = APIRouter()
 SAMPLE = 10  # runs that are looked at
 SURE = 0.95  # of what a sample says of the others
 AT_ONCE = 200  # labels of one request
-RIGHT, WRONG, OPEN = "right", "wrong", "not looked at yet"
+RIGHT = "right"
+WRONG = "wrong"
+OPEN = "not looked at yet"
 PlaceText = Annotated[str, Query(max_length=300, pattern=r"^[^/]+/\d{1,15}$")]
 
 
@@ -129,7 +131,9 @@ def looked_at(reader: LakeReader, place: Place) -> str:
     if label is None:
         return WRONG
     as_it_is = parsed(label).columns(episode.num_frames)
-    return RIGHT if all(accepted[name] == value for name, value in as_it_is.items()) else WRONG
+    if all(accepted[name] == value for name, value in as_it_is.items()):
+        return RIGHT
+    return WRONG
 
 
 def _check_sample(reader: LakeReader, sample: list[Place]) -> None:

@@ -68,7 +68,10 @@ def dataset_page(visit: Visiting, dataset: str, a: str = "", b: str = "") -> HTM
     a, b = _sharing(visit.reader, dataset, runs, a, b)
     chosen = [_named(runs, name, k, "this dataset has no label run") for k, name in enumerate((a, b))]
     pair = sorted(run["id"] for run in chosen if run)
-    num_episodes, distance, rows = episodes_apart(visit.reader, dataset, pair) if len({*pair}) == 2 else (0, None, [])
+    if len({*pair}) == 2:
+        num_episodes, distance, rows = episodes_apart(visit.reader, dataset, pair)
+    else:
+        num_episodes, distance, rows = (0, None, [])
     return visit.page(
         "compare_runs.html",
         title=f"Compare labels of {dataset}",
@@ -92,7 +95,9 @@ def _sharing(reader: LakeReader, dataset: str, runs: list[dict[str, Any]], a: st
         for row in shared
         if a in ("", row["id"]) and b in ("", row["other"])
     ]
-    return min(pairs)[3:] if pairs else (a, b)
+    if pairs:
+        return min(pairs)[3:]
+    return (a, b)
 
 
 def _named(sides: list[dict[str, Any]], name: str, place: int, none: str) -> dict[str, Any] | None:
@@ -120,7 +125,8 @@ def episodes_apart(reader: LakeReader, dataset: str, pair: list[str]) -> tuple[i
         cuts[episode, run].add(frame)
     rows: list[dict[str, Any]] = []
     for episode in (e for e in farthest if e in facts):
-        first_cuts, second_cuts = cuts[episode, pair[0]], cuts[episode, pair[1]]
+        first_cuts = cuts[episode, pair[0]]
+        second_cuts = cuts[episode, pair[1]]
         moved_frames = moved_boundaries(first_cuts, second_cuts, round(SAME_S * (facts[episode]["fps"] or 1.0)))
         counts = {"boundaries": len(first_cuts) + len(second_cuts), "moved": sum(map(len, moved_frames))}
         rows.append(facts[episode] | {"mae": differences[episode]} | counts)
@@ -146,7 +152,8 @@ def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex, a: str = ""
     data = shown_episode(visit, episode)
     sides = comparable(data)
     chosen = [_named(sides, name, k, "this episode has no label run or evaluation") for k, name in enumerate((a, b))]
-    n, fps = episode.num_frames, episode.facts["fps"] or 1.0
+    n = episode.num_frames
+    fps = episode.facts["fps"] or 1.0
     lines = [replace(side["curve"], name=side["title"], kind=f"line run{k}") for k, side in enumerate(chosen) if side]
     moved_frames: list[frozenset[int]] = [frozenset(), frozenset()]
     if all(side and side["segments"] for side in chosen):
@@ -187,7 +194,9 @@ def mean_difference(lines: list[Curve]) -> float | None:
     """Mean |difference| of two curves at the frames that both have; None where they share none."""
     values = [{f: v for f, v in zip(c.frames, c.values, strict=True) if v is not None} for c in lines]
     common = values[0].keys() & values[1].keys() if len(values) > 1 else ()
-    return sum(abs(values[0][f] - values[1][f]) for f in common) / len(common) if common else None
+    if common:
+        return sum(abs(values[0][f] - values[1][f]) for f in common) / len(common)
+    return None
 
 
 @router.get("/like/{dataset}/{episode_index}")

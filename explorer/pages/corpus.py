@@ -99,13 +99,12 @@ def page(visit: Visiting) -> HTMLResponse:
 
 def corpus_facts(visit: Visit) -> dict[str, Any]:
     """Everything the page shows; counted once per index."""
-    index, reader = visit.index, visit.reader
+    index = visit.index
+    reader = visit.reader
     empty = {"robot": None, "license": None, "hours": 0.0, **dict.fromkeys(COUNTED, 0)}
     in_index = {d["dataset"]: d for d in index.dicts(COUNTS_SQL)}
-    unfinished, references = (
-        dict(index.rows(UNFINISHED_SQL)),
-        sentences(LakeConnection(visit.explorer.space, reader.con)),
-    )
+    unfinished = dict(index.rows(UNFINISHED_SQL))
+    references = sentences(LakeConnection(visit.explorer.space, reader.con))
     datasets = []
     for row in reader.dicts(DATASETS_SQL):
         name = row["dataset"]
@@ -127,7 +126,8 @@ def corpus_facts(visit: Visit) -> dict[str, Any]:
 
 def _grippers(reader: LakeReader, datasets: list[str]) -> list[dict]:
     """What was found of grippers and hands, a row for each; one with `missing` for a dataset where none was seen."""
-    signals, lags = signals_by_dataset(reader.con), lags_by_dataset(reader.con)
+    signals = signals_by_dataset(reader.con)
+    lags = lags_by_dataset(reader.con)
     missing = dict(reader.rows("SELECT dataset, detail FROM findings WHERE reason = 'no_gripper'"))
     rows = []
     for dataset in datasets:
@@ -160,7 +160,8 @@ def histogram(index: Indexed, column: str, unit: str, condition: str = "true") -
     n, top, mid = index.rows(facts)[0]
     if not n:
         return {"chart": None}
-    bins, width = BINS, max(top / BINS, 1e-9)
+    bins = BINS
+    width = max(top / BINS, 1e-9)
     # Steps are whole numbers: no bin is narrower than one of them
     if unit == "steps":
         bins = min(BINS, int(top) + 1)

@@ -99,9 +99,11 @@ def change(
         saved = explorer.scribe.say(
             lambda reader, lake: _written(Judged(reader, lake, dataset, episode_index, author, statement), act)
         )
-        status, outcome = 200, {"saved": saved}
+        status = 200
+        outcome = {"saved": saved}
     except CorrectionError as e:
-        status, outcome = 409 if isinstance(e, ConflictError) else 422, {"error": str(e)}
+        status = 409 if isinstance(e, ConflictError) else 422
+        outcome = {"error": str(e)}
     if statement.brief:
         return JSONResponse(outcome, status)
     # Read again after the change, so that the page shows what is stored and not what it sent
@@ -144,7 +146,9 @@ class Judged(NamedTuple):
         """The label run that counts of the episode."""
         dataset, chunk, episode_index = self.episode().key
         rows = self.reader.of_episode("active_runs", ACTIVE_SQL, dataset, chunk, episode_index)
-        return rows[0]["label_run"] if rows else None
+        if rows:
+            return rows[0]["label_run"]
+        return None
 
     def is_corrected(self) -> bool:
         return self.place in corrected_places(self.reader)
@@ -152,8 +156,10 @@ class Judged(NamedTuple):
 
 def _written(judged: Judged, act: str) -> str:
     """Write a change; returns its id. Raises CorrectionError, ConflictError."""
-    statement, lake = judged.said, judged.lake
-    run, correction = statement.base_label_run, statement.correction_id or ""
+    statement = judged.said
+    lake = judged.lake
+    run = statement.base_label_run
+    correction = statement.correction_id or ""
     if act == "undo":
         return _taken_back(judged, correction)
     facts = judged.facts()
@@ -165,7 +171,10 @@ def _written(judged: Judged, act: str) -> str:
         corrected = parsed({k: v for k, v in (statement.model_extra or {}).items() if k in OF_LABEL})
     else:
         content = content or facts["content_hash"]
-        corrected = _waiting(judged, correction) if correction else accepted_label(judged, run or "")
+        if correction:
+            corrected = _waiting(judged, correction)
+        else:
+            corrected = accepted_label(judged, run or "")
     base = {"base_label_run": run, "base_content_hash": content}
     return corrections.save(lake, *judged.place, corrected, **base, **rest)["correction_id"]
 

@@ -173,7 +173,9 @@ def actions_track(visit: Visiting, dataset: str, episode_index: EpisodeIndex) ->
 
 def name_of(names: Sequence[str], dimension: int) -> str:
     """What the source calls a dimension; its number where it does not say."""
-    return names[dimension] if dimension < len(names) and names[dimension] else f"dimension {dimension}"
+    if dimension < len(names) and names[dimension]:
+        return names[dimension]
+    return f"dimension {dimension}"
 
 
 def demonstration(index: Indexed, dataset: str, episode_index: int) -> dict[str, Any] | None:
@@ -184,7 +186,9 @@ def demonstration(index: Indexed, dataset: str, episode_index: int) -> dict[str,
         dataset,
         episode_index,
     )
-    return rows[0] if rows else None
+    if rows:
+        return rows[0]
+    return None
 
 
 def neighbours(reader: LakeReader, index: Indexed, episode: LakeEpisode) -> tuple[int | None, int | None]:
@@ -214,7 +218,8 @@ def progress_curves(data: dict[str, Any]) -> list[Curve]:
     """
     lines = []
     for k, run in enumerate(data["runs"]):
-        frames, name = range(len(run["progress"])), run_name(run)
+        frames = range(len(run["progress"]))
+        name = run_name(run)
         if run["progress"]:
             lines.append(Curve(name, frames, run["progress"], f"line run{k % LABEL_COLOURS}"))
         if run["active"] and any(v is not None for v in run["progress_procvlm"]):
@@ -228,7 +233,8 @@ def progress_curves(data: dict[str, Any]) -> list[Curve]:
         lines.append(Curve("truth", truth["frames"], truth["target"], "line truth"))
     for are_baselines, kind, colours in ((False, "model", MODEL_COLOURS), (True, "base", BASELINE_DASHES)):
         for k, name in enumerate(name for name in by_model if (name in BASELINES) == are_baselines):
-            frames, values = by_model[name]["frames"], by_model[name]["prediction"]
+            frames = by_model[name]["frames"]
+            values = by_model[name]["prediction"]
             lines.append(Curve(name, frames, values, f"line {kind}{k % colours}", shown=not are_baselines))
     return lines
 
@@ -275,7 +281,8 @@ KINDS = {VISUAL_CHANGE: "visual", GRIPPERS: "grip", SPEED: "speed"}
 def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]:
     """A chart of values per frame, with what it shows and its range."""
     # A gripper's opening is 0 to 1 by definition; all else is drawn by its own range, which holds 0
-    low, high = 0.0, 1.0
+    low = 0.0
+    high = 1.0
     if title != GRIPPERS:
         low, high = charts.nice_ends([0.0, *(value for _, values in series for value in values if value is not None)])
     # Several curves of one measurement differ by their dashes
@@ -313,7 +320,9 @@ def why_page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTML
 
 def indented(params: str | None) -> str:
     """Parameters as they are stored, a line each."""
-    return json.dumps(json.loads(params), indent=2, ensure_ascii=False) if params else ""
+    if params:
+        return json.dumps(json.loads(params), indent=2, ensure_ascii=False)
+    return ""
 
 
 stored_replies = cache(ResponseStore)  # of a folder, opened once

@@ -28,7 +28,8 @@ router = APIRouter()
 SHOWN = 12  # values of a facet before the rest is folded away
 MAX_SAVED = 200  # of one kind
 MAX_CHARS = 20_000
-QUERIES, VIEWS = "queries", "views"
+QUERIES = "queries"
+VIEWS = "views"
 KEYS = {QUERIES: "sql", VIEWS: "query"}  # of the text in the file, by kind
 _saving = threading.Lock()
 Name = Annotated[str, Field(min_length=1, max_length=80)]
@@ -36,7 +37,8 @@ Name = Annotated[str, Field(min_length=1, max_length=80)]
 
 @router.get("/episodes")
 def page(visit: Visiting) -> HTMLResponse:
-    reader, index = visit.reader, visit.index
+    reader = visit.reader
+    index = visit.index
     selection = EpisodeSelection.of(visit.request.query_params).at(reader, index)
     total = count(index, selection)
     pages = max(1, -(-total // PAGE))
@@ -75,7 +77,10 @@ def ranges(index: Indexed, selection: EpisodeSelection) -> list[dict[str, Any]]:
         [(low, high)] = index.once(("range", name), lambda sql=sql: index.rows(sql))
         if low is None:
             continue
-        low, high, step = (0.0, 1.0, 0.01) if name == "confidence" else (floor(low), max(ceil(high), 1), 1)
+        if name == "confidence":
+            low, high, step = (0.0, 1.0, 0.01)
+        else:
+            low, high, step = (floor(low), max(ceil(high), 1), 1)
         from_, upper = chosen.get(name, (None, None))
         ends = [
             ("from", low, high, low if from_ is None else from_),
@@ -88,7 +93,9 @@ def ranges(index: Indexed, selection: EpisodeSelection) -> list[dict[str, Any]]:
 def frozen_options(visit: Visit) -> str:
     """The command line's option for the state that is looked at: its release, else its snapshot."""
     release = visit.explorer.options.release
-    return f"--release {release}" if release else f"--snapshot {visit.reader.snapshot.number}"
+    if release:
+        return f"--release {release}"
+    return f"--snapshot {visit.reader.snapshot.number}"
 
 
 class SavedQuery(BaseModel):
@@ -126,7 +133,8 @@ def _path(space: Workspace, kind: str) -> Path:
 
 def _change(request: Request, kind: str, name: str, text: str | None) -> JSONResponse:
     """Save a text under a name, or delete it (None). Raises PageError: too many, or a read-only folder."""
-    space, key = explorer_of(request).space, KEYS[kind]
+    space = explorer_of(request).space
+    key = KEYS[kind]
     with _saving:
         texts = {row["name"]: row[key] for row in saved(space, kind)} | {name: text}
         rows = [{"name": name, key: text} for name, text in sorted(texts.items()) if text is not None]

@@ -66,7 +66,8 @@ def _command(at: Visit, kind: str, query: str, out: Path) -> list[str]:
 
 def _state(job: ChildJob) -> dict[str, Any]:
     """How far the newest export is, whoever started it; empty: there was none. `files`, `bytes`: written by now."""
-    running, about = job.running, job.about()
+    running = job.running
+    about = job.about()
     if not about:
         return {}
     files = [path for path in Path(about["out"]).rglob("*") if path.is_file()]

@@ -40,7 +40,8 @@ def _state(visit: Visit) -> dict[str, Any]:
     """
     # Whether it runs is asked first: what it writes at its end is there once it does not
     job: ChildJob = visit.request.app.state.label_job
-    running, about = job.running, job.about()
+    running = job.running
+    about = job.about()
     if not about:
         return {"dataset": None, "running": False}
     events = job.events()
@@ -69,7 +70,8 @@ def _panel(visit: Visit, dataset: str, episode_index: int | None = None) -> HTML
     # A page asks each second while a build runs, and shows nothing else
     if job["running"]:
         return visit.part("labelling.html", job=job, others=[])
-    tasks, is_reference = shown_tasks(visit.reader, dataset), episode_index is not None
+    tasks = shown_tasks(visit.reader, dataset)
+    is_reference = episode_index is not None
     reference_tasks = [task for task in tasks if task["references"] and episode_index in (None, *task["references"])]
     tasks_to_label = [task for task in reference_tasks if task["others"]]
     if not (tasks_to_label if is_reference else reference_tasks):
@@ -79,7 +81,10 @@ def _panel(visit: Visit, dataset: str, episode_index: int | None = None) -> HTML
         "SELECT count(DISTINCT episode_index) FROM pending_corrections WHERE dataset = ?", dataset
     )
     # Chunks that the next build labels anew
-    waiting = pending_chunks(LakeConnection(visit.explorer.space, visit.reader.con), dataset) if reason is None else []
+    if reason is None:
+        waiting = pending_chunks(LakeConnection(visit.explorer.space, visit.reader.con), dataset)
+    else:
+        waiting = []
     return visit.part(
         "labelling.html",
         dataset=dataset,
@@ -105,7 +110,8 @@ def suggestions(visit: Visiting, dataset: str) -> HTMLResponse:
     """The tasks with which run to label next, and why; takes seconds on large ones. Kept until the lake changes."""
     visit.reader.check_dataset(dataset)
     suggest = visit.explorer.options.suggest
-    suggested, reason = [], None
+    suggested = []
+    reason = None
     if suggest is not None and not visit.explorer.options.why_read_only:
         with _asking:
             try:

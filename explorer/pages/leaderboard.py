@@ -149,8 +149,11 @@ def confusion_matrix(reader: LakeReader, eval_run: str) -> dict[str, Any] | None
 
     def cell(video: str, instruction: str) -> tuple[float, Markup, bool] | None:
         value = cells.get((video, instruction))
-        return None if value is None else (value, charts.share(value), video == instruction)
+        if value is None:
+            return None
+        return (value, charts.share(value), video == instruction)
 
-    instructions, videos = sorted({instruction for _, instruction in cells}), sorted({video for video, _ in cells})
+    instructions = sorted({instruction for _, instruction in cells})
+    videos = sorted({video for video, _ in cells})
     rows = [(video, [cell(video, instruction) for instruction in instructions]) for video in videos]
     return {"heads": [f"#{instruction}" for instruction in instructions], "rows": rows}

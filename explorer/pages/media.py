@@ -65,7 +65,8 @@ async def _made(request: Request, dataset: str, episode_index: int, camera: int,
     def convert(given_up: Callable[[], bool]) -> pathlib.Path:
         explorer = explorer_of(request)
         with explorer.corpus.reading() as reader:
-            episode, limits = find_episode(reader, dataset, episode_index), media.limits_of(reader, dataset)
+            episode = find_episode(reader, dataset, episode_index)
+            limits = media.limits_of(reader, dataset)
             snapshot = reader.snapshot.number
             label = _label(Visit(request, explorer, reader), episode) if with_label else None
         media.video_file(explorer.space, episode, camera)

@@ -47,7 +47,9 @@ def stated_outcome(reader: LakeReader, dataset: str, episode_index: int) -> dict
     if (dataset, episode_index) not in corrected_places(reader, "outcomes"):
         return None
     rows = reader.dicts("FROM current_outcomes WHERE dataset = ? AND episode_index = ?", dataset, episode_index)
-    return rows[0] if rows else None
+    if rows:
+        return rows[0]
+    return None
 
 
 @router.post(OF_EPISODE)
@@ -98,7 +100,9 @@ def _came_with(lake: Writable, outcome: dict[str, Any]) -> str | None:
     if newest is None or newest["catastrophic_frame"] is None:
         return None
     says = outcome["note"], outcome["author"]
-    return newest["correction_id"] if (newest["comment"], newest["author"]) == says else None
+    if (newest["comment"], newest["author"]) == says:
+        return newest["correction_id"]
+    return None
 
 
 def _answered(request: Request, act: Callable[[LakeReader, Writable], dict[str, Any]]) -> JSONResponse:

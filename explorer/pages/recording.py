@@ -48,7 +48,8 @@ def recording(request: Request, dataset: str, episode_index: EpisodeIndex) -> Fi
                 raise PageError(f"no recording can be made: {e}") from e
             raise
     name = f"{quote(dataset, safe='')}-{episode_index:06d}.rrd"
-    headers, deleted = {"Cache-Control": "no-store"}, BackgroundTask(path.unlink, missing_ok=True)
+    headers = {"Cache-Control": "no-store"}
+    deleted = BackgroundTask(path.unlink, missing_ok=True)
     return FileResponse(path, headers=headers, media_type="application/octet-stream", filename=name, background=deleted)
 
 

@@ -27,7 +27,9 @@ from warehouse.lake.stored import labels_of_episode
 
 router = APIRouter()
 PER_PAGE = 50
-WAITING, QUARANTINED, CHANGED = "corrections", "quarantined", "changed"
+WAITING = "corrections"
+QUARANTINED = "quarantined"
+CHANGED = "changed"
 OF_DATASET = "($dataset IS NULL OR dataset::VARCHAR = $dataset)"
 OTHERS = {CHANGED: "Labelled anew: old and new", WAITING: "Corrections to look at again", QUARANTINED: "Quarantined"}
 # Labels that follow a reference, count, and that nobody has judged, beside the annotator's label that counted before
@@ -72,7 +74,12 @@ def page(
     counts = _counts(visit, dataset)
     datasets = [name for (name,) in visit.reader.rows("SELECT dataset FROM datasets ORDER BY 1")]
     # Of a corpus of one dataset that one is meant
-    chosen = dataset if dataset in datasets else datasets[0] if len(datasets) == 1 else None
+    if dataset in datasets:
+        chosen = dataset
+    elif len(datasets) == 1:
+        chosen = datasets[0]
+    else:
+        chosen = None
     tasks = listed_tasks(visit, chosen) if chosen else []
     queue = ReviewQueue(kind, dataset, person or None) if kind in SIGNS else None
     num_left = queue.left(visit) if queue else counts[kind]

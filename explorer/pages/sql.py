@@ -27,12 +27,16 @@ from warehouse.lake.schema import columns, relations
 from warehouse.sql_process import LakeState, SqlProcess
 
 router = APIRouter()
-TIME_S, AT_ONCE = 30.0, 2
+TIME_S = 30.0
+AT_ONCE = 2
 MEMORY = "600MB"  # of a query's process, some 160 MB of which Python and DuckDB take themselves
 NICENESS = 5  # of that process: other pages go first
 # Of one page: what is shown of them takes the explorer itself a tenth of a second, in which it does nothing else
-MAX_ROWS, MAX_PAGE_BYTES, MAX_VALUES = 500, 8_000_000, 200_000
-MAX_DOWNLOAD, MAX_DOWNLOAD_BYTES = 1_000_000, 128_000_000
+MAX_ROWS = 500
+MAX_PAGE_BYTES = 8_000_000
+MAX_VALUES = 200_000
+MAX_DOWNLOAD = 1_000_000
+MAX_DOWNLOAD_BYTES = 128_000_000
 MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8",
     "json": "application/json",
@@ -87,7 +91,9 @@ def may_run(request: Request, sql: str, query_proof: str) -> bool:
         return True
     site = request.headers.get("sec-fetch-site")
     # Browsers leave it out where the address is neither this machine's nor encrypted
-    return request.state.is_program if site is None else site in ("same-origin", "none")
+    if site is None:
+        return request.state.is_program
+    return site in ("same-origin", "none")
 
 
 def _equal(actual: str, expected: str) -> bool:
@@ -98,7 +104,8 @@ def _equal(actual: str, expected: str) -> bool:
 async def page(
     request: Request, q: SqlText = "", chart: Literal["table", "bars", "line"] = "table", asked: ProofText = ""
 ) -> HTMLResponse:
-    result, error = None, None
+    result = None
+    error = None
     if q.strip() and not may_run(request, q, asked):
         error = "This query comes from a link on another site. Read it, then press Run."
     elif q.strip():
@@ -118,7 +125,8 @@ def _result(table: pa.Table, chart: str) -> dict[str, Any]:
 
     Raises SqlError: a value that cannot be shown, or too many.
     """
-    part, names = table.slice(0, MAX_ROWS), table.schema.names
+    part = table.slice(0, MAX_ROWS)
+    names = table.schema.names
     num_values = sum(_num_values(chunk) for column in part.columns for chunk in column.chunks)
     if num_values > MAX_VALUES:
         raise SqlError(
@@ -159,7 +167,10 @@ def _is_index(value: Any) -> TypeGuard[int]:
 
 def _links(reader: LakeReader, named_rows: list[Named | None]) -> list[str | None]:
     """The address of the episode of each row, at the time of its frame where it names one; None where there is none."""
-    datasets, episodes, _ = zip(*filter(None, named_rows), strict=True) if any(named_rows) else ((), (), ())
+    if any(named_rows):
+        datasets, episodes, _ = zip(*filter(None, named_rows), strict=True)
+    else:
+        datasets, episodes, _ = ((), (), ())
     rates = reader.rows(RATES_SQL, list(datasets), list(episodes))
     fps = {(dataset, episode): rate for dataset, episode, rate in rates}
     links: list[str | None] = []
@@ -210,7 +221,8 @@ def draw(table: pa.Table, kind: str) -> dict[str, Any]:
     about = f"{table.schema.names[number]} by {table.schema.names[0]}"
     if kind == "bars":
         # Bars begin at zero and show nothing below it
-        low, high = 0.0, max(heights)
+        low = 0.0
+        high = max(heights)
         drawn = charts.bars([(name, max(0.0, height)) for name, height in zip(names, heights, strict=True)], about)
     else:
         low, high = charts.nice_ends([0.0, *heights])

@@ -48,7 +48,10 @@ def page(at: Visiting, dataset: str, task: str = "") -> HTMLResponse:
     compared = _spread(runs, MOST_RUNS)
     curves = at.reader.once(("task curves", dataset, task), lambda: _curves(at.reader, dataset, compared))
     apart = np.abs(curves - np.median(curves, axis=0)).mean(axis=1)
-    farthest = np.argsort(-apart, kind="stable")[:MOST_ODD].tolist() if len(compared) > 2 else []
+    if len(compared) > 2:
+        farthest = np.argsort(-apart, kind="stable")[:MOST_ODD].tolist()
+    else:
+        farthest = []
     beyond = {place for place in farthest if apart[place] > _most_usual(apart)}
     listed = farthest[: max(len(beyond), FEWEST_LISTED)]
     rows = [compared[place] | {"apart": float(apart[place]), "is_odd": place in beyond} for place in listed]
@@ -81,7 +84,8 @@ def _spread(items: list[Any], most: int) -> list[Any]:
 
 def _curves(reader: LakeReader, dataset: str, runs: list[dict[str, Any]]) -> np.ndarray:
     """Progress of runs [runs, PLACES], each over its own time."""
-    numbers, lengths = [run["episode_index"] for run in runs], [run["num_frames"] for run in runs]
+    numbers = [run["episode_index"] for run in runs]
+    lengths = [run["num_frames"] for run in runs]
     places: dict[int, list[int]] = {number: [] for number in numbers}
     values: dict[int, list[float]] = {number: [] for number in numbers}
     for episode_index, place, progress in reader.rows(CURVES_SQL, numbers, lengths, dataset):

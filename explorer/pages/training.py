@@ -129,7 +129,10 @@ def scores_of(reader: LakeReader, runs: list[str]) -> dict[str, list[dict[str, A
     benchmarks: dict[str, list[dict[str, Any]]] = {}
     for (benchmark, metric), scores in by_metric.items():
         values = [score["value"] for score in scores.values() if score["value"] is not None]
-        best = (min if is_lower_better(metric) else max)(values) if len(set(values)) > 1 else None
+        if len(set(values)) > 1:
+            best = (min if is_lower_better(metric) else max)(values)
+        else:
+            best = None
         row = {"metric": metric, "scores": [scores.get(run) for run in runs], "best": best}
         benchmarks.setdefault(benchmark, []).append(row)
     return benchmarks
@@ -186,7 +189,8 @@ def state(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
     """Models to adapt, the command with MODEL and RECIPE left open, and what is running: a part of a page."""
     job: ChildJob = visit.request.app.state.adapt_job
     code = job.process and job.process.poll()
-    models, command_line = _models(visit.reader), partial(_command, visit.explorer, dataset, episode_index)
+    models = _models(visit.reader)
+    command_line = partial(_command, visit.explorer, dataset, episode_index)
     return visit.part(
         "adapt.html",
         episode=find_episode(visit.reader, dataset, episode_index),

@@ -33,7 +33,8 @@ ROWS_FILE = re.compile(r"^proprio_stats/(?:.*/)?(\d+)/(\d+)/proprio_stats\.h5$")
 TAR_FILE = re.compile(r"^(observations/\d+|proprio_stats)/[^/]+\.tar$")
 FILES = (TASK_FILE, VIDEO_FILE, ROWS_FILE, TAR_FILE)
 ROOT = re.compile(rf"((?:[^/]+/)*?)(?:{'|'.join(pattern.pattern.strip('^$') for pattern in FILES)})")
-FPS, ROBOT = 30.0, "a2d"
+FPS = 30.0
+ROBOT = "a2d"
 # Tables that the card of AgiBot World (Alpha and Beta, 2025) lists beside those that are read
 PUBLISHED = re.compile(
     r"(state|action)/(effector|end|head|joint|robot|waist)/"
@@ -46,7 +47,8 @@ ENTRY_USES: Uses = {
     "lable_info": ("steps", "spans with texts"),
 }
 ENTRY_KNOWN = {"init_scene_text": "the scene at the beginning, not the task", "task_id": "the number of the task"}
-FIRST_CAMERAS, WRIST = ("head_color",), ("hand_",)
+FIRST_CAMERAS = ("head_color",)
+WRIST = ("hand_",)
 EFFECTOR = "effector/position"
 STATE = ("state/joint/position", f"state/{EFFECTOR}")  # radians; grippers in mm or finger joints in radians
 ACTION = ("action/joint/position", f"action/{EFFECTOR}")
@@ -61,7 +63,8 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
 
 
 def list_episodes(source: Source) -> Listing:
-    listing, fps = ListingBuilder(source), source.config.fps or FPS
+    listing = ListingBuilder(source)
+    fps = source.config.fps or FPS
     # An episode may be listed without files, and files may be there of episodes that are not listed
     entries = _entries(listing)
     files = defaultdict(EpisodeFiles, {key: EpisodeFiles() for key in entries})
@@ -121,7 +124,8 @@ def _entries(listing: ListingBuilder) -> dict[Key, dict[str, Any]]:
     if not matches:
         listing.warn("no_metadata", "there is no task_info/task_<id>.json")
     for match in matches:
-        uri, task = match[0], match[1]
+        uri = match[0]
+        task = match[1]
         content = listing.read_json(uri, default=[])
         for number, entry in enumerate(content if isinstance(content, list) else [content]):
             episode = object_of(entry).get("episode_id")
@@ -164,7 +168,8 @@ def _num_rows_listed(listing: ListingBuilder, source_id: str, uri: str | None) -
 
 def _account_for_rows(listing: ListingBuilder, file: h5py.File, uri: str) -> None:
     """What each table of an episode's rows is used for."""
-    config, paths = listing.source.config, list[str]()
+    config = listing.source.config
+    paths = list[str]()
     uses = {"timestamp": ("time", "AgiBot's time of each row")}
     uses |= dict.fromkeys(config.keys.state or STATE, ("state", "joints and grippers"))
     if any(gripper.column == "action" for gripper in config.grippers):
@@ -192,7 +197,9 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """
     if record.data_uri is None:
         raise DataError("no proprio_stats.h5", "no_data")
-    config, action, times_s = source.config, None, None
+    config = source.config
+    action = None
+    times_s = None
     with opened(source, record.data_uri) as file:
         num_rows = _num_rows(file, config.keys.state or STATE, config.limits)
         state = _vector(file, config.keys.state or STATE, num_rows, config.limits)
@@ -233,7 +240,9 @@ def _vector(file: h5py.File, paths: Sequence[str], num_rows: int, limits: Limits
 def _effector(width: int) -> list[str]:
     """An effector is two grippers, or twelve finger joints of two hands, the left one first."""
     if width <= 2:
-        return ["gripper"] if width == 1 else ["left_gripper", "right_gripper"]
+        if width == 1:
+            return ["gripper"]
+        return ["left_gripper", "right_gripper"]
     return numbered("left_hand", width // 2) + numbered("right_hand", width - width // 2)
 
 

@@ -63,12 +63,15 @@ def form_of(path: str, shape: Sequence[int | None], dtype: np.dtype | str) -> Pi
     likewise, whose `brightest` is not known yet (0).
     """
     dtype = np.dtype(dtype)
-    is_float, sides = dtype.kind == "f", [size or 0 for size in shape[1:]]
+    is_float = dtype.kind == "f"
+    sides = [size or 0 for size in shape[1:]]
     if dtype != np.uint8 and not is_float:
         return None
     if len(sides) == 2:
         is_grey = min(sides) >= MIN_SIDE and not is_float and is_called_picture(path)
-        return PictureForm() if is_grey else None
+        if is_grey:
+            return PictureForm()
+        return None
     if len(sides) != 3:
         return None
     if sides[2] in (1, 3) and not is_float:
@@ -86,7 +89,8 @@ def scaled(form: PictureForm, num_rows: int, row: Callable[[int], np.ndarray]) -
         return form, ""
     places = sorted({round(share * (num_rows - 1) / (SAMPLE_ROWS - 1)) for share in range(SAMPLE_ROWS)})
     sample = np.stack([row(k) for k in places])
-    low, high = float(sample.min()), float(sample.max())
+    low = float(sample.min())
+    high = float(sample.max())
     if not np.isfinite(sample).all() or low < 0 or high > 255:
         return None, f"its values go from {low:.4g} to {high:.4g}, which are no picture's (0 to 1, or 0 to 255)"
     return form._replace(brightest=1.0 if high <= 1 else 255.0), ""

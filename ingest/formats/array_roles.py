@@ -139,7 +139,9 @@ def _state_tier(array: ArrayForm) -> int | None:
         return 3
     if not JOINT_WORDS.isdisjoint(leaf_words):
         return 1
-    return 2 if _is_place(leaf_words, set(words(folders.rpartition("/")[2]))) else None
+    if _is_place(leaf_words, set(words(folders.rpartition("/")[2]))):
+        return 2
+    return None
 
 
 def _is_opening(leaf_words: set[str], width: int) -> bool:

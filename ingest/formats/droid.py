@@ -28,7 +28,8 @@ from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
 
-ROWS, METADATA = "trajectory.h5", re.compile(r"metadata_[^/]+\.json")
+ROWS = "trajectory.h5"
+METADATA = re.compile(r"metadata_[^/]+\.json")
 VIDEOS = "recordings/MP4/"
 ANNOTATIONS = re.compile(r"(.*/)?aggregated-annotations[^/]*\.json")
 FPS = 15.0  # of the controller: each row has one picture
@@ -73,7 +74,10 @@ def list_episodes(source: Source) -> Listing:
     folders = sorted(roots(source.files))
     files: dict[str, list[str]] = {folder: [] for folder in folders}
     for uri in source.files:
-        folder = uri.partition(f"/{VIDEOS}")[0] if f"/{VIDEOS}" in uri else posixpath.dirname(uri)
+        if f"/{VIDEOS}" in uri:
+            folder = uri.partition(f"/{VIDEOS}")[0]
+        else:
+            folder = posixpath.dirname(uri)
         folder = "" if uri.startswith(VIDEOS) else folder
         files.get(folder, []).append(uri)
     annotations = _annotations(listing)
@@ -152,7 +156,8 @@ def _rows_listed(listing: ListingBuilder, uri: str) -> tuple[dict[str, Any], int
     source = listing.source
     if source.config.is_remote:
         return {}, None
-    limits, escapes = source.config.limits, list[str]()
+    limits = source.config.limits
+    escapes = list[str]()
     try:
         with opened(source, uri) as file:
             attributes = {name: value(file, name, limits) for name in ("success", "current_task", "scene_id")}
@@ -174,7 +179,8 @@ def _plain(stored: Any) -> Any:
 
 
 def _account_for_rows(listing: ListingBuilder, path: str, dataset: h5py.Dataset, uri: str) -> None:
-    keys, parts = listing.source.config.keys, listing.parts
+    keys = listing.source.config.keys
+    parts = listing.parts
     form: dict[str, Any] = {"shape": (None, *(dataset.shape or ())[1:]), "dtype": str(dataset.dtype), "file": uri}
     if path in (keys.state or STATE):
         parts.used("array", path, "state", "joints and gripper", **form)
@@ -199,7 +205,8 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     frames = frames_of(source, record)
     if record.data_uri is None:
         return EpisodeData(record, None, None, None, frames)
-    keys, limits = source.config.keys, source.config.limits
+    keys = source.config.keys
+    limits = source.config.limits
     with opened(source, record.data_uri) as file:
         state = _vector(file, keys.state or STATE, limits)
         action = _vector(file, keys.action or ACTION, limits)

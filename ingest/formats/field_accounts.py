@@ -13,7 +13,9 @@ Uses = Mapping[str, tuple[str, str]]  # what a field is read as, and what shows 
 def usual_uses(config: DatasetConfig) -> Uses:
     """Of fields that any metadata of an episode may have: the outcome's names, and the group's."""
     uses = dict.fromkeys(fields_of(config.success_field), ("outcome", "its name"))
-    return uses | {config.group_field: ("group", "the registry entry names it")} if config.group_field else uses
+    if config.group_field:
+        return uses | {config.group_field: ("group", "the registry entry names it")}
+    return uses
 
 
 def account_for_fields(

@@ -112,11 +112,15 @@ def is_video(uri: str) -> bool:
 
 def joined(folder: str, name: str) -> str:
     """A path below a folder, which is "" where it is the root."""
-    return f"{folder}/{name}" if folder else name
+    if folder:
+        return f"{folder}/{name}"
+    return name
 
 
 def object_of(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+    if isinstance(value, dict):
+        return value
+    return {}
 
 
 def episodes_of(

@@ -78,7 +78,8 @@ class _DatasetCounts:
 
 
 def list_episodes(source: Source) -> Listing:
-    listing, counts = ListingBuilder(source), _DatasetCounts()
+    listing = ListingBuilder(source)
+    counts = _DatasetCounts()
     for uri in _files(source.files):
         num_before = len(listing.records)
         try:
@@ -137,7 +138,8 @@ def _add_readable(
     is_only: bool,
 ) -> None:
     """Add one episode, or those of a flat file; as lost where it cannot be read."""
-    num_findings, num_records = len(listing.findings), len(listing.records)
+    num_findings = len(listing.findings)
+    num_records = len(listing.records)
     source_id = _source_id(uri, key, is_only=is_only)
     try:
         with h5.guarded(f"{uri}, {key or 'the file'}"):
@@ -186,7 +188,8 @@ def _add_episode(
     marks: Sequence[str],
 ) -> None:
     """Add one episode, which is some rows of its group. Raises DataError."""
-    config, uri = listing.source.config, place.uri
+    config = listing.source.config
+    uri = place.uri
     cameras, unreadable = h5.cameras_in(listing, uri, place.datasets, place.members.escapes)
     roles = roles_of(place, config)
     num_rows = _num_rows(listing, counts, place, roles, list(cameras.values()), rows)
@@ -199,7 +202,10 @@ def _add_episode(
         counts.named_by_file += 1
     rate, rate_from = _rate(listing, counts, place, roles, rows)
     # The session is the group: episodes of one session never come into different splits
-    session = h5.value(place.group, config.group_field, config.limits) if config.group_field else None
+    if config.group_field:
+        session = h5.value(place.group, config.group_field, config.limits)
+    else:
+        session = None
     deep = [] if config.keys.success else outcome_names(place)
     evidence = h5.evidence_in(listing, uri, place.group, (*config.keys.success, config.success_field), deep, rows)
     listing.add(
@@ -231,7 +237,8 @@ def _num_rows(
     rows: slice,
 ) -> int | None:
     """Rows of the states, else of the actions, else of the first camera. Raises DataError."""
-    uri, limits = place.uri, place.limits
+    uri = place.uri
+    limits = place.limits
     num_states, num_actions = (h5.length_of(parts, limits) for parts in (roles.state, roles.action))
     num_frames = next((len(place.datasets[path]) for path in cameras), None)
     num_rows = next((n for n in (num_states, num_actions, num_frames) if n is not None), None)
@@ -255,7 +262,9 @@ def _num_rows(
         and num_rows
     ):
         listing.warn_next("length_differs", f"num_samples says {stated_samples:g}, its rows are {num_rows}", uri)
-    return num_rows if num_rows is None else len(range(num_rows)[rows])
+    if num_rows is None:
+        return num_rows
+    return len(range(num_rows)[rows])
 
 
 def _instruction(
@@ -382,21 +391,28 @@ def _problems(place: EpisodePlace, outcomes: Collection[str]) -> dict[str, str]:
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows and frames of one episode; raises DataError when the rows cannot be read."""
-    limits, uri = source.config.limits, record.data_uri or ""
+    limits = source.config.limits
+    uri = record.data_uri or ""
     with h5.opened(source, uri) as file:
         group = h5.group_of(file, record)
         container = h5.find(file, record.data_key.rpartition("/")[0])
         place = EpisodePlace(uri, record.data_key, group, container, limits)
         roles = roles_of(place, source.config)
         is_part = h5.is_flat(record)
-        rows = slice(record.row_start, record.row_start + (record.num_rows or 0)) if is_part else slice(None)
+        if is_part:
+            rows = slice(record.row_start, record.row_start + (record.num_rows or 0))
+        else:
+            rows = slice(None)
         # LIBERO's pictures are as OpenGL renders them, last row first, and its files say so (create_dataset.py in
         # github.com/Lifelong-Robot-Learning/LIBERO, its issue 11). Turning them by 180 degrees, as often done,
         # mirrors the scene (github.com/openvla/openvla/issues/295)
         convention = h5.texts(h5.value(container, "macros_image_convention", limits))
         state = h5.table_of(roles.state, limits, rows)
         action = h5.table_of(roles.action, limits, rows)
-        times_s = times_in_seconds(h5.values(place.datasets[roles.times], limits)[rows]) if roles.times else None
+        if roles.times:
+            times_s = times_in_seconds(h5.values(place.datasets[roles.times], limits)[rows])
+        else:
+            times_s = None
     state = None if state is None else state.rename_columns(roles.names("state"))
     if action is not None:
         action = action.rename_columns(roles.names("action"))

@@ -143,9 +143,12 @@ def flat_ends(datasets: Mapping[str, h5py.Dataset], limits: Limits) -> tuple[lis
     if (path := path_by_name.get(PLACES_OF_ENDS)) is not None:
         ends = h5.values(datasets[path], limits).ravel().astype(np.int64)
         is_rising = len(ends) > 0 and ends[0] > 0 and bool((np.diff(ends) > 0).all()) and ends[-1] <= num_rows
-        return (ends.tolist(), (path,)) if is_rising else ([], ())
+        if is_rising:
+            return (ends.tolist(), (path,))
+        return ([], ())
     marks = {path: datasets[path] for name in END_NAMES if (path := path_by_name.get(name)) is not None}
-    ended, used = np.zeros(num_rows, bool), list[str]()
+    ended = np.zeros(num_rows, bool)
+    used = list[str]()
     for path, dataset in marks.items():
         if dataset.shape not in ((num_rows,), (num_rows, 1)) or dataset.dtype.kind not in "biuf":
             continue
@@ -158,7 +161,9 @@ def flat_ends(datasets: Mapping[str, h5py.Dataset], limits: Limits) -> tuple[lis
     ends = (np.flatnonzero(ended) + 1).tolist()
     # Rows after the last mark are an episode, too
     ends += [num_rows] if ends and ends[-1] < num_rows else []
-    return (ends, tuple(used)) if len(ends) > 1 else ([], ())
+    if len(ends) > 1:
+        return (ends, tuple(used))
+    return ([], ())
 
 
 def _by_index(

@@ -29,7 +29,8 @@ from ingest.sources.files import Source
 
 SUFFIXES = (".hdf5", ".h5", ".hdf")
 MAX_VALUE_BYTES, MAX_TEXTS = 1 << 20, 1000  # a larger value is no fact about an episode
-MAX_DEPTH, MAX_HOPS = 8, 16
+MAX_DEPTH = 8
+MAX_HOPS = 16
 # Those that HDF5 and h5py bring along (deflate, shuffle, Fletcher32, szip, n-bit, scale-offset, LZF): no plug-ins
 FILTERS = frozenset((1, 2, 3, 4, 5, 6, 32000))
 H5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, AttributeError, MemoryError)
@@ -120,7 +121,8 @@ def walk(
     `inner` the groups that are come upon.
     """
     # A stack of the groups that are still to be looked into
-    groups, num_seen = [("", start)], 0
+    groups = [("", start)]
+    num_seen = 0
     while groups:
         below, group = groups.pop()
         for path in (below + name for name in members(group)):
@@ -182,7 +184,9 @@ def _parts_below(dataset: h5py.Dataset, below: str) -> list[str]:
 
 def checked(dataset: h5py.Dataset, limits: Limits) -> h5py.Dataset:
     """The dataset itself, when it is stored whole, in this file and readably. Raises DataError."""
-    name, shape, chunks = dataset.name, dataset.shape, dataset.chunks
+    name = dataset.name
+    shape = dataset.shape
+    chunks = dataset.chunks
     if dataset.external:
         raise DataError(f"{name} is stored in another file; not followed", "path_escape")
     if dataset.is_virtual:
@@ -229,7 +233,8 @@ def _check_chunks(dataset: h5py.Dataset, shape: tuple[int, ...], chunks: tuple[i
     sizes: list[int] = []
     if dataset.id.get_num_chunks():
         dataset.id.chunk_iter(lambda info: sizes.append(info.size))
-    count, chunk_bytes = prod(map(ceil, np.divide(shape, chunks))), prod(chunks) * dataset.dtype.itemsize
+    count = prod(map(ceil, np.divide(shape, chunks)))
+    chunk_bytes = prod(chunks) * dataset.dtype.itemsize
     if len(sizes) < count:
         raise DataError(f"{dataset.name}: {count - len(sizes)} of its {count} chunks were never written")
     # No filter makes data so much longer: it unpacks to more
@@ -286,14 +291,18 @@ def value(place: h5py.Group, path: str, limits: Limits) -> Any:
     stored = find(place, path)
     if isinstance(stored, h5py.Dataset):
         is_small = stored.shape is not None and _is_small(stored.shape, stored.dtype)
-        return checked(stored, limits)[()] if is_small else None
+        if is_small:
+            return checked(stored, limits)[()]
+        return None
     # No dataset lies there: the last part may be an attribute's name
     holder_path, _, name = path.rpartition("/")
     holder = find(place, holder_path)
     if holder is None or name not in holder.attrs:
         return None
     attribute = holder.attrs.get_id(name)
-    return holder.attrs[name] if _is_small(attribute.shape, attribute.dtype) else None
+    if _is_small(attribute.shape, attribute.dtype):
+        return holder.attrs[name]
+    return None
 
 
 def attributes_of(holder: h5py.Group | h5py.Dataset, max_attributes: int) -> dict[str, Any]:
@@ -317,7 +326,9 @@ def texts_at(group: h5py.Group, path: str, limits: Limits) -> tuple[str, ...]:
     stored = value_or_none(group, path, limits)
     if isinstance(stored, np.ndarray) and stored.dtype == np.uint8:
         text = next(iter(texts(stored.tobytes().rstrip(b"\0"))), "")
-        return (text,) if text.isprintable() and "\ufffd" not in text and text else ()
+        if text.isprintable() and "\ufffd" not in text and text:
+            return (text,)
+        return ()
     return texts(stored)
 
 
@@ -363,7 +374,8 @@ def camera_name(path: str) -> str:
 
 def is_pictures(path: str, dataset: h5py.Dataset, limits: Limits) -> bool:
     """Does it hold colour pictures: an array of one per row, or an encoded one per row?"""
-    shape, dtype = dataset.shape, dataset.dtype
+    shape = dataset.shape
+    dtype = dataset.dtype
     if not shape or not shape[0] or NO_CAMERA.search(path) or other_kind(path):
         return False
     if form := form_of(path, shape, dtype):
@@ -404,7 +416,9 @@ def encoded(dataset: h5py.Dataset, k: int, limits: Limits) -> bytes:
     row_bytes = dataset.dtype.itemsize * prod(dataset.shape[1:])
     limits.check("max_chunk_bytes", row_bytes, f"{dataset.name}: bytes of a row")
     row = dataset[k]
-    return row.tobytes() if isinstance(row, np.ndarray | np.generic) else bytes(row)
+    if isinstance(row, np.ndarray | np.generic):
+        return row.tobytes()
+    return bytes(row)
 
 
 class Pictures:
@@ -419,13 +433,16 @@ class Pictures:
 
     def picture(self, k: int) -> ArrayPicture:
         """Picture k. Raises DataError."""
-        description, shape = f"picture {k} of {self.dataset.name}", self.dataset.shape
+        description = f"picture {k} of {self.dataset.name}"
+        shape = self.dataset.shape
         if self.form is None:
             return self._encoded(k, description)
         sides = shape[2:4] if self.form.channels_first else shape[1:3]
         check_size(sides[1], sides[0], description, self.limits)
         picture = picture_of(self.dataset[k], self.form, description)
-        return ArrayPicture(np.ascontiguousarray(picture.array[::-1])) if self.bottom_up else picture
+        if self.bottom_up:
+            return ArrayPicture(np.ascontiguousarray(picture.array[::-1]))
+        return picture
 
     def _encoded(self, k: int, description: str) -> ArrayPicture:
         """A picture's file; or, beside such files, the bare pixels of a picture of the same size."""
@@ -443,7 +460,9 @@ class Pictures:
             )
             self.size = picture_size(head) if head else (0, 0)
         height, width = self.size
-        return (height, width, 3) if height and len(data) == 3 * height * width else None
+        if height and len(data) == 3 * height * width:
+            return (height, width, 3)
+        return None
 
 
 # What an episode's group shows, and its pictures: of the adapters
@@ -503,7 +522,9 @@ def evidence_in(
         try:
             with guarded(f"{uri}, {name}"):
                 stored = value(group, name, listing.source.config.limits)
-                return stored[rows] if isinstance(stored, np.ndarray) and stored.ndim else stored
+                if isinstance(stored, np.ndarray) and stored.ndim:
+                    return stored[rows]
+                return stored
         except DataError as e:
             listing.warn_next(e.reason, f"{e}; it says nothing of success", uri)
             return None
@@ -512,7 +533,8 @@ def evidence_in(
     flags: list[Flag] = []
     for name in dict.fromkeys((*registered, *SUCCESS_FIELDS, *further_names)):
         stored = fact(name)
-        flag, success = flag_of(name, _of_rows(stored)), truth(stored)
+        flag = flag_of(name, _of_rows(stored))
+        success = truth(stored)
         if flag and name not in registered:
             flags.append(flag)
         elif flag:
@@ -537,7 +559,8 @@ def frames_of(
     """
 
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
-        limits, uri = source.config.limits, record.data_uri or ""
+        limits = source.config.limits
+        uri = record.data_uri or ""
         with opened(source, uri) as file:
             # Found and checked anew: the file may be another one than when it was listed
             datasets = members_of(group_of(file, record), limits).datasets
@@ -546,7 +569,10 @@ def frames_of(
             stored = checked(datasets[paths[camera]], limits)
             picture = pictures(paths[camera], stored)
             # Of a flat file's many episodes the rows of this one
-            end = record.row_start + (record.num_rows or 0) if is_flat(record) else stored.shape[0]
+            if is_flat(record):
+                end = record.row_start + (record.num_rows or 0)
+            else:
+                end = stored.shape[0]
             for k in range(record.row_start, end):
                 yield k - record.row_start, (k - record.row_start) / record.fps, picture(k)
 

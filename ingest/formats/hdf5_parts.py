@@ -140,8 +140,14 @@ class DatasetRoles(NamedTuple):
         parts = self.state if column == "state" else self.action
         widths = {path: _width(dataset) for path, dataset in parts.items()}
         names = [name for of_part in column_names(widths) for name in of_part]
-        layouts = (self.writer.state if column == "state" else self.writer.action) if self.writer else ()
-        by_width = self.writer.grippers if self.writer and any({*parts} <= {*layout} for layout in layouts) else {}
+        if self.writer:
+            layouts = self.writer.state if column == "state" else self.writer.action
+        else:
+            layouts = ()
+        if self.writer and any({*parts} <= {*layout} for layout in layouts):
+            by_width = self.writer.grippers
+        else:
+            by_width = {}
         places = by_width.get((column, len(names)), {})
         return [places.get(k, name) for k, name in enumerate(names)]
 
@@ -160,12 +166,14 @@ def roles_of(place: EpisodePlace, config: DatasetConfig) -> DatasetRoles:
         state, state_why = _written(place, writer, writer.state if writer else ())
     if not state:
         vector = state_by_name(arrays)
-        state, state_why = _of_one_length({path: place.datasets[path] for path in vector.paths}), vector.why
+        state = _of_one_length({path: place.datasets[path] for path in vector.paths})
+        state_why = vector.why
     if not action:
         action, action_why = _written(place, writer, writer.action if writer else ())
     if not action:
         vector = action_by_name([array for array in arrays if array.path not in state])
-        action, action_why = _of_one_length({path: place.datasets[path] for path in vector.paths}), vector.why
+        action = _of_one_length({path: place.datasets[path] for path in vector.paths})
+        action_why = vector.why
     num_rows = next((part.shape[0] for part in (*state.values(), *action.values())), None)
     return DatasetRoles(state, action, _times(place.datasets, num_rows), state_why, action_why, writer)
 
@@ -229,7 +237,10 @@ def stated_rates(place: EpisodePlace) -> dict[str, float]:
             rates[name] = rate
     for path, dataset in place.datasets.items():
         is_single = dataset.shape is not None and np.prod(dataset.shape) == 1
-        stored = h5.value(place.group, path, place.limits) if is_single and is_rate_name(_leaf(path)) else None
+        if is_single and is_rate_name(_leaf(path)):
+            stored = h5.value(place.group, path, place.limits)
+        else:
+            stored = None
         if rate := first_rate([stored]):
             rates[path] = rate
     return rates
@@ -283,7 +294,10 @@ def account(listing: ListingBuilder, place: EpisodePlace, writer: Writer | None,
     numbered = Counter(path.rpartition("/")[0] for path in place.datasets if path.rpartition("/")[2].isdecimal())
     for path, dataset in place.datasets.items():
         folder, _, leaf = path.rpartition("/")
-        name = f"{folder}/*".lstrip("/") if leaf.isdecimal() and numbered[folder] > MANY_ALIKE else path
+        if leaf.isdecimal() and numbered[folder] > MANY_ALIKE:
+            name = f"{folder}/*".lstrip("/")
+        else:
+            name = path
         is_text = h5.is_text(dataset)
         form = {"shape": dataset.shape or (), "dtype": "text" if is_text else str(dataset.dtype), "file": place.uri}
         if path in uses.by_path:
@@ -309,7 +323,9 @@ def _known(writer: Writer | None, path: str, dataset: h5py.Dataset) -> str:
     if dataset.shape is None or 0 in dataset.shape:
         return "it holds no values"
     holds_pictures = form_of(path, dataset.shape, "uint8") is not None or len(dataset.shape) in (1, 3)
-    return f"pictures of {other_kind(path)}" if holds_pictures and other_kind(path) else ""
+    if holds_pictures and other_kind(path):
+        return f"pictures of {other_kind(path)}"
+    return ""
 
 
 def _account_attribute(
@@ -333,7 +349,9 @@ def why_known(writer: Writer | None, name: str, *, is_text: bool = True) -> str:
     if is_bookkeeping_text(name):
         return "says where it is from"
     is_count = not is_text and name.lower().startswith(("num_", "n_", "total", "count", "max_"))
-    return "counts" if is_count or name in LENGTHS else ""
+    if is_count or name in LENGTHS:
+        return "counts"
+    return ""
 
 
 def account_beside(listing: ListingBuilder, uri: str, file: h5py.File, keys: Sequence[str], limits: Limits) -> None:

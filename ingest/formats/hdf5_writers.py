@@ -214,7 +214,8 @@ def _inside(content: Any, path: str) -> Any:
 
 def rate_of_simulation(env: Mapping[str, Any]) -> list[Any]:
     """What could be the control rate, in the places where writers keep it in env_args."""
-    step_s, steps = _inside(env, "sim_args/dt"), _inside(env, "sim_args/decimation")
+    step_s = _inside(env, "sim_args/dt")
+    steps = _inside(env, "sim_args/decimation")
     is_stepped = isinstance(step_s, int | float) and isinstance(steps, int | float) and step_s * steps > 0
     stepped = [round(1 / (step_s * steps), 3)] if is_stepped else []
     places = (

@@ -75,13 +75,17 @@ def _video(
     dataset: LerobotListing, index: int, episode: Annotated, camera: str, doubts: dict[str, str]
 ) -> CameraVideo | None:
     """Where a camera's pictures of an episode are, if anywhere; what is wrong with a pointer is put into `doubts`."""
-    rows, meta = episode.rows, episode.meta
+    rows = episode.rows
+    meta = episode.meta
     if rows and camera in rows.pictures:
         return CameraVideo(camera, rows.uri, rows.row_start)
     if dataset.version != "v3.0":
         uri = locate(dataset, "video_path", {"video_key": camera, **lerobot_meta.v2_numbers(dataset, index)})
-        return CameraVideo(camera, uri, 0) if uri else None
-    pointer, start_s = v3_pointer(meta, f"videos/{camera}"), finite(meta.get(f"videos/{camera}/from_timestamp"))
+        if uri:
+            return CameraVideo(camera, uri, 0)
+        return None
+    pointer = v3_pointer(meta, f"videos/{camera}")
+    start_s = finite(meta.get(f"videos/{camera}/from_timestamp"))
     if not pointer or start_s is None or not 0 <= start_s < MAX_START_S:
         # An episode that the metadata does not list has a finding that says so
         if meta:
@@ -95,7 +99,8 @@ def _video(
     end_s = finite(meta.get(f"videos/{camera}/to_timestamp"))
     if rows and end_s is not None:
         # Decoding a shared file cannot show that a part of it is longer or shorter than the rows
-        num_frames, num_rows = round((end_s - start_s) * rate), rows.num_rows
+        num_frames = round((end_s - start_s) * rate)
+        num_rows = rows.num_rows
         if num_frames != num_rows:
             detail = f"metadata gives it {num_frames} frames of video, its rows are {num_rows}"
             dataset.warn("length_differs", detail, index, camera=camera, file=uri)
@@ -112,7 +117,9 @@ def _first_time(dataset: LerobotListing, rows: EpisodeRows) -> float:
         times = vectors(first[TIME], TIME) if TIME in first.column_names else None
     except DataError:
         return 0.0
-    return 0.0 if times is None or not np.isfinite(times).all() else float(times[0, 0])
+    if times is None or not np.isfinite(times).all():
+        return 0.0
+    return float(times[0, 0])
 
 
 def _drop_shared_frames(dataset: LerobotListing, videos: Videos, episodes: Episodes, doubts: Doubts) -> None:
@@ -134,7 +141,8 @@ def _drop_shared_frames(dataset: LerobotListing, videos: Videos, episodes: Episo
                     )
                     videos[claimant].pop(camera, None)
             if end_frame > furthest:
-                furthest, furthest_episode = end_frame, episode
+                furthest = end_frame
+                furthest_episode = episode
 
 
 def _stated_end(dataset: LerobotListing, meta: Mapping[str, Any], video: CameraVideo) -> int:
@@ -142,7 +150,9 @@ def _stated_end(dataset: LerobotListing, meta: Mapping[str, Any], video: CameraV
     end_s = finite(meta.get(f"videos/{video.camera}/to_timestamp"))
     rate = lerobot_meta.video_rate(dataset.info, video.camera, dataset.rate)
     end_frame = round(end_s * rate) if end_s is not None and 0 <= end_s < MAX_START_S else 0
-    return end_frame if end_frame > video.start_frame else LAST_FRAME
+    if end_frame > video.start_frame:
+        return end_frame
+    return LAST_FRAME
 
 
 def _report(
@@ -168,7 +178,10 @@ def _report(
 
 def _no_video(dataset: LerobotListing, index: int, files: Mapping[str, str]) -> tuple[str, str]:
     """The reason why an episode has no pictures, and where these may be."""
-    detail = f"no video file; looked for {named([*files.values()])}" if files else f"{INFO} declares no camera"
+    if files:
+        detail = f"no video file; looked for {named([*files.values()])}"
+    else:
+        detail = f"{INFO} declares no camera"
     if pictures := _loose_pictures(dataset, index, files):
         # LeRobot keeps the pictures of a recording so until it has made a video of them
         detail += f"; {sum(pictures.values())} pictures lie in {named([*pictures])}: make such videos of them"
@@ -191,7 +204,10 @@ def _loose_pictures(dataset: LerobotListing, index: int, cameras: Iterable[str])
 def _report_unused_cameras(dataset: LerobotListing, videos: Videos, cameras: Sequence[str]) -> None:
     """Say once what is so for every episode: a camera beside usable ones that none of them has."""
     used = set().union(*videos.values())
-    of_each: dict[str, list[Finding]] = {camera: [] for camera in sorted({*cameras} - used)} if used else {}
+    if used:
+        of_each: dict[str, list[Finding]] = {camera: [] for camera in sorted({*cameras} - used)}
+    else:
+        of_each = {}
     kept_findings: list[Finding] = []
     for finding in dataset.findings:
         is_replaced = finding.reason in ("bad_video_pointer", "missing_camera")
@@ -233,7 +249,8 @@ def list_episodes(source: Source) -> Listing:
     try:
         info = read_info(source)
         dataset = LerobotListing(source, info=info, version=lerobot_meta.version_of(source, info))
-        cameras, location = cameras_of(dataset), "meta"
+        cameras = cameras_of(dataset)
+        location = "meta"
         _add_episodes(dataset, cameras)
     except DataError as e:
         # Metadata that cannot be read (only info.json says where an episode lies), or that claims too much
@@ -281,11 +298,15 @@ def _add_episodes(dataset: LerobotListing, cameras: list[str]) -> None:
 def _record(
     dataset: LerobotListing, index: int, episode: Annotated, videos: tuple[CameraVideo, ...], texts: Mapping[int, str]
 ) -> EpisodeRecord:
-    rows, meta = episode.rows, episode.meta
+    rows = episode.rows
+    meta = episode.meta
     # What the metadata says counts before what the last row says
     facts = meta if rows is None else {**rows.facts, **meta}
     # GR00T-flavoured sets list quality labels ("valid") among an episode's tasks: only the rows tell them apart
-    row_tasks = [texts[number] for number in rows.task_indices if number in texts] if rows and rows.row_tasks else []
+    if rows and rows.row_tasks:
+        row_tasks = [texts[number] for number in rows.task_indices if number in texts]
+    else:
+        row_tasks = []
     stated_texts = texts_among(map(facts.get, dataset.source.config.keys.language))
     tasks = texts_among([row_tasks or meta.get("tasks"), *stated_texts])
     if has_changing_tasks(episode) and len(row_tasks) > 1:
@@ -348,7 +369,9 @@ def _evidence(dataset: LerobotListing, meta: Mapping[str, Any], rows: EpisodeRow
 
 def _check(dataset: LerobotListing, index: int, episode: Annotated) -> None:
     """Find what is wrong with an episode's rows, and where they differ from the metadata."""
-    rows, meta, limits = episode.rows, episode.meta, dataset.source.config.limits
+    rows = episode.rows
+    meta = episode.meta
+    limits = dataset.source.config.limits
     if not meta:
         dataset.warn("not_in_metadata", "has rows, but the metadata does not list it", index)
     if rows is not None:
@@ -371,7 +394,8 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows and frames of one episode; raises DataError when the rows cannot be read."""
     info = read_info(source)
     # Only the columns of state, action and time are read
-    path, columns = source.resolve(record.data_uri or ""), (*signal_columns(source, info), TIME)
+    path = source.resolve(record.data_uri or "")
+    columns = (*signal_columns(source, info), TIME)
     rows = read_columns(path, record.row_start, record.num_rows or 0, columns, source.config.limits)
     times = vectors(rows[TIME], TIME) if TIME in rows.column_names else None
     signals = read_signals(source, info, rows)
@@ -392,12 +416,17 @@ def _match(
         return Match()
     rate = lerobot_meta.video_rate(info, camera, record.fps)
     is_shared = holds_other_episodes(info, video.uri)
-    span = span_of(source, camera, record.episode_index, video.start_frame / rate) if is_shared else VideoSpan()
+    if is_shared:
+        span = span_of(source, camera, record.episode_index, video.start_frame / rate)
+    else:
+        span = VideoSpan()
     try:
         times = frame_times(source.resolve(video.uri), source.config.limits)
     except VideoError:
         # Decoding it says what is wrong; a file that only lacks times is read from its beginning
-        return Match(np.arange(record.num_rows or 0)) if is_shared and not video.start_frame else Match()
+        if is_shared and not video.start_frame:
+            return Match(np.arange(record.num_rows or 0))
+        return Match()
     return match(times, times_s, record.num_rows or 0, span)
 
 

@@ -79,7 +79,10 @@ def _is_left_out(dataset: LerobotListing, key: str, kind: str, file: str) -> boo
         dataset.parts.unknown("camera", key, reason, shape=shape, file=file)
         dataset.parts.known("file", f"videos/*{key}/*", f"pictures of {key}, which is left out")
         return True
-    picture_note = "nothing was looked at" if dataset.source.config.is_remote else "its pictures have colours"
+    if dataset.source.config.is_remote:
+        picture_note = "nothing was looked at"
+    else:
+        picture_note = "its pictures have colours"
     detail = f"camera {key}: its name says {kind}, but {picture_note}: it comes after the other cameras"
     dataset.warn("part_not_used", detail, camera=key, file=file)
     return False
@@ -134,4 +137,6 @@ def _account_for_named_files(dataset: LerobotListing, uri: str, columns: list[st
 def shape_of(feature: Any) -> tuple[int, ...]:
     """As info.json has it; () where it has none."""
     shape = object_of(feature).get("shape")
-    return tuple(shape) if isinstance(shape, list) and all(type(n) is int for n in shape) else ()
+    if isinstance(shape, list) and all(type(n) is int for n in shape):
+        return tuple(shape)
+    return ()

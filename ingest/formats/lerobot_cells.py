@@ -25,7 +25,9 @@ class Annotated:
 
     @property
     def num_frames(self) -> int | None:
-        return whole(self.meta.get("length")) if self.rows is None else self.rows.num_rows
+        if self.rows is None:
+            return whole(self.meta.get("length"))
+        return self.rows.num_rows
 
 
 Episodes = Mapping[int, Annotated]
@@ -80,14 +82,19 @@ class Times:
         if num_frames is None:
             return frame
         last_s = (num_frames - 1) / self.fps if self.rows_s is None else float(self.rows_s[-1])
-        return num_frames if (finite(time_s) or 0.0) > last_s else min(frame, num_frames)
+        if (finite(time_s) or 0.0) > last_s:
+            return num_frames
+        return min(frame, num_frames)
 
 
 def times_of(dataset: LerobotListing, episodes: Episodes) -> dict[int, Times]:
     """The times of each episode's rows, where it has rows with times."""
     times = {index: Times(dataset.rate) for index in episodes}
     for index, column in cells_of(dataset, episodes, "timestamp"):
-        numbers = column.cast(pa.float64(), safe=False) if pa.types.is_integer(column.type) else column
+        if pa.types.is_integer(column.type):
+            numbers = column.cast(pa.float64(), safe=False)
+        else:
+            numbers = column
         with suppress(DataError):  # rows of different length are no times
             values = vectors(numbers, "timestamp")
             if values is not None and values.shape[1] == 1 and not column.null_count:

@@ -16,7 +16,8 @@ from ingest.formats.tables import batches, opened
 from ingest.reasons import DataError
 
 # LeRobot 0.6.1 copies these as they are when it deletes or splits
-LEAST, MOST = "stats/task_index/min", "stats/task_index/max"
+LEAST = "stats/task_index/min"
+MOST = "stats/task_index/max"
 
 
 def changing_episodes(dataset: LerobotListing, episodes: Episodes, column: str) -> int:
@@ -63,14 +64,17 @@ def _single_numbers(rows: list[dict[str, Any]]) -> Iterator[tuple[int, int]]:
         lowest, highest = (
             value[0] if isinstance(value, list) and value else value for value in (row[LEAST], row[MOST])
         )
-        index, number = whole(row["episode_index"]), whole(lowest)
+        index = whole(row["episode_index"])
+        number = whole(lowest)
         if index is not None and number is not None and number == whole(highest):
             yield index, number
 
 
 def _tasks_of(episodes: Episodes, index: int) -> tuple[int, ...]:
     rows = episodes[index].rows
-    return rows.task_indices if rows else ()
+    if rows:
+        return rows.task_indices
+    return ()
 
 
 def episodes_named_otherwise(

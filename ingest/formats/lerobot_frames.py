@@ -58,7 +58,9 @@ def match(video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: Vi
             return pair.match_at(np.arange(num_rows), "row by row")
         if pair.is_near():
             return pair.match_at(pair.by_time, "by the nearest time")
-        return pair.match_at(pair.by_time, pair.rates()) if pair.is_of_another_rate() else Match(None)
+        if pair.is_of_another_rate():
+            return pair.match_at(pair.by_time, pair.rates())
+        return Match(None)
     if (first := pair.first_by_lengths()) is not None:
         return pair.match_at(first + np.arange(num_rows), "by the lengths of the file's episodes")
     begin, count = pair.within_span()
@@ -79,15 +81,23 @@ class _Pair:
     """Rows and pictures beside each other."""
 
     def __init__(self, video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: VideoSpan) -> None:
-        self.picture_times_s, self.num_rows, self.span = video.seconds, num_rows, span
-        self.period_s = float(np.median(np.diff(self.picture_times_s))) if len(self.picture_times_s) > 1 else 1.0
+        self.picture_times_s = video.seconds
+        self.num_rows = num_rows
+        self.span = span
+        if len(self.picture_times_s) > 1:
+            self.period_s = float(np.median(np.diff(self.picture_times_s)))
+        else:
+            self.period_s = 1.0
         self.row_times_s = None if times_s is None else span.start_s + times_s
         self.start = int(video.nearest(np.array([span.start_s]))[0])
         self.is_even = _is_even(video, span)
         if self.row_times_s is not None:
             self.by_time = video.nearest(self.row_times_s)
             self.off_s = np.abs(self.picture_times_s[self.by_time] - self.row_times_s)
-            end_s = span.end_s if span.start_s < span.end_s <= span.next_s + self.period_s / 2 else span.next_s
+            if span.start_s < span.end_s <= span.next_s + self.period_s / 2:
+                end_s = span.end_s
+            else:
+                end_s = span.next_s
             self.is_in_span = self.row_times_s < end_s - self.period_s / 2
 
     def meets_all(self) -> bool:
@@ -116,7 +126,10 @@ class _Pair:
 
     def rates(self) -> str:
         """How rows are matched that come at another rate than pictures, in words."""
-        rows_s = 1.0 if self.row_times_s is None else float(np.median(np.diff(self.row_times_s)))
+        if self.row_times_s is None:
+            rows_s = 1.0
+        else:
+            rows_s = float(np.median(np.diff(self.row_times_s)))
         return f"by the nearest time, since {1 / rows_s:.4g} rows and {1 / self.period_s:.4g} pictures come in a second"
 
     def _is_within(self, most_s: float) -> bool:
@@ -131,7 +144,9 @@ class _Pair:
         if span.total != len(self.picture_times_s) or span.length != self.num_rows:
             return None
         # A start that is exactly a picture's is believed before lengths
-        return int(span.rows_before) if not self.is_even or self.start == span.rows_before else None
+        if not self.is_even or self.start == span.rows_before:
+            return int(span.rows_before)
+        return None
 
     def within_span(self) -> tuple[int, int]:
         """The first picture from the start on, and how many there are until the next episode, or this one's end."""
@@ -226,7 +241,8 @@ def _read(source: Source, uri: str, names: list[str]) -> Mapping[str, np.ndarray
     """Columns of numbers, float64; NaN for nulls, and for all of a column that has no numbers. Raises DataError."""
     path = source.resolve(uri)
     with opened(path) as file:
-        count, schema = file.metadata.num_rows, file.schema_arrow
+        count = file.metadata.num_rows
+        schema = file.schema_arrow
         source.config.limits.check("max_rows", count, f"{uri}: rows")
         present_names = [
             name for name in names if schema.names.count(name) == 1 and _is_number(schema.field(name).type)

@@ -78,7 +78,9 @@ class LerobotListing(ListingBuilder):
 def whole(value: Any) -> int | None:
     """A whole number; None for null, NaN (which is how pandas writes a null among integers) and anything else."""
     number = finite(value)
-    return int(number) if number is not None and number == int(number) else None
+    if number is not None and number == int(number):
+        return int(number)
+    return None
 
 
 def read_info(source: Source) -> dict[str, Any]:
@@ -116,7 +118,9 @@ def version_of(source: Source, info: dict[str, Any]) -> str:
     if "meta/episodes_stats.jsonl" in uris:
         return "v2.1"
     declared = str(info.get("codebase_version", ""))
-    return declared if declared in ("v2.0", "v2.1") else "v2.0"
+    if declared in ("v2.0", "v2.1"):
+        return declared
+    return "v2.0"
 
 
 # Cameras
@@ -164,7 +168,8 @@ def texts_by_index(rows: Rows, name: str) -> dict[int, str]:
     """Of rows with a text each, which pandas' index may hold, and its number."""
     texts: dict[int, str] = {}
     for row in rows:
-        index, stored = whole(row.get(f"{name}_index")), row.get(name, row.get(PANDAS_INDEX))
+        index = whole(row.get(f"{name}_index"))
+        stored = row.get(name, row.get(PANDAS_INDEX))
         if index is not None and isinstance(stored, str) and stored.strip():
             texts[index] = stored.strip()
     return texts
@@ -173,7 +178,9 @@ def texts_by_index(rows: Rows, name: str) -> dict[int, str]:
 def metadata_rows(dataset: LerobotListing, uri: str) -> Rows:
     """Objects of a file of JSON lines, or rows of a table without statistics, which are most of it; with findings about
     what cannot be read."""
-    limits, rows, size = dataset.source.config.limits, list[dict[str, Any]](), 0
+    limits = dataset.source.config.limits
+    rows = list[dict[str, Any]]()
+    size = 0
     if uri not in dataset.source.files:
         return rows
     try:
@@ -207,8 +214,11 @@ def v2_numbers(dataset: LerobotListing, episode: int) -> dict[str, int]:
 
 def v3_pointer(meta: Mapping[str, Any], part: str) -> dict[str, int]:
     """What path templates of v3 are filled in with, as an episode's metadata says of its rows or a video; else {}."""
-    chunk, file = whole(meta.get(f"{part}/chunk_index")), whole(meta.get(f"{part}/file_index"))
-    return {} if chunk is None or file is None else {"chunk_index": chunk, "file_index": file}
+    chunk = whole(meta.get(f"{part}/chunk_index"))
+    file = whole(meta.get(f"{part}/file_index"))
+    if chunk is None or file is None:
+        return {}
+    return {"chunk_index": chunk, "file_index": file}
 
 
 def locate(dataset: LerobotListing, key: str, numbers: Mapping[str, int | str]) -> str | None:
@@ -216,8 +226,10 @@ def locate(dataset: LerobotListing, key: str, numbers: Mapping[str, int | str]) 
 
     Of several files of one name (and camera) none is taken.
     """
-    files, template = dataset.source.files, _template(dataset, key)
-    uri, standard_uri = _filled(template, numbers), _standard(dataset, key).format(**numbers)
+    files = dataset.source.files
+    template = _template(dataset, key)
+    uri = _filled(template, numbers)
+    standard_uri = _standard(dataset, key).format(**numbers)
     if uri in files:
         return uri
     located: str | None = standard_uri
@@ -247,7 +259,9 @@ def expected(dataset: LerobotListing, episode: int, meta: Mapping[str, Any], cam
 
 def _filled(template: str, numbers: Mapping[str, int | str]) -> str:
     """A path template with its fields filled in; "" where it has others."""
-    return template.format(**numbers) if _fields(template) <= numbers.keys() else ""
+    if _fields(template) <= numbers.keys():
+        return template.format(**numbers)
+    return ""
 
 
 def _standard(dataset: LerobotListing, key: str) -> str:
@@ -256,7 +270,9 @@ def _standard(dataset: LerobotListing, key: str) -> str:
 
 def _template(dataset: LerobotListing, key: str) -> str:
     template = dataset.info.get(key)
-    return template if isinstance(template, str) else _standard(dataset, key)
+    if isinstance(template, str):
+        return template
+    return _standard(dataset, key)
 
 
 @lru_cache(maxsize=64)
@@ -269,7 +285,8 @@ def _fields(template: str) -> frozenset[str]:
 
 def v3_data_files(dataset: LerobotListing) -> list[str]:
     """Data files as info.json names them, in the standard place, or anywhere below data/."""
-    template, standard = _template(dataset, "data_path"), STANDARD_V3["data_path"]
+    template = _template(dataset, "data_path")
+    standard = STANDARD_V3["data_path"]
     # A template left over from v2 names the files of v2 that may have been left over too
     candidates = [template, standard] if "{file_index" in template else [standard]
     # The first template that names any file counts. Rows say themselves of which episode they are: without one, a

@@ -96,7 +96,10 @@ class _Rows:
     """The columns of data files of one schema; `uri`: the first of them."""
 
     def __init__(self, dataset: LerobotListing, schema: pa.Schema, uri: str, cameras: Sequence[str]) -> None:
-        self.dataset, self.schema, self.uri, self.cameras = dataset, schema, uri, cameras
+        self.dataset = dataset
+        self.schema = schema
+        self.uri = uri
+        self.cameras = cameras
 
     def account(self) -> None:
         parts = self.dataset.parts
@@ -150,7 +153,9 @@ class _Rows:
     def _steps_of(self, name: str) -> tuple[str, str] | None:
         forms = {record.steps_from for record in self.dataset.records}
         form = "language" if name == LANGUAGE_COLUMN else name
-        return ("steps", "its spans of rows name steps") if form in forms else None
+        if form in forms:
+            return ("steps", "its spans of rows name steps")
+        return None
 
     def _why_left_out(self, name: str, step_columns: set[str]) -> str:
         """Why a column is left out on purpose; "" where that is not known."""
@@ -180,10 +185,13 @@ class _Rows:
     @cached_property
     def signals(self) -> Vectors | None:
         """State and action of the first rows; None where they cannot be read, which is found when all are."""
-        source, info = self.dataset.source, self.dataset.info
+        source = self.dataset.source
+        info = self.dataset.info
         rows = self._first_rows(signal_columns(source, info))
         try:
-            return None if rows is None else read_signals(source, info, rows)
+            if rows is None:
+                return None
+            return read_signals(source, info, rows)
         except DataError:
             return None
 
@@ -222,7 +230,9 @@ class _Rows:
         except DataError:
             return None
         values = None if table is None else matrix(table)
-        return values if values is not None and np.ptp(values, axis=0).any() else None
+        if values is not None and np.ptp(values, axis=0).any():
+            return values
+        return None
 
 
 def _place_in(values: np.ndarray, whole: np.ndarray) -> int | None:

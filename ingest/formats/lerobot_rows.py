@@ -105,10 +105,13 @@ def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> lis
 
     `is_one`: all rows are one episode's, whatever they say. Raises DataError.
     """
-    path, limits = dataset.source.resolve(uri), dataset.source.config.limits
-    flag_names, episode_rows = fields_of(dataset.source.config.success_field), list[tuple[int, EpisodeRows]]()
+    path = dataset.source.resolve(uri)
+    limits = dataset.source.config.limits
+    flag_names = fields_of(dataset.source.config.success_field)
+    episode_rows = list[tuple[int, EpisodeRows]]()
     with opened(path) as file:
-        count, schema = file.metadata.num_rows, file.schema_arrow
+        count = file.metadata.num_rows
+        schema = file.schema_arrow
         dataset.note_schema(schema, uri)
         has_tasks = _has_numbers(schema, "task_index", only_whole=True)
         if is_one:
@@ -126,8 +129,12 @@ def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> lis
         first_rows = [(start, min(num_rows, limits.max_rows)) for start, num_rows in places]
         # Arrow makes no empty list of JSON, which a column of language may be
         empty = pa.schema([schema.field(name) for name in columns]).empty_table()
-        tables = ranges(file, first_rows, columns) if columns and count else [empty] * len(places)
-        facts, pictures = _facts(dataset, file, ends), camera_columns(dataset.info, schema)
+        if columns and count:
+            tables = ranges(file, first_rows, columns)
+        else:
+            tables = [empty] * len(places)
+        facts = _facts(dataset, file, ends)
+        pictures = camera_columns(dataset.info, schema)
         for (episode, _), place, fact, table in zip(stretches, places, facts, tables, strict=True):
             evidence = _evidence(table.select(numbers), flag_names)
             tasks = table["task_index"].unique().to_pylist() if has_tasks else ()
@@ -138,7 +145,8 @@ def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> lis
 
 def _stretches(file: pq.ParquetFile, limits: Limits) -> list[tuple[int, int]]:
     """Rows of one episode that stand together: the episode and the first row of each. Raises DataError."""
-    stretches, start_row = list[tuple[int, int]](), 0
+    stretches = list[tuple[int, int]]()
+    start_row = 0
     for batch in batches(file, ["episode_index"]):
         episodes = batch[0].cast(pa.int64()).fill_null(-1).to_numpy()
         previous_episode = np.array([stretches[-1][0]]) if stretches else episodes[:1] - 1
@@ -158,7 +166,8 @@ def _evidence(table: pa.Table, flag_names: Sequence[str]) -> OutcomeEvidence:
 
 def _facts(dataset: LerobotListing, file: pq.ParquetFile, ends: list[int]) -> list[dict[str, Any]]:
     """What the row before each of `ends` says in the columns that the registry has for success, group and language."""
-    config, names = dataset.source.config, file.schema_arrow.names
+    config = dataset.source.config
+    names = file.schema_arrow.names
     registered = dict.fromkeys([config.success_field, config.group_field or "", *config.keys.language])
     columns = [column for column in registered if names.count(column) == 1]
     # An episode at the table's beginning that has no rows has no last one
@@ -229,7 +238,8 @@ def _picture_bytes(source: Source, uri: str, cell: Any, description: str) -> byt
     A cell is a struct of both, of which one is null, or one of them alone.
     """
     if isinstance(cell, dict):
-        data, path = cell.get("bytes"), cell.get("path")
+        data = cell.get("bytes")
+        path = cell.get("path")
     else:
         data, path = (None, cell) if isinstance(cell, str) else (cell, None)
     if data:
@@ -264,4 +274,6 @@ def _by_tail(source: Source, path: str) -> str:
         if num_equal >= min(2, len(parts), candidate.count("/") + 1):
             shared.setdefault(num_equal, []).append(candidate)
     best = shared[max(shared)] if shared else []
-    return best[0] if len(best) == 1 else ""
+    if len(best) == 1:
+        return best[0]
+    return ""

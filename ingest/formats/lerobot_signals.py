@@ -57,7 +57,10 @@ def modality_of(source: Source) -> dict[str, Any]:
     """meta/modality.json, read once; {} for none, and for one that cannot be read, which the listing finds."""
     if MODALITY not in source.noted:
         try:
-            source.noted[MODALITY] = object_of(read_json(source, MODALITY)) if MODALITY in source.files else {}
+            if MODALITY in source.files:
+                source.noted[MODALITY] = object_of(read_json(source, MODALITY))
+            else:
+                source.noted[MODALITY] = {}
         except DataError:
             source.noted[MODALITY] = {}  # the listing has a finding of that
     return source.noted[MODALITY]
@@ -77,7 +80,8 @@ def slices_by_column(source: Source, vector: Column) -> dict[str, dict[str, Any]
 
 def signal_columns(source: Source, info: Mapping[str, Any]) -> tuple[str, ...]:
     """The columns that state and action may be read from."""
-    features, keys = info["features"], source.config.keys
+    features = info["features"]
+    keys = source.config.keys
     parts = _numeric(features, (*PARTS_OF_STATE, *PARTS_OF_ACTION))
     gripper_columns = [name for name in _numeric(features, BESIDE_STATE) if named_grippers([name])]
     by_modality = [name for name in (*slices_by_column(source, "state"), *slices_by_column(source, "action")) if name]
@@ -88,7 +92,8 @@ def signal_columns(source: Source, info: Mapping[str, Any]) -> tuple[str, ...]:
 
 def read_signals(source: Source, info: Mapping[str, Any], rows: pa.Table) -> Vectors:
     """State and action among an episode's rows. Raises DataError."""
-    features, keys = info["features"], source.config.keys
+    features = info["features"]
+    keys = source.config.keys
     places = _places(source, keys)
     state, state_columns, is_state_sliced = _vector(rows, features, places["state"])
     action, action_columns, is_action_sliced = _vector(rows, features, places["action"])
@@ -98,7 +103,8 @@ def read_signals(source: Source, info: Mapping[str, Any], rows: pa.Table) -> Vec
 
 
 def _places(source: Source, keys: Keys) -> dict[str, _SignalPlace]:
-    of_state, of_action = slices_by_column(source, "state"), slices_by_column(source, "action")
+    of_state = slices_by_column(source, "state")
+    of_action = slices_by_column(source, "action")
     return {
         "state": _SignalPlace(STATE_KEYS, PARTS_OF_STATE, BESIDE_STATE, keys.state, of_state),
         "action": _SignalPlace(ACTION_KEYS, PARTS_OF_ACTION, (), keys.action, of_action),
@@ -158,7 +164,8 @@ def _named_by_slices(
 
     A column that only modality.json tells of counts where there is no other, or where it holds the gripper.
     """
-    named_tables, reasons = dict(tables), dict(columns)
+    named_tables = dict(tables)
+    reasons = dict(columns)
     whole = next(iter(tables), "")
     for column, slices in place.slices.items():
         name = column or whole
@@ -171,7 +178,10 @@ def _named_by_slices(
             reasons[name] = f"{MODALITY} names it"
         names = names_by_parts(slices, table.num_columns)
         is_gripper_named = bool(named_grippers(names))
-        named_tables[name] = table.rename_columns(names) if is_gripper_named or name not in tables else table
+        if is_gripper_named or name not in tables:
+            named_tables[name] = table.rename_columns(names)
+        else:
+            named_tables[name] = table
     return named_tables, reasons
 
 
@@ -183,7 +193,10 @@ def first_vector(
     `singles`: also one of single whole numbers or flags.
     """
     for name in names:
-        values = vectors(rows[name], name, singles=singles) if name in rows.column_names else None
+        if name in rows.column_names:
+            values = vectors(rows[name], name, singles=singles)
+        else:
+            values = None
         if values is not None:
             stated_names = dimension_names(features.get(name))
             return numbers(values, stated_names if len(stated_names) == values.shape[1] else ())

@@ -16,7 +16,8 @@ from ingest.reasons import DataError
 from ingest.sources.files import Source
 
 NAMES = ("min", "max", "mean", "std")
-OF_ALL, OF_EPISODES = "meta/stats.json", "meta/episodes_stats.jsonl"
+OF_ALL = "meta/stats.json"
+OF_EPISODES = "meta/episodes_stats.jsonl"
 
 
 class _Stored(NamedTuple):

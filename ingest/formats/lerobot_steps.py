@@ -27,7 +27,9 @@ VISUALIZER_FILE = "meta/lerobot_annotations.json"
 SUBTASKS_FILE = "meta/subtasks.parquet"
 ROBOCOIN_FILE = "annotations/subtask_annotations.jsonl"
 TASK_COLUMN = "task_index"
-LANGUAGE_COLUMN, ROBOCOIN_COLUMN, LEGACY_COLUMN = "language_persistent", "subtask_annotation", "subtask_index"
+LANGUAGE_COLUMN = "language_persistent"
+ROBOCOIN_COLUMN = "subtask_annotation"
+LEGACY_COLUMN = "subtask_index"
 EXPORTED_COLUMNS = {"progress", "subtask", LANGUAGE_COLUMN, "language_events"}  # of rows, in exports of ours
 ANNOTATION_PREFIX = "annotation."
 NOT_TEXTS = re.compile("valid|quality")  # GR00T: quality labels of episodes are no steps
@@ -61,7 +63,10 @@ def native_steps(dataset: LerobotListing, episodes: Episodes) -> dict[int, State
             if stated_steps.problem is not None:
                 dataset.warn("bad_steps", f"{stated_steps.form}: {stated_steps.problem}", episode)
             # Where a form before it has steps, those are used
-            used = chosen.setdefault(episode, stated_steps) if stated_steps.steps else stated_steps
+            if stated_steps.steps:
+                used = chosen.setdefault(episode, stated_steps)
+            else:
+                used = stated_steps
             if used is not stated_steps and (difference := _difference(used, stated_steps, dataset.rate)):
                 dataset.warn("steps_differ", f"{used.form} is used; {difference}", episode)
     return chosen
@@ -77,7 +82,9 @@ def read_form(dataset: LerobotListing, episodes: Episodes, name: str) -> dict[in
     times = (folders.tells_times(s.steps, episodes[episode].num_frames) for episode, s in with_steps.items())
     has_times = name == "segments" or any(times)
     broken = {episode: s for episode, s in form_steps.items() if s.problem is not None}
-    return broken | with_steps if has_times else broken
+    if has_times:
+        return broken | with_steps
+    return broken
 
 
 def _difference(used: Stated, unused: Stated, fps: float) -> str | None:
@@ -141,9 +148,10 @@ def _segments(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
         # The frame of another run that a failed one came as far as, where that run is in the export, too
         other_episode = ours.get(_exported_from(episode.meta, "proccorpus_as_far_as_episode"))
         frame = whole(episode.meta.get("proccorpus_as_far_as_frame"))
-        last_labelled = (
-            None if other_episode is None or frame is None or frame < 0 else EpisodeFrame(other_episode, frame)
-        )
+        if other_episode is None or frame is None or frame < 0:
+            last_labelled = None
+        else:
+            last_labelled = EpisodeFrame(other_episode, frame)
         steps_by_episode[index] = Stated("segments", steps, None, plan, last_labelled)
     return steps_by_episode
 
@@ -163,7 +171,8 @@ def _report_lost_segments(dataset: LerobotListing, episodes: Episodes) -> None:
 def _segment(row: Mapping[str, Any]) -> NativeStep:
     """Raises ValueError for values of other types than a segment's."""
     [step] = checked_steps([StatedSpan(row.get("name"), row.get("start_frame"), row.get("end_frame"))], None)
-    kind, completed = row.get("kind"), row.get("completed")
+    kind = row.get("kind")
+    completed = row.get("completed")
     if kind not in ("step", "idle", "done") or not isinstance(completed, bool):
         raise ValueError(f"{step.name} is of kind {kind!r}, completed: {completed!r}")
     # LeRobot's merge_datasets makes floats of a column with nulls; none is null or NaN, or in newer exports -1
@@ -171,7 +180,8 @@ def _segment(row: Mapping[str, Any]) -> NativeStep:
     is_attempt = number is not None and number >= 0
     if (kind == "step") != is_attempt:
         raise ValueError(f"{step.name}, of kind {kind}, is an attempt at the planned step {row.get('step')!r}")
-    confidence, notes = finite(row.get("confidence")), row.get("notes")
+    confidence = finite(row.get("confidence"))
+    notes = row.get("notes")
     return replace(
         step,
         kind=kind,
@@ -185,7 +195,8 @@ def _segment(row: Mapping[str, Any]) -> NativeStep:
 def _plan(steps: Sequence[NativeStep], meta: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the planned steps: as exported, else those of first attempts; one never attempted is unnamed."""
     attempts = {step.step: step.name for step in reversed(steps) if step.step is not None}
-    tried, plan = max(attempts, default=-1) + 1, meta.get("proccorpus_plan")
+    tried = max(attempts, default=-1) + 1
+    plan = meta.get("proccorpus_plan")
     if not isinstance(plan, list) or not all(isinstance(name, str) for name in plan):
         count = max(whole(meta.get("proccorpus_num_planned")) or 0, tried)
         plan = [attempts.get(number, unnamed_step(number)) for number in range(count)]
@@ -216,7 +227,8 @@ def _action_config(dataset: LerobotListing, episodes: Episodes) -> dict[int, Sta
         config = episode.meta.get("action_config")
         config = parse_json(config) if isinstance(config, str) else config
         # RoboMIND's converter writes null where nobody described the run
-        stored, spans = (config.get("steps") if isinstance(config, dict) else config) or [], []
+        stored = (config.get("steps") if isinstance(config, dict) else config) or []
+        spans = []
         for span in span_objects(stored, "action_config"):
             name = next((span[key] for key in ("action_text", "step_description", "skill") if span.get(key)), None)
             spans.append(StatedSpan(name, frame(span.get("start_frame")), frame(span.get("end_frame"))))
@@ -232,7 +244,9 @@ def _sarm(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
         # An episode that nobody annotated has none of the columns filled
         head = next((head for head in SARM_HEADS if episode.meta.get(f"{head}subtask_names")), None)
         stages = [] if head is None else _sarm_stages(episode, head, dataset.rate)
-        return None if [span.name for span in stages] == [SARM_WHOLE_TASK] else stages
+        if [span.name for span in stages] == [SARM_WHOLE_TASK]:
+            return None
+        return stages
 
     return _stated("sarm", episodes, spans_of)
 
@@ -259,7 +273,10 @@ def _sarm_stages(episode: Annotated, head: str, fps: float) -> list[StatedSpan]:
 
 def _sarm_lists(episode: Annotated, head: str, in_frames: bool) -> list[Any]:
     """Names, starts and ends. Raises ValueError."""
-    columns = ("names", "start_frames", "end_frames") if in_frames else ("names", "start_times", "end_times")
+    if in_frames:
+        columns = ("names", "start_frames", "end_frames")
+    else:
+        columns = ("names", "start_times", "end_times")
     stored: list[Any] = [episode.meta.get(f"{head}subtask_{column}") for column in columns]
     if {*map(type, stored)} != {list}:
         raise ValueError(f"{head}subtask_{', '.join(columns)} are no lists")
@@ -278,7 +295,8 @@ def _visualizer(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
     times = times_of(dataset, drawn_episodes)
 
     def spans_of(index: int, episode: Annotated) -> Iterable[StatedSpan]:
-        notes, frames = drawn[index], times[index]
+        notes = drawn[index]
+        frames = times[index]
         if isinstance(notes.get("atoms"), list):
             return _spans_of_texts(notes["atoms"], frames, episode)
         spans = span_objects(notes.get("subtasks") or [], "subtasks")
@@ -320,7 +338,8 @@ def _spans_of_texts(rows: Any, times: Times, episode: Annotated) -> list[StatedS
         if row.get("style") != "subtask":
             continue
         # A text of several lines, or none at all, ends the one before it
-        name, frame = row.get("content") or "", times.frame(row.get("timestamp"))
+        name = row.get("content") or ""
+        frame = times.frame(row.get("timestamp"))
         if starts.setdefault(frame, name) != name:
             raise ValueError(f"{starts[frame]!r} and {name!r} both begin at frame {frame}")
     if starts and episode.num_frames is None:
@@ -408,7 +427,10 @@ def annotated_columns(dataset: LerobotListing) -> set[str]:
     column_by_name = {name: name for name in dataset.info["features"] if name.startswith(ANNOTATION_PREFIX)}
     for name, entry in object_of(modality_of(dataset.source).get("annotation")).items():
         original = object_of(entry).get("original_key")
-        column_by_name[name] = original if isinstance(original, str) else f"{ANNOTATION_PREFIX}{name}"
+        if isinstance(original, str):
+            column_by_name[name] = original
+        else:
+            column_by_name[name] = f"{ANNOTATION_PREFIX}{name}"
     features = dataset.info["features"]
     dtypes = {column: str(object_of(features.get(column)).get("dtype")) for column in column_by_name.values()}
     return {c for name, c in column_by_name.items() if not NOT_TEXTS.search(name) and not NOT_INDICES.match(dtypes[c])}
@@ -437,7 +459,12 @@ def _names(value: Any, texts: Mapping[int, str], location: str) -> Iterator[str]
         index = whole(entry)
         if entry is None or (index is not None and index < 0):
             continue
-        name = entry if isinstance(entry, str) else texts.get(index) if index is not None else None
+        if isinstance(entry, str):
+            name = entry
+        elif index is not None:
+            name = texts.get(index)
+        else:
+            name = None
         if name is None:
             raise ValueError(f"{location} has no text of {str(entry)[:40]}")
         if is_step(name):

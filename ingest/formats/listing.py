@@ -66,7 +66,9 @@ class ListingBuilder:
     def read_object(self, uri: str, episode: int | None = None) -> dict[str, Any]:
         """The object in a JSON file; {} for none or another value, and, with a warning, where it cannot be read."""
         content = self.read_json(uri, episode) if uri in self.source.files else None
-        return content if isinstance(content, dict) else {}
+        if isinstance(content, dict):
+            return content
+        return {}
 
     def fps(self, stated_fps: float | None) -> float:
         """The registry's frame rate, else the stated one, else the default."""
@@ -152,7 +154,9 @@ class ListingBuilder:
         `default` must not be the index of an episode that is counted: it moves when a file is added before it.
         """
         stated_group = facts.get(self.source.config.group_field or field)
-        return default if stated_group in (None, "") else str(stated_group)
+        if stated_group in (None, ""):
+            return default
+        return str(stated_group)
 
     def listing(
         self,
@@ -243,7 +247,9 @@ def named(things: Sequence[str], max_named: int = MAX_NAMED) -> str:
     """Some things by name; of many the first, and how many more. Example: named(["a", "b"]) == "a, b"."""
     first = ", ".join(things[:max_named])
     num_more = len(things) - max_named
-    return f"{first} and {num_more} more" if num_more > 0 else first
+    if num_more > 0:
+        return f"{first} and {num_more} more"
+    return first
 
 
 def texts_among(values: Iterable[Any]) -> tuple[str, ...]:

@@ -56,7 +56,8 @@ PLUMBING = tuple(
 )
 SPLIT = re.compile(r"(.+)_(\d+)\.mcap(?:\.zstd)?")
 # Share of a topic's messages that may have the time of the one before: two drivers may speak of their joints at a time
-MAX_SHARED_PICTURES, MAX_SHARED_NUMBERS = 0.1, 0.5
+MAX_SHARED_PICTURES = 0.1
+MAX_SHARED_NUMBERS = 0.5
 GAP_TICKS, GAP_S = 3.0, 0.25  # a topic that is silent for longer is told
 WAITING_CHUNKS = 8  # times limits.max_chunk_bytes: pictures that wait because they stand in the file before their turn
 
@@ -74,7 +75,9 @@ def _session(uri: str) -> str:
     """What a recording is called: its folder where that is named as `ros2 bag` names it, else the file."""
     folder, _, name = uri.rpartition("/")
     stem = name.removesuffix(PACKED)[: -len(SUFFIX)]
-    return folder if re.fullmatch(re.escape(folder.rpartition("/")[2]) + r"_\d+", stem) else uri
+    if re.fullmatch(re.escape(folder.rpartition("/")[2]) + r"_\d+", stem):
+        return folder
+    return uri
 
 
 # What a file holds
@@ -132,7 +135,8 @@ class Recording:
 
     def add(self, message: RawMessage) -> None:
         """When a message was made."""
-        name, type_ = message.channel.topic, message.schema.name if message.schema else "no type"
+        name = message.channel.topic
+        type_ = message.schema.name if message.schema else "no type"
         topic = self.topics.setdefault(name, Topic(name, message.kind, type_))
         topic.log_ns.append(message.log_ns)
         topic.publish_ns.append(message.publish_ns)
@@ -156,7 +160,8 @@ class Recording:
         commands = [name for name in numeric if COMMAND.search(name)]
         plain = [name for name, topic in numeric.items() if topic.kind == "joints" and name not in commands]
         default_topics = [JOINTS_TOPIC] if JOINTS_TOPIC in plain else plain
-        state, action = config.keys.state or default_topics, config.keys.action or commands
+        state = config.keys.state or default_topics
+        action = config.keys.action or commands
         self.state = list(filter(None, map(numeric.get, state)))
         self.action = list(filter(None, map(numeric.get, action)))
 
@@ -171,7 +176,8 @@ def camera_name(topic: str) -> str:
 
 def look_into(source: Source, uri: str) -> Recording:
     """Raises DataError, and OSError."""
-    recording, config = Recording(), source.config
+    recording = Recording()
+    config = source.config
     decoder = Decoder(config.limits)
     for record in records(source, uri):
         if isinstance(record, CutOff):
@@ -195,7 +201,8 @@ def clock_of(recording: Recording, fps: float | None) -> Clock:
     first = next(iter(recording.cameras.values()))
     fps = fps or first.fps()
     firsts, lasts = zip(*(topic.used[0][[0, -1]].tolist() for topic in recording.used), strict=True)
-    begin, end = max(firsts), min(lasts)
+    begin = max(firsts)
+    end = min(lasts)
     if end < begin or not 0 < fps <= 1000:
         raise DataError(f"its topics share no time: {named([topic.told for topic in recording.used])}", "clock_gap")
     return Clock.within(begin, end, first.used[0], fps)
@@ -239,7 +246,8 @@ def _add(listing: ListingBuilder, uri: str, recording: Recording) -> None:
     config = listing.source.config
     _find_doubts(listing, uri, recording)
     _account_for_topics(listing, uri, recording)
-    fps, ticks = config.fps or DEFAULT_FPS, 0
+    fps = config.fps or DEFAULT_FPS
+    ticks = 0
     if not recording.cameras:
         description = named([f"{t.name} ({t.type}, {len(t.log_ns)})" for t in recording.topics.values()]) or "nothing"
         # Pictures of a type that is not read are there, and need not be fetched
@@ -248,7 +256,8 @@ def _add(listing: ListingBuilder, uri: str, recording: Recording) -> None:
         listing.unusable_next(reason, f"no topic with pictures that are read; it holds {description}", uri)
     else:
         clock = clock_of(recording, config.fps)
-        fps, ticks = clock.fps, clock.ticks
+        fps = clock.fps
+        ticks = clock.ticks
         config.limits.check("max_rows", ticks, f"{uri}: frames")
         listing.findings += _timing(recording, clock, listing.next_index, uri)
     listing.add(
@@ -280,7 +289,8 @@ def _find_doubts(listing: ListingBuilder, uri: str, recording: Recording) -> Non
 
 def _account_for_topics(listing: ListingBuilder, uri: str, recording: Recording) -> None:
     """What each topic, and each remark of the recorder, is used for, or why it is not."""
-    config, parts = listing.source.config, listing.parts
+    config = listing.source.config
+    parts = listing.parts
     uses = _uses_of_topics(recording, config)
     for name, topic in recording.topics.items():
         form: dict[str, Any] = {"dtype": topic.type, "file": uri}
@@ -311,7 +321,9 @@ def _uses_of_topics(recording: Recording, config: DatasetConfig) -> dict[str, tu
 
 
 def _tells_task(topic: str, keys: Keys) -> bool:
-    return topic in keys.language if keys.language else bool(TASK_TOPIC.search(topic))
+    if keys.language:
+        return topic in keys.language
+    return bool(TASK_TOPIC.search(topic))
 
 
 def _why_left_out(topic: Topic, recording: Recording) -> str:
@@ -340,7 +352,9 @@ def _timing(recording: Recording, clock: Clock, index: int, uri: str) -> Iterato
     longest = max(GAP_TICKS / clock.fps, GAP_S) * 1e9
     for topic in recording.used:
         stamps = topic.stamps
-        late, count, clock_name = int(stamps.late.sum()), len(stamps.times), stamps.by
+        late = int(stamps.late.sum())
+        count = len(stamps.times)
+        clock_name = stamps.by
         camera = names.get(topic.name)
         if clock_name != "header" and all(topic.header_ns):
             detail = f"{topic.name}: headers are out of order, or share their times; those of the {clock_name} are used"
@@ -391,7 +405,9 @@ def _rows(source: Source, uri: str, topics: Sequence[Topic], clock: Clock) -> pa
     # Times and values of each number by "topic name", in order of appearance
     series: dict[str, tuple[list[int], list[float]]] = {}
     times = {t.name: dict(zip(t.used[1].tolist(), t.used[0].tolist(), strict=True)) for t in topics}
-    decoder, message_counts, limits = Decoder(source.config.limits), Counter[str](), source.config.limits
+    decoder = Decoder(source.config.limits)
+    message_counts = Counter[str]()
+    limits = source.config.limits
     for message in records(source, uri):
         if not isinstance(message, RawMessage) or (topic := message.channel.topic) not in times:
             continue
@@ -416,12 +432,15 @@ def _at_ticks(clock: Clock, stamps: np.ndarray, values: np.ndarray) -> np.ndarra
 def _names(series: Iterable[str]) -> list[str]:
     """Of "topic name" the name, or both where two topics have one of that name."""
     names = [name.partition(" ")[2] for name in series]
-    return names if len({*names}) == len(names) else [name.replace(" ", "/").strip("/") for name in series]
+    if len({*names}) == len(names):
+        return names
+    return [name.replace(" ", "/").strip("/") for name in series]
 
 
 def _frames(source: Source, uri: str, recording: Recording, clock: Clock) -> FrameReader:
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
-        topic, limits = recording.cameras[camera], source.config.limits
+        topic = recording.cameras[camera]
+        limits = source.config.limits
         stamps, numbers = topic.used
         messages = (m for m in records(source, uri) if isinstance(m, RawMessage) and m.channel.topic == topic.name)
         picture_numbers = numbers[clock.nearest(stamps)].tolist()
@@ -445,7 +464,9 @@ def _in_turn(
     turns = deque(
         (number, [tick for tick, _ in group]) for number, group in groupby(enumerate(picture_numbers), itemgetter(1))
     )
-    needed, waiting, waiting_bytes = {*picture_numbers}, dict[int, RawMessage](), 0
+    needed = {*picture_numbers}
+    waiting = dict[int, RawMessage]()
+    waiting_bytes = 0
     for number, message in enumerate(messages):
         if number not in needed:
             continue

@@ -91,7 +91,8 @@ def records(source: Source, uri: str) -> Iterator[RawMessage | Metadata | CutOff
         try:
             # A record longer than the whole file was being written when the recorder was stopped
             if uri.endswith(PACKED):
-                file, size = zstandard.ZstdDecompressor().stream_reader(file), source.config.limits.max_file_bytes
+                file = zstandard.ZstdDecompressor().stream_reader(file)
+                size = source.config.limits.max_file_bytes
             reader = StreamReader(file, emit_chunks=True, record_size_limit=size)
             yield from _in_order(reader.records, uri, source.config.limits)
         except InvalidMagic as e:
@@ -129,11 +130,13 @@ class Decoder:
     """Messages of one file, within the limits of its dataset; each type's definition is parsed once."""
 
     def __init__(self, limits: Limits) -> None:
-        self.factory, self.limits = DecoderFactory(), limits
+        self.factory = DecoderFactory()
+        self.limits = limits
 
     def decoded(self, message: RawMessage) -> SimpleNamespace:
         """Raises DataError."""
-        topic, encoding = message.channel.topic, message.channel.message_encoding
+        topic = message.channel.topic
+        encoding = message.channel.message_encoding
         try:
             decode = self.factory.decoder_for(encoding, message.schema)
             if decode is not None:
@@ -195,7 +198,10 @@ def _raw_picture(message: SimpleNamespace, description: str, limits: Limits) -> 
         raise VideoError(
             f"{description} is encoded as {str(message.encoding)[:20]!r}, not as one of {', '.join(CHANNELS)}"
         )
-    height, width, step, data = message.height, message.width, message.step, bytes(message.data)
+    height = message.height
+    width = message.width
+    step = message.step
+    data = bytes(message.data)
     check_size(width, height, description, limits)
     if not height or not width or step < width * channels or len(data) < step * (height - 1) + width * channels:
         raise VideoError(f"{description} of {width}x{height} px has {len(data)} bytes in rows of {step}")

@@ -43,10 +43,12 @@ def stamps_of(
     clock_name = next(
         (clock_name for clock_name, share in shares.items() if share <= max_shared), min(shares, key=shares.__getitem__)
     )
-    times, late = usable[clock_name], is_late(usable[clock_name])
+    times = usable[clock_name]
+    late = is_late(usable[clock_name])
     if shares[clock_name] <= max_shared:
         return Stamps(times, places, clock_name, late, 0)
-    shared, times = _shared(times[~late]), times.copy()
+    shared = _shared(times[~late])
+    times = times.copy()
     times[~late] = spread(times[~late])
     return Stamps(times, places, clock_name, late, shared)
 
@@ -58,7 +60,9 @@ def _clocks(
     clocks = {"recorder": np.array(recorder_ns, np.int64), "publisher": np.array(publisher_ns, np.int64)}
     headers = np.array([stamp or 0 for stamp in header_ns], np.int64)
     has_headers = None not in header_ns and bool(headers.any())
-    return {"header": headers} | clocks if has_headers else clocks
+    if has_headers:
+        return {"header": headers} | clocks
+    return clocks
 
 
 def is_late(stamps: np.ndarray) -> np.ndarray:

@@ -78,7 +78,8 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
 
 def list_episodes(source: Source) -> Listing:
     listing = ListingBuilder(source)
-    drafts, read = _drafts(listing), set[str]()
+    drafts = _drafts(listing)
+    read = set[str]()
     for source_id in sorted(drafts):
         add_draft(listing, source_id, drafts[source_id])
         read.update(with_rows(listing))
@@ -134,7 +135,8 @@ def _add_row(
     # A second row of a video would make a second episode of the same pictures
     if uri in used:
         raise DataError(f"{name} is named before", "duplicate_episode")
-    episode, camera = row.get("episode"), row.get("camera")
+    episode = row.get("episode")
+    camera = row.get("camera")
     camera = str(camera) if isinstance(camera, str | int) else None
     # A row that names no camera of an episode is an episode by itself
     if camera is None or not isinstance(episode, str | int):
@@ -162,7 +164,8 @@ def _add_row(
 
 def add_draft(listing: ListingBuilder, source_id: str, draft: Draft, steps_from: str = "side_file") -> None:
     """The coming episode, with findings about it. Its rows say what is known of it, as those of a side file."""
-    config, has_several = listing.source.config, len(draft.videos) > 1
+    config = listing.source.config
+    has_several = len(draft.videos) > 1
     # What is put in later overrules what is there: last rows first, then the files beside the videos
     notes: dict[str, Any] = {}
     for row in reversed(draft.rows):
@@ -288,7 +291,8 @@ class _Array(NamedTuple):
 
 def with_rows(listing: ListingBuilder) -> tuple[str, ...]:
     """Give the last episode the rows beside its videos, with a finding where they do not fit; the files they are in."""
-    source, record = listing.source, listing.records[-1]
+    source = listing.source
+    record = listing.records[-1]
     videos = [video.uri for video in record.videos]
     uris = array_files(source, videos)
     if not uris:
@@ -383,7 +387,9 @@ def _says(name: str) -> Column | None:
     parts = words(name)
     if not ACTION_WORDS.isdisjoint(parts):
         return "action"
-    return None if STATE_WORDS.isdisjoint(parts) else "state"
+    if STATE_WORDS.isdisjoint(parts):
+        return None
+    return "state"
 
 
 def read_rows(
@@ -401,7 +407,9 @@ def _joined(
     files: dict[str, None] = {}
     for uri, name, column, values in arrays:
         if column and len(values) == num_frames:
-            width, name, files[uri] = values.shape[1], name or column, None
+            width = values.shape[1]
+            name = name or column
+            files[uri] = None
             tables[column].append(numbers(values, [name] if width == 1 else numbered(name, width)))
     if not files:
         lengths = " or ".join(map(str, sorted({len(array.values) for array in arrays if array.column}))) or "no"
@@ -416,8 +424,14 @@ def _arrays(source: Source, videos: Sequence[str]) -> Iterator[_Array]:
     stems = [posixpath.splitext(uri)[0] for uri in videos]
     for uri in array_files(source, videos):
         stem_label = _label(uri, stems)
-        label = posixpath.basename(posixpath.splitext(uri)[0]) if stem_label is None else stem_label
-        stored = read_npz(source, uri) if uri.lower().endswith(".npz") else {"": read_npy(source, uri)}
+        if stem_label is None:
+            label = posixpath.basename(posixpath.splitext(uri)[0])
+        else:
+            label = stem_label
+        if uri.lower().endswith(".npz"):
+            stored = read_npz(source, uri)
+        else:
+            stored = {"": read_npy(source, uri)}
         for key, values in stored.items():
             name = label if key.startswith("arr_") or not key else key
             yield _Array(uri, name, _column(key, keys) or _column(label, keys), values)
@@ -432,4 +446,6 @@ def _column(name: str, keys: Keys) -> Column | None:
     named_column = _says(name)
     # Of a column that the registry speaks of there are no others
     is_stated = bool(keys.state if named_column == "state" else keys.action)
-    return None if is_stated else named_column
+    if is_stated:
+        return None
+    return named_column

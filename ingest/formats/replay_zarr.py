@@ -155,7 +155,8 @@ def _cameras(
         try:
             whole, problem = scaled(form, rows, partial(_row, array, config))
         except DataError as e:
-            whole, problem = None, str(e)
+            whole = None
+            problem = str(e)
         if whole is None:
             reasons[name] = problem
         else:
@@ -178,9 +179,13 @@ def _vector(
     """The registry's arrays, else those of the first usual layout that has any, else those whose names say so."""
     present = [[name for name in names if name in arrays] for names in ([registered] if registered else default_names)]
     chosen = next(filter(None, present), [])
-    reason = "the registry entry names it" if registered else "UMI and Diffusion Policy keep it there"
+    if registered:
+        reason = "the registry entry names it"
+    else:
+        reason = "UMI and Diffusion Policy keep it there"
     if not chosen and not registered:
-        chosen, reason = list(by_name.paths), by_name.why
+        chosen = list(by_name.paths)
+        reason = by_name.why
     reasons.update(dict.fromkeys(chosen, reason))
     return {name: arrays[name] for name in chosen}
 
@@ -231,7 +236,8 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     roles = roles_of(store, config, int(ends[-1]) if len(ends) else 0)
     for reason, detail, name in roles.problems:
         listing.warn(reason, detail, camera=name, file=uri)
-    facts, per_episode = _facts(listing, uri, store), _per_episode(store, len(ends), config)
+    facts = _facts(listing, uri, store)
+    per_episode = _per_episode(store, len(ends), config)
     task_from, tasks = _store_tasks(facts, config)
     rates = {name: rate for name, value in facts.items() if is_rate_name(name) and (rate := first_rate([value]))}
     stated_rate = next(iter(rates.values()), None)
@@ -352,14 +358,18 @@ def _account(listing: ListingBuilder, uri: str, store: Store, roles: ArrayRoles)
         elif reason := roles.left_out.get(name) or _why_known(name, array):
             parts.known("array", f"data/{name}", reason, **form)
         else:
-            nothing = NO_ARRAY if array is None else "no name of a state, an action or a camera that is known"
+            if array is None:
+                nothing = NO_ARRAY
+            else:
+                nothing = "no name of a state, an action or a camera that is known"
             reason = roles.why.get(name, nothing)
             parts.unknown("array", f"data/{name}", reason, **form)
 
 
 def _account_meta(listing: ListingBuilder, uri: str, per_episode: PerEpisode) -> None:
     """As _account, of the arrays beside the rows."""
-    parts, config = listing.parts, listing.source.config
+    parts = listing.parts
+    config = listing.source.config
     parts.used("array", ENDS, "length", "it says where episodes end", file=uri)
     for name, values in per_episode.values.items():
         form: dict[str, Any] = {"shape": (len(values),), "file": uri}
@@ -392,14 +402,18 @@ def _use_of_meta(name: str, per_episode: PerEpisode, config: DatasetConfig) -> s
         return "instruction"
     if name in fields_of(config.success_field):
         return "outcome"
-    return "group" if name == config.group_field else ""
+    if name == config.group_field:
+        return "group"
+    return ""
 
 
 def _why_known(name: str, array: Any) -> str:
     if reason := known_reason(name):
         return reason
     is_large = array is None or len(array.shape) >= 3
-    return f"it shows {other_kind(name)}" if is_large and other_kind(name) else ""
+    if is_large and other_kind(name):
+        return f"it shows {other_kind(name)}"
+    return ""
 
 
 def _form(array: Any, uri: str) -> dict[str, Any]:
@@ -412,7 +426,8 @@ def _picture_uris(uri: str, store: Store, roles: ArrayRoles, start: int, stop: i
         return []
     uris = []
     for name, (array, _) in roles.cameras.items():
-        rows, separator = array.chunks[0], array.metadata.dimension_separator
+        rows = array.chunks[0]
+        separator = array.metadata.dimension_separator
         inner = ["0"] * (array.ndim - 1)
         places = (separator.join([str(k), *inner]) for k in range(start // rows, -(-stop // rows)))
         uris += [posixpath.join(store.name, "data", name, place) for place in places]
@@ -422,7 +437,9 @@ def _picture_uris(uri: str, store: Store, roles: ArrayRoles, start: int, stop: i
 def _rate(times: Any, start: int, stop: int, config: DatasetConfig) -> float | None:
     """Frames per second by the rows' times. Raises DataError."""
     times_s = _times_s(times, start, stop, config)
-    return None if times_s is None else round(float(1 / np.median(np.diff(times_s))), 3)
+    if times_s is None:
+        return None
+    return round(float(1 / np.median(np.diff(times_s))), 3)
 
 
 def _times_s(times: Any, start: int, stop: int, config: DatasetConfig) -> np.ndarray | None:
@@ -441,9 +458,12 @@ def _times_s(times: Any, start: int, stop: int, config: DatasetConfig) -> np.nda
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows of one episode, and its frames as they are asked for. Raises DataError."""
-    start, stop, config = record.row_start, record.row_start + (record.num_rows or 0), source.config
+    start = record.row_start
+    stop = record.row_start + (record.num_rows or 0)
+    config = source.config
     with opened(source, record.data_uri or "") as store:
-        ends, k = _ends(store, config), int(record.data_key)
+        ends = _ends(store, config)
+        k = int(record.data_key)
         # A store that was replaced since it was listed is not the one that the corpus knows
         if k >= len(ends) or (ends[k - 1] if k else 0, ends[k]) != (start, stop):
             raise DataError(f"episode {k} is no more rows {start} to {stop}")
@@ -469,7 +489,8 @@ def _frames(
     source: Source, record: EpisodeRecord, camera: str, options: DecodeOptions = DECODE_ALL
 ) -> Iterator[TimedPicture]:
     """Raises DataError."""
-    start, stop = record.row_start, record.row_start + (record.num_rows or 0)
+    start = record.row_start
+    stop = record.row_start + (record.num_rows or 0)
     with opened(source, record.data_uri or "") as store:
         array = store.array(f"data/{camera}")
         form, _ = scaled(_form_of(camera, array), array.shape[0], partial(_row, array, source.config))
@@ -477,7 +498,8 @@ def _frames(
             raise DataError(f"data/{camera} holds no pictures any more", "missing_camera")
         # A chunk of several pictures is unpacked once
         for row in range(start - start % array.chunks[0], stop, array.chunks[0]):
-            first, last = max(row, start), min(row + array.chunks[0], stop)
+            first = max(row, start)
+            last = min(row + array.chunks[0], stop)
             for k, picture in enumerate(_rows(array, first, last, source.config), first - start):
                 yield k, k / record.fps, picture_of(picture, form, f"picture {k} of data/{camera}")
 

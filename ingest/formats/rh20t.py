@@ -23,7 +23,8 @@ from ingest.sources.files import Source
 SCENE = re.compile(r"((?:.*/)?(task_[0-9]+)_user_[0-9]+_scene_[0-9]+_cfg_[0-9]+(_human)?)/(.+)")
 CAMERA_FILE = re.compile(r"(cam_[^/]+)/.+")
 COLOR = "color.mp4"
-STATE, GRIPPER = "transformed/tcp_base.npy", "transformed/gripper.npy"
+STATE = "transformed/tcp_base.npy"
+GRIPPER = "transformed/gripper.npy"
 TASKS = "task_description.json"
 TEXT_KEYS = ("task_description_english", "task_description_chinese")
 # Arrays of a scene, as RH20T publishes them
@@ -72,7 +73,9 @@ def list_episodes(source: Source) -> Listing:
 def _add_scene(listing: ListingBuilder, folder: str, files: list[str], texts: dict[str, tuple[str, ...]]) -> bool:
     """Add one scene's episode; is its state pickled?"""
     source = listing.source
-    state_uri, gripper_uri, metadata_uri = f"{folder}/{STATE}", f"{folder}/{GRIPPER}", f"{folder}/metadata.json"
+    state_uri = f"{folder}/{STATE}"
+    gripper_uri = f"{folder}/{GRIPPER}"
+    metadata_uri = f"{folder}/metadata.json"
     fps, num_frames, videos = _videos(listing, folder, files)
     metadata = listing.read_object(metadata_uri, listing.next_index)
     if metadata_uri not in source.files:
@@ -115,7 +118,9 @@ def _find_state(listing: ListingBuilder, folder: str, uri: str, num_frames: int 
         return e.reason.partition("_")[0]
     if num_states not in (0, num_frames):
         listing.warn_next("length_differs", f"{num_states} states for {num_frames} frames; state is not used", uri)
-    return "there" if num_states and num_states == num_frames else ""
+    if num_states and num_states == num_frames:
+        return "there"
+    return ""
 
 
 def _videos(
@@ -153,7 +158,8 @@ def _task_texts(listing: ListingBuilder) -> dict[str, tuple[str, ...]]:
 
 def _state(source: Source, folder: str) -> pa.Table | None:
     """State, with the gripper where it is there; None without state. Raises DataError."""
-    state_uri, gripper_uri = f"{folder}/{STATE}", f"{folder}/{GRIPPER}"
+    state_uri = f"{folder}/{STATE}"
+    gripper_uri = f"{folder}/{GRIPPER}"
     if state_uri not in source.files:
         return None
     state = read_npy(source, state_uri)

@@ -48,7 +48,8 @@ LANGUAGE = (
 END_MARKS = ("is_last", "is_terminal")
 EPISODE_ID = ("episode_metadata/file_path", "episode_metadata/episode_id")
 PATHS = ("episode_metadata/file_path", "episode_metadata/recording_folderpath")  # DROID's lie in success or failure
-REWARD, TERMINAL = "reward", "is_terminal"
+REWARD = "reward"
+TERMINAL = "is_terminal"
 OTHER_SHARD = re.compile(r"\.(array_record|riegeli|parquet)(-\d+-of-\d+)?$")  # other formats of files that TFDS writes
 
 
@@ -62,7 +63,8 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
 
 def list_episodes(source: Source) -> Listing:
     """Episodes in order of source_id. Of a remote source with a selection, only the shards it lies in are fetched."""
-    listing, fps = ListingBuilder(source), source.config.fps or DEFAULT_FPS
+    listing = ListingBuilder(source)
+    fps = source.config.fps or DEFAULT_FPS
     shards = rlds_files.find_shards(listing)
     by_folder = {folder: _specs(listing, folder) for folder in dict.fromkeys(s.folder for s in shards)}
     labels = {folder: _labels(source, folder, specs or {}) for folder, specs in by_folder.items()}
@@ -125,7 +127,8 @@ def _labels(source: Source, folder: str, specs: Specs) -> Labels:
 
 def _left_out(listing: ListingBuilder, shard: Shard, specs: Specs) -> bool:
     """Add the coming shard's episodes without reading them, where none is selected and their number is known."""
-    source, count = listing.source, shard.length or 0
+    source = listing.source
+    count = shard.length or 0
     # Metadata that says more than the file can hold is wrong, which reading shows
     max_records = source.files[shard.uri].size // (rlds_files.HEADER_BYTES + rlds_files.FOOTER_BYTES)
     # An episode's place among the records is its index, since remote ones are known by their place
@@ -170,9 +173,10 @@ def _read_shard(listing: ListingBuilder, shard: Shard, specs: Specs, labels: Lab
             _read(listing, _place(listing.source, shard, number, specs), specs, labels, data, record)
     except DataError as e:
         # What was read before the damage stays
-        progress_note = (
-            f"; {count} of its {shard.length} records were read" if shard.length else f" after {count} records"
-        )
+        if shard.length:
+            progress_note = f"; {count} of its {shard.length} records were read"
+        else:
+            progress_note = f" after {count} records"
         listing.unusable("unreadable_data", f"{e}{progress_note}", file=shard.uri)
         return
     # The copy may be of another version than the dataset_info.json beside it
@@ -185,7 +189,8 @@ def _read(
     listing: ListingBuilder, fields: dict[str, Any], specs: Specs, labels: Labels, data: Data, record: Record
 ) -> None:
     """Add one episode, with findings about what cannot be read of it."""
-    uri, config = fields["data_uri"], listing.source.config
+    uri = fields["data_uri"]
+    config = listing.source.config
     fields["data_key"] = str(record.offset)  # leads back to the record when the episode is read
     # A download that broke off ends within a record, which is listed all the same
     if not rlds_files.is_whole(data, record):
@@ -282,12 +287,15 @@ def _tells(steps: RldsRecord, name: str) -> bool:
 def _value(steps: RldsRecord, name: str) -> Any:
     """What is stated once: the name of a class rather than its number."""
     label = rlds_steps.label_of(steps, name)
-    return rlds_steps.scalar(steps, name) if label is None else label
+    if label is None:
+        return rlds_steps.scalar(steps, name)
+    return label
 
 
 def _cameras(listing: ListingBuilder, uri: str, steps: RldsRecord) -> list[str]:
     """Cameras that a record has pictures of, by preference, with findings about those that it lacks."""
-    keys, registry = camera_keys(steps.specs.items()), listing.source.config.cameras
+    keys = camera_keys(steps.specs.items())
+    registry = listing.source.config.cameras
     present = {camera for camera, key in keys.items() if steps.has_values(key) and _shows(listing, uri, steps, key)}
     if not present:
         listing.unusable_next("no_video", "no feature of its steps has pictures", uri)
@@ -329,7 +337,9 @@ def _source_id(source: Source, steps: RldsRecord) -> str | None:
     if source.config.is_remote:
         return None
     parts = [rlds_steps.scalar(steps, p) for p in source.config.keys.episode_id or EPISODE_ID]
-    return None if any(p in (None, "") for p in parts) else "#".join(map(str, parts))
+    if any(p in (None, "") for p in parts):
+        return None
+    return "#".join(map(str, parts))
 
 
 # Outcomes
@@ -350,10 +360,14 @@ def _evidence(steps: RldsRecord, num_rows: int, config: DatasetConfig) -> Outcom
     paths = texts_among(rlds_steps.scalar(steps, name) for name in PATHS)
     # RLDS gives an action's reward in its own step, and that of the last step has no meaning; Open X-Embodiment gives
     # it there all the same. Several per step are parts of a reward, of which none is the whole
-    rewards, ends = rlds_steps.values_of(steps, REWARD), rlds_steps.values_of(steps, TERMINAL)
+    rewards = rlds_steps.values_of(steps, REWARD)
+    ends = rlds_steps.values_of(steps, TERMINAL)
     whole = rewards[:-1] if rewards[-2:].tolist() == [1, 0] else rewards
     reward = outcomes.reward_of(REWARD, known(whole)) if len(rewards) == num_rows else None
-    ending = Ending(TERMINAL, bool(ends[-1] == 1)) if num_rows and len(ends) == num_rows else None
+    if num_rows and len(ends) == num_rows:
+        ending = Ending(TERMINAL, bool(ends[-1] == 1))
+    else:
+        ending = None
     return OutcomeEvidence(stated_outcome, flags, folder_outcome(*paths), reward, ending)
 
 
@@ -391,7 +405,8 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     steps = _steps(data, stored_record, specs, source.config.limits)
     num_rows = rlds_steps.num_steps(steps)
     roles, _ = roles_of(steps, source.config.keys)
-    state, action = _vector(steps, roles.state, num_rows), _vector(steps, roles.action, num_rows)
+    state = _vector(steps, roles.state, num_rows)
+    action = _vector(steps, roles.action, num_rows)
     cameras = camera_keys(steps.specs.items())
 
     # Pictures stay in the record's bytes until a frame is asked for

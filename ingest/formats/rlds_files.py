@@ -23,7 +23,8 @@ from ingest.formats.side_files import read_json
 from ingest.reasons import LIMITS, DataError, Limits
 from ingest.sources.files import Source
 
-HEADER_BYTES, FOOTER_BYTES = 12, 4
+HEADER_BYTES = 12
+FOOTER_BYTES = 4
 CRC_CHUNK_BYTES = 1 << 20
 LONGEST_VARINT = 10  # bytes
 FIXED_BYTES = {1: 8, 5: 4}  # of a field, by its wire type
@@ -37,7 +38,8 @@ SHARDS = (
 COUNT = re.compile(r"^[0-9]{1,15}$")
 VERSION = re.compile(r"^\d+\.\d+\.\d+$")
 MAX_NAMED = 5  # missing shards, in one message
-FEATURES, INFO = "features.json", "dataset_info.json"
+FEATURES = "features.json"
+INFO = "dataset_info.json"
 Data = mmap.mmap | bytes
 
 
@@ -61,7 +63,9 @@ def mapped(path: Path) -> Data:
     """A file's bytes, read when they are looked at. Raises DataError."""
     try:
         with path.open("rb") as f:
-            return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
+            if path.stat().st_size:
+                return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+            return b""
     except OSError as e:
         raise DataError(str(e)) from e
 
@@ -128,7 +132,8 @@ def example(data: Data, record: Record, limits: Limits = LIMITS) -> dict[str, Va
 
 def _feature(data: Data, start: int, end: int) -> tuple[str, Values | None]:
     """An entry of the map of features: its key, and its list of values, of the last kind that is there."""
-    key, values = "", None
+    key = ""
+    values = None
     # Protobuf stores an entry of a map as a message: the key is field 1, the value field 2
     for number, offset, stop in _messages(data, start, end, 1, 2):
         if number == 2:
@@ -283,7 +288,8 @@ def find_shards(listing: ListingBuilder) -> list[Shard]:
         folder, _, name = uri.rpartition("/")
         if match := shard_match(name):
             config = f"{_config(folder)}/".lstrip("/")
-            number, count = int(match["number"] or 0), int(match["count"] or 1)
+            number = int(match["number"] or 0)
+            count = int(match["count"] or 1)
             folders[folder].append(Shard(uri, f"{config}{match['split']}/{name}", match["split"], number, count))
     # A dataset may lie there in several versions, with equal episodes: only the newest is read
     newest: dict[str, str] = {}  # by configuration: the folder of its newest version
@@ -303,12 +309,16 @@ def find_shards(listing: ListingBuilder) -> list[Shard]:
 def _config(folder: str) -> str:
     """The folder that versions of one configuration share."""
     above, _, name = folder.rpartition("/")
-    return above if VERSION.match(name) else folder
+    if VERSION.match(name):
+        return above
+    return folder
 
 
 def _version(folder: str) -> tuple[int, ...]:
     name = folder.rpartition("/")[2]
-    return tuple(map(int, name.split("."))) if VERSION.match(name) else ()
+    if VERSION.match(name):
+        return tuple(map(int, name.split(".")))
+    return ()
 
 
 def _of_version(listing: ListingBuilder, folder: str, candidates: list[Shard]) -> list[Shard]:
@@ -344,7 +354,10 @@ def _of_split(
     # Of files of two numberings those of the one in dataset_info.json are taken, else of the commonest
     counts = Counter(shard.count for shard in parts)
     stated_count = len(lengths or ())
-    count = stated_count if stated_count in counts else max(counts, key=lambda count: (counts[count], count))
+    if stated_count in counts:
+        count = stated_count
+    else:
+        count = max(counts, key=lambda count: (counts[count], count))
     if lengths and count != stated_count:
         listing.warn("length_differs", f"names {stated_count} shards of {split}, the files say {count}", file=info_uri)
         lengths = None
@@ -369,9 +382,10 @@ def _stated_lengths(splits: Any) -> dict[str, list[int | None]]:
     """Records of each shard, of those splits that are given by name and shards; None for what is no count."""
     lengths: dict[str, list[int | None]] = {}
     for split in splits if isinstance(splits, list) else ():
-        name, stated_lengths = (
-            (split.get("name"), split.get("shardLengths")) if isinstance(split, dict) else (None, None)
-        )
+        if isinstance(split, dict):
+            name, stated_lengths = (split.get("name"), split.get("shardLengths"))
+        else:
+            name, stated_lengths = (None, None)
         if isinstance(name, str) and isinstance(stated_lengths, list) and stated_lengths:
             lengths[name] = [int(n) if COUNT.match(str(n)) else None for n in stated_lengths]
     return lengths
@@ -386,4 +400,6 @@ def described(source: Source, uri: str) -> tuple[dict[str, Any], str]:
     except DataError as e:
         return {}, f"cannot be read: {e}"
     # An empty object says no more than a file that is not there
-    return (content, "") if isinstance(content, dict) and content else ({}, "holds no object")
+    if isinstance(content, dict) and content:
+        return (content, "")
+    return ({}, "holds no object")

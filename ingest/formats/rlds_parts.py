@@ -24,7 +24,9 @@ from ingest.formats.rlds_steps import RAGGED, ROW_LENGTHS, STEP_MARKS, RldsRecor
 from ingest.formats.text_fields import instructions
 from ingest.registry import Keys
 
-STEPS, OBSERVATION, METADATA = "steps/", "steps/observation/", "episode_metadata/"
+STEPS = "steps/"
+OBSERVATION = "steps/observation/"
+METADATA = "episode_metadata/"
 REGISTERED = "the registry entry names it"
 OVERRULED = "the registry entry names others"
 COPY = "the same pose in other terms"
@@ -146,7 +148,9 @@ def _overruled(
 
 
 def _state(layout: Layout | None, arrays: Sequence[ArrayForm]) -> Vector:
-    return state_by_name(arrays) if layout is None else Vector(layout.state, f"{layout.name} keeps it there")
+    if layout is None:
+        return state_by_name(arrays)
+    return Vector(layout.state, f"{layout.name} keeps it there")
 
 
 def _action(numeric: Container[str], arrays: Sequence[ArrayForm]) -> Vector:
@@ -154,12 +158,18 @@ def _action(numeric: Container[str], arrays: Sequence[ArrayForm]) -> Vector:
     if "action" in numeric:
         return Vector(("action",), "it is called so")
     parts = tuple(sorted(array.path for array in arrays if array.path.startswith("action/")))
-    return Vector(parts, "a part of the action") if parts else action_by_name(arrays)
+    if parts:
+        return Vector(parts, "a part of the action")
+    return action_by_name(arrays)
 
 
 def _kind(spec: Spec) -> str:
     """NumPy's letter for a type; f where none is stated."""
-    return "i" if "int" in spec.dtype else "b" if spec.dtype == "bool" else "f"
+    if "int" in spec.dtype:
+        return "i"
+    if spec.dtype == "bool":
+        return "b"
+    return "f"
 
 
 def path_of(key: str) -> str:
@@ -198,7 +208,12 @@ def account(
             continue
         base = key.removesuffix(RAGGED)
         form = {"shape": spec.shape or (), "dtype": spec.dtype or ("text" if spec.kind == "text" else ""), "file": uri}
-        kind = "camera" if spec.is_picture else "text" if spec.kind == "text" else "column"
+        if spec.is_picture:
+            kind = "camera"
+        elif spec.kind == "text":
+            kind = "text"
+        else:
+            kind = "column"
         if use := by_key.get(key):
             listing.parts.used(kind, base, use, roles.why.get(key, "its name and type say so"), **form)
         elif reason := _known(key, spec, roles) or _blank(steps, key, spec):
@@ -233,7 +248,9 @@ def _blank(steps: RldsRecord, key: str, spec: Spec) -> str:
     """Why a text is none: in no step it has a letter."""
     is_text = spec.kind == "text" and steps.features[key].kind == "bytes"
     is_blank = is_text and all(start == end for start, end in steps.spans(key))
-    return "it holds no text" if is_blank else ""
+    if is_blank:
+        return "it holds no text"
+    return ""
 
 
 def _why_unknown(key: str, spec: Spec) -> str:

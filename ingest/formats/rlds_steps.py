@@ -54,14 +54,17 @@ class Spec:
     @property
     def size(self) -> int | None:
         """Values per step."""
-        return None if self.shape is None or None in self.shape else prod(self.static)
+        if self.shape is None or None in self.shape:
+            return None
+        return prod(self.static)
 
     @property
     def static(self) -> tuple[int, ...]:
         return tuple(n for n in self.shape or () if n is not None)
 
 
-NUMBERS, TEXT = Spec("numbers"), Spec("text")
+NUMBERS = Spec("numbers")
+TEXT = Spec("text")
 Specs = dict[str, Spec]  # by key
 Labels = Mapping[str, Sequence[str]]
 
@@ -117,7 +120,8 @@ def specs_of(features: dict[str, Any]) -> Specs:
 def _collect(node: Any, path: tuple[str, ...], sequences: int, specs: Specs) -> None:
     """Put the features at and below a node into `specs`; `sequences`: how many of them the node lies in."""
     node = _modern(object_of(node))
-    inner, element = object_of(node.get("featuresDict")).get("features"), object_of(node.get("sequence")).get("feature")
+    inner = object_of(node.get("featuresDict")).get("features")
+    element = object_of(node.get("sequence")).get("feature")
     if isinstance(inner, dict):
         for name, child in inner.items():
             _collect(child, (*path, name), sequences, specs)
@@ -126,12 +130,16 @@ def _collect(node: Any, path: tuple[str, ...], sequences: int, specs: Specs) -> 
     elif spec := _spec(node, "/".join(path)):
         # A sequence within the sequence of steps has a key of its own, and no shape
         is_ragged = sequences > 1
-        specs["/".join(path) + RAGGED * is_ragged] = Spec(spec.kind, None, spec.dtype) if is_ragged else spec
+        if is_ragged:
+            specs["/".join(path) + RAGGED * is_ragged] = Spec(spec.kind, None, spec.dtype)
+        else:
+            specs["/".join(path) + RAGGED * is_ragged] = spec
 
 
 def _modern(node: dict[str, Any]) -> dict[str, Any]:
     """A feature as TFDS describes it now, of one that it described by "type" and "content" before."""
-    name, content = str(node.get("type", "")).rpartition(".")[2], node.get("content")
+    name = str(node.get("type", "")).rpartition(".")[2]
+    content = node.get("content")
     if not name or not isinstance(content, dict):
         return node
     if name == "FeaturesDict":
@@ -150,7 +158,9 @@ def _shape(dimensions: Any) -> tuple[int | None, ...] | None:
         shape = tuple(None if int(size) < 0 else int(size) for size in dimensions or ())
     except (TypeError, ValueError, OverflowError):
         return None
-    return shape if len(shape) <= MAX_DIMENSIONS and prod(size or 1 for size in shape) < MAX_VALUES else None
+    if len(shape) <= MAX_DIMENSIONS and prod(size or 1 for size in shape) < MAX_VALUES:
+        return shape
+    return None
 
 
 def _spec(node: dict[str, Any], path: str) -> Spec | None:
@@ -160,9 +170,12 @@ def _spec(node: dict[str, Any], path: str) -> Spec | None:
     kind = next((kind for kind in TENSOR_KINDS if isinstance(node.get(kind), dict)), None)
     if kind is None:
         name = str(node.get("pythonClassName", "")).rpartition(".")[2]
-        return Spec("other", None, name) if name else None
+        if name:
+            return Spec("other", None, name)
+        return None
     content = node[kind]
-    dtype, shape = str(content.get("dtype", "")), _shape(object_of(content.get("shape")).get("dimensions"))
+    dtype = str(content.get("dtype", ""))
+    shape = _shape(object_of(content.get("shape")).get("dimensions"))
     if shape is None:
         return None
     if kind == "image":
@@ -208,7 +221,8 @@ def num_steps(steps: RldsRecord) -> int:
 
 def _count(steps: RldsRecord, key: str) -> int | None:
     """Steps that a feature has, where that can be told without reading much. Raises DataError."""
-    spec, values = steps.specs[key], steps.features.get(key)
+    spec = steps.specs[key]
+    values = steps.features.get(key)
     if spec.kind == "other" or values is None or (spec.shape is None and key not in STEP_MARKS):
         return None
     size = 1 if spec.shape is None else spec.size
@@ -233,7 +247,8 @@ def texts(steps: RldsRecord, path: str, num_rows: int | None = None) -> tuple[st
     key = steps.key(path)
     if key is None:
         return ()
-    values, spec = steps.features[key], steps.specs.get(key, TEXT)
+    values = steps.features[key]
+    spec = steps.specs.get(key, TEXT)
     if values.kind == "bytes" and spec.kind == "text":
         return texts_among(map(_text, _distinct_bytes(steps, key)))
     if values.kind == "int" and spec.kind == "numbers" and num_rows:
@@ -272,19 +287,25 @@ def _text_of_codes(codes: np.ndarray) -> str:
     codes = codes[: zeros[0]] if len(zeros) else codes
     if not len(codes) or codes.min() < 0 or codes.max() > MAX_CODE_POINT:
         return ""
-    return _text(codes.astype(np.uint8).tobytes()) if codes.max() < 256 else "".join(map(chr, codes.tolist()))
+    if codes.max() < 256:
+        return _text(codes.astype(np.uint8).tobytes())
+    return "".join(map(chr, codes.tolist()))
 
 
 def scalar(steps: RldsRecord, path: str) -> str | int | float | None:
     """The value of a feature that is one text or number, or that of the last step."""
     values = values_of(steps, path)
-    return values[-1].item() if len(values) else next(iter(texts(steps, path)), None)
+    if len(values):
+        return values[-1].item()
+    return next(iter(texts(steps, path)), None)
 
 
 def values_of(steps: RldsRecord, path: str) -> np.ndarray:
     """The numbers [n] of a feature; none where it has none."""
     key = steps.key(path)
-    return np.zeros(0) if key is None or steps.features[key].kind == "bytes" else steps.numbers(key)
+    if key is None or steps.features[key].kind == "bytes":
+        return np.zeros(0)
+    return steps.numbers(key)
 
 
 def matrix(steps: RldsRecord, key: str, num_rows: int) -> np.ndarray:
@@ -313,7 +334,9 @@ def ragged_problem(steps: RldsRecord, key: str) -> str:
     if f"{base}{ROW_LENGTHS}1" in steps.features:
         return f"{base} holds sequences of sequences"
     lengths = np.unique(steps.numbers(first))
-    return f"{base} has {lengths[0]} to {lengths[-1]} values in a step, by turns" if len(lengths) > 1 else ""
+    if len(lengths) > 1:
+        return f"{base} has {lengths[0]} to {lengths[-1]} values in a step, by turns"
+    return ""
 
 
 def unreadable(steps: RldsRecord, key: str) -> str:
@@ -331,7 +354,9 @@ def label_of(steps: RldsRecord, path: str) -> str | None:
     names = steps.labels.get(key or "", ())
     values = values_of(steps, path)
     number = int(values[-1]) if len(values) else -1
-    return names[number] if 0 <= number < len(names) else None
+    if 0 <= number < len(names):
+        return names[number]
+    return None
 
 
 # Pictures
@@ -339,7 +364,8 @@ def label_of(steps: RldsRecord, path: str) -> str | None:
 
 def pictures(steps: RldsRecord, key: str) -> Iterator[ArrayPicture]:
     """Pictures of a camera, one at a time. Raises DataError."""
-    values, spec = steps.features[key], steps.specs[key]
+    values = steps.features[key]
+    spec = steps.specs[key]
     # A picture is a whole JPEG or PNG file in the record, or a raw array of pixels: only the type tells
     if values.kind == "bytes" and spec.kind == "picture":
         for k, (start, end) in enumerate(steps.spans(key)):
@@ -370,7 +396,9 @@ def picture_form(steps: RldsRecord, key: str) -> PictureForm | None:
         sample = [_raw_array(steps, span, spec, key) for span in islice(steps.spans(key), SAMPLE_ROWS)]
     else:
         sample = list(islice(_arrays_of_floats(steps, key, spec), SAMPLE_ROWS))
-    return scaled(form, len(sample), sample.__getitem__)[0] if sample else None
+    if sample:
+        return scaled(form, len(sample), sample.__getitem__)[0]
+    return None
 
 
 def _arrays_of_floats(steps: RldsRecord, key: str, spec: Spec) -> Iterator[np.ndarray]:
@@ -418,7 +446,8 @@ def _raw_array(steps: RldsRecord, span: tuple[int, int], spec: Spec, key: str) -
     _check_pixels(spec, key, steps.limits)
     # Stored bytes are little endian, whatever machine reads them
     dtype = np.dtype(spec.dtype).newbyteorder("<")
-    raw, expected = steps.data[slice(*span)], spec.size * dtype.itemsize
+    raw = steps.data[slice(*span)]
+    expected = spec.size * dtype.itemsize
     # One byte more than fits shows what would unpack to more
     if spec.encoding == "zlib":
         try:

@@ -16,7 +16,8 @@ from ingest.formats.listing import ListingBuilder, in_order, texts_among
 from ingest.formats.plain_video import Draft, add_draft
 from ingest.sources.files import Source
 
-KEYFRAMES, INSTRUCTION = "annotated_keyframes.json", "task_instruction.json"
+KEYFRAMES = "annotated_keyframes.json"
+INSTRUCTION = "task_instruction.json"
 NAME_KEYS = ("anotation", "annotation")  # the first as the published files spell it
 
 

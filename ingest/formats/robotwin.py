@@ -32,7 +32,8 @@ TEXT_LISTS = ("seen", "unseen")
 # Pictures were RGB, encoded as if they were BGR, until a JPEG comment began to mark those that are right
 # (github.com/RoboTwin-Platform/RoboTwin, issue 473 and pull request 500)
 RIGHT_COLOURS = b"\xff\xfe\x00\x0aXPL-RGB1"
-JPEG, HEAD_BYTES = b"\xff\xd8\xff", 4096
+JPEG = b"\xff\xd8\xff"
+HEAD_BYTES = 4096
 
 
 def recognises(source: Source) -> bool:
@@ -128,4 +129,6 @@ def _picture(pictures: h5.Pictures, limits: Limits, k: int) -> Picture:
         return picture
     head = h5.encoded(pictures.dataset, k, limits)[:HEAD_BYTES]
     has_swapped_colours = head.startswith(JPEG) and RIGHT_COLOURS not in head
-    return swapped(picture) if has_swapped_colours else picture
+    if has_swapped_colours:
+        return swapped(picture)
+    return picture

@@ -66,7 +66,10 @@ def rate_by_times(times_s: np.ndarray | None) -> float | None:
 def first_rate(values: Iterable[Any]) -> float | None:
     """The first of some values that can be a rate: numbers, or arrays of one."""
     for value in values:
-        single = value.item() if isinstance(value, np.ndarray | np.generic) and value.size == 1 else value
+        if isinstance(value, np.ndarray | np.generic) and value.size == 1:
+            single = value.item()
+        else:
+            single = value
         if rate := rate_of(single):
             return rate
     return None

@@ -79,7 +79,8 @@ def parse_json_lines(text: str, strict: bool = True) -> tuple[Numbered, list[tup
 
     Empty lines are left out; `strict` as for parse_json.
     """
-    values, errors = Numbered(), list[tuple[int, str]]()
+    values = Numbered()
+    errors = list[tuple[int, str]]()
     # Not splitlines(): a text may hold a line separator that JSON does not escape
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -118,7 +119,8 @@ def read_table(source: Source, uri: str) -> tuple[Numbered, list[str]]:
 
 
 def _csv_table(text: str) -> tuple[Numbered, list[str]]:
-    rows, problems = Numbered(), list[str]()
+    rows = Numbered()
+    problems = list[str]()
     # strict: an open quote would swallow the rest of the file; a field is limited to 128 Ki characters by the module
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:

@@ -25,7 +25,8 @@ from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 
-TASK_INFO, TASK_DESCRIPTION = "meta/task_info.json", "task_desc.json"
+TASK_INFO = "meta/task_info.json"
+TASK_DESCRIPTION = "task_desc.json"
 EPISODE = r"^(?:(.+)/)?data/(episode_[^/]+)/"  # folder of the task, name
 VIDEO_FILE = re.compile(EPISODE + r"videos/([^/]+)\.mp4$")
 STATES_FILE = re.compile(EPISODE + r"states/((?:left_|right_)?states)\.jsonl$")
@@ -93,11 +94,17 @@ def list_episodes(source: Source) -> Listing:
     for (task, episode), source_id, episode_files, videos in episodes_of(
         listing, files, folder_of, FIRST_CAMERAS, WRIST
     ):
-        facts, tables = tasks[task], episode_files.tables
+        facts = tasks[task]
+        tables = episode_files.tables
         meta = listing.read_object(tables.get("episode_meta", ""), listing.next_index)
         # One arm's file, or left and right: of one of two arms alone nothing is used
         both = {"left_states", "right_states"} <= tables.keys()
-        names = ["states"] if "states" in tables else ["left_states", "right_states"] if both else []
+        if "states" in tables:
+            names = ["states"]
+        elif both:
+            names = ["left_states", "right_states"]
+        else:
+            names = []
         states = [tables[name] for name in names]
         num_rows = _num_rows(listing, joined(task, f"data/{episode}"), states, meta)
         account_for_cameras(listing.parts, {video.camera: video.uri for video in videos})
@@ -124,8 +131,10 @@ def list_episodes(source: Source) -> Listing:
 
 def _task_facts(listing: ListingBuilder, task: str) -> TaskFacts:
     """Prompts, frame rate and robot of a task, from task_info.json and, in the second edition, task_desc.json."""
-    info_uri, description_uri = joined(task, TASK_INFO), joined(task, TASK_DESCRIPTION)
-    info, description = listing.read_object(info_uri), listing.read_object(description_uri)
+    info_uri = joined(task, TASK_INFO)
+    description_uri = joined(task, TASK_DESCRIPTION)
+    info = listing.read_object(info_uri)
+    description = listing.read_object(description_uri)
     if info_uri not in listing.source.files:
         listing.warn("no_metadata", f"there is no {info_uri}", file=info_uri)
     # Both files may have a prompt: texts that differ are both kept
@@ -133,7 +142,8 @@ def _task_facts(listing: ListingBuilder, task: str) -> TaskFacts:
     _account_for_task(listing, info, info_uri, description, description_uri)
     # Without task_info.json the description counts for the rest, too
     facts = info or description
-    fps, robot = object_of(facts.get("video_info")).get("fps"), facts.get("robot_id")
+    fps = object_of(facts.get("video_info")).get("fps")
+    robot = facts.get("robot_id")
     return TaskFacts(texts, rate_of(fps) or FPS, robot if isinstance(robot, str) else "")
 
 
@@ -239,7 +249,8 @@ def _arm(columns: dict[str, np.ndarray], prefix: str, is_ur5: bool) -> list[pa.T
 
 def _columns(source: Source, uri: str) -> dict[str, np.ndarray]:
     """The numbers of an arm's frames by field, float64 [n, d], of those that the first frame has. Raises DataError."""
-    rows, columns = _parsed(_content(source, uri), uri), {}
+    rows = _parsed(_content(source, uri), uri)
+    columns = {}
     for key in rows.column_names:
         if rows[key].null_count:
             raise DataError(f"{uri}: {key} is not a number or a list of them in every line")
@@ -273,4 +284,6 @@ def _seconds(times: np.ndarray | None) -> np.ndarray | None:
     if times is None or times.shape[1] != 1:
         return None
     since = times[:, 0] - times[0, 0]
-    return since / 1000 if len(since) > 1 and np.median(np.diff(since)) > 1 else since
+    if len(since) > 1 and np.median(np.diff(since)) > 1:
+        return since / 1000
+    return since

@@ -48,7 +48,9 @@ def side_by_side(tables: Iterable[pa.Table]) -> pa.Table | None:
     if len({table.num_rows for table in tables}) > 1:
         raise DataError(f"state or action parts have different lengths: {[table.num_rows for table in tables]}")
     columns = [column for table in tables for column in table.columns]
-    return pa.Table.from_arrays(columns, [name for t in tables for name in t.column_names]) if columns else None
+    if columns:
+        return pa.Table.from_arrays(columns, [name for t in tables for name in t.column_names])
+    return None
 
 
 def is_list(type_: pa.DataType) -> bool:
@@ -82,13 +84,17 @@ def vectors(column: pa.ChunkedArray, name: str, *, singles: bool = False) -> np.
 def finite(value: Any) -> float | None:
     """A number that the lake can hold, too, as a whole number."""
     is_finite_number = isinstance(value, int | float) and not isinstance(value, bool) and -(2**53) < value < 2**53
-    return float(value) if is_finite_number else None
+    if is_finite_number:
+        return float(value)
+    return None
 
 
 def rate_of(value: Any) -> float | None:
     """Frames per second, when a value can be that."""
     fps = finite(value)
-    return fps if fps is not None and MIN_FPS <= fps <= MAX_FPS else None
+    if fps is not None and MIN_FPS <= fps <= MAX_FPS:
+        return fps
+    return None
 
 
 # Parquet, read in parts: a file of LeRobot v3 holds many episodes
@@ -114,7 +120,8 @@ def batches(
     file: pq.ParquetFile, columns: Sequence[str], size: int | None = None, first_group: int = 0
 ) -> Iterator[pa.RecordBatch]:
     """By one thread: an episode's rows are few, and to hand them to others takes longer than to read them."""
-    groups, size = range(first_group, file.num_row_groups), size or BATCH
+    groups = range(first_group, file.num_row_groups)
+    size = size or BATCH
     column_prefixes = tuple(f"{name}." for name in columns)
     for k in range(len(file.schema)):
         leaf = file.schema.column(k)
@@ -133,7 +140,9 @@ def ranges(
     """Some columns of ranges of rows, (first row, how many) each, in one pass. The ranges are in order, and apart."""
     ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
     first_group = int(np.searchsorted(ends, places[0][0], side="right"))
-    start_row, parts, waiting = int(ends[first_group - 1]) if first_group else 0, [], list(places)[::-1]
+    start_row = int(ends[first_group - 1]) if first_group else 0
+    parts = []
+    waiting = list(places)[::-1]
     for batch in batches(file, columns, size, first_group):
         end = start_row + batch.num_rows
         # The ranges that end in this batch, and what it has of one that goes on
@@ -202,7 +211,8 @@ def read_npz(source: Source, uri: str) -> dict[str, np.ndarray]:
     """
     limits = source.config.limits
     arrays: dict[str, np.ndarray] = {}
-    is_pickled, num_values = False, 0
+    is_pickled = False
+    num_values = 0
     try:
         with source.open(uri) as file, ZipFile(file) as archive:
             members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
@@ -232,7 +242,10 @@ def _read_header(file: IO[bytes], uri: str) -> tuple[tuple[int, ...], np.dtype]:
     refuse_pointer(begin, f"{uri} is a git-LFS pointer, not the file")
     file = io.BytesIO(begin)
     version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    if version == (1, 0):
+        read = np.lib.format.read_array_header_1_0
+    else:
+        read = np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
     return shape, dtype
 

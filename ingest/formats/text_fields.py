@@ -67,7 +67,9 @@ def instruction_of(content: Any) -> tuple[int, tuple[str, ...]] | None:
     """The instruction in an object as JSON has them, by the names of its fields, with its rank; None for none."""
     ranked_fields = list(_ranked(content, 0))
     # Of equal ranks the first one counts
-    return min(ranked_fields, key=lambda of_field: of_field[0]) if ranked_fields else None
+    if ranked_fields:
+        return min(ranked_fields, key=lambda of_field: of_field[0])
+    return None
 
 
 def _ranked(content: Any, depth: int) -> Iterator[tuple[int, tuple[str, ...]]]:

@@ -71,7 +71,10 @@ class Store(NamedTuple):
         """The texts of an array of them; None for one of other things. Raises DataError, also beyond the limits."""
         with guarded(f"{self.name or 'the store'}, {name}"):
             array = self.group[name]
-            filters = array.metadata.to_dict().get("filters") or [] if hasattr(array, "chunks") else []
+            if hasattr(array, "chunks"):
+                filters = array.metadata.to_dict().get("filters") or []
+            else:
+                filters = []
             is_fixed = hasattr(array, "chunks") and array.dtype.kind in "SU" and not filters
             is_variable = [f.get("id") for f in filters] == ["vlen-utf8"]
             if not (is_fixed or is_variable) or len(array.shape) > 1:
@@ -92,7 +95,8 @@ class Store(NamedTuple):
             except KeyError:
                 return None
             described = array.metadata.to_dict() if hasattr(array, "chunks") else {}
-        codec, rows = described.get("compressor"), getattr(array, "chunks", (0,))[:1]
+        codec = described.get("compressor")
+        rows = getattr(array, "chunks", (0,))[:1]
         if not described or array.dtype.kind not in "fiub" or not array.shape:
             return None
         if described.get("filters"):
@@ -134,7 +138,8 @@ def opened(source: Source, uri: str) -> Iterator[Store]:
             name = uri.rpartition(f"{ENDS}/")[0].rstrip("/")
             below = f"{name}/" if name else ""
             keys = [uri.removeprefix(below) for uri in source.files if uri.startswith(below)]
-            store, path = Inside(source.root / name, read_only=True), ""
+            store = Inside(source.root / name, read_only=True)
+            path = ""
         else:
             name, listed = uri, _members(source, uri)
             ends = [key for key in listed if key.endswith(f"{ENDS}/.zarray")]

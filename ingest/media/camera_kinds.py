@@ -29,7 +29,9 @@ def kind_by_name(camera: str) -> str:
     """
     words = [word.lower() for word in WORD.findall(camera)]
     telling = [word for word in words if word in KIND_OF_WORD or word in COLOURS]
-    return KIND_OF_WORD.get(telling[-1], "") if telling else ""
+    if telling:
+        return KIND_OF_WORD.get(telling[-1], "")
+    return ""
 
 
 def look_of(rgb: np.ndarray) -> str:
@@ -40,4 +42,6 @@ def look_of(rgb: np.ndarray) -> str:
     levels = (channels >> 4).reshape(-1, 3) @ np.array([256, 16, 1])
     _, counts = np.unique(levels, return_counts=True)
     is_flat = float(np.sort(counts)[::-1][:FEW_COLOURS].sum()) >= FLAT_SHARE * len(levels)
-    return "of few colours" if is_flat else ""
+    if is_flat:
+        return "of few colours"
+    return ""

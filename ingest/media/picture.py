@@ -24,11 +24,15 @@ class ArrayPicture:
 
     def luma(self) -> np.ndarray:
         """uint8 [h, w]"""
-        return self.array if self.array.ndim == 2 else cv2.cvtColor(self.array, cv2.COLOR_RGB2GRAY)
+        if self.array.ndim == 2:
+            return self.array
+        return cv2.cvtColor(self.array, cv2.COLOR_RGB2GRAY)
 
     def rgb(self) -> np.ndarray:
         """uint8 [h, w, 3]"""
-        return cv2.cvtColor(self.array, cv2.COLOR_GRAY2RGB) if self.array.ndim == 2 else self.array
+        if self.array.ndim == 2:
+            return cv2.cvtColor(self.array, cv2.COLOR_GRAY2RGB)
+        return self.array
 
     def planes(self) -> None:
         return None

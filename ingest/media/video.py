@@ -65,7 +65,8 @@ class Frame(Picture):
         """uint8 [h, w, 3]"""
         if self.has_usual_colours:
             return self._upright(self.picture.to_ndarray(format="rgb24"))
-        matrix, is_full = MATRICES.get(self.picture.colorspace), self._is_full_range
+        matrix = MATRICES.get(self.picture.colorspace)
+        is_full = self._is_full_range
         # PyAV before 16 takes neither from the frame, and looks at neither unless something differs: RGB has no range
         rgb = self.picture.reformat(
             format="rgb24",
@@ -101,7 +102,9 @@ class Frame(Picture):
 
     def _upright(self, pixels: np.ndarray) -> np.ndarray:
         turns = self.quarter_turns
-        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+        if turns:
+            return np.ascontiguousarray(np.rot90(pixels, turns))
+        return pixels
 
     @property
     def is_damaged(self) -> bool:
@@ -155,7 +158,8 @@ def open_video(path: Path, limits: Limits = LIMITS) -> Container:
     """
     # Links are followed here and not by FFmpeg, so that what was looked at is what is opened
     real = Path(os.path.realpath(path))
-    kind, allowed_s = _kind(real, path.name), limits.cpu_s(real.stat().st_size)
+    kind = _kind(real, path.name)
+    allowed_s = limits.cpu_s(real.stat().st_size)
     if is_left_out(str(real)):
         raise VideoError(f"{path.name} takes more than {allowed_s:g} s of CPU to open", "too_costly")
     # A playlist would have FFmpeg open any other file or address: one kind of container and no protocol is allowed.
@@ -208,7 +212,8 @@ def _check_claims(container: Container, name: str, limits: Limits) -> None:
     if not codec.width or not codec.height:
         _check(f"{name}: its pictures have no size, or more than {limits.max_pixels:,} pixels (limits.max_pixels)")
     _check(limits.excess("max_pixels", codec.width * codec.height, f"{name}: pixels ({codec.width}x{codec.height})"))
-    rate, length_s = float(stream.average_rate or 0), (container.duration or 0) / av.time_base
+    rate = float(stream.average_rate or 0)
+    length_s = (container.duration or 0) / av.time_base
     _check(limits.excess("max_frames", stream.frames or rate * length_s, f"{name}: frames"))
 
 
@@ -225,7 +230,8 @@ def probe(path: Path, limits: Limits = LIMITS) -> VideoInfo:
     """Header of a video file; decodes nothing. Raises VideoError."""
     with open_video(path, limits) as container:
         stream = container.streams.video[0]
-        rate, codec = stream.average_rate or stream.guessed_rate, stream.codec_context
+        rate = stream.average_rate or stream.guessed_rate
+        codec = stream.codec_context
         name = codec.codec.canonical_name  # of the format (av1), not of the decoder (libdav1d)
         length = container.duration and container.duration / av.time_base
         info = VideoInfo(float(rate or 0), stream.frames or None, codec.width, codec.height, name, length)
@@ -248,7 +254,8 @@ def frame_times(path: Path, limits: Limits = LIMITS) -> FrameTimes:
 
 @lru_cache(maxsize=16)
 def _frame_times(path: Path, size: int, _: int, limits: Limits) -> FrameTimes:
-    max_frames, ticks = size // FRAME_BYTES, list[int]()
+    max_frames = size // FRAME_BYTES
+    ticks = list[int]()
     try:
         with open_video(path, limits) as container:
             stream = container.streams.video[0]
@@ -375,7 +382,8 @@ def _tick(picture: Decoded) -> int:
 def _groups_from(container: Container, first: int | None) -> Iterator[tuple[list[Packet], list[Packet]]]:
     """Groups of pictures from that which holds a frame on: the packets of each, and in the order of showing those of
     them from the frame on. Raises VideoError."""
-    stream, num_shown = container.streams.video[0], 0
+    stream = container.streams.video[0]
+    num_shown = 0
     if first is not None:
         container.seek(first, stream=stream, backward=True)
     for group in groups(container, stream):
@@ -394,7 +402,8 @@ def _wanted_frames(
 ) -> Iterator[Frame | SkippedFrame]:
     """The wanted frames (counted from the first) and those that they need; SkippedFrame in place of the others."""
     # Each group's wanted pictures are decoded, and the group is then handed over in the order of showing
-    next_frame, codec = 0, container.streams.video[0].codec_context
+    next_frame = 0
+    codec = container.streams.video[0].codec_context
     for group, shown_packets in _groups_from(container, first):
         # The order of decoding need not be that of showing: pictures are matched by their times
         wanted_times = {time_of(p) for k, p in enumerate(shown_packets, next_frame) if k in requested_frames}
@@ -453,12 +462,16 @@ def _decode_block(codecs: SimpleQueue[VideoCodecContext], block: list[Packet], n
 
 def _blocks(container: Container, first: int | None) -> Iterator[tuple[list[Packet], int]]:
     """Whole groups, as many as make BLOCK pictures, or as may be held; and how many of each block are shown."""
-    stream, block, num_shown = container.streams.video[0], list[Packet](), 0
+    stream = container.streams.video[0]
+    block = list[Packet]()
+    num_shown = 0
     enough = min(BLOCK, GROUP_PIXELS / (stream.width * stream.height))
     for group, shown_packets in _groups_from(container, first):
-        block, num_shown = [*block, *group], num_shown + len(shown_packets)
+        block = [*block, *group]
+        num_shown = num_shown + len(shown_packets)
         if len(block) >= enough:
             yield block, num_shown
-            block, num_shown = [], 0
+            block = []
+            num_shown = 0
     if block:
         yield block, num_shown

@@ -86,7 +86,9 @@ def main_signal(signals: Sequence[GripperSignal]) -> int | None:
 
 def values_of(episode: EpisodeData, column: Column) -> np.ndarray | None:
     """The rows of state or action, float64 [n, d]; None where the source has none."""
-    return episode.state if column == "state" else episode.action
+    if column == "state":
+        return episode.state
+    return episode.action
 
 
 def combined(signal: SignalValues, values: np.ndarray) -> np.ndarray:
@@ -118,7 +120,9 @@ def arm_state(episode: EpisodeData, signals: Sequence[GripperSignal]) -> np.ndar
     of_grippers = {d for signal in signals if signal.column == "state" for d in signal.dimensions}
     arm_values = np.delete(episode.state, sorted(d for d in of_grippers if d < width), axis=1)
     check_finite("state", arm_values)
-    return arm_values if arm_values.shape[1] else None
+    if arm_values.shape[1]:
+        return arm_values
+    return None
 
 
 def moving_dimensions(state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -258,7 +262,9 @@ def _way(signal: SignalValues, episode: EpisodeData) -> np.ndarray | None:
     gripper_dimensions = list(signal.dimensions) if signal.column == "state" else []
     steps = way_steps(np.delete(episode.state, gripper_dimensions, axis=1))
     way = np.r_[0.0, np.zeros(0) if steps is None else np.cumsum(steps)]
-    return way / way[-1] if way[-1] > 0 else None
+    if way[-1] > 0:
+        return way / way[-1]
+    return None
 
 
 def _push(signal: SignalValues, episode: EpisodeData, run: np.ndarray, ends: Range) -> np.ndarray | None:
@@ -269,7 +275,9 @@ def _push(signal: SignalValues, episode: EpisodeData, run: np.ndarray, ends: Ran
     # Commands in another unit say nothing about how far the gripper came
     low, high = np.percentile(command, [1, 99])
     is_comparable = low > ends.low - ends.span and high < ends.high + ends.span and high - low > 0.3 * ends.span
-    return (command - run) / ends.span if is_comparable else None
+    if is_comparable:
+        return (command - run) / ends.span
+    return None
 
 
 def _command(signal: SignalValues, episode: EpisodeData) -> np.ndarray | None:
@@ -321,7 +329,9 @@ def _by_excursion(run: GripperRun, crossings: Sequence[Transition]) -> bool | No
         1.0 if run.way is None else run.way[second_crossing.start] - run.way[first_crossing.end]
         for first_crossing, second_crossing in pairs
     ]
-    return crossings[0].rises if sum(way >= MIN_CARRIED for way in carried) == 1 else None
+    if sum(way >= MIN_CARRIED for way in carried) == 1:
+        return crossings[0].rises
+    return None
 
 
 def _by_object(run: GripperRun, crossings: Sequence[Transition]) -> bool | None:
@@ -335,18 +345,23 @@ def _by_object(run: GripperRun, crossings: Sequence[Transition]) -> bool | None:
     begins = float(np.median(run.relative[: first.start + 1]))
     middle = float(np.median(run.relative[second.end : third.start + 1]))
     off = middle - begins if first.rises else begins - middle
-    return not first.rises if off >= MIN_OBJECT else None
+    if off >= MIN_OBJECT:
+        return not first.rises
+    return None
 
 
 def _by_last_level(run: GripperRun, crossings: Sequence[Transition]) -> bool | None:
     """A run that moves its gripper once, and then the arm, ends with a thing in it."""
     carries = run.way is not None and 1 - run.way[crossings[-1].end] >= MIN_CARRIED
-    return crossings[0].rises if len(crossings) == 1 and carries else None
+    if len(crossings) == 1 and carries:
+        return crossings[0].rises
+    return None
 
 
 def _by_command(runs: Sequence[GripperRun]) -> PolarityEvidence | None:
     """An object stops a gripper short of what it is commanded: it is closed where the command lies beyond it."""
-    low_push, high_push = [], []
+    low_push = []
+    high_push = []
     for run in runs:
         if run.push is None:
             continue

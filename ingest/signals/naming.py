@@ -87,7 +87,10 @@ def _named_grippers(names: tuple[str, ...]) -> tuple[NamedGripper, ...]:
     for (arm, kind), dimensions in sorted(dimensions_of.items(), key=lambda item: item[0][1]):
         if arm in grippers:
             continue
-        actual: Kind = "hand" if kind == "hand" and len(dimensions) >= MIN_HAND_JOINTS else "gripper"
+        if kind == "hand" and len(dimensions) >= MIN_HAND_JOINTS:
+            actual: Kind = "hand"
+        else:
+            actual = "gripper"
         grippers[arm] = NamedGripper(arm, actual, tuple(dimensions))
     return tuple(sorted(grippers.values(), key=lambda gripper: gripper.dimensions))
 
@@ -101,7 +104,9 @@ def _arms_of(names: Sequence[str], kinds: Sequence[Kind | None]) -> list[str]:
     with_side = [dimension for dimension, arm in enumerate(arms) if arm]
     are_fingers = all(kinds[d] == "gripper" and not FINGERS_OF_GRIPPER.isdisjoint(words(names[d])) for d in with_side)
     num_joints = sum(kind != "gripper" for kind in kinds)  # a Robotiq gripper alone may have eight joints
-    return [""] * len(names) if are_fingers and num_joints < TWO_ARMS_FROM else arms
+    if are_fingers and num_joints < TWO_ARMS_FROM:
+        return [""] * len(names)
+    return arms
 
 
 def _kind(parts: Sequence[str]) -> Kind | None:
@@ -118,7 +123,9 @@ def _kind(parts: Sequence[str]) -> Kind | None:
         return "hand"
     if of_gripper:
         return "gripper"
-    return "hand" if of_hand else None
+    if of_hand:
+        return "hand"
+    return None
 
 
 def arm_of(name: str) -> str:
@@ -156,7 +163,10 @@ def names_by_parts(parts: Mapping[str, Any], width: int) -> list[str]:
     """
     names = [""] * width
     for part, limits in parts.items():
-        start, end = (limits.get("start"), limits.get("end")) if isinstance(limits, dict) else (None, None)
+        if isinstance(limits, dict):
+            start, end = (limits.get("start"), limits.get("end"))
+        else:
+            start, end = (None, None)
         if type(start) is not int or type(end) is not int or not 0 <= start < end <= width:
             continue
         for dimension in range(start, end):
@@ -227,10 +237,13 @@ def _share_at_ends(runs: Sequence[np.ndarray], rates: Sequence[float]) -> float:
 
     # An arm's joint moves where a gripper stays
     pooled = np.concatenate(relative)
-    at_low, at_high = (pooled < END_SHARE).mean(), (pooled > 1 - END_SHARE).mean()
+    at_low = (pooled < END_SHARE).mean()
+    at_high = (pooled > 1 - END_SHARE).mean()
     still = np.mean([_share_still(run, fps) for run, fps in zip(relative, rates, strict=True)])
     rests = at_low + at_high >= MIN_AT_ENDS and max(at_low, at_high) >= MIN_AT_ONE_END and still >= MIN_STILL
-    return float(at_low + at_high) if rests and _switches(relative, rates) else 0.0
+    if rests and _switches(relative, rates):
+        return float(at_low + at_high)
+    return 0.0
 
 
 def _switches(relative: Sequence[np.ndarray], rates: Sequence[float]) -> bool:
@@ -268,7 +281,8 @@ def transitions(relative: np.ndarray, fps: float) -> list[Transition]:
 
     Example: at 10 fps, five frames at 0, one at 0.5 and five at 1 give one transition from frame 4 to frame 6.
     """
-    low, high = float(relative.min()), float(relative.max())
+    low = float(relative.min())
+    high = float(relative.max())
     if high - low < MIN_RUN_RANGE:
         return []
     # The end that each frame is at: 0 or 1, -1 between them
@@ -280,7 +294,8 @@ def transitions(relative: np.ndarray, fps: float) -> list[Transition]:
         Transition(int(at_end[k]), int(at_end[k + 1]), rises=bool(end_of[at_end[k + 1]] == 1)) for k in changes
     ]
     # Two transitions there and back, soon after one another, are none
-    steady, shortest = list[Transition](), max(1, round(MIN_STAY_S * fps))
+    steady = list[Transition]()
+    shortest = max(1, round(MIN_STAY_S * fps))
     for crossing in crossings:
         if steady and crossing.start - steady[-1].end < shortest:
             steady.pop()

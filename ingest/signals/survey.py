@@ -160,7 +160,9 @@ def _located(episodes: Sequence[EpisodeData], config: DatasetConfig) -> list[_Pl
 
 
 def _names(episodes: Sequence[EpisodeData], column: Column) -> tuple[str, ...]:
-    return episodes[0].state_names if column == "state" else episodes[0].action_names
+    if column == "state":
+        return episodes[0].state_names
+    return episodes[0].action_names
 
 
 def _width(episodes: Sequence[EpisodeData], column: Column) -> int:
@@ -223,11 +225,15 @@ def _measured(place: _Place, episodes: Sequence[EpisodeData], robot: str | None,
     is_used = _is_used(runs, ends, observed)
     entry = place.entry
     if entry is not None and entry.closed is not None and entry.open is not None:
-        closed, opened = entry.closed, entry.open
+        closed = entry.closed
+        opened = entry.open
         verdict = gripper.Verdict("high_is_open" if opened > closed else "high_is_closed", 1.0, "the registry says so")
     else:
         verdict = _polarity(values, episodes, observed if is_used else [], ends, robot)
-        closed, opened = (ends.high, ends.low) if verdict.polarity == "high_is_closed" else (ends.low, ends.high)
+        if verdict.polarity == "high_is_closed":
+            closed, opened = (ends.high, ends.low)
+        else:
+            closed, opened = (ends.low, ends.high)
     return GripperSignal(
         **vars(values),
         unit=_unit(values.names, ends),
@@ -247,7 +253,9 @@ def _measured(place: _Place, episodes: Sequence[EpisodeData], robot: str | None,
 def _name(names: Sequence[str], column: Column, dimension: int) -> str:
     """Of a dimension; its number stands in for a name, or tells it from others of that name."""
     name = names[dimension] if dimension < len(names) else ""
-    return name if name and names.count(name) == 1 else f"{name or column}[{dimension}]"
+    if name and names.count(name) == 1:
+        return name
+    return f"{name or column}[{dimension}]"
 
 
 def _weights(values: np.ndarray) -> tuple[float, ...]:
@@ -282,13 +290,17 @@ def _signs(joints: np.ndarray) -> np.ndarray:
     signs = np.where(np.abs(along) >= GOES_ALONG, np.sign(along), 0.0)
     # Most joints count as they are; of as many on either side those with the first one
     majority = signs.sum() or next(iter(signs[signs != 0]), 0.0)
-    return -signs if majority < 0 else signs
+    if majority < 0:
+        return -signs
+    return signs
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Of two series [n]; 0 where one of them never changes."""
     spread = float(a.std() * b.std())
-    return float(((a - a.mean()) * (b - b.mean())).mean()) / spread if spread > 0 else 0.0
+    if spread > 0:
+        return float(((a - a.mean()) * (b - b.mean())).mean()) / spread
+    return 0.0
 
 
 def _unit(names: Sequence[str], ends: Range) -> str:
@@ -297,10 +309,14 @@ def _unit(names: Sequence[str], ends: Range) -> str:
     if gripper.is_in_metres(names, ends):
         return "m"
     if largest <= 1.05:
-        return "0..1" if ends.low >= -0.05 else "-1..1"
+        if ends.low >= -0.05:
+            return "0..1"
+        return "-1..1"
     if largest <= np.pi + 0.05:
         return "rad"
-    return "0..100" if largest <= 110 else "counts"
+    if largest <= 110:
+        return "0..100"
+    return "counts"
 
 
 def _is_used(runs: Sequence[np.ndarray], ends: Range, observed: Sequence[gripper.GripperRun]) -> bool:
@@ -381,14 +397,17 @@ def _lacking(episodes: Sequence[EpisodeData], config: DatasetConfig, signals: Se
     if absent:
         absent_names = ", ".join(f"{entry.column}[{d}]" for entry in absent for d in entry.dimensions())
         return [_no_gripper(episodes, f"the registry's {absent_names or 'gripper'} is not there; ")]
-    return [] if signals or config.grippers else [_no_gripper(episodes)]
+    if signals or config.grippers:
+        return []
+    return [_no_gripper(episodes)]
 
 
 def _no_gripper(episodes: Sequence[EpisodeData], reason: str = "") -> Finding:
     looked_at = []
     columns: tuple[Column, ...] = ("state", "action")
     for column in columns:
-        names, width = _names(episodes, column), _width(episodes, column)
+        names = _names(episodes, column)
+        width = _width(episodes, column)
         if width:
             listed = ", ".join(names[:MAX_NAMED]) + (" ..." if len(names) > MAX_NAMED else "")
             looked_at.append(f"{column} of {width} dimensions" + (f" ({listed})" if listed else ""))

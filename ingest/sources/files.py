@@ -49,7 +49,9 @@ class Archive(NamedTuple):
 def split(uri: str) -> tuple[str, str] | None:
     """(uri of the tar, name of the member); None for a uri of a file."""
     tar, mark, member = uri.partition(".tar!/")
-    return (f"{tar}.tar", member) if mark and member else None
+    if mark and member:
+        return (f"{tar}.tar", member)
+    return None
 
 
 def index(tar: Path, limits: Limits = LIMITS) -> Archive:
@@ -205,16 +207,22 @@ class Source:
     @property
     def revision(self) -> str | None:
         """The commit of a hub's dataset that is read."""
-        return self.remote.version if self.remote and self.config.is_on_hub else self.config.revision
+        if self.remote and self.config.is_on_hub:
+            return self.remote.version
+        return self.config.revision
 
     @property
     def path(self) -> Path:
-        return self.remote.cache if self.remote else Path(self.config.source)
+        if self.remote:
+            return self.remote.cache
+        return Path(self.config.source)
 
     @property
     def root(self) -> Path:
         """What uris are relative to."""
-        return self.path.parent if self.path.is_file() else self.path
+        if self.path.is_file():
+            return self.path.parent
+        return self.path
 
     @property
     def files(self) -> dict[str, FileStat]:
@@ -322,14 +330,20 @@ class Source:
 
     def _inside_tar(self, uri: str) -> tuple[str, str] | None:
         tar_place = split(uri)
-        return tar_place if tar_place and tar_place[0] in self.files else None
+        if tar_place and tar_place[0] in self.files:
+            return tar_place
+        return None
 
     def size(self, uri: str) -> int | None:
         """Bytes of a file or of a member; None for what is not there."""
         if (tar_place := self._inside_tar(uri)) is not None:
             member = self.archive(tar_place[0]).members.get(tar_place[1])
-            return member.size if member else None
-        return self.files[uri].size if uri in self.files else None
+            if member:
+                return member.size
+            return None
+        if uri in self.files:
+            return self.files[uri].size
+        return None
 
     def stamp(self, uris: list[str], num_rows: int | None) -> str:
         """Sizes of some files and a row count, hashed: the part of an episode's identity that metadata shows."""
@@ -355,7 +369,8 @@ def cache_folder(sources: Path, config: DatasetConfig) -> Path:
 
 
 def _walk(root: Path) -> FolderContents:
-    contents, real_root = FolderContents(), os.path.realpath(root)
+    contents = FolderContents()
+    real_root = os.path.realpath(root)
     for folder, folders, files in os.walk(root, onerror=_refuse):
         folder_prefix = f"{Path(folder).relative_to(root).as_posix()}/".removeprefix("./")
         # No table can keep a name that is no text: the file, or all that is below the folder, is left out

@@ -134,7 +134,9 @@ class Bucket:
 
     def _name(self, uri: str) -> str:
         """`root` may itself be the only object."""
-        return self.root if self.root.endswith(f"/{uri}") and self.fs.isfile(self.root) else f"{self.root}/{uri}"
+        if self.root.endswith(f"/{uri}") and self.fs.isfile(self.root):
+            return self.root
+        return f"{self.root}/{uri}"
 
     def read(self, uri: str, known: FileStat, start: int) -> Iterator[bytes]:
         # The hub's client would ask for the size, and read ahead
@@ -165,7 +167,9 @@ def _version(entry: dict[str, Any]) -> str:
     if entry.get("crc32c"):
         return f"crc32c:{entry['crc32c']}"
     etag = str(entry.get("ETag", entry.get("etag", ""))).strip('"')
-    return f"md5:{etag}" if re.fullmatch(r"[0-9a-f]{32}", etag) else f"etag:{etag}"
+    if re.fullmatch(r"[0-9a-f]{32}", etag):
+        return f"md5:{etag}"
+    return f"etag:{etag}"
 
 
 class Hub(Bucket):
@@ -181,7 +185,9 @@ class Hub(Bucket):
         name, _, self.folder = remainder.partition("/")
         if not owner or not name:
             raise SourceError(f"{source} names no dataset of the hub: write hf://owner/name or hf://owner/name/folder")
-        self.scheme, self.repo, self.revision = "hf", f"{owner}/{name}", revision
+        self.scheme = "hf"
+        self.repo = f"{owner}/{name}"
+        self.revision = revision
         self.endpoint = os.environ.get("HF_ENDPOINT")
 
     @cached_property
@@ -196,7 +202,10 @@ class Hub(Bucket):
     @cached_property
     def _commit(self) -> str:
         commit_match = COMMIT.fullmatch(self.revision)
-        info = None if commit_match else HfApi(endpoint=self.endpoint).dataset_info(self.repo, revision=self.revision)
+        if commit_match:
+            info = None
+        else:
+            info = HfApi(endpoint=self.endpoint).dataset_info(self.repo, revision=self.revision)
         return (info and info.sha) or self.revision
 
     def commit(self) -> str:
@@ -215,7 +224,8 @@ class Web:
     credentials = "the server wants a login, which is not supported: fetch the files yourself, and give their folder"
 
     def __init__(self, address: str) -> None:
-        self.address, self.client = address, httpx.Client(follow_redirects=True, timeout=TIMEOUT_S)
+        self.address = address
+        self.client = httpx.Client(follow_redirects=True, timeout=TIMEOUT_S)
 
     def commit(self) -> str | None:
         return None
@@ -240,7 +250,9 @@ class Web:
             yield from zip(names, pool.map(self._stat, names), strict=True)
 
     def _names(self, limits: Limits) -> list[str]:
-        todo, seen_folders, names = [""], {""}, set()
+        todo = [""]
+        seen_folders = {""}
+        names = set()
         # Folders lead to further folders, and links may lead round: each page is read once
         while todo:
             links = self._links(todo.pop(), limits)
@@ -253,7 +265,8 @@ class Web:
 
     def _links(self, folder: str, limits: Limits) -> list[str]:
         """What one page links to below itself, by path from the root; folders end in '/'."""
-        page, links = bytearray(), _Links()
+        page = bytearray()
+        links = _Links()
         with self._asked(folder) as response:
             base = str(response.url)
             for block in response.iter_raw():
@@ -266,7 +279,8 @@ class Web:
 
     def _stat(self, uri: str) -> FileStat:
         with self._asked(uri, "HEAD") as response:
-            size, headers = response.headers.get("Content-Length", ""), response.headers
+            size = response.headers.get("Content-Length", "")
+            headers = response.headers
         if not size.isdecimal():
             raise HostError(f"the server does not say how large {uri} is, so a download could not be checked")
         return FileStat(int(size), f"etag:{headers.get('ETag') or headers.get('Last-Modified', '')}")
@@ -274,7 +288,10 @@ class Web:
     def read(self, uri: str, known: FileStat, start: int) -> Iterator[bytes]:
         with self._asked(uri, **({"Range": f"bytes={start}-"} if start else {})) as response:
             # A server without ranges sends the file from its beginning
-            skip = 0 if response.headers.get("Content-Range", "").startswith(f"bytes {start}-") else start
+            if response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                skip = 0
+            else:
+                skip = start
             # As they come: blocks of a set size would lose what came of one when the connection ends
             for block in response.iter_raw():
                 yield block[skip:]

@@ -94,7 +94,8 @@ class Remote:
         file_stat = self.listing.files.get(uri)
         if file_stat is None:
             raise DownloadError(f"{self.config.name}: {self.config.source} has no file {uri}; run the same again")
-        path, state = self.cache / uri, self.cache / STATE / _short(uri)
+        path = self.cache / uri
+        state = self.cache / STATE / _short(uri)
         # A file that is there needs no lock
         if _is_marked(path, state, file_stat):
             return
@@ -147,7 +148,10 @@ class Remote:
         except Exception as e:
             cause, status = told(e)
             failure = f"{self.config.name}: cannot fetch {description} from {self.config.source}"
-            revision_note = f" at revision {self.config.revision}" if self.config.revision else ""
+            if self.config.revision:
+                revision_note = f" at revision {self.config.revision}"
+            else:
+                revision_note = ""
             raise DownloadError(f"{failure}{revision_note}: {cause}; {self._remedy(e, status)}") from e
 
     def _remedy(self, e: Exception, status: int | None) -> str:
@@ -170,7 +174,8 @@ def _retried[T](source: str, do: Callable[[], T], growing: Path | None = None) -
 
     Who waits is told so, of the address `source`.
     """
-    tries, size_before = 0, _size(growing)
+    tries = 0
+    size_before = _size(growing)
     while True:
         try:
             answer = do()
@@ -179,7 +184,8 @@ def _retried[T](source: str, do: Callable[[], T], growing: Path | None = None) -
             # Tries count from the last progress. A wrong address, or a permission that is lacking, stays so
             tries += 1
             if _size(growing) >= size_before + PROGRESS_BYTES:
-                tries, size_before = 1, _size(growing)
+                tries = 1
+                size_before = _size(growing)
             if tries >= TRIES or not may_pass(e):
                 raise
             wait_s = WAIT_S * 2 ** (tries - 1)
@@ -192,7 +198,9 @@ def _retried[T](source: str, do: Callable[[], T], growing: Path | None = None) -
 
 
 def _size(path: Path | None) -> int:
-    return path.stat().st_size if path and path.exists() else 0
+    if path and path.exists():
+        return path.stat().st_size
+    return 0
 
 
 def _is_plain(uri: str) -> bool:

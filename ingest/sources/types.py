@@ -35,15 +35,21 @@ def address_below(source: str, folder: str) -> str:
         return source
     if source.startswith(("http://", "https://")):
         return f"{source}{quote(folder)}/"
-    return f"{source.rstrip('/')}/{folder}" if "://" in source else str(Path(source) / folder)
+    if "://" in source:
+        return f"{source.rstrip('/')}/{folder}"
+    return str(Path(source) / folder)
 
 
 def last_name(source: str) -> str:
     """What a source is called by its address: its folder's name, or that of a file without its suffix."""
     if "://" not in source:
         path = Path(source).resolve()
-        return path.stem if path.is_file() else path.name
+        if path.is_file():
+            return path.stem
+        return path.name
     name = unquote(source.rstrip("/").rpartition("/")[2])
     # On a web server an address that does not end in '/' is a file's
     is_file = source.startswith(("http://", "https://")) and not source.endswith("/")
-    return PurePosixPath(name).stem if is_file else name
+    if is_file:
+        return PurePosixPath(name).stem
+    return name

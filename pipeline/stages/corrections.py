@@ -19,9 +19,11 @@ def run(context: StageContext) -> Output:
     """Only what a person corrected and accepted; the annotator's label counts elsewhere."""
     label_run = human_run(context.dataset)
     episodes = {episode.episode_index: episode for episode in context.signals()}
-    labelled, findings = [], []
+    labelled = []
+    findings = []
     for correction in chunk_corrections(context.lake, context.dataset, context.chunk):
-        episode_index, comment = correction["episode_index"], correction["comment"]
+        episode_index = correction["episode_index"]
+        comment = correction["comment"]
         outdated = f"correction {correction['correction_id']}"
         if correction["status"] == REJECTED:
             detail = f"label {correction['base_label_run']}" + (f": {comment}" if comment else "")
@@ -33,7 +35,8 @@ def run(context: StageContext) -> Output:
         episode = episodes.get(episode_index)
         if episode is None:
             continue
-        segments, plan = segments_of(correction), correction["plan"]
+        segments = segments_of(correction)
+        plan = correction["plan"]
         # The episode may have been decoded to another length since it was corrected
         try:
             check_tiling(segments, len(episode.change), len(plan))

@@ -19,14 +19,19 @@ def run(context: StageContext) -> Output:
 
     A camera whose pictures cannot be had any more is left out, with a finding.
     """
-    lake, build, source, chunk = context.lake, context.build, context.source, context.chunk
+    lake = context.lake
+    build = context.build
+    source = context.source
+    chunk = context.chunk
     records = {record.episode_index: record for record in context.records()}
     contents = lake.rows(
         "SELECT episode_index, usable_cameras, fps, num_frames FROM episode_content "
         "WHERE dataset = ? AND chunk = ? ORDER BY 1",
         [build.name, chunk],
     )
-    tables, findings, decoded_frames = [TABLES["embeddings"].empty()], [], 0
+    tables = [TABLES["embeddings"].empty()]
+    findings = []
+    decoded_frames = 0
     with embedding_pass(build, context.kept(), source.decoding_threads) as into:
         for episode_index, usable, fps, num_frames in context.each(contents):
             for camera in wanted_cameras(build.embeddings, usable):

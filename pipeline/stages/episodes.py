@@ -53,7 +53,8 @@ class PlacedListing:
 
 
 def run(context: StageContext) -> Output:
-    lake, build = context.lake, context.build
+    lake = context.lake
+    build = context.build
     placed = placed_listing(lake, context.source)
     if not context.accept_changes:
         _check_changes(context, placed)
@@ -201,7 +202,8 @@ def _present_recording(
 ) -> KnownRecording:
     """The recording at an address as it is from now on."""
     record = placement.address.record
-    former, resembled = placement.known, placement.resembles
+    former = placement.known
+    resembled = placement.resembles
     given_before = (former or resembled or NOTHING_KNOWN).split
     fields = {
         "episode_index": record.episode_index,
@@ -252,10 +254,12 @@ def _numbers_that_changed(placed: PlacedListing) -> tuple[set[int], dict[int, in
 
 def _check_changes(context: StageContext, placed: PlacedListing) -> None:
     """Raises ChangedSourceError where the robot, or most of what was known, changed: it may be another dataset."""
-    lake, dataset = context.lake, context.build.name
+    lake = context.lake
+    dataset = context.build.name
     present_recordings = [recording for recording in placed.known if recording.is_here]
     robots = lake.column("SELECT robot FROM datasets WHERE dataset = ?", [dataset])
-    robot, former_robot = placed.listing.robot, next(iter(robots), None)
+    robot = placed.listing.robot
+    former_robot = next(iter(robots), None)
     accept = f"if so it shall be: proccorpus build --dataset {dataset} --accept-changes (with --source where it is new)"
     if present_recordings and robot and former_robot and robot != former_robot:
         raise ChangedSourceError(
@@ -282,7 +286,8 @@ def _check_changes(context: StageContext, placed: PlacedListing) -> None:
 
 def _check_place(context: StageContext, placed: PlacedListing, accept: str) -> None:
     """Raises ChangedSourceError where the source is at another place and holds nothing of what was known."""
-    location, stored = context.source.config.source, stored_build(context.lake, context.build.name)
+    location = context.source.config.source
+    stored = stored_build(context.lake, context.build.name)
     present_recordings = [recording for recording in placed.known if recording.is_here]
     is_elsewhere = stored is not None and stored.dataset.source != location
     if (

@@ -66,9 +66,12 @@ def stored_beside(workspace: Workspace, stored: dict[str, int]) -> Iterator[Call
 
 
 def run(context: StageContext) -> Output:
-    lake, build, stored = context.lake, context.build, dict[str, int]()
+    lake = context.lake
+    build = context.build
+    stored = dict[str, int]()
     keepers = context.pictures.keepers(context.step.input_hash) if context.pictures else ()
-    episodes, signals = context.each(context.records()), stored_signals(lake.con, build.name)
+    episodes = context.each(context.records())
+    signals = stored_signals(lake.con, build.name)
     with stored_beside(lake.workspace, stored) as store:
         config = build.stages.frames
         measured = frames_stage(context.source, episodes, context.chunk, config, store, keepers, signals)
@@ -89,7 +92,8 @@ def run(context: StageContext) -> Output:
 
 def _stored_tables(measured: FramesResult, recognition: Recognition) -> dict[str, pa.Table]:
     """What was measured; contents say which recording they are of."""
-    tables, contents = measured.tables, []
+    tables = measured.tables
+    contents = []
     for row in tables["episode_content"].to_pylist():
         fingerprint = measured.fingerprints[row["episode_index"]]
         layers = fingerprint_columns(fingerprint)
@@ -111,7 +115,8 @@ def _former_hashes(row: Mapping[str, Any], recognition: Recognition) -> set[str]
 
 def _outdated_episodes(context: StageContext, contents: pa.Table) -> set[int]:
     """Episodes of the chunk that have labels of contents that are not there any more."""
-    lake, chunk_key = context.lake, [context.dataset, context.chunk]
+    lake = context.lake
+    chunk_key = [context.dataset, context.chunk]
     former_rows = lake.rows(
         "SELECT episode_index, num_frames, recording FROM episode_content WHERE dataset = ? AND chunk = ?", chunk_key
     )

@@ -59,7 +59,9 @@ def _with_progress(
     labelled: dict[int, LabelledSignals] = {}
     # The runs that others are measured against come first
     for episode in sorted(episodes, key=lambda e: rows[e.episode_index]["as_far_as_episode"] is not None):
-        row, stored, ends_at = rows[episode.episode_index], labels[episode.episode_index], None
+        row = rows[episode.episode_index]
+        stored = labels[episode.episode_index]
+        ends_at = None
         # A failed run may be known to have come as far as another run had at one of its frames: its label ends there
         if row["as_far_as_episode"] is not None:
             ends_at = float(labelled[row["as_far_as_episode"]].progress[row["as_far_as_frame"]])
@@ -87,7 +89,8 @@ def _disagreement(
             [place.dataset, place.chunk, runs],
         )
         run_of_row = table["label_run"].to_numpy(zero_copy_only=False)
-        episode_of_row, progress_of_row = table["episode_index"].to_numpy(), table["progress"].to_numpy()
+        episode_of_row = table["episode_index"].to_numpy()
+        progress_of_row = table["progress"].to_numpy()
         for other_run in runs:
             for episode in labelled:
                 index = episode.signals.episode_index
@@ -124,7 +127,10 @@ def _active_runs(
     rows = []
     for episode_index, runs in sorted(candidates.items()):
         allowed = [run for run in runs if (episode_index, run[0]) not in rejected]
-        of_people = [(human_run(place.dataset), "accepted correction")] if episode_index in corrected else []
+        if episode_index in corrected:
+            of_people = [(human_run(place.dataset), "accepted correction")]
+        else:
+            of_people = []
         active = choose_active(allowed, [*of_people, *preferred[episode_index]])
         if active:
             rows.append(place.of(episode_index) | {"label_run": active[0], "why": active[1]})
@@ -154,8 +160,14 @@ def _preferred(
     first = set() if build.stated_annotator == "transfer" else set(with_steps)
     preferred = {}
     for episode in episodes:
-        transferred = [(transfer_run, shown_by(shown_by_which[episode]))] if episode in shown_by_which else []
-        preferred[episode] = [configured, *transferred] if episode in first else [*transferred, configured]
+        if episode in shown_by_which:
+            transferred = [(transfer_run, shown_by(shown_by_which[episode]))]
+        else:
+            transferred = []
+        if episode in first:
+            preferred[episode] = [configured, *transferred]
+        else:
+            preferred[episode] = [*transferred, configured]
     return preferred
 
 

@@ -13,10 +13,13 @@ from warehouse.lake.stored import followers, labels_of
 
 
 def run(context: StageContext) -> Output:
-    lake, build = context.lake, context.build
+    lake = context.lake
+    build = context.build
     label_run = build.label_run().id
     labels = labels_of(lake.con, build.name, context.chunk, label_run=label_run, whole=True)
-    questions, not_asked, stored_reasons = [], followers(lake.con, label_run), kept_reasons(context)
+    questions = []
+    not_asked = followers(lake.con, label_run)
+    stored_reasons = kept_reasons(context)
     for episode, album in albums(context, [e for e in context.signals() if e.episode_index not in stored_reasons]):
         label = labels.get(episode.episode_index)
         # The model was not asked about a run that follows others
@@ -27,12 +30,11 @@ def run(context: StageContext) -> Output:
     answers = ask_chunk(context, [questions], {})
     place = LabelPlace(build.name, context.chunk, label_run)
     rows = [place.of(k) | vars(reason) for k, reasons in sorted(answers.by_episode.items()) for reason in reasons]
-    tables, findings = {"reasoning": TABLES["reasoning"].rows(rows)}, answers.findings
+    tables = {"reasoning": TABLES["reasoning"].rows(rows)}
+    findings = answers.findings
     if stored_reasons:
-        tables, findings = (
-            with_kept_rows(context, tables, stored_reasons),
-            with_kept_findings(context, findings, stored_reasons),
-        )
+        tables = with_kept_rows(context, tables, stored_reasons)
+        findings = with_kept_findings(context, findings, stored_reasons)
     return Output(tables, findings, numbers=answers.numbers)
 
 

@@ -64,10 +64,12 @@ def chunk_strangers(lake: Lake, dataset: str, chunk: int) -> list[Stranger]:
 
 def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int) -> Iterator[LabelledEpisode]:
     """The usable episodes of a chunk that have segments and progress, by their active labels."""
-    labels, max_px = labels_of(lake.con, build.name, chunk, whole=True), build.stages.shards.picture_max_px
+    labels = labels_of(lake.con, build.name, chunk, whole=True)
+    max_px = build.stages.shards.picture_max_px
     for facts in lake.dicts(LABELLED_SQL, [build.name, chunk, UNLIKE_BITS]):
         episode_index = facts["episode_index"]
-        label, sizes = labels.get(episode_index), dict[str, tuple[int, int]](facts["sizes"] or ())
+        label = labels.get(episode_index)
+        sizes = dict[str, tuple[int, int]](facts["sizes"] or ())
         if label is None:
             continue
         yield LabelledEpisode(

@@ -40,7 +40,8 @@ def by_motion(context: StageContext, episodes: Sequence[EpisodeSignals]) -> Anno
 
 def by_native(context: StageContext, episodes: Sequence[EpisodeSignals]) -> AnnotatedChunk:
     """The `native` annotator: spans that the source brings. Episodes without usable ones are labelled by motion."""
-    labels, findings = {}, []
+    labels = {}
+    findings = []
     whys: dict[int, str] = {}
     chunk_episodes = {episode.episode_index for episode in episodes}
     for episode in episodes:
@@ -73,10 +74,14 @@ def native_label(episode: EpisodeSignals, chunk_episodes: Container[int]) -> Epi
 
     chunk_episodes: the episodes of the chunk; a run of another one does not show how far a failed run came.
     """
-    num_frames, record = len(episode.change), episode.record
+    num_frames = len(episode.change)
+    record = episode.record
     segments, num_planned = native.annotate(record.steps, num_frames, record.success, record.plan)
     check_tiling(segments, num_frames, num_planned)
-    part_of = record.as_far_as if record.as_far_as and record.as_far_as.episode_index in chunk_episodes else None
+    if record.as_far_as and record.as_far_as.episode_index in chunk_episodes:
+        part_of = record.as_far_as
+    else:
+        part_of = None
     label = plain_label(segments, num_planned, record.task, part_of)
     return replace(label, plan=record.plan or label.plan, steps_from=record.steps_from)
 
@@ -86,7 +91,8 @@ def by_vlm(context: StageContext, unlabelled: Sequence[EpisodeSignals]) -> Annot
 
     Where motion would cut is a hint for it.
     """
-    stages, episodes = context.build.stages, {episode.episode_index: episode for episode in unlabelled}
+    stages = context.build.stages
+    episodes = {episode.episode_index: episode for episode in unlabelled}
 
     def curve_of(episode_index: int, label: EpisodeLabel) -> np.ndarray:
         episode = episodes[episode_index]
@@ -106,7 +112,8 @@ def by_vlm(context: StageContext, unlabelled: Sequence[EpisodeSignals]) -> Annot
         return [(views[k][0], partial(annotate_episode, views[k][1], config=configs[k])) for k in sorted(configs)]
 
     answers = ask_chunk(context, map(questions, filter(None, in_rounds(tasks, labelled))), model_labels)
-    labels, alignments = model_labels | labelled[0], labelled[1]
+    labels = model_labels | labelled[0]
+    alignments = labelled[1]
     for k in alignments:
         check_tiling(labels[k].segments, len(episodes[k].change), labels[k].num_planned)
     findings = [*answers.findings, *_doubts(labels)]
@@ -119,7 +126,8 @@ def _views(context: StageContext, episodes: Sequence[EpisodeSignals]) -> dict[in
     views = {}
     for episode, album in albums(context, episodes):
         # Each episode by itself: the hints are to depend on nothing but the episode
-        signals, config = episode.signals(), context.build.stages.motion
+        signals = episode.signals()
+        config = context.build.stages.motion
         [by_motion_alone] = motion.annotate([signals], config)
         motion_cuts = tuple(segment.start_frame for segment in by_motion_alone.segments[1:])
         view = episode_view(context.dataset, episode, album, episode.task, motion_cuts, moments_of(signals, config))
@@ -147,7 +155,8 @@ def _with_version(context: StageContext, labels: Mapping[int, EpisodeLabel]) -> 
 
 
 def run(context: StageContext) -> Output:
-    label_run, stored_labels = context.build.label_run(), kept_labels(context)
+    label_run = context.build.label_run()
+    stored_labels = kept_labels(context)
     unlabelled = [episode for episode in context.signals() if episode.episode_index not in stored_labels]
     annotated: AnnotatedChunk = annotator_named(label_run.annotator).labels_of(context, unlabelled)
     labels = sorted(_with_version(context, annotated.by_episode).items())
@@ -166,10 +175,8 @@ def run(context: StageContext) -> Output:
     # What a former version labelled stays
     findings = annotated.findings
     if stored_labels:
-        tables, findings = (
-            with_kept_rows(context, tables, stored_labels),
-            with_kept_findings(context, findings, stored_labels),
-        )
+        tables = with_kept_rows(context, tables, stored_labels)
+        findings = with_kept_findings(context, findings, stored_labels)
     if not tables["alignments"].num_rows:
         del tables["alignments"]
     episodes = len(labels) + len(stored_labels)

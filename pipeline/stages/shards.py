@@ -36,7 +36,9 @@ def run(context: StageContext) -> Output:
 
     Samples whose pictures cannot be had are left out, with a finding.
     """
-    lake, build, chunk = context.lake, context.build, context.chunk
+    lake = context.lake
+    build = context.build
+    chunk = context.chunk
     with lake.reading():
         samples = lake.arrow(
             "SELECT * EXCLUDE (chunk) FROM samples WHERE dataset = ? AND chunk = ? "
@@ -49,7 +51,8 @@ def run(context: StageContext) -> Output:
     covered_episodes = {key[0] for keys in pictures_by_episode.values() for key in keys if key[3].startswith(OCCLUDED)}
     keyframes = coarse_keyframes(lake, build.name, covered_episodes)
 
-    findings, decoded_frames = [], 0
+    findings = []
+    decoded_frames = 0
     with kept_pictures(lake.workspace, cached_frames) as pictures:
         # First every picture that a sample shows is put into the file ...
         records = context.records()
@@ -97,7 +100,8 @@ def _lost_beyond(samples: pa.Table, picture_findings: Sequence[Finding]) -> Iter
     """What was lost of an episode of another chunk, as warnings of the episodes whose samples show it."""
     rows = samples.select(["episode_index", "pictures"]).to_pylist() if picture_findings else []
     for finding in picture_findings:
-        detail, picture_episode = f"camera {finding.camera}: {finding.detail}", finding.episode_index
+        detail = f"camera {finding.camera}: {finding.detail}"
+        picture_episode = finding.episode_index
         showing = {
             r["episode_index"] for r in rows if any(p["episode_index"] == picture_episode for p in r["pictures"])
         }
@@ -175,7 +179,8 @@ class PictureDecoder:
         options: DecodeOptions,
     ) -> None:
         # Nothing after the last wanted frame is decoded
-        last, decoded_frames = max(keys_of_frame), 0
+        last = max(keys_of_frame)
+        decoded_frames = 0
         for index, _, frame in episode.frames(camera, options):
             decoded_frames += not isinstance(frame, SkippedFrame)
             for key in keys_of_frame.get(index, ()):
@@ -207,7 +212,8 @@ class PictureDecoder:
 
 def _by_editor(folder: Path, build: DatasetBuild, rgb: np.ndarray, instruction: str, seed: int) -> bytes:
     """A picture that an image editor made, kept in `folder`: a model is not asked twice, and would not answer alike."""
-    name, config = build.stages.samples.image_editor, build.stages.shards
+    name = build.stages.samples.image_editor
+    config = build.stages.shards
     assert name is not None, "an edited picture without an editor"
     settings = f"{name}\0{instruction}\0{seed}\0{config.picture_max_px}\0{config.jpeg_quality}\0{rgb.shape}\0"
     path = folder / f"{hashlib.sha256(settings.encode() + rgb.tobytes()).hexdigest()}.jpg"

@@ -80,11 +80,13 @@ def shown_task(
 
 def _reference(signals: EpisodeSignals, label: ReferenceLabel, build: DatasetBuild) -> Reference | None:
     """None: the label does not fit the episode."""
-    segments, plan = label.segments, label.plan
+    segments = label.segments
+    plan = label.plan
     try:
         if segments is None or plan is None:
             by_source = native_label(signals, chunk_episodes=())
-            segments, plan = by_source.segments, by_source.plan
+            segments = by_source.segments
+            plan = by_source.plan
         check_tiling(segments, len(signals.change), len(plan))
     except ValueError:
         return None
@@ -124,9 +126,12 @@ def _with_pictures(lake: Lake, build: DatasetBuild, episodes: Sequence[EpisodeSi
 def run(context: StageContext) -> Output:
     label_run = context.build.transfer_run()
     place = LabelPlace(context.dataset, context.chunk, label_run.id)
-    labelled, alignments, findings = [], {}, []
+    labelled = []
+    alignments = {}
+    findings = []
     for signals, transferred in _transferred(context):
-        label, alignment = transferred.label, transferred.alignment
+        label = transferred.label
+        alignment = transferred.alignment
         if label is None or alignment is None or label.curve is None:
             detail = transferred.why_none or "its task has no other reference"
             findings.append(Finding("transfer_no_fit", detail, "warning", signals.episode_index))
@@ -146,7 +151,8 @@ def run(context: StageContext) -> Output:
 
 def _transferred(context: StageContext) -> list[tuple[EpisodeSignals, Transferred]]:
     """Each episode that is no reference itself, with what it is like, in order."""
-    build, results = context.build, []
+    build = context.build
+    results = []
     for task in shown_tasks(context.lake, build, context.signals()):
         references = {reference.signals.episode_index for reference in task.references}
         # References stand among the episodes, too: they show what is usual for the task

@@ -14,7 +14,10 @@ from .runs import Array, Run, feature_values
 MIN_IDLE_FRAMES = 9  # sim_short: a commanded stillness at least this long is a stall or a stop, not a turning point
 SHORT_STEPS = ("reach", "contact", "move")  # phases of a sim_short run that are steps of its task
 
-INDEX, TEXT, FLAG, FLOAT = pa.int64(), pa.string(), pa.bool_(), pa.float32()
+INDEX = pa.int64()
+TEXT = pa.string()
+FLAG = pa.bool_()
+FLOAT = pa.float32()
 TRUTH_EPISODES = pa.schema(
     {
         "episode_index": INDEX,
@@ -73,7 +76,9 @@ def truth_segments(run: Run) -> Iterator[dict[str, Any]]:
     segments = run.record["segments"]
     for i, s in enumerate(segments):
         if "kind" in s:
-            kind, completed, outcome = s["kind"], s["completed"], s["outcome"]
+            kind = s["kind"]
+            completed = s["completed"]
+            outcome = s["outcome"]
         else:
             following = segments[i + 1]["name"] if i + 1 < len(segments) else None
             kind, completed, outcome = short_ending(s["name"], following)

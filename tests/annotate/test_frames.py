@@ -156,7 +156,8 @@ def test_damage_is_measured_the_same_on_several_threads(tmp_path: Path):
     offset = (data.index(b"mdat") + 8 + len(data)) // 2  # in the middle of its pictures
     data[offset : offset + 20] = b"\xa5" * 20
     path.write_bytes(data)
-    single_thread, four_threads = measure(root), measure(root, threads=4)
+    single_thread = measure(root)
+    four_threads = measure(root, threads=4)
     assert four_threads.tables["frames"] == single_thread.tables["frames"]
     assert four_threads.tables["episode_content"] == single_thread.tables["episode_content"]
     assert four_threads.findings == single_thread.findings != []

@@ -47,7 +47,8 @@ def test_the_id_changes_with_each_parameter_of_an_annotator():
 RUNS = [("r1", "motion"), ("r2", "vlm"), ("r3", "native"), ("human/d", "human")]
 
 
-CORRECTED, NAMED = ("human/d", "accepted correction"), ("r1", "named by the configuration")
+CORRECTED = ("human/d", "accepted correction")
+NAMED = ("r1", "named by the configuration")
 SHOWN = ("r4", "shown by reference: episode 3")
 
 

@@ -26,7 +26,8 @@ def test_the_chosen_part_is_ahead_and_of_the_same_task() -> None:
     pairs = draw_pairs(RUNS, 8, seed=3)
     by_number = {r.episode_index: r for r in RUNS}
     for pair in pairs:
-        chosen, rejected = by_number[pair.chosen.episode_index], by_number[pair.rejected.episode_index]
+        chosen = by_number[pair.chosen.episode_index]
+        rejected = by_number[pair.rejected.episode_index]
         assert chosen.same_as == rejected.same_as
         if pair.why == "further":
             (ahead,), (behind,) = pair.chosen.progress, pair.rejected.progress

@@ -70,7 +70,8 @@ def test_published_formula_gives_nothing_to_frames_that_are_no_step(name: str):
     ],
 )
 def test_published_flattening(segments: list[tuple[str, int, bool]], expected: str):
-    our_segments, start = [], 0
+    our_segments = []
+    start = 0
     for name, end, completed in segments:
         step = "ABC".find(name) if name in "ABC" else None
         kind = {"idle": IDLE, "done": DONE}.get(name, "step")
@@ -126,7 +127,8 @@ def runs(draw: st.DrawFn) -> tuple[list[Segment], int]:
 
 def follow(segments: list[Segment], planned: int) -> tuple[set[int], bool]:
     """Frames at which a completed step is begun again, and whether every planned step is complete at the end."""
-    restarts, complete = set(), [False] * planned
+    restarts = set()
+    complete = [False] * planned
     for s in segments:
         if s.step is None:
             continue
@@ -207,7 +209,8 @@ def test_our_label_does_not_depend_on_the_frame_rate(
         # frame i owns the time from (i - 1) / fps to i / fps, so a span that begins at t owns frames from t * fps + 1
         change = np.r_[0.0, np.repeat(np.array(rates) / fps, per_tenth)]
         state = change.cumsum()[:, None] * [0.3, -0.4]
-        segments, start_frame = [], 0
+        segments = []
+        start_frame = 0
         for tenths, step, completed in spans:
             end = start_frame + tenths * per_tenth + (start_frame == 0)
             segments.append(Segment("", start_frame, end, "step" if step is not None else IDLE, completed, step))

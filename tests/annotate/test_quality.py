@@ -45,7 +45,8 @@ def test_another_order_of_steps_stands_out():
 
 
 def test_the_largest_jump_is_up_or_down_within_half_a_second():
-    up, down = np.repeat([0.1, 0.7], 20), np.repeat([0.9, 0.1], 20)
+    up = np.repeat([0.1, 0.7], 20)
+    down = np.repeat([0.9, 0.1], 20)
     assert largest_jump(up, FPS) == pytest.approx(0.6)
     assert largest_jump(down, FPS) == pytest.approx(0.8)
     assert largest_jump(np.linspace(0, 1, 101), FPS) == pytest.approx(0.05)  # five of a hundred intervals

@@ -65,7 +65,9 @@ def test_a_gripper_that_is_late_or_early(lag_s: float) -> None:
 
 def test_each_gripper_has_its_own_lag() -> None:
     """One that is not used has none, nor has one that an episode lacks."""
-    left_signal, unused, lacking = replace(GRIPPER, arm="left"), signal_at(0, is_used=False), signal_at(9, arm="right")
+    left_signal = replace(GRIPPER, arm="left")
+    unused = signal_at(0, is_used=False)
+    lacking = signal_at(9, arm="right")
     lags, _ = measured(runs(gripper_lag_s=1.2), left_signal, unused, lacking)
     assert set(lags) == {"state", "left gripper: closing", "left gripper: opening"}
 

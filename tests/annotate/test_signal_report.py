@@ -19,7 +19,8 @@ def test_an_unknown_polarity_and_an_unused_hand_are_said():
 
 
 def test_a_lag_is_shown_where_labels_are_corrected_by_it():
-    left_signal, right = signal(arm="left"), signal(arm="right")
+    left_signal = signal(arm="left")
+    right = signal(arm="right")
     lags = [
         lag_row("left gripper: closing", 1.04),
         lag_row("left gripper: closing", 0.9),

@@ -43,7 +43,8 @@ def by_night(own_corpus: Made, config: Path, instance: dg.DagsterInstance) -> No
 
 
 def test_one_digest(made: Made, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    digest_before, digests = digest_of(made.space.root), {}
+    digest_before = digest_of(made.space.root)
+    digests = {}
     ways: tuple[Callable[[Made, Path, dg.DagsterInstance], None], ...]
     ways = (by_command, by_assets, by_job, by_sensor, by_night)
     for way in ways:

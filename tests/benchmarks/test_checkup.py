@@ -14,7 +14,9 @@ from benchmarks.checkup_sets import DecodedRun, DecodedSet, measured
 from benchmarks.harness import with_tables
 from ingest.episode import EpisodeData, EpisodeRecord
 
-FRAMES, FPS, SIDE = 60, 10.0, 64
+FRAMES = 60
+FPS = 10.0
+SIDE = 64
 
 
 def decoded_run(index: int) -> DecodedRun:
@@ -57,8 +59,12 @@ def test_pictures_that_are_encoded_again_are_no_fault(squares: DecodedSet) -> No
 def test_late_rows_meet_later_pictures(squares: DecodedSet, frames: int) -> None:
     spoilt = late(squares, 0, frames, np.random.default_rng(0))
     assert spoilt is not None
-    state, pictures = values_of(squares.runs[0])["state"], squares.runs[0].pictures["front"]
-    rows, shown_slice = (slice(0, -5), slice(5, None)) if frames > 0 else (slice(5, None), slice(0, -5))
+    state = values_of(squares.runs[0])["state"]
+    pictures = squares.runs[0].pictures["front"]
+    if frames > 0:
+        rows, shown_slice = (slice(0, -5), slice(5, None))
+    else:
+        rows, shown_slice = (slice(5, None), slice(0, -5))
     assert (values_of(spoilt.run)["state"] == state[rows]).all()
     assert (spoilt.run.pictures["front"] == pictures[shown_slice]).all()
     fault = RunFault("rows_late", 0, 0, 55, "", frames + 1, 0, "frames")

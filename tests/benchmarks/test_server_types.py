@@ -9,7 +9,8 @@ from benchmarks.server_types import ServerTypes, bodies, rows_of, tried
 
 def test_a_class_says_what_it_refuses_and_does_not_know() -> None:
     server = ServerTypes(("prices==1.0",), "annotate.config", "Price")
-    right, wrong = {"usd_per_gpu_hour": 1.0}, {"usd_per_gpu_hour": -1.0, "seed": 0}
+    right = {"usd_per_gpu_hour": 1.0}
+    wrong = {"usd_per_gpu_hour": -1.0, "seed": 0}
     replies = server.read(Path(sys.executable), {"a": right, "b": wrong, "c": right})
     assert replies["b"] == {"refused": "seed; usd_per_gpu_hour", "unknown": ["seed"]}
     assert rows_of(server, replies) == [

@@ -64,7 +64,9 @@ def test_an_id_that_is_a_path_is_refused(tmp_path: Path):
 def test_labels_are_scored_on_the_steps_of_each_layout(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    wgo, agibot, robocoin = wgo_file(tmp_path), tmp_path / "agibot", tmp_path / "robocoin"
+    wgo = wgo_file(tmp_path)
+    agibot = tmp_path / "agibot"
+    robocoin = tmp_path / "robocoin"
     write_agibot(agibot, lengths={648642: 60, 648649: 60})
     write_v2(robocoin, {0: 24, 1: 24})
     step_forms.robocoin(robocoin)

@@ -5,7 +5,8 @@ from tests.kits.lerobot_writer import said, source_of
 from tests.kits.real_data import BESIDE, kinds, measured, usable
 
 DATA = BESIDE / "data"
-CAM0, CAM1 = "observation.images.cam0", "observation.images.cam1"
+CAM0 = "observation.images.cam0"
+CAM1 = "observation.images.cam1"
 
 
 def test_so101() -> None:

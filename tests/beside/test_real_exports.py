@@ -21,9 +21,11 @@ from warehouse.lake import Lake
 @pytest.mark.slow
 def test_rows_of_measured_rates_are_stamped(tmp_path: Path) -> None:
     """so101's rows come 18.43 to 18.57 times a second; its videos play at 20."""
-    root, kind = BESIDE / "data/so101_bimanual_cloth", EXPORT_KINDS["lerobot"]
+    root = BESIDE / "data/so101_bimanual_cloth"
+    kind = EXPORT_KINDS["lerobot"]
     lake = Lake(built(source_build(root, "so101", None, None), Workspace(tmp_path / "workspace")).space, read_only=True)
-    chosen, options = Selection(allow=("unknown",)), LerobotOptions(fps=20.0)
+    chosen = Selection(allow=("unknown",))
+    options = LerobotOptions(fps=20.0)
     with pytest.raises(UserError, match="stamp all rows at one by --fps"):
         kind.export(lake, chosen, tmp_path / "out")
     export_result = kind.export(lake, chosen, tmp_path / "out", options)

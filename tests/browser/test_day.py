@@ -103,7 +103,9 @@ class Day:
         self.lines.append(f"{what}: {self._acts(page) - acts} clicks and keys, {took:.1f} s")
 
     def _acts(self, page: Page | None) -> int:
-        return 0 if page is None else int(page.evaluate("Number(localStorage.getItem('acts'))"))
+        if page is None:
+            return 0
+        return int(page.evaluate("Number(localStorage.getItem('acts'))"))
 
 
 def accept_ten(page: Page, url: str) -> None:
@@ -320,7 +322,8 @@ def test_a_day(browser: Browser, context: BrowserContext, space: Workspace, tmp_
 
 def test_a_quick_day(browser: Browser, context: BrowserContext, tmp_path: Path) -> None:
     """Two commands to labels, then what takes seconds each: ten accepts, an outcome, the worst run, weights."""
-    day, space = Day(), Workspace(tmp_path / "workspace")
+    day = Day()
+    space = Workspace(tmp_path / "workspace")
     with day.part("two commands to labels"):
         source = ROOT / "samples/sim_short"
         assert proccorpus("inspect", source, cwd=tmp_path).code == 0

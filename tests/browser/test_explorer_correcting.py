@@ -17,7 +17,8 @@ from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import FPS
 
 pytestmark = pytest.mark.browser
-EPISODE, FRAMES = 2, 30
+EPISODE = 2
+FRAMES = 30
 
 
 @pytest.fixture
@@ -196,7 +197,8 @@ def test_final_progress_a_fall_and_where_all_is_lost(at: Watched, own: Made):
 
 
 def test_the_second_person_is_told_and_can_compare(browser: Browser, at: Watched):
-    mine, theirs = edit(at), Watched(browser.new_context(), at.url)
+    mine = edit(at)
+    theirs = Watched(browser.new_context(), at.url)
     other_page = edit(theirs)
     theirs.allowed = ("409",)
     for page, author_name, frame in ((mine, "ada", 9), (other_page, "grace", 15)):

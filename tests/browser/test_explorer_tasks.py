@@ -148,7 +148,8 @@ def test_the_worst_runs_of_a_task_are_found_and_tagged(at: Watched, own: Made):
 def test_a_bad_stretch_is_looked_at_and_accepted(browser: Browser, faulty: Made):
     with watching(browser, faulty.space) as watched:
         page = watched.open("/episode/tiny/2")
-        stretch, label = page.locator("#faults a"), page.locator("#timeline .track").first
+        stretch = page.locator("#faults a")
+        label = page.locator("#timeline .track").first
         track = page.locator("#faults .track").bounding_box()
         below = label.bounding_box()
         assert track

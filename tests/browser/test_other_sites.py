@@ -98,7 +98,8 @@ def test_the_explorer(page: Page, made: Made, tmp_path: Path, monkeypatch: pytes
     served = Served(space)
     try:
         files_before = files(space.root)
-        saved, episode = {"name": "mine", "sql": QUERY}, f"{served.url}/api/corrections/tiny/0"
+        saved = {"name": "mine", "sql": QUERY}
+        episode = f"{served.url}/api/corrections/tiny/0"
         attack(
             page,
             [
@@ -163,7 +164,8 @@ def test_dagsters_ui(page: Page, tmp_path: Path) -> None:
 def test_the_reward_server(page: Page) -> None:
     scorer = Pixels()
     with running(scorer, access=Access()) as app:
-        url, session = app.state.url, {"task": TASK, "fps": "4"}
+        url = app.state.url
+        session = {"task": TASK, "fps": "4"}
         attack(
             page,
             [

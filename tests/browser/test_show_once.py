@@ -20,7 +20,9 @@ from tests.kits.made_corpus import Made, built, with_stages
 from tests.kits.retimed_runs import FPS, TASK, make_runs, paces
 
 pytestmark = pytest.mark.browser
-KEY_S, CLICK_S, DECISION_S = 0.2, 1.1, 1.35
+KEY_S = 0.2
+CLICK_S = 1.1
+DECISION_S = 1.35
 FIRST_MOST_S, CHECK_MOST_S = 120, 10  # of work
 BUILD_MS = 240_000
 STEPS = ("Reach for the cupcake", "Grasp it", "Carry it to the plate", "Put it down")

@@ -118,14 +118,16 @@ def test_one_page_shows_the_worst_runs(run: Run, tmp_path: Path):
 def test_sarif_is_what_its_readers_expect(run: Run, made_faulty: Made, faulty: Made, capsys):
     words = ("--why", "the lamp was off", "--by", "ann", "--workspace", faulty.space.root)
     called(capsys, "accept", "tiny", "camera_black", *words)
-    source, workspace_options = made_faulty.source, ("--workspace", faulty.space.root)
+    source = made_faulty.source
+    workspace_options = ("--workspace", faulty.space.root)
     assert run(source, "--full", "--report", "out.sarif", *workspace_options).code == 0
     log = json.loads(Path("out.sarif").read_text())
     jsonschema.Draft202012Validator(SARIF).validate(log)
     results = {row["ruleId"]: row for row in log["runs"][0]["results"]}
     rules = [rule["id"] for rule in log["runs"][0]["tool"]["driver"]["rules"]]
     assert all(rules[row["ruleIndex"]] == name for name, row in results.items())
-    frozen, black = results["camera_frozen"], results["camera_black"]
+    frozen = results["camera_frozen"]
+    black = results["camera_black"]
     assert (frozen["level"], "suppressions" in frozen) == ("warning", False)
     assert black["suppressions"] == [
         {"kind": "external", "status": "accepted", "justification": "ann: the lamp was off"}

@@ -105,7 +105,9 @@ class Reader:
     """Somebody who does what a page says, line by line, in a project of their own."""
 
     def __init__(self, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-        self.folder, self.capfd, self.servers = folder, capfd, contextlib.ExitStack()
+        self.folder = folder
+        self.capfd = capfd
+        self.servers = contextlib.ExitStack()
         self.address = ""
         self.printed = ""  # by the commands of the last block
         self.wrong: list[str] = []  # of outputs

@@ -72,10 +72,8 @@ def test_the_notebook_and_the_page_on_python_run(tmp_path: Path, monkeypatch: py
     subprocess.run(command, cwd=ROOT, capture_output=True, timeout=PATIENCE_S, check=True)
     corpus = pc.open("workspace")
     # The file begins with the first episodes, one after the other
-    frames_before, num_frames = (
-        sum(len(corpus["sim_short"][k].progress) for k in range(3)),
-        len(corpus["sim_short"][3].progress),
-    )
+    frames_before = sum(len(corpus["sim_short"][k].progress) for k in range(3))
+    num_frames = len(corpus["sim_short"][3].progress)
     video = ROOT / "samples/sim_short/videos/observation.images.front/chunk-000/file-000.mp4"
     frames = [frame.rgb() for frame in islice(decode(video), frames_before, frames_before + num_frames)]
     write_video(tmp_path / "run.mp4", frames, fps=20)

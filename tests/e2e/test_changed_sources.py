@@ -81,7 +81,8 @@ def outcomes(case: Case, dataset: str = "arm") -> list[tuple]:
 
 
 def test_a_moved_folder_is_read_where_it_lies_now(case: Case) -> None:
-    first, second = case.folder / "first disk/data", case.folder / "second disk/data"
+    first = case.folder / "first disk/data"
+    second = case.folder / "second disk/data"
     write_v2(first, FEW)
     built(case, "--source", first, "--name", "arm")
     say_outcome(case, "episode_index", 1)
@@ -216,7 +217,8 @@ def test_corrections_count_on_where_rows_are_equal(case: Case, change: str) -> N
     build_first(case)
     add_references(case, 1, 2, 3)
     built(case, "--dataset", "arm")
-    labels, corrections = case.rows(LABELS), case.rows(CORRECTIONS)
+    labels = case.rows(LABELS)
+    corrections = case.rows(CORRECTIONS)
     assert corrections == [(episode, "accepted") for episode in (1, 2, 3)]
     if change == "a camera is added":
         write_v2(case.source, RECORDINGS, cameras=(CAMERA, WRIST))

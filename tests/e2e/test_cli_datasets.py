@@ -45,7 +45,8 @@ def test_what_people_said_goes_with_a_dataset_to_another_name_and_back(case: Cas
 
 
 def test_what_people_said_of_a_removed_dataset_is_kept_and_no_word_on_another(case: Case, tmp_path: Path) -> None:
-    words_before, other_source = in_force(case, DATASET), write_v2(tmp_path / "other", OTHERS)
+    words_before = in_force(case, DATASET)
+    other_source = write_v2(tmp_path / "other", OTHERS)
     # The name is in use
     refused = case.run("build", "--source", other_source, "--name", DATASET)
     text = assert_one_error_line(refused)
@@ -70,7 +71,8 @@ def test_what_people_said_of_a_removed_dataset_is_kept_and_no_word_on_another(ca
 
 def test_a_dataset_is_not_pulled_from_under_a_build(case: Case) -> None:
     """Asked while the build says what it has made, which is in the middle of it."""
-    words_before, command_results = in_force(case, DATASET), list[Result]()
+    words_before = in_force(case, DATASET)
+    command_results = list[Result]()
     with opened(Workspace(case.workspace)) as lake:
         changed_build = with_samples(built(lake, DATASET), {"window_frames": 3})
 

@@ -26,7 +26,10 @@ def predictions(tmp_path: Path) -> Path:
                 "closest_idx": str(min(3, k + 1)),
                 "progress_score": f"{share:.0%}",
             }
-            response_text = f"<ref>{min(3, k + 1)}</ref><score>{share:.0%}</score>" if k < 3 else "?"
+            if k < 3:
+                response_text = f"<ref>{min(3, k + 1)}</ref><score>{share:.0%}</score>"
+            else:
+                response_text = "?"
             lines.append(json.dumps({"meta_data": meta, "response": response_text}) + "\n")
     path = tmp_path / "model_a.jsonl"
     path.write_text("".join(lines))

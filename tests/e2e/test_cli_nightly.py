@@ -76,7 +76,8 @@ def test_a_night_goes_on_without_a_folder_that_is_gone(config: Path, tmp_path: P
 
 
 def test_a_build_that_is_told_to_end_does_so_soon(tmp_path: Path) -> None:
-    source, workspace = make_dataset(tmp_path / "tiny"), tmp_path / "w"
+    source = make_dataset(tmp_path / "tiny")
+    workspace = tmp_path / "w"
     words = ["build", "--source", source, "--name", "tiny", "--workspace", workspace]
     popen_options: dict[str, Any] = {
         "env": environment(),

@@ -48,7 +48,8 @@ def test_a_selection_of_episodes_only_grows(built: Built, build: Build, tmp_path
 
 @pytest.mark.slow
 def test_a_changed_episode_redoes_its_chunk_and_no_other(own: Built, build: Build, tmp_path: Path) -> None:
-    times_before, old = stage_times(own.workspace), digest_of(own.workspace)
+    times_before = stage_times(own.workspace)
+    old = digest_of(own.workspace)
     write_video(own.source, 2, LENGTHS[2], grey=120)
     result = build(own.config, own.workspace, "--workers", 1)
     assert result.code == DONE
@@ -58,7 +59,8 @@ def test_a_changed_episode_redoes_its_chunk_and_no_other(own: Built, build: Buil
     # A run of another task is shown by samples of other chunks, too: these alone are made again
     assert {stage for stage, chunk in redone if chunk != 1} <= {"samples", "shards"}
 
-    between, builds = stage_times(own.workspace), load_config(own.config)
+    between = stage_times(own.workspace)
+    builds = load_config(own.config)
     write_rows(own.source, 4, LENGTHS[4], scale=3.0)
     new = built_in_process(builds, own.workspace)
     redone = stages_redone(own.workspace, between)
@@ -69,7 +71,8 @@ def test_a_changed_episode_redoes_its_chunk_and_no_other(own: Built, build: Buil
 
 
 def test_new_samples_settings_redo_samples_and_shards_only(own: Built, build: Build, tmp_path: Path) -> None:
-    times_before, old = stage_times(own.workspace), digest_of(own.workspace)
+    times_before = stage_times(own.workspace)
+    old = digest_of(own.workspace)
     config = write_config(own.config.parent, own.source, "[samples]\nprogress_per_episode = 3")
     result = ok(build(config, own.workspace, "--workers", 1))
     assert result.out.startswith("6 stages run")
@@ -84,7 +87,9 @@ def test_new_samples_settings_redo_samples_and_shards_only(own: Built, build: Bu
 
 @pytest.mark.slow
 def test_each_motion_setting_has_its_own_label_run(own: Built, build: Build) -> None:
-    first, old, original = label_run(own.config), stage_times(own.workspace), digest_of(own.workspace)
+    first = label_run(own.config)
+    old = stage_times(own.workspace)
+    original = digest_of(own.workspace)
     config = write_config(own.config.parent, own.source, "[motion]\nstep_min_s = 1.5")
     second = label_run(config)
     assert first != second

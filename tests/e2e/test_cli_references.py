@@ -9,7 +9,8 @@ from tests.kits.cli_kit import Result, assert_one_error_line, ok
 
 pytestmark = pytest.mark.slow
 
-PLATE, DRAWER = "put the cube on the plate", "open the drawer"
+PLATE = "put the cube on the plate"
+DRAWER = "open the drawer"
 
 
 def test_add_list_join_and_remove(ask: Callable[..., Result]) -> None:

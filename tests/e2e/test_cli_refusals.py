@@ -8,8 +8,10 @@ import pytest
 from tests.kits.cli_kit import USAGE, Built, assert_one_error_line, called, proccorpus, snapshot_of, write_config
 from tests.kits.tiny_lerobot import rows_path
 
-BUILD, NAMED = "build --source {source} --name mine", "--name mine"
-CONFIG, ENTRY = "build --config {made}/build.toml", "build --config {made}/registry/tiny.yaml"
+BUILD = "build --source {source} --name mine"
+NAMED = "--name mine"
+CONFIG = "build --config {made}/build.toml"
+ENTRY = "build --config {made}/registry/tiny.yaml"
 # case: command line, what the error has to name, and what is added to a file of a good configuration ("=": instead)
 CASES: dict[str, tuple[str, ...]] = {
     # what is built
@@ -83,7 +85,8 @@ def test_wrong_use_leaves_no_workspace(
 ) -> None:
     words, named_text, *changed = CASES[case]
     if changed:
-        file, text = given / changed[0], changed[1]
+        file = given / changed[0]
+        text = changed[1]
         file.write_text(text[1:] if text.startswith("=") else file.read_text() + text)
     workspace = given.with_name("workspace")
     monkeypatch.chdir(away)

@@ -22,7 +22,8 @@ from tests.kits.cli_kit import (
 from tests.kits.files import files_of
 from tests.kits.hub_server import Hub, serve
 
-REPO, TOKEN = "someone/tiny", "hf_secret"
+REPO = "someone/tiny"
+TOKEN = "hf_secret"
 CAMERA = "observation.images.front"
 
 
@@ -49,7 +50,8 @@ def run(hub: Hub, away: Path, tmp_path: Path) -> Callable[..., Result]:
 def test_a_file_that_cannot_be_fetched(run: Callable[..., Result], hub: Hub, source: Path, tmp_path: Path) -> None:
     """Its chunk fails and says why, and so do shards that show its run; the next build completes them."""
     registry = tmp_path / "tiny.yaml"
-    commit, workspace = hub.branches["main"], tmp_path / "workspace"
+    commit = hub.branches["main"]
+    workspace = tmp_path / "workspace"
     registry.write_text(f"name: tiny\nsource: hf://{REPO}\nrevision: {commit}\nchunk_size: 2\n")
     hub.refuse[video(2)] = [403]
     result = run("build", "--config", registry, "--workers", 2)

@@ -83,7 +83,8 @@ def test_a_run_is_laid_beside_shown_ones_the_same_from_everywhere(own: Built, vi
 
 
 def test_a_videos_reward_is_the_same_from_everywhere(own: Built, checkpoint: Path, video: Path, tmp_path: Path) -> None:
-    out, overlay = tmp_path / "rewards.jsonl", tmp_path / "overlay.mp4"
+    out = tmp_path / "rewards.jsonl"
+    overlay = tmp_path / "overlay.mp4"
     result = proccorpus(
         "reward", video, "--task", TASKS[0], "--model", checkpoint, "--out", out, "--overlay", overlay, "--fps", 4,
         "--format", "json", cwd=tmp_path, workspace=own.workspace,

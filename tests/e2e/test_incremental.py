@@ -30,7 +30,8 @@ class Videos:
     """A folder of plain videos and a workspace, chunks of two episodes."""
 
     def __init__(self, root: Path) -> None:
-        self.folder, self.space = root / "videos", Workspace(root / "workspace")
+        self.folder = root / "videos"
+        self.space = Workspace(root / "workspace")
         self.folder.mkdir()
         for name in ("b", "d", "f"):
             self.add(name)

@@ -70,7 +70,9 @@ Annotate = Callable[..., Result]
 
 
 def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(annotated: Annotated, tmp_path: Path) -> None:
-    server, workspace, sent = annotated.server, annotated.workspace, annotated.sent
+    server = annotated.server
+    workspace = annotated.workspace
+    sent = annotated.sent
     calls = dict(rows(workspace, "SELECT stage, count(*) FROM vlm_calls GROUP BY 1"))
     assert set(calls) == {"plan", "segment", "refine", "verify", "reason"}
     assert calls["plan"] == len(LENGTHS)
@@ -128,7 +130,8 @@ def one_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(one_task: Path, tmp_path: Path) -> None:
-    workspace, cwd = tmp_path / "workspace", tmp_path
+    workspace = tmp_path / "workspace"
+    cwd = tmp_path
     with serving_model(tmp_path, "--fault", "even") as server:
         config = configured(tmp_path / "project", one_task, server.url, ", max_calls = 9")
         config.with_name("registry").joinpath("tiny.yaml").write_text(f"name: tiny\nsource: {one_task}\n")

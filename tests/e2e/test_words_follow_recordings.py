@@ -83,7 +83,9 @@ def said(workshop: Workshop) -> Callable[[Callable[[Path], object]], Case]:
 
 
 def marks_of(change: Change) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.slow] if change.id in EACH_TIME else [pytest.mark.long]
+    if change.id in EACH_TIME:
+        return [pytest.mark.slow]
+    return [pytest.mark.long]
 
 
 @pytest.mark.parametrize("change", [pytest.param(c, id=c.id, marks=marks_of(c)) for c in CHANGES])

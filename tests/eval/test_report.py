@@ -17,7 +17,8 @@ def test_texts_of_data_are_no_markup(tmp_path: Path) -> None:
     scored = ScoredBenchmark(HOSTILE, episodes, {"mae": mean_of(np.array([0.1, 0.2, 0.4]))}, {"rows": 3})
     entries = [Evaluated(name, scored, scored.scores()) for name in (HOSTILE, f"another {HOSTILE}")]
     page = write_report(tmp_path, Report(HOSTILE, entries, ("all", f"dataset {HOSTILE}"), [HOSTILE]))
-    html, markdown = page.read_text(), (tmp_path / "report.md").read_text()
+    html = page.read_text()
+    markdown = (tmp_path / "report.md").read_text()
     assert html.count("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;|{{ 7 * 7 }}") > 8
     assert "<script" not in html
     # A bar in a cell would end it

@@ -18,7 +18,8 @@ URL = "/episode/tiny/0/actions"
 
 
 def test_actions_are_those_of_the_source(tmp_path: Path):
-    source, space = make_dataset(tmp_path / "source"), Workspace(tmp_path / "w")
+    source = make_dataset(tmp_path / "source")
+    space = Workspace(tmp_path / "w")
     source_actions = np.linspace(-2, 3, LENGTHS[0] * 2, dtype=np.float32).reshape(-1, 2)
     rows = pq.read_table(rows_path(source, 0))
     pq.write_table(

@@ -191,7 +191,10 @@ class Judging(threading.Thread):
 
     def __init__(self, url: str, author: str, episodes: list[int], most: int) -> None:
         super().__init__(daemon=True)
-        self.url, self.author, self.episodes, self.most = url, author, episodes, most
+        self.url = url
+        self.author = author
+        self.episodes = episodes
+        self.most = most
         self.saved: list[str] = []
         self.problems: list[str] = []
         self.start()

@@ -15,7 +15,8 @@ from tests.kits.visitor import post, visit
 
 pytestmark = pytest.mark.slow
 
-URL, START = "/labelling/tiny", "/api/labelling/tiny"
+URL = "/labelling/tiny"
+START = "/api/labelling/tiny"
 SLOW = "import time; time.sleep(60)"
 
 

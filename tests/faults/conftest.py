@@ -41,7 +41,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """What a worker of pytest-xdist has counted goes to the process that prints it."""
-    worker_output, tally = getattr(session.config, "workeroutput", None), session.config.stash.get(TALLY, None)
+    worker_output = getattr(session.config, "workeroutput", None)
+    tally = session.config.stash.get(TALLY, None)
     if worker_output is not None and tally is not None:
         worker_output["faults"] = {
             "lines": {k: dict(v) for k, v in tally.lines.items()},

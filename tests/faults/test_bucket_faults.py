@@ -18,7 +18,9 @@ from tests.kits.http_server import Answering, serving
 from tests.kits.patience import PATIENCE_S
 from tests.kits.servers import postgres, s3
 
-BUSY, SLOW, SLOWEST_S = 0.06, 0.06, 1.0
+BUSY = 0.06
+SLOW = 0.06
+SLOWEST_S = 1.0
 MOST_BUILDS = 6
 SLOW_DOWN = b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>'
 
@@ -32,7 +34,8 @@ class Chance:
 
     def draw(self) -> tuple[bool, float]:
         with self.lock:
-            busy, slow = self.rng.random() < BUSY, self.rng.random() < SLOW
+            busy = self.rng.random() < BUSY
+            slow = self.rng.random() < SLOW
             self.refused += busy
             self.slowed += slow
             return busy, self.rng.uniform(0, SLOWEST_S) if slow else 0.0
@@ -59,7 +62,10 @@ def proxy(to: str, chance: Chance) -> Iterator[str]:
             for name, value in answer.getheaders():
                 if name.lower() not in ("transfer-encoding", "connection", "content-length", "date", "server"):
                     self.send_header(name, value)
-            length = answer.getheader("Content-Length") if self.command == "HEAD" else str(len(data))
+            if self.command == "HEAD":
+                length = answer.getheader("Content-Length")
+            else:
+                length = str(len(data))
             if length is not None:
                 self.send_header("Content-Length", length)
             self.end_headers()
@@ -75,7 +81,8 @@ def proxy(to: str, chance: Chance) -> Iterator[str]:
 def test_a_bucket_that_slows_down(
     corpus: Corpus, whole: Whole, tally: Tally, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    chance, workspace = Chance(random.Random(seed + 6)), tmp_path / "workspace"
+    chance = Chance(random.Random(seed + 6))
+    workspace = tmp_path / "workspace"
     with postgres() as database, s3() as settings, proxy(settings["AWS_ENDPOINT_URL"], chance) as url:
         database.execute("CREATE DATABASE lake")
         spoilt = settings | {"AWS_ENDPOINT_URL": url}

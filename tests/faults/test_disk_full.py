@@ -53,7 +53,9 @@ def full_disk(err: str) -> Path:
 
 
 def test_a_build(corpus: Corpus, whole: Whole, tally: Tally, tmp_path: Path, pytestconfig: pytest.Config):
-    workspace, repeats, met = tmp_path / "workspace", Repeats(), set()
+    workspace = tmp_path / "workspace"
+    repeats = Repeats()
+    met = set()
     growth = 64 if pytestconfig.getoption("--short") else GROWTH
     with small_disks(workspace, SITES) as disks:
         for _ in range(24):
@@ -122,7 +124,8 @@ def test_releases_and_exports(reference: Path, tally: Tally, tmp_path: Path):
 
 def test_downloads(tally: Tally, tmp_path: Path):
     """What is fetched from a web server has no room: said in one line, and gone on with where it stopped."""
-    port, workspace = free_port(), tmp_path / "workspace"
+    port = free_port()
+    workspace = tmp_path / "workspace"
     words = [sys.executable, "-m", "http.server", port, "--bind", "127.0.0.1", "--directory", ROOT / "samples"]
     server = subprocess.Popen([str(w) for w in words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}/sim_short/"

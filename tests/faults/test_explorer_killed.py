@@ -27,7 +27,9 @@ class Tagging(threading.Thread):
 
     def __init__(self, client: httpx.Client, prefix: str) -> None:
         super().__init__(daemon=True)
-        self.client, self.prefix, self.saved = client, prefix, list[str]()
+        self.client = client
+        self.prefix = prefix
+        self.saved = list[str]()
         self.start()
 
     def run(self) -> None:
@@ -44,7 +46,8 @@ def test_the_explorer_is_killed(
     corpus: Corpus, whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path
 ) -> None:
     """While it commits beside a build: what it said was saved is there, and the build comes to the same end."""
-    rng, fault = random.Random(seed + 8), "the explorer killed"
+    rng = random.Random(seed + 8)
+    fault = "the explorer killed"
     for number in range(server_kills):
         workspace = tmp_path / f"workspace{number}"
         with corpus.building(workspace) as build:
@@ -86,7 +89,8 @@ def querying(server: int) -> list[int]:
 
 def test_processes_of_queries_are_killed(reference: Path, tally: Tally, server_kills: int, seed: int) -> None:
     """As when memory runs out, and the kernel chooses one: the page says so, and the next query is answered."""
-    rng, fault = random.Random(seed + 9), "a query's process killed"
+    rng = random.Random(seed + 9)
+    fault = "a query's process killed"
     with serving(Workspace(reference)) as (client, server), ThreadPoolExecutor() as pool:
         for _ in range(server_kills):
             pending = pool.submit(client.get, "/sql", params={"q": SLOW})

@@ -36,25 +36,34 @@ def corpus_over_limits(folder: Path) -> Corpus:
 
 def test_builds_of_datasets_over_a_limit_are_killed(tally: Tally, kills: int, seed: int, tmp_path: Path) -> None:
     """The end is the uninterrupted one, and the dataset beside them is labelled."""
-    corpus, rng, mark = corpus_over_limits(tmp_path / "corpus"), random.Random(seed + 7), tmp_path / "mark"
+    corpus = corpus_over_limits(tmp_path / "corpus")
+    rng = random.Random(seed + 7)
+    mark = tmp_path / "mark"
     untouched = corpus.build(tmp_path / "untouched")
     assert "Traceback" not in untouched.stderr
     assert errors(tmp_path / "untouched", hashes=True) == []
-    whole, num_done, builds = Whole.of(tmp_path / "untouched"), 0, 0
+    whole = Whole.of(tmp_path / "untouched")
+    num_done = 0
+    builds = 0
     num_wanted = max(1, kills // 4)
     while num_done < num_wanted:
-        workspace, struck = tmp_path / f"workspace{builds}", 0
+        workspace = tmp_path / f"workspace{builds}"
+        struck = 0
         while True:
             builds += 1
             assert builds < MOST_BUILDS * num_wanted + 20
             moment = Moment.choose(rng, KINDS[num_done % len(KINDS)])
-            env: dict[str, Any] = moment.environment(workspace, mark) if num_done < num_wanted else {}
+            if num_done < num_wanted:
+                env: dict[str, Any] = moment.environment(workspace, mark)
+            else:
+                env = {}
             mark.unlink(missing_ok=True)
             with corpus.building(workspace, **env) as build:
                 _, output = build.communicate(timeout=PATIENCE_S)
             if not mark.exists():
                 break
-            num_done, struck = num_done + 1, struck + 1
+            num_done = num_done + 1
+            struck = struck + 1
             tally.add(FAULT, tried=1)
             assert build.returncode != 0, f"a success after a kill {mark.read_text()}"
             assert errors(workspace) == []

@@ -17,9 +17,13 @@ MOST_BUILDS = 6  # for each kill wanted: a build may come to its end before its 
 
 
 def test_killed_at_random_moments(corpus: Corpus, whole: Whole, tally: Tally, kills: int, seed: int, tmp_path: Path):
-    rng, mark, num_done, builds = random.Random(seed), tmp_path / "mark", 0, 0
+    rng = random.Random(seed)
+    mark = tmp_path / "mark"
+    num_done = 0
+    builds = 0
     while num_done < kills:
-        workspace, repeats = tmp_path / f"workspace{builds}", Repeats()
+        workspace = tmp_path / f"workspace{builds}"
+        repeats = Repeats()
         struck: list[str] = []
         while True:
             builds += 1

@@ -149,7 +149,9 @@ def test_the_clock_jumps(corpus: Corpus, whole: Whole, tally: Tally, seed: int, 
     """Forwards, far back and forwards again, while a build runs."""
     if not FAKETIME:
         pytest.skip("no libfaketime: make faults installs Debian's, where it can")
-    rng, workspace, clock = random.Random(seed + 4), tmp_path / "workspace", tmp_path / "clock"
+    rng = random.Random(seed + 4)
+    workspace = tmp_path / "workspace"
+    clock = tmp_path / "clock"
     jumps = ["+3d", "-400d", "+30d"]
     clock.write_text("+0")
     env = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
@@ -181,7 +183,9 @@ def test_two_builds_at_once(corpus: Corpus, whole: Whole, tally: Tally, tmp_path
 def test_ctrl_c_at_random_moments(
     corpus: Corpus, whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path
 ):
-    rng, workspace, repeats = random.Random(seed + 5), tmp_path / "workspace", Repeats()
+    rng = random.Random(seed + 5)
+    workspace = tmp_path / "workspace"
+    repeats = Repeats()
     for _ in range(server_kills):
         num_wanted = len(list(workspace.rglob("*.*"))) + rng.randint(1, 80)
         with corpus.building(workspace) as build:

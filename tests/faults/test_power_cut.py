@@ -45,14 +45,23 @@ def used(workspace: Path) -> set[str]:
 
 
 def test_the_plug_is_pulled(corpus: Corpus, whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path):
-    rng, fault = random.Random(seed + 3), "the plug pulled"
-    image, disk, workspace, repeats = tmp_path / "image", tmp_path / "disk", tmp_path / "disk" / "w", Repeats()
+    rng = random.Random(seed + 3)
+    fault = "the plug pulled"
+    image = tmp_path / "image"
+    disk = tmp_path / "disk"
+    workspace = tmp_path / "disk" / "w"
+    repeats = Repeats()
     with image.open("wb") as f:
         f.truncate(192 << 20)
     subprocess.run(["mkfs.ext4", "-q", image], check=True)
     for k in range(server_kills):
         with mounted(image, disk):
-            written = (lambda: len(used(workspace))) if k % 2 == 0 else (lambda: len(list(workspace.rglob("*.jpg"))))
+            if k % 2 == 0:
+                def written():
+                    return len(used(workspace))
+            else:
+                def written():
+                    return len(list(workspace.rglob("*.jpg")))
             num_wanted = written() + rng.randint(12, 40)
             with corpus.building(workspace) as build:
                 wait_for(

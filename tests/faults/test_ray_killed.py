@@ -26,7 +26,8 @@ from tests.kits.tiny_lerobot import make_dataset
 
 STAGES = "frames,demonstrations,segments,progress,reasoning,samples,shards"
 SETTINGS = 'vlm = {{model = "stand-in", endpoints = ["{url}"], reason_interval_s = 0.5}}'
-STEP, WORKER = "a process of a step on Ray killed", "a Ray worker killed"
+STEP = "a process of a step on Ray killed"
+WORKER = "a Ray worker killed"
 
 
 def processes(workspace: Path, fault: str) -> list[int]:
@@ -57,12 +58,14 @@ def parent(pid: int) -> int:
 
 def test_steps_on_ray_are_killed(model: ModelServer, tally: Tally, server_kills: int, seed: int, tmp_path: Path):
     """One for each chunk. Dagster tries a lost step again after a while; what it gives up is materialized anew."""
-    rng, repeats = random.Random(seed + 4), Repeats()
+    rng = random.Random(seed + 4)
+    repeats = Repeats()
     source = make_dataset(tmp_path / "tiny", [rng.randint(14, 26) for _ in range(2 * server_kills)])
     config = write_config(tmp_path, source, SETTINGS.format(url=model.url))
     registry = tmp_path / "registry" / "tiny.yaml"
     registry.write_text(registry.read_text() + "annotator: vlm\n")
-    local_space, ray_space = Workspace(tmp_path / "here"), Workspace(tmp_path / "there")
+    local_space = Workspace(tmp_path / "here")
+    ray_space = Workspace(tmp_path / "there")
     assert not run_build(local_space, load_config(config), workers=1).failed
 
     with ray_head() as address:

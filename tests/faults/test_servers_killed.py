@@ -21,8 +21,10 @@ from tests.kits.servers import postgres
 
 def test_the_model_is_killed(whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path):
     """It comes back only after the build has given up, and the next time at once."""
-    rng, fault = random.Random(seed + 1), "the model's server killed"
-    workspace, repeats = tmp_path / "workspace0", Repeats()
+    rng = random.Random(seed + 1)
+    fault = "the model's server killed"
+    workspace = tmp_path / "workspace0"
+    repeats = Repeats()
     with serving_model(tmp_path, "--latency", "0.1") as server:
         corpus = Corpus.make(tmp_path / "corpus", server.url)
 
@@ -50,12 +52,16 @@ def test_the_model_is_killed(whole: Whole, tally: Tally, server_kills: int, seed
             tally.add(fault, recovered=1)
             if k % 2 or k == server_kills - 1:
                 assert_recovers(corpus, workspace, whole, repeats, tally, fault)
-                workspace, repeats = tmp_path / f"workspace{k + 1}", Repeats()
+                workspace = tmp_path / f"workspace{k + 1}"
+                repeats = Repeats()
 
 
 def test_postgres_is_killed(corpus: Corpus, whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path):
     """As a pulled plug: all of its processes at once, in the middle of a build."""
-    rng, fault, workspace, repeats = random.Random(seed + 2), "Postgres killed", tmp_path / "workspace", Repeats()
+    rng = random.Random(seed + 2)
+    fault = "Postgres killed"
+    workspace = tmp_path / "workspace"
+    repeats = Repeats()
     with postgres() as server:
         server.execute("CREATE DATABASE lake")
         ok(proccorpus("workspace", "create", "--catalog", server.url("lake"), cwd=tmp_path, workspace=workspace))

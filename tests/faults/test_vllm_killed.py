@@ -50,7 +50,10 @@ def served(config: ServerConfig, stack: ExitStack) -> tuple[str, Path]:
 
 
 def test_vllm_is_killed(tally: Tally, server_kills: int, seed: int, tmp_path: Path):
-    rng, fault, workspace, repeats = random.Random(seed + 5), "vLLM killed", tmp_path / "workspace", Repeats()
+    rng = random.Random(seed + 5)
+    fault = "vLLM killed"
+    workspace = tmp_path / "workspace"
+    repeats = Repeats()
     try:
         installed_device(default_python())
     except FailedError as e:

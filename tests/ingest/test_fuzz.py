@@ -122,7 +122,8 @@ def read_all(source: Source) -> None:
 
 def read_columns(folder: Path, base: str) -> list[str]:
     """What goes wrong where, after each other, all of a column is spoilt, of the first file of each kind."""
-    fields, faults = write_base(base, root := folder / "set"), []
+    fields = write_base(base, root := folder / "set")
+    faults = []
     files = [path for path in sorted(root.rglob("*"), reverse=True) if path.is_file()]
     for path in {re.sub(r"\d+", "#", str(path)): path for path in files}.values():
         whole = path.read_bytes()
@@ -151,7 +152,8 @@ def dataset(base: str, folder: Path) -> Prepared:
 def files_of_people(folder: Path) -> Prepared:
     """Annotations of others (LeRobot folders, JSON lines, other tools' forms as our exports write them), and
     corrections and outcomes against a corpus, each in a folder of its own."""
-    lake, root = Lake(make(folder).space), folder / "all"
+    lake = Lake(make(folder).space)
+    root = folder / "all"
     looks: dict[str, Callable[[Path], object]] = {
         "lines": lambda path: from_lines(lake, read_text(path), "eve"),
         "tasks": lambda path: from_tasks(lake, read_text(path), "eve"),

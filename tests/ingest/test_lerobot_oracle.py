@@ -206,7 +206,9 @@ def _off(ours: list[np.ndarray], row: int, theirs: np.ndarray | None) -> str:
     if theirs is None or row >= len(ours):
         return f"picture {row}: {'LeRobot has none' if theirs is None else 'there is none'}"
     off = np.abs(ours[row].astype(int) - theirs).mean()
-    return f"picture {row}: {off:.1f} of 255 off" if off > 0.5 else ""
+    if off > 0.5:
+        return f"picture {row}: {off:.1f} of 255 off"
+    return ""
 
 
 def _is_unusable(record: EpisodeRecord, findings: list[Finding]) -> bool:
@@ -221,14 +223,16 @@ def _by_dataset(
     assert {r.episode_index for r in records} == {*range(dataset.num_episodes)}
     for record in records:
         about = dataset.meta.episodes[record.episode_index]
-        begin, end = about["dataset_from_index"], about["dataset_to_index"]
+        begin = about["dataset_from_index"]
+        end = about["dataset_to_index"]
         if record.num_rows != end - begin:
             yield record, f"{record.num_rows} rows, not {end - begin}"
             continue
         # An unusable episode is shown to nobody, and says why
         if _is_unusable(record, findings):
             continue
-        episode, ours = read_episode(source, record), _pictures(source, record)
+        episode = read_episode(source, record)
+        ours = _pictures(source, record)
         assert episode.state is not None
         assert episode.timestamps_s is not None
         for row in range(end - begin):

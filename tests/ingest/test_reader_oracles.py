@@ -99,11 +99,16 @@ def test_a_recording_is_what_mcaps_reader_gives(record: Callable[[Recorder], Non
     for message in read_ros2_messages(str(tmp_path / "run.mcap")):
         topic = message.channel.topic
         stamp = getattr(message.ros_msg, "header", None)
-        time_ns = message.log_time_ns if stamp is None else stamp.stamp.sec * SECOND + stamp.stamp.nanosec
+        if stamp is None:
+            time_ns = message.log_time_ns
+        else:
+            time_ns = stamp.stamp.sec * SECOND + stamp.stamp.nanosec
         times.setdefault(topic, []).append(time_ns)
         values.setdefault(topic, []).append(message.ros_msg)
-    images, joints = "/front/image_raw/compressed", "/joint_states"
-    begin, end = max(times[images][0], times[joints][0]), min(times[images][-1], times[joints][-1])
+    images = "/front/image_raw/compressed"
+    joints = "/joint_states"
+    begin = max(times[images][0], times[joints][0])
+    end = min(times[images][-1], times[joints][-1])
 
     ((facts, episode),) = read_all(tmp_path)
     ticks = begin + np.arange(facts.num_rows or 0) / facts.fps * SECOND
@@ -165,7 +170,9 @@ def _stored(picture: Any) -> np.ndarray:
     """A picture as an array has it: as it is, or as a file."""
     is_file = np.ndim(picture) < 3
     data = np.frombuffer(picture if isinstance(picture, bytes) else np.asarray(picture).tobytes(), np.uint8)
-    return _decoded(data) if is_file else np.asarray(picture)
+    if is_file:
+        return _decoded(data)
+    return np.asarray(picture)
 
 
 @pytest.mark.parametrize("store", [None, hdf5.padded_rows])

@@ -632,7 +632,9 @@ NUMBERED = [(reason, number) for reason, cases in CASES.items() for number in ra
 
 @pytest.mark.parametrize(("reason", "number"), NUMBERED)
 def test_a_remedy_cures(tmp_path: Path, reason: str, number: int) -> None:
-    case, whole, root = CASES[reason][number], tmp_path / "whole", tmp_path / "set"
+    case = CASES[reason][number]
+    whole = tmp_path / "whole"
+    root = tmp_path / "set"
     MIN_FRAMES[0] = 5
     whole.mkdir()
     fields = case.write(whole) or {}

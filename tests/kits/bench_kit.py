@@ -102,7 +102,8 @@ class Scripted:
 
     def __init__(self, say=lambda prompt: ModelReply(prompt.key, text="50%"), settings=None) -> None:
         self.settings: Mapping[str, Any] = settings or {"runner": "scripted"}
-        self.say, self.asked = say, []
+        self.say = say
+        self.asked = []
 
     def answer(self, prompts):
         for prompt in prompts:

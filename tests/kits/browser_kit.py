@@ -24,7 +24,10 @@ def chromium() -> str:
     """The program; without it tests are skipped, or fail where PROCCORPUS_BROWSER=required."""
     program = shutil.which("chromium")
     if program is None:
-        give_up = pytest.fail if os.environ.get("PROCCORPUS_BROWSER") == "required" else pytest.skip
+        if os.environ.get("PROCCORPUS_BROWSER") == "required":
+            give_up = pytest.fail
+        else:
+            give_up = pytest.skip
         give_up("there is no Chromium on this machine: make browser installs it")
     return str(program)
 

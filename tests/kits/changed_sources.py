@@ -101,7 +101,8 @@ def merge_by_tool(root: Path) -> None:
     """A second dataset goes before this one."""
     from lerobot.scripts.lerobot_edit_dataset import main
 
-    other_root, out = write_v3(root.with_name("other"), OTHERS[:2]), root.with_name(f"{root.name}.merged")
+    other_root = write_v3(root.with_name("other"), OTHERS[:2])
+    out = root.with_name(f"{root.name}.merged")
     shutil.rmtree(out, ignore_errors=True)
     former_argv = sys.argv
     sys.argv = ["lerobot-edit-dataset", "--new_repo_id", "local/merged", "--new_root", str(out)]
@@ -234,7 +235,8 @@ def _usual(form: str) -> list[Change]:
     ]
 
 
-V3, V2 = "lerobot_v3", "lerobot_v2"
+V3 = "lerobot_v3"
+V2 = "lerobot_v2"
 CHANGES: tuple[Change, ...] = (
     Change(V3, "delete_episodes [2]", partial(delete_by_tool, episodes=(2,)), asks=None),
     Change(V3, "split, the larger part", split_by_tool, asks=True),

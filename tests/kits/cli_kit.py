@@ -22,7 +22,10 @@ from tests.kits.lake_kit import opened
 from warehouse.lake import digest
 
 PROGRAM = Path(sys.executable).parent / "proccorpus"
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE = 0
+FAILED = 1
+USAGE = 2
+INTERRUPTED = 130
 STAGES = ("episodes", "frames", "demonstrations", "segments", "progress", "samples", "shards")
 # what would make a run of the tests depend on the shell it is started from
 LEFT_OUT = ("PROCCORPUS_", "DAGSTER", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "COLUMNS")
@@ -77,7 +80,8 @@ def called(capture: pytest.CaptureFixture[str], *arguments: object) -> Result:
 
 def run_here(*arguments: object) -> int:
     """The exit code of the command line in this process."""
-    former_argv, sys.argv = sys.argv, ["proccorpus", *map(str, arguments)]
+    former_argv = sys.argv
+    sys.argv = ["proccorpus", *map(str, arguments)]
     try:
         cli.main.main()
     except SystemExit as e:

@@ -43,7 +43,8 @@ class Deployment:
     """The services of deploy/compose.yaml, each by its own command, with other ports and folders."""
 
     def __init__(self, folder: Path, server: Postgres, bucket: dict[str, str]) -> None:
-        self.folder, self.server = folder, server
+        self.folder = folder
+        self.server = server
         self.workspace = folder / "workspace"
         self.processes: dict[str, subprocess.Popen] = {}
         # Inside the proxy's network and outside; the image of nginx has the users and the pages of Dagster a file

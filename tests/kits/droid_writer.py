@@ -28,10 +28,12 @@ def write_recording(lab: Path, run: int, frames: int = 12, *, success: bool = Tr
 
 def write_rows(path: Path, frames: int, added_arrays: Mapping[str, np.ndarray] | None = None) -> None:
     k = np.arange(frames, dtype=np.float64)
-    joints, gripper = k[:, None] + np.arange(7) / 10, (k >= frames / 2).astype(np.float64)
+    joints = k[:, None] + np.arange(7) / 10
+    gripper = (k >= frames / 2).astype(np.float64)
     with h5py.File(path, "w") as file:
         for group, name in (("observation/robot_state", "joint_positions"), ("action", "joint_position")):
-            file[f"{group}/{name}"], file[f"{group}/gripper_position"] = joints, gripper
+            file[f"{group}/{name}"] = joints
+            file[f"{group}/gripper_position"] = gripper
         file["observation/robot_state/cartesian_position"] = joints[:, :6]
         file["observation/timestamp/skip_action"] = np.zeros(frames, bool)
         for name, array in (added_arrays or {}).items():

@@ -27,7 +27,9 @@ def embed(
 ) -> None:
     """Publish runs of one chunk by number: of each camera, the preferred first, what the encoder saw."""
     of_chunk = {"dataset": dataset, "chunk": chunk}
-    rows, contents, facts = [], [], []
+    rows = []
+    contents = []
+    facts = []
     for episode, of_camera in runs.items():
         run = of_chunk | {"episode_index": episode}
         frames = EVERY * max(map(len, of_camera.values()))

@@ -64,7 +64,10 @@ def _label(lake: Lake, first_run: str, lengths: dict[int, int]) -> None:
         names = ("Reach for the cube", "Put it on the plate", "Done")
         segments = []
         for k, (name, a, b) in enumerate(zip(names, cuts[:-1], cuts[1:], strict=True)):
-            kind = {"kind": "done", "step": None} if name == "Done" else {"kind": "step", "step": k}
+            if name == "Done":
+                kind = {"kind": "done", "step": None}
+            else:
+                kind = {"kind": "step", "step": k}
             part = {"segment_index": k, "name": name, "start_frame": a, "end_frame": b, "completed": True} | kind
             segments.append(part | {"num_planned": 2, "confidence": 0.9})
         key = {"dataset": "tiny", "episode_index": e, "chunk": 0, "label_run": OTHER}
@@ -122,7 +125,9 @@ def _calls(lake: Lake, space: Workspace, picture: str) -> None:
 
 
 def _scores(lake: Lake, lengths: dict[int, int]) -> None:
-    runs, predictions, scores = [], [], []
+    runs = []
+    predictions = []
+    scores = []
     for run, model, error in ((FAILED, "tiny-model", 0.3), (CLOCK, "clock", 0.1)):
         about = {"eval_run": run, "model": model, "benchmark": "held-out (truth)", "release": "first"}
         runs.append(about | {"config": "{}", "code_version": "eval-1", "created_at": NOW})
@@ -158,7 +163,8 @@ def _scores(lake: Lake, lengths: dict[int, int]) -> None:
 
 def _trainings(lake: Lake) -> None:
     """Two training runs of 40 steps, the first that of the evaluated model."""
-    runs, points = [], []
+    runs = []
+    points = []
     for run, rate in ((TRAINED, 1e-3), (TRAINED_SLOWER, 3e-4)):
         config = {"recipe": {"name": "tiny", "optimizer": {"rate": rate}, "steps": 40}, "seed": 0}
         about = {"recipe": "tiny", "release": "first", "config_hash": "c" * 64, "config": json.dumps(config)}

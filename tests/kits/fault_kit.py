@@ -237,7 +237,10 @@ class ModelServer:
 
     def events(self, kind: str) -> list[str]:
         """Hashes of the request bodies, in order."""
-        lines = [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+        if self.log.exists():
+            lines = [json.loads(line) for line in self.log.read_text().splitlines()]
+        else:
+            lines = []
         return [line["sha256"] for line in lines if line["event"] == kind]
 
 

@@ -213,7 +213,8 @@ def channel(number: int) -> bytes:
 
 
 def mcap(root: Path, *records: bytes) -> None:
-    mark, begin = b"\x89MCAP0\r\n", record(1, struct.pack("<I4s4x", 4, b"ros2"))
+    mark = b"\x89MCAP0\r\n"
+    begin = record(1, struct.pack("<I4s4x", 4, b"ros2"))
     end = record(15, bytes(4)) + record(2, bytes(20))
     (root / "a.mcap").write_bytes(mark + begin + b"".join(records) + end + mark)
 
@@ -229,8 +230,11 @@ def write_excess(name: str, root: Path) -> None:
     root.mkdir(parents=True)
     if EXCESSES[name].base:
         write_base(EXCESSES[name].base, root)
-    info, tasks = root / "meta/info.json", root / "meta/tasks.parquet"
-    arm, films, gripper = "observations/qpos", "observations/images/cam_high", "data/robot0_gripper_width"
+    info = root / "meta/info.json"
+    tasks = root / "meta/tasks.parquet"
+    arm = "observations/qpos"
+    films = "observations/images/cam_high"
+    gripper = "data/robot0_gripper_width"
     match name:
         case "v2_cameras":
             says(info, features=le.features([f"cam{k}" for k in range(20)], 10))
@@ -271,7 +275,10 @@ def write_excess(name: str, root: Path) -> None:
                     file.create_group(f"g{k}")
         case "rlds_picture" | "rlds_keys":
             large = {"steps/observation/image": [rlds.png(np.zeros((70, 70, 3), np.uint8))] * 6}
-            added_parts = large if name == "rlds_picture" else {f"steps/x{k}": [b"x"] for k in range(30)}
+            if name == "rlds_picture":
+                added_parts = large
+            else:
+                added_parts = {f"steps/x{k}": [b"x"] for k in range(30)}
             rlds.write_shard(rlds.shard(root, "train", 0, 2), [rlds.episode(0, changes=added_parts)])
         case "mcap_claims":
             mcap(root, chunk(b"x", 2000))
@@ -324,7 +331,9 @@ def apart[T](folder: Path, function: Callable[..., T], *arguments: Any) -> T:
 def watched(folder: Path) -> Iterator[list[bytes]]:
     """What is changed or made beside a folder's workspace, and, in `outside`, also opened or read, by any process: one
     item, of inotify's events, or none."""
-    libc, events, handles = ctypes.CDLL(None, use_errno=True), [], []
+    libc = ctypes.CDLL(None, use_errno=True)
+    events = []
+    handles = []
     handle = libc.inotify_init1(os.O_NONBLOCK)
     for directory in [
         Path(directory) for directory, *_ in os.walk(folder)
@@ -396,7 +405,8 @@ def build(
     folder: Path, mutants: Path, names: list[str], fields: Mapping[str, Any], limits: Mapping[str, Any] | None = None
 ) -> dict[str, Outcome]:
     """Outcomes by name of datasets in a folder that are built in one workspace; `limits` of their entries by name."""
-    outcomes, builds = {name: Outcome() for name in names}, []
+    outcomes = {name: Outcome() for name in names}
+    builds = []
     for name in names:
         alive()
         entry = dict(fields) | {"limits": Limits(**(limits or {}).get(name, {}))}
@@ -418,5 +428,6 @@ def build(
     ):
         outcomes[name].why.append(" ".join(str(part)[:200] for part in details))
     for name, usable in lake.rows("SELECT dataset, count(*) FROM episodes WHERE status = 'ok' GROUP BY ALL"):
-        outcomes[name].kind, outcomes[name].usable = "built", usable
+        outcomes[name].kind = "built"
+        outcomes[name].usable = usable
     return outcomes

@@ -107,13 +107,19 @@ def write_aloha(
     """qpos[k] = (k, ..., k) with the grippers k/10 and k/20; `store` packs JPEGs, pictures are raw without it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
-        file.attrs["sim"], file.attrs["compress"] = False, store is not None
+        file.attrs["sim"] = False
+        file.attrs["compress"] = store is not None
         qpos = np.tile(np.arange(length, dtype=np.float64)[:, None], 14)
         qpos[:, 6], qpos[:, 13] = qpos[:, 6] / 10, qpos[:, 13] / 20
-        file["observations/qpos"], file["observations/qvel"], file["action"] = qpos, qpos, qpos
+        file["observations/qpos"] = qpos
+        file["observations/qvel"] = qpos
+        file["action"] = qpos
         for c, camera in enumerate(cameras):
             pictures = film(c, episode, length)
-            file[f"observations/images/{camera}"] = pictures if store is None else store([jpeg(p) for p in pictures])
+            if store is None:
+                file[f"observations/images/{camera}"] = pictures
+            else:
+                file[f"observations/images/{camera}"] = store([jpeg(p) for p in pictures])
         for name, stored in stored_arrays.items():
             file[name] = stored
     return path

@@ -34,7 +34,10 @@ class Answering(BaseHTTPRequestHandler):
 
     def answer(self, value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         kind = {str: "text/html; charset=utf-8", bytes: "application/octet-stream"}.get(type(value), "application/json")
-        data = value if isinstance(value, bytes) else (value if isinstance(value, str) else json.dumps(value)).encode()
+        if isinstance(value, bytes):
+            data = value
+        else:
+            data = (value if isinstance(value, str) else json.dumps(value)).encode()
         self.send_response(status)
         for name, text in {"Content-Type": kind, "Content-Length": str(len(data)), **(headers or {})}.items():
             self.send_header(name, text)

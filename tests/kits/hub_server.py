@@ -57,7 +57,9 @@ class Hub:
     @property
     def place(self) -> str:
         """Before its files' paths: a dataset's name is within a folder, a model's is not."""
-        return f"/datasets/{self.repo}" if self.kind == "datasets" else f"/{self.repo}"
+        if self.kind == "datasets":
+            return f"/datasets/{self.repo}"
+        return f"/{self.repo}"
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -118,16 +120,20 @@ class _Handler(Answering):
     hub: Hub
 
     def do_GET(self) -> None:
-        hub, url = self.hub, urlsplit(self.path)
+        hub = self.hub
+        url = urlsplit(self.path)
         path = unquote(url.path)
-        resolve, lfs, api = f"{hub.place}/resolve/", "/lfs/", f"/api/{hub.kind}/{hub.repo}"
+        resolve = f"{hub.place}/resolve/"
+        lfs = "/lfs/"
+        api = f"/api/{hub.kind}/{hub.repo}"
         name = path
         if path.startswith(resolve):
             revision, _, name = path.removeprefix(resolve).partition("/")
         elif path.startswith(lfs):
             commit, _, name = path.removeprefix(lfs).partition("/")
         start = self.headers.get("Range", "").removeprefix("bytes=").partition("-")[0]
-        host, redirected = self.headers.get("Host", "").partition(":")[0], path.startswith(resolve) and large(name)
+        host = self.headers.get("Host", "").partition(":")[0]
+        redirected = path.startswith(resolve) and large(name)
         token = self.headers.get("Authorization")
         hub.asked.append(Asked(self.command, name, int(start) if start else None, token, host, redirected))
         if path.startswith(lfs):
@@ -141,17 +147,22 @@ class _Handler(Answering):
         if path.startswith(f"{api}/revision/") or path == api:
             commit = self._commit(path.removeprefix(api).removeprefix("/revision/") or "main")
             repo_info = {"id": hub.repo, "sha": commit}
-            return self.answer(repo_info) if commit else self._error(404, "RevisionNotFound", "no")
+            if commit:
+                return self.answer(repo_info)
+            return self._error(404, "RevisionNotFound", "no")
         if path.startswith(f"{api}/tree/"):
             revision, _, folder = path.removeprefix(f"{api}/tree/").partition("/")
             return self._tree(revision, folder, int(parse_qs(url.query).get("cursor", ["0"])[0]))
         return self._error(404, "RepoNotFound", "Repository not found")
 
     def _commit(self, revision: str) -> str | None:
-        return revision if revision in self.hub.commits else self.hub.branches.get(revision)
+        if revision in self.hub.commits:
+            return revision
+        return self.hub.branches.get(revision)
 
     def _tree(self, revision: str, folder: str, start: int) -> None:
-        hub, commit = self.hub, self._commit(revision)
+        hub = self.hub
+        commit = self._commit(revision)
         if commit is None:
             return self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         below = f"{folder}/" if folder else ""
@@ -168,9 +179,13 @@ class _Handler(Answering):
         return self.answer(entries[start : start + hub.page], headers=headers)
 
     def _resolve(self, revision: str, name: str) -> None:
-        hub, commit = self.hub, self._commit(revision)
+        hub = self.hub
+        commit = self._commit(revision)
         if hub.refuse[name]:
-            status = hub.refuse[name][0] if len(hub.refuse[name]) == 1 else hub.refuse[name].pop(0)
+            if len(hub.refuse[name]) == 1:
+                status = hub.refuse[name][0]
+            else:
+                status = hub.refuse[name].pop(0)
             if status:
                 return self._error(status, "", "refused")
         if commit is None or name not in hub.commits[commit]:
@@ -190,11 +205,14 @@ class _Handler(Answering):
         if hub.corrupt.get(name) and self.command == "GET":
             hub.corrupt[name] -= 1
             data = data[:-1] + bytes([data[-1] ^ 1])
-        total, byte_range = len(data), self.headers.get("Range")
-        start, end = 0, total
+        total = len(data)
+        byte_range = self.headers.get("Range")
+        start = 0
+        end = total
         if byte_range and hub.ranges:
             first, _, last = byte_range.removeprefix("bytes=").partition("-")
-            start, end = int(first), int(last) + 1 if last else total
+            start = int(first)
+            end = int(last) + 1 if last else total
         data = data[start:end]
         self.send_response(206 if byte_range and hub.ranges else 200)
         for key, value in (about or {}).items():
@@ -211,7 +229,8 @@ class _Handler(Answering):
         self.wfile.write(data)
 
     def do_PUT(self) -> None:
-        data, sha256 = self.body(), self.path.rsplit("/", 1)[1]
+        data = self.body()
+        sha256 = self.path.rsplit("/", 1)[1]
         if hashlib.sha256(data).hexdigest() != sha256:
             return self.answer({}, 400)
         self.hub.uploads.append(sha256)
@@ -219,7 +238,9 @@ class _Handler(Answering):
         return self.answer({})
 
     def do_POST(self) -> None:
-        hub, path, body = self.hub, unquote(urlsplit(self.path).path), self.body()
+        hub = self.hub
+        path = unquote(urlsplit(self.path).path)
+        body = self.body()
         api = f"/api/{hub.kind}/{hub.repo}"
         if path == "/api/repos/create":
             if not hub.branches:
@@ -241,7 +262,10 @@ class _Handler(Answering):
         if path == f"{api}/commit/main":
             return self._committed([json.loads(line) for line in body.splitlines()])
         if path.startswith(f"{api}/paths-info/"):
-            paths = json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode())["paths"]
+            if body.startswith(b"{"):
+                paths = json.loads(body)["paths"]
+            else:
+                paths = parse_qs(body.decode())["paths"]
             return self.answer([entry_of(p, hub.files[p]) for p in paths if p in hub.files])
         return self.answer({}, 404)
 

@@ -55,7 +55,9 @@ RUN = "import sys; sys.argv[0] = 'proccorpus'; import proccorpus; proccorpus.mai
 
 def make(version: str, commit: str, folder: Path) -> Path:
     """The archive of a version's workspace, made in an empty folder."""
-    tree, space, source = folder / "tree", folder / "workspace", make_dataset(folder / "source")
+    tree = folder / "tree"
+    space = folder / "workspace"
+    source = make_dataset(folder / "source")
     subprocess.run(["git", "-C", ROOT, "worktree", "add", "--detach", tree, commit], check=True)
     try:
         _run(tree, RUN, "build", "--source", source, "--name", "tiny", "--workspace", space)

@@ -46,17 +46,33 @@ class Cluster:
             (self.folder / f"{name}.log").rename(self.folder / f"{failed_pods[-1]}.log")
             self.run(self.jobs[name])
             code = None
-        kind = None if code is None else "Failed" if code else "Complete"
-        reason = {"reason": "BackoffLimitExceeded", "message": "a pod has failed"} if code else {}
+        if code is None:
+            kind = None
+        elif code:
+            kind = "Failed"
+        else:
+            kind = "Complete"
+        if code:
+            reason = {"reason": "BackoffLimitExceeded", "message": "a pod has failed"}
+        else:
+            reason = {}
         conditions = [{"type": kind, "status": "True", **reason}] if kind else []
         return self.jobs[name] | {"status": {"conditions": conditions}}
 
     def pod(self, name: str) -> dict:
         code = self.processes[name].poll()
         self.questions += 1
-        waiting = {"waiting": {"reason": "ImagePullBackOff"}} if self.questions == 1 else {"running": {}}
+        if self.questions == 1:
+            waiting = {"waiting": {"reason": "ImagePullBackOff"}}
+        else:
+            waiting = {"running": {}}
         status = {"name": "train", "state": waiting, "image": "", "imageID": "", "ready": False, "restartCount": 0}
-        phase = "Running" if code is None else "Failed" if code else "Succeeded"
+        if code is None:
+            phase = "Running"
+        elif code:
+            phase = "Failed"
+        else:
+            phase = "Succeeded"
         phase = "Pending" if self.questions == 1 else phase
         return {"metadata": {"name": f"{name}-0-x"}, "status": {"phase": phase, "containerStatuses": [status]}}
 

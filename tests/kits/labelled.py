@@ -20,7 +20,8 @@ def episode(
     split: str = "train",
 ) -> LabelledEpisode:
     """Step, pause and step are each a third of the run but its last two seconds; unfinished runs end at 0.75."""
-    n, end = int(seconds * fps), int((seconds - 2) * fps)
+    n = int(seconds * fps)
+    end = int((seconds - 2) * fps)
     third = end // 3
     segments = [
         Segment(steps[0], 0, third, step=0),

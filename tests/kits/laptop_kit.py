@@ -88,7 +88,8 @@ def question(task: str) -> str:
 
 
 def _episode(e: int) -> ShardEpisode:
-    task, shares = TASKS[e % 2], np.linspace(0, 1, 12).tolist()
+    task = TASKS[e % 2]
+    shares = np.linspace(0, 1, 12).tolist()
     question_fields = {"question": question(task), "answer": "", "num_tokens": 30, "family": "procvqa_c", "form": None}
     rows = [sample(e, [max(0, t - 1), t], progress=share, **question_fields) for t, share in enumerate(shares)]
     return shard_episode(e, rows, [scene(task, share)[..., ::-1] for share in shares])

@@ -93,7 +93,10 @@ def assert_ends_with_its_run(launcher: AnyLauncher, folder: Path, log: Path) -> 
         limit = time.monotonic() + PATIENCE_S
         while time.monotonic() < limit:
             # Processes of several nodes write to one file: only a whole line counts
-            match = re.search(r"^pids (\d+) (\d+)$", log.read_text(), re.MULTILINE) if log.exists() else None
+            if log.exists():
+                match = re.search(r"^pids (\d+) (\d+)$", log.read_text(), re.MULTILINE)
+            else:
+                match = None
             if match:
                 pids.extend(int(pid) for pid in match.groups())
                 os.kill(os.getpid(), signal.SIGINT)

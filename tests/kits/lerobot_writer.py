@@ -24,7 +24,8 @@ SIDE = 64  # px
 RATE = 10  # frames per second
 V2_DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 V2_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
-FRONT, WRIST = "observation.images.front", "observation.images.wrist"
+FRONT = "observation.images.front"
+WRIST = "observation.images.wrist"
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 # One key picture, then B-frames as far as the encoder likes; what decoders find hardest to enter in the middle
 LONG_GOP = {"g": "250", "bf": "3", "preset": "veryfast"}
@@ -207,9 +208,11 @@ def write_v3(
             for part in parts:
                 writer.write_table(part)  # one row group per episode
     for c, (camera, per_file) in enumerate(cameras.items()):
-        files, starts_s = [], []
+        files = []
+        starts_s = []
         for start in range(0, len(episodes), per_file):
-            file_episodes, frames_before = episodes[start : start + per_file], 0
+            file_episodes = episodes[start : start + per_file]
+            frames_before = 0
             for e in file_episodes:
                 files.append(start // per_file)
                 starts_s.append(frames_before / RATE)
@@ -253,6 +256,9 @@ def said(
     findings_or_listing: Listing | Iterable[Finding], **only: Any
 ) -> list[tuple[str, str, int | None, str | None]]:
     """(reason, severity, episode, camera) of findings, in order; `only` keeps those of some reason, episode, ..."""
-    findings = findings_or_listing.findings if isinstance(findings_or_listing, Listing) else findings_or_listing
+    if isinstance(findings_or_listing, Listing):
+        findings = findings_or_listing.findings
+    else:
+        findings = findings_or_listing
     matching = [f for f in findings if all(getattr(f, k) == v for k, v in only.items())]
     return [(f.reason, f.severity, f.episode_index, f.camera) for f in matching]

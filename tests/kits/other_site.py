@@ -20,7 +20,9 @@ class Wish:
 
     @property
     def address(self) -> str:
-        return f"{self.url}?{urlencode(self.fields)}" if self.fields else self.url
+        if self.fields:
+            return f"{self.url}?{urlencode(self.fields)}"
+        return self.url
 
     @property
     def body(self) -> str:

@@ -24,7 +24,9 @@ class Block:
         lines = self.text.replace("\\\n", " ").splitlines()
         if self.kind == "console":
             return [line[2:] for line in lines if line.startswith("$ ")]
-        return [line for line in lines if words(line)] if self.kind == "sh" else []
+        if self.kind == "sh":
+            return [line for line in lines if words(line)]
+        return []
 
 
 def words(command: str) -> list[str]:

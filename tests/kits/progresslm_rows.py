@@ -51,7 +51,8 @@ def conversations(rows: list[dict]) -> list[dict]:
     for row in rows:
         names = [*row["visual_demo"], *row["stage_to_estimate"]]
         question = question_text("visual", row["task_goal"], [k / STEPS for k in range(STEPS + 1)], (), "think")
-        ref, score = row["closest_idx"], row["progress_score"]
+        ref = row["closest_idx"]
+        score = row["progress_score"]
         answer = answer_text("think", ref_think="a", ref=ref, score_think="n/a" if ref == "n/a" else "b", score=score)
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         rows_made.append({"messages": turns, "images": [f"{row['id']}/{name}" for name in names]})
@@ -116,10 +117,12 @@ def published_rows(name: str, count: int = 4) -> list[dict]:
             "progress_score": f"{10 + 25 * k}%",
         }
         row = default_fields | PUBLISHED[name]
-        stage, number = row["stage_to_estimate"], 12 + 30 * k
-        row["stage_to_estimate"] = (
-            [s.format(number) for s in stage] if isinstance(stage, list) else stage.format(number)
-        )
+        stage = row["stage_to_estimate"]
+        number = 12 + 30 * k
+        if isinstance(stage, list):
+            row["stage_to_estimate"] = [s.format(number) for s in stage]
+        else:
+            row["stage_to_estimate"] = stage.format(number)
         rows.append(row)
     return rows
 

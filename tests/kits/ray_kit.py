@@ -17,7 +17,8 @@ from core.paths import ROOT
 from tests.kits.servers import end, free_port
 
 BIN = Path(sys.executable).parent
-READY_S, ATTEMPTS = 180.0, 4
+READY_S = 180.0
+ATTEMPTS = 4
 
 
 @contextmanager

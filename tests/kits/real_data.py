@@ -9,7 +9,8 @@ from ingest.signals.survey import survey
 from ingest.sources.files import Source
 
 REAL = ROOT / "tests/data/real"  # their README.md and SOURCE.md say whose they are
-GR1, BRIDGE = REAL / "gr1_pick_place", REAL / "bridge_rlds"
+GR1 = REAL / "gr1_pick_place"
+BRIDGE = REAL / "bridge_rlds"
 
 # Whole datasets and specifications that may not be committed; tests/beside/ reads them, where they are
 BESIDE = (ROOT / ".." / "shared").resolve()

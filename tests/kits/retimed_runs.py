@@ -45,7 +45,8 @@ def paces() -> list[np.ndarray]:
 
 def make_runs(root: Path) -> Path:
     """The dataset; returns its folder."""
-    runs, info = paces(), json.loads((GR1 / "meta/info.json").read_text())
+    runs = paces()
+    info = json.loads((GR1 / "meta/info.json").read_text())
     info |= {"total_episodes": len(runs), "total_frames": sum(map(len, runs)), "total_tasks": 1, "fps": FPS}
     info |= {"data_path": V2_DATA, "video_path": V2_VIDEO}  # its own lead nowhere but for its one episode
     write_v2_meta(root, dict(enumerate(map(len, runs))), [TASK], **info)

@@ -32,7 +32,8 @@ class Pixels(Scorer):
     def __init__(self) -> None:
         super().__init__(Window(3, 0.5))
         self.settings = {}
-        self.gate, self.batches = threading.Event(), list[int]()
+        self.gate = threading.Event()
+        self.batches = list[int]()
         self.gate.set()
 
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
@@ -51,10 +52,13 @@ class Playing(gym.Env):
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
     render_mode = "rgb_array"
-    observation_space, action_space = gym.spaces.Dict(), gym.spaces.Discrete(2)
+    observation_space = gym.spaces.Dict()
+    action_space = gym.spaces.Discrete(2)
 
     def __init__(self, observations: Sequence[Any], ends: bool = True) -> None:
-        self.observations, self.ends, self.at = observations, ends, 0
+        self.observations = observations
+        self.ends = ends
+        self.at = 0
 
     def reset(self, **_: Any) -> tuple[Any, dict]:
         self.at = 0

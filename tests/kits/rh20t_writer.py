@@ -37,7 +37,8 @@ def write_scene(
         tcp = gripper = np.array(stored, dtype=object)
     else:
         k = np.arange(plain, dtype=np.float64)
-        tcp, gripper = np.tile(k[:, None], 7), np.stack([10 * k, np.full(plain, -1.0)], axis=1)
+        tcp = np.tile(k[:, None], 7)
+        gripper = np.stack([10 * k, np.full(plain, -1.0)], axis=1)
     np.save(folder / "transformed/tcp_base.npy", tcp, allow_pickle=plain is None)
     np.save(folder / "transformed/gripper.npy", gripper, allow_pickle=plain is None)
     return folder

@@ -10,7 +10,8 @@ def sample_by_place(monkeypatch: pytest.MonkeyPatch, rank: int = 0) -> None:
     """Let each token of an answer be drawn by a number of its own, by the answer's place and the token's."""
     from training.grpo import GrpoTrainer
 
-    generate, position = GrpoTrainer._by_transformers, {"token": 0, "round": 0}
+    generate = GrpoTrainer._by_transformers
+    position = {"token": 0, "round": 0}
 
     def from_the_first_token_on(self: Any, *args: Any, **kwargs: Any) -> Any:
         position.update(token=0, round=self.step)

@@ -89,7 +89,9 @@ def _program(name: str) -> str:
 
 
 def _as_user() -> list[str]:
-    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.getuid() == 0 else []
+    if os.getuid() == 0:
+        return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
+    return []
 
 
 @contextmanager

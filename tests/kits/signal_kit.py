@@ -81,7 +81,9 @@ def pick_and_place(seed: int, held_width: float = 0.15) -> tuple[np.ndarray, np.
             _way(place, home_pose, home),
         ]
     )
-    open_at, held_at = np.ones, lambda n: np.full(n, held_width)
+    open_at = np.ones
+    def held_at(n):
+        return np.full(n, held_width)
     opening = np.concatenate(
         [
             open_at(reach + close // 2),

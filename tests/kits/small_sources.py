@@ -30,7 +30,8 @@ from tests.kits import lerobot_writer as le
 FPS = 10
 SIDE = 64  # px
 BLOCK = SIDE // 8  # px, of the strip that shows the serial
-CAMERA, WRIST = "observation.images.front", "observation.images.wrist"
+CAMERA = "observation.images.front"
+WRIST = "observation.images.wrist"
 TASKS = ("put the red cube on the plate", "open the upper drawer", "fold the blue towel")
 NAMES = ["x", "y", "serial", "gripper"]
 SERIAL = NAMES.index("serial")
@@ -69,10 +70,12 @@ def rows(serial: int) -> np.ndarray:
     """float32 [NUM_FRAMES, 4] state: the arm goes to an object, closes its gripper, carries it and lets go."""
     random = np.random.default_rng(serial)
     t = np.linspace(0.0, 1.0, NUM_FRAMES)
-    goal, way = random.uniform(-0.9, 0.9, 2), random.uniform(1.5, 4.0, 2)
+    goal = random.uniform(-0.9, 0.9, 2)
+    way = random.uniform(1.5, 4.0, 2)
     x = goal[0] * t + 0.1 * np.sin(way[0] * 3 * t + serial)
     y = goal[1] * (1 - t) + 0.1 * np.cos(way[1] * 3 * t)
-    close, open_again = random.uniform(0.25, 0.35), random.uniform(0.5, 0.58)
+    close = random.uniform(0.25, 0.35)
+    open_again = random.uniform(0.5, 0.58)
     gripper = np.where((t >= close) & (t < open_again), 0.1, 0.9) + random.normal(0, 0.004, NUM_FRAMES)
     return np.stack([x, y, np.full(NUM_FRAMES, serial / 100), gripper], 1).astype(np.float32)
 
@@ -182,7 +185,8 @@ def write_v2(root: Path, recordings: Sequence[Recording], fps: int = FPS, camera
     le.write_v2_meta(root, {}, TASKS, **about)
     lines = [{"episode_index": k, "tasks": [r.task], "length": r.length} for k, r in enumerate(recordings)]
     le.write_json_lines(root / "meta/episodes.jsonl", lines)
-    statistics, begin = [], 0
+    statistics = []
+    begin = 0
     for episode, recording in enumerate(recordings):
         columns = _v2_rows(recording, episode, begin, fps)
         le.write_parquet(le.v2_data(root, episode), columns)
@@ -320,7 +324,9 @@ def _hdf5_serials(root: Path) -> Iterator[tuple[str, int]]:
 def _rlds_serials(root: Path) -> Iterator[tuple[str, int]]:
     """By the first PNG of each record: what lies between its marks of begin and end."""
     for path in sorted(root.glob("*/*.tfrecord-*")):
-        data, begin, place = path.read_bytes(), 0, 0
+        data = path.read_bytes()
+        begin = 0
+        place = 0
         while begin < len(data):
             size = int.from_bytes(data[begin : begin + 8], "little")
             record = data[begin + 12 : begin + 12 + size]

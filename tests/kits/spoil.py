@@ -59,7 +59,9 @@ def spoilt_bytes(data: bytes, rng: random.Random) -> bytes:
     """Some of them are others, missing, or there twice; the first and the last ones, where headers are, most often."""
     content = bytearray(data)
     for _ in range(rng.choice([1, 1, 3, 20])):
-        n, size, bit = len(content), rng.choice([0, 1, 4, 12, 200]), 1 << rng.randrange(8)
+        n = len(content)
+        size = rng.choice([0, 1, 4, 12, 200])
+        bit = 1 << rng.randrange(8)
         offset = rng.choice([rng.randrange(n + 1), min(n, rng.randrange(40)), max(0, n - 1 - rng.randrange(600))])
         old = content[offset : offset + size]
         replacements = bytes(size), rng.randbytes(size), b"", old * 2, bytes(b ^ bit for b in old), b"\xff" * 8
@@ -121,7 +123,9 @@ def edited(tree: Any, rng: random.Random, outside_folder: Path) -> Any:
                 container.reverse()
             case _:
                 container[key] = wild(container[key], rng, outside_folder)
-    return root[0] if root else None
+    if root:
+        return root[0]
+    return None
 
 
 def wild(value: Any, rng: random.Random, outside_folder: Path) -> Any:
@@ -165,7 +169,9 @@ def recoded(text: str, rng: random.Random) -> bytes:
         text.replace("e", "é").encode("latin-1", "replace"),
     ]
     encodings += [text.replace(old, new).encode() for old, new in (("e", "\0"), ("\n", "\r"), ("\n", ""))]
-    return rng.choice(encodings) if rng.randrange(12) == 0 else text.encode()
+    if rng.randrange(12) == 0:
+        return rng.choice(encodings)
+    return text.encode()
 
 
 def csv_text(rows: Any, *_: Any) -> str:
@@ -180,14 +186,18 @@ def parquet(tree: Any, rng: random.Random, data: bytes) -> bytes:
     schema = pq.read_schema(io.BytesIO(data))
     columns = {name: cells if isinstance(cells, list) and cells else [cells] for name, cells in tree.items()}
     rows = len(next(iter(columns.values()))) * rng.choice([1, 1, 1, 1, 2, 0])
-    arrays, changed_column = {}, rng.choice([None, None, *columns])
+    arrays = {}
+    changed_column = rng.choice([None, None, *columns])
     for name, cells in columns.items():
         values = [cells[k % len(cells)] for k in range(rows)]
         try:
             arrays[name] = pa.array(values, schema.field(name).type)
         except UNWRITABLE:
             arrays[name] = pa.array(values)
-        arrays[name] = arrays[name].cast(rng.choice(TYPES)) if name == changed_column else arrays[name]
+        if name == changed_column:
+            arrays[name] = arrays[name].cast(rng.choice(TYPES))
+        else:
+            arrays[name] = arrays[name]
     pq.write_table(pa.table(arrays), out := io.BytesIO())
     return out.getvalue()
 
@@ -214,9 +224,9 @@ def hdf5(tree: Any, *_: Any) -> bytes:
 
 def records_tree(data: bytes) -> list[dict[str, Any]]:
     def values(v: rlds_files.Values) -> Any:
-        return (
-            [data[a:b] for a, b in rlds_files.byte_spans(data, v)] if v.kind == "bytes" else rlds_files.numbers(data, v)
-        )
+        if v.kind == "bytes":
+            return [data[a:b] for a, b in rlds_files.byte_spans(data, v)]
+        return rlds_files.numbers(data, v)
 
     read = [rlds_files.example(data, record) for record in rlds_files.records(data)]
     return [{name: values(v) for name, v in features.items()} for features in read]
@@ -235,7 +245,9 @@ def npy_tree(data: bytes) -> Any:
 
 def npy(value: Any, *_: Any) -> bytes:
     np.save(out := io.BytesIO(), value, allow_pickle=True)
-    return value if isinstance(value, bytes) else out.getvalue()
+    if isinstance(value, bytes):
+        return value
+    return out.getvalue()
 
 
 JSON = (json.loads, lambda tree, *_: json.dumps(tree))
@@ -261,7 +273,9 @@ AS_IT_IS: Any = SimpleNamespace(choice=lambda found: found[0], randrange=lambda 
 def formats(name: str) -> list[tuple[Callable[[bytes], Any], Callable[..., bytes]]]:
     def written(write: Callable[..., str | bytes], tree: Any, rng: random.Random, data: bytes) -> bytes:
         content = write(tree, rng, data)
-        return recoded(content, rng) if isinstance(content, str) else content
+        if isinstance(content, str):
+            return recoded(content, rng)
+        return content
 
     return [(read, partial(written, write)) for pattern, (read, write) in FORMATS.items() if fnmatch(name, pattern)]
 
@@ -295,7 +309,8 @@ def mutate(root: Path, outside_folder: Path, base: str, number: int) -> dict[str
 
     `outside_folder` is a folder beside the dataset that nobody may read or write.
     """
-    rng, changes_by_way = random.Random(f"{base} {number}"), dict[str, str]()
+    rng = random.Random(f"{base} {number}")
+    changes_by_way = dict[str, str]()
     for way in [WAYS[number], *rng.choices(WAYS, k=rng.choice([0, 0, 1, 2]))]:
         # Links out, FIFOs and huge files are not to be read again here
         all_files = [p for p in sorted(root.rglob("*")) if not p.is_symlink() and p.is_file()]

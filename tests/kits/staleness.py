@@ -22,7 +22,10 @@ def staleness(instance: dg.DagsterInstance) -> dict[tuple[str, str | None], tupl
     statuses = {}
     for key in graph.toposorted_asset_keys:
         partitions = graph.get(key).partitions_def
-        names = partitions.get_partition_keys(dynamic_partitions_store=instance) if partitions else [None]
+        if partitions:
+            names = partitions.get_partition_keys(dynamic_partitions_store=instance)
+        else:
+            names = [None]
         for name in names:
             causes = [f"{c.reason}: {c.dependency}" for c in resolver.get_stale_causes(key, name)]
             statuses[key.to_user_string(), name] = (resolver.get_status(key, name).value, causes)

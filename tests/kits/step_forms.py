@@ -46,7 +46,9 @@ def names_of_frames(spans: Sequence[Span], num_frames: int, none: str) -> list[s
 
 def data_file(root: Path) -> Path:
     v2 = v2_data(root, 0)
-    return v2 if v2.exists() else v3_data(root, 0)
+    if v2.exists():
+        return v2
+    return v3_data(root, 0)
 
 
 def episode_lines(root: Path, change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:

@@ -9,7 +9,8 @@ import pyarrow as pa
 from tests.kits import lerobot_writer as writer
 
 FPS = 5
-WIDTH, HEIGHT = 64, 48
+WIDTH = 64
+HEIGHT = 48
 CAMERA = "observation.images.front"
 TASKS = ("put the cube on the plate", "open the drawer")
 LENGTHS = (24, 18, 30, 12, 26)  # frames of episodes 0, 1, ...
@@ -68,7 +69,8 @@ def write_video(root: Path, episode: int, n: int, grey: int = 60, black: range =
     ground[:, ::8] += 40
     pictures = []
     for x, y, _ in state:
-        left_px, top = int(x / 2.0 * (WIDTH - 16)) % (WIDTH - 16), int((y + 1.0) / 2.0 * (HEIGHT - 16))
+        left_px = int(x / 2.0 * (WIDTH - 16)) % (WIDTH - 16)
+        top = int((y + 1.0) / 2.0 * (HEIGHT - 16))
         pictures.append(ground.copy())
         pictures[-1][top : top + 16, left_px : left_px + 16] = (230, 40 * (episode % 5), 30)
         number = len(pictures) - 1

@@ -54,7 +54,8 @@ def golden(cases: Callable[[New], Told]) -> Callable[[Path], None]:
         check(cases.__module__.rpartition("test_")[2], cases.__name__, texts_by_title, PARTS[cases.__module__])
 
     PARTS[cases.__module__].append(cases.__name__)
-    test.__doc__, test.__module__ = cases.__doc__, cases.__module__
+    test.__doc__ = cases.__doc__
+    test.__module__ = cases.__module__
     return test
 
 
@@ -121,7 +122,8 @@ def _read(source: Source, record: EpisodeRecord, pictures: bool) -> Iterator[str
     if (times := episode.timestamps_s) is not None:
         yield f"times {times[0]:.4g} {times[1:2]} to {times[-1]:.4g}" if len(times) else "times"
     for camera in record.cameras if pictures else ():
-        frames, numbers = episode.frames(camera), []
+        frames = episode.frames(camera)
+        numbers = []
         try:
             numbers = [(k, round(time_s, 4), read_number(picture.luma())) for k, time_s, picture in frames]
         except (DataError, VideoError) as e:
@@ -138,7 +140,10 @@ def _rows(subject: str, rows: pa.Table | None, key_column: str = "name") -> Iter
     """The first row, the last one and the sum of all."""
     if rows is not None:
         names = f" {', '.join(names_of(rows))}" if names_of(rows) else ""
-        values = np.column_stack([c.to_numpy() for c in rows.columns]) if rows.num_columns else np.zeros((0, 0))
+        if rows.num_columns:
+            values = np.column_stack([c.to_numpy() for c in rows.columns])
+        else:
+            values = np.zeros((0, 0))
         ends = " to ".join(str(np.round(values[k].astype(float), 4).tolist()) for k in (0, -1) if len(values))
         total = float(np.nansum(values.astype(float)))
         yield f"{subject} by {key_column}{names}: {'x'.join(map(str, values.shape))}, {ends}, sum {total:.6g}"

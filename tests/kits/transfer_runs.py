@@ -13,7 +13,8 @@ from annotate.segments import STEP, Segment
 from annotate.transfer import Reference
 
 FPS = 20.0
-GRASPS_AT, RELEASES_AT = 0.4, 0.75
+GRASPS_AT = 0.4
+RELEASES_AT = 0.75
 PLAN = ("Reach the cup", "Carry the cup", "Go home")
 ENDS = (GRASPS_AT, RELEASES_AT, 1.0)  # of the plan's steps
 DIMS = 24
@@ -29,7 +30,8 @@ def pace(n: int, seed: int) -> np.ndarray:
 
 def run_along(phases: np.ndarray, episode: int, *, success: bool | None = None, course: int = 0) -> Signals:
     """A run that is at `phases` [n] of a course; other numbers of `course` are other tasks."""
-    n, noise = len(phases), np.random.default_rng(1000 + episode)
+    n = len(phases)
+    noise = np.random.default_rng(1000 + episode)
     state = _curve(phases, 100 + course, 3) + noise.normal(0, 0.01, (n, 3))
     speed = np.linalg.norm(
         np.diff(_curve(phases, 100 + course, 3), axis=0, prepend=_curve(phases[:1], 100 + course, 3)), axis=1
@@ -38,14 +40,16 @@ def run_along(phases: np.ndarray, episode: int, *, success: bool | None = None, 
     opening = np.interp(phases, turns, [1, 1, 0, 0, 1, 1])
     seen_frames = np.arange(0, n, 4)
     pictures = _curve(phases[seen_frames], course, DIMS) + noise.normal(0, 0.1, (len(seen_frames), DIMS))
-    grippers, seen_by = (GripperCurve(opening),), ((seen_frames, pictures.astype(np.float32)),)
+    grippers = (GripperCurve(opening),)
+    seen_by = ((seen_frames, pictures.astype(np.float32)),)
     return Signals(FPS, speed, speed * FPS, grippers, success, "Put the cup away.", state, episode, seen_by)
 
 
 def _curve(phases: np.ndarray, seed: int, dims: int) -> np.ndarray:
     """[n, dims]: smooth, and elsewhere at each phase."""
     draws = np.random.default_rng(seed)
-    rates, shifts = draws.uniform(2, 9, dims), draws.uniform(0, 6.28, dims)
+    rates = draws.uniform(2, 9, dims)
+    shifts = draws.uniform(0, 6.28, dims)
     return np.cos(np.outer(phases, rates) + shifts)
 
 

@@ -41,10 +41,12 @@ def answer(request: dict[str, Any], sha256: str, fault: str | None) -> dict[str,
         value = {"surprise": value, "more": 1}
     text = "I think that the robot" if fault == "not_json" else json.dumps(value)
     text = f"Here is the JSON:\n```json\n{text}\n```" if fault == "fence" else text
-    finish, tokens = "stop", max(1, len(text) // 4)
+    finish = "stop"
+    tokens = max(1, len(text) // 4)
     if fault == "cut" or tokens > request["max_tokens"]:
         tokens = min(tokens, request["max_tokens"])
-        text, finish = text[: min(tokens * 4, len(text) - 2)], "length"
+        text = text[: min(tokens * 4, len(text) - 2)]
+        finish = "length"
     model = "another-model" if fault == "wrong_model" else request["model"]
     return completion(model, text, prompt_tokens(request["messages"]), tokens, finish)
 
@@ -124,5 +126,9 @@ def spoil(value: Any, fault: str) -> Any:
     if isinstance(value, dict):
         return {name: spoil(part, fault) for name, part in value.items()}
     if isinstance(value, list):
-        return [] if fault == "empty_list" else [spoil(item, fault) for item in value]
-    return value + 1_000_000 if isinstance(value, int) and not isinstance(value, bool) else value
+        if fault == "empty_list":
+            return []
+        return [spoil(item, fault) for item in value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value + 1_000_000
+    return value

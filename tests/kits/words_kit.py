@@ -46,7 +46,9 @@ from warehouse.lake.statements import mark
 DATASET = "arm"
 LICENCE = ("--allow-licence", "unknown")
 STEP = "what a person calls it"  # the name that the correction gives to the first segment
-TAG, PERSON, NOTE = "never train on it", "ben", "dropped at the end"
+TAG = "never train on it"
+PERSON = "ben"
+NOTE = "dropped at the end"
 # Each word, the recording it was said of, and the numbers at which it is in force
 WORDS: Mapping[str, tuple[int, str]] = {
     "takedown": (WITHDRAWN, "SELECT episode_index FROM current_takedowns WHERE dataset = ? AND is_sure"),
@@ -78,7 +80,8 @@ DERIVED = (
 
 def command(folder: Path, *words: object) -> Result:
     """The command line in this process, started from a folder."""
-    out, err = io.StringIO(), io.StringIO()
+    out = io.StringIO()
+    err = io.StringIO()
     with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = run_here(*words)
     return Result(code, out.getvalue(), without_progress(err.getvalue()))
@@ -203,7 +206,9 @@ def checked(result: Result) -> Result:
 
 # Judging
 
-IN_FORCE, REVIEW, GONE = "in force", "review", "gone"
+IN_FORCE = "in force"
+REVIEW = "review"
+GONE = "gone"
 
 
 @dataclass(frozen=True)
@@ -382,7 +387,10 @@ def _in_shards(case: Case, subject: str, shards: Sequence[tuple[str, str]], seri
     if not any(picture.serial for picture in pictures):
         problems.append(f"{subject} has no pictures that show a recording: nothing can be seen by them")
     for picture in pictures:
-        expected = serial_of.get(picture.episode) if picture.dataset == DATASET else picture.serial
+        if picture.dataset == DATASET:
+            expected = serial_of.get(picture.episode)
+        else:
+            expected = picture.serial
         if WITHDRAWN in (picture.serial, expected):
             problems.append(f"{subject}: {picture.where} is of the withdrawn recording")
         elif picture.serial not in (None, expected):
@@ -416,7 +424,8 @@ class Verdict:
 def judge(change: Change, pristine: Case, place: Path, changed_source: Path) -> Verdict:
     """Apply a change to a prepared case, build again, and look at everything. Raises AssertionError where a build does
     not do what it has to."""
-    splits, former_counts = splits_of(pristine), statements(pristine)
+    splits = splits_of(pristine)
+    former_counts = statements(pristine)
     case = changed(pristine, place, changed_source)
     rebuilt(case, change.asks)
     fates_found = fates(case, splits)

@@ -33,7 +33,10 @@ def write_replay(
     frame_keys = [(e, k) for e, n in enumerate(lengths) for k in range(n)]
     frames = np.stack([picture(number(0, e, k)) for e, k in frame_keys])
     path.parent.mkdir(parents=True, exist_ok=True)
-    store = zarr.storage.ZipStore(path, mode="w") if path.suffix == ".zip" else zarr.storage.LocalStore(path)
+    if path.suffix == ".zip":
+        store = zarr.storage.ZipStore(path, mode="w")
+    else:
+        store = zarr.storage.LocalStore(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         root = zarr.open_group(store, mode="w", zarr_format=2, attributes=attributes)

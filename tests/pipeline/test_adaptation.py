@@ -55,7 +55,8 @@ def test_the_error_on_the_episode_falls(lake: Lake, samples: list[Sample]) -> No
         model_folder(lake.workspace, base.id) == model_folder(lake.workspace, str(base.checkpoint)) == base.checkpoint
     )
     run = adapt(lake, samples, "tiny-000001", load_recipe("tiny_oneshot", base.checkpoint))
-    error_before, error_after = error(base.checkpoint, samples), error(run.checkpoint, samples)
+    error_before = error(base.checkpoint, samples)
+    error_after = error(run.checkpoint, samples)
     assert error_after < 0.9 * error_before
     names = {p.name for p in run.checkpoint.iterdir()}
     assert {"adapter_model.safetensors", "progress_head.safetensors"} <= names
@@ -78,7 +79,8 @@ def test_a_laptop_model_goes_on_from_its_own_weights(lake: Lake, samples: list[S
     base = train(lake, local_release(lake), start)
     adapting = load_recipe(adapting_recipe(base.checkpoint), base.checkpoint)
     run = adapt(lake, samples, "tiny-000001", adapting)
-    error_before, error_after = laptop_error(base.checkpoint, samples), laptop_error(run.checkpoint, samples)
+    error_before = laptop_error(base.checkpoint, samples)
+    error_after = laptop_error(run.checkpoint, samples)
     assert error_after < 0.7 * error_before, (error_before, error_after)
     card, base_card = (json.loads((folder / "card.json").read_text()) for folder in (run.checkpoint, base.checkpoint))
     assert (card["adapted_to"], card["adapted_from"], card["runs"]) == ("tiny-000001", base.id, base_card["runs"])

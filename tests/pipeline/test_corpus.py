@@ -92,7 +92,8 @@ def test_a_video_takes_its_task_from_the_run_that_it_is_like(
         return stream(self, task, *arguments, **keywords)
 
     monkeypatch.setattr(ShownScorer, "stream", noted)
-    video, episode = video_path(made.source, 1), pc.open(made.space.root)["tiny"][1]
+    video = video_path(made.source, 1)
+    episode = pc.open(made.space.root)["tiny"][1]
     assert episode.task
     words = ("--like", "tiny/1", "--out", tmp_path / "rows.jsonl", "--workspace", made.space.root)
     assert called(capsys, "reward", video, *words).code == 0

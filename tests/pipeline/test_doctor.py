@@ -119,7 +119,8 @@ def test_a_backup_restored_under_another_path(own: Made, tmp_path: Path):
     for path in own.space.root.iterdir():
         if not path.name.startswith("catalog.sqlite"):
             subprocess.run(["cp", "-a", path, copied], check=True)
-    restored, expected = Workspace(copied), digest_of(own.space.root)
+    restored = Workspace(copied)
+    expected = digest_of(own.space.root)
     shutil.rmtree(own.space.root)
     assert diagnose(restored, hashes=True) == []
     assert digest_of(restored.root) == expected

@@ -14,7 +14,8 @@ from warehouse.lake.similarity import embedded_pictures
 
 
 def test_what_is_foretold_is_what_a_build_looks_at(made: Made, tmp_path: Path):
-    build, space = looking(made.build), Workspace(tmp_path / "ws")
+    build = looking(made.build)
+    space = Workspace(tmp_path / "ws")
     cost_before = embedding_cost(None, build, tmp_path / "sources")
     assert (cost_before.episodes, cost_before.embedded, cost_before.left_out) == (5, 0, 0)
     assert cost_before.cpu_s == pytest.approx(cost_before.pictures * 0.0004)

@@ -41,9 +41,11 @@ def test_a_step_per_chunk_and_the_bytes_of_the_command(made: Made, tmp_path: Pat
     result = run(made, kind=kind, out=str(tmp_path / "job"), allow_licences=["unknown"])
     assert result.success
     assert len(steps(result, "export_chunk")) == 3
-    written, plain = hashes_of(tmp_path / "job"), hashes_of(tmp_path / "plain")
+    written = hashes_of(tmp_path / "job")
+    plain = hashes_of(tmp_path / "plain")
     if kind == "rerun":  # which writes ids and times of its own
-        written, plain = dict.fromkeys(written, ""), dict.fromkeys(plain, "")
+        written = dict.fromkeys(written, "")
+        plain = dict.fromkeys(plain, "")
     assert written == plain
     [event] = result.get_asset_materialization_events()
     assert event.asset_key == dg.AssetKey(["exports", kind])
@@ -51,8 +53,10 @@ def test_a_step_per_chunk_and_the_bytes_of_the_command(made: Made, tmp_path: Pat
 
 
 def test_chunks_are_written_side_by_side(made: Made, tmp_path: Path):
-    kind, out = EXPORT_KINDS["llamafactory"], tmp_path / "out"
-    lake, second_lake = Lake(made.space, read_only=True), Lake(made.space, read_only=True)
+    kind = EXPORT_KINDS["llamafactory"]
+    out = tmp_path / "out"
+    lake = Lake(made.space, read_only=True)
+    second_lake = Lake(made.space, read_only=True)
     with pytest.raises(UserError, match="does not hold the export that this is a part of"):
         kind.open(lake, ALL).export_chunk(out, ("tiny", 0))
     chunks = kind.open(lake, ALL).begin(out)

@@ -107,7 +107,10 @@ def kept(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Kept]:
     with serving(StandIn()) as server:
         build = of_vlm(build_of(make_dataset(tmp_path / "source", LENGTHS)), endpoints=[server.url])
         built_corpus = built(build, Workspace(tmp_path / "workspace"))
-        run = former() if request.param == "vlm-1" else replace(build.label_run(), code_version=request.param)
+        if request.param == "vlm-1":
+            run = former()
+        else:
+            run = replace(build.label_run(), code_version=request.param)
         rewrite(built_corpus, build, run)
         server.seen.clear()
         yield Kept(built_corpus, server, build, run)

@@ -55,7 +55,9 @@ def build(folder: Path) -> Lake:
 
 def test_what_people_said_outlives_an_upgrade(kept: Path) -> None:
     lake = Lake(Workspace(kept / "workspace"), read_only=True)
-    said_rows, in_force, labels = rows(lake, PEOPLE), rows(lake, IN_FORCE), lake.rows(LABELS)
+    said_rows = rows(lake, PEOPLE)
+    in_force = rows(lake, IN_FORCE)
+    labels = lake.rows(LABELS)
     splits = lake.rows(SPLITS)
     assert said_rows["corrections"]
     assert said_rows["takedowns"]

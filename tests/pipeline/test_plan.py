@@ -45,8 +45,10 @@ class Corpus:
     """A dataset whose stages publish nothing but their lines."""
 
     def __init__(self, lake: Lake, dataset: str) -> None:
-        self.lake, self.dataset = lake, dataset
-        self.specs, self.fingerprint = SPECS, "files 1"
+        self.lake = lake
+        self.dataset = dataset
+        self.specs = SPECS
+        self.fingerprint = "files 1"
 
     def plan(self, only_chunk: int | None = None) -> list[Step]:
         return plan(self.lake, {self.dataset: self.specs}, {self.dataset: self.fingerprint}, only_chunk)
@@ -70,7 +72,10 @@ class Corpus:
             input_hash=step.input_hash,
             output_hash=output or f"{stage} {chunk}",
         )
-        parts = [replace(run, chunk=c, output_hash=f"facts {c}") for c in (0, 1)] if chunk is None else []
+        if chunk is None:
+            parts = [replace(run, chunk=c, output_hash=f"facts {c}") for c in (0, 1)]
+        else:
+            parts = []
         self.lake.publish(run, {}, parts=parts)
 
     def change(self, stage: str, **fields: str) -> None:

@@ -66,7 +66,9 @@ def changed(name: str, field: FieldInfo) -> Any:
     if isinstance(field.default, str):
         return f"{field.default}_else"
     assert isinstance(field.default, int | float), f"{name}: give it another value in VALUES"
-    return field.default + 1 if isinstance(field.default, int) else field.default * 0.9
+    if isinstance(field.default, int):
+        return field.default + 1
+    return field.default * 0.9
 
 
 def choices(annotation: Any) -> Iterator[Any]:
@@ -106,7 +108,8 @@ class Arm:
     """A dataset of three recordings, and a workspace with it."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.source = root, write_v2(root / "arm", RECORDINGS[:3], cameras=(CAMERA, WRIST))
+        self.root = root
+        self.source = write_v2(root / "arm", RECORDINGS[:3], cameras=(CAMERA, WRIST))
         self.build("base", {}, {})
 
     def made(self, entry: Mapping[str, Any], stages: Mapping[str, Any]) -> DatasetBuild:
@@ -142,7 +145,8 @@ class Arm:
     def check(self, name: str, entry: Mapping[str, Any], stages: Mapping[str, Any]) -> None:
         """A build after another one ends as a fresh one with the same settings does; or asks first."""
         part = "dataset" if entry else "stages"
-        again_name, fresh = f"{part}-{name}-again", f"{part}-{name}-fresh"
+        again_name = f"{part}-{name}-again"
+        fresh = f"{part}-{name}-fresh"
         shutil.copytree(self.root / "base", self.root / again_name)
         work = self.foreseen(again_name, entry, stages)
         report = self.build(again_name, entry, stages)
@@ -152,7 +156,8 @@ class Arm:
         assert failed == messages(self.build(fresh, entry, stages))
         if failed:
             return
-        again_contents, fresh_contents = self.contents(again_name), self.contents(fresh)
+        again_contents = self.contents(again_name)
+        fresh_contents = self.contents(fresh)
         for contents in (again_contents, fresh_contents):
             contents.pop(STAYS.get(name, ""), None)
         assert again_contents == fresh_contents

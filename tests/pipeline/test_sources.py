@@ -69,7 +69,8 @@ def test_names_that_clash(space: Workspace, held: Path) -> None:
 
 
 def test_a_name_that_the_workspace_has_of_another_source(space: Workspace, tmp_path: Path) -> None:
-    first, second = make_dataset(tmp_path / "a" / "tiny"), make_dataset(tmp_path / "b" / "tiny")
+    first = make_dataset(tmp_path / "a" / "tiny")
+    second = make_dataset(tmp_path / "b" / "tiny")
     assert not run_build(space, builds_of_source(space, None, str(first), episodes=(0,))[0], workers=1).failed
     lake = Lake(space)
     with pytest.raises(UserError, match=f"has a dataset tiny from {first}: give that of {second} another name"):

@@ -16,7 +16,8 @@ from eval.reward.scorer import TOLERANCE
 from tests.kits import laptop_kit, reward_kit
 
 KEY = "observation.images.front"
-FPS, FRAMES = 10.0, 30
+FPS = 10.0
+FRAMES = 30
 
 
 def laptop(folder: Path) -> tuple[Path, list[str]]:

@@ -17,7 +17,8 @@ import pytest
 from core.paths import ROOT
 
 SAMPLES = ROOT / "samples"
-FRONT, WRIST = "observation.images.front", "observation.images.wrist"
+FRONT = "observation.images.front"
+WRIST = "observation.images.wrist"
 
 
 # Of all files below the three folders; who makes them anew (samples/make_samples.py) looks at them and puts it here
@@ -78,7 +79,8 @@ def test_lerobot_opens_and_decodes(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     module = pytest.importorskip("lerobot.datasets.lerobot_dataset")
-    expected, files_before = EXPECTED[name], sorted(SAMPLES.rglob("*"))
+    expected = EXPECTED[name]
+    files_before = sorted(SAMPLES.rglob("*"))
     gc.collect()  # what other tests left gives its warnings now
     with warnings.catch_warnings(record=True) as warned, caplog.at_level(logging.WARNING):
         warnings.simplefilter("always")

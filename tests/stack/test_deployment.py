@@ -190,7 +190,9 @@ def test_a_backup_is_restored(deployed: Deployment, tmp_path: Path):
 def ended(deployed: Deployment, run: str) -> str | None:
     """How a run ended; None while it goes on."""
     status = deployed.ask(STATUS, id=run)["runOrError"]["status"]
-    return status if status in ENDED else None
+    if status in ENDED:
+        return status
+    return None
 
 
 def workers(deployed: Deployment) -> list[int]:

@@ -52,7 +52,9 @@ def space(database: Postgres, tmp_path: Path) -> Workspace:
 def run(*words: object, code: int = 0) -> str:
     result = proccorpus(*words, cwd=ROOT)
     assert result.code == code, result.err
-    return result.out if code == 0 else result.err
+    if code == 0:
+        return result.out
+    return result.err
 
 
 @pytest.mark.long
@@ -125,7 +127,8 @@ def _write(root: str, chunk: int, rounds: int) -> None:
 
 
 def test_four_write_while_others_read(space: Workspace):
-    rounds, context = 5, multiprocessing.get_context("spawn")
+    rounds = 5
+    context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_write, args=(str(space.root), k, rounds)) for k in range(4)]
     for w in writers:
         w.start()
@@ -195,7 +198,8 @@ def test_small_files_are_merged_and_their_statistics_indexed(database: Postgres,
             stage_run(stage="segments", label_run=label_run),
             {"segments": segments(label_run=label_run, episodes=range(10))},
         )
-    digest_before, snapshot = digest(lake), lake.snapshot()
+    digest_before = digest(lake)
+    snapshot = lake.snapshot()
     indexed = "SELECT indexname FROM pg_indexes WHERE tablename = 'ducklake_file_column_stats'"
     in_postgres = "SELECT * FROM postgres_query('__ducklake_metadata_lake', ?)"
     assert lake.column(in_postgres, [indexed]) == ["proccorpus_statistics"]

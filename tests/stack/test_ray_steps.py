@@ -20,7 +20,8 @@ STAGES = "frames,demonstrations,segments,progress,samples,shards"
 
 def test_partitions_built_on_ray_are_those_built_here(address: str, tmp_path: Path) -> None:
     config = write_config(tmp_path, make_dataset(tmp_path / "tiny"), chunk_size=3)
-    local_space, ray_space = Workspace(tmp_path / "here"), Workspace(tmp_path / "there")
+    local_space = Workspace(tmp_path / "here")
+    ray_space = Workspace(tmp_path / "there")
     assert not run_build(local_space, load_config(config), workers=1).failed
 
     steps = StepsOnRay(address, tmp_path / "home", ray_space.root, config)

@@ -55,7 +55,8 @@ def gradients(model: ProgressModel, transform: Transform, items: list[Item], pac
 
 def test_pictures_of_a_size_go_to_sdpa_in_one_call(saved, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ProgressModel(load_backbone(saved.folder), saved.model.head)
-    plain, calls = torch.nn.functional.scaled_dot_product_attention, []
+    plain = torch.nn.functional.scaled_dot_product_attention
+    calls = []
 
     def counted(query: torch.Tensor, *args, **kwargs):
         calls.append(query.shape[0])
@@ -87,13 +88,15 @@ def test_packed_samples_give_and_teach_what_each_does_alone(
         return varlen_by_sdpa(q, k, v, begin, scale=scale, window_size=window_size)
 
     monkeypatch.setattr(attention, "varlen_attn", kernel)
-    model, items = ProgressModel(load_backbone(saved.folder, name), saved.model.head), saved.items
+    model = ProgressModel(load_backbone(saved.folder, name), saved.model.head)
+    items = saved.items
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         logits, progress = outputs(model, saved.transform, items, packed=True)
         alone = [outputs(model, saved.transform, [item], packed=False) for item in items]
         learnt = gradients(model, saved.transform, items, packed=True)
         expected = gradients(model, saved.transform, items, packed=False)
-    vision, language = model.backbone.config.vision_config.depth, model.backbone.config.get_text_config()
+    vision = model.backbone.config.vision_config.depth
+    language = model.backbone.config.get_text_config()
     of_packed = [(-1, -1)] * vision + [(-1, 0)] * language.num_hidden_layers
     assert calls[: len(of_packed)] == (of_packed if name == "varlen" else [])
     assert torch.allclose(progress, torch.cat([p for _, p in alone]), atol=2e-2 if half else 1e-6)

@@ -45,9 +45,13 @@ def knows(rows: Rows, monkeypatch: pytest.MonkeyPatch, slips: dict[tuple[int, in
 
         url = [p for p in request["messages"][1]["content"] if p["type"] == "image_url"][-1]["image_url"]["url"]
         k = pictures[base64.b64decode(url.partition(",")[2])]
-        truth, inference = truth_of(rows[k]), inferences.get(k, 0)
+        truth = truth_of(rows[k])
+        inference = inferences.get(k, 0)
         inferences[k] = inference + 1
-        right = NONE if truth.ref is None else GOOD | {"ref": truth.ref, "score": truth.score_percent}
+        if truth.ref is None:
+            right = NONE
+        else:
+            right = GOOD | {"ref": truth.ref, "score": truth.score_percent}
         text = json.dumps(right | slips.get((k, inference), {}))
         return vlm_standin.completion(request["model"], text, 100, 20)
 

@@ -51,10 +51,13 @@ def test_samples_that_are_too_long_are_left_out_and_counted(shards: list[Path], 
     lengths = [int(n) for p in whole for n in p.batch["attention_mask"].sum(1)]
     limit = int(np.median(lengths))
     stream = open_stream(shards, transform, recipe(data={"sequence_length": limit}))
-    drawn, num_left_out, token_counts = 0, 0, []
+    drawn = 0
+    num_left_out = 0
+    token_counts = []
     while drawn < len(lengths):
         part = next(stream)
-        drawn, num_left_out = drawn + part.drawn, num_left_out + part.left_out
+        drawn = drawn + part.drawn
+        num_left_out = num_left_out + part.left_out
         token_counts += part.batch["attention_mask"].sum(1).tolist()
     assert sorted(token_counts) == sorted(n for n in lengths if n <= limit)
     assert num_left_out == len(lengths) - len(token_counts) > 0
@@ -75,7 +78,8 @@ def test_negatives_are_the_same_resumed_and_by_workers(tmp_path: Path, packing: 
     transform = make_parts([Item(q, ()) for q in (*TASKS, "Remaining actions: <progress>%")])[1]
     run_recipe = recipe(data=NEGATIVES | {"packing": packing, "window": 16, "sequence_length": 1600})
     whole = open_stream(shards, transform, run_recipe, labels=labels)
-    states, expected = [], []
+    states = []
+    expected = []
     for _ in range(8):
         states.append(json.loads(json.dumps(whole.state_dict())))
         expected.append(next(whole))
@@ -95,7 +99,8 @@ def test_negatives_are_the_same_resumed_and_by_workers(tmp_path: Path, packing: 
         assert same(theirs.batch, part.batch)
         assert (theirs.made, theirs.keys) == (part.made, part.keys)
     # Other samples are changed, or otherwise, in the next epoch
-    drawn, epochs = 0, ([], [])
+    drawn = 0
+    epochs = ([], [])
     stream = open_stream(shards, transform, run_recipe, labels=labels)
     while drawn < 2 * stream.per_epoch:
         part = next(stream)

@@ -79,11 +79,14 @@ def test_a_second_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ruining(step: int) -> Callable[..., float]:
     """A rate of 1e30 at one step."""
-    plain, calls = loop.share_of_rate, []
+    plain = loop.share_of_rate
+    calls = []
 
     def rate(*args: Any) -> float:
         calls.append(1)
-        return 1e33 if len(calls) == step + 1 else plain(*args)
+        if len(calls) == step + 1:
+            return 1e33
+        return plain(*args)
 
     return rate
 
@@ -110,7 +113,8 @@ def test_a_checkpoint_from_which_no_step_can_be_learnt_is_set_aside(
 ) -> None:
     """Its weights look sound; the loss of the next step is not finite."""
     run_recipe = recipe("aside", train={"steps": 5, "save_every": 1, "keep": 1})
-    plain, calls = loop.losses, []
+    plain = loop.losses
+    calls = []
 
     def spoilt(*args: Any) -> Any:
         calls.append(1)

@@ -70,12 +70,16 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_answers_are_learnt_from_also_by_a_run_that_was_killed(
     family: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    begin = request.getfixturevalue("taught") if family == "qwen3_vl" else teach(tmp_path, family, 70)
+    if family == "qwen3_vl":
+        begin = request.getfixturevalue("taught")
+    else:
+        begin = teach(tmp_path, family, 70)
     settings = {"steps": 3, "save_every": 1, "batch": 4, "accumulation": 2}
     points_seen: list[Point] = []
     whole = rewarded(begin, tmp_path / "whole", points_seen.append, train=settings)
     assert list(whole.curve) == points_seen
-    first, last = points_seen[0], points_seen[-1]
+    first = points_seen[0]
+    last = points_seen[-1]
     assert [p.samples for p in points_seen] == [2, 4, 6]
     assert any(p.extra["reward_std"] > 0 and p.gradient_norm > 0 for p in points_seen), "answers of a group differ"
     parts = {"format": 0.2, "ref": 0.5, "score": 0.3}
@@ -86,7 +90,8 @@ def test_answers_are_learnt_from_also_by_a_run_that_was_killed(
     assert last.extra["kl"] > 0
     assert {"clipped_low", "clipped_high"} <= first.extra.keys()
     assert_completions(tmp_path / "whole", steps=3, first=first)
-    weights_before, weights_after = weights(begin), weights(whole.checkpoint)
+    weights_before = weights(begin)
+    weights_after = weights(whole.checkpoint)
     assert any("visual" in k and not torch.equal(v, weights_before[k]) for k, v in weights_after.items()), (
         "vision learns, too"
     )
@@ -169,7 +174,8 @@ def test_each_picture_is_cut_once_and_is_floats_with_its_rows_alone(
     """Two steps of two prompts with four answers: TRL's own way was 8 passes of each picture, all floats at once."""
     cut: list[int] = []
     at_once: list[int] = []
-    patches, floats = transform.byte_patches, rollouts.on_device
+    patches = transform.byte_patches
+    floats = rollouts.on_device
     monkeypatch.setattr(transform, "byte_patches", lambda p, shown: cut.append(len(shown)) or patches(p, shown))
     monkeypatch.setattr(rollouts, "on_device", lambda b, d: at_once.append(len(b["image_grid_thw"])) or floats(b, d))
     monkeypatch.setattr(Qwen2VLImageProcessor, "preprocess", None)  # TRL's passes
@@ -187,7 +193,9 @@ class Engine:
     off = 1.0  # what its logits are multiplied by
 
     def __init__(self, model: Any, **engine_options: Any) -> None:
-        self.model, self.told, self.processor = model, engine_options, load_processor(Path(model.name_or_path))
+        self.model = model
+        self.told = engine_options
+        self.processor = load_processor(Path(model.name_or_path))
 
     def sync_weights(self) -> None:
         pass
@@ -195,7 +203,9 @@ class Engine:
     @torch.no_grad()
     def generate(self, prompts: list, images: list, num_generations: int, profiler: Any = None) -> tuple:
         mark = self.processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
-        prompts_seen, answers, probabilities = [], [], []
+        prompts_seen = []
+        answers = []
+        probabilities = []
         learns = self.model.training
         self.model.eval()  # layers that are calculated anew keep nothing to go on from
         for ids, pictures in zip(prompts, images, strict=True):

@@ -30,7 +30,9 @@ def test_published_progress_is_a_shifted_sigmoid() -> None:
 def test_published_tail_and_noise_are_for_training_alone() -> None:
     torch.manual_seed(0)
     head = make_head(HeadConfig(pooling="published", noise=0.0), 32)
-    states, item, is_asked = torch.randn(40, 32), torch.zeros(40, dtype=torch.long), torch.ones(40, dtype=torch.bool)
+    states = torch.randn(40, 32)
+    item = torch.zeros(40, dtype=torch.long)
+    is_asked = torch.ones(40, dtype=torch.bool)
     head.eval()
     assert torch.equal(head(states, item, is_asked), head(states, item, is_asked))
     head.train()
@@ -90,7 +92,10 @@ def test_samples_are_pooled_without_padding_as_with_it(pooling: str, packed: boo
     batch = transform(items, packed)
     with torch.no_grad():
         raw = model(batch).raw
-    mask = batch["prompt_mask"] if pooling == "prompt" else batch["item_mask" if packed else "attention_mask"]
+    if pooling == "prompt":
+        mask = batch["prompt_mask"]
+    else:
+        mask = batch["item_mask" if packed else "attention_mask"]
     assert head_inputs[0].numel() == mask.sum() * model.head.hidden_size  # type: ignore[union-attr]
     # By hand, a row each
     rows = torch.zeros(*mask.shape, head_inputs[0].shape[-1])

@@ -98,7 +98,8 @@ class Alone(nn.Module):
 def test_a_layer_with_varlen_is_traced_whole(family: str) -> None:
     """By shapes alone: the kernel runs on a GPU. A strict export is an error where the trace breaks."""
     model, _ = make_parts(make_items(4), family, attention="varlen")
-    bounds, width = torch.tensor([0, 5, 12], dtype=torch.int32), 64
+    bounds = torch.tensor([0, 5, 12], dtype=torch.int32)
+    width = 64
     for layer in layers.layers(model.backbone):
         shape = (12,) if "Vision" in type(layer).__name__ else (1, 12)
         inputs = torch.randn(*shape, width), torch.randn(*shape, width // 4), bounds, 7

@@ -89,7 +89,8 @@ def of_two(space: Path, taught: Path) -> dict[str, Any]:
         return tensors
 
     loop.learning_tensors = noted
-    lake, result = Lake(Workspace(space)), {}
+    lake = Lake(Workspace(space))
+    result = {}
     release = get_release(lake)
     for name in NAMES:
         run_recipe = recipe_of(name, taught)

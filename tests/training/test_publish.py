@@ -107,7 +107,8 @@ def test_a_model_repository_of_the_hub(released: tuple[Lake, Release]) -> None:
 
 def test_what_must_not_be_given_on(released: tuple[Lake, Release], tmp_path: Path) -> None:
     lake, release = released
-    folder, out = saved(lake, release), str(tmp_path / "out")
+    folder = saved(lake, release)
+    out = str(tmp_path / "out")
     with pytest.raises(
         ReleaseError, match=r"run was trained on tiny, whose licence is unknown: .*--allow-licence unknown"
     ):

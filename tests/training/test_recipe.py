@@ -97,10 +97,12 @@ def test_an_unknown_name_is_told_with_those_that_there_are() -> None:
 
 
 def test_a_recipe_may_be_like_another(tmp_path: Path) -> None:
-    base, other_file = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    base = tmp_path / "a.yaml"
+    other_file = tmp_path / "b.yaml"
     base.write_text("like: tiny_lora\nname: a\ntrain: {lr: 0.5}\n")
     other_file.write_text("like: a.yaml\nname: b\nlora: null\nhead: {noise: 0.5}\n")
-    derived, start = load_recipe(str(other_file)), load_recipe("tiny_lora")
+    derived = load_recipe(str(other_file))
+    start = load_recipe("tiny_lora")
     assert (derived.name, derived.lora, derived.train.lr) == ("b", None, 0.5)
     assert derived.train.schedule == start.train.schedule == "linear"
     other_file.write_text(other_file.read_text() + f"model: {{attention: {FLASH}}}\ntrain: {{dtype: bfloat16}}\n")

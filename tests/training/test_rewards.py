@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from training.progresslm import Truth, mended, published
 
-ANSWERABLE, UNANSWERABLE = Truth(3, 42.0, 5), Truth(None, None, 5)
+ANSWERABLE = Truth(3, 42.0, 5)
+UNANSWERABLE = Truth(None, None, 5)
 
 
 def reply(ref: str = "3", score: str = "42%", score_think: str = "b") -> str:

@@ -58,7 +58,8 @@ def of_two(home: Path) -> dict[str, Any]:
     lake = Lake(Workspace(home / "w"))
     release = get_release(lake)
     # Who reads the weights, and which batches show pictures
-    read, has_patches = training.backbones.load_backbone, []
+    read = training.backbones.load_backbone
+    has_patches = []
 
     def reads(*args: Any, **kwargs: Any) -> Any:
         if rank:
@@ -71,12 +72,14 @@ def of_two(home: Path) -> dict[str, Any]:
         has_patches.append(["patches" in part.batch for part in parts])
         return placed(parts, device)
 
-    training.backbones.load_backbone, loop.placed = reads, noted
+    training.backbones.load_backbone = reads
+    loop.placed = noted
     unseen = train(lake, release, seen_and_unseen(home, 2))
     result["unseen"] = numbers(unseen.curve)
     result["stored"] = stored(unseen)
     result["shown"] = gather_object([has_patches])
-    training.backbones.load_backbone, loop.placed = read, placed
+    training.backbones.load_backbone = read
+    loop.placed = placed
 
     # Evaluated and not
     result["plain"] = numbers(train(lake, release, evaluated(2)).curve)

@@ -52,7 +52,9 @@ def responses(path: Path) -> dict[str, dict]:
 def common(a: str, b: str) -> float:
     """Share of the longer text that both begin with."""
     until = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    return until / max(len(a), len(b)) if a != b else 1.0
+    if a != b:
+        return until / max(len(a), len(b))
+    return 1.0
 
 
 def test_transformers_and_the_server_say_the_same(
@@ -61,7 +63,8 @@ def test_transformers_and_the_server_say_the_same(
     evaluated(corpus, vllm_server, "transformers", tmp_path / "t.jsonl")
     requests_before = vllm_server.requests()
     evaluated(corpus, vllm_server, "vllm", tmp_path / "v.jsonl")
-    local_rows, server_responses = responses(tmp_path / "t.jsonl"), responses(tmp_path / "v.jsonl")
+    local_rows = responses(tmp_path / "t.jsonl")
+    server_responses = responses(tmp_path / "v.jsonl")
     assert list(local_rows) == list(server_responses)
     num_asked = vllm_server.requests() - requests_before
     (sent,) = corpus[0].rows("SELECT count(*), count(DISTINCT call_key) FROM vlm_calls WHERE stage = 'eval'")

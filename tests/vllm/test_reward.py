@@ -13,7 +13,8 @@ from tests.kits.patience import PATIENCE_S
 from tests.kits.vllm_kit import VllmServer
 
 TASK = "open the drawer"
-FRAMES, WINDOW = 6, 3
+FRAMES = 6
+WINDOW = 3
 
 
 def counters(server: VllmServer) -> dict[str, float]:

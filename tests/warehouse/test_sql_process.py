@@ -82,7 +82,8 @@ def test_no_statement_finds_a_way_out(tmp_path: Path, empty_corpus: Path, monkey
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/secret.csv").write_text(f"a\n{SECRETS[0]}\n")
     monkeypatch.setenv(NAME, SECRETS[1])
-    former_state, answered = state_of(tmp_path), 0
+    former_state = state_of(tmp_path)
+    answered = 0
     with SqlProcess(MEMORY) as process:
         for sql in ways_out(tmp_path):
             try:

@@ -184,7 +184,9 @@ class ClipSource:
         if kind != OTHER_TASK:
             return kind, task
         wrong = self._instructions.other(task, self._rng)
-        return (kind, wrong) if wrong else (AS_RECORDED, task)
+        if wrong:
+            return (kind, wrong)
+        return (AS_RECORDED, task)
 
 
 MOST_COMPARED = 50_000  # pictures that the OOD detector is fitted on
@@ -195,7 +197,8 @@ def train_laptop(
 ) -> TrainingRun:
     """A new model from a release's train split, saved and recorded. Raises TrainingError, EncoderError, ShardError."""
     clock = _started(resume)
-    config, seed = recipe.model.laptop, recipe.train.seed
+    config = recipe.model.laptop
+    seed = recipe.train.seed
     assert config is not None, "a recipe of another kind"
     encoder = load_encoder(config.embeddings)
     episodes = _of_release(lake, release, encoder, config.views, seed)
@@ -286,7 +289,8 @@ def _learn(
 ) -> TrainingRun:
     """The recipe's steps on clips; the model is saved, the run recorded. `times`: when the run started, by the wall's
     clock and the CPU's, and CPU time after the encoder's work; `card_fields` is for the card. Raises TrainingError."""
-    train, run = recipe.train, training_run_id(recipe, release)
+    train = recipe.train
+    run = training_run_id(recipe, release)
     if train.steps is None:
         raise TrainingError(f"recipe {recipe.name}: a laptop model learns for train.steps, not for epochs")
     model.to("cuda" if torch.cuda.is_available() else "cpu").train()
@@ -302,7 +306,8 @@ def _learn(
     model.eval()
     started, start_cpu_s, encoded_s = times
     runs = {(e.dataset, e.episode_index): e for e in episodes}.values()
-    parameters, samples = sum(p.numel() for p in model.parameters()), train.steps * train.batch
+    parameters = sum(p.numel() for p in model.parameters())
+    samples = train.steps * train.batch
     card = make_card(lake, release, recipe, run) | {
         "head": {"pooling": "laptop"},
         "parameters": parameters,
@@ -326,7 +331,9 @@ def learn_step(
     model: LaptopModel, optimizer: torch.optim.Optimizer, source: ClipSource, recipe: Recipe, step: int, steps: int
 ) -> Point:
     """Raises TrainingError where the loss is not finite."""
-    train, device, start_s = recipe.train, model.device, time.perf_counter()
+    train = recipe.train
+    device = model.device
+    start_s = time.perf_counter()
     rate = train.lr * share_of_rate(step / steps, train)
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -339,7 +346,8 @@ def learn_step(
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), train.clip)
     optimizer.step()
-    samples, seconds = (step + 1) * train.batch, time.perf_counter() - start_s
+    samples = (step + 1) * train.batch
+    seconds = time.perf_counter() - start_s
     return Point(
         step=step,
         loss=float(loss.detach()),

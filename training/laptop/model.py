@@ -70,7 +70,9 @@ class LaptopModel(nn.Module):
 
     def __init__(self, config: LaptopConfig, width: int, frames: int) -> None:
         super().__init__()
-        self.config, self.width, self.frames = config, width, frames
+        self.config = config
+        self.width = width
+        self.frames = frames
         d = config.hidden
         self.ood = OodDetector(width)
         self.register_buffer("mean", torch.zeros(width))
@@ -108,9 +110,11 @@ class LaptopModel(nn.Module):
     def forward(self, numbers: torch.Tensor, tasks: Sequence[str]) -> LaptopOutput:
         """`numbers`: float [n, 1 + frames, width], the episode's first picture before the window's; a task for each."""
         normalised = self.normalised(numbers)
-        ood, by_change = self.ood.score(normalised[:, 1:]), self.ood.by_change(normalised[:, 1:], normalised[:, :1])
+        ood = self.ood.score(normalised[:, 1:])
+        by_change = self.ood.by_change(normalised[:, 1:], normalised[:, :1])
         features = self.feature_dropout(normalised.clamp(-5, 5))
-        first, window = features[:, :1], features[:, 1:]
+        first = features[:, :1]
+        window = features[:, 1:]
         scale, shift = self.task(self._texts(tasks))[:, None].chunk(2, -1)
         tokens = self.look(window) + self.change(window - first)
         states = functional.gelu(tokens * (1 + scale) + shift) + self.place
@@ -208,7 +212,8 @@ def load_laptop(folder: Path, device: str = "cpu") -> tuple[LaptopModel, Encoder
     card = read_card(folder)
     try:
         settings = json.loads((folder / CONFIG).read_text())
-        width, frames = int(settings["width"]), int(settings["frames"])
+        width = int(settings["width"])
+        frames = int(settings["frames"])
         if width > WIDEST or frames > MOST_FRAMES or (folder / WEIGHTS).stat().st_size > MOST_BYTES:
             raise ValueError(f"a width of {width}, {frames} frames or its size are more than a laptop model has")
         weights = load_file(folder / WEIGHTS)
@@ -217,7 +222,8 @@ def load_laptop(folder: Path, device: str = "cpu") -> tuple[LaptopModel, Encoder
         config = LaptopConfig(**settings["laptop"])
         model = LaptopModel(config, width, frames)
         # As many pictures as training kept
-        model.ood.shown, model.ood.learnt = weights["ood.shown"], weights["ood.learnt"]
+        model.ood.shown = weights["ood.shown"]
+        model.ood.learnt = weights["ood.learnt"]
         model.load_state_dict(weights)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ValidationError) as e:
         raise ModelError(f"the checkpoint {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
@@ -249,15 +255,21 @@ def embed(encoder: Encoder, pictures: Sequence[np.ndarray]) -> np.ndarray:
     Up to two small batches take the place of a large one, which costs more than both.
     """
     small = [encoder_input(rgb, encoder.size_px) for rgb in pictures]
-    batches, start = [], 0
+    batches = []
+    start = 0
     while start < len(small):
-        size = encoder.batch if len(small) - start > 2 * encoder.small_batch else encoder.small_batch
+        if len(small) - start > 2 * encoder.small_batch:
+            size = encoder.batch
+        else:
+            size = encoder.small_batch
         batch = np.zeros((size, encoder.size_px, encoder.size_px, 3), np.uint8)
         part = small[start : start + size]
         batch[: len(part)] = part
         batches.append(encoder.embed(batch)[: len(part)])
         start += len(part)
-    return np.concatenate(batches) if batches else np.zeros((0, 0), np.float32)
+    if batches:
+        return np.concatenate(batches)
+    return np.zeros((0, 0), np.float32)
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,8 @@ class OodDetector(nn.Module):
         distances[run[kept_places, None] == run[kept_places]] = float("inf")
         self.usual.copy_(distances.amin(-1).quantile(USUAL, interpolation="lower").clamp_min(LEAST))
         is_labelled = ~torch.isnan(label)
-        sizes, target = _sizes(features[is_labelled], first[is_labelled]), label[is_labelled]
+        sizes = _sizes(features[is_labelled], first[is_labelled])
+        target = label[is_labelled]
         self.middle.copy_(sizes.mean(0))
         self.spread.copy_(sizes.std(0, correction=0).clamp_min(1e-3))
         guess = self.guess.requires_grad_(True)

@@ -46,7 +46,8 @@ def read_labels(lake: Lake, release: Release, shards: Sequence[Path], split: str
     episodes: dict[str, set[int]] = {}
     for index in map(read_index, shards):
         episodes.setdefault(index.dataset, set()).update(int(e.key.rpartition("-")[2]) for e in index.entries)
-    labels, gates = {}, dataset_gates(con)
+    labels = {}
+    gates = dataset_gates(con)
     for dataset, of_dataset in sorted(episodes.items()):
         segments = labels_of(con, dataset, episodes=sorted(of_dataset))
         table = con.execute(EPISODES, {"dataset": dataset, "episodes": sorted(of_dataset)}).to_arrow_table()
@@ -78,7 +79,8 @@ class SampleNegatives:
         row = sample.row
         if row["family"] != PROGRESS or row["progress"] is None:
             return sample
-        kind, e = draw_kind(self.config, rng), self.labels.get((row["dataset"], row["episode_index"]))
+        kind = draw_kind(self.config, rng)
+        e = self.labels.get((row["dataset"], row["episode_index"]))
         negative = self._made(kind, sample, e, rng) if e else None
         return negative or replace(sample, row={**row, "negative": AS_RECORDED})
 
@@ -89,7 +91,9 @@ class SampleNegatives:
         if kind == "other_speed":
             return _played(sample, draw_speed(rng))
         places = shown_of(kind, len(sample.row["frames"]), rng).tolist()
-        return _shown(kind, sample, places, e) if kind != AS_RECORDED else None
+        if kind != AS_RECORDED:
+            return _shown(kind, sample, places, e)
+        return None
 
     # The instruction
 
@@ -103,7 +107,8 @@ class SampleNegatives:
         return {task_text(e.task): e for e in reversed(list(self.labels.values())) if e.has_actions}
 
     def _told_otherwise(self, sample: Unread, e: LabelledEpisode, rng: np.random.Generator) -> Unread | None:
-        row, instruction = sample.row, task_text(e.task)
+        row = sample.row
+        instruction = task_text(e.task)
         # An instruction that stands twice in a question, or not at all, would leave the right one in it
         if not e.task or row["question"].count(instruction) != 1:
             return None
@@ -129,7 +134,9 @@ def _answer(e: LabelledEpisode, frame: int, row: Row) -> str:
 
 
 def _progress(e: LabelledEpisode, frame: int) -> float:
-    return float(e.progress[frame]) if frame < len(e.progress) else float("nan")
+    if frame < len(e.progress):
+        return float(e.progress[frame])
+    return float("nan")
 
 
 def _shown(kind: str, sample: Unread, places: list[int], e: LabelledEpisode) -> Unread | None:
@@ -155,10 +162,12 @@ def _played(sample: Unread, speed: float) -> Unread | None:
     """The sample with pictures so many times as far apart: of those that its entry holds, the nearest."""
     row = sample.row
     picture_names = _frames_of(sample.entry, row["episode_index"], row["camera"])
-    count, last_frame = len(row["frames"]), row["frames"][-1]
+    count = len(row["frames"])
+    last_frame = row["frames"][-1]
     if count < 2 or last_frame not in picture_names:
         return None
-    frame_indices, step = np.array(sorted(picture_names)), speed * (last_frame - row["frames"][0]) / (count - 1)
+    frame_indices = np.array(sorted(picture_names))
+    step = speed * (last_frame - row["frames"][0]) / (count - 1)
     frames = frame_indices[window_places(frame_indices, last_frame, step, count)[0]].tolist()
     if frames == list(row["frames"]):
         return None

@@ -60,7 +60,8 @@ def words_of(text: str) -> tuple[str, ...]:
 
 def differ(first: str, second: str) -> bool:
     """Are these truly different? Not where one has no word that the other lacks."""
-    a, b = set(words_of(first)), set(words_of(second))
+    a = set(words_of(first))
+    b = set(words_of(second))
     return bool(a - b) and bool(b - a)
 
 

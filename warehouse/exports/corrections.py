@@ -41,7 +41,8 @@ CLOCK_SLACK = timedelta(minutes=5)  # a clock may be ahead by so much
 
 Text = Annotated[str, AfterValidator(lambda text: checked_text("it", text, 2000, empty=True))]
 STEPS, OUTCOME, VIDEO = "steps", "outcome", "video"  # names in Label Studio's configuration
-COMPLETED, FAILED = "completed", "failed"
+COMPLETED = "completed"
+FAILED = "failed"
 # Of a correction, what an annotation brings along
 META_FIELDS = ("correction_id", "author", "comment", "base_label_run", "base_content_hash", "follows", "plan")
 META_FIELDS += SAID_LATER
@@ -148,7 +149,9 @@ class KnownEpisodes:
         numbers = self.contents(correction.dataset).get(correction.base_content_hash, {correction.episode_index})
         if not numbers:
             raise CorrectionError(f"the recording that it is of left {correction.dataset}")
-        return correction.episode_index if correction.episode_index in numbers else min(numbers)
+        if correction.episode_index in numbers:
+            return correction.episode_index
+        return min(numbers)
 
 
 def from_lines(lake: Lake, text: str, author: str) -> ReadCorrections:
@@ -310,7 +313,12 @@ def _regions(segments: Sequence[dict[str, Any]], first: int) -> list[dict[str, A
         if region_meta:
             span["meta"] = region_meta
         # How a step ended; of another segment its kind
-        ended = segment["kind"] if segment["kind"] != STEP else COMPLETED if segment["completed"] else FAILED
+        if segment["kind"] != STEP:
+            ended = segment["kind"]
+        elif segment["completed"]:
+            ended = COMPLETED
+        else:
+            ended = FAILED
         choice = {"ranges": ranges, "choices": [ended]}
         regions += [span, region | {"from_name": OUTCOME, "type": "choices", "value": choice}]
     return regions
@@ -383,7 +391,9 @@ def _completed_by(user: Any) -> str | None:
     """Label Studio names a user by number, or by a record."""
     if isinstance(user, dict):
         user = user.get("email") or user.get("username") or user.get("id")
-    return None if user is None else str(user)
+    if user is None:
+        return None
+    return str(user)
 
 
 def _check_annotation(data: dict, annotation: Any) -> None:

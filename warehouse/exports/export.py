@@ -20,7 +20,8 @@ from warehouse.exports.options import KindOptions, Selection
 from warehouse.exports.selection import FORMAT, Selected, SourceReader, select
 from warehouse.lake import Lake, content_key
 
-MANIFEST, PARTIAL = "manifest.json", "manifest.partial"
+MANIFEST = "manifest.json"
+PARTIAL = "manifest.partial"
 HEAD = "export.json"  # in PARTIAL: which export this is
 PLACE = "/path/to"  # the export's folder, in lines that use it
 
@@ -52,7 +53,9 @@ class ExportFolder:
     """
 
     def __init__(self, root: Path, kind: str, identity: str) -> None:
-        self.root, self.kind, self.identity = root, kind, identity
+        self.root = root
+        self.kind = kind
+        self.identity = identity
         self.manifest: dict[str, Any] = {}
         self.made = 0
         self._parts: dict[str, dict[str, Any]] = {}
@@ -71,7 +74,8 @@ class ExportFolder:
         that it asks the path of."""
         if name not in self._parts:
             self._names = []
-            facts, files = write(*arguments) or {}, sorted(set(self._names))
+            facts = write(*arguments) or {}
+            files = sorted(set(self._names))
             described = [
                 {"path": file, "bytes": (self.root / file).stat().st_size, "sha256": sha256_file(self.root / file)}
                 for file in files
@@ -109,7 +113,9 @@ class ExportFolder:
     def exported(self, *, is_repeated: bool) -> Exported:
         """What the whole export is, by its manifest."""
         m = self.manifest
-        size, exclusions, notes = sum(f["bytes"] for f in m["files"]), tuple(m["left_out"]), tuple(m.get("notes", ()))
+        size = sum(f["bytes"] for f in m["files"])
+        exclusions = tuple(m["left_out"])
+        notes = tuple(m.get("notes", ()))
         counts = m["episodes"], m["frames"], len(m["files"]) + 1  # with the manifest
         use = tuple(line.replace(PLACE, str(self.root)) for line in m.get("use", ()))
         return Exported(self.kind, str(self.root), *counts, size, is_repeated, exclusions, notes, m.get("samples"), use)
@@ -123,7 +129,8 @@ class ExportFolder:
         if self.root.exists() and not self.root.is_dir():
             raise UserError(f"{self.root} is a file: an export goes to a folder")
         stored_manifest = self._there()
-        is_same, is_whole = stored_manifest.get("identity") == self.identity, "files" in stored_manifest
+        is_same = stored_manifest.get("identity") == self.identity
+        is_whole = "files" in stored_manifest
         if is_same and is_whole and not overwrite:
             for file in stored_manifest["files"]:
                 if not _has(self.root, file):
@@ -155,7 +162,9 @@ class ExportFolder:
     def _there(self) -> dict[str, Any]:
         """The manifest of a whole export, else the head of one that was begun; empty where there is neither."""
         stored_manifest = _read(self.root / MANIFEST) or _read(self.root / PARTIAL / HEAD)
-        return stored_manifest if {"export", "identity"} <= stored_manifest.keys() else {}
+        if {"export", "identity"} <= stored_manifest.keys():
+            return stored_manifest
+        return {}
 
     def _check_may_go(self, stored_manifest: Mapping[str, Any], overwrite: bool) -> None:
         if not stored_manifest and self.root.exists() and any(self.root.iterdir()):
@@ -198,12 +207,16 @@ def _read(path: Path) -> dict[str, Any]:
         facts = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return facts if isinstance(facts, dict) else {}
+    if isinstance(facts, dict):
+        return facts
+    return {}
 
 
 def counted(count: int, text: str) -> list[str]:
     """A note on how many of something there are; none where there are none."""
-    return [f"{count} {text}"] if count else []
+    if count:
+        return [f"{count} {text}"]
+    return []
 
 
 class Export:
@@ -215,7 +228,9 @@ class Export:
     folder: ExportFolder
 
     def __init__(self, kind: str, lake: Lake, selection: Selection, options: Any) -> None:
-        self.kind, self.now, self.options = kind, lake, options
+        self.kind = kind
+        self.now = lake
+        self.options = options
         self.selected = self.select(lake, selection)
 
     def select(self, lake: Lake, selection: Selection) -> Selected:
@@ -306,5 +321,6 @@ class FileExport(Export):
         if not is_repeated:
             self.write_file(out)
         episodes, frames, notes = self.counts(out)
-        exclusions, size = self.selected.left_out, out.stat().st_size
+        exclusions = self.selected.left_out
+        size = out.stat().st_size
         return Exported(self.kind, str(out), episodes, frames, 1, size, is_repeated, exclusions, tuple(notes))

@@ -67,7 +67,8 @@ def frame_weights(runs: Sequence[WeighedRun], weighting: Weighting) -> list[np.n
 def rabc_weights(gains: np.ndarray, kappa: float | None = None) -> np.ndarray:
     """As LeRobot's RA-BC weighs gains [n], before it scales a batch to a mean of 1. Default: the suggested kappa."""
     kappa = suggested_kappa(gains) if kappa is None else kappa
-    mean, deviation = max(float(gains.mean()), 0.0), max(float(gains.std()), EPSILON)
+    mean = max(float(gains.mean()), 0.0)
+    deviation = max(float(gains.std()), EPSILON)
     soft = np.clip((gains - mean + 2 * deviation) / (4 * deviation + EPSILON), 0, 1)
     return np.where(gains > kappa, 1.0, np.where(gains >= 0, soft, 0.0))
 
@@ -75,7 +76,9 @@ def rabc_weights(gains: np.ndarray, kappa: float | None = None) -> np.ndarray:
 def suggested_kappa(gains: np.ndarray) -> float:
     """What all but KAPPA_SHARE of the gains above 0 exceed; 0 where none is."""
     rising = gains[gains > 0]
-    return float(np.quantile(rising, KAPPA_SHARE)) if len(rising) else 0.0
+    if len(rising):
+        return float(np.quantile(rising, KAPPA_SHARE))
+    return 0.0
 
 
 def _numbered(tasks: Sequence[str | None]) -> np.ndarray:

@@ -41,7 +41,9 @@ def _feature(type: pa.DataType) -> Any:
     if pa.types.is_list(type):
         item = _feature(type.value_type)
         # `Sequence` is read by old and new versions; but of a struct it would make a struct of lists
-        return {"_type": "Sequence", "feature": item} if "_type" in item else [item]
+        if "_type" in item:
+            return {"_type": "Sequence", "feature": item}
+        return [item]
     name = {pa.float32(): "float32", pa.float64(): "float64"}.get(type, str(type))
     return {"_type": "Value", "dtype": name}
 
@@ -59,7 +61,8 @@ def write_rows(
     Equal rows, equal bytes. In memory: a row group, which ends with the episode that fills it, or after GROUP_ROWS
     rows, or where it shows SHOWN_BYTES.
     """
-    schema, row_groups = with_features(schema), _row_groups(groups)
+    schema = with_features(schema)
+    row_groups = _row_groups(groups)
     for number, group in enumerate(row_groups):
         path = folder.path(f"{stem}-{number:03d}.parquet")
         with path.open("wb") as file, pq.ParquetWriter(file, schema, **WRITTEN) as writer:
@@ -84,10 +87,14 @@ def _row_groups(groups: Iterable[list[dict]]) -> Iterator[list[dict]]:
             # a group may end inside an episode only to keep the memory it takes in bounds
             if len(rows) >= GROUP_ROWS or shown_bytes >= SHOWN_BYTES:
                 yield rows
-                rows, distinct, shown_bytes = [], set(), 0
+                rows = []
+                distinct = set()
+                shown_bytes = 0
         if sum(map(len, distinct)) >= GROUP_BYTES:
             yield rows
-            rows, distinct, shown_bytes = [], set(), 0
+            rows = []
+            distinct = set()
+            shown_bytes = 0
     if rows:
         yield rows
 

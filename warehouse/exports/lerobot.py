@@ -232,4 +232,6 @@ def _blurred(videos: Sequence[Facts]) -> dict[str, Any]:
     hidden = [video["hidden"] for video in videos if "hidden" in video]
     totals = {"pictures": sum, "blurred": sum, "most_faces": max}
     blurred = {name: total(video[name] for video in hidden) for name, total in totals.items() if hidden}
-    return {"blurred": blurred} if blurred else {}
+    if blurred:
+        return {"blurred": blurred}
+    return {}

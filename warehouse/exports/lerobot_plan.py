@@ -54,9 +54,11 @@ def _rows_type(tool_call: pa.DataType, *, timed: bool) -> pa.DataType:
     return pa.list_(pa.struct([pa.field("role", pa.string(), nullable=False), *_TEXTS, *time, *other_fields]))
 
 
-PERSISTENT, EVENTS = _rows_type(pa.json_(), timed=True), _rows_type(pa.json_(), timed=False)
+PERSISTENT = _rows_type(pa.json_(), timed=True)
+EVENTS = _rows_type(pa.json_(), timed=False)
 # Arrow makes no JSON out of Python's values: rows are made with texts in its place, and cast
-_PERSISTENT_TEXT, _EVENTS_TEXT = _rows_type(pa.string(), timed=True), _rows_type(pa.string(), timed=False)
+_PERSISTENT_TEXT = _rows_type(pa.string(), timed=True)
+_EVENTS_TEXT = _rows_type(pa.string(), timed=False)
 
 
 Question = tuple[int, str]  # a frame and a camera, of whose picture a sample asks how far the task is
@@ -157,7 +159,9 @@ def why_no_stages(label: ActiveLabel) -> str | None:
         return "steps without names"
     if min(len({s.name for s in steps}), len({s.step for s in steps})) < len(steps):
         return "a step done twice"
-    return None if [s.completed for s in steps] == [True] * label.num_planned else "not finished"
+    if [s.completed for s in steps] == [True] * label.num_planned:
+        return None
+    return "not finished"
 
 
 def _stages(label: ActiveLabel | None) -> list[Stage] | None:
@@ -172,7 +176,10 @@ def sarm_columns(label: ActiveLabel | None, num_frames: int, fps: float) -> dict
     dense = _stages(label)
     columns: dict[str, tuple[pa.DataType, Any]] = {}
     for head, stages in (("sparse", dense and [(SPARSE_STAGE, 0, num_frames - 1)]), ("dense", dense)):
-        names, first, last = map(list, zip(*stages, strict=True)) if stages else (None, None, None)
+        if stages:
+            names, first, last = map(list, zip(*stages, strict=True))
+        else:
+            names, first, last = (None, None, None)
         columns |= {
             f"{head}_subtask_names": (pa.list_(pa.string()), names),
             f"{head}_subtask_start_frames": (pa.list_(pa.int64()), first),
@@ -222,7 +229,9 @@ OURS = ("progress", "subtask", *LANGUAGE)  # our labels
 NOT_IN_ROWS = ("video", "image", "language")  # kinds of features that are not numbers in the rows
 NAMES = ("float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool", "string")
 TYPES = {name: pa.type_for_alias(name) for name in NAMES}
-STATE, ACTION, PICTURES = "observation.state", "action", "observation.images."
+STATE = "observation.state"
+ACTION = "action"
+PICTURES = "observation.images."
 
 Feature = dict[str, Any]  # dtype, shape, names, as info.json has it
 
@@ -262,8 +271,11 @@ def stamping_rate(rates: set[float], new_fps: float | None) -> float:
 
 
 def _span(rates: set[float]) -> str:
-    low, high = f"{min(rates):g}", f"{max(rates):g}"
-    return low if low == high else f"{low} to {high}"
+    low = f"{min(rates):g}"
+    high = f"{max(rates):g}"
+    if low == high:
+        return low
+    return f"{low} to {high}"
 
 
 class LerobotPlan(Export):
@@ -421,13 +433,16 @@ def features(reader: SourceReader, first: ExportEpisode) -> tuple[dict[str, Feat
 def rows_of(episode: EpisodeData) -> tuple[tuple[str, np.ndarray | None, Sequence[str]], ...]:
     """State and action of an episode that is no LeRobot source's, by the names of their features: values float64 [n, d]
     and the names of their dimensions."""
-    state, action = (episode.state, episode.state_names), (episode.action, episode.action_names)
+    state = (episode.state, episode.state_names)
+    action = (episode.action, episode.action_names)
     return (STATE, *state), (ACTION, *action)
 
 
 def picture_feature(camera: str) -> str:
     """What a camera is called among LeRobot's features. Example: "camera/front" is observation.images.camera_front."""
-    return camera if camera.startswith(PICTURES) else PICTURES + camera.replace("/", "_")
+    if camera.startswith(PICTURES):
+        return camera
+    return PICTURES + camera.replace("/", "_")
 
 
 def _of_lerobot(
@@ -435,7 +450,8 @@ def _of_lerobot(
 ) -> tuple[dict[str, Feature], list[str]]:
     """Those of a LeRobot source, as its info.json declares them."""
     with pq.ParquetFile(reader.source.resolve(reader.record(first).data_uri or "")) as file:
-        in_rows, skipped = set(file.schema_arrow.names), {*OWN, *OURS, *picture_columns(file.schema_arrow)}
+        in_rows = set(file.schema_arrow.names)
+        skipped = {*OWN, *OURS, *picture_columns(file.schema_arrow)}
     copied_features: dict[str, Feature] = {}
     notes = []
     for name, feature in declared.items():

@@ -58,7 +58,8 @@ def read(root: Path, places: Iterable[Place], scratch: Path) -> Reading | str:
         lines = process.stderr.strip().splitlines()
         return (lines[-1] if lines else f"it ended with {process.returncode}")[:LONGEST]
     facts = json.loads(process.stdout)
-    rows, pictures = dict[str, np.ndarray](), dict[tuple[int, int, str], np.ndarray]()
+    rows = dict[str, np.ndarray]()
+    pictures = dict[tuple[int, int, str], np.ndarray]()
     with np.load(arrays) as stored:
         for name in stored.files:
             kind, _, key = name.partition(" ")

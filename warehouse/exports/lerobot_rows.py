@@ -45,7 +45,9 @@ from warehouse.exports.selection import ExportEpisode, SourceReader
 from warehouse.lake.stored import coarse_keyframes, load_keyframe
 
 STAT_PICTURES = 4  # of each episode and camera
-WHOLE, NUMBER, TEXT = pa.int64(), pa.float64(), pa.string()
+WHOLE = pa.int64()
+NUMBER = pa.float64()
+TEXT = pa.string()
 QUALITY = {"length_z": NUMBER, "order_rarity": NUMBER, "jump": NUMBER, "contradicts": pa.bool_()}
 OF_CHUNK = "WHERE dataset = ? AND chunk = ?"
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
@@ -118,7 +120,8 @@ def _episode_table(
     plan: LerobotPlan, e: ExportEpisode, label: ActiveLabel | None, episode_questions: Sequence[Question]
 ) -> pa.Table:
     """The episode's rows: features of the source, LeRobot's own columns, and our labels."""
-    n, number = e.num_frames, plan.index[e.key]
+    n = e.num_frames
+    number = plan.index[e.key]
     frames = np.arange(n)
     timestamps = (frames / plan.fps).astype(np.float32)
     steps = step_names(label, n)
@@ -164,7 +167,8 @@ def columns(reader: SourceReader, e: ExportEpisode, requested_columns: Mapping[s
 
 def _stored(reader: SourceReader, e: ExportEpisode, requested_columns: Mapping[str, Feature]) -> dict[str, pa.Array]:
     """The same of a LeRobot source."""
-    record, data = reader.record(e), reader.record(e).data_uri or ""
+    record = reader.record(e)
+    data = reader.record(e).data_uri or ""
     if reader.source.stamp([*(video.uri for video in record.videos), data], record.num_rows) != record.source_stamp:
         raise UserError(f"the files of {e.dataset} episode {e.episode_index} have changed: build the dataset again")
     try:
@@ -186,7 +190,9 @@ def _cast(table: pa.Table, name: str, feature: Feature, num_frames: int) -> pa.A
 
 
 def _fixed(flat: pa.Array, shape: Sequence[int]) -> pa.Array:
-    return flat if prod(shape) == 1 else pa.FixedSizeListArray.from_arrays(flat, prod(shape))
+    if prod(shape) == 1:
+        return flat
+    return pa.FixedSizeListArray.from_arrays(flat, prod(shape))
 
 
 def _statistics(
@@ -225,7 +231,9 @@ def _episode_row(
 ) -> dict[str, tuple[pa.DataType, Any]]:
     """The type and the value of each column of meta/episodes, without statistics: LeRobot's, then ours. `file`: the
     number of the file that holds its rows, and of that of its metadata."""
-    number, task_texts, file_place = plan.index[e.key], list(plan.tasks), place(file)
+    number = plan.index[e.key]
+    task_texts = list(plan.tasks)
+    file_place = place(file)
     row: dict[str, tuple[pa.DataType, Any]] = {
         "episode_index": (WHOLE, number),
         "tasks": (pa.list_(TEXT), [task_texts[index] for index in table["task_index"].unique().to_pylist()]),

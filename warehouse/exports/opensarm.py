@@ -28,7 +28,8 @@ from warehouse.exports.videos import camera_names, write_episode_video
 from warehouse.lake import Lake
 
 EPISODES_IN_CHUNK = 1000
-SIDES, SUFFIX = ("left", "right"), "_camera-images-rgb"
+SIDES = ("left", "right")
+SUFFIX = "_camera-images-rgb"
 PLAN_ID = "proccorpus"
 COLUMNS = {"reward": "float32", "act_pri": "int64", "timestamp": "float64"}
 COLUMNS |= dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), "int64")
@@ -63,7 +64,8 @@ class OpensarmExport(LabelExport):
     ) -> dict[str, Any]:
         """The files of an episode, as which it has this number and begins at the row `start`; returns what the metadata
         needs of it: names of dimensions, videos, and what a person said."""
-        reader, rollout = self.readers[e.dataset], f"{ROLLOUTS}/episode_{number:06d}"
+        reader = self.readers[e.dataset]
+        rollout = f"{ROLLOUTS}/episode_{number:06d}"
         chunk = f"chunk-{number // EPISODES_IN_CHUNK:03d}"
         videos: dict[str, Any] = {}
         # What is named left or right is that in opensarm's names of cameras, too; the first one is the top one
@@ -72,13 +74,16 @@ class OpensarmExport(LabelExport):
             path = self.folder.path(f"lerobot/videos/{chunk}/{name}/episode_{number:06d}.mp4")
             videos[name] = write_episode_video(reader, camera, e, path)
             shutil.copyfile(path, self.folder.path(f"{rollout}/{name}.mp4"))
-        timestamps, progress = np.arange(e.num_frames) / e.fps, label.progress.astype(np.float64)
+        timestamps = np.arange(e.num_frames) / e.fps
+        progress = label.progress.astype(np.float64)
         np.save(self.folder.path(f"{rollout}/timestamp.npy"), timestamps)
         np.save(self.folder.path(f"{rollout}/progress.npy"), progress)
         np.save(self.folder.path(f"{rollout}/reward.npy"), np.diff(progress, prepend=0.0))
 
         names, columns = _of_source(reader.episode(e), e.num_frames)
-        frames, ones, task = np.arange(e.num_frames), np.ones(e.num_frames, np.int64), tasks[e.task or ""]
+        frames = np.arange(e.num_frames)
+        ones = np.ones(e.num_frames, np.int64)
+        task = tasks[e.task or ""]
         # Of a label that names no steps the primitive is none
         steps = ["dummy" if s.step is None or not label.has_names else s.name for s in label.segments]
         primitives = np.repeat([*map(primitive, steps)], [*map(len, label.segments)])
@@ -167,7 +172,8 @@ def _features(written: Sequence[Mapping[str, Any]], fps: float) -> tuple[list[st
 def _of_source(episode: EpisodeData, num_frames: int) -> tuple[dict[str, list[str]], dict[str, pa.Array]]:
     """State and actions that have a row for each frame: the names of their dimensions, and their values."""
     vectors = {"state": (episode.state, episode.state_names), "actions": (episode.action, episode.action_names)}
-    names, columns = {}, {}
+    names = {}
+    columns = {}
     for name, (values, stated_names) in vectors.items():
         if values is not None and len(values) == num_frames:
             names[name] = list(stated_names) or [f"dim_{k}" for k in range(values.shape[1])]

@@ -183,7 +183,9 @@ class WeightsOptions(LerobotOptions):
 
     @property
     def writer(self) -> str | None:
-        return "WeightedDatasetExport" if self.in_dataset else None
+        if self.in_dataset:
+            return "WeightedDatasetExport"
+        return None
 
 
 class FrameSignalsOptions(LabelOptions, RewardOptions):

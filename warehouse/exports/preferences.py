@@ -28,7 +28,8 @@ from warehouse.releases.release import markdown_table
 
 MOST_PICTURES = 8  # of a part
 KEPT_EPISODES = 64  # whose pictures are held at a time
-STR, WHOLE = pa.string(), pa.int64()
+STR = pa.string()
+WHOLE = pa.int64()
 TRAJECTORY = pa.struct(
     [
         *((name, STR) for name in ("id", "task", "data_source", "quality_label")),
@@ -177,7 +178,8 @@ class PreferencesExport(SampleExport):
         return {sample.row["frames"][-1]: shown_pictures(sample)[-1] for sample in samples}
 
     def _readme(self, counts: Mapping[str, Mapping[str, int]], notes: Sequence[str]) -> str:
-        title, options = f"Preferences of {self.selected.title}", self.options
+        title = f"Preferences of {self.selected.title}"
+        options = self.options
         files = {"pairs": {split: f"pairs/{split}/*.parquet" for split in counts}}
         table = [(split, *(of_split.get(criterion, 0) for criterion in WHYS)) for split, of_split in counts.items()]
         noted = "".join(f"\n- {note}" for note in notes)
@@ -220,7 +222,9 @@ def quality_label(pair: Pair, side: str, success: bool | None) -> str | None:
         return None
     if not success:
         return "failure"
-    return "suboptimal" if pair.why == "quality" and side == "rejected" else "successful"
+    if pair.why == "quality" and side == "rejected":
+        return "suboptimal"
+    return "successful"
 
 
 def _message(role: str, content: Sequence[str | None]) -> dict[str, Any]:

@@ -34,7 +34,8 @@ from warehouse.releases.release import markdown_table
 FILE = "sarm_progress.parquet"
 USUAL_CHUNK = "50"  # frames in an action chunk of LeRobot's policies
 BINS = 100_000  # of the histogram of gains in progress, over 0..1
-INDEX, PROGRESS = ("index", "episode_index", "frame_index"), ("progress_sparse", "progress_dense")
+INDEX = ("index", "episode_index", "frame_index")
+PROGRESS = ("progress_sparse", "progress_dense")
 ASSUMED = "outcome_assumed"
 FALLBACK = "extra_params='{\"fallback_weight\": 0.0}'"  # LeRobot's parser takes the whole mapping alone
 MOST_ALIKE = 0.8  # of the frames may weigh the same
@@ -72,7 +73,8 @@ def weights_apart(gains: Sequence[tuple[bool | None, np.ndarray]], kappa: float 
     every = np.concatenate([values for _, values in gains])
     in_failed = np.repeat([success is False for success, _ in gains], [len(values) for _, values in gains])
     known = np.isfinite(every)
-    weights, in_failed = rabc_weights(every[known], kappa), in_failed[known]
+    weights = rabc_weights(every[known], kappa)
+    in_failed = in_failed[known]
     has_both = in_failed.any() and not in_failed.all()
     ratio = float(weights[in_failed].mean() / weights[~in_failed].mean()) if has_both else None
     return {"alike": float((weights == 1).mean()), "failed": ratio}
@@ -103,7 +105,8 @@ def write_progress(
     """Write the file a chunk at a time, NaN where an episode has no progress; returns how many frames have one, and the
     suggested kappa by action chunk."""
     # Kappa is suggested from all ramps of the dataset, so they are collected while the rows go by
-    kappas, labelled = Kappas(options.chunk_sizes), 0
+    kappas = Kappas(options.chunk_sizes)
+    labelled = 0
     with pq.ParquetWriter(path, SCHEMA, compression="snappy") as writer:
         for episodes in chunks:
             known_ramps = [progress[0] for *_, progress in episodes if progress]
@@ -125,7 +128,8 @@ def write_progress(
 
 def episode_rows(index: int, episode: int, n: int, progress: FrameProgress | None) -> pa.Table:
     """The file's rows of one episode."""
-    frames, unknown = np.arange(n), np.full(n, np.nan, np.float32)
+    frames = np.arange(n)
+    unknown = np.full(n, np.nan, np.float32)
     sparse, dense, assumed = progress or (unknown, unknown, None)
     is_assumed = pa.array([assumed] * n, pa.bool_())
     return pa.table([frames + index, np.full(n, episode), frames, sparse, dense, is_assumed], schema=SCHEMA)
@@ -135,7 +139,9 @@ def _apart(starts: dict[int, int], lengths: Mapping[int, int | None]) -> dict[in
     """Stated starts of episodes; none where two episodes would have the same frames, as where each counts from 0."""
     in_order = sorted((start, lengths.get(episode) or 0) for episode, start in starts.items())
     overlap = any(start + length > later for (start, length), (later, _) in pairwise(in_order))
-    return {} if overlap else starts
+    if overlap:
+        return {}
+    return starts
 
 
 class OneDatasetExport(Export):
@@ -187,12 +193,15 @@ class OneDatasetExport(Export):
         """
         if not self.format.startswith("lerobot_"):
             return {}
-        reader, starts = self.readers[self.dataset], dict[int, int]()
+        reader = self.readers[self.dataset]
+        starts = dict[int, int]()
 
         @lru_cache(maxsize=2)
         def column(path: Path) -> np.ndarray | None:
             with pq.ParquetFile(path) as file:
-                return file.read(["index"])["index"].to_numpy() if "index" in file.schema_arrow.names else None
+                if "index" in file.schema_arrow.names:
+                    return file.read(["index"])["index"].to_numpy()
+                return None
 
         for episode, record in reader.records(chunk).items():
             if (uri := record.data_uri) is not None:
@@ -289,16 +298,18 @@ class RabcExport(OneDatasetExport):
 
     def _warnings(self, facts: Mapping[str, Any]) -> list[str]:
         """Where the weights would mislead."""
-        apart, notes = facts["told_apart"], list[str]()
+        apart = facts["told_apart"]
+        notes = list[str]()
         if facts["dropped_frames"]:
             notes.append(
                 f"{facts['dropped_frames']} frames that are not selected are NaN, and LeRobot gives NaN the weight 1, "
                 f"the most there is: train with the flag --sample_weighting.{FALLBACK}"
             )
         if apart and apart["alike"] > MOST_ALIKE:
-            failed = (
-                "" if apart["failed"] is None else f"; those of failed runs weigh {apart['failed']:.2f} of the others"
-            )
+            if apart["failed"] is None:
+                failed = ""
+            else:
+                failed = f"; those of failed runs weigh {apart['failed']:.2f} of the others"
             notes.append(
                 f"these weights hardly tell frames apart: {apart['alike']:.0%} weigh 1 (chunks of {self._example_size} "
                 f"frames){failed}. proccorpus export weights makes better ones of the same labels"
@@ -325,14 +336,18 @@ class RabcExport(OneDatasetExport):
     def _readme(self, facts: Mapping[str, Any], notes: Sequence[str]) -> str:
         kappas = facts["suggested_kappa"]
         size = example_size(kappas)
-        columns = (
-            "`progress_sparse` rises\nevenly inside each segment; `progress_dense` is the label itself, which follows "
-            "the motion. NaN: no label\nthat is sure enough; the frame counts in full. "
-            "`outcome_assumed`: the label takes the run\nfor complete, and nobody says how it ended."
-            if self.options.rewards is None
-            else f"Both columns are what the\nreward model `{self.options.model}` said, with straight lines between "
-            "the frames it was asked about. NaN: it gave\nno number; the frame counts in full."
-        )
+        if self.options.rewards is None:
+            columns = (
+                "`progress_sparse` rises\nevenly inside each segment; `progress_dense` is the label itself, "
+                "which follows "
+                "the motion. NaN: no label\nthat is sure enough; the frame counts in full. "
+                "`outcome_assumed`: the label takes the run\nfor complete, and nobody says how it ended."
+            )
+        else:
+            columns = (
+                f"Both columns are what the\nreward model `{self.options.model}` said, with straight lines between "
+                "the frames it was asked about. NaN: it gave\nno number; the frame counts in full."
+            )
         noted = "".join(f"\n{note}.\n" for note in notes)
         return f"""# Progress of {self.dataset} for LeRobot's RA-BC
 
@@ -362,7 +377,9 @@ def configuration(kappa: float | None, progress_path: str | None = None, *, with
 
 def example_size(kappas: Mapping[str, float | None]) -> str:
     """The action chunk that an example shows: LeRobot's usual one where it is among them."""
-    return USUAL_CHUNK if USUAL_CHUNK in kappas else next(iter(kappas))
+    if USUAL_CHUNK in kappas:
+        return USUAL_CHUNK
+    return next(iter(kappas))
 
 
 def kappa_table(kappas: Mapping[str, float | None], fps: float) -> str:

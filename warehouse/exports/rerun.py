@@ -149,7 +149,10 @@ def _signals(lake: Lake, e: ExportEpisode) -> Iterator[Any]:
     for number, gripper in enumerate(grippers):
         arm = gripper.signal.arm if gripper.signal else ""
         # The only one of a robot has no arm's name; of others that have none either, a number tells them apart
-        path = "/gripper" if not arm and len(grippers) == 1 else f"/gripper/{part(arm or str(number))}"
+        if not arm and len(grippers) == 1:
+            path = "/gripper"
+        else:
+            path = f"/gripper/{part(arm or str(number))}"
         rows = pa.table({"frame_index": np.arange(len(gripper.opening)), "opening": gripper.opening})
         yield from _curve(path, e, rows, "opening")
     for camera in e.cameras:
@@ -163,7 +166,9 @@ def _signals(lake: Lake, e: ExportEpisode) -> Iterator[Any]:
 def _text(segment: Segment, num_planned: int) -> str:
     """A segment in words, such as "pick the cup (step 1 of 3, completed)" or "unnamed (step 2 of 3, completed)"."""
     if segment.kind != STEP or segment.step is None:
-        return f"{segment.name} ({segment.kind})" if segment.name != segment.kind else segment.kind
+        if segment.name != segment.kind:
+            return f"{segment.name} ({segment.kind})"
+        return segment.kind
     end = "completed" if segment.completed else "not completed"
     name = segment.name if segment.named else "unnamed"
     return f"{name} (step {segment.step + 1} of {num_planned}, {end})"
@@ -173,7 +178,8 @@ def _camera(reader: SourceReader, e: ExportEpisode, camera: str, options: RerunO
     """The shown frames of a camera, a chunk for each batch of them. Raises UserError for another source than then."""
 
     jpegs: dict[int, bytes] = {}
-    num_frames, to_show = 0, _frames_to_show(e, options)
+    num_frames = 0
+    to_show = _frames_to_show(e, options)
     path = f"/cameras/{rr.escape_entity_path_part(camera)}"
     place = f"{e.dataset} episode {e.episode_index}, {camera}: its source"
     try:

@@ -40,7 +40,9 @@ from warehouse.exports.selection import ExportEpisode
 from warehouse.exports.videos import camera_names, write_episode_video
 from warehouse.releases.release import markdown_table
 
-HIGH, LEFT, RIGHT = "cam_high", "cam_left_wrist", "cam_right_wrist"
+HIGH = "cam_high"
+LEFT = "cam_left_wrist"
+RIGHT = "cam_right_wrist"
 VIEWS = {HIGH: "front", LEFT: "left wrist", RIGHT: "right wrist"}
 MOMENTS = 24  # of an episode, that pairs are made of
 BINS = 25  # of scores, from which pairs are taken in turn
@@ -74,7 +76,8 @@ class RoboDopamineExport(LabelExport):
         labelled = without_end = 0
         for e, label in self.labelled():
             labelled += 1
-            end, place = done_at.get((_task(e), e.split)), tasks[_task(e)]
+            end = done_at.get((_task(e), e.split))
+            place = tasks[_task(e)]
             without_end += end is None
             facts = self.folder.part(f"{e.dataset} {e.episode_index}", self._write, e, label, end, place)
             pairs.setdefault(e.split or NO_SPLIT, []).extend(facts["pairs"])
@@ -93,7 +96,8 @@ class RoboDopamineExport(LabelExport):
 
     def _ends(self) -> dict[tuple[Task, str | None], str]:
         """Of each task in each split, the last frame of the first labelled episode that is known to have succeeded."""
-        run, end_pictures = self.options.label_run, dict[tuple[Task, str | None], str]()
+        run = self.options.label_run
+        end_pictures = dict[tuple[Task, str | None], str]()
         sql = "SELECT dataset, episode_index FROM episode_labels WHERE label_run = ?"
         by_run = set(self.lake.rows(sql, [run])) if run is not None else set()
         for e in self.selected.episodes:
@@ -104,7 +108,8 @@ class RoboDopamineExport(LabelExport):
     def _write(self, e: ExportEpisode, label: ActiveLabel, end: str | None, place: str) -> dict[str, Any]:
         """An episode's videos, its spans and the pictures of its pairs. `end`: where its task is done; None: none shows
         it."""
-        raw, reader = f"{place}/episode_{e.episode_index:06d}", self.readers[e.dataset]
+        raw = f"{place}/episode_{e.episode_index:06d}"
+        reader = self.readers[e.dataset]
         spans = json.dumps(keyframes(label), indent=4, ensure_ascii=False) + "\n"
         write_file(self.folder.path(f"{raw}/annotated_keyframes.json"), spans.encode())
         names = camera_names(e.cameras, HIGH, _wrist)
@@ -166,7 +171,9 @@ def _item(
 def _wrist(camera: str) -> str | None:
     """Of Robo-Dopamine's names of cameras, wrists are left and right; the first one is the high one."""
     is_wrist = re.search("left|right|wrist|hand", camera)
-    return (RIGHT if "right" in camera else LEFT) if is_wrist else None
+    if is_wrist:
+        return RIGHT if "right" in camera else LEFT
+    return None
 
 
 def keyframes(label: ActiveLabel) -> list[dict[str, Any]]:

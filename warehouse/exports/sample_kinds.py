@@ -76,7 +76,8 @@ class DatasetsExport(ParquetSampleExport):
         # The labels have the split of an episode in a column, or are joined with `episodes`
         files = {"samples": {split: f"samples/{split}/*.parquet" for split in self.splits}}
         files |= {table: {"all_splits": f"{table}/*.parquet"} for table in LABEL_TABLES}
-        facts, selected = self.sample_facts, self.selected
+        facts = self.sample_facts
+        selected = self.selected
         of_all = "FROM export_samples WHERE NOT withheld GROUP BY ALL ORDER BY ALL"
         kinds = self.lake.rows(f"SELECT split, family, coalesce(form, ''), count(*) {of_all}")
         datasets = [
@@ -162,7 +163,8 @@ class EasyR1Export(ParquetSampleExport):
 
 
 def _row(sample: Sample, index: int) -> dict[str, Any]:
-    row, truth = sample.row, json.dumps(ground_truth(sample), sort_keys=True, ensure_ascii=False)
+    row = sample.row
+    truth = json.dumps(ground_truth(sample), sort_keys=True, ensure_ascii=False)
     return {
         "problem": row["question"],
         "prompt": [{"role": "user", "content": row["question"]}],
@@ -202,7 +204,8 @@ class LlamaFactoryExport(SampleExport):
 
     def _keep(self, part: SamplePart, picture: Mapping[str, Any], written: dict[str, str]) -> str:
         """A picture's path, and its file where it is new."""
-        path, sha256 = f"images/{part.split}/{picture['path']}", hashlib.sha256(picture["bytes"]).hexdigest()
+        path = f"images/{part.split}/{picture['path']}"
+        sha256 = hashlib.sha256(picture["bytes"]).hexdigest()
         if path not in written:
             self.folder.path(path).write_bytes(picture["bytes"])
         if written.setdefault(path, sha256) != sha256:

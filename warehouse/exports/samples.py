@@ -63,7 +63,8 @@ class SampleExport(Export):
         _check_profile(self.which, selection)
         selected = select(lake, selection)
         snapshot_lake = selected.lake  # as the selection's snapshot has it
-        families, forms = self.which.families or self.families, self.which.forms or self.forms
+        families = self.which.families or self.families
+        forms = self.which.forms or self.forms
         shards, drawn = self._shards_and_drawn(lake, snapshot_lake, selection, selected.datasets)
         # A name that no sample has is a slip of the pen, and not an empty export
         known_names = snapshot_lake.column("SELECT DISTINCT family FROM lake.samples ORDER BY 1")
@@ -97,8 +98,12 @@ class SampleExport(Export):
     ) -> tuple[Sequence[ShardFile], pa.Table | None]:
         """The shards to read, and the samples of the profile, if there is one."""
         if selection.release:
-            release, profile = get_release(lake, selection.release), self.which.profile
-            drawn = draw(lake.workspace, release, profile, self.which.seed).samples if profile else None
+            release = get_release(lake, selection.release)
+            profile = self.which.profile
+            if profile:
+                drawn = draw(lake.workspace, release, profile, self.which.seed).samples
+            else:
+                drawn = None
             return release.shard_list, drawn
         behind = snapshot_lake.rows(
             "SELECT s.dataset, count(*) FROM samples s ANTI JOIN sample_location l ON l.dataset = s.dataset AND "
@@ -128,11 +133,23 @@ class SampleExport(Export):
             temp_table(con, "export_ids", drawn.select(["sample_id"]))
         # Samples of earlier versions do not say whether they name steps; what was frozen then stays as it was
         of_samples = selected.lake.column("SELECT column_name FROM (DESCRIBE lake.samples)")
-        names_steps = "coalesce(s.names_steps, false)" if "names_steps" in of_samples else "false"
-        only_drawn = "SEMI JOIN export_ids i ON i.sample_id = s.sample_id" if drawn is not None else ""
-        in_families = f"s.family IN ({', '.join(map(literal, families))})" if families else "true"
+        if "names_steps" in of_samples:
+            names_steps = "coalesce(s.names_steps, false)"
+        else:
+            names_steps = "false"
+        if drawn is not None:
+            only_drawn = "SEMI JOIN export_ids i ON i.sample_id = s.sample_id"
+        else:
+            only_drawn = ""
+        if families:
+            in_families = f"s.family IN ({', '.join(map(literal, families))})"
+        else:
+            in_families = "true"
         # samples of families that have no forms have the form NULL, and pass
-        in_forms = f"coalesce(s.form, '') IN ('', {', '.join(map(literal, forms))})" if forms else "true"
+        if forms:
+            in_forms = f"coalesce(s.form, '') IN ('', {', '.join(map(literal, forms))})"
+        else:
+            in_forms = "true"
         con.execute(f"""
             CREATE OR REPLACE TEMP VIEW export_samples AS
             SELECT s.sample_id, s.dataset, s.chunk, s.split, s.episode_index, s.family, s.form, s.label_run, l.shard,

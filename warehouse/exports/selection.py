@@ -93,7 +93,9 @@ class ExportEpisode:
     @property
     def outcome_assumed(self) -> bool | None:
         """Does its label take it for complete though nobody says how it ended? None without a label."""
-        return None if self.label_run is None else self.end_by == ASSUMED
+        if self.label_run is None:
+            return None
+        return self.end_by == ASSUMED
 
     def as_sure(self, gate: LabelGate) -> "ExportEpisode":
         """The episode with what of its label is sure enough."""
@@ -166,7 +168,8 @@ class Selected:
         return sorted({e.label_run for e in self.episodes if e.label_run})
 
     def _dataset_facts(self, dataset: str) -> dict[str, Any]:
-        episodes, counts = [e for e in self.episodes if e.dataset == dataset], self._counts(dataset)
+        episodes = [e for e in self.episodes if e.dataset == dataset]
+        counts = self._counts(dataset)
         facts = {"dataset": dataset, "license": self.licences.get(dataset), "episodes": len(episodes)}
         facts["frames"] = sum(e.num_frames for e in episodes)
         facts["labelled_episodes"] = sum(e.label_run is not None for e in episodes)
@@ -205,11 +208,15 @@ def select(lake: Lake, selection: Selection) -> Selected:
     Raises UserError, SqlError. Of a release those that it holds, as it froze them; else of the lake as it is now, which
     is then read at this snapshot whatever is built meanwhile.
     """
-    snapshot, content, shards = lake.snapshot(), None, None
+    snapshot = lake.snapshot()
+    content = None
+    shards = None
     if selection.release:
         release = get_release(lake, selection.release)
         selection = selection.model_copy(update={"release": release.name})
-        snapshot, content, shards = release.snapshot, release.config_hash, [s.shard for s in release.shard_list]
+        snapshot = release.snapshot
+        content = release.config_hash
+        shards = [s.shard for s in release.shard_list]
     snapshot_lake = Lake(lake.workspace, read_only=True, snapshot=snapshot)
     licences = dict(snapshot_lake.rows("SELECT dataset, license FROM datasets"))
     _check_names(selection, licences)
@@ -268,7 +275,10 @@ def _episodes_where(lake: Lake, condition: str, snapshot: int) -> set[tuple[str,
     """(dataset, episode_index) of the episodes that a user's condition or query gives."""
     text = condition.strip().rstrip(";")
     is_query = text.lower().startswith(QUERY_WORDS)
-    sql = text if is_query else f"SELECT dataset, episode_index FROM ({EPISODES_SQL}) WHERE ({text})"
+    if is_query:
+        sql = text
+    else:
+        sql = f"SELECT dataset, episode_index FROM ({EPISODES_SQL}) WHERE ({text})"
     with SqlProcess(WHERE_MEMORY) as process:
         table = process.query(LakeState(str(lake.workspace.root), snapshot), sql, WHERE_S)
     names = table.schema.names
@@ -302,11 +312,9 @@ def _allowed(
     exclusions: list[str] = []
     # rows stand in order of their datasets
     for dataset, group in groupby(rows, key=itemgetter("dataset")):
-        licence, taken_down_indices, dataset_rows = (
-            classify(licences.get(dataset)),
-            down.get(dataset, frozenset()),
-            list(group),
-        )
+        licence = classify(licences.get(dataset))
+        taken_down_indices = down.get(dataset, frozenset())
+        dataset_rows = list(group)
         if not licence.allowed(allow):
             stated_licence = licences.get(dataset) or "none is stated"
             exclusions.append(
@@ -336,7 +344,8 @@ class SourceReader:
     """What is read of one dataset's source. Raises UserError where the source is not there or has changed."""
 
     def __init__(self, selected: Selected, dataset: str) -> None:
-        self.dataset, self._lake = dataset, selected.lake
+        self.dataset = dataset
+        self._lake = selected.lake
         self.records = lru_cache(maxsize=2)(self._records)
 
     @cached_property

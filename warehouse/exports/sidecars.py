@@ -80,7 +80,9 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
             stored_identity = (pq.read_metadata(out).metadata or {}).get(IDENTITY)
         except (OSError, pa.ArrowException):
             return None
-        return None if stored_identity is None else stored_identity.decode()
+        if stored_identity is None:
+            return None
+        return stored_identity.decode()
 
     def counts(self, out: Path) -> tuple[int, int, list[str]]:
         # A model's rewards count as they are
@@ -92,7 +94,8 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
         return dict(sorted((chosen | (ADVANTAGE_SIGNALS if self.options.horizon else {})).items()))
 
     def write_file(self, out: Path) -> None:
-        signal_batches, descriptors = self._signals(), self._descriptors()
+        signal_batches = self._signals()
+        descriptors = self._descriptors()
         first = next(signal_batches, None)
         if first is None:
             raise self.no_labels()
@@ -109,7 +112,9 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
         episode_signals = chain.from_iterable(
             read(chunk, chosen, starts) for chunk, chosen, _, starts in self.dataset_chunks() if chosen
         )
-        return iter(self._with_advantages(list(episode_signals))) if self.options.horizon else episode_signals
+        if self.options.horizon:
+            return iter(self._with_advantages(list(episode_signals)))
+        return episode_signals
 
     def _of_labels(self, chunk: int, episodes: list[ExportEpisode], starts: Mapping[int, int]) -> Iterator[_Signals]:
         labels = chunk_labels(self.selected, self.dataset, chunk, episodes, self.options.label_run)
@@ -131,7 +136,8 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
             "JOIN episode_facts f USING (dataset) WHERE dataset = ?",
             [self.dataset],
         )
-        options, selected = self.options, self.selected
+        options = self.options
+        selected = self.selected
         scoring: dict[str, Any] = {"release": selected.selection.release, "snapshot": selected.snapshot}
         scoring |= options.model_dump(include={"horizon", "positive_share"}) if options.horizon else {}
         runs = selected.active_runs if options.label_run is None else [options.label_run]
@@ -142,7 +148,8 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
 
     def _with_advantages(self, episodes: list[_Signals]) -> list[_Signals]:
         """The same with the signals of ADVANTAGE_SIGNALS; the threshold of RECAP's indicator is each task's own."""
-        horizon, by_task = self.options.horizon, defaultdict[str | None, list[np.ndarray]](list)
+        horizon = self.options.horizon
+        by_task = defaultdict[str | None, list[np.ndarray]](list)
         for s in episodes:
             s.values["chunk_td_residual"] = chunk_residuals(s.value, horizon)[s.frames]
             s.values["advantage"] = advantages(s.value, horizon, s.episode.success)[s.frames]
@@ -155,7 +162,8 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
 
 
 def _table(signals: _Signals, descriptors: Mapping[str, Descriptor]) -> pa.Table:
-    frames, number = signals.frames, signals.episode.episode_index
+    frames = signals.frames
+    number = signals.episode.episode_index
     keys = frames + signals.start, np.full(len(frames), number), frames
     columns = dict(zip(KEYS, keys, strict=True)) | {name: signals.values[name] for name in descriptors}
     fields = [pa.field(name, pa.from_numpy_dtype(v.dtype), nullable=False) for name, v in columns.items()]

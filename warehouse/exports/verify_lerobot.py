@@ -37,12 +37,17 @@ from warehouse.lake import Lake
 TIME_S = 1e-4  # what LeRobot lets a frame's time be off
 # Of 255, on average over a picture. Where videos were only copied, decoders give the same. An encoder's loss is below
 # the second
-MOST_OFF_COPIED, MOST_OFF_ENCODED = 0.5, 12.0
+MOST_OFF_COPIED = 0.5
+MOST_OFF_ENCODED = 12.0
 # An encoder's loss is noise, which is hardly there in the means of blocks (px): of two frames, those that differ tell
 # which one is shown, and another picture is off in more than a few. A line through all of them shows colours that are
 # off everywhere: on real robots' videos at most 2.3 of 255 after an encoder, 3.4 after another colour matrix
-BLOCK_PX, BLOCK_OFF, BLOCK_SHARE, MOVED_BLOCKS = 8, 12.0, 0.05, 3
-COLOURS_OFF, FEW_BLOCKS = 3.0, 400
+BLOCK_PX = 8
+BLOCK_OFF = 12.0
+BLOCK_SHARE = 0.05
+MOVED_BLOCKS = 3
+COLOURS_OFF = 3.0
+FEW_BLOCKS = 400
 
 type Moment = tuple[int, str]  # frame and camera
 
@@ -71,9 +76,18 @@ class Verified:
         if self.problems:
             return f"NOT verified by LeRobot {self.lerobot}: {named(self.problems)}"
         compared = self.most_off is not None
-        off = f", at most {self.most_off:.1f} of 255 off" if compared else ", faces hidden: not compared"
-        lerobot_note = f"; {self.by_lerobot} of them as LeRobot shows the source" if self.by_lerobot else ""
-        reader_note = f"; all {self.each} of the videos that are no copies, by our own reader" if self.each else ""
+        if compared:
+            off = f", at most {self.most_off:.1f} of 255 off"
+        else:
+            off = ", faces hidden: not compared"
+        if self.by_lerobot:
+            lerobot_note = f"; {self.by_lerobot} of them as LeRobot shows the source"
+        else:
+            lerobot_note = ""
+        if self.each:
+            reader_note = f"; all {self.each} of the videos that are no copies, by our own reader"
+        else:
+            reader_note = ""
         return (
             f"Verified: LeRobot {self.lerobot} opens {self.episodes} episodes, {self.frames} frames and {self.cameras} "
             f"cameras with lengths, times, rows and tasks of the corpus; {self.pictures} pictures decoded"
@@ -143,11 +157,14 @@ class _Sources:
         places = [(e.episode_index, frame) for number, e in episodes.items() for frame in self.frames[number]]
         with TemporaryDirectory(prefix="proccorpus-verify-") as scratch:
             reading = read(reader.source.root, places, Path(scratch))
-        return None if isinstance(reading, str) else reading
+        if isinstance(reading, str):
+            return None
+        return reading
 
     def feature(self, e: ExportEpisode, name: str) -> np.ndarray:
         """[num_frames, d]"""
-        reading, reader = self.readings[e.dataset], self.plan.readers[e.dataset]
+        reading = self.readings[e.dataset]
+        reader = self.plan.readers[e.dataset]
         if reading is not None and name in reading.rows:
             return reading.rows_of(name, e.episode_index).reshape(e.num_frames, -1)
         values = columns(reader, e, self.plan.features)[name]
@@ -187,8 +204,10 @@ def _compare(plan: LerobotPlan, export: Reading) -> list[str]:
 
 def _compare_rows(plan: LerobotPlan, export: Reading) -> list[str]:
     """Each kind of difference once, with the episodes that it is in."""
-    rows, lengths = export.rows, np.diff(plan.starts)
-    episode, index = np.repeat(np.arange(len(lengths)), lengths), np.arange(plan.starts[-1])
+    rows = export.rows
+    lengths = np.diff(plan.starts)
+    episode = np.repeat(np.arange(len(lengths)), lengths)
+    index = np.arange(plan.starts[-1])
     frame = index - np.repeat(plan.starts[:-1], lengths)
     # A frame's task is its episode's, or any where steps are tasks
     exported_tasks = np.array([export.facts["tasks"].get(str(k)) for k in rows["task_index"].tolist()], object)
@@ -239,7 +258,9 @@ def _compare_segments(plan: LerobotPlan, out: Path) -> list[str]:
         expected = pa.array([segments], pa.list_(SEGMENT)).to_pylist()[0]
         if stored.get(number) != expected:
             wrong.append(str(number))
-    return [f"other steps in episode {named(wrong)}"] if wrong else []
+    if wrong:
+        return [f"other steps in episode {named(wrong)}"]
+    return []
 
 
 def _compare_pictures(
@@ -247,7 +268,9 @@ def _compare_pictures(
 ) -> tuple[float, list[str], int]:
     """The largest mean difference of a picture to that of the source, of 255; which are another picture; and how many
     were compared with what LeRobot shows of the source."""
-    off, wrong, num_by_lerobot = [0.0], list[str](), 0
+    off = [0.0]
+    wrong = list[str]()
+    num_by_lerobot = 0
     exported: dict[int, dict[Moment, np.ndarray]] = {}
     for (number, frame, camera), picture in export.pictures.items():
         if camera in plan.cameras:
@@ -303,7 +326,10 @@ def _compare_each(plan: LerobotPlan, out: Path, *, was_encoded: bool) -> _Each:
 
 def _first_problem(off: list[tuple[float, str]], num_frames: int, location: str) -> list[str]:
     """What is wrong with the pictures of an episode, of which `off` has one entry each."""
-    problems = [f"{len(off)} of {num_frames} frames of {location}"] if len(off) < num_frames else []
+    if len(off) < num_frames:
+        problems = [f"{len(off)} of {num_frames} frames of {location}"]
+    else:
+        problems = []
     wrong = next((k for k, (_, problem) in enumerate(off) if problem), None)
     if wrong is not None:
         mean, problem = off[wrong]
@@ -357,7 +383,8 @@ def _difference(
     mean = float(np.abs(picture.astype(np.int16) - source).mean())
     if mean > (MOST_OFF_ENCODED if was_encoded else MOST_OFF_COPIED):
         return mean, "another picture"
-    blocks, right = _blocks(picture), _blocks(source)
+    blocks = _blocks(picture)
+    right = _blocks(source)
     for neighbour in map(_blocks, neighbours):
         has_moved = np.abs(neighbour - right).max(axis=2) > BLOCK_OFF
         is_nearer = np.abs(blocks - neighbour)[has_moved].sum() < np.abs(blocks - right)[has_moved].sum()

@@ -28,7 +28,9 @@ from ingest.media.video import Frame, decode, open_video, probe
 from ingest.reasons import LIMITS, DataError, Limits
 from warehouse.exports.selection import ExportEpisode, SourceReader
 
-COPIED, CUT, ENCODED = "copied", "cut", "encoded"
+COPIED = "copied"
+CUT = "cut"
+ENCODED = "encoded"
 TOLERANCE_S = 5e-5  # half of what LeRobot lets a frame's time be off
 TICKS = 1000  # of the clock of a file that is written here, per frame
 BITEXACT = 1 << 23  # AV_CODEC_FLAG_BITEXACT
@@ -121,7 +123,8 @@ def plan_files(camera: str, clips: Iterable[Clip]) -> list[VideoFile]:
 def _is_whole_file(clips: Sequence[Clip]) -> bool:
     """Are clips of one file of the source all that it holds? What the lake knows does not tell: it may have been built
     from some of the episodes."""
-    first, source = clips[0], clips[0].reader.source
+    first = clips[0]
+    source = clips[0].reader.source
     if first.uri is None or not first.shared:
         return first.uri is not None
     return sum(c.episode.num_frames for c in clips) == probe(source.resolve(first.uri), source.config.limits).num_frames
@@ -163,8 +166,11 @@ def write_video(
     `changed`: how the pictures that `read` gives differ from the file's, which are then not copied. Raises UserError
     for an episode that shows fewer frames than it has rows.
     """
-    source, uri = file.clips[0].reader.source, file.clips[0].uri
-    starts_s, method, reason = None, ENCODED, changed or "its pictures are in no video file"
+    source = file.clips[0].reader.source
+    uri = file.clips[0].uri
+    starts_s = None
+    method = ENCODED
+    reason = changed or "its pictures are in no video file"
     if uri is not None and not changed:
         method, starts_s, reason = _without_encoding(file, source.resolve(uri), out, fps, source.config.limits)
     if starts_s is None:
@@ -201,7 +207,10 @@ def _without_encoding(
         can_be_decoded = sum(1 for _ in decode(out, options=DecodeOptions(limits=limits)))
         if cut.is_even(range(len(cut.times_s)), fps) and can_be_decoded == len(spans[0]):
             return CUT, [float(cut.times_s[0])], ""
-    reason = "the part does not begin and end at key frames" if is_even else "its frames are not at even times"
+    if is_even:
+        reason = "the part does not begin and end at key frames"
+    else:
+        reason = "its frames are not at even times"
     return ENCODED, None, reason
 
 
@@ -211,12 +220,15 @@ def _why_encoded(file: VideoFile, path: Path, limits: Limits) -> str:
     first = next(decode(path, options=DecodeOptions(limits=limits)), None)
     if isinstance(first, Frame) and first.quarter_turns:
         return "it is stored turned"
-    return "" if all(clip.is_stretch for clip in file.clips) else "its rows leave out frames"
+    if all(clip.is_stretch for clip in file.clips):
+        return ""
+    return "its rows leave out frames"
 
 
 def _pictures(file: VideoFile, read: Callable[[ExportEpisode], Iterable[TimedPicture]] | None) -> Iterator[np.ndarray]:
     for clip in file.clips:
-        e, count = clip.episode, 0
+        e = clip.episode
+        count = 0
         for _, _, picture in islice(read(e) if read else clip.reader.episode(e).frames(file.camera), e.num_frames):
             yield picture.rgb()
             count += 1
@@ -252,7 +264,8 @@ class Packets:
 
     def span(self, clip: Clip, path: Path) -> range:
         """The frames of a clip, which is one stretch, in its file. Raises UserError where the file lacks them."""
-        first, e = int(clip.places[0]), clip.episode
+        first = int(clip.places[0])
+        e = clip.episode
         if first + e.num_frames > len(self.times_s):
             raise UserError(
                 f"{path} does not hold the {e.num_frames} frames of {e.dataset} episode {e.episode_index} from frame "
@@ -282,7 +295,8 @@ class Packets:
         """Write the span's packets to a file of their own, unchanged; times anew from 0, or by `fps`."""
         # Packets stand in order of decoding, frames in order of showing: the cut takes what the span needs
         places = self.order[span.start : span.stop]
-        first, last = int(places.min()), int(places.max())
+        first = int(places.min())
+        last = int(places.max())
         clock = Fraction(1, round(fps * TICKS))
         with open_video(path, self.limits) as source, av.open(str(out), "w", options={"fflags": "+bitexact"}) as target:
             stream = source.streams.video[0]
@@ -299,7 +313,8 @@ class Packets:
                     packet.duration = packet.duration or round(1 / fps / packet.time_base)
                 else:
                     packet.pts = packet.dts = number * TICKS
-                    packet.duration, packet.time_base = TICKS, clock
+                    packet.duration = TICKS
+                    packet.time_base = clock
                 packet.stream = copy
                 target.mux(packet)
 
@@ -340,7 +355,8 @@ def _add_stream(container: OutputContainer, codec: str, fps: float, height: int,
     name, options = ENCODERS[codec]
     rate = Fraction(fps).limit_denominator(1001)
     stream = cast(av.VideoStream, container.add_stream(name, rate=rate, options=options))
-    stream.height, stream.width = height, width
+    stream.height = height
+    stream.width = width
     # yuv420p stores colours for two by two pixels
     stream.pix_fmt = "yuv420p" if has_even_sides else "yuv444p"
     stream.codec_context.time_base = Fraction(1, round(fps * TICKS))

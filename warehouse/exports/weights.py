@@ -34,7 +34,8 @@ from warehouse.exports.rabc import INDEX, PROGRESS, OneDatasetExport, configurat
 from warehouse.exports.selection import ExportEpisode, Selected
 from warehouse.lake import Lake
 
-FILE, LEROBOT_FILE = "weights.parquet", "lerobot_weights.parquet"
+FILE = "weights.parquet"
+LEROBOT_FILE = "lerobot_weights.parquet"
 WEIGHT = "sample_weight"  # the column of a LeRobot dataset
 SCHEMA = pa.schema(dict.fromkeys(INDEX, pa.int64()) | {"weight": pa.float32()})
 # float64: LeRobot takes differences of sums over a whole run
@@ -61,7 +62,8 @@ def weighed_runs(selected: Selected, chunk_size: int) -> dict[Key, WeighedRun]:
 
 def _weighed(e: ExportEpisode, label: ActiveLabel | None, chunk_size: int) -> WeighedRun:
     if label is None:
-        unknown, useful = np.full(e.num_frames, np.nan, np.float32), np.ones(e.num_frames, bool)
+        unknown = np.full(e.num_frames, np.nan, np.float32)
+        useful = np.ones(e.num_frames, bool)
         return WeighedRun(e.task, unknown, useful, e.success is False)
     useful = [s.kind != IDLE and s.completed for s in label.segments]
     is_useful = np.repeat(useful, [len(s) for s in label.segments])
@@ -110,7 +112,8 @@ def _write_for_lerobot(
     """Progress whose gains LeRobot weighs as the frames weigh, and the made-up run."""
     heaviest = max(float(weights.max()) for *_, weights in episodes)
     scaled = [weights / heaviest for *_, weights in episodes]
-    total, squares = sum(float(w.sum()) for w in scaled), sum(float((w**2).sum()) for w in scaled)
+    total = sum(float(w.sum()) for w in scaled)
+    squares = sum(float((w**2).sum()) for w in scaled)
     made_up = balancing_gains(sum(map(len, scaled)), total, squares)
     with pq.ParquetWriter(path, LEROBOT_SCHEMA, compression="zstd") as writer:
         for (index, number, _), weights in zip(episodes, scaled, strict=True):
@@ -149,7 +152,10 @@ def verified(path: Path, index: np.ndarray, weights: np.ndarray, chunk_size: int
     wanted = weights / weights.mean()
     off = float(np.abs(read - wanted).max())
     # Of weights that are all alike there is no correlation: the difference decides
-    correlation = float(np.corrcoef(read, wanted)[0, 1]) if np.ptp(read) and np.ptp(wanted) else 1.0
+    if np.ptp(read) and np.ptp(wanted):
+        correlation = float(np.corrcoef(read, wanted)[0, 1])
+    else:
+        correlation = 1.0
     if correlation < LEAST_CORRELATION or off > MOST_OFF * wanted.max():
         raise UserError(
             f"LeRobot {lerobot_version()} reads other weights from {path.name} than are written (correlation "
@@ -190,12 +196,13 @@ def notes_on(selected: Selected, options: WeightsOptions, facts: Mapping[str, An
 
 def section(facts: Mapping[str, Any], lines: Sequence[str]) -> str:
     """What a card says of the weights and of how to use them."""
-    read = (
-        f"LeRobot {facts['lerobot']} reads it to these weights (correlation {facts['correlation']:.6f}, largest "
-        f"difference {facts['largest_difference']:.6f} of the mean)."
-        if facts["correlation"] is not None
-        else "LeRobot was not installed where it was made, so how it reads the file was not looked at."
-    )
+    if facts["correlation"] is not None:
+        read = (
+            f"LeRobot {facts['lerobot']} reads it to these weights (correlation {facts['correlation']:.6f}, largest "
+            f"difference {facts['largest_difference']:.6f} of the mean)."
+        )
+    else:
+        read = "LeRobot was not installed where it was made, so how it reads the file was not looked at."
     return f"""## Weights
 
 `{FILE}`: the `weight` of each frame by its global `index`, 0 or more (`--kind {facts["weighting"]}`; gains over

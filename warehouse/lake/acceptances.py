@@ -26,7 +26,8 @@ def accept(
     Returns the new rows; none where the same was accepted with the same words before. Raises UserError: there is no
     such dataset, or the check found nothing there; CorrectionError: a text that cannot be saved.
     """
-    author, why = checked_text("author", author, 100), checked_text("why", why, MAX_WHY)
+    author = checked_text("author", author, 100)
+    why = checked_text("why", why, MAX_WHY)
     faulty_episodes = _runs_with(lake, dataset, check)
     for episode in sorted(set(episodes or ()) - faulty_episodes):
         other_episodes = (
@@ -44,18 +45,21 @@ def take_back(
 
     Returns the new rows. Raises UserError: nothing of that was accepted.
     """
-    author, why = checked_text("author", author, 100), checked_text("why", why, MAX_WHY, empty=True)
+    author = checked_text("author", author, 100)
+    why = checked_text("why", why, MAX_WHY, empty=True)
     known_episodes(lake, dataset)
     accepted = {row["episode_index"] for row in listed(lake, dataset) if row["check_name"] == check}
     requested_episodes = accepted if episodes is None else set(episodes)
     if not accepted or requested_episodes - accepted:
-        whole = f"{check} is accepted for all of {dataset}: leave --episodes out" if None in accepted else ""
+        if None in accepted:
+            whole = f"{check} is accepted for all of {dataset}: leave --episodes out"
+        else:
+            whole = ""
         accepted_text = ", ".join(str(number) for number in sorted(accepted - {None}, key=str))
-        obstacle = (
-            f"accepted are its faults in {accepted_text}"
-            if accepted_text
-            else f"nothing of {check} is accepted in {dataset}"
-        )
+        if accepted_text:
+            obstacle = f"accepted are its faults in {accepted_text}"
+        else:
+            obstacle = f"nothing of {check} is accepted in {dataset}"
         raise UserError(f"there is nothing to take back: {whole or obstacle}")
     return _say(lake, dataset, check, sorted(requested_episodes, key=str), False, why, author)
 

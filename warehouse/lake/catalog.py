@@ -50,23 +50,29 @@ def _wrong(catalog: Path) -> str | None:
             status = catalog.stat()
         except FileNotFoundError:
             return "is missing"
-        file, size = _opened(catalog, status.st_dev, status.st_ino).fileno(), status.st_size
+        file = _opened(catalog, status.st_dev, status.st_ino).fileno()
+        size = status.st_size
         head = os.pread(file, 100, 0)
         if not head.startswith(MAGIC):
-            return "is no file of SQLite's" if size else "is empty"
+            if size:
+                return "is no file of SQLite's"
+            return "is empty"
         page = int.from_bytes(head[16:18])
         page = 65536 if page == 1 else page
         # A commit under way, or one that a power cut tore and SQLite takes back, leaves its journal beside the file
         if size >= int.from_bytes(head[28:32]) * page or catalog.with_name(f"{catalog.name}-journal").exists():
             # Pages that are free may be empty: SQLite itself can tell
             is_damaged = _has_empty_page(file, size, page) and _sqlite(CHECK, catalog)
-            return "is damaged: pages of it are empty" if is_damaged else None
+            if is_damaged:
+                return "is damaged: pages of it are empty"
+            return None
         time.sleep(LOOK_S)
     return "is cut off: it is shorter than it says itself"
 
 
 def _has_empty_page(file: int, size: int, page: int) -> bool:
-    nothing, blocks = bytes(page), (os.pread(file, page << 8, start) for start in range(0, size, page << 8))
+    nothing = bytes(page)
+    blocks = (os.pread(file, page << 8, start) for start in range(0, size, page << 8))
     return any(block[start : start + page] == nothing for block in blocks for start in range(0, len(block), page))
 
 
@@ -99,7 +105,10 @@ def lost(workspace: Workspace, state: str) -> LakeError:
     if place(workspace).is_postgres:
         have = "restore the newest dump of the database"
     else:
-        have = f"its newest backup is {newest}" if newest else "there is no backup of it in this workspace"
+        if newest:
+            have = f"its newest backup is {newest}"
+        else:
+            have = "there is no backup of it in this workspace"
     return LakeError(
         f"{place(workspace).catalog}: the catalog {state}, though a corpus lies here: {have}; proccorpus recover makes "
         "the catalog again, with all that people said; nothing was changed"
@@ -112,7 +121,9 @@ def explained(workspace: Workspace, e: duckdb.Error) -> LakeError | None:
     if AWAY.search(text) or NOT_READ.search(text):
         return None
     if "does not exist" in text and "DUCKLAKE" in text.upper():  # no tables of DuckLake's own
-        return lost(workspace, "has no tables") if remains(workspace) else LakeError(workspace.absence)
+        if remains(workspace):
+            return lost(workspace, "has no tables")
+        return LakeError(workspace.absence)
     if "malformed" in text or "file is not a database" in text:
         return lost(workspace, "is damaged")
     if DAMAGED_ROWS.search(text):
@@ -166,10 +177,14 @@ def back_up(workspace: Workspace, snapshot: int) -> Path | None:
 
     None: the catalog is a server's, or workspace.toml says that none are kept.
     """
-    keep, existing_backups = kept_backups(workspace), backups(workspace)
+    keep = kept_backups(workspace)
+    existing_backups = backups(workspace)
     if not keep or place(workspace).is_postgres:
         return None
-    number, _, backup_snapshot = existing_backups[0].stem.partition("-") if existing_backups else ("0", "", "")
+    if existing_backups:
+        number, _, backup_snapshot = existing_backups[0].stem.partition("-")
+    else:
+        number, _, backup_snapshot = ("0", "", "")
     if backup_snapshot == str(snapshot):
         return existing_backups[0]
     path = workspace.root / "backups" / f"{int(number) + 1:06d}-{snapshot}.sqlite"
@@ -199,6 +214,6 @@ def _sqlite(code: str, catalog: Path, *arguments: Path) -> str:
     begin = f"import sqlite3, sys; source = sqlite3.connect(sys.argv[1], uri=True, timeout={LOCK_TIMEOUT_S}); "
     program = [sys.executable, "-I", "-S", "-c", begin + code, f"{catalog.as_uri()}?mode=ro", *map(str, arguments)]
     process = subprocess.run(program, capture_output=True, text=True, check=False)
-    return (
-        (process.stderr.strip().rpartition("\n")[2] or f"exit code {process.returncode}") if process.returncode else ""
-    )
+    if process.returncode:
+        return process.stderr.strip().rpartition("\n")[2] or f"exit code {process.returncode}"
+    return ""

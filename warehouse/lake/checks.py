@@ -172,11 +172,13 @@ def label_drift(lake: Lake, scope: CheckScope) -> CheckOutcome:
         return CheckOutcome(True, f"release {name} is older than the tables that are compared", {})
     # The same statistics of the chunk now and of the dataset at the release; of few episodes a mean says nothing
     present_statistics = _label_statistics(lake, scope.dataset, scope.chunk or 0, "")
-    drifted, numbers = [], {}
+    drifted = []
+    numbers = {}
     for statistic, (mean, variance, count) in present_statistics.items():
         former, former_variance, former_count = former_statistics[statistic]
         if min(count, former_count) >= MIN_EPISODES:
-            numbers[statistic], numbers[f"{statistic}_then"] = mean, former
+            numbers[statistic] = mean
+            numbers[f"{statistic}_then"] = former
             # Sure, and large enough to matter
             standard_error = (variance / count + former_variance / former_count) ** 0.5
             if abs(mean - former) > max(MAX_Z * standard_error, MIN_DRIFT * abs(former)):
@@ -191,7 +193,10 @@ def _label_statistics(
 ) -> dict[str, tuple[float, float, int]]:
     """Mean, variance of the population and count over the episodes of a dataset, or of its chunk, by their active
     labels; `version_clause`: of which snapshot."""
-    clause, values = ("", [dataset]) if chunk is None else (" AND a.chunk = ?", [dataset, chunk])
+    if chunk is None:
+        clause, values = ("", [dataset])
+    else:
+        clause, values = (" AND a.chunk = ?", [dataset, chunk])
     column_of = {"steps_per_episode": "steps", "end_progress": "end_progress", "confidence": "confidence"}
     moments = ", ".join(f"coalesce(avg({c}), 0), coalesce(var_pop({c}), 0), count({c})" for c in column_of.values())
     row = lake.rows(
@@ -263,7 +268,8 @@ def _near_duplicates(lake: Lake) -> dict[str, list[str]]:
     """Sentences on pairs of the table USABLE by kind; exact copies are not named, and what both kinds find once."""
     of_content = f"SELECT dataset, episode_index, content_hash FROM {USABLE} WHERE content_hash IS NOT NULL"
     hashes = {(dataset, episode): content for dataset, episode, content in lake.rows(of_content)}
-    leaks, reported_pairs = dict[str, list[str]](), set[tuple[Run, Run]]()
+    leaks = dict[str, list[str]]()
+    reported_pairs = set[tuple[Run, Run]]()
     for kind, pairs in (("near_copies", near_copies(lake)), ("look_alikes", look_alikes(lake))):
         new = [p for p in pairs if (p.held, p.trained) not in reported_pairs]
         leaks[kind] = [p.says for p in new if hashes.get(p.held[:2], "") != hashes.get(p.trained[:2])]
@@ -278,7 +284,10 @@ def follows_schema(lake: Lake, scope: CheckScope) -> CheckOutcome:
     `numbers` has the rows of each table; the detail names what is broken.
     """
     of_dataset = f"dataset = {literal(scope.dataset)}"
-    of_chunk = of_dataset if scope.chunk is None else f"{of_dataset} AND chunk = {int(scope.chunk)}"
+    if scope.chunk is None:
+        of_chunk = of_dataset
+    else:
+        of_chunk = f"{of_dataset} AND chunk = {int(scope.chunk)}"
     if scope.written is None:
         by_table = _faults_of_stage(lake, scope, of_dataset, of_chunk)
     else:
@@ -294,13 +303,17 @@ def corpus_is_sound(lake: Lake, datasets: Sequence[str] | None = None) -> CheckO
     """What `follows_schema` looks at, of every stage's tables, of all datasets or some."""
     names, of_all = chosen_datasets(lake, datasets)
     clause = "true" if not of_all else in_datasets(names).removeprefix("WHERE ")
-    broken, rows = [], 0
+    broken = []
+    rows = 0
     with _registered(lake.con, listed_episodes=listed_episodes(lake, clause), known_runs=_known_runs(lake)):
         for name in STAGED_TABLES:
             count, faults = _faults(lake, TABLES[name], names, clause)
             rows += count
             broken += [f"{name} of {dataset}: {', '.join(wrong)}" for dataset, wrong in sorted(faults.items())]
-    detail = "; ".join(broken[:5]) if broken else f"{len(names)} datasets are as the schema says"
+    if broken:
+        detail = "; ".join(broken[:5])
+    else:
+        detail = f"{len(names)} datasets are as the schema says"
     return CheckOutcome(not broken, detail, {"datasets": len(names), "rows": rows, "broken": len(broken)})
 
 
@@ -373,7 +386,9 @@ def _other_columns(table: Table, stored: pa.Schema) -> str:
     """Names of columns that are not as the schema says, in words; empty: all are."""
     wrong = sorted(set(table.schema.names) ^ set(stored.names))
     wrong = wrong or [f.name for f in table.schema if stored.field(f.name).type != f.type]
-    return f"other columns than the schema's: {', '.join(wrong)}" if wrong else ""
+    if wrong:
+        return f"other columns than the schema's: {', '.join(wrong)}"
+    return ""
 
 
 def _faults_of_rows(query_rows: Callable[[str], list[tuple]], table: Table, clause: str) -> Faults:
@@ -386,7 +401,10 @@ def _faults_of_rows(query_rows: Callable[[str], list[tuple]], table: Table, clau
     owner += ("camera",) if "camera" in table.key else ()
     key_sums, may_repeat = _key_sums(table, owner)
     sums, rule_sums = _rules(table)
-    join = "LEFT JOIN listed_episodes USING (dataset, episode_index)" if "episode_index" in owner else ""
+    if "episode_index" in owner:
+        join = "LEFT JOIN listed_episodes USING (dataset, episode_index)"
+    else:
+        join = ""
     lines = query_rows(
         f"SELECT dataset, sum(n)::BIGINT, bool_or({may_repeat}), {', '.join(rule_sums.values())} FROM (SELECT "
         f"{quoted(owner)}, count(*) AS n, {', '.join(sums + key_sums)} FROM {table.name} WHERE {clause} GROUP BY ALL) "
@@ -486,7 +504,10 @@ def withdrawals_are_decided(lake: Lake, datasets: Sequence[str] | None = None) -
     """No episode is only probably a recording that was taken down: a person has said whether it is."""
     unsure = unsure_takedowns(lake, datasets)
     undecided_names = [f"{row['dataset']} {row['episode_index']} ({row['reason']})" for row in unsure]
-    detail = "; ".join(undecided_names[:EXAMPLES]) if undecided_names else "nothing is undecided"
+    if undecided_names:
+        detail = "; ".join(undecided_names[:EXAMPLES])
+    else:
+        detail = "nothing is undecided"
     return CheckOutcome(not undecided_names, detail, {"undecided": len(undecided_names)})
 
 

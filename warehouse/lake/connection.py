@@ -278,13 +278,15 @@ class LakeConnection:
                         self.con.execute("ROLLBACK")
                     raise
         finally:
-            self._is_in_transaction, self._seen = False, None
+            self._is_in_transaction = False
+            self._seen = None
 
     def _commit(self, message: str) -> Iterator[None]:
         self._written.clear()
         self._said.clear()
         self._commits = None
-        lines, size = self.workspace.people, None
+        lines = self.workspace.people
+        size = None
         self.con.execute("BEGIN")
         try:
             yield
@@ -379,7 +381,10 @@ class LakeConnection:
         known_snapshot = self._seen
         if known_snapshot is None:
             known_snapshot = self.rows("SELECT id FROM ducklake_current_snapshot('lake')")[0][0]
-            self._seen = known_snapshot if self._is_in_transaction and not self._is_writing else None
+            if self._is_in_transaction and not self._is_writing:
+                self._seen = known_snapshot
+            else:
+                self._seen = None
         return known_snapshot
 
     def once[T](self, key: Hashable, compute: Callable[[], T]) -> T:

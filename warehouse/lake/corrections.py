@@ -22,7 +22,9 @@ from warehouse.lake.publication import content_key
 from warehouse.lake.statements import ConflictError, CorrectionError, Writable, checked_text, newest_row, said_of, say
 from warehouse.lake.stored import labels_of
 
-ACCEPTED, REVIEW, REJECTED = "accepted", "review", "rejected"
+ACCEPTED = "accepted"
+REVIEW = "review"
+REJECTED = "rejected"
 NO_WORDS = ("correction_id", "recording", "created_at")  # columns of `corrections` that say nothing
 SAID_LATER = ("final_progress", "catastrophic_frame")  # columns that `corrections` had not from the beginning
 CURRENT_COLUMNS = "dataset, episode_index, status, correction_id, author, created_at, base_label_run, comment"
@@ -80,7 +82,8 @@ class Corrected(BaseModel):
         Example: of the plan (reach, place), the segments reach, grasp, place are attempts at the steps 0, 1 and 2 of
         the plan (reach, grasp, place).
         """
-        plan, segments = list(self.plan) or self._numbered_steps(), list[Segment]()
+        plan = list(self.plan) or self._numbered_steps()
+        segments = list[Segment]()
         place = list(range(len(plan)))  # where each step of the plan as given stands now
         for s in self.segments:
             step = s.step if s.step is None or s.step >= len(place) else place[s.step]
@@ -95,7 +98,8 @@ class Corrected(BaseModel):
                 plan.insert(step, s.name)
                 place = [step_number + (step_number >= step) for step_number in place]
                 segments = [b if b.step is None or b.step < step else replace(b, step=b.step + 1) for b in segments]
-            completed, is_named = {IDLE: False, DONE: True}.get(s.kind, s.completed), is_name(s.name)
+            completed = {IDLE: False, DONE: True}.get(s.kind, s.completed)
+            is_named = is_name(s.name)
             span = s.name, s.start_frame, s.end_frame, s.kind, completed
             segments.append(Segment(*span, step, named=is_named, pace=s.pace))
         self._check(segments, num_frames, len(plan))
@@ -134,7 +138,8 @@ class Corrected(BaseModel):
 
 def _attempted_step(name: str, plan: Sequence[str], segments: Sequence[Segment]) -> int | None:
     """The first planned step of a name that was not attempted before, else the last one of its name."""
-    of_name, attempted = [step for step, planned in enumerate(plan) if planned == name], {s.step for s in segments}
+    of_name = [step for step, planned in enumerate(plan) if planned == name]
+    attempted = {s.step for s in segments}
     return next((step for step in of_name if step not in attempted), of_name[-1] if of_name else None)
 
 
@@ -326,7 +331,9 @@ def checked_facts(dataset: str, episode_index: int, facts: Facts | None) -> Fact
 def newest_id(lake: Lake, dataset: str, episode_index: int) -> str | None:
     """The correction_id of the newest row of an episode: what somebody who looks at it now has seen."""
     newest = newest_row(lake, "corrections", dataset=dataset, episode_index=episode_index)
-    return newest["correction_id"] if newest else None
+    if newest:
+        return newest["correction_id"]
+    return None
 
 
 def correction_stamps(lake: Lake, dataset: str) -> dict[int, str]:

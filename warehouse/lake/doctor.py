@@ -34,7 +34,8 @@ from warehouse.releases.release import card_path, get_release, verify_release
 from warehouse.shards.check import check_shard
 from warehouse.shards.shard import index_path
 
-ERROR, WARNING = "error", "warning"
+ERROR = "error"
+WARNING = "warning"
 MISSING = "missing"
 LEAST_BYTES, FEW_BYTES = 64 << 20, 1 << 30  # free: nothing can be built; a build may not come to its end
 # The stages that write a table
@@ -100,7 +101,8 @@ def rows_are_lost(troubles: Iterable[Trouble]) -> bool:
 
 def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
     """All that is wrong with a workspace, errors first; with `hashes` every byte of it is read."""
-    listed, stored_sizes = data_files(lake), _sizes(lake)
+    listed = data_files(lake)
+    stored_sizes = _sizes(lake)
     lake_troubles = list(lake_files(lake, listed, stored_sizes, read=hashes))
     # Rows whose files are lost cannot be read, so nothing is compared with them
     compared: list[Trouble] = []
@@ -179,7 +181,8 @@ def lake_files(
 def _lost_old_file(f: DataFile, detail: str, frozen: Sequence[tuple[str, int]]) -> Trouble:
     """Trouble with a file that only older snapshots list, maybe those of releases."""
     names = ", ".join(name for name, snapshot in frozen if f.begin <= snapshot < (f.end or 0))
-    title, detail = f"lake file of {f.table}", f"{detail}; only older snapshots list it"
+    title = f"lake file of {f.table}"
+    detail = f"{detail}; only older snapshots list it"
     if not names:
         return Trouble(WARNING, title, f.path, detail, "proccorpus gc --keep-days 0")
     return Trouble(ERROR, title, f.path, f"{detail}, of them release {names}", f"{RESTORE}, or delete the release")
@@ -259,7 +262,8 @@ def people_lines(lake: Lake, _: bool) -> Iterator[Trouble]:
 def orphans(lake: Lake, listed: Sequence[DataFile], stored_paths: Iterable[str]) -> Iterator[Trouble]:
     """Files that nothing lists: a crash left them, or a build is about to record them."""
     scheduled = lake.column(f"SELECT path FROM {CATALOG}.ducklake_files_scheduled_for_deletion")
-    names, paths = {path.rpartition("/")[2] for path in scheduled}, {f.path for f in listed}
+    names = {path.rpartition("/")[2] for path in scheduled}
+    paths = {f.path for f in listed}
     unlisted_by_kind = {
         "lake data": [p for p in stored_paths if p not in paths and p.rpartition("/")[2] not in names],
         "keyframes": list(unlisted_keyframes(lake, 0)),
@@ -287,10 +291,12 @@ def shards(lake: Lake, hashes: bool) -> Iterator[Trouble]:
         wrong = check_shard(path, sha256, size, read=hashes)
         if not wrong:
             continue
-        remedy, mend = f"only a release lists it: {RESTORE}, or delete the release", dict[str, Any]()
+        remedy = f"only a release lists it: {RESTORE}, or delete the release"
+        mend = dict[str, Any]()
         if shard in in_corpus:
             parts = (Partition("shards", dataset, chunk),)
-            remedy, mend = MEND, {"paths": _existing((path, index_path(path))), "parts": parts}
+            remedy = MEND
+            mend = {"paths": _existing((path, index_path(path))), "parts": parts}
         yield Trouble(ERROR, "shard", str(path), "; ".join(wrong), remedy, **mend)
 
 
@@ -305,8 +311,12 @@ def keyframes(lake: Lake, hashes: bool) -> Iterator[Trouble]:
     for dataset, chunk, run, listed in lake.rows(f"{names} GROUP BY ALL ORDER BY ALL"):
         if hurt := list(filter(damage, listed)):
             # A damaged picture is mended by the stage that wrote it: the annotator's `segments`, or `frames`
-            part = Partition("segments", dataset, chunk, run) if run else Partition("frames", dataset, chunk)
-            paths, absent = list(map(lake.workspace.keyframe, hurt)), list(map(damage, hurt)).count(MISSING)
+            if run:
+                part = Partition("segments", dataset, chunk, run)
+            else:
+                part = Partition("frames", dataset, chunk)
+            paths = list(map(lake.workspace.keyframe, hurt))
+            absent = list(map(damage, hurt)).count(MISSING)
             detail = f"{absent} pictures that are listed are missing, {len(paths) - absent} damaged, such as {paths[0]}"
             yield _to_build("keyframes", detail, part, paths=_existing(paths))
 
@@ -317,7 +327,9 @@ def _damage(workspace: Workspace, hashes: bool, sha256: str) -> str:
     if not path.is_file():
         return MISSING
     is_whole = sha256_file(path) == sha256 if hashes else _has_ends(path, *JPEG)
-    return "" if is_whole else "damaged"
+    if is_whole:
+        return ""
+    return "damaged"
 
 
 def releases(lake: Lake, hashes: bool) -> Iterator[Trouble]:
@@ -355,7 +367,10 @@ def leftovers(workspace: Workspace) -> Iterator[Trouble]:
 def disk_space(workspace: Workspace) -> Iterator[Trouble]:
     """Disks of the workspace that are nearly full; the data's disk is not ours to watch where it is a bucket."""
     lake_place = place(workspace)
-    folders = [workspace.root] if lake_place.is_bucket else [Path(lake_place.data), workspace.root]
+    if lake_place.is_bucket:
+        folders = [workspace.root]
+    else:
+        folders = [Path(lake_place.data), workspace.root]
     for folder in {f.stat().st_dev: f for f in folders if f.exists()}.values():
         free = shutil.disk_usage(folder).free
         if free < FEW_BYTES:

@@ -91,7 +91,10 @@ def repair(workspace: Workspace, troubles: Sequence[Trouble]) -> list[str]:
     lake = Lake(workspace)
     try:
         # While rows are lost for good, what people said cannot be compared with its lines
-        num_taken_in = 0 if any(-1 in trouble.data_files for trouble in troubles) else _take_in(lake)
+        if any(-1 in trouble.data_files for trouble in troubles):
+            num_taken_in = 0
+        else:
+            num_taken_in = _take_in(lake)
         with lake.lock():
             num_moved, young = _move_damaged(workspace, troubles)
         outdated = 0 if lost_file_ids else _delete_outdated(lake)
@@ -165,8 +168,12 @@ def _forget(workspace: Workspace, ids: list[int]) -> None:
                 lake.con.execute(f"CREATE OR REPLACE VIEW {view.name} AS {view.sql}")
             snapshot = lake.snapshot()
             lake.con.close()
-            lake_place, marks = place(workspace), ", ".join(map(str, ids))
-            open_catalog = postgres_session if lake_place.is_postgres else partial(sqlite3.connect, timeout=60)
+            lake_place = place(workspace)
+            marks = ", ".join(map(str, ids))
+            if lake_place.is_postgres:
+                open_catalog = postgres_session
+            else:
+                open_catalog = partial(sqlite3.connect, timeout=60)
             with closing(open_catalog(lake_place.catalog)) as catalog, catalog:
                 for table in ("ducklake_data_file", "ducklake_delete_file"):
                     condition = f"data_file_id IN ({marks}) AND end_snapshot IS NULL"
@@ -183,7 +190,8 @@ def _unpublished(lake: Lake) -> list[Partition]:
             continue
         for name in tables:
             has_runs = stage in ("segments", "reasoning") and "label_run" in TABLES[name].key
-            chunk, run = WHOLE_DATASET if stage == "episodes" else "chunk", "label_run" if has_runs else "''"
+            chunk = WHOLE_DATASET if stage == "episodes" else "chunk"
+            run = "label_run" if has_runs else "''"
             # Labels of people are the corrections stage's; keyframes without a label run are the frames stage's
             theirs = "run = ''" if (stage, name) == ("segments", "keyframes") else "false"
             stored = (

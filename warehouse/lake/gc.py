@@ -141,7 +141,10 @@ def _scheduled(lake: Lake, grace_s: float | None = None) -> set[str]:
     What was merged lately may be read by somebody who asked before. (DuckLake's own `older_than` counts whole days
     where the catalog is SQLite's.)
     """
-    since = "" if grace_s is None else f"WHERE schedule_start::TIMESTAMPTZ > now() - to_seconds({float(grace_s)})"
+    if grace_s is None:
+        since = ""
+    else:
+        since = f"WHERE schedule_start::TIMESTAMPTZ > now() - to_seconds({float(grace_s)})"
     return set(lake.column(f"SELECT path FROM {CATALOG}.ducklake_files_scheduled_for_deletion {since}"))
 
 
@@ -168,7 +171,8 @@ def merge(lake: Lake) -> tuple[int, int]:
             lake.rewrite(name, folders)
         while True:
             files, into = lake.merge(name, folders, SMALL_BYTES, MERGED_AT_ONCE)
-            merged, num_made = merged + files, num_made + into
+            merged = merged + files
+            num_made = num_made + into
             if not files:
                 break
     return merged, num_made
@@ -305,7 +309,9 @@ def _stem(path: "Path | UPath") -> str:
 
 def _modified(path: "UPath") -> float:
     modified_time = path.fs.modified(path.path)
-    return modified_time.timestamp() if isinstance(modified_time, datetime) else float(modified_time)
+    if isinstance(modified_time, datetime):
+        return modified_time.timestamp()
+    return float(modified_time)
 
 
 def _files(folder: Path, grace_s: float | None = None) -> list[Path]:

@@ -345,10 +345,13 @@ class Lake(LakeConnection):
         # In Postgres there is an index for it; and to open a file of each dataset in a bucket takes long
         is_plain = run.chunk is None or place(self.workspace).is_postgres
         by_row = {"stage"} if is_plain else {"stage", "dataset"}
-        return row_by_row(column) if column in by_row else f"{column} = ?"
+        if column in by_row:
+            return row_by_row(column)
+        return f"{column} = ?"
 
     def _upsert(self, table: Table, data: pa.Table) -> None:
-        match, changed_rows = _same_key(table, "t"), data
+        match = _same_key(table, "t")
+        changed_rows = data
         check_keys(table, data)
         with self._new_rows(data):
             # To ask first costs a third of a DELETE, and most rows are new
@@ -388,9 +391,11 @@ class Lake(LakeConnection):
         """Insert `data`, new_rows n; unless: the condition by which a row of the table, t, keeps one out."""
         if not data.num_rows:  # as of many tables of a small chunk
             return
-        key, once = quoted(table.key), ""
+        key = quoted(table.key)
+        once = ""
         if unless:
-            once, unless = f"DISTINCT ON ({key}) ", f" WHERE NOT EXISTS (FROM {table.name} t WHERE {unless})"
+            once = f"DISTINCT ON ({key}) "
+            unless = f" WHERE NOT EXISTS (FROM {table.name} t WHERE {unless})"
         with self._new_rows(data):
             self.con.execute(f"INSERT INTO {table.name} BY NAME SELECT {once}* FROM new_rows n{unless} ORDER BY {key}")
         self._note_partitions(table, data)

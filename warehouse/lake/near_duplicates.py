@@ -122,7 +122,8 @@ def near_copies(lake: Lake) -> list[NearDuplicate]:
     lake.con.execute("DROP TABLE copy_partners")
     duplicates = []
     for split, shift, *of_both in aligned:
-        held_run, trained = Run(*of_both[:3]), Run(*of_both[3:])
+        held_run = Run(*of_both[:3])
+        trained = Run(*of_both[3:])
         # Coding and light change a picture a little everywhere. Without keyframes of one moment the two are copies
         peaks = _peaks(lake, held_run, trained, 1, shift, 0)
         if not peaks or float(np.median(peaks)) <= MAX_PEAK:
@@ -191,7 +192,8 @@ def _means(lake: Lake, encoder: str, cells: int, datasets: Sequence[str]) -> tup
         )
         place = {episode: k for k, (_, episode, *_) in enumerate(episode_rows)}
         # Sums of what float16 holds are exact in float64, in any order
-        sums, counts = np.zeros((len(episode_rows), 256)), np.zeros(len(episode_rows), np.int64)
+        sums = np.zeros((len(episode_rows), 256))
+        counts = np.zeros(len(episode_rows), np.int64)
         reader = lake.con.execute(
             "SELECT e.episode_index, e.embedding FROM embeddings e "
             f"JOIN {USABLE} u ON u.dataset = e.dataset AND u.episode_index = e.episode_index AND u.camera = e.camera "
@@ -217,7 +219,8 @@ def _directions(numbers: np.ndarray) -> np.ndarray:
 
 def _partners(runs: Sequence[Run], splits: Sequence[str], means: np.ndarray) -> dict[int, tuple[list[int], list[int]]]:
     """By place of a held-out run: likest runs of other datasets' training, and likest runs of its own dataset."""
-    datasets, is_training = np.array([run.dataset for run in runs]), np.array(splits) == "train"
+    datasets = np.array([run.dataset for run in runs])
+    is_training = np.array(splits) == "train"
     partners = {}
     for held_places in batched(np.flatnonzero(~is_training), HELD_AT_A_TIME):
         for run, likeness in zip(held_places, means[list(held_places)] @ means.T, strict=True):
@@ -244,7 +247,10 @@ def _compared(
     for held_place in filter(lambda place: _changes(run_cells[place]), partners):
         candidates, siblings = partners[held_place]
         distances = [_apart(run_cells[held_place], run_cells[sibling])[0] for sibling in siblings]
-        limit = min(MAX_CELL, STANDS_OUT * float(np.median(distances))) if siblings else MAX_CELL
+        if siblings:
+            limit = min(MAX_CELL, STANDS_OUT * float(np.median(distances)))
+        else:
+            limit = MAX_CELL
         for candidate in filter(lambda place: _changes(run_cells[place]), candidates):
             distance, frame_pairs = _apart(run_cells[held_place], run_cells[candidate])
             if distance <= limit and _show_the_same(lake, runs[held_place], runs[candidate], *frame_pairs):
@@ -283,7 +289,10 @@ def _apart(first_cells: _Seen, second_cells: _Seen) -> tuple[float, tuple[np.nda
     (frames, few), (longer_frames, longer_cells) = sorted((first_cells, second_cells), key=lambda seen: len(seen[0]))
     likest = (few.reshape(len(few), -1) @ longer_cells.reshape(len(longer_cells), -1).T).argmax(axis=1)
     farthest = 1 - np.einsum("kcd,kcd->kc", few, longer_cells[likest]).min(axis=1)
-    frame_pairs = (frames, longer_frames[likest]) if frames is first_cells[0] else (longer_frames[likest], frames)
+    if frames is first_cells[0]:
+        frame_pairs = (frames, longer_frames[likest])
+    else:
+        frame_pairs = (longer_frames[likest], frames)
     return float(np.median(farthest)), frame_pairs
 
 
@@ -295,7 +304,8 @@ def _show_the_same(lake: Lake, run: Run, other_run: Run, frames: np.ndarray, oth
     if min(len(np.unique(frames)), len(np.unique(other_frames))) < MIN_MOMENTS:
         return False
     # The line through points of which some are astray, by medians
-    dx, dy = frames[None] - frames[:, None], other_frames[None] - other_frames[:, None]
+    dx = frames[None] - frames[:, None]
+    dy = other_frames[None] - other_frames[:, None]
     slope = float(np.median(dy[dx > 0] / dx[dx > 0]))
     tolerance = float(np.median(np.diff(np.unique(other_frames)))) / 2
     peaks = _peaks(lake, run, other_run, slope, float(np.median(other_frames - slope * frames)), tolerance)

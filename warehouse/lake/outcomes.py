@@ -32,8 +32,10 @@ from warehouse.lake.statements import (
     say,
 )
 
-NAMING_COLUMNS, SUCCESS = ("episode_index", "episode", "source_id"), "success"
-NOTE_COLUMNS, AUTHOR_COLUMNS = ("note", "notes", "comment"), ("by", "author")
+NAMING_COLUMNS = ("episode_index", "episode", "source_id")
+SUCCESS = "success"
+NOTE_COLUMNS = ("note", "notes", "comment")
+AUTHOR_COLUMNS = ("by", "author")
 BY_CLICK = "explorer"  # as the file of what was said in the explorer
 MAX_NAMED = 20  # lines, in one message
 # The newest statement on each recording that was not taken back, wherever the recording is
@@ -82,7 +84,9 @@ def outcome_stamp(lake: Lake, dataset: str) -> str:
         return ""
     sql = f"SELECT episode_index, success, file FROM ({OUTCOMES_IN_FORCE}) WHERE {row_by_row('dataset')}"
     parts = [f"{episode} {success} {BY_PERSON}{file}" for episode, success, file in sorted(lake.rows(sql, [dataset]))]
-    return content_key("outcomes", *parts) if parts else ""
+    if parts:
+        return content_key("outcomes", *parts)
+    return ""
 
 
 def chunks_to_build(lake: Lake) -> dict[str, int]:
@@ -116,7 +120,9 @@ def add_outcomes(lake: Lake, dataset: str, file: str, outcomes: Sequence[StatedO
         current = lake.dicts("SELECT * FROM current_outcomes WHERE dataset = ?", [dataset])
         standing.update({row["episode_index"]: row for row in current})
         # All of it, so that taking an earlier import back leaves what this one says
-        return statements if any(map(is_new, statements)) else []
+        if any(map(is_new, statements)):
+            return statements
+        return []
 
     saved = say(lake, "outcomes", rows, dataset=dataset)
     return (saved or [standing[outcomes[0].episode_index]])[0]["import_id"], sum(map(is_new, statements))
@@ -255,7 +261,10 @@ def read_outcomes(lake: Lake, dataset: str, path: Path, author: str) -> list[Sta
             problems[number] = str(e)
     if problems:
         problem_texts = [f"{called} {number}: {problem}" for number, problem in sorted(problems.items())]
-        further_problems = f"; and {len(problem_texts) - MAX_NAMED} more" if len(problem_texts) > MAX_NAMED else ""
+        if len(problem_texts) > MAX_NAMED:
+            further_problems = f"; and {len(problem_texts) - MAX_NAMED} more"
+        else:
+            further_problems = ""
         raise CorrectionError(f"{path}: nothing was imported: {'; '.join(problem_texts[:MAX_NAMED])}{further_problems}")
     if not outcomes:
         raise CorrectionError(f"{path} holds no line with an outcome")

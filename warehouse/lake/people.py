@@ -83,7 +83,8 @@ def read(workspace: Workspace) -> tuple[dict[str, dict[Key, dict | None]], int]:
 def parsed(line: bytes) -> tuple[str, dict, bool]:
     """Table and row of a line, and whether it is gone. Raises what json, Arrow and Python do of a damaged one."""
     entry = json.loads(line)
-    name, what = entry["table"], "gone" if "gone" in entry else "row"
+    name = entry["table"]
+    what = "gone" if "gone" in entry else "row"
     if name not in KEPT:
         raise KeyError(name)
     row = {column: entry[what].get(column) for column in TABLES[name].schema.names}

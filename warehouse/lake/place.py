@@ -41,7 +41,8 @@ AWAY = re.compile(
     r"HTTP\b.*\b50[023]\b|SlowDown",
     re.IGNORECASE,
 )
-TURN_LOOK_S, PATIENCE_S = 0.002, 2.0
+TURN_LOOK_S = 0.002
+PATIENCE_S = 2.0
 
 
 class LakeError(UserError):
@@ -96,7 +97,10 @@ def place(workspace: Workspace) -> LakePlace:
 def kept_backups(workspace: Workspace) -> int:
     """How many copies of the catalog are kept: `keep` of [backup] in workspace.toml. Raises LakeError."""
     backup = _settings(workspace).get("backup", {})
-    keep = backup.get("keep", KEPT_BACKUPS) if isinstance(backup, dict) and not set(backup) - {"keep"} else None
+    if isinstance(backup, dict) and not set(backup) - {"keep"}:
+        keep = backup.get("keep", KEPT_BACKUPS)
+    else:
+        keep = None
     if not isinstance(keep, int) or isinstance(keep, bool) or keep < 0:
         raise LakeError(f"{workspace.settings}: [backup] says keep = NUMBER, how many copies of the catalog; 0: none")
     return keep
@@ -209,11 +213,9 @@ def locked(workspace: Workspace, meanwhile: Callable[[], bool] = lambda: False) 
     LOCK_TIMEOUT_S, or the catalog's server does not answer.
     """
     lake_place = place(workspace)
-    return (
-        _locked_in_postgres(lake_place, meanwhile)
-        if lake_place.is_postgres
-        else _locked_by_kernel(workspace, meanwhile)
-    )
+    if lake_place.is_postgres:
+        return _locked_in_postgres(lake_place, meanwhile)
+    return _locked_by_kernel(workspace, meanwhile)
 
 
 @contextmanager

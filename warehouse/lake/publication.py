@@ -58,7 +58,9 @@ def table_hash(table: Table, data: pa.Table) -> str:
 def _row_text(table: Table) -> str:
     """SQL: what a row is hashed by. Of a table with long rows their hashes, which need not stand in memory together."""
     text = _json([c.name for c in table.columns if c.digest])
-    return f"sha256({text})" if table.compact else text
+    if table.compact:
+        return f"sha256({text})"
+    return text
 
 
 def _json(columns: Sequence[str]) -> str:
@@ -93,7 +95,10 @@ def digest(lake: LakeConnection) -> dict[str, str]:
 
 def _digest(lake: LakeConnection, name: str, key: tuple[str, ...], row_text: str, columns: list[str]) -> str:
     group_columns = [c for c in ("dataset", "chunk") if c in columns]
-    group = f"GROUP BY {', '.join(group_columns)} ORDER BY {', '.join(group_columns)}" if group_columns else ""
+    if group_columns:
+        group = f"GROUP BY {', '.join(group_columns)} ORDER BY {', '.join(group_columns)}"
+    else:
+        group = ""
     sql = (
         f"SELECT sha256(string_agg(row_text, chr(10) ORDER BY {quoted(key)})) "
         f"FROM (SELECT *, {row_text} AS row_text FROM {name}) {group}"
@@ -206,7 +211,9 @@ def turn(workspace: Workspace, output: StageOutput) -> Iterator[int]:
 
 
 def _snapshot_of(offers: Sequence[int]) -> int:
-    return int(os.pread(offers[0], DIGITS, 0)) if offers else 0
+    if offers:
+        return int(os.pread(offers[0], DIGITS, 0))
+    return 0
 
 
 @contextmanager
@@ -230,7 +237,9 @@ def _offered(workspace: Workspace, output: StageOutput) -> Iterator[int]:
 
 def waiting(workspace: Workspace, output: StageOutput) -> dict[Path, StageOutput]:
     """What living processes of this user offer, as far as it goes together with `output`; by the offers' files."""
-    keys, room, outputs = {output.run.key}, MOST_BYTES, dict[Path, StageOutput]()
+    keys = {output.run.key}
+    room = MOST_BYTES
+    outputs = dict[Path, StageOutput]()
     for path in (workspace.root / OFFERS).glob("*") if output.goes_together else ():
         # What is gone meanwhile, not whole yet, or of other code than ours, its own process publishes
         with suppress(OSError, ValueError, TypeError), path.open("rb") as file:

@@ -237,7 +237,9 @@ def moment_pictures(lake: LakeConnection, dataset: str, episode_index: int) -> l
         "ORDER BY frame_index",
         [dataset, episode_index],
     )
-    return [pictures[int((moment + 0.5) * len(pictures) / MOMENTS)] for moment in range(MOMENTS)] if pictures else []
+    if pictures:
+        return [pictures[int((moment + 0.5) * len(pictures) / MOMENTS)] for moment in range(MOMENTS)]
+    return []
 
 
 def new_id(dataset: str, source_id: str, used_ids: Collection[str]) -> str:
@@ -330,7 +332,10 @@ def pictures_in_review(lake: LakeConnection, dataset: str, episode_index: int) -
     )
     former: list[bytes] = []
     for its_dataset, its_episode, is_here, kept_pictures in resembled:
-        former = moment_pictures(lake, its_dataset, its_episode) if is_here else kept_pictures or []
+        if is_here:
+            former = moment_pictures(lake, its_dataset, its_episode)
+        else:
+            former = kept_pictures or []
     return former, moment_pictures(lake, dataset, episode_index)
 
 
@@ -434,7 +439,9 @@ def recordings_stamp(lake: LakeConnection, dataset: str) -> str:
         "WHERE dataset = ? AND found_by <> ? ORDER BY 1"
     )
     recording_keys = lake.column(sql, [dataset, LISTING])
-    return content_key("recordings", *recording_keys) if recording_keys else ""
+    if recording_keys:
+        return content_key("recordings", *recording_keys)
+    return ""
 
 
 def withdraw(lake: Lake, dataset: str, episodes: Collection[int] | None, reason: str) -> list[tuple[str, int]]:
@@ -470,7 +477,9 @@ def bank(lake: Lake, places: Collection[tuple[str, int]], whole: str | None = No
     for dataset in sorted({dataset for dataset, _ in places}):
         recordings = known_recordings(lake, "r.dataset = ? AND r.left_at IS NULL", [dataset], dataset=dataset)
         rows += [fingerprint_row(r) for r in recordings if (dataset, r.episode_index) in places]
-    return {"fingerprints": TABLES["fingerprints"].rows(rows)} if rows else {}
+    if rows:
+        return {"fingerprints": TABLES["fingerprints"].rows(rows)}
+    return {}
 
 
 def copies_of(lake: Lake, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], tuple[str, int]]:

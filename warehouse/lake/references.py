@@ -183,7 +183,8 @@ def add(lake: Lake, dataset: str, episode_index: int, *, author: str, label_run:
 
     Raises CorrectionError.
     """
-    facts, episode_key = corrections.episode_facts(lake, dataset, episode_index), [dataset, episode_index]
+    facts = corrections.episode_facts(lake, dataset, episode_index)
+    episode_key = [dataset, episode_index]
     run = label_run or _active_run(lake, episode_key)
     if _is_reference(lake, episode_key):
         raise CorrectionError(f"episode {episode_index} of {dataset} is a reference already")
@@ -346,14 +347,21 @@ def sentences(lake: LakeConnection) -> dict[str, str]:
 def _sentence(labelled: int, references: Sequence[int], no_fit: int) -> str:
     numbers = ", ".join(map(str, references[:MOST_NAMED])) + (", ..." if len(references) > MOST_NAMED else "")
     references_text = f"{len(references)} references (episodes {numbers})"
-    reference_text = references_text if len(references) > 1 else f"reference (episode {numbers})"
-    no_fit_note = f"; {no_fit} {'is' if no_fit == 1 else 'are'} like none of them" if no_fit else ""
+    if len(references) > 1:
+        reference_text = references_text
+    else:
+        reference_text = f"reference (episode {numbers})"
+    if no_fit:
+        no_fit_note = f"; {no_fit} {'is' if no_fit == 1 else 'are'} like none of them"
+    else:
+        no_fit_note = ""
     return f"{labelled} {'run is' if labelled == 1 else 'runs are'} labelled like its {reference_text}{no_fit_note}"
 
 
 # Error of progress of the other runs of a task of which one was shown, and by motion alone: the lowest and highest of
 # six of the seven hand-labelled sets on which both are measured (docs/truth.md); the seventh is of failing runs
-ONE_SHOWN, BY_MOTION = (0.01, 0.05), (0.02, 0.06)
+ONE_SHOWN = (0.01, 0.05)
+BY_MOTION = (0.02, 0.06)
 
 
 def to_show(lake: LakeConnection) -> dict[str, str]:
@@ -400,4 +408,6 @@ def newest_word(lake: Lake) -> tuple[str, datetime] | None:
         "SELECT correction_id, created_at FROM corrections UNION ALL SELECT mark_id, created_at FROM reference_marks "
         "UNION ALL SELECT join_id, created_at FROM joined_tasks ORDER BY created_at DESC, 1 LIMIT 1"
     )
-    return rows[0] if rows else None
+    if rows:
+        return rows[0]
+    return None

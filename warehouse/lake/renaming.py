@@ -48,7 +48,10 @@ class Holdings:
     def sentence(self) -> str:
         """Example: "arm: 12 episodes and their labels; 3 words of people"."""
         parts = [f"{self.episodes} episodes and their labels", f"{self.words} words of people"]
-        lost_note = f"; {self.imported} imported labels, which have to be imported again" if self.imported else ""
+        if self.imported:
+            lost_note = f"; {self.imported} imported labels, which have to be imported again"
+        else:
+            lost_note = ""
         return f"{self.dataset}: {'; '.join(parts)}{lost_note}"
 
 
@@ -105,7 +108,9 @@ def remove(lake: Lake, dataset: str) -> str | None:
         while any(_count(lake, table, f"{dataset}.{number}") for table in CARRIED):
             number += 1
         _move(lake, dataset, f"{dataset}.{number}", None)
-    return f"{dataset}.{number}" if has_words else None
+    if has_words:
+        return f"{dataset}.{number}"
+    return None
 
 
 def _move(lake: Lake, dataset: str, name: str, config: Mapping[str, Any] | None) -> None:

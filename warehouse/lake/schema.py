@@ -372,4 +372,6 @@ def _examples(con: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
 
 def _short(value: object, length: int = 40) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else " ".join(str(value).split())
-    return text if len(text) <= length else text[: length - 1] + "…"
+    if len(text) <= length:
+        return text
+    return text[: length - 1] + "…"

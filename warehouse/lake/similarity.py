@@ -147,9 +147,12 @@ def most_similar(
     the dataset `among`.
     """
     query = _asked(con, dataset, episode_index, frame_index, camera, among)
-    view, frame_condition, of_frame = "similar_runs", "true", ""
+    view = "similar_runs"
+    frame_condition = "true"
+    of_frame = ""
     if frame_index is not None:
-        view, frame_condition = "similar_frames", f"frame_index = {query.frame_index}"
+        view = "similar_frames"
+        frame_condition = f"frame_index = {query.frame_index}"
         of_frame = "s.other_camera AS camera, s.other_frame AS frame_index, s.other_frame / c.fps AS timestamp_s, "
     dataset_condition = "true" if among is None else f"other_dataset = {literal(among)}"
     matches = con.execute(
@@ -223,14 +226,18 @@ def _of_camera(
         location = f"{parameters[0]} episode {parameters[1]}"
         sql = "SELECT status, reason, detail FROM episodes WHERE dataset = ? AND episode_index = ?"
         for status, reason, detail in con.execute(sql, parameters[:2]).fetchall():
-            unusable_note = f"because it cannot be used: {reason}: {detail}" if status != "ok" else ""
+            if status != "ok":
+                unusable_note = f"because it cannot be used: {reason}: {detail}"
+            else:
+                unusable_note = ""
             raise UserError(
                 f"{location}: no encoder has looked at it{', ' if unusable_note else ': '}{unusable_note or HOW_TO}"
             )
         raise UserError(f"{parameters[0]} has no episode {parameters[1]}")
     by_name = {row[0]: row for row in rows}
     if camera is not None and camera not in by_name:
-        location, looked_at = f"{parameters[0]} episode {parameters[1]}", ", ".join(by_name)
+        location = f"{parameters[0]} episode {parameters[1]}"
+        looked_at = ", ".join(by_name)
         raise UserError(f"{location}: no encoder has looked at a camera {camera!r}, only at {looked_at}")
     return by_name[camera or rows[0][0]]
 

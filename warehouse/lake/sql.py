@@ -159,10 +159,12 @@ def answer(con: duckdb.DuckDBPyConnection, sql: str, batch_rows: int = 100_000) 
 
 def _wrong(e: duckdb.Error) -> str:
     """What is wrong with a query as it is written, in one line, with what may have been meant."""
-    error_text, message = str(e), first_line(e)
+    error_text = str(e)
+    message = first_line(e)
     if function := re.search(r'Did you mean "([^"]+)"', error_text):
         return f"{message.rstrip('!')}; did you mean {function[1]}?"
-    column_match, candidates = WRONG_COLUMN.search(error_text), CANDIDATES.search(error_text)
+    column_match = WRONG_COLUMN.search(error_text)
+    candidates = CANDIDATES.search(error_text)
     if column_match is None or candidates is None:
         return message
     # DuckDB names the columns that are most alike, however little that is
@@ -274,7 +276,9 @@ def open_state(state: State, memory: int) -> str:
 def answered(sql: str, style: str | None, max_rows: int | None, max_bytes: int | None) -> tuple[str, bytes, bool]:
     """What is wrong, a file with the rows, and whether another process is to take the next query."""
     [(con, former_bytes)] = _opened.values()
-    error, is_last, file = "", False, _Bounded(max_bytes)
+    error = ""
+    is_last = False
+    file = _Bounded(max_bytes)
     try:
         rows = answer(con, sql, BATCH_ROWS)
         if style is None:
@@ -284,7 +288,8 @@ def answered(sql: str, style: str | None, max_rows: int | None, max_bytes: int |
     except UserError as e:
         error = str(e)
     except Exception as e:
-        error, is_last = _explained(e), True
+        error = _explained(e)
+        is_last = True
     data = b"" if error else file.getvalue()
     # What a query has left behind would be missing to the next one
     return error, data, is_last or held_bytes("RssAnon") > former_bytes + len(data) + LEAST_ROOM

@@ -24,7 +24,8 @@ from warehouse.lake.publication import content_key
 
 TABLES_ASKED = ("corrections", "reference_marks", "outcomes")  # before what joins all that people said
 MAX_FILE_BYTES = 1 << 30
-TAG, ASSIGNED = "tag", "assigned"
+TAG = "tag"
+ASSIGNED = "assigned"
 MOST_EPISODES = 1000  # marked at once
 Kind = Literal["tag", "assigned"]
 Place = tuple[str, int]  # dataset, episode_index
@@ -54,7 +55,10 @@ def newest_row(lake: LakeConnection, table: str, **key_columns: Any) -> dict[str
     condition = " AND ".join(f"{column} = ?" for column in key_columns)
     newest = f"ORDER BY created_at DESC, {TABLES[table].key[0]} DESC LIMIT 1"
     # Of an episode: what was said of the recording that has its number now
-    relation = f"located_{table}" if table in STATEMENTS and "episode_index" in key_columns else table
+    if table in STATEMENTS and "episode_index" in key_columns:
+        relation = f"located_{table}"
+    else:
+        relation = table
     return next(iter(lake.dicts(f"FROM {relation} WHERE {condition} {newest}", [*key_columns.values()])), None)
 
 
@@ -80,7 +84,8 @@ def say(
             if isinstance(lake, JournalLake)
             else newest_row(lake, table, **key_columns)
         ) or {}
-        rows_made, created_at = [key_columns | row for row in make(newest)], time_after(newest.get("created_at"))
+        rows_made = [key_columns | row for row in make(newest)]
+        created_at = time_after(newest.get("created_at"))
         common = content_key(newest.get(name, ""), *sorted(json.dumps(row, sort_keys=True) for row in rows_made))[:16]
         return [row | {name: id_of(row) if id_of else common, "created_at": created_at} for row in rows_made]
 
@@ -105,7 +110,9 @@ def time_after(newest: datetime | None) -> datetime:
     The order of rows says which one counts.
     """
     current_time = datetime.now(UTC)
-    return max(current_time, newest + timedelta(microseconds=1)) if newest else current_time
+    if newest:
+        return max(current_time, newest + timedelta(microseconds=1))
+    return current_time
 
 
 def known_episodes(lake: LakeConnection, dataset: str) -> dict[int, str]:
@@ -194,7 +201,10 @@ def mark(
                 continue
             # Nobody's assignment is replaced unseen
             if kind == ASSIGNED and follows is not None and former["mark_id"] not in (None, follows.get(place)):
-                assignment = f"assigned to {former['value']}" if former["is_on"] else "assigned to nobody any more"
+                if former["is_on"]:
+                    assignment = f"assigned to {former['value']}"
+                else:
+                    assignment = "assigned to nobody any more"
                 origin = f"by {former['author']} on {former['created_at']:%Y-%m-%d %H:%M:%S} UTC: reload and look again"
                 raise ConflictError(f"episode {place[1]} of {place[0]} was {assignment} {origin}")
             row: dict[str, Any] = {"dataset": place[0], "episode_index": place[1], "kind": kind, "value": value}
@@ -304,7 +314,8 @@ def undo_takedown(lake: Lake, dataset: str, episodes: Collection[int] | None) ->
 
     Raises UserError.
     """
-    condition, values = "dataset = ?", [dataset]
+    condition = "dataset = ?"
+    values = [dataset]
     if episodes is not None:
         numbers = sorted(set(episodes))
         of_place = lake.recordings_at({(dataset, episode) for episode in numbers})
@@ -316,10 +327,9 @@ def undo_takedown(lake: Lake, dataset: str, episodes: Collection[int] | None) ->
     count = lake.remove(f"undo takedown of {dataset}", condition, values, "takedowns")
     if not count:
         taken_down_text = ", ".join(map(str, sorted(taken_down(lake).get(dataset) or ())))
-        available_text = (
-            f"taken down are its episodes {taken_down_text}"
-            if taken_down_text
-            else "proccorpus sql 'FROM takedowns' lists what is"
-        )
+        if taken_down_text:
+            available_text = f"taken down are its episodes {taken_down_text}"
+        else:
+            available_text = "proccorpus sql 'FROM takedowns' lists what is"
         raise UserError(f"nothing of that is taken down of {dataset}: {available_text}")
     return count

@@ -78,7 +78,8 @@ def labels_of(
         f"SELECT episode_index, progress FROM {active}progress WHERE {condition} ORDER BY episode_index, frame_index",
         values,
     ).to_arrow_table()
-    index, progress = curves["episode_index"].to_numpy(), curves["progress"].to_numpy()
+    index = curves["episode_index"].to_numpy()
+    progress = curves["progress"].to_numpy()
     return {
         episode: replace(label, facts=facts.get(episode, {}), progress=progress[rows_of_episode(index, episode)])
         for episode, label in labels.items()
@@ -239,7 +240,9 @@ def chunk_lags(con: duckdb.DuckDBPyConnection, dataset: str, chunk: int) -> list
 
 def _dicts(con: duckdb.DuckDBPyConnection, sql: str, values: list[Any]) -> list[dict[str, Any]]:
     """The rows that a query gives; none in a lake without the tables of signals."""
-    return con.execute(f"FROM {sql}", values).to_arrow_table().to_pylist() if has(con, "signals") else []
+    if has(con, "signals"):
+        return con.execute(f"FROM {sql}", values).to_arrow_table().to_pylist()
+    return []
 
 
 def gripper_openings(

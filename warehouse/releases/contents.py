@@ -18,7 +18,9 @@ from warehouse.lake.acceptances import check_known
 from warehouse.lake.blocking import blocked_datasets
 from warehouse.lake.statements import taken_down
 
-OPEN, NON_COMMERCIAL, UNKNOWN = "open", "non-commercial", "unknown"
+OPEN = "open"
+NON_COMMERCIAL = "non-commercial"
+UNKNOWN = "unknown"
 
 PERMISSIVE = re.compile(
     r"mit|mit-0|apache-2\.0|bsd-[0-4]-clause|bsd|0bsd|isc|zlib|unlicense|wtfpl|cc0-1\.0|cc0|pddl-1\.0|pddl|odc-by-1\.0|"
@@ -232,7 +234,10 @@ def contents(
     # a dataset that was taken down as a whole is named also when its shards are gone
     wholly_down = {dataset for dataset, episodes in taken_down(lake).items() if episodes is None}
     showing = dict(lake.rows(WITHOUT_SAMPLES)) | dict(lake.rows(TAKEN_DOWN))
-    unsure = dict(lake.rows(UNSURE, [gate.min_confidence, gate.min_name_confidence])) if gate else {}
+    if gate:
+        unsure = dict(lake.rows(UNSURE, [gate.min_confidence, gate.min_name_confidence]))
+    else:
+        unsure = {}
     for check in without:
         check_known(check)
     faulty = dict(lake.rows(FAULTY, [list(without)])) if without else {}
@@ -272,7 +277,10 @@ def _refusal(licence_text: str | None, allow: Collection[str] | None, wholly_dow
     if allow is None or licence.allowed(allow):
         return None
     text = f" ({licence_text})" if licence_text else ", none is stated"
-    condition = "if your use is not commercial" if licence.kind == NON_COMMERCIAL else "if you know its terms"
+    if licence.kind == NON_COMMERCIAL:
+        condition = "if your use is not commercial"
+    else:
+        condition = "if you know its terms"
     return f"its licence is {licence.kind}{text}", f"{condition}: {licence.flag}"
 
 
@@ -284,10 +292,8 @@ def _without(
 ) -> tuple[list[ShardFile], list[LeftOut]]:
     """The shards that are not in `by_shard` (episodes by shard), and what is said of those that are; say: why they are
     left out, by their episodes, and the remedy."""
-    other_shards, affected_shards = (
-        [s for s in shards if s.shard not in by_shard],
-        [s for s in shards if s.shard in by_shard],
-    )
+    other_shards = [s for s in shards if s.shard not in by_shard]
+    affected_shards = [s for s in shards if s.shard in by_shard]
     if not affected_shards:
         return other_shards, []
     episodes = sorted(set(chain.from_iterable(by_shard[s.shard] for s in affected_shards)))
@@ -304,7 +310,8 @@ def _taken_down(episodes: Sequence[int]) -> tuple[str, str]:
 
 
 def _not_sound(episodes: Sequence[int], dataset: str, checks: Sequence[str]) -> tuple[str, str]:
-    numbers, names = ",".join(map(str, episodes)), " or ".join(checks)
+    numbers = ",".join(map(str, episodes))
+    names = " or ".join(checks)
     reason = f"they show {len(episodes)} runs with {names} (episodes {_listed(episodes)})"
     down = f"proccorpus takedown {dataset} --episodes {numbers} --reason {checks[0]}"
     return reason, f"shards are whole: to keep the others, {down}, and build the dataset again"

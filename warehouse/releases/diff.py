@@ -66,7 +66,8 @@ def diff_releases(lake: Lake, a: str, b: str) -> Diff:
 
 def diff_runs(lake: Lake, run_a: str, run_b: str) -> Diff:
     """How two label runs differ on the episodes that both labelled; runs by the beginning of their ids."""
-    a, b = _label_run(lake, run_a), _label_run(lake, run_b)
+    a = _label_run(lake, run_a)
+    b = _label_run(lake, run_b)
     return _diff(lake, a, b, OF_RUN, [(lake.snapshot(), run) for run in (a, b)])
 
 

@@ -65,7 +65,9 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
 
 
 def address(target: str) -> str:
-    return target if "://" in target else str(Path(target).resolve())
+    if "://" in target:
+        return target
+    return str(Path(target).resolve())
 
 
 def open_target(target_address: str, *, private: bool = False, kind: Kind = "dataset") -> "Target":
@@ -102,7 +104,8 @@ def _client_errors(location: str, doing: str) -> Iterator[None]:
 
 def copy_checked(item: OutgoingFile, target_path: Path | None) -> None:
     """Copy a file block by block; None: read it only. Raises FailedError when its bytes are not those recorded."""
-    digest, count = hashlib.sha256(), 0
+    digest = hashlib.sha256()
+    count = 0
     with item.source.open("rb") as f, target_path.open("wb") if target_path else nullcontext() as copied:
         while block := f.read(BLOCK_BYTES):
             digest.update(block)
@@ -119,7 +122,9 @@ def _object(data: bytes | None) -> dict | None:
         content = json.loads(data or b"")
     except ValueError:
         return None
-    return content if isinstance(content, dict) else None
+    if isinstance(content, dict):
+        return content
+    return None
 
 
 @dataclass(frozen=True)
@@ -323,7 +328,8 @@ def send(
     """
     manifest = manifest | {"digest": manifest_digest(manifest)}
     with _client_errors(target.to, "read"):
-        former, journal = target.manifest(), target.journal()
+        former = target.manifest()
+        journal = target.journal()
         files: Mapping[str, Any] = target.files()
         stored = {item.path for item in items if item.path in files and target.has(item, files[item.path], former)}
     present = set(files)

@@ -87,7 +87,8 @@ def publish(
     holds goes, another release too.
     """
     if release.name == LOCAL:
-        licences, releases = lake.column("SELECT license FROM datasets"), lake.column("SELECT name FROM releases")
+        licences = lake.column("SELECT license FROM datasets")
+        releases = lake.column("SELECT name FROM releases")
         raise ReleaseError(
             f"the release {LOCAL} was made for training here, whatever the licences: make one to be given on, if you "
             f"know their terms, by proccorpus {freeze_command(licences, releases)}"

@@ -219,7 +219,10 @@ def _limits_of_outcomes(lake: Lake, release_contents: Contents) -> Iterator[str]
 
 
 def _limits_of_licences(lake: Lake, name: str, release_contents: Contents) -> Iterator[str]:
-    reason = "this release is for use here alone" if name == LOCAL else "it is here because its user allowed it"
+    if name == LOCAL:
+        reason = "this release is for use here alone"
+    else:
+        reason = "it is here because its user allowed it"
     sql = "SELECT dataset, license FROM datasets WHERE list_contains(?, dataset) ORDER BY 1"
     for dataset, licence_text in _rows(lake, release_contents, sql):
         if classify(licence_text).restricted:
@@ -271,7 +274,10 @@ def content_hash(lake: Lake, release_contents: Contents) -> str:
 
 def find_release(lake: Lake, name: str | None = None) -> Release | None:
     """A release by name, or the newest one (no name, or `latest`); None when there is none."""
-    condition, values = ("WHERE name = ?", [name]) if name not in (None, "", LATEST) else ("", [])
+    if name not in (None, "", LATEST):
+        condition, values = ("WHERE name = ?", [name])
+    else:
+        condition, values = ("", [])
     rows = lake.rows(
         f"SELECT name, snapshot, config_hash, card_sha256 FROM releases {condition} ORDER BY created_at DESC LIMIT 1",
         values,
@@ -450,7 +456,9 @@ def file_failure(path: Path, size: int, sha256: str) -> Failure | None:
     wrong = glance(path, size)
     if not wrong and sha256_file(path) != sha256:
         wrong = "its bytes are not those that were written (sha256 differs)"
-    return Failure(str(path), wrong) if wrong else None
+    if wrong:
+        return Failure(str(path), wrong)
+    return None
 
 
 def _lake_failures(lake: Lake, release: Release) -> Iterator[Failure]:

@@ -29,7 +29,9 @@ def _wrong_index(tar: Path, sha256: str, size: int, *, read: bool) -> list[str]:
     name = shard_name(index.dataset, index.chunk, index.split, index.sha256)
     if (index.sha256, index.size, index.shard, name) != (sha256, size, tar.name, tar.name):
         return ["has the index of another tar"]
-    return list(_wrong_entries(tar, index)) if read else []
+    if read:
+        return list(_wrong_entries(tar, index))
+    return []
 
 
 def glance(tar: Path, size: int) -> str:
@@ -37,7 +39,9 @@ def glance(tar: Path, size: int) -> str:
     if not tar.exists():
         return "is not there"
     real_size = tar.stat().st_size
-    return f"has {real_size} bytes instead of {size}: cut off, or not the same file" if real_size != size else ""
+    if real_size != size:
+        return f"has {real_size} bytes instead of {size}: cut off, or not the same file"
+    return ""
 
 
 def _wrong_entries(tar: Path, index: Index) -> Iterator[str]:

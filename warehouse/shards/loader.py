@@ -94,7 +94,9 @@ class Loader:
         epoch: int = 0,
         ahead: int = 0,
     ) -> None:
-        self.config, self.epoch, self._ahead = config or LoaderConfig(), epoch, ahead
+        self.config = config or LoaderConfig()
+        self.epoch = epoch
+        self._ahead = ahead
         self._shards = sorted(shards, key=lambda p: p.name)
         names = [p.name for p in self._shards]
         repeated = [name for name, next_name in pairwise(names) if name == next_name]
@@ -130,7 +132,9 @@ class Loader:
     def load_state_dict(self, state: Mapping) -> None:
         """Go on after what had been given when `state` was taken. Raises ShardError where it is not this loader's."""
         try:
-            epoch, position, unit = int(state["epoch"]), int(state["position"]), str(state["unit"])
+            epoch = int(state["epoch"])
+            position = int(state["position"])
+            unit = str(state["unit"])
             saved = state["of"]
             differ = [f"{k} was {saved.get(k)}, now {v}" for k, v in self._identity.items() if saved.get(k) != v]
         except (KeyError, TypeError, ValueError, AttributeError) as e:
@@ -138,7 +142,9 @@ class Loader:
             raise ShardError(f"this is not the state of a loader: {e!r}") from e
         if differ:
             raise ShardError(f"the state is not of these shards and settings: {'; '.join(differ)}")
-        self.epoch, self._position, self._unit = epoch, position, unit
+        self.epoch = epoch
+        self._position = position
+        self._unit = unit
 
     # What it gives
 
@@ -167,7 +173,9 @@ class Loader:
         # The position counts batches of one kind: in other batches it would stand at another sample
         if self._position and unit != self._unit:
             raise ShardError(f"the epoch was begun in {self._unit}, and cannot be gone on with in {unit}")
-        epoch, num_given, self._unit = self.epoch, self._position, unit
+        epoch = self.epoch
+        num_given = self._position
+        self._unit = unit
         # Paths into a bucket get connections of their own in the process that reads, since none can be used after a
         # fork, and before its threads, each of which would make another
         self._shards = [copy(path) for path in self._shards]
@@ -180,7 +188,8 @@ class Loader:
             samples = [visit.take(i) for visit, i in items]
             self._position += 1
             yield samples
-        self.epoch, self._position = epoch + 1, 0
+        self.epoch = epoch + 1
+        self._position = 0
 
     # The plan
 
@@ -243,14 +252,20 @@ class _Visit:
     __slots__ = ("content", "entry", "left", "path", "picks", "shown")
 
     def __init__(self, path: Path, entry: Entry, picks: list[int]) -> None:
-        self.path, self.entry, self.picks = path, entry, picks
-        self.shown, self.left = frozenset(picks), len(picks)
+        self.path = path
+        self.entry = entry
+        self.picks = picks
+        self.shown = frozenset(picks)
+        self.left = len(picks)
         self.content: _Content | Future[_Content] | None = None
 
     def take(self, i: int) -> Sample:
         if self.content is None:
             self.content = self.read()
-        rows, pictures = self.content.result() if isinstance(self.content, Future) else self.content
+        if isinstance(self.content, Future):
+            rows, pictures = self.content.result()
+        else:
+            rows, pictures = self.content
         self.left -= 1
         if not self.left:
             self.content = None
@@ -332,7 +347,9 @@ def _picks(
 def _wanted_families(index: Index, config: LoaderConfig) -> dict[str, Fraction]:
     """The rate of each family of a shard, where some has one above 0."""
     rates = {family: config.rate(index.dataset, family) for entry in index.entries for family in entry.family}
-    return rates if any(rates.values()) else {}
+    if any(rates.values()):
+        return rates
+    return {}
 
 
 def _read_ahead(groups: Iterator[list[_Item]], ahead: int) -> Iterator[list[_Item]]:
@@ -354,7 +371,8 @@ def _read_ahead(groups: Iterator[list[_Item]], ahead: int) -> Iterator[list[_Ite
 
 def _cut(items: Iterable[_Item], size: int | None, max_tokens: int | None) -> Iterator[list[_Item]]:
     """Batches of successive samples: of `size`, or of at most `max_tokens` when all are padded to the longest."""
-    batch, longest = [], 0
+    batch = []
+    longest = 0
     for item in items:
         visit, i = item
         tokens = visit.entry.num_tokens[i]
@@ -365,7 +383,8 @@ def _cut(items: Iterable[_Item], size: int | None, max_tokens: int | None) -> It
         padded = max(longest, tokens) * (len(batch) + 1)
         if batch and (len(batch) == size or (max_tokens is not None and padded > max_tokens)):
             yield batch
-            batch, longest = [], 0
+            batch = []
+            longest = 0
         batch.append(item)
         longest = max(longest, tokens)
     if batch:

@@ -63,7 +63,8 @@ def draw(workspace: Workspace, release: Release, name: str, seed: int = 0, split
         [f"{seed}\n", shards, f"{seed}\n", PHASES.index(profile.phase)],
     ).to_arrow_table()
     kind_of_row = np.array(candidates["kind"])
-    kinds, parts = [], []
+    kinds = []
+    parts = []
     for kind, count in profile.counts.items():
         of_kind = candidates.filter(kind_of_row == kind)
         parts.append(of_kind.slice(0, count))

@@ -53,7 +53,10 @@ class ShardEpisode:
 
 def picture_name(entry: int, picture: Mapping) -> str:
     """The name of a picture in an episode's entry; `picture` as in the column samples.pictures."""
-    episode_prefix = "" if picture["episode_index"] == entry else f"e{picture['episode_index']:06d}."
+    if picture["episode_index"] == entry:
+        episode_prefix = ""
+    else:
+        episode_prefix = f"e{picture['episode_index']:06d}."
     edit = f".{picture['edit']}" if picture["edit"] else ""
     return f"{episode_prefix}{camera_name(picture['camera'])}.{picture['frame_index']:06d}{edit}.jpg"
 
@@ -81,7 +84,9 @@ def camera_name(camera: str) -> str:
     Each byte of such characters, and of `%`, is written as `%` and two digits. Example: "arm/Left" is "arm%2f%4ceft".
     """
     escaped = "".join(_escaped(c) if c in "%/" or c.lower() != c else c for c in camera)
-    return _escaped("_") + escaped[1:] if escaped.startswith("__") else escaped
+    if escaped.startswith("__"):
+        return _escaped("_") + escaped[1:]
+    return escaped
 
 
 def _escaped(character: str) -> str:
@@ -156,7 +161,8 @@ class TarWriter:
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._hash = file, hashlib.sha256()
+        self._file = file
+        self._hash = hashlib.sha256()
         self.size = 0
         self.entries: list[Entry] = []
 
@@ -244,7 +250,8 @@ def shards_stage(
         for split in sorted(growing):
             finish(split)
     # The rows: what each tar holds, and where each sample lies
-    shards, locations = [], []
+    shards = []
+    locations = []
     for index in indexes:
         key = {"dataset": index.dataset, "chunk": index.chunk, "shard": index.shard}
         counts = {"episodes": len(index.entries), "samples": sum(len(entry.sample_id) for entry in index.entries)}
@@ -273,7 +280,9 @@ def _keep(path: Path, file: IO[bytes], index: Index) -> None:
 
 def _failures(path: Path) -> tuple[type[Exception], ...]:
     """What reading a file may raise; clients of buckets have families of errors of their own."""
-    return (OSError, ValueError, tarfile.TarError) if isinstance(path, PosixPath) else (Exception,)
+    if isinstance(path, PosixPath):
+        return (OSError, ValueError, tarfile.TarError)
+    return (Exception,)
 
 
 @dataclass(frozen=True)
@@ -338,14 +347,16 @@ def _read(path: Path, entry: Entry) -> tuple[list[dict], bytes, dict[str, slice]
 
 def _members(data: bytes, key: str) -> Iterator[tuple[str, slice]]:
     """Name, without the key, and place of each member of an entry, quicker than tarfile. Raises ValueError."""
-    offset, long_name = 0, None
+    offset = 0
+    long_name = None
     while offset < len(data):
         # A tar is blocks of 512 bytes: a header, then the body in whole blocks
         head = data[offset : offset + tarfile.BLOCKSIZE]
         # Its checksum counts its own eight bytes as spaces
         if sum(head) - sum(head[148:156]) + 8 * ord(" ") != int(head[148:154], 8):
             raise ValueError(f"damaged {offset} bytes further on")
-        start, size = offset + tarfile.BLOCKSIZE, int(head[124:135], 8)
+        start = offset + tarfile.BLOCKSIZE
+        size = int(head[124:135], 8)
         body = slice(start, start + size)
         if body.stop > len(data):
             raise ValueError("cut off")

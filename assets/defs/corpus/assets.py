@@ -31,7 +31,8 @@ ENDPOINT = "vlm_endpoint"
 # A server that is gone may be back; what was answered is not asked again
 PATIENCE = dg.RetryPolicy(max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 # A team's catalog or bucket that was away for a moment: the step's transaction was undone, and is done again
-AGAIN, AGAIN_AFTER_S = 5, 10
+AGAIN = 5
+AGAIN_AFTER_S = 10
 KINDS = {"frames": {"ducklake", "parquet", "video"}, "shards": {"webdataset"}}  # what it is made of, as the UI shows it
 COST = "cost"  # tag: what a partition is paid with
 DECODING = ("frames", "embeddings", "shards")  # stages that look into videos, in the order of a run
@@ -86,7 +87,10 @@ def _run(
     _check_is_ready(step, steps)
     if step.status == CURRENT:
         context.log.info(f"{stage.name} of {context.partition_key} was up to date; it is made again as asked")
-    pictures = _pictures(context, lake.workspace, build, chunk) if stage.name in DECODING else None
+    if stage.name in DECODING:
+        pictures = _pictures(context, lake.workspace, build, chunk)
+    else:
+        pictures = None
     try:
         with building(lake.workspace):
             return run_stage(StageContext(lake, build, step, source, build_id=context.run_id, pictures=pictures))
@@ -136,7 +140,9 @@ def _let_go() -> None:
 
 def _place(key: str) -> tuple[str, int | None]:
     """The dataset of a partition, and its chunk; None: it is the dataset as a whole."""
-    return parse_chunk_key(key) if ":" in key else (key, None)
+    if ":" in key:
+        return parse_chunk_key(key)
+    return (key, None)
 
 
 def _result(
@@ -149,7 +155,8 @@ def _result(
         # Dagster has no word for a step that was asked and has nothing to make: it would skip what comes after
         empty = {"left_out": report, "dagster/partition_row_count": 0}
         return dg.MaterializeResult(metadata=empty, data_version=LEFT_OUT, check_results=passed)
-    lake, build = corpus.lake(), corpus.build(dataset)
+    lake = corpus.lake()
+    build = corpus.build(dataset)
     checked = [check_result(check, outcome) for check, outcome in stage.checked(lake, build, chunk)]
     version = dg.DataVersion(report.run.output_hash)
     return dg.MaterializeResult(metadata=metadata(lake, stage, report), data_version=version, check_results=checked)

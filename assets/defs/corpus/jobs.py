@@ -82,7 +82,8 @@ def _build(
     context: dg.OpExecutionContext, corpus: CorpusResource, config: BuildConfig, chunks: Chunks | None = None
 ) -> BuildReport:
     """Bring all datasets up to date, or some chunks: those of a listing that was made just now."""
-    lake, update = corpus.lake(), config.update and not chunks
+    lake = corpus.lake()
+    update = config.update and not chunks
     builds = corpus.all_builds(config.config, update=update)
     names = {dataset for dataset, _ in chunks or ()}
 
@@ -225,7 +226,9 @@ nightly = dg.ScheduleDefinition(
 )
 def source_revisions(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg.SensorResult | dg.SkipReason:
     lake = corpus.lake()
-    specs, fingerprints, unreachable = {}, {}, []
+    specs = {}
+    fingerprints = {}
+    unreachable = []
     # A source that cannot be reached now is looked at the next time; it holds up no other
     for stored in corpus.all_builds():
         # What a build would read that takes the newest commit, which the run that is asked for does

@@ -61,7 +61,8 @@ def source_assets(names: list[str]) -> dg.AssetsDefinition:
 
 def observed(corpus: CorpusResource, name: str) -> dg.ObserveResult:
     """The state of a dataset's source, and whether the corpus has it; of one that is out of reach why it is."""
-    lake, key = corpus.lake(), source_key(name)
+    lake = corpus.lake()
+    key = source_key(name)
     try:
         build = corpus.build(name)
         fingerprint = look_at(build.source(lake.workspace.sources).fingerprint)()
@@ -70,7 +71,10 @@ def observed(corpus: CorpusResource, name: str) -> dg.ObserveResult:
         return dg.ObserveResult(key, metadata={"not_looked_at": str(e)}, check_results=[failed])
     steps = plan(lake, {name: stage_specs(build)}, {name: fingerprint})
     late = [step for step in steps if step.status != CURRENT]
-    text = f"{len(late)} of {len(steps)} steps are to be made: build {name}" if late else "all is as its source is"
+    if late:
+        text = f"{len(late)} of {len(steps)} steps are to be made: build {name}"
+    else:
+        text = "all is as its source is"
     check = dg.AssetCheckResult(passed=not late, check_name=UP_TO_DATE, asset_key=key, description=text)
     version = dg.DataVersion(fingerprint)
     return dg.ObserveResult(key, {"revision": fingerprint}, check_results=[check], data_version=version)

@@ -55,7 +55,8 @@ def begin_export(corpus: CorpusResource, config: ExportConfig) -> Iterator[dg.Dy
 @dg.op
 def export_chunk(context: dg.OpExecutionContext, corpus: CorpusResource, part: dict) -> int:
     """Write the files of one chunk."""
-    config, chunk = ExportConfig(**part["config"]), (part["dataset"], part["chunk"])
+    config = ExportConfig(**part["config"])
+    chunk = (part["dataset"], part["chunk"])
     count = config.opened(corpus).export_chunk(Path(config.out), chunk)
     context.log.info(f"{part['dataset']} chunk {part['chunk']}: {count} parts written")
     return count

@@ -24,7 +24,8 @@ from warehouse.releases.contents import ReleaseError, contents
 
 OWNERS = ["team:models"]
 # Where they are made
-MODELS, REWARDS = ROOT / "pipeline" / "reward_model.py", ROOT / "pipeline" / "episode_rewards.py"
+MODELS = ROOT / "pipeline" / "reward_model.py"
+REWARDS = ROOT / "pipeline" / "episode_rewards.py"
 OF_SCORES = "eval_scores", "eval_runs", "eval_predictions"
 # Schedule `weekly` releases each week: a warning after two that were missed, and a failure after a month
 WEEKLY = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=31), warn_window=timedelta(days=14))
@@ -64,13 +65,15 @@ def release(
 
     A dataset of which a blocking check fails is left out, and named; the others are released.
     """
-    lake, broken = corpus.lake(), []
+    lake = corpus.lake()
+    broken = []
     gate = LabelGate(config.min_confidence, config.min_name_confidence)
     # What nobody may release is checked, too, where nothing is left
     try:
         datasets = contents(lake, config.allow_licences, gate).datasets
     except ReleaseError as e:
-        datasets, broken = None, [str(e)]
+        datasets = None
+        broken = [str(e)]
     # All checks are run and reported, also after one that fails: a person mends them in one go
     for guard in GUARDS:
         outcome = guard.run(lake, datasets)

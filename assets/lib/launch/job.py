@@ -88,7 +88,9 @@ def follow(
     with dg.open_pipes_session(context, dg.PipesEnvContextInjector(), messages) as session:
         running = start(session.get_bootstrap_env_vars())
         context.log.info(f"{kind} job {running.id}; its files are in {job.folder}")
-        reported_state, failed, heard = "", None, time.monotonic()
+        reported_state = ""
+        failed = None
+        heard = time.monotonic()
         try:
             while failed is None:
                 try:
@@ -143,7 +145,9 @@ def job_name(*parts: str) -> str:
 def why(written: str) -> str:
     """What the end of a job's output says is wrong: the command line's own error, else the very last line."""
     errors = ERROR.findall(written)
-    return errors[-1] if errors else (written.splitlines() or ["it has written nothing"])[-1]
+    if errors:
+        return errors[-1]
+    return (written.splitlines() or ["it has written nothing"])[-1]
 
 
 def block(text: str) -> dg.MetadataValue:

@@ -21,7 +21,10 @@ class Toleration(dg.Config):
     effect: str = Field(default="", description="NoSchedule, PreferNoSchedule or NoExecute; empty: all.")
 
     def manifest(self) -> dict[str, str]:
-        match = {"operator": "Equal", "value": self.value} if self.value else {"operator": "Exists"}
+        if self.value:
+            match = {"operator": "Equal", "value": self.value}
+        else:
+            match = {"operator": "Exists"}
         return {"key": self.key} | match | ({"effect": self.effect} if self.effect else {})
 
 
@@ -70,14 +73,18 @@ class KubernetesLauncher(Machines):
         """(Job, Service): the Service gives the pods of several machines names to meet by; None for one machine."""
         selector = {"app.kubernetes.io/name": "proccorpus", "app.kubernetes.io/instance": job.name}
         labels = self.labels | selector
-        has_many_nodes, share = self.nodes > 1, max(1, self.gpus_per_node)
+        has_many_nodes = self.nodes > 1
+        share = max(1, self.gpus_per_node)
         first = f"{job.name}-0.{job.name}:{RENDEZVOUS_PORT}"
         # Devices are limits as well as requests, as Kubernetes asks of them; CPUs have no limit
         memory = {"memory": f"{self.memory_per_gpu * share}Gi"}
         cores = {"cpu": str(self.cpus_per_gpu * share)}
         devices = ({"nvidia.com/gpu": str(self.gpus_per_node)} if self.gpus_per_node else {}) | self.resources
         # RDMA pins the memory that it reads and writes
-        pins = {"capabilities": {"add": ["IPC_LOCK"]}} if self.resources or self.host_network else {}
+        if self.resources or self.host_network:
+            pins = {"capabilities": {"add": ["IPC_LOCK"]}}
+        else:
+            pins = {}
         container = {
             "name": "train",
             "image": self.image,

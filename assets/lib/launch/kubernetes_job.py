@@ -33,8 +33,10 @@ def connected(context: str) -> client.ApiClient:
 class KubernetesJob:
     def __init__(self, api: client.ApiClient, made: dict, service: dict | None) -> None:
         """Hand the Job over, then its Service, which goes when the Job goes. Raises FailedError."""
-        self._batch, self._core = client.BatchV1Api(api), client.CoreV1Api(api)
-        self._name, self._namespace = made["metadata"]["name"], made["metadata"]["namespace"]
+        self._batch = client.BatchV1Api(api)
+        self._core = client.CoreV1Api(api)
+        self._name = made["metadata"]["name"]
+        self._namespace = made["metadata"]["namespace"]
         self.id = f"{self._namespace}/{self._name}"
         refused = f"the cluster did not take the job {self.id}"
         created = self._ask(refused, self._batch.create_namespaced_job, self._namespace, made)
@@ -92,7 +94,8 @@ class KubernetesJob:
         return ""
 
     def cancel(self) -> None:
-        refused, options = f"the job {self.id} could not be deleted", {"propagation_policy": "Background"}
+        refused = f"the job {self.id} could not be deleted"
+        options = {"propagation_policy": "Background"}
         try:
             self._ask(refused, self._batch.delete_namespaced_job, self._name, self._namespace, **options)
         except JobError:  # it is gone
@@ -102,7 +105,9 @@ class KubernetesJob:
 def _age(pod: Any) -> float:
     """Seconds since a pod was begun; 0 where the cluster does not say when."""
     created_at = pod.metadata.creation_timestamp
-    return time.time() - created_at.timestamp() if created_at else 0.0
+    if created_at:
+        return time.time() - created_at.timestamp()
+    return 0.0
 
 
 def _held_up(pod: Any) -> str:

@@ -28,7 +28,9 @@ class LocalProcess:
 
     def state(self) -> tuple[str, bool | None]:
         code = self._guard.poll()
-        return ("running", None) if code is None else (f"ended with code {code}", code != 0)
+        if code is None:
+            return ("running", None)
+        return (f"ended with code {code}", code != 0)
 
     def written(self) -> str:
         return end_of(self._log)

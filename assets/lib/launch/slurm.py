@@ -42,7 +42,9 @@ ACTIVE = (*WAITING, "RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "SUSPENDE
 
 def _shell_word(word: str) -> str:
     """A word of the command; one that begins with a variable is for the machines' shell to fill in."""
-    return f'"{word}"' if word.startswith((HEAD, "$SLURM")) else shlex.quote(word)
+    if word.startswith((HEAD, "$SLURM")):
+        return f'"{word}"'
+    return shlex.quote(word)
 
 
 def ask(*command: str) -> str:
@@ -84,7 +86,9 @@ class SlurmJob:
             raise FailedError(f"neither squeue nor sacct knows the job {self.id}")
         state, _, code = counted.splitlines()[0].partition("|")
         word = state.partition(" ")[0]  # CANCELLED by 1000
-        return (word.lower(), None) if word in ACTIVE else (f"{state.lower()}, exit code {code}", word != "COMPLETED")
+        if word in ACTIVE:
+            return (word.lower(), None)
+        return (f"{state.lower()}, exit code {code}", word != "COMPLETED")
 
     def written(self) -> str:
         return end_of(self.job.log)
@@ -141,14 +145,21 @@ class SlurmLauncher(Machines):
         directives = [f"#SBATCH --{name}={value}" for name, value in settings.items() if value]
         directives += [f"#SBATCH --{'requeue' if self.restarts else 'no-requeue'}"]
         directives += [f"#SBATCH {d}" for d in self.directives]
-        python, endpoint = self.python or sys.executable, f"{HEAD}:{RENDEZVOUS_PORT}"
+        python = self.python or sys.executable
+        endpoint = f"{HEAD}:{RENDEZVOUS_PORT}"
         command = torchrun(python, job.arguments, max(1, self.gpus_per_node), self.nodes, endpoint, "$SLURM_JOB_ID")
         exports = [f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items())]
         # The processes meet at the first node of the allocation, which is known only when it runs
-        head_line = ['head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'] if self.nodes > 1 else []
+        if self.nodes > 1:
+            head_line = ['head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)']
+        else:
+            head_line = []
         # srun does not take over the cores that sbatch was given (since Slurm 22.05)
         run = f"srun --kill-on-bad-exit=1 --cpus-per-task={cores} {' '.join(map(_shell_word, command))}"
-        end = AGAIN.format(restarts=self.restarts, run=run) if self.restarts else f"exec {run}\n"
+        if self.restarts:
+            end = AGAIN.format(restarts=self.restarts, run=run)
+        else:
+            end = f"exec {run}\n"
         return "\n".join(["#!/bin/bash", *directives, *exports, *self.setup, *head_line, end])
 
     def run(self, context: dg.AssetExecutionContext, job: Job) -> dg.PipesClientCompletedInvocation:

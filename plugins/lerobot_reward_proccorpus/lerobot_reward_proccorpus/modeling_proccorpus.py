@@ -86,7 +86,10 @@ class ProccorpusRewardModel(PreTrainedRewardModel):
             if clip.shape[:2] != next(iter(clips.values())).shape[:2]:
                 raise ValueError(f"{key} has not as many runs and frames as the other cameras: {list(clip.shape)}")
         tasks = _tasks(batch.get("task"), count)
-        rows = _robots(batch, *next(iter(clips.values())).shape[:2]) if self.scorer.follows else {}
+        if self.scorer.follows:
+            rows = _robots(batch, *next(iter(clips.values())).shape[:2])
+        else:
+            rows = {}
         if self.config.live:
             moments = [[moment] for moment in self._next(clips, tasks, rows)]
         else:
@@ -97,7 +100,8 @@ class ProccorpusRewardModel(PreTrainedRewardModel):
         return torch.tensor(rewards, dtype=torch.float32, device=self.config.device)
 
     def _stream(self, task: str, **more: Any) -> Stream:
-        cameras, rule = tuple(self.config.image_keys), cast(ViewRule, self.config.rule)
+        cameras = tuple(self.config.image_keys)
+        rule = cast(ViewRule, self.config.rule)
         return self.scorer.stream(task, self.config.fps, tuple(self.config.steps), cameras=cameras, rule=rule, **more)
 
     def _whole(self, clips: dict[str, np.ndarray], run: int, task: str, rows: dict[str, np.ndarray]) -> list[Moment]:
@@ -135,7 +139,9 @@ class ProccorpusRewardModel(PreTrainedRewardModel):
 
     def _number(self, reward: Reward) -> float:
         number = reward.progress if self.config.output == "progress" else reward.done
-        return math.nan if number is None else number
+        if number is None:
+            return math.nan
+        return number
 
 
 def _pictures(key: str, batch: dict[str, Any]) -> np.ndarray:

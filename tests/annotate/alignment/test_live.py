@@ -5,7 +5,8 @@ import pytest
 
 from annotate.alignment.live import Following, Guide, Shown, Where
 
-D, FPS = 64, 5.0
+D = 64
+FPS = 5.0
 WALK = np.cumsum(np.random.default_rng(1).normal(size=(60, D)), axis=0)
 
 

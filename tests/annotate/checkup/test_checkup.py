@@ -13,7 +13,9 @@ from core.tables import TABLES
 from ingest.episode import StoredStatistics
 from ingest.signals.gripper import GripperSignal
 
-FPS, FRAMES, RUNS = 10.0, 200, 12
+FPS = 10.0
+FRAMES = 200
+RUNS = 12
 GRIPPER = GripperSignal(
     *("", "gripper", "state", (3,), ("grip",), (1.0,), "0..1", 0.0, 1.0),
     *("high_is_open", "", 1.0, "name", True, 1.0, 12, ""),

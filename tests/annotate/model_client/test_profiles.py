@@ -115,7 +115,9 @@ def test_further_fields_are_a_part_of_each_question() -> None:
 def test_a_check_says_what_a_server_takes() -> None:
     def say(body: dict[str, Any]) -> Any:
         refused = strict("max_tokens", "temperature")(body)
-        return refused if isinstance(refused, tuple) else message(json.dumps({"seen": "x", "colour": "Red"}))
+        if isinstance(refused, tuple):
+            return refused
+        return message(json.dumps({"seen": "x", "colour": "Red"}))
 
     with serving(Speaker(say=say, usage={"prompt_tokens": 90, "completion_tokens": 9})) as server:
         server_facts = probe(VlmConfig(endpoints=(server.url,), model="stand-in"))

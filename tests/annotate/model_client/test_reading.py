@@ -32,7 +32,8 @@ DIVIDED = {
     "first": {"label": "1", "outcome": "achieved"},
     "changes": [{"picture": 13, "label": "2", "outcome": "achieved"}],
 }
-GOOD, FIRST = json.dumps(PLANNED), PLANNED["steps"][0]
+GOOD = json.dumps(PLANNED)
+FIRST = PLANNED["steps"][0]
 
 
 def planned(**step: str) -> str:
@@ -218,7 +219,9 @@ def test_what_cannot_be_read_is_lost_under_its_name_after_two_requests(form: str
 
 def test_a_model_that_thinks_gets_room_once_a_reply_was_cut(tmp_path: Path) -> None:
     def say(body: dict[str, Any]) -> dict[str, Any]:
-        return message(GOOD) if body["max_tokens"] > 900 else message("Thinking", "length")
+        if body["max_tokens"] > 900:
+            return message(GOOD)
+        return message("Thinking", "length")
 
     store = ResponseStore(tmp_path)
     replies, server = asked(say, store, count=6, max_concurrency=1)

@@ -156,7 +156,10 @@ def flags(config: ServerConfig) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for k, word in enumerate(line):
         if word.startswith("--"):
-            pairs[word] = line[k + 1] if k + 1 < len(line) and not line[k + 1].startswith("--") else ""
+            if k + 1 < len(line) and not line[k + 1].startswith("--"):
+                pairs[word] = line[k + 1]
+            else:
+                pairs[word] = ""
     return pairs
 
 

@@ -93,7 +93,10 @@ def test_a_first_pose_is_no_grasp_for_motion_and_for_inspect():
     opening[:3] = 1.0
     opening[3:8] = 0.0  # closed before the arm sets out
     observed = observe(replace(run, grippers=[GripperCurve(opening)]), CONFIG)
-    steps = np.linalg.norm(np.diff(run.state, axis=0, prepend=run.state[:1]), axis=1) if run.state is not None else None
+    if run.state is not None:
+        steps = np.linalg.norm(np.diff(run.state, axis=0, prepend=run.state[:1]), axis=1)
+    else:
+        steps = None
     way = None if steps is None else np.cumsum(steps) / steps.sum()
     closings = [c for c in counted(GripperRun(opening, way, None, run.fps)) if not c.rises]
     assert len(observed.attempts) == len(closings) == 1

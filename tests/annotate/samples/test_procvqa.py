@@ -33,7 +33,8 @@ def by_id(sample_rows: list[dict]) -> dict[str, dict]:
 
 def test_samples_do_not_depend_on_the_order_of_episodes():
     episodes = [episode(i) for i in range(5)]
-    forward, backward = rows(*episodes), rows(*reversed(episodes))
+    forward = rows(*episodes)
+    backward = rows(*reversed(episodes))
     alone = [r for e in episodes for r in rows(e)]
     assert by_id(forward) == by_id(backward) == by_id(alone)
     assert len(by_id(forward)) == len(forward)
@@ -55,7 +56,8 @@ def test_samples_differ_with_the_seed_and_between_episodes():
 
 def test_the_published_profile_has_the_published_counts():
     """300 frames of which 20 are done: c 234, b 177, a 2 on average (specification, section 5.4)."""
-    counts, pictures = [], []
+    counts = []
+    pictures = []
     for index in range(60):
         e = episode(index, 10.0, 30.0)
         segments = [*e.segments[:3], replace(e.segments[3], start_frame=281)]
@@ -68,7 +70,8 @@ def test_the_published_profile_has_the_published_counts():
         finished_rows = [r for r in sample_rows if r["family"] == "procvqa_c" and r["state"] == "finished"]
         assert len(finished_rows) == 10
         pictures += [len(r["frames"]) for r in sample_rows if r["family"] != "procvqa_a"]
-    mean, error = np.mean(counts, axis=0), np.std(counts, axis=0) / np.sqrt(len(counts))
+    mean = np.mean(counts, axis=0)
+    error = np.std(counts, axis=0) / np.sqrt(len(counts))
     assert (np.abs(mean - [2, 178, 234]) < 4 * np.maximum(error, 0.1) + 1).all(), mean
     assert abs(np.mean(pictures) - 8.0) < 0.2  # fewer than 5 to 17 on the first frames
 

@@ -14,7 +14,8 @@ from annotate.transfer import BY_PICTURES, Reference, Transferred, annotate, sug
 from tests.kits.motion_runs import episodes, tilings
 from tests.kits.transfer_runs import FPS, PLAN, cuts_of, pace, run_along, shown_by, steps_of
 
-CONFIG, MOTION = TransferConfig(), MotionConfig()
+CONFIG = TransferConfig()
+MOTION = MotionConfig()
 
 
 def labelled(runs, references) -> list[Transferred]:
@@ -24,7 +25,8 @@ def labelled(runs, references) -> list[Transferred]:
 def test_labels_depend_neither_on_the_order_nor_on_references_listed_twice():
     runs = [run_along(pace(150 + 10 * k, k), k) for k in range(4)]
     references = [shown_by(pace(170, 20), 50), shown_by(pace(190, 21), 51)]
-    in_order, turned = labelled(runs, references), labelled(runs[::-1], references[::-1])[::-1]
+    in_order = labelled(runs, references)
+    turned = labelled(runs[::-1], references[::-1])[::-1]
     for a, b in zip(in_order, turned, strict=True):
         assert a.label is not None
         assert b.label is not None
@@ -91,7 +93,8 @@ def test_any_signals_make_a_label_or_say_why_not(drawn: list[Signals], data: st.
         assert (transfer.alignment.frames < len(run)).all()
 
 
-CONFIG, MOTION = TransferConfig(), MotionConfig()
+CONFIG = TransferConfig()
+MOTION = MotionConfig()
 
 
 def test_nothing_that_can_be_compared():

@@ -230,7 +230,8 @@ def test_the_strong_model_decides(second, strong, review, note, labels):
     assert [s.start_frame for s in label.segments] == [t[0] for t in labels]
     assert [r.model for r in model.of("segment")] == ["", "", "big"]
     assert {r.model for r in model.requests if r.stage != "segment"} == {""}
-    same, strong_request = model.of("segment")[0], model.of("segment")[2]
+    same = model.of("segment")[0]
+    strong_request = model.of("segment")[2]
     assert replace(strong_request, model="") == same
 
 

@@ -14,7 +14,8 @@ from annotate.vlm.moments import NO_MOMENTS, ArmMoments, moments_of, settled
 from annotate.vlm.windows import Span
 from tests.kits.vlm_episodes import knowing, view_of
 
-FPS, N = 10.0, 200
+FPS = 10.0
+N = 200
 GAP = 5  # frames between pictures: two a second
 
 

@@ -28,7 +28,8 @@ VALID = {
     "refine": {"seen": "It closes", "picture": 8},
     "reason": {"picture_1": "A", "picture_3": "B", "picture_24": "C"},
 }
-OBJECT, CHANGE = ("steps", 0, "object"), ("changes", 0)
+OBJECT = ("steps", 0, "object")
+CHANGE = ("changes", 0)
 # Stage, path of what is changed in a valid reply, and to what
 INVALID = [
     ("plan", ("steps",), STEPS[:1]), ("plan", ("steps",), STEPS * 5), ("plan", ("steps", 0, "verb"), "Juggle"),

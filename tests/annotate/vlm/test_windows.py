@@ -67,7 +67,8 @@ def test_a_reply_is_taken_as_it_is_or_sorted_and_noted():
     assert read() == [Span(0, -1, 0, True, ("no change was told",))]
 
 
-A, B = (0, 10, 20, 30, 40, 50), (30, 40, 50, 60, 70, 80)
+A = (0, 10, 20, 30, 40, 50)
+B = (30, 40, 50, 60, 70, 80)
 
 
 FAILED = (0, -1, 0, False)
@@ -134,7 +135,8 @@ def test_looks_agree_when_their_changes_may_be_the_same():
 
 
 def test_confidence_of_one_look_falls_with_the_distance_of_the_arms_changes_to_its_boundaries():
-    starts, fps = [0, 50, 140], 30.0
+    starts = [0, 50, 140]
+    fps = 30.0
     assert expected_f1(starts, (), fps) == 0.5  # nothing is known of the arm
     assert expected_f1(starts, (50, 140), fps) == 1.0
     # 0.5 s and 1.0 s off, however far the second one is: 1.12 - 0.87 x 0.75

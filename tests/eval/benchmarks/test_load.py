@@ -169,7 +169,8 @@ def test_a_video_that_is_missing_or_damaged_costs_its_own_questions(tmp_path: Pa
 
 
 def test_a_model_is_asked_and_scored(robofac: Path, tmp_path: Path) -> None:
-    lake, model = Lake(Workspace(tmp_path / "w")), reward_kit.make_checkpoint(tmp_path / "m", head=None)
+    lake = Lake(Workspace(tmp_path / "w"))
+    model = reward_kit.make_checkpoint(tmp_path / "m", head=None)
     runner = RunnerConfig("m", EvaluationOptions(answer="text", max_tokens=4), model)
     config = EvaluationOptions(benchmark="robofac", data=str(robofac))
     evaluation = evaluate_benchmark(lake, config, runner)

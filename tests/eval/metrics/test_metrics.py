@@ -49,7 +49,8 @@ def test_orders_agree_with_scipy(episodes: list[list[tuple[int, int]]]) -> None:
     runs = many(episodes)
     voc, (tau_b, tau_a) = order.voc(runs), order.kendall(runs)
     for k, e in enumerate(episodes):
-        p, t = array(*(p for p, _ in e)), array(*(t for _, t in e))
+        p = array(*(p for p, _ in e))
+        t = array(*(t for _, t in e))
         if len(e) < 2 or np.ptp(t) == 0:
             assert np.isnan([voc[k], tau_b[k], tau_a[k]]).all()
         elif np.ptp(p) == 0:
@@ -64,8 +65,10 @@ def test_orders_agree_with_scipy(episodes: list[list[tuple[int, int]]]) -> None:
 @given(st.lists(st.tuples(LEVEL, LEVEL), min_size=4, max_size=30), st.integers(1, 2))
 def test_changes_and_concordance_agree_with_their_formulas(episode: list[tuple[int, int]], lag: int) -> None:
     runs = many([[(1, 2), (3, 5)], episode])  # another episode before must not count
-    p, t = runs.predicted[2:], runs.target[2:]
-    moved_p, moved_t = p[lag:] - p[:-lag], t[lag:] - t[:-lag]
+    p = runs.predicted[2:]
+    t = runs.target[2:]
+    moved_p = p[lag:] - p[:-lag]
+    moved_t = t[lag:] - t[:-lag]
     correlation = order.increment_correlation(runs, lag)[1]
     if np.ptp(moved_t) == 0:
         assert np.isnan(correlation)
@@ -114,7 +117,8 @@ def test_a_clock_has_a_perfect_voc_and_no_margin() -> None:
 
 
 def test_a_clock_drifts_where_a_run_stands_still() -> None:
-    constant, clock = np.full(10, 0.4), np.linspace(0, 1, 10)
+    constant = np.full(10, 0.4)
+    clock = np.linspace(0, 1, 10)
     drift = order.stall_drift(runs_of([(clock, constant), (constant, constant), (constant[:1], constant[:1])]))
     assert drift == pytest.approx([1, 0, NAN], nan_ok=True)
 
@@ -132,7 +136,8 @@ def test_who_cannot_be_read_at_all_scores_worst_and_not_nothing() -> None:
 
 
 def test_one_huge_episode_does_not_drown_the_others() -> None:
-    long, short = np.linspace(0, 1, 5000), np.linspace(0, 1, 5)
+    long = np.linspace(0, 1, 5000)
+    short = np.linspace(0, 1, 5)
     runs = runs_of([(long, long), *[(1 - short, short)] * 9])
     pooled = score.score(ratio_of(runs.sums(np.abs(runs.predicted - runs.target)), runs.lengths))
     mae_score = score.scores(progress_measures(runs))["mae"]
@@ -159,7 +164,8 @@ def test_effective_resolution_grows_with_answers_where_published_only() -> None:
 
 
 def test_used_bins_of_the_published_may_exceed_one() -> None:
-    truth, noise = array(0.1, 0.1, 0.1, 0.1), array(0.1, 0.3, 0.5, 0.9)
+    truth = array(0.1, 0.1, 0.1, 0.1)
+    noise = array(0.1, 0.3, 0.5, 0.9)
     assert published.used_bins(noise, truth) == 4
     runs = runs_of([(noise, truth), (truth, truth + 0.6), (array(1.0), array(1.0))])
     assert errors.used_bins(runs) == pytest.approx([1, 0, NAN], nan_ok=True)
@@ -238,7 +244,8 @@ def test_resampling_in_blocks_draws_the_same(monkeypatch: pytest.MonkeyPatch) ->
 def test_paired_difference_sees_what_the_spread_of_episodes_hides() -> None:
     rng = np.random.default_rng(0)
     hard = rng.random(40)  # how hard each episode is
-    better, worse = mean_of(hard), mean_of(hard + 0.02 + 0.01 * rng.normal(size=40))
+    better = mean_of(hard)
+    worse = mean_of(hard + 0.02 + 0.01 * rng.normal(size=40))
     alone = [score.score(m) for m in (better, worse)]
     assert alone[0].high > alone[1].low  # the intervals overlap
     d = paired(better, worse)
@@ -253,7 +260,8 @@ def test_paired_difference_sees_what_the_spread_of_episodes_hides() -> None:
 
 
 def test_published_voc_depends_on_how_ties_are_listed_and_ours_does_not() -> None:
-    truth, listed = array(0.5, 0.8, 1, 1, 1), array(0.40, 0.70, 0.98, 0.95, 0.99)
+    truth = array(0.5, 0.8, 1, 1, 1)
+    listed = array(0.40, 0.70, 0.98, 0.95, 0.99)
     turned = listed[[0, 1, 3, 2, 4]]
     assert published.voc(one(listed, truth)) == pytest.approx([0.9])
     assert published.voc(one(turned, truth)) == pytest.approx([1.0])

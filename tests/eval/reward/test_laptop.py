@@ -43,7 +43,8 @@ def test_several_views_are_judged_each_by_itself(scorer: ModelScorer) -> None:
         return scorer.score([moment])[0]
 
     other_frames = [scene(TASKS[1], k / 19) for k in range(20)]
-    front, two_views = last(front=FRAMES), last("wrist", front=FRAMES, wrist=other_frames)
+    front = last(front=FRAMES)
+    two_views = last("wrist", front=FRAMES, wrist=other_frames)
     assert two_views.progress == pytest.approx(front.progress, abs=TOLERANCE)
     assert set(two_views.cameras) == {"front", "wrist"}
 

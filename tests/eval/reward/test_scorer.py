@@ -135,8 +135,13 @@ class Says(Scripted):
 
 def by_the_bar(prompt: Prompt) -> ModelReply:
     share = 100 * float((decode_picture(prompt.pictures[-1].read(), 64)[:, :, 2] > 150).mean())
-    reply_text = "<progress>oops</progress>" if share > 90 else f"<progress>{share:.2f}%</progress>"
-    return ModelReply(prompt.key, error="gone") if share < 10 else ModelReply(prompt.key, text=reply_text)
+    if share > 90:
+        reply_text = "<progress>oops</progress>"
+    else:
+        reply_text = f"<progress>{share:.2f}%</progress>"
+    if share < 10:
+        return ModelReply(prompt.key, error="gone")
+    return ModelReply(prompt.key, text=reply_text)
 
 
 def test_a_served_model_gets_equal_bytes_for_equal_pictures() -> None:
@@ -201,7 +206,8 @@ def test_words_from_seen_pictures_are_the_plain_runners(tmp_path: Path) -> None:
 
 def test_the_baselines_know_the_end_or_say_that_they_do_not() -> None:
     pictures = bars(11)
-    clock, visual = BaselineScorer("clock"), BaselineScorer("visual")
+    clock = BaselineScorer("clock")
+    visual = BaselineScorer("visual")
     timed = clock.score(list(run(clock.stream(TASK, FPS, duration_s=1.0), pictures)))
     assert progress(timed) == pytest.approx(np.arange(11) / 10)
     near = visual.score(list(run(visual.stream(TASK, FPS, goal={"camera": pictures[-1]}), pictures)))
@@ -216,7 +222,8 @@ def test_the_baselines_know_the_end_or_say_that_they_do_not() -> None:
 
 def test_a_published_head_is_asked_after_the_words_and_only_on_request(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "m", head=HeadConfig(pooling="published"), converted_from="ProcVLM-2B")
-    by_default, two_pass = open_checkpoint(folder), open_checkpoint(folder, answer="head")
+    by_default = open_checkpoint(folder)
+    two_pass = open_checkpoint(folder, answer="head")
     assert (by_default.source, two_pass.source) == ("text", "head")
     assert (by_default.settings["answer"], two_pass.settings["answer"]) == ("text", "head after text")
     assert (by_default.settings["repetition_penalty"], by_default.settings["temperature"]) == (1.0, 0.0)

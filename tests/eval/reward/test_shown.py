@@ -35,7 +35,8 @@ ENCODER = load_encoder(EmbeddingsConfig(encoder="grey"))
 def shown(name: str, pictures: Sequence[np.ndarray], openings: np.ndarray | None = None) -> Shown:
     """A run of even progress, in two steps."""
     progress = np.linspace(0, 1, len(pictures))
-    steps, seen_vectors = (progress >= 0.5).astype(int), embed(ENCODER, pictures)
+    steps = (progress >= 0.5).astype(int)
+    seen_vectors = embed(ENCODER, pictures)
     return Shown(name, (seen_vectors,), progress, steps, ("push", "let go"), len(pictures) / HZ, openings)
 
 
@@ -53,7 +54,8 @@ GRIPPER = GripperSignal(
 def there_and_back(length: int) -> list[tuple[np.ndarray, dict[str, list[float]]]]:
     """A bar that grows while the gripper is open, and shrinks the same way while it holds: pictures with the robot."""
     progress = np.linspace(0, 1, length)
-    places, openings = 0.05 + 0.9 * (1 - np.abs(2 * progress - 1)), np.where(progress < 0.5, 0.08, 0.01)
+    places = 0.05 + 0.9 * (1 - np.abs(2 * progress - 1))
+    openings = np.where(progress < 0.5, 0.08, 0.01)
     return [
         (scene(TASKS[0], place), {"state": [0.3, 0.1, opening]})
         for place, opening in zip(places.tolist(), openings.tolist(), strict=True)
@@ -95,7 +97,8 @@ def test_a_picture_unlike_everything_shown_earns_nothing_and_is_no_success(stran
     assert {(r.progress, r.success, r.failure, r.unsure) for r in rewards_found[40:60]} == {
         (None, False, UNLIKE, UNLIKE)
     }
-    progress_before, progress_after = rewards_found[39].progress, rewards_found[60].progress
+    progress_before = rewards_found[39].progress
+    progress_after = rewards_found[60].progress
     assert progress_before is not None
     assert progress_after == pytest.approx(progress_before, abs=0.1)
 
@@ -111,7 +114,8 @@ def test_a_run_of_other_cameras_is_refused() -> None:
 
 
 def test_what_looks_alike_is_told_apart_by_the_gripper_from_everywhere() -> None:
-    scorer, frames = gripping(), there_and_back(70)
+    scorer = gripping()
+    frames = there_and_back(70)
     # It begins at the end of what is shown: by pictures alone it might as well be the beginning
     ends = frames[-20:]
     local, blind = (LocalSession(scorer, TASKS[0], FPS) for _ in range(2))
@@ -152,7 +156,8 @@ def test_what_looks_alike_is_told_apart_by_the_gripper_from_everywhere() -> None
 
 
 def test_an_environment_and_a_batch_of_lerobot_have_the_same_numbers(tmp_path: Path) -> None:
-    scorer, ends = gripping(), there_and_back(70)[-20:]
+    scorer = gripping()
+    ends = there_and_back(70)[-20:]
     local = LocalSession(scorer, TASKS[0], FPS)
     numbers = [local.append(rgb, robot=robot).progress for rgb, robot in ends]
 

@@ -88,7 +88,8 @@ def test_an_agents_environment_is_told(scorer: Scorer):
 def test_the_command_and_a_corpus_say_so(
     checkpoint: Path, made: Made, own: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    video, out = write_video(tmp_path / "strange.mp4", NEVER_SEEN), tmp_path / "rows.jsonl"
+    video = write_video(tmp_path / "strange.mp4", NEVER_SEEN)
+    out = tmp_path / "rows.jsonl"
     words = ("--task", TASKS[0], "--model", checkpoint, "--workspace", made.space.root)
     result = called(capsys, "reward", video, "--out", out, *words)
     rows = [json.loads(line) for line in out.read_text().splitlines()]

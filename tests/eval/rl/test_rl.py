@@ -50,7 +50,9 @@ def painted(frames: list[np.ndarray], **options: Any) -> Playing:
 
 def episode(env: gym.Env) -> tuple[list[float], list[dict]]:
     _, info = env.reset(seed=0)
-    gained, infos, over = [], [info], False
+    gained = []
+    infos = [info]
+    over = False
     while not over:
         _, reward, terminated, truncated, info = env.step(0)
         gained.append(float(reward))
@@ -160,7 +162,8 @@ def test_a_real_subprocess_speaks_rlinfs_protocol(tmp_path: Path):
 
 def test_items_are_read_and_overlapping_windows_share_their_pictures():
     scorer = Pixels()
-    adapter, frames = Adapter(scorer, FPS), pictures(6)
+    adapter = Adapter(scorer, FPS)
+    frames = pictures(6)
     (first_output,), (two,) = adapter.outputs([item(frames[:5])]), adapter.outputs([item(frames[1:6])])
     item_pictures = item(frames)["image"]
     assert adapter._picture(item_pictures[0], "a picture") is adapter._picture(item_pictures[0], "the same") is not None

@@ -65,7 +65,8 @@ def test_sampling_is_given_and_recorded(checkpoint: Path, prompts: list[Prompt])
     def said(**sampling: Any) -> dict[str, str | None]:
         return texts(spoken(checkpoint, 4, Sampling(max_tokens=8, **sampling), SHOWN), prompts)
 
-    likeliest, drawn = said(), said(temperature=1.0)
+    likeliest = said()
+    drawn = said(temperature=1.0)
     assert drawn != likeliest
     assert said(temperature=1.0, top_k=1) == likeliest
     assert said(temperature=1.0, top_p=1e-6) == likeliest

@@ -78,7 +78,8 @@ def test_a_demonstration_in_pictures_is_asked_as_the_file_says(bench: Path, tmp_
 def test_a_variant_has_a_file_of_its_own(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "p", procvqa_b__txt=RUN, procvqa_b__next__txt="{pictures}{question} {task}")
     prompts = read_prompts(folder)
-    next_question, remaining = a_run(row={"variant": "next"}), a_run(row={"variant": "remaining"})
+    next_question = a_run(row={"variant": "next"})
+    remaining = a_run(row={"variant": "remaining"})
     assert prompts.of(next_question).prompt(next_question).text == "<image><image><image>Which remain? push image on"
     assert prompts.of(remaining).prompt(remaining).text == "<image><image><image>\nHow far is: push image on? (3)"
 
@@ -110,7 +111,8 @@ def test_what_is_wrong_in_a_file_is_told(name: str, text: str, told: str, tmp_pa
 
 
 def test_a_run_is_asked_in_the_folders_words_and_knows_them(bench: Path, tmp_path: Path) -> None:
-    lake, model = Lake(Workspace(tmp_path / "w")), make_checkpoint(tmp_path / "m", head=None)
+    lake = Lake(Workspace(tmp_path / "w"))
+    model = make_checkpoint(tmp_path / "m", head=None)
     prompts = folder_of(tmp_path / "p", text__txt=TEXT)
     runner = RunnerConfig("m", EvaluationOptions(answer="text", max_tokens=4), model)
     config = EvaluationOptions(benchmark="progress-bench", data=str(bench), part=("text-normal",), limit=2)

@@ -110,14 +110,16 @@ def test_cameras_are_told_apart_and_baselines_get_their_end():
 
 
 def test_a_repeated_request_is_scored_once(served: Any, client: RewardClient):
-    url, frames = served.state.url, pictures(3)
+    url = served.state.url
+    frames = pictures(3)
     with client.session(TASK) as session:
         path = f"{url}/v1/sessions/{session.info.session}/frames"
 
         def send(frame: np.ndarray, first: int) -> httpx.Response:
             return httpx.post(path, files={"frames": png(frame)}, data={"first_frame": first}, timeout=PATIENCE_S)
 
-        once, second_reply = send(frames[0], 0), send(frames[0], 0)
+        once = send(frames[0], 0)
+        second_reply = send(frames[0], 0)
         assert (once.status_code, once.json()) == (200, second_reply.json())
         assert served.state.pixels.batches == [1]
         assert send(frames[1], 0).json()["error"] == "out_of_turn"
@@ -158,7 +160,8 @@ def test_refused_frames_leave_a_session_as_it_was(client: RewardClient, served: 
 def test_idle_sessions_expire_and_full_is_full():
     limits = replace(SMALL, max_sessions=2, session_idle_s=0.4)
     with running(Pixels(), limits) as app, RewardClient(app.state.url, patience_s=0) as client:
-        expired, _ = client.session(TASK), client.session(TASK)
+        expired = client.session(TASK)
+        _ = client.session(TASK)
         with pytest.raises(RewardServerError, match="all 2 sessions are taken") as e:
             client.session(TASK)
         assert (e.value.status, e.value.code) == (503, "sessions_full")
@@ -389,7 +392,8 @@ def test_sessions_get_their_numbers_while_others_misbehave():
     """Sessions as benchmarks/reward_server.py has them."""
     runs = [pictures(6, seed) for seed in range(16)]
     offline_progress: list[Any] = [[r.progress for r in offline(Pixels(), run, bench.FPS)] for run in runs]
-    stop, limits = threading.Event(), replace(ServerLimits(), max_body_bytes=2**20)
+    stop = threading.Event()
+    limits = replace(ServerLimits(), max_body_bytes=2**20)
     with running(Pixels(), limits) as app, ThreadPoolExecutor(4) as pool:
         wrong = [pool.submit(misbehave, app.state.url, stop) for _ in range(4)]
         load_result = bench.load(app.state.url, runs, offline_progress)
@@ -401,9 +405,11 @@ def test_sessions_get_their_numbers_while_others_misbehave():
 
 
 def test_a_full_queue_says_when_to_come_again():
-    scorer, frames = Pixels(), pictures(3)
+    scorer = Pixels()
+    frames = pictures(3)
     with running(scorer, replace(SMALL, max_waiting=2)) as app, ThreadPoolExecutor(3) as pool:
-        url, batcher = app.state.url, app.state.service.batcher
+        url = app.state.url
+        batcher = app.state.service.batcher
         scorer.gate.clear()
 
         def live(frame: np.ndarray, patience_s: float) -> float | None:

@@ -100,7 +100,8 @@ def test_a_hostile_prompt_is_searched_in_a_moment():
 
 
 def test_cameras_come_moment_by_moment_or_one_after_another(shared: str):
-    exo, wrist = pictures(2, 1), pictures(2, 2)
+    exo = pictures(2, 1)
+    wrist = pictures(2, 2)
     run = {"cameras": ["exo", "wrist"]}
     mixed = ask(shared, [exo[0], wrist[0], exo[1], wrist[1]], extra_body={"proccorpus": run})
     by_camera = ask(shared, [*exo, *wrist], extra_body={"proccorpus": {**run, "order": "camera"}})
@@ -120,7 +121,8 @@ class StandIn:
     """
 
     def __init__(self, address: str, **sampling: Any) -> None:
-        self.address, self.sampling = address, sampling
+        self.address = address
+        self.sampling = sampling
 
     def ask(self, views: list[list[np.ndarray]], task: str) -> str:
         """The answer's text: one camera's window after another's as JPEG, then a prompt that asks for one word."""
@@ -141,21 +143,28 @@ class StandIn:
             if isinstance(parsed, dict) and str(parsed.get("trend", "")).lower() in rewards:
                 return rewards[str(parsed["trend"]).lower()]
         trends = re.findall(r"\b(positive|negative|unclear)\b", text.lower())
-        return rewards[trends[-1]] if trends else 0.0
+        if trends:
+            return rewards[trends[-1]]
+        return 0.0
 
     @staticmethod
     def digit(text: str, invalid: float = -1.0) -> float:
         """The last 0 or 1 that stands alone."""
         digits = re.findall(r"(?<!\d)([01])(?!\d)", text.strip())
-        return float(digits[-1]) if digits else invalid
+        if digits:
+            return float(digits[-1])
+        return invalid
 
 
 def test_rlinfs_worker_reads_a_trend_and_a_digit():
-    dark, light = np.full((16, 16, 3), 40, np.uint8), np.full((16, 16, 3), 200, np.uint8)
+    dark = np.full((16, 16, 3), 40, np.uint8)
+    light = np.full((16, 16, 3), 200, np.uint8)
     views = {"cameras": ["main", "extra"], "order": "camera"}
     with running(Calibrated()) as app:
         trend = StandIn(app.state.url, temperature=0.0, proccorpus={**views, "reply": "trend"})
-        rising, falling, still = [dark, light], [light, dark], [dark, dark]
+        rising = [dark, light]
+        falling = [light, dark]
+        still = [dark, dark]
         trend_text = trend.ask([rising, rising], TASK)
         assert json.loads(trend_text)["change"] == pytest.approx(160 / 255, abs=0.01)
         assert StandIn.trend(trend_text) == 1.0
@@ -261,4 +270,5 @@ def test_several_views_are_judged_by_the_rule_that_was_asked_for():
 class Calibrated(Pixels):
     def __init__(self) -> None:
         super().__init__()
-        self.window, self.success = Window(1, None), Success("progress", 4.0, -2.0, 0.5, 1.0, 1, 1)
+        self.window = Window(1, None)
+        self.success = Success("progress", 4.0, -2.0, 0.5, 1.0, 1, 1)

@@ -25,7 +25,8 @@ class Answers:
     """A server in place of a network: what comes next, exceptions included; keeps what it was sent."""
 
     def __init__(self, *answers: httpx.Response | type[httpx.TransportError]) -> None:
-        self.answers, self.seen = list(answers), list[tuple[str, str, bytes]]()
+        self.answers = list(answers)
+        self.seen = list[tuple[str, str, bytes]]()
         self.first_frames = list[str]()
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
@@ -53,7 +54,8 @@ def scored() -> httpx.Response:
 
 
 def test_an_append_is_sent_again_with_the_same_number():
-    created_reply, closed = httpx.Response(201, json=SESSION), httpx.Response(204)
+    created_reply = httpx.Response(201, json=SESSION)
+    closed = httpx.Response(204)
     both = httpx.Response(200, json={"rows": [ROW, ROW]})
     answers = Answers(
         created_reply, httpx.ReadTimeout, busy(), httpx.ConnectError, scored(), busy(), both, scored(), closed
@@ -149,7 +151,8 @@ def test_wrong_use_of_serve(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         foreign = "others than its owner"
     with socket.create_server(("127.0.0.1", 0)) as taken_port:
         port = str(taken_port.getsockname()[1])
-        clock, no = ("--baseline", "clock"), str(tmp_path / "no")
+        clock = ("--baseline", "clock")
+        no = str(tmp_path / "no")
         for arguments, message in (
             ((*clock, "--host", "0.0.0.0", "--no-token"), "other machines can reach 0.0.0.0: give a tok"),
             ((*clock, "--token-file", str(tmp_path / "short")), "at least 16 printable ASCII"),

@@ -12,7 +12,9 @@ from explorer.pages import task as task_page
 from tests.kits.lake_kit import change, opened
 from tests.kits.visitor import visit
 
-TASK, ODD, RUNS = "fold it", 6, 8
+TASK = "fold it"
+ODD = 6
+RUNS = 8
 LENGTH = 60
 
 
@@ -32,11 +34,16 @@ def eight(furnished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Wor
             f"INSERT INTO episode_content BY NAME SELECT * REPLACE ({number} AS episode_index, {LENGTH} AS num_frames) "
             "FROM episode_content WHERE episode_index = 0",
         )
-    rows, segments, active = [], [], []
+    rows = []
+    segments = []
+    active = []
     for number in range(10, 10 + RUNS):
         key = {"dataset": "tiny", "episode_index": number, "chunk": 0, "label_run": "one"}
         line = np.linspace(0, 1, LENGTH)
-        curve = np.where(np.arange(LENGTH) < LENGTH - 2, 0.0, 1.0) if number == 10 + ODD else line
+        if number == 10 + ODD:
+            curve = np.where(np.arange(LENGTH) < LENGTH - 2, 0.0, 1.0)
+        else:
+            curve = line
         rows += [key | {"frame_index": f, "segment_index": 0, "progress": float(v)} for f, v in enumerate(curve)]
         cut = 55 if number == 10 + ODD else 20 + number % 3
         for k, (name, start, end) in enumerate((("Grasp it", 0, cut), ("Fold it", cut, LENGTH))):

@@ -21,11 +21,14 @@ WRITING = os.O_WRONLY | os.O_RDWR
 def kind_of(event, args, root):
     """What an operation on a file is called, and the file; None: it is none of ours."""
     if event == "open" and isinstance(args[0], str) and args[0].startswith(root):
-        mode, flags = args[1], args[2]
+        mode = args[1]
+        flags = args[2]
         if args[0].endswith(".lock"):
             return "lock", args[0]
         writes = any(c in mode for c in "wax+") if isinstance(mode, str) else flags & WRITING
-        return ("open", args[0]) if writes else None
+        if writes:
+            return ("open", args[0])
+        return None
     if event == "os.rename" and os.fspath(args[1]).startswith(root):
         return "rename", os.fspath(args[1])
     if event == "os.remove" and os.fspath(args[0]).startswith(root):

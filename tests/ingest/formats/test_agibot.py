@@ -29,7 +29,8 @@ HEAD = GRIPPER_CAMERAS[0]
 @pytest.mark.parametrize("rows_tar", ["proprio_stats.tar", "5-648650.tar"])  # of Alpha, of Beta
 def test_archives(tmp_path: Path, rows_tar: str) -> None:
     """The two halves of the data in tars as on the hub: the same episodes as from loose files, by uris of members."""
-    loose, root = tmp_path / "loose", tmp_path / "hub"
+    loose = tmp_path / "loose"
+    root = tmp_path / "hub"
     write_agibot(loose, lengths={648642: 6, 648649: 8, 648650: 5})
     write_agibot(loose, 9, {5: 7}, cameras=(HEAD,))
     shutil.copytree(loose / "task_info", root / "task_info")
@@ -40,7 +41,8 @@ def test_archives(tmp_path: Path, rows_tar: str) -> None:
     ):
         pack(root / f"observations/{tar}.tar", loose / "observations" / task, episodes)
     pack(root / f"proprio_stats/{rows_tar}", loose / "proprio_stats", ["327", "9"])
-    archive_lines, expected = told(source_of(root)), told(source_of(loose))
+    archive_lines = told(source_of(root))
+    expected = told(source_of(loose))
     assert f"6 rows of proprio_stats/{rows_tar}!/327/648642/proprio_stats.h5" in archive_lines[1]
     for index, (line, other_line) in enumerate(zip(archive_lines, expected, strict=True)):
         if " rows of " in line:
@@ -56,7 +58,8 @@ def test_metadata(new: New) -> Told:
     write_tar(root / "observations/327/1-1.tar", [("../1/videos/extra_color.mp4", b"x")])
     yield "a name that leads out of an archive", source_of(root)
     write_data(root := new(), 1, {1: 5, 2: 5, 3: 5}, cameras=(HEAD,))
-    first, second = entry(1, done=True, site="kitchen"), entry(2, task_name="a second one")
+    first = entry(1, done=True, site="kitchen")
+    second = entry(2, task_name="a second one")
     broken = [{"task_name": "of none"}, entry(5) | {"episode_id": "5"}, "text"]
     write_tasks(root, 1, [first, entry(2, task_name=" "), second, entry(4), *broken])
     yield "what the task file says, and does not", source_of(root, success_field="done", group_field="site")
@@ -80,7 +83,8 @@ def test_rows(new: New) -> Told:
     yield "an empty array is what AgiBot writes for what it has not", source_of(empty)
     root = edited()
     keys = {"state": ["state/end/position", "state/effector/position"]}
-    state, action = {"column": "state", "dimension": 7}, {"column": "action", "dimension": "right_gripper"}
+    state = {"column": "state", "dimension": 7}
+    action = {"column": "action", "dimension": "right_gripper"}
     yield "as the registry says", source_of(root, keys=keys, gripper=state, fps=15)
     yield "the gripper in the action, by the registry", source_of(root, gripper=action)
     write_agibot(root := new(), 1, {1: 6, 2: 6}, cameras=(HEAD,))

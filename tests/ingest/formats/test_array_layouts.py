@@ -118,7 +118,9 @@ def test_a_flat_file_is_cut(tmp_path: Path, write: Callable[[h5py.File], None], 
 
 ROBOCASA = {"env_kwargs": {"control_freq": 20}}
 TWO_ARMS = {f"robot{r}_{part}": n for r in (0, 1) for part, n in (("eef_pos", 3), ("eef_quat", 4))}
-OPEN, CLOSED, UNSURE = "high_is_open", "high_is_closed", "unknown"
+OPEN = "high_is_open"
+CLOSED = "high_is_closed"
+UNSURE = "unknown"
 
 GRIPPERS: dict[str, tuple[Callable[..., None], int, float, tuple[int, int], list[Any]]] = {
     # what writes it, files, frames per second, dimensions of state and action, grippers

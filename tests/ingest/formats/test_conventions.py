@@ -65,7 +65,8 @@ def uses(listing: Listing) -> dict[str, str]:
 
 def test_a_slice_counts_within_the_column_that_it_names(tmp_path: Path) -> None:
     """StarVLA and GR00T: `original_key`. The parts beside observation.state are read, or are copies of it."""
-    root, opening = write_v2(tmp_path, [LENGTH]), np.repeat([1.0, 0.0], LENGTH // 2)
+    root = write_v2(tmp_path, [LENGTH])
+    opening = np.repeat([1.0, 0.0], LENGTH // 2)
     joints = np.arange(2.0 * LENGTH).reshape(LENGTH, 2) + 0.5
     lists = pa.array(np.column_stack([joints, opening]).tolist(), pa.list_(pa.float32(), 3))
     added = {"observation.state.joints": pa.array(joints.tolist()), "observation.state.gripper": opening}

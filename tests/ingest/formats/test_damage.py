@@ -16,7 +16,8 @@ def test_what_is_said_of_damage(name: str, tmp_path: Path) -> None:
     """By file and way what is said else, and what no longer. Of files that are numbered, the first of each kind."""
     fields = write_base(name, whole := tmp_path / "whole")
     source = source_of(whole, **fields)
-    texts_by_damage, whole_lines = {"whole": told(source)}, told(source, pictures=False, grippers=False)
+    texts_by_damage = {"whole": told(source)}
+    whole_lines = told(source, pictures=False, grippers=False)
     files = sorted(p.relative_to(whole) for p in whole.rglob("*") if p.is_file())
     kinds = {re.sub(r"\d+", "#", str(path)): path for path in reversed(files)}
     for path in sorted(kinds.values()):

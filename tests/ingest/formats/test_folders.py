@@ -103,7 +103,10 @@ def test_robo_dopamine(new: New) -> Told:
                 numbers = [number(c, episode, k) for k in range(10)]
                 write_video(root / f"episode_00{episode + 1}/{camera}.mp4", numbers)
         keys = ("anotation", "start_frame_id", "end_frame_id")
-        text = spans if isinstance(spans, str) else json.dumps([dict(zip(keys, s, strict=True)) for s in spans])
+        if isinstance(spans, str):
+            text = spans
+        else:
+            text = json.dumps([dict(zip(keys, s, strict=True)) for s in spans])
         (root / "episode_001/annotated_keyframes.json").write_text(text)
         (root / "task_instruction.json").write_text(json.dumps(["clear the table", "tidy up"]))
         yield f"keyframes {text}", source_of(root)

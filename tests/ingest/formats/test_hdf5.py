@@ -114,7 +114,8 @@ def test_damage(new: New) -> Told:
     yield "pictures larger than the limit", source_of(root, limits={"max_pixels": 64 * 64 - 1})
 
 
-QPOS, IMAGES = "observations/qpos", "observations/images"
+QPOS = "observations/qpos"
+IMAGES = "observations/images"
 
 
 @golden
@@ -127,7 +128,10 @@ def test_what_leads_elsewhere_or_claims_too_much(new: New) -> Told:
         ("the whole data behind an external link", "data", {"data": h5py.ExternalLink(str(libero), "/data")}),
     ):
         root = new()
-        write = write_libero(root / "a.hdf5", {0: 5}) if path == "data" else write_aloha(root / "a.hdf5", 0, 6)
+        if path == "data":
+            write = write_libero(root / "a.hdf5", {0: 5})
+        else:
+            write = write_aloha(root / "a.hdf5", 0, 6)
         with h5py.File(write, "a") as file:
             del file[path]
             for name, link in links.items():

@@ -36,8 +36,10 @@ from tests.kits.lerobot_writer import (
 )
 from tests.kits.told import New, Told, golden
 
-STATE, ACTION = "observation.state", "action"
-STARTS, ENDS = f"videos/{FRONT}/from_timestamp", f"videos/{FRONT}/to_timestamp"
+STATE = "observation.state"
+ACTION = "action"
+STARTS = f"videos/{FRONT}/from_timestamp"
+ENDS = f"videos/{FRONT}/to_timestamp"
 
 
 @golden
@@ -191,11 +193,13 @@ def test_state_and_action(new: New) -> Told:
         return pa.array([[k * f for f in factors] for k in range(5)])
 
     mode = {"observation.state.mode": feature(dtype="string")}
-    joints, gripper = "observation.state.joints", "observation.state.gripper_position"
+    joints = "observation.state.joints"
+    gripper = "observation.state.gripper_position"
     parts = {joints: feature(["j0", "j1"]), gripper: feature(["gripper"])} | mode | {"action.wrist": feature()}
     columns = {"action.wrist": vectors(1, 9), gripper: [5.0 * k for k in range(5)], joints: vectors(1, 2)}
     yield "a column for each part, in the order of info.json; one of texts is none", written(parts, columns)
-    width, time = "observation.gripper_width", "observation.time"
+    width = "observation.gripper_width"
+    time = "observation.time"
     for names in (["x", "y"], None, ["x", "claw"]):  # the last has its gripper already
         features = {STATE: feature(names), width: feature(), time: feature()}
         columns_beside = {STATE: vectors(1, 1), width: [7.0 * k for k in range(5)], time: [1.0 * k for k in range(5)]}

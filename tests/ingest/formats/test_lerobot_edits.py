@@ -60,7 +60,8 @@ def test_annotations_whose_tasks_are_numbered_anew_are_not_used(tmp_path: Path):
 def test_texts_that_a_tool_leaves_out_are_told_and_used_again_when_they_are_put_back(tmp_path: Path):
     from lerobot.datasets.dataset_tools import split_dataset
 
-    whole, texts = recorded(tmp_path / "recorded", "subtask_index"), "meta/subtasks.parquet"
+    whole = recorded(tmp_path / "recorded", "subtask_index")
+    texts = "meta/subtasks.parquet"
     write_parquet(tmp_path / "recorded" / texts, {"subtask_index": [0, 1], "subtask": ["reach", "grasp"]})
     assert names_of(list_episodes(source_of(tmp_path / "recorded"))) == [["reach", "grasp"]] * 3
     parts = split_dataset(whole, {"train": [0, 2], "val": [1]}, output_dir=tmp_path / "parts")

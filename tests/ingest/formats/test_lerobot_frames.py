@@ -31,7 +31,8 @@ from tests.kits.lerobot_writer import (
     write_video,
 )
 
-STARTS, ENDS = f"videos/{FRONT}/from_timestamp", f"videos/{FRONT}/to_timestamp"
+STARTS = f"videos/{FRONT}/from_timestamp"
+ENDS = f"videos/{FRONT}/to_timestamp"
 LENGTHS = [16, 20, 14]
 Places = list[list[int]]  # of each episode, the frame that each row shows
 

@@ -31,11 +31,10 @@ WHOLE = [("put the cup away", 0, 24)]
 
 def spread(new: New, changes: dict[str, Change], write: Callable[..., Path] = write_v2, **writer_options: Any) -> Told:
     """A dataset for each change."""
-    whole = (
-        write(new(), (24, 30), cameras=(), **writer_options)
-        if write is write_v2
-        else write(new(), (24, 30), {}, **writer_options)
-    )
+    if write is write_v2:
+        whole = write(new(), (24, 30), cameras=(), **writer_options)
+    else:
+        whole = write(new(), (24, 30), {}, **writer_options)
     for title, change in changes.items():
         shutil.copytree(whole, root := new(), dirs_exist_ok=True)
         change(root)
@@ -153,7 +152,8 @@ def test_exports_of_ours(new: New) -> Told:
     yield from spread(new, cases, write_v3)
 
 
-TASK_COLUMN, STEP_COLUMN = "annotation.human.action.task_description", "annotation.human.fine_action"
+TASK_COLUMN = "annotation.human.action.task_description"
+STEP_COLUMN = "annotation.human.fine_action"
 
 
 @golden

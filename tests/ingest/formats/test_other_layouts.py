@@ -66,7 +66,9 @@ def write_robodm(path: Path, codec: Any) -> Path:
     with av.open(str(path), "w", format="matroska") as out:
         streams: list[Any] = [out.add_stream(codec, rate=RATE) for _ in range(2)]
         for stream, name in zip(streams, ("action", "camera"), strict=True):
-            stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+            stream.width = 64
+            stream.height = 64
+            stream.pix_fmt = "yuv420p"
             stream.metadata["FEATURE_NAME"] = name
         for k, stream in product(range(6), streams):
             packets = [av.Packet(b"any bytes")]

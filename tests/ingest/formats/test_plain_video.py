@@ -167,7 +167,8 @@ def claiming(*shape: int) -> bytes:
 
 @golden
 def test_arrays(new: New) -> Told:
-    root, k = write_run(new() / "a.mp4"), np.arange(6, dtype=np.float32)
+    root = write_run(new() / "a.mp4")
+    k = np.arange(6, dtype=np.float32)
     named_arrays = {
         "qpos": rows(6),
         "gripper_position": k / 6,

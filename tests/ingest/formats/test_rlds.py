@@ -46,7 +46,8 @@ def of(new: New, *episodes: dict[str, Any], features: dict[str, Any] | None = No
 def test_layout(new: New) -> Told:
     root = write_dataset(new(), {"train": [[episode(0)]]})
     yield "a file without its folder's metadata: types are taken from the records", source_of(shard(root, "train"))
-    root, nameless = new(), {"episode_metadata__file_path": None}
+    root = new()
+    nameless = {"episode_metadata__file_path": None}
     for folder, version, serial in (("a", "0.9.0", 1), ("a", "0.10.0", 2), ("b", "0.2.0", 3)):
         write_dataset(root / folder, {"train": [[episode(serial, changes=nameless)]]}, version=version)
     (root / "a/2.0.0").mkdir()
@@ -159,7 +160,8 @@ def test_instructions(new: New) -> Told:
 @golden
 def test_success(new: New) -> Told:
     """By the last reward, by the flag that the registry names, or by the path, as in DROID."""
-    solved, terminal = {"success": ["lost", "solved"]}, {"is_terminal": FLAGS}
+    solved = {"success": ["lost", "solved"]}
+    terminal = {"is_terminal": FLAGS}
     for title, changes, keys in (
         ("none", {}, {}),
         ("a last reward", {"reward": [0, 0, 0, 0, 0, 1.0]}, {}),

@@ -15,22 +15,27 @@ from tests.kits.lerobot_writer import write_video
 from tests.kits.small_sources import decoded
 from warehouse.exports.videos import encode
 
-RED, GREEN = (220, 20, 20), (20, 200, 20)
-BT709, BT2020, UNSTATED = 1, 9, None
+RED = (220, 20, 20)
+GREEN = (20, 200, 20)
+BT709 = 1
+BT2020 = 9
+UNSTATED = None
 SIDE = 128
 
 
 def halves() -> np.ndarray:
     """uint8 [SIDE, SIDE, 3]"""
     picture = np.empty((SIDE, SIDE, 3), np.uint8)
-    picture[:, : SIDE // 2], picture[:, SIDE // 2 :] = RED, GREEN
+    picture[:, : SIDE // 2] = RED
+    picture[:, SIDE // 2 :] = GREEN
     return picture
 
 
 def written(path: Path, matrix: int | None, is_full: bool, encoder: str) -> Path:
     with av.open(str(path), "w") as out:
         stream = cast(VideoStream, out.add_stream(encoder, rate=10))
-        stream.width, stream.height = SIDE, SIDE
+        stream.width = SIDE
+        stream.height = SIDE
         stream.pix_fmt = "yuvj420p" if is_full and encoder == "libx264" else "yuv420p"
         stream.options = {"crf": "12"}
         if matrix is not None:

@@ -40,7 +40,8 @@ def room(width: int, left_px: int, top: int) -> np.ndarray:
 def test_a_face_is_found_and_hidden_near_and_far(detector: FaceDetector, width: int, left: int, top: int) -> None:
     rgb = room(width, left, top)
     boxes = detector(rgb)
-    x, y = left + FACE[0] * width, top + FACE[1] * width * 600 / 512
+    x = left + FACE[0] * width
+    y = top + FACE[1] * width * 600 / 512
     is_inside = [x0 < x < x1 and y0 < y < y1 for x0, y0, x1, y1 in boxes]
     assert is_inside == [True]
     hidden = hide(rgb, boxes)
@@ -57,7 +58,8 @@ def test_a_face_is_found_and_hidden_near_and_far(detector: FaceDetector, width: 
 
 
 def test_a_face_is_hidden_before_and_after_it_is_seen(detector: FaceDetector) -> None:
-    with_face, without = room(90, 200, 100), room(0, 0, 0)
+    with_face = room(90, 200, 100)
+    without = room(0, 0, 0)
     pictures_shown = [without] * 8 + [with_face] + [without] * 8
     hidden = Hidden()
     stream = ((k, k / 10, ArrayPicture(p)) for k, p in enumerate(pictures_shown))

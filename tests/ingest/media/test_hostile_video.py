@@ -84,7 +84,8 @@ def test_tables_that_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_pictures_beyond_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused by the header, before one is decoded."""
-    path, limits = write_video(tmp_path / "a.mp4", range(4), "mpeg4"), Limits(max_pixels=64 * 64 - 1)
+    path = write_video(tmp_path / "a.mp4", range(4), "mpeg4")
+    limits = Limits(max_pixels=64 * 64 - 1)
     monkeypatch.setattr(video, "play", abs)  # which fails
     uses = (lambda path: probe(path, limits), lambda path: list(decode(path, options=DecodeOptions(limits=limits))))
     words = "a.mp4: its pictures have no size, or more than 4,095 pixels (limits.max_pixels)"

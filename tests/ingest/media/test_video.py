@@ -88,13 +88,15 @@ def test_luma_of_more_than_8_bits(tmp_path: Path) -> None:
 
 
 def test_what_is_no_video(tmp_path: Path) -> None:
-    text, sound = tmp_path / "text.mp4", tmp_path / "sound.mp4"
+    text = tmp_path / "text.mp4"
+    sound = tmp_path / "sound.mp4"
     text.write_text("no video at all\n" * 50)
     with av.open(str(sound), "w") as container:
         stream = container.add_stream("aac", rate=8000)
         for k in range(3):
             frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-            frame.sample_rate, frame.pts = 8000, 1024 * k
+            frame.sample_rate = 8000
+            frame.pts = 1024 * k
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     for path, reason in ((text, "not a video"), (sound, "no video stream"), (tmp_path / "none.mp4", "No such file")):

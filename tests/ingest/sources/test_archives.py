@@ -19,14 +19,16 @@ BLOCK = 512
 
 def of_type(name: str, kind: bytes, link_target: str = "") -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, link_target
+    info.type = kind
+    info.linkname = link_target
     return info
 
 
 def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
     """A header that claims a size, which may be negative, of data that need not follow."""
     info = tarfile.TarInfo(name)
-    info.size, info.type = size, kind
+    info.size = size
+    info.type = kind
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
@@ -63,7 +65,8 @@ def test_a_pointer_in_an_archive_is_one(tmp_path: Path) -> None:
 
 
 def test_unpacked_once_under_a_name_of_ours(tmp_path: Path) -> None:
-    tar, cache = write_tar(tmp_path / "a.tar", [("e/x.mp4", b"one"), ("e/x.odd suffix", b"two")]), tmp_path / "cache"
+    tar = write_tar(tmp_path / "a.tar", [("e/x.mp4", b"one"), ("e/x.odd suffix", b"two")])
+    cache = tmp_path / "cache"
     path = extract(tar, "e/x.mp4", cache)
     assert (path.parent, path.suffix, len(path.stem), path.read_bytes()) == (cache, ".mp4", 64, b"one")
     os.utime(path, ns=(0, 0))

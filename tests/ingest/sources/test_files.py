@@ -18,7 +18,8 @@ def touch(path: Path, text: str = "x") -> Path:
 
 def test_links(tmp_path: Path) -> None:
     """A link counts where it stays inside the folder."""
-    root, outside_file = tmp_path / "root", touch(tmp_path / "outside/secret.mp4")
+    root = tmp_path / "root"
+    outside_file = touch(tmp_path / "outside/secret.mp4")
     touch(root / "real.mp4")
     (root / "inside.mp4").symlink_to("real.mp4")
     (root / "file_outside.mp4").symlink_to(outside_file)

@@ -105,7 +105,8 @@ def gs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     class Google(Answering):
         def do_GET(self) -> None:
             url = urlsplit(self.path)
-            bucket, query = "/storage/v1/b/robots/o", parse_qs(url.query)
+            bucket = "/storage/v1/b/robots/o"
+            query = parse_qs(url.query)
             name = unquote(url.path).partition("/b/robots/o/")[2]
             if self.headers.get("Authorization"):
                 return self.send_error(400, "nobody has logged in")
@@ -119,7 +120,9 @@ def gs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     def facts(name: str) -> dict[str, str]:
         data = objects[name]
         blob_facts = {"name": name, "size": str(len(data)), "crc32c": b64(google_crc32c.Checksum(data).digest())}
-        return blob_facts if name.endswith(".bin") else blob_facts | {"md5Hash": b64(hashlib.md5(data).digest())}
+        if name.endswith(".bin"):
+            return blob_facts
+        return blob_facts | {"md5Hash": b64(hashlib.md5(data).digest())}
 
     def b64(digest: bytes) -> str:
         return base64.b64encode(digest).decode()

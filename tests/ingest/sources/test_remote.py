@@ -164,7 +164,8 @@ def test_goes_on_in_a_later_run(hub: Hub, source: Source, blocks: int) -> None:
 
 def test_what_is_got_over(hub: Hub, source: Source) -> None:
     """A server without ranges; wrong bytes, by git's hash of a small file and by SHA-256 of a large one."""
-    hub.ranges, hub.drops["data/a.parquet"] = False, [300_000]
+    hub.ranges = False
+    hub.drops["data/a.parquet"] = [300_000]
     assert source.resolve("data/a.parquet").read_bytes() == BIG
     for uri in ("README.md", "data/b.parquet"):
         hub.asked.clear()
@@ -194,7 +195,8 @@ def test_bytes_that_stay_wrong(hub: Hub, source: Source) -> None:
 
 
 def test_refused(hub: Hub, source: Source, waits: list[float]) -> None:
-    token, address = "set HF_TOKEN to a token that may read it", "check the address, and the revision"
+    token = "set HF_TOKEN to a token that may read it"
+    address = "check the address, and the revision"
     for status, remedy in {401: token, 403: token, 404: address, 410: "run the same again"}.items():
         hub.refuse["README.md"] = [status]
         with pytest.raises(DownloadError, match=f"cannot fetch README.md .*: {status} refused; .*{remedy}"):
@@ -273,7 +275,9 @@ def test_processes_that_want_the_same_file(hub: Hub, source: Source) -> None:
 
 def remote(hub: Hub, root: Path, tmp_path: Path, *selected: int) -> Source:
     source = at(tmp_path, revision=hub.commit(files_of(root)))
-    return replace(source, selected=frozenset(selected)) if selected else source
+    if selected:
+        return replace(source, selected=frozenset(selected))
+    return source
 
 
 @pytest.mark.parametrize("write", [write_v2, write_v3])

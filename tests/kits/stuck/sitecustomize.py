@@ -10,7 +10,8 @@ from typing import Any
 from ingest.media import video
 from tests.kits.standins import stay_in_one_call
 
-LISTED, DECODED = "stuck_when_listed.mp4", "stuck_when_decoded.mp4"
+LISTED = "stuck_when_listed.mp4"
+DECODED = "stuck_when_decoded.mp4"
 probe = video.probe
 play = video.play
 

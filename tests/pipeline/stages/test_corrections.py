@@ -90,7 +90,8 @@ def test_what_is_no_label_is_refused_in_a_line(corpus: Lake):
 @pytest.mark.slow
 def test_the_same_said_in_another_order_makes_the_same_corpus(made: Made, tmp_path: Path):
     """Rows brought from elsewhere, and built at once or one by one, last first."""
-    first, second = made.copy(tmp_path / "a"), made.copy(tmp_path / "b")
+    first = made.copy(tmp_path / "a")
+    second = made.copy(tmp_path / "b")
     lake = Lake(first.space)
     say(lake)
     say(lake, [STEPS[0] | {"end_frame": 20}, STEPS[1] | {"start_frame": 20}], author="grace")

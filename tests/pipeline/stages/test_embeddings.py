@@ -55,7 +55,8 @@ def test_a_decoding_of_their_own_gives_the_same(fresh: Made):
 def test_mobilenet_gives_the_same_by_any_number_of_threads(fresh: Made):
     if missing := encoders.lack(EmbeddingsConfig()):
         pytest.skip(missing)
-    lake, build = Lake(fresh.space, read_only=True), looking(fresh.build, encoder="mobilenet_v2", device="cpu")
+    lake = Lake(fresh.space, read_only=True)
+    build = looking(fresh.build, encoder="mobilenet_v2", device="cpu")
     single_thread, four_threads = (
         stage_output(STAGE, lake, build, 0, threads).tables["embeddings"] for threads in (1, 2)
     )
@@ -65,7 +66,8 @@ def test_mobilenet_gives_the_same_by_any_number_of_threads(fresh: Made):
 
 def test_a_video_that_is_gone_is_a_finding(fresh: Made, tmp_path: Path):
     copied = fresh.copy(tmp_path)
-    lake, build = Lake(copied.space), looking(copied.build)
+    lake = Lake(copied.space)
+    build = looking(copied.build)
     ((uri,),) = lake.rows("SELECT DISTINCT videos[1].uri FROM episode_facts WHERE episode_index = 0")
     right = stage_output(STAGE, lake, build, 0)
     (copied.source / uri).write_bytes(b"")

@@ -27,7 +27,8 @@ def sampled(made_corpus: Made, build: DatasetBuild, chunk: int = 0) -> Lake:
 
 def sharded(lake: Lake, build: DatasetBuild, chunk: int = 0) -> tuple[list[dict], list, dict, list[Sample]]:
     output = stage_output(shards_stage.STAGE, lake, build, chunk)
-    rows, findings = output.tables["shards"].to_pylist(), output.findings
+    rows = output.tables["shards"].to_pylist()
+    findings = output.findings
     assert findings is not None
     paths = [lake.workspace.shard(r["split"], r["shard"], r["store"]) for r in rows]
     for r, path in zip(rows, paths, strict=True):

@@ -24,7 +24,8 @@ def beyond(lake: Lake) -> dict[int, set[int]]:
 @pytest.mark.slow
 def test_a_damaged_run_beyond_costs_the_samples_that_show_it(tmp_path: Path):
     # Chunks of two episodes, one of each task, all for training
-    build, samples = build_of(make_dataset(tmp_path / "source", [20] * 6)), SamplesConfig(unanswerable_per_episode=6)
+    build = build_of(make_dataset(tmp_path / "source", [20] * 6))
+    samples = SamplesConfig(unanswerable_per_episode=6)
     build = with_stages(build, splits=SplitConfig(val=0, test_id=0), samples=samples)
     space = built(build, Workspace(tmp_path / "workspace")).space
     lost_episode = max(beyond(Lake(space, read_only=True))[0])

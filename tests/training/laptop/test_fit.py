@@ -94,7 +94,8 @@ def source(**rates: float) -> ClipSource:
 def test_nothing_that_is_shown_tells_how_long_a_run_will_last():
     """Of 9 and of 45 seconds: shards hold a few frames of a long run, and windows of nearest ones showed that. The
     numbers of a picture say its frame, so what a model can know of a window's times is how far these lie apart."""
-    steps_drawn, questions_by_length = {}, {}
+    steps_drawn = {}
+    questions_by_length = {}
     for seconds in (8.6, 44.9):
         rows = [r for r in samples(episode(0, 10.0, seconds), SamplesConfig()) if r["family"] != "procvqa_a"]
         questions_by_length[seconds] = {

@@ -109,7 +109,8 @@ def test_the_change_is_worth_in_other_runs_what_it_was_worth_in_training():
 def test_labels_that_are_missing_teach_nothing():
     embeddings, first, label, run = runs_of_change()
     has_label = torch.arange(len(label)) % 3 == 0
-    first_detector, second_detector = OodDetector(SEEN), OodDetector(SEEN)
+    first_detector = OodDetector(SEEN)
+    second_detector = OodDetector(SEEN)
     first_detector.fit(embeddings, first, torch.where(has_label, label, torch.nan), run)
     second_detector.fit(embeddings[has_label], first[has_label], label[has_label], run[has_label])
     assert torch.allclose(first_detector.guess.weight, second_detector.guess.weight, atol=1e-4)
@@ -163,7 +164,8 @@ def test_ood_pictures_are_judged_by_their_change_alone():
     (of_training, _, _, _), (embeddings, first, _, _) = runs_of_change(), runs_of_change(scene=1)
     window = torch.stack([first[0], *embeddings[[4, 8, 12, 16]]])[None]
     with torch.inference_mode():
-        near, far = model(of_training[None, :5], [TASKS[0]]), model(window, [TASKS[0]])
+        near = model(of_training[None, :5], [TASKS[0]])
+        far = model(window, [TASKS[0]])
         other_output = model(window, [TASKS[1]])
     assert torch.equal(near.progress, torch.sigmoid(near.progress_logit))
     assert torch.equal(far.progress, far.by_change)
@@ -172,7 +174,9 @@ def test_ood_pictures_are_judged_by_their_change_alone():
 
 
 def test_a_scene_that_was_learnt_later_is_half_ood():
-    detector, embeddings, new = OodDetector(SEEN), runs_of_change()[0], runs_of_change(scene=1)[0]
+    detector = OodDetector(SEEN)
+    embeddings = runs_of_change()[0]
+    new = runs_of_change(scene=1)[0]
     detector.fit(*runs_of_change())
     assert detector.score(new).min() == 1
     detector.widen(new)

@@ -36,7 +36,8 @@ def changed(samples: list[Sample]) -> Callable[..., list[tuple[Sample, Unread]]]
     """Each sample with what a kind makes of it, of those that it changes."""
 
     def made(kind: str, labels: Labels = RUNS) -> list[tuple[Sample, Unread]]:
-        change, rng = SampleNegatives(NegativesConfig(**{kind: 1}), labels), np.random.default_rng(0)
+        change = SampleNegatives(NegativesConfig(**{kind: 1}), labels)
+        rng = np.random.default_rng(0)
         pairs = [(s, change([unread(s)], rng)[0]) for s in samples]
         return [(s, u) for s, u in pairs if u.row["negative"] == kind]
 
@@ -74,7 +75,8 @@ def test_rewound_ends_with_less(changed: Callable) -> None:
 
 def test_a_wrong_instruction_is_worth_nothing_and_all_its_steps_remain(changed: Callable) -> None:
     for original, changed_sample in changed(OTHER_TASK):
-        row, own_task = changed_sample.row, TASKS[original.row["episode_index"] % 3]
+        row = changed_sample.row
+        own_task = TASKS[original.row["episode_index"] % 3]
         named_task = next(line for line in row["question"].splitlines() if "task:" in line).split("task: ")[1]
         assert own_task not in row["question"]
         assert row["question"] == progress_question(named_task, len(row["frames"]))
@@ -108,7 +110,8 @@ def test_what_cannot_be_told_wrong_stays_as_it_was(samples: list[Sample], change
 
 def test_other_families_are_left_alone(tmp_path: Path) -> None:
     shards = write_shards(tmp_path, RUNS)
-    change, rng = SampleNegatives(NegativesConfig(other_task=1), RUNS), np.random.default_rng(0)
+    change = SampleNegatives(NegativesConfig(other_task=1), RUNS)
+    rng = np.random.default_rng(0)
     other_samples = list(Loader(shards, LoaderConfig(families=("procvqa_b",))))
     assert other_samples
     for s in other_samples:
@@ -116,7 +119,9 @@ def test_other_families_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_where_no_other_instruction_differs_none_is_made_up():
-    cup, drawer, rng = "Put the red cup away.", "Open the green drawer.", np.random.default_rng(0)
+    cup = "Put the red cup away."
+    drawer = "Open the green drawer."
+    rng = np.random.default_rng(0)
     assert Instructions([cup, cup]).other(cup, rng) is None
     assert Instructions([cup, drawer]).other("", rng) is None
     assert Instructions([]).other(cup, rng) is None

@@ -45,7 +45,8 @@ def empty(lake: Lake) -> None:
 
 
 def test_json_lines_bring_every_row_back(told: Lake):
-    rows_before, text = rows(told), to_lines(rows(told))
+    rows_before = rows(told)
+    text = to_lines(rows(told))
     assert len(rows_before) == len(text.splitlines()) == 4
     read = from_lines(told, text, "somebody")
     # The lake gives each row its recording
@@ -58,10 +59,8 @@ def test_json_lines_bring_every_row_back(told: Lake):
 
 
 def test_a_correction_is_stored_whole():
-    first_step, broken = (
-        {"name": "A", "start_frame": 0, "end_frame": 10},
-        {"name": "B", "start_frame": 10, "end_frame": 30},
-    )
+    first_step = {"name": "A", "start_frame": 0, "end_frame": 10}
+    broken = {"name": "B", "start_frame": 10, "end_frame": 30}
     correction = {"segments": [first_step, broken | {"completed": False, "pace": "slow"}], "plan": ["A", "B"]}
     stored = parsed(correction | {"final_progress": 0.5, "catastrophic_frame": 20}).columns(30)
     assert {k: v for k, v in stored.items() if k != "segments"} == {

@@ -126,7 +126,8 @@ def test_what_keeps_the_rules_passes_in_every_state_of_the_convention(tmp_path: 
     seed=st.integers(0, 2**16),
 )  # fmt: skip
 def test_any_label_comes_back_but_for_names(parts: list[tuple[int, str, bool, int]], planned: int, seed: int):
-    segments, start_frame = [], 0
+    segments = []
+    start_frame = 0
     for length, kind, completed, step in parts:
         # Outside of steps the kind says whether it is complete
         is_step = kind == STEP

@@ -30,7 +30,8 @@ STALLS = np.interp(np.arange(N), [0, 10, 30, N - 1], [0, 0.5, 0.5, 1])
 
 def test_what_gains_weighs_more_and_what_fails_or_stands_still_nothing():
     runs = [run_of(RISE), run_of(STALLS, idle=slice(10, 30)), run_of(RISE, failed=True)]
-    awr, combined = frame_weights(runs, "awr"), frame_weights(runs, "combined")
+    awr = frame_weights(runs, "awr")
+    combined = frame_weights(runs, "combined")
     assert awr[1][0] > awr[0][0] > awr[1][15] > 0  # the stalled run is faster before it stalls
     np.testing.assert_array_equal(awr[0], awr[2])
     np.testing.assert_array_equal(combined[0], awr[0])

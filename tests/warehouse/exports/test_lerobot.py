@@ -132,7 +132,8 @@ def test_segments_survive_a_merge_by_lerobot_and_a_deletion_that_loses_them_is_t
         cells = column.to_pylist()
         cells[0][-1] |= {"kind": "idle", "step": number, "completed": False}
         edit_parquet(meta, proccorpus_segments=pa.array(cells, column.type))
-        out, parts = tmp_path / f"{name} merged", [opened(root), opened(root)]
+        out = tmp_path / f"{name} merged"
+        parts = [opened(root), opened(root)]
         merge_datasets(parts, output_repo_id="local/merged", output_dir=out)
         as_exported, merged = [list_episodes(source_of(folder)) for folder in (root, out)]
         steps = [(record.steps_from, record.steps, record.plan) for record in as_exported.records]
@@ -163,7 +164,8 @@ def test_the_rate_of_an_export(rates: set[float], one: float | None):
 def test_a_kill_midway_resumes_to_equal_bytes(
     made_lake: Lake, tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ):
-    real, parts_written = ExportFolder.part, []
+    real = ExportFolder.part
+    parts_written = []
 
     def part(self: ExportFolder, name: str, write: Any, *arguments: Any) -> dict:
         def killed(*arguments: Any) -> Any:
@@ -248,13 +250,15 @@ def test_faces_are_hidden_when_asked_and_told_in_card_and_manifest(
 ):
     """The source shows no person: a detector that sees a face at one place in every picture stands for one."""
     monkeypatch.setattr(FaceDetector, "__call__", lambda self, rgb: np.array([[8.0, 8.0, 24.0, 24.0]]))
-    lake, out = Lake(made.space, read_only=True), tmp_path / "hidden"
+    lake = Lake(made.space, read_only=True)
+    out = tmp_path / "hidden"
     LEROBOT.export(lake, ANY, out, LerobotOptions(blur="faces"))
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["blurred"] == {"pictures": sum(LENGTHS), "blurred": sum(LENGTHS), "most_faces": 1}
     assert manifest["videos"] == {"encoded": len(LENGTHS)}
     assert f"faces are hidden in {sum(LENGTHS)} of {sum(LENGTHS)} pictures" in (out / "README.md").read_text()
-    as_it_was, hidden = pictures(opened(tiny_export)[0], CAMERA), pictures(opened(out)[0], CAMERA)
+    as_it_was = pictures(opened(tiny_export)[0], CAMERA)
+    hidden = pictures(opened(out)[0], CAMERA)
     assert np.abs(as_it_was[8:24, 8:24].astype(int) - hidden[8:24, 8:24]).mean() > 5
     assert np.abs(as_it_was[40:].astype(int) - hidden[40:]).mean() < 5
     assert "blurred" not in json.loads((tiny_export / "manifest.json").read_text())

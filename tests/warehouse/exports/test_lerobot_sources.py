@@ -48,7 +48,8 @@ def write_mcap(root: Path) -> Written:
             r.move(k / 100, k // 12, time_ns)
             r.command([k / 7, -k, 1], time_ns)
             r.show(k, time_ns)
-    state, action = np.column_stack([K / 100, K // 12]), np.column_stack([K / 7, -K, np.ones(LENGTH)])
+    state = np.column_stack([K / 100, K // 12])
+    action = np.column_stack([K / 7, -K, np.ones(LENGTH)])
     return state, action, "observation.images.front"
 
 
@@ -80,7 +81,8 @@ def write_zarr(root: Path) -> Written:
 
 
 def write_videos(root: Path) -> Written:
-    state, action = np.column_stack([K / 9, K % 2]), np.column_stack([K / 5, K % 3])
+    state = np.column_stack([K / 9, K % 2])
+    action = np.column_stack([K / 5, K % 3])
     for episode in range(2):
         write_video(root / f"run_{episode}.mp4", [episode << 6 | k for k in range(LENGTH)])
         np.savez(root / f"run_{episode}.npz", states=state, actions=action)

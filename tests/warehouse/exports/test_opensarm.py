@@ -169,11 +169,15 @@ def test_results_of_the_tool_count_as_what_people_say(own: Made, tmp_path: Path)
     fps=st.sampled_from([5.0, 15.0, 29.97, 30.0]),
 )
 def test_a_label_comes_back_from_its_line(parts: list[tuple[int, str]], percent: int, at: int | None, fps: float):
-    segments, frame = [], 0
+    segments = []
+    frame = 0
     for length, pace in parts:
         # Neighbours of one pace are one segment to opensarm, too
         kind = STEP if pace in ("fast", "slow") else IDLE
-        name = unnamed_step(0) if kind == STEP else {"adjust": "Adjust", "mistake": "Mistake"}[pace]
+        if kind == STEP:
+            name = unnamed_step(0)
+        else:
+            name = {"adjust": "Adjust", "mistake": "Mistake"}[pace]
         step = 0 if kind == STEP else None
         segments.append(Segment(name, frame, frame + length, kind, False, step, named=kind != STEP, pace=pace))
         frame += length

@@ -40,7 +40,8 @@ def test_equal_seeds_write_equal_bytes_and_others_other_pairs(
 
 def testquality_labels_are_robometer_s() -> None:
     first_part, other_part = (RunPart("d", k, (0,), (None,), None) for k in range(2))
-    quality, outcome = Pair("quality", first_part, other_part, 0.6), Pair("outcome", first_part, other_part, 1.0)
+    quality = Pair("quality", first_part, other_part, 0.6)
+    outcome = Pair("outcome", first_part, other_part, 1.0)
     assert quality_label(quality, "chosen", True) == "successful"
     assert quality_label(quality, "rejected", True) == "suboptimal"
     assert quality_label(outcome, "rejected", False) == "failure"

@@ -84,7 +84,10 @@ def test_a_grade_comes_back_as_the_end_of_a_label(success: bool | None, end: flo
     label = annotation.label(10, 5.0, success)
     assert label.segments[0].completed == (quality == "successful")
     ordinary = np.linspace(0, 1 if label.segments[0].completed else 0.5, 10)
-    curve = stated_progress(label.segments, ordinary, label.end) if is_stated(label.segments, label.end) else ordinary
+    if is_stated(label.segments, label.end):
+        curve = stated_progress(label.segments, ordinary, label.end)
+    else:
+        curve = ordinary
     if share is not None:
         assert curve[-1] == pytest.approx(share, abs=1e-6)
         assert grade(quality == "successful" or (None if quality is None else False), float(curve[-1]))[0] == quality

@@ -33,7 +33,9 @@ from warehouse.lake import Lake
 
 LEROBOT = EXPORT_KINDS["lerobot"]
 
-FPS, WIDTH, HEIGHT = 10, 64, 48
+FPS = 10
+WIDTH = 64
+HEIGHT = 48
 ANY = Selection(allow=("unknown",))
 
 
@@ -65,7 +67,8 @@ def test_a_part_is_cut_as_it_is(tmp_path: Path, codec: str):
     """PyAV finds AV1's decoder under a name that is no encoder's, which a copy does not need."""
     encoder_options = {"h264": {"g": "4", "bf": "0", "sc_threshold": "0"}, "av1": {"g": "4", "preset": "10"}}[codec]
     path = write_video(tmp_path / "a.mp4", frames(20), codec, fps=FPS, options=encoder_options)
-    packets, part = Packets.read(path), range(8, 16)
+    packets = Packets.read(path)
+    part = range(8, 16)
     assert packets.can_cut(part)
     packets.cut(part, path, tmp_path / "b.mp4", FPS, keep_times=True)
     both = zip(decode(path, 8, 8), decode(tmp_path / "b.mp4"), strict=True)

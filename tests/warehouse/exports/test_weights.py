@@ -97,7 +97,10 @@ def check_frames(export_result: Exported, sample: str = "sim_short", selected: S
 @pytest.mark.parametrize("selection", [ANY, SUCCEEDED])
 def test_lerobot_reads_the_weights_by_the_flags_that_are_printed(short: Lake, tmp_path: Path, selection: Selection):
     export_result = exported(short, tmp_path / "out", selection)
-    kept_episodes = None if selection is ANY else short.column("SELECT episode_index FROM episodes WHERE success")
+    if selection is ANY:
+        kept_episodes = None
+    else:
+        kept_episodes = short.column("SELECT episode_index FROM episodes WHERE success")
     check_frames(export_result, selected=kept_episodes)
     table = pq.read_table(tmp_path / "out" / weights.FILE)
     assert table.schema.names == ["index", "episode_index", "frame_index", "weight"]
@@ -218,7 +221,8 @@ def test_the_policies_named_are_those_of_lerobot_that_take_weights():
 
 
 def test_the_command_prints_the_lines_of_the_trainer(short: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    out, words = tmp_path / "out", ("--allow-licence", "unknown", "--workspace", short.workspace.root)
+    out = tmp_path / "out"
+    words = ("--allow-licence", "unknown", "--workspace", short.workspace.root)
     result = called(capsys, "export", "weights", "--kind", "awr", "--chunk-size", "16", "--out", out, *words)
     assert result.code == 0
     assert "--policy.type=smolvla --policy.chunk_size=16" in result.out

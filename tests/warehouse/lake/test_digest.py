@@ -48,7 +48,8 @@ def fill(lake: Lake, *, mixed: bool = False, source_uri: str = "here") -> None:
 
 def test_the_digest_of_a_lake(workspace: Workspace, tmp_path: Path):
     shutil.copytree(workspace.root, tmp_path / "other")
-    first_lake, two = Lake(workspace), Lake(Workspace(tmp_path / "other"))
+    first_lake = Lake(workspace)
+    two = Lake(Workspace(tmp_path / "other"))
     empty = digest(first_lake)
     assert set(empty) == {t.name for t in TABLES.values() if t.content} | {"episodes"}
     assert not set(empty) & {"stage_runs", "label_runs", "releases", "eval_scores"}
@@ -90,7 +91,8 @@ def test_one_row_group_more_than_parquet_keeps_in_order(lake: Lake, ds: str):
         "split": pa.repeat("train", n),
         "group": pa.array([f"g{k}" for k in range(n)]),
     }
-    rows, name = pa.table(columns, schema=TABLES["splits"].schema), "splits"
+    rows = pa.table(columns, schema=TABLES["splits"].schema)
+    name = "splits"
     digests = []
     for seed in (0, 1):
         lake.publish(stage_run(dataset=ds), {name: shuffled(rows, seed)})

@@ -35,7 +35,8 @@ def listed_files(lake: Lake) -> tuple[int, int]:
 @pytest.fixture
 def labelled(workspace: Workspace) -> tuple[Lake, dict[int, dict[str, str]]]:
     """Labels of three runs for two chunks, some made again; with what each kept snapshot holds."""
-    lake, digests = Lake(workspace), {}
+    lake = Lake(workspace)
+    digests = {}
     for chunk in (0, 1):
         for run in RUNS:
             label(lake, run, chunk=chunk)

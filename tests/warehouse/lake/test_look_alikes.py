@@ -16,8 +16,10 @@ from tests.kits.lake_kit import opened, stage_run
 from warehouse.lake import Lake
 from warehouse.lake.checks import no_split_leak
 
-SECONDS, CELLS = 8, 4
-CAMERA, ENCODER = "front", "mobilenet_v2@64"
+SECONDS = 8
+CELLS = 4
+CAMERA = "front"
+ENCODER = "mobilenet_v2@64"
 TEXTURE = np.random.default_rng(0).integers(60, 120, (48, 64)).astype(np.float32)
 
 

@@ -141,7 +141,8 @@ def test_a_damaged_file_of_rows(told: Made, lost: Made, table: str, how: str):
             statements.mark(lake, [("tiny", e) for e in range(5)], "tag", f"t{tag}", author="ann")
         lake.con.execute("CALL ducklake_flush_inlined_data('lake')")
         lake.con.close()
-    expected, files_before = said(lost), files(lost.space)
+    expected = said(lost)
+    files_before = files(lost.space)
     listed = f"SELECT data_file FROM ducklake_list_files('lake', '{table}') ORDER BY 1"
     path = Path(lost.rows(listed)[-1][0])
     size = path.stat().st_size
@@ -174,7 +175,8 @@ def test_an_older_copy_of_the_catalog_costs_nothing(told: Made, lost: Made, tmp_
     take_down(lake, "tiny", [0], "privacy")
     lake.con.close()
     assert run_in(lost, "build", "--dataset", "tiny", "--workers", "1").code == DONE
-    expected, files_before = said(lost), files(lost.space)
+    expected = said(lost)
+    files_before = files(lost.space)
     shutil.copy2(older, lost.space.catalog)
     assert run_in(lost, "gc", "--yes").code == USAGE
     built = run_in(lost, "build", "--dataset", "tiny", "--workers", "1")

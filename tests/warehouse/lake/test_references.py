@@ -12,7 +12,8 @@ from tests.kits.lake_kit import opened, say, stage_run
 from warehouse.lake import Lake, references
 from warehouse.lake.corrections import CorrectionError
 
-PICK, CUP = "pick up the cube", "put the cup down"
+PICK = "pick up the cube"
+CUP = "put the cup down"
 LABEL = [{"name": "Reach", "start_frame": 0, "end_frame": 9}, {"name": "Lift", "start_frame": 9, "end_frame": 10}]
 
 

@@ -46,7 +46,8 @@ class Sandbox:
 def sandbox(tmp_path_factory: pytest.TempPathFactory, empty_corpus: Path) -> Iterator[Sandbox]:
     root = tmp_path_factory.mktemp("sql")
     shutil.copytree(empty_corpus, root / "corpus")
-    workspace, outside_folder = Workspace(root / "corpus"), root / "outside"
+    workspace = Workspace(root / "corpus")
+    outside_folder = root / "outside"
     outside_folder.mkdir()
     (outside_folder / "secret.csv").write_text(f"a\n{SECRET}\n")
     duckdb.sql(f"COPY (SELECT '{SECRET}' AS a) TO '{outside_folder}/secret.parquet'")

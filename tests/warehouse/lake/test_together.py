@@ -25,7 +25,8 @@ def until(space: Workspace, offers: int) -> None:
 def test_who_commits_brings_those_who_wait_and_nothing_else(tmp_path: Path):
     """Nothing of processes that died, that still write, or that are of other code."""
     space = Workspace(tmp_path)
-    lakes, snapshots_by_chunk = [Lake(space) for _ in range(4)], {}
+    lakes = [Lake(space) for _ in range(4)]
+    snapshots_by_chunk = {}
     lakes[0].publish(stage_run(chunk=1), {"frames": frames(chunk=1, value=0.25)})  # is replaced
     snapshot_before = lakes[0].snapshot()
     run = TABLES["label_runs"].rows([{"label_run": "r1", "annotator": "motion"}])
@@ -66,7 +67,8 @@ def test_who_commits_brings_those_who_wait_and_nothing_else(tmp_path: Path):
 
 
 def test_an_offer_that_cannot_be_committed_harms_its_process_alone(tmp_path: Path):
-    space, failed = Workspace(tmp_path), []
+    space = Workspace(tmp_path)
+    failed = []
     much = pa.array(["much"] * 4)
 
     def write(lake: Lake, chunk: int) -> None:

@@ -109,7 +109,8 @@ def check_card(
     own_corpus: Made, lake: Lake, release: Release, withdrawn: set[int], warned: set[int], is_built: bool
 ) -> None:
     """Its figures against the tars, the tables of its snapshot and those that are published."""
-    text, samples = card_text(lake, release), samples_in(lake, release)
+    text = card_text(lake, release)
+    samples = samples_in(lake, release)
     shown_episodes = {sample["episode_index"] for sample in samples}
     assert shown_episodes.isdisjoint(withdrawn)
     frames = sum(LENGTHS[episode] for episode in shown_episodes)

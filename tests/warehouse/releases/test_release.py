@@ -65,7 +65,8 @@ def scene(n: int) -> list[np.ndarray]:
     pictures = []
     for k in range(n):
         picture = ground.copy()
-        left_px, top = int((WIDTH - 20) * k / n), int((HEIGHT - 20) * (0.5 + 0.5 * np.sin(k / 4)))
+        left_px = int((WIDTH - 20) * k / n)
+        top = int((HEIGHT - 20) * (0.5 + 0.5 * np.sin(k / 4)))
         picture[top : top + 20, left_px : left_px + 20] = (250, 240, 20)
         pictures.append(picture)
     return pictures
@@ -73,7 +74,8 @@ def scene(n: int) -> list[np.ndarray]:
 
 def test_pictures_of_training_encoded_anew_or_cut_in_a_test_split(made: Made, tmp_path: Path):
     copied, first = 2, 10  # a train episode; what one copy lacks
-    reencoded, cut = len(LENGTHS), len(LENGTHS) + 1
+    reencoded = len(LENGTHS)
+    cut = len(LENGTHS) + 1
     root = make_dataset(tmp_path / "source", (*LENGTHS, LENGTHS[copied], LENGTHS[copied] - first))
     pictures = scene(LENGTHS[copied])
     brighter = [(p * 1.05).clip(0, 255).astype(np.uint8) for p in pictures]
@@ -153,7 +155,8 @@ def test_the_card_cites_the_datasets_that_say_how(corpus: Lake):
     cited = 'json_merge_patch(config, json(\'{"dataset": {"citation": "Doe et al.\\n Tiny. 2026"}}\'))'
     corpus.con.execute(f"UPDATE build_configs SET config = {cited}")
     assert "\n\n## Citations\n\n- tiny: Doe et al. Tiny. 2026\n\n## Known limits\n\n" in create_card(corpus, "r2")
-    first, second = get_release(corpus, "r1"), get_release(corpus, "r2")
+    first = get_release(corpus, "r1")
+    second = get_release(corpus, "r2")
     assert first.config_hash == second.config_hash, "the card's text is no content"
     assert verify_release(corpus, first) == verify_release(corpus, second) == []
 

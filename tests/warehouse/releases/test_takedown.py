@@ -39,7 +39,8 @@ def holders(root: Path, names: set[str]) -> set[str]:
 
 
 def test_from_the_mark_to_the_last_byte(own: Made):
-    lake, root = Lake(own.space), own.space.root
+    lake = Lake(own.space)
+    root = own.space.root
     former_release = create_release(lake, "before", allow=ANY)
     pictures = {f"{r[0]}.jpg" for r in lake.rows("SELECT sha256 FROM keyframes WHERE episode_index = 1")}
     shards = {r[0] for r in lake.rows(SHOWING, [1])}

@@ -180,7 +180,8 @@ def test_a_sample_is_read_by_its_location(workspace: Workspace):
         e = episodes[sample.row["episode_index"]]
         assert sample.row["sample_id"] == x["sample_id"]
         assert sample.pictures == tuple(e.pictures[n] for n in sample.row["pictures"])
-    x, y = locations[0], locations[-1]
+    x = locations[0]
+    y = locations[-1]
     with pytest.raises(ShardError, match=f"sample {y['sample_id']} is not at byte {x['offset']} of shard {tar.name}"):
         read_sample(tar, x["offset"], y["sample_id"])
     with pytest.raises(ShardError, match=r"the index of shard no\.tar cannot be read"):

@@ -59,7 +59,8 @@ def configure(space: Workspace, build: DatasetBuild) -> None:
 
 def listed(folder: Path) -> Made:
     """A workspace that knows a dataset's configuration and nothing else."""
-    build, space = build_of(make_dataset(folder / "source")), Workspace(folder / "workspace")
+    build = build_of(make_dataset(folder / "source"))
+    space = Workspace(folder / "workspace")
     configure(space, build)
     return Made(space, build, BuildReport())
 

@@ -60,7 +60,10 @@ def test_a_source_is_looked_at_and_told_whether_all_is_made_of_it(
         state_by_source = {}
         for check in result.get_asset_check_evaluations():
             event = instance.get_latest_data_version_record(check.asset_key)
-            version = event.asset_observation.data_version if event and event.asset_observation else None
+            if event and event.asset_observation:
+                version = event.asset_observation.data_version
+            else:
+                version = None
             state_by_source[check.asset_key.path[-1]] = (check.passed, version)
         return state_by_source
 

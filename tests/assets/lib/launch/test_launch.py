@@ -30,7 +30,8 @@ def python(tmp_path: Path) -> str:
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Slurm's programs on PATH; the folder of their state."""
-    programs, state = tmp_path / "bin", tmp_path / "slurm"
+    programs = tmp_path / "bin"
+    state = tmp_path / "slurm"
     programs.mkdir()
     state.mkdir()
     for name in ("sbatch", "squeue", "sacct", "scancel", "srun", "scontrol"):
@@ -93,7 +94,10 @@ def test_cancelling_the_run_ends_the_job(
         launcher = LocalLauncher()
     else:
         launcher = {"slurm": slurm_launcher, "kubernetes": kubernetes_launcher}[kind](python, tmp_path)
-    log = tmp_path / "train-hangs.log" if kind == "kubernetes" else job_of(tmp_path, "hangs").log
+    if kind == "kubernetes":
+        log = tmp_path / "train-hangs.log"
+    else:
+        log = job_of(tmp_path, "hangs").log
     assert_ends_with_its_run(launcher, tmp_path, log)
     if kind == "slurm":
         assert (slurm / "1.cancelled").exists()
