@@ -28,12 +28,33 @@ if TYPE_CHECKING:
     from core.errors import UserError
     from pipeline.corpus import Corpus, Dataset, Episode, build, open, reward  # noqa: A004
 
-__all__ = ["Corpus", "Dataset", "Episode", "UserError", "__version__", "build", "main", "open", "reward"]
+__all__ = [
+    "Corpus",
+    "Dataset",
+    "Episode",
+    "UserError",
+    "__version__",
+    "build",
+    "main",
+    "open",
+    "reward",
+]
 _NAMES = {
     "UserError": ("core.errors", "UserError"),
     "__version__": ("core.version", "VERSION"),
 }
-_ROOMS = ("core", "ingest", "annotate", "warehouse", "explorer", "training", "eval", "pipeline", "assets", "cli")
+_ROOMS = (
+    "core",
+    "ingest",
+    "annotate",
+    "warehouse",
+    "explorer",
+    "training",
+    "eval",
+    "pipeline",
+    "assets",
+    "cli",
+)
 
 
 def _check_rooms() -> None:
@@ -41,7 +62,9 @@ def _check_rooms() -> None:
     here = Path(__file__).resolve().parent
     for room in _ROOMS:
         found = find_spec(room)
-        places = [Path(place).resolve() for place in (found and found.submodule_search_locations) or ()]
+        places = [
+            Path(place).resolve() for place in (found and found.submodule_search_locations) or ()
+        ]
         if places != [here / room]:
             of_other = found.origin if found and found.origin else places or "nowhere"
             raise ImportError(
@@ -56,7 +79,9 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
-        raise AttributeError(f"module 'proccorpus' has no attribute {name!r}; it has {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'proccorpus' has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
     module, own = _NAMES.get(name, ("pipeline.corpus", name))
     return getattr(import_module(module), own)
 

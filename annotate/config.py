@@ -30,15 +30,26 @@ class MotionConfig(Settings):
     former: ClassVar = ("slow_speed", "turn_s", "turn")
 
     smooth_s: float = Field(default=0.15, gt=0, description="window of the moving averages")
-    pause_speed: float = Field(default=0.06, gt=0, description="the arm pauses below this share of its fast speed")
+    pause_speed: float = Field(
+        default=0.06, gt=0, description="the arm pauses below this share of its fast speed"
+    )
     end_speed: float = Field(
-        default=0.15, gt=0, description="an episode counts as ended below this share of its fast speed"
+        default=0.15,
+        gt=0,
+        description="an episode counts as ended below this share of its fast speed",
     )
     idle_min_s: float = Field(default=0.7, gt=0, description="a shorter pause is part of a step")
-    start_min_s: float = Field(default=0.5, gt=0, description="an arm that rests this long before it starts is waiting")
-    end_min_s: float = Field(default=0.25, gt=0, description="a rest of this length at the end is its own segment")
+    start_min_s: float = Field(
+        default=0.5, gt=0, description="an arm that rests this long before it starts is waiting"
+    )
+    end_min_s: float = Field(
+        default=0.25, gt=0, description="a rest of this length at the end is its own segment"
+    )
     gripper_swing: float = Field(
-        default=0.25, gt=0, le=1, description="a gripper event covers at least this share of the gripper's range"
+        default=0.25,
+        gt=0,
+        le=1,
+        description="a gripper event covers at least this share of the gripper's range",
     )
     step_min_s: float = Field(
         default=0.8, gt=0, description="a grasp that usually takes less time is no step of its own"
@@ -49,7 +60,9 @@ class TransferConfig(Settings):
     former: ClassVar = ("hz", "failure_at")
 
     max_references: int = Field(
-        default=5, ge=1, description="most references per episode: those that begin with the most similar scene"
+        default=5,
+        ge=1,
+        description="most references per episode: those that begin with the most similar scene",
     )
 
 
@@ -76,7 +89,9 @@ class EmbeddingsConfig(Settings):
         le=1024,
         description="side of the square that pictures are scaled to; null: the encoder's own",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU if there is one")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto: a GPU if there is one"
+    )
 
     @field_validator("encoder")
     @classmethod
@@ -92,21 +107,37 @@ class SamplesConfig(Settings):
         default="balanced",
         description="quotas of the ProcVQA families: balanced: per episode; procvlm: as in the published recipe",
     )
-    segmentation_per_episode: int = Field(default=2, ge=0, le=3, description="balanced quota of family a")
-    segmentation_frames: int = Field(default=16, ge=2, description="balanced: most pictures of a family a sample")
+    segmentation_per_episode: int = Field(
+        default=2, ge=0, le=3, description="balanced quota of family a"
+    )
+    segmentation_frames: int = Field(
+        default=16, ge=2, description="balanced: most pictures of a family a sample"
+    )
     actions_per_episode: int = Field(default=6, ge=0, description="balanced quota of family b")
     progress_per_episode: int = Field(default=12, ge=0, description="balanced quota of family c")
-    window_frames: int = Field(default=4, ge=1, description="balanced: pictures of a sample of families b and c")
+    window_frames: int = Field(
+        default=4, ge=1, description="balanced: pictures of a sample of families b and c"
+    )
     window_step_s: float = Field(default=0.4, gt=0, description="time between these pictures")
     rare_share: float = Field(
-        default=0.125, ge=0, le=0.25, description="share of a balanced quota that each rare state of a run gets"
+        default=0.125,
+        ge=0,
+        le=0.25,
+        description="share of a balanced quota that each rare state of a run gets",
     )
     text_demo_per_episode: int = Field(default=3, ge=0, description="quota of progresslm_text")
     visual_demo_per_episode: int = Field(default=3, ge=0, description="quota of progresslm_visual")
-    cross_view_per_episode: int = Field(default=3, ge=0, description="quota of progresslm_cross_view")
-    unanswerable_per_episode: int = Field(default=2, ge=0, description="quota of progresslm_unanswerable")
+    cross_view_per_episode: int = Field(
+        default=3, ge=0, description="quota of progresslm_cross_view"
+    )
+    unanswerable_per_episode: int = Field(
+        default=2, ge=0, description="quota of progresslm_unanswerable"
+    )
     think_share: float = Field(
-        default=0.5, ge=0, le=1, description="share of ProgressLM samples with reasons in the answer"
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of ProgressLM samples with reasons in the answer",
     )
     min_confidence: float = Field(
         default=MIN_CONFIDENCE,
@@ -121,7 +152,8 @@ class SamplesConfig(Settings):
         description="labels of lower confidence make samples of progress, but none with names of steps",
     )
     image_editor: str | None = Field(
-        default=None, description="name of an entry point in proccorpus.image_editors that edits unanswerable pictures"
+        default=None,
+        description="name of an entry point in proccorpus.image_editors that edits unanswerable pictures",
     )
     seed: int = Field(default=0, description="another seed draws other moments")
 
@@ -134,7 +166,9 @@ class SamplesConfig(Settings):
     def most_pictures(self) -> int:
         """Pictures of an episode's preferred camera that its own samples of a balanced profile show, at most."""
         windows = self.actions_per_episode + self.progress_per_episode
-        return self.segmentation_per_episode * self.segmentation_frames + windows * self.window_frames
+        return (
+            self.segmentation_per_episode * self.segmentation_frames + windows * self.window_frames
+        )
 
     @property
     def shows_every_frame(self) -> bool:
@@ -147,14 +181,20 @@ VLM_VERSION = "vlm-3"  # of what is made of the model's replies
 FORMER_VLM = (
     FormerVersion(
         code_version="vlm-2",
-        prompt_versions={"2bd28916e0f60493": "2bd28916e0f60493", "7672dfb6e118e962": "7672dfb6e118e962"},
+        prompt_versions={
+            "2bd28916e0f60493": "2bd28916e0f60493",
+            "7672dfb6e118e962": "7672dfb6e118e962",
+        },
         defaults={},
         added=(),
     ),
     FormerVersion(
         code_version="vlm-1",
         # Of one view, and of several
-        prompt_versions={"2bd28916e0f60493": "89a935f153daad48", "7672dfb6e118e962": "3d833a6915b2324a"},
+        prompt_versions={
+            "2bd28916e0f60493": "89a935f153daad48",
+            "7672dfb6e118e962": "3d833a6915b2324a",
+        },
         defaults={"max_steps": 8, "max_images": 24, "contact_sheet": False, "refine": True},
         added=("extra_body", "pictures_per_s"),
     ),
@@ -169,13 +209,19 @@ VERBS = (
 class Price(Settings):
     """Price of a call: by tokens, or by the time of the GPUs that serve it."""
 
-    usd_per_million_prompt_tokens: float = Field(default=0.0, ge=0, description="price of a service that bills tokens")
+    usd_per_million_prompt_tokens: float = Field(
+        default=0.0, ge=0, description="price of a service that bills tokens"
+    )
     usd_per_million_completion_tokens: float = Field(
         default=0.0, ge=0, description="price of a service that bills tokens"
     )
-    usd_per_gpu_hour: float = Field(default=0.0, ge=0, description="price of the GPUs of your own server")
+    usd_per_gpu_hour: float = Field(
+        default=0.0, ge=0, description="price of the GPUs of your own server"
+    )
     gpus: int = Field(default=1, ge=1, description="number of GPUs behind each endpoint")
-    prompt_tokens_per_s: float = Field(default=8000.0, gt=0, description="speed of one endpoint, for estimates of cost")
+    prompt_tokens_per_s: float = Field(
+        default=8000.0, gt=0, description="speed of one endpoint, for estimates of cost"
+    )
     completion_tokens_per_s: float = Field(
         default=800.0, gt=0, description="speed of one endpoint, for estimates of cost"
     )
@@ -191,22 +237,32 @@ class Price(Settings):
 
     def busy_s(self, prompt_tokens: float, completion_tokens: float) -> float:
         """Seconds that an endpoint takes for so many tokens, by the stated speeds."""
-        return prompt_tokens / self.prompt_tokens_per_s + completion_tokens / self.completion_tokens_per_s
+        return (
+            prompt_tokens / self.prompt_tokens_per_s
+            + completion_tokens / self.completion_tokens_per_s
+        )
 
 
 class VlmConfig(Settings):
     model: str = Field(
-        default="Qwen/Qwen3-VL-32B-Instruct", min_length=1, description="name of the model at the server"
+        default="Qwen/Qwen3-VL-32B-Instruct",
+        min_length=1,
+        description="name of the model at the server",
     )
-    revision: str | None = Field(default=None, description="revision of the model's files, if you know it")
+    revision: str | None = Field(
+        default=None, description="revision of the model's files, if you know it"
+    )
     endpoints: tuple[str, ...] = Field(
         default=("http://127.0.0.1:8000/v1",),
         min_length=1,
         description="addresses of servers with that model; requests go to all of them",
     )
-    api_key_env: str | None = Field(default=None, description="environment variable that holds the key")
+    api_key_env: str | None = Field(
+        default=None, description="environment variable that holds the key"
+    )
     server: Literal["auto", "vllm", "openai", "gemini", "json_mode"] = Field(
-        default="auto", description="which fields the servers take; auto: by their address and by what they refuse"
+        default="auto",
+        description="which fields the servers take; auto: by their address and by what they refuse",
     )
     extra_body: dict[str, Any] = Field(
         default_factory=dict,
@@ -214,7 +270,9 @@ class VlmConfig(Settings):
     )
     max_concurrency: int = Field(default=16, ge=1, description="simultaneous requests per process")
     timeout_s: float = Field(default=180.0, gt=0, description="longest wait for a whole answer")
-    max_attempts: int = Field(default=5, ge=1, description="attempts at one request, the first included")
+    max_attempts: int = Field(
+        default=5, ge=1, description="attempts at one request, the first included"
+    )
     temperature: float = Field(default=0.0, ge=0, description="0: the likeliest answer")
     seed: int = Field(default=0, description="seed that is sent to the server with temperature 0")
     vocabulary: tuple[str, ...] = Field(
@@ -222,14 +280,18 @@ class VlmConfig(Settings):
     )
     max_steps: int = Field(default=16, ge=2, le=32, description="most planned steps of a task")
     pictures_per_s: float = Field(
-        default=2.0, gt=0, le=10, description="pictures a second that segment is shown; a shorter step may be missed"
+        default=2.0,
+        gt=0,
+        le=10,
+        description="pictures a second that segment is shown; a shorter step may be missed",
     )
     max_images: int = Field(default=48, ge=4, description="most pictures in one request")
     overlap_images: int = Field(
         default=6, ge=1, description="pictures that neighbouring windows of a long episode share"
     )
     contact_sheet: bool = Field(
-        default=True, description="send nine pictures as one image: a quarter of the tokens, less detail"
+        default=True,
+        description="send nine pictures as one image: a quarter of the tokens, less detail",
     )
     refine: bool | Literal["doubtful"] = Field(
         default="doubtful",
@@ -237,10 +299,18 @@ class VlmConfig(Settings):
     )
     refine_images: int = Field(default=8, ge=3, description="pictures in one request of refine")
     verify: bool = Field(default=True, description="ask for each attempt whether it was completed")
-    reason: bool = Field(default=True, description="ask the model to explain the progress, for samples with reasoning")
-    reason_interval_s: float = Field(default=2.0, gt=0, description="time between the moments that reason asks about")
+    reason: bool = Field(
+        default=True,
+        description="ask the model to explain the progress, for samples with reasoning",
+    )
+    reason_interval_s: float = Field(
+        default=2.0, gt=0, description="time between the moments that reason asks about"
+    )
     passes: int = Field(
-        default=1, ge=1, le=2, description="2: segment twice with shifted pictures, to measure confidence"
+        default=1,
+        ge=1,
+        le=2,
+        description="2: segment twice with shifted pictures, to measure confidence",
     )
     gate_tolerance_s: float | None = Field(
         default=None, gt=0, description="episodes whose passes differ by more go to strong_model"
@@ -249,14 +319,19 @@ class VlmConfig(Settings):
         default=None, description="another model at the same servers, for doubtful episodes"
     )
     runs_per_task: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
-        default=3, description="runs of a task that the model is asked about; the others follow them, where they can"
+        default=3,
+        description="runs of a task that the model is asked about; the others follow them, where they can",
     )
     keep_labels: bool = Field(
         default=True,
         description="labels that an earlier version made with the same settings stay; false: they are made anew",
     )
-    max_calls: int | None = Field(default=None, ge=0, description="most requests of a build, over all its processes")
-    max_cost_usd: float | None = Field(default=None, ge=0, description="highest cost of a build, by `price`")
+    max_calls: int | None = Field(
+        default=None, ge=0, description="most requests of a build, over all its processes"
+    )
+    max_cost_usd: float | None = Field(
+        default=None, ge=0, description="highest cost of a build, by `price`"
+    )
     price: Price = Price()
 
     @field_validator("endpoints")

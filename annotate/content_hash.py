@@ -19,7 +19,10 @@ type Dimensions = tuple[int, ...]  # of a vector
 
 
 def content_columns(
-    episode: EpisodeData, pictures: PictureDigests, signals: Sequence[GripperSignal], stated: Sequence[Gripper]
+    episode: EpisodeData,
+    pictures: PictureDigests,
+    signals: Sequence[GripperSignal],
+    stated: Sequence[Gripper],
 ) -> dict[str, Any]:
     """Columns of `episode_content`: the hash of task, pictures, and state and action as read (version 2, since 0.2.0),
     and the hashes of the same by version 1, sorted.
@@ -37,12 +40,17 @@ def _hash(episode: EpisodeData, pictures: PictureDigests, *rows: np.ndarray | No
     for camera, picture_digest in sorted(pictures.items()):
         digest.update(camera.encode() + picture_digest)
     for values in rows:
-        digest.update(b"-" if values is None else np.ascontiguousarray(values, np.float64).tobytes())
+        digest.update(
+            b"-" if values is None else np.ascontiguousarray(values, np.float64).tobytes()
+        )
     return digest.hexdigest()
 
 
 def _hashes_of_version_1(
-    episode: EpisodeData, pictures: PictureDigests, signals: Sequence[GripperSignal], stated: Sequence[Gripper]
+    episode: EpisodeData,
+    pictures: PictureDigests,
+    signals: Sequence[GripperSignal],
+    stated: Sequence[Gripper],
 ) -> Iterator[str]:
     """All hashes that version 1, of 0.1.0, may have given.
 
@@ -70,11 +78,15 @@ def _hashes_of_version_1(
 
 def _former_ends(stated: Sequence[Gripper]) -> list[tuple[float, float]]:
     """Values of a closed and an open gripper by which version 1 may have scaled it."""
-    by_registry = [(gripper.closed, gripper.open or 0.0) for gripper in stated if gripper.closed is not None]
+    by_registry = [
+        (gripper.closed, gripper.open or 0.0) for gripper in stated if gripper.closed is not None
+    ]
     return [(0.0, 1.0), *by_registry]
 
 
-def _former_grippers(names: Sequence[str], grippers_now: Sequence[Dimensions], width: int) -> set[Dimensions]:
+def _former_grippers(
+    names: Sequence[str], grippers_now: Sequence[Dimensions], width: int
+) -> set[Dimensions]:
     """Dimensions, of a vector of `width`, that version 1 may have taken as the gripper.
 
     Example: names ["arm_0", "gripper_0", "gripper_1"], no grippers now, width 3: (1, 2), (1,) and (2,).

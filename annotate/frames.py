@@ -50,8 +50,12 @@ class FramesConfig(BaseModel):
 
     keyframe_interval_s: float = Field(default=1.0, gt=0, description="time between keyframes")
     keyframe_max_px: int = Field(default=480, ge=32, description="longer side of a keyframe")
-    published_phash: bool = Field(default=False, description="compute the perceptual hash exactly as published; slow")
-    min_frames: int = Field(default=5, ge=2, description="fewest frames of an episode; shorter ones are quarantined")
+    published_phash: bool = Field(
+        default=False, description="compute the perceptual hash exactly as published; slow"
+    )
+    min_frames: int = Field(
+        default=5, ge=2, description="fewest frames of an episode; shorter ones are quarantined"
+    )
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,11 @@ class FramesResult:
 
     @property
     def findings(self) -> list[Finding]:
-        return [*self.episode_findings, *self.meter.findings(self.lags), *fault_findings(self.faults)]
+        return [
+            *self.episode_findings,
+            *self.meter.findings(self.lags),
+            *fault_findings(self.faults),
+        ]
 
     def without(self, episodes: Collection[int]) -> "FramesResult":
         """What would have been measured had some episodes not been there; their fingerprints stay."""
@@ -168,10 +176,16 @@ def frames_stage(
             with memory_wall(source.config.limits.max_memory_bytes):
                 episode = read_episode(source, record)
                 rows = proprioception(episode, signals)
-                fps, drift_s, off = timing(episode.timestamps_s, record.fps, certain=source.config.fps is not None)
-                usable, wrong, of_cameras = _cameras(episode, config, store, keepers, fps, source.decoding_threads)
+                fps, drift_s, off = timing(
+                    episode.timestamps_s, record.fps, certain=source.config.fps is not None
+                )
+                usable, wrong, of_cameras = _cameras(
+                    episode, config, store, keepers, fps, source.decoding_threads
+                )
         except (DataError, MemoryError) as e:
-            findings.append(Finding(*trouble(e), "unusable", record.episode_index, file=record.data_uri))
+            findings.append(
+                Finding(*trouble(e), "unusable", record.episode_index, file=record.data_uri)
+            )
             continue
         decoded += of_cameras
         findings += wrong
@@ -179,7 +193,9 @@ def frames_stage(
         if not usable:
             continue
         for reason, detail in off:
-            findings.append(Finding(reason, detail, "warning", record.episode_index, file=record.data_uri))
+            findings.append(
+                Finding(reason, detail, "warning", record.episode_index, file=record.data_uri)
+            )
         findings += _apart(episode, usable, bool(off))
         pictures = {camera.camera: camera.measures.sha256 for camera in usable}
         row = {"num_frames": len(usable[0]), "fps": fps, "max_drift_s": drift_s}
@@ -189,7 +205,9 @@ def frames_stage(
         if rows.state is not None:
             states.append(rows_of("states", key, len(rows.state), state=lists_of(rows.state)))
         meter.add(episode, rows, usable[0].measures.change, fps)
-        checkup.add(run_signals(episode, fps, signals, rows.openings, list(map(_camera_signals, usable))))
+        checkup.add(
+            run_signals(episode, fps, signals, rows.openings, list(map(_camera_signals, usable)))
+        )
         for camera in usable:
             frames.append(_frame_rows(key, rows, main, camera, fps))
             tiny.append(_tiny_rows(key, camera))
@@ -209,7 +227,16 @@ def frames_stage(
 def _camera_signals(camera: Measured) -> CameraSignals:
     """What the checkup sees of a camera."""
     m = camera.measures
-    return CameraSignals(camera.camera, m.change, m.luma_mean, m.is_black, m.phash, m.tiny, camera.tiny_every, m.sha256)
+    return CameraSignals(
+        camera.camera,
+        m.change,
+        m.luma_mean,
+        m.is_black,
+        m.phash,
+        m.tiny,
+        camera.tiny_every,
+        m.sha256,
+    )
 
 
 def _fingerprint(
@@ -230,7 +257,12 @@ def _fingerprint(
 
 
 def _cameras(
-    episode: EpisodeData, config: FramesConfig, store: Store, keepers: Sequence[Keeper], fps: float, threads: int
+    episode: EpisodeData,
+    config: FramesConfig,
+    store: Store,
+    keepers: Sequence[Keeper],
+    fps: float,
+    threads: int,
 ) -> tuple[list[Measured], list[Finding], int]:
     """An episode's usable cameras, what is wrong with any, and how many frames were decoded; `fps`: of the episode."""
     record = episode.record
@@ -239,11 +271,16 @@ def _cameras(
     problems: list[tuple[CameraVideo, tuple[str, str]]] = []
     for video in record.videos:
         # The first usable camera is the preferred one
-        wants = [(k, k.every(video.camera, fps, record.num_rows, is_preferred=not usable)) for k in keepers]
+        wants = [
+            (k, k.every(video.camera, fps, record.num_rows, is_preferred=not usable))
+            for k in keepers
+        ]
         wanting = [(keeper, frame_step) for keeper, frame_step in wants if frame_step]
         measured = None
         try:
-            measured = measure_camera(episode, video.camera, config, store, wanting, DecodeOptions(threads))
+            measured = measure_camera(
+                episode, video.camera, config, store, wanting, DecodeOptions(threads)
+            )
             obstacle = _obstacle(measured, record, config)
             damage = _damage(measured) if measured.damaged else None
             decoded += len(measured)
@@ -260,7 +297,11 @@ def _cameras(
     # A camera's trouble costs an episode only when no other camera is left
     severity = "warning" if usable else "unusable"
     index = record.episode_index
-    return usable, [Finding(*p, severity, index, video.camera, video.uri) for video, p in problems], decoded
+    return (
+        usable,
+        [Finding(*p, severity, index, video.camera, video.uri) for video, p in problems],
+        decoded,
+    )
 
 
 def _apart(episode: EpisodeData, usable: Sequence[Measured], is_irregular: bool) -> list[Finding]:
@@ -294,7 +335,9 @@ def _obstacle(m: Measured, record: EpisodeRecord, config: FramesConfig) -> tuple
 
 
 def _damage(m: Measured) -> tuple[str, str]:
-    detail = f"{m.damaged} of {len(m)} frames are damaged: the decoder made up what it could not read"
+    detail = (
+        f"{m.damaged} of {len(m)} frames are damaged: the decoder made up what it could not read"
+    )
     return "damaged_frames", detail
 
 
@@ -312,7 +355,11 @@ def timing(
     steps = np.diff(times_s)  # seconds from row to row
     usual_step_s = np.median(steps)
     if not np.isfinite(times_s).all() or usual_step_s < 0.0005:  # no camera is so fast
-        return stated_fps, None, [("timestamp_drift", "the rows' times do not increase, or too little")]
+        return (
+            stated_fps,
+            None,
+            [("timestamp_drift", "the rows' times do not increase, or too little")],
+        )
     regular = np.abs(steps - usual_step_s) <= usual_step_s / 2
     # Three decimals: rates such as 29.97 are kept, rounding of the times is not
     measured = round(1.0 / float(steps[regular].mean()), 3)
@@ -321,7 +368,12 @@ def timing(
     findings = []
     if abs(measured / stated_fps - 1) > RATE_TOLERANCE:
         rate_note = "the registry's rate is kept" if certain else "the measured rate is used"
-        findings.append(("frame_rate", f"stated {stated_fps:g} fps, the rows' times give {measured:g}: {rate_note}"))
+        findings.append(
+            (
+                "frame_rate",
+                f"stated {stated_fps:g} fps, the rows' times give {measured:g}: {rate_note}",
+            )
+        )
         fps = stated_fps if certain else measured
 
     # Drift: how far a row's time is from where the frame rate puts it; half a frame counts
@@ -380,7 +432,9 @@ def measure_camera(
             data, width, height = encode_jpeg(picture.rgb(), config.keyframe_max_px)
             sha256 = hashlib.sha256(data).hexdigest()
             store(sha256, data)
-            keyframes.append({"frame_index": index, "sha256": sha256, "width_px": width, "height_px": height})
+            keyframes.append(
+                {"frame_index": index, "sha256": sha256, "width_px": width, "height_px": height}
+            )
     # The meter's hash is quick and near the published one; only who wants the published numbers pays for that one
     measures = meter.read()
     moments = moments_of(measures.phash)
@@ -389,12 +443,17 @@ def measure_camera(
     return Measured(camera, measures, moments, keyframes, damaged, tiny_every)
 
 
-def _frame_rows(key: dict, rows: Proprioception, main: int | None, m: Measured, fps: float) -> pa.Table:
+def _frame_rows(
+    key: dict, rows: Proprioception, main: int | None, m: Measured, fps: float
+) -> pa.Table:
     """Rows of `frames` of one camera; `main`: which gripper stands for all where one number is wanted."""
     n = len(m)
     gripper = None if main is None else rows.openings[main]
     # The openings of all grippers at each frame: null where one is not used
-    openings = np.stack([np.full(n, np.nan) if curve is None else curve for curve in rows.openings or [None]], axis=1)
+    openings = np.stack(
+        [np.full(n, np.nan) if curve is None else curve for curve in rows.openings or [None]],
+        axis=1,
+    )
     is_used = any(curve is not None for curve in rows.openings)
     return rows_of(
         "frames",
@@ -405,7 +464,9 @@ def _frame_rows(key: dict, rows: Proprioception, main: int | None, m: Measured, 
         visual_change=m.measures.change,
         phash=m.measures.phash,
         gripper=pa.nulls(n, pa.float32()) if gripper is None else gripper.astype(np.float32),
-        grippers=lists_of(openings, np.isnan(openings)) if is_used else pa.nulls(n, pa.list_(pa.float32())),
+        grippers=lists_of(openings, np.isnan(openings))
+        if is_used
+        else pa.nulls(n, pa.list_(pa.float32())),
         speed=pa.nulls(n, pa.float32()) if rows.state is None else speed(rows.state, fps),
         luma_mean=m.measures.luma_mean,
         is_black=m.measures.is_black,
@@ -416,7 +477,9 @@ def _tiny_rows(key: dict, m: Measured) -> pa.Table:
     n = len(m.measures.tiny)
     luma = pa.array([picture.tobytes() for picture in m.measures.tiny], pa.binary())
     frame_column = {"frame_index": np.arange(n) * m.tiny_every}
-    return rows_of("tiny_pictures", key, n, camera=pa.repeat(m.camera, n), luma=luma, **frame_column)
+    return rows_of(
+        "tiny_pictures", key, n, camera=pa.repeat(m.camera, n), luma=luma, **frame_column
+    )
 
 
 def rows_of(table: str, key: Mapping[str, Any], n: int, **columns: Any) -> pa.Table:
@@ -433,7 +496,9 @@ def rows_of(table: str, key: Mapping[str, Any], n: int, **columns: Any) -> pa.Ta
 def lists_of(values: np.ndarray, nulls: np.ndarray | None = None) -> pa.Array:
     """A list of float32 for each row of [n, d]; `nulls` bool [n, d]."""
     n, width = values.shape
-    flat = pa.array(values.astype(np.float32).ravel(), mask=None if nulls is None else nulls.ravel())
+    flat = pa.array(
+        values.astype(np.float32).ravel(), mask=None if nulls is None else nulls.ravel()
+    )
     return pa.ListArray.from_arrays(np.arange(0, n * width + 1, width, dtype=np.int32), flat)
 
 

@@ -20,7 +20,13 @@ from annotate.native import annotate
 from annotate.segments import STEP, finished
 from ingest.episode import NativeStep
 from ingest.formats.folders import is_step
-from ingest.formats.lerobot_meta import LerobotListing, episode_metadata, read_info, version_of, whole
+from ingest.formats.lerobot_meta import (
+    LerobotListing,
+    episode_metadata,
+    read_info,
+    version_of,
+    whole,
+)
 from ingest.formats.lerobot_rows import find_rows
 from ingest.formats.lerobot_steps import FORMS as LEROBOT_FORMS
 from ingest.formats.lerobot_steps import Annotated, Stated, read_form
@@ -38,7 +44,10 @@ FILE_FORMS: Mapping[str, Callable[[Path], Sequence[EpisodeAnnotation]]] = {
     "robometer": reward_data.read_robometer,
 }
 FORMS = (*LEROBOT_FORMS, "frames", *FILE_FORMS)
-IMPORT_ORDER = ("segments", *(form for form in LEROBOT_FORMS if form != "segments"))  # what says most comes first
+IMPORT_ORDER = (
+    "segments",
+    *(form for form in LEROBOT_FORMS if form != "segments"),
+)  # what says most comes first
 EPISODE_NAME = re.compile(r"(\d+)(\.[a-z_]+)*\.jsonl$")
 
 
@@ -61,14 +70,18 @@ class Annotation(EpisodeAnnotation):
         if self.problem is not None:
             raise ValueError(self.problem)
         if self.num_frames not in (None, num_frames):
-            raise ValueError(f"it is of an episode of {self.num_frames} frames, this one has {num_frames}")
+            raise ValueError(
+                f"it is of an episode of {self.num_frames} frames, this one has {num_frames}"
+            )
         label = ImportedLabel(*annotate(self.steps, num_frames, success, self.plan), self.plan)
         if self.plan or any(step.step is not None for step in self.steps):
             return label
         # Steps without numbers of which names repeat: attempts at the same step, where the last ones complete all
         steps, plan = by_names(self.steps)
         segments, num_planned = annotate(steps, num_frames, success, plan)
-        is_attempts = len(plan) < label.num_planned and (success is False or finished(segments, num_planned))
+        is_attempts = len(plan) < label.num_planned and (
+            success is False or finished(segments, num_planned)
+        )
         if is_attempts:
             return ImportedLabel(segments, num_planned, plan)
         return label
@@ -121,7 +134,9 @@ def read_annotations(path: Path, form: str | None = None) -> Annotations:
     is_file = path.is_file()
     uris = [uri for uri in source.files if is_file or ("/" not in uri and uri.endswith(".jsonl"))]
     if not (episodes := tuple(_frames(source, uris))):
-        raise ImportedError(f"{path} holds no annotations: expected JSON lines with frame_id and sub_task")
+        raise ImportedError(
+            f"{path} holds no annotations: expected JSON lines with frame_id and sub_task"
+        )
     return Annotations("frames", episodes)
 
 
@@ -140,10 +155,13 @@ def _read_lerobot(path: Path, form: str | None) -> Annotations:
     for name in [form] if form else IMPORT_ORDER:
         if stated_labels := read_form(dataset, episodes, name):
             return Annotations(
-                name, tuple(_annotation(k, episodes[k], stated_labels[k]) for k in sorted(stated_labels))
+                name,
+                tuple(_annotation(k, episodes[k], stated_labels[k]) for k in sorted(stated_labels)),
             )
     details = "".join(f"; {finding.detail}" for finding in dataset.findings)
-    raise ImportedError(f"{path} has no steps of the form {form or ', '.join(LEROBOT_FORMS)}{details}")
+    raise ImportedError(
+        f"{path} has no steps of the form {form or ', '.join(LEROBOT_FORMS)}{details}"
+    )
 
 
 def _annotated(path: Path) -> tuple[LerobotListing, dict[int, Annotated]]:
@@ -159,7 +177,9 @@ def _annotated(path: Path) -> tuple[LerobotListing, dict[int, Annotated]]:
     dataset = LerobotListing(source, info=info, version=version_of(source, info))
     metadata = episode_metadata(dataset)
     rows = find_rows(dataset, metadata) if has_info else {}
-    episodes = {k: Annotated(metadata.get(k, {}), rows.get(k)) for k in metadata.keys() | rows.keys()}
+    episodes = {
+        k: Annotated(metadata.get(k, {}), rows.get(k)) for k in metadata.keys() | rows.keys()
+    }
     return dataset, episodes
 
 
@@ -168,7 +188,12 @@ def _annotation(index: int, episode: Annotated, stated_label: Stated) -> Annotat
     number = whole(episode.meta.get("proccorpus_episode_index"))
     episode_key = (dataset, number) if isinstance(dataset, str) and number is not None else None
     return Annotation(
-        index, episode.num_frames, stated_label.steps, stated_label.plan, episode_key, stated_label.problem
+        index,
+        episode.num_frames,
+        stated_label.steps,
+        stated_label.plan,
+        episode_key,
+        stated_label.problem,
     )
 
 
@@ -207,17 +232,25 @@ def _frames(source: Source, uris: Sequence[str]) -> Iterator[Annotation]:
         by_name = int(name_match[1]) if name_match else None
         keyed = [(row.get("episode_index", by_name), row) for row in _read_lines(source, name)]
         if any(episode is None for episode, _ in keyed):
-            raise ImportedError(f"{name}: neither its name nor its lines say which episode it is of")
+            raise ImportedError(
+                f"{name}: neither its name nor its lines say which episode it is of"
+            )
         keyed.sort(key=lambda pair: (pair[0], pair[1]["frame_id"]))
         for episode, group in groupby(keyed, key=lambda pair: pair[0]):
-            steps, num_frames = _steps(f"{name}: the frames of episode {episode}", [row for _, row in group])
+            steps, num_frames = _steps(
+                f"{name}: the frames of episode {episode}", [row for _, row in group]
+            )
             if steps:
                 yield Annotation(episode, num_frames, steps)
 
 
-def _steps(description: str, frames: Sequence[Mapping[str, Any]]) -> tuple[tuple[NativeStep, ...], int]:
+def _steps(
+    description: str, frames: Sequence[Mapping[str, Any]]
+) -> tuple[tuple[NativeStep, ...], int]:
     """The steps of an episode, by the name that each frame has, and the number of its frames."""
-    first = frames[0]["frame_id"]  # ids may count over the whole dataset: an episode's first one is its frame 0
+    first = frames[0][
+        "frame_id"
+    ]  # ids may count over the whole dataset: an episode's first one is its frame 0
     if [row["frame_id"] for row in frames] != list(range(first, first + len(frames))):
         raise ImportedError(f"{description} are not one after another")
     names = [(row["sub_task"] or "").strip() for row in frames]

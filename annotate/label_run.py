@@ -58,7 +58,9 @@ class FormerVersion(NamedTuple):
         ]
         for combination in product(*values):
             former_params = resolved(same | dict(zip(self.defaults, combination, strict=True)))
-            yield replace(run, code_version=self.code_version, prompt_version=prompts, params=former_params)
+            yield replace(
+                run, code_version=self.code_version, prompt_version=prompts, params=former_params
+            )
 
 
 def human_run(dataset: str) -> str:
@@ -70,7 +72,9 @@ def resolved(params: dict) -> str:
     return json.dumps(params, sort_keys=True)
 
 
-def choose_active(runs: Sequence[tuple[str, str]], preferred: Sequence[tuple[str, str]] = ()) -> tuple[str, str] | None:
+def choose_active(
+    runs: Sequence[tuple[str, str]], preferred: Sequence[tuple[str, str]] = ()
+) -> tuple[str, str] | None:
     """(label_run, why) among an episode's (label_run, annotator) pairs; None when it has none.
 
     preferred: (label_run, why), the best first; the first that the episode has, else the run of the best annotator, of
@@ -119,10 +123,13 @@ class GateCounts:
     def numbers(self) -> dict[str, int]:
         """How many do not pass, by the reason; each label is counted once at most."""
         confident_labels = [
-            (confidence, num_named) for confidence, num_named in self.labels if self.gate.admits(confidence)
+            (confidence, num_named)
+            for confidence, num_named in self.labels
+            if self.gate.admits(confidence)
         ]
         passing = sum(
-            self.gate.admits_names(confidence, is_named=num_named) for confidence, num_named in confident_labels
+            self.gate.admits_names(confidence, is_named=num_named)
+            for confidence, num_named in confident_labels
         )
         num_named = sum(num_named for _, num_named in confident_labels)
         return {
@@ -141,4 +148,6 @@ class GateCounts:
             f"are less sure than {least_for_names:g} (min_name_confidence): they give no names of steps",
         )
         counts = zip(self.numbers().values(), reasons, strict=True)
-        return [f"{count} of {len(self.labels)} labels {reason}" for count, reason in counts if count]
+        return [
+            f"{count} of {len(self.labels)} labels {reason}" for count, reason in counts if count
+        ]

@@ -28,12 +28,20 @@ def annotate(
     for k, step in enumerate(steps):
         end = min(step.end_frame, num_frames)
         if not covered_end <= step.start_frame < end:
-            covered = f"step {k} ({step.name!r}) covers frames {step.start_frame} to {step.end_frame}"
-            raise ValueError(f"{covered}; the one before ends at {covered_end}, the episode at {num_frames}")
+            covered = (
+                f"step {k} ({step.name!r}) covers frames {step.start_frame} to {step.end_frame}"
+            )
+            raise ValueError(
+                f"{covered}; the one before ends at {covered_end}, the episode at {num_frames}"
+            )
         if step.start_frame > covered_end:
             segments.append(Segment("Between steps", covered_end, step.start_frame, IDLE, False))
         covered_end = end
-        segments.append(_segment(step, covered_end, numbers[k], is_completed=(success, k) != (False, last_attempt)))
+        segments.append(
+            _segment(
+                step, covered_end, numbers[k], is_completed=(success, k) != (False, last_attempt)
+            )
+        )
 
     # What is left of the run after the last span
     if covered_end < num_frames:
@@ -67,4 +75,14 @@ def _segment(step: NativeStep, end: int, number: int | None, *, is_completed: bo
     else:
         note = f"the source ends it at frame {step.end_frame}"
     is_named = is_name(step.name)
-    return Segment(step.name, step.start_frame, end, kind, is_completed, number, step.confidence, note, is_named)
+    return Segment(
+        step.name,
+        step.start_frame,
+        end,
+        kind,
+        is_completed,
+        number,
+        step.confidence,
+        note,
+        is_named,
+    )

@@ -25,7 +25,9 @@ TINY = 16
 # 2**53, so sums are exact, and a hash does not depend on how a machine orders them
 _K = np.arange(8)[:, None]
 _X = np.arange(SMALL)[None, :]
-COSINES = np.round(np.cos(np.pi * _K * (2 * _X + 1) / (2 * SMALL)) * np.where(_K, 1.0, np.sqrt(0.5)) * 2**15)
+COSINES = np.round(
+    np.cos(np.pi * _K * (2 * _X + 1) / (2 * SMALL)) * np.where(_K, 1.0, np.sqrt(0.5)) * 2**15
+)
 BLACK_LUMA = 26  # of 255: black is 16 in video range, and a lit pixel is well above
 
 
@@ -52,7 +54,9 @@ def halved(picture: np.ndarray, side: int = GRID) -> np.ndarray:
 class Measures:
     """Measurements of one camera's pictures; arrays have one entry per frame."""
 
-    change: np.ndarray  # float32, 0..1: mean absolute luma difference to the frame before; 0 at frame 0
+    change: (
+        np.ndarray
+    )  # float32, 0..1: mean absolute luma difference to the frame before; 0 at frame 0
     phash: np.ndarray  # uint64
     luma_mean: np.ndarray  # float32, 0..1
     is_black: np.ndarray  # bool
@@ -73,7 +77,9 @@ class FrameMeter:
         self._every = every
         self._measured = 0
         self._tiny: list[np.ndarray] = []
-        self._block = np.empty((self.BLOCK + 1, GRID, GRID), np.uint8)  # the first is the last of the block before
+        self._block = np.empty(
+            (self.BLOCK + 1, GRID, GRID), np.uint8
+        )  # the first is the last of the block before
         self._filled = 0
         # Of each block: change and sum of luma (whole numbers), hashes, blackness
         self._blocks: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
@@ -97,18 +103,27 @@ class FrameMeter:
         previous_grids = self._block[:n]
         differences = np.maximum(grids, previous_grids) - np.minimum(grids, previous_grids)
         # a column of pictures is one tall picture
-        small = cv2.resize(grids.reshape(-1, GRID), (SMALL, n * SMALL), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(
+            grids.reshape(-1, GRID), (SMALL, n * SMALL), interpolation=cv2.INTER_AREA
+        )
         small = small.reshape(n, SMALL, SMALL)
         tiny_sources = small[-self._measured % self._every :: self._every]
         if len(tiny_sources):
             tall = cv2.resize(
-                tiny_sources.reshape(-1, SMALL), (TINY, len(tiny_sources) * TINY), interpolation=cv2.INTER_AREA
+                tiny_sources.reshape(-1, SMALL),
+                (TINY, len(tiny_sources) * TINY),
+                interpolation=cv2.INTER_AREA,
             )
             self._tiny.append(tall.reshape(len(tiny_sources), TINY, TINY))
         self._measured += n
         # Sums stay below 2**24: exact in float32
-        change, luma = (pictures.reshape(n, -1).sum(axis=1, dtype=np.uint32) for pictures in (differences, small))
-        self._blocks.append((change, luma, fast_phashes(small), grids.reshape(n, -1).max(axis=1) < BLACK_LUMA))
+        change, luma = (
+            pictures.reshape(n, -1).sum(axis=1, dtype=np.uint32)
+            for pictures in (differences, small)
+        )
+        self._blocks.append(
+            (change, luma, fast_phashes(small), grids.reshape(n, -1).max(axis=1) < BLACK_LUMA)
+        )
         # Per cell over the whole video: a camera that shows one picture has almost no span anywhere
         np.minimum(self._low, grids.min(axis=0), out=self._low)
         np.maximum(self._high, grids.max(axis=0), out=self._high)
@@ -122,7 +137,9 @@ class FrameMeter:
         if self._filled:
             self._measure()
         none = (np.zeros(0), np.zeros(0), np.zeros(0, np.uint64), np.zeros(0, bool))
-        change, luma, phash, is_black = (np.concatenate(parts) for parts in zip(none, *self._blocks, strict=True))
+        change, luma, phash, is_black = (
+            np.concatenate(parts) for parts in zip(none, *self._blocks, strict=True)
+        )
         return Measures(
             change.astype(np.float32) / np.float32(255.0 * GRID * GRID),
             phash,
@@ -226,16 +243,22 @@ def _shrunk(picture: np.ndarray, size: tuple[int, int], factor: int) -> np.ndarr
     if width % factor or height % factor:
         return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     if factor > 1:
-        picture = cv2.resize(picture, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
+        picture = cv2.resize(
+            picture, (width // factor, height // factor), interpolation=cv2.INTER_AREA
+        )
     if picture.shape[1::-1] == size:
         return picture
     return cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
 
 
-def encode_jpeg(rgb: np.ndarray, max_px: int, quality: int = JPEG_QUALITY) -> tuple[bytes, int, int]:
+def encode_jpeg(
+    rgb: np.ndarray, max_px: int, quality: int = JPEG_QUALITY
+) -> tuple[bytes, int, int]:
     """JPEG bytes, width and height of a picture made no larger than max_px on its longer side; aspect kept."""
     rgb = fitted(rgb, max_px)
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    _, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
     return data.tobytes(), rgb.shape[1], rgb.shape[0]
 
 

@@ -115,7 +115,9 @@ def _alike(runs: Sequence[ComparedRun]) -> dict[tuple, list[ComparedRun]]:
     return run_groups
 
 
-def _partners(run_groups: Mapping[tuple, list[ComparedRun]], criterion: Why, run: ComparedRun) -> list[ComparedRun]:
+def _partners(
+    run_groups: Mapping[tuple, list[ComparedRun]], criterion: Why, run: ComparedRun
+) -> list[ComparedRun]:
     """The runs that it can be compared with."""
     if criterion == "further":
         if np.isfinite(run.progress).any():
@@ -132,7 +134,9 @@ def _partners(run_groups: Mapping[tuple, list[ComparedRun]], criterion: Why, run
     return of_task[:worse] + of_task[bisect_left(of_task, run.quality + BETTER_BY, key=QUALITY) :]
 
 
-def _further(first_run: ComparedRun, second_run: ComparedRun, rng: np.random.Generator) -> Pair | None:
+def _further(
+    first_run: ComparedRun, second_run: ComparedRun, rng: np.random.Generator
+) -> Pair | None:
     """Two moments of these runs that chance finds far enough apart."""
     sides = [(run, np.flatnonzero(np.isfinite(run.progress))) for run in (first_run, second_run)]
     for _ in range(TRIES):
@@ -154,7 +158,10 @@ def _better(criterion: Why, first_run: ComparedRun, second_run: ComparedRun) -> 
     rejected, chosen = sorted((first_run, second_run), key=QUALITY)
     # Moments that stand for a run as a whole: evenly spread, the first and the last among them
     ends = [(run, len(run.frames) - 1, min(WHOLE, len(run.frames))) for run in (chosen, rejected)]
-    best, worst = (_part(run, np.linspace(0, last, count).round().astype(int).tolist()) for run, last, count in ends)
+    best, worst = (
+        _part(run, np.linspace(0, last, count).round().astype(int).tolist())
+        for run, last, count in ends
+    )
     return Pair(criterion, best, worst, QUALITY(chosen) - QUALITY(rejected))
 
 

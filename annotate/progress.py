@@ -22,7 +22,10 @@ from annotate.pictures import hamming
 from annotate.segments import IDLE, PACES, STEP, Segment, finished, undo
 
 CODE_VERSION = "progress-6"
-BUDGET_CLIP = (0.85, 1.15)  # a step's weight is its share of length times the number of steps, clipped
+BUDGET_CLIP = (
+    0.85,
+    1.15,
+)  # a step's weight is its share of length times the number of steps, clipped
 PUBLISHED_CLIP = (0.75, 1.25)
 MOST = 0.95  # of its budget that an attempt can earn that was not completed
 WAY_S = 0.2  # an arm's way is measured from point to point, this far apart: an arm that trembles between goes no way
@@ -32,9 +35,14 @@ NOT_STEPS = ("", "done", "done.", "not done", "not done.")
 class ProgressConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    noise_floor_per_s: float = Field(default=0.015, ge=0, description="visual change per second of a still picture")
+    noise_floor_per_s: float = Field(
+        default=0.015, ge=0, description="visual change per second of a still picture"
+    )
     incomplete_share: float = Field(
-        default=0.5, ge=0, le=MOST, description="largest share of its budget that an uncompleted attempt can earn"
+        default=0.5,
+        ge=0,
+        le=MOST,
+        description="largest share of its budget that an uncompleted attempt can earn",
     )
 
 
@@ -134,7 +142,9 @@ class _Account:
     def __init__(self, budgets: np.ndarray) -> None:
         self.budgets = budgets
         self.done: set[int] = set()
-        self.partial: dict[int, float] = {}  # share of its budget that a step not completed has earned so far
+        self.partial: dict[
+            int, float
+        ] = {}  # share of its budget that a step not completed has earned so far
 
     def level(self) -> float:
         """Progress so far; exactly 1 when all planned steps are complete."""
@@ -168,7 +178,11 @@ def _attempts(segments: Sequence[Segment]) -> list[list[Segment]]:
             rested = segment.kind == IDLE
             continue
         # It goes on with the one before, where that did not complete the step
-        if rested and attempts and (attempts[-1][-1].step, attempts[-1][-1].completed) == (segment.step, False):
+        if (
+            rested
+            and attempts
+            and (attempts[-1][-1].step, attempts[-1][-1].completed) == (segment.step, False)
+        ):
             attempts[-1].append(segment)
         else:
             attempts.append([segment])
@@ -319,10 +333,16 @@ def check_stated(segments: Sequence[Segment], num_planned: int, end: StatedEnd) 
     catastrophic_frame = end.catastrophic_frame
     is_finished = finished(segments, num_planned)
     # Without a final progress the curve ends where the segments alone would end it, which is never below 0
-    falls = any(s.pace is not None for s in segments) and _slopes(segments)[1:catastrophic_frame].sum() < 0
+    falls = (
+        any(s.pace is not None for s in segments)
+        and _slopes(segments)[1:catastrophic_frame].sum() < 0
+    )
     finished_note = "every planned step is completed, so"
     contradictions = (
-        (final is not None and not 0 <= final <= 1, f"final progress {final} is not between 0 and 1"),
+        (
+            final is not None and not 0 <= final <= 1,
+            f"final progress {final} is not between 0 and 1",
+        ),
         (
             catastrophic_frame is not None and not 0 < catastrophic_frame <= last_frame,
             f"the catastrophic frame {catastrophic_frame} is none of the frames 1 to {last_frame}",
@@ -339,14 +359,19 @@ def check_stated(segments: Sequence[Segment], num_planned: int, end: StatedEnd) 
             final == 1 and catastrophic_frame is None and not is_finished,
             "the run ends at 1, but a planned step is not completed: mark it as completed, or end below 1",
         ),
-        (falls, "the segments fall by more than they rise: mark a segment as slow or fast, or take falls back"),
+        (
+            falls,
+            "the segments fall by more than they rise: mark a segment as slow or fast, or take falls back",
+        ),
     )
     for is_so, contradiction in contradictions:
         if is_so:
             raise ValueError(contradiction)
 
 
-def stated_progress(segments: Sequence[Segment], ordinary: np.ndarray, end: StatedEnd) -> np.ndarray:
+def stated_progress(
+    segments: Sequence[Segment], ordinary: np.ndarray, end: StatedEnd
+) -> np.ndarray:
     """Progress as stated, float32 [n]; `ordinary` [n] is what `annotate.progress` makes of the segments alone.
 
     Without paces it is the ordinary curve, stretched to the final progress. With paces: 0 at frame 0, straight inside

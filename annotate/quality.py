@@ -27,7 +27,9 @@ from core.demonstration_quality import FEWEST, LEAST_SPREAD, MAD_TO_STD
 from ingest.outcomes import BY_PERSON
 
 JUMP_S = 0.5  # time within which a jump of progress is measured
-FALL = 0.01  # of progress from one frame to the next: a smaller fall does not count as going backwards
+FALL = (
+    0.01  # of progress from one frame to the next: a smaller fall does not count as going backwards
+)
 MIN_SCALE = 0.05  # of the log duration: 5 % of the duration, however alike the runs are
 # What says how a run ended. LABEL: its annotator saw it, a model in the pictures, motion that a step was left undone.
 # ASSUMED: nobody says, so the label takes it as complete
@@ -65,7 +67,9 @@ class Quality:
     worst_fall: float  # the largest fall from one frame to the next; 0 where there is none
     end: float  # progress at the last frame
     shortest_step_s: float | None  # None without a step
-    contradicts: bool  # the source calls it a success and the label ends below 1, or the other way round
+    contradicts: (
+        bool  # the source calls it a success and the label ends below 1, or the other way round
+    )
 
 
 def qualities(runs: Sequence[LabelledRun]) -> list[Quality]:
@@ -77,7 +81,9 @@ def qualities(runs: Sequence[LabelledRun]) -> list[Quality]:
     log_durations = np.log([run.duration_s for run in runs])
     length_z = robust_deviations(log_durations, np.ones(len(runs), bool), MIN_SCALE)
     return [
-        _quality(run, float(z) if enough else None, 1 - counts[order] / len(runs) if enough else None)
+        _quality(
+            run, float(z) if enough else None, 1 - counts[order] / len(runs) if enough else None
+        )
         for run, order, z in zip(runs, orders, length_z, strict=True)
     ]
 
@@ -93,7 +99,9 @@ def _quality(run: LabelledRun, length_z: float | None, order_rarity: float | Non
         falls=int((falls > FALL).sum()),
         worst_fall=float(falls.max(initial=0.0)),
         end=end,
-        shortest_step_s=min((len(s) / run.fps for s in run.segments if s.step is not None), default=None),
+        shortest_step_s=min(
+            (len(s) / run.fps for s in run.segments if s.step is not None), default=None
+        ),
         contradicts=run.success is not None and run.success != (end >= 1.0),
     )
 
@@ -108,7 +116,9 @@ def robust_deviations(values: np.ndarray, is_usual: np.ndarray, min_scale: float
     return (values - median) / scale
 
 
-def end_by(success: bool | None, success_source: str | None, end_progress: float, *, has_visual_check: bool) -> str:
+def end_by(
+    success: bool | None, success_source: str | None, end_progress: float, *, has_visual_check: bool
+) -> str:
     """What says how a run ended, of an annotator's label; `has_visual_check`: it judges what pictures show.
 
     Example: nobody says how the run ended, and its label leaves a step undone: the label says it.
@@ -211,7 +221,9 @@ def doubts(runs: Sequence[RunEnd]) -> list[Doubt | None]:
 
     def doubt(k: int) -> Doubt:
         strongest_first = sorted(range(len(SIGNS)), key=lambda sign: -parts[k, sign])
-        return Doubt(float(p[k]), tuple(SIGNS[sign] for sign in strongest_first if parts[k, sign] >= SPEAKS))
+        return Doubt(
+            float(p[k]), tuple(SIGNS[sign] for sign in strongest_first if parts[k, sign] >= SPEAKS)
+        )
 
     return [doubt(k) if run.success is None else None for k, run in enumerate(runs)]
 
@@ -248,7 +260,9 @@ def signs_of(runs: Sequence[RunEnd]) -> np.ndarray:
     bits = np.bitwise_count(hashes[:, None] ^ hashes[None])  # in which the last pictures differ
     signs = [
         robust_deviations(_apart(_last_states(runs), is_usual, STATE_FLOOR), is_usual, STATE_SCALE),
-        robust_deviations(_apart(bits.astype(np.float64), is_usual, PICTURE_FLOOR), is_usual, PICTURE_SCALE),
+        robust_deviations(
+            _apart(bits.astype(np.float64), is_usual, PICTURE_FLOOR), is_usual, PICTURE_SCALE
+        ),
         -robust_deviations(log_moving_s, is_usual, MOVING_SCALE),
         np.abs(robust_deviations(speed, is_usual, SPEED_SCALE)),
         np.array([float(run.end_progress < 1) for run in runs]),
@@ -335,7 +349,9 @@ def measures(signals: Signals) -> RunMeasures:
 
 
 def _gripper_moves(signals: Signals) -> int | None:
-    moves = [gripper_moves(gripper.opening, MotionConfig(), signals.fps) for gripper in signals.grippers]
+    moves = [
+        gripper_moves(gripper.opening, MotionConfig(), signals.fps) for gripper in signals.grippers
+    ]
     if moves:
         return sum(map(len, moves))
     return None

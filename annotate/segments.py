@@ -30,7 +30,9 @@ class Segment:
     notes: str | None = None
     named: bool = True  # by the task's text, whoever gave the steps, or evidence; False: `name` is a placeholder
     pace: str | None = None  # one of PACES, as a person says how fast it went on; None: nobody says
-    name_confidence: float | None = None  # that it is this deed, where its annotator had to find that out; None: given
+    name_confidence: float | None = (
+        None  # that it is this deed, where its annotator had to find that out; None: given
+    )
 
     def __len__(self) -> int:
         return self.end_frame - self.start_frame
@@ -55,9 +57,13 @@ def check_tiling(segments: list[Segment], num_frames: int, num_planned: int) -> 
         fits_kind = (s.kind == STEP) == (s.step is not None)
         is_planned = s.step is None or 0 <= s.step < num_planned
         if not (fits_kind and is_planned):
-            raise ValueError(f"segment {s.name!r}: step {s.step} is not one of {num_planned} planned ones")
+            raise ValueError(
+                f"segment {s.name!r}: step {s.step} is not one of {num_planned} planned ones"
+            )
         if s.named != is_name(s.name):
-            raise ValueError(f"segment {s.name!r} is {'a placeholder, so not' if s.named else 'a name, so'} named")
+            raise ValueError(
+                f"segment {s.name!r} is {'a placeholder, so not' if s.named else 'a name, so'} named"
+            )
         end = s.end_frame
     if end != num_frames:
         raise ValueError(f"segments end at frame {end}, the episode has {num_frames}")
@@ -114,10 +120,16 @@ class EpisodeLabel:
     needs_review: bool
     notes: list[str]
     plan: tuple[str, ...]  # names of the planned steps, attempted or not
-    as_far_as: EpisodeFrame | None = None  # of a failed run: a successful run, at the frame where it was as far
+    as_far_as: EpisodeFrame | None = (
+        None  # of a failed run: a successful run, at the frame where it was as far
+    )
     confidence: float | None = None  # where an annotator states it of the episode as a whole
-    steps_from: str | None = None  # the form of the source's steps that the segments are made of; None: of none
-    curve: np.ndarray | None = None  # progress, float32 [n], of an annotator that states it; None: by the segments
+    steps_from: str | None = (
+        None  # the form of the source's steps that the segments are made of; None: of none
+    )
+    curve: np.ndarray | None = (
+        None  # progress, float32 [n], of an annotator that states it; None: by the segments
+    )
 
     @property
     def named(self) -> bool:
@@ -143,6 +155,8 @@ def plain_label(
     first attempts, and one that was never attempted is unnamed.
     """
     name_of_step = {s.step: s.name for s in reversed(segments) if s.step is not None}
-    plan = tuple(step_names or (name_of_step.get(step) or unnamed_step(step) for step in range(num_planned)))
+    plan = tuple(
+        step_names or (name_of_step.get(step) or unnamed_step(step) for step in range(num_planned))
+    )
     assert len(plan) == num_planned, (step_names, num_planned)
     return EpisodeLabel(segments, num_planned, task, False, False, [], plan, last_labelled)

@@ -21,13 +21,19 @@ MAX_GRIPPER_LAG_S = 2.5
 STEP_S = 0.1  # between lags that are tried for a gripper
 STILL = 0.12  # of its fast speed: a slower arm stands still, so that what is seen to change is the gripper
 FAST_PERCENTILE = 90  # of a curve: what is fast
-MAX_CHANGE = 2.0  # times the fast change: more of it in one frame, such as a cut, does not count for more
+MAX_CHANGE = (
+    2.0  # times the fast change: more of it in one frame, such as a cut, does not count for more
+)
 
 # A lag is corrected when it is large and sure
 MIN_LAG_S = 0.2
 MIN_GRIPPER_LAG_S = 0.3
 MIN_LIKENESS, MIN_GAIN, MIN_EPISODES = 0.3, 0.05, 5  # correlation, its gain over lag 0
-MIN_MOVES, MIN_PROMINENCE, MIN_PEAK = 5, 8.0, 0.1  # moves, peak in deviations from the other lags, and its height
+MIN_MOVES, MIN_PROMINENCE, MIN_PEAK = (
+    5,
+    8.0,
+    0.1,
+)  # moves, peak in deviations from the other lags, and its height
 MIN_AGREE, AGREE_S = 0.6, 0.3  # share of moves whose own peak is so near
 MIN_SEEN_IN = 3  # episodes with such a move: one recording may stall once
 MAX_APART_S = 0.8  # between the lags of closing and of opening
@@ -40,7 +46,9 @@ class Proprioception:
     """Signals of arm and grippers from an episode's rows."""
 
     state: np.ndarray | None  # [n, d] without grippers and hands; None without a state
-    openings: Sequence[np.ndarray | None]  # of each signal, 0 closed to 1 open; None for one that is not used
+    openings: Sequence[
+        np.ndarray | None
+    ]  # of each signal, 0 closed to 1 open; None for one that is not used
 
 
 def proprioception(episode: EpisodeData, signals: Sequence[GripperSignal]) -> Proprioception:
@@ -75,7 +83,9 @@ class LagMeter:
     seen: dict[tuple[int, Direction], list[LagCurve]] = field(default_factory=dict)
     episodes: list[int] = field(default_factory=list)
 
-    def add(self, episode: EpisodeData, rows: Proprioception, change: np.ndarray, fps: float) -> None:
+    def add(
+        self, episode: EpisodeData, rows: Proprioception, change: np.ndarray, fps: float
+    ) -> None:
         """`change` [n]: visual change of the episode's preferred camera."""
         self.episodes.append(episode.record.episode_index)
         for name, values in (("state", rows.state), ("action", episode.action)):
@@ -84,7 +94,9 @@ class LagMeter:
                 max_lag = min(round(MAX_LAG_S * fps), len(change) // 3)
                 likeness = correlations(compressed(change), compressed(speed), max_lag)
                 lags_s = np.arange(-max_lag, max_lag + 1) / fps
-                self.correlations.setdefault(name, []).append((episode.record.episode_index, lags_s, likeness))
+                self.correlations.setdefault(name, []).append(
+                    (episode.record.episode_index, lags_s, likeness)
+                )
         by_gripper = _change_by_gripper(change, rows.state)
         for number, curve in enumerate(rows.openings):
             if curve is not None and len(curve) == len(change):
@@ -107,10 +119,15 @@ class LagMeter:
         )
 
     def lags(self) -> list[Lag]:
-        lags = [_lag_of_arm(name, correlations) for name, correlations in sorted(self.correlations.items())]
+        lags = [
+            _lag_of_arm(name, correlations)
+            for name, correlations in sorted(self.correlations.items())
+        ]
         for number, signal in enumerate(self.signals):
             lags += _lags_of_gripper(
-                signal, self.seen.get((number, "closing"), []), self.seen.get((number, "opening"), [])
+                signal,
+                self.seen.get((number, "closing"), []),
+                self.seen.get((number, "opening"), []),
             )
         return [lag for lag in lags if lag is not None]
 
@@ -126,13 +143,18 @@ def _without[Key, Seen: tuple[Any, ...]](
     gathered: Mapping[Key, Sequence[Seen]], episodes: Collection[int]
 ) -> dict[Key, list[Seen]]:
     """Lists of what was seen in each episode, without some episodes, and without lists of which nothing is left."""
-    kept_curves = {key: [curve for curve in curves if curve[0] not in episodes] for key, curves in gathered.items()}
+    kept_curves = {
+        key: [curve for curve in curves if curve[0] not in episodes]
+        for key, curves in gathered.items()
+    }
     return {key: curves for key, curves in kept_curves.items() if curves}
 
 
 def _in_words(lag: Lag) -> str:
     side = "behind" if lag.lag_s > 0 else "ahead of"
-    return f"{lag.signal} is {abs(lag.lag_s):.1f} s {side} the pictures ({lag.num_observed} observed)"
+    return (
+        f"{lag.signal} is {abs(lag.lag_s):.1f} s {side} the pictures ({lag.num_observed} observed)"
+    )
 
 
 def lag_row(lag: Lag) -> dict[str, Any]:
@@ -150,7 +172,9 @@ def arm_speed(values: np.ndarray | None) -> np.ndarray | None:
     return np.r_[steps[:1], steps]
 
 
-def compressed(values: np.ndarray, among: np.ndarray | None = None, max_value: float = 2.0) -> np.ndarray:
+def compressed(
+    values: np.ndarray, among: np.ndarray | None = None, max_value: float = 2.0
+) -> np.ndarray:
     """Square roots of values [n] as shares of a high one, none above the root of `max_value`: neither a cut nor a jerk
     decides how alike two curves are. `among`: the values of which the high one is taken, bool [n]."""
     fast = float(np.percentile(values if among is None else values[among], FAST_PERCENTILE)) or 1.0
@@ -165,7 +189,9 @@ def correlations(picture_change: np.ndarray, motion: np.ndarray, max_lag: int) -
         earlier_change = picture_change[max(0, -lag) : n - max(0, lag)]
         later_motion = motion[max(0, lag) : n - max(0, -lag)]
         spread = earlier_change.std() * later_motion.std()
-        covariance = ((earlier_change - earlier_change.mean()) * (later_motion - later_motion.mean())).mean()
+        covariance = (
+            (earlier_change - earlier_change.mean()) * (later_motion - later_motion.mean())
+        ).mean()
         curve.append(covariance / spread if spread > 0 else 0.0)
     return np.array(curve)
 
@@ -179,10 +205,16 @@ def _lag_of_arm(name: str, correlations: Sequence[Correlation]) -> Lag | None:
     mean = np.mean(curves, axis=0)
     best = int(np.argmax(mean))
     at_zero = float(mean[len(grid) // 2])
-    is_sure = mean[best] >= MIN_LIKENESS and mean[best] - at_zero >= MIN_GAIN and len(curves) >= MIN_EPISODES
+    is_sure = (
+        mean[best] >= MIN_LIKENESS
+        and mean[best] - at_zero >= MIN_GAIN
+        and len(curves) >= MIN_EPISODES
+    )
     agree = np.mean([abs(grid[int(np.argmax(curve))] - grid[best]) <= AGREE_S for curve in curves])
     # Only the state is corrected: of the action labels use nothing but a gripper, which has a lag of its own
-    is_corrected = bool(name == "state" and is_sure and abs(grid[best]) >= MIN_LAG_S and agree >= MIN_AGREE)
+    is_corrected = bool(
+        name == "state" and is_sure and abs(grid[best]) >= MIN_LAG_S and agree >= MIN_AGREE
+    )
     return Lag(name, float(grid[best]), float(mean[best]), len(curves), is_corrected)
 
 
@@ -204,19 +236,35 @@ def _offsets() -> np.ndarray:
     return np.arange(-steps, steps + 1) * STEP_S
 
 
-def _lags_of_gripper(signal: GripperSignal, closings: Sequence[LagCurve], openings: Sequence[LagCurve]) -> list[Lag]:
+def _lags_of_gripper(
+    signal: GripperSignal, closings: Sequence[LagCurve], openings: Sequence[LagCurve]
+) -> list[Lag]:
     """The lags of closing and of opening; both are corrected or neither is.
 
     They are where both stand out and are nearly alike, and the single moves of one of them agree.
     """
-    peaks = [(direction, _peak(moves)) for direction, moves in (("closing", closings), ("opening", openings)) if moves]
+    peaks = [
+        (direction, _peak(moves))
+        for direction, moves in (("closing", closings), ("opening", openings))
+        if moves
+    ]
     stand_out = len(peaks) == 2 and all(peak.stands_out for _, peak in peaks)
-    is_sure = stand_out and any(peak.agreement >= MIN_AGREE and peak.num_seen_in >= MIN_SEEN_IN for _, peak in peaks)
+    is_sure = stand_out and any(
+        peak.agreement >= MIN_AGREE and peak.num_seen_in >= MIN_SEEN_IN for _, peak in peaks
+    )
     if is_sure:
         lags_s = [peak.lag_s for _, peak in peaks]
-        is_sure = min(map(abs, lags_s)) >= MIN_GRIPPER_LAG_S and abs(lags_s[0] - lags_s[1]) <= MAX_APART_S
+        is_sure = (
+            min(map(abs, lags_s)) >= MIN_GRIPPER_LAG_S and abs(lags_s[0] - lags_s[1]) <= MAX_APART_S
+        )
     return [
-        Lag(f"{signal.title}: {direction}", peak.lag_s, peak.prominence, peak.num_moves, bool(is_sure))
+        Lag(
+            f"{signal.title}: {direction}",
+            peak.lag_s,
+            peak.prominence,
+            peak.num_moves,
+            bool(is_sure),
+        )
         for direction, peak in peaks
     ]
 
@@ -242,7 +290,9 @@ def _peak(moves: Sequence[LagCurve]) -> _Peak:
     peak_places = np.argmax([np.convolve(move, np.ones(3) / 3, "same") for move in around], axis=1)
     agree = np.abs(peak_places - best) * STEP_S <= AGREE_S
     seen_in = {episode for (episode, _), agrees in zip(moves, agree, strict=True) if agrees}
-    stands_out = len(moves) >= MIN_MOVES and prominence >= MIN_PROMINENCE and bool(mean[best] >= MIN_PEAK)
+    stands_out = (
+        len(moves) >= MIN_MOVES and prominence >= MIN_PROMINENCE and bool(mean[best] >= MIN_PEAK)
+    )
     lag_s = float(-np.round(_offsets()[best], 2))
     return _Peak(lag_s, prominence, len(moves), stands_out, float(agree.mean()), len(seen_in))
 

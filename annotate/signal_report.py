@@ -24,7 +24,9 @@ def line(signal: GripperSignal, lags: Lags = ()) -> str:
     parts = [
         f"{signal.title}: {place(signal)} {_names(signal)}".strip(),
         value_range(signal),
-        f"{end} is open (sure {signal.confidence:.2f})" if signal.has_polarity else "which end is open is unknown",
+        f"{end} is open (sure {signal.confidence:.2f})"
+        if signal.has_polarity
+        else "which end is open is unknown",
         f"not used: it does not go from end to end in {signal.num_surveyed} episodes"
         if closings is None
         else f"closes {closings:.2g} times an episode",
@@ -43,7 +45,9 @@ def columns(signal: GripperSignal) -> dict[str, Any]:
         "open end": open_end(signal),
         "sure": round(signal.confidence, 2),
         "located by": signal.located_by,
-        "closings per episode": "not used" if signal.closings_per_episode is None else signal.closings_per_episode,
+        "closings per episode": "not used"
+        if signal.closings_per_episode is None
+        else signal.closings_per_episode,
         "why": signal.polarity_by,
     }
 
@@ -78,7 +82,11 @@ def place(signal: GripperSignal) -> str:
 
 def _names(signal: GripperSignal) -> str:
     """Of the dimensions; empty where the source has none, so that their numbers stand for them."""
-    given = [name for name, d in zip(signal.names, signal.dimensions, strict=True) if name != f"{signal.column}[{d}]"]
+    given = [
+        name
+        for name, d in zip(signal.names, signal.dimensions, strict=True)
+        if name != f"{signal.column}[{d}]"
+    ]
     if len(given) <= MOST_NAMES:
         return ", ".join(given)
     return f"{given[0]} ... {given[-1]}"
@@ -86,7 +94,10 @@ def _names(signal: GripperSignal) -> str:
 
 def value_range(signal: GripperSignal) -> str:
     """Such as "0..0.07 m"; a unit that is a range itself, such as 0..100, is left out."""
-    ends = (f"{v:.0f}" if abs(v) >= LARGE else f"{v + 0.0:.3g}" for v in sorted((signal.closed, signal.open)))
+    ends = (
+        f"{v:.0f}" if abs(v) >= LARGE else f"{v + 0.0:.3g}"
+        for v in sorted((signal.closed, signal.open))
+    )
     return f"{'..'.join(ends)} {'' if '..' in signal.unit else signal.unit}".strip()
 
 
@@ -100,7 +111,10 @@ def lag(signal: GripperSignal, lags: Lags) -> str:
 
     Example: "closing 1.0 s behind, opening 1.6 s behind".
     """
-    spans = {direction: lag_span(f"{signal.title}: {direction}", lags) for direction in ("closing", "opening")}
+    spans = {
+        direction: lag_span(f"{signal.title}: {direction}", lags)
+        for direction in ("closing", "opening")
+    }
     return ", ".join(f"{direction} {span}" for direction, span in spans.items() if span)
 
 

@@ -23,7 +23,9 @@ def embed(texts: Sequence[str]) -> np.ndarray:
     with torch.inference_mode():
         for start in range(0, len(order), BATCH):
             part = order[start : start + BATCH]
-            batch = tokenizer([texts[i] for i in part], padding=True, truncation=True, return_tensors="pt")
+            batch = tokenizer(
+                [texts[i] for i in part], padding=True, truncation=True, return_tensors="pt"
+            )
             states = model(**batch).last_hidden_state
             mask = batch["attention_mask"].unsqueeze(-1)
             mean = (states * mask).sum(1) / mask.sum(1)

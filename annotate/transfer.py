@@ -37,7 +37,9 @@ from annotate.segments import EpisodeLabel, Segment
 from core.values import spread
 
 CODE_VERSION = "transfer-4"
-BY_PICTURES = 0.5  # most confidence of a label by pictures alone, where nobody says how the run ended
+BY_PICTURES = (
+    0.5  # most confidence of a label by pictures alone, where nobody says how the run ended
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Reference:
     @property
     def said(self) -> LabelReading:
         return LabelReading(
-            self.curve, {s.step: s.end_frame for s in self.segments if s.step is not None and s.completed}
+            self.curve,
+            {s.step: s.end_frame for s in self.segments if s.step is not None and s.completed},
         )
 
 
@@ -86,7 +89,10 @@ class Transferred:
 
 
 def annotate(
-    episodes: Sequence[Signals], references: Sequence[Reference], config: TransferConfig, motion: MotionConfig
+    episodes: Sequence[Signals],
+    references: Sequence[Reference],
+    config: TransferConfig,
+    motion: MotionConfig,
 ) -> list[Transferred]:
     """Label episodes of one task by its references; in the order of the episodes.
 
@@ -96,7 +102,10 @@ def annotate(
         return []
     references = sorted(references, key=lambda r: r.signals.episode_index)
     order = sorted(range(len(episodes)), key=lambda i: episodes[i].episode_index)
-    all_observed = [observe(s, motion) for s in [*(episodes[i] for i in order), *(r.signals for r in references)]]
+    all_observed = [
+        observe(s, motion)
+        for s in [*(episodes[i] for i in order), *(r.signals for r in references)]
+    ]
     moments = task_moments(all_observed)
     episode_moments = dict(enumerate(moments[: len(order)]))
     reference_moments = moments[len(order) :]
@@ -115,8 +124,12 @@ def annotate(
     alignments = {}
     plans = {}
     for place, besides in laid(compared, nearest_references, reference_moments, usual_scales):
-        carried[place], plans[place] = _carried(episode_moments[place], besides, references, reference_moments)
-        alignments[place] = _likeliest(episode_moments[place], [(reference_moments[r], b) for r, b in besides.items()])
+        carried[place], plans[place] = _carried(
+            episode_moments[place], besides, references, reference_moments
+        )
+        alignments[place] = _likeliest(
+            episode_moments[place], [(reference_moments[r], b) for r, b in besides.items()]
+        )
 
     carried = with_usual(carried, carried)
     transferred = {}
@@ -124,8 +137,12 @@ def annotate(
         if place not in carried:
             transferred[i] = Transferred(None, None, "its task has no other reference")
             continue
-        alignment = Alignment(episode_moments[place].frames, *alignments[place], follows=~carried[place].is_strange)
-        transferred[i] = Transferred(_label(carried[place], plans[place]), alignment, spread=carried[place].spread)
+        alignment = Alignment(
+            episode_moments[place].frames, *alignments[place], follows=~carried[place].is_strange
+        )
+        transferred[i] = Transferred(
+            _label(carried[place], plans[place]), alignment, spread=carried[place].spread
+        )
     return [transferred[i] for i in range(len(episodes))]
 
 
@@ -139,7 +156,9 @@ def _carried(
     plan = references[min(besides, key=lambda r: (besides[r].doubt, r))].plan
     of_all = [(reference_moments[r], references[r].said, b) for r, b in besides.items()]
     same_plan = [
-        (reference_moments[r], references[r].said, b) for r, b in besides.items() if references[r].plan == plan
+        (reference_moments[r], references[r].said, b)
+        for r, b in besides.items()
+        if references[r].plan == plan
     ]
     carried = carry_over(moments, of_all)
     if len(same_plan) < len(of_all):
@@ -148,20 +167,31 @@ def _carried(
 
 
 def _nearest(
-    moments: Moments, reference_moments: Sequence[Moments], usual_scales: tuple[float, float], max_references: int
+    moments: Moments,
+    reference_moments: Sequence[Moments],
+    usual_scales: tuple[float, float],
+    max_references: int,
 ) -> list[int]:
     """The references whose first moment is most like that of an episode, itself left out; by their places."""
     index = moments.episode.signals.episode_index
-    candidates = [r for r, m in enumerate(reference_moments) if m.episode.signals.episode_index != index]
+    candidates = [
+        r for r, m in enumerate(reference_moments) if m.episode.signals.episode_index != index
+    ]
     if len(candidates) > max_references:
-        first = {r: distances(_first(moments), _first(reference_moments[r]), usual_scales)[0, 0] for r in candidates}
+        first = {
+            r: distances(_first(moments), _first(reference_moments[r]), usual_scales)[0, 0]
+            for r in candidates
+        }
         candidates.sort(key=lambda r: (first[r], r))
     return sorted(candidates[:max_references])
 
 
 def _first(moments: Moments) -> Seen:
     pictures = tuple(camera_pictures[:1] for camera_pictures in moments.pictures)
-    return Seen(pictures, *(None if values is None else values[:1] for values in (moments.state, moments.openings)))
+    return Seen(
+        pictures,
+        *(None if values is None else values[:1] for values in (moments.state, moments.openings)),
+    )
 
 
 def _label(carried: Carried, plan: tuple[str, ...]) -> EpisodeLabel:
@@ -191,7 +221,11 @@ def _likeliest(
     episodes = np.array([m.episode.signals.episode_index for m, _ in alignments])
     nearest = differences.argmin(axis=0)
     moment_numbers = np.arange(len(moments))
-    return episodes[nearest], frames[nearest, moment_numbers], differences[nearest, moment_numbers].astype(np.float32)
+    return (
+        episodes[nearest],
+        frames[nearest, moment_numbers],
+        differences[nearest, moment_numbers].astype(np.float32),
+    )
 
 
 MOMENTS = 120  # of an episode: it is looked at as often as gives so many
@@ -242,13 +276,20 @@ def suggested(
     label_errors = _left(moments)
 
     # The references there are, then those to come
-    places = [place for place, index in enumerate(indices) if index in candidates and index not in reference_indices]
-    max_references = max(*AT_REFERENCES, len(reference_indices) + 1)
-    order = _in_order(label_errors, [indices.index(index) for index in sorted(reference_indices)], places)[
-        :max_references
+    places = [
+        place
+        for place, index in enumerate(indices)
+        if index in candidates and index not in reference_indices
     ]
+    max_references = max(*AT_REFERENCES, len(reference_indices) + 1)
+    order = _in_order(
+        label_errors, [indices.index(index) for index in sorted(reference_indices)], places
+    )[:max_references]
 
-    expected = {n: _expected(label_errors, order[:n]) for n in range(1, min(len(order), len(indices) - 1) + 1)}
+    expected = {
+        n: _expected(label_errors, order[:n])
+        for n in range(1, min(len(order), len(indices) - 1) + 1)
+    }
     next_episodes = [
         NextEpisode(indices[place], _followers(label_errors, order[:n], place))
         for n, place in enumerate(order, 1)
@@ -262,7 +303,10 @@ def suggested(
     }
     judged_by = tuple(kind for kind, is_there in kinds.items() if is_there)
     return Suggested(
-        tuple(next_episodes), expected, float(np.mean(list(measured.values()))) if measured else None, judged_by
+        tuple(next_episodes),
+        expected,
+        float(np.mean(list(measured.values()))) if measured else None,
+        judged_by,
     )
 
 
@@ -275,7 +319,10 @@ def most_telling(episodes: Sequence[Signals], motion: MotionConfig) -> list[int]
     moments = task_moments([observe(e, motion) for e in in_order], MOMENTS)
     if not moments[0].is_comparable:
         return []
-    return [in_order[place].episode_index for place in _in_order(_left(moments), [], range(len(in_order)))]
+    return [
+        in_order[place].episode_index
+        for place in _in_order(_left(moments), [], range(len(in_order)))
+    ]
 
 
 def _in_order(label_errors: np.ndarray, first: Sequence[int], places: Sequence[int]) -> list[int]:
@@ -283,7 +330,12 @@ def _in_order(label_errors: np.ndarray, first: Sequence[int], places: Sequence[i
     order = [*first]
     remaining = [*places]
     while remaining:
-        order.append(min(remaining, key=lambda place: (label_errors[:, [*order, place]].min(axis=1).sum(), place)))
+        order.append(
+            min(
+                remaining,
+                key=lambda place: (label_errors[:, [*order, place]].min(axis=1).sum(), place),
+            )
+        )
         remaining.remove(order[-1])
     return order
 
@@ -318,7 +370,10 @@ def _followers(label_errors: np.ndarray, references: Sequence[int], place: int) 
 
 
 def left_out_errors(
-    episodes: Sequence[Signals], references: Sequence[Reference], config: TransferConfig, motion: MotionConfig
+    episodes: Sequence[Signals],
+    references: Sequence[Reference],
+    config: TransferConfig,
+    motion: MotionConfig,
 ) -> dict[int, float]:
     """The error of progress of each reference that is labelled by the other ones, by its episode_index.
 
@@ -327,11 +382,17 @@ def left_out_errors(
     if len(references) < 2:
         return {}
     reference_indices = {reference.signals.episode_index for reference in references}
-    sample_episodes = spread([e for e in episodes if e.episode_index not in reference_indices], SHOW_USUAL)
-    labelled = annotate([*(r.signals for r in references), *sample_episodes], references, config, motion)
+    sample_episodes = spread(
+        [e for e in episodes if e.episode_index not in reference_indices], SHOW_USUAL
+    )
+    labelled = annotate(
+        [*(r.signals for r in references), *sample_episodes], references, config, motion
+    )
     errors = {}
     for reference, transferred in zip(references, labelled, strict=False):
         label = transferred.label
         if label is not None and label.curve is not None:
-            errors[reference.signals.episode_index] = float(np.abs(reference.curve - label.curve).mean())
+            errors[reference.signals.episode_index] = float(
+                np.abs(reference.curve - label.curve).mean()
+            )
     return errors

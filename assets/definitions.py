@@ -6,9 +6,13 @@ from pathlib import Path
 import dagster as dg
 
 # Said of every sensor that takes a resource, by Dagster of itself: no sensor of ours names owners
-warnings.filterwarnings("ignore", "Parameter `owners` of initializer `SensorDefinition", dg.BetaWarning)
+warnings.filterwarnings(
+    "ignore", "Parameter `owners` of initializer `SensorDefinition", dg.BetaWarning
+)
 # Said of links to code, which the UI has shown for years
-warnings.filterwarnings("ignore", "Class `(LocalFileCodeReference|CodeReferencesMetadataValue)`", dg.BetaWarning)
+warnings.filterwarnings(
+    "ignore", "Class `(LocalFileCodeReference|CodeReferencesMetadataValue)`", dg.BetaWarning
+)
 
 
 @dg.definitions

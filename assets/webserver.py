@@ -51,7 +51,9 @@ from warehouse.lake.place import LakeError
 METRICS = yaml.safe_load(Path(__file__).with_name("metrics.yaml").read_text())
 QUERIES = {name: metric["sql"] for name, metric in METRICS.items() if "sql" in metric}
 LABELS = {name: metric.get("labels", []) for name, metric in METRICS.items()}  # but of queries
-AGAIN = {"dagster/retry_number": [str(n) for n in range(1, 10)]}  # tags of runs that are another try
+AGAIN = {
+    "dagster/retry_number": [str(n) for n in range(1, 10)]
+}  # tags of runs that are another try
 disable_created_metrics()
 TOKEN = TOKENS["ui"]
 HOSTS = "PROCCORPUS_UI_HOSTS"
@@ -70,14 +72,23 @@ def page(space: Workspace, instance: dg.DagsterInstance) -> bytes:
     lake = lake_to_read(space)
     registry = CollectorRegistry()
     disk = shutil.disk_usage(space.root)
-    rows: dict[str, Iterable[Sequence]] = {"proccorpus_disk_bytes": [["free", disk.free], ["total", disk.total]]}
+    rows: dict[str, Iterable[Sequence]] = {
+        "proccorpus_disk_bytes": [["free", disk.free], ["total", disk.total]]
+    }
     labels = dict(LABELS)
     with closing(lake.con), lake.reading():
-        specs = {name: stage_specs(resolve(lake, built(lake, name))) for name in stored_builds(lake)}
-        rows["proccorpus_stale_chunks"] = list((dict.fromkeys(specs, 0) | stale_chunks(lake, specs)).items())
+        specs = {
+            name: stage_specs(resolve(lake, built(lake, name))) for name in stored_builds(lake)
+        }
+        rows["proccorpus_stale_chunks"] = list(
+            (dict.fromkeys(specs, 0) | stale_chunks(lake, specs)).items()
+        )
         for name, sql in QUERIES.items():
             result = lake.con.execute(sql)
-            labels[name], rows[name] = [column[0] for column in result.description[:-1]], result.fetchall()
+            labels[name], rows[name] = (
+                [column[0] for column in result.description[:-1]],
+                result.fetchall(),
+            )
     for name, metric_rows in (rows | _of_runs(instance)).items():
         kind = Counter if name.endswith("_total") else Gauge
         metric = kind(name, METRICS[name]["help"], labels[name], registry=registry)
@@ -95,7 +106,8 @@ def _of_runs(instance: dg.DagsterInstance) -> dict[str, Iterable[Sequence]]:
         ended.setdefault(record.dagster_run.status.value, record.end_time or 0)
     return {
         "proccorpus_runs": [
-            [status.value, instance.get_runs_count(dg.RunsFilter(statuses=[status]))] for status in dg.DagsterRunStatus
+            [status.value, instance.get_runs_count(dg.RunsFilter(statuses=[status]))]
+            for status in dg.DagsterRunStatus
         ],
         "proccorpus_retried_runs": [[instance.get_runs_count(dg.RunsFilter(tags=AGAIN))]],
         "proccorpus_night_ended_timestamp_seconds": list(ended.items()),
@@ -105,7 +117,9 @@ def _of_runs(instance: dg.DagsterInstance) -> dict[str, Iterable[Sequence]]:
 def ui_access(host: str, environment: Mapping[str, str]) -> Access:
     """Who may use the UI at an address. Raises UserError: no token, or an empty one where others can reach it."""
     if TOKEN not in environment:
-        raise UserError(f"{TOKEN} is not set: give it a token, which the UI asks for; empty, every user may come in")
+        raise UserError(
+            f"{TOKEN} is not set: give it a token, which the UI asks for; empty, every user may come in"
+        )
     hosts = tuple(name.strip() for name in environment.get(HOSTS, "").split(",") if name.strip())
     try:
         return access_for(host, token=environment.get(TOKEN) or None, hosts=hosts)
@@ -117,7 +131,9 @@ def metrics() -> PlainTextResponse:
     """What Prometheus reads; 503 with the reason where the lake cannot be read."""
     try:
         with dg.DagsterInstance.get() as instance:
-            return PlainTextResponse(page(CorpusResource().workspace(), instance), media_type=CONTENT_TYPE_LATEST)
+            return PlainTextResponse(
+                page(CorpusResource().workspace(), instance), media_type=CONTENT_TYPE_LATEST
+            )
     except LakeError as e:
         return PlainTextResponse(f"{e}\n", 503)
 
@@ -178,7 +194,13 @@ def run_ui(host: str, port: int, home: Path, token: str, on_ready: Callable[[], 
     listed.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))  # JSON is YAML, too
     python = Path(sys.executable)
     # Without the name Dagster warns of it each time that it loads the assets
-    location = ["code-server", "start", "--location-name", LOCATION, "--use-python-environment-entry-point"]
+    location = [
+        "code-server",
+        "start",
+        "--location-name",
+        LOCATION,
+        "--use-python-environment-entry-point",
+    ]
     programs = [
         [python.with_name("dagster"), *location, "-m", "assets.definitions", "--socket", code],
         [python.with_name("dagster-daemon"), "run", "-w", listed],
@@ -190,7 +212,10 @@ def run_ui(host: str, port: int, home: Path, token: str, on_ready: Callable[[], 
         for program in programs:
             guard = [python, GUARD, str(os.getpid()), str(ENDS_WITHIN_S)]
             # What runs jobs does not need the token
-            environment = os.environ | {TOKEN: token * (program is programs[-1]), NOTES: str(home / "notes")}
+            environment = os.environ | {
+                TOKEN: token * (program is programs[-1]),
+                NOTES: str(home / "notes"),
+            }
             children.append(subprocess.Popen([*guard, *program], cwd=ROOT, env=environment))
             while len(children) == 1 and not code.exists() and children[0].poll() is None:
                 time.sleep(0.1)
@@ -206,7 +231,9 @@ def run_ui(host: str, port: int, home: Path, token: str, on_ready: Callable[[], 
     return 1
 
 
-def _wait(children: Sequence[subprocess.Popen[bytes]], host: str, port: int, on_ready: Callable[[], None]) -> None:
+def _wait(
+    children: Sequence[subprocess.Popen[bytes]], host: str, port: int, on_ready: Callable[[], None]
+) -> None:
     """Until one of the children ends; `on_ready` is called once something answers at the address."""
     is_ready = False
     while all(child.poll() is None for child in children):

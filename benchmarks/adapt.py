@@ -37,8 +37,12 @@ def parts(episodes: Sequence[HeldOut], adapted: int) -> dict[str, list[HeldOut]]
     other_episodes = [e for e in episodes if e.episode_index != adapted]
     is_here = [(e.episode_index in STACKING) == (adapted in STACKING) for e in other_episodes]
     return {
-        "same place": [e for e, matches_place in zip(other_episodes, is_here, strict=True) if matches_place],
-        "other place": [e for e, matches_place in zip(other_episodes, is_here, strict=True) if not matches_place],
+        "same place": [
+            e for e, matches_place in zip(other_episodes, is_here, strict=True) if matches_place
+        ],
+        "other place": [
+            e for e, matches_place in zip(other_episodes, is_here, strict=True) if not matches_place
+        ],
     }
 
 
@@ -51,7 +55,9 @@ def main() -> None:
     lake = open_lake(Workspace(args.workspace))
     release = get_release(lake, args.release)
     base = model_folder(lake.workspace, args.model)
-    new, known_episodes = (held_out(lake, release, (split,), args.truth) for split in ("test_ood", "test_id"))
+    new, known_episodes = (
+        held_out(lake, release, (split,), args.truth) for split in ("test_ood", "test_id")
+    )
     new = [e for e in new if e.dataset == DATASET]
     recipe = load_recipe(args.recipe, base)
     results: dict[str, list[dict[str, float]]] = {}
@@ -67,7 +73,9 @@ def main() -> None:
             cost = {"cpu_s": time.process_time() - start_s, "moments": float(len(samples))}
             trained_model = open_local(run.checkpoint, BATCH)
             for name, episodes in episode_groups.items():
-                results.setdefault(f"{episode} after, {name}", []).append(measured(trained_model, episodes, []) | cost)
+                results.setdefault(f"{episode} after, {name}", []).append(
+                    measured(trained_model, episodes, []) | cost
+                )
             print(f"episode {episode} seed {seed}: {cost}", flush=True)
     tell(args.out, {name: summary(runs) for name, runs in results.items()}, results=results)
 

@@ -85,7 +85,9 @@ class Times(BuildListener):
 def build(folder: str, space: str) -> tuple[float, float, int]:
     """Run in a process of its own: says when the work on chunks began and ended, and how many frames there are."""
     times: list[float] = []
-    configured = DatasetBuild(dataset=DatasetConfig(name="videos", source=folder), stages=StageConfigs())
+    configured = DatasetBuild(
+        dataset=DatasetConfig(name="videos", source=folder), stages=StageConfigs()
+    )
     workspace = Workspace(Path(space))
     report = run_build(workspace, [configured], WORKERS, Times(times))
     if report.failed:
@@ -106,13 +108,24 @@ def watched(folder: Path) -> Found:
     with tempfile.TemporaryDirectory(dir=folder.parent) as space, ThreadPoolExecutor(1) as pool:
         building = pool.submit(apart, build, str(folder), space)
         while not building.done():
-            process_states = [process_state for pid in started(os.getpid()) if (process_state := look(pid))]
+            process_states = [
+                process_state for pid in started(os.getpid()) if (process_state := look(pid))
+            ]
             looks.append((time.monotonic(), sum(running for running, _ in process_states)))
             peak_mb = max(peak_mb, *(mb for _, mb in process_states), 0.0)
             time.sleep(EVERY_S)
     start, end, frames = building.result()
-    busy = statistics.mean(min(count, WORKERS) / WORKERS for time_s, count in looks if start <= time_s <= end)
-    return Found(len(list(folder.glob("*.mp4"))), frames, end - start, time.monotonic() - start_time, busy, peak_mb)
+    busy = statistics.mean(
+        min(count, WORKERS) / WORKERS for time_s, count in looks if start <= time_s <= end
+    )
+    return Found(
+        len(list(folder.glob("*.mp4"))),
+        frames,
+        end - start,
+        time.monotonic() - start_time,
+        busy,
+        peak_mb,
+    )
 
 
 def started(pid: int) -> Iterator[int]:
@@ -134,8 +147,12 @@ def look(pid: int) -> tuple[int, float] | None:
 
 def main() -> int:
     parser = arguments(__doc__, check=True)
-    parser.add_argument("--minutes", type=int, default=20, help="of the long episode; 0: leave it out")
-    parser.add_argument("--short", type=int, default=10_000, help="short episodes; 0: leave them out")
+    parser.add_argument(
+        "--minutes", type=int, default=20, help="of the long episode; 0: leave it out"
+    )
+    parser.add_argument(
+        "--short", type=int, default=10_000, help="short episodes; 0: leave them out"
+    )
     args = parser.parse_args()
     rows = []
     missed = []
@@ -152,14 +169,27 @@ def main() -> int:
             result = watched(folder)
             seconds = f"{result.chunks_s:.0f} of {result.whole_s:.0f}"
             busy = f"{result.busy:.0%}"
-            rows.append((f"{result.episodes:,}", f"{result.frames:,}", seconds, busy, f"{result.mb:.0f}"))
+            rows.append(
+                (f"{result.episodes:,}", f"{result.frames:,}", seconds, busy, f"{result.mb:.0f}")
+            )
             print(rows[-1], file=sys.stderr, flush=True)
             memory += [result.mb] if folder.name.startswith("short") else []
             if is_missed(result.busy, BUSY_GOAL) and result.episodes in (1, args.short):
                 missed.append(f"{result.episodes:,} episodes keep two workers {busy} busy")
-    table(("episodes", "frames", "seconds of chunks, of all", f"busy (goal {BUSY_GOAL:.0%})", "most MB"), rows)
+    table(
+        (
+            "episodes",
+            "frames",
+            "seconds of chunks, of all",
+            f"busy (goal {BUSY_GOAL:.0%})",
+            "most MB",
+        ),
+        rows,
+    )
     if len(memory) == 2 and is_missed(memory[1] / memory[0], MOST_GROWTH, smaller_is_better=True):
-        missed.append(f"ten times as many episodes take {memory[1]:.0f} instead of {memory[0]:.0f} MB")
+        missed.append(
+            f"ten times as many episodes take {memory[1]:.0f} instead of {memory[0]:.0f} MB"
+        )
     return exit_code(missed, args.check)
 
 

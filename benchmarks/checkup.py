@@ -36,7 +36,14 @@ from core.paths import ROOT
 
 SIMULATED = ("sim_long", "sim_short")
 SPOILT = ("cr5_banana", "cr5_flash_drive", "g1_yellow_bottle", "so101_bimanual_cloth")
-CLEAN = ("gr1_pick_place", "droid_chips", "bridge_rlds", "piper_pen", "robo_dopamine", "roboc_franka_buttons")
+CLEAN = (
+    "gr1_pick_place",
+    "droid_chips",
+    "bridge_rlds",
+    "piper_pen",
+    "robo_dopamine",
+    "roboc_franka_buttons",
+)
 PAGE = ROOT / "docs" / "checkup.md"
 FIGURES = ROOT / "docs" / "data" / "checkup.json"
 KEPT = Path(gettempdir()) / "proccorpus-checkup"
@@ -80,7 +87,9 @@ def trials(decoded: DecodedSet, faults: Iterable[Fault], seed: int) -> Iterator[
         drawn = (seed, crc32(f"{decoded.name} {fault.name}".encode()))
         for size, turn in product(fault.sizes, fault.turns):
             spoil = _everywhere if fault.everywhere else _in_some_runs
-            for spoilt, run_faults in spoil(decoded, fault, size if turn == 1 else -float(size), drawn, clean):
+            for spoilt, run_faults in spoil(
+                decoded, fault, size if turn == 1 else -float(size), drawn, clean
+            ):
                 yield _judged(decoded, fault, size, spoilt, run_faults, former_keys)
 
 
@@ -88,8 +97,14 @@ def _everywhere(
     decoded: DecodedSet, fault: Fault, size: float | str, drawn: Sequence[int], clean: Checkup
 ) -> Iterator[tuple[Spoilt, list[RunFault]]]:
     """A fault of all runs at once, and what is said then."""
-    spoilt = [fault.spoil(decoded, k, size, np.random.default_rng(drawn)) for k in range(len(decoded.runs))]
-    runs = [spoilt_run.run if spoilt_run else run for spoilt_run, run in zip(spoilt, decoded.runs, strict=True)]
+    spoilt = [
+        fault.spoil(decoded, k, size, np.random.default_rng(drawn))
+        for k in range(len(decoded.runs))
+    ]
+    runs = [
+        spoilt_run.run if spoilt_run else run
+        for spoilt_run, run in zip(spoilt, decoded.runs, strict=True)
+    ]
     first = next((spoilt_run for spoilt_run in spoilt if spoilt_run), None)
     if first is not None:
         yield first, checkup_of(replace(decoded, runs=runs)).faults()
@@ -129,7 +144,9 @@ def _judged(
         strangers = [run_fault for run_fault in new if run_fault.check_name != fault.check]
     else:
         strangers = [
-            run_fault for run_fault in new if run_fault.episode_index not in (spoilt.run.index, spoilt.partner)
+            run_fault
+            for run_fault in new
+            if run_fault.episode_index not in (spoilt.run.index, spoilt.partner)
         ]
     # Where nothing is wrong, whatever is named is a false alarm
     false = new if fault.check is None else strangers
@@ -149,11 +166,21 @@ def is_meant(run_fault: RunFault, fault: Fault, spoilt: Spoilt) -> bool:
 
 def is_right_time(run_fault: RunFault, spoilt: Spoilt) -> bool:
     """Are late rows told with the right sign, to one frame, beyond what is usual in the set?"""
-    return run_fault.unit == "frames" and abs(run_fault.measured - run_fault.usual - spoilt.frames_late) <= 1
+    return (
+        run_fault.unit == "frames"
+        and abs(run_fault.measured - run_fault.usual - spoilt.frames_late) <= 1
+    )
 
 
 def _key(fault: RunFault) -> tuple:
-    return fault.check_name, fault.episode_index, fault.start_frame, fault.end_frame, fault.camera, fault.signal
+    return (
+        fault.check_name,
+        fault.episode_index,
+        fault.start_frame,
+        fault.end_frame,
+        fault.camera,
+        fault.signal,
+    )
 
 
 # Tables
@@ -167,9 +194,17 @@ def recall_rows(all_trials: Sequence[Trial]) -> list[list[str]]:
         fault_trials = [trial for trial in all_trials if trial.fault is fault]
         if not fault_trials or fault.check is None:
             continue
-        sizes = [_of_size([t for t in fault_trials if t.size == size], size) for size in fault.sizes]
+        sizes = [
+            _of_size([t for t in fault_trials if t.size == size], size) for size in fault.sizes
+        ]
         rows.append(
-            [fault.name, f"`{fault.check}`", fault.unit, "; ".join(filter(None, sizes)), _missed_in(fault_trials)]
+            [
+                fault.name,
+                f"`{fault.check}`",
+                fault.unit,
+                "; ".join(filter(None, sizes)),
+                _missed_in(fault_trials),
+            ]
         )
     return rows
 
@@ -194,7 +229,9 @@ def _of_size(size_trials: Sequence[Trial], size: float | str) -> str:
 
 
 def clean_rows(
-    sets: Sequence[DecodedSet], faults_by_set: Mapping[str, Sequence[RunFault]], all_trials: Sequence[Trial]
+    sets: Sequence[DecodedSet],
+    faults_by_set: Mapping[str, Sequence[RunFault]],
+    all_trials: Sequence[Trial],
 ) -> list:
     """For each set: what is said of it as it is, and of other runs than those with a fault."""
     rows = []
@@ -204,7 +241,9 @@ def clean_rows(
             checks[fault.check_name] += 1
         set_trials = [trial for trial in all_trials if trial.dataset == decoded.name]
         false = sum(len(trial.false_alarms) for trial in set_trials)
-        words = ", ".join(f"`{check}` {count}" for check, count in sorted(checks.items())) or "nothing"
+        words = (
+            ", ".join(f"`{check}` {count}" for check, count in sorted(checks.items())) or "nothing"
+        )
         comparison = f"{false} beside {len(set_trials)}" if set_trials else "–"
         rows.append([f"`{decoded.name}`", str(len(decoded.runs)), words, comparison])
     return rows
@@ -248,7 +287,13 @@ def many_rows(decoded: DecodedSet, counts: Sequence[int]) -> list[list[str]]:
         checkup.faults()
         peak_mb = tracemalloc.get_traced_memory()[1] / 2**20
         tracemalloc.stop()
-        rows.append([f"{count:,}", *(f"{1000 * s / count:.2f}" for s in (looked_s, compared_s)), f"{peak_mb:.0f}"])
+        rows.append(
+            [
+                f"{count:,}",
+                *(f"{1000 * s / count:.2f}" for s in (looked_s, compared_s)),
+                f"{peak_mb:.0f}",
+            ]
+        )
     return rows
 
 
@@ -260,7 +305,9 @@ def _varied(run: RunSignals, index: int, rng: np.random.Generator) -> RunSignals
         bits = rng.integers(0, 2**63, (2, len(camera.phash)), dtype=np.uint64)
         cameras.append(replace(camera, tiny=tiny, phash=camera.phash ^ (bits[0] & bits[1])))
     state, action = (
-        None if values is None else values + rng.normal(0, 0.03, values.shape) * np.ptp(values, axis=0)
+        None
+        if values is None
+        else values + rng.normal(0, 0.03, values.shape) * np.ptp(values, axis=0)
         for values in (run.state, run.action)
     )
     return replace(run, episode_index=index, state=state, action=action, cameras=cameras)
@@ -275,7 +322,12 @@ HEADS = {
         "sets in which the last size is missed",
     ],
     "clean": ["set", "runs", "said of it as it is", "said of others beside faults"],
-    "cost": ["set", "CPU s of decoding and measuring", "CPU of the checkup, of that", "kB kept of a run"],
+    "cost": [
+        "set",
+        "CPU s of decoding and measuring",
+        "CPU of the checkup, of that",
+        "kB kept of a run",
+    ],
     "many": ["runs", "CPU ms of each, looked at", "CPU ms of each, compared", "MB for comparing"],
     "peers": ["fault", "ours", *(peer.name for peer in PEERS)],
 }
@@ -285,15 +337,23 @@ def tables_of(data: Mapping[str, Any]) -> dict[str, str]:
     return {name: table_text(head, data[name]) for name, head in HEADS.items() if name in data}
 
 
-def details(faults_by_set: Mapping[str, Sequence[RunFault]], all_trials: Sequence[Trial]) -> Iterator[str]:
+def details(
+    faults_by_set: Mapping[str, Sequence[RunFault]], all_trials: Sequence[Trial]
+) -> Iterator[str]:
     """What is said of sets as they are, each fault that is not named, and what is said of runs without one."""
     yield "## Said of sets as they are"
     for name, faults in faults_by_set.items():
         yield from (f"- {name}: {_in_words(fault)}" for fault in faults)
     yield "\n## Not named"
-    yield from (f"- {trial.words()}" for trial in all_trials if trial.fault.check and not trial.is_named)
+    yield from (
+        f"- {trial.words()}" for trial in all_trials if trial.fault.check and not trial.is_named
+    )
     yield "\n## Named with another time"
-    yield from (f"- {t.words()}" for t in all_trials if t.spoilt.frames_late and t.is_named and not t.is_exact)
+    yield from (
+        f"- {t.words()}"
+        for t in all_trials
+        if t.spoilt.frames_late and t.is_named and not t.is_exact
+    )
     yield "\n## Said of runs without the fault"
     for trial in all_trials:
         for check in sorted({fault.check_name for fault in trial.false_alarms}):
@@ -308,18 +368,35 @@ def _in_words(fault: RunFault) -> str:
 
 def main() -> int:
     parser = arguments(__doc__)
-    parser.add_argument("--only", metavar="WORD", default="", help="only faults and checks that have it in their names")
+    parser.add_argument(
+        "--only",
+        metavar="WORD",
+        default="",
+        help="only faults and checks that have it in their names",
+    )
     parser.add_argument("--seed", type=int, default=0, help="draws the runs and places of faults")
-    parser.add_argument("--data", type=Path, default=SHARED / "data", help="where the real sets lie")
+    parser.add_argument(
+        "--data", type=Path, default=SHARED / "data", help="where the real sets lie"
+    )
     parser.add_argument("--sets", nargs="+", help="only these, all of them with faults")
     parser.add_argument(
-        "--details", action="store_true", help="list each fault that is not named, and each false alarm"
+        "--details",
+        action="store_true",
+        help="list each fault that is not named, and each false alarm",
     )
-    parser.add_argument("--peers", action="store_true", help="run other checkers on copies of the first set, too")
-    parser.add_argument("--many", nargs="*", type=int, default=[], metavar="N", help="also what so many runs take")
-    parser.add_argument("--page", action="store_true", help="write the tables of docs/checkup.md, too")
+    parser.add_argument(
+        "--peers", action="store_true", help="run other checkers on copies of the first set, too"
+    )
+    parser.add_argument(
+        "--many", nargs="*", type=int, default=[], metavar="N", help="also what so many runs take"
+    )
+    parser.add_argument(
+        "--page", action="store_true", help="write the tables of docs/checkup.md, too"
+    )
     args = parser.parse_args()
-    places = [ROOT / "samples" / name for name in SIMULATED] + [args.data / name for name in (*SPOILT, *CLEAN)]
+    places = [ROOT / "samples" / name for name in SIMULATED] + [
+        args.data / name for name in (*SPOILT, *CLEAN)
+    ]
     places = [p for p in places if p.is_dir() and (not args.sets or p.name in args.sets)]
     sets = [decoded_set(place, KEPT) for place in places]
     faults = [fault for fault in FAULTS if args.only in f"{fault.name} {fault.check}"]
@@ -349,9 +426,13 @@ def main() -> int:
 def write_page(data: Mapping[str, Any], *, is_whole: bool) -> None:
     """The figures and the page; of a run of some faults or sets only the tables that need no more."""
     figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-    figures |= data if is_whole else {name: data[name] for name in ("many", "peers") if name in data}
+    figures |= (
+        data if is_whole else {name: data[name] for name in ("many", "peers") if name in data}
+    )
     write_json(FIGURES, figures)
-    PAGE.write_text(with_tables(PAGE.read_text(), tables_of(figures), "benchmarks.checkup", "docs/checkup.md"))
+    PAGE.write_text(
+        with_tables(PAGE.read_text(), tables_of(figures), "benchmarks.checkup", "docs/checkup.md")
+    )
 
 
 if __name__ == "__main__":

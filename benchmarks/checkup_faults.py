@@ -20,7 +20,9 @@ from ingest.episode import EpisodeData, StoredStatistics
 from ingest.signals.gripper import combined
 
 Rng = np.random.Generator
-SEEN = 0.5  # share of a stretch in which a camera or an arm has to move for a fault of standing still
+SEEN = (
+    0.5  # share of a stretch in which a camera or an arm has to move for a fault of standing still
+)
 MOVES = 0.25  # of the fast (90th percentile) speed: more is motion
 NOISE = 1.5  # luma, standard deviation: a camera's noise in pictures of a scene that stands still
 BLACK = 16  # luma of black in video range
@@ -68,7 +70,10 @@ def encoded_again(pictures: np.ndarray) -> np.ndarray:
     write_luma(file, even, 10, crf=23)
     file.seek(0)
     with av.open(file, "r") as container:
-        decoded = [frame.to_ndarray(format="yuv420p")[:height, :width] for frame in container.decode(video=0)]
+        decoded = [
+            frame.to_ndarray(format="yuv420p")[:height, :width]
+            for frame in container.decode(video=0)
+        ]
     assert len(decoded) == len(pictures)
     return np.stack(decoded)
 
@@ -84,12 +89,18 @@ def write_luma(file: Path | io.BytesIO, pictures: np.ndarray, fps: float, *, crf
         stream.width = width
         stream.pix_fmt = "yuv420p"
         for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.vstack([picture, grey]), format="yuv420p")))
+            container.mux(
+                stream.encode(
+                    av.VideoFrame.from_ndarray(np.vstack([picture, grey]), format="yuv420p")
+                )
+            )
         container.mux(stream.encode())
 
 
 def noisy(pictures: np.ndarray, rng: Rng) -> np.ndarray:
-    return np.clip(np.round(pictures + rng.normal(0, NOISE, pictures.shape)), 0, 255).astype(np.uint8)
+    return np.clip(np.round(pictures + rng.normal(0, NOISE, pictures.shape)), 0, 255).astype(
+        np.uint8
+    )
 
 
 def _all_again(run: DecodedRun) -> DecodedRun:
@@ -133,12 +144,17 @@ def moved(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt:
     pictures = run.pictures[camera]
     height, width = pictures.shape[1:]
     turned = float(amount) * int(rng.choice([-1, 1])) if way == "turn" else 0.0
-    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), turned, float(amount) if way == "zoom" else 1.0)
+    matrix = cv2.getRotationMatrix2D(
+        (width / 2, height / 2), turned, float(amount) if way == "zoom" else 1.0
+    )
     if way == "shift":
         angle = rng.uniform(0, 2 * np.pi)
         matrix[:, 2] += float(amount) * width * np.array([np.cos(angle), np.sin(angle)])
     shifted_pictures = np.stack(
-        [cv2.warpAffine(np.array(p), matrix, (width, height), borderMode=cv2.BORDER_REFLECT) for p in pictures]
+        [
+            cv2.warpAffine(np.array(p), matrix, (width, height), borderMode=cv2.BORDER_REFLECT)
+            for p in pictures
+        ]
     )
     return _whole(run.with_pictures(camera, encoded_again(shifted_pictures)))
 
@@ -157,7 +173,9 @@ def brighter(decoded: DecodedSet, k: int, luma: float | str, rng: Rng) -> Spoilt
 # Rows
 
 
-def with_rows(run: DecodedRun, state: np.ndarray | None = None, action: np.ndarray | None = None) -> DecodedRun:
+def with_rows(
+    run: DecodedRun, state: np.ndarray | None = None, action: np.ndarray | None = None
+) -> DecodedRun:
     """The run with other values of state or action [n, d], and no statistics: a recorder makes these of its rows."""
     episode = replace(run.episode, statistics=())
     if state is not None and episode.states is not None:
@@ -174,10 +192,14 @@ def _named_as(table: pa.Table, values: np.ndarray) -> pa.Table:
 def values_of(run: DecodedRun) -> dict[str, np.ndarray]:
     """The run's rows by column, as copies."""
     columns = {"state": run.episode.state, "action": run.episode.action}
-    return {name: np.array(values, np.float64) for name, values in columns.items() if values is not None}
+    return {
+        name: np.array(values, np.float64) for name, values in columns.items() if values is not None
+    }
 
 
-def late(decoded: DecodedSet, k: int, frames: float | str, rng: Rng, *, only_gripper: bool = False) -> Spoilt | None:
+def late(
+    decoded: DecodedSet, k: int, frames: float | str, rng: Rng, *, only_gripper: bool = False
+) -> Spoilt | None:
     """Rows late by some frames, early by some where these are negative; what has no other half is cut off."""
     run = decoded.runs[k]
     count = abs(int(frames))
@@ -209,7 +231,9 @@ def gripper_dimensions(run: DecodedRun) -> dict[str, list[int]]:
         for name, rows in values.items():
             own_dimensions = signal.dimensions if name == signal.column else ()
             similar_dimensions = [
-                d for d in range(rows.shape[1]) if d in own_dimensions or _correlation(rows[:, d], curve) > TRACKS
+                d
+                for d in range(rows.shape[1])
+                if d in own_dimensions or _correlation(rows[:, d], curve) > TRACKS
             ]
             chosen[name] = sorted({*chosen.get(name, []), *similar_dimensions})
     return chosen
@@ -229,7 +253,9 @@ def clipped(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt
     if "action" not in values:
         return None
     arm = run.signals().arm_dimensions("action")
-    everywhere = np.concatenate([r.episode.action for r in decoded.runs if r.episode.action is not None])[:, arm]
+    everywhere = np.concatenate(
+        [r.episode.action for r in decoded.runs if r.episode.action is not None]
+    )[:, arm]
     low = everywhere.min(axis=0)
     high = everywhere.max(axis=0)
     margin = (1 - float(share)) / 2 * (high - low)
@@ -245,7 +271,11 @@ def never_closes(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Sp
     """All dimensions of the gripper keep the value that they have where it is widest open."""
     run = decoded.runs[k]
     values = values_of(decoded.runs[k])
-    openings = [o for o, s in zip(run.openings(), run.grippers, strict=True) if o is not None and s.has_polarity]
+    openings = [
+        o
+        for o, s in zip(run.openings(), run.grippers, strict=True)
+        if o is not None and s.has_polarity
+    ]
     closing = [opening for opening in openings if opening.min() < 0.5 < opening.max()]
     if not closing:
         return None
@@ -312,7 +342,9 @@ def offset(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt 
         return None
     if _correlation(values["state"][:, joint], values["action"][:, joint]) < TRACKS:
         return None
-    everywhere = np.concatenate([r.episode.action[:, joint] for r in decoded.runs if r.episode.action is not None])
+    everywhere = np.concatenate(
+        [r.episode.action[:, joint] for r in decoded.runs if r.episode.action is not None]
+    )
     values["action"][:, joint] += float(share) * np.ptp(everywhere) * int(rng.choice([-1, 1]))
     return _whole(with_rows(run, **values))
 
@@ -327,10 +359,17 @@ def copied(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt:
     share = 0.0 if size == "exact" else float(size)
     if share:
         values = values_of(run)
-        noise = {name: rng.normal(0, share, rows.shape) * np.ptp(rows, axis=0) for name, rows in values.items()}
-        run = _all_again(with_rows(run, **{name: rows + noise[name] for name, rows in values.items()}))
+        noise = {
+            name: rng.normal(0, share, rows.shape) * np.ptp(rows, axis=0)
+            for name, rows in values.items()
+        }
+        run = _all_again(
+            with_rows(run, **{name: rows + noise[name] for name, rows in values.items()})
+        )
     new = 1 + max(existing_run.index for existing_run in decoded.runs)
-    record = replace(run.episode.record, episode_index=new, source_id=f"{run.episode.record.source_id} again")
+    record = replace(
+        run.episode.record, episode_index=new, source_id=f"{run.episode.record.source_id} again"
+    )
     return _whole(replace(run, episode=replace(run.episode, record=record)), decoded.runs[k].index)
 
 
@@ -359,7 +398,9 @@ def kept_frames(run: DecodedRun, kept_mask: np.ndarray) -> DecodedRun:
     """The run's frames of a mask or of places [m]: rows, times and pictures."""
     episode = run.episode
     times = episode.timestamps_s
-    tables = {name: table and _rows_at(table, kept_mask) for name, table in _tables(episode).items()}
+    tables = {
+        name: table and _rows_at(table, kept_mask) for name, table in _tables(episode).items()
+    }
     times = None if times is None else times[kept_mask]
     cut = replace(run, episode=replace(episode, timestamps_s=times, statistics=(), **tables))
     for camera, pictures in run.pictures.items():
@@ -395,10 +436,15 @@ def idle(decoded: DecodedSet, k: int, seconds: float | str, rng: Rng) -> Spoilt 
     n = len(run)
     count = _frames(seconds, run)
     is_head = bool(rng.integers(2))
-    longer = kept_frames(run, np.r_[np.zeros(count, int), 0:n] if is_head else np.r_[0:n, np.full(count, n - 1)])
+    longer = kept_frames(
+        run, np.r_[np.zeros(count, int), 0:n] if is_head else np.r_[0:n, np.full(count, n - 1)]
+    )
     start = 0 if is_head else n
     if (times := run.episode.timestamps_s) is not None:
-        longer = replace(longer, episode=replace(longer.episode, timestamps_s=_more_times(times, count, run, is_head)))
+        longer = replace(
+            longer,
+            episode=replace(longer.episode, timestamps_s=_more_times(times, count, run, is_head)),
+        )
     longer = _at_rest(longer, slice(start, start + count))
     for camera, pictures in longer.pictures.items():
         still = np.array(pictures)
@@ -431,7 +477,9 @@ def _at_rest(run: DecodedRun, stretch: slice) -> DecodedRun:
 
 def other_text(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt | None:
     run = decoded.runs[k]
-    texts = sorted({r.episode.record.task or "" for r in decoded.runs} - {run.episode.record.task or "", ""})
+    texts = sorted(
+        {r.episode.record.task or "" for r in decoded.runs} - {run.episode.record.task or "", ""}
+    )
     if not texts:
         return None
     text = texts[int(rng.integers(len(texts)))]
@@ -491,7 +539,9 @@ def _moving_joint(run: DecodedRun, rng: Rng, column: str = "state") -> int | Non
     if values is None or not arm:
         return None
     spread = values[:, arm].std(axis=0)
-    moving_joints = [joint for joint, s in zip(arm, spread, strict=True) if s > max(1e-9, 0.1 * spread.max())]
+    moving_joints = [
+        joint for joint, s in zip(arm, spread, strict=True) if s > max(1e-9, 0.1 * spread.max())
+    ]
     if moving_joints:
         return int(rng.choice(moving_joints))
     return None
@@ -505,26 +555,67 @@ FAULTS: Sequence[Fault] = (
     Fault("pictures encoded again", None, "", ("crf 23",), again),
     Fault("camera frozen", "camera_frozen", "s", (0.5, 1, 2, 4, 8), frozen),
     Fault("camera black", "camera_black", "s", (0.5, 1, 2, 5, 10), black),
-    Fault("camera moved", "camera_moved", "", tuple(f"shift {s}" for s in (0.02, 0.04, 0.08, 0.16)), moved),
+    Fault(
+        "camera moved",
+        "camera_moved",
+        "",
+        tuple(f"shift {s}" for s in (0.02, 0.04, 0.08, 0.16)),
+        moved,
+    ),
     Fault("camera turned", "camera_moved", "°", tuple(f"turn {s}" for s in (2, 5, 10)), moved),
     Fault("camera zoomed", "camera_moved", "", tuple(f"zoom {s}" for s in (1.05, 1.1, 1.2)), moved),
     Fault("brightness jumps", "camera_jumps", "luma of 255", (5, 10, 20, 40), brighter),
-    Fault("rows late or early in all runs", "rows_late", "frames", FRAMES, late, everywhere=True, turns=BOTH),
+    Fault(
+        "rows late or early in all runs",
+        "rows_late",
+        "frames",
+        FRAMES,
+        late,
+        everywhere=True,
+        turns=BOTH,
+    ),
     Fault("rows late or early in one run", "rows_late", "frames", FRAMES, late, turns=BOTH),
     Fault(
-        "gripper late or early in all runs", "rows_late", "frames", FRAMES, late_gripper, everywhere=True, turns=BOTH
+        "gripper late or early in all runs",
+        "rows_late",
+        "frames",
+        FRAMES,
+        late_gripper,
+        everywhere=True,
+        turns=BOTH,
     ),
     Fault("copy", "copy", "noise, of the range", ("exact", 0.0001, 0.001, 0.01), copied),
-    Fault("pictures of another run", "other_pictures", "", ("same task", "other task"), other_pictures),
+    Fault(
+        "pictures of another run", "other_pictures", "", ("same task", "other task"), other_pictures
+    ),
     Fault("action clipped", "action_clipped", "of its range", (0.9, 0.7, 0.5, 0.25), clipped),
     Fault("idle start or end", "idle_end", "s", SECONDS, idle),
     Fault("text of another task", "text_differs", "", ("",), other_text),
     Fault("gripper never closes", "gripper_stays", "", ("",), never_closes),
-    Fault("state jumps and comes back", "state_jumps", "times the largest step", (1, 2, 5, 10, 30), jump),
+    Fault(
+        "state jumps and comes back",
+        "state_jumps",
+        "times the largest step",
+        (1, 2, 5, 10, 30),
+        jump,
+    ),
     Fault("state stuck", "state_stuck", "s", (1, 2, 4, 6), stuck),
     Fault("dead joint", "dead_dimension", "", ("state", "action"), dead),
     Fault("other unit or sign", "other_scale", "times", (-1, 57.29578, 1000), scaled),
-    Fault("joint offset, action to state", "other_scale", "of the range", (0.05, 0.1, 0.2, 0.5), offset),
-    Fault("stale statistics", "stale_statistics", "of the runs", (0.9, 0.5, 0.1), stale, everywhere=True),
+    Fault(
+        "joint offset, action to state",
+        "other_scale",
+        "of the range",
+        (0.05, 0.1, 0.2, 0.5),
+        offset,
+    ),
+    Fault(
+        "stale statistics",
+        "stale_statistics",
+        "of the runs",
+        (0.9, 0.5, 0.1),
+        stale,
+        everywhere=True,
+    ),
     Fault("frames dropped", "frames_missing", "frames", (1, 3, 10, 30), dropped),
 )

@@ -74,7 +74,11 @@ class Placed:
 
     def kinds(self, named_pairs: Iterable[tuple[int, str]], *, is_ours: bool) -> list[str]:
         """The kinds of faults that are said of its runs: of ours the right one, of others any."""
-        named_kinds = {kind for episode, kind in named_pairs if episode in self.episodes and not kind.endswith(CRASHED)}
+        named_kinds = {
+            kind
+            for episode, kind in named_pairs
+            if episode in self.episodes and not kind.endswith(CRASHED)
+        }
         return sorted(named_kinds & {self.check} if is_ours else named_kinds)
 
 
@@ -105,17 +109,27 @@ def write_lerobot(runs: Sequence[DecodedRun], folder: Path) -> None:
     for k, run in enumerate(runs):
         tables.append(_rows(run, k, start, tasks.index(_text(run))))
         place = {"dataset_from_index": start, "dataset_to_index": start + len(run)}
-        row = {"episode_index": k, "tasks": [_text(run)], "length": len(run), **place, **_file("data", 0)}
+        row = {
+            "episode_index": k,
+            "tasks": [_text(run)],
+            "length": len(run),
+            **place,
+            **_file("data", 0),
+        }
         for camera, pictures in run.pictures.items():
             path = folder / VIDEO_PATH.format(video_key=camera, chunk_index=0, file_index=k)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_luma(path, pictures, run.episode.record.fps, crf=18)
             times = {"from_timestamp": 0.0, "to_timestamp": len(run) / run.episode.record.fps}
-            row |= _file(f"videos/{camera}", k) | {f"videos/{camera}/{key}": time for key, time in times.items()}
+            row |= _file(f"videos/{camera}", k) | {
+                f"videos/{camera}/{key}": time for key, time in times.items()
+            }
         episodes.append(row | _file("meta/episodes", 0))
         start += len(run)
     table = pa.concat_tables(tables)
-    statistics = jsonable(table_stats(table) | {camera: _grey_stats(runs, camera) for camera in runs[0].pictures})
+    statistics = jsonable(
+        table_stats(table) | {camera: _grey_stats(runs, camera) for camera in runs[0].pictures}
+    )
     _write_parquet(folder / DATA_PATH.format(chunk_index=0, file_index=0), table)
     _write_parquet(folder / EPISODES_PATH, pa.Table.from_pylist(episodes))
     _write_parquet(folder / "meta/tasks.parquet", task_table(tasks))
@@ -136,7 +150,9 @@ def _rows(run: DecodedRun, episode: int, start: int, task: int) -> pa.Table:
     times = run.episode.timestamps_s
     vectors = {"observation.state": run.episode.state, "action": run.episode.action}
     columns: dict[str, Any] = {
-        name: pa.FixedSizeListArray.from_arrays(pa.array(values.astype(np.float32).ravel()), values.shape[1])
+        name: pa.FixedSizeListArray.from_arrays(
+            pa.array(values.astype(np.float32).ravel()), values.shape[1]
+        )
         for name, values in vectors.items()
         if values is not None
     }
@@ -150,7 +166,9 @@ def _grey_stats(runs: Sequence[DecodedRun], camera: str) -> dict[str, np.ndarray
     return image_stats(np.tile(counts, (3, 1)), runs[0].pictures[camera][0].size)
 
 
-def _info(runs: Sequence[DecodedRun], table: pa.Table, folder: Path, num_tasks: int) -> dict[str, Any]:
+def _info(
+    runs: Sequence[DecodedRun], table: pa.Table, folder: Path, num_tasks: int
+) -> dict[str, Any]:
     names = {"observation.state": runs[0].episode.states, "action": runs[0].episode.actions}
     features: dict[str, Any] = {}
     for name in table.column_names:
@@ -161,13 +179,24 @@ def _info(runs: Sequence[DecodedRun], table: pa.Table, folder: Path, num_tasks: 
             of_vector = {}
         else:
             of_vector = {"shape": [vector.num_columns], "names": vector.column_names}
-        features[name] = {"dtype": "float32" if of_vector else dtype, "shape": shape, "names": None} | of_vector
+        features[name] = {
+            "dtype": "float32" if of_vector else dtype,
+            "shape": shape,
+            "names": None,
+        } | of_vector
     for camera, pictures in runs[0].pictures.items():
         info = video_info(folder / VIDEO_PATH.format(video_key=camera, chunk_index=0, file_index=0))
         axes = ["height", "width", "channels"]
-        features[camera] = {"dtype": "video", "shape": [*pictures.shape[1:], 3], "names": axes, "info": info}
+        features[camera] = {
+            "dtype": "video",
+            "shape": [*pictures.shape[1:], 3],
+            "names": axes,
+            "info": info,
+        }
     recipe = Recipe(folder.name, "panda", (), (), (), 1)
-    numbered = [Run({"fps": round(runs[0].episode.record.fps)}, run.episode.states, 0) for run in runs]
+    numbered = [
+        Run({"fps": round(runs[0].episode.record.fps)}, run.episode.states, 0) for run in runs
+    ]
     return dataset_info(recipe, numbered, num_tasks, features)
 
 
@@ -176,7 +205,9 @@ def _write_parquet(path: Path, table: pa.Table) -> None:
     pq.write_table(table, path)
 
 
-def spoilt_copies(decoded: DecodedSet, seed: int) -> Iterator[tuple[list[DecodedRun], list[Placed]]]:
+def spoilt_copies(
+    decoded: DecodedSet, seed: int
+) -> Iterator[tuple[list[DecodedRun], list[Placed]]]:
     """Two copies of a set, each with half of the PLAIN faults, one in a run; and where these are."""
     by_name = {fault.name: fault for fault in FAULTS}
     names = [*PLAIN, NEAR_COPY, EMPTY_TEXT]
@@ -205,7 +236,11 @@ def spoilt_copies(decoded: DecodedSet, seed: int) -> Iterator[tuple[list[Decoded
 
 
 def _first_that_can(
-    decoded: DecodedSet, fault: Fault | None, size: float | str, free: Sequence[int], rng: np.random.Generator
+    decoded: DecodedSet,
+    fault: Fault | None,
+    size: float | str,
+    free: Sequence[int],
+    rng: np.random.Generator,
 ) -> tuple[Spoilt, int]:
     for k in free:
         spoilt = fault.spoil(decoded, k, size, rng) if fault else _without_text(decoded.runs[k])
@@ -247,7 +282,9 @@ print(json.dumps([done.stdout, done.stderr, used.ru_utime + used.ru_stime, used.
 def ran(*command: str) -> tuple[str, str, float, float]:
     """What a program printed, to stdout and stderr, its CPU seconds and its peak memory in MB."""
     words = [sys.executable, "-c", MEASURED, *command]
-    process = subprocess.run(words, cwd=ROOT, env=own_code_first(), capture_output=True, text=True, check=True)
+    process = subprocess.run(
+        words, cwd=ROOT, env=own_code_first(), capture_output=True, text=True, check=True
+    )
     stdout, stderr, cpu_s, peak_mb = json.loads(process.stdout)
     return stdout, stderr, cpu_s, peak_mb
 
@@ -271,7 +308,11 @@ def said_by_peer(report: Any, num_episodes: int, words: str = "") -> set[tuple[i
 def _episodes(value: Any) -> list[int]:
     """The episodes' numbers in a field of a report, such as 3, [3, 7] or ["episode_000003"]."""
     values = value if isinstance(value, list) else [value]
-    texts = [str(number) for number in values if isinstance(number, int | str) and not isinstance(number, bool)]
+    texts = [
+        str(number)
+        for number in values
+        if isinstance(number, int | str) and not isinstance(number, bool)
+    ]
     return [int(match[1]) for text in texts if (match := re.fullmatch(r"(?:episode_)?(\d+)", text))]
 
 
@@ -280,7 +321,11 @@ def said_by_us(folder: Path) -> tuple[set[tuple[int, str]], float, float]:
     command = [sys.executable, "-m", "proccorpus", "inspect", str(folder), "--full", "--json"]
     stdout, _, cpu_s, peak_mb = ran(*command)
     findings = json.loads(stdout)["findings"]
-    return {(f["episode_index"], f["reason"]) for f in findings if f["episode_index"] is not None}, cpu_s, peak_mb
+    return (
+        {(f["episode_index"], f["reason"]) for f in findings if f["episode_index"] is not None},
+        cpu_s,
+        peak_mb,
+    )
 
 
 def peer_rows(decoded: DecodedSet, seed: int, cache_folder: Path) -> list[list[str]]:
@@ -289,17 +334,27 @@ def peer_rows(decoded: DecodedSet, seed: int, cache_folder: Path) -> list[list[s
     with TemporaryDirectory(prefix="proccorpus-trial-") as temporary:
         clean = Path(temporary) / "clean"
         write_lerobot(decoded.runs, clean)
-        checkers = {"ours": said_by_us} | {peer.name: partial(_peer_says, peer, programs) for peer in PEERS}
+        checkers = {"ours": said_by_us} | {
+            peer.name: partial(_peer_says, peer, programs) for peer in PEERS
+        }
         usual_result = {name: checker(clean) for name, checker in checkers.items()}
         rows = []
         num_named = dict.fromkeys(checkers, 0)
         for half, (runs, placed) in enumerate(spoilt_copies(decoded, seed)):
             folder = Path(temporary) / f"spoilt{half}"
             write_lerobot(runs, folder)
-            new = {name: checker(folder)[0] - usual_result[name][0] for name, checker in checkers.items()}
+            new = {
+                name: checker(folder)[0] - usual_result[name][0]
+                for name, checker in checkers.items()
+            }
             for fault in placed:
                 kinds = {name: fault.kinds(new[name], is_ours=name == "ours") for name in checkers}
-                rows.append([fault.name, *(", ".join(f"`{kind}`" for kind in kinds[name]) for name in checkers)])
+                rows.append(
+                    [
+                        fault.name,
+                        *(", ".join(f"`{kind}`" for kind in kinds[name]) for name in checkers),
+                    ]
+                )
                 num_named = {name: count + bool(kinds[name]) for name, count in num_named.items()}
     rows.append(["named", *(f"{num_named[name]} of {len(rows)}" for name in checkers)])
     rows.append(
@@ -317,10 +372,14 @@ def peer_rows(decoded: DecodedSet, seed: int, cache_folder: Path) -> list[list[s
     return rows
 
 
-def _peer_says(peer: Peer, programs: Path, folder: Path) -> tuple[set[tuple[int, str]], float, float]:
+def _peer_says(
+    peer: Peer, programs: Path, folder: Path
+) -> tuple[set[tuple[int, str]], float, float]:
     report = folder.parent / f"{folder.name}.json"
     program, *words = peer.command
-    _, stderr, cpu_s, peak_mb = ran(str(programs / program), *words, "--json", str(report), str(folder))
+    _, stderr, cpu_s, peak_mb = ran(
+        str(programs / program), *words, "--json", str(report), str(folder)
+    )
     if not report.exists():
         raise RuntimeError(f"{peer.name} wrote no report: {stderr[-500:]}")
     report_json = json.loads(report.read_text())

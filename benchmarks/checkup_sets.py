@@ -84,7 +84,9 @@ def measured(camera: str, pictures: np.ndarray, tiny_every: int) -> CameraSignal
     for picture in pictures:
         meter.add(np.ascontiguousarray(picture))
     m = meter.read()
-    return CameraSignals(camera, m.change, m.luma_mean, m.is_black, m.phash, m.tiny, tiny_every, m.sha256)
+    return CameraSignals(
+        camera, m.change, m.luma_mean, m.is_black, m.phash, m.tiny, tiny_every, m.sha256
+    )
 
 
 @dataclass
@@ -119,13 +121,20 @@ def decoded_set(folder: Path, cache_folder: Path) -> DecodedSet:
     listing = settle(list_episodes(source), source.config, {})
     grippers = survey(source, listing.records, listing.robot).signals
     unusable_episodes = {f.episode_index for f in listing.findings if f.severity == "unusable"}
-    records = [record for record in listing.records if record.episode_index not in unusable_episodes]
+    records = [
+        record for record in listing.records if record.episode_index not in unusable_episodes
+    ]
     place = cache_folder / f"{folder.name}-{_fingerprint(source)}"
     if not (place / INDEX).exists():
         _decode(source, records, grippers, place)
     index = json.loads((place / INDEX).read_text())
     runs = [
-        _decoded(read_episode(source, record), grippers, index["cameras"][str(record.episode_index)], place)
+        _decoded(
+            read_episode(source, record),
+            grippers,
+            index["cameras"][str(record.episode_index)],
+            place,
+        )
         for record in records
         if str(record.episode_index) in index["cameras"]
     ]
@@ -138,7 +147,9 @@ def _fingerprint(source: Source) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _decode(source: Source, records: Sequence[EpisodeRecord], grippers: Sequence[GripperSignal], place: Path) -> None:
+def _decode(
+    source: Source, records: Sequence[EpisodeRecord], grippers: Sequence[GripperSignal], place: Path
+) -> None:
     """Decode all runs by the stage that the build runs, and keep the pictures of usable cameras; the index comes last,
     so that a place that has it is whole."""
     place.mkdir(parents=True, exist_ok=True)
@@ -147,7 +158,9 @@ def _decode(source: Source, records: Sequence[EpisodeRecord], grippers: Sequence
     for record in records:
         keeper = PictureKeeper()
         start_s = process_time()
-        stored = frames_stage(source, [record], 0, NO_KEYFRAMES, lambda *_: None, [keeper], grippers)
+        stored = frames_stage(
+            source, [record], 0, NO_KEYFRAMES, lambda *_: None, [keeper], grippers
+        )
         decoding_s += process_time() - start_s
         for content in stored.tables["episode_content"].to_pylist():
             cameras[record.episode_index] = content["usable_cameras"]
@@ -166,5 +179,7 @@ def _decoded(
         for number, camera in enumerate(cameras)
     }
     stride = every_nth(TINY_HZ, record.fps)
-    cameras_measured = [measured(camera, camera_pictures, stride) for camera, camera_pictures in pictures.items()]
+    cameras_measured = [
+        measured(camera, camera_pictures, stride) for camera, camera_pictures in pictures.items()
+    ]
     return DecodedRun(episode, grippers, cameras_measured, pictures)

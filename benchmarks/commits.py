@@ -40,7 +40,9 @@ Made = list[tuple[StageRun, dict[str, pa.Table]]]
 
 def real_chunk(space: Workspace) -> Made:
     """What each stage published of a chunk, in order."""
-    run_build(space, builds_of_source(space, None, str(SOURCE), name="made", episodes=EPISODES)[0], 1)
+    run_build(
+        space, builds_of_source(space, None, str(SOURCE), name="made", episodes=EPISODES)[0], 1
+    )
     lake = Lake(space)
     columns = ", ".join(StageRun.__dataclass_fields__)
     stage_tables = []
@@ -50,7 +52,13 @@ def real_chunk(space: Workspace) -> Made:
         conditions = {name: f" WHERE coalesce(label_run, '') = '{run.label_run}'" * ("label_run" in TABLES[name].key)
                for name in STAGE_TABLES[run.stage]}  # fmt: skip
         stage_tables.append(
-            (run, {name: lake.arrow(f"FROM {name}{condition}") for name, condition in conditions.items()})
+            (
+                run,
+                {
+                    name: lake.arrow(f"FROM {name}{condition}")
+                    for name, condition in conditions.items()
+                },
+            )
         )
     return stage_tables
 
@@ -62,11 +70,19 @@ def named(rows: pa.Table, dataset: str, chunk: int) -> pa.Table:
 
 
 def write(
-    space: Workspace, way: str, stage_tables: Made, dataset: str, first: int, seconds: float, ready: Barrier
+    space: Workspace,
+    way: str,
+    stage_tables: Made,
+    dataset: str,
+    first: int,
+    seconds: float,
+    ready: Barrier,
 ) -> None:
     """One writer: publishes chunk after chunk, and notes each stage that is committed, its wait and the CPU so far."""
     if way == WAYS[0]:
-        vars(sys.modules[Lake.__module__]).update(turn=lambda space, one: locked(space), waiting=lambda *_: {})
+        vars(sys.modules[Lake.__module__]).update(
+            turn=lambda space, one: locked(space), waiting=lambda *_: {}
+        )
     leave_out_pandas()  # as commands do
     lake = Lake(space)
     ready.wait()
@@ -80,10 +96,14 @@ def write(
                 lake.publish(replace(run, dataset=dataset, chunk=chunk, duration_s=0.0), of_chunk)
                 if (end_s := time.monotonic()) > start_s + seconds:
                     return
-                notes.write(f"{run.stage} {dataset} {chunk} {first} {end_s - request_s} {time.process_time() - used}\n")
+                notes.write(
+                    f"{run.stage} {dataset} {chunk} {first} {end_s - request_s} {time.process_time() - used}\n"
+                )
 
 
-def trial(space: Workspace, way: str, stage_tables: Made, writers: int, seconds: float) -> tuple[float, float, float]:
+def trial(
+    space: Workspace, way: str, stage_tables: Made, writers: int, seconds: float
+) -> tuple[float, float, float]:
     """Chunks a second, CPU seconds a chunk, the longest wait for a publish; exits where something was lost."""
     Lake(space).con.close()
     context = multiprocessing.get_context("spawn")
@@ -112,7 +132,9 @@ def trial(space: Workspace, way: str, stage_tables: Made, writers: int, seconds:
     check(Lake(space, read_only=True), stage_tables, {" ".join(stage) for *stage, _, _, _ in noted})
     chunks = len(noted) / len(stage_tables)
     waits = [float(wait) for *_, wait, _ in noted]
-    used = {(dataset, first): float(cpu) for _, dataset, _, first, _, cpu in noted}  # the last of each writer
+    used = {
+        (dataset, first): float(cpu) for _, dataset, _, first, _, cpu in noted
+    }  # the last of each writer
     return chunks / seconds, sum(used.values()) / chunks, max(waits)
 
 
@@ -121,10 +143,15 @@ def check(lake: Lake, stage_tables: Made, noted: set[str]) -> None:
     if lost_lines := noted - lines:
         sys.exit(f"lost: {sorted(lost_lines)}")
     for run, name, rows in (
-        (run, name, len(rows)) for run, tables in stage_tables for name, rows in tables.items() if rows
+        (run, name, len(rows))
+        for run, tables in stage_tables
+        for name, rows in tables.items()
+        if rows
     ):
         stored_counts = dict(
-            lake.rows(f"SELECT '{run.stage} ' || dataset || ' ' || chunk, count(*) FROM {name} GROUP BY ALL")
+            lake.rows(
+                f"SELECT '{run.stage} ' || dataset || ' ' || chunk, count(*) FROM {name} GROUP BY ALL"
+            )
         )
         if {stored_counts.get(line) for line in lines if line.startswith(run.stage)} - {rows}:
             sys.exit(f"{name} of {run.stage}: there in parts")
@@ -146,9 +173,14 @@ def main() -> None:
                     server.execute(f"CREATE DATABASE {database}")
                     create(space, server.url(database), f"s3://corpora/{database}")
                 rate, cpu, wait = trial(space, way, stage_tables, writers, seconds)
-                result_rows.append((title, str(writers), way, f"{rate:.2f}", f"{cpu:.2f}", f"{wait:.1f}"))
+                result_rows.append(
+                    (title, str(writers), way, f"{rate:.2f}", f"{cpu:.2f}", f"{wait:.1f}")
+                )
                 print(machine(), result_rows[-1], file=sys.stderr, flush=True)
-    table(("catalog", "writers", "commits", "chunks/s", "CPU s a chunk", "longest wait, s"), result_rows)
+    table(
+        ("catalog", "writers", "commits", "chunks/s", "CPU s a chunk", "longest wait, s"),
+        result_rows,
+    )
 
 
 if __name__ == "__main__":

@@ -39,7 +39,10 @@ from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, TimedPicture
 from ingest.media.frames import DECODE_ALL, DecodeOptions
 from ingest.media.video import decode
 
-SAMPLE = Path(__file__).parents[1] / "samples/sim_short/videos/observation.images.front/chunk-000/file-000.mp4"
+SAMPLE = (
+    Path(__file__).parents[1]
+    / "samples/sim_short/videos/observation.images.front/chunk-000/file-000.mp4"
+)
 SAMPLE_FRAMES = 1484
 AV1_FRAMES = 600
 FPS = 20
@@ -65,7 +68,9 @@ class Clip:
         def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
             return timed(decode(self.path, 0, num_frames, options=options), FPS)
 
-        record = EpisodeRecord(0, self.name, float(FPS), None, videos=(CameraVideo("video", str(self.path), 0),))
+        record = EpisodeRecord(
+            0, self.name, float(FPS), None, videos=(CameraVideo("video", str(self.path), 0),)
+        )
         return EpisodeData(record, None, None, None, frames)
 
 
@@ -103,7 +108,9 @@ def decode_only(clip: Clip) -> int:
 
 def measure(clip: Clip, config: FramesConfig = NO_KEYFRAMES) -> int:
     options = DecodeOptions(CORES)
-    return len(measure_camera(clip.episode(), "video", config, lambda sha256, jpeg: None, options=options))
+    return len(
+        measure_camera(clip.episode(), "video", config, lambda sha256, jpeg: None, options=options)
+    )
 
 
 def measure_keyframes(clip: Clip) -> int:
@@ -130,7 +137,9 @@ def published(clip: Clip, num_frames: int) -> int:
 # Timing
 
 
-def ratio(limit: Callable[[], int], way: Callable[[], int], runs: int) -> tuple[set[int], float, float]:
+def ratio(
+    limit: Callable[[], int], way: Callable[[], int], runs: int
+) -> tuple[set[int], float, float]:
     """Frame counts of a way, its median seconds, and the median over the runs of the limit's seconds over its own."""
     counts = set()
     seconds = []
@@ -148,8 +157,12 @@ def ratio(limit: Callable[[], int], way: Callable[[], int], runs: int) -> tuple[
 
 def main() -> int:
     parser = arguments(__doc__, check=True)
-    parser.add_argument("--runs", type=int, default=5, help="alternating runs; the median counts (default 5)")
-    parser.add_argument("--published-frames", type=int, default=200, help="frames for the published method")
+    parser.add_argument(
+        "--runs", type=int, default=5, help="alternating runs; the median counts (default 5)"
+    )
+    parser.add_argument(
+        "--published-frames", type=int, default=200, help="frames for the published method"
+    )
     args = parser.parse_args()
     cv2.setNumThreads(1)
     low = []
@@ -159,15 +172,21 @@ def main() -> int:
         encode_all("AV1", large, large_pictures(AV1_FRAMES))
         clips = Clip("h264 256x256", SAMPLE, SAMPLE_FRAMES), Clip("AV1 640x480", large, AV1_FRAMES)
         print(f"{CORES} cores, {args.runs} runs, medians\n")
-        print("| video | way | frames | frames/s | decode time / its time | wanted |\n|---|---|---|---|---|---|")
+        print(
+            "| video | way | frames | frames/s | decode time / its time | wanted |\n|---|---|---|---|---|---|"
+        )
         for clip in clips:
             ways = {"measure": measure, "measure + keyframes": measure_keyframes}
             rates = {}
             for name, way in ways.items():
-                counts, seconds, share = ratio(lambda c=clip: decode_only(c), lambda c=clip, w=way: w(c), args.runs)
+                counts, seconds, share = ratio(
+                    lambda c=clip: decode_only(c), lambda c=clip, w=way: w(c), args.runs
+                )
                 rates[name] = clip.num_frames / seconds
                 goal = GOALS[clip.name, name]
-                print(f"| {clip.name} | {name} | {clip.num_frames} | {rates[name]:.0f} | {share:.2f} | {goal} |")
+                print(
+                    f"| {clip.name} | {name} | {clip.num_frames} | {rates[name]:.0f} | {share:.2f} | {goal} |"
+                )
                 low += [name] if is_missed(share, goal) else []
                 wrong += [name] if counts != {clip.num_frames} else []
             start = time.perf_counter()
@@ -175,7 +194,9 @@ def main() -> int:
             rate = count / (time.perf_counter() - start)
             times = rates["measure"] / rate
             faster = f"measure: {times:.1f} times as fast"
-            print(f"| {clip.name} | published | {count} | {rate:.0f} | {faster} | {PUBLISHED_GOAL} |")
+            print(
+                f"| {clip.name} | published | {count} | {rate:.0f} | {faster} | {PUBLISHED_GOAL} |"
+            )
             low += ["published"] if is_missed(times, PUBLISHED_GOAL) else []
             wrong += ["published"] if count != args.published_frames else []
     for name in wrong:

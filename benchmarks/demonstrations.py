@@ -61,10 +61,18 @@ def judged(space: Workspace, folder: Path, *, outcomes: bool) -> list[Judged]:
             con.execute("UPDATE episode_facts SET success = NULL, success_source = NULL")
         for view in VIEWS:
             con.execute(f"CREATE VIEW {view.name} AS {view.sql}")
-        rows = con.execute("FROM demonstration_quality WHERE score IS NOT NULL").to_arrow_table().to_pylist()
+        rows = (
+            con.execute("FROM demonstration_quality WHERE score IS NOT NULL")
+            .to_arrow_table()
+            .to_pylist()
+        )
     kinds = _kinds(folder)
     return [
-        Judged(f"{folder.resolve().name}: {row['task']}", kinds[row["dataset"], row["episode_index"]], row)
+        Judged(
+            f"{folder.resolve().name}: {row['task']}",
+            kinds[row["dataset"], row["episode_index"]],
+            row,
+        )
         for row in rows
         if (row["dataset"], row["episode_index"]) in kinds
     ]
@@ -74,7 +82,9 @@ def _kinds(folder: Path) -> dict[tuple[str, int], str]:
     """What the simulator did in each run, by dataset and episode."""
     kinds = {}
     for truth in sorted((folder / "truth").iterdir()):
-        for row in pq.read_table(truth / "episodes.parquet", columns=["episode_index", "policy"]).to_pylist():
+        for row in pq.read_table(
+            truth / "episodes.parquet", columns=["episode_index", "policy"]
+        ).to_pylist():
             kinds[truth.name, row["episode_index"]] = row["policy"]
     return kinds
 
@@ -114,12 +124,16 @@ def parts_table(runs: Sequence[Judged]) -> None:
         cells = [part]
         for kinds in (TROUBLES, *((kind,) for kind in TROUBLES)):
 
-            def of_kinds(drawn: Sequence[Judged], part: str = part, kinds: tuple[str, ...] = kinds) -> float:
+            def of_kinds(
+                drawn: Sequence[Judged], part: str = part, kinds: tuple[str, ...] = kinds
+            ) -> float:
                 troubled = [oddness(run, part) for run in drawn if run.kind in kinds]
                 return area(troubled, [oddness(run, part) for run in drawn if run.kind == CLEAN])
 
             cells.append(worded(by_tasks(runs, lambda run: run.task, of_kinds)))
-        is_flagged = [bool(r.row["why"]) if part == "score" else oddness(r, part) >= ODD_Z for r in clean]
+        is_flagged = [
+            bool(r.row["why"]) if part == "score" else oddness(r, part) >= ODD_Z for r in clean
+        ]
         rows.append([*cells, f"{np.mean(is_flagged):.2f}"])
     table(["", "all troubled", *TROUBLES, "clean runs of which it is said"], rows)
 
@@ -133,30 +147,43 @@ class Shaken:
     after: float
 
 
-def shaken(space: Workspace, folder: Path, change: Callable[[np.ndarray, float, np.random.Generator], np.ndarray]):
+def shaken(
+    space: Workspace,
+    folder: Path,
+    change: Callable[[np.ndarray, float, np.random.Generator], np.ndarray],
+):
     """The clean runs of a set; `change` of a state [n, d] at some frames per second."""
     lake = Lake(space, read_only=True)
     kinds = _kinds(folder)
     rng = np.random.default_rng(0)
     pairs: dict[str, list[tuple[float, float]]] = {}
-    for dataset, chunk in lake.rows("SELECT DISTINCT dataset, chunk FROM episode_content ORDER BY ALL"):
+    for dataset, chunk in lake.rows(
+        "SELECT DISTINCT dataset, chunk FROM episode_content ORDER BY ALL"
+    ):
         for episode in chunk_signals(lake, dataset, chunk):
             signals = episode.signals()
             if signals.state is None or kinds.get((dataset, episode.episode_index)) != CLEAN:
                 continue
-            changed = replace(signals, state=change(signals.state.astype(np.float64), signals.fps, rng))
+            changed = replace(
+                signals, state=change(signals.state.astype(np.float64), signals.fps, rng)
+            )
             jerks = measures(signals).jerk, measures(changed).jerk
             if jerks[0] and jerks[1]:
-                pairs.setdefault(f"{dataset}: {signals.task}", []).append((math.log(jerks[0]), math.log(jerks[1])))
+                pairs.setdefault(f"{dataset}: {signals.task}", []).append(
+                    (math.log(jerks[0]), math.log(jerks[1]))
+                )
     for task, of_task in pairs.items():
         usual_score = median(first_score for first_score, _ in of_task)
         if len(of_task) > 1:
             yield from (
-                Shaken(task, first_score - usual_score, last_score - usual_score) for first_score, last_score in of_task
+                Shaken(task, first_score - usual_score, last_score - usual_score)
+                for first_score, last_score in of_task
             )
 
 
-def trembling(hz: float, share: float) -> Callable[[np.ndarray, float, np.random.Generator], np.ndarray]:
+def trembling(
+    hz: float, share: float
+) -> Callable[[np.ndarray, float, np.random.Generator], np.ndarray]:
     def change(state: np.ndarray, fps: float, rng: np.random.Generator) -> np.ndarray:
         times = np.arange(len(state))[:, None] / fps
         phases = rng.uniform(0, 2 * np.pi, state.shape[1])
@@ -171,7 +198,9 @@ def noisy(share: float) -> Callable[[np.ndarray, float, np.random.Generator], np
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("sets", nargs="+", type=Path, help="folders of simulated datasets with their truth")
+    parser.add_argument(
+        "sets", nargs="+", type=Path, help="folders of simulated datasets with their truth"
+    )
     parser.add_argument("--workspace", type=Path, help="keep the workspaces below it")
     args = parser.parse_args()
     with TemporaryDirectory(prefix="proccorpus-trial-") as temporary:
@@ -181,16 +210,29 @@ def main() -> None:
             for truth in sorted((folder / "truth").iterdir()):
                 build(space, folder / truth.name, truth.name)
         for outcomes in (False, True):
-            runs = [run for space, folder in places for run in judged(space, folder, outcomes=outcomes)]
-            counts = ", ".join(f"{sum(run.kind == kind for run in runs)} {kind}" for kind in (CLEAN, *TROUBLES))
-            print(f"Outcomes {'known' if outcomes else 'left out'}: {len({r.task for r in runs})} tasks, {counts}\n")
+            runs = [
+                run for space, folder in places for run in judged(space, folder, outcomes=outcomes)
+            ]
+            counts = ", ".join(
+                f"{sum(run.kind == kind for run in runs)} {kind}" for kind in (CLEAN, *TROUBLES)
+            )
+            print(
+                f"Outcomes {'known' if outcomes else 'left out'}: {len({r.task for r in runs})} tasks, {counts}\n"
+            )
             parts_table(runs)
-        changes = {f"trembling at {hz:g} Hz, {100 * share:g} %": trembling(hz, share) for hz, share in SHAKES}
+        changes = {
+            f"trembling at {hz:g} Hz, {100 * share:g} %": trembling(hz, share)
+            for hz, share in SHAKES
+        }
         changes |= {f"noise of a sensor, {100 * share:g} %": noisy(share) for share in NOISES}
         rows = []
         for name, change in changes.items():
             pairs = [pair for space, folder in places for pair in shaken(space, folder, change)]
-            figure = by_tasks(pairs, lambda p: p.task, lambda ps: area([p.after for p in ps], [p.before for p in ps]))
+            figure = by_tasks(
+                pairs,
+                lambda p: p.task,
+                lambda ps: area([p.after for p in ps], [p.before for p in ps]),
+            )
             rows.append([name, str(len(pairs)), worded(figure)])
         table(["of its standard deviation", "clean runs", "jerk above that of others"], rows)
 

@@ -71,16 +71,26 @@ def costs(config: EmbeddingsConfig, runs: int) -> dict[int, tuple[float, float]]
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--runs", type=int, default=5, help="alternating runs; the median counts (default 5)")
+    parser.add_argument(
+        "--runs", type=int, default=5, help="alternating runs; the median counts (default 5)"
+    )
     parser.add_argument("--hz", type=float, default=5.0, help="pictures a second (default 5)")
-    parser.add_argument("--encoder", nargs="+", default=["mobilenet_v2", "grey"], help="which encoders")
-    parser.add_argument("--size", type=int, nargs="+", help="sides of pictures; default: the encoder's own")
+    parser.add_argument(
+        "--encoder", nargs="+", default=["mobilenet_v2", "grey"], help="which encoders"
+    )
+    parser.add_argument(
+        "--size", type=int, nargs="+", help="sides of pictures; default: the encoder's own"
+    )
     args = parser.parse_args()
     cv2.setNumThreads(1)
 
-    decoding = statistics.median(cpu_s(decode_only) for _ in range(args.runs)) * 1000 / SAMPLE_FRAMES
+    decoding = (
+        statistics.median(cpu_s(decode_only) for _ in range(args.runs)) * 1000 / SAMPLE_FRAMES
+    )
     print(f"decoding alone: {decoding:.2f} ms of CPU a frame\n")
-    print("| encoder | CPU ms a picture | over decoding, 20 frames/s | 30 frames/s |\n|---|---|---|---|")
+    print(
+        "| encoder | CPU ms a picture | over decoding, 20 frames/s | 30 frames/s |\n|---|---|---|---|"
+    )
     for name in args.encoder:
         for size in args.size or [None]:
             config = EmbeddingsConfig(encoder=name, hz=args.hz, size_px=size, device="cpu")
@@ -88,7 +98,9 @@ def main() -> None:
             with EmbeddingPass(config) as into:
                 title = into.encoder.title
             ms = statistics.mean(ms for ms, _ in by_rate.values())
-            print(f"| {title} | {ms:.2f} | {by_rate[20][1]:.2f} | {by_rate[30][1]:.2f} |", flush=True)
+            print(
+                f"| {title} | {ms:.2f} | {by_rate[20][1]:.2f} | {by_rate[30][1]:.2f} |", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,9 @@ from warehouse.lake import Lake
 
 WANTED_MS = 300
 WANTED_MB = 1000
-LOOKED_AT = 200  # episodes that an encoder looked at: a search reads every picture's numbers (docs/sql.md)
+LOOKED_AT = (
+    200  # episodes that an encoder looked at: a search reads every picture's numbers (docs/sql.md)
+)
 # What people and training add to the corpus
 FURNISHING = {
     "episode_marks": """
@@ -78,34 +80,53 @@ def urls(episodes: int, seed: int = 0) -> dict[str, Callable[[], str]]:
     return {
         "corpus": lambda: "/",
         "episodes": lambda: "/episodes",
-        "episodes, narrowed": lambda: "/episodes?" + urlencode(filtered() | {"sort": chance.choice(sorts)}),
-        "episodes, words": lambda: "/episodes?" + urlencode({"q": chance.choice(words), **filtered()}),
-        "episodes, far page": lambda: f"/episodes?sort={chance.choice(sorts)}&page={chance.randrange(1, 8000)}",
+        "episodes, narrowed": lambda: (
+            "/episodes?" + urlencode(filtered() | {"sort": chance.choice(sorts)})
+        ),
+        "episodes, words": lambda: (
+            "/episodes?" + urlencode({"q": chance.choice(words), **filtered()})
+        ),
+        "episodes, far page": lambda: (
+            f"/episodes?sort={chance.choice(sorts)}&page={chance.randrange(1, 8000)}"
+        ),
         "episodes, sliders": lambda: (
             f"/episodes?seconds_from={chance.randrange(5, 15)}&confidence_to={chance.randrange(20, 90) / 100}"
         ),
         "episode": lambda: f"/episode/{where()}",
-        "episode of a queue": lambda: f"/episode/{where()}?queue={chance.choice(['all', 'unsure', 'jumps'])}",
+        "episode of a queue": lambda: (
+            f"/episode/{where()}?queue={chance.choice(['all', 'unsure', 'jumps'])}"
+        ),
         "episode, as data": lambda: f"/api/episode/{where()}",
         "compare": lambda: f"/compare/{where()}",
         "compare, a dataset": lambda: f"/compare/corpus_{chance.randrange(DATASETS):02d}",
         "tagged": lambda: f"/episodes?tag=tag+{chance.randrange(20)}&sort={chance.choice(sorts)}",
-        "assigned": lambda: f"/episodes?assigned=person+{chance.randrange(5)}&sort={chance.choice(sorts)}",
-        "frames like one": lambda: f"/like/corpus_00/{chance.randrange(LOOKED_AT)}?frame={chance.randrange(40)}",
+        "assigned": lambda: (
+            f"/episodes?assigned=person+{chance.randrange(5)}&sort={chance.choice(sorts)}"
+        ),
+        "frames like one": lambda: (
+            f"/like/corpus_00/{chance.randrange(LOOKED_AT)}?frame={chance.randrange(40)}"
+        ),
         "runs like one": lambda: f"/like/corpus_00/{chance.randrange(LOOKED_AT)}",
         "why": lambda: f"/why/{where()}",
         "review": lambda: f"/review?kind={chance.choice(kinds)}&page={chance.randrange(1, 60)}",
-        "sql": lambda: "/sql?" + urlencode({"q": f"FROM episode_facts LIMIT {chance.randrange(1, 400)}"}),
+        "sql": lambda: (
+            "/sql?" + urlencode({"q": f"FROM episode_facts LIMIT {chance.randrange(1, 400)}"})
+        ),
         "releases": lambda: "/releases",
         "release": lambda: "/releases/bench",
         "review, a person": lambda: f"/review?person=person+{chance.randrange(5)}",
         "training": lambda: "/training",
         "training, compared": lambda: (
-            "/training?" + urlencode({"run": [f"trained{k}" for k in chance.sample(range(6), 4)]}, doseq=True)
+            "/training?"
+            + urlencode({"run": [f"trained{k}" for k in chance.sample(range(6), 4)]}, doseq=True)
         ),
         "leaderboard": lambda: "/leaderboard?metric=" + chance.choice(["mae", "voc", "tau_b"]),
-        "models by slices": lambda: "/leaderboard?by=slices&metric=" + chance.choice(["mae", "voc", "tau_b"]),
-        "episodes of a score": lambda: f"/leaderboard/run{chance.randrange(10)}?page={chance.randrange(1, 20)}",
+        "models by slices": lambda: (
+            "/leaderboard?by=slices&metric=" + chance.choice(["mae", "voc", "tau_b"])
+        ),
+        "episodes of a score": lambda: (
+            f"/leaderboard/run{chance.randrange(10)}?page={chance.randrange(1, 20)}"
+        ),
     }
 
 
@@ -116,7 +137,8 @@ def furnish(space: Workspace, episodes: int) -> None:
         lake.con.execute("BEGIN")
         for table, sql in FURNISHING.items():
             lake.con.execute(
-                f"INSERT INTO {table} BY NAME {sql}", {"episodes": episodes} if "$episodes" in sql else None
+                f"INSERT INTO {table} BY NAME {sql}",
+                {"episodes": episodes} if "$episodes" in sql else None,
             )
         lake.con.execute("COMMIT")
     lake.con.close()
@@ -149,16 +171,28 @@ def measured(url: str, process: int, episodes: int, requests: int) -> list[dict]
             p95 = sorted(took)[math.ceil(0.95 * len(took)) - 1]
             computed = 1000 * (cpu_s(process) - computed) / requests
             rows.append({"page": name, "p95_ms": p95})
-            print(f"{name:22} {statistics.median(took):7.0f} {p95:7.0f} {max(took):7.0f} {computed:7.0f}", flush=True)
+            print(
+                f"{name:22} {statistics.median(took):7.0f} {p95:7.0f} {max(took):7.0f} {computed:7.0f}",
+                flush=True,
+            )
     return rows
 
 
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/explorer-bench"), help="made, and deleted at the end")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("/tmp/explorer-bench"),
+        help="made, and deleted at the end",
+    )
     parser.add_argument("--requests", type=int, default=20, help="of each page")
-    parser.add_argument("--keep", action="store_true", help="leave the corpus for another run, which takes it as it is")
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="leave the corpus for another run, which takes it as it is",
+    )
     args = parser.parse_args()
     space = Workspace(args.folder)
     episodes = episodes_of_each(args.scale)

@@ -30,11 +30,14 @@ MOST_BYTES = 2.0  # times forge's
 SEEKS = 40
 DATA = SHARED / "data"
 VIDEOS = {
-    "simulated, 256x256": ROOT / "samples/sim_short/videos/observation.images.front/chunk-000/file-000.mp4",
+    "simulated, 256x256": ROOT
+    / "samples/sim_short/videos/observation.images.front/chunk-000/file-000.mp4",
     "simulated, long": SHARED / "sim_long/data/videos/episode_000.mp4",
     "simulated, long, wrist": SHARED / "sim_long/data/videos_wrist/episode_000.mp4",
-    "GR1, simulated": DATA / "gr1_pick_place/videos/chunk-000/observation.images.ego_view/episode_000000.mp4",
-    "SO101, wrist, 224x224": DATA / "so101_bimanual_cloth/videos/chunk-000/observation.images.cam1/episode_000010.mp4",
+    "GR1, simulated": DATA
+    / "gr1_pick_place/videos/chunk-000/observation.images.ego_view/episode_000000.mp4",
+    "SO101, wrist, 224x224": DATA
+    / "so101_bimanual_cloth/videos/chunk-000/observation.images.cam1/episode_000010.mp4",
     "CR5, 640x480": DATA / "cr5_banana/videos/chunk-000/observation.images.top/episode_000040.mp4",
     "Piper, wrist": DATA / "piper_pen/videos/observation.images.wrist/chunk-000/file-000.mp4",
     "DROID": DATA / "droid_chips/episode_000000.mp4",
@@ -83,7 +86,9 @@ def main() -> int:
     parser = arguments(__doc__, check=True)
     parser.add_argument("--frames", type=int, default=150, help="most frames of each video")
     parser.add_argument("--codec", choices=sorted(ENCODERS), default="h264")
-    parser.add_argument("--forge", metavar="PYTHON", help="of an environment with forge-robotics[video]==0.2.0")
+    parser.add_argument(
+        "--forge", metavar="PYTHON", help="of an environment with forge-robotics[video]==0.2.0"
+    )
     options = parser.parse_args()
     print(f"{machine()}; {options.codec}: {ENCODERS[options.codec][1]}\n")
     print(

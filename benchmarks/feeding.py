@@ -54,7 +54,9 @@ def jpegs(count: int) -> list[bytes]:
     for frame in islice(chain.from_iterable(decode(path) for path in cycle(VIDEOS)), count):
         rgb = cv2.resize(frame.rgb(), SIZE, interpolation=cv2.INTER_CUBIC)
         noisy = np.clip(rgb + rng.normal(0, NOISE, rgb.shape), 0, 255).astype(np.uint8)
-        encoded_pictures.append(cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes())
+        encoded_pictures.append(
+            cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+        )
     return encoded_pictures
 
 
@@ -62,15 +64,28 @@ def write_shards(folder: Path, pictures: list[bytes]) -> list[Path]:
     """Episodes of samples with one to eight pictures each."""
     episodes = []
     for e in range(EPISODES):
-        picture_rows = [{"episode_index": e, "camera": "front", "frame_index": t, "edit": None} for t in range(FRAMES)]
+        picture_rows = [
+            {"episode_index": e, "camera": "front", "frame_index": t, "edit": None}
+            for t in range(FRAMES)
+        ]
         samples = []
         for k in range(PER_EPISODE):
             count = 1 + (k % 2) * (SHOWN - 1)
-            row = {"sample_id": f"{e:04x}{k:04x}", "family": "procvqa_c", "num_tokens": 64 * count, "form": None}
-            row |= {"question": "\n".join([IMAGE_MARK] * count) + TEXT, "answer": ANSWER, "progress": 0.5}
+            row = {
+                "sample_id": f"{e:04x}{k:04x}",
+                "family": "procvqa_c",
+                "num_tokens": 64 * count,
+                "form": None,
+            }
+            row |= {
+                "question": "\n".join([IMAGE_MARK] * count) + TEXT,
+                "answer": ANSWER,
+                "progress": 0.5,
+            }
             samples.append(row | {"pictures": picture_rows[k % (FRAMES - SHOWN) :][:count]})
         named_pictures = {
-            picture_name(e, p): pictures[(e * FRAMES + t) % len(pictures)] for t, p in enumerate(picture_rows)
+            picture_name(e, p): pictures[(e * FRAMES + t) % len(pictures)]
+            for t, p in enumerate(picture_rows)
         }
         episodes.append(ShardEpisode("bench", e, samples, named_pictures))
     return [write(folder, episodes, "bench-00000-train-0.tar")]
@@ -97,8 +112,14 @@ def feed(stream: Iterator[Any], batches: int) -> tuple[int, int, int]:
 
 def measure(folder: Path, batches: int, cores: int) -> dict[str, float]:
     pictures = jpegs(EPISODES * FRAMES)
-    settings: dict[str, Any] = {"model": {"path": folder}, "data": DATA, "train": {"steps": 1, "batch": BATCH, "lr": 1}}
-    stream = open_stream(write_shards(folder, pictures), make_transform(), Recipe(name="bench", **settings), 0, 1)
+    settings: dict[str, Any] = {
+        "model": {"path": folder},
+        "data": DATA,
+        "train": {"steps": 1, "batch": BATCH, "lr": 1},
+    }
+    stream = open_stream(
+        write_shards(folder, pictures), make_transform(), Recipe(name="bench", **settings), 0, 1
+    )
     feed(stream, 2)  # warm
     start_s = time.process_time()
     tokens, num_pictures, size = feed(stream, batches)

@@ -26,14 +26,22 @@ from eval.annotators.scoring import cuts_f1
 from eval.annotators.truth import hand_progress
 
 COUNTS = (3, 5, "all")
-SPOILT = {"exact": Mistakes(), "0.5 s": Mistakes(off_s=0.5), "a third doubles a step": Mistakes(doubled=1 / 3)}
+SPOILT = {
+    "exact": Mistakes(),
+    "0.5 s": Mistakes(off_s=0.5),
+    "a third doubles a step": Mistakes(doubled=1 / 3),
+}
 
 
-def trial(runs: Sequence[HandLabelled], count: int | str, mistakes: Mistakes) -> tuple[float, float, float, float]:
+def trial(
+    runs: Sequence[HandLabelled], count: int | str, mistakes: Mistakes
+) -> tuple[float, float, float, float]:
     """Error and F1 over all runs, calls, and the share of labels for review."""
     by_index = {run.signals.episode_index: run for run in runs}
     label_by_run: dict[int, EpisodeLabel] = {}
-    config = VlmConfig.model_validate({"runs_per_task": count, "reason": False, "contact_sheet": False})
+    config = VlmConfig.model_validate(
+        {"runs_per_task": count, "reason": False, "contact_sheet": False}
+    )
     signals = [replace(run.signals, task=run.signals.task or "a task") for run in runs]
     calls = 0
 
@@ -42,7 +50,8 @@ def trial(runs: Sequence[HandLabelled], count: int | str, mistakes: Mistakes) ->
 
     labelled: TaskLabels = {}, {}
     for requests in in_rounds(
-        [label_task(signals, label_by_run, curve_of, config, TransferConfig(), MotionConfig())], labelled
+        [label_task(signals, label_by_run, curve_of, config, TransferConfig(), MotionConfig())],
+        labelled,
     ):
         for k, request in requests.items():
             model = StandIn(by_index[k].truth, mistakes, np.random.default_rng(k))
@@ -69,7 +78,9 @@ def main() -> None:
     rows = []
     for name, runs in sets.items():
         results = {
-            (count, spoilt): trial(runs, count, mistakes) for count in COUNTS for spoilt, mistakes in SPOILT.items()
+            (count, spoilt): trial(runs, count, mistakes)
+            for count in COUNTS
+            for spoilt, mistakes in SPOILT.items()
         }
         for count in COUNTS:
             cells = []
@@ -78,7 +89,11 @@ def main() -> None:
                 share = calls / results["all", spoilt][2]
                 cells.append(f"{error:.3f}; {f1:.2f}; {share:.0%}; {review:.0%}")
             rows.append([name, str(count), *cells])
-    print(table_text(["set", "runs asked about", *(f"{s}: error; F1; calls; review" for s in SPOILT)], rows))
+    print(
+        table_text(
+            ["set", "runs asked about", *(f"{s}: error; F1; calls; review" for s in SPOILT)], rows
+        )
+    )
 
 
 if __name__ == "__main__":

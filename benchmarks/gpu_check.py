@@ -60,8 +60,17 @@ GOAL_MFU = 0.4
 GOAL_TIMES = 2.0
 GOAL_SHARED = 1.5
 RATIO_OFF = 0.05  # of vLLM's probabilities to the model's, from 1
-PICTURE_WORK = {"passes": "passes", "seconds": "s", "travel_mb": "MB sent", "floats_at_once_mb": "MB of floats at once"}
-KERNELS = {"varlen": "torch", "flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+PICTURE_WORK = {
+    "passes": "passes",
+    "seconds": "s",
+    "travel_mb": "MB sent",
+    "floats_at_once_mb": "MB of floats at once",
+}
+KERNELS = {
+    "varlen": "torch",
+    "flash_attention_2": "flash_attn",
+    "flash_attention_3": "flash_attn_interface",
+}
 NUMBERS = {
     "tokens_per_s": "{:,.0f}",
     "mfu": "{:.1%}",
@@ -93,7 +102,9 @@ class Load:
 
 
 TINY = Load((64, 64), (96, 64), 8, 9, tolerance=1e-5, resume_tolerance=1e-6)
-FULL = Load((256, 192), (640, 480), 256, 48, tolerance=2e-2, resume_tolerance=1e-3)  # bfloat16, sums in any order
+FULL = Load(
+    (256, 192), (640, 480), 256, 48, tolerance=2e-2, resume_tolerance=1e-3
+)  # bfloat16, sums in any order
 
 
 @dataclass(frozen=True)
@@ -125,7 +136,9 @@ class Bench:
 def jpeg(rng: np.random.Generator, size: tuple[int, int]) -> bytes:
     """Something between noise and a plain wall, as photographs are."""
     coarse = rng.integers(30, 220, (size[1] // 16, size[0] // 16, 3), np.uint8)
-    return cv2.imencode(".jpg", cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC))[1].tobytes()
+    return cv2.imencode(".jpg", cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC))[
+        1
+    ].tobytes()
 
 
 def episodes(count: int, moments: int, size: tuple[int, int]) -> Iterator[tuple[str, ShardEpisode]]:
@@ -134,7 +147,10 @@ def episodes(count: int, moments: int, size: tuple[int, int]) -> Iterator[tuple[
     for e in range(count):
         pictures = {}
         rows = []
-        frames = [{"episode_index": e, "camera": "front", "frame_index": t, "edit": None} for t in range(17)]
+        frames = [
+            {"episode_index": e, "camera": "front", "frame_index": t, "edit": None}
+            for t in range(17)
+        ]
         pictures = {picture_name(e, picture_frame): jpeg(rng, size) for picture_frame in frames}
         for t in range(moments):
             n = 1 if rng.random() < 0.3 else int(rng.integers(5, 18))
@@ -156,11 +172,16 @@ def episodes(count: int, moments: int, size: tuple[int, int]) -> Iterator[tuple[
 
 def write_release(lake: Lake, name: str, count: int, moments: int, size: tuple[int, int]) -> None:
     """Shards of about a megabyte, so that each of eight workers has some."""
-    tables = shards_stage(lake.workspace, name, 0, episodes(count, moments, size), target_bytes=1 << 20)
+    tables = shards_stage(
+        lake.workspace, name, 0, episodes(count, moments, size), target_bytes=1 << 20
+    )
     columns = ShardFile.__dataclass_fields__
     files = [ShardFile(**{k: row[k] for k in columns}) for row in tables["shards"].to_pylist()]
     release = {"name": name, "config_hash": name.ljust(64, "0"), "created_at": datetime.now(UTC)}
-    lake.freeze(release=release, shards=TABLES["release_shards"].rows([asdict(f) | {"name": name} for f in files]))
+    lake.freeze(
+        release=release,
+        shards=TABLES["release_shards"].rows([asdict(f) | {"name": name} for f in files]),
+    )
 
 
 def write_prompts(folder: Path, size: tuple[int, int]) -> Path:
@@ -172,8 +193,17 @@ def write_prompts(folder: Path, size: tuple[int, int]) -> Path:
         (folder / f"run{k}").mkdir(parents=True)
         for name in names:
             (folder / f"run{k}" / name).write_bytes(jpeg(rng, size))
-        row = {"id": f"run{k}", "task_goal": " ".join(rng.choice(WORDS, 6)), "visual_demo": names[:-1]}
-        row |= {"stage_to_estimate": names[-1:], "total_steps": 4, "closest_idx": "2", "progress_score": "42%"}
+        row = {
+            "id": f"run{k}",
+            "task_goal": " ".join(rng.choice(WORDS, 6)),
+            "visual_demo": names[:-1],
+        }
+        row |= {
+            "stage_to_estimate": names[-1:],
+            "total_steps": 4,
+            "closest_idx": "2",
+            "progress_score": "42%",
+        }
         rows.append(json.dumps(row))
     (folder / "rows.jsonl").write_text("\n".join(rows) + "\n")
     return folder / "rows.jsonl"
@@ -192,7 +222,11 @@ def changed(recipe: Recipe, name: str, **sections: dict[str, Any] | None) -> Rec
 
 def base_recipe(recipe: Recipe, tiny: bool) -> Recipe:
     """The recipe named, for a few steps on what was made here."""
-    train: dict[str, Any] = {"epochs": None, "steps": WARM_STEPS + 4, "accumulation": min(2, recipe.train.accumulation)}
+    train: dict[str, Any] = {
+        "epochs": None,
+        "steps": WARM_STEPS + 4,
+        "accumulation": min(2, recipe.train.accumulation),
+    }
     # Compiled where a row says so: each run would compile anew what it has by itself
     train |= {"save_every": None, "evaluate_every": 0, "warmup": 0.0, "compile": False}
     data: dict[str, Any] = {"longer_length": None} if recipe.kind == "sft" else {}
@@ -201,7 +235,9 @@ def base_recipe(recipe: Recipe, tiny: bool) -> Recipe:
         data |= {"families": {"procvqa_c": 1.0}, "jsonl": (), "image_root": None, "think": None}
     if tiny:
         train |= {"dtype": "float32", "steps": WARM_STEPS + 1, "batch": 1, "accumulation": 1}
-        data |= {"sequence_length": 384, "workers": 0} | ({"window": 64} if recipe.kind == "sft" else {})
+        data |= {"sequence_length": 384, "workers": 0} | (
+            {"window": 64} if recipe.kind == "sft" else {}
+        )
     return changed(recipe, "gpu_check", train=train, data=data)
 
 
@@ -216,7 +252,9 @@ def run_of(bench: Bench, recipe: Recipe, release: str) -> tuple[TrainingRun, dic
     run = train(bench.lake, bench.release(release), recipe)
     points = run.curve[WARM_STEPS:] or run.curve
     former_tokens = [0, *(p.tokens for p in run.curve)][-1 - len(points) : -1]
-    seconds = sum((p.tokens - n) / p.tokens_per_s for p, n in zip(points, former_tokens, strict=True))
+    seconds = sum(
+        (p.tokens - n) / p.tokens_per_s for p, n in zip(points, former_tokens, strict=True)
+    )
     counted = [p.mfu * (1 / p.tokens_per_s) for p in points if p.mfu is not None]
     figures = {
         "attention": own_attention(recipe),
@@ -257,11 +295,21 @@ def same_loss(bench: Bench, attention: str) -> dict[str, Any]:
     packed_point = packed.curve[0]
     two = padded.curve[0]
     if packed_point.samples != two.samples:
-        raise ValueError(f"a packed step held {packed_point.samples} samples, a padded one {two.samples}")
-    pairs = [(packed_point.loss, two.loss), (packed_point.text, two.text), (packed_point.progress, two.progress)]
+        raise ValueError(
+            f"a packed step held {packed_point.samples} samples, a padded one {two.samples}"
+        )
+    pairs = [
+        (packed_point.loss, two.loss),
+        (packed_point.text, two.text),
+        (packed_point.progress, two.progress),
+    ]
     off = max(abs(a - b) / max(1e-3, abs(b)) for a, b in pairs if a is not None and b is not None)
     shared_figures = {k: figures[k] for k in ("attention", "loss")}
-    return shared_figures | {"layout": "both", "differs_by": off, "holds": off <= bench.load.tolerance}
+    return shared_figures | {
+        "layout": "both",
+        "differs_by": off,
+        "holds": off <= bench.load.tolerance,
+    }
 
 
 # Layers as they were, and what makes them faster, one after the other: as a GPU of 141 GB has room for
@@ -281,11 +329,20 @@ def ladder(bench: Bench) -> Iterator[dict[str, Any]]:
     layers as they were."""
     first_losses: list[float] = []
     for name, settings in LADDER.items():
-        yield tried(bench, f"packed, {name}", lambda settings=settings: rung(bench, settings, first_losses), spare=True)
+        yield tried(
+            bench,
+            f"packed, {name}",
+            lambda settings=settings: rung(bench, settings, first_losses),
+            spare=True,
+        )
 
 
 def rung(bench: Bench, settings: dict[str, Any], first_losses: list[float]) -> dict[str, Any]:
-    train = {"batch": 1, "accumulation": ROWS, "distributed": bench.recipe.train.distributed} | settings
+    train = {
+        "batch": 1,
+        "accumulation": ROWS,
+        "distributed": bench.recipe.train.distributed,
+    } | settings
     data = {"packing": True, "window": bench.recipe.data.window or 512}
     recipe = changed(bench.recipe, "ladder", train=train, data=data, **_still(bench))
     run, figures = run_of(bench, recipe, "made")
@@ -296,7 +353,9 @@ def rung(bench: Bench, settings: dict[str, Any], first_losses: list[float]) -> d
         memory = torch.cuda.get_device_properties(0).total_memory
     else:
         memory = 141e9
-    planned = sum(plan(recipe, Machine(bench.world, memory, card_here() or "H100")).bytes.values()) / 1e9
+    planned = (
+        sum(plan(recipe, Machine(bench.world, memory, card_here() or "H100")).bytes.values()) / 1e9
+    )
     return figures | {"differs_by": off, "holds": off <= tolerance, "planned_gb": planned}
 
 
@@ -327,20 +386,43 @@ def resumed(bench: Bench) -> dict[str, Any]:
         free()
     resumed_run = train(bench.lake, bench.release("made"), recipe, resume=True)
     off = max(
-        abs(a.loss - b.loss) / max(1e-3, abs(a.loss)) for a, b in zip(whole.curve, resumed_run.curve, strict=True)
+        abs(a.loss - b.loss) / max(1e-3, abs(a.loss))
+        for a, b in zip(whole.curve, resumed_run.curve, strict=True)
     )
     shared_figures = {k: figures[k] for k in ("attention", "layout", "loss", "memory_gb")}
     return shared_figures | {"differs_by": off, "holds": off <= bench.load.resume_tolerance}
 
 
-def grpo_recipe(recipe: Recipe, checkpoint: Path, prompts: Path, load: Load, tiny: bool, world: int) -> Recipe:
+def grpo_recipe(
+    recipe: Recipe, checkpoint: Path, prompts: Path, load: Load, tiny: bool, world: int
+) -> Recipe:
     """One step of GRPO on prompts that were made here."""
     base_grpo = recipe if recipe.kind == "grpo" else load_recipe("progresslm_grpo", checkpoint)
     train = {"epochs": None, "steps": 1, "batch": 4, "accumulation": 1, "save_every": None}
-    train |= {"dtype": "float32" if tiny else "bfloat16", "distributed": "fsdp" if world > 1 else "none"}
-    data = {"jsonl": (prompts,), "image_root": prompts.parent, "sequence_length": 4096, "workers": 0}
-    grpo = {"generations": 4, "max_completion": load.completion, "rollouts": "transformers", "validate_every": None}
-    return changed(base_grpo, "grpo", train=train, data=data, grpo=grpo, model={"max_pixels": recipe.model.max_pixels})
+    train |= {
+        "dtype": "float32" if tiny else "bfloat16",
+        "distributed": "fsdp" if world > 1 else "none",
+    }
+    data = {
+        "jsonl": (prompts,),
+        "image_root": prompts.parent,
+        "sequence_length": 4096,
+        "workers": 0,
+    }
+    grpo = {
+        "generations": 4,
+        "max_completion": load.completion,
+        "rollouts": "transformers",
+        "validate_every": None,
+    }
+    return changed(
+        base_grpo,
+        "grpo",
+        train=train,
+        data=data,
+        grpo=grpo,
+        model={"max_pixels": recipe.model.max_pixels},
+    )
 
 
 def rewards(bench: Bench) -> dict[str, Any]:
@@ -371,14 +453,18 @@ def free() -> None:
         torch.cuda.empty_cache()
 
 
-def tried(bench: Bench, name: str, work: Callable[[], dict[str, Any]], spare: bool = False) -> dict[str, Any]:
+def tried(
+    bench: Bench, name: str, work: Callable[[], dict[str, Any]], spare: bool = False
+) -> dict[str, Any]:
     """A row; one that fails says why, and the others go on. `spare`: a lack of memory is no failure."""
     started = time.perf_counter()
     if bench.is_late():
         return {"what": name, "took_s": 0.0, "holds": True, "error": "left out: --minutes are over"}
     try:
         row = {"holds": True} | work()
-    except Exception as e:  # whatever a kernel, a package or the trainer raises: this row's own failure
+    except (
+        Exception
+    ) as e:  # whatever a kernel, a package or the trainer raises: this row's own failure
         traceback.print_exc()
         message = " ".join(f"{type(e).__name__}: {e}".split())[:200]
         row = {"error": message, "holds": spare and "out of memory" in message.lower()}
@@ -386,14 +472,20 @@ def tried(bench: Bench, name: str, work: Callable[[], dict[str, Any]], spare: bo
     row = {"what": name, "took_s": round(time.perf_counter() - started, 1), **row}
     if bench.rank == 0:
         shutil.rmtree(bench.lake.workspace.root / "models", ignore_errors=True)
-        print(f"  {name}: {row.get('error') or 'done'} ({row['took_s']} s)", file=sys.stderr, flush=True)
+        print(
+            f"  {name}: {row.get('error') or 'done'} ({row['took_s']} s)",
+            file=sys.stderr,
+            flush=True,
+        )
     return row
 
 
 def attentions(bench: Bench) -> list[str]:
     """The recipe's own and sdpa; on a GPU all whose package is here."""
     available_kernels = [
-        n for n, package in KERNELS.items() if bench.device != "cpu" and importlib.util.find_spec(package)
+        n
+        for n, package in KERNELS.items()
+        if bench.device != "cpu" and importlib.util.find_spec(package)
     ]
     return list(dict.fromkeys([own_attention(bench.recipe), "sdpa", *available_kernels]))
 
@@ -406,7 +498,11 @@ def sft_rows(bench: Bench) -> Iterator[dict[str, Any]]:
     recipe = bench.recipe
     row = lambda name, **more: tried(bench, name, lambda: speed(bench, **more))  # noqa: E731
     yield from ladder(bench)
-    yield tried(bench, f"packed as padded, {own_attention(recipe)}", lambda: same_loss(bench, own_attention(recipe)))
+    yield tried(
+        bench,
+        f"packed as padded, {own_attention(recipe)}",
+        lambda: same_loss(bench, own_attention(recipe)),
+    )
     window = {"window": recipe.data.window or 512, "packing": True}
     padded = {"batch": ROWS * samples_of_a_row(bench), "recompute": "all", "accumulation": 1}
     yield row("plain padding", data={"packing": False, "window": None}, train=padded)
@@ -433,8 +529,12 @@ def grpo_rows(bench: Bench, recipe: Recipe) -> Iterator[dict[str, Any]]:
     if with_vllm(by_vllm.grpo):  # type: ignore[arg-type]
         yield tried(bench, "GRPO, a step, answers by vLLM", lambda: grpo_step(bench, by_vllm))
     of_recipe = load_processor(recipe.model.path, recipe.model.min_pixels, recipe.model.max_pixels)  # type: ignore[arg-type]
-    yield tried(bench, "tokens of pictures, here and by vLLM", lambda: tokens_of_pictures(recipe, of_recipe))
-    yield tried(bench, "pictures of a GRPO step", lambda: picture_work(recipe, Transform(of_recipe)))
+    yield tried(
+        bench, "tokens of pictures, here and by vLLM", lambda: tokens_of_pictures(recipe, of_recipe)
+    )
+    yield tried(
+        bench, "pictures of a GRPO step", lambda: picture_work(recipe, Transform(of_recipe))
+    )
     yield tried(bench, "control tokens in texts", lambda: control_tokens(Transform(of_recipe)))
     yield tried(bench, "head, a long sample beside short ones", lambda: pooling(bench, recipe))
 
@@ -443,7 +543,10 @@ def grpo_step(bench: Bench, recipe: Recipe) -> dict[str, Any]:
     """Where vLLM answers, tokens are as probable to it as to the model that learns."""
     run, figures = run_of(bench, recipe, "made")
     off = abs(run.curve[0].extra.get("sampling_ratio", 1.0) - 1)
-    return {k: figures[k] for k in ("attention", "loss", "memory_gb")} | {"differs_by": off, "holds": off <= RATIO_OFF}
+    return {k: figures[k] for k in ("attention", "loss", "memory_gb")} | {
+        "differs_by": off,
+        "holds": off <= RATIO_OFF,
+    }
 
 
 def tokens_of_pictures(recipe: Recipe, processor: Any) -> dict[str, Any]:
@@ -451,7 +554,10 @@ def tokens_of_pictures(recipe: Recipe, processor: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as spare:
         of_server = load_processor(served(recipe.model.path, processor, Path(spare) / "served"))  # type: ignore[arg-type]
     sizes = [(480, 640), (960, 1280), (1080, 1920)]
-    counts = ([Transform(p).length(IMAGE_MARK, None, [size]) for size in sizes] for p in (processor, of_server))
+    counts = (
+        [Transform(p).length(IMAGE_MARK, None, [size]) for size in sizes]
+        for p in (processor, of_server)
+    )
     off = max(abs(a - b) for a, b in zip(*counts, strict=True))
     return {"differs_by": float(off), "holds": not off}
 
@@ -479,14 +585,23 @@ def picture_work(recipe: Recipe, transform: Transform) -> dict[str, Any]:
     floats = 0
     items = [item_of(sample, recipe.model.max_px) for sample in samples]
     for _ in range(2 * n):
-        floats = sum(transform.processor.image_processor(list(i.pictures))["pixel_values"].nbytes for i in items)
+        floats = sum(
+            transform.processor.image_processor(list(i.pictures))["pixel_values"].nbytes
+            for i in items
+        )
     theirs = time.perf_counter() - start_s
     return {
         "holds": passes == sum(len(i.pictures) for i in items),
         "passes": [2 * n * passes, passes],
         "seconds": [theirs, ours],
-        "travel_mb": [n * floats / 1e6, sum(s.pixels["patches"].nbytes for s in distinct_pictures) / 1e6],
-        "floats_at_once_mb": [n * floats / 1e6, n * max(s.float_bytes for s in distinct_pictures) / 1e6],
+        "travel_mb": [
+            n * floats / 1e6,
+            sum(s.pixels["patches"].nbytes for s in distinct_pictures) / 1e6,
+        ],
+        "floats_at_once_mb": [
+            n * floats / 1e6,
+            n * max(s.float_bytes for s in distinct_pictures) / 1e6,
+        ],
     }
 
 
@@ -559,15 +674,25 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     shape = "tiny" if args.tiny else args.shape or shape_of(named_recipe)
     parameters = prepare(folder, shape, load, device) if rank == 0 else wait_for(folder)
     bench = Bench(
-        Lake(Workspace(folder / "workspace")), base_recipe(named_recipe, args.tiny), load, device, rank, world, until
+        Lake(Workspace(folder / "workspace")),
+        base_recipe(named_recipe, args.tiny),
+        load,
+        device,
+        rank,
+        world,
+        until,
     )
-    of_grpo = grpo_recipe(named_recipe, folder / "model", folder / "prompts" / "rows.jsonl", load, args.tiny, world)
+    of_grpo = grpo_recipe(
+        named_recipe, folder / "model", folder / "prompts" / "rows.jsonl", load, args.tiny, world
+    )
     # First what was wrong on a GPU once, and was not seen there since: see what they say of themselves
     if named_recipe.kind == "sft":
         rows = [tried(bench, "resume", lambda: resumed(bench))]
     else:
         rows = []
-    rows.append(tried(bench, "GRPO, a step, answers by transformers", lambda: grpo_step(bench, of_grpo)))
+    rows.append(
+        tried(bench, "GRPO, a step, answers by transformers", lambda: grpo_step(bench, of_grpo))
+    )
     rows += sft_rows(bench) if named_recipe.kind == "sft" else []
     rows += grpo_rows(bench, of_grpo)
     if rank == 0:
@@ -599,9 +724,33 @@ def show(report: dict[str, Any]) -> None:
     rows = []
     gpus = str(report["gpus"])
     for row in report["rows"]:
-        numbers = [form.format(row[k]) if row.get(k) is not None else "" for k, form in NUMBERS.items()]
-        rows.append([row["what"], row.get("error") or row.get("attention", ""), row.get("layout", ""), gpus, *numbers])
-    table(["what", "attention", "layout", "GPUs", "tokens/s", "MFU", "GB", "planned", "loss", "differs by"], rows)
+        numbers = [
+            form.format(row[k]) if row.get(k) is not None else "" for k, form in NUMBERS.items()
+        ]
+        rows.append(
+            [
+                row["what"],
+                row.get("error") or row.get("attention", ""),
+                row.get("layout", ""),
+                gpus,
+                *numbers,
+            ]
+        )
+    table(
+        [
+            "what",
+            "attention",
+            "layout",
+            "GPUs",
+            "tokens/s",
+            "MFU",
+            "GB",
+            "planned",
+            "loss",
+            "differs by",
+        ],
+        rows,
+    )
     print(f"{'; '.join(goals(report['rows']))}; {report['seconds']} s in all")
 
 
@@ -620,7 +769,10 @@ def goals(rows: list[dict[str, Any]]) -> Iterator[str]:
     if plain and "tokens_per_s" in first:
         yield f"packed is {first['tokens_per_s'] / plain:.2f} times plain padding (pictures are never padded)"
     if "passes" in (work := by_name.get("pictures of a GRPO step", {})):
-        work_texts = [f"{work[k][1]:.3g} {unit} (TRL's own way {work[k][0]:.3g})" for k, unit in PICTURE_WORK.items()]
+        work_texts = [
+            f"{work[k][1]:.3g} {unit} (TRL's own way {work[k][0]:.3g})"
+            for k, unit in PICTURE_WORK.items()
+        ]
         yield f"pictures of a GRPO step: {', '.join(work_texts)}"
     reward = by_name.get("rewards, window 8", {})
     if "shared_over_unshared" in reward:
@@ -634,16 +786,32 @@ def size_of(text: str) -> tuple[int, int]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="procvlm_sft", help="a built-in recipe's name, or a YAML file")
-    parser.add_argument("--shape", choices=sorted(SHAPES), help="default: the size that the recipe is meant for")
-    parser.add_argument("--pictures", type=size_of, default=FULL.picture, metavar="WxH", help="as the shards hold them")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--recipe", default="procvlm_sft", help="a built-in recipe's name, or a YAML file"
+    )
+    parser.add_argument(
+        "--shape", choices=sorted(SHAPES), help="default: the size that the recipe is meant for"
+    )
+    parser.add_argument(
+        "--pictures",
+        type=size_of,
+        default=FULL.picture,
+        metavar="WxH",
+        help="as the shards hold them",
+    )
     parser.add_argument("--tiny", action="store_true", help="a model of two layers, on the CPU")
-    parser.add_argument("--minutes", type=float, default=7.0, help="no row begins later than this after the start")
+    parser.add_argument(
+        "--minutes", type=float, default=7.0, help="no row begins later than this after the start"
+    )
     parser.add_argument("--out", type=Path, help="where to write the figures as JSON")
     args = parser.parse_args(arguments)
     if not args.tiny and not torch.cuda.is_available():
-        print("error: there is no GPU; --tiny shows on the CPU that the script works", file=sys.stderr)
+        print(
+            "error: there is no GPU; --tiny shows on the CPU that the script works", file=sys.stderr
+        )
         return 2
     # Processes of torchrun share a folder, whose name they all know
     folder = Path(tempfile.gettempdir()) / f"gpu-check-{os.environ.get('MASTER_PORT', os.getpid())}"

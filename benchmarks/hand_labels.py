@@ -37,7 +37,9 @@ class HandLabelled(NamedTuple):
     truth: EpisodeTruth
 
 
-def labelled_sets(space: Workspace, data: Path, names: Sequence[str]) -> dict[str, list[HandLabelled]]:
+def labelled_sets(
+    space: Workspace, data: Path, names: Sequence[str]
+) -> dict[str, list[HandLabelled]]:
     """The hand-labelled runs of some sets, which are built from `data` by the product's own command."""
     sets = {}
     for name in names:
@@ -47,9 +49,15 @@ def labelled_sets(space: Workspace, data: Path, names: Sequence[str]) -> dict[st
         runs = signals_without_outcomes(lake, name)
         # The model plans for a run what the run shows: a failed one has no more steps than it came to
         hand_truths = {
-            s.episode_index: replace(truths[s.episode_index], num_planned=0) for s in runs if s.episode_index in truths
+            s.episode_index: replace(truths[s.episode_index], num_planned=0)
+            for s in runs
+            if s.episode_index in truths
         }
-        sets[name] = [HandLabelled(s, hand_truths[s.episode_index]) for s in runs if s.episode_index in hand_truths]
+        sets[name] = [
+            HandLabelled(s, hand_truths[s.episode_index])
+            for s in runs
+            if s.episode_index in hand_truths
+        ]
         lake.con.close()
     return sets
 

@@ -15,14 +15,20 @@ from typing import Any
 from core.paths import ROOT, Workspace
 
 SLACK = 0.15  # of a goal, by which single runs may miss it: they differ by so much
-SHARED = ROOT / ".." / "shared"  # real datasets and their hand-labelled truth, where they lie beside the checkout
+SHARED = (
+    ROOT / ".." / "shared"
+)  # real datasets and their hand-labelled truth, where they lie beside the checkout
 
 
 def arguments(doc: str | None, *, check: bool = False) -> argparse.ArgumentParser:
     """A parser whose help is the script's docstring. check: with --check, for `exit_code`."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     if check:
-        parser.add_argument("--check", action="store_true", help="exit 1 when a goal is missed by more than 15 %%")
+        parser.add_argument(
+            "--check", action="store_true", help="exit 1 when a goal is missed by more than 15 %%"
+        )
     return parser
 
 
@@ -53,7 +59,9 @@ def serving(*words: str, folder: Path = ROOT) -> Iterator[tuple[str, int]]:
 
     folder: the checkout that it is of.
     """
-    process = subprocess.Popen([sys.executable, *words], cwd=folder, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, *words], cwd=folder, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None
         yield process.stdout.readline().strip(), process.pid
@@ -70,7 +78,9 @@ def cpu_s(pid: int) -> float:
 
 def memory_mb(pid: int) -> tuple[float, float]:
     """Resident memory of a process now, and the most so far."""
-    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    lines = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
     return int(lines["VmRSS"].split()[0]) / 1024, int(lines["VmHWM"].split()[0]) / 1024
 
 
@@ -82,7 +92,9 @@ def apart(function: Callable[..., Any], *words: str) -> Any:
     code = "import importlib, json, sys; module, name, *words = sys.argv[1:]\n"
     code += "print(json.dumps(getattr(importlib.import_module(module), name)(*words)))"
     command = [sys.executable, "-c", code, spec.name, function.__name__, *words]
-    process = subprocess.run(command, cwd=ROOT, env=own_code_first(), stdout=subprocess.PIPE, text=True)
+    process = subprocess.run(
+        command, cwd=ROOT, env=own_code_first(), stdout=subprocess.PIPE, text=True
+    )
     if process.returncode:
         sys.exit(f"{spec.name}: {function.__name__}({', '.join(words)}) failed")
     return json.loads(process.stdout.splitlines()[-1])
@@ -155,4 +167,6 @@ def attempted(space: Workspace, *words: str) -> subprocess.CompletedProcess[str]
 
 
 def own_code_first() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    }

@@ -37,7 +37,9 @@ def explorer_of(checkout: Path, workspace: Path) -> tuple[str, ...]:
     return str(checkout / "proccorpus.py"), *options
 
 
-def accepted(browser: Browser, checkout: Path, workspace: Path, count: int) -> tuple[float, list[float]]:
+def accepted(
+    browser: Browser, checkout: Path, workspace: Path, count: int
+) -> tuple[float, list[float]]:
     """Server CPU of an accept, and the seconds until the next run stood on the screen."""
     with serving(*explorer_of(checkout, workspace), folder=checkout) as (line, pid):
         page = browser.new_context(viewport={"width": 1280, "height": 720}).new_page()
@@ -66,7 +68,10 @@ def in_a_row(workspace: Path, count: int) -> list[float]:
         url = line.split(" is at ")[1].split()[0]
         with httpx.Client(base_url=url, timeout=120) as client:
             headers = {"origin": url, "x-csrf-token": csrf(client)}
-            episode_views = [client.get(f"/api/episode/sim_short/{episode}").json() for episode in range(NUM_EPISODES)]
+            episode_views = [
+                client.get(f"/api/episode/sim_short/{episode}").json()
+                for episode in range(NUM_EPISODES)
+            ]
             runs = [episode["runs"][0]["label_run"] for episode in episode_views]
             newest: dict[int, str | None] = {}
             costs = []
@@ -74,9 +79,16 @@ def in_a_row(workspace: Path, count: int) -> list[float]:
                 start_cpu_s = cpu_s(pid)
                 for number in range(part * PART, (part + 1) * PART):
                     episode = number % NUM_EPISODES
-                    body = {"author": "ada", "comment": str(number), "brief": True, "base_label_run": runs[episode]}
+                    body = {
+                        "author": "ada",
+                        "comment": str(number),
+                        "brief": True,
+                        "base_label_run": runs[episode],
+                    }
                     path = f"/api/corrections/sim_short/{episode}/accept"
-                    answer = client.post(path, json=body | {"follows": newest.get(episode)}, headers=headers)
+                    answer = client.post(
+                        path, json=body | {"follows": newest.get(episode)}, headers=headers
+                    )
                     newest[episode] = answer.raise_for_status().json()["saved"]
                 costs.append((cpu_s(pid) - start_cpu_s) / PART)
             return costs
@@ -111,11 +123,15 @@ def main() -> int:
                 took[name] += seconds
         browser.close()
         costs = in_a_row(shutil.copytree(built_workspace.root, Path(folder) / "row"), args.in_a_row)
-    print(f"{machine()}\n\n| checkout | server CPU s an accept | median s | most s | ten accepts s |")
+    print(
+        f"{machine()}\n\n| checkout | server CPU s an accept | median s | most s | ten accepts s |"
+    )
     print("|---|---|---|---|---|")
     for name in checkouts:
         print(row(name, cpu[name], took[name]))
-    print(f"\n{args.in_a_row} in a row, server CPU s each, by the hundred: {', '.join(f'{c:.3f}' for c in costs)}")
+    print(
+        f"\n{args.in_a_row} in a row, server CPU s each, by the hundred: {', '.join(f'{c:.3f}' for c in costs)}"
+    )
     missed = []
     if is_missed(own_cpu_s := statistics.mean(cpu["this"]), WANTED_CPU_S, smaller_is_better=True):
         missed.append(f"{own_cpu_s:.3f} s of server CPU an accept, {WANTED_CPU_S} wanted")

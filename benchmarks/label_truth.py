@@ -63,7 +63,9 @@ TRUTH = ROOT / "benchmarks" / "real_truth"
 FIGURES = ROOT / "docs" / "data" / "truth.json"
 PAGE = ROOT / "docs" / "truth.md"
 ROBOT = {"cr5_banana": "cr5", "cr5_flash_drive": "cr5"}  # every other set is of a robot of its own
-BRINGS_STEPS = ("robo_dopamine",)  # its own steps are its label; here it is labelled as if it had none
+BRINGS_STEPS = (
+    "robo_dopamine",
+)  # its own steps are its label; here it is labelled as if it had none
 BINS = (0.0, 0.2, 0.35, 0.5, 0.8, 1.01)
 GOOD = 0.1  # of progress: a label that is nearer to the truth on average is good
 
@@ -117,7 +119,9 @@ class Known:
         return float(np.abs(np.asarray(curve, np.float64) - self.progress).mean())
 
     def f1(self, segments: Sequence[Segment]) -> float:
-        return cuts_f1([s.start_frame for s in segments[1:]], self.boundaries, NEAR_S * self.signals.fps)
+        return cuts_f1(
+            [s.start_frame for s in segments[1:]], self.boundaries, NEAR_S * self.signals.fps
+        )
 
     @property
     def uniform_f1(self) -> float:
@@ -128,7 +132,9 @@ class Known:
 # The sets
 
 
-def real_sets(space: Workspace, data: Path, truth: Path, names: Sequence[str]) -> dict[str, list[Known]]:
+def real_sets(
+    space: Workspace, data: Path, truth: Path, names: Sequence[str]
+) -> dict[str, list[Known]]:
     sets = {}
     for name in names:
         build(space, data / name, name)
@@ -147,9 +153,14 @@ def signals_without_outcomes(lake: Lake, dataset: str) -> list[Signals]:
     """The usable episodes of a dataset as annotators are given them; outcomes are left out."""
     chunks = lake.rows("SELECT DISTINCT chunk FROM frames WHERE dataset = ? ORDER BY 1", [dataset])
     episodes = [episode for (chunk,) in chunks for episode in chunk_signals(lake, dataset, chunk)]
-    signals = [episode_signals for of_task in by_task(episodes).values() for episode_signals in task_signals(of_task)]
+    signals = [
+        episode_signals
+        for of_task in by_task(episodes).values()
+        for episode_signals in task_signals(of_task)
+    ]
     return [
-        replace(episode_signals, success=None) for episode_signals in sorted(signals, key=lambda s: s.episode_index)
+        replace(episode_signals, success=None)
+        for episode_signals in sorted(signals, key=lambda s: s.episode_index)
     ]
 
 
@@ -159,7 +170,9 @@ def _of_person(signals: Signals, truth: EpisodeTruth) -> Known:
         pass_difference = float(np.abs(curves[0] - curves[1]).mean())
     else:
         pass_difference = float("nan")
-    return Known(signals, truth.success, truth.progress(), truth.boundaries, truth.passes[0], pass_difference)
+    return Known(
+        signals, truth.success, truth.progress(), truth.boundaries, truth.passes[0], pass_difference
+    )
 
 
 def simulated_set(space: Workspace, folder: Path, dataset: str) -> list[Known]:
@@ -169,7 +182,15 @@ def simulated_set(space: Workspace, folder: Path, dataset: str) -> list[Known]:
     policies = load_truth(folder / "truth", dataset)
     assert policies is not None, f"no truth of {dataset} in {folder}"
     known_episodes = [
-        Known(s, t.success, t.progress(), t.boundaries, t.passes[0], float("nan"), policies.policy[s.episode_index])
+        Known(
+            s,
+            t.success,
+            t.progress(),
+            t.boundaries,
+            t.passes[0],
+            float("nan"),
+            policies.policy[s.episode_index],
+        )
         for s in signals_without_outcomes(lake, dataset)
         if (t := truths.get(s.episode_index)) is not None
     ]
@@ -191,7 +212,11 @@ def chosen(values: Values) -> Iterator[MotionConfig]:
                 config[attribute] = value
                 continue
             # Whoever has imported it by its name has it, too
-            for owner in [m for n, m in sys.modules.items() if n.startswith("annotate.") and hasattr(m, attribute)]:
+            for owner in [
+                m
+                for n, m in sys.modules.items()
+                if n.startswith("annotate.") and hasattr(m, attribute)
+            ]:
                 changed.enter_context(mock.patch.object(owner, attribute, value))
         yield MotionConfig(**{**MotionConfig().model_dump(), **config})
 
@@ -199,7 +224,14 @@ def chosen(values: Values) -> Iterator[MotionConfig]:
 def motion_error(episodes: Sequence[Known], values: Values) -> float:
     with chosen(values) as config:
         labels = motion.annotate([episode.signals for episode in episodes], config)
-    return float(np.mean([episode.error(_curve(label.curve)) for episode, label in zip(episodes, labels, strict=True)]))
+    return float(
+        np.mean(
+            [
+                episode.error(_curve(label.curve))
+                for episode, label in zip(episodes, labels, strict=True)
+            ]
+        )
+    )
 
 
 def _curve(curve: np.ndarray | None) -> np.ndarray:
@@ -207,16 +239,29 @@ def _curve(curve: np.ndarray | None) -> np.ndarray:
     return curve
 
 
-def errors_of_values(sets: Mapping[str, Sequence[Known]]) -> dict[tuple[str, Any], dict[str, float]]:
+def errors_of_values(
+    sets: Mapping[str, Sequence[Known]],
+) -> dict[tuple[str, Any], dict[str, float]]:
     """By (choice, value) the error of each set, all other choices as they are; ("", None): nothing is changed."""
-    tried = [("", None), *((name, value) for name, (_, _, other_values) in CHOICES.items() for value in other_values)]
+    tried = [
+        ("", None),
+        *(
+            (name, value)
+            for name, (_, _, other_values) in CHOICES.items()
+            for value in other_values
+        ),
+    ]
     return {
-        (name, value): {s: motion_error(episodes, {name: value} if name else {}) for s, episodes in sets.items()}
+        (name, value): {
+            s: motion_error(episodes, {name: value} if name else {}) for s, episodes in sets.items()
+        }
         for name, value in tried
     }
 
 
-def best_elsewhere(errors: Mapping[tuple[str, Any], Mapping[str, float]], robot: str) -> dict[str, Any]:
+def best_elsewhere(
+    errors: Mapping[tuple[str, Any], Mapping[str, float]], robot: str
+) -> dict[str, Any]:
     """The values that are best on all robots but one, each with all others as they are; those of the code left out."""
     other_sets = [name for name in errors["", None] if robot_of(name) != robot]
 
@@ -238,7 +283,9 @@ def robot_of(dataset: str) -> str:
 # Tables
 
 
-def real_rows(sets: Mapping[str, Sequence[Known]], errors: Mapping[tuple[str, Any], Mapping[str, float]]) -> list[dict]:
+def real_rows(
+    sets: Mapping[str, Sequence[Known]], errors: Mapping[tuple[str, Any], Mapping[str, float]]
+) -> list[dict]:
     rows = []
     for name, episodes in sets.items():
         values = best_elsewhere(errors, robot_of(name))
@@ -246,25 +293,35 @@ def real_rows(sets: Mapping[str, Sequence[Known]], errors: Mapping[tuple[str, An
         row: dict[str, Any] = {
             "set": name,
             "episodes": len(episodes),
-            "passes_apart": mean_of(k.passes_apart for k in episodes if not np.isnan(k.passes_apart)),
+            "passes_apart": mean_of(
+                k.passes_apart for k in episodes if not np.isnan(k.passes_apart)
+            ),
             "clock": np.mean([k.error(np.linspace(0, 1, len(k.signals))) for k in episodes]),
-            "one_step": np.mean([k.error(observe.observe(k.signals, MotionConfig()).moving_share) for k in episodes]),
+            "one_step": np.mean(
+                [k.error(observe.observe(k.signals, MotionConfig()).moving_share) for k in episodes]
+            ),
             "left_out": motion_error(episodes, values),
             "as_it_is": errors["", None][name],
-            "f1": np.mean([k.f1(label.segments) for k, label in zip(episodes, labels, strict=True)]),
+            "f1": np.mean(
+                [k.f1(label.segments) for k, label in zip(episodes, labels, strict=True)]
+            ),
             "uniform_f1": np.mean([k.uniform_f1 for k in episodes]),
             "confidence": mean_of(_sure(label.confidence) for label in labels),
             "other_values": values,
         }
         for count in (1, 3):
             labelled_runs = [(k, t.label) for k, t in transferred(episodes, count) if t.label]
-            row[f"shown_{count}"] = mean_of(k.error(_curve(label.curve)) for k, label in labelled_runs)
+            row[f"shown_{count}"] = mean_of(
+                k.error(_curve(label.curve)) for k, label in labelled_runs
+            )
             row[f"shown_{count}_f1"] = mean_of(k.f1(label.segments) for k, label in labelled_runs)
         rows.append(row)
     return rows
 
 
-def transferred(episodes: Sequence[Known], count: int, draws: int = 10) -> Iterator[tuple[Known, Transferred]]:
+def transferred(
+    episodes: Sequence[Known], count: int, draws: int = 10
+) -> Iterator[tuple[Known, Transferred]]:
     """Episodes labelled by `count` finished ones that a person labelled, drawn several times."""
     finished = [k for k in episodes if k.success is not False]
     if len(finished) <= count:
@@ -276,9 +333,14 @@ def transferred(episodes: Sequence[Known], count: int, draws: int = 10) -> Itera
     for drawn in draws_of_runs:
         shown_episodes = [finished[k] for k in drawn]
         references = [_reference(episode) for episode in shown_episodes]
-        other_episodes = [episode for episode in episodes if all(episode is not s for s in shown_episodes)]
+        other_episodes = [
+            episode for episode in episodes if all(episode is not s for s in shown_episodes)
+        ]
         transfers = transfer(
-            [episode.signals for episode in other_episodes], references, TransferConfig(), MotionConfig()
+            [episode.signals for episode in other_episodes],
+            references,
+            TransferConfig(),
+            MotionConfig(),
         )
         yield from zip(other_episodes, transfers, strict=True)
 
@@ -308,13 +370,21 @@ def simulated_rows(folder: Path, space: Workspace) -> list[dict]:
         episodes = simulated_set(space, folder, dataset)
         errors_by_kind: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for way, outcome in (("left out", lambda _: None), ("in the source", lambda k: k.success)):
-            labels = motion.annotate([replace(k.signals, success=outcome(k)) for k in episodes], MotionConfig())
+            labels = motion.annotate(
+                [replace(k.signals, success=outcome(k)) for k in episodes], MotionConfig()
+            )
             for episode, label in zip(episodes, labels, strict=True):
                 errors_by_kind[episode.kind][way].append(episode.error(_curve(label.curve)))
         for episode in episodes:
-            errors_by_kind[episode.kind]["clock"].append(episode.error(np.linspace(0, 1, len(episode.signals))))
+            errors_by_kind[episode.kind]["clock"].append(
+                episode.error(np.linspace(0, 1, len(episode.signals)))
+            )
         rows += [
-            {"set": f"{folder.name} {dataset}", "kind": kind, "episodes": len(errors_by_way["clock"])}
+            {
+                "set": f"{folder.name} {dataset}",
+                "kind": kind,
+                "episodes": len(errors_by_way["clock"]),
+            }
             | {way: float(np.mean(values)) for way, values in errors_by_way.items()}
             for kind, errors_by_way in sorted(errors_by_kind.items())
         ]
@@ -327,15 +397,22 @@ def reliability(sets: Mapping[str, Sequence[Known]]) -> list[dict]:
     for episodes in sets.values():
         labels = motion.annotate([episode.signals for episode in episodes], MotionConfig())
         shown_labels = [(k, t.label) for k, t in transferred(episodes, 1) if t.label]
-        for way, labelled in (("motion", zip(episodes, labels, strict=True)), ("one shown", shown_labels)):
-            confidence_errors[way] += [(_sure(label.confidence), k.error(_curve(label.curve))) for k, label in labelled]
+        for way, labelled in (
+            ("motion", zip(episodes, labels, strict=True)),
+            ("one shown", shown_labels),
+        ):
+            confidence_errors[way] += [
+                (_sure(label.confidence), k.error(_curve(label.curve))) for k, label in labelled
+            ]
     rows = []
     for way, pairs in confidence_errors.items():
         for low, high in pairwise(BINS):
             errors = np.array([error for confidence, error in pairs if low <= confidence < high])
             if len(errors):
                 row = {"labels": way, "from": low, "to": min(high, 1.0), "episodes": len(errors)}
-                rows.append(row | {"error": float(errors.mean()), "good": float((errors <= GOOD).mean())})
+                rows.append(
+                    row | {"error": float(errors.mean()), "good": float((errors <= GOOD).mean())}
+                )
     return rows
 
 
@@ -358,9 +435,21 @@ def ablation_rows(errors: Mapping[tuple[str, Any], Mapping[str, float]]) -> list
     rows = []
     for name, (module, attribute, values) in CHOICES.items():
         value = getattr(MotionConfig() if module is None else module, attribute)
-        differences = {str(v): float(np.mean(list(errors[name, v].values()))) - current_error for v in values}
-        worse = sum(min(errors[name, v][s] for v in values) < errors["", None][s] - 1e-3 for s in errors["", None])
-        rows.append({"choice": name, "value": value, "others": differences, "sets_that_prefer_another": worse})
+        differences = {
+            str(v): float(np.mean(list(errors[name, v].values()))) - current_error for v in values
+        }
+        worse = sum(
+            min(errors[name, v][s] for v in values) < errors["", None][s] - 1e-3
+            for s in errors["", None]
+        )
+        rows.append(
+            {
+                "choice": name,
+                "value": value,
+                "others": differences,
+                "sets_that_prefer_another": worse,
+            }
+        )
     return rows
 
 
@@ -395,12 +484,28 @@ def tables_of(data: Mapping[str, Any]) -> dict[str, str]:
     ]
     means = [f(mean_of(r[c] for r in data["real"])) for c in ("clock", "one_step", "left_out")]
     real.append(["mean", "", "", *means, "", "", "", ""])
-    head = ["set", "episodes", "two people apart", "clock", "one step", "motion, chosen on the other robots"]
-    head += ["boundaries within 0.5 s (F1); uniform cuts", "one shown", "three shown", "F1, one shown"]
+    head = [
+        "set",
+        "episodes",
+        "two people apart",
+        "clock",
+        "one step",
+        "motion, chosen on the other robots",
+    ]
+    head += [
+        "boundaries within 0.5 s (F1); uniform cuts",
+        "one shown",
+        "three shown",
+        "F1, one shown",
+    ]
     ablation = []
     for r in data["ablation"]:
-        difference_text = ", ".join(f"{value}: {difference:+.4f}" for value, difference in r["others"].items())
-        ablation.append([r["choice"], str(r["value"]), difference_text, str(r["sets_that_prefer_another"])])
+        difference_text = ", ".join(
+            f"{value}: {difference:+.4f}" for value, difference in r["others"].items()
+        )
+        ablation.append(
+            [r["choice"], str(r["value"]), difference_text, str(r["sets_that_prefer_another"])]
+        )
     simulated = [
         [
             f"`{r['set']}`",
@@ -413,16 +518,36 @@ def tables_of(data: Mapping[str, Any]) -> dict[str, str]:
         for r in data["simulated"]
     ]
     reliability_table = [
-        [r["labels"], f"{r['from']:.2f} to {r['to']:.2f}", str(r["episodes"]), f(r["error"]), f"{r['good']:.0%}"]
+        [
+            r["labels"],
+            f"{r['from']:.2f} to {r['to']:.2f}",
+            str(r["episodes"]),
+            f(r["error"]),
+            f"{r['good']:.0%}",
+        ]
         for r in data["reliability"]
     ]
     heads = {
-        "ablation": ["choice", "value", "error with another, less that with it", "sets that prefer another"],
-        "simulated": ["set", "policy", "episodes", "clock", "outcomes left out", "outcomes in the source"],
+        "ablation": [
+            "choice",
+            "value",
+            "error with another, less that with it",
+            "sets that prefer another",
+        ],
+        "simulated": [
+            "set",
+            "policy",
+            "episodes",
+            "clock",
+            "outcomes left out",
+            "outcomes in the source",
+        ],
         "reliability": ["labels", "confidence", "episodes", "error", "within 0.1"],
     }
     bodies = {"ablation": ablation, "simulated": simulated, "reliability": reliability_table}
-    return {"real": table_text(head, real)} | {name: table_text(heads[name], rows) for name, rows in bodies.items()}
+    return {"real": table_text(head, real)} | {
+        name: table_text(heads[name], rows) for name, rows in bodies.items()
+    }
 
 
 def plain(value: Any) -> Any:
@@ -439,7 +564,9 @@ def plain(value: Any) -> Any:
 def hand_labelled(doc: str | None) -> argparse.ArgumentParser:
     """For a script on the hand-labelled sets; `names` says which it asks for."""
     parser = arguments(doc)
-    parser.add_argument("--data", type=Path, default=SHARED / "data", help="where the hand-labelled datasets lie")
+    parser.add_argument(
+        "--data", type=Path, default=SHARED / "data", help="where the hand-labelled datasets lie"
+    )
     parser.add_argument("--dataset", nargs="+", help="only these")
     parser.add_argument("--workspace", type=Path, help="keep what is built in this folder")
     return parser
@@ -451,9 +578,13 @@ def names(args: argparse.Namespace) -> list[str]:
 
 def main() -> int:
     parser = hand_labelled(__doc__)
-    parser.add_argument("--sets", nargs="*", type=Path, default=[ROOT / "samples"], help="simulated sets")
+    parser.add_argument(
+        "--sets", nargs="*", type=Path, default=[ROOT / "samples"], help="simulated sets"
+    )
     parser.add_argument("--json", type=Path, default=FIGURES)
-    parser.add_argument("--page", action="store_true", help="write the tables of docs/truth.md, too")
+    parser.add_argument(
+        "--page", action="store_true", help="write the tables of docs/truth.md, too"
+    )
     args = parser.parse_args()
     with trial_workspace(args.workspace) as space:
         sets = real_sets(space, args.data, TRUTH, names(args))
@@ -476,7 +607,9 @@ def main() -> int:
     for name, text in tables.items():
         print(f"## {name}\n\n{text}")
     if args.page:
-        PAGE.write_text(with_tables(PAGE.read_text(), tables, "benchmarks.label_truth", "docs/truth.md"))
+        PAGE.write_text(
+            with_tables(PAGE.read_text(), tables, "benchmarks.label_truth", "docs/truth.md")
+        )
     return 0
 
 

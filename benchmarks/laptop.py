@@ -34,7 +34,9 @@ from warehouse.lake import open_lake
 from warehouse.releases.release import get_release
 
 STOPPED = ("stalled", "paused")
-FIGURES = ROOT / "docs" / "data" / "laptop.json"  # that README states: python docs/make_stated.py writes them there
+FIGURES = (
+    ROOT / "docs" / "data" / "laptop.json"
+)  # that README states: python docs/make_stated.py writes them there
 
 
 def measured(runner: Runner, episodes: Sequence[HeldOut], tasks: Sequence[str]) -> dict[str, float]:
@@ -51,7 +53,11 @@ def measured(runner: Runner, episodes: Sequence[HeldOut], tasks: Sequence[str]) 
         add("voc_all", _rank(progress, np.arange(len(progress))))
         if clean:
             add("voc", _rank(progress, np.arange(len(progress))))
-        for name, guess in (("mae", progress), ("clock", e.elapsed), ("constant", np.full_like(progress, constant))):
+        for name, guess in (
+            ("mae", progress),
+            ("clock", e.elapsed),
+            ("constant", np.full_like(progress, constant)),
+        ):
             add(name, float(np.abs(guess - e.label).mean()))
             if not clean:
                 add(f"{name}_troubled", float(np.abs(guess - e.label).mean()))
@@ -61,7 +67,9 @@ def measured(runner: Runner, episodes: Sequence[HeldOut], tasks: Sequence[str]) 
             if task != e.questions[0].goal:  # the same pictures under another instruction
                 relabelled = replace(e, questions=tuple(replace(q, goal=task) for q in e.questions))
                 add("wrong", float(np.mean(predict(runner, [relabelled])[0][e.key])))
-    return {name: float(np.mean(values)) for name, values in figures.items()} | {"episodes": len(episodes)}
+    return {name: float(np.mean(values)) for name, values in figures.items()} | {
+        "episodes": len(episodes)
+    }
 
 
 def _rank(first_values: np.ndarray, second_values: np.ndarray) -> float:
@@ -86,11 +94,17 @@ def summary(runs: Sequence[Mapping[str, float]]) -> dict[str, str]:
 
 def stated(results: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, float]:
     """Errors of progress that pages state, means over the seeds."""
-    kinds = {"labels": ("test_id", "mae"), "truth": ("test_id", "mae_truth"), "other_robot": ("test_ood", "mae")}
+    kinds = {
+        "labels": ("test_id", "mae"),
+        "truth": ("test_id", "mae_truth"),
+        "other_robot": ("test_ood", "mae"),
+    }
     errors = {}
     for name, (split, column) in kinds.items():
         errors[name] = float(np.mean([run[column] for run in results[split]]))
-        errors[f"{name}_clock"] = float(np.mean([run[column.replace("mae", "clock")] for run in results[split]]))
+        errors[f"{name}_clock"] = float(
+            np.mean([run[column.replace("mae", "clock")] for run in results[split]])
+        )
     return errors
 
 
@@ -119,7 +133,9 @@ def main() -> None:
     lake = open_lake(Workspace(args.workspace))
     release = get_release(lake, args.release)
     recipe = load_recipe("laptop")
-    by_split = {split: held_out(lake, release, (split,), args.truth) for split in ("test_id", "test_ood")}
+    by_split = {
+        split: held_out(lake, release, (split,), args.truth) for split in ("test_id", "test_ood")
+    }
     tasks = sorted({e.questions[0].goal for e in by_split["test_id"] if e.questions[0].goal})
     results: dict[str, list[dict[str, float]]] = {split: [] for split in by_split}
     costs: list[dict[str, Any]] = []

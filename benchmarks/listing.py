@@ -41,11 +41,19 @@ def make(root: Path, episodes: int) -> None:
     video = {"dtype": "video", "shape": [480, 640, 3], "names": None, "info": {"video.fps": FPS}}
     state = {"dtype": "float32", "shape": [7], "names": None}
     features = {"observation.state": state, "action": state} | dict.fromkeys(CAMERAS, video)
-    info = {"codebase_version": "v3.0", "robot_type": "toy", "fps": FPS, "chunks_size": 1000, "features": features}
+    info = {
+        "codebase_version": "v3.0",
+        "robot_type": "toy",
+        "fps": FPS,
+        "chunks_size": 1000,
+        "features": features,
+    }
     (root / "meta/episodes/chunk-000").mkdir(parents=True)
     (root / "meta/info.json").write_text(json.dumps(info))
     tasks = [f"put object {k} on the table" for k in range(TASKS)]
-    pq.write_table(pa.table({"task_index": list(range(TASKS)), "task": tasks}), root / "meta/tasks.parquet")
+    pq.write_table(
+        pa.table({"task_index": list(range(TASKS)), "task": tasks}), root / "meta/tasks.parquet"
+    )
     number = list(range(episodes))
     columns = {
         "episode_index": number,
@@ -58,14 +66,22 @@ def make(root: Path, episodes: int) -> None:
         columns[f"videos/{camera}/chunk_index"] = [0] * episodes
         columns[f"videos/{camera}/file_index"] = [e // OF_A_FILE for e in number]
         for name, k in (("from", 0), ("to", 1)):
-            columns[f"videos/{camera}/{name}_timestamp"] = [(e % OF_A_FILE + k) * LENGTH / FPS for e in number]
+            columns[f"videos/{camera}/{name}_timestamp"] = [
+                (e % OF_A_FILE + k) * LENGTH / FPS for e in number
+            ]
         (root / f"videos/{camera}/chunk-000").mkdir(parents=True)
         for file in range(-(-episodes // OF_A_FILE)):
             (root / f"videos/{camera}/chunk-000/file-{file:03d}.mp4").touch()
     pq.write_table(pa.table(columns), root / "meta/episodes/chunk-000/file-000.parquet")
     (root / "data/chunk-000").mkdir(parents=True)
-    rows = {"episode_index": np.repeat(number, LENGTH), "frame_index": np.tile(np.arange(LENGTH), episodes)}
-    pq.write_table(pa.table(rows | {"timestamp": rows["frame_index"] / FPS}), root / "data/chunk-000/file-000.parquet")
+    rows = {
+        "episode_index": np.repeat(number, LENGTH),
+        "frame_index": np.tile(np.arange(LENGTH), episodes),
+    }
+    pq.write_table(
+        pa.table(rows | {"timestamp": rows["frame_index"] / FPS}),
+        root / "data/chunk-000/file-000.parquet",
+    )
 
 
 def main() -> int:
@@ -75,7 +91,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         make(Path(folder) / "made", args.episodes)
         space = Workspace(Path(folder) / "workspace")
-        build = DatasetBuild(dataset=DatasetConfig(name="made", source=f"{folder}/made", chunk_size=CHUNK))
+        build = DatasetBuild(
+            dataset=DatasetConfig(name="made", source=f"{folder}/made", chunk_size=CHUNK)
+        )
         start = time.process_time()
         lake = open_lake(space)
         source = build.source(space.sources)
@@ -83,11 +101,17 @@ def main() -> int:
         run_stage(StageContext(lake, build, step, source))
         cpu_s = time.process_time() - start
         peak = memory_mb(os.getpid())[1]
-        counts = lake.rows("SELECT count(*), count(DISTINCT chunk), (SELECT count(*) FROM splits) FROM episode_facts")
-    print(f"{counts[0][0]:,} episodes listed, split and published in {cpu_s:.1f} s of CPU, {peak:.0f} MB; {machine()}")
+        counts = lake.rows(
+            "SELECT count(*), count(DISTINCT chunk), (SELECT count(*) FROM splits) FROM episode_facts"
+        )
+    print(
+        f"{counts[0][0]:,} episodes listed, split and published in {cpu_s:.1f} s of CPU, {peak:.0f} MB; {machine()}"
+    )
     if counts != [(args.episodes, -(-args.episodes // CHUNK), args.episodes)]:
         sys.exit(f"episodes, chunks and episodes with a split are {counts[0]}")
-    return exit_code([f"{LIMIT_S} s and {LIMIT_MB} MB"] if cpu_s > LIMIT_S or peak > LIMIT_MB else [], args.check)
+    return exit_code(
+        [f"{LIMIT_S} s and {LIMIT_MB} MB"] if cpu_s > LIMIT_S or peak > LIMIT_MB else [], args.check
+    )
 
 
 if __name__ == "__main__":

@@ -67,7 +67,9 @@ def runs_of(space: Workspace, data: Path, truth: Path, name: str) -> list[Run]:
     truths = corpus_truth(lake, truth, name)
     encoder = load_encoder(EmbeddingsConfig())
     runs = []
-    query = "SELECT episode_index, fps, cameras, task FROM episodes WHERE dataset = ? AND status = 'ok'"
+    query = (
+        "SELECT episode_index, fps, cameras, task FROM episodes WHERE dataset = ? AND status = 'ok'"
+    )
     rows = lake.rows(query, [name])
     rows = [row for row in sorted(rows) if row[0] in truths]
     grippers = [g for g in stored_signals(lake.con, name) if g.is_used]
@@ -79,7 +81,13 @@ def runs_of(space: Workspace, data: Path, truth: Path, name: str) -> list[Run]:
         steps = np.full(len(frame_indices), -1)
         opened = openings_at(clip, frame_indices, grippers)
         shown_run = Shown(
-            f"{name}/{episode}", pictures, progress[frame_indices], steps, (), len(progress) / fps, opened
+            f"{name}/{episode}",
+            pictures,
+            progress[frame_indices],
+            steps,
+            (),
+            len(progress) / fps,
+            opened,
         )
         # People named one task in many ways
         task = name if truths[episode].curve is None else task
@@ -95,7 +103,11 @@ def drawn(runs: Sequence[Run], count: int = REFERENCES) -> Iterator[tuple[Run, l
     for run in runs:
         for _ in range(DRAWS):
             drawn = [finished[k] for k in rng.permutation(len(finished))]
-            other_runs = [other_run for other_run in drawn if other_run is not run and other_run.task == run.task]
+            other_runs = [
+                other_run
+                for other_run in drawn
+                if other_run is not run and other_run.task == run.task
+            ]
             if other_runs:
                 yield run, other_runs[: min(count, num_shown(runs))]
 
@@ -106,7 +118,9 @@ def num_shown(runs: Sequence[Run]) -> int:
 
 
 def followed(run: Run, other_runs: Sequence[Run], lag_s: float) -> list[Where]:
-    follower = Following(Guide.of([other_run.shown for other_run in other_runs]), round(lag_s * live.HZ))
+    follower = Following(
+        Guide.of([other_run.shown for other_run in other_runs]), round(lag_s * live.HZ)
+    )
     opened = [None] * len(run.times_s) if run.shown.openings is None else run.shown.openings
     moments = zip(run.times_s.tolist(), zip(*run.shown.pictures, strict=True), opened, strict=True)
     return [follower.see(pictures, time_s, openings) for time_s, pictures, openings in moments]
@@ -118,11 +132,14 @@ def measured(runs: Sequence[Run], lag_s: float = 0.0, count: int = REFERENCES) -
     for run, other_runs in drawn(runs, count):
         places = followed(run, other_runs, lag_s)
         true = np.interp([w.about_s for w in places], run.times_s, run.shown.progress)
-        clock = np.clip(run.times_s / np.mean([other_run.shown.seconds for other_run in other_runs]), 0, 1)
+        clock = np.clip(
+            run.times_s / np.mean([other_run.shown.seconds for other_run in other_runs]), 0, 1
+        )
         stop_time = told_at(places)
         values = {
             "error": np.mean(
-                [abs(w.progress - t) for w, t in zip(places, true, strict=True) if not w.is_strange] or [1.0]
+                [abs(w.progress - t) for w, t in zip(places, true, strict=True) if not w.is_strange]
+                or [1.0]
             ),
             "clock": np.abs(clock - run.shown.progress).mean(),
             "unsure": unsure(places),
@@ -158,7 +175,12 @@ def unsure_of_others(name: str, sets: Mapping[str, Sequence[Run]]) -> str:
     finished = [run for run in sets[name] if run.success is not False][:REFERENCES]
     cameras = len(finished[0].shown.pictures)
     shares = [
-        np.mean([unsure(followed(run, pictures_alone(finished), 0.0)) for run in pictures_alone(runs[:SOME])])
+        np.mean(
+            [
+                unsure(followed(run, pictures_alone(finished), 0.0))
+                for run in pictures_alone(runs[:SOME])
+            ]
+        )
         for other_name, runs in sets.items()
         if robot_of(other_name) != robot_of(name) and len(runs[0].shown.pictures) == cameras
     ]
@@ -171,15 +193,20 @@ def pictures_alone(runs: Sequence[Run]) -> list[Run]:
     return [replace(run, shown=replace(run.shown, openings=None)) for run in runs]
 
 
-def chosen_elsewhere(errors: Mapping[tuple[float, ...], Mapping[str, float]], robot: str) -> dict[str, float]:
+def chosen_elsewhere(
+    errors: Mapping[tuple[float, ...], Mapping[str, float]], robot: str
+) -> dict[str, float]:
     """The values, in the order of CHOICES, that are best together on all robots but one."""
     names = [name for name in next(iter(errors.values())) if robot_of(name) != robot]
     robots = [
-        [name for name in names if robot_of(name) == other_robot] for other_robot in {robot_of(name) for name in names}
+        [name for name in names if robot_of(name) == other_robot]
+        for other_robot in {robot_of(name) for name in names}
     ]
 
     def error(values: tuple[float, ...]) -> float:
-        return float(np.mean([np.mean([errors[values][name] for name in of_one]) for of_one in robots]))
+        return float(
+            np.mean([np.mean([errors[values][name] for name in of_one]) for of_one in robots])
+        )
 
     return dict(zip(CHOICES, min(errors, key=error), strict=True))
 
@@ -191,10 +218,21 @@ def laptop_error(name: str, sets: Mapping[str, Sequence[Run]]) -> float:
     train = recipe.train
     assert config is not None
     assert train.steps is not None
-    other_runs = [run for other_name, runs in sets.items() if robot_of(other_name) != robot_of(name) for run in runs]
+    other_runs = [
+        run
+        for other_name, runs in sets.items()
+        if robot_of(other_name) != robot_of(name)
+        for run in runs
+    ]
     episodes = [
         ShownEpisode(
-            *("", k, run.task, run.shown.pictures[0][None].astype(np.float16), np.arange(len(run.times_s))),
+            *(
+                "",
+                k,
+                run.task,
+                run.shown.pictures[0][None].astype(np.float16),
+                np.arange(len(run.times_s)),
+            ),
             run.shown.progress.astype(np.float32),
             WINDOW_S * live.HZ,
             WINDOW,
@@ -221,7 +259,9 @@ def laptop_error(name: str, sets: Mapping[str, Sequence[Run]]) -> float:
     return float(np.mean(errors))
 
 
-def with_values(values: Mapping[str, float], runs: Sequence[Run], *arguments: Any) -> dict[str, float]:
+def with_values(
+    values: Mapping[str, float], runs: Sequence[Run], *arguments: Any
+) -> dict[str, float]:
     with ExitStack() as changed:
         for name, value in values.items():
             changed.enter_context(mock.patch.object(live, name, value))
@@ -230,18 +270,27 @@ def with_values(values: Mapping[str, float], runs: Sequence[Run], *arguments: An
 
 def rows_of(sets: Mapping[str, Sequence[Run]]) -> list[list[str]]:
     errors = {
-        values: {s: with_values(dict(zip(CHOICES, values, strict=True)), runs)["error"] for s, runs in sets.items()}
+        values: {
+            s: with_values(dict(zip(CHOICES, values, strict=True)), runs)["error"]
+            for s, runs in sets.items()
+        }
         for values in product(*CHOICES.values())
     }
     rows = []
     for name, runs in sets.items():
         values = chosen_elsewhere(errors, robot_of(name))
-        current, later, from_one = (with_values(values, runs, *arguments) for arguments in ((0.0,), (LAG_S,), (0.0, 1)))
+        current, later, from_one = (
+            with_values(values, runs, *arguments) for arguments in ((0.0,), (LAG_S,), (0.0, 1))
+        )
         unseen = with_values(values, pictures_alone(runs))
         shares: dict[str, Any] = {
-            k: f"{current[k]:.0%}" if k in current else "–" for k in ("told", "early", "failed_told", "unsure")
+            k: f"{current[k]:.0%}" if k in current else "–"
+            for k in ("told", "early", "failed_told", "unsure")
         }
-        numbers = [f"{current['clock']:.3f}", *(f"{m['error']:.3f}" for m in (current, unseen, from_one, later))]
+        numbers = [
+            f"{current['clock']:.3f}",
+            *(f"{m['error']:.3f}" for m in (current, unseen, from_one, later)),
+        ]
         last = unsure_of_others(name, sets)
         numbers.insert(1, f"{laptop_error(name, sets):.3f}")
         rows.append([f"`{name}`", str(num_shown(runs)), *numbers, *shares.values(), last])
@@ -250,7 +299,9 @@ def rows_of(sets: Mapping[str, Sequence[Run]]) -> list[list[str]]:
 
 def main() -> None:
     parser = hand_labelled(__doc__)
-    parser.add_argument("--page", action="store_true", help="write the table of docs/rewards.md, too")
+    parser.add_argument(
+        "--page", action="store_true", help="write the table of docs/rewards.md, too"
+    )
     args = parser.parse_args()
     with trial_workspace(args.workspace) as space:
         sets = {name: runs_of(space, args.data, TRUTH, name) for name in names(args)}

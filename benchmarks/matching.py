@@ -16,7 +16,15 @@ from dataclasses import replace
 
 from benchmarks.harness import arguments, exit_code, machine, table
 from ingest.episode import EpisodeRecord
-from ingest.recordings import MOMENTS, SKETCH, Address, Fingerprint, KnownRecording, Placement, place
+from ingest.recordings import (
+    MOMENTS,
+    SKETCH,
+    Address,
+    Fingerprint,
+    KnownRecording,
+    Placement,
+    place,
+)
 
 CAMERAS = ("front", "wrist")
 NUM_FRAMES, CUT_ROWS = 300, 8  # rows of a sketch that a cut takes away
@@ -29,7 +37,9 @@ def made_fingerprint(randoms: random.Random) -> Fingerprint:
         num_frames=NUM_FRAMES,
         rows=f"{randoms.getrandbits(64):016x}",
         sketch=tuple(sorted(randoms.getrandbits(63) for _ in range(SKETCH))),
-        moments={camera: tuple(randoms.getrandbits(64) for _ in range(MOMENTS)) for camera in CAMERAS},
+        moments={
+            camera: tuple(randoms.getrandbits(64) for _ in range(MOMENTS)) for camera in CAMERAS
+        },
     )
 
 
@@ -37,7 +47,13 @@ def made_recordings(count: int) -> list[KnownRecording]:
     randoms = random.Random(count)
     return [
         KnownRecording(
-            f"{k:016x}", "arm", k, f"episode_{k:06d}", True, f"stamp {k}", fingerprint=made_fingerprint(randoms)
+            f"{k:016x}",
+            "arm",
+            k,
+            f"episode_{k:06d}",
+            True,
+            f"stamp {k}",
+            fingerprint=made_fingerprint(randoms),
         )
         for k in range(count)
     ]
@@ -51,7 +67,9 @@ def unchanged(recordings: Sequence[KnownRecording]) -> tuple[list[Address], dict
     return [address(recording.episode_index, recording.stamp) for recording in recordings], {}
 
 
-def renumbered(recordings: Sequence[KnownRecording]) -> tuple[list[Address], dict[str, Fingerprint]]:
+def renumbered(
+    recordings: Sequence[KnownRecording],
+) -> tuple[list[Address], dict[str, Fingerprint]]:
     """The first run is gone."""
     addresses = [address(k, f"new stamp {k}") for k in range(len(recordings) - 1)]
     fingerprints = {
@@ -76,7 +94,10 @@ def cut(recordings: Sequence[KnownRecording]) -> tuple[list[Address], dict[str, 
 
 LISTINGS: dict[str, tuple[Listing, Callable[[KnownRecording, Placement], bool]]] = {
     "nothing changed": (unchanged, lambda known, placement: placement.known is known),
-    "one deleted, all behind it moved": (renumbered, lambda known, placement: placement.known is known),
+    "one deleted, all behind it moved": (
+        renumbered,
+        lambda known, placement: placement.known is known,
+    ),
     "all lost rows": (cut, lambda known, placement: placement.resembles is known),
 }
 

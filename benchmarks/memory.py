@@ -77,7 +77,10 @@ def build(folder: str, space: str) -> dict[str, float]:
     config = DatasetConfig(name="videos", source=folder, chunk_size=CHUNK)
     forget_peak()
     report = run_build(
-        Workspace(Path(space)), [DatasetBuild(dataset=config, stages=StageConfigs())], 1, peaks_of_stages
+        Workspace(Path(space)),
+        [DatasetBuild(dataset=config, stages=StageConfigs())],
+        1,
+        peaks_of_stages,
     )
     if report.failed:
         sys.exit(report.failed[0].trace)
@@ -93,7 +96,9 @@ def forget_peak() -> None:
 def command_mb(words: tuple[str, ...], space: Path) -> float:
     """The most megabytes of a command's own process."""
     command = [sys.executable, "-m", "proccorpus", *words, "--workspace", str(space)]
-    process = subprocess.run([sys.executable, "-c", LAUNCH, *command], stdout=subprocess.PIPE, text=True)
+    process = subprocess.run(
+        [sys.executable, "-c", LAUNCH, *command], stdout=subprocess.PIPE, text=True
+    )
     if process.returncode:
         sys.exit(f"{' '.join(words)} failed")
     return float(process.stdout) / 1024
@@ -104,7 +109,9 @@ def measured(folder: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         space = Path(name) / "space"
         out_folder = Path(name)
-        peaks = {f"build: {stage}": mb for stage, mb in apart(build, str(folder), str(space)).items()}
+        peaks = {
+            f"build: {stage}": mb for stage, mb in apart(build, str(folder), str(space)).items()
+        }
         peaks["build again"] = max(apart(build, str(folder), str(space)).values())
         for title, words in COMMANDS.items():
             if words[0] == "export":
@@ -134,11 +141,21 @@ def main() -> int:
     small, large = memory_by_part
     table(
         ("", "MB", f"MB at {TIMES} times the episodes", f"growth (goal {MOST_GROWTH})"),
-        [(part, f"{small[part]:.0f}", f"{large[part]:.0f}", f"{large[part] / small[part]:.2f}") for part in large],
+        [
+            (part, f"{small[part]:.0f}", f"{large[part]:.0f}", f"{large[part] / small[part]:.2f}")
+            for part in large
+        ],
     )
     growths = {part: large[part] / small[part] for part in large}
-    missed = [part for part, growth in growths.items() if is_missed(growth, MOST_GROWTH, smaller_is_better=True)]
-    return exit_code([f"{part}: {large[part]:.0f} instead of {small[part]:.0f} MB" for part in missed], args.check)
+    missed = [
+        part
+        for part, growth in growths.items()
+        if is_missed(growth, MOST_GROWTH, smaller_is_better=True)
+    ]
+    return exit_code(
+        [f"{part}: {large[part]:.0f} instead of {small[part]:.0f} MB" for part in missed],
+        args.check,
+    )
 
 
 if __name__ == "__main__":

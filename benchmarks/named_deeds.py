@@ -47,18 +47,29 @@ def deeds(known_episode: Known, segments: Sequence[Segment]) -> Iterator[Deed]:
     near = NEAR_S * known_episode.signals.fps
     for step in segments:
         words = WORDS.get(step.name.split(" ")[0])
-        if step.kind != STEP or not step.named or words is None or step.name == known_episode.signals.task:
+        if (
+            step.kind != STEP
+            or not step.named
+            or words is None
+            or step.name == known_episode.signals.task
+        ):
             continue
         matching_segments = [
             s
             for s in known_episode.segments
-            if s.kind != IDLE and re.search(rf"\b(?:{words})\b", s.name) and (s.completed or not step.completed)
+            if s.kind != IDLE
+            and re.search(rf"\b(?:{words})\b", s.name)
+            and (s.completed or not step.completed)
         ]
         is_timed = any(
-            s.start_frame < step.end_frame + near and s.end_frame > step.start_frame - near for s in matching_segments
+            s.start_frame < step.end_frame + near and s.end_frame > step.start_frame - near
+            for s in matching_segments
         )
         yield Deed(
-            known_episode.signals.episode_index, step, bool(matching_segments) if step.completed else is_timed, is_timed
+            known_episode.signals.episode_index,
+            step,
+            bool(matching_segments) if step.completed else is_timed,
+            is_timed,
         )
 
 
@@ -66,7 +77,9 @@ def judged(name: str, episodes: Sequence[Known]) -> list[str]:
     """The counts of a set; prints each step that did not happen, or is mistimed."""
     labels = motion.annotate([episode.signals for episode in episodes], MotionConfig())
     named_deeds = [
-        deed for episode, label in zip(episodes, labels, strict=True) for deed in deeds(episode, label.segments)
+        deed
+        for episode, label in zip(episodes, labels, strict=True)
+        for deed in deeds(episode, label.segments)
     ]
     false = [deed for deed in named_deeds if not deed.happened]
     mistimed = [deed for deed in named_deeds if deed.happened and not deed.is_timed]
@@ -75,7 +88,9 @@ def judged(name: str, episodes: Sequence[Known]) -> list[str]:
         deed_kind = "completed" if step.completed else "attempted"
         verdict = "mistimed" if deed.happened else "did not happen"
         frames = f"frames {step.start_frame} to {step.end_frame}"
-        print(f"{name} episode {deed.episode_index}: {step.name!r}, {deed_kind}, {frames}: {verdict}")
+        print(
+            f"{name} episode {deed.episode_index}: {step.name!r}, {deed_kind}, {frames}: {verdict}"
+        )
     return [name, *map(str, map(len, (named_deeds, false, mistimed)))]
 
 

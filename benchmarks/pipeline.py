@@ -59,7 +59,12 @@ CHUNKS = 2
 CLIPS = 4
 PROFILES = ("balanced", "procvlm")
 # Of decoding, with two workers, by the clock; in CPU time so much less
-GOALS = {("h264", "balanced"): 0.75, ("AV1", "balanced"): 0.85, ("h264", "procvlm"): 0.6, ("AV1", "procvlm"): 0.75}
+GOALS = {
+    ("h264", "balanced"): 0.75,
+    ("AV1", "balanced"): 0.85,
+    ("h264", "procvlm"): 0.6,
+    ("AV1", "procvlm"): 0.75,
+}
 LESS_IN_CPU = 0.1
 STAGES_SHOWN = ("decoding alone", "frames", "samples", "shards", "checking shards", "all")
 CORES = len(os.sched_getaffinity(0))
@@ -103,12 +108,15 @@ def make(codec: str, folder: Path, episodes: int, frames: int) -> None:
             encode(codec, path, 900 * k, frames)
         else:
             os.link(folder / f"episode_{k % CLIPS:03d}.mp4", path)
-        path.with_suffix(".json").write_text(json.dumps({"task": f"put block {k} into the tray", "fps": FPS}))
+        path.with_suffix(".json").write_text(
+            json.dumps({"task": f"put block {k} into the tray", "fps": FPS})
+        )
 
 
 def cpu_s() -> float:
     return sum(
-        u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        u.ru_utime + u.ru_stime
+        for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     )
 
 
@@ -125,11 +133,17 @@ def decode_only(folder: Path, workers: int) -> dict[str, float]:
     paths = sorted(folder.glob("*.mp4"))
     shares = [paths[k::workers] for k in range(workers)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        list(pool.map(decoded, [[p[0]] for p in shares], [1] * workers))  # all are started, and have imported
+        list(
+            pool.map(decoded, [[p[0]] for p in shares], [1] * workers)
+        )  # all are started, and have imported
         start = time.perf_counter()
         decoded_shares = list(pool.map(decoded, shares, [max(1, CORES // workers)] * workers))
         seconds = time.perf_counter() - start
-    return {"frames": sum(n for n, _ in decoded_shares), "s": seconds, "cpu": sum(c for _, c in decoded_shares)}
+    return {
+        "frames": sum(n for n, _ in decoded_shares),
+        "s": seconds,
+        "cpu": sum(c for _, c in decoded_shares),
+    }
 
 
 def build(folder: str, space: str, profile: str, workers: str) -> dict:
@@ -168,7 +182,13 @@ def build(folder: str, space: str, profile: str, workers: str) -> dict:
         "SELECT (SELECT count(*) FROM frames), (SELECT count(DISTINCT (p.episode_index, p.frame_index)) "
         "FROM (SELECT unnest(pictures) AS p FROM samples))"
     )[0]
-    return {"s": end - start, "cpu": cpu_s() - start_cpu_s, "stages": of_stage, "frames": frames, "stored": stored}
+    return {
+        "s": end - start,
+        "cpu": cpu_s() - start_cpu_s,
+        "stages": of_stage,
+        "frames": frames,
+        "stored": stored,
+    }
 
 
 def built(folder: Path, profile: str, workers: int) -> dict:
@@ -223,14 +243,32 @@ def main() -> int:
                 rates = (num_wanted / bare["s"], num_wanted / (whole["s"] - fixed["s"]))
                 goal = GOALS[codec, profile]
                 cells = (*(f"{rate:.0f}" for rate in rates), f"{clock:.2f}", f"{cpu:.2f}")
-                lines.append((codec, profile, str(workers), *cells, f"{goal}", f"{whole['stored'] / num_wanted:.0%}"))
+                lines.append(
+                    (
+                        codec,
+                        profile,
+                        str(workers),
+                        *cells,
+                        f"{goal}",
+                        f"{whole['stored'] / num_wanted:.0%}",
+                    )
+                )
                 if workers == 1:
                     rows.append((codec, profile, *_ms_a_frame(bare, fixed, whole, num_wanted)))
                 print(lines[-1], file=sys.stderr, flush=True)
                 if workers == 2 and (is_missed(clock, goal) or is_missed(cpu, goal - LESS_IN_CPU)):
-                    missed.append(f"{codec}, {profile}, two workers: {clock:.2f} (CPU {cpu:.2f}), wanted {goal}")
+                    missed.append(
+                        f"{codec}, {profile}, two workers: {clock:.2f} (CPU {cpu:.2f}), wanted {goal}"
+                    )
     print("# From video to verified shards\n")
-    speeds = ("decode frames/s", "build frames/s", "ratio", "ratio, CPU", "wanted of two workers", "stored")
+    speeds = (
+        "decode frames/s",
+        "build frames/s",
+        "ratio",
+        "ratio, CPU",
+        "wanted of two workers",
+        "stored",
+    )
     table(("codec", "profile", "workers", *speeds), lines)
     if rows:
         print("\nCPU milliseconds a frame, one worker\n")

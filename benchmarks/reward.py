@@ -44,7 +44,14 @@ from training.recipe import HeadConfig, TinyConfig
 
 # Thin and as deep as half of Qwen3-VL-2B: a step of generation waits for layer after layer, as it does there
 SMALL = TinyConfig(
-    vocabulary=800, hidden=128, layers=14, heads=4, vision_hidden=64, vision_layers=12, patch=16, max_px=128
+    vocabulary=800,
+    hidden=128,
+    layers=14,
+    heads=4,
+    vision_hidden=64,
+    vision_layers=12,
+    patch=16,
+    max_px=128,
 )
 TRUE = true_size.SHAPES["Qwen3-VL-2B"]
 TASK = "put the red cube into the drawer and close the drawer"
@@ -77,7 +84,9 @@ class Unshared(ModelRunner):
     """Looks at the pictures of each window anew."""
 
     def ask(self, asked: Sequence[Asked]) -> list[ModelReply]:
-        return super().ask([replace(a, pictures=tuple(StreamPicture(p.rgb) for p in a.pictures)) for a in asked])
+        return super().ask(
+            [replace(a, pictures=tuple(StreamPicture(p.rgb) for p in a.pictures)) for a in asked]
+        )
 
 
 def make_scorers(device: str) -> tuple[ModelScorer, ModelScorer, ModelRunner, float]:
@@ -86,10 +95,14 @@ def make_scorers(device: str) -> tuple[ModelScorer, ModelScorer, ModelRunner, fl
     tokenizer = make_tokenizer([progress_question(TASK, WINDOW.frames)], config.vocabulary)
     processor = make_processor(tokenizer, config)
     if device == "cpu":
-        model = ProgressModel(make_backbone(tokenizer, config, 0), make_head(HeadConfig(), config.hidden))
+        model = ProgressModel(
+            make_backbone(tokenizer, config, 0), make_head(HeadConfig(), config.hidden)
+        )
     else:
         backbone = true_size.make_backbone(TRUE, tokenizer, device)
-        model = ProgressModel(backbone.to(torch.bfloat16), make_head(HeadConfig(), TRUE.text["hidden_size"]))
+        model = ProgressModel(
+            backbone.to(torch.bfloat16), make_head(HeadConfig(), TRUE.text["hidden_size"])
+        )
     model = model.eval()
     share = vision_share(model.backbone, config.max_px)
     card = {"max_px": config.max_px}
@@ -101,9 +114,13 @@ def write_video(path: Path, moments: int) -> int:
     """Something that moves over a textured ground; returns the number of frames."""
     count = (moments - 1) * FPS // SCORE_FPS + 1
     ground = np.random.default_rng(0).integers(60, 200, (VIDEO_PX // 8, VIDEO_PX // 8, 3), np.uint8)
-    ground = np.asarray(cv2.resize(ground, (VIDEO_PX, VIDEO_PX), interpolation=cv2.INTER_CUBIC), np.uint8)
+    ground = np.asarray(
+        cv2.resize(ground, (VIDEO_PX, VIDEO_PX), interpolation=cv2.INTER_CUBIC), np.uint8
+    )
     with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=FPS, options={"crf": "18", "preset": "veryfast"})
+        stream: Any = container.add_stream(
+            "libx264", rate=FPS, options={"crf": "18", "preset": "veryfast"}
+        )
         stream.width = stream.height = VIDEO_PX
         stream.pix_fmt = "yuv420p"
         for k in range(count):
@@ -115,7 +132,10 @@ def write_video(path: Path, moments: int) -> int:
 
 
 def ours(scorer: ModelScorer, video: Path) -> list[float]:
-    return [r["progress"] for r in score_clip(scorer, open_clip({"camera": video}), TASK, score_fps=SCORE_FPS)]
+    return [
+        r["progress"]
+        for r in score_clip(scorer, open_clip({"camera": video}), TASK, score_fps=SCORE_FPS)
+    ]
 
 
 @torch.inference_mode()
@@ -127,7 +147,11 @@ def as_published(runner: ModelRunner, video: Path, folder: Path) -> list[str]:
     with av.open(str(video)) as container:
         for k, frame in enumerate(container.decode(video=0)):
             files.append(folder / f"{k:06d}.jpg")
-            cv2.imwrite(str(files[-1]), frame.to_ndarray(format="bgr24"), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+            cv2.imwrite(
+                str(files[-1]),
+                frame.to_ndarray(format="bgr24"),
+                [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY],
+            )
     chosen = files[:: FPS // SCORE_FPS]
     processor = runner.processor
     backbone = runner.model
@@ -143,12 +167,20 @@ def as_published(runner: ModelRunner, video: Path, folder: Path) -> list[str]:
         ends = range(start, min(start + AT_ONCE, len(chosen)))
         for end in ends:
             window = [chosen[max(0, end - k)] for k in range(WINDOW.frames - 1, -1, -1)]
-            images.append([decode_picture(f.read_bytes(), runner.longest_px or VIDEO_PX) for f in window])
+            images.append(
+                [decode_picture(f.read_bytes(), runner.longest_px or VIDEO_PX) for f in window]
+            )
         encoded = processor(
-            text=[prompt] * len(ends), images=images, padding=True, padding_side="left", return_tensors="pt"
+            text=[prompt] * len(ends),
+            images=images,
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
         )
         inputs = {k: v.to(backbone.device) for k, v in encoded.items()}
-        reply_tokens = backbone.generate(**inputs, generation_config=generation)[:, inputs["input_ids"].shape[1] :]
+        reply_tokens = backbone.generate(**inputs, generation_config=generation)[
+            :, inputs["input_ids"].shape[1] :
+        ]
         assert reply_tokens.shape[1] == ANSWER_TOKENS
         texts += processor.tokenizer.batch_decode(reply_tokens)
     return texts
@@ -172,7 +204,9 @@ def main() -> int:
     if device == "cpu":
         torch.set_num_threads(1)
     shared, unshared, runner, share = make_scorers(device)
-    true_share = vision_share(true_size.make_backbone(TRUE, runner.processor.tokenizer, "meta"), VIDEO_PX)
+    true_share = vision_share(
+        true_size.make_backbone(TRUE, runner.processor.tokenizer, "meta"), VIDEO_PX
+    )
     with tempfile.TemporaryDirectory(prefix="proccorpus-bench-") as spare:
         folder = Path(spare)
         frames = write_video(folder / "run.mp4", options.moments)
@@ -207,7 +241,9 @@ def main() -> int:
     if two / shared_s < FLOOR_SHARED:
         wrong.append(f"sharing is worth {two / shared_s:.2f}, less than {FLOOR_SHARED}")
     if three / shared_s < FLOOR_PUBLISHED:
-        wrong.append(f"{three / shared_s:.2f} times the published loop, less than {FLOOR_PUBLISHED}")
+        wrong.append(
+            f"{three / shared_s:.2f} times the published loop, less than {FLOOR_PUBLISHED}"
+        )
     print(json.dumps(facts, indent=1))
     if options.out:
         write_json(options.out, facts)

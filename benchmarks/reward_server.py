@@ -61,9 +61,14 @@ def main() -> int:
             result = load(url, runs, core_rewards)
     p50, p99 = 1000 * np.quantile(result.latency_s, (0.5, 0.99))
     rate = len(result.latency_s) / result.wall_s
-    print(f"{rate:.1f} frames/s, p50 {p50:.0f} ms, p99 {p99:.0f} ms, max difference {result.difference:.1e}")
+    print(
+        f"{rate:.1f} frames/s, p50 {p50:.0f} ms, p99 {p99:.0f} ms, max difference {result.difference:.1e}"
+    )
     if result.difference > TOLERANCE or result.failed:
-        print(f"error: a reward differs from the core's, or {result.failed} frames have no number", file=sys.stderr)
+        print(
+            f"error: a reward differs from the core's, or {result.failed} frames have no number",
+            file=sys.stderr,
+        )
         return 1
     return 0
 
@@ -88,11 +93,20 @@ def tiny_model(folder: Path) -> Path:
     from training.model import ProgressModel, make_head, save_model
     from training.recipe import HeadConfig, TinyConfig
 
-    config = TinyConfig(max_px=64, vocabulary=400, hidden=64, layers=2, vision_hidden=64, vision_layers=2)
+    config = TinyConfig(
+        max_px=64, vocabulary=400, hidden=64, layers=2, vision_hidden=64, vision_layers=2
+    )
     tokenizer = make_tokenizer([TASK], config.vocabulary)
-    model = ProgressModel(make_backbone(tokenizer, config, 0), make_head(HeadConfig(), config.hidden))
+    model = ProgressModel(
+        make_backbone(tokenizer, config, 0), make_head(HeadConfig(), config.hidden)
+    )
     window = {"profile": "balanced", "window_frames": 8, "window_step_s": 0.5, "picture_max_px": PX}
-    save_model(model, make_processor(tokenizer, config), folder, {"max_px": 64, "head": {}, "window": window})
+    save_model(
+        model,
+        make_processor(tokenizer, config),
+        folder,
+        {"max_px": 64, "head": {}, "window": window},
+    )
     return folder
 
 
@@ -114,7 +128,9 @@ def core(scorer: Scorer, run: Sequence[np.ndarray]) -> list[float]:
     return [r.progress if r.progress is not None else float("nan") for r in scorer.score(moments)]
 
 
-def load(url: str, runs: Sequence[Sequence[np.ndarray]], core_rewards: Sequence[Sequence[float]]) -> Load:
+def load(
+    url: str, runs: Sequence[Sequence[np.ndarray]], core_rewards: Sequence[Sequence[float]]
+) -> Load:
     latency: list[float] = []
 
     def live(run: Sequence[np.ndarray]) -> list[float]:
@@ -132,7 +148,10 @@ def load(url: str, runs: Sequence[Sequence[np.ndarray]], core_rewards: Sequence[
         rewards = np.array(list(pool.map(live, runs)))
     wall_s = time.perf_counter() - start_s
     return Load(
-        np.array(latency), wall_s, float(np.nanmax(np.abs(rewards - core_rewards))), int(np.isnan(rewards).sum())
+        np.array(latency),
+        wall_s,
+        float(np.nanmax(np.abs(rewards - core_rewards))),
+        int(np.isnan(rewards).sum()),
     )
 
 

@@ -31,11 +31,15 @@ def main() -> None:
     for kind in rates[0]:
         first_rate = rates[0][kind]
         second_rate = rates[1][kind]
-        print(f"{kind}: {first_rate:.3g} and {second_rate:.3g}, ratio {first_rate / second_rate:.2f}")
+        print(
+            f"{kind}: {first_rate:.3g} and {second_rate:.3g}, ratio {first_rate / second_rate:.2f}"
+        )
     if args.video:
         for model in args.models:
             first_s, all_s, rows = video_seconds(model, args.video)
-            print(f"{model.name}: {args.video.name}, {rows} moments: first after {first_s:.2f} s, all in {all_s:.2f} s")
+            print(
+                f"{model.name}: {args.video.name}, {rows} moments: first after {first_s:.2f} s, all in {all_s:.2f} s"
+            )
 
 
 def measured(model: Path, sessions: int, frames: int) -> dict[str, float]:

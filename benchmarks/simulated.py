@@ -19,7 +19,9 @@ import pyarrow.parquet as pq
 
 SIZE = 256  # pixels of a picture's sides
 FLOATS = pa.list_(pa.float32())
-Columns = Mapping[str, tuple[str, pa.DataType]]  # of frames.parquet: name in a measured row, and type
+Columns = Mapping[
+    str, tuple[str, pa.DataType]
+]  # of frames.parquet: name in a measured row, and type
 Rows = Sequence[Mapping[str, Any]]  # what was measured at each frame
 
 
@@ -66,9 +68,13 @@ class Form:
 
 
 def arguments(doc: str | None, file: str, plans: Iterable[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path(file).parent / "data")
-    parser.add_argument("--plan", choices=plans, default="shipped", help="which tasks, start states and failures")
+    parser.add_argument(
+        "--plan", choices=plans, default="shipped", help="which tasks, start states and failures"
+    )
     parser.add_argument("--check", action="store_true", help="only verify what --out holds")
     return parser
 
@@ -82,7 +88,9 @@ def write(out: Path, form: Form, runs: Iterable[Recorded]) -> None:
         for k, run in enumerate(runs):
             file.write(json.dumps({"episode": k} | run.facts) + "\n")
             for folder, pictures in run.pictures.items():
-                write_video(out / folder / f"episode_{k:03d}.mp4", pictures, form.fps, form.crf, form.group)
+                write_video(
+                    out / folder / f"episode_{k:03d}.mp4", pictures, form.fps, form.crf, form.group
+                )
             all_rows.append(run.rows)
             tell(k, run)
     pq.write_table(table(form.columns, all_rows, form.fps), out / "frames.parquet")
@@ -91,7 +99,10 @@ def write(out: Path, form: Form, runs: Iterable[Recorded]) -> None:
 def tell(number: int, run: Recorded) -> None:
     facts = run.facts
     p = np.array([r["progress"] for r in run.rows])
-    phases = (f"{s['name']} {s['start']}-{s['end']} {s.get('outcome', '')}".rstrip() for s in facts["segments"])
+    phases = (
+        f"{s['name']} {s['start']}-{s['end']} {s.get('outcome', '')}".rstrip()
+        for s in facts["segments"]
+    )
     print(
         f"{number:3d} {facts['env']} seed {facts['seed']} {facts['policy']}: {len(p)} frames, success "
         f"{facts['success']}, {', '.join(phases)}; largest drop {max(0, -np.diff(p).min()):.3f}, "
@@ -102,7 +113,9 @@ def tell(number: int, run: Recorded) -> None:
 
 def table(columns: Columns, runs: Sequence[Rows], fps: int) -> pa.Table:
     """frames.parquet: a row a frame, run after run."""
-    frame_keys = [(episode, frame) for episode, rows in enumerate(runs) for frame in range(len(rows))]
+    frame_keys = [
+        (episode, frame) for episode, rows in enumerate(runs) for frame in range(len(rows))
+    ]
     arrays = {
         "episode_index": pa.array([episode for episode, _ in frame_keys], pa.int64()),
         "frame_index": pa.array([frame for _, frame in frame_keys], pa.int64()),
@@ -110,7 +123,9 @@ def table(columns: Columns, runs: Sequence[Rows], fps: int) -> pa.Table:
     }
     for name, (key, kind) in columns.items():
         values = [row[key] for rows in runs for row in rows]
-        arrays[name] = pa.array([v.tolist() if isinstance(v, np.ndarray) else v for v in values], kind)
+        arrays[name] = pa.array(
+            [v.tolist() if isinstance(v, np.ndarray) else v for v in values], kind
+        )
     return pa.table(arrays)
 
 
@@ -125,7 +140,9 @@ def write_video(path: Path, pictures: Sequence[np.ndarray], fps: int, crf: int, 
         container.mux(stream.encode())
 
 
-def check(out: Path, form: Form, of_run: Callable[[dict[str, Any], dict[str, np.ndarray]], None]) -> None:
+def check(
+    out: Path, form: Form, of_run: Callable[[dict[str, Any], dict[str, np.ndarray]], None]
+) -> None:
     """Decode every video and compare everything in `out` with everything else; `of_run` looks at a run's facts and its
     columns."""
     columns = pq.read_table(out / "frames.parquet").to_pydict()
@@ -136,14 +153,19 @@ def check(out: Path, form: Form, of_run: Callable[[dict[str, Any], dict[str, np.
         facts = json.loads(line)
         row_indices = np.flatnonzero(episode == facts["episode"])
         n = facts["num_frames"]
-        rows = {name: np.array([values[k] for k in row_indices]) for name, values in columns.items()}
+        rows = {
+            name: np.array([values[k] for k in row_indices]) for name, values in columns.items()
+        }
         assert rows["frame_index"].tolist() == list(range(n))
         for folder in form.videos:
             path = out / folder / f"episode_{facts['episode']:03d}.mp4"
             with av.open(str(path)) as container:
                 video = container.streams.video[0]
                 times = [float(f.pts * video.time_base) for f in container.decode(video)]  # type: ignore[operator]
-                assert (video.codec_context.name, video.codec_context.pix_fmt) == ("h264", "yuv420p")
+                assert (video.codec_context.name, video.codec_context.pix_fmt) == (
+                    "h264",
+                    "yuv420p",
+                )
                 assert (video.average_rate, video.width, video.height) == (form.fps, SIZE, SIZE)
             assert len(times) == n, path
             assert np.abs(np.array(times) - rows["timestamp"]).max() < 1e-4, path

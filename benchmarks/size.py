@@ -53,7 +53,11 @@ def timed(lines: list[Line], name: str) -> Iterator[None]:
 
 
 def median(lines: list[Line], name: str) -> Line:
-    return name, statistics.median(s for _, s, _ in lines), statistics.median(c for _, _, c in lines)
+    return (
+        name,
+        statistics.median(s for _, s, _ in lines),
+        statistics.median(c for _, _, c in lines),
+    )
 
 
 def questions() -> list[tuple[str, str]]:
@@ -116,7 +120,9 @@ def plans(space: Workspace) -> list[Line]:
         with timed(turns, "plan"):
             steps = plan(lake, specs, dict.fromkeys(specs, FINGERPRINT))
     # what was measured before has left the shards of one chunk stale
-    stale = [s for s in steps if s.status != CURRENT and (s.dataset, s.chunk) != (ASKED, CHUNK_ASKED)]
+    stale = [
+        s for s in steps if s.status != CURRENT and (s.dataset, s.chunk) != (ASKED, CHUNK_ASKED)
+    ]
     if stale or not steps:
         sys.exit(f"of {len(steps)} steps {len(stale)} are not current, such as {stale[:1]}")
     lines = [median(turns, "plan, nothing to do")]
@@ -153,11 +159,15 @@ def measured(space: Workspace) -> dict[str, tuple[float, float, float]]:
 
 def sizes(space: Workspace) -> str:
     lake = Lake(space, read_only=True)
-    episodes, frames = lake.rows("SELECT (SELECT count(*) FROM episode_facts), (SELECT count(*) FROM frames)")[0]
+    episodes, frames = lake.rows(
+        "SELECT (SELECT count(*) FROM episode_facts), (SELECT count(*) FROM frames)"
+    )[0]
     partitions = lake.rows("SELECT count(DISTINCT (dataset, chunk)) FROM episode_facts")[0][0]
     if frames != lake.rows("SELECT sum(num_rows) FROM episode_facts")[0][0] or not episodes:
         sys.exit(f"{frames} frames are not those of {episodes} episodes")
-    files, size = lake.rows("SELECT sum(file_count), sum(file_size_bytes) FROM ducklake_table_info('lake')")[0]
+    files, size = lake.rows(
+        "SELECT sum(file_count), sum(file_size_bytes) FROM ducklake_table_info('lake')"
+    )[0]
     catalog = space.catalog.stat().st_size / 1e6
     return (
         f"{episodes:,} episodes, {frames:,} frame rows, {partitions} chunks, {files:,} Parquet files of "
@@ -182,8 +192,12 @@ def missed(measurements: dict[str, tuple[float, float, float]]) -> list[str]:
 def main() -> int:
     parser = arguments(__doc__, check=True)
     parser.add_argument("--frames", choices=SCALES, default="6M")
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/size-bench"), help="made, and deleted at the end")
-    parser.add_argument("--keep", action="store_true", help="leave the corpora for another run, as they are")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("/tmp/size-bench"), help="made, and deleted at the end"
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="leave the corpora for another run, as they are"
+    )
     args = parser.parse_args()
     measurements = {}
     try:
@@ -204,7 +218,14 @@ def main() -> int:
         target = wanted_s(line)
         cell_texts = [text for s, c, mb in cells for text in (f"{s:.2f}", f"{c:.2f}", f"{mb:.0f}")]
         rows.append([line, *cell_texts, "" if target is None else f"{target:g} s"])
-    table(["", *(f"{n}: {unit}" for n in measurements for unit in ("s", "CPU s", "most MB")), "wanted"], rows)
+    table(
+        [
+            "",
+            *(f"{n}: {unit}" for n in measurements for unit in ("s", "CPU s", "most MB")),
+            "wanted",
+        ],
+        rows,
+    )
     return exit_code(missed(last), args.check)
 
 

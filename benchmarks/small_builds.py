@@ -41,7 +41,9 @@ def cpu_s(arguments: tuple[str, ...]) -> float:
     start_usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     command = [sys.executable, "-m", "proccorpus", *arguments]
-    process = subprocess.run(command, cwd=ROOT, env=env | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    process = subprocess.run(
+        command, cwd=ROOT, env=env | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
     if process.returncode:
         sys.exit(f"{' '.join(arguments)} failed: {process.stderr}")
     end_usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -67,15 +69,25 @@ def main() -> int:
     parser.add_argument("--source", type=Path, default=Path(SOURCE), help="another dataset")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        runs = [one_run(Path(folder) / f"{k}", str(args.source.resolve())) for k in range(args.runs)]
+        runs = [
+            one_run(Path(folder) / f"{k}", str(args.source.resolve())) for k in range(args.runs)
+        ]
     goals = {name: goal for name, (_, goal) in COMMANDS.items()} | {CLOCK: CLOCK_GOAL}
     median_seconds = {name: statistics.median(run[name] for run in runs) for name in goals}
     print("# Small builds, CPU seconds\n")
     table(
-        ("command", "s", "wanted"), [(name, f"{median_seconds[name]:.2f}", f"{goal}") for name, goal in goals.items()]
+        ("command", "s", "wanted"),
+        [(name, f"{median_seconds[name]:.2f}", f"{goal}") for name, goal in goals.items()],
     )
-    missed = [name for name, goal in goals.items() if is_missed(median_seconds[name], goal, smaller_is_better=True)]
-    return exit_code([f"{name}: {median_seconds[name]:.2f} s, wanted {goals[name]}" for name in missed], args.check)
+    missed = [
+        name
+        for name, goal in goals.items()
+        if is_missed(median_seconds[name], goal, smaller_is_better=True)
+    ]
+    return exit_code(
+        [f"{name}: {median_seconds[name]:.2f} s, wanted {goals[name]}" for name in missed],
+        args.check,
+    )
 
 
 if __name__ == "__main__":

@@ -61,7 +61,11 @@ def unpack_wgo(file: Path, folder: Path) -> int:
 
 def _side_step(segment: Mapping[str, Any]) -> dict[str, Any]:
     """A segment of WGO-Bench as the side file of a plain video has it."""
-    return {"name": segment["subtask"], "start_s": segment["start_sec"], "end_s": segment["end_sec"]}
+    return {
+        "name": segment["subtask"],
+        "start_s": segment["start_sec"],
+        "end_s": segment["end_sec"],
+    }
 
 
 def episodes_with_steps(space: Workspace, source: Path, dataset: str) -> list[Known]:
@@ -78,7 +82,9 @@ def episodes_with_steps(space: Workspace, source: Path, dataset: str) -> list[Kn
         segments, _ = native.annotate(steps, len(signals), None)
         boundaries = tuple(s.start_frame for s in segments[1:])
         progress = hand_progress(segments, len(signals))
-        known_episodes.append(Known(signals, None, progress, boundaries, tuple(segments), float("nan")))
+        known_episodes.append(
+            Known(signals, None, progress, boundaries, tuple(segments), float("nan"))
+        )
     lake.con.close()
     return known_episodes
 
@@ -96,9 +102,15 @@ def even_spans(count: int, num_frames: int) -> list[Span]:
 def row(dataset: str, episodes: Sequence[Known]) -> list[str]:
     labels = motion.annotate([episode.signals for episode in episodes], MotionConfig())
     both = list(zip(episodes, labels, strict=True))
-    even = [even_spans(max(1, len(spans(episode.segments))), len(episode.signals)) for episode in episodes]
+    even = [
+        even_spans(max(1, len(spans(episode.segments))), len(episode.signals))
+        for episode in episodes
+    ]
     numbers = (
-        mean_of(segment_f1(spans(label.segments), spans(episode.segments), OVERLAP) for episode, label in both),
+        mean_of(
+            segment_f1(spans(label.segments), spans(episode.segments), OVERLAP)
+            for episode, label in both
+        ),
         mean_of(
             segment_f1(even_split, spans(episode.segments), OVERLAP)
             for episode, even_split in zip(episodes, even, strict=True)
@@ -120,14 +132,21 @@ def main() -> int:
     parser = arguments(__doc__)
     parser.add_argument("--wgo", type=Path, help="annotations.parquet of WGO-Bench")
     parser.add_argument(
-        "--source", nargs="*", type=Path, default=[], help="folders of datasets with steps of their own"
+        "--source",
+        nargs="*",
+        type=Path,
+        default=[],
+        help="folders of datasets with steps of their own",
     )
     parser.add_argument("--workspace", type=Path, help="keep what is built in this folder")
     args = parser.parse_args()
     if not args.wgo and not args.source:
         parser.error("name --wgo FILE or --source FOLDER: the data is not shipped")
     rows = []
-    with trial_workspace(args.workspace) as space, TemporaryDirectory(prefix="proccorpus-wgo-") as unpacked:
+    with (
+        trial_workspace(args.workspace) as space,
+        TemporaryDirectory(prefix="proccorpus-wgo-") as unpacked,
+    ):
         sources = {folder.resolve().name: folder for folder in args.source}
         if args.wgo:
             sources["wgo_bench"] = Path(unpacked)
@@ -135,7 +154,9 @@ def main() -> int:
         for dataset, folder in sources.items():
             episodes = episodes_with_steps(space, folder, dataset)
             if not episodes:
-                parser.error(f"{folder}: no usable episode brings steps (proccorpus inspect {folder} says why)")
+                parser.error(
+                    f"{folder}: no usable episode brings steps (proccorpus inspect {folder} says why)"
+                )
             rows.append(row(dataset, episodes))
     head = [
         "dataset",

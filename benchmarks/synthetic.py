@@ -29,7 +29,9 @@ NOWHERE = "/nowhere"
 VERBS = "['Pick up', 'Push', 'Open', 'Close', 'Place', 'Turn', 'Wipe', 'Pour']"
 THINGS = "['the cup', 'the drawer', 'a red block', 'the lid', 'the towel', 'a plate', 'the bottle', 'the door']"
 
-RUN = LabelRun("motion", MOTION_VERSION, resolved(MotionConfig().model_dump(mode="json"))).id  # as builds name it
+RUN = LabelRun(
+    "motion", MOTION_VERSION, resolved(MotionConfig().model_dump(mode="json"))
+).id  # as builds name it
 MODEL_RUN = "fedcba9876543210"
 E = "dataset, episode_index, chunk"
 SHARD = "format('{}-{:05d}-{}-{}.tar', dataset, chunk, split, substr(sha256(dataset || chunk || split), 1, 12))"
@@ -170,7 +172,9 @@ def make(space: Workspace, scale: float) -> None:
     con = lake.con
     episodes = episodes_of_each(scale)
     con.execute("SET preserve_insertion_order = false")
-    con.execute(f"CREATE TEMP TABLE runs AS FROM (VALUES ('{RUN}', true), ('{MODEL_RUN}', false)) v(label_run, main)")
+    con.execute(
+        f"CREATE TEMP TABLE runs AS FROM (VALUES ('{RUN}', true), ('{MODEL_RUN}', false)) v(label_run, main)"
+    )
     for build in builds():
         ood = build.dataset.role == "ood"
         con.execute(
@@ -191,7 +195,9 @@ def make(space: Workspace, scale: float) -> None:
         print(f"made {build.name}", file=sys.stderr, flush=True)
     predictions = {"predictions": round(40_000 * scale)}
     for table, sql in ONCE_SQL.items():
-        con.execute(f"INSERT INTO {table} BY NAME {sql}", predictions if "$predictions" in sql else None)
+        con.execute(
+            f"INSERT INTO {table} BY NAME {sql}", predictions if "$predictions" in sql else None
+        )
     for split, shard in lake.rows("SELECT split, shard FROM shards"):
         path = space.shard(split, shard)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -210,19 +216,38 @@ def _of_dataset(build: DatasetBuild, chunks: int, snapshot: int) -> dict[str, pa
     """The rows that say what a dataset is, and that all its stages were run on all its chunks."""
     d = build.dataset
     timestamp = datetime.now(UTC)
-    first, *later_specs = (spec for spec in stage_specs(build) if not {*spec.stage.reads} & STAMPS.keys())
+    first, *later_specs = (
+        spec for spec in stage_specs(build) if not {*spec.stage.reads} & STAMPS.keys()
+    )
     facts = {"input_hash": dataset_input(first, FINGERPRINT), "output_hash": content_key(d.name)}
-    runs = [{"stage": first.name, "chunk": WHOLE_DATASET, "label_run": "", "code_version": first.code_version} | facts]
+    runs = [
+        {
+            "stage": first.name,
+            "chunk": WHOLE_DATASET,
+            "label_run": "",
+            "code_version": first.code_version,
+        }
+        | facts
+    ]
     for chunk in range(chunks):
         outputs = {first.name: content_key(d.name, str(chunk))}
         run_values = facts | {"output_hash": outputs[first.name]}
         runs.append(
-            {"stage": first.name, "chunk": chunk, "label_run": "", "code_version": first.code_version} | run_values
+            {
+                "stage": first.name,
+                "chunk": chunk,
+                "label_run": "",
+                "code_version": first.code_version,
+            }
+            | run_values
         )
         for spec in later_specs:
             hashes = [outputs[name] for name in spec.stage.upstream if name in outputs]
             outputs[spec.name] = content_key(d.name, str(chunk), spec.name)
-            run_values = {"input_hash": chunk_input(spec, hashes), "output_hash": outputs[spec.name]}
+            run_values = {
+                "input_hash": chunk_input(spec, hashes),
+                "output_hash": outputs[spec.name],
+            }
             stage_values = {
                 "stage": spec.name,
                 "chunk": chunk,
@@ -230,17 +255,37 @@ def _of_dataset(build: DatasetBuild, chunks: int, snapshot: int) -> dict[str, pa
                 "code_version": spec.code_version,
             }
             runs.append(stage_values | run_values)
-    common = {"dataset": d.name, "rows": CHUNK, "snapshot": snapshot, "cache_hits": 0, "duration_s": 1.0}
-    described = {"title": d.title, "robot": d.robot, "fps": d.fps, "license": d.license, "role": d.role}
+    common = {
+        "dataset": d.name,
+        "rows": CHUNK,
+        "snapshot": snapshot,
+        "cache_hits": 0,
+        "duration_s": 1.0,
+    }
+    described = {
+        "title": d.title,
+        "robot": d.robot,
+        "fps": d.fps,
+        "license": d.license,
+        "role": d.role,
+    }
     source_values = {
         "format": "lerobot_v3.0",
         "source_uri": d.source,
         "chunk_size": CHUNK,
         "cameras": ["front", "wrist"],
     }
-    config = {"config_hash": content_key(build.identity()), "config": build.model_dump_json(), "created_at": timestamp}
+    config = {
+        "config_hash": content_key(build.identity()),
+        "config": build.model_dump_json(),
+        "created_at": timestamp,
+    }
     return {
-        "datasets": TABLES["datasets"].rows([{"dataset": d.name, "notes": "made up"} | described | source_values]),
+        "datasets": TABLES["datasets"].rows(
+            [{"dataset": d.name, "notes": "made up"} | described | source_values]
+        ),
         "build_configs": TABLES["build_configs"].rows([{"dataset": d.name} | config]),
-        "stage_runs": TABLES["stage_runs"].rows([common | r | {"finished_at": timestamp} for r in runs]),
+        "stage_runs": TABLES["stage_runs"].rows(
+            [common | r | {"finished_at": timestamp} for r in runs]
+        ),
     }

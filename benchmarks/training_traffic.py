@@ -41,7 +41,10 @@ PATCHES = 117_888
 ANSWERS = 0.05
 OF_BANDWIDTH = 0.8
 OF_PEAK = 0.7
-FEW = 256, 512  # tokens of a layer that is run: what each token takes, and what the weights take whatever the tokens
+FEW = (
+    256,
+    512,
+)  # tokens of a layer that is run: what each token takes, and what the weights take whatever the tokens
 GOAL_MB = 40.0
 GOAL_TIMES = 2.0
 Node = torch.fx.Node
@@ -128,7 +131,10 @@ def eager(graph: torch.fx.Graph, card: Card) -> Work:
     """Each call by itself."""
     seconds = sum(of_product(node, card) for node in calls(graph) if is_product(node))
     other_nodes = [node for node in calls(graph) if not is_product(node)]
-    return Work(seconds, sum(size(node) + sum(size(n) for n in node.all_input_nodes) for node in other_nodes))
+    return Work(
+        seconds,
+        sum(size(node) + sum(size(n) for n in node.all_input_nodes) for node in other_nodes),
+    )
 
 
 def fused(graph: torch.fx.Graph) -> float:
@@ -171,7 +177,9 @@ def latest(graph: torch.fx.Graph) -> dict[Node, int]:
         depths[node] = max((depths[n] + is_product(n) for n in node.all_input_nodes), default=0)
     due = dict[Node, int]()
     for node in reversed(list(graph.nodes)):
-        users = [user for user in node.users if user.op == "call_function" and not is_over_tokens(user)]
+        users = [
+            user for user in node.users if user.op == "call_function" and not is_over_tokens(user)
+        ]
         is_fixed = is_product(node) or not users
         due[node] = depths[node] if is_fixed else min(due[user] for user in users)
     return due
@@ -192,7 +200,9 @@ def read_by_sum(node: Node) -> set[Node]:
     ahead = [source(n) for n in node.all_input_nodes]
     while ahead:
         input_node = ahead.pop()
-        if is_simple(input_node) and not any(word in str(input_node.target) for word in ("sum", "mean", "layer_norm")):
+        if is_simple(input_node) and not any(
+            word in str(input_node.target) for word in ("sum", "mean", "layer_norm")
+        ):
             ahead += [source(n) for n in input_node.all_input_nodes]
         else:
             read.add(input_node)
@@ -203,13 +213,17 @@ def moved(group: Sequence[Node]) -> float:
     """Bytes of a kernel: what comes from elsewhere, once; what is used elsewhere."""
     group_nodes = set(group)
     input_nodes = {source(n) for node in group for n in node.all_input_nodes} - group_nodes
-    return sum(map(size, input_nodes)) + sum(size(node) for node in group if is_used(node, group_nodes))
+    return sum(map(size, input_nodes)) + sum(
+        size(node) for node in group if is_used(node, group_nodes)
+    )
 
 
 def is_used(node: Node, group_nodes: set[Node]) -> bool:
     """By a node that is not `group_nodes`, itself or a view of it; sums over tokens do it once more."""
     users = [user for user in node.users if not (is_simple(user) and is_over_tokens(user))]
-    return any(is_used(user, group_nodes) if is_view(user) else user not in group_nodes for user in users)
+    return any(
+        is_used(user, group_nodes) if is_view(user) else user not in group_nodes for user in users
+    )
 
 
 # Layers
@@ -235,16 +249,25 @@ class Layer(NamedTuple):
     def given(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """States in bfloat16, the two parts of the rotation, and bounds of one block."""
         shape = (1, tokens) if self.is_text else (tokens,)
-        turn = torch.zeros(*shape, self.turned, dtype=torch.bfloat16 if self.is_text else torch.float32)
+        turn = torch.zeros(
+            *shape, self.turned, dtype=torch.bfloat16 if self.is_text else torch.float32
+        )
         states = torch.zeros(*shape, self.width, dtype=torch.bfloat16, requires_grad=True)
         return states, turn, turn.clone(), torch.tensor([0, tokens], dtype=torch.int32)
 
-    def run(self, forward: Callable[..., Any], states: Any, cos: Any, sin: Any, bounds: Any) -> torch.Tensor:
+    def run(
+        self, forward: Callable[..., Any], states: Any, cos: Any, sin: Any, bounds: Any
+    ) -> torch.Tensor:
         turn = (cos, sin)
         longest = states.shape[-2]
         if not self.is_text:
             return forward(states, cu_seqlens=bounds, max_seqlen=longest, position_embeddings=turn)
-        ends = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": longest, "max_length_k": longest}
+        ends = {
+            "cu_seq_lens_q": bounds,
+            "cu_seq_lens_k": bounds,
+            "max_length_q": longest,
+            "max_length_k": longest,
+        }
         return forward(states, attention_mask=None, position_embeddings=turn, **ends)
 
 
@@ -274,7 +297,9 @@ def as_it_was(layer: Layer, tokens: int, card: Card, recompute: bool) -> Work:
 
     def both(weights: dict, *inputs: torch.Tensor) -> tuple:
         outputs = forward(weights, *inputs)
-        return torch.autograd.grad(outputs, [inputs[0], *weights.values()], torch.ones_like(outputs))
+        return torch.autograd.grad(
+            outputs, [inputs[0], *weights.values()], torch.ones_like(outputs)
+        )
 
     inputs = layer.given(tokens)
     work = eager(make_fx(both, tracing_mode="fake")(weights, *inputs).graph, card)
@@ -313,7 +338,9 @@ def compiled_bytes(layer: Layer, tokens: int, dtype: torch.dtype, recompute: str
     return sum(byte_counts)
 
 
-def as_it_is(layer: Layer, tokens: int, products: float, weights: torch.dtype, recompute: str) -> Work:
+def as_it_is(
+    layer: Layer, tokens: int, products: float, weights: torch.dtype, recompute: str
+) -> Work:
     """Compiled, by what few tokens take, and what the weights take whatever the tokens. `products`: seconds of
     multiplications."""
     few, large_bytes = (compiled_bytes(layer, n, weights, recompute) for n in FEW)
@@ -324,7 +351,9 @@ def as_it_is(layer: Layer, tokens: int, products: float, weights: torch.dtype, r
 # What lies outside of layers
 
 
-def trained(forward: Callable[..., torch.Tensor], module: nn.Module, card: Card, *inputs: torch.Tensor) -> Work:
+def trained(
+    forward: Callable[..., torch.Tensor], module: nn.Module, card: Card, *inputs: torch.Tensor
+) -> Work:
     """Eager, forward and backward, of a part of the model and of what it is given."""
     weights = dict(module.named_parameters())
 
@@ -346,7 +375,13 @@ def outside(backbone: Any, card: Card) -> Work:
     of_text = language.config.hidden_size
     images = PATCHES // 4
     half = {"dtype": torch.bfloat16, "requires_grad": True}
-    for module in (tower.patch_embed, tower.pos_embed, tower.merger, *tower.deepstack_merger_list, language.norm):
+    for module in (
+        tower.patch_embed,
+        tower.pos_embed,
+        tower.merger,
+        *tower.deepstack_merger_list,
+        language.norm,
+    ):
         module.to_empty(device="cpu")
         as_on_gpu(module)
     work = trained(tower.patch_embed.forward, tower.patch_embed, card, torch.empty(PATCHES, 1536))
@@ -378,7 +413,9 @@ def answers(backbone: Any, card: Card) -> Work:
     """Logits of the answers' tokens and their loss."""
     count = int(ANSWERS * TOKENS)
     text = backbone.config.get_text_config()
-    layer = nn.Linear(text.hidden_size, text.vocab_size, bias=False, device="meta").to_empty(device="cpu")
+    layer = nn.Linear(text.hidden_size, text.vocab_size, bias=False, device="meta").to_empty(
+        device="cpu"
+    )
     logits = layer.forward
     targets = torch.zeros(count, dtype=torch.int64)
     states = torch.empty(count, text.hidden_size, dtype=torch.bfloat16, requires_grad=True)
@@ -404,7 +441,10 @@ def settings(shape: str, card: Card) -> dict[str, Work]:
     set_attention(backbone, "varlen")
     layers = layers_of(backbone)
     work_by_setting = dict[str, Work]()
-    times = {"language layer": (text.num_hidden_layers, TOKENS), "vision block": (vision.depth, PATCHES)}
+    times = {
+        "language layer": (text.num_hidden_layers, TOKENS),
+        "vision block": (vision.depth, PATCHES),
+    }
     outside_work = outside(backbone, card)
     products = dict[tuple[str, bool], float]()
     for name, recalculates in (
@@ -422,7 +462,9 @@ def settings(shape: str, card: Card) -> dict[str, Work]:
         ("compiled, products kept", torch.float32, "matmul"),
         ("compiled, weights in bfloat16", torch.bfloat16, "none"),
     ):
-        work_by_setting[name] = outside_work + Work(0.0, of_weights(count, copied=dtype != torch.float32))
+        work_by_setting[name] = outside_work + Work(
+            0.0, of_weights(count, copied=dtype != torch.float32)
+        )
         for part, layer in layers.items():
             work = as_it_is(layer, times[part][1], products[part, False], dtype, recompute_kind)
             work_by_setting[name] += work.times(times[part][0])
@@ -431,26 +473,43 @@ def settings(shape: str, card: Card) -> dict[str, Work]:
 
 def main() -> int:
     parser = arguments(__doc__, check=True)
-    parser.add_argument("--shape", choices=["Qwen3-VL-2B", "Qwen3-VL-4B", "Qwen3-VL-8B"], default="Qwen3-VL-2B")
+    parser.add_argument(
+        "--shape", choices=["Qwen3-VL-2B", "Qwen3-VL-4B", "Qwen3-VL-8B"], default="Qwen3-VL-2B"
+    )
     parser.add_argument("--card", choices=sorted(BANDWIDTH), default="H200")
     args = parser.parse_args()
     card = Card(BANDWIDTH[args.card], PEAK[args.card])
     work_by_setting = settings(args.shape, card)
     rows = []
     missed = []
-    seconds = {name: work.seconds + card.seconds(work.bytes) for name, work in work_by_setting.items()}
+    seconds = {
+        name: work.seconds + card.seconds(work.bytes) for name, work in work_by_setting.items()
+    }
     base_seconds = next(iter(seconds.values()))
     for name, work in work_by_setting.items():
         tokens_s = TOKENS / seconds[name]
         times = base_seconds / seconds[name]
         traffic = f"{work.bytes / TOKENS / 1e6:.1f}"
-        rows.append([name, traffic, f"{work.seconds:.2f}", f"{seconds[name]:.2f}", f"{tokens_s:,.0f}", f"{times:.2f}"])
+        rows.append(
+            [
+                name,
+                traffic,
+                f"{work.seconds:.2f}",
+                f"{seconds[name]:.2f}",
+                f"{tokens_s:,.0f}",
+                f"{times:.2f}",
+            ]
+        )
     table(["layers", "MB a token", "s of products", "s in all", "tokens/s", "times"], rows)
     best = min(seconds, key=seconds.__getitem__)
     if work_by_setting[best].bytes / TOKENS / 1e6 > GOAL_MB:
-        missed.append(f"{work_by_setting[best].bytes / TOKENS / 1e6:.1f} MB a token, goal {GOAL_MB:.0f}")
+        missed.append(
+            f"{work_by_setting[best].bytes / TOKENS / 1e6:.1f} MB a token, goal {GOAL_MB:.0f}"
+        )
     if base_seconds / seconds[best] < GOAL_TIMES:
-        missed.append(f"{base_seconds / seconds[best]:.2f} times the tokens a second, goal {GOAL_TIMES}")
+        missed.append(
+            f"{base_seconds / seconds[best]:.2f} times the tokens a second, goal {GOAL_TIMES}"
+        )
     return exit_code(missed, args.check)
 
 

@@ -30,7 +30,12 @@ class Shape:
 
 def _published(file: Path) -> Shape:
     sizes = json.loads(file.read_text())
-    return Shape(sizes["model_type"], sizes["text_config"], sizes["vision_config"], sizes["tie_word_embeddings"])
+    return Shape(
+        sizes["model_type"],
+        sizes["text_config"],
+        sizes["vision_config"],
+        sizes["tie_word_embeddings"],
+    )
 
 
 SHAPES = {folder.name: _published(folder / "config.json") for folder in sorted(SIZES.iterdir())}
@@ -40,10 +45,21 @@ _rotary = _large.text["rope_parameters"] | {"mrope_section": [4, 2, 2]}
 SHAPES["tiny"] = Shape(
     _large.family,
     _large.text
-    | {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    | {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
     | {"vocab_size": 832, "num_key_value_heads": 2, "head_dim": 16, "rope_parameters": _rotary},
     _large.vision
-    | {"depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "out_hidden_size": 64}
+    | {
+        "depth": 2,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_heads": 4,
+        "out_hidden_size": 64,
+    }
     | {"num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
 )
 
@@ -53,7 +69,11 @@ def make_backbone(shape: Shape, tokenizer: Any, device: str) -> Any:
     import transformers
 
     ids = {t: tokenizer.convert_tokens_to_ids(t) for t in SPECIAL}
-    ends = {"bos_token_id": None, "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]}
+    ends = {
+        "bos_token_id": None,
+        "eos_token_id": ids["<|im_end|>"],
+        "pad_token_id": ids["<|endoftext|>"],
+    }
     settings: dict[str, Any] = {
         "text_config": shape.text | ends,
         "vision_config": shape.vision,
@@ -66,8 +86,12 @@ def make_backbone(shape: Shape, tokenizer: Any, device: str) -> Any:
     torch.manual_seed(0)
     with torch.device(device):
         if shape.family == "qwen3_vl":
-            return transformers.Qwen3VLForConditionalGeneration(transformers.Qwen3VLConfig(**settings))
-        return transformers.Qwen2_5_VLForConditionalGeneration(transformers.Qwen2_5_VLConfig(**settings))
+            return transformers.Qwen3VLForConditionalGeneration(
+                transformers.Qwen3VLConfig(**settings)
+            )
+        return transformers.Qwen2_5_VLForConditionalGeneration(
+            transformers.Qwen2_5_VLConfig(**settings)
+        )
 
 
 def write_checkpoint(folder: Path, shape: Shape, texts: list[str], device: str) -> int:

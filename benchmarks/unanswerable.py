@@ -80,7 +80,12 @@ def edges(rgb: np.ndarray) -> np.ndarray:
     second = np.abs(cv2.Laplacian(luma, cv2.CV_32F))
     spread = np.sqrt(np.maximum(cv2.blur(luma**2, (9, 9)) - cv2.blur(luma, (9, 9)) ** 2, 0))
     quantiles = [np.log1p(np.quantile(values, QUANTILES)) for values in (gradient, second, spread)]
-    shares = [(spread < 1).mean(), (spread < 3).mean(), (gradient > 60).mean(), (gradient > 120).mean()]
+    shares = [
+        (spread < 1).mean(),
+        (spread < 3).mean(),
+        (gradient > 60).mean(),
+        (gradient > 120).mean(),
+    ]
     return np.concatenate([*quantiles, shares])
 
 
@@ -94,17 +99,26 @@ def accuracy(answerable: Sequence[Shown], unanswerable: Sequence[Shown], feature
     """
     size = min(len(answerable), len(unanswerable))
     rng = np.random.default_rng(0)
-    chosen = [[kind[k] for k in rng.permutation(len(kind))[:size]] for kind in (answerable, unanswerable)]
+    chosen = [
+        [kind[k] for k in rng.permutation(len(kind))[:size]] for kind in (answerable, unanswerable)
+    ]
     all_pictures = [*chosen[0], *chosen[1]]
-    x = np.stack([np.concatenate([measure(s.rgb) for measure in FEATURES[features]]) for s in all_pictures])
+    x = np.stack(
+        [np.concatenate([measure(s.rgb) for measure in FEATURES[features]]) for s in all_pictures]
+    )
     y = np.repeat([0, 1], size)
     episodes = np.array([s.episode for s in all_pictures])
     folds = min(FOLDS, len(set(episodes.tolist())))
     if folds < 2:
-        raise UserError("pictures of one episode cannot be parted into those to train on and those to judge")
+        raise UserError(
+            "pictures of one episode cannot be parted into those to train on and those to judge"
+        )
     forest = RandomForestClassifier(80, min_samples_leaf=3, random_state=0)
     rates = []
-    for model in (make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=500)), forest):
+    for model in (
+        make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=500)),
+        forest,
+    ):
         right = np.zeros(len(y), bool)
         for train, test in GroupKFold(folds).split(x, y, episodes):
             right[test] = model.fit(x[train], y[train]).predict(x[test]) == y[test]
@@ -118,7 +132,9 @@ def board(rgb: np.ndarray, seed: int) -> np.ndarray:
     h, w = rgb.shape[:2]
     top, left_px = (int(rng.random() * 0.2 * side) for side in (h, w))
     covered = rgb.copy()
-    covered[top : top + round(0.8 * h), left_px : left_px + round(0.8 * w)] = rng.integers(0, 256, 3, np.uint8)
+    covered[top : top + round(0.8 * h), left_px : left_px + round(0.8 * w)] = rng.integers(
+        0, 256, 3, np.uint8
+    )
     return covered
 
 
@@ -138,7 +154,9 @@ def last_pictures(lake: Lake, dataset: str, per_episode: int) -> dict[str, list[
         segmentation_per_episode=0,
     )
     rows: list[dict] = []
-    for (chunk,) in lake.rows("SELECT DISTINCT chunk FROM episode_facts WHERE dataset = ? ORDER BY 1", [dataset]):
+    for (chunk,) in lake.rows(
+        "SELECT DISTINCT chunk FROM episode_facts WHERE dataset = ? ORDER BY 1", [dataset]
+    ):
         episodes = list(labelled_episodes(lake, build, chunk))
         rows += samples_stage(episodes, config, chunk_strangers(lake, dataset, chunk)).to_pylist()
     keys = [picture_key(row["pictures"][-1]) for row in rows]
@@ -153,8 +171,12 @@ def last_pictures(lake: Lake, dataset: str, per_episode: int) -> dict[str, list[
             PictureDecoder(lake, build, source, record, pictures, keyframes).decode(wanted_pictures)
         for row, key in zip(rows, keys, strict=True):
             if key in pictures.places:
-                by_kind[row["reason"] or ANSWERABLE].append(Shown(row["episode_index"], _decoded(pictures.get(key))))
-    by_kind[BOARD] = [Shown(s.episode, board(s.rgb, seed)) for seed, s in enumerate(by_kind[ANSWERABLE])]
+                by_kind[row["reason"] or ANSWERABLE].append(
+                    Shown(row["episode_index"], _decoded(pictures.get(key)))
+                )
+    by_kind[BOARD] = [
+        Shown(s.episode, board(s.rgb, seed)) for seed, s in enumerate(by_kind[ANSWERABLE])
+    ]
     return dict(by_kind)
 
 
@@ -176,12 +198,16 @@ def main() -> None:
         by_kind = last_pictures(lake, dataset, options.per_episode)
         answerable = by_kind.pop(ANSWERABLE, [])
         for kind, kind_pictures in sorted(by_kind.items()):
-            if min(len(kind_pictures), len(answerable)) < FEWEST or len({s.episode for s in kind_pictures}) < 2:
+            if (
+                min(len(kind_pictures), len(answerable)) < FEWEST
+                or len({s.episode for s in kind_pictures}) < 2
+            ):
                 print(f"| {dataset} | {kind} | {len(kind_pictures)} | too few | | |", flush=True)
                 continue
             rates = [accuracy(answerable, kind_pictures, features) for features in FEATURES]
             print(
-                f"| {dataset} | {kind} | {len(kind_pictures)} | {' | '.join(f'{r:.2f}' for r in rates)} |", flush=True
+                f"| {dataset} | {kind} | {len(kind_pictures)} | {' | '.join(f'{r:.2f}' for r in rates)} |",
+                flush=True,
             )
 
 

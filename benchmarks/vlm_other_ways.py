@@ -34,19 +34,30 @@ def sheet() -> Image:
     return blank(ACROSS * TILE_PX, DOWN * TILE_PX)
 
 
-def label_by_pictures(segments: Sequence[Segment], frames: Sequence[int], num_frames: int) -> EpisodeLabel:
+def label_by_pictures(
+    segments: Sequence[Segment], frames: Sequence[int], num_frames: int
+) -> EpisodeLabel:
     """What a model says that sees some frames: each activity begins at the first picture of it, and none fails."""
-    segment_numbers = [max(k for k, s in enumerate(segments) if s.start_frame <= frame) for frame in frames]
+    segment_numbers = [
+        max(k for k, s in enumerate(segments) if s.start_frame <= frame) for frame in frames
+    ]
     begins = [
         (frames[0], segment_numbers[0]),
-        *((f, b) for f, (a, b) in zip(frames[1:], pairwise(segment_numbers), strict=True) if a != b),
+        *(
+            (f, b)
+            for f, (a, b) in zip(frames[1:], pairwise(segment_numbers), strict=True)
+            if a != b
+        ),
     ]
     ends = [frame for frame, _ in begins[1:]] + [num_frames]
     shown_segments = [
         replace(segments[k], start_frame=start, end_frame=end, completed=True)
         for (start, k), end in zip(begins, ends, strict=True)
     ]
-    numbers = {step: k for k, step in enumerate(dict.fromkeys(s.step for s in shown_segments if s.kind == STEP))}
+    numbers = {
+        step: k
+        for k, step in enumerate(dict.fromkeys(s.step for s in shown_segments if s.kind == STEP))
+    }
     numbered = [replace(s, step=numbers[s.step]) if s.kind == STEP else s for s in shown_segments]
     return plain_label(numbered, len(numbers), None)
 
@@ -56,19 +67,25 @@ def without_idle(segments: Sequence[Segment]) -> list[Segment]:
     steps = [s for s in segments if s.kind == STEP]
     starts = [0, *(s.start_frame for s in steps[1:])]
     ends = [*starts[1:], segments[-1].end_frame]
-    return [replace(s, start_frame=a, end_frame=b) for s, a, b in zip(steps, starts, ends, strict=True)]
+    return [
+        replace(s, start_frame=a, end_frame=b) for s, a, b in zip(steps, starts, ends, strict=True)
+    ]
 
 
 def bill(requests: Sequence[tuple[Sequence[Image], object]]) -> tuple[int, int]:
     """Calls and tokens of requests: their pictures, and what is replied."""
     tokens = 0
     for images, reply in requests:
-        request = Request(stage="segment", system=FORM, content=(*images, QUESTION), schema=None, max_tokens=1)
+        request = Request(
+            stage="segment", system=FORM, content=(*images, QUESTION), schema=None, max_tokens=1
+        )
         tokens += METER.prompt(request) + METER.reply(reply)
     return len(requests), tokens
 
 
-def plainly(segments: Sequence[Segment], num_frames: int, fps: float, picture: Image) -> tuple[EpisodeLabel, int, int]:
+def plainly(
+    segments: Sequence[Segment], num_frames: int, fps: float, picture: Image
+) -> tuple[EpisodeLabel, int, int]:
     """The label of one request with a picture a second, its calls and its tokens."""
     frames = [min(num_frames - 1, round(k * fps)) for k in range(max(2, int(num_frames / fps)))]
     label = label_by_pictures(segments, frames, num_frames)
@@ -76,7 +93,9 @@ def plainly(segments: Sequence[Segment], num_frames: int, fps: float, picture: I
     return label, *bill([([picture] * len(frames), reply)])
 
 
-def as_lerobot(segments: Sequence[Segment], num_frames: int, fps: float) -> tuple[EpisodeLabel, int, int]:
+def as_lerobot(
+    segments: Sequence[Segment], num_frames: int, fps: float
+) -> tuple[EpisodeLabel, int, int]:
     """The label of LeRobot's way, its calls and its tokens."""
     stride = max(1, round(fps / PICTURES_PER_S))
     frames = list(range(0, num_frames, stride))
@@ -112,7 +131,9 @@ def minute_rows() -> list[list[str]]:
 
 
 def _prompt_tokens(content: Sequence[str | Image]) -> int:
-    return METER.prompt(Request(stage="segment", system="", content=tuple(content), schema=None, max_tokens=1))
+    return METER.prompt(
+        Request(stage="segment", system="", content=tuple(content), schema=None, max_tokens=1)
+    )
 
 
 def _alone(per_s: int) -> int:
@@ -131,7 +152,9 @@ def _in_sheets(per_s: int) -> int:
 
 
 def _as_video(per_s: int) -> int:
-    from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor  # heavy
+    from transformers.models.qwen3_vl.video_processing_qwen3_vl import (
+        Qwen3VLVideoProcessor,
+    )  # heavy
 
     processor = Qwen3VLVideoProcessor(size=VIDEO_PX)
     across, down = TILE_SIZE_PX

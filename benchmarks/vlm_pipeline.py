@@ -47,11 +47,17 @@ def pipeline(endpoint: str, model: str, episodes: tuple[int, ...], salt: str) ->
         space = Workspace(Path(folder))
         run_build(space, [build], workers=1)
         asking = with_annotator(build, "vlm", [endpoint], model)
-        with mock.patch.object(prompts, "render", lambda name, **v: salt * (name == "system") + render(name, **v)):
+        with mock.patch.object(
+            prompts, "render", lambda name, **v: salt * (name == "system") + render(name, **v)
+        ):
             report = run_build(space, [asking], workers=1)
         assert not report.failed, report.failed
-        seconds = sum(d.run.duration_s for d in report.done if d.run.stage in ("segments", "reasoning"))
-        tokens = Lake(space, read_only=True).rows("SELECT sum(completion_tokens) FROM vlm_calls")[0][0]
+        seconds = sum(
+            d.run.duration_s for d in report.done if d.run.stage in ("segments", "reasoning")
+        )
+        tokens = Lake(space, read_only=True).rows("SELECT sum(completion_tokens) FROM vlm_calls")[
+            0
+        ][0]
     return tokens, seconds
 
 
@@ -64,7 +70,9 @@ async def bare(endpoint: str, sent: list[bytes], at_once: int) -> tuple[int, flo
             async with (
                 slots,
                 session.post(
-                    f"{endpoint}/chat/completions", data=body, headers={"Content-Type": "application/json"}
+                    f"{endpoint}/chat/completions",
+                    data=body,
+                    headers={"Content-Type": "application/json"},
                 ) as answer,
             ):
                 return (await answer.json())["usage"]["completion_tokens"]
@@ -79,7 +87,9 @@ def main() -> int:
     parser.add_argument("--endpoint", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--episodes", type=int, default=60)
-    parser.add_argument("--at-once", type=int, default=16, help="of the bare client; the pipeline's own bound is 16")
+    parser.add_argument(
+        "--at-once", type=int, default=16, help="of the bare client; the pipeline's own bound is 16"
+    )
     args = parser.parse_args()
     Endpoint.chat = _recorded
     episodes = tuple(range(args.episodes))
@@ -97,7 +107,9 @@ def main() -> int:
             f"pipeline: {ours[0]} tokens in {ours[1]:.1f} s = {rates[0]:.0f}/s; bare server: {theirs[0]} in "
             f"{theirs[1]:.1f} s = {rates[1]:.0f}/s; ratio {ratios[-1]:.2f} ({len(salted)} calls)"
         )
-    return exit_code([f"{min(ratios):.2f}, wanted {FLOOR}"] if min(ratios) < FLOOR else [], args.check)
+    return exit_code(
+        [f"{min(ratios):.2f}, wanted {FLOOR}"] if min(ratios) < FLOOR else [], args.check
+    )
 
 
 if __name__ == "__main__":

@@ -87,7 +87,10 @@ class StandIn:
         if count:
             edges = [round(k * n / count) for k in range(count + 1)]
             names = [k % len(self.plan) for k in range(count)]
-            return [Segment("", a, b, STEP, True, k) for k, (a, b) in zip(names, pairwise(edges), strict=True)]
+            return [
+                Segment("", a, b, STEP, True, k)
+                for k, (a, b) in zip(names, pairwise(edges), strict=True)
+            ]
         if m.one_step:
             return [Segment("", 0, n, STEP, True, 0)]
         inner = [k for k, s in enumerate(truth_segments) if s.kind == STEP and k]
@@ -101,19 +104,28 @@ class StandIn:
         if inner and self.rng.random() < m.doubled:
             k = int(self.rng.integers(len(truth_segments)))
             middle = (truth_segments[k].start_frame + truth_segments[k].end_frame) // 2
-            halves = replace(truth_segments[k], end_frame=middle), replace(truth_segments[k], start_frame=middle)
+            halves = (
+                replace(truth_segments[k], end_frame=middle),
+                replace(truth_segments[k], start_frame=middle),
+            )
             truth_segments = [*truth_segments[:k], *halves, *truth_segments[k + 1 :]]
         if m.shuffled:
             places = [k for k, s in enumerate(truth_segments) if s.kind == STEP]
-            order = [int(k) for k in self.rng.permutation([truth_segments[k].step or 0 for k in places])]
+            order = [
+                int(k) for k in self.rng.permutation([truth_segments[k].step or 0 for k in places])
+            ]
             truth_segments = [
-                replace(s, step=order[places.index(k)]) if k in places else s for k, s in enumerate(truth_segments)
+                replace(s, step=order[places.index(k)]) if k in places else s
+                for k, s in enumerate(truth_segments)
             ]
         off = m.off_s * fps * self.rng.choice([-1, 1], len(truth_segments) - 1)
-        ends = np.clip([s.end_frame for s in truth_segments[:-1]] + off, 1, n - 1).round().astype(int)
+        ends = (
+            np.clip([s.end_frame for s in truth_segments[:-1]] + off, 1, n - 1).round().astype(int)
+        )
         edges = [0, *np.maximum.accumulate(ends).tolist(), n]
         return [
-            replace(s, start_frame=a, end_frame=b) for s, (a, b) in zip(truth_segments, pairwise(edges), strict=True)
+            replace(s, start_frame=a, end_frame=b)
+            for s, (a, b) in zip(truth_segments, pairwise(edges), strict=True)
         ]
 
     async def __call__(self, request: Request) -> Reply:
@@ -160,7 +172,10 @@ class StandIn:
     def _activity(self, k: int) -> dict[str, str]:
         s = self.segments[k]
         label = str((s.step or 0) + 1) if s.kind == STEP else s.kind
-        return {"label": label, "outcome": "achieved" if s.completed or s.kind != STEP else "not_achieved"}
+        return {
+            "label": label,
+            "outcome": "achieved" if s.completed or s.kind != STEP else "not_achieved",
+        }
 
     def _refined(self, request: Request) -> dict[str, Any]:
         frames = shown_in(request)
@@ -168,12 +183,20 @@ class StandIn:
         return {
             "seen": "x",
             "picture": next(
-                (f for f, k in zip(frames, segment_numbers, strict=True) if k != segment_numbers[0]), frames[-1]
+                (
+                    f
+                    for f, k in zip(frames, segment_numbers, strict=True)
+                    if k != segment_numbers[0]
+                ),
+                frames[-1],
             ),
         }
 
     def _verified(self, request: Request) -> dict[str, Any]:
-        listed = re.findall(r"(attempt_\d+): step (\d+), .*?, from ([\d.]+) s to ([\d.]+) s", str(request.content[-1]))
+        listed = re.findall(
+            r"(attempt_\d+): step (\d+), .*?, from ([\d.]+) s to ([\d.]+) s",
+            str(request.content[-1]),
+        )
         return {key: self._verdict(int(step) - 1, float(a), float(b)) for key, step, a, b in listed}
 
     def _explained(self, request: Request) -> dict[str, Any]:
@@ -182,7 +205,9 @@ class StandIn:
     def _verdict(self, step: int, start_s: float, end_s: float) -> dict[str, Any]:
         middle = (start_s + end_s) / 2 * self.truth.fps
         attempts = [s for s in self.segments if s.kind == STEP and s.step == step]
-        nearest = min(attempts, key=lambda s: abs((s.start_frame + s.end_frame) / 2 - middle), default=None)
+        nearest = min(
+            attempts, key=lambda s: abs((s.start_frame + s.end_frame) / 2 - middle), default=None
+        )
         completed = nearest is not None and nearest.completed and not self.mistakes.denies_all
         missed = self.rng.random() < self.mistakes.missed_completions
         return {"criterion": WORDS, "evidence": WORDS, "completed": completed and not missed}
@@ -210,8 +235,13 @@ def _at(segments: Sequence[Segment], frame: int) -> int:
 
 def _numbered(truth: EpisodeTruth) -> list[Segment]:
     """The first person's segments, with steps numbered in the order of their first attempts."""
-    segments = [s if s.kind in (STEP, IDLE, DONE) else replace(s, kind=DONE) for s in truth.passes[0]]
-    numbers = {step: k for k, step in enumerate(dict.fromkeys(planned_step(s) for s in segments if s.kind == STEP))}
+    segments = [
+        s if s.kind in (STEP, IDLE, DONE) else replace(s, kind=DONE) for s in truth.passes[0]
+    ]
+    numbers = {
+        step: k
+        for k, step in enumerate(dict.fromkeys(planned_step(s) for s in segments if s.kind == STEP))
+    }
     return [replace(s, step=numbers[planned_step(s)] if s.kind == STEP else None) for s in segments]
 
 
@@ -247,7 +277,9 @@ def trial(run: HandLabelled, mistakes: Mistakes, config: VlmConfig, seed: int) -
     return outcome(truth, label, model)
 
 
-def other_way(run: HandLabelled, label_way: Callable[..., tuple[EpisodeLabel, int, int]]) -> Outcome:
+def other_way(
+    run: HandLabelled, label_way: Callable[..., tuple[EpisodeLabel, int, int]]
+) -> Outcome:
     """What another way of asking makes of an exact model."""
     truth = run.truth
     model = StandIn(truth, Mistakes(), np.random.default_rng(0))
@@ -256,7 +288,11 @@ def other_way(run: HandLabelled, label_way: Callable[..., tuple[EpisodeLabel, in
 
 
 def outcome(truth: EpisodeTruth, label: EpisodeLabel | None, model: StandIn) -> Outcome:
-    bill = {"calls": model.calls, "tokens": model.tokens, "minutes": truth.num_frames / truth.fps / 60}
+    bill = {
+        "calls": model.calls,
+        "tokens": model.tokens,
+        "minutes": truth.num_frames / truth.fps / 60,
+    }
     robot = robot_of(truth.dataset)
     if label is None:
         return Outcome(finished=0.0 if truth.success else None, error=0.5, robot=robot, **bill)
@@ -369,7 +405,9 @@ def reliability_rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
             in_range = (confidences >= low) & ((confidences < high) | (high == EDGES[-1]))
             mean_f1 = f"{f1[in_range].mean():.2f}" if in_range.any() else ""
             cells += (
-                [str(in_range.sum()), mean_f1] if confidences is confidence else [f"{in_range.sum()} runs", mean_f1]
+                [str(in_range.sum()), mean_f1]
+                if confidences is confidence
+                else [f"{in_range.sum()} runs", mean_f1]
             )
         rows.append(cells)
     return rows
@@ -380,7 +418,16 @@ BEGIN = "<!-- table -->"
 END = "<!-- end of the table -->"
 BEGIN_RELIABILITY = "<!-- confidence -->"
 END_RELIABILITY = "<!-- end of confidence -->"
-HEAD = ["model", "F1", "error", "finished", "unsure", "for review", "calls a run", "tokens a minute"]
+HEAD = [
+    "model",
+    "F1",
+    "error",
+    "finished",
+    "unsure",
+    "for review",
+    "calls a run",
+    "tokens a minute",
+]
 COLUMNS = (0, 1, 2, 3, 4, 7)  # on the page, which has these rows
 ON_THE_PAGE = (
     "exact", "boundaries off by 0.5 s", "a third of runs lacks a step", "verify denies 10 % of completed steps",
@@ -410,7 +457,11 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="write the table of docs/vlm.md, too")
     args = parser.parse_args()
     with trial_workspace(args.workspace) as space:
-        runs = [run for of_set in labelled_sets(space, args.data, names(args)).values() for run in of_set]
+        runs = [
+            run
+            for of_set in labelled_sets(space, args.data, names(args)).values()
+            for run in of_set
+        ]
     default = VlmConfig()
     outcomes = {
         name: [trial(run, mistakes, default, seed) for run in runs for seed in range(args.seeds)]
@@ -428,7 +479,9 @@ def main() -> None:
     for name, label_way in OTHER_WAYS.items():
         if args.only in name:
             row = row_of(name, [other_way(run, label_way) for run in runs])
-            rows.append([*row[:4], "", "", *row[6:]])  # they have no confidence, and ask nobody to look
+            rows.append(
+                [*row[:4], "", "", *row[6:]]
+            )  # they have no confidence, and ask nobody to look
     print(table_text(HEAD, rows))
     calibrated_on = [o for name in CALIBRATED_ON for o in outcomes.get(name, ())]
     reliability = reliability_rows(calibrated_on) if not args.only else []

@@ -103,7 +103,9 @@ def runs_of(kind: str, *, arms: int = 1, base_m: float = 0.0) -> list[Run]:
     return [_run(text, legs, has_polarity, seed, arms, base_m) for seed in range(RUNS)]
 
 
-def _run(text: str, legs: Sequence[Leg], has_polarity: bool | None, seed: int, arms: int, base_m: float) -> Run:
+def _run(
+    text: str, legs: Sequence[Leg], has_polarity: bool | None, seed: int, arms: int, base_m: float
+) -> Run:
     rng = np.random.default_rng(seed)
     pose, closed, segments = _gone(legs, rng)
     n = len(pose)
@@ -119,7 +121,9 @@ def _run(text: str, legs: Sequence[Leg], has_polarity: bool | None, seed: int, a
     return Run(signals, hand_progress(segments, n), work_end)
 
 
-def _gone(legs: Sequence[Leg], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[Segment]]:
+def _gone(
+    legs: Sequence[Leg], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, list[Segment]]:
     """The pose [n, 3], how closed the gripper is [n], and what is done, of an arm that goes along its legs."""
     shift = rng.normal(0, 0.03, 3)
     steps = list(dict.fromkeys(leg.step for leg in legs if leg.step))
@@ -142,7 +146,9 @@ def _gone(legs: Sequence[Leg], rng: np.random.Generator) -> tuple[np.ndarray, np
         start = segments[-1].end_frame if segments else 0
         segments.append(Segment("home", start, start + count, DONE))
         if leg.step:
-            segments[-1] = Segment(leg.step, start, start + count, STEP, True, steps.index(leg.step))
+            segments[-1] = Segment(
+                leg.step, start, start + count, STEP, True, steps.index(leg.step)
+            )
     pose = np.concatenate(poses)
     return pose + rng.normal(0, TREMBLE, pose.shape), np.concatenate(closed), segments
 
@@ -160,13 +166,22 @@ def row(name: str, runs: Sequence[Run]) -> list[str]:
     def rests(task: Sequence[Observed]) -> list[int]:
         return [episode.final_rest for episode in task]
 
-    clock = np.mean([np.abs(np.linspace(0, 1, len(run.progress)) - run.progress).mean() for run in runs])
+    clock = np.mean(
+        [np.abs(np.linspace(0, 1, len(run.progress)) - run.progress).mean() for run in runs]
+    )
     ends = motion.ends_of_work([observe(run.signals, MotionConfig()) for run in runs])
     mean_end = np.mean([end / len(run.progress) for end, run in zip(ends, runs, strict=True)])
     true = np.mean([run.work_end / len(run.progress) for run in runs])
     with mock.patch.object(motion, "ends_of_work", rests):
         without = error(runs)
-    return [name, f"{clock:.3f}", f"{without:.3f}", f"{error(runs):.3f}", f"{mean_end:.2f}", f"{true:.2f}"]
+    return [
+        name,
+        f"{clock:.3f}",
+        f"{without:.3f}",
+        f"{error(runs):.3f}",
+        f"{mean_end:.2f}",
+        f"{true:.2f}",
+    ]
 
 
 def main() -> int:
@@ -174,7 +189,10 @@ def main() -> int:
     for kind in ("presses, goes home", "presses and stays"):
         rows.append(row(f"{kind}; a second arm stays", runs_of(kind, arms=2)))
         rows.append(row(f"{kind}; a base drives there", runs_of(kind, base_m=1.5)))
-    table(["kind", "clock", "without the rule", "with it", "work ends at, by motion", "in truth"], rows)
+    table(
+        ["kind", "clock", "without the rule", "with it", "work ends at, by motion", "in truth"],
+        rows,
+    )
     return 0
 
 

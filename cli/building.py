@@ -78,7 +78,9 @@ def demo(common: Here = Here(), workers: WorkersOption = None) -> None:
     """Build the shipped sample: all stages on 84 simulated runs. Skips stages that are up to date."""
     config = ROOT / "configs" / "demo.toml"
     if not config.exists() or not (ROOT / "samples").exists():
-        raise UserError("demo needs a checkout of the project (configs/ and samples/ are not installed)")
+        raise UserError(
+            "demo needs a checkout of the project (configs/ and samples/ are not installed)"
+        )
     space = space_at(common.workspace)
     code = build_all(space, load_config(config), workers)
     if code != DONE:
@@ -123,8 +125,12 @@ def _say_outcomes(space: Workspace, outcomes: Sequence[StepOutcome]) -> None:
 
 @app.command()
 def nightly(
-    config: Annotated[Path | None, Option(help="TOML file that names datasets, and licences under release.")] = None,
-    release: Annotated[str, Option(help="The release's name; it is replaced when the corpus changed.")] = "nightly",
+    config: Annotated[
+        Path | None, Option(help="TOML file that names datasets, and licences under release.")
+    ] = None,
+    release: Annotated[
+        str, Option(help="The release's name; it is replaced when the corpus changed.")
+    ] = "nightly",
     update: UpdateOption = False,
     workers: WorkersOption = None,
     common: Here = Here(),
@@ -137,7 +143,9 @@ def nightly(
     """
     space = space_at(common.workspace)
     licences = read_build_file(config).release.licences if config else ()
-    builds = all_builds(space, _lake_if_there(space), load_config(config) if config else (), update=update)
+    builds = all_builds(
+        space, _lake_if_there(space), load_config(config) if config else (), update=update
+    )
     if not builds:
         raise UserError(f"{space.root} has no dataset yet: give --config FILE")
     code = build_all(space, builds, workers, update=update, asked_code=PARTIAL)
@@ -148,14 +156,23 @@ def nightly(
 
 @app.command()
 def build(
-    config: Annotated[Path | None, Option(help="TOML file that names datasets, or one dataset's YAML file.")] = None,
-    source: Annotated[str | None, Option(help="Dataset to build: a folder, a video file or an address.")] = None,
+    config: Annotated[
+        Path | None, Option(help="TOML file that names datasets, or one dataset's YAML file.")
+    ] = None,
+    source: Annotated[
+        str | None, Option(help="Dataset to build: a folder, a video file or an address.")
+    ] = None,
     revision: RevisionOption = None,
-    name: Annotated[str | None, Option(help="Name for the dataset of --source; a prefix, if it holds several.")] = None,
-    dataset: Annotated[str | None, Option(help="Build this dataset again, with its last configuration.")] = None,
+    name: Annotated[
+        str | None, Option(help="Name for the dataset of --source; a prefix, if it holds several.")
+    ] = None,
+    dataset: Annotated[
+        str | None, Option(help="Build this dataset again, with its last configuration.")
+    ] = None,
     data_format: DataFormatOption = None,
     task: Annotated[
-        str | None, Option(help="Instruction of the runs for which the source has none: what all of them do.")
+        str | None,
+        Option(help="Instruction of the runs for which the source has none: what all of them do."),
     ] = None,
     annotator: Annotated[str | None, Option(help=f"What labels: {in_words(CHOICES)}.")] = None,
     vlm_endpoint: EndpointOption = None,
@@ -165,14 +182,24 @@ def build(
     min_name_confidence: MinNameConfidenceOption = None,
     update: UpdateOption = False,
     accept_changes: Annotated[
-        bool, Option(help="Build also where most recordings have other numbers or names than before, or the robot has.")
+        bool,
+        Option(
+            help="Build also where most recordings have other numbers or names than before, or the robot has."
+        ),
     ] = False,
     replace: Annotated[
-        bool, Option(help="Put a dataset of another source that has the name away; what people said of it is kept.")
+        bool,
+        Option(
+            help="Put a dataset of another source that has the name away; what people said of it is kept."
+        ),
     ] = False,
-    dry_run: Annotated[bool, Option(help="Say what would be done, made again, and why; write nothing.")] = False,
+    dry_run: Annotated[
+        bool, Option(help="Say what would be done, made again, and why; write nothing.")
+    ] = False,
     workers: WorkersOption = None,
-    events: Annotated[Path | None, Option(help="For programs: append progress to this file, as JSON lines.")] = None,
+    events: Annotated[
+        Path | None, Option(help="For programs: append progress to this file, as JSON lines.")
+    ] = None,
     common: At = At(),
 ) -> None:
     """Ingest, label and shard a dataset; runs only stages that are missing or stale.
@@ -212,7 +239,9 @@ def build(
     builds = [with_samples(build, gate) for build in builds]
     # An annotator of the command line counts for every dataset, whatever its configuration says
     if annotator or has_vlm_options:
-        builds = [with_annotator(build, annotator or "vlm", vlm_endpoint, vlm_model) for build in builds]
+        builds = [
+            with_annotator(build, annotator or "vlm", vlm_endpoint, vlm_model) for build in builds
+        ]
     if dry_run:
         _say_foreseen(lake, builds, common, update=update)
         return
@@ -250,14 +279,21 @@ def _say_how_to_go_on(space: Workspace, names: Sequence[str], workspace: str) ->
 
 
 def _check_of_source(
-    source: str | None, name: str | None, data_format: str | None, revision: str | None, *, replace: bool
+    source: str | None,
+    name: str | None,
+    data_format: str | None,
+    revision: str | None,
+    *,
+    replace: bool,
 ) -> None:
     """Raises UserError: options of --source without it, or a name that holds what none may."""
     if source is None and (name or data_format or revision or replace):
         raise UserError("--name, --as, --revision and --replace need --source")
     if name is not None and not re.fullmatch(NAME_PATTERN, name):
         suggestion = name_of(name) or "my_robot"
-        raise UserError(f"--name {name!r}: a name is of small letters, digits, _ and -, such as {suggestion}")
+        raise UserError(
+            f"--name {name!r}: a name is of small letters, digits, _ and -, such as {suggestion}"
+        )
 
 
 @contextmanager
@@ -270,16 +306,26 @@ def _sources(space: Workspace, *, dry_run: bool) -> Iterator[Workspace]:
         yield Workspace(Path(folder))
 
 
-def _say_foreseen(lake: Lake | None, builds: Sequence[DatasetBuild], at: At, *, update: bool) -> None:
+def _say_foreseen(
+    lake: Lake | None, builds: Sequence[DatasetBuild], at: At, *, update: bool
+) -> None:
     """What a build would do, and what it would ask a model. Writes nothing."""
     foreseen = foresee(lake, builds, update=update)
     with TemporaryDirectory() as folder:
-        asked = [resolve(lake, build, update=update) for build in builds if build.annotator == "vlm"]
+        asked = [
+            resolve(lake, build, update=update) for build in builds if build.annotator == "vlm"
+        ]
         costs = [dataset_cost(lake, build, Path(folder)) for build in asked]
     warn(foreseen.notes, "note")
     rows = [asdict(work) for work in foreseen.work]
     if at.format == "json":
-        print_json({"work": rows, "up_to_date": foreseen.up_to_date, "model": [cost.facts() for cost in costs]})
+        print_json(
+            {
+                "work": rows,
+                "up_to_date": foreseen.up_to_date,
+                "model": [cost.facts() for cost in costs],
+            }
+        )
         return
     stay = f"{counted(foreseen.up_to_date, 'stage')} up to date"
     show(rows, "table", empty=f"Nothing would be done: {stay}.")
@@ -298,11 +344,17 @@ def _put_away(lake: Lake | None, builds: Sequence[DatasetBuild], *, dry_run: boo
         if former := replaced(lake, build):
             holdings = renaming.holdings(lake, build.name)
             if dry_run:
-                warn([f"what was built of {former.source} would be put away: {holdings.sentence}"], "note")
+                warn(
+                    [f"what was built of {former.source} would be put away: {holdings.sentence}"],
+                    "note",
+                )
                 continue
             kept_as = renaming.remove(lake, build.name)
             kept_note = f"; what people said is kept as {kept_as}" if kept_as else ""
-            warn([f"put away what was built of {former.source}: {holdings.sentence}{kept_note}"], "note")
+            warn(
+                [f"put away what was built of {former.source}: {holdings.sentence}{kept_note}"],
+                "note",
+            )
 
 
 def _check_annotator(annotator: str | None, *, has_vlm_options: bool) -> None:
@@ -314,19 +366,30 @@ def _check_annotator(annotator: str | None, *, has_vlm_options: bool) -> None:
 
 
 def _configured_builds(
-    space: Workspace, lake: Lake | None, config: Path, episodes: tuple[int, ...] | None, *, update: bool = False
+    space: Workspace,
+    lake: Lake | None,
+    config: Path,
+    episodes: tuple[int, ...] | None,
+    *,
+    update: bool = False,
 ) -> list[DatasetBuild]:
     """The datasets of a TOML or YAML file, with the selected episodes where some are selected."""
     builds = load_config(config)
     builds = with_folders(space, lake, builds, update=update)
-    return [build if episodes is None else build.model_copy(update={"episodes": episodes}) for build in builds]
+    return [
+        build if episodes is None else build.model_copy(update={"episodes": episodes})
+        for build in builds
+    ]
 
 
 def _kept_build(lake: Lake | None, dataset: str, episodes: tuple[int, ...] | None) -> DatasetBuild:
     """A dataset as it was built last, with these episodes besides. Raises UserError."""
     build = stored_build(lake, dataset) if lake else None
     if build is None:
-        hint = did_you_mean(dataset, [*stored_builds(lake)] if lake else []) or "; proccorpus status lists them"
+        hint = (
+            did_you_mean(dataset, [*stored_builds(lake)] if lake else [])
+            or "; proccorpus status lists them"
+        )
         raise UserError(f"--dataset {dataset}: no such dataset was built here{hint}")
     if episodes is None:
         return build
@@ -344,9 +407,13 @@ def _lake_if_there(space: Workspace, *, read_only: bool = False) -> Lake | None:
 
 @app.command("dry-run")
 def dry_run(
-    config: Annotated[Path, Option(help="TOML file that names datasets, or one dataset's YAML file.")],
+    config: Annotated[
+        Path, Option(help="TOML file that names datasets, or one dataset's YAML file.")
+    ],
     episodes: EpisodesOption = None,
-    model_dir: Annotated[Path | None, Option(help="The model's folder, to count tokens as its server does.")] = None,
+    model_dir: Annotated[
+        Path | None, Option(help="The model's folder, to count tokens as its server does.")
+    ] = None,
     again: Annotated[bool, Option(help="Count already labelled episodes, too.")] = False,
     common: At = At(),
 ) -> None:
@@ -365,9 +432,14 @@ def dry_run(
     for build, with_known in zip(builds, resolved, strict=True):
         _warn_of(build, with_known.lacks_encoder, stale_chunks.get(build.name, 0))
     vlm_builds = [
-        resolved_build for build, resolved_build in zip(builds, resolved, strict=True) if build.annotator == "vlm"
+        resolved_build
+        for build, resolved_build in zip(builds, resolved, strict=True)
+        if build.annotator == "vlm"
     ]
-    costs = [dataset_cost(lake, build, space.sources, model_dir, from_scratch=again) for build in vlm_builds]
+    costs = [
+        dataset_cost(lake, build, space.sources, model_dir, from_scratch=again)
+        for build in vlm_builds
+    ]
     of_encoders = [
         embedding_cost(lake, resolved_build, space.sources, from_scratch=again)
         for resolved_build in resolved

@@ -52,7 +52,9 @@ def build_all(
     """
     # Predicted before the build, while it is still known what is not labelled yet
     costs = _predictions(space, builds, update=update)
-    report = _build_visibly(space, builds, workers, update=update, events=events, accept_changes=accept_changes)
+    report = _build_visibly(
+        space, builds, workers, update=update, events=events, accept_changes=accept_changes
+    )
     names = [build.name for build in builds]
     # Nobody waits for what nobody looks at: Dagster is told when its UI is first opened
     if is_followed(space):
@@ -62,7 +64,9 @@ def build_all(
     lake = open_lake(space)
     rows = [row for row in status_rows(lake) if row["dataset"] in names]
     if style == "json":
-        print_json({"stages_run": len(report.done), "up_to_date": report.up_to_date, "datasets": rows})
+        print_json(
+            {"stages_run": len(report.done), "up_to_date": report.up_to_date, "datasets": rows}
+        )
     else:
         _show_built(lake, report, names, rows)
         for name, cost in costs.items():
@@ -72,7 +76,10 @@ def build_all(
         _print_failure(failure)
     is_usable = any(row["ok"] for row in rows)
     if not report.failed and not is_usable:
-        print(f"error: no usable episode; reasons: proccorpus quarantine --workspace {space.root}", file=sys.stderr)
+        print(
+            f"error: no usable episode; reasons: proccorpus quarantine --workspace {space.root}",
+            file=sys.stderr,
+        )
     if any(failure.asks for failure in report.failed) and report.is_partial:
         code = asked_code
     elif report.is_partial and is_usable:
@@ -88,18 +95,32 @@ def _show_built(lake: Lake, report: BuildReport, names: Sequence[str], rows: lis
     if report.done:
         print(f"{len(report.done)} stages run, {report.up_to_date} were up to date.", flush=True)
     elif not report.failed:
-        print(f"Everything is up to date ({report.up_to_date} stages): nothing was done again.", flush=True)
+        print(
+            f"Everything is up to date ({report.up_to_date} stages): nothing was done again.",
+            flush=True,
+        )
     with lake.reading():
         show_status(rows)
         statements = _signals(lake, names)
-        statements += [(name, text) for name, counts in gate_counts(lake.con).items() for text in counts.sentences()]
+        statements += [
+            (name, text)
+            for name, counts in gate_counts(lake.con).items()
+            for text in counts.sentences()
+        ]
         statements += sentences(lake).items()
-        statements += [(name, f"checks found faults: {in_words(counts)}") for name, counts in open_faults(lake).items()]
+        statements += [
+            (name, f"checks found faults: {in_words(counts)}")
+            for name, counts in open_faults(lake).items()
+        ]
         statements += to_show(lake).items()
         statements += textless(lake).items()
-    sentence = "the source brings its own steps, so they are its labels; --annotator motion: without them"
+    sentence = (
+        "the source brings its own steps, so they are its labels; --annotator motion: without them"
+    )
     statements += [
-        (n, sentence) for n, b in report.builds.items() if (b.stated_annotator, b.annotator) == ("auto", "native")
+        (n, sentence)
+        for n, b in report.builds.items()
+        if (b.stated_annotator, b.annotator) == ("auto", "native")
     ]
     for name, text in statements:
         if name in names:
@@ -117,18 +138,25 @@ def _signals(lake: Lake, names: Sequence[str]) -> list[tuple[str, str]]:
     signals = signals_by_dataset(lake.con)
     lags = lags_by_dataset(lake.con)
     # Compared as a row: DuckLake looks through the statistics of all files for a condition of a column
-    missing = dict(lake.rows("SELECT dataset, detail FROM findings WHERE (reason, 0) = ('no_gripper', 0)"))
+    missing = dict(
+        lake.rows("SELECT dataset, detail FROM findings WHERE (reason, 0) = ('no_gripper', 0)")
+    )
     statements: list[tuple[str, str]] = []
     for name in names:
         of_dataset = lags.get(name, [])
         lines = []
         for signal in signals.get(name, []):
             lines.append(signal_line(signal, of_dataset))
-            lines += [f"{finding.reason}: {REASONS[finding.reason].remedy}" for finding in findings_of([signal])]
+            lines += [
+                f"{finding.reason}: {REASONS[finding.reason].remedy}"
+                for finding in findings_of([signal])
+            ]
         if name in missing:
             lines.append(f"no_gripper: {missing[name]}: {REASONS['no_gripper'].remedy}")
         elif name not in signals:
-            lines.append("no gripper and no hand: no rows of state or action, or its registry entry says so")
+            lines.append(
+                "no gripper and no hand: no rows of state or action, or its registry entry says so"
+            )
         if state_lag := lag_span("state", of_dataset):
             lines.append(f"the state is {state_lag} the pictures: labels are corrected by it")
         statements += [(name, line) for line in lines]
@@ -147,7 +175,9 @@ def _build_visibly(
     with progress() as report:
         report("sources", detail="looked at and listed")
         listener = ProgressInTerminal(space, report, events)
-        return run_build(space, builds, workers, listener, update=update, accept_changes=accept_changes)
+        return run_build(
+            space, builds, workers, listener, update=update, accept_changes=accept_changes
+        )
 
 
 class ProgressInTerminal(BuildListener):
@@ -159,7 +189,9 @@ class ProgressInTerminal(BuildListener):
         self.events = events
         self.done = Counter[str]()  # episodes by stage
         self.to_do = Counter[str]()
-        self.going = defaultdict[str, Counter[tuple[str, int]]](Counter)  # by stage and chunk, of stages that go on
+        self.going = defaultdict[str, Counter[tuple[str, int]]](
+            Counter
+        )  # by stage and chunk, of stages that go on
         self.episodes: dict[tuple[str, int], int] = {}
         self.frames_per_episode = 0.0
 
@@ -169,7 +201,9 @@ class ProgressInTerminal(BuildListener):
             lake = open_lake(self.space)
             rows = lake.rows("SELECT dataset, chunk, count(*) FROM episode_facts GROUP BY ALL")
             self.episodes.update({(dataset, chunk): number for dataset, chunk, number in rows})
-            self.frames_per_episode = lake.rows("SELECT coalesce(avg(num_rows), 0) FROM episode_facts")[0][0]
+            self.frames_per_episode = lake.rows(
+                "SELECT coalesce(avg(num_rows), 0) FROM episode_facts"
+            )[0][0]
         for step in steps:
             self.to_do[step.stage.name] += self.episodes.get((step.dataset, step.chunk or 0), 0)
         self.report("sources", 1, 1)
@@ -190,7 +224,9 @@ class ProgressInTerminal(BuildListener):
         self.report(stage, episodes, self.to_do[stage] or None, "episodes", self.frames_per_episode)
 
 
-def _predictions(space: Workspace, builds: Sequence[DatasetBuild], *, update: bool) -> dict[str, Prediction]:
+def _predictions(
+    space: Workspace, builds: Sequence[DatasetBuild], *, update: bool
+) -> dict[str, Prediction]:
     """The expected cost by dataset, of the datasets that a model annotates and whose source is in reach."""
     predicted = {}
     for build in builds:
@@ -204,16 +240,23 @@ def _predictions(space: Workspace, builds: Sequence[DatasetBuild], *, update: bo
 
 def _show_cost(lake: Lake, report: BuildReport, dataset: str, prediction: Prediction) -> None:
     """The calls of a build to a model, beside what was predicted; nothing where none was sent."""
-    calls = lake.dicts("SELECT * FROM vlm_calls WHERE dataset = ? AND build_id = ?", [dataset, report.build_id])
+    calls = lake.dicts(
+        "SELECT * FROM vlm_calls WHERE dataset = ? AND build_id = ?", [dataset, report.build_id]
+    )
     # Where every answer was kept from before there is nothing to compare
     if calls:
         of_dataset = [reports for reports in report.done if reports.run.dataset == dataset]
         stored = sum(int(reports.numbers.get("answered_before", 0)) for reports in of_dataset)
         if stored:
-            cached_note = f" of a whole run ({stored} answers were there before and were not asked for)"
+            cached_note = (
+                f" of a whole run ({stored} answers were there before and were not asked for)"
+            )
         else:
             cached_note = ""
-        print(f"What the model was asked about {dataset}, beside the prediction{cached_note}:", flush=True)
+        print(
+            f"What the model was asked about {dataset}, beside the prediction{cached_note}:",
+            flush=True,
+        )
         show(prediction.beside(calls), "table")
 
 

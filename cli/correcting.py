@@ -32,7 +32,14 @@ from core.errors import UserError
 from core.files import write_file
 from core.names import whoami
 from pipeline.suggesting import TaskSuggestion, suggest
-from warehouse.exports.corrections import from_lines, from_opensarm, from_tasks, labelling_config, to_lines, to_tasks
+from warehouse.exports.corrections import (
+    from_lines,
+    from_opensarm,
+    from_tasks,
+    labelling_config,
+    to_lines,
+    to_tasks,
+)
 from warehouse.lake import Lake, acceptances, corrections, outcomes, references
 from warehouse.lake.statements import read_text
 from warehouse.lake.stored import labels_of
@@ -40,31 +47,44 @@ from warehouse.lake.stored import labels_of
 AcceptedByOption = Annotated[str | None, Option("--by", help="Your name; default: your user name.")]
 AT_REFERENCES = (1, 2, 3, 5)  # that errors are shown at
 app = typer.Typer()
-corrections_app = typer.Typer(help="List, export and import corrections of labels by people.", no_args_is_help=True)
+corrections_app = typer.Typer(
+    help="List, export and import corrections of labels by people.", no_args_is_help=True
+)
 references_app = typer.Typer(
     help="List and choose references: runs that others are labelled like.", no_args_is_help=True
 )
-outcomes_app = typer.Typer(help="List and import outcomes: which runs succeeded.", invoke_without_command=True)
+outcomes_app = typer.Typer(
+    help="List and import outcomes: which runs succeeded.", invoke_without_command=True
+)
 app.add_typer(corrections_app, name="corrections")
 app.add_typer(references_app, name="references")
 app.add_typer(outcomes_app, name="outcomes")
 
 
 @corrections_app.command("list")
-def corrections_list(dataset: DatasetOption = None, everything: HistoryOption = False, common: At = At()) -> None:
+def corrections_list(
+    dataset: DatasetOption = None, everything: HistoryOption = False, common: At = At()
+) -> None:
     """List corrections in force or waiting for review, and how many of them the next build will apply."""
     lake = lake_to_read(common.workspace)
-    show(corrections.listed(lake, dataset, everything=everything), common.format, empty="Nobody corrected anything.")
+    show(
+        corrections.listed(lake, dataset, everything=everything),
+        common.format,
+        empty="Nobody corrected anything.",
+    )
     say_stale(outcomes.chunks_to_build(lake))
 
 
 @corrections_app.command("export")
 def corrections_export(
     out: Annotated[Path, Option(help="File to write.")],
-    form: Annotated[Literal["jsonl", "label-studio"], Option(help="JSON lines, or Label Studio's tasks.")] = "jsonl",
+    form: Annotated[
+        Literal["jsonl", "label-studio"], Option(help="JSON lines, or Label Studio's tasks.")
+    ] = "jsonl",
     dataset: DatasetOption = None,
     episodes: Annotated[
-        str | None, Option(help="label-studio: add these episodes of --dataset as tasks to correct.")
+        str | None,
+        Option(help="label-studio: add these episodes of --dataset as tasks to correct."),
     ] = None,
     common: Here = Here(),
 ) -> None:
@@ -86,7 +106,9 @@ def corrections_export(
         return
 
     # Label Studio: tasks of the corrections that count and of the chosen episodes, and the interface to label them
-    tasks = to_tasks(lake, rows, _active_labels(lake, dataset, chosen) if dataset and chosen else [])
+    tasks = to_tasks(
+        lake, rows, _active_labels(lake, dataset, chosen) if dataset and chosen else []
+    )
     write_file(out, json.dumps(tasks, indent=1, ensure_ascii=False).encode())
     interface = out.with_suffix(".xml")
     write_file(interface, labelling_config(tasks).encode())
@@ -101,7 +123,8 @@ def _active_labels(lake: Lake, dataset: str, episodes: tuple[int, ...]) -> list[
     labels = labels_of(lake.con, dataset, episodes=episodes, whole=True)
     columns = ("dataset", "episode_index", "label_run", "plan")
     return [
-        {name: label.facts[name] for name in columns} | {"segments": [asdict(segment) for segment in label.segments]}
+        {name: label.facts[name] for name in columns}
+        | {"segments": [asdict(segment) for segment in label.segments]}
         for label in labels.values()
         if label.facts
     ]
@@ -109,12 +132,16 @@ def _active_labels(lake: Lake, dataset: str, episodes: tuple[int, ...]) -> list[
 
 @corrections_app.command("import")
 def corrections_import(
-    path: Annotated[Path, Argument(help="A file from corrections export, or another in the same form.")],
+    path: Annotated[
+        Path, Argument(help="A file from corrections export, or another in the same form.")
+    ],
     form: Annotated[
         Literal["jsonl", "label-studio", "opensarm"],
         Option(help="JSON lines, Label Studio's tasks, or results of opensarm's labelling tool."),
     ] = "jsonl",
-    dataset: Annotated[str | None, Option(help="opensarm: dataset of lines that do not name one.")] = None,
+    dataset: Annotated[
+        str | None, Option(help="opensarm: dataset of lines that do not name one.")
+    ] = None,
     author: AuthorOption = None,
     common: At = At(),
 ) -> None:
@@ -131,10 +158,17 @@ def corrections_import(
     # What can be used is saved even where other rows are refused; the exit code tells of those
     with progress() as report:
         report("corrections", 0, len(read.rows))
-        new = corrections.add_rows(lake, read.rows, lambda done: report("corrections", done, len(read.rows)))
+        new = corrections.add_rows(
+            lake, read.rows, lambda done: report("corrections", done, len(read.rows))
+        )
     warn(read.refused, "left out")
     warn(read.waiting, "for review")
-    facts = {"new": new, "known": len(read.rows) - new, "for_review": len(read.waiting), "refused": len(read.refused)}
+    facts = {
+        "new": new,
+        "known": len(read.rows) - new,
+        "for_review": len(read.waiting),
+        "refused": len(read.refused),
+    }
     show_facts(facts, common.format)
     if read.refused:
         raise typer.Exit(FAILED)
@@ -149,9 +183,14 @@ def corrections_undo(
 ) -> None:
     """Take back a correction or a rejection, by adding a row; the previous one is in force again."""
     lake = lake_at(common.workspace)
-    place = lake.rows("SELECT dataset, episode_index FROM current_corrections WHERE correction_id = ?", [correction])
+    place = lake.rows(
+        "SELECT dataset, episode_index FROM current_corrections WHERE correction_id = ?",
+        [correction],
+    )
     follows = corrections.newest_id(lake, *place[0]) if place else None
-    row = corrections.take_back(lake, correction, author=author or whoami(), comment=comment, follows=follows)
+    row = corrections.take_back(
+        lake, correction, author=author or whoami(), comment=comment, follows=follows
+    )
     say(f"{row['correction_id']} takes {correction} back; the next build makes its chunk anew")
 
 
@@ -166,18 +205,26 @@ def references_list(dataset: DatasetOption = None, common: At = At()) -> None:
 
 def _say_to_label(lake: Lake, dataset: str | None) -> None:
     pending = references.pending(lake).items()
-    say_stale({name: len(chunks) for name, chunks in pending if dataset in (None, name)}, "labels anew")
+    say_stale(
+        {name: len(chunks) for name, chunks in pending if dataset in (None, name)}, "labels anew"
+    )
 
 
 @references_app.command("suggest")
 def references_suggest(
     dataset: DatasetArgument,
-    task: Annotated[str | None, Option(metavar="TEXT", help="Only the task with this text.")] = None,
+    task: Annotated[
+        str | None, Option(metavar="TEXT", help="Only the task with this text.")
+    ] = None,
     common: At = At(),
 ) -> None:
     """Suggest which run of each task to label next, with the expected error of the other runs' progress."""
     suggestions = suggest(lake_to_read(common.workspace), dataset, task)
-    show([_suggestion_row(s) for s in suggestions], common.format, whole=[asdict(s) for s in suggestions])
+    show(
+        [_suggestion_row(s) for s in suggestions],
+        common.format,
+        whole=[asdict(s) for s in suggestions],
+    )
     # In words: which run and why, what it was judged by, what to know
     _say_to_ask(suggestions)
     for suggestion in suggestions:
@@ -191,7 +238,9 @@ def _say_to_ask(suggestions: Sequence[TaskSuggestion]) -> None:
     for s in suggestions:
         if s.ask_outcome:
             runs = ", ".join(map(str, s.ask_outcome))
-            say(f"{s.task or 'runs without a text'}: first say how episodes {runs} ended (least like other ends first)")
+            say(
+                f"{s.task or 'runs without a text'}: first say how episodes {runs} ended (least like other ends first)"
+            )
             say("  labels assume success until you do: proccorpus outcomes import FILE")
 
 
@@ -206,7 +255,9 @@ def _say_suggestion(s: TaskSuggestion) -> None:
 
 
 def _suggestion_row(suggestion: TaskSuggestion) -> dict[str, Any]:
-    errors = {expected.references: f"about {expected.error:.3f}" for expected in suggestion.expected}
+    errors = {
+        expected.references: f"about {expected.error:.3f}" for expected in suggestion.expected
+    }
     row: dict[str, Any] = {
         "task": suggestion.task,
         "runs": suggestion.runs,
@@ -220,7 +271,9 @@ def _suggestion_row(suggestion: TaskSuggestion) -> dict[str, Any]:
 def references_add(
     dataset: DatasetArgument,
     episode: EpisodeArgument,
-    label_run: Annotated[str | None, Option(help="Vouch for this run's label; default: the active one.")] = None,
+    label_run: Annotated[
+        str | None, Option(help="Vouch for this run's label; default: the active one.")
+    ] = None,
     author: AuthorOption = None,
     common: Here = Here(),
 ) -> None:
@@ -233,7 +286,10 @@ def references_add(
 
 @references_app.command("remove")
 def references_remove(
-    dataset: DatasetArgument, episode: EpisodeArgument, author: AuthorOption = None, common: Here = Here()
+    dataset: DatasetArgument,
+    episode: EpisodeArgument,
+    author: AuthorOption = None,
+    common: Here = Here(),
 ) -> None:
     """Remove a reference; the run's own label stays as it is."""
     lake = lake_at(common.workspace)
@@ -294,7 +350,9 @@ def accept(
         acceptances.take_back(lake, dataset, check, selected, why=why or "", author=author)
     else:
         acceptances.accept(lake, dataset, check, selected, why=why or "", author=author)
-    show(acceptances.listed(lake, dataset), common.format, empty=f"Nothing is accepted in {dataset}.")
+    show(
+        acceptances.listed(lake, dataset), common.format, empty=f"Nothing is accepted in {dataset}."
+    )
 
 
 @outcomes_app.callback()
@@ -309,16 +367,24 @@ def outcomes_shares(ctx: typer.Context, common: At = At()) -> None:
 
 
 @outcomes_app.command("list")
-def outcomes_list(dataset: DatasetOption = None, everything: HistoryOption = False, common: At = At()) -> None:
+def outcomes_list(
+    dataset: DatasetOption = None, everything: HistoryOption = False, common: At = At()
+) -> None:
     """List the outcomes that people stated, with author and time, and how many of them the next build will apply."""
     lake = lake_to_read(common.workspace)
-    show(outcomes.listed(lake, dataset, everything=everything), common.format, empty="Nobody said how any run ended.")
+    show(
+        outcomes.listed(lake, dataset, everything=everything),
+        common.format,
+        empty="Nobody said how any run ended.",
+    )
     say_stale(outcomes.chunks_to_build(lake))
 
 
 @outcomes_app.command("import")
 def outcomes_import(
-    path: Annotated[Path, Argument(metavar="FILE", help="CSV with a header, JSON lines or a JSON list.")],
+    path: Annotated[
+        Path, Argument(metavar="FILE", help="CSV with a header, JSON lines or a JSON list.")
+    ],
     dataset: Annotated[str, Option(help="Dataset of the episodes in the file.")],
     author: AuthorOption = None,
     common: At = At(),
@@ -331,7 +397,12 @@ def outcomes_import(
     read = outcomes.read_outcomes(lake, dataset, path, author or whoami())
     import_id, new = outcomes.add_outcomes(lake, dataset, path.name, read)
     succeeded = sum(outcome.success for outcome in read)
-    facts = {"dataset": dataset, "import_id": import_id, "outcomes": len(read), "succeeded": succeeded}
+    facts = {
+        "dataset": dataset,
+        "import_id": import_id,
+        "outcomes": len(read),
+        "succeeded": succeeded,
+    }
     show_facts(facts | {"failed": len(read) - succeeded, "new": new}, common.format)
     say_stale(outcomes.chunks_to_build(lake))
 

@@ -47,7 +47,9 @@ app.add_typer(annotators_app, name="annotators")
 def eval_model(
     context: typer.Context,
     options: EvaluationOptions,
-    checks: Annotated[bool, Option(help="Also run probes, confusion and robustness after held-out.")] = False,
+    checks: Annotated[
+        bool, Option(help="Also run probes, confusion and robustness after held-out.")
+    ] = False,
     release: ReleaseOption = None,
     common: At = At(),
 ) -> None:
@@ -84,12 +86,27 @@ def eval_model(
     for name in names:
         benchmark_options = options.model_copy(update={"benchmark": name})
         with progress() as on_rows:
-            _show_evaluation(evaluate_benchmark(lake, benchmark_options, runner, frozen, on_rows), common.format)
+            _show_evaluation(
+                evaluate_benchmark(lake, benchmark_options, runner, frozen, on_rows), common.format
+            )
 
 
 def _check_held_out(options: EvaluationOptions) -> None:
-    of_others = ("runner", "answer", "endpoint", "data", "part", "limit", "baselines", "shard", "out", "prompts")
-    if any(getattr(options, name) != EvaluationOptions.model_fields[name].default for name in of_others):
+    of_others = (
+        "runner",
+        "answer",
+        "endpoint",
+        "data",
+        "part",
+        "limit",
+        "baselines",
+        "shard",
+        "out",
+        "prompts",
+    )
+    if any(
+        getattr(options, name) != EvaluationOptions.model_fields[name].default for name in of_others
+    ):
         raise UserError(
             "--benchmark held-out reads the head on all test episodes; procvqa-id takes --runner, --answer, "
             "--endpoint, --part, --limit, --baseline, --shard, --prompts and --out"
@@ -103,22 +120,32 @@ def _show_evaluation(evaluation: Any, format: str) -> None:
     if not evaluation.entries:
         note("this part is done; the one that ends last scores them all")
         return
-    whole = {"eval_run": evaluation.run, "settings": dict(evaluation.settings), "models": evaluation.facts()}
+    whole = {
+        "eval_run": evaluation.run,
+        "settings": dict(evaluation.settings),
+        "models": evaluation.facts(),
+    }
     show(evaluation.rows(), format, whole=whole)
     note(f"report: {evaluation.page}")
 
 
-def _evaluate_held_out(model: str, release: str | None, workspace: str, format: Literal["table", "json"]) -> None:
+def _evaluate_held_out(
+    model: str, release: str | None, workspace: str, format: Literal["table", "json"]
+) -> None:
     from pipeline.reward_model import evaluation_step  # imports torch
 
     lake = lake_at(workspace)
     frozen = get_release(lake, release)
     model = named_model(lake, model)
     # A typing error is told at once, with the names that there are
-    runs = [run for (run,) in lake.rows("SELECT training_run FROM checkpoints ORDER BY created_at DESC")]
+    runs = [
+        run for (run,) in lake.rows("SELECT training_run FROM checkpoints ORDER BY created_at DESC")
+    ]
     if model not in runs:
         near = did_you_mean(model, runs)
-        raise UserError(f"unknown model {model!r}; trained: {', '.join(runs) or 'none yet (proccorpus train)'}{near}")
+        raise UserError(
+            f"unknown model {model!r}; trained: {', '.join(runs) or 'none yet (proccorpus train)'}{near}"
+        )
     outcome = evaluation_step(lake, frozen, model, always=True)
     report_closing(lake.workspace, [outcome])
     _show_held_out(lake, frozen.name, format)
@@ -145,21 +172,33 @@ def _show_held_out(lake: Lake, release: str, format: Literal["table", "json"]) -
 
 BenchmarkOption = Annotated[
     Literal[
-        "progress-bench", "human-bench", "procvqa-id", "procvqa-ood", "dataset", "robofac", "rbm-eval", "roboreward"
+        "progress-bench",
+        "human-bench",
+        "procvqa-id",
+        "procvqa-ood",
+        "dataset",
+        "robofac",
+        "rbm-eval",
+        "roboreward",
     ],
     Option(help="Benchmark that the predictions answer."),
 ]
-AsPublishedOption = Annotated[bool, Option(help="Score as the papers' own evaluations do, with their defects.")]
+AsPublishedOption = Annotated[
+    bool, Option(help="Score as the papers' own evaluations do, with their defects.")
+]
 
 
 @eval_app.command("score")
 def eval_score(
     benchmark: BenchmarkOption,
-    predictions: Annotated[Path, Option(help='JSON lines: {"meta_data": {...}, "response": "..."}, of any system.')],
+    predictions: Annotated[
+        Path, Option(help='JSON lines: {"meta_data": {...}, "response": "..."}, of any system.')
+    ],
     as_published: AsPublishedOption = False,
     store: Annotated[bool, Option(help="Store the file and its scores in the workspace.")] = False,
     stored_as: Annotated[
-        str | None, Option("--model", help="Name of the model, for --store; default: the file's name.")
+        str | None,
+        Option("--model", help="Name of the model, for --store; default: the file's name."),
     ] = None,
     common: At = At(),
 ) -> None:
@@ -195,13 +234,19 @@ def eval_compare(
     format: FormatOption = "table",
 ) -> None:
     """Compare two models: difference of scores, paired over episodes, with bootstrap interval and p-value."""
-    scored, other_scores = (score_predictions(benchmark, read_predictions(f), as_published) for f in (first, second))
+    scored, other_scores = (
+        score_predictions(benchmark, read_predictions(f), as_published) for f in (first, second)
+    )
     comparison = compare(scored, other_scores)
     # The comparison is paired by episode: without common ones there is no pair
     if not comparison.common:
         raise UserError(f"{first} and {second} have no episode in common")
     differences = comparison.differences.items()
-    rows = [{"metric": metric} | difference.__dict__ for metric, difference in differences if difference.n]
+    rows = [
+        {"metric": metric} | difference.__dict__
+        for metric, difference in differences
+        if difference.n
+    ]
     show(rows, format, whole=comparison.__dict__ | {"benchmark": benchmark, "differences": rows})
     counts = f"{comparison.only_first} only in the first, {comparison.only_second} in the second"
     say(f"{comparison.common} episodes in both; {counts}")
@@ -209,11 +254,17 @@ def eval_compare(
 
 @annotators_app.command("compare")
 def annotators_compare(
-    run: Annotated[str | None, Option(help="Only this label run (the beginning of its id).")] = None,
+    run: Annotated[
+        str | None, Option(help="Only this label run (the beginning of its id).")
+    ] = None,
     against: Annotated[str | None, Option(help="Another label run to compare with.")] = None,
-    truth: Annotated[Path | None, Option(help="Folder of hand-labelled files, with one folder per dataset.")] = None,
+    truth: Annotated[
+        Path | None, Option(help="Folder of hand-labelled files, with one folder per dataset.")
+    ] = None,
     dataset: Annotated[list[str] | None, Option(help="Only this dataset; repeatable.")] = None,
-    every: Annotated[bool, Option("--all", help="Show every metric, not only the main ones.")] = False,
+    every: Annotated[
+        bool, Option("--all", help="Show every metric, not only the main ones.")
+    ] = False,
     common: At = At(),
 ) -> None:
     """Score label runs against ground truth, or else against the active label.
@@ -229,7 +280,9 @@ def annotators_compare(
         lake, truth, run=run, against=TRUTH if truth else against, datasets=dataset or ()
     )
     if not any((run, against, truth, dataset)):
-        report_closing(lake.workspace, [outcome])  # the asset in Dagster is the comparison of everything
+        report_closing(
+            lake.workspace, [outcome]
+        )  # the asset in Dagster is the comparison of everything
     if common.format == "json":
         print_json(_comparison_json(comparison))
     elif not comparison.labellers:
@@ -243,7 +296,10 @@ def _show_comparison(comparison: Comparison, all_metrics: bool) -> None:
     for (dataset, reference), labellers in groups(comparison.labellers).items():
         print(f"{dataset}, against {reference_words(reference)}")
         rows = metric_table(labellers) if all_metrics else short_table(labellers)
-        show([{k: v for k, v in row.items() if k not in ("dataset", "against")} for row in rows], "table")
+        show(
+            [{k: v for k, v in row.items() if k not in ("dataset", "against")} for row in rows],
+            "table",
+        )
         lines = conclusions(labellers) + [
             farthest(difference) for difference in comparison.apart if difference.dataset == dataset
         ]
@@ -258,12 +314,16 @@ def _comparison_json(comparison: Comparison) -> dict:
         for place, first in enumerate(labellers):
             for second in labellers[place + 1 :] if first.label_run else ():
                 names = {"dataset": first.dataset, "labels_by": first.model, "beside": second.model}
-                gaps += [names | {"metric": metric} | vars(gap) for metric, gap in differences(first, second).items()]
+                gaps += [
+                    names | {"metric": metric} | vars(gap)
+                    for metric, gap in differences(first, second).items()
+                ]
     return {
         "scores": [c.facts() | row for c in comparison.labellers for row in c.rows()],
         "differences": gaps,
         "farthest_apart": [
-            vars(difference) | {"episodes": list(map(vars, difference.episodes))} for difference in comparison.apart
+            vars(difference) | {"episodes": list(map(vars, difference.episodes))}
+            for difference in comparison.apart
         ],
         "episodes_of_truth_left_out": dict(comparison.without),
     }

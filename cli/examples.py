@@ -42,7 +42,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "release list": ("proccorpus release list",),
     "release verify": ("proccorpus release verify spring",),
-    "release diff": ("proccorpus release diff spring summer", "proccorpus release diff 3b93 5c80 --runs"),
+    "release diff": (
+        "proccorpus release diff spring summer",
+        "proccorpus release diff 3b93 5c80 --runs",
+    ),
     "release delete": ("proccorpus release delete spring --yes",),
     "release publish": ("proccorpus release publish spring --to s3://bucket/spring --dry-run",),
     "takedown": (
@@ -61,7 +64,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "export weights": ("proccorpus export weights --out out --dataset my_robot --chunk-size 50",),
     "export rabc": ("proccorpus export rabc --out out --dataset my_robot",),
-    "export frame-signals": ("proccorpus export frame-signals --out signals.parquet --dataset my_robot",),
+    "export frame-signals": (
+        "proccorpus export frame-signals --out signals.parquet --dataset my_robot",
+    ),
     "export rerun": ("proccorpus export rerun --out out --dataset my_robot --episodes 0-4",),
     "import": ("proccorpus import /data/annotated --name my_robot",),
     "corrections list": ("proccorpus corrections list --dataset my_robot",),
@@ -70,7 +75,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "corrections undo": ('proccorpus corrections undo 3f6c2a91 --comment "the wrong run"',),
     "references suggest": ("proccorpus references suggest my_robot",),
     "references add": ("proccorpus references add my_robot 4",),
-    "outcomes": ("proccorpus outcomes", "proccorpus outcomes import outcomes.csv --dataset my_robot"),
+    "outcomes": (
+        "proccorpus outcomes",
+        "proccorpus outcomes import outcomes.csv --dataset my_robot",
+    ),
     "recordings list": ("proccorpus recordings list my_robot",),
     "recordings changes": ("proccorpus recordings changes my_robot",),
     "recordings review": ("proccorpus recordings review",),
@@ -80,7 +88,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "demonstrations": ("proccorpus demonstrations my_robot --limit 10",),
     "like": ("proccorpus like my_robot 4", "proccorpus like my_robot 4 --frame 120"),
     "annotators compare": ("proccorpus annotators compare --dataset my_robot",),
-    "train": ("proccorpus train --recipe laptop", "proccorpus train --recipe tiny_cpu --release spring --resume"),
+    "train": (
+        "proccorpus train --recipe laptop",
+        "proccorpus train --recipe tiny_cpu --release spring --resume",
+    ),
     "adapt": ("proccorpus adapt --dataset my_robot --episode 4 --model latest",),
     "model list": ("proccorpus model list",),
     "model check": ("proccorpus model check latest",),
@@ -93,9 +104,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'proccorpus reward run.mp4 --task "Open the drawer" --overlay run.overlay.mp4',
     ),
     "serve": ("proccorpus serve --model latest --port 8700",),
-    "vlm check": ("proccorpus vlm check http://127.0.0.1:8000/v1 --model Qwen/Qwen3-VL-8B-Instruct",),
+    "vlm check": (
+        "proccorpus vlm check http://127.0.0.1:8000/v1 --model Qwen/Qwen3-VL-8B-Instruct",
+    ),
     "vlm serve": ("proccorpus vlm serve --model /models/Qwen3-VL-8B-Instruct",),
-    "workspace create": ("proccorpus workspace create --catalog postgresql://me@db:5432/lake --data s3://bucket/lake",),
+    "workspace create": (
+        "proccorpus workspace create --catalog postgresql://me@db:5432/lake --data s3://bucket/lake",
+    ),
     "doctor": ("proccorpus doctor", "proccorpus doctor --hashes", "proccorpus doctor --repair"),
     "recover": ("proccorpus recover --workspace /data/corpus",),
     "upgrade": ("proccorpus upgrade", "proccorpus upgrade --yes"),

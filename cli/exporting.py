@@ -24,7 +24,9 @@ from warehouse.exports.options import LerobotOptions, RewardOptions, Selection
 from warehouse.exports.verify_lerobot import verify as verify_lerobot
 
 app = typer.Typer()
-export_app = typer.Typer(help="Export the corpus in formats that other tools open.", no_args_is_help=True)
+export_app = typer.Typer(
+    help="Export the corpus in formats that other tools open.", no_args_is_help=True
+)
 app.add_typer(export_app, name="export")
 OF_REWARDS = {"from_model", "fps", "how"}
 
@@ -36,10 +38,15 @@ def _export(
     chosen: Selection,
     scoring: ModelOptions = ModelOptions(),
     from_model: Annotated[
-        str | None, Option(help="Use this reward model's progress instead of labels; scores missing episodes.")
+        str | None,
+        Option(help="Use this reward model's progress instead of labels; scores missing episodes."),
     ] = None,
-    fps: Annotated[float | None, Option(min=0.001, help="With --from-model: frames a second; default: 4.")] = None,
-    verify: Annotated[bool, Option(help="Read the export with LeRobot and compare it with the corpus.")] = False,
+    fps: Annotated[
+        float | None, Option(min=0.001, help="With --from-model: frames a second; default: 4.")
+    ] = None,
+    verify: Annotated[
+        bool, Option(help="Read the export with LeRobot and compare it with the corpus.")
+    ] = False,
     overwrite: Annotated[bool, Option(help="Delete a different export in --out first.")] = False,
     common: At = At(),
 ) -> None:
@@ -47,7 +54,9 @@ def _export(
     if from_model is not None:
         options = _with_rewards(options, chosen, scoring, from_model, fps, common.workspace)
     # Options that would be ignored are refused: they would be believed to count
-    elif scoring.endpoint or any(setting is not None for setting in (fps, scoring.window_frames, scoring.max_calls)):
+    elif scoring.endpoint or any(
+        setting is not None for setting in (fps, scoring.window_frames, scoring.max_calls)
+    ):
         raise UserError("--fps, --window-frames, --endpoint and --max-calls need --from-model")
 
     # Opened after rewards were made: they are in the corpus by now
@@ -75,7 +84,12 @@ def _export(
 
 
 def _with_rewards(
-    options: Any, chosen: Selection, scoring: ModelOptions, model: str, fps: float | None, workspace: str
+    options: Any,
+    chosen: Selection,
+    scoring: ModelOptions,
+    model: str,
+    fps: float | None,
+    workspace: str,
 ) -> Any:
     """The options with a run of the model's rewards, which are made for episodes that have none."""
     if getattr(options, "label_run", None):
@@ -83,7 +97,9 @@ def _with_rewards(
     config = scorer_config(scoring, model, space_at(workspace))
     with progress() as report:
         report("episodes", detail="to score: the model is opened")
-        scored = score_selection(lake_at(workspace), config, chosen, fps, partial(report, "episodes"))
+        scored = score_selection(
+            lake_at(workspace), config, chosen, fps, partial(report, "episodes")
+        )
     note(f"{scored.scored_now} of {scored.episodes} episodes scored now")
     if scored.failures:
         warn([f"{scored.failures} of {scored.moments} moments gave no number"], "note")
@@ -103,7 +119,9 @@ def _command_of(kind: ExportKind) -> Any:
     hidden |= set() if kind.options is LerobotOptions else {"verify"}
     command = partial(_export, kind)
     parameters = [
-        p.replace(annotation=annotations.get(name, p.annotation), kind=inspect.Parameter.KEYWORD_ONLY)
+        p.replace(
+            annotation=annotations.get(name, p.annotation), kind=inspect.Parameter.KEYWORD_ONLY
+        )
         for name, p in inspect.signature(_export).parameters.items()
         if name not in hidden
     ]
@@ -126,20 +144,26 @@ def import_labels(
     ],
     name: Annotated[str, Option(help="Dataset of the corpus that the annotations belong to.")],
     form: Annotated[
-        str | None, Option(help="Which annotations of a LeRobot folder; default: the most detailed.")
+        str | None,
+        Option(help="Which annotations of a LeRobot folder; default: the most detailed."),
     ] = None,
     common: At = At(),
 ) -> None:
     """Import annotations from other tools as a label run of their own. Active labels stay as they are."""
     *forms, path = words
     if len(forms) > 1 or (forms and form):
-        raise UserError("import takes one form and one path: proccorpus import frame-signals FILE --name DATASET")
+        raise UserError(
+            "import takes one form and one path: proccorpus import frame-signals FILE --name DATASET"
+        )
     form = forms[0] if forms else form
     if form not in (None, *FORMS):
         raise UserError(f"there is no form {form}: known are {', '.join(FORMS)}")
     imported = import_annotations(lake_at(common.workspace), Path(path), name, form)
     warn(imported.refused, "left out")
     show_facts(
-        imported.__dict__ | {"refused": len(imported.refused) if common.format == "table" else list(imported.refused)},
+        imported.__dict__
+        | {
+            "refused": len(imported.refused) if common.format == "table" else list(imported.refused)
+        },
         common.format,
     )

@@ -32,19 +32,36 @@ from pipeline.inspection_report import write_report, writer_of
 
 PICTURED = 8  # runs in a report
 MAX_TASKS = 5  # of a dataset, in a table for people
-MAX_NAMED, MAX_KNOWN, MAX_UNKNOWN = 8, 4, 20  # parts of a source: of one use, left out, used for nothing
-USES = ("camera", "state", "action", "time", "instruction", "steps", "outcome")  # of parts, which come first
+MAX_NAMED, MAX_KNOWN, MAX_UNKNOWN = (
+    8,
+    4,
+    20,
+)  # parts of a source: of one use, left out, used for nothing
+USES = (
+    "camera",
+    "state",
+    "action",
+    "time",
+    "instruction",
+    "steps",
+    "outcome",
+)  # of parts, which come first
 app = typer.Typer()
 
 
 @app.command()
 def inspect(
-    path: Annotated[str, Argument(help="A folder, a video file, or an address such as hf://owner/name.")],
-    full: Annotated[bool, Option(help="Decode all episodes, not only a sample; list all parts.")] = False,
+    path: Annotated[
+        str, Argument(help="A folder, a video file, or an address such as hf://owner/name.")
+    ],
+    full: Annotated[
+        bool, Option(help="Decode all episodes, not only a sample; list all parts.")
+    ] = False,
     revision: RevisionOption = None,
     data_format: DataFormatOption = None,
     report: Annotated[
-        Path | None, Option(help="Also write a report: a file that ends in .html, .md, .sarif or .junit.xml.")
+        Path | None,
+        Option(help="Also write a report: a file that ends in .html, .md, .sarif or .junit.xml."),
     ] = None,
     common: At = At(),
 ) -> None:
@@ -59,7 +76,9 @@ def inspect(
         writer_of(report)
     pictured = PICTURED if report is not None and report.suffix == ".html" else 0
     with looking_at(path):
-        result = inspect_source(path, revision, format=data_format, full=full, num_pictured=pictured)
+        result = inspect_source(
+            path, revision, format=data_format, full=full, num_pictured=pictured
+        )
     result = _apart_from_accepted(result, common.workspace)
     if report is not None:
         write_report(report, result)
@@ -90,19 +109,25 @@ def _show_datasets(result: dict[str, Any]) -> None:
     rows = result["datasets"]
     say(f"{result['path']} holds {len(rows)} datasets (looked at: {result['looked_at']}).")
     names = ("folder", "format", "episodes", "usable_so_far")
-    show([{name: row[name] for name in names} | {"what is wrong": in_short(row)} for row in rows], "table")
+    show(
+        [{name: row[name] for name in names} | {"what is wrong": in_short(row)} for row in rows],
+        "table",
+    )
     if result["beside"]:
         say(f"In none of them: {len(result['beside'])} files, such as {result['beside'][0]}.")
     first_address = shlex.quote(address_below(result["path"], rows[0]["folder"]))
     all_of_them = f"build --source {shlex.quote(result['path'])}"
     say_next(
-        {"one of them in full": f"inspect {first_address}", "each under its own name": all_of_them}, DEFAULT_WORKSPACE
+        {"one of them in full": f"inspect {first_address}", "each under its own name": all_of_them},
+        DEFAULT_WORKSPACE,
     )
 
 
 def _show_dataset(result: dict[str, Any], full: bool) -> None:
     """What it is in a line, how much of it is usable, its facts, lists as tables, what is wrong, and how to go on."""
-    parts = filter(None, (result["format"], result["robot"], counted(result["episodes"], "episode")))
+    parts = filter(
+        None, (result["format"], result["robot"], counted(result["episodes"], "episode"))
+    )
     say("   ".join((painted(result["path"], "bold"), *parts)))
     say(_verdict(result))
     say(f"\n{pairs_text(_facts(result), width_here())}\n")
@@ -114,7 +139,11 @@ def _show_dataset(result: dict[str, Any], full: bool) -> None:
     show([columns(signal_from_row(row)) for row in result["signals"]], "table", empty=none)
     say("")
     lags = [lag_columns(row) for row in result["signal_lags"] if rests_on_enough(row)]
-    show(lags, "table", empty="Too few episodes were decoded to tell how far signals are behind the pictures.")
+    show(
+        lags,
+        "table",
+        empty="Too few episodes were decoded to tell how far signals are behind the pictures.",
+    )
     say("")
     _show_parts(result["parts"], full)
     for finding in grouped(result["findings"]):
@@ -138,7 +167,11 @@ def _without_rows(result: dict[str, Any]) -> str:
     """Why there was nothing in which to look for a gripper."""
     if not result["has_rows"]:
         return "there are no rows of state or action"
-    unread = [part["name"] for part in result["parts"] if part["status"] == "unknown" and part["kind"] != "file"]
+    unread = [
+        part["name"]
+        for part in result["parts"]
+        if part["status"] == "unknown" and part["kind"] != "file"
+    ]
     if unread:
         return f"nothing that is read is state or action; {counted(len(unread), 'part')} are not read, see below"
     return "no rows of state or action could be read"
@@ -156,12 +189,18 @@ def _show_parts(parts: Sequence[dict[str, Any]], full: bool) -> None:
         say("")
         return
     lines = {}
-    for use in sorted({part["use"] for part in parts if part["status"] == "used"}, key=_place_of_use):
+    for use in sorted(
+        {part["use"] for part in parts if part["status"] == "used"}, key=_place_of_use
+    ):
         lines[use] = _some([_named(part) for part in parts if part["use"] == use])
     known_parts = [part["name"] for part in parts if part["status"] == "known"]
     if known_parts:
         lines["left out"] = f"{_some(known_parts, MAX_KNOWN)}; why: --full"
-    unknown = [f"{part['kind']} {_named(part)}: {part['why']}" for part in parts if part["status"] == "unknown"]
+    unknown = [
+        f"{part['kind']} {_named(part)}: {part['why']}"
+        for part in parts
+        if part["status"] == "unknown"
+    ]
     if unknown:
         lines["not used"] = _some(unknown, MAX_UNKNOWN, "\n")
     if lines:
@@ -196,10 +235,14 @@ def _verdict(result: dict[str, Any]) -> str:
     lost_episodes: dict[tuple[str, str], set[int | None]] = {}
     for finding in result["findings"]:
         if finding["severity"] == "unusable":
-            lost_episodes.setdefault((finding["reason"], finding["remedy"]), set()).add(finding["episode_index"])
+            lost_episodes.setdefault((finding["reason"], finding["remedy"]), set()).add(
+                finding["episode_index"]
+            )
     whys = [
         f"{'the source as a whole' if None in reason_episodes else len(reason_episodes)}: {reason} → {remedy}"
-        for (reason, remedy), reason_episodes in sorted(lost_episodes.items(), key=lambda item: -len(item[1]))
+        for (reason, remedy), reason_episodes in sorted(
+            lost_episodes.items(), key=lambda item: -len(item[1])
+        )
     ]
     if usable == episodes and usable:
         colour = "green"
@@ -250,7 +293,10 @@ def _outcomes(result: dict[str, Any]) -> str:
     share = f"{num_known} of {episodes} known"
     if num_known < episodes:
         share += f", labels take the other {episodes - num_known} as complete unless motion shows otherwise"
-    parts = [f"{row['source']}: {row['succeeded']} succeeded, {row['failed']} failed" for row in result["outcomes"]]
+    parts = [
+        f"{row['source']}: {row['succeeded']} succeeded, {row['failed']} failed"
+        for row in result["outcomes"]
+    ]
     if result["never_set"]:
         parts.append(f"never set in any row: {', '.join(result['never_set'])}")
     return "; ".join((share, *parts))

@@ -47,15 +47,50 @@ from ingest.formats import FORMAT_NAMES
 # commands is run
 COMMANDS = (
     ("Start", "demo", "building", "Build the shipped sample: all stages on 84 simulated runs."),
-    ("Start", "inspect", "inspecting", "Show what a dataset holds, what is wrong with it, and how to repair it."),
-    ("Start", "build", "building", "Ingest, label and shard a dataset; runs only stages that are missing or stale."),
-    ("Start", "status", "status", "Show how much there is of each dataset, from episodes to shards."),
-    ("Start", "explore", "serving", "Browse the corpus and correct labels: episodes, comparisons, SQL, scores."),
-    ("Start", "sql", "sql", "Run a read-only SQL query on the corpus; without a query, open a shell."),
+    (
+        "Start",
+        "inspect",
+        "inspecting",
+        "Show what a dataset holds, what is wrong with it, and how to repair it.",
+    ),
+    (
+        "Start",
+        "build",
+        "building",
+        "Ingest, label and shard a dataset; runs only stages that are missing or stale.",
+    ),
+    (
+        "Start",
+        "status",
+        "status",
+        "Show how much there is of each dataset, from episodes to shards.",
+    ),
+    (
+        "Start",
+        "explore",
+        "serving",
+        "Browse the corpus and correct labels: episodes, comparisons, SQL, scores.",
+    ),
+    (
+        "Start",
+        "sql",
+        "sql",
+        "Run a read-only SQL query on the corpus; without a query, open a shell.",
+    ),
     ("Data", "datasets", "querying", "Show the registry of datasets; rename or remove one."),
     ("Data", "schema", "querying", "List tables and views; with names, describe their columns."),
-    ("Data", "quarantine", "querying", "List episodes and datasets that cannot be used, with the reason."),
-    ("Data", "accept", "correcting", "Accept a known oddity: the faults that a check found. It is not told again."),
+    (
+        "Data",
+        "quarantine",
+        "querying",
+        "List episodes and datasets that cannot be used, with the reason.",
+    ),
+    (
+        "Data",
+        "accept",
+        "correcting",
+        "Accept a known oddity: the faults that a check found. It is not told again.",
+    ),
     ("Data", "samples", "releasing", "Draw samples: questions with pictures and answers."),
     ("Data", "shards", "releasing", "Check WebDataset shards."),
     ("Data", "release", "releasing", "Freeze, compare and publish the corpus."),
@@ -63,29 +98,119 @@ COMMANDS = (
     ("Data", "takedown", "releasing", "Take data out of use, in releases, builds and files."),
     ("Data", "digest", "querying", "Print one hash per content table."),
     ("Labels", "annotators", "evaluating", "Score annotators."),
-    ("Labels", "corrections", "correcting", "List, export and import corrections of labels by people."),
-    ("Labels", "references", "correcting", "List and choose references: runs that others are labelled like."),
+    (
+        "Labels",
+        "corrections",
+        "correcting",
+        "List, export and import corrections of labels by people.",
+    ),
+    (
+        "Labels",
+        "references",
+        "correcting",
+        "List and choose references: runs that others are labelled like.",
+    ),
     ("Labels", "outcomes", "correcting", "List and import outcomes: which runs succeeded."),
-    ("Labels", "recordings", "recordings", "Show where recordings are now, and decide which one an episode is."),
-    ("Labels", "demonstrations", "querying", "List the runs that differ most from others of their task, and how."),
-    ("Labels", "like", "querying", "List the runs most similar to one run, or the frames most similar to one frame."),
-    ("Labels", "import", "exporting", "Import annotations from other tools as a label run of their own."),
-    ("Labels", "dry-run", "building", "Estimate what a vision-language model will cost, and an encoder's time."),
-    ("Labels", "vlm", "serving", "Serve the vision-language model that annotates, and manage its cached replies."),
+    (
+        "Labels",
+        "recordings",
+        "recordings",
+        "Show where recordings are now, and decide which one an episode is.",
+    ),
+    (
+        "Labels",
+        "demonstrations",
+        "querying",
+        "List the runs that differ most from others of their task, and how.",
+    ),
+    (
+        "Labels",
+        "like",
+        "querying",
+        "List the runs most similar to one run, or the frames most similar to one frame.",
+    ),
+    (
+        "Labels",
+        "import",
+        "exporting",
+        "Import annotations from other tools as a label run of their own.",
+    ),
+    (
+        "Labels",
+        "dry-run",
+        "building",
+        "Estimate what a vision-language model will cost, and an encoder's time.",
+    ),
+    (
+        "Labels",
+        "vlm",
+        "serving",
+        "Serve the vision-language model that annotates, and manage its cached replies.",
+    ),
     ("Models", "train", "training", "Train a progress reward model on a release's train split."),
     ("Models", "adapt", "training", "Adapt a model to one episode, from its active label."),
-    ("Models", "cot", "training", "Make reasoning data for supervised training from a strong model's right answers."),
+    (
+        "Models",
+        "cot",
+        "training",
+        "Make reasoning data for supervised training from a strong model's right answers.",
+    ),
     ("Models", "model", "training", "List, check, merge, convert and publish checkpoints."),
-    ("Models", "eval", "evaluating", "Score models, prediction files, and two models against each other."),
-    ("Models", "reward", "rewarding", "Score a video or an episode: progress and success at each sampled frame."),
-    ("Models", "serve", "rewarding", "Serve rewards over HTTP, for live sessions and for whole runs; see /docs."),
+    (
+        "Models",
+        "eval",
+        "evaluating",
+        "Score models, prediction files, and two models against each other.",
+    ),
+    (
+        "Models",
+        "reward",
+        "rewarding",
+        "Score a video or an episode: progress and success at each sampled frame.",
+    ),
+    (
+        "Models",
+        "serve",
+        "rewarding",
+        "Serve rewards over HTTP, for live sessions and for whole runs; see /docs.",
+    ),
     ("Operate", "workspace", "operating", "Create a workspace for several machines."),
-    ("Operate", "doctor", "operating", "Check whether a workspace is complete, and say what to do."),
-    ("Operate", "recover", "operating", "Make a lost or damaged catalog again, with all that people said."),
-    ("Operate", "upgrade", "operating", "Bring an earlier version's lake to this one's; backs its catalog up first."),
-    ("Operate", "nightly", "building", "Bring every dataset up to date, release them, and score the newest model."),
-    ("Operate", "gc", "releasing", "Delete files that neither the corpus nor a release uses, and merge small files."),
-    ("Operate", "ui", "operating", "Open the Dagster UI on a workspace: chunks, backfills, checks and lineage."),
+    (
+        "Operate",
+        "doctor",
+        "operating",
+        "Check whether a workspace is complete, and say what to do.",
+    ),
+    (
+        "Operate",
+        "recover",
+        "operating",
+        "Make a lost or damaged catalog again, with all that people said.",
+    ),
+    (
+        "Operate",
+        "upgrade",
+        "operating",
+        "Bring an earlier version's lake to this one's; backs its catalog up first.",
+    ),
+    (
+        "Operate",
+        "nightly",
+        "building",
+        "Bring every dataset up to date, release them, and score the newest model.",
+    ),
+    (
+        "Operate",
+        "gc",
+        "releasing",
+        "Delete files that neither the corpus nor a release uses, and merge small files.",
+    ),
+    (
+        "Operate",
+        "ui",
+        "operating",
+        "Open the Dagster UI on a workspace: chunks, backfills, checks and lineage.",
+    ),
 )
 MODULES = {name: f"cli.{module}" for _, name, module, _ in COMMANDS}
 # Commands that read and write the lake and nothing else
@@ -93,12 +218,24 @@ WITHOUT_PANDAS = {
     "build", "dry-run", "doctor", "recover", "upgrade", "takedown", "accept", "gc", "inspect", "status", "quarantine",
     "digest", "schema", "sql", "demonstrations", "corrections", "references", "outcomes", "recordings",
 }  # fmt: skip
-BEGUN_ANEW = {"build", "demo", "dry-run", "inspect"}  # without what they stay in too long; the rest is kept
+BEGUN_ANEW = {
+    "build",
+    "demo",
+    "dry-run",
+    "inspect",
+}  # without what they stay in too long; the rest is kept
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show where an error came from.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
-RecordsOption = Annotated[bool, typer.Option("--records", "-x", help="Each row as a record, a column a line.")]
-FREE_TEXTS = {"comment", "query", "task", "why"}  # parameters that are no address, though a link may begin them
+RecordsOption = Annotated[
+    bool, typer.Option("--records", "-x", help="Each row as a record, a column a line.")
+]
+FREE_TEXTS = {
+    "comment",
+    "query",
+    "task",
+    "why",
+}  # parameters that are no address, though a link may begin them
 EPISODES = tuple[int, ...] | None
 ENDS_WITHIN_S = 8.0
 _asked_to_end = threading.Event()  # by SIGTERM
@@ -122,7 +259,11 @@ def make_app(command_name: str | None = None) -> typer.Typer:
             infos: list[Any] = [*of_module.registered_commands, *of_module.registered_groups]
             info = _complete(next(info for info in infos if _name(info) == name), name)
             info.rich_help_panel = panel
-            (app.registered_groups if hasattr(info, "typer_instance") else app.registered_commands).append(info)
+            (
+                app.registered_groups
+                if hasattr(info, "typer_instance")
+                else app.registered_commands
+            ).append(info)
         else:
             app.command(name, help=text, rich_help_panel=panel)(lambda: None)
     return app
@@ -140,7 +281,9 @@ def _complete(info: Any, words: str) -> Any:
         info.callback = _as_typer_has_it(info.callback)
         return info
     inner = info.typer_instance = copy.copy(info.typer_instance)
-    inner.registered_commands = [_complete(c, f"{words} {_name(c)}") for c in inner.registered_commands]
+    inner.registered_commands = [
+        _complete(c, f"{words} {_name(c)}") for c in inner.registered_commands
+    ]
     # A group that does nothing by itself has no options
     if inner.registered_callback and inner.info.invoke_without_command:
         inner.registered_callback = copy.copy(inner.registered_callback)
@@ -157,13 +300,16 @@ def _as_typer_has_it(command: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(command)
     declared = list(signature.parameters.values())
     models = {p.name: p.annotation for p in declared if hasattr(p.annotation, "model_fields")}
-    parameters = [q for p in declared for q in (options_of(models[p.name]) if p.name in models else [p])]
+    parameters = [
+        q for p in declared for q in (options_of(models[p.name]) if p.name in models else [p])
+    ]
     common_options: dict[str, Any] = {"quiet": QuietOption, "verbose": VerboseOption}
     if any(p.name == "format" and "table" in str(p.annotation) for p in parameters):
         common_options = {"json": JsonOption, "records": RecordsOption} | common_options
     of_keyword = inspect.Parameter.KEYWORD_ONLY
     parameters += [
-        inspect.Parameter(name, of_keyword, default=False, annotation=a) for name, a in common_options.items()
+        inspect.Parameter(name, of_keyword, default=False, annotation=a)
+        for name, a in common_options.items()
     ]
     for parameter in parameters:
         complete_by_name(parameter)
@@ -233,7 +379,10 @@ def options_of(model: Any) -> list[inspect.Parameter]:
             default = field.get_default(call_default_factory=True)
         default = None if isinstance(default, tuple) else default
         bounds = {
-            side: getattr(m, attribute) for m in metadata for attribute, side in BOUNDS.items() if hasattr(m, attribute)
+            side: getattr(m, attribute)
+            for m in metadata
+            for attribute, side in BOUNDS.items()
+            if hasattr(m, attribute)
         }
         called = str(field.validation_alias or name)
         flag = called.replace("_", "-")
@@ -241,7 +390,11 @@ def options_of(model: Any) -> list[inspect.Parameter]:
         extra: Any = field.json_schema_extra or {}
         option = typer.Option(declared, help=field.description, **bounds, **extra)
         of_keyword = inspect.Parameter.KEYWORD_ONLY
-        parameters.append(inspect.Parameter(called, of_keyword, annotation=Annotated[kind, option], default=default))
+        parameters.append(
+            inspect.Parameter(
+                called, of_keyword, annotation=Annotated[kind, option], default=default
+            )
+        )
     return parameters
 
 
@@ -272,7 +425,10 @@ def _say_version(is_requested: bool) -> None:
 
 def proccorpus(
     version: Annotated[
-        bool, typer.Option("--version", help="Say which version this is.", callback=_say_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Say which version this is.", callback=_say_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     """Turn robot demonstrations into process supervision: segments, progress labels, samples and shards."""
@@ -343,7 +499,9 @@ def _wrong_use(e: typer.TyperException) -> str:
     """What was wrong with how a command was called, what may have been meant, and which help says more."""
     text = " ".join(e.format_message().split()).replace("Value error, ", "")
     # Somebody gave a format of data as the one to print in
-    if (match := re.search(r"'--format': .*'(\w+)' is not one of", text)) and match[1] in FORMAT_NAMES:
+    if (match := re.search(r"'--format': .*'(\w+)' is not one of", text)) and match[
+        1
+    ] in FORMAT_NAMES:
         text = f"{text.removesuffix('.')}; --format says how to print, --as {match[1]} what the data are"
     if isinstance(wrong := getattr(e, "option_name", None), str) and (
         possible_options := getattr(e, "possibilities", None)

@@ -33,8 +33,12 @@ KINDS: dict[str, Callable[[Workspace], list[str]]] = {
     "dataset": partial(_in_lake, "SELECT dataset FROM datasets"),
     "release": partial(_in_lake, "SELECT name FROM releases"),
     "label run": partial(_in_lake, "SELECT label_run FROM label_runs"),
-    "registered dataset": lambda space: [p.stem for p in REGISTRY.glob("*.yaml")] + KINDS["dataset"](space),
+    "registered dataset": lambda space: (
+        [p.stem for p in REGISTRY.glob("*.yaml")] + KINDS["dataset"](space)
+    ),
     "relation": lambda space: [row["name"] for row in relations()],
     "recipe": lambda space: [path.stem for path in RECIPES.glob("*.yaml")],
-    "model": lambda space: [path.parent.name for path in (space.root / "models").glob("*/card.json")],
+    "model": lambda space: [
+        path.parent.name for path in (space.root / "models").glob("*/card.json")
+    ],
 }

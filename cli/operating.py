@@ -9,7 +9,16 @@ import typer
 from typer import Option
 
 from assets.lib.report import dagster_home, mirror
-from cli.options import At, Here, HostOption, NoTokenOption, PortOption, TokenFileOption, say, space_at
+from cli.options import (
+    At,
+    Here,
+    HostOption,
+    NoTokenOption,
+    PortOption,
+    TokenFileOption,
+    say,
+    space_at,
+)
 from cli.output import print_json, show
 from cli.terminal import FAILED
 from core.paths import Workspace
@@ -30,9 +39,14 @@ app.add_typer(workspace_app, name="workspace")
 @workspace_app.command("create")
 def workspace_create(
     catalog: Annotated[
-        str | None, Option(help="Catalog in Postgres: postgresql://USER@HOST:PORT/DATABASE; password: PGPASSWORD.")
+        str | None,
+        Option(
+            help="Catalog in Postgres: postgresql://USER@HOST:PORT/DATABASE; password: PGPASSWORD."
+        ),
     ] = None,
-    data: Annotated[str | None, Option(help="Data: s3://BUCKET/FOLDER, or the absolute path of a folder.")] = None,
+    data: Annotated[
+        str | None, Option(help="Data: s3://BUCKET/FOLDER, or the absolute path of a folder.")
+    ] = None,
     common: Here = Here(),
 ) -> None:
     """Create a workspace whose lake several machines write to. A workspace in a local folder needs no such step."""
@@ -47,14 +61,19 @@ def workspace_create(
         if is_new:
             shutil.rmtree(space.root)
         raise
-    say(f"{space.root} is a workspace; its lake is at {catalog or space.catalog}, with data at {data or space.data}.")
+    say(
+        f"{space.root} is a workspace; its lake is at {catalog or space.catalog}, with data at {data or space.data}."
+    )
 
 
 @app.command()
 def doctor(
-    hashes: Annotated[bool, Option(help="Read every byte of shards, pictures, rows and replies.")] = False,
+    hashes: Annotated[
+        bool, Option(help="Read every byte of shards, pictures, rows and replies.")
+    ] = False,
     repair: Annotated[
-        bool, Option(help="Move orphans and damaged files to .removed; mark what must be built again.")
+        bool,
+        Option(help="Move orphans and damaged files to .removed; mark what must be built again."),
     ] = False,
     common: At = At(),
 ) -> None:
@@ -88,7 +107,9 @@ def recover(common: At = At()) -> None:
 
 @app.command()
 def upgrade(
-    yes: Annotated[bool, Option("--yes", "-y", help="Do it; without, only say what would be done.")] = False,
+    yes: Annotated[
+        bool, Option("--yes", "-y", help="Do it; without, only say what would be done.")
+    ] = False,
     common: At = At(),
 ) -> None:
     """Bring an earlier version's lake to this one's; backs its catalog up first. Cannot run during a build."""
@@ -96,7 +117,9 @@ def upgrade(
     print_json(to_do) if common.format == "json" else say(to_do["said"])
 
 
-def _show_findings(space: Workspace, troubles: list[Trouble], repaired: list[str], style: str) -> None:
+def _show_findings(
+    space: Workspace, troubles: list[Trouble], repaired: list[str], style: str
+) -> None:
     """What was done, and what is wrong now. Raises typer.Exit: errors."""
     errors = sum(trouble.severity == ERROR for trouble in troubles)
     findings = [trouble.facts() for trouble in troubles]

@@ -15,16 +15,24 @@ from core.errors import FailedError, UserError
 from core.paths import DEFAULT_WORKSPACE, Workspace
 from ingest.formats import FORMAT_NAMES
 
-FormatOption = Annotated[Literal["table", "json"], Option(help="table for people, json for scripts.")]
+FormatOption = Annotated[
+    Literal["table", "json"], Option(help="table for people, json for scripts.")
+]
 WorkersOption = Annotated[int | None, Option(min=1, help="Processes; default: one per core.")]
-UpdateOption = Annotated[bool, Option(help="Read hub datasets at their newest commit, not at the last build's.")]
+UpdateOption = Annotated[
+    bool, Option(help="Read hub datasets at their newest commit, not at the last build's.")
+]
 RevisionOption = Annotated[str | None, Option(help="Commit or branch of a dataset on a hub.")]
 DataFormatOption = Annotated[
-    str | None, Option("--as", help="The data's format, such as lerobot or hdf5; default: detected.")
+    str | None,
+    Option("--as", help="The data's format, such as lerobot or hdf5; default: detected."),
 ]
-MinConfidenceOption = Annotated[float | None, Option(min=0, max=1, help="Leave out labels with a lower confidence.")]
+MinConfidenceOption = Annotated[
+    float | None, Option(min=0, max=1, help="Leave out labels with a lower confidence.")
+]
 MinNameConfidenceOption = Annotated[
-    float | None, Option(min=0, max=1, help="Leave out the step names of labels with a lower confidence.")
+    float | None,
+    Option(min=0, max=1, help="Leave out the step names of labels with a lower confidence."),
 ]
 EpisodesOption = Annotated[str | None, Option(help="Only these episodes, such as 0,1,5-9.")]
 DatasetOption = Annotated[str | None, Option(help="Only this dataset.")]
@@ -32,22 +40,34 @@ DatasetArgument = Annotated[str, Argument(help="The dataset's name, from status.
 EpisodeArgument = Annotated[int, Argument(help="The run's episode_index.")]
 AuthorOption = Annotated[str | None, Option(help="Your name; default: your user name.")]
 CommentOption = Annotated[str, Option(help="Reason.")]
-HistoryOption = Annotated[bool, Option("--all", help="Show every row, also replaced and withdrawn ones.")]
+HistoryOption = Annotated[
+    bool, Option("--all", help="Show every row, also replaced and withdrawn ones.")
+]
 EndpointOption = Annotated[
-    list[str] | None, Option(help="Base address of an OpenAI-compatible server, ends in /v1; repeatable.")
+    list[str] | None,
+    Option(help="Base address of an OpenAI-compatible server, ends in /v1; repeatable."),
 ]
 ReleaseOption = Annotated[str | None, Option(help="Release to use; default: the newest.")]
 HostOption = Annotated[str, Option(help="Address to listen on.")]
 TokenFileOption = Annotated[
-    Path | None, Option(help="File with the token that everybody must show; default: one that the workspace keeps.")
+    Path | None,
+    Option(
+        help="File with the token that everybody must show; default: one that the workspace keeps."
+    ),
 ]
 NoTokenOption = Annotated[
-    bool, Option("--no-token", help="Ask for no token: every user of this machine may then do everything here.")
+    bool,
+    Option(
+        "--no-token",
+        help="Ask for no token: every user of this machine may then do everything here.",
+    ),
 ]
 PortOption = Annotated[int, Option(min=0, max=65535, help="Port; 0: any free one.")]
 SentDryRunOption = Annotated[bool, Option(help="List what would be sent; send nothing.")]
 PrivateOption = Annotated[bool, Option(help="Make a new hub repository private.")]
-ReplaceOption = Annotated[bool, Option(help="Delete what else the place holds; --dry-run counts it.")]
+ReplaceOption = Annotated[
+    bool, Option(help="Delete what else the place holds; --dry-run counts it.")
+]
 YesOption = Annotated[bool, Option("--yes", "-y", help="Do not ask before deleting.")]
 
 
@@ -64,7 +84,9 @@ class Here(BaseModel):
 class At(Here):
     """Where a command works, and how it prints."""
 
-    format: Literal["table", "json"] = Field(default="table", description="table for people, json for scripts.")
+    format: Literal["table", "json"] = Field(
+        default="table", description="table for people, json for scripts."
+    )
 
 
 def space_at(text: str) -> Workspace:
@@ -92,13 +114,17 @@ def say_next(steps: Mapping[str, str], workspace: str) -> None:
     option = "" if workspace == DEFAULT_WORKSPACE else f" --workspace {shlex.quote(workspace)}"
     widest = max(map(len, steps))
     for i, (purpose, command) in enumerate(steps.items()):
-        say(f"{'Next:' if i == 0 else '     '} {purpose.ljust(widest)}   proccorpus {command}{option}")
+        say(
+            f"{'Next:' if i == 0 else '     '} {purpose.ljust(widest)}   proccorpus {command}{option}"
+        )
 
 
 def say_stale(chunks: Mapping[str, int], verb: str = "updates") -> None:
     """How many chunks of each dataset the next build has to do."""
     if chunks:
-        say(f"Chunks that the next build {verb}: {', '.join(f'{n} of {name}' for name, n in sorted(chunks.items()))}.")
+        say(
+            f"Chunks that the next build {verb}: {', '.join(f'{n} of {name}' for name, n in sorted(chunks.items()))}."
+        )
 
 
 def counted(number: int, noun: str) -> str:
@@ -130,7 +156,9 @@ def episode_list(text: str | None) -> tuple[int, ...] | None:
         if not dash:
             last = first
         if not first.isdecimal() or not last.isdecimal() or int(last) < int(first):
-            raise UserError(f"--episodes {text}: {part.strip()!r} is not a number or a range such as 5-9")
+            raise UserError(
+                f"--episodes {text}: {part.strip()!r} is not a number or a range such as 5-9"
+            )
         numbers.update(range(int(first), int(last) + 1))
     return tuple(sorted(numbers))
 

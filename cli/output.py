@@ -25,7 +25,9 @@ from cli.terminal import AS_RECORDS, QUIET, has_colours, note
 from core.logs import TOLD
 from core.values import plain, shown
 
-PIPE_WIDTH = 200  # characters of a table's lines in a file or a pipe, which have no width of their own
+PIPE_WIDTH = (
+    200  # characters of a table's lines in a file or a pipe, which have no width of their own
+)
 NARROWEST = 16  # characters to which a column of long texts is narrowed, before rows become records
 # What a cell says by itself, wherever it stands
 COLOURS = {
@@ -48,7 +50,13 @@ def show(rows: list[dict], style: str, *, empty: str = "No rows.", whole: Any = 
     elif not rows:
         print(empty)
     else:
-        print(table_text([{k: _with_unit(k, v) for k, v in row.items()} for row in rows], list(rows[0]), width_here()))
+        print(
+            table_text(
+                [{k: _with_unit(k, v) for k, v in row.items()} for row in rows],
+                list(rows[0]),
+                width_here(),
+            )
+        )
 
 
 def show_facts(facts: dict, style: str, *, hidden: Sequence[str] = ()) -> None:
@@ -78,12 +86,17 @@ def table_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width:
     if sum(_widths(heads, cells)) > room:
         heads = [name.replace("_", "_\n") for name in columns]
     # Numbers are never cut; long texts go on in a second line
-    narrowest = [w if number else min(w, NARROWEST) for w, number in zip(_widths(heads, cells), numbers, strict=True)]
+    narrowest = [
+        w if number else min(w, NARROWEST)
+        for w, number in zip(_widths(heads, cells), numbers, strict=True)
+    ]
     if AS_RECORDS.get() or sum(narrowest) > room:
         return _printed(*_records(columns, cells), width=width)
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="bold")
     for head, is_number in zip(heads, numbers, strict=True):
-        table.add_column(Text(head), justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+        table.add_column(
+            Text(head), justify="right" if is_number else "left", no_wrap=is_number, overflow="fold"
+        )
     for row in cells:
         table.add_row(*row)
     return _printed(table, width=width)
@@ -118,7 +131,9 @@ def _printed(*parts: RenderableType, width: int) -> str:
     """As text, with colours where standard output shows them."""
     text = io.StringIO()
     coloured = has_colours(sys.stdout)
-    console = Console(file=text, width=width, force_terminal=coloured, no_color=not coloured, highlight=False)
+    console = Console(
+        file=text, width=width, force_terminal=coloured, no_color=not coloured, highlight=False
+    )
     console.print(*parts, sep="\n")
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
@@ -161,26 +176,38 @@ def progress() -> Iterator[Callable[..., None]]:
     lock, ended = threading.Lock(), threading.Event()
     is_log = not console.is_terminal
     hidden = is_log or QUIET.get()
-    with Progress(*columns, console=console, transient=True, disable=hidden, speed_estimate_period=SPEED_S) as bars:
+    with Progress(
+        *columns, console=console, transient=True, disable=hidden, speed_estimate_period=SPEED_S
+    ) as bars:
 
         def report(
-            name: str, completed: float = 0, total: float | None = None, detail: str = "", frames: float = 0
+            name: str,
+            completed: float = 0,
+            total: float | None = None,
+            detail: str = "",
+            frames: float = 0,
         ) -> None:
             with lock:
                 if name not in tasks:
                     tasks[name] = bars.add_task(name, total=None, detail="", frames=0)
-                bars.update(tasks[name], completed=completed, total=total, detail=detail, frames=frames)
+                bars.update(
+                    tasks[name], completed=completed, total=total, detail=detail, frames=frames
+                )
 
         def log() -> None:
             began_s = time.monotonic()
             wait_s = FIRST_S
             while not ended.wait(wait_s):
                 running = [
-                    task for task in bars.tasks if not task.finished and (task.completed or task.fields["detail"])
+                    task
+                    for task in bars.tasks
+                    if not task.finished and (task.completed or task.fields["detail"])
                 ]
                 parts = [f"{t.description} {words.render(t)}" for t in running]
                 num_finished = sum(task.finished for task in bars.tasks)
-                parts.append(f"{num_finished} of {len(bars.tasks)} done, {clock(time.monotonic() - began_s)}")
+                parts.append(
+                    f"{num_finished} of {len(bars.tasks)} done, {clock(time.monotonic() - began_s)}"
+                )
                 note("; ".join(parts))
                 wait_s = LOG_EVERY_S
 

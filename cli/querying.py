@@ -42,9 +42,13 @@ OPEN_FAULTS_SQL = (
 )
 MAX_ROWS = 100  # of a query's result, in a table for people
 app = typer.Typer()
-datasets_app = typer.Typer(help="Show the registry of datasets; rename or remove one.", invoke_without_command=True)
+datasets_app = typer.Typer(
+    help="Show the registry of datasets; rename or remove one.", invoke_without_command=True
+)
 app.add_typer(datasets_app, name="datasets")
-RegistryOption = Annotated[list[Path] | None, Option(help="Also read this folder of your own YAML files.")]
+RegistryOption = Annotated[
+    list[Path] | None, Option(help="Also read this folder of your own YAML files.")
+]
 NewNameArgument = Annotated[str, Argument(help="Its new name.")]
 
 
@@ -54,22 +58,31 @@ def datasets(ctx: typer.Context, registry: RegistryOption = None, common: At = A
     # This also runs ahead of a subcommand, such as `datasets show`, which then speaks alone
     if ctx.invoked_subcommand:
         return
-    rows = overview(load_registry([BUILT_IN, *(registry or [])]), _datasets_built(space_at(common.workspace)))
+    rows = overview(
+        load_registry([BUILT_IN, *(registry or [])]), _datasets_built(space_at(common.workspace))
+    )
     if common.format == "table":
-        rows = [{k: v for k, v in r.items() if k != "source"} for r in rows]  # too wide: datasets show has it
+        rows = [
+            {k: v for k, v in r.items() if k != "source"} for r in rows
+        ]  # too wide: datasets show has it
     show(rows, common.format)
 
 
 @datasets_app.command("show")
 def datasets_show(
-    registered: Annotated[str, Argument(metavar="NAME")], registry: RegistryOption = None, common: At = At()
+    registered: Annotated[str, Argument(metavar="NAME")],
+    registry: RegistryOption = None,
+    common: At = At(),
 ) -> None:
     """Show all that is known about one dataset: sizes, licence, cameras by role, gripper, traps."""
     built = _datasets_built(space_at(common.workspace))
     entries = load_registry([BUILT_IN, *(registry or [])])
     # A dataset may be known to the registry, or built here from a source that the registry does not have
     if registered not in entries and registered not in built:
-        hint = did_you_mean(registered, sorted({*entries, *built})) or "; proccorpus datasets lists them"
+        hint = (
+            did_you_mean(registered, sorted({*entries, *built}))
+            or "; proccorpus datasets lists them"
+        )
         raise UserError(f"unknown dataset {registered!r}{hint}")
     dataset = facts(entries.get(registered), built.get(registered))
     show(readable(dataset), common.format, whole=dataset)
@@ -96,7 +109,9 @@ def datasets_rename(
 
 
 @datasets_app.command("remove")
-def datasets_remove(dataset: DatasetArgument, yes: YesOption = False, common: Here = Here()) -> None:
+def datasets_remove(
+    dataset: DatasetArgument, yes: YesOption = False, common: Here = Here()
+) -> None:
     """Take a dataset out of the corpus. What people said of it is kept, under a name of its own.
 
     Releases stay what they are. gc deletes files that nothing uses any more. The source is not touched.
@@ -107,7 +122,10 @@ def datasets_remove(dataset: DatasetArgument, yes: YesOption = False, common: He
     kept_as = renaming.remove(lake, dataset)
     say(f"{dataset} is removed." + (f" What people said is kept as {kept_as}." if kept_as else ""))
     if kept_as:
-        say_next({"take up what people said again": f"datasets rename {kept_as} {dataset}"}, common.workspace)
+        say_next(
+            {"take up what people said again": f"datasets rename {kept_as} {dataset}"},
+            common.workspace,
+        )
 
 
 def _datasets_built(space: Workspace) -> dict[str, dict]:
@@ -121,10 +139,14 @@ def _datasets_built(space: Workspace) -> dict[str, dict]:
 @app.command()
 def quarantine(
     by: Annotated[
-        Literal["episode", "reason"], Option(help="One row per episode; or per reason, with its count and remedy.")
+        Literal["episode", "reason"],
+        Option(help="One row per episode; or per reason, with its count and remedy."),
     ] = "episode",
     checks: Annotated[
-        bool, Option(help="Instead, list usable episodes with faults that checks found; without accepted ones.")
+        bool,
+        Option(
+            help="Instead, list usable episodes with faults that checks found; without accepted ones."
+        ),
     ] = False,
     common: At = At(),
 ) -> None:
@@ -142,10 +164,15 @@ def quarantine(
             "SELECT dataset, reason, count(DISTINCT episode_index) AS episodes, min(episode_index) AS first_episode, "
             f"arg_min(detail, episode_index) AS first_detail FROM {source} GROUP BY ALL ORDER BY episodes DESC, 1, 2"
         )
-        show([row | {"remedy": REASONS[row["reason"]].remedy} for row in rows], common.format, empty=empty)
+        show(
+            [row | {"remedy": REASONS[row["reason"]].remedy} for row in rows],
+            common.format,
+            empty=empty,
+        )
         return
     rows = lake.dicts(
-        f"SELECT {columns} FROM {source} ORDER BY ALL" + ("" if common.format == "json" else f" LIMIT {MAX_ROWS}")
+        f"SELECT {columns} FROM {source} ORDER BY ALL"
+        + ("" if common.format == "json" else f" LIMIT {MAX_ROWS}")
     )
     show(rows, common.format, empty=empty)
     if common.format == "table" and len(rows) == MAX_ROWS:
@@ -165,7 +192,8 @@ def digest(common: At = At()) -> None:
 @app.command()
 def schema(
     relations: Annotated[
-        list[str] | None, Argument(metavar="[NAMES]...", help="Tables or views to describe; default: list all.")
+        list[str] | None,
+        Argument(metavar="[NAMES]...", help="Tables or views to describe; default: list all."),
     ] = None,
     common: At = At(),
 ) -> None:
@@ -173,7 +201,9 @@ def schema(
     space = space_at(common.workspace)
     # Examples come out of the corpus; without one the schema is described all the same
     con = open_for_users(space) if relations and space.exists() else None
-    show([vars(d) for d in columns(relations, con)] if relations else all_relations(), common.format)
+    show(
+        [vars(d) for d in columns(relations, con)] if relations else all_relations(), common.format
+    )
 
 
 @app.command()
@@ -195,14 +225,24 @@ def demonstrations(
         [dataset],
     )
     num, alone = lake.rows(
-        f"SELECT count(score), count(*) - count(score) FROM demonstration_quality WHERE {condition}", [dataset]
+        f"SELECT count(score), count(*) - count(score) FROM demonstration_quality WHERE {condition}",
+        [dataset],
     )[0]
     if num or common.format == "json":
         visible_rows = [row | {"why": "; ".join(row["why"])} for row in rows[:limit]]
-        show(visible_rows, common.format, empty="No run is unlike the others of its task.", whole=rows[:limit])
-        say(f"{len(rows)} of {num} runs differ from the others of their task, {len(visible_rows)} shown.")
+        show(
+            visible_rows,
+            common.format,
+            empty="No run is unlike the others of its task.",
+            whole=rows[:limit],
+        )
+        say(
+            f"{len(rows)} of {num} runs differ from the others of their task, {len(visible_rows)} shown."
+        )
     if alone:
-        say(f"{alone} runs are of tasks of which fewer than {FEWEST} runs show what is usual: they have no score.")
+        say(
+            f"{alone} runs are of tasks of which fewer than {FEWEST} runs show what is usual: they have no score."
+        )
     if not num and not alone:
         say("No run is measured yet: run proccorpus build.")
 
@@ -211,8 +251,12 @@ def demonstrations(
 def like(
     dataset: DatasetArgument,
     episode: EpisodeArgument,
-    frame: Annotated[int | None, Option(help="Find frames like this one; default: find runs.")] = None,
-    camera: Annotated[str | None, Option(help="Camera to compare; default: the preferred one.")] = None,
+    frame: Annotated[
+        int | None, Option(help="Find frames like this one; default: find runs.")
+    ] = None,
+    camera: Annotated[
+        str | None, Option(help="Camera to compare; default: the preferred one.")
+    ] = None,
     among: Annotated[str | None, Option("--dataset", help="Only runs of this dataset.")] = None,
     most: Annotated[int, Option(min=1, help="Maximum number of results.")] = 20,
     common: At = At(),

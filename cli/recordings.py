@@ -37,7 +37,9 @@ def recordings_changes(dataset: DatasetArgument, common: At = At()) -> None:
 
 @recordings_app.command("review")
 def recordings_review(
-    dataset: Annotated[str | None, Argument(help="The dataset's name in the corpus; default: all.")] = None,
+    dataset: Annotated[
+        str | None, Argument(help="The dataset's name in the corpus; default: all.")
+    ] = None,
     common: At = At(),
 ) -> None:
     """List what people said of recordings that an episode only resembles, and why it does.
@@ -50,17 +52,29 @@ def recordings_review(
 
 @recordings_app.command("same")
 def recordings_same(
-    dataset: DatasetArgument, episode: EpisodeArgument, author: AuthorOption = None, common: Here = Here()
+    dataset: DatasetArgument,
+    episode: EpisodeArgument,
+    author: AuthorOption = None,
+    common: Here = Here(),
 ) -> None:
     """Say that an episode is the recording that it resembles: all that was said of it is in force."""
-    former = recordings.decide(lake_at(common.workspace), dataset, episode, is_same=True, author=author or whoami())
-    say(f"episode {episode} of {dataset} is recording {former}; the next build applies what was said of it")
+    former = recordings.decide(
+        lake_at(common.workspace), dataset, episode, is_same=True, author=author or whoami()
+    )
+    say(
+        f"episode {episode} of {dataset} is recording {former}; the next build applies what was said of it"
+    )
 
 
 @recordings_app.command("other")
 def recordings_other(
-    dataset: DatasetArgument, episode: EpisodeArgument, author: AuthorOption = None, common: Here = Here()
+    dataset: DatasetArgument,
+    episode: EpisodeArgument,
+    author: AuthorOption = None,
+    common: Here = Here(),
 ) -> None:
     """Say that an episode is not the recording that it resembles: nothing that was said of that one concerns it."""
-    former = recordings.decide(lake_at(common.workspace), dataset, episode, is_same=False, author=author or whoami())
+    former = recordings.decide(
+        lake_at(common.workspace), dataset, episode, is_same=False, author=author or whoami()
+    )
     say(f"episode {episode} of {dataset} is another recording than {former}; build {dataset} again")

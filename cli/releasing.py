@@ -53,9 +53,13 @@ from warehouse.shards.check import check_shard
 from warehouse.shards.progresslm import PROFILES, draw
 
 app = typer.Typer(rich_markup_mode=None)
-release_app = typer.Typer(help="Freeze, compare and publish the corpus.", no_args_is_help=True, rich_markup_mode=None)
+release_app = typer.Typer(
+    help="Freeze, compare and publish the corpus.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(release_app, name="release")
-samples_app = typer.Typer(help="Draw samples: questions with pictures and answers.", no_args_is_help=True)
+samples_app = typer.Typer(
+    help="Draw samples: questions with pictures and answers.", no_args_is_help=True
+)
 shards_app = typer.Typer(help="Check WebDataset shards.", no_args_is_help=True)
 app.add_typer(samples_app, name="samples")
 app.add_typer(shards_app, name="shards")
@@ -66,13 +70,17 @@ def release_create(
     name: str,
     allow_licence: Annotated[
         list[str] | None,
-        Option(help="Include datasets with this licence, such as cc-by-nc-4.0 or unknown; repeatable."),
+        Option(
+            help="Include datasets with this licence, such as cc-by-nc-4.0 or unknown; repeatable."
+        ),
     ] = None,
     min_confidence: MinConfidenceOption = None,
     min_name_confidence: MinNameConfidenceOption = None,
     without: Annotated[
         list[str] | None,
-        Option(help="Leave out shards with runs in which this check found a fault, but accepted ones; repeatable."),
+        Option(
+            help="Leave out shards with runs in which this check found a fault, but accepted ones; repeatable."
+        ),
     ] = None,
     common: At = At(),
 ) -> None:
@@ -83,7 +91,9 @@ def release_create(
     how many runs checks found faults that nobody accepted.
     """
     if name == LOCAL:
-        raise UserError(f"proccorpus train uses the name {LOCAL} for the corpus as it is: choose another name")
+        raise UserError(
+            f"proccorpus train uses the name {LOCAL} for the corpus as it is: choose another name"
+        )
     lake = lake_at(common.workspace)
     is_gated = min_confidence is not None or min_name_confidence is not None
     gate = LabelGate(min_confidence or 0.0, min_name_confidence or 0.0) if is_gated else None
@@ -100,7 +110,10 @@ def release_create(
         "faults": held_faults(lake, release_contents),
     }
     remedy = "look at them (proccorpus quarantine --checks), leave them out (--without CHECK), or accept them"
-    warn([f"{name}: {in_words(counts)}; {remedy}" for name, counts in facts["faults"].items()], "faults")
+    warn(
+        [f"{name}: {in_words(counts)}; {remedy}" for name, counts in facts["faults"].items()],
+        "faults",
+    )
     warn([str(exclusion) for exclusion in release_contents.left_out], "left out")
     show_facts(facts, common.format, hidden=["left_out", "faults"])
 
@@ -118,8 +131,12 @@ def release_list(common: At = At()) -> None:
 
 @release_app.command("verify")
 def release_verify(
-    name: Annotated[str | None, Argument(help="A release of the workspace; default: the newest.")] = None,
-    published: Annotated[str | None, Option("--at", help="Address of a published release; needs no workspace.")] = None,
+    name: Annotated[
+        str | None, Argument(help="A release of the workspace; default: the newest.")
+    ] = None,
+    published: Annotated[
+        str | None, Option("--at", help="Address of a published release; needs no workspace.")
+    ] = None,
     common: At = At(),
 ) -> None:
     """Read every byte of a release and compare it with the frozen hashes. Exits 1 on a difference, and names it."""
@@ -147,7 +164,9 @@ def release_verify(
 
 @release_app.command("diff")
 def release_diff(
-    a: Annotated[str, Argument(help="A release, or with --runs the beginning of a label run's id.")],
+    a: Annotated[
+        str, Argument(help="A release, or with --runs the beginning of a label run's id.")
+    ],
     b: Annotated[str, Argument(help="Another release or label run.")],
     runs: Annotated[bool, Option(help="Compare two label runs of the corpus as it is.")] = False,
     common: At = At(),
@@ -169,7 +188,10 @@ def release_delete(name: str, yes: YesOption = False, common: Here = Here()) -> 
     lake = lake_at(common.workspace)
     release = get_release(lake, name)
     warn(hanging_on(lake, release), f"release {release.name}")
-    confirm(f"Forget release {release.name} ({counted(len(release.shard_list), 'shard')}) for good?", yes=yes)
+    confirm(
+        f"Forget release {release.name} ({counted(len(release.shard_list), 'shard')}) for good?",
+        yes=yes,
+    )
     deleted = delete_release(lake, release.name)
     say(
         f"{deleted.name} is deleted; its {len(deleted.shard_list)} shards go with the next gc where nothing else "
@@ -192,7 +214,9 @@ def release_publish(
     """
     lake = lake_to_read(common.workspace)
     release = get_release(lake, name)
-    upload = publish(lake, release, to, dry_run=dry_run, private=private, replace=replace, on_file=tell_sent)
+    upload = publish(
+        lake, release, to, dry_run=dry_run, private=private, replace=replace, on_file=tell_sent
+    )
     show_facts({"release": name} | upload.__dict__ | {"dry_run": dry_run}, common.format)
 
 
@@ -210,7 +234,9 @@ def takedown(
     """
     selected = episode_list(episodes)
     if not undo and not (reason or "").strip():
-        raise UserError("takedown needs --reason TEXT: the quarantine shows it to people who miss the data")
+        raise UserError(
+            "takedown needs --reason TEXT: the quarantine shows it to people who miss the data"
+        )
     lake = lake_at(common.workspace)
     # Nothing is deleted yet: the build makes chunks without the data, gc deletes the bytes
     if undo:
@@ -219,7 +245,9 @@ def takedown(
     else:
         copies = withdraw(lake, dataset, selected, reason or "")
         for name, episode in copies:
-            note(f"episode {episode} of {name} is the same recording: it is taken down, too; build {name} as well.")
+            note(
+                f"episode {episode} of {name} is the same recording: it is taken down, too; build {name} as well."
+            )
         note(f"Build {dataset} to make its chunks without it, then run gc to delete the bytes.")
     show(takedown_marks(lake, dataset), common.format, empty=f"Nothing of {dataset} is taken down.")
 
@@ -227,7 +255,9 @@ def takedown(
 @app.command()
 def gc(
     dry_run: Annotated[bool, Option(help="List what would be deleted; delete nothing.")] = False,
-    keep_days: Annotated[float, Option(min=0, help="Keep lake snapshots that are younger than this.")] = 7,
+    keep_days: Annotated[
+        float, Option(min=0, help="Keep lake snapshots that are younger than this.")
+    ] = 7,
     yes: YesOption = False,
     common: At = At(),
 ) -> None:
@@ -238,14 +268,20 @@ def gc(
     rows = [f.__dict__ for f in collect(lake, keep_days, dry_run=dry_run)]
     files, into = (small_files(lake), None) if dry_run else merge(lake)
     say("Would be deleted:" if dry_run else "Deleted:")
-    show(rows, common.format, whole=[*rows, {"what": "small files merged", "files": files, "bytes": 0}])
+    show(
+        rows,
+        common.format,
+        whole=[*rows, {"what": "small files merged", "files": files, "bytes": 0}],
+    )
     if files:
         small = counted(files, "small file")
         if dry_run:
             merged = f"Would merge up to {small} of rows"
         else:
             merged = f"Merged {small} of rows into {into}"
-        say(f"{merged}. The next build or gc deletes what was merged, once it is {GRACE_S / 60:.0f} minutes old.")
+        say(
+            f"{merged}. The next build or gc deletes what was merged, once it is {GRACE_S / 60:.0f} minutes old."
+        )
 
 
 def _confirm_collection(lake: Lake, keep_days: float) -> None:
@@ -253,12 +289,17 @@ def _confirm_collection(lake: Lake, keep_days: float) -> None:
     files = sum(f.files for f in to_go)
     num_bytes = sum(f.bytes for f in to_go)
     if files:
-        confirm(f"Delete {counted(files, 'file')} ({decimal(num_bytes)}) of {lake.workspace.root}?", yes=False)
+        confirm(
+            f"Delete {counted(files, 'file')} ({decimal(num_bytes)}) of {lake.workspace.root}?",
+            yes=False,
+        )
 
 
 @samples_app.command("draw")
 def samples_draw(
-    profile: Annotated[str, Argument(help="progresslm_sft (25 K samples) or progresslm_rl (20 K).")],
+    profile: Annotated[
+        str, Argument(help="progresslm_sft (25 K samples) or progresslm_rl (20 K).")
+    ],
     release: ReleaseOption = None,
     seed: Annotated[int, Option(help="Another number draws other samples.")] = 0,
     out: Annotated[Path | None, Option(help="Parquet file for the samples drawn.")] = None,
@@ -277,7 +318,9 @@ def samples_draw(
 
 @shards_app.command("verify")
 def shards_verify(
-    release: Annotated[str | None, Option(help="Check this release's shards; default: the corpus's.")] = None,
+    release: Annotated[
+        str | None, Option(help="Check this release's shards; default: the corpus's.")
+    ] = None,
     common: At = At(),
 ) -> None:
     """Check every shard: its hash, its index, and the pictures of each sample. Exits 1 if one is damaged."""

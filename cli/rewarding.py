@@ -6,7 +6,17 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from cli.options import At, Here, HostOption, NoTokenOption, PortOption, TokenFileOption, say, space_at, warn
+from cli.options import (
+    At,
+    Here,
+    HostOption,
+    NoTokenOption,
+    PortOption,
+    TokenFileOption,
+    say,
+    space_at,
+    warn,
+)
 from cli.output import progress, show_facts
 from cli.terminal import note
 from core.errors import UserError
@@ -23,18 +33,27 @@ app = typer.Typer()
 @app.command()
 def reward(
     video: Annotated[
-        Path | None, Argument(help="A video of one run; else name an episode with --dataset and --episode.")
+        Path | None,
+        Argument(help="A video of one run; else name an episode with --dataset and --episode."),
     ] = None,
     dataset: Annotated[str | None, Option(help="A dataset of the workspace.")] = None,
     episode: Annotated[int | None, Option(min=0, help="Episode of --dataset to score.")] = None,
     task: Annotated[
-        str | None, Option(help="Instruction in words; default: the episode's task, or that of --like.")
+        str | None,
+        Option(help="Instruction in words; default: the episode's task, or that of --like."),
     ] = None,
     out: Annotated[
-        Path | None, Option(help="JSON-lines file to write, one row per scored frame; default: named after the run.")
+        Path | None,
+        Option(
+            help="JSON-lines file to write, one row per scored frame; default: named after the run."
+        ),
     ] = None,
     fps: Annotated[
-        float | None, Option(min=0.001, help="Frames to score per second; default: 4, or all frames of a slower video.")
+        float | None,
+        Option(
+            min=0.001,
+            help="Frames to score per second; default: 4, or all frames of a slower video.",
+        ),
     ] = None,
     *,
     scorer: ScorerOptions,
@@ -44,12 +63,18 @@ def reward(
             help="Another camera of the same run: NAME=VIDEO, for an episode NAME; repeatable; scores are averaged."
         ),
     ] = None,
-    overlay: Annotated[Path | None, Option(help="Also write a video with curves and steps under the picture.")] = None,
+    overlay: Annotated[
+        Path | None, Option(help="Also write a video with curves and steps under the picture.")
+    ] = None,
     step: Annotated[
         list[str] | None,
-        Option(help="A step of the task, in order; for ProgressLM's models, which compare with the steps; repeatable."),
+        Option(
+            help="A step of the task, in order; for ProgressLM's models, which compare with the steps; repeatable."
+        ),
     ] = None,
-    partial: Annotated[bool, Option(help="If the video is cut off, score the frames that are there.")] = False,
+    partial: Annotated[
+        bool, Option(help="If the video is cut off, score the frames that are there.")
+    ] = False,
     common: At = At(),
 ) -> None:
     """Score a video or an episode: progress and success at each sampled frame.
@@ -70,12 +95,16 @@ def reward(
     else:
         assert dataset is not None
         assert episode is not None
-        from pipeline.episode_rewards import episode_clip  # imports duckdb, which a video does without
+        from pipeline.episode_rewards import (
+            episode_clip,
+        )  # imports duckdb, which a video does without
 
         run, of_episode = episode_clip(space_at(common.workspace), dataset, episode, camera or ())
         task = task or of_episode
         name = f"{dataset}-{episode}"
-    config = named_scorer(scorer, space_at(common.workspace), tuple(run) if isinstance(run, dict) else run.cameras)
+    config = named_scorer(
+        scorer, space_at(common.workspace), tuple(run) if isinstance(run, dict) else run.cameras
+    )
     try:
         with progress() as report:
             report("scored", detail="nothing yet: the model is opened")
@@ -91,7 +120,9 @@ def reward(
                 on_row=lambda row: report("scored", detail=f"{row['timestamp_s']:.1f} s"),
             )
     except CutOffError as e:
-        raise UserError(f"{e}, so nothing was kept; --partial scores the frames that are there") from e
+        raise UserError(
+            f"{e}, so nothing was kept; --partial scores the frames that are there"
+        ) from e
     warn(scored.notes, "note")
     show_facts(scored.__dict__ | {"notes": list(scored.notes)}, common.format, hidden=["notes"])
 
@@ -102,7 +133,9 @@ def _cameras(arguments: list[str]) -> dict[str, Path]:
     for text in arguments:
         name, _, path = text.partition("=")
         if not (name and path) or name == CAMERA or name in videos:
-            raise UserError(f"--camera {text}: it is NAME=VIDEO, each name once and none {CAMERA!r}")
+            raise UserError(
+                f"--camera {text}: it is NAME=VIDEO, each name once and none {CAMERA!r}"
+            )
         videos[name] = Path(path)
     return videos
 
@@ -115,7 +148,9 @@ def serve_rewards(
     token_file: TokenFileOption = None,
     no_token: NoTokenOption = False,
     max_sessions: Annotated[int, Option(min=1, help="Maximum simultaneous live runs.")] = 256,
-    idle_timeout: Annotated[float, Option(min=1, help="Seconds after which an unused session is deleted.")] = 600,
+    idle_timeout: Annotated[
+        float, Option(min=1, help="Seconds after which an unused session is deleted.")
+    ] = 600,
     max_batch: Annotated[int, Option(min=1, help="Maximum frames scored in one batch.")] = 32,
     max_body_mb: Annotated[int, Option(min=1, help="Maximum size of a request, in MB.")] = 64,
     max_kept_gb: Annotated[
@@ -152,6 +187,8 @@ def serve_rewards(
             serve(
                 server,
                 listener,
-                lambda url: say(f"listening on {url}\nin a browser: {link_with(f'{url}/docs', shown_token)}"),
+                lambda url: say(
+                    f"listening on {url}\nin a browser: {link_with(f'{url}/docs', shown_token)}"
+                ),
             )
     note("stopped")

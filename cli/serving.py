@@ -50,7 +50,8 @@ from warehouse.lake.sql import release_state
 
 app = typer.Typer()
 vlm_app = typer.Typer(
-    help="Serve the vision-language model that annotates, and manage its cached replies.", no_args_is_help=True
+    help="Serve the vision-language model that annotates, and manage its cached replies.",
+    no_args_is_help=True,
 )
 app.add_typer(vlm_app, name="vlm")
 
@@ -61,13 +62,23 @@ def explore(
     port: PortOption = 7680,
     no_open: Annotated[bool, Option(help="Do not open a browser.")] = False,
     release: Annotated[str | None, Option(help="Show the corpus as a release froze it.")] = None,
-    snapshot: Annotated[int | None, Option(min=0, help="Show the corpus at this lake snapshot.")] = None,
-    dagster_url: Annotated[str | None, Option(help="Address of the Dagster UI, for links to its runs.")] = None,
+    snapshot: Annotated[
+        int | None, Option(min=0, help="Show the corpus at this lake snapshot.")
+    ] = None,
+    dagster_url: Annotated[
+        str | None, Option(help="Address of the Dagster UI, for links to its runs.")
+    ] = None,
     token_file: TokenFileOption = None,
     no_token: NoTokenOption = False,
-    user_header: Annotated[str | None, Option(help="Header in which a reverse proxy names the user.")] = None,
-    trusted_proxy: Annotated[list[str] | None, Option(help="Address or network of that proxy; repeatable.")] = None,
-    allow_host: Annotated[list[str] | None, Option(help="Another host name of this explorer; repeatable.")] = None,
+    user_header: Annotated[
+        str | None, Option(help="Header in which a reverse proxy names the user.")
+    ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None, Option(help="Address or network of that proxy; repeatable.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, Option(help="Another host name of this explorer; repeatable.")
+    ] = None,
     common: Here = Here(),
 ) -> None:
     """Browse the corpus and correct labels: episodes, comparisons, SQL, scores. Ctrl-C ends it."""
@@ -113,7 +124,9 @@ def _open(link: str, page: Path) -> None:
     with suppress(OSError):  # a workspace that may only be read
         page.parent.mkdir(exist_ok=True)
         page.unlink(missing_ok=True)
-        write_private(page, f'<!doctype html><meta http-equiv="refresh" content="0;url={escape(link)}">')
+        write_private(
+            page, f'<!doctype html><meta http-equiv="refresh" content="0;url={escape(link)}">'
+        )
         webbrowser.open(page.as_uri())
 
 
@@ -127,10 +140,14 @@ def _suggestions(space: Workspace, dataset: str) -> list[dict[str, Any]]:
 @vlm_app.command("cache")
 def vlm_cache(
     prune_older: Annotated[
-        float | None, Option("--prune-older-than", min=0, help="Delete replies that are older than this many days.")
+        float | None,
+        Option(
+            "--prune-older-than", min=0, help="Delete replies that are older than this many days."
+        ),
     ] = None,
     prune_versions: Annotated[
-        bool, Option("--prune-other-prompts", help="Delete replies to other versions of the prompts.")
+        bool,
+        Option("--prune-other-prompts", help="Delete replies to other versions of the prompts."),
     ] = False,
     yes: YesOption = False,
     common: At = At(),
@@ -156,10 +173,13 @@ def vlm_cache(
 @vlm_app.command("check")
 def vlm_check(
     endpoint: Annotated[
-        str, Argument(help="Address of an OpenAI-compatible server: its base, as http://HOST:PORT/v1.")
+        str,
+        Argument(help="Address of an OpenAI-compatible server: its base, as http://HOST:PORT/v1."),
     ],
     model: Annotated[str, Option(help="Name of the model at the server.")] = VlmConfig().model,
-    api_key_env: Annotated[str | None, Option(help="Environment variable that holds the key.")] = None,
+    api_key_env: Annotated[
+        str | None, Option(help="Environment variable that holds the key.")
+    ] = None,
     format: FormatOption = "table",
 ) -> None:
     """Ask a server one small question about one small picture: which fields it takes, and what it answers."""
@@ -172,14 +192,19 @@ def vlm_check(
 
 @vlm_app.command("serve")
 def vlm_serve(
-    served_model: Annotated[str | None, Option("--model", help="Name on the hub, or a folder.")] = None,
+    served_model: Annotated[
+        str | None, Option("--model", help="Name on the hub, or a folder.")
+    ] = None,
     *,
     options: ServerOptions,
 ) -> None:
     """Run vLLM with the flags that annotation needs, until Ctrl-C; prints the endpoints when they are ready."""
     config = ServerConfig(model=served_model or VlmConfig().model, **options.model_dump())
     try:
-        with progress() as report, Server(config, lambda line: report("vLLM", detail=line)) as server:
+        with (
+            progress() as report,
+            Server(config, lambda line: report("vLLM", detail=line)) as server,
+        ):
             for endpoint, log in zip(server.endpoints, server.logs, strict=True):
                 say(f"{config.name} is ready at {endpoint}, log: {log}")
             # Until Ctrl-C; a server that dies ends this, too, with its error

@@ -26,15 +26,25 @@ app = typer.Typer()
 
 @app.command()
 def sql(
-    query: Annotated[str | None, Argument(help="One SELECT; default: read standard input, or open a shell.")] = None,
+    query: Annotated[
+        str | None, Argument(help="One SELECT; default: read standard input, or open a shell.")
+    ] = None,
     format: Literal["table", "json", "csv", "parquet"] = "table",
     release: Annotated[str | None, Option(help="Read the corpus as a release froze it.")] = None,
-    snapshot: Annotated[int | None, Option(min=0, help="Read the corpus at this lake snapshot.")] = None,
-    limit: Annotated[int | None, Option(min=0, help="Maximum number of rows; tables show 100 by default.")] = None,
-    out: Annotated[Path | None, Option(help="File to write; needed for parquet on a terminal.")] = None,
+    snapshot: Annotated[
+        int | None, Option(min=0, help="Read the corpus at this lake snapshot.")
+    ] = None,
+    limit: Annotated[
+        int | None, Option(min=0, help="Maximum number of rows; tables show 100 by default.")
+    ] = None,
+    out: Annotated[
+        Path | None, Option(help="File to write; needed for parquet on a terminal.")
+    ] = None,
     time_limit: Annotated[float, Option(min=0.001, help="Maximum seconds per query.")] = 600,
     memory: Annotated[str, Option(help="Maximum memory of a query.")] = "4GB",
-    attach: Annotated[bool, Option(help="Print the commands that open the corpus in DuckDB itself.")] = False,
+    attach: Annotated[
+        bool, Option(help="Print the commands that open the corpus in DuckDB itself.")
+    ] = False,
     common: Here = Here(),
 ) -> None:
     """Run a read-only SQL query on the corpus; without a query, open a shell."""
@@ -56,7 +66,9 @@ def sql(
         part = table if max_rows is None else table.slice(0, max_rows)
         written = write_result(part, format, out)
         if format == "table" and table.num_rows > part.num_rows:
-            note(f"({table.num_rows} rows, the first {max_rows} shown; --limit N, or --format csv for all)")
+            note(
+                f"({table.num_rows} rows, the first {max_rows} shown; --limit N, or --format csv for all)"
+            )
         return written
 
     state = LakeState(str(space.root), snapshot, release)

@@ -88,26 +88,38 @@ class NameCompleter(Completer):
 
     def words(self, text_before: str, text: str) -> dict[str, str]:
         """What may stand after `text_before` in the whole `text`, each with its meaning."""
-        if re.search(r"(\b(FROM|JOIN|TABLE|DESCRIBE|SUMMARIZE)|\.schema)\s+\w*$", text_before, re.IGNORECASE):
+        if re.search(
+            r"(\b(FROM|JOIN|TABLE|DESCRIBE|SUMMARIZE)|\.schema)\s+\w*$", text_before, re.IGNORECASE
+        ):
             return self.relations
         if text_before.lstrip().startswith("."):
-            return dict.fromkeys((".tables", ".schema", ".format", ".records", ".help", ".quit"), "")
+            return dict.fromkeys(
+                (".tables", ".schema", ".format", ".records", ".help", ".quit"), ""
+            )
         mentioned = [self.columns[n] for n in self.relations if re.search(rf"\b{n}\b", text)]
         columns = {c: m for table in mentioned or self.columns.values() for c, m in table.items()}
         return self.language | columns | self.relations
 
-    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+    def get_completions(
+        self, document: Document, complete_event: CompleteEvent
+    ) -> Iterable[Completion]:
         text_before = document.text_before_cursor
         typed = (re.search(r"\.?\w*$", text_before) or [""])[0]
-        typed = typed if text_before.lstrip() == typed else typed.lstrip(".")  # a. of an alias is no part of the column
+        typed = (
+            typed if text_before.lstrip() == typed else typed.lstrip(".")
+        )  # a. of an alias is no part of the column
         for word, meaning in self.words(text_before, document.text).items():
             if typed and word.lower().startswith(typed.lower()):
                 yield Completion(word, -len(typed), display_meta=meaning)
 
 
-def describe(space: Workspace, release: str | None, snapshot: int | None, names: list[str]) -> list[Described]:
+def describe(
+    space: Workspace, release: str | None, snapshot: int | None, names: list[str]
+) -> list[Described]:
     """The columns of some relations (of all, without names), as they are in a release, at a snapshot, or now."""
-    return columns(names, open_for_users(space, release_state(space, release)[1] if release else snapshot))
+    return columns(
+        names, open_for_users(space, release_state(space, release)[1] if release else snapshot)
+    )
 
 
 def shell(run_query: Ask, describe: Describe, title: str, show: Show) -> None:

@@ -30,7 +30,9 @@ def status_rows(lake: Lake) -> list[dict]:
     """
 
     def asked() -> list[dict]:
-        specs = {name: stage_specs(resolve(lake, built(lake, name))) for name in stored_builds(lake)}
+        specs = {
+            name: stage_specs(resolve(lake, built(lake, name))) for name in stored_builds(lake)
+        }
         # Outcomes are a part of the source, which is not looked at here
         stale = stale_chunks(lake, specs)
         chunks_by_name = chunks_to_build(lake)
@@ -41,7 +43,9 @@ def status_rows(lake: Lake) -> list[dict]:
         extra_columns = {"stale_chunks": stale, "embeddings": embedded, "revision": revisions}
         of_none = {"stale_chunks": 0}
         return [
-            row | {n: values.get(row["dataset"], of_none.get(n)) for n, values in extra_columns.items()} for row in rows
+            row
+            | {n: values.get(row["dataset"], of_none.get(n)) for n, values in extra_columns.items()}
+            for row in rows
         ]
 
     with lake.reading():
@@ -55,9 +59,13 @@ def show_status(rows: list[dict]) -> None:
     empty = [name for name in ("embeddings", "revision") if not any(row[name] for row in rows)]
     hidden = {"assumed_complete", "look_unfinished", *empty}
     show([{n: v for n, v in _in_words(row).items() if n not in hidden} for row in rows], "table")
-    for text in filter(None, (question(row["dataset"], row["look_unfinished"], row["ok"]) for row in rows)):
+    for text in filter(
+        None, (question(row["dataset"], row["look_unfinished"], row["ok"]) for row in rows)
+    ):
         print(f"{text}: {UNFINISHED_AT}")
-    for text in filter(None, (assumption(row["dataset"], row["assumed_complete"], row["ok"]) for row in rows)):
+    for text in filter(
+        None, (assumption(row["dataset"], row["assumed_complete"], row["ok"]) for row in rows)
+    ):
         print(f"{text}; {ASSUMED_AT}")
 
 
@@ -66,7 +74,9 @@ def _in_words(row: dict) -> dict:
     if row["assumed_complete"]:
         share += f", {row['assumed_complete']} assumed complete"
     words = row | {"outcomes_known": share, "revision": (row["revision"] or "")[:SHOWN_OF_COMMIT]}
-    return {"outcomes" if name == "outcomes_known" else name: value for name, value in words.items()}
+    return {
+        "outcomes" if name == "outcomes_known" else name: value for name, value in words.items()
+    }
 
 
 @app.command()
@@ -83,4 +93,10 @@ def status(common: At = At()) -> None:
             for name, text in (*sentences(lake).items(), *recordings.sentences(lake).items()):
                 print(f"{name}: {text}")
         else:
-            print_json({"workspace": str(lake.workspace.root), "snapshot": lake.snapshot(), "datasets": rows})
+            print_json(
+                {
+                    "workspace": str(lake.workspace.root),
+                    "snapshot": lake.snapshot(),
+                    "datasets": rows,
+                }
+            )

@@ -22,10 +22,18 @@ ENDED = 143
 # ESC begins commands that set the clipboard, the title, or what a key types. Our own tables and progress bars use no
 # more than colours and moves of the cursor (ESC [)
 COMMAND = re.compile(rf"{MARKS.pattern}|\x1b(?!\[[0-9;?]*[A-Za-z])")
-AS_RECORDS: ContextVar[bool] = ContextVar("AS_RECORDS", default=False)  # tables as records: -x of any command
-AS_JSON: ContextVar[bool] = ContextVar("AS_JSON", default=False)  # one JSON value, and no word beside it
-QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)  # results and errors alone: -q of any command
-VERBOSE: ContextVar[bool] = ContextVar("VERBOSE", default=False)  # errors with their origin: --verbose of any command
+AS_RECORDS: ContextVar[bool] = ContextVar(
+    "AS_RECORDS", default=False
+)  # tables as records: -x of any command
+AS_JSON: ContextVar[bool] = ContextVar(
+    "AS_JSON", default=False
+)  # one JSON value, and no word beside it
+QUIET: ContextVar[bool] = ContextVar(
+    "QUIET", default=False
+)  # results and errors alone: -q of any command
+VERBOSE: ContextVar[bool] = ContextVar(
+    "VERBOSE", default=False
+)  # errors with their origin: --verbose of any command
 COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
 Colour = Literal["bold", "red", "green", "yellow"]
 
@@ -43,7 +51,10 @@ class ShownText(io.TextIOWrapper):
         visible = COMMAND.sub(escaped, text if self.is_result else without_secrets(text))
         if self.lines is not None:
             *whole, last_line = "".join([*self.lines, visible]).split("\n")
-            self.lines, visible = [last_line], "".join(f"{as_json(line)}\n" for line in whole if line.strip())
+            self.lines, visible = (
+                [last_line],
+                "".join(f"{as_json(line)}\n" for line in whole if line.strip()),
+            )
         super().write(visible)
         return len(text)
 
@@ -92,7 +103,9 @@ def guard_terminal() -> None:
             line_buffering = stream.line_buffering
             encoding = stream.encoding
             stream.flush()
-            text = ShownText(stream.detach(), encoding, "backslashreplace", line_buffering=line_buffering)
+            text = ShownText(
+                stream.detach(), encoding, "backslashreplace", line_buffering=line_buffering
+            )
             text.is_result = name == "stdout"
             text.lines = [] if name == "stderr" and is_json() else None
             setattr(sys, name, text)

@@ -48,17 +48,29 @@ ResumeOption = Annotated[bool, Option(help="Resume from the run's newest checkpo
 def train(
     recipe: Annotated[str, Option(help="A built-in recipe's name, or a YAML file.")],
     release: Annotated[
-        str | None, Option(help="Release to train on; default: the newest. local: the corpus as it is now.")
+        str | None,
+        Option(help="Release to train on; default: the newest. local: the corpus as it is now."),
     ] = None,
     model: Annotated[Path | None, Option(help="Folder of the checkpoint to start from.")] = None,
     resume: ResumeOption = False,
-    auto_resume: Annotated[bool, Option(help="Resume if there is a checkpoint, else start: for queues.")] = False,
-    plan: Annotated[bool, Option("--plan", help="Only say what it takes of --machine, and whether it fits.")] = False,
-    machine: Annotated[str | None, Option(help="GPUs, GB of each, card: 8x80xH100; default: the recipe's.")] = None,
-    then: Annotated[
-        list[str] | None, Option(help="Recipe to train next, from the merged model; repeatable. Makes what is missing.")
+    auto_resume: Annotated[
+        bool, Option(help="Resume if there is a checkpoint, else start: for queues.")
+    ] = False,
+    plan: Annotated[
+        bool, Option("--plan", help="Only say what it takes of --machine, and whether it fits.")
+    ] = False,
+    machine: Annotated[
+        str | None, Option(help="GPUs, GB of each, card: 8x80xH100; default: the recipe's.")
     ] = None,
-    wandb: Annotated[bool, Option(help="Log to Weights & Biases, too; WANDB_MODE=offline keeps the log here.")] = False,
+    then: Annotated[
+        list[str] | None,
+        Option(
+            help="Recipe to train next, from the merged model; repeatable. Makes what is missing."
+        ),
+    ] = None,
+    wandb: Annotated[
+        bool, Option(help="Log to Weights & Biases, too; WANDB_MODE=offline keeps the log here.")
+    ] = False,
     common: At = At(),
 ) -> None:
     """Train a progress reward model on a release's train split. Always trains anew.
@@ -66,7 +78,9 @@ def train(
     With --release local, or before the first release: freezes the corpus as it is, whatever its licences, for use
     in this workspace only.
     """
-    loaded = load_recipe(recipe, model, begins=not plan)  # before the lake is opened: a typo costs nothing
+    loaded = load_recipe(
+        recipe, model, begins=not plan
+    )  # before the lake is opened: a typo costs nothing
     for name in then or ():
         load_recipe(name, begins=False)
     if plan:
@@ -83,9 +97,13 @@ def train(
 
     if then:
         if resume or auto_resume or wandb:
-            raise UserError("--then goes on by itself with what was interrupted: leave out --resume and --wandb")
+            raise UserError(
+                "--then goes on by itself with what was interrupted: leave out --resume and --wandb"
+            )
         chain = [recipe, *then]
-        made = _train_visibly(space, lambda on_step: list(chained_steps(lake, frozen, chain, model, on_step))[-1])
+        made = _train_visibly(
+            space, lambda on_step: list(chained_steps(lake, frozen, chain, model, on_step))[-1]
+        )
         if made:
             show_facts(dict(made.numbers) | {"checkpoint": str(made.files[0])}, common.format)
         return
@@ -109,7 +127,9 @@ def _after_training(lake: Lake, release: Release, held_out: Sequence[str]) -> di
     return steps | {"see what it says of one": f"reward --dataset {dataset} --episode {episode}"}
 
 
-def _train_visibly(space: Workspace, train: Callable[[Callable[[Any], None]], StepOutcome]) -> StepOutcome | None:
+def _train_visibly(
+    space: Workspace, train: Callable[[Callable[[Any], None]], StepOutcome]
+) -> StepOutcome | None:
     """Train with a progress bar and tell Dagster, or tell the Dagster run that launched this. None in the further
     processes of torchrun, which have nothing to say. `train` takes on_step."""
     if os.environ.get("RANK", "0") != "0":
@@ -127,10 +147,14 @@ def _train_visibly(space: Workspace, train: Callable[[Callable[[Any], None]], St
 def adapt(
     dataset: Annotated[str, Option(help="A dataset of the corpus.")],
     episode: Annotated[int, Option(min=0, help="Episode with a label or a correction.")],
-    model: Annotated[str, Option(help="Model to adapt: a training run's name, or a folder.")] = LATEST,
+    model: Annotated[
+        str, Option(help="Model to adapt: a training run's name, or a folder.")
+    ] = LATEST,
     recipe: Annotated[
         str | None,
-        Option(help="Built-in, or a YAML file; default: laptop_oneshot for a laptop model, else procvlm_oneshot_lora."),
+        Option(
+            help="Built-in, or a YAML file; default: laptop_oneshot for a laptop model, else procvlm_oneshot_lora."
+        ),
     ] = None,
     samples: Annotated[int, Option(min=1, help="Maximum number of moments to learn from.")] = 240,
     seed: Annotated[int, Option(help="Another number draws other moments.")] = 0,
@@ -144,7 +168,9 @@ def adapt(
     folder = model_folder(lake.workspace, model).resolve()
     loaded = load_recipe(recipe or adapting_recipe(folder), folder)
     with training_progress() as on_step:
-        run, drawn = adapt_to_episode(lake, dataset, episode, loaded, on_step, count=samples, seed=seed, resume=resume)
+        run, drawn = adapt_to_episode(
+            lake, dataset, episode, loaded, on_step, count=samples, seed=seed, resume=resume
+        )
     facts = {
         "training_run": run.id,
         "samples": drawn,
@@ -159,27 +185,49 @@ def adapt(
 @app.command()
 def cot(
     out: Annotated[Path, Option(help="Folder for cot.jsonl, its pictures and report.json.")],
-    served_model: Annotated[str, Option("--model", help="Name of a strong vision-language model at the server.")],
+    served_model: Annotated[
+        str, Option("--model", help="Name of a strong vision-language model at the server.")
+    ],
     endpoint: EndpointOption = None,
-    serve: Annotated[bool, Option(help="Serve --model (a hub name or a folder) with vLLM during the run.")] = False,
-    tensor_parallel_size: Annotated[int, Option(min=1, help="With --serve: GPUs per replica, such as 4 for 72B.")] = 1,
+    serve: Annotated[
+        bool, Option(help="Serve --model (a hub name or a folder) with vLLM during the run.")
+    ] = False,
+    tensor_parallel_size: Annotated[
+        int, Option(min=1, help="With --serve: GPUs per replica, such as 4 for 72B.")
+    ] = 1,
     replicas: Annotated[int, Option(min=1, help="With --serve: number of servers.")] = 1,
-    quantization: Annotated[str | None, Option(help="With --serve: quantisation, such as fp8.")] = None,
-    max_model_len: Annotated[int, Option(min=1024, help="With --serve: maximum tokens of a request.")] = 16384,
+    quantization: Annotated[
+        str | None, Option(help="With --serve: quantisation, such as fp8.")
+    ] = None,
+    max_model_len: Annotated[
+        int, Option(min=1024, help="With --serve: maximum tokens of a request.")
+    ] = 16384,
     release: ReleaseOption = None,
     profile: Annotated[
-        Literal["progresslm_sft", "progresslm_rl"], Option(help="Training set to draw from the release.")
+        Literal["progresslm_sft", "progresslm_rl"],
+        Option(help="Training set to draw from the release."),
     ] = "progresslm_sft",
-    jsonl: Annotated[list[Path] | None, Option(help="Use rows of ProgressLM's RL files instead; repeatable.")] = None,
-    image_root: Annotated[Path | None, Option(help="Folder of the pictures that --jsonl names.")] = None,
+    jsonl: Annotated[
+        list[Path] | None, Option(help="Use rows of ProgressLM's RL files instead; repeatable.")
+    ] = None,
+    image_root: Annotated[
+        Path | None, Option(help="Folder of the pictures that --jsonl names.")
+    ] = None,
     inferences: Annotated[int, Option(min=1, help="Answers to each question.")] = 1,
-    limit: Annotated[int | None, Option(min=1, help="Maximum samples, each asked --inferences times.")] = None,
+    limit: Annotated[
+        int | None, Option(min=1, help="Maximum samples, each asked --inferences times.")
+    ] = None,
     temperature: Annotated[float, Option(min=0)] = 0.6,
     tolerance: Annotated[
-        float, Option(min=0, max=1, help="Largest error of an answer that is kept, as a share of the task.")
+        float,
+        Option(
+            min=0, max=1, help="Largest error of an answer that is kept, as a share of the task."
+        ),
     ] = 0.05,
     max_calls: Annotated[int | None, Option(min=0, help="Maximum requests of this run.")] = None,
-    max_cost_usd: Annotated[float | None, Option(min=0, help="Maximum cost, computed with --usd-per-gpu-hour.")] = None,
+    max_cost_usd: Annotated[
+        float | None, Option(min=0, help="Maximum cost, computed with --usd-per-gpu-hour.")
+    ] = None,
     usd_per_gpu_hour: Annotated[float, Option(min=0)] = 0.0,
     concurrency: Annotated[int, Option(min=1, help="Simultaneous requests.")] = 16,
     seed: Annotated[int, Option(help="Another number draws other samples for --profile.")] = 0,
@@ -198,7 +246,9 @@ def cot(
         samples = progresslm_data.read_rows(jsonl, image_root, "think")
         samples.check_labels()
     else:
-        samples = progresslm_data.drawn_samples(lake.workspace, get_release(lake, release), profile, seed)
+        samples = progresslm_data.drawn_samples(
+            lake.workspace, get_release(lake, release), profile, seed
+        )
     server = ServerConfig(
         model=served_model,
         port=0,
@@ -210,7 +260,9 @@ def cot(
     )
     with (
         progress() as report_on,
-        Server(server, lambda line: report_on("server", detail=line)) if serve else nullcontext() as served,
+        Server(server, lambda line: report_on("server", detail=line))
+        if serve
+        else nullcontext() as served,
     ):
         try:
             config = VlmConfig(
@@ -227,11 +279,15 @@ def cot(
         report = cot.generate(lake, samples, config, options, out, partial(report_on, "answers"))
     facts = asdict(report) | {"file": str(report.file)}
     if common.format == "table":
-        facts["left_out"] = ", ".join(f"{reason} {n}" for reason, n in report.left_out.items()) or "none"
+        facts["left_out"] = (
+            ", ".join(f"{reason} {n}" for reason, n in report.left_out.items()) or "none"
+        )
     show_facts(facts, common.format)
 
 
-model_app = typer.Typer(help="List, check, merge, convert and publish checkpoints.", no_args_is_help=True)
+model_app = typer.Typer(
+    help="List, check, merge, convert and publish checkpoints.", no_args_is_help=True
+)
 app.add_typer(model_app, name="model")
 ModelArgument = Annotated[
     str, Argument(help="A model of the workspace, latest (the newest), or a checkpoint's folder.")
@@ -241,15 +297,24 @@ ModelArgument = Annotated[
 @model_app.command("list")
 def model_list(common: At = At()) -> None:
     """List the checkpoints of a workspace, models and adapters, with their training data or origin."""
-    show(model_rows(space_at(common.workspace)), common.format, empty="No model yet: proccorpus train.")
+    show(
+        model_rows(space_at(common.workspace)),
+        common.format,
+        empty="No model yet: proccorpus train.",
+    )
 
 
 @model_app.command("merge")
 def model_merge(
-    models: Annotated[list[str] | None, Argument(help="Adapters of the workspace, or their folders.")] = None,
-    every: Annotated[bool, Option("--all", help="All adapters of the workspace that are not merged yet.")] = False,
+    models: Annotated[
+        list[str] | None, Argument(help="Adapters of the workspace, or their folders.")
+    ] = None,
+    every: Annotated[
+        bool, Option("--all", help="All adapters of the workspace that are not merged yet.")
+    ] = False,
     out: Annotated[
-        Path | None, Option(help="Folder for the merged model; default: the adapter's folder with .merged.")
+        Path | None,
+        Option(help="Folder for the merged model; default: the adapter's folder with .merged."),
     ] = None,
     common: At = At(),
 ) -> None:
@@ -262,21 +327,33 @@ def model_merge(
         raise UserError("--out needs exactly one adapter")
     space = space_at(common.workspace)
     folders = unmerged(space) if every else [model_folder(space, m) for m in models or ()]
-    show([merge_adapter(space, folder, out) for folder in folders], common.format, empty="No adapter is left to merge.")
+    show(
+        [merge_adapter(space, folder, out) for folder in folders],
+        common.format,
+        empty="No adapter is left to merge.",
+    )
 
 
 @model_app.command("convert")
 def model_convert(
-    source: Annotated[Path, Argument(help="Folder of a published ProcVLM or ProgressLM checkpoint.")],
+    source: Annotated[
+        Path, Argument(help="Folder of a published ProcVLM or ProgressLM checkpoint.")
+    ],
     out: Annotated[Path, Argument(help="Folder to make.")],
-    base: Annotated[Path | None, Option(help="For an adapter: the folder of its base model.")] = None,
+    base: Annotated[
+        Path | None, Option(help="For an adapter: the folder of its base model.")
+    ] = None,
     format: FormatOption = "table",
 ) -> None:
     """Convert a published checkpoint to our layout: safetensors and JSON. Reads pickled files as weights only."""
     from training.published import convert  # imports torch
 
     card = convert(source, out, base)
-    facts = {"checkpoint": str(out), "parameters": card["parameters"], "head": card["head"] is not None}
+    facts = {
+        "checkpoint": str(out),
+        "parameters": card["parameters"],
+        "head": card["head"] is not None,
+    }
     show_facts(facts | {"files": card["files"]}, format, hidden=["files"])
 
 
@@ -296,7 +373,9 @@ def model_check(
 
 
 @model_app.command("calibrate")
-def model_calibrate(model: ModelArgument = LATEST, release: ReleaseOption = None, common: At = At()) -> None:
+def model_calibrate(
+    model: ModelArgument = LATEST, release: ReleaseOption = None, common: At = At()
+) -> None:
     """Calibrate the success threshold on validation episodes; training already does this for heads."""
     from eval.held_out.evaluate import calibrate_checkpoint  # imports torch
 
@@ -304,7 +383,9 @@ def model_calibrate(model: ModelArgument = LATEST, release: ReleaseOption = None
     frozen = get_release(lake, release)
     success = calibrate_checkpoint(lake, frozen, model_folder(lake.workspace, model), words=True)
     if success is None:
-        raise UserError(f"release {frozen.name} has no val split with moments both at and before the end state")
+        raise UserError(
+            f"release {frozen.name} has no val split with moments both at and before the end state"
+        )
     show_facts(success.as_json(), common.format)
 
 
@@ -313,7 +394,8 @@ def model_publish(
     model: ModelArgument,
     to: Annotated[str, Option(help="hf://OWNER/NAME, s3://..., gs://... or a folder.")],
     allow_licence: Annotated[
-        list[str] | None, Option(help="Allow training data with this licence, such as cc-by-nc-4.0; repeatable.")
+        list[str] | None,
+        Option(help="Allow training data with this licence, such as cc-by-nc-4.0; repeatable."),
     ] = None,
     dry_run: SentDryRunOption = False,
     private: PrivateOption = False,

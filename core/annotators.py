@@ -80,7 +80,9 @@ ANNOTATORS = (
 AUTO = "auto"  # the source and its references decide which annotator it is
 NAMES = tuple(annotator.name for annotator in ANNOTATORS)
 CHOICES = (AUTO, *NAMES)
-PRECEDENCE = tuple(annotator.name for annotator in sorted(ANNOTATORS, key=lambda annotator: annotator.precedence))
+PRECEDENCE = tuple(
+    annotator.name for annotator in sorted(ANNOTATORS, key=lambda annotator: annotator.precedence)
+)
 HUMAN = "human"  # annotator of the label runs that hold people's corrections
 IMPORTED = "imported"  # annotator of label runs that another tool made
 HOW_AUTO_CHOOSES = "native where the source brings steps, else transfer where a reference shows the task, else motion"

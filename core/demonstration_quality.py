@@ -13,7 +13,10 @@ HALVES_Z = 3  # one part that is so far off halves the score
 MOST_COMPARED = 50  # runs of a task whose ends others are compared with, evenly spread
 MAD_TO_STD = 1.4826  # times the median absolute deviation estimates the standard deviation of a normal distribution
 LEAST_SPREAD = 0.05  # of the dimension that moves most: others that move less do not count in full
-STATE_FLOOR, PICTURE_FLOOR = 0.05, 4.0  # standard deviations of the task's states; bits of the perceptual hash
+STATE_FLOOR, PICTURE_FLOOR = (
+    0.05,
+    4.0,
+)  # standard deviations of the task's states; bits of the perceptual hash
 AS_USUAL = "as usual"
 TOO_FEW = "too few runs to compare"
 NOT_MEASURED = "not measured"
@@ -53,9 +56,23 @@ PARTS = (
         "'stands still'",
         "format('stands still for {:.0f} % of its time, others of its task {:.0f} %', 100 * rest, 100 * rest_usual)",
     ),
-    Part("pauses", "pauses", 1.0, "'stops on the way'", f"'stand-stills on the way: ' || {_counts('pauses')}"),
-    Part("reversals", "reversals", 1.0, "'turns back'", f"'turns back: ' || {_counts('reversals')}"),
-    Part("jerk", "ln(jerk)", 0.1, "'moves roughly'", f"'its jerk is ' || {_times('jerk')} || ' times the usual'"),
+    Part(
+        "pauses",
+        "pauses",
+        1.0,
+        "'stops on the way'",
+        f"'stand-stills on the way: ' || {_counts('pauses')}",
+    ),
+    Part(
+        "reversals", "reversals", 1.0, "'turns back'", f"'turns back: ' || {_counts('reversals')}"
+    ),
+    Part(
+        "jerk",
+        "ln(jerk)",
+        0.1,
+        "'moves roughly'",
+        f"'its jerk is ' || {_times('jerk')} || ' times the usual'",
+    ),
     Part(
         "length",
         "ln(duration_s)",
@@ -102,7 +119,9 @@ def _each(template: str, parts: Sequence[str] = NAMES, between: str = ", ") -> s
 
 
 # As far as each of the nearer half of the runs that it is compared with
-_NEARER_HALF = "list_avg(list_sort(list(PART) FILTER (PART IS NOT NULL))[1:greatest(1, count(PART) // 2)])"
+_NEARER_HALF = (
+    "list_avg(list_sort(list(PART) FILTER (PART IS NOT NULL))[1:greatest(1, count(PART) // 2)])"
+)
 DEMONSTRATION_SQL = f"""
         WITH runs AS (
           SELECT *, row_number() OVER (of_task ORDER BY episode_index) AS nth, count(*) OVER of_task AS num
@@ -124,7 +143,9 @@ DEMONSTRATION_SQL = f"""
           SELECT r.dataset, r.episode_index, same_as, camera, end_phash,
                  CASE WHEN len(end_state) = len(spreads) THEN
                    list_transform(list_zip(end_state, spreads), lambda x: CASE WHEN list_max(spreads) > 0
-                     THEN x[1] / greatest(x[2], {LEAST_SPREAD} * list_max(spreads)) / sqrt(len(spreads)) ELSE 0 END)
+                     THEN x[1] / greatest(x[2], {
+    LEAST_SPREAD
+} * list_max(spreads)) / sqrt(len(spreads)) ELSE 0 END)
                    END AS place
           FROM runs r LEFT JOIN spreads USING (dataset, same_as)),
         apart AS (
@@ -135,7 +156,9 @@ DEMONSTRATION_SQL = f"""
             ON a.dataset = b.dataset AND a.same_as = b.same_as AND a.episode_index <> b.episode_index),
         ends AS (
           SELECT dataset, episode_index, {_NEARER_HALF.replace("PART", "state")} AS end_state_apart,
-                 {_NEARER_HALF.replace("PART", "picture")} AS end_picture_apart FROM apart GROUP BY ALL),
+                 {
+    _NEARER_HALF.replace("PART", "picture")
+} AS end_picture_apart FROM apart GROUP BY ALL),
         measured AS (
           SELECT r.dataset, r.episode_index, r.task, r.same_as, r.success, r.is_usual,
                  {", ".join(f"{part.value} AS {part.name}" for part in PARTS)}

@@ -16,7 +16,15 @@ type Axes = matplotlib.axes.Axes
 type Figure = matplotlib.figure.Figure
 FINEST_DPI = 140
 # Kinds and resolutions of a file, from the one with most to see; the first that is small enough is taken
-ATTEMPTS = (("png", 140), ("png", 110), ("png", 80), ("jpeg", 110), ("jpeg", 80), ("jpeg", 60), ("jpeg", 45))
+ATTEMPTS = (
+    ("png", 140),
+    ("png", 110),
+    ("png", 80),
+    ("jpeg", 110),
+    ("jpeg", 80),
+    ("jpeg", 60),
+    ("jpeg", 45),
+)
 MAX_BYTES = 20_000  # of a picture that is stored with a Dagster event
 COLOURS = ("#4878a8", "#e0904c", "#6a9f58", "#b8606a", "#8b7bb5", "#8a6d5b", "#c58bb8", "#a3a04b")
 
@@ -47,7 +55,9 @@ def render(figure: Figure | None, max_bytes: int = MAX_BYTES, *, drawing: bool =
             continue
         # Made smaller, since to draw the figure anew takes ten times as long
         if dpi not in pixels:
-            pixels[dpi] = cv2.resize(pixels[FINEST_DPI], None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
+            pixels[dpi] = cv2.resize(
+                pixels[FINEST_DPI], None, fx=share, fy=share, interpolation=cv2.INTER_AREA
+            )
         buffer = _encoded(pixels[dpi], kind, dpi)
         data = _few_colours(buffer) if drawing and kind == "png" else buffer.getvalue()
         if len(data) <= max_bytes:
@@ -71,7 +81,9 @@ def _encoded(rgba: np.ndarray, kind: str, dpi: int) -> io.BytesIO:
     buffer = io.BytesIO()
     picture = Image.fromarray(rgba)
     if kind == "jpeg":
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert(
+            "RGB"
+        )
     picture.save(buffer, kind, dpi=(dpi, dpi), quality=75)
     return buffer
 

@@ -26,7 +26,10 @@ COPY_BYTES = 1 << 20
 HALF_FILE = ".tmp-"  # what the name of a file begins with that is not whole yet
 NEWEST = 8  # files: more than one commit writes into a folder
 # In what words DuckDB, SQLite, Arrow and others say so
-FULL = re.compile(r"No space left on device|database or disk is full|Disk quota exceeded|not enough disk space", re.I)
+FULL = re.compile(
+    r"No space left on device|database or disk is full|Disk quota exceeded|not enough disk space",
+    re.I,
+)
 FAILS = "disk I/O error"  # SQLite says so also of some writes that find no room
 NO_ROOM = 64 << 10  # bytes free, below which that is the reason
 NAMED = re.compile(r"[\"'](/[^\"']+)[\"']")
@@ -62,15 +65,22 @@ def disk_full(e: BaseException | None, folder: Path) -> str | None:
 
 def _full_disk(e: BaseException, folder: Path) -> str | None:
     """As disk_full, of the error itself."""
-    is_full = (isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)) or bool(FULL.search(str(e)))
+    is_full = (isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)) or bool(
+        FULL.search(str(e))
+    )
     if not is_full and FAILS not in str(e):
         return None
     # Which disk: that of the file that the error names, if it names one
     path_match = NAMED.search(str(e))
-    fullest = _folder(Path(getattr(e, "filename", None) or (path_match[1] if path_match else folder)))
+    fullest = _folder(
+        Path(getattr(e, "filename", None) or (path_match[1] if path_match else folder))
+    )
     # Otherwise any folder below the workspace may be a disk of its own: the fullest one
     if fullest == folder:
-        fullest = min((fullest, *fullest.glob("*/"), *fullest.glob("*/*/")), key=lambda p: shutil.disk_usage(p).free)
+        fullest = min(
+            (fullest, *fullest.glob("*/"), *fullest.glob("*/*/")),
+            key=lambda p: shutil.disk_usage(p).free,
+        )
     # An error that may have other reasons counts only where the disk has no room
     free = shutil.disk_usage(fullest).free
     if not is_full and free >= NO_ROOM:
@@ -194,7 +204,9 @@ def sync_newest(folder: str) -> None:
     if not os.path.isdir(folder):
         return
     with os.scandir(folder) as entries:
-        files = sorted(((e.stat().st_mtime_ns, e.path) for e in entries if e.is_file()), reverse=True)
+        files = sorted(
+            ((e.stat().st_mtime_ns, e.path) for e in entries if e.is_file()), reverse=True
+        )
     for _, path in files[:NEWEST]:
         sync(path)
     sync(folder)
@@ -229,7 +241,9 @@ class ScratchFolder:
     def __enter__(self) -> Path:
         return self.path
 
-    def __exit__(self, kind: type | None, e: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type | None, e: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

@@ -14,7 +14,9 @@ class _WithoutPandas(MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname == "pandas":
-            raise ModuleNotFoundError("pandas is left out of this process: core.imports", name=fullname)
+            raise ModuleNotFoundError(
+                "pandas is left out of this process: core.imports", name=fullname
+            )
         return None
 
 

@@ -13,7 +13,9 @@ SHOWN_LINES = 40  # of a failed program's output
 SEARCHED_LINES = 400  # torchrun has much to say after what went wrong
 TAIL_BYTES = 64 << 10
 # Called with what goes on, how much of it is done, of how much, and a word on it; commands listen
-TOLD: ContextVar[Callable[..., None]] = ContextVar("TOLD", default=lambda name, done=0, of=None, detail="": None)
+TOLD: ContextVar[Callable[..., None]] = ContextVar(
+    "TOLD", default=lambda name, done=0, of=None, detail="": None
+)
 # What lines of JSON are about: the build of this process, for all its threads, and what `about` says
 RUN: dict[str, Any] = dict.fromkeys(("run", "dataset", "chunk", "stage"))
 ABOUT: ContextVar[dict[str, Any] | None] = ContextVar("ABOUT", default=None)
@@ -39,7 +41,9 @@ def as_json(text: str, level: str = "", **fields: Any) -> str:
     begins = text.partition(":")[0]
     level = level or (begins if begins in ("error", "warning") else "info")
     time = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return json.dumps({"time": time, "level": level, **RUN, **(ABOUT.get() or {}), **fields, "message": text})
+    return json.dumps(
+        {"time": time, "level": level, **RUN, **(ABOUT.get() or {}), **fields, "message": text}
+    )
 
 
 def end_of(path: Path) -> str:

@@ -37,8 +37,17 @@ def _progress(function: str) -> str:
 
 METRICS = (
     # Progress over time
-    Metric("voc", "rank correlation with the label (-1..1)", shown_in=EVERYWHERE, compute=_progress("voc")),
-    Metric("voc_worst", "the same, unread answers as wrong as can be (-1..1)", compute=_progress("voc_worst")),
+    Metric(
+        "voc",
+        "rank correlation with the label (-1..1)",
+        shown_in=EVERYWHERE,
+        compute=_progress("voc"),
+    ),
+    Metric(
+        "voc_worst",
+        "the same, unread answers as wrong as can be (-1..1)",
+        compute=_progress("voc_worst"),
+    ),
     Metric("tau_b", "Kendall's tau-b with the label (-1..1)", compute=_progress("tau_b")),
     Metric("tau_a", "Kendall's tau-a with the label (-1..1)", compute=_progress("tau_a")),
     Metric("ccc", "Lin's concordance with the label (-1..1)", compute=_progress("ccc")),
@@ -50,16 +59,35 @@ METRICS = (
         leads=1,
         compute=_progress("mae"),
     ),
-    Metric("mae_parsed", "the same over answers that could be read (0..1)", True, compute=_progress("mae_parsed")),
-    Metric("end_error", "error of the last answer (0..1)", True, (REPORT, TERMINAL), compute=_progress("end_error")),
+    Metric(
+        "mae_parsed",
+        "the same over answers that could be read (0..1)",
+        True,
+        compute=_progress("mae_parsed"),
+    ),
+    Metric(
+        "end_error",
+        "error of the last answer (0..1)",
+        True,
+        (REPORT, TERMINAL),
+        compute=_progress("end_error"),
+    ),
     Metric(
         "increment_correlation",
         "correlation of changes over time; a clock has 0 (-1..1)",
         shown_in=(REPORT,),
         compute=_progress("increment_correlation"),
     ),
-    Metric("epr@16", "effective resolution of 16 answers, in bits (0..5)", compute=_progress("effective_resolution")),
-    Metric("ubr", "share of the label's 5 % bins that hold a prediction (0..1)", compute=_progress("used_bins")),
+    Metric(
+        "epr@16",
+        "effective resolution of 16 answers, in bits (0..5)",
+        compute=_progress("effective_resolution"),
+    ),
+    Metric(
+        "ubr",
+        "share of the label's 5 % bins that hold a prediction (0..1)",
+        compute=_progress("used_bins"),
+    ),
     Metric(
         "mae_margin",
         "error of a clock minus the model's (-1..1)",
@@ -78,17 +106,35 @@ METRICS = (
         shown_in=(REPORT,),
         compute=_progress("voc_margin"),
     ),
-    Metric("preference_accuracy", "share of pairs of runs in the right order (0..1)", False, (REPORT, TERMINAL)),
+    Metric(
+        "preference_accuracy",
+        "share of pairs of runs in the right order (0..1)",
+        False,
+        (REPORT, TERMINAL),
+    ),
     Metric("preference_further", "the same, of runs that came farther or less far (0..1)"),
     Metric("preference_outcome", "the same, of runs with different outcomes (0..1)"),
     Metric("preference_quality", "the same, of better and worse demonstrations (0..1)"),
     # ProgressLM's benchmarks
-    Metric("score_error", "error over the largest that the label allows (0..1)", True, (REPORT, LEADERBOARD), leads=2),
+    Metric(
+        "score_error",
+        "error over the largest that the label allows (0..1)",
+        True,
+        (REPORT, LEADERBOARD),
+        leads=2,
+    ),
     Metric("score_error_parsed", "the same over answers that could be read (0..1)", True),
     Metric("score_error_episodes", "the same, mean per recording first (0..1)", True),
-    Metric("ref_error", "distance of the chosen picture of the demonstration (0..1)", True, (REPORT, LEADERBOARD)),
+    Metric(
+        "ref_error",
+        "distance of the chosen picture of the demonstration (0..1)",
+        True,
+        (REPORT, LEADERBOARD),
+    ),
     Metric("ref_error_parsed", "the same over answers that could be read (0..1)", True),
-    Metric("na_recall", "share of n/a where there is no answer (0..1)", False, (REPORT, LEADERBOARD)),
+    Metric(
+        "na_recall", "share of n/a where there is no answer (0..1)", False, (REPORT, LEADERBOARD)
+    ),
     Metric("na_recall_reference", "the same, counted as published (0..1)"),
     Metric("afrr", "share of n/a where there is an answer (0..1)", True, (REPORT,)),
     Metric("answerability", "balanced share of right decisions to answer or not (0..1)"),
@@ -105,36 +151,100 @@ METRICS = (
     Metric("plan_success", "all remaining actions right and in order (0..1)", False, (REPORT,)),
     Metric("plan_f1", "F1 of the remaining actions (0..1)", False, (REPORT,)),
     # How a run ends, and which went better
-    Metric("success_accuracy", "share of runs whose outcome is told right (0..1)", False, (REPORT,)),
+    Metric(
+        "success_accuracy", "share of runs whose outcome is told right (0..1)", False, (REPORT,)
+    ),
     Metric("success_auc", "area under the ROC curve of outcomes (0..1)", False, (REPORT,)),
     Metric("success_balanced", "balanced share of right outcomes (0..1)", False, (REPORT,)),
-    Metric("success_precision", "share of claimed successes that are right (0..1)", False, (REPORT,)),
+    Metric(
+        "success_precision", "share of claimed successes that are right (0..1)", False, (REPORT,)
+    ),
     Metric("success_recall", "share of successes that are claimed (0..1)", False, (REPORT,)),
     Metric("success_early_s", "seconds by which success is claimed too early", True, (REPORT,)),
     Metric("success_late_s", "seconds by which success is claimed too late", True, (REPORT,)),
-    Metric("ranking_tau_b", "Kendall's tau-b of the runs of a task by their ends (-1..1)", False, (REPORT,)),
-    Metric("ranking_accuracy", "share of pairs of runs of a task in the right order (0..1)", False, (REPORT,)),
+    Metric(
+        "ranking_tau_b",
+        "Kendall's tau-b of the runs of a task by their ends (-1..1)",
+        False,
+        (REPORT,),
+    ),
+    Metric(
+        "ranking_accuracy",
+        "share of pairs of runs of a task in the right order (0..1)",
+        False,
+        (REPORT,),
+    ),
     # RoboFAC's choices
     Metric("choice_accuracy", "share of right options (0..1)", False, (REPORT,)),
     Metric("detection_accuracy", "share of right answers on whether a run failed (0..1)"),
-    Metric("detection_balanced", "balanced share of right answers on whether a run failed (0..1)", False, (REPORT,)),
+    Metric(
+        "detection_balanced",
+        "balanced share of right answers on whether a run failed (0..1)",
+        False,
+        (REPORT,),
+    ),
     Metric("identification_accuracy", "share of right kinds of failure (0..1)", False, (REPORT,)),
     Metric("locating_accuracy", "share of right steps of failure (0..1)", False, (REPORT,)),
     # Progress that is claimed and not made
-    Metric("reverse_voc", "VOC on the run played backwards; a clock has -1 (-1..1)", False, (REPORT, LEADERBOARD)),
-    Metric("cycle_voc", "VOC forwards, then backwards; a clock has 0 (-1..1)", False, (REPORT, LEADERBOARD)),
-    Metric("stall_drift", "change of the answer while a frame is held (-1..1)", True, (REPORT, LEADERBOARD)),
-    Metric("false_progress_rewound", "progress claimed while a run is played backwards (0..1)", True, (REPORT,)),
-    Metric("false_progress_frozen", "progress claimed while a frame is held (0..1)", True, (REPORT,)),
-    Metric("false_progress_wrong_task", "progress claimed under other instructions (0..1)", True, (REPORT,)),
-    Metric("confusion_own", "last answer of finished runs under their own instruction (0..1)", False, (REPORT,)),
+    Metric(
+        "reverse_voc",
+        "VOC on the run played backwards; a clock has -1 (-1..1)",
+        False,
+        (REPORT, LEADERBOARD),
+    ),
+    Metric(
+        "cycle_voc",
+        "VOC forwards, then backwards; a clock has 0 (-1..1)",
+        False,
+        (REPORT, LEADERBOARD),
+    ),
+    Metric(
+        "stall_drift",
+        "change of the answer while a frame is held (-1..1)",
+        True,
+        (REPORT, LEADERBOARD),
+    ),
+    Metric(
+        "false_progress_rewound",
+        "progress claimed while a run is played backwards (0..1)",
+        True,
+        (REPORT,),
+    ),
+    Metric(
+        "false_progress_frozen", "progress claimed while a frame is held (0..1)", True, (REPORT,)
+    ),
+    Metric(
+        "false_progress_wrong_task",
+        "progress claimed under other instructions (0..1)",
+        True,
+        (REPORT,),
+    ),
+    Metric(
+        "confusion_own",
+        "last answer of finished runs under their own instruction (0..1)",
+        False,
+        (REPORT,),
+    ),
     Metric("confusion_other", "last answer under other instructions (0..1)", True, (REPORT,)),
-    Metric("confusion_margin", "the former minus the latter, run by run (-1..1)", False, (REPORT,), leads=4),
-    Metric("instruction_accuracy", "share of runs whose own instruction wins (0..1)", False, (REPORT,)),
+    Metric(
+        "confusion_margin",
+        "the former minus the latter, run by run (-1..1)",
+        False,
+        (REPORT,),
+        leads=4,
+    ),
+    Metric(
+        "instruction_accuracy", "share of runs whose own instruction wins (0..1)", False, (REPORT,)
+    ),
     # What is lost when a run looks otherwise
     Metric("voc_drop", "VOC that changed pictures cost (-2..2)", True, (REPORT,)),
     Metric("mae_rise", "error that changed pictures add (-1..1)", True, (REPORT,)),
-    Metric("end_error_rise", "error of the last answer that changed pictures add (-1..1)", True, (REPORT,)),
+    Metric(
+        "end_error_rise",
+        "error of the last answer that changed pictures add (-1..1)",
+        True,
+        (REPORT,),
+    ),
     Metric("success_auc_drop", "AUC that changed pictures cost (-1..1)", True, (REPORT,)),
     # Graded runs
     Metric("final_mae", "error of the last answer against a run's grade (0..1)", True, (REPORT,)),
@@ -155,7 +265,9 @@ def metrics_shown_in(place: str) -> tuple[str, ...]:
 
 def leading_metrics() -> tuple[str, ...]:
     """Names of metrics, the one first by which models of a benchmark are compared."""
-    leading = sorted((m for m in METRICS if m.leads is not None), key=lambda metric: metric.leads or 0)
+    leading = sorted(
+        (m for m in METRICS if m.leads is not None), key=lambda metric: metric.leads or 0
+    )
     names = [metric.name for metric in leading]
     return (*names, *(name for name in metrics_shown_in(REPORT) if name not in names))
 

@@ -17,7 +17,9 @@ def near_names(name: str, names: Collection[str]) -> list[str]:
     Example: near_names("droid_10", ["droid_100", "bridge"]) == ["droid_100"].
     """
     lowered = name.lower()
-    holding = sorted((k for k in names if lowered and lowered in k.lower()), key=lambda k: (len(k), k))
+    holding = sorted(
+        (k for k in names if lowered and lowered in k.lower()), key=lambda k: (len(k), k)
+    )
     return holding[:3] or get_close_matches(lowered, names, n=3, cutoff=0.6)
 
 
@@ -27,7 +29,9 @@ def did_you_mean(name: str, names: Collection[str]) -> str:
     if not near:
         return ""
     *first_names, last = near
-    return f"; did you mean {' or '.join([', '.join(first_names), last] if first_names else [last])}?"
+    return (
+        f"; did you mean {' or '.join([', '.join(first_names), last] if first_names else [last])}?"
+    )
 
 
 def whoami() -> str:

@@ -70,7 +70,9 @@ class Workspace:
 
     def exists(self) -> bool:
         """Is a workspace here, or what is left of one that lost its catalog?"""
-        return any(path.exists() for path in (self.catalog, self.settings, self.committed, self.people))
+        return any(
+            path.exists() for path in (self.catalog, self.settings, self.committed, self.people)
+        )
 
     @property
     def absence(self) -> str:

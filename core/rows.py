@@ -27,9 +27,13 @@ def encode(table: pa.Table, style: str) -> bytes:
 def write_as(style: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema, file: Any) -> None:
     """Write rows as json (also for `table`), csv or parquet, a batch at a time. Raises SqlError, as `encode`."""
     try:
-        {"csv": _write_csv, "parquet": _write_parquet}.get(style, _write_json)(batches, schema, file)
+        {"csv": _write_csv, "parquet": _write_parquet}.get(style, _write_json)(
+            batches, schema, file
+        )
     except (pa.ArrowException, UnicodeError, RecursionError) as e:
-        raise SqlError(f"the result cannot be written as {style}: {first_line(e)}; CAST(... AS VARCHAR) can") from e
+        raise SqlError(
+            f"the result cannot be written as {style}: {first_line(e)}; CAST(... AS VARCHAR) can"
+        ) from e
 
 
 def _write_csv(batches: Iterable[pa.RecordBatch], schema: pa.Schema, file: Any) -> None:
@@ -61,7 +65,11 @@ def _write_json(batches: Iterable[pa.RecordBatch], schema: pa.Schema, file: Any)
     for batch in batches:
         if batch.num_rows:
             rows = plain(python_rows(pa.Table.from_batches([batch])))
-            listed = json.dumps(rows, indent=1, ensure_ascii=False).removeprefix("[\n").removesuffix("\n]")
+            listed = (
+                json.dumps(rows, indent=1, ensure_ascii=False)
+                .removeprefix("[\n")
+                .removesuffix("\n]")
+            )
             file.write((separator + listed).encode())
             separator = ",\n"
     file.write(b"[]\n" if separator == "[\n" else b"\n]\n")
@@ -70,7 +78,9 @@ def _write_json(batches: Iterable[pa.RecordBatch], schema: pa.Schema, file: Any)
 def python_rows(table: pa.Table) -> list[dict]:
     """A table's rows. Raises SqlError: a value that Python does not have, such as an infinite date."""
     names = table.schema.names
-    columns = [_python_values(column, name) for column, name in zip(table.columns, names, strict=True)]
+    columns = [
+        _python_values(column, name) for column, name in zip(table.columns, names, strict=True)
+    ]
     if names:
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     return []

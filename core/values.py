@@ -7,7 +7,9 @@ from typing import Any
 
 # Control characters but tab and line ends, and marks that turn the direction of a text: they belong to no text, and
 # command the terminal or hide what is written
-MARKS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+MARKS = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 ANY_MARK = re.compile(rf"{MARKS.pattern}|\x1b")
 IMAGE_MARK = "<image>"  # stands in a question where a picture goes, in samples as in benchmarks
 PLAIN_IMAGE = "\ue000image\ue000"  # stands where the word <image> itself is meant

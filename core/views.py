@@ -39,14 +39,24 @@ MAX_LENGTH_Z = 3  # robust standard deviations of the log duration from the task
 MIN_STEP_S = 0.3  # nothing is done in a shorter step
 FAULTY = "a check found a fault"  # the sign, which stands first and gives way to the words of what was found
 MOST_FAULTS = 3  # of a run, in words
-LOOKS_UNFINISHED, MAY_BE_UNFINISHED = 0.5, 0.2  # how odd a run's end is whose outcome nobody says (p_failure)
+LOOKS_UNFINISHED, MAY_BE_UNFINISHED = (
+    0.5,
+    0.2,
+)  # how odd a run's end is whose outcome nobody says (p_failure)
 
 MOMENTS = 8  # evenly spread over a run: by them other runs are like it
 
 MOST_WITH_STEPS = 20  # references among the runs of a task that bring their own steps
 
 # Tables of what people said of episodes
-STATEMENTS = ("corrections", "outcomes", "reference_marks", "episode_marks", "takedowns", "acceptances")
+STATEMENTS = (
+    "corrections",
+    "outcomes",
+    "reference_marks",
+    "episode_marks",
+    "takedowns",
+    "acceptances",
+)
 
 
 def _located(table: str) -> str:
@@ -72,7 +82,9 @@ WITHDRAWN = """
 UNFINISHED = f"(q.p_failure >= {LOOKS_UNFINISHED} OR q.end_by = 'label' AND q.end_progress < 1)"
 
 # Of embeddings as b, beside what is asked for as a
-OF_ANOTHER_RUN = "a.encoder = b.encoder AND (a.dataset <> b.dataset OR a.episode_index <> b.episode_index)"
+OF_ANOTHER_RUN = (
+    "a.encoder = b.encoder AND (a.dataset <> b.dataset OR a.episode_index <> b.episode_index)"
+)
 # One pass over all other pictures, with a number for each moment and run in memory
 MOMENT_PICTURES = ", ".join(
     "arg_min(e.embedding::FLOAT[256], "
@@ -83,7 +95,9 @@ MOMENTS_MET = " + ".join(
     f"max(array_cosine_similarity(a.m{k}, b.embedding::FLOAT[256]))::DOUBLE" for k in range(MOMENTS)
 )
 
-MIN_ROWS_OF_COPY = 8  # different rows that a run must have to be told as a copy of another one by them
+MIN_ROWS_OF_COPY = (
+    8  # different rows that a run must have to be told as a copy of another one by them
+)
 
 VIEWS = _views(f"""
 episodes: One row per episode: facts, decoded content and its worst finding

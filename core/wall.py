@@ -29,7 +29,10 @@ _changing = Lock()
 _walls: list[int] = []  # bytes of data that this process may hold, of all that stand
 _usual = resource.getrlimit(resource.RLIMIT_DATA)
 NOTES = "PROCCORPUS_NOTES"  # variable of processes that may be ended: the folder for what they stayed in
-LATE_S, WAITING = 2.0, 20  # what a look between two pictures would have ended by then; seconds for each of CPU
+LATE_S, WAITING = (
+    2.0,
+    20,
+)  # what a look between two pictures would have ended by then; seconds for each of CPU
 ENDING = (signal.SIGPROF, signal.SIGALRM)
 TOO_MUCH = (MemoryError, TimeoutError, ChildProcessError)  # of work in a process of its own
 POLL_S = 0.1
@@ -152,7 +155,11 @@ def begin_anew() -> None:
             scratch.close()
             os._exit(code if code >= 0 else 128 - code)
         num_skipped = num_left_out()
-        print("note: something takes too long to read: begun anew without it", file=sys.stderr, flush=True)
+        print(
+            "note: something takes too long to read: begun anew without it",
+            file=sys.stderr,
+            flush=True,
+        )
     # In a group of its own, so that Ctrl-C reaches it once; a terminal would stop such a process that writes
     os.setpgid(0, 0)
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
@@ -169,7 +176,10 @@ class Walled:
     """
 
     def __init__(
-        self, memory_bytes: int | None, preload: str | None = None, begin: Callable[[], None] | None = None
+        self,
+        memory_bytes: int | None,
+        preload: str | None = None,
+        begin: Callable[[], None] | None = None,
     ) -> None:
         self._asked = (memory_bytes, begin)
         self._preload = preload
@@ -182,7 +192,9 @@ class Walled:
             return
         self.close()
         may_copy = not self._preload and len(os.listdir("/proc/self/task")) == 1
-        context: Any = get_context("forkserver" if self._preload else "fork" if may_copy else "spawn")
+        context: Any = get_context(
+            "forkserver" if self._preload else "fork" if may_copy else "spawn"
+        )
         if self._preload:
             context.set_forkserver_preload(["__main__", self._preload])
         self._channel, theirs = context.Pipe()
@@ -205,10 +217,16 @@ class Walled:
         try:
             self._channel.send((work, args, wall_s, cpu_s))
             ends_s = time.monotonic() + wall_s
-            while given_up() or not self._channel.poll(max(0.0, min(POLL_S, ends_s - time.monotonic()))):
+            while given_up() or not self._channel.poll(
+                max(0.0, min(POLL_S, ends_s - time.monotonic()))
+            ):
                 if given_up() or time.monotonic() > ends_s:
-                    raise TimeoutError(f"takes more than {wall_s:g} s, or nobody waits for it any more")
-            has_failed, value = pickle.loads(self._channel.recv_bytes(), buffers=iter(self._channel.recv_bytes, None))
+                    raise TimeoutError(
+                        f"takes more than {wall_s:g} s, or nobody waits for it any more"
+                    )
+            has_failed, value = pickle.loads(
+                self._channel.recv_bytes(), buffers=iter(self._channel.recv_bytes, None)
+            )
         except (EOFError, ConnectionError) as e:
             self._process.join(END_S)
             code = self._process.exitcode or 0
@@ -239,18 +257,26 @@ class Walled:
 
 
 def _serve(
-    channel: Connection, other_end: Connection | None, memory_bytes: int | None, begin: Callable[[], None] | None
+    channel: Connection,
+    other_end: Connection | None,
+    memory_bytes: int | None,
+    begin: Callable[[], None] | None,
 ) -> None:
     """In the process. `other_end`: the asker's end, which a copy has, too."""
     if other_end is not None:
         other_end.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to the asker as well, who ends this process
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # a terminal sends Ctrl-C to the asker as well, who ends this process
     for number in (signal.SIGTERM, *ENDING):
         signal.signal(number, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if begin:
         begin()
-    with nullcontext() if memory_bytes is None else memory_wall(memory_bytes), suppress(EOFError, ConnectionError):
+    with (
+        nullcontext() if memory_bytes is None else memory_wall(memory_bytes),
+        suppress(EOFError, ConnectionError),
+    ):
         while True:
             work, args, wall_s, cpu_s = channel.recv()
             signal.setitimer(signal.ITIMER_REAL, wall_s + LATE_S)  # the asker may be gone
@@ -261,7 +287,9 @@ def _serve(
             except Exception as e:
                 answer = True, e
             signal.setitimer(signal.ITIMER_REAL, 0)
-            arrays = list[pickle.PickleBuffer]()  # behind the answer, so that nobody copies them into it and out again
+            arrays = list[
+                pickle.PickleBuffer
+            ]()  # behind the answer, so that nobody copies them into it and out again
             channel.send_bytes(pickle.dumps(answer, 5, buffer_callback=arrays.append))
             for array in arrays:
                 channel.send_bytes(array.raw())

@@ -48,7 +48,11 @@ END_S = 9
 # Of all servers here, Dagster's as well: headers of some 64 KB at most; httptools takes any, before it asks for a token
 uvicorn.config.HTTP_PROTOCOLS["auto"] = uvicorn.config.HTTP_PROTOCOLS["h11"]
 # By server: the variable with its token
-TOKENS = {"explore": "PROCCORPUS_EXPLORE_TOKEN", "serve": "PROCCORPUS_REWARD_TOKEN", "ui": "PROCCORPUS_UI_TOKEN"}
+TOKENS = {
+    "explore": "PROCCORPUS_EXPLORE_TOKEN",
+    "serve": "PROCCORPUS_REWARD_TOKEN",
+    "ui": "PROCCORPUS_UI_TOKEN",
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,9 @@ class Access:
     hosts: tuple[str, ...] | None = LOOPBACK_NAMES
     user_header: str | None = None
     proxies: tuple[Network, ...] = ()
-    author: str = "somebody"  # of a correction, where neither the proxy nor the page names its author
+    author: str = (
+        "somebody"  # of a correction, where neither the proxy nor the page names its author
+    )
     is_local: bool = True
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
@@ -161,7 +167,9 @@ class Guard:
         is_ours = "origin" in c.headers and _equal(c.headers.get(CSRF_HEADER, ""), csrf)
         if self.checks_csrf and not any((is_reading, has_bearer, is_ours)):
             return Refusal(403, "csrf", "the page is out of date: reload it and try again")
-        scope.setdefault("state", {}).update(user=user, csrf=csrf, is_program=has_bearer or access.is_open)
+        scope.setdefault("state", {}).update(
+            user=user, csrf=csrf, is_program=has_bearer or access.is_open
+        )
         return None
 
     def _login(self, scope: Scope, cookie: str, session: str) -> Response | Refusal | None:
@@ -189,7 +197,9 @@ class Guard:
         if not (length.isascii() and length.isdecimal()):
             return Refusal(400, "length", "the Content-Length is not a number")
         if int(length) > self.max_body_bytes:
-            return Refusal(413, "body_too_large", f"the body has more than {self.max_body_bytes} bytes")
+            return Refusal(
+                413, "body_too_large", f"the body has more than {self.max_body_bytes} bytes"
+            )
         return None
 
     def _foreign(self, c: HTTPConnection, is_reading: bool) -> Refusal | None:
@@ -207,7 +217,9 @@ class Guard:
         is_own = [*map(str.lower, origins)] in allowed_origins
         fetch_headers = c.headers.get("sec-fetch-mode"), c.headers.get("sec-fetch-dest", "document")
         is_link = is_reading and fetch_headers == ("navigate", "document")
-        if not is_own or (c.headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not is_link):
+        if not is_own or (
+            c.headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not is_link
+        ):
             return Refusal(403, "wrong_origin", "pages of other sites may only link to this server")
         return None
 
@@ -218,7 +230,9 @@ class Guard:
             address = ipaddress.ip_address(c.client.host if c.client else "")
         except ValueError:
             return None
-        is_trusted = len(user_names) == 1 and any(address in network for network in self.access.proxies)
+        is_trusted = len(user_names) == 1 and any(
+            address in network for network in self.access.proxies
+        )
         if is_trusted:
             return user_names[0].strip()[:100] or None
         return None
@@ -277,11 +291,17 @@ def _read(file: Path, description: str) -> str:
         raise UserError(f"{description} cannot be read: {e}") from e
     if stat.S_ISREG(status.st_mode):  # a pipe of the shell's has no others
         if status.st_mode & stat.S_IROTH:
-            raise UserError(f"{description} can be read by every user of this machine: chmod 600 {file}")
+            raise UserError(
+                f"{description} can be read by every user of this machine: chmod 600 {file}"
+            )
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise UserError(f"{description} can be written by others than its owner: chmod 600 {file}")
+            raise UserError(
+                f"{description} can be written by others than its owner: chmod 600 {file}"
+            )
         if status.st_uid not in (0, os.getuid()):
-            raise UserError(f"{description} belongs to another user, who can change it: make one of your own")
+            raise UserError(
+                f"{description} belongs to another user, who can change it: make one of your own"
+            )
     return token
 
 
@@ -293,23 +313,35 @@ def access_for(
     _check(token)
     # Anybody can send a header
     if bool(user_header) != bool(proxies):
-        raise UserError("--user-header needs --trusted-proxy: the addresses of proxies that may name the user")
+        raise UserError(
+            "--user-header needs --trusted-proxy: the addresses of proxies that may name the user"
+        )
     is_local = is_loopback(host)
     if not is_local and token is None and not user_header:
-        raise UserError(f"other machines can reach {host}: give a token of {SHORTEST_TOKEN} characters or more")
+        raise UserError(
+            f"other machines can reach {host}: give a token of {SHORTEST_TOKEN} characters or more"
+        )
     # Host names are checked where they are known; behind a public address the token decides
     names = (*LOOPBACK_NAMES, *map(str.lower, hosts)) if is_local or hosts else None
     header = user_header.lower() if user_header else None
-    return Access(token, names, header, _networks(proxies), author, is_local and not hosts and not header)
+    return Access(
+        token, names, header, _networks(proxies), author, is_local and not hosts and not header
+    )
 
 
 def _check(token: str | None) -> None:
-    is_good = token is None or (SHORTEST_TOKEN <= len(token) <= MOST_TOKEN and token.isascii() and token.isprintable())
+    is_good = token is None or (
+        SHORTEST_TOKEN <= len(token) <= MOST_TOKEN and token.isascii() and token.isprintable()
+    )
     if not is_good:
-        raise UserError(f"a token needs at least {SHORTEST_TOKEN} printable ASCII characters, {MOST_TOKEN} at most")
+        raise UserError(
+            f"a token needs at least {SHORTEST_TOKEN} printable ASCII characters, {MOST_TOKEN} at most"
+        )
 
 
-def _networks(addresses: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+def _networks(
+    addresses: tuple[str, ...],
+) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
     try:
         return tuple(map(ipaddress.ip_network, addresses))
     except ValueError as e:
@@ -338,7 +370,9 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as e:
-        raise UserError(f"cannot listen on {host}:{port}: {e.strerror or e}; try --port 0 for a free one") from e
+        raise UserError(
+            f"cannot listen on {host}:{port}: {e.strerror or e}; try --port 0 for a free one"
+        ) from e
 
 
 def server_config(app: Any) -> uvicorn.Config:
@@ -375,7 +409,9 @@ def serve(app: Any, listener: socket.socket, announce: Callable[[str], None]) ->
     server = Announcing(server_config(app))
     app.state.is_ending = lambda: server.should_exit
     # uvicorn raises the signal that ended it again when it has closed: that is no second end
-    former_handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    former_handlers = {
+        number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         server.run([listener])
     finally:

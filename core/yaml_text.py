@@ -10,7 +10,9 @@ class _PlainLoader(yaml.SafeLoader):
         # Nine lines of aliases of aliases are a thousand million values
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
-            raise yaml.YAMLError(f"line {mark.line + 1}: aliases (*name) are not read; write the value itself")
+            raise yaml.YAMLError(
+                f"line {mark.line + 1}: aliases (*name) are not read; write the value itself"
+            )
         return super().compose_node(parent, index)
 
 

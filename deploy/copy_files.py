@@ -9,8 +9,12 @@ from fsspec.core import url_to_fs
 workspace, folder, what = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 data = tomllib.loads((workspace / "workspace.toml").read_text())["data"]
 lake, root = url_to_fs(data)
-theirs = {p.removeprefix(root).lstrip("/"): f["size"] for p, f in lake.find(root, detail=True).items()}
-ours = {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
+theirs = {
+    p.removeprefix(root).lstrip("/"): f["size"] for p, f in lake.find(root, detail=True).items()
+}
+ours = {
+    p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()
+}
 source, target = (theirs, ours) if what == "backup" else (ours, theirs)
 # Files of rows have names of their own and never change: one that is there with its size is the same
 missing = [name for name, size in source.items() if target.get(name) != size]

@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[1]
 FILE = ROOT / "docs" / "data" / "dependencies.csv"
 PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;]+)")
 # What metadata leaves out, or gives as a whole text; from the licence files that the packages bring
-KNOWN: dict[str, str] = {"axe-playwright-python": "MIT", "cuda-toolkit": "NVIDIA Proprietary Software"}
+KNOWN: dict[str, str] = {
+    "axe-playwright-python": "MIT",
+    "cuda-toolkit": "NVIDIA Proprietary Software",
+}
 COPYLEFT = re.compile(r"\b(A?GPL|LGPL|MPL|EUPL|CDDL)", re.IGNORECASE)
 
 
@@ -38,7 +41,11 @@ def licence(name: str, m: PackageMetadata) -> str:
         return KNOWN[name]
     if stated := m.get("License-Expression"):
         return stated
-    kinds = [c.rpartition(" :: ")[2] for c in m.get_all("Classifier") or () if c.startswith("License :: ")]
+    kinds = [
+        c.rpartition(" :: ")[2]
+        for c in m.get_all("Classifier") or ()
+        if c.startswith("License :: ")
+    ]
     kinds = [k for k in kinds if k != "OSI Approved"]
     if kinds:
         return ", ".join(dict.fromkeys(kinds))
@@ -50,7 +57,16 @@ def origin(m: PackageMetadata) -> str:
     """Its repository or home page, by its own word."""
     urls = dict(u.split(", ", 1) for u in m.get_all("Project-URL") or () if ", " in u)
     by_kind = {k.lower().replace(" ", "").replace("-", ""): v for k, v in urls.items()}
-    kinds = ("source", "sourcecode", "repository", "github", "code", "homepage", "home", "documentation")
+    kinds = (
+        "source",
+        "sourcecode",
+        "repository",
+        "github",
+        "code",
+        "homepage",
+        "home",
+        "documentation",
+    )
     return next((by_kind[k] for k in kinds if k in by_kind), m.get("Home-page") or "").strip()
 
 
@@ -72,7 +88,14 @@ def rows_and_faults() -> tuple[str, list[str]]:
             wrong.append(f"{name}: no licence is stated; look at its files and add it to KNOWN")
         asks = "yes" if COPYLEFT.search(stated) else ""
         rows.writerow(
-            (name, version, stated, asks, origin(m), " ".join(b.removesuffix(" (pyproject.toml)") for b in by))
+            (
+                name,
+                version,
+                stated,
+                asks,
+                origin(m),
+                " ".join(b.removesuffix(" (pyproject.toml)") for b in by),
+            )
         )
     return text.getvalue(), wrong
 

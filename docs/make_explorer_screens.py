@@ -27,14 +27,24 @@ from warehouse.lake import Lake
 from warehouse.lake.corrections import episode_facts, parsed, save
 
 ROOT = Path(__file__).resolve().parents[1]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 EPISODE = "sim_long/15"
 QUERY = """SELECT lower(split_part(name, ' ', 1)) AS verb, count(*) AS steps
 FROM active_segments WHERE kind = 'step'
 GROUP BY verb ORDER BY steps DESC LIMIT 12"""
 DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 VARIANTS = {"": (DESKTOP, "light"), "_dark": (DESKTOP, "dark"), "_phone": (PHONE, "light")}
-HEIGHTS = {"beside": 780, "episodes": 760, "episode": 1060, "editor": 860}  # where the rest says nothing new
+HEIGHTS = {
+    "beside": 780,
+    "episodes": 760,
+    "episode": 1060,
+    "editor": 860,
+}  # where the rest says nothing new
 MAX_BYTES = 150_000
 IN_DOCS = ("beside", "editor", "episode", "episodes", "review")
 TRUTH = ROOT / "benchmarks" / "real_truth" / "gr1_pick_place" / f"{REAL:06d}.json"
@@ -60,7 +70,8 @@ def pages(space: Workspace) -> dict[str, str]:
         "training": "/training",
         "releases": "/releases",
         "release": "/releases/demo",
-        "leaderboard": "/leaderboard?" + urlencode({"benchmark": "held-out (truth)", "metric": "mae"}),
+        "leaderboard": "/leaderboard?"
+        + urlencode({"benchmark": "held-out (truth)", "metric": "mae"}),
         "score": f"/leaderboard/{run[0][0]}" if run else "/leaderboard",
     }
 
@@ -81,7 +92,10 @@ def followed(folder: Path) -> Workspace:
         for step in json.loads(TRUTH.read_text())["pass_a"]
     ]
     lake = Lake(space)
-    seen = {"base_label_run": None, "base_content_hash": episode_facts(lake, "cupcake", 0)["content_hash"]}
+    seen = {
+        "base_label_run": None,
+        "base_content_hash": episode_facts(lake, "cupcake", 0)["content_hash"],
+    }
     save(lake, "cupcake", 0, parsed({"segments": segments}), author="ada", follows=None, **seen)
     lake.con.close()
     run_build(space, [build], workers=1)
@@ -90,8 +104,18 @@ def followed(folder: Path) -> Workspace:
 
 @contextmanager
 def explorer(space: Workspace) -> Iterator[str]:
-    command = [sys.executable, str(ROOT / "proccorpus.py"), "explore", "--no-open", "--no-token", "--port", "0"]
-    server = subprocess.Popen([*command, "--workspace", str(space.root)], stdout=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        str(ROOT / "proccorpus.py"),
+        "explore",
+        "--no-open",
+        "--no-token",
+        "--port",
+        "0",
+    ]
+    server = subprocess.Popen(
+        [*command, "--workspace", str(space.root)], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert server.stdout is not None
         yield server.stdout.readline().split(" is at ")[1].split()[0]
@@ -117,8 +141,12 @@ def take(browser: Browser, url: str, name: str, variant: str, out: Path) -> None
     page = context.new_page()
     page.goto(url)
     settle(page, name)
-    taken = Image.open(io.BytesIO(page.screenshot(full_page=name != "editor", animations="disabled")))
-    taken = taken.convert("RGB").crop((0, 0, taken.width, min(taken.height, HEIGHTS.get(name, 1300))))
+    taken = Image.open(
+        io.BytesIO(page.screenshot(full_page=name != "editor", animations="disabled"))
+    )
+    taken = taken.convert("RGB").crop(
+        (0, 0, taken.width, min(taken.height, HEIGHTS.get(name, 1300)))
+    )
     for colours in (256, 128, 64, 32):
         buffer = io.BytesIO()
         taken.quantize(colours).save(buffer, "PNG", optimize=True)
@@ -150,7 +178,9 @@ def main() -> None:
         if "beside" in wanted:
             with tempfile.TemporaryDirectory() as folder, explorer(followed(Path(folder))) as url:
                 for variant in variants:
-                    take(browser, f"{url}/review/beside/cupcake/1?t=11", "beside", variant, asked.out)
+                    take(
+                        browser, f"{url}/review/beside/cupcake/1?t=11", "beside", variant, asked.out
+                    )
         browser.close()
 
 

@@ -79,7 +79,9 @@ def proof(name: str, entry: DatasetConfig) -> str:
 
 
 def severity(code: str) -> str:
-    return "unusable" if code in UNUSABLE else "warning" if code in WARNING else "unusable or warning"
+    return (
+        "unusable" if code in UNUSABLE else "warning" if code in WARNING else "unusable or warning"
+    )
 
 
 def datasets_page() -> str:
@@ -105,7 +107,16 @@ def _table(names: list[str] | tuple[str, ...], entries: dict[str, DatasetConfig]
         e = entries[name]
         episodes = "" if e.published.episodes is None else f"{e.published.episodes:,}"
         title = f"{name} (`ood`)" if e.role == "ood" else name
-        rows.append((title, e.robot, f"{e.format}, {_source(e)}", episodes, e.license or "unknown", proof(name, e)))
+        rows.append(
+            (
+                title,
+                e.robot,
+                f"{e.format}, {_source(e)}",
+                episodes,
+                e.license or "unknown",
+                proof(name, e),
+            )
+        )
     return table(head, rows)
 
 
@@ -113,13 +124,21 @@ def _source(entry: DatasetConfig) -> str:
     if not entry.is_remote:
         return f"`{Path(entry.source).relative_to(ROOT).as_posix()}`"
     repository = re.fullmatch(r"hf://([^/]+/[^/]+)", entry.source)
-    return f"[hub](https://huggingface.co/datasets/{repository[1]})" if repository else f"`{entry.source}`"
+    return (
+        f"[hub](https://huggingface.co/datasets/{repository[1]})"
+        if repository
+        else f"`{entry.source}`"
+    )
 
 
 def quarantine_page() -> str:
     parts = [HEADER, "# Findings and quarantine", QUARANTINE_INTRO]
     for level in ("unusable", "warning", "unusable or warning"):
-        lines = [f"- `{c}`: {r.meaning}. *Do:* {r.remedy}" for c, r in REASONS.items() if severity(c) == level]
+        lines = [
+            f"- `{c}`: {r.meaning}. *Do:* {r.remedy}"
+            for c, r in REASONS.items()
+            if severity(c) == level
+        ]
         parts += [f"## {level.capitalize()}", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
 
@@ -129,7 +148,9 @@ def with_header(page: str) -> str:
 
 
 PAGES = {"datasets.md": datasets_page, "quarantine.md": quarantine_page}
-PAGES |= {name: lambda made=made: with_header(made()) for name, made in reference_pages.PAGES.items()}
+PAGES |= {
+    name: lambda made=made: with_header(made()) for name, made in reference_pages.PAGES.items()
+}
 
 
 def main() -> None:

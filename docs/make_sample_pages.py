@@ -20,7 +20,9 @@ PAGE = ROOT / "docs" / "samples.md"
 BEGIN, END = "<!-- samples: made by docs/make_sample_pages.py -->", "<!-- end of samples -->"
 SIDE, GAP = 112, 4
 COLUMNS = 100
-BROKEN = re.compile(r"(?<=[^\n]{90})\n(?![A-Z0-9]|<image>)")  # a line break of a template within a sentence
+BROKEN = re.compile(
+    r"(?<=[^\n]{90})\n(?![A-Z0-9]|<image>)"
+)  # a line break of a template within a sentence
 # family, variant, form, episode of sim_long, reason
 SHOWN = (
     ("procvqa_c", "progress", None, 4, None),
@@ -53,7 +55,9 @@ def strip(sample: Sample) -> bytes:
     return png.tobytes()
 
 
-def shown(lake: Lake, family: str, variant: str, form: str | None, episode: int, reason: str | None) -> Sample:
+def shown(
+    lake: Lake, family: str, variant: str, form: str | None, episode: int, reason: str | None
+) -> Sample:
     """The one of these samples that comes first by its id; of some other run where that one has none."""
     (sample_id, offset, split, shard, store) = lake.rows(
         'SELECT s.sample_id, l."offset", h.split, h.shard, h.store FROM samples s JOIN sample_location l '
@@ -88,7 +92,9 @@ def main() -> None:
         )
     text = PAGE.read_text()
     body = f"{BEGIN}\n\n" + "\n".join(parts) + f"\n{END}"
-    PAGE.write_text(re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: body, text, flags=re.S))
+    PAGE.write_text(
+        re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: body, text, flags=re.S)
+    )
 
 
 if __name__ == "__main__":

@@ -36,7 +36,10 @@ def truth() -> Mapping[str, str]:
 
 def policy() -> Mapping[str, str]:
     """Written by benchmarks/policy: shares of runs that succeed."""
-    return {f"policy.{name}": f"{100 * share[0]:.0f} %" for name, share in stored("policy")["success"].items()}
+    return {
+        f"policy.{name}": f"{100 * share[0]:.0f} %"
+        for name, share in stored("policy")["success"].items()
+    }
 
 
 def laptop() -> Mapping[str, str]:

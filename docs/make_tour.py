@@ -56,7 +56,16 @@ class Film:
 
     def save(self, out: Path) -> None:
         first, *rest = self.frames
-        first.save(out, "WEBP", save_all=True, append_images=rest, duration=FRAME_MS, loop=0, quality=60, method=6)
+        first.save(
+            out,
+            "WEBP",
+            save_all=True,
+            append_images=rest,
+            duration=FRAME_MS,
+            loop=0,
+            quality=60,
+            method=6,
+        )
 
 
 def tour(page: Page, url: str) -> Film:

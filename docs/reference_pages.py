@@ -95,7 +95,11 @@ def cli_page() -> str:
     for name, command in commands.items():
         said = [_parameter(p) for p in _parameters(command)]
         own = [line for line in said if line not in shared.values()]
-        also = [f"`{_name(line)}`" for line in said if line in shared.values() and _name(line) not in USUAL]
+        also = [
+            f"`{_name(line)}`"
+            for line in said
+            if line in shared.values() and _name(line) not in USUAL
+        ]
         parts += [f"### {name}", _text(command.help)]
         parts += ["\n".join(own)] if own else []
         parts += ["Also " + ", ".join(also) + "."] if also else []
@@ -125,7 +129,9 @@ def _parameter(p: Any) -> str:
     kind = _kind(p.type_descriptor.annotation)
     default = "" if p.required else _default(p.default)
     what = _text(p.help) + (f" Or `{p.envvar}`." if p.envvar else "")
-    return described(name + default, (kind if "`" in kind else "", "required" if p.required else ""), what)
+    return described(
+        name + default, (kind if "`" in kind else "", "required" if p.required else ""), what
+    )
 
 
 def _default(value: object) -> str:
@@ -150,7 +156,13 @@ def _kind(annotation: Any) -> str:
         return "mapping"
     if inner:
         return " or ".join(dict.fromkeys(map(_kind, inner)))
-    names = {"str": "text", "int": "whole number", "float": "number", "bool": "flag", "Path": "path"}
+    names = {
+        "str": "text",
+        "int": "whole number",
+        "float": "number",
+        "bool": "flag",
+        "Path": "path",
+    }
     return names.get(getattr(annotation, "__name__", ""), "text")
 
 
@@ -158,15 +170,26 @@ def _kind(annotation: Any) -> str:
 
 
 def configuration_page() -> str:
-    parts = ["# Configuration", CONFIGURATION_INTRO, "## A build's TOML file", fields_list(BuildFile)]
+    parts = [
+        "# Configuration",
+        CONFIGURATION_INTRO,
+        "## A build's TOML file",
+        fields_list(BuildFile),
+    ]
     parts += ["### Annotators", "Whose label counts first stands first.", annotator_list()]
     for name, section in sections(BuildFile):
         parts += [f"### [{name}]", *_doc(section), fields_list(section)]
-    parts += ["## A dataset's YAML file", "[adding-a-dataset.md](data.md) shows one from beginning to end."]
+    parts += [
+        "## A dataset's YAML file",
+        "[adding-a-dataset.md](data.md) shows one from beginning to end.",
+    ]
     parts.append(fields_list(DatasetConfig))
     for name, section in sections(DatasetConfig):
         parts += [f"### {name}", *_doc(section), fields_list(section)]
-    parts += ["## Environment variables", "\n".join(described(k, (), v) for k, v in ENVIRONMENT.items())]
+    parts += [
+        "## Environment variables",
+        "\n".join(described(k, (), v) for k, v in ENVIRONMENT.items()),
+    ]
     parts.append("Passwords and keys are never written into a file of the corpus: a configuration names the variable that holds one "
                  "(`vlm.api_key_env`). [Deployment](operate.md) tells where Postgres and buckets get theirs.")  # fmt: skip
     return "\n\n".join(parts) + "\n"
@@ -177,8 +200,12 @@ def annotator_list() -> str:
     lines = []
     for name in PRECEDENCE:
         annotator = annotator_named(name)
-        settings = f"settings: [{annotator.settings}](#{annotator.settings})" if annotator.settings else ""
-        lines.append(described(name, (settings,) if settings else (), f"labels from {annotator.needs}"))
+        settings = (
+            f"settings: [{annotator.settings}](#{annotator.settings})" if annotator.settings else ""
+        )
+        lines.append(
+            described(name, (settings,) if settings else (), f"labels from {annotator.needs}")
+        )
     return "\n".join(lines)
 
 
@@ -210,7 +237,11 @@ def fields_list(model: type[BaseModel]) -> str:
         default = "" if f.is_required() else _default(f.default)
         kind = _kind(f.annotation)
         is_told = kind in ("text", "number", "whole number") and (default or f.description)
-        facts = ("" if is_told or kind == "flag" else kind, _bounds(f), "required" if f.is_required() else "")
+        facts = (
+            "" if is_told or kind == "flag" else kind,
+            _bounds(f),
+            "required" if f.is_required() else "",
+        )
         lines.append(described(name + default, facts, f.description))
     return "\n".join(lines)
 
@@ -249,7 +280,9 @@ def tables_page() -> str:
             of = columns_of[relation["name"]]
             key = f" Key: `{relation['key']}`." if relation["key"] else ""
             known = [
-                f"`{c.column}`" for c in of if (c.column, c.comment) in told and c.column not in (relation["key"] or "")
+                f"`{c.column}`"
+                for c in of
+                if (c.column, c.comment) in told and c.column not in (relation["key"] or "")
             ]
             new = [c for c in of if (c.column, c.comment) not in told]
             told.update((c.column, c.comment) for c in new)
@@ -285,7 +318,10 @@ def what_fits() -> Iterator[str]:
         for kind, name in OF_KIND.items():
             recipe = load_recipe(name, begins=False)
             model = recipe.model.model_copy(update={"base": f"Qwen3-VL-{size}"})
-            plans = [plan(recipe.model_copy(update={"model": model}), Machine(gpus, 80 * GB)) for gpus in (1, 8)]
+            plans = [
+                plan(recipe.model_copy(update={"model": model}), Machine(gpus, 80 * GB))
+                for gpus in (1, 8)
+            ]
             cells.append([size, kind, *map(_fit, plans)])
     yield table(["model", "trained by", "1 GPU", "8 GPUs"], cells)
     cells = []
@@ -312,7 +348,9 @@ def python_page() -> str:
     example = inspect.cleandoc(pc.__doc__ or "").split("\n\n")
     block = textwrap.dedent("\n\n".join(example[1:-1]))
     parts = ["# Python", PYTHON_INTRO, f"```python\n{block}\n```"]
-    for name in sorted(set(pc.__all__) - {"main", "__version__"}, key=lambda name: (name[0].isupper(), name)):
+    for name in sorted(
+        set(pc.__all__) - {"main", "__version__"}, key=lambda name: (name[0].isupper(), name)
+    ):
         parts += _of_python(f"pc.{name}", getattr(pc, name), "##")
         if inspect.isclass(getattr(pc, name)):
             own = vars(getattr(pc, name)).items()

@@ -25,7 +25,10 @@ BENCHMARK = "confusion"
 MOST_TASKS = 16  # of a split
 MOST_RUNS = 5  # of a task
 MOMENTS = 4  # of a run, the last one among them
-VIDEO, UNDER = "video: ", "under: "  # beginnings of a slice and of a metric that are a cell together
+VIDEO, UNDER = (
+    "video: ",
+    "under: ",
+)  # beginnings of a slice and of a metric that are a cell together
 
 
 def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Question]:
@@ -102,7 +105,8 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
     at_end = np.array([q.row["is_last"] and q.row["finished"] for q in questions])
 
     own_task, other_task, claimed = (
-        runs.means(np.where(chosen, progress, np.nan)) for chosen in (at_end & is_own, at_end & ~is_own, ~is_own)
+        runs.means(np.where(chosen, progress, np.nan))
+        for chosen in (at_end & is_own, at_end & ~is_own, ~is_own)
     )
     own_task = np.where(
         np.isnan(other_task), np.nan, own_task
@@ -115,11 +119,15 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         "confusion_own": own_task,
         "confusion_other": other_task,
         "confusion_margin": own_task - other_task,
-        "instruction_accuracy": np.where(np.isnan(own_task), np.nan, np.where(higher > 0, 0, 1 / (1 + ties))),
+        "instruction_accuracy": np.where(
+            np.isnan(own_task), np.nan, np.where(higher > 0, 0, 1 / (1 + ties))
+        ),
         "false_progress_wrong_task": claimed,
     }
     read = runs.sums(~np.isnan(answers), np.ones(len(questions)))
-    measures: dict[str, Measure] = {name: mean_of(of_runs, read) for name, of_runs in run_measures.items()}
+    measures: dict[str, Measure] = {
+        name: mean_of(of_runs, read) for name, of_runs in run_measures.items()
+    }
     return counted(BENCHMARK, runs, measures, answers)
 
 
@@ -129,7 +137,9 @@ def _told(questions: Sequence[Question], values: Mapping[str, float]) -> np.ndar
     return np.where(np.isnan(answers), [0.0 if _is_own(q) else 1.0 for q in questions], answers)
 
 
-def cells(questions: Sequence[Question], values: Mapping[str, float]) -> dict[tuple[str, str], Score]:
+def cells(
+    questions: Sequence[Question], values: Mapping[str, float]
+) -> dict[tuple[str, str], Score]:
     """The matrix as scores by ("video: TASK", "under: INSTRUCTION"): mean last answer to the finished runs of a task.
 
     Of a task that no run finished there is no row; pairs that do not truly differ are left out.
@@ -137,5 +147,7 @@ def cells(questions: Sequence[Question], values: Mapping[str, float]) -> dict[tu
     answers: dict[tuple[str, str], list[float]] = {}
     for q, progress in zip(questions, _told(questions, values).tolist(), strict=True):
         if q.row["is_last"] and q.row["finished"]:
-            answers.setdefault((VIDEO + q.row["video"], UNDER + q.row["instruction"]), []).append(progress)
+            answers.setdefault((VIDEO + q.row["video"], UNDER + q.row["instruction"]), []).append(
+                progress
+            )
     return {cell: score_of(mean_of(progress)) for cell, progress in answers.items()}

@@ -22,7 +22,9 @@ from warehouse.releases.release import Release
 BENCHMARK = "probes"
 REVERSED, CYCLED, FROZEN = PARTS = ("reversed", "cycled", "frozen")
 STALLS = 4  # moments of a run at which it is stopped
-Window = tuple[tuple[PictureFile, ...], int, str]  # pictures that are shown at once, the frame they end with, the text
+Window = tuple[
+    tuple[PictureFile, ...], int, str
+]  # pictures that are shown at once, the frame they end with, the text
 
 
 def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Question]:
@@ -36,7 +38,9 @@ def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Quest
         if len(run) > 1:
             probes += _probes_of_run(run, labels)
     if not probes:
-        raise BenchmarkError(f"release {release.name} holds no run with two progress questions in its split test_id")
+        raise BenchmarkError(
+            f"release {release.name} holds no run with two progress questions in its split test_id"
+        )
     return probes
 
 
@@ -56,7 +60,11 @@ def _probes_of_run(run: Sequence[Question], labels: Mapping[int, float]) -> Iter
 
 
 def _video(
-    part: str, template: Question, windows: Sequence[Window], labels: Mapping[int, float], stopped: str = ""
+    part: str,
+    template: Question,
+    windows: Sequence[Window],
+    labels: Mapping[int, float],
+    stopped: str = "",
 ) -> Iterator[Question]:
     """One question for each window; `frame_index` counts the windows shown, as a clock would."""
     for k, (pictures, frame, text) in enumerate(windows):
@@ -115,10 +123,14 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
     measures: dict[str, Measure] = {}
     for name, (part, metric) in METRICS.items():
         places = np.flatnonzero(parts == part)
-        videos = Episodes.of([questions[k] for k in places], lambda q: (*episode_of(q), q.trajectory))
+        videos = Episodes.of(
+            [questions[k] for k in places], lambda q: (*episode_of(q), q.trajectory)
+        )
         runs, _ = videos.runs(answers[places], target[places], last_frames[places])
         # An episode has one video of most parts, and several stalls: their mean counts
         _, first = np.unique(videos.number, return_index=True)
         of_episode = episodes.among(places[first])
-        measures[name] = mean_of(of_episode.means(metric(runs)), of_episode.sums(*answers_read(runs).T))
+        measures[name] = mean_of(
+            of_episode.means(metric(runs)), of_episode.sums(*answers_read(runs).T)
+        )
     return counted(BENCHMARK, episodes, measures, answers)

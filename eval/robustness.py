@@ -26,7 +26,10 @@ from warehouse.releases.release import Release
 
 BENCHMARK = "robustness"
 CLEAN = "clean"
-SPEEDS = {"faster": 2.0, "slower": 0.5}  # how far apart the pictures of a window are, in those of the recording
+SPEEDS = {
+    "faster": 2.0,
+    "slower": 0.5,
+}  # how far apart the pictures of a window are, in those of the recording
 MOMENTS = 8  # of a run
 # Metrics of an episode whose loss is measured, and the metric that says how much is lost
 LOSSES = {"voc": "voc_drop", "mae": "mae_rise", "end_error": "end_error_rise"}
@@ -66,7 +69,9 @@ def _camera(rgb: np.ndarray, run: Sequence[PictureFile]) -> np.ndarray:
     h, w = rgb.shape[:2]
     matrix = cv2.getRotationMatrix2D((w / 2, h / 2), TURN_DEGREES, NEARER)
     matrix[:, 2] += ASIDE * w, ASIDE * h
-    return cv2.warpAffine(rgb, matrix, (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(
+        rgb, matrix, (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
 
 
 def _robot_colour(rgb: np.ndarray, run: Sequence[PictureFile]) -> np.ndarray:
@@ -87,7 +92,9 @@ def _robot_colour(rgb: np.ndarray, run: Sequence[PictureFile]) -> np.ndarray:
 @lru_cache(maxsize=8)
 def _background(run: tuple[PictureFile, ...], shape: tuple[int, ...]) -> np.ndarray:
     """The median picture of a run, int16 [h, w, 3]. Raises BenchmarkError."""
-    chosen = [run[k] for k in np.unique(np.linspace(0, len(run) - 1, BACKGROUND_OF).round().astype(int))]
+    chosen = [
+        run[k] for k in np.unique(np.linspace(0, len(run) - 1, BACKGROUND_OF).round().astype(int))
+    ]
     pictures = [rgb for picture in chosen if (rgb := picture.rgb()).shape == shape]
     return np.median(np.stack(pictures), axis=0).astype(np.int16)
 
@@ -193,7 +200,8 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         sign = -1 if is_lower_better(metric) else 1
         run_values = np.where(measures[metric].counted, measures[metric].parts[:, 0], np.nan)
         measures[name] = mean_of(
-            np.where(changed, sign * (run_values[clean] - run_values), np.nan), measures[metric].read
+            np.where(changed, sign * (run_values[clean] - run_values), np.nan),
+            measures[metric].read,
         )
 
     # Is success told by a run's highest answer? Of the runs whose outcome is known, where these are not all alike
@@ -201,7 +209,9 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
     if {True, False} <= set(outcome):
         best = np.fmax.reduceat(runs.predicted, runs.starts[:-1])
         best[[success is None for success in outcome]] = np.nan
-        measures["success_auc"] = auc(best, np.array([success is True for success in outcome]), answers_read(runs))
+        measures["success_auc"] = auc(
+            best, np.array([success is True for success in outcome]), answers_read(runs)
+        )
         measures["success_auc_drop"] = _auc_loss(measures["success_auc"], clean, changed)
     return counted(BENCHMARK, shown_episodes, measures, answers, Series(runs, elapsed))
 

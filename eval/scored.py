@@ -96,7 +96,12 @@ class ScoredBenchmark:
         for (part, name), s in scores.items():
             slices.setdefault(part, {})[name] = s.__dict__
         everything = slices.pop(ALL, {})
-        facts = {"benchmark": self.benchmark, "metrics": everything, "counts": dict(self.counts), "slices": slices}
+        facts = {
+            "benchmark": self.benchmark,
+            "metrics": everything,
+            "counts": dict(self.counts),
+            "slices": slices,
+        }
         return facts | ({"notes": list(self.notes)} if self.notes else {})
 
 
@@ -134,7 +139,9 @@ def compare(first: ScoredBenchmark, second: ScoredBenchmark) -> ModelComparison:
     for name, measure in first.measures.items():
         if name in second.measures:
             differences[name] = paired(measure.of(first_places), second.measures[name].of(two))
-    return ModelComparison(differences, len(pairs), len(first.episodes) - len(pairs), len(second.episodes) - len(pairs))
+    return ModelComparison(
+        differences, len(pairs), len(first.episodes) - len(pairs), len(second.episodes) - len(pairs)
+    )
 
 
 @dataclass(frozen=True)
@@ -168,7 +175,9 @@ class Episodes:
     def sums(self, *columns: np.ndarray) -> np.ndarray:
         """float64 [episodes, columns]."""
         count = len(self.scored)
-        summed = [np.bincount(self.number, np.nan_to_num(c.astype(np.float64)), count) for c in columns]
+        summed = [
+            np.bincount(self.number, np.nan_to_num(c.astype(np.float64)), count) for c in columns
+        ]
         return np.array(summed, np.float64).reshape(len(columns), count).T
 
     def means(self, values: np.ndarray) -> np.ndarray:
@@ -184,7 +193,9 @@ class Episodes:
     def mean(self, values: np.ndarray, is_asked: np.ndarray, read: np.ndarray) -> Measure:
         """The mean over the answers `is_asked` for that have a value; `read` [n]: which could be read."""
         counted = is_asked & ~np.isnan(values)
-        return self.ratio(np.where(counted, values, 0), counted, self.sums(is_asked & read, is_asked))
+        return self.ratio(
+            np.where(counted, values, 0), counted, self.sums(is_asked & read, is_asked)
+        )
 
     def confusion(
         self,
@@ -196,9 +207,13 @@ class Episodes:
     ) -> Measure:
         """A statistic of (TP, TN, FP, FN) of the answers `is_asked` for; one that cannot be read counts as wrong."""
         parts = self.sums(*(errors.confusion(predicted, actual, readable) * is_asked[:, None]).T)
-        return Measure(parts, parts.sum(axis=1) > 0, self.sums(readable & is_asked, is_asked), statistic)
+        return Measure(
+            parts, parts.sum(axis=1) > 0, self.sums(readable & is_asked, is_asked), statistic
+        )
 
-    def runs(self, predicted: np.ndarray, target: np.ndarray, time: np.ndarray) -> tuple[Runs, np.ndarray]:
+    def runs(
+        self, predicted: np.ndarray, target: np.ndarray, time: np.ndarray
+    ) -> tuple[Runs, np.ndarray]:
         """Answers in order of episode and time, and that order."""
         order = np.lexsort((time, self.number))
         starts = np.searchsorted(self.number[order], np.arange(len(self.scored) + 1))
@@ -248,7 +263,8 @@ def checked[R: AnsweredRow | ProgressRow](
         raise BenchmarkError("the prediction file holds no row")
     # An answer that failed says nothing, whatever the line holds beside its error
     usable_lines = [
-        replace(line, response="", value=None) if line.error else line for line, _ in lines_by_identity.values()
+        replace(line, response="", value=None) if line.error else line
+        for line, _ in lines_by_identity.values()
     ]
     return usable_lines, [row for _, row in lines_by_identity.values()]
 
@@ -261,11 +277,15 @@ def length_slice(seconds: float) -> str:
 
 
 CODE_VERSION = "scores-1"
-HELD_OUT_VERSION = "eval-6"  # 5: success is detected, runs are ranked; 6: clocks by other runs are baselines
+HELD_OUT_VERSION = (
+    "eval-6"  # 5: success is detected, runs are ranked; 6: clocks by other runs are baselines
+)
 
 
 def eval_run_id(model: str, benchmark: str, release_hash: str) -> str:
-    return hashlib.sha256(f"{model}\0{benchmark}\0{release_hash}\0{HELD_OUT_VERSION}".encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        f"{model}\0{benchmark}\0{release_hash}\0{HELD_OUT_VERSION}".encode()
+    ).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -310,7 +330,9 @@ def add_predictions(lake: Lake, message: str, run: EvalRun) -> None:
     lake.upsert(message, **_tables([run]))
 
 
-def drop_predictions(lake: Lake, message: str, eval_run: str, dataset: str, episodes: Sequence[int]) -> None:
+def drop_predictions(
+    lake: Lake, message: str, eval_run: str, dataset: str, episodes: Sequence[int]
+) -> None:
     """Remove the predictions for some episodes of a dataset, where there are any."""
     condition = "eval_run = ? AND dataset = ? AND list_contains(?, episode_index)"
     values = [eval_run, dataset, list(episodes)]
@@ -325,7 +347,11 @@ def _defined(score: Score) -> dict[str, float | None]:
 
 def _tables(runs: Sequence[EvalRun]) -> dict[str, Any]:
     """The rows of evaluations by table. Some have no predictions here: their answers are kept in a file."""
-    rows: dict[str, list[dict[str, Any]]] = {"eval_runs": [], "eval_predictions": [], "eval_scores": []}
+    rows: dict[str, list[dict[str, Any]]] = {
+        "eval_runs": [],
+        "eval_predictions": [],
+        "eval_scores": [],
+    }
     for run in runs:
         facts = {**vars(run), "created_at": datetime.now(UTC)}
         del facts["scores"], facts["predictions"], facts["seen_episodes"]
@@ -344,12 +370,16 @@ def _tables(runs: Sequence[EvalRun]) -> dict[str, Any]:
     return {name: TABLES[name].rows(of_table) for name, of_table in rows.items() if of_table}
 
 
-def store_scores(lake: Lake, evaluated: Evaluated, predictions: bytes, settings: Mapping[str, Any]) -> str:
+def store_scores(
+    lake: Lake, evaluated: Evaluated, predictions: bytes, settings: Mapping[str, Any]
+) -> str:
     """Keep a prediction file and its scores; returns the eval_run. The same file under the same name replaces itself.
 
     The file is whole in its place before a row of the lake names it. `settings` go into eval_runs.config.
     """
-    eval_run = content_key(evaluated.model, evaluated.benchmark, predictions.decode(), CODE_VERSION)[:16]
+    eval_run = content_key(
+        evaluated.model, evaluated.benchmark, predictions.decode(), CODE_VERSION
+    )[:16]
     path = lake.workspace.root / "evals" / eval_run / "predictions.jsonl"
     write_file(path, predictions)
     config = {

@@ -28,7 +28,9 @@ class QuestionedRun:
     @cached_property
     def pictures(self) -> dict[int, PictureFile]:
         """All that any window shows, by frame, in order."""
-        picture_by_frame = {f: p for q in self.questions for f, p in zip(q.row["frames"], q.pictures, strict=True)}
+        picture_by_frame = {
+            f: p for q in self.questions for f, p in zip(q.row["frames"], q.pictures, strict=True)
+        }
         return {f: picture_by_frame[f] for f in sorted(picture_by_frame)}
 
     @property
@@ -51,7 +53,10 @@ def questions_by_run(benchmark: str, lake: Lake, release: Release) -> list[list[
     by_run: dict[tuple[str, str], list[Question]] = {}
     for q in procvqa.load(lake, release, EvaluationOptions(benchmark=benchmark, part=(FAMILY,))):
         by_run.setdefault((q.dataset, q.trajectory), []).append(q)
-    return [sorted(questions, key=lambda q: q.frame_index or 0) for _, questions in sorted(by_run.items())]
+    return [
+        sorted(questions, key=lambda q: q.frame_index or 0)
+        for _, questions in sorted(by_run.items())
+    ]
 
 
 def shown_runs(lake: Lake, release: Release, limit: int | None = None) -> list[QuestionedRun]:
@@ -62,7 +67,9 @@ def shown_runs(lake: Lake, release: Release, limit: int | None = None) -> list[Q
             long_runs = [run for run in questions_by_run(benchmark, lake, release) if len(run) > 1]
             runs += [QuestionedRun(split, tuple(run)) for run in long_runs[:limit]]
     if not runs:
-        raise BenchmarkError(f"release {release.name} holds no run with two progress questions in its test splits")
+        raise BenchmarkError(
+            f"release {release.name} holds no run with two progress questions in its test splits"
+        )
     return runs
 
 
@@ -88,5 +95,11 @@ def counted(
     is_answered = ~np.isnan(answers)
     all_answers = np.ones(len(answers))
     coverage = episodes.ratio(is_answered, all_answers, episodes.sums(is_answered, all_answers))
-    counts = {"rows": len(answers), "episodes": len(episodes.scored), "unparsable": int((~is_answered).sum())}
-    return ScoredBenchmark(benchmark, episodes.scored, {**measures, "coverage": coverage}, counts, series)
+    counts = {
+        "rows": len(answers),
+        "episodes": len(episodes.scored),
+        "unparsable": int((~is_answered).sum()),
+    }
+    return ScoredBenchmark(
+        benchmark, episodes.scored, {**measures, "coverage": coverage}, counts, series
+    )

@@ -97,13 +97,17 @@ class LakeReader:
                 self.recent.pop(next(iter(self.recent)), None)
         return found
 
-    def of_episode(self, name: str, sql: str, dataset: str, chunk: int, episode_index: int) -> list[dict]:
+    def of_episode(
+        self, name: str, sql: str, dataset: str, chunk: int, episode_index: int
+    ) -> list[dict]:
         """The rows of an episode among those that a query gives of its chunk ($1 dataset, $2 chunk).
 
         For tables with few rows of each episode. A chunk is asked for once: one reviews runs of the same ones, and to
         read one row of a file costs as much as reading all.
         """
-        rows = self.lately((name, dataset, chunk), lambda: self.con.execute(sql, [dataset, chunk]).to_arrow_table())
+        rows = self.lately(
+            (name, dataset, chunk), lambda: self.con.execute(sql, [dataset, chunk]).to_arrow_table()
+        )
         numbers = rows["episode_index"].to_numpy()
         return rows.take(np.flatnonzero(numbers == episode_index)).to_pylist()
 
@@ -118,7 +122,9 @@ class LakeReader:
         return {}
 
     def has_rows(self, table: str) -> bool:
-        return self.once(("rows", table), lambda: self.row(f"SELECT 1 FROM {table} LIMIT 1") is not None)
+        return self.once(
+            ("rows", table), lambda: self.row(f"SELECT 1 FROM {table} LIMIT 1") is not None
+        )
 
     def check_dataset(self, dataset: str) -> None:
         """Raises PageError when the lake has no such dataset."""
@@ -153,7 +159,9 @@ class CorpusView:
     Raises LakeError: no workspace, or no such snapshot.
     """
 
-    def __init__(self, space: Workspace, snapshot: int | None = None, release: str | None = None) -> None:
+    def __init__(
+        self, space: Workspace, snapshot: int | None = None, release: str | None = None
+    ) -> None:
         self.space = space
         self.fixed = snapshot
         self.release = release
@@ -176,14 +184,18 @@ class CorpusView:
             try:
                 yield LakeReader(con, state.snapshot, state.kept, state.recent, state.overlay)
             except duckdb.InterruptException as e:
-                raise PageError(f"this took longer than {time_s:g} s and was stopped; narrow it down", 503) from e
+                raise PageError(
+                    f"this took longer than {time_s:g} s and was stopped; narrow it down", 503
+                ) from e
             finally:
                 alarm.cancel()
 
     @contextmanager
     def state(self) -> Iterator[LakeState]:
         """The newest state of the lake for another process to read, which stays there for as long."""
-        opened = self._current(is_whole=True)  # held until then: the copy of the catalog is deleted with it
+        opened = self._current(
+            is_whole=True
+        )  # held until then: the copy of the catalog is deleted with it
         yield LakeState(str(self.space.root), opened.snapshot.number, self.release, opened.catalog)
 
     def _stamp(self) -> tuple[int, ...]:
@@ -221,7 +233,9 @@ class CorpusView:
     def _is_old(self, *, is_whole: bool) -> bool:
         state = self._state
         has_rested = time.monotonic() - self._adopted_at > REST_S
-        return self._stamp() != state.stamp or (state.seen > state.snapshot.number and (is_whole or has_rested))
+        return self._stamp() != state.stamp or (
+            state.seen > state.snapshot.number and (is_whole or has_rested)
+        )
 
     def _open(self) -> OpenSnapshot:
         """A database that has the lake attached as `lake`, locked: it can neither write nor reach another file."""
@@ -282,17 +296,23 @@ def _as_of_today(con: duckdb.DuckDBPyConnection) -> str:
     columns_by_table: dict[str, set[str]] = {}
     for relation, column in con.execute(COLUMNS_SQL).fetchall():
         columns_by_table.setdefault(relation, set()).add(column)
-    lacking = [t for t in TABLES.values() if {c.name for c in t.columns} - columns_by_table.get(t.name, set())]
+    lacking = [
+        t
+        for t in TABLES.values()
+        if {c.name for c in t.columns} - columns_by_table.get(t.name, set())
+    ]
     if not lacking and all(view.name in columns_by_table for view in VIEWS):
         return OWN_PATH
     con.execute("ATTACH ':memory:' AS today")
     con.execute("USE today")
     for table in TABLES.values():
-        columns = {c.name: f"NULL::{sql_type(c.type)} AS {quoted((c.name,))}" for c in table.columns}
+        columns = {
+            c.name: f"NULL::{sql_type(c.type)} AS {quoted((c.name,))}" for c in table.columns
+        }
         has = columns_by_table.get(table.name, set())
-        selected = ", ".join(["*" if has else "", *(sql for name, sql in columns.items() if name not in has)]).strip(
-            ", "
-        )
+        selected = ", ".join(
+            ["*" if has else "", *(sql for name, sql in columns.items() if name not in has)]
+        ).strip(", ")
         source = f"FROM lake.main.{table.name}" if has else "LIMIT 0"
         con.execute(f"CREATE VIEW {table.name} AS SELECT {selected} {source}")
     for view in VIEWS:

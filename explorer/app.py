@@ -39,7 +39,10 @@ CONTENT_SECURITY_POLICY = (
     "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 OPEN = ("/healthz",)  # needs no token
-HEADERS = {"content-security-policy": CONTENT_SECURITY_POLICY, "cross-origin-opener-policy": "same-origin"}
+HEADERS = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "cross-origin-opener-policy": "same-origin",
+}
 PAGES = [import_module(f"explorer.pages.{found.name}") for found in iter_modules(pages.__path__)]
 
 
@@ -68,13 +71,22 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
         scribe.stop()
         queries.close()
 
-    app = FastAPI(title="proccorpus explorer", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="proccorpus explorer",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=lifespan,
+    )
     app.state.explorer = explorer
     app.state.adapt_job = jobs["adapt"]
     app.state.label_job = jobs["label"]
     app.state.export_job = jobs["export"]
     app.state.queries = queries
-    app.state.querying, app.state.converting = Semaphore(sql.AT_ONCE), Semaphore(media.CONVERTED_AT_ONCE)
+    app.state.querying, app.state.converting = (
+        Semaphore(sql.AT_ONCE),
+        Semaphore(media.CONVERTED_AT_ONCE),
+    )
     app.state.is_ending = lambda: False  # whoever serves it knows
     # By an address that changes with them, so that a browser asks for each once; by the plain one they are there, too
     app.mount(f"/static/{STATIC_VERSION}", LastingFiles(directory=STATIC))
@@ -90,7 +102,12 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
 
     # The guard stands round all of it: what it refuses reaches no page
     app.add_middleware(
-        Guard, access=options.access, open_paths=OPEN, checks_csrf=True, refuse=_refused, headers=HEADERS
+        Guard,
+        access=options.access,
+        open_paths=OPEN,
+        checks_csrf=True,
+        refuse=_refused,
+        headers=HEADERS,
     )
     for kind in ERRORS:
         app.add_exception_handler(kind, _told)
@@ -125,7 +142,10 @@ ERRORS: dict[type[Exception], Callable[[Any, Request], tuple[str, int]]] = {
     PageError: lambda e, r: (str(e), e.status),
     LakeError: lambda e, r: (str(e), 503),
     duckdb.Error: lambda e, r: (f"the lake could not be read: {first_line(e)}", 503),
-    RequestValidationError: lambda e, r: (f"{e.errors()[0]['loc'][-1]}: {e.errors()[0]['msg']}", 400),
+    RequestValidationError: lambda e, r: (
+        f"{e.errors()[0]['loc'][-1]}: {e.errors()[0]['msg']}",
+        400,
+    ),
     HTTPException: lambda e, r: (
         f"there is no page {r.url.path}" if e.status_code == 404 else str(e.detail),
         e.status_code,

@@ -68,7 +68,9 @@ class RunLine:
 
 
 def runs_plot(
-    bands: Sequence[tuple[str, Sequence[float], Sequence[float]]], median: Curve, lines: Sequence[RunLine]
+    bands: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+    median: Curve,
+    lines: Sequence[RunLine],
 ) -> Markup:
     """Curves from 0 to 1 of several runs over one another, each a link, before bands (kind, low, high) and a median.
 
@@ -130,7 +132,16 @@ def lengths(
 
 PICTURE = (160, 60)  # px
 # Of steps in a file of its own, in the order of the style sheet's
-PICTURE_COLOURS = ("#6fa3d8", "#e0a05c", "#7fb86b", "#d9788a", "#9d8bd8", "#b08a72", "#d27fc0", "#b3b558")
+PICTURE_COLOURS = (
+    "#6fa3d8",
+    "#e0a05c",
+    "#7fb86b",
+    "#d9788a",
+    "#9d8bd8",
+    "#b08a72",
+    "#d27fc0",
+    "#b3b558",
+)
 IDLE_COLOUR = "#a9b2bb"
 
 
@@ -168,7 +179,9 @@ def share(part: float, label: str = "") -> Markup:
     return _svg(f'<rect width="{filled:.1f}" height="100"/>', "share", label)
 
 
-def interval(value: float | None, low: float | None, high: float | None, ends: tuple[float, float]) -> Markup:
+def interval(
+    value: float | None, low: float | None, high: float | None, ends: tuple[float, float]
+) -> Markup:
     """A score with its interval on a line from ends[0] to ends[1]."""
     if value is None:
         return Markup("")
@@ -188,13 +201,17 @@ def interval(value: float | None, low: float | None, high: float | None, ends: t
     return _svg(body, "interval")
 
 
-def spans(segments: Sequence[Mapping], num_frames: int, moved_boundaries: frozenset[int] = frozenset()) -> Markup:
+def spans(
+    segments: Sequence[Mapping], num_frames: int, moved_boundaries: frozenset[int] = frozenset()
+) -> Markup:
     """Segments side by side over an episode's frames, with their names; `moved_boundaries`: boundaries to highlight."""
     n = max(1, num_frames)
     body = [_span(segment, n) for segment in segments]
     places = (f"{100 * boundary / n:.4f}%" for boundary in sorted(moved_boundaries))
     body += [f'<line class="moved" x1="{x}" x2="{x}" y1="0" y2="100%"/>' for x in places]
-    return Markup(f'<svg class="spans" width="100%" height="100%" aria-hidden="true">{"".join(body)}</svg>')
+    return Markup(
+        f'<svg class="spans" width="100%" height="100%" aria-hidden="true">{"".join(body)}</svg>'
+    )
 
 
 def stretches(faults: Sequence[Mapping], num_frames: int, fps: float) -> Markup:
@@ -219,7 +236,9 @@ def stretches(faults: Sequence[Mapping], num_frames: int, fps: float) -> Markup:
             f' height="{height:.2f}%"><title>{words}</title><rect width="100%" height="100%"/>'
             f'<text x="4" y="50%">{name}</text></svg></a>'
         )
-    return Markup(f'<svg class="spans" width="100%" height="100%" role="group">{"".join(body)}</svg>')
+    return Markup(
+        f'<svg class="spans" width="100%" height="100%" role="group">{"".join(body)}</svg>'
+    )
 
 
 def _span(segment: Mapping, num_frames: int) -> str:
@@ -246,7 +265,9 @@ def _span(segment: Mapping, num_frames: int) -> str:
 
 def _svg(body: str, kind: str, label: str = "") -> Markup:
     role = f'role="img" aria-label="{escape(label)}"' if label else 'aria-hidden="true"'
-    return Markup(f'<svg class="{kind}" viewBox="0 0 {WIDTH:g} 100" preserveAspectRatio="none" {role}>{body}</svg>')
+    return Markup(
+        f'<svg class="{kind}" viewBox="0 0 {WIDTH:g} 100" preserveAspectRatio="none" {role}>{body}</svg>'
+    )
 
 
 def nice_ends(values: Sequence[float]) -> tuple[float, float]:

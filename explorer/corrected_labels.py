@@ -46,7 +46,9 @@ def corrected_places(reader: LakeReader, table: str = "corrections") -> set[tupl
     return reader.once(("said", table), lambda: {*reader.rows(sql)}) | reader.places_of(table)
 
 
-def _is_pending(reader: LakeReader, dataset: str, episode_index: int, current: list[dict[str, Any]]) -> bool:
+def _is_pending(
+    reader: LakeReader, dataset: str, episode_index: int, current: list[dict[str, Any]]
+) -> bool:
     """As the view pending_corrections, of one episode: its tables are read in one chunk."""
     chunk = "(SELECT episode_index // chunk_size FROM datasets WHERE dataset = $1)"
     condition = f"WHERE dataset = $1 AND chunk = {chunk} AND episode_index = $2"
@@ -59,7 +61,9 @@ def _is_pending(reader: LakeReader, dataset: str, episode_index: int, current: l
     # Is the label that counts one that somebody has rejected?
     rejected = _rejected_runs(current)
     if rejected:
-        active = reader.row(f"SELECT label_run FROM active_runs {condition}", dataset, episode_index)
+        active = reader.row(
+            f"SELECT label_run FROM active_runs {condition}", dataset, episode_index
+        )
     else:
         active = None
     return active is not None and active[0] in rejected
@@ -77,7 +81,9 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"segments": [s.__dict__ for s in segments_of(row)] if row["segments"] else None}
 
 
-def labels_with_corrections(reader: LakeReader, dataset: str, episode_index: int, runs: list[dict]) -> list[dict]:
+def labels_with_corrections(
+    reader: LakeReader, dataset: str, episode_index: int, runs: list[dict]
+) -> list[dict]:
     """The labels of an episode as `label_runs` has them, with what people have corrected since the last build.
 
     A correction that no build has taken in stands first, without curves; a rejected label does not count.
@@ -91,7 +97,10 @@ def labels_with_corrections(reader: LakeReader, dataset: str, episode_index: int
         return [_label_of(accepted, dataset), *(run | {"active": False} for run in by_annotators)]
     # Only rejections are left: the label that counted does so unless somebody has rejected it
     rejected = _rejected_runs(corrections["current"])
-    return [run | {"active": run["active"] and run["label_run"] not in rejected} for run in by_annotators]
+    return [
+        run | {"active": run["active"] and run["label_run"] not in rejected}
+        for run in by_annotators
+    ]
 
 
 def _label_of(correction: dict[str, Any], dataset: str) -> dict[str, Any]:
@@ -104,7 +113,9 @@ def _label_of(correction: dict[str, Any], dataset: str) -> dict[str, Any]:
         "why": "accepted correction; samples and shards follow with the next build",
         "annotator": HUMAN,
         "made_by": BY_PEOPLE,
-        "segments": [s | {"segment_index": k, "num_planned": len(plan)} for k, s in enumerate(segments)],
+        "segments": [
+            s | {"segment_index": k, "num_planned": len(plan)} for k, s in enumerate(segments)
+        ],
         "plan": plan,
         "final_progress": correction.get("final_progress"),
         "catastrophic_frame": correction.get("catastrophic_frame"),

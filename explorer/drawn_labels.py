@@ -9,7 +9,9 @@ from explorer.site import Visit
 from warehouse.lake.corrections import SAID_LATER, Corrected, CorrectedSegment, parsed
 
 
-def drawn_curves(at: Visit, dataset: str, episode_index: int, label: Corrected) -> dict[str, list[float]]:
+def drawn_curves(
+    at: Visit, dataset: str, episode_index: int, label: Corrected
+) -> dict[str, list[float]]:
     """`progress` and `progress_procvlm` of a label, at every frame; empty where this explorer can draw none.
 
     Raises UserError: the label contradicts itself, or the episode cannot be used.
@@ -41,5 +43,10 @@ def _with_curves(at: Visit, episode: LakeEpisode, run: dict[str, Any]) -> dict[s
 
 def _as_said(run: dict[str, Any]) -> Corrected:
     """A shown label as a person could say it. Raises CorrectionError."""
-    segments = [{name: segment.get(name) for name in CorrectedSegment.model_fields} for segment in run["segments"]]
-    return parsed({"plan": run["plan"], "segments": segments} | {name: run[name] for name in SAID_LATER})
+    segments = [
+        {name: segment.get(name) for name in CorrectedSegment.model_fields}
+        for segment in run["segments"]
+    ]
+    return parsed(
+        {"plan": run["plan"], "segments": segments} | {name: run[name] for name in SAID_LATER}
+    )

@@ -69,7 +69,9 @@ KEYFRAMES_SQL = f"""
     GROUP BY ALL ORDER BY 1, 2, 3"""
 EpisodeIndex = Annotated[int, Path(ge=0, le=2**53)]  # in an address
 OF_DATASET = ("title", "robot", "license", "format", "role", "source_uri")
-MAX_CHUNK = 2**31 - 1  # that the column's type holds; a number above it, in an address, names no episode
+MAX_CHUNK = (
+    2**31 - 1
+)  # that the column's type holds; a number above it, in an address, names no episode
 OF_EPISODE = "WHERE dataset = $1 AND chunk = $2 AND episode_index = $3"
 
 # Of a run itself before what holds for all of its dataset
@@ -85,7 +87,9 @@ def chunk_of(reader: LakeReader, dataset: str, episode_index: int) -> int:
 
 def _dataset(reader: LakeReader, dataset: str) -> dict[str, Any]:
     """The row of a dataset. Raises PageError."""
-    rows = reader.once("datasets", lambda: {row["dataset"]: row for row in reader.dicts("FROM datasets")})
+    rows = reader.once(
+        "datasets", lambda: {row["dataset"]: row for row in reader.dicts("FROM datasets")}
+    )
     if dataset not in rows:
         raise PageError(f"there is no dataset {dataset!r} in this corpus")
     return rows[dataset]
@@ -122,22 +126,27 @@ def findings(reader: LakeReader, dataset: str, chunk: int, episode_index: int) -
     and whether in the whole dataset; None where nobody did."""
     episode_findings = reader.of_episode("findings", FINDINGS_SQL, dataset, chunk, episode_index)
     if episode_findings:
-        accepted = {row["check_name"]: row for row in reader.dicts(ACCEPTED_SQL, dataset, episode_index)}
+        accepted = {
+            row["check_name"]: row for row in reader.dicts(ACCEPTED_SQL, dataset, episode_index)
+        }
     else:
         accepted = {}
     episode_findings = [
-        f | {"accepted": accepted.get(f["reason"]) if f["severity"] == "warning" else None} for f in episode_findings
+        f | {"accepted": accepted.get(f["reason"]) if f["severity"] == "warning" else None}
+        for f in episode_findings
     ]
-    return episode_findings + reader.once("findings of datasets", lambda: _findings_of_datasets(reader)).get(
-        dataset, []
-    )
+    return episode_findings + reader.once(
+        "findings of datasets", lambda: _findings_of_datasets(reader)
+    ).get(dataset, [])
 
 
 def faults(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     """The stretches in which checks found a fault, in order of time: rows of the view checks."""
     if not reader.has_rows("run_checks"):
         return []
-    return reader.dicts(f"SELECT * FROM checks {OF_EPISODE} ORDER BY start_frame, check_name, camera", *episode.key)
+    return reader.dicts(
+        f"SELECT * FROM checks {OF_EPISODE} ORDER BY start_frame, check_name, camera", *episode.key
+    )
 
 
 def _findings_of_datasets(reader: LakeReader) -> dict[str, list[dict]]:
@@ -155,7 +164,8 @@ def _followers(reader: LakeReader, episode: LakeEpisode) -> set[str]:
     """Label runs whose label of the episode was made like one that a model made of another run."""
     follows = follows_sql("annotator", label="l")
     sql = (
-        f"SELECT label_run FROM (FROM episode_labels {OF_EPISODE}) l JOIN label_runs USING (label_run) WHERE {follows}"
+        f"SELECT label_run FROM (FROM episode_labels {OF_EPISODE}) l JOIN label_runs USING (label_run) WHERE "
+        f"{follows}"
     )
     return {row["label_run"] for row in reader.dicts(sql, *episode.key)}
 
@@ -179,10 +189,15 @@ def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     for row in reader.dicts(sql, *key) if reader.has_rows("reasoning") else []:
         words.setdefault(row.pop("label_run"), []).append(row)
     notes, quality = (
-        {row["label_run"]: row for row in reader.of_episode(table, f"FROM {table} {OF_CHUNK}", *key)}
+        {
+            row["label_run"]: row
+            for row in reader.of_episode(table, f"FROM {table} {OF_CHUNK}", *key)
+        }
         for table in ("episode_labels", "label_quality")
     )
-    makers = reader.once("label_runs", lambda: {r["label_run"]: r for r in reader.dicts("FROM label_runs")})
+    makers = reader.once(
+        "label_runs", lambda: {r["label_run"]: r for r in reader.dicts("FROM label_runs")}
+    )
 
     followers = _followers(reader, episode) if reader.has_rows("alignments") else set()
 
@@ -215,11 +230,16 @@ def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
                 "annotator": annotator,
                 "made_by": made_by(annotator, note.get("steps_from"), follows=run in followers),
                 "model": maker.get("model"),
-                "segments": [s | {"num_planned": label.num_planned if label else 0} for s in segments],
+                "segments": [
+                    s | {"num_planned": label.num_planned if label else 0} for s in segments
+                ],
                 "progress": curve.get("progress", []),
                 "progress_procvlm": curve.get("progress_procvlm", []),
                 "reasoning": words.get(run, []),
-                **{name: note.get(name) for name in ("final_progress", "catastrophic_frame", "confidence")},
+                **{
+                    name: note.get(name)
+                    for name in ("final_progress", "catastrophic_frame", "confidence")
+                },
                 "named": note.get("named") is not False,
                 "quality": {sign: quality.get(run, {}).get(sign) for sign in QUALITY_SIGNS},
             }
@@ -227,9 +247,13 @@ def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     return listed_runs
 
 
-def label_as_said(reader: LakeReader, episode: LakeEpisode, label_run: str) -> dict[str, Any] | None:
+def label_as_said(
+    reader: LakeReader, episode: LakeEpisode, label_run: str
+) -> dict[str, Any] | None:
     """A label of an episode as people could have said it (corrections.Corrected); None: it has none of that run."""
-    of_chunk = reader.lately(("labels", *episode.key[:2]), lambda: labels_of_chunk(reader.con, *episode.key[:2]))
+    of_chunk = reader.lately(
+        ("labels", *episode.key[:2]), lambda: labels_of_chunk(reader.con, *episode.key[:2])
+    )
     label = of_chunk.get(episode.episode_index, {}).get(label_run)
     notes = reader.of_episode("episode_labels", f"FROM episode_labels {OF_CHUNK}", *episode.key)
     facts = next((row for row in notes if row["label_run"] == label_run), None)
@@ -246,7 +270,9 @@ def keyframes(reader: LakeReader, key: tuple[str, int, int]) -> dict[str, list[d
     pictures: dict[str, list[dict]] = {}
     for row in rows:
         url = f"/media/{dataset}/{episode_index}/keyframes/{row['sha256']}.jpg"
-        pictures.setdefault(row["camera"], []).append({"frame_index": row["frame_index"], "url": url})
+        pictures.setdefault(row["camera"], []).append(
+            {"frame_index": row["frame_index"], "url": url}
+        )
     return pictures
 
 
@@ -257,13 +283,21 @@ def measures(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
     open, or does it only tell that the gripper moves? `lag`: how far labels take it to be behind the pictures.
     """
     lists = ", ".join(f"list({name} ORDER BY frame_index) AS {name}" for name in MEASURED)
-    rows = reader.dicts(f"SELECT camera, {lists} FROM frames {OF_EPISODE} GROUP BY 1 ORDER BY 1", *episode.key)
+    rows = reader.dicts(
+        f"SELECT camera, {lists} FROM frames {OF_EPISODE} GROUP BY 1 ORDER BY 1", *episode.key
+    )
     # Every camera's rows have the same of these; one without any value is none
     first = rows[0] if rows else {"gripper": [], "speed": [], "grippers": []}
-    gripper, speed = (v if any(x is not None for x in v) else [] for v in (first["gripper"], first["speed"]))
+    gripper, speed = (
+        v if any(x is not None for x in v) else [] for v in (first["gripper"], first["speed"])
+    )
     # States are stored per frame; curves need them per dimension
-    states = reader.row(f"SELECT list(state ORDER BY frame_index) FROM states {OF_EPISODE}", *episode.key)
-    signals = reader.once("signals", lambda: signals_by_dataset(reader.con)).get(episode.dataset, [])
+    states = reader.row(
+        f"SELECT list(state ORDER BY frame_index) FROM states {OF_EPISODE}", *episode.key
+    )
+    signals = reader.once("signals", lambda: signals_by_dataset(reader.con)).get(
+        episode.dataset, []
+    )
     lags = chunk_lags(reader.con, episode.dataset, episode.chunk) if signals else []
     return {
         "visual_change": {row["camera"]: row["visual_change"] for row in rows},
@@ -271,14 +305,19 @@ def measures(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
         "grippers": [
             {
                 "name": gripper_measure.signal.title if gripper_measure.signal else "gripper",
-                "has_polarity": gripper_measure.signal is None or gripper_measure.signal.has_polarity,
+                "has_polarity": gripper_measure.signal is None
+                or gripper_measure.signal.has_polarity,
                 "lag": lag(gripper_measure.signal, lags) if gripper_measure.signal else "",
                 "opening": gripper_measure.opening,
             }
-            for gripper_measure in openings_of(signals, list(zip(first["gripper"], first["grippers"], strict=True)))
+            for gripper_measure in openings_of(
+                signals, list(zip(first["gripper"], first["grippers"], strict=True))
+            )
         ],
         "speed": speed,
-        "state": [list(dimension) for dimension in zip(*((states and states[0]) or []), strict=True)],
+        "state": [
+            list(dimension) for dimension in zip(*((states and states[0]) or []), strict=True)
+        ],
     }
 
 
@@ -288,7 +327,10 @@ def predictions(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
         return []
     runs = reader.once(
         "eval_runs",
-        lambda: {r["eval_run"]: r for r in reader.dicts("SELECT eval_run, model, benchmark, release FROM eval_runs")},
+        lambda: {
+            r["eval_run"]: r
+            for r in reader.dicts("SELECT eval_run, model, benchmark, release FROM eval_runs")
+        },
     )
     rows = reader.dicts(
         "SELECT eval_run, list(frame_index ORDER BY frame_index) AS frames, list(prediction ORDER BY frame_index)"
@@ -303,7 +345,17 @@ def predictions(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
 
 def episode_data(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
     """All of it as one JSON value: what the page's scripts and other programs read."""
-    facts = ("task", "tasks", "num_frames", "fps", "duration_s", "success", "success_source", "status", "split")
+    facts = (
+        "task",
+        "tasks",
+        "num_frames",
+        "fps",
+        "duration_s",
+        "success",
+        "success_source",
+        "status",
+        "split",
+    )
     return {
         "dataset": episode.dataset,
         "episode_index": episode.episode_index,
@@ -311,7 +363,9 @@ def episode_data(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
         "snapshot": reader.snapshot.number,
         **{name: episode.facts[name] for name in (*facts, "content_hash")},
         "cameras": cameras(episode, keyframes(reader, episode.key)),
-        "runs": labels_with_corrections(reader, episode.dataset, episode.episode_index, label_runs(reader, episode)),
+        "runs": labels_with_corrections(
+            reader, episode.dataset, episode.episode_index, label_runs(reader, episode)
+        ),
         "faults": faults(reader, episode),
         "predictions": predictions(reader, episode),
         "measures": measures(reader, episode),
@@ -325,7 +379,9 @@ def cameras(episode: LakeEpisode, stored: dict[str, list[dict]]) -> list[dict]:
     usable = facts["cameras"] or []
     # Cameras that could not be used are listed, too, with what is wrong with them
     unusable = {*(facts["all_cameras"] or []), *videos, *stored} - {*usable}
-    damage = {finding["camera"]: finding["detail"] for finding in facts["findings"] if finding["camera"]}
+    damage = {
+        finding["camera"]: finding["detail"] for finding in facts["findings"] if finding["camera"]
+    }
     return [
         {
             "camera": name,
@@ -358,7 +414,9 @@ def recorded(reader: LakeReader, episode: LakeEpisode) -> EpisodeData:
     subject = f"the actions of {episode.dataset} {episode.episode_index}"
     listing = listing_of(reader, episode)
     if listing is None:
-        raise PageError(f"{subject} cannot be read: the lake does not know the source of the dataset")
+        raise PageError(
+            f"{subject} cannot be read: the lake does not know the source of the dataset"
+        )
     # A page must not wait for a download
     if (source := _source(listing.config)).config.is_remote:
         raise PageError(f"{subject} are at {source.config.source}: a page does not download them")

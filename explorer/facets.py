@@ -39,7 +39,11 @@ FACETS = (
     Facet("robot", "Robot", "coalesce(d.robot, 'unknown')"),
     Facet("license", "Licence", "coalesce(d.license, 'not stated')"),
     Facet("split", "Split", "coalesce(s.split, 'none')"),
-    Facet("success", "Success", "CASE e.success WHEN true THEN 'yes' WHEN false THEN 'no' ELSE 'unknown' END"),
+    Facet(
+        "success",
+        "Success",
+        "CASE e.success WHEN true THEN 'yes' WHEN false THEN 'no' ELSE 'unknown' END",
+    ),
     Facet("end_by", "End by", "coalesce(q.end_by, 'not labelled')"),
     Facet("reason", "Usable", "coalesce(e.reason, 'ok')"),
     Facet(
@@ -106,11 +110,17 @@ JOINS = {
 def episodes_sql(columns: str, condition: str) -> str:
     """A query of columns of `episodes` as e, joined with what the columns and the condition name."""
     aliases = set(re.findall(r"\b(\w+)\.", f"{columns} {condition}"))
-    aliases |= {"a"} if aliases & {"r", "l", "q"} else set()  # which are joined by the active label run
+    aliases |= (
+        {"a"} if aliases & {"r", "l", "q"} else set()
+    )  # which are joined by the active label run
     joins = [
-        f"LEFT JOIN {table} {alias} ON {on.format(alias)}" for alias, (table, on) in JOINS.items() if alias in aliases
+        f"LEFT JOIN {table} {alias} ON {on.format(alias)}"
+        for alias, (table, on) in JOINS.items()
+        if alias in aliases
     ]
-    return " ".join((f"SELECT {columns} FROM episodes e", *joins, f"WHERE {condition}" if condition else "")).strip()
+    return " ".join(
+        (f"SELECT {columns} FROM episodes e", *joins, f"WHERE {condition}" if condition else "")
+    ).strip()
 
 
 def _by_place(reader: LakeReader, kind: str) -> dict[Place, list[tuple[str, str]]]:

@@ -37,7 +37,9 @@ COLUMNS = (
 )
 FACETS_SQL = ", ".join(f"{facet.sql} AS {facet.name}" for facet in FACETS if facet.listed)
 # Signs come from the review queue, which is copied anyway
-EPISODES_SQL = episodes_sql(f"{COLUMNS}, {FACETS_SQL}".replace("sign.why", "NULL::VARCHAR"), "e.dataset = $1")
+EPISODES_SQL = episodes_sql(
+    f"{COLUMNS}, {FACETS_SQL}".replace("sign.why", "NULL::VARCHAR"), "e.dataset = $1"
+)
 STEPS_SQL = f"""
     SELECT s.dataset, s.episode_index,
            CASE WHEN regexp_full_match(s.name, '{PLACEHOLDER}') THEN '{UNNAMED}' ELSE s.name END AS name
@@ -57,7 +59,9 @@ WAITING_SQL = """
     FROM current_corrections c JOIN episode_facts f USING (dataset, episode_index) WHERE c.status = 'review'"""
 # Words that repeat become enumerations, a byte or two each. Tasks and steps have numbers, by which words are looked for
 # once in each text. An episode's number is its place in the order of dataset and index
-WORD_TYPES = "".join(f"CREATE TYPE {w}_word AS ENUM (SELECT DISTINCT {w} FROM raw ORDER BY 1);" for w in WORDS)
+WORD_TYPES = "".join(
+    f"CREATE TYPE {w}_word AS ENUM (SELECT DISTINCT {w} FROM raw ORDER BY 1);" for w in WORDS
+)
 INDEX_SQL = f"""
     {SIGN_SQL};
     {WORD_TYPES}
@@ -188,9 +192,13 @@ def _build(reader: LakeReader, path: str) -> duckdb.DuckDBPyConnection:
 
     def copy(table: str, sql: str, values: tuple = (), *, first: bool = True) -> None:
         """Rows of a query into a table, which the first make."""
-        con.register("rows_of_query", reader.con.execute(sql, list(values)).to_arrow_reader(COPY_ROWS))
+        con.register(
+            "rows_of_query", reader.con.execute(sql, list(values)).to_arrow_reader(COPY_ROWS)
+        )
         kind = "TEMP TABLE" if table.startswith("raw") else "TABLE"
-        con.execute(f"{f'CREATE {kind} {table} AS' if first else f'INSERT INTO {table}'} FROM rows_of_query")
+        con.execute(
+            f"{f'CREATE {kind} {table} AS' if first else f'INSERT INTO {table}'} FROM rows_of_query"
+        )
         con.unregister("rows_of_query")
 
     datasets = reader.rows("SELECT dataset FROM datasets ORDER BY 1") or [("",)]

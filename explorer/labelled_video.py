@@ -41,7 +41,9 @@ class DrawnLabel:
         if width < NARROWEST:
             size = (NARROWEST, round(height * NARROWEST / width / 2) * 2)
             picture = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
-        return np.concatenate([picture, self._strip(picture.shape[1], min(frame, len(self.progress) - 1))])
+        return np.concatenate(
+            [picture, self._strip(picture.shape[1], min(frame, len(self.progress) - 1))]
+        )
 
     def _strip(self, width: int, frame: int) -> np.ndarray:
         """What stands below the picture of a frame, RGB uint8 [BELOW_PX, width, 3]."""
@@ -69,7 +71,10 @@ class DrawnLabel:
 
     def _points(self, width: int) -> list[tuple[float, float]]:
         top = WORDS_PX + GAP_PX
-        return [(self._x(k, width), top + (CURVE_PX - 2) * (1 - value)) for k, value in enumerate(self.progress)]
+        return [
+            (self._x(k, width), top + (CURVE_PX - 2) * (1 - value))
+            for k, value in enumerate(self.progress)
+        ]
 
     @cached_property
     def _font(self) -> Any:

@@ -41,7 +41,12 @@ QUALITY = 82  # of JPEG
 MEMORY_BYTES, CPU_S, WALL_S = 1 << 31, 20.0, 60.0  # that finding a frame of a video may take
 DECODERS = Pool(partial(Walled, MEMORY_BYTES, __name__))
 NO_PICTURE = "no picture of this episode is stored, and it has no video"
-MEDIA_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".mkv": "video/x-matroska", ".mov": "video/quicktime"}
+MEDIA_TYPES = {
+    ".mp4": "video/mp4",
+    ".webm": "video/webm",
+    ".mkv": "video/x-matroska",
+    ".mov": "video/quicktime",
+}
 CODE_VERSION = "h264-3"  # files of another are made anew
 MAX_HEIGHT_PX = 720
 MAX_FRAMES = 36_000  # of an episode: 20 minutes at 30 frames a second
@@ -55,7 +60,9 @@ def video_file(space: Workspace, episode: LakeEpisode, camera: int) -> Path:
     """The video of an episode's camera (by number, as in `cameras`). Raises PageError: none, or not at hand."""
     listed = cameras(episode, {})
     if not 0 <= camera < len(listed) or listed[camera]["video"] is None:
-        raise PageError(f"{episode.dataset} {episode.episode_index} has no video of a camera {camera}")
+        raise PageError(
+            f"{episode.dataset} {episode.episode_index} has no video of a camera {camera}"
+        )
     name = listed[camera]["camera"]
     uri = next(v["uri"] for v in episode.facts["videos"] if v["camera"] == name)
     return source_file(space, episode, uri)
@@ -79,7 +86,9 @@ def source_file(space: Workspace, episode: LakeEpisode, uri: str) -> Path:
             raise PageError(f"{uri} points outside the folder of {episode.dataset}", 403)
         if path.is_file():
             return path
-    raise PageError(f"the video {uri} is not on this machine: {episode.dataset} was read from {root}")
+    raise PageError(
+        f"the video {uri} is not on this machine: {episode.dataset} was read from {root}"
+    )
 
 
 def limits_of(reader: LakeReader, dataset: str) -> Limits:
@@ -95,7 +104,9 @@ def limits_of(reader: LakeReader, dataset: str) -> Limits:
 
 
 @lru_cache(maxsize=200)
-def places(corpus: CorpusView, _: int, dataset: str, episode_index: int, camera: str) -> list[int] | None:
+def places(
+    corpus: CorpusView, _: int, dataset: str, episode_index: int, camera: str
+) -> list[int] | None:
     """Which picture of its video each of an episode's rows has; None: they follow each other, as far as is known.
 
     Raises PageError: no such episode, or its source takes too long to be read.
@@ -113,7 +124,14 @@ def places(corpus: CorpusView, _: int, dataset: str, episode_index: int, camera:
 
 # Pictures are made when they are asked for; the last ones are kept, by the snapshot (a number) that they are of
 @lru_cache(maxsize=2000)
-def moment(corpus: CorpusView, snapshot: int, dataset: str, episode_index: int, camera: str, frame_index: int) -> bytes:
+def moment(
+    corpus: CorpusView,
+    snapshot: int,
+    dataset: str,
+    episode_index: int,
+    camera: str,
+    frame_index: int,
+) -> bytes:
     """What a camera shows at a frame, as JPEG: out of its video, else the stored picture nearest to it.
 
     Raises PageError: no such frame, or no picture of that camera can be had.
@@ -124,7 +142,9 @@ def moment(corpus: CorpusView, snapshot: int, dataset: str, episode_index: int, 
         limits = limits_of(reader, dataset)
     number = next((n for n, view in enumerate(views) if view["camera"] == camera), None)
     if number is None or not 0 <= frame_index < episode.num_frames:
-        raise PageError(f"{dataset} {episode_index} has no frame {frame_index} of a camera {camera[:60]!r}")
+        raise PageError(
+            f"{dataset} {episode_index} has no frame {frame_index} of a camera {camera[:60]!r}"
+        )
     video = views[number]["video"]
     stored = views[number]["keyframes"]
     path = None
@@ -149,7 +169,12 @@ def thumbnail(corpus: CorpusView, _: int, dataset: str, episode_index: int, kind
     with corpus.reading() as reader:
         chunk = chunk_of(reader, dataset, episode_index)
         stored = keyframes(reader, (dataset, chunk, episode_index))
-        usable = reader.row(f"SELECT usable_cameras FROM episode_content {OF_EPISODE}", dataset, chunk, episode_index)
+        usable = reader.row(
+            f"SELECT usable_cameras FROM episode_content {OF_EPISODE}",
+            dataset,
+            chunk,
+            episode_index,
+        )
         episode = None if stored else find_episode(reader, dataset, episode_index)
         limits = LIMITS if stored else limits_of(reader, dataset)
     # All that is needed was read: pictures are decoded outside, so as not to hold the lake's reader
@@ -162,7 +187,10 @@ def thumbnail(corpus: CorpusView, _: int, dataset: str, episode_index: int, kind
         # A contact sheet has pictures spread evenly over the episode; a thumbnail is the first one
         last = len(stored[camera]) - 1
         places = np.linspace(0, last, min(SHEET, last + 1)) if kind == "sheet" else [0]
-        pictures = [_read(_stored_file(corpus.space, stored[camera][round(place)]), height) for place in places]
+        pictures = [
+            _read(_stored_file(corpus.space, stored[camera][round(place)]), height)
+            for place in places
+        ]
     return _jpeg(np.concatenate(pictures, axis=1))
 
 
@@ -170,7 +198,9 @@ def _stored_file(space: Workspace, picture: dict) -> Path:
     return space.keyframe(picture["url"].rsplit("/", 1)[1].removesuffix(".jpg"))
 
 
-def _first_frame(space: Workspace, episode: LakeEpisode | None, limits: Limits, height: int) -> np.ndarray:
+def _first_frame(
+    space: Workspace, episode: LakeEpisode | None, limits: Limits, height: int
+) -> np.ndarray:
     """Decoded from the first camera that has a video."""
     for number, camera in enumerate(cameras(episode, {}) if episode else ()):
         if episode and camera["video"] is not None:
@@ -189,7 +219,9 @@ def _of_video(
     """
     try:
         with DECODERS.one() as decoder:
-            return decoder(_decoded, path, frame_index, video, pictures, limits, cpu_s=CPU_S, wall_s=WALL_S)
+            return decoder(
+                _decoded, path, frame_index, video, pictures, limits, cpu_s=CPU_S, wall_s=WALL_S
+            )
     except (VideoError, *TOO_MUCH) as e:
         raise PageError(f"{path.name}: {e}") from e
 
@@ -273,20 +305,30 @@ def playable(
         pictures,
         *([label] if label else ()),
     )
-    cached_video = space.root / "explorer" / "videos" / f"{hashlib.sha256(repr(about).encode()).hexdigest()[:32]}.mp4"
+    cached_video = (
+        space.root
+        / "explorer"
+        / "videos"
+        / f"{hashlib.sha256(repr(about).encode()).hexdigest()[:32]}.mp4"
+    )
     if cached_video.is_file():
         with suppress(OSError):
             os.utime(cached_video)
         return cached_video
     try:
         most_s = limits.cpu_s(status.st_size) + FRAME_S * episode.num_frames
-        with whole_file(cached_video, synced=False) as half, Walled(MEMORY_BYTES, __name__) as decoder:
+        with (
+            whole_file(cached_video, synced=False) as half,
+            Walled(MEMORY_BYTES, __name__) as decoder,
+        ):
             arguments = path, video, episode.num_frames, pictures, limits, half, label
             decoder(_encode, *arguments, cpu_s=most_s, wall_s=most_s, given_up=given_up)
     except (VideoError, *TOO_MUCH) as e:
         raise PageError(f"{subject}: {e}", 503 if given_up() else 404) from e
     except OSError as e:
-        raise PageError(f"{subject}: the converted video cannot be kept ({e.strerror or e})", 503) from e
+        raise PageError(
+            f"{subject}: the converted video cannot be kept ({e.strerror or e})", 503
+        ) from e
     forget(cached_video)
     return cached_video
 
@@ -305,7 +347,9 @@ def _encode(
     rate = Fraction(video["fps"]).limit_denominator(1001)
     options = DecodeOptions(limits=limits)
     if pictures is None:
-        frames = decode(path, _place(path, video["start_frame"], video["fps"], limits), num_frames, options)
+        frames = decode(
+            path, _place(path, video["start_frame"], video["fps"], limits), num_frames, options
+        )
     else:
         frames = _at(path, pictures[:num_frames], options)
     with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as out:
@@ -332,7 +376,9 @@ def _at(path: Path, pictures: list[int], options: DecodeOptions) -> Iterator[Pic
     if pictures:
         first = pictures[0]
         frame_indices = {*pictures}
-        for place, picture in enumerate(decode(path, first, pictures[-1] - first + 1, options), first):
+        for place, picture in enumerate(
+            decode(path, first, pictures[-1] - first + 1, options), first
+        ):
             if place in frame_indices:
                 yield picture
 

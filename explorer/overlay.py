@@ -32,11 +32,15 @@ class Overlay:
         self._end = 0  # byte of the journal up to which it was read
         self._keys: set[tuple[str, people.Key]] = set()
         # By table the newest row of each episode of which it has some
-        self.newest: dict[str, dict[Place, dict[str, Any]]] = {name: {} for name in TABLES_LAID_OVER}
+        self.newest: dict[str, dict[Place, dict[str, Any]]] = {
+            name: {} for name in TABLES_LAID_OVER
+        }
         con.execute(f"ATTACH ':memory:' AS {NAME}")
         con.execute(f"SET search_path = '{NAME}.main,lake.main'")
         for name in TABLES_LAID_OVER:
-            columns = ", ".join(f"{quoted((c.name,))} {sql_type(c.type)}" for c in TABLES[name].columns)
+            columns = ", ".join(
+                f"{quoted((c.name,))} {sql_type(c.type)}" for c in TABLES[name].columns
+            )
             con.execute(f"CREATE TABLE {NAME}.main.{name}_waiting ({columns})")
             con.execute(
                 f"CREATE VIEW {NAME}.main.{name} AS FROM lake.main.{name} "
@@ -66,10 +70,14 @@ class Overlay:
         for name, rows in new.items():
             # A kill may have left in the journal what the lake has
             present = self._present(name) if is_first else set()
-            self._lay_over(name, [row for row in rows if people.key_of(TABLES[name], row) not in present])
+            self._lay_over(
+                name, [row for row in rows if people.key_of(TABLES[name], row) not in present]
+            )
 
     def _present(self, name: str) -> set[people.Key]:
-        return set(self._con.execute(f"SELECT {quoted(TABLES[name].key)} FROM lake.main.{name}").fetchall())
+        return set(
+            self._con.execute(f"SELECT {quoted(TABLES[name].key)} FROM lake.main.{name}").fetchall()
+        )
 
     def _lay_over(self, name: str, rows: list[dict[str, Any]]) -> None:
         with self._con.cursor() as con:
@@ -77,7 +85,9 @@ class Overlay:
             con.execute(f"INSERT INTO {NAME}.main.{name}_waiting BY NAME FROM new_rows")
             con.unregister("new_rows")
         # Another mapping, not a changed one: requests go through the former
-        self.newest[name] = self.newest[name] | {(row["dataset"], row["episode_index"]): row for row in rows}
+        self.newest[name] = self.newest[name] | {
+            (row["dataset"], row["episode_index"]): row for row in rows
+        }
 
 
 def _laid_over() -> frozenset[str]:

@@ -89,7 +89,9 @@ class ReviewQueue:
         chosen = urlencode({name: value for name, value in query.items() if value})
         return f"/episode/{quote(dataset, safe='')}/{episode_index}?{chosen}"
 
-    def rows(self, visit: Visit, clauses: str = "", columns: str = "*", **named_values: Any) -> list[dict[str, Any]]:
+    def rows(
+        self, visit: Visit, clauses: str = "", columns: str = "*", **named_values: Any
+    ) -> list[dict[str, Any]]:
         """Rows as of the index's table `review`, without what was judged since then; `clauses`: of the query."""
         conditions = ["true"]
         values = named_values
@@ -100,12 +102,21 @@ class ReviewQueue:
             )
             judged_places = judged_places | visit.reader.places_of("corrections")
             theirs = [
-                p for p in places_by_value(visit.reader, "assigned").get(self.person, []) if p not in judged_places
+                p
+                for p in places_by_value(visit.reader, "assigned").get(self.person, [])
+                if p not in judged_places
             ]
-            values |= {"datasets": [d for d, _ in theirs], "numbers": [number for _, number in theirs]}
+            values |= {
+                "datasets": [d for d, _ in theirs],
+                "numbers": [number for _, number in theirs],
+            }
             source = f"({ASSIGNED_SQL})"
-        elif judged := judged_since(visit) + (said_since(visit, "outcomes") if self.is_of_ends else []):
-            conditions.append("dataset || ' ' || episode_index NOT IN (SELECT unnest($judged::VARCHAR[]))")
+        elif judged := judged_since(visit) + (
+            said_since(visit, "outcomes") if self.is_of_ends else []
+        ):
+            conditions.append(
+                "dataset || ' ' || episode_index NOT IN (SELECT unnest($judged::VARCHAR[]))"
+            )
             values["judged"] = judged
         if sign := SIGNS[self.kind][1]:
             conditions.append("list_contains(signs, $sign)")
@@ -113,13 +124,17 @@ class ReviewQueue:
         if self.dataset is not None:
             conditions.append("dataset = $dataset")
             values["dataset"] = self.dataset
-        return visit.index.dicts(f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)} {clauses}", **values)
+        return visit.index.dicts(
+            f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)} {clauses}", **values
+        )
 
     def left(self, visit: Visit) -> int:
         """How many labels of the queue nobody has judged yet."""
         return self.rows(visit, columns="count(*) AS num")[0]["num"]
 
-    def first(self, visit: Visit, clauses: str = f"ORDER BY {ORDER}", **named_values: Any) -> Place | None:
+    def first(
+        self, visit: Visit, clauses: str = f"ORDER BY {ORDER}", **named_values: Any
+    ) -> Place | None:
         """The episode to begin with; None: nothing waits."""
         rows = self.rows(visit, f"{clauses} LIMIT 1", "dataset, episode_index", **named_values)
         if rows:
@@ -147,7 +162,9 @@ class QueuePlace:
 def place_of(visit: Visit, queue: ReviewQueue, dataset: str, episode_index: int) -> QueuePlace:
     """Where an episode stands; one that is no longer in the queue is followed by the queue's first."""
     key = {"d": dataset, "e": episode_index}
-    queue_rows = queue.rows(visit, "AND dataset = $d AND episode_index = $e", "score, label_run, why", **key)
+    queue_rows = queue.rows(
+        visit, "AND dataset = $d AND episode_index = $e", "score, label_run, why", **key
+    )
     total = queue.left(visit)
 
     def address(episode: Place | None) -> str | None:
@@ -156,16 +173,22 @@ def place_of(visit: Visit, queue: ReviewQueue, dataset: str, episode_index: int)
         return None
 
     if not queue_rows:
-        return QueuePlace(queue.page, None, total, address(queue.first(visit)) or queue.page, queue=queue)
+        return QueuePlace(
+            queue.page, None, total, address(queue.first(visit)) or queue.page, queue=queue
+        )
     key |= {"s": queue_rows[0]["score"]}
     is_before = "AND (score > $s OR score = $s AND (dataset, episode_index) < ($d, $e))"
     is_after = "AND (score < $s OR score = $s AND (dataset, episode_index) > ($d, $e))"
     [ahead] = queue.rows(visit, is_before, "count(*) AS num", **key)
-    former_address = address(queue.first(visit, f"{is_before} ORDER BY score, dataset DESC, episode_index DESC", **key))
+    former_address = address(
+        queue.first(visit, f"{is_before} ORDER BY score, dataset DESC, episode_index DESC", **key)
+    )
     next_address = address(queue.first(visit, f"{is_after} ORDER BY {ORDER}", **key)) or queue.page
     run = queue_rows[0]["label_run"]
     reasons = tuple(queue_rows[0]["why"])
-    return QueuePlace(queue.page, ahead["num"] + 1, total, next_address, former_address, run, reasons, queue)
+    return QueuePlace(
+        queue.page, ahead["num"] + 1, total, next_address, former_address, run, reasons, queue
+    )
 
 
 def judged_since(visit: Visit) -> list[str]:
@@ -182,7 +205,11 @@ def said_since(visit: Visit, table: str) -> list[str]:
 def counts_are_of_now(visit: Visit) -> bool:
     """Has nothing come since the index was made but what people said, which queues and their counts leave out?"""
     passed = visit.reader.snapshot.number - visit.index.snapshot.number
-    said = {snapshot for table in ("corrections", "outcomes") for snapshot, _ in _newer_rows(visit, table)}
+    said = {
+        snapshot
+        for table in ("corrections", "outcomes")
+        for snapshot, _ in _newer_rows(visit, table)
+    }
     return len(said) >= passed
 
 

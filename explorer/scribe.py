@@ -38,7 +38,9 @@ class Scribe:
         self._saying = threading.Lock()
         self._committing = threading.Lock()
         self._wake = threading.Condition()
-        self._latest = self._oldest = 0.0  # when the latest and the oldest that waits came, by the monotonic clock
+        self._latest = self._oldest = (
+            0.0  # when the latest and the oldest that waits came, by the monotonic clock
+        )
         self._thread: threading.Thread | None = None
         self._is_ending = False
         self._lake: Lake | None = None
@@ -68,7 +70,9 @@ class Scribe:
 
     def _say_at_once[T](self, act: Callable[[LakeReader, Writable], T]) -> T:
         with self._saying, self._journal.held(made=True), self._corpus.reading() as reader:
-            result = act(reader, JournalLake(self._space, reader.con, partial(self._newest, reader)))
+            result = act(
+                reader, JournalLake(self._space, reader.con, partial(self._newest, reader))
+            )
         self._begin()
         return result
 

@@ -116,7 +116,9 @@ class EpisodeSelection:
         chosen = tuple((name, _values(name, query)) for name in (*BY_NAME, *MARKS) if name in query)
         words = tuple(query.get("q", "").lower().split())
         if len(words) > MAX_WORDS or len(" ".join(words)) > MAX_CHARS:
-            raise PageError(f"at most {MAX_WORDS} words and {MAX_CHARS} characters can be searched for", 400)
+            raise PageError(
+                f"at most {MAX_WORDS} words and {MAX_CHARS} characters can be searched for", 400
+            )
         sort = query.get("sort", "episode")
         if sort not in SORTS:
             raise PageError(f"lists are ordered by {', '.join(SORTS)}; not by {sort[:40]!r}", 400)
@@ -157,7 +159,11 @@ class EpisodeSelection:
         """The URL of this selection; `changes`: another sort or page."""
         query = [(name, value) for name, values in self.chosen for value in values]
         for name, low, high in self.ranges:
-            query += [(f"{name}_{end}", f"{v:g}") for end, v in (("from", low), ("to", high)) if v is not None]
+            query += [
+                (f"{name}_{end}", f"{v:g}")
+                for end, v in (("from", low), ("to", high))
+                if v is not None
+            ]
         query += [("pick", f"{dataset} {episode_index}") for dataset, episode_index in self.picked]
         sort = changes.get("sort", self.sort)
         page = changes.get("page", self.page)
@@ -202,20 +208,30 @@ class EpisodeSelection:
     def lake_sql(self) -> str:
         """A query over the lake that gives dataset and episode_index of every episode of the selection."""
         of_episodes = "(e.dataset, e.episode_index) IN"
-        conditions = [f"{BY_NAME[name].sql} {_in_list(values)}" for name, values in self.chosen if name in BY_NAME]
+        conditions = [
+            f"{BY_NAME[name].sql} {_in_list(values)}"
+            for name, values in self.chosen
+            if name in BY_NAME
+        ]
         for word in map(literal, self.words):
             steps = "SELECT (dataset, episode_index) FROM active_segments WHERE kind = 'step'"
             in_steps = f"{of_episodes} ({steps} AND contains(lower(name), {word}))"
             conditions.append(f"(contains(lower(e.task), {word}) OR {in_steps})")
         for name, values in self.marks:
             _, view, column = MARKS[name]
-            marked = f"SELECT (dataset, episode_index) FROM {view} WHERE {column} {_in_list(values)}"
+            marked = (
+                f"SELECT (dataset, episode_index) FROM {view} WHERE {column} {_in_list(values)}"
+            )
             conditions.append(f"{of_episodes} ({marked})")
         for name, low, high in self.ranges:
             ends = ((">=", low), ("<=", high))
-            conditions += [f"{RANGES[name][2]} {sign} {end!r}" for sign, end in ends if end is not None]
+            conditions += [
+                f"{RANGES[name][2]} {sign} {end!r}" for sign, end in ends if end is not None
+            ]
         if self.picked:
-            conditions.append(f"{of_episodes} ({', '.join(f'({literal(d)}, {number})' for d, number in self.picked)})")
+            conditions.append(
+                f"{of_episodes} ({', '.join(f'({literal(d)}, {number})' for d, number in self.picked)})"
+            )
         return episodes_sql("e.dataset, e.episode_index", " AND ".join(conditions))
 
     def commands(self, workspace: str, snapshot: str, allowing: str = "") -> list[tuple[str, str]]:
@@ -226,12 +242,20 @@ class EpisodeSelection:
         query = shlex.quote(self.lake_sql())
         snapshot_option = f" {snapshot}" if snapshot else ""
         place = f"--workspace {shlex.quote(workspace)}"
-        release = (snapshot_option if "--release" in snapshot_option else "") + (f" {allowing}" if allowing else "")
+        release = (snapshot_option if "--release" in snapshot_option else "") + (
+            f" {allowing}" if allowing else ""
+        )
         shards = f"proccorpus sql {shlex.quote(self.shards_sql())}{snapshot_option} --format json {place}"
         return [
             ("The list", f"proccorpus sql {query}{snapshot_option} --format csv {place}"),
-            ("LeRobot dataset", f"proccorpus export lerobot --where {query}{release} --out exported {place}"),
-            ("Samples (datasets)", f"proccorpus export datasets --where {query}{release} --out samples {place}"),
+            (
+                "LeRobot dataset",
+                f"proccorpus export lerobot --where {query}{release} --out exported {place}",
+            ),
+            (
+                "Samples (datasets)",
+                f"proccorpus export datasets --where {query}{release} --out samples {place}",
+            ),
             ("In which shards (WebDataset)", shards),
         ]
 
@@ -281,7 +305,10 @@ def _listed(selection: EpisodeSelection, name: str, counts: dict[str, int]) -> l
     order = sorted(counts, key=lambda value: (value not in chosen, -counts[value], value))
     if name == "length":
         order = [value for value in LENGTHS if value in counts]
-    return [Counted(value, counts[value], value in chosen, selection.toggled(name, value).url()) for value in order]
+    return [
+        Counted(value, counts[value], value in chosen, selection.toggled(name, value).url())
+        for value in order
+    ]
 
 
 def _counts(index: Indexed, selection: EpisodeSelection) -> dict[str, dict[str, int]]:
@@ -298,15 +325,22 @@ def _counts(index: Indexed, selection: EpisodeSelection) -> dict[str, dict[str, 
             counts[name][value] = episodes
         return counts
 
-    return index.once(("counts", selection.chosen, selection.words, selection.ranges, selection.rows), count_values)
+    return index.once(
+        ("counts", selection.chosen, selection.words, selection.ranges, selection.rows),
+        count_values,
+    )
 
 
-def marked(reader: LakeReader, index: Indexed, selection: EpisodeSelection) -> list[tuple[str, str, list["Counted"]]]:
+def marked(
+    reader: LakeReader, index: Indexed, selection: EpisodeSelection
+) -> list[tuple[str, str, list["Counted"]]]:
     """Name and title of each mark, with the counts of its values among the episodes that all else chooses."""
     facets = []
     for name, (title, _, _) in MARKS.items():
         by_value = places_by_value(reader, name)
-        other_selection = replace(selection, chosen=tuple(c for c in selection.chosen if c[0] != name), rows=None)
+        other_selection = replace(
+            selection, chosen=tuple(c for c in selection.chosen if c[0] != name), rows=None
+        )
         condition, values = other_selection.at(reader, index).where(index)
         triples = [(value, *place) for value, places in by_value.items() for place in places]
         columns = ([triple[k] for triple in triples] for k in range(3))
@@ -315,7 +349,9 @@ def marked(reader: LakeReader, index: Indexed, selection: EpisodeSelection) -> l
     return facets
 
 
-def _counting_query(index: Indexed, selection: EpisodeSelection, names: list[str]) -> tuple[str, list[Any]]:
+def _counting_query(
+    index: Indexed, selection: EpisodeSelection, names: list[str]
+) -> tuple[str, list[Any]]:
     """A query over the index that gives facet, value and episodes, and the values of its parameters."""
     # w: the episodes that have the words; m: those of them that all facets choose
     has_words, values = replace(selection, chosen=()).where(index)

@@ -44,7 +44,9 @@ NAVIGATION = [
     ("/leaderboard", "Leaderboard"),
 ]
 # Of scripts and styles: a hash of them all
-STATIC_VERSION = sha256(b"".join(file.read_bytes() for file in sorted(STATIC.iterdir()))).hexdigest()[:12]
+STATIC_VERSION = sha256(
+    b"".join(file.read_bytes() for file in sorted(STATIC.iterdir()))
+).hexdigest()[:12]
 # The page of the documentation that tells of the pages below an address; the longest that fits counts
 DOCS = {
     "/": "data.html",
@@ -111,9 +113,13 @@ class Explorer:
     def error(self, request: Request, message: str, status: int) -> Response:
         if request.url.path.startswith("/api/"):
             return JSONResponse({"error": message}, status)
-        return self.html(request, "error.html", status, snapshot=None, message=message, title="Not possible")
+        return self.html(
+            request, "error.html", status, snapshot=None, message=message, title="Not possible"
+        )
 
-    def html(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    def html(
+        self, request: Request, template: str, status: int = 200, **values: Any
+    ) -> HTMLResponse:
         """A page with its frame: navigation, who judges, and why nothing can be changed."""
         frame = {
             "request": request,
@@ -135,7 +141,9 @@ class Explorer:
 
 def docs_page(path: str) -> str:
     """The page of the documentation, with its place in it, that tells of the page at an address."""
-    return DOCS[max((start for start in DOCS if f"{path}/".startswith(f"{start.rstrip('/')}/")), key=len)]
+    return DOCS[
+        max((start for start in DOCS if f"{path}/".startswith(f"{start.rstrip('/')}/")), key=len)
+    ]
 
 
 def explorer_of(request: Request) -> Explorer:
@@ -144,7 +152,9 @@ def explorer_of(request: Request) -> Explorer:
 
 def author_of(request: Request, author: str | None) -> str:
     """Who says something: the name that a proxy gives counts before the one that they give themselves."""
-    return request.state.user or (explorer_of(request).options.access.author if author is None else author)
+    return request.state.user or (
+        explorer_of(request).options.access.author if author is None else author
+    )
 
 
 @dataclass(frozen=True)
@@ -260,7 +270,9 @@ def several(number: int, singular: str, plural: str = "") -> str:
 def data(value: Any) -> Markup:
     """JSON for a script element that holds data: no text in it can end the element."""
     text = json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+    return Markup(
+        text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    )
 
 
 def short(name: str) -> str:
@@ -268,13 +280,22 @@ def short(name: str) -> str:
     return name.removeprefix("observation.").removeprefix("images.") or name
 
 
-FILTERS = {f.__name__: f for f in (count, number, percent, seconds, size, age, moment, several, data, short)}
-FILTERS |= {"shell": shlex.quote, "end_by": END_WORDS.__getitem__}  # what says how a run ended, in words
+FILTERS = {
+    f.__name__: f
+    for f in (count, number, percent, seconds, size, age, moment, several, data, short)
+}
+FILTERS |= {
+    "shell": shlex.quote,
+    "end_by": END_WORDS.__getitem__,
+}  # what says how a run ended, in words
 
 
 def freezing(visit: Visit) -> str:
     """The command that freezes the corpus as it is."""
-    licences = [row["license"] for row in visit.reader.dicts("SELECT license FROM datasets ORDER BY dataset")]
+    licences = [
+        row["license"]
+        for row in visit.reader.dicts("SELECT license FROM datasets ORDER BY dataset")
+    ]
     taken_names = [row["name"] for row in visit.reader.dicts("SELECT name FROM releases")]
     place = shlex.quote(str(visit.explorer.space.root))
     return f"proccorpus {freeze_command(licences, taken_names)} --workspace {place}"

@@ -52,7 +52,9 @@ def why_unused(reader: LakeReader, dataset: str) -> str | None:
     """Why a build of the dataset, as it is kept, would not follow references; None: it does."""
     row = reader.row("SELECT config FROM build_configs WHERE dataset = ?", dataset)
     if row is None:
-        return f"the lake does not know the source of {dataset}: build it once with proccorpus build"
+        return (
+            f"the lake does not know the source of {dataset}: build it once with proccorpus build"
+        )
     annotator = stated_annotator(row[0])
     if annotator in SHOWN_BY:
         return None

@@ -146,7 +146,9 @@ TimedPicture = tuple[int, float, Picture]  # frame_index, timestamp_s, frame
 class FrameReader(Protocol):
     """Frames of one camera, streaming. Raises VideoError; also DataError where pictures are stored in rows."""
 
-    def __call__(self, camera: str, options: DecodeOptions = DECODE_ALL, /) -> Iterator[TimedPicture]: ...
+    def __call__(
+        self, camera: str, options: DecodeOptions = DECODE_ALL, /
+    ) -> Iterator[TimedPicture]: ...
 
 
 class Match(NamedTuple):
@@ -213,7 +215,9 @@ class EpisodeData:
     names_by: Literal["name", "modality.json"] = "name"
     match: Callable[[str], Match] = in_order
     statistics: Sequence[StoredStatistics] = ()
-    writer: str = ""  # whose convention gives dimensions their names, where the source itself does not
+    writer: str = (
+        ""  # whose convention gives dimensions their names, where the source itself does not
+    )
 
     @cached_property
     def state(self) -> np.ndarray | None:

@@ -59,7 +59,9 @@ def settle(listing: Listing, config: DatasetConfig, known_indices: Mapping[str, 
     return replace(listing, records=tuple(records), findings=tuple(findings))
 
 
-def _by_registry(listing: Listing, records: list[EpisodeRecord], config: DatasetConfig) -> Iterator[Finding]:
+def _by_registry(
+    listing: Listing, records: list[EpisodeRecord], config: DatasetConfig
+) -> Iterator[Finding]:
     """Episodes that the registry names as broken, and a frame rate that differs from what was published."""
     for record in records:
         if record.source_id in config.bad_episodes:
@@ -67,7 +69,9 @@ def _by_registry(listing: Listing, records: list[EpisodeRecord], config: Dataset
             yield Finding("known_bad", detail, "unusable", record.episode_index)
     stated_fps = config.published.fps
     if stated_fps and listing.fps and abs(listing.fps / stated_fps - 1) > RATE_TOLERANCE:
-        detail = f"published with {stated_fps:g} fps, this copy says {listing.fps:g}: the copy counts"
+        detail = (
+            f"published with {stated_fps:g} fps, this copy says {listing.fps:g}: the copy counts"
+        )
         yield Finding("frame_rate", detail, "warning")
 
 
@@ -85,7 +89,9 @@ def _renumbered[T: (EpisodeRecord, Finding)](item: T, indices: Mapping[int, int]
     return replace(item, episode_index=indices.get(item.episode_index, item.episode_index))
 
 
-def _with_unique_ids(records: tuple[EpisodeRecord, ...], findings: list[Finding]) -> list[EpisodeRecord]:
+def _with_unique_ids(
+    records: tuple[EpisodeRecord, ...], findings: list[Finding]
+) -> list[EpisodeRecord]:
     """Each source id once: the second record of an id is a copy, gets a name of its own, and is not used."""
     id_counts: Counter[str] = Counter()
     unique = []
@@ -103,7 +109,9 @@ def _with_unique_ids(records: tuple[EpisodeRecord, ...], findings: list[Finding]
     return unique
 
 
-def _with_chosen_task(record: EpisodeRecord, config: DatasetConfig, findings: list[Finding]) -> EpisodeRecord:
+def _with_chosen_task(
+    record: EpisodeRecord, config: DatasetConfig, findings: list[Finding]
+) -> EpisodeRecord:
     """The instruction that counts, by the registry's policy; `tasks` keeps all that the source has."""
     if not record.tasks:
         if config.task is None:
@@ -152,7 +160,9 @@ def settled_listing(source: Source, known_indices: Mapping[str, int]) -> Listing
 
     Raises SourceError.
     """
-    return settle(storable(list_episodes(source), source.config.limits), source.config, known_indices)
+    return settle(
+        storable(list_episodes(source), source.config.limits), source.config, known_indices
+    )
 
 
 def episodes_stage(
@@ -174,11 +184,21 @@ def episodes_stage(
     episodes that were taken down, which no samples of others may show.
     """
     config = source.config
-    unusable = {f.episode_index for f in listing.findings if f.severity == "unusable" and f.episode_index is not None}
-    split_by_group = assign_splits(config.name, config.role, listing.records, splits, former_splits, unusable)
+    unusable = {
+        f.episode_index
+        for f in listing.findings
+        if f.severity == "unusable" and f.episode_index is not None
+    }
+    split_by_group = assign_splits(
+        config.name, config.role, listing.records, splits, former_splits, unusable
+    )
     # Ids of all episodes are stored, so that one that is built later has the index that it has now
     ids = [
-        {"dataset": config.name, "episode_index": record.episode_index, "source_id": record.source_id}
+        {
+            "dataset": config.name,
+            "episode_index": record.episode_index,
+            "source_id": record.source_id,
+        }
         for record in listing.records
     ]
 
@@ -192,7 +212,9 @@ def episodes_stage(
         findings = [f for f in findings if f.episode_index is None or f.episode_index in selected]
     # Outcomes that people gave stand in the place of their source's
     outcome_pairs = ((record, stated_outcomes.get(record.episode_index)) for record in records)
-    records = tuple(replace(r, success=o.success, success_source=o.source) if o else r for r, o in outcome_pairs)
+    records = tuple(
+        replace(r, success=o.success, success_source=o.source) if o else r for r, o in outcome_pairs
+    )
     # `chunk` is the part of its dataset that an episode is built and stored with
     facts = []
     split_rows = []
@@ -202,28 +224,39 @@ def episodes_stage(
         key = {"dataset": config.name, "chunk": index // config.chunk_size}
         facts.append(key | record_row(record))
         if group in split_by_group:
-            split_rows.append(key | {"episode_index": index, "group": group, "split": split_by_group[group]})
+            split_rows.append(
+                key | {"episode_index": index, "group": group, "split": split_by_group[group]}
+            )
     # Of what is selected: nothing else may be shown, nor fetched
-    task_rows = other_tasks(config.name, records, split_by_group, unusable.union(withdrawn), config.chunk_size)
+    task_rows = other_tasks(
+        config.name, records, split_by_group, unusable.union(withdrawn), config.chunk_size
+    )
     other_rows = [{"dataset": config.name} | task_row for task_row in task_rows]
     of_signals = enumerate(surveyed.signals)
-    signal_rows = [signal_row(signal) | {"dataset": config.name, "signal_index": k} for k, signal in of_signals]
+    signal_rows = [
+        signal_row(signal) | {"dataset": config.name, "signal_index": k} for k, signal in of_signals
+    ]
     tables = {
         "datasets": TABLES["datasets"].rows([dataset_row(source, listing)]),
         "signals": TABLES["signals"].rows(signal_rows),
-        "source_parts": TABLES["source_parts"].rows([{"dataset": config.name} | vars(p) for p in listing.parts]),
+        "source_parts": TABLES["source_parts"].rows(
+            [{"dataset": config.name} | vars(p) for p in listing.parts]
+        ),
         "episode_facts": TABLES["episode_facts"].rows(facts),
         "splits": TABLES["splits"].rows(split_rows),
         "other_tasks": TABLES["other_tasks"].rows(other_rows),
     }
-    return EpisodesResult(tables, findings, records, TABLES["episode_ids"].rows(ids), split_by_group)
+    return EpisodesResult(
+        tables, findings, records, TABLES["episode_ids"].rows(ids), split_by_group
+    )
 
 
 def _views_without_files(source: Source, listing: Listing) -> list[Finding]:
     """A finding for each camera that labels are to be made by and that no episode has."""
     present_cameras = {camera for record in listing.records for camera in record.cameras}
     detail = (
-        f"no episode has it, and labels are to be made by it; there are {', '.join(sorted(present_cameras)) or 'none'}"
+        "no episode has it, and labels are to be made by it; there are "
+        f"{', '.join(sorted(present_cameras)) or 'none'}"
     )
     lacking = [view for view in source.config.cameras.views if view not in present_cameras]
     return [Finding("camera_without_files", detail, "warning", camera=view) for view in lacking]
@@ -242,7 +275,9 @@ def storable(listing: Listing, limits: Limits) -> Listing:
         if not is_kept:
             detail = "a text of it holds a NUL character, which no table can keep"
             findings.append(Finding("unreadable_data", detail, "unusable", record.episode_index))
-        elif problem := limits.excess("max_text", max(map(len, texts)), "characters of one of its texts"):
+        elif problem := limits.excess(
+            "max_text", max(map(len, texts)), "characters of one of its texts"
+        ):
             findings.append(Finding("over_limit", problem, "unusable", record.episode_index))
             is_kept = False
         records.append(record if is_kept else _shown(record, limits))
@@ -250,9 +285,18 @@ def storable(listing: Listing, limits: Limits) -> Listing:
     robot = _shown(listing.robot, limits)
     parts = joined(_shown(part, limits) for part in listing.parts)
     longest = max(map(len, (listing.robot or "", *listing.cameras)))
-    if problem := limits.excess("max_text", longest, "characters of the name of its robot or of a camera"):
+    if problem := limits.excess(
+        "max_text", longest, "characters of the name of its robot or of a camera"
+    ):
         findings.append(Finding("over_limit", problem, "warning"))
-    return replace(listing, robot=robot, cameras=cameras, records=tuple(records), findings=tuple(findings), parts=parts)
+    return replace(
+        listing,
+        robot=robot,
+        cameras=cameras,
+        records=tuple(records),
+        findings=tuple(findings),
+        parts=parts,
+    )
 
 
 def _shown(value: Any, limits: Limits) -> Any:
@@ -312,7 +356,9 @@ def findings_table(dataset: str, stage: str, findings: list[Finding], chunk_size
             "file": f.file,
             "severity": f.severity,
         }
-        rows.append({k: v.replace("\0", UNKNOWN) if isinstance(v, str) else v for k, v in row.items()})
+        rows.append(
+            {k: v.replace("\0", UNKNOWN) if isinstance(v, str) else v for k, v in row.items()}
+        )
     return TABLES["findings"].rows(rows)
 
 
@@ -320,7 +366,13 @@ def _merged(findings: list[Finding]) -> Finding:
     """One finding that says what several did, with the worst severity; of very many it names the first."""
     # With its file, where they are of several
     is_of_one = len({f.file for f in findings}) == 1
-    details = list(dict.fromkeys(f.detail if is_of_one or not f.file else f"{f.file} {f.detail}" for f in findings))
+    details = list(
+        dict.fromkeys(
+            f.detail if is_of_one or not f.file else f"{f.file} {f.detail}" for f in findings
+        )
+    )
     remainder = [f"and {len(details) - MAX_DETAILS} more"] if len(details) > MAX_DETAILS else []
     severity = max((f.severity for f in findings), key=("warning", "unusable").index)
-    return replace(findings[0], detail="; ".join([*details[:MAX_DETAILS], *remainder]), severity=severity)
+    return replace(
+        findings[0], detail="; ".join([*details[:MAX_DETAILS], *remainder]), severity=severity
+    )

@@ -12,7 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 # Names that success goes by, tried after the registry's `success_field`
-SUCCESS_FIELDS = ("success", "is_success", "episode_success", "is_episode_successful", "next.success")
+SUCCESS_FIELDS = (
+    "success",
+    "is_success",
+    "episode_success",
+    "is_episode_successful",
+    "next.success",
+)
 TRUTHS: dict[str, bool] = dict.fromkeys(("true", "1", "1.0", "yes", "success", "succeeded"), True)
 TRUTHS |= dict.fromkeys(("false", "0", "0.0", "no", "failure", "failed", "fail"), False)
 # Folders of runs that ended one way: success, success_episodes, failed-demos
@@ -94,7 +100,9 @@ def truth(value: Any) -> bool | None:
     return None
 
 
-def stated(facts: Mapping[str, Any], fields: Iterable[str], kind: str = "metadata") -> Outcome | None:
+def stated(
+    facts: Mapping[str, Any], fields: Iterable[str], kind: str = "metadata"
+) -> Outcome | None:
     """By the first of some fields that holds a truth."""
     for name in fields:
         success = truth(facts.get(name))
@@ -144,7 +152,9 @@ def reward_of(name: str, values: np.ndarray) -> RewardEvidence | None:
 # What they say of a dataset's runs
 
 
-def decide(evidence: Mapping[int, OutcomeEvidence]) -> tuple[dict[int, Outcome | None], tuple[str, ...]]:
+def decide(
+    evidence: Mapping[int, OutcomeEvidence],
+) -> tuple[dict[int, Outcome | None], tuple[str, ...]]:
     """The outcome of each run of a dataset (None: not known), and names of flags and rewards that were never set.
 
     - A flag counts as it is in the last row: how the run ended. Where no run ends with it, it marks the moment of
@@ -177,7 +187,12 @@ def decide(evidence: Mapping[int, OutcomeEvidence]) -> tuple[dict[int, Outcome |
 
 
 def _outcome(
-    e: OutcomeEvidence, set_ever: set[str], set_at_end: set[str], sparse: set[str], both_ends: bool, ends_alone: bool
+    e: OutcomeEvidence,
+    set_ever: set[str],
+    set_at_end: set[str],
+    sparse: set[str],
+    both_ends: bool,
+    ends_alone: bool,
 ) -> Outcome | None:
     """Of one run, by what all runs of its dataset show."""
     if e.stated:

@@ -48,7 +48,8 @@ REASONS = {
         "copy the file into the folder, or correct the path",
     ),
     "bad_name": R(
-        "the name of a file or folder is not UTF-8 text, which no table can keep; it is left out", "rename it"
+        "the name of a file or folder is not UTF-8 text, which no table can keep; it is left out",
+        "rename it",
     ),
     "index_gap": R(
         "episode indices are missing between the first and the last",
@@ -62,7 +63,9 @@ REASONS = {
         "the metadata's path template matches no file; the standard layout or a search was used",
         "correct data_path or video_path in meta/info.json",
     ),
-    "human_demonstration": R("a folder shows a person at the task, not a robot; it is left out", "nothing to do"),
+    "human_demonstration": R(
+        "a folder shows a person at the task, not a robot; it is left out", "nothing to do"
+    ),
     # Rows
     "pickled_data": R(
         "a file holds pickled Python objects, which could run code; it is not read",
@@ -94,7 +97,9 @@ REASONS = {
         "the files are in a layout that is not read; the detail names it",
         "convert them, by the layout's own tools, to one that docs/formats.md describes",
     ),
-    "lfs_pointer": R("the file is a git-LFS pointer, not the file itself", "run `git lfs pull` in the dataset"),
+    "lfs_pointer": R(
+        "the file is a git-LFS pointer, not the file itself", "run `git lfs pull` in the dataset"
+    ),
     "not_in_metadata": R(
         "there are rows of an episode that the metadata does not list",
         "add the episode to the metadata, or remove its rows",
@@ -103,7 +108,9 @@ REASONS = {
         "the metadata states another length than the rows have; the number of rows is used",
         "write the metadata again from the rows",
     ),
-    "row_order": R("the episode's rows are not consecutive in the file", "sort the file by episode and frame"),
+    "row_order": R(
+        "the episode's rows are not consecutive in the file", "sort the file by episode and frame"
+    ),
     "nan_state": R(
         "state or gripper holds values that are not finite numbers",
         "record the episode again, or correct the values at the source",
@@ -123,7 +130,8 @@ REASONS = {
         "correct fps in the metadata, or set fps in the registry entry to overrule both",
     ),
     "no_frame_rate": R(
-        "neither the source nor the registry states the frame rate; a default is used", "set fps in the registry entry"
+        "neither the source nor the registry states the frame rate; a default is used",
+        "set fps in the registry entry",
     ),
     "missing_topic": R(
         "a recording lacks a topic that the registry names, or has one message of it; the episode is built without it",
@@ -187,14 +195,17 @@ REASONS = {
     ),
     # Pictures
     "no_video": R(
-        "no camera of the episode has pictures", "fetch the videos; a dataset without pictures cannot be labelled"
+        "no camera of the episode has pictures",
+        "fetch the videos; a dataset without pictures cannot be labelled",
     ),
     "missing_camera": R("this camera has no pictures for the episode", "fetch its file"),
     "bad_video_pointer": R(
         "the metadata does not say where the episode's video is, or what it says cannot be right",
         "write the metadata again (LeRobot: from_timestamp, chunk_index and file_index of each camera)",
     ),
-    "undecodable_video": R("a video or picture cannot be decoded", "fetch it again, or encode it again"),
+    "undecodable_video": R(
+        "a video or picture cannot be decoded", "fetch it again, or encode it again"
+    ),
     "damaged_frames": R(
         "the decoder found errors in some frames and filled in the missing parts",
         "fetch the video again; errors in up to a tenth of the frames are a warning, more make the camera unusable",
@@ -204,7 +215,9 @@ REASONS = {
         "cut the video to the rows, or the rows to the video",
     ),
     "black_video": R("every frame is black", "use another camera: labels need a changing picture"),
-    "frozen_video": R("no frame differs from the first", "use another camera: labels need a changing picture"),
+    "frozen_video": R(
+        "no frame differs from the first", "use another camera: labels need a changing picture"
+    ),
     # The checkup: faults inside runs that can be read. The table run_checks has each stretch and what was measured
     "camera_frozen": R(
         "the camera shows one picture for a stretch, while the arm or another camera moves",
@@ -284,13 +297,16 @@ REASONS = {
         "restore the source as it was, and build again",
     ),
     "duplicate_episode": R(
-        "the source holds the same episode twice; only the first is used", "nothing to do, or remove the copy"
+        "the source holds the same episode twice; only the first is used",
+        "nothing to do, or remove the copy",
     ),
     "taken_down": R(
         "the episode was taken down in this corpus",
         "the detail gives the reason; `proccorpus takedown --undo` takes it back",
     ),
-    "known_bad": R("the registry entry lists the episode as broken", "the registry entry gives the reason"),
+    "known_bad": R(
+        "the registry entry lists the episode as broken", "the registry entry gives the reason"
+    ),
     "no_task": R(
         "the episode has no instruction; it is built without",
         "add the instruction at the source, or say what all runs do: build --task TEXT, or task in the registry entry",
@@ -350,7 +366,8 @@ REASONS = {
         "read it in episode_labels.task; if it is wrong, add an instruction at the source",
     ),
     "needs_review": R(
-        "the annotator's passes disagree about the steps", "look at the episode and correct its segments"
+        "the annotator's passes disagree about the steps",
+        "look at the episode and correct its segments",
     ),
     "transfer_no_fit": R(
         "the run resembles none of the references of its task: motion labels it (or the source's steps do)",
@@ -383,31 +400,46 @@ class Limits(BaseModel, extra="forbid", frozen=True):
     max_pixels: int = _limit(1 << 25, "pixels of one picture, in a video or not: 8K")
     max_fps: float = _limit(1000.0, "frames a second that an episode claims", gt=0)
     max_frames: int = _limit(1 << 23, "frames of one video file")
-    max_episodes: int = _limit(1 << 19, "episodes of one dataset of LeRobot, in its metadata or its rows")
+    max_episodes: int = _limit(
+        1 << 19, "episodes of one dataset of LeRobot, in its metadata or its rows"
+    )
     max_rows: int = _limit(1 << 20, "rows of one episode (ten hours), or of one table of metadata")
     max_values: int = _limit(1 << 24, "numbers of one column of an episode: rows x dimensions")
     max_bytes: int = _limit(
-        1 << 26, "bytes in memory of the texts of one table of metadata, or of one page of a host's file list"
+        1 << 26,
+        "bytes in memory of the texts of one table of metadata, or of one page of a host's file list",
     )
-    max_text: int = _limit(1 << 16, "characters of one text: a task, a name of a step, a camera or a robot")
-    max_file_bytes: int = _limit(1 << 28, "size of one file of metadata: JSON, JSON lines, CSV, texts")
+    max_text: int = _limit(
+        1 << 16, "characters of one text: a task, a name of a step, a camera or a robot"
+    )
+    max_file_bytes: int = _limit(
+        1 << 28, "size of one file of metadata: JSON, JSON lines, CSV, texts"
+    )
     max_chunk_bytes: int = _limit(
-        1 << 26, "bytes of what is read at once: an unpacked chunk of HDF5 or Zarr, an encoded picture"
+        1 << 26,
+        "bytes of what is read at once: an unpacked chunk of HDF5 or Zarr, an encoded picture",
     )
     max_files: int = _limit(1 << 21, "files of a remote source, or of one tar")
     max_pages: int = _limit(20_000, "folders of a web server")
-    max_header_bytes: int = _limit(1 << 20, "bytes of one description (`.zarray`, `.zattrs`) in a Zarr store")
+    max_header_bytes: int = _limit(
+        1 << 20, "bytes of one description (`.zarray`, `.zattrs`) in a Zarr store"
+    )
     max_unpacked_bytes: int = _limit(
-        16 << 30, "bytes of unpacked members of tars that are kept; the least recently used are deleted first"
+        16 << 30,
+        "bytes of unpacked members of tars that are kept; the least recently used are deleted first",
     )
     max_features: int = _limit(
         10_000,
         "parts with a name each: features of an RLDS record, objects of an HDF5 file, arrays of a Zarr group or a "
         "`.npz` file, topics, types and joints of an MCAP recording",
     )
-    max_memory_bytes: int = _limit(4 << 30, "memory that reading an episode takes beside the program's own", ge=1 << 26)
+    max_memory_bytes: int = _limit(
+        4 << 30, "memory that reading an episode takes beside the program's own", ge=1 << 26
+    )
     max_cpu_s: float = _limit(
-        60.0, "seconds of CPU for a list of episodes, one's rows, or one's pictures of a camera", gt=0
+        60.0,
+        "seconds of CPU for a list of episodes, one's rows, or one's pictures of a camera",
+        gt=0,
     )
     max_cpu_s_per_mb: float = _limit(300.0, "further seconds for each MB of what is read", ge=0)
 

@@ -18,15 +18,21 @@ import numpy as np
 from ingest.episode import EpisodeData, EpisodeRecord
 from ingest.sources.files import Source
 
-VERSION = 1  # of how rows, sketches and moments are computed: those of two versions are not compared
+VERSION = (
+    1  # of how rows, sketches and moments are computed: those of two versions are not compared
+)
 MIN_DISTINCT_ROWS = 5  # fewer different rows do not tell one run from another
 SKETCH = 32  # hashes of single rows that are kept: the smallest ones
-MIN_SHARED_ROWS = 0.5  # of the rows of the shorter run, from where on it is a part of the longer one
+MIN_SHARED_ROWS = (
+    0.5  # of the rows of the shorter run, from where on it is a part of the longer one
+)
 MAX_SHARING = 64  # recordings with one row or picture, above which it tells none apart
 MOMENTS = 8  # pictures of a camera, evenly spread
 BLOCK_BYTES = 1 << 20
 MAX_BITS_APART = 6.0  # mean over the moments, of 64: the same pictures encoded anew differ by less
-MAX_BITS_OF_A_SCENE = 16.0  # mean to the nearest moment: pictures of other scenes differ by half of all bits
+MAX_BITS_OF_A_SCENE = (
+    16.0  # mean to the nearest moment: pictures of other scenes differ by half of all bits
+)
 
 
 class Likeness(StrEnum):
@@ -61,7 +67,9 @@ class Fingerprint:
     def filled(self, other_fingerprint: "Fingerprint") -> "Fingerprint":
         """This one, with what it lacks from another one of the same recording."""
         return Fingerprint(
-            num_frames=self.num_frames if self.num_frames is not None else other_fingerprint.num_frames,
+            num_frames=self.num_frames
+            if self.num_frames is not None
+            else other_fingerprint.num_frames,
             rows=self.rows or other_fingerprint.rows,
             times=self.times or other_fingerprint.times,
             sketch=self.sketch or other_fingerprint.sketch,
@@ -73,7 +81,11 @@ class Fingerprint:
 
 def rows_fingerprint(episode: EpisodeData) -> Fingerprint:
     """The layers that an episode's rows show; none of its pictures."""
-    columns = [values for values in (episode.state, episode.action) if values is not None and values.shape[1]]
+    columns = [
+        values
+        for values in (episode.state, episode.action)
+        if values is not None and values.shape[1]
+    ]
     times = episode.timestamps_s
     fingerprint = Fingerprint(
         num_frames=episode.record.num_rows,
@@ -94,7 +106,11 @@ def file_digest(source: Source, record: EpisodeRecord) -> str | None:
 
     Raises OSError and what `Source.open` does.
     """
-    if record.data_uri is not None or not record.videos or any(video.start_frame for video in record.videos):
+    if (
+        record.data_uri is not None
+        or not record.videos
+        or any(video.start_frame for video in record.videos)
+    ):
         return None
     digest = hashlib.sha256()
     for video in record.videos:
@@ -115,7 +131,9 @@ def moments_of(phashes: np.ndarray) -> tuple[int, ...]:
 def file_stamp(source: Source, record: EpisodeRecord) -> str:
     """Changes when a file of an episode is rewritten, resized, or another one; 16 hex."""
     uris = {record.data_uri, *(video.uri for video in record.videos)}
-    lines = [f"{uri} {source.files[uri]}" for uri in sorted(filter(None, uris)) if uri in source.files]
+    lines = [
+        f"{uri} {source.files[uri]}" for uri in sorted(filter(None, uris)) if uri in source.files
+    ]
     return hashlib.sha256("\n".join([*lines, record.source_stamp]).encode()).hexdigest()[:16]
 
 
@@ -132,15 +150,26 @@ def likeness(fingerprint: Fingerprint, other_fingerprint: Fingerprint) -> tuple[
         return Likeness.SAME, "the rows are equal"
     if rows_equal:
         return Likeness.PROBABLE, "the rows are equal, the pictures are others"
-    lengths_equal = fingerprint.num_frames is not None and fingerprint.num_frames == other_fingerprint.num_frames
+    lengths_equal = (
+        fingerprint.num_frames is not None
+        and fingerprint.num_frames == other_fingerprint.num_frames
+    )
     if pictures and lengths_equal:
         reason = "the pictures and the length are equal, the rows are others"
-        return Likeness.PROBABLE, reason if rows_compared else "the pictures look alike and the length is equal"
+        return (
+            Likeness.PROBABLE,
+            reason if rows_compared else "the pictures look alike and the length is equal",
+        )
     if (share := shared_rows(fingerprint.sketch, other_fingerprint.sketch)) >= MIN_SHARED_ROWS:
         return Likeness.PROBABLE, f"{share:.0%} of the rows are equal, the length is another"
     if not lengths_equal and is_of_one_scene(fingerprint, other_fingerprint):
-        return Likeness.PROBABLE, "there are no rows, the pictures are of one scene, and the length is another"
-    is_compared = rows_compared or pictures is not None or bool(fingerprint.file and other_fingerprint.file)
+        return (
+            Likeness.PROBABLE,
+            "there are no rows, the pictures are of one scene, and the length is another",
+        )
+    is_compared = (
+        rows_compared or pictures is not None or bool(fingerprint.file and other_fingerprint.file)
+    )
     return (Likeness.OTHER if is_compared else Likeness.UNKNOWN), ""
 
 
@@ -152,7 +181,9 @@ def pictures_alike(fingerprint: Fingerprint, other_fingerprint: Fingerprint) -> 
     names = fingerprint.moments.keys() & other_fingerprint.moments.keys()
     pairs = [(fingerprint.moments[name], other_fingerprint.moments[name]) for name in sorted(names)]
     if not names:
-        pairs = [(a, b) for a in fingerprint.moments.values() for b in other_fingerprint.moments.values()]
+        pairs = [
+            (a, b) for a in fingerprint.moments.values() for b in other_fingerprint.moments.values()
+        ]
     distances = [bits_apart(a, b) for a, b in pairs if len(a) == len(b) > 0]
     if distances:
         return min(distances) <= MAX_BITS_APART
@@ -175,7 +206,9 @@ def is_of_one_scene(fingerprint: Fingerprint, other_fingerprint: Fingerprint) ->
 
 def bits_apart(first_hashes: Sequence[int], second_hashes: Sequence[int]) -> float:
     """Mean number of bits, of 64, by which hashes at the same moments differ."""
-    return sum((a ^ b).bit_count() for a, b in zip(first_hashes, second_hashes, strict=True)) / len(first_hashes)
+    return sum((a ^ b).bit_count() for a, b in zip(first_hashes, second_hashes, strict=True)) / len(
+        first_hashes
+    )
 
 
 def shared_rows(first_sketch: Sequence[int], second_sketch: Sequence[int]) -> float:
@@ -185,7 +218,9 @@ def shared_rows(first_sketch: Sequence[int], second_sketch: Sequence[int]) -> fl
     """
     if not first_sketch or not second_sketch:
         return 0.0
-    largest_rows = [max(sketch) for sketch in (first_sketch, second_sketch) if len(sketch) == SKETCH]
+    largest_rows = [
+        max(sketch) for sketch in (first_sketch, second_sketch) if len(sketch) == SKETCH
+    ]
     limit = min(largest_rows, default=None)
     first = {row for row in first_sketch if limit is None or row <= limit}
     second = {row for row in second_sketch if limit is None or row <= limit}
@@ -279,7 +314,11 @@ class Placement:
 
     @property
     def is_moved(self) -> bool:
-        return self.known is not None and self.known.is_here and self.known.source_id != self.address.source_id
+        return (
+            self.known is not None
+            and self.known.is_here
+            and self.known.source_id != self.address.source_id
+        )
 
     @property
     def is_back(self) -> bool:
@@ -318,10 +357,16 @@ def place(
     return [placed.get(address.source_id) or new[address.source_id] for address in addresses]
 
 
-def _unchanged(known_recordings: Sequence[KnownRecording], addresses: Sequence[Address]) -> dict[str, Placement]:
+def _unchanged(
+    known_recordings: Sequence[KnownRecording], addresses: Sequence[Address]
+) -> dict[str, Placement]:
     """By name the addresses whose files did not change: they hold what they held."""
-    by_name = {recording.source_id: recording for recording in known_recordings if not recording.is_here}
-    by_name |= {recording.source_id: recording for recording in known_recordings if recording.is_here}
+    by_name = {
+        recording.source_id: recording for recording in known_recordings if not recording.is_here
+    }
+    by_name |= {
+        recording.source_id: recording for recording in known_recordings if recording.is_here
+    }
     placed: dict[str, Placement] = {}
     for address in addresses:
         recording_before = by_name.get(address.source_id)
@@ -405,7 +450,10 @@ def part_keys(fingerprint: Fingerprint) -> list[tuple[str, int, int]]:
     """What two fingerprints of probably one recording share some of: single rows; pictures of as long a run."""
     keys = [("row", 0, row) for row in fingerprint.sketch]
     for moments in fingerprint.moments.values():
-        keys += [(f"picture {k}", fingerprint.num_frames or 0, moment) for k, moment in enumerate(moments)]
+        keys += [
+            (f"picture {k}", fingerprint.num_frames or 0, moment)
+            for k, moment in enumerate(moments)
+        ]
     return keys
 
 
@@ -413,8 +461,12 @@ class _Unplaced:
     """Recordings that no address holds yet."""
 
     def __init__(self, known: Sequence[KnownRecording], placed: set[str]) -> None:
-        ordered = sorted(known, key=lambda recording: (not recording.is_here, recording.episode_index))
-        self.index = RecordingIndex(recording for recording in ordered if recording.recording not in placed)
+        ordered = sorted(
+            known, key=lambda recording: (not recording.is_here, recording.episode_index)
+        )
+        self.index = RecordingIndex(
+            recording for recording in ordered if recording.recording not in placed
+        )
         self._by_name: dict[str, KnownRecording] = {}
         for recording in self.index.recordings.values():
             self._by_name.setdefault(recording.source_id, recording)
@@ -461,27 +513,41 @@ class _Unplaced:
             return None
         self.index.remove(recording)
         former_fingerprint = recording.fingerprint
-        if (former_fingerprint.rows and fingerprint.rows) or (former_fingerprint.file and fingerprint.file):
+        if (former_fingerprint.rows and fingerprint.rows) or (
+            former_fingerprint.file and fingerprint.file
+        ):
             compared_part = "the rows" if fingerprint.rows else "the bytes of the video"
             reason = f"it has the name of that recording, {compared_part} are others"
             return Placement(address, None, resembles=recording, why=reason)
         return Placement(address, recording, why="it has the name of that recording", is_sure=False)
 
 
-def gone(known_recordings: Iterable[KnownRecording], placements: Iterable[Placement]) -> list[KnownRecording]:
+def gone(
+    known_recordings: Iterable[KnownRecording], placements: Iterable[Placement]
+) -> list[KnownRecording]:
     """Recordings that were in the source, and that no address holds any more."""
     present = {placement.known.recording for placement in placements if placement.known}
-    return [recording for recording in known_recordings if recording.is_here and recording.recording not in present]
+    return [
+        recording
+        for recording in known_recordings
+        if recording.is_here and recording.recording not in present
+    ]
 
 
-def remembered_splits(placements: Sequence[Placement], known_recordings: Iterable[KnownRecording]) -> dict[str, str]:
+def remembered_splits(
+    placements: Sequence[Placement], known_recordings: Iterable[KnownRecording]
+) -> dict[str, str]:
     """The split of each listed group, by the recordings that it has now; held-out splits before train.
 
     A group that is named in the source also keeps what its recordings had that are away.
     """
     splits: dict[str, list[str]] = defaultdict(list)
     for recording in known_recordings:
-        if recording.split and not recording.is_here and not _is_own_group(recording.group, recording):
+        if (
+            recording.split
+            and not recording.is_here
+            and not _is_own_group(recording.group, recording)
+        ):
             splits[recording.group].append(recording.split)
     remembered = {group: _strictest(of_group) for group, of_group in splits.items()}
     present: dict[str, list[str]] = defaultdict(list)

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     FormatName = str
     AnnotatorChoice = str
 else:
-    FormatName = Literal[FORMAT_NAMES]  # one of the names, which error messages and the reference page list
+    FormatName = Literal[
+        FORMAT_NAMES
+    ]  # one of the names, which error messages and the reference page list
     AnnotatorChoice = Literal[CHOICES]
 
 BUILT_IN = Path(__file__).parent / "datasets"
@@ -50,8 +52,12 @@ class Cameras(EntryPart):
         description="cameras that annotators look at, the main one first: visual change, VLM questions, embeddings and "
         "transfer use them all; default: only the first usable camera",
     )
-    exo: tuple[str, ...] = Field(default=(), description="external cameras that see the whole scene")
-    ego: tuple[str, ...] = Field(default=(), description="cameras on the robot's or a person's head")
+    exo: tuple[str, ...] = Field(
+        default=(), description="external cameras that see the whole scene"
+    )
+    ego: tuple[str, ...] = Field(
+        default=(), description="cameras on the robot's or a person's head"
+    )
     wrist: tuple[str, ...] = Field(default=(), description="cameras on a hand")
     bgr: tuple[str, ...] = Field(
         default=(), description="cameras whose pictures are stored as BGR although RGB is meant"
@@ -90,18 +96,24 @@ class Gripper(EntryPart):
     """Dimensions of state or action that hold an arm's gripper or hand, by index or name; a list for several arms."""
 
     arm: str = Field(default="", description="left, right, ...; empty: the robot has only one")
-    column: Literal["state", "action", "none"] = Field(default="state", description="none: there is no gripper")
+    column: Literal["state", "action", "none"] = Field(
+        default="state", description="none: there is no gripper"
+    )
     dimension: int | str | tuple[int | str, ...] = Field(
-        default=(), description="index or name; several: the fingers, or the joints of a hand, that close together"
+        default=(),
+        description="index or name; several: the fingers, or the joints of a hand, that close together",
     )
     closed: float | None = Field(
-        default=None, description="value of a closed gripper; needed with `open` if the range is not 0 to 1"
+        default=None,
+        description="value of a closed gripper; needed with `open` if the range is not 0 to 1",
     )
     open: float | None = Field(default=None, description="value of an open gripper")
 
     @pydantic.model_validator(mode="after")
     def _both_ends(self) -> Self:
-        if (self.closed is None) != (self.open is None) or (self.closed is not None and self.closed == self.open):
+        if (self.closed is None) != (self.open is None) or (
+            self.closed is not None and self.closed == self.open
+        ):
             raise ValueError("closed and open go together, and differ")
         return self
 
@@ -131,7 +143,9 @@ class Keys(EntryPart):
 
     state: tuple[str, ...] = Field(default=(), description="joined to one vector")
     action: tuple[str, ...] = Field(default=(), description="joined to one vector")
-    language: tuple[str, ...] = Field(default=(), description="every path that exists gives one text of the episode")
+    language: tuple[str, ...] = Field(
+        default=(), description="every path that exists gives one text of the episode"
+    )
     episode_id: tuple[str, ...] = Field(default=(), description="joined to the id of the episode")
     success: tuple[str, ...] = Field(default=(), description="the first path that exists is used")
 
@@ -151,15 +165,23 @@ class Published(EntryPart):
 class DatasetConfig(EntryPart):
     """One dataset: what its YAML file says. Names are lower-case letters, digits, '_' and '-'."""
 
-    name: str = Field(pattern=NAME_PATTERN, description="a-z, 0-9, _ and -; rows refer to it, so it must not change")
+    name: str = Field(
+        pattern=NAME_PATTERN,
+        description="a-z, 0-9, _ and -; rows refer to it, so it must not change",
+    )
     title: str | None = Field(default=None, description="title for people to read")
-    robot: str | None = Field(default=None, description="robot's name for people to read; default: from the source")
-    format: FormatName | None = Field(default=None, description="format of the source; default: detected")
+    robot: str | None = Field(
+        default=None, description="robot's name for people to read; default: from the source"
+    )
+    format: FormatName | None = Field(
+        default=None, description="format of the source; default: detected"
+    )
     source: str = Field(
         description="folder or file (relative to the YAML file), hf://owner/name, or a gs://, s3:// or https:// address"
     )
     revision: str | None = Field(
-        default=None, description="hub: commit or branch to read; default: the newest commit at the first build"
+        default=None,
+        description="hub: commit or branch to read; default: the newest commit at the first build",
     )
     folders: tuple[str, ...] = Field(
         default=(),
@@ -167,16 +189,21 @@ class DatasetConfig(EntryPart):
         "<name>-<folder>",
     )
     license: str | None = Field(
-        default=None, description="licence stated by the publisher; data without a licence is not released"
+        default=None,
+        description="licence stated by the publisher; data without a licence is not released",
     )
     citation: str | None = Field(default=None, description="citation for release cards")
     fps: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="frames per second; overrules the source"
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="frames per second; overrules the source",
     )
     fps_note: str | None = Field(default=None, description="warning about the stated rate")
     cameras: Cameras = Cameras()
     gripper: OneOrSeveral | None = Field(
-        default=None, description="default: found by names and values; for several arms a list with one entry each"
+        default=None,
+        description="default: found by names and values; for several arms a list with one entry each",
     )
     keys: Keys = Keys()
     instruction: Literal["given", "paraphrases", "timed_steps", "uninformative"] = Field(
@@ -193,13 +220,22 @@ class DatasetConfig(EntryPart):
     annotator: AnnotatorChoice | None = Field(
         default=None, description="annotator of this dataset; overrules the build's"
     )
-    bad_episodes: dict[str, str] = Field(default={}, description="source_id of each broken episode, and the reason")
-    group_field: str | None = Field(default=None, description="episode metadata that names the session or start state")
-    success_field: str = Field(
-        default="success", description="metadata or column with the outcome of a run; read before other fields"
+    bad_episodes: dict[str, str] = Field(
+        default={}, description="source_id of each broken episode, and the reason"
     )
-    role: Literal["train", "ood"] = Field(default="train", description="ood: the whole dataset is held out")
-    chunk_size: int = Field(default=500, ge=1, description="episodes per partition; never changes once built")
+    group_field: str | None = Field(
+        default=None, description="episode metadata that names the session or start state"
+    )
+    success_field: str = Field(
+        default="success",
+        description="metadata or column with the outcome of a run; read before other fields",
+    )
+    role: Literal["train", "ood"] = Field(
+        default="train", description="ood: the whole dataset is held out"
+    )
+    chunk_size: int = Field(
+        default=500, ge=1, description="episodes per partition; never changes once built"
+    )
     limits: Limits = LIMITS
     published: Published = Published()
     notes: str | None = Field(default=None, description="remarks for users of the data")
@@ -212,13 +248,17 @@ class DatasetConfig(EntryPart):
             return value
         if "cameras" in value:
             raise ValueError("give camera or cameras, not both")
-        return {name: of_name for name, of_name in value.items() if name != "camera"} | {"cameras": [value["camera"]]}
+        return {name: of_name for name, of_name in value.items() if name != "camera"} | {
+            "cameras": [value["camera"]]
+        }
 
     @pydantic.model_serializer(mode="wrap")
     def _without_no_task(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without a task nothing is said of it: what was built before there was this field stays current."""
         fields = handler(self)
-        return {name: value for name, value in fields.items() if name != "task" or value is not None}
+        return {
+            name: value for name, value in fields.items() if name != "task" or value is not None
+        }
 
     @pydantic.field_validator("task")
     @classmethod
@@ -237,11 +277,15 @@ class DatasetConfig(EntryPart):
 
     @pydantic.field_validator("gripper")
     @classmethod
-    def _one_of_each_arm(cls, value: Gripper | tuple[Gripper, ...] | None) -> Gripper | tuple[Gripper, ...] | None:
+    def _one_of_each_arm(
+        cls, value: Gripper | tuple[Gripper, ...] | None
+    ) -> Gripper | tuple[Gripper, ...] | None:
         if isinstance(value, tuple):
             arms = [gripper.arm for gripper in value]
             if not arms or len(set(arms)) < len(arms):
-                raise ValueError("a list holds one gripper of each arm, and each says which (arm: left)")
+                raise ValueError(
+                    "a list holds one gripper of each arm, and each says which (arm: left)"
+                )
         return value
 
     @property
@@ -317,7 +361,9 @@ def overview(entries: Mapping[str, DatasetConfig], built: Built) -> list[dict[st
         else:
             of_source = (None, fields["source_uri"])
         row = {column: fields[column] for column in COLUMNS}
-        rows.append(row | {"episodes": of_source[0], "source": of_source[1], "built": name in built})
+        rows.append(
+            row | {"episodes": of_source[0], "source": of_source[1], "built": name in built}
+        )
     return rows
 
 
@@ -327,7 +373,11 @@ def facts(entry: DatasetConfig | None, row: Mapping[str, Any] | None) -> dict[st
     if entry:
         fields = {"dataset": entry.name} | entry.model_dump(mode="json")
         fields |= {"cameras": list(entry.cameras.ordered()), "cameras_by_role": fields["cameras"]}
-    return fields | {k: v for k, v in (row or {}).items() if v is not None} | {"built": row is not None}
+    return (
+        fields
+        | {k: v for k, v in (row or {}).items() if v is not None}
+        | {"built": row is not None}
+    )
 
 
 def readable(fields: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -358,7 +408,10 @@ def _flattened(key: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 def _grippers(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
     """Of one arm, or of several. Example: "left: state[7], closed 1, open 0; right: state[15]"."""
     entries = [value] if isinstance(value, Mapping) else value
-    return "; ".join(f"{entry['arm']}: {_gripper(entry)}" if entry["arm"] else _gripper(entry) for entry in entries)
+    return "; ".join(
+        f"{entry['arm']}: {_gripper(entry)}" if entry["arm"] else _gripper(entry)
+        for entry in entries
+    )
 
 
 def _gripper(entry: Mapping[str, Any]) -> str:

@@ -117,7 +117,9 @@ def part_of(source: Source) -> str | None:
     single file, which is what somebody asked for."""
     address = PurePosixPath(source.config.source)
     formats = [f for f in FORMATS if f.levels is not None]
-    parents = [*address.parents][: -3 if source.config.is_remote else None]  # not an address's scheme, host or owner
+    parents = [*address.parents][
+        : -3 if source.config.is_remote else None
+    ]  # not an address's scheme, host or owner
     for above in parents[:MAX_PART_LEVELS] if list(source.files) != [address.name] else ():
         relative_path = address.relative_to(above)
         if "" in _kinds((f"{relative_path}/{uri}" for uri in source.files), formats):
@@ -160,11 +162,20 @@ def _gathered(kinds: Mapping[str, _Kind]) -> dict[str, Format]:
     for folder, kind in kinds.items():
         datasets.setdefault(_reached(folder, kind, below), kind.format)
     # Single files that lie beside folders of datasets are no dataset
-    holding = {above for folder, format_ in datasets.items() if format_.levels is not None for above in _above(folder)}
+    holding = {
+        above
+        for folder, format_ in datasets.items()
+        if format_.levels is not None
+        for above in _above(folder)
+    }
     for folder in holding & datasets.keys():
         del datasets[folder]
     # Videos below rows in single files belong to them
-    return {folder: format_ for folder, format_ in datasets.items() if datasets.keys().isdisjoint(_above(folder))}
+    return {
+        folder: format_
+        for folder, format_ in datasets.items()
+        if datasets.keys().isdisjoint(_above(folder))
+    }
 
 
 def _reached(folder: str, kind: _Kind, below: Mapping[str, Counter[_Kind]]) -> str:
@@ -200,7 +211,11 @@ def _places(source: Source, datasets: Mapping[str, Format]) -> Places:
 
 def _is_data(uri: str) -> bool:
     """Could it be an episode by itself?"""
-    return any(adapter_of(format_).roots([uri]) for format_ in formats_to_ask([uri]) if format_.levels is None)
+    return any(
+        adapter_of(format_).roots([uri])
+        for format_ in formats_to_ask([uri])
+        if format_.levels is None
+    )
 
 
 def format_of(source: Source) -> Format:
@@ -246,7 +261,9 @@ def _holding(source: Source, places: Places) -> SourceError:
 
 def check_places(source: Source, places: Places) -> None:
     """Raises SourceError for a source that holds no dataset, or is a part of one, which lacks rows, tasks, steps."""
-    is_loose = not source.config.format and all(place.format.levels is None for place in places.datasets)
+    is_loose = not source.config.format and all(
+        place.format.levels is None for place in places.datasets
+    )
     if is_loose and (whole := part_of(source)):
         raise SourceError(f"{source.config.source} is {_part(whole)}")
     if not places.datasets and source.config.format:
@@ -254,7 +271,9 @@ def check_places(source: Source, places: Places) -> None:
     elif not places.datasets:
         _check_not_empty(source)
         names = ", ".join(format_.name for format_ in FORMATS)
-        raise SourceError(f"{source.config.source} is in no format that is read here ({names}); {LOOKS}")
+        raise SourceError(
+            f"{source.config.source} is in no format that is read here ({names}); {LOOKS}"
+        )
 
 
 def _part(whole: str) -> str:
@@ -278,18 +297,28 @@ def list_episodes(source: Source) -> Listing:
         source.read_files.intersection_update(source.noted[READ_FILES])
     try:
         allowed_s, name = _allowed(source, "the list of its episodes", "")
-        with memory_wall(limits.max_memory_bytes), time_wall(name) as cpu_timer, cpu_timer(allowed_s):
+        with (
+            memory_wall(limits.max_memory_bytes),
+            time_wall(name) as cpu_timer,
+            cpu_timer(allowed_s),
+        ):
             listing = adapter.list_episodes(source)
     except MemoryError as e:
-        raise SourceError(f"{source.config.source}: to list its episodes takes more memory than it may ({e})") from e
+        raise SourceError(
+            f"{source.config.source}: to list its episodes takes more memory than it may ({e})"
+        ) from e
     except DataError as e:
         raise SourceError(f"{source.config.source}: {e}") from e
     source.noted[READ_FILES] = frozenset(source.read_files)
     # What the files themselves show, in whatever format they are
     escapes = "a link that leads out of the dataset's folder; not followed"
     is_no_name = "the name of a file or folder is not UTF-8; left out"
-    path_findings = [Finding("path_escape", escapes, "warning", file=uri) for uri in source.contents.escaping]
-    path_findings += [Finding("bad_name", is_no_name, "warning", file=uri) for uri in source.contents.unnameable]
+    path_findings = [
+        Finding("path_escape", escapes, "warning", file=uri) for uri in source.contents.escaping
+    ]
+    path_findings += [
+        Finding("bad_name", is_no_name, "warning", file=uri) for uri in source.contents.unnameable
+    ]
     records = list(listing.records)
     for place, record in enumerate(records):
         if problem := limits.excess("max_fps", record.fps, "frames a second"):
@@ -305,7 +334,9 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """
     format_name = source.config.format
     format_ = format_named(format_name) if format_name else format_of(source)
-    allowed_s, name = _allowed(source, f"the rows of episode {record.episode_index}", record.data_uri or "")
+    allowed_s, name = _allowed(
+        source, f"the rows of episode {record.episode_index}", record.data_uri or ""
+    )
     if format_.needs_rows and not (record.data_uri and record.num_rows):
         raise DataError("no rows", "no_data")
     with time_wall(name) as cpu_timer, cpu_timer(allowed_s):
@@ -335,7 +366,9 @@ def _within_limits(
     they take more CPU than a file of their size may."""
     is_swapped = camera in source.config.cameras.bgr
     uri = next((video.uri for video in episode.record.videos if video.camera == camera), "")
-    allowed_s, name = _allowed(source, f"camera {camera} of episode {episode.record.episode_index}", uri)
+    allowed_s, name = _allowed(
+        source, f"camera {camera} of episode {episode.record.episode_index}", uri
+    )
     taken_s = 0.0
     pictures = iter(episode.frames(camera, replace(options, limits=source.config.limits)))
     with time_wall(name) as cpu_timer:

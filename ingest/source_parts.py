@@ -81,7 +81,9 @@ class PartCensus:
             shape = former_part.shape
         else:
             shape = _common_shape(former_part.shape, part.shape)
-        self.parts[key] = replace(former_part, shape=shape, num_times=former_part.num_times + part.num_times)
+        self.parts[key] = replace(
+            former_part, shape=shape, num_times=former_part.num_times + part.num_times
+        )
 
     def listed(self) -> tuple[SourcePart, ...]:
         """All parts, by kind and name."""
@@ -90,7 +92,9 @@ class PartCensus:
     def findings(self) -> list[Finding]:
         """A finding for each part that is used for nothing, and one where there are more parts than the limit."""
         unknown = [part for part in self.listed() if part.status == "unknown"]
-        findings = [Finding("part_not_used", part_text(part), "warning", file=part.file) for part in unknown]
+        findings = [
+            Finding("part_not_used", part_text(part), "warning", file=part.file) for part in unknown
+        ]
         if self.num_beyond:
             detail = (
                 f"{self.num_beyond} parts are not in the list of what the source holds: it names {self.most:,} "
@@ -120,7 +124,9 @@ def part_form(shape: Sequence[int | None], dtype: str) -> str:
     return " ".join(filter(None, (size, dtype)))
 
 
-def _common_shape(first: tuple[int | None, ...], second: tuple[int | None, ...]) -> tuple[int | None, ...]:
+def _common_shape(
+    first: tuple[int | None, ...], second: tuple[int | None, ...]
+) -> tuple[int | None, ...]:
     """The dimensions that two shapes share, None for those that differ; () for shapes of unlike rank."""
     if len(first) != len(second):
         return ()

@@ -22,7 +22,10 @@ class SplitConfig(BaseModel):
 
     val: float = Field(default=0.1, ge=0, lt=0.5, description="share of groups in the split val")
     test_id: float = Field(
-        default=0.1, ge=0, lt=0.5, description="share of groups in the split test_id: new starts of seen tasks"
+        default=0.1,
+        ge=0,
+        lt=0.5,
+        description="share of groups in the split test_id: new starts of seen tasks",
     )
     held_out_tasks: tuple[str, ...] = Field(
         default=(), description="task texts whose episodes are in the split test_task"
@@ -51,16 +54,24 @@ def assign_splits(
     # The task of each group: the least, where it has several
     task_by_group: dict[str, str] = {}
     for record in records:
-        task_by_group[record.group] = min(task_by_group.get(record.group, record.task or ""), record.task or "")
+        task_by_group[record.group] = min(
+            task_by_group.get(record.group, record.task or ""), record.task or ""
+        )
     # The registry holds the dataset out as a whole, whatever its tasks
     if role == "ood":
         return dict.fromkeys(task_by_group, "test_ood")
     # One episode of a held-out task holds its whole group out, since a group is never parted
-    held_out = {r.group for r in records if not {r.task or "", *r.tasks}.isdisjoint(config.held_out_tasks)}
+    held_out = {
+        r.group for r in records if not {r.task or "", *r.tasks}.isdisjoint(config.held_out_tasks)
+    }
     splits = dict.fromkeys(held_out, "test_task")
     for group, split in (former_splits or {}).items():
         # Held-out tasks and the role may be others than they were
-        if group in task_by_group and group not in held_out and split not in ("test_ood", "test_task"):
+        if (
+            group in task_by_group
+            and group not in held_out
+            and split not in ("test_ood", "test_task")
+        ):
             splits[group] = split
     usable = {r.group for r in records if r.episode_index not in unusable}
     for groups in _strata({g: task for g, task in task_by_group.items() if g in usable}, held_out):
@@ -82,7 +93,9 @@ def _strata(task_by_group: Mapping[str, str], held_out: set[str]) -> list[list[s
 def _fill(dataset: str, groups: list[str], config: SplitConfig, splits: dict[str, str]) -> None:
     """Give the groups of one stratum that have no split one each."""
     new = [group for group in groups if group not in splits]
-    new.sort(key=lambda group: hashlib.sha256(f"{config.seed}\0{dataset}\0{group}".encode()).digest())
+    new.sort(
+        key=lambda group: hashlib.sha256(f"{config.seed}\0{dataset}\0{group}".encode()).digest()
+    )
     for split, share in (("test_id", config.test_id), ("val", config.val)):
         target = math.floor(share * len(groups) + 0.5)
         # A small share of few groups would round to none

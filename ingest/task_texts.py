@@ -45,7 +45,10 @@ MOST = 8  # runs that a chunk takes of one split
 MOST_TASKS = 200  # looked at for them
 MOST_OWN_TASKS = 20  # of a chunk, that the others are compared with
 _WORD = re.compile(r"[^\W\d_]+|\d+")
-_LIKE, _LIKE_WITHOUT_SPACES = 0.8, 0.4  # likeness of two words from which on they count as one misspelt or inflected
+_LIKE, _LIKE_WITHOUT_SPACES = (
+    0.8,
+    0.4,
+)  # likeness of two words from which on they count as one misspelt or inflected
 
 
 def are_other_tasks(task: str | None, other_task: str | None) -> bool:
@@ -64,7 +67,9 @@ def are_other_tasks(task: str | None, other_task: str | None) -> bool:
 
 def _has_own(words: frozenset[str], other_words: frozenset[str]) -> bool:
     """Is there a word that none of the others means as well?"""
-    return any(not any(_mean_the_same(word, other_word) for other_word in other_words) for word in words)
+    return any(
+        not any(_mean_the_same(word, other_word) for other_word in other_words) for word in words
+    )
 
 
 @cache
@@ -94,7 +99,9 @@ def _mean_the_same(first_word: str, other_word: str) -> bool:
     if min(len(first_word), len(other_word)) < 4:
         return False
     likeness = SequenceMatcher(None, first_word, other_word).ratio()
-    return likeness >= (_LIKE if first_word.isascii() and other_word.isascii() else _LIKE_WITHOUT_SPACES)
+    return likeness >= (
+        _LIKE if first_word.isascii() and other_word.isascii() else _LIKE_WITHOUT_SPACES
+    )
 
 
 _NOTHING = frozenset(map(_stem, _SAID_ALONG.split()))
@@ -130,32 +137,48 @@ def other_tasks(
     """
     by_split: dict[str, dict[str, list[EpisodeRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        if record.task and record.videos and record.episode_index not in unusable and record.group in split_of_group:
+        if (
+            record.task
+            and record.videos
+            and record.episode_index not in unusable
+            and record.group in split_of_group
+        ):
             by_split[split_of_group[record.group]][record.task].append(record)
 
     chosen = []
     for name, runs_by_task in sorted(by_split.items()):
         tasks = _ring({task: task for task in runs_by_task})
         runs = {
-            task: _ring({r.source_id: r.episode_index for r in task_runs}) for task, task_runs in runs_by_task.items()
+            task: _ring({r.source_id: r.episode_index for r in task_runs})
+            for task, task_runs in runs_by_task.items()
         }
         for chunk, own_tasks in sorted(_tasks_of_chunks(runs_by_task, chunk_size).items()):
             place = _hash(f"{dataset}\0{chunk}\0{name}")
             foreign_tasks = _other_than(own_tasks, _after(tasks, place))
             # Beyond the chunk: first a run of each task, then a second one of each, and so on
-            of_each = [(i for i in _after(runs[task], place) if i // chunk_size != chunk) for task in foreign_tasks]
+            of_each = [
+                (i for i in _after(runs[task], place) if i // chunk_size != chunk)
+                for task in foreign_tasks
+            ]
             in_turn = (i for turn in zip_longest(*of_each) for i in turn if i is not None)
-            chosen += [{"chunk": chunk, "split": name, "episode_index": i} for i in sorted(islice(in_turn, MOST))]
+            chosen += [
+                {"chunk": chunk, "split": name, "episode_index": i}
+                for i in sorted(islice(in_turn, MOST))
+            ]
     return chosen
 
 
 def _other_than(own_tasks: Sequence[str], tasks: Iterator[str]) -> list[str]:
     return [
-        task for task in islice(tasks, MOST_TASKS) if any(are_other_tasks(task, own_task) for own_task in own_tasks)
+        task
+        for task in islice(tasks, MOST_TASKS)
+        if any(are_other_tasks(task, own_task) for own_task in own_tasks)
     ]
 
 
-def _tasks_of_chunks(runs_by_task: Mapping[str, Sequence[EpisodeRecord]], chunk_size: int) -> dict[int, list[str]]:
+def _tasks_of_chunks(
+    runs_by_task: Mapping[str, Sequence[EpisodeRecord]], chunk_size: int
+) -> dict[int, list[str]]:
     tasks: dict[int, set[str]] = defaultdict(set)
     for task, records in runs_by_task.items():
         for record in records:

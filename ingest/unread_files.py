@@ -9,9 +9,13 @@ from ingest.episode import EpisodeRecord, Finding, SourcePart
 from ingest.source_parts import PartCensus
 from ingest.sources.files import Source
 
-KnownPaths = Sequence[tuple[re.Pattern[str], str]]  # of whole paths, and why these files hold nothing of a run
+KnownPaths = Sequence[
+    tuple[re.Pattern[str], str]
+]  # of whole paths, and why these files hold nothing of a run
 NUMBER = re.compile(r"[0-9a-f]{12,}|\d+")  # digits, or a hash
-MAX_PATTERNS = 50  # of the files of one source; where there are more, one for each folder and suffix
+MAX_PATTERNS = (
+    50  # of the files of one source; where there are more, one for each folder and suffix
+)
 # Names of files that tell nothing of a run, and why, in any folder
 FOR_PEOPLE = r"(readme|licen[cs]e|notice|citation|changelog|authors|contributing)([-_]\w+)*(\.(txt|html|cff))?"
 BOOKKEEPING = (
@@ -20,12 +24,17 @@ BOOKKEEPING = (
     (r"thumbs\.db|desktop\.ini|.*\.lock|.*\.py|.*\.ipynb|.*\.sh|requirements.*\.txt", "no data"),
 )
 BOOKKEEPING_NAMES = tuple((re.compile(pattern, re.IGNORECASE), why) for pattern, why in BOOKKEEPING)
-CHUNK = re.compile(r"(.+)/(?:c/)?\d+(?:[./]\d+)*")  # of an array that is a folder; group 1 is the array
+CHUNK = re.compile(
+    r"(.+)/(?:c/)?\d+(?:[./]\d+)*"
+)  # of an array that is a folder; group 1 is the array
 # Whole paths of files, and why: in any format, and beside the data of one
 DEPTH = r"(.*[/_])?depth([/_].*)?\.(png|jpg|jpeg|exr|npy|npz|mp4|mkv|avi)"
 ANYWHERE = (
     (DEPTH, "depth: labels are made by colour pictures"),
-    (r"(.*/)?(dataset_infos?\.json|dataset_statistics.*\.json)", "what a package or a training says of the dataset"),
+    (
+        r"(.*/)?(dataset_infos?\.json|dataset_statistics.*\.json)",
+        "what a package or a training says of the dataset",
+    ),
 )
 OF_FORMAT = {
     "lerobot": (
@@ -33,24 +42,35 @@ OF_FORMAT = {
             r"(.*/)?meta/((relative_)?stats\.(json|safetensors)|episodes_stats\.jsonl)",
             "statistics of columns, held against the rows where they can be",
         ),
-        (r"images/.*\.(png|jpg|jpeg)", "pictures that rows name, or that a recorder left beside its videos"),
+        (
+            r"images/.*\.(png|jpg|jpeg)",
+            "pictures that rows name, or that a recorder left beside its videos",
+        ),
     ),
 }
 KNOWN_PATHS = {
-    name: tuple((re.compile(pattern), why) for pattern, why in (*ANYWHERE, *OF_FORMAT.get(name, ())))
+    name: tuple(
+        (re.compile(pattern), why) for pattern, why in (*ANYWHERE, *OF_FORMAT.get(name, ()))
+    )
     for name in ("", *OF_FORMAT)
 }
 
 
 def add_unread_files(
-    census: PartCensus, source: Source, format_: str, records: Collection[EpisodeRecord], findings: Collection[Finding]
+    census: PartCensus,
+    source: Source,
+    format_: str,
+    records: Collection[EpisodeRecord],
+    findings: Collection[Finding],
 ) -> None:
     """Account for files, and members of tars that were looked into, that nothing read, names or finds fault with.
 
     `format_`: as in a listing. A part of kind `file` that a reader declared stands for all files that fit its name, in
     which * is any text.
     """
-    unread = _unread(source, _named(source, records, findings), _spoken_of(source, records, findings))
+    unread = _unread(
+        source, _named(source, records, findings), _spoken_of(source, records, findings)
+    )
     parts = census.listed()
     declared = [_matcher(part.name) for part in parts if part.kind == "file"]
     arrays = {part.name for part in parts if part.kind in ("array", "camera")}
@@ -61,16 +81,26 @@ def add_unread_files(
         reason = _why_known(uris[0], known_paths)
         status = "known" if reason else "unknown"
         reason = reason or "nothing names it, and no reader opens it"
-        census.add(SourcePart("file", pattern, status, "", reason, file=uris[0], num_times=len(uris)))
+        census.add(
+            SourcePart("file", pattern, status, "", reason, file=uris[0], num_times=len(uris))
+        )
 
 
 def _unread(source: Source, named_uris: set[str], folders: set[str]) -> list[str]:
     """Files, and members of tars that were looked into, that are not among those named, nor below some folders."""
-    members = (f"{tar}!/{name}" for tar, archive in source.indexed_tars.items() for name in archive.members)
-    return [uri for uri in chain(source.files, members) if uri not in named_uris and not _is_below(uri, folders)]
+    members = (
+        f"{tar}!/{name}" for tar, archive in source.indexed_tars.items() for name in archive.members
+    )
+    return [
+        uri
+        for uri in chain(source.files, members)
+        if uri not in named_uris and not _is_below(uri, folders)
+    ]
 
 
-def _spoken_of(source: Source, records: Collection[EpisodeRecord], findings: Collection[Finding]) -> set[str]:
+def _spoken_of(
+    source: Source, records: Collection[EpisodeRecord], findings: Collection[Finding]
+) -> set[str]:
     """Folders that are an episode's rows, such as a Zarr store: its reader accounts for them; or that a finding has."""
     about = {*(record.data_uri for record in records), *(finding.file for finding in findings)}
     return {uri for uri in about if uri and uri not in source.files}
@@ -84,7 +114,9 @@ def _why_known(uri: str, known_paths: KnownPaths) -> str:
     return next(chain(by_name, by_path), "")
 
 
-def _named(source: Source, records: Collection[EpisodeRecord], findings: Collection[Finding]) -> set[str]:
+def _named(
+    source: Source, records: Collection[EpisodeRecord], findings: Collection[Finding]
+) -> set[str]:
     """The files that were read, those that episodes rest on, and those of which a finding speaks."""
     named_uris = set(source.read_files)
     for record in records:
@@ -96,7 +128,9 @@ def _named(source: Source, records: Collection[EpisodeRecord], findings: Collect
 
 def _is_below(uri: str, folders: set[str]) -> bool:
     """Does a file lie in one of some folders, at any depth?"""
-    return bool(folders) and any(uri[:place] in folders for place, sign in enumerate(uri) if sign == "/")
+    return bool(folders) and any(
+        uri[:place] in folders for place, sign in enumerate(uri) if sign == "/"
+    )
 
 
 def _is_chunk(uri: str, arrays: set[str]) -> bool:
@@ -134,6 +168,9 @@ def _pattern(uris: Sequence[str]) -> str:
     first = NUMBER.findall(uris[0])
     differs = [False] * len(first)
     for uri in uris[1:]:
-        differs = [is_varying or a != b for is_varying, a, b in zip(differs, first, NUMBER.findall(uri), strict=True)]
+        differs = [
+            is_varying or a != b
+            for is_varying, a, b in zip(differs, first, NUMBER.findall(uri), strict=True)
+        ]
     numbers = ("*" if is_other else number for is_other, number in zip(differs, first, strict=True))
     return NUMBER.sub(lambda _: next(numbers), uris[0])

@@ -26,8 +26,13 @@ def set_apart(result: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
     lake.con.close()
     path = result["path"] if "://" in result["path"] else str(Path(result["path"]).resolve())
     unaccepted, accepted = _parted(path, result["findings"], by_source)
-    rows = [row | {"findings": _parted(path, row["findings"], by_source)[0]} for row in result.get("datasets", [])]
-    pictured = _without(result.get("pictured", []), {(f["reason"], f["episode_index"]) for f in accepted})
+    rows = [
+        row | {"findings": _parted(path, row["findings"], by_source)[0]}
+        for row in result.get("datasets", [])
+    ]
+    pictured = _without(
+        result.get("pictured", []), {(f["reason"], f["episode_index"]) for f in accepted}
+    )
     changed = {"findings": unaccepted, "accepted": accepted, "pictured": pictured}
     return result | changed | ({"datasets": rows} if rows else {})
 
@@ -36,7 +41,9 @@ def _without(pictured: Findings, accepted: Collection[tuple[str, int | None]]) -
     """Runs with the stretches that nobody accepted; none that has no other."""
     runs = []
     for run in pictured:
-        stretches = [s for s in run["stretches"] if (s["check_name"], run["episode_index"]) not in accepted]
+        stretches = [
+            s for s in run["stretches"] if (s["check_name"], run["episode_index"]) not in accepted
+        ]
         if stretches:
             runs.append(run | {"stretches": stretches})
     return runs
@@ -51,12 +58,16 @@ def _accepted_by_source(lake: Lake) -> dict[str, list[dict[str, Any]]]:
     return {build.dataset.source: by_dataset[build.name] for build in builds if build}
 
 
-def _parted(path: str, findings: Findings, by_source: Mapping[str, Findings]) -> tuple[Findings, Findings]:
+def _parted(
+    path: str, findings: Findings, by_source: Mapping[str, Findings]
+) -> tuple[Findings, Findings]:
     """Findings that nobody accepted, and those that somebody did."""
     unaccepted = []
     accepted = []
     for finding in findings:
-        of_dataset = by_source.get(address_below(path, finding["folder"]) if finding.get("folder") else path, [])
+        of_dataset = by_source.get(
+            address_below(path, finding["folder"]) if finding.get("folder") else path, []
+        )
         word = next((word for word in of_dataset if _is_of(word, finding)), None)
         if word is None:
             unaccepted.append(finding)
@@ -67,4 +78,6 @@ def _parted(path: str, findings: Findings, by_source: Mapping[str, Findings]) ->
 
 def _is_of(word: Mapping[str, Any], finding: Mapping[str, Any]) -> bool:
     is_its_run = word["episode_index"] in (None, finding["episode_index"])
-    return is_its_run and finding["severity"] == "warning" and word["check_name"] == finding["reason"]
+    return (
+        is_its_run and finding["severity"] == "warning" and word["check_name"] == finding["reason"]
+    )

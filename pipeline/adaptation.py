@@ -38,7 +38,9 @@ def adapt_to_episode(
     return adapt(lake, drawn, f"{dataset}-{episode_index:06d}", recipe, on_step, resume), len(drawn)
 
 
-def episode_samples(lake: Lake, dataset: str, episode_index: int, count: int, seed: int = 0) -> list[Sample]:
+def episode_samples(
+    lake: Lake, dataset: str, episode_index: int, count: int, seed: int = 0
+) -> list[Sample]:
     """Up to `count` moments of an episode with its progress by the active label, all states in their share.
 
     Seeded by dataset, episode and `seed`. Raises UserError where the episode is not there or has no label.
@@ -51,7 +53,9 @@ def episode_samples(lake: Lake, dataset: str, episode_index: int, count: int, se
         raise UserError(f"episode {episode_index} of {dataset} has no label: build {dataset} first")
 
     # The stage's own sampler, asked for progress alone
-    config = SamplesConfig(progress_per_episode=count, segmentation_per_episode=0, actions_per_episode=0, seed=seed)
+    config = SamplesConfig(
+        progress_per_episode=count, segmentation_per_episode=0, actions_per_episode=0, seed=seed
+    )
     samples = [sample for sample in procvqa.samples(episode, config) if sample["family"] == FAMILY]
     return _with_pictures(lake, build, episode_index, samples)
 
@@ -66,7 +70,9 @@ def _with_pictures(lake: Lake, build: DatasetBuild, episode: int, rows: list[dic
         pictures = PictureStore(file)
         source = build.source(lake.workspace.sources)
         keyframes = coarse_keyframes(lake, build.name, {episode})
-        findings = PictureDecoder(lake, build, source, record, pictures, keyframes).decode(picture_keys)
+        findings = PictureDecoder(lake, build, source, record, pictures, keyframes).decode(
+            picture_keys
+        )
         # One picture missing is an error here: the caller asked for this very episode
         if findings:
             raise UserError(f"episode {episode} of {build.name}: {findings[0].detail}")

@@ -18,7 +18,14 @@ from ingest.source import format_of
 from ingest.sources.files import NO_RIGHTS, Source
 from ingest.sources.types import SourceError
 from pipeline.chunk import ChunkResult, ChunkTask, StageMoment, StepFailure, failed_step
-from pipeline.config import DatasetBuild, as_listed, config_rows, resolve, stored_build, stored_builds
+from pipeline.config import (
+    DatasetBuild,
+    as_listed,
+    config_rows,
+    resolve,
+    stored_build,
+    stored_builds,
+)
 from pipeline.plan import CURRENT, plan
 from pipeline.sources import OUT_OF_REACH, look_at
 from pipeline.stage import StageContext, StageReport, Step, run_stage
@@ -29,12 +36,20 @@ from warehouse.lake import Lake, open_lake
 from warehouse.lake.doctor import rollback
 from warehouse.lake.gc import sweep
 from warehouse.lake.place import building
-from warehouse.lake.recordings import FRAMES, copies_sentences, review_counts, review_sentence, sentence
+from warehouse.lake.recordings import (
+    FRAMES,
+    copies_sentences,
+    review_counts,
+    review_sentence,
+    sentence,
+)
 from warehouse.lake.references import chunks_of_references
 
 Chunks = Collection[tuple[str, int]]  # (dataset, chunk)
 MAX_LISTINGS = 2  # of a dataset anew within a build, because the pictures showed another recording
-MEASURING = frozenset(transfer.STAGE.upstream)  # stages of which references show the output, to other chunks, too
+MEASURING = frozenset(
+    transfer.STAGE.upstream
+)  # stages of which references show the output, to other chunks, too
 
 
 @dataclass
@@ -51,7 +66,9 @@ class BuildReport:
     @property
     def is_partial(self) -> bool:
         """Were all datasets built but those whose source was out of reach, or about which a person is asked?"""
-        return bool(self.failed) and all(failure.out_of_reach or failure.asks for failure in self.failed)
+        return bool(self.failed) and all(
+            failure.out_of_reach or failure.asks for failure in self.failed
+        )
 
 
 class BuildListener:
@@ -114,7 +131,12 @@ class Build:
     lake: Lake
 
     def __init__(
-        self, workspace: Workspace, workers: int | None, listener: BuildListener, *, accept_changes: bool
+        self,
+        workspace: Workspace,
+        workers: int | None,
+        listener: BuildListener,
+        *,
+        accept_changes: bool,
     ) -> None:
         self.workspace = workspace
         self.workers = workers
@@ -137,7 +159,10 @@ class Build:
         lake = None if self.is_new else self._open_lake()
         resolved = [resolve(lake, build, update=update) for build in builds]
         # Side by side: one that hangs takes no longer than the slowest
-        looks = [(build, look_at(partial(_state_of, build.source(self.workspace.sources)))) for build in resolved]
+        looks = [
+            (build, look_at(partial(_state_of, build.source(self.workspace.sources))))
+            for build in resolved
+        ]
         errors: list[Exception] = []
         for build, look in looks:
             try:
@@ -171,7 +196,9 @@ class Build:
             stored = stored_build(self.lake, name)
             if stored and stored.commit and build.commit and stored.commit != build.commit:
                 source = build.dataset.source
-                self.listener.note(f"{name}: {source} is read at {build.commit}, before at {stored.commit}")
+                self.listener.note(
+                    f"{name}: {source} is read at {build.commit}, before at {stored.commit}"
+                )
 
     # Listings, in this process: they say which chunks there are, and what decides who annotates
 
@@ -180,12 +207,16 @@ class Build:
         self._plan()
         if self._list_outdated() or self.is_new:
             with self.lake.reading():
-                self.report.builds = {name: as_listed(self.lake, b) for name, b in self.report.builds.items()}
+                self.report.builds = {
+                    name: as_listed(self.lake, b) for name, b in self.report.builds.items()
+                }
             self._plan()
         for name, build in self.report.builds.items():
             if build.lacks_encoder:
                 lack = build.lacks_encoder
-                self.listener.note(f"{name}: no embeddings to label runs like those that people labelled: {lack}")
+                self.listener.note(
+                    f"{name}: no embeddings to label runs like those that people labelled: {lack}"
+                )
 
     def _list_outdated(self) -> bool:
         """Run listings that are not current, and store configurations that changed; was there any?"""
@@ -200,13 +231,20 @@ class Build:
     def _listed(self, step: Step) -> ChunkResult:
         build = self.report.builds[step.dataset]
         source = build.source(self.workspace.sources, self.fingerprints[build.name])
-        context = StageContext(self.lake, build, step, source, self.report.build_id, accept_changes=self.accept_changes)
+        context = StageContext(
+            self.lake, build, step, source, self.report.build_id, accept_changes=self.accept_changes
+        )
         try:
             return ChunkResult([run_stage(context)], None)
         except ChangedSourceError as e:
             # The source waits until a person accepts how it changed
             failure = StepFailure(
-                dataset=build.name, chunk=None, stage=LISTING.name, message=str(e), trace="", asks=True
+                dataset=build.name,
+                chunk=None,
+                stage=LISTING.name,
+                message=str(e),
+                trace="",
+                asks=True,
             )
             return ChunkResult([], failure)
         except Exception as e:
@@ -230,7 +268,9 @@ class Build:
 
     def _store_configurations(self, changed: Mapping[str, DatasetBuild]) -> None:
         names = ", ".join(changed)
-        self.lake.upsert(f"configuration of {names}", build_configs=config_rows([*changed.values()]))
+        self.lake.upsert(
+            f"configuration of {names}", build_configs=config_rows([*changed.values()])
+        )
         rows = self.lake.dicts("FROM datasets WHERE list_contains(?, dataset)", [list(changed)])
         moved = [row | {"source_uri": changed[row["dataset"]].dataset.source} for row in rows]
         self.lake.upsert(f"place of {names}", datasets=TABLES["datasets"].rows(moved))
@@ -246,11 +286,17 @@ class Build:
 
     def _outdated_references(self) -> list[tuple[str, int]]:
         """Chunks with references, whose measurements or embeddings other chunks would find outdated."""
-        outdated = {(s.dataset, s.chunk) for s in self.steps if s.stage.name in MEASURING and s.status != CURRENT}
+        outdated = {
+            (s.dataset, s.chunk)
+            for s in self.steps
+            if s.stage.name in MEASURING and s.status != CURRENT
+        }
         # A chunk that is its dataset's only one goes through its own stages in order anyway
         several = {step.dataset for step in self.steps if step.chunk}
         following = [name for name in several if self.report.builds[name].uses_references]
-        with_references = {(name, chunk) for name in following for chunk in chunks_of_references(self.lake, name)}
+        with_references = {
+            (name, chunk) for name in following for chunk in chunks_of_references(self.lake, name)
+        }
         return sorted(with_references & outdated)
 
     def run_chunks(self, chosen: Chunks | None) -> None:
@@ -275,11 +321,19 @@ class Build:
             self._plan()
             self._list_outdated()
             self._plan()
-            self._run([chunk for chunk in self._chunks_of(self._outdated()) if chunk not in self.report.left])
+            self._run(
+                [
+                    chunk
+                    for chunk in self._chunks_of(self._outdated())
+                    if chunk not in self.report.left
+                ]
+            )
 
     def _has_recognised(self) -> bool:
         """Did a pass over the pictures find a recording to be another one than the listing took it for?"""
-        return any(done.run.stage == FRAMES and sentence("", done.numbers) for done in self.report.done)
+        return any(
+            done.run.stage == FRAMES and sentence("", done.numbers) for done in self.report.done
+        )
 
     def _outdated(self) -> list[Step]:
         """Stages of chunks that have to run."""
@@ -296,14 +350,21 @@ class Build:
         while chunks:
             workers = min(self.workers or cores(), len(chunks))
             threads = decoding_threads(len(chunks), workers, cores())
-            tasks = [self._task(*chunk, count, only) for chunk, count in zip(chunks, threads, strict=True)]
+            tasks = [
+                self._task(*chunk, count, only)
+                for chunk, count in zip(chunks, threads, strict=True)
+            ]
             unfinished = run_tasks(tasks, workers, self._take, self.listener.moment)
             chunks = [(task.build.name, task.chunk) for task in unfinished]
 
-    def _task(self, dataset: str, chunk: int, threads: int, only: frozenset[str] | None) -> ChunkTask:
+    def _task(
+        self, dataset: str, chunk: int, threads: int, only: frozenset[str] | None
+    ) -> ChunkTask:
         build = self.report.builds[dataset]
         root = str(self.workspace.root)
-        return ChunkTask(root, build, self.fingerprints[dataset], chunk, threads, self.report.build_id, only)
+        return ChunkTask(
+            root, build, self.fingerprints[dataset], chunk, threads, self.report.build_id, only
+        )
 
     def _take(self, result: ChunkResult) -> None:
         """Add a result to the report. Raises DiskFullError: no other chunk would get further."""
@@ -359,7 +420,9 @@ def _check_is_whole(lake: Lake, source: Source) -> None:
         [source.config.name],
     )
     missing_files = [
-        uri for uri in read_files if uri not in source.files or source.files[uri].version.endswith(NO_RIGHTS)
+        uri
+        for uri in read_files
+        if uri not in source.files or source.files[uri].version.endswith(NO_RIGHTS)
     ]
     if 2 * len(missing_files) > len(read_files):
         raise SourceError(

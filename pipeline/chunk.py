@@ -41,7 +41,9 @@ class StepFailure:
         return {"dataset": self.dataset, "chunk": chunk, "stage": self.stage, "why": self.message}
 
     @classmethod
-    def of(cls, dataset: str, chunk: int | None, stage: str, e: Exception, full: str | None = None) -> "StepFailure":
+    def of(
+        cls, dataset: str, chunk: int | None, stage: str, e: Exception, full: str | None = None
+    ) -> "StepFailure":
         return cls(
             dataset=dataset,
             chunk=chunk,
@@ -110,7 +112,9 @@ def run_chunk(task: ChunkTask, on_moment: Tell = lambda moment: None) -> ChunkRe
     lake = open_lake(Workspace(Path(task.root)))
     build = task.build
     chunk = task.chunk
-    source = replace(build.source(lake.workspace.sources, task.fingerprint), decoding_threads=task.threads)
+    source = replace(
+        build.source(lake.workspace.sources, task.fingerprint), decoding_threads=task.threads
+    )
     specs = [spec for spec in stage_specs(build) if task.only is None or spec.name in task.only]
     history = History.read(lake, [build.name], chunk)
     listed = history.runs.get((LISTING.name, build.name, chunk, ""))
@@ -135,13 +139,19 @@ def run_chunk(task: ChunkTask, on_moment: Tell = lambda moment: None) -> ChunkRe
             def told(episodes: int, moment: StageMoment = moment) -> None:
                 on_moment(replace(moment, episodes=episodes))
 
-            result = run_guarded(StageContext(lake, build, step, source, task.build_id, pictures, memory, told))
-            on_moment(replace(moment, duration_s=sum(ended.run.duration_s for ended in result.done)))
+            result = run_guarded(
+                StageContext(lake, build, step, source, task.build_id, pictures, memory, told)
+            )
+            on_moment(
+                replace(moment, duration_s=sum(ended.run.duration_s for ended in result.done))
+            )
             reports += result.done
             if result.failed:
                 return ChunkResult(reports, result.failed)
             # The listing took a recording for another one: what people said of it has to be listed anew first
-            if step.stage.name == FRAMES and any(sentence("", ended.numbers) for ended in result.done):
+            if step.stage.name == FRAMES and any(
+                sentence("", ended.numbers) for ended in result.done
+            ):
                 return ChunkResult(reports, None)
             outputs[step.stage.name] = result.done[-1].run.output_hash
     return ChunkResult(reports, None)
@@ -160,4 +170,6 @@ def failed_step(context: StageContext, e: Exception) -> ChunkResult:
     if was_interrupted(e):
         raise KeyboardInterrupt from e
     full = disk_full(e, context.lake.workspace.root)
-    return ChunkResult([], StepFailure.of(context.dataset, context.step.chunk, context.step.stage.name, e, full))
+    return ChunkResult(
+        [], StepFailure.of(context.dataset, context.step.chunk, context.step.stage.name, e, full)
+    )

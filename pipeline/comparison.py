@@ -24,12 +24,18 @@ COLUMNS = {
     "mae": "error of progress",
     "unnamed": "unnamed steps",
 }
-JUDGED = {"boundary_f1@0.5s": "boundaries within 0.5 s", "events@0.5s": "grasps and releases", "mae": "progress"}
+JUDGED = {
+    "boundary_f1@0.5s": "boundaries within 0.5 s",
+    "events@0.5s": "grasps and releases",
+    "mae": "progress",
+}
 NOT_RUNS = {"truth": "the truth", "active label": "the label that counts"}
 LOOK_AT_NOTHING = ("uniform cuts", "random cuts", "clock")
 
 
-def comparison_step(lake: Lake, truth: Path | None = None, **options: Any) -> tuple[Comparison, StepOutcome]:
+def comparison_step(
+    lake: Lake, truth: Path | None = None, **options: Any
+) -> tuple[Comparison, StepOutcome]:
     """Compare (options as eval.annotators.compare has them) and store; `truth`: a folder, default the samples' own.
 
     Raises UserError.
@@ -46,7 +52,9 @@ def comparison_step(lake: Lake, truth: Path | None = None, **options: Any) -> tu
     }
     picture = render(comparison_figure(labellers), drawing=True) if labellers else b""
     table = tuple(short_table(labellers))
-    return comparison, StepOutcome("annotator_comparison", version, changed > 0, numbers, picture, table=table)
+    return comparison, StepOutcome(
+        "annotator_comparison", version, changed > 0, numbers, picture, table=table
+    )
 
 
 def comparison_version(compared: Iterable[tuple[str, str, str]]) -> str:
@@ -63,7 +71,9 @@ def reference_words(reference: str) -> str:
     return NOT_RUNS.get(reference, f"label run {reference}")
 
 
-def groups(labellers: Sequence[AnnotatorComparison]) -> dict[tuple[str, str], list[AnnotatorComparison]]:
+def groups(
+    labellers: Sequence[AnnotatorComparison],
+) -> dict[tuple[str, str], list[AnnotatorComparison]]:
     """Labellers by dataset and what they are compared with; label runs before baselines."""
     by_reference: dict[tuple[str, str], list[AnnotatorComparison]] = {}
     for c in labellers:
@@ -87,7 +97,12 @@ def short_table(labellers: Sequence[AnnotatorComparison]) -> list[dict[str, str]
 def _short_row(c: AnnotatorComparison, columns: Mapping[str, str]) -> dict[str, str]:
     covered = "" if c.coverage["all"] == 1 else f" ({c.coverage['all']:.0%})"
     labeller = short_name(c) + (" (counts)" if c.counts else "")
-    row = {"dataset": c.dataset, "against": c.against, "labels by": labeller, "episodes": f"{c.num_episodes}{covered}"}
+    row = {
+        "dataset": c.dataset,
+        "against": c.against,
+        "labels by": labeller,
+        "episodes": f"{c.num_episodes}{covered}",
+    }
     for metric, title in columns.items():
         score = c.scores.get(("all", metric), NO_SCORE)
         # A baseline's figure stands without an interval, and a share that is told apart by eye
@@ -105,7 +120,9 @@ def metric_table(labellers: Sequence[AnnotatorComparison]) -> list[dict[str, str
     rows: dict[tuple[str, str, str], dict[str, str]] = {}
     for c in labellers:
         for metric, text in _metric_texts(c).items():
-            rows.setdefault((c.dataset, c.against, metric), dict.fromkeys(names, ""))[short_name(c)] = text
+            rows.setdefault((c.dataset, c.against, metric), dict.fromkeys(names, ""))[
+                short_name(c)
+            ] = text
     return [{"dataset": d, "against": a, "metric": m} | cells for (d, a, m), cells in rows.items()]
 
 
@@ -137,7 +154,11 @@ def _beside(run: AnnotatorComparison, other_runs: Sequence[AnnotatorComparison])
     lines = []
     for metric, title in JUDGED.items():
         gains = [(other_run, gain(run, other_run, metric)) for other_run in other_runs]
-        parts = [_standing(run_gain, short_name(other_run)) for other_run, run_gain in gains if run_gain.n]
+        parts = [
+            _standing(run_gain, short_name(other_run))
+            for other_run, run_gain in gains
+            if run_gain.n
+        ]
         if parts:
             lines.append(f"{short_name(run)}, {title}: {', '.join(parts)}")
     return lines
@@ -185,9 +206,13 @@ def comparison_figure(comparisons: Sequence[AnnotatorComparison]) -> Figure:
 
     # All datasets together first, then those with the most episodes
     panels = sorted(by_reference, key=lambda group: (group[0] != "all", -size(group)))[:MAX_PANELS]
-    metrics = [m for part, m in comparisons[0].scores if part == "all" and not m.endswith(NOT_SHARES)]
+    metrics = [
+        m for part, m in comparisons[0].scores if part == "all" and not m.endswith(NOT_SHARES)
+    ]
     runs = list(dict.fromkeys(short_name(c) for c in comparisons))
-    figure, axes = new_figure(2.0 + 1.9 * len(panels), 0.8 + 0.26 * len(metrics), 1, len(panels), sharey=True)
+    figure, axes = new_figure(
+        2.0 + 1.9 * len(panels), 0.8 + 0.26 * len(metrics), 1, len(panels), sharey=True
+    )
     for axis, group in zip(axes[0], panels, strict=True):
         for c in by_reference[group]:
             # Marks of label runs side by side in each metric's row
@@ -207,6 +232,9 @@ def comparison_figure(comparisons: Sequence[AnnotatorComparison]) -> Figure:
     axes[0, 0].invert_yaxis()
 
     # One legend for all panels: marks that stand nowhere else
-    marks = [axes[0, 0].plot([], [], "o", color=COLOURS[i % len(COLOURS)], ms=4)[0] for i in range(len(runs))]
+    marks = [
+        axes[0, 0].plot([], [], "o", color=COLOURS[i % len(COLOURS)], ms=4)[0]
+        for i in range(len(runs))
+    ]
     figure.legend(marks, runs, loc="outside lower center", ncols=3, fontsize=7)
     return figure

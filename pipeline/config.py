@@ -13,7 +13,14 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from annotate.config import FORMER_VLM, EmbeddingsConfig, MotionConfig, SamplesConfig, TransferConfig, VlmConfig
+from annotate.config import (
+    FORMER_VLM,
+    EmbeddingsConfig,
+    MotionConfig,
+    SamplesConfig,
+    TransferConfig,
+    VlmConfig,
+)
 from annotate.embeddings.encoders import lack
 from annotate.frames import FramesConfig
 from annotate.label_run import LabelRun
@@ -30,7 +37,11 @@ from warehouse.lake import Lake, content_key
 from warehouse.lake.references import SHOWN_BY, brings_steps, reference_tasks, stored_builds
 from warehouse.shards.shard import ShardsConfig
 
-SPLIT_SHARES = ("val", "test_id", "seed")  # settings that only deal splits: episodes keep those that they have
+SPLIT_SHARES = (
+    "val",
+    "test_id",
+    "seed",
+)  # settings that only deal splits: episodes keep those that they have
 
 
 class StageConfigs(BaseModel):
@@ -80,11 +91,19 @@ class DatasetBuild(BaseModel):
 
     dataset: DatasetConfig
     stages: StageConfigs = StageConfigs()
-    episodes: tuple[int, ...] | None = Field(default=None, description="build these only; null: all")
-    commit: str | None = Field(default=None, description="hub: the commit that the revision meant when it was read")
+    episodes: tuple[int, ...] | None = Field(
+        default=None, description="build these only; null: all"
+    )
+    commit: str | None = Field(
+        default=None, description="hub: the commit that the revision meant when it was read"
+    )
     # Known from the listing (`as_listed`), and stored with it: no part of the configuration
-    brings_steps: bool = Field(default=False, exclude=True, description="the source brings timed steps")
-    has_references: bool = Field(default=False, exclude=True, description="some runs can be labelled like others")
+    brings_steps: bool = Field(
+        default=False, exclude=True, description="the source brings timed steps"
+    )
+    has_references: bool = Field(
+        default=False, exclude=True, description="some runs can be labelled like others"
+    )
 
     _made_by: LabelRun | None = PrivateAttr(default=None)
 
@@ -95,7 +114,9 @@ class DatasetBuild(BaseModel):
     def source(self, sources: Path, listed: str | None = None) -> Source:
         """`sources` is the workspace's folder for remote files, `listed` the fingerprint that a build has taken."""
         selected = None if self.episodes is None else frozenset(self.episodes)
-        return Source(self.dataset, selected, cache_folder(sources, self.dataset), listed or self.commit)
+        return Source(
+            self.dataset, selected, cache_folder(sources, self.dataset), listed or self.commit
+        )
 
     def read_at(self, fingerprint: str) -> "DatasetBuild":
         """The build that reads the source in the state of a fingerprint: of a hub's dataset it is the commit."""
@@ -110,7 +131,11 @@ class DatasetBuild(BaseModel):
 
         Nor does it have the commit: that is a part of what was read, as files are.
         """
-        of_stages = {"shards": {"store": True}, "vlm": {"endpoints": True}, "embeddings": {"device": True}}
+        of_stages = {
+            "shards": {"store": True},
+            "vlm": {"endpoints": True},
+            "embeddings": {"device": True},
+        }
         places = {"dataset": {"source": True}, "stages": of_stages}
         return self.model_dump_json(exclude=places | {"commit": True})
 
@@ -155,7 +180,9 @@ class DatasetBuild(BaseModel):
     @property
     def has_embeddings(self) -> bool:
         """Does an encoder look at pictures: because the build is told so, or to label runs like others?"""
-        return self.stages.embeddings.when == "always" or (self._wants_encoder and not self.lacks_encoder)
+        return self.stages.embeddings.when == "always" or (
+            self._wants_encoder and not self.lacks_encoder
+        )
 
     @property
     def lacks_encoder(self) -> str:
@@ -166,7 +193,11 @@ class DatasetBuild(BaseModel):
 
     @property
     def _wants_encoder(self) -> bool:
-        return self.stages.embeddings.when == "references" and self.has_references and self.uses_references
+        return (
+            self.stages.embeddings.when == "references"
+            and self.has_references
+            and self.uses_references
+        )
 
     @property
     def prompt_version(self) -> str:
@@ -194,7 +225,9 @@ class DatasetBuild(BaseModel):
             return ()
         defaults = VlmConfig().identity()
         run = self.label_run()
-        return tuple(former for version in FORMER_VLM for former in version.label_runs(run, defaults))
+        return tuple(
+            former for version in FORMER_VLM for former in version.label_runs(run, defaults)
+        )
 
     def label_run(self) -> LabelRun:
         """The label run of the segments of every run."""
@@ -221,7 +254,9 @@ def stored_build(lake: Lake, dataset: str) -> DatasetBuild | None:
         return DatasetBuild.model_validate_json(text, extra="ignore")
     except ValidationError as e:
         problem = f"the configuration that {dataset} was last built with is refused by this version"
-        raise UserError(f"{problem}: {validation_message(e)}; build it again with its configuration") from e
+        raise UserError(
+            f"{problem}: {validation_message(e)}; build it again with its configuration"
+        ) from e
 
 
 def built(lake: Lake, dataset: str) -> DatasetBuild:
@@ -230,7 +265,9 @@ def built(lake: Lake, dataset: str) -> DatasetBuild:
     if build is None:
         names = list(stored_builds(lake))
         built_names = ", ".join(names) or "none yet"
-        raise UserError(f"there is no dataset {dataset!r}; built: {built_names}{did_you_mean(dataset, names)}")
+        raise UserError(
+            f"there is no dataset {dataset!r}; built: {built_names}{did_you_mean(dataset, names)}"
+        )
     return build
 
 
@@ -238,7 +275,12 @@ def config_rows(builds: Sequence[DatasetBuild]) -> pa.Table:
     """Rows of `build_configs`: what some datasets are built with now."""
     created_at = datetime.now(UTC)
     rows = [
-        {"dataset": b.name, "config_hash": b.hash(), "config": b.model_dump_json(), "created_at": created_at}
+        {
+            "dataset": b.name,
+            "config_hash": b.hash(),
+            "config": b.model_dump_json(),
+            "created_at": created_at,
+        }
         for b in builds
     ]
     return TABLES["build_configs"].rows(rows)
@@ -260,7 +302,9 @@ def resolve(lake: Lake | None, build: DatasetBuild, *, update: bool = False) -> 
         if build.name in (listed := listed_datasets(lake)):
             size, _ = listed[build.name]
             _check_settled(build, size, stored)
-            build = build.model_copy(update={"dataset": build.dataset.model_copy(update={"chunk_size": size})})
+            build = build.model_copy(
+                update={"dataset": build.dataset.model_copy(update={"chunk_size": size})}
+            )
         # Once all episodes are built, they stay built, whatever is selected now
         if stored and build.episodes is not None:
             if stored.episodes is None:
@@ -302,7 +346,10 @@ def _check_settled(build: DatasetBuild, chunk_size: int, stored: DatasetBuild | 
 def listed_datasets(lake: Lake) -> dict[str, tuple[int, str | None]]:
     """By dataset the size of its chunks, and the commit of a hub's that was read."""
     sql = "SELECT dataset, chunk_size, source_revision FROM datasets"
-    return {name: (size, revision) for name, size, revision in lake.once("datasets", lambda: lake.rows(sql))}
+    return {
+        name: (size, revision)
+        for name, size, revision in lake.once("datasets", lambda: lake.rows(sql))
+    }
 
 
 def as_listed(lake: Lake, build: DatasetBuild) -> DatasetBuild:
@@ -329,7 +376,11 @@ def commit_read(lake: Lake, build: DatasetBuild) -> str | None:
             is_its = source == dataset.source
         else:
             is_its = source.startswith(f"{dataset.source.rstrip('/')}/")
-        if is_its and stored_config["dataset"].get("revision") == dataset.revision and stored_config.get("commit"):
+        if (
+            is_its
+            and stored_config["dataset"].get("revision") == dataset.revision
+            and stored_config.get("commit")
+        ):
             return stored_config["commit"]
     return None
 
@@ -345,9 +396,13 @@ def load_config(path: Path) -> tuple[DatasetBuild, ...]:
     entries = load_registry([BUILT_IN, *(path.parent / folder for folder in file.registry)])
     unknown = [name for name in file.datasets if name not in entries]
     if unknown:
-        raise UserError(f"{path}: unknown dataset {unknown[0]}; the registry has {', '.join(sorted(entries))}")
+        raise UserError(
+            f"{path}: unknown dataset {unknown[0]}; the registry has {', '.join(sorted(entries))}"
+        )
     stages = StageConfigs(**file.model_dump(exclude={"datasets", "registry", "release"}))
-    return tuple(DatasetBuild(dataset=entries[n], stages=stages) for n in dict.fromkeys(file.datasets))
+    return tuple(
+        DatasetBuild(dataset=entries[n], stages=stages) for n in dict.fromkeys(file.datasets)
+    )
 
 
 def read_build_file(path: Path) -> BuildFile:
@@ -363,7 +418,10 @@ def read_build_file(path: Path) -> BuildFile:
 
 
 def with_annotator(
-    build: DatasetBuild, annotator: str, endpoints: Sequence[str] | None = None, model: str | None = None
+    build: DatasetBuild,
+    annotator: str,
+    endpoints: Sequence[str] | None = None,
+    model: str | None = None,
 ) -> DatasetBuild:
     """The same build with another annotator, whatever the registry says. Raises UserError for a bad endpoint."""
     changes = {k: v for k, v in {"endpoints": tuple(endpoints or ()), "model": model}.items() if v}
@@ -393,12 +451,21 @@ def with_samples(build: DatasetBuild, changes: Mapping[str, Any]) -> DatasetBuil
 
 
 def source_build(
-    source: Path | str, name: str, format: str | None, episodes: tuple[int, ...] | None, revision: str | None = None
+    source: Path | str,
+    name: str,
+    format: str | None,
+    episodes: tuple[int, ...] | None,
+    revision: str | None = None,
 ) -> DatasetBuild:
     """A build of one folder, file or address that no registry knows. Raises UserError."""
     location = str(source) if "://" in str(source) else str(Path(source).resolve())
     try:
-        fields: dict[str, Any] = {"name": name, "source": location, "revision": revision, "format": format}
+        fields: dict[str, Any] = {
+            "name": name,
+            "source": location,
+            "revision": revision,
+            "format": format,
+        }
         return DatasetBuild(dataset=DatasetConfig(**fields), episodes=episodes)
     except ValidationError as e:
         raise UserError(validation_message(e)) from e

@@ -69,7 +69,9 @@ def build(
     space = _space(workspace)
     lake = open_lake(space) if space.exists() else None
     chosen = None if episodes is None else tuple(episodes)
-    builds, _ = builds_of_source(space, lake, str(source), name=name, episodes=chosen, revision=revision)
+    builds, _ = builds_of_source(
+        space, lake, str(source), name=name, episodes=chosen, revision=revision
+    )
     if task:
         builds = tuple(with_task(dataset_build, task) for dataset_build in builds)
     if annotator:
@@ -94,7 +96,9 @@ def reward(
     """
     references = [like] if isinstance(like, str | Episode) else list(like)
     runs = [reference for reference in references if isinstance(reference, Episode)]
-    names = tuple(f"{e.dataset.name}/{e.index}" if isinstance(e, Episode) else e for e in references)
+    names = tuple(
+        f"{e.dataset.name}/{e.index}" if isinstance(e, Episode) else e for e in references
+    )
     if runs and workspace is None:
         space = runs[0].dataset.corpus.workspace
     else:
@@ -108,13 +112,17 @@ def reward(
 
 
 def _space(workspace: str | Path | None) -> Workspace:
-    return Workspace(Path(workspace or os.environ.get("PROCCORPUS_WORKSPACE") or DEFAULT_WORKSPACE).resolve())
+    return Workspace(
+        Path(workspace or os.environ.get("PROCCORPUS_WORKSPACE") or DEFAULT_WORKSPACE).resolve()
+    )
 
 
 def _built(space: Workspace, builds: Sequence[DatasetBuild], workers: int | None) -> "Corpus":
     report = run_build(space, builds, workers)
     if report.failed:
-        raise FailedError("; ".join(f"{f.stage} of {f.dataset} failed: {f.message}" for f in report.failed))
+        raise FailedError(
+            "; ".join(f"{f.stage} of {f.dataset} failed: {f.message}" for f in report.failed)
+        )
     return Corpus(space)
 
 
@@ -130,12 +138,16 @@ class Corpus:
     @property
     def datasets(self) -> list[str]:
         """Names of the datasets, in order."""
-        return [row["dataset"] for row in self._lake().dicts("SELECT dataset FROM datasets ORDER BY 1")]
+        return [
+            row["dataset"] for row in self._lake().dicts("SELECT dataset FROM datasets ORDER BY 1")
+        ]
 
     def __getitem__(self, dataset: str) -> "Dataset":
         """A dataset by name. Raises UserError where there is none."""
         if dataset not in (dataset_names := self.datasets):
-            raise UserError(f"no dataset {dataset!r} in {self.workspace.root}{did_you_mean(dataset, dataset_names)}")
+            raise UserError(
+                f"no dataset {dataset!r} in {self.workspace.root}{did_you_mean(dataset, dataset_names)}"
+            )
         return Dataset(self, dataset)
 
     def __iter__(self) -> Iterator["Dataset"]:
@@ -270,8 +282,12 @@ def _episode(lake: Lake, dataset: Dataset, index: int) -> Episode:
     except corrections.CorrectionError as e:  # nobody corrects anything here
         raise UserError(str(e)) from e
     key = [dataset.name, index]
-    [episode] = lake.dicts("SELECT task, success, fps FROM episodes WHERE dataset = ? AND episode_index = ?", key)
-    label = labels_of(lake.con, dataset.name, episodes=[index], whole=True).get(index, StoredLabel([], 0, ""))
+    [episode] = lake.dicts(
+        "SELECT task, success, fps FROM episodes WHERE dataset = ? AND episode_index = ?", key
+    )
+    label = labels_of(lake.con, dataset.name, episodes=[index], whole=True).get(
+        index, StoredLabel([], 0, "")
+    )
     return Episode(
         dataset=dataset,
         index=index,
@@ -304,7 +320,13 @@ class Exports:
             chosen = {k: v for k, v in options.items() if k in _names(Selection)}
             kind_options = {k: v for k, v in options.items() if k not in chosen}
             lake = self.corpus._lake()
-            return kind.export(lake, Selection(**chosen), Path(out), kind.options(**kind_options), overwrite=overwrite)
+            return kind.export(
+                lake,
+                Selection(**chosen),
+                Path(out),
+                kind.options(**kind_options),
+                overwrite=overwrite,
+            )
 
         export.__name__ = name
         export.__doc__ = f"{kind.about} Options: those of `proccorpus export {kind.name}`."
@@ -313,4 +335,9 @@ class Exports:
 
 def _names(model: type[Selection]) -> set[str]:
     fields = model.model_fields.items()
-    return {name for field, info in fields for name in (field, info.validation_alias) if isinstance(name, str)}
+    return {
+        name
+        for field, info in fields
+        for name in (field, info.validation_alias)
+        if isinstance(name, str)
+    }

@@ -56,9 +56,13 @@ def _stale_partitions(name: str, steps: Sequence[Step]) -> Iterator[Trouble]:
     """One finding a dataset, however many of its partitions are stale."""
     if steps:
         chunks = len({s.chunk for s in steps})
-        counts = ", ".join(f"{n} {status}" for status, n in sorted(Counter(s.status for s in steps).items()))
+        counts = ", ".join(
+            f"{n} {status}" for status, n in sorted(Counter(s.status for s in steps).items())
+        )
         detail = f"not up to date: {len(steps)} stages of {chunks} partitions ({counts})"
-        yield Trouble(WARNING, "stale partitions", name, detail, "build it again with its last configuration")
+        yield Trouble(
+            WARNING, "stale partitions", name, detail, "build it again with its last configuration"
+        )
 
 
 def servers(lake: Lake) -> Iterator[Trouble]:
@@ -74,7 +78,13 @@ def servers(lake: Lake) -> Iterator[Trouble]:
             continue
         if missing := sorted(models - served):
             detail = f"serves {', '.join(sorted(served))}, not {', '.join(missing)}"
-            yield Trouble(WARNING, "model server", url, detail, "serve that model, or name the one that is served")
+            yield Trouble(
+                WARNING,
+                "model server",
+                url,
+                detail,
+                "serve that model, or name the one that is served",
+            )
 
 
 def _models_by_server(lake: Lake) -> dict[str, set[str]]:
@@ -97,7 +107,13 @@ def replies(workspace: Workspace) -> Iterator[Trouble]:
             for _ in store.replies():
                 pass
     except VlmError as e:
-        yield Trouble(ERROR, "replies", str(workspace.responses), str(e), "as it says; a build asks for what is gone")
+        yield Trouble(
+            ERROR,
+            "replies",
+            str(workspace.responses),
+            str(e),
+            "as it says; a build asks for what is gone",
+        )
         return
     if store.damaged:
         detail = f"{len(store.damaged)} damaged, such as: {store.damaged[0]}"

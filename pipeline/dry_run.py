@@ -23,7 +23,13 @@ NEW = "made"
 AGAIN = "made again"
 MAYBE = "made again if what it reads changes"
 # Settings that say where something lies, or when it is done: nothing is made again because of them
-PLACES = {"dataset.source", "stages.shards.store", "stages.vlm.endpoints", "stages.embeddings.device", "commit"}
+PLACES = {
+    "dataset.source",
+    "stages.shards.store",
+    "stages.vlm.endpoints",
+    "stages.embeddings.device",
+    "commit",
+}
 # What a stage reads beside other stages, in words
 SAID_BY_PEOPLE = {
     "corrections": "people corrected labels",
@@ -134,7 +140,9 @@ def _grouped(reasons: "_Reasons", outdated: Sequence[Step]) -> Iterator[PlannedW
 class _Reasons:
     """Why the steps of one dataset are outdated: which settings, versions or inputs changed since it was built."""
 
-    def __init__(self, lake: Lake, former: DatasetBuild, build: DatasetBuild, fingerprint: str | None) -> None:
+    def __init__(
+        self, lake: Lake, former: DatasetBuild, build: DatasetBuild, fingerprint: str | None
+    ) -> None:
         self.lake = lake
         self.former = former
         self.build = build
@@ -169,7 +177,11 @@ class _Reasons:
             return "; ".join(own)
         if step.status in (WAITING, CURRENT):
             outdated = self.outdated.get(step.chunk, set()) | self.outdated.get(None, set())
-            upstream = [name for name in dict.fromkeys((*step.stage.upstream, *step.inputs)) if name in outdated]
+            upstream = [
+                name
+                for name in dict.fromkeys((*step.stage.upstream, *step.inputs))
+                if name in outdated
+            ]
             return f"it rests on {', '.join(upstream)}"
         if self._recorded(step) is None:
             said = [SAID_BY_PEOPLE[kind] for kind in step.stage.reads if kind in STAMPS]
@@ -189,19 +201,31 @@ class _Reasons:
 
     def _own_reasons(self, step: Step) -> list[str]:
         """Settings and versions that changed, of those that the stage itself depends on."""
-        reasons = [change.words for change in self.changes if _matters(change, self.former, step.spec)]
+        reasons = [
+            change.words for change in self.changes if _matters(change, self.former, step.spec)
+        ]
         recorded = self._recorded(step)
         # Other labels are of another version anyway
         is_other_label = bool(reasons and step.spec.label_run)
-        if recorded is not None and recorded["code_version"] != step.spec.code_version and not is_other_label:
-            reasons.append(f"its version is {step.spec.code_version}, was {recorded['code_version']}")
+        if (
+            recorded is not None
+            and recorded["code_version"] != step.spec.code_version
+            and not is_other_label
+        ):
+            reasons.append(
+                f"its version is {step.spec.code_version}, was {recorded['code_version']}"
+            )
         return reasons
 
     def _why_listed(self, step: Step) -> str:
         """Of a listing by the same settings: whether files changed, or what people said."""
         recorded = self._recorded(step)
         name = self.build.name
-        marks = takedown_stamp(self.lake, name), outcome_stamp(self.lake, name), recordings_stamp(self.lake, name)
+        marks = (
+            takedown_stamp(self.lake, name),
+            outcome_stamp(self.lake, name),
+            recordings_stamp(self.lake, name),
+        )
         stated = list(filter(None, marks))
         fewer = chain.from_iterable(combinations(stated, count) for count in range(len(stated)))
         hashes = {dataset_input(step.spec, self.fingerprint or "", *some) for some in fewer}
@@ -212,7 +236,11 @@ class _Reasons:
     def _why_input(self, step: Step) -> str:
         """Of a stage by the same settings: which of its inputs were made since, else what people said."""
         recorded = self._recorded(step)
-        made_since = [name for name in step.stage.upstream if self._snapshot(name, step) > (recorded or {})["snapshot"]]
+        made_since = [
+            name
+            for name in step.stage.upstream
+            if self._snapshot(name, step) > (recorded or {})["snapshot"]
+        ]
         if made_since:
             return f"{', '.join(made_since)} changed since it was made"
         said = [SAID_BY_PEOPLE[kind] for kind in step.stage.reads]

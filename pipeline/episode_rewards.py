@@ -60,7 +60,9 @@ def score_episodes(
     An episode's preferred camera is scored, as in training. `model` is a name for people. Raises RewardError, VlmError.
     """
     success = scorer.success and scorer.success.as_json()
-    settings = json.dumps({**scorer.settings, "score_fps": score_fps, "success": success}, sort_keys=True)
+    settings = json.dumps(
+        {**scorer.settings, "score_fps": score_fps, "success": success}, sort_keys=True
+    )
     run = content_key(settings, CODE_VERSION)[:16]  # equal for equal model, settings and code
     sql = "SELECT DISTINCT dataset, episode_index, content_hash FROM eval_predictions WHERE eval_run = ?"
     scored_keys = set(lake.rows(sql, [run]))
@@ -72,7 +74,9 @@ def score_episodes(
     for part in _groups(todo):
         predictions = _rewards(lake, scorer, part, score_fps)
         # What these episodes were before their videos changed goes
-        drop_predictions(lake, "rewards of other videos", run, part[0].dataset, [e.episode_index for e in part])
+        drop_predictions(
+            lake, "rewards of other videos", run, part[0].dataset, [e.episode_index for e in part]
+        )
         rewards = EvalRun(run, model, BENCHMARK, settings, CODE_VERSION, predictions=predictions)
         add_predictions(lake, f"rewards of {part[0].dataset}:{part[0].chunk}", rewards)
         num_scored = num_scored + len(part)
@@ -95,20 +99,35 @@ def _groups(episodes: Sequence[ExportEpisode]) -> Iterator[tuple[ExportEpisode, 
         yield from batched(chunk_episodes, COMMITTED_TOGETHER)
 
 
-def _rewards(lake: Lake, scorer: Scorer, episodes: Sequence[ExportEpisode], score_fps: float) -> list[EvalPrediction]:
+def _rewards(
+    lake: Lake, scorer: Scorer, episodes: Sequence[ExportEpisode], score_fps: float
+) -> list[EvalPrediction]:
     """A model's rewards for some episodes of a chunk; their moments are scored together as they come."""
     predictions: list[EvalPrediction] = []
 
     def add(e: ExportEpisode, frame_index: int, reward: Reward) -> None:
-        rewards = {"prediction": reward.progress, "done": reward.done, "raw": reward.failure or reward.unsure}
+        rewards = {
+            "prediction": reward.progress,
+            "done": reward.done,
+            "raw": reward.failure or reward.unsure,
+        }
         predictions.append(
-            EvalPrediction(e.dataset, e.episode_index, frame_index, **rewards, content_hash=e.content_hash)
+            EvalPrediction(
+                e.dataset, e.episode_index, frame_index, **rewards, content_hash=e.content_hash
+            )
         )
 
     first = episodes[0]
     source = built(lake, first.dataset).source(lake.workspace.sources)
-    records = {r.episode_index: r for r in records_of(lake, first.dataset, [e.episode_index for e in episodes])}
-    moments = ((e, m) for e in episodes for m in _moments(scorer, e, source, records[e.episode_index], score_fps))
+    records = {
+        r.episode_index: r
+        for r in records_of(lake, first.dataset, [e.episode_index for e in episodes])
+    }
+    moments = (
+        (e, m)
+        for e in episodes
+        for m in _moments(scorer, e, source, records[e.episode_index], score_fps)
+    )
     for part in batched(moments, AT_ONCE):
         # One batch of moments of several episodes; those that broke off have no picture to score
         rewards = iter(scorer.score([m for _, m in part if isinstance(m, Moment)]))
@@ -128,12 +147,18 @@ def _moments(
 ) -> Iterator[Moment | Broken]:
     camera = e.cameras[0]
     stream = scorer.stream(
-        task_text(e.task), e.fps, cameras=(camera,), score_fps=min(score_fps, e.fps), num_frames=e.num_frames
+        task_text(e.task),
+        e.fps,
+        cameras=(camera,),
+        score_fps=min(score_fps, e.fps),
+        num_frames=e.num_frames,
     )
     try:
         for _, timestamp_s, picture in read_episode(source, record).frames(camera):
             # Pictures that the model will not see are counted but not converted
-            moment = stream.append({camera: picture.rgb()} if stream.is_wanted else None, timestamp_s)
+            moment = stream.append(
+                {camera: picture.rgb()} if stream.is_wanted else None, timestamp_s
+            )
             if moment is not None:
                 yield moment
     except DataError as error:
@@ -153,7 +178,9 @@ def score_selection(
     the_dataset(selected)  # before hours are spent on what cannot be exported
     name = config.folder.name if config.folder else config.model
     with open_scorer(config) as scorer:
-        return score_episodes(lake, scorer, name, selected.episodes, score_fps or SCORE_FPS, on_episodes)
+        return score_episodes(
+            lake, scorer, name, selected.episodes, score_fps or SCORE_FPS, on_episodes
+        )
 
 
 def episode_clip(
@@ -168,13 +195,19 @@ def episode_clip(
     row = usable_episode(lake, dataset, episode_index)
     has = row["cameras"]
     if unknown := [camera for camera in cameras if camera not in has]:
-        raise UserError(f"episode {episode_index} of {dataset} has no camera {unknown[0]!r}; it has {', '.join(has)}")
+        raise UserError(
+            f"episode {episode_index} of {dataset} has no camera {unknown[0]!r}; it has {', '.join(has)}"
+        )
     [record] = records_of(lake, dataset, [episode_index])
     episode = read_episode(build.source(space.sources), record)
     title = f"episode {episode_index} of {dataset}"
     of_episode = "WHERE dataset = ? AND episode_index = ? ORDER BY"
-    curve = lake.column(f"SELECT progress FROM active_progress {of_episode} frame_index", [dataset, episode_index])
+    curve = lake.column(
+        f"SELECT progress FROM active_progress {of_episode} frame_index", [dataset, episode_index]
+    )
     sql = f"SELECT start_frame, end_frame, name FROM active_segments {of_episode} start_frame"
     label = {"labelled": curve, "steps": lake.rows(sql, [dataset, episode_index])}
-    clip = RunEpisode(episode, tuple(cameras) or (has[0],), row["fps"], row["num_frames"], title, **label)
+    clip = RunEpisode(
+        episode, tuple(cameras) or (has[0],), row["fps"], row["num_frames"], title, **label
+    )
     return clip, task_text(row["task"])

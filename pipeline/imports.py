@@ -40,7 +40,9 @@ def import_annotations(lake: Lake, path: Path, dataset: str, form: str | None = 
     # Imported segments get their progress as the dataset's own did last
     config = built(lake, dataset).stages.progress
     annotations = read_annotations(path, form)
-    run = LabelRun("imported", CODE_VERSION, resolved({"form": annotations.form, "sha256": annotations.sha256}))
+    run = LabelRun(
+        "imported", CODE_VERSION, resolved({"form": annotations.form, "sha256": annotations.sha256})
+    )
     by_episode: dict[int, EpisodeAnnotation] = {}
     refused = []
     for a in annotations.episodes:
@@ -55,7 +57,9 @@ def import_annotations(lake: Lake, path: Path, dataset: str, form: str | None = 
     # Chunk by chunk: what fits is published, what does not is listed in `refused`
     episodes = segments = 0
     matched: set[int] = set()
-    for chunk in lake.column("SELECT DISTINCT chunk FROM episode_content WHERE dataset = ? ORDER BY 1", [dataset]):
+    for chunk in lake.column(
+        "SELECT DISTINCT chunk FROM episode_content WHERE dataset = ? ORDER BY 1", [dataset]
+    ):
         started = time.monotonic()
         place = LabelPlace(dataset, chunk, run.id)
         labelled = []
@@ -85,15 +89,22 @@ def import_annotations(lake: Lake, path: Path, dataset: str, form: str | None = 
         lake.publish(stage_run, tables, registered=of_label_run(run.id, vars(run)))
         episodes += len(labelled)
         segments += tables["segments"].num_rows
-    refused += [f"episode {e}: {dataset} has no such usable episode" for e in sorted(by_episode.keys() - matched)]
+    refused += [
+        f"episode {e}: {dataset} has no such usable episode"
+        for e in sorted(by_episode.keys() - matched)
+    ]
     if not episodes:
         raise ImportedError(f"nothing of {path} fits {dataset}: {'; '.join(refused[:3])}")
     return Imported(dataset, run.id, annotations.form, episodes, segments, tuple(refused))
 
 
-def _labelled(signals: EpisodeSignals, annotation: EpisodeAnnotation, config: ProgressConfig) -> LabelledSignals:
+def _labelled(
+    signals: EpisodeSignals, annotation: EpisodeAnnotation, config: ProgressConfig
+) -> LabelledSignals:
     """Raises ImportedError where the annotation does not fit the episode."""
     label = annotation.label(len(signals.change), signals.fps, signals.success)
     # Without a plan of its own: the names in the order of their first attempts
     plan = [*(label.plan or dict.fromkeys(s.name for s in label.segments if s.step is not None))]
-    return stated_label(signals, label.segments, label.num_planned, plan, config, label.end, curve=label.progress)
+    return stated_label(
+        signals, label.segments, label.num_planned, plan, config, label.end, curve=label.progress
+    )

@@ -85,21 +85,31 @@ def _opened(path: str, revision: str | None, format: str | None, full: bool) -> 
         "format": format,
     }
     with TemporaryDirectory() as folder:
-        yield Source(DatasetConfig(**facts), SHOWN if is_address and not full else None, Path(folder))
+        yield Source(
+            DatasetConfig(**facts), SHOWN if is_address and not full else None, Path(folder)
+        )
 
 
 def _row_of(path: str, place: DatasetPlace, revision: str | None, full: bool) -> dict[str, Any]:
     """One of several datasets: what it is, and how much of it is usable, as far as was looked."""
     address = address_below(path, place.folder)
     row = {"folder": place.folder, "name": name_of(last_name(address)), "format": place.format.name}
-    row |= {"episodes": 0, "usable_so_far": 0, "is_bare": place.is_bare, "error": None, "findings": []}
+    row |= {
+        "episodes": 0,
+        "usable_so_far": 0,
+        "is_bare": place.is_bare,
+        "error": None,
+        "findings": [],
+    }
     try:
         with _opened(address, revision, place.format.name, full) as source:
             if full:
                 facts = _inspected(address, source, full)
             else:
                 listing = settle(list_episodes(source), source.config, {})
-                facts = _dataset_facts(listing, listing.findings) | {"findings": _rows(listing.findings)}
+                facts = _dataset_facts(listing, listing.findings) | {
+                    "findings": _rows(listing.findings)
+                }
     # One that cannot be read hides none of the others
     except SourceError as e:
         return row | {"error": str(e)}
@@ -112,14 +122,20 @@ def _inspected(path: str, source: Source, full: bool, num_pictured: int = 0) -> 
     # With no indices given before, since there is no workspace: episodes are counted as a first build would
     listing = settle(list_episodes(source), source.config, {})
     unusable = _unusable(listing.findings)
-    selected = [r for r in listing.records if source.selected is None or r.episode_index in source.selected]
+    selected = [
+        r for r in listing.records if source.selected is None or r.episode_index in source.selected
+    ]
     surveyed = survey(source, listing.records, listing.robot)
 
     # A few episodes are decoded as a build would; of the others the headers of their videos say enough
     usable = [r for r in selected if r.episode_index not in unusable]
     decoded = usable if full else _few(usable)
-    measured = frames_stage(source, decoded, 0, NO_KEYFRAMES, lambda sha256, jpeg: None, signals=surveyed.signals)
-    headers, unreadable, num_read = _headers(source, selected, full, unusable | {r.episode_index for r in decoded})
+    measured = frames_stage(
+        source, decoded, 0, NO_KEYFRAMES, lambda sha256, jpeg: None, signals=surveyed.signals
+    )
+    headers, unreadable, num_read = _headers(
+        source, selected, full, unusable | {r.episode_index for r in decoded}
+    )
 
     checks = _checks(measured.tables)
     findings = [*listing.findings, *surveyed.findings, *unreadable, *measured.findings]
@@ -138,7 +154,9 @@ def _inspected(path: str, source: Source, full: bool, num_pictured: int = 0) -> 
         "cameras": list(listing.cameras),
         "camera_details": _camera_details(source, listing, headers, decoded),
         "signals": [signal_row(signal) for signal in surveyed.signals],
-        "signal_lags": measured.tables["signal_lags"].drop_columns(["dataset", "chunk"]).to_pylist(),
+        "signal_lags": measured.tables["signal_lags"]
+        .drop_columns(["dataset", "chunk"])
+        .to_pylist(),
         "checks": checks,
         "pictured": pictured_runs(source, decoded, checks, num_pictured),
         "tasks": sorted(set().union(*(r.tasks for r in listing.records))),
@@ -202,9 +220,13 @@ def _dataset_facts(listing: Listing, findings: Sequence[Finding]) -> dict[str, A
 
 def _outcomes(records: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:
     """Known outcomes by what says so."""
-    counts = Counter((r.success_source, r.success) for r in records if r.success is not None and r.success_source)
+    counts = Counter(
+        (r.success_source, r.success) for r in records if r.success is not None and r.success_source
+    )
     sources = sorted({source for source, _ in counts if source})
-    return [{"source": s, "succeeded": counts[s, True], "failed": counts[s, False]} for s in sources]
+    return [
+        {"source": s, "succeeded": counts[s, True], "failed": counts[s, False]} for s in sources
+    ]
 
 
 def _headers(
@@ -227,7 +249,9 @@ def _headers(
                 # video; of several it can do without one
                 if record.episode_index not in skipped_episodes:
                     severity = "unusable" if len(record.videos) == 1 else "warning"
-                    findings.append(Finding(e.reason, str(e), severity, record.episode_index, camera, uri))
+                    findings.append(
+                        Finding(e.reason, str(e), severity, record.episode_index, camera, uri)
+                    )
             continue
         size = f"{info.width_px}x{info.height_px}"
         details.append({"camera": camera, "codec": info.codec, "size_px": size, "fps": info.fps})
@@ -245,14 +269,19 @@ def _video_users(records: Sequence[EpisodeRecord]) -> dict[str, list[tuple[Episo
 
 
 def _camera_details(
-    source: Source, listing: Listing, headers: list[dict[str, Any]], decoded: Sequence[EpisodeRecord]
+    source: Source,
+    listing: Listing,
+    headers: list[dict[str, Any]],
+    decoded: Sequence[EpisodeRecord],
 ) -> list[dict[str, Any]]:
     """One row per camera: in how many episodes, codecs, sizes and rates as far as they were read."""
     episodes = Counter(camera for r in listing.records for camera in r.cameras)
     rows = []
     for camera in listing.cameras:
         # Without a video header the first picture tells the size
-        camera_headers = [h for h in headers if h["camera"] == camera] or _first_picture(source, camera, decoded)
+        camera_headers = [h for h in headers if h["camera"] == camera] or _first_picture(
+            source, camera, decoded
+        )
         rows.append({"camera": camera, "episodes": episodes[camera]} | _different(camera_headers))
     return rows
 
@@ -267,7 +296,9 @@ def _different(headers: list[dict[str, Any]]) -> dict[str, str]:
     return cells | {"fps": ", ".join(f"{rate:g}" for rate in rates)}
 
 
-def _first_picture(source: Source, camera: str, records: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:
+def _first_picture(
+    source: Source, camera: str, records: Sequence[EpisodeRecord]
+) -> list[dict[str, Any]]:
     """The size of a camera's pictures where they are in no video file."""
     for record in records:
         if camera not in record.cameras:
@@ -298,7 +329,9 @@ def grouped(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     findings_by_kind: dict[tuple, list[dict[str, Any]]] = {}
     for f in findings:
         # By camera, too: what is wrong with one camera may be mended without the others
-        findings_by_kind.setdefault((f["severity"], f["reason"], f["camera"], f.get("accepted_why")), []).append(f)
+        findings_by_kind.setdefault(
+            (f["severity"], f["reason"], f["camera"], f.get("accepted_why")), []
+        ).append(f)
     rows = []
     for (severity, reason, camera, _), group in findings_by_kind.items():
         first = group[0]

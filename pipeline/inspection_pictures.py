@@ -16,7 +16,10 @@ PICTURE_PX = 320  # of the longer side
 
 
 def pictured_runs(
-    source: Source, records: Sequence[EpisodeRecord], checks: Sequence[Mapping[str, Any]], max_runs: int
+    source: Source,
+    records: Sequence[EpisodeRecord],
+    checks: Sequence[Mapping[str, Any]],
+    max_runs: int,
 ) -> list[dict[str, Any]]:
     """The `max_runs` worst runs: those in which most checks found what none before shows, then for longest.
 
@@ -28,7 +31,9 @@ def pictured_runs(
     for check in checks:
         by_run.setdefault(check["episode_index"], []).append(check)
     by_number = {record.episode_index: record for record in records}
-    return [_run(source, by_number[episode], by_run[episode]) for episode in _worst(by_run, max_runs)]
+    return [
+        _run(source, by_number[episode], by_run[episode]) for episode in _worst(by_run, max_runs)
+    ]
 
 
 def _worst(by_run: Mapping[int, Sequence[Mapping[str, Any]]], max_runs: int) -> list[int]:
@@ -40,7 +45,12 @@ def _worst(by_run: Mapping[int, Sequence[Mapping[str, Any]]], max_runs: int) -> 
         checks = by_run[episode]
         names = {check["check_name"] for check in checks}
         share = sum(map(_seconds, checks)) / checks[0]["duration_s"]
-        return len(names - covered_checks), any(check["camera"] for check in checks), share, -episode
+        return (
+            len(names - covered_checks),
+            any(check["camera"] for check in checks),
+            share,
+            -episode,
+        )
 
     while len(chosen) < min(max_runs, len(by_run)):
         episode = max(by_run.keys() - set(chosen), key=rank)
@@ -53,7 +63,9 @@ def _seconds(check: Mapping[str, Any]) -> float:
     return check["end_s"] - check["start_s"]
 
 
-def _run(source: Source, record: EpisodeRecord, checks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _run(
+    source: Source, record: EpisodeRecord, checks: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     longest = sorted(checks, key=_seconds, reverse=True)[:MAX_STRETCHES]
     episode = read_episode(source, record)
     stretches = []
@@ -65,7 +77,11 @@ def _run(source: Source, record: EpisodeRecord, checks: Sequence[Mapping[str, An
         except DataError as e:
             problem = f"no picture of it can be shown: {e}"
         stretches.append({**check, "pictures": pictures, "problem": problem})
-    return {"episode_index": record.episode_index, "duration_s": checks[0]["duration_s"], "stretches": stretches}
+    return {
+        "episode_index": record.episode_index,
+        "duration_s": checks[0]["duration_s"],
+        "stretches": stretches,
+    }
 
 
 def _pictures(episode: EpisodeData, check: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -73,7 +89,9 @@ def _pictures(episode: EpisodeData, check: Mapping[str, Any]) -> list[dict[str, 
     camera = check["camera"] or episode.record.cameras[0]
     middle = (check["start_frame"] + check["end_frame"]) // 2
     frame_before = check["start_frame"] - 1
-    captions = {middle: "in the middle"} | ({frame_before: "just before"} if frame_before >= 0 else {})
+    captions = {middle: "in the middle"} | (
+        {frame_before: "just before"} if frame_before >= 0 else {}
+    )
     try:
         frames = _decoded(episode, camera, captions, DecodeOptions(wanted=frozenset(captions)))
     except VideoError:  # its groups of pictures do not stand by themselves
@@ -91,7 +109,12 @@ def _decoded(
     for frame, _, picture in episode.frames(camera, options):
         if frame in frame_indices:
             jpeg, width, height = encode_jpeg(picture.rgb(), PICTURE_PX)
-            pictures[frame] = {"frame_index": frame, "jpeg": b64encode(jpeg).decode(), "width": width, "height": height}
+            pictures[frame] = {
+                "frame_index": frame,
+                "jpeg": b64encode(jpeg).decode(),
+                "width": width,
+                "height": height,
+            }
         if frame >= max(frame_indices):
             break
     return pictures

@@ -19,7 +19,9 @@ from core.files import write_file
 from core.version import VERSION
 from ingest.reasons import REASONS
 
-SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+SARIF_SCHEMA = (
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+)
 MOST_LISTED = 30  # episodes of one check in a line
 UNUSABLE = "Nothing is labelled of it: it is left out."
 DOUBTFUL = "It is labelled as it is."
@@ -74,7 +76,12 @@ def place(finding: Mapping[str, Any]) -> str:
     """Where it is: dataset's folder, episode, camera, file; as far as the finding is about one."""
     episode = finding["episode_index"]
     folder = finding.get("folder")
-    parts = [folder, None if episode is None else f"episode {episode}", finding["camera"], finding["file"]]
+    parts = [
+        folder,
+        None if episode is None else f"episode {episode}",
+        finding["camera"],
+        finding["file"],
+    ]
     return ", ".join(filter(None, parts)) or "the source as a whole"
 
 
@@ -82,7 +89,9 @@ def groups(findings: Sequence[Row]) -> list[Row]:
     """Findings by check, those first that make something unusable: how many, where, what it means and does, remedy."""
     findings_by_kind: dict[tuple[bool, str], list[Row]] = {}
     for finding in findings:
-        findings_by_kind.setdefault((finding["severity"] != "unusable", finding["reason"]), []).append(finding)
+        findings_by_kind.setdefault(
+            (finding["severity"] != "unusable", finding["reason"]), []
+        ).append(finding)
     return [
         {
             "check": check,
@@ -109,22 +118,34 @@ def _episodes(findings: Sequence[Row]) -> str:
 def summary(result: Row) -> list[str]:
     """What was looked at, a sentence each."""
     if "datasets" in result:
-        usable, episodes = (sum(row[name] for row in result["datasets"]) for name in ("usable_so_far", "episodes"))
+        usable, episodes = (
+            sum(row[name] for row in result["datasets"]) for name in ("usable_so_far", "episodes")
+        )
         subject = f"{len(result['datasets'])} datasets"
     else:
         usable = result["usable_so_far"]
         episodes = result["episodes"]
-        subject = ", ".join(filter(None, (result["format"], result["robot"], f"{result['rows']} rows")))
+        subject = ", ".join(
+            filter(None, (result["format"], result["robot"], f"{result['rows']} rows"))
+        )
     return [subject, f"{usable} of {episodes} episodes usable", f"looked at: {result['looked_at']}"]
 
 
 def html(result: Row) -> bytes:
     """One page without any other file: no script, pictures within."""
     templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
     page = templates.get_template("inspection_report.html")
-    texts = {"groups": groups(result["findings"]), "summary": summary(result), "place": place, "version": VERSION}
+    texts = {
+        "groups": groups(result["findings"]),
+        "summary": summary(result),
+        "place": place,
+        "version": VERSION,
+    }
     return page.render(
         result, **texts, accepted=groups(result["accepted"]), pictured=result.get("pictured", [])
     ).encode()
@@ -149,7 +170,9 @@ def markdown(result: Row) -> bytes:
             "| where | what |",
             "|---|---|",
         ]
-        lines += [f"| {_cell(place(f))} | {_cell(f['detail'] or '')} |" for f in group["findings"]] + [""]
+        lines += [
+            f"| {_cell(place(f))} | {_cell(f['detail'] or '')} |" for f in group["findings"]
+        ] + [""]
     if result["accepted"]:
         lines += ["## Accepted", "", "| where | what | by | why |", "|---|---|---|---|"]
     for f in result["accepted"]:
@@ -175,7 +198,10 @@ def sarif(result: Row) -> bytes:
         for check in checks
     ]
     driver = {"name": "proccorpus inspect", "version": VERSION, "rules": rules}
-    run = {"tool": {"driver": driver}, "results": [_sarif_result(finding, checks, result) for finding in findings]}
+    run = {
+        "tool": {"driver": driver},
+        "results": [_sarif_result(finding, checks, result) for finding in findings],
+    }
     log = {"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}
     return json.dumps(log, indent=1, ensure_ascii=False).encode()
 
@@ -183,22 +209,34 @@ def sarif(result: Row) -> bytes:
 def _sarif_result(finding: Row, checks: Sequence[str], result: Row) -> Row:
     location_path = "/".join(filter(None, (finding.get("folder"), finding["file"])))
     location: Row = {
-        "physicalLocation": {"artifactLocation": {"uri": quote(location_path or result["path"], safe="/:")}}
+        "physicalLocation": {
+            "artifactLocation": {"uri": quote(location_path or result["path"], safe="/:")}
+        }
     }
     if finding["episode_index"] is not None:
-        location["logicalLocations"] = [{"name": f"episode {finding['episode_index']}", "kind": "episode"}]
-    about = {"episode_index": finding["episode_index"], "camera": finding["camera"], "effect": effect(finding)}
+        location["logicalLocations"] = [
+            {"name": f"episode {finding['episode_index']}", "kind": "episode"}
+        ]
+    about = {
+        "episode_index": finding["episode_index"],
+        "camera": finding["camera"],
+        "effect": effect(finding),
+    }
     row = {
         "ruleId": finding["reason"],
         "ruleIndex": checks.index(finding["reason"]),
         "level": "error" if finding["severity"] == "unusable" else "warning",
-        "message": {"text": f"{place(finding)}: {finding['detail'] or REASONS[finding['reason']].meaning}"},
+        "message": {
+            "text": f"{place(finding)}: {finding['detail'] or REASONS[finding['reason']].meaning}"
+        },
         "locations": [location],
         "properties": about | {"stretches": _stretches(finding, result.get("checks", []))},
     }
     if "accepted_by" in finding:
         justification = f"{finding['accepted_by']}: {finding['accepted_why']}"
-        row["suppressions"] = [{"kind": "external", "status": "accepted", "justification": justification}]
+        row["suppressions"] = [
+            {"kind": "external", "status": "accepted", "justification": justification}
+        ]
     return row
 
 
@@ -214,8 +252,15 @@ def junit(result: Row) -> bytes:
     """A test suite in the form of JUnit: what makes something unusable has failed, a warning is skipped, so that a
     server shows both and fails by the first alone, as the command's exit code does."""
     cases = [*_cases(result)]
-    failed, skipped = (sum(case.find(tag) is not None for case in cases) for tag in ("failure", "skipped"))
-    counts = {"tests": str(len(cases)), "failures": str(failed), "errors": "0", "skipped": str(skipped)}
+    failed, skipped = (
+        sum(case.find(tag) is not None for case in cases) for tag in ("failure", "skipped")
+    )
+    counts = {
+        "tests": str(len(cases)),
+        "failures": str(failed),
+        "errors": "0",
+        "skipped": str(skipped),
+    }
     suites = ElementTree.Element("testsuites", {"name": "proccorpus inspect"} | counts)
     suite = ElementTree.SubElement(suites, "testsuite", {"name": _in_xml(result["path"])} | counts)
     suite.extend(cases)
@@ -224,13 +269,20 @@ def junit(result: Row) -> bytes:
 
 
 def _cases(result: Row) -> Iterator[ElementTree.Element]:
-    yield ElementTree.Element("testcase", {"classname": "episodes", "name": "; ".join(map(_in_xml, summary(result)))})
+    yield ElementTree.Element(
+        "testcase", {"classname": "episodes", "name": "; ".join(map(_in_xml, summary(result)))}
+    )
     for finding in result["findings"]:
-        about = {"classname": finding["reason"], "name": _in_xml(f"{finding['reason']}: {place(finding)}")}
+        about = {
+            "classname": finding["reason"],
+            "name": _in_xml(f"{finding['reason']}: {place(finding)}"),
+        }
         case = ElementTree.Element("testcase", about)
         tag = "failure" if finding["severity"] == "unusable" else "skipped"
         message = {"message": _in_xml(finding["detail"] or REASONS[finding["reason"]].meaning)}
-        inner = ElementTree.SubElement(case, tag, message | ({"type": "unusable"} if tag == "failure" else {}))
+        inner = ElementTree.SubElement(
+            case, tag, message | ({"type": "unusable"} if tag == "failure" else {})
+        )
         inner.text = f"{effect(finding)} {REASONS[finding['reason']].remedy}"
         yield case
 
@@ -240,4 +292,9 @@ def _in_xml(text: str) -> str:
     return re.sub(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)
 
 
-WRITERS: Mapping[str, Writer] = {".html": html, ".md": markdown, ".sarif": sarif, ".junit.xml": junit}
+WRITERS: Mapping[str, Writer] = {
+    ".html": html,
+    ".md": markdown,
+    ".sarif": sarif,
+    ".junit.xml": junit,
+}

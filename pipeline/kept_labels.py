@@ -20,7 +20,9 @@ def kept_labels(context: StageContext) -> frozenset[int]:
         "GROUP BY 1"
     )
     ends = dict(context.lake.rows(sql, _place(context)))
-    return frozenset(e.episode_index for e in context.signals() if ends.get(e.episode_index) == len(e.change))
+    return frozenset(
+        e.episode_index for e in context.signals() if ends.get(e.episode_index) == len(e.change)
+    )
 
 
 def kept_reasons(context: StageContext) -> frozenset[int]:
@@ -35,10 +37,15 @@ def with_kept_rows(
     context: StageContext, tables: Mapping[str, pa.Table], episodes: Collection[int]
 ) -> dict[str, pa.Table]:
     """What a stage made, and what the lake has of some episodes in the same tables."""
-    return {name: pa.concat_tables([_rows(context, name, table, episodes), table]) for name, table in tables.items()}
+    return {
+        name: pa.concat_tables([_rows(context, name, table, episodes), table])
+        for name, table in tables.items()
+    }
 
 
-def _rows(context: StageContext, name: str, template: pa.Table, episodes: Collection[int]) -> pa.Table:
+def _rows(
+    context: StageContext, name: str, template: pa.Table, episodes: Collection[int]
+) -> pa.Table:
     columns = ", ".join(f'"{column}"' for column in template.schema.names)
     rows = context.lake.arrow(
         f"SELECT {columns} FROM {name} WHERE dataset = ? AND chunk = ? AND label_run = ? "
@@ -48,7 +55,9 @@ def _rows(context: StageContext, name: str, template: pa.Table, episodes: Collec
     return rows.cast(template.schema)
 
 
-def with_kept_findings(context: StageContext, findings: Iterable[Finding], episodes: Collection[int]) -> list[Finding]:
+def with_kept_findings(
+    context: StageContext, findings: Iterable[Finding], episodes: Collection[int]
+) -> list[Finding]:
     """Findings of a stage, with what it found of some episodes before."""
     rows = context.lake.dicts(
         f"SELECT {FINDING} FROM findings WHERE dataset = ? AND chunk = ? AND stage = ? "

@@ -26,7 +26,10 @@ def label_curves(
     signals, config = _measured(space, dataset, episode_index, snapshot)
     segments, plan = label.settled(len(signals.change))
     labelled = stated_label(signals, segments, len(plan), plan, config, label.end)
-    return {"progress": labelled.progress.tolist(), "progress_procvlm": published_progress(labelled).tolist()}
+    return {
+        "progress": labelled.progress.tolist(),
+        "progress_procvlm": published_progress(labelled).tolist(),
+    }
 
 
 @lru_cache(maxsize=KEPT)

@@ -25,7 +25,9 @@ def motion_run(build: DatasetBuild) -> LabelRun:
 def native_run(build: DatasetBuild) -> LabelRun:
     """Labels of the source's steps. Motion labels the episodes that have no steps, so its settings belong here."""
     without_steps = {"code_version": MOTION_VERSION, **_settings(build.stages.motion)}
-    return LabelRun("native", annotate.native.CODE_VERSION, _with_views(build, {"without_steps": without_steps}))
+    return LabelRun(
+        "native", annotate.native.CODE_VERSION, _with_views(build, {"without_steps": without_steps})
+    )
 
 
 def vlm_run(build: DatasetBuild) -> LabelRun:
@@ -36,7 +38,14 @@ def vlm_run(build: DatasetBuild) -> LabelRun:
         versions = [MOTION_VERSION, TRANSFER_VERSION, PROGRESS_VERSION]
         settings = [build.stages.motion, build.stages.transfer, build.stages.progress]
         params["follow"] = [*versions, *map(_settings, settings)]
-    return LabelRun("vlm", VLM_VERSION, _with_views(build, params), vlm.model, vlm.revision, build.prompt_version)
+    return LabelRun(
+        "vlm",
+        VLM_VERSION,
+        _with_views(build, params),
+        vlm.model,
+        vlm.revision,
+        build.prompt_version,
+    )
 
 
 def transfer_run(build: DatasetBuild) -> LabelRun:
@@ -45,7 +54,10 @@ def transfer_run(build: DatasetBuild) -> LabelRun:
     embeddings = None
     if config.when != "never" and not lack(config):
         embeddings = config.model_dump(mode="json", exclude={"when", "device"})
-        embeddings |= {"code_version": annotate.embeddings.passing.CODE_VERSION, "weights": identity(config)}
+        embeddings |= {
+            "code_version": annotate.embeddings.passing.CODE_VERSION,
+            "weights": identity(config),
+        }
     params = {
         "transfer": _settings(build.stages.transfer),
         "motion": {"code_version": MOTION_VERSION, **_settings(build.stages.motion)},

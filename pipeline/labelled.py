@@ -64,7 +64,9 @@ def with_progress(
 
     ends_at: where an unfinished run is known to end.
     """
-    curve = progress(segments, num_planned, signals.change, signals.fps, config, ends_at, signals.state)
+    curve = progress(
+        segments, num_planned, signals.change, signals.fps, config, ends_at, signals.state
+    )
     if is_stated(segments, stated_end):
         curve = stated_progress(segments, curve, stated_end)
     return LabelledSignals(signals, segments, num_planned, curve, columns)
@@ -111,13 +113,17 @@ def label_columns(label: EpisodeLabel) -> dict[str, Any]:
         "named": label.named,
         "notes": list(label.notes),
         "curve": None if label.curve is None else label.curve.tolist(),
-        "confidence": _mean_confidence(label.segments) if label.confidence is None else label.confidence,
+        "confidence": _mean_confidence(label.segments)
+        if label.confidence is None
+        else label.confidence,
     }
 
 
 def _mean_confidence(segments: Sequence[Segment]) -> float | None:
     """The mean over the segments that have a confidence, weighted by their length in frames."""
-    confidences = [(segment.confidence, len(segment)) for segment in segments if segment.confidence is not None]
+    confidences = [
+        (segment.confidence, len(segment)) for segment in segments if segment.confidence is not None
+    ]
     frames = sum(length for _, length in confidences)
     if confidences:
         return sum(confidence * length for confidence, length in confidences) / frames
@@ -134,7 +140,9 @@ def segment_tables(
         key = place.of(episode)
         label_rows.append({**key, **columns})
         for index, segment in enumerate(segments):
-            segment_rows.append(key | vars(segment) | {"segment_index": index, "num_planned": num_planned})
+            segment_rows.append(
+                key | vars(segment) | {"segment_index": index, "num_planned": num_planned}
+            )
     return {
         "segments": TABLES["segments"].rows(segment_rows),
         "episode_labels": TABLES["episode_labels"].rows(label_rows),
@@ -162,11 +170,15 @@ def progress_table(place: LabelPlace, episodes: Sequence[LabelledSignals]) -> pa
         columns = {
             "frame_index": np.arange(num_frames),
             # Segments tile the episode, so their lengths in turn give each frame its segment
-            "segment_index": np.repeat(np.arange(len(segments), dtype=np.int32), [len(s) for s in segments]),
+            "segment_index": np.repeat(
+                np.arange(len(segments), dtype=np.int32), [len(s) for s in segments]
+            ),
             "progress": episode.progress,
             "progress_procvlm": published_progress(episode),
         }
-        parts.append(_frame_rows("progress", place, episode.signals.episode_index, num_frames, columns))
+        parts.append(
+            _frame_rows("progress", place, episode.signals.episode_index, num_frames, columns)
+        )
     return pa.concat_tables(parts)
 
 
@@ -181,20 +193,27 @@ def alignment_table(place: LabelPlace, alignments: Mapping[int, Alignment]) -> p
             "distance": alignment.distances.astype(np.float32),
             "follows": alignment.follows.astype(bool),
         }
-        parts.append(_frame_rows("alignments", place, episode_index, len(alignment.frames), columns))
+        parts.append(
+            _frame_rows("alignments", place, episode_index, len(alignment.frames), columns)
+        )
     return pa.concat_tables(parts)
 
 
-def _frame_rows(table: str, place: LabelPlace, episode: int, count: int, columns: dict[str, np.ndarray]) -> pa.Table:
+def _frame_rows(
+    table: str, place: LabelPlace, episode: int, count: int, columns: dict[str, np.ndarray]
+) -> pa.Table:
     """`count` rows of one episode."""
     schema = TABLES[table].schema
     key: dict[str, Any] = {
-        k: pa.repeat(pa.scalar(v, schema.field(k).type), count) for k, v in place.of(episode).items()
+        k: pa.repeat(pa.scalar(v, schema.field(k).type), count)
+        for k, v in place.of(episode).items()
     }
     return pa.table(key | columns, schema=schema)
 
 
-def quality_table(place: LabelPlace, episodes: Sequence[LabelledSignals], *, is_inspected: bool = False) -> pa.Table:
+def quality_table(
+    place: LabelPlace, episodes: Sequence[LabelledSignals], *, is_inspected: bool = False
+) -> pa.Table:
     """Rows of `label_quality` of some episodes of a chunk: how odd each is among those of its task.
 
     is_inspected: the annotator judges what pictures show. A person's label says itself how its run ended.
@@ -214,7 +233,9 @@ def quality_table(place: LabelPlace, episodes: Sequence[LabelledSignals], *, is_
             if by_person:
                 end_by = quality.PERSON
             else:
-                end_by = quality.end_by(signals.success, source, oddness.end, has_visual_check=is_inspected)
+                end_by = quality.end_by(
+                    signals.success, source, oddness.end, has_visual_check=is_inspected
+                )
             if doubt:
                 failed = {"p_failure": doubt.p_failure, "failure_signs": list(doubt.because)}
             else:
@@ -228,7 +249,9 @@ def quality_table(place: LabelPlace, episodes: Sequence[LabelledSignals], *, is_
 def _quality_run(episode: LabelledSignals) -> quality.LabelledRun:
     signals = episode.signals
     duration_s = len(signals.change) / signals.fps
-    return quality.LabelledRun(duration_s, signals.fps, signals.success, [*episode.segments], episode.progress)
+    return quality.LabelledRun(
+        duration_s, signals.fps, signals.success, [*episode.segments], episode.progress
+    )
 
 
 def run_end(episode: LabelledSignals) -> quality.RunEnd:

@@ -51,7 +51,9 @@ def merge_adapter(space: Workspace, folder: Path, out: Path | None) -> dict[str,
             "path": merged_folder.resolve().relative_to(space.root).as_posix(),
             "created_at": datetime.now(UTC),
         }
-        open_lake(space).upsert(f"merged model {merged_folder.name}", checkpoints=TABLES["checkpoints"].rows([row]))
+        open_lake(space).upsert(
+            f"merged model {merged_folder.name}", checkpoints=TABLES["checkpoints"].rows([row])
+        )
     merged = card["merged"]
     return {
         "model": str(merged_folder),
@@ -64,10 +66,14 @@ def merge_adapter(space: Workspace, folder: Path, out: Path | None) -> dict[str,
 def check_model(folder: Path, on_message: Callable[[str], None] | None) -> dict[str, Any]:
     """Ask a checkpoint about a grey picture; with `on_message` vLLM asks it, too. Raises ModelError or FailedError."""
     if on_message and is_laptop(folder):
-        raise ModelError(f"{folder.name} is a laptop model: vLLM cannot serve it, proccorpus serve does")
+        raise ModelError(
+            f"{folder.name} is a laptop model: vLLM cannot serve it, proccorpus serve does"
+        )
     # Refused before anything is loaded, which may take minutes
     if on_message and base_of(folder):
-        raise ModelError(f"{folder.name} is an adapter: a server needs a whole model, so merge it first (model merge)")
+        raise ModelError(
+            f"{folder.name} is an adapter: a server needs a whole model, so merge it first (model merge)"
+        )
     facts = _check_laptop(folder) if is_laptop(folder) else _check_whole(folder)
     if on_message:
         return facts | {"served_answer": _served_answer(folder, GREY, on_message)}
@@ -82,7 +88,11 @@ def _check_whole(folder: Path) -> dict[str, Any]:
     if output.logits is None or not torch.isfinite(output.logits).all():
         raise ModelError(f"{folder} answers with NaN or infinite numbers: its weights are broken")
     progress = round(float(output.progress[0]), 4) if model.head else None
-    return {"model": folder.name, "parameters": sum(p.numel() for p in model.parameters()), "progress": progress}
+    return {
+        "model": folder.name,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "progress": progress,
+    }
 
 
 def _check_laptop(folder: Path) -> dict[str, Any]:
@@ -102,7 +112,11 @@ def _served_answer(folder: Path, picture: Any, on_message: Callable[[str], None]
         {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{jpeg}"}},
         {"type": "text", "text": QUESTION.replace(IMAGE_MARK, "").strip()},
     ]
-    body = {"model": folder.name, "max_tokens": ANSWER_TOKENS, "messages": [{"role": "user", "content": content}]}
+    body = {
+        "model": folder.name,
+        "max_tokens": ANSWER_TOKENS,
+        "messages": [{"role": "user", "content": content}],
+    }
     with TemporaryDirectory(prefix="proccorpus-check-") as logs:
         config = ServerConfig(
             model=str(folder),
@@ -117,7 +131,10 @@ def _served_answer(folder: Path, picture: Any, on_message: Callable[[str], None]
         with Server(config, on_message) as server:
             try:
                 reply = httpx.post(
-                    f"{server.endpoints[0]}/chat/completions", json=body, timeout=ANSWER_S, trust_env=False
+                    f"{server.endpoints[0]}/chat/completions",
+                    json=body,
+                    timeout=ANSWER_S,
+                    trust_env=False,
                 )
                 return reply.raise_for_status().json()["choices"][0]["message"]["content"]
             except (httpx.HTTPError, KeyError, ValueError) as e:

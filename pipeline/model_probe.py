@@ -20,7 +20,11 @@ SHOWN = "green"
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "seen": {"type": "string", "pattern": r"^[!#-\[\]-~][ !#-\[\]-~]{0,99}$", "description": THOUGHT},
+        "seen": {
+            "type": "string",
+            "pattern": r"^[!#-\[\]-~][ !#-\[\]-~]{0,99}$",
+            "description": THOUGHT,
+        },
         "colour": {"type": "string", "enum": list(COLOURS)},
     },
     "required": ["seen", "colour"],
@@ -43,7 +47,14 @@ def probe(config: VlmConfig) -> dict[str, Any]:
     question = f"Of which colour is the picture?\nThe form of the answer:\n{in_words(SCHEMA)}"
     content = (Image.of(data.getvalue()), question)
     request = Request(
-        "probe", "", content, SCHEMA, MAX_TOKENS, config.temperature, config.seed, extra=config.extra_body
+        "probe",
+        "",
+        content,
+        SCHEMA,
+        MAX_TOKENS,
+        config.temperature,
+        config.seed,
+        extra=config.extra_body,
     )
     with TemporaryDirectory(prefix="proccorpus-probe-") as folder:
         return asyncio.run(_asked(config, request, ResponseStore(Path(folder))))
@@ -51,7 +62,9 @@ def probe(config: VlmConfig) -> dict[str, Any]:
 
 async def _asked(config: VlmConfig, request: Request, store: ResponseStore) -> dict[str, Any]:
     start_s = time.monotonic()
-    async with client_for(config, store, build_id="", dataset="", label_run="", prompt_version="") as client:
+    async with client_for(
+        config, store, build_id="", dataset="", label_run="", prompt_version=""
+    ) as client:
         reply = await client.ask(request, 0)
     [call] = store.calls("")
     if reply.value["colour"] == SHOWN:

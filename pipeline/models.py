@@ -30,7 +30,9 @@ def model_folder(space: Workspace, model: str) -> Path:
         return Path(model)
     has = ", ".join(folders_by_name) or "none yet (proccorpus train)"
     near = did_you_mean(model, folders_by_name)
-    raise ModelError(f"no model {model!r} and no checkpoint of ours there; the workspace has: {has}{near}")
+    raise ModelError(
+        f"no model {model!r} and no checkpoint of ours there; the workspace has: {has}{near}"
+    )
 
 
 def _contents_of_releases(space: Workspace) -> dict[str, str]:

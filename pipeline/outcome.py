@@ -52,7 +52,10 @@ def outcome_facts(outcome: StepOutcome) -> dict[str, tuple[str, FactValue]]:
     if outcome.picture:
         facts["picture"] = ("md", picture_markdown(outcome.picture, outcome.asset))
     if outcome.table:
-        facts["table"] = ("md", markdown_table(outcome.table[0], (row.values() for row in outcome.table)))
+        facts["table"] = (
+            "md",
+            markdown_table(outcome.table[0], (row.values() for row in outcome.table)),
+        )
     for path in outcome.files:
         facts[identifier(f"file {path.name}")] = ("path", str(path))
     return facts

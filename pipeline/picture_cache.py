@@ -69,12 +69,16 @@ class FrameKeeper:
     pictures: PictureStore
     shards: ShardsConfig
     samples: SamplesConfig
-    _shown: float = 1.0  # of the video under way: the share of its frames that samples show, at most
+    _shown: float = (
+        1.0  # of the video under way: the share of its frames that samples show, at most
+    )
     _is_worth_it: bool | None = None  # to keep the pictures of that video; None: not known yet
 
     def every(self, camera: str, fps: float, num_frames: int | None, *, is_preferred: bool) -> int:
         if not self.samples.shows_every_frame:
-            self._shown = min(1.0, self.samples.most_pictures / (num_frames or max(1.0, USUAL_S * fps)))
+            self._shown = min(
+                1.0, self.samples.most_pictures / (num_frames or max(1.0, USUAL_S * fps))
+            )
         self._is_worth_it = True if self.samples.shows_every_frame else None
         return int(is_preferred)
 
@@ -114,7 +118,9 @@ class PictureCache:
         self.close()
         self.frames_hash = frames_hash
         stages = self.build.stages
-        self.kept = FrameKeeper(PictureStore(_open_file(self.workspace)), stages.shards, stages.samples)
+        self.kept = FrameKeeper(
+            PictureStore(_open_file(self.workspace)), stages.shards, stages.samples
+        )
         if self.build.has_embeddings:
             # An encoder that cannot be had is the embeddings stage's failure, not that of the measurements
             with suppress(EncoderError):
@@ -142,7 +148,9 @@ def kept_pictures(workspace: Workspace, cache: PictureCache | None) -> Iterator[
 
 
 @contextmanager
-def embedding_pass(build: DatasetBuild, cache: PictureCache | None, threads: int) -> Iterator[EmbeddingPass]:
+def embedding_pass(
+    build: DatasetBuild, cache: PictureCache | None, threads: int
+) -> Iterator[EmbeddingPass]:
     """The pass that has looked at the chunk's present frames, where `cache`, which is of those, has it; else one anew.
 
     Raises EncoderError.

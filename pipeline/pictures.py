@@ -47,7 +47,9 @@ def contact_sheet(lake: Lake, dataset: str, chunk: int) -> bytes:
         x = column * (width + gap)
         # A camera may have given pictures of several widths
         sheet[y : y + height, x : x + min(width, picture.shape[1])] = picture[:, :width]
-        axes[0, 0].text(x + 2, y + 2, f"frame {frame}", fontsize=6, color="white", va="top", bbox=CAPTION)
+        axes[0, 0].text(
+            x + 2, y + 2, f"frame {frame}", fontsize=6, color="white", va="top", bbox=CAPTION
+        )
     axes[0, 0].imshow(sheet)
     axes[0, 0].axis("off")
     axes[0, 0].set_title(f"{dataset} episode {episode}, {camera}", fontsize=7)
@@ -87,7 +89,9 @@ def frames_figure(lake: Lake, dataset: str, chunk: int | None) -> Figure | None:
     index = rows["episode_index"].to_numpy()
     for episode in np.unique(index):
         part = rows.filter(index == episode)
-        axes[0, 0].plot(part["timestamp_s"], part["visual_change"], lw=1, label=f"episode {episode}")
+        axes[0, 0].plot(
+            part["timestamp_s"], part["visual_change"], lw=1, label=f"episode {episode}"
+        )
     axes[0, 0].set(xlabel="seconds", ylabel="visual change")
     axes[0, 0].legend(fontsize=7, ncols=4)
     return figure
@@ -113,7 +117,9 @@ def segments_figure(stage: str, lake: Lake, dataset: str, chunk: int | None) -> 
     return figure
 
 
-def draw_segments(axes: Axes, segments: Sequence[Segment], row: float, height: float, fps: float = 1.0) -> None:
+def draw_segments(
+    axes: Axes, segments: Sequence[Segment], row: float, height: float, fps: float = 1.0
+) -> None:
     """Segments as coloured bars along time (in seconds when fps is given)."""
     for segment in segments:
         colour = REST_COLOURS.get(segment.kind)
@@ -124,13 +130,16 @@ def draw_segments(axes: Axes, segments: Sequence[Segment], row: float, height: f
             hatch = None if segment.completed else "////"
         start_s = segment.start_frame / fps
         duration_s = len(segment) / fps
-        axes.barh(row, duration_s, height, start_s, color=colour, edgecolor="white", lw=0.5, hatch=hatch)
+        axes.barh(
+            row, duration_s, height, start_s, color=colour, edgecolor="white", lw=0.5, hatch=hatch
+        )
 
 
 def progress_figure(lake: Lake, dataset: str, chunk: int | None) -> Figure | None:
     """The chunk's first labelled episode."""
     [(episode,)] = lake.rows(
-        "SELECT min(episode_index) FROM active_progress WHERE dataset = ? AND chunk = ?", [dataset, chunk]
+        "SELECT min(episode_index) FROM active_progress WHERE dataset = ? AND chunk = ?",
+        [dataset, chunk],
     )
     if episode is None:
         return None
@@ -141,7 +150,9 @@ def labelled_episode(
     lake: Lake, dataset: str, episode: int, stills: int = 8, truth: np.ndarray | None = None
 ) -> Figure:
     """Stills, segments and both progress labels of one episode; with `truth` [num_frames] that and the clock, too."""
-    facts = lake.dicts("SELECT * FROM episodes WHERE dataset = ? AND episode_index = ?", [dataset, episode])[0]
+    facts = lake.dicts(
+        "SELECT * FROM episodes WHERE dataset = ? AND episode_index = ?", [dataset, episode]
+    )[0]
     fps = facts["fps"]
     segments = labels_of(lake.con, dataset, episodes=[episode])[episode].segments
     label = lake.arrow(
@@ -171,14 +182,20 @@ def labelled_episode(
     for segment in segments:
         middle_s = (segment.start_frame + segment.end_frame) / 2 / fps
         room = max(3, int(110 * len(segment) / label.num_rows))  # characters that fit into its bar
-        segment_axes.text(middle_s, 0, shorten(segment.name, room), ha="center", va="center", fontsize=6)
+        segment_axes.text(
+            middle_s, 0, shorten(segment.name, room), ha="center", va="center", fontsize=6
+        )
     segment_axes.set(xlim=(0, duration_s), xticks=[], yticks=[])
 
     time_s = np.arange(label.num_rows) / fps
     curve_axes.plot(time_s, label["progress"], color=COLOURS[0], lw=2, label="progress")
-    curve_axes.plot(time_s, label["progress_procvlm"], color=COLOURS[1], lw=1, label="published formula")
+    curve_axes.plot(
+        time_s, label["progress_procvlm"], color=COLOURS[1], lw=1, label="published formula"
+    )
     if truth is not None:
-        curve_axes.plot(time_s, np.linspace(0, 1, len(time_s)), color="grey", lw=0.8, ls=":", label="clock")
+        curve_axes.plot(
+            time_s, np.linspace(0, 1, len(time_s)), color="grey", lw=0.8, ls=":", label="clock"
+        )
         curve_axes.plot(time_s, truth, color="black", lw=1, ls="--", label="ground truth")
     curve_axes.set(xlim=(0, duration_s), ylim=(-0.03, 1.03), xlabel="seconds", ylabel="progress")
     curve_axes.legend(fontsize=8)
@@ -187,7 +204,8 @@ def labelled_episode(
 
 def samples_figure(lake: Lake, dataset: str, chunk: int | None) -> Figure | None:
     rows = lake.rows(
-        "SELECT progress FROM samples WHERE dataset = ? AND chunk = ? AND progress IS NOT NULL", [dataset, chunk]
+        "SELECT progress FROM samples WHERE dataset = ? AND chunk = ? AND progress IS NOT NULL",
+        [dataset, chunk],
     )
     if not rows:
         return None
@@ -200,7 +218,8 @@ def samples_figure(lake: Lake, dataset: str, chunk: int | None) -> Figure | None
 def shards_figure(lake: Lake, dataset: str, chunk: int | None) -> Figure | None:
     """Contact sheet: the pictures of one entry of the chunk's first shard."""
     rows = lake.rows(
-        "SELECT split, shard, store FROM shards WHERE dataset = ? AND chunk = ? ORDER BY 2 LIMIT 1", [dataset, chunk]
+        "SELECT split, shard, store FROM shards WHERE dataset = ? AND chunk = ? ORDER BY 2 LIMIT 1",
+        [dataset, chunk],
     )
     if not rows:
         return None

@@ -19,9 +19,14 @@ MISSING = "missing"
 STALE = "stale"
 WAITING = "waiting"
 LABELS = "segments"  # the stage that makes the labels of a label run
-STAMPS = {"corrections": correction_stamps, "references": reference_stamps}  # by what a stage reads, hashes by chunk
+STAMPS = {
+    "corrections": correction_stamps,
+    "references": reference_stamps,
+}  # by what a stage reads, hashes by chunk
 # Columns of stage_runs; a lake that is only looked at may be of an earlier version, without some of them
-COLUMNS = "^(stage|dataset|chunk|label_run|snapshot|code_version|(input|output|outcomes|others)_hash)$"
+COLUMNS = (
+    "^(stage|dataset|chunk|label_run|snapshot|code_version|(input|output|outcomes|others)_hash)$"
+)
 
 Specs = Sequence[StageSpec]
 
@@ -44,13 +49,17 @@ class History:
             [sorted(datasets)],
         )
         places = [(row["stage"], row["dataset"], row["chunk"], row["label_run"]) for row in rows]
-        newest = {(stage, dataset, number): label_run for stage, dataset, number, label_run in places}
+        newest = {
+            (stage, dataset, number): label_run for stage, dataset, number, label_run in places
+        }
         return cls(dict(zip(places, rows, strict=True)), newest)
 
 
 def dataset_input(spec: StageSpec, fingerprint: str, *marks: str) -> str:
     """Input hash of the stage that reads the source itself; `marks`: of what people said, empty where they did not."""
-    return content_key(spec.name, spec.code_version, spec.config_hash, fingerprint, *filter(None, marks))
+    return content_key(
+        spec.name, spec.code_version, spec.config_hash, fingerprint, *filter(None, marks)
+    )
 
 
 def chunk_input(spec: StageSpec, upstream_hashes: list[str]) -> str:
@@ -83,30 +92,46 @@ def plan(
         for dataset, of_dataset in specs.items():
             listing = of_dataset[0]
             recorded = history.runs.get((listing.name, dataset, WHOLE_DATASET, ""))
-            input_hash = _listing_input(lake, dataset, listing, fingerprints.get(dataset), recorded or {})
+            input_hash = _listing_input(
+                lake, dataset, listing, fingerprints.get(dataset), recorded or {}
+            )
             status = _status(recorded, input_hash)
             steps.append(Step(listing, dataset, None, status, input_hash))
 
             stamps = _stamps(lake, dataset, of_dataset)
-            chunks = {chunk for stage, name, chunk, _ in history.runs if (stage, name) == (listing.name, dataset)}
+            chunks = {
+                chunk
+                for stage, name, chunk, _ in history.runs
+                if (stage, name) == (listing.name, dataset)
+            }
             for chunk in sorted(chunks - {WHOLE_DATASET}):
                 if only_chunk in (None, chunk):
                     of_chunk = {kind: by_chunk.get(chunk, "") for kind, by_chunk in stamps.items()}
                     output = history.runs[listing.name, dataset, chunk, ""]["output_hash"]
                     outputs = {listing.name: output} if as_listed or status == CURRENT else {}
-                    steps += chunk_steps(dataset, chunk, of_dataset, history, outputs, of_chunk.__getitem__)
+                    steps += chunk_steps(
+                        dataset, chunk, of_dataset, history, outputs, of_chunk.__getitem__
+                    )
     return steps
 
 
 def _listing_input(
-    lake: Lake, dataset: str, listing: StageSpec, fingerprint: str | None, recorded: Mapping[str, str]
+    lake: Lake,
+    dataset: str,
+    listing: StageSpec,
+    fingerprint: str | None,
+    recorded: Mapping[str, str],
 ) -> str:
     """`fingerprint` None: as it was, if it was listed by the same code."""
     if fingerprint is None:
         if recorded.get("code_version") == listing.code_version:
             return recorded["input_hash"]
         return ""
-    marks = takedown_stamp(lake, dataset), outcome_stamp(lake, dataset), recordings_stamp(lake, dataset)
+    marks = (
+        takedown_stamp(lake, dataset),
+        outcome_stamp(lake, dataset),
+        recordings_stamp(lake, dataset),
+    )
     return dataset_input(listing, fingerprint, *marks)
 
 
@@ -160,8 +185,12 @@ def chunk_steps(
             continue
 
         # What people said is no stage's output, yet changes this stage's input
-        other_hashes = [listed.get(f"{kind}_hash") for kind in ("outcomes", "others") if kind in stage.reads]
-        input_hash = chunk_input(spec, [*(outputs[name] for name in upstream), *filter(None, [*other_hashes, stamp])])
+        other_hashes = [
+            listed.get(f"{kind}_hash") for kind in ("outcomes", "others") if kind in stage.reads
+        ]
+        input_hash = chunk_input(
+            spec, [*(outputs[name] for name in upstream), *filter(None, [*other_hashes, stamp])]
+        )
         status = _status(recorded, input_hash)
         # The rows of this label run may be as they should be while those of another run count
         counts = history.newest.get((spec.name, dataset, chunk)) == spec.label_run

@@ -43,13 +43,17 @@ BYTES_A_NUMBER = 1.9  # of embeddings, as measured in the lake's files
 MS_A_PICTURE: Mapping[str, float] = {"mobilenet_v2": 1.6, "grey": 0.4}
 
 
-def listed_records(lake: Lake | None, build: DatasetBuild, sources: Path) -> dict[int, EpisodeRecord]:
+def listed_records(
+    lake: Lake | None, build: DatasetBuild, sources: Path
+) -> dict[int, EpisodeRecord]:
     """The episodes that a build would annotate, as far as metadata tell: a fresh listing, less what is unusable."""
     source = build.source(sources)
     indices = dict[str, int]()
     rejected = set[int | None]()
     if lake is not None:
-        indices |= lake.rows("SELECT source_id, episode_index FROM episode_ids WHERE dataset = ?", [build.name])
+        indices |= lake.rows(
+            "SELECT source_id, episode_index FROM episode_ids WHERE dataset = ?", [build.name]
+        )
         sql = "SELECT DISTINCT episode_index FROM findings WHERE dataset = ? AND severity = 'unusable'"
         rejected |= set(lake.column(sql, [build.name]))
     # A fresh listing may find what no build has seen yet, and the other way round
@@ -78,8 +82,17 @@ class DatasetCost:
         """For scripts."""
         p = self.prediction
         every_run = self.of_each_run
-        of_model = {"episodes": p.episodes, "stages": p.rows(), "gpu_hours": p.gpu_hours, "usd": p.usd}
-        of_each = {"episodes": every_run.episodes, "calls": round(every_run.total.calls), "usd": every_run.usd}
+        of_model = {
+            "episodes": p.episodes,
+            "stages": p.rows(),
+            "gpu_hours": p.gpu_hours,
+            "usd": p.usd,
+        }
+        of_each = {
+            "episodes": every_run.episodes,
+            "calls": round(every_run.total.calls),
+            "usd": every_run.usd,
+        }
         numbers = {k: v for k, v in vars(self).items() if k not in ("prediction", "of_each_run")}
         return numbers | of_model | {"of_each_run": of_each}
 
@@ -89,7 +102,9 @@ class DatasetCost:
         calibration = "not calibrated: nothing is labelled yet"
         if self.pilots:
             calibration = f"calibrated by {self.pilots} labelled episodes"
-        parts = [f"{self.dataset}: {p.episodes} episodes to annotate, {self.known} of them decoded; {calibration}"]
+        parts = [
+            f"{self.dataset}: {p.episodes} episodes to annotate, {self.known} of them decoded; {calibration}"
+        ]
         if self.labelled:
             parts.append(f"{self.labelled} are labelled already")
         if self.left_out:
@@ -106,7 +121,12 @@ class DatasetCost:
 
 
 def dataset_cost(
-    lake: Lake | None, build: DatasetBuild, sources: Path, model: Path | None = None, *, from_scratch: bool = False
+    lake: Lake | None,
+    build: DatasetBuild,
+    sources: Path,
+    model: Path | None = None,
+    *,
+    from_scratch: bool = False,
 ) -> DatasetCost:
     """`model`: folder with the model's tokenizer and processor. `from_scratch`: as if nothing had been labelled yet."""
     meter = TokenMeter(model)
@@ -126,14 +146,18 @@ def dataset_cost(
         known_shapes = _known(lake, build.name, to_label)
         expected, pilots = expectation(lake, build, meter)
     source = build.source(sources)
-    listed = {k: _listed(build, source, record) for k, record in to_label.items() if k not in known_shapes}
+    listed = {
+        k: _listed(build, source, record) for k, record in to_label.items() if k not in known_shapes
+    }
     shapes = known_shapes | {k: shape for k, shape in listed.items() if shape is not None}
 
     # Of most tasks some runs are asked about
     config = build.stages.vlm
     asked_episodes = _asked_about(build, records)
     of_each_run = predict(config, [*shapes.values()], expected, meter)
-    prediction = predict(config, [shapes[k] for k in shapes if k in asked_episodes], expected, meter)
+    prediction = predict(
+        config, [shapes[k] for k in shapes if k in asked_episodes], expected, meter
+    )
     numbers = len(known_shapes), len(labelled & set(records)), pilots, len(to_label) - len(shapes)
     return DatasetCost(build.name, prediction, of_each_run, *numbers)
 
@@ -180,8 +204,18 @@ def _known(lake: Lake, dataset: str, episodes: Collection[int]) -> dict[int, Epi
         if episode in episodes:
             pictures = [stored[episode, camera] for camera in views]
             width, height = size_beside([size for _, size in pictures])
-            facts = r["num_frames"], r["fps"], tuple(pictures[0][0]), width, height, r["task"], r["success"]
-            shapes[episode] = EpisodeShape(*facts, phash=partial(hashes, episode, views[0]), cameras=views)
+            facts = (
+                r["num_frames"],
+                r["fps"],
+                tuple(pictures[0][0]),
+                width,
+                height,
+                r["task"],
+                r["success"],
+            )
+            shapes[episode] = EpisodeShape(
+                *facts, phash=partial(hashes, episode, views[0]), cameras=views
+            )
     return shapes
 
 
@@ -209,7 +243,9 @@ def _listed(build: DatasetBuild, source: Source, record: EpisodeRecord) -> Episo
     size = max(1, round(width * scale)), max(1, round(height * scale))
     width, height = size_beside([size] * max(1, len(views)))
     keyframes = tuple(range(0, length, interval))
-    return EpisodeShape(length, record.fps, keyframes, width, height, record.task, record.success, cameras=views)
+    return EpisodeShape(
+        length, record.fps, keyframes, width, height, record.task, record.success, cameras=views
+    )
 
 
 def expectation(lake: Lake, build: DatasetBuild, meter: TokenMeter) -> tuple[Expected, int]:
@@ -238,7 +274,9 @@ def expectation(lake: Lake, build: DatasetBuild, meter: TokenMeter) -> tuple[Exp
     for dataset in dict.fromkeys(r["dataset"] for r in pilots):
         episodes = {r["episode_index"] for r in pilots if r["dataset"] == dataset}
         shapes += _known(lake, dataset, episodes).values()
-        call_rows = lake.dicts("SELECT * FROM vlm_calls WHERE dataset = ? AND label_run = ?", [dataset, run])
+        call_rows = lake.dicts(
+            "SELECT * FROM vlm_calls WHERE dataset = ? AND label_run = ?", [dataset, run]
+        )
         calls += [call for call in call_rows if call["episode_index"] in episodes]
 
     # What a model decides is expected as it was decided on the pilots
@@ -264,7 +302,10 @@ class EmbeddingCost:
 
     def facts(self) -> dict[str, Any]:
         """For scripts."""
-        return {"dataset": self.dataset, "embeddings": {k: v for k, v in vars(self).items() if k != "dataset"}}
+        return {
+            "dataset": self.dataset,
+            "embeddings": {k: v for k, v in vars(self).items() if k != "dataset"},
+        }
 
     def summary(self) -> str:
         """For people, in a sentence."""
@@ -290,7 +331,11 @@ def embedding_cost(
     config = build.embeddings
     records = listed_records(lake, build, sources)
     embedded_chunks = _embedded(None if from_scratch else lake, build, sources)
-    to_embed = [record for index, record in records.items() if index // build.dataset.chunk_size not in embedded_chunks]
+    to_embed = [
+        record
+        for index, record in records.items()
+        if index // build.dataset.chunk_size not in embedded_chunks
+    ]
 
     pictures = sum(_pictures(record, config) for record in to_embed)
     ms = MS_A_PICTURE.get(config.encoder) if config.size_px is None else None
@@ -310,13 +355,19 @@ def _embedded(lake: Lake | None, build: DatasetBuild, sources: Path) -> set[int 
     """The chunks whose embeddings are as a build would make them."""
     if lake is None:
         return set()
-    steps = plan(lake, {build.name: stage_specs(build)}, {build.name: build.source(sources).fingerprint()})
-    return {step.chunk for step in steps if step.stage.name == "embeddings" and step.status == CURRENT}
+    steps = plan(
+        lake, {build.name: stage_specs(build)}, {build.name: build.source(sources).fingerprint()}
+    )
+    return {
+        step.chunk for step in steps if step.stage.name == "embeddings" and step.status == CURRENT
+    }
 
 
 def _pictures(record: EpisodeRecord, config: EmbeddingsConfig) -> int:
     """Pictures of an episode that are looked at, as if all its cameras can be used; 0: its length is unknown."""
-    chosen_cameras = [camera for camera in record.cameras if config.cameras == "all" or camera in config.cameras]
+    chosen_cameras = [
+        camera for camera in record.cameras if config.cameras == "all" or camera in config.cameras
+    ]
     if config.cameras == "preferred":
         count = min(1, len(record.cameras))
     else:

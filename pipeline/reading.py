@@ -22,7 +22,15 @@ from warehouse.lake.stored import rows_of_episode, stored_signals
 # What is read of the measurements of a chunk: columns by table
 MEASURED = {
     "episode_content": ("episode_index", "usable_cameras", "fps"),
-    "frames": ("episode_index", "camera", "frame_index", "visual_change", "phash", "grippers", "speed"),
+    "frames": (
+        "episode_index",
+        "camera",
+        "frame_index",
+        "visual_change",
+        "phash",
+        "grippers",
+        "speed",
+    ),
     "states": ("episode_index", "frame_index", "state"),
     "tiny_pictures": ("episode_index", "camera", "frame_index", "luma"),
     "signal_lags": ("signal", "lag_s", "is_corrected"),
@@ -31,7 +39,9 @@ MEASURED = {
 
 def records_where(lake: Lake, condition: str, values: Sequence[Any]) -> list[EpisodeRecord]:
     """What is listed of the episodes that fit a condition on episode_facts f, in order."""
-    rows = lake.dicts(f"SELECT * FROM episode_facts f WHERE {condition} ORDER BY episode_index", [*values])
+    rows = lake.dicts(
+        f"SELECT * FROM episode_facts f WHERE {condition} ORDER BY episode_index", [*values]
+    )
     return [record_from_row(row) for row in rows]
 
 
@@ -41,20 +51,26 @@ def usable_records(lake: Lake, dataset: str, chunk: int) -> list[EpisodeRecord]:
         "FROM findings x WHERE x.dataset = f.dataset AND x.episode_index = f.episode_index AND x.stage = 'episodes' "
         "AND x.severity = 'unusable'"
     )
-    return records_where(lake, f"dataset = ? AND chunk = ? AND NOT EXISTS ({unusable})", [dataset, chunk])
+    return records_where(
+        lake, f"dataset = ? AND chunk = ? AND NOT EXISTS ({unusable})", [dataset, chunk]
+    )
 
 
 def records_of(lake: Lake, dataset: str, episodes: Iterable[int]) -> list[EpisodeRecord]:
     """What is listed of some episodes of any chunks, in order."""
     indices = sorted(episodes)
     if indices:
-        return records_where(lake, "dataset = ? AND list_contains(?, episode_index)", [dataset, indices])
+        return records_where(
+            lake, "dataset = ? AND list_contains(?, episode_index)", [dataset, indices]
+        )
     return []
 
 
 def usable_episode(lake: Lake, dataset: str, episode_index: int) -> dict[str, Any]:
     """The row of `episodes` of one that somebody names. Raises UserError where it is not there or cannot be used."""
-    rows = lake.dicts("SELECT * FROM episodes WHERE dataset = ? AND episode_index = ?", [dataset, episode_index])
+    rows = lake.dicts(
+        "SELECT * FROM episodes WHERE dataset = ? AND episode_index = ?", [dataset, episode_index]
+    )
     if not rows:
         raise UserError(f"{dataset} has no episode {episode_index}")
     if rows[0]["status"] != "ok":
@@ -84,7 +100,10 @@ class EpisodeSignals(Signals):
         """What annotators are given; with the tiny pictures of these cameras, where it has them."""
         tiny_pictures = [self.tiny.get(camera) for camera in cameras]
         return replace(
-            self, pictures=tuple(picture and (picture[0], grey_features(picture[1])) for picture in tiny_pictures)
+            self,
+            pictures=tuple(
+                picture and (picture[0], grey_features(picture[1])) for picture in tiny_pictures
+            ),
         )
 
 
@@ -103,12 +122,16 @@ class ChunkTables:
     contents: a row of `episode_content` for each usable episode, or chosen one, in order.
     """
 
-    def __init__(self, lake: Lake, dataset: str, chunk: int, chosen: Collection[int] | None) -> None:
+    def __init__(
+        self, lake: Lake, dataset: str, chunk: int, chosen: Collection[int] | None
+    ) -> None:
         with lake.reading():
             self.grippers = stored_signals(lake.con, dataset)
             self.named_views = named_views(lake, dataset)
             condition, values = _condition(dataset, chunk, chosen)
-            self.records = {record.episode_index: record for record in records_where(lake, condition, values)}
+            self.records = {
+                record.episode_index: record for record in records_where(lake, condition, values)
+            }
             tables = {name: _measured(lake, name, dataset, chunk, chosen) for name in MEASURED}
         self.contents = tables["episode_content"].to_pylist()
         lags = tables["signal_lags"].to_pylist()
@@ -164,8 +187,13 @@ class ChunkTables:
         rows = self.tiny_pictures.slice(of_episode.start, of_episode.stop - of_episode.start)
         cameras = rows["camera"].to_numpy(zero_copy_only=False)
         frames = rows["frame_index"].to_numpy()
-        pixels = np.frombuffer(b"".join(rows["luma"].to_pylist()), np.uint8).reshape(len(frames), -1)
-        return {camera: (frames[cameras == camera], pixels[cameras == camera]) for camera in sorted(set(cameras))}
+        pixels = np.frombuffer(b"".join(rows["luma"].to_pylist()), np.uint8).reshape(
+            len(frames), -1
+        )
+        return {
+            camera: (frames[cameras == camera], pixels[cameras == camera])
+            for camera in sorted(set(cameras))
+        }
 
 
 def signals_of(lake: Lake, dataset: str, chunk_of: Mapping[int, int]) -> list[EpisodeSignals]:
@@ -173,16 +201,24 @@ def signals_of(lake: Lake, dataset: str, chunk_of: Mapping[int, int]) -> list[Ep
     chosen: dict[int, list[int]] = {}
     for episode, chunk in sorted(chunk_of.items()):
         chosen.setdefault(chunk, []).append(episode)
-    return [signals for chunk in sorted(chosen) for signals in chunk_signals(lake, dataset, chunk, chosen[chunk])]
+    return [
+        signals
+        for chunk in sorted(chosen)
+        for signals in chunk_signals(lake, dataset, chunk, chosen[chunk])
+    ]
 
 
-def _measured(lake: Lake, name: str, dataset: str, chunk: int, chosen: Collection[int] | None) -> pa.Table:
+def _measured(
+    lake: Lake, name: str, dataset: str, chunk: int, chosen: Collection[int] | None
+) -> pa.Table:
     """The columns of a table that measurements are read from, of a chunk or of its chosen episodes, in order."""
     columns = MEASURED[name]
     is_by_episode = "episode_index" in columns
     condition, values = _condition(dataset, chunk, chosen if is_by_episode else None)
     order = ", ".join(TABLES[name].key)
-    return lake.arrow(f"SELECT {', '.join(columns)} FROM {name} WHERE {condition} ORDER BY {order}", values)
+    return lake.arrow(
+        f"SELECT {', '.join(columns)} FROM {name} WHERE {condition} ORDER BY {order}", values
+    )
 
 
 def _condition(dataset: str, chunk: int, chosen: Collection[int] | None) -> tuple[str, list[Any]]:
@@ -219,7 +255,10 @@ def most_change(of_views: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _curves(
-    openings: pa.ChunkedArray, signals: Sequence[GripperSignal], lags_s: Mapping[str, float], fps: float
+    openings: pa.ChunkedArray,
+    signals: Sequence[GripperSignal],
+    lags_s: Mapping[str, float],
+    fps: float,
 ) -> tuple[GripperCurve, ...]:
     """The grippers that are used, each moved to where the pictures show it."""
     # Lists of one length or none at all; null: that gripper is not used
@@ -227,13 +266,17 @@ def _curves(
         return ()
     by_signal = _matrix(openings).T.astype(np.float64)
     if len(by_signal) != len(signals):
-        raise UserError(f"frames have {len(by_signal)} grippers, the dataset has {len(signals)}: build it again")
+        raise UserError(
+            f"frames have {len(by_signal)} grippers, the dataset has {len(signals)}: build it again"
+        )
     curves = []
     for signal, row in zip(signals, by_signal, strict=True):
         opening = np.asarray(row)
         if not np.isfinite(opening).all():
             continue
-        closing_s, opening_s = (lags_s.get(f"{signal.title}: {move}") for move in ("closing", "opening"))
+        closing_s, opening_s = (
+            lags_s.get(f"{signal.title}: {move}") for move in ("closing", "opening")
+        )
         if closing_s is not None and opening_s is not None:
             opening = without_lag(opening, fps, closing_s, opening_s)
         curves.append(GripperCurve(opening, signal.has_polarity))

@@ -50,7 +50,9 @@ class Recognition:
         return self.update.upserts() | marks
 
 
-def recognise(lake: Lake, dataset: str, chunk_size: int, chunk: int, decoded: Mapping[int, Fingerprint]) -> Recognition:
+def recognise(
+    lake: Lake, dataset: str, chunk_size: int, chunk: int, decoded: Mapping[int, Fingerprint]
+) -> Recognition:
     """Compare the fingerprints of a chunk's decoded episodes, by number, with the recordings that are known."""
     recognition = Recognition(RecordingUpdate(dataset, FRAMES))
     with lake.reading():
@@ -80,8 +82,12 @@ def recognise(lake: Lake, dataset: str, chunk_size: int, chunk: int, decoded: Ma
         if former_recording is None:
             continue
         other_recordings = separated.get(former_recording.recording, frozenset())
-        recognised = _recognised(recognition.update, former_recording, fingerprint, candidates, ids, other_recordings)
-        recognised = _without_withdrawn(recognition, recognised, fingerprint, down, reasons, other_recordings)
+        recognised = _recognised(
+            recognition.update, former_recording, fingerprint, candidates, ids, other_recordings
+        )
+        recognised = _without_withdrawn(
+            recognition, recognised, fingerprint, down, reasons, other_recordings
+        )
         recognition.recordings[episode] = recognised.recording
         recognition.stamps[episode] = recognised.stamp
         recognition.contents[episode] = recognised.fingerprint.contents
@@ -105,14 +111,21 @@ def _recognised(
     if former_recording.decoded_stamp and former_recording.decoded_stamp == former_recording.stamp:
         return former_recording
     degree, _ = likeness(former_recording.fingerprint, fingerprint)
-    is_other = not former_recording.fingerprint.is_empty and degree in (Likeness.PROBABLE, Likeness.OTHER)
+    is_other = not former_recording.fingerprint.is_empty and degree in (
+        Likeness.PROBABLE,
+        Likeness.OTHER,
+    )
     if is_other:
         present = _new_recording(update, former_recording, fingerprint, ids)
-        match = _compared(former_recording, fingerprint) or candidates.closest(fingerprint, other_recordings)
+        match = _compared(former_recording, fingerprint) or candidates.closest(
+            fingerprint, other_recordings
+        )
     elif former_recording.fingerprint.contents and former_recording.resembles is None:
         return former_recording  # decoded before, and found to be itself
     else:
-        present = former_recording.changed(fingerprint=fingerprint.filled(former_recording.fingerprint))
+        present = former_recording.changed(
+            fingerprint=fingerprint.filled(former_recording.fingerprint)
+        )
         resembled = candidates.recordings.get(former_recording.resembles or "")
         if resembled:
             match = _compared(resembled, fingerprint)
@@ -122,12 +135,18 @@ def _recognised(
         return _unlike(update, former_recording, present, is_other=is_other)
     former, degree, reason = match
     if degree == Likeness.SAME:
-        update.put(present.changed(is_here=False, resembles=None, why=f"it is the recording {former.recording}"))
+        update.put(
+            present.changed(
+                is_here=False, resembles=None, why=f"it is the recording {former.recording}"
+            )
+        )
         placed = take_over(former, present)
         candidates.remove(former)
         update.put(placed)
         update.put_fingerprint(placed)
-        update.note("moved" if former.source_id != placed.source_id else "back", former, placed, reason)
+        update.note(
+            "moved" if former.source_id != placed.source_id else "back", former, placed, reason
+        )
         return placed
     if present.resembles != former.recording:
         update.note("probable", former, present, reason)
@@ -137,7 +156,9 @@ def _recognised(
     return present
 
 
-def _compared(candidate: KnownRecording, fingerprint: Fingerprint) -> tuple[KnownRecording, Likeness, str] | None:
+def _compared(
+    candidate: KnownRecording, fingerprint: Fingerprint
+) -> tuple[KnownRecording, Likeness, str] | None:
     """A recording, how sure it is that the fingerprint is of it, and why; None: it is of another one."""
     degree, reason = likeness(candidate.fingerprint, fingerprint)
     if degree in (Likeness.SAME, Likeness.PROBABLE):
@@ -146,7 +167,10 @@ def _compared(candidate: KnownRecording, fingerprint: Fingerprint) -> tuple[Know
 
 
 def _new_recording(
-    update: RecordingUpdate, former_recording: KnownRecording, fingerprint: Fingerprint, ids: Callable[[], set[str]]
+    update: RecordingUpdate,
+    former_recording: KnownRecording,
+    fingerprint: Fingerprint,
+    ids: Callable[[], set[str]],
 ) -> KnownRecording:
     """A new recording in the place of one that was there; that one is gone from it."""
     present = former_recording.changed(
@@ -164,14 +188,22 @@ def _new_recording(
 
 
 def _unlike(
-    update: RecordingUpdate, former_recording: KnownRecording, present: KnownRecording, *, is_other: bool
+    update: RecordingUpdate,
+    former_recording: KnownRecording,
+    present: KnownRecording,
+    *,
+    is_other: bool,
 ) -> KnownRecording:
     """An episode that is like no known recording."""
     if is_other:
-        update.note("changed", former_recording, present, "rows and pictures are those of another recording")
+        update.note(
+            "changed", former_recording, present, "rows and pictures are those of another recording"
+        )
     elif present.resembles is not None and present.fingerprint.moments:
         # It had the name of that recording, or was like it in its rows; the pictures tell that it is another one
-        update.note("changed", former_recording, present, "rows and pictures are those of another recording")
+        update.note(
+            "changed", former_recording, present, "rows and pictures are those of another recording"
+        )
         present = present.changed(resembles=None, why="")
         update.put(present)
     return present
@@ -192,7 +224,13 @@ def _without_withdrawn(
     for name in (recording.recording, recording.resembles):
         if name is not None and name in reasons:
             is_sure = name == recording.recording
-            _leave_out(recognition, recording.episode_index, reasons[name], withdrawn.recordings[name], is_sure=is_sure)
+            _leave_out(
+                recognition,
+                recording.episode_index,
+                reasons[name],
+                withdrawn.recordings[name],
+                is_sure=is_sure,
+            )
             return recording
     match = withdrawn.closest(fingerprint, other_recordings)
     if match is None:
@@ -219,7 +257,9 @@ def _without_withdrawn(
     return recording
 
 
-def _leave_out(recognition: Recognition, episode: int, reason: str, former: KnownRecording, *, is_sure: bool) -> None:
+def _leave_out(
+    recognition: Recognition, episode: int, reason: str, former: KnownRecording, *, is_sure: bool
+) -> None:
     """Keep an episode out of all tables, with the reason."""
     text = reason
     if not is_sure:

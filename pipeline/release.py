@@ -22,7 +22,14 @@ from pipeline.outcome import StepOutcome
 from training.folder import read_card
 from warehouse.lake import Lake, content_key
 from warehouse.releases.contents import contents
-from warehouse.releases.release import Release, card_path, content_hash, create_release, find_release, get_release
+from warehouse.releases.release import (
+    Release,
+    card_path,
+    content_hash,
+    create_release,
+    find_release,
+    get_release,
+)
 
 COMPARED = "annotators-%"  # code versions of comparisons of annotators, which are stored beside the evaluations
 UNSEEN = "coalesce(seen_episodes, 0) = 0"  # scores that are not on episodes that the model was trained on
@@ -41,10 +48,15 @@ def release_step(
     release = find_release(lake, name)
     is_new = release is None or release.config_hash != content_hash(lake, release_contents)
     if is_new or release is None:
-        release = create_release(lake, name, allow=allow, replace=True, release_contents=release_contents)
+        release = create_release(
+            lake, name, allow=allow, replace=True, release_contents=release_contents
+        )
     outcome = release_outcome(lake, release, is_new)
     if release_contents.left_out:
-        return replace(outcome, numbers={**outcome.numbers, "left_out": "; ".join(map(str, release_contents.left_out))})
+        return replace(
+            outcome,
+            numbers={**outcome.numbers, "left_out": "; ".join(map(str, release_contents.left_out))},
+        )
     return outcome
 
 
@@ -68,13 +80,19 @@ def release_outcome(lake: Lake, release: Release, is_new: bool = False) -> StepO
 # Leaderboard
 
 
-LEADERBOARD_METRICS = ("voc", "mae", "end_error")  # of the table by slices; a row is placed by its mae
+LEADERBOARD_METRICS = (
+    "voc",
+    "mae",
+    "end_error",
+)  # of the table by slices; a row is placed by its mae
 
 
 def leaderboard_rows(lake: Lake) -> list[dict]:
     """Every model and baseline by benchmark and slice, best MAE first; no scores on episodes that a model was trained
     on, and no slice of which a benchmark measures none of these."""
-    values = ", ".join(f"max(value) FILTER (metric = '{name}') AS {name}" for name in LEADERBOARD_METRICS)
+    values = ", ".join(
+        f"max(value) FILTER (metric = '{name}') AS {name}" for name in LEADERBOARD_METRICS
+    )
     return lake.dicts(
         f"SELECT benchmark, slice, model, {values}, max(n) FILTER (metric = 'mae') AS episodes FROM leaderboard "
         f"WHERE (slice LIKE 'split %' OR slice LIKE 'failed or stalled, %') AND {UNSEEN} "
@@ -119,27 +137,39 @@ def model_outcome(run: str, release: str, folder: Path, is_new: bool = False) ->
     if not (folder / "curve.json").exists():
         return None
     curve = json.loads((folder / "curve.json").read_text())
-    numbers = {"training_run": run, "release": release, "steps": len(curve)} | _last_steps(curve[-LAST_STEPS:])
+    numbers = {"training_run": run, "release": release, "steps": len(curve)} | _last_steps(
+        curve[-LAST_STEPS:]
+    )
     card = read_card(folder)
     success = card.get("success") or {}
     best = card.get("best")
-    numbers |= {f"success_{name}": success[name] for name in ("threshold", "balanced_accuracy") if name in success}
+    numbers |= {
+        f"success_{name}": success[name]
+        for name in ("threshold", "balanced_accuracy")
+        if name in success
+    }
     if best:
         numbers |= {"best_model": best["model"], "best_mae": best["mae"]}
-    return StepOutcome("reward_model", run, is_new, numbers, render(training_figure(curve)), (folder,))
+    return StepOutcome(
+        "reward_model", run, is_new, numbers, render(training_figure(curve)), (folder,)
+    )
 
 
 def _last_steps(points: Sequence[dict]) -> dict[str, int | float | str]:
     """Means over the last steps of a training."""
     errors = [point["progress"] for point in points if point["progress"] is not None]
-    numbers: dict[str, int | float | str] = {"final_loss": float(np.mean([point["loss"] for point in points]))}
+    numbers: dict[str, int | float | str] = {
+        "final_loss": float(np.mean([point["loss"] for point in points]))
+    }
     return numbers | ({"final_progress_error": float(np.mean(errors))} if errors else {})
 
 
 def found_evaluation(lake: Lake, eval_run: str, model: str) -> StepOutcome | None:
     """What there is to show of an evaluation whose scores and report are there; else None."""
     pages = report_pages(lake.workspace.root / "evals" / eval_run)
-    if not pages[0].exists() or not lake.rows("SELECT 1 FROM eval_runs WHERE eval_run = ?", [eval_run]):
+    if not pages[0].exists() or not lake.rows(
+        "SELECT 1 FROM eval_runs WHERE eval_run = ?", [eval_run]
+    ):
         return None
     return StepOutcome("evaluation", eval_run, False, main_scores(lake, model), b"", pages)
 
@@ -179,7 +209,9 @@ def held_outcomes(lake: Lake) -> Iterator[Held]:
 
     Nothing is made here, and torch is imported only where somebody asks what a model has to show.
     """
-    for name, made_at in lake.rows("SELECT name, created_at FROM releases ORDER BY created_at DESC, name LIMIT 1"):
+    for name, made_at in lake.rows(
+        "SELECT name, created_at FROM releases ORDER BY created_at DESC, name LIMIT 1"
+    ):
         release = get_release(lake, name)
         yield Held("release", made_at, release.config_hash, partial(release_outcome, lake, release))
 
@@ -195,9 +227,13 @@ def held_outcomes(lake: Lake) -> Iterator[Held]:
         "SELECT eval_run, model, created_at FROM eval_runs WHERE benchmark = 'held-out' "
         "AND model IN (SELECT training_run FROM training_runs) ORDER BY created_at DESC, eval_run LIMIT 1"
     ):
-        yield Held("evaluation", made_at, eval_run, partial(found_evaluation, lake, eval_run, model))
+        yield Held(
+            "evaluation", made_at, eval_run, partial(found_evaluation, lake, eval_run, model)
+        )
 
-    [(made_at,)] = lake.rows("SELECT max(created_at) FROM eval_runs WHERE code_version NOT LIKE ?", [COMPARED])
+    [(made_at,)] = lake.rows(
+        "SELECT max(created_at) FROM eval_runs WHERE code_version NOT LIKE ?", [COMPARED]
+    )
     if made_at is not None:
         outcome = leaderboard_step(lake)
         yield Held("leaderboard", made_at, outcome.version, lambda: outcome)
@@ -208,11 +244,18 @@ def held_outcomes(lake: Lake) -> Iterator[Held]:
 def _compared(lake: Lake) -> Iterator[Held]:
     """The comparison of annotators."""
     compared = lake.rows(
-        "SELECT model, benchmark, config, created_at FROM eval_runs WHERE code_version LIKE ? ORDER BY 1, 2", [COMPARED]
+        "SELECT model, benchmark, config, created_at FROM eval_runs WHERE code_version LIKE ? ORDER BY 1, 2",
+        [COMPARED],
     )
     if compared:
         configs = [json.loads(config) for _, _, config, _ in compared]
-        version = comparison_version((m, b, c["content"]) for (m, b, *_), c in zip(compared, configs, strict=True))
-        numbers = {"label_runs": len({config["label_run"] for config in configs if config["label_run"]})}
+        version = comparison_version(
+            (m, b, c["content"]) for (m, b, *_), c in zip(compared, configs, strict=True)
+        )
+        numbers = {
+            "label_runs": len({config["label_run"] for config in configs if config["label_run"]})
+        }
         outcome = StepOutcome("annotator_comparison", version, False, numbers)
-        yield Held("annotator_comparison", max(row[3] for row in compared), version, lambda: outcome)
+        yield Held(
+            "annotator_comparison", max(row[3] for row in compared), version, lambda: outcome
+        )

@@ -14,7 +14,14 @@ from core.figures import render
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.run import evaluate_benchmark
 from eval.held_out.episodes import held_out
-from eval.held_out.evaluate import BATCH, VALIDATION, calibrate_checkpoint, evaluate_all, main_slices, store
+from eval.held_out.evaluate import (
+    BATCH,
+    VALIDATION,
+    calibrate_checkpoint,
+    evaluate_all,
+    main_slices,
+    store,
+)
 from eval.held_out.within import scorer_of
 from eval.report.pages import curves_figure, write_report
 from eval.report.tables import Report, different, score_rows
@@ -23,12 +30,27 @@ from eval.scored import eval_run_id
 from pipeline.comparison import TRUTH
 from pipeline.model_check import merge_adapter
 from pipeline.outcome import StepOutcome
-from pipeline.release import found_evaluation, leaderboard_step, main_scores, model_outcome, release_step, report_pages
+from pipeline.release import (
+    found_evaluation,
+    leaderboard_step,
+    main_scores,
+    model_outcome,
+    release_step,
+    report_pages,
+)
 from training.card import add_scores
 from training.folder import CARD, read_card
 from training.published import MERGED
 from training.recipe import Recipe, load_recipe
-from training.runs import Point, begin_wandb, newest_model, recorded, resumable, trained, training_run_id
+from training.runs import (
+    Point,
+    begin_wandb,
+    newest_model,
+    recorded,
+    resumable,
+    trained,
+    training_run_id,
+)
 from training.train import train
 from training.trained_on import seen_among, seen_text
 from warehouse.lake import Lake
@@ -49,7 +71,12 @@ def closing_steps(
     release_made = release_step(lake, name, licences)
     release = get_release(lake, name)
     model = reward_model_step(lake, release, recipe, on_step=on_step)
-    return [release_made, model, evaluation_step(lake, release, model.version), leaderboard_step(lake)]
+    return [
+        release_made,
+        model,
+        evaluation_step(lake, release, model.version),
+        leaderboard_step(lake),
+    ]
 
 
 def scoring_steps(lake: Lake, name: str, licences: Collection[str] = ()) -> list[StepOutcome]:
@@ -82,11 +109,15 @@ def reward_model_step(
     is_new = folder is None
     is_first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes
     if folder is None:
-        scorer = scorer_of(lake, release, recipe)  # before the model is loaded: a release may have nothing held out
+        scorer = scorer_of(
+            lake, release, recipe
+        )  # before the model is loaded: a release may have nothing held out
         log = None
         if wandb and is_first:
             config = recipe.model_dump(mode="json")
-            log = begin_wandb(lake.workspace.root / "wandb", run, config | {"release": release.name}, resume)
+            log = begin_wandb(
+                lake.workspace.root / "wandb", run, config | {"release": release.name}, resume
+            )
         with recorded(lake, run, on_step, log) as step:
             folder = train(lake, release, recipe, step, resume, scorer).checkpoint
         if is_first:
@@ -136,7 +167,9 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
         return stored_evaluation
     checkpoint = trained(lake, run)
     if checkpoint is None:
-        raise FileNotFoundError(f"the model {run} is not trained: materialise reward_model, or proccorpus train")
+        raise FileNotFoundError(
+            f"the model {run} is not trained: materialise reward_model, or proccorpus train"
+        )
     model_card = read_card(checkpoint)
     runner = local_runner(RunnerConfig(run, EvaluationOptions(batch_size=BATCH)), checkpoint)
     truth = TRUTH if TRUTH.exists() else None
@@ -150,7 +183,9 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     validation = held_out(lake, release, (VALIDATION,))
     results = evaluate_all(run, runner, episodes, validation)
     seen_episodes = seen_among(lake, model_card, release, [e.key for e in episodes])
-    store(lake, release.name, release.config_hash, results, episodes, runner.settings, seen_episodes)
+    store(
+        lake, release.name, release.config_hash, results, episodes, runner.settings, seen_episodes
+    )
     seen_note = seen_text(seen_episodes, len(episodes), model_card.get("release"))
     notes = [
         f"Release {release.name}, snapshot {release.snapshot}; {seen_note}; {model_card['parameters']:,} parameters."
@@ -160,7 +195,9 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
             "A model this small has learnt from nothing but this corpus: it knows these scenes from "
             "this camera. It cannot follow a new instruction, judge another robot, or explain itself in words."
         )
-    last_pictures = {(e.dataset, str(e.episode_index)): [q.pictures[-1] for q in e.questions] for e in episodes}
+    last_pictures = {
+        (e.dataset, str(e.episode_index)): [q.pictures[-1] for q in e.questions] for e in episodes
+    }
 
     def stills(key: tuple[str, ...]) -> list[bytes]:
         return [picture.read() for picture in last_pictures.get((key[0], key[1]), ())]
@@ -170,7 +207,11 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     rows = score_rows(report.entries, report.parts)
     scores = main_scores(lake, run)
     add_scores(checkpoint, f"held-out episodes of release {release.name}", scores)
-    numbers = scores | {"rows": len(rows)} | seen_episodes.by_slice({"seen_in_training": [e.key for e in episodes]})
+    numbers = (
+        scores
+        | {"rows": len(rows)}
+        | seen_episodes.by_slice({"seen_in_training": [e.key for e in episodes]})
+    )
     picture = render(curves_figure(report, results[0], different(results[0], EPISODES)))
     return StepOutcome("evaluation", main_run, True, numbers, picture, report_pages(folder))
 
@@ -187,14 +228,19 @@ def benchmark_step(
     assert evaluation.report is not None, "without shards an evaluation ends with its report"
     assert evaluation.page is not None
     model_entry = evaluation.entries[0]
-    numbers: dict[str, int | float | str] = {"eval_run": evaluation.run, "predictions": str(evaluation.predictions)}
+    numbers: dict[str, int | float | str] = {
+        "eval_run": evaluation.run,
+        "predictions": str(evaluation.predictions),
+    }
     for (part, metric), score in model_entry.scores.items():
         if part == "all" and not math.isnan(score.value):
             numbers[metric] = round(score.value, 4)
     picture = b""
     series = model_entry.scored.series
     if series is not None and len(series.runs.target):
-        picture = render(curves_figure(evaluation.report, model_entry, different(model_entry, EPISODES)))
+        picture = render(
+            curves_figure(evaluation.report, model_entry, different(model_entry, EPISODES))
+        )
     table = tuple({k: str(v) for k, v in row.items()} for row in evaluation.rows())
     files = (evaluation.page, evaluation.predictions)
     return StepOutcome("evaluation", evaluation.run, True, numbers, picture, files, table)

@@ -57,19 +57,27 @@ def scorer_config(options: ModelOptions, model: str | None, space: Workspace) ->
         window = Window(options.window_frames, options.window_step)
     else:
         window = None
-    same = options.model_dump(include={"api_key_env", "max_calls", "baseline", "reasoning", "answer"})
+    same = options.model_dump(
+        include={"api_key_env", "max_calls", "baseline", "reasoning", "answer"}
+    )
     responses = space.responses if space.exists() else None
-    return ScorerConfig(folder, model or "", options.endpoint, window=window, responses=responses, **same)
+    return ScorerConfig(
+        folder, model or "", options.endpoint, window=window, responses=responses, **same
+    )
 
 
-def named_scorer(options: ScorerOptions, space: Workspace, cameras: tuple[str, ...] = ()) -> ScorerConfig:
+def named_scorer(
+    options: ScorerOptions, space: Workspace, cameras: tuple[str, ...] = ()
+) -> ScorerConfig:
     """The same of a model that the options name, by default the latest, of a baseline, or of shown runs; `cameras`: of
     the run that is to be laid beside them."""
     if options.like:
         from pipeline.shown_runs import shown_scorer  # imports duckdb
 
         names = tuple(options.like_camera) or cameras
-        return ScorerConfig(shown=lambda: shown_scorer(space, options.like, names, options.lag, options.hold))
+        return ScorerConfig(
+            shown=lambda: shown_scorer(space, options.like, names, options.lag, options.hold)
+        )
     return scorer_config(options, options.model or (None if options.baseline else LATEST), space)
 
 
@@ -99,7 +107,9 @@ def score_video(
     """
     is_opened = isinstance(run, RunVideos | RunEpisode)
     _check_outputs({} if is_opened else run, out, overlay)
-    clip = run if is_opened else open_clip(run)  # before a model is loaded: a wrong path costs nothing
+    clip = (
+        run if is_opened else open_clip(run)
+    )  # before a model is loaded: a wrong path costs nothing
     rows: list[Row] = []
     with ExitStack() as files:
         # Both files take their names at the end of this block, and only if nothing failed
@@ -108,7 +118,13 @@ def score_video(
         with open_scorer(config) as scorer, half_rows.open("w") as file:
             rate = min(scorer.usual_fps, clip.fps) if score_fps is None else score_fps
             scored = score_clip(
-                scorer, clip, task, score_fps=rate, steps=steps, partial=partial, reasoning=config.reasoning
+                scorer,
+                clip,
+                task,
+                score_fps=rate,
+                steps=steps,
+                partial=partial,
+                reasoning=config.reasoning,
             )
             for row in scored:
                 file.write(json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n")
@@ -122,12 +138,20 @@ def score_video(
 
 def _scored(rows: Sequence[Row], out: str, overlay: str | None) -> ScoredVideo:
     failures = [r for r in rows if r["progress"] is None]
-    notes = tuple(dict.fromkeys(f"{r['timestamp_s']:.2f} s: {r['failure']}" for r in failures[:NOTED_FAILURES]))
+    notes = tuple(
+        dict.fromkeys(
+            f"{r['timestamp_s']:.2f} s: {r['failure']}" for r in failures[:NOTED_FAILURES]
+        )
+    )
     doubts = Counter(r["unsure"] for r in rows if r["unsure"] and r["progress"] is not None)
-    notes += tuple(f"{count} of {len(rows)} answers are unsure: {why}" for why, count in doubts.items())
+    notes += tuple(
+        f"{count} of {len(rows)} answers are unsure: {why}" for why, count in doubts.items()
+    )
     last = next((r["progress"] for r in reversed(rows) if r["progress"] is not None), None)
     end = rows[-1]
-    return ScoredVideo(out, len(rows), len(failures), last, end["done"], end["success"], overlay, notes)
+    return ScoredVideo(
+        out, len(rows), len(failures), last, end["done"], end["success"], overlay, notes
+    )
 
 
 def _check_outputs(videos: Mapping[str, Path], out: Path, overlay: Path | None) -> None:
@@ -139,7 +163,9 @@ def _check_outputs(videos: Mapping[str, Path], out: Path, overlay: Path | None) 
         if path is not None and path.is_dir():
             raise RewardError(f"{path} is a folder: give a file to write")
     if overlay is not None and overlay.resolve() == out.resolve():
-        raise RewardError(f"rewards and overlay cannot both be {out}: give the overlay a file of its own")
+        raise RewardError(
+            f"rewards and overlay cannot both be {out}: give the overlay a file of its own"
+        )
 
 
 @contextmanager

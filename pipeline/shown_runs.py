@@ -28,7 +28,11 @@ PREFERRED = "camera"  # the name of a video whose camera nobody named
 
 
 def shown_scorer(
-    space: Workspace, references: Sequence[str], cameras: Sequence[str] = (), lag: float = 0.0, hold_s: float = 0.5
+    space: Workspace,
+    references: Sequence[str],
+    cameras: Sequence[str] = (),
+    lag: float = 0.0,
+    hold_s: float = 0.5,
 ) -> ShownScorer:
     """What compares with the episodes DATASET/EPISODE, or with the references of a task, that `references` names.
 
@@ -36,13 +40,20 @@ def shown_scorer(
     preferred one. Raises UserError for what is not there or has no label.
     """
     lake = Lake(space, read_only=True)
-    reference_keys = list(dict.fromkeys(chain.from_iterable(_named(lake, text) for text in references)))
+    reference_keys = list(
+        dict.fromkeys(chain.from_iterable(_named(lake, text) for text in references))
+    )
     config = built(lake, reference_keys[0][0]).stages.embeddings
     encoder = load_encoder(EmbeddingsConfig(encoder="grey") if lack(config) else config)
     # Grippers are compared within a dataset: each has ranges of its own
     is_one = len({dataset for dataset, _ in reference_keys}) == 1
-    grippers = tuple(g for g in stored_signals(lake.con, reference_keys[0][0]) if g.is_used and is_one)
-    reference_runs = [_shown(lake, dataset, episode, cameras, encoder, grippers) for dataset, episode in reference_keys]
+    grippers = tuple(
+        g for g in stored_signals(lake.con, reference_keys[0][0]) if g.is_used and is_one
+    )
+    reference_runs = [
+        _shown(lake, dataset, episode, cameras, encoder, grippers)
+        for dataset, episode in reference_keys
+    ]
     names = tuple(cameras) or (PREFERRED,)
     return ShownScorer(Guide.of(reference_runs), encoder, names, lag, hold_s, grippers)
 
@@ -62,7 +73,8 @@ def _named(lake: Lake, text: str) -> list[tuple[str, int]]:
     if dataset and episode.isdigit():
         return [(dataset, int(episode))]
     rows = lake.rows(
-        "SELECT dataset, episode_index FROM current_references WHERE same_as = ? ORDER BY ALL LIMIT ?", [text, MOST]
+        "SELECT dataset, episode_index FROM current_references WHERE same_as = ? ORDER BY ALL LIMIT ?",
+        [text, MOST],
     )
     if not rows:
         raise UserError(
@@ -73,14 +85,23 @@ def _named(lake: Lake, text: str) -> list[tuple[str, int]]:
 
 
 def _shown(
-    lake: Lake, dataset: str, episode: int, cameras: Sequence[str], encoder: Encoder, grippers: Sequence[GripperSignal]
+    lake: Lake,
+    dataset: str,
+    episode: int,
+    cameras: Sequence[str],
+    encoder: Encoder,
+    grippers: Sequence[GripperSignal],
 ) -> Shown:
     """Raises UserError."""
     row = usable_episode(lake, dataset, episode)
     label = labels_of(lake.con, dataset, episodes=[episode], whole=True).get(episode)
     if label is None or len(label.progress) != row["num_frames"]:
-        raise UserError(f"--like {dataset}/{episode}: it has no label of every frame; build labels first")
-    names = [row["cameras"][0] if camera == PREFERRED else camera for camera in cameras or (PREFERRED,)]
+        raise UserError(
+            f"--like {dataset}/{episode}: it has no label of every frame; build labels first"
+        )
+    names = [
+        row["cameras"][0] if camera == PREFERRED else camera for camera in cameras or (PREFERRED,)
+    ]
     clip, _ = episode_clip(lake.workspace, dataset, episode, names)
     frame_indices, pictures = pictures_of(clip, encoder)
     steps = np.full(len(label.progress), -1)
@@ -100,7 +121,9 @@ def _shown(
     )
 
 
-def openings_at(clip: RunEpisode, frame_indices: np.ndarray, grippers: Sequence[GripperSignal]) -> np.ndarray | None:
+def openings_at(
+    clip: RunEpisode, frame_indices: np.ndarray, grippers: Sequence[GripperSignal]
+) -> np.ndarray | None:
     """How open the grippers of an episode are at some frames, as `Shown.openings`; None where nobody knows."""
     opened = [openings_of(grippers, clip.robot(frame)) for frame in frame_indices.tolist()]
     if any(opening is None for opening in opened):
@@ -115,7 +138,10 @@ def pictures_of(clip: Clip, encoder: Encoder) -> tuple[np.ndarray, tuple[np.ndar
     def chosen() -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         for number, camera_frames in enumerate(frames(clip)):
             if number % stride == 0:
-                yield number, {camera: picture.rgb() for camera, (_, picture) in camera_frames.items()}
+                yield (
+                    number,
+                    {camera: picture.rgb() for camera, (_, picture) in camera_frames.items()},
+                )
 
     numbers, pictures = zip(*chosen(), strict=True)
     return np.array(numbers), tuple(embed(encoder, [p[c] for p in pictures]) for c in clip.cameras)

@@ -18,7 +18,10 @@ from pipeline.config import DatasetBuild, commit_read, source_build, stored_buil
 from warehouse.lake import Lake
 from warehouse.lake.renaming import holdings
 
-OUT_OF_REACH = (SourceError, OSError)  # of a source that is missing, no dataset, not to be read, or slow
+OUT_OF_REACH = (
+    SourceError,
+    OSError,
+)  # of a source that is missing, no dataset, not to be read, or slow
 SLOW_S = 300.0  # until a source has to have shown what it holds
 
 
@@ -40,11 +43,15 @@ def builds_of_source(
     `name`: what the one dataset is called; of several it is put before their names. `lake`: None without a workspace.
     `same`: a dataset of the workspace that has the name may be replaced. Raises UserError and SourceError.
     """
-    whole = source_build(source, name or name_of(last_name(source)) or UNNAMED, format, episodes, revision)
+    whole = source_build(
+        source, name or name_of(last_name(source)) or UNNAMED, format, episodes, revision
+    )
     whole, places = _looked_at(workspace, lake, whole, update)
     address = whole.dataset.source
     # Datasets but for videos that nothing describes, where there is better
-    chosen_places = [place for place in places.datasets if not place.is_bare] or list(places.datasets)
+    chosen_places = [place for place in places.datasets if not place.is_bare] or list(
+        places.datasets
+    )
     # One is called as was said, several by their folders, behind what was said
     prefix = f"{name}-" if name else ""
     if name and len(chosen_places) == 1:
@@ -56,7 +63,10 @@ def builds_of_source(
     else:
         notes = []
     notes += _left_out(address, places, chosen_places)
-    builds = tuple(_part(whole, place, part_name) for place, part_name in zip(chosen_places, names, strict=True))
+    builds = tuple(
+        _part(whole, place, part_name)
+        for place, part_name in zip(chosen_places, names, strict=True)
+    )
     _check_names(builds)
     if lake is not None and not same:
         for build in builds:
@@ -83,7 +93,9 @@ def with_folders(
     folder_builds: list[DatasetBuild] = []
     for build in builds:
         try:
-            folder_builds += _folders(workspace, lake, build, update) if build.dataset.folders else [build]
+            folder_builds += (
+                _folders(workspace, lake, build, update) if build.dataset.folders else [build]
+            )
         except OUT_OF_REACH:
             if len(builds) == 1:
                 raise
@@ -109,7 +121,11 @@ def look_at[T](read_source: Callable[[], T]) -> Callable[[], T]:
         try:
             return answer.result(SLOW_S)
         except TimeoutError as e:
-            raise e if answer.done() else TimeoutError(f"the source showed nothing within {SLOW_S:.0f} s") from e
+            raise (
+                e
+                if answer.done()
+                else TimeoutError(f"the source showed nothing within {SLOW_S:.0f} s")
+            ) from e
 
     # In the context of who asks, which listens to what is told meanwhile
     threading.Thread(target=copy_context().run, args=(run,), daemon=True).start()
@@ -117,26 +133,39 @@ def look_at[T](read_source: Callable[[], T]) -> Callable[[], T]:
 
 
 def all_builds(
-    workspace: Workspace, lake: Lake | None, configured: Sequence[DatasetBuild], *, update: bool = False
+    workspace: Workspace,
+    lake: Lake | None,
+    configured: Sequence[DatasetBuild],
+    *,
+    update: bool = False,
 ) -> list[DatasetBuild]:
     """The configured datasets, and those that the workspace holds besides, as they were built last."""
-    builds = {build.name: build for build in with_folders(workspace, lake, configured, update=update)}
+    builds = {
+        build.name: build for build in with_folders(workspace, lake, configured, update=update)
+    }
     stored = [stored_build(lake, name) for name in stored_builds(lake)] if lake else []
     return list(({build.name: build for build in stored if build} | builds).values())
 
 
-def _folders(workspace: Workspace, lake: Lake | None, build: DatasetBuild, update: bool) -> list[DatasetBuild]:
+def _folders(
+    workspace: Workspace, lake: Lake | None, build: DatasetBuild, update: bool
+) -> list[DatasetBuild]:
     """A build for each folder that an entry names."""
     build, dataset_places = _looked_at(workspace, lake, build, update)
     patterns = build.dataset.folders
     places = [place for place in dataset_places.datasets if place.folder]
-    chosen = [place for place in places if any(fnmatchcase(place.folder, pattern) for pattern in patterns)]
+    chosen = [
+        place for place in places if any(fnmatchcase(place.folder, pattern) for pattern in patterns)
+    ]
     if not chosen:
         folder_names = named([place.folder for place in places]) or "no dataset in a folder"
         problem = f"no dataset of {build.dataset.source} is in folders {', '.join(patterns)}"
         raise UserError(f"{build.name}: {problem}; it holds {folder_names}")
     names = _own_names(build, chosen)
-    return [_part(build, place, f"{build.name}-{name}") for place, name in zip(chosen, names, strict=True)]
+    return [
+        _part(build, place, f"{build.name}-{name}")
+        for place, name in zip(chosen, names, strict=True)
+    ]
 
 
 def _looked_at(
@@ -162,9 +191,13 @@ def _own_names(build: DatasetBuild, places: Sequence[DatasetPlace]) -> list[str]
     paths = [[_folder_name(build, place), *_names_above(place)] for place in places]
     lengths = [1] * len(paths)
     while True:
-        names = ["-".join(reversed(path[:length])) for path, length in zip(paths, lengths, strict=True)]
+        names = [
+            "-".join(reversed(path[:length])) for path, length in zip(paths, lengths, strict=True)
+        ]
         counts = Counter(names)
-        longer = [k for k, name in enumerate(names) if counts[name] > 1 and lengths[k] < len(paths[k])]
+        longer = [
+            k for k, name in enumerate(names) if counts[name] > 1 and lengths[k] < len(paths[k])
+        ]
         if not longer:
             return names
         for k in longer:
@@ -176,7 +209,9 @@ def _folder_name(build: DatasetBuild, place: DatasetPlace) -> str:
     address = address_below(build.dataset.source, place.folder)
     name = name_of(last_name(address))
     if not name:
-        raise UserError(f"{address} gives no dataset name (a-z, 0-9, _ and -): build it alone with --name NAME")
+        raise UserError(
+            f"{address} gives no dataset name (a-z, 0-9, _ and -): build it alone with --name NAME"
+        )
     return name
 
 
@@ -188,9 +223,15 @@ def _names_above(place: DatasetPlace) -> list[str]:
 def _part(build: DatasetBuild, place: DatasetPlace, name: str) -> DatasetBuild:
     """The build of one dataset of a source; what was published of all of them is not known of one."""
     whole = build.dataset
-    changes: dict[str, object] = {"name": name, "source": address_below(whole.source, place.folder), "folders": ()}
+    changes: dict[str, object] = {
+        "name": name,
+        "source": address_below(whole.source, place.folder),
+        "folders": (),
+    }
     if place.folder:
-        shape = whole.published.model_dump(include={"fps", "image_shape", "state_dim", "action_dim"})
+        shape = whole.published.model_dump(
+            include={"fps", "image_shape", "state_dim", "action_dim"}
+        )
         title = f"{whole.title}: {place.folder}" if whole.title else None
         changes |= {"published": Published(**shape), "title": title}
     return build.model_copy(update={"dataset": whole.model_copy(update=changes)})
@@ -201,7 +242,9 @@ def _check_names(builds: Sequence[DatasetBuild]) -> None:
     for name, count in Counter(build.name for build in builds).items():
         if count > 1:
             sources = " and ".join(build.dataset.source for build in builds if build.name == name)
-            raise UserError(f"{sources} would both be called {name}: build each alone, with --source and --name")
+            raise UserError(
+                f"{sources} would both be called {name}: build each alone, with --source and --name"
+            )
 
 
 def _check_is_same(lake: Lake, build: DatasetBuild) -> None:

@@ -91,7 +91,9 @@ class Stage:
     def checks(self) -> tuple[Check, ...]:
         return tuple(check for check in CHECKS if self.name in check.stages)
 
-    def checked(self, lake: Lake, build: DatasetBuild, chunk: int | None) -> Iterator[tuple[Check, CheckOutcome]]:
+    def checked(
+        self, lake: Lake, build: DatasetBuild, chunk: int | None
+    ) -> Iterator[tuple[Check, CheckOutcome]]:
         """Every check of what it wrote of a chunk, or of a dataset, and what it found."""
         scope = CheckScope(self.name, build.name, chunk, build.stages.vlm.max_cost_usd)
         return ((check, check.run(lake, scope)) for check in self.checks)
@@ -102,14 +104,19 @@ class Stage:
         if not stage_spec.label_run:
             return stage_spec
         former = (self._spec(build.as_made_by(run)) for run in build.former_runs())
-        return replace(stage_spec, former=tuple(spec for spec in former if spec.label_run != stage_spec.label_run))
+        return replace(
+            stage_spec,
+            former=tuple(spec for spec in former if spec.label_run != stage_spec.label_run),
+        )
 
     def _spec(self, build: DatasetBuild) -> "StageSpec":
         if isinstance(self.code_version, str):
             code_version = self.code_version
         else:
             code_version = self.code_version(build)
-        texts = [part if isinstance(part, str) else part.model_dump_json() for part in self.config(build)]
+        texts = [
+            part if isinstance(part, str) else part.model_dump_json() for part in self.config(build)
+        ]
         config_hash = hashlib.sha256("\0".join(texts).encode()).hexdigest()
         return StageSpec(self, code_version, config_hash, self.label_run(build), build.made_by)
 
@@ -201,7 +208,9 @@ class StageContext:
 
     def kept(self) -> PictureCache | None:
         """What the chunk's stages kept of its present frames; None where they kept nothing, or of other frames."""
-        sql = "SELECT input_hash FROM stage_runs WHERE stage = 'frames' AND dataset = ? AND chunk = ?"
+        sql = (
+            "SELECT input_hash FROM stage_runs WHERE stage = 'frames' AND dataset = ? AND chunk = ?"
+        )
         present = self.lake.column(sql, [self.dataset, self.chunk]) if self.pictures else []
         if self.pictures and present == [self.pictures.frames_hash]:
             return self.pictures
@@ -214,7 +223,9 @@ class StageContext:
     @property
     def chunk(self) -> int:
         """The chunk of a step that works on one."""
-        assert self.step.chunk is not None, f"{self.step.stage.name} works on the dataset as a whole"
+        assert self.step.chunk is not None, (
+            f"{self.step.stage.name} works on the dataset as a whole"
+        )
         return self.step.chunk
 
 
@@ -340,9 +351,12 @@ def _chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) -
         other_hash = ""
         chunk_rows = _where(other_tasks, "chunk", [chunk])
         if chunk_rows.num_rows:
-            listed = _where(without_outcomes, "episode_index", chunk_rows["episode_index"].to_pylist())
+            listed = _where(
+                without_outcomes, "episode_index", chunk_rows["episode_index"].to_pylist()
+            )
             other_hash = content_key(
-                output_hash({"other_tasks": chunk_rows, "episode_facts": listed}), *_stamps(listed, source)
+                output_hash({"other_tasks": chunk_rows, "episode_facts": listed}),
+                *_stamps(listed, source),
             )
         rows = sum(table.num_rows for table in part.values())
         hashes = {"output_hash": output, "outcomes_hash": outcomes, "others_hash": other_hash}
@@ -353,7 +367,9 @@ def _chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) -
 def _outcomes_hash(episode_facts: pa.Table) -> str:
     """Over the outcomes that are known, whoever says them."""
     rows = episode_facts.select(["episode_index", "success"]).to_pylist()
-    known_outcomes = sorted((row["episode_index"], row["success"]) for row in rows if row["success"] is not None)
+    known_outcomes = sorted(
+        (row["episode_index"], row["success"]) for row in rows if row["success"] is not None
+    )
     if known_outcomes:
         return content_key(*(f"{episode} {success}" for episode, success in known_outcomes))
     return ""
@@ -367,4 +383,6 @@ def _stamps(episode_facts: pa.Table, source: Source) -> list[str]:
     """The state of each file of the source that some episodes are read from."""
     files = {facts["data_uri"] for facts in episode_facts.select(["data_uri"]).to_pylist()}
     files |= {video["uri"] for videos in episode_facts["videos"].to_pylist() for video in videos}
-    return [f"{uri} {source.files[uri]}" for uri in sorted(filter(None, files)) if uri in source.files]
+    return [
+        f"{uri} {source.files[uri]}" for uri in sorted(filter(None, files)) if uri in source.files
+    ]

@@ -23,10 +23,14 @@ MOST_REFERENCES = 10  # of these
 MOST_NAMED = 5  # texts, in a sentence
 MOST_ASKED = 5  # runs, how they ended
 FEW_FOLLOWERS = 2  # runs nearest to a suggested one: fewer are no reason for it
-CONTRADICT_AT = 0.1  # error of references that are labelled by each other; of real ones it is 0.02 to 0.07
+CONTRADICT_AT = (
+    0.1  # error of references that are labelled by each other; of real ones it is 0.02 to 0.07
+)
 # Signs of the review queue against a run itself: one that shows others how it goes is complete and ordinary
 NOT_ORDINARY = "unfinished|contradict|odd "
-UNLABELLED_ERROR = 0.15  # of progress, where no reference shows the runs anything: that of motion, about
+UNLABELLED_ERROR = (
+    0.15  # of progress, where no reference shows the runs anything: that of motion, about
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,9 @@ class TaskSuggestion:
     ask_outcome: tuple[int, ...] = ()
 
 
-type Run = dict[str, Any]  # a usable one: its episode_index, chunk, success, doubts, and whether its source has_steps
+type Run = dict[
+    str, Any
+]  # a usable one: its episode_index, chunk, success, doubts, and whether its source has_steps
 
 
 def suggest(lake: Lake, dataset: str, task: str | None = None) -> list[TaskSuggestion]:
@@ -89,12 +95,17 @@ def suggest(lake: Lake, dataset: str, task: str | None = None) -> list[TaskSugge
     for row in rows:
         of_tasks.setdefault(same_as.get(row["task"], row["task"]), []).append(row)
     if not of_tasks:
-        raise UserError(f"no run of {dataset} is built and usable: build it, or see why in status and its findings")
+        raise UserError(
+            f"no run of {dataset} is built and usable: build it, or see why in status and its findings"
+        )
     if task is not None:
         stands = same_as.get(task, task)
         if stands not in of_tasks:
             texts = [repr(text) for text in sorted(filter(None, of_tasks))]
-            have = ", ".join(texts[:MOST_NAMED]) + (", ..." if len(texts) > MOST_NAMED else "") or "no text"
+            have = (
+                ", ".join(texts[:MOST_NAMED]) + (", ..." if len(texts) > MOST_NAMED else "")
+                or "no text"
+            )
             raise UserError(f"no usable run of {dataset} has the text {task!r}; they have {have}")
         of_tasks = {stands: of_tasks[stands]}
     max_runs = max(FEWEST_RUNS, min(MOST_RUNS, isqrt(MOST_PAIRS // len(of_tasks))))
@@ -112,7 +123,9 @@ def _gain(suggestion: TaskSuggestion) -> float:
     return (current_error - errors.get(num + 1, current_error)) * (suggestion.runs - num)
 
 
-def _of_task(lake: Lake, build: DatasetBuild, task: str | None, runs: Sequence[Run], max_runs: int) -> TaskSuggestion:
+def _of_task(
+    lake: Lake, build: DatasetBuild, task: str | None, runs: Sequence[Run], max_runs: int
+) -> TaskSuggestion:
     dataset = build.name
     labels = references_of(lake, dataset, task)
     references = tuple(label.episode_index for label in labels)
@@ -128,7 +141,10 @@ def _of_task(lake: Lake, build: DatasetBuild, task: str | None, runs: Sequence[R
     looked_at = [*spread(candidates, room - num_others), *spread(other_runs, num_others)]
     episodes = signals_of(lake, dataset, {run["episode_index"]: run["chunk"] for run in looked_at})
     reference_task = shown_task(lake, build, episodes, kept_labels)
-    all_signals = [*(reference.signals for reference in reference_task.references), *reference_task.signals]
+    all_signals = [
+        *(reference.signals for reference in reference_task.references),
+        *reference_task.signals,
+    ]
     nothing = replace(nothing, ask_outcome=_to_ask(all_signals, runs, build))
     if len(all_signals) < 2:
         return replace(nothing, why="its other runs cannot be read")
@@ -140,7 +156,10 @@ def _of_task(lake: Lake, build: DatasetBuild, task: str | None, runs: Sequence[R
         build.stages.motion,
     )
     if of_task is None:
-        return replace(nothing, why="its runs have no pictures, state or gripper in common that could be compared")
+        return replace(
+            nothing,
+            why="its runs have no pictures, state or gripper in common that could be compared",
+        )
     return replace(
         nothing,
         label_next=of_task.next_episodes[0].episode_index,
@@ -148,22 +167,28 @@ def _of_task(lake: Lake, build: DatasetBuild, task: str | None, runs: Sequence[R
         then=tuple(episode.episode_index for episode in of_task.next_episodes[1:]),
         expected=_expected(of_task, len(references) - len(kept_labels)),
         measured=of_task.measured,
-        judged_by=" and ".join(filter(None, [", ".join(of_task.judged_by[:-1]), of_task.judged_by[-1]])),
+        judged_by=" and ".join(
+            filter(None, [", ".join(of_task.judged_by[:-1]), of_task.judged_by[-1]])
+        ),
         caveats=_caveats(build, of_task, runs, len(all_signals)),
     )
 
 
-def _to_ask(all_signals: Sequence[Signals], runs: Sequence[Run], build: DatasetBuild) -> tuple[int, ...]:
+def _to_ask(
+    all_signals: Sequence[Signals], runs: Sequence[Run], build: DatasetBuild
+) -> tuple[int, ...]:
     """The runs of which nobody says how they ended, of those that were looked at, the worst first."""
     unknown = {run["episode_index"] for run in runs if run["success"] is None}
     if not unknown:
         return ()
-    return tuple(episode for episode in worst_first(all_signals, build.stages.motion) if episode in unknown)[
-        :MOST_ASKED
-    ]
+    return tuple(
+        episode for episode in worst_first(all_signals, build.stages.motion) if episode in unknown
+    )[:MOST_ASKED]
 
 
-def _why_none(task: str | None, runs: Sequence[Run], references: Sequence[int], candidates: Sequence[Run]) -> str:
+def _why_none(
+    task: str | None, runs: Sequence[Run], references: Sequence[int], candidates: Sequence[Run]
+) -> str:
     """Why no run of a task is to be labelled next; empty where one is."""
     if len(runs) == 1:
         return "it is the only run of its task; proccorpus references join says which texts mean the same one"
@@ -205,8 +230,15 @@ def _why(of_task: Suggested, num_seen: int, num_references: int) -> str:
     return f"{first.nearest_to} of {num_seen - num_references - 1} others are nearer to it than to what is labelled"
 
 
-def _caveats(build: DatasetBuild, of_task: Suggested, runs: Sequence[Run], num_seen: int) -> tuple[str, ...]:
-    doubts = [d for r in runs if r["episode_index"] == of_task.next_episodes[0].episode_index for d in r["doubts"]]
+def _caveats(
+    build: DatasetBuild, of_task: Suggested, runs: Sequence[Run], num_seen: int
+) -> tuple[str, ...]:
+    doubts = [
+        d
+        for r in runs
+        if r["episode_index"] == of_task.next_episodes[0].episode_index
+        for d in r["doubts"]
+    ]
     if doubts:
         caveats = [f"a doubt stands against it, as against all others: {'; '.join(doubts)}"]
     else:
@@ -216,5 +248,7 @@ def _caveats(build: DatasetBuild, of_task: Suggested, runs: Sequence[Run], num_s
     if of_task.measured is not None and of_task.measured > CONTRADICT_AT:
         caveats.append("its references contradict each other: look whether they are labelled alike")
     if not build.uses_references:
-        caveats.append(f"{build.name} is built with annotator {build.annotator}: --annotator auto follows references")
+        caveats.append(
+            f"{build.name} is built with annotator {build.annotator}: --annotator auto follows references"
+        )
     return tuple(caveats)

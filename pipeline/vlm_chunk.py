@@ -40,8 +40,16 @@ def cache_rows(store: ResponseStore) -> list[dict[str, Any]]:
     for _, reply in store.replies():
         origin = (reply.model, reply.prompt_version, reply.stage)
         made_at = reply.created_at[:19]
-        nothing = {"replies": 0, "prompt_tokens": 0, "completion_tokens": 0, "oldest": made_at, "newest": made_at}
-        row = rows.setdefault(origin, dict(zip(("model", "prompts", "stage"), origin, strict=True)) | nothing)
+        nothing = {
+            "replies": 0,
+            "prompt_tokens": 0,
+            "completion_tokens": 0,
+            "oldest": made_at,
+            "newest": made_at,
+        }
+        row = rows.setdefault(
+            origin, dict(zip(("model", "prompts", "stage"), origin, strict=True)) | nothing
+        )
         row["replies"] += 1
         row["prompt_tokens"] += reply.prompt_tokens
         row["completion_tokens"] += reply.completion_tokens
@@ -71,7 +79,11 @@ class Album:
     def load(self, frames: Sequence[int]) -> Mapping[int, Image]:
         """The pictures of some frames. Raises VlmError where the video ends before one of them."""
         with self._lock:
-            missing = {f for f in frames if f not in self.coarse and (f, self.cameras[0]) not in self._decoded}
+            missing = {
+                f
+                for f in frames
+                if f not in self.coarse and (f, self.cameras[0]) not in self._decoded
+            }
             for camera in self.cameras if missing else ():
                 self._decode(camera, missing)
             return {frame: self._picture(frame) for frame in frames}
@@ -94,24 +106,40 @@ class Album:
                 jpeg, width, height = encode_jpeg(picture.rgb(), self.max_px)
                 image = self._decoded[frame, camera] = Image.of(jpeg)
                 store_keyframe(self.workspace, image.sha256, jpeg)
-                row = {"episode_index": episode, "camera": camera, "frame_index": frame, "sha256": image.sha256}
-                self.rows.append(row | {"width_px": width, "height_px": height, "purpose": "boundary"})
+                row = {
+                    "episode_index": episode,
+                    "camera": camera,
+                    "frame_index": frame,
+                    "sha256": image.sha256,
+                }
+                self.rows.append(
+                    row | {"width_px": width, "height_px": height, "purpose": "boundary"}
+                )
             if frame == last:
                 return
         raise VlmError("bad_reply", f"{camera} of episode {episode} ends before frame {last}")
 
 
-def albums(context: StageContext, signals: Sequence[EpisodeSignals]) -> Iterator[tuple[EpisodeSignals, Album]]:
+def albums(
+    context: StageContext, signals: Sequence[EpisodeSignals]
+) -> Iterator[tuple[EpisodeSignals, Album]]:
     """The measurements and the pictures of some episodes of a chunk."""
     lake = context.lake
-    coarse = coarse_keyframes(lake, context.dataset, [episode.episode_index for episode in signals], context.chunk)
+    coarse = coarse_keyframes(
+        lake, context.dataset, [episode.episode_index for episode in signals], context.chunk
+    )
     max_px = context.build.stages.frames.keyframe_max_px
     for episode in context.each(signals):
         of_views = [coarse[episode.episode_index, camera] for camera in episode.views]
         # Frames of which every view has a picture: all, as all are as long and are taken at the same frames
-        shared = sorted(frame for frame in of_views[0] if all(frame in of_view for of_view in of_views))
+        shared = sorted(
+            frame for frame in of_views[0] if all(frame in of_view for of_view in of_views)
+        )
         keyframes = {frame: [of_view[frame] for of_view in of_views] for frame in shared}
-        yield episode, Album(lake.workspace, context.source, episode.record, episode.views, max_px, keyframes)
+        yield (
+            episode,
+            Album(lake.workspace, context.source, episode.record, episode.views, max_px, keyframes),
+        )
 
 
 def episode_view(
@@ -140,7 +168,9 @@ def episode_view(
 
 
 Ask = Callable[[Request], Awaitable[Reply]]
-type Question[T] = tuple[Album, Callable[[Ask], Awaitable[T]]]  # an episode's pictures, and what asks and answers
+type Question[T] = tuple[
+    Album, Callable[[Ask], Awaitable[T]]
+]  # an episode's pictures, and what asks and answers
 
 
 @dataclass(frozen=True)
@@ -177,7 +207,12 @@ def ask_chunk[T](
     async def ask_all(questions: Sequence[Question[T]]) -> int:
         """Fills in `answers` and `findings`; returns how many questions had been answered before."""
         room = asyncio.Semaphore(EPISODES_AT_ONCE)
-        place = {"build_id": build_id, "dataset": build.name, "label_run": label_run.id, "prompt_version": prompts}
+        place = {
+            "build_id": build_id,
+            "dataset": build.name,
+            "label_run": label_run.id,
+            "prompt_version": prompts,
+        }
         client = client_for(build.stages.vlm, store, **place)
 
         async def ask_one(album: Album, ask_model: Callable[[Ask], Awaitable[T]]) -> None:
@@ -226,13 +261,17 @@ def ask_chunk[T](
     return ChunkAnswers(answers, findings, keyframes, numbers=numbers)
 
 
-def _recorded(context: StageContext, calls: Iterable[dict[str, Any]], albums: Iterable[Album]) -> list[dict[str, Any]]:
+def _recorded(
+    context: StageContext, calls: Iterable[dict[str, Any]], albums: Iterable[Album]
+) -> list[dict[str, Any]]:
     """The calls about the episodes of some albums, as the lake has them now."""
     episodes = {album.record.episode_index for album in albums}
     dataset_calls = [call for call in calls if call["episode_index"] in episodes]
     if dataset_calls:
         chunk_name = f"{context.build.name}:{context.chunk}"
-        context.lake.upsert(f"calls of {chunk_name}", vlm_calls=TABLES["vlm_calls"].rows(dataset_calls))
+        context.lake.upsert(
+            f"calls of {chunk_name}", vlm_calls=TABLES["vlm_calls"].rows(dataset_calls)
+        )
     return dataset_calls
 
 

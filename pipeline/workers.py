@@ -38,11 +38,15 @@ def run_tasks(
     # Workers write their moments, each less than what a pipe takes at once, until the last of them has ended
     reader, writer = context.Pipe(duplex=False)
     starting = (pandas_is_left_out(), writer)
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=starting)
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=starting
+    )
     listener = threading.Thread(target=_pass_on, args=(reader, tell), daemon=True)
     try:
         with writer, _interrupts_held_back(), told_to_children(tasks[0].threads):
-            waiting: dict[Future[ChunkResult], ChunkTask] = {pool.submit(_run_in_worker, t): t for t in tasks}
+            waiting: dict[Future[ChunkResult], ChunkTask] = {
+                pool.submit(_run_in_worker, t): t for t in tasks
+            }
         listener.start()
         while waiting:
             finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
@@ -81,7 +85,10 @@ def _result(future: Future[ChunkResult], task: ChunkTask) -> ChunkResult:
     except BrokenProcessPool as e:
         why = "a worker process died; run the build again"
         return ChunkResult(
-            [], StepFailure(dataset=task.build.name, chunk=task.chunk, stage="worker", message=why, trace=str(e))
+            [],
+            StepFailure(
+                dataset=task.build.name, chunk=task.chunk, stage="worker", message=why, trace=str(e)
+            ),
         )
 
 
@@ -99,7 +106,9 @@ def _interrupts_held_back() -> Iterator[None]:
     Libraries have threads that are not: those hand the signal to the handler, which waits.
     """
     heard: list[int] = []
-    main = threading.current_thread() is threading.main_thread()  # only there Python handles signals
+    main = (
+        threading.current_thread() is threading.main_thread()
+    )  # only there Python handles signals
     if main:
         before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
     else:

@@ -53,16 +53,23 @@ def make(recipe: Recipe, source: Path, out: Path) -> None:
         new = Path(scratch)
         write_dataset(recipe, source, runs, new / "dataset")
         write_truth(runs, new / "truth")
-        for made, target in ((new / "dataset", out / recipe.name), (new / "truth", out / "truth" / recipe.name)):
+        for made, target in (
+            (new / "dataset", out / recipe.name),
+            (new / "truth", out / "truth" / recipe.name),
+        ):
             if target.exists():
                 shutil.rmtree(target)
             target.parent.mkdir(exist_ok=True)
             made.rename(target)
-    print(f"{recipe.name}: {len(runs)} episodes, {sum(run.num_frames for run in runs)} frames, every frame checked")
+    print(
+        f"{recipe.name}: {len(runs)} episodes, {sum(run.num_frames for run in runs)} frames, every frame checked"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sim-short", type=Path, metavar="DIR")
     parser.add_argument("--sim-long", type=Path, metavar="DIR")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")

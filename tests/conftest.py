@@ -68,7 +68,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the shell that runs the tests has set is not what is tested."""
-    for name in [n for n in os.environ if n.startswith(("DAGSTER", "PROCCORPUS")) and n not in OF_TESTS]:
+    for name in [
+        n for n in os.environ if n.startswith(("DAGSTER", "PROCCORPUS")) and n not in OF_TESTS
+    ]:
         monkeypatch.delenv(name)
 
 
@@ -113,7 +115,9 @@ def _old_objects_are_frozen() -> None:
 @pytest.fixture(scope="session")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """For tests that use a dataset of their own, `ds`."""
-    return Lake(Workspace(tmp_path_factory.mktemp("shared") / "it's a corpus"))  # a quote, blanks: paths stand in SQL
+    return Lake(
+        Workspace(tmp_path_factory.mktemp("shared") / "it's a corpus")
+    )  # a quote, blanks: paths stand in SQL
 
 
 @pytest.fixture

@@ -68,7 +68,11 @@ def changed(node: ast.AST) -> ast.expr | None:
             new.value = not value
         case ast.Constant(value=int() | float() as value):
             new.value = value + 1 if isinstance(value, int) else value * 2 + 0.1
-        case ast.Tuple(elts=[ast.Constant(value=str()), *_]) | ast.Set() | ast.List(elts=[ast.Constant(), *_]):
+        case (
+            ast.Tuple(elts=[ast.Constant(value=str()), *_])
+            | ast.Set()
+            | ast.List(elts=[ast.Constant(), *_])
+        ):
             new.elts = new.elts[:-1]  # a name less
         case ast.Dict(keys=[_, *_]):
             new.keys = new.keys[:-1]
@@ -81,7 +85,9 @@ def changed(node: ast.AST) -> ast.expr | None:
 def expressions(node: ast.AST) -> Iterator[ast.AST]:
     """All that are run: no annotations, no texts of errors."""
     for name, value in ast.iter_fields(node):
-        if name in ("annotation", "returns", "type_params", "decorator_list") or isinstance(node, ast.JoinedStr):
+        if name in ("annotation", "returns", "type_params", "decorator_list") or isinstance(
+            node, ast.JoinedStr
+        ):
             continue
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST) and not isinstance(child, ast.Raise):
@@ -128,7 +134,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     start_s = time.monotonic()
     result = yield
     own_lines = {
-        os.path.relpath(file, ROOT): sorted(lines) for file, lines in ran.items() if file.startswith(f"{ROOT}/")
+        os.path.relpath(file, ROOT): sorted(lines)
+        for file, lines in ran.items()
+        if file.startswith(f"{ROOT}/")
     }
     with Path(os.environ["MUTANTS_LINES"]).open("a") as lines_file:
         lines_file.write(json.dumps([item.nodeid, own_lines, time.monotonic() - start_s]) + "\n")
@@ -138,12 +146,33 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 # The run
 
 
-def run_tests(folder: Path, limit_s: int, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_tests(
+    folder: Path, limit_s: int, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Pytest on the code in a folder, for so long at most."""
-    command = ["timeout", "-k", "5", str(limit_s), sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
-    variables = {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"} | environment
+    command = [
+        "timeout",
+        "-k",
+        "5",
+        str(limit_s),
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+    ]
+    variables = {
+        "PYTHONPATH": str(folder),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    } | environment
     return subprocess.run(
-        [*command, *arguments], cwd=folder, env=os.environ | variables, capture_output=True, text=True, check=False
+        [*command, *arguments],
+        cwd=folder,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -161,7 +190,9 @@ def failures(checkout: Path, mutant: Mutant, tests: list[str]) -> int:
 
 def copied(folder: Path) -> Path:
     """The checkout as git knows it, changes that are not committed included."""
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    names = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     for name in filter(None, names.split("\0")):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -181,16 +212,24 @@ def main() -> None:
     files = sorted(str(p.relative_to(ROOT)) for p in (ROOT / args.room).rglob("*.py"))
     all_mutants = [m for file in files if args.only in file for m in mutants(file)]
     chosen = sorted(
-        random.Random(args.seed).sample(all_mutants, min(args.count, len(all_mutants))), key=lambda m: (m.file, m.at)
+        random.Random(args.seed).sample(all_mutants, min(args.count, len(all_mutants))),
+        key=lambda m: (m.file, m.at),
     )
     with tempfile.TemporaryDirectory() as temporary:
         lines_file = Path(temporary) / "lines"
         checkout = copied(Path(temporary) / "checkout")
         process = run_tests(
-            ROOT, 3600, "-p", "tests.mutants", *(args.tests or [f"tests/{args.room}"]), MUTANTS_LINES=str(lines_file)
+            ROOT,
+            3600,
+            "-p",
+            "tests.mutants",
+            *(args.tests or [f"tests/{args.room}"]),
+            MUTANTS_LINES=str(lines_file),
         )
         if process.returncode:
-            sys.exit(f"The tests fail without any change:\n{process.stdout[-2000:]}{process.stderr[-2000:]}")
+            sys.exit(
+                f"The tests fail without any change:\n{process.stdout[-2000:]}{process.stderr[-2000:]}"
+            )
         lines: dict[str, dict[str, list[int]]] = {}
         for test, lines_by_file, _ in sorted(
             map(json.loads, lines_file.read_text().splitlines()), key=lambda row: row[2]
@@ -198,18 +237,29 @@ def main() -> None:
             lines[test] = lines_by_file  # the quickest first
         counts = []
         for number, mutant in enumerate(chosen, 1):
-            run = [test for test, lines_by_file in lines.items() if mutant.line in lines_by_file.get(mutant.file, ())]
+            run = [
+                test
+                for test, lines_by_file in lines.items()
+                if mutant.line in lines_by_file.get(mutant.file, ())
+            ]
             # What runs at import belongs to all tests of its module
-            run = run or [test for test, lines_by_file in lines.items() if mutant.file in lines_by_file]
+            run = run or [
+                test for test, lines_by_file in lines.items() if mutant.file in lines_by_file
+            ]
             num_failed = failures(checkout, mutant, run[:MOST_TESTS]) if run else 0
             counts.append(num_failed)
             if num_failed:
                 told_of = f"seen by {num_failed} of {len(run[:MOST_TESTS])} tests"
             else:
                 told_of = f"SURVIVES {len(run)} tests"
-            print(f"{number}. {mutant.file}:{mutant.line} {mutant.text[:100]!r}: {told_of}", flush=True)
+            print(
+                f"{number}. {mutant.file}:{mutant.line} {mutant.text[:100]!r}: {told_of}",
+                flush=True,
+            )
     caught = [n for n in counts if n]
-    print(f"{len(caught)} of {len(counts)} seen; a mutant that is seen fails {statistics.median(caught or [0])} tests")
+    print(
+        f"{len(caught)} of {len(counts)} seen; a mutant that is seen fails {statistics.median(caught or [0])} tests"
+    )
 
 
 if __name__ == "__main__":

@@ -32,12 +32,26 @@ ROOT = Path(__file__).parents[1]
 BIN = ROOT / ".venv/bin"
 ENVIRONMENT = ROOT / ".venv-newest"
 REPORT = "PROCCORPUS_NEWEST"  # variable: the file to which failing tests are written
-EXTRAS = ("train", "serve", "rl", "exports", "phash", "zarr", "cloud", "scale", "dev")  # as `make constraints` has them
+EXTRAS = (
+    "train",
+    "serve",
+    "rl",
+    "exports",
+    "phash",
+    "zarr",
+    "cloud",
+    "scale",
+    "dev",
+)  # as `make constraints` has them
 FAMILIES = ("duckdb", "dagster")
 KEPT = {"sqlalchemy"}  # its bound has a reason, which pyproject.toml states
 # What has to move with a package, though we do not ask for it
 COMPANIONS = {"torchcodec", "datasets"}
-TOGETHER = ({"torch", "torchvision", "torchcodec"}, {"fsspec", "s3fs", "gcsfs"}, {"transformers", "huggingface-hub"})
+TOGETHER = (
+    {"torch", "torchvision", "torchcodec"},
+    {"fsspec", "s3fs", "gcsfs"},
+    {"transformers", "huggingface-hub"},
+)
 NOT_RUN = ("tests/test_dependencies_page.py",)  # it compares what is installed with the pins
 OF_A_KIND, MOST_TRIED = 1, 40  # failing tests of one message, and all that are tried again
 PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;]+)", re.MULTILINE)
@@ -69,7 +83,9 @@ def _note(report: Any) -> None:
     crash = getattr(report.longrepr, "reprcrash", None)
     lines = str(crash.message if crash else report.longrepr).strip().splitlines()
     with Path(os.environ[REPORT]).open("a") as file:
-        file.write(json.dumps({"test": report.nodeid, "why": lines[0] if crash else lines[-1]}) + "\n")
+        file.write(
+            json.dumps({"test": report.nodeid, "why": lines[0] if crash else lines[-1]}) + "\n"
+        )
 
 
 # Packages
@@ -100,9 +116,15 @@ def requirements(pinned: dict[str, str]) -> dict[str, str]:
     return loose
 
 
-def newest(lines_by_name: dict[str, str], folder: Path, held_lines: Iterable[str] = ()) -> dict[str, str]:
+def newest(
+    lines_by_name: dict[str, str], folder: Path, held_lines: Iterable[str] = ()
+) -> dict[str, str]:
     """Versions by name of all that is to be installed. `held_lines`: lines that a package has to keep to."""
-    rules = [line for name, line in lines_by_name.items() if not name.startswith(FAMILIES) and name not in KEPT]
+    rules = [
+        line
+        for name, line in lines_by_name.items()
+        if not name.startswith(FAMILIES) and name not in KEPT
+    ]
     names = {REQUIREMENT.sub(r"\1", line) for line in held_lines}
     rules = [line for line in rules if plain(REQUIREMENT.sub(r"\1", line)) not in names]
     (folder / "overrides.txt").write_text("\n".join([*rules, *held_lines]))
@@ -111,25 +133,64 @@ def newest(lines_by_name: dict[str, str], folder: Path, held_lines: Iterable[str
     pinned = re.sub(r" \\\n +--hash=\S+", "", (ROOT / "constraints.txt").read_text())
     (folder / "newest.txt").write_text(pinned)
     upgrade_options = [word for name in lines_by_name for word in ("--upgrade-package", name)]
-    lists = ["--override", folder / "overrides.txt", folder / "asked.in", "-o", folder / "newest.txt"]
-    compiled = ["pip", "compile", "--quiet", "--no-emit-index-url", "--no-header", "--python-version", "3.12"]
-    subprocess.run([BIN / "uv", *compiled, *upgrade_options, *lists], check=True, stdout=subprocess.DEVNULL)
+    lists = [
+        "--override",
+        folder / "overrides.txt",
+        folder / "asked.in",
+        "-o",
+        folder / "newest.txt",
+    ]
+    compiled = [
+        "pip",
+        "compile",
+        "--quiet",
+        "--no-emit-index-url",
+        "--no-header",
+        "--python-version",
+        "3.12",
+    ]
+    subprocess.run(
+        [BIN / "uv", *compiled, *upgrade_options, *lists], check=True, stdout=subprocess.DEVNULL
+    )
     return pins(folder / "newest.txt")
 
 
 def install(versions: dict[str, str], folder: Path) -> None:
     """Put these versions into the environment, whatever they say of one another."""
-    (folder / "install.txt").write_text("\n".join(f"{name}=={version}" for name, version in versions.items()))
-    into = [BIN / "uv", "pip", "install", "--quiet", "--python", ENVIRONMENT / "bin/python", "--no-deps"]
+    (folder / "install.txt").write_text(
+        "\n".join(f"{name}=={version}" for name, version in versions.items())
+    )
+    into = [
+        BIN / "uv",
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        ENVIRONMENT / "bin/python",
+        "--no-deps",
+    ]
     subprocess.run([*into, "-r", folder / "install.txt"], check=True)
 
 
 def make_environment(versions: dict[str, str], folder: Path) -> None:
     """The environment afresh, with our own packages and the small weights."""
-    subprocess.run([BIN / "uv", "venv", "--quiet", "--clear", "--python", BIN / "python", ENVIRONMENT], check=True)
+    subprocess.run(
+        [BIN / "uv", "venv", "--quiet", "--clear", "--python", BIN / "python", ENVIRONMENT],
+        check=True,
+    )
     install(versions, folder)
-    into = [BIN / "uv", "pip", "install", "--quiet", "--python", ENVIRONMENT / "bin/python", "--no-deps"]
-    subprocess.run([*into, "-e", ROOT, "-e", ROOT / "plugins/lerobot_reward_proccorpus"], check=True)
+    into = [
+        BIN / "uv",
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        ENVIRONMENT / "bin/python",
+        "--no-deps",
+    ]
+    subprocess.run(
+        [*into, "-e", ROOT, "-e", ROOT / "plugins/lerobot_reward_proccorpus"], check=True
+    )
     subprocess.run([*into, "--require-hashes", "-r", ROOT / "constraints-weights.txt"], check=False)
 
 
@@ -145,7 +206,9 @@ def groups(moved_names: list[str]) -> Iterator[list[str]]:
 def step(pinned: str, newest: str) -> int:
     """The first part of the version that differs: 0 for the major one."""
     parts = zip(pinned.split("."), newest.split("."), strict=False)
-    return next((place for place, (old_part, new_part) in enumerate(parts) if old_part != new_part), 9)
+    return next(
+        (place for place, (old_part, new_part) in enumerate(parts) if old_part != new_part), 9
+    )
 
 
 def holders(name: str, pinned: str, newest: str) -> list[str]:
@@ -154,7 +217,9 @@ def holders(name: str, pinned: str, newest: str) -> list[str]:
     for package in distributions():
         for line in package.requires or ():
             requirement = Requirement(line)
-            is_bound = plain(requirement.name) == name and requirement.specifier.contains(pinned, prereleases=True)
+            is_bound = plain(requirement.name) == name and requirement.specifier.contains(
+                pinned, prereleases=True
+            )
             if is_bound and not requirement.specifier.contains(newest, prereleases=True):
                 holder_lines.add(f"{package.metadata['Name']} ({requirement.specifier})")
     return sorted(line for line in holder_lines if not line.startswith("proccorpus "))
@@ -167,7 +232,17 @@ def failures(python: Path, folder: Path, tests: list[str]) -> list[Failure]:
     """What fails of some tests, or of all that are quick."""
     report = folder / "failures.jsonl"
     report.write_text("")
-    run = [python, "-m", "pytest", "-p", "tests.newest", "-n", "2", "--no-loadscope-reorder", "--tb=line"]
+    run = [
+        python,
+        "-m",
+        "pytest",
+        "-p",
+        "tests.newest",
+        "-n",
+        "2",
+        "--no-loadscope-reorder",
+        "--tb=line",
+    ]
     run += tests or ["--dist", "loadfile", *(f"--ignore={path}" for path in NOT_RUN)]
     environment = os.environ | {REPORT: str(report), "OMP_NUM_THREADS": "1"}
     subprocess.run(run, cwd=ROOT, env=environment, check=False)
@@ -186,10 +261,18 @@ def one_of_each(failed: list[Failure]) -> list[str]:
 
 def main() -> None:
     """Install, run, put back, print."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--list", action="store_true", help="print what would move, and install nothing")
-    options.add_argument("--hold", action="append", default=[], metavar="PACKAGE", help="keep it at its pin")
-    options.add_argument("tests", nargs="*", help="files of tests; all that are quick where none is named")
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument(
+        "--list", action="store_true", help="print what would move, and install nothing"
+    )
+    options.add_argument(
+        "--hold", action="append", default=[], metavar="PACKAGE", help="keep it at its pin"
+    )
+    options.add_argument(
+        "tests", nargs="*", help="files of tests; all that are quick where none is named"
+    )
     asked_for = options.parse_args()
     pinned = pins(ROOT / "constraints.txt")
     lines_by_name = requirements(pinned)
@@ -218,18 +301,29 @@ def main() -> None:
             versions_before = newest(
                 lines_by_name, folder, [*held_lines, *(f"{name}=={pinned[name]}" for name in group)]
             )
-            changed = {name for name in versions_before if versions_before[name] != versions.get(name)}
+            changed = {
+                name for name in versions_before if versions_before[name] != versions.get(name)
+            }
             install({name: versions_before[name] for name in changed}, folder)
-            still = {failure.test for failure in failures(ENVIRONMENT / "bin/python", folder, unexplained)}
+            still = {
+                failure.test
+                for failure in failures(ENVIRONMENT / "bin/python", folder, unexplained)
+            }
             for name in group:
                 broke[name] = {test for test in unexplained if test not in still}
             unexplained = [test for test in unexplained if test in still]
             install({name: versions[name] for name in changed if name in versions}, folder)
-    print("\n| package | pinned | newest | beyond the bounds of | tests that it alone breaks |\n|---|---|---|---|---|")
+    print(
+        "\n| package | pinned | newest | beyond the bounds of | tests that it alone breaks |\n|---|---|---|---|---|"
+    )
     for name in sorted(moved_names):
         bounds = "; ".join(holders(name, pinned[name], versions[name]))
-        print(f"| {name} | {pinned[name]} | {versions[name]} | {bounds} | {len(broke[name]) or ''} |")
-    print(f"\n{len(failed)} failures, of {len(tried) + len(anyhow)} kinds; with the pins fail as well: {len(anyhow)}")
+        print(
+            f"| {name} | {pinned[name]} | {versions[name]} | {bounds} | {len(broke[name]) or ''} |"
+        )
+    print(
+        f"\n{len(failed)} failures, of {len(tried) + len(anyhow)} kinds; with the pins fail as well: {len(anyhow)}"
+    )
     for test in tried:
         reason = next(failure.why for failure in failed if failure.test == test)
         print(

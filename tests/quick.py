@@ -16,7 +16,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-TESTS_WITHIN_S = 60  # from the first test on; the rest of the two minutes is for imports and the last test
+TESTS_WITHIN_S = (
+    60  # from the first test on; the rest of the two minutes is for imports and the last test
+)
 OF_THE_HOUSE = ("tests/test_imports.py", "tests/test_house.py", "tests/test_names_in_docstrings.py")
 
 
@@ -24,9 +26,15 @@ def main() -> int:
     changed = changed_files()
     tests = files_to_test(changed)
     print(f"{len(changed)} changed files; tests: {' '.join(tests)}", flush=True)
-    python_files = [path for path in changed if path.endswith(".py") and not path.startswith(("tests/", "docs/"))]
+    python_files = [
+        path
+        for path in changed
+        if path.endswith(".py") and not path.startswith(("tests/", "docs/"))
+    ]
     if python_files:
-        types = subprocess.Popen([str(BIN / "pyright"), "--pythonpath", sys.executable, *python_files])
+        types = subprocess.Popen(
+            [str(BIN / "pyright"), "--pythonpath", sys.executable, *python_files]
+        )
     else:
         types = None
     results = [
@@ -70,9 +78,14 @@ def files_to_test(changed: Iterable[str]) -> list[str]:
 
 
 def run_tests(tests: Sequence[str]) -> int:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PROCCORPUS_TESTS_WITHIN_S": str(TESTS_WITHIN_S)}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PROCCORPUS_TESTS_WITHIN_S": str(TESTS_WITHIN_S),
+    }
     options = ("-p", "tests.kits.within", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
-    return subprocess.run([sys.executable, "-m", "pytest", *options, *tests], cwd=ROOT, env=environment).returncode
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *tests], cwd=ROOT, env=environment
+    ).returncode
 
 
 def run(*command: str) -> int:

@@ -26,7 +26,9 @@ def test_the_file_is_up_to_date_and_every_package_states_a_licence():
 )
 def test_what_is_pinned_is_a_release_by_the_hashes_of_its_files(name: str, least: int):
     """No package comes from a repository or a path: only from an index, in one version."""
-    text = "\n".join(line for line in (ROOT / name).read_text().splitlines() if not line.lstrip().startswith("#"))
+    text = "\n".join(
+        line for line in (ROOT / name).read_text().splitlines() if not line.lstrip().startswith("#")
+    )
     pins = re.split(r"\n(?=\S)", text.strip())
     assert len(pins) >= least
     for pin in pins:
@@ -38,6 +40,8 @@ def test_what_is_pinned_is_a_release_by_the_hashes_of_its_files(name: str, least
 
 def test_no_licence_binds_what_uses_the_package():
     """Those that bind the package itself when it is changed are marked in the file; others are not let in."""
-    strict = re.compile(r"(?<![LA-Za-z])A?GPL|EUPL|SSPL|Commons Clause|Business Source", re.IGNORECASE)
+    strict = re.compile(
+        r"(?<![LA-Za-z])A?GPL|EUPL|SSPL|Commons Clause|Business Source", re.IGNORECASE
+    )
     licences = {name: licence(name, metadata(name)) for name in pins()}
     assert {name: text for name, text in licences.items() if strict.search(text)} == {}

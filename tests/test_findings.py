@@ -54,6 +54,8 @@ def test_script_keeps_to_the_form(path: Path) -> None:
     subprocess.run(["sh", "-n", str(path)], check=True)
     # It sees something, compares it, and can fail; nothing of ours takes part
     code = script.split("<<'END'\n")[1].removesuffix("END\n")
-    assert {"seen", "expected"} <= {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
+    assert {"seen", "expected"} <= {
+        node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)
+    }
     assert code.endswith(ENDING)
     assert not imported(code) & (ROOMS | {"proccorpus"})

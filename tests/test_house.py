@@ -35,7 +35,9 @@ MOST_OF_A_FILE = 600
 LONGER_FILES = 0
 IMPORTS_IN_FUNCTIONS = 62
 FOR_THE_TYPE_CHECKER = 5  # blocks
-DATACLASSES = 329  # 316 before the parts of a source; 320 before the checkup's runs, faults and summaries
+DATACLASSES = (
+    329  # 316 before the parts of a source; 320 before the checkup's runs, faults and summaries
+)
 ERRORS = 32  # 31 before replies that end a build had their own
 MOST_COMPLEX = 20
 OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.041  # 0.033 before readers account for all that a source holds
@@ -44,14 +46,29 @@ OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.041  # 0.033 before readers account for all
 # each check of the checkup says when it tells nothing
 BRANCHES_PER_10_LINES = 2.33  # 1.9, of functions of 12 lines or more
 OURS = {*STATEMENTS, "tests", "docs", "samples", "plugins", "proccorpus"}
-BRANCHES = (ast.If, ast.For, ast.While, ast.IfExp, ast.ExceptHandler, ast.comprehension, ast.AsyncFor, ast.match_case)
+BRANCHES = (
+    ast.If,
+    ast.For,
+    ast.While,
+    ast.IfExp,
+    ast.ExceptHandler,
+    ast.comprehension,
+    ast.AsyncFor,
+    ast.match_case,
+)
 
 
 def files(room: str, *suffixes: str) -> list[Path]:
     listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", room], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "-co", "--exclude-standard", room],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    paths = [ROOT / line for line in listed.stdout.splitlines() if line.endswith(suffixes or (".py",))]
+    paths = [
+        ROOT / line for line in listed.stdout.splitlines() if line.endswith(suffixes or (".py",))
+    ]
     return [path for path in paths if path.exists()]
 
 
@@ -66,7 +83,12 @@ def lines(paths: list[Path]) -> int:
 
 PRODUCT = [path for room in STATEMENTS if room != "benchmarks" for path in files(room)]
 TREES = {path: ast.parse(path.read_text()) for path in PRODUCT}
-FUNCTIONS = [n for t in TREES.values() for n in ast.walk(t) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+FUNCTIONS = [
+    n
+    for t in TREES.values()
+    for n in ast.walk(t)
+    if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+]
 
 
 def complexity(function: ast.AST) -> int:
@@ -94,24 +116,39 @@ def test_no_more_files_are_long():
 def test_functions_are_plain():
     complexities = sorted(((complexity(f), f.name) for f in FUNCTIONS), reverse=True)
     assert [name for number, name in complexities if number > MOST_COMPLEX] == []
-    assert sum(number > OFTEN_COMPLEX for number, _ in complexities) <= SHARE_COMPLEX * len(complexities)
+    assert sum(number > OFTEN_COMPLEX for number, _ in complexities) <= SHARE_COMPLEX * len(
+        complexities
+    )
     of_some_length = [f for f in FUNCTIONS if (f.end_lineno or 0) - f.lineno + 1 >= 12]
-    branches = sum(isinstance(n, (*BRANCHES, ast.With, ast.AsyncWith)) for f in of_some_length for n in ast.walk(f))
-    assert 10 * branches / sum((f.end_lineno or 0) - f.lineno + 1 for f in of_some_length) <= BRANCHES_PER_10_LINES
+    branches = sum(
+        isinstance(n, (*BRANCHES, ast.With, ast.AsyncWith))
+        for f in of_some_length
+        for n in ast.walk(f)
+    )
+    assert (
+        10 * branches / sum((f.end_lineno or 0) - f.lineno + 1 for f in of_some_length)
+        <= BRANCHES_PER_10_LINES
+    )
 
 
 def test_imports_stand_at_the_top():
     late = {n for f in FUNCTIONS for n in ast.walk(f) if isinstance(n, ast.Import | ast.ImportFrom)}
     assert len(late) <= IMPORTS_IN_FUNCTIONS
     blocks = [
-        n for t in TREES.values() for n in t.body if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test)
+        n
+        for t in TREES.values()
+        for n in t.body
+        if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test)
     ]
     assert len(blocks) <= FOR_THE_TYPE_CHECKER
 
 
 def test_classes_are_few():
     classes = [n for t in TREES.values() for n in ast.walk(t) if isinstance(n, ast.ClassDef)]
-    assert sum(any("dataclass" in ast.dump(d) for d in c.decorator_list) for c in classes) <= DATACLASSES
+    assert (
+        sum(any("dataclass" in ast.dump(d) for d in c.decorator_list) for c in classes)
+        <= DATACLASSES
+    )
     assert sum(c.name.endswith("Error") for c in classes) <= ERRORS
     outer = Counter(n.name for t in TREES.values() for n in t.body if isinstance(n, ast.ClassDef))
     assert [name for name, count in outer.items() if count > 1] == [], "one name, one class"
@@ -130,6 +167,8 @@ def test_no_module_of_others_is_private():
                 imported_names = [f"{node.module}.{alias.name}" for alias in node.names]
             for name in imported_names:
                 parts = name.split(".")
-                if parts[0] not in OURS and any(p.startswith("_") and not p.startswith("__") for p in parts):
+                if parts[0] not in OURS and any(
+                    p.startswith("_") and not p.startswith("__") for p in parts
+                ):
                     private[f"{path.relative_to(ROOT)}: {name}"] += 1
     assert private == {}

@@ -68,14 +68,20 @@ def violations(source: str, module: str) -> list[str]:
         target_room = target.split(".")[0]
         if target_room.startswith("dagster") and own_room != DAGSTER_ROOM:
             problems.append(f"{location} imports {target}: only {DAGSTER_ROOM} may import Dagster")
-        elif target_room in BELOW and target_room != own_room and target_room not in BELOW[own_room]:
+        elif (
+            target_room in BELOW and target_room != own_room and target_room not in BELOW[own_room]
+        ):
             allowed = ", ".join(BELOW[own_room]) or "nothing of ours"
             problems.append(f"{location} imports {target}: {own_room} may import {allowed}")
     return problems
 
 
 def test_imports_follow_the_layering_rules():
-    problems = [problem for module, path in MODULES.items() for problem in violations(path.read_text(), module)]
+    problems = [
+        problem
+        for module, path in MODULES.items()
+        for problem in violations(path.read_text(), module)
+    ]
     assert not problems, "\n".join(problems)
 
 
@@ -87,7 +93,12 @@ def test_no_module_imports_itself_by_way_of_others():
 
 def test_every_room_is_looked_at():
     assert {m.split(".")[0] for m in MODULES} == set(BELOW)
-    assert {"core.tables", "annotate.frames", "assets.definitions", "ingest.formats.lerobot"} <= set(MODULES)
+    assert {
+        "core.tables",
+        "annotate.frames",
+        "assets.definitions",
+        "ingest.formats.lerobot",
+    } <= set(MODULES)
 
 
 @pytest.mark.parametrize(
@@ -95,11 +106,27 @@ def test_every_room_is_looked_at():
     [
         ("core.tables", "import warehouse.lake", "core may import nothing of ours"),
         ("ingest.source", "from warehouse import lake", "imports warehouse.lake"),
-        ("annotate.frames", "def f():\n    from warehouse.lake import Lake", "annotate/frames.py:2 imports"),
-        ("annotate.frames", "import importlib\nimportlib.import_module('training.train')", "imports training.train"),
-        ("eval.report", "if TYPE_CHECKING:\n    from pipeline.build import run_build", "imports pipeline.build"),
+        (
+            "annotate.frames",
+            "def f():\n    from warehouse.lake import Lake",
+            "annotate/frames.py:2 imports",
+        ),
+        (
+            "annotate.frames",
+            "import importlib\nimportlib.import_module('training.train')",
+            "imports training.train",
+        ),
+        (
+            "eval.report",
+            "if TYPE_CHECKING:\n    from pipeline.build import run_build",
+            "imports pipeline.build",
+        ),
         ("annotate.frames", "import dagster as dg", "only assets may import Dagster"),
-        ("annotate.frames", "from annotate import visual_change\nfrom ingest.media.video import Frame", ""),
+        (
+            "annotate.frames",
+            "from annotate import visual_change\nfrom ingest.media.video import Frame",
+            "",
+        ),
         ("assets.definitions", "import dagster\nfrom pipeline.build import run_build", ""),
     ],
 )
@@ -123,5 +150,7 @@ LIGHT = {
 @pytest.mark.parametrize("used", LIGHT)
 def test_what_starts_often_starts_light(used: str):
     code = f"import sys, {used}; print(sorted(set(sys.modules) & set({LIGHT[used].split()!r})))"
-    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert (process.stdout.strip(), process.returncode) == ("[]", 0), process.stderr

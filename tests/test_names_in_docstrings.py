@@ -15,7 +15,9 @@ from tests.kits.code import FILES, ROOMS
 
 DOTTED = re.compile(rf"(?<![\w./`-])`?((?:{'|'.join(ROOMS)})(?:\.\w+)+)")
 IN_ROOM = re.compile(rf"(?<![\w./-])((?:{'|'.join(ROOMS)})/[\w/]+\.(?:py|yaml|html|js|css|sql))\b")
-BESIDE = re.compile(r"(?<![\w./])([a-z_]+)\.([A-Z]\w+)")  # a module beside this one, and a class or constant of it
+BESIDE = re.compile(
+    r"(?<![\w./])([a-z_]+)\.([A-Z]\w+)"
+)  # a module beside this one, and a class or constant of it
 
 
 def texts(source: str) -> Iterator[tuple[int, str]]:
@@ -86,7 +88,9 @@ def stale_names(path: Path, source: str) -> list[str]:
     for line, text in texts(source):
         location = f"{path.relative_to(ROOT)}:{line}"
         stale += [f"{location}: {name}" for name in DOTTED.findall(text) if not is_there(name)]
-        stale += [f"{location}: {name}" for name in IN_ROOM.findall(text) if not (ROOT / name).is_file()]
+        stale += [
+            f"{location}: {name}" for name in IN_ROOM.findall(text) if not (ROOT / name).is_file()
+        ]
         for module, name in BESIDE.findall(text):
             if module in siblings and name not in names_in(siblings[module]):
                 stale.append(f"{location}: {module}.{name}")
@@ -104,10 +108,16 @@ def test_places_in_the_architecture_page_are_there() -> None:
     wrong = []
     for names, path in places:
         assert (ROOT / path).is_file(), path
-        defined = {node.name for node in ast.walk(ast.parse((ROOT / path).read_text())) if hasattr(node, "name")}
+        defined = {
+            node.name
+            for node in ast.walk(ast.parse((ROOT / path).read_text()))
+            if hasattr(node, "name")
+        }
         defined |= set(names_in(ROOT / path))
         wrong += [
-            f"{name} in {path}" for name in re.findall(r"\w+", names.replace(" and ", " ")) if name not in defined
+            f"{name} in {path}"
+            for name in re.findall(r"\w+", names.replace(" and ", " "))
+            if name not in defined
         ]
     assert wrong == []
 

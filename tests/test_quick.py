@@ -26,9 +26,22 @@ def test_a_changed_test_is_chosen_and_a_kit_is_no_room() -> None:
 
 
 def test_tests_after_the_limit_are_skipped_and_counted(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-p", "tests.kits.within", "tests/test_quick.py", "-k", "kit_is_no_room"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "tests.kits.within",
+        "tests/test_quick.py",
+        "-k",
+        "kit_is_no_room",
+    ]
     process = subprocess.run(
-        command, cwd=ROOT, env={"PROCCORPUS_TESTS_WITHIN_S": "0", "HOME": str(tmp_path)}, capture_output=True, text=True
+        command,
+        cwd=ROOT,
+        env={"PROCCORPUS_TESTS_WITHIN_S": "0", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
     )
     assert process.returncode == 0, process.stdout + process.stderr
     assert "1 skipped" in process.stdout

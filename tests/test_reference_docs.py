@@ -19,7 +19,9 @@ PAGES = ["datasets.md", "quarantine.md", "cli.md", "configuration.md", "tables.m
 @pytest.mark.parametrize("name", PAGES)
 def test_pages_are_up_to_date(name: str) -> None:
     page = make_reference.PAGES[name]()
-    assert (ROOT / "docs" / name).read_text() == page, f"docs/{name} is old: run `{make_reference.COMMAND}`"
+    assert (ROOT / "docs" / name).read_text() == page, (
+        f"docs/{name} is old: run `{make_reference.COMMAND}`"
+    )
 
 
 def items_of(page: str) -> dict[str, str]:
@@ -30,12 +32,18 @@ def items_of(page: str) -> dict[str, str]:
 
 def rows_of(page: str) -> dict[str, list[str]]:
     """Rows of a page's tables by their first cell, without what stands in brackets."""
-    lines = [[c.strip() for c in line.strip("|").split(" | ")] for line in page.splitlines() if line.startswith("| ")]
+    lines = [
+        [c.strip() for c in line.strip("|").split(" | ")]
+        for line in page.splitlines()
+        if line.startswith("| ")
+    ]
     return {line[0].split(" ")[0]: line for line in lines if line[0] not in ("id", "---")}
 
 
 def test_environment_variables_are_those_that_the_code_reads() -> None:
-    read = {name for path in FILES for name in re.findall(r"\bPROCCORPUS_[A-Z_]+\b", path.read_text())}
+    read = {
+        name for path in FILES for name in re.findall(r"\bPROCCORPUS_[A-Z_]+\b", path.read_text())
+    }
     items = items_of(make_reference.PAGES["configuration.md"]())
     assert {name for name in items if name.startswith("PROCCORPUS_")} == read
 
@@ -53,10 +61,16 @@ def test_what_each_row_is_proven_on() -> None:
     entries = load_registry([BUILT_IN])
     assert set(make_reference.PROOF_BY_FORMAT) == set(FORMAT_NAMES)
     levels = {n: r[5].split(";")[0] for n, r in rows_of(make_reference.datasets_page()).items()}
-    assert {n for n, level in levels.items() if level == make_reference.DATASET} == {"sim_short", "sim_long"}
+    assert {n for n, level in levels.items() if level == make_reference.DATASET} == {
+        "sim_short",
+        "sim_long",
+    }
     generated = {n for n, level in levels.items() if level == make_reference.GENERATED}
     assert generated == {"agibot_alpha", "agibot_beta", "rh20t", "robomind_v2", "table30"}
-    assert {entries[n].format for n, level in levels.items() if level == make_reference.FORMAT} == {"lerobot", "rlds"}
+    assert {entries[n].format for n, level in levels.items() if level == make_reference.FORMAT} == {
+        "lerobot",
+        "rlds",
+    }
 
 
 def test_every_reason_is_listed_by_its_severity() -> None:
@@ -71,9 +85,15 @@ def test_every_reason_is_listed_by_its_severity() -> None:
 
 def literal_findings() -> Iterator[tuple[str, str, str]]:
     """(where, reason, severity) of the findings whose reason and severity stand in the code as they are."""
-    for path in sorted(p for room in ("ingest", "annotate", "pipeline") for p in (ROOT / room).rglob("*.py")):
+    for path in sorted(
+        p for room in ("ingest", "annotate", "pipeline") for p in (ROOT / room).rglob("*.py")
+    ):
         for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
+            if (
+                not isinstance(node, ast.Call)
+                or not node.args
+                or not isinstance(node.args[0], ast.Constant)
+            ):
                 continue
             if isinstance(node.func, ast.Attribute):
                 name = node.func.attr

@@ -78,7 +78,9 @@ def image_features(backbone: Any, pixels: torch.Tensor, grids: torch.Tensor) -> 
     """
     tower = backbone.model.visual
     shapes = grids.tolist()
-    places = torch.cat([_places(*shape, tower.config.spatial_merge_size) for shape in shapes]).to(grids.device)
+    places = torch.cat([_places(*shape, tower.config.spatial_merge_size) for shape in shapes]).to(
+        grids.device
+    )
     bounds = _bounds([h * w for t, h, w in shapes for _ in range(t)], grids.device)
     if hasattr(tower, "pos_embed"):
         given = _interpolated(tower, shapes, grids.device)
@@ -90,14 +92,18 @@ def image_features(backbone: Any, pixels: torch.Tensor, grids: torch.Tensor) -> 
     )  # fmt: skip
 
 
-def _interpolated(tower: Any, shapes: Sequence[Sequence[int]], device: torch.device) -> dict[str, torch.Tensor]:
+def _interpolated(
+    tower: Any, shapes: Sequence[Sequence[int]], device: torch.device
+) -> dict[str, torch.Tensor]:
     """From which entries of Qwen3-VL's table each patch's position is mixed, and how much of each."""
     side = tower.num_grid_per_side
     merge = tower.config.spatial_merge_size
     mode = tower.interpolation_mode
     align_corners = tower.interpolation_align_corners
     of_each = [_taps(*shape, side, merge, mode, align_corners) for shape in shapes]
-    indices, weights = (torch.cat(parts).to(device, non_blocking=True) for parts in zip(*of_each, strict=True))
+    indices, weights = (
+        torch.cat(parts).to(device, non_blocking=True) for parts in zip(*of_each, strict=True)
+    )
     return {"interp_indices": indices, "interp_weights": weights}
 
 
@@ -109,7 +115,11 @@ def _windows(tower: Any, grids: torch.Tensor) -> dict[str, torch.Tensor]:
     order, ends = get_vision_window_index(grids.cpu(), merge, size, patch)
     lengths = ends.diff().tolist()
     bounds = _bounds(lengths, grids.device)
-    return {"window_index": order.to(grids.device), "cu_window_seqlens": bounds, "max_window_seqlen": max(lengths)}
+    return {
+        "window_index": order.to(grids.device),
+        "cu_window_seqlens": bounds,
+        "max_window_seqlen": max(lengths),
+    }
 
 
 # What is remembered is made outside of inference mode: training could not use it otherwise.
@@ -129,7 +139,9 @@ def _taps(
     )
 
 
-def packed_inputs(backbone: Any, position_ids: torch.Tensor, lengths: Sequence[int]) -> dict[str, Any]:
+def packed_inputs(
+    backbone: Any, position_ids: torch.Tensor, lengths: Sequence[int]
+) -> dict[str, Any]:
     """Inputs that keep samples of `lengths` apart which were packed into rows with places [4, b, t] (text, then time,
     height, width). Raises FailedError for several rows where it is done by bounds."""
     name = backbone.config.get_text_config()._attn_implementation
@@ -192,7 +204,8 @@ def _blocks(
         # The kernel is documented for as many keys as queries.
         longest = options["max_length_q"]
         q, k, v = (
-            s[0].repeat_interleave(n, 0).transpose(0, 1) for s, n in zip(states, (1, shared, shared), strict=True)
+            s[0].repeat_interleave(n, 0).transpose(0, 1)
+            for s, n in zip(states, (1, shared, shared), strict=True)
         )
         window = (-1, 0 if causal else -1)
         output: Any = varlen_attn(
@@ -217,22 +230,33 @@ def _lengths(bounds: torch.Tensor) -> tuple[int, ...]:
     return _LENGTHS[bounds]
 
 
-def by_blocks(attend: Any, states: Sequence[torch.Tensor], lengths: tuple[int, ...]) -> torch.Tensor:
+def by_blocks(
+    attend: Any, states: Sequence[torch.Tensor], lengths: tuple[int, ...]
+) -> torch.Tensor:
     """Attention [1, t, h, d] within blocks of `lengths` of states [1, h, t, d]: `attend` is called once for each
     length, with [n, h, length, d], and gives [n, length, h, d]."""
     groups, order = _grouped(lengths, states[0].device)
-    outputs = [attend(*(s[0][:, places].transpose(0, 1) for s in states)).flatten(0, 1) for places in groups]
+    outputs = [
+        attend(*(s[0][:, places].transpose(0, 1) for s in states)).flatten(0, 1)
+        for places in groups
+    ]
     return torch.cat(outputs).index_select(0, order).unsqueeze(0)
 
 
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)
-def _grouped(lengths: tuple[int, ...], device: torch.device) -> tuple[list[torch.Tensor], torch.Tensor]:
+def _grouped(
+    lengths: tuple[int, ...], device: torch.device
+) -> tuple[list[torch.Tensor], torch.Tensor]:
     """For each length the places [n, length] of its blocks' tokens; and where each token is among all of these."""
     sizes = torch.tensor(lengths)
     starts = sizes.cumsum(0) - sizes
-    groups = [starts[sizes == length, None] + torch.arange(length) for length in sizes.unique().tolist()]
-    return [g.to(device) for g in groups], torch.cat([g.flatten() for g in groups]).argsort().to(device)
+    groups = [
+        starts[sizes == length, None] + torch.arange(length) for length in sizes.unique().tolist()
+    ]
+    return [g.to(device) for g in groups], torch.cat([g.flatten() for g in groups]).argsort().to(
+        device
+    )
 
 
 # The same as an operator: a layer that is compiled is traced whole around it
@@ -240,13 +264,20 @@ def _grouped(lengths: tuple[int, ...], device: torch.device) -> tuple[list[torch
 
 @torch.library.custom_op("proccorpus::attention_in_blocks", mutates_args=())
 def attention_in_blocks(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bounds: torch.Tensor, causal: bool, scale: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bounds: torch.Tensor,
+    causal: bool,
+    scale: float,
 ) -> torch.Tensor:
     """Attention [1, t, h, d] of states [1, h, t, d], as many keys as queries, within the blocks that `bounds` [n + 1]
     say."""
 
     def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        made = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scale)
+        made = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, is_causal=causal, scale=scale
+        )
         return made.transpose(1, 2)
 
     return by_blocks(attend, (query, key, value), _lengths(bounds))
@@ -266,9 +297,14 @@ def attention_in_blocks_backward(
     is held, which kernels avoid."""
     states = query, key, value, gradient.transpose(1, 2)
     groups, back = _grouped(_lengths(bounds), query.device)
-    of_groups = [_gradients([s[0][:, places].transpose(0, 1) for s in states], causal, scale) for places in groups]
+    of_groups = [
+        _gradients([s[0][:, places].transpose(0, 1) for s in states], causal, scale)
+        for places in groups
+    ]
     query_part, key_part, value_part = (
-        torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts]).index_select(0, back).transpose(0, 1)[None]
+        torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts])
+        .index_select(0, back)
+        .transpose(0, 1)[None]
         for parts in zip(*of_groups, strict=True)
     )
     return query_part.contiguous(), key_part.contiguous(), value_part.contiguous()
@@ -284,7 +320,11 @@ def _gradients(states: Sequence[torch.Tensor], causal: bool, scale: float) -> li
     weights = scores.softmax(-1)
     of_weights = gradient @ value.transpose(-1, -2)
     of_scores = scale * weights * (of_weights - (of_weights * weights).sum(-1, keepdim=True))
-    found = of_scores @ key, of_scores.transpose(-1, -2) @ query, weights.transpose(-1, -2) @ gradient
+    found = (
+        of_scores @ key,
+        of_scores.transpose(-1, -2) @ query,
+        weights.transpose(-1, -2) @ gradient,
+    )
     return [part.to(states[0].dtype) for part in found]
 
 

@@ -36,14 +36,20 @@ CLASSES = {
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
 }
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-PRECISIONS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # as safetensors and torch call them
+PRECISIONS = {
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+}  # as safetensors and torch call them
 ADAPTER_FILE = "adapter_model.safetensors"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a checkpoint that we have a class for. Raises ModelError."""
     if not folder.is_dir():
-        raise ModelError(f"there is no checkpoint {folder}: give the folder of one that is on this machine")
+        raise ModelError(
+            f"there is no checkpoint {folder}: give the folder of one that is on this machine"
+        )
     try:
         config = json.loads((folder / "config.json").read_text())
         kind = config["model_type"]
@@ -52,7 +58,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise ModelError(f"{folder / 'config.json'} cannot be read: {e!r}") from e
     if kind not in CLASSES:
-        raise ModelError(f"{folder} holds a model of the type {kind!r}; known: {', '.join(CLASSES)}")
+        raise ModelError(
+            f"{folder} holds a model of the type {kind!r}; known: {', '.join(CLASSES)}"
+        )
     return config
 
 
@@ -112,14 +120,21 @@ def sized_backbone(folder: Path, dtype: torch.dtype, attention: str = "sdpa") ->
         return kind._from_config(config, dtype=dtype, attn_implementation=attention)
 
 
-def load_processor(folder: Path, min_pixels: int | None = None, max_pixels: int | None = None) -> Any:
+def load_processor(
+    folder: Path, min_pixels: int | None = None, max_pixels: int | None = None
+) -> Any:
     """The processor of a checkpoint; areas of pictures other than its own may be given. Raises ModelError."""
     try:
-        processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        processor: Any = AutoProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as e:
         raise ModelError(f"the processor of {folder} cannot be loaded: {_short(e)}") from e
     size = dict(processor.image_processor.size)
-    areas = {"shortest_edge": min_pixels, "longest_edge": max_pixels}  # areas, whatever they are called
+    areas = {
+        "shortest_edge": min_pixels,
+        "longest_edge": max_pixels,
+    }  # areas, whatever they are called
     processor.image_processor.size = size | {k: v for k, v in areas.items() if v is not None}
     return processor
 
@@ -166,7 +181,11 @@ def check_adapters_can_be_saved() -> None:
 def adapter_settings(backbone: Any, config: LoraConfig) -> Any:
     """peft's own form of our settings. Raises ModelError, also where `all-linear` would not be all that there is."""
     modules = ((n, m) for n, m in backbone.named_modules() if "language_model." in n)
-    experts = {n for n, p in backbone.named_parameters() if "language_model." in n and ".experts." in n and p.ndim > 2}
+    experts = {
+        n
+        for n, p in backbone.named_parameters()
+        if "language_model." in n and ".experts." in n and p.ndim > 2
+    }
     if experts and config.targets == "all-linear":
         raise ModelError(
             "lora.targets: all-linear would leave out the experts of this mixture, whose weights are no linear layers; "
@@ -175,7 +194,9 @@ def adapter_settings(backbone: Any, config: LoraConfig) -> Any:
     linear = {n.rpartition(".")[2] for n, m in modules if isinstance(m, nn.Linear)}
     names = linear if config.targets == "all-linear" else set(config.targets)
     if unknown := sorted(names - linear):
-        raise ModelError(f"lora.targets: no layer {unknown[0]!r}; the language model has {', '.join(sorted(linear))}")
+        raise ModelError(
+            f"lora.targets: no layer {unknown[0]!r}; the language model has {', '.join(sorted(linear))}"
+        )
     return peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]
@@ -194,7 +215,9 @@ def has_adapter(backbone: Any) -> bool:
 def load_adapter(backbone: Any, folder: Path) -> None:
     """Put the adapter of a folder on the model that it was made for. Raises ModelError."""
     if not (folder / ADAPTER_FILE).exists():
-        raise ModelError(_pickled(folder) if _pickles(folder) else f"the adapter {folder} lacks {ADAPTER_FILE}")
+        raise ModelError(
+            _pickled(folder) if _pickles(folder) else f"the adapter {folder} lacks {ADAPTER_FILE}"
+        )
     try:
         backbone.load_adapter(str(folder))
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as e:
@@ -217,7 +240,12 @@ def part(name: str) -> str:
 
 def rates(config: TrainConfig) -> dict[str, float]:
     """Learning rate by part; 0 is frozen."""
-    part_rates = {"merger": config.merger_lr, "vision": config.vision_lr, "head": config.head_lr, "language": None}
+    part_rates = {
+        "merger": config.merger_lr,
+        "vision": config.vision_lr,
+        "head": config.head_lr,
+        "language": None,
+    }
     return {name: config.lr if rate is None else rate for name, rate in part_rates.items()}
 
 
@@ -235,7 +263,13 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> Iterator[dict[str
         learning = [p for n, p in model.named_parameters() if p.requires_grad and part(n) == name]
         for decay, is_matrix in ((config.weight_decay, True), (0.0, False)):
             if parameters := [p for p in learning if (p.ndim >= 2) is is_matrix]:
-                yield {"params": parameters, "lr": rate, "peak": rate, "part": name, "weight_decay": decay}
+                yield {
+                    "params": parameters,
+                    "lr": rate,
+                    "peak": rate,
+                    "part": name,
+                    "weight_decay": decay,
+                }
 
 
 SPECIAL = (
@@ -250,11 +284,16 @@ def make_tokenizer(texts: Iterable[str], size: int) -> Any:
     """A byte-level BPE tokenizer with Qwen's special tokens; any text can be encoded."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=size - len(SPECIAL), show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        vocab_size=size - len(SPECIAL),
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(sorted(set(texts)), trainer)
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
@@ -312,7 +351,11 @@ def make_backbone(tokenizer: Any, config: TinyConfig, seed: int) -> Any:
             "bos_token_id": None,
             "eos_token_id": ids["<|im_end|>"],
             "pad_token_id": ids["<|endoftext|>"],
-            "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0, "mrope_section": sections}
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 500000.0,
+                "mrope_section": sections,
+            }
             | ({"mrope_interleaved": True} if qwen3 else {}),
         }
         | ({"head_dim": head_dim} if qwen3 else {}),
@@ -329,7 +372,10 @@ def make_backbone(tokenizer: Any, config: TinyConfig, seed: int) -> Any:
         | (
             {"num_position_embeddings": 16 * 16, "deepstack_visual_indexes": [0]}
             if qwen3  # the others look at windows of 2x2 merged patches, at the whole picture in the last layer only
-            else {"window_size": 4 * config.patch, "fullatt_block_indexes": [config.vision_layers - 1]}
+            else {
+                "window_size": 4 * config.patch,
+                "fullatt_block_indexes": [config.vision_layers - 1],
+            }
         ),
         "image_token_id": ids["<|image_pad|>"],
         "video_token_id": ids["<|video_pad|>"],
@@ -339,5 +385,9 @@ def make_backbone(tokenizer: Any, config: TinyConfig, seed: int) -> Any:
     }
     torch.manual_seed(seed)
     if qwen3:
-        return transformers.Qwen3VLForConditionalGeneration(transformers.Qwen3VLConfig(**settings)).float()
-    return transformers.Qwen2_5_VLForConditionalGeneration(transformers.Qwen2_5_VLConfig(**settings)).float()
+        return transformers.Qwen3VLForConditionalGeneration(
+            transformers.Qwen3VLConfig(**settings)
+        ).float()
+    return transformers.Qwen2_5_VLForConditionalGeneration(
+        transformers.Qwen2_5_VLConfig(**settings)
+    ).float()

@@ -25,7 +25,17 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from training.data import SampleSource, Unread, augment, form_name, item_of, length_of, naming, open_lanes, worker_count
+from training.data import (
+    SampleSource,
+    Unread,
+    augment,
+    form_name,
+    item_of,
+    length_of,
+    naming,
+    open_lanes,
+    worker_count,
+)
 from training.folder import TrainingError
 from training.negatives.samples import Labels, SampleNegatives
 from training.pictures import Item
@@ -57,7 +67,9 @@ class Prepared:
 
     def pin_memory(self) -> "Prepared":
         """As torch's loader asks for, so that a GPU can fetch the batch by itself."""
-        return replace(self, batch={name: tensor.pin_memory() for name, tensor in self.batch.items()})
+        return replace(
+            self, batch={name: tensor.pin_memory() for name, tensor in self.batch.items()}
+        )
 
 
 def placed(parts: Iterable[Prepared], device: torch.device) -> Iterator[tuple[Prepared, Batch]]:
@@ -69,7 +81,9 @@ def placed(parts: Iterable[Prepared], device: torch.device) -> Iterator[tuple[Pr
 
     def started(part: Prepared) -> tuple[Prepared, Batch, Any]:
         with torch.cuda.stream(copying):
-            batch = {name: tensor.to(device, non_blocking=True) for name, tensor in part.batch.items()}
+            batch = {
+                name: tensor.to(device, non_blocking=True) for name, tensor in part.batch.items()
+            }
             return part, batch, copying.record_event()
 
     # Of each pair the second is on its way already when the first is given.
@@ -98,7 +112,12 @@ class _Lane:
     """The batches of one source, planned but not prepared. `number`: among a run's lanes."""
 
     def __init__(
-        self, source: SampleSource, transform: Transform, recipe: Recipe, number: int, change: Change | None
+        self,
+        source: SampleSource,
+        transform: Transform,
+        recipe: Recipe,
+        number: int,
+        change: Change | None,
     ) -> None:
         self._source = source
         self._transform = transform
@@ -156,16 +175,25 @@ class _Lane:
         plans[0] = replace(plans[0], drawn=plans[0].drawn + num_lost, left_out=num_too_long)
         return plans
 
-    def _grouped(self, window: Sequence[Unread], chance: np.random.Generator) -> tuple[list[list[Unread]], int]:
+    def _grouped(
+        self, window: Sequence[Unread], chance: np.random.Generator
+    ) -> tuple[list[list[Unread]], int]:
         """The samples of a window by batch, and how many were too long."""
         data = self._recipe.data
         # A sample that states no form is of any
-        samples = [s for s in window if data.think is None or s.row.get("form") in (None, form_name(data.think))]
+        samples = [
+            s
+            for s in window
+            if data.think is None or s.row.get("form") in (None, form_name(data.think))
+        ]
         if self._change is not None:
             samples = self._change(samples, chance)
         # An entry holds many pictures that these samples do not show: it is let go
         samples = [replace(s, entry={}) for s in samples]
-        groups = [[samples[k] for k in group] for group in self._of_batches([self._length(s) for s in samples])]
+        groups = [
+            [samples[k] for k in group]
+            for group in self._of_batches([self._length(s) for s in samples])
+        ]
         return groups, len(samples) - sum(map(len, groups))
 
     def _of_batches(self, lengths: Sequence[int]) -> Iterator[Iterable[int]]:
@@ -175,7 +203,9 @@ class _Lane:
         size = self._recipe.train.batch
         fitting = [k for k, n in enumerate(lengths) if n <= data.sequence_length]
         if data.packing:
-            return map(chain.from_iterable, batched(pack(fitting, lengths, data.sequence_length), size))
+            return map(
+                chain.from_iterable, batched(pack(fitting, lengths, data.sequence_length), size)
+            )
         return batched(sorted(fitting, key=lengths.__getitem__) if data.window else fitting, size)
 
     def _length(self, sample: Unread) -> int:
@@ -206,13 +236,17 @@ class BatchStream:
         every: int = 1,
         change: Change | None = None,
     ) -> None:
-        self._lanes = [_Lane(source, transform, recipe, k, change) for k, source in enumerate(sources)]
+        self._lanes = [
+            _Lane(source, transform, recipe, k, change) for k, source in enumerate(sources)
+        ]
         self.lanes = len(self._lanes)
         self._transform = transform
         self._recipe = recipe
         self._first = first
         self._every = every
-        self._kept: dict[str, Item] = {}  # decoded items by sample, up to so many bytes; what came first stays
+        self._kept: dict[
+            str, Item
+        ] = {}  # decoded items by sample, up to so many bytes; what came first stays
         self._room = recipe.data.cache_mb << 20
         self._given = 0  # of all consumers, each of which gives a batch in turn
         self.per_epoch = sum(source.per_epoch for source in sources)
@@ -226,7 +260,9 @@ class BatchStream:
     def load_state_dict(self, state: Mapping) -> None:
         """Go on from a state of all consumers together, however many they were. Raises ShardError."""
         if state["count"] != self.lanes:
-            raise ShardError(f"the run was begun with {state['count']} lanes of data, now there are {self.lanes}")
+            raise ShardError(
+                f"the run was begun with {state['count']} lanes of data, now there are {self.lanes}"
+            )
         self._given, self._states = int(state["given"]), dict(state["lanes"])
         for name, lane_state in self._states.items():
             self._lanes[int(name)].load_state_dict(lane_state)
@@ -251,7 +287,9 @@ class BatchStream:
         tokens = int(batch["item_mask" if packed else "attention_mask"].sum())
         keys = tuple(map(_key, plan.samples))
         negatives = Counter(s.row["negative"] for s in plan.samples if "negative" in s.row)
-        return Prepared(batch, plan.drawn, plan.left_out, len(items), tokens, keys, negatives, number)
+        return Prepared(
+            batch, plan.drawn, plan.left_out, len(items), tokens, keys, negatives, number
+        )
 
     def _item(self, sample: Unread) -> Item:
         # What was changed is hardly ever made again
@@ -290,8 +328,13 @@ def together(states: Sequence[Mapping]) -> dict:
     """
     counts = {state["given"] for state in states}
     if len(counts) != 1 or len({state["count"] for state in states}) != 1:
-        raise ShardError(f"the states are not of one moment of a run: {sorted(counts)} batches were given")
-    of_all = sorted((lane for state in states for lane in state["lanes"].items()), key=lambda lane: lane[1]["began"])
+        raise ShardError(
+            f"the states are not of one moment of a run: {sorted(counts)} batches were given"
+        )
+    of_all = sorted(
+        (lane for state in states for lane in state["lanes"].items()),
+        key=lambda lane: lane[1]["began"],
+    )
     return {**states[0], "lanes": dict(of_all)}
 
 
@@ -318,7 +361,10 @@ class _Parts(IterableDataset):
             stream.load_state_dict(self._state)
             for prepared in stream:
                 yield prepared, stream.last
-        except (ShardError, TrainingError) as e:  # raised, it would arrive with the worker's traceback in its message
+        except (
+            ShardError,
+            TrainingError,
+        ) as e:  # raised, it would arrive with the worker's traceback in its message
             yield e, {}
 
 
@@ -330,7 +376,12 @@ class ParallelStream:
     """
 
     def __init__(
-        self, make: Callable[[int, int], BatchStream], workers: int, whole: BatchStream, rank: int, world: int
+        self,
+        make: Callable[[int, int], BatchStream],
+        workers: int,
+        whole: BatchStream,
+        rank: int,
+        world: int,
     ) -> None:
         self._make = make
         self._workers = workers

@@ -15,7 +15,11 @@ from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
 from warehouse.releases.release import Release
 
-PAGE = Template((Path(__file__).parent / "card.md.jinja").read_text(), trim_blocks=True, keep_trailing_newline=True)
+PAGE = Template(
+    (Path(__file__).parent / "card.md.jinja").read_text(),
+    trim_blocks=True,
+    keep_trailing_newline=True,
+)
 
 
 def make_card(lake: Lake, release: Release, recipe: Recipe, run: str) -> dict[str, Any]:
@@ -33,7 +37,9 @@ def make_card(lake: Lake, release: Release, recipe: Recipe, run: str) -> dict[st
     runs = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     # The window is what the model saw in training; datasets of other splits have no part in it.
     train_datasets = {s.dataset for s in release.shard_list if s.split == "train"}
-    configs = con.execute("SELECT config FROM build_configs WHERE list_contains(?, dataset)", [sorted(train_datasets)])
+    configs = con.execute(
+        "SELECT config FROM build_configs WHERE list_contains(?, dataset)", [sorted(train_datasets)]
+    )
     return {
         "training_run": run,
         "release": release.name,
@@ -47,7 +53,9 @@ def make_card(lake: Lake, release: Release, recipe: Recipe, run: str) -> dict[st
         "max_px": recipe.model.max_px,
         "max_vision_tokens": recipe.model.max_vision_tokens,
         # Rows of files bring pictures that no configuration of ours chose.
-        "window": None if recipe.data.jsonl else shown_window([json.loads(c) for (c,) in configs.fetchall()]),
+        "window": None
+        if recipe.data.jsonl
+        else shown_window([json.loads(c) for (c,) in configs.fetchall()]),
     }
 
 
@@ -59,7 +67,9 @@ def shown_window(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         samples = config["stages"]["samples"]
         shards = config["stages"]["shards"]
         fields = ("profile", "window_frames", "window_step_s")
-        windows.append({k: samples[k] for k in fields} | {"picture_max_px": shards["picture_max_px"]})
+        windows.append(
+            {k: samples[k] for k in fields} | {"picture_max_px": shards["picture_max_px"]}
+        )
     if windows and all(f == windows[0] for f in windows):
         return windows[0]
     return None

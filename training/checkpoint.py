@@ -26,7 +26,10 @@ from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from torch import distributed, nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.hf_storage import (
+    HuggingFaceStorageReader,
+    HuggingFaceStorageWriter,
+)
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
@@ -91,7 +94,10 @@ def read_tensors(folder: Path, model: nn.Module, optimizer: torch.optim.Optimize
     parameters = _learning(model)
     targets: dict[str, Any] = {f"model/{name}": p.detach() for name, p in parameters.items()}
     try:
-        sizes = {key: tuple(stored.size) for key, stored in reader.read_metadata().state_dict_metadata.items()}  # type: ignore[union-attr]
+        sizes = {
+            key: tuple(stored.size)
+            for key, stored in reader.read_metadata().state_dict_metadata.items()
+        }  # type: ignore[union-attr]
         _check(folder, targets, sizes)
         # The optimizer has no state yet: it gets that of the checkpoint, divided as the parameters are.
         for key in sorted(sizes.keys() - targets.keys()):
@@ -105,25 +111,36 @@ def read_tensors(folder: Path, model: nn.Module, optimizer: torch.optim.Optimize
         load(targets, storage_reader=reader, no_dist=not distributed.is_initialized())
     except (OSError, ValueError, KeyError, SafetensorError, CheckpointException) as e:
         raise _unusable(folder, _cause(e)) from e
-    optimizer.load_state_dict(optimizer.state_dict())  # torch puts the steps where its kernels count them
+    optimizer.load_state_dict(
+        optimizer.state_dict()
+    )  # torch puts the steps where its kernels count them
 
 
 def _learning(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def _check(folder: Path, targets: Mapping[str, torch.Tensor], sizes: Mapping[str, tuple[int, ...]]) -> None:
+def _check(
+    folder: Path, targets: Mapping[str, torch.Tensor], sizes: Mapping[str, tuple[int, ...]]
+) -> None:
     """Raises ModelError where a checkpoint is not of this model."""
     shapes = {key: tuple(tensor.shape) for key, tensor in targets.items()}
     stored_shapes = {key: size for key, size in sizes.items() if key.startswith("model/")}
     for key in sorted(stored_shapes.keys() | shapes.keys()):
-        if (stored_shape := stored_shapes.get(key, "missing")) != (model_shape := shapes.get(key, "missing")):
+        if (stored_shape := stored_shapes.get(key, "missing")) != (
+            model_shape := shapes.get(key, "missing")
+        ):
             name = key.removeprefix("model/")
-            raise _unusable(folder, f"it is of another model: {name} is {stored_shape} there, {model_shape} here")
+            raise _unusable(
+                folder,
+                f"it is of another model: {name} is {stored_shape} there, {model_shape} here",
+            )
 
 
 def _unusable(folder: Path, reason: object) -> ModelError:
-    return ModelError(f"cannot resume from the checkpoint {folder}: {' '.join(str(reason).split())[:300]}")
+    return ModelError(
+        f"cannot resume from the checkpoint {folder}: {' '.join(str(reason).split())[:300]}"
+    )
 
 
 def _cause(e: BaseException) -> BaseException:
@@ -169,7 +186,10 @@ class StepWriter:
         writer = _Writer(half, self._folder, state, _files(tensors))
         self._proven = False
         self._pending = async_save(  # type: ignore[assignment]
-            dict(tensors), storage_writer=writer, process_group=self._group, no_dist=self._group is None
+            dict(tensors),
+            storage_writer=writer,
+            process_group=self._group,
+            no_dist=self._group is None,
         )
 
     def wait(self) -> None:
@@ -224,7 +244,9 @@ def _files(tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
 class _Writer(HuggingFaceStorageWriter):
     """Writes into `half`, which takes the name `folder` when all processes have written their files."""
 
-    def __init__(self, half: Path, folder: Path, state: TrainerState, files: dict[str, int]) -> None:
+    def __init__(
+        self, half: Path, folder: Path, state: TrainerState, files: dict[str, int]
+    ) -> None:
         super().__init__(str(half), fqn_to_index_mapping=files, save_distributed=True)
         self._half = half
         self._folder = folder
@@ -234,7 +256,9 @@ class _Writer(HuggingFaceStorageWriter):
         """Called in the first process, once all have written and synced."""
         for name in {r.storage_data.relative_path for of_process in results for r in of_process}:
             if not (self._half / name).exists():
-                raise OSError(f"{self._half} lacks {name}: all machines must write to one shared disk")
+                raise OSError(
+                    f"{self._half} lacks {name}: all machines must write to one shared disk"
+                )
         (self._half / STATE_FILE).write_text(self._text)
         sync(self._half / STATE_FILE)
         take_place(self._half, self._folder)
@@ -301,7 +325,12 @@ class HeldOutCheck:
     """
 
     def __init__(
-        self, accelerator: Any, scorer: CheckpointScorer, write: Callable[[Path], None], candidate: Path, best: Path
+        self,
+        accelerator: Any,
+        scorer: CheckpointScorer,
+        write: Callable[[Path], None],
+        candidate: Path,
+        best: Path,
     ) -> None:
         self._accelerator = accelerator
         self._scorer = scorer
@@ -351,8 +380,12 @@ class HeldOutCheck:
             answers = self._scorer.predict(self._candidate, part, parts)
         except (FailedError, UserError, RuntimeError, OSError, ValueError) as e:
             failure = e
-        outcomes = gather_object([(answers, failure and f"{type(failure).__name__}: {' '.join(str(failure).split())}")])
+        outcomes = gather_object(
+            [(answers, failure and f"{type(failure).__name__}: {' '.join(str(failure).split())}")]
+        )
         for _, problem in outcomes:
             if problem:
-                raise FailedError(f"the model of step {step} could not be evaluated: {problem[:300]}") from failure
+                raise FailedError(
+                    f"the model of step {step} could not be evaluated: {problem[:300]}"
+                ) from failure
         return self._scorer.scores([process_answers for process_answers, _ in outcomes])

@@ -115,7 +115,12 @@ def schema(items: int) -> dict[str, Any]:
         "score_think": {"type": "string", "minLength": 1, "maxLength": SCORE_CHARS},
         "score": {"anyOf": [{"type": "number", "minimum": 0, "maximum": 100}, none]},
     }
-    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": fields,
+        "required": list(fields),
+        "additionalProperties": False,
+    }
 
 
 def answer_of(value: dict[str, Any]) -> str:
@@ -163,13 +168,22 @@ def generate(
     """
     chosen = range(len(samples))[: options.limit]
     if not chosen:
-        raise FailedError("there is no sample to reason about: draw from a release that has ProgressLM's samples")
+        raise FailedError(
+            "there is no sample to reason about: draw from a release that has ProgressLM's samples"
+        )
     store = ResponseStore(lake.workspace.responses)
     # The build's id tells the calls of this run from those that the ledger holds of others.
     build = uuid4().hex[:16]
     # One client a dataset, since calls are recorded by dataset.
     clients = {
-        name: Client(config, store, build_id=build, dataset=name, label_run=RUN, prompt_version=prompt_version())
+        name: Client(
+            config,
+            store,
+            build_id=build,
+            dataset=name,
+            label_run=RUN,
+            prompt_version=prompt_version(),
+        )
         for name in sorted({samples.dataset(k) for k in chosen})
     }
     answers: list[_Answer] = []
@@ -180,7 +194,15 @@ def generate(
 
     try:
         for name, client in clients.items():
-            asyncio.run(_ask(client, samples, [k for k in chosen if samples.dataset(k) == name], options, answered))
+            asyncio.run(
+                _ask(
+                    client,
+                    samples,
+                    [k for k in chosen if samples.dataset(k) == name],
+                    options,
+                    answered,
+                )
+            )
     except VlmError as e:
         raise FailedError(f"{e}; run it again to go on") from e
     finally:
@@ -190,16 +212,24 @@ def generate(
         if calls:
             lake.upsert("calls for reasoning", vlm_calls=TABLES["vlm_calls"].rows(calls))
     # One reply of each sample, the nearest to its label: what is easy must not be learnt more often.
-    right = sorted((a for a in answers if a.reason is None), key=lambda a: (a.sample, -a.error, -a.inference))
+    right = sorted(
+        (a for a in answers if a.reason is None), key=lambda a: (a.sample, -a.error, -a.inference)
+    )
     first_answers = {a.sample: a for a in right}.values()
 
     def row(answer: _Answer) -> tuple[Sample, str, dict[str, Any]]:
         sample = samples[answer.sample]
-        source = {"sample_id": sample.row["sample_id"], "model": config.model, "call_key": answer.key}
+        source = {
+            "sample_id": sample.row["sample_id"],
+            "model": config.model,
+            "call_key": answer.key,
+        }
         source |= {"prompt_version": prompt_version()}
         return sample, answer.text, {"progress": sample.row["progress"], "source": source}
 
-    exclusions = Counter(a.reason for a in answers if a.reason) + Counter({SURPLUS: len(right) - len(first_answers)})
+    exclusions = Counter(a.reason for a in answers if a.reason) + Counter(
+        {SURPLUS: len(right) - len(first_answers)}
+    )
     report = CotReport(
         samples=len(chosen),
         inferences=len(answers),
@@ -211,7 +241,11 @@ def generate(
         file=write_conversations(map(row, first_answers), out, "cot.jsonl"),
     )
     # The report names model and prompt beside the counts: the rows were made by these.
-    settings = {"model": config.model, "prompt_version": prompt_version(), "options": asdict(options)}
+    settings = {
+        "model": config.model,
+        "prompt_version": prompt_version(),
+        "options": asdict(options),
+    }
     text = json.dumps(settings | asdict(report) | {"file": report.file.name}, indent=1)
     write_file(out / "report.json", f"{text}\n".encode())
     return report
@@ -242,6 +276,10 @@ async def _ask(
                     answered(_Answer(k, inference))
                 else:
                     text = answer_of(reply.value)
-                    answered(_Answer(k, inference, *judge(text, truth, options.tolerance), text, reply.key))
+                    answered(
+                        _Answer(
+                            k, inference, *judge(text, truth, options.tolerance), text, reply.key
+                        )
+                    )
 
     await client.side_by_side(map(one, chosen))

@@ -151,20 +151,28 @@ def shard_lanes(shards: Sequence[Path], config: LoaderConfig, window: int) -> li
     indexes = {path: read_index(path) for path in shards}
     dataset_names = sorted({index.dataset for index in indexes.values()})
     if unknown := ", ".join(sorted(config.dataset_rates.keys() - set(dataset_names))):
-        raise ShardError(f"data.dataset_rates: the release has no dataset {unknown}; it has {', '.join(dataset_names)}")
+        raise ShardError(
+            f"data.dataset_rates: the release has no dataset {unknown}; it has {', '.join(dataset_names)}"
+        )
     weights = {path: _per_epoch(index, config) for path, index in indexes.items()}
     used = [path for path in shards if weights[path]]
     if not used:
-        raise ShardError(f"none of {len(shards)} shards has a sample of these families at a rate above 0")
+        raise ShardError(
+            f"none of {len(shards)} shards has a sample of these families at a rate above 0"
+        )
     count = lane_count(len(used))
     # Of each dataset the largest first
     used.sort(key=lambda p: (indexes[p].dataset, -weights[p], p.name))
     config = replace(config, buffer=min(MIN_BUFFER, LANES_BUFFER // count))
     parts = _dealt_out(used, weights, count)
-    return [ShardSource(Loader(part, config), window, sum(weights[p] for p in part)) for part in parts]
+    return [
+        ShardSource(Loader(part, config), window, sum(weights[p] for p in part)) for part in parts
+    ]
 
 
-def _dealt_out(shards: Sequence[Path], weights: Mapping[Path, float], count: int) -> list[list[Path]]:
+def _dealt_out(
+    shards: Sequence[Path], weights: Mapping[Path, float], count: int
+) -> list[list[Path]]:
     """Each shard in turn goes to the lane that has least."""
     parts: list[list[Path]] = [[] for _ in range(count)]
     filled = [0.0] * count
@@ -204,7 +212,9 @@ class RowSource:
         self.per_epoch = float(len(rows))
 
     def window(self) -> list[Unread]:
-        order = np.random.default_rng([self._seed, self._epoch, self._lane]).permutation(len(self._rows))
+        order = np.random.default_rng([self._seed, self._epoch, self._lane]).permutation(
+            len(self._rows)
+        )
         chosen = order[self._position : self._position + self._size]
         self._position += len(chosen)
         if self._position >= len(self._rows):
@@ -217,7 +227,9 @@ class RowSource:
 
     def load_state_dict(self, state: Mapping) -> None:
         if state["rows"] != len(self._rows):
-            raise ShardError(f"the run was begun with {state['rows']} rows, now there are {len(self._rows)}")
+            raise ShardError(
+                f"the run was begun with {state['rows']} rows, now there are {len(self._rows)}"
+            )
         self._epoch = state["epoch"]
         self._position = state["position"]
 
@@ -247,5 +259,7 @@ def worker_count(requested: int, world: int, lanes: int) -> int:
 
     Others would plan, though not decode, what is not theirs.
     """
-    even = [n for n in range(1, requested + 1) if lanes % (world * n) == 0 or (world * n) % lanes == 0]
+    even = [
+        n for n in range(1, requested + 1) if lanes % (world * n) == 0 or (world * n) % lanes == 0
+    ]
     return max(even, default=requested)

@@ -66,7 +66,9 @@ def folder_hash(folder: Path) -> str:
     h = hashlib.sha256()
     if base := base_of(folder):
         h.update(folder_hash(base).encode())
-    for path in sorted(p for p in folder.iterdir() if p.suffix == ".safetensors" or p.name == "config.json"):
+    for path in sorted(
+        p for p in folder.iterdir() if p.suffix == ".safetensors" or p.name == "config.json"
+    ):
         with path.open("rb") as f:
             h.update(path.name.encode() + b"\0" + hashlib.file_digest(f, "sha256").digest())
     return h.hexdigest()[:16]

@@ -27,10 +27,24 @@ from trl.trainer.grpo_config import GRPOConfig
 from core.paths import Workspace
 from training import rollouts
 from training.backbones import adapter_settings
-from training.checkpoint import PATIENCE, TrainerState, chance_state, learning_tensors, load_state, read_tensors
+from training.checkpoint import (
+    PATIENCE,
+    TrainerState,
+    chance_state,
+    learning_tensors,
+    load_state,
+    read_tensors,
+)
 from training.ending import AskedToEnd
 from training.folder import TrainingError
-from training.loop import batches_each, check_norm, fresh_state, go_on_with_chance, precision, samples_of_step
+from training.loop import (
+    batches_each,
+    check_norm,
+    fresh_state,
+    go_on_with_chance,
+    precision,
+    samples_of_step,
+)
 from training.model import ProgressModel
 from training.plan import less
 from training.progresslm import WEIGHTS
@@ -88,12 +102,16 @@ class GrpoTrainer:
         self.prompts = len(chosen)
         self._check_step()
         at_once = self.completions // self.config.generations  # prompts of a step
-        self.steps_in_all = recipe.train.steps or math.ceil((recipe.train.epochs or 1) * (self.prompts // at_once))
+        self.steps_in_all = recipe.train.steps or math.ceil(
+            (recipe.train.epochs or 1) * (self.prompts // at_once)
+        )
         if self.config.validate_every:
             held_out = self._samples(workspace, release, "val")
         else:
             held_out = ()
-        held_out_prompts = rollouts.fitting(held_out, transform, recipe, rank, world)[: self.config.validation_prompts]
+        held_out_prompts = rollouts.fitting(held_out, transform, recipe, rank, world)[
+            : self.config.validation_prompts
+        ]
         # Cut to whole batches, so that a mean over these is one over prompts
         held_batch = min(recipe.train.batch, len(held_out_prompts) // world)
         if self.config.validate_every and not held_batch:
@@ -107,7 +125,9 @@ class GrpoTrainer:
         # Completions follow the prompts, so all prompts of a batch must end at one place.
         processor.tokenizer.padding_side = "left"
         backbone = model.backbone
-        backbone.config._name_or_path = str(backbone.name_or_path)  # where TRL loads the model to keep near to from
+        backbone.config._name_or_path = str(
+            backbone.name_or_path
+        )  # where TRL loads the model to keep near to from
         adapter = adapter_settings(backbone, recipe.lora) if recipe.lora else None
         self.image_token = transform.image_token
         # TRL wants a folder to write to; what we keep is in checkpoints of our own.
@@ -148,7 +168,9 @@ class GrpoTrainer:
             return rows
         samples = drawn_samples(workspace, release, config.profile, self.recipe.train.seed, split)
         if split == "val" and not samples:
-            raise TrainingError(f"grpo.validate_every: release {release.name} has no prompts in its split val")
+            raise TrainingError(
+                f"grpo.validate_every: release {release.name} has no prompts in its split val"
+            )
         return samples
 
     def _check_step(self) -> None:
@@ -213,7 +235,10 @@ class GrpoTrainer:
             settings |= rollouts.vllm_settings(recipe, config)
         if self.divided:
             layers = sorted(backbone._no_split_modules)
-            settings |= {"fsdp": True, "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": layers}}
+            settings |= {
+                "fsdp": True,
+                "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": layers},
+            }
         arguments: Any = GRPOConfig(output_dir=folder, **settings)
         # transformers has no setting for it; without one, gradients would be added up in bfloat16.
         if self.divided:
@@ -344,13 +369,17 @@ class GrpoTrainer:
         self._write_completions(point.step, "validation", self.held_out)
         names = {"reward": "reward", "completion_tokens": "completions/mean_length"}
         names |= {f"reward_{part}": f"rewards/{part}/mean" for part in WEIGHTS}
-        extra = {f"validation_{name}": float(logs[f"eval_{of_trl}"]) for name, of_trl in names.items()}
+        extra = {
+            f"validation_{name}": float(logs[f"eval_{of_trl}"]) for name, of_trl in names.items()
+        }
         self._give(replace(point, extra=point.extra | extra))
 
     def _give(self, point: Point) -> None:
         self.curve.append(point)
         if self.accelerator.is_main_process:
-            if len(self.curve) % LONG == 0 and all(p.extra.get("no_contrast", 0) >= 1 for p in self.curve[-LONG:]):
+            if len(self.curve) % LONG == 0 and all(
+                p.extra.get("no_contrast", 0) >= 1 for p in self.curve[-LONG:]
+            ):
                 print(
                     f"warning: for {LONG} steps all answers to each prompt had one reward, up to step {point.step}: "
                     "nothing is learnt; raise grpo.temperature or grpo.generations, or begin with a model that knows "
@@ -378,24 +407,36 @@ class GrpoTrainer:
         if trl.use_vllm:
             completions, logs = self._by_vllm(ids, trl)
         else:
-            with self.accelerator.autocast():  # the precision that is learnt in: flash kernels take no other
+            with (
+                self.accelerator.autocast()
+            ):  # the precision that is learnt in: flash kernels take no other
                 completions = self._by_transformers(ids, trl)
                 logs = None
         return {"prompt_ids": ids, "completion_ids": completions, "logprobs": logs}
 
     def _by_transformers(self, prompts: list[list[int]], trl: Any) -> list[list[int]]:
         # As many parts in each process: a model that is divided is gathered by all
-        parts = max(gather_object([math.ceil(sum(s.float_bytes for s in trl.shown) / rollouts.PIXELS_AT_ONCE)]))
+        parts = max(
+            gather_object(
+                [math.ceil(sum(s.float_bytes for s in trl.shown) / rollouts.PIXELS_AT_ONCE)]
+            )
+        )
         completions: list[list[int]] = []
         fill = trl.processing_class.tokenizer.pad_token_id
         for rows in np.array_split(np.arange(len(prompts)), min(parts, len(prompts))):
-            padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(prompts[k]) for k in rows], True, fill, "left")
+            padded = torch.nn.utils.rnn.pad_sequence(
+                [torch.tensor(prompts[k]) for k in rows], True, fill, "left"
+            )
             chosen_prompts = [trl.shown[k] for k in rows]
-            pixels = rollouts.pixels_of(chosen_prompts, padded.to(self.accelerator.device), self.image_token)
+            pixels = rollouts.pixels_of(
+                chosen_prompts, padded.to(self.accelerator.device), self.image_token
+            )
             completions += trl._generate_single_turn([prompts[k] for k in rows], None, pixels, 1)[0]
         return completions
 
-    def _by_vllm(self, prompts: list[list[int]], trl: Any) -> tuple[list[list[int]], list[list[float]]]:
+    def _by_vllm(
+        self, prompts: list[list[int]], trl: Any
+    ) -> tuple[list[list[int]], list[list[float]]]:
         prompts_seen, answers, probabilities, _ = trl.vllm_generation.generate(
             prompts=[rollouts.marked_once(ids, self.image_token) for ids in prompts],
             images=[[Image.fromarray(p) for p in prompt.pictures] for prompt in trl.shown],
@@ -439,4 +480,6 @@ def _extra(logs: Mapping[str, float]) -> dict[str, float]:
         "sampling_difference": "sampling/sampling_logp_difference/mean",
         "clipped_low": "clip_ratio/low_mean", "clipped_high": "clip_ratio/high_mean",
     }  # fmt: skip
-    return {name: float(logs[of_trl]) for name, of_trl in names.items() if logs.get(of_trl) is not None}
+    return {
+        name: float(logs[of_trl]) for name, of_trl in names.items() if logs.get(of_trl) is not None
+    }

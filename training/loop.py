@@ -46,7 +46,9 @@ def is_divided(recipe: Recipe, world: int) -> bool:
     """Does each of `world` processes hold a part of the model? One alone, too, where layers calculate with copies of
     its weights in bfloat16."""
     train = recipe.train
-    return train.distributed == "fsdp" and (world > 1 or (train.dtype == "bfloat16" and recipe.kind == "sft"))
+    return train.distributed == "fsdp" and (
+        world > 1 or (train.dtype == "bfloat16" and recipe.kind == "sft")
+    )
 
 
 def fresh_state(divided: bool) -> Any:
@@ -78,7 +80,9 @@ def mesh_of(device: torch.device, world: int, local: int) -> Any:
     machine a whole model, so that layers are not gathered over the network. Of one machine, or of machines with one
     process each: among all."""
     if 1 < local < world and world % local == 0:
-        return init_device_mesh(device.type, (world // local, local), mesh_dim_names=("machines", "parts"))
+        return init_device_mesh(
+            device.type, (world // local, local), mesh_dim_names=("machines", "parts")
+        )
     return init_device_mesh(device.type, (world,))
 
 
@@ -108,11 +112,15 @@ def shard(model: ProgressModel, dtype: str, device: torch.device) -> ProgressMod
 
 
 @torch.no_grad()
-def _give(model: nn.Module, whole: dict[str, torch.Tensor], mesh: Any, device: torch.device) -> None:
+def _give(
+    model: nn.Module, whole: dict[str, torch.Tensor], mesh: Any, device: torch.device
+) -> None:
     """Each process gets its part of the first one's weights, and all of its buffers."""
     for name, part in model.named_parameters():
         shard: Any = part
-        part.copy_(distribute_tensor(whole.pop(name).to(device), mesh, shard.placements, src_data_rank=0))
+        part.copy_(
+            distribute_tensor(whole.pop(name).to(device), mesh, shard.placements, src_data_rank=0)
+        )
     for buffer in model.buffers():
         received = buffer.to(device)
         torch.distributed.broadcast(received, 0)
@@ -124,7 +132,9 @@ def make_optimizer(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
     groups = list(parameter_groups(model, recipe.train))
     if not groups:
         raise TrainingError(f"recipe {recipe.name} trains nothing: all rates are 0")
-    return torch.optim.AdamW(groups, betas=(0.9, recipe.train.beta2), fused=torch.cuda.is_available() or None)
+    return torch.optim.AdamW(
+        groups, betas=(0.9, recipe.train.beta2), fused=torch.cuda.is_available() or None
+    )
 
 
 def batches_each(recipe: Recipe, begun_by: int, world: int) -> int:
@@ -180,8 +190,12 @@ class Trainer:
         self.longer = longer if recipe.data.longer_length else None
         prepare_layers(model.backbone, recipe.train, compiled)
         # What goes from layer to layer is in the precision of the embeddings, which autocast leaves as they are.
-        if recipe.train.dtype == "bfloat16" and (recipe.train.recompute != "none" or recipe.train.compile):
-            model.backbone.get_input_embeddings().register_forward_hook(lambda _, __, made: made.to(torch.bfloat16))
+        if recipe.train.dtype == "bfloat16" and (
+            recipe.train.recompute != "none" or recipe.train.compile
+        ):
+            model.backbone.get_input_embeddings().register_forward_hook(
+                lambda _, __, made: made.to(torch.bfloat16)
+            )
         self.cost = cost(model.backbone)
         self.card = card_here()
         fresh_state(divided=False)
@@ -190,7 +204,9 @@ class Trainer:
         exchange: dict[str, Any] = {"find_unused_parameters": True, "gradient_as_bucket_view": True}
         handlers: list[Any] = [DistributedDataParallelKwargs(**exchange)]
         on_cpu = not torch.cuda.is_available()
-        self.accelerator: Any = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=handlers)
+        self.accelerator: Any = Accelerator(
+            cpu=on_cpu, mixed_precision=precision, kwargs_handlers=handlers
+        )
         world = self.accelerator.num_processes
         self.begun_by = begun_by or world
         self.accumulation = batches_each(recipe, self.begun_by, world)
@@ -291,7 +307,9 @@ class Trainer:
             tokens=self.tokens,
             samples_per_s=totals["samples"] / seconds,
             tokens_per_s=totals["tokens"] / seconds,
-            mfu=flops / seconds / self.accelerator.num_processes / PEAK[self.card] if self.card else None,
+            mfu=flops / seconds / self.accelerator.num_processes / PEAK[self.card]
+            if self.card
+            else None,
         )
 
     def _lengthen(self, streams: dict) -> None:
@@ -311,7 +329,9 @@ class Trainer:
                 counts["answer_tokens"] += int((part.batch["labels"][:, 1:] >= 0).sum())
             if self.head:
                 counts["labels"] += int((~torch.isnan(part.batch["progress"])).sum())
-            counts.update({name: getattr(part, name) for name in ("drawn", "left_out", "samples", "tokens")})
+            counts.update(
+                {name: getattr(part, name) for name in ("drawn", "left_out", "samples", "tokens")}
+            )
             counts.update(part.made)
         return dict(zip(counts, map(int, self._sum(*counts.values())), strict=True))
 
@@ -344,7 +364,9 @@ class Trainer:
             found.append(torch.stack([loss.detach(), of_text.detach(), error.detach()]))
         # Read once a step: the device is not waited for between batches.
         part_losses, texts, errors = zip(*torch.stack(found).tolist(), strict=True)
-        loss_sum, text_sum, error_sum, flops = self._sum(sum(part_losses), sum(texts), sum(errors), flops)
+        loss_sum, text_sum, error_sum, flops = self._sum(
+            sum(part_losses), sum(texts), sum(errors), flops
+        )
         return loss_sum, text_sum, error_sum, flops, list(part_losses)
 
     @property
@@ -359,14 +381,18 @@ class Trainer:
         summed = torch.tensor(values, dtype=torch.float64, device=self.accelerator.device)
         return self.accelerator.reduce(summed, "sum").tolist()
 
-    def _refuse(self, value: float, quantity: str, parts: Sequence[Prepared], part_losses: Sequence[float]) -> None:
+    def _refuse(
+        self, value: float, quantity: str, parts: Sequence[Prepared], part_losses: Sequence[float]
+    ) -> None:
         """End the run where a number of the step is none; all processes have the same number. `part_losses`: the
         losses of
         this process's batches. Raises TrainingError."""
         if math.isfinite(value):
             return
         # Where every loss is finite, the gradient cannot tell which batch of the step it was.
-        suspects = [part for part, loss in zip(parts, part_losses, strict=True) if not math.isfinite(loss)]
+        suspects = [
+            part for part, loss in zip(parts, part_losses, strict=True) if not math.isfinite(loss)
+        ]
         if self._sum(len(suspects)) == [0]:
             suspects = list(parts)
         rate = self.recipe.train.lr
@@ -446,7 +472,9 @@ class Trainer:
 
 def check_norm(model: nn.Module, step: int, rate: float) -> None:
     """Raises TrainingError where the norm of what learns is not finite after so many steps."""
-    total: Any = torch.nn.utils.get_total_norm([p.detach() for p in model.parameters() if p.requires_grad])
+    total: Any = torch.nn.utils.get_total_norm(
+        [p.detach() for p in model.parameters() if p.requires_grad]
+    )
     norm = float(total.full_tensor() if isinstance(total, DTensor) else total)
     if not math.isfinite(norm):
         raise TrainingError(

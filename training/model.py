@@ -23,13 +23,25 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDe
 from transformers.utils import logging
 
 from training.attention import image_features, packed_inputs
-from training.backbones import has_adapter, load_adapter, load_backbone, load_processor, stored_dtype
+from training.backbones import (
+    has_adapter,
+    load_adapter,
+    load_backbone,
+    load_processor,
+    stored_dtype,
+)
 from training.folder import ModelError, base_of, models_of, read_card, write_card
 from training.recipe import HeadConfig
 from training.transform import IGNORE, Batch
 
-TAIL, TAIL_DROPOUT = 14, 0.5  # published: half of the features of the last 14 tokens are dropped in training
-SLOPE, SHIFT = 1.2, 0.1  # published: progress = sigmoid(1.2 z - 0.1), there in training only; ours serve it, too
+TAIL, TAIL_DROPOUT = (
+    14,
+    0.5,
+)  # published: half of the features of the last 14 tokens are dropped in training
+SLOPE, SHIFT = (
+    1.2,
+    0.1,
+)  # published: progress = sigmoid(1.2 z - 0.1), there in training only; ours serve it, too
 
 
 class Head(nn.Module):
@@ -62,7 +74,9 @@ class Head(nn.Module):
         loss = nn.functional.l1_loss(self.progress(raw), target, reduction="sum")
         if self.config.has_done:
             reached = (target >= 1).float()
-            done_loss = nn.functional.binary_cross_entropy_with_logits(raw[:, 1], reached, reduction="sum")
+            done_loss = nn.functional.binary_cross_entropy_with_logits(
+                raw[:, 1], reached, reduction="sum"
+            )
             loss = loss + self.config.done_weight * done_loss
         return loss
 
@@ -77,7 +91,9 @@ class ProgressHead(Head):
 
     def __init__(self, config: HeadConfig, hidden_size: int) -> None:
         super().__init__(config, hidden_size)
-        self.score = nn.Sequential(nn.Linear(hidden_size, hidden_size // 4), nn.GELU(), nn.Linear(hidden_size // 4, 1))
+        self.score = nn.Sequential(
+            nn.Linear(hidden_size, hidden_size // 4), nn.GELU(), nn.Linear(hidden_size // 4, 1)
+        )
         self.value = nn.Sequential(
             nn.LayerNorm(hidden_size),
             nn.Linear(hidden_size, hidden_size),
@@ -87,14 +103,18 @@ class ProgressHead(Head):
         )
         self.finished = nn.Linear(hidden_size, 1) if config.has_done else None
 
-    def forward(self, states: torch.Tensor, item: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, states: torch.Tensor, item: torch.Tensor, prompt: torch.Tensor
+    ) -> torch.Tensor:
         """Outputs [n, k], float32, with `has_done` one more, of the tokens of n samples one after the other:
         states [m, h], item [m] the number of the sample of each, prompt [m] true where a sample is asked."""
         states = states[prompt]
         item = item[prompt]
         pooled = self._noisy(pool(states, self.score(states), item))
         value = self.value(pooled)
-        return (value if self.finished is None else torch.cat([value, self.finished(pooled)], -1)).float()
+        return (
+            value if self.finished is None else torch.cat([value, self.finished(pooled)], -1)
+        ).float()
 
 
 class PublishedHead(Head):
@@ -103,7 +123,9 @@ class PublishedHead(Head):
     def __init__(self, config: HeadConfig, hidden_size: int) -> None:
         super().__init__(config, hidden_size)
         wide = 4 * hidden_size
-        self.pooler = nn.Sequential(nn.Linear(hidden_size, hidden_size // 4), nn.GELU(), nn.Linear(hidden_size // 4, 1))
+        self.pooler = nn.Sequential(
+            nn.Linear(hidden_size, hidden_size // 4), nn.GELU(), nn.Linear(hidden_size // 4, 1)
+        )
         self.value_head = nn.Sequential(
             nn.Linear(hidden_size, wide),
             nn.GELU(),
@@ -116,7 +138,9 @@ class PublishedHead(Head):
             nn.Linear(hidden_size, 1),
         )
 
-    def forward(self, states: torch.Tensor, item: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, states: torch.Tensor, item: torch.Tensor, prompt: torch.Tensor
+    ) -> torch.Tensor:
         """As ProgressHead's, over all tokens."""
         if self.training:
             ends = item.bincount().cumsum(0)
@@ -134,10 +158,14 @@ def pool(states: torch.Tensor, scores: torch.Tensor, item: torch.Tensor) -> torc
     each is, and each of the n samples has some."""
     scores = scores.squeeze(-1).float()
     n = int(item[-1]) + 1
-    largest = torch.zeros_like(scores[:n]).scatter_reduce(0, item, scores.detach(), "amax", include_self=False)
+    largest = torch.zeros_like(scores[:n]).scatter_reduce(
+        0, item, scores.detach(), "amax", include_self=False
+    )
     weights = (scores - largest[item]).exp()
     weights = weights / weights.new_zeros(n).index_add(0, item, weights)[item]
-    return states.new_zeros(n, states.shape[-1]).index_add(0, item, weights.to(states.dtype).unsqueeze(-1) * states)
+    return states.new_zeros(n, states.shape[-1]).index_add(
+        0, item, weights.to(states.dtype).unsqueeze(-1) * states
+    )
 
 
 def make_head(config: HeadConfig, hidden_size: int) -> Head:
@@ -197,7 +225,9 @@ class ProgressModel(nn.Module):
         self.head = head
         self.always_sees = False  # of processes that share the model: see _blank
 
-    def forward(self, batch: Batch, with_text: bool = False, vision: Sequence[Vision] | None = None) -> ModelOutput:
+    def forward(
+        self, batch: Batch, with_text: bool = False, vision: Sequence[Vision] | None = None
+    ) -> ModelOutput:
         """Progress, and with_text also logits for the answer's loss. Raises ModelError where it has neither.
 
         `vision` of the batch's pictures in order stands for pixels: the vision tower is not run.
@@ -239,7 +269,9 @@ class ProgressModel(nn.Module):
             grids = batch["image_grid_thw"]
             inputs["mm_encoder_outputs"] = {"image": image_features(self.backbone, pixels, grids)}
         if "item_mask" in batch:
-            inputs |= packed_inputs(self.backbone, batch["position_ids"], batch["item_mask"].sum(-1).tolist())
+            inputs |= packed_inputs(
+                self.backbone, batch["position_ids"], batch["item_mask"].sum(-1).tolist()
+            )
         return inputs
 
     def _blank(self) -> torch.Tensor:
@@ -250,7 +282,9 @@ class ProgressModel(nn.Module):
         values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
         device = next(self.parameters()).device
         pixels = torch.zeros(side * side, values, device=device)
-        output = image_features(self.backbone, pixels, torch.tensor([[1, side, side]], device=device))
+        output = image_features(
+            self.backbone, pixels, torch.tensor([[1, side, side]], device=device)
+        )
         layers = getattr(output, "deepstack_features", None) or []
         features = [picture for layer in (output.pooler_output, *layers) for picture in layer]
         return torch.stack([(f * 0).sum() for f in features]).sum()
@@ -263,10 +297,14 @@ class ProgressModel(nn.Module):
         layers = getattr(output, "deepstack_features", None) or []
         return [
             Vision(tuple(grid), tokens.clone(), tuple(layer[k].clone() for layer in layers))
-            for k, (grid, tokens) in enumerate(zip(grids.tolist(), output.pooler_output, strict=True))
+            for k, (grid, tokens) in enumerate(
+                zip(grids.tolist(), output.pooler_output, strict=True)
+            )
         ]
 
-    def _samples(self, states: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _samples(
+        self, states: torch.Tensor, batch: Batch
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The m tokens of all samples one after the other, packed or not, without padding: states [m, h], the number of
         the sample of each [m], whether it is of the prompt [m]."""
         mask = batch["item_mask" if "item_mask" in batch else "attention_mask"]
@@ -284,7 +322,11 @@ def encoder_outputs(vision: Sequence[Vision]) -> dict[str, Any]:
     layers = list(zip(*(v.deepstack for v in vision), strict=True))
     tokens: Any = tuple(v.tokens for v in vision)
     deepstack: Any = [list(layer) for layer in layers]
-    return {"image": BaseModelOutputWithDeepstackFeatures(pooler_output=tokens, deepstack_features=deepstack)}
+    return {
+        "image": BaseModelOutputWithDeepstackFeatures(
+            pooler_output=tokens, deepstack_features=deepstack
+        )
+    }
 
 
 def losses(
@@ -295,7 +337,9 @@ def losses(
     text = progress = error = batch["progress"].new_zeros(())
     if output.logits is not None:
         targets = batch["labels"][:, 1:]
-        text = nn.functional.cross_entropy(output.logits.float(), targets[targets != IGNORE], reduction="sum")
+        text = nn.functional.cross_entropy(
+            output.logits.float(), targets[targets != IGNORE], reduction="sum"
+        )
     if model_head is not None and output.raw is not None:
         is_labelled = ~torch.isnan(batch["progress"])
         progress = model_head.loss(output.raw, batch["progress"])
@@ -321,7 +365,9 @@ def save_model(
     """
     logging.disable_progress_bar()  # one of ours is on the terminal already
     folder.mkdir(parents=True, exist_ok=True)
-    backbone, head = (_within(weights and _tied(model, weights), part) for part in ("backbone.", "head."))
+    backbone, head = (
+        _within(weights and _tied(model, weights), part) for part in ("backbone.", "head.")
+    )
     model.backbone.save_pretrained(folder, state_dict=backbone)
     if not has_adapter(model.backbone):
         _state_dtype(folder)
@@ -335,7 +381,9 @@ def save_model(
     if has_adapter(model.backbone):
         base = Path(card["base"]).resolve()
         models = models_of(folder).resolve()
-        card = card | {"base": os.path.relpath(base, models) if base.parent == models else str(base)}
+        card = card | {
+            "base": os.path.relpath(base, models) if base.parent == models else str(base)
+        }
     write_card(folder, card)
 
 
@@ -355,7 +403,10 @@ def _state_dtype(folder: Path) -> None:
     dtype = stored_dtype(folder)
     if dtype:
         name = str(dtype).removeprefix("torch.")
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": name}, indent=2, sort_keys=True) + "\n")
+        path.write_text(
+            json.dumps(json.loads(path.read_text()) | {"dtype": name}, indent=2, sort_keys=True)
+            + "\n"
+        )
 
 
 def _tied(model: ProgressModel, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -369,13 +420,17 @@ def _tied(model: ProgressModel, weights: Mapping[str, torch.Tensor]) -> dict[str
 
 
 def _within(weights: dict[str, torch.Tensor] | None, prefix: str) -> dict[str, torch.Tensor] | None:
-    return weights and {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    return weights and {
+        k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)
+    }
 
 
 def save_processor(processor: Any, folder: Path) -> None:
     processor.save_pretrained(folder)
     # transformers writes the chat template as a Jinja file; its older JSON form is read as well
-    (folder / "chat_template.json").write_text(json.dumps({"chat_template": processor.chat_template}) + "\n")
+    (folder / "chat_template.json").write_text(
+        json.dumps({"chat_template": processor.chat_template}) + "\n"
+    )
     (folder / "chat_template.jinja").unlink(missing_ok=True)
 
 
@@ -398,10 +453,14 @@ def load_head(folder: Path, card: dict[str, Any]) -> Head | None:
     if card.get("head", True) is None:
         return None
     if missing := [name for name in (HEAD_FILE, HEAD_CONFIG) if not (folder / name).exists()]:
-        raise ModelError(f"{folder} is not a checkpoint of a progress model: {', '.join(missing)} missing")
+        raise ModelError(
+            f"{folder} is not a checkpoint of a progress model: {', '.join(missing)} missing"
+        )
     try:
         head = head_of(json.loads((folder / HEAD_CONFIG).read_text()))
         head.load_state_dict(load_file(folder / HEAD_FILE))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as e:
-        raise ModelError(f"the head of {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
+        raise ModelError(
+            f"the head of {folder} cannot be loaded: {' '.join(str(e).split())[:300]}"
+        ) from e
     return head

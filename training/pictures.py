@@ -58,7 +58,9 @@ def shrunk(size: Size, max_px: int) -> Size:
 
 
 # Where a token of a chat template begins, of Qwen's families and of others that are evaluated
-CONTROL = re.compile(r"<(?=\||/?(?:s|img|pad|unk|bos|eos|IMG_CONTEXT|(?:start|end)_of_(?:turn|image))>)")
+CONTROL = re.compile(
+    r"<(?=\||/?(?:s|img|pad|unk|bos|eos|IMG_CONTEXT|(?:start|end)_of_(?:turn|image))>)"
+)
 
 
 def as_text(text: str) -> str:
@@ -75,7 +77,9 @@ def chat(question: str, system: str = "") -> list[dict[str, Any]]:
         if text:
             parts.append({"type": "text", "text": as_text(text.replace(PLAIN_IMAGE, IMAGE_MARK))})
     if system:
-        system_messages = [{"role": "system", "content": [{"type": "text", "text": as_text(system)}]}]
+        system_messages = [
+            {"role": "system", "content": [{"type": "text", "text": as_text(system)}]}
+        ]
     else:
         system_messages = []
     return [*system_messages, {"role": "user", "content": parts}]

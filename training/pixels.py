@@ -52,10 +52,17 @@ def byte_patches(processor: Any, pictures: Sequence[np.ndarray]) -> Batch:
             factor=processor.patch_size * processor.merge_size,
         )
         parts.append(_cut(resized.contiguous(), processor.patch_size, processor.merge_size))
-        grids.append([1, resized.shape[1] // processor.patch_size, resized.shape[2] // processor.patch_size])
+        grids.append(
+            [1, resized.shape[1] // processor.patch_size, resized.shape[2] // processor.patch_size]
+        )
     # The processor scales to 0..1 and normalises at once, by mean and deviation in bytes.
     in_bytes = 1.0 / processor.rescale_factor
-    norm = torch.stack([torch.tensor(processor.image_mean) * in_bytes, torch.tensor(processor.image_std) * in_bytes])
+    norm = torch.stack(
+        [
+            torch.tensor(processor.image_mean) * in_bytes,
+            torch.tensor(processor.image_std) * in_bytes,
+        ]
+    )
     return {
         "patches": torch.cat(parts),
         "image_grid_thw": torch.tensor(grids),
@@ -73,7 +80,9 @@ def _cut(picture: torch.Tensor, patch: int, merge: int) -> torch.Tensor:
 
 def joined(parts: Sequence[Batch]) -> Batch:
     """What `byte_patches` gives of all pictures, from what it gave of some each."""
-    return parts[0] | {name: torch.cat([part[name] for part in parts]) for name in ("patches", "image_grid_thw")}
+    return parts[0] | {
+        name: torch.cat([part[name] for part in parts]) for name in ("patches", "image_grid_thw")
+    }
 
 
 def normalised(batch: Batch) -> Batch:
@@ -100,4 +109,6 @@ def device() -> str:
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
     """A batch as the model takes it, on its device; bytes travel there, floats are made of them there."""
-    return normalised({name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()})
+    return normalised(
+        {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+    )

@@ -23,16 +23,39 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from training.backbones import add_adapter, freeze, make_backbone, make_tokenizer, part, sized_backbone
+from training.backbones import (
+    add_adapter,
+    freeze,
+    make_backbone,
+    make_tokenizer,
+    part,
+    sized_backbone,
+)
 from training.folder import TrainingError
 from training.model import ProgressModel, make_head
 from training.recipe import Recipe
 from training.transform import IGNORE, Batch
 
 # Dense bfloat16, FLOP/s, as the makers state
-PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "4090": 165e12, "B200": 2250e12}
+PEAK = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "4090": 165e12,
+    "B200": 2250e12,
+}
 # Bytes of memory, 1/s
-BANDWIDTH = {"H200": 4.8e12, "H100": 3.35e12, "A100": 2e12, "L40S": 8.6e11, "L4": 3e11, "4090": 1e12, "B200": 8e12}
+BANDWIDTH = {
+    "H200": 4.8e12,
+    "H100": 3.35e12,
+    "A100": 2e12,
+    "L40S": 8.6e11,
+    "L4": 3e11,
+    "4090": 1e12,
+    "B200": 8e12,
+}
 
 
 @dataclass(frozen=True)
@@ -49,11 +72,15 @@ class Flops:
         """FLOPs of a step on a batch, forward and backward; padding is not counted."""
         # Packed or not, attention costs by the square of each item's own length, not of the row's.
         lengths = batch["item_mask" if "item_mask" in batch else "attention_mask"].sum(-1)
-        flops = self.language * float(lengths.sum()) + self.language_attention * float((lengths.double() ** 2).sum())
+        flops = self.language * float(lengths.sum()) + self.language_attention * float(
+            (lengths.double() ** 2).sum()
+        )
         flops += self.output * float((batch["labels"] != IGNORE).sum())
         if "image_grid_thw" in batch:
             patches = batch["image_grid_thw"].prod(-1).double()
-            flops += self.vision * float(patches.sum()) + self.vision_attention * float((patches**2).sum())
+            flops += self.vision * float(patches.sum()) + self.vision_attention * float(
+                (patches**2).sum()
+            )
         return flops
 
 
@@ -61,7 +88,9 @@ def cost(backbone: Any) -> Flops:
     """Of a model as it is frozen now: the parameters that learn say what of the backward pass there is."""
     text = backbone.config.get_text_config()
     vision = backbone.config.vision_config
-    heads = text.num_attention_heads * getattr(text, "head_dim", text.hidden_size // text.num_attention_heads)
+    heads = text.num_attention_heads * getattr(
+        text, "head_dim", text.hidden_size // text.num_attention_heads
+    )
     tower = backbone.model.visual
     language = backbone.model.language_model
     out = backbone.lm_head.weight
@@ -87,7 +116,12 @@ def _passes(module: nn.Module, gradients: bool, merged: int = 1) -> float:
         if p.ndim >= 2 and id(p) not in tables:
             # Nothing before the pixels learns.
             has_backward = gradients and "patch_embed" not in name
-            flops += 2 * p.numel() * (1 + has_backward + p.requires_grad) / (merged if "merger" in name else 1)
+            flops += (
+                2
+                * p.numel()
+                * (1 + has_backward + p.requires_grad)
+                / (merged if "merger" in name else 1)
+            )
     return flops
 
 
@@ -103,7 +137,11 @@ GB = 10**9
 RESERVED = 6 * GB  # of a GPU: CUDA's and NCCL's own, one layer gathered whole, what lies in pieces
 CACHE = 2 * GB  # for vLLM's keys and values, at least: some ten thousand tokens
 MOST_OF_GPU = 0.9  # that vLLM takes
-PICTURES, PATCHES, ANSWERS = 0.9, 4, 0.05  # share of tokens, patches of each, and share of tokens with a loss
+PICTURES, PATCHES, ANSWERS = (
+    0.9,
+    4,
+    0.05,
+)  # share of tokens, patches of each, and share of tokens with a loss
 EFFICIENCY = 0.4  # of a card's peak, where a prompt is read
 OF_PEAK, OF_BANDWIDTH, SLOWER = 0.7, 0.8, 1.25  # the last is what an H200 took over this
 # Of a layer and a token, in its inputs of all multiplications (_unit), by train.compile and train.recompute; of text
@@ -116,8 +154,18 @@ MOVED_UNITS = {
     (False, "none"): (24.4, 10.7), (False, "matmul"): (32.1, 15.0), (False, "all"): (32.1, 15.0),
     (True, "none"): (4.5, 3.5), (True, "matmul"): (6.5, 5.0), (True, "all"): (6.5, 5.0),
 }  # fmt: skip
-OUTSIDE_UNITS, OF_WEIGHT = 20, 12  # of text, outside of layers; bytes of a micro-batch for each weight that learns
-CERTAIN = ("weights", "gradients", "optimizer", "copies for exchange", "reference model", "CUDA and pieces")
+OUTSIDE_UNITS, OF_WEIGHT = (
+    20,
+    12,
+)  # of text, outside of layers; bytes of a micro-batch for each weight that learns
+CERTAIN = (
+    "weights",
+    "gradients",
+    "optimizer",
+    "copies for exchange",
+    "reference model",
+    "CUDA and pieces",
+)
 
 
 class Machine(NamedTuple):
@@ -133,7 +181,9 @@ class Machine(NamedTuple):
         match = re.fullmatch(r"(\d+)x(\d+(?:\.\d+)?)(?:x(\w+))?", text)
         card = match[3] or "H100" if match else ""
         if not match or card not in PEAK or not int(match[1]) * float(match[2]):
-            raise TrainingError(f"{text!r} is no machine: 8x80xH100 are eight of 80 GB; known: {', '.join(PEAK)}")
+            raise TrainingError(
+                f"{text!r} is no machine: 8x80xH100 are eight of 80 GB; known: {', '.join(PEAK)}"
+            )
         return cls(int(match[1]), float(match[2]) * GB, card)
 
 
@@ -160,7 +210,9 @@ class Plan(NamedTuple):
 
     def fastest(self) -> str | None:
         """The choice of train.recompute that fits and takes the least time."""
-        fitting = [name for name, choice in self.choices.items() if choice.bytes <= self.machine.memory]
+        fitting = [
+            name for name, choice in self.choices.items() if choice.bytes <= self.machine.memory
+        ]
         return min(fitting, key=lambda name: self.choices[name].seconds, default=None)
 
     def wrong(self, names: tuple[str, ...] = ()) -> str | None:
@@ -196,7 +248,9 @@ class Plan(NamedTuple):
             "machine": f"{self.machine.gpus} x {self.machine.card}, {self.machine.memory / GB:g} GB each",
             **{f"parameters of {name}": count for name, count in self.parameters.items()},
             "parameters that learn": self.learning,
-            **{f"GB of {name}": round(value / GB, 3) for name, value in self.bytes.items() if value},
+            **{
+                f"GB of {name}": round(value / GB, 3) for name, value in self.bytes.items() if value
+            },
             "GB in all": round(sum(self.bytes.values()) / GB, 1),
             "rows a step": self.rows,
             "tokens a step, at most": self.tokens,
@@ -255,9 +309,18 @@ def _planned(model: ProgressModel, recipe: Recipe, machine: Machine) -> Plan:
     }
     found = cost(model.backbone)
     steps = train.accumulation * machine.gpus
-    flops = found.language * tokens + found.language_attention * tokens**2 / train.batch + found.output * answers
-    traffic = _moved(text, text.num_hidden_layers, tokens, train, 0) + OUTSIDE_UNITS * _unit(text, train) * tokens
-    traffic += _moved(vision, vision.depth, patches, train, 1) * (1 if sees else 1 / 3) + OF_WEIGHT * count
+    flops = (
+        found.language * tokens
+        + found.language_attention * tokens**2 / train.batch
+        + found.output * answers
+    )
+    traffic = (
+        _moved(text, text.num_hidden_layers, tokens, train, 0)
+        + OUTSIDE_UNITS * _unit(text, train) * tokens
+    )
+    traffic += (
+        _moved(vision, vision.depth, patches, train, 1) * (1 if sees else 1 / 3) + OF_WEIGHT * count
+    )
     seconds = _seconds(recipe, machine, flops + found.vision * patches, traffic, text, whole)
     return Plan(machine, parameters, count, needs, train.batch * steps, tokens * steps, seconds, "")
 
@@ -281,13 +344,17 @@ def _state(whole: int, count: int, recipe: Recipe, machine: Machine) -> dict[str
     }
 
 
-def _seconds(recipe: Recipe, machine: Machine, flops: float, traffic: float, text: Any, whole: int) -> float:
+def _seconds(
+    recipe: Recipe, machine: Machine, flops: float, traffic: float, text: Any, whole: int
+) -> float:
     """Of a step, of micro-batches of so many FLOPs and bytes that pass through memory; each token that is drawn reads
     all weights, and keys and values of all answers drawn at once."""
     train = recipe.train
     grpo = recipe.grpo
     prompt_tokens = recipe.data.sequence_length
-    passes = (4 if train.recompute == "all" else 3) + (2 if grpo else 0)  # with the old and the start's model
+    passes = (4 if train.recompute == "all" else 3) + (
+        2 if grpo else 0
+    )  # with the old and the start's model
     speed = EFFICIENCY * PEAK[machine.card]
     bandwidth = BANDWIDTH[machine.card]
     products = flops * passes / 3 / (OF_PEAK * PEAK[machine.card])
@@ -297,7 +364,9 @@ def _seconds(recipe: Recipe, machine: Machine, flops: float, traffic: float, tex
     drawn = train.batch * train.accumulation
     width = getattr(text, "head_dim", 128)
     of_token = 4 * text.num_key_value_heads * width * text.num_hidden_layers
-    reads = grpo.max_completion * (2 * whole + drawn * of_token * (prompt_tokens + grpo.max_completion / 2))
+    reads = grpo.max_completion * (
+        2 * whole + drawn * of_token * (prompt_tokens + grpo.max_completion / 2)
+    )
     return learning + reads / BANDWIDTH[machine.card] + drawn * 2 * whole * prompt_tokens / speed
 
 
@@ -313,7 +382,9 @@ def less(recipe: Recipe) -> str:
 def _unit(sizes: Any, train: Any) -> float:
     """Bytes of a token in a layer, as it goes into each multiplication once: what others are told in."""
     wide = 1 if train.dtype == "bfloat16" else 2
-    return wide * (2 * (6 * sizes.hidden_size + 3 * sizes.intermediate_size) + 8 * sizes.hidden_size)
+    return wide * (
+        2 * (6 * sizes.hidden_size + 3 * sizes.intermediate_size) + 8 * sizes.hidden_size
+    )
 
 
 def _kept(sizes: Any, layers: int, tokens: float, train: Any, which: int) -> float:
@@ -328,14 +399,18 @@ def _kept(sizes: Any, layers: int, tokens: float, train: Any, which: int) -> flo
 
 def _moved(sizes: Any, layers: int, tokens: float, train: Any, which: int) -> float:
     """Bytes that pass through memory in a tower, beside multiplications."""
-    return layers * tokens * _unit(sizes, train) * MOVED_UNITS[train.compile, train.recompute][which]
+    return (
+        layers * tokens * _unit(sizes, train) * MOVED_UNITS[train.compile, train.recompute][which]
+    )
 
 
 def _model(recipe: Recipe) -> ProgressModel:
     """The model that a recipe begins with, frozen and adapted as it says, on no device."""
     tiny = recipe.model.tiny
     dtype = getattr(torch, recipe.train.dtype) if recipe.lora else torch.float32
-    size_folders = (folder for folder in sorted(SIZES.iterdir()) if folder.name in recipe.model.base)
+    size_folders = (
+        folder for folder in sorted(SIZES.iterdir()) if folder.name in recipe.model.base
+    )
     sizes: Any = recipe.model.path or next(size_folders, None)
     if not (tiny or sizes):
         raise TrainingError(

@@ -46,7 +46,9 @@ def _of_recipe(recipe: Recipe) -> dict[str, Any]:
     return {
         "parameters": NOT_KNOWN,
         "rows a step of one GPU": train.batch * train.accumulation,
-        "tokens a step of one GPU, at most": train.batch * train.accumulation * recipe.data.sequence_length,
+        "tokens a step of one GPU, at most": train.batch
+        * train.accumulation
+        * recipe.data.sequence_length,
         "steps": train.steps or f"by train.epochs ({train.epochs}), of the release's rows",
         "fits": NOT_KNOWN,
     }
@@ -61,10 +63,17 @@ def _of_laptop(recipe: Recipe) -> dict[str, Any]:
             "encoder, which does not learn": model.config.encoder,
             "parameters that learn": learning,
             "MB of weights, gradients and optimizer": round(STATE * learning / MB, 1),
-            "kB kept of each picture": round(BYTES_OF_NUMBER * model.width * model.config.views / KB, 1),
+            "kB kept of each picture": round(
+                BYTES_OF_NUMBER * model.width * model.config.views / KB, 1
+            ),
         }
     steps = {"windows a step": recipe.train.batch, "steps": recipe.train.steps}
-    return {"machine": "a CPU; a GPU where there is one"} | sizes | steps | {"fits": "yes: laptop models are small"}
+    return (
+        {"machine": "a CPU; a GPU where there is one"}
+        | sizes
+        | steps
+        | {"fits": "yes: laptop models are small"}
+    )
 
 
 def _laptop_model(recipe: Recipe) -> tuple[LaptopModel | None, str]:

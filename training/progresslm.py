@@ -21,7 +21,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from annotate.samples.wording import NA, NA_WORDS, TAGS, Form, parse_reply, question_text, written_ref, written_score
+from annotate.samples.wording import (
+    NA,
+    NA_WORDS,
+    TAGS,
+    Form,
+    parse_reply,
+    question_text,
+    written_ref,
+    written_score,
+)
 
 _NONE = frozenset({"", "n/a", "na", "none", "null", "-"})
 # RoboMIND's may have another run's name before it
@@ -40,13 +49,17 @@ class _Message(_Row):
 class Conversation(_Row):
     messages: list[_Message]
     images: list[str] = []
-    progress: float | None = Field(default=None, ge=0, le=1)  # ours: the label, where the answer does not tell it
+    progress: float | None = Field(
+        default=None, ge=0, le=1
+    )  # ours: the label, where the answer does not tell it
 
     @model_validator(mode="after")
     def one_turn(self) -> "Conversation":
         roles = [m.role for m in self.messages]
         if roles not in (["user", "assistant"], ["system", "user", "assistant"]):
-            raise ValueError(f"messages must be of user and assistant, or system, user and assistant, not {roles}")
+            raise ValueError(
+                f"messages must be of user and assistant, or system, user and assistant, not {roles}"
+            )
         return self
 
 
@@ -72,7 +85,9 @@ def _score(value: Any) -> float | None:
         raise ValueError('is neither a share, a percentage such as "33%", nor "n/a"')
     share = written_score(value)
     if share is None or not math.isfinite(share) or not 0 <= share <= 1:
-        raise ValueError(f'is {value!r}: neither a share from 0 to 1, a percentage such as "33%", nor "n/a"')
+        raise ValueError(
+            f'is {value!r}: neither a share from 0 to 1, a percentage such as "33%", nor "n/a"'
+        )
     return share
 
 
@@ -136,9 +151,15 @@ class SourceRow(BaseModel):
     @model_validator(mode="after")
     def _one_demonstration(self) -> "SourceRow":
         if (self.text_demo is None) == (self.visual_demo is None):
-            raise ValueError("has neither text_demo nor visual_demo" if self.text_demo is None else "has both demos")
+            raise ValueError(
+                "has neither text_demo nor visual_demo"
+                if self.text_demo is None
+                else "has both demos"
+            )
         if self.closest_idx is not None and not 1 <= self.closest_idx <= self.demo_size:
-            raise ValueError(f"closest_idx is {self.closest_idx}, the demonstration has {self.demo_size} items")
+            raise ValueError(
+                f"closest_idx is {self.closest_idx}, the demonstration has {self.demo_size} items"
+            )
         return self
 
     @property
@@ -180,7 +201,9 @@ class SourceRow(BaseModel):
 
     def question(self, form: Form) -> str:
         """In our wording, with an image mark for each of its pictures."""
-        return question_text(self.kind, self.task_goal or None, self.shares, self.text_demo or (), form)
+        return question_text(
+            self.kind, self.task_goal or None, self.shares, self.text_demo or (), form
+        )
 
 
 WEIGHTS = {"format": 0.2, "ref": 0.5, "score": 0.3}
@@ -189,7 +212,8 @@ WRONG_REFUSAL, WRONG_ANSWER, UNREADABLE = -0.5, -0.5, -1.0  # mended
 
 _BODY = {"ref": "[^<]*", "score": rf"\s*(?:\d+(?:\.\d+)?%?|{NA})\s*"}
 _FORMAT = re.compile(
-    r"\s*".join(f"<{tag}>{_BODY.get(tag, '.*?')}</{tag}>" for tag in TAGS), re.DOTALL | re.IGNORECASE | re.ASCII
+    r"\s*".join(f"<{tag}>{_BODY.get(tag, '.*?')}</{tag}>" for tag in TAGS),
+    re.DOTALL | re.IGNORECASE | re.ASCII,
 )
 _SCORE = re.compile(r"(\d+(?:\.\d+)?)\s*%?", re.ASCII)
 
@@ -250,7 +274,9 @@ def published(response: str, truth: Truth) -> ReplyReward:
     return ReplyReward(form, ref, score, ref_error, score_error)
 
 
-def _published_part(off: float | None, said_na: bool, is_na: bool, power: int) -> tuple[float, float]:
+def _published_part(
+    off: float | None, said_na: bool, is_na: bool, power: int
+) -> tuple[float, float]:
     """(reward, error) of the reference or the score; `off` is None where no number was said or none is right."""
     if is_na:
         if said_na:
@@ -272,7 +298,9 @@ def mended(response: str, truth: Truth) -> ReplyReward:
     ref = reply.ref if reply.ref is not None and reply.ref <= truth.demo_count else None
     percent = None if reply.score is None else 100 * reply.score
     ref_reward, ref_error = _mended_part(ref, reply.ref_is_na, truth.ref, 1, truth.demo_count)
-    score_reward, score_error = _mended_part(percent, reply.score_is_na, truth.score_percent, 0, 100)
+    score_reward, score_error = _mended_part(
+        percent, reply.score_is_na, truth.score_percent, 0, 100
+    )
     return ReplyReward(form, ref_reward, score_reward, ref_error, score_error)
 
 
@@ -287,7 +315,9 @@ def _mended_part(
         return UNREADABLE, 1.0
     if label is None:
         return WRONG_ANSWER, 1.0
-    error = abs(value - label) / (max(label - low, high - label) or 1)  # one item only: nothing to get wrong
+    error = abs(value - label) / (
+        max(label - low, high - label) or 1
+    )  # one item only: nothing to get wrong
     return 1 - error, error
 
 
@@ -298,4 +328,7 @@ def _first(response: str, tag: str) -> str:
     return ""
 
 
-REWARDS: Mapping[str, Callable[[str, Truth], ReplyReward]] = {"published": published, "mended": mended}
+REWARDS: Mapping[str, Callable[[str, Truth], ReplyReward]] = {
+    "published": published,
+    "mended": mended,
+}

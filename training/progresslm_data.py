@@ -60,7 +60,9 @@ class Rows(Sequence[Sample]):
         try:
             return Sample(row, tuple(p.read_bytes() for p in paths))
         except OSError as e:
-            raise TrainingError(f"{row['sample_id']}: picture {e.filename} cannot be read: {e.strerror}") from e
+            raise TrainingError(
+                f"{row['sample_id']}: picture {e.filename} cannot be read: {e.strerror}"
+            ) from e
 
     def row(self, index: int) -> dict[str, Any]:
         """A sample's row, without reading a picture."""
@@ -79,7 +81,9 @@ class Rows(Sequence[Sample]):
                 with path.open("rb") as f:
                     sizes.append(picture_size(f))
             except (OSError, ValueError) as e:
-                raise TrainingError(f"{row['sample_id']}: picture {path} cannot be read: {e}") from e
+                raise TrainingError(
+                    f"{row['sample_id']}: picture {path} cannot be read: {e}"
+                ) from e
         return tuple(sizes)
 
     def dataset(self, index: int) -> str:
@@ -105,13 +109,17 @@ class Rows(Sequence[Sample]):
             _known_truth(row)
 
 
-def read_rows(paths: Iterable[Path], image_root: Path | None = None, form: Form = "no_think") -> Rows:
+def read_rows(
+    paths: Iterable[Path], image_root: Path | None = None, form: Form = "no_think"
+) -> Rows:
     """All rows of some JSONL files; `form` is that of our questions, for rows that bring none.
 
     `image_root`: default, each file's folder. Raises TrainingError, naming file and line, for the first row that is
     broken or shows a picture that is not there.
     """
-    lines = [line for path in paths for line in _lines(path, _finder(image_root or path.parent), form)]
+    lines = [
+        line for path in paths for line in _lines(path, _finder(image_root or path.parent), form)
+    ]
     if not lines:
         raise TrainingError(f"{', '.join(map(str, paths)) or 'no file'}: there is no row")
     return Rows(lines)
@@ -186,7 +194,9 @@ def _line_of(line_name: str, fields: dict[str, Any], find: _Find, form: Form) ->
     elif "progress_score" in fields:
         row, paths = _source(SourceRow(**fields), find, form)
     else:
-        raise ValueError("has neither messages, user_prompt nor progress_score, as rows of ProgressLM's have")
+        raise ValueError(
+            "has neither messages, user_prompt nor progress_score, as rows of ProgressLM's have"
+        )
     return {"sample_id": line_name, **row}, tuple(paths)
 
 
@@ -201,24 +211,40 @@ def _conversation(row: Conversation, find: _Find) -> _Found:
     if score is None:
         score = reply.score if form == "think" else parse_answer(answer).score
     question = "\n".join(t for t in messages if t.strip())
-    fields = {"question": question, "answer": answer, "form": form, "progress": score, "truth": None}
+    fields = {
+        "question": question,
+        "answer": answer,
+        "form": form,
+        "progress": score,
+        "truth": None,
+    }
     return fields, map(find, row.images)
 
 
 def _prompt(row: RlPrompt, segments: Any, find: _Find) -> _Found:
     question = row.user_prompt
     if IMAGE_MARK not in question and isinstance(segments, list):
-        question = "".join(IMAGE_MARK if s.get("type") == "image" else str(s.get("text", "")) for s in segments)
+        question = "".join(
+            IMAGE_MARK if s.get("type") == "image" else str(s.get("text", "")) for s in segments
+        )
     if row.system_prompt.strip():
         question = f"{row.system_prompt}\n{question}"
     truth = _truth(**row.answer.model_dump())
     progress = None if truth.score_percent is None else truth.score_percent / 100
-    fields = {"question": question, "answer": None, "form": "think", "progress": progress, "truth": truth}
+    fields = {
+        "question": question,
+        "answer": None,
+        "form": "think",
+        "progress": progress,
+        "truth": truth,
+    }
     return fields, (find(name, row.id) for name in row.images)
 
 
 def _source(row: SourceRow, find: _Find, form: Form) -> _Found:
-    num_steps = row.demo_size - (row.visual_demo is not None)  # a demonstration in pictures begins with the start
+    num_steps = row.demo_size - (
+        row.visual_demo is not None
+    )  # a demonstration in pictures begins with the start
     if num_steps != row.total_steps or num_steps < 1:
         raise ValueError(f"total_steps is {row.total_steps}, and the demonstration has {num_steps}")
     score = row.progress_score
@@ -246,8 +272,13 @@ def write_conversations(
             names.append(f"images/{sha256[:2]}/{sha256}.jpg")
             if not (folder / names[-1]).exists():
                 write_file(folder / names[-1], jpeg)
-        turns = [{"role": "user", "content": sample.row["question"]}, {"role": "assistant", "content": answer}]
-        lines.append(json.dumps({"messages": turns, "images": names, **extra}, ensure_ascii=False) + "\n")
+        turns = [
+            {"role": "user", "content": sample.row["question"]},
+            {"role": "assistant", "content": answer},
+        ]
+        lines.append(
+            json.dumps({"messages": turns, "images": names, **extra}, ensure_ascii=False) + "\n"
+        )
     write_file(folder / name, "".join(lines).encode())
     return folder / name
 
@@ -257,7 +288,11 @@ def write_conversations(
 
 def _truth(ref: str, score_percent: str, demo_count: int) -> Truth:
     """As rows state it. Raises ValueError."""
-    return Truth(None if ref == NA else int(ref), None if score_percent == NA else float(score_percent), demo_count)
+    return Truth(
+        None if ref == NA else int(ref),
+        None if score_percent == NA else float(score_percent),
+        demo_count,
+    )
 
 
 def truth_of(sample: Sample) -> Truth:
@@ -266,14 +301,20 @@ def truth_of(sample: Sample) -> Truth:
         return _known_truth(sample.row)
     stored_truth = ground_truth(sample)  # out of a shard
     try:
-        return _truth(str(stored_truth["ref"]), str(stored_truth["score_percent"]), int(stored_truth["demo_count"]))
+        return _truth(
+            str(stored_truth["ref"]),
+            str(stored_truth["score_percent"]),
+            int(stored_truth["demo_count"]),
+        )
     except ValueError as e:
         raise TrainingError(f"sample {sample.row['sample_id']}: {e}") from None
 
 
 def _known_truth(row: Mapping[str, Any]) -> Truth:
     if row["truth"] is None:
-        raise TrainingError(f"{row['sample_id']}: a conversation has no reference and score to reward an answer by")
+        raise TrainingError(
+            f"{row['sample_id']}: a conversation has no reference and score to reward an answer by"
+        )
     return row["truth"]
 
 
@@ -305,4 +346,6 @@ def drawn_samples(
     """What `samples draw` draws of a release's split: think form, each run giving one before any gives two."""
     tars = {s.shard: s.path(workspace) for s in release.shards(split)}
     rows = draw(workspace, release, profile, seed, split).samples.to_pylist()
-    return DrawnSamples([(r["dataset"], tars[r["shard"]], r["offset"], r["sample_id"]) for r in rows])
+    return DrawnSamples(
+        [(r["dataset"], tars[r["shard"]], r["offset"], r["sample_id"]) for r in rows]
+    )

@@ -21,7 +21,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from core.files import sha256_file, whole_folder
-from training.backbones import ADAPTER_FILE, CLASSES, load_adapter, load_backbone, load_processor, read_config
+from training.backbones import (
+    ADAPTER_FILE,
+    CLASSES,
+    load_adapter,
+    load_backbone,
+    load_processor,
+    read_config,
+)
 from training.card import card_text
 from training.folder import ADAPTER_CONFIG, CARD, CONFIG, ModelError, base_of, is_laptop, read_card
 from training.model import Head, ProgressModel, load_head, make_head, save_model
@@ -61,7 +68,9 @@ def convert(folder: Path, out: Path, base: Path | None = None) -> dict[str, Any]
         used.append(head_file)
     head = _head(folder, head_file, head_weights, base)
     # Adapters are often published without a tokenizer: then the base's serves.
-    processor = load_processor(base if base and not (folder / "tokenizer_config.json").exists() else folder)
+    processor = load_processor(
+        base if base and not (folder / "tokenizer_config.json").exists() else folder
+    )
     model = ProgressModel(backbone, head).eval()
     # Hashes of the published files say later what a converted checkpoint was made from.
     card = {
@@ -102,12 +111,20 @@ def _whole(folder: Path) -> tuple[Any, Weights, list[Path]]:
     backbone_weights = {k: v for k, v in weights.items() if k not in head_weights}
     # No path is given: the weights were read already, without unpickling, and bear the names of today.
     try:
-        config = model_class.config_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = model_class.config_class.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
         backbone, info = model_class.from_pretrained(
-            None, config=config, state_dict=backbone_weights, output_loading_info=True, trust_remote_code=False
+            None,
+            config=config,
+            state_dict=backbone_weights,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as e:
-        raise ModelError(f"the weights of {folder} cannot be used: {' '.join(str(e).split())[:300]}") from e
+        raise ModelError(
+            f"the weights of {folder} cannot be used: {' '.join(str(e).split())[:300]}"
+        ) from e
     # transformers would draw missing weights at random and pass over unknown ones in silence.
     refuse(str(folder), missing=info["missing_keys"], unknown=info["unexpected_keys"])
     return backbone, head_weights, used
@@ -127,13 +144,20 @@ def _adapted(folder: Path, base: Path) -> tuple[Any, Weights, list[Path]]:
     weights = {}
     for name, tensor in read_weights(file).items():
         name = re.sub(r"^visual\.", "model.visual.", name.removeprefix("base_model.model."))
-        weights[re.sub(r"^model\.(?!language_model\.|visual\.)", "model.language_model.", name)] = tensor
+        weights[re.sub(r"^model\.(?!language_model\.|visual\.)", "model.language_model.", name)] = (
+            tensor
+        )
     backbone = load_backbone(base)
     with TemporaryDirectory() as spare:
         (Path(spare) / ADAPTER_CONFIG).write_bytes((folder / ADAPTER_CONFIG).read_bytes())
-        save_file({f"base_model.model.{k}": v.contiguous() for k, v in weights.items()}, Path(spare) / ADAPTER_FILE)
+        save_file(
+            {f"base_model.model.{k}": v.contiguous() for k, v in weights.items()},
+            Path(spare) / ADAPTER_FILE,
+        )
         load_adapter(backbone, Path(spare))
-    expected = {n.replace(".default.", ".") for n, _ in backbone.named_parameters() if ".lora_" in n}
+    expected = {
+        n.replace(".default.", ".") for n, _ in backbone.named_parameters() if ".lora_" in n
+    }
     refuse(str(folder), missing=expected - set(weights), unknown=set(weights) - expected)
     return backbone, {}, [file]
 
@@ -141,7 +165,9 @@ def _adapted(folder: Path, base: Path) -> tuple[Any, Weights, list[Path]]:
 def _base_of_adapter(folder: Path, base: Path | None) -> Path:
     """The folder of the model that an adapter belongs to: `base`, else the one that it names. Raises ModelError."""
     try:
-        base_name = json.loads((folder / ADAPTER_CONFIG).read_text()).get("base_model_name_or_path") or ""
+        base_name = (
+            json.loads((folder / ADAPTER_CONFIG).read_text()).get("base_model_name_or_path") or ""
+        )
     except (OSError, ValueError, AttributeError) as e:
         raise ModelError(f"{folder / ADAPTER_CONFIG} cannot be read: {e}") from e
     base = base or Path(base_name)
@@ -173,12 +199,16 @@ def published_head(weights: Mapping[str, torch.Tensor], file_name: str) -> Head:
         raise ModelError(f"{file_name} holds no progress head: value_head.0.weight is missing")
     head = make_head(PUBLISHED_HEAD, first.shape[1])
     head_state = head.state_dict()
-    refuse(file_name, missing=set(head_state) - set(weights), unknown=set(weights) - set(head_state))
+    refuse(
+        file_name, missing=set(head_state) - set(weights), unknown=set(weights) - set(head_state)
+    )
     try:
         # A head is small and is kept in float32, in whatever precision it was published.
         head.load_state_dict({k: v.float() for k, v in weights.items()})
     except RuntimeError as e:
-        raise ModelError(f"the head in {file_name} has another shape: {' '.join(str(e).split())[:300]}") from e
+        raise ModelError(
+            f"the head in {file_name} has another shape: {' '.join(str(e).split())[:300]}"
+        ) from e
     return head
 
 
@@ -205,7 +235,9 @@ def _weights(folder: Path) -> tuple[Weights, list[Path]]:
     # A file may hold a copy of a weight that belongs to another: the index decides which one counts.
     weights: Weights = {}
     for name in names:
-        weights |= {k: v for k, v in read_weights(folder / name).items() if file_of_weight.get(k) == name}
+        weights |= {
+            k: v for k, v in read_weights(folder / name).items() if file_of_weight.get(k) == name
+        }
     refuse(str(file), missing=set(file_of_weight) - set(weights), unknown=())
     return weights, [folder / n for n in names]
 
@@ -240,7 +272,9 @@ def read_weights(path: Path) -> Weights:
         ) from e
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as e:
         raise ModelError(f"{path} cannot be read: {' '.join(str(e).split())[:200]}") from e
-    if not isinstance(weights, dict) or not all(isinstance(v, torch.Tensor) for v in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(v, torch.Tensor) for v in weights.values()
+    ):
         raise ModelError(f"{path} is not a table of weights")
     return weights
 
@@ -275,7 +309,9 @@ def merge(folder: Path, out: Path) -> dict[str, Any]:
         adapted = peft.PeftModel.from_pretrained(backbone, str(folder), local_files_only=True)
         whole: Any = adapted.merge_and_unload(safe_merge=True)  # type: ignore[operator]
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as e:
-        raise ModelError(f"the adapter {folder} cannot be merged: {' '.join(str(e).split())[:300]}") from e
+        raise ModelError(
+            f"the adapter {folder} cannot be merged: {' '.join(str(e).split())[:300]}"
+        ) from e
     model = ProgressModel(whole.to(dtype), head)
     card = {k: v for k, v in card.items() if k != "base"} | {
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -318,17 +354,26 @@ def publish_model(
             (Path(spare) / name).write_text(text)
         # Files that name folders of this machine go out in their changed form alone.
         unchanged = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in changed)
-        items = [item_of(p, p.name) for p in (*unchanged, *(Path(spare) / name for name in sorted(changed)))]
+        items = [
+            item_of(p, p.name)
+            for p in (*unchanged, *(Path(spare) / name for name in sorted(changed)))
+        ]
         manifest = {"format": 1, **identity, "files": listed(items)}
-        return send(target, items, manifest, identity, dry_run=dry_run, replace=replace, on_file=on_file)
+        return send(
+            target, items, manifest, identity, dry_run=dry_run, replace=replace, on_file=on_file
+        )
 
 
-def _licences(lake: Lake, folder: Path, card: dict[str, Any], allow: Collection[str]) -> list[str | None]:
+def _licences(
+    lake: Lake, folder: Path, card: dict[str, Any], allow: Collection[str]
+) -> list[str | None]:
     """What the data's licences say, of a model that may be given on. Raises ReleaseError of another."""
     # A model that was converted, not trained here: of its data nothing is known.
     if "release" not in card:
         if UNKNOWN not in allow:
-            raise ReleaseError(f"{folder.name} was not trained here: --allow-licence unknown, if you know its licence")
+            raise ReleaseError(
+                f"{folder.name} was not trained here: --allow-licence unknown, if you know its licence"
+            )
         return [None]
     release = get_release(lake, card["release"])
     # A release of the same name may have been built anew, from data with other licences.
@@ -358,11 +403,15 @@ def _changed(folder: Path, card: dict[str, Any], licences: list[str | None]) -> 
     files = {CARD: json.dumps(card, indent=1, sort_keys=True) + "\n"}
     if (folder / ADAPTER_CONFIG).exists():
         settings = json.loads((folder / ADAPTER_CONFIG).read_text())
-        files[ADAPTER_CONFIG] = json.dumps(settings | {"base_model_name_or_path": base}, indent=1) + "\n"
+        files[ADAPTER_CONFIG] = (
+            json.dumps(settings | {"base_model_name_or_path": base}, indent=1) + "\n"
+        )
     if is_laptop(folder):
         settings = json.loads((folder / CONFIG).read_text())
         files[CONFIG] = json.dumps(_with_named_encoder(settings), indent=1, sort_keys=True) + "\n"
-    files["README.md"] = _front_matter(licences, base, is_laptop(folder)) + card_text(card, folder.name)
+    files["README.md"] = _front_matter(licences, base, is_laptop(folder)) + card_text(
+        card, folder.name
+    )
     return files
 
 
@@ -390,7 +439,10 @@ def _with_named_encoder(section: dict[str, Any]) -> dict[str, Any]:
     encoder_name = f"hf:{Path(location).name}"
     encoder_facts = section.get("encoder")
     if encoder_facts:
-        title = {"encoder": encoder_facts | {"title": encoder_facts["title"].replace(laptop["encoder"], encoder_name)}}
+        title = {
+            "encoder": encoder_facts
+            | {"title": encoder_facts["title"].replace(laptop["encoder"], encoder_name)}
+        }
     else:
         title = {}
     return section | {"laptop": laptop | {"encoder": encoder_name}} | title

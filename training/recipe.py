@@ -22,9 +22,13 @@ BUILT_IN = Path(__file__).parent / "recipes"
 ATTENTIONS = ("auto", "sdpa", "varlen", "eager")
 # Kernels of an installed package, or of the hub's trusted collection
 FLASH = re.compile(r"flash_attention_[234]|kernels-community/[\w.-]*flash[\w.-]*(@[\w.-]+)?")
-LAPTOP_TRAINS_BY = frozenset({"steps", "batch", "lr", "schedule", "warmup", "weight_decay", "beta2", "clip", "seed"})
+LAPTOP_TRAINS_BY = frozenset(
+    {"steps", "batch", "lr", "schedule", "warmup", "weight_decay", "beta2", "clip", "seed"}
+)
 OF_LAPTOPS = "laptop_oneshot"  # adapts a laptop model
-WIDEST_PX = 4096  # no picture is given to a model larger than this, whatever its processor would do with it
+WIDEST_PX = (
+    4096  # no picture is given to a model larger than this, whatever its processor would do with it
+)
 
 
 class Section(BaseModel):
@@ -42,7 +46,9 @@ class TinyConfig(Section):
     vision_hidden: int = Field(default=128, ge=32)
     vision_layers: int = Field(default=4, ge=1)
     patch: int = Field(default=16, ge=8)
-    max_px: int = Field(default=128, ge=32, description="longer side of a picture as the model sees it")
+    max_px: int = Field(
+        default=128, ge=32, description="longer side of a picture as the model sees it"
+    )
 
 
 class ModelConfig(Section):
@@ -50,12 +56,24 @@ class ModelConfig(Section):
 
     tiny: TinyConfig | None = None
     laptop: LaptopConfig | None = None
-    path: Path | None = Field(default=None, description="folder of a checkpoint; --model can name it, too")
-    base: str = Field(default="", description="checkpoint that the recipe is made for; for people to read")
-    min_pixels: int | None = Field(default=None, ge=1, description="smallest area of a picture; absent: its own")
-    max_pixels: int | None = Field(default=None, ge=1, description="largest area of a picture; absent: its own")
-    max_vision_tokens: int | None = Field(default=None, ge=1, description="most vision tokens of a sample")
-    attention: str = Field(default="auto", description=f"{', '.join(ATTENTIONS)}, or a kernel (docs/gpu-cluster.md)")
+    path: Path | None = Field(
+        default=None, description="folder of a checkpoint; --model can name it, too"
+    )
+    base: str = Field(
+        default="", description="checkpoint that the recipe is made for; for people to read"
+    )
+    min_pixels: int | None = Field(
+        default=None, ge=1, description="smallest area of a picture; absent: its own"
+    )
+    max_pixels: int | None = Field(
+        default=None, ge=1, description="largest area of a picture; absent: its own"
+    )
+    max_vision_tokens: int | None = Field(
+        default=None, ge=1, description="most vision tokens of a sample"
+    )
+    attention: str = Field(
+        default="auto", description=f"{', '.join(ATTENTIONS)}, or a kernel (docs/gpu-cluster.md)"
+    )
 
     @model_validator(mode="after")
     def one_of_two(self) -> Self:
@@ -97,10 +115,16 @@ class HeadConfig(Section):
         default="prompt",
         description="prompt: pool vision and question tokens; published: pool all tokens, as ProcVLM does",
     )
-    weight: float = Field(default=1.0, ge=0, description="weight of the progress loss relative to the cross entropy")
-    done_weight: float = Field(default=0.1, ge=0, description="weight of the loss on the end state; 0: no such output")
+    weight: float = Field(
+        default=1.0, ge=0, description="weight of the progress loss relative to the cross entropy"
+    )
+    done_weight: float = Field(
+        default=0.1, ge=0, description="weight of the loss on the end state; 0: no such output"
+    )
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    noise: float = Field(default=0.0, ge=0, description="standard deviation added to the pooled state in training")
+    noise: float = Field(
+        default=0.0, ge=0, description="standard deviation added to the pooled state in training"
+    )
 
     @property
     def has_done(self) -> bool:
@@ -113,7 +137,8 @@ class LoraConfig(Section):
     alpha: float = Field(gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: Literal["all-linear"] | tuple[str, ...] = Field(
-        default="all-linear", description="names of linear layers of the language model, or all of them"
+        default="all-linear",
+        description="names of linear layers of the language model, or all of them",
     )
 
 
@@ -124,10 +149,18 @@ class NegativesConfig(Section):
     than ProcVQA's c stay as they are.
     """
 
-    rewound: float = Field(default=0.0, ge=0, le=1, description="plays forward, then backward: progress falls")
-    stood_still: float = Field(default=0.0, ge=0, le=1, description="shows one moment again and again: progress stays")
-    other_task: float = Field(default=0.0, ge=0, le=1, description="has the instruction of another task: progress 0")
-    other_speed: float = Field(default=0.0, ge=0, le=1, description="has pictures 0.5 to 2 times as far apart")
+    rewound: float = Field(
+        default=0.0, ge=0, le=1, description="plays forward, then backward: progress falls"
+    )
+    stood_still: float = Field(
+        default=0.0, ge=0, le=1, description="shows one moment again and again: progress stays"
+    )
+    other_task: float = Field(
+        default=0.0, ge=0, le=1, description="has the instruction of another task: progress 0"
+    )
+    other_speed: float = Field(
+        default=0.0, ge=0, le=1, description="has pictures 0.5 to 2 times as far apart"
+    )
 
     @property
     def total(self) -> float:
@@ -149,28 +182,56 @@ AS_RECORDED = "as_recorded"
 
 class DataConfig(Section):
     families: dict[str, float] = Field(
-        default={"procvqa_c": 1.0}, description="mean number of times that a sample of each family is shown per epoch"
+        default={"procvqa_c": 1.0},
+        description="mean number of times that a sample of each family is shown per epoch",
     )
     dataset_rates: dict[str, Annotated[float, Field(ge=0)]] = Field(
-        default={}, description="factor for each dataset, multiplied by its family's number; unnamed datasets: 1"
+        default={},
+        description="factor for each dataset, multiplied by its family's number; unnamed datasets: 1",
     )
-    per_visit: int | None = Field(default=None, ge=1, description="most samples of an episode per epoch; absent: all")
-    think: bool | None = Field(default=None, description="ProgressLM: only samples with reasons, or only without")
-    jsonl: tuple[Path, ...] = Field(default=(), description="files of rows instead of the release's shards")
-    validation_jsonl: tuple[Path, ...] = Field(default=(), description="files of held-out rows, if jsonl names files")
-    image_root: Path | None = Field(default=None, description="folder of the pictures that the rows name")
-    sequence_length: int = Field(default=8192, ge=16, description="tokens of a packed row; the most of a sample")
+    per_visit: int | None = Field(
+        default=None, ge=1, description="most samples of an episode per epoch; absent: all"
+    )
+    think: bool | None = Field(
+        default=None, description="ProgressLM: only samples with reasons, or only without"
+    )
+    jsonl: tuple[Path, ...] = Field(
+        default=(), description="files of rows instead of the release's shards"
+    )
+    validation_jsonl: tuple[Path, ...] = Field(
+        default=(), description="files of held-out rows, if jsonl names files"
+    )
+    image_root: Path | None = Field(
+        default=None, description="folder of the pictures that the rows name"
+    )
+    sequence_length: int = Field(
+        default=8192, ge=16, description="tokens of a packed row; the most of a sample"
+    )
     longer_length: int | None = Field(
-        default=None, ge=16, description="takes the place of sequence_length in the run's second stage; absent: none"
+        default=None,
+        ge=16,
+        description="takes the place of sequence_length in the run's second stage; absent: none",
     )
-    longer_from: float = Field(default=0.5, gt=0, lt=1, description="share of the run after which that stage begins")
-    max_pictures: int | None = Field(default=None, ge=1, description="samples with more pictures are left out")
+    longer_from: float = Field(
+        default=0.5, gt=0, lt=1, description="share of the run after which that stage begins"
+    )
+    max_pictures: int | None = Field(
+        default=None, ge=1, description="samples with more pictures are left out"
+    )
     packing: bool = False
-    window: int | None = Field(default=None, ge=1, description="samples sorted or packed together; absent: a batch")
+    window: int | None = Field(
+        default=None, ge=1, description="samples sorted or packed together; absent: a batch"
+    )
     augment: bool = Field(default=False, description="vary colours and position of the pictures")
-    workers: int = Field(default=0, ge=0, description="processes that prepare batches; 0: in the training process")
-    cache_mb: int = Field(default=256, ge=0, description="MB of decoded pictures to keep in memory, for small corpora")
-    negatives: NegativesConfig = Field(default=NegativesConfig(), description="samples that are made of others")
+    workers: int = Field(
+        default=0, ge=0, description="processes that prepare batches; 0: in the training process"
+    )
+    cache_mb: int = Field(
+        default=256, ge=0, description="MB of decoded pictures to keep in memory, for small corpora"
+    )
+    negatives: NegativesConfig = Field(
+        default=NegativesConfig(), description="samples that are made of others"
+    )
 
     @property
     def longest(self) -> int:
@@ -189,31 +250,54 @@ class DataConfig(Section):
 class TrainConfig(Section):
     epochs: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
-    batch: int = Field(ge=1, description="samples per batch on each device; with data.packing: packed rows")
+    batch: int = Field(
+        ge=1, description="samples per batch on each device; with data.packing: packed rows"
+    )
     accumulation: int = Field(default=1, ge=1, description="batches per optimiser step")
-    lr: float = Field(ge=0, description="learning rate of the language model, or of its adapter; 0 freezes it")
-    merger_lr: float | None = Field(default=None, ge=0, description="rate of what maps vision to language; absent: lr")
-    vision_lr: float | None = Field(default=None, ge=0, description="learning rate of the vision tower; absent: lr")
-    head_lr: float | None = Field(default=None, gt=0, description="learning rate of the progress head; absent: lr")
+    lr: float = Field(
+        ge=0, description="learning rate of the language model, or of its adapter; 0 freezes it"
+    )
+    merger_lr: float | None = Field(
+        default=None, ge=0, description="rate of what maps vision to language; absent: lr"
+    )
+    vision_lr: float | None = Field(
+        default=None, ge=0, description="learning rate of the vision tower; absent: lr"
+    )
+    head_lr: float | None = Field(
+        default=None, gt=0, description="learning rate of the progress head; absent: lr"
+    )
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: float = Field(default=0.0, ge=0, lt=1, description="share of the run in which rates rise from 0")
+    warmup: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the run in which rates rise from 0"
+    )
     weight_decay: float = Field(default=0.0, ge=0)
     beta2: float = Field(default=0.999, gt=0, lt=1)
     clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
-    text_weight: float = Field(default=1.0, ge=0, description="weight of the cross entropy on the answer")
+    text_weight: float = Field(
+        default=1.0, ge=0, description="weight of the cross entropy on the answer"
+    )
     dtype: Literal["float32", "bfloat16"] = "float32"
     recompute: Literal["none", "matmul", "all"] = Field(
         default="none",
         description="what of a layer is calculated anew in the backward pass, to save memory: nothing; all but "
         "results of matrices and attention; everything",
     )
-    compile: bool = Field(default=False, description="compile each layer: fewer passes over memory, slower to start")
-    distributed: Literal["none", "fsdp"] = Field(
-        default="none", description="several processes: each holds the whole model (none), or a part (fsdp)"
+    compile: bool = Field(
+        default=False, description="compile each layer: fewer passes over memory, slower to start"
     )
-    evaluate_every: int = Field(default=0, ge=0, description="steps between evaluations on held-out episodes; 0: none")
-    evaluate_episodes: int = Field(default=32, ge=1, description="number of these episodes, spread over the split val")
-    save_every: int | None = Field(default=None, ge=1, description="steps between checkpoints to resume from")
+    distributed: Literal["none", "fsdp"] = Field(
+        default="none",
+        description="several processes: each holds the whole model (none), or a part (fsdp)",
+    )
+    evaluate_every: int = Field(
+        default=0, ge=0, description="steps between evaluations on held-out episodes; 0: none"
+    )
+    evaluate_episodes: int = Field(
+        default=32, ge=1, description="number of these episodes, spread over the split val"
+    )
+    save_every: int | None = Field(
+        default=None, ge=1, description="steps between checkpoints to resume from"
+    )
     keep: int = Field(default=2, ge=1, description="number of these checkpoints to keep")
     seed: int = 0
 
@@ -241,19 +325,34 @@ class GrpoConfig(Section):
         description="training set whose prompts the release gives, if data.jsonl names no files",
     )
     reward: Literal["mended", "published"] = "mended"
-    generations: int = Field(default=4, ge=2, description="completions per prompt; they are compared as one group")
+    generations: int = Field(
+        default=4, ge=2, description="completions per prompt; they are compared as one group"
+    )
     temperature: float = Field(default=0.6, gt=0)
     top_p: float = Field(default=0.9, gt=0, le=1)
     max_completion: int = Field(default=8192, ge=1, description="most tokens of a completion")
-    kl_coef: float = Field(default=0.01, ge=0, description="weight of the distance from the starting model")
-    rollouts: Literal["auto", "vllm", "transformers"] = Field(
-        default="auto", description="software that generates; auto: vLLM, if it is installed and there is a GPU"
+    kl_coef: float = Field(
+        default=0.01, ge=0, description="weight of the distance from the starting model"
     )
-    clip_low: float = Field(default=0.2, gt=0, lt=1, description="ratios below 1 - clip_low have no gradient")
-    clip_high: float = Field(default=0.3, gt=0, description="ratios above 1 + clip_high have no gradient")
-    dual_clip: float | None = Field(default=3.0, gt=1, description="largest ratio of an answer worse than its group")
-    validate_every: int | None = Field(default=None, ge=1, description="steps between rewards on held-out prompts")
-    validation_prompts: int = Field(default=64, ge=1, description="number of held-out prompts, with one answer each")
+    rollouts: Literal["auto", "vllm", "transformers"] = Field(
+        default="auto",
+        description="software that generates; auto: vLLM, if it is installed and there is a GPU",
+    )
+    clip_low: float = Field(
+        default=0.2, gt=0, lt=1, description="ratios below 1 - clip_low have no gradient"
+    )
+    clip_high: float = Field(
+        default=0.3, gt=0, description="ratios above 1 + clip_high have no gradient"
+    )
+    dual_clip: float | None = Field(
+        default=3.0, gt=1, description="largest ratio of an answer worse than its group"
+    )
+    validate_every: int | None = Field(
+        default=None, ge=1, description="steps between rewards on held-out prompts"
+    )
+    validation_prompts: int = Field(
+        default=64, ge=1, description="number of held-out prompts, with one answer each"
+    )
 
 
 class Recipe(Section):
@@ -287,13 +386,25 @@ class Recipe(Section):
         is_grpo = self.kind == "grpo"
         yield is_grpo != (self.grpo is not None), "kind: grpo and the section grpo go together"
         yield is_grpo and self.head, "head: grpo rewards words, it cannot train a head"
-        yield is_grpo and train.evaluate_every, "train.evaluate_every is for sft: grpo takes grpo.validate_every"
+        yield (
+            is_grpo and train.evaluate_every,
+            "train.evaluate_every is for sft: grpo takes grpo.validate_every",
+        )
         learns = is_grpo or train.text_weight or (self.head and self.head.weight)
-        yield not learns, "nothing to learn: train.text_weight is 0 and there is no head, or its weight is 0"
+        yield (
+            not learns,
+            "nothing to learn: train.text_weight is 0 and there is no head, or its weight is 0",
+        )
         has_rates = train.merger_lr or train.vision_lr
-        yield lora and has_rates, "lora trains the adapter and the head alone: leave out train.merger_lr and vision_lr"
+        yield (
+            lora and has_rates,
+            "lora trains the adapter and the head alone: leave out train.merger_lr and vision_lr",
+        )
         of_sft = is_grpo and (train.recompute == "matmul" or train.compile)
-        yield of_sft, "train.recompute: matmul and train.compile are for sft: TRL prepares the layers of grpo"
+        yield (
+            of_sft,
+            "train.recompute: matmul and train.compile are for sft: TRL prepares the layers of grpo",
+        )
         half_alone = model.attention == "varlen" or FLASH.fullmatch(model.attention)
         whole = half_alone and train.dtype != "bfloat16"
         yield whole, f"model.attention: {model.attention} calculates in train.dtype: bfloat16 only"
@@ -305,7 +416,10 @@ class Recipe(Section):
         negatives = self.data.negatives.total
         for field in ("dataset_rates", "families", "per_visit", "longer_length"):
             is_given = is_grpo and field in data.model_fields_set
-            yield is_given, f"data.{field}: grpo draws its prompts by grpo.profile, or reads data.jsonl"
+            yield (
+                is_given,
+                f"data.{field}: grpo draws its prompts by grpo.profile, or reads data.jsonl",
+            )
         interval = self.grpo.validate_every if self.grpo else self.train.evaluate_every
         key = "grpo.validate_every" if self.grpo else "train.evaluate_every"
         unlike = bool(data.jsonl) != bool(data.validation_jsonl)
@@ -313,21 +427,39 @@ class Recipe(Section):
             interval and unlike,
             f"data.validation_jsonl: with {key} it names files where data.jsonl does, and only so",
         )
-        yield negatives and is_grpo, "data.negatives: for sft; grpo is asked about what the release holds"
-        yield negatives and data.jsonl, "data.negatives: rows of data.jsonl name no instruction and no frames"
+        yield (
+            negatives and is_grpo,
+            "data.negatives: for sft; grpo is asked about what the release holds",
+        )
+        yield (
+            negatives and data.jsonl,
+            "data.negatives: rows of data.jsonl name no instruction and no frames",
+        )
         without = "procvqa_c" not in data.families
-        yield negatives and without, "data.negatives: they are made of procvqa_c, which data.families does not name"
+        yield (
+            negatives and without,
+            "data.negatives: they are made of procvqa_c, which data.families does not name",
+        )
 
     def _laptop_contradictions(self) -> Iterator[tuple[object, str]]:
         """What a laptop model would not look at."""
         is_plain = self.kind == "sft" and not self.head and not self.lora
-        yield not is_plain, "model.laptop has heads of its own: leave out head and lora; kind is sft"
+        yield (
+            not is_plain,
+            "model.laptop has heads of its own: leave out head and lora; kind is sft",
+        )
         for field in _changed(self.model, {"laptop", "base"}):
             yield True, f"model.{field}: not for a laptop model: leave it out"
         for field in _changed(self.data, {"negatives"}):
-            yield True, f"data.{field}: a laptop model reads what shards show of whole runs: leave it out"
+            yield (
+                True,
+                f"data.{field}: a laptop model reads what shards show of whole runs: leave it out",
+            )
         for field in _changed(self.train, LAPTOP_TRAINS_BY):
-            yield True, f"train.{field}: not for a laptop model, which has {', '.join(sorted(LAPTOP_TRAINS_BY))}"
+            yield (
+                True,
+                f"train.{field}: not for a laptop model, which has {', '.join(sorted(LAPTOP_TRAINS_BY))}",
+            )
 
 
 def _changed(section: Section, but: Collection[str]) -> list[str]:
@@ -346,12 +478,21 @@ def load_recipe(name_or_path: str, model: Path | None = None, begins: bool = Tru
             data = data | {"model": data.get("model", {}) | {"tiny": None, "path": model.resolve()}}
         recipe = Recipe(**data)
     except ValidationError as e:
-        raise UserError(f"{recipe_file(name_or_path)[0]}: {'; '.join(map(_field_error, e.errors()))}") from e
+        raise UserError(
+            f"{recipe_file(name_or_path)[0]}: {'; '.join(map(_field_error, e.errors()))}"
+        ) from e
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError) as e:
         reason = " ".join(str(e).split())
-        raise UserError(f"{recipe_file(name_or_path)[0]} is not a YAML mapping of recipe fields: {reason}") from e
+        raise UserError(
+            f"{recipe_file(name_or_path)[0]} is not a YAML mapping of recipe fields: {reason}"
+        ) from e
     # Not the schema's task: a built-in recipe names no checkpoint, and is right once --model gives one.
-    if begins and recipe.model.tiny is None and recipe.model.laptop is None and recipe.model.path is None:
+    if (
+        begins
+        and recipe.model.tiny is None
+        and recipe.model.laptop is None
+        and recipe.model.path is None
+    ):
         base = f", a folder with {recipe.model.base}" if recipe.model.base else ""
         raise UserError(f"recipe {recipe.name} begins with a checkpoint: say --model PATH{base}")
     return recipe
@@ -366,9 +507,14 @@ def recipe_fields(name_or_path: str, folder: Path = Path()) -> dict[str, Any]:
     except OSError as e:
         raise UserError(f"cannot read {path}: {e.strerror}") from e
     variants: dict[str, Any] = file_fields.pop("variants", {})
-    fields = _over(recipe_fields(file_fields.pop("like"), path.parent) if "like" in file_fields else {}, file_fields)
+    fields = _over(
+        recipe_fields(file_fields.pop("like"), path.parent) if "like" in file_fields else {},
+        file_fields,
+    )
     if variant and variant not in variants:
-        raise UserError(f"{path} has no variant {variant!r}; it has: {', '.join(variants) or 'none'}")
+        raise UserError(
+            f"{path} has no variant {variant!r}; it has: {', '.join(variants) or 'none'}"
+        )
     if variant:
         return _over(fields, {"name": f"{fields.get('name')}_{variant}"} | variants[variant])
     return fields

@@ -68,11 +68,17 @@ def pixels_of(
     """What a model is given beside `ids` [b, t], whose answers alone have labels, on their device: floats are made of
     bytes there."""
     marked = (ids == mark) & (True if labels is None else labels == IGNORE)
-    return on_device(joined([s.pixels for s in prompts]), ids.device) | {"mm_token_type_ids": marked.long()}
+    return on_device(joined([s.pixels for s in prompts]), ids.device) | {
+        "mm_token_type_ids": marked.long()
+    }
 
 
 def prompt_rows(
-    samples: Sequence[Sample], transform: Transform, recipe: Recipe, chosen: Sequence[int], repeated: bool = True
+    samples: Sequence[Sample],
+    transform: Transform,
+    recipe: Recipe,
+    chosen: Sequence[int],
+    repeated: bool = True,
 ) -> Dataset:
     """Rows by number: of n chosen samples, row k < n is one with its pictures; where they are asked for repeatedly, row
     n + k stands for it without."""
@@ -82,12 +88,16 @@ def prompt_rows(
     def rows(batch: Mapping[str, list[int]]) -> dict[str, list[Any]]:
         # All answers to a prompt share its pictures.
         places = [k for k in dict.fromkeys(batch["index"]) if k < len(chosen)]
-        rows_by_place = {k: _asked(samples[chosen[k]], transform, recipe.model.max_px, for_vllm) for k in places}
+        rows_by_place = {
+            k: _asked(samples[chosen[k]], transform, recipe.model.max_px, for_vllm) for k in places
+        }
         empty = {"prompt": [], "shown": None, "truth": None, "sample_id": ""}
         batch_rows = [rows_by_place.get(k, empty) for k in batch["index"]]
         return {name: [row[name] for row in batch_rows] for name in empty}
 
-    return Dataset.from_dict({"index": list(range((2 if repeated else 1) * len(chosen)))}).with_transform(rows)
+    return Dataset.from_dict(
+        {"index": list(range((2 if repeated else 1) * len(chosen)))}
+    ).with_transform(rows)
 
 
 def _asked(sample: Sample, transform: Transform, max_px: int, for_vllm: bool) -> dict[str, Any]:
@@ -96,7 +106,9 @@ def _asked(sample: Sample, transform: Transform, max_px: int, for_vllm: bool) ->
     pixels = {name: batch[name] for name in ("patches", "image_grid_thw", "patch_norm")}
     return {
         "prompt": chat(item.question),
-        "shown": ShownPrompt(batch["input_ids"][0].tolist(), pixels, transform.pictures(item) if for_vllm else ()),
+        "shown": ShownPrompt(
+            batch["input_ids"][0].tolist(), pixels, transform.pictures(item) if for_vllm else ()
+        ),
         "truth": truth_of(sample),
         "sample_id": str(sample.row["sample_id"]),
     }
@@ -128,13 +140,20 @@ class GenerationSampler(Sampler[int]):
                     yield from [k if repeat == 0 else self.count + k] * self.generations
 
 
-def fitting(samples: Sequence[Sample], transform: Transform, recipe: Recipe, rank: int, world: int) -> list[int]:
+def fitting(
+    samples: Sequence[Sample], transform: Transform, recipe: Recipe, rank: int, world: int
+) -> list[int]:
     """The prompts of at most data.sequence_length tokens: longer ones would end a run in its midst.
 
     No picture is decoded; processes share the work. Raises TrainingError, ShardError.
     """
-    lengths = {k: length_of(row_at(samples, k), transform, recipe, None) for k in range(rank, len(samples), world)}
-    return sorted(gather_object([k for k, n in lengths.items() if n <= recipe.data.sequence_length]))
+    lengths = {
+        k: length_of(row_at(samples, k), transform, recipe, None)
+        for k in range(rank, len(samples), world)
+    }
+    return sorted(
+        gather_object([k for k, n in lengths.items() if n <= recipe.data.sequence_length])
+    )
 
 
 # vLLM
@@ -147,7 +166,9 @@ def with_vllm(config: GrpoConfig) -> bool:
         raise TrainingError(
             "grpo.rollouts: vllm needs vLLM (uv pip install vllm): take auto, which goes without where there is none"
         )
-    return can and (config.rollouts == "vllm" or (config.rollouts == "auto" and torch.cuda.is_available()))
+    return can and (
+        config.rollouts == "vllm" or (config.rollouts == "auto" and torch.cuda.is_available())
+    )
 
 
 def served(base: Path, processor: Any, folder: Path) -> Path:
@@ -170,7 +191,10 @@ def vllm_settings(recipe: Recipe, config: GrpoConfig) -> dict[str, Any]:
     }
     machine_plan = of_this_machine(recipe, PartialState().num_processes)
     if machine_plan:
-        shared = {"vllm_gpu_memory_utilization": machine_plan.vllm_share(), "vllm_enable_sleep_mode": True}
+        shared = {
+            "vllm_gpu_memory_utilization": machine_plan.vllm_share(),
+            "vllm_enable_sleep_mode": True,
+        }
     else:
         shared = {}
     return settings | shared
@@ -186,11 +210,17 @@ def reward_functions(name: str) -> list[Callable[..., list[float]]]:
     def of_part(part: str) -> Callable[..., list[float]]:
         def reward(**columns: Any) -> list[float]:
             """By what TRL tells of completions: their texts, our columns, and where to log."""
-            rewards = [whole(text_of(c), t) for c, t in zip(columns["completions"], columns["truth"], strict=True)]
+            rewards = [
+                whole(text_of(c), t)
+                for c, t in zip(columns["completions"], columns["truth"], strict=True)
+            ]
             if part == "format":
                 columns["log_extra"]("sample_id", list(columns["sample_id"]))
             else:  # reference and score have a distance to the label, which is logged as well
-                columns["log_metric"](f"{part}_error", sum(getattr(r, f"{part}_error") for r in rewards) / len(rewards))
+                columns["log_metric"](
+                    f"{part}_error",
+                    sum(getattr(r, f"{part}_error") for r in rewards) / len(rewards),
+                )
             return [getattr(r, part) for r in rewards]
 
         reward.__name__ = part  # by which TRL logs it; only a plain function has one for it
@@ -199,7 +229,9 @@ def reward_functions(name: str) -> list[Callable[..., list[float]]]:
     return [of_part(part) for part in WEIGHTS]
 
 
-def write_completions(path: Path, step: int, split: str, logs: Mapping[str, Any], last: int, is_new: bool) -> None:
+def write_completions(
+    path: Path, step: int, split: str, logs: Mapping[str, Any], last: int, is_new: bool
+) -> None:
     """What was answered, one JSON line each: step, split, sample_id, prompt, completion, rewards by part, advantage.
 
     `logs`: TRL's, with a list for each column, of which the `last` rows are written. `is_new`: by a run that begins or
@@ -212,7 +244,9 @@ def write_completions(path: Path, step: int, split: str, logs: Mapping[str, Any]
         path.parent.mkdir(parents=True, exist_ok=True)
         # The last line of a killed run may be a part of one
         *lines, _ = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
-        path.write_text("".join(f"{x}\n" for x in lines if json.loads(x)["step"] < step), encoding="utf-8")
+        path.write_text(
+            "".join(f"{x}\n" for x in lines if json.loads(x)["step"] < step), encoding="utf-8"
+        )
     with path.open("a", encoding="utf-8") as f:
         for row in rows:
             fields = {"step": step, "split": split} | dict(zip(columns, row, strict=True))
@@ -248,7 +282,9 @@ class Trl(GRPOTrainer):
             self.ours.match(output)
         return output | {"shown": self.shown}
 
-    def with_pictures(self, model: Any, args: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+    def with_pictures(
+        self, model: Any, args: Any, given: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]] | None:
         """What a model is given, with the pictures of its rows; None where it generates. Rows come in order, some at a
         time, and each time all of them."""
         if given.get("labels") is None:
@@ -256,7 +292,9 @@ class Trl(GRPOTrainer):
         n = len(given["input_ids"])
         rows = self.shown[:n]
         self.shown = [*self.shown[n:], *self.shown[:n]]
-        return args, given | pixels_of(rows, given["input_ids"], self.ours.image_token, given["labels"])
+        return args, given | pixels_of(
+            rows, given["input_ids"], self.ours.image_token, given["labels"]
+        )
 
     def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **keywords: Any) -> Any:
         self.shown = inputs["shown"]
@@ -264,7 +302,9 @@ class Trl(GRPOTrainer):
 
     def learning(self) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         """What learns, and its optimizer, both without wrappers."""
-        return self.accelerator.unwrap_model(self.model_wrapped), getattr(self.optimizer, "optimizer", self.optimizer)
+        return self.accelerator.unwrap_model(self.model_wrapped), getattr(
+            self.optimizer, "optimizer", self.optimizer
+        )
 
     def get_train_dataloader(self) -> Any:
         """Of all steps that are left, whatever the epoch."""
@@ -278,7 +318,9 @@ class Trl(GRPOTrainer):
         batch = args.per_device_train_batch_size * args.steps_per_generation
         data: Any = self.train_dataset
         return self.accelerator.prepare(
-            DataLoader(data, batch, sampler=sampler, collate_fn=self.data_collator, num_workers=workers)
+            DataLoader(
+                data, batch, sampler=sampler, collate_fn=self.data_collator, num_workers=workers
+            )
         )
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -312,7 +354,12 @@ class StepLog(TrainerCallback):
         control.should_evaluate = self.ours.validates()
 
     def on_log(
-        self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **keywords: Any
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        logs: Mapping[str, float] | None = None,
+        **keywords: Any,
     ) -> None:
         if "reward" in (logs or {}):
             self.ours.stepped(logs or {})

@@ -66,7 +66,11 @@ class Point:
         """By name, for those who draw curves; without what there is none of."""
         values = asdict(self)
         values |= values.pop("extra")
-        return {f"train/{name}": value for name, value in values.items() if name != "step" and value is not None}
+        return {
+            f"train/{name}": value
+            for name, value in values.items()
+            if name != "step" and value is not None
+        }
 
 
 @contextmanager
@@ -96,13 +100,20 @@ def recorded(
         nonlocal events, committed
         if events is None:
             # Later points of a run before this one are forgotten
-            lake.remove(f"points of {run}", "training_run = ? AND step >= ?", [run, point.step], "training_points")
+            lake.remove(
+                f"points of {run}",
+                "training_run = ? AND step >= ?",
+                [run, point.step],
+                "training_points",
+            )
             if not point.step:
                 shutil.rmtree(event_folder(lake, run), ignore_errors=True)
             folder = str(event_folder(lake, run))
             events = SummaryWriter(folder, purge_step=point.step, flush_secs=FLUSH_S)
             committed = time.monotonic()
-        pending.append({"training_run": run, **asdict(point), "extra": json.dumps(point.extra, sort_keys=True)})
+        pending.append(
+            {"training_run": run, **asdict(point), "extra": json.dumps(point.extra, sort_keys=True)}
+        )
         for name, value in point.scalars.items():
             events.add_scalar(name, value, point.step)
         if time.monotonic() - committed > COMMIT_S:
@@ -145,10 +156,19 @@ def begin_wandb(folder: Path, run: str, config: Mapping[str, Any], goes_on: bool
     write_file(id_file, f"{number}\n".encode())
     project = os.environ.get("WANDB_PROJECT", PROJECT)
     try:
-        return wandb.init(project=project, id=number, name=run, dir=str(folder), config=dict(config), resume="allow")
+        return wandb.init(
+            project=project,
+            id=number,
+            name=run,
+            dir=str(folder),
+            config=dict(config),
+            resume="allow",
+        )
     except wandb.Error as e:
         reason = " ".join(str(e).split())[:300]
-        raise UserError(f"wandb cannot begin: {reason}; wandb login, or WANDB_MODE=offline to keep it here") from e
+        raise UserError(
+            f"wandb cannot begin: {reason}; wandb login, or WANDB_MODE=offline to keep it here"
+        ) from e
 
 
 # Runs, in folders and in the lake
@@ -201,7 +221,9 @@ def forget_steps(space: Workspace, run: str) -> None:
 
 def trained(lake: Lake, run: str) -> Path | None:
     """The checkpoint folder of a finished training run; None when there is none."""
-    rows = lake.rows("SELECT path FROM checkpoints WHERE training_run = ? ORDER BY step DESC LIMIT 1", [run])
+    rows = lake.rows(
+        "SELECT path FROM checkpoints WHERE training_run = ? ORDER BY step DESC LIMIT 1", [run]
+    )
     folder = lake.workspace.root / rows[0][0] if rows else None
     if folder and (folder / CARD).exists():
         return folder
@@ -236,7 +258,12 @@ def named_in(space: Workspace, name: str) -> str:
 
 
 def record(
-    lake: Lake, run: str, release: Release, recipe: Recipe, curve: Sequence[Point], best_step: int | None = None
+    lake: Lake,
+    run: str,
+    release: Release,
+    recipe: Recipe,
+    curve: Sequence[Point],
+    best_step: int | None = None,
 ) -> None:
     """Write a finished run and its checkpoints into the lake. `best_step`: of the best model, where it was kept."""
     created_at = datetime.now(UTC)

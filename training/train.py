@@ -63,25 +63,41 @@ def train(
     steps = runs.steps_folder(lake.workspace, run)
     last = _to_resume(steps) if resume else None
     _check_start(lake, release, recipe, scorer)
-    of_this_machine(recipe, int(os.environ.get("WORLD_SIZE", 1)))  # raises where the state cannot fit
+    of_this_machine(
+        recipe, int(os.environ.get("WORLD_SIZE", 1))
+    )  # raises where the state cannot fit
     model, processor, trainer = _start(lake, release, recipe, folder, steps, last)
     parameters = sum(p.numel() for p in model.parameters())
     # Said of itself: a recipe leaves the one to the machine, and the other follows from the number of processes
     rows = recipe.train.batch * trainer.accumulation * trainer.accelerator.num_processes
-    facts_here = {"attention": chosen(recipe.model.attention, recipe.train.dtype), "rows_a_step": rows}
-    TOLD.get()("training", 0, 1, f"its first step: attention {facts_here['attention']}, {rows:,} rows a step")
+    facts_here = {
+        "attention": chosen(recipe.model.attention, recipe.train.dtype),
+        "rows_a_step": rows,
+    }
+    TOLD.get()(
+        "training",
+        0,
+        1,
+        f"its first step: attention {facts_here['attention']}, {rows:,} rows a step",
+    )
     card = make_card(lake, release, recipe, run) | {"parameters": parameters} | facts_here
     if recipe.lora is not None:
         card["base"] = str(recipe.model.path.resolve() if recipe.model.path else _tiny_base(folder))
 
     def write_model(path: Path) -> None:
-        facts = {"samples": trainer.drawn, "left_out": trainer.left_out, "final": asdict(trainer.curve[-1])}
+        facts = {
+            "samples": trainer.drawn,
+            "left_out": trainer.left_out,
+            "final": asdict(trainer.curve[-1]),
+        }
         negatives = {"negatives": dict(+trainer.made)} if recipe.data.negatives.total else {}
         _write_model(trainer, processor, card | facts | negatives, path)
 
     check = None
     if scorer is not None and recipe.kind == "sft":
-        check = HeldOutCheck(trainer.accelerator, scorer, write_model, steps / "held-out", runs.best_folder(folder))
+        check = HeldOutCheck(
+            trainer.accelerator, scorer, write_model, steps / "held-out", runs.best_folder(folder)
+        )
         check.begin(load_state(last).best if last else None, resumed=last is not None)
         trainer.check = check
     _run(trainer, StepWriter(steps, recipe.train.keep), on_step)
@@ -126,24 +142,37 @@ def _run(trainer: Any, writer: StepWriter, on_step: Callable[[runs.Point], None]
                 aside = None
             if aside is None:
                 raise
-            raise TrainingError(f"{e} The checkpoint of this step is set aside as {aside.name}") from e
+            raise TrainingError(
+                f"{e} The checkpoint of this step is set aside as {aside.name}"
+            ) from e
         except BaseException:
             writer.settle()
             raise
         if trainer.ends and trainer.accelerator.is_main_process:
             kept = f"the checkpoint of step {trainer.step} is kept, --resume goes on from it"
-            print(f"note: {kept if trainer.curve else 'ended before the first step'}", file=sys.stderr, flush=True)
+            print(
+                f"note: {kept if trainer.curve else 'ended before the first step'}",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def _start(
     lake: Lake, release: Release, recipe: Recipe, folder: Path, steps: Path, last: Path | None
 ) -> tuple[ProgressModel, Any, Any]:
     """The model, its processor and its trainer, as they begin or as they were in the checkpoint `last`."""
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # as the launcher says
+    rank, world = (
+        int(os.environ.get("RANK", 0)),
+        int(os.environ.get("WORLD_SIZE", 1)),
+    )  # as the launcher says
     # Divided, the weights are given by the first process, which alone reads them.
     receives_weights = rank > 0 and recipe.kind == "sft" and recipe.train.distributed == "fsdp"
     model, processor = start_model(
-        recipe, folder, _texts(lake, release, recipe), main=rank == 0, receives_weights=receives_weights
+        recipe,
+        folder,
+        _texts(lake, release, recipe),
+        main=rank == 0,
+        receives_weights=receives_weights,
     )
     backbones.freeze(model, recipe.train)
     state = load_state(last) if last else None
@@ -166,7 +195,9 @@ def _start(
         begun_by = state.begun_by if state else None
         data = recipe.data
         longer = partial(opened, data.longest)
-        trainer = Trainer(model, opened(data.sequence_length), recipe, begun_by, folder.parent / COMPILED, longer)
+        trainer = Trainer(
+            model, opened(data.sequence_length), recipe, begun_by, folder.parent / COMPILED, longer
+        )
     # What goes on beside the weights: the curve, the optimizer and all chance.
     if state:
         trainer.load(last, state)
@@ -176,7 +207,9 @@ def _start(
     return model, processor, trainer
 
 
-def _check_start(lake: Lake, release: Release, recipe: Recipe, scorer: CheckpointScorer | None) -> None:
+def _check_start(
+    lake: Lake, release: Release, recipe: Recipe, scorer: CheckpointScorer | None
+) -> None:
     """Raises TrainingError for a recipe that cannot be trained on this release, ModelError for one whose adapter could
     not be saved."""
     path = recipe.model.path
@@ -208,7 +241,9 @@ def _texts(lake: Lake, release: Release, recipe: Recipe) -> Iterable[str]:
     if recipe.data.jsonl:
         yield from read_rows(recipe.data.jsonl, recipe.data.image_root).texts
         return
-    entries = (rows for path in release.paths(lake.workspace, "train") for rows, _ in read_entries(path))
+    entries = (
+        rows for path in release.paths(lake.workspace, "train") for rows, _ in read_entries(path)
+    )
     for rows in islice(entries, VOCABULARY_ENTRIES):
         for row in rows:
             yield from (row["question"], row["answer"] or "")
@@ -250,7 +285,11 @@ def _tiny_base(folder: Path) -> Path:
 
 
 def start_model(
-    recipe: Recipe, folder: Path, texts: Iterable[str], main: bool = True, receives_weights: bool = False
+    recipe: Recipe,
+    folder: Path,
+    texts: Iterable[str],
+    main: bool = True,
+    receives_weights: bool = False,
 ) -> tuple[ProgressModel, Any]:
     """The model that a recipe begins with, and its processor. `texts`: what a tiny model's tokenizer is made from;
     `receives_weights`: another process gives a checkpoint's weights, they are not read.
@@ -280,7 +319,9 @@ def start_model(
         assert recipe.model.path is not None
         start = backbones.empty_backbone if receives_weights else backbones.load_backbone
         backbone = start(recipe.model.path, attention, dtype=dtype)
-        processor = backbones.load_processor(recipe.model.path, recipe.model.min_pixels, recipe.model.max_pixels)
+        processor = backbones.load_processor(
+            recipe.model.path, recipe.model.min_pixels, recipe.model.max_pixels
+        )
         # What is new on a checkpoint, adapter and head, is drawn at random, and by the recipe's seed.
         torch.manual_seed(seed)
     if recipe.lora and recipe.kind == "sft":
@@ -299,9 +340,14 @@ def _start_head(recipe: Recipe, hidden: int) -> Head | None:
     if path and (path / HEAD_CONFIG).exists():
         stored_head = load_head(path, read_card(path))
         # Heads of one kind take each other's weights, but for the end state's, which one of them may lack
-        if stored_head and (type(stored_head), stored_head.hidden_size) == (type(head), head.hidden_size):
+        if stored_head and (type(stored_head), stored_head.hidden_size) == (
+            type(head),
+            head.hidden_size,
+        ):
             state = head.state_dict()
-            head.load_state_dict(state | {k: v for k, v in stored_head.state_dict().items() if k in state})
+            head.load_state_dict(
+                state | {k: v for k, v in stored_head.state_dict().items() if k in state}
+            )
     return head
 
 
@@ -324,20 +370,31 @@ def adapt(
     """
     model, head, for_laptop = _model_to_adapt(recipe)
     if not samples:
-        raise TrainingError(f"there is nothing to learn from {subject}: it has no moment with a label and pictures")
+        raise TrainingError(
+            f"there is nothing to learn from {subject}: it has no moment with a label and pictures"
+        )
     # What the run is recorded to have learnt from: equal for equal samples
     content = content_key(*(json.dumps(dict(s.row), sort_keys=True, default=str) for s in samples))
     release = Release(subject, lake.snapshot(), content, ())
     learnt = {(s.row["dataset"], s.row["episode_index"]) for s in samples}
-    facts = {"adapted_to": subject, "trained_on": (seen_of(lake, learnt) | seen_before(lake, model)).as_json()}
+    facts = {
+        "adapted_to": subject,
+        "trained_on": (seen_of(lake, learnt) | seen_before(lake, model)).as_json(),
+    }
     if for_laptop:
         return adapt_laptop(lake, model, samples, release, recipe, on_step, resume, facts)
     folder = lake.workspace.root / "models" / f"{subject}.rows"
     conversations = ((s, s.row["answer"], {"progress": s.row["progress"]}) for s in samples)
-    data = recipe.data.model_copy(update={"jsonl": (write_conversations(conversations, folder),), "image_root": folder})
+    data = recipe.data.model_copy(
+        update={"jsonl": (write_conversations(conversations, folder),), "image_root": folder}
+    )
     if head is not None and (model / HEAD_CONFIG).exists():
-        head = head.model_copy(update={"pooling": json.loads((model / HEAD_CONFIG).read_text())["pooling"]})
-    run = train(lake, release, recipe.model_copy(update={"data": data, "head": head}), on_step, resume)
+        head = head.model_copy(
+            update={"pooling": json.loads((model / HEAD_CONFIG).read_text())["pooling"]}
+        )
+    run = train(
+        lake, release, recipe.model_copy(update={"data": data, "head": head}), on_step, resume
+    )
     write_card(run.checkpoint, read_card(run.checkpoint) | facts)
     return run
 
@@ -348,11 +405,15 @@ def _model_to_adapt(recipe: Recipe) -> tuple[Path, HeadConfig | None, bool]:
     model = recipe.model.path
     for_laptop = model is not None and is_laptop(model)
     if model is None or not (for_laptop or recipe.lora):
-        raise TrainingError(f"recipe {recipe.name} is not for adaptation: it needs a checkpoint and a section lora")
+        raise TrainingError(
+            f"recipe {recipe.name} is not for adaptation: it needs a checkpoint and a section lora"
+        )
     if for_laptop and (recipe.lora or recipe.head):
         raise TrainingError(
             f"{model.name} is a laptop model, which has heads of its own and no adapters: take the recipe {OF_LAPTOPS}"
         )
     if not for_laptop and recipe.data.negatives.total:
-        raise TrainingError(f"recipe {recipe.name} has data.negatives: one episode has no other tasks; leave them out")
+        raise TrainingError(
+            f"recipe {recipe.name} has data.negatives: one episode has no other tasks; leave them out"
+        )
     return model, recipe.head, for_laptop

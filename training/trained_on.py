@@ -55,7 +55,9 @@ def ids_of(lake: Lake, episodes: Iterable[Episode]) -> dict[Episode, set[str]]:
     for row in lake.dicts(CONTENTS, [places]):
         contents = [row["content_hash"], row.get("rows_hash"), *(row.get("former_hashes") or ())]
         ids[row["dataset"], row["episode_index"]].update(filter(None, contents))
-    if lake.rows("SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'recordings'"):
+    if lake.rows(
+        "SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'recordings'"
+    ):
         for dataset, index, recording in lake.rows(RECORDINGS, [places]):
             ids[dataset, index].add(recording)
     return ids
@@ -109,19 +111,26 @@ class SeenEpisodes:
     def by_slice(self, episodes_by_slice: Mapping[str, Collection[Episode]]) -> dict[str, int]:
         """Of each slice of episodes how many; without slices of which it cannot be told."""
         counts = {
-            part: len(self.episodes.intersection(slice_episodes)) for part, slice_episodes in episodes_by_slice.items()
+            part: len(self.episodes.intersection(slice_episodes))
+            for part, slice_episodes in episodes_by_slice.items()
         }
         return {part: count for part, count in counts.items() if count or self.is_all}
 
 
-def seen_among(lake: Lake, card: Mapping[str, Any], release: Release, episodes: Iterable[Episode]) -> SeenEpisodes:
+def seen_among(
+    lake: Lake, card: Mapping[str, Any], release: Release, episodes: Iterable[Episode]
+) -> SeenEpisodes:
     """Those of a release's episodes that a model was trained on, whatever release or split that was in."""
     trained_on = seen_by_model(lake, card)
     frozen_lake = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
     with closing(frozen_lake.con):
         by_episode = ids_of(frozen_lake, episodes)
     return SeenEpisodes(
-        frozenset(e for e, recording_ids in by_episode.items() if not recording_ids.isdisjoint(trained_on.ids)),
+        frozenset(
+            e
+            for e, recording_ids in by_episode.items()
+            if not recording_ids.isdisjoint(trained_on.ids)
+        ),
         trained_on.is_all,
     )
 

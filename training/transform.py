@@ -70,15 +70,23 @@ class Transform:
         counts = iter(int(np.prod(g)) // merged for g in grids)
         sequences = []
         for item in items:
-            text = tokenizer(self.prompt(item.question, item.system), add_special_tokens=False)["input_ids"]
-            ids = [t for token in text for t in [token] * (next(counts) if token == self.image_token else 1)]
+            text = tokenizer(self.prompt(item.question, item.system), add_special_tokens=False)[
+                "input_ids"
+            ]
+            ids = [
+                t
+                for token in text
+                for t in [token] * (next(counts) if token == self.image_token else 1)
+            ]
             sequences.append(Tokens(torch.tensor(ids + self.answer(item.answer)), len(ids)))
         return sequences
 
     def prompt(self, question: str, system: str = "") -> str:
         """The chat text up to where the answer begins, with one image token per picture."""
         turns = chat(question, system)
-        return self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **self.switches)
+        return self.processor.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True, **self.switches
+        )
 
     def answer(self, answer: str | None) -> list[int]:
         """Token ids of an answer and the end of the turn; none where there is none."""
@@ -88,7 +96,9 @@ class Transform:
 
     def length(self, question: str, answer: str | None, sizes: Sequence[Size]) -> int:
         """Tokens that an item takes, without its pictures: these have so many pixels. Raises ValueError."""
-        text = self.processor.tokenizer(self.prompt(question), add_special_tokens=False)["input_ids"]
+        text = self.processor.tokenizer(self.prompt(question), add_special_tokens=False)[
+            "input_ids"
+        ]
         vision = sum(self._vision_tokens(self._fitting(question, sizes)))
         return len(text) - len(sizes) + vision + len(self.answer(answer))
 
@@ -113,13 +123,17 @@ class Transform:
             raise ValueError(f"{marks} image marks for {len(sizes)} pictures")
         # Without a bound, as with a processor of transformers' own, pictures stay as they are.
         max_tokens: int | None = getattr(self.processor, "max_vision_tokens", None)
-        while max_tokens is not None and (num_tokens := sum(self._vision_tokens(sizes))) > max_tokens:
+        while (
+            max_tokens is not None and (num_tokens := sum(self._vision_tokens(sizes))) > max_tokens
+        ):
             # Tokens go with the area, so a side shrinks by the root; by 3 % at least, since patches are whole.
             factor = min(0.97, (max_tokens / num_tokens) ** 0.5)
             smaller = [shrunk(size, max(1, int(max(size) * factor))) for size in sizes]
             # All are down to one pixel: no factor can help.
             if all(max(size) <= 1 for size in smaller):
-                raise ValueError(f"{len(sizes)} pictures take {num_tokens} tokens at least, more than {max_tokens}")
+                raise ValueError(
+                    f"{len(sizes)} pictures take {num_tokens} tokens at least, more than {max_tokens}"
+                )
             sizes = smaller
         return sizes
 
@@ -166,7 +180,9 @@ class Transform:
             batch["labels"][0, start : start + s.prompt] = IGNORE
             # Places begin anew with each item.
             in_item = torch.arange(n)
-            places.append(torch.cat([in_item.unsqueeze(0), mrope(s.ids, self.image_token, grids, merge)]))
+            places.append(
+                torch.cat([in_item.unsqueeze(0), mrope(s.ids, self.image_token, grids, merge)])
+            )
             # The head takes an item's states out of the row by these numbers.
             batch["item_index"][item, :n] = start + in_item
             batch["item_mask"][item, :n] = 1
@@ -199,7 +215,9 @@ def pack(chosen: Iterable[int], lengths: Sequence[int], size: int) -> list[list[
     return rows
 
 
-def mrope(ids: torch.Tensor, image_token: int, grids: Iterator[list[int]], merge: int) -> torch.Tensor:
+def mrope(
+    ids: torch.Tensor, image_token: int, grids: Iterator[list[int]], merge: int
+) -> torch.Tensor:
     """Qwen's positions [3, t] (time, height, width) of one sequence; `grids` gives (t, h, w) in patches per picture.
 
     Text counts on in all three; a picture lies at one time, its merged patches at their row and column, and text goes

@@ -26,7 +26,9 @@ def connect(
     """
     from warehouse.lake.sql import open_for_users, release_state
 
-    space = Workspace(Path(workspace or os.environ.get("PROCCORPUS_WORKSPACE") or "workspace").resolve())
+    space = Workspace(
+        Path(workspace or os.environ.get("PROCCORPUS_WORKSPACE") or "workspace").resolve()
+    )
     if release is None:
         return open_for_users(space, snapshot)
     name, snapshot = release_state(space, release)

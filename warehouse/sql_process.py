@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MEMORY_TEXT = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]i?B)", re.IGNORECASE)
-UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+UNITS = {
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
 LATE_S = 5.0  # of every core's CPU, beside a query's time
 OPEN_S = 60.0  # that opening the lake may take, of a query's process
 
@@ -95,17 +104,28 @@ class SqlProcess(Walled):
         cpu_s = (time_s + LATE_S) * cores()
         try:
             # Its time begins when the lake is open
-            error = self(_in_lake, "open_state", astuple(lake_state), self._bytes, wall_s=OPEN_S, given_up=given_up)
+            error = self(
+                _in_lake,
+                "open_state",
+                astuple(lake_state),
+                self._bytes,
+                wall_s=OPEN_S,
+                given_up=given_up,
+            )
             late = f"the query took longer than {time_s:g} s and was stopped"
             data = b""
             is_last = False
             if not error:
                 request = "answered", sql, style, max_rows, max_bytes
-                error, data, is_last = self(_in_lake, *request, wall_s=time_s, cpu_s=cpu_s, given_up=given_up)
+                error, data, is_last = self(
+                    _in_lake, *request, wall_s=time_s, cpu_s=cpu_s, given_up=given_up
+                )
         except TimeoutError as e:
             raise SqlError("the query was given up" if given_up() else late) from e
         except ChildProcessError as e:
-            raise SqlError(f"the query {e}: it needs more than {self.memory}, or DuckDB cannot do it") from e
+            raise SqlError(
+                f"the query {e}: it needs more than {self.memory}, or DuckDB cannot do it"
+            ) from e
         if is_last:
             self.close()
         if error:

@@ -47,10 +47,14 @@ def lay_beside(distances: Sequence[np.ndarray]) -> list[Beside]:
     for place, i in enumerate(order):
         block.append(i)
         next_shape = distances[order[place + 1]].shape if place + 1 < len(order) else None
-        longest = max(distances[j].shape[0] for j in block), max(distances[j].shape[1] for j in block)
+        longest = (
+            max(distances[j].shape[0] for j in block),
+            max(distances[j].shape[1] for j in block),
+        )
         if (
             next_shape is None
-            or (len(block) + 1) * max(longest[0], next_shape[0]) * max(longest[1], next_shape[1]) > BLOCK
+            or (len(block) + 1) * max(longest[0], next_shape[0]) * max(longest[1], next_shape[1])
+            > BLOCK
         ):
             for j, alignment in zip(block, _block([distances[j] for j in block]), strict=True):
                 alignments[j] = alignment
@@ -63,7 +67,9 @@ def _block(distances: Sequence[np.ndarray]) -> list[Beside]:
     forward = forward_costs(weighted)
     backward = forward_costs([d[::-1, ::-1] for d in weighted])
     besides = []
-    for d, moment_costs, costs_until, costs_from in zip(distances, weighted, forward, backward, strict=True):
+    for d, moment_costs, costs_until, costs_from in zip(
+        distances, weighted, forward, backward, strict=True
+    ):
         probabilities = softmax(costs_until + costs_from[::-1, ::-1] - moment_costs)
         besides.append(Beside(probabilities, (probabilities * d).sum(axis=1)))
     return besides
@@ -164,7 +170,9 @@ def task_moments(episodes: Sequence[Observed], max_moments: int = MOST) -> list[
     max_moments: moments of an episode.
     """
     # Every so many frames; an arm that waits stays where it is in its reference
-    frames = [np.arange(0, len(e), max(1, round(e.fps / HZ), -(-len(e) // max_moments))) for e in episodes]
+    frames = [
+        np.arange(0, len(e), max(1, round(e.fps / HZ), -(-len(e) // max_moments))) for e in episodes
+    ]
     pictures = _pictures(episodes, frames)
     states = _states(episodes, frames)
     openings = _openings(episodes, frames)
@@ -176,7 +184,9 @@ def task_moments(episodes: Sequence[Observed], max_moments: int = MOST) -> list[
     ]
 
 
-def _pictures(episodes: Sequence[Observed], frames: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
+def _pictures(
+    episodes: Sequence[Observed], frames: Sequence[np.ndarray]
+) -> list[tuple[np.ndarray, ...]]:
     """Of each episode and camera, [k, d]: between two known pictures what lies between both.
 
     An episode that lacks a camera is as far from all others by it: 0 is as unlike everything.
@@ -188,10 +198,14 @@ def _pictures(episodes: Sequence[Observed], frames: Sequence[np.ndarray]) -> lis
             None if p is None else _between(*p, episode_frames)
             for p, episode_frames in zip(stored_pictures, frames, strict=True)
         ]
-        mean = np.concatenate([values for values in interpolated if values is not None]).mean(axis=0)
+        mean = np.concatenate([values for values in interpolated if values is not None]).mean(
+            axis=0
+        )
         of_camera.append(
             [
-                np.zeros((len(episode_frames), len(mean)), np.float32) if values is None else of_length_1(values - mean)
+                np.zeros((len(episode_frames), len(mean)), np.float32)
+                if values is None
+                else of_length_1(values - mean)
                 for values, episode_frames in zip(interpolated, frames, strict=True)
             ]
         )
@@ -210,13 +224,18 @@ def _between(known_frames: np.ndarray, values: np.ndarray, frames: np.ndarray) -
     place = np.interp(frames, known_frames, np.arange(len(known_frames)))
     previous = np.floor(place).astype(np.int64)
     share = (place - previous)[:, None].astype(np.float32)
-    return values[previous] * (1 - share) + values[np.minimum(previous + 1, len(known_frames) - 1)] * share
+    return (
+        values[previous] * (1 - share)
+        + values[np.minimum(previous + 1, len(known_frames) - 1)] * share
+    )
 
 
 def grey_features(pixels: np.ndarray) -> np.ndarray:
     """What small grey pictures are compared by: float32 [k, p], of even contrast, of uint8 [k, ...] with p pixels."""
     luma = pixels.reshape(len(pixels), -1).astype(np.float32)
-    return (luma - luma.mean(axis=1, keepdims=True)) / np.maximum(luma.std(axis=1, keepdims=True), 1.0)
+    return (luma - luma.mean(axis=1, keepdims=True)) / np.maximum(
+        luma.std(axis=1, keepdims=True), 1.0
+    )
 
 
 def _states(episodes: Sequence[Observed], frames: Sequence[np.ndarray]) -> list[np.ndarray | None]:
@@ -233,7 +252,9 @@ def _states(episodes: Sequence[Observed], frames: Sequence[np.ndarray]) -> list[
     return [(values - mean) / spread for values in states]
 
 
-def _openings(episodes: Sequence[Observed], frames: Sequence[np.ndarray]) -> list[np.ndarray | None]:
+def _openings(
+    episodes: Sequence[Observed], frames: Sequence[np.ndarray]
+) -> list[np.ndarray | None]:
     counts = {len(e.signals.grippers) for e in episodes}
     if len(counts) != 1 or counts == {0}:
         return [None] * len(episodes)
@@ -264,14 +285,20 @@ def distances(episode: Seen, reference: Seen, usual_scales: tuple[float, float])
     The mean over pictures, state and grippers, of those that both have.
     """
     kinds = zip(_apart(episode, reference), (*usual_scales, 1.0), strict=True)
-    return np.mean([kind_distances / scale for kind_distances, scale in kinds if kind_distances is not None], axis=0)
+    return np.mean(
+        [kind_distances / scale for kind_distances, scale in kinds if kind_distances is not None],
+        axis=0,
+    )
 
 
 def _apart(a: Seen, b: Seen) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     """By kind, [k, m]: cosine distance of pictures, mean square distance of states, distance of grippers."""
     pictures = state = grippers = None
     if a.pictures:
-        cosines = [own_rows @ other_rows.T for own_rows, other_rows in zip(a.pictures, b.pictures, strict=True)]
+        cosines = [
+            own_rows @ other_rows.T
+            for own_rows, other_rows in zip(a.pictures, b.pictures, strict=True)
+        ]
         # Rounding may find two equal pictures more alike than equal
         pictures = np.maximum(1 - np.stack(cosines).mean(axis=0, dtype=np.float64), 0.0)
     if a.state is not None and b.state is not None:
@@ -321,11 +348,17 @@ class Carried:
     def earned(self) -> np.ndarray:
         """Progress [n]: nothing is earned at a strange moment."""
         gains = np.diff(self.curve, prepend=0.0)
-        return self.own.at_all_frames(np.cumsum(np.where(self.is_strange & (gains > 0), 0.0, gains)))
+        return self.own.at_all_frames(
+            np.cumsum(np.where(self.is_strange & (gains > 0), 0.0, gains))
+        )
 
     def completed(self) -> dict[int, int]:
         """The ends of steps after which not all is strange."""
-        return {s: end for s, end in self.ends.items() if not self.is_strange[self.own.frames >= end].all()}
+        return {
+            s: end
+            for s, end in self.ends.items()
+            if not self.is_strange[self.own.frames >= end].all()
+        }
 
 
 def with_usual[T](carried: Mapping[T, Carried], shows_usual: Container[T]) -> dict[T, Carried]:
@@ -359,7 +392,9 @@ def laid(
     """Each episode, by its place, beside some of the references, by theirs; a few episodes at a time."""
     for places in batched(episodes, AT_ONCE):
         pairs = [(i, r) for i in places for r in references[i]]
-        laid = lay_beside([distances(episodes[i], reference_moments[r], usual_scales) for i, r in pairs])
+        laid = lay_beside(
+            [distances(episodes[i], reference_moments[r], usual_scales) for i, r in pairs]
+        )
         besides: dict[int, dict[int, Beside]] = {i: {} for i in places}
         for (i, r), alignment in zip(pairs, laid, strict=True):
             besides[i][r] = alignment
@@ -367,7 +402,9 @@ def laid(
 
 
 def carry_over(
-    moments: Moments, references: Sequence[tuple[Moments, LabelReading, Beside]], own_said: LabelReading | None = None
+    moments: Moments,
+    references: Sequence[tuple[Moments, LabelReading, Beside]],
+    own_said: LabelReading | None = None,
 ) -> Carried:
     """The mean of what references say of each moment, the nearer ones counting more.
 
@@ -375,7 +412,9 @@ def carry_over(
     """
     besides = [alignment for _, _, alignment in references]
     weights = reference_weights(besides)
-    reference_curves = np.stack([alignment.likely @ reading.curve[m.frames] for m, reading, alignment in references])
+    reference_curves = np.stack(
+        [alignment.likely @ reading.curve[m.frames] for m, reading, alignment in references]
+    )
 
     # A step is over where most of what is said lies behind its end
     ends = {}
@@ -383,9 +422,9 @@ def carry_over(
         behind = np.zeros(len(moments))
         for weight, (m, reading, alignment) in zip(weights, references, strict=True):
             if step in reading.ends:
-                behind += weight * alignment.likely[:, m.frames >= min(reading.ends[step] - 1, m.frames[-1])].sum(
-                    axis=1
-                )
+                behind += weight * alignment.likely[
+                    :, m.frames >= min(reading.ends[step] - 1, m.frames[-1])
+                ].sum(axis=1)
         over = np.flatnonzero(behind >= weights.sum() / 2)
         if over.size:
             ends[step] = int(moments.frames[over[0]])
@@ -396,4 +435,6 @@ def carry_over(
     strangeness = np.sort([alignment.apart for alignment in besides], axis=0)[:FOLLOWS].mean(axis=0)
     doubt = min(alignment.doubt for alignment in besides)
     curve = np.average(reference_curves, axis=0, weights=weights)
-    return Carried(moments, curve, ends, float(spread(reference_curves, weights).mean()), doubt, strangeness)
+    return Carried(
+        moments, curve, ends, float(spread(reference_curves, weights).mean()), doubt, strangeness
+    )

@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from annotate.alignment.engine import FLATNESS, HZ, Seen, distances, of_length_1, onward, softmax, usual_distances
+from annotate.alignment.engine import (
+    FLATNESS,
+    HZ,
+    Seen,
+    distances,
+    of_length_1,
+    onward,
+    softmax,
+    usual_distances,
+)
 
 # Costs in the engine's unit: of passing over a moment that is shown, of going back, of a usual distance, and of being
 # e times as slow or fast as what is shown, the first START_S aside
@@ -25,7 +34,9 @@ GRIPPING = 0.7  # what grippers count, beside the pictures
 ALONE = 0.5  # a usual distance where a single episode shows none: half of what lies between unlike pictures
 MEMORY = 0.95  # what each picture still counts when the next one comes
 FAR = 0.6  # of usual distances to the nearest moments, on average of late: an episode that is farther is told less
-SOON_S = 0.75 / HZ  # a picture that comes sooner is looked at, and nothing is concluded from it for the next
+SOON_S = (
+    0.75 / HZ
+)  # a picture that comes sooner is looked at, and nothing is concluded from it for the next
 WHOLE = 256  # numbers of the whole picture, the first that an encoder gives; the others are of its cells
 # Cosine distance to the nearest shown picture, now or on average of late: beyond it the episode shows something else
 UNLIKE = 0.32
@@ -84,27 +95,43 @@ class Guide:
         """Raises ValueError where they have not the same cameras."""
         if len({tuple(p.shape[1] for p in s.pictures) for s in shown_episodes}) != 1:
             raise ValueError("what is shown is of different cameras or encoders")
-        by_camera = [np.concatenate(of_camera) for of_camera in zip(*(s.pictures for s in shown_episodes), strict=True)]
+        by_camera = [
+            np.concatenate(of_camera)
+            for of_camera in zip(*(s.pictures for s in shown_episodes), strict=True)
+        ]
         means = tuple(pictures.mean(axis=0) for pictures in by_camera)
         features = tuple(_seen(s.pictures, means, s.openings) for s in shown_episodes)
         usual_scales = usual_distances(features) if len(shown_episodes) > 1 else (ALONE, 1.0)
         return cls(
-            tuple(shown_episodes), means, features, usual_scales, tuple(of_length_1(p[:, :WHOLE]) for p in by_camera)
+            tuple(shown_episodes),
+            means,
+            features,
+            usual_scales,
+            tuple(of_length_1(p[:, :WHOLE]) for p in by_camera),
         )
 
     def strangeness(self, pictures: Sequence[np.ndarray]) -> float:
         """How far pictures [d] of each camera are from the nearest that are shown."""
         pairs = zip(pictures, self.whole, strict=True)
         return 1 - float(
-            np.mean([(shown_pictures @ of_length_1(p[None, :WHOLE])[0]).max() for p, shown_pictures in pairs])
+            np.mean(
+                [
+                    (shown_pictures @ of_length_1(p[None, :WHOLE])[0]).max()
+                    for p, shown_pictures in pairs
+                ]
+            )
         )
 
 
-def _seen(pictures: Sequence[np.ndarray], means: Sequence[np.ndarray], openings: np.ndarray | None) -> Seen:
+def _seen(
+    pictures: Sequence[np.ndarray], means: Sequence[np.ndarray], openings: np.ndarray | None
+) -> Seen:
     """The whole picture and its cells count alike."""
     centred = [values - mean for values, mean in zip(pictures, means, strict=True)]
     parts = [part for c in centred for part in (c[:, :WHOLE], c[:, WHOLE:]) if part.shape[1]]
-    return Seen(tuple(map(of_length_1, parts)), openings=None if openings is None else GRIPPING * openings)
+    return Seen(
+        tuple(map(of_length_1, parts)), openings=None if openings is None else GRIPPING * openings
+    )
 
 
 @dataclass
@@ -124,14 +151,20 @@ class Following:
     far: float = 0.0
     strange: float = 0.0
 
-    def see(self, pictures: Sequence[np.ndarray], time_s: float, openings: np.ndarray | None = None) -> Where:
+    def see(
+        self, pictures: Sequence[np.ndarray], time_s: float, openings: np.ndarray | None = None
+    ) -> Where:
         """Where the episode is at its next picture, [d] of each camera, its grippers [grippers] being so open.
 
         A picture that tells nothing is forgotten: the episode goes on from where it was before.
         """
         guide = self.guide
-        features = _seen([p[None] for p in pictures], guide.means, None if openings is None else openings[None])
-        moment_distances = [distances(features, shown_features, guide.usual)[0] for shown_features in guide.seen]
+        features = _seen(
+            [p[None] for p in pictures], guide.means, None if openings is None else openings[None]
+        )
+        moment_distances = [
+            distances(features, shown_features, guide.usual)[0] for shown_features in guide.seen
+        ]
         strangeness = guide.strangeness(pictures)
         count = MEMORY * self.count + 1
         strange = MEMORY * self.strange + strangeness
@@ -146,7 +179,9 @@ class Following:
         recent = [*self.recent, (time_s, moment_costs, costs)][-self.lag - 1 :]
         first_s = time_s if self.first_s is None else self.first_s
         probabilities = _likely(recent, first_s)
-        apart_now = np.array([float(p @ d) for p, d in zip(probabilities, recent[0][1], strict=True)])
+        apart_now = np.array(
+            [float(p @ d) for p, d in zip(probabilities, recent[0][1], strict=True)]
+        )
         doubt = MEMORY * self.doubt + apart_now / DISTANCE
         is_strange = max(strangeness, strange / count) > UNLIKE
         position = self._where(probabilities, doubt / count, recent[0][0], is_strange)
@@ -162,20 +197,28 @@ class Following:
         return position
 
     def _where(
-        self, probabilities: Sequence[np.ndarray], doubts: np.ndarray, about_s: float, is_strange: bool
+        self,
+        probabilities: Sequence[np.ndarray],
+        doubts: np.ndarray,
+        about_s: float,
+        is_strange: bool,
     ) -> Where:
         shown_episodes = self.guide.shown
         weights = np.exp((doubts.min() - doubts) / FLATNESS)
         weights /= weights.sum()
 
         def mean(values: Sequence[np.ndarray]) -> float:
-            return float(sum(w * (p @ v) for w, p, v in zip(weights, probabilities, values, strict=True)))
+            return float(
+                sum(w * (p @ v) for w, p, v in zip(weights, probabilities, values, strict=True))
+            )
 
         progress = mean([s.progress for s in shown_episodes])
         square = mean([s.progress**2 for s in shown_episodes])
         # The step that is likeliest, named by the shown episode that is nearest
         nearest = shown_episodes[int(weights.argmax())]
-        step_number = int(np.bincount(nearest.steps + 1, probabilities[int(weights.argmax())]).argmax()) - 1
+        step_number = (
+            int(np.bincount(nearest.steps + 1, probabilities[int(weights.argmax())]).argmax()) - 1
+        )
         step, step_name = [*enumerate(nearest.plan), (None, "")][step_number]
         return Where(
             about_s,
@@ -183,12 +226,19 @@ class Following:
             float(np.sqrt(max(square - progress**2, 0.0))),
             step,
             step_name,
-            mean([(s.progress >= COMPLETE * s.progress.max()).astype(np.float64) for s in shown_episodes]),
+            mean(
+                [
+                    (s.progress >= COMPLETE * s.progress.max()).astype(np.float64)
+                    for s in shown_episodes
+                ]
+            ),
             is_strange,
         )
 
 
-def _likely(recent: Sequence[tuple[float, list[np.ndarray], list[np.ndarray]]], first_s: float) -> list[np.ndarray]:
+def _likely(
+    recent: Sequence[tuple[float, list[np.ndarray], list[np.ndarray]]], first_s: float
+) -> list[np.ndarray]:
     """Of each shown episode how likely each of its moments is the oldest of some pictures, by what came until then and
     since, and by the time since the first one."""
     about_s, _, costs = recent[0]
@@ -197,6 +247,8 @@ def _likely(recent: Sequence[tuple[float, list[np.ndarray], list[np.ndarray]]], 
         since = np.zeros_like(until)
         for _, moment_costs, _ in reversed(list(recent)[1:]):
             since = onward((moment_costs[r] + since)[::-1], PASSING, BACK)[::-1]
-        tempo = np.abs(np.log((about_s - first_s + START_S) / (np.arange(len(until)) / HZ + START_S)))
+        tempo = np.abs(
+            np.log((about_s - first_s + START_S) / (np.arange(len(until)) / HZ + START_S))
+        )
         probabilities.append(softmax(until + since + TEMPO * tempo))
     return probabilities

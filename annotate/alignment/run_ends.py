@@ -23,7 +23,10 @@ def worst_first(episodes: Sequence[Signals], motion: MotionConfig) -> list[int]:
     if len(moments) < 2 or not moments[0].is_comparable:
         return indices
     far = end_distances(moments)
-    return [indices[place] for place in sorted(range(len(indices)), key=lambda place: (-far[place], place))]
+    return [
+        indices[place]
+        for place in sorted(range(len(indices)), key=lambda place: (-far[place], place))
+    ]
 
 
 def end_distances(moments: Sequence[Moments]) -> np.ndarray:
@@ -37,7 +40,9 @@ def end_distances(moments: Sequence[Moments]) -> np.ndarray:
     far = np.zeros(len(moments))
     for i, run_moments in enumerate(moments):
         end_gaps = [
-            distances(run_moments, end, usual_scales).min(axis=0).mean() for j, end in enumerate(ends) if j != i
+            distances(run_moments, end, usual_scales).min(axis=0).mean()
+            for j, end in enumerate(ends)
+            if j != i
         ]
         far[i] = np.mean(sorted(end_gaps)[:count])
     return far

@@ -13,7 +13,9 @@ MIN_FROZEN_S = 1.5
 STILL_CHANGE = 4e-4
 # Codecs give a still picture anew at key frames, and refine it in the frames after: so much changes in single frames
 RECODED_CHANGE, RECODED_SHARE = 6e-3, 0.3  # and no more than this share of what motion changes
-MIN_SEES = 0.8  # share of the moments of motion at which a camera has to change elsewhere in the run
+MIN_SEES = (
+    0.8  # share of the moments of motion at which a camera has to change elsewhere in the run
+)
 # A cut: change of luma from frame to frame, 0..1, and times the largest other one but for so many cuts
 MIN_CUT = 0.03
 CUT_TIMES = 4.0
@@ -22,7 +24,9 @@ MIN_FRAMES = 20
 MIN_LEAP, STAYS_S = 0.12, 1.0  # of mean luma; wrist cameras of real sets go up to 0.10 in a frame
 CUT_IS_LIGHT = 0.8  # of the change: so much of it is of the mean brightness
 MIN_MOTION_S = 0.8  # of motion within a stretch: so long an arm does not move unseen
-MIN_MOTION = 0.7  # share of a stretch in which there is motion; of a long one ENOUGH_MOTION_S are enough
+MIN_MOTION = (
+    0.7  # share of a stretch in which there is motion; of a long one ENOUGH_MOTION_S are enough
+)
 ENOUGH_MOTION_S = 2.0
 
 
@@ -48,7 +52,9 @@ def frozen_stretches(run: RunSignals) -> Iterator[RunFault]:
                 detail = f"{camera.camera} shows one picture for {seconds:.1f} s from {start / run.fps:.1f} s on"
                 place = run.episode_index, start, end
                 text = f"{detail}, while {witness}"
-                yield RunFault("camera_frozen", *place, text, seconds, MIN_FROZEN_S, "s", camera.camera)
+                yield RunFault(
+                    "camera_frozen", *place, text, seconds, MIN_FROZEN_S, "s", camera.camera
+                )
 
 
 def _shows_one_picture(camera: CameraSignals) -> np.ndarray:
@@ -77,18 +83,24 @@ def _witness(run: RunSignals, camera: CameraSignals, start: int, end: int) -> st
     for other_camera in run.cameras:
         if other_camera is camera:
             continue
-        moves = is_moving(other_camera.change.astype(np.float64)) & (other_camera.change > 2 * STILL_CHANGE)
+        moves = is_moving(other_camera.change.astype(np.float64)) & (
+            other_camera.change > 2 * STILL_CHANGE
+        )
         if _is_unseen(moves, camera, is_in_span, run.fps):
             return f"{other_camera.camera} sees motion"
     return ""
 
 
-def _is_unseen(moves: np.ndarray, camera: CameraSignals, is_in_span: np.ndarray, fps: float) -> bool:
+def _is_unseen(
+    moves: np.ndarray, camera: CameraSignals, is_in_span: np.ndarray, fps: float
+) -> bool:
     """Is there motion inside of a stretch, of a kind that the camera sees outside of it?"""
     moves_elsewhere = moves & ~is_in_span & ~camera.is_black
     num_moving = int((moves & is_in_span).sum())
     num_inside = int(is_in_span.sum())
-    min_moving = max(_frames(MIN_MOTION_S, fps), min(MIN_MOTION * num_inside, ENOUGH_MOTION_S * fps))
+    min_moving = max(
+        _frames(MIN_MOTION_S, fps), min(MIN_MOTION * num_inside, ENOUGH_MOTION_S * fps)
+    )
     if num_moving < min_moving or not moves_elsewhere.any():
         return False
     return float((camera.change[moves_elsewhere] >= STILL_CHANGE).mean()) >= MIN_SEES
@@ -108,7 +120,9 @@ def picture_jumps(run: RunSignals) -> Iterator[RunFault]:
                 steps = f"by {size:.2f}; else it changes by up to {usual_change:.2f} from frame to frame"
                 detail = f"{camera.camera}: {kind} at frame {frame}, {steps}"
                 place = run.episode_index, frame, frame + 1
-                yield RunFault("camera_jumps", *place, detail, size, usual_change, "of luma", camera.camera)
+                yield RunFault(
+                    "camera_jumps", *place, detail, size, usual_change, "of luma", camera.camera
+                )
 
 
 def _cut(camera: CameraSignals) -> tuple[int, float, float, str] | None:
@@ -122,7 +136,12 @@ def _cut(camera: CameraSignals) -> tuple[int, float, float, str] | None:
     if size < max(CUT_TIMES * usual_change, MIN_CUT):
         return None
     leap = abs(float(camera.luma[frame] - camera.luma[frame - 1]))
-    return frame, size, usual_change, "the brightness leaps" if leap >= CUT_IS_LIGHT * size else "what it shows leaps"
+    return (
+        frame,
+        size,
+        usual_change,
+        "the brightness leaps" if leap >= CUT_IS_LIGHT * size else "what it shows leaps",
+    )
 
 
 def _leap_of_light(camera: CameraSignals, fps: float) -> tuple[int, float, float, str] | None:

@@ -65,8 +65,14 @@ class Checkup:
 
     def without(self, episodes: Collection[int]) -> "Checkup":
         """What was gathered of all other runs."""
-        run_faults = {episode: faults for episode, faults in self.run_faults.items() if episode not in episodes}
-        summaries = {episode: run for episode, run in self.summaries.items() if episode not in episodes}
+        run_faults = {
+            episode: faults
+            for episode, faults in self.run_faults.items()
+            if episode not in episodes
+        }
+        summaries = {
+            episode: run for episode, run in self.summaries.items() if episode not in episodes
+        }
         return replace(self, run_faults=run_faults, summaries=summaries)
 
     def faults(self) -> list[RunFault]:
@@ -82,4 +88,6 @@ class Checkup:
             copied |= {fault.episode_index: fault for fault in copies(self.dataset, block)}
         copied = {fault.episode_index: fault for fault in exact_copies(self.dataset, runs)} | copied
         faults += copied.values()
-        return sorted(faults, key=lambda f: (f.episode_index, f.start_frame, f.check_name, f.camera, f.signal))
+        return sorted(
+            faults, key=lambda f: (f.episode_index, f.start_frame, f.check_name, f.camera, f.signal)
+        )

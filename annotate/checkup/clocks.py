@@ -37,7 +37,11 @@ def gripper_curves(run: RunSignals) -> tuple[np.ndarray | None, ...]:
 
 def _gripper_curve(run: RunSignals, opening: np.ndarray | None) -> np.ndarray | None:
     max_lag = most_lag(run.fps)
-    if opening is None or len(opening) != len(run) or len(run) < max(MIN_LENGTHS * max_lag, MIN_FRAMES):
+    if (
+        opening is None
+        or len(opening) != len(run)
+        or len(run) < max(MIN_LENGTHS * max_lag, MIN_FRAMES)
+    ):
         return None
     steps = np.abs(np.diff(opening, prepend=opening[0]))
     if steps.max() <= MIN_GRIPPER_STEP:
@@ -67,5 +71,7 @@ def most_lag(fps: float) -> int:
 
 def _changes(run: RunSignals) -> list[np.ndarray]:
     """The visual change of each camera that shows any, float64 [n]; that of frame 0 is not known."""
-    changes = [np.r_[camera.change[1:2], camera.change[1:]].astype(np.float64) for camera in run.cameras]
+    changes = [
+        np.r_[camera.change[1:2], camera.change[1:]].astype(np.float64) for camera in run.cameras
+    ]
     return [change for change in changes if change.std() > 0]

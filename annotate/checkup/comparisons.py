@@ -13,14 +13,25 @@ MIN_OTHERS = 8
 MOST_OTHERS = 0.8  # share of the other runs of a task that have to have what this one lacks; of any task MOST_OF_ALL
 MOST_OF_ALL = 0.9
 
-MIN_AT_LIMIT, MIN_VISITS, BEYOND = 0.04, 3, 1.2  # share of frames, stretches, and how far the others go beyond
-MIN_DURATION_S, MIN_DURATION = 3.0, 0.5  # of a run whose gripper stays, and its share of the others' duration
+MIN_AT_LIMIT, MIN_VISITS, BEYOND = (
+    0.04,
+    3,
+    1.2,
+)  # share of frames, stretches, and how far the others go beyond
+MIN_DURATION_S, MIN_DURATION = (
+    3.0,
+    0.5,
+)  # of a run whose gripper stays, and its share of the others' duration
 MIN_LEVELS = 10  # values that a dimension takes: one with fewer steps from value to value
 MIN_FREE = 3  # other runs that are not clipped at the same limit
 MIN_RATIO = 6.0  # of spreads: less is another way of doing it
 MIN_LIKE_DIMENSIONS = 0.6  # share of the moving dimensions that have to differ by the same factor
 SAME_FACTOR = 0.35  # of its logarithm, between dimensions
-MIN_FOLLOWS, MIN_OFFSETS, MIN_OFFSET_SHARE = 0.9, 8.0, 0.08  # correlation; median deviations; share of the range
+MIN_FOLLOWS, MIN_OFFSETS, MIN_OFFSET_SHARE = (
+    0.9,
+    8.0,
+    0.08,
+)  # correlation; median deviations; share of the range
 MIN_IDLE_S = 3.0
 MIN_IDLE_MORE_S = 2.0
 MIN_IDLE_TIMES = 2.0
@@ -54,13 +65,19 @@ def still_gripper(run: RunSummary, group: Group) -> Iterator[RunFault]:
     if run.success is False or _is_short(run, group):
         return
     for number, (title, closings) in enumerate(zip(run.gripper_titles, run.closings, strict=True)):
-        having = [other_run.closings[number] for other_run in group.others if number < len(other_run.closings)]
+        having = [
+            other_run.closings[number]
+            for other_run in group.others
+            if number < len(other_run.closings)
+        ]
         counts = [count for count in having if count is not None]
         if closings != 0 or not counts or np.mean(np.array(counts) > 0) < group.share:
             continue
         usual_closings = float(np.median(counts))
         detail = f"the {title} does not close; in {group.words} it closes {usual_closings:g} times"
-        yield RunFault("gripper_stays", *_whole(run), detail, 0, usual_closings, "closings", signal=title)
+        yield RunFault(
+            "gripper_stays", *_whole(run), detail, 0, usual_closings, "closings", signal=title
+        )
 
 
 def _is_short(run: RunSummary, group: Group) -> bool:
@@ -75,7 +92,11 @@ def clipped_action(run: RunSummary, group: Group) -> Iterator[RunFault]:
     if action is None:
         return
     other_columns = _same_columns(group, "action", action)
-    clipped = [d for d in np.flatnonzero(action.arm) if _is_clipped(action, other_columns, int(d), group.share)]
+    clipped = [
+        d
+        for d in np.flatnonzero(action.arm)
+        if _is_clipped(action, other_columns, int(d), group.share)
+    ]
     if not clipped:
         return
     worst = clipped[int(np.argmax(action.at_largest[clipped]))]
@@ -87,10 +108,14 @@ def clipped_action(run: RunSummary, group: Group) -> Iterator[RunFault]:
         f"{name}{extra} stays at {largest:.3g} in {100 * action.at_largest[worst]:.0f} % of the frames; {group.words} "
         f"go up to {usual_largest:.3g}"
     )
-    yield RunFault("action_clipped", *_whole(run), detail, largest, usual_largest, "of the source", signal=name)
+    yield RunFault(
+        "action_clipped", *_whole(run), detail, largest, usual_largest, "of the source", signal=name
+    )
 
 
-def _is_clipped(action: ColumnSummary, other_columns: Sequence[ColumnSummary], dimension: int, share: float) -> bool:
+def _is_clipped(
+    action: ColumnSummary, other_columns: Sequence[ColumnSummary], dimension: int, share: float
+) -> bool:
     largest = action.largest[dimension]
     visits = action.visits[dimension]
     is_often = action.at_largest[dimension] >= MIN_AT_LIMIT and visits >= MIN_VISITS
@@ -109,14 +134,24 @@ def dead_dimensions(run: RunSummary, group: Group) -> Iterator[RunFault]:
         ranges = column.high - column.low
         if not other_columns or not (ranges > 0).any():
             continue
-        usual_ranges = np.array([other_column.high - other_column.low for other_column in other_columns])
+        usual_ranges = np.array(
+            [other_column.high - other_column.low for other_column in other_columns]
+        )
         median = np.median(usual_ranges, axis=0)
         moves = (usual_ranges > 0.1 * median).mean(axis=0) >= MOST_OF_ALL
         for d in np.flatnonzero((ranges == 0) & moves & (median > 0) & column.arm):
             usual_range = float(median[d])
             title = column.titles[d]
             detail = f"{title} is {column.low[d]:.4g} in all frames; {group.words} move it by {usual_range:.3g}"
-            yield RunFault("dead_dimension", *_whole(run), detail, 0, usual_range, "of the source", signal=title)
+            yield RunFault(
+                "dead_dimension",
+                *_whole(run),
+                detail,
+                0,
+                usual_range,
+                "of the source",
+                signal=title,
+            )
 
 
 def other_scales(run: RunSummary, group: Group) -> Iterator[RunFault]:
@@ -171,21 +206,28 @@ def _offsets(run: RunSummary, group: Group) -> Iterator[RunFault]:
             f"the action is {measured:.3g} above {title} at the median, in {group.words} {usual_lead:.3g}: "
             "a calibration?"
         )
-        yield RunFault("other_scale", *_whole(run), detail, measured, usual_lead, "of the source", signal=title)
+        yield RunFault(
+            "other_scale", *_whole(run), detail, measured, usual_lead, "of the source", signal=title
+        )
 
 
 def idle_ends(run: RunSummary, group: Group) -> Iterator[RunFault]:
     """Nothing moves at a run's start or end for much longer than in the other runs."""
     starts = [other_run.idle_start_s for other_run in group.others]
     ends = [other_run.idle_end_s for other_run in group.others]
-    for end, seconds, usual_seconds in (("start", run.idle_start_s, starts), ("end", run.idle_end_s, ends)):
+    for end, seconds, usual_seconds in (
+        ("start", run.idle_start_s, starts),
+        ("end", run.idle_end_s, ends),
+    ):
         usual_idle_s = float(np.percentile(usual_seconds, 90))
         if seconds < max(MIN_IDLE_S, usual_idle_s + MIN_IDLE_MORE_S, MIN_IDLE_TIMES * usual_idle_s):
             continue
         frames = round(seconds * run.fps)
         start_frame = 0 if end == "start" else run.num_frames - frames
         side = "first" if end == "start" else "last"
-        detail = f"nothing moves in the {side} {seconds:.1f} s; in {group.words} {usual_idle_s:.1f} s"
+        detail = (
+            f"nothing moves in the {side} {seconds:.1f} s; in {group.words} {usual_idle_s:.1f} s"
+        )
         place = run.episode_index, start_frame, start_frame + frames
         yield RunFault("idle_end", *place, detail, seconds, usual_idle_s, "s", signal=end)
 

@@ -15,7 +15,9 @@ from annotate.checkup.lateness import common_lag
 from annotate.checkup.summary import CameraSummary, RunSummary
 
 # Rows: mean distance at the same moments, of the dimension that differs most, in its standard deviations over all runs
-MAX_ROWS_APART = 1e-5  # of a copy by rows alone: scripted runs from nearly one start may be only 0.007 apart
+MAX_ROWS_APART = (
+    1e-5  # of a copy by rows alone: scripted runs from nearly one start may be only 0.007 apart
+)
 MAX_ROWS_APART_SEEN = 0.08  # of a copy whose pictures are equal, too
 MIN_FOREIGN_APART = 0.3  # of rows under foreign pictures
 MAX_LENGTHS_APART = 2  # frames
@@ -40,10 +42,14 @@ def copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     of_pictures = _picture_copies(runs)
     lag = common_lag(runs)
     near = [pair for pair, distance in row_distances.items() if distance <= MAX_ROWS_APART_SEEN]
-    of_pictures |= {(a, b) for a, b in near if _look_equal(by_index[a], by_index[b], MAX_MEAN_OF_NEAR)}
+    of_pictures |= {
+        (a, b) for a, b in near if _look_equal(by_index[a], by_index[b], MAX_MEAN_OF_NEAR)
+    }
     of_rows = {pair for pair, distance in row_distances.items() if distance <= MAX_ROWS_APART}
     # Of several runs that a run is a copy of, the earliest counts
-    first_pairs = {later: (earlier, later) for earlier, later in sorted(of_rows | of_pictures, reverse=True)}
+    first_pairs = {
+        later: (earlier, later) for earlier, later in sorted(of_rows | of_pictures, reverse=True)
+    }
     for pair in sorted(first_pairs.values()):
         earlier, later = (by_index[episode] for episode in pair)
         if pair in of_rows:
@@ -64,12 +70,18 @@ def exact_copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[RunFault]
 
 
 def _copy(
-    dataset: str, earlier: RunSummary, later: RunSummary, distance: float | None, are_pictures_equal: bool
+    dataset: str,
+    earlier: RunSummary,
+    later: RunSummary,
+    distance: float | None,
+    are_pictures_equal: bool,
 ) -> RunFault:
     """`distance`: between the rows; None where they were not compared."""
     number = earlier.episode_index
     if earlier.rows_digest is None:
-        detail = f"a copy of episode {number}: the pictures are equal, and no rows tell the runs apart"
+        detail = (
+            f"a copy of episode {number}: the pictures are equal, and no rows tell the runs apart"
+        )
     elif distance == 0 and are_pictures_equal:
         detail = f"a copy of episode {number}: rows and pictures are equal"
     elif distance is not None and distance <= MAX_ROWS_APART_SEEN:
@@ -83,7 +95,9 @@ def _copy(
     return RunFault("copy", *place, detail, measured, MAX_ROWS_APART, unit, other=(dataset, number))
 
 
-def _foreign(dataset: str, earlier: RunSummary, later: RunSummary, lag: int, distance: float | None) -> RunFault | None:
+def _foreign(
+    dataset: str, earlier: RunSummary, later: RunSummary, lag: int, distance: float | None
+) -> RunFault | None:
     """Which of two runs with equal pictures has those of the other: the one whose rows do not go with them.
 
     None where their rows are near each other, or nothing tells which of both it is.
@@ -100,7 +114,15 @@ def _foreign(dataset: str, earlier: RunSummary, later: RunSummary, lag: int, dis
         f"{low:.2f}, of the other run {high:.2f})"
     )
     place = wrong.episode_index, 0, wrong.num_frames
-    return RunFault("other_pictures", *place, detail, low, high, "correlation", other=(dataset, right.episode_index))
+    return RunFault(
+        "other_pictures",
+        *place,
+        detail,
+        low,
+        high,
+        "correlation",
+        other=(dataset, right.episode_index),
+    )
 
 
 def _likeness(run: RunSummary, lag: int) -> float | None:
@@ -119,8 +141,12 @@ def _row_distances(runs: Sequence[RunSummary]) -> dict[tuple[int, int], float]:
         lengths = np.array([run.num_frames for run in group])
         for k in range(1, len(group)):
             similar_lengths = np.flatnonzero(abs(lengths[:k] - lengths[k]) <= MAX_LENGTHS_APART)
-            differences = np.sqrt(((vectors[similar_lengths] - vectors[k]) ** 2).mean(axis=1)).max(axis=1)
-            for partner, distance in zip(similar_lengths.tolist(), differences.tolist(), strict=True):
+            differences = np.sqrt(((vectors[similar_lengths] - vectors[k]) ** 2).mean(axis=1)).max(
+                axis=1
+            )
+            for partner, distance in zip(
+                similar_lengths.tolist(), differences.tolist(), strict=True
+            ):
                 is_equal = group[partner].rows_digest == group[k].rows_digest
                 pair = group[partner].episode_index, group[k].episode_index
                 distances[pair] = 0.0 if is_equal else max(distance, 1e-12)
@@ -132,7 +158,9 @@ def _comparable(runs: Sequence[RunSummary]) -> Iterator[list[RunSummary]]:
     forms: dict[tuple, list[RunSummary]] = {}
     for run in runs:
         if run.rows_digest is not None:
-            form = tuple(sorted((name, column.phases.shape[1]) for name, column in run.columns.items()))
+            form = tuple(
+                sorted((name, column.phases.shape[1]) for name, column in run.columns.items())
+            )
             forms.setdefault(form, []).append(run)
     return (group for group in forms.values() if len(group) > 1 and group[0].columns)
 
@@ -153,8 +181,12 @@ def _picture_copies(runs: Sequence[RunSummary]) -> set[tuple[int, int]]:
     pairs = set[tuple[int, int]]()
     by_index = {run.episode_index: run for run in runs}
     for camera in sorted({name for run in runs for name in run.cameras}):
-        of_camera = {run.episode_index: run.cameras[camera] for run in runs if camera in run.cameras}
-        pairs |= {pair for pair, shift in _sharing(of_camera).items() if _is_copy(of_camera, pair, shift)}
+        of_camera = {
+            run.episode_index: run.cameras[camera] for run in runs if camera in run.cameras
+        }
+        pairs |= {
+            pair for pair, shift in _sharing(of_camera).items() if _is_copy(of_camera, pair, shift)
+        }
     return {(a, b) for a, b in pairs if _look_equal(by_index[a], by_index[b], MAX_MEAN)}
 
 
@@ -209,7 +241,12 @@ def _look_equal(a: RunSummary, b: RunSummary, max_mean: float) -> bool:
     is_of_one_length = abs(a.num_frames - b.num_frames) <= MAX_LENGTHS_APART
     moments = slice(None) if is_of_one_length else slice(1)
     for camera in shared:
-        differences = np.abs(a.cameras[camera].phases[moments].astype(int) - b.cameras[camera].phases[moments])
-        if np.median(differences.reshape(len(differences), -1).max(axis=1)) > MAX_CELL or differences.mean() > max_mean:
+        differences = np.abs(
+            a.cameras[camera].phases[moments].astype(int) - b.cameras[camera].phases[moments]
+        )
+        if (
+            np.median(differences.reshape(len(differences), -1).max(axis=1)) > MAX_CELL
+            or differences.mean() > max_mean
+        ):
             return False
     return bool(shared)

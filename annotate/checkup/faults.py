@@ -38,7 +38,9 @@ class RunFault:
 def fault_row(fault: RunFault) -> dict[str, Any]:
     """The fault as columns of the table `run_checks` (without dataset and chunk)."""
     other_dataset, other_episode = fault.other or (None, None)
-    fields = {name: getattr(fault, name) for name in RunFault.__dataclass_fields__ if name != "other"}
+    fields = {
+        name: getattr(fault, name) for name in RunFault.__dataclass_fields__ if name != "other"
+    }
     return fields | {"other_dataset": other_dataset, "other_episode": other_episode}
 
 
@@ -56,4 +58,6 @@ def _finding(group: Sequence[RunFault]) -> Finding:
     if len(group) > MAX_IN_WORDS:
         details.append(f"and {len(group) - MAX_IN_WORDS} more")
     first = group[0]
-    return Finding(first.check_name, "; ".join(details), "warning", first.episode_index, first.camera or None)
+    return Finding(
+        first.check_name, "; ".join(details), "warning", first.episode_index, first.camera or None
+    )

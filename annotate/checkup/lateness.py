@@ -45,7 +45,11 @@ def late_rows(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
         if run_lag is not None:
             common_delay = f"those of the other runs {_in_words(lag, run.fps)} them"
             yield _fault(
-                run, f"the rows are {_in_words(run_lag, run.fps)} the pictures, {common_delay}", run_lag, lag, "state"
+                run,
+                f"the rows are {_in_words(run_lag, run.fps)} the pictures, {common_delay}",
+                run_lag,
+                lag,
+                "state",
             )
         elif is_sure:
             words = f"the rows are {_in_words(lag, run.fps)} the pictures in {len(curves)} of {len(runs)} runs"
@@ -78,7 +82,11 @@ def late_grippers(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     most_grippers = max((len(run.gripper_curves) for run in runs), default=0)
     for number in range(most_grippers):
         curves = _of_one_length(
-            {r.episode_index: r.gripper_curves[number] for r in runs if len(r.gripper_curves) > number}
+            {
+                r.episode_index: r.gripper_curves[number]
+                for r in runs
+                if len(r.gripper_curves) > number
+            }
         )
         if not curves:
             continue
@@ -118,7 +126,11 @@ def _of_one_length(curves: Mapping[int, np.ndarray | None]) -> dict[int, np.ndar
     if not lengths:
         return {}
     common_length = max(set(lengths), key=lambda length: (lengths.count(length), length))
-    return {episode: curve for episode, curve in curves.items() if curve is not None and len(curve) == common_length}
+    return {
+        episode: curve
+        for episode, curve in curves.items()
+        if curve is not None and len(curve) == common_length
+    }
 
 
 def _in_words(lag: int, fps: float) -> str:

@@ -9,7 +9,12 @@ from annotate.checkup.summary import RunSummary
 
 NEAREST = 3  # runs that a run is held against
 # A camera that stands still over the dataset: what of its picture rests is nearly the same in all runs
-MIN_RUNS_OF_CAMERA, MIN_MOVED, MIN_MOVED_TIMES, USUAL = 8, 8.0, 2.5, 90  # of 255; times the percentile of the others
+MIN_RUNS_OF_CAMERA, MIN_MOVED, MIN_MOVED_TIMES, USUAL = (
+    8,
+    8.0,
+    2.5,
+    90,
+)  # of 255; times the percentile of the others
 # Texts: runs of one text have to look like one another, and this one like those of another text
 MIN_RUNS_OF_TEXT = 4
 MAX_RATIO = 0.8
@@ -23,7 +28,9 @@ def moved_cameras(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
         having = [run for run in runs if camera in run.cameras]
         if len(having) < MIN_RUNS_OF_CAMERA:
             continue
-        resting = np.stack([np.median(run.cameras[camera].phases, axis=0).astype(np.float32) for run in having])
+        resting = np.stack(
+            [np.median(run.cameras[camera].phases, axis=0).astype(np.float32) for run in having]
+        )
         nearest = np.array([_mean_of_nearest(resting, k) for k in range(len(having))])
         for k, run in enumerate(having):
             usual_distance = float(np.percentile(np.delete(nearest, k), USUAL))
@@ -34,7 +41,9 @@ def moved_cameras(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
                 f"others are within {usual_distance:.0f}"
             )
             place = run.episode_index, 0, run.num_frames
-            yield RunFault("camera_moved", *place, detail, float(nearest[k]), usual_distance, "of 255", camera)
+            yield RunFault(
+                "camera_moved", *place, detail, float(nearest[k]), usual_distance, "of 255", camera
+            )
 
 
 def _mean_of_nearest(pictures: np.ndarray, number: int) -> float:
@@ -60,13 +69,22 @@ def differing_texts(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
         other_text = min(distances, key=lambda text: distances[text])
         other_distance = distances[other_text]
         is_unlike_own = (
-            other_distance <= MAX_RATIO * text_distance and text_distance >= MIN_APART_TIMES * usual_distances[texts[k]]
+            other_distance <= MAX_RATIO * text_distance
+            and text_distance >= MIN_APART_TIMES * usual_distances[texts[k]]
         )
         if is_unlike_own and other_distance <= MAX_NEAR_TIMES * usual_distances[other_text]:
             detail = f'the run looks and moves like those of "{other_text}", not like those of its text "{texts[k]}"'
             ratio = other_distance / text_distance
             place = (run.episode_index, 0, run.num_frames)
-            yield RunFault("text_differs", *place, detail, ratio, MAX_RATIO, "ratio of distances", signal="text")
+            yield RunFault(
+                "text_differs",
+                *place,
+                detail,
+                ratio,
+                MAX_RATIO,
+                "ratio of distances",
+                signal="text",
+            )
 
 
 def _usual_distance(run_distances: np.ndarray, texts: Sequence[str], text: str) -> float:
@@ -86,7 +104,9 @@ def _distances(runs: Sequence[RunSummary]) -> np.ndarray:
     Each of these counts by its median over all pairs. Of a camera that a run lacks, and of rows of another form, it
     is as far as the median.
     """
-    parts = [_pictures(runs, camera) for camera in sorted({name for run in runs for name in run.cameras})]
+    parts = [
+        _pictures(runs, camera) for camera in sorted({name for run in runs for name in run.cameras})
+    ]
     parts.append(_states(runs))
     total = np.zeros((len(runs), len(runs)), np.float32)
     for part in parts:
@@ -115,7 +135,9 @@ def _pictures(runs: Sequence[RunSummary], camera: str) -> dict[int, np.ndarray]:
 
 def _states(runs: Sequence[RunSummary]) -> dict[int, np.ndarray]:
     """The states of runs, likewise, in standard deviations of each dimension; of those with the commonest width."""
-    states = {k: run.columns["state"].phases for k, run in enumerate(runs) if "state" in run.columns}
+    states = {
+        k: run.columns["state"].phases for k, run in enumerate(runs) if "state" in run.columns
+    }
     widths = [values.shape[1] for values in states.values()]
     if not widths:
         return {}

@@ -48,7 +48,15 @@ def jumps(run: RunSignals) -> Iterator[RunFault]:
             f"the largest other step is {usual_step:.3g}"
         )
         yield RunFault(
-            "state_jumps", run.episode_index, start, end, detail, size, usual_step, "of the source", signal=name
+            "state_jumps",
+            run.episode_index,
+            start,
+            end,
+            detail,
+            size,
+            usual_step,
+            "of the source",
+            signal=name,
         )
 
 
@@ -73,21 +81,29 @@ def _jumps(values: np.ndarray) -> list[tuple[int, int, float, float]]:
     return []
 
 
-def _jump(values: np.ndarray, steps: np.ndarray, start: int, end: int) -> tuple[int, int, float, float] | None:
+def _jump(
+    values: np.ndarray, steps: np.ndarray, start: int, end: int
+) -> tuple[int, int, float, float] | None:
     """The jump at frames start to end; None where the values there are an ordinary motion."""
     if start < 1 or end >= len(values):
         return None
     value_before = values[start - 1]
     value_after = values[end]
     size = float(np.abs(values[start:end] - (value_before + value_after) / 2).min())
-    if size == 0 or abs(value_after - value_before) > BACK * size or _is_renamed(values[start], value_before, size):
+    if (
+        size == 0
+        or abs(value_after - value_before) > BACK * size
+        or _is_renamed(values[start], value_before, size)
+    ):
         return None
     other_steps = np.r_[steps[: start - 1], steps[end:]]
     # Steps of other jumps are no measure of ordinary motion
     usual_step = float(np.sort(other_steps)[-1 - min(4, len(other_steps) // 50)])
     other_values = np.r_[values[:start], values[end:]]
     extent = float(np.percentile(other_values, 99) - np.percentile(other_values, 1))
-    is_jump = size >= MIN_JUMP_STEPS * usual_step and size >= MIN_JUMP_SHARE * extent and usual_step > 0
+    is_jump = (
+        size >= MIN_JUMP_STEPS * usual_step and size >= MIN_JUMP_SHARE * extent and usual_step > 0
+    )
     if is_jump:
         return (start, end, size, usual_step)
     return None
@@ -122,7 +138,9 @@ def _stuck_witness(run: RunSignals, start: int, end: int) -> str:
     is_elsewhere = np.ones(len(run), bool)
     is_elsewhere[start:end] = False
     moves = run.arm_moves & is_elsewhere
-    rests = (run.arm_speed <= AT_REST * np.percentile(run.arm_speed, FAST_PERCENTILE)) & is_elsewhere
+    rests = (
+        run.arm_speed <= AT_REST * np.percentile(run.arm_speed, FAST_PERCENTILE)
+    ) & is_elsewhere
     if not moves.any():
         return ""
     for camera in run.cameras:
@@ -149,7 +167,9 @@ def missing_frames(run: RunSignals) -> Iterator[RunFault]:
     if missing < MIN_MISSING and longest < MIN_GAP:
         return
     longest_place = f"the longest {longest * frame_interval:.2g} s before row {longest_row}"
-    detail = f"{missing} frames are missing at {len(gaps)} places by the rows' times, {longest_place}"
+    detail = (
+        f"{missing} frames are missing at {len(gaps)} places by the rows' times, {longest_place}"
+    )
     place = run.episode_index, gaps[0][0] - 1, gaps[-1][0] + 1
     yield RunFault("frames_missing", *place, detail, missing, 0.0, "frames", signal="times")
 

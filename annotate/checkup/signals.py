@@ -61,7 +61,9 @@ class RunSignals:
         values = self.state if column == "state" else self.action
         if values is None:
             return []
-        gripper_dimensions = {d for signal in self.grippers if signal.column == column for d in signal.dimensions}
+        gripper_dimensions = {
+            d for signal in self.grippers if signal.column == column for d in signal.dimensions
+        }
         return [d for d in range(values.shape[1]) if d not in gripper_dimensions]
 
     def title(self, column: str, dimension: int) -> str:
@@ -131,4 +133,6 @@ def run_signals(
 def stretches(holds: np.ndarray, min_frames: int) -> list[tuple[int, int]]:
     """Half-open stretches of at least `min_frames` frames in which a condition bool [n] holds, in order."""
     edges = np.flatnonzero(np.diff(np.r_[False, holds, False].astype(np.int8)))
-    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2) if end - start >= min_frames]
+    return [
+        (int(start), int(end)) for start, end in edges.reshape(-1, 2) if end - start >= min_frames
+    ]

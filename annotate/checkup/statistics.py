@@ -21,7 +21,9 @@ def stale_statistics(run: RunSignals) -> Iterator[RunFault]:
     for stored in run.statistics:
         values = run.state if stored.vector == "state" else run.action
         if stored.problem:
-            detail = f"whether the stored statistics are the data's cannot be told: {stored.problem}"
+            detail = (
+                f"whether the stored statistics are the data's cannot be told: {stored.problem}"
+            )
             yield _fault(run, detail, 0.0, 0.0, "")
         elif values is None or not len(values) or not np.isfinite(values).all():
             continue
@@ -37,10 +39,14 @@ def stale_statistics(run: RunSignals) -> Iterator[RunFault]:
 
 def _fault(run: RunSignals, detail: str, measured: float, expected: float, signal: str) -> RunFault:
     place = run.episode_index, 0, len(run)
-    return RunFault("stale_statistics", *place, detail, measured, expected, "of the source", signal=signal)
+    return RunFault(
+        "stale_statistics", *place, detail, measured, expected, "of the source", signal=signal
+    )
 
 
-def _difference(values: np.ndarray, stored: StoredStatistics) -> tuple[str, int, float, float] | None:
+def _difference(
+    values: np.ndarray, stored: StoredStatistics
+) -> tuple[str, int, float, float] | None:
     """What differs most, of which dimension, as measured and as stored; None where all is as stored."""
     low = values.min(axis=0)
     high = values.max(axis=0)
@@ -50,8 +56,16 @@ def _difference(values: np.ndarray, stored: StoredStatistics) -> tuple[str, int,
     excesses["smallest value"] = (low, stored.low, (stored.low - low) / extent / TOLERANCE)
     if stored.is_of_episode:
         spread = np.maximum(stored.spread, 1e-3 * extent)
-        excesses["largest value"] = (high, stored.high, np.abs(high - stored.high) / extent / TOLERANCE)
-        excesses["smallest value"] = (low, stored.low, np.abs(low - stored.low) / extent / TOLERANCE)
+        excesses["largest value"] = (
+            high,
+            stored.high,
+            np.abs(high - stored.high) / extent / TOLERANCE,
+        )
+        excesses["smallest value"] = (
+            low,
+            stored.low,
+            np.abs(low - stored.low) / extent / TOLERANCE,
+        )
         excesses["mean"] = (mean, stored.mean, np.abs(mean - stored.mean) / spread / MAX_MEAN_APART)
     statistic = max(excesses, key=lambda name: float(excesses[name][2].max()))
     measured, stored_values, excess = excesses[statistic]

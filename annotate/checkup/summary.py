@@ -145,7 +145,9 @@ def _is_gripper(run: RunSignals, column: str, dimension: int) -> bool:
 
 
 def _camera(camera: CameraSignals) -> CameraSummary:
-    return CameraSummary(camera.tiny[phases(len(camera.tiny))], camera.phash, camera.change, camera.sha256)
+    return CameraSummary(
+        camera.tiny[phases(len(camera.tiny))], camera.phash, camera.change, camera.sha256
+    )
 
 
 def _leads(run: RunSignals) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -155,7 +157,12 @@ def _leads(run: RunSignals) -> tuple[np.ndarray | None, np.ndarray | None]:
     """
     state = run.state
     action = run.action
-    if state is None or action is None or state.shape != action.shape or run.state_names != run.action_names:
+    if (
+        state is None
+        or action is None
+        or state.shape != action.shape
+        or run.state_names != run.action_names
+    ):
         return None, None
     spreads = state.std(axis=0) * action.std(axis=0)
     products = ((state - state.mean(axis=0)) * (action - action.mean(axis=0))).mean(axis=0)

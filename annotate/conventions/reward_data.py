@@ -24,7 +24,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from annotate.imported_label import MALFORMED, EpisodeAnnotation, ImportedError, ImportedLabel, whole_run
+from annotate.imported_label import (
+    MALFORMED,
+    EpisodeAnnotation,
+    ImportedError,
+    ImportedLabel,
+    whole_run,
+)
 from annotate.progress import NOTHING_STATED, StatedEnd
 from annotate.segments import IDLE, STEP, Segment
 from core.names import unnamed_step
@@ -41,8 +47,30 @@ ALL_LOST = -100.0  # the final progress that the tool writes beside a catastroph
 TOLERANCE_S = 1e-4  # times in the file are rounded
 # config/act_pri.yaml: the index of a primitive is its place here, and `dummy` is none of them
 PRIMITIVES = (
-    *("clamp", "erase", "fold_flatten", "hang", "insert", "install", "pass", "pick_grab", "place", "pour_dump"),
-    *("press", "pull", "roll", "rotate_turn", "scoop", "screw_unscrew", "sweep", "tie", "untie", "wrap"),
+    *(
+        "clamp",
+        "erase",
+        "fold_flatten",
+        "hang",
+        "insert",
+        "install",
+        "pass",
+        "pick_grab",
+        "place",
+        "pour_dump",
+    ),
+    *(
+        "press",
+        "pull",
+        "roll",
+        "rotate_turn",
+        "scoop",
+        "screw_unscrew",
+        "sweep",
+        "tie",
+        "untie",
+        "wrap",
+    ),
     *("zip_unzip", "dummy"),
 )
 VERBS = {
@@ -72,7 +100,9 @@ def primitive(name: str) -> int:
 # Writing
 
 
-def label_of(segments: Sequence[Segment], progress: np.ndarray, end: StatedEnd, fps: float) -> dict[str, Any]:
+def label_of(
+    segments: Sequence[Segment], progress: np.ndarray, end: StatedEnd, fps: float
+) -> dict[str, Any]:
     """The `label` of a line."""
     is_lost = end.catastrophic_frame is not None
     end_frame = end.catastrophic_frame or len(progress)  # it is never the first one
@@ -81,7 +111,9 @@ def label_of(segments: Sequence[Segment], progress: np.ndarray, end: StatedEnd, 
         # A segment in which all is lost has two parts
         cut = min(max(end_frame, segment.start_frame), segment.end_frame)
         parts = ((segment.start_frame, cut, word), (cut, segment.end_frame, CATASTROPHIC))
-        written += [{"start": a / fps, "end": b / fps, "label": label} for a, b, label in parts if a < b]
+        written += [
+            {"start": a / fps, "end": b / fps, "label": label} for a, b, label in parts if a < b
+        ]
     final = float(progress[end_frame - 1]) if end.final_progress is None else end.final_progress
     return {
         "final_progress": ALL_LOST if is_lost and final == 0 else final,
@@ -93,7 +125,9 @@ def label_of(segments: Sequence[Segment], progress: np.ndarray, end: StatedEnd, 
 def _words(segments: Sequence[Segment], progress: np.ndarray) -> list[str]:
     """Of each segment. Paces that nobody stated are read off the curve: steeper than one and a half times the middle of
     what rises is fast."""
-    rises = [float(progress[s.end_frame - 1] - progress[max(0, s.start_frame - 1)]) for s in segments]
+    rises = [
+        float(progress[s.end_frame - 1] - progress[max(0, s.start_frame - 1)]) for s in segments
+    ]
     slopes = np.array(rises) / list(map(len, segments))
     usual_slope = np.median(slopes[slopes > 0]) if (slopes > 0).any() else 0.0
     kinds = [np.abs(slopes) < 1e-6, slopes < 0, slopes > 1.5 * usual_slope]
@@ -118,7 +152,9 @@ class RolloutAnnotation(EpisodeAnnotation):
     def unchecked_label(self, num_frames: int, fps: float, success: bool | None) -> ImportedLabel:
         """The whole task is one step without a name, of which what rises is an attempt."""
         if self.progress and len(self.progress) != num_frames:
-            raise ValueError(f"its progress is of {len(self.progress)} frames, this episode has {num_frames}")
+            raise ValueError(
+                f"its progress is of {len(self.progress)} frames, this episode has {num_frames}"
+            )
         curve = np.array(self.progress, np.float32) if self.progress else None
         if not self.segments:
             assert curve is not None, "an annotation says something"
@@ -177,14 +213,18 @@ def read_opensarm(path: Path) -> list[RolloutAnnotation]:
         label_lines = {}
     folders = _rollouts(path)
     if not label_lines and not folders:
-        raise ImportedError(f"{path} holds neither {LABELS} nor folders episode_* with progress.npy")
+        raise ImportedError(
+            f"{path} holds neither {LABELS} nor folders episode_* with progress.npy"
+        )
     ours = _exported_from(path)
     curves = {index: _curve(folder) for index, folder in folders.items()}
     annotations = [
-        label_lines.get(index, RolloutAnnotation(index)) for index in sorted(label_lines.keys() | folders.keys())
+        label_lines.get(index, RolloutAnnotation(index))
+        for index in sorted(label_lines.keys() | folders.keys())
     ]
     return [
-        replace(a, of=a.of or ours.get(a.episode_index), progress=curves.get(a.episode_index, ())) for a in annotations
+        replace(a, of=a.of or ours.get(a.episode_index), progress=curves.get(a.episode_index, ()))
+        for a in annotations
     ]
 
 
@@ -196,7 +236,10 @@ def _exported_from(folder: Path) -> dict[int, tuple[str, int]]:
             rows = [json.loads(line) for line in path.read_text().splitlines()]
         else:
             rows = []
-        return {r["episode_index"]: (r["proccorpus_dataset"], r["proccorpus_episode_index"]) for r in rows}
+        return {
+            r["episode_index"]: (r["proccorpus_dataset"], r["proccorpus_episode_index"])
+            for r in rows
+        }
     except MALFORMED as e:
         raise ImportedError(f"{path} does not say which episodes the rollouts are: {e}") from e
 
@@ -222,7 +265,9 @@ def _curve(folder: Path) -> tuple[float, ...]:
     if values.dtype.kind not in "fiu" or not len(values) or not np.isfinite(values).all():
         raise ImportedError(f"{path} holds no progress: {values.dtype} of {len(values)} values")
     if values.min() < 0 or values.max() > 1:
-        raise ImportedError(f"{path} goes from {values.min():g} to {values.max():g}, and progress from 0 to 1")
+        raise ImportedError(
+            f"{path} goes from {values.min():g} to {values.max():g}, and progress from 0 to 1"
+        )
     return tuple(map(float, values))
 
 
@@ -237,9 +282,13 @@ def read_said(path: Path) -> list[OpensarmLine]:
         try:
             row = json.loads(line) if line.strip() else None
             if row is not None:
-                rows[str(row["video_path"])] = OpensarmLine(_annotation(row), row.get("user"), row.get("ts"))
+                rows[str(row["video_path"])] = OpensarmLine(
+                    _annotation(row), row.get("user"), row.get("ts")
+                )
         except MALFORMED as e:
-            raise ImportedError(f"{path.name}: line {number} is no label of opensarm's ({e})") from e
+            raise ImportedError(
+                f"{path.name}: line {number} is no label of opensarm's ({e})"
+            ) from e
     return list(rows.values())
 
 
@@ -255,12 +304,18 @@ def _annotation(row: Mapping[str, Any]) -> RolloutAnnotation:
     final = float(label["final_progress"])
     catastrophic_s = label.get("catastrophic_frame")
     return RolloutAnnotation(
-        number, episode_key, _segments_of(label), final, None if catastrophic_s is None else float(catastrophic_s)
+        number,
+        episode_key,
+        _segments_of(label),
+        final,
+        None if catastrophic_s is None else float(catastrophic_s),
     )
 
 
 def _segments_of(label: Mapping[str, Any]) -> tuple[tuple[float, float, str], ...]:
-    segments = tuple((float(s["start"]), float(s["end"]), str(s["label"])) for s in label["segments"])
+    segments = tuple(
+        (float(s["start"]), float(s["end"]), str(s["label"])) for s in label["segments"]
+    )
     if not segments:
         raise ValueError("it has no segments")
     if unknown := {word for _, _, word in segments} - {*PACES, CATASTROPHIC}:
@@ -318,9 +373,13 @@ def read_robometer(path: Path) -> list[GradedAnnotation]:
         for annotation in _graded_rows(file):
             key = (annotation.of[0] if annotation.of else None, annotation.episode_index)
             if annotations.setdefault(key, annotation) != annotation:
-                raise ImportedError(f"{file}: the views of episode {key[1]} do not agree on how it ended")
+                raise ImportedError(
+                    f"{file}: the views of episode {key[1]} do not agree on how it ended"
+                )
     if not annotations:
-        raise ImportedError(f"{path} holds no rows of Robometer's: Parquet with {', '.join(NEEDED)}")
+        raise ImportedError(
+            f"{path} holds no rows of Robometer's: Parquet with {', '.join(NEEDED)}"
+        )
     return list(annotations.values())
 
 
@@ -352,4 +411,6 @@ def _graded(id: object, quality_label: object, partial_success: object) -> Grade
     dataset = id_match["dataset"]
     episode = int(id_match["episode"])
     episode_key = (dataset, episode) if dataset else None
-    return GradedAnnotation(episode, episode_key, quality_label, None if share is None else float(share))
+    return GradedAnnotation(
+        episode, episode_key, quality_label, None if share is None else float(share)
+    )

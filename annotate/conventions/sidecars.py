@@ -28,7 +28,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 
-from annotate.imported_label import MALFORMED, EpisodeAnnotation, ImportedError, ImportedLabel, whole_run
+from annotate.imported_label import (
+    MALFORMED,
+    EpisodeAnnotation,
+    ImportedError,
+    ImportedLabel,
+    whole_run,
+)
 from annotate.native import annotate
 from annotate.segments import DONE, IDLE, STEP, Segment
 from core.names import unnamed_step
@@ -41,7 +47,12 @@ VERSION = 1
 KEYS = ("index", "episode_index", "frame_index")
 PREFIXES = ("lerobot.reward_scoring", "lerobot.scores")
 LEGACY = ("progress_sparse", "progress_dense")
-OURS = ("segment", "step", "completed", "planned_steps")  # signals that a label of ours is written with
+OURS = (
+    "segment",
+    "step",
+    "completed",
+    "planned_steps",
+)  # signals that a label of ours is written with
 
 Words = Annotated[str, Field(pattern=r"\S")]
 
@@ -56,7 +67,9 @@ class Descriptor:
     direction: Literal["higher", "lower", "none"] = "none"
     bounds: tuple[FiniteFloat, FiniteFloat] | None = None
     unit: Words | None = None
-    scope: Annotated[Literal["episode", "task", "dataset", "global"] | None, Field(alias="comparison_scope")] = None
+    scope: Annotated[
+        Literal["episode", "task", "dataset", "global"] | None, Field(alias="comparison_scope")
+    ] = None
     allow_nan: bool = False
 
 
@@ -67,8 +80,14 @@ def metadata(
     descriptors: Mapping[str, Descriptor], provenance: Mapping[str, Any], episodes: Sequence[int]
 ) -> dict[str, str]:
     """Key-value metadata of a file of these signals, for readers of both states. `episodes`: the selection, sorted."""
-    plain_descriptors = {name: {k: v for k, v in asdict(d).items() if k != "scope"} for name, d in descriptors.items()}
-    scoped = {name: plain_descriptors[name] | {"comparison_scope": d.scope} for name, d in descriptors.items()}
+    plain_descriptors = {
+        name: {k: v for k, v in asdict(d).items() if k != "scope"}
+        for name, d in descriptors.items()
+    }
+    scoped = {
+        name: plain_descriptors[name] | {"comparison_scope": d.scope}
+        for name, d in descriptors.items()
+    }
     facts = {}
     for prefix, described in zip(PREFIXES, (scoped, plain_descriptors), strict=True):
         facts |= {
@@ -97,20 +116,33 @@ def descriptors_of(schema: pa.Schema) -> dict[str, Descriptor]:
     prefix = next((p for p in PREFIXES if f"{p}.format" in texts), None)
     if prefix is None:
         columns = [name for name in LEGACY if name in schema.names]
-        no_file = f"neither its metadata names {FORMAT}, nor has it the columns of sarm_progress.parquet"
+        no_file = (
+            f"neither its metadata names {FORMAT}, nor has it the columns of sarm_progress.parquet"
+        )
         _keep((columns and set(KEYS) <= set(schema.names), no_file))
-        return {name: Descriptor("progress", "higher", (0.0, 1.0), allow_nan=True) for name in columns}
+        return {
+            name: Descriptor("progress", "higher", (0.0, 1.0), allow_nan=True) for name in columns
+        }
     version = texts.get(f"{prefix}.schema_version", "missing")
     _keep(
-        (texts[f"{prefix}.format"] == FORMAT, f"its format is {texts[f'{prefix}.format']!r}, not {FORMAT}"),
-        (version == str(VERSION), f"its schema version is {version}; version {VERSION} can be read"),
+        (
+            texts[f"{prefix}.format"] == FORMAT,
+            f"its format is {texts[f'{prefix}.format']!r}, not {FORMAT}",
+        ),
+        (
+            version == str(VERSION),
+            f"its schema version is {version}; version {VERSION} can be read",
+        ),
     )
     _valid(TypeAdapter(dict[str, Any]), texts, f"{prefix}.provenance")
     descriptors = _valid(DESCRIPTORS, texts, f"{prefix}.descriptors")
     for name, d in descriptors.items():
         _keep(
             (name.strip() and name not in KEYS, f"{name!r} names no signal"),
-            (d.bounds is None or d.bounds[0] <= d.bounds[1], f"signal {name} has the bounds {d.bounds!r}"),
+            (
+                d.bounds is None or d.bounds[0] <= d.bounds[1],
+                f"signal {name} has the bounds {d.bounds!r}",
+            ),
         )
     return descriptors
 
@@ -133,8 +165,13 @@ def check(table: pa.Table) -> dict[str, Descriptor]:
     descriptors = descriptors_of(table.schema)
     missing = set(KEYS) - set(table.column_names)
     columns = set(table.column_names) - set(KEYS)
-    described = f"its columns {sorted(columns)} are not the signals described, {sorted(descriptors)}"
-    _keep((not missing, f"it lacks the columns {', '.join(sorted(missing))}"), (columns == set(descriptors), described))
+    described = (
+        f"its columns {sorted(columns)} are not the signals described, {sorted(descriptors)}"
+    )
+    _keep(
+        (not missing, f"it lacks the columns {', '.join(sorted(missing))}"),
+        (columns == set(descriptors), described),
+    )
     for name in KEYS:
         is_whole = pa.types.is_int64(table[name].type) and not table[name].null_count
         _keep((is_whole, f"column {name} has to be int64 without nulls"))
@@ -152,10 +189,20 @@ def check(table: pa.Table) -> dict[str, Descriptor]:
     # The newer state does not say which episodes were selected
     key = f"{PREFIXES[0]}.episode_indices"
     if selection := (table.schema.metadata or {}).get(key.encode()):
-        selected = _valid(TypeAdapter(list[Annotated[int, Field(ge=0, strict=True)]]), {key: selection.decode()}, key)
+        selected = _valid(
+            TypeAdapter(list[Annotated[int, Field(ge=0, strict=True)]]),
+            {key: selection.decode()},
+            key,
+        )
         _keep(
-            (selected == sorted(set(selected)), f"{key} has to be a sorted list of different whole numbers"),
-            (set(episodes.tolist()) <= set(selected), "there are rows of an episode that is not among episode_indices"),
+            (
+                selected == sorted(set(selected)),
+                f"{key} has to be a sorted list of different whole numbers",
+            ),
+            (
+                set(episodes.tolist()) <= set(selected),
+                "there are rows of an episode that is not among episode_indices",
+            ),
         )
     for name, descriptor in descriptors.items():
         _check_values(name, table[name], descriptor)
@@ -172,8 +219,14 @@ def _check_values(name: str, column: pa.ChunkedArray, descriptor: Descriptor) ->
     low, high = descriptor.bounds or (-np.inf, np.inf)
     _keep(
         (not np.isinf(values).any(), f"signal {name} has infinite values"),
-        (descriptor.allow_nan or not np.isnan(values).any(), f"signal {name} has NaN, and does not allow it"),
-        (not np.any((values < low) | (values > high)), f"signal {name} leaves its bounds {low:g} to {high:g}"),
+        (
+            descriptor.allow_nan or not np.isnan(values).any(),
+            f"signal {name} has NaN, and does not allow it",
+        ),
+        (
+            not np.any((values < low) | (values > high)),
+            f"signal {name} leaves its bounds {low:g} to {high:g}",
+        ),
     )
 
 
@@ -206,13 +259,23 @@ class SignalAnnotation(EpisodeAnnotation):
         progress = np.array(self.progress, np.float32)
         is_finite = np.isfinite(progress)
         _keep(
-            (frames[-1] < num_frames, f"it has a row of frame {frames[-1]}, this episode has {num_frames}"),
+            (
+                frames[-1] < num_frames,
+                f"it has a row of frame {frames[-1]}, this episode has {num_frames}",
+            ),
             (is_finite.any(), "none of its frames has a number"),
         )
-        line = np.interp(np.arange(num_frames), frames[is_finite], progress[is_finite]).astype(np.float32)
+        line = np.interp(np.arange(num_frames), frames[is_finite], progress[is_finite]).astype(
+            np.float32
+        )
         if not self.segment:
             return ImportedLabel(whole_run(num_frames, bool(line[-1] == 1)), 1, progress=line)
-        _keep((len(frames) == num_frames, f"it has segments of {len(frames)} frames, this episode has {num_frames}"))
+        _keep(
+            (
+                len(frames) == num_frames,
+                f"it has segments of {len(frames)} frames, this episode has {num_frames}",
+            )
+        )
         cuts = [k for k in range(1, num_frames) if self.segment[k] != self.segment[k - 1]]
         segments = list(starmap(self._segment, pairwise([0, *cuts, num_frames])))
         return ImportedLabel(segments, self.num_planned, progress=line)
@@ -233,10 +296,14 @@ def progress_signal(descriptors: Mapping[str, Descriptor]) -> str:
     Raises ValueError where none is, or several are.
     """
     progress_names = [name for name in ("progress", *LEGACY) if name in descriptors]
-    fitting = [n for n, d in descriptors.items() if d.direction == "higher" and d.bounds == (0.0, 1.0)]
+    fitting = [
+        n for n, d in descriptors.items() if d.direction == "higher" and d.bounds == (0.0, 1.0)
+    ]
     if not progress_names and len(fitting) != 1:
         names = ", ".join(sorted(descriptors))
-        raise ValueError(f"which of its signals is progress? It has {names}; name one of them progress")
+        raise ValueError(
+            f"which of its signals is progress? It has {names}; name one of them progress"
+        )
     return [*progress_names, *fitting][0]
 
 
@@ -245,11 +312,19 @@ def annotations(table: pa.Table) -> list[SignalAnnotation]:
     descriptors = check(table)
     name = progress_signal(descriptors)
     low, high = (extreme(table[name].to_numpy(), initial=0) for extreme in (np.nanmin, np.nanmax))
-    _keep((low >= 0 and high <= 1, f"signal {name} goes from {low:g} to {high:g}, and progress from 0 to 1"))
+    _keep(
+        (
+            low >= 0 and high <= 1,
+            f"signal {name} goes from {low:g} to {high:g}, and progress from 0 to 1",
+        )
+    )
     episodes = table["episode_index"].to_numpy()
     ends = [*np.flatnonzero(np.diff(episodes)) + 1, len(episodes)] if len(episodes) else []
     rows = (table.slice(start, end - start) for start, end in pairwise([0, *ends]))
-    return [_annotation(of_episode, name, is_ours=set(OURS) <= descriptors.keys()) for of_episode in rows]
+    return [
+        _annotation(of_episode, name, is_ours=set(OURS) <= descriptors.keys())
+        for of_episode in rows
+    ]
 
 
 def _annotation(rows: pa.Table, name: str, *, is_ours: bool) -> SignalAnnotation:
@@ -262,7 +337,9 @@ def _annotation(rows: pa.Table, name: str, *, is_ours: bool) -> SignalAnnotation
     if not is_ours:
         return SignalAnnotation(episode, frames, progress)
     segment, step, completed, planned = (numbers(column, int) for column in OURS)
-    return SignalAnnotation(episode, frames, progress, segment, step, tuple(map(bool, completed)), max(planned))
+    return SignalAnnotation(
+        episode, frames, progress, segment, step, tuple(map(bool, completed)), max(planned)
+    )
 
 
 def read_signals(path: Path) -> list[SignalAnnotation]:
@@ -329,7 +406,11 @@ class DrawnAnnotation(EpisodeAnnotation):
         starts = [round(start * fps) for _, start, _ in self.spans]
         ends = [*starts[1:], num_frames]
         steps = [
-            NativeStep(name.strip(), start, next_start if end is None else min(round(end * fps), next_start))
+            NativeStep(
+                name.strip(),
+                start,
+                next_start if end is None else min(round(end * fps), next_start),
+            )
             for (name, _, end), start, next_start in zip(self.spans, starts, ends, strict=True)
             if is_step(name)
         ]
@@ -339,7 +420,9 @@ class DrawnAnnotation(EpisodeAnnotation):
 def read_drawn(path: Path) -> list[DrawnAnnotation]:
     """Read the file, or the one in a dataset's folder. Raises ImportedError."""
     file = path / VISUALIZER_FILE if path.is_dir() else path
-    spans = {number: _spans(file, number, notes) for number, notes in sorted(_episodes(file).items())}
+    spans = {
+        number: _spans(file, number, notes) for number, notes in sorted(_episodes(file).items())
+    }
     if not any(spans.values()):
         raise ImportedError(f"{file} has no steps: no atoms of style {SUBTASK}")
     return [DrawnAnnotation(number, drawn) for number, drawn in spans.items() if drawn]
@@ -347,14 +430,20 @@ def read_drawn(path: Path) -> list[DrawnAnnotation]:
 
 def _episodes(file: Path) -> dict[int, Mapping[str, Any]]:
     try:
-        return {int(number): notes for number, notes in json.loads(file.read_text())["episodes"].items()}
+        return {
+            int(number): notes for number, notes in json.loads(file.read_text())["episodes"].items()
+        }
     except (OSError, UnicodeDecodeError) as e:
         raise ImportedError(f"{file} cannot be read: {e}") from e
     except MALFORMED as e:
-        raise ImportedError(f"{file} is no file of LeRobot's dataset visualizer: it has no object `episodes`") from e
+        raise ImportedError(
+            f"{file} is no file of LeRobot's dataset visualizer: it has no object `episodes`"
+        ) from e
 
 
-def _spans(file: Path, number: int, notes: Mapping[str, Any]) -> tuple[tuple[str, float, float | None], ...]:
+def _spans(
+    file: Path, number: int, notes: Mapping[str, Any]
+) -> tuple[tuple[str, float, float | None], ...]:
     """In order of time. Raises ImportedError."""
     try:
         atoms = [atom for atom in notes.get("atoms", ()) if atom.get("style") == SUBTASK]
@@ -362,5 +451,7 @@ def _spans(file: Path, number: int, notes: Mapping[str, Any]) -> tuple[tuple[str
         spans = [(str(atom.get("content") or ""), float(atom["timestamp"]), None) for atom in atoms]
         spans += [(str(span["label"]), float(span["start"]), float(span["end"])) for span in drawn]
     except MALFORMED as e:
-        raise ImportedError(f"{file}: episode {number} has atoms or subtasks that are none ({e})") from e
+        raise ImportedError(
+            f"{file}: episode {number} has atoms or subtasks that are none ({e})"
+        ) from e
     return tuple(sorted(spans, key=lambda span: span[1]))

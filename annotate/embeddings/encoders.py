@@ -33,7 +33,14 @@ def load_encoder(config: EmbeddingsConfig) -> Encoder:
 def _load(name: str, grid: int, size_px: int | None, device: str) -> Encoder:
     if name == "grey":
         size = size_px or GREY_PX
-        return Encoder(f"grey@{size}", size, "cpu", GREY_BATCH, GREY_SMALL, lambda pictures: grey(pictures, grid))
+        return Encoder(
+            f"grey@{size}",
+            size,
+            "cpu",
+            GREY_BATCH,
+            GREY_SMALL,
+            lambda pictures: grey(pictures, grid),
+        )
     if lack := _lack_of_packages(name):
         raise EncoderError(lack)
     from annotate.embeddings.networks import network
@@ -43,9 +50,15 @@ def _load(name: str, grid: int, size_px: int | None, device: str) -> Encoder:
 
 def _lack_of_packages(name: str) -> str:
     """What has to be installed before an encoder can be loaded; empty where nothing has to."""
-    framework = {"hf": "transformers", "torchvision": "torchvision"}.get(name.partition(":")[0], "torch")
-    missing = [package for package in dict.fromkeys(("torch", framework)) if find_spec(package) is None]
-    remedy = f'{install_hint("train")}; the encoder grey needs nothing (embeddings.encoder = "grey")'
+    framework = {"hf": "transformers", "torchvision": "torchvision"}.get(
+        name.partition(":")[0], "torch"
+    )
+    missing = [
+        package for package in dict.fromkeys(("torch", framework)) if find_spec(package) is None
+    ]
+    remedy = (
+        f'{install_hint("train")}; the encoder grey needs nothing (embeddings.encoder = "grey")'
+    )
     if missing:
         return f"the encoder {name} needs {' and '.join(missing)}: {remedy}"
     return ""
@@ -85,7 +98,9 @@ def _grey_numbers(picture: np.ndarray, grid: int) -> np.ndarray:
     luma = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
     even = (luma - luma.mean()) / max(float(luma.std()), FLAT)
     side = grid * GREY_CELL
-    whole, fine = (cv2.resize(even, (px, px), interpolation=cv2.INTER_AREA) for px in (GREY_WHOLE, side))
+    whole, fine = (
+        cv2.resize(even, (px, px), interpolation=cv2.INTER_AREA) for px in (GREY_WHOLE, side)
+    )
     cells = fine.reshape(grid, GREY_CELL, grid, GREY_CELL).swapaxes(1, 2)
     return np.concatenate([whole.ravel(), cells.ravel()])
 

@@ -22,12 +22,24 @@ MOBILENET_LOCAL = 14
 # MobileNetV2 is torchvision's own, layer by layer, without the import of torchvision, which costs more than to load and
 # to compile it
 # Of the blocks in between: how many times as wide inside, their channels, how many, and the first one's stride
-BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+BLOCKS = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
 FIRST, LAST = 32, 1280  # channels
 OTHER_PX = 224  # what nearly all of torchvision's are trained with
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-CPU_BATCH, GPU_BATCH, SMALL_BATCH = 32, 64, 4  # a call of few pictures costs as much a picture as of many, and more
+CPU_BATCH, GPU_BATCH, SMALL_BATCH = (
+    32,
+    64,
+    4,
+)  # a call of few pictures costs as much a picture as of many, and more
 WARM_UPS = 3  # torch's compiler looks at the first calls, and may compute them otherwise than those that follow
 
 _loading = Lock()
@@ -58,14 +70,18 @@ def one_thread() -> Iterator[None]:
 def network(name: str, grid: int, size_px: int | None, device: str) -> Encoder:
     """The network of an encoder's name. Raises EncoderError."""
     if device == "cuda" and not torch.cuda.is_available():
-        raise EncoderError('embeddings.device = "cuda": torch sees no GPU here; "auto" takes the CPU then')
+        raise EncoderError(
+            'embeddings.device = "cuda": torch sees no GPU here; "auto" takes the CPU then'
+        )
     torch_device = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     if torch_device == "cpu":
         batch, title = (CPU_BATCH, "cpu")
     else:
         batch, title = (GPU_BATCH, torch.cuda.get_device_name())
     kind, _, model_name = name.partition(":")
-    of_kind = {"mobilenet_v2": _mobilenet, "torchvision": _of_torchvision, "hf": _of_transformers}[kind]
+    of_kind = {"mobilenet_v2": _mobilenet, "torchvision": _of_torchvision, "hf": _of_transformers}[
+        kind
+    ]
     with _loading:
         tower = of_kind(model_name, size_px)
         # Numbers do not depend on which of several ways cuDNN happens to find fastest
@@ -117,7 +133,9 @@ class Embedder(nn.Module):
         self.register_buffer("to_whole", torch.from_numpy(signs(whole.shape[1], WHOLE)))
         self.register_buffer("to_cell", torch.from_numpy(signs(maps.shape[1], CELL)))
         self.register_buffer("rows", torch.from_numpy(area_weights(grid, maps.shape[2])))
-        self.register_buffer("columns", torch.from_numpy(area_weights(grid, maps.shape[3]).T.copy()))
+        self.register_buffer(
+            "columns", torch.from_numpy(area_weights(grid, maps.shape[3]).T.copy())
+        )
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """float32 [n, 256 + 64 * grid ** 2] of uint8 [n, s, s, 3]"""
@@ -141,7 +159,11 @@ def features(weights: dict[str, Any]) -> nn.Sequential:
                 blocks.append(_Block(channels, out, stride if k == 0 else 1, wider))
                 channels = out
         net = nn.Sequential(*blocks, _convolved(channels, LAST, 1))
-    feature_weights = {name.removeprefix("features."): w for name, w in weights.items() if name.startswith("features.")}
+    feature_weights = {
+        name.removeprefix("features."): w
+        for name, w in weights.items()
+        if name.startswith("features.")
+    }
     net.load_state_dict(feature_weights, assign=True)
     return net
 
@@ -154,7 +176,9 @@ class _Block(nn.Module):
         num_hidden = channels * wider
         widened = [_convolved(channels, num_hidden, 1)] if wider != 1 else []
         over = _convolved(num_hidden, num_hidden, 3, stride=stride, groups=num_hidden)
-        self.conv = nn.Sequential(*widened, over, nn.Conv2d(num_hidden, out, 1, bias=False), nn.BatchNorm2d(out))
+        self.conv = nn.Sequential(
+            *widened, over, nn.Conv2d(num_hidden, out, 1, bias=False), nn.BatchNorm2d(out)
+        )
         self.is_added = stride == 1 and channels == out
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -163,7 +187,9 @@ class _Block(nn.Module):
         return self.conv(x)
 
 
-def _convolved(channels: int, out: int, side: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def _convolved(
+    channels: int, out: int, side: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
     conv = nn.Conv2d(channels, out, side, stride, (side - 1) // 2, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out), nn.ReLU6(inplace=True))
 
@@ -182,7 +208,9 @@ class _Mobilenet(nn.Module):
 
 
 def _mobilenet(_: str, size_px: int | None) -> Tower:
-    weights = torch.load(weights_file(MOBILENET_URL, MOBILENET_SHA256), map_location="cpu", weights_only=True)
+    weights = torch.load(
+        weights_file(MOBILENET_URL, MOBILENET_SHA256), map_location="cpu", weights_only=True
+    )
     return Tower(_Mobilenet(features(weights)), size_px or MOBILENET_PX, compiles=True)
 
 
@@ -191,14 +219,18 @@ def _of_torchvision(name: str, size_px: int | None) -> Tower:
     from torchvision.models import get_model, get_model_weights, list_models
 
     if name not in list_models():
-        raise EncoderError(f"torchvision has no model {name}; torchvision.models.list_models() says which it has")
+        raise EncoderError(
+            f"torchvision has no model {name}; torchvision.models.list_models() says which it has"
+        )
     # The best weights that it is published with
     weights: Any = next(iter(reversed(list(get_model_weights(name)))), None)
     if weights is None:
         raise EncoderError(f"torchvision publishes no weights of {name}: name another model")
     categories = weights.meta.get("categories")
     net = get_model(name, weights=None, **({"num_classes": len(categories)} if categories else {}))
-    net.load_state_dict(torch.load(weights_file(weights.url), map_location="cpu", weights_only=True))
+    net.load_state_dict(
+        torch.load(weights_file(weights.url), map_location="cpu", weights_only=True)
+    )
     size = size_px or OTHER_PX
     preset = weights.transforms()
     mean = getattr(preset, "mean", IMAGENET_MEAN)
@@ -216,7 +248,9 @@ class _Watched(nn.Module):
         # Every part is watched once, to learn which of them gives the last map
         last: list[nn.Module] = []
         hooks = [
-            part.register_forward_hook(lambda part, _, out: last.append(part) if _is_map(out) else None)
+            part.register_forward_hook(
+                lambda part, _, out: last.append(part) if _is_map(out) else None
+            )
             for part in net.modules()
         ]
         with torch.inference_mode():
@@ -224,7 +258,9 @@ class _Watched(nn.Module):
         for hook in hooks:
             hook.remove()
         if not last:
-            raise EncoderError("this model gives no feature map: name one that looks at single pictures")
+            raise EncoderError(
+                "this model gives no feature map: name one that looks at single pictures"
+            )
         last[-1].register_forward_hook(lambda _part, _, out: self.seen.append(out))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -258,10 +294,14 @@ def _of_transformers(name: str, size_px: int | None) -> Tower:
     options: dict[str, Any] = {"trust_remote_code": False, "revision": revision or "main"}
     try:
         config = AutoConfig.from_pretrained(location, **options)
-        net = AutoModel.from_pretrained(location, use_safetensors=True, dtype=torch.float32, **options)
+        net = AutoModel.from_pretrained(
+            location, use_safetensors=True, dtype=torch.float32, **options
+        )
     except (OSError, ValueError) as e:
         reason = " ".join(str(e).split())[:300]
-        raise EncoderError(f"the encoder hf:{name} cannot be had: {reason}. Name a folder or a model of the hub") from e
+        raise EncoderError(
+            f"the encoder hf:{name} cannot be had: {reason}. Name a folder or a model of the hub"
+        ) from e
     try:
         processor: Any = AutoImageProcessor.from_pretrained(location, **options)
     except (OSError, ValueError):

@@ -41,8 +41,12 @@ class EmbeddingPass:
         torch = sys.modules.get("torch")
         self._set_threads = torch.set_num_threads if torch else lambda _: None
         self._threads_before = torch.get_num_threads() if torch else 1
-        self._pool = ThreadPoolExecutor(threads, "embed", initializer=self._set_threads, initargs=(1,))
-        self._looked: dict[tuple[int, str], tuple[list[int], list[Batch]]] = {}  # frames, and their batches
+        self._pool = ThreadPoolExecutor(
+            threads, "embed", initializer=self._set_threads, initargs=(1,)
+        )
+        self._looked: dict[
+            tuple[int, str], tuple[list[int], list[Batch]]
+        ] = {}  # frames, and their batches
         self._open: tuple[int, str] | None = None
         self._batch: list[np.ndarray] = []
         self._running: deque[Batch] = deque()
@@ -109,7 +113,9 @@ class EmbeddingPass:
             part = self._batch[begin : begin + size]
             pictures = np.zeros((size, *part[0].shape), np.uint8)
             pictures[: len(part)] = part
-            future = self._pool.submit(lambda x, n: self.encoder.embed(x)[:n].astype(np.float16), pictures, len(part))
+            future = self._pool.submit(
+                lambda x, n: self.encoder.embed(x)[:n].astype(np.float16), pictures, len(part)
+            )
             self._looked[self._open][1].append(future)
             # Wait where more are under way than threads can begin soon
             self._running.append(future)
@@ -128,7 +134,9 @@ def wanted_cameras(config: EmbeddingsConfig, usable: Sequence[str]) -> list[str]
     return [camera for camera in usable if config.cameras == "all" or camera in config.cameras]
 
 
-def look(into: EmbeddingPass, episode: EpisodeData, camera: str, fps: float, num_frames: int) -> int:
+def look(
+    into: EmbeddingPass, episode: EpisodeData, camera: str, fps: float, num_frames: int
+) -> int:
     """Hand over the wanted pictures of one camera, in a pass of its own; returns how many frames were decoded.
 
     Groups of pictures that hold none of them are not decoded, where the video's groups stand by themselves. On one
@@ -136,14 +144,20 @@ def look(into: EmbeddingPass, episode: EpisodeData, camera: str, fps: float, num
     """
     requested_frames = frozenset(range(0, num_frames, every_nth(into.config.hz, fps)))
     try:
-        return _look_at(into, episode, camera, requested_frames, DecodeOptions(wanted=requested_frames))
+        return _look_at(
+            into, episode, camera, requested_frames, DecodeOptions(wanted=requested_frames)
+        )
     except VideoError:
         into.drop(episode.record.episode_index, camera)
         return _look_at(into, episode, camera, requested_frames, DECODE_ALL)
 
 
 def _look_at(
-    into: EmbeddingPass, episode: EpisodeData, camera: str, requested_frames: frozenset[int], options: DecodeOptions
+    into: EmbeddingPass,
+    episode: EpisodeData,
+    camera: str,
+    requested_frames: frozenset[int],
+    options: DecodeOptions,
 ) -> int:
     last = max(requested_frames)
     count = 0
@@ -159,7 +173,9 @@ def _look_at(
     return count
 
 
-def camera_rows(key: Mapping[str, Any], encoder: Encoder, frames: np.ndarray, numbers: np.ndarray) -> pa.Table:
+def camera_rows(
+    key: Mapping[str, Any], encoder: Encoder, frames: np.ndarray, numbers: np.ndarray
+) -> pa.Table:
     """Rows of `embeddings`: of frames int64 [k] and numbers float16 [k, 256 + 64 * cells].
 
     key: dataset, episode_index, camera and chunk.

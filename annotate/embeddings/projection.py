@@ -37,7 +37,9 @@ def signs(inputs: int, outputs: int) -> np.ndarray:
     The signs are bits of a hash, so that they depend on no library's random numbers.
     """
     seed = f"proccorpus embeddings {inputs} {outputs}".encode()
-    bits = np.unpackbits(np.frombuffer(hashlib.shake_256(seed).digest(-(-inputs * outputs // 8)), np.uint8))
+    bits = np.unpackbits(
+        np.frombuffer(hashlib.shake_256(seed).digest(-(-inputs * outputs // 8)), np.uint8)
+    )
     matrix = bits[: inputs * outputs].reshape(inputs, outputs).astype(np.float32) * 2 - 1
     return matrix / np.float32(np.sqrt(outputs))
 

@@ -72,7 +72,9 @@ class Request:
             "revision": revision or "",
             "system": self.system,
             "content": self.parts,
-            "schema": json.dumps(self.schema),  # as it is sent: a model fills it in the order of its properties
+            "schema": json.dumps(
+                self.schema
+            ),  # as it is sent: a model fills it in the order of its properties
             "max_tokens": self.max_tokens,
             "temperature": float(self.temperature),
             "seed": self.seed,
@@ -95,4 +97,6 @@ class Reply:
 
 
 def canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )

@@ -22,7 +22,9 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0  # between tries, before jitter
 MAX_DOUBLINGS = 10  # the pause is at its longest long before; keeps the power small
 BUSY_PATIENCE_S = 600.0  # how long one question is put off by a server that has too much to do
 RETRY_TEMPERATURE = 0.3  # at least: at 0 a model gives the same bad reply again
-FEWEST_CHARS_PER_TOKEN = 2.0  # of texts, for what a call may cost at the most; the truth is settled later
+FEWEST_CHARS_PER_TOKEN = (
+    2.0  # of texts, for what a call may cost at the most; the truth is settled later
+)
 PAUSES_SKIPPED = 4  # of the doubling ones, where a busy server does not say for how long
 CHECKS = 3  # tries to reach an endpoint before the first request
 MAX_BAD_REPLIES = 2  # to one question: the second request says what was wrong with the first reply
@@ -62,7 +64,9 @@ class Client:
         self.config = config
         self.store = store
         self.hits = 0  # replies given without a request
-        self.served: dict[str, endpoints.Served] = {}  # the models by name, as the servers told; empty before the check
+        self.served: dict[
+            str, endpoints.Served
+        ] = {}  # the models by name, as the servers told; empty before the check
         self._caller = {
             "build_id": build_id, "dataset": dataset, "label_run": label_run, "prompt_version": prompt_version
         }  # fmt: skip
@@ -73,15 +77,24 @@ class Client:
         self._is_spent = False  # the budget had no room for a request
         self._has_answer = False  # a reply of this build could be used
         self._first_slots = asyncio.Semaphore(min(FIRST_AT_ONCE, config.max_concurrency))
-        self.profile = profile_of(config.endpoints[0], config.server)  # what the servers take, as far as is known
+        self.profile = profile_of(
+            config.endpoints[0], config.server
+        )  # what the servers take, as far as is known
         self._room = 0  # tokens that each reply gets beyond its own length: the model thinks
 
     async def __aenter__(self) -> Self:
         name = self.config.api_key_env
         key = os.environ.get(name) if name else None
         if name and not key:
-            raise VlmError("refused", f"the environment variable {name} (api_key_env) is not set", is_fatal=True)
-        self.endpoints = [endpoints.Endpoint(url, key, self.config.max_concurrency) for url in self.config.endpoints]
+            raise VlmError(
+                "refused",
+                f"the environment variable {name} (api_key_env) is not set",
+                is_fatal=True,
+            )
+        self.endpoints = [
+            endpoints.Endpoint(url, key, self.config.max_concurrency)
+            for url in self.config.endpoints
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -101,8 +114,12 @@ class Client:
                 async with asyncio.TaskGroup() as group:
                     for task in tasks:
                         group.create_task(task)
-            except BaseExceptionGroup as e:  # one reason is enough: the others only say that they were stopped
-                raise next((x for x in e.exceptions if isinstance(x, VlmError)), e.exceptions[0]) from e
+            except (
+                BaseExceptionGroup
+            ) as e:  # one reason is enough: the others only say that they were stopped
+                raise next(
+                    (x for x in e.exceptions if isinstance(x, VlmError)), e.exceptions[0]
+                ) from e
 
     async def check(self) -> None:
         """Every endpoint answers and serves the model; done before the first request if not called. Raises VlmError."""
@@ -126,18 +143,28 @@ class Client:
         }
         if len({card.identity for card in cards.values()}) > 1:
             roots = ", ".join(f"{card.root} at {url}" for url, card in cards.items())
-            raise VlmError("wrong_model", f"the endpoints serve different models as {name}: {roots}")
+            raise VlmError(
+                "wrong_model", f"the endpoints serve different models as {name}: {roots}"
+            )
         return next(iter(cards.values()))
 
     def _card(self, name: str, url: str, listed: list[endpoints.Served]) -> endpoints.Served:
-        card = next((c for c in listed if c.name.removeprefix("models/") == name.removeprefix("models/")), None)
+        card = next(
+            (c for c in listed if c.name.removeprefix("models/") == name.removeprefix("models/")),
+            None,
+        )
         if card is None:
             names = ", ".join(c.name for c in listed[:5]) or "nothing"
-            raise VlmError("wrong_model", f"{url} serves {names}, not {name}: serve it, or configure that one")
+            raise VlmError(
+                "wrong_model", f"{url} serves {names}, not {name}: serve it, or configure that one"
+            )
         # The configured revision is that of the configured model, not of the strong one
         expected = self.config.revision if name == self.config.model else None
         if expected and card.revision and card.revision != expected:
-            raise VlmError("wrong_model", f"{url} serves {name} in revision {card.revision}, configured: {expected}")
+            raise VlmError(
+                "wrong_model",
+                f"{url} serves {name} in revision {card.revision}, configured: {expected}",
+            )
         return card
 
     async def ask(self, request: Request, episode_index: int) -> Reply:
@@ -152,7 +179,9 @@ class Client:
         flight = self._flights.get(key)
         is_first = flight is None
         if flight is None:
-            flight = self._flights[key] = asyncio.create_task(self._answer(key, request, episode_index))
+            flight = self._flights[key] = asyncio.create_task(
+                self._answer(key, request, episode_index)
+            )
             flight.add_done_callback(lambda done: self._landed(key, done))
         # Shielded: a flight goes on when its asker is cancelled
         try:
@@ -278,7 +307,11 @@ class Client:
         build_id = self._caller["build_id"]
         last = self.store.last_statuses(build_id, ("ok", *UNUSABLE), BAD_AT_FIRST)
         last_outcomes = last[:BAD_IN_A_ROW]
-        if len(last_outcomes) == BAD_IN_A_ROW and len(set(last_outcomes)) == 1 and "ok" not in last_outcomes:
+        if (
+            len(last_outcomes) == BAD_IN_A_ROW
+            and len(set(last_outcomes)) == 1
+            and "ok" not in last_outcomes
+        ):
             message = f"the last {BAD_IN_A_ROW} requests all ended as {last_outcomes[0]}"
         elif len(last) == BAD_AT_FIRST and "ok" not in last:
             message = f"none of the last {BAD_AT_FIRST} replies could be used"
@@ -320,7 +353,9 @@ class Client:
             estimate_usd = self._most_usd(request, max_tokens)
             endpoint = await self._open_endpoint()
             # Reserved before it is sent: a process that is killed meanwhile has counted it
-            reservation = self.store.reserve(call, estimate_usd, config.max_calls, config.max_cost_usd)
+            reservation = self.store.reserve(
+                call, estimate_usd, config.max_calls, config.max_cost_usd
+            )
             started = time.monotonic()
             start_mark = endpoint.begin()
             # A failure costs the server's time; a server that tells no tokens is taken to have used what was reserved
@@ -334,7 +369,9 @@ class Client:
                 usage = None
                 reply_body = endpoints.parsed(answer)
                 usage = endpoints.usage_of(reply_body)
-                completion_fields = endpoints.completion(reply_body, request, {model, root or model})
+                completion_fields = endpoints.completion(
+                    reply_body, request, {model, root or model}
+                )
             except (endpoints.TryError, VlmError) as e:
                 error = e
             finally:
@@ -353,11 +390,15 @@ class Client:
                 self.store.release(reservation)
             else:
                 cost_usd = estimate_usd if usage is None else config.price.usd(*usage, busy_s)
-                if answer is not None and (doubt := endpoints.usage_doubt(usage, request, max_tokens)):
+                if answer is not None and (
+                    doubt := endpoints.usage_doubt(usage, request, max_tokens)
+                ):
                     # Tokens that cannot be true are as we count them, at the high estimate
                     cost_usd = estimate_usd
                     usage = endpoints.counted(request, answer, max_tokens)
-                tokens = dict(zip(("prompt_tokens", "completion_tokens"), usage or (0, 0), strict=True))
+                tokens = dict(
+                    zip(("prompt_tokens", "completion_tokens"), usage or (0, 0), strict=True)
+                )
                 with self.store.transaction():
                     self.store.settle(
                         reservation, **tokens, latency_s=latency_s, cost_usd=cost_usd, status=status,
@@ -383,7 +424,13 @@ class Client:
         if error:
             raise error
         assert completion_fields is not None
-        return Reply(call["call_key"], completion_fields["value"], *(usage or (0, 0)), latency_s, cached=False)
+        return Reply(
+            call["call_key"],
+            completion_fields["value"],
+            *(usage or (0, 0)),
+            latency_s,
+            cached=False,
+        )
 
     def _learn(self, status: str) -> None:
         """What a request's end says of later ones. Raises VlmError where replies cannot be used."""
@@ -397,7 +444,10 @@ class Client:
         """One that is open, of these one that works, of these the idlest; waits until one is open."""
         while True:
             now_s = time.monotonic()
-            best = min(self.endpoints, key=lambda e: (max(e.closed_until, now_s), e.shunned_until > now_s, e.in_flight))
+            best = min(
+                self.endpoints,
+                key=lambda e: (max(e.closed_until, now_s), e.shunned_until > now_s, e.in_flight),
+            )
             wait_s = best.closed_until - now_s
             if wait_s <= 0:
                 return best
@@ -424,7 +474,9 @@ def _pause_s(failures: int) -> float:
 
     Example: after one failure 0.25 to 0.5 s, after two 0.5 to 1 s, from the fifth on 4 to 8 s.
     """
-    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, MAX_DOUBLINGS)) * random.uniform(0.5, 1.0)
+    return min(
+        LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, MAX_DOUBLINGS)
+    ) * random.uniform(0.5, 1.0)
 
 
 def _too_busy(seconds: float) -> VlmError:

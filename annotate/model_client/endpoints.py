@@ -50,7 +50,10 @@ def body_of(request: Request, model: str, fields: Mapping[str, Any], problem: st
     """The JSON of a request. `fields`: beside model and messages, by the server's profile; `problem`: what was wrong
     with the reply before. Raises VlmError for a damaged picture."""
     parts = [*request.content, RETRY.format(problem=problem)] if problem else request.content
-    content = [_picture(part) if isinstance(part, Image) else {"type": "text", "text": part} for part in parts]
+    content = [
+        _picture(part) if isinstance(part, Image) else {"type": "text", "text": part}
+        for part in parts
+    ]
     system = [{"role": "system", "content": request.system}] if request.system else []
     messages = [*system, {"role": "user", "content": content}]
     body = {"model": model, "messages": messages, **fields, **request.extra}
@@ -60,7 +63,10 @@ def body_of(request: Request, model: str, fields: Mapping[str, Any], problem: st
 def _picture(image: Image) -> dict[str, Any]:
     # A key holds the picture's hash: other bytes would store an answer about another picture under it
     if hashlib.sha256(image.jpeg).hexdigest() != image.sha256:
-        raise VlmError("refused", f"keyframe {image.sha256[:12]} is damaged: its bytes are not those of its sha256")
+        raise VlmError(
+            "refused",
+            f"keyframe {image.sha256[:12]} is damaged: its bytes are not those of its sha256",
+        )
     kind = "png" if image.jpeg.startswith(b"\x89PNG") else "jpeg"
     data = base64.b64encode(image.jpeg).decode()
     return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{data}"}}
@@ -71,9 +77,13 @@ def parsed(body: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
-        raise TryError("bad_reply", f"the answer is no JSON: {shown(body.decode(errors='replace'))}") from None
+        raise TryError(
+            "bad_reply", f"the answer is no JSON: {shown(body.decode(errors='replace'))}"
+        ) from None
     if not isinstance(answer, dict):
-        raise TryError("bad_reply", f"the answer is no chat completion: {shown(body.decode(errors='replace'))}")
+        raise TryError(
+            "bad_reply", f"the answer is no chat completion: {shown(body.decode(errors='replace'))}"
+        )
     return answer
 
 
@@ -104,11 +114,19 @@ def usage_doubt(usage: tuple[int, int] | None, request: Request, max_tokens: int
         return "the server tells no tokens"
     prompt_tokens = TokenMeter().prompt(request)
     min_tokens = (math.floor(LEAST_SHARE * prompt_tokens), 0)
-    max_expected = (math.ceil(MOST_SHARE * prompt_tokens) + SLACK_TOKENS, 2 * max_tokens + SLACK_TOKENS)
-    if all(low <= count <= high for low, count, high in zip(min_tokens, usage, max_expected, strict=True)):
+    max_expected = (
+        math.ceil(MOST_SHARE * prompt_tokens) + SLACK_TOKENS,
+        2 * max_tokens + SLACK_TOKENS,
+    )
+    if all(
+        low <= count <= high
+        for low, count, high in zip(min_tokens, usage, max_expected, strict=True)
+    ):
         return None
     statement = f"the server tells {usage[0]} prompt tokens and {usage[1]} reply tokens"
-    return f"{statement}, where about {prompt_tokens} and up to {max_tokens} are likely: not believed"
+    return (
+        f"{statement}, where about {prompt_tokens} and up to {max_tokens} are likely: not believed"
+    )
 
 
 def completion(answer: Mapping[str, Any], request: Request, names: set[str]) -> dict[str, Any]:
@@ -122,10 +140,15 @@ def completion(answer: Mapping[str, Any], request: Request, names: set[str]) -> 
         message = dict(choice["message"])
         finish = choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-        raise TryError("bad_reply", f"the answer is no chat completion: {shown(json.dumps(answer))}") from None
+        raise TryError(
+            "bad_reply", f"the answer is no chat completion: {shown(json.dumps(answer))}"
+        ) from None
     if not is_same_model(model, names):
         substitution = f"{shown(str(model), 80)} answered in place of {' or '.join(sorted(names))}"
-        raise VlmError("wrong_model", f"{substitution}: serve the configured model, or configure the served one")
+        raise VlmError(
+            "wrong_model",
+            f"{substitution}: serve the configured model, or configure the served one",
+        )
     text = _text_of(message.get("content"))
     # Without a schema any text is a reply, also none and one that is cut off
     if request.schema is None:
@@ -143,13 +166,18 @@ def _text_of(content: Any) -> str:
     return ""
 
 
-def _read(text: str, message: Mapping[str, Any], finish: str | None, request: Request) -> dict[str, Any]:
+def _read(
+    text: str, message: Mapping[str, Any], finish: str | None, request: Request
+) -> dict[str, Any]:
     """The value of a reply. Raises TryError, which names what became of it."""
     assert request.schema is not None
     if refusal := message.get("refusal"):
         raise TryError("refusal", f"the model declines to answer: {shown(str(refusal))}")
     if finish == "content_filter":
-        raise TryError("filtered", "the server's content filter took the reply away (finish_reason content_filter)")
+        raise TryError(
+            "filtered",
+            "the server's content filter took the reply away (finish_reason content_filter)",
+        )
     # Some servers take the whole reply for thinking, and leave the content empty
     thinking = _text_of(message.get("reasoning_content") or message.get("reasoning"))
     try:
@@ -180,10 +208,14 @@ def _first_token(choice: Mapping[str, Any]) -> dict[str, Any]:
 
 MAX_ANSWER_BYTES = 16 << 20
 CHECK_TIMEOUT_S = 10.0
-KEEP_ALIVE_S = 4.0  # less than uvicorn's 5: a connection is given up by us, not by the server amid a request
+KEEP_ALIVE_S = (
+    4.0  # less than uvicorn's 5: a connection is given up by us, not by the server amid a request
+)
 TIMEOUT_WEIGHT = 3  # failures that a time-out counts as: it takes so much longer than the others
 MAX_SHUNNED_S = 30.0
-QUOTA = re.compile("insufficient[_ ](quota|balance|credit)|out of credits|billing hard limit", re.I)  # of no more money
+QUOTA = re.compile(
+    "insufficient[_ ](quota|balance|credit)|out of credits|billing hard limit", re.I
+)  # of no more money
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -208,7 +240,9 @@ class Served:
         Example: the root ".../models--Qwen--Qwen3-VL-2B/snapshots/<40 hex>" is "Qwen/Qwen3-VL-2B" in that revision.
         """
         root, revision = (card.get(name) for name in ("root", "revision"))
-        if isinstance(root, str) and (cached := re.search(r"models--(.+?)/snapshots/([0-9a-f]{40})", root)):
+        if isinstance(root, str) and (
+            cached := re.search(r"models--(.+?)/snapshots/([0-9a-f]{40})", root)
+        ):
             root = cached[1].replace("--", "/")
             revision = cached[2]
         root, revision = (text if isinstance(text, str) else None for text in (root, revision))
@@ -252,7 +286,9 @@ class Endpoint:
             elif started >= self._failed_at:
                 self.failures += e.weight
                 self._failed_at = time.monotonic()
-                self.shunned_until = self._failed_at + min(MAX_SHUNNED_S, 2.0 ** min(self.failures, 10))
+                self.shunned_until = self._failed_at + min(
+                    MAX_SHUNNED_S, 2.0 ** min(self.failures, 10)
+                )
             raise
         # One answer clears the record: a server that is started again is asked like the others
         self.failures, self.succeeded_at, self.shunned_until = 0, time.monotonic(), -math.inf
@@ -264,7 +300,9 @@ class Endpoint:
         try:
             return [Served.of_card(card) for card in json.loads(body)["data"]]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise VlmError("wrong_model", f"{self.url}/models lists no models: does the address end in /v1?") from None
+            raise VlmError(
+                "wrong_model", f"{self.url}/models lists no models: does the address end in /v1?"
+            ) from None
 
     async def _request(self, method: str, path: str, body: bytes | None, timeout_s: float) -> bytes:
         answer = bytearray()
@@ -277,18 +315,29 @@ class Endpoint:
                 async for part in response.content.iter_any():
                     answer += part
                     if len(answer) > MAX_ANSWER_BYTES:
-                        raise TryError("failed", f"{self.url}: an answer of more than {MAX_ANSWER_BYTES >> 20} MB")
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as e:
+                        raise TryError(
+                            "failed",
+                            f"{self.url}: an answer of more than {MAX_ANSWER_BYTES >> 20} MB",
+                        )
+        except (
+            aiohttp.ClientConnectorError,
+            aiohttp.ConnectionTimeoutError,
+            aiohttp.InvalidURL,
+        ) as e:
             raise TryError("unsent", f"{self.url}: no connection ({shown(str(e), 120)})") from None
         except TimeoutError:
             # The server may have worked all that time: such a failure weighs more than a lost connection
-            raise TryError("failed", f"{self.url}: no whole answer in {timeout_s:g} s", weight=TIMEOUT_WEIGHT) from None
+            raise TryError(
+                "failed", f"{self.url}: no whole answer in {timeout_s:g} s", weight=TIMEOUT_WEIGHT
+            ) from None
         except (aiohttp.ClientError, OSError, ValueError) as e:
             cause = shown(str(e) or type(e).__name__, 120)
             raise TryError("failed", f"{self.url}: connection broken ({cause})") from None
         if response.status == 200:
             return bytes(answer)
-        raise self._refusal(response.status, retry_after_s(response.headers.get("Retry-After")), bytes(answer))
+        raise self._refusal(
+            response.status, retry_after_s(response.headers.get("Retry-After")), bytes(answer)
+        )
 
     def _refusal(self, status: int, after_s: float | None, answer: bytes) -> Exception:
         """The error that an answer other than 200 is: of a busy server, of one that may recover, or for good."""
@@ -306,10 +355,15 @@ class Endpoint:
             return TryError("failed", message)
         if status in (401, 403):
             return VlmError(
-                "refused", f"{message}; does the variable that api_key_env names hold the key?", is_fatal=True
+                "refused",
+                f"{message}; does the variable that api_key_env names hold the key?",
+                is_fatal=True,
             )
         if status == 404:
-            return VlmError("wrong_model", f"{message}; is the model's name right, and does the address end in /v1?")
+            return VlmError(
+                "wrong_model",
+                f"{message}; is the model's name right, and does the address end in /v1?",
+            )
         return VlmError("wrong_request", message)
 
     def begin(self) -> float:

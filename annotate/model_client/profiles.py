@@ -25,7 +25,9 @@ class ServerProfile:
     tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     temperature: bool = True
     seed: bool = True
-    structured: Structured = "json_schema"  # in which form it is told the schema; the prompt has it in words anyway
+    structured: Structured = (
+        "json_schema"  # in which form it is told the schema; the prompt has it in words anyway
+    )
 
     def fields(self, request: Request, max_tokens: int, temperature: float) -> dict[str, Any]:
         """The fields of a request beside model, messages and those that it brings itself.
@@ -47,9 +49,13 @@ class ServerProfile:
     def without(self, refusal: str) -> "ServerProfile | None":
         """The profile for a server that refused a request in these words; None where they name none of its fields."""
         words = refusal.casefold()
-        if self.tokens_field == "max_tokens" and re.search(r"max_tokens.*(not supported|unsupported|instead)", words):
+        if self.tokens_field == "max_tokens" and re.search(
+            r"max_tokens.*(not supported|unsupported|instead)", words
+        ):
             return replace(self, tokens_field="max_completion_tokens")
-        if self.structured == "json_schema" and re.search(r"json_schema|response_format|guided|grammar", words):
+        if self.structured == "json_schema" and re.search(
+            r"json_schema|response_format|guided|grammar", words
+        ):
             return replace(self, structured="json_object")
         if self.structured == "json_object" and re.search(r"json_object|response_format", words):
             return replace(self, structured="none")
@@ -66,7 +72,8 @@ class ServerProfile:
 
 PROFILES = (
     ServerProfile(
-        "vllm", "vLLM 0.32.0, run, and 0.33.0, its protocol; SGLang 0.5.23 and LMDeploy 0.18.0, their protocols"
+        "vllm",
+        "vLLM 0.32.0, run, and 0.33.0, its protocol; SGLang 0.5.23 and LMDeploy 0.18.0, their protocols",
     ),
     ServerProfile(
         "openai",
@@ -75,7 +82,12 @@ PROFILES = (
         tokens_field="max_completion_tokens",
         temperature=False,
     ),
-    ServerProfile("gemini", "its OpenAI endpoint, documentation of 2026; not run", ("googleapis.com",), seed=False),
+    ServerProfile(
+        "gemini",
+        "its OpenAI endpoint, documentation of 2026; not run",
+        ("googleapis.com",),
+        seed=False,
+    ),
     ServerProfile(
         "json_mode",
         "services of Qwen, Zhipu and DeepSeek, a survey of October 2026; not run",
@@ -94,7 +106,9 @@ def profile_of(url: str, name: str = "auto") -> ServerProfile:
     return next((p for p in PROFILES if any(host.endswith(end) for end in p.hosts)), PROFILES[0])
 
 
-DATED = re.compile(r"-(\d{4}-\d\d-\d\d|\d{8}|\d{4})$")  # what services put behind the name of a model
+DATED = re.compile(
+    r"-(\d{4}-\d\d-\d\d|\d{8}|\d{4})$"
+)  # what services put behind the name of a model
 
 
 def is_same_model(reported_name: object, names: Mapping[str, Any] | set[str]) -> bool:

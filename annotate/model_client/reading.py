@@ -21,7 +21,9 @@ THOUGHT = "a thought"  # description of a text that nothing is made of: it may b
 MOST_STARTS = 500  # braces at which an object may begin, from the end of a text
 TYPOGRAPHY = str.maketrans('‘’‚“”„′″–—−‐‑\\"', "''''''''-----/'")
 TRUTH_VALUES = {"true": True, "yes": True, "false": False, "no": False}
-DECLINED = re.compile(r"\s*(i'?m sorry|i am sorry|sorry\b|i can(no|')t\b|i'?m unable|i am unable|as an ai\b)", re.I)
+DECLINED = re.compile(
+    r"\s*(i'?m sorry|i am sorry|sorry\b|i can(no|')t\b|i'?m unable|i am unable|as an ai\b)", re.I
+)
 
 
 class UnreadableError(ValueError):
@@ -100,7 +102,11 @@ def _object(value: Any, schema: Schema) -> Any:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     # An object that is wrapped in another one, as {"answer": {...}}
-    if isinstance(value, dict) and len(value) == 1 and not set(map(plain, value)) & set(map(plain, properties)):
+    if (
+        isinstance(value, dict)
+        and len(value) == 1
+        and not set(map(plain, value)) & set(map(plain, properties))
+    ):
         [value] = value.values()
     if not isinstance(value, dict):
         return value
@@ -159,7 +165,9 @@ def _is_thought(schema: Schema) -> bool:
 
 def plain(text: str) -> str:
     """A name or a choice without capitals, blanks, dashes and quotation marks."""
-    return re.sub(r"[\s_'`.-]+", "", unicodedata.normalize("NFKC", text).translate(TYPOGRAPHY).casefold())
+    return re.sub(
+        r"[\s_'`.-]+", "", unicodedata.normalize("NFKC", text).translate(TYPOGRAPHY).casefold()
+    )
 
 
 def max_chars(text: Schema) -> int:
@@ -181,10 +189,16 @@ def problem_of(value: Any, schema: Schema | None) -> str | None:
 def _for_people(schema: Schema) -> dict[str, Any]:
     """The schema with texts in any writing: patterns keep a decoder within ASCII, people read more."""
     if "pattern" in schema:
-        return {"type": "string", "minLength": 0 if _is_thought(schema) else 1, "maxLength": max_chars(schema)}
+        return {
+            "type": "string",
+            "minLength": 0 if _is_thought(schema) else 1,
+            "maxLength": max_chars(schema),
+        }
     loose = dict(schema)
     if "properties" in schema:
-        loose["properties"] = {name: _for_people(inner) for name, inner in schema["properties"].items()}
+        loose["properties"] = {
+            name: _for_people(inner) for name, inner in schema["properties"].items()
+        }
     if "items" in schema:
         loose["items"] = _for_people(schema["items"])
     return loose
@@ -210,7 +224,9 @@ def in_words(schema: Schema) -> str:
 def _properties_in_words(properties: Mapping[str, Schema]) -> Iterator[str]:
     previous_name = ""
     for name, schema in properties.items():
-        is_repeated = previous_name and schema == properties[previous_name] and schema["type"] == "object"
+        is_repeated = (
+            previous_name and schema == properties[previous_name] and schema["type"] == "object"
+        )
         yield f'"{name}": ' + (f'as "{previous_name}"' if is_repeated else in_words(schema))
         previous_name = name
 
@@ -223,7 +239,9 @@ def _choices_in_words(choices: Sequence[Any]) -> str:
     # Numbers of steps as a range
     digits = [choice for choice in choices if choice.isdecimal()]
     steps = [f'"{digits[0]}" to "{digits[-1]}"'] if digits else []
-    return " or ".join([*steps, *(json.dumps(choice) for choice in choices if not choice.isdecimal())])
+    return " or ".join(
+        [*steps, *(json.dumps(choice) for choice in choices if not choice.isdecimal())]
+    )
 
 
 def shown(text: str, chars: int = 200) -> str:

@@ -79,7 +79,9 @@ class ResponseStore:
         self.damaged: list[str] = []
         root.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
-        self.db = sqlite3.connect(self.path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
+        self.db = sqlite3.connect(
+            self.path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False
+        )
         self.db.row_factory = sqlite3.Row
         with self._using():
             for setting in ("auto_vacuum=FULL", "journal_mode=WAL", "synchronous=FULL"):
@@ -97,7 +99,8 @@ class ResponseStore:
             except sqlite3.DatabaseError as e:
                 message = f"{self.path} is damaged, or no database of replies and costs ({e})"
                 raise VlmError(
-                    "refused", f"{message}: save what it holds by sqlite3's .recover, or move it away"
+                    "refused",
+                    f"{message}: save what it holds by sqlite3's .recover, or move it away",
                 ) from None
 
     @contextmanager
@@ -126,7 +129,10 @@ class ResponseStore:
 
     def put(self, key: str, reply: StoredReply) -> None:
         with self.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?)", (key, reply.created_at, encode(key, reply)))
+            db.execute(
+                "INSERT OR REPLACE INTO replies VALUES (?, ?, ?)",
+                (key, reply.created_at, encode(key, reply)),
+            )
 
     def keys(self) -> list[str]:
         with self._using() as db:
@@ -159,11 +165,16 @@ class ResponseStore:
     def _take_over(self) -> None:
         """Take what earlier versions left into this file, and delete theirs once it is there."""
         # A reply in a file of its own counts before one in a pack: it was asked for again, since that one was damaged
-        former = [*sorted(self.root.glob("[0-9a-f][0-9a-f]/*.reply")), *sorted(self.root.glob("packs/*.pack"))]
+        former = [
+            *sorted(self.root.glob("[0-9a-f][0-9a-f]/*.reply")),
+            *sorted(self.root.glob("packs/*.pack")),
+        ]
         for paths in batched(former, 1000):
             with self.transaction() as db:
                 for path in paths:
-                    db.executemany("INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", self._rows_of(path))
+                    db.executemany(
+                        "INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", self._rows_of(path)
+                    )
             for path in paths:
                 path.unlink(missing_ok=True)
         self._take_over_ledger(self.root / "ledger.sqlite")
@@ -187,7 +198,11 @@ class ResponseStore:
     # Costs
 
     def reserve(
-        self, call: Mapping[str, Any], estimate_usd: float, max_calls: int | None = None, max_cost: float | None = None
+        self,
+        call: Mapping[str, Any],
+        estimate_usd: float,
+        max_calls: int | None = None,
+        max_cost: float | None = None,
     ) -> int:
         """Count a request before it is sent; the id that settles it. Raises VlmError when the budget has no room.
 
@@ -205,18 +220,24 @@ class ResponseStore:
                 used_up = f"the budget of {max_calls} calls of this build is used up"
                 raise VlmError("budget", f"{used_up}: raise max_calls {remedy}")
             if max_cost is not None and usd + estimate_usd > max_cost:
-                no_room = f"the budget of {max_cost:g} USD of this build has no room for another call"
+                no_room = (
+                    f"the budget of {max_cost:g} USD of this build has no room for another call"
+                )
                 numbers = f"spent or under way: {usd:.4f}, the call: up to {estimate_usd:.4f}"
                 raise VlmError("budget", f"{no_room} ({numbers}): raise max_cost_usd {remedy}")
             self._add(call["build_id"], 1, estimate_usd)
             names = ", ".join(row)
             values = ", ".join(f":{name}" for name in row)
-            return db.execute(f"INSERT INTO attempts ({names}) VALUES ({values})", row).lastrowid or 0
+            return (
+                db.execute(f"INSERT INTO attempts ({names}) VALUES ({values})", row).lastrowid or 0
+            )
 
     def settle(self, reservation: int, **truth: Any) -> None:
         """Put what a request truly cost in place of its estimate; `truth`: its columns from prompt_tokens to error."""
         with self.transaction() as db:
-            attempt = db.execute("SELECT build_id, cost_usd FROM attempts WHERE id = ?", (reservation,)).fetchone()
+            attempt = db.execute(
+                "SELECT build_id, cost_usd FROM attempts WHERE id = ?", (reservation,)
+            ).fetchone()
             names = ", ".join(f"{name} = ?" for name in truth)
             db.execute(f"UPDATE attempts SET {names} WHERE id = ?", (*truth.values(), reservation))
             self._add(attempt["build_id"], 0, truth["cost_usd"] - attempt["cost_usd"])
@@ -224,14 +245,18 @@ class ResponseStore:
     def release(self, reservation: int) -> None:
         """Uncount a request that no server has worked for."""
         with self.transaction() as db:
-            deleted = db.execute("DELETE FROM attempts WHERE id = ? RETURNING build_id, cost_usd", (reservation,))
+            deleted = db.execute(
+                "DELETE FROM attempts WHERE id = ? RETURNING build_id, cost_usd", (reservation,)
+            )
             build_id, estimate_usd = deleted.fetchone()
             self._add(build_id, -1, -estimate_usd)
 
     def spent(self, build_id: str) -> tuple[int, float]:
         """Requests sent, each retry being one, and their cost in USD; what is under way counts as estimated."""
         with self._using() as db:
-            row = db.execute("SELECT calls, cost_usd FROM spent WHERE build_id = ?", (build_id,)).fetchone()
+            row = db.execute(
+                "SELECT calls, cost_usd FROM spent WHERE build_id = ?", (build_id,)
+            ).fetchone()
         if row:
             return tuple(row)
         return (0, 0.0)
@@ -247,7 +272,9 @@ class ResponseStore:
     def has_answer(self, build_id: str) -> bool:
         """Did a build get a reply that could be used?"""
         with self._using() as db:
-            row = db.execute("SELECT 1 FROM attempts WHERE build_id = ? AND status = 'ok' LIMIT 1", (build_id,))
+            row = db.execute(
+                "SELECT 1 FROM attempts WHERE build_id = ? AND status = 'ok' LIMIT 1", (build_id,)
+            )
             return row.fetchone() is not None
 
     def bill(self, build_id: str) -> str:
@@ -318,6 +345,8 @@ def decode(key: str, data: bytes) -> StoredReply:
     if stored["key"] != key:
         raise ValueError("the reply to another call")
     # A field with a default may be missing: replies of older versions do not have it
-    values: dict[str, Any] = {f.name: stored[f.name] for f in fields(StoredReply) if f.name in stored}
+    values: dict[str, Any] = {
+        f.name: stored[f.name] for f in fields(StoredReply) if f.name in stored
+    }
     values |= {name: tuple(values.get(name, ())) for name in ("images", "content")}
     return StoredReply(**values)

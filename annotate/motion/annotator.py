@@ -21,7 +21,14 @@ from annotate.alignment import engine
 from annotate.config import MotionConfig
 from annotate.label_run import MIN_NAME_CONFIDENCE
 from annotate.motion.observe import Observed, Signals, observe, split_at_idle
-from annotate.motion.structure import MIN_EPISODES, OwnLabel, TaskSteps, own_label, segments_to, task_steps
+from annotate.motion.structure import (
+    MIN_EPISODES,
+    OwnLabel,
+    TaskSteps,
+    own_label,
+    segments_to,
+    task_steps,
+)
 from annotate.motion.task_text import task_sentence
 from annotate.motion.way_home import ends_of_work
 from annotate.progress import MOST, ProgressConfig
@@ -47,10 +54,16 @@ def votes(episodes: Sequence[Observed], labels: Sequence[OwnLabel]) -> dict[int,
 
     episode_voters = {i: [v for v in voters if v != i] for i in sorted({*wanting, *voters})}
     episode_voters = {
-        i: other_voters for i, other_voters in episode_voters.items() if len(other_voters) >= MIN_EPISODES - 1
+        i: other_voters
+        for i, other_voters in episode_voters.items()
+        if len(other_voters) >= MIN_EPISODES - 1
     }
     transferred_labels = _voted(moments, labels, episode_voters, voters, finished if by_all else ())
-    return {i: carried for i, carried in engine.with_usual(transferred_labels, voters).items() if i in wanting}
+    return {
+        i: carried
+        for i, carried in engine.with_usual(transferred_labels, voters).items()
+        if i in wanting
+    }
 
 
 def _voted(
@@ -64,15 +77,21 @@ def _voted(
     usual_scales = engine.usual_distances([moments[v] for v in voters])
     readings = [engine.LabelReading(label.curve, dict(enumerate(label.ends))) for label in labels]
     transferred_labels = {}
-    for i, besides in engine.laid({i: moments[i] for i in episode_voters}, episode_voters, moments, usual_scales):
+    for i, besides in engine.laid(
+        {i: moments[i] for i in episode_voters}, episode_voters, moments, usual_scales
+    ):
         references = [(moments[v], readings[v], alignment) for v, alignment in besides.items()]
-        transferred_labels[i] = engine.carry_over(moments[i], references, readings[i] if i in own_counts else None)
+        transferred_labels[i] = engine.carry_over(
+            moments[i], references, readings[i] if i in own_counts else None
+        )
     return transferred_labels
 
 
 CODE_VERSION = "motion-11"
 BY_TIME = "nothing shows when the parts of its task begin: one step, by the time that the arm moves"
-COMPLETE = 0.9  # of progress: an episode whose outcome nobody says, and which comes so far, is complete
+COMPLETE = (
+    0.9  # of progress: an episode whose outcome nobody says, and which comes so far, is complete
+)
 SPREAD = 0.2  # of progress: others that are so far apart say nothing
 PRIOR_CONFIDENCE = 0.45  # of a label that only time shows, where all of its task agree
 
@@ -85,7 +104,9 @@ def annotate(episodes: Sequence[Signals], config: MotionConfig) -> list[EpisodeL
         places_of.setdefault(episode.signals.task, []).append(place)
     tasks = [[observed[place] for place in places] for places in places_of.values()]
     labels: dict[int, EpisodeLabel] = {}
-    for places, task, steps in zip(places_of.values(), tasks, task_steps(tasks, config), strict=True):
+    for places, task, steps in zip(
+        places_of.values(), tasks, task_steps(tasks, config), strict=True
+    ):
         labels |= zip(places, _of_task(task, steps), strict=True)
     return [labels[place] for place in range(len(episodes))]
 
@@ -98,7 +119,9 @@ def _of_task(task: Sequence[Observed], steps: TaskSteps | None) -> list[EpisodeL
     own_labels = []
     for episode, work_end in zip(task, work_ends, strict=True):
         shows_steps = steps is not None and len(episode.attempts) >= (1 if episode.failed else few)
-        own_labels.append(own_label(episode, steps) if steps and shows_steps else one_step(episode, work_end))
+        own_labels.append(
+            own_label(episode, steps) if steps and shows_steps else one_step(episode, work_end)
+        )
     by_others = votes(task, own_labels)
     return [
         _by_others(episode, by_others[i], steps, work_ends[i])
@@ -119,7 +142,9 @@ def one_step(episode: Observed, work_end: int) -> OwnLabel:
     sets_out = next((stop for start, stop in episode.idle if start == 0 and stop < work_end), 0)
     share = ((np.arange(len(episode)) + 1 - sets_out) / (work_end - sets_out)).clip(0.0, 1.0)
     curve = share * (ProgressConfig().incomplete_share if episode.failed else 1.0)
-    segments = split_at_idle(segments_to(episode, (name,), dict(enumerate(ends))), episode.idle, episode.fps)
+    segments = split_at_idle(
+        segments_to(episode, (name,), dict(enumerate(ends))), episode.idle, episode.fps
+    )
     return OwnLabel(segments, (name,), curve, ends, 0.0)
 
 
@@ -143,7 +168,9 @@ def _by_itself(episode: Observed, own_reading: OwnLabel, steps: TaskSteps | None
     return label
 
 
-def _by_others(episode: Observed, carried: engine.Carried, steps: TaskSteps | None, work_end: int) -> EpisodeLabel:
+def _by_others(
+    episode: Observed, carried: engine.Carried, steps: TaskSteps | None, work_end: int
+) -> EpisodeLabel:
     """The label by what the other episodes of its task say."""
     plan = steps.plan if steps else one_step(episode, work_end).plan
     earned = carried.earned()
@@ -172,11 +199,19 @@ def _by_others(episode: Observed, carried: engine.Carried, steps: TaskSteps | No
 def with_sure_names(label: EpisodeLabel, name_confidence: float) -> EpisodeLabel:
     """The label with how sure its steps' names are; where they are no surer than a toss, steps have placeholders."""
     if name_confidence > MIN_NAME_CONFIDENCE:
-        segments = [replace(s, name_confidence=name_confidence) if s.kind == STEP else s for s in label.segments]
+        segments = [
+            replace(s, name_confidence=name_confidence) if s.kind == STEP else s
+            for s in label.segments
+        ]
         return replace(label, segments=segments)
     plan = tuple(unnamed_step(step) for step in range(label.num_planned))
-    segments = [s if s.step is None else replace(s, name=plan[s.step], named=False) for s in label.segments]
-    notes = [*label.notes, f"too little shows that its steps are {', '.join(label.plan)}: they have no names"]
+    segments = [
+        s if s.step is None else replace(s, name=plan[s.step], named=False) for s in label.segments
+    ]
+    notes = [
+        *label.notes,
+        f"too little shows that its steps are {', '.join(label.plan)}: they have no names",
+    ]
     return replace(label, segments=segments, plan=plan, notes=notes)
 
 
@@ -196,7 +231,9 @@ def label_of(
     return replace(label, curve=stored, confidence=confidence, notes=notes)
 
 
-def agreed_ends(ends: Mapping[int, int], num_planned: int, curve: np.ndarray, episode: Observed) -> dict[int, int]:
+def agreed_ends(
+    ends: Mapping[int, int], num_planned: int, curve: np.ndarray, episode: Observed
+) -> dict[int, int]:
     """The ends of steps that agree with progress [n]: all are completed exactly where it ends at 1."""
     agreed = dict(ends)
     missing = [step for step in range(num_planned) if step not in agreed]

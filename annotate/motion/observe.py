@@ -109,7 +109,9 @@ def _together(first: Attempt, second: Attempt) -> Attempt:
     )
 
 
-def gripper_moves(opening: np.ndarray, config: MotionConfig, fps: float) -> list[tuple[int, int, bool]]:
+def gripper_moves(
+    opening: np.ndarray, config: MotionConfig, fps: float
+) -> list[tuple[int, int, bool]]:
     """Moves by at least `gripper_swing` of the episode's range, in time: last frame before, first after, closes?
 
     None where the episode uses less than that of the dataset's range: its gripper only trembles.
@@ -140,7 +142,9 @@ def gripper_moves(opening: np.ndarray, config: MotionConfig, fps: float) -> list
 
 def smoothed(values: np.ndarray, window: int) -> np.ndarray:
     """Centred moving average, float64 [n], the ends repeated."""
-    padded = np.pad(np.asarray(values, np.float64), (window // 2, window - 1 - window // 2), mode="edge")
+    padded = np.pad(
+        np.asarray(values, np.float64), (window // 2, window - 1 - window // 2), mode="edge"
+    )
     return np.convolve(padded, np.ones(window) / window, mode="valid")
 
 
@@ -150,7 +154,10 @@ def _extremes(relative: np.ndarray, swing: float) -> list[int]:
     The first is the start; the last is where the last such change ends.
     """
     turning = [0]
-    best, direction = 0, 0  # the most extreme frame since the last turn, and which way the signal goes
+    best, direction = (
+        0,
+        0,
+    )  # the most extreme frame since the last turn, and which way the signal goes
     for frame, value in enumerate(relative):
         ahead = (value - relative[best]) * (direction or 1)
         if direction == 0:
@@ -168,10 +175,14 @@ def _extremes(relative: np.ndarray, swing: float) -> list[int]:
     return turning
 
 
-LEAST_S = 0.3  # an arm that stirs for less between two pauses rests; a shorter pause interrupts no step
+LEAST_S = (
+    0.3  # an arm that stirs for less between two pauses rests; a shorter pause interrupts no step
+)
 
 
-def idle_spans(activity: np.ndarray, fast: float, config: MotionConfig, fps: float) -> list[tuple[int, int]]:
+def idle_spans(
+    activity: np.ndarray, fast: float, config: MotionConfig, fps: float
+) -> list[tuple[int, int]]:
     """The start of the episode until the arm sets out, pauses of at least `idle_min_s`, and its rest at the end.
 
     `activity` [n] is how fast the arm moves, `fast` its fast speed in the same unit. An arm that is slow all the time
@@ -183,12 +194,18 @@ def idle_spans(activity: np.ndarray, fast: float, config: MotionConfig, fps: flo
     if pausing.all() or resting.all():
         return []
     sets_out = int(np.argmin(resting))
-    end_start = n - int(np.argmin(resting[::-1]))  # first frame of the rest at the end; n without one
+    end_start = n - int(
+        np.argmin(resting[::-1])
+    )  # first frame of the rest at the end; n without one
 
     # Each pause between the two, from where `pausing` becomes true to where it becomes false again
     edges = np.flatnonzero(np.diff(np.r_[False, pausing[:end_start], False].astype(np.int8)))
     pauses = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
-    spans = [(start, end) for start, end in pauses if start >= sets_out and end - start >= config.idle_min_s * fps]
+    spans = [
+        (start, end)
+        for start, end in pauses
+        if start >= sets_out and end - start >= config.idle_min_s * fps
+    ]
     if sets_out >= max(1, round(config.start_min_s * fps)):
         spans.insert(0, (0, sets_out))
     if n - end_start >= max(1, round(config.end_min_s * fps)):
@@ -205,7 +222,11 @@ def idle_spans(activity: np.ndarray, fast: float, config: MotionConfig, fps: flo
 
 
 def without_work(
-    idle: Sequence[tuple[int, int]], works: Sequence[tuple[int, int]], n: int, config: MotionConfig, fps: float
+    idle: Sequence[tuple[int, int]],
+    works: Sequence[tuple[int, int]],
+    n: int,
+    config: MotionConfig,
+    fps: float,
 ) -> list[tuple[int, int]]:
     """The idle spans of an episode of `n` frames without those in which a gripper works; what remains is long enough.
 
@@ -214,7 +235,9 @@ def without_work(
     """
     pieces = list(idle)
     for start, end in works:
-        parted = [piece for p in pieces for piece in ((p[0], min(p[1], start)), (max(p[0], end), p[1]))]
+        parted = [
+            piece for p in pieces for piece in ((p[0], min(p[1], start)), (max(p[0], end), p[1]))
+        ]
         pieces = [p for p in parted if p[0] < p[1]]
 
     def shortest(span: tuple[int, int]) -> float:
@@ -227,7 +250,9 @@ def without_work(
     return sorted({p for p in pieces if p[1] - p[0] >= shortest(p) * fps})
 
 
-def split_at_idle(segments: Sequence[Segment], idle: Sequence[tuple[int, int]], fps: float) -> list[Segment]:
+def split_at_idle(
+    segments: Sequence[Segment], idle: Sequence[tuple[int, int]], fps: float
+) -> list[Segment]:
     """The same segments, each step that idle spans interrupt in its parts; only the last part completes the step.
 
     Example: at 10 fps, a completed step of frames 0 to 100 with an idle span from 40 to 60 becomes a step 0 to 40 that
@@ -277,7 +302,9 @@ def _without_slivers(parts: Sequence[Segment], shortest: float) -> list[Segment]
     return merged_parts
 
 
-FAST_PERCENTILE = 90  # of the speeds of an episode: an arm's fast speed, which single jumps do not reach
+FAST_PERCENTILE = (
+    90  # of the speeds of an episode: an arm's fast speed, which single jumps do not reach
+)
 
 
 @dataclass(frozen=True)
@@ -359,11 +386,17 @@ def observe(signals: Signals, config: MotionConfig) -> Observed:
     # Before the arm sets out a gripper only takes its first pose
     way = np.cumsum(activity)
     has_set_out = (np.arange(n) >= STARTED_S * fps) & (way >= STARTED * way[-1])
-    tries = [attempt for attempt in attempts(signals.grippers, config, fps) if has_set_out[attempt.closes]]
+    tries = [
+        attempt
+        for attempt in attempts(signals.grippers, config, fps)
+        if has_set_out[attempt.closes]
+    ]
     # An arm that stands still while its gripper closes or opens is at work
     works = [(t.closes, max(t.closed, t.closes + round(LEAST_S * fps))) for t in tries]
     works += [
-        (t.opens, max(t.opened, t.opens + round(LEAST_S * fps))) for t in tries if t.opens is not None and t.opened
+        (t.opens, max(t.opened, t.opens + round(LEAST_S * fps)))
+        for t in tries
+        if t.opens is not None and t.opened
     ]
     idle = without_work(idle_spans(activity, fast, config, fps), works, n, config, fps)
     return Observed(signals, activity, idle, tries, moves=activity >= config.end_speed * fast)

@@ -26,7 +26,9 @@ from annotate.motion.task_text import Transfer, asks_for_other_deeds, transfers
 from annotate.progress import ProgressConfig
 from annotate.segments import DONE, IDLE, STEP, Segment
 
-OVER_GOAL = 0.9  # of how far the arm goes out of the straight line to the goal: from there it comes down
+OVER_GOAL = (
+    0.9  # of how far the arm goes out of the straight line to the goal: from there it comes down
+)
 AGREES = 0.2  # of the moving time: episodes that grasp within it of the task's median agree
 MIN_EPISODES = 3  # fewer do not show what is usual
 
@@ -52,7 +54,9 @@ class TaskSteps:
             "grasp": f"Grasp {thing}",
             "carry": f"Carry {thing}",
             "lift": f"Lift {thing}",
-            "place": f"Place {thing} {transfer.destination}" if transfer.destination else f"Lower {thing}",
+            "place": f"Place {thing} {transfer.destination}"
+            if transfer.destination
+            else f"Lower {thing}",
             "release": f"Release {thing}",
         }
         return [name_of[part] for part in self.parts]
@@ -112,7 +116,11 @@ def task_steps(tasks: Sequence[Sequence[Observed]], config: MotionConfig) -> lis
         names = _name_confidence(similar_episodes, len(task_transfers), is_asked_for=is_asked_for)
         steps_by_task.append(
             TaskSteps(
-                task_transfers, _parts(task_transfers, similar_episodes, config), sureness, _stay_held(episodes), names
+                task_transfers,
+                _parts(task_transfers, similar_episodes, config),
+                sureness,
+                _stay_held(episodes),
+                names,
             )
         )
     return steps_by_task
@@ -132,7 +140,9 @@ def _wanted(episodes: Sequence[Observed]) -> tuple[Transfer, ...]:
 
 
 def _stay_held(episodes: Sequence[Observed]) -> bool:
-    return median(max(e.attempts, key=e.carried).opens is None for e in episodes if e.attempts) >= 0.5
+    return (
+        median(max(e.attempts, key=e.carried).opens is None for e in episodes if e.attempts) >= 0.5
+    )
 
 
 def _sureness(episodes: Sequence[Observed], count: int) -> float:
@@ -181,9 +191,14 @@ def _unnamed(acting_episodes: Sequence[Observed]) -> tuple[Transfer, ...]:
     return tuple(Transfer(name) for name in names)
 
 
-def _parts(wanted_transfers: Sequence[Transfer], episodes: Sequence[Observed], config: MotionConfig) -> tuple[str, ...]:
+def _parts(
+    wanted_transfers: Sequence[Transfer], episodes: Sequence[Observed], config: MotionConfig
+) -> tuple[str, ...]:
     last = "lift" if wanted_transfers[-1].is_lifted else "place"
-    if len(wanted_transfers) > 1 or median(e.stay_s(a) for e in episodes for a in e.attempts) < config.step_min_s:
+    if (
+        len(wanted_transfers) > 1
+        or median(e.stay_s(a) for e in episodes for a in e.attempts) < config.step_min_s
+    ):
         return ("grasp", last)
     if wanted_transfers[-1].is_lifted:
         return ("reach", "grasp", last)
@@ -216,7 +231,9 @@ def own_label(episode: Observed, steps: TaskSteps) -> OwnLabel:
     segments: list[Segment] = []
     ends: list[int] = []
 
-    def add(name: str, step: int | None, end: int, *, completed: bool = True, kind: str = STEP) -> None:
+    def add(
+        name: str, step: int | None, end: int, *, completed: bool = True, kind: str = STEP
+    ) -> None:
         start = segments[-1].end_frame if segments else 0
         if end > start:
             segments.append(Segment(name, start, min(end, n), kind, completed, step))
@@ -234,9 +251,13 @@ def own_label(episode: Observed, steps: TaskSteps) -> OwnLabel:
         # What others let go is not placed while it is in the gripper; nor was the last thing of an episode that failed
         is_kept = attempt.opens is None and not steps.stays_held and episode.signals.success is None
         is_lost = is_kept or (episode.failed and k == len(steps.transfers) - 1)
-        for part, (name, end) in enumerate(zip(names, _part_ends(episode, attempt, steps.parts), strict=True)):
+        for part, (name, end) in enumerate(
+            zip(names, _part_ends(episode, attempt, steps.parts), strict=True)
+        ):
             start = segments[-1].end_frame if segments else 0
-            num_parts_after = len(steps.plan) - 1 - first - part  # parts that each need a frame, too
+            num_parts_after = (
+                len(steps.plan) - 1 - first - part
+            )  # parts that each need a frame, too
             end = min(max(min(end, n - num_parts_after), start + 1), n)
             is_last = steps.parts[part] in ("carry", "place", "lift") and is_lost
             add(name, first + part, end, completed=not is_last)
@@ -263,7 +284,9 @@ def _part_ends(episode: Observed, attempt: Attempt, parts: Sequence[str]) -> lis
     end_of = {
         "reach": attempt.closes,
         "grasp": lifted,
-        "carry": opens if episode.signals.state is None else over_goal(episode.signals.state, lifted, opens),
+        "carry": opens
+        if episode.signals.state is None
+        else over_goal(episode.signals.state, lifted, opens),
         "lift": opens,
         "place": opens if "release" in parts else opened,
         "release": min(opened + lift, n),
@@ -290,14 +313,18 @@ def segments_to(episode: Observed, plan: Sequence[str], ends: Mapping[int, int])
     segments: list[Segment] = []
     for k, (step, end) in enumerate(sorted(ends.items(), key=lambda item: item[::-1])):
         start = segments[-1].end_frame if segments else 0
-        end = min(max(end, start + 1), len(episode) - (len(ends) - 1 - k))  # each has a frame, where there is room
+        end = min(
+            max(end, start + 1), len(episode) - (len(ends) - 1 - k)
+        )  # each has a frame, where there is room
         if start < end:
             segments.append(Segment(plan[step], start, end, STEP, True, step))
     _add_ending(episode, plan, segments, [step for step in range(len(plan)) if step not in ends])
     return segments
 
 
-def _add_ending(episode: Observed, plan: Sequence[str], segments: list[Segment], missing: Sequence[int]) -> None:
+def _add_ending(
+    episode: Observed, plan: Sequence[str], segments: list[Segment], missing: Sequence[int]
+) -> None:
     """What follows the last step: the way home, or maybe the way to an object that was not reached.
 
     missing: the planned steps that were not completed.
@@ -322,19 +349,27 @@ def _add_ending(episode: Observed, plan: Sequence[str], segments: list[Segment],
             start = end
 
 
-def _curve(episode: Observed, segments: Sequence[Segment], ends: Sequence[int], steps: TaskSteps) -> np.ndarray:
+def _curve(
+    episode: Observed, segments: Sequence[Segment], ends: Sequence[int], steps: TaskSteps
+) -> np.ndarray:
     """Progress [n]: each step earns its budget along the moving time up to its end.
 
     The budget of a step is `sureness` of an equal share of the whole, and what is left of its share of the moving time.
     Steps that were not completed leave equal shares to all.
     """
     total = len(steps.plan)
-    times = np.maximum.accumulate(np.r_[0.0, episode.moving[[min(end, len(episode)) - 1 for end in ends]]])
+    times = np.maximum.accumulate(
+        np.r_[0.0, episode.moving[[min(end, len(episode)) - 1 for end in ends]]]
+    )
     shares = np.full(len(ends), 1 / total)
     if len(ends) == total and times[-1] > 0:
         shares = steps.sureness * shares + (1 - steps.sureness) * np.diff(times) / times[-1]
     values = np.r_[0.0, np.cumsum(shares)]
-    unfinished = [s for s in segments if s.kind == STEP and not s.completed and s.start_frame >= max(ends, default=0)]
+    unfinished = [
+        s
+        for s in segments
+        if s.kind == STEP and not s.completed and s.start_frame >= max(ends, default=0)
+    ]
     if len(ends) < total and unfinished:
         times = np.r_[times, episode.moving[unfinished[-1].end_frame - 1]]
         values = np.r_[values, values[-1] + ProgressConfig().incomplete_share / total]

@@ -10,7 +10,19 @@ PLACE = (
     "put", "carry", "place", "stack", "move", "transfer", "bring", "insert", "sort", "set", "lay", "drop", "store",
     "load", "return", "deliver", "deposit", "hand over", "hand", "relocate",
 )  # fmt: skip
-PICK = ("pick up", "pick", "grasp", "grab", "take", "lift", "raise", "retrieve", "fetch", "collect", "hold")
+PICK = (
+    "pick up",
+    "pick",
+    "grasp",
+    "grab",
+    "take",
+    "lift",
+    "raise",
+    "retrieve",
+    "fetch",
+    "collect",
+    "hold",
+)
 OTHER = (
     "open", "close", "push", "pull", "slide", "press", "turn", "tilt", "pour", "fold", "hang", "wipe", "release",
     "retract", "reach", "rotate", "unfold", "twist", "touch", "shake", "flip", "sweep", "stir", "cut", "scoop",
@@ -36,13 +48,21 @@ PULL = (
 )
 # A text is split into clauses, a clause into its verb, its objects and where they are or go
 _VERBS = "|".join(sorted((*PLACE, *PICK, *OTHER), key=len, reverse=True))
-_CLAUSE = re.compile(rf"(?:\s*[,;]\s*|\s+)(?:and\s+then|then|and)\s+(?=(?:{_VERBS})\b)|\s*;\s*", re.I)
+_CLAUSE = re.compile(
+    rf"(?:\s*[,;]\s*|\s+)(?:and\s+then|then|and)\s+(?=(?:{_VERBS})\b)|\s*;\s*", re.I
+)
 _VERB = re.compile(rf"({_VERBS})\s+(.+)", re.I)
 _AT = "(?:into|onto|inside|in|on|to|under|over|above|beside|behind|between|next to|near|at|from|off|out of)"
 _WHERE = re.compile(rf"\s(?={_AT}\b)")
-_GOAL = re.compile(r"\b(?:to|into|onto)\s+(?:the|an?|its|another|one)\b", re.I)  # and not "to open it"
-_ORDER = re.compile(r",?\s*(?:in (?:this|that|the given) order|one (?:by one|after the other))$", re.I)
-_DIRECTION = re.compile(r"\s+(?:back|over|up|down|away|across|along|forward|around)$", re.I)  # of a carried object
+_GOAL = re.compile(
+    r"\b(?:to|into|onto)\s+(?:the|an?|its|another|one)\b", re.I
+)  # and not "to open it"
+_ORDER = re.compile(
+    r",?\s*(?:in (?:this|that|the given) order|one (?:by one|after the other))$", re.I
+)
+_DIRECTION = re.compile(
+    r"\s+(?:back|over|up|down|away|across|along|forward|around)$", re.I
+)  # of a carried object
 _ITEMS = re.compile(rf"\s*,(?!\s*{_AT}\b)\s*(?:and\s+)?|\s+and\s+")
 _THEIR = re.compile(r"\btheir (\w+)s\b")  # "their bins": each object has its own bin
 
@@ -114,7 +134,10 @@ def leaves_things_behind(task: str | None) -> bool | None:
     clauses = _clauses(task)
     if not clauses or None in clauses:
         return None
-    return all(clause is not None and clause.verb in OTHER and clause.verb not in PULL for clause in clauses)
+    return all(
+        clause is not None and clause.verb in OTHER and clause.verb not in PULL
+        for clause in clauses
+    )
 
 
 def task_sentence(task: str | None) -> str:

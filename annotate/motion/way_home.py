@@ -50,7 +50,9 @@ def ends_of_work(task: Sequence[Observed]) -> list[int]:
 
 def _usual_turn(ways: Sequence[WayHome | None], task: Sequence[Observed]) -> float | None:
     """The share of their time at which the episodes of a task turn home; None where they have no such habit."""
-    turning = [(way.start / len(episode), way) for way, episode in zip(ways, task, strict=True) if way]
+    turning = [
+        (way.start / len(episode), way) for way, episode in zip(ways, task, strict=True) if way
+    ]
     if not turning:
         return None
     usual_share = median(share for share, _ in turning)
@@ -68,7 +70,11 @@ def _with_empty_hands(episode: Observed) -> WayHome | None:
     way = way_home(episode.signals.state)
     if way is None:
         return None
-    open_attempts = [a for a in episode.attempts if a.closed < way.start and (a.opens is None or a.opens > way.start)]
+    open_attempts = [
+        a
+        for a in episode.attempts
+        if a.closed < way.start and (a.opens is None or a.opens > way.start)
+    ]
     lets_go = [a.opens for a in open_attempts if a.opens is not None]
     if len(lets_go) < len(open_attempts):
         return None

@@ -36,6 +36,10 @@ def samples_stage(
     samples = []
     for e in confident_episodes:
         samples += procvqa.samples(e, config)
-        samples += progresslm.samples(e, [o for o in in_order if o.split == e.split], strangers, config)
+        samples += progresslm.samples(
+            e, [o for o in in_order if o.split == e.split], strangers, config
+        )
     # A draw may come out twice: the later one takes the earlier one's place
-    return TABLES["samples"].rows(list({sample["sample_id"]: sample for sample in samples}.values()))
+    return TABLES["samples"].rows(
+        list({sample["sample_id"]: sample for sample in samples}.values())
+    )

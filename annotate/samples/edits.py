@@ -38,7 +38,9 @@ BLOCK = 8  # JPEG's: a texture that is moved by whole blocks keeps its noise
 DARK = 10  # luma of bars at the sides of a picture, which stay as they are
 NUM_COLOURS = 640  # codes of _colours
 EDGE_WEIGHT = 3  # of edges against colours: each seam adds some
-EDGES = np.array([2, 4, 8, 16, 32, 64, 128], np.float32)  # classes of differences of luma between neighbours
+EDGES = np.array(
+    [2, 4, 8, 16, 32, 64, 128], np.float32
+)  # classes of differences of luma between neighbours
 LEVEL_OF_DIFFERENCE = np.searchsorted(EDGES, np.arange(256))  # the class of each
 
 
@@ -57,10 +59,15 @@ def load_editor(name: str) -> Editor:
 def edited(rgb: np.ndarray, instruction: str, seed: int, editor: Editor, name: str) -> np.ndarray:
     """Edit a picture. Raises FailedError if the editor returns no picture, or the same one."""
     picture = editor(rgb.copy(), instruction, seed)
-    if not isinstance(picture, np.ndarray) or (picture.dtype, picture.shape[2:]) != (np.uint8, (3,)):
+    if not isinstance(picture, np.ndarray) or (picture.dtype, picture.shape[2:]) != (
+        np.uint8,
+        (3,),
+    ):
         raise FailedError(f"the image editor {name} did not return an array uint8 [h, w, 3]")
     if picture.shape == rgb.shape and (picture == rgb).all():
-        raise FailedError(f"the image editor {name} left a picture as it was, although told: {instruction}")
+        raise FailedError(
+            f"the image editor {name} left a picture as it was, although told: {instruction}"
+        )
     return picture
 
 
@@ -80,9 +87,14 @@ def covered(rgb: np.ndarray, run: Mapping[int, np.ndarray], frame: int, seed: in
     size = rgb.shape[1::-1]
     sized = (run[k] if run[k].shape == rgb.shape else cv2.resize(run[k], size, interpolation=cv2.INTER_AREA)
              for k in map(int, drawn))  # fmt: skip
-    textures = [_upside_down(texture[picture_area], turned) for texture in sized for turned in (False, True)]
+    textures = [
+        _upside_down(texture[picture_area], turned) for texture in sized for turned in (False, True)
+    ]
     mask = (
-        cv2.resize(moving(list(run.values())).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)[picture_area] > 0
+        cv2.resize(
+            moving(list(run.values())).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST
+        )[picture_area]
+        > 0
     )
     matcher = _Matcher(rgb[picture_area], textures)
     out = rgb[picture_area].astype(np.float32)
@@ -99,7 +111,8 @@ def covered(rgb: np.ndarray, run: Mapping[int, np.ndarray], frame: int, seed: in
 def moving(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Where anything moves in a run, bool [GRID, GRID]; everywhere, where nothing seems to."""
     grids = [
-        cv2.resize(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY), (GRID, GRID), interpolation=cv2.INTER_AREA) for p in pictures
+        cv2.resize(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY), (GRID, GRID), interpolation=cv2.INTER_AREA)
+        for p in pictures
     ]
     luma = np.stack(grids).astype(np.float32)
     largest = np.abs(luma - np.median(luma, axis=0)).max(axis=0)
@@ -159,7 +172,9 @@ def _outline(shape: tuple[int, ...], y: int, x: int, rng: np.random.Generator) -
     angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     radius = np.ones_like(angle)
     for waves in range(2, 6):
-        radius += rng.normal(0, ROUGHNESS / (waves - 1)) * np.cos(waves * angle + rng.uniform(0, 2 * np.pi))
+        radius += rng.normal(0, ROUGHNESS / (waves - 1)) * np.cos(
+            waves * angle + rng.uniform(0, 2 * np.pi)
+        )
     radius = np.clip(radius, 0.6, 1.5)
     along = radius * half_width * np.cos(angle)
     across = radius * half_height * np.sin(angle)
@@ -205,7 +220,9 @@ class _Matcher:
             y = min(round(top * self._scale), len(small) - sh)
             x = min(round(x_offset * self._scale), small.shape[1] - sw)
             window = slice(y, y + sh), slice(x, x + sw)
-            colours = colours_outside + _counts(self._small_colours[texture][window][is_patch], NUM_COLOURS)
+            colours = colours_outside + _counts(
+                self._small_colours[texture][window][is_patch], NUM_COLOURS
+            )
             edges = _edges(np.where(is_patch, small[window][..., 0], lab[..., 0]))
             cost = ((np.sqrt(colours) - self._wanted_colours) ** 2).sum()
             cost += EDGE_WEIGHT * ((np.sqrt(edges) - self._wanted_edges) ** 2).sum()
@@ -216,7 +233,9 @@ class _Matcher:
 
     def _lab(self, rgb: np.ndarray) -> np.ndarray:
         h, w = (max(1, round(side * self._scale)) for side in rgb.shape[:2])
-        return cv2.cvtColor(cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2LAB).astype(np.int32)
+        return cv2.cvtColor(
+            cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2LAB
+        ).astype(np.int32)
 
 
 def _colours(lab: np.ndarray) -> np.ndarray:

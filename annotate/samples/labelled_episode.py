@@ -18,13 +18,26 @@ from core.values import IMAGE_MARK
 
 STATES = ("ongoing", "finished", "failed", "regressed", "stalled")
 ONGOING, FINISHED, FAILED, REGRESSED, STALLED = range(len(STATES))
-RARE_STATES = (FINISHED, FAILED, REGRESSED, STALLED)  # in the order in which they get their share of a quota
-FILL_ORDER = (ONGOING, STALLED, FAILED, FINISHED, REGRESSED)  # who takes what is left of a quota, the commonest first
+RARE_STATES = (
+    FINISHED,
+    FAILED,
+    REGRESSED,
+    STALLED,
+)  # in the order in which they get their share of a quota
+FILL_ORDER = (
+    ONGOING,
+    STALLED,
+    FAILED,
+    FINISHED,
+    REGRESSED,
+)  # who takes what is left of a quota, the commonest first
 LOOK_BACK_S = 1.0
 REGRESSION = 0.02  # of progress, over LOOK_BACK_S
 STANDSTILL = 0.005  # gain of progress over LOOK_BACK_S below which a run stalls
 SHORTEST_S = 0.3  # a state that lasts less in all is not looked for
-MOST_PER_S = 5.0  # moments of a quota per second of a run: the same at every frame rate from there on
+MOST_PER_S = (
+    5.0  # moments of a quota per second of a run: the same at every frame rate from there on
+)
 ROUNDING = 1e-9  # keeps a product that should be whole from being rounded down
 
 
@@ -59,7 +72,13 @@ def frame_states(progress: np.ndarray, segments: Sequence[Segment], fps: float) 
 
 
 def draw_moments(
-    rng: np.random.Generator, state: np.ndarray, fps: float, quota: int, rare_share: float, *, ends: bool = False
+    rng: np.random.Generator,
+    state: np.ndarray,
+    fps: float,
+    quota: int,
+    rare_share: float,
+    *,
+    ends: bool = False,
 ) -> list[int]:
     """Distinct frames in order, as many as the quota says wherever the run has so many.
 
@@ -92,7 +111,9 @@ def draw_moments(
     return sorted(chosen)
 
 
-def _counts_by_state(available: Sequence[int], quota: int, rare_quota: int, fewest_frames: float) -> list[int]:
+def _counts_by_state(
+    available: Sequence[int], quota: int, rare_quota: int, fewest_frames: float
+) -> list[int]:
     """How many moments each state gets; `available`: how many frames each has."""
     counts = [0] * len(STATES)
     remaining = quota
@@ -151,7 +172,9 @@ class LabelledEpisode:
         """Indices of STATES, int8 [num_frames]."""
         return frame_states(self.progress, self.segments, self.fps)
 
-    def draw_moments(self, rng: np.random.Generator, quota: int, rare_share: float, *, ends: bool = False) -> list[int]:
+    def draw_moments(
+        self, rng: np.random.Generator, quota: int, rare_share: float, *, ends: bool = False
+    ) -> list[int]:
         """Frames to ask about."""
         return draw_moments(rng, self.state, self.fps, quota, rare_share, ends=ends)
 
@@ -190,7 +213,9 @@ class LabelledEpisode:
     @cached_property
     def step_ends(self) -> list[int] | None:
         """Last frame of each planned step where it was completed for good; None unless all were, in their order."""
-        end_of_step = {s.step: s.end_frame - 1 for s in self.segments if s.kind == STEP and s.completed}
+        end_of_step = {
+            s.step: s.end_frame - 1 for s in self.segments if s.kind == STEP and s.completed
+        }
         ends = [end_of_step.get(step, -1) for step in range(len(self.steps))]
         in_order = all(previous_end < end for previous_end, end in pairwise([-1, *ends]))
         if ends and in_order and self.finished:
@@ -245,11 +270,26 @@ def sample_row(
     if marks != len(pictures):
         raise ValueError(f"{family} {variant}: {len(pictures)} pictures for {marks} marks")
     # The id is a hash of all that makes the sample what it is: the same draw gets the same id in every build
-    identity = [e.dataset, e.episode_index, e.label_run, family, variant, pictures, question, answer]
+    identity = [
+        e.dataset,
+        e.episode_index,
+        e.label_run,
+        family,
+        variant,
+        pictures,
+        question,
+        answer,
+    ]
     # Pictures of an episode that is not among those given are taken to be as large as the sample's own
-    sizes = {(o.episode_index, camera): size for o in (*other_episodes, e) for camera, size in o.cameras.items()}
+    sizes = {
+        (o.episode_index, camera): size
+        for o in (*other_episodes, e)
+        for camera, size in o.cameras.items()
+    }
     picture_sizes = (sizes.get((p.episode_index, p.camera), e.cameras[e.camera]) for p in pictures)
-    picture_tokens = sum(-(-(width * height) // PIXELS_PER_TOKEN) for width, height in picture_sizes)
+    picture_tokens = sum(
+        -(-(width * height) // PIXELS_PER_TOKEN) for width, height in picture_sizes
+    )
     return {
         "sample_id": hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16],
         "family": family,

@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 
 from annotate.config import SamplesConfig
-from annotate.samples.labelled_episode import STATES, LabelledEpisode, SamplePicture, generator, sample_row
+from annotate.samples.labelled_episode import (
+    STATES,
+    LabelledEpisode,
+    SamplePicture,
+    generator,
+    sample_row,
+)
 from annotate.samples.wording import task_text, template, without_marks
 from core.values import IMAGE_MARK
 
@@ -37,12 +43,16 @@ Ask = Callable[[LabelledEpisode, int, list[int], np.random.Generator], Row]
 def samples(e: LabelledEpisode, config: SamplesConfig) -> Iterator[Row]:
     """All ProcVQA samples of an episode."""
     if e.has_actions:
-        yield from (_published_segmentation if config.profile == "procvlm" else _segmentation)(e, config)
+        yield from (_published_segmentation if config.profile == "procvlm" else _segmentation)(
+            e, config
+        )
         yield from _at_moments(e, config, ACTIONS, _actions, config.actions_per_episode)
     yield from _at_moments(e, config, PROGRESS, _progress, config.progress_per_episode)
 
 
-def _at_moments(e: LabelledEpisode, config: SamplesConfig, family: str, sample_of: Ask, quota: int) -> Iterator[Row]:
+def _at_moments(
+    e: LabelledEpisode, config: SamplesConfig, family: str, sample_of: Ask, quota: int
+) -> Iterator[Row]:
     """The samples of family b or c: one for each drawn moment, with the pictures of a window up to it."""
     rng = generator(e, family, config.seed)
     if config.profile == "procvlm":
@@ -87,19 +97,36 @@ def _published_moments(e: LabelledEpisode, rng: np.random.Generator, family: str
     share = KEPT_ACTIONS if is_actions else KEPT_PROGRESS
     drawn = np.flatnonzero(rng.random(len(e.progress) - is_actions) < share)
     is_finished = e.progress[drawn] >= 1
-    return sorted([*drawn[~is_finished], *rng.permutation(drawn[is_finished])[:FINISHED_PER_EPISODE]])
+    return sorted(
+        [*drawn[~is_finished], *rng.permutation(drawn[is_finished])[:FINISHED_PER_EPISODE]]
+    )
 
 
 def _actions(e: LabelledEpisode, frame: int, frames: list[int], rng: np.random.Generator) -> Row:
     variant = "next" if rng.random() < 0.5 else "remaining"
-    question = template("procvqa", "b", variant, "question").format(frames=_marks(len(frames)), task=task_text(e.task))
+    question = template("procvqa", "b", variant, "question").format(
+        frames=_marks(len(frames)), task=task_text(e.task)
+    )
     if remaining_steps := e.remaining(frame):
         wording = template("procvqa", "b", variant, "answer")
-        answer = wording.format(action=e.steps[remaining_steps[0]], actions=_numbered(e, remaining_steps))
+        answer = wording.format(
+            action=e.steps[remaining_steps[0]], actions=_numbered(e, remaining_steps)
+        )
     else:
-        answer = template("procvqa", "b", variant, "finished").format(reason=finish_reason(e, frame))
+        answer = template("procvqa", "b", variant, "finished").format(
+            reason=finish_reason(e, frame)
+        )
     state = STATES[e.state[frame]]
-    return sample_row(e, ACTIONS, variant, _own_pictures(e, frames), question, answer, state=state, names_steps=True)
+    return sample_row(
+        e,
+        ACTIONS,
+        variant,
+        _own_pictures(e, frames),
+        question,
+        answer,
+        state=state,
+        names_steps=True,
+    )
 
 
 def _progress(e: LabelledEpisode, frame: int, frames: list[int], rng: np.random.Generator) -> Row:
@@ -163,7 +190,9 @@ def _segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterator[Row]:
     max_frames = config.segmentation_frames
     # As many variants as the quota says. The number of pictures is drawn for each, so that it tells nothing
     for variant in ["whole", *other_variants][: config.segmentation_per_episode]:
-        for start, end in _draw_stretches(e, rng, 1) if variant == "range" else [(0, len(e.progress))]:
+        for start, end in (
+            _draw_stretches(e, rng, 1) if variant == "range" else [(0, len(e.progress))]
+        ):
             drawn_count = int(rng.integers(max(2, max_frames // 2), max_frames + 1))
             evenly = np.linspace(start, end - 1, min(end - start, drawn_count))
             yield from _segmentation_sample(e, variant, sorted({round(frame) for frame in evenly}))
@@ -185,7 +214,9 @@ def _published_segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterat
         yield from _segmentation_sample(e, variant, list(range(start, end, max(1, step))))
 
 
-def _draw_stretches(e: LabelledEpisode, rng: np.random.Generator, count: int) -> list[tuple[int, int]]:
+def _draw_stretches(
+    e: LabelledEpisode, rng: np.random.Generator, count: int
+) -> list[tuple[int, int]]:
     """Frames of drawn rows of attempts, different ones and none of all; fewer where there are not so many.
 
     Example: three attempts have the rows 1, 1-2, 2, 2-3 and 3, of which `count` are drawn.
@@ -202,12 +233,19 @@ def _segmentation_sample(e: LabelledEpisode, variant: str, frames: list[int]) ->
     """The sample that asks for the segments in these pictures; none where they show no attempt."""
     # In numbers of the pictures shown, from 0: a model does not know the frames of the video
     step_pictures = (
-        (s.name, [k for k, frame in enumerate(frames) if s.start_frame <= frame < s.end_frame]) for s in e.attempts
+        (s.name, [k for k, frame in enumerate(frames) if s.start_frame <= frame < s.end_frame])
+        for s in e.attempts
     )
-    spans = [{"action_description": name, "start_frame": n[0], "end_frame": n[-1]} for name, n in step_pictures if n]
+    spans = [
+        {"action_description": name, "start_frame": n[0], "end_frame": n[-1]}
+        for name, n in step_pictures
+        if n
+    ]
     if spans:
         marks = "\n".join(f"{number}: {IMAGE_MARK}" for number in range(len(frames)))
         wording = template("procvqa", "a", variant, "question")
         question = wording.format(frames=marks, task=task_text(e.task), num_frames=len(frames))
         pictures = _own_pictures(e, frames)
-        yield sample_row(e, SEGMENTATION, variant, pictures, question, json.dumps(spans), names_steps=True)
+        yield sample_row(
+            e, SEGMENTATION, variant, pictures, question, json.dumps(spans), names_steps=True
+        )

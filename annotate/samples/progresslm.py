@@ -18,7 +18,13 @@ from typing import Any
 import numpy as np
 
 from annotate.config import SamplesConfig
-from annotate.samples.labelled_episode import STATES, LabelledEpisode, SamplePicture, generator, sample_row
+from annotate.samples.labelled_episode import (
+    STATES,
+    LabelledEpisode,
+    SamplePicture,
+    generator,
+    sample_row,
+)
 from annotate.samples.unanswerable import (
     Demonstration,
     Stranger,
@@ -32,7 +38,14 @@ from annotate.samples.unanswerable import (
     part_in_pictures,
     unanswerable,
 )
-from annotate.samples.wording import answer_text, percent, question_text, score_text, template, without_marks
+from annotate.samples.wording import (
+    answer_text,
+    percent,
+    question_text,
+    score_text,
+    template,
+    without_marks,
+)
 
 TEXT, VISUAL, CROSS_VIEW = (f"progresslm_{name}" for name in ("text", "visual", "cross_view"))
 # Of demonstrations in pictures, how many show a part of the run: those of some unanswerable samples do, which must not
@@ -41,7 +54,10 @@ PART_SHARE = 0.25
 
 
 def samples(
-    e: LabelledEpisode, other_episodes: Sequence[LabelledEpisode], strangers: Sequence[Stranger], config: SamplesConfig
+    e: LabelledEpisode,
+    other_episodes: Sequence[LabelledEpisode],
+    strangers: Sequence[Stranger],
+    config: SamplesConfig,
 ) -> Iterator[dict[str, Any]]:
     """All ProgressLM samples of an episode.
 
@@ -70,7 +86,11 @@ def _visual(e: LabelledEpisode, config: SamplesConfig) -> Iterator[dict[str, Any
     if in_pictures(e, e.camera) is None:
         return
     for frame in e.draw_moments(rng, config.visual_demo_per_episode, config.rare_share):
-        camera, (is_last, share), is_part = draw_camera(rng, e), draw_part(rng), rng.random() < PART_SHARE
+        camera, (is_last, share), is_part = (
+            draw_camera(rng, e),
+            draw_part(rng),
+            rng.random() < PART_SHARE,
+        )
         is_shown = e.progress[frame] >= share if is_last else e.progress[frame] <= share
         part = part_in_pictures(e, camera, is_last, share) if is_part and is_shown else None
         demonstration = part or in_pictures(e, camera)
@@ -86,7 +106,9 @@ def _cross_view(
     # (the demonstration's, the state's); none where the run cannot demonstrate the task
     camera_pairs = list(permutations(e.cameras, 2)) if e.step_ends else []
     other_runs = [o for o in other_episodes if is_whole_other_run(o, e)]
-    variants = [name for name, choices in (("cameras", camera_pairs), ("episodes", other_runs)) if choices]
+    variants = [
+        name for name, choices in (("cameras", camera_pairs), ("episodes", other_runs)) if choices
+    ]
     if not variants or e.task is None:
         return
     for frame in e.draw_moments(rng, config.cross_view_per_episode, config.rare_share):
@@ -101,7 +123,15 @@ def _cross_view(
             demonstration_camera = demonstrator.camera_like(camera)
         if demonstration := in_pictures(demonstrator, demonstration_camera):
             yield _answerable(
-                e, CROSS_VIEW, variant, demonstration, camera, frame, rng, config, other_episodes=(demonstrator,)
+                e,
+                CROSS_VIEW,
+                variant,
+                demonstration,
+                camera,
+                frame,
+                rng,
+                config,
+                other_episodes=(demonstrator,),
             )
 
 
@@ -135,7 +165,13 @@ def _answerable(
         variant,
         [*demonstration.pictures, SamplePicture(e.episode_index, camera, frame)],
         question_text(view, demonstration.task, demonstration.shares, demonstration.steps, form),
-        answer_text(form, ref_think=ref_think, ref=reference, score_think=score_think, score=score_text(score)),
+        answer_text(
+            form,
+            ref_think=ref_think,
+            ref=reference,
+            score_think=score_think,
+            score=score_text(score),
+        ),
         other_episodes=other_episodes,
         form=form,
         progress=score,
@@ -146,7 +182,9 @@ def _answerable(
     )
 
 
-def _thoughts_on_steps(e: LabelledEpisode, demonstration: Demonstration, frame: int) -> tuple[int, str, str]:
+def _thoughts_on_steps(
+    e: LabelledEpisode, demonstration: Demonstration, frame: int
+) -> tuple[int, str, str]:
     """The number of the step under way, and of the last one once the task is done; why it is that one, and how the
     state lies to it."""
     wording = template("progresslm", "think")
@@ -160,14 +198,20 @@ def _thoughts_on_steps(e: LabelledEpisode, demonstration: Demonstration, frame: 
     shares = (0.0, *demonstration.shares)
     share_before = shares[step]
     share_after = shares[step + 1]
-    share_of_step = (float(e.progress[frame]) - share_before) / max(share_after - share_before, 1e-6)
+    share_of_step = (float(e.progress[frame]) - share_before) / max(
+        share_after - share_before, 1e-6
+    )
     share_text = wording["within"].format(
-        before=percent(share_before), percent=percent(share_after), share=percent(float(np.clip(share_of_step, 0, 1)))
+        before=percent(share_before),
+        percent=percent(share_after),
+        share=percent(float(np.clip(share_of_step, 0, 1))),
     )
     return step + 1, wording["step_under_way"].format(ref=step + 1, action=action), share_text
 
 
-def _thoughts_on_pictures(e: LabelledEpisode, demonstration: Demonstration, frame: int) -> tuple[int, str, str]:
+def _thoughts_on_pictures(
+    e: LabelledEpisode, demonstration: Demonstration, frame: int
+) -> tuple[int, str, str]:
     """The number of the picture whose share is nearest to the score, the earlier of two; and as for steps."""
     wording = template("progresslm", "think")
     score = float(e.progress[frame])

@@ -62,7 +62,11 @@ def _shares_of_an_incomplete_run(e: LabelledEpisode) -> list[float]:
 
     Example: of four steps the run completed the first, at 0.4; the shares are 0.4, 0.6, 0.8 and 1.
     """
-    reached = {s.step: float(e.progress[s.end_frame - 1]) for s in e.segments if s.step is not None and s.completed}
+    reached = {
+        s.step: float(e.progress[s.end_frame - 1])
+        for s in e.segments
+        if s.step is not None and s.completed
+    }
     num_steps = len(e.steps)
     shares: list[float] = []
     share = 0.0
@@ -87,7 +91,9 @@ def in_pictures(e: LabelledEpisode, camera: str) -> Demonstration | None:
 
 def _of_frames(e: LabelledEpisode, camera: str, frames: Iterable[int]) -> Demonstration:
     pictures = tuple(SamplePicture(e.episode_index, camera, frame) for frame in frames)
-    return Demonstration(e.task, tuple(float(e.progress[p.frame_index]) for p in pictures), pictures=pictures)
+    return Demonstration(
+        e.task, tuple(float(e.progress[p.frame_index]) for p in pictures), pictures=pictures
+    )
 
 
 def draw_part(rng: np.random.Generator) -> tuple[bool, float]:
@@ -97,7 +103,9 @@ def draw_part(rng: np.random.Generator) -> tuple[bool, float]:
     return is_last, share if is_last else 1 - share
 
 
-def part_in_pictures(e: LabelledEpisode, camera: str, is_last: bool, share: float) -> Demonstration | None:
+def part_in_pictures(
+    e: LabelledEpisode, camera: str, is_last: bool, share: float
+) -> Demonstration | None:
     """The last or the first part of the run in pictures, parted where `share` is done; None as for the whole run."""
     if e.step_ends is None or e.task is None:
         return None
@@ -112,7 +120,11 @@ def part_in_pictures(e: LabelledEpisode, camera: str, is_last: bool, share: floa
 
 def is_whole_other_run(candidate: LabelledEpisode, e: LabelledEpisode) -> bool:
     """Is it another run of the same task, which completed every step in order?"""
-    return candidate.task == e.task and candidate.episode_index != e.episode_index and candidate.step_ends is not None
+    return (
+        candidate.task == e.task
+        and candidate.episode_index != e.episode_index
+        and candidate.step_ends is not None
+    )
 
 
 def draw_one[T](rng: np.random.Generator, choices: Sequence[T]) -> T:
@@ -148,7 +160,9 @@ class Stranger:
         """The picture at a share of the run, 0..1, by the camera of that name or its preferred one."""
         num_frames = self.num_rows or max(1, round(START_S * self.fps))
         frame = min(num_frames - 1, int(share * num_frames))
-        return SamplePicture(self.episode_index, camera if camera in self.cameras else self.cameras[0], frame)
+        return SamplePicture(
+            self.episode_index, camera if camera in self.cameras else self.cameras[0], frame
+        )
 
 
 # How a question is asked, its demonstration, the picture, and episodes that its pictures are also of
@@ -160,19 +174,28 @@ _Picture = tuple[SamplePicture, tuple[LabelledEpisode, ...]]  # and whose it is 
 
 
 def unanswerable(
-    e: LabelledEpisode, other_episodes: Sequence[LabelledEpisode], strangers: Sequence[Stranger], config: SamplesConfig
+    e: LabelledEpisode,
+    other_episodes: Sequence[LabelledEpisode],
+    strangers: Sequence[Stranger],
+    config: SamplesConfig,
 ) -> Iterator[dict[str, Any]]:
     """The unanswerable samples of an episode; `other_episodes` and `strangers` as `progresslm.samples` has them."""
     rng = generator(e, UNANSWERABLE, config.seed)
-    ways = _Ways(e, other_episodes, strangers).by_reason(with_editor=config.image_editor is not None)
+    ways = _Ways(e, other_episodes, strangers).by_reason(
+        with_editor=config.image_editor is not None
+    )
     if not ways:
         return
     reasons = [str(reason) for reason in rng.permutation(list(ways))]
-    for number, frame in enumerate(e.draw_moments(rng, config.unanswerable_per_episode, config.rare_share)):
+    for number, frame in enumerate(
+        e.draw_moments(rng, config.unanswerable_per_episode, config.rare_share)
+    ):
         # Each with draws of its own: what one sample shows does not move those of the next
         of_sample = generator(e, f"{UNANSWERABLE} {number}", config.seed)
         reason = reasons[number % len(reasons)]
-        view, demonstration, picture, of_others = draw_one(of_sample, ways[reason])(frame, of_sample)
+        view, demonstration, picture, of_others = draw_one(of_sample, ways[reason])(
+            frame, of_sample
+        )
         form = draw_form(of_sample, config)
         item = template("progresslm", "item", demonstration.kind)
         explanation = template("progresslm", "unanswerable", reason).format(item=item)
@@ -181,7 +204,9 @@ def unanswerable(
             UNANSWERABLE,
             demonstration.kind,
             [*demonstration.pictures, picture],
-            question_text(view, demonstration.task, demonstration.shares, demonstration.steps, form),
+            question_text(
+                view, demonstration.task, demonstration.shares, demonstration.steps, form
+            ),
             answer_text(form, ref_think=explanation, ref=NA, score_think=NA, score=NA),
             other_episodes=of_others,
             form=form,
@@ -199,13 +224,17 @@ def draw_form(rng: np.random.Generator, config: SamplesConfig) -> Form:
 
 def _instruction(e: LabelledEpisode, frame: int) -> str:
     """What an image editor is told. Without names of steps the task as a whole says what is needed."""
-    return template("progresslm", "edit").format(action=e.action_at(frame) if e.has_actions else e.task)
+    return template("progresslm", "edit").format(
+        action=e.action_at(frame) if e.has_actions else e.task
+    )
 
 
 class _Ways:
     """How a question about a run can come to have no answer: each way draws a case."""
 
-    def __init__(self, e: LabelledEpisode, others: Sequence[LabelledEpisode], strangers: Sequence[Stranger]) -> None:
+    def __init__(
+        self, e: LabelledEpisode, others: Sequence[LabelledEpisode], strangers: Sequence[Stranger]
+    ) -> None:
         self.e = e
         self.words = in_words(e)
         # Runs whose pictures show its task: itself, else others of the task
@@ -216,7 +245,9 @@ class _Ways:
             self.demonstrators = []
         # Of other tasks: labelled runs, and others
         self.foreign = [o for o in others if are_other_tasks(o.task, e.task)]
-        self.strangers = [s for s in strangers if s.split == e.split and are_other_tasks(s.task, e.task)]
+        self.strangers = [
+            s for s in strangers if s.split == e.split and are_other_tasks(s.task, e.task)
+        ]
 
     def by_reason(self, *, with_editor: bool) -> dict[str, list[_Way]]:
         """How each reason can come about with this run; reasons for which there is no way are left out."""
@@ -234,15 +265,26 @@ class _Ways:
             ),
             ("other_task", way(self._own_words, self._foreign), is_foreign and has_words),
             ("other_task", way(self._pictures, self._foreign), is_foreign and has_pictures),
-            ("other_camera", way(self._other_camera, self._own), has_own_pictures and has_unlike_cameras),
+            (
+                "other_camera",
+                way(self._other_camera, self._own),
+                has_own_pictures and has_unlike_cameras,
+            ),
             ("not_shown", self._not_shown, has_own_pictures and self._has_parts()),
             (OCCLUDED, way(self._pictures, partial(self._own, edit=OCCLUDED)), has_pictures),
             (OCCLUDED, way(self._own_words, partial(self._own, edit=OCCLUDED)), has_words),
             # An editor is an installed package's
-            (EDITED, way(self._pictures, partial(self._own, edit=EDITED)), has_pictures and with_editor),
+            (
+                EDITED,
+                way(self._pictures, partial(self._own, edit=EDITED)),
+                has_pictures and with_editor,
+            ),
         ]
         possible = [(reason, way) for reason, way, can_be in ways if can_be]
-        return {reason: [way for way_reason, way in possible if way_reason == reason] for reason, _ in possible}
+        return {
+            reason: [way for way_reason, way in possible if way_reason == reason]
+            for reason, _ in possible
+        }
 
     @staticmethod
     def _case(
@@ -300,14 +342,19 @@ class _Ways:
         if isinstance(source_episode, Stranger):
             return source_episode.picture(camera, share), ()
         frame = int(share * len(source_episode.progress))
-        return SamplePicture(source_episode.episode_index, source_episode.camera_like(camera), frame), (source_episode,)
+        return SamplePicture(
+            source_episode.episode_index, source_episode.camera_like(camera), frame
+        ), (source_episode,)
 
     # Another part of the run
 
     def _has_parts(self) -> bool:
         """Can any part of the run be shown, with something well before or after it?"""
         e = self.e
-        shortest = (part_in_pictures(e, e.camera, True, LATE[1]), part_in_pictures(e, e.camera, False, 1 - LATE[1]))
+        shortest = (
+            part_in_pictures(e, e.camera, True, LATE[1]),
+            part_in_pictures(e, e.camera, False, 1 - LATE[1]),
+        )
         return bool(e.progress[0] <= LATE[0] - BEYOND) and None not in shortest
 
     def _not_shown(self, current_frame: int, rng: np.random.Generator) -> _Case:
@@ -319,8 +366,12 @@ class _Ways:
         assert demonstration is not None
         frames = np.arange(len(e.progress))
         if is_last:
-            is_outside = (frames < demonstration.pictures[0].frame_index) & (e.progress <= share - BEYOND)
+            is_outside = (frames < demonstration.pictures[0].frame_index) & (
+                e.progress <= share - BEYOND
+            )
         else:
-            is_outside = (frames > demonstration.pictures[-1].frame_index) & (e.progress >= share + BEYOND)
+            is_outside = (frames > demonstration.pictures[-1].frame_index) & (
+                e.progress >= share + BEYOND
+            )
         frame = draw_one(rng, np.flatnonzero(is_outside).tolist())
         return "visual", demonstration, SamplePicture(e.episode_index, camera, frame), ()

@@ -26,7 +26,9 @@ NA = "n/a"
 NA_WORDS = frozenset({NA, "na"})
 MAX_DIGITS = 18  # of a reference; int() refuses numbers of some thousand digits
 
-_WHOLE = re.compile(r"\s*" + r"\s*".join(rf"<{tag}>(?P<{tag}>.*?)</{tag}>" for tag in TAGS) + r"\s*", re.DOTALL)
+_WHOLE = re.compile(
+    r"\s*" + r"\s*".join(rf"<{tag}>(?P<{tag}>.*?)</{tag}>" for tag in TAGS) + r"\s*", re.DOTALL
+)
 _REFERENCE = re.compile(rf"[1-9]\d{{0,{MAX_DIGITS - 1}}}", re.ASCII)
 _PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*%", re.ASCII)
 _FIRST_PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
@@ -200,7 +202,9 @@ def _load(file: str) -> dict[str, Any]:
 def template_version() -> str:
     """Changes with any template file."""
     files = sorted(TEMPLATES.glob("*.toml"))
-    return hashlib.sha256(b"\0".join(f.name.encode() + b"\0" + f.read_bytes() for f in files)).hexdigest()[:16]
+    return hashlib.sha256(
+        b"\0".join(f.name.encode() + b"\0" + f.read_bytes() for f in files)
+    ).hexdigest()[:16]
 
 
 def without_marks(text: str) -> str:
@@ -215,7 +219,9 @@ def task_text(task: str | None) -> str:
 # ProgressLM
 
 
-def question_text(view: View, task: str | None, shares: Sequence[float], steps: Sequence[str], form: Form) -> str:
+def question_text(
+    view: View, task: str | None, shares: Sequence[float], steps: Sequence[str], form: Form
+) -> str:
     """The question, with an <image> mark for each picture of the demonstration and, last, for the state to judge.
 
     `shares` of the task (0..1) that are done after each step of a demonstration in words, or in each of its pictures;
@@ -225,16 +231,21 @@ def question_text(view: View, task: str | None, shares: Sequence[float], steps: 
     line = template("progresslm", "item", f"{kind}_line")
     items = [
         line.format(number=number, name=without_marks(name), percent=percent(share))
-        for number, (name, share) in enumerate(zip(steps or [""] * len(shares), shares, strict=True), 1)
+        for number, (name, share) in enumerate(
+            zip(steps or [""] * len(shares), shares, strict=True), 1
+        )
     ]
     wording = template("progresslm", view, "question")
-    question = wording.format(task=task_text(task), num_items=len(items), demonstration="\n".join(items))
-    return (
-        f"{question}\n{template('progresslm', 'form', form, 'ask').format(item=template('progresslm', 'item', kind))}"
+    question = wording.format(
+        task=task_text(task), num_items=len(items), demonstration="\n".join(items)
     )
+    item = template("progresslm", "item", kind)
+    return f"{question}\n{template('progresslm', 'form', form, 'ask').format(item=item)}"
 
 
-def answer_text(form: Form, *, ref_think: str = "", ref: int | str, score_think: str = "", score: str) -> str:
+def answer_text(
+    form: Form, *, ref_think: str = "", ref: int | str, score_think: str = "", score: str
+) -> str:
     """The answer; without reasoning it is the score alone."""
     wording = template("progresslm", "form", form, "answer")
     return wording.format(ref_think=ref_think, ref=ref, score_think=score_think, score=score)

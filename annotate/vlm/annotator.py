@@ -30,16 +30,26 @@ async def annotate_episode(view: EpisodeView, send_request: Ask, config: VlmConf
     return await _Annotation(view, send_request, config).label()
 
 
-def _with_moves(segments: Sequence[Segment], visible_starts: Sequence[int], fps: float) -> list[Segment]:
+def _with_moves(
+    segments: Sequence[Segment], visible_starts: Sequence[int], fps: float
+) -> list[Segment]:
     """With a note where one begins at a moment of the arm's, not at that frame where the model saw it."""
-    off_s = [abs(s.start_frame - frame) / fps for s, frame in zip(segments, visible_starts, strict=True)]
+    off_s = [
+        abs(s.start_frame - frame) / fps for s, frame in zip(segments, visible_starts, strict=True)
+    ]
     notes = [f"put where the arm shows it, {seconds:.1f} s off the model's" for seconds in off_s]
-    return [noted(s, note) if off else s for s, note, off in zip(segments, notes, off_s, strict=True)]
+    return [
+        noted(s, note) if off else s for s, note, off in zip(segments, notes, off_s, strict=True)
+    ]
 
 
-def _beginning_at(starts: Sequence[int], segments: Sequence[Segment], num_frames: int) -> list[Segment]:
+def _beginning_at(
+    starts: Sequence[int], segments: Sequence[Segment], num_frames: int
+) -> list[Segment]:
     spans = pairwise([*starts, num_frames])
-    return [replace(s, start_frame=a, end_frame=b) for s, (a, b) in zip(segments, spans, strict=True)]
+    return [
+        replace(s, start_frame=a, end_frame=b) for s, (a, b) in zip(segments, spans, strict=True)
+    ]
 
 
 class _Annotation:
@@ -85,17 +95,25 @@ class _Annotation:
                 kind = span.label
                 completed = span.label == DONE
                 step = None
-            segments.append(Segment(name, start, end, kind, completed, step, notes="; ".join(span.notes) or None))
+            segments.append(
+                Segment(
+                    name, start, end, kind, completed, step, notes="; ".join(span.notes) or None
+                )
+            )
         segments = _with_moves(segments, visible_starts, view.fps)
         if config.verify:
             segments = await self._verified(segments, shown_frames)
 
         # The confidence compares boundaries after they were refined; what is known comes last, it is the strongest
         by_motion = windows.expected_f1(visible_starts, view.motion_cuts, view.fps)
-        confidence = windows.confidences(spans, starts, view.num_frames, other_spans, by_motion, self.tolerance)
+        confidence = windows.confidences(
+            spans, starts, view.num_frames, other_spans, by_motion, self.tolerance
+        )
         segments = [replace(s, confidence=c) for s, c in zip(segments, confidence, strict=True)]
         # Equal parts, as the model told them, are none any more where some were moved
-        if doubts := implausible(_beginning_at(visible_starts, segments, view.num_frames), self.plan, view.success):
+        if doubts := implausible(
+            _beginning_at(visible_starts, segments, view.num_frames), self.plan, view.success
+        ):
             self._review(*doubts)
             segments = [replace(s, confidence=min(s.confidence or 0.0, DOUBTED)) for s in segments]
         outcome = with_outcome(segments, self.plan, view.success, shown_frames)
@@ -132,7 +150,9 @@ class _Annotation:
         self, stage: str, pictures: prompts.Pictures, schema: prompts.Schema, **values: object
     ) -> Reply:
         """Ask a stage's question about pictures."""
-        return await self.ask(prompts.request(stage, pictures, prompts.render(stage, **values), schema, self.config))
+        return await self.ask(
+            prompts.request(stage, pictures, prompts.render(stage, **values), schema, self.config)
+        )
 
     @property
     def _said(self) -> dict[str, str]:
@@ -145,10 +165,17 @@ class _Annotation:
     async def _make_plan(self, pictures: prompts.Pictures) -> None:
         """The task, stated or as the reply infers it, and the planned steps; a step told twice in a row is one."""
         config = self.config
-        schema = prompts.plan_reply(config.vocabulary, config.max_steps, infer_task=self.is_inferred)
+        schema = prompts.plan_reply(
+            config.vocabulary, config.max_steps, infer_task=self.is_inferred
+        )
         verbs = ", ".join(map(prompts.quote, config.vocabulary))
         reply = await self._question(
-            "plan", pictures, schema, task=prompts.task_text(self.task), verbs=verbs, max_steps=config.max_steps
+            "plan",
+            pictures,
+            schema,
+            task=prompts.task_text(self.task),
+            verbs=verbs,
+            max_steps=config.max_steps,
         )
         if self.task is not None:
             self.task = self.task
@@ -175,8 +202,12 @@ class _Annotation:
             return await self._look(shown_frames, pictures), None
         # Other frames, so that the second look is not the first one again
         shifted = windows.shifted_frames(shown_frames)
-        shifted_pictures = await load_pictures(self.view, windows.windows(shifted, config), sheets=config.contact_sheet)
-        first, second = await all_results(self._look(shown_frames, pictures), self._look(shifted, shifted_pictures))
+        shifted_pictures = await load_pictures(
+            self.view, windows.windows(shifted, config), sheets=config.contact_sheet
+        )
+        first, second = await all_results(
+            self._look(shown_frames, pictures), self._look(shifted, shifted_pictures)
+        )
         # Without a gate the first pass counts, and the second serves its confidence
         if config.gate_tolerance_s is None or windows.agree(first, second, self.tolerance):
             return first, second
@@ -189,13 +220,19 @@ class _Annotation:
         for pass_name, spans in (("first", first), ("second", second)):
             if windows.agree(spans, strong, self.tolerance):
                 self.needs_review = False
-                self.notes.append(f"the two passes differ; the strong model agrees with the {pass_name}")
+                self.notes.append(
+                    f"the two passes differ; the strong model agrees with the {pass_name}"
+                )
                 return spans, strong
         self.notes.append("the two passes differ, and the strong model agrees with neither")
         return strong, first
 
     async def _look(
-        self, shown_frames: windows.Window, pictures: dict[windows.Window, prompts.Pictures], *, model: str = ""
+        self,
+        shown_frames: windows.Window,
+        pictures: dict[windows.Window, prompts.Pictures],
+        *,
+        model: str = "",
     ) -> list[windows.Span]:
         parts = windows.windows(shown_frames, self.config)
         whole = len(parts) == 1
@@ -211,12 +248,16 @@ class _Annotation:
                 at_least="; there is at least one" if whole else "; there may be none",
             )
             schema = prompts.segment_reply(window, len(self.plan), min_changes=int(whole))
-            request = prompts.request("segment", pictures[window], question, schema, self.config, model=model)
+            request = prompts.request(
+                "segment", pictures[window], question, schema, self.config, model=model
+            )
             return window, windows.spans_of((await self.ask(request)).value, window, len(self.plan))
 
         return windows.merged(await all_results(*map(look, parts)))
 
-    def _doubtful(self, spans: Sequence[windows.Span], other_spans: Sequence[windows.Span] | None) -> list[int]:
+    def _doubtful(
+        self, spans: Sequence[windows.Span], other_spans: Sequence[windows.Span] | None
+    ) -> list[int]:
         """The boundaries to refine, by the span that each begins, from 1."""
         inner = range(1, len(spans))
         if self.config.refine != "doubtful":
@@ -224,7 +265,9 @@ class _Annotation:
                 return [*inner]
             return []
         return [
-            k for k in inner if other_spans is not None and not windows.is_met(spans[k], other_spans, self.tolerance)
+            k
+            for k in inner
+            if other_spans is not None and not windows.is_met(spans[k], other_spans, self.tolerance)
         ]
 
     async def _refined(self, spans: Sequence[windows.Span], doubtful: Sequence[int]) -> list[int]:
@@ -242,8 +285,10 @@ class _Annotation:
                 prompts.refine_reply(window),
                 task=self._said["task"],
                 spacing=f"{max(b - a for a, b in pairwise(window)) / self.view.fps:.3f}",
-                before=prompts.activity(previous_span.label, self.plan) + (", a try that ends" if is_retry else ""),
-                after=prompts.activity(next_span.label, self.plan) + (", tried anew" if is_retry else ""),
+                before=prompts.activity(previous_span.label, self.plan)
+                + (", a try that ends" if is_retry else ""),
+                after=prompts.activity(next_span.label, self.plan)
+                + (", tried anew" if is_retry else ""),
             )
             picture = int(reply.value["picture"])
             # A change lies between the picture that shows the next activity first, and the one before it
@@ -251,18 +296,27 @@ class _Annotation:
 
         wide = [k for k in doubtful if ranges[k - 1][0] < ranges[k - 1][1]]
         while wide:
-            dense = {k: windows.dense_frames(*ranges[k - 1], self.config.refine_images) for k in wide}
+            dense = {
+                k: windows.dense_frames(*ranges[k - 1], self.config.refine_images) for k in wide
+            }
             pictures = await load_pictures(self.view, list(dense.values()))
             requests = (narrow(k, window, pictures[window]) for k, window in dense.items())
-            are_answered = await all_results(*(self._is_answered("refine", answer) for answer in requests))
+            are_answered = await all_results(
+                *(self._is_answered("refine", answer) for answer in requests)
+            )
             # A boundary that could not be narrowed stays where it was
             answered = [*compress(wide, are_answered)]
-            starts = [sum(ranges[k - 1]) // 2 if k in answered else start for k, start in enumerate(starts)]
+            starts = [
+                sum(ranges[k - 1]) // 2 if k in answered else start
+                for k, start in enumerate(starts)
+            ]
             wide = [k for k in answered if ranges[k - 1][0] < ranges[k - 1][1]]
         # A refined boundary may have left its pictures, never its neighbours
         return windows.ascending(starts, self.view.num_frames)
 
-    async def _verified(self, segments: list[Segment], shown_frames: windows.Window) -> list[Segment]:
+    async def _verified(
+        self, segments: list[Segment], shown_frames: windows.Window
+    ) -> list[Segment]:
         """The segments with `completed` as judged by the pictures around the end of each attempt."""
         judged = list(segments)
         fps = self.view.fps
@@ -281,7 +335,11 @@ class _Annotation:
                 step = f"step {(s.step or 0) + 1}, {prompts.quote(s.name)}"
                 listed.append(f"{prompts.attempt_key(number)}: {step}, from {start} s to {end} s")
             reply = await self._question(
-                "verify", pictures[window], prompts.verify_reply(len(batch)), **self._said, attempts="\n".join(listed)
+                "verify",
+                pictures[window],
+                prompts.verify_reply(len(batch)),
+                **self._said,
+                attempts="\n".join(listed),
             )
             for number, k in enumerate(batch, 1):
                 completed = reply.value[prompts.attempt_key(number)]["completed"]
@@ -307,7 +365,11 @@ class Reasoning:
 
 
 async def reason_episode(
-    view: EpisodeView, segments: Sequence[Segment], num_planned: int, send_request: Ask, config: VlmConfig
+    view: EpisodeView,
+    segments: Sequence[Segment],
+    num_planned: int,
+    send_request: Ask,
+    config: VlmConfig,
 ) -> list[Reasoning]:
     """A text for one shown frame per reason_interval_s; near-identical ones within a segment share theirs.
 
@@ -322,20 +384,29 @@ async def reason_episode(
     pictures = await load_pictures(view, windows_to_ask, sheets=config.contact_sheet)
     # The segments name the steps that were attempted
     names = {s.step: s.name for s in segments if s.step is not None}
-    steps = prompts.step_list([names.get(step, "not attempted in this run") for step in range(num_planned)])
+    steps = prompts.step_list(
+        [names.get(step, "not attempted in this run") for step in range(num_planned)]
+    )
     task = prompts.task_text(view.task) if view.task else "The dataset does not state the task."
     texts: dict[int, str] = {}
     state = partial(_state, segments, num_planned)
 
     async def explain(window: windows.Window) -> None:
         moments = (
-            f"{prompts.picture_key(frame)}, {prompts.seconds(frame, view.fps)} s: {state(frame)}" for frame in window
+            f"{prompts.picture_key(frame)}, {prompts.seconds(frame, view.fps)} s: {state(frame)}"
+            for frame in window
         )
         question = prompts.render(
-            "reason", task=task, steps=steps, moments="\n".join(moments), max_chars=prompts.REASON_CHARS
+            "reason",
+            task=task,
+            steps=steps,
+            moments="\n".join(moments),
+            max_chars=prompts.REASON_CHARS,
         )
         reply = await send_request(
-            prompts.request("reason", pictures[window], question, prompts.reason_reply(window), config)
+            prompts.request(
+                "reason", pictures[window], question, prompts.reason_reply(window), config
+            )
         )
         for frame in window:
             texts[frame] = prompts.one_line(reply.value[prompts.picture_key(frame)])
@@ -362,13 +433,19 @@ def chosen_frames(shown_frames: windows.Window, fps: float, interval_s: float) -
     return chosen
 
 
-def _frames_with_text(view: EpisodeView, segments: Sequence[Segment], chosen: Sequence[int]) -> dict[int, int]:
+def _frames_with_text(
+    view: EpisodeView, segments: Sequence[Segment], chosen: Sequence[int]
+) -> dict[int, int]:
     """For each chosen frame the earlier one of its segment whose text it shares, or itself."""
     text_of: dict[int, int] = {}
     text_frames: list[int] = []
     for frame in chosen:
         segment = _at(segments, frame)
-        near = (f for f in text_frames if (int(view.phash[f]) ^ int(view.phash[frame])).bit_count() <= NEAR_BITS)
+        near = (
+            f
+            for f in text_frames
+            if (int(view.phash[f]) ^ int(view.phash[frame])).bit_count() <= NEAR_BITS
+        )
         text_of[frame] = next((f for f in near if _at(segments, f) is segment), frame)
         if text_of[frame] == frame:
             text_frames.append(frame)

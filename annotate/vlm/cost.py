@@ -74,8 +74,12 @@ class Expected:
     steps: float = 4.0  # planned
     changes: float = 5.0  # boundaries per episode
     text_share: float = 0.5  # of the characters that free texts may have
-    strong_share: float = 0.2  # episodes on which two passes differ, so that the strong model is asked
-    corrections: Mapping[str, CallCost] = field(default_factory=dict)  # by stage: what it took, over what was predicted
+    strong_share: float = (
+        0.2  # episodes on which two passes differ, so that the strong model is asked
+    )
+    corrections: Mapping[str, CallCost] = field(
+        default_factory=dict
+    )  # by stage: what it took, over what was predicted
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,10 @@ class Prediction:
     def rows(self) -> list[dict[str, Any]]:
         """One row per stage and one for all, in whole calls and tokens."""
         costs = {**self.stages, "all": self.total}
-        return [{"stage": stage} | {k: round(v) for k, v in cost._asdict().items()} for stage, cost in costs.items()]
+        return [
+            {"stage": stage} | {k: round(v) for k, v in cost._asdict().items()}
+            for stage, cost in costs.items()
+        ]
 
     def beside(self, calls: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Next to what was really sent (rows of vlm_calls), per stage and for all, with the relative error.
@@ -112,14 +119,22 @@ class Prediction:
         num_failed["all"] = num_failed.total()
         true["all"] = total_of(true.values())
         rows = []
-        predictions = {stage: self.stages.get(stage, CallCost()) for stage in STAGES if stage in {*self.stages, *true}}
+        predictions = {
+            stage: self.stages.get(stage, CallCost())
+            for stage in STAGES
+            if stage in {*self.stages, *true}
+        }
         for stage, predicted in {**predictions, "all": self.total}.items():
             row: dict[str, Any] = {"stage": stage, "lost": num_failed[stage]}
             for name in ("calls", "prompt_tokens", "completion_tokens"):
                 expected = getattr(predicted, name)
                 actual = getattr(true.get(stage, CallCost()), name)
                 error = expected / actual - 1 if actual else None
-                row |= {name: round(actual), f"{name}_predicted": round(expected), f"{name}_error": error}
+                row |= {
+                    name: round(actual),
+                    f"{name}_predicted": round(expected),
+                    f"{name}_error": error,
+                }
             rows.append(row)
         return rows
 
@@ -139,9 +154,13 @@ def predict(
     for number, episode in enumerate(replayed):
         for request, value in asyncio.run(replay(config, episode, expected, number)):
             image_tokens = sum(meter.image(image) for image in request.images)
-            call = CallCost(1, len(request.images), image_tokens, meter.prompt(request), meter.reply(value))
+            call = CallCost(
+                1, len(request.images), image_tokens, meter.prompt(request), meter.reply(value)
+            )
             costs[request.stage] = total_of((costs[request.stage], call))
-    if config.passes == 2 and config.strong_model and config.gate_tolerance_s:  # a third look, now and then
+    if (
+        config.passes == 2 and config.strong_model and config.gate_tolerance_s
+    ):  # a third look, now and then
         costs["segment"] = costs["segment"].times(1 + expected.strong_share / 2)
 
     # What the labelled episodes teach, then from the replayed episodes to all
@@ -186,7 +205,9 @@ def costs_by_stage(calls: Iterable[Mapping[str, Any]]) -> dict[str, CallCost]:
     costs: dict[str, CallCost] = {}
     for call in {call["call_key"]: call for call in calls}.values():
         if call["stage"] in STAGES:
-            numbers = (call[name] or 0 for name in ("num_images", "prompt_tokens", "completion_tokens"))
+            numbers = (
+                call[name] or 0 for name in ("num_images", "prompt_tokens", "completion_tokens")
+            )
             images, prompt, completion = numbers
             costs[call["stage"]] = total_of(
                 (costs.get(call["stage"], CallCost()), CallCost(1, images, 0, prompt, completion))
@@ -245,12 +266,16 @@ def _typical(schema: Mapping[str, Any], share: float, items: int) -> Any:
         return schema["enum"][len(schema["enum"]) // 2]
     match schema["type"]:
         case "object":
-            return {name: _typical(part, share, items) for name, part in schema["properties"].items()}
+            return {
+                name: _typical(part, share, items) for name, part in schema["properties"].items()
+            }
         case "array":
             # Each with another object than the others': planned steps that are alike would be merged
             entries = [_typical(schema["items"], share, items) for _ in range(items)]
             return [
-                entry | {"object": (letter + entry["object"])[: len(entry["object"])]} if "object" in entry else entry
+                entry | {"object": (letter + entry["object"])[: len(entry["object"])]}
+                if "object" in entry
+                else entry
                 for letter, entry in zip(LETTERS, entries, strict=False)
             ]
         case "string":
@@ -259,12 +284,16 @@ def _typical(schema: Mapping[str, Any], share: float, items: int) -> Any:
     return True
 
 
-def _segments(request: Request, cuts: int, steps: int, num_frames: int, share: float) -> dict[str, Any]:
+def _segments(
+    request: Request, cuts: int, steps: int, num_frames: int, share: float
+) -> dict[str, Any]:
     """A reply that sees changes at even distances over the episode: windows of one episode agree."""
     assert request.schema is not None
     properties = request.schema["properties"]
     change = properties["changes"]["items"]["properties"]
-    pictures = change["picture"]["enum"]  # their numbers are frames; the first one is not among them
+    pictures = change["picture"][
+        "enum"
+    ]  # their numbers are frames; the first one is not among them
     first = int(re.findall(r"\d+", str(request.content[1]))[0])
 
     def activity(number: int) -> dict[str, str]:
@@ -286,4 +315,8 @@ def _segments(request: Request, cuts: int, steps: int, num_frames: int, share: f
     if not change_at and properties["changes"]["minItems"]:
         change_at[pictures[-1]] = {"picture": pictures[-1]} | activity(num_changes + 1)
     changes = list(change_at.values())[: properties["changes"]["maxItems"]]
-    return {"seen": _typical(properties["seen"], share, 0), "first": activity(num_changes), "changes": changes}
+    return {
+        "seen": _typical(properties["seen"], share, 0),
+        "first": activity(num_changes),
+        "changes": changes,
+    }

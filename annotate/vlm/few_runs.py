@@ -61,7 +61,9 @@ def label_task(
         """The runs to ask about that are left, those first of which the answers so far say the least alike."""
         answers = one_plan({k: model_labels[k] for k in _complete(asked_runs, model_labels)})
         references = _references(by_index, answers, curve_of)
-        return _by_spread([by_index[k] for k in order if k not in asked_runs], references, transfer, motion)
+        return _by_spread(
+            [by_index[k] for k in order if k not in asked_runs], references, transfer, motion
+        )
 
     asked_runs, sure_runs = yield from _ask_few(order, count, model_labels, config, least_alike)
 
@@ -72,11 +74,15 @@ def label_task(
     else:
         reference_labels = {}
     # What the model said of a run stays, be it doubtful: no other run's label takes its place
-    followed_runs = [e for e in whole if e.episode_index in reference_labels or e.episode_index not in asked_runs]
+    followed_runs = [
+        e for e in whole if e.episode_index in reference_labels or e.episode_index not in asked_runs
+    ]
     labels, alignments = _followed(
         followed_runs, reference_labels, curve_of, transfer, motion, are_sure=bool(sure_runs)
     )
-    yield {e.episode_index: config for e in episodes if e.episode_index not in {*labels, *asked_runs}}
+    yield {
+        e.episode_index: config for e in episodes if e.episode_index not in {*labels, *asked_runs}
+    }
     return labels, alignments
 
 
@@ -98,7 +104,9 @@ def _ask_few(
     while next_runs:
         yield dict.fromkeys(next_runs, config)
         asked_runs += next_runs
-        sure_runs = [k for k in _complete(asked_runs, model_labels) if not model_labels[k].needs_review]
+        sure_runs = [
+            k for k in _complete(asked_runs, model_labels) if not model_labels[k].needs_review
+        ]
         num_remaining = min(max(1, count - 1) - len(sure_runs), 2 * count - len(asked_runs))
         num_remaining = num_remaining if len(asked_runs) >= count else count - len(asked_runs)
         next_runs = least_alike(asked_runs)[:num_remaining] if num_remaining > 0 else []
@@ -106,11 +114,16 @@ def _ask_few(
 
 
 def _by_spread(
-    runs: Sequence[Signals], references: Sequence[Reference], transfer: TransferConfig, motion: MotionConfig
+    runs: Sequence[Signals],
+    references: Sequence[Reference],
+    transfer: TransferConfig,
+    motion: MotionConfig,
 ) -> list[int]:
     """The runs, those first of which references say the most different things; as they are without references."""
     followed = annotate(runs, references, transfer, motion) if references else []
-    spreads = [run_label.spread if run_label.label else 1.0 for run_label in followed] or [0.0] * len(runs)
+    spreads = [run_label.spread if run_label.label else 1.0 for run_label in followed] or [
+        0.0
+    ] * len(runs)
     return [runs[place].episode_index for place in np.argsort(-np.array(spreads), kind="stable")]
 
 
@@ -119,7 +132,10 @@ def _references(
     labels: Mapping[int, EpisodeLabel],
     curve_of: Callable[[int, EpisodeLabel], np.ndarray],
 ) -> list[Reference]:
-    return [Reference(signals[k], label.segments, label.plan, curve_of(k, label)) for k, label in labels.items()]
+    return [
+        Reference(signals[k], label.segments, label.plan, curve_of(k, label))
+        for k, label in labels.items()
+    ]
 
 
 def _followed(
@@ -136,10 +152,16 @@ def _followed(
     alignments = {}
     signals = {e.episode_index: e for e in episodes}
     references = _references(signals, reference_labels, curve_of)
-    for index, transferred in zip(signals, annotate(episodes, references, transfer, motion), strict=True):
+    for index, transferred in zip(
+        signals, annotate(episodes, references, transfer, motion), strict=True
+    ):
         label = transferred.label
         alignment = transferred.alignment
-        if index in reference_labels or label is None or (label.confidence or 0.0) < MIN_NAME_CONFIDENCE:
+        if (
+            index in reference_labels
+            or label is None
+            or (label.confidence or 0.0) < MIN_NAME_CONFIDENCE
+        ):
             continue
         assert alignment is not None, "a label rests on one"
         similar_names = ", ".join(map(str, np.unique(alignment.episodes)))
@@ -170,7 +192,9 @@ def in_rounds(
 def _complete(asked_runs: Sequence[int], model_labels: Mapping[int, EpisodeLabel]) -> list[int]:
     """The runs whose answer has every planned step completed."""
     return [
-        k for k in asked_runs if k in model_labels and finished(model_labels[k].segments, model_labels[k].num_planned)
+        k
+        for k in asked_runs
+        if k in model_labels and finished(model_labels[k].segments, model_labels[k].num_planned)
     ]
 
 
@@ -180,8 +204,12 @@ def one_plan(labels: Mapping[int, EpisodeLabel]) -> dict[int, EpisodeLabel]:
     Among equals the first counts.
     """
     counts = Counter(len(label.plan) for label in labels.values())
-    same_plan_labels = {k: label for k, label in labels.items() if len(label.plan) == counts.most_common(1)[0][0]}
-    plan = tuple(map(_usual_name, zip(*(label.plan for label in same_plan_labels.values()), strict=True)))
+    same_plan_labels = {
+        k: label for k, label in labels.items() if len(label.plan) == counts.most_common(1)[0][0]
+    }
+    plan = tuple(
+        map(_usual_name, zip(*(label.plan for label in same_plan_labels.values()), strict=True))
+    )
     return {k: _with_names(label, plan) for k, label in same_plan_labels.items()}
 
 
@@ -191,4 +219,7 @@ def _with_names(label: EpisodeLabel, plan: tuple[str, ...]) -> EpisodeLabel:
 
 
 def _usual_name(names: Sequence[str]) -> str:
-    return max(names, key=lambda name: sum(other_name.casefold() == name.casefold() for other_name in names))
+    return max(
+        names,
+        key=lambda name: sum(other_name.casefold() == name.casefold() for other_name in names),
+    )

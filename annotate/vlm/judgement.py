@@ -14,10 +14,14 @@ DOUBTED = 0.3  # confidence of a label that no run looks like, at most: its name
 EVEN = 0.15  # spread of the lengths over their mean: what people divide is less even
 LEAST_FOR_EVEN, LEAST_INNER = 3, 6  # segments: of a run, and of one without its first or its last
 LEAST_SEEN = 0.6  # share of the planned steps that a run shows
-LEAST_IN_ORDER = 0.6  # share of the changes from step to step that go on to the next step, or try one anew
+LEAST_IN_ORDER = (
+    0.6  # share of the changes from step to step that go on to the next step, or try one anew
+)
 
 
-def implausible(segments: Sequence[Segment], plan: Sequence[str], success: bool | None) -> list[str]:
+def implausible(
+    segments: Sequence[Segment], plan: Sequence[str], success: bool | None
+) -> list[str]:
     """In which ways a division is one that runs do not have, in words; nothing where it may be true.
 
     A run that failed may lack steps.
@@ -44,7 +48,9 @@ def _are_even(segments: Sequence[Segment]) -> bool:
     """Are the segments equally long: all, or all but the first or the last?"""
     lengths = np.array([len(s) for s in segments])
     parts = [(lengths, LEAST_FOR_EVEN), (lengths[1:], LEAST_INNER), (lengths[:-1], LEAST_INNER)]
-    return any(len(part) >= min_length and part.std() < EVEN * part.mean() for part, min_length in parts)
+    return any(
+        len(part) >= min_length and part.std() < EVEN * part.mean() for part, min_length in parts
+    )
 
 
 class KnownOutcome(NamedTuple):
@@ -56,7 +62,10 @@ class KnownOutcome(NamedTuple):
 
 
 def with_outcome(
-    segments: Sequence[Segment], plan: Sequence[str], success: bool | None, shown_frames: Sequence[int]
+    segments: Sequence[Segment],
+    plan: Sequence[str],
+    success: bool | None,
+    shown_frames: Sequence[int],
 ) -> KnownOutcome:
     """Bring the segments in line with an outcome that the source or a person states: it is stronger than the model.
 
@@ -71,7 +80,9 @@ def with_outcome(
     contradictions: list[str] = []
     if success is False:
         if finished(agreed, num_planned):
-            contradictions.append("the dataset calls the episode a failure, but the model sees every step completed")
+            contradictions.append(
+                "the dataset calls the episode a failure, but the model sees every step completed"
+            )
         agreed = _failed(agreed, num_planned)
     if success:
         agreed, notes = _with_missed(agreed, plan, shown_frames)
@@ -107,7 +118,11 @@ def _completed(segments: list[Segment], num_planned: int) -> tuple[list[Segment]
     """
     remaining_steps = _left(segments, num_planned)
     last_attempt = {s.step: k for k, s in enumerate(segments) if s.kind == STEP}
-    denied = [step for step in remaining_steps if step in last_attempt and not segments[last_attempt[step]].completed]
+    denied = [
+        step
+        for step in remaining_steps
+        if step in last_attempt and not segments[last_attempt[step]].completed
+    ]
     for step in denied:
         attempt = replace(segments[last_attempt[step]], completed=True)
         note = "completed: the dataset calls the episode a success, the model denies it"
@@ -115,9 +130,13 @@ def _completed(segments: list[Segment], num_planned: int) -> tuple[list[Segment]
     contradictions = []
     if num_planned - 1 in denied or 2 * len(denied) >= num_planned:
         steps = ", ".join(str(step + 1) for step in denied)
-        contradictions.append(f"the dataset calls the episode a success, but the model denies it of step {steps}")
+        contradictions.append(
+            f"the dataset calls the episode a success, but the model denies it of step {steps}"
+        )
     if not finished(segments, num_planned):
-        contradiction = "the dataset calls the episode a success, but not every planned step was seen completed"
+        contradiction = (
+            "the dataset calls the episode a success, but not every planned step was seen completed"
+        )
         contradictions.append(contradiction)
     return segments, contradictions
 
@@ -134,10 +153,16 @@ def _with_missed(
         first, last = span
         note = "the dataset calls the episode a success: this step was done between two pictures"
         missed = Segment(plan[step], first, last, STEP, True, step, DOUBTED, note)
-        earlier_segments = [replace(s, end_frame=min(s.end_frame, first)) for s in segments if s.start_frame < first]
-        behind = [replace(s, start_frame=max(s.start_frame, last)) for s in segments if s.end_frame > last]
+        earlier_segments = [
+            replace(s, end_frame=min(s.end_frame, first)) for s in segments if s.start_frame < first
+        ]
+        behind = [
+            replace(s, start_frame=max(s.start_frame, last)) for s in segments if s.end_frame > last
+        ]
         segments = [*earlier_segments, missed, *behind]
-        notes.append(f"step {step + 1} was not seen: the episode is a success, so it is taken to be between pictures")
+        notes.append(
+            f"step {step + 1} was not seen: the episode is a success, so it is taken to be between pictures"
+        )
     return segments, notes
 
 

@@ -18,9 +18,15 @@ from annotate.vlm.windows import Span, ascending
 SLOW_WITHIN_S = 0.5  # an arm has its slowest moment only once within this time
 SLOW_WINDOW_S = 0.3  # of the moving average of its speed
 REACH_S = 0.9  # a moment that far from a boundary may be what the model saw
-FAR_S, FAR_OF_SLOW_S = 0.4, 0.5  # a model that sees what pictures show is usually nearer to the moments than that,
+FAR_S, FAR_OF_SLOW_S = (
+    0.4,
+    0.5,
+)  # a model that sees what pictures show is usually nearer to the moments than that,
 FAR = 0.65  # or than this share of the time between two pictures
-SHARP, SLOW = (("comes_to_rest", "sets_out"), ("grips",)), ("slow",)  # kinds, those that count first at first
+SHARP, SLOW = (
+    (("comes_to_rest", "sets_out"), ("grips",)),
+    ("slow",),
+)  # kinds, those that count first at first
 
 
 class ArmMoments(NamedTuple):
@@ -41,7 +47,9 @@ def moments_of(signals: Signals, config: MotionConfig) -> ArmMoments:
     fps = signals.fps
     activity = smoothed(observed.activity, max(1, round(SLOW_WINDOW_S * fps)))
     min_distance = max(1, round(SLOW_WITHIN_S * fps))
-    slow, facts = find_peaks(-activity, distance=min_distance, prominence=0.0, wlen=4 * min_distance + 1)
+    slow, facts = find_peaks(
+        -activity, distance=min_distance, prominence=0.0, wlen=4 * min_distance + 1
+    )
     grips = {start for g in signals.grippers for start, *_ in gripper_moves(g.opening, config, fps)}
     return ArmMoments(
         comes_to_rest=tuple(start for start, _ in observed.idle if start > 0),
@@ -70,17 +78,26 @@ def settled(
     for near in by_kind:
         for _, k, frame in sorted(near):
             is_free = k not in moment_of and frame not in moment_of.values()
-            if is_free and all((j < k) == (other_frame < frame) for j, other_frame in moment_of.items()):
+            if is_free and all(
+                (j < k) == (other_frame < frame) for j, other_frame in moment_of.items()
+            ):
                 moment_of[k] = frame
     return ascending([moment_of.get(k, start) for k, start in enumerate(starts)], num_frames)
 
 
 def _near(
-    spans: Sequence[Span], starts: Sequence[int], moments: ArmMoments, kinds: Sequence[str], reach: float
+    spans: Sequence[Span],
+    starts: Sequence[int],
+    moments: ArmMoments,
+    kinds: Sequence[str],
+    reach: float,
 ) -> Iterator[tuple[int, int, int]]:
     """(distance, span that begins, frame) of each moment that a boundary may be, in frames."""
     for k in range(1, len(spans)):
-        may_be = {"comes_to_rest": spans[k].label in (IDLE, DONE), "sets_out": spans[k - 1].label == IDLE}
+        may_be = {
+            "comes_to_rest": spans[k].label in (IDLE, DONE),
+            "sets_out": spans[k - 1].label == IDLE,
+        }
         for kind in kinds:
             for frame in getattr(moments, kind) if may_be.get(kind, True) else ():
                 if abs(frame - starts[k]) <= reach:

@@ -52,7 +52,9 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 FONT_SCALE = 0.45
 
 
-async def load_pictures(view: EpisodeView, parts: Sequence[Window], *, sheets: bool = False) -> dict[Window, Pictures]:
+async def load_pictures(
+    view: EpisodeView, parts: Sequence[Window], *, sheets: bool = False
+) -> dict[Window, Pictures]:
     """The beginning of a request for each window: every picture with its number and time.
 
     Each frame is loaded once. Raises what `view.load` raises, ValueError when it leaves a frame out.
@@ -65,7 +67,9 @@ def _load(view: EpisodeView, parts: list[Window], sheets: bool) -> dict[Window, 
     images = view.load(frames)
     missing = [f for f in frames if f not in images]
     if missing:
-        raise ValueError(f"{view.dataset} episode {view.episode_index}: no picture of frame {missing[0]}")
+        raise ValueError(
+            f"{view.dataset} episode {view.episode_index}: no picture of frame {missing[0]}"
+        )
     return {w: _numbered(view, w, [images[f] for f in w], sheets) for w in parts}
 
 
@@ -89,7 +93,9 @@ def _single(window: Window, times: list[str], images: list[Image]) -> Iterator[s
         yield from (f"Picture {number}, {time} s:", image)
 
 
-def _sheets(window: Window, times: list[str], images: list[Image], views: int) -> Iterator[str | Image]:
+def _sheets(
+    window: Window, times: list[str], images: list[Image], views: int
+) -> Iterator[str | Image]:
     """Contact sheets of TILES pictures each, with the numbers that they show."""
     for tiles in batched(zip(window, times, images, strict=True), TILES):
         yield f"Pictures {tiles[0][0]} to {tiles[-1][0]}:"
@@ -142,7 +148,9 @@ def contact_sheet(images: Sequence[Image], captions: Sequence[str], views: int =
         small = cv2.resize(tile, (across, down), interpolation=cv2.INTER_AREA)
         (text_px, line_px), base = cv2.getTextSize(caption, FONT, FONT_SCALE, 1)
         cv2.rectangle(small, (0, 0), (text_px + 4, line_px + base + 3), (0, 0, 0), cv2.FILLED)
-        cv2.putText(small, caption, (2, line_px + 2), FONT, FONT_SCALE, (255, 255, 255), 1, cv2.LINE_AA)
+        cv2.putText(
+            small, caption, (2, line_px + 2), FONT, FONT_SCALE, (255, 255, 255), 1, cv2.LINE_AA
+        )
         row, column = divmod(k, columns)
         sheet[row * down : (row + 1) * down, column * across : (column + 1) * across] = small
     return _encoded(sheet)

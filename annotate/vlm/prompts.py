@@ -158,7 +158,9 @@ def refine_reply(pictures: Sequence[int]) -> Schema:
 
 def verify_reply(num_attempts: int) -> Schema:
     verdict = _object(
-        criterion=_thought(EVIDENCE_CHARS), evidence=_thought(EVIDENCE_CHARS), completed={"type": "boolean"}
+        criterion=_thought(EVIDENCE_CHARS),
+        evidence=_thought(EVIDENCE_CHARS),
+        completed={"type": "boolean"},
     )
     return _object(**{attempt_key(k): verdict for k in range(1, num_attempts + 1)})
 
@@ -184,7 +186,9 @@ def max_tokens(schema: Mapping[str, Any]) -> int:
     if "enum" in schema:
         return max(len(json.dumps(x)) for x in schema["enum"])
     if schema["type"] == "object":
-        return 2 + sum(len(json.dumps(k)) + 4 + max_tokens(v) for k, v in schema["properties"].items())
+        return 2 + sum(
+            len(json.dumps(k)) + 4 + max_tokens(v) for k, v in schema["properties"].items()
+        )
     if schema["type"] == "array":
         return 2 + schema["maxItems"] * (2 + max_tokens(schema["items"]))
     if schema["type"] == "boolean":
@@ -194,7 +198,12 @@ def max_tokens(schema: Mapping[str, Any]) -> int:
 
 def _object(**properties: Schema) -> Schema:
     names = list(properties)
-    return {"type": "object", "properties": properties, "required": names, "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": names,
+        "additionalProperties": False,
+    }
 
 
 def _text(max_chars: int) -> Schema:

@@ -114,8 +114,13 @@ def spans_of(value: Mapping[str, Any], window: Window, num_steps: int) -> list[S
     Changes are sorted, of several at one picture the last counts, repeated idle or done is one span: each noted.
     """
     # Replies count steps from 1, labels from 0
-    labels: dict[str, int | str] = {str(k + 1): k for k in range(num_steps)} | {IDLE: IDLE, DONE: DONE}
-    first = Span(labels[value["first"]["label"]], -1, window[0], value["first"]["outcome"] == ACHIEVED)
+    labels: dict[str, int | str] = {str(k + 1): k for k in range(num_steps)} | {
+        IDLE: IDLE,
+        DONE: DONE,
+    }
+    first = Span(
+        labels[value["first"]["label"]], -1, window[0], value["first"]["outcome"] == ACHIEVED
+    )
     if not value["changes"]:
         first = replace(first, notes=("no change was told",))
     span_at: dict[int, Span] = {}  # by picture
@@ -125,7 +130,10 @@ def spans_of(value: Mapping[str, Any], window: Window, num_steps: int) -> list[S
         if picture < max(span_at, default=0):
             notes += ("changes not in the order of time: sorted",)
         if picture in span_at:
-            notes += (*span_at[picture].notes, f"several changes at picture {picture}: the last one counts")
+            notes += (
+                *span_at[picture].notes,
+                f"several changes at picture {picture}: the last one counts",
+            )
         # A change lies between two pictures of the window
         completed = change["outcome"] == ACHIEVED
         previous_frame = window[window.index(picture) - 1]
@@ -148,7 +156,9 @@ def _joined(spans: Sequence[Span]) -> list[Span]:
 def _extended(span: Span, addition: Span, *notes: str) -> Span:
     """A span that goes on with another one's frames."""
     return replace(
-        span, completed=addition.completed, notes=tuple(dict.fromkeys((*span.notes, *addition.notes, *notes)))
+        span,
+        completed=addition.completed,
+        notes=tuple(dict.fromkeys((*span.notes, *addition.notes, *notes))),
     )
 
 
@@ -163,18 +173,26 @@ def merged(parts: Sequence[tuple[Window, list[Span]]]) -> list[Span]:
     (covered_window, spans), *later_parts = parts
     for window, later in later_parts:
         spans = _continued(spans, covered_window, later, window)
-        covered_window = covered_window + tuple(frame for frame in window if frame > covered_window[-1])
+        covered_window = covered_window + tuple(
+            frame for frame in window if frame > covered_window[-1]
+        )
     return spans
 
 
-def _continued(spans: list[Span], covered_window: Window, later: list[Span], window: Window) -> list[Span]:
+def _continued(
+    spans: list[Span], covered_window: Window, later: list[Span], window: Window
+) -> list[Span]:
     """The spans of the frames seen so far, continued from a cut in the overlap on by those of a later window."""
     overlap = covered_window[bisect_left(covered_window, window[0]) :]
-    agreed = [k for k, frame in enumerate(overlap) if _at(spans, frame).label == _at(later, frame).label]
+    agreed = [
+        k for k, frame in enumerate(overlap) if _at(spans, frame).label == _at(later, frame).label
+    ]
     # From there on the later window counts: best where no span starts, then near the middle
     starts = {s.start for s in (*spans, *later[1:])}
     middle = len(overlap) // 2
-    cut = overlap[min(agreed, key=lambda k: (overlap[k] in starts, abs(k - middle)), default=middle)]
+    cut = overlap[
+        min(agreed, key=lambda k: (overlap[k] in starts, abs(k - middle)), default=middle)
+    ]
 
     # The earlier spans up to the cut, what the later window says of the cut itself, and its spans from there on
     head = [s for s in spans if s.start < cut or (agreed and s.start == cut)]
@@ -183,7 +201,14 @@ def _continued(spans: list[Span], covered_window: Window, later: list[Span], win
         head[-1] = _extended(head[-1], at_cut)
     else:
         previous_frame = covered_window[bisect_left(covered_window, cut) - 1]
-        head.append(replace(at_cut, after=previous_frame, start=cut, notes=(*at_cut.notes, "windows disagree here")))
+        head.append(
+            replace(
+                at_cut,
+                after=previous_frame,
+                start=cut,
+                notes=(*at_cut.notes, "windows disagree here"),
+            )
+        )
     tail, unused = ([s for s in side_spans if s.start > cut] for side_spans in (later, spans))
 
     # A new attempt that both windows saw, one on either side of the cut, is one
@@ -223,7 +248,9 @@ def search_ranges(spans: Sequence[Span], num_frames: int) -> list[tuple[int, int
     # The episode's ends are fixed
     fixed = [(0, 0), *starts, (num_frames, num_frames)]
     ranges = []
-    for (_, end_before), (low, high), (start_after, _) in zip(fixed, fixed[1:], fixed[2:], strict=False):
+    for (_, end_before), (low, high), (start_after, _) in zip(
+        fixed, fixed[1:], fixed[2:], strict=False
+    ):
         # The neighbours may grow into the same frames, so each of them gets half of the room between
         margin = (high - low + 1) // 4
         room_before = (low - end_before - 1) // 2
@@ -245,7 +272,9 @@ def dense_frames(low: int, high: int, count: int) -> Window:
 
 def ascending(starts: Sequence[int], num_frames: int) -> list[int]:
     """First frames moved as little as it takes for each span to have a frame."""
-    lowest_starts = np.maximum.accumulate(np.asarray(starts) - np.arange(len(starts))) + np.arange(len(starts))
+    lowest_starts = np.maximum.accumulate(np.asarray(starts) - np.arange(len(starts))) + np.arange(
+        len(starts)
+    )
     return np.minimum(lowest_starts, num_frames - np.arange(len(starts), 0, -1)).tolist()
 
 
@@ -273,7 +302,9 @@ def agree(a: Sequence[Span], b: Sequence[Span], tolerance: float) -> bool:
     return all(_distance(x.after + 1, x.start, y) <= tolerance for x, y in pairs)
 
 
-def _without_missed(spans: Sequence[Span], other_spans: Sequence[Span], tolerance: float) -> list[Span]:
+def _without_missed(
+    spans: Sequence[Span], other_spans: Sequence[Span], tolerance: float
+) -> list[Span]:
     """A look without its short activities that another look lacks; the first and the last one stay."""
     remaining_spans = []
     for k, span in enumerate(spans):
@@ -286,7 +317,10 @@ def _without_missed(spans: Sequence[Span], other_spans: Sequence[Span], toleranc
 
 def is_met(span: Span, other_spans: Sequence[Span], tolerance: float) -> bool:
     """Does another look have that span begin within `tolerance` frames, too?"""
-    return any(s.label == span.label and _distance(span.after + 1, span.start, s) <= tolerance for s in other_spans[1:])
+    return any(
+        s.label == span.label and _distance(span.after + 1, span.start, s) <= tolerance
+        for s in other_spans[1:]
+    )
 
 
 def expected_f1(starts: Sequence[int], motion_cuts: Sequence[int], fps: float) -> float:
@@ -297,7 +331,9 @@ def expected_f1(starts: Sequence[int], motion_cuts: Sequence[int], fps: float) -
     """
     if not motion_cuts:
         return UNKNOWN
-    distances_s = [min((abs(cut - start) for start in starts[1:]), default=np.inf) / fps for cut in motion_cuts]
+    distances_s = [
+        min((abs(cut - start) for start in starts[1:]), default=np.inf) / fps for cut in motion_cuts
+    ]
     off_s = float(np.minimum(distances_s, FARTHEST_S).mean())
     return min(1.0, max(0.0, F1_AT_CUTS - F1_LOST_A_SECOND * off_s))
 
@@ -324,7 +360,10 @@ def confidences(
         return [round(by_motion, 4)] * len(spans)
     # For each boundary, that is from the second segment's start on: is it met by the other look?
     are_met = [
-        any(s.label == span.label and _distance(start_frame, start_frame, s) <= tolerance for s in other_spans[1:])
+        any(
+            s.label == span.label and _distance(start_frame, start_frame, s) <= tolerance
+            for s in other_spans[1:]
+        )
         for start_frame, span in zip(starts[1:], spans[1:], strict=True)
     ]
     confidence = []
@@ -346,4 +385,8 @@ def _overlap(spans: Sequence[Span], label: int | str, start: int, end: int) -> i
     """Frames of start .. end that have the label; a change counts in the middle of where it is known to be."""
     edges = [s.middle for s in spans] + [end]
     parts = zip(spans, pairwise(edges), strict=True)
-    return sum(max(0, min(until, end) - max(begin, start)) for s, (begin, until) in parts if s.label == label)
+    return sum(
+        max(0, min(until, end) - max(begin, start))
+        for s, (begin, until) in parts
+        if s.label == label
+    )

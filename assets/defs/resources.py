@@ -14,7 +14,14 @@ from annotate.model_client.server import Server, ServerConfig
 from assets.lib.programs import check_programs
 from core.errors import UserError
 from core.paths import ROOT, Workspace
-from pipeline.config import DatasetBuild, load_config, read_build_file, resolve, stored_build, stored_builds
+from pipeline.config import (
+    DatasetBuild,
+    load_config,
+    read_build_file,
+    resolve,
+    stored_build,
+    stored_builds,
+)
 from pipeline.sources import all_builds, with_folders
 from warehouse.lake import Lake, LakeError, open_lake
 from warehouse.lake.lake import lake_to_read
@@ -22,22 +29,36 @@ from warehouse.lake.lake import lake_to_read
 CHOICE = "PROCCORPUS_EXECUTOR"
 EXECUTORS = ("in_process", "ray", "kubernetes")
 # What a step on another machine needs to be told. No secrets: Ray shows a job's variables to whoever sees its dashboard
-PASSED_ON = (CHOICE, "PROCCORPUS_WORKSPACE", "PROCCORPUS_CONFIG", "DAGSTER_HOME", "DAGSTER_FILES", "PROCCORPUS_NOTES")
+PASSED_ON = (
+    CHOICE,
+    "PROCCORPUS_WORKSPACE",
+    "PROCCORPUS_CONFIG",
+    "DAGSTER_HOME",
+    "DAGSTER_FILES",
+    "PROCCORPUS_NOTES",
+)
 DEFAULT_CONFIG = ROOT / "configs" / "demo.toml"
 
 
 class VlmServer(dg.ConfigurableResource):
     """Endpoints of a model. With `urls` nothing is started; else vLLM is, on demand, and stopped when the run ends."""
 
-    urls: list[str] = Field(default=[], description="servers that are already there: bases that end in /v1")
-    model: str = Field(default="", description="what to serve: a name on the hub, or a folder; empty: PROCCORPUS_VLM")
+    urls: list[str] = Field(
+        default=[], description="servers that are already there: bases that end in /v1"
+    )
+    model: str = Field(
+        default="",
+        description="what to serve: a name on the hub, or a folder; empty: PROCCORPUS_VLM",
+    )
     name: str = Field(default="", description="what requests call it; empty: as model")
     device: Literal["auto", "cpu", "gpu"] = "auto"
     replicas: int = Field(default=1, ge=1)
     tensor_parallel_size: int = Field(default=1, ge=1)
     quantization: str = Field(default="", description="such as fp8; empty: none")
     max_model_len: int = 16384
-    python: str = Field(default="", description="interpreter that has vLLM; empty: the project's .venv-vllm")
+    python: str = Field(
+        default="", description="interpreter that has vLLM; empty: the project's .venv-vllm"
+    )
     log_dir: str = Field(default="", description="empty: logs/ of the project")
     ready_timeout_s: float = 1800.0
 
@@ -77,8 +98,18 @@ class VlmServer(dg.ConfigurableResource):
         # What the resource is configured with comes before the environment
         model = self.model or os.environ.get("PROCCORPUS_VLM")
         if not model:
-            raise dg.Failure("no model to serve: set `model` of the resource vlm_server, or PROCCORPUS_VLM, or `urls`")
-        names = ("name", "device", "replicas", "tensor_parallel_size", "quantization", "max_model_len", "python")
+            raise dg.Failure(
+                "no model to serve: set `model` of the resource vlm_server, or PROCCORPUS_VLM, or `urls`"
+            )
+        names = (
+            "name",
+            "device",
+            "replicas",
+            "tensor_parallel_size",
+            "quantization",
+            "max_model_len",
+            "python",
+        )
         settings = {name: getattr(self, name) for name in names if getattr(self, name)}
         logs = self.log_dir or ROOT / "logs"
         return ServerConfig.model_validate(
@@ -96,7 +127,9 @@ def executor() -> dg.ExecutorDefinition:
     name = os.environ.get(CHOICE) or EXECUTORS[0]
     if name not in EXECUTORS:
         raise ValueError(f"{CHOICE} is {name!r}: it may be {', '.join(EXECUTORS)}")
-    return {"in_process": lambda: dg.in_process_executor, "ray": _ray, "kubernetes": _kubernetes}[name]()
+    return {"in_process": lambda: dg.in_process_executor, "ray": _ray, "kubernetes": _kubernetes}[
+        name
+    ]()
 
 
 def _ray() -> dg.ExecutorDefinition:
@@ -105,14 +138,18 @@ def _ray() -> dg.ExecutorDefinition:
 
     address = os.environ.get("RAY_ADDRESS", "http://127.0.0.1:8265")
     passed = [name for name in PASSED_ON if name in os.environ]
-    return ray_executor.configured({"ray": {"address": address, "num_cpus": 1.0, "env_vars": passed}}, name="ray")
+    return ray_executor.configured(
+        {"ray": {"address": address, "num_cpus": 1.0, "env_vars": passed}}, name="ray"
+    )
 
 
 def _kubernetes() -> dg.ExecutorDefinition:
     """Steps as Jobs; image, volumes, secrets and resources are those of the run launcher (deploy/kubernetes)."""
     from dagster_k8s import k8s_job_executor
 
-    return k8s_job_executor.configured({"max_concurrent": 4, "retries": {"enabled": {}}}, name="kubernetes")
+    return k8s_job_executor.configured(
+        {"max_concurrent": 4, "retries": {"enabled": {}}}, name="kubernetes"
+    )
 
 
 class CorpusResource(dg.ConfigurableResource):
@@ -147,7 +184,9 @@ class CorpusResource(dg.ConfigurableResource):
 
     def _configured_build(self, lake: Lake, path: Path, dataset: str) -> DatasetBuild | None:
         """What a TOML file says of a dataset, which may be one of the folders of an entry."""
-        entries = [b for b in load_config(path) if dataset == b.name or dataset.startswith(f"{b.name}-")]
+        entries = [
+            b for b in load_config(path) if dataset == b.name or dataset.startswith(f"{b.name}-")
+        ]
         builds = with_folders(self.workspace(), lake, entries)
         return next((build for build in builds if build.name == dataset), None)
 
@@ -172,7 +211,9 @@ class CorpusResource(dg.ConfigurableResource):
         path = _configured("")
         space = self.workspace()
         if path:
-            configured_names = [build.name for build in load_config(path) if not build.dataset.folders]
+            configured_names = [
+                build.name for build in load_config(path) if not build.dataset.folders
+            ]
         else:
             configured_names = []
         built_names: Collection[str] = ()
@@ -180,7 +221,10 @@ class CorpusResource(dg.ConfigurableResource):
             try:
                 with closing(lake_to_read(space).con) as con:
                     built_names = [
-                        name for (name,) in con.execute("SELECT dataset FROM build_configs ORDER BY 1").fetchall()
+                        name
+                        for (name,) in con.execute(
+                            "SELECT dataset FROM build_configs ORDER BY 1"
+                        ).fetchall()
                     ]
             except LakeError as e:
                 dg.get_dagster_logger().warning(f"datasets of {space.root} are not known: {e}")
@@ -203,4 +247,6 @@ def _configured(config: str) -> Path | None:
 
 @dg.definitions
 def resources() -> dg.Definitions:
-    return dg.Definitions(resources={"corpus": CorpusResource(), "vlm_server": VlmServer()}, executor=executor())
+    return dg.Definitions(
+        resources={"corpus": CorpusResource(), "vlm_server": VlmServer()}, executor=executor()
+    )

@@ -29,7 +29,9 @@ COMPUTED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "camera": ("episodes.cameras",),
         "timestamp_s": ("episodes.videos", "episodes.fps"),
         **dict.fromkeys(("visual_change", "phash", "luma_mean", "is_black"), ("episodes.videos",)),
-        **dict.fromkeys(("gripper", "grippers", "speed"), ("episodes.data_uri", "episodes.row_start")),
+        **dict.fromkeys(
+            ("gripper", "grippers", "speed"), ("episodes.data_uri", "episodes.row_start")
+        ),
     },
     "demonstrations": {
         "duration_s": ("frames.timestamp_s",),
@@ -43,9 +45,17 @@ COMPUTED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "transfer": dict.fromkeys(("name", "start_frame", "end_frame"), ("embeddings.embedding",)),
     "progress": {
-        "segment_index": ("segments.segment_index", "transfer.segment_index", "corrections.segment_index"),
+        "segment_index": (
+            "segments.segment_index",
+            "transfer.segment_index",
+            "corrections.segment_index",
+        ),
         "progress": (
-            *(f"{labels}.{c}" for labels in ("segments", "transfer", "corrections") for c in ("start_frame", "step")),
+            *(
+                f"{labels}.{c}"
+                for labels in ("segments", "transfer", "corrections")
+                for c in ("start_frame", "step")
+            ),
             "frames.visual_change",
         ),
     },
@@ -70,7 +80,9 @@ NOT_IN_CHUNK = {
     "corrections": "nobody corrected anything of the chunk",
     "references": "no reference shows a task of the chunk",
 }
-LEFT_OUT = dg.DataVersion("left out")  # of a partition that has nothing of a stage: stages below can name it, too
+LEFT_OUT = dg.DataVersion(
+    "left out"
+)  # of a partition that has nothing of a stage: stages below can name it, too
 LEFT_OUT_SQL = (
     "SELECT coalesce(episode_index::VARCHAR, 'all') AS episode, reason, coalesce(detail, '') AS detail, "
     "coalesce(file, '') AS file FROM findings WHERE dataset = $1 AND stage = $2 "
@@ -91,11 +103,20 @@ def column_lineage(stage: Stage) -> dg.TableColumnLineage:
     upstream = {name: TABLES[BY_NAME[name].tables[0]].schema.names for name in stage.upstream}
     deps = {}
     for column in TABLES[stage.tables[0]].schema.names:
-        computed_from = [tuple(source.split(".", 1)) for source in COMPUTED.get(stage.name, {}).get(column, ())]
+        computed_from = [
+            tuple(source.split(".", 1)) for source in COMPUTED.get(stage.name, {}).get(column, ())
+        ]
         # A key is that of the first stage that has it: the others have theirs from there
-        keys = [(name, column) for name, theirs in upstream.items() if column in theirs and column in HANDED_DOWN]
+        keys = [
+            (name, column)
+            for name, theirs in upstream.items()
+            if column in theirs and column in HANDED_DOWN
+        ]
         if sources := computed_from or keys[:1]:
-            deps[column] = [dg.TableColumnDep(dg.AssetKey(asset), source_column) for asset, source_column in sources]
+            deps[column] = [
+                dg.TableColumnDep(dg.AssetKey(asset), source_column)
+                for asset, source_column in sources
+            ]
     return dg.TableColumnLineage(deps)
 
 
@@ -107,7 +128,9 @@ def parse_chunk_key(key: str) -> tuple[str, int]:
     """Inverse of chunk_key; raises ValueError."""
     dataset, _, chunk = key.rpartition(":")
     if not dataset or not chunk.isdecimal():
-        raise ValueError(f"{key!r} is not a chunk key: expected <dataset>:<number>, such as sim_short:00002")
+        raise ValueError(
+            f"{key!r} is not a chunk key: expected <dataset>:<number>, such as sim_short:00002"
+        )
     return dataset, int(chunk)
 
 
@@ -155,12 +178,16 @@ def version_tags(data_version: str) -> dict[str, str]:
     return {"dagster/data_version": data_version, "dagster/data_version_is_user_provided": "true"}
 
 
-def metadata(lake: Lake, stage: Stage, report: StageReport, *, detailed: bool = True) -> dict[str, dg.MetadataValue]:
+def metadata(
+    lake: Lake, stage: Stage, report: StageReport, *, detailed: bool = True
+) -> dict[str, dg.MetadataValue]:
     """What a materialisation shows: rows, duration and the stage's numbers; `detailed`: tables and a picture, too."""
     run = report.run
     table = stage.tables[0]
     # The episodes of the partition in the explorer, at the address that it has unless told otherwise
-    base = without_secrets(os.environ.get("PROCCORPUS_EXPLORER_URL", "http://127.0.0.1:7680").rstrip("/"))
+    base = without_secrets(
+        os.environ.get("PROCCORPUS_EXPLORER_URL", "http://127.0.0.1:7680").rstrip("/")
+    )
     query = {"dataset": run.dataset} | ({} if run.chunk is None else {"chunk": run.chunk})
     is_tars = stage.name == "shards"
     if is_tars:
@@ -169,7 +196,9 @@ def metadata(lake: Lake, stage: Stage, report: StageReport, *, detailed: bool = 
         files = f"{place(lake.workspace).data}main/{table}/"
     values: dict[str, dg.MetadataValue] = {
         # All its rows where it was reported without numbers
-        "dagster/partition_row_count": dg.MetadataValue.int(int(report.numbers.get(f"rows_{table}", run.rows))),
+        "dagster/partition_row_count": dg.MetadataValue.int(
+            int(report.numbers.get(f"rows_{table}", run.rows))
+        ),
         "dagster/table_name": dg.MetadataValue.text(f"lake.main.{table}"),
         "duration_s": dg.MetadataValue.float(round(run.duration_s, 3)),
         "snapshot": dg.MetadataValue.int(report.snapshot),
@@ -188,11 +217,17 @@ def _found(lake: Lake, run: StageRun) -> dict[str, dg.MetadataValue]:
     tables = {"left_out_episodes": lake.dicts(LEFT_OUT_SQL, [run.dataset, run.stage, run.chunk])}
     if run.stage == "progress":
         tables["worst_episodes"] = lake.dicts(WORST_SQL, [run.dataset, run.chunk])
-    return {name: dg.MetadataValue.table(list(map(_record, rows))) for name, rows in tables.items() if rows}
+    return {
+        name: dg.MetadataValue.table(list(map(_record, rows)))
+        for name, rows in tables.items()
+        if rows
+    }
 
 
 def _record(row: Mapping[str, Any]) -> dg.TableRecord:
-    return dg.TableRecord({name: round(v, 3) if isinstance(v, float) else v for name, v in row.items()})
+    return dg.TableRecord(
+        {name: round(v, 3) if isinstance(v, float) else v for name, v in row.items()}
+    )
 
 
 def _pictures(lake: Lake, stage: Stage, run: StageRun) -> dict[str, dg.MetadataValue]:
@@ -238,7 +273,10 @@ def check_evaluation(run: StageRun, check: Check, outcome: CheckOutcome) -> dg.A
 
 def described(*tables: str, code: Callable | Path) -> dict[str, Any]:
     """Metadata of an asset's definition: the columns of its main table, the tables it writes, and where its code is."""
-    columns = [dg.TableColumn(c.name, str(c.type), description=c.comment or None) for c in TABLES[tables[0]].columns]
+    columns = [
+        dg.TableColumn(c.name, str(c.type), description=c.comment or None)
+        for c in TABLES[tables[0]].columns
+    ]
     path = code if isinstance(code, Path) else Path(inspect.getfile(code))
     line = 1 if isinstance(code, Path) else inspect.getsourcelines(code)[1]
     label = path.relative_to(ROOT).as_posix()

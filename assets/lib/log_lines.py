@@ -16,4 +16,9 @@ class JsonFormatter(logging.Formatter):
         asset = event and event.asset_key
         fields = {"dataset": dataset or None, "chunk": int(chunk) if chunk else None}
         fields["stage"] = asset.to_user_string() if asset else dagster_meta.get("step_key")
-        return as_json(super().format(record), record.levelname.lower(), run=dagster_meta.get("run_id"), **fields)
+        return as_json(
+            super().format(record),
+            record.levelname.lower(),
+            run=dagster_meta.get("run_id"),
+            **fields,
+        )

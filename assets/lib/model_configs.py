@@ -33,20 +33,28 @@ class NewReleaseConfig(ReleaseChoice):
 class TrainingConfig(ReleaseChoice):
     """Which model: of which recipe."""
 
-    recipe: str = Field(default=DEMO_RECIPE, description="A built-in recipe's name, or a YAML file.")
-    always: bool = Field(default=False, description="Do it even when that very model, or its scores, are there.")
+    recipe: str = Field(
+        default=DEMO_RECIPE, description="A built-in recipe's name, or a YAML file."
+    )
+    always: bool = Field(
+        default=False, description="Do it even when that very model, or its scores, are there."
+    )
 
 
 class RewardModelConfig(TrainingConfig):
     """What is trained, and where."""
 
-    model: str = Field(default="", description="Folder of the checkpoint to begin with; for recipes that need one.")
+    model: str = Field(
+        default="", description="Folder of the checkpoint to begin with; for recipes that need one."
+    )
     resume: bool = Field(
         default=True,
         description="Go on from the newest checkpoint of this very run where there is one; false: begin anew.",
     )
     wandb: bool = Field(default=False, description="The curve goes to Weights & Biases, too.")
-    launch: AnyLauncher = Field(default=LocalLauncher(), description="Where: here, or on a cluster.")
+    launch: AnyLauncher = Field(
+        default=LocalLauncher(), description="Where: here, or on a cluster."
+    )
 
 
 def _for_dagster(field: FieldInfo) -> Any:
@@ -61,7 +69,9 @@ def _for_dagster(field: FieldInfo) -> Any:
     return kind, Field(default=default, description=field.description)
 
 
-FIELDS: dict[str, Any] = {name: _for_dagster(field) for name, field in EvaluationOptions.model_fields.items()}
+FIELDS: dict[str, Any] = {
+    name: _for_dagster(field) for name, field in EvaluationOptions.model_fields.items()
+}
 
 
 class EvaluationConfig(create_model("EvaluationFields", __base__=TrainingConfig, **FIELDS)):
@@ -72,8 +82,13 @@ class EvaluationConfig(create_model("EvaluationFields", __base__=TrainingConfig,
     def options(self) -> EvaluationOptions:
         """Empty texts, zeros and a wish to think stand for the default. Raises UserError."""
         settings = {name: value for name, value in self if name in EvaluationOptions.model_fields}
-        settings |= {"endpoint": tuple(filter(None, [self.endpoint])), "think": settings["think"] and None}
-        stated_settings = {name: value for name, value in settings.items() if value or value is False}
+        settings |= {
+            "endpoint": tuple(filter(None, [self.endpoint])),
+            "think": settings["think"] and None,
+        }
+        stated_settings = {
+            name: value for name, value in settings.items() if value or value is False
+        }
         try:
             return EvaluationOptions.model_validate(stated_settings)
         except ValidationError as e:

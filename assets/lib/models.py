@@ -20,7 +20,9 @@ from warehouse.lake import Lake
 from warehouse.releases.release import get_release
 
 
-def train(context: dg.AssetExecutionContext, lake: Lake, config: RewardModelConfig) -> dg.MaterializeResult:
+def train(
+    context: dg.AssetExecutionContext, lake: Lake, config: RewardModelConfig
+) -> dg.MaterializeResult:
     recipe = load_recipe(config.recipe, Path(config.model) if config.model else None)
     frozen = get_release(lake, config.name)
     run = training_run_id(recipe, frozen)
@@ -33,7 +35,9 @@ def train(context: dg.AssetExecutionContext, lake: Lake, config: RewardModelConf
     return launch(context, config.launch, training_job(context, lake, run, config))
 
 
-def training_job(context: dg.AssetExecutionContext, lake: Lake, run: str, config: RewardModelConfig) -> Job:
+def training_job(
+    context: dg.AssetExecutionContext, lake: Lake, run: str, config: RewardModelConfig
+) -> Job:
     """The command that trains what a configuration says, and the folder of its job."""
     name = job_name("train", context.run_id[:8], run)
     if config.recipe.endswith((".yaml", ".yml")):
@@ -44,11 +48,24 @@ def training_job(context: dg.AssetExecutionContext, lake: Lake, run: str, config
     extra_arguments += ["--wandb"] if config.wandb else []
     root = lake.workspace.root
     # Whoever begins the job again, Slurm or Kubernetes, gives the same arguments
-    start = "train", "--auto-resume", "--recipe", recipe, "--release", config.name, "--workspace", str(root)
-    return Job(name, (*start, *extra_arguments), root, root / "jobs" / f"{name}-{context.retry_number}")
+    start = (
+        "train",
+        "--auto-resume",
+        "--recipe",
+        recipe,
+        "--release",
+        config.name,
+        "--workspace",
+        str(root),
+    )
+    return Job(
+        name, (*start, *extra_arguments), root, root / "jobs" / f"{name}-{context.retry_number}"
+    )
 
 
-def evaluate(context: dg.AssetExecutionContext, lake: Lake, config: EvaluationConfig) -> dg.MaterializeResult:
+def evaluate(
+    context: dg.AssetExecutionContext, lake: Lake, config: EvaluationConfig
+) -> dg.MaterializeResult:
     frozen = get_release(lake, config.name)
     options = config.options()
     if options.model:
@@ -67,11 +84,17 @@ def evaluate(context: dg.AssetExecutionContext, lake: Lake, config: EvaluationCo
     return made(context, benchmark_step(lake, options, runner, frozen, on_rows))
 
 
-def score(context: dg.AssetExecutionContext, lake: Lake, config: RewardsConfig) -> dg.MaterializeResult:
+def score(
+    context: dg.AssetExecutionContext, lake: Lake, config: RewardsConfig
+) -> dg.MaterializeResult:
     dataset, chunk = parse_chunk_key(context.partition_key)
-    run = config.model or training_run_id(load_recipe(config.recipe), get_release(lake, config.name))
+    run = config.model or training_run_id(
+        load_recipe(config.recipe), get_release(lake, config.name)
+    )
     folder = model_folder(lake.workspace, run)
     with open_scorer(ScorerConfig(folder)) as scorer:
-        scored = score_episodes(lake, scorer, folder.name, chunk_episodes(lake, dataset, chunk), config.score_fps)
+        scored = score_episodes(
+            lake, scorer, folder.name, chunk_episodes(lake, dataset, chunk), config.score_fps
+        )
     version = dg.DataVersion(f"{scored.run}-{scored.episodes}")
     return dg.MaterializeResult(metadata=asdict(scored), data_version=version)

@@ -27,13 +27,19 @@ def check_programs(config: BaseModel, environment: Mapping[str, str] = os.enviro
     fields = type(config).model_fields
     settings = {name: value for name, value in config if name in GUARDED}
     changed_settings = {
-        n: v for n, v in settings.items() if v and v != fields[n].get_default(call_default_factory=True)
+        n: v
+        for n, v in settings.items()
+        if v and v != fields[n].get_default(call_default_factory=True)
     }
     allowed = _allowed(environment) if changed_settings else {}
     for name, values in changed_settings.items():
-        for value in set(values if isinstance(values, list) else [values]) - set(allowed.get(name, ())):
+        for value in set(values if isinstance(values, list) else [values]) - set(
+            allowed.get(name, ())
+        ):
             remedy = f"whoever runs this server lists it in the TOML file that {FILE} names ({name} = [...])"
-            raise UserError(f"{name} {value!r} is not allowed in a run's configuration: {remedy}, or leaves it out")
+            raise UserError(
+                f"{name} {value!r} is not allowed in a run's configuration: {remedy}, or leaves it out"
+            )
 
 
 def _allowed(environment: Mapping[str, str]) -> dict[str, list[str]]:

@@ -30,7 +30,9 @@ def dagster_home(workspace: Workspace) -> Path:
     home = _storage(workspace).parent
     # Dagster makes an address of its storage's path, in which a question mark begins something else
     if "?" in str(home.absolute()):
-        raise UserError(f"{workspace.root}: Dagster cannot keep its storage below a '?': give it another path")
+        raise UserError(
+            f"{workspace.root}: Dagster cannot keep its storage below a '?': give it another path"
+        )
     home.mkdir(parents=True, exist_ok=True)
 
     def below(settings: Any) -> Any:
@@ -111,7 +113,9 @@ def mirror(workspace: Workspace) -> None:
 
 
 def report_build(
-    workspace: Workspace, datasets: Sequence[str] | None = None, failed: Mapping[str, Sequence[str]] | None = None
+    workspace: Workspace,
+    datasets: Sequence[str] | None = None,
+    failed: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Report the stages of some datasets, or of all, that Dagster does not know: nobody may have opened it before.
 

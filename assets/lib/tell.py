@@ -37,7 +37,10 @@ from warehouse.lake import WHOLE_DATASET, Lake, StageRun
 
 DATASET_KEYS, CHUNK_KEYS = datasets.name or "", chunks.name or ""  # the names of the partition sets
 MAX_DETAILED = 120  # stage runs told with pictures, tables and checks, some 0.2 s each; the older ones with numbers
-NO_VERSION, NO_EVENT = "INITIAL", "NULL"  # what Dagster itself says of an input that was never materialised
+NO_VERSION, NO_EVENT = (
+    "INITIAL",
+    "NULL",
+)  # what Dagster itself says of an input that was never materialised
 Tell = Callable[[dg.AssetMaterialization], object]  # into a run that goes on, or outside any run
 
 
@@ -45,15 +48,21 @@ Tell = Callable[[dg.AssetMaterialization], object]  # into a run that goes on, o
 def instance_at(home: Path, workspace: Workspace) -> Iterator[dg.DagsterInstance]:
     """The Dagster instance of a workspace; the working directory is the project's meanwhile (dagster.yaml's paths)."""
     with chdir(ROOT), room_in(home):
-        with FileLock(workspace.root / ".dagster.lock"):  # two that come first would both make Dagster's tables
+        with FileLock(
+            workspace.root / ".dagster.lock"
+        ):  # two that come first would both make Dagster's tables
             instance = dg.DagsterInstance.from_config(str(home))
         with instance:
             yield instance
 
 
-def newest(instance: dg.DagsterInstance, asset: str, partition: str | None = None) -> dg.EventLogRecord | None:
+def newest(
+    instance: dg.DagsterInstance, asset: str, partition: str | None = None
+) -> dg.EventLogRecord | None:
     """The newest materialisation of an asset, or of one of its partitions."""
-    records_filter = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition] if partition else None)
+    records_filter = dg.AssetRecordsFilter(
+        dg.AssetKey(asset), asset_partitions=[partition] if partition else None
+    )
     return next(iter(instance.fetch_materializations(records_filter, limit=1).records), None)
 
 
@@ -79,7 +88,10 @@ def register_partitions(instance: dg.DagsterInstance, lake: Lake, names: Sequenc
 
 
 def tell_stages(
-    instance: dg.DagsterInstance, lake: Lake, reports: Sequence[StageReport], send_event: Tell | None = None
+    instance: dg.DagsterInstance,
+    lake: Lake,
+    reports: Sequence[StageReport],
+    send_event: Tell | None = None,
 ) -> None:
     """A materialisation per stage run, with the tags that staleness is read from: partition by partition, upstream
     stages first. What a chunk has nothing of stays without one: nothing was made.
@@ -100,13 +112,19 @@ def tell_stages(
         report = by_place.get((partition, stage.name))
         if report:
             stage_build = build if id(report) in detailed else None
-            send_event(_stage_event(instance, lake, stage, report, detailed=stage_build is not None))
+            send_event(
+                _stage_event(instance, lake, stage, report, detailed=stage_build is not None)
+            )
             # A run keeps one evaluation of each check, and has one per partition: without a run all are kept
-            for check, outcome in stage.checked(lake, stage_build, report.run.chunk) if stage_build else ():
+            for check, outcome in (
+                stage.checked(lake, stage_build, report.run.chunk) if stage_build else ()
+            ):
                 instance.report_runless_asset_event(check_evaluation(report.run, check, outcome))
 
 
-def tell_built(instance: dg.DagsterInstance, names: Collection[str], failed: Mapping[str, Sequence[str]]) -> None:
+def tell_built(
+    instance: dg.DagsterInstance, names: Collection[str], failed: Mapping[str, Sequence[str]]
+) -> None:
     """Of each dataset that a build was asked to bring up to date, whether it did; `failed`: the reasons, by dataset.
 
     A failed check of its source, or a time from which on it counts as late.
@@ -118,7 +136,9 @@ def tell_built(instance: dg.DagsterInstance, names: Collection[str], failed: Map
             instance.report_runless_asset_event(dg.AssetMaterialization(source_key(name)))
 
 
-def tell_check(instance: dg.DagsterInstance, asset: dg.AssetKey, check: str, reasons: Sequence[str]) -> None:
+def tell_check(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, check: str, reasons: Sequence[str]
+) -> None:
     """A check that did not pass for some reasons, or passed: there are none."""
     text = "; ".join(reasons) or "a job has done it"
     event = dg.AssetCheckEvaluation(
@@ -142,7 +162,9 @@ def _stage_event(
         else:
             tags[f"dagster/input_event_pointer/{name}"] = NO_EVENT
     values = metadata(lake, stage, report, detailed=detailed)
-    return dg.AssetMaterialization(asset_key=stage.name, partition=partition, metadata=values, tags=tags)
+    return dg.AssetMaterialization(
+        asset_key=stage.name, partition=partition, metadata=values, tags=tags
+    )
 
 
 # What a workspace holds and Dagster does not know
@@ -173,18 +195,23 @@ def reconcile(instance: dg.DagsterInstance, lake: Lake, names: Sequence[str] | N
 
 def tell_outcomes(instance: dg.DagsterInstance, outcomes: Sequence[StepOutcome]) -> None:
     """What the second half made now, from the first that Dagster does not know: else what is below would look stale."""
-    is_reported = [version_of(newest(instance, outcome.asset)) == outcome.version for outcome in outcomes]
+    is_reported = [
+        version_of(newest(instance, outcome.asset)) == outcome.version for outcome in outcomes
+    ]
     for outcome in outcomes[is_reported.index(False) :] if False in is_reported else ():
         instance.report_runless_asset_event(materialization(outcome))
 
 
-def tell_held(instance: dg.DagsterInstance, lake: Lake, made_before: datetime | None = None) -> None:
+def tell_held(
+    instance: dg.DagsterInstance, lake: Lake, made_before: datetime | None = None
+) -> None:
     """What the lake holds of the second half and Dagster does not know; `made_before`: only what was made before
     then."""
     for held_outcome in held_outcomes(lake):
         record = newest(instance, held_outcome.asset)
         is_new = not record or (
-            version_of(record) != held_outcome.version and record.timestamp < held_outcome.made_at.timestamp()
+            version_of(record) != held_outcome.version
+            and record.timestamp < held_outcome.made_at.timestamp()
         )
         if (
             is_new

@@ -22,10 +22,16 @@ from benchmarks.policy.report import print_tables, report, report_by_labels
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--out", type=Path, default=Path("workspace/policy"), help="where all is kept")
+    parser.add_argument(
+        "--out", type=Path, default=Path("workspace/policy"), help="where all is kept"
+    )
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--short", action="store_true", help="one task, one seed, three starts: does it run?")
-    parser.add_argument("--labels", type=Path, help="only what needs no model; other rows are those of such a file")
+    parser.add_argument(
+        "--short", action="store_true", help="one task, one seed, three starts: does it run?"
+    )
+    parser.add_argument(
+        "--labels", type=Path, help="only what needs no model; other rows are those of such a file"
+    )
     parser.add_argument("--table", type=Path, help="only print the tables of such a file")
     args = parser.parse_args()
     if args.table:

@@ -36,7 +36,9 @@ class Cell(generate.Sim):
         """Begin at a start state, 0 or more; what a policy sees of it, float32 [SEEN]."""
         list_number = start // STARTS_A_LIST
         if list_number not in self._lists:
-            self._lists[list_number] = metaworld.MT1(f"{self.task}-v3", seed=FIRST_LIST + list_number).train_tasks
+            self._lists[list_number] = metaworld.MT1(
+                f"{self.task}-v3", seed=FIRST_LIST + list_number
+            ).train_tasks
         self.env.set_task(self._lists[list_number][start % STARTS_A_LIST])
         self.policy = generate.ENV_POLICY_MAP[f"{self.task}-v3"]()
         self.obs, _ = self.env.reset()
@@ -51,7 +53,9 @@ class Cell(generate.Sim):
         grip = self.obs[3:4]
         thing = self.obs[4:7]
         goal = np.asarray(self.env._target_pos)
-        return np.concatenate([hand, grip, thing, goal, thing - hand, goal - thing]).astype(np.float32)
+        return np.concatenate([hand, grip, thing, goal, thing - hand, goal - thing]).astype(
+            np.float32
+        )
 
     def measured(self) -> dict[str, Any]:
         """A row of sim_short's frames.parquet, less its action and progress."""

@@ -47,8 +47,17 @@ class Policies:
         return Policy(self.mean, self.spread, layers, self.scale)
 
     def save(self, path: Path) -> None:
-        flat = {f"{kind}{k}": v for k, layer in enumerate(self.layers) for kind, v in zip("wb", layer, strict=True)}
-        facts = {"mean": self.mean, "spread": self.spread, "scale": self.scale, "losses": self.losses}
+        flat = {
+            f"{kind}{k}": v
+            for k, layer in enumerate(self.layers)
+            for kind, v in zip("wb", layer, strict=True)
+        }
+        facts = {
+            "mean": self.mean,
+            "spread": self.spread,
+            "scale": self.scale,
+            "losses": self.losses,
+        }
         np.savez(path, allow_pickle=False, **flat, **facts)
 
     @classmethod
@@ -60,7 +69,11 @@ class Policies:
 
 
 def clone(
-    observations: np.ndarray, actions: np.ndarray, weights: np.ndarray, seeds: Sequence[int], cloning: Cloning
+    observations: np.ndarray,
+    actions: np.ndarray,
+    weights: np.ndarray,
+    seeds: Sequence[int],
+    cloning: Cloning,
 ) -> Policies:
     """Train a policy for each row of `weights` [arms, n] and each seed, on `observations` [n, d] and `actions` [n, 4].
 
@@ -81,14 +94,18 @@ def clone(
     sizes = [d, cloning.hidden, cloning.hidden, actions.shape[1]]
     parameters = []
     for fan_in, fan_out in pairwise(sizes):
-        first = torch.stack([torch.randn(fan_in, fan_out, generator=g) * (2 / fan_in) ** 0.5 for g in generators])
+        first = torch.stack(
+            [torch.randn(fan_in, fan_out, generator=g) * (2 / fan_in) ** 0.5 for g in generators]
+        )
         parameters.append(first.repeat(arms, 1, 1).requires_grad_())  # [arms * seeds, in, out]
         parameters.append(torch.zeros(arms * len(seeds), 1, fan_out, requires_grad=True))
     optimiser = torch.optim.Adam(parameters, lr=cloning.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, cloning.steps)
     weight_averages = []
     for step in range(cloning.steps):
-        drawn = torch.stack([torch.randint(len(inputs), (cloning.batch,), generator=g) for g in generators])
+        drawn = torch.stack(
+            [torch.randint(len(inputs), (cloning.batch,), generator=g) for g in generators]
+        )
         x, y = (values[drawn].repeat(arms, 1, 1) for values in (inputs, target_actions))
         w = worth[:, drawn].flatten(0, 1)
         for k in range(0, len(parameters), 2):

@@ -57,7 +57,9 @@ class Script:
     def __init__(self, cell: "Cell", demonstration: Demonstration, attempt: int) -> None:
         self.cell = cell
         self.quality = demonstration.quality
-        self.rng = rng = np.random.default_rng([QUALITIES.index(self.quality), demonstration.number, attempt])
+        self.rng = rng = np.random.default_rng(
+            [QUALITIES.index(self.quality), demonstration.number, attempt]
+        )
         self.frame = 0
         self.over = False
         self.noise = np.zeros(3)
@@ -111,7 +113,9 @@ class Script:
             return self.cell.expert(self.beside)
         away = self.begin - self.cell.obs[:3]
         if self.frame < 2 * self.misses_for and np.linalg.norm(away) > 0.03:
-            return np.r_[np.clip(10 * away, -self.cell.spec["limit"], self.cell.spec["limit"]), -1.0]
+            return np.r_[
+                np.clip(10 * away, -self.cell.spec["limit"], self.cell.spec["limit"]), -1.0
+            ]
         self.misses_for = 0
         return self.cell.expert()
 

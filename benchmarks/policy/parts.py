@@ -53,12 +53,18 @@ class Work:
         print(f"{time.strftime('%H:%M:%S')} {part}", flush=True)
         start_time = time.time()
         yield
-        line = {"part": part, "began": round(start_time), "seconds": round(time.time() - start_time, 1)}
+        line = {
+            "part": part,
+            "began": round(start_time),
+            "seconds": round(time.time() - start_time, 1),
+        }
         with (self.folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
 
 
-def weigh(work: Work, group: str, files: Mapping[str, Path], segments: np.ndarray | None = None) -> None:
+def weigh(
+    work: Work, group: str, files: Mapping[str, Path], segments: np.ndarray | None = None
+) -> None:
     """Keep the weights of the arms of a group, float64 [arms, frames], and how much of them each quality has."""
     frames = read_frames(work.protocol, work.folder / "recorded")
     weights_folder = work.folder / "weights"
@@ -66,7 +72,8 @@ def weigh(work: Work, group: str, files: Mapping[str, Path], segments: np.ndarra
     weights_folder.mkdir(exist_ok=True)
     np.save(weights_folder / f"{group}.npy", np.stack(list(weights.values())))
     work.keep(
-        weights_folder / f"{group}.json", {arm: share_by_quality(frames, values) for arm, values in weights.items()}
+        weights_folder / f"{group}.json",
+        {arm: share_by_quality(frames, values) for arm, values in weights.items()},
     )
 
 
@@ -76,9 +83,15 @@ def clone_and_act(work: Work, group: str, task: str) -> None:
     if not path.exists():
         frames = read_frames(work.protocol, work.folder / "recorded")
         task_mask = frames.task == task
-        weights = np.load(work.folder / "weights" / f"{group}.npy", allow_pickle=False)[:, task_mask]
+        weights = np.load(work.folder / "weights" / f"{group}.npy", allow_pickle=False)[
+            :, task_mask
+        ]
         learnt_policies = clone(
-            frames.seen[task_mask], frames.action[task_mask], weights, work.protocol.seeds, work.protocol.cloning
+            frames.seen[task_mask],
+            frames.action[task_mask],
+            weights,
+            work.protocol.seeds,
+            work.protocol.cloning,
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         half = path.with_suffix(".half.npz")
@@ -110,9 +123,13 @@ def run(work: Work, workers: int, *, by_labels_alone: bool = False) -> None:
     progress = work.folder / "progress"
     progress.mkdir(exist_ok=True)
     work.keep(work.folder / "code_versions.json", product.code_versions())
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=one_thread) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=one_thread
+    ) as pool:
 
-        def begin(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> list[Future[Any]]:
+        def begin(
+            function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]
+        ) -> list[Future[Any]]:
             return [pool.submit(function, *job) for job in jobs]
 
         def finish(jobs: Sequence[Future[Any]]) -> None:
@@ -120,7 +137,9 @@ def run(work: Work, workers: int, *, by_labels_alone: bool = False) -> None:
                 job.result()
 
         with work.logged("demonstrations"):
-            finish(begin(record_task, [(t, protocol.demonstrations, recorded) for t in protocol.tasks]))
+            finish(
+                begin(record_task, [(t, protocol.demonstrations, recorded) for t in protocol.tasks])
+            )
             if not dataset.exists():
                 write_lerobot(protocol, recorded, dataset)
         frames = read_frames(protocol, recorded)
@@ -139,7 +158,9 @@ def run(work: Work, workers: int, *, by_labels_alone: bool = False) -> None:
             if model is None:
                 return finish(known_parts + labelled)
             with work.logged("rewards"):
-                files = product.rewarded_progress(space, dataset, frames, progress, protocol.chunk, model)
+                files = product.rewarded_progress(
+                    space, dataset, frames, progress, protocol.chunk, model
+                )
             weigh(work, "rewarded", files)
             finish(known_parts)
         with work.logged("policies of the other arms, best of several, and reinforcement learning"):

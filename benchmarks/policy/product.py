@@ -32,7 +32,9 @@ from warehouse.lake.stored import labels_of
 
 TRAINED = "trained.json"  # what `proccorpus train` said
 # What the guard against leaks says of a held-out run
-ALIKE = re.compile(rf"{DATASET} episode (\d+) \((?!train)\w+\) shows the pictures of {DATASET} episode \d+")
+ALIKE = re.compile(
+    rf"{DATASET} episode (\d+) \((?!train)\w+\) shows the pictures of {DATASET} episode \d+"
+)
 
 
 def label(space: Workspace, dataset: Path, only: Sequence[int] = ()) -> None:
@@ -50,7 +52,9 @@ def train_laptop(space: Workspace, dataset: Path, folder: Path, only: Sequence[i
     """
     result_file = folder / TRAINED
     while not result_file.exists():
-        process = attempted(space, "train", "--recipe", "laptop", "--release", "local", "--format", "json")
+        process = attempted(
+            space, "train", "--recipe", "laptop", "--release", "local", "--format", "json"
+        )
         if not process.returncode:
             result_file.write_text(process.stdout)
             break
@@ -85,10 +89,15 @@ def known_progress(frames: Frames, folder: Path, chunk: int) -> dict[str, Path]:
     """Files of progress that need no label: the clock and the truth."""
     clock = [np.linspace(0, 1, n, dtype=np.float32) for n in frames.lengths]
     truth = np.split(frames.truth, np.cumsum(frames.lengths)[:-1])
-    return {k: write_progress(folder / k, curves, chunk) for k, curves in (("clock", clock), ("truth", truth))}
+    return {
+        k: write_progress(folder / k, curves, chunk)
+        for k, curves in (("clock", clock), ("truth", truth))
+    }
 
 
-def labelled_progress(space: Workspace, frames: Frames, folder: Path, chunk: int) -> dict[str, Path]:
+def labelled_progress(
+    space: Workspace, frames: Frames, folder: Path, chunk: int
+) -> dict[str, Path]:
     """Files of progress by our labels, and by the published formula on their segments. Raises SystemExit."""
     rows = Lake(space, read_only=True).rows(
         "SELECT episode_index, list(progress_procvlm ORDER BY frame_index) FROM active_progress WHERE dataset = ? "
@@ -96,7 +105,9 @@ def labelled_progress(space: Workspace, frames: Frames, folder: Path, chunk: int
         [DATASET],
     )
     progress_by_episode = dict(rows)
-    published = [progress_by_episode.get(k, np.full(n, np.nan)) for k, n in enumerate(frames.lengths)]
+    published = [
+        progress_by_episode.get(k, np.full(n, np.nan)) for k, n in enumerate(frames.lengths)
+    ]
     labels = export(space, folder / "labels", chunk)
     weights = export_weights(space, folder / "weights", chunk)
     published_file = write_progress(folder / "published", published, chunk)
@@ -127,10 +138,14 @@ def rewarded_progress(
     curves = {"laptop_unseen": _rewards_by_halves(space, dataset, frames, folder)}
     curves["shown"] = _rewards_by_shown(space, frames)
     laptop = export(space, folder / "laptop", chunk, model)
-    return {"laptop": laptop} | {name: write_progress(folder / name, curve, chunk) for name, curve in curves.items()}
+    return {"laptop": laptop} | {
+        name: write_progress(folder / name, curve, chunk) for name, curve in curves.items()
+    }
 
 
-def _rewards_by_halves(space: Workspace, dataset: Path, frames: Frames, folder: Path) -> list[np.ndarray]:
+def _rewards_by_halves(
+    space: Workspace, dataset: Path, frames: Frames, folder: Path
+) -> list[np.ndarray]:
     """Runs of even and of odd numbers are the halves, both with all qualities; each is built and labelled by itself."""
     scorers = []
     count = len(frames.lengths)
@@ -141,8 +156,12 @@ def _rewards_by_halves(space: Workspace, dataset: Path, frames: Frames, folder: 
         half_folder.mkdir(exist_ok=True)
         if not (half_folder / TRAINED).exists():
             label(Workspace(half_root), dataset, only)
-        scorers.append(open_checkpoint(train_laptop(Workspace(half_root), dataset, half_folder, only)))
-    return [_rewards(space, scorers[1 - e % 2], e, n, SCORE_FPS) for e, n in enumerate(frames.lengths)]
+        scorers.append(
+            open_checkpoint(train_laptop(Workspace(half_root), dataset, half_folder, only))
+        )
+    return [
+        _rewards(space, scorers[1 - e % 2], e, n, SCORE_FPS) for e, n in enumerate(frames.lengths)
+    ]
 
 
 def _rewards_by_shown(space: Workspace, frames: Frames) -> list[np.ndarray]:
@@ -153,14 +172,21 @@ def _rewards_by_shown(space: Workspace, frames: Frames) -> list[np.ndarray]:
         task_episodes = np.flatnonzero(frames.task[first] == task).tolist()
         shown_episodes = [e for e in task_episodes if frames.success[first[e]]][:SHOWN]
         scorers = {
-            left_episode: shown_scorer(space, [f"{DATASET}/{e}" for e in shown_episodes if e != left_episode])
+            left_episode: shown_scorer(
+                space, [f"{DATASET}/{e}" for e in shown_episodes if e != left_episode]
+            )
             for left_episode in (*shown_episodes, None)
         }
-        curves += [_rewards(space, scorers.get(e, scorers[None]), e, frames.lengths[e], HZ) for e in task_episodes]
+        curves += [
+            _rewards(space, scorers.get(e, scorers[None]), e, frames.lengths[e], HZ)
+            for e in task_episodes
+        ]
     return curves
 
 
-def _rewards(space: Workspace, scorer: Scorer, episode: int, num_frames: int, fps: float) -> np.ndarray:
+def _rewards(
+    space: Workspace, scorer: Scorer, episode: int, num_frames: int, fps: float
+) -> np.ndarray:
     """Of each frame of a run, as `proccorpus reward` gives them and `export rabc` fills them; NaN where it has none, as
     a run has that was taken down."""
     try:

@@ -35,13 +35,24 @@ BASELINE = "nothing"
 GROUPS = {
     "known": ("experts", "nothing", "successes", "clock", "truth"),
     "labelled": (
-        *("published", "labels", "labels_success", "labels_unfailed", "labels_far", "segments", "top", "awr"),
+        *(
+            "published",
+            "labels",
+            "labels_success",
+            "labels_unfailed",
+            "labels_far",
+            "segments",
+            "top",
+            "awr",
+        ),
         *("awr_segments", "awr_outcomes", "weights"),
     ),
     "rewarded": ("laptop", "laptop_unseen", "shown"),
 }
 TOP = 0.5  # of the frames: by what gains most
-AWR_MOST = 20.0  # times the weight of a mean gain; the temperature is the standard deviation of gains
+AWR_MOST = (
+    20.0  # times the weight of a mean gain; the temperature is the standard deviation of gains
+)
 FAR = 2  # times the chunk
 SHOWN = 3  # runs of a task: the first that succeeded
 
@@ -87,7 +98,13 @@ class Protocol:
 
     tasks: tuple[str, ...] = ("drawer-open", "window-open", "plate-slide", "door-close")
     demonstrations: Mapping[str, int] = field(
-        default_factory=lambda: {"expert": 6, "noisy": 6, "stalled": 16, "retried": 16, "failed": 16}
+        default_factory=lambda: {
+            "expert": 6,
+            "noisy": 6,
+            "stalled": 16,
+            "retried": 16,
+            "failed": 16,
+        }
     )
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     starts: int = 50
@@ -105,5 +122,7 @@ SHORT = Protocol(
     starts=3,
     cloning=Cloning(steps=200),
     best_of=BestOf(tasks=("drawer-open",), starts=2, runs=2),
-    learning=Learning(tasks=("drawer-open",), seeds=(0,), iterations=2, candidates=4, best=2, starts=2),
+    learning=Learning(
+        tasks=("drawer-open",), seeds=(0,), iterations=2, candidates=4, best=2, starts=2
+    ),
 )

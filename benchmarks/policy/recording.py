@@ -61,8 +61,18 @@ def _keep(stem: Path, demonstration: Demonstration, cell: "Cell") -> None:
     simulated.write_video(stem.with_suffix(".mp4"), run.pictures, FPS, generate.FORM.crf, group=FPS)
     number = demonstration.number
     success = run.rows[-1]["success"]
-    facts = {"task": cell.spec["text"], "env": f"{demonstration.task}-v3", "seed": number, "start_state": number}
-    facts |= {"policy": demonstration.quality, "success": success, "fps": FPS, "num_frames": len(run.rows)}
+    facts = {
+        "task": cell.spec["text"],
+        "env": f"{demonstration.task}-v3",
+        "seed": number,
+        "start_state": number,
+    }
+    facts |= {
+        "policy": demonstration.quality,
+        "success": success,
+        "fps": FPS,
+        "num_frames": len(run.rows),
+    }
     facts["segments"] = generate.annotate(run.rows, cell.spec)  # and adds progress to the rows
     pq.write_table(simulated.table(generate.COLUMNS, [run.rows], FPS), stem.with_suffix(".parquet"))
     write_file(stem.with_suffix(".json"), json.dumps(facts).encode())
@@ -84,8 +94,14 @@ def write_lerobot(protocol: Protocol, recorded: Path, out: Path) -> None:
             lines.append(json.dumps({"episode": index} | facts) + "\n")
             rows = pq.read_table(stem.with_suffix(".parquet"))
             column_index = rows.column_names.index("episode_index")
-            tables.append(rows.set_column(column_index, "episode_index", pa.array([index] * rows.num_rows, pa.int64())))
-            shutil.copyfile(stem.with_suffix(".mp4"), source / "videos" / f"episode_{index:03d}.mp4")
+            tables.append(
+                rows.set_column(
+                    column_index, "episode_index", pa.array([index] * rows.num_rows, pa.int64())
+                )
+            )
+            shutil.copyfile(
+                stem.with_suffix(".mp4"), source / "videos" / f"episode_{index:03d}.mp4"
+            )
         (source / "episodes.jsonl").write_text("".join(lines))
         pq.write_table(pa.concat_tables(tables), source / "frames.parquet")
         write_dataset(RECIPE, source, read_runs(source), Path(scratch) / "dataset")
@@ -137,4 +153,8 @@ def read_frames(protocol: Protocol, recorded: Path) -> Frames:
 
 
 def _stems(protocol: Protocol, recorded: Path) -> Sequence[Path]:
-    return [recorded / t / f"{d.number:03d}" for t in protocol.tasks for d in planned(t, protocol.demonstrations)]
+    return [
+        recorded / t / f"{d.number:03d}"
+        for t in protocol.tasks
+        for d in planned(t, protocol.demonstrations)
+    ]

@@ -36,7 +36,10 @@ LEARNT_FROM = {
 def report(folder: Path, protocol: Protocol) -> dict[str, Any]:
     """All figures of a finished folder, as docs/data/policy.json has them."""
     figures = of_arms(folder, protocol, list(ARMS), list(GROUPS))
-    best_of = {task: _best_of(_read(folder / "best_of" / f"{task}.json")) for task in protocol.best_of.tasks}
+    best_of = {
+        task: _best_of(_read(folder / "best_of" / f"{task}.json"))
+        for task in protocol.best_of.tasks
+    }
     return figures | {"best_of": best_of, "learned": learned(folder, protocol)}
 
 
@@ -46,20 +49,40 @@ def report_by_labels(folder: Path, protocol: Protocol, former: Mapping[str, Any]
     groups = [group for group in GROUPS if group != "rewarded"]
     arms = [arm for arm in ARMS if arm not in GROUPS["rewarded"]]
     figures = of_arms(folder, protocol, arms, groups)
-    figures["code_versions"]["former"] = former["code_versions"] | {"arms": list(GROUPS["rewarded"])}
-    extended_keys = {"success", "by_seed", "weight_by_quality", "above_nothing", "above_successes", "above_labels"}
+    figures["code_versions"]["former"] = former["code_versions"] | {
+        "arms": list(GROUPS["rewarded"])
+    }
+    extended_keys = {
+        "success",
+        "by_seed",
+        "weight_by_quality",
+        "above_nothing",
+        "above_successes",
+        "above_labels",
+    }
     merged = dict(former) | figures | {key: former[key] | figures[key] for key in extended_keys}
-    merged["by_task"] = {task: former["by_task"][task] | rows for task, rows in figures["by_task"].items()}
+    merged["by_task"] = {
+        task: former["by_task"][task] | rows for task, rows in figures["by_task"].items()
+    }
     return merged
 
 
-def of_arms(folder: Path, protocol: Protocol, arms: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
+def of_arms(
+    folder: Path, protocol: Protocol, arms: Sequence[str], groups: Sequence[str]
+) -> dict[str, Any]:
     """Success of some arms, and the weights of some groups of arms."""
     success = {
-        arm: np.array([_read(folder / "rollouts" / t / f"{arm}.json")["success"] for t in protocol.tasks], bool)
+        arm: np.array(
+            [_read(folder / "rollouts" / t / f"{arm}.json")["success"] for t in protocol.tasks],
+            bool,
+        )
         for arm in arms
     }
-    compared = [arm for arm in (BASELINE, "successes", "labels", "weights", "laptop_unseen") if arm in success]
+    compared = [
+        arm
+        for arm in (BASELINE, "successes", "labels", "weights", "laptop_unseen")
+        if arm in success
+    ]
     return {
         "code_versions": {"policy": CODE_VERSION} | _read(folder / "code_versions.json"),
         "protocol": _read(folder / "protocol.json"),
@@ -70,7 +93,9 @@ def of_arms(folder: Path, protocol: Protocol, arms: Sequence[str], groups: Seque
             for k, task in enumerate(protocol.tasks)
         },
         "by_seed": {arm: values.mean((0, 2)).round(4).tolist() for arm, values in success.items()},
-        "weight_by_quality": {a: s for g in groups for a, s in _read(folder / "weights" / f"{g}.json").items()},
+        "weight_by_quality": {
+            a: s for g in groups for a, s in _read(folder / "weights" / f"{g}.json").items()
+        },
     }
 
 
@@ -78,10 +103,15 @@ def learned(folder: Path, protocol: Protocol) -> dict[str, Any]:
     """Success after reinforcement learning by what was learnt from, by task and over all tasks, with how far each is
     above the sparse reward; and of the runs while it learnt, by iteration."""
     plan = protocol.learning
-    task_runs = {t: [_read(folder / "learned" / t / f"{s}.json") for s in plan.seeds] for t in plan.tasks}
+    task_runs = {
+        t: [_read(folder / "learned" / t / f"{s}.json") for s in plan.seeds] for t in plan.tasks
+    }
     success = {
         reward: np.array(
-            [[r[reward] if reward == "before" else r[reward]["after"] for r in task_runs[t]] for t in task_runs]
+            [
+                [r[reward] if reward == "before" else r[reward]["after"] for r in task_runs[t]]
+                for t in task_runs
+            ]
         )
         for reward in LEARNT_FROM
     }
@@ -90,7 +120,10 @@ def learned(folder: Path, protocol: Protocol) -> dict[str, Any]:
     }
     learnt_rates |= {"all": rates(success), "above_sparse": differences(success, "sparse")}
     learnt_rates["while"] = {
-        r: np.mean([[run_record[r]["while"] for run_record in runs] for runs in task_runs.values()], (0, 1, 3))
+        r: np.mean(
+            [[run_record[r]["while"] for run_record in runs] for runs in task_runs.values()],
+            (0, 1, 3),
+        )
         .round(4)
         .tolist()
         for r in LEARNT_FROM
@@ -102,7 +135,10 @@ def learned(folder: Path, protocol: Protocol) -> dict[str, Any]:
 def _best_of(run_records: Mapping[str, Any]) -> dict[str, Interval]:
     """Success of the chosen run, by what chooses, with the interval of a bootstrap over start states."""
     success = np.array(run_records["success"], bool)
-    said_by = {name: np.array(run_records[name], np.float64) for name in ("progress", "done", "own", "success")}
+    said_by = {
+        name: np.array(run_records[name], np.float64)
+        for name in ("progress", "done", "own", "success")
+    }
     picked = {name: chosen(success, values) for name, values in said_by.items()}
     picked["chance"] = np.asarray(success.mean(1))
     return rates({name: picked[name][None, None] for name in CHOICES})
@@ -117,17 +153,25 @@ def print_tables(figures: Mapping[str, Any]) -> None:
     head = ["weights", "success, %", f"above {BASELINE}, points", *tasks]
     table(head, [_arm_row(figures, arm, tasks) for arm in ARMS if arm in figures["success"]])
     by_quality = figures["weight_by_quality"]
-    rows = [[ARMS[arm], *(f"{by_quality[arm][q]:.2f}" for q in QUALITIES)] for arm in ARMS if arm in WEIGHED]
+    rows = [
+        [ARMS[arm], *(f"{by_quality[arm][q]:.2f}" for q in QUALITIES)]
+        for arm in ARMS
+        if arm in WEIGHED
+    ]
     table(["weights", *QUALITIES], rows)
     chosen = figures["best_of"]
     table(
         ["chosen by", *chosen],
-        [[text, *(_percent(chosen[task][name]) for task in chosen)] for name, text in CHOICES.items()],
+        [
+            [text, *(_percent(chosen[task][name]) for task in chosen)]
+            for name, text in CHOICES.items()
+        ],
     )
     learnt = figures["learned"]
     tasks = [name for name in learnt if name not in ("all", "above_sparse", "while")]
     rows = [
-        [text, *(_percent(learnt[source][name]) for source in (*tasks, "all"))] for name, text in LEARNT_FROM.items()
+        [text, *(_percent(learnt[source][name]) for source in (*tasks, "all"))]
+        for name, text in LEARNT_FROM.items()
     ]
     table(["learnt from", *tasks, "both"], rows)
 
@@ -156,7 +200,9 @@ def rates(success: Mapping[str, np.ndarray]) -> dict[str, Interval]:
 def differences(success: Mapping[str, np.ndarray], baseline: str) -> dict[str, Interval]:
     """Of each other arm its rate less the baseline's, resampled together: seeds and starts are the same for all."""
     drawn = _resampled(success)
-    return {arm: _interval(values - drawn[baseline]) for arm, values in drawn.items() if arm != baseline}
+    return {
+        arm: _interval(values - drawn[baseline]) for arm, values in drawn.items() if arm != baseline
+    }
 
 
 def _resampled(success: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -167,7 +213,9 @@ def _resampled(success: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     ((tasks, seeds, starts),) = shapes
     rng = np.random.default_rng(0)
     names = list(success)
-    stacked = np.stack([success[name] for name in names]).astype(np.float64)  # [arms, tasks, seeds, starts]
+    stacked = np.stack([success[name] for name in names]).astype(
+        np.float64
+    )  # [arms, tasks, seeds, starts]
     means = [stacked.mean((1, 2, 3))]
     for _ in range(RESAMPLES):
         of_tasks = []

@@ -22,7 +22,11 @@ EVALUATION_STARTS = 1000  # from here on: start states of no demonstration
 BEST_OF_STARTS = 2000
 TESTED_STARTS, LEARNING_STARTS = 3000, 4000  # of reinforcement learning
 UNSEEN_PX = 32  # of pictures that nobody looks at
-REWARDS = {"live": "progress", "own": "own", "sparse": "sparse"}  # to learn from, as `watched` names them
+REWARDS = {
+    "live": "progress",
+    "own": "own",
+    "sparse": "sparse",
+}  # to learn from, as `watched` names them
 
 
 def evaluate(protocol: Protocol, task: str, arm: int, policies: Policies) -> dict[str, Any]:
@@ -33,7 +37,8 @@ def evaluate(protocol: Protocol, task: str, arm: int, policies: Policies) -> dic
     starts = range(EVALUATION_STARTS, EVALUATION_STARTS + protocol.starts)
     seeds = range(len(protocol.seeds))
     success = [
-        [_succeeds(cell, policies.one(arm, seed), start, protocol.horizon) for start in starts] for seed in seeds
+        [_succeeds(cell, policies.one(arm, seed), start, protocol.horizon) for start in starts]
+        for seed in seeds
     ]
     cell.close()
     return {"success": success}
@@ -49,7 +54,9 @@ def _succeeds(cell: "Cell", policy: Policy, start: int, horizon: int) -> bool:
     return False
 
 
-def best_of(protocol: Protocol, task: str, arm: int, policies: Policies, model: Path) -> dict[str, Any]:
+def best_of(
+    protocol: Protocol, task: str, arm: int, policies: Policies, model: Path
+) -> dict[str, Any]:
     """Runs of each start, and what was said of each: lists [starts, runs] of what `watched` says. Needs Meta-World."""
     from benchmarks.policy.cell import Cell
     from eval.reward.open import open_checkpoint
@@ -61,9 +68,14 @@ def best_of(protocol: Protocol, task: str, arm: int, policies: Policies, model: 
     for start in range(BEST_OF_STARTS, BEST_OF_STARTS + plan.starts):
         runs = []
         for k in range(plan.runs):
-            policy, rng = policies.one(arm, k % len(protocol.seeds)), np.random.default_rng([start, k])
+            policy, rng = (
+                policies.one(arm, k % len(protocol.seeds)),
+                np.random.default_rng([start, k]),
+            )
 
-            def act(observation: np.ndarray, policy: Policy = policy, rng: np.random.Generator = rng) -> np.ndarray:
+            def act(
+                observation: np.ndarray, policy: Policy = policy, rng: np.random.Generator = rng
+            ) -> np.ndarray:
                 return policy.action(observation) + np.r_[rng.normal(0, plan.noise, 3), 0]
 
             runs.append(watched(cell, act, start, protocol.horizon, scorer))
@@ -74,7 +86,11 @@ def best_of(protocol: Protocol, task: str, arm: int, policies: Policies, model: 
 
 
 def watched(
-    cell: "Cell", act: Callable[[np.ndarray], np.ndarray], start: int, horizon: int, scorer: Any = None
+    cell: "Cell",
+    act: Callable[[np.ndarray], np.ndarray],
+    start: int,
+    horizon: int,
+    scorer: Any = None,
 ) -> dict[str, Any]:
     """A run whose actions `act` says of what is seen; none ends before the horizon, so that its length says nothing.
 
@@ -95,7 +111,9 @@ def watched(
             moments.append(stream.append({"camera": cell.picture()}))
     # Scored together, which gives the numbers of a live session: a moment's own does not hang on those after it
     rewards = scorer.score(moments) if stream else []
-    best_rewards = {k: best_stretch([getattr(r, k) for r in rewards]) for k in ("progress", "done") if rewards}
+    best_rewards = {
+        k: best_stretch([getattr(r, k) for r in rewards]) for k in ("progress", "done") if rewards
+    }
     return {"success": success, "sparse": float(success), "own": own_reward} | best_rewards
 
 
@@ -117,7 +135,9 @@ def chosen(success: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def error_of(seed: int) -> np.ndarray:
     """How far beside the object a robot sees it, float64 [3] (m): as far as a demonstration that aims beside it."""
     rng = np.random.default_rng([7, seed])
-    return np.array([rng.choice([-1.0, 1.0]) * rng.uniform(0.08, 0.14), rng.uniform(-0.04, 0.04), 0.0])
+    return np.array(
+        [rng.choice([-1.0, 1.0]) * rng.uniform(0.08, 0.14), rng.uniform(-0.04, 0.04), 0.0]
+    )
 
 
 def learn(protocol: Protocol, task: str, seed: int, model: Path) -> dict[str, Any]:
@@ -161,7 +181,9 @@ def learn(protocol: Protocol, task: str, seed: int, model: Path) -> dict[str, An
     return results
 
 
-def searched(worth: Callable[[int, np.ndarray], np.ndarray], plan: Learning, seed: int) -> np.ndarray:
+def searched(
+    worth: Callable[[int, np.ndarray], np.ndarray], plan: Learning, seed: int
+) -> np.ndarray:
     """The cross-entropy method: where the candidates have come to, float64 [3]. `worth` says [n] of an iteration's
     candidates [n, 3]."""
     rng = np.random.default_rng([11, seed])

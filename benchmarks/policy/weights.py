@@ -25,7 +25,9 @@ def write_progress(folder: Path, curves: Sequence[np.ndarray], *chunks: int) -> 
         for episode, curve in enumerate(curves):
             writer.write_table(episode_rows(first, episode, len(curve), (curve, curve, None)))
             first += len(curve)
-        writer.add_key_value_metadata({"proccorpus": json.dumps({"suggested_kappa": kappas.suggested()})})
+        writer.add_key_value_metadata(
+            {"proccorpus": json.dumps({"suggested_kappa": kappas.suggested()})}
+        )
     return path
 
 
@@ -52,14 +54,22 @@ def gains(path: Path, task: np.ndarray, chunk: int) -> np.ndarray:
     table = pq.read_table(path)
     progress, episode = (table[name].to_numpy() for name in ("progress_sparse", "episode_index"))
     last = np.searchsorted(episode, episode, "right") - 1
-    gain = (progress[np.minimum(np.arange(len(progress)) + chunk, last)] - progress).astype(np.float64)
+    gain = (progress[np.minimum(np.arange(len(progress)) + chunk, last)] - progress).astype(
+        np.float64
+    )
     for task_mask in (task == name for name in np.unique(task)):
-        gain[task_mask] = (gain[task_mask] - np.nanmean(gain[task_mask])) / np.nanstd(gain[task_mask])
+        gain[task_mask] = (gain[task_mask] - np.nanmean(gain[task_mask])) / np.nanstd(
+            gain[task_mask]
+        )
     return np.nan_to_num(gain)
 
 
 def arm_weights(
-    frames: Frames, arms: Sequence[str], files: Mapping[str, Path], chunk: int, segments: np.ndarray | None = None
+    frames: Frames,
+    arms: Sequence[str],
+    files: Mapping[str, Path],
+    chunk: int,
+    segments: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Of each arm, by its name: float64 [n].
 
@@ -73,8 +83,12 @@ def arm_weights(
         "successes": ones * frames.success,
     }
     ready = {arm: path for arm, path in files.items() if path.name == LEROBOT_FILE}
-    weights_by_arm |= {arm: weights_by_lerobot(path, np.arange(len(ones)), chunk) for arm, path in ready.items()}
-    weights_by_arm |= {arm: rabc_weights(path, chunk) for arm, path in files.items() if arm not in ready}
+    weights_by_arm |= {
+        arm: weights_by_lerobot(path, np.arange(len(ones)), chunk) for arm, path in ready.items()
+    }
+    weights_by_arm |= {
+        arm: rabc_weights(path, chunk) for arm, path in files.items() if arm not in ready
+    }
     if segments is not None:
         gain = gains(files["labels"], frames.task, chunk)
         awr = np.minimum(np.exp(gain), AWR_MOST)
@@ -94,4 +108,6 @@ def arm_weights(
 def share_by_quality(frames: Frames, weights: np.ndarray) -> dict[str, float]:
     """How much of all weight the frames of each quality have, less than their share of frames or more: 1 is as much."""
     mean = weights.mean()
-    return {str(q): float(weights[frames.quality == q].mean() / mean) for q in np.unique(frames.quality)}
+    return {
+        str(q): float(weights[frames.quality == q].mean() / mean) for q in np.unique(frames.quality)
+    }

@@ -24,7 +24,14 @@ def fetch(name: str, source: Mapping[str, Any], folder: Path, host: str = HOST) 
     """Put a dataset into a folder. Raises RuntimeError: a file is not what was labelled."""
     with tempfile.TemporaryDirectory() as temporary:
         clone = Path(temporary) / "repository"
-        _git("clone", "--quiet", "--filter=blob:none", "--no-checkout", host + source["repository"], str(clone))
+        _git(
+            "clone",
+            "--quiet",
+            "--filter=blob:none",
+            "--no-checkout",
+            host + source["repository"],
+            str(clone),
+        )
         below = source["folder"]
         wanted_paths = [str(Path(below, path)) for path in source["files"]]
         _git("-C", str(clone), "checkout", "--quiet", source["commit"], "--", *wanted_paths)
@@ -37,14 +44,20 @@ def fetch(name: str, source: Mapping[str, Any], folder: Path, host: str = HOST) 
     for path, sha256 in source["files"].items():
         digest = hashlib.sha256((folder / name / path).read_bytes()).hexdigest()
         if sha256 is not None and digest != sha256:
-            raise RuntimeError(f"{name}: {path} has sha256 {digest}, labelled was {sha256}: its source has changed")
+            raise RuntimeError(
+                f"{name}: {path} has sha256 {digest}, labelled was {sha256}: its source has changed"
+            )
 
 
 def keep_episodes(meta: Path, episodes: Sequence[int]) -> None:
     """Cut the lists of a LeRobot v2 dataset down to some episodes."""
     frames = 0
     for file in (meta / "episodes.jsonl", meta / "episodes_stats.jsonl"):
-        kept_lines = [line for line in file.read_text().splitlines() if json.loads(line)["episode_index"] in episodes]
+        kept_lines = [
+            line
+            for line in file.read_text().splitlines()
+            if json.loads(line)["episode_index"] in episodes
+        ]
         frames = frames or sum(json.loads(line)["length"] for line in kept_lines)
         file.write_text("".join(f"{line}\n" for line in kept_lines))
     info = json.loads((meta / "info.json").read_text())
@@ -57,7 +70,9 @@ def _git(*words: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*")
     args = parser.parse_args()
@@ -66,7 +81,9 @@ def main() -> int:
         if name not in sources:
             sys.exit(f"no dataset {name}; there are {', '.join(sources)}")
         if "files" not in sources[name]:
-            print(f"{name}: not fetched, its licence is not stated; source: {sources[name]['repository']}")
+            print(
+                f"{name}: not fetched, its licence is not stated; source: {sources[name]['repository']}"
+            )
             continue
         fetch(name, sources[name], args.folder)
         print(f"{name}: {len(sources[name]['files'])} files, {sources[name]['licence']}")

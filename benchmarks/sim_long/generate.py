@@ -229,7 +229,14 @@ def two_cubes(seed: int) -> Sim:
 def cubes(seed: int) -> tuple[Sim, list[Thing], str]:
     s = two_cubes(seed)
     red = Thing(
-        "cubeA", "the red cube", "onto the green cube", (0, 0, 0), np.pi / 2, support="cubeB", goal_z=0.045, level=0.01
+        "cubeA",
+        "the red cube",
+        "onto the green cube",
+        (0, 0, 0),
+        np.pi / 2,
+        support="cubeB",
+        goal_z=0.045,
+        level=0.01,
     )
     return s, [red], "Stack the red cube onto the green cube."
 
@@ -237,7 +244,14 @@ def cubes(seed: int) -> tuple[Sim, list[Thing], str]:
 def green_on_red(seed: int) -> tuple[Sim, list[Thing], str]:
     s = two_cubes(seed)
     green = Thing(
-        "cubeB", "the green cube", "onto the red cube", (0, 0, 0), np.pi / 2, support="cubeA", goal_z=0.045, level=0.01
+        "cubeB",
+        "the green cube",
+        "onto the red cube",
+        (0, 0, 0),
+        np.pi / 2,
+        support="cubeA",
+        goal_z=0.045,
+        level=0.01,
     )
     return s, [green], "Stack the green cube onto the red cube."
 
@@ -260,7 +274,11 @@ def to_near_side(seed: int) -> tuple[Sim, list[Thing], str]:
                 box=(goal - (0.06, 0.05), goal + (0.04, 0.05)),
             )
         )
-    return s, plan, "Move the red cube and the green cube to the near side of the table, in this order."
+    return (
+        s,
+        plan,
+        "Move the red cube and the green cube to the near side of the table, in this order.",
+    )
 
 
 @dataclass
@@ -342,7 +360,9 @@ class Policy:
         self.s = sim
         self.plan = plan
         self.truth = truth
-        self.trouble = {k: list(v) if isinstance(v, (list, tuple)) else [v] for k, v in trouble.items()}
+        self.trouble = {
+            k: list(v) if isinstance(v, (list, tuple)) else [v] for k, v in trouble.items()
+        }
         self.still = False
         self.attempt = 0
         self.failed = {}
@@ -425,7 +445,9 @@ class Policy:
             yield from self.go(self.above(point, point[2] + 0.12), yaw, cap=0.8, near=0.02)
             self.fail("missed")
         else:
-            yield from self.go(self.above(point, min(self.high, point[2] + 0.08)), yaw, cap=0.5, near=0.02)
+            yield from self.go(
+                self.above(point, min(self.high, point[2] + 0.08)), yaw, cap=0.5, near=0.02
+            )
             if self.truth.done[t.key] == 0:
                 self.fail("missed")
 
@@ -462,7 +484,9 @@ class Policy:
             if distance_left < 0.012:
                 break
             share = min(1.0, frame / 12)
-            yield self.action(target, turn0 + share * (yaw - turn0), 0.4 if trouble == "drop" else 1.0)
+            yield self.action(
+                target, turn0 + share * (yaw - turn0), 0.4 if trouble == "drop" else 1.0
+            )
             if self.truth.done[t.key] == 0:
                 return
         yield from self.go(lambda: over() + (0, 0, t.above), yaw, cap=0.8, near=0.015)
@@ -562,7 +586,11 @@ def ending(later_rows: list[dict], step: int, attempt: int, failed: dict[int, st
 def segments(rows: list[dict], steps: list[str], failed: dict[int, str]) -> list[dict[str, Any]]:
     """Runs of equal (kind, step, attempt), named, with how each one ended."""
     keys = [
-        (r["kind"], r["stage"] if r["kind"] == "step" else -1, r["attempt"] if r["kind"] == "step" else -1)
+        (
+            r["kind"],
+            r["stage"] if r["kind"] == "step" else -1,
+            r["attempt"] if r["kind"] == "step" else -1,
+        )
         for r in rows
     ]
     cuts = [0] + [i for i in range(1, len(keys)) if keys[i] != keys[i - 1]] + [len(keys)]
@@ -677,7 +705,10 @@ def check_run(facts: dict[str, Any], rows: dict[str, np.ndarray]) -> None:
 
 
 def episode(
-    scene: Callable[..., tuple[Sim, list[Thing], str]], args: tuple, trouble: dict[int, Any], kind: str
+    scene: Callable[..., tuple[Sim, list[Thing], str]],
+    args: tuple,
+    trouble: dict[int, Any],
+    kind: str,
 ) -> Recorded:
     """Record one entry of a plan, and close its simulator."""
     sim, plan, text = scene(*args)

@@ -13,7 +13,10 @@ import numpy as np
 
 HEIGHT = 0.425  # of the block on the table (m)
 WIDE = 0.1  # between open fingers (m)
-THING, BASE = "thing", "base"  # body, joint and site of what is fixed to the table, and what it is fixed to
+THING, BASE = (
+    "thing",
+    "base",
+)  # body, joint and site of what is fixed to the table, and what it is fixed to
 BEHIND = 0.085  # where the hand begins to push (m from the block)
 ABOVE = 0.1  # where it travels (m over the block)
 
@@ -75,13 +78,17 @@ class Env:
         joint = self.task.get("joint")
         way = self.task["way"][1]
         self.point = THING if joint else "object0"
-        self.grips = not joint and way[2] > 0  # what stays on the table it pushes, with closed fingers
+        self.grips = (
+            not joint and way[2] > 0
+        )  # what stays on the table it pushes, with closed fingers
         base = MujocoFetchPickAndPlaceEnv if self.grips else MujocoFetchPushEnv
         self.sim = (_with_gate(base) if joint else base)()
         self.sim.n_substeps = 25  # 50 ms, a frame
         self.model = self.sim.model
         self.data = self.sim.data
-        self.model.geom_rgba[self.model.geom_bodyid == self.model.body("robot0:mocap").id, 3] = 0  # axes of the control
+        self.model.geom_rgba[self.model.geom_bodyid == self.model.body("robot0:mocap").id, 3] = (
+            0  # axes of the control
+        )
         block = self.model.geom("object0")
         if "colour" in self.task or joint:
             block.matid = -1
@@ -127,13 +134,18 @@ class Env:
         return self.data.site("robot0:grip").xpos.copy()
 
     def observed(self) -> np.ndarray:
-        fingers = sum(float(self.data.joint(f"robot0:{side}_gripper_finger_joint").qpos[0]) for side in "lr")
+        fingers = sum(
+            float(self.data.joint(f"robot0:{side}_gripper_finger_joint").qpos[0]) for side in "lr"
+        )
         block = self.data.site(self.point).xpos
         return np.array([*self.tcp_center, np.clip(fingers / WIDE, 0, 1), *block, *self.sim.goal])
 
     def evaluate(self) -> dict[str, Any]:
         off = float(np.linalg.norm(self.data.site(self.point).xpos - self.sim.goal))
-        return {"success": off < self.task.get("done", self.sim.distance_threshold), "obj_to_target": off}
+        return {
+            "success": off < self.task.get("done", self.sim.distance_threshold),
+            "obj_to_target": off,
+        }
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
         self.sim.step(np.array([*action[:3], -action[3]], np.float32))  # its gripper opens with 1
@@ -164,7 +176,13 @@ def _with_gate(env: type) -> type:
         def _initialize_simulation(self) -> None:
             scene = mujoco.MjSpec.from_file(self.fullpath)
             body = scene.worldbody.add_body(name=BASE).add_body(name=THING, gravcomp=1.0)
-            body.add_joint(name=THING, type=mujoco.mjtJoint.mjJNT_HINGE, axis=(0, 0, -1), damping=2.0, frictionloss=0.1)
+            body.add_joint(
+                name=THING,
+                type=mujoco.mjtJoint.mjJNT_HINGE,
+                axis=(0, 0, -1),
+                damping=2.0,
+                frictionloss=0.1,
+            )
             box = mujoco.mjtGeom.mjGEOM_BOX
             red = (0.8, 0.1, 0.1, 1.0)
             body.add_geom(type=box, size=GATE_SIZE, pos=GATE_MIDDLE, rgba=red, density=300)

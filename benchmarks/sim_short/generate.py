@@ -35,8 +35,29 @@ CONTACT = 0.003  # metres between hand and object that count as touching
 MOVED = 0.005  # metres of object motion since first contact that count as moving
 W_REACH = 0.3  # share of the progress that the approach is worth
 MIN_CONTACT = 2  # a contact phase shorter than this many frames joins the next one
-TASK_SEED = 42  # the seed of Meta-World's list of 50 start states; seeds from 50 on are of the next list
-START = (0, 2, 5, 8, 11, 14, 1, 4, 7, 10, 13, 16, 3, 6, 9, 12, 15, *range(17, 50))  # which of them each seed takes
+TASK_SEED = (
+    42  # the seed of Meta-World's list of 50 start states; seeds from 50 on are of the next list
+)
+START = (
+    0,
+    2,
+    5,
+    8,
+    11,
+    14,
+    1,
+    4,
+    7,
+    10,
+    13,
+    16,
+    3,
+    6,
+    9,
+    12,
+    15,
+    *range(17, 50),
+)  # which of them each seed takes
 STALL = 40  # frames that a stalled run stands still (2 s)
 STALL_AT = 0.5  # share of the object's way after which a stalled run stands still
 STOP_AT = (0.3, 0.5, 0.7)  # and after which a stopped run freezes, by seed
@@ -159,15 +180,41 @@ OTHER_VIEW = {"lookat": (0.03, 0.70, 0.08), "from": (168, -42, 1.2)}
 EIGHTH = of_fetch((0.28, 0.34)) | {
     t: {**spec, "text": text, "limit": limit, "view": OTHER_VIEW, "other": other}
     for t, spec, text, limit, other in (
-        ("pick-place", TASKS["pick-place"], "Bring the red cylinder to the blue marker.", 0.26, (0.0, -0.14, 0.0)),
-        ("drawer-open", TASKS["drawer-open"], "Pull the green drawer out.", 0.32, (-0.14, 0.0, 0.0)),
-        ("coffee-push", MORE_TASKS["coffee-push"], "Place the mug under the coffee machine.", 0.30, (-0.14, 0.0, 0.0)),
-        ("plate-slide-side", MORE_TASKS["plate-slide-side"], "Move the plate to the goal.", 0.24, (0.0, -0.14, 0.0)),
+        (
+            "pick-place",
+            TASKS["pick-place"],
+            "Bring the red cylinder to the blue marker.",
+            0.26,
+            (0.0, -0.14, 0.0),
+        ),
+        (
+            "drawer-open",
+            TASKS["drawer-open"],
+            "Pull the green drawer out.",
+            0.32,
+            (-0.14, 0.0, 0.0),
+        ),
+        (
+            "coffee-push",
+            MORE_TASKS["coffee-push"],
+            "Place the mug under the coffee machine.",
+            0.30,
+            (-0.14, 0.0, 0.0),
+        ),
+        (
+            "plate-slide-side",
+            MORE_TASKS["plate-slide-side"],
+            "Move the plate to the goal.",
+            0.24,
+            (0.0, -0.14, 0.0),
+        ),
     )
 }
 EIGHTH_SEED = 54  # of a task's first run
 
-Run = tuple[str, int, str, float]  # task, seed, kind of run, and the share of the way at which it stops or stalls
+Run = tuple[
+    str, int, str, float
+]  # task, seed, kind of run, and the share of the way at which it stops or stalls
 
 
 def shipped_plan() -> list[Run]:
@@ -187,7 +234,10 @@ def eighth_plan() -> list[Run]:
         low, high = ((0.25, 0.62), (0.38, 0.7))[k // 2 % 2]
         first, second = (high, ("stopped", low)) if k % 2 else (low, ("missed", -1.0))
         troubles = [("stalled", (0.4, 0.6)[k % 2]), ("stopped", first), second, ("missed", 1.0)]
-        plan += [(t, seed, *run) for seed, run in enumerate([("expert", 1.0)] * 7 + troubles, EIGHTH_SEED)]
+        plan += [
+            (t, seed, *run)
+            for seed, run in enumerate([("expert", 1.0)] * 7 + troubles, EIGHTH_SEED)
+        ]
     return plan
 
 
@@ -238,7 +288,13 @@ class Sim:
         hand = below(hand_body)
         objects = below(thing) if thing else set(range(m.body("mocap").id + 1, m.nbody))
         solid = [g for g in range(m.ngeom) if m.geom_contype[g] or m.geom_conaffinity[g]]
-        self.pairs = [(a, b) for a in solid if m.geom_bodyid[a] in hand for b in solid if m.geom_bodyid[b] in objects]
+        self.pairs = [
+            (a, b)
+            for a in solid
+            if m.geom_bodyid[a] in hand
+            for b in solid
+            if m.geom_bodyid[b] in objects
+        ]
         if task in fetch.TASKS:
             self.obs, self.info = self.env.reset(seed), self.env.evaluate()
             return
@@ -250,7 +306,9 @@ class Sim:
     def touching(self) -> bool:
         m = self.env.model
         d = self.env.data
-        return any(mujoco.mj_geomDistance(m, d, a, b, 2 * CONTACT, None) <= CONTACT for a, b in self.pairs)
+        return any(
+            mujoco.mj_geomDistance(m, d, a, b, 2 * CONTACT, None) <= CONTACT for a, b in self.pairs
+        )
 
     def picture(self) -> np.ndarray:
         return self.eye.picture(self.env.data)
@@ -262,7 +320,10 @@ class Sim:
             obs[4:7] += shift
         a = np.clip(self.policy.get_action(obs), -1, 1)
         a[:3] = np.clip(a[:3], -self.spec["limit"], self.spec["limit"])
-        if "grip" in self.spec and np.linalg.norm(self.env.tcp_center - obs[4:7]) > self.spec["grip"]:
+        if (
+            "grip" in self.spec
+            and np.linalg.norm(self.env.tcp_center - obs[4:7]) > self.spec["grip"]
+        ):
             a[3] = -1.0
         return a.astype(np.float32)
 
@@ -273,7 +334,9 @@ class Sim:
         return float(self.info["obj_to_target"])
 
 
-def record(task: str, spec: dict[str, Any], seed: int, kind: str, share: float) -> tuple[list[dict], list[np.ndarray]]:
+def record(
+    task: str, spec: dict[str, Any], seed: int, kind: str, share: float
+) -> tuple[list[dict], list[np.ndarray]]:
     """Measurements and picture of each frame; `spec` is the task's entry in the plan's tasks.
 
     kind: 'expert'; 'stopped' (freezes for good after this share of the way); 'stalled' (there stands still for STALL
@@ -351,19 +414,28 @@ def annotate(rows: list[dict], spec: dict[str, Any]) -> list[dict[str, Any]]:
     if first < n:
         shift = np.linalg.norm([r["object"] - rows[first]["object"] for r in rows], axis=1)
         moving_frames = np.flatnonzero((shift > MOVED) & (np.arange(n) >= first))
-        move = min(int(moving_frames[0]) if len(moving_frames) else n, done_frame if done_frame < n else n - 1 - HOLD)
+        move = min(
+            int(moving_frames[0]) if len(moving_frames) else n,
+            done_frame if done_frame < n else n - 1 - HOLD,
+        )
         if move - first < MIN_CONTACT:
             move = first
         cuts = [("reach", 0, first), ("contact", first, move)]
         if done_frame < n:
             cuts += [("move", move, done_frame), ("hold", done_frame, n)]
         else:
-            stop = max(move, n - 1 - HOLD)  # a hand that missed may touch the thing as it stands still
+            stop = max(
+                move, n - 1 - HOLD
+            )  # a hand that missed may touch the thing as it stands still
             cuts += [("move", move, stop), ("stop", stop, n)]
     else:
         near_frame = int(np.argmin(hand)) + 1
         cuts = [("reach", 0, near_frame), ("miss", near_frame, n)]
-    words = dict(spec["verbs"], stop="stop before the task is done", miss="pull back without having touched the object")
+    words = dict(
+        spec["verbs"],
+        stop="stop before the task is done",
+        miss="pull back without having touched the object",
+    )
     return [{"name": k, "text": words[k], "start": a, "end": b} for k, a, b in cuts if b > a]
 
 

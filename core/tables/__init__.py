@@ -19,7 +19,15 @@ TABLES: dict[str, Table] = {t.name: t for t in (*EPISODE_TABLES, *LABEL_TABLES, 
 # The tables that each stage of the corpus writes into its partition, the one that it is known by first; beside findings
 STAGE_TABLES = {
     "episodes": ("episode_facts", "splits", "other_tasks"),
-    "frames": ("frames", "tiny_pictures", "episode_content", "states", "keyframes", "signal_lags", "run_checks"),
+    "frames": (
+        "frames",
+        "tiny_pictures",
+        "episode_content",
+        "states",
+        "keyframes",
+        "signal_lags",
+        "run_checks",
+    ),
     "demonstrations": ("demonstration_measures",),
     "embeddings": ("embeddings",),
     "segments": ("segments", "episode_labels", "keyframes", "alignments"),

@@ -11,7 +11,9 @@ class Column:
     name: str
     type: pa.DataType
     comment: str
-    digest: bool = True  # False for a place or a time: the same data elsewhere, or later, is the same corpus
+    digest: bool = (
+        True  # False for a place or a time: the same data elsewhere, or later, is the same corpus
+    )
     since: int = 0  # the version of the schema that brought it; 0: one of those before 15
 
 
@@ -37,7 +39,9 @@ class Table:
         names = [c.name for c in self.columns]
         missing = [k for k in (*self.key, *self.partition) if k not in names]
         if missing or len(set(names)) != len(names):
-            raise ValueError(f"table {self.name}: key or partition columns {missing} missing, or a name twice")
+            raise ValueError(
+                f"table {self.name}: key or partition columns {missing} missing, or a name twice"
+            )
         object.__setattr__(self, "schema", pa.schema([(c.name, c.type) for c in self.columns]))
 
     def rows(self, rows: list[dict]) -> pa.Table:
@@ -71,7 +75,9 @@ STRUCTS = {
     "picture": "episode_index i64, camera str, frame_index i64, edit str",
 }
 for _name, _fields in STRUCTS.items():
-    TYPES[_name] = pa.struct([(name, TYPES[type_]) for name, type_ in map(str.split, _fields.split(", "))])
+    TYPES[_name] = pa.struct(
+        [(name, TYPES[type_]) for name, type_ in map(str.split, _fields.split(", "))]
+    )
 TYPES |= {f"list[{name}]": pa.list_(type_) for name, type_ in TYPES.items()}
 WORDS = ("key", "partition", "compact", "event", "check")  # that begin lines which are no columns
 # Columns that several tables have: a line of names alone
@@ -103,13 +109,16 @@ def tables(text: str, *, content: bool = True) -> tuple[Table, ...]:
         clauses = {word: re.findall(rf"^  {word}\b ?(.*)$", block, re.MULTILINE) for word in WORDS}
         key, _, key_columns = clauses["key"][0].partition("; ")
         columns = _columns(
-            f"{key}, {key_columns}", re.findall(rf"^  (?!(?:{'|'.join(WORDS)})\b)(.*)$", block, re.MULTILINE)
+            f"{key}, {key_columns}",
+            re.findall(rf"^  (?!(?:{'|'.join(WORDS)})\b)(.*)$", block, re.MULTILINE),
         )
         default_partition = ("dataset", "chunk") if content and "chunk" in columns else ()
         partition = tuple(clauses["partition"]) or default_partition
         is_content = content and not clauses["event"]
         properties = is_content, partition, tuple(clauses["check"]), bool(clauses["compact"])
-        definitions.append(Table(name, comment, tuple(key.split(", ")), tuple(columns.values()), *properties))
+        definitions.append(
+            Table(name, comment, tuple(key.split(", ")), tuple(columns.values()), *properties)
+        )
     return tuple(definitions)
 
 
@@ -120,7 +129,11 @@ def _columns(first: str, lines: list[str]) -> dict[str, Column]:
         head, colon, about = line.partition(": ")
         described = {} if colon else {name: SHARED[name] for name in line.split(", ")}
         if colon:
-            ((name, type_, unhashed, since),) = re.findall(r"^(\w+) (\S+)( unhashed)?(?: since=(\d+))?$", head)
+            ((name, type_, unhashed, since),) = re.findall(
+                r"^(\w+) (\S+)( unhashed)?(?: since=(\d+))?$", head
+            )
             described = {name: Column(name, TYPES[type_], about, not unhashed, int(since or 0))}
-        columns = {name: column for name, column in columns.items() if name not in described} | described
+        columns = {
+            name: column for name, column in columns.items() if name not in described
+        } | described
     return columns

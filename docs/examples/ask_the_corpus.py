@@ -31,7 +31,9 @@ TO_LOOK_AT = "SELECT dataset, episode_index, why FROM review_queue ORDER BY scor
 
 
 def main() -> None:
-    said = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    said = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     said.add_argument("--workspace", type=Path, default=Path("workspace"))
     said.add_argument("--out", type=Path, default=Path("to_look_at.csv"))
     asked = said.parse_args()

@@ -41,14 +41,21 @@ def labelled(source: str, episodes: str | None, out: Path) -> Path:
     return dataset
 
 
-def rows(dataset: Path, task: str | None) -> tuple[np.ndarray, torch.Tensor, torch.Tensor, list[str]]:
+def rows(
+    dataset: Path, task: str | None
+) -> tuple[np.ndarray, torch.Tensor, torch.Tensor, list[str]]:
     """Of the frames of a task: their index in the dataset, state [n, s] and action [n, a]; and the tasks there are."""
     opened = LeRobotDataset("local/mine", root=dataset, video_backend="pyav")
-    table, tasks = opened.hf_dataset.with_format("numpy"), list(pd.DataFrame(opened.meta.tasks).index)
+    table, tasks = (
+        opened.hf_dataset.with_format("numpy"),
+        list(pd.DataFrame(opened.meta.tasks).index),
+    )
     if task is not None and task not in tasks:
         raise SystemExit(f"no task {task!r}; there are: {', '.join(tasks)}")
     of_task = np.asarray(table["task_index"]) == tasks.index(task or tasks[0])
-    columns = (np.asarray(table[name])[of_task] for name in ("index", "observation.state", "action"))
+    columns = (
+        np.asarray(table[name])[of_task] for name in ("index", "observation.state", "action")
+    )
     index, state, action = columns
     return index, torch.as_tensor(state).float(), torch.as_tensor(action).float(), tasks
 
@@ -71,7 +78,9 @@ def cloned(state: torch.Tensor, action: torch.Tensor, weights: torch.Tensor) -> 
 
 
 def main() -> None:
-    said = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    said = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     said.add_argument("--source", default=str(ROOT / "samples" / "sim_short"))
     said.add_argument("--episodes", help="a part of them, such as 0-9")
     said.add_argument("--task", help="default: the dataset's first")
@@ -81,16 +90,22 @@ def main() -> None:
     dataset = labelled(asked.source, asked.episodes, asked.out)
     index, state, action, tasks = rows(dataset, asked.task)
     kappa = json.loads((dataset / "manifest.json").read_text())["suggested_kappa"][str(CHUNK)]
-    rabc = RABCWeights(dataset / "sarm_progress.parquet", CHUNK, kappa=kappa, device=torch.device("cpu"))
+    rabc = RABCWeights(
+        dataset / "sarm_progress.parquet", CHUNK, kappa=kappa, device=torch.device("cpu")
+    )
     weights, _ = rabc.compute_batch_weights({"index": index})
-    print(f"{asked.task or tasks[0]} {len(index)} frames, which weigh {weights.min():.2f} to {weights.max():.2f}")
+    print(
+        f"{asked.task or tasks[0]} {len(index)} frames, which weigh {weights.min():.2f} to {weights.max():.2f}"
+    )
 
     for name, chosen in (("equal", torch.ones(len(index))), ("rabc", weights)):
         policy = cloned(state, action, chosen)
         torch.save(policy.state_dict(), asked.out / f"{name}.pt")
         with torch.no_grad():
             error = (policy(state) - action).pow(2).mean(1)
-        print(f"{name}: mean squared error {float((error * weights).sum() / weights.sum()):.4f} on frames that gain")
+        print(
+            f"{name}: mean squared error {float((error * weights).sum() / weights.sum()):.4f} on frames that gain"
+        )
 
 
 if __name__ == "__main__":

@@ -23,11 +23,15 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
 if os.environ["MUJOCO_GL"] == "osmesa" and find_library("OSMesa") is None:
-    sys.exit("error: MuJoCo draws with libosmesa6 here: apt-get install -y libosmesa6, or set MUJOCO_GL=egl")
+    sys.exit(
+        "error: MuJoCo draws with libosmesa6 here: apt-get install -y libosmesa6, or set MUJOCO_GL=egl"
+    )
 try:
     from benchmarks.sim_short import generate
 except ModuleNotFoundError as e:
-    sys.exit(f"error: the simulator is not installed (no module {e.name}): .venv/bin/uv pip install -e '.[sim]'")
+    sys.exit(
+        f"error: the simulator is not installed (no module {e.name}): .venv/bin/uv pip install -e '.[sim]'"
+    )
 import gymnasium as gym
 import matplotlib
 import numpy as np
@@ -55,7 +59,9 @@ class MetaWorld(gym.Env):
         self.task, self.start, self.shift = task, seed, shift
         self.spec = generate.TASKS[task]
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.sim, self.steps, self.after = generate.Sim(self.task, self.spec, self.start), 0, 0
         return self.sim.obs, {"measured": self._measured()}
@@ -68,7 +74,13 @@ class MetaWorld(gym.Env):
         self.after += bool(self.after) or bool(self.sim.info["success"])
         is_over = self.after > generate.HOLD
         too_long = self.steps >= generate.MAX_FRAMES // 2
-        return self.sim.obs, float(own), is_over, too_long and not is_over, {"measured": self._measured()}
+        return (
+            self.sim.obs,
+            float(own),
+            is_over,
+            too_long and not is_over,
+            {"measured": self._measured()},
+        )
 
     def render(self) -> Any:
         return self.sim.picture()
@@ -126,9 +138,16 @@ def run(name: str, env: MetaWorld, open_session: OpenSession) -> Run:
     measured = [i["measured"] for i in infos]
     generate.annotate(measured, env.spec)
     seen, done = (np.array([i[k] for i in infos], float) for k in ("progress", "done_probability"))
-    print(f"{name}: {len(infos)} frames, success {measured[-1]['success']}, sum of delta {wrapped_sum(infos):.3f}")
+    print(
+        f"{name}: {len(infos)} frames, success {measured[-1]['success']}, sum of delta {wrapped_sum(infos):.3f}"
+    )
     return Run(
-        name, np.arange(len(infos)) / generate.FPS, seen, np.array([m["progress"] for m in measured]), done, terminated
+        name,
+        np.arange(len(infos)) / generate.FPS,
+        seen,
+        np.array([m["progress"] for m in measured]),
+        done,
+        terminated,
     )
 
 
@@ -137,7 +156,9 @@ def wrapped_sum(infos: list[dict[str, Any]]) -> float:
 
 
 def draw(runs: list[Run], title: str, out: Path) -> None:
-    figure, axes = plt.subplots(2, len(runs), figsize=(5 * len(runs), 5.6), sharex="col", sharey="row", squeeze=False)
+    figure, axes = plt.subplots(
+        2, len(runs), figsize=(5 * len(runs), 5.6), sharex="col", sharey="row", squeeze=False
+    )
     for (upper, lower), r in zip(axes.T, runs, strict=True):
         upper.plot(r.time_s, r.true, color="0.45", lw=2, label="simulator")
         upper.plot(r.time_s, r.seen, color="C0", label="model, live")
@@ -146,7 +167,9 @@ def draw(runs: list[Run], title: str, out: Path) -> None:
         error = np.nanmean(np.abs(r.seen - r.true))
         upper.set(title=f"{r.name}: mean error {error:.2f}", ylim=(-0.03, 1.03), ylabel="progress")
         for kind, colour in (("delta", "C1"), ("ema", "C3"), ("potential", "C4")):
-            lower.plot(r.time_s, r.gained(Shaping(kind, gamma=GAMMA)), color=colour, label=kind, lw=1.3)
+            lower.plot(
+                r.time_s, r.gained(Shaping(kind, gamma=GAMMA)), color=colour, label=kind, lw=1.3
+            )
         lower.axhline(0, color="0.8", lw=0.8)
         lower.set(xlabel="seconds", ylabel="sum of rewards")
     axes[0, 0].legend(loc="lower right", fontsize=8)
@@ -160,12 +183,18 @@ def draw(runs: list[Run], title: str, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--model", type=Path, help="a checkpoint's folder, for rewards in this process")
+    source.add_argument(
+        "--model", type=Path, help="a checkpoint's folder, for rewards in this process"
+    )
     source.add_argument("--url", help="a reward server, for rewards over the network")
     parser.add_argument("--task", choices=generate.TASKS, default="drawer-open")
-    parser.add_argument("--seed", type=int, default=7, help="of the start state; 0 to 5 are in the shipped sample")
+    parser.add_argument(
+        "--seed", type=int, default=7, help="of the start state; 0 to 5 are in the shipped sample"
+    )
     parser.add_argument("--out", type=Path, default=Path("rl_metaworld.png"))
     asked = parser.parse_args()
     text = generate.TASKS[asked.task]["text"]
@@ -173,13 +202,17 @@ def main() -> None:
     envs = {name: MetaWorld(asked.task, asked.seed, shift) for name, shift in kinds.items()}
     if asked.url:
         with RewardClient(asked.url) as client:
-            runs = [run(n, e, lambda: client.session(text, fps=generate.FPS)) for n, e in envs.items()]
+            runs = [
+                run(n, e, lambda: client.session(text, fps=generate.FPS)) for n, e in envs.items()
+            ]
     else:
         from eval.reward.open import open_checkpoint
         from eval.rl.local import LocalSession
 
         scorer = open_checkpoint(asked.model)
-        runs = [run(n, e, lambda: LocalSession(scorer, text, generate.FPS)) for n, e in envs.items()]
+        runs = [
+            run(n, e, lambda: LocalSession(scorer, text, generate.FPS)) for n, e in envs.items()
+        ]
     draw(runs, f"{asked.task}, start state {asked.seed}: “{text}”", asked.out)
 
 

@@ -37,7 +37,9 @@ class Replay(gym.Env):
         self.observation_space = gym.spaces.Discrete(len(frames))
         self.action_space = gym.spaces.Discrete(3)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[int, dict[str, Any]]:
         super().reset(seed=seed)
         self.at = self.steps = 0
         return self.at, {}
@@ -71,7 +73,9 @@ def learn(env: gym.Env, places: int, episodes: int, seed: int) -> list[int]:
     notices a change late, and single differences would pay an agent for waiting.
     """
     chance = np.random.default_rng(seed)
-    values = np.full((places, 3), 1 / (1 - GAMMA))  # as much as there can be: what is untried is tried
+    values = np.full(
+        (places, 3), 1 / (1 - GAMMA)
+    )  # as much as there can be: what is untried is tried
     ends: list[int] = []
     for episode in range(episodes):
         (at, _), progress, over = env.reset(seed=seed + episode), 0.0, False
@@ -81,7 +85,9 @@ def learn(env: gym.Env, places: int, episodes: int, seed: int) -> list[int]:
             then, reward, terminated, truncated, _ = env.step(action)
             over = terminated or truncated
             progress += float(reward)
-            values[at, action] += RATE * (progress + GAMMA * values[then].max() - values[at, action])
+            values[at, action] += RATE * (
+                progress + GAMMA * values[then].max() - values[at, action]
+            )
             at = then
         ends.append(at)
         print(f"episode {episode}: ended at {at} of {places - 1}, progress {progress:+.2f}")
@@ -89,7 +95,9 @@ def learn(env: gym.Env, places: int, episodes: int, seed: int) -> list[int]:
 
 
 def main() -> None:
-    said = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    said = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     said.add_argument("--url", default="http://127.0.0.1:8700")
     said.add_argument("--video", type=Path, required=True)
     said.add_argument("--task", required=True)
@@ -98,10 +106,14 @@ def main() -> None:
     asked = said.parse_args()
     frames = frames_of(asked.video)
     with RewardClient(asked.url) as client:
-        env = ProgressReward(Replay(frames), lambda: client.session(asked.task, fps=FPS), Shaping("delta"))
+        env = ProgressReward(
+            Replay(frames), lambda: client.session(asked.task, fps=FPS), Shaping("delta")
+        )
         ends = learn(env, len(frames), asked.episodes, asked.seed)
         env.close()
-    print(f"the last ten episodes ended at {np.mean(ends[-10:]):.1f} of {len(frames) - 1} on average")
+    print(
+        f"the last ten episodes ended at {np.mean(ends[-10:]):.1f} of {len(frames) - 1} on average"
+    )
 
 
 if __name__ == "__main__":

@@ -33,7 +33,17 @@ from eval.annotators.scoring import (
     where_apart,
 )
 from eval.annotators.truth import EpisodeTruth, corpus_truth
-from eval.metrics.score import NO_SCORE, RESAMPLES, Difference, Measure, Score, mean_of, paired, ratio_of, scores
+from eval.metrics.score import (
+    NO_SCORE,
+    RESAMPLES,
+    Difference,
+    Measure,
+    Score,
+    mean_of,
+    paired,
+    ratio_of,
+    scores,
+)
 from eval.scored import EvalRun, store_evaluations
 from warehouse.lake import Lake, content_key
 
@@ -79,7 +89,9 @@ class AnnotatorComparison:
 
     @property
     def benchmark(self) -> str:
-        return f"annotators/{self.dataset}" + ("" if self.against == TRUTH else f" ({self.against})")
+        return f"annotators/{self.dataset}" + (
+            "" if self.against == TRUTH else f" ({self.against})"
+        )
 
     @property
     def num_episodes(self) -> int:
@@ -90,10 +102,17 @@ class AnnotatorComparison:
         """Every metric over the reference's episodes; those without a label count in none."""
         names = dict.fromkeys(name for result in self.results if result for name in result.values)
         measured = {
-            name: mean_of([result.values.get(name, math.nan) if result else math.nan for result in self.results])
+            name: mean_of(
+                [
+                    result.values.get(name, math.nan) if result else math.nan
+                    for result in self.results
+                ]
+            )
             for name in names
         }
-        published = np.array([r.published if r else (0, 0) for r in self.results], np.float64).reshape(-1, 2)
+        published = np.array(
+            [r.published if r else (0, 0) for r in self.results], np.float64
+        ).reshape(-1, 2)
         if published[:, 1].any():
             measured[PUBLISHED] = ratio_of(*published.T)
         return measured
@@ -114,7 +133,9 @@ class AnnotatorComparison:
         return {
             (part, metric): score
             for part, mask in self._slices.items()
-            for metric, score in scores({name: m.of(mask) for name, m in self.measures.items()}).items()
+            for metric, score in scores(
+                {name: m.of(mask) for name, m in self.measures.items()}
+            ).items()
         }
 
     @cached_property
@@ -140,14 +161,20 @@ class Comparison:
 
     labellers: list[AnnotatorComparison]
     apart: list[RunsApart]
-    without: Mapping[str, int]  # by dataset: episodes of the truth that the corpus has not, or not usable
+    without: Mapping[
+        str, int
+    ]  # by dataset: episodes of the truth that the corpus has not, or not usable
 
 
 # One dataset
 
 
 def _reference(
-    lake: Lake, dataset: str, episodes: Mapping[int, EpisodeFacts], reference_name: str | None, truth: Path | None
+    lake: Lake,
+    dataset: str,
+    episodes: Mapping[int, EpisodeFacts],
+    reference_name: str | None,
+    truth: Path | None,
 ) -> ComparedWith | None:
     """As `compare` says of `reference_name`; None where no ground truth is there and nothing else is allowed."""
     if truth and reference_name in (None, TRUTH):
@@ -173,9 +200,13 @@ def _reference(
     return ComparedWith(ACTIVE, truths, frozenset(active) if len(active) == 1 else frozenset())
 
 
-def _usable(labels: Mapping[int, ComparedLabel], episodes: Mapping[int, EpisodeFacts]) -> dict[int, ComparedLabel]:
+def _usable(
+    labels: Mapping[int, ComparedLabel], episodes: Mapping[int, EpisodeFacts]
+) -> dict[int, ComparedLabel]:
     """Labels of usable episodes that have not changed in length since."""
-    return {e: x for e, x in labels.items() if e in episodes and x.num_frames == episodes[e].num_frames}
+    return {
+        e: x for e, x in labels.items() if e in episodes and x.num_frames == episodes[e].num_frames
+    }
 
 
 def _compared(
@@ -213,7 +244,9 @@ def _compared(
         for run, run_labels in labels.items()
     }
     by_some = {
-        e: score_baselines(t) for e, t in truths.items() if any(e in run_labels for run_labels in labels.values())
+        e: score_baselines(t)
+        for e, t in truths.items()
+        if any(e in run_labels for run_labels in labels.values())
     }
     results |= {("", name): baseline for name, baseline in _baselines(truths, by_some).items()}
     successes = [episodes[e].success for e in truths]
@@ -222,7 +255,9 @@ def _compared(
         # Of all the reference's episodes: one that the run labels later changes the coverage
         run_labels = labels.get(run, {})
         compared_episodes = truths if run else by_some
-        content = content_key(*(_compared_text(truths[e], run_labels.get(e), episodes[e]) for e in compared_episodes))
+        content = content_key(
+            *(_compared_text(truths[e], run_labels.get(e), episodes[e]) for e in compared_episodes)
+        )
         facts = reference.against, active == {run}, of_episodes, successes, (content,)
         labellers.append(AnnotatorComparison(dataset, run, annotator, *facts))
     return labellers, where_apart(dataset, labels, active, reference, episodes), reference.without
@@ -235,17 +270,25 @@ def _baselines(
     return {
         name: [EpisodeResult(scored[e][name]) if e in scored else None for e in truths]
         for name in next(iter(scored.values()), ())
-        if not all(math.isnan(value) for of_episode in scored.values() for value in of_episode[name].values())
+        if not all(
+            math.isnan(value)
+            for of_episode in scored.values()
+            for value in of_episode[name].values()
+        )
     }
 
 
 def _name_vectors(
-    truths: Mapping[int, EpisodeTruth], labels: Mapping[str, Mapping[int, ComparedLabel]], embedded: Embed
+    truths: Mapping[int, EpisodeTruth],
+    labels: Mapping[str, Mapping[int, ComparedLabel]],
+    embedded: Embed,
 ) -> dict[str, np.ndarray]:
     """The embedding of every step name: made once for all runs, since the model that does so is slow."""
     of_truths = (one_pass for t in truths.values() for one_pass in t.passes)
     of_labels = (label.segments for run_labels in labels.values() for label in run_labels.values())
-    names = sorted({s.name for segments in chain(of_truths, of_labels) for s in segments if s.kind == STEP})
+    names = sorted(
+        {s.name for segments in chain(of_truths, of_labels) for s in segments if s.kind == STEP}
+    )
     if names:
         return dict(zip(names, embedded(names), strict=True))
     return {}
@@ -259,7 +302,16 @@ def _compared_text(truth: EpisodeTruth, label: ComparedLabel | None, facts: Epis
     else:
         label_facts = (label.segments, None if label.progress is None else label.progress.tolist())
     return repr(
-        (truth.episode_index, truth.boundaries, truth.events, truth.passes, truth.success, curve, label_facts, facts)
+        (
+            truth.episode_index,
+            truth.boundaries,
+            truth.events,
+            truth.passes,
+            truth.success,
+            curve,
+            label_facts,
+            facts,
+        )
     )
 
 
@@ -307,7 +359,9 @@ def compare(
     runs = label_runs(lake)
     unlabelled = [dataset for dataset in datasets if dataset not in runs]
     if unlabelled:
-        raise UserError(f"no labels of a dataset {unlabelled[0]!r}; labelled: {', '.join(runs) or 'none yet'}")
+        raise UserError(
+            f"no labels of a dataset {unlabelled[0]!r}; labelled: {', '.join(runs) or 'none yet'}"
+        )
     only = None if run is None else find_run(runs, run)
     if reference_name in (None, TRUTH):
         reference_run = reference_name
@@ -321,13 +375,17 @@ def compare(
     without = {}
     for dataset in dataset_names:
         chosen_runs = {r: annotator for r, annotator in runs[dataset].items() if only in (None, r)}
-        results, of_dataset, missing = _compared(lake, dataset, chosen_runs, reference_run, truth, embedded)
+        results, of_dataset, missing = _compared(
+            lake, dataset, chosen_runs, reference_run, truth, embedded
+        )
         labellers += results
         differences += of_dataset
         without |= {dataset: missing} if missing else {}
     # A dataset without ground truth is not compared; that is an error only where truth was asked for
     if reference_name == TRUTH and not labellers:
-        raise UserError(f"no truth of {', '.join(dataset_names) or 'any dataset'} in {truth}: {_what_is_there(truth)}")
+        raise UserError(
+            f"no truth of {', '.join(dataset_names) or 'any dataset'} in {truth}: {_what_is_there(truth)}"
+        )
     return Comparison(labellers + _over_all_datasets(labellers), differences, without)
 
 
@@ -369,19 +427,29 @@ def store(lake: Lake, labellers: Sequence[AnnotatorComparison]) -> int:
 
     A labeller on a dataset against one kind of label is one eval_run: newer labels take the place of older ones.
     """
-    stored_config = dict(lake.rows("SELECT eval_run, config FROM eval_runs WHERE code_version = ?", [CODE_VERSION]))
+    stored_config = dict(
+        lake.rows("SELECT eval_run, config FROM eval_runs WHERE code_version = ?", [CODE_VERSION])
+    )
     evaluations = []
     for c in labellers:
-        content = {"label_run": c.label_run, "against": c.against, "content": c.content, "resamples": RESAMPLES}
+        content = {
+            "label_run": c.label_run,
+            "against": c.against,
+            "content": c.content,
+            "resamples": RESAMPLES,
+        }
         # The id says what is compared; whether it has to be stored anew is for the config, with the labels' hash in it
         eval_run = content_key(c.model, c.benchmark)[:16]
         config = json.dumps(content, sort_keys=True)
         if stored_config.get(eval_run) == config:
             continue
         covered_scores = {
-            (part, metric): replace(s, coverage=c.coverage[part]) for (part, metric), s in c.scores.items()
+            (part, metric): replace(s, coverage=c.coverage[part])
+            for (part, metric), s in c.scores.items()
         }
-        evaluations.append(EvalRun(eval_run, c.model, c.benchmark, config, CODE_VERSION, scores=covered_scores))
+        evaluations.append(
+            EvalRun(eval_run, c.model, c.benchmark, config, CODE_VERSION, scores=covered_scores)
+        )
     if evaluations:
         store_evaluations(lake, "annotators compared", evaluations)
     return len(evaluations)

@@ -14,7 +14,15 @@ from annotate.segments import DONE, STEP, Segment
 from core.errors import UserError
 from eval.annotators.truth import NEAR_S, EpisodeTruth
 from eval.metrics.published import boundary_hits, first_and_last
-from eval.metrics.segments import Span, best_overlaps, boundary_f1, edit_score, matched, plain_name, segment_iou
+from eval.metrics.segments import (
+    Span,
+    best_overlaps,
+    boundary_f1,
+    edit_score,
+    matched,
+    plain_name,
+    segment_iou,
+)
 from warehouse.lake import Lake
 from warehouse.lake.stored import labels_of
 
@@ -37,7 +45,9 @@ class ComparedLabel:
     """One label of one episode: segments that tile it, in order of time."""
 
     segments: tuple[Segment, ...]
-    progress: np.ndarray | None  # float64 [num_frames]; None where the label has not one for every frame
+    progress: (
+        np.ndarray | None
+    )  # float64 [num_frames]; None where the label has not one for every frame
 
     @property
     def num_frames(self) -> int:
@@ -101,7 +111,12 @@ def usable_episodes(lake: Lake, dataset: str) -> dict[int, EpisodeFacts]:
 
 def active_runs(lake: Lake, dataset: str) -> set[str]:
     """The label runs that count for some episode."""
-    return {run for (run,) in lake.rows("SELECT DISTINCT label_run FROM active_runs WHERE dataset = ?", [dataset])}
+    return {
+        run
+        for (run,) in lake.rows(
+            "SELECT DISTINCT label_run FROM active_runs WHERE dataset = ?", [dataset]
+        )
+    }
 
 
 def stored_labels(lake: Lake, dataset: str, run: str | None = None) -> dict[int, ComparedLabel]:
@@ -133,7 +148,10 @@ def random_cuts(count: int, num_frames: int, seed: int) -> list[list[int]]:
     """RANDOM_DRAWS times `count` different inner frames in order."""
     rng = np.random.default_rng(seed)
     count = min(count, num_frames - 1)
-    return [sorted((rng.choice(num_frames - 1, count, replace=False) + 1).tolist()) for _ in range(RANDOM_DRAWS)]
+    return [
+        sorted((rng.choice(num_frames - 1, count, replace=False) + 1).tolist())
+        for _ in range(RANDOM_DRAWS)
+    ]
 
 
 def score_cuts(cuts: Sequence[int], truth: EpisodeTruth) -> dict[str, float]:
@@ -197,13 +215,17 @@ def _mean(values: np.ndarray) -> float:
 # Steps: their overlap, names, and what was achieved
 
 
-def score_steps(label: ComparedLabel, truth: EpisodeTruth, vectors: Mapping[str, np.ndarray]) -> dict[str, float]:
+def score_steps(
+    label: ComparedLabel, truth: EpisodeTruth, vectors: Mapping[str, np.ndarray]
+) -> dict[str, float]:
     """Metrics of one episode's steps against each pass, the mean over passes; NaN where there is none.
 
     `vectors`: embeddings of all step names.
     """
     pass_scores = [_against_pass(label.segments, one_pass, vectors) for one_pass in truth.passes]
-    values = {name: float(np.mean([values[name] for values in pass_scores])) for name in pass_scores[0]}
+    values = {
+        name: float(np.mean([values[name] for values in pass_scores])) for name in pass_scores[0]
+    }
     both_known = label.finished is not None and truth.success is not None
     values["finished_accuracy"] = float(label.finished == truth.success) if both_known else NAN
     return values
@@ -239,7 +261,11 @@ def _matched_steps(
             continue
         best = ours[j] if j >= 0 else None  # -1: nothing overlaps
         is_step = best is not None and best.kind == STEP
-        similarity.append(max(0.0, float(vectors[target_step.name] @ vectors[best.name])) if best and is_step else 0.0)
+        similarity.append(
+            max(0.0, float(vectors[target_step.name] @ vectors[best.name]))
+            if best and is_step
+            else 0.0
+        )
         completed.append((best is not None and best.completed) == target_step.completed)
     return similarity, completed
 
@@ -252,7 +278,9 @@ def published_counts(label: ComparedLabel, truth: EpisodeTruth) -> tuple[int, in
     """Numerator and denominator of the published BF1@5, which sees no segments in which everything is done."""
     counts = np.zeros(2, int)
     for one_pass in truth.passes:
-        undone = (tuple(s for s in segments if s.kind != DONE) for segments in (label.segments, one_pass))
+        undone = (
+            tuple(s for s in segments if s.kind != DONE) for segments in (label.segments, one_pass)
+        )
         ours, labelled = (first_and_last(spans(segments)) for segments in undone)
         counts += boundary_hits(ours, labelled)[:2]
     return int(counts[0]), int(counts[1])
@@ -318,7 +346,8 @@ def where_apart(
     """The run that counts beside each other one; a run that is alone beside the reference."""
     first, *other_runs = sorted(labels, key=lambda run: run not in active)
     references: dict[str, Mapping[int, EpisodeTruth]] = {
-        run: {e: as_truth(dataset, e, label, episodes[e]) for e, label in labels[run].items()} for run in other_runs
+        run: {e: as_truth(dataset, e, label, episodes[e]) for e, label in labels[run].items()}
+        for run in other_runs
     }
     comparisons = []
     for second, truths in (references or {reference.against: reference.truths}).items():
@@ -330,8 +359,18 @@ def where_apart(
                 progress = math.nan
             else:
                 progress = float(np.abs(label.progress - truth.progress()).mean())
-            differences.append(Apart(e, progress, cuts_f1(label.cuts, truth.boundaries, NEAR_S * truth.fps)))
+            differences.append(
+                Apart(e, progress, cuts_f1(label.cuts, truth.boundaries, NEAR_S * truth.fps))
+            )
         # Labels without progress are told apart by their boundaries alone
-        differences.sort(key=lambda a: (0.0 if math.isnan(a.progress) else -a.progress, a.boundary_f1, a.episode_index))
-        comparisons.append(RunsApart(dataset, first, second, len(differences), tuple(differences[:MOST_DIFFERENT])))
+        differences.sort(
+            key=lambda a: (
+                0.0 if math.isnan(a.progress) else -a.progress,
+                a.boundary_f1,
+                a.episode_index,
+            )
+        )
+        comparisons.append(
+            RunsApart(dataset, first, second, len(differences), tuple(differences[:MOST_DIFFERENT]))
+        )
     return comparisons

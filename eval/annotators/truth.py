@@ -51,12 +51,16 @@ class EpisodeTruth:
     boundaries: tuple[int, ...]  # frames; of two passes those within NEAR_S of one another
     events: tuple[TruthEvent, ...]
     passes: tuple[tuple[Segment, ...], ...]
-    curve: np.ndarray | None = None  # progress, float64 [num_frames], where more is known of it than the segments say
+    curve: np.ndarray | None = (
+        None  # progress, float64 [num_frames], where more is known of it than the segments say
+    )
     num_planned: int = 0
 
     def pass_curves(self) -> list[np.ndarray]:
         """Progress per frame by each pass, float64 [num_frames]."""
-        return [hand_progress(segments, self.num_frames, self.num_planned) for segments in self.passes]
+        return [
+            hand_progress(segments, self.num_frames, self.num_planned) for segments in self.passes
+        ]
 
     def progress(self) -> np.ndarray:
         """Progress per frame, float64 [num_frames]: the curve, else the mean of what the passes give."""
@@ -149,7 +153,9 @@ def read_truth(folder: Path, dataset: str) -> dict[int, EpisodeTruth]:
     for file in sorted((folder / dataset).glob("*.json")):
         truth = _read_file(file, dataset)
         if truth.episode_index in truths:
-            raise UserError(f"{file}: episode {truth.episode_index} has another file in this folder, too")
+            raise UserError(
+                f"{file}: episode {truth.episode_index} has another file in this folder, too"
+            )
         truths[truth.episode_index] = truth
     return truths
 
@@ -161,15 +167,21 @@ def _read_file(file: Path, dataset: str) -> EpisodeTruth:
         raise UserError(f"{file} is no JSON: {e}") from e
     except ValidationError as e:
         raise UserError(f"{file}: {validation_message(e)}") from e
-    passes = [_segments(file, name, content) for name in ("pass_a", "pass_b") if getattr(content, name)]
+    passes = [
+        _segments(file, name, content) for name in ("pass_a", "pass_b") if getattr(content, name)
+    ]
     tolerance = NEAR_S * content.fps
     if content.boundaries is None:
         agreed = agreed_boundaries(passes, content.fps)
     else:
         agreed = [(b.frame, b.spread or 0) for b in content.boundaries]
-    for kind, frame in [("boundary", f) for f, _ in agreed] + [("event", e.frame) for e in content.events]:
+    for kind, frame in [("boundary", f) for f, _ in agreed] + [
+        ("event", e.frame) for e in content.events
+    ]:
         if frame >= content.num_frames:
-            raise UserError(f"{file}: {kind} at frame {frame}, the episode has {content.num_frames} frames")
+            raise UserError(
+                f"{file}: {kind} at frame {frame}, the episode has {content.num_frames} frames"
+            )
     return EpisodeTruth(
         dataset=dataset,
         episode_index=content.episode_index,
@@ -195,7 +207,9 @@ def _segments(file: Path, name: str, content: _File) -> tuple[Segment, ...]:
         segments.append(Segment(s.name, s.start_frame, s.end_frame, s.kind, s.completed, s.step))
         end = s.end_frame
     if end != content.num_frames:
-        raise UserError(f"{file}: {name} ends at frame {end}, the episode has {content.num_frames} frames")
+        raise UserError(
+            f"{file}: {name} ends at frame {end}, the episode has {content.num_frames} frames"
+        )
     return tuple(segments)
 
 
@@ -215,7 +229,9 @@ def agreed_boundaries(passes: Sequence[Sequence[Segment]], fps: float) -> list[t
 # Tables of simulators
 
 
-def simulator_truth(folder: Path, dataset: str, fps: Mapping[int, float]) -> dict[int, EpisodeTruth]:
+def simulator_truth(
+    folder: Path, dataset: str, fps: Mapping[int, float]
+) -> dict[int, EpisodeTruth]:
     """A simulator's truth of the episodes whose frame rate is given; none where the folder has none. Attempts at one
     step have the same name."""
     hand_truth = load_truth(folder, dataset)
@@ -257,17 +273,25 @@ def corpus_truth(lake: Lake, folder: Path, dataset: str) -> dict[int, EpisodeTru
     if (folder / dataset / SEGMENTS).exists():
         fps = lake.rows("SELECT episode_index, fps FROM episodes WHERE dataset = ?", [dataset])
         return simulator_truth(folder, dataset, {episode: rate for episode, rate in fps if rate})
-    rows = lake.rows("SELECT episode_index, source_id, task FROM episode_facts WHERE dataset = ?", [dataset])
+    rows = lake.rows(
+        "SELECT episode_index, source_id, task FROM episode_facts WHERE dataset = ?", [dataset]
+    )
     numbered = [
-        (int(match[1]), episode) for episode, source_id, _ in rows if (match := NUMBERED.search(source_id or ""))
+        (int(match[1]), episode)
+        for episode, source_id, _ in rows
+        if (match := NUMBERED.search(source_id or ""))
     ]
     times = Counter(number for number, _ in numbered)
     index_of = {number: episode for number, episode in numbered if times[number] == 1}
-    truths = {index_of.get(number, number): truth for number, truth in read_truth(folder, dataset).items()}
+    truths = {
+        index_of.get(number, number): truth for number, truth in read_truth(folder, dataset).items()
+    }
     return planned_by_task(truths, {episode: task for episode, _, task in rows})
 
 
-def planned_by_task(truths: Mapping[int, EpisodeTruth], tasks: Mapping[int, str | None]) -> dict[int, EpisodeTruth]:
+def planned_by_task(
+    truths: Mapping[int, EpisodeTruth], tasks: Mapping[int, str | None]
+) -> dict[int, EpisodeTruth]:
     """The same, runs that failed with as many planned steps as the longest finished run of their task has.
 
     A failed run's own segments have only the steps that it came to: by them alone its progress would end near 1.
@@ -275,10 +299,15 @@ def planned_by_task(truths: Mapping[int, EpisodeTruth], tasks: Mapping[int, str 
     longest: dict[str | None, int] = {}
     for episode, truth in truths.items():
         if truth.success is not False:
-            counts = [len({planned_step(s) for s in segments if s.kind == STEP}) for segments in truth.passes]
+            counts = [
+                len({planned_step(s) for s in segments if s.kind == STEP})
+                for segments in truth.passes
+            ]
             task = tasks.get(episode)
             longest[task] = max(longest.get(task, 0), *counts)
     return {
-        episode: replace(truth, num_planned=longest.get(tasks.get(episode), 0)) if truth.success is False else truth
+        episode: replace(truth, num_planned=longest.get(tasks.get(episode), 0))
+        if truth.success is False
+        else truth
         for episode, truth in truths.items()
     }

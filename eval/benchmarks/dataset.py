@@ -71,9 +71,13 @@ def _progress_labels(source: Source, record: EpisodeRecord) -> np.ndarray | None
         if PROGRESS not in pq.read_schema(path).names:
             return None
         # LeRobot puts the rows of many runs into one file
-        rows = pq.read_table(path, columns=[PROGRESS])[PROGRESS].slice(record.row_start, record.num_rows)
+        rows = pq.read_table(path, columns=[PROGRESS])[PROGRESS].slice(
+            record.row_start, record.num_rows
+        )
     except (pa.ArrowException, OSError) as e:
-        raise BenchmarkError(f"{record.data_uri}: its column {PROGRESS!r} cannot be read: {e}") from e
+        raise BenchmarkError(
+            f"{record.data_uri}: its column {PROGRESS!r} cannot be read: {e}"
+        ) from e
     numbers = rows.combine_chunks()
     # LeRobot writes a number as a list of one
     while pa.types.is_list(numbers.type) or pa.types.is_fixed_size_list(numbers.type):
@@ -89,7 +93,12 @@ def _progress_labels(source: Source, record: EpisodeRecord) -> np.ndarray | None
 
 
 def _questions(
-    source: Source, name: str, record: EpisodeRecord, progress: np.ndarray | None, success: bool | None, folder: Path
+    source: Source,
+    name: str,
+    record: EpisodeRecord,
+    progress: np.ndarray | None,
+    success: bool | None,
+    folder: Path,
 ) -> list[Question]:
     """The questions about one run; the frames that they show are written. Raises VideoError, DataError."""
     num_frames = record.num_rows or 0
@@ -101,7 +110,12 @@ def _questions(
         for frame_index in spread(range(num_frames), MOMENTS):
             frames = window(frame_index, record.fps, SamplesConfig())
             question_rows.append(
-                (PROGRESS, frames, progress_question(record.task, len(frames)), float(progress[frames[-1]]))
+                (
+                    PROGRESS,
+                    frames,
+                    progress_question(record.task, len(frames)),
+                    float(progress[frames[-1]]),
+                )
             )
     if success is not None:
         frames = spread(range(num_frames), SUCCESS_PICTURES)
@@ -110,7 +124,13 @@ def _questions(
         question_rows.append((SUCCESS, frames, text, None))
     camera = next(iter(record.cameras), "")
     pictures = folder / camera.replace("/", "_") / f"{record.episode_index:06d}"
-    _write_frames(source, record, camera, pictures, set(chain.from_iterable(frames for _, frames, *_ in question_rows)))
+    _write_frames(
+        source,
+        record,
+        camera,
+        pictures,
+        set(chain.from_iterable(frames for _, frames, *_ in question_rows)),
+    )
 
     questions = []
     for family, frames, text, score in question_rows:
@@ -144,7 +164,9 @@ def _questions(
     return questions
 
 
-def _write_frames(source: Source, record: EpisodeRecord, camera: str, folder: Path, needed: set[int]) -> None:
+def _write_frames(
+    source: Source, record: EpisodeRecord, camera: str, folder: Path, needed: set[int]
+) -> None:
     """JPEGs of some frames, those that are not there yet. Raises VideoError, DataError, BenchmarkError."""
     missing = {frame for frame in needed if not (folder / f"{frame:06d}.jpg").exists()}
     if not missing:

@@ -55,7 +55,9 @@ MAX_LINE_BYTES = 4 << 20
 
 def _share(value: Any) -> float | None:
     """Published tables have texts: "0.5" as 0.5, an empty one, "None" and "nan" as None. Raises ValueError."""
-    if value is None or (isinstance(value, str) and value.strip().lower() in ("", "none", "nan", "null")):
+    if value is None or (
+        isinstance(value, str) and value.strip().lower() in ("", "none", "nan", "null")
+    ):
         return None
     share = float(value)
     if math.isnan(share):
@@ -124,11 +126,15 @@ def load(data: Data) -> list[Question]:
     if not questions:
         raise BenchmarkError(f"{address} holds no run in {', '.join(present_tables)}")
     if not num_readable:
-        raise BenchmarkError(f"none of {len(questions)} videos of {address} is there, such as {missing}")
+        raise BenchmarkError(
+            f"none of {len(questions)} videos of {address} is there, such as {missing}"
+        )
     return questions
 
 
-def _runs(benchmark: str, source: Source, split: str, uri: str, limit: int | None) -> Iterator[dict[str, Any]]:
+def _runs(
+    benchmark: str, source: Source, split: str, uri: str, limit: int | None
+) -> Iterator[dict[str, Any]]:
     """Raises BenchmarkError, which names the row."""
     path = source.resolve(uri)
     lines = json_lines(path, uri, MAX_LINE_BYTES, f"no row of {ROBOREWARD}")
@@ -146,7 +152,9 @@ def _table_rows(path: Path, uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         names = pq.read_schema(path).names
         if lacking := [c for c in ("file_name", "id", "task", "quality_label") if c not in names]:
-            raise BenchmarkError(f"{uri} has no column {', '.join(lacking)}: it is no table of {RBM}")
+            raise BenchmarkError(
+                f"{uri} has no column {', '.join(lacking)}: it is no table of {RBM}"
+            )
         table = pq.read_table(path, columns=[c for c in columns if c in names])
     except (pa.ArrowException, OSError) as e:
         raise BenchmarkError(f"{uri} cannot be read as Parquet: {e}") from e
@@ -232,7 +240,9 @@ def _pictures(video: Path, folder: Path) -> tuple[PictureFile, ...]:
         by_number = dict(last)
         yield from ((f, by_number[f]) for f in window(last[-1][0], fps, config) if f in by_number)
 
-    return frame_files(video, folder / "graded", chosen, f"{MAX_PX} {config.window_frames} {config.window_step_s}")
+    return frame_files(
+        video, folder / "graded", chosen, f"{MAX_PX} {config.window_frames} {config.window_step_s}"
+    )
 
 
 # Scores
@@ -257,7 +267,9 @@ class GradedRow(AnsweredRow):
         return (f"part {self.split}", *([f"dataset {self.dataset}"] if self.dataset else []))
 
 
-def score(benchmark: str, lines: Iterable[PredictionLine], as_published: bool = False) -> ScoredBenchmark:
+def score(
+    benchmark: str, lines: Iterable[PredictionLine], as_published: bool = False
+) -> ScoredBenchmark:
     """An answer that cannot be read is as wrong as can be. What is resampled is tasks: runs of one are compared.
 
     Raises BenchmarkError, which names the row that is wrong.
@@ -270,7 +282,9 @@ def score(benchmark: str, lines: Iterable[PredictionLine], as_published: bool = 
     answers = np.array(list(map(progress_of, answered_lines)))
     all_rows = np.ones(len(rows), bool)
     grades, shares, success = (column(rows, name) for name in ("grade", "progress", "success"))
-    tasks = Episodes.of(rows, lambda row: (row.split, row.dataset, row.task), lambda row: row.slices)
+    tasks = Episodes.of(
+        rows, lambda row: (row.split, row.dataset, row.task), lambda row: row.slices
+    )
 
     is_answered = ~np.isnan(answers)
     is_graded = ~np.isnan(shares)
@@ -287,12 +301,18 @@ def score(benchmark: str, lines: Iterable[PredictionLine], as_published: bool = 
         points = np.rint(low + (high - low) * worst)
         right = np.rint(low + (high - low) * grades)
         farthest = np.maximum(right - low, high - right)
-        measures["points_mae"] = tasks.ratio(np.where(is_answered, np.abs(points - right), farthest), all_rows, read)
+        measures["points_mae"] = tasks.ratio(
+            np.where(is_answered, np.abs(points - right), farthest), all_rows, read
+        )
         measures["points_accuracy"] = tasks.ratio((points == right) & is_answered, all_rows, read)
     # Over all runs whose outcome is known, where these are not all alike
     if np.nanmin(success, initial=1) < np.nanmax(success, initial=0):
         by_run = auc(np.where(np.isnan(success), np.nan, answers), success == 1)
         parts = tasks.sums(*by_run.parts.T)
         measures["success_auc"] = Measure(parts, parts.sum(axis=1) > 0, read, by_run.statistic)
-    counts = {"rows": len(rows), "episodes": len(tasks.scored), "unparsable": int((~is_answered).sum())}
+    counts = {
+        "rows": len(rows),
+        "episodes": len(tasks.scored),
+        "unparsable": int((~is_answered).sum()),
+    }
     return ScoredBenchmark(benchmark, tasks.scored, measures, counts)

@@ -7,7 +7,14 @@ from pathlib import Path
 from eval import confusion, probes, robustness
 from eval.benchmarks import dataset, graded, procvqa, progresslm, robofac
 from eval.benchmarks.options import EvaluationOptions
-from eval.benchmarks.question import HUMAN_PARTS, PROGRESS_PARTS, BenchmarkError, Data, PredictionLine, Question
+from eval.benchmarks.question import (
+    HUMAN_PARTS,
+    PROGRESS_PARTS,
+    BenchmarkError,
+    Data,
+    PredictionLine,
+    Question,
+)
 from eval.scored import ScoredBenchmark
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
@@ -36,9 +43,15 @@ BENCHMARKS = {
     "human-bench": Benchmark(HUMAN_PARTS, progresslm.score, progresslm.load, progresslm.HUB),
     "dataset": Benchmark(dataset.FAMILIES, procvqa.score, dataset.load),
     "robofac": Benchmark(robofac.FAMILIES, robofac.score, robofac.load, robofac.HUB),
-    "rbm-eval": Benchmark(("train", "test"), graded.score, graded.load, "hf://robometer/rbm-1m-ood"),
+    "rbm-eval": Benchmark(
+        ("train", "test"), graded.score, graded.load, "hf://robometer/rbm-1m-ood"
+    ),
     "roboreward": Benchmark(
-        ("test", "val", "train"), graded.score, graded.load, "hf://teetone/RoboReward", default=("test",)
+        ("test", "val", "train"),
+        graded.score,
+        graded.load,
+        "hf://teetone/RoboReward",
+        default=("test",),
     ),
     "procvqa-id": Benchmark(procvqa.FAMILIES, procvqa.score, of_release=procvqa.load),
     "procvqa-ood": Benchmark(procvqa.FAMILIES, procvqa.score, of_release=procvqa.load),
@@ -51,7 +64,10 @@ FAMILIES = ("text", "visual", "cross_view", *procvqa.FAMILIES, *dataset.FAMILIES
 
 
 def load_benchmark(
-    options: EvaluationOptions, frames: Path, cache: Path | None = None, corpus: tuple[Lake, Release] | None = None
+    options: EvaluationOptions,
+    frames: Path,
+    cache: Path | None = None,
+    corpus: tuple[Lake, Release] | None = None,
 ) -> list[Question]:
     """The questions of a benchmark, all answers to one of them together.
 
@@ -63,7 +79,9 @@ def load_benchmark(
         raise BenchmarkError(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
     benchmark = BENCHMARKS[name]
     if unknown := set(options.part) - set(benchmark.parts):
-        raise BenchmarkError(f"{name} has no part {min(unknown)!r}; it has {', '.join(benchmark.parts) or 'no parts'}")
+        raise BenchmarkError(
+            f"{name} has no part {min(unknown)!r}; it has {', '.join(benchmark.parts) or 'no parts'}"
+        )
     if benchmark.of_release:
         if corpus is None:
             raise BenchmarkError(f"{name} is a release's: give a workspace and a release")
@@ -72,17 +90,25 @@ def load_benchmark(
         assert benchmark.load is not None
         place = options.data or benchmark.hub
         if place is None:
-            raise BenchmarkError("the benchmark dataset needs the dataset's folder or address (--data)")
+            raise BenchmarkError(
+                "the benchmark dataset needs the dataset's folder or address (--data)"
+            )
         # A local path may have an @ in it
         address, _, revision = place.partition("@") if "://" in place else (place, "", "")
         parts = options.part or benchmark.default or benchmark.parts
-        questions = benchmark.load(Data(options, address, revision or None, parts, options.image_root or frames, cache))
+        questions = benchmark.load(
+            Data(options, address, revision or None, parts, options.image_root or frames, cache)
+        )
     return [replace(q, inference=k) for q in questions for k in range(options.num_inferences)]
 
 
-def score_predictions(benchmark: str, lines: Iterable[PredictionLine], as_published: bool = False) -> ScoredBenchmark:
+def score_predictions(
+    benchmark: str, lines: Iterable[PredictionLine], as_published: bool = False
+) -> ScoredBenchmark:
     """Scores of answers that any system gave. Raises BenchmarkError, which names the row that is wrong."""
     scored = {name: scorer.score for name, scorer in BENCHMARKS.items() if scorer.score}
     if benchmark not in scored:
-        raise BenchmarkError(f"unknown benchmark {benchmark!r}; prediction files are scored for {', '.join(scored)}")
+        raise BenchmarkError(
+            f"unknown benchmark {benchmark!r}; prediction files are scored for {', '.join(scored)}"
+        )
     return scored[benchmark](benchmark, lines, as_published)

@@ -20,34 +20,47 @@ class EvaluationOptions(BaseModel):
     """Which questions are asked of which model, and how it answers. Raises UserError for a --shard,
     --price, --top-p or --repetition-penalty that means nothing, and for copies of a model that is not started here."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True
+    )
 
     model: str | None = Field(
-        default=None, description="A training run, a checkpoint's folder, or a name at --endpoint; default: latest."
+        default=None,
+        description="A training run, a checkpoint's folder, or a name at --endpoint; default: latest.",
     )
     benchmark: str = Field(default="held-out", description=f"{NAMES}.")
     runner: Literal["transformers", "vllm", "api"] = Field(
         default="transformers", description="Software that runs the model."
     )
     endpoint: tuple[str, ...] = Field(
-        default=(), description="Base address of an OpenAI-compatible server, ends in /v1; repeatable."
+        default=(),
+        description="Base address of an OpenAI-compatible server, ends in /v1; repeatable.",
     )
     answer: Literal["auto", "head", "text"] = Field(
         default="auto",
         description="Read the answer from a head or from text; auto: a head that reads only the question, else text.",
     )
     data: str | None = Field(
-        default=None, description="Folder, file or hf://owner/name (or owner/name@commit) that holds the benchmark."
+        default=None,
+        description="Folder, file or hf://owner/name (or owner/name@commit) that holds the benchmark.",
     )
     image_root: Path | None = Field(default=None, description="Folder of the benchmark's pictures.")
-    part: tuple[str, ...] = Field(default=(), description="Only this part of the benchmark; repeatable.")
-    limit: int | None = Field(default=None, ge=1, description="Maximum rows of each part, before --num-inferences.")
+    part: tuple[str, ...] = Field(
+        default=(), description="Only this part of the benchmark; repeatable."
+    )
+    limit: int | None = Field(
+        default=None, ge=1, description="Maximum rows of each part, before --num-inferences."
+    )
     num_inferences: int = Field(default=1, ge=1, description="Answers to each question.")
     temperature: float = Field(default=0.0, ge=0.0, description="0: the likeliest tokens.")
     top_p: float = Field(
-        default=1.0, le=1.0, description="Sample from the likeliest tokens with this total probability; 1: from all."
+        default=1.0,
+        le=1.0,
+        description="Sample from the likeliest tokens with this total probability; 1: from all.",
     )
-    top_k: int = Field(default=0, ge=0, description="Sample from so many likeliest tokens; 0: from all.")
+    top_k: int = Field(
+        default=0, ge=0, description="Sample from so many likeliest tokens; 0: from all."
+    )
     repetition_penalty: float = Field(
         default=1.0, description="1: none, whatever the checkpoint's generation_config says."
     )
@@ -56,7 +69,9 @@ class EvaluationOptions(BaseModel):
     prompts: Path | None = Field(
         default=None, description="Folder of the checkpoint's own prompts, a file for each family."
     )
-    think: bool | None = Field(default=None, description="Ask for reasons before the answer; default: yes.")
+    think: bool | None = Field(
+        default=None, description="Ask for reasons before the answer; default: yes."
+    )
     min_pixels: int | None = Field(default=None, ge=1, description="Area of a picture (Qwen).")
     max_pixels: int | None = Field(default=None, ge=1, description="Area of a picture (Qwen).")
     baselines: tuple[str, ...] = Field(
@@ -65,20 +80,33 @@ class EvaluationOptions(BaseModel):
         validation_alias="baseline",
     )
     shard: str | None = Field(default=None, description="i/n: this process answers part i, from 0.")
-    out: Path | None = Field(default=None, description="Prediction file; default: in the workspace.")
+    out: Path | None = Field(
+        default=None, description="Prediction file; default: in the workspace."
+    )
     batch_size: int = Field(default=16, ge=1, description="Batch size of --runner transformers.")
     concurrency: int = Field(default=16, ge=1, description="Requests under way at a server.")
     tensor_parallel: int = Field(default=1, ge=1, description="GPUs that share one vLLM model.")
-    data_parallel: int = Field(default=1, ge=1, description="Copies of a vLLM model, each on GPUs of its own.")
+    data_parallel: int = Field(
+        default=1, ge=1, description="Copies of a vLLM model, each on GPUs of its own."
+    )
     expert_parallel: bool = Field(default=False, description="Spread a vLLM model's experts.")
     quantization: str | None = Field(default=None, description="Quantisation in vLLM, such as fp8.")
-    max_model_len: int = Field(default=16384, ge=256, description="Maximum tokens of a request in vLLM.")
+    max_model_len: int = Field(
+        default=16384, ge=256, description="Maximum tokens of a request in vLLM."
+    )
     max_calls: int | None = Field(default=None, ge=0, description="Maximum number of requests.")
-    max_cost_usd: float | None = Field(default=None, ge=0, description="Maximum cost, computed with --price.")
-    price: str | None = Field(default=None, description="USD per million prompt and reply tokens, such as 2.5,10.")
-    api_key_env: str | None = Field(default=None, description="Environment variable that holds the key.")
+    max_cost_usd: float | None = Field(
+        default=None, ge=0, description="Maximum cost, computed with --price."
+    )
+    price: str | None = Field(
+        default=None, description="USD per million prompt and reply tokens, such as 2.5,10."
+    )
+    api_key_env: str | None = Field(
+        default=None, description="Environment variable that holds the key."
+    )
     prompt_format: Literal["interleaved", "images_first"] | None = Field(
-        default=None, description="Position of pictures in the prompt; default: by the checkpoint's model_type."
+        default=None,
+        description="Position of pictures in the prompt; default: by the checkpoint's model_type.",
     )
 
     def model_post_init(self, context: object) -> None:

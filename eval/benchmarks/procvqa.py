@@ -43,7 +43,18 @@ LAST_PICTURES = """
     ORDER BY s.dataset, e.task, s.episode_index, s.sample_id
 """
 # Of a sample's row, what scoring and reports need; the question is left out: it can be made again
-KEPT = ("sample_id", "family", "variant", "dataset", "episode_index", "camera", "frames", "answer", "progress", "state")
+KEPT = (
+    "sample_id",
+    "family",
+    "variant",
+    "dataset",
+    "episode_index",
+    "camera",
+    "frames",
+    "answer",
+    "progress",
+    "state",
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,11 @@ class SampleChoice:
 
     def takes(self, row: Mapping[str, Any]) -> bool:
         is_form = self.form is None or row.get("form") in (None, self.form)
-        return row["family"] in self.families and is_form and (not self.labelled or row["progress"] is not None)
+        return (
+            row["family"] in self.families
+            and is_form
+            and (not self.labelled or row["progress"] is not None)
+        )
 
 
 ALL_MOMENTS = SampleChoice()
@@ -79,7 +94,9 @@ def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Quest
             num_taken[q.family] += 1
             questions.append(q)
     if not questions:
-        raise BenchmarkError(f"release {release.name} holds no sample of {benchmark} (split {SPLITS[benchmark]})")
+        raise BenchmarkError(
+            f"release {release.name} holds no sample of {benchmark} (split {SPLITS[benchmark]})"
+        )
     return questions
 
 
@@ -90,13 +107,22 @@ def ask(
 
     Of pictures their places alone are read. Raises ShardError.
     """
-    facts = {(dataset, episode): fact_values for dataset, episode, *fact_values in con.execute(FACTS).fetchall()}
-    entries = [(tar, e) for tar in tars for e in read_index(tar).entries if chosen.families & set(e.family)]
+    facts = {
+        (dataset, episode): fact_values
+        for dataset, episode, *fact_values in con.execute(FACTS).fetchall()
+    }
+    entries = [
+        (tar, e) for tar in tars for e in read_index(tar).entries if chosen.families & set(e.family)
+    ]
     for tar, entry in spread(entries, chosen.most or len(entries)):
         rows, places = picture_places(tar, entry)
         for row in filter(chosen.takes, rows):
             num_frames, fps, success, task = facts[row["dataset"], row["episode_index"]]
-            meta_data = {k: row.get(k) for k in KEPT} | {"num_frames": num_frames, "fps": fps, "success": success}
+            meta_data = {k: row.get(k) for k in KEPT} | {
+                "num_frames": num_frames,
+                "fps": fps,
+                "success": success,
+            }
             yield Question(
                 benchmark=benchmark,
                 part=row["family"],
@@ -132,7 +158,11 @@ def goal_pictures(lake: Lake, release: Release) -> dict[tuple[str, str], Picture
     return goals
 
 
-SCORED_BY = {SEGMENTS: "answer", ACTIONS: "answer", SUCCESS: "success"}  # of the other families: progress
+SCORED_BY = {
+    SEGMENTS: "answer",
+    ACTIONS: "answer",
+    SUCCESS: "success",
+}  # of the other families: progress
 OVERLAPS = (10, 25, 50)
 _YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 Embed = Callable[[Sequence[str]], np.ndarray]
@@ -152,11 +182,23 @@ class ProcVqaRow(AnsweredRow):
     sample_id: str | None = None
 
     def identity(self) -> tuple:
-        return self.sample_id, self.family, self.dataset, self.episode_index, self.camera, self.frames, self.inference
+        return (
+            self.sample_id,
+            self.family,
+            self.dataset,
+            self.episode_index,
+            self.camera,
+            self.frames,
+            self.inference,
+        )
 
     @property
     def slices(self) -> tuple[str, ...]:
-        slice_names = (f"dataset {self.dataset}", f"family {self.family}", length_slice(self.num_frames / self.fps))
+        slice_names = (
+            f"dataset {self.dataset}",
+            f"family {self.family}",
+            length_slice(self.num_frames / self.fps),
+        )
         return (*slice_names, *([f"camera {self.camera}"] if self.camera else []))
 
 
@@ -183,7 +225,9 @@ def score(
     for line, row in answers:
         field = SCORED_BY.get(row.family, "progress")
         if getattr(row, field) is None:
-            raise BenchmarkError(f"{line.where}: {field} is missing, which family {row.family} is scored by")
+            raise BenchmarkError(
+                f"{line.where}: {field} is missing, which family {row.family} is scored by"
+            )
     if as_published:
         return _published(benchmark, answers)
     return _strict(benchmark, answers, embedded)
@@ -203,7 +247,12 @@ def spans_of(text: str) -> list[Span] | None:
         entries = json.loads(repair_json(text[start : end + 1]))
         # Answers name a segment's last frame, spans the first one after it.
         return [
-            (plain_name(str(e["action_description"])), int(e["start_frame"]), int(e["end_frame"]) + 1) for e in entries
+            (
+                plain_name(str(e["action_description"])),
+                int(e["start_frame"]),
+                int(e["end_frame"]) + 1,
+            )
+            for e in entries
         ]
     except (ValueError, TypeError, KeyError, OverflowError):
         return None
@@ -229,12 +278,16 @@ def progress_of(line: PredictionLine) -> float:
 
 # Strict: each family by its own metrics; an answer that cannot be read counts as wrong
 
-Found = tuple[dict[str, Measure], np.ndarray, Series | None]  # measures, which answers [k] could be read, progress
+Found = tuple[
+    dict[str, Measure], np.ndarray, Series | None
+]  # measures, which answers [k] could be read, progress
 
 
 def _strict(benchmark: str, answers: Sequence[Answer], embedded: Embed) -> ScoredBenchmark:
     episodes = Episodes.of(
-        answers, lambda a: (a[1].family, a[1].dataset, str(a[1].episode_index), a[1].camera), lambda a: a[1].slices
+        answers,
+        lambda a: (a[1].family, a[1].dataset, str(a[1].episode_index), a[1].camera),
+        lambda a: a[1].slices,
     )
     scorers: dict[str, Callable[[Sequence[Answer], Episodes], Found]] = {
         SEGMENTS: _segment_measures,
@@ -259,7 +312,12 @@ def _strict(benchmark: str, answers: Sequence[Answer], embedded: Embed) -> Score
     everything = np.ones(len(answers))
     measures["coverage"] = episodes.ratio(readable, everything, episodes.sums(readable, everything))
     unread = int((~readable).sum())
-    counts = {"rows": len(answers), "episodes": len(episodes.scored), "unparsable": unread, **counts}
+    counts = {
+        "rows": len(answers),
+        "episodes": len(episodes.scored),
+        "unparsable": unread,
+        **counts,
+    }
     return ScoredBenchmark(benchmark, episodes.scored, measures, counts, series)
 
 
@@ -267,7 +325,11 @@ def _means(values: Sequence[dict[str, float]], readable: np.ndarray, episodes: E
     """Of the metrics of each answer the mean over episodes, of which each is the mean over its answers."""
     read = episodes.sums(readable, np.ones(len(readable)))
     columns = {name: np.array([of_answer[name] for of_answer in values]) for name in values[0]}
-    return {name: mean_of(episodes.means(column), read) for name, column in columns.items()}, readable, None
+    return (
+        {name: mean_of(episodes.means(column), read) for name, column in columns.items()},
+        readable,
+        None,
+    )
 
 
 def _segment_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
@@ -293,7 +355,10 @@ def _segment_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
         }
         # Two lists without segments are alike; what is no list is wrong
         if spans is None:
-            of_answer = {name: value if name in ("mmae", "segment_iou") else 0.0 for name, value in of_answer.items()}
+            of_answer = {
+                name: value if name in ("mmae", "segment_iou") else 0.0
+                for name, value in of_answer.items()
+            }
         values.append(of_answer)
     return _means(values, np.array(readable), episodes)
 
@@ -306,7 +371,10 @@ def _plan_measures(answers: Sequence[Answer], episodes: Episodes, embedded: Embe
     vectors = dict(zip(names, embedded(names), strict=True)) if names else {}
     metrics = {"plan_success": segments.plan_success, "plan_f1": segments.semantic_f1}
     values = [
-        {name: 0.0 if plan is None else metric(plan, target, vectors) for name, metric in metrics.items()}
+        {
+            name: 0.0 if plan is None else metric(plan, target, vectors)
+            for name, metric in metrics.items()
+        }
         for plan, target in zip(plans, targets, strict=True)
     ]
     return _means(values, np.array([plan is not None for plan in plans]), episodes)
@@ -319,8 +387,12 @@ def _success_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
     actual = np.array([bool(row.success) for _, row in answers])
     all_rows = np.ones(len(answers_given), bool)
     measures = {
-        "success_accuracy": episodes.confusion(predicted, actual, all_rows, readable, errors.accuracy),
-        "success_balanced": episodes.confusion(predicted, actual, all_rows, readable, errors.balanced_accuracy),
+        "success_accuracy": episodes.confusion(
+            predicted, actual, all_rows, readable, errors.accuracy
+        ),
+        "success_balanced": episodes.confusion(
+            predicted, actual, all_rows, readable, errors.balanced_accuracy
+        ),
     }
     return measures, readable, None
 
@@ -329,7 +401,9 @@ def _progress_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
     rows = [row for _, row in answers]
     shares = np.array([progress_of(line) for line, _ in answers], np.float64)
     frame_indices = np.array([row.frames[-1] for row in rows])
-    runs, order = episodes.runs(shares, np.array([row.progress for row in rows], np.float64), frame_indices)
+    runs, order = episodes.runs(
+        shares, np.array([row.progress for row in rows], np.float64), frame_indices
+    )
     elapsed = (frame_indices / np.maximum([row.num_frames - 1 for row in rows], 1))[order]
     return progress_measures(runs, elapsed), ~np.isnan(shares), Series(runs, elapsed)
 
@@ -341,7 +415,9 @@ def _published(benchmark: str, answers: Sequence[Answer]) -> ScoredBenchmark:
     """ProcVLM's evaluation: what cannot be read is left out, numbers come from anywhere, episodes are told apart by
     their number alone, boundaries and finished answers are counted over everything."""
     if benchmark == "dataset":
-        raise BenchmarkError("--as-published goes with benchmarks that were published, not with dataset")
+        raise BenchmarkError(
+            "--as-published goes with benchmarks that were published, not with dataset"
+        )
     episodes = Episodes.of(answers, lambda a: (str(a[1].episode_index),))
     read = np.array([_published_numbers(line, row) for line, row in answers], np.float64)
     predicted = read[:, 0]
@@ -358,7 +434,10 @@ def _published(benchmark: str, answers: Sequence[Answer]) -> ScoredBenchmark:
     has_order = np.where(runs.lengths >= 2, 1.0, np.nan)
 
     # Boundaries and finished answers: counts, which are summed before anything is divided
-    finished = errors.confusion(predicted >= errors.FINISHED, target >= errors.FINISHED, numeric) * numeric[:, None]
+    finished = (
+        errors.confusion(predicted >= errors.FINISHED, target >= errors.FINISHED, numeric)
+        * numeric[:, None]
+    )
     n = len(episodes.scored)
     measures = {
         "voc": mean_of(np.nan_to_num(published.voc(runs)) * has_order),
@@ -368,7 +447,9 @@ def _published(benchmark: str, answers: Sequence[Answer]) -> ScoredBenchmark:
         "ubr": mean_of([published.used_bins(p, t) for p, t in pairs]),
         "bf1@5": ratio_of(hits[:, 0], hits[:, 1]),
         "mmae": ratio_of(hits[:, 2], hits[:, 0] / 2),
-        "mcc@95": Measure(episodes.sums(*finished.T), np.ones(n, bool), np.zeros((n, 2)), published.mcc),
+        "mcc@95": Measure(
+            episodes.sums(*finished.T), np.ones(n, bool), np.zeros((n, 2)), published.mcc
+        ),
         "coverage": ratio_of(*episodes.sums(of_progress & numeric, of_progress).T),
     }
     counts = {"rows": len(answers), "episodes": n, "numbers": int(numeric.sum())}

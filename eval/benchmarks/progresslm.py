@@ -51,8 +51,12 @@ def load(data: Data) -> list[Question]:
     for name, path in _files(source, data).items():
         lines = json_lines(path, name, MAX_LINE_BYTES, "no row of this benchmark")
         # All are read: a broken row is an error wherever it stands
-        rows = [(raw, read_row(ProgressRow, raw, line_name)) for line_name, raw in lines][: data.asked.limit]
-        root = _picture_root(source, data.asked.image_root, (name for _, row in rows for name in row.names))
+        rows = [(raw, read_row(ProgressRow, raw, line_name)) for line_name, raw in lines][
+            : data.asked.limit
+        ]
+        root = _picture_root(
+            source, data.asked.image_root, (name for _, row in rows for name in row.names)
+        )
         questions += [_question(data, raw, row, root) for raw, row in rows]
     return questions
 
@@ -74,7 +78,9 @@ def _files(source: Source, data: Data) -> dict[str, Path]:
             raise BenchmarkError(f"{data.address} holds no {name} (nor {places[0]})")
     if not files:
         example = FILES[data.asked.benchmark].format(part=data.parts[0])
-        raise BenchmarkError(f"{data.address} holds no file of {data.asked.benchmark}, such as {example}")
+        raise BenchmarkError(
+            f"{data.address} holds no file of {data.asked.benchmark}, such as {example}"
+        )
     return files
 
 
@@ -128,7 +134,9 @@ def _question(data: Data, raw: dict[str, Any], row: ProgressRow, root: Path) -> 
 Parsed = tuple[float | None, int | None, bool]  # score, reference, and whether it says n/a
 
 
-def score(benchmark: str, predictions: Iterable[PredictionLine], as_published: bool = False) -> ScoredBenchmark:
+def score(
+    benchmark: str, predictions: Iterable[PredictionLine], as_published: bool = False
+) -> ScoredBenchmark:
     """Raises BenchmarkError for a row that is broken, of another benchmark, or there twice."""
 
     def foreign(meta: dict) -> str | None:
@@ -141,18 +149,27 @@ def score(benchmark: str, predictions: Iterable[PredictionLine], as_published: b
         return None
 
     lines, rows = checked(ProgressRow, benchmark, predictions, foreign)
-    episodes = Episodes.of(rows, lambda row: (row.part(benchmark), row.id), lambda row: _slices(benchmark, row))
+    episodes = Episodes.of(
+        rows, lambda row: (row.part(benchmark), row.id), lambda row: _slices(benchmark, row)
+    )
     if as_published:
         # The published evaluation takes a whole file to be of one form
         tagged = _is_tagged(lines)
-        return _published(benchmark, rows, [_parsed(line, tagged, takes_nan=True) for line in lines], episodes)
+        return _published(
+            benchmark, rows, [_parsed(line, tagged, takes_nan=True) for line in lines], episodes
+        )
     parsed = [_parsed(line, _has_tags(line.response), takes_nan=False) for line in lines]
     return _strict(benchmark, rows, parsed, episodes)
 
 
 def _slices(benchmark: str, row: ProgressRow) -> tuple[str, ...]:
     camera = row.camera_combination or row.camera
-    slice_names = {"part": row.part(benchmark), "dataset": row.dataset, "family": row.kind, "camera": camera}
+    slice_names = {
+        "part": row.part(benchmark),
+        "dataset": row.dataset,
+        "family": row.kind,
+        "camera": camera,
+    }
     return (*(f"{k} {v}" for k, v in slice_names.items() if v), f"length {row.demo_size} items")
 
 
@@ -191,7 +208,9 @@ def _strict(
     benchmark: str, rows: Sequence[ProgressRow], parsed: Sequence[Parsed], episodes: Episodes
 ) -> ScoredBenchmark:
     """Unanswered questions count as wrong as can be, episodes without any order as 0, refusals apart from rubbish."""
-    target, right, demo_size = (column(rows, name) for name in ("progress_score", "closest_idx", "demo_size"))
+    target, right, demo_size = (
+        column(rows, name) for name in ("progress_score", "closest_idx", "demo_size")
+    )
     predicted, reference, refused = np.array(parsed, np.float64).T
     answerable = ~np.isnan(target)
     numeric = ~np.isnan(predicted)
@@ -227,7 +246,9 @@ def _strict(
         "afrr": mean(refused, answerable, ~unparsable),
         "unparsable": mean(unparsable, everything, ~unparsable),
         # Is a question that has no answer told from one that has?
-        "answerability": episodes.confusion(refused, ~answerable, everything, ~unparsable, errors.balanced_accuracy),
+        "answerability": episodes.confusion(
+            refused, ~answerable, everything, ~unparsable, errors.balanced_accuracy
+        ),
         "coverage": mean(numeric, answerable, numeric),
     }
     counts = {
@@ -249,7 +270,9 @@ def _published(
     benchmark: str, rows: Sequence[ProgressRow], parsed: Sequence[Parsed], episodes: Episodes
 ) -> ScoredBenchmark:
     """As `metric.py` of the release: scores are cut off to whole percent, what is no number is left out."""
-    target, right, demo_size = (column(rows, name) for name in ("progress_score", "closest_idx", "demo_size"))
+    target, right, demo_size = (
+        column(rows, name) for name in ("progress_score", "closest_idx", "demo_size")
+    )
     predicted, reference, _ = np.array(parsed, np.float64).T
     predicted = published.written(predicted)
     answerable = ~np.isnan(target)
@@ -265,8 +288,12 @@ def _published(
     answerable_counts = episodes.sums(answerable, answerable)
     measures = {
         "voc": mean_of(published.trajectory_voc(runs), read),
-        "score_error": episodes.ratio(np.where(numeric, published.score_error(predicted, target), 0), numeric, read),
-        "ref_error": episodes.ratio(np.where(both_references, reference_error, 0), both_references, read_references),
+        "score_error": episodes.ratio(
+            np.where(numeric, published.score_error(predicted, target), 0), numeric, read
+        ),
+        "ref_error": episodes.ratio(
+            np.where(both_references, reference_error, 0), both_references, read_references
+        ),
         "na_recall": episodes.ratio(~answerable & np.isnan(predicted), ~answerable, unasked),
         "afrr": episodes.ratio(answerable & ~numeric, answerable, answerable_counts),
         "coverage": episodes.ratio(numeric, answerable, read),

@@ -47,9 +47,13 @@ class PictureFile:
                 file.seek(self.offset)
                 data = file.read() if self.size is None else file.read(self.size)
         except OSError as e:
-            raise BenchmarkError(f"picture {self.path}: {e.strerror}; is --image-root right?") from e
+            raise BenchmarkError(
+                f"picture {self.path}: {e.strerror}; is --image-root right?"
+            ) from e
         if self.size is not None and len(data) != self.size:
-            raise BenchmarkError(f"picture in {self.path} at byte {self.offset}: the file is cut off there")
+            raise BenchmarkError(
+                f"picture in {self.path} at byte {self.offset}: the file is cut off there"
+            )
         return data
 
     def rgb(self, longest_px: int | None = None) -> np.ndarray:
@@ -73,7 +77,9 @@ class HeldPicture(PictureFile):
 # Families whose pictures are all of the run that is judged; the others show a demonstration first
 FRAMES_OF_A_RUN = frozenset({"procvqa_c", "progress", "success"})
 DEMONSTRATED = frozenset({"text", "visual", "cross_view"})
-_NUMBER = re.compile(r"(\d+)(?:_edit)?\.\w+$")  # camera_top_0012.jpg, 12.jpg, camera_top_0012_edit.jpg
+_NUMBER = re.compile(
+    r"(\d+)(?:_edit)?\.\w+$"
+)  # camera_top_0012.jpg, 12.jpg, camera_top_0012_edit.jpg
 
 
 @dataclass(frozen=True)
@@ -101,9 +107,13 @@ class Question:
     success: bool | None = None
     steps: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()
-    frame_index: int | None = None  # of the last picture, where it is a frame of a run of num_frames
+    frame_index: int | None = (
+        None  # of the last picture, where it is a frame of a run of num_frames
+    )
     num_frames: int | None = None
-    first: PictureFile | None = None  # the run's first picture, for models that are asked about a run
+    first: PictureFile | None = (
+        None  # the run's first picture, for models that are asked about a run
+    )
     row: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -130,7 +140,12 @@ class Question:
 
     def meta_data(self) -> dict[str, Any]:
         """The row as prediction files hold it: as the benchmark has it, with what tells it from others."""
-        identity = {"benchmark": self.benchmark, "part": self.part, "key": self.key, "_inference_idx": self.inference}
+        identity = {
+            "benchmark": self.benchmark,
+            "part": self.part,
+            "key": self.key,
+            "_inference_idx": self.inference,
+        }
         return {**self.row, **identity}
 
 
@@ -200,7 +215,14 @@ class ProgressRow(SourceRow):
 
     def identity(self) -> tuple:
         """Equal for what is the same row. The label counts: published files hold the same picture with two labels."""
-        return self.id, self.stage_to_estimate, self.demo, self.progress_score, self.closest_idx, self.inference
+        return (
+            self.id,
+            self.stage_to_estimate,
+            self.demo,
+            self.progress_score,
+            self.closest_idx,
+            self.inference,
+        )
 
 
 def read_row[T: BaseModel](kind: type[T], raw: dict[str, Any], line_name: str) -> T:
@@ -211,7 +233,9 @@ def read_row[T: BaseModel](kind: type[T], raw: dict[str, Any], line_name: str) -
         raise BenchmarkError(f"{line_name}: {validation_message(e)}") from e
 
 
-def json_lines(path: Path, name: str, most_bytes: int, too_long: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_lines(
+    path: Path, name: str, most_bytes: int, too_long: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """(which line, the object in it) of a file of JSON lines, without blank ones. Raises BenchmarkError naming it."""
     try:
         with path.open("rb") as file:
@@ -219,7 +243,9 @@ def json_lines(path: Path, name: str, most_bytes: int, too_long: str) -> Iterato
             for number, line in enumerate(iter(lambda: file.readline(most_bytes + 1), b""), 1):
                 line_name = f"{name} line {number}"
                 if len(line) > most_bytes:
-                    raise BenchmarkError(f"{line_name} is longer than {most_bytes >> 20} MiB: {too_long}")
+                    raise BenchmarkError(
+                        f"{line_name} is longer than {most_bytes >> 20} MiB: {too_long}"
+                    )
                 if line.strip():
                     yield line_name, json_object(line, line_name)
     except OSError as e:
@@ -263,7 +289,9 @@ def read_predictions(path: Path) -> Iterator[PredictionLine]:
         if "meta_data" not in row:
             raise _wrong_line(line_name, 'has no "meta_data"')
         if not isinstance(row["meta_data"], dict):
-            raise BenchmarkError(f'{line_name}: "meta_data" is {type(row["meta_data"]).__name__}, not an object')
+            raise BenchmarkError(
+                f'{line_name}: "meta_data" is {type(row["meta_data"]).__name__}, not an object'
+            )
         if "response" not in row:
             raise _wrong_line(line_name, 'has no "response"')
         response = row["response"]
@@ -274,11 +302,15 @@ def read_predictions(path: Path) -> Iterator[PredictionLine]:
         if value is not None and not (is_number and 0 <= value <= 1):
             raise BenchmarkError(f'{line_name}: "value" is {value!r}, not a number from 0 to 1')
         error = None if row.get("error") is None else str(row["error"])
-        yield PredictionLine(line_name, row["meta_data"], response or "", value, error, frozenset(row))
+        yield PredictionLine(
+            line_name, row["meta_data"], response or "", value, error, frozenset(row)
+        )
 
 
 def _wrong_line(line_name: str, problem: str) -> BenchmarkError:
-    return BenchmarkError(f'{line_name} {problem}: a line is {{"meta_data": {{...}}, "response": "..."}}')
+    return BenchmarkError(
+        f'{line_name} {problem}: a line is {{"meta_data": {{...}}, "response": "..."}}'
+    )
 
 
 def column(rows: Iterable[Any], name: str) -> np.ndarray:
@@ -321,7 +353,9 @@ class Data:
     cache: Path | None
 
     def source(self, address: str | None = None) -> Source:
-        config = DatasetConfig(name="benchmark", source=address or self.address, revision=self.revision)
+        config = DatasetConfig(
+            name="benchmark", source=address or self.address, revision=self.revision
+        )
         return Source(config, None, self.cache)
 
 
@@ -333,7 +367,10 @@ def holds(source: Source, uri: str) -> bool:
 
 
 def frame_files(
-    video: Path, folder: Path, chosen: Callable[[Numbered], Iterable[tuple[int, Frame]]], settings: str
+    video: Path,
+    folder: Path,
+    chosen: Callable[[Numbered], Iterable[tuple[int, Frame]]],
+    settings: str,
 ) -> tuple[PictureFile, ...]:
     """JPEGs of the `chosen` frames of a video, below `folder`, written where they are not there yet; `settings`: all
     that the choice depends on. Of a video that cannot be decoded the video itself, which is no picture: so the answer's
@@ -356,7 +393,12 @@ def frame_files(
         except VideoError:
             return itself
         write_file(index, json.dumps(numbers).encode())
-    return tuple(PictureFile(folder / f"{number:06d}.jpg") for number in json.loads(index.read_bytes())) or itself
+    return (
+        tuple(
+            PictureFile(folder / f"{number:06d}.jpg") for number in json.loads(index.read_bytes())
+        )
+        or itself
+    )
 
 
 def jpeg(rgb: np.ndarray, max_px: int) -> bytes:

@@ -54,8 +54,15 @@ KINDS = {
     "low_level_correction": "Low-level correction",
 }
 FAMILIES = tuple(KINDS)
-CHOICES = ("failure_detection", "failure_identification", "failure_locating")  # answered by one of several options
-VIDEOS = {"test_qa_sim": "simulation_data", "test_qa_realworld": "realworld_data"}  # by the folder of annotations
+CHOICES = (
+    "failure_detection",
+    "failure_identification",
+    "failure_locating",
+)  # answered by one of several options
+VIDEOS = {
+    "test_qa_sim": "simulation_data",
+    "test_qa_realworld": "realworld_data",
+}  # by the folder of annotations
 EVERY = 30  # frames
 MOST = 32  # pictures of a run; of longer ones so many, evenly
 MAX_FILE_BYTES = 256 << 20
@@ -156,7 +163,9 @@ def _rows(source: Source, uri: str) -> Iterator[dict[str, Any]]:
     path = source.resolve(uri)
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise BenchmarkError(f"{uri} is larger than {MAX_FILE_BYTES >> 20} MiB: no file of {BENCHMARK}")
+            raise BenchmarkError(
+                f"{uri} is larger than {MAX_FILE_BYTES >> 20} MiB: no file of {BENCHMARK}"
+            )
         by_id = json_object(path.read_bytes(), uri)
     except OSError as e:
         raise BenchmarkError(f"cannot read {path}: {e.strerror}") from e
@@ -167,7 +176,9 @@ def _rows(source: Source, uri: str) -> Iterator[dict[str, Any]]:
         video = read_row(VideoAnnotations, raw, video_name)
         for kind, turns in video.annos.items():
             if kind.strip().casefold() not in _NAMES:
-                raise BenchmarkError(f"{video_name} has questions of {kind!r}; known: {', '.join(KINDS.values())}")
+                raise BenchmarkError(
+                    f"{video_name} has questions of {kind!r}; known: {', '.join(KINDS.values())}"
+                )
             yield {
                 "id": video_id,
                 "split": uri.rpartition("/")[0].rsplit("/", 1)[-1],
@@ -210,7 +221,10 @@ def _video(source: Source, split: str, name: str) -> Path:
 def _pictures(video: Path, folder: Path) -> tuple[PictureFile, ...]:
     """A frame of each second; of a long run fewer, evenly."""
     frame_paths = frame_files(
-        video, folder / BENCHMARK, lambda frames: islice(frames, 0, None, EVERY), f"{EVERY} {MAX_PX}"
+        video,
+        folder / BENCHMARK,
+        lambda frames: islice(frames, 0, None, EVERY),
+        f"{EVERY} {MAX_PX}",
     )
     return tuple(spread(frame_paths, MOST))
 
@@ -235,10 +249,16 @@ class RoboFacRow(AnsweredRow):
 
     @property
     def slices(self) -> list[str]:
-        return [f"{name} {value}" for name, value in (("split", self.split), ("task", self.task)) if value]
+        return [
+            f"{name} {value}"
+            for name, value in (("split", self.split), ("task", self.task))
+            if value
+        ]
 
 
-def score(benchmark: str, lines: Iterable[PredictionLine], as_published: bool = False) -> ScoredBenchmark:
+def score(
+    benchmark: str, lines: Iterable[PredictionLine], as_published: bool = False
+) -> ScoredBenchmark:
     """An answer that cannot be read counts as wrong. `as_published`: right where the right answer contains the reply,
     so an empty reply is right and a sentence is wrong. Raises BenchmarkError, which names the row that is wrong."""
 
@@ -250,7 +270,9 @@ def score(benchmark: str, lines: Iterable[PredictionLine], as_published: bool = 
 
     lines_read, rows = checked(RoboFacRow, benchmark, lines, foreign)
     # Arrays of texts and None, by row
-    answers = [(line, row) for line, row in zip(lines_read, rows, strict=True) if row.kind in CHOICES]
+    answers = [
+        (line, row) for line, row in zip(lines_read, rows, strict=True) if row.kind in CHOICES
+    ]
     columns = np.array([_columns(line, row) for line, row in answers], object).reshape(-1, 4)
     kinds, right, chosen, contained = columns.T
     is_read = (chosen != np.array(None)) | as_published
@@ -260,7 +282,9 @@ def score(benchmark: str, lines: Iterable[PredictionLine], as_published: bool = 
     measures: dict[str, Measure] = {}
     for kind in CHOICES:
         if (kinds == kind).any():
-            measures[f"{kind.removeprefix('failure_')}_accuracy"] = episodes.mean(is_right, kinds == kind, is_read)
+            measures[f"{kind.removeprefix('failure_')}_accuracy"] = episodes.mean(
+                is_right, kinds == kind, is_read
+            )
     if (kinds == DETECTION).any() and not as_published:
         # Mean of the shares found among runs that failed and runs that did not
         measures["detection_balanced"] = episodes.confusion(
@@ -279,8 +303,12 @@ def score(benchmark: str, lines: Iterable[PredictionLine], as_published: bool = 
         **{f"rows_{kind}": times[kind] for kind in CHOICES},
         **{f"unscored_{kind}": times[kind] for kind in in_words},
     }
-    notes = (f"{kind_names}: free text, which a judge model scores as published; answers are kept, not scored",)
-    return ScoredBenchmark(BENCHMARK, episodes.scored, measures, counts, notes=notes if kind_names else ())
+    notes = (
+        f"{kind_names}: free text, which a judge model scores as published; answers are kept, not scored",
+    )
+    return ScoredBenchmark(
+        BENCHMARK, episodes.scored, measures, counts, notes=notes if kind_names else ()
+    )
 
 
 def _columns(line: PredictionLine, row: RoboFacRow) -> tuple[str, str, str | None, bool]:
@@ -291,7 +319,9 @@ def _columns(line: PredictionLine, row: RoboFacRow) -> tuple[str, str, str | Non
     options = ("yes", "no") if row.kind == DETECTION else options_of(row.question)
     right = named(row.answer, options) if options else _plain(row.answer)
     if right is None:
-        raise BenchmarkError(f"{line.where}: the right answer {row.answer!r} is none of {', '.join(options)}")
+        raise BenchmarkError(
+            f"{line.where}: the right answer {row.answer!r} is none of {', '.join(options)}"
+        )
     is_contained = line.response.lower() in row.answer.lower()
     return row.kind, right, named(line.response, options or (right,)), is_contained
 

@@ -18,7 +18,14 @@ from eval import confusion, robustness
 from eval.benchmarks.load import BENCHMARKS, load_benchmark, score_predictions
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.procvqa import goal_pictures
-from eval.benchmarks.question import DEMONSTRATED, BenchmarkError, PictureFile, Question, read_predictions, share_of
+from eval.benchmarks.question import (
+    DEMONSTRATED,
+    BenchmarkError,
+    PictureFile,
+    Question,
+    read_predictions,
+    share_of,
+)
 from eval.report.pages import write_report
 from eval.report.tables import Report, Stills, score_rows
 from eval.runners.api import Books
@@ -84,7 +91,9 @@ def evaluate_benchmark(
     Raises BenchmarkError, UserError, UnansweredError, ModelError, VlmError, FailedError, ShardError, SourceError.
     """
     if unknown := set(options.baselines) - set(VLM_BASELINES):
-        raise UserError(f"unknown baseline {min(unknown)!r}; with a model there are {', '.join(VLM_BASELINES)}")
+        raise UserError(
+            f"unknown baseline {min(unknown)!r}; with a model there are {', '.join(VLM_BASELINES)}"
+        )
     prompts = read_prompts(options.prompts) if options.prompts else None
     frames = lake.workspace.root / "evals" / "frames"
     cache = lake.workspace.sources / "benchmarks"
@@ -93,11 +102,17 @@ def evaluate_benchmark(
 
     # Ask the model. The prediction files are the journal: a killed evaluation goes on where it stopped
     build = build_id(options, runner)
-    books = Books(lake.workspace.responses, build, options.benchmark, prompt_version(method, questions))
+    books = Books(
+        lake.workspace.responses, build, options.benchmark, prompt_version(method, questions)
+    )
     with started(runner, books) as model:
         if model.has_head:
             questions = _questions_for_a_head(options, questions)
-        chosen = {"limit": options.limit, "num_inferences": options.num_inferences, "parts": list(options.part)}
+        chosen = {
+            "limit": options.limit,
+            "num_inferences": options.num_inferences,
+            "parts": list(options.part),
+        }
         prompt_settings = {"prompts": prompts.hash} if prompts else {}
         settings = run_settings(model, runner.model, method, questions, **chosen, **prompt_settings)
         run = run_hash(settings)
@@ -116,7 +131,9 @@ def evaluate_benchmark(
             if (store / FILE).exists() and (calls := ResponseStore(store).calls(build)):
                 lake.upsert(f"calls of {build}", vlm_calls=TABLES["vlm_calls"].rows(calls))
 
-    seen_episodes = _seen(lake, runner, release if BENCHMARKS[options.benchmark].of_release else None, questions)
+    seen_episodes = _seen(
+        lake, runner, release if BENCHMARKS[options.benchmark].of_release else None, questions
+    )
 
     # Score and store the model and the baselines that asked it
     entries: list[Evaluated] = []
@@ -137,7 +154,9 @@ def evaluate_benchmark(
         # These baselines depend on the questions alone: beside another model they are the same evaluation.
         same = {key: settings[key] for key in ("question_keys", "code_version")}
         entries.append(_scored(name, options.benchmark, questions, file))
-        _store(lake, entries[-1], {"baseline": name, **same}, release, questions, rows, NOTHING_SEEN)
+        _store(
+            lake, entries[-1], {"baseline": name, **same}, release, questions, rows, NOTHING_SEEN
+        )
 
     notes += entries[0].scored.notes
     if seen_episodes.episodes:
@@ -145,9 +164,16 @@ def evaluate_benchmark(
     else:
         on_seen = []
     report = report_on(
-        options.benchmark, _asked_text(options, questions), entries, questions, settings, [*on_seen, *notes]
+        options.benchmark,
+        _asked_text(options, questions),
+        entries,
+        questions,
+        settings,
+        [*on_seen, *notes],
     )
-    return Evaluation(run, out, settings, tuple(entries), report, write_report(folder, report), tuple(notes))
+    return Evaluation(
+        run, out, settings, tuple(entries), report, write_report(folder, report), tuple(notes)
+    )
 
 
 def _asked_text(options: EvaluationOptions, questions: Sequence[Question]) -> str:
@@ -168,13 +194,19 @@ def build_id(options: EvaluationOptions, runner: RunnerConfig) -> str:
 # Asking
 
 
-def _questions_for_a_head(options: EvaluationOptions, questions: Sequence[Question]) -> list[Question]:
+def _questions_for_a_head(
+    options: EvaluationOptions, questions: Sequence[Question]
+) -> list[Question]:
     """The questions that a progress head can answer: those about the progress of one state. Raises UserError."""
     about_a_state = [q for q in questions if q.moment is not None]
     if not about_a_state:
-        raise UserError(f"{options.benchmark} asks for words only, and a head gives numbers: --answer text")
+        raise UserError(
+            f"{options.benchmark} asks for words only, and a head gives numbers: --answer text"
+        )
     if options.baselines:
-        raise UserError(f"{', '.join(options.baselines)} need a model that answers in words: --answer text")
+        raise UserError(
+            f"{', '.join(options.baselines)} need a model that answers in words: --answer text"
+        )
     return about_a_state
 
 
@@ -198,7 +230,14 @@ def _ask(
             on_rows(name, num_done, len(questions))
 
         try:
-            answers.append((label, file, settings, collect(runner, method, questions, file, settings, shard, on_count)))
+            answers.append(
+                (
+                    label,
+                    file,
+                    settings,
+                    collect(runner, method, questions, file, settings, shard, on_count),
+                )
+            )
         except UnansweredError as e:
             if not answers:
                 raise
@@ -210,7 +249,12 @@ def _value_rows(questions: Sequence[Question], values: Mapping[str, float]) -> l
     """Lines of a prediction file for a baseline's numbers by question key; NaN: a picture could not be read."""
     unread = "a picture cannot be read"
     return [
-        row_of(q, ModelReply(q.key, error=unread) if math.isnan(value) else ModelReply(q.key, progress=value))
+        row_of(
+            q,
+            ModelReply(q.key, error=unread)
+            if math.isnan(value)
+            else ModelReply(q.key, progress=value),
+        )
         for q in questions
         if (value := values.get(q.key)) is not None
     ]
@@ -265,7 +309,13 @@ def _store(
 ) -> None:
     """Store scores and answers in one transaction; an equal evaluation replaces itself."""
     run = EvalRun(
-        run_hash({**settings, "benchmark": entry.benchmark, "release": release.config_hash if release else ""}),
+        run_hash(
+            {
+                **settings,
+                "benchmark": entry.benchmark,
+                "release": release.config_hash if release else "",
+            }
+        ),
         entry.model,
         entry.benchmark,
         config=json.dumps(dict(settings), sort_keys=True),
@@ -273,12 +323,16 @@ def _store(
         release=release.name if release else "",
         scores=entry.scores,
         predictions=_predictions(questions, rows),
-        seen_episodes=seen_episodes.by_slice(_episodes_by_slice(entry.scored, _episodes(questions))),
+        seen_episodes=seen_episodes.by_slice(
+            _episodes_by_slice(entry.scored, _episodes(questions))
+        ),
     )
     store_evaluations(lake, "evaluation", [run])
 
 
-def _seen(lake: Lake, runner: RunnerConfig, release: Release | None, questions: Sequence[Question]) -> SeenEpisodes:
+def _seen(
+    lake: Lake, runner: RunnerConfig, release: Release | None, questions: Sequence[Question]
+) -> SeenEpisodes:
     """The episodes asked about that the model was trained on. None is known of a model that others made, nor among
     questions that are of no release."""
     folder = runner.folder or trained(lake, runner.model)
@@ -292,7 +346,9 @@ def _episodes(questions: Sequence[Question]) -> set[Episode]:
     return {(q.dataset, q.row["episode_index"]) for q in questions if "episode_index" in q.row}
 
 
-def _episodes_by_slice(scored: ScoredBenchmark, episodes: Collection[Episode]) -> dict[str, set[Episode]]:
+def _episodes_by_slice(
+    scored: ScoredBenchmark, episodes: Collection[Episode]
+) -> dict[str, set[Episode]]:
     """The episodes in each slice, by the keys that scoring gives them: dataset and number stand beside each other."""
     places = {(dataset, str(index)): (dataset, index) for dataset, index in episodes}
     by_slice = {ALL: set(episodes)}
@@ -305,7 +361,9 @@ def _episodes_by_slice(scored: ScoredBenchmark, episodes: Collection[Episode]) -
 def _predictions(questions: Sequence[Question], rows: Sequence[Row]) -> list[EvalPrediction]:
     """Answers as the lake keeps them: `frame_index` counts the questions about an episode."""
     by_key = {q.key: q for q in questions}
-    numbers: dict[tuple[str, str, str], int] = {}  # of trajectories, where the benchmark has no episode numbers
+    numbers: dict[
+        tuple[str, str, str], int
+    ] = {}  # of trajectories, where the benchmark has no episode numbers
     frame_counts: Counter[tuple[str, int]] = Counter()
     predictions = []
     for row in rows:
@@ -345,7 +403,13 @@ def report_on(
     if benchmark not in (confusion.BENCHMARK, robustness.BENCHMARK):
         return report
     # Splits, or what was done to the pictures, stand beside each other; and the latter is to be seen
-    names = sorted({part for part, _ in entries[0].scores if part.startswith(("part ", "split ")) and ", " not in part})
+    names = sorted(
+        {
+            part
+            for part, _ in entries[0].scores
+            if part.startswith(("part ", "split ")) and ", " not in part
+        }
+    )
     examples = _examples(questions) if benchmark == robustness.BENCHMARK else {}
     return replace(report, parts=("all", *names), examples=examples)
 
@@ -353,11 +417,15 @@ def report_on(
 def _examples(questions: Sequence[Question]) -> dict[str, list[bytes]]:
     """Pictures of the middle of one run, by what was done to them."""
     first = questions[0]
-    of_run = [q for q in questions if (q.dataset, q.trajectory) == (first.dataset, first.trajectory)]
+    of_run = [
+        q for q in questions if (q.dataset, q.trajectory) == (first.dataset, first.trajectory)
+    ]
     examples: dict[str, list[bytes]] = {}
     for part in dict.fromkeys(q.part for q in of_run):
         part_questions = [q for q in of_run if q.part == part]
-        pictures = list(filter(None, map(_readable, part_questions[len(part_questions) // 2].pictures)))
+        pictures = list(
+            filter(None, map(_readable, part_questions[len(part_questions) // 2].pictures))
+        )
         if pictures:
             examples[part] = pictures
     return examples
@@ -369,7 +437,11 @@ def _stills(questions: Sequence[Question]) -> Stills:
     for q in questions:
         # ProgressLM's scoring has the first kind of key, ProcVQA's the second,
         # and that of held-out runs that are shown otherwise the third
-        keys = (q.part, q.trajectory), (q.family, q.dataset, q.trajectory, q.camera), (q.part, q.dataset, q.trajectory)
+        keys = (
+            (q.part, q.trajectory),
+            (q.family, q.dataset, q.trajectory, q.camera),
+            (q.part, q.dataset, q.trajectory),
+        )
         for key in keys:
             questions_by_episode.setdefault(key, []).append(q)
 

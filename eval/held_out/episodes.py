@@ -16,7 +16,10 @@ from warehouse.lake.sql import open_for_users
 from warehouse.lake.stored import RunFacts, run_facts
 from warehouse.releases.release import Release
 
-RUNNING, REFERENCE = "running clock", "reference clock"  # by the task's mean length, by that of its references
+RUNNING, REFERENCE = (
+    "running clock",
+    "reference clock",
+)  # by the task's mean length, by that of its references
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,21 @@ def load_truth(folder: Path, dataset: str) -> GroundTruth | None:
     if not (folder / dataset / "episodes.parquet").exists():
         return None
     episodes = pq.read_table(folder / dataset / "episodes.parquet").to_pydict()
-    policy, success = (dict(zip(episodes["episode_index"], episodes[c], strict=True)) for c in ("policy", "success"))
+    policy, success = (
+        dict(zip(episodes["episode_index"], episodes[c], strict=True))
+        for c in ("policy", "success")
+    )
     frames = pq.read_table(folder / dataset / "frames.parquet").sort_by(
         [("episode_index", "ascending"), ("frame_index", "ascending")]
     )
     # On one thread, so that each list keeps the order of the frames
-    lists = frames.group_by("episode_index", use_threads=False).aggregate([("true_progress", "list")])
+    lists = frames.group_by("episode_index", use_threads=False).aggregate(
+        [("true_progress", "list")]
+    )
     curves = (curve.values.to_numpy() for curve in lists["true_progress_list"])
-    return GroundTruth(dict(zip(lists["episode_index"].to_pylist(), curves, strict=True)), policy, success)
+    return GroundTruth(
+        dict(zip(lists["episode_index"].to_pylist(), curves, strict=True)), policy, success
+    )
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,9 @@ class HeldOut:
     frame_index: np.ndarray
     label: np.ndarray  # of the release
     truth: np.ndarray | None  # the simulator's, where there is some
-    same_as: str | None = None  # the task by which runs are compared; None: it is compared with itself alone
+    same_as: str | None = (
+        None  # the task by which runs are compared; None: it is compared with itself alone
+    )
     quality: float | None = None  # of demonstration_quality
     # In seconds, of other runs: by the name of the clock that knows it
     lengths: Mapping[str, float] = field(default_factory=dict)
@@ -74,7 +86,11 @@ class HeldOut:
 
 
 def held_out(
-    lake: Lake, release: Release, splits: Sequence[str], truth: Path | None = None, choice: SampleChoice = ALL_MOMENTS
+    lake: Lake,
+    release: Release,
+    splits: Sequence[str],
+    truth: Path | None = None,
+    choice: SampleChoice = ALL_MOMENTS,
 ) -> list[HeldOut]:
     """The episodes of some splits of a release, from its shards and snapshot. Raises UserError or ShardError."""
     # The lake as it was when the release was cut: later builds may have changed an episode's facts
@@ -82,7 +98,9 @@ def held_out(
     seconds = "SELECT dataset, episode_index, num_frames / fps FROM episodes WHERE status = 'ok'"
     length_s = {(dataset, episode): s for dataset, episode, s in con.execute(seconds).fetchall()}
     compared = run_facts(con)
-    references = set(con.execute("SELECT dataset, episode_index FROM current_references").fetchall())
+    references = set(
+        con.execute("SELECT dataset, episode_index FROM current_references").fetchall()
+    )
     lengths = _usual_lengths(length_s, compared, references)
     by_episode: dict[tuple[str, int, str], list[Question]] = {}
     for split in splits:

@@ -46,12 +46,17 @@ RANKING = "policy-ranking"
 VALIDATION = "val"  # the split that thresholds of success are chosen on
 MOST_MOMENTS = 2048  # of it
 Predictor = Callable[[HeldOut], np.ndarray]
-Detector = tuple[Predictor, float]  # what tells success: a score at each moment, and from which one on it is said
+Detector = tuple[
+    Predictor, float
+]  # what tells success: a score at each moment, and from which one on it is said
 Answers = dict[tuple[str, int], np.ndarray]
 
 
 def predict(
-    runner: Runner, episodes: Sequence[HeldOut], read: Callable[[str], float] = share_of, step: str = "scoring"
+    runner: Runner,
+    episodes: Sequence[HeldOut],
+    read: Callable[[str], float] = share_of,
+    step: str = "scoring",
 ) -> tuple[Answers, Answers | None]:
     """A model's answers for each moment of each episode, float64 [t], NaN where it said nothing: progress, and the
     probability of the end state, None of a model that has no such output.
@@ -64,9 +69,13 @@ def predict(
     for e in episodes:
         for k, q in enumerate(e.questions):
             key = f"{e.dataset}/{e.episode_index}/{k}"
-            prompts.append(Prompt(key, q.text, q.pictures, task=task_text(q.goal or None), first=q.first))
+            prompts.append(
+                Prompt(key, q.text, q.pictures, task=task_text(q.goal or None), first=q.first)
+            )
             places[key] = e.key, k
-    progress, success = ({e.key: np.full(len(e.questions), np.nan) for e in episodes} for _ in range(2))
+    progress, success = (
+        {e.key: np.full(len(e.questions), np.nan) for e in episodes} for _ in range(2)
+    )
     errors = []
     has_done = False
     for k, reply in enumerate(runner.answer(prompts), 1):
@@ -124,7 +133,9 @@ def evaluate(
             e.dataset,
             e.episode_index,
             # No pair lies across two splits: each is told apart
-            f"{e.split}: {e.same_as}" if e.same_as is not None else f"{e.split}: episode {e.episode_index}",
+            f"{e.split}: {e.same_as}"
+            if e.same_as is not None
+            else f"{e.split}: episode {e.episode_index}",
             np.arange(len(e.frame_index)),
             target(e),
             success=e.success,
@@ -136,8 +147,14 @@ def evaluate(
     measures |= preference_measures(pairs, predicted, list(predicted))
     if detector is not None:
         measures |= success_of(episodes, target, detector)
-    scored_episodes = tuple(ScoredEpisode((e.dataset, str(e.episode_index)), tuple(slices(e))) for e in episodes)
-    counts = {"rows": len(runs.target), "episodes": len(episodes), "unparsable": int(np.isnan(runs.predicted).sum())}
+    scored_episodes = tuple(
+        ScoredEpisode((e.dataset, str(e.episode_index)), tuple(slices(e))) for e in episodes
+    )
+    counts = {
+        "rows": len(runs.target),
+        "episodes": len(episodes),
+        "unparsable": int(np.isnan(runs.predicted).sum()),
+    }
     scored = ScoredBenchmark(benchmark, scored_episodes, measures, counts, Series(runs, elapsed))
     return Evaluated(name, scored, scored.scores())
 
@@ -159,7 +176,9 @@ def truth_of(episode: HeldOut) -> np.ndarray:
     return episode.truth
 
 
-def baselines(episodes: Sequence[HeldOut], target: Callable[[HeldOut], np.ndarray]) -> dict[str, Predictor]:
+def baselines(
+    episodes: Sequence[HeldOut], target: Callable[[HeldOut], np.ndarray]
+) -> dict[str, Predictor]:
     """Predictors that every model has to beat. The clock knows an episode's length, and the visual distance its last
     picture, as no model does; clocks by other runs are causal; the constant is the best one for these very labels."""
 
@@ -172,7 +191,11 @@ def baselines(episodes: Sequence[HeldOut], target: Callable[[HeldOut], np.ndarra
         return np.array([nearness(g, grids[0], grids[-1]) for g in grids])
 
     best = best_constant(np.concatenate([target(e) for e in episodes]))
-    causal = {name: timed(name) for name in (RUNNING, REFERENCE) if any(name in e.lengths for e in episodes)}
+    causal = {
+        name: timed(name)
+        for name in (RUNNING, REFERENCE)
+        if any(name in e.lengths for e in episodes)
+    }
     return {
         "clock": lambda e: e.elapsed,
         **causal,
@@ -205,8 +228,12 @@ def evaluate_all(
         if target is truth_of:
             predictors["the label itself"] = label_of
         for predictor_name, predictor in predictors.items():
-            detector = detector_of(done_by_model if predictor_name == name else predictor, validation)
-            results.append(evaluate(predictor_name, "held-out" + about, scored, target, predictor, detector))
+            detector = detector_of(
+                done_by_model if predictor_name == name else predictor, validation
+            )
+            results.append(
+                evaluate(predictor_name, "held-out" + about, scored, target, predictor, detector)
+            )
             rankings.append(rank(predictor_name, RANKING + about, scored, target, predictor))
     return results + rankings
 
@@ -245,7 +272,9 @@ def store(
     store_evaluations(lake, "evaluation", runs)
 
 
-def _predictions(scored: ScoredBenchmark, frames: Mapping[tuple[str, str], np.ndarray]) -> list[EvalPrediction]:
+def _predictions(
+    scored: ScoredBenchmark, frames: Mapping[tuple[str, str], np.ndarray]
+) -> list[EvalPrediction]:
     """A model's prediction at each moment; `frames`: the frame numbers of the moments by episode. Rankings have none of
     their own: they are of the same answers."""
     if scored.series is None:
@@ -274,7 +303,9 @@ def detector_of(score: Predictor, validation: Sequence[HeldOut]) -> Detector:
     scores = [score(e) for e in validation]
     labels = [e.label for e in validation]
     stride = every_nth(validation)
-    raw_scores, reached = (np.concatenate([np.empty(0), *(v[::stride] for v in values)]) for values in (scores, labels))
+    raw_scores, reached = (
+        np.concatenate([np.empty(0), *(v[::stride] for v in values)]) for values in (scores, labels)
+    )
     is_answered = ~np.isnan(raw_scores)
     raw_scores = raw_scores[is_answered]
     at_end = reached[is_answered] >= 1
@@ -311,18 +342,28 @@ def rank(
     """
     by_task: dict[tuple[str, str, str], list[HeldOut]] = {}
     for e in episodes:
-        by_task.setdefault((e.split, e.dataset, e.same_as or task_text(e.questions[0].goal or None)), []).append(e)
+        by_task.setdefault(
+            (e.split, e.dataset, e.same_as or task_text(e.questions[0].goal or None)), []
+        ).append(e)
     ends = [
         (np.array([predictor(e)[-1] for e in runs]), np.array([target(e)[-1] for e in runs]))
         for runs in by_task.values()
     ]
-    tasks = tuple(ScoredEpisode((dataset, task), (f"split {split}",)) for split, dataset, task in by_task)
-    counts = {"rows": len(episodes), "episodes": len(tasks), "unparsable": sum(int(np.isnan(p).sum()) for p, _ in ends)}
+    tasks = tuple(
+        ScoredEpisode((dataset, task), (f"split {split}",)) for split, dataset, task in by_task
+    )
+    counts = {
+        "rows": len(episodes),
+        "episodes": len(tasks),
+        "unparsable": sum(int(np.isnan(p).sum()) for p, _ in ends),
+    }
     scored = ScoredBenchmark(benchmark, tasks, ranking_measures(runs_of(ends)), counts)
     return Evaluated(name, scored, scored.scores())
 
 
-def calibrate_checkpoint(lake: Lake, release: Release, folder: Path, *, words: bool = False) -> Success | None:
+def calibrate_checkpoint(
+    lake: Lake, release: Release, folder: Path, *, words: bool = False
+) -> Success | None:
     """Calibrate from which output on a run counts as done, on a release's validation episodes, into the model's card.
 
     By the head's own output where it has one; of other heads, and of answers in words, by progress. Answers that cannot
@@ -345,7 +386,8 @@ def calibrate_checkpoint(lake: Lake, release: Release, folder: Path, *, words: b
         return None
     raw_scores = success_scores or progress
     raw, label = (
-        np.concatenate(of_all) for of_all in zip(*((raw_scores[e.key], e.label) for e in thinned), strict=True)
+        np.concatenate(of_all)
+        for of_all in zip(*((raw_scores[e.key], e.label) for e in thinned), strict=True)
     )
     is_answered = ~np.isnan(raw)
     source = "done" if success_scores else "progress"

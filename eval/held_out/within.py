@@ -68,7 +68,11 @@ def row_episodes(recipe: Recipe) -> list[HeldOut]:
 
     Rows without a label of progress are left out. Raises TrainingError.
     """
-    rows = read_rows(recipe.data.validation_jsonl, recipe.data.image_root, "think" if recipe.data.think else "no_think")
+    rows = read_rows(
+        recipe.data.validation_jsonl,
+        recipe.data.image_root,
+        "think" if recipe.data.think else "no_think",
+    )
     episodes = []
     for number, run in spread(list(enumerate(rows.runs())), recipe.train.evaluate_episodes):
         in_order = sorted(run, key=lambda k: rows.row(k)["progress"])
@@ -76,7 +80,19 @@ def row_episodes(recipe: Recipe) -> list[HeldOut]:
         label = np.array([q.progress for q in questions], np.float64)
         count = len(questions)
         episodes.append(
-            HeldOut("rows", number, SPLIT, count, 1.0, None, None, questions, np.arange(count), label, None)
+            HeldOut(
+                "rows",
+                number,
+                SPLIT,
+                count,
+                1.0,
+                None,
+                None,
+                questions,
+                np.arange(count),
+                label,
+                None,
+            )
         )
     return episodes
 
@@ -129,7 +145,9 @@ class HeldOutScorer:
     def scores(self, predicted: Sequence[list[list[float]]]) -> dict[str, float]:
         """The metrics over all episodes; one that is not defined on any of them is left out."""
         parts = len(predicted)
-        answers = {e.key: np.array(predicted[k % parts][k // parts]) for k, e in enumerate(self.episodes)}
+        answers = {
+            e.key: np.array(predicted[k % parts][k // parts]) for k, e in enumerate(self.episodes)
+        }
         scored = evaluate("training", "held-out", self.episodes, label_of, lambda e: answers[e.key])
         values = {name: float(scored.scores[ALL, name].value) for name in METRICS}
         return {name: value for name, value in values.items() if not np.isnan(value)}

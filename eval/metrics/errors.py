@@ -32,7 +32,9 @@ def reference_error(predicted: np.ndarray, target: np.ndarray, demo_size: np.nda
     """
     farthest = np.maximum(target - 1, demo_size - target)
     distance = np.abs(np.clip(predicted, 1, demo_size) - target)
-    return np.where(farthest > 0, distance / np.maximum(farthest, 1), np.where(np.isnan(distance), np.nan, 0.0))
+    return np.where(
+        farthest > 0, distance / np.maximum(farthest, 1), np.where(np.isnan(distance), np.nan, 0.0)
+    )
 
 
 def penalised(errors: np.ndarray, is_labelled: np.ndarray) -> np.ndarray:
@@ -64,7 +66,9 @@ def used_bins(runs: Runs) -> np.ndarray:
     bins, so that bins which no label falls into count in its favour (`published.used_bins`).
     """
     is_inner = (runs.target > 0) & (runs.target < 1)
-    label_bins, predicted_bins = (_bins(runs.episode[is_inner], v[is_inner]) for v in (runs.target, runs.predicted))
+    label_bins, predicted_bins = (
+        _bins(runs.episode[is_inner], v[is_inner]) for v in (runs.target, runs.predicted)
+    )
     bins = int(1 / UBR_BIN) + 1
     hit = np.bincount(np.intersect1d(label_bins, predicted_bins) // bins, minlength=len(runs))
     total = np.bincount(label_bins // bins, minlength=len(runs))
@@ -74,7 +78,9 @@ def used_bins(runs: Runs) -> np.ndarray:
 def _bins(episode: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Distinct (episode, bin) as one number each."""
     bins = int(1 / UBR_BIN) + 1
-    return np.unique(episode * bins + np.floor(np.clip(values, 0, 1) / UBR_BIN + 1e-9).astype(np.int64))
+    return np.unique(
+        episode * bins + np.floor(np.clip(values, 0, 1) / UBR_BIN + 1e-9).astype(np.int64)
+    )
 
 
 def effective_resolution(runs: Runs) -> np.ndarray:
@@ -88,7 +94,9 @@ def effective_resolution(runs: Runs) -> np.ndarray:
     long_runs = np.flatnonzero(runs.lengths >= EPR_ANSWERS)
     # EPR_ANSWERS evenly chosen predictions of each long enough episode, [episodes, answers]
     offsets = np.linspace(0, 1, EPR_ANSWERS)[None, :] * (runs.lengths[long_runs, None] - 1)
-    values = np.clip(runs.predicted[runs.starts[:-1][long_runs, None] + np.rint(offsets).astype(np.int64)], 0, 1)
+    values = np.clip(
+        runs.predicted[runs.starts[:-1][long_runs, None] + np.rint(offsets).astype(np.int64)], 0, 1
+    )
     # The finest division into k bins of which at least half hold a prediction
     best = np.ones(len(long_runs))
     for k in range(1, 2 * EPR_ANSWERS + 1):  # more bins cannot be half full
@@ -109,7 +117,9 @@ def mcc(sums: np.ndarray) -> np.ndarray:
     """
     tp, tn, fp, fn = np.moveaxis(sums, -1, 0)
     norm = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
-    correlation = np.divide(tp * tn - fp * fn, np.sqrt(norm), out=np.zeros_like(norm, np.float64), where=norm > 0)
+    correlation = np.divide(
+        tp * tn - fp * fn, np.sqrt(norm), out=np.zeros_like(norm, np.float64), where=norm > 0
+    )
     return np.where((tp + fn > 0) & (tn + fp > 0), correlation, np.nan)
 
 

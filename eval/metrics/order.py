@@ -31,7 +31,9 @@ def kendall(runs: Runs) -> tuple[np.ndarray, np.ndarray]:
     tau_b = np.full(len(runs), np.nan)
     untied = np.zeros(len(runs))
     for k in np.flatnonzero(_has_order(runs)):
-        p, t = (values[runs.starts[k] : runs.starts[k + 1]] for values in (runs.predicted, runs.target))
+        p, t = (
+            values[runs.starts[k] : runs.starts[k + 1]] for values in (runs.predicted, runs.target)
+        )
         # A constant prediction has no untied pair to divide by: 0 by definition.
         tau: Any = scipy.stats.kendalltau(p, t)
         tau_b[k] = np.nan_to_num(tau.statistic)
@@ -63,7 +65,9 @@ def ccc(runs: Runs) -> np.ndarray:
     return np.where(_has_order(runs), np.where(var_p > 1e-12, concordance, 0.0), np.nan)
 
 
-def increment_correlation(runs: Runs, lag: int = 1, elapsed: np.ndarray | None = None) -> np.ndarray:
+def increment_correlation(
+    runs: Runs, lag: int = 1, elapsed: np.ndarray | None = None
+) -> np.ndarray:
     """Pearson's correlation of the changes over `lag` answers, -1..1: does it move when the task moves?
 
     With times, `elapsed` [n], it is of changes per time, or a clock would follow how far apart the answers are. 0 for a
@@ -76,8 +80,12 @@ def increment_correlation(runs: Runs, lag: int = 1, elapsed: np.ndarray | None =
         has_former[lag:] &= elapsed[lag:] > elapsed[:-lag]
     places = np.flatnonzero(has_former)
     time = 1.0 if elapsed is None else elapsed[places] - elapsed[places - lag]
-    starts = np.concatenate([[0], np.cumsum(runs.sums(has_former.astype(np.float64)))]).astype(np.int64)
-    predicted, target = ((v[places] - v[places - lag]) / time for v in (runs.predicted, runs.target))
+    starts = np.concatenate([[0], np.cumsum(runs.sums(has_former.astype(np.float64)))]).astype(
+        np.int64
+    )
+    predicted, target = (
+        (v[places] - v[places - lag]) / time for v in (runs.predicted, runs.target)
+    )
     increments = Runs(predicted, target, starts)
     return correlation(increments, increments.predicted, increments.target)
 
@@ -91,14 +99,18 @@ def correlation(runs: Runs, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     ab = runs.sums(a * b)
     norm = np.sqrt(aa * bb)
     coefficient = np.divide(ab, norm, out=np.zeros(len(runs)), where=norm > 1e-12)
-    return np.where(_has_order(runs) & (runs.lengths >= 2) & (bb > 1e-18), np.clip(coefficient, -1, 1), np.nan)
+    return np.where(
+        _has_order(runs) & (runs.lengths >= 2) & (bb > 1e-18), np.clip(coefficient, -1, 1), np.nan
+    )
 
 
 def mean_ranks(runs: Runs, values: np.ndarray) -> np.ndarray:
     """Ranks from 1 within each episode, float64 [n]; equal values share the mean of their ranks."""
     order = np.lexsort((values, runs.episode))
     differ = (np.diff(runs.episode[order]) != 0) | (np.diff(values[order]) != 0)
-    first = np.flatnonzero(np.concatenate([np.ones(min(len(order), 1), bool), differ]))  # of equal values
+    first = np.flatnonzero(
+        np.concatenate([np.ones(min(len(order), 1), bool), differ])
+    )  # of equal values
     size = np.diff(np.append(first, len(order)))
     ranks = np.empty(len(values))
     ranks[order] = np.repeat(first + (size + 1) / 2, size) - runs.starts[:-1][runs.episode[order]]
@@ -124,7 +136,9 @@ def stall_drift(runs: Runs) -> np.ndarray:
     """
     drift = np.full(len(runs), np.nan)
     is_long = runs.lengths >= 2
-    drift[is_long] = runs.predicted[runs.starts[1:][is_long] - 1] - runs.predicted[runs.starts[:-1][is_long]]
+    drift[is_long] = (
+        runs.predicted[runs.starts[1:][is_long] - 1] - runs.predicted[runs.starts[:-1][is_long]]
+    )
     return drift
 
 
@@ -138,5 +152,7 @@ def claimed(runs: Runs, since: float = 0.0) -> np.ndarray:
     begins = runs.starts[:-1] + np.floor(runs.lengths * since).astype(np.int64)
     ends = runs.starts[1:] - 1
     has_span = ends > begins
-    rises[has_span] = np.maximum(runs.predicted[ends[has_span]] - runs.predicted[begins[has_span]], 0)
+    rises[has_span] = np.maximum(
+        runs.predicted[ends[has_span]] - runs.predicted[begins[has_span]], 0
+    )
     return rises

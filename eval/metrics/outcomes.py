@@ -30,7 +30,10 @@ def ranking_measures(runs: Runs) -> dict[str, Measure]:
     worst = worst_case(runs)
     read = answers_read(runs)
     tau_b, _ = order.kendall(worst)
-    return {"ranking_tau_b": mean_of(tau_b, read), "ranking_accuracy": mean_of(pairs_in_order(worst), read)}
+    return {
+        "ranking_tau_b": mean_of(tau_b, read),
+        "ranking_accuracy": mean_of(pairs_in_order(worst), read),
+    }
 
 
 def pairs_in_order(runs: Runs) -> np.ndarray:
@@ -52,7 +55,9 @@ def pairs_in_order(runs: Runs) -> np.ndarray:
 # Success
 
 
-def success_measures(runs: Runs, seconds: np.ndarray, succeeded: np.ndarray, threshold: float) -> dict[str, Measure]:
+def success_measures(
+    runs: Runs, seconds: np.ndarray, succeeded: np.ndarray, threshold: float
+) -> dict[str, Measure]:
     """Over runs: is success told at all (AUC), and with a threshold how well and how many seconds too early or late.
 
     A prediction is a score of success, at moments in order of time, `seconds` [n]; the end state is reached where the
@@ -74,14 +79,20 @@ def success_measures(runs: Runs, seconds: np.ndarray, succeeded: np.ndarray, thr
         "success_accuracy": of(accuracy),
         "success_balanced": of(balanced_accuracy),
         # TP over all of which success is said, and over all that succeeded; NaN where there are none
-        "success_precision": of(lambda sums: ratio(np.stack([sums[..., 0], sums[..., 0] + sums[..., 2]], -1))),
-        "success_recall": of(lambda sums: ratio(np.stack([sums[..., 0], sums[..., 0] + sums[..., 3]], -1))),
+        "success_precision": of(
+            lambda sums: ratio(np.stack([sums[..., 0], sums[..., 0] + sums[..., 2]], -1))
+        ),
+        "success_recall": of(
+            lambda sums: ratio(np.stack([sums[..., 0], sums[..., 0] + sums[..., 3]], -1))
+        ),
         "success_early_s": mean_of(np.maximum(-gap, 0), read),
         "success_late_s": mean_of(np.maximum(gap, 0), read),
     }
 
 
-def _summaries(runs: Runs, seconds: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _summaries(
+    runs: Runs, seconds: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each run: its highest score (NaN without one), the time of the first at the threshold (NaN: none is), and the
     time at which its end state is reached, where it never is its last moment; float64 [runs] each."""
     best, first, end = np.full((3, len(runs)), np.nan)
@@ -108,7 +119,8 @@ def auc(score: np.ndarray, positive: np.ndarray, read: np.ndarray | None = None)
     counted = ~np.isnan(score)
     distinct_scores = np.unique(score[counted])
     bins = np.searchsorted(
-        distinct_scores, np.where(counted, score, distinct_scores[0] if len(distinct_scores) else 0.0)
+        distinct_scores,
+        np.where(counted, score, distinct_scores[0] if len(distinct_scores) else 0.0),
     )
     if len(distinct_scores) > max_bins:
         bins = bins * max_bins // len(distinct_scores)
@@ -142,16 +154,22 @@ def preference_measures(
     """
     by_name = {"preference_accuracy": list(pairs)} if pairs else {}
     by_name |= {
-        f"preference_{reason}": matching for reason in WHYS if (matching := [p for p in pairs if p.why == reason])
+        f"preference_{reason}": matching
+        for reason in WHYS
+        if (matching := [p for p in pairs if p.why == reason])
     }
     return {metric: _accuracy(matching, scores, episodes) for metric, matching in by_name.items()}
 
 
-def _accuracy(pairs: Sequence[Pair], scores: Mapping[Key, np.ndarray], episodes: Sequence[Key]) -> Measure:
+def _accuracy(
+    pairs: Sequence[Pair], scores: Mapping[Key, np.ndarray], episodes: Sequence[Key]
+) -> Measure:
     number = {key: k for k, key in enumerate(episodes)}
     right, count, read = (np.zeros(len(episodes)) for _ in range(3))
     for pair in pairs:
-        chosen, rejected = (float(np.mean(scores[p.key][list(p.frames)])) for p in (pair.chosen, pair.rejected))
+        chosen, rejected = (
+            float(np.mean(scores[p.key][list(p.frames)])) for p in (pair.chosen, pair.rejected)
+        )
         is_read = not np.isnan(chosen - rejected)
         places = [number[pair.chosen.key], number[pair.rejected.key]]
         np.add.at(count, places, 0.5)

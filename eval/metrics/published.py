@@ -52,7 +52,11 @@ def kendall(predicted: np.ndarray, target: np.ndarray) -> float:
         return float("nan")
     total = 0
     for i in range(n - 1):
-        total += int((np.sign(predicted[i + 1 :] - predicted[i]) * np.sign(target[i + 1 :] - target[i])).sum())
+        total += int(
+            (
+                np.sign(predicted[i + 1 :] - predicted[i]) * np.sign(target[i + 1 :] - target[i])
+            ).sum()
+        )
     return total / (n * (n - 1) / 2)
 
 
@@ -71,13 +75,21 @@ def effective_resolution(predicted: np.ndarray) -> float:
         return float("nan")
     shares = np.clip(predicted, 0, 1)
     max_bins = min(1000, 2 * len(shares))
-    return float(np.log2(max(k for k in range(1, max_bins + 1) if len(np.unique(np.floor(shares * k))) / k >= 0.5)))
+    return float(
+        np.log2(
+            max(
+                k for k in range(1, max_bins + 1) if len(np.unique(np.floor(shares * k))) / k >= 0.5
+            )
+        )
+    )
 
 
 def used_bins(predicted: np.ndarray, target: np.ndarray) -> float:
     """UBR: number of 5 % bins predicted over that of the labels, where the label is neither 0 nor 1; may exceed 1."""
     is_inner = (target > 0) & (target < 1)
-    predicted_bins, label_bins = (len(np.unique(np.floor(v[is_inner] * 20 + 1e-9))) for v in (predicted, target))
+    predicted_bins, label_bins = (
+        len(np.unique(np.floor(v[is_inner] * 20 + 1e-9))) for v in (predicted, target)
+    )
     if label_bins:
         return predicted_bins / label_bins
     return float("nan")
@@ -129,7 +141,9 @@ def boundary_hits(predicted: Sequence[float], target: Sequence[float]) -> tuple[
     total = len(ours) + len(labelled)
     if len(ours) == 0 or len(labelled) == 0:
         return 0, total, 0.0
-    distance = np.abs(labelled[:, None] - ours[None, :])  # labels in rows: the other way round, ties fall differently
+    distance = np.abs(
+        labelled[:, None] - ours[None, :]
+    )  # labels in rows: the other way round, ties fall differently
     error = distance[linear_sum_assignment(distance)]
     hit = error <= 0.05 * (np.ptp(labelled) or np.ptp(ours))
     return 2 * int(hit.sum()), total, float(error[hit].sum())
@@ -151,7 +165,9 @@ def score_error(predicted: np.ndarray, target: np.ndarray) -> np.ndarray:
 def reference_error(predicted: np.ndarray, target: np.ndarray, demo_size: np.ndarray) -> np.ndarray:
     """|p - g| / max(g - 1, M - g) [n], 0 where that is 0 / 0; references beyond M make it exceed 1."""
     farthest = np.maximum(target - 1, demo_size - target)
-    return np.where(farthest > 0, np.abs(predicted - target) / np.maximum(farthest, 1), 0.0 * predicted)
+    return np.where(
+        farthest > 0, np.abs(predicted - target) / np.maximum(farthest, 1), 0.0 * predicted
+    )
 
 
 def trajectory_voc(runs: Runs) -> np.ndarray:

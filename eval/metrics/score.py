@@ -55,7 +55,9 @@ def runs_of(episodes: Iterable[tuple[np.ndarray, np.ndarray]]) -> Runs:
 def readable(runs: Runs) -> Runs:
     """Without the answers that hold no number; episodes stay, shorter or empty."""
     has_number = ~np.isnan(runs.predicted)
-    starts = np.concatenate([[0], np.cumsum(runs.sums(has_number.astype(np.float64)))]).astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum(runs.sums(has_number.astype(np.float64)))]).astype(
+        np.int64
+    )
     return Runs(runs.predicted[has_number], runs.target[has_number], starts)
 
 
@@ -124,7 +126,12 @@ class Measure:
 
     def of(self, episodes: np.ndarray) -> "Measure":
         """Some episodes only, by mask or by numbers."""
-        return replace(self, parts=self.parts[episodes], counted=self.counted[episodes], read=self.read[episodes])
+        return replace(
+            self,
+            parts=self.parts[episodes],
+            counted=self.counted[episodes],
+            read=self.read[episodes],
+        )
 
     def among(self, members: np.ndarray) -> "Measure":
         """The same as one of many more episodes, of which those of a mask are its own and the others count nowhere."""

@@ -47,7 +47,9 @@ def boundary_mae(predicted: Sequence[Span], target: Sequence[Span]) -> float:
     return float("nan")
 
 
-def matched(first: Sequence[float], second: Sequence[float], tolerance: float) -> list[tuple[int, int]]:
+def matched(
+    first: Sequence[float], second: Sequence[float], tolerance: float
+) -> list[tuple[int, int]]:
     """One-to-one pairs of numbers that are at most `tolerance` apart, as places in the lists: as many pairs as there
     can
     be, then the least distance."""
@@ -56,7 +58,9 @@ def matched(first: Sequence[float], second: Sequence[float], tolerance: float) -
     # A pair too far apart costs 1; all near pairs together cost less than 1, so that most pairs come first
     distance = np.abs(np.array(first, np.float64)[:, None] - np.array(second, np.float64))
     near = distance <= tolerance
-    rows, columns = linear_sum_assignment(np.where(near, distance / (len(first) * max(tolerance, 1) * 2), 1.0))
+    rows, columns = linear_sum_assignment(
+        np.where(near, distance / (len(first) * max(tolerance, 1) * 2), 1.0)
+    )
     return [(i, j) for i, j in zip(rows.tolist(), columns.tolist(), strict=True) if near[i, j]]
 
 
@@ -86,7 +90,9 @@ def segment_f1(predicted: Sequence[Span], target: Sequence[Span], overlap: float
 
 def best_overlaps(predicted: Sequence[Span], target: Sequence[Span]) -> list[tuple[int, float]]:
     """Per labelled segment, which predicted one overlaps it best and its intersection over union; (-1, 0): none."""
-    best = [max(((_iou(p, t), -i) for i, p in enumerate(predicted)), default=(0.0, 1)) for t in target]
+    best = [
+        max(((_iou(p, t), -i) for i, p in enumerate(predicted)), default=(0.0, 1)) for t in target
+    ]
     return [(-i, iou) if iou > 0 else (-1, 0.0) for iou, i in best]
 
 
@@ -130,7 +136,10 @@ def _levenshtein(a: Sequence[str], b: Sequence[str]) -> int:
         diagonal = row[0]
         row[0] = i
         for j, other_name in enumerate(b, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (name != other_name))
+            diagonal, row[j] = (
+                row[j],
+                min(row[j] + 1, row[j - 1] + 1, diagonal + (name != other_name)),
+            )
     return row[-1]
 
 
@@ -162,15 +171,24 @@ def plan_of(text: str) -> tuple[str, ...] | None:
     return (" ".join(plan.split()),)
 
 
-def plan_success(plan: Sequence[str], target: Sequence[str], vectors: Mapping[str, np.ndarray]) -> float:
+def plan_success(
+    plan: Sequence[str], target: Sequence[str], vectors: Mapping[str, np.ndarray]
+) -> float:
     """1 where the plan has the right actions in the right order and no others, else 0; descriptions with a cosine of
     `SAME` or more are the same action. `vectors`: unit vectors of all descriptions."""
     if len(plan) != len(target):
         return 0.0
-    return float(all(a == b or float(vectors[a] @ vectors[b]) >= SAME for a, b in zip(plan, target, strict=True)))
+    return float(
+        all(
+            a == b or float(vectors[a] @ vectors[b]) >= SAME
+            for a, b in zip(plan, target, strict=True)
+        )
+    )
 
 
-def semantic_f1(plan: Sequence[str], target: Sequence[str], vectors: Mapping[str, np.ndarray]) -> float:
+def semantic_f1(
+    plan: Sequence[str], target: Sequence[str], vectors: Mapping[str, np.ndarray]
+) -> float:
     """Twice the cosines of the best pairing (negative ones as 0) over the number of actions on both sides, 0..1.
 
     1 where both are empty. Order does not count. (ProcVLM's semantic alignment, with sentence embeddings in place of
@@ -179,5 +197,7 @@ def semantic_f1(plan: Sequence[str], target: Sequence[str], vectors: Mapping[str
     total = len(plan) + len(target)
     if not plan or not target:
         return float(total == 0)
-    cosines = np.clip(np.stack([vectors[a] for a in plan]) @ np.stack([vectors[b] for b in target]).T, 0, 1)
+    cosines = np.clip(
+        np.stack([vectors[a] for a in plan]) @ np.stack([vectors[b] for b in target]).T, 0, 1
+    )
     return float(2 * cosines[linear_sum_assignment(-cosines)].sum() / total)

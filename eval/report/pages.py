@@ -12,7 +12,16 @@ from core.figures import COLOURS, Figure, jpeg_to_rgb, new_figure, render, short
 from core.files import write_file
 from core.values import shown
 from eval.confusion import UNDER, VIDEO
-from eval.report.tables import ERRORS, SHOWN, Report, difference_rows, different, limits, score_rows, worst_episodes
+from eval.report.tables import (
+    ERRORS,
+    SHOWN,
+    Report,
+    difference_rows,
+    different,
+    limits,
+    score_rows,
+    worst_episodes,
+)
 from eval.scored import Evaluated
 
 BINS = 10  # of predictions, 0..1
@@ -48,14 +57,18 @@ def _draw_stills(axis: Any, report: Report, key: tuple[str, ...]) -> None:
         axis.imshow(np.concatenate([jpeg_to_rgb(stills[i], STILL_PX) for i in chosen], axis=1))
 
 
-def _draw_curves(axis: Any, report: Report, entry: Evaluated, episode: int, key: tuple[str, ...]) -> None:
+def _draw_curves(
+    axis: Any, report: Report, entry: Evaluated, episode: int, key: tuple[str, ...]
+) -> None:
     """The label, ground truth where there is some, the clock, and the model."""
     assert entry.scored.series is not None
     time, predicted, target = entry.scored.series.of(episode)
     axis.plot(time, target, color=COLOURS[0], lw=1.5, label="label")
 
     # Ground truth is what the model's entry of the benchmark's second half is scored against
-    against_truth = next((e for e in report.own if e.benchmark == f"{entry.benchmark} (truth)"), None)
+    against_truth = next(
+        (e for e in report.own if e.benchmark == f"{entry.benchmark} (truth)"), None
+    )
     true_progress = _series_of(against_truth, key)
     if true_progress is not None:
         axis.plot(time, true_progress[2], color="black", lw=1, ls="--", label="truth")
@@ -65,11 +78,15 @@ def _draw_curves(axis: Any, report: Report, entry: Evaluated, episode: int, key:
         by_clock = _series_of(clock, key)
         if by_clock is not None:
             axis.plot(by_clock[0], by_clock[1], color=GREY, lw=1, label="clock")
-    axis.plot(time, predicted, ".-", ms=3, color=OWN, lw=1.5, label=shorten(entry.model, NAME_LENGTH))
+    axis.plot(
+        time, predicted, ".-", ms=3, color=OWN, lw=1.5, label=shorten(entry.model, NAME_LENGTH)
+    )
     axis.set(ylim=(-0.03, 1.03), xlabel="share of its time")
 
 
-def _series_of(entry: Evaluated | None, key: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+def _series_of(
+    entry: Evaluated | None, key: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """(time, predicted, target) of an episode in an entry; None where the entry has no such episode or no series."""
     if entry is None or entry.scored.series is None:
         return None
@@ -100,8 +117,12 @@ def calibration_figure(entry: Evaluated) -> Figure:
         spread.append(float(target[in_bin].std()))
         centres.append(float(predicted[in_bin].mean()))
     axes[0, 0].errorbar(centres, means, yerr=spread, fmt="o-", ms=4, lw=1, color=OWN)
-    axes[0, 0].set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="predicted", ylabel="label (mean, spread)")
-    axes[0, 1].bar((np.arange(BINS) + 0.5) / BINS, np.bincount(bin_of, minlength=BINS), 0.09, color=COLOURS[0])
+    axes[0, 0].set(
+        xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="predicted", ylabel="label (mean, spread)"
+    )
+    axes[0, 1].bar(
+        (np.arange(BINS) + 0.5) / BINS, np.bincount(bin_of, minlength=BINS), 0.09, color=COLOURS[0]
+    )
     axes[0, 1].set(xlabel="predicted", ylabel="answers")
     return figure
 
@@ -109,7 +130,13 @@ def calibration_figure(entry: Evaluated) -> Figure:
 def bars_figure(report: Report, model_entry: Evaluated, kind: str = "dataset") -> Figure | None:
     """The leading error by dataset for every entry of a benchmark, with intervals; None without such slices."""
     metric = next((m for m in ERRORS if m in model_entry.scored.measures), None)
-    parts = sorted({part for part, _ in model_entry.scores if part.startswith(f"{kind} ") and ", split " not in part})
+    parts = sorted(
+        {
+            part
+            for part, _ in model_entry.scores
+            if part.startswith(f"{kind} ") and ", split " not in part
+        }
+    )
     if metric is None or not parts:
         return None
 
@@ -138,7 +165,13 @@ def _entry_colour(entry: Evaluated, model_entry: Evaluated, number: int) -> str:
 
 
 def _draw_bars(
-    axis: Any, entry: Evaluated, parts: Sequence[str], metric: str, offset: float, height: float, colour: str
+    axis: Any,
+    entry: Evaluated,
+    parts: Sequence[str],
+    metric: str,
+    offset: float,
+    height: float,
+    colour: str,
 ) -> None:
     """One entry's bar in each slice that it has a score in, with its interval."""
     places = []
@@ -163,7 +196,9 @@ def confusion_figure(entry: Evaluated) -> Figure | None:
     videos, instructions = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
     # Where an instruction has a run of its own it lies on the diagonal
     columns = sorted(instructions, key=lambda name: [*videos, name].index(name))
-    matrix = np.array([[cells.get((video, instruction), np.nan) for instruction in columns] for video in videos])
+    matrix = np.array(
+        [[cells.get((video, instruction), np.nan) for instruction in columns] for video in videos]
+    )
     figure, axes = new_figure(4.6 + 0.42 * len(columns), 3.4 + 0.34 * len(videos))
     axis = axes[0, 0]
     image = axis.imshow(matrix, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -171,7 +206,13 @@ def confusion_figure(entry: Evaluated) -> Figure | None:
         colour = "white" if value > DARK_CELL else "black"
         text = "" if np.isnan(value) else f"{value:.2f}"
         axis.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
-    axis.set_xticks(range(len(columns)), [shorten(c, CELL_NAME) for c in columns], rotation=60, ha="right", fontsize=7)
+    axis.set_xticks(
+        range(len(columns)),
+        [shorten(c, CELL_NAME) for c in columns],
+        rotation=60,
+        ha="right",
+        fontsize=7,
+    )
     axis.set_yticks(range(len(videos)), [shorten(v, CELL_NAME) for v in videos], fontsize=7)
     axis.set(xlabel="instruction", ylabel="task of the video")
     figure.colorbar(image, ax=axis, label="progress at the end", shrink=0.8)
@@ -261,7 +302,9 @@ def write_report(folder: Path, report: Report) -> Path:
         "captions": {name: caption for name, (caption, _) in captioned.items()},
     }
     for name in ("report.md", "report.html"):
-        write_file(folder / name, shown(TEMPLATES.get_template(f"{name}.jinja").render(context)).encode())
+        write_file(
+            folder / name, shown(TEMPLATES.get_template(f"{name}.jinja").render(context)).encode()
+        )
     return folder / "report.html"
 
 
@@ -276,7 +319,11 @@ def pictures(report: Report) -> dict[str, tuple[str, bytes]]:
     if model_entry and model_entry.scored.series and len(model_entry.scored.series.runs.target):
         figures |= _figures_over_time(report, model_entry)
     if report.examples:
-        figures["examples.png"] = ("What was shown", examples_figure(report.examples), report.own[0].benchmark)
+        figures["examples.png"] = (
+            "What was shown",
+            examples_figure(report.examples),
+            report.own[0].benchmark,
+        )
     captioned = {}
     for name, (caption, figure, benchmark) in figures.items():
         if figure is not None:
@@ -284,7 +331,9 @@ def pictures(report: Report) -> dict[str, tuple[str, bytes]]:
     return captioned
 
 
-def _figures_over_time(report: Report, model_entry: Evaluated) -> dict[str, tuple[str, Figure | None, str]]:
+def _figures_over_time(
+    report: Report, model_entry: Evaluated
+) -> dict[str, tuple[str, Figure | None, str]]:
     """(caption, figure, benchmark) by file name, of an entry with progress over time."""
     figures: dict[str, tuple[str, Figure | None, str]] = {
         "curves.png": (
@@ -302,7 +351,11 @@ def _figures_over_time(report: Report, model_entry: Evaluated) -> dict[str, tupl
     }
     worst = [episode for episode, _ in worst_episodes(model_entry)]
     if worst:
-        figures["worst.png"] = ("The worst episodes", curves_figure(report, model_entry, worst), model_entry.benchmark)
+        figures["worst.png"] = (
+            "The worst episodes",
+            curves_figure(report, model_entry, worst),
+            model_entry.benchmark,
+        )
     return figures
 
 
@@ -312,7 +365,9 @@ def _sections(report: Report) -> list[tuple[str, list[dict]]]:
     for model_entry in report.own[:1]:
         for number, error in worst_episodes(model_entry):
             name = " ".join(model_entry.scored.episodes[number].key)
-            worst.append({"benchmark": model_entry.benchmark, "episode": name, "error": f"{error:.3f}"})
+            worst.append(
+                {"benchmark": model_entry.benchmark, "episode": name, "error": f"{error:.3f}"}
+            )
     tables = [
         ("Scores", score_rows(report.entries, report.parts)),
         ("Against what stands beside it, episode by episode", difference_rows(report)),

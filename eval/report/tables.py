@@ -47,7 +47,9 @@ def score_rows(entries: Sequence[Evaluated], parts: Sequence[str]) -> list[dict]
     scored = set(chain.from_iterable(e.scores for e in entries))
     # One set of columns for all slices: the metrics that any entry has in any of them
     columns = [m for m in metrics_shown_in(REPORT) if any((part, m) in scored for part in parts)]
-    return list(filter(None, (_score_row(entry, part, columns) for part, entry in product(parts, entries))))
+    return list(
+        filter(None, (_score_row(entry, part, columns) for part, entry in product(parts, entries)))
+    )
 
 
 def _score_row(entry: Evaluated, part: str, columns: Sequence[str]) -> dict | None:

@@ -22,23 +22,33 @@ class LaptopRunner(LocalRunner):
     def __init__(self, folder: Path, batch_size: int) -> None:
         self.model, self.encoder, self.card = load_laptop(folder, device())
         super().__init__(batch_size, self.card.get("max_px"))
-        facts = {"encoder": self.encoder.title, "model_hash": folder_hash(folder), "longest_px": self.longest_px}
+        facts = {
+            "encoder": self.encoder.title,
+            "model_hash": folder_hash(folder),
+            "longest_px": self.longest_px,
+        }
         self.settings: Mapping[str, Any] = {"answer": "head", "runner": "laptop", **facts}
 
     def load(self, prompt: Prompt) -> Asked:
         """Raises BenchmarkError also for what the model cannot be asked."""
         if not (prompt.pictures and prompt.task):
             lacks = "names no task" if prompt.pictures else "shows no picture"
-            raise BenchmarkError(f"{prompt.key} {lacks}: a laptop model is told both, and nothing else")
+            raise BenchmarkError(
+                f"{prompt.key} {lacks}: a laptop model is told both, and nothing else"
+            )
         first = self._kept(prompt.first.rgb(self.longest_px)) if prompt.first else None
         return Asked(prompt, super().load(prompt).pictures, first)
 
     def run(self, prompts: Sequence[Asked]) -> list[ModelReply]:
         """Progress of pictures in the light of their tasks and the first picture of each run."""
-        picture_windows = [(a.pictures[0] if a.first is None else a.first, *a.pictures) for a in prompts]
+        picture_windows = [
+            (a.pictures[0] if a.first is None else a.first, *a.pictures) for a in prompts
+        ]
         look(self.encoder, chain.from_iterable(picture_windows))
         windows = [
-            SeenWindow(a.prompt.task or a.prompt.text, [p.seen for p in pictures[1:]], pictures[0].seen)
+            SeenWindow(
+                a.prompt.task or a.prompt.text, [p.seen for p in pictures[1:]], pictures[0].seen
+            )
             for a, pictures in zip(prompts, picture_windows, strict=True)
         ]
         # Of pictures unlike all of training no end state is known, and the row says where its number is from

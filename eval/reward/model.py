@@ -12,32 +12,52 @@ from eval.reward.stream import Stream, Window
 from eval.runners.prompt import Asked, ModelReply, Prompt, Runner
 
 SHOWN = 200  # characters of an answer that a failure quotes
-OF_FILES = ("model_type", "prompt_format", "longest_px", "min_pixels", "max_pixels")  # a stream's pictures are fitted
+OF_FILES = (
+    "model_type",
+    "prompt_format",
+    "longest_px",
+    "min_pixels",
+    "max_pixels",
+)  # a stream's pictures are fitted
 
 
 class ModelScorer(Scorer):
     """The windows' pictures stand in order of time. A window begins with its oldest picture, so a server shares
     prefixes only where a demonstration in words stands before the one picture."""
 
-    def __init__(self, runner: Runner, window: Window | None, card: Mapping[str, Any] = NO_CARD) -> None:
+    def __init__(
+        self, runner: Runner, window: Window | None, card: Mapping[str, Any] = NO_CARD
+    ) -> None:
         super().__init__(window, card)
         self.runner = runner
         self.source = "head" if runner.has_head else "text"
         self.make_ready = getattr(runner, "make_ready", None)
-        runner_settings = {k: v for k, v in runner.settings.items() if not card or k not in OF_FILES}
+        runner_settings = {
+            k: v for k, v in runner.settings.items() if not card or k not in OF_FILES
+        }
         self.settings = {**runner_settings, "window": str(window)}
 
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
         """Raises VlmError where a server is gone or the budget used up."""
-        replies = {r.key: r for r in self.runner.ask([_asked(k, view) for k, view in enumerate(views)])}
-        return [self._reward(replies[str(k)], bool(view.stream.steps)) for k, view in enumerate(views)]
+        replies = {
+            r.key: r for r in self.runner.ask([_asked(k, view) for k, view in enumerate(views)])
+        }
+        return [
+            self._reward(replies[str(k)], bool(view.stream.steps)) for k, view in enumerate(views)
+        ]
 
     def _reward(self, reply: ModelReply, has_steps: bool) -> Reward:
         words = None if reply.text is None else read_words(reply.text, has_steps)
         if reply.progress is None:
             return words or Reward(self.source, None, failure=reply.error or "no answer")
         unsure = UNSEEN if reply.source == "change" else None
-        return Reward(reply.source, reply.progress, reply.done, reasoning=words and words.reasoning, unsure=unsure)
+        return Reward(
+            reply.source,
+            reply.progress,
+            reply.done,
+            reasoning=words and words.reasoning,
+            unsure=unsure,
+        )
 
 
 def _asked(number: int, view: CameraView) -> Asked:
@@ -54,7 +74,9 @@ def question(stream: Stream, num_pictures: int) -> str:
     steps = stream.steps
     if not steps:
         return progress_question(stream.task, num_pictures)
-    return question_text("text", stream.task, [k / len(steps) for k in range(1, len(steps) + 1)], steps, "think")
+    return question_text(
+        "text", stream.task, [k / len(steps) for k in range(1, len(steps) + 1)], steps, "think"
+    )
 
 
 def read_words(text: str, is_progresslm: bool) -> Reward:
@@ -74,5 +96,7 @@ def read_words(text: str, is_progresslm: bool) -> Reward:
         reasoning = text.partition("<progress>")[0].strip()
         failure = "no single progress in the answer"
     if share is None or math.isnan(share):
-        return Reward("text", None, reasoning=reasoning or None, failure=f"{failure}: {text[:SHOWN]!r}")
+        return Reward(
+            "text", None, reasoning=reasoning or None, failure=f"{failure}: {text[:SHOWN]!r}"
+        )
     return Reward("text", share, reasoning=reasoning or None)

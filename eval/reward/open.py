@@ -54,12 +54,16 @@ def open_scorer(config: ScorerConfig) -> Iterator[Scorer]:
     elif config.endpoints:
         from eval.runners.api import ApiRunner, Books
 
-        client_settings = {name: getattr(config, name) for name in ("model", "endpoints", "api_key_env", "max_calls")}
+        client_settings = {
+            name: getattr(config, name)
+            for name in ("model", "endpoints", "api_key_env", "max_calls")
+        }
         with TemporaryDirectory(prefix="proccorpus-reward-") as spare:
             books = Books(config.responses or Path(spare), f"reward-{config.model}", "reward")
             # A server's model is asked for its likeliest words
             yield ModelScorer(
-                ApiRunner(VlmConfig(**client_settings), Sampling(), PictureLimits(), books), config.window
+                ApiRunner(VlmConfig(**client_settings), Sampling(), PictureLimits(), books),
+                config.window,
             )
     elif config.folder is not None:
         yield open_checkpoint(config.folder, config.window, config.reasoning, config.answer)
@@ -76,7 +80,9 @@ def open_checkpoint(
     """A checkpoint of ours of whatever kind. `window` is for those that do not say what they were trained on. Raises
     ModelError, RewardError: for another window than the model's above all; EncoderError for a laptop model's."""
     trained = trained_window(folder, window)  # before the weights are read
-    scorer = ModelScorer(open_local(folder, reasoning=reasoning, answer=answer), trained, read_card(folder))
+    scorer = ModelScorer(
+        open_local(folder, reasoning=reasoning, answer=answer), trained, read_card(folder)
+    )
     # What was calibrated is what is served by default
     scorer.success = scorer.success if answer == "auto" else None
     return scorer
@@ -92,7 +98,9 @@ def open_local(folder: Path, batch_size: int = BATCH, **options: Any) -> LocalRu
     from eval.reward.laptop import LaptopRunner
 
     if options.get("reasoning") or options.get("answer") == "text":
-        raise RewardError(f"{folder.name} is a laptop model, which has no words: ask it for numbers alone")
+        raise RewardError(
+            f"{folder.name} is a laptop model, which has no words: ask it for numbers alone"
+        )
     return LaptopRunner(folder, batch_size)
 
 
@@ -105,13 +113,20 @@ class ModelOptions(BaseModel):
         default=None, ge=1, description="Pictures of a window, if the model does not state it."
     )
     window_step: float | None = Field(
-        default=None, ge=0.0, description="Seconds between these pictures; default: consecutive frames."
+        default=None,
+        ge=0.0,
+        description="Seconds between these pictures; default: consecutive frames.",
     )
     endpoint: tuple[str, ...] = Field(
-        default=(), description="Base address of an OpenAI-compatible server, ends in /v1; repeatable."
+        default=(),
+        description="Base address of an OpenAI-compatible server, ends in /v1; repeatable.",
     )
-    api_key_env: str | None = Field(default=None, description="Environment variable that holds the endpoint's key.")
-    max_calls: int | None = Field(default=None, ge=0, description="Maximum number of requests to the endpoint.")
+    api_key_env: str | None = Field(
+        default=None, description="Environment variable that holds the endpoint's key."
+    )
+    max_calls: int | None = Field(
+        default=None, ge=0, description="Maximum number of requests to the endpoint."
+    )
 
 
 class ScorerOptions(ModelOptions):
@@ -122,9 +137,12 @@ class ScorerOptions(ModelOptions):
         description="A model of the workspace, a checkpoint's folder, or a name at --endpoint; default: latest.",
     )
     baseline: BaselineName | None = Field(
-        default=None, description="Score without a model: by elapsed time, or by change of the pixels."
+        default=None,
+        description="Score without a model: by elapsed time, or by change of the pixels.",
     )
-    reasoning: bool = Field(default=False, description="Add the model's answer in words; much slower with a head.")
+    reasoning: bool = Field(
+        default=False, description="Add the model's answer in words; much slower with a head."
+    )
     answer: Literal["auto", "head", "text"] = Field(
         default="auto",
         description="Read the answer from a head or from text; auto: a head that reads only the question, else text.",
@@ -136,20 +154,34 @@ class ScorerOptions(ModelOptions):
         "repeatable.",
     )
     like_camera: tuple[str, ...] = Field(
-        default=(), description="Camera of the shown runs, in the run's order; default: the preferred one; repeatable."
+        default=(),
+        description="Camera of the shown runs, in the run's order; default: the preferred one; repeatable.",
     )
-    lag: float = Field(default=0.0, ge=0.0, le=2.0, description="Seconds by which --like speaks later, and better.")
-    hold: float = Field(default=0.5, ge=0.0, description="Seconds at the end in one go that are a success to --like.")
+    lag: float = Field(
+        default=0.0, ge=0.0, le=2.0, description="Seconds by which --like speaks later, and better."
+    )
+    hold: float = Field(
+        default=0.5,
+        ge=0.0,
+        description="Seconds at the end in one go that are a success to --like.",
+    )
 
     def model_post_init(self, context: object) -> None:
         of_model = self.reasoning or self.window_frames or self.endpoint
         contradictions = {
-            "give either --like, --model or --baseline": all((self.like, any((self.model, self.baseline)))),
-            "--like-camera and --lag need --like": all((not self.like, any((self.like_camera, self.lag)))),
-            "give either --model M or --baseline clock|visual": self.model is not None and self.baseline is not None,
-            "--endpoint needs --model, the model's name there": self.model is None and self.endpoint,
+            "give either --like, --model or --baseline": all(
+                (self.like, any((self.model, self.baseline)))
+            ),
+            "--like-camera and --lag need --like": all(
+                (not self.like, any((self.like_camera, self.lag)))
+            ),
+            "give either --model M or --baseline clock|visual": self.model is not None
+            and self.baseline is not None,
+            "--endpoint needs --model, the model's name there": self.model is None
+            and self.endpoint,
             "--reasoning, --window-frames and --endpoint need --model": self.baseline and of_model,
-            "--answer needs a checkpoint on this machine": self.answer != "auto" and (self.baseline or self.endpoint),
+            "--answer needs a checkpoint on this machine": self.answer != "auto"
+            and (self.baseline or self.endpoint),
         }
         for message, is_so in contradictions.items():
             if is_so:
@@ -186,7 +218,9 @@ def _visual(view: CameraView) -> Reward:
     """How near the picture is to the stream's `goal`, beside the first picture."""
     goal = view.stream.goal.get(view.camera)
     if goal is None:
-        return Reward("visual", None, failure=f"the visual distance needs a goal picture of {view.camera}")
+        return Reward(
+            "visual", None, failure=f"the visual distance needs a goal picture of {view.camera}"
+        )
     current_grid = _seen(view.pictures[-1])
     first = _seen(view.stream.first[view.camera])
     return Reward("visual", nearness(current_grid, first, luma_grid(goal)))

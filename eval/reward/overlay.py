@@ -12,9 +12,17 @@ import numpy as np
 
 from eval.reward.video import Clip, RunEpisode, frames
 
-PANEL_PX, STRIP_PX = 180, 16  # height of all below the picture, and of the steps and the seconds each
+PANEL_PX, STRIP_PX = (
+    180,
+    16,
+)  # height of all below the picture, and of the steps and the seconds each
 LEAST_PX = 320  # width of the picture: smaller ones are enlarged
-LEFT_PX, RIGHT_PX, TOP_PX, GROUND_PX = 30, 10, 36, PANEL_PX - 2 * STRIP_PX - 6  # where curves are drawn
+LEFT_PX, RIGHT_PX, TOP_PX, GROUND_PX = (
+    30,
+    10,
+    36,
+    PANEL_PX - 2 * STRIP_PX - 6,
+)  # where curves are drawn
 PAPER, INK, FAINT, LINE, LABEL, MARK, LOST = (
     (250, 250, 248), (40, 40, 40), (205, 205, 200), (31, 95, 170), (120, 165, 90), (214, 96, 20), (190, 40, 40),
 )  # fmt: skip
@@ -22,7 +30,9 @@ STEPS = ((226, 236, 248), (248, 236, 214))  # in turn
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def write_overlay(out: Path, clip: Clip, rows: Sequence[Mapping[str, Any]], partial: bool = False) -> None:
+def write_overlay(
+    out: Path, clip: Clip, rows: Sequence[Mapping[str, Any]], partial: bool = False
+) -> None:
     """Encode the first camera's frames with the curve of `rows` up to each, in one streaming pass. Raises RewardError.
 
     Behind it the clip's label, where it has one: its whole curve, and its steps by name. Where a row has no number the
@@ -67,7 +77,14 @@ def _at(frame: float, last: int, progress: float, width: int) -> tuple[int, int]
     return round(x), round(GROUND_PX - progress * (GROUND_PX - TOP_PX))
 
 
-def _say(panel: np.ndarray, text: str, x: int, y: int, colour: tuple[int, int, int] = INK, scale: float = 0.36) -> None:
+def _say(
+    panel: np.ndarray,
+    text: str,
+    x: int,
+    y: int,
+    colour: tuple[int, int, int] = INK,
+    scale: float = 0.36,
+) -> None:
     cv2.putText(panel, text, (x, y), FONT, scale, colour, 1, cv2.LINE_AA)
 
 
@@ -81,7 +98,11 @@ def _ground(
         cv2.line(panel, (LEFT_PX, y), (right, y), FAINT, 1)
         _say(panel, f"{share:g}", 4, y + 4)
         text = f"{share * last / fps:.1f} s"
-        text_x = LEFT_PX + round(share * (right - LEFT_PX)) - round(share * cv2.getTextSize(text, FONT, 0.36, 1)[0][0])
+        text_x = (
+            LEFT_PX
+            + round(share * (right - LEFT_PX))
+            - round(share * cv2.getTextSize(text, FONT, 0.36, 1)[0][0])
+        )
         _say(panel, text, text_x, PANEL_PX - 5)
     for k, (start, end, name) in enumerate(steps):
         (x, _), (next_x, _) = (_at(frame, last, 0.0, width) for frame in (start, min(end, last)))
@@ -97,21 +118,34 @@ def _ground(
     return panel
 
 
-def _panel(ground: np.ndarray, rows: Sequence[Mapping[str, Any]], frame_index: int, last: int, step: str) -> np.ndarray:
+def _panel(
+    ground: np.ndarray, rows: Sequence[Mapping[str, Any]], frame_index: int, last: int, step: str
+) -> np.ndarray:
     """The curve up to frame `frame_index`, its numbers and the label's step in words; uint8 RGB [PANEL_PX, width,
     3]."""
     panel = ground.copy()
     past = [r for r in rows if r["frame_index"] <= frame_index]
     places = [_at(r["frame_index"], last, r["progress"] or 0.0, panel.shape[1]) for r in past]
     # Pieces are not joined: a line across a gap would show numbers that nobody gave
-    for has, piece in groupby(zip(past, places, strict=True), lambda both: both[0]["progress"] is not None):
+    for has, piece in groupby(
+        zip(past, places, strict=True), lambda both: both[0]["progress"] is not None
+    ):
         if has:
-            cv2.polylines(panel, [np.array([point for _, point in piece], np.int32)], False, LINE, 2, cv2.LINE_AA)
+            cv2.polylines(
+                panel,
+                [np.array([point for _, point in piece], np.int32)],
+                False,
+                LINE,
+                2,
+                cv2.LINE_AA,
+            )
         else:
             for _, point in piece:
                 cv2.circle(panel, point, 3, LOST, -1, cv2.LINE_AA)
     if past:
-        cv2.circle(panel, places[-1], 4, LOST if past[-1]["progress"] is None else MARK, -1, cv2.LINE_AA)
+        cv2.circle(
+            panel, places[-1], 4, LOST if past[-1]["progress"] is None else MARK, -1, cv2.LINE_AA
+        )
         _say(panel, _words(past[-1]), 4, 12)
     _say(panel[:, : -RIGHT_PX - 80], step, 4, 25)
     return panel
@@ -122,5 +156,6 @@ def _words(row: Mapping[str, Any]) -> str:
         return f"{row['timestamp_s']:.1f} s  no reward"
     done_text = "" if row["done"] is None else f"  done {row['done']:.2f}"
     return (
-        f"{row['timestamp_s']:.1f} s  progress {row['progress']:.2f}{done_text}{'  success' if row['success'] else ''}"
+        f"{row['timestamp_s']:.1f} s  progress "
+        f"{row['progress']:.2f}{done_text}{'  success' if row['success'] else ''}"
     )

@@ -14,7 +14,15 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from annotate.pictures import fitted
-from eval.reward.stream import LAST_PICTURE, Moment, RewardError, Stream, StreamPicture, ViewRule, Window
+from eval.reward.stream import (
+    LAST_PICTURE,
+    Moment,
+    RewardError,
+    Stream,
+    StreamPicture,
+    ViewRule,
+    Window,
+)
 from training.pictures import shrink
 
 TOLERANCE = 1e-5
@@ -65,7 +73,11 @@ class Success:
 
 
 def calibrate(
-    raw: np.ndarray, reached: np.ndarray, source: Literal["done", "progress"], release: str = "", split: str = ""
+    raw: np.ndarray,
+    reached: np.ndarray,
+    source: Literal["done", "progress"],
+    release: str = "",
+    split: str = "",
 ) -> Success | None:
     """Calibrated on moments: a model's raw output [n] in 0..1, and whether the end state is reached [n]. None where
     there are only moments of one kind, which tell no threshold.
@@ -80,7 +92,17 @@ def calibrate(
     slope, shift = platt(score, reached)
     probability = _sigmoid(slope * score + shift)
     threshold, accuracy = best_threshold(probability, reached)
-    return Success(source, slope, shift, threshold, accuracy, int(reached.sum()), int((~reached).sum()), release, split)
+    return Success(
+        source,
+        slope,
+        shift,
+        threshold,
+        accuracy,
+        int(reached.sum()),
+        int((~reached).sum()),
+        release,
+        split,
+    )
 
 
 def platt(score: np.ndarray, reached: np.ndarray) -> tuple[float, float]:
@@ -180,7 +202,9 @@ def check_rule(rule: ViewRule, cameras: Sequence[str], success: Success | None) 
     if len(cameras) == 1 or rule == "all":
         return
     if rule == "best" and success is None:
-        raise RewardError("the rule `best` takes the surest camera, and this model is not calibrated: use `all`")
+        raise RewardError(
+            "the rule `best` takes the surest camera, and this model is not calibrated: use `all`"
+        )
     if rule == "wrist" and len({is_wrist(c) for c in cameras}) < 2:
         raise RewardError(
             f"the rule `wrist` needs cameras of both kinds, one with {', '.join(WRIST)} in its name, not "
@@ -188,7 +212,9 @@ def check_rule(rule: ViewRule, cameras: Sequence[str], success: Success | None) 
         )
 
 
-def together(rewards: Mapping[str, Reward], rule: ViewRule = "all", success: Success | None = None) -> Reward:
+def together(
+    rewards: Mapping[str, Reward], rule: ViewRule = "all", success: Success | None = None
+) -> Reward:
     """One reward of those of several cameras. A camera that failed is made up for by the others; the reward has failed
     only where all have."""
     # One camera: nothing to judge together, and the reward is as if the model had seen no other.
@@ -200,7 +226,9 @@ def together(rewards: Mapping[str, Reward], rule: ViewRule = "all", success: Suc
     else:
         failures = "; ".join(f"{camera}: {r.failure}" for camera, r in rewards.items())
         joined = Reward(next(iter(rewards.values())).source, None, failure=failures)
-    reasoning = "\n".join(f"{camera}: {r.reasoning}" for camera, r in rewards.items() if r.reasoning)
+    reasoning = "\n".join(
+        f"{camera}: {r.reasoning}" for camera, r in rewards.items() if r.reasoning
+    )
     cameras = {camera: r.progress for camera, r in rewards.items()}
     return replace(joined, reasoning=reasoning or None, cameras=cameras)
 
@@ -209,10 +237,14 @@ def _by_rule(rewards: Mapping[str, Reward], rule: ViewRule, success: Success | N
     camera_rewards = list(rewards.values())
     if rule == "best" and success is not None:
         return max(camera_rewards, key=lambda r: _sureness(r, success))
-    scene, wrist = ([r for c, r in rewards.items() if is_wrist(c) is at_wrist] for at_wrist in (False, True))
+    scene, wrist = (
+        [r for c, r in rewards.items() if is_wrist(c) is at_wrist] for at_wrist in (False, True)
+    )
     # A side that failed leaves the other to say what it can
     if rule == "wrist" and scene and wrist:
-        probabilities = [d for d in (_mean_of("done", scene), _mean_of("done", wrist)) if d is not None]
+        probabilities = [
+            d for d in (_mean_of("done", scene), _mean_of("done", wrist)) if d is not None
+        ]
         return Reward(
             camera_rewards[0].source,
             _mean_of("progress", scene),
@@ -294,7 +326,9 @@ class Scorer(ABC):
         """
         window = LAST_PICTURE if steps else self.window
         if window is None:
-            raise RewardError("the model compares a state with a demonstration: give the task's steps in order")
+            raise RewardError(
+                "the model compares a state with a demonstration: give the task's steps in order"
+            )
         stream = Stream(task, window, fps, steps=tuple(steps), fit=self.fit, **options)
         check_rule(stream.rule, stream.cameras, self.success)
         return stream
@@ -311,7 +345,9 @@ class Scorer(ABC):
 
     def score(self, moments: Sequence[Moment]) -> list[Reward]:
         """A reward for each moment, in order; of one stream or of many at once."""
-        views = [CameraView(m, camera, pictures) for m in moments for camera, pictures in m.views.items()]
+        views = [
+            CameraView(m, camera, pictures) for m in moments for camera, pictures in m.views.items()
+        ]
         rewards_left = iter(self.views(views) if views else [])
         rewards_by_moment = [{c: next(rewards_left) for c in m.views} for m in moments]
         return [

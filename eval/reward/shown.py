@@ -111,7 +111,9 @@ class ShownScorer(Scorer):
             unsure = None
         success = run.has_held(place, unsure is None) >= self.hold_s
         if place.is_strange:
-            return Reward("shown", None, success=False, failure=UNLIKE, about_s=place.about_s, unsure=UNLIKE)
+            return Reward(
+                "shown", None, success=False, failure=UNLIKE, about_s=place.about_s, unsure=UNLIKE
+            )
         return Reward(
             "shown",
             place.progress,
@@ -135,11 +137,17 @@ def openings_of(grippers: Sequence[GripperSignal], robot: Robot) -> np.ndarray |
 
 def _opening(gripper: GripperSignal, row: np.ndarray) -> float:
     min_length = max(gripper.dimensions) + 1
-    if row.ndim != 1 or len(row) < min_length or not np.isfinite(row[list(gripper.dimensions)]).all():
+    if (
+        row.ndim != 1
+        or len(row) < min_length
+        or not np.isfinite(row[list(gripper.dimensions)]).all()
+    ):
         raise RewardError(
             f"the robot's {gripper.column} is {min_length} finite numbers or more, as the dataset of what is "
             "shown has it, "
             f"not {row.tolist()}"
         )
-    opened = float(combined(gripper, row[None])[0] - gripper.closed) / (gripper.open - gripper.closed)
+    opened = float(combined(gripper, row[None])[0] - gripper.closed) / (
+        gripper.open - gripper.closed
+    )
     return min(max(opened, 0.0), 1.0) / (HAND if gripper.kind == "hand" else GRIPPER)

@@ -18,7 +18,9 @@ from annotate.samples.procvqa import window
 from core.errors import UserError
 from training.folder import read_card
 
-Robot = Mapping[str, Sequence[float] | np.ndarray]  # of "state" and "action" the row [d], as a dataset has it
+Robot = Mapping[
+    str, Sequence[float] | np.ndarray
+]  # of "state" and "action" the row [d], as a dataset has it
 # all: means over the cameras. best: the camera whose verdict is surest. wrist: progress as the other cameras see it,
 # and done only as far as the wrist cameras say so, too: contact is seen from near, the scene from afar
 ViewRule = Literal["all", "best", "wrist"]
@@ -42,7 +44,9 @@ class Window:
 
     def __post_init__(self) -> None:
         if self.frames < 1 or (self.step_s is not None and not 0 < self.step_s < float("inf")):
-            raise RewardError(f"a window has at least one frame, some time apart, not {self.frames} x {self.step_s} s")
+            raise RewardError(
+                f"a window has at least one frame, some time apart, not {self.frames} x {self.step_s} s"
+            )
 
     @classmethod
     def of_card(cls, card: Mapping[str, Any]) -> Self | None:
@@ -64,7 +68,9 @@ class Window:
 
     @cached_property
     def _config(self) -> SamplesConfig:
-        return SamplesConfig(window_frames=self.frames, window_step_s=self.step_s or SamplesConfig().window_step_s)
+        return SamplesConfig(
+            window_frames=self.frames, window_step_s=self.step_s or SamplesConfig().window_step_s
+        )
 
     def reach(self, fps: float) -> int:
         """How many frames before it a window goes back at most."""
@@ -187,7 +193,9 @@ class Stream:
         if not self.task.strip():
             raise RewardError("a reward needs a task: say in words what is to be done")
         if not self.cameras or len(set(self.cameras)) < len(self.cameras):
-            raise RewardError(f"cameras need names, each its own, not {', '.join(self.cameras) or 'none'}")
+            raise RewardError(
+                f"cameras need names, each its own, not {', '.join(self.cameras) or 'none'}"
+            )
         for name, rate in (("fps", self.fps), ("score_fps", self.score_fps)):
             if rate is not None and not 0 < rate < float("inf"):
                 raise RewardError(f"{name} is a number above 0, not {rate}")
@@ -206,7 +214,10 @@ class Stream:
         if frame_index == 0 or self.score_fps is None:
             return True
         last = frame_index + self.window.reach(self.fps)
-        return any(self.is_due(j) and frame_index in self.window.of(j, self.fps) for j in range(frame_index, last + 1))
+        return any(
+            self.is_due(j) and frame_index in self.window.of(j, self.fps)
+            for j in range(frame_index, last + 1)
+        )
 
     def append(
         self,
@@ -272,7 +283,9 @@ class Stream:
 
     def _check(self, pictures: Mapping[str, np.ndarray]) -> None:
         if set(pictures) != set(self.cameras):
-            raise RewardError(f"pictures of {', '.join(pictures) or 'no camera'}, not of {', '.join(self.cameras)}")
+            raise RewardError(
+                f"pictures of {', '.join(pictures) or 'no camera'}, not of {', '.join(self.cameras)}"
+            )
         for name, rgb in pictures.items():
             if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
                 raise RewardError(

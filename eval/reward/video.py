@@ -48,7 +48,10 @@ class RunVideos:
     def read(self, camera: str) -> Iterator[Shown]:
         """The camera's frames in order. Raises VideoError."""
         # Nothing is passed over here, so there are frames alone.
-        for frame in cast("Iterator[Frame]", decode(self.videos[camera], options=DecodeOptions(limits=self.limits))):
+        for frame in cast(
+            "Iterator[Frame]",
+            decode(self.videos[camera], options=DecodeOptions(limits=self.limits)),
+        ):
             time_s = frame.picture.time
             yield float(time_s) if time_s is not None else None, frame
 
@@ -76,7 +79,11 @@ class RunEpisode:
     def robot(self, frame: int) -> Robot:
         """Its state and its action at a frame, of those that the dataset has."""
         columns = {"state": self.episode.state, "action": self.episode.action}
-        return {column: rows[frame] for column, rows in columns.items() if rows is not None and frame < len(rows)}
+        return {
+            column: rows[frame]
+            for column, rows in columns.items()
+            if rows is not None and frame < len(rows)
+        }
 
 
 Clip = RunVideos | RunEpisode
@@ -93,7 +100,10 @@ def open_clip(videos: Mapping[str, Path], probe: Callable[[Path], VideoInfo] = p
                 f"the cameras have different rates: {camera} {info.fps:g}, {first_camera} {first.fps:g} frames/s"
             )
     # As the header states it, or its duration. One that states no length contradicts no other.
-    counts = {c: info.num_frames or round((info.duration_s or 0) * info.fps) or None for c, info in infos.items()}
+    counts = {
+        c: info.num_frames or round((info.duration_s or 0) * info.fps) or None
+        for c, info in infos.items()
+    }
     if len(set(counts.values()) - {None}) > 1:
         listed = ", ".join(f"{camera} {n}" for camera, n in counts.items())
         raise RewardError(f"the cameras have different lengths in frames: {listed}")
@@ -127,7 +137,9 @@ def frames(clip: Clip, partial: bool = False) -> Iterator[dict[str, Shown]]:
         raise RewardError(f"{clip.title}: there is no frame to score{cause}")
     if not partial and (cause or count < (clip.num_frames or 0)):
         promised = f" of {clip.num_frames} that the header promises" if clip.num_frames else ""
-        raise CutOffError(f"{clip.title} is cut off or damaged: {count} frames decode{promised}{cause}")
+        raise CutOffError(
+            f"{clip.title} is cut off or damaged: {count} frames decode{promised}{cause}"
+        )
 
 
 def ending(clip: Clip, partial: bool = False) -> tuple[int, dict[str, np.ndarray]]:
@@ -156,7 +168,12 @@ def score_clip(
     # With `partial` alone: else `frames` has raised for the missing ones.
     if stream.appended < (clip.num_frames or 0):
         failure = f"the video is cut off here: {stream.appended} of {clip.num_frames} frames decode"
-        yield reward_row(stream.appended, stream.appended / clip.fps, Reward(scorer.source, None, failure=failure), 0.0)
+        yield reward_row(
+            stream.appended,
+            stream.appended / clip.fps,
+            Reward(scorer.source, None, failure=failure),
+            0.0,
+        )
 
 
 def clip_moments(stream: Stream, clip: Clip, partial: bool = False) -> Iterator[Moment]:
@@ -174,18 +191,30 @@ def clip_moments(stream: Stream, clip: Clip, partial: bool = False) -> Iterator[
 
 
 def clip_stream(
-    scorer: Scorer, clip: Clip, task: str, score_fps: float, steps: Sequence[str] = (), partial: bool = False
+    scorer: Scorer,
+    clip: Clip,
+    task: str,
+    score_fps: float,
+    steps: Sequence[str] = (),
+    partial: bool = False,
 ) -> Stream:
     """The stream that a clip is: with its end, where a baseline has to know it. Raises RewardError."""
     if score_fps > clip.fps * (1 + RATE_TOLERANCE):
-        raise RewardError(f"the video has {clip.fps:g} frames a second, of which {score_fps:g} cannot be scored")
+        raise RewardError(
+            f"the video has {clip.fps:g} frames a second, of which {score_fps:g} cannot be scored"
+        )
     options: dict[str, Any] = {"num_frames": clip.num_frames}
     # These baselines know how the run ends: its length and last picture take a pass before the scoring one.
     if scorer.source in ("clock", "visual"):
         count, last = ending(clip, partial)
-        options = {"num_frames": count, "duration_s": (max(count, clip.num_frames or 0) - 1) / clip.fps}
+        options = {
+            "num_frames": count,
+            "duration_s": (max(count, clip.num_frames or 0) - 1) / clip.fps,
+        }
         options |= {"goal": last} if scorer.source == "visual" else {}
-    return scorer.stream(task, clip.fps, steps, cameras=clip.cameras, score_fps=score_fps, **options)
+    return scorer.stream(
+        task, clip.fps, steps, cameras=clip.cameras, score_fps=score_fps, **options
+    )
 
 
 def scored_rows(scorer: Scorer, moments: Sequence[Moment], reasoning: bool = False) -> list[Row]:
@@ -194,11 +223,14 @@ def scored_rows(scorer: Scorer, moments: Sequence[Moment], reasoning: bool = Fal
     rewards = scorer.score(moments)
     latency_s = (perf_counter() - start_s) / max(1, len(moments))
     return [
-        reward_row(m.frame_index, m.timestamp_s, r, latency_s, reasoning) for m, r in zip(moments, rewards, strict=True)
+        reward_row(m.frame_index, m.timestamp_s, r, latency_s, reasoning)
+        for m, r in zip(moments, rewards, strict=True)
     ]
 
 
-def reward_row(frame_index: int, timestamp_s: float, reward: Reward, latency_s: float, reasoning: bool = False) -> Row:
+def reward_row(
+    frame_index: int, timestamp_s: float, reward: Reward, latency_s: float, reasoning: bool = False
+) -> Row:
     """A reward as files and servers give it."""
     row: Row = {
         "frame_index": frame_index,

@@ -45,7 +45,9 @@ def read_message(stream: BinaryIO) -> dict[str, Any] | None:
     size = int.from_bytes(head, "big")
     # Once a length is wrong, no later message can be found in the stream.
     if len(head) < 4 or size > MAX_MESSAGE_BYTES:
-        raise UserError(f"a message of {size} bytes, or a head of {len(head)}: the stream is out of step")
+        raise UserError(
+            f"a message of {size} bytes, or a head of {len(head)}: the stream is out of step"
+        )
     body = stream.read(size)
     if len(body) < size:
         raise UserError(f"the stream ended after {len(body)} of {size} bytes")
@@ -84,20 +86,31 @@ class Adapter:
                     raise UserError(f"no such op: {request.get('op')!r}")
                 answer |= {"ok": True, "outputs": self.outputs(request.get("batch_items") or [])}
             except Exception as e:  # the protocol's way: the parent decides whether to go on
-                answer |= {"ok": False, "error": f"{type(e).__name__}: {e}", "traceback": traceback.format_exc()}
+                answer |= {
+                    "ok": False,
+                    "error": f"{type(e).__name__}: {e}",
+                    "traceback": traceback.format_exc(),
+                }
             write_message(sink, answer)
 
     def outputs(self, items: Sequence[Mapping[str, Any]]) -> list[str]:
         """One per item. Raises UserError, RewardError or Refused for items that cannot be read."""
-        return [said(r) for r in self.scorer.score([self._moment(i, item) for i, item in enumerate(items)])]
+        return [
+            said(r)
+            for r in self.scorer.score([self._moment(i, item) for i, item in enumerate(items)])
+        ]
 
     def _moment(self, number: int, item: Mapping[str, Any]) -> Moment:
         stream = self.scorer.stream(task_of(item, number), self.fps, cameras=self.cameras)
         images = item.get("image")
         if not isinstance(images, list) or not images or len(images) % len(self.cameras):
             num_images = len(images) if isinstance(images, list) else 0
-            raise UserError(f"item {number} has {num_images} images, not some for each of {', '.join(self.cameras)}")
-        pictures = [self._picture(image, f"image {k} of item {number}") for k, image in enumerate(images)]
+            raise UserError(
+                f"item {number} has {num_images} images, not some for each of {', '.join(self.cameras)}"
+            )
+        pictures = [
+            self._picture(image, f"image {k} of item {number}") for k, image in enumerate(images)
+        ]
         count = len(images) // len(self.cameras)
         # Pictures come moment by moment: a camera's own are every n-th of them.
         by_camera = {c: pictures[k :: len(self.cameras)] for k, c in enumerate(self.cameras)}
@@ -123,7 +136,9 @@ def task_of(item: Mapping[str, Any], number: int) -> str:
         prompt = ""
     match = QUOTED_TASK.search(str(prompt))
     if match is None:
-        raise UserError(f'item {number} names no task: give `task`, or a prompt with: the task "..."')
+        raise UserError(
+            f'item {number} names no task: give `task`, or a prompt with: the task "..."'
+        )
     return match["task"]
 
 
@@ -136,16 +151,24 @@ def said(reward: Reward) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="A reward model for RLinf's subprocess backends.")
     parser.add_argument("--model-path", required=True, help="A checkpoint's folder.")
-    parser.add_argument("--fps", type=float, default=4.0, help="Of the pictures that an item shows.")
-    parser.add_argument("--cameras", default="camera", help="Names, by commas, in the order of an item's pictures.")
+    parser.add_argument(
+        "--fps", type=float, default=4.0, help="Of the pictures that an item shows."
+    )
+    parser.add_argument(
+        "--cameras", default="camera", help="Names, by commas, in the order of an item's pictures."
+    )
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         print(f"left out: {' '.join(unknown)}", file=sys.stderr)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever prints, the stream of messages stays clean
+    os.dup2(
+        sys.stderr.fileno(), sys.stdout.fileno()
+    )  # whatever prints, the stream of messages stays clean
     scorer = open_checkpoint(Path(arguments.model_path))
     try:
-        Adapter(scorer, arguments.fps, arguments.cameras.split(",")).serve(sys.stdin.buffer, answers)
+        Adapter(scorer, arguments.fps, arguments.cameras.split(",")).serve(
+            sys.stdin.buffer, answers
+        )
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
@@ -154,5 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     # Started by its path, Python would look for modules beside it first
-    sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+    sys.path[:] = [
+        p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent
+    ]
     sys.exit(main())

@@ -25,7 +25,9 @@ class Row(Protocol):
 class Session(Protocol):
     """A run that is scored picture by picture: `eval.server.client.RewardSession`, or `eval.rl.local.LocalSession`."""
 
-    def append(self, frame: Mapping[str, np.ndarray], *, robot: Mapping[str, np.ndarray] = ...) -> Row: ...
+    def append(
+        self, frame: Mapping[str, np.ndarray], *, robot: Mapping[str, np.ndarray] = ...
+    ) -> Row: ...
     def close(self) -> None: ...
 
 
@@ -63,7 +65,9 @@ class ProgressReward(gym.Wrapper):
             raise ValueError(f"every is at least 1, not {every}")
         self.pixels = {"camera": None} if pixels is None else dict(pixels)
         if None in self.pixels.values() and env.render_mode != "rgb_array":
-            raise ValueError("pictures come from render(), so the environment needs render_mode='rgb_array'")
+            raise ValueError(
+                "pictures come from render(), so the environment needs render_mode='rgb_array'"
+            )
         self.state = state
         self.every = every
         self.weight = weight
@@ -73,7 +77,9 @@ class ProgressReward(gym.Wrapper):
         self._shaper = Shaper(shaping or Shaping())
         self._steps = 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         observation, info = self.env.reset(seed=seed, options=options)
         self._leave()
         self._session = self._open()
@@ -93,7 +99,13 @@ class ProgressReward(gym.Wrapper):
             row = None
         shaped = self._shaper.step(None if row is None else row.progress, terminated)
         info = {**info, **_told(row), "progress_reward": shaped, "env_reward": float(env_reward)}
-        return observation, self.weight * shaped + self.env_weight * float(env_reward), terminated, truncated, info
+        return (
+            observation,
+            self.weight * shaped + self.env_weight * float(env_reward),
+            terminated,
+            truncated,
+            info,
+        )
 
     def close(self) -> None:
         self._leave()
@@ -105,23 +117,33 @@ class ProgressReward(gym.Wrapper):
             self._session = None
 
     def _append(self, session: Session, observation: Any, action: Any = None) -> Row:
-        pictures = {camera: self._picture(camera, key, observation) for camera, key in self.pixels.items()}
+        pictures = {
+            camera: self._picture(camera, key, observation) for camera, key in self.pixels.items()
+        }
         if self.state is None:
             return session.append(pictures)
         robot = {"state": _found(observation, self.state, "the robot's state"), "action": action}
-        return session.append(pictures, robot={c: np.asarray(v) for c, v in robot.items() if v is not None})
+        return session.append(
+            pictures, robot={c: np.asarray(v) for c, v in robot.items() if v is not None}
+        )
 
     def _picture(self, camera: str, key: str | None, observation: Any) -> np.ndarray:
         if key is None:
             picture = self.env.render()
         else:
             picture = _found(observation, key, f"camera {camera}")
-        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape[2:] != (3,):
+        if (
+            not isinstance(picture, np.ndarray)
+            or picture.dtype != np.uint8
+            or picture.shape[2:] != (3,)
+        ):
             if isinstance(picture, np.ndarray):
                 description = f"{picture.dtype} {list(picture.shape)}"
             else:
                 description = type(picture).__name__
-            raise ValueError(f"camera {camera} gives no uint8 [height, width, 3] picture, but {description}")
+            raise ValueError(
+                f"camera {camera} gives no uint8 [height, width, 3] picture, but {description}"
+            )
         return picture
 
 
@@ -137,7 +159,12 @@ def _found(observation: Any, key: str, purpose: str) -> Any:
 def _told(row: Row | None) -> dict[str, Any]:
     if row is None:
         failure = "not scored at this step"
-        return {"progress": None, "done_probability": None, "unsure": None, "progress_failure": failure}
+        return {
+            "progress": None,
+            "done_probability": None,
+            "unsure": None,
+            "progress_failure": failure,
+        }
     info = {"progress": row.progress, "done_probability": row.done, "unsure": row.unsure}
     if row.progress is not None:
         return info

@@ -157,7 +157,11 @@ class ApiRunner:
         data = picture.read()
         rgb = picture.rgb(self.limits.longest_px)
         as_it_is = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        if as_it_is is not None and rgb.shape == as_it_is.shape and data.startswith((b"\xff\xd8", b"\x89PNG")):
+        if (
+            as_it_is is not None
+            and rgb.shape == as_it_is.shape
+            and data.startswith((b"\xff\xd8", b"\x89PNG"))
+        ):
             return Image.of(data)
         return Image.of(cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes())
 
@@ -173,9 +177,13 @@ def _served_format(root: str | None) -> PromptFormat:
 def _check_fields_of_an_api(sampling: Sampling, limits: PictureLimits) -> None:
     """Raises UserError for what only vLLM's servers take."""
     if limits.processor_size:
-        raise UserError("--min-pixels and --max-pixels need --runner transformers or vllm: no API takes them")
+        raise UserError(
+            "--min-pixels and --max-pixels need --runner transformers or vllm: no API takes them"
+        )
     if sampling.top_k or sampling.repetition_penalty != 1:
-        raise UserError("--top-k and --repetition-penalty need --runner transformers or vllm: no API takes them")
+        raise UserError(
+            "--top-k and --repetition-penalty need --runner transformers or vllm: no API takes them"
+        )
 
 
 def _vllm_fields(sampling: Sampling, limits: PictureLimits) -> dict[str, Any]:
@@ -195,7 +203,10 @@ def _vllm_fields(sampling: Sampling, limits: PictureLimits) -> dict[str, Any]:
 
 
 def _reply(prompt: Prompt, answered: Answered) -> ModelReply:
-    tokens: dict[str, Any] = {"prompt_tokens": answered.prompt_tokens, "completion_tokens": answered.completion_tokens}
+    tokens: dict[str, Any] = {
+        "prompt_tokens": answered.prompt_tokens,
+        "completion_tokens": answered.completion_tokens,
+    }
     if not prompt.words:
         return ModelReply(prompt.key, text=answered.value["text"], **tokens)
     if not (likeliest := answered.value.get("first_token")):
@@ -203,5 +214,8 @@ def _reply(prompt: Prompt, answered: Answered) -> ModelReply:
             "the server gives no log-probabilities of tokens (logprobs), which topreward needs: leave it out, "
             "or use --runner transformers or vllm"
         )
-    words = {w: sum(math.exp(lp) for token, lp in likeliest if token in (w, f" {w}")) for w in prompt.words}
+    words = {
+        w: sum(math.exp(lp) for token, lp in likeliest if token in (w, f" {w}"))
+        for w in prompt.words
+    }
     return ModelReply(prompt.key, words=words, **tokens)

@@ -9,7 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig, LogitsProcessorList
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    GenerationConfig,
+    LogitsProcessorList,
+)
 from transformers.generation.logits_process import (
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
@@ -63,7 +68,12 @@ class TextRunner(LocalRunner):
         self.processor = processor
         self.sampling = sampling
         self.form: PromptFormat = format_of(kind)
-        of_words = {"model_type": kind, "prompt_format": self.form, **sampling.__dict__, **limits.__dict__}
+        of_words = {
+            "model_type": kind,
+            "prompt_format": self.form,
+            **sampling.__dict__,
+            **limits.__dict__,
+        }
         self.settings: Mapping[str, Any] = {"answer": "text", **(settings or {}), **of_words}
 
     @torch.inference_mode()
@@ -83,13 +93,20 @@ class TextRunner(LocalRunner):
         """Padded on the left, so that all answers begin at the same place."""
         texts = [
             self.processor.apply_chat_template(
-                turn(a.prompt, self.form), tokenize=False, add_generation_prompt=True, **self._switch
+                turn(a.prompt, self.form),
+                tokenize=False,
+                add_generation_prompt=True,
+                **self._switch,
             )
             for a in prompts
         ]
         images = [[p.rgb for p in a.pictures] for a in prompts if a.pictures]
         inputs = self.processor(
-            text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt"
+            text=texts,
+            images=images or None,
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
         )
         return inputs.to(self.model.device)
 
@@ -101,7 +118,9 @@ class TextRunner(LocalRunner):
         answers = generated[:, inputs["input_ids"].shape[1] :]
         ends = set(end_tokens(self.model, tokenizer))
         replies = []
-        for a, ids, mask in zip(prompts, answers.tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True):
+        for a, ids, mask in zip(
+            prompts, answers.tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True
+        ):
             # A row that ends before the others is filled up with padding.
             count = next((k for k, token in enumerate(ids) if token in ends), len(ids))
             text = tokenizer.decode(ids[:count], skip_special_tokens=True)
@@ -115,11 +134,18 @@ class TextRunner(LocalRunner):
         encode = self.processor.tokenizer.encode
         probabilities = self.model(**inputs, logits_to_keep=1).logits[:, -1].float().softmax(-1)
         replies = []
-        for a, row, mask in zip(prompts, probabilities, inputs["attention_mask"].sum(1).tolist(), strict=True):
+        for a, row, mask in zip(
+            prompts, probabilities, inputs["attention_mask"].sum(1).tolist(), strict=True
+        ):
             # Tokens that begin a word, with and without a blank before it
-            first = {w: sorted({encode(t, add_special_tokens=False)[0] for t in (w, f" {w}")}) for w in a.prompt.words}
+            first = {
+                w: sorted({encode(t, add_special_tokens=False)[0] for t in (w, f" {w}")})
+                for w in a.prompt.words
+            }
             words = {w: float(row[tokens].sum()) for w, tokens in first.items()}
-            replies.append(ModelReply(a.prompt.key, words=words, prompt_tokens=mask, completion_tokens=1))
+            replies.append(
+                ModelReply(a.prompt.key, words=words, prompt_tokens=mask, completion_tokens=1)
+            )
         return replies
 
 
@@ -147,10 +173,14 @@ class ModelRunner(TextRunner):
     ) -> None:
         # Pictures of the size that it was trained on, unless another is asked for.
         limits = replace(limits, longest_px=limits.longest_px or card.get("max_px"))
-        super().__init__(model.to(device()).backbone, processor, sampling, limits, batch_size, kind, settings)
+        super().__init__(
+            model.to(device()).backbone, processor, sampling, limits, batch_size, kind, settings
+        )
         self.whole, self.transform, self.card = model, Transform(processor, self._switch), card
         pooling = model.head and model.head.config.pooling
-        self.has_head = answer != "text" and pooling not in ((None,) if answer == "head" else (None, "published"))
+        self.has_head = answer != "text" and pooling not in (
+            (None,) if answer == "head" else (None, "published")
+        )
         self.after_words = self.has_head and pooling == "published"
         self.in_words = reasoning or self.after_words or not self.has_head
         if self.after_words:
@@ -191,10 +221,17 @@ class ModelRunner(TextRunner):
         vision = self._seen(prompts, items)
         if self.after_words:
             items = [replace(i, answer=r.text) for i, r in zip(items, replies, strict=True)]
-        output = self.whole(_placed(self.transform.seen(items, [v.grid for v in vision])), vision=vision)
+        output = self.whole(
+            _placed(self.transform.seen(items, [v.grid for v in vision])), vision=vision
+        )
         progress = output.progress
         # A published checkpoint's by the plain sigmoid, as its authors serve it; else as it was trained
-        if self.after_words and "converted_from" in self.card and output.raw is not None and self.whole.head:
+        if (
+            self.after_words
+            and "converted_from" in self.card
+            and output.raw is not None
+            and self.whole.head
+        ):
             progress = Head.progress(self.whole.head, output.raw)
         success = [None] * len(replies) if output.done is None else output.done.float().tolist()
         predictions = zip(replies, progress.float().tolist(), success, strict=True)
@@ -207,14 +244,23 @@ class ModelRunner(TextRunner):
         return _placed(batch) | ({"mm_encoder_outputs": encoder_outputs(vision)} if vision else {})
 
     def _items(self, prompts: Sequence[Asked]) -> list[Item]:
-        return [Item(a.prompt.text, tuple(p.rgb for p in a.pictures), system=a.prompt.system) for a in prompts]
+        return [
+            Item(a.prompt.text, tuple(p.rgb for p in a.pictures), system=a.prompt.system)
+            for a in prompts
+        ]
 
     def _seen(self, prompts: Sequence[Asked], items: Sequence[Item]) -> list[Vision]:
         """What the vision tower makes of the items' pictures, in order. Those that it has not seen yet, or in another
         size (a window with more pictures may leave each less room), it sees now, all at once. `seen` is by shape."""
         pictures = chain.from_iterable(a.pictures for a in prompts)
-        picture_pairs = list(zip(pictures, chain.from_iterable(map(self.transform.pictures, items)), strict=True))
-        new = {(id(p), rgb.shape): (p, rgb) for p, rgb in picture_pairs if rgb.shape not in (p.seen or {})}
+        picture_pairs = list(
+            zip(pictures, chain.from_iterable(map(self.transform.pictures, items)), strict=True)
+        )
+        new = {
+            (id(p), rgb.shape): (p, rgb)
+            for p, rgb in picture_pairs
+            if rgb.shape not in (p.seen or {})
+        }
         if new:
             pixels = normalised(_placed(joined(list(starmap(self._cut, new.values())))))
             for (p, rgb), vision in zip(new.values(), self.whole.see(pixels), strict=True):
@@ -240,7 +286,8 @@ def _left_padded(batch: Batch) -> dict[str, Any]:
     lengths = batch["attention_mask"].sum(1).tolist()
     columns = ("input_ids", "attention_mask", "mm_token_type_ids")
     rolled = {
-        k: torch.stack([row.roll(len(row) - n) for row, n in zip(batch[k], lengths, strict=True)]) for k in columns
+        k: torch.stack([row.roll(len(row) - n) for row, n in zip(batch[k], lengths, strict=True)])
+        for k in columns
     }
     return rolled | {k: v for k, v in batch.items() if k == "image_grid_thw"}
 
@@ -258,7 +305,9 @@ def open_runner(
     kind = model_type(base_of(folder) or folder)
     is_ours = (folder / CARD).exists()
     if limits.processor_size and format_of(kind) == "images_first":
-        raise UserError(f"--min-pixels and --max-pixels are not for {kind}: it cuts pictures into tiles")
+        raise UserError(
+            f"--min-pixels and --max-pixels are not for {kind}: it cuts pictures into tiles"
+        )
     if answer == "head" and not (is_ours and read_card(folder).get("head", True)):
         raise UserError(f"{folder} has no progress head: leave --answer head out")
     settings = {"runner": "transformers", "model_hash": folder_hash(folder)}
@@ -267,18 +316,29 @@ def open_runner(
         # Without a GPU, as every other model: in float32, which a CPU multiplies several times as fast as bfloat16
         if not torch.cuda.is_available():
             model = model.float()
-        options: dict[str, Any] = {"answer": answer, "reasoning": reasoning, "sampling": sampling, "limits": limits}
-        return ModelRunner(model, processor, card, batch_size, **options, kind=kind, settings=settings)
+        options: dict[str, Any] = {
+            "answer": answer,
+            "reasoning": reasoning,
+            "sampling": sampling,
+            "limits": limits,
+        }
+        return ModelRunner(
+            model, processor, card, batch_size, **options, kind=kind, settings=settings
+        )
     logging.disable_progress_bar()
     closed: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     placed: dict[str, Any] = {"dtype": torch.float32}
     if torch.cuda.is_available():
         placed = {"dtype": torch.bfloat16, "device_map": "auto"}
     try:
-        model = AutoModelForImageTextToText.from_pretrained(folder, use_safetensors=True, **closed, **placed)
+        model = AutoModelForImageTextToText.from_pretrained(
+            folder, use_safetensors=True, **closed, **placed
+        )
         processor = AutoProcessor.from_pretrained(folder, **closed)
     except (OSError, ValueError, KeyError, RuntimeError) as e:
-        raise UserError(f"the checkpoint {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
+        raise UserError(
+            f"the checkpoint {folder} cannot be loaded: {' '.join(str(e).split())[:300]}"
+        ) from e
     return TextRunner(model.eval(), processor, sampling, limits, batch_size, kind, settings)
 
 
@@ -293,7 +353,14 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     return list(ends)
 
 
-def generate(model: Any, tokenizer: Any, inputs: Any, sampling: Sampling, seeds: Sequence[int], **options: Any) -> Any:
+def generate(
+    model: Any,
+    tokenizer: Any,
+    inputs: Any,
+    sampling: Sampling,
+    seeds: Sequence[int],
+    **options: Any,
+) -> Any:
     """Token ids [rows, prompt + answer] for `inputs` that are padded on the left; `seeds` has one for each row.
 
     A checkpoint's generation_config.json says which tokens end an answer, and nothing else: transformers would take
@@ -309,7 +376,9 @@ def generate(model: Any, tokenizer: Any, inputs: Any, sampling: Sampling, seeds:
     model.generation_config = GenerationConfig(**ids)
     try:
         drawing = processors(sampling, seeds)
-        return model.generate(**inputs, generation_config=config, logits_processor=drawing, **options)
+        return model.generate(
+            **inputs, generation_config=config, logits_processor=drawing, **options
+        )
     finally:
         model.generation_config = checkpoints
 
@@ -340,5 +409,7 @@ class SeededDraw:
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        noise = torch.stack([torch.empty(scores.shape[-1]).exponential_(generator=g) for g in self.generators])
+        noise = torch.stack(
+            [torch.empty(scores.shape[-1]).exponential_(generator=g) for g in self.generators]
+        )
         return scores.float() - noise.log().to(scores.device)

@@ -69,7 +69,9 @@ def journal_at(path: Path, settings: Mapping[str, Any]) -> Iterator[Journal]:
             # Two processes on one file would ask all questions twice and mix up their lines.
             stack.enter_context(FileLock(f"{path}.lock").acquire(timeout=0))
         except Timeout:
-            raise UserError(f"{path} is being written by another process: wait for it, or give another --out") from None
+            raise UserError(
+                f"{path} is being written by another process: wait for it, or give another --out"
+            ) from None
         data = path.read_bytes() if path.exists() else b""
         rows = read_rows(path, data)
         # Answers of two models in one file would be scored as those of one.
@@ -123,7 +125,9 @@ def read_rows(path: Path, data: bytes) -> list[Row]:
             # Whatever has no key is no line of ours, though it may be JSON.
             key_of(row)
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path} line {number} is no line of a prediction file of `eval`: move it away") from None
+            raise UserError(
+                f"{path} line {number} is no line of a prediction file of `eval`: move it away"
+            ) from None
         rows.append(row)
     return rows
 
@@ -136,7 +140,9 @@ def part_path(out: Path, shard: tuple[int, int]) -> Path:
     return out.with_name(f"{out.name}.{k}-of-{n}")
 
 
-def merged(out: Path, count: int, keys: Sequence[str], settings: Mapping[str, Any]) -> list[Row] | None:
+def merged(
+    out: Path, count: int, keys: Sequence[str], settings: Mapping[str, Any]
+) -> list[Row] | None:
     """The rows of all parts in the order of `keys`, written to `out` as one file; None while some are missing.
 
     Whichever process ends last finds all; that two find all does no harm, they write equal bytes.
@@ -151,7 +157,9 @@ def merged(out: Path, count: int, keys: Sequence[str], settings: Mapping[str, An
     if any(key not in row_by_key for key in keys):
         return None
     rows = [row_by_key[key] for key in keys]
-    write_file(out, b"".join(map(line, rows)))  # answers come in any order; files are compared and scored in one
+    write_file(
+        out, b"".join(map(line, rows))
+    )  # answers come in any order; files are compared and scored in one
     return rows
 
 
@@ -182,12 +190,16 @@ class Method:
         if self.shares is None or (reply.text is None and reply.words is None):
             return [row_of(q, reply) for q in prompt.questions]
         rows = []
-        for q, (share, error) in zip(prompt.questions, self.shares(reply, len(prompt.questions)), strict=True):
+        for q, (share, error) in zip(
+            prompt.questions, self.shares(reply, len(prompt.questions)), strict=True
+        ):
             if share is not None and 0 <= share <= 1:
                 fields = {"progress": share}
             else:
                 fields = {"error": error}
-            rows.append(row_of(q, replace(reply, text=None, **fields)) | {"response": reply.text or ""})
+            rows.append(
+                row_of(q, replace(reply, text=None, **fields)) | {"response": reply.text or ""}
+            )
         return rows
 
 
@@ -195,7 +207,9 @@ def ask_direct(questions: Sequence[Question]) -> list[AskedPrompt]:
     prompts = []
     for q in (q for q in questions if q.moment is not None):
         pictures = q.pictures if q.family in FRAMES_OF_A_RUN else q.pictures[-1:]
-        text = _wording("direct").format(task=task_text(q.goal or None), frames=_marks(len(pictures)))
+        text = _wording("direct").format(
+            task=task_text(q.goal or None), frames=_marks(len(pictures))
+        )
         prompts.append(AskedPrompt(Prompt(q.key, text, pictures, seed=q.inference), (q,)))
     return prompts
 
@@ -216,10 +230,16 @@ def ask_gvl(questions: Sequence[Question]) -> list[AskedPrompt]:
         parts = -(-len(run) // GVL_PICTURES)
         for part in (tuple(shuffled[k::parts]) for k in range(parts)):
             # The run's first picture to compare with, then the shuffled pictures to judge, numbered from 1
-            frames = "\n".join(_wording("gvl_picture").format(number=n) for n in range(1, len(part) + 1))
-            text = _wording("gvl").format(task=task_text(first.goal or None), count=len(part), frames=frames)
+            frames = "\n".join(
+                _wording("gvl_picture").format(number=n) for n in range(1, len(part) + 1)
+            )
+            text = _wording("gvl").format(
+                task=task_text(first.goal or None), count=len(part), frames=frames
+            )
             pictures = (first.pictures[-1], *(q.pictures[-1] for q in part))
-            prompts.append(AskedPrompt(Prompt(part[0].key, text, pictures, seed=first.inference), part))
+            prompts.append(
+                AskedPrompt(Prompt(part[0].key, text, pictures, seed=first.inference), part)
+            )
     return prompts
 
 
@@ -235,7 +255,9 @@ def ask_topreward(questions: Sequence[Question]) -> list[AskedPrompt]:
     for run in runs_in_order(questions):
         for k, q in enumerate(run):
             until = tuple(spread([x.pictures[-1] for x in run[: k + 1]], TOPREWARD_PICTURES))
-            text = _wording("topreward").format(task=task_text(q.goal or None), frames=_marks(len(until)))
+            text = _wording("topreward").format(
+                task=task_text(q.goal or None), frames=_marks(len(until))
+            )
             prompts.append(AskedPrompt(Prompt(q.key, text, until, words=("True", "False")), (q,)))
     return prompts
 
@@ -269,7 +291,9 @@ def _wording(name: str) -> str:
 
 # Answers collected into a prediction file, which survives kills
 
-CODE_VERSION = "runners-2"  # 2: top_p, top_k, repetition_penalty and seed are part of what answers depend on
+CODE_VERSION = (
+    "runners-2"  # 2: top_p, top_k, repetition_penalty and seed are part of what answers depend on
+)
 Shard = tuple[int, int]  # which, of how many
 
 
@@ -298,7 +322,11 @@ def prompt_version(method: Method, questions: Sequence[Question]) -> str:
 
 
 def run_settings(
-    runner: Runner, model: str, method: Method, questions: Sequence[Question], **other_settings: object
+    runner: Runner,
+    model: str,
+    method: Method,
+    questions: Sequence[Question],
+    **other_settings: object,
 ) -> dict[str, Any]:
     """All that the answers depend on: for the journal and for eval_runs. `other_settings`: how the questions were
     chosen."""
@@ -331,7 +359,11 @@ def collect(
     """
     with journal_at(part_path(out, shard), settings) as journal:
         shard_prompts = method.ask(of_shard(questions, shard))
-        open_prompts = {a.prompt.key: a for a in shard_prompts if any(q.key not in journal.rows for q in a.questions)}
+        open_prompts = {
+            a.prompt.key: a
+            for a in shard_prompts
+            if any(q.key not in journal.rows for q in a.questions)
+        }
         on_rows(len(journal.rows))
         for reply in runner.answer([a.prompt for a in open_prompts.values()]):
             journal.add(method.read(open_prompts[reply.key], reply))
@@ -339,7 +371,9 @@ def collect(
         # Single failures stay in the file and are tried again by the next run; all of them mean that nothing works.
         failures = [row["error"] for row in journal.rows.values() if has_failed(row)]
         if failures and len(failures) == len(journal.rows):
-            raise UnansweredError(f"none of {len(failures)} questions was answered; the first: {failures[0]}")
+            raise UnansweredError(
+                f"none of {len(failures)} questions was answered; the first: {failures[0]}"
+            )
     # Of all shards, so that whichever process ends last puts the parts together.
     all_keys = [q.key for a in method.ask(questions) for q in a.questions]
     return merged(out, shard[1], all_keys, settings)

@@ -53,7 +53,14 @@ class Prompt:
         """The benchmark's own question; repeated inferences differ by their seed."""
         task = question.goal or None
         first = question.first
-        return cls(question.key, question.text, question.pictures, seed=question.inference, task=task, first=first)
+        return cls(
+            question.key,
+            question.text,
+            question.pictures,
+            seed=question.inference,
+            task=task,
+            first=first,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +77,9 @@ class Asked:
         for picture in self.pictures:
             if picture.seen is None:
                 bgr = cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2BGR)
-                picture.seen = HeldPicture(Path("frame.png"), data=cv2.imencode(".png", bgr)[1].tobytes())
+                picture.seen = HeldPicture(
+                    Path("frame.png"), data=cv2.imencode(".png", bgr)[1].tobytes()
+                )
         return replace(self.prompt, pictures=tuple(picture.seen for picture in self.pictures))
 
 
@@ -159,7 +168,9 @@ def model_type(folder: Path) -> str:
     try:
         return str(json.loads((folder / "config.json").read_text())["model_type"])
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{folder} is no checkpoint: its config.json does not tell a model_type ({e!r})") from e
+        raise UserError(
+            f"{folder} is no checkpoint: its config.json does not tell a model_type ({e!r})"
+        ) from e
 
 
 def format_of(kind: str) -> PromptFormat:
@@ -215,26 +226,36 @@ class LocalRunner(ABC):
 
     def _batches(self, prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, ...]]:
         # By pictures, then by characters; the longest first: memory fails early
-        by_length = sorted(prompts, key=lambda p: (not p.words, len(p.pictures), len(p.text), p.key), reverse=True)
+        by_length = sorted(
+            prompts, key=lambda p: (not p.words, len(p.pictures), len(p.text), p.key), reverse=True
+        )
         for _, kind in groupby(by_length, key=lambda p: bool(p.words)):
             yield from batched(kind, self.batch_size)
 
     def load(self, prompt: Prompt) -> Asked:
         """A prompt with its pictures read; a head sees equal ones once. Raises BenchmarkError."""
         make_picture = self._kept if self.has_head else StreamPicture
-        return Asked(prompt, tuple(make_picture(picture.rgb(self.longest_px)) for picture in prompt.pictures))
+        return Asked(
+            prompt, tuple(make_picture(picture.rgb(self.longest_px)) for picture in prompt.pictures)
+        )
 
     def ask(self, prompts: Sequence[Asked]) -> list[ModelReply]:
         """A reply to each, in order; what fails is a reply with an error."""
         parts = batched(prompts, self.batch_size)
-        return [r for part in parts for r in apart(part, self.run, lambda a, why: ModelReply(a.prompt.key, error=why))]
+        return [
+            r
+            for part in parts
+            for r in apart(part, self.run, lambda a, why: ModelReply(a.prompt.key, error=why))
+        ]
 
     @abstractmethod
     def run(self, prompts: Sequence[Asked]) -> list[ModelReply]:
         """Replies to one batch, in order; it fails as a whole."""
 
 
-def apart[T, R](items: Sequence[T], run: Callable[[Sequence[T]], list[R]], failed: Callable[[T, str], R]) -> list[R]:
+def apart[T, R](
+    items: Sequence[T], run: Callable[[Sequence[T]], list[R]], failed: Callable[[T, str], R]
+) -> list[R]:
     """The answers to a batch; a batch that fails is halved until what fails stands alone, with its reason."""
     try:
         return run(items)

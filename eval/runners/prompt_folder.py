@@ -35,7 +35,9 @@ INSTEAD = {"cross_view": "visual"}  # whose file a family takes that has none
 OF_ALL = ("task", "question")
 OF_A_PLACE = ("number", "index")  # in a list, from 1 and from 0
 
-_PICTURE = re.compile("\ue001(\\d+)\ue002")  # stands for a question's picture until all are in their places
+_PICTURE = re.compile(
+    "\ue001(\\d+)\ue002"
+)  # stands for a question's picture until all are in their places
 
 
 class PictureList(BaseModel):
@@ -50,7 +52,12 @@ class PictureList(BaseModel):
 
 # Of a family's prompts: what lists are of; placeholders of a prompt; those of a list's items, of which the first shows
 # the item; the list that is there without being told: {pictures} of a run; {demonstration} in pictures, or in words
-OF_RUNS = "pictures", (*OF_ALL, "num_pictures"), ("picture", *OF_A_PLACE), PictureList(of="pictures", each="{picture}")
+OF_RUNS = (
+    "pictures",
+    (*OF_ALL, "num_pictures"),
+    ("picture", *OF_A_PLACE),
+    PictureList(of="pictures", each="{picture}"),
+)
 OF_DEMONSTRATIONS = "demonstration", (*OF_ALL, "num_items", "state")
 OF_PICTURES = (
     *OF_DEMONSTRATIONS, ("picture", *OF_A_PLACE, "percent"), PictureList(of="demonstration", each="{picture}"),
@@ -121,7 +128,11 @@ class PromptFolder:
     def of(self, question: Question) -> FamilyPrompt:
         """The prompt of a question's variant, its family, or the family that stands for it. Raises UserError."""
         family = question.family
-        for name in (f"{family}.{question.row.get('variant')}", family, INSTEAD.get(family, family)):
+        for name in (
+            f"{family}.{question.row.get('variant')}",
+            family,
+            INSTEAD.get(family, family),
+        ):
             if name in self.by_name:
                 return self.by_name[name]
         raise UserError(
@@ -131,7 +142,9 @@ class PromptFolder:
 
     def method(self) -> Method:
         """Asks the benchmark's questions in the folder's words."""
-        return Method("question", lambda asked: [AskedPrompt(self.of(q).prompt(q), (q,)) for q in asked])
+        return Method(
+            "question", lambda asked: [AskedPrompt(self.of(q).prompt(q), (q,)) for q in asked]
+        )
 
 
 def read_prompts(folder: Path) -> PromptFolder:
@@ -146,11 +159,18 @@ def read_prompts(folder: Path) -> PromptFolder:
     by_name = dict[str, FamilyPrompt]()
     for path in paths:
         if path.stem in by_name:
-            raise UserError(f"{folder} has both {by_name[path.stem].path.name} and {path.name}: leave one")
+            raise UserError(
+                f"{folder} has both {by_name[path.stem].path.name} and {path.name}: leave one"
+            )
         family, _, variant = path.stem.partition(".")
         if family not in FAMILIES or (variant and variant not in VARIANTS.get(family, ())):
-            families = (*FAMILIES, *(f"{name}.{v}" for name, variants in VARIANTS.items() for v in variants))
-            raise UserError(f"{path}: {path.stem!r} is no family of questions; there are {', '.join(families)}")
+            families = (
+                *FAMILIES,
+                *(f"{name}.{v}" for name, variants in VARIANTS.items() for v in variants),
+            )
+            raise UserError(
+                f"{path}: {path.stem!r} is no family of questions; there are {', '.join(families)}"
+            )
         data, file = _read(path)
         by_name[path.stem] = _checked(path, family, file)
         h.update(path.name.encode() + b"\0" + len(data).to_bytes(8) + data)
@@ -185,13 +205,17 @@ def _checked(path: Path, family: str, file: PromptFile) -> FamilyPrompt:
     showing = set()  # lists that show what is in them
     for name, shape in lists.items():
         if shape.of != list_name:
-            raise UserError(f"{path}: lists.{name} is of {shape.of!r}, and {family} has {list_name!r} alone")
+            raise UserError(
+                f"{path}: lists.{name} is of {shape.of!r}, and {family} has {list_name!r} alone"
+            )
         if name in of_question:
             raise UserError(f"{path}: lists.{name} has the name of a placeholder: give it another")
         if of_item[0] in _placeholders(path, f"lists.{name}.each", shape.each, of_item):
             showing.add(name)
     placeholders = _placeholders(path, "prompt", file.prompt, (*of_question, *lists))
-    _placeholders(path, "system", file.system, tuple(name for name in of_question if name != "state"))
+    _placeholders(
+        path, "system", file.system, tuple(name for name in of_question if name != "state")
+    )
     # A model that is not shown what it judges would answer all the same
     if "state" in set(of_question) - placeholders:
         raise UserError(f"{path}: prompt never shows {{state}}, the picture to judge")
@@ -208,13 +232,17 @@ def _placeholders(path: Path, field: str, text: str, known_names: Sequence[str])
             if name is None:
                 continue
             if not name.isidentifier() or form or conversion:
-                placeholder = name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
+                placeholder = (
+                    name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
+                )
                 raise UserError(
                     f"{path}: {field} has {{{placeholder}}}: a placeholder is a name; braces are {{{{ and }}}}"
                 )
             names.add(name)
     except ValueError as e:
-        raise UserError(f"{path}: {field} has a brace too many or too few ({e}): braces are {{{{ and }}}}") from e
+        raise UserError(
+            f"{path}: {field} has a brace too many or too few ({e}): braces are {{{{ and }}}}"
+        ) from e
     if unknown := sorted(names - set(known_names)):
         raise UserError(
             f"{path}: {field} has {{{unknown[0]}}}; known there: {', '.join(f'{{{n}}}' for n in known_names)}"

@@ -33,7 +33,9 @@ class RunnerConfig:
     @property
     def sampling(self) -> Sampling:
         o = self.options
-        return Sampling(o.temperature, o.max_tokens, o.think, o.top_p, o.top_k, o.repetition_penalty, o.seed)
+        return Sampling(
+            o.temperature, o.max_tokens, o.think, o.top_p, o.top_k, o.repetition_penalty, o.seed
+        )
 
     @property
     def limits(self) -> PictureLimits:
@@ -52,7 +54,10 @@ def located(lake: Lake, options: EvaluationOptions, model: str) -> RunnerConfig:
     is_checkpoint = (path / "config.json").exists() or (path / "card.json").exists()
     folder = path if is_checkpoint else trained(lake, name)
     if folder is None:
-        names = ", ".join(lake.column("SELECT training_run FROM checkpoints ORDER BY created_at DESC")) or "none yet"
+        names = (
+            ", ".join(lake.column("SELECT training_run FROM checkpoints ORDER BY created_at DESC"))
+            or "none yet"
+        )
         raise UserError(
             f"{model!r} is neither a checkpoint's folder nor a training run ({names}); "
             "a served model needs --endpoint URL"
@@ -71,22 +76,32 @@ def started(config: RunnerConfig, books: Books) -> Iterator[Runner]:
     o = config.options
     if o.runner == "transformers":
         if folder is None:
-            raise UserError(f"{config.model} is no checkpoint on this machine, which --runner transformers needs")
+            raise UserError(
+                f"{config.model} is no checkpoint on this machine, which --runner transformers needs"
+            )
         yield local_runner(config, folder)
         return
     # A server that is there already
     if o.answer == "head":
-        raise UserError("the progress head is read by --runner transformers only: a server gives words")
+        raise UserError(
+            "the progress head is read by --runner transformers only: a server gives words"
+        )
     if o.endpoint:
         yield _api(config, config.model, o.endpoint, books)
         return
     if o.runner == "api":
-        raise UserError("--runner api needs --endpoint URL, an OpenAI-compatible base that ends in /v1")
+        raise UserError(
+            "--runner api needs --endpoint URL, an OpenAI-compatible base that ends in /v1"
+        )
     if folder is None:
-        raise UserError(f"{config.model} is no checkpoint on this machine: give it, or --endpoint URL of a server")
+        raise UserError(
+            f"{config.model} is no checkpoint on this machine: give it, or --endpoint URL of a server"
+        )
     # vLLM on this machine: a server of our own
     if base_of(folder):
-        raise UserError(f"{folder} is an adapter: merge it first (proccorpus model merge), or use transformers")
+        raise UserError(
+            f"{folder} is an adapter: merge it first (proccorpus model merge), or use transformers"
+        )
     server = ServerConfig(
         model=str(folder),
         served_name=SERVED,
@@ -109,11 +124,17 @@ def local_runner(config: RunnerConfig, folder: Path) -> LocalRunner:
     """A checkpoint in this process. A head that pools the answer, too (ProcVLM's), needs one first: it is asked only
     where that is wished for. Raises UserError, ModelError."""
     o = config.options
-    return open_local(folder, o.batch_size, answer=o.answer, sampling=config.sampling, limits=config.limits)
+    return open_local(
+        folder, o.batch_size, answer=o.answer, sampling=config.sampling, limits=config.limits
+    )
 
 
 def _api(
-    config: RunnerConfig, name: str, endpoints: tuple[str, ...], books: Books, model_hash: str | None = None
+    config: RunnerConfig,
+    name: str,
+    endpoints: tuple[str, ...],
+    books: Books,
+    model_hash: str | None = None,
 ) -> Runner:
     o = config.options
     vlm = VlmConfig(
@@ -124,9 +145,17 @@ def _api(
         max_concurrency=o.concurrency,
         max_calls=o.max_calls,
         max_cost_usd=o.max_cost_usd,
-        price=Price(usd_per_million_prompt_tokens=o.prices[0], usd_per_million_completion_tokens=o.prices[1]),
+        price=Price(
+            usd_per_million_prompt_tokens=o.prices[0], usd_per_million_completion_tokens=o.prices[1]
+        ),
     )
     is_vllm = o.runner == "vllm"
     return ApiRunner(
-        vlm, config.sampling, config.limits, books, is_vllm=is_vllm, form=o.prompt_format, model_hash=model_hash
+        vlm,
+        config.sampling,
+        config.limits,
+        books,
+        is_vllm=is_vllm,
+        form=o.prompt_format,
+        model_hash=model_hash,
     )

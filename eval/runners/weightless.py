@@ -12,7 +12,14 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from eval.benchmarks.question import DEMONSTRATED, BenchmarkError, PictureFile, Question, frame_number, runs_in_order
+from eval.benchmarks.question import (
+    DEMONSTRATED,
+    BenchmarkError,
+    PictureFile,
+    Question,
+    frame_number,
+    runs_in_order,
+)
 
 GRID = 64
 Values = dict[str, float]
@@ -75,7 +82,9 @@ def _ends(questions: Sequence[Question]) -> dict[tuple[str, str, str], int]:
             else:
                 demonstration = ()
             frame_numbers = [frame_number(picture) or 0 for picture in demonstration]
-            ends[_run(q)] = max(ends.get(_run(q), 0), q.moment, (q.num_frames or 1) - 1, *frame_numbers)
+            ends[_run(q)] = max(
+                ends.get(_run(q), 0), q.moment, (q.num_frames or 1) - 1, *frame_numbers
+            )
     return ends
 
 

@@ -23,7 +23,13 @@ from eval.server.service import Service, told_of
 from eval.server.sessions import RequestMetrics
 from eval.server.videos import received
 
-OPEN_PATHS = ("/healthz", "/readyz", "/docs", "/openapi.json", "/static-offline-docs")  # need no token
+OPEN_PATHS = (
+    "/healthz",
+    "/readyz",
+    "/docs",
+    "/openapi.json",
+    "/static-offline-docs",
+)  # need no token
 DESCRIPTION = """\
 Progress rewards for robots. A **session** is a run scored frame by frame, for reinforcement learning; **frames** and
 **videos** score a whole run. `progress` is 0..1; where there is no number it is null and `failure` says why. Numbers
@@ -31,11 +37,15 @@ are those of `proccorpus reward` for the same pictures.
 """
 Frames = Annotated[
     list[UploadFile],
-    File(description="JPEG, PNG or WebP: for each moment in order one picture per camera, in the cameras' order."),
+    File(
+        description="JPEG, PNG or WebP: for each moment in order one picture per camera, in the cameras' order."
+    ),
 ]
 Robots = Annotated[
     list[Json[wire.RobotRow]] | None,
-    Form(description='By shown runs: per moment {"state": [...], "action": [...]} as JSON, or one of both.'),
+    Form(
+        description='By shown runs: per moment {"state": [...], "action": [...]} as JSON, or one of both.'
+    ),
 ]
 PICTURE_BODY = {
     "requestBody": {
@@ -49,7 +59,10 @@ PICTURE_BODY = {
 
 
 def make_app(
-    scorer: Scorer, names: list[str], access: Access | None = None, limits: ServerLimits | None = None
+    scorer: Scorer,
+    names: list[str],
+    access: Access | None = None,
+    limits: ServerLimits | None = None,
 ) -> FastAPI:
     """The application; `names`: the model's own, then its aliases. Its lifespan runs the scoring thread."""
     access = access or Access()
@@ -61,7 +74,9 @@ def make_app(
         version="1",
         description=DESCRIPTION,
         lifespan=service.running,
-        dependencies=[Depends(HTTPBearer(auto_error=False))] if access.token else [],  # for /docs: the guard checks it
+        dependencies=[Depends(HTTPBearer(auto_error=False))]
+        if access.token
+        else [],  # for /docs: the guard checks it
     )
     app.state.service = service
     _session_routes(app, service)
@@ -84,14 +99,20 @@ def make_app(
 
     @app.exception_handler(Exception)
     async def broken(request: Request, e: Exception) -> JSONResponse:
-        return Refused(500, "internal", "the server failed; its log has the details").answer(request.url.path)
+        return Refused(500, "internal", "the server failed; its log has the details").answer(
+            request.url.path
+        )
 
     def turned_away(scope: Scope, refusal: Refusal) -> JSONResponse:
         return Refused(refusal.status, refusal.code, refusal.reason).answer(scope["path"])
 
     # The last one added stands outermost: refused requests are counted, too
     app.add_middleware(
-        Guard, access=access, max_body_bytes=limits.max_body_bytes, open_paths=OPEN_PATHS, refuse=turned_away
+        Guard,
+        access=access,
+        max_body_bytes=limits.max_body_bytes,
+        open_paths=OPEN_PATHS,
+        refuse=turned_away,
     )
     app.add_middleware(RequestMetrics, metrics=service.metrics)
     return app
@@ -106,10 +127,14 @@ def _session_routes(app: FastAPI, service: Service) -> None:
         """Begin a run that is to be scored frame by frame."""
         if request.goal and service.scorer.source != "visual":
             raise Refused(422, "goal", "only the baseline `visual` looks at a goal")
-        options = {"duration_s": request.duration_s, "goal": await service.goal(request.goal), "rule": request.views}
-        return sessions.open(service.stream(request.task, request.fps, request.steps, request.cameras, **options)).info(
-            limits
-        )
+        options = {
+            "duration_s": request.duration_s,
+            "goal": await service.goal(request.goal),
+            "rule": request.views,
+        }
+        return sessions.open(
+            service.stream(request.task, request.fps, request.steps, request.cameras, **options)
+        ).info(limits)
 
     @app.get("/v1/sessions/{session}", responses=wire.SESSION_REFUSALS, tags=["sessions"])
     async def session_info(session: str) -> wire.SessionInfo:
@@ -122,7 +147,10 @@ def _session_routes(app: FastAPI, service: Service) -> None:
         frames: Frames,
         first_frame: Annotated[
             int | None,
-            Form(ge=0, description="Number that the first of these gets: a request sent again is known by it."),
+            Form(
+                ge=0,
+                description="Number that the first of these gets: a request sent again is known by it.",
+            ),
         ] = None,
         timestamps_s: Annotated[
             list[float] | None, Form(description="A second per moment; default: number over fps.")
@@ -132,7 +160,9 @@ def _session_routes(app: FastAPI, service: Service) -> None:
         """Take in the next moments and score each. Give `first_frame`, and the request may be repeated safely."""
         open_session = sessions.get(session)
         data = [await f.read() for f in frames]
-        return wire.Scored(rows=await service.appended(open_session, data, first_frame, timestamps_s, robots))
+        return wire.Scored(
+            rows=await service.appended(open_session, data, first_frame, timestamps_s, robots)
+        )
 
     @app.post(
         "/v1/sessions/{session}/picture",
@@ -144,8 +174,12 @@ def _session_routes(app: FastAPI, service: Service) -> None:
     async def append_picture(
         request: Request,
         session: str,
-        first_frame: Annotated[int | None, Query(ge=0, description="The number that it gets.")] = None,
-        timestamp_s: Annotated[float | None, Query(description="Its second; default: number over fps.")] = None,
+        first_frame: Annotated[
+            int | None, Query(ge=0, description="The number that it gets.")
+        ] = None,
+        timestamp_s: Annotated[
+            float | None, Query(description="Its second; default: number over fps.")
+        ] = None,
     ) -> Response:
         """The next moment of a session of one camera: its picture is the body, which costs less than a form."""
         open_session = sessions.get(session)
@@ -153,7 +187,12 @@ def _session_routes(app: FastAPI, service: Service) -> None:
         rows = await service.appended(open_session, [await request.body()], first_frame, times)
         return Response(wire.Scored(rows=rows).model_dump_json(), media_type="application/json")
 
-    @app.delete("/v1/sessions/{session}", status_code=204, responses=wire.SESSION_REFUSALS, tags=["sessions"])
+    @app.delete(
+        "/v1/sessions/{session}",
+        status_code=204,
+        responses=wire.SESSION_REFUSALS,
+        tags=["sessions"],
+    )
     async def close_session(session: str) -> None:
         """Forget a run, and free its place."""
         sessions.close(session)
@@ -178,18 +217,25 @@ def _run_routes(app: FastAPI, service: Service) -> None:
         count = len(data) // len(cameras)
         is_visual = service.scorer.source == "visual"
         # The baseline `visual` is shown how the run ended: its last moment, a picture of each camera.
-        goal = await service.goal(dict(zip(cameras, data[-len(cameras) :], strict=True)) if is_visual else {})
+        goal = await service.goal(
+            dict(zip(cameras, data[-len(cameras) :], strict=True)) if is_visual else {}
+        )
         options = {"num_frames": count, "duration_s": (count - 1) / fps, "goal": goal}
         stream = service.stream(task, fps, steps, cameras, **options)
-        return wire.Scored(rows=await service.score_frames(stream, data, request.is_disconnected, metadata))
+        return wire.Scored(
+            rows=await service.score_frames(stream, data, request.is_disconnected, metadata)
+        )
 
     @app.post("/v1/videos", responses=wire.REFUSALS, tags=["whole runs"])
     async def score_video(
         request: Request,
         task: Annotated[wire.Task, Form()],
-        videos: Annotated[list[UploadFile], File(description="MP4, MOV, MKV, WebM or AVI: one per camera.")],
+        videos: Annotated[
+            list[UploadFile], File(description="MP4, MOV, MKV, WebM or AVI: one per camera.")
+        ],
         fps: Annotated[
-            float | None, Form(gt=0, le=1000, description="Moments to score per second; default: 4.")
+            float | None,
+            Form(gt=0, le=1000, description="Moments to score per second; default: 4."),
         ] = None,
         cameras: Annotated[wire.Cameras, Form()] = ["camera"],  # noqa: B006
         steps: Annotated[wire.Steps, Form()] = (),
@@ -198,7 +244,9 @@ def _run_routes(app: FastAPI, service: Service) -> None:
         if len(videos) != len(cameras):
             raise Refused(422, "videos", f"{len(videos)} videos for {len(cameras)} cameras")
         async with received(videos, cameras) as paths:
-            return wire.Scored(rows=await service.score_video(task, fps, steps, paths, request.is_disconnected))
+            return wire.Scored(
+                rows=await service.score_video(task, fps, steps, paths, request.is_disconnected)
+            )
 
 
 def _chat_routes(app: FastAPI, service: Service) -> None:
@@ -217,7 +265,9 @@ def _chat_routes(app: FastAPI, service: Service) -> None:
         data = await service.in_thread(chat.pictures_of, chat_request)
         # A session knows its run: the pictures are those that come next
         if run.session is not None:
-            reward = (await service.appended(service.sessions.get(run.session), data, robots=run.robots))[-1]
+            reward = (
+                await service.appended(service.sessions.get(run.session), data, robots=run.robots)
+            )[-1]
             first = [reward] if run.reply == "trend" else []
         else:
             reward, *first = await service.score_run(task, data, run, request.is_disconnected)

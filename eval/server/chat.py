@@ -33,7 +33,10 @@ QUOTED_TASK = re.compile(r'\btask "(?P<task>.+?)"(?=[,.:\s]|$)', re.DOTALL)
 TOLD = (
     QUOTED_TASK,
     re.compile(r"\A\s*Task: (?P<task>[^\n]+?)\.?\s*\n"),
-    re.compile(r"\bperforming the task: (?P<task>.+?)\. (?:Please|The first video|You are given)\b", re.DOTALL),
+    re.compile(
+        r"\bperforming the task: (?P<task>.+?)\. (?:Please|The first video|You are given)\b",
+        re.DOTALL,
+    ),
 )
 Reply = Literal["reward", "trend", "digit"]
 
@@ -75,9 +78,13 @@ class RunOptions(BaseModel):
     cameras: Cameras = ["camera"]
     order: Annotated[
         Literal["moment", "camera"],
-        Field(description="Of pictures of several cameras: moment by moment, or one camera after another."),
+        Field(
+            description="Of pictures of several cameras: moment by moment, or one camera after another."
+        ),
     ] = "moment"
-    views: Annotated[ViewRule, Field(description="How several cameras are judged together.")] = "all"
+    views: Annotated[ViewRule, Field(description="How several cameras are judged together.")] = (
+        "all"
+    )
     steps: Steps = ()
     reply: Annotated[
         Reply,
@@ -87,10 +94,15 @@ class RunOptions(BaseModel):
     ] = "reward"
     session: Annotated[
         str | None,
-        Field(max_length=64, description="An open session: the pictures are its next ones, and the last counts."),
+        Field(
+            max_length=64,
+            description="An open session: the pictures are its next ones, and the last counts.",
+        ),
     ] = None
     margin: Annotated[float, Field(ge=0, le=1, description="Progress that makes a trend.")] = 0.01
-    robots: Annotated[list[RobotRow] | None, Field(description="The robot at each moment, for shown runs.")] = None
+    robots: Annotated[
+        list[RobotRow] | None, Field(description="The robot at each moment, for shown runs.")
+    ] = None
 
 
 DEFAULTS = RunOptions()
@@ -107,7 +119,12 @@ class ChatRequest(Lenient):
 
 
 # FastAPI reads no body of this shape by itself: it would read it on the event loop
-BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": ChatRequest.model_json_schema()}}}}
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": ChatRequest.model_json_schema()}},
+    }
+}
 
 
 def read_request(body: bytes) -> ChatRequest:
@@ -124,7 +141,12 @@ def read_request(body: bytes) -> ChatRequest:
 def check_model(model: str, names: list[str]) -> None:
     """By a name that it has here, or the last part of one, as clients make names of paths. Raises Refused (404)."""
     if model not in {*names, *(name.rstrip("/").rpartition("/")[2] for name in names)}:
-        raise Refused(404, "model_not_found", f"the model {model!r} is not served here, {names[0]!r} is", param="model")
+        raise Refused(
+            404,
+            "model_not_found",
+            f"the model {model!r} is not served here, {names[0]!r} is",
+            param="model",
+        )
 
 
 def pictures_of(request: ChatRequest) -> list[bytes]:
@@ -144,7 +166,11 @@ def pictures_of(request: ChatRequest) -> list[bytes]:
     if request.proccorpus.order == "moment" or len(data) % cameras:
         return data
     num_moments = len(data) // cameras
-    return [data[camera * num_moments + moment] for moment in range(num_moments) for camera in range(cameras)]
+    return [
+        data[camera * num_moments + moment]
+        for moment in range(num_moments)
+        for camera in range(cameras)
+    ]
 
 
 def _decoded(url: str, name: str) -> bytes:
@@ -178,7 +204,10 @@ def _text(message: Message) -> str:
 
 
 def content_of(
-    reward: Reward | RewardRow, model: str, run: RunOptions = DEFAULTS, first: Reward | RewardRow | None = None
+    reward: Reward | RewardRow,
+    model: str,
+    run: RunOptions = DEFAULTS,
+    first: Reward | RewardRow | None = None,
 ) -> str:
     """The reward as JSON; as `run.reply` asks, with the trend since `first`, or the digit of success alone.
 
@@ -197,7 +226,12 @@ def content_of(
         confidence = probability
     else:
         confidence = 1 - probability
-    fields = {"progress": reward.progress, "success": success, "confidence": confidence, "model": model}
+    fields = {
+        "progress": reward.progress,
+        "success": success,
+        "confidence": confidence,
+        "model": model,
+    }
     fields["unsure"] = reward.unsure
     # What shown runs tell beside; of other rewards nothing
     names = ("step", "step_name", "spread") if reward.source == "shown" else ()
@@ -211,18 +245,33 @@ def _trend(current: float | None, first: float | None, margin: float) -> dict[st
     change = None if current is None or first is None else current - first
     if change is None:
         return {"trend": None, "change": None}
-    return {"trend": "unclear" if abs(change) <= margin else "positive" if change > 0 else "negative", "change": change}
+    return {
+        "trend": "unclear" if abs(change) <= margin else "positive" if change > 0 else "negative",
+        "change": change,
+    }
 
 
 def completion(
-    reward: Reward | RewardRow, model: str, run: RunOptions = DEFAULTS, first: Reward | RewardRow | None = None
+    reward: Reward | RewardRow,
+    model: str,
+    run: RunOptions = DEFAULTS,
+    first: Reward | RewardRow | None = None,
 ) -> dict[str, Any]:
     """A chat completion. Where there is no number, its content has nulls and `refusal` says why. `first`: the reward
     of the first moment, which a trend is told from.
     """
     failure = reward.failure or (first.failure if first else None)
-    message = {"role": "assistant", "content": content_of(reward, model, run, first), "refusal": failure}
-    about = {"id": f"chatcmpl-{uuid4().hex}", "object": "chat.completion", "created": int(time.time()), "model": model}
+    message = {
+        "role": "assistant",
+        "content": content_of(reward, model, run, first),
+        "refusal": failure,
+    }
+    about = {
+        "id": f"chatcmpl-{uuid4().hex}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+    }
     return about | {
         "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
         "proccorpus": {

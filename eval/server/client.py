@@ -80,20 +80,36 @@ class RewardClient:
         demonstration; `duration_s` and `goal` are for the baselines clock and visual."""
         pictures = {c: base64.b64encode(self._encoded(rgb)) for c, rgb in (goal or {}).items()}
         request = NewSession(
-            task=task, cameras=list(cameras), fps=fps, steps=tuple(steps), duration_s=duration_s, goal=pictures
+            task=task,
+            cameras=list(cameras),
+            fps=fps,
+            steps=tuple(steps),
+            duration_s=duration_s,
+            goal=pictures,
         )
         head = {"Content-Type": "application/json"}
-        answer = self._ask("POST", "/v1/sessions", safe=False, content=request.model_dump_json(), headers=head)
+        answer = self._ask(
+            "POST", "/v1/sessions", safe=False, content=request.model_dump_json(), headers=head
+        )
         return RewardSession(self, SessionInfo.model_validate_json(answer.content))
 
     def reward_video(
-        self, videos: Path | Mapping[str, Path], task: str, fps: float | None = None, steps: Sequence[str] = ()
+        self,
+        videos: Path | Mapping[str, Path],
+        task: str,
+        fps: float | None = None,
+        steps: Sequence[str] = (),
     ) -> tuple[RewardRow, ...]:
         """Rewards of a video file, or of one per camera: those that `proccorpus reward` gives at `--fps`."""
         videos_by_camera = {"camera": videos} if isinstance(videos, Path) else videos
-        parts = [("videos", (path.name, path.read_bytes(), "video/mp4")) for path in videos_by_camera.values()]
+        parts = [
+            ("videos", (path.name, path.read_bytes(), "video/mp4"))
+            for path in videos_by_camera.values()
+        ]
         return self._scored(
-            "/v1/videos", {"task": task, "fps": fps, "cameras": list(videos_by_camera), "steps": list(steps)}, parts
+            "/v1/videos",
+            {"task": task, "fps": fps, "cameras": list(videos_by_camera), "steps": list(steps)},
+            parts,
         )
 
     def reward_frames(
@@ -104,14 +120,26 @@ class RewardClient:
         as for RewardSession.append."""
         moments = [f if isinstance(f, Mapping) else {"camera": f} for f in frames]
         cameras = list(moments[0]) if moments else ["camera"]
-        fields = {"task": task, "fps": fps, "cameras": cameras, "steps": list(steps), "robots": _json(robots)}
+        fields = {
+            "task": task,
+            "fps": fps,
+            "cameras": cameras,
+            "steps": list(steps),
+            "robots": _json(robots),
+        }
         return self._scored("/v1/frames", fields, self._parts(moments, cameras))
 
-    def _scored(self, path: str, fields: Mapping[str, Any], parts: Sequence[Any]) -> tuple[RewardRow, ...]:
+    def _scored(
+        self, path: str, fields: Mapping[str, Any], parts: Sequence[Any]
+    ) -> tuple[RewardRow, ...]:
         form = {k: v for k, v in fields.items() if v is not None}
-        return tuple(Scored.model_validate_json(self._ask("POST", path, data=form, files=parts).content).rows)
+        return tuple(
+            Scored.model_validate_json(self._ask("POST", path, data=form, files=parts).content).rows
+        )
 
-    def _parts(self, moments: Sequence[Mapping[str, np.ndarray]], cameras: Sequence[str]) -> list[Any]:
+    def _parts(
+        self, moments: Sequence[Mapping[str, np.ndarray]], cameras: Sequence[str]
+    ) -> list[Any]:
         return [
             ("frames", (f"{i}.{c}", self._encoded(moment[c]), f"image/{self.encoding}"))
             for i, moment in enumerate(moments)
@@ -120,7 +148,9 @@ class RewardClient:
 
     def _encoded(self, rgb: np.ndarray) -> bytes:
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-            raise ValueError(f"a picture is uint8 [height, width, 3] RGB, not {rgb.dtype} {list(rgb.shape)}")
+            raise ValueError(
+                f"a picture is uint8 [height, width, 3] RGB, not {rgb.dtype} {list(rgb.shape)}"
+            )
         data = io.BytesIO()
         if self.encoding == "png":
             options: dict[str, Any] = {"compress_level": 1}
@@ -147,10 +177,16 @@ class RewardClient:
                     pause = pause
             except httpx.TransportError as e:
                 server_url = self._http.base_url
-                error = RewardServerError(f"no answer from the reward server at {server_url}: {e or type(e).__name__}")
+                error = RewardServerError(
+                    f"no answer from the reward server at {server_url}: {e or type(e).__name__}"
+                )
                 # What never reached the server may be sent again, even a request that makes a session.
                 may_retry = safe or isinstance(e, httpx.ConnectError | httpx.ConnectTimeout)
-            if not may_retry or attempt == MAX_ATTEMPTS or time.monotonic() + pause - start_s > self._patience_s:
+            if (
+                not may_retry
+                or attempt == MAX_ATTEMPTS
+                or time.monotonic() + pause - start_s > self._patience_s
+            ):
                 raise error
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
@@ -185,7 +221,9 @@ class RewardSession:
         query = {k: v for k, v in fields.items() if v is not None}
         path = f"/v1/sessions/{self.info.session}/picture"
         head = {"Content-Type": f"image/{self._client.encoding}"}
-        answer = self._client._ask("POST", path, params=query, content=self._client._encoded(frame), headers=head)
+        answer = self._client._ask(
+            "POST", path, params=query, content=self._client._encoded(frame), headers=head
+        )
         self.frames += 1
         return Scored.model_validate_json(answer.content).rows[0]
 
@@ -230,5 +268,9 @@ def _refusal(answer: httpx.Response) -> RewardServerError:
     try:
         refusal = Error.model_validate_json(answer.content)
     except ValidationError:
-        return RewardServerError(f"the reward server answered {answer.status_code}", answer.status_code)
-    return RewardServerError(f"the reward server refused: {refusal.reason}", answer.status_code, refusal.error)
+        return RewardServerError(
+            f"the reward server answered {answer.status_code}", answer.status_code
+        )
+    return RewardServerError(
+        f"the reward server refused: {refusal.reason}", answer.status_code, refusal.error
+    )

@@ -27,7 +27,9 @@ class ServerLimits:
     max_video_frames: int = 100_000
     max_video_s: float = 4 * 3600.0
     max_sessions: int = 256
-    max_kept_bytes: int = 8 * 2**30  # of the pictures that all sessions keep, and of what the model made of them
+    max_kept_bytes: int = (
+        8 * 2**30
+    )  # of the pictures that all sessions keep, and of what the model made of them
     session_idle_s: float = 600.0
     max_waiting: int = 1024  # moments that wait to be scored or are scored now
     max_batch: int = 32  # moments scored at once
@@ -45,7 +47,12 @@ class Refused(HTTPException):
     of the answer has one."""
 
     def __init__(
-        self, status: int, code: str, reason: str, retry_after_s: int | None = None, param: str | None = None
+        self,
+        status: int,
+        code: str,
+        reason: str,
+        retry_after_s: int | None = None,
+        param: str | None = None,
     ) -> None:
         headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
         super().__init__(status, reason, headers)
@@ -56,14 +63,37 @@ class Refused(HTTPException):
         """In the shape that clients of this path read."""
         error: dict[str, Any] = {"error": self.code, "reason": self.detail}
         if any(f"{path}/".startswith(f"{p}/") for p in OPENAI_PATHS):
-            kinds = {401: "authentication_error", 404: "not_found_error", 503: "overloaded_error", 500: "server_error"}
+            kinds = {
+                401: "authentication_error",
+                404: "not_found_error",
+                503: "overloaded_error",
+                500: "server_error",
+            }
             kind = kinds.get(self.status_code, "invalid_request_error")
-            error = {"error": {"message": self.detail, "type": kind, "param": self.param, "code": self.code}}
+            error = {
+                "error": {
+                    "message": self.detail,
+                    "type": kind,
+                    "param": self.param,
+                    "code": self.code,
+                }
+            }
         return JSONResponse(error, self.status_code, self.headers)
 
 
 FORMATS = ("JPEG", "PNG", "WEBP")
-MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # 8 bits a channel, or fewer
+MODES = (
+    "1",
+    "L",
+    "LA",
+    "P",
+    "PA",
+    "RGB",
+    "RGBA",
+    "RGBX",
+    "CMYK",
+    "YCbCr",
+)  # 8 bits a channel, or fewer
 MEMORY_BYTES, WALL_S = 1 << 29, 20.0  # that decoding a picture may take
 CPU_S, CPU_S_PER_MPX = 0.5, 0.1  # several times what the dearest honest pictures take
 DECODERS = Pool(partial(Walled, MEMORY_BYTES, __name__))
@@ -76,7 +106,9 @@ def size_of(data: bytes, max_pixels: int, name: str) -> int:
     with _opened(data, max_pixels, name) as picture:
         check_pixels(*picture.size, max_pixels, name)
         if picture.mode not in MODES:
-            raise Refused(415, "picture_format", f"{name} has more than 8 bits a channel ({picture.mode})")
+            raise Refused(
+                415, "picture_format", f"{name} has more than 8 bits a channel ({picture.mode})"
+            )
         return picture.width * picture.height
 
 
@@ -87,7 +119,9 @@ def decode_picture(data: bytes, max_pixels: int, name: str) -> np.ndarray:
         with DECODERS.one() as decoder:
             return decoder(_decoded, data, max_pixels, name, wall_s=WALL_S, cpu_s=cpu_s)
     except TOO_MUCH as e:
-        raise Refused(413, "picture_too_costly", f"{name} takes more CPU or memory to decode than it may") from e
+        raise Refused(
+            413, "picture_too_costly", f"{name} takes more CPU or memory to decode than it may"
+        ) from e
 
 
 def _decoded(data: bytes, max_pixels: int, name: str) -> np.ndarray:
@@ -103,14 +137,25 @@ def _opened(data: bytes, max_pixels: int, name: str) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         raise Refused(415, "picture_format", f"{name} is not a JPEG, PNG or WebP picture") from None
     except Image.DecompressionBombError:
-        raise Refused(413, "picture_too_large", f"{name} has more than {max_pixels} pixels") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as e:  # what PIL's decoders raise on damaged files
-        raise Refused(400, "picture_damaged", f"{name} cannot be decoded ({' '.join(str(e).split())[:100]})") from e
+        raise Refused(
+            413, "picture_too_large", f"{name} has more than {max_pixels} pixels"
+        ) from None
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+    ) as e:  # what PIL's decoders raise on damaged files
+        raise Refused(
+            400, "picture_damaged", f"{name} cannot be decoded ({' '.join(str(e).split())[:100]})"
+        ) from e
 
 
 def check_pixels(width: int, height: int, max_pixels: int, name: str) -> None:
     if width * height > max_pixels:
-        raise Refused(413, "picture_too_large", f"{name} is {width}x{height}: more than {max_pixels} pixels")
+        raise Refused(
+            413, "picture_too_large", f"{name} is {width}x{height}: more than {max_pixels} pixels"
+        )
 
 
 def check_container(head: bytes) -> None:

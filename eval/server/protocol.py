@@ -11,16 +11,24 @@ MAX_TASK = 2000  # characters, also of a step
 MAX_STEPS = 64
 MAX_NUMBERS = 1000  # of a robot's state
 
-Task = Annotated[str, Field(min_length=1, max_length=MAX_TASK, description="What the robot is to do, in words.")]
+Task = Annotated[
+    str, Field(min_length=1, max_length=MAX_TASK, description="What the robot is to do, in words.")
+]
 CameraName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.\-/]+$")]
 Cameras = Annotated[
-    list[CameraName], Field(min_length=1, max_length=MAX_CAMERAS, description="In the order of their pictures.")
+    list[CameraName],
+    Field(min_length=1, max_length=MAX_CAMERAS, description="In the order of their pictures."),
 ]
-Fps = Annotated[float, Field(gt=0, le=1000, description="Frames per second of the pictures that are sent.")]
+Fps = Annotated[
+    float, Field(gt=0, le=1000, description="Frames per second of the pictures that are sent.")
+]
 
 Steps = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=MAX_TASK)], ...],
-    Field(max_length=MAX_STEPS, description="The task's steps in order, for models that compare with a demonstration."),
+    Field(
+        max_length=MAX_STEPS,
+        description="The task's steps in order, for models that compare with a demonstration.",
+    ),
 ]
 
 
@@ -61,8 +69,13 @@ class ModelInfo(Wire):
     """What scores here."""
 
     model: str = Field(examples=["models/tiny-1a2b3c4d"])
-    source: str = Field(description="Where numbers come from.", examples=["head", "text", "shown", "clock", "visual"])
-    window: str = Field(description="The pictures that a number is read from.", examples=["8 pictures, 0.5 s apart"])
+    source: str = Field(
+        description="Where numbers come from.",
+        examples=["head", "text", "shown", "clock", "visual"],
+    )
+    window: str = Field(
+        description="The pictures that a number is read from.", examples=["8 pictures, 0.5 s apart"]
+    )
     has_done: bool = Field(description="Is there a probability that the task is done?")
 
 
@@ -73,16 +86,24 @@ class NewSession(Wire):
     cameras: Cameras = ["camera"]
     fps: Fps = 4.0
     steps: Steps = ()
-    views: Annotated[ViewRule, Field(description="How several cameras are judged together.")] = "all"
-    duration_s: float | None = Field(None, gt=0, le=1e6, description="Of the whole run; for the baseline `clock`.")
+    views: Annotated[ViewRule, Field(description="How several cameras are judged together.")] = (
+        "all"
+    )
+    duration_s: float | None = Field(
+        None, gt=0, le=1e6, description="Of the whole run; for the baseline `clock`."
+    )
     goal: dict[CameraName, Base64Bytes] = Field(
-        default_factory=dict, max_length=MAX_CAMERAS, description="How it is to end; for the baseline `visual`."
+        default_factory=dict,
+        max_length=MAX_CAMERAS,
+        description="How it is to end; for the baseline `visual`.",
     )
 
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        json_schema_extra={"examples": [{"task": "Open the green drawer.", "cameras": ["exo"], "fps": 4}]},
+        json_schema_extra={
+            "examples": [{"task": "Open the green drawer.", "cameras": ["exo"], "fps": 4}]
+        },
     )
 
 
@@ -102,22 +123,40 @@ class RewardRow(Wire):
 
     frame_index: int
     timestamp_s: float
-    progress: float | None = Field(None, description="0..1; null where there is no number, and `failure` says why.")
-    delta: float | None = Field(
-        None, description="Progress less that of the last frame before that had one; null for the first such frame."
+    progress: float | None = Field(
+        None, description="0..1; null where there is no number, and `failure` says why."
     )
-    done: float | None = Field(None, description="Probability that the task is done; null where the model has none.")
-    success: bool | None = Field(None, description="Is `done` at or above the model's calibrated threshold?")
+    delta: float | None = Field(
+        None,
+        description="Progress less that of the last frame before that had one; null for the first such frame.",
+    )
+    done: float | None = Field(
+        None, description="Probability that the task is done; null where the model has none."
+    )
+    success: bool | None = Field(
+        None, description="Is `done` at or above the model's calibrated threshold?"
+    )
     source: str = Field(description="What made the number.", examples=["head", "change"])
     reasoning: str | None = Field(None, description="The model's words, where it answers in words.")
-    failure: str | None = Field(None, description="Why there is no number.", examples=["OutOfMemoryError: ..."])
-    cameras: dict[str, float | None] | None = Field(None, description="Progress by camera, where there are several.")
-    about_s: float | None = Field(None, description="By shown runs: the second that is spoken of, see --lag.")
-    step: int | None = Field(None, description="By shown runs: the planned step that is done then, from 0.")
+    failure: str | None = Field(
+        None, description="Why there is no number.", examples=["OutOfMemoryError: ..."]
+    )
+    cameras: dict[str, float | None] | None = Field(
+        None, description="Progress by camera, where there are several."
+    )
+    about_s: float | None = Field(
+        None, description="By shown runs: the second that is spoken of, see --lag."
+    )
+    step: int | None = Field(
+        None, description="By shown runs: the planned step that is done then, from 0."
+    )
     step_name: str | None = Field(None, description="Its name.")
-    spread: float | None = Field(None, description="By shown runs: the standard deviation of progress.")
+    spread: float | None = Field(
+        None, description="By shown runs: the standard deviation of progress."
+    )
     unsure: str | None = Field(
-        None, description="Why the numbers are not to be relied on, as of a robot that the model never saw."
+        None,
+        description="Why the numbers are not to be relied on, as of a robot that the model never saw.",
     )
     latency_s: float = Field(description="Scoring, with the wait for it.")
 

@@ -25,7 +25,15 @@ from eval.reward.video import clip_moments, clip_stream
 from eval.server.chat import RunOptions
 from eval.server.limits import DECODERS, Refused, ServerLimits, decode_picture, size_of
 from eval.server.protocol import RewardRow, RobotRow
-from eval.server.sessions import Append, Batcher, Metrics, ServerSession, Sessions, digest_of, reward_rows
+from eval.server.sessions import (
+    Append,
+    Batcher,
+    Metrics,
+    ServerSession,
+    Sessions,
+    digest_of,
+    reward_rows,
+)
 from eval.server.videos import WalledVideos, check_videos
 from ingest.reasons import Limits as DecodingLimits
 
@@ -98,18 +106,27 @@ class Service:
     async def in_thread[T](self, work: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.decoders, work, *args)
 
-    def stream(self, task: str, fps: float, steps: Sequence[str], cameras: Sequence[str], **options: Any) -> Stream:
+    def stream(
+        self, task: str, fps: float, steps: Sequence[str], cameras: Sequence[str], **options: Any
+    ) -> Stream:
         """Raises Refused (422)."""
         with refusing():
             stream = self.scorer.stream(task, fps, steps, cameras=tuple(cameras), **options)
         if (num_kept := stream.window.reach(fps)) > MAX_KEPT:
-            raise Refused(422, "not_scorable", f"at {fps:g} fps a window reaches back {num_kept} frames: send fewer")
+            raise Refused(
+                422,
+                "not_scorable",
+                f"at {fps:g} fps a window reaches back {num_kept} frames: send fewer",
+            )
         return stream
 
     async def goal(self, pictures: Mapping[str, bytes]) -> dict[str, np.ndarray]:
         """Raises Refused."""
         limit = self.limits.max_pixels
-        return {c: await self.in_thread(decode_picture, d, limit, f"goal of {c}") for c, d in pictures.items()}
+        return {
+            c: await self.in_thread(decode_picture, d, limit, f"goal of {c}")
+            for c, d in pictures.items()
+        }
 
     async def appended(
         self,
@@ -120,7 +137,9 @@ class Service:
         robots: Sequence[RobotRow] | None = None,
     ) -> list[RewardRow]:
         """Rows of a session's next frames, or of the request that this one repeats. Raises Refused."""
-        metadata = told_of(len(data), len(session.stream.cameras), self.limits, timestamps_s, robots)
+        metadata = told_of(
+            len(data), len(session.stream.cameras), self.limits, timestamps_s, robots
+        )
         first = session.stream.appended if first_frame is None else first_frame
         digest = digest_of(data, metadata)
         request = session.repeated(first, digest)
@@ -130,7 +149,9 @@ class Service:
         # Shielded: if the client goes, scoring goes on, and the same request may ask for its rows again
         return await asyncio.shield(request.rows)
 
-    async def _append(self, session: ServerSession, data: Sequence[bytes], metadata: Sequence[Told]) -> list[RewardRow]:
+    async def _append(
+        self, session: ServerSession, data: Sequence[bytes], metadata: Sequence[Told]
+    ) -> list[RewardRow]:
         """Rows of a session's next frames. Raises Refused; the session is then as it was."""
         stream = session.stream
         # With its first frames a session begins to keep pictures: then there has to be room for them
@@ -175,7 +196,9 @@ class Service:
         window = self.scorer.window
         is_trend = run.reply == "trend"
         # Pictures whose rate is not told lie as far apart as those that the model was trained on
-        fps = run.fps or (self.scorer.usual_fps if window is None or window.step_s is None else 1 / window.step_s)
+        fps = run.fps or (
+            self.scorer.usual_fps if window is None or window.step_s is None else 1 / window.step_s
+        )
         if self.scorer.follows:
             stream = self.stream(task, fps, run.steps, run.cameras)
             rows = await self.score_frames(stream, data, has_gone, metadata)
@@ -183,7 +206,9 @@ class Service:
         # A trend is told from the first moment, which is a run of its own
         runs = [data, data[: len(run.cameras)]] if is_trend else [data]
         streams = [self.stream(task, fps, run.steps, run.cameras, rule=run.views) for _ in runs]
-        return await asyncio.gather(*(self.score_last(s, d, has_gone) for s, d in zip(streams, runs, strict=True)))
+        return await asyncio.gather(
+            *(self.score_last(s, d, has_gone) for s, d in zip(streams, runs, strict=True))
+        )
 
     async def score_last(self, stream: Stream, data: Sequence[bytes], has_gone: Gone) -> Reward:
         """The reward of a run's last moment: the number of `/v1/frames`, with only those pictures decoded that it is
@@ -193,9 +218,13 @@ class Service:
         places = [f * cameras + k for f in stream.frames_for_last(count) for k in range(cameras)]
         sizes = await self.in_thread(self._sizes, data)
         with self.batcher.places(1, sum(sizes[i] for i in places)):
-            decoded = await self._in_parts(lambda i: self._picture(stream, data[places[i]], places[i]), len(places))
+            decoded = await self._in_parts(
+                lambda i: self._picture(stream, data[places[i]], places[i]), len(places)
+            )
             pictures = dict(zip(places, map(StreamPicture, decoded), strict=True))
-            moment = stream.last_moment(count, lambda f, c: pictures[f * cameras + stream.cameras.index(c)])
+            moment = stream.last_moment(
+                count, lambda f, c: pictures[f * cameras + stream.cameras.index(c)]
+            )
             await self._make_ready([moment])
             if await has_gone():
                 raise Refused(NOT_READ, "gone", "the client has closed the connection")
@@ -203,19 +232,31 @@ class Service:
             return reward
 
     async def score_video(
-        self, task: str, fps: float | None, steps: Sequence[str], paths: Mapping[str, Path], has_gone: Gone
+        self,
+        task: str,
+        fps: float | None,
+        steps: Sequence[str],
+        paths: Mapping[str, Path],
+        has_gone: Gone,
     ) -> list[RewardRow]:
         """Rows of a video per camera, for a client that may be gone meanwhile. Raises Refused."""
         given_up = threading.Event()
         watching = asyncio.create_task(_watch(has_gone, given_up))
-        server_limits = {"max_pixels": self.limits.max_pixels, "max_frames": self.limits.max_video_frames}
+        server_limits = {
+            "max_pixels": self.limits.max_pixels,
+            "max_frames": self.limits.max_video_frames,
+        }
         bounds = DecodingLimits(**server_limits, max_cpu_s=VIDEO_S, max_cpu_s_per_mb=VIDEO_S)
         try:
             with refusing(), Walled(bounds.max_memory_bytes, WalledVideos.__module__) as process:
-                clip = await self.in_thread(WalledVideos.opened, process, paths, bounds, given_up.is_set)
+                clip = await self.in_thread(
+                    WalledVideos.opened, process, paths, bounds, given_up.is_set
+                )
                 pixels = await self.in_thread(check_videos, clip, self.limits)
                 fps = min(self.scorer.usual_fps, clip.fps) if fps is None else fps
-                with self.batcher.places(2 * self.limits.max_batch, 2 * self.limits.max_batch * pixels):
+                with self.batcher.places(
+                    2 * self.limits.max_batch, 2 * self.limits.max_batch * pixels
+                ):
                     stream = await self.in_thread(clip_stream, self.scorer, clip, task, fps, steps)
                     chunks = batched(clip_moments(stream, clip), self.limits.max_batch)
 
@@ -244,7 +285,9 @@ class Service:
             while chunk := await asyncio.shield(next_chunk):
                 next_chunk = asyncio.ensure_future(read_chunk())
                 start_s = perf_counter()
-                former_progress = next((r.progress for r in reversed(rows) if r.progress is not None), None)
+                former_progress = next(
+                    (r.progress for r in reversed(rows) if r.progress is not None), None
+                )
                 if await has_gone():
                     raise Refused(NOT_READ, "gone", "the client has closed the connection")
                 rewards = await self.batcher.submit(chunk)
@@ -271,7 +314,9 @@ class Service:
     ) -> list[Moment]:
         """Frames taken in by a stream, and made ready to be scored. All are decoded before the first one is taken in: a
         refused request leaves no trace."""
-        decoded = await self._in_parts(lambda i: self._picture(stream, data[i], first + i), len(data))
+        decoded = await self._in_parts(
+            lambda i: self._picture(stream, data[i], first + i), len(data)
+        )
         moments = _appended(stream, decoded, metadata)
         await self._make_ready(moments)
         return moments
@@ -279,7 +324,9 @@ class Service:
     async def _make_ready(self, moments: Sequence[Moment]) -> None:
         if (make_ready := self.scorer.make_ready) is None:
             return
-        pictures = list({id(p): p for m in moments for view in m.views.values() for p in view}.values())
+        pictures = list(
+            {id(p): p for m in moments for view in m.views.values() for p in view}.values()
+        )
 
         # What a picture cannot be made ready for, its scoring will say: nothing is lost here
         def ready(i: int) -> None:
@@ -305,7 +352,9 @@ class Service:
         return stream.fit(decode_picture(data, self.limits.max_pixels, f"picture {number}"))
 
 
-def _appended(stream: Stream, pictures: Sequence[np.ndarray], metadata: Sequence[Told]) -> list[Moment]:
+def _appended(
+    stream: Stream, pictures: Sequence[np.ndarray], metadata: Sequence[Told]
+) -> list[Moment]:
     """Raises Refused (422)."""
     appended = []
     moments = list(batched(pictures, len(stream.cameras)))
@@ -313,7 +362,9 @@ def _appended(stream: Stream, pictures: Sequence[np.ndarray], metadata: Sequence
         for frame_metadata in metadata[: len(moments)]:  # all before the first one is taken in
             stream.read(frame_metadata["robot"])
     for views, frame_metadata in zip(moments, metadata, strict=False):
-        moment = stream.append(dict(zip(stream.cameras, views, strict=True)), score=True, **frame_metadata)
+        moment = stream.append(
+            dict(zip(stream.cameras, views, strict=True)), score=True, **frame_metadata
+        )
         assert moment is not None  # as `score` says
         appended.append(moment)
     return appended
@@ -328,9 +379,13 @@ def told_of(
 ) -> list[Told]:
     """What a request of so many pictures says of each moment beside them. Raises Refused (413, 422)."""
     if count > limits.max_frames:
-        raise Refused(413, "too_many_frames", f"{count} pictures in one request: at most {limits.max_frames}")
+        raise Refused(
+            413, "too_many_frames", f"{count} pictures in one request: at most {limits.max_frames}"
+        )
     if not count or count % cameras:
-        raise Refused(422, "frames", f"{count} pictures are no whole number of moments of {cameras} cameras")
+        raise Refused(
+            422, "frames", f"{count} pictures are no whole number of moments of {cameras} cameras"
+        )
     moments = count // cameras
     for name, values in (("timestamps", timestamps_s), ("robots", robots)):
         if values is not None and len(values) != moments:
@@ -338,4 +393,7 @@ def told_of(
     if timestamps_s is not None and not all(map(math.isfinite, timestamps_s)):
         raise Refused(422, "timestamps", "timestamps are finite numbers of seconds")
     rows = [robot.model_dump(exclude_none=True) for robot in robots or ()] or [{}] * moments
-    return [{"timestamp_s": t, "robot": r} for t, r in zip(timestamps_s or [None] * moments, rows, strict=True)]
+    return [
+        {"timestamp_s": t, "robot": r}
+        for t, r in zip(timestamps_s or [None] * moments, rows, strict=True)
+    ]

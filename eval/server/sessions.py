@@ -30,7 +30,9 @@ class Metrics:
     def __init__(self, sessions: Callable[[], int], waiting: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
         common = {"registry": self.registry, "namespace": "proccorpus_reward"}
-        self.requests = Counter("requests", "Requests answered.", ["endpoint", "method", "status"], **common)
+        self.requests = Counter(
+            "requests", "Requests answered.", ["endpoint", "method", "status"], **common
+        )
         self.seconds = Histogram(
             "request_seconds",
             "From a request's head to the end of its answer.",
@@ -40,11 +42,19 @@ class Metrics:
         )
         self.frames = Counter("frames", "Moments scored.", **common)
         self.failures = Counter("failures", "Moments for which there was no number.", **common)
-        self.batch = Histogram("batch_size", "Moments scored at once.", buckets=(1, 2, 4, 8, 16, 32, 64, 128), **common)
-        self.scoring = Histogram("scoring_seconds", "Seconds that a batch took.", buckets=SECONDS, **common)
-        self.expired = Counter("sessions_expired", "Sessions forgotten because nobody used them.", **common)
+        self.batch = Histogram(
+            "batch_size", "Moments scored at once.", buckets=(1, 2, 4, 8, 16, 32, 64, 128), **common
+        )
+        self.scoring = Histogram(
+            "scoring_seconds", "Seconds that a batch took.", buckets=SECONDS, **common
+        )
+        self.expired = Counter(
+            "sessions_expired", "Sessions forgotten because nobody used them.", **common
+        )
         Gauge("sessions", "Sessions open now.", **common).set_function(sessions)
-        Gauge("waiting", "Moments that wait to be scored or are scored now.", **common).set_function(waiting)
+        Gauge(
+            "waiting", "Moments that wait to be scored or are scored now.", **common
+        ).set_function(waiting)
 
     def observe(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")
@@ -93,7 +103,10 @@ class Batcher:
         self.scorer = scorer
         self.limits = limits
         self.metrics = metrics
-        self.taken, self.pixels = 0, 0  # moments that wait or are scored, and pixels of their pictures
+        self.taken, self.pixels = (
+            0,
+            0,
+        )  # moments that wait or are scored, and pixels of their pictures
         self._waiting: deque[tuple[Moment, asyncio.Future[Reward]]] = deque()
         self._more = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "scoring")
@@ -103,9 +116,14 @@ class Batcher:
         """Hold places of the bounded queue, before pictures are decoded. Raises Refused (503) if there are not enough;
         a request that is alone always gets its own."""
         limits = self.limits
-        full = self.taken + moments > limits.max_waiting or self.pixels + pixels > limits.max_pixels_waiting
+        full = (
+            self.taken + moments > limits.max_waiting
+            or self.pixels + pixels > limits.max_pixels_waiting
+        )
         if self.taken and full:
-            raise Refused(503, "busy", f"{self.taken} frames are waiting to be scored; try again", 1)
+            raise Refused(
+                503, "busy", f"{self.taken} frames are waiting to be scored; try again", 1
+            )
         self.taken += moments
         self.pixels += pixels
         try:
@@ -129,7 +147,10 @@ class Batcher:
             # A batch that is not full waits a little for moments of other sessions.
             if len(self._waiting) < self.limits.max_batch:
                 await asyncio.sleep(self.limits.collect_s)
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self.limits.max_batch))]
+            batch = [
+                self._waiting.popleft()
+                for _ in range(min(len(self._waiting), self.limits.max_batch))
+            ]
             if not self._waiting:
                 self._more.clear()
             # On the scoring thread, so that the event loop takes the requests of the next batch meanwhile.
@@ -143,7 +164,9 @@ class Batcher:
 
     def _scored(self, moments: Sequence[Moment]) -> list[Reward]:
         start_s = time.perf_counter()
-        rewards = apart(moments, self.scorer.score, lambda _, why: Reward(self.scorer.source, None, failure=why))
+        rewards = apart(
+            moments, self.scorer.score, lambda _, why: Reward(self.scorer.source, None, failure=why)
+        )
         self.metrics.scoring.observe(time.perf_counter() - start_s)
         self.metrics.batch.observe(len(moments))
         self.metrics.frames.inc(len(moments))
@@ -189,19 +212,31 @@ class ServerSession:
         last = self.last
         # A client whose answer was lost asks again: it gets the first request's rows, and no frame is taken twice.
         if last is not None and (last.first, last.digest) == (first, digest):
-            failed = last.rows.done() and (last.rows.cancelled() or last.rows.exception() is not None)
+            failed = last.rows.done() and (
+                last.rows.cancelled() or last.rows.exception() is not None
+            )
             if not failed:
                 return last
         if self.is_busy:
-            raise Refused(409, "session_busy", "the frames before these are being scored: wait for their answer")
+            raise Refused(
+                409,
+                "session_busy",
+                "the frames before these are being scored: wait for their answer",
+            )
         if first != self.stream.appended:
-            raise Refused(409, "out_of_turn", f"the next frame is number {self.stream.appended}, not {first}")
+            raise Refused(
+                409, "out_of_turn", f"the next frame is number {self.stream.appended}, not {first}"
+            )
         return None
 
-    def rows(self, moments: Sequence[Moment], rewards: Sequence[Reward], latency_s: float) -> list[RewardRow]:
+    def rows(
+        self, moments: Sequence[Moment], rewards: Sequence[Reward], latency_s: float
+    ) -> list[RewardRow]:
         """What was scored, in order; keeps the last progress."""
         new_rows = reward_rows(moments, rewards, latency_s, self.progress)
-        self.progress = next((r.progress for r in reversed(new_rows) if r.progress is not None), self.progress)
+        self.progress = next(
+            (r.progress for r in reversed(new_rows) if r.progress is not None), self.progress
+        )
         return new_rows
 
     def info(self, limits: ServerLimits) -> SessionInfo:
@@ -217,7 +252,10 @@ class ServerSession:
 
 
 def reward_rows(
-    moments: Sequence[Moment], rewards: Sequence[Reward], latency_s: float, former_progress: float | None = None
+    moments: Sequence[Moment],
+    rewards: Sequence[Reward],
+    latency_s: float,
+    former_progress: float | None = None,
 ) -> list[RewardRow]:
     """Rows with their deltas; `former_progress`: the last progress before these."""
     rows = []
@@ -247,7 +285,12 @@ class Sessions:
         if len(self._all) >= self.limits.max_sessions:
             idle_s = time.monotonic() - min(s.used for s in self._all.values())
             wait = max(1, round(self.limits.session_idle_s - idle_s))
-            raise Refused(503, "sessions_full", f"all {self.limits.max_sessions} sessions are taken; try again", wait)
+            raise Refused(
+                503,
+                "sessions_full",
+                f"all {self.limits.max_sessions} sessions are taken; try again",
+                wait,
+            )
         session = ServerSession(secrets.token_urlsafe(16), stream)
         self._all[session.id] = session
         return session
@@ -256,7 +299,10 @@ class Sessions:
         """Raises Refused (503) where there is no room for the pictures of one more session."""
         if sum(s.kept_bytes for s in self._all.values()) > self.limits.max_kept_bytes:
             raise Refused(
-                503, "memory", "the sessions keep too many pictures: send smaller ones, or fewer a second", 60
+                503,
+                "memory",
+                "the sessions keep too many pictures: send smaller ones, or fewer a second",
+                60,
             )
 
     def get(self, name: str) -> ServerSession:
@@ -264,7 +310,9 @@ class Sessions:
         session = self._all.get(name)
         if session is None:
             idle = self.limits.session_idle_s
-            raise Refused(404, "no_session", f"no such session: it was closed, or not used for {idle:g} s")
+            raise Refused(
+                404, "no_session", f"no such session: it was closed, or not used for {idle:g} s"
+            )
         session.used = time.monotonic()
         return session
 

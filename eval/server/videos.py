@@ -27,14 +27,18 @@ UNSAFE = re.compile(r"[^\w\-]")  # of a camera's name that messages are to show
 
 
 @asynccontextmanager
-async def received(videos: Sequence[UploadFile], cameras: Sequence[str]) -> AsyncIterator[dict[str, Path]]:
+async def received(
+    videos: Sequence[UploadFile], cameras: Sequence[str]
+) -> AsyncIterator[dict[str, Path]]:
     """The uploads as files by camera, as long as they are needed. Raises Refused (415) for what is no video."""
     with ScratchFolder() as folder:
         paths = {}
         for number, (camera, video) in enumerate(zip(cameras, videos, strict=True)):
             check_container(await video.read(HEAD_BYTES))
             await video.seek(0)
-            paths[camera] = folder / str(number) / f"{UNSAFE.sub('_', camera)}.video"  # not the client's name
+            paths[camera] = (
+                folder / str(number) / f"{UNSAFE.sub('_', camera)}.video"
+            )  # not the client's name
             paths[camera].parent.mkdir()
             await run_in_threadpool(_write, video, paths[camera])
         yield paths
@@ -50,11 +54,17 @@ class WalledVideos(RunVideos):
     """A run's videos, which a process of their own reads, with limits."""
 
     process: Walled = field(kw_only=True)
-    given_up: Callable[[], bool] = field(kw_only=True)  # does nobody wait for the next frame any more?
+    given_up: Callable[[], bool] = field(
+        kw_only=True
+    )  # does nobody wait for the next frame any more?
 
     @classmethod
     def opened(
-        cls, process: Walled, paths: Mapping[str, Path], limits: Limits, given_up: Callable[[], bool]
+        cls,
+        process: Walled,
+        paths: Mapping[str, Path],
+        limits: Limits,
+        given_up: Callable[[], bool],
     ) -> "WalledVideos":
         """Raises RewardError, and Refused (413)."""
         bare = cls(paths, 0.0, None, limits, process=process, given_up=given_up)
@@ -67,7 +77,9 @@ class WalledVideos(RunVideos):
         try:
             return self.process(work, *args, wall_s=WALL_S, cpu_s=cpu_s, given_up=self.given_up)
         except TOO_MUCH as e:
-            raise Refused(413, "video_too_costly", "the video takes more CPU or memory to decode than it may") from e
+            raise Refused(
+                413, "video_too_costly", "the video takes more CPU or memory to decode than it may"
+            ) from e
 
     def read(self, camera: str) -> Iterator[Shown]:
         path = self.videos[camera]
@@ -112,5 +124,9 @@ def check_videos(clip: WalledVideos, limits: ServerLimits) -> int:
         raise Refused(413, "too_many_frames", message)
     length_s = (clip.num_frames or 0) / clip.fps
     if length_s > limits.max_video_s:
-        raise Refused(413, "video_too_long", f"the video lasts {length_s:.0f} s: at most {limits.max_video_s:.0f}")
+        raise Refused(
+            413,
+            "video_too_long",
+            f"the video lasts {length_s:.0f} s: at most {limits.max_video_s:.0f}",
+        )
     return pixels

@@ -37,7 +37,9 @@ ALIGNMENT_SQL = f"""
 
 
 @router.get("")
-def queue_page(visit: Visiting, dataset: str, end: bool = False, camera: str | None = None) -> Response:
+def queue_page(
+    visit: Visiting, dataset: str, end: bool = False, camera: str | None = None
+) -> Response:
     """The first run of the queue; at its `end`, or where nothing waits, what is left to do."""
     reader = visit.reader
     reader.check_dataset(dataset)
@@ -58,7 +60,9 @@ def queue_page(visit: Visiting, dataset: str, end: bool = False, camera: str | N
 
 
 @router.get("/{episode_index}")
-def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex, camera: str | None = None) -> HTMLResponse:
+def page(
+    visit: Visiting, dataset: str, episode_index: EpisodeIndex, camera: str | None = None
+) -> HTMLResponse:
     """A run beside the reference that its label follows. Raises PageError: it follows none."""
     reader = visit.reader
     episode = find_episode(reader, dataset, episode_index)
@@ -73,7 +77,13 @@ def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex, camera: str
     next_address = _address(dataset, next(iter(numbers[number:]), None), camera)
     reasons = tuple(queue[number - 1]["why"]) if number else ()
     place = QueuePlace(
-        f"/review/beside/{dataset}", number or None, len(queue), next_address, None, run["label_run"], reasons
+        f"/review/beside/{dataset}",
+        number or None,
+        len(queue),
+        next_address,
+        None,
+        run["label_run"],
+        reasons,
     )
     segments = reference_data["runs"][0]["segments"] if reference_data["runs"] else []
     data = {
@@ -109,7 +119,9 @@ def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex, camera: str
 def _address(dataset: str, episode_index: int | None, camera: str | None) -> str:
     """Of a run beside its reference; None: of the end of the queue."""
     query = ({"end": 1} if episode_index is None else {}) | ({"camera": camera} if camera else {})
-    path = f"/review/beside/{quote(dataset, safe='')}" + ("" if episode_index is None else f"/{episode_index}")
+    path = f"/review/beside/{quote(dataset, safe='')}" + (
+        "" if episode_index is None else f"/{episode_index}"
+    )
     if query:
         return f"{path}?{urlencode(query)}"
     return path
@@ -122,10 +134,14 @@ def doubtful(explorer: Explorer, reader: LakeReader, dataset: str) -> list[dict[
     sql = "SELECT episode_index, score, why FROM review WHERE dataset = $of"
     signs = {row["episode_index"]: row for row in explorer.index.at(reader).dicts(sql, of=dataset)}
     queue = [
-        {"score": 0.0, "why": []} | signs.get(episode, {}) | {"episode_index": episode, "confidence": confidence}
+        {"score": 0.0, "why": []}
+        | signs.get(episode, {})
+        | {"episode_index": episode, "confidence": confidence}
         for episode, confidence in reader.rows(QUEUE_SQL, dataset)
     ]
-    by_confidence = sorted(queue, key=lambda d: (d["confidence"] is None, d["confidence"] or 0.0, d["episode_index"]))
+    by_confidence = sorted(
+        queue, key=lambda d: (d["confidence"] is None, d["confidence"] or 0.0, d["episode_index"])
+    )
     return sorted(by_confidence, key=lambda d: -d["score"])
 
 
@@ -147,10 +163,14 @@ def _label_beside(
                 for frame, reference_index, reference_frame, follows in rows
                 if reference_index == reference
             ]
-            frames, reference_frames, follows = (list(column) for column in zip(*of_it, strict=True))
+            frames, reference_frames, follows = (
+                list(column) for column in zip(*of_it, strict=True)
+            )
             lists = {"frames": frames, "reference_frames": reference_frames, "follows": follows}
             return run, {"reference": reference} | lists
-    raise PageError(f"{episode.dataset} {episode.episode_index} has no label that follows a reference")
+    raise PageError(
+        f"{episode.dataset} {episode.episode_index} has no label that follows a reference"
+    )
 
 
 def _cameras(
@@ -162,12 +182,18 @@ def _cameras(
     both.sort(key=lambda c: not (c["usable"] and c["video"] and of_reference[c["camera"]]["video"]))
     names = [camera["camera"] for camera in both]
     if not both:
-        return next(iter(episode_facts["cameras"]), None), next(iter(reference_data["cameras"]), None), []
+        return (
+            next(iter(episode_facts["cameras"]), None),
+            next(iter(reference_data["cameras"]), None),
+            [],
+        )
     chosen = both[names.index(chosen_camera)] if chosen_camera in names else both[0]
     return chosen, of_reference[chosen["camera"]], names
 
 
-def carried(alignment: dict[str, Any], segments: Sequence[dict[str, Any]], num_frames: int) -> list[dict[str, Any]]:
+def carried(
+    alignment: dict[str, Any], segments: Sequence[dict[str, Any]], num_frames: int
+) -> list[dict[str, Any]]:
     """A reference's segments on the run's frames: where it shows them, in the order in which the run does.
 
     segments: of the reference, tiling it.
@@ -179,7 +205,9 @@ def carried(alignment: dict[str, Any], segments: Sequence[dict[str, Any]], num_f
     # Half way to its neighbours a looked-at frame ends
     ends = [(a + b + 1) // 2 for a, b in pairwise(alignment["frames"])]
     parts = zip(alignment["reference_frames"], alignment["follows"], strict=True)
-    parts_shown = [shown_at(reference_frame) if follows else NOT_SHOWN for reference_frame, follows in parts]
+    parts_shown = [
+        shown_at(reference_frame) if follows else NOT_SHOWN for reference_frame, follows in parts
+    ]
     spans: list[dict[str, Any]] = []
     for _, of_place in groupby(
         zip([0, *ends], [*ends, num_frames], parts_shown, strict=True), key=lambda part: id(part[2])

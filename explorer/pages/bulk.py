@@ -35,7 +35,9 @@ class BulkAcceptance(BaseModel):
     kind: str
     dataset: str | None = None
     person: str | None = None
-    sample: Annotated[list[tuple[str, Annotated[StrictInt, Field(ge=0, le=2**53)]]], Field(max_length=100)]
+    sample: Annotated[
+        list[tuple[str, Annotated[StrictInt, Field(ge=0, le=2**53)]]], Field(max_length=100)
+    ]
     author: str | None = None
 
 
@@ -49,12 +51,18 @@ def page(
 ) -> Response:
     """The sample, which the address names once it is drawn, and what was found of it."""
     queue = _queue(kind, dataset, person)
-    asked = {name: value for name, value in (("kind", kind), ("dataset", dataset), ("person", person)) if value}
+    asked = {
+        name: value
+        for name, value in (("kind", kind), ("dataset", dataset), ("person", person))
+        if value
+    }
     if not sample:
         drawn = [f"{place[0]}/{place[1]}" for place in _drawn(at, queue)]
         if not drawn:
             return RedirectResponse(queue.page, 303)
-        return RedirectResponse(f"/review/bulk?{urlencode(asked | {'sample': drawn}, doseq=True)}", 303)
+        return RedirectResponse(
+            f"/review/bulk?{urlencode(asked | {'sample': drawn}, doseq=True)}", 303
+        )
     places = [_place(text) for text in sample]
     found = {place: looked_at(at.reader, place) for place in places}
     waiting = {(row["dataset"], row["episode_index"]): row for row in queue.rows(at)}
@@ -65,7 +73,11 @@ def page(
         queue=queue,
         asked=asked,
         sample=[[*place] for place in places],
-        rows=[waiting[place] | {"follows": None} for place in places if found[place] == OPEN and place in waiting],
+        rows=[
+            waiting[place] | {"follows": None}
+            for place in places
+            if found[place] == OPEN and place in waiting
+        ],
         num_open=sum(word == OPEN for word in found.values()),
         wrong=[place for place, word in found.items() if word == WRONG],
         others=left - sum(place in waiting for place in places),
@@ -109,7 +121,11 @@ def _accept_rows(
         try:
             facts = judged.facts()
             label = accepted_label(judged, row["label_run"])
-            seen = {"base_label_run": row["label_run"], "base_content_hash": facts["content_hash"], "facts": facts}
+            seen = {
+                "base_label_run": row["label_run"],
+                "base_content_hash": facts["content_hash"],
+                "facts": facts,
+            }
             corrections.save(lake, *place, label, **seen, **judged.judgement)
         except CorrectionError as e:
             refused.append(str(e))
@@ -120,7 +136,9 @@ def looked_at(reader: LakeReader, place: Place) -> str:
     """What people found of a label: RIGHT where it was accepted as it is, WRONG where it was mended or rejected."""
     if place not in corrected_places(reader):
         return OPEN
-    current = reader.dicts("FROM current_corrections WHERE dataset = ? AND episode_index = ?", *place)
+    current = reader.dicts(
+        "FROM current_corrections WHERE dataset = ? AND episode_index = ?", *place
+    )
     if any(row["status"] == REJECTED for row in current):
         return WRONG
     accepted = next((row for row in current if row["status"] == ACCEPTED), None)

@@ -62,11 +62,16 @@ _searching = threading.Semaphore(AT_ONCE)
 @router.get("/compare/{dataset}")
 def dataset_page(visit: Visiting, dataset: str, a: str = "", b: str = "") -> HTMLResponse:
     """`a` and `b`: label runs; default: the two that share most episodes, of these the ones that count most often."""
-    runs = [row | {"title": run_name(row | {"label_run": row["id"]})} for row in visit.reader.dicts(RUNS_SQL, dataset)]
+    runs = [
+        row | {"title": run_name(row | {"label_run": row["id"]})}
+        for row in visit.reader.dicts(RUNS_SQL, dataset)
+    ]
     if not runs:
         raise PageError(f"there are no labels of a dataset {dataset[:60]!r}")
     a, b = _sharing(visit.reader, dataset, runs, a, b)
-    chosen = [_named(runs, name, k, "this dataset has no label run") for k, name in enumerate((a, b))]
+    chosen = [
+        _named(runs, name, k, "this dataset has no label run") for k, name in enumerate((a, b))
+    ]
     pair = sorted(run["id"] for run in chosen if run)
     if len({*pair}) == 2:
         num_episodes, distance, rows = episodes_apart(visit.reader, dataset, pair)
@@ -84,11 +89,15 @@ def dataset_page(visit: Visiting, dataset: str, a: str = "", b: str = "") -> HTM
     )
 
 
-def _sharing(reader: LakeReader, dataset: str, runs: list[dict[str, Any]], a: str, b: str) -> tuple[str, str]:
+def _sharing(
+    reader: LakeReader, dataset: str, runs: list[dict[str, Any]], a: str, b: str
+) -> tuple[str, str]:
     """The two label runs to begin with, where the address leaves one open; as they are where none share an episode."""
     if a and b:
         return a, b
-    places = {run["id"]: place for place, run in enumerate(runs)}  # those that count most often stand first
+    places = {
+        run["id"]: place for place, run in enumerate(runs)
+    }  # those that count most often stand first
     shared = reader.once(("sharing", dataset), lambda: reader.dicts(SHARING_SQL, dataset))
     pairs = [
         (-row["shared"], places[row["id"]], places[row["other"]], row["id"], row["other"])
@@ -108,7 +117,9 @@ def _named(sides: list[dict[str, Any]], name: str, place: int, none: str) -> dic
     return side or (sides[place] if place < len(sides) else None)
 
 
-def episodes_apart(reader: LakeReader, dataset: str, pair: list[str]) -> tuple[int, float | None, list[dict[str, Any]]]:
+def episodes_apart(
+    reader: LakeReader, dataset: str, pair: list[str]
+) -> tuple[int, float | None, list[dict[str, Any]]]:
     """Episodes that both runs label, their mean difference of progress, and the episodes in which it is largest."""
     # Builds store the differences of two annotators. Where not all are stored they are counted from the curves, which
     # takes a second for 20,000 episodes; the view has every two runs once, the lesser name first
@@ -127,13 +138,20 @@ def episodes_apart(reader: LakeReader, dataset: str, pair: list[str]) -> tuple[i
     for episode in (e for e in farthest if e in facts):
         first_cuts = cuts[episode, pair[0]]
         second_cuts = cuts[episode, pair[1]]
-        moved_frames = moved_boundaries(first_cuts, second_cuts, round(SAME_S * (facts[episode]["fps"] or 1.0)))
-        counts = {"boundaries": len(first_cuts) + len(second_cuts), "moved": sum(map(len, moved_frames))}
+        moved_frames = moved_boundaries(
+            first_cuts, second_cuts, round(SAME_S * (facts[episode]["fps"] or 1.0))
+        )
+        counts = {
+            "boundaries": len(first_cuts) + len(second_cuts),
+            "moved": sum(map(len, moved_frames)),
+        }
         rows.append(facts[episode] | {"mae": differences[episode]} | counts)
     return len(differences), sum(differences.values()) / len(differences), rows
 
 
-def moved_boundaries(first: Collection[int], second: Collection[int], same: int) -> list[frozenset[int]]:
+def moved_boundaries(
+    first: Collection[int], second: Collection[int], same: int
+) -> list[frozenset[int]]:
     """Of each side, the boundaries that the other has nowhere within `same` frames.
 
     Example: {10, 30} and {12, 50}, with `same` 5, give {30} and {50}.
@@ -146,21 +164,36 @@ def moved_boundaries(first: Collection[int], second: Collection[int], same: int)
 
 
 @router.get("/compare/{dataset}/{episode_index}")
-def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex, a: str = "", b: str = "") -> HTMLResponse:
+def page(
+    visit: Visiting, dataset: str, episode_index: EpisodeIndex, a: str = "", b: str = ""
+) -> HTMLResponse:
     """`a` and `b`: label runs or evaluations; default: the label that counts, and the next one."""
     episode = find_episode(visit.reader, dataset, episode_index)
     data = shown_episode(visit, episode)
     sides = comparable(data)
-    chosen = [_named(sides, name, k, "this episode has no label run or evaluation") for k, name in enumerate((a, b))]
+    chosen = [
+        _named(sides, name, k, "this episode has no label run or evaluation")
+        for k, name in enumerate((a, b))
+    ]
     n = episode.num_frames
     fps = episode.facts["fps"] or 1.0
-    lines = [replace(side["curve"], name=side["title"], kind=f"line run{k}") for k, side in enumerate(chosen) if side]
+    lines = [
+        replace(side["curve"], name=side["title"], kind=f"line run{k}")
+        for k, side in enumerate(chosen)
+        if side
+    ]
     moved_frames: list[frozenset[int]] = [frozenset(), frozenset()]
     if all(side and side["segments"] for side in chosen):
-        first, second = ({segment["start_frame"] for segment in side["segments"][1:]} for side in chosen if side)
+        first, second = (
+            {segment["start_frame"] for segment in side["segments"][1:]} for side in chosen if side
+        )
         # A tolerance in seconds means the same at any frame rate; boundaries are counted in frames
         moved_frames = moved_boundaries(first, second, round(SAME_S * fps))
-    spans = [(s, charts.spans(s["segments"], n, ends)) for s, ends in zip(chosen, moved_frames, strict=True) if s]
+    spans = [
+        (s, charts.spans(s["segments"], n, ends))
+        for s, ends in zip(chosen, moved_frames, strict=True)
+        if s
+    ]
     return visit.page(
         "compare.html",
         title=f"Compare {dataset} {episode_index}",
@@ -183,16 +216,27 @@ def comparable(data: dict[str, Any]) -> list[dict[str, Any]]:
     for run in data["runs"]:
         curve = Curve(run_name(run), range(len(run["progress"])), run["progress"], "line")
         title = curve.name + (" (active)" if run["active"] else "")
-        sides.append({"id": run["label_run"], "title": title, "segments": run["segments"], "curve": curve})
+        sides.append(
+            {"id": run["label_run"], "title": title, "segments": run["segments"], "curve": curve}
+        )
     for p in sorted(data["predictions"], key=lambda p: p["model"] in BASELINES):
         curve = Curve(p["model"], p["frames"], p["prediction"], "line")
-        sides.append({"id": p["eval_run"], "title": f"{p['model']}, {p['benchmark']}", "segments": [], "curve": curve})
+        sides.append(
+            {
+                "id": p["eval_run"],
+                "title": f"{p['model']}, {p['benchmark']}",
+                "segments": [],
+                "curve": curve,
+            }
+        )
     return sides
 
 
 def mean_difference(lines: list[Curve]) -> float | None:
     """Mean |difference| of two curves at the frames that both have; None where they share none."""
-    values = [{f: v for f, v in zip(c.frames, c.values, strict=True) if v is not None} for c in lines]
+    values = [
+        {f: v for f, v in zip(c.frames, c.values, strict=True) if v is not None} for c in lines
+    ]
     common = values[0].keys() & values[1].keys() if len(values) > 1 else ()
     if common:
         return sum(abs(values[0][f] - values[1][f]) for f in common) / len(common)
@@ -215,7 +259,9 @@ def like_page(
     why_not = ""
     with _searching, visit.explorer.corpus.reading(TIME_S) as reader:
         try:
-            query, similar = most_similar(reader.con, dataset, episode_index, frame, camera, among, MOST_LIKE)
+            query, similar = most_similar(
+                reader.con, dataset, episode_index, frame, camera, among, MOST_LIKE
+            )
         except UserError as e:
             why_not = str(e)
     return visit.page(

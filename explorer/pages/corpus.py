@@ -35,7 +35,9 @@ COUNTS_SQL = """
            coalesce(sum(duration_s) FILTER (reason = 'ok'), 0) / 3600 AS hours,
            coalesce(sum(num_frames) FILTER (reason = 'ok' AND label_run <> '' AND named), 0)::BIGINT AS labelled_frames
     FROM episodes GROUP BY 1"""
-UNFINISHED_SQL = "SELECT dataset, count(*) FROM review WHERE list_contains(signs, 'looks unfinished') GROUP BY 1"
+UNFINISHED_SQL = (
+    "SELECT dataset, count(*) FROM review WHERE list_contains(signs, 'looks unfinished') GROUP BY 1"
+)
 OF_INDEX = {
     "commonest": """
         SELECT name, count(*) AS episodes FROM step_rows JOIN steps USING (step_id) GROUP BY 1
@@ -93,7 +95,10 @@ OF_RELEASE = {
 @router.get("/")
 def page(visit: Visiting) -> HTMLResponse:
     return visit.page(
-        "corpus.html", title="Corpus", index=visit.index, **visit.index.once("corpus", lambda: corpus_facts(visit))
+        "corpus.html",
+        title="Corpus",
+        index=visit.index,
+        **visit.index.once("corpus", lambda: corpus_facts(visit)),
     )
 
 
@@ -110,7 +115,11 @@ def corpus_facts(visit: Visit) -> dict[str, Any]:
         name = row["dataset"]
         statements = {"unfinished": unfinished.get(name, 0), "references": references.get(name)}
         datasets.append(row | empty | in_index.get(name, {}) | statements)
-    questions = {d["dataset"]: question(d["dataset"], d["unfinished"], d["ok"]) for d in datasets if d["unfinished"]}
+    questions = {
+        d["dataset"]: question(d["dataset"], d["unfinished"], d["ok"])
+        for d in datasets
+        if d["unfinished"]
+    }
     return {
         "datasets": datasets,
         "totals": {k: sum(filter(None, (d[k] for d in datasets))) for k in OF_ALL},
@@ -133,7 +142,14 @@ def _grippers(reader: LakeReader, datasets: list[str]) -> list[dict]:
     for dataset in datasets:
         of_dataset = lags.get(dataset, [])
         for signal in signals.get(dataset, []):
-            rows.append({"dataset": dataset, "missing": None, "lag": lag(signal, of_dataset), **columns(signal)})
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "missing": None,
+                    "lag": lag(signal, of_dataset),
+                    **columns(signal),
+                }
+            )
         if dataset in missing:
             rows.append({"dataset": dataset, "missing": missing[dataset]})
     return rows
@@ -147,7 +163,9 @@ def _sources(reader: LakeReader) -> list[dict]:
         parts.setdefault(part["dataset"], []).append(part | {"form": form})
     rows = []
     for dataset, of_dataset in parts.items():
-        of_status = {status: [p for p in of_dataset if p["status"] == status] for status in STATUSES}
+        of_status = {
+            status: [p for p in of_dataset if p["status"] == status] for status in STATUSES
+        }
         rows.append({"dataset": dataset, "parts": of_dataset} | of_status)
     return sorted(rows, key=lambda row: (not row["unknown"], row["dataset"]))
 
@@ -168,7 +186,9 @@ def histogram(index: Indexed, column: str, unit: str, condition: str = "true") -
         width = max(1.0, (top + 1) / bins)
     of_bin = f"least(floor({column} / {width}), {bins - 1})::INTEGER"
     counts = dict(index.rows(f"SELECT {of_bin}, count(*) {source} GROUP BY 1"))
-    bins_by_name = [(f"{k * width:.3g} to {(k + 1) * width:.3g} {unit}", counts.get(k, 0)) for k in range(bins)]
+    bins_by_name = [
+        (f"{k * width:.3g} to {(k + 1) * width:.3g} {unit}", counts.get(k, 0)) for k in range(bins)
+    ]
     about = f"{n} episodes by {unit}; median {mid:.3g}, 99th percentile {top:.3g}"
     return {"chart": charts.bars(bins_by_name, about), "unit": unit, "median": mid, "top": top}
 
@@ -176,7 +196,10 @@ def histogram(index: Indexed, column: str, unit: str, condition: str = "true") -
 @router.get("/releases")
 def releases_page(visit: Visiting) -> HTMLResponse:
     return visit.page(
-        "releases.html", title="Releases", releases=visit.reader.dicts(RELEASES_SQL), freeze=freezing(visit)
+        "releases.html",
+        title="Releases",
+        releases=visit.reader.dicts(RELEASES_SQL),
+        freeze=freezing(visit),
     )
 
 
@@ -188,7 +211,10 @@ def release(visit: Visiting, name: str) -> HTMLResponse:
         raise PageError(f"there is no release {name[:60]!r}")
     facts = {subject: reader.dicts(sql, name) for subject, sql in OF_RELEASE.items()}
     other_names = [
-        r[0] for r in reader.rows("SELECT name FROM releases WHERE name <> ? ORDER BY created_at DESC", name)
+        r[0]
+        for r in reader.rows(
+            "SELECT name FROM releases WHERE name <> ? ORDER BY created_at DESC", name
+        )
     ]
     return visit.page(
         "release.html",

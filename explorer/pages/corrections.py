@@ -14,7 +14,13 @@ from explorer.corrected_labels import corrected_places, correction_state
 from explorer.episode import ACTIVE_SQL, EpisodeIndex, LakeEpisode, find_episode, label_as_said
 from explorer.site import Explorer, Visiting, author_of, check_may_write, explorer_of, writing
 from warehouse.lake import acceptances, corrections
-from warehouse.lake.corrections import SAID_LATER, ConflictError, CorrectionError, parsed, segments_of
+from warehouse.lake.corrections import (
+    SAID_LATER,
+    ConflictError,
+    CorrectionError,
+    parsed,
+    segments_of,
+)
 from warehouse.lake.statements import Kind, Writable, mark
 
 router = APIRouter()
@@ -64,19 +70,31 @@ def state(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONRes
     episode = find_episode(visit.reader, dataset, episode_index)
     # The editor says beforehand why it cannot save
     read_only_reason = visit.explorer.options.why_read_only
-    if read_only_reason is None and (episode.facts["status"] != "ok" or episode.facts["content_hash"] is None):
+    if read_only_reason is None and (
+        episode.facts["status"] != "ok" or episode.facts["content_hash"] is None
+    ):
         read_only_reason = "the episode cannot be used, so it has no label"
     facts = {"content_hash": episode.facts["content_hash"], "why_read_only": read_only_reason}
-    return JSONResponse(plain(facts | _words(visit.explorer, visit.reader, dataset, episode_index, read_only_reason)))
+    return JSONResponse(
+        plain(
+            facts | _words(visit.explorer, visit.reader, dataset, episode_index, read_only_reason)
+        )
+    )
 
 
 def _words(
-    explorer: Explorer, reader: LakeReader, dataset: str, episode_index: int, why_read_only: str | None
+    explorer: Explorer,
+    reader: LakeReader,
+    dataset: str,
+    episode_index: int,
+    why_read_only: str | None,
 ) -> dict[str, Any]:
     """The corrections of an episode, and their history in words (`listed`, HTML)."""
     corrections_said = correction_state(reader, dataset, episode_index)
     template = explorer.templates.get_template("history.html")
-    return corrections_said | {"listed": template.render(corrections_said, why_read_only=why_read_only)}
+    return corrections_said | {
+        "listed": template.render(corrections_said, why_read_only=why_read_only)
+    }
 
 
 @router.post(OF_EPISODE)
@@ -97,7 +115,9 @@ def change(
     author = author_of(request, statement.author)
     try:
         saved = explorer.scribe.say(
-            lambda reader, lake: _written(Judged(reader, lake, dataset, episode_index, author, statement), act)
+            lambda reader, lake: _written(
+                Judged(reader, lake, dataset, episode_index, author, statement), act
+            )
         )
         status = 200
         outcome = {"saved": saved}
@@ -108,7 +128,9 @@ def change(
         return JSONResponse(outcome, status)
     # Read again after the change, so that the page shows what is stored and not what it sent
     with explorer.corpus.reading() as reader:
-        return JSONResponse(plain(outcome | _words(explorer, reader, dataset, episode_index, None)), status)
+        return JSONResponse(
+            plain(outcome | _words(explorer, reader, dataset, episode_index, None)), status
+        )
 
 
 class Judged(NamedTuple):
@@ -139,8 +161,12 @@ class Judged(NamedTuple):
     def facts(self) -> corrections.Facts:
         """Of the episode, as corrections check them. Raises CorrectionError."""
         facts = self.episode().facts
-        unusable = [finding["reason"] for finding in facts["findings"] if finding["severity"] == "unusable"]
-        return corrections.checked_facts(*self.place, facts | {"reason": next(iter(unusable), None)})
+        unusable = [
+            finding["reason"] for finding in facts["findings"] if finding["severity"] == "unusable"
+        ]
+        return corrections.checked_facts(
+            *self.place, facts | {"reason": next(iter(unusable), None)}
+        )
 
     def active_run(self) -> str | None:
         """The label run that counts of the episode."""
@@ -168,7 +194,9 @@ def _written(judged: Judged, act: str) -> str:
         return corrections.reject_label(lake, *judged.place, run or "", **rest)["correction_id"]
     content = statement.base_content_hash
     if act == "save":
-        corrected = parsed({k: v for k, v in (statement.model_extra or {}).items() if k in OF_LABEL})
+        corrected = parsed(
+            {k: v for k, v in (statement.model_extra or {}).items() if k in OF_LABEL}
+        )
     else:
         content = content or facts["content_hash"]
         if correction:
@@ -183,7 +211,9 @@ def _taken_back(judged: Judged, correction: str) -> str:
     sql = "SELECT dataset, episode_index FROM current_corrections WHERE correction_id = ?"
     places = judged.lake.rows(sql, [correction])
     if places != [judged.place]:
-        raise CorrectionError(f"episode {judged.episode_index} of {judged.dataset} has no correction {correction!r}")
+        raise CorrectionError(
+            f"episode {judged.episode_index} of {judged.dataset} has no correction {correction!r}"
+        )
     return corrections.take_back(judged.lake, correction, **judged.judgement)["correction_id"]
 
 
@@ -199,7 +229,9 @@ def accepted_label(judged: Judged, run: str) -> corrections.Corrected:
             raise ConflictError(f"{saved[0][0]} has saved a label of {where}: open it, compare")
     label = label_as_said(judged.reader, judged.episode(), run)
     if label is None:
-        raise CorrectionError(f"episode {judged.episode_index} of {judged.dataset} has no label {run}")
+        raise CorrectionError(
+            f"episode {judged.episode_index} of {judged.dataset} has no label {run}"
+        )
     return parsed(label)
 
 
@@ -218,8 +250,14 @@ def _waiting(judged: Judged, correction: str) -> corrections.Corrected:
 @router.post("/api/marks")
 def tag(request: Request, marking: Marking) -> JSONResponse:
     """409 where somebody else has assigned one of them meanwhile, 422 for what cannot be."""
-    assignments = {(dataset, episode): assignment for dataset, episode, assignment in marking.episodes}
-    signature = {"author": author_of(request, marking.author), "is_on": marking.on, "follows": assignments}
+    assignments = {
+        (dataset, episode): assignment for dataset, episode, assignment in marking.episodes
+    }
+    signature = {
+        "author": author_of(request, marking.author),
+        "is_on": marking.on,
+        "follows": assignments,
+    }
     try:
         with writing(explorer_of(request)) as lake:
             rows = mark(lake, [*assignments], marking.kind, marking.value, **signature)

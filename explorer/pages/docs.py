@@ -34,12 +34,19 @@ def page(at: Visiting, path: str) -> Response:
         raise PageError(f"the documentation has no page {path[:80]}")
     if file.suffix != ".html":
         return FileResponse(file, headers=HOUR)
-    return FileResponse(file, headers={"Cache-Control": "no-cache", "content-security-policy": _policy(file)})
+    return FileResponse(
+        file, headers={"Cache-Control": "no-cache", "content-security-policy": _policy(file)}
+    )
 
 
 def _unbuilt(at: Visiting, path: str) -> HTMLResponse:
     source = ROOT / "docs" / f"{Path(path).stem}.md"
-    return at.page("docs.html", title="Documentation", code=str(ROOT), source=source if source.is_file() else None)
+    return at.page(
+        "docs.html",
+        title="Documentation",
+        code=str(ROOT),
+        source=source if source.is_file() else None,
+    )
 
 
 def _policy(file: Path) -> str:

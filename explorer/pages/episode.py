@@ -38,12 +38,16 @@ from explorer.site import Visit, Visiting
 from warehouse.lake.corrections import parsed
 
 router = APIRouter()
-Series = Sequence[tuple[str, Sequence[float | None]]]  # names of lines, with a value per frame of each
+Series = Sequence[
+    tuple[str, Sequence[float | None]]
+]  # names of lines, with a value per frame of each
 LABEL_COLOURS, MODEL_COLOURS, BASELINE_DASHES = 3, 4, 5  # that the style sheet has
 DIMENSIONS = 8  # colours of the dimensions of a state or an action
 LABEL_ITSELF = "the label itself"  # a baseline, whose curve is the label's
 VISUAL_CHANGE, GRIPPERS, SPEED = "visual change", "gripper opening", "speed"  # titles of charts
-TRUTH = "(truth)"  # at the end of a benchmark's name: what it scores against is the truth, not a label
+TRUTH = (
+    "(truth)"  # at the end of a benchmark's name: what it scores against is the truth, not a label
+)
 # The curves of a label that is being edited, by column of `progress`: name and kind of the line
 EDITED = {
     "progress": ("as you edit it", "line edited"),
@@ -61,11 +65,15 @@ CALLS_SQL = f"""
 @router.get("/api/episode/{dataset}/{episode_index}")
 def data(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
     """Everything of an episode: label runs with segments and curves, cameras, predictions, measurements."""
-    return JSONResponse(plain(shown_episode(visit, find_episode(visit.reader, dataset, episode_index))))
+    return JSONResponse(
+        plain(shown_episode(visit, find_episode(visit.reader, dataset, episode_index)))
+    )
 
 
 @router.post("/api/curves/{dataset}/{episode_index}")
-def curves(visit: Visiting, dataset: str, episode_index: EpisodeIndex, label: dict[str, Any]) -> JSONResponse:
+def curves(
+    visit: Visiting, dataset: str, episode_index: EpisodeIndex, label: dict[str, Any]
+) -> JSONResponse:
     """The curves of a label as the editor has it: `lines` with name, kind, path in a chart, values at each frame, and
     whether each is drawn before it is switched on. Without lines where it has none: `why` says so. Saves nothing.
     """
@@ -73,7 +81,9 @@ def curves(visit: Visiting, dataset: str, episode_index: EpisodeIndex, label: di
         found = drawn_curves(visit, dataset, episode_index, parsed(label))
     except UserError as e:
         return JSONResponse({"lines": [], "why": str(e)})
-    return JSONResponse({"lines": [_edited_line(column, values) for column, values in found.items()], "why": ""})
+    return JSONResponse(
+        {"lines": [_edited_line(column, values) for column, values in found.items()], "why": ""}
+    )
 
 
 def _edited_line(column: str, values: Sequence[float]) -> dict[str, Any]:
@@ -81,7 +91,13 @@ def _edited_line(column: str, values: Sequence[float]) -> dict[str, Any]:
     name, kind = EDITED[column]
     curve = Curve(name, range(len(values)), values, kind, shown=column == "progress")
     drawing = charts.path(curve, len(values))
-    return {"name": name, "kind": kind, "shown": curve.shown, "path": drawing, "values": [round(v, 4) for v in values]}
+    return {
+        "name": name,
+        "kind": kind,
+        "shown": curve.shown,
+        "path": drawing,
+        "values": [round(v, 4) for v in values],
+    }
 
 
 @router.get("/episode/{dataset}/{episode_index}")
@@ -91,7 +107,9 @@ def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResp
     episode_facts = shown_episode(visit, episode)
     lines = progress_curves(episode_facts)
     queue = ReviewQueue.of(visit.request.query_params)
-    index = visit.explorer.index.at(reader, waits=queue is not None)  # what is saved here shows at once
+    index = visit.explorer.index.at(
+        reader, waits=queue is not None
+    )  # what is saved here shows at once
     episode_before, episode_after = neighbours(reader, index, episode)
     n = episode.num_frames
     measures = measure_charts(episode_facts["measures"], n)
@@ -102,7 +120,8 @@ def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResp
         title=f"{dataset} {episode_index}",
         episode=episode,
         facts=episode.facts,
-        data=episode_facts | {"measures": None, "charts": charts_data({"progress": lines} | measured)},
+        data=episode_facts
+        | {"measures": None, "charts": charts_data({"progress": lines} | measured)},
         spans=[(run, charts.spans(run["segments"], n)) for run in episode_facts["runs"]],
         faults=faults,
         stretches=charts.stretches(faults, n, episode.facts["fps"]) if faults else None,
@@ -128,14 +147,20 @@ def curve_picture(visit: Visiting, dataset: str, episode_index: EpisodeIndex) ->
     key = (dataset, chunk_of(visit.reader, dataset, episode_index), episode_index)
     if (dataset, episode_index) in corrected_places(visit.reader):
         return _picture(*_corrected_label(visit, dataset, episode_index))
-    counts = f"{OF_EPISODE} AND label_run = (SELECT label_run FROM active_runs {OF_EPISODE}) ORDER BY 1"
+    counts = (
+        f"{OF_EPISODE} AND label_run = (SELECT label_run FROM active_runs {OF_EPISODE}) ORDER BY 1"
+    )
     rows = visit.reader.rows(f"SELECT frame_index, progress FROM progress {counts}", *key)
-    segments = visit.reader.rows(f"SELECT start_frame, end_frame, step FROM segments {counts}", *key)
+    segments = visit.reader.rows(
+        f"SELECT start_frame, end_frame, step FROM segments {counts}", *key
+    )
     frames, values = zip(*rows, strict=True) if rows else ((), ())
     return _picture(Curve("progress", frames, values, "line"), segments)
 
 
-def _corrected_label(visit: Visit, dataset: str, episode_index: int) -> tuple[Curve, list[tuple[int, int, int | None]]]:
+def _corrected_label(
+    visit: Visit, dataset: str, episode_index: int
+) -> tuple[Curve, list[tuple[int, int, int | None]]]:
     """Curve and segments of the label that counts by what people have said up to now; both empty where none does."""
     runs = shown_episode(visit, find_episode(visit.reader, dataset, episode_index))["runs"]
     run = next((run for run in runs if run["active"]), {"progress": [], "segments": []})
@@ -146,7 +171,9 @@ def _corrected_label(visit: Visit, dataset: str, episode_index: int) -> tuple[Cu
 def _picture(curve: Curve, segments: Sequence[tuple[int, int, int | None]]) -> Response:
     num_frames = segments[-1][1] if segments else len(curve.frames)
     svg = charts.picture(curve, segments, num_frames)
-    return Response(svg, media_type="image/svg+xml", headers={"Cache-Control": "private, max-age=60"})
+    return Response(
+        svg, media_type="image/svg+xml", headers={"Cache-Control": "private, max-age=60"}
+    )
 
 
 @router.get("/episode/{dataset}/{episode_index}/actions")
@@ -160,10 +187,14 @@ def actions_track(visit: Visiting, dataset: str, episode_index: EpisodeIndex) ->
         names = list(recording.state_names)
         if recording.action is None:
             message = (
-                f"the actions of {dataset} {episode_index}: the source has none, or they are not read of its format"
+                f"the actions of {dataset} {episode_index}: the source has none, or they are not read of "
+                "its format"
             )
         else:
-            series = [(name_of(recording.action_names, k), v) for k, v in enumerate(recording.action.T.tolist())]
+            series = [
+                (name_of(recording.action_names, k), v)
+                for k, v in enumerate(recording.action.T.tolist())
+            ]
             chart = measure_chart("action", series, episode.num_frames)
     except PageError as e:
         message = str(e)
@@ -191,15 +222,20 @@ def demonstration(index: Indexed, dataset: str, episode_index: int) -> dict[str,
     return None
 
 
-def neighbours(reader: LakeReader, index: Indexed, episode: LakeEpisode) -> tuple[int | None, int | None]:
+def neighbours(
+    reader: LakeReader, index: Indexed, episode: LakeEpisode
+) -> tuple[int | None, int | None]:
     """The episodes of the dataset before and after this one, in the lake as the reader sees it."""
     neighbours_sql = (
-        "SELECT max(episode_index) FILTER (episode_index < $2), min(episode_index) FILTER (episode_index > $2)"
+        "SELECT max(episode_index) FILTER (episode_index < $2), min(episode_index) FILTER "
+        "(episode_index > $2)"
     )
     key = episode.dataset, episode.episode_index
     # The index answers sooner, but an older one does not know which episodes have come and gone
     if index.snapshot.number == reader.snapshot.number:
-        [numbers] = index.rows(f"{neighbours_sql} FROM episodes WHERE dataset = TRY_CAST($1 AS dataset_word)", *key)
+        [numbers] = index.rows(
+            f"{neighbours_sql} FROM episodes WHERE dataset = TRY_CAST($1 AS dataset_word)", *key
+        )
     else:
         [numbers] = reader.rows(f"{neighbours_sql} FROM episode_facts WHERE dataset = $1", *key)
     return numbers
@@ -209,7 +245,9 @@ def stages(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     """The stages that made what is known of the episode's chunk, with the name of their partition in Dagster."""
     key = episode.dataset, episode.chunk
     rows = reader.lately(("stages", *key), lambda: reader.dicts(STAGES_SQL, *key))
-    return [r | {"partition": episode.partition if r["chunk"] >= 0 else episode.dataset} for r in rows]
+    return [
+        r | {"partition": episode.partition if r["chunk"] >= 0 else episode.dataset} for r in rows
+    ]
 
 
 def progress_curves(data: dict[str, Any]) -> list[Curve]:
@@ -224,18 +262,25 @@ def progress_curves(data: dict[str, Any]) -> list[Curve]:
             lines.append(Curve(name, frames, run["progress"], f"line run{k % LABEL_COLOURS}"))
         if run["active"] and any(v is not None for v in run["progress_procvlm"]):
             published = f"{name}, published formula"
-            lines.append(Curve(published, frames, run["progress_procvlm"], "line published", shown=False))
+            lines.append(
+                Curve(published, frames, run["progress_procvlm"], "line published", shown=False)
+            )
     by_model: dict[str, dict[str, Any]] = {}
     for p in data["predictions"]:
         if p["model"] != LABEL_ITSELF:
             by_model.setdefault(p["model"], p)
     if truth := next((p for p in data["predictions"] if p["benchmark"].endswith(TRUTH)), None):
         lines.append(Curve("truth", truth["frames"], truth["target"], "line truth"))
-    for are_baselines, kind, colours in ((False, "model", MODEL_COLOURS), (True, "base", BASELINE_DASHES)):
+    for are_baselines, kind, colours in (
+        (False, "model", MODEL_COLOURS),
+        (True, "base", BASELINE_DASHES),
+    ):
         for k, name in enumerate(name for name in by_model if (name in BASELINES) == are_baselines):
             frames = by_model[name]["frames"]
             values = by_model[name]["prediction"]
-            lines.append(Curve(name, frames, values, f"line {kind}{k % colours}", shown=not are_baselines))
+            lines.append(
+                Curve(name, frames, values, f"line {kind}{k % colours}", shown=not are_baselines)
+            )
     return lines
 
 
@@ -248,7 +293,11 @@ def charts_data(lines: Mapping[str, Sequence[Curve]]) -> dict[str, list[dict[str
     """The curves of charts for the script that shows their values at the cursor; `frames` None: one for each."""
     return {
         title: [
-            {"frames": None if type(c.frames) is range else list(c.frames), "values": list(c.values)} for c in curves
+            {
+                "frames": None if type(c.frames) is range else list(c.frames),
+                "values": list(c.values),
+            }
+            for c in curves
         ]
         for title, curves in lines.items()
     }
@@ -258,7 +307,12 @@ def measure_charts(measures: dict[str, Any], num_frames: int) -> list[dict[str, 
     """A chart for each kind of measurement that the episode has, with what it shows and its range."""
     # What has to be known of a gripper to read its curve is in the curve's name
     grippers = [
-        (", ".join(filter(None, (g["name"], "" if g["has_polarity"] else "open end unknown", g["lag"]))), g["opening"])
+        (
+            ", ".join(
+                filter(None, (g["name"], "" if g["has_polarity"] else "open end unknown", g["lag"]))
+            ),
+            g["opening"],
+        )
         for g in measures["grippers"]
     ]
     series_by_title: dict[str, Series] = {
@@ -284,10 +338,15 @@ def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]
     low = 0.0
     high = 1.0
     if title != GRIPPERS:
-        low, high = charts.nice_ends([0.0, *(value for _, values in series for value in values if value is not None)])
+        low, high = charts.nice_ends(
+            [0.0, *(value for _, values in series for value in values if value is not None)]
+        )
     # Several curves of one measurement differ by their dashes
     kind, max_lines = (f"{KINDS[title]} dash", 3) if title in KINDS else ("dim", DIMENSIONS)
-    lines = [Curve(name, range(len(v)), v, f"line {kind}{k % max_lines}") for k, (name, v) in enumerate(series)]
+    lines = [
+        Curve(name, range(len(v)), v, f"line {kind}{k % max_lines}")
+        for k, (name, v) in enumerate(series)
+    ]
     chart = charts.curves(lines, num_frames, low, high)
     return {"title": title, "lines": lines, "low": low, "high": high, "chart": chart}
 
@@ -305,13 +364,18 @@ def why_page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTML
     # The lake has the facts of each question; words and pictures are in the kept replies, which may be pruned
     folder = visit.explorer.space.responses
     store = stored_replies(folder) if rows and folder.is_dir() else None
-    calls = [call_shown(row, store.get(row["call_key"]) if store else None, pictures) for row in rows]
+    calls = [
+        call_shown(row, store.get(row["call_key"]) if store else None, pictures) for row in rows
+    ]
     return visit.page(
         "why.html",
         title=f"Why {dataset} {episode_index}",
         episode=episode,
         facts=episode.facts,
-        runs=[run | {"parameters": indented(run["about"].get("params"))} for run in label_runs(visit.reader, episode)],
+        runs=[
+            run | {"parameters": indented(run["about"].get("params"))}
+            for run in label_runs(visit.reader, episode)
+        ],
         calls=calls,
         cost_usd=sum(row["cost_usd"] or 0.0 for row in rows),
         max_calls=MAX_CALLS,
@@ -328,12 +392,16 @@ def indented(params: str | None) -> str:
 stored_replies = cache(ResponseStore)  # of a folder, opened once
 
 
-def call_shown(row: dict[str, Any], reply: StoredReply | None, pictures: dict[str, dict]) -> dict[str, Any]:
+def call_shown(
+    row: dict[str, Any], reply: StoredReply | None, pictures: dict[str, dict]
+) -> dict[str, Any]:
     """One call for the page: what was sent in its order, pictures with where they are of, and the reply."""
     # A reply of a version that did not keep what was asked has its pictures alone
     parts = (reply.content or [{"sha256": sha256} for sha256 in reply.images]) if reply else ()
     content = [
-        {"text": part} if isinstance(part, str) else {"sha256": part["sha256"], "picture": pictures.get(part["sha256"])}
+        {"text": part}
+        if isinstance(part, str)
+        else {"sha256": part["sha256"], "picture": pictures.get(part["sha256"])}
         for part in parts
     ]
     return row | {"reply": reply, "content": content}

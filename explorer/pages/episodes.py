@@ -62,7 +62,10 @@ def page(visit: Visiting) -> HTMLResponse:
         commands=selection.commands(
             str(visit.explorer.space.root),
             frozen_options(visit),
-            licence_flags(row["license"] for row in reader.dicts("SELECT license FROM datasets ORDER BY dataset")),
+            licence_flags(
+                row["license"]
+                for row in reader.dicts("SELECT license FROM datasets ORDER BY dataset")
+            ),
         ),
         shown=SHOWN,
     )
@@ -118,7 +121,11 @@ def saved(space: Workspace, kind: str) -> list[dict[str, str]]:
     try:
         rows = json.loads(path.read_text())
         for row in rows:
-            is_row = isinstance(row, dict) and {*row} == {"name", KEYS[kind]} and {*map(type, row.values())} == {str}
+            is_row = (
+                isinstance(row, dict)
+                and {*row} == {"name", KEYS[kind]}
+                and {*map(type, row.values())} == {str}
+            )
             if not is_row:
                 raise ValueError(f"each needs name and {KEYS[kind]}, which are texts")
         return rows
@@ -137,7 +144,9 @@ def _change(request: Request, kind: str, name: str, text: str | None) -> JSONRes
     key = KEYS[kind]
     with _saving:
         texts = {row["name"]: row[key] for row in saved(space, kind)} | {name: text}
-        rows = [{"name": name, key: text} for name, text in sorted(texts.items()) if text is not None]
+        rows = [
+            {"name": name, key: text} for name, text in sorted(texts.items()) if text is not None
+        ]
         if len(rows) > MAX_SAVED:
             raise PageError(f"at most {MAX_SAVED} {kind} are kept: delete one first", 400)
         try:

@@ -20,7 +20,12 @@ from warehouse.exports.export import MANIFEST
 from warehouse.releases.contents import licence_flags
 
 router = APIRouter()
-KINDS = ("lerobot", "datasets", "rabc", "rerun")  # that need no option of their own, and are folders
+KINDS = (
+    "lerobot",
+    "datasets",
+    "rabc",
+    "rerun",
+)  # that need no option of their own, and are folders
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 BROKEN_OFF = "it was stopped before it finished"
 
@@ -47,14 +52,19 @@ def _folder(explorer: Explorer, name: str) -> Path:
     root = explorer.space.root.resolve()
     out = (root / "exports" / name).resolve()
     if not NAME.fullmatch(name) or not out.is_relative_to(root):
-        raise PageError("name: letters, digits, - and _ are needed, and the folder has to lie in the workspace", 422)
+        raise PageError(
+            "name: letters, digits, - and _ are needed, and the folder has to lie in the workspace",
+            422,
+        )
     return out
 
 
 def _command(at: Visit, kind: str, query: str, out: Path) -> list[str]:
     """The arguments of `proccorpus`. Raises PageError: the address makes no sense."""
     release = at.explorer.options.release
-    licences = [row["license"] for row in at.reader.dicts("SELECT license FROM datasets ORDER BY dataset")]
+    licences = [
+        row["license"] for row in at.reader.dicts("SELECT license FROM datasets ORDER BY dataset")
+    ]
     selection = EpisodeSelection.of(QueryParams(query.removeprefix("?")))
     return [
         *("export", kind, f"--where={selection.lake_sql()}"),
@@ -85,7 +95,9 @@ def state(at: Visiting, query: Annotated[str, Query(max_length=MAX_CHARS)] = "")
     """The form for a selection of the gallery, and how far an export is: a part of a page."""
     kinds = [EXPORT_KINDS[name] for name in KINDS]
     job = _state(at.request.app.state.export_job)
-    return at.part("exporting.html", kinds=kinds, job=job, query=query, why_not=_why_not(at.explorer))
+    return at.part(
+        "exporting.html", kinds=kinds, job=job, query=query, why_not=_why_not(at.explorer)
+    )
 
 
 @router.post("/api/exports")
@@ -98,5 +110,7 @@ def start(at: Visiting, wanted: Wanted) -> JSONResponse:
     out = _folder(at.explorer, wanted.name)
     arguments = _command(at, wanted.kind, wanted.query, out)
     about = {"kind": wanted.kind, "out": str(out), "command": in_words(arguments)}
-    at.request.app.state.export_job.start(arguments, about, "an export is running already: one at a time")
+    at.request.app.state.export_job.start(
+        arguments, about, "an export is running already: one at a time"
+    )
     return JSONResponse({}, 202)

@@ -18,9 +18,15 @@ from warehouse.lake.connection import LakeConnection
 from warehouse.lake.references import pending_chunks
 
 router = APIRouter()
-NOW = re.compile(r"^(.+); \d+ of \d+ done, \d+:\d\d$", re.MULTILINE)  # as the command line words what goes on
+NOW = re.compile(
+    r"^(.+); \d+ of \d+ done, \d+:\d\d$", re.MULTILINE
+)  # as the command line words what goes on
 BROKEN_OFF = "it was stopped before it finished"
-IN_WORDS = {"segments": "cuts", "embeddings": "pictures", "transfer": "labels"}  # what stages make; others as they are
+IN_WORDS = {
+    "segments": "cuts",
+    "embeddings": "pictures",
+    "transfer": "labels",
+}  # what stages make; others as they are
 DONE_SQL = """
     SELECT count(*), arg_max(stage, finished_at) FROM stage_runs
     WHERE dataset = ? AND chunk >= 0 AND stage <> 'episodes' AND finished_at >= ?"""
@@ -72,7 +78,11 @@ def _panel(visit: Visit, dataset: str, episode_index: int | None = None) -> HTML
         return visit.part("labelling.html", job=job, others=[])
     tasks = shown_tasks(visit.reader, dataset)
     is_reference = episode_index is not None
-    reference_tasks = [task for task in tasks if task["references"] and episode_index in (None, *task["references"])]
+    reference_tasks = [
+        task
+        for task in tasks
+        if task["references"] and episode_index in (None, *task["references"])
+    ]
     tasks_to_label = [task for task in reference_tasks if task["others"]]
     if not (tasks_to_label if is_reference else reference_tasks):
         return HTMLResponse("")
@@ -120,7 +130,9 @@ def suggestions(visit: Visiting, dataset: str) -> HTMLResponse:
                 reason = f"no run can be suggested: {e}"
     by_task = {suggestion["task"]: suggestion for suggestion in suggested}
     tasks = listed_tasks(visit, dataset)[:MOST_TASKS]
-    return visit.part("tasks.html", chosen=dataset, tasks=tasks, suggestions=by_task, why_none=reason)
+    return visit.part(
+        "tasks.html", chosen=dataset, tasks=tasks, suggestions=by_task, why_none=reason
+    )
 
 
 @router.get("/labelling/{dataset}/{episode_index}")

@@ -13,11 +13,27 @@ from explorer.site import Visiting, freezing
 
 router = APIRouter()
 # What needs no training: a score means little without them beside it. Some know what no model knows of a run
-BASELINES = dict.fromkeys(("clock", "visual distance", "goal image"), "baseline that knows how the run ends")
-BASELINES |= dict.fromkeys(("best constant", "the label itself", "the other pass"), "baseline that knows the labels")
-OTHERS = "running clock", "reference clock", "random", "direct", "gvl", "topreward", "uniform cuts", "random cuts"
+BASELINES = dict.fromkeys(
+    ("clock", "visual distance", "goal image"), "baseline that knows how the run ends"
+)
+BASELINES |= dict.fromkeys(
+    ("best constant", "the label itself", "the other pass"), "baseline that knows the labels"
+)
+OTHERS = (
+    "running clock",
+    "reference clock",
+    "random",
+    "direct",
+    "gvl",
+    "topreward",
+    "uniform cuts",
+    "random cuts",
+)
 BASELINES |= dict.fromkeys(OTHERS, "baseline")
-VIDEO, UNDER = "video: ", "under: "  # beginnings of a slice and a metric that are a cell of a confusion matrix together
+VIDEO, UNDER = (
+    "video: ",
+    "under: ",
+)  # beginnings of a slice and a metric that are a cell of a confusion matrix together
 PAGE = 100  # episodes of one page
 RUNS = "FROM eval_scores s JOIN eval_runs r USING (eval_run) WHERE r.benchmark = ?"
 SCORES_SQL = f"""
@@ -42,11 +58,17 @@ CONFUSION_SQL = f"""
 
 @router.get("/leaderboard")
 def page(
-    visit: Visiting, benchmark: str = "", slice: str = "all", metric: str = "", by: Literal["", "slices"] = ""
+    visit: Visiting,
+    benchmark: str = "",
+    slice: str = "all",
+    metric: str = "",
+    by: Literal["", "slices"] = "",
 ) -> HTMLResponse:
     """`by` slices: every model by every slice, by one metric."""
     reader = visit.reader
-    [[benchmarks]] = reader.rows("SELECT coalesce(list(DISTINCT benchmark ORDER BY benchmark), []) FROM eval_runs")
+    [[benchmarks]] = reader.rows(
+        "SELECT coalesce(list(DISTINCT benchmark ORDER BY benchmark), []) FROM eval_runs"
+    )
     if benchmark and benchmark not in benchmarks:
         raise PageError(f"there is no benchmark {benchmark[:60]!r} in this corpus")
     shown_benchmark = benchmark or next(iter(benchmarks), "")
@@ -73,7 +95,11 @@ def page(
 
 
 def _names(reader: LakeReader, column: str, benchmark: str) -> list[str]:
-    names = (r[0] for r in reader.rows(f"SELECT DISTINCT s.{column} {RUNS}", benchmark) if not r[0].startswith(UNDER))
+    names = (
+        r[0]
+        for r in reader.rows(f"SELECT DISTINCT s.{column} {RUNS}", benchmark)
+        if not r[0].startswith(UNDER)
+    )
     return sorted(names, key=lambda name: (name != "all", name))
 
 
@@ -85,7 +111,9 @@ def scores(
     sql = SCORES_SQL.format(order="ASC" if is_lower_better(metric) else "DESC")
     rows = reader.dicts(sql, benchmark, slice, metric)
     # One axis for all models, so that their intervals can be compared by eye
-    ends = charts.nice_ends([v for r in rows for v in (r["value"], r["low"], r["high"]) if v is not None])
+    ends = charts.nice_ends(
+        [v for r in rows for v in (r["value"], r["low"], r["high"]) if v is not None]
+    )
     for r in rows:
         r["drawing"] = charts.interval(r["value"], r["low"], r["high"], ends)
         r["baseline"] = BASELINES.get(r["model"])
@@ -100,7 +128,9 @@ def slices_matrix(reader: LakeReader, benchmark: str, metric: str) -> dict[str, 
     slices = sorted({row["slice"] for row in rows}, key=lambda name: (name != "all", name))
     runs: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     for row in rows:
-        _, cells = runs.setdefault(row["eval_run"], (row | {"baseline": BASELINES.get(row["model"])}, {}))
+        _, cells = runs.setdefault(
+            row["eval_run"], (row | {"baseline": BASELINES.get(row["model"])}, {})
+        )
         cells[row["slice"]] = row
 
     def place(run_cells: tuple[dict[str, Any], dict[str, Any]]) -> tuple[bool, float, str]:
@@ -109,12 +139,18 @@ def slices_matrix(reader: LakeReader, benchmark: str, metric: str) -> dict[str, 
         return "all" not in cells, value if lower else -value, run["model"]
 
     in_order = sorted(runs.values(), key=place)
-    return {"slices": slices, "rows": [(run, [cells.get(name) for name in slices]) for run, cells in in_order]}
+    return {
+        "slices": slices,
+        "rows": [(run, [cells.get(name) for name in slices]) for run, cells in in_order],
+    }
 
 
 @router.get("/leaderboard/{eval_run}")
 def behind(
-    visit: Visiting, eval_run: str, page: Annotated[int, Query(ge=1, le=10**5)] = 1, slice: str = "all"
+    visit: Visiting,
+    eval_run: str,
+    page: Annotated[int, Query(ge=1, le=10**5)] = 1,
+    slice: str = "all",
 ) -> HTMLResponse:
     """The episodes behind an evaluation's numbers, the worst first: by the mean error of its answers."""
     reader = visit.reader
@@ -143,7 +179,10 @@ def confusion_matrix(reader: LakeReader, eval_run: str) -> dict[str, Any] | None
     """Heads of columns, and of each task of a video a row of cells: value and drawing, None where nothing was asked.
 
     None of an evaluation without such a matrix."""
-    cells = {(video, instruction): value for video, instruction, value in reader.rows(CONFUSION_SQL, eval_run)}
+    cells = {
+        (video, instruction): value
+        for video, instruction, value in reader.rows(CONFUSION_SQL, eval_run)
+    }
     if not cells:
         return None
 

@@ -26,13 +26,17 @@ Camera = Annotated[int, Path(ge=0)]
 @router.get("/video/{camera}")
 def video(visit: Visiting, dataset: str, episode_index: EpisodeIndex, camera: Camera) -> Response:
     """The file that holds a camera's pictures, also in parts (Range). It may hold other episodes, too."""
-    path = media.video_file(visit.explorer.space, find_episode(visit.reader, dataset, episode_index), camera)
+    path = media.video_file(
+        visit.explorer.space, find_episode(visit.reader, dataset, episode_index), camera
+    )
     kind = media.MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
     return FileResponse(path, media_type=kind, headers=SHORT)
 
 
 @router.get("/video/{camera}/in_order")
-def in_order(visit: Visiting, dataset: str, episode_index: EpisodeIndex, camera: Camera) -> JSONResponse:
+def in_order(
+    visit: Visiting, dataset: str, episode_index: EpisodeIndex, camera: Camera
+) -> JSONResponse:
     """Do the rows have the file's pictures one after the other, from the listed frame on? Else a page plays the
     converted video, whose frames are those of the rows."""
     episode = find_episode(visit.reader, dataset, episode_index)
@@ -41,25 +45,35 @@ def in_order(visit: Visiting, dataset: str, episode_index: EpisodeIndex, camera:
     snapshot = visit.reader.snapshot.number
     pictures = media.places(visit.explorer.corpus, snapshot, dataset, episode_index, view["camera"])
     first = view["video"]["start_frame"]
-    return JSONResponse(pictures is None or pictures == [*range(first, first + len(pictures))], headers=SHORT)
+    return JSONResponse(
+        pictures is None or pictures == [*range(first, first + len(pictures))], headers=SHORT
+    )
 
 
 @router.get("/video/{camera}/h264")
-async def playable(request: Request, dataset: str, episode_index: EpisodeIndex, camera: Camera) -> Response:
+async def playable(
+    request: Request, dataset: str, episode_index: EpisodeIndex, camera: Camera
+) -> Response:
     """The episode's part of a camera's video in a codec that every browser plays; made where it is not yet."""
     path = await _made(request, dataset, episode_index, camera, with_label=False)
     return FileResponse(path, media_type="video/mp4", headers=SHORT)
 
 
 @router.get("/labelled/{camera}")
-async def labelled(request: Request, dataset: str, episode_index: EpisodeIndex, camera: Camera) -> Response:
+async def labelled(
+    request: Request, dataset: str, episode_index: EpisodeIndex, camera: Camera
+) -> Response:
     """The same with the label that counts below the pictures, to keep: its steps, its curve, and the moment."""
     path = await _made(request, dataset, episode_index, camera, with_label=True)
     name = f"{quote(dataset, safe='')}-{episode_index:06d}-labelled.mp4"
-    return FileResponse(path, media_type="video/mp4", headers={"Cache-Control": "no-store"}, filename=name)
+    return FileResponse(
+        path, media_type="video/mp4", headers={"Cache-Control": "no-store"}, filename=name
+    )
 
 
-async def _made(request: Request, dataset: str, episode_index: int, camera: int, *, with_label: bool) -> pathlib.Path:
+async def _made(
+    request: Request, dataset: str, episode_index: int, camera: int, *, with_label: bool
+) -> pathlib.Path:
     """The converted video of a camera. Raises PageError."""
 
     def convert(given_up: Callable[[], bool]) -> pathlib.Path:
@@ -83,15 +97,21 @@ def _label(visit: Visit, episode: LakeEpisode) -> DrawnLabel:
     runs = shown_episode(visit, episode)["runs"]
     run = next((run for run in runs if run["active"] and run["progress"]), None)
     if run is None:
-        raise PageError(f"{episode.dataset} {episode.episode_index} has no label that counts: build it first")
+        raise PageError(
+            f"{episode.dataset} {episode.episode_index} has no label that counts: build it first"
+        )
     return DrawnLabel.of(run, episode.facts["fps"] or 1.0)
 
 
 @router.get("/keyframes/{sha256}.jpg")
 def keyframe(visit: Visiting, dataset: str, episode_index: EpisodeIndex, sha256: str) -> Response:
     """A stored picture, if the lake lists it for this episode."""
-    listed = keyframes(visit.reader, (dataset, chunk_of(visit.reader, dataset, episode_index), episode_index))
-    if not any(k["url"].endswith(f"/{sha256}.jpg") for of_camera in listed.values() for k in of_camera):
+    listed = keyframes(
+        visit.reader, (dataset, chunk_of(visit.reader, dataset, episode_index), episode_index)
+    )
+    if not any(
+        k["url"].endswith(f"/{sha256}.jpg") for of_camera in listed.values() for k in of_camera
+    ):
         raise PageError(f"{dataset} {episode_index} has no such picture")
     path = visit.explorer.space.keyframe(sha256)
     if not path.is_file():
@@ -100,9 +120,13 @@ def keyframe(visit: Visiting, dataset: str, episode_index: EpisodeIndex, sha256:
 
 
 @router.get("/{kind}.jpg")
-def picture(visit: Visiting, dataset: str, episode_index: EpisodeIndex, kind: Literal["thumb", "sheet"]) -> Response:
+def picture(
+    visit: Visiting, dataset: str, episode_index: EpisodeIndex, kind: Literal["thumb", "sheet"]
+) -> Response:
     """A thumbnail, or a contact sheet."""
-    data = media.thumbnail(visit.explorer.corpus, visit.reader.snapshot.number, dataset, episode_index, kind)
+    data = media.thumbnail(
+        visit.explorer.corpus, visit.reader.snapshot.number, dataset, episode_index, kind
+    )
     return Response(data, media_type="image/jpeg", headers=SHORT)
 
 
@@ -116,6 +140,11 @@ def frame(
 ) -> Response:
     """A small picture of what a camera shows at a frame."""
     data = media.moment(
-        visit.explorer.corpus, visit.reader.snapshot.number, dataset, episode_index, camera, frame_index
+        visit.explorer.corpus,
+        visit.reader.snapshot.number,
+        dataset,
+        episode_index,
+        camera,
+        frame_index,
     )
     return Response(data, media_type="image/jpeg", headers=SHORT)

@@ -46,7 +46,9 @@ def stated_outcome(reader: LakeReader, dataset: str, episode_index: int) -> dict
     """What people said of how a run ended: its row of current_outcomes, which counts; None: nobody did."""
     if (dataset, episode_index) not in corrected_places(reader, "outcomes"):
         return None
-    rows = reader.dicts("FROM current_outcomes WHERE dataset = ? AND episode_index = ?", dataset, episode_index)
+    rows = reader.dicts(
+        "FROM current_outcomes WHERE dataset = ? AND episode_index = ?", dataset, episode_index
+    )
     if rows:
         return rows[0]
     return None
@@ -59,7 +61,9 @@ def say(request: Request, dataset: str, episode_index: EpisodeIndex, ended: Ende
     said = Said(author=ended.author, follows=ended.follows_correction, comment=_words(ended))
 
     def written(reader: LakeReader, lake: Writable) -> dict[str, Any]:
-        judged = Judged(reader, lake, dataset, episode_index, author_of(request, ended.author), said)
+        judged = Judged(
+            reader, lake, dataset, episode_index, author_of(request, ended.author), said
+        )
         judged.facts()
         # First what can be refused
         correction = None if ended.frame is None else _label_that_fails(judged, ended.frame)
@@ -73,14 +77,18 @@ def say(request: Request, dataset: str, episode_index: EpisodeIndex, ended: Ende
 
 
 @router.post(f"{OF_EPISODE}/undo")
-def undo(request: Request, dataset: str, episode_index: EpisodeIndex, taken: TakenBack) -> JSONResponse:
+def undo(
+    request: Request, dataset: str, episode_index: EpisodeIndex, taken: TakenBack
+) -> JSONResponse:
     """Take back an outcome, and the label that came with it. Answers with the id of what says so."""
 
     def written(reader: LakeReader, lake: Writable) -> dict[str, Any]:
         author = author_of(request, taken.author)
         in_force = outcomes.standing(lake, dataset, episode_index)
         if in_force is None or in_force["import_id"] != taken.import_id:
-            raise CorrectionError(f"episode {episode_index} of {dataset} has no outcome {taken.import_id!r} in force")
+            raise CorrectionError(
+                f"episode {episode_index} of {dataset} has no outcome {taken.import_id!r} in force"
+            )
         if in_force["file"] != outcomes.BY_CLICK:
             whole = f"proccorpus outcomes undo {taken.import_id} takes all of it back"
             raise CorrectionError(f"it came with the file {in_force['file']}: {whole}")
@@ -105,7 +113,9 @@ def _came_with(lake: Writable, outcome: dict[str, Any]) -> str | None:
     return None
 
 
-def _answered(request: Request, act: Callable[[LakeReader, Writable], dict[str, Any]]) -> JSONResponse:
+def _answered(
+    request: Request, act: Callable[[LakeReader, Writable], dict[str, Any]]
+) -> JSONResponse:
     explorer = explorer_of(request)
     check_may_write(explorer)
     try:
@@ -129,7 +139,11 @@ def _label_that_fails(judged: Judged, frame: int) -> str | None:
     if current:
         run = current[0]["base_label_run"]
         segments = [*map(as_said, segments_of(current[0]))]
-        label = {"segments": segments, "plan": current[0]["plan"], "final_progress": current[0]["final_progress"]}
+        label = {
+            "segments": segments,
+            "plan": current[0]["plan"],
+            "final_progress": current[0]["final_progress"],
+        }
     else:
         run = judged.active_run()
         found = label_as_said(judged.reader, judged.episode(), run) if run else None
@@ -139,7 +153,9 @@ def _label_that_fails(judged: Judged, frame: int) -> str | None:
     label = label | {"segments": failed_from(label["segments"], frame), "catastrophic_frame": frame}
     facts = judged.facts()
     seen = {"base_label_run": run, "base_content_hash": facts["content_hash"], "facts": facts}
-    return corrections.save(judged.lake, *judged.place, parsed(label), **seen, **judged.judgement)["correction_id"]
+    return corrections.save(judged.lake, *judged.place, parsed(label), **seen, **judged.judgement)[
+        "correction_id"
+    ]
 
 
 def failed_from(segments: Sequence[dict[str, Any]], frame: int) -> list[dict[str, Any]]:

@@ -41,7 +41,16 @@ def recording(request: Request, dataset: str, episode_index: EpisodeIndex) -> Fi
         path = Path(file.name)
         try:
             with Walled(MEMORY_BYTES, __name__) as process:
-                process(_write, explorer.space, snapshot, dataset, episode_index, path, cpu_s=MOST_S, wall_s=MOST_S)
+                process(
+                    _write,
+                    explorer.space,
+                    snapshot,
+                    dataset,
+                    episode_index,
+                    path,
+                    cpu_s=MOST_S,
+                    wall_s=MOST_S,
+                )
         except BaseException as e:
             path.unlink(missing_ok=True)
             if isinstance(e, (UserError, *TOO_MUCH)):
@@ -50,7 +59,13 @@ def recording(request: Request, dataset: str, episode_index: EpisodeIndex) -> Fi
     name = f"{quote(dataset, safe='')}-{episode_index:06d}.rrd"
     headers = {"Cache-Control": "no-store"}
     deleted = BackgroundTask(path.unlink, missing_ok=True)
-    return FileResponse(path, headers=headers, media_type="application/octet-stream", filename=name, background=deleted)
+    return FileResponse(
+        path,
+        headers=headers,
+        media_type="application/octet-stream",
+        filename=name,
+        background=deleted,
+    )
 
 
 def _write(space: Workspace, snapshot: int, dataset: str, episode_index: int, path: Path) -> None:
@@ -60,4 +75,6 @@ def _write(space: Workspace, snapshot: int, dataset: str, episode_index: int, pa
     lake = Lake(space, read_only=True, snapshot=snapshot)
     with closing(lake.con):
         selected = select_episode(lake, dataset, episode_index)
-        write_recording(path, selected, selected.episodes[0], SourceReader(selected, dataset), OPTIONS)
+        write_recording(
+            path, selected, selected.episodes[0], SourceReader(selected, dataset), OPTIONS
+        )

@@ -33,11 +33,16 @@ class Decision(BaseModel):
 def page(visit: Visiting) -> HTMLResponse:
     """What people said of recordings that episodes only resemble, episode by episode."""
     lake = _lake(visit)
-    words_by_place = {place: [*words] for place, words in groupby(recordings.in_review(lake), _place)}
+    words_by_place = {
+        place: [*words] for place, words in groupby(recordings.in_review(lake), _place)
+    }
     return visit.page(
         "recordings.html",
         title="Recordings in review",
-        episodes=[_episode(lake, place, words_by_place[place]) for place in [*words_by_place][:MOST_LISTED]],
+        episodes=[
+            _episode(lake, place, words_by_place[place])
+            for place in [*words_by_place][:MOST_LISTED]
+        ],
         num_more=max(0, len(words_by_place) - MOST_LISTED),
     )
 
@@ -46,7 +51,9 @@ def _place(word: dict[str, Any]) -> tuple[str, int]:
     return word["dataset"], word["episode_index"]
 
 
-def _episode(lake: LakeConnection, place: tuple[str, int], words: list[dict[str, Any]]) -> dict[str, Any]:
+def _episode(
+    lake: LakeConnection, place: tuple[str, int], words: list[dict[str, Any]]
+) -> dict[str, Any]:
     """An episode in review; `former` and `present`: are there pictures of that side?"""
     former, present = recordings.pictures_in_review(lake, *place)
     return {
@@ -65,7 +72,10 @@ def _lake(visit: Visit) -> LakeConnection:
 
 @router.get("/recordings/{dataset}/{episode_index}/{side}.png")
 def strip(
-    visit: Visiting, dataset: str, episode_index: EpisodeIndex, side: Annotated[Literal["former", "present"], Path()]
+    visit: Visiting,
+    dataset: str,
+    episode_index: EpisodeIndex,
+    side: Annotated[Literal["former", "present"], Path()],
 ) -> Response:
     """Pictures of the moments of an episode, or of the recording that it resembles, from left to right.
 
@@ -77,18 +87,24 @@ def strip(
         raise PageError("no pictures of it are kept")
     tiny = np.frombuffer(b"".join(pictures), np.uint8).reshape(len(pictures), TINY, TINY)
     large = cv2.resize(
-        np.concatenate([*tiny], axis=1), (PICTURE_PX * len(tiny), PICTURE_PX), interpolation=cv2.INTER_CUBIC
+        np.concatenate([*tiny], axis=1),
+        (PICTURE_PX * len(tiny), PICTURE_PX),
+        interpolation=cv2.INTER_CUBIC,
     )
     return Response(cv2.imencode(".png", large)[1].tobytes(), media_type="image/png")
 
 
 @router.post("/api/recordings/{dataset}/{episode_index}")
-def decide(request: Request, dataset: str, episode_index: EpisodeIndex, decision: Decision) -> JSONResponse:
+def decide(
+    request: Request, dataset: str, episode_index: EpisodeIndex, decision: Decision
+) -> JSONResponse:
     """What a person decides; 422 where there is nothing to decide."""
     author = author_of(request, decision.author)
     try:
         with writing(explorer_of(request)) as lake:
-            recording = recordings.decide(lake, dataset, episode_index, is_same=decision.is_same, author=author)
+            recording = recordings.decide(
+                lake, dataset, episode_index, is_same=decision.is_same, author=author
+            )
     except CorrectionError as e:
         raise PageError(str(e), 422) from e
     return JSONResponse({"recording": recording})

@@ -31,7 +31,11 @@ WAITING = "corrections"
 QUARANTINED = "quarantined"
 CHANGED = "changed"
 OF_DATASET = "($dataset IS NULL OR dataset::VARCHAR = $dataset)"
-OTHERS = {CHANGED: "Labelled anew: old and new", WAITING: "Corrections to look at again", QUARANTINED: "Quarantined"}
+OTHERS = {
+    CHANGED: "Labelled anew: old and new",
+    WAITING: "Corrections to look at again",
+    QUARANTINED: "Quarantined",
+}
 # Labels that follow a reference, count, and that nobody has judged, beside the annotator's label that counted before
 CHANGED_SQL = """
     SELECT a.dataset, a.chunk, a.episode_index, f.task, a.label_run, b.other_run AS old_run, b.apart
@@ -103,7 +107,8 @@ def page(
         first=queue.first(visit) if queue else None,
         left=num_left,
         people={
-            p: ReviewQueue(person=p).left(visit) for p in [*places_by_value(visit.reader, "assigned")][:MOST_TASKS]
+            p: ReviewQueue(person=p).left(visit)
+            for p in [*places_by_value(visit.reader, "assigned")][:MOST_TASKS]
         },
         person=person,
         assumed=assumed_outcomes(visit, dataset),
@@ -112,7 +117,9 @@ def page(
         page=page,
         pages=max(1, -(-num_left // PER_PAGE)),
         can_act=kind != QUARANTINED,
-        num_words=sum(review_counts(LakeConnection(visit.explorer.space, visit.reader.con)).values()),
+        num_words=sum(
+            review_counts(LakeConnection(visit.explorer.space, visit.reader.con)).values()
+        ),
     )
 
 
@@ -139,7 +146,9 @@ def _counts(visit: Visit, dataset: str | None) -> dict[str, int]:
     return indexed.once(("review counts", dataset, said), count) | {CHANGED: changed}
 
 
-def _rows(visit: Visit, queue: ReviewQueue | None, kind: str, dataset: str | None, limit: str) -> list[dict[str, Any]]:
+def _rows(
+    visit: Visit, queue: ReviewQueue | None, kind: str, dataset: str | None, limit: str
+) -> list[dict[str, Any]]:
     """A page of a queue, without the episodes that people have judged since the index was made: each with its newest
     correction, which a judgement made on the page follows; of quarantined ones with the finding's detail.
     """
@@ -154,8 +163,13 @@ def _rows(visit: Visit, queue: ReviewQueue | None, kind: str, dataset: str | Non
     if kind == CHANGED:
         rows = visit.reader.dicts(f"{CHANGED_SQL} {limit}", dataset)
         for row in rows:  # both labels as strips
-            labels = labels_of_episode(visit.reader.con, row["dataset"], row["chunk"], row["episode_index"])
-            both = [[s.__dict__ for s in labels[row[name]].segments] for name in ("old_run", "label_run")]
+            labels = labels_of_episode(
+                visit.reader.con, row["dataset"], row["chunk"], row["episode_index"]
+            )
+            both = [
+                [s.__dict__ for s in labels[row[name]].segments]
+                for name in ("old_run", "label_run")
+            ]
             row["strips"] = [charts.spans(segments, segments[-1]["end_frame"]) for segments in both]
     elif queue is None:
         rows = visit.index.dicts(
@@ -169,11 +183,15 @@ def _rows(visit: Visit, queue: ReviewQueue | None, kind: str, dataset: str | Non
     ended = corrected_places(visit.reader, "outcomes")
     are_ended = any((row["dataset"], row["episode_index"]) in ended for row in rows)
     rows = _with(visit.reader, rows, "outcome", OUTCOMES_SQL if are_ended else None)
-    are_corrected = any((row["dataset"], row["episode_index"]) in corrected_places(visit.reader) for row in rows)
+    are_corrected = any(
+        (row["dataset"], row["episode_index"]) in corrected_places(visit.reader) for row in rows
+    )
     return _with(visit.reader, rows, "follows", NEWEST_SQL if are_corrected else None)
 
 
-def _with(reader: LakeReader, rows: list[dict[str, Any]], name: str, sql: str | None) -> list[dict[str, Any]]:
+def _with(
+    reader: LakeReader, rows: list[dict[str, Any]], name: str, sql: str | None
+) -> list[dict[str, Any]]:
     """The rows with what a query says of their episodes."""
     places = [f"{row['dataset']} {row['episode_index']}" for row in rows]
     values = dict(reader.rows(sql, places)) if sql else {}

@@ -60,7 +60,9 @@ SqlText = Annotated[str, Query(max_length=MAX_CHARS)]
 ProofText = Annotated[str, Query(max_length=64)]
 
 
-async def answer[T](request: Request, run_query: Callable[[SqlProcess, LakeState, Callable[[], bool]], T]) -> T:
+async def answer[T](
+    request: Request, run_query: Callable[[SqlProcess, LakeState, Callable[[], bool]], T]
+) -> T:
     """What a process of its own answers to a query; `run_query` gets the process, what it reads, and who says to
     give up.
 
@@ -69,7 +71,10 @@ async def answer[T](request: Request, run_query: Callable[[SqlProcess, LakeState
 
     def asked(given_up: Callable[[], bool]) -> T:
         explorer_of(request).scribe.settle()
-        with explorer_of(request).corpus.state() as state, request.app.state.queries.one() as process:
+        with (
+            explorer_of(request).corpus.state() as state,
+            request.app.state.queries.one() as process,
+        ):
             return run_query(process, state, given_up)
 
     async with request.app.state.querying:
@@ -102,7 +107,10 @@ def _equal(actual: str, expected: str) -> bool:
 
 @router.get("/sql")
 async def page(
-    request: Request, q: SqlText = "", chart: Literal["table", "bars", "line"] = "table", asked: ProofText = ""
+    request: Request,
+    q: SqlText = "",
+    chart: Literal["table", "bars", "line"] = "table",
+    asked: ProofText = "",
 ) -> HTMLResponse:
     result = None
     error = None
@@ -110,7 +118,9 @@ async def page(
         error = "This query comes from a link on another site. Read it, then press Run."
     elif q.strip():
         try:
-            table = await answer(request, lambda p, s, g: p.query(s, q, TIME_S, MAX_ROWS + 1, MAX_PAGE_BYTES, g))
+            table = await answer(
+                request, lambda p, s, g: p.query(s, q, TIME_S, MAX_ROWS + 1, MAX_PAGE_BYTES, g)
+            )
             result = await run_in_threadpool(_result, table, chart)
         except SqlError as e:
             error = str(e)
@@ -155,7 +165,9 @@ def _num_values(array: pa.Array) -> int:
 
 
 def _named_by(row: dict[str, Any]) -> Named | None:
-    dataset, episode, frame = (row.get(name) for name in ("dataset", "episode_index", "frame_index"))
+    dataset, episode, frame = (
+        row.get(name) for name in ("dataset", "episode_index", "frame_index")
+    )
     if not isinstance(dataset, str) or not _is_index(episode):
         return None
     return dataset, episode, frame if _is_index(frame) else None
@@ -186,7 +198,12 @@ def _links(reader: LakeReader, named_rows: list[Named | None]) -> list[str | Non
 
 
 def _shown(
-    request: Request, q: str, chart: str, asked: str, result: dict[str, Any] | None, error: str | None
+    request: Request,
+    q: str,
+    chart: str,
+    asked: str,
+    result: dict[str, Any] | None,
+    error: str | None,
 ) -> HTMLResponse:
     explorer = explorer_of(request)
     with explorer.corpus.reading() as reader:
@@ -212,23 +229,39 @@ def _shown(
 def draw(table: pa.Table, kind: str) -> dict[str, Any]:
     """A chart of a result: its first column against its first numbers after it."""
     # Its first column names the rows
-    number = next((k for k, field in enumerate(table.schema) if k > 0 and _is_number(field.type)), None)
+    number = next(
+        (k for k, field in enumerate(table.schema) if k > 0 and _is_number(field.type)), None
+    )
     if number is None or not table.num_rows:
-        return {"chart": None, "about": "A chart needs a first column and a later column of numbers."}
+        return {
+            "chart": None,
+            "about": "A chart needs a first column and a later column of numbers.",
+        }
     names = list(map(str, table.column(0).to_pylist()))
     values = [None if value is None else float(value) for value in table.column(number).to_pylist()]
-    heights = [value or 0.0 for value in values]  # of a bar, and where a curve's missing value counts for the axis
+    heights = [
+        value or 0.0 for value in values
+    ]  # of a bar, and where a curve's missing value counts for the axis
     about = f"{table.schema.names[number]} by {table.schema.names[0]}"
     if kind == "bars":
         # Bars begin at zero and show nothing below it
         low = 0.0
         high = max(heights)
-        drawn = charts.bars([(name, max(0.0, height)) for name, height in zip(names, heights, strict=True)], about)
+        drawn = charts.bars(
+            [(name, max(0.0, height)) for name, height in zip(names, heights, strict=True)], about
+        )
     else:
         low, high = charts.nice_ends([0.0, *heights])
         curve = Curve(about, range(len(values)), values, "line run0")
         drawn = charts.curves([curve], len(values), low, high)
-    return {"chart": drawn, "about": about, "low": low, "high": high, "first": names[0], "last": names[-1]}
+    return {
+        "chart": drawn,
+        "about": about,
+        "low": low,
+        "high": high,
+        "first": names[0],
+        "last": names[-1],
+    }
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -239,18 +272,28 @@ def _is_number(kind: pa.DataType) -> bool:
 def described() -> list[dict[str, Any]]:
     """Every table and view with its columns."""
     all_columns = columns()
-    return [r | {"columns": [c for c in all_columns if c.relation == r["name"]]} for r in relations()]
+    return [
+        r | {"columns": [c for c in all_columns if c.relation == r["name"]]} for r in relations()
+    ]
 
 
 @router.get("/sql/download")
 async def download(
-    request: Request, q: SqlText, format: Literal["csv", "json", "parquet"] = "csv", asked: ProofText = ""
+    request: Request,
+    q: SqlText,
+    format: Literal["csv", "json", "parquet"] = "csv",
+    asked: ProofText = "",
 ) -> Response:
     """All rows of a query, up to a million."""
     if not may_run(request, q, asked):
-        raise PageError("links on other sites cannot download: open the query on the page SQL and run it", 403)
+        raise PageError(
+            "links on other sites cannot download: open the query on the page SQL and run it", 403
+        )
     try:
-        data = await answer(request, lambda p, s, g: p.file(s, q, format, TIME_S, MAX_DOWNLOAD, MAX_DOWNLOAD_BYTES, g))
+        data = await answer(
+            request,
+            lambda p, s, g: p.file(s, q, format, TIME_S, MAX_DOWNLOAD, MAX_DOWNLOAD_BYTES, g),
+        )
     except SqlError as e:
         raise PageError(str(e), 400) from e
     headers = {"Content-Disposition": f'attachment; filename="query.{format}"'}

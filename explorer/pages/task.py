@@ -41,12 +41,18 @@ STEPS_SQL = """
 def page(at: Visiting, dataset: str, task: str = "") -> HTMLResponse:
     """`task`: its text; empty: the runs without one. Raises PageError: no labelled run has it."""
     at.reader.check_dataset(dataset)
-    joined = at.reader.rows("SELECT task FROM current_joined_tasks WHERE dataset = ? AND same_as = ?", dataset, task)
+    joined = at.reader.rows(
+        "SELECT task FROM current_joined_tasks WHERE dataset = ? AND same_as = ?", dataset, task
+    )
     runs = at.index.dicts(RUNS_SQL, dataset, [task, *(other for (other,) in joined)])
     if not runs:
-        raise PageError(f"no run of {dataset} that can be used has a label and the task {task[:60]!r}")
+        raise PageError(
+            f"no run of {dataset} that can be used has a label and the task {task[:60]!r}"
+        )
     compared = _spread(runs, MOST_RUNS)
-    curves = at.reader.once(("task curves", dataset, task), lambda: _curves(at.reader, dataset, compared))
+    curves = at.reader.once(
+        ("task curves", dataset, task), lambda: _curves(at.reader, dataset, compared)
+    )
     apart = np.abs(curves - np.median(curves, axis=0)).mean(axis=1)
     if len(compared) > 2:
         farthest = np.argsort(-apart, kind="stable")[:MOST_ODD].tolist()
@@ -54,7 +60,10 @@ def page(at: Visiting, dataset: str, task: str = "") -> HTMLResponse:
         farthest = []
     beyond = {place for place in farthest if apart[place] > _most_usual(apart)}
     listed = farthest[: max(len(beyond), FEWEST_LISTED)]
-    rows = [compared[place] | {"apart": float(apart[place]), "is_odd": place in beyond} for place in listed]
+    rows = [
+        compared[place] | {"apart": float(apart[place]), "is_odd": place in beyond}
+        for place in listed
+    ]
     return at.page(
         "task.html",
         title=f"Task of {dataset}",
@@ -62,7 +71,9 @@ def page(at: Visiting, dataset: str, task: str = "") -> HTMLResponse:
         task=task,
         num_runs=len(runs),
         num_compared=len(compared),
-        outcomes={said: sum(run["success"] == said for run in runs) for said in ("yes", "no", "unknown")},
+        outcomes={
+            said: sum(run["success"] == said for run in runs) for said in ("yes", "no", "unknown")
+        },
         median_s=float(np.median([run["duration_s"] for run in runs])),
         plot=_plot(dataset, compared, curves, beyond),
         odd=rows,
@@ -92,10 +103,14 @@ def _curves(reader: LakeReader, dataset: str, runs: list[dict[str, Any]]) -> np.
         places[episode_index].append(place)
         values[episode_index].append(progress)
     # A run of fewer frames than places has none for some of them
-    return np.array([np.interp(np.arange(PLACES), places[n] or [0], values[n] or [0.0]) for n in numbers])
+    return np.array(
+        [np.interp(np.arange(PLACES), places[n] or [0], values[n] or [0.0]) for n in numbers]
+    )
 
 
-def _plot(dataset: str, runs: list[dict[str, Any]], curves: np.ndarray, odd: set[int]) -> charts.Markup:
+def _plot(
+    dataset: str, runs: list[dict[str, Any]], curves: np.ndarray, odd: set[int]
+) -> charts.Markup:
     """Quantiles over all runs, some single runs, and the odd ones; each run leads to its page."""
     lines = []
     others = [place for place in range(len(runs)) if place not in odd]
@@ -107,26 +122,50 @@ def _plot(dataset: str, runs: list[dict[str, Any]], curves: np.ndarray, odd: set
     quantiles = np.quantile(curves, QUANTILES, axis=0)
     bands = [("wide", quantiles[0], quantiles[4]), ("middle", quantiles[1], quantiles[3])]
     median = Curve("median", range(PLACES), quantiles[2].tolist(), "line median")
-    return charts.runs_plot([(kind, low.tolist(), high.tolist()) for kind, low, high in bands], median, lines)
+    return charts.runs_plot(
+        [(kind, low.tolist(), high.tolist()) for kind, low, high in bands], median, lines
+    )
 
 
 def _steps(reader: LakeReader, dataset: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each step of the task in the order of plans: how many runs have it, how long it takes, and odd lengths."""
-    fps = {run["episode_index"]: run["num_frames"] / run["duration_s"] for run in runs if run["duration_s"]}
+    fps = {
+        run["episode_index"]: run["num_frames"] / run["duration_s"]
+        for run in runs
+        if run["duration_s"]
+    }
     by_name: dict[str, list[tuple[float, int, int]]] = {}
     for name, number, frames, step in reader.rows(STEPS_SQL, dataset, sorted(fps)):
         by_name.setdefault(name, []).append((frames / fps[number], number, step))
-    longest = max((seconds for of_step in by_name.values() for seconds, _, _ in of_step), default=1.0)
+    longest = max(
+        (seconds for of_step in by_name.values() for seconds, _, _ in of_step), default=1.0
+    )
     ends = (0.0, charts.nice_ends([0.0, longest])[1])
-    in_order = sorted(by_name, key=lambda name: (np.median([step for *_, step in by_name[name]]), name))
+    in_order = sorted(
+        by_name, key=lambda name: (np.median([step for *_, step in by_name[name]]), name)
+    )
     return [_step(dataset, name, by_name[name], ends) for name in in_order[:MOST_STEPS]]
 
 
-def _step(dataset: str, name: str, lengths: list[tuple[float, int, int]], ends: tuple[float, float]) -> dict[str, Any]:
+def _step(
+    dataset: str, name: str, lengths: list[tuple[float, int, int]], ends: tuple[float, float]
+) -> dict[str, Any]:
     seconds = np.array([length for length, *_ in lengths])
     low, lower, median, upper, high = np.quantile(seconds, QUANTILES).tolist()
     reach = BEYOND * (upper - lower)
-    odd = [(s, number) for s, number, _ in sorted(lengths) if not lower - reach <= s <= upper + reach]
-    links = [(s, f"{number}: {s:.1f} s", f"/episode/{quote(dataset, safe='')}/{number}") for s, number in odd]
+    odd = [
+        (s, number) for s, number, _ in sorted(lengths) if not lower - reach <= s <= upper + reach
+    ]
+    links = [
+        (s, f"{number}: {s:.1f} s", f"/episode/{quote(dataset, safe='')}/{number}")
+        for s, number in odd
+    ]
     drawing = charts.lengths((low, lower, median, upper, high), links, ends)
-    return {"name": name, "runs": len(lengths), "median": median, "low": low, "high": high, "drawing": drawing}
+    return {
+        "name": name,
+        "runs": len(lengths),
+        "median": median,
+        "low": low,
+        "high": high,
+        "drawing": drawing,
+    }

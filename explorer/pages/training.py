@@ -25,7 +25,9 @@ router = APIRouter()
 MOST_RUNS = 4  # that are compared: as many as models have colours
 AT_FIRST = 2
 MOST_POINTS = 600  # of a curve
-MOST_CURVES = 12  # kinds of them, of one kind of training only, beside those that every training has
+MOST_CURVES = (
+    12  # kinds of them, of one kind of training only, beside those that every training has
+)
 # Columns of training_points that are drawn, in this order, with what they are
 CURVES = {
     "loss": "loss",
@@ -50,7 +52,9 @@ RUNS_SQL = """
     SELECT r.*, coalesce(p.num, 0) AS points, p.samples, p.tokens FROM training_runs r LEFT JOIN (
       SELECT training_run, count(*) AS num, max(samples) AS samples, max(tokens) AS tokens FROM training_points
       GROUP BY 1) p USING (training_run) ORDER BY r.created_at DESC NULLS LAST, r.training_run"""
-RECIPE = re.compile(r"[A-Za-z0-9_]{1,80}")  # the name of a built-in one; a file is for the command line
+RECIPE = re.compile(
+    r"[A-Za-z0-9_]{1,80}"
+)  # the name of a built-in one; a file is for the command line
 
 
 @router.get("/training")
@@ -64,7 +68,9 @@ def page(visit: Visiting, run: Annotated[list[str] | None, Query()] = None) -> H
         if name not in by_name:
             raise PageError(f"there is no training run {name[:60]!r} in this corpus")
     if len(chosen) > MOST_RUNS:
-        raise PageError(f"{len(chosen)} runs are too many for one picture: choose {MOST_RUNS} at most", 400)
+        raise PageError(
+            f"{len(chosen)} runs are too many for one picture: choose {MOST_RUNS} at most", 400
+        )
     curves = {name: curves_of(reader, name) for name in chosen}
     differ, same = differences([by_name[name]["config"] for name in chosen])
     return visit.page(
@@ -85,14 +91,20 @@ def page(visit: Visiting, run: Annotated[list[str] | None, Query()] = None) -> H
 def panels(curves: dict[str, dict[str, list[tuple[int, float]]]]) -> list[dict[str, Any]]:
     """A chart for each kind of curve that any of the runs has, all of them over the same steps."""
     titles = list(dict.fromkeys(title for of_run in curves.values() for title in of_run))
-    steps = 1 + max((points[-1][0] for of_run in curves.values() for points in of_run.values()), default=0)
+    steps = 1 + max(
+        (points[-1][0] for of_run in curves.values() for points in of_run.values()), default=0
+    )
     shown_panels = []
     for title in titles:
         lines = []
         for k, of_run in enumerate(curves.values()):
             points = of_run.get(title, [])
-            lines.append(Curve(f"run {k}", [s for s, _ in points], [v for _, v in points], f"line model{k}"))
-        low, high = charts.nice_ends([0.0, *(v for line in lines for v in line.values if v is not None)])
+            lines.append(
+                Curve(f"run {k}", [s for s, _ in points], [v for _, v in points], f"line model{k}")
+            )
+        low, high = charts.nice_ends(
+            [0.0, *(v for line in lines for v in line.values if v is not None)]
+        )
         shown_panels.append(
             {
                 "title": title,
@@ -100,7 +112,10 @@ def panels(curves: dict[str, dict[str, list[tuple[int, float]]]]) -> list[dict[s
                 "high": high,
                 "last": [f"{line.values[-1]:.4g}" if line.values else "–" for line in lines],
                 "chart": charts.curves(lines, steps, low, high),
-                "data": {"steps": steps, "lines": [{"frames": line.frames, "values": line.values} for line in lines]},
+                "data": {
+                    "steps": steps,
+                    "lines": [{"frames": line.frames, "values": line.values} for line in lines],
+                },
             }
         )
     return shown_panels
@@ -111,12 +126,18 @@ def curves_of(reader: LakeReader, run: str) -> dict[str, list[tuple[int, float]]
     points_by_title: dict[str, list[tuple[int, float]]] = {}
     for row in reader.dicts(POINTS_SQL, run):
         extra = json.loads(row["extra"]) if row["extra"] else {}
-        values = {title: row[name] for name, title in CURVES.items()} | (extra if isinstance(extra, dict) else {})
+        values = {title: row[name] for name, title in CURVES.items()} | (
+            extra if isinstance(extra, dict) else {}
+        )
         for title, value in values.items():
             if type(value) in (int, float):
                 points_by_title.setdefault(title, []).append((row["step"], float(value)))
     other_titles = sorted(points_by_title.keys() - {*CURVES.values()})[:MOST_CURVES]
-    return {title: points_by_title[title] for title in (*CURVES.values(), *other_titles) if title in points_by_title}
+    return {
+        title: points_by_title[title]
+        for title in (*CURVES.values(), *other_titles)
+        if title in points_by_title
+    }
 
 
 def scores_of(reader: LakeReader, runs: list[str]) -> dict[str, list[dict[str, Any]]]:
@@ -154,7 +175,11 @@ def differences(configs: list[str]) -> tuple[list[tuple[str, list[str | None]]],
 def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     """The settings of a configuration by their dotted names; lists are one value."""
     if isinstance(value, dict) and value:
-        return [item for key, inner in value.items() for item in _flat(inner, f"{name}.{key}" if name else str(key))]
+        return [
+            item
+            for key, inner in value.items()
+            for item in _flat(inner, f"{name}.{key}" if name else str(key))
+        ]
     return [(name, json.dumps(value, ensure_ascii=False))]
 
 
@@ -165,15 +190,24 @@ class Wanted(BaseModel):
     recipe: str = ""
 
 
-def _command(explorer: Explorer, dataset: str, episode_index: int, model: str, recipe: str) -> list[str]:
+def _command(
+    explorer: Explorer, dataset: str, episode_index: int, model: str, recipe: str
+) -> list[str]:
     """The arguments of `proccorpus`; without a recipe it takes that of the model's kind."""
     chosen = [f"--dataset={dataset}", f"--episode={episode_index}", f"--model={model}"]
-    return ["adapt", *chosen, *([f"--recipe={recipe}"] if recipe else []), f"--workspace={explorer.space.root}"]
+    return [
+        "adapt",
+        *chosen,
+        *([f"--recipe={recipe}"] if recipe else []),
+        f"--workspace={explorer.space.root}",
+    ]
 
 
 def _models(reader: LakeReader) -> list[str]:
     """Training runs with a checkpoint, the newest first."""
-    rows = reader.rows("SELECT training_run FROM checkpoints GROUP BY 1 ORDER BY max(created_at) DESC, 1 LIMIT 200")
+    rows = reader.rows(
+        "SELECT training_run FROM checkpoints GROUP BY 1 ORDER BY max(created_at) DESC, 1 LIMIT 200"
+    )
     return [r[0] for r in rows]
 
 
@@ -206,7 +240,9 @@ def state(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
 
 
 @router.post("/api/adapt/{dataset}/{episode_index}")
-def start(visit: Visiting, dataset: str, episode_index: EpisodeIndex, request_body: Wanted) -> JSONResponse:
+def start(
+    visit: Visiting, dataset: str, episode_index: EpisodeIndex, request_body: Wanted
+) -> JSONResponse:
     """Start proccorpus adapt; only on loopback, only with a model of the corpus and a built-in recipe."""
     job: ChildJob = visit.request.app.state.adapt_job
     if reason := _why_not(visit.explorer):
@@ -218,5 +254,9 @@ def start(visit: Visiting, dataset: str, episode_index: EpisodeIndex, request_bo
         raise PageError("recipe: the name of a built-in recipe is needed", 422)
     busy = f"an adaptation is running already: {job.about().get('about', 'of another episode')}"
     about = {"about": f"{dataset} {episode_index} with {request_body.model}"}
-    job.start(_command(visit.explorer, dataset, episode_index, request_body.model, request_body.recipe), about, busy)
+    job.start(
+        _command(visit.explorer, dataset, episode_index, request_body.model, request_body.recipe),
+        about,
+        busy,
+    )
     return JSONResponse({}, 202)

@@ -42,13 +42,26 @@ FORMATS: tuple[Format, ...] = (
         signs=("task_info/", "observations/", "proprio_stats/"),
     ),
     Format("rh20t", "ingest.formats.rh20t", levels=1),
-    Format("droid", "ingest.formats.droid", frames_as_in_file=True, levels=None, signs=("trajectory.h5",)),
+    Format(
+        "droid",
+        "ingest.formats.droid",
+        frames_as_in_file=True,
+        levels=None,
+        signs=("trajectory.h5",),
+    ),
     Format("table30", "ingest.formats.table30", frames_as_in_file=True, levels=1),
     Format("robotwin", "ingest.formats.robotwin", needs_rows=True, levels=2, signs=(".hdf5",)),
     LEROBOT,
     Format("mcap", "ingest.formats.mcap_bag", needs_rows=True, levels=None, signs=(".mcap",)),
-    Format("zarr", "ingest.formats.replay_zarr", needs_rows=True, signs=(".zarr.zip", "meta/episode_ends")),
-    Format("hdf5", "ingest.formats.hdf5", needs_rows=True, levels=None, signs=(".hdf5", ".h5", ".hdf")),
+    Format(
+        "zarr",
+        "ingest.formats.replay_zarr",
+        needs_rows=True,
+        signs=(".zarr.zip", "meta/episode_ends"),
+    ),
+    Format(
+        "hdf5", "ingest.formats.hdf5", needs_rows=True, levels=None, signs=(".hdf5", ".h5", ".hdf")
+    ),
     Format("robo_dopamine", "ingest.formats.robo_dopamine", frames_as_in_file=True, levels=1),
     VIDEO,
 )
@@ -58,7 +71,11 @@ FORMAT_NAMES = tuple(f.name for f in FORMATS)
 def formats_to_ask(uris: Iterable[str], formats: Sequence[Format] = FORMATS) -> list[Format]:
     """Those of some formats that a dataset with such files may be of, by their signs alone."""
     names = "\n".join(uris).lower()
-    return [format_ for format_ in formats if not format_.signs or any(sign in names for sign in format_.signs)]
+    return [
+        format_
+        for format_ in formats
+        if not format_.signs or any(sign in names for sign in format_.signs)
+    ]
 
 
 def format_named(name: str) -> Format:

@@ -18,7 +18,15 @@ import pyarrow as pa
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
 from ingest.formats.field_accounts import Uses, account_for_cameras, account_for_fields, usual_uses
-from ingest.formats.folders import EpisodeFiles, Key, StatedSpan, episodes_of, frames_of, object_of, stated_steps
+from ingest.formats.folders import (
+    EpisodeFiles,
+    Key,
+    StatedSpan,
+    episodes_of,
+    frames_of,
+    object_of,
+    stated_steps,
+)
 from ingest.formats.hdf5_file import checked, find, opened, values
 from ingest.formats.listing import ListingBuilder, folders_of, in_order, texts_among
 from ingest.formats.tables import numbered, numbers, side_by_side
@@ -32,7 +40,9 @@ VIDEO_FILE = re.compile(r"^observations/(?:.*/)?(\d+)/(\d+)/videos/([^/]+)\.mp4$
 ROWS_FILE = re.compile(r"^proprio_stats/(?:.*/)?(\d+)/(\d+)/proprio_stats\.h5$")
 TAR_FILE = re.compile(r"^(observations/\d+|proprio_stats)/[^/]+\.tar$")
 FILES = (TASK_FILE, VIDEO_FILE, ROWS_FILE, TAR_FILE)
-ROOT = re.compile(rf"((?:[^/]+/)*?)(?:{'|'.join(pattern.pattern.strip('^$') for pattern in FILES)})")
+ROOT = re.compile(
+    rf"((?:[^/]+/)*?)(?:{'|'.join(pattern.pattern.strip('^$') for pattern in FILES)})"
+)
 FPS = 30.0
 ROBOT = "a2d"
 # Tables that the card of AgiBot World (Alpha and Beta, 2025) lists beside those that are read
@@ -46,11 +56,17 @@ ENTRY_USES: Uses = {
     "label_info": ("steps", "spans with texts"),
     "lable_info": ("steps", "spans with texts"),
 }
-ENTRY_KNOWN = {"init_scene_text": "the scene at the beginning, not the task", "task_id": "the number of the task"}
+ENTRY_KNOWN = {
+    "init_scene_text": "the scene at the beginning, not the task",
+    "task_id": "the number of the task",
+}
 FIRST_CAMERAS = ("head_color",)
 WRIST = ("hand_",)
 EFFECTOR = "effector/position"
-STATE = ("state/joint/position", f"state/{EFFECTOR}")  # radians; grippers in mm or finger joints in radians
+STATE = (
+    "state/joint/position",
+    f"state/{EFFECTOR}",
+)  # radians; grippers in mm or finger joints in radians
 ACTION = ("action/joint/position", f"action/{EFFECTOR}")
 
 
@@ -71,7 +87,12 @@ def list_episodes(source: Source) -> Listing:
     for place, uri in _places(listing).items():
         video = VIDEO_FILE.match(place)
         if video and "depth" in video[3]:
-            listing.parts.known("camera", video[3], "depth by its name: labels are made by colour pictures", file=uri)
+            listing.parts.known(
+                "camera",
+                video[3],
+                "depth by its name: labels are made by colour pictures",
+                file=uri,
+            )
         elif video:
             files[video[1], video[2]].videos.setdefault(video[3], uri)
         elif rows := ROWS_FILE.match(place):
@@ -80,7 +101,9 @@ def list_episodes(source: Source) -> Listing:
     def folder_of(task: str, episode: str) -> str:
         return f"observations/{task}/{episode}/videos"
 
-    for key, source_id, episode_files, videos in episodes_of(listing, files, folder_of, FIRST_CAMERAS, WRIST):
+    for key, source_id, episode_files, videos in episodes_of(
+        listing, files, folder_of, FIRST_CAMERAS, WRIST
+    ):
         if key not in entries:
             detail = f"has files, but task_info/task_{key[0]}.json does not list it"
             listing.warn_next("not_in_metadata", detail)
@@ -105,7 +128,14 @@ def list_episodes(source: Source) -> Listing:
             videos=videos,
             evidence=OutcomeEvidence(listing.stated_outcome(facts)),
             group=listing.group(entry),
-            **stated_steps(listing, label.get("action_config"), "action_config", _span, num_rows, "action_config"),
+            **stated_steps(
+                listing,
+                label.get("action_config"),
+                "action_config",
+                _span,
+                num_rows,
+                "action_config",
+            ),
         )
     cameras = in_order(listing.cameras_in_use(), source.config.cameras, FIRST_CAMERAS, WRIST)
     nothing = "no task_info file lists an episode, and there are no data"
@@ -114,7 +144,9 @@ def list_episodes(source: Source) -> Listing:
 
 def _span(span: dict[str, Any]) -> StatedSpan:
     """A span ends before `end_frame`: in the published files it is the next span's `start_frame`."""
-    return StatedSpan(span.get("action_text") or span.get("skill"), span.get("start_frame"), span.get("end_frame"))
+    return StatedSpan(
+        span.get("action_text") or span.get("skill"), span.get("start_frame"), span.get("end_frame")
+    )
 
 
 def _entries(listing: ListingBuilder) -> dict[Key, dict[str, Any]]:
@@ -130,7 +162,9 @@ def _entries(listing: ListingBuilder) -> dict[Key, dict[str, Any]]:
         for number, entry in enumerate(content if isinstance(content, list) else [content]):
             episode = object_of(entry).get("episode_id")
             if type(episode) is not int or episode < 0:
-                listing.warn("unreadable_data", f"entry {number} of {uri} has no episode_id", file=uri)
+                listing.warn(
+                    "unreadable_data", f"entry {number} of {uri} has no episode_id", file=uri
+                )
             elif entries.setdefault((task, str(episode)), entry) is not entry:
                 listing.warn("duplicate_episode", f"{uri} lists episode {episode} twice", file=uri)
     return entries
@@ -142,7 +176,9 @@ def _places(listing: ListingBuilder) -> dict[str, str]:
     for tar in filter(TAR_FILE.match, listing.source.files):
         archive = listing.source.archive(tar)
         if archive.problem:
-            listing.warn(archive.problem.reason, f"{tar} is not read to its end: {archive.problem}", file=tar)
+            listing.warn(
+                archive.problem.reason, f"{tar} is not read to its end: {archive.problem}", file=tar
+            )
         for name in archive.members:
             if name.endswith((".mp4", ".h5")):
                 places.setdefault(f"{tar.rpartition('/')[0]}/{name}", f"{tar}!/{name}")
@@ -178,13 +214,24 @@ def _account_for_rows(listing: ListingBuilder, file: h5py.File, uri: str) -> Non
     file.visit(paths.append)
     tables = {path: table for path in paths if isinstance(table := file[path], h5py.Dataset)}
     for path, table in tables.items():
-        form: dict[str, Any] = {"shape": (None, *(table.shape or ())[1:]), "dtype": str(table.dtype), "file": uri}
+        form: dict[str, Any] = {
+            "shape": (None, *(table.shape or ())[1:]),
+            "dtype": str(table.dtype),
+            "file": uri,
+        }
         if path in uses:
             listing.parts.used("array", path, *uses[path], **form)
         elif not table.size:
-            listing.parts.known("array", path, "empty, as AgiBot publishes what it has not measured", **form)
+            listing.parts.known(
+                "array", path, "empty, as AgiBot publishes what it has not measured", **form
+            )
         elif PUBLISHED.fullmatch(path):
-            listing.parts.known("array", path, "another measure of AgiBot's; keys.state of an entry reads it", **form)
+            listing.parts.known(
+                "array",
+                path,
+                "another measure of AgiBot's; keys.state of an entry reads it",
+                **form,
+            )
         else:
             listing.parts.unknown("array", path, "AgiBot publishes no table of this name", **form)
 
@@ -223,7 +270,9 @@ def _num_rows(file: h5py.File, state: Sequence[str], limits: Limits) -> int:
     raise DataError(f"no rows in {', '.join(('timestamp', *state))}", "no_data")
 
 
-def _vector(file: h5py.File, paths: Sequence[str], num_rows: int, limits: Limits) -> pa.Table | None:
+def _vector(
+    file: h5py.File, paths: Sequence[str], num_rows: int, limits: Limits
+) -> pa.Table | None:
     """Some tables side by side; None for none. Raises DataError for another number of rows."""
     parts = []
     for path in paths:
@@ -233,7 +282,9 @@ def _vector(file: h5py.File, paths: Sequence[str], num_rows: int, limits: Limits
             raise DataError(f"{path} has {len(table)} rows, the episode {num_rows}")
         stored = values(table, limits).reshape(num_rows, -1)
         width = stored.shape[1]
-        parts.append(numbers(stored, _effector(width) if path.endswith(EFFECTOR) else numbered(path, width)))
+        parts.append(
+            numbers(stored, _effector(width) if path.endswith(EFFECTOR) else numbered(path, width))
+        )
     return side_by_side(parts)
 
 

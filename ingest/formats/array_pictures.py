@@ -83,16 +83,23 @@ def form_of(path: str, shape: Sequence[int | None], dtype: np.dtype | str) -> Pi
     return None
 
 
-def scaled(form: PictureForm, num_rows: int, row: Callable[[int], np.ndarray]) -> tuple[PictureForm | None, str]:
+def scaled(
+    form: PictureForm, num_rows: int, row: Callable[[int], np.ndarray]
+) -> tuple[PictureForm | None, str]:
     """The form with what full brightness is, by a few rows; None and why not for values that are no pictures'."""
     if not form.is_float:
         return form, ""
-    places = sorted({round(share * (num_rows - 1) / (SAMPLE_ROWS - 1)) for share in range(SAMPLE_ROWS)})
+    places = sorted(
+        {round(share * (num_rows - 1) / (SAMPLE_ROWS - 1)) for share in range(SAMPLE_ROWS)}
+    )
     sample = np.stack([row(k) for k in places])
     low = float(sample.min())
     high = float(sample.max())
     if not np.isfinite(sample).all() or low < 0 or high > 255:
-        return None, f"its values go from {low:.4g} to {high:.4g}, which are no picture's (0 to 1, or 0 to 255)"
+        return (
+            None,
+            f"its values go from {low:.4g} to {high:.4g}, which are no picture's (0 to 1, or 0 to 255)",
+        )
     return form._replace(brightest=1.0 if high <= 1 else 255.0), ""
 
 
@@ -105,5 +112,7 @@ def picture_of(array: np.ndarray, form: PictureForm, description: str) -> ArrayP
     if form.is_float:
         if not np.isfinite(array).all():
             raise VideoError(f"{description} holds values that are no numbers")
-        array = np.clip(np.rint(array.astype(np.float64) * (255 / form.brightest)), 0, 255).astype(np.uint8)
+        array = np.clip(np.rint(array.astype(np.float64) * (255 / form.brightest)), 0, 255).astype(
+            np.uint8
+        )
     return array_picture(array, description)

@@ -21,7 +21,9 @@ WHOLE_STATES = frozenset(
     }
 )  # fmt: skip
 JOINT_WORDS = frozenset({"qpos", "jpos", "joint", "joints", "jointpos"})
-POSE_WORDS = frozenset({"eef", "ee", "tcp", "cartesian", "flange", "end", "effector", "hand", "arm", "tool"})
+POSE_WORDS = frozenset(
+    {"eef", "ee", "tcp", "cartesian", "flange", "end", "effector", "hand", "arm", "tool"}
+)
 PLACE_WORDS = frozenset(
     {
         "pos", "pose", "poses", "position", "positions", "quat", "quaternion", "rot", "rotation", "orientation", "rpy",
@@ -46,14 +48,29 @@ LEADER_WORDS = frozenset({"master", "leader"})
 # What is understood, and left out on purpose: by the whole path, or by the spelt last part of it
 KNOWN_PATHS = (
     (re.compile(r"(^|/)next_obs(ervations?)?/"), "the observations again, one row later"),
-    (re.compile(r"(in|ex)trinsics?|cam2world|camera_matrix|calibration|(^|_)fovy?$", re.I), "a camera's calibration"),
+    (
+        re.compile(r"(in|ex)trinsics?|cam2world|camera_matrix|calibration|(^|_)fovy?$", re.I),
+        "a camera's calibration",
+    ),
     (re.compile(r"point_?clouds?|(^|[/_])pcd([/_]|$)|lidar", re.I), "a point cloud"),
-    (re.compile(r"(^|/)robot[0-9]+_demo_(start|end)_pose$"), "the pose at the run's start or end (UMI)"),
-    (re.compile(r"(^|/)(keypoints?|n_contacts)$"), "what the simulator knows of objects (Diffusion Policy)"),
-    (re.compile(r"embedding|distilbert|(^|[/_])(bert|clip|t5|muse|use)([/_]|$)|_embed$", re.I), "an embedding"),
+    (
+        re.compile(r"(^|/)robot[0-9]+_demo_(start|end)_pose$"),
+        "the pose at the run's start or end (UMI)",
+    ),
+    (
+        re.compile(r"(^|/)(keypoints?|n_contacts)$"),
+        "what the simulator knows of objects (Diffusion Policy)",
+    ),
+    (
+        re.compile(r"embedding|distilbert|(^|[/_])(bert|clip|t5|muse|use)([/_]|$)|_embed$", re.I),
+        "an embedding",
+    ),
 )
 KNOWN_NAMES = (
-    (re.compile(r"(^|.*_)(qvel|vel|vels|velocity|velocities|qacc|acceleration|speed)(_.*)?"), "a velocity"),
+    (
+        re.compile(r"(^|.*_)(qvel|vel|vels|velocity|velocities|qacc|acceleration|speed)(_.*)?"),
+        "a velocity",
+    ),
     (re.compile(r"(^|.*_)(effort|efforts|current|currents)(_.*)?"), "an effort"),
     (re.compile(r".*_(cos|sin)"), "the same angles again, as cosine and sine"),
     (re.compile(r"(actions?_abs|abs_actions?)"), "the same actions, as absolute poses"),
@@ -120,7 +137,9 @@ def state_by_name(arrays: Iterable[ArrayForm]) -> Vector:
         tier = _state_tier(array)
         if tier is not None:
             tiers[tier].append(array.path)
-    paths = tuple(path for tier in tiers for path in sorted(tier, key=lambda path: (_is_gripper(path), path)))
+    paths = tuple(
+        path for tier in tiers for path in sorted(tier, key=lambda path: (_is_gripper(path), path))
+    )
     return Vector(paths, "its name is that of a robot's state" if paths else "")
 
 
@@ -146,13 +165,17 @@ def _state_tier(array: ArrayForm) -> int | None:
 
 def _is_opening(leaf_words: set[str], width: int) -> bool:
     """Do the words of a name say how far a gripper or a hand is open?"""
-    is_gripper = not (GRIPPERS | HANDS).isdisjoint(leaf_words) and NOT_OPENING.isdisjoint(leaf_words)
+    is_gripper = not (GRIPPERS | HANDS).isdisjoint(leaf_words) and NOT_OPENING.isdisjoint(
+        leaf_words
+    )
     return is_gripper or (width <= 2 and not (SAY_OPEN | SAY_CLOSED).isdisjoint(leaf_words))
 
 
 def _is_place(leaf_words: set[str], group_words: set[str]) -> bool:
     """Do the words of a name, and of the group it lies in, say where the robot's end is?"""
-    if "pose" in leaf_words or (not POSE_WORDS.isdisjoint(leaf_words) and not PLACE_WORDS.isdisjoint(leaf_words)):
+    if "pose" in leaf_words or (
+        not POSE_WORDS.isdisjoint(leaf_words) and not PLACE_WORDS.isdisjoint(leaf_words)
+    ):
         return True
     # A place alone is the robot's where the group says whose it is
     is_place = bool(leaf_words) and leaf_words <= PLACE_WORDS | {"l", "r", "left", "right"}
@@ -161,24 +184,38 @@ def _is_place(leaf_words: set[str], group_words: set[str]) -> bool:
 
 def _is_part_of_state(folders: str) -> bool:
     """Does an array lie in a group that is called a state, as a part of it?"""
-    return any(spelt(part) in WHOLE_STATES - {"observation", "observations"} for part in folders.split("/") if part)
+    return any(
+        spelt(part) in WHOLE_STATES - {"observation", "observations"}
+        for part in folders.split("/")
+        if part
+    )
 
 
 def action_by_name(arrays: Iterable[ArrayForm]) -> Vector:
     """The arrays that are the commands: the one called so with those of a base, else the parts of a group called so,
     else what a leading arm did.
     """
-    paths = [a.path for a in arrays if a.kind in "fiub" and 1 <= a.width <= MAX_WIDTH and len(a.shape) <= 4]
+    paths = [
+        a.path
+        for a in arrays
+        if a.kind in "fiub" and 1 <= a.width <= MAX_WIDTH and len(a.shape) <= 4
+    ]
     plain = [path for path in paths if _is_plain(path) and not known_reason(path)]
     whole = _whole_action(plain)
     if whole.paths:
         return whole
     if parts := [path for path in plain if path.split("/")[0] in ACTION_NAMES]:
         return Vector(tuple(sorted(parts)), "a part of the action")
-    named_paths = [path for path in plain if not ACTION_WORDS.isdisjoint(words(path.rpartition("/")[2]))]
+    named_paths = [
+        path for path in plain if not ACTION_WORDS.isdisjoint(words(path.rpartition("/")[2]))
+    ]
     if len(named_paths) == 1:
         return Vector(tuple(named_paths), "its name has the word action")
-    led = [path for path in plain if not LEADER_WORDS.isdisjoint(words(path.split("/")[0])) and _is_joint(path)]
+    led = [
+        path
+        for path in plain
+        if not LEADER_WORDS.isdisjoint(words(path.split("/")[0])) and _is_joint(path)
+    ]
     return Vector(tuple(sorted(led)), "what the leading arm did" if led else "")
 
 
@@ -187,7 +224,11 @@ def _whole_action(paths: Sequence[str]) -> Vector:
     for name in ACTION_NAMES:
         called = [path for path in paths if path.rpartition("/")[2] == name]
         if called:
-            bases = [path for path in paths if spelt(path.rpartition("/")[2]) in ("base_action", "base_actions")]
+            bases = [
+                path
+                for path in paths
+                if spelt(path.rpartition("/")[2]) in ("base_action", "base_actions")
+            ]
             return Vector((min(called, key=len), *bases), "it is called so")
     return Vector()
 
@@ -208,7 +249,9 @@ def column_names(parts: Mapping[str, int]) -> list[list[str]]:
     are the left one and the right one. Example: {"obs/ee_pos": 2, "obs/grip": 1} gives ee_pos_0, ee_pos_1 and grip_0.
     """
     leaves = Counter(path.rpartition("/")[2] for path in parts)
-    has_two_arms = any(width in (12, 14, 16) and not _is_gripper(path) for path, width in parts.items())
+    has_two_arms = any(
+        width in (12, 14, 16) and not _is_gripper(path) for path, width in parts.items()
+    )
     names = []
     for path, width in parts.items():
         above, _, leaf = path.rpartition("/")

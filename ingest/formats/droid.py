@@ -51,10 +51,19 @@ METADATA_USES = {
     **{f"{role}_cam_serial": ("camera", "which camera is which") for role in ROLES},
 }
 METADATA_KNOWN = {
-    **dict.fromkeys(("lab", "user", "user_id", "date", "timestamp", "building"), "who recorded it, when and where"),
-    **dict.fromkeys(("scene_id", "robot_serial", "droid_version", "r2d2_version"), "where and on what"),
+    **dict.fromkeys(
+        ("lab", "user", "user_id", "date", "timestamp", "building"),
+        "who recorded it, when and where",
+    ),
+    **dict.fromkeys(
+        ("scene_id", "robot_serial", "droid_version", "r2d2_version"), "where and on what"
+    ),
     **{f"{role}_cam_extrinsics": "where a camera stood" for role in ROLES},
-    **{f"{role}_{kind}_path": "where its files are" for role in (*ROLES, "left", "right") for kind in ("svo", "mp4")},
+    **{
+        f"{role}_{kind}_path": "where its files are"
+        for role in (*ROLES, "left", "right")
+        for kind in ("svo", "mp4")
+    },
     "hdf5_path": "where its files are",
     "trajectory_length": "the number of its rows",
 }
@@ -65,7 +74,9 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
     uris = list(uris)
     with_rows = {posixpath.dirname(uri) for uri in uris if posixpath.basename(uri) == ROWS}
     marked = {posixpath.dirname(uri) for uri in uris if METADATA.fullmatch(posixpath.basename(uri))}
-    filmed = {uri.rpartition(VIDEOS)[0].rstrip("/") for uri in uris if VIDEOS in uri and is_video(uri)}
+    filmed = {
+        uri.rpartition(VIDEOS)[0].rstrip("/") for uri in uris if VIDEOS in uri and is_video(uri)
+    }
     return dict.fromkeys(with_rows & (marked | filmed), "")
 
 
@@ -85,7 +96,9 @@ def list_episodes(source: Source) -> Listing:
         _add(listing, folder, files[folder], annotations)
     cameras = in_order(listing.cameras_in_use(), source.config.cameras, ROLES)
     listing.find_missing(cameras, "no video of {}")
-    return listing.listing("droid", cameras, fps=source.config.fps or FPS, robot=ROBOT, nothing="no trajectory.h5")
+    return listing.listing(
+        "droid", cameras, fps=source.config.fps or FPS, robot=ROBOT, nothing="no trajectory.h5"
+    )
 
 
 def _annotations(listing: ListingBuilder) -> dict[str, tuple[str, ...]]:
@@ -99,14 +112,21 @@ def _annotations(listing: ListingBuilder) -> dict[str, tuple[str, ...]]:
     return instructions
 
 
-def _add(listing: ListingBuilder, folder: str, files: Sequence[str], annotations: Mapping[str, Sequence[str]]) -> None:
+def _add(
+    listing: ListingBuilder,
+    folder: str,
+    files: Sequence[str],
+    annotations: Mapping[str, Sequence[str]],
+) -> None:
     """Add one episode, with findings about it."""
     config = listing.source.config
     rows_uri = joined(folder, ROWS)
     metadata_uri = next((uri for uri in files if METADATA.fullmatch(posixpath.basename(uri))), "")
     metadata = listing.read_object(metadata_uri, listing.next_index)
     uses = {**METADATA_USES, **usual_uses(config)}
-    account_for_fields(listing.parts, "metadata: ", metadata, uses, METADATA_KNOWN, file=metadata_uri)
+    account_for_fields(
+        listing.parts, "metadata: ", metadata, uses, METADATA_KNOWN, file=metadata_uri
+    )
     attributes, num_rows = _rows_listed(listing, rows_uri)
     facts = attributes | metadata
 
@@ -126,13 +146,17 @@ def _add(listing: ListingBuilder, folder: str, files: Sequence[str], annotations
     )
 
 
-def _tasks(metadata_uri: str, facts: Mapping[str, Any], annotations: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+def _tasks(
+    metadata_uri: str, facts: Mapping[str, Any], annotations: Mapping[str, Sequence[str]]
+) -> tuple[str, ...]:
     """The instructions of three people, which say more than the task that the operator was given; else that."""
     uuid = facts.get("uuid") or metadata_uri.rpartition("/metadata_")[2].removesuffix(".json")
     return texts_among(annotations.get(str(uuid), ())) or texts_among([facts.get("current_task")])
 
 
-def _cameras(listing: ListingBuilder, uris: Iterable[str], metadata: Mapping[str, Any]) -> dict[str, str]:
+def _cameras(
+    listing: ListingBuilder, uris: Iterable[str], metadata: Mapping[str, Any]
+) -> dict[str, str]:
     """The video of each camera, by its role, else by its serial number."""
     roles = {str(metadata.get(f"{role}_cam_serial")): role for role in ROLES}
     videos: dict[str, str] = {}
@@ -141,12 +165,16 @@ def _cameras(listing: ListingBuilder, uris: Iterable[str], metadata: Mapping[str
         camera = roles.get(serial, serial)
         if serial.endswith(STEREO):
             reason = "both eyes of a camera beside each other; one of them is read"
-            listing.parts.known("camera", roles.get(serial.removesuffix(STEREO), serial) + STEREO, reason, file=uri)
+            listing.parts.known(
+                "camera", roles.get(serial.removesuffix(STEREO), serial) + STEREO, reason, file=uri
+            )
             listing.parts.known("file", f"*{STEREO}.mp4", reason)
             continue
         videos[camera] = uri
         listing.parts.used("camera", camera, "camera", "a video of its own", file=uri)
-    listing.parts.known("file", "*recordings/SVO/*", "what the cameras themselves recorded: the videos are of it")
+    listing.parts.known(
+        "file", "*recordings/SVO/*", "what the cameras themselves recorded: the videos are of it"
+    )
     order = in_order(videos, listing.source.config.cameras, ROLES)
     return {camera: videos[camera] for camera in order}
 
@@ -160,8 +188,12 @@ def _rows_listed(listing: ListingBuilder, uri: str) -> tuple[dict[str, Any], int
     escapes = list[str]()
     try:
         with opened(source, uri) as file:
-            attributes = {name: value(file, name, limits) for name in ("success", "current_task", "scene_id")}
-            facts = {name: _plain(stored) for name, stored in attributes.items() if stored is not None}
+            attributes = {
+                name: value(file, name, limits) for name in ("success", "current_task", "scene_id")
+            }
+            facts = {
+                name: _plain(stored) for name, stored in attributes.items() if stored is not None
+            }
             num_rows = _num_rows(file, source.config.keys.state or STATE)
             for path, dataset in walk(file, escapes, limits):
                 _account_for_rows(listing, path, dataset, uri)
@@ -169,7 +201,9 @@ def _rows_listed(listing: ListingBuilder, uri: str) -> tuple[dict[str, Any], int
         listing.warn_next(e.reason, f"{e}; its rows are not used", uri)
         return {}, None
     if num_rows is None:
-        listing.warn_next("no_data", f"no rows in {', '.join(source.config.keys.state or STATE)}", uri)
+        listing.warn_next(
+            "no_data", f"no rows in {', '.join(source.config.keys.state or STATE)}", uri
+        )
     return facts, num_rows
 
 
@@ -181,7 +215,11 @@ def _plain(stored: Any) -> Any:
 def _account_for_rows(listing: ListingBuilder, path: str, dataset: h5py.Dataset, uri: str) -> None:
     keys = listing.source.config.keys
     parts = listing.parts
-    form: dict[str, Any] = {"shape": (None, *(dataset.shape or ())[1:]), "dtype": str(dataset.dtype), "file": uri}
+    form: dict[str, Any] = {
+        "shape": (None, *(dataset.shape or ())[1:]),
+        "dtype": str(dataset.dtype),
+        "file": uri,
+    }
     if path in (keys.state or STATE):
         parts.used("array", path, "state", "joints and gripper", **form)
     elif path in (keys.action or ACTION):
@@ -222,5 +260,7 @@ def _vector(file: h5py.File, paths: Sequence[str], limits: Limits) -> pa.Table |
             continue
         stored = values(table, limits).reshape(table.shape[0], -1)
         name = posixpath.basename(path)
-        parts.append(numbers(stored, [name] if stored.shape[1] == 1 else numbered(name, stored.shape[1])))
+        parts.append(
+            numbers(stored, [name] if stored.shape[1] == 1 else numbered(name, stored.shape[1]))
+        )
     return side_by_side(parts)

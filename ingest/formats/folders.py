@@ -81,7 +81,9 @@ def tells_times(steps: Sequence[NativeStep], num_frames: int | None) -> bool:
     if len(steps) != 1:
         return len(steps) > 1
     # A span that counts its last frame as its end lacks that frame
-    return steps[0].start_frame > 0 or (num_frames is not None and steps[0].end_frame < num_frames - 1)
+    return steps[0].start_frame > 0 or (
+        num_frames is not None and steps[0].end_frame < num_frames - 1
+    )
 
 
 def _checked_step(number: int, span: StatedSpan, num_frames: int | None) -> NativeStep:
@@ -141,8 +143,15 @@ def episodes_of(
     order = in_order(set().union(*cameras.values()), listing.source.config.cameras, first, last)
     for source_id, key in sorted((joined(*key), key) for key in files):
         folder = folder_of(*key)
-        expected = {camera: f"{folder}/{camera}.mp4" for camera in order if camera in cameras[key[0]]}
-        yield key, source_id, files[key], videos_of(listing, files[key].videos, expected or {"": f"{folder}/*.mp4"})
+        expected = {
+            camera: f"{folder}/{camera}.mp4" for camera in order if camera in cameras[key[0]]
+        }
+        yield (
+            key,
+            source_id,
+            files[key],
+            videos_of(listing, files[key].videos, expected or {"": f"{folder}/*.mp4"}),
+        )
 
 
 def probed(source: Source, uri: str) -> VideoInfo | VideoError:
@@ -163,10 +172,16 @@ def videos_of(
     if not uri_by_camera:
         files = list(expected.values())
         listing.unusable_next("no_video", f"no video file; looked for {named(files)}", files[0])
-    elif missing := {camera: file for camera, file in expected.items() if camera not in uri_by_camera}:
+    elif missing := {
+        camera: file for camera, file in expected.items() if camera not in uri_by_camera
+    }:
         for camera, file in missing.items():
             listing.warn_next("missing_camera", f"there is no {file}", file, camera)
-    return tuple(CameraVideo(camera, uri_by_camera[camera], 0) for camera in expected if camera in uri_by_camera)
+    return tuple(
+        CameraVideo(camera, uri_by_camera[camera], 0)
+        for camera in expected
+        if camera in uri_by_camera
+    )
 
 
 def stated_steps(
@@ -179,7 +194,9 @@ def stated_steps(
 ) -> dict[str, Any]:
     """`steps` and `steps_from` of the coming episode. One span that is wrong casts doubt on all: none is kept then."""
     try:
-        steps = checked_steps(map(span_of, span_objects([] if stored is None else stored, name)), num_frames)
+        steps = checked_steps(
+            map(span_of, span_objects([] if stored is None else stored, name)), num_frames
+        )
     except (ValueError, OverflowError) as e:
         listing.warn_next("bad_steps", str(e))
         return {}

@@ -61,7 +61,11 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
 
 
 def _files(uris: Iterable[str]) -> list[str]:
-    hdf5_uris = [uri for uri in uris if uri.lower().endswith(h5.SUFFIXES) and not uri.endswith("proprio_stats.h5")]
+    hdf5_uris = [
+        uri
+        for uri in uris
+        if uri.lower().endswith(h5.SUFFIXES) and not uri.endswith("proprio_stats.h5")
+    ]
     return sorted(hdf5_uris, key=h5.natural)
 
 
@@ -73,7 +77,9 @@ class _DatasetCounts:
     """In how many episodes something is so that is one finding of the dataset."""
 
     named_by_file: int = 0  # episodes whose instruction is read from the name of their file
-    by_convention: Counter[tuple[str, float]] = field(default_factory=Counter)  # episodes with the writer's usual rate
+    by_convention: Counter[tuple[str, float]] = field(
+        default_factory=Counter
+    )  # episodes with the writer's usual rate
     without_last_action: int = 0  # episodes with one row more of states than of actions
 
 
@@ -118,7 +124,11 @@ def _find_in_all(listing: ListingBuilder, counts: _DatasetCounts) -> None:
 
 def _report_pictures_beside(listing: ListingBuilder) -> None:
     """Say where the pictures may be that no HDF5 file has."""
-    uris = sorted(uri for uri in listing.source.files if uri.lower().endswith((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)))
+    uris = sorted(
+        uri
+        for uri in listing.source.files
+        if uri.lower().endswith((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES))
+    )
     if uris and listing.records and not listing.cameras_in_use():
         detail = (
             f"{len(uris)} videos or pictures lie beside the HDF5 files (first: {uris[0]}), as AgiBot DigitalWorld "
@@ -165,7 +175,12 @@ def _source_id(uri: str, key: str, *, is_only: bool) -> str:
 
 
 def _add_place(
-    listing: ListingBuilder, counts: _DatasetCounts, place: EpisodePlace, source_id: str, *, is_only: bool
+    listing: ListingBuilder,
+    counts: _DatasetCounts,
+    place: EpisodePlace,
+    source_id: str,
+    *,
+    is_only: bool,
 ) -> None:
     """Add the episode of a group; or each of those whose rows lie in it one after the other. Raises DataError."""
     config = listing.source.config
@@ -196,7 +211,9 @@ def _add_episode(
     texts = texts_of(place, set(cameras.values()))
     text_from, tasks = _instruction(config, place, texts)
     name = LIBERO_FILE.fullmatch(uri.rpartition("/")[2].rpartition(".")[0])
-    is_named = bool(not tasks and name and not config.keys.language and "obs/agentview_rgb" in place.datasets)
+    is_named = bool(
+        not tasks and name and not config.keys.language and "obs/agentview_rgb" in place.datasets
+    )
     if name and is_named:
         tasks = (name[1].replace("_", " "),)
         counts.named_by_file += 1
@@ -207,7 +224,9 @@ def _add_episode(
     else:
         session = None
     deep = [] if config.keys.success else outcome_names(place)
-    evidence = h5.evidence_in(listing, uri, place.group, (*config.keys.success, config.success_field), deep, rows)
+    evidence = h5.evidence_in(
+        listing, uri, place.group, (*config.keys.success, config.success_field), deep, rows
+    )
     listing.add(
         source_id,
         rate,
@@ -217,14 +236,21 @@ def _add_episode(
         data_key=place.key,
         row_start=rows.start or 0,
         videos=[CameraVideo(camera, uri, rows.start or 0) for camera in cameras],
-        evidence=evidence if evidence.folder else replace(evidence, folder=folder_outcome(f"{place.key}/")),
+        evidence=evidence
+        if evidence.folder
+        else replace(evidence, folder=folder_outcome(f"{place.key}/")),
         group="" if session is None else "".join(h5.texts(str(session))),
         no_task=_no_task(place, texts),
     )
-    outcomes = [*_outcomes(place, (*config.keys.success, config.success_field, *SUCCESS_FIELDS, *deep))]
+    outcomes = [
+        *_outcomes(place, (*config.keys.success, config.success_field, *SUCCESS_FIELDS, *deep))
+    ]
     used = _uses(config, roles, list(cameras.values()), text_from, rate_from, marks, outcomes)
     account(
-        listing, place, roles.writer, Uses(used, _unread(config, place, roles, unreadable), _problems(place, outcomes))
+        listing,
+        place,
+        roles.writer,
+        Uses(used, _unread(config, place, roles, unreadable), _problems(place, outcomes)),
     )
 
 
@@ -251,7 +277,9 @@ def _num_rows(
         counts.without_last_action += 1
     elif num_states is not None and num_actions not in (None, num_states):
         listing.warn_next(
-            "length_differs", f"{num_actions} actions, {num_states} states: the actions are not used", uri
+            "length_differs",
+            f"{num_actions} actions, {num_states} states: the actions are not used",
+            uri,
         )
     # robomimic states the length beside the rows
     stated_samples = place.attributes.get("num_samples")
@@ -261,7 +289,9 @@ def _num_rows(
         and stated_samples not in (num_rows, num_actions)
         and num_rows
     ):
-        listing.warn_next("length_differs", f"num_samples says {stated_samples:g}, its rows are {num_rows}", uri)
+        listing.warn_next(
+            "length_differs", f"num_samples says {stated_samples:g}, its rows are {num_rows}", uri
+        )
     if num_rows is None:
         return num_rows
     return len(range(num_rows)[rows])
@@ -274,7 +304,9 @@ def _instruction(
     LIBERO, robocasa and others; else a text whose name says that it is one.
     """
     if paths := config.keys.language:
-        instruction_texts = [(path, h5.texts(stored)) for path in paths for stored in place.values(path)]
+        instruction_texts = [
+            (path, h5.texts(stored)) for path in paths for stored in place.values(path)
+        ]
         return [path for path, of_path in instruction_texts if of_path], texts_among(
             text for _, of_path in instruction_texts for text in of_path
         )
@@ -286,7 +318,9 @@ def _instruction(
         ("ep_meta", h5.texts(place.json("ep_meta").get("lang"))),
     ]  # robocasa
     places += [(path, h5.texts(stored)) for path in TEXT_KEYS for stored in place.values(path)]
-    name, instruction_texts = next(((path, of_path) for path, of_path in places if of_path), ("", ()))
+    name, instruction_texts = next(
+        ((path, of_path) for path, of_path in places if of_path), ("", ())
+    )
     if not instruction_texts:
         name, instruction_texts = instruction_by_name(texts)
     return [name] if instruction_texts else [], instruction_texts
@@ -295,18 +329,26 @@ def _instruction(
 def _no_task(place: EpisodePlace, texts: Mapping[str, object]) -> str:
     """What is said of an episode without instruction; names the texts that could be one."""
     unknown_texts = [name for name in texts if not why_known(place.writer, name)]
-    return "no instruction in the file" + (f" (its texts: {named(unknown_texts)})" if unknown_texts else "")
+    return "no instruction in the file" + (
+        f" (its texts: {named(unknown_texts)})" if unknown_texts else ""
+    )
 
 
 def _rate(
-    listing: ListingBuilder, counts: _DatasetCounts, place: EpisodePlace, roles: DatasetRoles, rows: slice
+    listing: ListingBuilder,
+    counts: _DatasetCounts,
+    place: EpisodePlace,
+    roles: DatasetRoles,
+    rows: slice,
 ) -> tuple[float, list[str]]:
     """Frames per second, and what states it: the registry, the rows' times, the file, else the writer's usual rate."""
     if fps := listing.source.config.fps:
         return fps, []
     by_times = None
     if roles.times:
-        by_times = rate_by_times(times_in_seconds(h5.values(place.datasets[roles.times], place.limits)[rows]))
+        by_times = rate_by_times(
+            times_in_seconds(h5.values(place.datasets[roles.times], place.limits)[rows])
+        )
     stated_fps = stated_rates(place)
     nearest = next(iter(stated_fps.items()), None)
     if by_times:
@@ -347,7 +389,9 @@ def _uses(
     uses |= dict.fromkeys(roles.state, ("state", roles.state_why)) | dict.fromkeys(
         roles.action, ("action", roles.action_why)
     )
-    uses |= dict.fromkeys(texts, ("instruction", REGISTERED if config.keys.language else "its name says so"))
+    uses |= dict.fromkeys(
+        texts, ("instruction", REGISTERED if config.keys.language else "its name says so")
+    )
     uses |= dict.fromkeys(rates, ("rate", "its name says so"))
     uses |= dict.fromkeys(marks, ("length", "it marks where an episode ends"))
     if roles.times:
@@ -369,7 +413,9 @@ def _unread(
     registered = {"state": config.keys.state, "action": config.keys.action}
     for column, vector in by_name.items():
         unused_paths = [
-            path for path in vector.paths if registered[column] and path not in {*roles.state, *roles.action}
+            path
+            for path in vector.paths
+            if registered[column] and path not in {*roles.state, *roles.action}
         ]
         unread |= dict.fromkeys(unused_paths, f"the registry entry names another {column}")
     return unread
@@ -429,4 +475,6 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         return h5.Pictures(path, dataset, limits, bottom_up=convention == ("opengl",)).picture
 
     writer = roles.writer.name if roles.writer else ""
-    return EpisodeData(record, state, action, times_s, h5.frames_of(source, record, pictures), writer=writer)
+    return EpisodeData(
+        record, state, action, times_s, h5.frames_of(source, record, pictures), writer=writer
+    )

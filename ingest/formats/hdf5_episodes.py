@@ -35,7 +35,15 @@ END_NAMES = (
     "terminals", "terminal", "timeouts", "timeout", "dones", "done", "is_last", "truncated", "truncations",
     "terminated", "terminations", "is_terminal", "episode_end",
 )  # fmt: skip
-INDEX_NAMES = ("episode_index", "episode_id", "episode_ids", "episode", "traj_id", "trajectory_id", "traj_index")
+INDEX_NAMES = (
+    "episode_index",
+    "episode_id",
+    "episode_ids",
+    "episode",
+    "traj_id",
+    "trajectory_id",
+    "traj_index",
+)
 PLACES_OF_ENDS = "episode_ends"
 
 
@@ -44,7 +52,9 @@ def episode_keys(file: h5py.File, limits: Limits) -> list[str]:
     for container in ("data", ""):
         group = h5.find(file, container)
         names = h5.members(group) if isinstance(group, h5py.Group) else []
-        if keys := [f"{container}/{name}".strip("/") for name in names if USUAL_NAME.fullmatch(name)]:
+        if keys := [
+            f"{container}/{name}".strip("/") for name in names if USUAL_NAME.fullmatch(name)
+        ]:
             return keys
     keys = _below(file, "", 0, limits)
     return keys or [""]
@@ -59,9 +69,14 @@ def _below(group: h5py.Group, path: str, level: int, limits: Limits) -> list[str
     kinds = _kinds(children, limits)
     keys: list[str] = []
     for names in kinds:
-        child_keys = {name: _below(children[name], f"{path}/{name}".strip("/"), level + 1, limits) for name in names}
+        child_keys = {
+            name: _below(children[name], f"{path}/{name}".strip("/"), level + 1, limits)
+            for name in names
+        }
         if any(child_keys.values()):
-            keys += [key for name in names for key in child_keys[name] or [f"{path}/{name}".strip("/")]]
+            keys += [
+                key for name in names for key in child_keys[name] or [f"{path}/{name}".strip("/")]
+            ]
         elif _is_numbered(names) or (len(names) > 1 and _differ_in_length(children, names, limits)):
             keys += [f"{path}/{name}".strip("/") for name in names]
         elif len(names) == 1 and len(kinds) == 1:
@@ -112,12 +127,18 @@ def _kinds(children: Mapping[str, h5py.Group], limits: Limits) -> list[list[str]
 def _arrays(group: h5py.Group, limits: Limits) -> set[str]:
     """Paths of the arrays below a group that have rows, with # for numbers."""
     datasets = h5.walk(group, [], limits)
-    return {NUMBER.sub("#", path) for path, dataset in datasets if dataset.shape and dataset.shape[0] > 1}
+    return {
+        NUMBER.sub("#", path)
+        for path, dataset in datasets
+        if dataset.shape and dataset.shape[0] > 1
+    }
 
 
 def _is_numbered(names: Iterable[str]) -> bool:
     """Do the names differ in numbers alone?"""
-    return len({NUMBER.sub("#", name) for name in names}) == 1 and all(NUMBER.search(name) for name in names)
+    return len({NUMBER.sub("#", name) for name in names}) == 1 and all(
+        NUMBER.search(name) for name in names
+    )
 
 
 def _differ_in_length(children: Mapping[str, h5py.Group], names: list[str], limits: Limits) -> bool:
@@ -125,28 +146,43 @@ def _differ_in_length(children: Mapping[str, h5py.Group], names: list[str], limi
     lengths = set()
     for name in names[:SAMPLED]:
         datasets = h5.walk(children[name], [], limits)
-        lengths |= {dataset.shape[0] for _, dataset in datasets if dataset.shape and len(dataset.shape) > 1}
+        lengths |= {
+            dataset.shape[0] for _, dataset in datasets if dataset.shape and len(dataset.shape) > 1
+        }
     return len(lengths) > 1
 
 
 # Flat files, in which the rows of all episodes stand one after the other
 
 
-def flat_ends(datasets: Mapping[str, h5py.Dataset], limits: Limits) -> tuple[list[int], tuple[str, ...]]:
+def flat_ends(
+    datasets: Mapping[str, h5py.Dataset], limits: Limits
+) -> tuple[list[int], tuple[str, ...]]:
     """Where each episode of a flat file ends, and the arrays that say so; [] for one that is a single episode.
 
     Marks of ends in rows beside one another are a state that lasts, and end nothing. Raises DataError.
     """
-    rows = [dataset.shape[0] for dataset in datasets.values() if dataset.shape and len(dataset.shape) > 1]
+    rows = [
+        dataset.shape[0]
+        for dataset in datasets.values()
+        if dataset.shape and len(dataset.shape) > 1
+    ]
     num_rows = max(set(rows), key=rows.count, default=0)
     path_by_name = {spelt(path.rpartition("/")[2]): path for path in datasets}
     if (path := path_by_name.get(PLACES_OF_ENDS)) is not None:
         ends = h5.values(datasets[path], limits).ravel().astype(np.int64)
-        is_rising = len(ends) > 0 and ends[0] > 0 and bool((np.diff(ends) > 0).all()) and ends[-1] <= num_rows
+        is_rising = (
+            len(ends) > 0
+            and ends[0] > 0
+            and bool((np.diff(ends) > 0).all())
+            and ends[-1] <= num_rows
+        )
         if is_rising:
             return (ends.tolist(), (path,))
         return ([], ())
-    marks = {path: datasets[path] for name in END_NAMES if (path := path_by_name.get(name)) is not None}
+    marks = {
+        path: datasets[path] for name in END_NAMES if (path := path_by_name.get(name)) is not None
+    }
     ended = np.zeros(num_rows, bool)
     used = list[str]()
     for path, dataset in marks.items():
@@ -167,7 +203,10 @@ def flat_ends(datasets: Mapping[str, h5py.Dataset], limits: Limits) -> tuple[lis
 
 
 def _by_index(
-    datasets: Mapping[str, h5py.Dataset], path_by_name: Mapping[str, str], num_rows: int, limits: Limits
+    datasets: Mapping[str, h5py.Dataset],
+    path_by_name: Mapping[str, str],
+    num_rows: int,
+    limits: Limits,
 ) -> tuple[np.ndarray, list[str]]:
     """The last rows of episodes [n] by a column that counts them; none where there is no such column."""
     for name in INDEX_NAMES:

@@ -22,8 +22,23 @@ from ingest.formats.array_roles import column_names
 from ingest.formats.listing import ListingBuilder, scene_first, texts_among
 from ingest.formats.tables import numbers, side_by_side
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
-from ingest.media.picture import ArrayPicture, array_picture, check_size, decode_picture, picture_size
-from ingest.outcomes import SUCCESS_FIELDS, Flag, Outcome, OutcomeEvidence, flag_of, known, reward_of, truth
+from ingest.media.picture import (
+    ArrayPicture,
+    array_picture,
+    check_size,
+    decode_picture,
+    picture_size,
+)
+from ingest.outcomes import (
+    SUCCESS_FIELDS,
+    Flag,
+    Outcome,
+    OutcomeEvidence,
+    flag_of,
+    known,
+    reward_of,
+    truth,
+)
 from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
 
@@ -33,10 +48,29 @@ MAX_DEPTH = 8
 MAX_HOPS = 16
 # Those that HDF5 and h5py bring along (deflate, shuffle, Fletcher32, szip, n-bit, scale-offset, LZF): no plug-ins
 FILTERS = frozenset((1, 2, 3, 4, 5, 6, 32000))
-H5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, AttributeError, MemoryError)
+H5_ERRORS = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    AttributeError,
+    MemoryError,
+)
 PICTURE_MARKS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 # Folders, and last parts of a path, that say no more than that there are pictures
-FOLDERS = ("obs", "observation", "observations", "images", "rgb_images", "image", "cameras", "cam_data", "vision")
+FOLDERS = (
+    "obs",
+    "observation",
+    "observations",
+    "images",
+    "rgb_images",
+    "image",
+    "cameras",
+    "cam_data",
+    "vision",
+)
 LAST_PARTS = ("rgb", "color", "colors", "image", "images")
 NO_CAMERA = re.compile(r"(^|/)next_obs/", re.I)  # robomimic: the same pictures again, one row later
 REWARD_KEYS = ("rewards", "reward")
@@ -65,8 +99,12 @@ def opened(source: Source, uri: str) -> Iterator[h5py.File]:
     """The file, for reading. Raises DataError, also for what HDF5 raises inside the block."""
     with guarded(uri), source.open(uri) as data:
         place = data if isinstance(data, io.BytesIO) else data.name  # a member of a tar has no path
-        cache_bytes = source.config.limits.max_chunk_bytes  # so that a chunk of many pictures is unpacked once
-        with h5py.File(place, "r", rdcc_nbytes=cache_bytes, **({} if place is data else {"locking": False})) as file:
+        cache_bytes = (
+            source.config.limits.max_chunk_bytes
+        )  # so that a chunk of many pictures is unpacked once
+        with h5py.File(
+            place, "r", rdcc_nbytes=cache_bytes, **({} if place is data else {"locking": False})
+        ) as file:
             yield file
 
 
@@ -89,7 +127,9 @@ def find(start: h5py.Group, path: str) -> Any:
         if (name := remaining.pop()) in ("", "."):
             continue
         # A path that ends early, or leads through a dataset, leads to nothing
-        if not isinstance(node, h5py.Group) or not node.id.links.exists(name.encode("utf-8", "surrogateescape")):
+        if not isinstance(node, h5py.Group) or not node.id.links.exists(
+            name.encode("utf-8", "surrogateescape")
+        ):
             return None
         link = node.get(name, getlink=True)
         if isinstance(link, h5py.HardLink):
@@ -115,7 +155,10 @@ def members(group: h5py.Group) -> list[str]:
 
 
 def walk(
-    start: h5py.Group, escapes: list[str], limits: Limits, inner: dict[str, h5py.Group] | None = None
+    start: h5py.Group,
+    escapes: list[str],
+    limits: Limits,
+    inner: dict[str, h5py.Group] | None = None,
 ) -> Iterator[tuple[str, h5py.Dataset]]:
     """(path, dataset) of everything below a group, a bounded number of it; `escapes` gathers links to other files,
     `inner` the groups that are come upon.
@@ -168,7 +211,9 @@ def members_of(start: h5py.Group, limits: Limits) -> Members:
     for path, dataset in datasets.items():
         if dataset.is_virtual and path not in links:
             links |= {p: path for p in _parts_below(dataset, below) if p in datasets and p != path}
-    return Members({path: d for path, d in datasets.items() if path not in links}, groups, links, escapes)
+    return Members(
+        {path: d for path, d in datasets.items() if path not in links}, groups, links, escapes
+    )
 
 
 def _parts_below(dataset: h5py.Dataset, below: str) -> list[str]:
@@ -194,7 +239,9 @@ def checked(dataset: h5py.Dataset, limits: Limits) -> h5py.Dataset:
         return dataset
     # A plug-in is code of somebody else's
     properties = dataset.id.get_create_plist()
-    if unknown := sorted({properties.get_filter(i)[0] for i in range(properties.get_nfilters())} - FILTERS):
+    if unknown := sorted(
+        {properties.get_filter(i)[0] for i in range(properties.get_nfilters())} - FILTERS
+    ):
         raise DataError(f"{name} is stored with filter {unknown[0]}, which needs a plug-in")
     # What has no values needs no storage
     if not shape or 0 in shape:
@@ -203,7 +250,9 @@ def checked(dataset: h5py.Dataset, limits: Limits) -> h5py.Dataset:
     if chunks is None and dataset.id.get_storage_size() < prod(shape) * dataset.dtype.itemsize:
         raise DataError(f"{name} was never written")
     if chunks is not None:
-        limits.check("max_chunk_bytes", prod(chunks) * dataset.dtype.itemsize, f"{name}: bytes of a chunk")
+        limits.check(
+            "max_chunk_bytes", prod(chunks) * dataset.dtype.itemsize, f"{name}: bytes of a chunk"
+        )
         _check_chunks(dataset, shape, chunks)
     return dataset
 
@@ -225,7 +274,9 @@ def _check_virtual(dataset: h5py.Dataset, limits: Limits) -> None:
         checked(part, limits)
     filled = sum(source.vspace.get_select_npoints() for source in dataset.virtual_sources())
     if filled < prod(dataset.shape or ()):
-        raise DataError(f"{dataset.name}: its parts fill {filled} of its {prod(dataset.shape or ())} values")
+        raise DataError(
+            f"{dataset.name}: its parts fill {filled} of its {prod(dataset.shape or ())} values"
+        )
 
 
 def _check_chunks(dataset: h5py.Dataset, shape: tuple[int, ...], chunks: tuple[int, ...]) -> None:
@@ -236,7 +287,9 @@ def _check_chunks(dataset: h5py.Dataset, shape: tuple[int, ...], chunks: tuple[i
     count = prod(map(ceil, np.divide(shape, chunks)))
     chunk_bytes = prod(chunks) * dataset.dtype.itemsize
     if len(sizes) < count:
-        raise DataError(f"{dataset.name}: {count - len(sizes)} of its {count} chunks were never written")
+        raise DataError(
+            f"{dataset.name}: {count - len(sizes)} of its {count} chunks were never written"
+        )
     # No filter makes data so much longer: it unpacks to more
     if max(sizes) > chunk_bytes + chunk_bytes // 8 + 4096:
         raise DataError(f"{dataset.name} has a chunk of {max(sizes)} bytes where {chunk_bytes} fit")
@@ -252,7 +305,9 @@ def values(dataset: h5py.Dataset, limits: Limits) -> np.ndarray:
 
 def has_rows(dataset: Any) -> bool:
     """Does a dataset hold rows of numbers?"""
-    return isinstance(dataset, h5py.Dataset) and bool(dataset.shape) and dataset.dtype.kind in "fiub"
+    return (
+        isinstance(dataset, h5py.Dataset) and bool(dataset.shape) and dataset.dtype.kind in "fiub"
+    )
 
 
 def rows_in(group: h5py.Group, paths: Iterable[str]) -> dict[str, h5py.Dataset]:
@@ -271,7 +326,9 @@ def length_of(parts: dict[str, h5py.Dataset], limits: Limits) -> int | None:
     return next(iter(rows.values()), None)
 
 
-def table_of(parts: dict[str, h5py.Dataset], limits: Limits, rows: slice = ALL_ROWS) -> pa.Table | None:
+def table_of(
+    parts: dict[str, h5py.Dataset], limits: Limits, rows: slice = ALL_ROWS
+) -> pa.Table | None:
     """Vectors side by side. Raises DataError.
 
     Example: "obs/ee_pos" [n, 2] and "obs/gripper" [n, 1] give the columns ee_pos_0, ee_pos_1 and gripper_0.
@@ -341,14 +398,22 @@ def value_or_none(place: h5py.Group, path: str, limits: Limits) -> Any:
 
 
 def _is_small(shape: tuple[int, ...], dtype: np.dtype) -> bool:
-    return prod(shape) * dtype.itemsize <= MAX_VALUE_BYTES and (dtype.kind != "O" or prod(shape) <= MAX_TEXTS)
+    return prod(shape) * dtype.itemsize <= MAX_VALUE_BYTES and (
+        dtype.kind != "O" or prod(shape) <= MAX_TEXTS
+    )
 
 
 def texts(stored: Any) -> tuple[str, ...]:
     """The texts that a value holds, without quotation marks and spaces around them."""
     flat = stored.ravel().tolist() if isinstance(stored, np.ndarray) else [stored]
-    decoded = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in flat]
-    whole = [text.encode("utf-8", "replace").decode().strip().strip('"') for text in decoded if isinstance(text, str)]
+    decoded = [
+        text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in flat
+    ]
+    whole = [
+        text.encode("utf-8", "replace").decode().strip().strip('"')
+        for text in decoded
+        if isinstance(text, str)
+    ]
     return texts_among(whole)
 
 
@@ -385,9 +450,13 @@ def is_pictures(path: str, dataset: h5py.Dataset, limits: Limits) -> bool:
     # Does the first, middle or last row begin like a picture's file?
     try:
         rows = {0, shape[0] // 2, shape[0] - 1}
-        return any(encoded(checked(dataset, limits), k, limits).startswith(PICTURE_MARKS) for k in rows)
+        return any(
+            encoded(checked(dataset, limits), k, limits).startswith(PICTURE_MARKS) for k in rows
+        )
     except (DataError, *H5_ERRORS):
-        return "image" in path or "rgb" in path  # it is called so: what is wrong with it shows when it is read
+        return (
+            "image" in path or "rgb" in path
+        )  # it is called so: what is wrong with it shows when it is read
 
 
 def scale_of(path: str, dataset: h5py.Dataset, limits: Limits) -> tuple[PictureForm | None, str]:
@@ -424,7 +493,9 @@ def encoded(dataset: h5py.Dataset, k: int, limits: Limits) -> bytes:
 class Pictures:
     """Pictures of a checked dataset, one at a time; `bottom_up`: their rows are stored last first."""
 
-    def __init__(self, path: str, dataset: h5py.Dataset, limits: Limits, *, bottom_up: bool = False) -> None:
+    def __init__(
+        self, path: str, dataset: h5py.Dataset, limits: Limits, *, bottom_up: bool = False
+    ) -> None:
         self.dataset = dataset
         self.limits = limits
         self.bottom_up = bottom_up
@@ -456,7 +527,12 @@ class Pictures:
         if self.size is None:
             rows = range(len(self.dataset))
             head = next(
-                (d for j in rows if (d := encoded(self.dataset, j, self.limits)).startswith(PICTURE_MARKS)), b""
+                (
+                    d
+                    for j in rows
+                    if (d := encoded(self.dataset, j, self.limits)).startswith(PICTURE_MARKS)
+                ),
+                b"",
             )
             self.size = picture_size(head) if head else (0, 0)
         height, width = self.size
@@ -497,7 +573,8 @@ def cameras_in(
     if not readable:
         # What else is there, by which a registry's author may see what the pictures are called
         detail = (
-            f"no pictures that can be read among its {len(datasets)} datasets: {', '.join([*datasets][:MAX_NAMED])}"
+            f"no pictures that can be read among its {len(datasets)} datasets: "
+            f"{', '.join([*datasets][:MAX_NAMED])}"
         )
         listing.unusable_next("no_video", detail, uri)
     return readable, [path for camera, path in cameras.items() if camera not in readable]
@@ -552,7 +629,9 @@ def _of_rows(stored: Any) -> np.ndarray:
 
 
 def frames_of(
-    source: Source, record: EpisodeRecord, pictures: Callable[[str, h5py.Dataset], Callable[[int], Picture]]
+    source: Source,
+    record: EpisodeRecord,
+    pictures: Callable[[str, h5py.Dataset], Callable[[int], Picture]],
 ) -> FrameReader:
     """Episode.frames of an episode at a group of a file, or at some rows of it; `pictures` gives what reads picture k
     of a camera's path and dataset.
@@ -565,7 +644,9 @@ def frames_of(
             # Found and checked anew: the file may be another one than when it was listed
             datasets = members_of(group_of(file, record), limits).datasets
             if camera not in (paths := cameras_of(datasets, limits)):
-                raise DataError(f"{uri}: there are no pictures of {camera} any more", "missing_camera")
+                raise DataError(
+                    f"{uri}: there are no pictures of {camera} any more", "missing_camera"
+                )
             stored = checked(datasets[paths[camera]], limits)
             picture = pictures(paths[camera], stored)
             # Of a flat file's many episodes the rows of this one

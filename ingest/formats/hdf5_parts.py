@@ -67,7 +67,10 @@ class EpisodePlace:
     def holders(self) -> dict[str, h5py.Group]:
         """Groups whose attributes say something of the episode, the nearest first, by how they are called here."""
         near: dict[str, h5py.Group] = {"": self.group, **self.members.groups}
-        above = {f"/{(holder.name or '').strip('/')}": holder for holder in (self.container, h5.root_of(self.group))}
+        above = {
+            f"/{(holder.name or '').strip('/')}": holder
+            for holder in (self.container, h5.root_of(self.group))
+        }
         return near | {name: holder for name, holder in above.items() if holder != self.group}
 
     def _attributes_of(self, name: str, holder: h5py.Group) -> dict[str, Any]:
@@ -175,7 +178,9 @@ def roles_of(place: EpisodePlace, config: DatasetConfig) -> DatasetRoles:
         action = _of_one_length({path: place.datasets[path] for path in vector.paths})
         action_why = vector.why
     num_rows = next((part.shape[0] for part in (*state.values(), *action.values())), None)
-    return DatasetRoles(state, action, _times(place.datasets, num_rows), state_why, action_why, writer)
+    return DatasetRoles(
+        state, action, _times(place.datasets, num_rows), state_why, action_why, writer
+    )
 
 
 def _registered(place: EpisodePlace, paths: Sequence[str]) -> tuple[Parts, str]:
@@ -186,11 +191,17 @@ def _registered(place: EpisodePlace, paths: Sequence[str]) -> tuple[Parts, str]:
     return parts, REGISTERED
 
 
-def _written(place: EpisodePlace, writer: Writer | None, layouts: Sequence[Sequence[str]]) -> tuple[Parts, str]:
+def _written(
+    place: EpisodePlace, writer: Writer | None, layouts: Sequence[Sequence[str]]
+) -> tuple[Parts, str]:
     """What there is of the writer's layout that has the most parts here; of equal ones the one that is whole."""
-    present_paths = {path for layout in layouts for path in layout if h5.has_rows(place.datasets.get(path))}
+    present_paths = {
+        path for layout in layouts for path in layout if h5.has_rows(place.datasets.get(path))
+    }
     chosen = max(
-        layouts, key=lambda layout: (len(present_paths & {*layout}), present_paths.issuperset(layout)), default=()
+        layouts,
+        key=lambda layout: (len(present_paths & {*layout}), present_paths.issuperset(layout)),
+        default=(),
     )
     return {
         p: place.datasets[p] for p in chosen if p in present_paths
@@ -201,12 +212,15 @@ def arrays_of(datasets: Mapping[str, h5py.Dataset]) -> list[ArrayForm]:
     """Arrays of numbers with a row per frame, or one more or less: the number of rows that most arrays have; also
     those without any row, which show that something was not recorded.
     """
-    lengths = Counter(d.shape[0] for d in datasets.values() if d.shape and (len(d.shape) > 1 or d.shape[0] > 1))
+    lengths = Counter(
+        d.shape[0] for d in datasets.values() if d.shape and (len(d.shape) > 1 or d.shape[0] > 1)
+    )
     num_rows = max(lengths, key=lambda n: (lengths[n], n), default=0)
     return [
         ArrayForm(path, d.shape, d.dtype.kind)
         for path, d in datasets.items()
-        if h5.has_rows(d) and (abs(d.shape[0] - num_rows) <= 1 or (len(d.shape) > 1 and not d.shape[0]))
+        if h5.has_rows(d)
+        and (abs(d.shape[0] - num_rows) <= 1 or (len(d.shape) > 1 and not d.shape[0]))
     ]
 
 
@@ -222,7 +236,11 @@ def _times(datasets: Mapping[str, h5py.Dataset], num_rows: int | None) -> str | 
     places = [*TIME_KEYS, *sorted(time_paths, key=lambda path: (path.count("/"), path))]
     for path in places:
         dataset = datasets.get(path)
-        if dataset is not None and h5.has_rows(dataset) and is_time_shape(dataset.shape or (), num_rows):
+        if (
+            dataset is not None
+            and h5.has_rows(dataset)
+            and is_time_shape(dataset.shape or (), num_rows)
+        ):
             return path
     return None
 
@@ -260,7 +278,9 @@ def texts_of(place: EpisodePlace, cameras: Collection[str]) -> dict[str, tuple[s
             texts[path] = stored_texts
     attributes = {name: h5.texts(stored) for name, stored in place.attributes.items()}
     return texts | {
-        name: stored_texts for name, stored_texts in attributes.items() if stored_texts and name not in texts
+        name: stored_texts
+        for name, stored_texts in attributes.items()
+        if stored_texts and name not in texts
     }
 
 
@@ -274,7 +294,9 @@ def _holds_utf8(dataset: h5py.Dataset) -> bool:
 
 def instruction_by_name(texts: Mapping[str, tuple[str, ...]]) -> tuple[str, tuple[str, ...]]:
     """The text whose name says that it is the instruction, and what is in it."""
-    return instructions({name: stored_texts for name, stored_texts in texts.items() if name != "env_args"})
+    return instructions(
+        {name: stored_texts for name, stored_texts in texts.items() if name != "env_args"}
+    )
 
 
 # Which part is what
@@ -284,14 +306,20 @@ class Uses(NamedTuple):
     """What parts of an episode are used for, and what shows it, by path or attribute."""
 
     by_path: dict[str, tuple[str, str]]
-    unread: dict[str, str]  # what a finding says already, and what the registry's choice leaves out, by path
+    unread: dict[
+        str, str
+    ]  # what a finding says already, and what the registry's choice leaves out, by path
     problems: dict[str, str]  # why a part that could be one is not used
 
 
-def account(listing: ListingBuilder, place: EpisodePlace, writer: Writer | None, uses: Uses) -> None:
+def account(
+    listing: ListingBuilder, place: EpisodePlace, writer: Writer | None, uses: Uses
+) -> None:
     """Record every dataset and attribute of an episode as used, known or unknown."""
     parts = listing.parts
-    numbered = Counter(path.rpartition("/")[0] for path in place.datasets if path.rpartition("/")[2].isdecimal())
+    numbered = Counter(
+        path.rpartition("/")[0] for path in place.datasets if path.rpartition("/")[2].isdecimal()
+    )
     for path, dataset in place.datasets.items():
         folder, _, leaf = path.rpartition("/")
         if leaf.isdecimal() and numbered[folder] > MANY_ALIKE:
@@ -299,14 +327,26 @@ def account(listing: ListingBuilder, place: EpisodePlace, writer: Writer | None,
         else:
             name = path
         is_text = h5.is_text(dataset)
-        form = {"shape": dataset.shape or (), "dtype": "text" if is_text else str(dataset.dtype), "file": place.uri}
+        form = {
+            "shape": dataset.shape or (),
+            "dtype": "text" if is_text else str(dataset.dtype),
+            "file": place.uri,
+        }
         if path in uses.by_path:
             use, reason = uses.by_path[path]
-            parts.used("camera" if use == "camera" else "text" if is_text else "array", name, use, reason, **form)
+            parts.used(
+                "camera" if use == "camera" else "text" if is_text else "array",
+                name,
+                use,
+                reason,
+                **form,
+            )
         elif reason := uses.unread.get(path) or _known(writer, path, dataset):
             parts.known("array", name, reason, **form)
         else:
-            reason = uses.problems.get(path, "no name of a state, an action, a camera or a text that is known")
+            reason = uses.problems.get(
+                path, "no name of a state, an action, a camera or a text that is known"
+            )
             parts.unknown("text" if is_text else "array", name, reason, **form)
     for path, first in place.members.links.items():
         parts.known("array", path, f"the same as {first}", file=place.uri)
@@ -322,7 +362,10 @@ def _known(writer: Writer | None, path: str, dataset: h5py.Dataset) -> str:
         return "says where it is from"
     if dataset.shape is None or 0 in dataset.shape:
         return "it holds no values"
-    holds_pictures = form_of(path, dataset.shape, "uint8") is not None or len(dataset.shape) in (1, 3)
+    holds_pictures = form_of(path, dataset.shape, "uint8") is not None or len(dataset.shape) in (
+        1,
+        3,
+    )
     if holds_pictures and other_kind(path):
         return f"pictures of {other_kind(path)}"
     return ""
@@ -354,7 +397,9 @@ def why_known(writer: Writer | None, name: str, *, is_text: bool = True) -> str:
     return ""
 
 
-def account_beside(listing: ListingBuilder, uri: str, file: h5py.File, keys: Sequence[str], limits: Limits) -> None:
+def account_beside(
+    listing: ListingBuilder, uri: str, file: h5py.File, keys: Sequence[str], limits: Limits
+) -> None:
     """Record what a file holds beside its episodes."""
     if keys == [""]:
         return
@@ -365,10 +410,14 @@ def account_beside(listing: ListingBuilder, uri: str, file: h5py.File, keys: Seq
         elif reason := known_reason(path):
             listing.parts.known("array", path, reason, **form)
         else:
-            listing.parts.unknown("array", path, "it lies beside the episodes, and is read for none", **form)
+            listing.parts.unknown(
+                "array", path, "it lies beside the episodes, and is read for none", **form
+            )
 
 
-def _beside(file: h5py.File, keys: Sequence[str], limits: Limits) -> Iterator[tuple[str, h5py.Dataset]]:
+def _beside(
+    file: h5py.File, keys: Sequence[str], limits: Limits
+) -> Iterator[tuple[str, h5py.Dataset]]:
     """Datasets that lie in no episode's group."""
     episodes = set(keys)
     above = {"/".join(key.split("/")[:k]) for key in keys for k in range(key.count("/") + 1)}
@@ -390,4 +439,6 @@ def _beside(file: h5py.File, keys: Sequence[str], limits: Limits) -> Iterator[tu
 
 def outcome_names(place: EpisodePlace) -> list[str]:
     """Paths that end in a usual name of success, and lie deeper than one expects it."""
-    return [path for path in place.datasets if "/" in path and path.rpartition("/")[2] in SUCCESS_FIELDS]
+    return [
+        path for path in place.datasets if "/" in path and path.rpartition("/")[2] in SUCCESS_FIELDS
+    ]

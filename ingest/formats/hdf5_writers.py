@@ -8,7 +8,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-type Places = Mapping[tuple[str, int], Mapping[int, str]]  # names of dimensions, by column and width
+type Places = Mapping[
+    tuple[str, int], Mapping[int, str]
+]  # names of dimensions, by column and width
 
 
 class Writer(NamedTuple):
@@ -188,7 +190,9 @@ WRITERS = (
 )  # fmt: skip
 
 
-def writer_of(has_path: Callable[[str], bool], attributes: frozenset[str], env: Mapping[str, Any]) -> Writer | None:
+def writer_of(
+    has_path: Callable[[str], bool], attributes: frozenset[str], env: Mapping[str, Any]
+) -> Writer | None:
     """The first writer all of whose marks are there; None for none."""
     for writer in WRITERS:
         marks = [has_path(path) for path in writer.paths]
@@ -216,7 +220,9 @@ def rate_of_simulation(env: Mapping[str, Any]) -> list[Any]:
     """What could be the control rate, in the places where writers keep it in env_args."""
     step_s = _inside(env, "sim_args/dt")
     steps = _inside(env, "sim_args/decimation")
-    is_stepped = isinstance(step_s, int | float) and isinstance(steps, int | float) and step_s * steps > 0
+    is_stepped = (
+        isinstance(step_s, int | float) and isinstance(steps, int | float) and step_s * steps > 0
+    )
     stepped = [round(1 / (step_s * steps), 3)] if is_stepped else []
     places = (
         "env_kwargs/control_freq", "control_freq", "env_kwargs/sim_config/control_freq", "fps", "env_kwargs/fps",

@@ -17,12 +17,29 @@ from typing import Any
 
 import numpy as np
 
-from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, Listing, Match, TimedPicture, timed
+from ingest.episode import (
+    CameraVideo,
+    EpisodeData,
+    EpisodeRecord,
+    Finding,
+    Listing,
+    Match,
+    TimedPicture,
+    timed,
+)
 from ingest.formats import lerobot_meta
 from ingest.formats.lerobot_cameras import cameras_of
 from ingest.formats.lerobot_cells import Annotated, Episodes
 from ingest.formats.lerobot_frames import VideoSpan, match, span_of
-from ingest.formats.lerobot_meta import DATA_FILE, EPISODE_FILE, INFO, LerobotListing, locate, read_info, v3_pointer
+from ingest.formats.lerobot_meta import (
+    DATA_FILE,
+    EPISODE_FILE,
+    INFO,
+    LerobotListing,
+    locate,
+    read_info,
+    v3_pointer,
+)
 from ingest.formats.lerobot_parts import account_for_parts
 from ingest.formats.lerobot_rows import EpisodeRows, find_rows, read_pictures
 from ingest.formats.lerobot_signals import read_signals, signal_columns
@@ -50,22 +67,31 @@ MAX_START_S = 1e9  # no video is so long
 LAST_FRAME = 2**62  # beyond every file's
 
 Videos = dict[int, dict[str, CameraVideo]]  # by episode and camera
-Doubts = dict[int, dict[str, str]]  # what is wrong with the metadata's pointer to a video, by episode and camera
+Doubts = dict[
+    int, dict[str, str]
+]  # what is wrong with the metadata's pointer to a video, by episode and camera
 
 
-def find_videos(dataset: LerobotListing, episodes: Episodes, cameras: list[str]) -> dict[int, tuple[CameraVideo, ...]]:
+def find_videos(
+    dataset: LerobotListing, episodes: Episodes, cameras: list[str]
+) -> dict[int, tuple[CameraVideo, ...]]:
     """The videos of each episode by preference of cameras, with findings about those that it lacks."""
     doubts: Doubts = defaultdict(dict)
     videos: Videos = {}
     for index, episode in episodes.items():
-        camera_videos = [_video(dataset, index, episode, camera, doubts[index]) for camera in cameras]
+        camera_videos = [
+            _video(dataset, index, episode, camera, doubts[index]) for camera in cameras
+        ]
         videos[index] = {video.camera: video for video in camera_videos if video}
     # Files of v3 hold several episodes, so that pointers into them can be wrong
     if dataset.version == "v3.0":
         _drop_shared_frames(dataset, videos, episodes, doubts)
     # Rows of a remote episode that is not asked for are not looked for: no finding would be sure
     for index in filter(dataset.wants, videos):
-        files = {camera: lerobot_meta.expected(dataset, index, episodes[index].meta, camera) for camera in cameras}
+        files = {
+            camera: lerobot_meta.expected(dataset, index, episodes[index].meta, camera)
+            for camera in cameras
+        }
         _report(dataset, index, videos[index], doubts[index], files)
     _report_unused_cameras(dataset, videos, cameras)
     return {index: tuple(by_camera.values()) for index, by_camera in videos.items()}
@@ -80,7 +106,9 @@ def _video(
     if rows and camera in rows.pictures:
         return CameraVideo(camera, rows.uri, rows.row_start)
     if dataset.version != "v3.0":
-        uri = locate(dataset, "video_path", {"video_key": camera, **lerobot_meta.v2_numbers(dataset, index)})
+        uri = locate(
+            dataset, "video_path", {"video_key": camera, **lerobot_meta.v2_numbers(dataset, index)}
+        )
         if uri:
             return CameraVideo(camera, uri, 0)
         return None
@@ -113,7 +141,13 @@ def _video(
 def _first_time(dataset: LerobotListing, rows: EpisodeRows) -> float:
     """The time of an episode's first row, in seconds; 0 where it cannot be read, which is found when all are."""
     try:
-        first = read_columns(dataset.source.resolve(rows.uri), rows.row_start, 1, (TIME,), dataset.source.config.limits)
+        first = read_columns(
+            dataset.source.resolve(rows.uri),
+            rows.row_start,
+            1,
+            (TIME,),
+            dataset.source.config.limits,
+        )
         times = vectors(first[TIME], TIME) if TIME in first.column_names else None
     except DataError:
         return 0.0
@@ -122,20 +156,30 @@ def _first_time(dataset: LerobotListing, rows: EpisodeRows) -> float:
     return float(times[0, 0])
 
 
-def _drop_shared_frames(dataset: LerobotListing, videos: Videos, episodes: Episodes, doubts: Doubts) -> None:
+def _drop_shared_frames(
+    dataset: LerobotListing, videos: Videos, episodes: Episodes, doubts: Doubts
+) -> None:
     """Take a video from all episodes that claim the same frames of it: at most one of them is right, and unknown."""
-    claims: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(list)  # frames, half-open, and episode
+    claims: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(
+        list
+    )  # frames, half-open, and episode
     for index, by_camera in videos.items():
         for camera, video in by_camera.items():
             if rows := episodes[index].rows:
-                end_frame = min(video.start_frame + rows.num_rows, _stated_end(dataset, episodes[index].meta, video))
+                end_frame = min(
+                    video.start_frame + rows.num_rows,
+                    _stated_end(dataset, episodes[index].meta, video),
+                )
                 claims[camera, video.uri].append((video.start_frame, end_frame, index))
     for (camera, uri), of_file in claims.items():
         # Of the claims so far, the one that reaches furthest is the one that the next may overlap
         _, furthest, furthest_episode = min(of_file)
         for start_frame, end_frame, episode in sorted(of_file)[1:]:
             if start_frame < furthest:
-                for claimant, other_episode in ((episode, furthest_episode), (furthest_episode, episode)):
+                for claimant, other_episode in (
+                    (episode, furthest_episode),
+                    (furthest_episode, episode),
+                ):
                     doubts[claimant].setdefault(
                         camera, f"claims frames of {uri} that episode {other_episode} claims too"
                     )
@@ -168,7 +212,9 @@ def _report(
     for camera, detail in doubts.items():
         record("bad_video_pointer", detail, index, camera=camera)
     if not episode_videos and not doubts:
-        dataset.unusable(*_no_video(dataset, index, files), index, file=next(iter(files.values()), INFO))
+        dataset.unusable(
+            *_no_video(dataset, index, files), index, file=next(iter(files.values()), INFO)
+        )
         return
     for camera, file in files.items():
         # A camera with a doubt has its finding already
@@ -198,7 +244,11 @@ def _loose_pictures(dataset: LerobotListing, index: int, cameras: Iterable[str])
             if match := PICTURE_FILE.fullmatch(uri):
                 folders.setdefault(int(match[2] or -1), Counter())[match[1]] += 1
     of_episode = folders.get(index, Counter())
-    return {folder: count for folder, count in of_episode.items() if not {*cameras}.isdisjoint(folder.split("/"))}
+    return {
+        folder: count
+        for folder, count in of_episode.items()
+        if not {*cameras}.isdisjoint(folder.split("/"))
+    }
 
 
 def _report_unused_cameras(dataset: LerobotListing, videos: Videos, cameras: Sequence[str]) -> None:
@@ -211,11 +261,15 @@ def _report_unused_cameras(dataset: LerobotListing, videos: Videos, cameras: Seq
     kept_findings: list[Finding] = []
     for finding in dataset.findings:
         is_replaced = finding.reason in ("bad_video_pointer", "missing_camera")
-        (of_each.get(finding.camera or "", kept_findings) if is_replaced else kept_findings).append(finding)
+        (of_each.get(finding.camera or "", kept_findings) if is_replaced else kept_findings).append(
+            finding
+        )
     dataset.findings = kept_findings
     for camera, camera_findings in of_each.items():
         if details := [f.detail for f in camera_findings if f.reason == "bad_video_pointer"]:
-            dataset.warn("bad_video_pointer", f"{len(details)} episodes: {details[0]}", camera=camera)
+            dataset.warn(
+                "bad_video_pointer", f"{len(details)} episodes: {details[0]}", camera=camera
+            )
         else:
             detail = f"{camera} is declared in info.json, but no episode has a file"
             dataset.warn("camera_without_files", detail, camera=camera)
@@ -237,7 +291,11 @@ def recognises(source: Source) -> bool:
     """A folder with meta/, or with data/ or videos/ laid out as LeRobot does; also when files are lacking."""
     if any(FOLDER.match(folder) for folder in source.contents.folders):
         return True
-    return any(pattern.match(uri) for uri in source.files for pattern in (EPISODE_FILE, DATA_FILE, VIDEO_FILE))
+    return any(
+        pattern.match(uri)
+        for uri in source.files
+        for pattern in (EPISODE_FILE, DATA_FILE, VIDEO_FILE)
+    )
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
@@ -260,7 +318,9 @@ def list_episodes(source: Source) -> Listing:
     # One finding for each template, not for each file
     for template, count in dataset.searched.items():
         if count:
-            detail = f"{template} of info.json leads nowhere for {count} files; found them otherwise"
+            detail = (
+                f"{template} of info.json leads nowhere for {count} files; found them otherwise"
+            )
             dataset.warn("path_template", detail)
     # Cameras that info.json declares and no episode has are none of the dataset
     used = set(dataset.cameras_in_use())
@@ -290,13 +350,19 @@ def _add_episodes(dataset: LerobotListing, cameras: list[str]) -> None:
         _check(dataset, index, episodes[index])
         record = _record(dataset, index, episodes[index], videos, texts)
         if s := steps.get(index):
-            record = replace(record, steps=s.steps, steps_from=s.form, plan=s.plan, as_far_as=s.as_far_as)
+            record = replace(
+                record, steps=s.steps, steps_from=s.form, plan=s.plan, as_far_as=s.as_far_as
+            )
         dataset.records.append(record)
     account_for_parts(dataset, episodes, cameras)
 
 
 def _record(
-    dataset: LerobotListing, index: int, episode: Annotated, videos: tuple[CameraVideo, ...], texts: Mapping[int, str]
+    dataset: LerobotListing,
+    index: int,
+    episode: Annotated,
+    videos: tuple[CameraVideo, ...],
+    texts: Mapping[int, str],
 ) -> EpisodeRecord:
     rows = episode.rows
     meta = episode.meta
@@ -334,7 +400,11 @@ def _record(
 
 
 def _whole_task(
-    dataset: LerobotListing, index: int, meta: Mapping[str, Any], steps: list[str], stated_texts: Sequence[str]
+    dataset: LerobotListing,
+    index: int,
+    meta: Mapping[str, Any],
+    steps: list[str],
+    stated_texts: Sequence[str],
 ) -> list[str]:
     """The instruction of an episode whose rows change their task, so that these are its steps.
 
@@ -342,7 +412,11 @@ def _whole_task(
     no step's;
     a single word there is a label of quality. Else the steps' texts, one after the other.
     """
-    whole_tasks = [text for text in texts_among([meta.get("tasks")]) if text not in steps and len(text.split()) > 1]
+    whole_tasks = [
+        text
+        for text in texts_among([meta.get("tasks")])
+        if text not in steps and len(text.split()) > 1
+    ]
     if stated_texts or whole_tasks:
         return [*(stated_texts or whole_tasks)]
     dataset.warn(
@@ -354,7 +428,9 @@ def _whole_task(
     return ["; ".join(steps)]
 
 
-def _evidence(dataset: LerobotListing, meta: Mapping[str, Any], rows: EpisodeRows | None) -> OutcomeEvidence:
+def _evidence(
+    dataset: LerobotListing, meta: Mapping[str, Any], rows: EpisodeRows | None
+) -> OutcomeEvidence:
     """What metadata and rows say of an episode's outcome; the registry's field is taken at its word in both."""
     registered = dataset.source.config.success_field
     of_rows = rows.evidence if rows else NO_EVIDENCE
@@ -377,7 +453,9 @@ def _check(dataset: LerobotListing, index: int, episode: Annotated) -> None:
     if rows is not None:
         if rows.num_rows == 0:
             dataset.unusable("no_data", "its table has no rows", index, file=rows.uri)
-        elif problem := limits.excess("max_rows", rows.num_rows, f"{rows.uri}: rows of one episode"):
+        elif problem := limits.excess(
+            "max_rows", rows.num_rows, f"{rows.uri}: rows of one episode"
+        ):
             dataset.unusable("over_limit", problem, index, file=rows.uri)
         if meta.get("length") not in (None, rows.num_rows):
             detail = f"metadata says {meta['length']} frames, its rows are {rows.num_rows}"
@@ -386,7 +464,10 @@ def _check(dataset: LerobotListing, index: int, episode: Annotated) -> None:
         # Its file, or without a pointer to one any file, may be a git-LFS pointer
         file = lerobot_meta.expected(dataset, index, meta)
         pointers = fnmatch.filter(sorted(dataset.pointers), file)
-        obstacles = ("lfs_pointer", "its rows are in a git-LFS pointer"), ("no_data", f"no rows; looked for {file}")
+        obstacles = (
+            ("lfs_pointer", "its rows are in a git-LFS pointer"),
+            ("no_data", f"no rows; looked for {file}"),
+        )
         dataset.unusable(*obstacles[not pointers], index, file=(*pointers, file)[0])
 
 
@@ -404,11 +485,24 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     frames = partial(_frames, source, record, matching)
     vector_columns = {"state": signals.state_columns, "action": signals.action_columns}
     statistics = stored_statistics(source, record.episode_index, vector_columns)
-    return EpisodeData(record, signals.state, signals.action, times_s, frames, signals.names_by, matching, statistics)
+    return EpisodeData(
+        record,
+        signals.state,
+        signals.action,
+        times_s,
+        frames,
+        signals.names_by,
+        matching,
+        statistics,
+    )
 
 
 def _match(
-    source: Source, info: dict[str, Any], record: EpisodeRecord, times_s: np.ndarray | None, camera: str
+    source: Source,
+    info: dict[str, Any],
+    record: EpisodeRecord,
+    times_s: np.ndarray | None,
+    camera: str,
 ) -> Match:
     """EpisodeData.match of a record. Raises DataError where the metadata cannot be read."""
     video = next(v for v in record.videos if v.camera == camera)
@@ -441,13 +535,19 @@ def _frames(
     video = next(v for v in record.videos if v.camera == camera)
     if video.uri == record.data_uri:
         # The table itself holds the pictures, or names their files
-        pictures: Iterable[Picture] = read_pictures(source, video.uri, video.start_frame, record.num_rows or 0, camera)
+        pictures: Iterable[Picture] = read_pictures(
+            source, video.uri, video.start_frame, record.num_rows or 0, camera
+        )
     else:
-        pictures = _of_places(source.resolve(video.uri), matching(camera).places, video.start_frame, options)
+        pictures = _of_places(
+            source.resolve(video.uri), matching(camera).places, video.start_frame, options
+        )
     yield from timed(pictures, record.fps)
 
 
-def _of_places(path: Path, places: np.ndarray | None, start_frame: int, options: DecodeOptions) -> Iterator[Picture]:
+def _of_places(
+    path: Path, places: np.ndarray | None, start_frame: int, options: DecodeOptions
+) -> Iterator[Picture]:
     """The pictures of a file at some places, in order; None: all from a frame on, so that too many are noticed."""
     if places is None:
         yield from decode(path, start_frame, options=options)
@@ -458,7 +558,9 @@ def _of_places(path: Path, places: np.ndarray | None, start_frame: int, options:
     requested_frames = options.wanted
     if requested_frames is not None:
         requested_frames = frozenset(offsets[row] for row in requested_frames if row < len(offsets))
-    pictures = decode(path, int(places[0]), offsets[-1] + 1, replace(options, wanted=requested_frames))
+    pictures = decode(
+        path, int(places[0]), offsets[-1] + 1, replace(options, wanted=requested_frames)
+    )
     # Rows that come faster than pictures share some
     times_used = Counter(offsets)
     for offset, picture in enumerate(pictures):

@@ -41,12 +41,18 @@ def _left_out(dataset: LerobotListing, cameras: list[str], files: dict[str, str]
     kinds = {key: "" if key in registered else kind_by_name(key) for key in cameras}
     if all(kinds.values()):
         return []
-    return [key for key, kind in kinds.items() if kind and _is_left_out(dataset, key, kind, files[key])]
+    return [
+        key for key, kind in kinds.items() if kind and _is_left_out(dataset, key, kind, files[key])
+    ]
 
 
 def _pictured(dataset: LerobotListing) -> list[str]:
     features = dataset.info["features"]
-    return [key for key, feature in features.items() if object_of(feature).get("dtype") in ("video", "image")]
+    return [
+        key
+        for key, feature in features.items()
+        if object_of(feature).get("dtype") in ("video", "image")
+    ]
 
 
 def _account_for(dataset: LerobotListing, cameras: list[str], files: dict[str, str]) -> None:
@@ -55,7 +61,9 @@ def _account_for(dataset: LerobotListing, cameras: list[str], files: dict[str, s
         feature = dataset.info["features"][key]
         main = "" if place else ": the main camera"
         reason = f"info.json says {object_of(feature).get('dtype')}{main}"
-        dataset.parts.used("camera", key, "camera", reason, shape=shape_of(feature), file=files[key])
+        dataset.parts.used(
+            "camera", key, "camera", reason, shape=shape_of(feature), file=files[key]
+        )
 
 
 def _is_flagged(dataset: LerobotListing, key: str) -> bool:
@@ -83,7 +91,9 @@ def _is_left_out(dataset: LerobotListing, key: str, kind: str, file: str) -> boo
         picture_note = "nothing was looked at"
     else:
         picture_note = "its pictures have colours"
-    detail = f"camera {key}: its name says {kind}, but {picture_note}: it comes after the other cameras"
+    detail = (
+        f"camera {key}: its name says {kind}, but {picture_note}: it comes after the other cameras"
+    )
     dataset.warn("part_not_used", detail, camera=key, file=file)
     return False
 

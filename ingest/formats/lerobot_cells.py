@@ -46,7 +46,11 @@ def cells_of(
     dataset: LerobotListing, episodes: Episodes, column: str, most_rows: int = LIMITS.max_rows
 ) -> Iterator[tuple[int, pa.ChunkedArray]]:
     """A column of each episode's rows, of those files that have it; `most_rows`: of its first ones."""
-    with_rows = [(rows, index) for index, episode in episodes.items() if (rows := episode.rows) and rows.num_rows]
+    with_rows = [
+        (rows, index)
+        for index, episode in episodes.items()
+        if (rows := episode.rows) and rows.num_rows
+    ]
     with_rows.sort(key=lambda pair: (pair[0].uri, pair[0].row_start))
     for uri, of_file in groupby(with_rows, key=lambda pair: pair[0].uri):
         places = {index: (rows.row_start, min(rows.num_rows, most_rows)) for rows, index in of_file}
@@ -54,9 +58,13 @@ def cells_of(
             with opened(dataset.source.resolve(uri)) as file:
                 if column in file.schema_arrow.names:
                     tables = ranges(file, list(places.values()), [column])
-                    yield from ((index, table[column]) for index, table in zip(places, tables, strict=False))
+                    yield from (
+                        (index, table[column]) for index, table in zip(places, tables, strict=False)
+                    )
         except DataError as e:
-            dataset.warn("bad_steps" if e.reason == "unreadable_data" else e.reason, str(e), file=uri)
+            dataset.warn(
+                "bad_steps" if e.reason == "unreadable_data" else e.reason, str(e), file=uri
+            )
 
 
 class Times:

@@ -33,8 +33,14 @@ def _changes(cells: pa.ChunkedArray) -> bool:
 
 def report_renumbered_tasks(dataset: LerobotListing, episodes: Episodes, column: str) -> bool:
     """Were the tasks numbered anew after a column was filled with their numbers? Then a finding says so."""
-    task_numbers = {index: number for index, number in _stored_numbers(dataset) if index in episodes}
-    renumbered = {index: n for index, n in task_numbers.items() if _tasks_of(episodes, index) not in ((), (n,))}
+    task_numbers = {
+        index: number for index, number in _stored_numbers(dataset) if index in episodes
+    }
+    renumbered = {
+        index: n
+        for index, n in task_numbers.items()
+        if _tasks_of(episodes, index) not in ((), (n,))
+    }
     if renumbered:
         index, number = min(renumbered.items())
         dataset.warn(
@@ -62,7 +68,8 @@ def _single_numbers(rows: list[dict[str, Any]]) -> Iterator[tuple[int, int]]:
     for row in rows:
         # Statistics of one number are lists of one, too
         lowest, highest = (
-            value[0] if isinstance(value, list) and value else value for value in (row[LEAST], row[MOST])
+            value[0] if isinstance(value, list) and value else value
+            for value in (row[LEAST], row[MOST])
         )
         index = whole(row["episode_index"])
         number = whole(lowest)
@@ -103,7 +110,9 @@ def episodes_named_otherwise(
     return doubtful
 
 
-def _task_numbers(dataset: LerobotListing, episodes: Episodes, column: str) -> dict[int, tuple[int, int]]:
+def _task_numbers(
+    dataset: LerobotListing, episodes: Episodes, column: str
+) -> dict[int, tuple[int, int]]:
     """By episode of one task, its `task_index` and its number in a column; none where the column changes."""
     pairs: dict[int, tuple[int, int]] = {}
     for index, cells in cells_of(dataset, episodes, column):

@@ -48,7 +48,12 @@ def match(video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: Vi
     Of a file of its own that has too many or too few pictures, and other times than the rows: None, so that its
     length is found when it is decoded.
     """
-    pair = _Pair(video, times_s if times_s is not None and np.isfinite(times_s).all() else None, num_rows, span)
+    pair = _Pair(
+        video,
+        times_s if times_s is not None and np.isfinite(times_s).all() else None,
+        num_rows,
+        span,
+    )
     if pair.meets_all():
         spare = 0 if span.is_shared else len(video.ticks) - num_rows
         doubt = f"{len(video.ticks)} frames, {num_rows} rows: each row has its own by time, {spare} frames have no row"
@@ -80,7 +85,9 @@ def match(video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: Vi
 class _Pair:
     """Rows and pictures beside each other."""
 
-    def __init__(self, video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: VideoSpan) -> None:
+    def __init__(
+        self, video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: VideoSpan
+    ) -> None:
         self.picture_times_s = video.seconds
         self.num_rows = num_rows
         self.span = span
@@ -150,7 +157,11 @@ class _Pair:
 
     def within_span(self) -> tuple[int, int]:
         """The first picture from the start on, and how many there are until the next episode, or this one's end."""
-        counts = [self._count(end_s) for end_s in (self.span.next_s, self.span.end_s) if end_s > self.span.start_s]
+        counts = [
+            self._count(end_s)
+            for end_s in (self.span.next_s, self.span.end_s)
+            if end_s > self.span.start_s
+        ]
         return self.start, self.num_rows if self.num_rows in counts else min(counts, default=0)
 
     def _count(self, end_s: float) -> int:
@@ -170,7 +181,9 @@ class _Pair:
         reads = f"LeRobot refuses {refused} of {self.num_rows} rows"
         if num_other:
             reads += f" and would show another picture for {num_other}"
-        return Match(places, f"pictures are {size} from their rows' times: matched {method}; {reads}")
+        return Match(
+            places, f"pictures are {size} from their rows' times: matched {method}; {reads}"
+        )
 
 
 def _is_even(video: FrameTimes, span: VideoSpan) -> bool:
@@ -229,9 +242,15 @@ def _claims(source: Source, camera: str) -> _Claims:
     if camera not in claims_by_camera:
         prefix = f"videos/{camera}/"
         names = ["episode_index", "length"]
-        names += [prefix + name for name in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")]
+        names += [
+            prefix + name
+            for name in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
+        ]
         tables = [_read(source, uri, names) for uri in source.files if META_EPISODES.match(uri)]
-        columns = {name: np.concatenate([table[name] for table in tables] or [np.zeros(0)]) for name in names}
+        columns = {
+            name: np.concatenate([table[name] for table in tables] or [np.zeros(0)])
+            for name in names
+        }
         episode, length, chunk, file, start_s, end_s = columns.values()
         claims_by_camera[camera] = _Claims(episode, length, chunk * 2**32 + file, start_s, end_s)
     return claims_by_camera[camera]
@@ -245,7 +264,9 @@ def _read(source: Source, uri: str, names: list[str]) -> Mapping[str, np.ndarray
         schema = file.schema_arrow
         source.config.limits.check("max_rows", count, f"{uri}: rows")
         present_names = [
-            name for name in names if schema.names.count(name) == 1 and _is_number(schema.field(name).type)
+            name
+            for name in names
+            if schema.names.count(name) == 1 and _is_number(schema.field(name).type)
         ]
         table = pa.Table.from_batches(
             batches(file, present_names), pa.schema([schema.field(name) for name in present_names])

@@ -30,13 +30,18 @@ STANDARD_V3 = {
 EPISODE_FILE = re.compile(r"^data/.*episode_(\d+)\.parquet$")
 DATA_FILE = re.compile(r"^data/chunk-\d+/file-\d+\.parquet$")
 META_EPISODES = re.compile(r"^meta/episodes/chunk-\d+/file-\d+\.parquet$")
-PANDAS_INDEX = "__index_level_0__"  # where a table was written from a frame whose index holds its texts
+PANDAS_INDEX = (
+    "__index_level_0__"  # where a table was written from a frame whose index holds its texts
+)
 INFO = "meta/info.json"
 LANCE_TABLE = re.compile(r"((?:[^/]+/)?[^/]+\.lance)/")  # of lerobot-lancedb, which are folders
 DEFAULT_CHUNK = 1000
 MAX_EPISODE = 2**31  # so that chunks are numbers that the lake can hold
 META_BATCH = 1 << 10  # rows of metadata read at a time
-FIELD, MAX_FIELDS = re.compile(r"\{([A-Za-z_]\w*)(?::0?[0-9]{0,2}d?)?\}"), 8  # of a path template: {episode_index:06d}
+FIELD, MAX_FIELDS = (
+    re.compile(r"\{([A-Za-z_]\w*)(?::0?[0-9]{0,2}d?)?\}"),
+    8,
+)  # of a path template: {episode_index:06d}
 BRACES = {"{", "}"}
 
 Rows = list[dict[str, Any]]
@@ -50,8 +55,12 @@ class LerobotListing(ListingBuilder):
     version: str
     lost: set[int] = field(default_factory=set)  # episodes with an unusable finding
     pointers: set[str] = field(default_factory=set)  # data files that are git-LFS pointers
-    searched: Counter[str] = field(default_factory=Counter)  # path templates that led nowhere: for how many files
-    schemas: list[tuple[pa.Schema, str]] = field(default_factory=list)  # of data files, each with the first that has it
+    searched: Counter[str] = field(
+        default_factory=Counter
+    )  # path templates that led nowhere: for how many files
+    schemas: list[tuple[pa.Schema, str]] = field(
+        default_factory=list
+    )  # of data files, each with the first that has it
     task_columns: set[str] = field(default_factory=set)  # of the file with the texts of tasks
 
     @property
@@ -69,7 +78,9 @@ class LerobotListing(ListingBuilder):
         source = self.source
         return source.selected is None or not source.config.is_remote or episode in source.selected
 
-    def unusable(self, reason: str, detail: str, episode: int | None = None, **location: str | None) -> None:
+    def unusable(
+        self, reason: str, detail: str, episode: int | None = None, **location: str | None
+    ) -> None:
         super().unusable(reason, detail, episode, **location)
         if episode is not None:
             self.lost.add(episode)
@@ -100,7 +111,9 @@ def read_info(source: Source) -> dict[str, Any]:
         raise DataError(f"{INFO} has no fps", "no_metadata")
     if tables := sorted({match[1] for uri in source.files if (match := LANCE_TABLE.match(uri))}):
         stored = info.get("storage_format", "none stated")
-        detail = f"rows and pictures lie in Lance tables ({', '.join(tables)}; storage_format: {stored})"
+        detail = (
+            f"rows and pictures lie in Lance tables ({', '.join(tables)}; storage_format: {stored})"
+        )
         raise DataError(detail, "other_layout")
     source.noted[INFO] = info
     return info
@@ -113,7 +126,9 @@ def version_of(source: Source, info: dict[str, Any]) -> str:
     def has(pattern: re.Pattern[str]) -> bool:
         return any(map(pattern.match, uris))
 
-    if has(META_EPISODES) or (not has(EPISODE_FILE) and ("meta/tasks.parquet" in uris or has(DATA_FILE))):
+    if has(META_EPISODES) or (
+        not has(EPISODE_FILE) and ("meta/tasks.parquet" in uris or has(DATA_FILE))
+    ):
         return "v3.0"
     if "meta/episodes_stats.jsonl" in uris:
         return "v2.1"
@@ -153,13 +168,17 @@ def episode_metadata(dataset: LerobotListing) -> dict[int, dict[str, Any]]:
         for uri in sorted({*below}.difference(uris)):
             detail = "not part of the v3.0 layout (meta/episodes/chunk-*/file-*.parquet)"
             dataset.warn("stray_file", detail, file=uri)
-    by_episode = {whole(row.get("episode_index")): row for uri in uris for row in metadata_rows(dataset, uri)}
+    by_episode = {
+        whole(row.get("episode_index")): row for uri in uris for row in metadata_rows(dataset, uri)
+    }
     return {e: row for e, row in by_episode.items() if e is not None and 0 <= e < MAX_EPISODE}
 
 
 def task_texts(dataset: LerobotListing) -> dict[int, str]:
     """Texts by task_index."""
-    rows = metadata_rows(dataset, "meta/tasks.parquet" if dataset.version == "v3.0" else "meta/tasks.jsonl")
+    rows = metadata_rows(
+        dataset, "meta/tasks.parquet" if dataset.version == "v3.0" else "meta/tasks.jsonl"
+    )
     dataset.task_columns.update(*rows)
     return texts_by_index(rows, "task")
 
@@ -186,7 +205,9 @@ def metadata_rows(dataset: LerobotListing, uri: str) -> Rows:
     try:
         if uri.endswith(".jsonl"):
             # Bad characters are replaced and bad lines left out: one of them must not cost all the others
-            values, errors = parse_json_lines(read_text(dataset.source, uri, errors="replace"), strict=False)
+            values, errors = parse_json_lines(
+                read_text(dataset.source, uri, errors="replace"), strict=False
+            )
             for number, error in errors:
                 dataset.warn("unreadable_data", f"line {number} is not JSON ({error})", file=uri)
             return [row for _, row in values if isinstance(row, dict)]
@@ -209,7 +230,11 @@ def metadata_rows(dataset: LerobotListing, uri: str) -> Rows:
 def v2_numbers(dataset: LerobotListing, episode: int) -> dict[str, int]:
     """What path templates of v2 are filled in with."""
     size = whole(dataset.info.get("chunks_size")) or DEFAULT_CHUNK
-    return {"episode_index": episode, "episode_chunk": episode // size, "chunk_index": episode // size}
+    return {
+        "episode_index": episode,
+        "episode_chunk": episode // size,
+        "chunk_index": episode // size,
+    }
 
 
 def v3_pointer(meta: Mapping[str, Any], part: str) -> dict[str, int]:
@@ -244,7 +269,9 @@ def locate(dataset: LerobotListing, key: str, numbers: Mapping[str, int | str]) 
     return located
 
 
-def expected(dataset: LerobotListing, episode: int, meta: Mapping[str, Any], camera: str = "") -> str:
+def expected(
+    dataset: LerobotListing, episode: int, meta: Mapping[str, Any], camera: str = ""
+) -> str:
     """The file that should hold an episode's rows or a camera's video: by info.json's path template, else the standard
     one; v3 without a pointer to it: what such files are called."""
     key, part = ("video_path", f"videos/{camera}") if camera else ("data_path", "data")
@@ -291,8 +318,12 @@ def v3_data_files(dataset: LerobotListing) -> list[str]:
     candidates = [template, standard] if "{file_index" in template else [standard]
     # The first template that names any file counts. Rows say themselves of which episode they are: without one, a
     # file's name does not matter
-    matches = ((candidate, _files_like(dataset.source.files, candidate)) for candidate in candidates)
-    everything = [uri for uri in dataset.source.files if uri.startswith("data/") and uri.endswith(".parquet")]
+    matches = (
+        (candidate, _files_like(dataset.source.files, candidate)) for candidate in candidates
+    )
+    everything = [
+        uri for uri in dataset.source.files if uri.startswith("data/") and uri.endswith(".parquet")
+    ]
     candidate, uris = next((pair for pair in matches if pair[1]), ("", everything))
     if uris and candidate != template:
         dataset.searched[template] = len(uris)
@@ -305,7 +336,11 @@ def _files_like(uris: Iterable[str], template: str) -> list[str]:
     None for a template that is none, or in which a number ends no one knows where: before another, or before a digit.
     """
     texts = FIELD.split(template)[::2]
-    if "" in _fields(template) or "" in texts[1:-1] or any(text[:1].isdecimal() for text in texts[1:]):
+    if (
+        "" in _fields(template)
+        or "" in texts[1:-1]
+        or any(text[:1].isdecimal() for text in texts[1:])
+    ):
         return []
     # A number is taken whole and never given back: else one of many digits could be tried in any number of ways
     pattern = re.compile(r"\d++".join(map(re.escape, texts)))

@@ -55,10 +55,19 @@ BOOKKEEPING = {
     PANDAS_INDEX: "the row numbers of the table's writer",
 }
 # Of an episode's metadata: where its rows and pictures are, and statistics of them; group 1 stands for all below it
-POINTERS = re.compile(r"(data/|videos/|meta/|stats/).+|dataset_(from|to)_index|(data|video)_path|(chunk|file)_index")
+POINTERS = re.compile(
+    r"(data/|videos/|meta/|stats/).+|dataset_(from|to)_index|(data|video)_path|(chunk|file)_index"
+)
 GROUPS = {"start_state": "the start state of the run; group_field of an entry reads it"}
-TYPE_NAMES = {"halffloat": "float16", "float": "float32", "double": "float64", "large_string": "string"}
-STEPS = re.compile(rf"({'|'.join(SARM_HEADS)})subtask_\w+|proccorpus_\w+")  # of SARM, and of our exports
+TYPE_NAMES = {
+    "halffloat": "float16",
+    "float": "float32",
+    "double": "float64",
+    "large_string": "string",
+}
+STEPS = re.compile(
+    rf"({'|'.join(SARM_HEADS)})subtask_\w+|proccorpus_\w+"
+)  # of SARM, and of our exports
 EPISODE_USES = {
     "episode_index": ("group", "the episode's number"),
     "length": ("length", "the number of its rows, held against these"),
@@ -95,7 +104,9 @@ def account_for_parts(dataset: LerobotListing, episodes: Episodes, cameras: Sequ
 class _Rows:
     """The columns of data files of one schema; `uri`: the first of them."""
 
-    def __init__(self, dataset: LerobotListing, schema: pa.Schema, uri: str, cameras: Sequence[str]) -> None:
+    def __init__(
+        self, dataset: LerobotListing, schema: pa.Schema, uri: str, cameras: Sequence[str]
+    ) -> None:
         self.dataset = dataset
         self.schema = schema
         self.uri = uri
@@ -107,7 +118,11 @@ class _Rows:
         pictures = picture_columns(self.schema)
         for name in dict.fromkeys(self.schema.names):
             feature = object_of(self.dataset.info["features"].get(name))
-            form: dict[str, Any] = {"shape": shape_of(feature), "dtype": self._dtype(name), "file": self.uri}
+            form: dict[str, Any] = {
+                "shape": shape_of(feature),
+                "dtype": self._dtype(name),
+                "file": self.uri,
+            }
             if name in self.cameras or feature.get("dtype") in ("video", "image"):
                 continue  # cameras are accounted for with their files
             if name in pictures:
@@ -133,7 +148,9 @@ class _Rows:
         uses = {"timestamp": ("time", "LeRobot's time of each row")}
         uses |= {"episode_index": ("group", "says of which episode a row is")} | self._vectors
         uses |= dict.fromkeys(REWARD_KEYS, ("outcome", "rows say by it whether the run succeeded"))
-        by_registry = dict.fromkeys(config.keys.language, ("instruction", "the registry entry names it"))
+        by_registry = dict.fromkeys(
+            config.keys.language, ("instruction", "the registry entry names it")
+        )
         uses = {**by_registry, **usual_uses(config), **uses}
         if pa.types.is_integer(self._type(name)):
             uses[TASK_COLUMN] = ("instruction", "the number of each row's task")
@@ -143,9 +160,15 @@ class _Rows:
     def _vectors(self) -> dict[str, tuple[str, str]]:
         """The columns of state and action, and what shows that they are."""
         if self.signals is None:
-            return dict.fromkeys(signal_columns(self.dataset.source, self.dataset.info), ("state", "its name"))
-        of_action = {name: ("action", reason) for name, reason in self.signals.action_columns.items()}
-        return of_action | {name: ("state", reason) for name, reason in self.signals.state_columns.items()}
+            return dict.fromkeys(
+                signal_columns(self.dataset.source, self.dataset.info), ("state", "its name")
+            )
+        of_action = {
+            name: ("action", reason) for name, reason in self.signals.action_columns.items()
+        }
+        return of_action | {
+            name: ("state", reason) for name, reason in self.signals.state_columns.items()
+        }
 
     def _type(self, name: str) -> pa.DataType:
         return self.schema.types[self.schema.names.index(name)]
@@ -198,13 +221,19 @@ class _Rows:
     def _first_rows(self, columns: Iterable[str]) -> pa.Table | None:
         """Of the first episode of the file."""
         source = self.dataset.source
-        records = [record for record in self.dataset.records if record.data_uri == self.uri and record.num_rows]
+        records = [
+            record
+            for record in self.dataset.records
+            if record.data_uri == self.uri and record.num_rows
+        ]
         if not records:
             return None
         count = min(COMPARED_ROWS, records[0].num_rows or 0)
         path = source.resolve(self.uri)
         try:
-            return read_columns(path, records[0].row_start, count, tuple(columns), source.config.limits)
+            return read_columns(
+                path, records[0].row_start, count, tuple(columns), source.config.limits
+            )
         except DataError:
             return None
 
@@ -239,7 +268,9 @@ def _place_in(values: np.ndarray, whole: np.ndarray) -> int | None:
     """The first dimension of `whole` [n, D] from which on it is `values` [n, d]; None for nowhere."""
     width = values.shape[1]
     for place in range(whole.shape[1] - width + 1):
-        if np.allclose(whole[:, place : place + width], values, rtol=COPY_TOLERANCE, atol=COPY_TOLERANCE):
+        if np.allclose(
+            whole[:, place : place + width], values, rtol=COPY_TOLERANCE, atol=COPY_TOLERANCE
+        ):
             return place
     return None
 
@@ -247,23 +278,42 @@ def _place_in(values: np.ndarray, whole: np.ndarray) -> int | None:
 def _account_for_episodes(dataset: LerobotListing, episodes: Episodes) -> None:
     """The columns of the episodes' metadata that are filled in for any episode."""
     config = dataset.source.config
-    by_registry = dict.fromkeys(config.keys.language, ("instruction", "the registry entry names it"))
-    filled = {name for episode in episodes.values() for name, value in episode.meta.items() if value is not None}
+    by_registry = dict.fromkeys(
+        config.keys.language, ("instruction", "the registry entry names it")
+    )
+    filled = {
+        name
+        for episode in episodes.values()
+        for name, value in episode.meta.items()
+        if value is not None
+    }
     pointers = set(filter(POINTERS.fullmatch, filled))
     steps = set(filter(STEPS.fullmatch, filled))
     account_for_fields(
         dataset.parts,
         "meta/episodes: ",
         sorted(filled - pointers),
-        {**by_registry, **usual_uses(config), **EPISODE_USES, **dict.fromkeys(steps, ("steps", "spans with texts"))},
+        {
+            **by_registry,
+            **usual_uses(config),
+            **EPISODE_USES,
+            **dict.fromkeys(steps, ("steps", "spans with texts")),
+        },
         GROUPS,
         kind="column",
         reason="no key reads it of an episode; group_field or success_field may",
     )
     # One line for each kind of pointers, of which every camera has four
-    titles = {POINTERS.sub(lambda match: f"{match[1]}*" if match[1] else match[0], name) for name in pointers}
+    titles = {
+        POINTERS.sub(lambda match: f"{match[1]}*" if match[1] else match[0], name)
+        for name in pointers
+    }
     for name in sorted(titles):
-        dataset.parts.known("column", f"meta/episodes: {name}", "where rows and pictures are, and statistics of them")
+        dataset.parts.known(
+            "column",
+            f"meta/episodes: {name}",
+            "where rows and pictures are, and statistics of them",
+        )
 
 
 def _account_for_slices(dataset: LerobotListing, stored_columns: set[str]) -> None:
@@ -276,8 +326,12 @@ def _account_for_slices(dataset: LerobotListing, stored_columns: set[str]) -> No
             is_there = not dataset.schemas or name in stored_columns or name in features
             width = next(iter(shape_of(features.get(name))), None)
             for part, limits in slices.items():
-                if problem := _wrong_slice(name, object_of(limits).get("end"), width if is_there else 0):
-                    dataset.parts.unknown("column", f"{MODALITY}: {vector}.{part}", problem, file=MODALITY)
+                if problem := _wrong_slice(
+                    name, object_of(limits).get("end"), width if is_there else 0
+                ):
+                    dataset.parts.unknown(
+                        "column", f"{MODALITY}: {vector}.{part}", problem, file=MODALITY
+                    )
 
 
 def _wrong_slice(column: str, end: Any, width: int | None) -> str:

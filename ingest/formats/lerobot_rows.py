@@ -35,19 +35,26 @@ class EpisodeRows:
     task_indices: tuple[int, ...]  # in order of appearance
     row_tasks: bool  # do the rows name their task at all
     pictures: frozenset[str] = frozenset()  # columns that hold encoded pictures
-    facts: Mapping[str, Any] = field(default_factory=dict)  # of the columns that the registry names; in the last row
+    facts: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # of the columns that the registry names; in the last row
     evidence: OutcomeEvidence = NO_EVIDENCE  # flags of success and the reward
 
 
-def find_rows(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> dict[int, EpisodeRows]:
+def find_rows(
+    dataset: LerobotListing, metadata: dict[int, dict[str, Any]]
+) -> dict[int, EpisodeRows]:
     """Where the rows of each episode are, by the layout that is on disk."""
     if dataset.version == "v3.0":
         return _rows_v3(dataset, metadata)
     # One data file per episode: those that the metadata lists, and those that it does not
-    file_numbers = {int(match[1]) for match in map(EPISODE_FILE.match, dataset.source.files) if match}
+    file_numbers = {
+        int(match[1]) for match in map(EPISODE_FILE.match, dataset.source.files) if match
+    }
     uris: dict[int, str] = {}
     for episode in filter(
-        dataset.wants, sorted({number for number in file_numbers if number < MAX_EPISODE}.union(metadata))
+        dataset.wants,
+        sorted({number for number in file_numbers if number < MAX_EPISODE}.union(metadata)),
     ):
         if uri := locate(dataset, "data_path", lerobot_meta.v2_numbers(dataset, episode)):
             uris[episode] = uri
@@ -62,7 +69,9 @@ def find_rows(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> d
     return rows
 
 
-def _rows_v3(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> dict[int, EpisodeRows]:
+def _rows_v3(
+    dataset: LerobotListing, metadata: dict[int, dict[str, Any]]
+) -> dict[int, EpisodeRows]:
     """Row ranges by reading which episode each row says it is of; pointers in the metadata are not trusted.
 
     But they say which files of a remote source to look into first. The others are only fetched when that does not find
@@ -97,10 +106,17 @@ def _read_rows_v3(dataset: LerobotListing, uris: list[str], rows: dict[int, Epis
                 detail = f"{part.num_rows} rows, from row {part.row_start} on, are of no episode ({episode})"
                 dataset.warn("unreadable_data", detail, file=uri)
             elif rows.setdefault(episode, part) is not part:
-                dataset.unusable("row_order", "its rows do not stand together in one data file", episode, file=uri)
+                dataset.unusable(
+                    "row_order",
+                    "its rows do not stand together in one data file",
+                    episode,
+                    file=uri,
+                )
 
 
-def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> list[tuple[int, EpisodeRows]]:
+def _episodes_of(
+    dataset: LerobotListing, uri: str, is_one: bool = False
+) -> list[tuple[int, EpisodeRows]]:
     """Episodes of one file, in order of rows: one of them more than once where its rows do not stand together.
 
     `is_one`: all rows are one episode's, whatever they say. Raises DataError.
@@ -121,7 +137,11 @@ def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> lis
             raise DataError("it has no column episode_index of whole numbers")
         else:
             stretches = _stretches(file, limits)
-        numbers = [name for name in dict.fromkeys((*flag_names, *REWARD_KEYS)) if _has_numbers(schema, name)]
+        numbers = [
+            name
+            for name in dict.fromkeys((*flag_names, *REWARD_KEYS))
+            if _has_numbers(schema, name)
+        ]
         columns = list(dict.fromkeys(["task_index"][: int(has_tasks)] + numbers))
         ends = [*(start for _, start in stretches[1:]), count][: len(stretches)]
         places = [(start, end - start) for (_, start), end in zip(stretches, ends, strict=True)]
@@ -139,7 +159,12 @@ def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> lis
             evidence = _evidence(table.select(numbers), flag_names)
             tasks = table["task_index"].unique().to_pylist() if has_tasks else ()
             known_tasks = tuple(task for task in tasks if task is not None and task >= 0)
-            episode_rows.append((episode, EpisodeRows(uri, *place, known_tasks, has_tasks, pictures, fact, evidence)))
+            episode_rows.append(
+                (
+                    episode,
+                    EpisodeRows(uri, *place, known_tasks, has_tasks, pictures, fact, evidence),
+                )
+            )
     return episode_rows
 
 
@@ -158,9 +183,13 @@ def _stretches(file: pq.ParquetFile, limits: Limits) -> list[tuple[int, int]]:
 
 
 def _evidence(table: pa.Table, flag_names: Sequence[str]) -> OutcomeEvidence:
-    values = {name: known(_single_numbers(table[name].combine_chunks())) for name in table.column_names}
+    values = {
+        name: known(_single_numbers(table[name].combine_chunks())) for name in table.column_names
+    }
     flags = filter(None, (flag_of(name, values[name]) for name in flag_names if name in values))
-    rewards = filter(None, (reward_of(name, values[name]) for name in REWARD_KEYS if name in values))
+    rewards = filter(
+        None, (reward_of(name, values[name]) for name in REWARD_KEYS if name in values)
+    )
     return OutcomeEvidence(flags=tuple(flags), reward=next(rewards, None))
 
 
@@ -168,12 +197,17 @@ def _facts(dataset: LerobotListing, file: pq.ParquetFile, ends: list[int]) -> li
     """What the row before each of `ends` says in the columns that the registry has for success, group and language."""
     config = dataset.source.config
     names = file.schema_arrow.names
-    registered = dict.fromkeys([config.success_field, config.group_field or "", *config.keys.language])
+    registered = dict.fromkeys(
+        [config.success_field, config.group_field or "", *config.keys.language]
+    )
     columns = [column for column in registered if names.count(column) == 1]
     # An episode at the table's beginning that has no rows has no last one
     if not columns or 0 in ends:
         return [{} for _ in ends]
-    return [table.to_pylist()[0] for table in ranges(file, [(end - 1, 1) for end in ends], columns, FACT_BATCH)]
+    return [
+        table.to_pylist()[0]
+        for table in ranges(file, [(end - 1, 1) for end in ends], columns, FACT_BATCH)
+    ]
 
 
 def _has_numbers(schema: pa.Schema, column: str, only_whole: bool = False) -> bool:
@@ -209,9 +243,13 @@ def picture_columns(schema: pa.Schema) -> frozenset[str]:
 
 def camera_columns(info: Mapping[str, Any], schema: pa.Schema) -> frozenset[str]:
     """Columns of pictures, and those of texts that info.json declares as cameras: these name files."""
-    texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+    texts = [
+        f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)
+    ]
     dtypes = {name: object_of(info["features"].get(name)).get("dtype") for name in texts}
-    return picture_columns(schema) | {name for name, dtype in dtypes.items() if dtype in ("image", "video")}
+    return picture_columns(schema) | {
+        name for name, dtype in dtypes.items() if dtype in ("image", "video")
+    }
 
 
 def _holds_pictures(type_: pa.DataType) -> bool:
@@ -221,15 +259,26 @@ def _holds_pictures(type_: pa.DataType) -> bool:
     return pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
 
 
-def read_pictures(source: Source, uri: str, start: int, count: int, column: str) -> Iterator[ArrayPicture]:
+def read_pictures(
+    source: Source, uri: str, start: int, count: int, column: str
+) -> Iterator[ArrayPicture]:
     """Pictures of some rows: encoded in them, or in files that they name. Raises DataError."""
     # Few rows at a time: pictures of a whole episode may not fit into memory
-    places = [(row, min(PICTURE_BATCH, start + count - row)) for row in range(start, start + count, PICTURE_BATCH)]
+    places = [
+        (row, min(PICTURE_BATCH, start + count - row))
+        for row in range(start, start + count, PICTURE_BATCH)
+    ]
     with opened(source.resolve(uri)) as file:
-        for (first, _), table in zip(places, ranges(file, places, [column], PICTURE_BATCH), strict=False):
+        for (first, _), table in zip(
+            places, ranges(file, places, [column], PICTURE_BATCH), strict=False
+        ):
             for row, cell in enumerate(table[column].to_pylist(), first):
                 description = f"{column} in row {row} of {uri}"
-                yield decode_picture(_picture_bytes(source, uri, cell, description), description, source.config.limits)
+                yield decode_picture(
+                    _picture_bytes(source, uri, cell, description),
+                    description,
+                    source.config.limits,
+                )
 
 
 def _picture_bytes(source: Source, uri: str, cell: Any, description: str) -> bytes:
@@ -248,14 +297,20 @@ def _picture_bytes(source: Source, uri: str, cell: Any, description: str) -> byt
         raise VideoError(f"{description} has no picture")
     file = picture_file(source, uri, path)
     if not file:
-        raise VideoError(f"{description} has no picture, and {path} is no file of the dataset, nor is any end of it")
-    source.config.limits.check("max_chunk_bytes", source.files[file].size, f"{description}: bytes of {file}")
+        raise VideoError(
+            f"{description} has no picture, and {path} is no file of the dataset, nor is any end of it"
+        )
+    source.config.limits.check(
+        "max_chunk_bytes", source.files[file].size, f"{description}: bytes of {file}"
+    )
     return source.resolve(file).read_bytes()
 
 
 def picture_file(source: Source, uri: str, path: str) -> str:
     """The file that a table's row names: from the root, from the table's folder, or by the end of its path; else ""."""
-    exact_file = next((p for p in (path, f"{uri.rpartition('/')[0]}/{path}") if p in source.files), "")
+    exact_file = next(
+        (p for p in (path, f"{uri.rpartition('/')[0]}/{path}") if p in source.files), ""
+    )
     return exact_file or _by_tail(source, path)
 
 

@@ -24,7 +24,19 @@ ACTION_KEYS = ("action", "actions")
 PARTS_OF_STATE = ("observation.state.", "observation.states.", "state.", "states.")
 PARTS_OF_ACTION = ("action.", "actions.")
 BESIDE_STATE = ("observation.",)  # where a gripper may stand in a column of its own
-NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "bool")
+NUMBERS = (
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "bool",
+)
 MODALITY = "meta/modality.json"
 
 Columns = Mapping[str, pa.Table]  # by name; each has a column for each of its dimensions
@@ -84,9 +96,23 @@ def signal_columns(source: Source, info: Mapping[str, Any]) -> tuple[str, ...]:
     keys = source.config.keys
     parts = _numeric(features, (*PARTS_OF_STATE, *PARTS_OF_ACTION))
     gripper_columns = [name for name in _numeric(features, BESIDE_STATE) if named_grippers([name])]
-    by_modality = [name for name in (*slices_by_column(source, "state"), *slices_by_column(source, "action")) if name]
+    by_modality = [
+        name
+        for name in (*slices_by_column(source, "state"), *slices_by_column(source, "action"))
+        if name
+    ]
     return tuple(
-        dict.fromkeys((*STATE_KEYS, *ACTION_KEYS, *parts, *gripper_columns, *by_modality, *keys.state, *keys.action))
+        dict.fromkeys(
+            (
+                *STATE_KEYS,
+                *ACTION_KEYS,
+                *parts,
+                *gripper_columns,
+                *by_modality,
+                *keys.state,
+                *keys.action,
+            )
+        )
     )
 
 
@@ -99,7 +125,9 @@ def read_signals(source: Source, info: Mapping[str, Any], rows: pa.Table) -> Vec
     action, action_columns, is_action_sliced = _vector(rows, features, places["action"])
     # A gripper is looked for in the state first
     is_sliced = is_state_sliced or (is_action_sliced and not named_grippers(names_of(state)))
-    return Vectors(state, action, "modality.json" if is_sliced else "name", state_columns, action_columns)
+    return Vectors(
+        state, action, "modality.json" if is_sliced else "name", state_columns, action_columns
+    )
 
 
 def _places(source: Source, keys: Keys) -> dict[str, _SignalPlace]:
@@ -127,7 +155,11 @@ def _vector(
     """
     if place.stated:
         tables = _parts(rows, features, place.stated, place.keys)
-        return side_by_side(tables.values()), dict.fromkeys(tables, "the registry entry names it"), False
+        return (
+            side_by_side(tables.values()),
+            dict.fromkeys(tables, "the registry entry names it"),
+            False,
+        )
     tables = _whole(rows, features, place.keys)
     columns = dict.fromkeys(tables, "its name")
     if not tables:
@@ -136,8 +168,12 @@ def _vector(
     if _grippers(tables):
         return side_by_side(tables.values()), columns, False
 
-    gripper_columns = [name for name in _numeric(features, (*place.beside, *place.parts)) if named_grippers([name])]
-    part_tables = _parts(rows, features, [name for name in gripper_columns if name not in (*place.keys, *tables)])
+    gripper_columns = [
+        name for name in _numeric(features, (*place.beside, *place.parts)) if named_grippers([name])
+    ]
+    part_tables = _parts(
+        rows, features, [name for name in gripper_columns if name not in (*place.keys, *tables)]
+    )
     columns |= dict.fromkeys(part_tables, "a gripper by its name")
     tables |= part_tables
     if not _grippers(tables):
@@ -158,7 +194,11 @@ def _grippers(tables: Columns) -> bool:
 
 
 def _named_by_slices(
-    rows: pa.Table, features: Mapping[str, Any], place: _SignalPlace, tables: Columns, columns: Mapping[str, str]
+    rows: pa.Table,
+    features: Mapping[str, Any],
+    place: _SignalPlace,
+    tables: Columns,
+    columns: Mapping[str, str],
 ) -> tuple[dict[str, pa.Table], dict[str, str]]:
     """With the names of modality.json's slices, where they name a gripper or a hand, each in its own column.
 
@@ -214,9 +254,13 @@ def _parts(
         tables[name] = table
         if name in wholes:
             continue
-        prefixes = [p for p in (*PARTS_OF_STATE, *PARTS_OF_ACTION, *BESIDE_STATE) if name.startswith(p)]
+        prefixes = [
+            p for p in (*PARTS_OF_STATE, *PARTS_OF_ACTION, *BESIDE_STATE) if name.startswith(p)
+        ]
         part = name.removeprefix(max(prefixes, key=len, default=""))  # such as gripper_position
-        inner = [f"{part}.{dimension_name or k}" for k, dimension_name in enumerate(table.column_names)]
+        inner = [
+            f"{part}.{dimension_name or k}" for k, dimension_name in enumerate(table.column_names)
+        ]
         tables[name] = table.rename_columns([part] if len(inner) == 1 else inner)
     return tables
 

@@ -28,7 +28,9 @@ class _Stored(NamedTuple):
     problem: str = ""
 
 
-def stored_statistics(source: Source, episode: int, columns: Mapping[str, Mapping[str, str]]) -> list[StoredStatistics]:
+def stored_statistics(
+    source: Source, episode: int, columns: Mapping[str, Mapping[str, str]]
+) -> list[StoredStatistics]:
     """What is stored of an episode's state and action; of one that is of several columns nothing is compared.
 
     columns: the source's columns of "state" and of "action", and why each is one.
@@ -65,7 +67,11 @@ def _by_episode(text: str) -> dict[int, dict[str, Any]]:
     """Statistics by episode of lines of JSON; lines that are of no episode say nothing."""
     lines, _ = parse_json_lines(text, strict=False)
     rows = [object_of(value) for _, value in lines]
-    return {row["episode_index"]: object_of(row.get("stats")) for row in rows if type(row.get("episode_index")) is int}
+    return {
+        row["episode_index"]: object_of(row.get("stats"))
+        for row in rows
+        if type(row.get("episode_index")) is int
+    }
 
 
 def _parsed(vector: str, file: str, stored: Any, *, is_of_episode: bool) -> list[StoredStatistics]:

@@ -16,7 +16,11 @@ from ingest.episode import EpisodeFrame, NativeStep
 from ingest.formats import folders, lerobot_meta
 from ingest.formats.folders import StatedSpan, checked_steps, is_step, object_of, span_objects
 from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, columns_of, times_of
-from ingest.formats.lerobot_edits import changing_episodes, episodes_named_otherwise, report_renumbered_tasks
+from ingest.formats.lerobot_edits import (
+    changing_episodes,
+    episodes_named_otherwise,
+    report_renumbered_tasks,
+)
 from ingest.formats.lerobot_meta import LerobotListing, metadata_rows, whole
 from ingest.formats.lerobot_signals import MODALITY, modality_of
 from ingest.formats.side_files import parse_json, read_json
@@ -30,7 +34,12 @@ TASK_COLUMN = "task_index"
 LANGUAGE_COLUMN = "language_persistent"
 ROBOCOIN_COLUMN = "subtask_annotation"
 LEGACY_COLUMN = "subtask_index"
-EXPORTED_COLUMNS = {"progress", "subtask", LANGUAGE_COLUMN, "language_events"}  # of rows, in exports of ours
+EXPORTED_COLUMNS = {
+    "progress",
+    "subtask",
+    LANGUAGE_COLUMN,
+    "language_events",
+}  # of rows, in exports of ours
 ANNOTATION_PREFIX = "annotation."
 NOT_TEXTS = re.compile("valid|quality")  # GR00T: quality labels of episodes are no steps
 NOT_INDICES = re.compile("bool|float")  # dtypes of measures and flags
@@ -67,7 +76,9 @@ def native_steps(dataset: LerobotListing, episodes: Episodes) -> dict[int, State
                 used = chosen.setdefault(episode, stated_steps)
             else:
                 used = stated_steps
-            if used is not stated_steps and (difference := _difference(used, stated_steps, dataset.rate)):
+            if used is not stated_steps and (
+                difference := _difference(used, stated_steps, dataset.rate)
+            ):
                 dataset.warn("steps_differ", f"{used.form} is used; {difference}", episode)
     return chosen
 
@@ -79,7 +90,10 @@ def read_form(dataset: LerobotListing, episodes: Episodes, name: str) -> dict[in
     """
     form_steps = FORMS[name](dataset, episodes)
     with_steps = {episode: s for episode, s in form_steps.items() if s.steps}
-    times = (folders.tells_times(s.steps, episodes[episode].num_frames) for episode, s in with_steps.items())
+    times = (
+        folders.tells_times(s.steps, episodes[episode].num_frames)
+        for episode, s in with_steps.items()
+    )
     has_times = name == "segments" or any(times)
     broken = {episode: s for episode, s in form_steps.items() if s.problem is not None}
     if has_times:
@@ -99,7 +113,9 @@ def _difference(used: Stated, unused: Stated, fps: float) -> str | None:
         if a.name != b.name:
             return f"{unused.form} names {b.name!r} at frame {b.start_frame}, not {a.name!r}"
         if abs(a.start_frame - b.start_frame) > SAME_S * fps:
-            return f"{unused.form} lets {b.name!r} begin at frame {b.start_frame}, not {a.start_frame}"
+            return (
+                f"{unused.form} lets {b.name!r} begin at frame {b.start_frame}, not {a.start_frame}"
+            )
     return None
 
 
@@ -121,7 +137,9 @@ def _stated(
             # Those in which a step is under way; an empty name stays, to be found
             named_spans = [s for s in spans if is_step(s.name) or not s.name.strip()]
             if spans:
-                steps_by_episode[index] = Stated(form, checked_steps(named_spans, episode.num_frames))
+                steps_by_episode[index] = Stated(
+                    form, checked_steps(named_spans, episode.num_frames)
+                )
         except ValueError as e:
             steps_by_episode[index] = Stated(form, problem=str(e))
     return steps_by_episode
@@ -132,7 +150,10 @@ def _stated(
 
 def _segments(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """`proccorpus_segments` of meta/episodes: attempts, completion, idle and done spans, the plan."""
-    ours = {_exported_from(episode.meta, "proccorpus_episode_index"): index for index, episode in episodes.items()}
+    ours = {
+        _exported_from(episode.meta, "proccorpus_episode_index"): index
+        for index, episode in episodes.items()
+    }
     _report_lost_segments(dataset, episodes)
     steps_by_episode = {}
     for index, episode in episodes.items():
@@ -170,7 +191,9 @@ def _report_lost_segments(dataset: LerobotListing, episodes: Episodes) -> None:
 
 def _segment(row: Mapping[str, Any]) -> NativeStep:
     """Raises ValueError for values of other types than a segment's."""
-    [step] = checked_steps([StatedSpan(row.get("name"), row.get("start_frame"), row.get("end_frame"))], None)
+    [step] = checked_steps(
+        [StatedSpan(row.get("name"), row.get("start_frame"), row.get("end_frame"))], None
+    )
     kind = row.get("kind")
     completed = row.get("completed")
     if kind not in ("step", "idle", "done") or not isinstance(completed, bool):
@@ -179,7 +202,9 @@ def _segment(row: Mapping[str, Any]) -> NativeStep:
     number = whole(row.get("step"))
     is_attempt = number is not None and number >= 0
     if (kind == "step") != is_attempt:
-        raise ValueError(f"{step.name}, of kind {kind}, is an attempt at the planned step {row.get('step')!r}")
+        raise ValueError(
+            f"{step.name}, of kind {kind}, is an attempt at the planned step {row.get('step')!r}"
+        )
     confidence = finite(row.get("confidence"))
     notes = row.get("notes")
     return replace(
@@ -230,8 +255,17 @@ def _action_config(dataset: LerobotListing, episodes: Episodes) -> dict[int, Sta
         stored = (config.get("steps") if isinstance(config, dict) else config) or []
         spans = []
         for span in span_objects(stored, "action_config"):
-            name = next((span[key] for key in ("action_text", "step_description", "skill") if span.get(key)), None)
-            spans.append(StatedSpan(name, frame(span.get("start_frame")), frame(span.get("end_frame"))))
+            name = next(
+                (
+                    span[key]
+                    for key in ("action_text", "step_description", "skill")
+                    if span.get(key)
+                ),
+                None,
+            )
+            spans.append(
+                StatedSpan(name, frame(span.get("start_frame")), frame(span.get("end_frame")))
+            )
         return folders.with_exclusive_ends(spans)
 
     return _stated("action_config", episodes, spans_of)
@@ -258,7 +292,8 @@ def _sarm_stages(episode: Annotated, head: str, fps: float) -> list[StatedSpan]:
     # The last frame of a stage is in it; a time is where the stage is over
     edge_times = Times(1 if in_frames else fps)
     edges = [
-        (edge_times.frame(start), edge_times.frame(end) + in_frames) for start, end in zip(starts, ends, strict=True)
+        (edge_times.frame(start), edge_times.frame(end) + in_frames)
+        for start, end in zip(starts, ends, strict=True)
     ]
     stages = []
     for name, (start, end) in zip(names, edges, strict=True):
@@ -300,8 +335,14 @@ def _visualizer(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
         if isinstance(notes.get("atoms"), list):
             return _spans_of_texts(notes["atoms"], frames, episode)
         spans = span_objects(notes.get("subtasks") or [], "subtasks")
-        edges = [(frames.frame(span.get("start")), frames.end(span.get("end"), episode.num_frames)) for span in spans]
-        return [StatedSpan(span.get("label"), *span_frames) for span, span_frames in zip(spans, edges, strict=True)]
+        edges = [
+            (frames.frame(span.get("start")), frames.end(span.get("end"), episode.num_frames))
+            for span in spans
+        ]
+        return [
+            StatedSpan(span.get("label"), *span_frames)
+            for span, span_frames in zip(spans, edges, strict=True)
+        ]
 
     return _stated("visualizer", drawn_episodes, spans_of)
 
@@ -324,10 +365,14 @@ def _language(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     if LANGUAGE_COLUMN not in columns_of(dataset, episodes):
         return {}
     cells = dict(cells_of(dataset, episodes, LANGUAGE_COLUMN, 1))
-    text_episodes = {index: episodes[index] for index, cell in cells.items() if len(cell) and cell[0].is_valid}
+    text_episodes = {
+        index: episodes[index] for index, cell in cells.items() if len(cell) and cell[0].is_valid
+    }
     times = times_of(dataset, text_episodes)
     return _stated(
-        "language", text_episodes, lambda i, episode: _spans_of_texts(cells[i][0].as_py(), times[i], episode)
+        "language",
+        text_episodes,
+        lambda i, episode: _spans_of_texts(cells[i][0].as_py(), times[i], episode),
     )
 
 
@@ -346,14 +391,18 @@ def _spans_of_texts(rows: Any, times: Times, episode: Annotated) -> list[StatedS
         raise ValueError("nothing says how long the episode is")
     frames = sorted(starts)
     ends = [*frames[1:], episode.num_frames]
-    spans = [StatedSpan(starts[frame], frame, end) for frame, end in zip(frames, ends, strict=False)]
+    spans = [
+        StatedSpan(starts[frame], frame, end) for frame, end in zip(frames, ends, strict=False)
+    ]
     return [span for span in spans if is_step(span.name)]
 
 
 # An index, or several, in each row
 
 
-def _with_texts(dataset: LerobotListing, episodes: Episodes, column: str, uri: str) -> dict[int, Stated]:
+def _with_texts(
+    dataset: LerobotListing, episodes: Episodes, column: str, uri: str
+) -> dict[int, Stated]:
     """Indices with a file of their texts. RoboCOIN has slots of them, for all that is done at a time, some `null`."""
     if column not in columns_of(dataset, episodes):
         return {}
@@ -361,7 +410,11 @@ def _with_texts(dataset: LerobotListing, episodes: Episodes, column: str, uri: s
         _report_lost_texts(dataset, episodes, column, uri)
         return {}
     return _of_indices(
-        dataset, episodes, column, lerobot_meta.texts_by_index(metadata_rows(dataset, uri), "subtask"), uri
+        dataset,
+        episodes,
+        column,
+        lerobot_meta.texts_by_index(metadata_rows(dataset, uri), "subtask"),
+        uri,
     )
 
 
@@ -382,7 +435,9 @@ def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
     # A column that is the same in all rows of every episode is another text of the task
     changing = [column for column in columns if changing_episodes(dataset, episodes, column)]
     texts = lerobot_meta.task_texts(dataset) if changing else {}
-    by_column = {column: _of_indices(dataset, episodes, column, texts, "the tasks") for column in changing}
+    by_column = {
+        column: _of_indices(dataset, episodes, column, texts, "the tasks") for column in changing
+    }
     finest = max(changing, key=lambda column: _count_changes(by_column[column]), default=None)
     if finest is None or report_renumbered_tasks(dataset, episodes, finest):
         return {}
@@ -391,15 +446,21 @@ def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
         _report_broken(dataset, column, of_column)
     constant = sorted({*columns}.difference(changing))
     doubtful = episodes_named_otherwise(dataset, episodes, constant, finest)
-    return {index: of_episode for index, of_episode in column_steps.items() if index not in doubtful}
+    return {
+        index: of_episode for index, of_episode in column_steps.items() if index not in doubtful
+    }
 
 
 def _task_index(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """LeRobot's recorder lets each frame have a task of its own: where it changes within an episode, it names steps."""
-    changing = {index: episode for index, episode in episodes.items() if has_changing_tasks(episode)}
+    changing = {
+        index: episode for index, episode in episodes.items() if has_changing_tasks(episode)
+    }
     if not changing:
         return {}
-    return _of_indices(dataset, changing, TASK_COLUMN, lerobot_meta.task_texts(dataset), "the tasks")
+    return _of_indices(
+        dataset, changing, TASK_COLUMN, lerobot_meta.task_texts(dataset), "the tasks"
+    )
 
 
 def has_changing_tasks(episode: Annotated) -> bool:
@@ -411,20 +472,29 @@ def _count_changes(steps_by_episode: Mapping[int, Stated]) -> int:
     return sum(max(0, len(of_episode.steps) - 1) for of_episode in steps_by_episode.values())
 
 
-def _report_broken(dataset: LerobotListing, column: str, steps_by_episode: Mapping[int, Stated]) -> None:
+def _report_broken(
+    dataset: LerobotListing, column: str, steps_by_episode: Mapping[int, Stated]
+) -> None:
     """Say what is wrong with the steps of a column beside the one that is used."""
-    problems = {index: of_episode.problem for index, of_episode in steps_by_episode.items() if of_episode.problem}
+    problems = {
+        index: of_episode.problem
+        for index, of_episode in steps_by_episode.items()
+        if of_episode.problem
+    }
     if problems:
         first = min(problems)
         detail = (
-            f"{column}: in {len(problems)} of {len(steps_by_episode)} episodes, first in {first}: {problems[first]}"
+            f"{column}: in {len(problems)} of {len(steps_by_episode)} episodes, first in {first}: "
+            f"{problems[first]}"
         )
         dataset.warn("bad_steps", detail)
 
 
 def annotated_columns(dataset: LerobotListing) -> set[str]:
     """Columns that may say what is done: those named annotation.*, or as meta/modality.json names them."""
-    column_by_name = {name: name for name in dataset.info["features"] if name.startswith(ANNOTATION_PREFIX)}
+    column_by_name = {
+        name: name for name in dataset.info["features"] if name.startswith(ANNOTATION_PREFIX)
+    }
     for name, entry in object_of(modality_of(dataset.source).get("annotation")).items():
         original = object_of(entry).get("original_key")
         if isinstance(original, str):
@@ -432,12 +502,23 @@ def annotated_columns(dataset: LerobotListing) -> set[str]:
         else:
             column_by_name[name] = f"{ANNOTATION_PREFIX}{name}"
     features = dataset.info["features"]
-    dtypes = {column: str(object_of(features.get(column)).get("dtype")) for column in column_by_name.values()}
-    return {c for name, c in column_by_name.items() if not NOT_TEXTS.search(name) and not NOT_INDICES.match(dtypes[c])}
+    dtypes = {
+        column: str(object_of(features.get(column)).get("dtype"))
+        for column in column_by_name.values()
+    }
+    return {
+        c
+        for name, c in column_by_name.items()
+        if not NOT_TEXTS.search(name) and not NOT_INDICES.match(dtypes[c])
+    }
 
 
 def _of_indices(
-    dataset: LerobotListing, episodes: Episodes, column: str, texts: Mapping[int, str], location: str
+    dataset: LerobotListing,
+    episodes: Episodes,
+    column: str,
+    texts: Mapping[int, str],
+    location: str,
 ) -> dict[int, Stated]:
     """The runs of rows with the same indices (or texts) in a column; null and negative ones stand for no step."""
     cells = dict(cells_of(dataset, episodes, column))

@@ -9,7 +9,15 @@ from typing import Any
 from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, SourcePart
 from ingest.formats.side_files import SideText, read_json, side_text
 from ingest.media.camera_kinds import kind_by_name
-from ingest.outcomes import NO_EVIDENCE, Outcome, OutcomeEvidence, decide, fields_of, folder_outcome, stated
+from ingest.outcomes import (
+    NO_EVIDENCE,
+    Outcome,
+    OutcomeEvidence,
+    decide,
+    fields_of,
+    folder_outcome,
+    stated,
+)
 from ingest.reasons import DataError
 from ingest.registry import Cameras
 from ingest.source_parts import PartCensus
@@ -27,9 +35,13 @@ class ListingBuilder:
     source: Source
     records: list[EpisodeRecord] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    evidence: dict[int, OutcomeEvidence] = field(default_factory=dict)  # of outcomes, by episode_index
+    evidence: dict[int, OutcomeEvidence] = field(
+        default_factory=dict
+    )  # of outcomes, by episode_index
     without_rate: int = 0  # episodes
-    parts: PartCensus = field(default_factory=PartCensus)  # of the source: what is read, and what is not
+    parts: PartCensus = field(
+        default_factory=PartCensus
+    )  # of the source: what is read, and what is not
 
     def __post_init__(self) -> None:
         self.parts.most = self.source.config.limits.max_features
@@ -39,15 +51,21 @@ class ListingBuilder:
         """The index of the episode that comes next, where episodes are counted."""
         return len(self.records)
 
-    def warn(self, reason: str, detail: str, episode: int | None = None, **location: str | None) -> None:
+    def warn(
+        self, reason: str, detail: str, episode: int | None = None, **location: str | None
+    ) -> None:
         """Record what is doubtful: of an episode or a `camera` of it, or of the dataset; in a `file`."""
         self.findings.append(Finding(reason, detail, "warning", episode, **location))
 
-    def unusable(self, reason: str, detail: str, episode: int | None = None, **location: str | None) -> None:
+    def unusable(
+        self, reason: str, detail: str, episode: int | None = None, **location: str | None
+    ) -> None:
         """Record what makes an episode, a camera of it or the dataset unusable."""
         self.findings.append(Finding(reason, detail, "unusable", episode, **location))
 
-    def warn_next(self, reason: str, detail: str, file: str | None = None, camera: str | None = None) -> None:
+    def warn_next(
+        self, reason: str, detail: str, file: str | None = None, camera: str | None = None
+    ) -> None:
         """A warning of the episode that comes next."""
         self.warn(reason, detail, self.next_index, camera=camera, file=file)
 
@@ -125,7 +143,11 @@ class ListingBuilder:
             return None
         if text_file is not None:
             self.parts.used(
-                "text", text_file.uri, "instruction", f"{text_file.writer} keeps it there", file=text_file.uri
+                "text",
+                text_file.uri,
+                "instruction",
+                f"{text_file.writer} keeps it there",
+                file=text_file.uri,
             )
         return text_file
 
@@ -142,7 +164,10 @@ class ListingBuilder:
         """Record that there is no episode. Where files are git-LFS pointers, these are why."""
         if not any(f.reason == "lfs_pointer" for f in self.findings):
             self.unusable("no_episodes", detail)
-        self.findings = [replace(f, severity="unusable") if f.reason == "lfs_pointer" else f for f in self.findings]
+        self.findings = [
+            replace(f, severity="unusable") if f.reason == "lfs_pointer" else f
+            for f in self.findings
+        ]
 
     def stated_outcome(self, facts: Mapping[str, Any]) -> Outcome | None:
         """Whether a run succeeded, by the field that the registry names, else by the usual ones."""
@@ -182,7 +207,9 @@ class ListingBuilder:
         fps = fps or next((record.fps for record in records), None)
         robot = self.source.config.robot or robot
         # Where no episode can be used no part says more
-        unusable_episodes = {finding.episode_index for finding in self.findings if finding.severity == "unusable"}
+        unusable_episodes = {
+            finding.episode_index for finding in self.findings if finding.severity == "unusable"
+        }
         is_usable = any(record.episode_index not in unusable_episodes for record in self.records)
         if is_usable:
             self._add_cameras()
@@ -191,7 +218,9 @@ class ListingBuilder:
             add_unread_files(self.parts, self.source, format_, self.records, self.findings)
         findings = (*self.findings, *self.parts.findings())
         parts = self.parts.listed()
-        return Listing(format_, fps, robot, tuple(cameras), records, findings, numbered, never_set, parts)
+        return Listing(
+            format_, fps, robot, tuple(cameras), records, findings, numbered, never_set, parts
+        )
 
     def _add_cameras(self) -> None:
         """Account for cameras of episodes that no reader described as parts."""
@@ -200,7 +229,9 @@ class ListingBuilder:
         for camera in sorted(counts):
             if not any(camera in name for name in described):
                 reason = "its files are where this format has a camera's"
-                part = SourcePart("camera", camera, "used", "camera", reason, num_times=counts[camera])
+                part = SourcePart(
+                    "camera", camera, "used", "camera", reason, num_times=counts[camera]
+                )
                 self.parts.add(part)
 
     def _with_outcomes(self) -> tuple[tuple[EpisodeRecord, ...], tuple[str, ...]]:
@@ -209,14 +240,18 @@ class ListingBuilder:
         for record in self.records:
             of_record = self.evidence.get(record.episode_index, NO_EVIDENCE)
             # Whatever the format, files may lie in a folder that tells
-            folder = of_record.folder or folder_outcome(record.data_uri or "", *(video.uri for video in record.videos))
+            folder = of_record.folder or folder_outcome(
+                record.data_uri or "", *(video.uri for video in record.videos)
+            )
             if folder != of_record.folder:
                 of_record = replace(of_record, folder=folder)
             evidence[record.episode_index] = of_record
         outcomes, never_set = decide(evidence)
         outcome_list = [outcomes[record.episode_index] for record in self.records]
         records = (
-            replace(record, success=outcome.success, success_source=outcome.source) if outcome else record
+            replace(record, success=outcome.success, success_source=outcome.source)
+            if outcome
+            else record
             for record, outcome in zip(self.records, outcome_list, strict=True)
         )
         return tuple(records), never_set
@@ -230,7 +265,13 @@ class ListingBuilder:
             for camera in cameras if record.videos else ():
                 if camera not in record.cameras and (record.episode_index, camera) not in explained:
                     detail = wording.format(camera)
-                    self.warn("missing_camera", detail, record.episode_index, camera=camera, file=record.data_uri)
+                    self.warn(
+                        "missing_camera",
+                        detail,
+                        record.episode_index,
+                        camera=camera,
+                        file=record.data_uri,
+                    )
 
     def cameras_in_use(self) -> list[str]:
         """Cameras that an episode has, each once, in order of appearance."""
@@ -257,19 +298,32 @@ def texts_among(values: Iterable[Any]) -> tuple[str, ...]:
 
     Example: texts_among(["pick ", None, "", ["pick", 3, "place"]]) == ("pick", "place").
     """
-    flat = [item for value in values for item in (value if isinstance(value, list | tuple) else [value])]
-    return tuple(dict.fromkeys(text for item in flat if isinstance(item, str) and (text := item.strip())))
+    flat = [
+        item for value in values for item in (value if isinstance(value, list | tuple) else [value])
+    ]
+    return tuple(
+        dict.fromkeys(text for item in flat if isinstance(item, str) and (text := item.strip()))
+    )
 
 
 # Cameras by preference for labelling: what the registry names, then what sees the scene, then what sees the hand
 
 
-NEAR = ("wrist", "hand", "gripper", "eye_in", "finger")  # in the names of cameras that see little of the scene
+NEAR = (
+    "wrist",
+    "hand",
+    "gripper",
+    "eye_in",
+    "finger",
+)  # in the names of cameras that see little of the scene
 ARMS = (*NEAR, "left", "right")
 
 
 def in_order(
-    cameras: Iterable[str], registry: Cameras, first: tuple[str, ...] = (), last: tuple[str, ...] = NEAR
+    cameras: Iterable[str],
+    registry: Cameras,
+    first: tuple[str, ...] = (),
+    last: tuple[str, ...] = NEAR,
 ) -> list[str]:
     """The registry's cameras, then `first`, then others, then those with a part of `last` in their name.
 

@@ -20,7 +20,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, FrameReader, Listing, TimedPicture
+from ingest.episode import (
+    CameraVideo,
+    EpisodeData,
+    EpisodeRecord,
+    Finding,
+    FrameReader,
+    Listing,
+    TimedPicture,
+)
 from ingest.formats.field_accounts import account_for_fields, usual_uses
 from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, in_order, named, texts_among
 from ingest.formats.mcap_file import PACKED, CutOff, Decoder, Kind, Metadata, RawMessage, records
@@ -36,7 +44,16 @@ SUFFIX = ".mcap"
 PICTURES: tuple[Kind, ...] = ("compressed", "raw")
 NUMBERS: tuple[Kind, ...] = ("joints", "numbers")
 # Parts of a topic's name that say no more than that there are pictures
-LAST_PARTS = ("compressed", "image_raw", "image_color", "image_rect", "image_rect_color", "image", "color", "rgb")
+LAST_PARTS = (
+    "compressed",
+    "image_raw",
+    "image_color",
+    "image_rect",
+    "image_rect_color",
+    "image",
+    "color",
+    "rgb",
+)
 NO_CAMERA = re.compile(r"depth|disparity|infra|segment|mask|theora", re.I)
 JOINTS_TOPIC = "/joint_states"
 COMMAND = re.compile(r"command|cmd|action|leader|target|desired|goal|setpoint", re.I)
@@ -49,7 +66,10 @@ RECORDER_FACTS = ["serialized_metadata", "ROS_DISTRO"]  # rosbag2_storage_mcap's
 PLUMBING = tuple(
     (re.compile(pattern), why)
     for pattern, why in (
-        (r"rcl_interfaces/.*|rosgraph_msgs/.*|diagnostic_msgs/.*|lifecycle_msgs/.*", "how ROS itself runs"),
+        (
+            r"rcl_interfaces/.*|rosgraph_msgs/.*|diagnostic_msgs/.*|lifecycle_msgs/.*",
+            "how ROS itself runs",
+        ),
         (r"sensor_msgs/CameraInfo|foxglove(_msgs)?[./]CameraCalibration", "a camera's calibration"),
         (r"visualization_msgs/.*", "what a viewer draws"),
     )
@@ -149,16 +169,26 @@ class Recording:
     def find_roles(self, config: DatasetConfig) -> None:
         """Cameras by their topics' names; state and action where the registry says, else by usual names."""
         repeated_topics = [topic for topic in self.topics.values() if len(topic.log_ns) > 1]
-        self._find_rows({topic.name: topic for topic in repeated_topics if topic.kind in NUMBERS}, config)
+        self._find_rows(
+            {topic.name: topic for topic in repeated_topics if topic.kind in NUMBERS}, config
+        )
         # Of a camera that is there raw and packed, the raw pictures have lost nothing
-        pictures = [topic for topic in repeated_topics if topic.kind in PICTURES and not NO_CAMERA.search(topic.name)]
+        pictures = [
+            topic
+            for topic in repeated_topics
+            if topic.kind in PICTURES and not NO_CAMERA.search(topic.name)
+        ]
         pictures.sort(key=lambda t: (PICTURES.index(t.kind), t.name), reverse=True)
         cameras = {camera_name(topic.name): topic for topic in pictures}
         self.cameras = {camera: cameras[camera] for camera in in_order(cameras, config.cameras)}
 
     def _find_rows(self, numeric: Mapping[str, Topic], config: DatasetConfig) -> None:
         commands = [name for name in numeric if COMMAND.search(name)]
-        plain = [name for name, topic in numeric.items() if topic.kind == "joints" and name not in commands]
+        plain = [
+            name
+            for name, topic in numeric.items()
+            if topic.kind == "joints" and name not in commands
+        ]
         default_topics = [JOINTS_TOPIC] if JOINTS_TOPIC in plain else plain
         state = config.keys.state or default_topics
         action = config.keys.action or commands
@@ -187,7 +217,11 @@ def look_into(source: Source, uri: str) -> Recording:
         else:
             name = record.channel.topic
             recording.add(record)
-            if record.kind == "text" and _tells_task(name, config.keys) and len(recording.tasks) < MAX_TASKS:
+            if (
+                record.kind == "text"
+                and _tells_task(name, config.keys)
+                and len(recording.tasks) < MAX_TASKS
+            ):
                 recording.tasks.append(decoder.text(record))
     recording.find_roles(config)
     return recording
@@ -204,7 +238,10 @@ def clock_of(recording: Recording, fps: float | None) -> Clock:
     begin = max(firsts)
     end = min(lasts)
     if end < begin or not 0 < fps <= 1000:
-        raise DataError(f"its topics share no time: {named([topic.told for topic in recording.used])}", "clock_gap")
+        raise DataError(
+            f"its topics share no time: {named([topic.told for topic in recording.used])}",
+            "clock_gap",
+        )
     return Clock.within(begin, end, first.used[0], fps)
 
 
@@ -216,14 +253,18 @@ def list_episodes(source: Source) -> Listing:
     _find_split(listing)
     for uri in sorted(filter(_is_recording, source.files)):
         if uri.endswith(PACKED) and uri.removesuffix(PACKED) in source.files:
-            listing.warn("duplicate_episode", f"{uri.removesuffix(PACKED)} beside it is used", file=uri)
+            listing.warn(
+                "duplicate_episode", f"{uri.removesuffix(PACKED)} beside it is used", file=uri
+            )
             continue
         try:
             _add(listing, uri, look_into(source, uri))
         except (DataError, OSError) as e:
             listing.add_lost(e, uri, uri)
     cameras = in_order(listing.cameras_in_use(), source.config.cameras)
-    listing.find_missing([*cameras, *source.config.cameras.ordered()], "no topic with pictures of {}")
+    listing.find_missing(
+        [*cameras, *source.config.cameras.ordered()], "no topic with pictures of {}"
+    )
     # A recording without pictures has no rate of its own: it takes that of the first one with pictures
     fps = next((record.fps for record in listing.records if record.videos), None)
     for place, record in enumerate(listing.records):
@@ -236,7 +277,10 @@ def _find_split(listing: ListingBuilder) -> None:
     """`ros2 bag` can go on in a new file when one is full: then a file is not a whole episode."""
     parts = Counter(m[1] for uri in listing.source.files if (m := SPLIT.fullmatch(uri)))
     for stem, count in parts.items():
-        if count > 1 and f"{stem.rpartition('/')[0]}/metadata.yaml".strip("/") in listing.source.files:
+        if (
+            count > 1
+            and f"{stem.rpartition('/')[0]}/metadata.yaml".strip("/") in listing.source.files
+        ):
             detail = f"{stem} is split over {count} files, each of which counts as an episode"
             listing.warn("split_recording", detail, file=f"{stem}_0.mcap")
 
@@ -249,11 +293,16 @@ def _add(listing: ListingBuilder, uri: str, recording: Recording) -> None:
     fps = config.fps or DEFAULT_FPS
     ticks = 0
     if not recording.cameras:
-        description = named([f"{t.name} ({t.type}, {len(t.log_ns)})" for t in recording.topics.values()]) or "nothing"
+        description = (
+            named([f"{t.name} ({t.type}, {len(t.log_ns)})" for t in recording.topics.values()])
+            or "nothing"
+        )
         # Pictures of a type that is not read are there, and need not be fetched
         is_other = any(OTHER_PICTURES.search(topic.type) for topic in recording.topics.values())
         reason = "other_layout" if is_other else "no_video"
-        listing.unusable_next(reason, f"no topic with pictures that are read; it holds {description}", uri)
+        listing.unusable_next(
+            reason, f"no topic with pictures that are read; it holds {description}", uri
+        )
     else:
         clock = clock_of(recording, config.fps)
         fps = clock.fps
@@ -279,12 +328,18 @@ def _find_doubts(listing: ListingBuilder, uri: str, recording: Recording) -> Non
     keys = listing.source.config.keys
     if recording.cut_off:
         count = sum(len(t.log_ns) for t in recording.topics.values())
-        listing.warn_next("cut_off", f"{recording.cut_off}; the {count} messages before that are used", uri)
+        listing.warn_next(
+            "cut_off", f"{recording.cut_off}; the {count} messages before that are used", uri
+        )
     used_names = {topic.name for topic in recording.used}
     for topic in sorted({*keys.state, *keys.action} - used_names):
-        listing.warn_next("missing_topic", f"no topic {topic} with numbers in more than one message", uri)
+        listing.warn_next(
+            "missing_topic", f"no topic {topic} with numbers in more than one message", uri
+        )
     for topic, count in recording.undecodable.items():
-        listing.warn_next("unreadable_data", f"{topic}: {count} messages are too short for their header", uri)
+        listing.warn_next(
+            "unreadable_data", f"{topic}: {count} messages are too short for their header", uri
+        )
 
 
 def _account_for_topics(listing: ListingBuilder, uri: str, recording: Recording) -> None:
@@ -303,7 +358,9 @@ def _account_for_topics(listing: ListingBuilder, uri: str, recording: Recording)
     facts = {**dict.fromkeys(TASK_KEYS, ("instruction", "its name")), **usual_uses(config)}
     known_reasons = dict.fromkeys(RECORDER_FACTS, "what the recorder says of itself")
     reason = "no key reads it; group_field or success_field of an entry may"
-    account_for_fields(parts, "metadata: ", recording.facts, facts, known_reasons, reason=reason, file=uri)
+    account_for_fields(
+        parts, "metadata: ", recording.facts, facts, known_reasons, reason=reason, file=uri
+    )
 
 
 def _uses_of_topics(recording: Recording, config: DatasetConfig) -> dict[str, tuple[str, str]]:
@@ -314,9 +371,14 @@ def _uses_of_topics(recording: Recording, config: DatasetConfig) -> dict[str, tu
         for topic in topics:
             is_stated = topic.name in (*config.keys.state, *config.keys.action)
             reason = "the registry entry names it" if is_stated else "its type and its name"
-            reason += "; its positions, not velocities and efforts" if topic.kind == "joints" else ""
+            reason += (
+                "; its positions, not velocities and efforts" if topic.kind == "joints" else ""
+            )
             uses[topic.name] = (use, reason)
-    cameras = {topic.name: ("camera", f"its type; the camera {name}") for name, topic in recording.cameras.items()}
+    cameras = {
+        topic.name: ("camera", f"its type; the camera {name}")
+        for name, topic in recording.cameras.items()
+    }
     return uses | cameras
 
 
@@ -332,7 +394,14 @@ def _why_left_out(topic: Topic, recording: Recording) -> str:
         return f"its name says {kind[0].lower()}: labels are made by colour pictures"
     if topic.kind in PICTURES and (colour_topic := recording.cameras.get(camera_name(topic.name))):
         return f"the same camera as {colour_topic.name}, whose pictures have lost nothing"
-    return next((reason for pattern, reason in PLUMBING if pattern.fullmatch(topic.type.replace("/msg/", "/"))), "")
+    return next(
+        (
+            reason
+            for pattern, reason in PLUMBING
+            if pattern.fullmatch(topic.type.replace("/msg/", "/"))
+        ),
+        "",
+    )
 
 
 def _why_not_read(topic: Topic) -> str:
@@ -390,11 +459,17 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         if not recording.cameras:
             raise DataError("no topic with pictures any more", "no_video")
         clock = clock_of(recording, source.config.fps)
-        state, action = (_rows(source, uri, topics, clock) for topics in (recording.state, recording.action))
+        state, action = (
+            _rows(source, uri, topics, clock) for topics in (recording.state, recording.action)
+        )
     except OSError as e:
         raise DataError(str(e)) from e
     return EpisodeData(
-        record, state, action, np.arange(clock.ticks) / clock.fps, _frames(source, uri, recording, clock)
+        record,
+        state,
+        action,
+        np.arange(clock.ticks) / clock.fps,
+        _frames(source, uri, recording, clock),
     )
 
 
@@ -419,7 +494,10 @@ def _rows(source: Source, uri: str, topics: Sequence[Topic], clock: Clock) -> pa
         message_counts[topic] += 1
         limits.check("max_features", len(series), f"{uri}: joints")
     limits.check("max_values", len(series) * clock.ticks, f"{uri}: numbers")
-    columns = [_at_ticks(clock, np.array(stamps, np.int64), np.array(values)) for stamps, values in series.values()]
+    columns = [
+        _at_ticks(clock, np.array(stamps, np.int64), np.array(values))
+        for stamps, values in series.values()
+    ]
     return numbers(np.stack(columns, axis=1), _names(series))
 
 
@@ -442,7 +520,11 @@ def _frames(source: Source, uri: str, recording: Recording, clock: Clock) -> Fra
         topic = recording.cameras[camera]
         limits = source.config.limits
         stamps, numbers = topic.used
-        messages = (m for m in records(source, uri) if isinstance(m, RawMessage) and m.channel.topic == topic.name)
+        messages = (
+            m
+            for m in records(source, uri)
+            if isinstance(m, RawMessage) and m.channel.topic == topic.name
+        )
         picture_numbers = numbers[clock.nearest(stamps)].tolist()
         decoder = Decoder(limits)
         for ticks, message in _in_turn(
@@ -462,7 +544,8 @@ def _in_turn(
     One that stands in the file before its turn waits. Raises DataError where too many do.
     """
     turns = deque(
-        (number, [tick for tick, _ in group]) for number, group in groupby(enumerate(picture_numbers), itemgetter(1))
+        (number, [tick for tick, _ in group])
+        for number, group in groupby(enumerate(picture_numbers), itemgetter(1))
     )
     needed = {*picture_numbers}
     waiting = dict[int, RawMessage]()

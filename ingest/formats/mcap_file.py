@@ -26,8 +26,25 @@ from ingest.sources.files import Source
 
 PACKED = ".zstd"  # `ros2 bag` can pack its files as a whole
 # What the libraries raise for damaged records
-DAMAGED = (LibraryError, struct.error, zstandard.ZstdError, ValueError, KeyError, TypeError, AttributeError)
-DAMAGED += (OverflowError, MemoryError, RuntimeError, RecursionError, EOFError, OSError, AssertionError, IndexError)
+DAMAGED = (
+    LibraryError,
+    struct.error,
+    zstandard.ZstdError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+)
+DAMAGED += (
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    RecursionError,
+    EOFError,
+    OSError,
+    AssertionError,
+    IndexError,
+)
 
 Kind = Literal["compressed", "raw", "joints", "numbers", "text", "other"]
 KINDS: dict[str, Kind] = {
@@ -35,8 +52,16 @@ KINDS: dict[str, Kind] = {
     "sensor_msgs/msg/Image": "raw",
     "sensor_msgs/msg/JointState": "joints",
     "std_msgs/msg/String": "text",
-    **{f"std_msgs/msg/Float{bits}{form}": "numbers" for bits in (32, 64) for form in ("", "MultiArray")},
-    **{f"geometry_msgs/msg/{m}{s}": "numbers" for m in ("Pose", "Twist", "Wrench", "Point") for s in ("", "Stamped")},
+    **{
+        f"std_msgs/msg/Float{bits}{form}": "numbers"
+        for bits in (32, 64)
+        for form in ("", "MultiArray")
+    },
+    **{
+        f"geometry_msgs/msg/{m}{s}": "numbers"
+        for m in ("Pose", "Twist", "Wrench", "Point")
+        for s in ("", "Stamped")
+    },
     "trajectory_msgs/msg/JointTrajectoryPoint": "numbers",
 }
 CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "8UC1": 1, "8UC3": 3}
@@ -69,8 +94,12 @@ class RawMessage:
         if next(filter(None, lines), [""])[0] not in HEADERS:
             return None
         if len(self.data) < 12:
-            raise DataError(f"{self.channel.topic}: a message of {len(self.data)} bytes is too short for its header")
-        seconds, nanoseconds = struct.unpack_from("<iI" if self.data[1] & 1 else ">iI", self.data, 4)
+            raise DataError(
+                f"{self.channel.topic}: a message of {len(self.data)} bytes is too short for its header"
+            )
+        seconds, nanoseconds = struct.unpack_from(
+            "<iI" if self.data[1] & 1 else ">iI", self.data, 4
+        )
         return seconds * 10**9 + nanoseconds
 
 
@@ -112,10 +141,14 @@ def _in_order(stored: Iterable[Any], uri: str, limits: Limits) -> Iterator[RawMe
     schemas: dict[int, Schema] = {}
     channels: dict[int, Channel] = {}
     for outer in stored:
-        for record in breakup_chunk(outer, validate_crc=True) if isinstance(outer, Chunk) else [outer]:
+        for record in (
+            breakup_chunk(outer, validate_crc=True) if isinstance(outer, Chunk) else [outer]
+        ):
             if isinstance(record, Schema | Channel):
                 (schemas if isinstance(record, Schema) else channels)[record.id] = record  # pyright: ignore
-                limits.check("max_features", len(schemas) + len(channels), f"{uri}: topics and types")
+                limits.check(
+                    "max_features", len(schemas) + len(channels), f"{uri}: topics and types"
+                )
             elif isinstance(record, Message):
                 channel = channels[record.channel_id]
                 schema = schemas.get(channel.schema_id)
@@ -163,14 +196,20 @@ class Decoder:
         decoded = self.decoded(message)
         try:
             if message.kind == "joints":
-                names = [str(n) for n in decoded.name] or [f"joint_{k}" for k in range(len(decoded.position))]
+                names = [str(n) for n in decoded.name] or [
+                    f"joint_{k}" for k in range(len(decoded.position))
+                ]
                 pairs = list(zip(names, map(float, decoded.position), strict=False))
             else:
                 # One more than may be shows that there are more
                 pairs = list(islice(_flat(decoded, "", 0), self.limits.max_features + 1))
         except (AttributeError, TypeError, ValueError) as e:
-            raise DataError(f"{message.channel.topic}: a message has not the fields of its type") from e
-        self.limits.check("max_features", len(pairs), f"{message.channel.topic}: numbers of one message")
+            raise DataError(
+                f"{message.channel.topic}: a message has not the fields of its type"
+            ) from e
+        self.limits.check(
+            "max_features", len(pairs), f"{message.channel.topic}: numbers of one message"
+        )
         return dict(pairs)
 
     def text(self, message: RawMessage) -> str:
@@ -187,7 +226,9 @@ def _flat(value: Any, name: str, depth: int) -> Iterator[tuple[str, float]]:
         return
     fields = [f for f in getattr(type(value), "__slots__", ()) if f not in NO_VALUES]
     is_list = isinstance(value, list | tuple | np.ndarray | array)
-    for key, item in enumerate(value) if is_list else ((field, getattr(value, field)) for field in fields):
+    for key, item in (
+        enumerate(value) if is_list else ((field, getattr(value, field)) for field in fields)
+    ):
         yield from _flat(item, f"{name}_{key}".strip("_"), depth + 1)
 
 
@@ -203,8 +244,21 @@ def _raw_picture(message: SimpleNamespace, description: str, limits: Limits) -> 
     step = message.step
     data = bytes(message.data)
     check_size(width, height, description, limits)
-    if not height or not width or step < width * channels or len(data) < step * (height - 1) + width * channels:
-        raise VideoError(f"{description} of {width}x{height} px has {len(data)} bytes in rows of {step}")
-    padded = np.frombuffer(data + bytes(max(0, step * height - len(data))), np.uint8)[: step * height]
-    pixels = padded.reshape(height, step)[:, : width * channels].reshape(height, width, channels)[:, :, :3]
-    return array_picture(pixels[:, :, ::-1] if message.encoding.startswith("bgr") else pixels, description)
+    if (
+        not height
+        or not width
+        or step < width * channels
+        or len(data) < step * (height - 1) + width * channels
+    ):
+        raise VideoError(
+            f"{description} of {width}x{height} px has {len(data)} bytes in rows of {step}"
+        )
+    padded = np.frombuffer(data + bytes(max(0, step * height - len(data))), np.uint8)[
+        : step * height
+    ]
+    pixels = padded.reshape(height, step)[:, : width * channels].reshape(height, width, channels)[
+        :, :, :3
+    ]
+    return array_picture(
+        pixels[:, :, ::-1] if message.encoding.startswith("bgr") else pixels, description
+    )

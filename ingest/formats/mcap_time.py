@@ -31,17 +31,31 @@ class Stamps(NamedTuple):
 
 
 def stamps_of(
-    recorder_ns: Sequence[int], publisher_ns: Sequence[int], header_ns: Sequence[int | None], max_shared: float
+    recorder_ns: Sequence[int],
+    publisher_ns: Sequence[int],
+    header_ns: Sequence[int | None],
+    max_shared: float,
 ) -> Stamps:
     """The first of header, recorder and publisher by which messages are in order and have times of their own: at most a
     share of `max_shared` has the time of the one before. Where none is such, the one with most different times, spread.
     """
     places = np.argsort(np.array(recorder_ns, np.int64), kind="stable")
-    ordered = {clock_name: times[places] for clock_name, times in _clocks(recorder_ns, publisher_ns, header_ns).items()}
-    usable = {clock_name: times for clock_name, times in ordered.items() if is_late(times).mean() <= MAX_LATE}
-    shares = {clock_name: _shared(times[~is_late(times)]) / len(times) for clock_name, times in usable.items()}
+    ordered = {
+        clock_name: times[places]
+        for clock_name, times in _clocks(recorder_ns, publisher_ns, header_ns).items()
+    }
+    usable = {
+        clock_name: times
+        for clock_name, times in ordered.items()
+        if is_late(times).mean() <= MAX_LATE
+    }
+    shares = {
+        clock_name: _shared(times[~is_late(times)]) / len(times)
+        for clock_name, times in usable.items()
+    }
     clock_name = next(
-        (clock_name for clock_name, share in shares.items() if share <= max_shared), min(shares, key=shares.__getitem__)
+        (clock_name for clock_name, share in shares.items() if share <= max_shared),
+        min(shares, key=shares.__getitem__),
     )
     times = usable[clock_name]
     late = is_late(usable[clock_name])
@@ -57,7 +71,10 @@ def _clocks(
     recorder_ns: Sequence[int], publisher_ns: Sequence[int], header_ns: Sequence[int | None]
 ) -> dict[str, np.ndarray]:
     """Times of all messages, int64 [n], by those who tell them; headers that are missing or all zero tell none."""
-    clocks = {"recorder": np.array(recorder_ns, np.int64), "publisher": np.array(publisher_ns, np.int64)}
+    clocks = {
+        "recorder": np.array(recorder_ns, np.int64),
+        "publisher": np.array(publisher_ns, np.int64),
+    }
     headers = np.array([stamp or 0 for stamp in header_ns], np.int64)
     has_headers = None not in header_ns and bool(headers.any())
     if has_headers:
@@ -116,7 +133,9 @@ class Clock:
         Ticks fall on pictures, so that jitter moves none to its neighbour's tick.
         """
         slack_s = 0.5 / max(fps, rate_of(pictures_ns) or 0.0)
-        included_ns = pictures_ns[(pictures_ns > begin_ns - slack_s * 1e9) & (pictures_ns <= end_ns)]
+        included_ns = pictures_ns[
+            (pictures_ns > begin_ns - slack_s * 1e9) & (pictures_ns <= end_ns)
+        ]
         start_ns = int(included_ns[0]) if len(included_ns) else begin_ns
         # The last tick lies before the end and its slack
         return cls(start_ns, fps, max(1, math.ceil(((end_ns - start_ns) / 1e9 + slack_s) * fps)))
@@ -131,5 +150,7 @@ class Clock:
         next_index = np.clip(np.searchsorted(stamps, times), 0, len(stamps) - 1)
         previous_index = np.maximum(next_index - 1, 0)
         return np.where(
-            np.abs(times - stamps[previous_index]) <= np.abs(stamps[next_index] - times), previous_index, next_index
+            np.abs(times - stamps[previous_index]) <= np.abs(stamps[next_index] - times),
+            previous_index,
+            next_index,
         )

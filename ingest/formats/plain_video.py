@@ -40,7 +40,20 @@ from ingest.sources.files import Source
 CAMERA = "video"  # where no row names it
 ROBODM_SUFFIX = ".mkv"
 SIDE_FILES = ("metadata.json", "metadata.jsonl", "metadata.csv", "episodes.csv")
-ROWS = (".npz", ".npy", ".parquet", ".arrow", ".feather", ".hdf5", ".h5", ".hdf", ".tfrecord", ".pkl", ".mcap", ".bag")
+ROWS = (
+    ".npz",
+    ".npy",
+    ".parquet",
+    ".arrow",
+    ".feather",
+    ".hdf5",
+    ".h5",
+    ".hdf",
+    ".tfrecord",
+    ".pkl",
+    ".mcap",
+    ".bag",
+)
 FILE_COLUMNS = ("file", "file_name", "video")
 NOTE_USES = {
     **dict.fromkeys((*FILE_COLUMNS, "camera"), ("camera", "names the video")),
@@ -68,7 +81,9 @@ class Draft:
     """An episode before its place among the others is known."""
 
     videos: dict[str, str] = field(default_factory=dict)  # uri by camera
-    expected: dict[str, str] = field(default_factory=dict)  # uri by camera as rows name them, also without a file
+    expected: dict[str, str] = field(
+        default_factory=dict
+    )  # uri by camera as rows name them, also without a file
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -85,9 +100,13 @@ def list_episodes(source: Source) -> Listing:
         read.update(with_rows(listing))
     rows = [uri for uri in source.files if uri.lower().endswith(ROWS) and uri not in read]
     if rows:
-        listing.warn("rows_not_read", f"{len(rows)} files beside the videos: {named(rows)}", file=rows[0])
+        listing.warn(
+            "rows_not_read", f"{len(rows)} files beside the videos: {named(rows)}", file=rows[0]
+        )
         for suffix in sorted({posixpath.splitext(uri)[1] for uri in rows}):
-            listing.parts.known("file", f"*{suffix}", "they may hold rows: see the finding rows_not_read")
+            listing.parts.known(
+                "file", f"*{suffix}", "they may hold rows: see the finding rows_not_read"
+            )
     cameras = in_order(listing.cameras_in_use(), source.config.cameras, (), ())
     return listing.listing("video", cameras or [CAMERA], nothing="no video file below the folder")
 
@@ -99,13 +118,19 @@ def _drafts(listing: ListingBuilder) -> dict[str, Draft]:
     used: set[str] = set()  # videos that a row names
     for uri in source.files:
         stem = uri.removesuffix(".json")
-        is_of_one = stem != uri and any(stem + suffix in source.files for suffix in VIDEO_SUFFIXES)  # metadata.mp4's
+        is_of_one = stem != uri and any(
+            stem + suffix in source.files for suffix in VIDEO_SUFFIXES
+        )  # metadata.mp4's
         if posixpath.basename(uri) in SIDE_FILES and not is_of_one:
             _read_side_file(listing, uri, drafts, used)
-    return drafts | {uri: Draft({CAMERA: uri}) for uri in source.files if is_video(uri) and uri not in used}
+    return drafts | {
+        uri: Draft({CAMERA: uri}) for uri in source.files if is_video(uri) and uri not in used
+    }
 
 
-def _read_side_file(listing: ListingBuilder, uri: str, drafts: dict[str, Draft], used: set[str]) -> None:
+def _read_side_file(
+    listing: ListingBuilder, uri: str, drafts: dict[str, Draft], used: set[str]
+) -> None:
     try:
         rows, problems = read_table(listing.source, uri)
     except DataError as e:
@@ -121,7 +146,11 @@ def _read_side_file(listing: ListingBuilder, uri: str, drafts: dict[str, Draft],
 
 
 def _add_row(
-    listing: ListingBuilder, folder: str, row: dict[str, Any], drafts: dict[str, Draft], used: set[str]
+    listing: ListingBuilder,
+    folder: str,
+    row: dict[str, Any],
+    drafts: dict[str, Draft],
+    used: set[str],
 ) -> None:
     """Put a row's video into its episode. Raises DataError."""
     name = next((row[column] for column in FILE_COLUMNS if isinstance(row.get(column), str)), None)
@@ -162,7 +191,9 @@ def _add_row(
 # What is known of an episode
 
 
-def add_draft(listing: ListingBuilder, source_id: str, draft: Draft, steps_from: str = "side_file") -> None:
+def add_draft(
+    listing: ListingBuilder, source_id: str, draft: Draft, steps_from: str = "side_file"
+) -> None:
     """The coming episode, with findings about it. Its rows say what is known of it, as those of a side file."""
     config = listing.source.config
     has_several = len(draft.videos) > 1
@@ -186,7 +217,9 @@ def add_draft(listing: ListingBuilder, source_id: str, draft: Draft, steps_from:
     cameras = in_order(files, config.cameras, (), ())
     videos = videos_of(listing, draft.videos, {camera: files[camera] for camera in cameras})
     # The first camera whose header was read says how long the episode is
-    num_frames = next((infos[video.camera].num_frames for video in videos if video.camera in infos), None)
+    num_frames = next(
+        (infos[video.camera].num_frames for video in videos if video.camera in infos), None
+    )
 
     def span_of(span: dict[str, Any]) -> StatedSpan:
         return StatedSpan(span.get("name"), _frame(span, "start", fps), _frame(span, "end", fps))
@@ -195,7 +228,9 @@ def add_draft(listing: ListingBuilder, source_id: str, draft: Draft, steps_from:
         source_id,
         fps,
         tasks=texts_among([notes.get("task"), notes.get("tasks")]),
-        num_rows=num_frames if has_several else None,  # cameras of one episode must have equally many
+        num_rows=num_frames
+        if has_several
+        else None,  # cameras of one episode must have equally many
         videos=videos,
         evidence=OutcomeEvidence(listing.stated_outcome(notes)),
         # An episode's own group is its source id: an index moves when a file is added before it
@@ -205,9 +240,13 @@ def add_draft(listing: ListingBuilder, source_id: str, draft: Draft, steps_from:
     )
     # The stamp changes with the sizes of the episode's files, and with its rows
     uris = [video.uri for video in videos]
-    stamp = listing.source.stamp([*uris, *(posixpath.splitext(uri)[0] + ".json" for uri in uris)], None)
+    stamp = listing.source.stamp(
+        [*uris, *(posixpath.splitext(uri)[0] + ".json" for uri in uris)], None
+    )
     if draft.rows:
-        stamp = hashlib.sha256(f"{stamp} {json.dumps(draft.rows, sort_keys=True)}".encode()).hexdigest()[:16]
+        stamp = hashlib.sha256(
+            f"{stamp} {json.dumps(draft.rows, sort_keys=True)}".encode()
+        ).hexdigest()[:16]
     listing.change_last(source_stamp=stamp)
 
 
@@ -219,7 +258,11 @@ def _report_robodm(listing: ListingBuilder, uri: str) -> None:
         return
     try:
         with open_video(source.resolve(uri), source.config.limits) as container:
-            features = [name for stream in container.streams if (name := stream.metadata.get("FEATURE_NAME"))]
+            features = [
+                name
+                for stream in container.streams
+                if (name := stream.metadata.get("FEATURE_NAME"))
+            ]
             codec = container.streams.video[0].codec_context.name
     except VideoError:
         return  # what cannot be opened has a finding when it is decoded
@@ -227,20 +270,32 @@ def _report_robodm(listing: ListingBuilder, uri: str) -> None:
         return
     detail = f"a trajectory of Robo-DM with the streams {named(features)}"
     if codec == "rawvideo":
-        listing.unusable_next("other_layout", f"{detail}: its pictures are pickled, which is not read", uri)
+        listing.unusable_next(
+            "other_layout", f"{detail}: its pictures are pickled, which is not read", uri
+        )
     else:
-        listing.warn_next("other_layout", f"{detail}: only the pictures of its first video stream are read", uri)
+        listing.warn_next(
+            "other_layout", f"{detail}: only the pictures of its first video stream are read", uri
+        )
 
 
 def _probed(listing: ListingBuilder, draft: Draft) -> dict[str, VideoInfo]:
     """Headers by camera; a camera of another frame rate than the first one is taken out of the episode."""
     probe_results = {camera: probed(listing.source, uri) for camera, uri in draft.videos.items()}
-    infos = {camera: info for camera, info in probe_results.items() if not isinstance(info, VideoError)}
+    infos = {
+        camera: info for camera, info in probe_results.items() if not isinstance(info, VideoError)
+    }
     # Without any camera that can be opened the episode cannot be used
     record_error = listing.warn if infos else listing.unusable
     for camera, error in probe_results.items():
         if isinstance(error, VideoError):
-            record_error(error.reason, str(error), listing.next_index, camera=camera, file=draft.videos[camera])
+            record_error(
+                error.reason,
+                str(error),
+                listing.next_index,
+                camera=camera,
+                file=draft.videos[camera],
+            )
     # Frames of several cameras are matched by their number, so that all must have one rate
     first_fps = next((info.fps for info in infos.values()), 1.0)
     for camera, info in list(infos.items()):
@@ -301,7 +356,11 @@ def with_rows(listing: ListingBuilder) -> tuple[str, ...]:
     listing.change_last(source_stamp=hashlib.sha256(stamp.encode()).hexdigest()[:16])
     # By the first video whose header says it; a finding about others comes when they are decoded
     infos = (probed(source, uri) for uri in videos)
-    counts = (info.num_frames for info in infos if not isinstance(info, VideoError) and info.num_frames is not None)
+    counts = (
+        info.num_frames
+        for info in infos
+        if not isinstance(info, VideoError) and info.num_frames is not None
+    )
     num_frames = record.num_rows or next(counts, None)
     try:
         arrays = _assigned(_arrays(source, videos))
@@ -314,15 +373,23 @@ def with_rows(listing: ListingBuilder) -> tuple[str, ...]:
     return files
 
 
-def _account_for_arrays(listing: ListingBuilder, arrays: Sequence[_Array], num_frames: int | None) -> None:
+def _account_for_arrays(
+    listing: ListingBuilder, arrays: Sequence[_Array], num_frames: int | None
+) -> None:
     """What each array beside the videos of an episode, of which some are read, is used for."""
     for uri, name, column, values in arrays:
-        form: dict[str, Any] = {"shape": (None, values.shape[1]), "dtype": str(values.dtype), "file": uri}
+        form: dict[str, Any] = {
+            "shape": (None, values.shape[1]),
+            "dtype": str(values.dtype),
+            "file": uri,
+        }
         title = name or posixpath.splitext(uri)[1]
         if column and len(values) == num_frames:
             listing.parts.used("array", title, column, "its name, or the only one", **form)
         elif column:
-            listing.parts.unknown("array", title, f"{len(values)} rows for {num_frames} frames", **form)
+            listing.parts.unknown(
+                "array", title, f"{len(values)} rows for {num_frames} frames", **form
+            )
         elif TIME_WORDS.isdisjoint(words(title)):
             reason = "neither the registry's keys nor its name say that it is state or action"
             listing.parts.unknown("array", title, reason, **form)
@@ -378,7 +445,11 @@ def _label(uri: str, stems: Sequence[str]) -> str | None:
     """
     stem = posixpath.splitext(uri)[0]
     behind = [stem.removeprefix(video) for video in stems if stem.startswith(video)]
-    labels = [remainder.strip(SEPARATORS) for remainder in behind if not remainder or remainder[0] in SEPARATORS]
+    labels = [
+        remainder.strip(SEPARATORS)
+        for remainder in behind
+        if not remainder or remainder[0] in SEPARATORS
+    ]
     return min(labels, key=len, default=None)
 
 
@@ -412,7 +483,10 @@ def _joined(
             files[uri] = None
             tables[column].append(numbers(values, [name] if width == 1 else numbered(name, width)))
     if not files:
-        lengths = " or ".join(map(str, sorted({len(array.values) for array in arrays if array.column}))) or "no"
+        lengths = (
+            " or ".join(map(str, sorted({len(array.values) for array in arrays if array.column})))
+            or "no"
+        )
         frames = "an unknown number of" if num_frames is None else num_frames
         raise DataError(f"{lengths} rows for {frames} frames", "length_differs")
     return side_by_side(tables["state"]), side_by_side(tables["action"]), tuple(files)

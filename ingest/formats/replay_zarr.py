@@ -47,7 +47,11 @@ from ingest.sources.types import SourceError
 
 IN_FOLDER = re.compile(rf"(?:(.+)/)?{ENDS}/(?:0|c/0)")
 STATE_KEYS = (
-    tuple(f"robot{r}_{part}" for r in (0, 1) for part in ("eef_pos", "eef_rot_axis_angle", "gripper_width")),  # UMI
+    tuple(
+        f"robot{r}_{part}"
+        for r in (0, 1)
+        for part in ("eef_pos", "eef_rot_axis_angle", "gripper_width")
+    ),  # UMI
     ("robot_eef_pose", "robot_joint"),  # Diffusion Policy, real robots
     ("state",),
     ("agent_pos",),
@@ -101,29 +105,44 @@ def roles_of(store: Store, config: DatasetConfig, rows: int) -> ArrayRoles:
     vectors = {n: a for n, a in arrays.items() if n not in cameras and a.ndim <= 3}
     for name in (*config.keys.state, *config.keys.action):
         if name not in vectors:
-            problems.append(("no_data", f"no array data/{name} with a row of numbers for each frame", name))
+            problems.append(
+                ("no_data", f"no array data/{name} with a row of numbers for each frame", name)
+            )
     forms = [ArrayForm(name, array.shape, array.dtype.kind) for name, array in vectors.items()]
     action = _vector(config.keys.action, ACTION_KEYS, action_by_name(forms), vectors, reasons)
     by_name = state_by_name(form for form in forms if form.path not in action)
     state = _vector(config.keys.state, STATE_KEYS, by_name, vectors, reasons)
     times = [
-        n for n, a in vectors.items() if is_time_name(posixpath.basename(n)) and is_time_shape(a.shape, a.shape[0])
+        n
+        for n, a in vectors.items()
+        if is_time_name(posixpath.basename(n)) and is_time_shape(a.shape, a.shape[0])
     ]
     times_name = min(times, key=lambda name: (name.count("/"), name), default="")
     used = {*cameras, *state, *action, times_name}
     unused_arrays = {n: a for n, a in arrays.items() if n not in used}
     named_others = {"state": by_name.paths if config.keys.state else ()}
     excluded = {
-        name: f"the registry entry names another {use}" for use, names in named_others.items() for name in names
+        name: f"the registry entry names another {use}"
+        for use, names in named_others.items()
+        for name in names
     }
     if times_name:
         reasons[times_name] = "its name says so, and there is one for each row"
     return ArrayRoles(
-        cameras, state, action, vectors.get(times_name), tuple(problems), reasons, unused_arrays, excluded
+        cameras,
+        state,
+        action,
+        vectors.get(times_name),
+        tuple(problems),
+        reasons,
+        unused_arrays,
+        excluded,
     )
 
 
-def _usable(store: Store, config: DatasetConfig, rows: int, problems: list[tuple[str, str, str]]) -> dict[str, Any]:
+def _usable(
+    store: Store, config: DatasetConfig, rows: int, problems: list[tuple[str, str, str]]
+) -> dict[str, Any]:
     """Arrays of numbers with a row for each frame, by name; of others why not."""
     arrays: dict[str, Any] = {}
     for name in store.arrays("data"):
@@ -177,7 +196,10 @@ def _vector(
     reasons: dict[str, str],
 ) -> dict[str, Any]:
     """The registry's arrays, else those of the first usual layout that has any, else those whose names say so."""
-    present = [[name for name in names if name in arrays] for names in ([registered] if registered else default_names)]
+    present = [
+        [name for name in names if name in arrays]
+        for names in ([registered] if registered else default_names)
+    ]
     chosen = next(filter(None, present), [])
     if registered:
         reason = "the registry entry names it"
@@ -194,11 +216,15 @@ def _ends(store: Store, config: DatasetConfig) -> np.ndarray:
     """Where each episode ends, int64 [k]. Raises DataError."""
     array = store.array(ENDS)
     if array is None or array.ndim != 1 or array.dtype.kind not in "iu":
-        raise DataError(f"{store.name or 'the store'} has no row of numbers at {ENDS}", "bad_episode_ends")
+        raise DataError(
+            f"{store.name or 'the store'} has no row of numbers at {ENDS}", "bad_episode_ends"
+        )
     config.limits.check("max_rows", array.shape[0], f"{ENDS}: episodes")
     ends = _rows(array, 0, array.shape[0], config).astype(np.int64)
     if len(ends) and (ends[0] <= 0 or (np.diff(ends) <= 0).any()):
-        raise DataError(f"{ENDS} does not rise: {named([str(e) for e in ends])}", "bad_episode_ends")
+        raise DataError(
+            f"{ENDS} does not rise: {named([str(e) for e in ends])}", "bad_episode_ends"
+        )
     return ends
 
 
@@ -206,7 +232,9 @@ def _rows(array: Any, start: int, stop: int, config: DatasetConfig) -> np.ndarra
     """Rows [start, stop), of the array's type. Raises DataError."""
     chunk_bytes = prod(array.chunks) * array.dtype.itemsize
     config.limits.check("max_chunk_bytes", chunk_bytes, f"{array.path}: bytes of a chunk")
-    config.limits.check("max_values", (stop - start) * prod(array.shape[1:]), f"{array.path}: values")
+    config.limits.check(
+        "max_values", (stop - start) * prod(array.shape[1:]), f"{array.path}: values"
+    )
     with guarded(array.path):
         return np.asarray(array[start:stop])
 
@@ -224,7 +252,9 @@ def list_episodes(source: Source) -> Listing:
             listing.add_lost(e, uri, uri)
             folder = uri.rpartition(f"{ENDS}/")[0]
             if folder:
-                listing.parts.known("file", f"{folder}*", "of a store that cannot be read: see its finding")
+                listing.parts.known(
+                    "file", f"{folder}*", "of a store that cannot be read: see its finding"
+                )
     cameras = in_order(listing.cameras_in_use(), source.config.cameras)
     return listing.listing("zarr", cameras, nothing="no store holds an episode")
 
@@ -239,7 +269,11 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     facts = _facts(listing, uri, store)
     per_episode = _per_episode(store, len(ends), config)
     task_from, tasks = _store_tasks(facts, config)
-    rates = {name: rate for name, value in facts.items() if is_rate_name(name) and (rate := first_rate([value]))}
+    rates = {
+        name: rate
+        for name, value in facts.items()
+        if is_rate_name(name) and (rate := first_rate([value]))
+    }
     stated_rate = next(iter(rates.values()), None)
     array_titles = named([f"data/{n}" for n in store.arrays("data")]) or "nothing"
     _report_missing_chunks(listing, uri, store, roles)
@@ -249,10 +283,18 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     label = store.name or posixpath.basename(str(listing.source.path))
     for k, (start, stop) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
         of_episode = {n: v[k] for n, v in per_episode.values.items()}
-        own_tasks = texts_among(v[k] for n, v in per_episode.values.items() if n in per_episode.tasks)
+        own_tasks = texts_among(
+            v[k] for n, v in per_episode.values.items() if n in per_episode.tasks
+        )
         if not roles.cameras:
-            listing.unusable_next("no_video", f"no array of colour pictures that is read; it holds {array_titles}", uri)
-        if problem := config.limits.excess("max_rows", stop - start, f"{label}: rows of episode {k}"):
+            listing.unusable_next(
+                "no_video",
+                f"no array of colour pictures that is read; it holds {array_titles}",
+                uri,
+            )
+        if problem := config.limits.excess(
+            "max_rows", stop - start, f"{label}: rows of episode {k}"
+        ):
             listing.unusable_next("over_limit", problem, uri)
         listing.add(
             f"{label}#{k}",
@@ -262,7 +304,10 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
             data_uri=uri,
             data_key=str(k),
             row_start=start,
-            videos=[CameraVideo(camera, uri, start) for camera in in_order(roles.cameras, config.cameras)],
+            videos=[
+                CameraVideo(camera, uri, start)
+                for camera in in_order(roles.cameras, config.cameras)
+            ],
             evidence=OutcomeEvidence(listing.stated_outcome(of_episode)),
             group=listing.group(of_episode | facts),
             files=_picture_uris(uri, store, roles, start, stop),
@@ -315,7 +360,11 @@ def _per_episode(store: Store, count: int, config: DatasetConfig) -> PerEpisode:
             array = store.array(path)
             if array is not None and array.shape in ((count,), (count, 1)):
                 values[name] = _rows(array, 0, count, config).reshape(-1).tolist()
-            elif array is None and (stored_texts := store.texts(path)) is not None and len(stored_texts) == count:
+            elif (
+                array is None
+                and (stored_texts := store.texts(path)) is not None
+                and len(stored_texts) == count
+            ):
                 values[name], texts[name] = stored_texts, tuple(stored_texts)
             else:
                 problems[name] = "it has no value for each episode"
@@ -325,7 +374,9 @@ def _per_episode(store: Store, count: int, config: DatasetConfig) -> PerEpisode:
     return PerEpisode(values, tuple(name for name in keys if name in texts), problems)
 
 
-def _report_missing_chunks(listing: ListingBuilder, uri: str, store: Store, roles: ArrayRoles) -> None:
+def _report_missing_chunks(
+    listing: ListingBuilder, uri: str, store: Store, roles: ArrayRoles
+) -> None:
     """What cameras have not stored is read as the fill value: zarr >= 3 stores no black picture; a copy may lack it."""
     for name, (array, _) in roles.cameras.items():
         count = prod(-(-size // step) for size, step in zip(array.shape, array.chunks, strict=True))
@@ -340,7 +391,11 @@ def _report_missing_chunks(listing: ListingBuilder, uri: str, store: Store, role
 def _account(listing: ListingBuilder, uri: str, store: Store, roles: ArrayRoles) -> None:
     """Record each array of a store's rows as used, known or unknown."""
     parts = listing.parts
-    used = {"camera": {n: a for n, (a, _) in roles.cameras.items()}, "state": roles.state, "action": roles.action}
+    used = {
+        "camera": {n: a for n, (a, _) in roles.cameras.items()},
+        "state": roles.state,
+        "action": roles.action,
+    }
     for use, arrays in used.items():
         for name, array in arrays.items():
             kind = "camera" if use == "camera" else "array"
@@ -381,10 +436,14 @@ def _account_meta(listing: ListingBuilder, uri: str, per_episode: PerEpisode) ->
             parts.unknown("array", f"meta/{name}", "no name that is known", **form)
     for name, reason in per_episode.problems.items():
         is_known = known_reason(name)
-        (parts.known if is_known else parts.unknown)("array", f"meta/{name}", is_known or reason, file=uri)
+        (parts.known if is_known else parts.unknown)(
+            "array", f"meta/{name}", is_known or reason, file=uri
+        )
 
 
-def _account_attributes(listing: ListingBuilder, uri: str, facts: Iterable[str], used: Sequence[str]) -> None:
+def _account_attributes(
+    listing: ListingBuilder, uri: str, facts: Iterable[str], used: Sequence[str]
+) -> None:
     for name in facts:
         title = f"attribute {name}"
         if name in used:
@@ -468,12 +527,16 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         if k >= len(ends) or (ends[k - 1] if k else 0, ends[k]) != (start, stop):
             raise DataError(f"episode {k} is no more rows {start} to {stop}")
         roles = roles_of(store, config, int(ends[-1]))
-        state, action = (_table(arrays, start, stop, config) for arrays in (roles.state, roles.action))
+        state, action = (
+            _table(arrays, start, stop, config) for arrays in (roles.state, roles.action)
+        )
         times_s = _times_s(roles.times, start, stop, config)
     return EpisodeData(record, state, action, times_s, partial(_frames, source, record))
 
 
-def _table(arrays: Mapping[str, Any], start: int, stop: int, config: DatasetConfig) -> pa.Table | None:
+def _table(
+    arrays: Mapping[str, Any], start: int, stop: int, config: DatasetConfig
+) -> pa.Table | None:
     """Arrays side by side. Raises DataError."""
     # Rows first: their number of values is within the limits, while a description may claim any
     rows = {name: _rows(array, start, stop, config) for name, array in arrays.items()}
@@ -493,7 +556,9 @@ def _frames(
     stop = record.row_start + (record.num_rows or 0)
     with opened(source, record.data_uri or "") as store:
         array = store.array(f"data/{camera}")
-        form, _ = scaled(_form_of(camera, array), array.shape[0], partial(_row, array, source.config))
+        form, _ = scaled(
+            _form_of(camera, array), array.shape[0], partial(_row, array, source.config)
+        )
         if form is None:
             raise DataError(f"data/{camera} holds no pictures any more", "missing_camera")
         # A chunk of several pictures is unpacked once

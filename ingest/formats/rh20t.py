@@ -28,7 +28,15 @@ GRIPPER = "transformed/gripper.npy"
 TASKS = "task_description.json"
 TEXT_KEYS = ("task_description_english", "task_description_chinese")
 # Arrays of a scene, as RH20T publishes them
-PICKLED = ("force_torque", "force_torque_base", "gripper", "high_freq_data", "joint", "tcp", "tcp_base")
+PICKLED = (
+    "force_torque",
+    "force_torque_base",
+    "gripper",
+    "high_freq_data",
+    "joint",
+    "tcp",
+    "tcp_base",
+)
 METADATA_KNOWN = {
     "finish_time": "when it was recorded",
     "calib": "when the cameras were calibrated",
@@ -54,23 +62,33 @@ def list_episodes(source: Source) -> Listing:
         else:
             scenes[match[1]].append(match[4])
     texts = _task_texts(listing)
-    num_pickled = sum(_add_scene(listing, folder, scenes[folder], texts) for folder in sorted(scenes))
+    num_pickled = sum(
+        _add_scene(listing, folder, scenes[folder], texts) for folder in sorted(scenes)
+    )
     # What is so for many scenes is said once
     if human:
-        detail = f"{len(human)} folders ({min(human)}, ...) show a person at the task; they are left out"
+        detail = (
+            f"{len(human)} folders ({min(human)}, ...) show a person at the task; they are left out"
+        )
         listing.warn("human_demonstration", detail)
         listing.parts.known("file", "*_human/*", "a person at the task, not a robot")
     if num_pickled:
         detail = f"state and gripper of {num_pickled} episodes are pickled, so these have pictures and texts only"
         listing.warn("pickled_data", detail)
         for name in PICKLED:
-            listing.parts.known("file", f"*transformed/{name}.npy", "pickled dictionaries, which are not read")
+            listing.parts.known(
+                "file", f"*transformed/{name}.npy", "pickled dictionaries, which are not read"
+            )
         listing.parts.known("file", "*timestamps.npy", "pickled dictionaries, which are not read")
     cameras = scene_first(listing.cameras_in_use(), source.config.cameras)
-    return listing.listing("rh20t", cameras, nothing="no folder task_*_user_*_scene_*_cfg_* of a robot")
+    return listing.listing(
+        "rh20t", cameras, nothing="no folder task_*_user_*_scene_*_cfg_* of a robot"
+    )
 
 
-def _add_scene(listing: ListingBuilder, folder: str, files: list[str], texts: dict[str, tuple[str, ...]]) -> bool:
+def _add_scene(
+    listing: ListingBuilder, folder: str, files: list[str], texts: dict[str, tuple[str, ...]]
+) -> bool:
     """Add one scene's episode; is its state pickled?"""
     source = listing.source
     state_uri = f"{folder}/{STATE}"
@@ -89,10 +107,18 @@ def _add_scene(listing: ListingBuilder, folder: str, files: list[str], texts: di
     state = _find_state(listing, folder, state_uri, num_frames)
     account_for_cameras(listing.parts, {video.camera: video.uri for video in videos})
     uses = {"rating": ("outcome", "its name"), **usual_uses(source.config)}
-    account_for_fields(listing.parts, "metadata.json: ", metadata, uses, METADATA_KNOWN, file=metadata_uri)
+    account_for_fields(
+        listing.parts, "metadata.json: ", metadata, uses, METADATA_KNOWN, file=metadata_uri
+    )
     for uri in (state_uri, gripper_uri) if state == "there" else ():
         if uri in source.files:
-            listing.parts.used("array", uri.removeprefix(f"{folder}/"), "state", "stored as plain numbers", file=uri)
+            listing.parts.used(
+                "array",
+                uri.removeprefix(f"{folder}/"),
+                "state",
+                "stored as plain numbers",
+                file=uri,
+            )
     listing.add(
         folder,
         source.config.fps or fps,
@@ -100,7 +126,9 @@ def _add_scene(listing: ListingBuilder, folder: str, files: list[str], texts: di
         num_rows=num_frames,
         data_uri=state_uri if state == "there" else None,
         videos=videos,
-        evidence=OutcomeEvidence(listing.stated_outcome(metadata) or RATINGS.get(repr(metadata.get("rating")))),
+        evidence=OutcomeEvidence(
+            listing.stated_outcome(metadata) or RATINGS.get(repr(metadata.get("rating")))
+        ),
         group=listing.group(metadata),
         # Files that are not there are named too, so that the stamp changes when one comes
         files=[metadata_uri, state_uri, gripper_uri],
@@ -117,7 +145,9 @@ def _find_state(listing: ListingBuilder, folder: str, uri: str, num_frames: int 
             listing.warn_next(e.reason, f"{e}; state and gripper are not used", uri)
         return e.reason.partition("_")[0]
     if num_states not in (0, num_frames):
-        listing.warn_next("length_differs", f"{num_states} states for {num_frames} frames; state is not used", uri)
+        listing.warn_next(
+            "length_differs", f"{num_states} states for {num_frames} frames; state is not used", uri
+        )
     if num_states and num_states == num_frames:
         return "there"
     return ""
@@ -129,7 +159,9 @@ def _videos(
     """Rate, frames and videos of the coming scene; frames by the first camera that can be opened: others run freely."""
     declared = folders_of(CAMERA_FILE, files)  # may have no colours
     cameras = scene_first(declared, listing.source.config.cameras)
-    expected = {camera: f"{folder}/{camera}/{COLOR}" for camera in cameras} or {"": f"{folder}/cam_*/{COLOR}"}
+    expected = {camera: f"{folder}/{camera}/{COLOR}" for camera in cameras} or {
+        "": f"{folder}/cam_*/{COLOR}"
+    }
     present_uris = {camera: uri for camera, uri in expected.items() if uri in listing.source.files}
     videos = videos_of(listing, present_uris, expected)
     for camera, uri in ((video.camera, video.uri) for video in videos):
@@ -167,7 +199,9 @@ def _state(source: Source, folder: str) -> pa.Table | None:
         return numbers(state)
     gripper = read_npy(source, gripper_uri)
     if len(gripper) != len(state):
-        raise DataError(f"{len(state)} rows of state, {len(gripper)} of the gripper", "length_differs")
+        raise DataError(
+            f"{len(state)} rows of state, {len(gripper)} of the gripper", "length_differs"
+        )
     # The gripper's first value is its width, in mm
     names = ["gripper_width"] + [""] * (gripper.shape[1] - 1)
     return side_by_side([numbers(state, ["tcp"] * state.shape[1]), numbers(gripper, names)])

@@ -19,7 +19,15 @@ from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, Tim
 from ingest.formats import rlds_files, rlds_steps
 from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, in_order, texts_among
 from ingest.formats.rlds_files import FEATURES, Data, Record, Shard, described
-from ingest.formats.rlds_parts import INVALID, OVERRULED, account, camera_keys, path_of, roles_of, text_by_name
+from ingest.formats.rlds_parts import (
+    INVALID,
+    OVERRULED,
+    account,
+    camera_keys,
+    path_of,
+    roles_of,
+    text_by_name,
+)
 from ingest.formats.rlds_steps import Labels, RldsRecord, Specs, pictures
 from ingest.formats.side_files import read_text
 from ingest.formats.tables import numbers, side_by_side
@@ -47,10 +55,15 @@ LANGUAGE = (
 )
 END_MARKS = ("is_last", "is_terminal")
 EPISODE_ID = ("episode_metadata/file_path", "episode_metadata/episode_id")
-PATHS = ("episode_metadata/file_path", "episode_metadata/recording_folderpath")  # DROID's lie in success or failure
+PATHS = (
+    "episode_metadata/file_path",
+    "episode_metadata/recording_folderpath",
+)  # DROID's lie in success or failure
 REWARD = "reward"
 TERMINAL = "is_terminal"
-OTHER_SHARD = re.compile(r"\.(array_record|riegeli|parquet)(-\d+-of-\d+)?$")  # other formats of files that TFDS writes
+OTHER_SHARD = re.compile(
+    r"\.(array_record|riegeli|parquet)(-\d+-of-\d+)?$"
+)  # other formats of files that TFDS writes
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
@@ -66,7 +79,9 @@ def list_episodes(source: Source) -> Listing:
     listing = ListingBuilder(source)
     fps = source.config.fps or DEFAULT_FPS
     shards = rlds_files.find_shards(listing)
-    by_folder = {folder: _specs(listing, folder) for folder in dict.fromkeys(s.folder for s in shards)}
+    by_folder = {
+        folder: _specs(listing, folder) for folder in dict.fromkeys(s.folder for s in shards)
+    }
     labels = {folder: _labels(source, folder, specs or {}) for folder, specs in by_folder.items()}
     read = [(shard, specs) for shard in shards if (specs := by_folder[shard.folder]) is not None]
     # All shards of a remote source are needed then, and are fetched several at a time
@@ -77,15 +92,20 @@ def list_episodes(source: Source) -> Listing:
             _read_shard(listing, shard, specs, labels[shard.folder])
     _order_by_source_id(listing)
     _find_in_all(listing)
-    return listing.listing("rlds", in_order(listing.cameras_in_use(), source.config.cameras), fps=fps)
+    return listing.listing(
+        "rlds", in_order(listing.cameras_in_use(), source.config.cameras), fps=fps
+    )
 
 
 def _find_in_all(listing: ListingBuilder) -> None:
     """What is so for the dataset as a whole; where every episode that was read never ends, that is one finding."""
-    if not listing.records and not any(finding.severity == "unusable" for finding in listing.findings):
+    if not listing.records and not any(
+        finding.severity == "unusable" for finding in listing.findings
+    ):
         if other_shards := [uri for uri in listing.source.files if OTHER_SHARD.search(uri)]:
             listing.unusable(
-                "other_layout", f"its {len(other_shards)} shards are not TFRecord files (first: {other_shards[0]})"
+                "other_layout",
+                f"its {len(other_shards)} shards are not TFRecord files (first: {other_shards[0]})",
             )
         else:
             listing.lists_nothing("no TFRecord shard with records")
@@ -93,9 +113,16 @@ def _find_in_all(listing: ListingBuilder) -> None:
         detail = f"RLDS does not say it and the registry entry has no fps; {DEFAULT_FPS:g} per second is used"
         listing.warn("no_frame_rate", detail)
     endless = [finding for finding in listing.findings if finding.reason == "never_ends"]
-    if len(endless) > 1 and len(endless) == sum(bool(record.num_rows) for record in listing.records):
-        listing.findings = [finding for finding in listing.findings if finding.reason != "never_ends"]
-        listing.warn("never_ends", f"none of its {len(endless)} episodes has a step that is marked as its end")
+    if len(endless) > 1 and len(endless) == sum(
+        bool(record.num_rows) for record in listing.records
+    ):
+        listing.findings = [
+            finding for finding in listing.findings if finding.reason != "never_ends"
+        ]
+        listing.warn(
+            "never_ends",
+            f"none of its {len(endless)} episodes has a step that is marked as its end",
+        )
 
 
 def _specs(listing: ListingBuilder, folder: str) -> Specs | None:
@@ -130,7 +157,9 @@ def _left_out(listing: ListingBuilder, shard: Shard, specs: Specs) -> bool:
     source = listing.source
     count = shard.length or 0
     # Metadata that says more than the file can hold is wrong, which reading shows
-    max_records = source.files[shard.uri].size // (rlds_files.HEADER_BYTES + rlds_files.FOOTER_BYTES)
+    max_records = source.files[shard.uri].size // (
+        rlds_files.HEADER_BYTES + rlds_files.FOOTER_BYTES
+    )
     # An episode's place among the records is its index, since remote ones are known by their place
     shard_indices = range(listing.next_index, listing.next_index + count)
     if (
@@ -170,7 +199,9 @@ def _read_shard(listing: ListingBuilder, shard: Shard, specs: Specs, labels: Lab
             return
         for number, record in enumerate(rlds_files.records(data)):
             count += 1
-            _read(listing, _place(listing.source, shard, number, specs), specs, labels, data, record)
+            _read(
+                listing, _place(listing.source, shard, number, specs), specs, labels, data, record
+            )
     except DataError as e:
         # What was read before the damage stays
         if shard.length:
@@ -186,7 +217,12 @@ def _read_shard(listing: ListingBuilder, shard: Shard, specs: Specs, labels: Lab
 
 
 def _read(
-    listing: ListingBuilder, fields: dict[str, Any], specs: Specs, labels: Labels, data: Data, record: Record
+    listing: ListingBuilder,
+    fields: dict[str, Any],
+    specs: Specs,
+    labels: Labels,
+    data: Data,
+    record: Record,
 ) -> None:
     """Add one episode, with findings about what cannot be read of it."""
     uri = fields["data_uri"]
@@ -218,7 +254,9 @@ def _read(
     listing.add(**fields)
 
 
-def _described(listing: ListingBuilder, uri: str, steps: RldsRecord, num_rows: int) -> dict[str, Any]:
+def _described(
+    listing: ListingBuilder, uri: str, steps: RldsRecord, num_rows: int
+) -> dict[str, Any]:
     """Instructions and what tells the outcome of the coming episode. Raises DataError."""
     config = listing.source.config
     if num_rows == 0:
@@ -232,19 +270,29 @@ def _described(listing: ListingBuilder, uri: str, steps: RldsRecord, num_rows: i
     if num_rows and len(marks) and not marks.any():
         listing.warn_next("never_ends", f"none of its {num_rows} steps is marked as its end", uri)
     roles, problems = roles_of(steps, config.keys)
-    overruled = [path for path in LANGUAGE if config.keys.language and path not in config.keys.language]
+    overruled = [
+        path for path in LANGUAGE if config.keys.language and path not in config.keys.language
+    ]
     known_texts = tuple((re.escape(path), OVERRULED) for path in overruled)
     all_roles = roles._replace(known=(*roles.known, *known_texts))
     account(listing, uri, steps, all_roles, problems, _uses(steps, config, text_keys))
     searched_places = ", ".join(config.keys.language) or "the usual places"
-    return {"tasks": tasks, "no_task": f"no text in {searched_places}", "evidence": _evidence(steps, num_rows, config)}
+    return {
+        "tasks": tasks,
+        "no_task": f"no text in {searched_places}",
+        "evidence": _evidence(steps, num_rows, config),
+    }
 
 
-def _instructions(steps: RldsRecord, num_rows: int, registered: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+def _instructions(
+    steps: RldsRecord, num_rows: int, registered: Sequence[str]
+) -> tuple[list[str], tuple[str, ...]]:
     """Where the instructions are, and what they say: all that the registry's paths lead to, else the usual ones, else a
     text whose name says that it is one. The first counts; the registry's policy may choose another later.
     """
-    texts_by_path = {path: rlds_steps.texts(steps, path, num_rows) for path in registered or LANGUAGE}
+    texts_by_path = {
+        path: rlds_steps.texts(steps, path, num_rows) for path in registered or LANGUAGE
+    }
     tasks = texts_among(text for texts in texts_by_path.values() for text in texts)
     if tasks or registered:
         return [path for path, texts in texts_by_path.items() if texts], tasks
@@ -254,9 +302,15 @@ def _instructions(steps: RldsRecord, num_rows: int, registered: Sequence[str]) -
 
 def _uses(steps: RldsRecord, config: DatasetConfig, texts: Sequence[str]) -> dict[str, str]:
     """What features are used for that are neither rows nor cameras, by key. Raises DataError."""
-    outcomes_at = [*config.keys.success, *outcomes.fields_of(config.success_field), *_deep_outcomes(steps)]
+    outcomes_at = [
+        *config.keys.success,
+        *outcomes.fields_of(config.success_field),
+        *_deep_outcomes(steps),
+    ]
     leaves = {path_of(key).rpartition("/")[2] for key in steps.features}
-    outcome_names = [name for name in outcomes_at if name.rpartition("/")[2] in leaves and _tells(steps, name)]
+    outcome_names = [
+        name for name in outcomes_at if name.rpartition("/")[2] in leaves and _tells(steps, name)
+    ]
     places = {
         "instruction": texts,
         "outcome": [*outcome_names, *PATHS, REWARD, TERMINAL],
@@ -265,7 +319,12 @@ def _uses(steps: RldsRecord, config: DatasetConfig, texts: Sequence[str]) -> dic
         "group": [config.group_field] if config.group_field else [],
         "mark": INVALID,
     }
-    named_uses = [(path, use) for use, paths in places.items() for path in paths if path.rpartition("/")[2] in leaves]
+    named_uses = [
+        (path, use)
+        for use, paths in places.items()
+        for path in paths
+        if path.rpartition("/")[2] in leaves
+    ]
     uses_by_key = [(steps.key(path) or path, use) for path, use in named_uses]
     return {key: use for key, use in reversed(uses_by_key) if key in steps.features}
 
@@ -273,7 +332,11 @@ def _uses(steps: RldsRecord, config: DatasetConfig, texts: Sequence[str]) -> dic
 def _deep_outcomes(steps: RldsRecord) -> list[str]:
     """Paths that end in a usual name of success, and lie deeper than one expects it."""
     success_names = outcomes.SUCCESS_FIELDS
-    paths = [path_of(key) for key in steps.specs if "/" in path_of(key) and key.rpartition("/")[2] in success_names]
+    paths = [
+        path_of(key)
+        for key in steps.specs
+        if "/" in path_of(key) and key.rpartition("/")[2] in success_names
+    ]
     return [path for path in paths if not path.startswith("episode_metadata/")]
 
 
@@ -281,7 +344,10 @@ def _tells(steps: RldsRecord, name: str) -> bool:
     """Is what a feature holds a truth, or a flag of each step? Raises DataError."""
     if truth(_value(steps, name)) is not None:
         return True
-    return _is_of_steps(steps, name) and flag_of(name, known(rlds_steps.values_of(steps, name))) is not None
+    return (
+        _is_of_steps(steps, name)
+        and flag_of(name, known(rlds_steps.values_of(steps, name))) is not None
+    )
 
 
 def _value(steps: RldsRecord, name: str) -> Any:
@@ -296,7 +362,11 @@ def _cameras(listing: ListingBuilder, uri: str, steps: RldsRecord) -> list[str]:
     """Cameras that a record has pictures of, by preference, with findings about those that it lacks."""
     keys = camera_keys(steps.specs.items())
     registry = listing.source.config.cameras
-    present = {camera for camera, key in keys.items() if steps.has_values(key) and _shows(listing, uri, steps, key)}
+    present = {
+        camera
+        for camera, key in keys.items()
+        if steps.has_values(key) and _shows(listing, uri, steps, key)
+    }
     if not present:
         listing.unusable_next("no_video", "no feature of its steps has pictures", uri)
         return []
@@ -318,9 +388,13 @@ def _order_by_source_id(listing: ListingBuilder) -> None:
     listing.records.sort(key=lambda r: r.source_id)
     final: dict[int | None, int | None] = {None: None}
     final |= {record.episode_index: index for index, record in enumerate(listing.records)}
-    listing.records = [replace(record, episode_index=index) for index, record in enumerate(listing.records)]
+    listing.records = [
+        replace(record, episode_index=index) for index, record in enumerate(listing.records)
+    ]
     listing.evidence = {final[index] or 0: evidence for index, evidence in listing.evidence.items()}
-    listing.findings = [replace(finding, episode_index=final[finding.episode_index]) for finding in listing.findings]
+    listing.findings = [
+        replace(finding, episode_index=final[finding.episode_index]) for finding in listing.findings
+    ]
     listing.findings.sort(key=lambda f: -1 if f.episode_index is None else f.episode_index)
 
 
@@ -355,8 +429,12 @@ def _evidence(steps: RldsRecord, num_rows: int, config: DatasetConfig) -> Outcom
     # What is beside the steps is stated once; what is in them is a flag of each
     names = [*outcomes.fields_of(config.success_field)[1:], *_deep_outcomes(steps)]
     in_steps = [name for name in names if _is_of_steps(steps, name)]
-    flags = tuple(filter(None, (flag_of(name, known(rlds_steps.values_of(steps, name))) for name in in_steps)))
-    stated_outcome = stated_outcome or _stated(steps, [name for name in names if name not in in_steps])
+    flags = tuple(
+        filter(None, (flag_of(name, known(rlds_steps.values_of(steps, name))) for name in in_steps))
+    )
+    stated_outcome = stated_outcome or _stated(
+        steps, [name for name in names if name not in in_steps]
+    )
     paths = texts_among(rlds_steps.scalar(steps, name) for name in PATHS)
     # RLDS gives an action's reward in its own step, and that of the last step has no meaning; Open X-Embodiment gives
     # it there all the same. Several per step are parts of a reward, of which none is the whole
@@ -378,7 +456,9 @@ def _is_of_steps(steps: RldsRecord, name: str) -> bool:
 def _stated(steps: RldsRecord, names: Sequence[str]) -> Outcome | None:
     """By the first feature that tells: a flag of the steps, a value, or a path whose folders tell."""
     for name in names:
-        if _is_of_steps(steps, name) and (flag := flag_of(name, known(rlds_steps.values_of(steps, name)))):
+        if _is_of_steps(steps, name) and (
+            flag := flag_of(name, known(rlds_steps.values_of(steps, name)))
+        ):
             return Outcome(flag.at_end, f"column {name}")
         value = _value(steps, name)
         if (success := truth(value)) is not None:
@@ -422,4 +502,6 @@ def _vector(steps: RldsRecord, keys: Sequence[str], num_rows: int) -> pa.Table |
     """Features side by side, each dimension with the name of its feature."""
     parts = [rlds_steps.matrix(steps, key, num_rows) for key in keys]
     names = [path_of(key).rpartition("/")[2] for key in keys]
-    return side_by_side(numbers(p, [name] * p.shape[1]) for name, p in zip(names, parts, strict=True))
+    return side_by_side(
+        numbers(p, [name] * p.shape[1]) for name, p in zip(names, parts, strict=True)
+    )

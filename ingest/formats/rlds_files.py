@@ -31,7 +31,9 @@ FIXED_BYTES = {1: 8, 5: 4}  # of a field, by its wire type
 KINDS = {1: "bytes", 2: "float", 3: "int"}
 
 SHARDS = (
-    re.compile(r"^(?:.*-)?(?P<split>[^-]+)\.tfrecord(?:-(?P<number>\d{5,9})-of-(?P<count>\d{5,9}))?$"),
+    re.compile(
+        r"^(?:.*-)?(?P<split>[^-]+)\.tfrecord(?:-(?P<number>\d{5,9})-of-(?P<count>\d{5,9}))?$"
+    ),
     # By a filepathTemplate such as {SPLIT}-{SHARD_X_OF_Y}.tfrecord
     re.compile(r"^(?:.*-)?(?P<split>[^-]+)-(?P<number>\d{5,9})-of-(?P<count>\d{5,9})\.tfrecord$"),
 )
@@ -108,7 +110,9 @@ def stored_crc(data: Data, record: Record) -> int:
 def check_message(data: Data, record: Record) -> None:
     """Read all of a record's message; raises DataError when it is cut off or its CRC is wrong."""
     if not is_whole(data, record):
-        raise DataError(f"the record at byte {record.offset} is cut off: the file has {len(data)} bytes")
+        raise DataError(
+            f"the record at byte {record.offset} is cut off: the file has {len(data)} bytes"
+        )
     crc = 0
     for offset in range(record.start, record.end, CRC_CHUNK_BYTES):
         crc = google_crc32c.extend(crc, data[offset : min(offset + CRC_CHUNK_BYTES, record.end)])
@@ -124,7 +128,9 @@ def example(data: Data, record: Record, limits: Limits = LIMITS) -> dict[str, Va
             key, values = _feature(data, entry, entry_end)
             if values:
                 features[key] = values
-            limits.check("max_features", len(features), f"features of the record at byte {record.offset}")
+            limits.check(
+                "max_features", len(features), f"features of the record at byte {record.offset}"
+            )
     if not features:
         raise DataError(f"the record at byte {record.offset} is not an Example: it has no features")
     return features
@@ -290,7 +296,9 @@ def find_shards(listing: ListingBuilder) -> list[Shard]:
             config = f"{_config(folder)}/".lstrip("/")
             number = int(match["number"] or 0)
             count = int(match["count"] or 1)
-            folders[folder].append(Shard(uri, f"{config}{match['split']}/{name}", match["split"], number, count))
+            folders[folder].append(
+                Shard(uri, f"{config}{match['split']}/{name}", match["split"], number, count)
+            )
     # A dataset may lie there in several versions, with equal episodes: only the newest is read
     newest: dict[str, str] = {}  # by configuration: the folder of its newest version
     for folder in folders:
@@ -326,7 +334,9 @@ def _of_version(listing: ListingBuilder, folder: str, candidates: list[Shard]) -
     info_uri = f"{folder}/{INFO}".lstrip("/")
     info, problem = described(listing.source, info_uri)
     if problem:
-        listing.warn("no_metadata", f"{problem}; splits and shards are taken from the files", file=info_uri)
+        listing.warn(
+            "no_metadata", f"{problem}; splits and shards are taken from the files", file=info_uri
+        )
     lengths = _stated_lengths(info.get("splits"))
     # Shards are numbered within their split
     splits: dict[str, list[Shard]] = defaultdict(list)
@@ -347,7 +357,11 @@ def _of_version(listing: ListingBuilder, folder: str, candidates: list[Shard]) -
 
 
 def _of_split(
-    listing: ListingBuilder, folder: str, split: str, parts: list[Shard], lengths: list[int | None] | None
+    listing: ListingBuilder,
+    folder: str,
+    split: str,
+    parts: list[Shard],
+    lengths: list[int | None] | None,
 ) -> list[Shard]:
     """The shards of one split that are of one numbering, with findings about other files and missing shards."""
     info_uri = f"{folder}/{INFO}".lstrip("/")
@@ -359,19 +373,27 @@ def _of_split(
     else:
         count = max(counts, key=lambda count: (counts[count], count))
     if lengths and count != stated_count:
-        listing.warn("length_differs", f"names {stated_count} shards of {split}, the files say {count}", file=info_uri)
+        listing.warn(
+            "length_differs",
+            f"names {stated_count} shards of {split}, the files say {count}",
+            file=info_uri,
+        )
         lengths = None
     # Files of the other numbering, and numbers beyond the count, are left out
     shards: list[Shard] = []
     for shard in parts:
         if shard.count != count or shard.number >= count:
-            listing.warn("stray_file", f"not one of the {count} shards of {split}; not read", file=shard.uri)
+            listing.warn(
+                "stray_file", f"not one of the {count} shards of {split}; not read", file=shard.uri
+            )
         else:
             shards.append(replace(shard, length=lengths[shard.number] if lengths else None))
     numbers = {shard.number for shard in shards}
     if (num_missing := count - len(numbers)) > 0:
         # A count of nine digits may be claimed: only the first numbers that lack are looked for
-        missing = [f"{n:05d}" for n in islice((n for n in range(count) if n not in numbers), MAX_NAMED)]
+        missing = [
+            f"{n:05d}" for n in islice((n for n in range(count) if n not in numbers), MAX_NAMED)
+        ]
         remainder = ", ..." if num_missing > MAX_NAMED else ""
         detail = f"{num_missing} of {count} shards of {split} are not there: {', '.join(missing)}{remainder}"
         listing.warn("no_data", detail, file=folder or info_uri)

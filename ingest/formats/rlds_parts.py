@@ -83,7 +83,10 @@ LAYOUTS = (
 )  # fmt: skip
 KNOWN = (
     (r"episode_metadata/(has_.*|.*_present)", "says whether a feature is there"),
-    (r"(episode_metadata/)?(environment_config|experiment_.*|agent_.*|algorithm|num_episodes|is_noop)", "bookkeeping"),
+    (
+        r"(episode_metadata/)?(environment_config|experiment_.*|agent_.*|algorithm|num_episodes|is_noop)",
+        "bookkeeping",
+    ),
     (r"terminate_episode|action/terminate_episode", "marks rows or ends"),
 )
 INVALID = ("invalid", "is_invalid", "episode_invalid")
@@ -105,7 +108,9 @@ def roles_of(steps: RldsRecord, keys: Keys) -> tuple[FeatureRoles, dict[str, str
     problems = {
         key: problem
         for key, spec in present
-        if spec.kind == "numbers" and key.startswith(STEPS) and (problem := rlds_steps.unreadable(steps, key))
+        if spec.kind == "numbers"
+        and key.startswith(STEPS)
+        and (problem := rlds_steps.unreadable(steps, key))
     }
     readable = tuple(item for item in present if item[0] not in problems)
     return _roles(readable, keys.state, keys.action), problems
@@ -113,9 +118,17 @@ def roles_of(steps: RldsRecord, keys: Keys) -> tuple[FeatureRoles, dict[str, str
 
 def camera_keys(specs: Iterable[tuple[str, Spec]]) -> dict[str, str]:
     """Features that are a camera's pictures, by the camera's name: their path in the observation, else in the step."""
-    pictures = [key for key, spec in specs if spec.is_picture and not other_kind(key) and not key.endswith(RAGGED)]
-    key_by_camera = {key.removeprefix(OBSERVATION): key for key in pictures if key.startswith(OBSERVATION)}
-    step_pictures = [key for key in pictures if key.startswith(STEPS) and key not in key_by_camera.values()]
+    pictures = [
+        key
+        for key, spec in specs
+        if spec.is_picture and not other_kind(key) and not key.endswith(RAGGED)
+    ]
+    key_by_camera = {
+        key.removeprefix(OBSERVATION): key for key in pictures if key.startswith(OBSERVATION)
+    }
+    step_pictures = [
+        key for key in pictures if key.startswith(STEPS) and key not in key_by_camera.values()
+    ]
     for key in step_pictures:
         name = key.removeprefix(STEPS)
         key_by_camera[name if name not in key_by_camera else f"steps/{name}"] = key
@@ -123,24 +136,43 @@ def camera_keys(specs: Iterable[tuple[str, Spec]]) -> dict[str, str]:
 
 
 @lru_cache(maxsize=64)
-def _roles(present: tuple[tuple[str, Spec], ...], state: tuple[str, ...], action: tuple[str, ...]) -> FeatureRoles:
-    numeric = {path_of(key): (key, spec) for key, spec in present if key.startswith(STEPS) and spec.kind == "numbers"}
-    arrays = [ArrayForm(path, (2, *(s.static if s.shape else (1,))), _kind(s)) for path, (_, s) in numeric.items()]
-    layout = next((candidate for candidate in LAYOUTS if set(candidate.state) <= numeric.keys()), None)
+def _roles(
+    present: tuple[tuple[str, Spec], ...], state: tuple[str, ...], action: tuple[str, ...]
+) -> FeatureRoles:
+    numeric = {
+        path_of(key): (key, spec)
+        for key, spec in present
+        if key.startswith(STEPS) and spec.kind == "numbers"
+    }
+    arrays = [
+        ArrayForm(path, (2, *(s.static if s.shape else (1,))), _kind(s))
+        for path, (_, s) in numeric.items()
+    ]
+    layout = next(
+        (candidate for candidate in LAYOUTS if set(candidate.state) <= numeric.keys()), None
+    )
     actions = Vector(action, REGISTERED) if action else _action(numeric, arrays)
     not_actions = [array for array in arrays if array.path not in actions.paths]
     states = Vector(state, REGISTERED) if state else _state(layout, not_actions)
-    keys = [[numeric[path][0] for path in vector.paths if path in numeric] for vector in (states, actions)]
+    keys = [
+        [numeric[path][0] for path in vector.paths if path in numeric]
+        for vector in (states, actions)
+    ]
     reasons = dict.fromkeys(keys[0], states.why) | dict.fromkeys(keys[1], actions.why)
     # What would count by its name, where the registry names others
     overruled_paths = _overruled(numeric, arrays, state, action)
     overruled = tuple((re.escape(path), OVERRULED) for path in overruled_paths)
     known_patterns = (*(layout.known if layout else ()), *overruled)
-    return FeatureRoles(tuple(keys[0]), tuple(keys[1]), camera_keys(present), reasons, known_patterns)
+    return FeatureRoles(
+        tuple(keys[0]), tuple(keys[1]), camera_keys(present), reasons, known_patterns
+    )
 
 
 def _overruled(
-    numeric: Container[str], arrays: Sequence[ArrayForm], state: Sequence[str], action: Sequence[str]
+    numeric: Container[str],
+    arrays: Sequence[ArrayForm],
+    state: Sequence[str],
+    action: Sequence[str],
 ) -> list[str]:
     states = state_by_name(arrays).paths if state else ()
     actions = _action(numeric, arrays).paths if action else ()
@@ -207,7 +239,11 @@ def account(
         if not steps.has_values(key) and spec.kind != "other":
             continue
         base = key.removesuffix(RAGGED)
-        form = {"shape": spec.shape or (), "dtype": spec.dtype or ("text" if spec.kind == "text" else ""), "file": uri}
+        form = {
+            "shape": spec.shape or (),
+            "dtype": spec.dtype or ("text" if spec.kind == "text" else ""),
+            "file": uri,
+        }
         if spec.is_picture:
             kind = "camera"
         elif spec.kind == "text":
@@ -215,7 +251,9 @@ def account(
         else:
             kind = "column"
         if use := by_key.get(key):
-            listing.parts.used(kind, base, use, roles.why.get(key, "its name and type say so"), **form)
+            listing.parts.used(
+                kind, base, use, roles.why.get(key, "its name and type say so"), **form
+            )
         elif reason := _known(key, spec, roles) or _blank(steps, key, spec):
             listing.parts.known(kind, base, reason, **form)
         else:

@@ -94,8 +94,12 @@ class RldsRecord:
         with_values = list(filter(self.has_values, self.features))
         for start in ("episode_metadata/", "", "steps/"):
             for end in (RAGGED, ""):
-                matching_keys = [key for key in with_values if key.startswith(start) and key.endswith(end)]
-                key_by_path |= {key.removeprefix(start).removesuffix(end): key for key in matching_keys}
+                matching_keys = [
+                    key for key in with_values if key.startswith(start) and key.endswith(end)
+                ]
+                key_by_path |= {
+                    key.removeprefix(start).removesuffix(end): key for key in matching_keys
+                }
         return key_by_path
 
     def spans(self, key: str) -> Iterator[tuple[int, int]]:
@@ -182,8 +186,14 @@ def _spec(node: dict[str, Any], path: str) -> Spec | None:
         return Spec("picture", shape, dtype or "uint8")
     if dtype in ("string", "object"):
         return Spec("text", shape)
-    is_picture = bool(DTYPE.match(dtype)) and len(shape) in (2, 3) and form_of(path, (None, *shape), dtype) is not None
-    return Spec("array" if is_picture else "numbers", shape, dtype, str(content.get("encoding") or "none"))
+    is_picture = (
+        bool(DTYPE.match(dtype))
+        and len(shape) in (2, 3)
+        and form_of(path, (None, *shape), dtype) is not None
+    )
+    return Spec(
+        "array" if is_picture else "numbers", shape, dtype, str(content.get("encoding") or "none")
+    )
 
 
 def inferred_specs(data: Data, features: dict[str, Values]) -> Specs:
@@ -206,13 +216,17 @@ def num_steps(steps: RldsRecord) -> int:
     keys = list(filter(IN_STEPS.match, steps.specs))
     counts = {key: count for key in keys if (count := _count(steps, key)) is not None}
     if not counts:  # pictures of the first camera
-        cameras = [key for key in keys if steps.specs[key].kind == "picture" and key in steps.features]
+        cameras = [
+            key for key in keys if steps.specs[key].kind == "picture" and key in steps.features
+        ]
         if not cameras:
             raise DataError("no feature says how many steps there are")
         counts = {"pictures": len(list(steps.spans(cameras[0])))}
     if len(set(counts.values())) > 1:
         first_counts = islice(counts.items(), MAX_NAMED)
-        count_texts = ", ".join(f"{key.removeprefix('steps/')} {count}" for key, count in first_counts)
+        count_texts = ", ".join(
+            f"{key.removeprefix('steps/')} {count}" for key, count in first_counts
+        )
         raise DataError(f"features have different numbers of steps: {count_texts}")
     num = next(iter(counts.values()))
     steps.limits.check("max_rows", num, "steps of one episode")
@@ -317,12 +331,17 @@ def matrix(steps: RldsRecord, key: str, num_rows: int) -> np.ndarray:
     if steps.features[key].kind == "bytes":
         # Tensors that are stored as their bytes. One more than fits shows that there are too many
         steps.limits.check("max_values", expected, f"{key}: values")
-        rows = [_raw_array(steps, span, spec, key).ravel() for span in islice(steps.spans(key), num_rows + 1)]
+        rows = [
+            _raw_array(steps, span, spec, key).ravel()
+            for span in islice(steps.spans(key), num_rows + 1)
+        ]
         stored = np.concatenate(rows) if rows else np.zeros(0)
     else:
         stored = steps.numbers(key)
     if (expected and len(stored) != expected) or num_rows == 0 or len(stored) % num_rows:
-        raise DataError(f"{key} has {len(stored)} values, which does not fit {num_rows} steps of shape {spec.shape}")
+        raise DataError(
+            f"{key} has {len(stored)} values, which does not fit {num_rows} steps of shape {spec.shape}"
+        )
     return stored.reshape(num_rows, -1)
 
 
@@ -343,7 +362,9 @@ def unreadable(steps: RldsRecord, key: str) -> str:
     """Why the numbers of a feature cannot be read; "" where they can, by its type."""
     spec = steps.specs.get(key, NUMBERS)
     is_packed = steps.features[key].kind == "bytes"
-    if is_packed and not (DTYPE.match(spec.dtype) and spec.size and spec.encoding in ("bytes", "zlib")):
+    if is_packed and not (
+        DTYPE.match(spec.dtype) and spec.size and spec.encoding in ("bytes", "zlib")
+    ):
         return f"it cannot be read: {spec.encoding} {spec.dtype} {spec.shape}"
     return ragged_problem(steps, key)
 
@@ -393,7 +414,9 @@ def picture_form(steps: RldsRecord, key: str) -> PictureForm | None:
     if form is None or not form.is_float:
         return form
     if steps.features[key].kind == "bytes":
-        sample = [_raw_array(steps, span, spec, key) for span in islice(steps.spans(key), SAMPLE_ROWS)]
+        sample = [
+            _raw_array(steps, span, spec, key) for span in islice(steps.spans(key), SAMPLE_ROWS)
+        ]
     else:
         sample = list(islice(_arrays_of_floats(steps, key, spec), SAMPLE_ROWS))
     if sample:
@@ -422,7 +445,9 @@ def _arrays_of_integers(steps: RldsRecord, key: str, spec: Spec) -> Iterator[np.
     for start, end in number_spans(steps.data, steps.features[key]):
         while start < end:
             # The values of one picture: those bytes that end a varint are counted
-            raw = np.frombuffer(steps.data, np.uint8, min(2 * size, end - start), start)  # a byte takes one or two
+            raw = np.frombuffer(
+                steps.data, np.uint8, min(2 * size, end - start), start
+            )  # a byte takes one or two
             last = np.flatnonzero(raw < 0x80)[:size]
             if len(last) < size:
                 raise VideoError(f"{key} ends within a picture")

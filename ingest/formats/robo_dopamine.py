@@ -42,7 +42,9 @@ def list_episodes(source: Source) -> Listing:
         notes: dict[str, Any] = {"tasks": _wordings(listing, folder)}
         if (uri := posixpath.join(folder, KEYFRAMES)) in source.files:
             notes["steps"] = _steps(listing.read_json(uri, listing.next_index, default=[]))
-        add_draft(listing, folder or ".", Draft(videos[folder], expected, [notes]), "annotated_keyframes")
+        add_draft(
+            listing, folder or ".", Draft(videos[folder], expected, [notes]), "annotated_keyframes"
+        )
     # Where every episode is one span there are no steps: who has none to mark writes the whole run as one
     if not any(tells_times(record.steps, record.num_rows) for record in listing.records):
         listing.records = [replace(record, steps=(), steps_from=None) for record in listing.records]
@@ -65,7 +67,9 @@ def _steps(keyframes: Any) -> Any:
         return keyframes
     names = [next((span[key] for key in NAME_KEYS if key in span), None) for span in keyframes]
     edges = [(span.get("start_frame_id"), span.get("end_frame_id")) for span in keyframes]
-    spans = with_exclusive_ends([StatedSpan(name, *span_edges) for name, span_edges in zip(names, edges, strict=True)])
+    spans = with_exclusive_ends(
+        [StatedSpan(name, *span_edges) for name, span_edges in zip(names, edges, strict=True)]
+    )
     return [{"name": span.name, "start_frame": span.start, "end_frame": span.end} for span in spans]
 
 

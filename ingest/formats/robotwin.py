@@ -19,13 +19,23 @@ from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
 
 DATA_FILE = re.compile(r"((?:.*/)?)data/(episode[0-9]+)\.hdf5")
-BESIDE = re.compile(r"((?:.*/)?)(?:instructions/[^/]+|scene_info\.json|seed\.txt)")  # what else the simulator writes
-STATE = tuple(f"joint_action/{side}_{part}" for side in ("left", "right") for part in ("arm", "gripper"))
+BESIDE = re.compile(
+    r"((?:.*/)?)(?:instructions/[^/]+|scene_info\.json|seed\.txt)"
+)  # what else the simulator writes
+STATE = tuple(
+    f"joint_action/{side}_{part}" for side in ("left", "right") for part in ("arm", "gripper")
+)
 KNOWN = (
     (re.compile("joint_action/vector"), "the same joints, side by side"),
     (re.compile(r"endpose/.*"), "the poses that the joints give"),
-    (re.compile(r"observation/[^/]+/(intrinsic_cv|extrinsic_cv|cam2world_gl)"), "a camera's calibration"),
-    (re.compile(r"observation/[^/]+/(depth|actor_segmentation|mesh_segmentation)|pointcloud"), "depth or segments"),
+    (
+        re.compile(r"observation/[^/]+/(intrinsic_cv|extrinsic_cv|cam2world_gl)"),
+        "a camera's calibration",
+    ),
+    (
+        re.compile(r"observation/[^/]+/(depth|actor_segmentation|mesh_segmentation)|pointcloud"),
+        "depth or segments",
+    ),
     (re.compile(r".*/(depth|.*segmentation)"), "depth or segments"),
 )
 TEXT_LISTS = ("seen", "unseen")
@@ -57,7 +67,9 @@ def list_episodes(source: Source) -> Listing:
         try:
             _add_episode(listing, uri)
         except DataError as e:
-            del listing.findings[num_findings:]  # of a file that cannot be read this is all there is to say
+            del listing.findings[
+                num_findings:
+            ]  # of a file that cannot be read this is all there is to say
             listing.add_lost(e, uri, uri)
     return h5.finished(listing, "robotwin")
 
@@ -85,7 +97,9 @@ def _add_episode(listing: ListingBuilder, uri: str) -> None:
     listing.add(
         uri,
         listing.fps(None),  # the files state no rate: the registry's or the default is used
-        tasks=texts_among(stored[name] for name in TEXT_LISTS if isinstance(stored.get(name), list)),
+        tasks=texts_among(
+            stored[name] for name in TEXT_LISTS if isinstance(stored.get(name), list)
+        ),
         num_rows=num_rows,
         data_uri=uri,
         videos=[CameraVideo(camera, uri, 0) for camera in cameras],
@@ -95,7 +109,9 @@ def _add_episode(listing: ListingBuilder, uri: str) -> None:
     )
 
 
-def _account(listing: ListingBuilder, uri: str, members: h5.Members, cameras: Collection[str]) -> None:
+def _account(
+    listing: ListingBuilder, uri: str, members: h5.Members, cameras: Collection[str]
+) -> None:
     """Record each dataset as used, known or unknown."""
     for path, dataset in members.datasets.items():
         form = {"shape": dataset.shape or (), "dtype": str(dataset.dtype), "file": uri}

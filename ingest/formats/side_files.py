@@ -59,7 +59,9 @@ def parse_json(text: str | bytes, strict: bool = True) -> Any:
         raise ValueError("nested too deeply") from e
     # Only an escape, or bytes, which json decodes more freely, can give half a character
     if isinstance(text, bytes) or "\\u" in text:
-        json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError for half of a surrogate pair
+        json.dumps(
+            value, ensure_ascii=False
+        ).encode()  # UnicodeEncodeError for half of a surrogate pair
     return value
 
 
@@ -112,7 +114,9 @@ def read_table(source: Source, uri: str) -> tuple[Numbered, list[str]]:
     rows = []
     for number, row in numbered:
         if isinstance(row, dict):
-            rows.append((number, {name: cell for name, cell in row.items() if cell not in (None, "")}))
+            rows.append(
+                (number, {name: cell for name, cell in row.items() if cell not in (None, "")})
+            )
         else:
             problems.append(f"row {number} is not an object")
     return rows, problems
@@ -153,7 +157,9 @@ def side_text(source: Source, uri: str) -> SideText | None:
     if place is None:
         return None
     name = posixpath.basename(place)
-    writer, keys = next((writer, keys) for pattern, writer, keys in TEXT_FILES if pattern.fullmatch(name))
+    writer, keys = next(
+        (writer, keys) for pattern, writer, keys in TEXT_FILES if pattern.fullmatch(name)
+    )
     content = read_json(source, place)
     values = [content.get(key) for key in keys] if isinstance(content, dict) else []
     return SideText(place, writer, values)

@@ -84,7 +84,9 @@ def list_episodes(source: Source) -> Listing:
     for uri in source.files:
         if match := VIDEO_FILE.match(uri):
             files[match[1] or "", match[2]].videos[match[3]] = uri
-        elif match := STATES_FILE.match(uri) or META_FILE.match(uri):  # metadata alone is an episode, too
+        elif match := STATES_FILE.match(uri) or META_FILE.match(
+            uri
+        ):  # metadata alone is an episode, too
             files[match[1] or "", match[2]].tables[match[3]] = uri
     tasks = {task: _task_facts(listing, task) for task in sorted({task for task, _ in files})}
 
@@ -126,7 +128,9 @@ def list_episodes(source: Source) -> Listing:
     cameras = in_order(listing.cameras_in_use(), source.config.cameras, FIRST_CAMERAS, WRIST)
     robots = sorted({task.robot for task in tasks.values()} - {""})
     nothing = "no folder data/episode_<n> below the task's folder"
-    return listing.listing("table30", cameras, fps=source.config.fps, robot=", ".join(robots) or None, nothing=nothing)
+    return listing.listing(
+        "table30", cameras, fps=source.config.fps, robot=", ".join(robots) or None, nothing=nothing
+    )
 
 
 def _task_facts(listing: ListingBuilder, task: str) -> TaskFacts:
@@ -148,7 +152,11 @@ def _task_facts(listing: ListingBuilder, task: str) -> TaskFacts:
 
 
 def _account_for_task(
-    listing: ListingBuilder, info: dict[str, Any], info_uri: str, description: dict[str, Any], description_uri: str
+    listing: ListingBuilder,
+    info: dict[str, Any],
+    info_uri: str,
+    description: dict[str, Any],
+    description_uri: str,
 ) -> None:
     """What each field of a task's two files is used for."""
     uses = {
@@ -156,13 +164,28 @@ def _account_for_task(
         "video_info": ("rate", "its field fps"),
         "robot_id": ("robot", "its name"),
     }
-    account_for_fields(listing.parts, f"{TASK_INFO}: ", info, uses, INFO_KNOWN | TASK_KNOWN, file=info_uri)
-    account_for_fields(listing.parts, f"{TASK_DESCRIPTION}: ", description, uses, TASK_KNOWN, file=description_uri)
-    description_names = [name for name in object_of(info.get("task_desc")) if name not in description]
-    account_for_fields(listing.parts, f"{TASK_INFO}: task_desc.", description_names, uses, TASK_KNOWN, file=info_uri)
+    account_for_fields(
+        listing.parts, f"{TASK_INFO}: ", info, uses, INFO_KNOWN | TASK_KNOWN, file=info_uri
+    )
+    account_for_fields(
+        listing.parts, f"{TASK_DESCRIPTION}: ", description, uses, TASK_KNOWN, file=description_uri
+    )
+    description_names = [
+        name for name in object_of(info.get("task_desc")) if name not in description
+    ]
+    account_for_fields(
+        listing.parts,
+        f"{TASK_INFO}: task_desc.",
+        description_names,
+        uses,
+        TASK_KNOWN,
+        file=info_uri,
+    )
 
 
-def _num_rows(listing: ListingBuilder, folder: str, states: list[str], meta: dict[str, Any]) -> int | None:
+def _num_rows(
+    listing: ListingBuilder, folder: str, states: list[str], meta: dict[str, Any]
+) -> int | None:
     """Lines of the states, which count before what the metadata says; of a remote source only the latter is read."""
     frames = meta.get("frames")
     stated_frames = frames if type(frames) is int and 0 <= frames < MAX_ROWS else None
@@ -197,9 +220,15 @@ def _account_for_states(listing: ListingBuilder, first: Sequence[bytes], uri: st
         return  # what is wrong with it is found when the rows are read
     joints = [key for key in JOINTS if key in frame][:1]
     grippers = [key for key in GRIPPER if key in frame and not _has_several(frame[key])][:1]
-    uses = dict.fromkeys((*joints, *grippers), ("state", "its name")) | {"timestamp": ("time", "its name")}
-    known_reasons = STATES_KNOWN | dict.fromkeys({*JOINTS, *GRIPPER}, "the same of the leading arm, or as a button")
-    account_for_fields(listing.parts, "states: ", frame, uses, known_reasons, kind="column", file=uri)
+    uses = dict.fromkeys((*joints, *grippers), ("state", "its name")) | {
+        "timestamp": ("time", "its name")
+    }
+    known_reasons = STATES_KNOWN | dict.fromkeys(
+        {*JOINTS, *GRIPPER}, "the same of the leading arm, or as a button"
+    )
+    account_for_fields(
+        listing.parts, "states: ", frame, uses, known_reasons, kind="column", file=uri
+    )
 
 
 def _has_several(value: Any) -> bool:
@@ -226,13 +255,20 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     # Of two arms the record names the left one's file, which has the times
     sides = ("left", "right") if "/left_states." in record.data_uri else ("",)
     left_side_name = "/left_states."
-    columns = {side: _columns(source, record.data_uri.replace(left_side_name, f"/{side}_states.")) for side in sides}
+    columns = {
+        side: _columns(source, record.data_uri.replace(left_side_name, f"/{side}_states."))
+        for side in sides
+    }
     is_ur5 = "ur5" in robot.lower()
-    state = side_by_side(part for side in sides for part in _arm(columns[side], f"{side}.".lstrip("."), is_ur5))
+    state = side_by_side(
+        part for side in sides for part in _arm(columns[side], f"{side}.".lstrip("."), is_ur5)
+    )
     first = columns[sides[0]]
     # Of a remote source only the metadata's count was known; now the rows themselves are there
     record = replace(record, num_rows=len(next(iter(first.values()))))
-    return EpisodeData(record, state, None, _seconds(first.get("timestamp")), frames_of(source, record))
+    return EpisodeData(
+        record, state, None, _seconds(first.get("timestamp")), frames_of(source, record)
+    )
 
 
 def _arm(columns: dict[str, np.ndarray], prefix: str, is_ur5: bool) -> list[pa.Table]:
@@ -269,14 +305,27 @@ def _parsed(content: bytes, uri: str) -> pa.Table:
     try:
         begin = object_of(parse_json(first.decode(errors="replace")))
         if not (fields := [key for key in (*JOINTS, *GRIPPER, "timestamp") if key in begin]):
-            raise DataError(f"{uri}, line 1: neither joints nor a gripper")  # of nulls alone, Arrow dies
-        types = {key: pa.list_(pa.float64()) if isinstance(begin[key], list) else pa.float64() for key in fields}
-        parse_options = pyarrow.json.ParseOptions(pa.schema(types), unexpected_field_behavior="ignore")
-        as_one = pyarrow.json.ReadOptions(block_size=len(content))  # errors count lines of the whole file
+            raise DataError(
+                f"{uri}, line 1: neither joints nor a gripper"
+            )  # of nulls alone, Arrow dies
+        types = {
+            key: pa.list_(pa.float64()) if isinstance(begin[key], list) else pa.float64()
+            for key in fields
+        }
+        parse_options = pyarrow.json.ParseOptions(
+            pa.schema(types), unexpected_field_behavior="ignore"
+        )
+        as_one = pyarrow.json.ReadOptions(
+            block_size=len(content)
+        )  # errors count lines of the whole file
         return pyarrow.json.read_json(pa.BufferReader(content), as_one, parse_options)
     except (ValueError, pa.ArrowException) as e:
-        problem, _, row = str(e).splitlines()[0].removeprefix("JSON parse error: ").rpartition(" in row ")
-        raise DataError(f"{uri}, line {int(row) + 1 if row.isdecimal() else 1}: {problem or e}") from e
+        problem, _, row = (
+            str(e).splitlines()[0].removeprefix("JSON parse error: ").rpartition(" in row ")
+        )
+        raise DataError(
+            f"{uri}, line {int(row) + 1 if row.isdecimal() else 1}: {problem or e}"
+        ) from e
 
 
 def _seconds(times: np.ndarray | None) -> np.ndarray | None:

@@ -27,14 +27,25 @@ MAX_HEADER_BYTES = 1 << 16
 
 # What NumPy lets through for damaged headers, which it reads as Python; and what a damaged, encrypted or otherwise
 # packed ZIP file raises, which a .npz file is
-DAMAGED = (OSError, ValueError, EOFError, SyntaxError, TokenError, TypeError, OverflowError, RecursionError)
+DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    SyntaxError,
+    TokenError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+)
 DAMAGED += (MemoryError, BadZipFile, zlib.error, RuntimeError, KeyError)
 
 
 def numbers(values: np.ndarray, names: Sequence[str] = ()) -> pa.Table:
     """Of an array [n, ...] of which each row is a vector; "" names the dimensions that nothing names."""
     flat = np.asarray(values, np.float64).reshape(len(values), prod(values.shape[1:]))
-    return pa.Table.from_arrays([pa.array(column) for column in flat.T], list(names) or [""] * flat.shape[1])
+    return pa.Table.from_arrays(
+        [pa.array(column) for column in flat.T], list(names) or [""] * flat.shape[1]
+    )
 
 
 def numbered(name: str, width: int) -> list[str]:
@@ -46,7 +57,9 @@ def side_by_side(tables: Iterable[pa.Table]) -> pa.Table | None:
     """Tables of the same rows as one; None for none. Raises DataError when their lengths differ."""
     tables = list(tables)
     if len({table.num_rows for table in tables}) > 1:
-        raise DataError(f"state or action parts have different lengths: {[table.num_rows for table in tables]}")
+        raise DataError(
+            f"state or action parts have different lengths: {[table.num_rows for table in tables]}"
+        )
     columns = [column for table in tables for column in table.columns]
     if columns:
         return pa.Table.from_arrays(columns, [name for t in tables for name in t.column_names])
@@ -54,7 +67,11 @@ def side_by_side(tables: Iterable[pa.Table]) -> pa.Table | None:
 
 
 def is_list(type_: pa.DataType) -> bool:
-    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
+    return (
+        pa.types.is_list(type_)
+        or pa.types.is_large_list(type_)
+        or pa.types.is_fixed_size_list(type_)
+    )
 
 
 def vectors(column: pa.ChunkedArray, name: str, *, singles: bool = False) -> np.ndarray | None:
@@ -65,7 +82,9 @@ def vectors(column: pa.ChunkedArray, name: str, *, singles: bool = False) -> np.
     """
     flat = column.combine_chunks()
     while is_list(flat.type):
-        is_ragged = not pa.types.is_fixed_size_list(flat.type) and len(flat.value_lengths().unique()) > 1
+        is_ragged = (
+            not pa.types.is_fixed_size_list(flat.type) and len(flat.value_lengths().unique()) > 1
+        )
         if flat.null_count or is_ragged:
             raise DataError(f"column {name}: rows of different length")
         flat = flat.flatten()
@@ -83,7 +102,9 @@ def vectors(column: pa.ChunkedArray, name: str, *, singles: bool = False) -> np.
 
 def finite(value: Any) -> float | None:
     """A number that the lake can hold, too, as a whole number."""
-    is_finite_number = isinstance(value, int | float) and not isinstance(value, bool) and -(2**53) < value < 2**53
+    is_finite_number = (
+        isinstance(value, int | float) and not isinstance(value, bool) and -(2**53) < value < 2**53
+    )
     if is_finite_number:
         return float(value)
     return None
@@ -128,14 +149,18 @@ def batches(
         if leaf.physical_type == "BYTE_ARRAY" and f"{leaf.path}.".startswith(column_prefixes):
             # A text that is stored once may be that of every row
             max_group_bytes = max(
-                (file.metadata.row_group(g).column(k).total_uncompressed_size for g in groups), default=0
+                (file.metadata.row_group(g).column(k).total_uncompressed_size for g in groups),
+                default=0,
             )
             size = min(size, max(1, BATCH_BYTES // max(max_group_bytes, 1)))
     return file.iter_batches(size, list(groups), list(columns), use_threads=False)
 
 
 def ranges(
-    file: pq.ParquetFile, places: Sequence[tuple[int, int]], columns: Sequence[str], size: int | None = None
+    file: pq.ParquetFile,
+    places: Sequence[tuple[int, int]],
+    columns: Sequence[str],
+    size: int | None = None,
 ) -> Iterator[pa.Table]:
     """Some columns of ranges of rows, (first row, how many) each, in one pass. The ranges are in order, and apart."""
     ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
@@ -148,7 +173,11 @@ def ranges(
         # The ranges that end in this batch, and what it has of one that goes on
         while waiting and waiting[-1][0] < end:
             start, count = waiting[-1]
-            parts.append(batch.slice(max(start - start_row, 0), min(start + count, end) - max(start, start_row)))
+            parts.append(
+                batch.slice(
+                    max(start - start_row, 0), min(start + count, end) - max(start, start_row)
+                )
+            )
             if start + count > end:
                 break
             yield pa.Table.from_batches(parts)
@@ -159,7 +188,9 @@ def ranges(
         start_row = end
 
 
-def read_columns(path: Path, start: int, count: int, columns: Sequence[str], limits: Limits = LIMITS) -> pa.Table:
+def read_columns(
+    path: Path, start: int, count: int, columns: Sequence[str], limits: Limits = LIMITS
+) -> pa.Table:
     """Those of some columns that are there, of rows start .. start + count of a table.
 
     Raises DataError, also for more rows, or more values of a column, than an episode may have.
@@ -168,14 +199,18 @@ def read_columns(path: Path, start: int, count: int, columns: Sequence[str], lim
     with opened(path) as file:
         names = file.schema_arrow.names
         if twice := [column for column in columns if names.count(column) > 1]:
-            raise DataError(f"{path.name}: column {twice[0]} is there {names.count(twice[0])} times")
+            raise DataError(
+                f"{path.name}: column {twice[0]} is there {names.count(twice[0])} times"
+            )
         if start + count > file.metadata.num_rows:
             raise DataError(f"{path.name}: no row {start + count - 1}")
         [table] = ranges(file, [(start, count)], [column for column in columns if column in names])
     for name in table.column_names:
         column = table[name]
         while is_list(column.type):
-            column = pa.chunked_array([chunk.flatten() for chunk in column.chunks], column.type.value_type)
+            column = pa.chunked_array(
+                [chunk.flatten() for chunk in column.chunks], column.type.value_type
+            )
         limits.check("max_values", len(column), f"{path.name}: values of {name}")
     return table
 
@@ -232,13 +267,19 @@ def read_npz(source: Source, uri: str) -> dict[str, np.ndarray]:
     except DAMAGED as e:
         raise DataError(f"{uri} cannot be read ({e})") from e
     if not arrays:
-        raise DataError(*(f"{uri} is pickled", "pickled_data") if is_pickled else (f"{uri} holds no rows of numbers",))
+        raise DataError(
+            *(f"{uri} is pickled", "pickled_data")
+            if is_pickled
+            else (f"{uri} holds no rows of numbers",)
+        )
     return arrays
 
 
 def _read_header(file: IO[bytes], uri: str) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type of an array. Raises DAMAGED, and DataError for a git-LFS pointer."""
-    begin = file.read(MAX_HEADER_BYTES)  # NumPy reads all that a header claims, before it looks at it
+    begin = file.read(
+        MAX_HEADER_BYTES
+    )  # NumPy reads all that a header claims, before it looks at it
     refuse_pointer(begin, f"{uri} is a git-LFS pointer, not the file")
     file = io.BytesIO(begin)
     version = np.lib.format.read_magic(file)

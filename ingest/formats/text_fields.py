@@ -17,7 +17,21 @@ INSTRUCTION_WORDS = (
 )
 # In names of fields that are about a task, and are no text of it
 NOT_A_TEXT = frozenset(
-    {"id", "index", "idx", "embedding", "embed", "type", "category", "suite", "version", "env", "file", "path", "bddl"}
+    {
+        "id",
+        "index",
+        "idx",
+        "embedding",
+        "embed",
+        "type",
+        "category",
+        "suite",
+        "version",
+        "env",
+        "file",
+        "path",
+        "bddl",
+    }
 )
 MAX_DEPTH = 3  # objects within objects, in JSON
 
@@ -28,7 +42,9 @@ def rank_of(name: str) -> int | None:
     parts = set(words(name.rpartition("/")[2]))
     if not NOT_A_TEXT.isdisjoint(parts):
         return None
-    return next((rank for rank, names in enumerate(INSTRUCTION_WORDS) if not parts.isdisjoint(names)), None)
+    return next(
+        (rank for rank, names in enumerate(INSTRUCTION_WORDS) if not parts.isdisjoint(names)), None
+    )
 
 
 def instructions(fields: Mapping[str, Sequence[str]]) -> tuple[str, tuple[str, ...]]:
@@ -39,7 +55,9 @@ def instructions(fields: Mapping[str, Sequence[str]]) -> tuple[str, tuple[str, .
         rank = rank_of(name)
         if json_instruction:
             candidates.append((json_instruction[0], place, name, json_instruction[1]))
-        elif rank is not None and (plain := texts_among(text for text in texts if not _is_json(text))):
+        elif rank is not None and (
+            plain := texts_among(text for text in texts if not _is_json(text))
+        ):
             candidates.append((rank, place, name, plain))
     _, _, name, texts = min(candidates, default=(0, 0, "", ()))
     return name, texts

@@ -21,7 +21,16 @@ ENDS = "meta/episode_ends"
 MAX_LEVELS = 4  # of groups within groups
 # What is unpacked: others, such as pickle, could run code
 IMAGECODECS = ("jpegxl", "jpeg", "png", "webp")
-CODECS = ("zlib", "gzip", "bz2", "lzma", "zstd", "lz4", "blosc", *(f"imagecodecs_{c}" for c in IMAGECODECS))
+CODECS = (
+    "zlib",
+    "gzip",
+    "bz2",
+    "lzma",
+    "zstd",
+    "lz4",
+    "blosc",
+    *(f"imagecodecs_{c}" for c in IMAGECODECS),
+)
 
 
 class Store(NamedTuple):
@@ -42,7 +51,11 @@ class Store(NamedTuple):
         names = {key[len(below) :].partition("/")[0] for key in self.keys if key.startswith(below)}
         group_folder = self.folder / group if self.folder else None
         if group_folder is not None and group_folder.is_dir():
-            names |= {entry.name for entry in group_folder.iterdir() if entry.is_dir() and not entry.is_symlink()}
+            names |= {
+                entry.name
+                for entry in group_folder.iterdir()
+                if entry.is_dir() and not entry.is_symlink()
+            }
         return sorted(name for name in names if name and not name.startswith("."))
 
     def arrays(self, group: str, level: int = 0) -> list[str]:
@@ -65,7 +78,10 @@ class Store(NamedTuple):
     def stored_chunks(self, name: str) -> int:
         """How many chunks of an array are stored."""
         below = f"{name}/"
-        return sum(key.startswith(below) and not posixpath.basename(key).startswith(".") for key in self.keys)
+        return sum(
+            key.startswith(below) and not posixpath.basename(key).startswith(".")
+            for key in self.keys
+        )
 
     def texts(self, name: str) -> list[str] | None:
         """The texts of an array of them; None for one of other things. Raises DataError, also beyond the limits."""
@@ -81,11 +97,16 @@ class Store(NamedTuple):
                 return None
             # What is not stored is the fill value, of any length and as often as the description claims
             self.limits.check("max_rows", array.size, f"{name}: texts")
-            self.limits.check("max_bytes", array.size * array.dtype.itemsize, f"{name}: bytes of texts")
+            self.limits.check(
+                "max_bytes", array.size * array.dtype.itemsize, f"{name}: bytes of texts"
+            )
             chunk_bytes = prod(array.chunks) * array.dtype.itemsize
             self.limits.check("max_chunk_bytes", chunk_bytes, f"{name}: bytes of a chunk")
             stored = np.asarray(array[...]).ravel().tolist()
-            return [text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in stored]
+            return [
+                text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+                for text in stored
+            ]
 
     def array(self, name: str) -> Any:
         """The array at a name; None for none, or for one of no numbers. Raises DataError."""
@@ -100,11 +121,19 @@ class Store(NamedTuple):
         if not described or array.dtype.kind not in "fiub" or not array.shape:
             return None
         if described.get("filters"):
-            raise DataError(f"{name} is stored through filters, which are not read", "unknown_codec")
+            raise DataError(
+                f"{name} is stored through filters, which are not read", "unknown_codec"
+            )
         if codec and codec.get("id") not in CODECS:
-            raise DataError(f"{name} is packed by {str(codec.get('id'))[:40]!r}, which is not read", "unknown_codec")
+            raise DataError(
+                f"{name} is packed by {str(codec.get('id'))[:40]!r}, which is not read",
+                "unknown_codec",
+            )
         if codec and codec["id"].startswith("imagecodecs") and rows != (1,):
-            raise DataError(f"{name} has several pictures in one that is packed by {codec['id']}", "unknown_codec")
+            raise DataError(
+                f"{name} has several pictures in one that is packed by {codec['id']}",
+                "unknown_codec",
+            )
         return array
 
 
@@ -116,7 +145,9 @@ def opened(source: Source, uri: str) -> Iterator[Store]:
         import numcodecs
         from zarr import errors, open_group, storage
     except ImportError as e:
-        raise DataError(f"Zarr stores need further packages ({e}): {install_hint('zarr')}", "unknown_codec") from e
+        raise DataError(
+            f"Zarr stores need further packages ({e}): {install_hint('zarr')}", "unknown_codec"
+        ) from e
     imagecodecs.numcodecs.register_codecs([f"imagecodecs_{c}" for c in IMAGECODECS], verbose=False)
     numcodecs.register_codec(_within_bounds(numcodecs.Blosc), "blosc")
     limits = source.config.limits
@@ -147,10 +178,18 @@ def opened(source: Source, uri: str) -> Iterator[Store]:
             keys = [key.removeprefix(path) for key in listed if key.startswith(path)]
             store = storage.ZipStore(source.resolve(uri), read_only=True)
         try:
-            group = open_group(store, mode="r", path=path.rstrip("/"), zarr_format=2, use_consolidated=False)
+            group = open_group(
+                store, mode="r", path=path.rstrip("/"), zarr_format=2, use_consolidated=False
+            )
         except errors.GroupNotFoundError as e:
-            raise DataError(f"{name or 'the store'} is no store of Zarr 2: write it with zarr_format=2") from e
-        limits.check("max_features", len({key.rpartition("/")[0] for key in keys}), f"{name or 'the store'}: arrays")
+            raise DataError(
+                f"{name or 'the store'} is no store of Zarr 2: write it with zarr_format=2"
+            ) from e
+        limits.check(
+            "max_features",
+            len({key.rpartition("/")[0] for key in keys}),
+            f"{name or 'the store'}: arrays",
+        )
         folder = None if uri.endswith(ZIP_SUFFIX) else source.root / name
         yield Store(name, group, keys, folder, limits)
 
@@ -186,4 +225,6 @@ def guarded(description: str) -> Iterator[None]:
     except (DataError, SourceError):
         raise
     except Exception as e:
-        raise DataError(f"{description}: {' '.join(str(e).split())[:160] or type(e).__name__}") from e
+        raise DataError(
+            f"{description}: {' '.join(str(e).split())[:160] or type(e).__name__}"
+        ) from e

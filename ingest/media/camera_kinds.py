@@ -18,8 +18,13 @@ KINDS = {
 }
 KIND_OF_WORD = {word: kind for kind, words in KINDS.items() for word in words}
 COLOURS = ("rgb", "bgr", "color", "colour", "rgbd")
-GREY_DIFFERENCE = 6.0  # between the channels of a pixel, on average: what an encoder makes of equal ones
-FEW_COLOURS, FLAT_SHARE = 12, 0.8  # so few colours, of 16 levels a channel, cover so much of a picture of masks
+GREY_DIFFERENCE = (
+    6.0  # between the channels of a pixel, on average: what an encoder makes of equal ones
+)
+FEW_COLOURS, FLAT_SHARE = (
+    12,
+    0.8,
+)  # so few colours, of 16 levels a channel, cover so much of a picture of masks
 
 
 def kind_by_name(camera: str) -> str:

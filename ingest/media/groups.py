@@ -22,7 +22,9 @@ def check_complete(pictures: list[Decoded], times: list[int]) -> None:
         raise VideoError("a group of pictures does not decode by itself")
 
 
-def decode_group(codec: VideoCodecContext, group: list[Packet], wanted_times: set[int]) -> dict[int, Decoded]:
+def decode_group(
+    codec: VideoCodecContext, group: list[Packet], wanted_times: set[int]
+) -> dict[int, Decoded]:
     """Pictures of a group by their time: the wanted ones, and those that are decoded before the last of them.
 
     Raises VideoError when the group does not decode by itself.
@@ -37,7 +39,9 @@ def decode_group(codec: VideoCodecContext, group: list[Packet], wanted_times: se
     return {p.pts: p for p in pictures if p.pts is not None}
 
 
-def decoded(codec: VideoCodecContext, packets: list[Packet], most_pixels: float = 7e8) -> list[Decoded]:
+def decoded(
+    codec: VideoCodecContext, packets: list[Packet], most_pixels: float = 7e8
+) -> list[Decoded]:
     """All pictures of some packets; the decoder is empty afterwards. Raises VideoError: more pixels (7e8: 1 GB)."""
     pictures: list[Decoded] = []
     num_pixels = 0

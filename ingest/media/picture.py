@@ -42,7 +42,9 @@ def swapped(stored: Picture) -> Picture:
     """A picture that is stored as BGR where RGB was meant; what was not decoded stays so."""
     if isinstance(stored, SkippedFrame):
         return stored
-    return ArrayPicture(cv2.cvtColor(stored.rgb(), cv2.COLOR_BGR2RGB), stored.is_damaged, stored.is_key)
+    return ArrayPicture(
+        cv2.cvtColor(stored.rgb(), cv2.COLOR_BGR2RGB), stored.is_damaged, stored.is_key
+    )
 
 
 def check_size(width: int, height: int, description: str, limits: Limits) -> None:
@@ -70,7 +72,13 @@ def decode_picture(data: bytes, description: str, limits: Limits = LIMITS) -> Ar
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             size = image.size
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+    except (
+        UnidentifiedImageError,
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as e:
         raise VideoError(f"{description} is not a picture ({len(data)} bytes)") from e
     check_size(*size, description, limits)
     try:
@@ -87,7 +95,11 @@ def array_picture(array: np.ndarray, description: str) -> ArrayPicture:
     """A raw picture [h, w], [h, w, 1] or [h, w, 3] of uint8; `description` names it in errors. Raises VideoError."""
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
+    if (
+        array.dtype != np.uint8
+        or array.ndim not in (2, 3)
+        or (array.ndim == 3 and array.shape[2] != 3)
+    ):
         raise VideoError(f"{description} is no picture: {array.dtype} {list(array.shape)}")
     if 0 in array.shape:
         raise VideoError(f"{description} is empty: {list(array.shape)}")

@@ -24,8 +24,26 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.plane import VideoPlane
 
 from core.wall import is_left_out, memory_wall, time_wall
-from ingest.media.frames import DECODE_ALL, SKIPPED, DecodeOptions, Picture, Planes, SkippedFrame, VideoError
-from ingest.media.groups import Container, Decoded, Packet, check_complete, decode_group, decoded, groups, play, time_of
+from ingest.media.frames import (
+    DECODE_ALL,
+    SKIPPED,
+    DecodeOptions,
+    Picture,
+    Planes,
+    SkippedFrame,
+    VideoError,
+)
+from ingest.media.groups import (
+    Container,
+    Decoded,
+    Packet,
+    check_complete,
+    decode_group,
+    decoded,
+    groups,
+    play,
+    time_of,
+)
 from ingest.reasons import LIMITS, Limits
 from ingest.sources.types import LFS_MARK
 
@@ -42,11 +60,17 @@ LIMITED, FULL = 1, 2  # 16 to 235, 0 to 255
 CONTAINERS = {b"\x1a\x45\xdf\xa3": "matroska", b"RIFF": "avi"}
 MP4 = "mov"
 BLOCK = 16  # frames and the rest of their group: what one thread decodes at once
-GROUP_PIXELS = 20_000_000  # of all pictures of a group, a byte and a half each: a few groups are held
+GROUP_PIXELS = (
+    20_000_000  # of all pictures of a group, a byte and a half each: a few groups are held
+)
 LONG = 128  # frames: of fewer, to open the file several times costs more than it gives
-OPEN_BYTES = 1 << 30  # that FFmpeg may take for a file's tables: ten hours of frames take a fifth of it
+OPEN_BYTES = (
+    1 << 30
+)  # that FFmpeg may take for a file's tables: ten hours of frames take a fifth of it
 FRAME_BYTES = 8  # that the smallest frames take, with their entries in the file's tables
-READ_TIMEOUT_S = 30.0  # for one packet: in a damaged file FFmpeg searches for the next one up to the end
+READ_TIMEOUT_S = (
+    30.0  # for one packet: in a damaged file FFmpeg searches for the next one up to the end
+)
 
 
 @dataclass(frozen=True)
@@ -147,7 +171,10 @@ class FrameTimes(NamedTuple):
         """The picture that is shown nearest to each time, int64 [n]; of two that are equally near the first."""
         shown_s = self.seconds
         next_index = np.searchsorted(shown_s, times_s).clip(1, max(1, len(shown_s) - 1))
-        is_before = times_s - shown_s[next_index - 1] <= shown_s[next_index.clip(max=len(shown_s) - 1)] - times_s
+        is_before = (
+            times_s - shown_s[next_index - 1]
+            <= shown_s[next_index.clip(max=len(shown_s) - 1)] - times_s
+        )
         return np.where(is_before, next_index - 1, next_index).clip(max=len(shown_s) - 1)
 
 
@@ -161,20 +188,32 @@ def open_video(path: Path, limits: Limits = LIMITS) -> Container:
     kind = _kind(real, path.name)
     allowed_s = limits.cpu_s(real.stat().st_size)
     if is_left_out(str(real)):
-        raise VideoError(f"{path.name} takes more than {allowed_s:g} s of CPU to open", "too_costly")
+        raise VideoError(
+            f"{path.name} takes more than {allowed_s:g} s of CPU to open", "too_costly"
+        )
     # A playlist would have FFmpeg open any other file or address: one kind of container and no protocol is allowed.
     # A size is checked by the header, and again by the decoder, which may find another one
-    options = {"format_whitelist": kind, "protocol_whitelist": "file", "max_pixels": str(limits.max_pixels)}
+    options = {
+        "format_whitelist": kind,
+        "protocol_whitelist": "file",
+        "max_pixels": str(limits.max_pixels),
+    }
     try:
         # FFmpeg believes tables that claim billions of frames, and edits that show each again and again
         with memory_wall(OPEN_BYTES), time_wall(str(real)) as cpu_timer, cpu_timer(allowed_s):
             # a title that is not UTF-8 is no reason to refuse the pictures
-            container = av.open(str(real), metadata_errors="replace", timeout=READ_TIMEOUT_S, options=options)
+            container = av.open(
+                str(real), metadata_errors="replace", timeout=READ_TIMEOUT_S, options=options
+            )
     except MemoryError as e:
-        raise VideoError(f"{path.name} takes more than {OPEN_BYTES >> 20} MiB to open", "too_costly") from e
+        raise VideoError(
+            f"{path.name} takes more than {OPEN_BYTES >> 20} MiB to open", "too_costly"
+        ) from e
     except (FFmpegError, ValueError) as e:
         containers = "MP4, MOV, Matroska, WebM or AVI"
-        raise VideoError(f"{path.name} is not a video that FFmpeg can open as {containers} ({_short(e)})") from e
+        raise VideoError(
+            f"{path.name} is not a video that FFmpeg can open as {containers} ({_short(e)})"
+        ) from e
     # FFmpeg also opens files that hold sound or text alone
     try:
         _check_claims(container, path.name, limits)
@@ -210,8 +249,16 @@ def _check_claims(container: Container, name: str, limits: Limits) -> None:
         raise VideoError(f"{name} is coded in a way that FFmpeg does not know")
     # FFmpeg keeps no size beyond its limit
     if not codec.width or not codec.height:
-        _check(f"{name}: its pictures have no size, or more than {limits.max_pixels:,} pixels (limits.max_pixels)")
-    _check(limits.excess("max_pixels", codec.width * codec.height, f"{name}: pixels ({codec.width}x{codec.height})"))
+        _check(
+            f"{name}: its pictures have no size, or more than {limits.max_pixels:,} pixels (limits.max_pixels)"
+        )
+    _check(
+        limits.excess(
+            "max_pixels",
+            codec.width * codec.height,
+            f"{name}: pixels ({codec.width}x{codec.height})",
+        )
+    )
     rate = float(stream.average_rate or 0)
     length_s = (container.duration or 0) / av.time_base
     _check(limits.excess("max_frames", stream.frames or rate * length_s, f"{name}: frames"))
@@ -234,7 +281,9 @@ def probe(path: Path, limits: Limits = LIMITS) -> VideoInfo:
         codec = stream.codec_context
         name = codec.codec.canonical_name  # of the format (av1), not of the decoder (libdav1d)
         length = container.duration and container.duration / av.time_base
-        info = VideoInfo(float(rate or 0), stream.frames or None, codec.width, codec.height, name, length)
+        info = VideoInfo(
+            float(rate or 0), stream.frames or None, codec.width, codec.height, name, length
+        )
     if not info.fps:
         raise VideoError(f"{path.name} does not say its frame rate")
     return info
@@ -276,7 +325,10 @@ def _frame_times(path: Path, size: int, _: int, limits: Limits) -> FrameTimes:
 
 
 def decode(
-    path: Path, start_frame: int = 0, num_frames: int | None = None, options: DecodeOptions = DECODE_ALL
+    path: Path,
+    start_frame: int = 0,
+    num_frames: int | None = None,
+    options: DecodeOptions = DECODE_ALL,
 ) -> Iterator[Frame | SkippedFrame]:
     """Frames start_frame, start_frame + 1, ... of a file, at most num_frames of them, in one streaming pass.
 
@@ -293,10 +345,14 @@ def decode(
                 count += 1
             return
     # One thread does the same each time: it goes on behind what several have decoded before the damage
-    yield from islice(_decode(path, start_frame, num_frames, replace(options, threads=1)), count, None)
+    yield from islice(
+        _decode(path, start_frame, num_frames, replace(options, threads=1)), count, None
+    )
 
 
-def _ends(path: Path, start_frame: int, num_frames: int | None, limits: Limits) -> tuple[int | None, int | None]:
+def _ends(
+    path: Path, start_frame: int, num_frames: int | None, limits: Limits
+) -> tuple[int | None, int | None]:
     """The ticks at which the first and the last of some frames are shown; None: that of the file. Raises VideoError."""
     if start_frame == 0 and num_frames is None:
         return None, None
@@ -327,7 +383,9 @@ def _decode(
                 codec.options |= {"err_detect": "explode"}
             # Only callers that name the frames they need get the faster way, which not every file allows
             if options.wanted is not None:
-                frames: Iterator[Frame | SkippedFrame] = _wanted_frames(container, first, options.wanted)
+                frames: Iterator[Frame | SkippedFrame] = _wanted_frames(
+                    container, first, options.wanted
+                )
             elif options.threads > 1 and _has_short_groups(path, num_frames, options.limits):
                 codec.thread_count = 1
                 frames = _frames_of_blocks(path, container, first, options)
@@ -336,7 +394,9 @@ def _decode(
             max_frames = container.size // FRAME_BYTES
             for count, frame in enumerate(islice(frames, num_frames), 1):
                 if count > options.limits.max_frames:
-                    _check(options.limits.excess("max_frames", count, f"{path.name}: decoded frames"))
+                    _check(
+                        options.limits.excess("max_frames", count, f"{path.name}: decoded frames")
+                    )
                 # These are shown again and again
                 if count > max_frames:
                     _check(f"{path.name}: over {max_frames:,} frames in {container.size:,} bytes")
@@ -344,7 +404,11 @@ def _decode(
                     # Some decoders report damage in no other way
                     if options.threads > 1 and frame.is_damaged:
                         raise VideoError(f"{path.name} has a damaged frame")
-                    if last is not None and frame.picture.pts is not None and frame.picture.pts > last:
+                    if (
+                        last is not None
+                        and frame.picture.pts is not None
+                        and frame.picture.pts > last
+                    ):
                         return
                 yield frame
     except (FFmpegError, ValueError, OverflowError, MemoryError) as e:
@@ -375,11 +439,15 @@ def _pictures_from(container: Container, first: int | None) -> Iterator[Decoded]
 def _tick(picture: Decoded) -> int:
     """Raises VideoError."""
     if picture.pts is None:
-        raise VideoError("a frame has no presentation time, so an episode inside the file cannot be found")
+        raise VideoError(
+            "a frame has no presentation time, so an episode inside the file cannot be found"
+        )
     return picture.pts
 
 
-def _groups_from(container: Container, first: int | None) -> Iterator[tuple[list[Packet], list[Packet]]]:
+def _groups_from(
+    container: Container, first: int | None
+) -> Iterator[tuple[list[Packet], list[Packet]]]:
     """Groups of pictures from that which holds a frame on: the packets of each, and in the order of showing those of
     them from the frame on. Raises VideoError."""
     stream = container.streams.video[0]
@@ -406,7 +474,9 @@ def _wanted_frames(
     codec = container.streams.video[0].codec_context
     for group, shown_packets in _groups_from(container, first):
         # The order of decoding need not be that of showing: pictures are matched by their times
-        wanted_times = {time_of(p) for k, p in enumerate(shown_packets, next_frame) if k in requested_frames}
+        wanted_times = {
+            time_of(p) for k, p in enumerate(shown_packets, next_frame) if k in requested_frames
+        }
         pictures = decode_group(codec, group, wanted_times)
         for packet in shown_packets:
             picture = pictures.get(time_of(packet))
@@ -420,11 +490,17 @@ def _has_short_groups(path: Path, num_frames: int | None, limits: Limits) -> boo
         stream = container.streams.video[0]
         has_many = min(stream.frames or LONG, num_frames or LONG) >= LONG
         max_group_frames = int(GROUP_PIXELS / (stream.width * stream.height)) if has_many else 0
-        is_short = any(p.is_keyframe for p in islice(container.demux(stream), 1, max_group_frames + 1) if p.size)
+        is_short = any(
+            p.is_keyframe
+            for p in islice(container.demux(stream), 1, max_group_frames + 1)
+            if p.size
+        )
     return is_short
 
 
-def _frames_of_blocks(path: Path, container: Container, first: int | None, options: DecodeOptions) -> Iterator[Frame]:
+def _frames_of_blocks(
+    path: Path, container: Container, first: int | None, options: DecodeOptions
+) -> Iterator[Frame]:
     """Every picture from the first on: blocks of whole groups are decoded side by side, each by one thread.
 
     The decoder's own threads wait for one another, since each picture of a group needs the one before: of two cores
@@ -449,7 +525,9 @@ def _frames_of_blocks(path: Path, container: Container, first: int | None, optio
             yield from map(Frame, waiting.popleft().result())
 
 
-def _decode_block(codecs: SimpleQueue[VideoCodecContext], block: list[Packet], num_shown: int) -> list[Decoded]:
+def _decode_block(
+    codecs: SimpleQueue[VideoCodecContext], block: list[Packet], num_shown: int
+) -> list[Decoded]:
     """The last so many, in the order of showing. Raises VideoError when it does not decode by itself."""
     codec = codecs.get()
     try:

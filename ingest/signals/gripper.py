@@ -26,13 +26,24 @@ BY_LAST_LEVEL = 1.5
 WIDEST_M = 0.2  # a gripper's opening in metres is no larger
 LEROBOT_NAME = re.compile(r"gripper\.pos$")  # LeRobot's motors count 0 (closed) to 100 (open)
 INSPIRE = "inspire"  # hands whose angles count from 0 (closed) to 1000 or 1 (open), by their maker's manual
-LEROBOT_SERVOS = ("so100", "so101", "so-100", "so-101")  # whose raw counts grow as the gripper opens, too
+LEROBOT_SERVOS = (
+    "so100",
+    "so101",
+    "so-100",
+    "so-101",
+)  # whose raw counts grow as the gripper opens, too
 MIN_SHARE = 0.6  # of the episodes that have to agree
-MANY_RUNS, FEW_RUNS = 5, 0.7  # evidence of so many episodes counts in full, that of a single one for about this share
+MANY_RUNS, FEW_RUNS = (
+    5,
+    0.7,
+)  # evidence of so many episodes counts in full, that of a single one for about this share
 MIN_PUSH = 0.04  # of the range, by which a command lies beyond what the gripper reaches
 MIN_OBJECT = 0.05  # of the range, by which an object keeps a gripper open
 MIN_CARRIED = 0.1  # of the arm's way: an excursion without it carries nothing
-STARTED, STARTED_S = 0.03, 0.5  # of the arm's way, and a time: before that a gripper only takes its first pose
+STARTED, STARTED_S = (
+    0.03,
+    0.5,
+)  # of the arm's way, and a time: before that a gripper only takes its first pose
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,9 @@ class GripperSignal(SignalValues):
     closings_per_episode: float | None
     num_surveyed: int  # episodes looked at
     survey_version: str  # changes when a new survey may come to another result
-    layout: str | None = None  # changes with the robot, and with names and widths of state and action
+    layout: str | None = (
+        None  # changes with the robot, and with names and widths of state and action
+    )
 
     @property
     def has_polarity(self) -> bool:
@@ -146,20 +159,28 @@ def check_finite(name: str, values: np.ndarray) -> None:
     """Raises DataError, which names the first row with a value that is not finite."""
     if not np.isfinite(values).all():
         is_finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-        raise DataError(f"{name} is not a finite number in row {int(np.argmin(is_finite))}", "nan_state")
+        raise DataError(
+            f"{name} is not a finite number in row {int(np.argmin(is_finite))}", "nan_state"
+        )
 
 
 def signal_row(signal: GripperSignal) -> dict[str, Any]:
     """The signal as columns of the table `signals` (without dataset)."""
     row = {name: getattr(signal, name) for name in signal.__dataclass_fields__}
-    return row | {"dimensions": list(signal.dimensions), "names": list(signal.names), "weights": list(signal.weights)}
+    return row | {
+        "dimensions": list(signal.dimensions),
+        "names": list(signal.names),
+        "weights": list(signal.weights),
+    }
 
 
 def signal_from_row(row: Mapping[str, Any]) -> GripperSignal:
     """Inverse of signal_row."""
     # A lake of an earlier version knows no layout
     fields: dict[str, Any] = {name: row.get(name) for name in GripperSignal.__dataclass_fields__}
-    listed: dict[str, Any] = {name: tuple(fields[name]) for name in ("dimensions", "names", "weights")}
+    listed: dict[str, Any] = {
+        name: tuple(fields[name]) for name in ("dimensions", "names", "weights")
+    }
     return GripperSignal(**fields | listed)
 
 
@@ -174,7 +195,9 @@ class GripperRun:
 
     relative: np.ndarray  # 0..1 of the range over the dataset
     way: np.ndarray | None  # how far the arm has moved by each frame, 0..1; None without a state
-    push: np.ndarray | None  # command minus what was reached, as a share of the range; None without a command
+    push: (
+        np.ndarray | None
+    )  # command minus what was reached, as a share of the range; None without a command
     fps: float
 
 
@@ -208,7 +231,9 @@ def polarity_of(evidence: Sequence[PolarityEvidence]) -> Verdict:
     observed_log_odds = sum(e.log_odds for e in evidence if not e.is_prior)
     confidence = 1 / (1 + math.exp(-abs(total)))
     reason = "; ".join(e.why for e in evidence)
-    is_denied = observed_log_odds * total < 0 and abs(observed_log_odds) >= math.log(SURE / (1 - SURE))
+    is_denied = observed_log_odds * total < 0 and abs(observed_log_odds) >= math.log(
+        SURE / (1 - SURE)
+    )
     if is_denied:
         return Verdict("unknown", confidence, f"the runs show another end than the name: {reason}")
     if not evidence or confidence < SURE:
@@ -216,7 +241,9 @@ def polarity_of(evidence: Sequence[PolarityEvidence]) -> Verdict:
     return Verdict("high_is_open" if total > 0 else "high_is_closed", confidence, reason)
 
 
-def named_evidence(names: Sequence[str], robot: str | None, ends: Range, writer: str = "") -> list[PolarityEvidence]:
+def named_evidence(
+    names: Sequence[str], robot: str | None, ends: Range, writer: str = ""
+) -> list[PolarityEvidence]:
     """What names, the robot and the sizes of the values say of a gripper with these ends. `writer`: whose convention
     the names are, where they are not the source's own.
     """
@@ -224,12 +251,16 @@ def named_evidence(names: Sequence[str], robot: str | None, ends: Range, writer:
     if stated_polarity := naming.polarity_by_name(names):
         log_odds = BY_NAME if stated_polarity[0] == "high_is_open" else -BY_NAME
         source_words = f"{writer}'s convention says" if writer else "its name says"
-        evidence.append(PolarityEvidence(log_odds, f"{source_words} {stated_polarity[1]!r}", is_prior=True))
+        evidence.append(
+            PolarityEvidence(log_odds, f"{source_words} {stated_polarity[1]!r}", is_prior=True)
+        )
     if is_in_metres(names, ends):
         # A finger that moves the other way than its axis goes from 0 down
         opens_upward = abs(ends.high) >= abs(ends.low)
         log_odds = BY_METRES if opens_upward else -BY_METRES
-        evidence.append(PolarityEvidence(log_odds, f"{ends.low:.3g} to {ends.high:.3g} is a width in metres"))
+        evidence.append(
+            PolarityEvidence(log_odds, f"{ends.low:.3g} to {ends.high:.3g} is a width in metres")
+        )
     is_servo = any(servo in (robot or "").lower() for servo in LEROBOT_SERVOS)
     if is_servo or any(LEROBOT_NAME.search(name) for name in names):
         evidence.append(PolarityEvidence(BY_LEROBOT, "LeRobot's grippers grow as they open"))
@@ -250,7 +281,12 @@ def gripper_runs(
 ) -> list[GripperRun]:
     """What the episodes show of the gripper, the arm and the command."""
     return [
-        GripperRun(ends.relative(run), _way(signal, episode), _push(signal, episode, run, ends), episode.record.fps)
+        GripperRun(
+            ends.relative(run),
+            _way(signal, episode),
+            _push(signal, episode, run, ends),
+            episode.record.fps,
+        )
         for episode, run in zip(episodes, runs, strict=True)
     ]
 
@@ -267,14 +303,18 @@ def _way(signal: SignalValues, episode: EpisodeData) -> np.ndarray | None:
     return None
 
 
-def _push(signal: SignalValues, episode: EpisodeData, run: np.ndarray, ends: Range) -> np.ndarray | None:
+def _push(
+    signal: SignalValues, episode: EpisodeData, run: np.ndarray, ends: Range
+) -> np.ndarray | None:
     """The command minus what the gripper reached, as a share of its range [n]; None without a comparable command."""
     command = _command(signal, episode)
     if command is None or len(command) != len(run):
         return None
     # Commands in another unit say nothing about how far the gripper came
     low, high = np.percentile(command, [1, 99])
-    is_comparable = low > ends.low - ends.span and high < ends.high + ends.span and high - low > 0.3 * ends.span
+    is_comparable = (
+        low > ends.low - ends.span and high < ends.high + ends.span and high - low > 0.3 * ends.span
+    )
     if is_comparable:
         return (command - run) / ends.span
     return None
@@ -284,7 +324,11 @@ def _command(signal: SignalValues, episode: EpisodeData) -> np.ndarray | None:
     """The command of a gripper in the state, float64 [n]; None where its arm's is not the only one named."""
     if signal.column != "state" or signal.kind == "hand" or episode.action is None:
         return None
-    own_arm = [g for g in naming.named_grippers(episode.action_names) if (g.arm, g.kind) == (signal.arm, "gripper")]
+    own_arm = [
+        g
+        for g in naming.named_grippers(episode.action_names)
+        if (g.arm, g.kind) == (signal.arm, "gripper")
+    ]
     if len(own_arm) != 1 or len(own_arm[0].dimensions) != len(signal.dimensions):
         return None
     return episode.action[:, list(own_arm[0].dimensions)] @ np.asarray(signal.weights)
@@ -297,13 +341,21 @@ def observed_evidence(runs: Sequence[GripperRun]) -> list[PolarityEvidence]:
     if not active:
         return []
     kinds = (
-        (_by_excursion, BY_ONE_EXCURSION, "it goes there once, the arm moves, and it comes back: that end holds"),
+        (
+            _by_excursion,
+            BY_ONE_EXCURSION,
+            "it goes there once, the arm moves, and it comes back: that end holds",
+        ),
         (_by_object, BY_OBJECT, "at its second closing something keeps it from closing fully"),
         (_by_last_level, BY_LAST_LEVEL, "it moves once, and the arm goes on: that end holds"),
     )
     evidence: list[PolarityEvidence | None] = []
     for vote, log_odds, reason in kinds:
-        votes = [holds_high for run, crossings in active if (holds_high := vote(run, crossings)) is not None]
+        votes = [
+            holds_high
+            for run, crossings in active
+            if (holds_high := vote(run, crossings)) is not None
+        ]
         # One that holds at the high end is closed there
         evidence.append(_majority(votes, len(active), -log_odds, reason))
     return list(filter(None, (*evidence, _by_command(runs))))
@@ -375,11 +427,14 @@ def _by_command(runs: Sequence[GripperRun]) -> PolarityEvidence | None:
     if max(low, high) < MIN_PUSH or abs(low - high) < MIN_PUSH:
         return None
     return PolarityEvidence(
-        BY_COMMAND if low > high else -BY_COMMAND, "commands go beyond what it reaches at its closed end"
+        BY_COMMAND if low > high else -BY_COMMAND,
+        "commands go beyond what it reaches at its closed end",
     )
 
 
-def _majority(rises: Sequence[bool], num_active: int, log_odds: float, reason: str) -> PolarityEvidence | None:
+def _majority(
+    rises: Sequence[bool], num_active: int, log_odds: float, reason: str
+) -> PolarityEvidence | None:
     """Evidence where most of the episodes that move the gripper agree; `log_odds` is for many votes of True."""
     agree = max(rises.count(True), rises.count(False))
     if not rises or agree < MIN_SHARE * num_active:

@@ -16,7 +16,19 @@ type Column = Literal["state", "action"]
 type Polarity = Literal["high_is_open", "high_is_closed", "unknown"]
 
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-GRIPPERS = {"gripper", "grippers", "grip", "jaw", "jaws", "claw", "effector", "robotiq", "knuckle", "grasp", "finger"}
+GRIPPERS = {
+    "gripper",
+    "grippers",
+    "grip",
+    "jaw",
+    "jaws",
+    "claw",
+    "effector",
+    "robotiq",
+    "knuckle",
+    "grasp",
+    "finger",
+}
 FINGERS = {"thumb", "index", "middle", "ring", "pinky", "pinkie", "little", "finger", "fingers"}
 HANDS = {"hand", "inspire", "dex", "allegro", "shadowhand", "brainco"}
 # Other things than how far a gripper or a hand is closed: where it is, how fast, how strong
@@ -43,10 +55,15 @@ MIN_STILL = 0.6  # share of frames at which it does not move
 STILL_CHANGE, STILL_S = 0.02, 0.2  # of the range, within so many seconds
 LONGEST_SWITCH_S = 0.6  # median time from end to end
 MIN_RUNS_THAT_SWITCH = 0.3  # share of episodes
-TWO_LEVELS = 0.9  # share of frames at the ends by which any dimension is a gripper, wherever it stands
+TWO_LEVELS = (
+    0.9  # share of frames at the ends by which any dimension is a gripper, wherever it stands
+)
 TWO_ARMS = (12, 14, 16)  # widths of vectors that hold two arms, one behind the other
 
-LOW_END, HIGH_END = 0.3, 0.7  # of the run's range: a signal below is at its low end, one above at its high end
+LOW_END, HIGH_END = (
+    0.3,
+    0.7,
+)  # of the run's range: a signal below is at its low end, one above at its high end
 MIN_RUN_RANGE = 0.25  # of the dataset's range: a run that uses less of it does not change its end
 MIN_STAY_S = 0.4  # a signal that comes back sooner has only twitched
 
@@ -102,8 +119,13 @@ def _arms_of(names: Sequence[str], kinds: Sequence[Kind | None]) -> list[str]:
     """
     arms = [arm_of(name) for name in names]
     with_side = [dimension for dimension, arm in enumerate(arms) if arm]
-    are_fingers = all(kinds[d] == "gripper" and not FINGERS_OF_GRIPPER.isdisjoint(words(names[d])) for d in with_side)
-    num_joints = sum(kind != "gripper" for kind in kinds)  # a Robotiq gripper alone may have eight joints
+    are_fingers = all(
+        kinds[d] == "gripper" and not FINGERS_OF_GRIPPER.isdisjoint(words(names[d]))
+        for d in with_side
+    )
+    num_joints = sum(
+        kind != "gripper" for kind in kinds
+    )  # a Robotiq gripper alone may have eight joints
     if are_fingers and num_joints < TWO_ARMS_FROM:
         return [""] * len(names)
     return arms
@@ -199,7 +221,9 @@ def range_of(values: np.ndarray) -> Range:
     return Range(float(low), float(high))
 
 
-def switching_dimensions(runs: Sequence[np.ndarray], rates: Sequence[float], names: Sequence[str]) -> dict[str, int]:
+def switching_dimensions(
+    runs: Sequence[np.ndarray], rates: Sequence[float], names: Sequence[str]
+) -> dict[str, int]:
     """The dimension that is the gripper, by arm, among the rows of some episodes, each [n, d]; `rates` in fps.
 
     Of several candidates of an arm the one that is most at its ends counts.
@@ -240,7 +264,11 @@ def _share_at_ends(runs: Sequence[np.ndarray], rates: Sequence[float]) -> float:
     at_low = (pooled < END_SHARE).mean()
     at_high = (pooled > 1 - END_SHARE).mean()
     still = np.mean([_share_still(run, fps) for run, fps in zip(relative, rates, strict=True)])
-    rests = at_low + at_high >= MIN_AT_ENDS and max(at_low, at_high) >= MIN_AT_ONE_END and still >= MIN_STILL
+    rests = (
+        at_low + at_high >= MIN_AT_ENDS
+        and max(at_low, at_high) >= MIN_AT_ONE_END
+        and still >= MIN_STILL
+    )
     if rests and _switches(relative, rates):
         return float(at_low + at_high)
     return 0.0
@@ -291,7 +319,8 @@ def transitions(relative: np.ndarray, fps: float) -> list[Transition]:
     at_end = np.flatnonzero(end_of >= 0)
     changes = np.flatnonzero(np.diff(end_of[at_end]))
     crossings = [
-        Transition(int(at_end[k]), int(at_end[k + 1]), rises=bool(end_of[at_end[k + 1]] == 1)) for k in changes
+        Transition(int(at_end[k]), int(at_end[k + 1]), rises=bool(end_of[at_end[k + 1]] == 1))
+        for k in changes
     ]
     # Two transitions there and back, soon after one another, are none
     steady = list[Transition]()

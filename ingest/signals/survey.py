@@ -26,9 +26,14 @@ from ingest.sources.files import Source
 from ingest.sources.types import DownloadError
 
 VERSION = "signals-3"
-MAX_EPISODES, PER_TASK = 64, 8  # surveyed at most: of the dataset, and of one task before others had their turn
+MAX_EPISODES, PER_TASK = (
+    64,
+    8,
+)  # surveyed at most: of the dataset, and of one task before others had their turn
 MIN_SURVEYED = 20  # a survey of so many episodes stays when the dataset grows
-MIN_JOINT_RANGE = 0.1  # of the largest range among the joints of a hand: one that moves less does not count
+MIN_JOINT_RANGE = (
+    0.1  # of the largest range among the joints of a hand: one that moves less does not count
+)
 MAX_NAMED = 12  # dimensions in a message
 GOES_ALONG = 0.5  # correlation with the whole hand below which a joint is left out
 
@@ -44,7 +49,10 @@ class Survey:
 
 
 def survey(
-    source: Source, records: Sequence[EpisodeRecord], robot: str | None, former_signals: Sequence[GripperSignal] = ()
+    source: Source,
+    records: Sequence[EpisodeRecord],
+    robot: str | None,
+    former_signals: Sequence[GripperSignal] = (),
 ) -> Survey:
     """The signals of a dataset, and what is wrong with them. Reads the rows of up to MAX_EPISODES episodes.
 
@@ -56,11 +64,16 @@ def survey(
     version = survey_version(source.config)
     # Made in the same way, of enough episodes or of half of those that there are now
     enough = min(MIN_SURVEYED, (len(records) + 1) // 2)
-    if former_signals and former_signals[0].survey_version == version and former_signals[0].num_surveyed >= enough:
+    if (
+        former_signals
+        and former_signals[0].survey_version == version
+        and former_signals[0].num_surveyed >= enough
+    ):
         first = _readable(source, records[:1])
         if not first or _is_laid_out_so(former_signals, first[0], robot):
             kept_signals = tuple(
-                replace(signal, layout=_layout(first[0], robot)) if first else signal for signal in former_signals
+                replace(signal, layout=_layout(first[0], robot)) if first else signal
+                for signal in former_signals
             )
             return Survey(kept_signals, tuple(findings_of(former_signals)))
     episodes = list(_readable(source, records))
@@ -68,18 +81,26 @@ def survey(
         return Survey((), ())
     places = _located(episodes, source.config)
     layout = _layout(episodes[0], robot)
-    signals = [replace(_measured(place, episodes, robot, version), layout=layout) for place in places]
-    return Survey(tuple(signals), (*findings_of(signals), *_lacking(episodes, source.config, signals)))
+    signals = [
+        replace(_measured(place, episodes, robot, version), layout=layout) for place in places
+    ]
+    return Survey(
+        tuple(signals), (*findings_of(signals), *_lacking(episodes, source.config, signals))
+    )
 
 
 def _layout(episode: EpisodeData, robot: str | None) -> str:
     """A hash over what the places of grippers rest on: the robot, and the names and widths of state and action."""
-    widths = [None if values is None else values.shape[1] for values in (episode.state, episode.action)]
+    widths = [
+        None if values is None else values.shape[1] for values in (episode.state, episode.action)
+    ]
     text = repr((robot, widths, episode.state_names, episode.action_names))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _is_laid_out_so(former_signals: Sequence[GripperSignal], episode: EpisodeData, robot: str | None) -> bool:
+def _is_laid_out_so(
+    former_signals: Sequence[GripperSignal], episode: EpisodeData, robot: str | None
+) -> bool:
     """Are the rows laid out as those that an earlier survey looked at? One that did not say is told by its names."""
     if former_signals[0].layout is not None:
         return former_signals[0].layout == _layout(episode, robot)
@@ -107,7 +128,9 @@ def chosen(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeReco
     rank: Counter[str] = Counter()
     order = []
     for record in records:
-        if record.data_uri is not None and (is_all_here or record.episode_index in (source.selected or ())):
+        if record.data_uri is not None and (
+            is_all_here or record.episode_index in (source.selected or ())
+        ):
             rank[record.task or ""] += 1
             order.append((rank[record.task or ""] > PER_TASK, record.episode_index, record))
     picked = [record for _, _, record in sorted(order, key=itemgetter(0, 1))[:MAX_EPISODES]]
@@ -126,7 +149,9 @@ def _readable(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeD
         except (DataError, DownloadError):
             continue
     finite = [episode for episode in episodes if _is_finite(episode.state, episode.action)]
-    return finite or [replace(episode, actions=None) for episode in episodes if _is_finite(episode.state)]
+    return finite or [
+        replace(episode, actions=None) for episode in episodes if _is_finite(episode.state)
+    ]
 
 
 def _is_finite(*columns: np.ndarray | None) -> bool:
@@ -185,7 +210,9 @@ def _stated_dimensions(entry: Gripper, names: Sequence[str], width: int) -> list
 def _registered(entry: Gripper, episodes: Sequence[EpisodeData]) -> _Place | None:
     if entry.column == "none":
         return None
-    dimensions = _stated_dimensions(entry, _names(episodes, entry.column), _width(episodes, entry.column))
+    dimensions = _stated_dimensions(
+        entry, _names(episodes, entry.column), _width(episodes, entry.column)
+    )
     if not dimensions:
         return None
     kind: Kind = "hand" if len(dimensions) >= naming.MIN_HAND_JOINTS else "gripper"
@@ -195,7 +222,10 @@ def _registered(entry: Gripper, episodes: Sequence[EpisodeData]) -> _Place | Non
 def _by_name(episodes: Sequence[EpisodeData], column: Column) -> list[_Place]:
     names = _names(episodes, column)[: _width(episodes, column)]
     located_by = "modality.json" if episodes[0].names_by == "modality.json" else "name"
-    return [_Place(g.arm, g.kind, column, g.dimensions, located_by) for g in naming.named_grippers(names)]
+    return [
+        _Place(g.arm, g.kind, column, g.dimensions, located_by)
+        for g in naming.named_grippers(names)
+    ]
 
 
 def _by_values(episodes: Sequence[EpisodeData], column: Column) -> list[_Place]:
@@ -207,9 +237,13 @@ def _by_values(episodes: Sequence[EpisodeData], column: Column) -> list[_Place]:
     return [_Place(arm, "gripper", column, (d,), "values") for arm, d in sorted(dimensions.items())]
 
 
-def _measured(place: _Place, episodes: Sequence[EpisodeData], robot: str | None, version: str) -> GripperSignal:
+def _measured(
+    place: _Place, episodes: Sequence[EpisodeData], robot: str | None, version: str
+) -> GripperSignal:
     """The signal of a place: its weights, range, use and polarity."""
-    rows = [values for episode in episodes if (values := values_of(episode, place.column)) is not None]
+    rows = [
+        values for episode in episodes if (values := values_of(episode, place.column)) is not None
+    ]
     names = _names(episodes, place.column)
     values = SignalValues(
         arm=place.arm,
@@ -217,7 +251,9 @@ def _measured(place: _Place, episodes: Sequence[EpisodeData], robot: str | None,
         column=place.column,
         dimensions=place.dimensions,
         names=tuple(_name(names, place.column, d) for d in place.dimensions),
-        weights=_weights(np.concatenate([of_episode[:, list(place.dimensions)] for of_episode in rows])),
+        weights=_weights(
+            np.concatenate([of_episode[:, list(place.dimensions)] for of_episode in rows])
+        ),
     )
     runs = [combined(values, of_episode) for of_episode in rows]
     ends = range_of(np.concatenate(runs))
@@ -227,7 +263,9 @@ def _measured(place: _Place, episodes: Sequence[EpisodeData], robot: str | None,
     if entry is not None and entry.closed is not None and entry.open is not None:
         closed = entry.closed
         opened = entry.open
-        verdict = gripper.Verdict("high_is_open" if opened > closed else "high_is_closed", 1.0, "the registry says so")
+        verdict = gripper.Verdict(
+            "high_is_open" if opened > closed else "high_is_closed", 1.0, "the registry says so"
+        )
     else:
         verdict = _polarity(values, episodes, observed if is_used else [], ends, robot)
         if verdict.polarity == "high_is_closed":
@@ -319,7 +357,9 @@ def _unit(names: Sequence[str], ends: Range) -> str:
     return "counts"
 
 
-def _is_used(runs: Sequence[np.ndarray], ends: Range, observed: Sequence[gripper.GripperRun]) -> bool:
+def _is_used(
+    runs: Sequence[np.ndarray], ends: Range, observed: Sequence[gripper.GripperRun]
+) -> bool:
     """Does a gripper go from one end to the other in any episode, or does it only tremble?"""
     if ends.span <= MIN_RELATIVE_RANGE * max(abs(ends.low), abs(ends.high)):
         return False
@@ -345,13 +385,21 @@ def _polarity(
     return verdict
 
 
-def _by_its_command(values: SignalValues, episodes: Sequence[EpisodeData]) -> list[gripper.PolarityEvidence]:
+def _by_its_command(
+    values: SignalValues, episodes: Sequence[EpisodeData]
+) -> list[gripper.PolarityEvidence]:
     """What the commands of a gripper show, where it follows them."""
-    places = [p for p in (*_by_name(episodes, "action"), *_by_values(episodes, "action")) if p.arm == values.arm]
+    places = [
+        p
+        for p in (*_by_name(episodes, "action"), *_by_values(episodes, "action"))
+        if p.arm == values.arm
+    ]
     rows = [(e.action, e.state) for e in episodes if e.action is not None and e.state is not None]
     if not places or len(rows) < len(episodes):
         return []
-    command_values = replace(values, column="action", dimensions=places[0].dimensions[:1], weights=(1.0,))
+    command_values = replace(
+        values, column="action", dimensions=places[0].dimensions[:1], weights=(1.0,)
+    )
     commands = [combined(command_values, action) for action, _ in rows]
     reached = [combined(values, state) for _, state in rows]
     follows = _correlation(np.concatenate(commands), np.concatenate(reached))
@@ -386,16 +434,22 @@ def findings_of(signals: Sequence[GripperSignal]) -> list[Finding]:
             findings.append(Finding("gripper_unused", detail, "warning"))
         elif not signal.has_polarity:
             reason = "hand_without_polarity" if signal.kind == "hand" else "polarity_unknown"
-            detail = f"{description}, {signal.closed:.4g} to {signal.open:.4g}: {signal.polarity_by}"
+            detail = (
+                f"{description}, {signal.closed:.4g} to {signal.open:.4g}: {signal.polarity_by}"
+            )
             findings.append(Finding(reason, detail, "warning"))
     return findings
 
 
-def _lacking(episodes: Sequence[EpisodeData], config: DatasetConfig, signals: Sequence[GripperSignal]) -> list[Finding]:
+def _lacking(
+    episodes: Sequence[EpisodeData], config: DatasetConfig, signals: Sequence[GripperSignal]
+) -> list[Finding]:
     """That no gripper was seen, or that one of the registry is not there."""
     absent = [e for e in config.grippers if e.column != "none" and _registered(e, episodes) is None]
     if absent:
-        absent_names = ", ".join(f"{entry.column}[{d}]" for entry in absent for d in entry.dimensions())
+        absent_names = ", ".join(
+            f"{entry.column}[{d}]" for entry in absent for d in entry.dimensions()
+        )
         return [_no_gripper(episodes, f"the registry's {absent_names or 'gripper'} is not there; ")]
     if signals or config.grippers:
         return []
@@ -412,4 +466,6 @@ def _no_gripper(episodes: Sequence[EpisodeData], reason: str = "") -> Finding:
             listed = ", ".join(names[:MAX_NAMED]) + (" ..." if len(names) > MAX_NAMED else "")
             looked_at.append(f"{column} of {width} dimensions" + (f" ({listed})" if listed else ""))
     places = " and ".join(looked_at) or "no rows of numbers"
-    return Finding("no_gripper", f"{reason}looked at {places} of {len(episodes)} episodes", "warning")
+    return Finding(
+        "no_gripper", f"{reason}looked at {places} of {len(episodes)} episodes", "warning"
+    )

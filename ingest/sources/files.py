@@ -22,11 +22,23 @@ from ingest.registry import DatasetConfig
 from ingest.sources.types import FileStat, SourceError, refuse_pointer
 
 DOWNLOADS = 8  # at once, by one process
-HIDDEN = (".", "lost+found")  # how folders begin that are no data; each disk has the second, for its administrator
+HIDDEN = (
+    ".",
+    "lost+found",
+)  # how folders begin that are no data; each disk has the second, for its administrator
 NO_RIGHTS = " without rights"  # behind the version of a file that may not be read
 COPY_BYTES = 1 << 20
 # What tarfile lets through for damaged headers
-DAMAGED = (tarfile.TarError, OSError, ValueError, LookupError, ArithmeticError, TypeError, RecursionError, MemoryError)
+DAMAGED = (
+    tarfile.TarError,
+    OSError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    TypeError,
+    RecursionError,
+    MemoryError,
+)
 DAMAGED += (DataError,)
 
 
@@ -81,11 +93,15 @@ def _index(tar: Path, size: int, version: int, limits: Limits) -> Archive:
     except DAMAGED as e:
         # What stands before the damage can be read, and is kept
         problem = f"{str(e) or type(e).__name__}; {len(members)} files before it can be read"
-        return Archive(members, escaping, DataError(problem, getattr(e, "reason", "unreadable_data")))
+        return Archive(
+            members, escaping, DataError(problem, getattr(e, "reason", "unreadable_data"))
+        )
     return Archive(members, escaping, None)
 
 
-def _sort_in(info: tarfile.TarInfo, tar_size: int, members: dict[str, Member], escaping: list[str]) -> None:
+def _sort_in(
+    info: tarfile.TarInfo, tar_size: int, members: dict[str, Member], escaping: list[str]
+) -> None:
     """Put a member where it belongs: to the files, or to the names that are left out. Raises ReadError."""
     # A name that is not UTF-8 is changed: no table can keep it
     name = info.name.encode(errors="replace").decode()
@@ -200,7 +216,9 @@ class Source:
             raise SourceError(
                 f"{self.config.source} is not on this machine: give a folder to fetch its files to (Source's cache)"
             )
-        from ingest.sources.remote import Remote  # the clients of hub and buckets take a second to import
+        from ingest.sources.remote import (
+            Remote,
+        )  # the clients of hub and buckets take a second to import
 
         return Remote(self.config, self.cache, self.listed)
 
@@ -252,7 +270,9 @@ class Source:
         """What lies below the root. Raises SourceError."""
         if self.remote:
             files = self.remote.listing.files
-            folders = {uri.rsplit("/", depth)[0] for uri in files for depth in range(1, uri.count("/") + 1)}
+            folders = {
+                uri.rsplit("/", depth)[0] for uri in files for depth in range(1, uri.count("/") + 1)
+            }
             return FolderContents(files, self.remote.listing.escaping, folders)
         if not self.path.exists():
             raise SourceError(f"no such file or folder: {self.path}")
@@ -375,11 +395,17 @@ def _walk(root: Path) -> FolderContents:
         folder_prefix = f"{Path(folder).relative_to(root).as_posix()}/".removeprefix("./")
         # No table can keep a name that is no text: the file, or all that is below the folder, is left out
         contents.unnameable += [
-            folder_prefix + _shown(name) for name in sorted((*folders, *files)) if _shown(name) != name
+            folder_prefix + _shown(name)
+            for name in sorted((*folders, *files))
+            if _shown(name) != name
         ]
         # os.walk goes on with what is left in its list, and follows no links
-        folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN) and _shown(name) == name)
-        for name in sorted(name for name in files if not name.startswith(".") and _shown(name) == name):
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(HIDDEN) and _shown(name) == name
+        )
+        for name in sorted(
+            name for name in files if not name.startswith(".") and _shown(name) == name
+        ):
             path = os.path.join(folder, name)
             try:
                 s = os.lstat(path)
@@ -393,7 +419,9 @@ def _walk(root: Path) -> FolderContents:
                 contents.files[folder_prefix + name] = _stat(s, path)
         contents.folders.update(folder_prefix + name for name in folders)
         contents.escaping += [
-            folder_prefix + name for name in folders if not _inside(os.path.join(folder, name), real_root)
+            folder_prefix + name
+            for name in folders
+            if not _inside(os.path.join(folder, name), real_root)
         ]
     return contents
 

@@ -55,11 +55,21 @@ def told(e: Exception) -> tuple[str, int | None]:
     e = e.__cause__ if isinstance(e.__cause__, HfHubHTTPError) else e
     if isinstance(e, HfHubHTTPError):
         status = e.response.status_code
-        return f"{status} {' '.join((e.server_message or e.response.reason_phrase).split())}", status
-    return " ".join(str(e).split()) or type(e).__name__, e.status if isinstance(e, HostError) else None
+        return (
+            f"{status} {' '.join((e.server_message or e.response.reason_phrase).split())}",
+            status,
+        )
+    return " ".join(str(e).split()) or type(e).__name__, e.status if isinstance(
+        e, HostError
+    ) else None
 
 
-HASHES = {"sha256": hashlib.sha256, "md5": hashlib.md5, "git": hashlib.sha1, "crc32c": google_crc32c.Checksum}
+HASHES = {
+    "sha256": hashlib.sha256,
+    "md5": hashlib.md5,
+    "git": hashlib.sha1,
+    "crc32c": google_crc32c.Checksum,
+}
 
 
 def hash_matches(path: Path, version: str) -> bool | None:
@@ -90,7 +100,9 @@ def open_host(source: str, revision: str | None) -> "Bucket | Web":
         return Bucket(scheme, address.strip("/"))
     if scheme in ("http", "https"):
         return Web(source)
-    raise SourceError(f"{source}: no {scheme}:// is read here, only hf://, s3://, gs:// and https://")
+    raise SourceError(
+        f"{source}: no {scheme}:// is read here, only hf://, s3://, gs:// and https://"
+    )
 
 
 class Bucket:
@@ -106,7 +118,9 @@ class Bucket:
 
     @cached_property
     def fs(self) -> Any:
-        logging.getLogger("gcsfs").addHandler(logging.NullHandler())  # or it prints tracebacks of what it tries again
+        logging.getLogger("gcsfs").addHandler(
+            logging.NullHandler()
+        )  # or it prints tracebacks of what it tries again
         # What lies in the bucket now counts, not what was listed earlier in this process
         options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
         # The clients of buckets are packages that not every installation has
@@ -117,7 +131,9 @@ class Bucket:
                 options["anon"] = botocore.session.get_session().get_credentials() is None
             return fsspec.filesystem(self.scheme, **options)
         except ImportError as e:
-            raise SourceError(f"{self.scheme}:// needs further packages ({e}): {install_hint('cloud')}") from e
+            raise SourceError(
+                f"{self.scheme}:// needs further packages ({e}): {install_hint('cloud')}"
+            ) from e
 
     def commit(self) -> str | None:
         return None
@@ -142,7 +158,9 @@ class Bucket:
         # The hub's client would ask for the size, and read ahead
         options = {"size": known.size, "cache_type": "none"} if self.scheme == "hf" else {}
         for offset in range(start, known.size, BLOCK_BYTES):
-            yield self.fs.cat_file(self._name(uri), start=offset, end=min(offset + BLOCK_BYTES, known.size), **options)
+            yield self.fs.cat_file(
+                self._name(uri), start=offset, end=min(offset + BLOCK_BYTES, known.size), **options
+            )
 
     def matches(self, path: Path, uri: str, known: FileStat) -> bool:
         if hash_matches(path, known.version) is not False:
@@ -184,7 +202,9 @@ class Hub(Bucket):
         owner, _, remainder = place.partition("/")
         name, _, self.folder = remainder.partition("/")
         if not owner or not name:
-            raise SourceError(f"{source} names no dataset of the hub: write hf://owner/name or hf://owner/name/folder")
+            raise SourceError(
+                f"{source} names no dataset of the hub: write hf://owner/name or hf://owner/name/folder"
+            )
         self.scheme = "hf"
         self.repo = f"{owner}/{name}"
         self.revision = revision
@@ -234,18 +254,28 @@ class Web:
     def _asked(self, uri: str, method: str = "GET", **headers: str) -> Iterator[httpx.Response]:
         """What the server answers. Raises HostError, also for what it packed unasked: it may unpack to any size."""
         url = self.address + quote(uri) if self.address.endswith("/") else self.address
-        with self.client.stream(method, url, headers={"Accept-Encoding": "identity"} | headers) as response:
+        with self.client.stream(
+            method, url, headers={"Accept-Encoding": "identity"} | headers
+        ) as response:
             if response.is_error:
-                raise HostError(f"{response.status_code} {response.reason_phrase}", response.status_code)
-            if (coding := response.headers.get("Content-Encoding", "identity").strip().lower()) != "identity":
-                raise HostError(f"the server sends what it was asked for packed ({coding[:40]}), which is not read")
+                raise HostError(
+                    f"{response.status_code} {response.reason_phrase}", response.status_code
+                )
+            if (
+                coding := response.headers.get("Content-Encoding", "identity").strip().lower()
+            ) != "identity":
+                raise HostError(
+                    f"the server sends what it was asked for packed ({coding[:40]}), which is not read"
+                )
             yield response
 
     def files(self, limits: Limits) -> Files:
         is_folder = self.address.endswith("/")
         names = self._names(limits) if is_folder else [unquote(self.address.rsplit("/", 1)[-1])]
         if not names:
-            raise HostError("the server lists no files there: fetch them yourself, and give their folder", 404)
+            raise HostError(
+                "the server lists no files there: fetch them yourself, and give their folder", 404
+            )
         with ThreadPoolExecutor(WEB_THREADS) as pool:
             yield from zip(names, pool.map(self._stat, names), strict=True)
 
@@ -275,15 +305,23 @@ class Web:
         links.feed(page.decode(errors="replace"))
         # Links with a query sort the page; those with a fragment lead to a part of it
         led_to = [urljoin(base, href) for href in links.found if not {*"?#"} & {*href}]
-        return list(dict.fromkeys(folder + unquote(x[len(base) :]) for x in led_to if x.startswith(base) and x != base))
+        return list(
+            dict.fromkeys(
+                folder + unquote(x[len(base) :]) for x in led_to if x.startswith(base) and x != base
+            )
+        )
 
     def _stat(self, uri: str) -> FileStat:
         with self._asked(uri, "HEAD") as response:
             size = response.headers.get("Content-Length", "")
             headers = response.headers
         if not size.isdecimal():
-            raise HostError(f"the server does not say how large {uri} is, so a download could not be checked")
-        return FileStat(int(size), f"etag:{headers.get('ETag') or headers.get('Last-Modified', '')}")
+            raise HostError(
+                f"the server does not say how large {uri} is, so a download could not be checked"
+            )
+        return FileStat(
+            int(size), f"etag:{headers.get('ETag') or headers.get('Last-Modified', '')}"
+        )
 
     def read(self, uri: str, known: FileStat, start: int) -> Iterator[bytes]:
         with self._asked(uri, **({"Range": f"bytes={start}-"} if start else {})) as response:

@@ -72,7 +72,9 @@ class Remote:
             try:
                 files, escaping = json.loads(self._listing_path(known_version).read_text())
                 return RemoteListing(
-                    known_version, {uri: FileStat(*stat_fields) for uri, stat_fields in files.items()}, escaping
+                    known_version,
+                    {uri: FileStat(*stat_fields) for uri, stat_fields in files.items()},
+                    escaping,
                 )
             except (OSError, ValueError):
                 pass  # not listed before, or half stored
@@ -80,7 +82,9 @@ class Remote:
             listed = _retried(self.config.source, lambda: dict(self.host.files(self.config.limits)))
             # What a host says is not trusted: no name may lead out of the cache
             files = {uri: listed[uri] for uri in sorted(filter(_is_plain, listed))}
-            escaping = sorted(uri for uri in listed if ".." in uri.split("/") or uri.startswith("/"))
+            escaping = sorted(
+                uri for uri in listed if ".." in uri.split("/") or uri.startswith("/")
+            )
             text = json.dumps([files, escaping])
             version = self._commit or hashlib.sha256(text.encode()).hexdigest()
             write_file(self._listing_path(version), text.encode(), synced=False)
@@ -93,7 +97,9 @@ class Remote:
         """Have a file whole in the cache. Raises DownloadError."""
         file_stat = self.listing.files.get(uri)
         if file_stat is None:
-            raise DownloadError(f"{self.config.name}: {self.config.source} has no file {uri}; run the same again")
+            raise DownloadError(
+                f"{self.config.name}: {self.config.source} has no file {uri}; run the same again"
+            )
         path = self.cache / uri
         state = self.cache / STATE / _short(uri)
         # A file that is there needs no lock
@@ -109,10 +115,14 @@ class Remote:
                 is_there = path.is_file() and path.stat().st_size == file_stat.size
                 if not is_there or not hash_matches(path, file_stat.version):
                     # A name of its own per version: what one attempt left, the next one goes on with
-                    partial = state.with_name(f"{_short(self.config.source, uri, file_stat.version)}.partial")
+                    partial = state.with_name(
+                        f"{_short(self.config.source, uri, file_stat.version)}.partial"
+                    )
                     self._complete(partial, uri, file_stat)
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    state.unlink(missing_ok=True)  # first, or a crash would leave the new file with the old mark
+                    state.unlink(
+                        missing_ok=True
+                    )  # first, or a crash would leave the new file with the old mark
                     os.replace(partial, path)
                 write_file(state, file_stat.version.encode(), synced=False)
 
@@ -120,22 +130,30 @@ class Remote:
         """Fetch what is lacking, in as many attempts as it takes, and check all of it; once more when that fails."""
         for _ in range(2):
             _retried(self.config.source, lambda: self._append(partial, uri, file_stat), partial)
-            if partial.stat().st_size == file_stat.size and self.host.matches(partial, uri, file_stat):
+            if partial.stat().st_size == file_stat.size and self.host.matches(
+                partial, uri, file_stat
+            ):
                 return
             partial.unlink()
-        raise HostError("what arrived is not what was listed (its hash differs), twice; it was thrown away")
+        raise HostError(
+            "what arrived is not what was listed (its hash differs), twice; it was thrown away"
+        )
 
     def _append(self, partial: Path, uri: str, file_stat: FileStat) -> None:
         """Raises HostError when the host's answer ends before the file. What it sends beyond the size is left out."""
         with partial.open("ab") as f:
-            for block in self.host.read(uri, file_stat, f.tell()) if f.tell() < file_stat.size else ():
+            for block in (
+                self.host.read(uri, file_stat, f.tell()) if f.tell() < file_stat.size else ()
+            ):
                 f.write(block[: file_stat.size - f.tell()])
                 if f.tell() == file_stat.size:
                     break
             f.flush()
             os.fsync(f.fileno())
             if f.tell() < file_stat.size:
-                raise HostError(f"the connection ended after {f.tell()} of {file_stat.size} bytes", 408)
+                raise HostError(
+                    f"the connection ended after {f.tell()} of {file_stat.size} bytes", 408
+                )
 
     @contextmanager
     def _asking(self, description: str) -> Iterator[None]:
@@ -152,7 +170,9 @@ class Remote:
                 revision_note = f" at revision {self.config.revision}"
             else:
                 revision_note = ""
-            raise DownloadError(f"{failure}{revision_note}: {cause}; {self._remedy(e, status)}") from e
+            raise DownloadError(
+                f"{failure}{revision_note}: {cause}; {self._remedy(e, status)}"
+            ) from e
 
     def _remedy(self, e: Exception, status: int | None) -> str:
         full = f"see to the folder {self.cache} (space, permission, names), and run the same again: it resumes"
@@ -163,7 +183,10 @@ class Remote:
             (isinstance(e, OSError) and e.errno in LOCAL, full),
             (isinstance(e, DataError), larger),
             (status in (401, 403) or isinstance(e, PermissionError), self.host.credentials),
-            (status == 404 or isinstance(e, FileNotFoundError), "check the address, and the revision if it has one"),
+            (
+                status == 404 or isinstance(e, FileNotFoundError),
+                "check the address, and the revision if it has one",
+            ),
             (True, "see that it answers, and run the same again: it resumes where it stopped"),
         )
         return next(remedy for applies, remedy in remedies if applies)

@@ -9,8 +9,12 @@ from core.tables import STAGE_TABLES
 from pipeline.config import DatasetBuild
 from pipeline.stage import Stage, StageSpec
 
-STAGES: tuple[Stage, ...] = tuple(import_module(f"pipeline.stages.{name}").STAGE for name in STAGE_TABLES)
-LISTING = STAGES[0]  # works on a dataset as a whole, and says which chunks there are; the others on a chunk
+STAGES: tuple[Stage, ...] = tuple(
+    import_module(f"pipeline.stages.{name}").STAGE for name in STAGE_TABLES
+)
+LISTING = STAGES[
+    0
+]  # works on a dataset as a whole, and says which chunks there are; the others on a chunk
 
 
 def stage_specs(build: DatasetBuild) -> tuple[StageSpec, ...]:

@@ -41,11 +41,16 @@ def run(context: StageContext) -> Output:
         try:
             check_tiling(segments, len(episode.change), len(plan))
         except ValueError as e:
-            findings.append(Finding("correction_outdated", f"{outdated}: {e}", "warning", episode_index))
+            findings.append(
+                Finding("correction_outdated", f"{outdated}: {e}", "warning", episode_index)
+            )
             continue
         config = context.build.stages.progress
         end = StatedEnd(correction["final_progress"], correction["catastrophic_frame"])
-        of_people = {"notes": [comment] if comment else [], "correction_id": correction["correction_id"]}
+        of_people = {
+            "notes": [comment] if comment else [],
+            "correction_id": correction["correction_id"],
+        }
         labelled.append(stated_label(episode, segments, len(plan), plan, config, end, **of_people))
 
     place = LabelPlace(context.dataset, context.chunk, label_run)

@@ -11,8 +11,15 @@ def run(context: StageContext) -> Output:
     rows = []
     for episode in context.signals():
         measured = vars(measures(episode.signals())).items()
-        columns = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in measured}
-        key = {"dataset": context.dataset, "episode_index": episode.episode_index, "chunk": context.chunk}
+        columns = {
+            name: value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in measured
+        }
+        key = {
+            "dataset": context.dataset,
+            "episode_index": episode.episode_index,
+            "chunk": context.chunk,
+        }
         rows.append(key | columns | {"camera": episode.camera, "end_phash": int(episode.phash[-1])})
     return Output({"demonstration_measures": TABLES["demonstration_measures"].rows(rows)})
 

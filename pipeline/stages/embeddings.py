@@ -42,13 +42,24 @@ def run(context: StageContext) -> Output:
                     except DataError as e:
                         into.drop(episode_index, camera)
                         detail = f"the encoder cannot be shown them any more: {e}"
-                        findings.append(Finding("pictures_lost", detail, "warning", episode_index, camera))
+                        findings.append(
+                            Finding("pictures_lost", detail, "warning", episode_index, camera)
+                        )
                         continue
-                key = {"dataset": build.name, "episode_index": episode_index, "camera": camera, "chunk": chunk}
+                key = {
+                    "dataset": build.name,
+                    "episode_index": episode_index,
+                    "camera": camera,
+                    "chunk": chunk,
+                }
                 tables.append(camera_rows(key, into.encoder, *into.take(episode_index, camera)))
     table = pa.concat_tables(tables)
     device = into.encoder.device
-    numbers = {"embedded_pictures": table.num_rows, "decoded_frames": decoded_frames, "device": device}
+    numbers = {
+        "embedded_pictures": table.num_rows,
+        "decoded_frames": decoded_frames,
+        "device": device,
+    }
     return Output({"embeddings": table}, findings, numbers=numbers)
 
 

@@ -31,11 +31,19 @@ from pipeline.pictures import episodes_figure
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake import Lake
 from warehouse.lake.outcomes import outcomes_by_recording, outcomes_without_recording
-from warehouse.lake.recordings import LISTING, RecordingUpdate, known_recordings, new_id, recordings_with_words
+from warehouse.lake.recordings import (
+    LISTING,
+    RecordingUpdate,
+    known_recordings,
+    new_id,
+    recordings_with_words,
+)
 from warehouse.lake.statements import takedown_marks, withdrawn_reasons
 from warehouse.lake.stored import stored_signals
 
-MAX_CHANGED = 0.5  # share of a dataset's recordings; more of them at other addresses are asked about first
+MAX_CHANGED = (
+    0.5  # share of a dataset's recordings; more of them at other addresses are asked about first
+)
 
 
 class ChangedSourceError(UserError):
@@ -84,11 +92,15 @@ def run(context: StageContext) -> Output:
     upserts = {"build_configs": config_rows([build]), "episode_ids": listing.ids} | update.upserts()
     numbers = {
         "episodes": len(listing.records),
-        "unusable_by_metadata": len({f.episode_index for f in findings if f.severity == "unusable"}),
+        "unusable_by_metadata": len(
+            {f.episode_index for f in findings if f.severity == "unusable"}
+        ),
         "outcomes_known": listing.tables["episode_facts"]["success"].drop_null().length(),
     } | update.numbers
     outdated, renumbered = _numbers_that_changed(placed)
-    return Output(listing.tables, findings, upserts, numbers=numbers, outdated=outdated, moved=renumbered)
+    return Output(
+        listing.tables, findings, upserts, numbers=numbers, outdated=outdated, moved=renumbered
+    )
 
 
 def placed_listing(lake: Lake, source: Source) -> PlacedListing:
@@ -124,7 +136,10 @@ def _read_fingerprint(source: Source, record: EpisodeRecord) -> Fingerprint:
 
 
 def _with_missing_fingerprints(
-    lake: Lake, dataset: str, placements: Sequence[Placement], read: Callable[[EpisodeRecord], Fingerprint]
+    lake: Lake,
+    dataset: str,
+    placements: Sequence[Placement],
+    read: Callable[[EpisodeRecord], Fingerprint],
 ) -> list[Placement]:
     """Placements with the rows' layers of recordings that people spoke of, and of which no pass kept them.
 
@@ -134,8 +149,15 @@ def _with_missing_fingerprints(
     filled = []
     for placement in placements:
         recording = placement.known
-        is_lacking = recording is not None and not (recording.fingerprint.rows or placement.fingerprint.rows)
-        if recording and is_lacking and recording.recording in spoken_of and is_unchanged(recording, placement.address):
+        is_lacking = recording is not None and not (
+            recording.fingerprint.rows or placement.fingerprint.rows
+        )
+        if (
+            recording
+            and is_lacking
+            and recording.recording in spoken_of
+            and is_unchanged(recording, placement.address)
+        ):
             filled.append(placement.with_fingerprint(read(placement.address.record)))
         else:
             filled.append(placement)
@@ -146,19 +168,27 @@ def _outcomes(lake: Lake, placements: Sequence[Placement], dataset: str) -> dict
     """By episode what people said of how the recording ended that it holds."""
     outcomes = outcomes_by_recording(lake, [p.known.recording for p in placements if p.known])
     of_recordings = {
-        p.index: outcomes[p.known.recording] for p in placements if p.known and p.known.recording in outcomes
+        p.index: outcomes[p.known.recording]
+        for p in placements
+        if p.known and p.known.recording in outcomes
     }
     return outcomes_without_recording(lake, dataset) | of_recordings
 
 
-def _withdrawn(lake: Lake, placements: Sequence[Placement], dataset: str) -> tuple[dict[int, str], set[int]]:
+def _withdrawn(
+    lake: Lake, placements: Sequence[Placement], dataset: str
+) -> tuple[dict[int, str], set[int]]:
     """The reason of each episode whose recording was taken down; and episodes that may hold such a recording.
 
     These are decoded, and left out by the pass over the pictures where they turn out to be it.
     """
     marks = takedown_marks(lake, dataset)
     whole = [mark["reason"] for mark in marks if mark["episode_index"] is None]
-    withdrawn = {mark["episode_index"]: mark["reason"] for mark in marks if mark["recording"] is None and not whole}
+    withdrawn = {
+        mark["episode_index"]: mark["reason"]
+        for mark in marks
+        if mark["recording"] is None and not whole
+    }
     reasons = withdrawn_reasons(lake)
     unsure = set[int]()
     for placement in placements:
@@ -174,7 +204,9 @@ def _withdrawn(lake: Lake, placements: Sequence[Placement], dataset: str) -> tup
     return withdrawn, unsure
 
 
-def recording_update(placed: PlacedListing, split_by_group: Mapping[str, str], dataset: str) -> RecordingUpdate:
+def recording_update(
+    placed: PlacedListing, split_by_group: Mapping[str, str], dataset: str
+) -> RecordingUpdate:
     """What a listing writes of recordings: those that are new, or whose place, group, split or files changed."""
     update = RecordingUpdate(dataset, LISTING)
     ids = {recording.recording for recording in placed.known}
@@ -184,7 +216,12 @@ def recording_update(placed: PlacedListing, split_by_group: Mapping[str, str], d
         ids.add(present.recording)
         if former is None or former != present:
             update.put(present)
-        is_changed = former is None or former.stamp != present.stamp or placement.is_moved or placement.is_back
+        is_changed = (
+            former is None
+            or former.stamp != present.stamp
+            or placement.is_moved
+            or placement.is_back
+        )
         if is_changed and not present.fingerprint.is_empty:
             update.put_fingerprint(present)
         if placed.known:
@@ -215,7 +252,9 @@ def _present_recording(
         "split": given_before or split_by_group.get(record.group),
     }
     if former is not None:
-        return former.changed(**fields, fingerprint=former.fingerprint.filled(placement.fingerprint))
+        return former.changed(
+            **fields, fingerprint=former.fingerprint.filled(placement.fingerprint)
+        )
     return KnownRecording(
         recording=new_id(dataset, record.source_id, ids),
         dataset=dataset,
@@ -244,12 +283,22 @@ def _numbers_that_changed(placed: PlacedListing) -> tuple[set[int], dict[int, in
     """Episodes that hold another recording than before, or none; and by former number the present one of those that
     moved."""
     former_recordings = {
-        recording.episode_index: recording.recording for recording in placed.known if recording.is_here
+        recording.episode_index: recording.recording
+        for recording in placed.known
+        if recording.is_here
     }
     present_recordings = {p.index: p.known.recording for p in placed.placements if p.known}
-    outdated = {index for index, recording in former_recordings.items() if present_recordings.get(index) != recording}
-    renumbered = {p.known.episode_index: p.index for p in placed.placements if p.known and p.known.is_here}
-    return outdated, {former: present for former, present in renumbered.items() if former != present}
+    outdated = {
+        index
+        for index, recording in former_recordings.items()
+        if present_recordings.get(index) != recording
+    }
+    renumbered = {
+        p.known.episode_index: p.index for p in placed.placements if p.known and p.known.is_here
+    }
+    return outdated, {
+        former: present for former, present in renumbered.items() if former != present
+    }
 
 
 def _check_changes(context: StageContext, placed: PlacedListing) -> None:

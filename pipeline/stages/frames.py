@@ -39,7 +39,9 @@ def _is_there(path: Path) -> bool:
 
 
 @contextmanager
-def stored_beside(workspace: Workspace, stored: dict[str, int]) -> Iterator[Callable[[str, bytes], None]]:
+def stored_beside(
+    workspace: Workspace, stored: dict[str, int]
+) -> Iterator[Callable[[str, bytes], None]]:
     """Yields what stores a picture beside the work that makes it, which would wait for the disk at each of them.
 
     When the block ends well, all of them are on the disk. `stored` gets the bytes of each new one, by its sha256.
@@ -74,7 +76,9 @@ def run(context: StageContext) -> Output:
     signals = stored_signals(lake.con, build.name)
     with stored_beside(lake.workspace, stored) as store:
         config = build.stages.frames
-        measured = frames_stage(context.source, episodes, context.chunk, config, store, keepers, signals)
+        measured = frames_stage(
+            context.source, episodes, context.chunk, config, store, keepers, signals
+        )
     chunk_size = build.dataset.chunk_size
     recognition = recognise(lake, build.name, chunk_size, context.chunk, measured.fingerprints)
     if recognition.withdrawn:
@@ -118,19 +122,27 @@ def _outdated_episodes(context: StageContext, contents: pa.Table) -> set[int]:
     lake = context.lake
     chunk_key = [context.dataset, context.chunk]
     former_rows = lake.rows(
-        "SELECT episode_index, num_frames, recording FROM episode_content WHERE dataset = ? AND chunk = ?", chunk_key
+        "SELECT episode_index, num_frames, recording FROM episode_content WHERE dataset = ? AND chunk = ?",
+        chunk_key,
     )
     present_rows = {row["episode_index"]: row for row in contents.to_pylist()}
     outdated = set()
     for episode, num_frames, recording in former_rows:
         present = present_rows.get(episode)
         is_gone = present is None or present["num_frames"] != num_frames
-        if is_gone or (recording is not None and present is not None and present["recording"] != recording):
+        if is_gone or (
+            recording is not None and present is not None and present["recording"] != recording
+        ):
             outdated.add(episode)
     return outdated
 
 
-READ = {"fps", "gripper", "keys", "limits"}  # fields of a registry entry that reading rows and pictures depends on
+READ = {
+    "fps",
+    "gripper",
+    "keys",
+    "limits",
+}  # fields of a registry entry that reading rows and pictures depends on
 
 
 def config_parts(build: DatasetBuild) -> tuple[BaseModel | str, ...]:

@@ -9,7 +9,13 @@ import pyarrow as pa
 from annotate.label_run import choose_active, human_run
 from annotate.progress import CODE_VERSION
 from core.tables import TABLES
-from pipeline.labelled import LabelledSignals, LabelPlace, progress_table, quality_table, with_progress
+from pipeline.labelled import (
+    LabelledSignals,
+    LabelPlace,
+    progress_table,
+    quality_table,
+    with_progress,
+)
 from pipeline.pictures import progress_figure
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake.corrections import ACCEPTED, REJECTED, chunk_corrections
@@ -17,7 +23,9 @@ from warehouse.lake.stored import StoredLabel, labels_of
 
 LABEL_COLUMNS = "episode_index, as_far_as_episode, as_far_as_frame, steps_from, curve"
 LabelRow = Mapping[str, Any]  # those columns of a row of episode_labels
-OtherLabel = tuple[int, str, str, str | None]  # episode, label run, annotator and model of another run's label
+OtherLabel = tuple[
+    int, str, str, str | None
+]  # episode, label run, annotator and model of another run's label
 
 
 def run(context: StageContext) -> Output:
@@ -58,7 +66,9 @@ def _with_progress(
     episodes = [episode for episode in context.signals() if episode.episode_index in labels]
     labelled: dict[int, LabelledSignals] = {}
     # The runs that others are measured against come first
-    for episode in sorted(episodes, key=lambda e: rows[e.episode_index]["as_far_as_episode"] is not None):
+    for episode in sorted(
+        episodes, key=lambda e: rows[e.episode_index]["as_far_as_episode"] is not None
+    ):
         row = rows[episode.episode_index]
         stored = labels[episode.episode_index]
         ends_at = None
@@ -66,20 +76,29 @@ def _with_progress(
         if row["as_far_as_episode"] is not None:
             ends_at = float(labelled[row["as_far_as_episode"]].progress[row["as_far_as_frame"]])
         if row["curve"] is not None:
-            label = LabelledSignals(episode, stored.segments, stored.num_planned, np.array(row["curve"], np.float32))
+            label = LabelledSignals(
+                episode, stored.segments, stored.num_planned, np.array(row["curve"], np.float32)
+            )
         else:
             config = context.build.stages.progress
-            label = with_progress(episode, stored.segments, stored.num_planned, config, ends_at=ends_at)
+            label = with_progress(
+                episode, stored.segments, stored.num_planned, config, ends_at=ends_at
+            )
         labelled[episode.episode_index] = label
     return [labelled[episode.episode_index] for episode in episodes]
 
 
 def _disagreement(
-    context: StageContext, place: LabelPlace, labelled: Sequence[LabelledSignals], other_labels: Sequence[OtherLabel]
+    context: StageContext,
+    place: LabelPlace,
+    labelled: Sequence[LabelledSignals],
+    other_labels: Sequence[OtherLabel],
 ) -> pa.Table:
     """How far this run's progress is from that of each run in the lake by another annotator or model."""
     ours = context.build.label_run()
-    runs = sorted({run for _, run, *made_by in other_labels if made_by != [ours.annotator, ours.model]})
+    runs = sorted(
+        {run for _, run, *made_by in other_labels if made_by != [ours.annotator, ours.model]}
+    )
     rows = []
     if runs:
         table = context.lake.arrow(
@@ -98,7 +117,9 @@ def _disagreement(
                 # Else the other run has no label of it, or one of another length
                 if len(theirs) == len(episode.progress):
                     difference = float(np.abs(theirs - episode.progress).mean())
-                    rows.append(place.of(index) | {"other_run": other_run, "mean_difference": difference})
+                    rows.append(
+                        place.of(index) | {"other_run": other_run, "mean_difference": difference}
+                    )
     return TABLES["label_disagreement"].rows(rows)
 
 
@@ -123,7 +144,9 @@ def _active_runs(
     # What people said about them: a correction counts before every annotator, a rejected label not at all
     corrections = chunk_corrections(context.lake, place.dataset, place.chunk)
     corrected = {c["episode_index"] for c in corrections if c["status"] == ACCEPTED}
-    rejected = {(c["episode_index"], c["base_label_run"]) for c in corrections if c["status"] == REJECTED}
+    rejected = {
+        (c["episode_index"], c["base_label_run"]) for c in corrections if c["status"] == REJECTED
+    }
     rows = []
     for episode_index, runs in sorted(candidates.items()):
         allowed = [run for run in runs if (episode_index, run[0]) not in rejected]

@@ -20,16 +20,24 @@ def run(context: StageContext) -> Output:
     questions = []
     not_asked = followers(lake.con, label_run)
     stored_reasons = kept_reasons(context)
-    for episode, album in albums(context, [e for e in context.signals() if e.episode_index not in stored_reasons]):
+    for episode, album in albums(
+        context, [e for e in context.signals() if e.episode_index not in stored_reasons]
+    ):
         label = labels.get(episode.episode_index)
         # The model was not asked about a run that follows others
         if label and (build.name, episode.episode_index) not in not_asked:
             view = episode_view(build.name, episode, album, label.facts["task"])
-            ask_reasons = partial(reason_episode, view, label.segments, label.num_planned, config=build.stages.vlm)
+            ask_reasons = partial(
+                reason_episode, view, label.segments, label.num_planned, config=build.stages.vlm
+            )
             questions.append((album, ask_reasons))
     answers = ask_chunk(context, [questions], {})
     place = LabelPlace(build.name, context.chunk, label_run)
-    rows = [place.of(k) | vars(reason) for k, reasons in sorted(answers.by_episode.items()) for reason in reasons]
+    rows = [
+        place.of(k) | vars(reason)
+        for k, reasons in sorted(answers.by_episode.items())
+        for reason in reasons
+    ]
     tables = {"reasoning": TABLES["reasoning"].rows(rows)}
     findings = answers.findings
     if stored_reasons:

@@ -48,8 +48,12 @@ def run(context: StageContext) -> Output:
     samples = samples_stage(episodes, build.stages.samples, strangers)
     counts = samples["family"].value_counts().to_pylist()
     samples_of_family = {f"family {count['values']}": count["counts"] for count in counts}
-    gate_numbers = GateCounts(build.stages.samples.gate, [(e.confidence, e.named) for e in episodes]).numbers()
-    return Output({"samples": samples}, numbers={"episodes": len(episodes)} | gate_numbers | samples_of_family)
+    gate_numbers = GateCounts(
+        build.stages.samples.gate, [(e.confidence, e.named) for e in episodes]
+    ).numbers()
+    return Output(
+        {"samples": samples}, numbers={"episodes": len(episodes)} | gate_numbers | samples_of_family
+    )
 
 
 def chunk_strangers(lake: Lake, dataset: str, chunk: int) -> list[Stranger]:
@@ -59,7 +63,9 @@ def chunk_strangers(lake: Lake, dataset: str, chunk: int) -> list[Stranger]:
         "JOIN episode_facts f USING (dataset, episode_index) WHERE o.dataset = ? AND o.chunk = ? ORDER BY 1",
         [dataset, chunk],
     )
-    return [Stranger(e, split, task, tuple(cameras), n, fps) for e, split, task, cameras, n, fps in rows]
+    return [
+        Stranger(e, split, task, tuple(cameras), n, fps) for e, split, task, cameras, n, fps in rows
+    ]
 
 
 def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int) -> Iterator[LabelledEpisode]:
@@ -78,14 +84,19 @@ def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int) -> Iterator[L
             chunk=chunk,
             split=facts["split"],
             label_run=label.label_run,
-            cameras={camera: _size_in_shards(*sizes.get(camera, (0, 0)), max_px) for camera in facts["cameras"]},
+            cameras={
+                camera: _size_in_shards(*sizes.get(camera, (0, 0)), max_px)
+                for camera in facts["cameras"]
+            },
             fps=facts["fps"],
             task=facts["task"] if facts["task"] is not None else label.facts.get("task"),
             segments=label.segments,
             progress=label.progress,
             plan=tuple(label.facts.get("plan") or ()),
             reasons=dict(facts["reasons"] or ()),
-            unlike_cameras={camera: tuple(other_cameras) for camera, other_cameras in facts["unlike"] or ()},
+            unlike_cameras={
+                camera: tuple(other_cameras) for camera, other_cameras in facts["unlike"] or ()
+            },
             confidence=label.facts.get("confidence"),
             named=label.facts.get("named") is not False,
         )
@@ -103,7 +114,11 @@ STAGE = Stage(
     run=run,
     reads=("others",),
     # The size of pictures in shards is a part of a sample's tokens
-    config=lambda build: (build.stages.samples, template_version(), str(build.stages.shards.picture_max_px)),
+    config=lambda build: (
+        build.stages.samples,
+        template_version(),
+        str(build.stages.shards.picture_max_px),
+    ),
     code_version=CODE_VERSION,
     description="Question-answer samples of the ProcVQA and ProgressLM families.",
     picture=samples_figure,

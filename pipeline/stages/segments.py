@@ -19,7 +19,13 @@ from core.annotators import annotator_named
 from core.tables import TABLES
 from ingest.episode import Finding
 from pipeline.kept_labels import kept_labels, with_kept_findings, with_kept_rows
-from pipeline.labelled import LabelPlace, alignment_table, label_columns, of_label_run, segment_tables
+from pipeline.labelled import (
+    LabelPlace,
+    alignment_table,
+    label_columns,
+    of_label_run,
+    segment_tables,
+)
 from pipeline.pictures import segments_figure
 from pipeline.reading import EpisodeSignals, by_task, task_signals
 from pipeline.stage import Output, Stage, StageContext
@@ -30,9 +36,13 @@ type AnnotatedChunk = ChunkAnswers[EpisodeLabel]
 
 def by_motion(context: StageContext, episodes: Sequence[EpisodeSignals]) -> AnnotatedChunk:
     """The `motion` annotator. The episodes of one task are labelled together."""
-    signals = [signals for of_task in by_task(episodes).values() for signals in task_signals(of_task)]
+    signals = [
+        signals for of_task in by_task(episodes).values() for signals in task_signals(of_task)
+    ]
     labels = {}
-    for episode, label in zip(signals, motion.annotate(signals, context.build.stages.motion), strict=True):
+    for episode, label in zip(
+        signals, motion.annotate(signals, context.build.stages.motion), strict=True
+    ):
         check_tiling(label.segments, len(episode), label.num_planned)
         labels[episode.episode_index] = label
     return ChunkAnswers(labels)
@@ -64,7 +74,9 @@ def by_native(context: StageContext, episodes: Sequence[EpisodeSignals]) -> Anno
         by_motion_all = by_motion(context, episodes).by_episode
         for episode_index, reason in whys.items():
             label = by_motion_all[episode_index]
-            labels[episode_index] = replace(label, notes=[*label.notes, f"labelled by motion: {reason}"])
+            labels[episode_index] = replace(
+                label, notes=[*label.notes, f"labelled by motion: {reason}"]
+            )
     numbers = {"native_episodes": len(labels) - len(whys), "motion_episodes": len(whys)}
     return ChunkAnswers(labels, findings, numbers=numbers)
 
@@ -97,31 +109,57 @@ def by_vlm(context: StageContext, unlabelled: Sequence[EpisodeSignals]) -> Annot
     def curve_of(episode_index: int, label: EpisodeLabel) -> np.ndarray:
         episode = episodes[episode_index]
         return progress(
-            label.segments, label.num_planned, episode.change, episode.fps, stages.progress, None, episode.state
+            label.segments,
+            label.num_planned,
+            episode.change,
+            episode.fps,
+            stages.progress,
+            None,
+            episode.state,
         )
 
     model_labels: dict[int, EpisodeLabel] = {}
     tasks = [
-        label_task(task_signals(of_task), model_labels, curve_of, stages.vlm, stages.transfer, stages.motion)
+        label_task(
+            task_signals(of_task),
+            model_labels,
+            curve_of,
+            stages.vlm,
+            stages.transfer,
+            stages.motion,
+        )
         for of_task in by_task(unlabelled).values()
     ]
     labelled: TaskLabels = {}, {}
     views = _views(context, unlabelled)
 
     def questions(configs: Mapping[int, VlmConfig]) -> list[Question[EpisodeLabel]]:
-        return [(views[k][0], partial(annotate_episode, views[k][1], config=configs[k])) for k in sorted(configs)]
+        return [
+            (views[k][0], partial(annotate_episode, views[k][1], config=configs[k]))
+            for k in sorted(configs)
+        ]
 
-    answers = ask_chunk(context, map(questions, filter(None, in_rounds(tasks, labelled))), model_labels)
+    answers = ask_chunk(
+        context, map(questions, filter(None, in_rounds(tasks, labelled))), model_labels
+    )
     labels = model_labels | labelled[0]
     alignments = labelled[1]
     for k in alignments:
         check_tiling(labels[k].segments, len(episodes[k].change), labels[k].num_planned)
     findings = [*answers.findings, *_doubts(labels)]
-    numbers = {**answers.numbers, "asked_about": len(labels) - len(alignments), "follow": len(alignments)}
-    return replace(answers, by_episode=labels, findings=findings, alignments=alignments, numbers=numbers)
+    numbers = {
+        **answers.numbers,
+        "asked_about": len(labels) - len(alignments),
+        "follow": len(alignments),
+    }
+    return replace(
+        answers, by_episode=labels, findings=findings, alignments=alignments, numbers=numbers
+    )
 
 
-def _views(context: StageContext, episodes: Sequence[EpisodeSignals]) -> dict[int, tuple[Album, EpisodeView]]:
+def _views(
+    context: StageContext, episodes: Sequence[EpisodeSignals]
+) -> dict[int, tuple[Album, EpisodeView]]:
     """The pictures of some episodes, and each episode as the model sees it."""
     views = {}
     for episode, album in albums(context, episodes):
@@ -130,7 +168,9 @@ def _views(context: StageContext, episodes: Sequence[EpisodeSignals]) -> dict[in
         config = context.build.stages.motion
         [by_motion_alone] = motion.annotate([signals], config)
         motion_cuts = tuple(segment.start_frame for segment in by_motion_alone.segments[1:])
-        view = episode_view(context.dataset, episode, album, episode.task, motion_cuts, moments_of(signals, config))
+        view = episode_view(
+            context.dataset, episode, album, episode.task, motion_cuts, moments_of(signals, config)
+        )
         views[episode.episode_index] = album, view
     return views
 
@@ -145,7 +185,9 @@ def _doubts(labels: Mapping[int, EpisodeLabel]) -> Iterator[Finding]:
             yield Finding("needs_review", detail, "warning", episode_index)
 
 
-def _with_version(context: StageContext, labels: Mapping[int, EpisodeLabel]) -> dict[int, EpisodeLabel]:
+def _with_version(
+    context: StageContext, labels: Mapping[int, EpisodeLabel]
+) -> dict[int, EpisodeLabel]:
     """Labels, with a note where the label run that they join is by another version than made them."""
     made_by = context.step.spec.made_by
     if made_by is None:
@@ -157,13 +199,18 @@ def _with_version(context: StageContext, labels: Mapping[int, EpisodeLabel]) -> 
 def run(context: StageContext) -> Output:
     label_run = context.build.label_run()
     stored_labels = kept_labels(context)
-    unlabelled = [episode for episode in context.signals() if episode.episode_index not in stored_labels]
+    unlabelled = [
+        episode for episode in context.signals() if episode.episode_index not in stored_labels
+    ]
     annotated: AnnotatedChunk = annotator_named(label_run.annotator).labels_of(context, unlabelled)
     labels = sorted(_with_version(context, annotated.by_episode).items())
     place = LabelPlace(context.dataset, context.chunk, label_run.id)
     tables = segment_tables(
         place,
-        ((episode, label.segments, label.num_planned, label_columns(label)) for episode, label in labels),
+        (
+            (episode, label.segments, label.num_planned, label_columns(label))
+            for episode, label in labels
+        ),
     )
     # Pictures decoded to find boundaries are a part of what the label rests on
     if annotated.keyframes is not None:

@@ -48,7 +48,12 @@ def run(context: StageContext) -> Output:
         cached_frames = context.kept()
     pictures_by_episode = _wanted_by_episode(samples)
     # Patches that cover something look like the run around them
-    covered_episodes = {key[0] for keys in pictures_by_episode.values() for key in keys if key[3].startswith(OCCLUDED)}
+    covered_episodes = {
+        key[0]
+        for keys in pictures_by_episode.values()
+        for key in keys
+        if key[3].startswith(OCCLUDED)
+    }
     keyframes = coarse_keyframes(lake, build.name, covered_episodes)
 
     findings = []
@@ -71,7 +76,9 @@ def run(context: StageContext) -> Output:
         # ... then the entries are written: a sample may show pictures of other episodes, too
         entries = _entries(build.name, samples, pictures)
         config = build.stages.shards
-        tables = shards_stage(lake.workspace, build.name, chunk, entries, config.target_bytes, config.store)
+        tables = shards_stage(
+            lake.workspace, build.name, chunk, entries, config.target_bytes, config.store
+        )
 
     numbers = {
         "decoded_frames": decoded_frames,
@@ -90,7 +97,9 @@ def picture_key(picture: Mapping[str, Any]) -> PictureKey:
 def _wanted_by_episode(samples: pa.Table) -> dict[int, dict[PictureKey, str | None]]:
     """The pictures that samples show, by the episode that is shown."""
     pictures_by_episode: dict[int, dict[PictureKey, str | None]] = {}
-    for pictures, instruction in zip(samples["pictures"], samples["edit_instruction"].to_pylist(), strict=True):
+    for pictures, instruction in zip(
+        samples["pictures"], samples["edit_instruction"].to_pylist(), strict=True
+    ):
         for key in map(picture_key, pictures.as_py()):
             pictures_by_episode.setdefault(key[0], {})[key] = instruction
     return pictures_by_episode
@@ -103,27 +112,44 @@ def _lost_beyond(samples: pa.Table, picture_findings: Sequence[Finding]) -> Iter
         detail = f"camera {finding.camera}: {finding.detail}"
         picture_episode = finding.episode_index
         showing = {
-            r["episode_index"] for r in rows if any(p["episode_index"] == picture_episode for p in r["pictures"])
+            r["episode_index"]
+            for r in rows
+            if any(p["episode_index"] == picture_episode for p in r["pictures"])
         }
         for episode in sorted(showing):
-            yield Finding("pictures_lost", f"of episode {picture_episode}, {detail}", "warning", episode)
+            yield Finding(
+                "pictures_lost", f"of episode {picture_episode}, {detail}", "warning", episode
+            )
 
 
-def _entries(dataset: str, samples: pa.Table, pictures: PictureStore) -> Iterator[tuple[str, ShardEpisode]]:
+def _entries(
+    dataset: str, samples: pa.Table, pictures: PictureStore
+) -> Iterator[tuple[str, ShardEpisode]]:
     """(split, entry) of each episode that has a sample whose pictures are all there."""
     episode_of_row = samples["episode_index"].to_numpy()
     for episode_index in np.unique(episode_of_row).tolist():
         rows = samples[rows_of_episode(episode_of_row, episode_index)].to_pylist()
         # A picture may be lost with a damaged video: its samples are left out, the others stay
-        whole = [row for row in rows if pictures.places.keys() >= set(map(picture_key, row["pictures"]))]
+        whole = [
+            row for row in rows if pictures.places.keys() >= set(map(picture_key, row["pictures"]))
+        ]
         if whole:
             yield whole[0]["split"], _entry(dataset, episode_index, whole, pictures)
 
 
-def _entry(dataset: str, episode_index: int, rows: list[dict[str, Any]], pictures: PictureStore) -> ShardEpisode:
+def _entry(
+    dataset: str, episode_index: int, rows: list[dict[str, Any]], pictures: PictureStore
+) -> ShardEpisode:
     # By name, so that a picture which several samples show is in the entry once
-    keys_by_name = {picture_name(episode_index, p): picture_key(p) for row in rows for p in row["pictures"]}
-    return ShardEpisode(dataset, episode_index, rows, {name: pictures.get(key) for name, key in keys_by_name.items()})
+    keys_by_name = {
+        picture_name(episode_index, p): picture_key(p) for row in rows for p in row["pictures"]
+    }
+    return ShardEpisode(
+        dataset,
+        episode_index,
+        rows,
+        {name: pictures.get(key) for name, key in keys_by_name.items()},
+    )
 
 
 @dataclass
@@ -140,7 +166,9 @@ class PictureDecoder:
     pictures: PictureStore
     keyframes: Mapping[tuple[int, str], Mapping[int, str]]
     decoded_frames: int = 0
-    _runs: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)  # keyframes by camera and frame
+    _runs: dict[str, dict[int, np.ndarray]] = field(
+        default_factory=dict
+    )  # keyframes by camera and frame
 
     def decode(self, instructions: WantedPictures) -> list[Finding]:
         """Add those that the file lacks; a finding for each camera of which some cannot be had."""
@@ -164,10 +192,19 @@ class PictureDecoder:
                     self._take_frames(episode, camera, keys_of_frame, instructions, DECODE_ALL)
             except DataError as e:
                 detail = f": {e}"
-            missing_keys = [key for keys in keys_of_frame.values() for key in keys if key not in self.pictures.places]
+            missing_keys = [
+                key
+                for keys in keys_of_frame.values()
+                for key in keys
+                if key not in self.pictures.places
+            ]
             if missing_keys:
-                text = f"{len(missing_keys)} pictures that samples show cannot be had any more{detail}"
-                findings.append(Finding("pictures_lost", text, "unusable", self.record.episode_index, camera))
+                text = (
+                    f"{len(missing_keys)} pictures that samples show cannot be had any more{detail}"
+                )
+                findings.append(
+                    Finding("pictures_lost", text, "unusable", self.record.episode_index, camera)
+                )
         return findings
 
     def _take_frames(
@@ -210,7 +247,9 @@ class PictureDecoder:
         return shard_jpeg(picture, config.picture_max_px, config.jpeg_quality)
 
 
-def _by_editor(folder: Path, build: DatasetBuild, rgb: np.ndarray, instruction: str, seed: int) -> bytes:
+def _by_editor(
+    folder: Path, build: DatasetBuild, rgb: np.ndarray, instruction: str, seed: int
+) -> bytes:
     """A picture that an image editor made, kept in `folder`: a model is not asked twice, and would not answer alike."""
     name = build.stages.samples.image_editor
     config = build.stages.shards

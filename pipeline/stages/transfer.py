@@ -30,7 +30,9 @@ from warehouse.lake import Lake
 from warehouse.lake.references import ReferenceLabel, joined_tasks, references_of
 from warehouse.lake.similarity import episode_embeddings
 
-NO_PICTURES = "laid beside its references by state and grippers alone: no camera took pictures of both"
+NO_PICTURES = (
+    "laid beside its references by state and grippers alone: no camera took pictures of both"
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ class ShownTask:
         return any(picture is not None for signals in self.signals for picture in signals.pictures)
 
 
-def shown_tasks(lake: Lake, build: DatasetBuild, of_chunk: Iterable[EpisodeSignals]) -> Iterator[ShownTask]:
+def shown_tasks(
+    lake: Lake, build: DatasetBuild, of_chunk: Iterable[EpisodeSignals]
+) -> Iterator[ShownTask]:
     """The tasks of a chunk that a reference shows; `of_chunk`: its measurements. Raises UserError.
 
     No run without a text is labelled like another one: they may be of different scenes.
@@ -62,23 +66,35 @@ def shown_tasks(lake: Lake, build: DatasetBuild, of_chunk: Iterable[EpisodeSigna
 
 
 def shown_task(
-    lake: Lake, build: DatasetBuild, episodes: Sequence[EpisodeSignals], labels: Sequence[ReferenceLabel]
+    lake: Lake,
+    build: DatasetBuild,
+    episodes: Sequence[EpisodeSignals],
+    labels: Sequence[ReferenceLabel],
 ) -> ShownTask:
     """Episodes of a task and its references, none or some, with what pictures show of them. Raises UserError."""
     by_episode = {label.episode_index: label for label in labels}
     measured = signals_of(lake, build.name, {label.episode_index: label.chunk for label in labels})
-    candidates = [(signals, _reference(signals, by_episode[signals.episode_index], build)) for signals in measured]
+    candidates = [
+        (signals, _reference(signals, by_episode[signals.episode_index], build))
+        for signals in measured
+    ]
     # The stage that makes the label says what does not fit: correction_outdated, bad_steps
     labelled = [(signals, reference) for signals, reference in candidates if reference is not None]
-    embedded_episodes = _with_pictures(lake, build, [*episodes, *(signals for signals, _ in labelled)])
+    embedded_episodes = _with_pictures(
+        lake, build, [*episodes, *(signals for signals, _ in labelled)]
+    )
     references = [
         replace(reference, signals=embedded_signals)
-        for (_, reference), embedded_signals in zip(labelled, embedded_episodes[len(episodes) :], strict=True)
+        for (_, reference), embedded_signals in zip(
+            labelled, embedded_episodes[len(episodes) :], strict=True
+        )
     ]
     return ShownTask(episodes, embedded_episodes[: len(episodes)], references)
 
 
-def _reference(signals: EpisodeSignals, label: ReferenceLabel, build: DatasetBuild) -> Reference | None:
+def _reference(
+    signals: EpisodeSignals, label: ReferenceLabel, build: DatasetBuild
+) -> Reference | None:
     """None: the label does not fit the episode."""
     segments = label.segments
     plan = label.plan
@@ -95,7 +111,9 @@ def _reference(signals: EpisodeSignals, label: ReferenceLabel, build: DatasetBui
     return Reference(signals.signals(), segments, plan, curve)
 
 
-def _with_pictures(lake: Lake, build: DatasetBuild, episodes: Sequence[EpisodeSignals]) -> list[Signals]:
+def _with_pictures(
+    lake: Lake, build: DatasetBuild, episodes: Sequence[EpisodeSignals]
+) -> list[Signals]:
     """Episodes with what an encoder saw of them, where it looked at most; else with their tiny pictures."""
     tiny = task_signals(episodes)
     # What it saw for an earlier build is there to be searched; labels are those of this build
@@ -118,7 +136,10 @@ def _with_pictures(lake: Lake, build: DatasetBuild, episodes: Sequence[EpisodeSi
         pictures = (None,) * len(cameras)
         if embedding is not None:
             frames = embedding.frame_indices.astype(np.int64)
-            pictures = tuple((frames, features) for features in np.split(embedding.features, len(cameras), axis=1))
+            pictures = tuple(
+                (frames, features)
+                for features in np.split(embedding.features, len(cameras), axis=1)
+            )
         signals.append(replace(episode_signals, pictures=pictures))
     return signals
 
@@ -139,14 +160,18 @@ def run(context: StageContext) -> Output:
         check_tiling(label.segments, len(signals.change), label.num_planned)
         alignments[signals.episode_index] = alignment
         columns = label_columns(label)
-        labelled.append(LabelledSignals(signals, label.segments, label.num_planned, label.curve, columns))
+        labelled.append(
+            LabelledSignals(signals, label.segments, label.num_planned, label.curve, columns)
+        )
 
     tables = label_tables(place, labelled) | {
         "label_quality": quality_table(place, labelled),
         "alignments": alignment_table(place, alignments),
     }
     numbers = {"label_run": label_run.id, "episodes": len(labelled), "no_fit": len(findings)}
-    return Output(tables, findings, registered=of_label_run(label_run.id, vars(label_run)), numbers=numbers)
+    return Output(
+        tables, findings, registered=of_label_run(label_run.id, vars(label_run)), numbers=numbers
+    )
 
 
 def _transferred(context: StageContext) -> list[tuple[EpisodeSignals, Transferred]]:
@@ -156,7 +181,9 @@ def _transferred(context: StageContext) -> list[tuple[EpisodeSignals, Transferre
     for task in shown_tasks(context.lake, build, context.signals()):
         references = {reference.signals.episode_index for reference in task.references}
         # References stand among the episodes, too: they show what is usual for the task
-        labelled = annotate(task.signals, task.references, build.stages.transfer, build.stages.motion)
+        labelled = annotate(
+            task.signals, task.references, build.stages.transfer, build.stages.motion
+        )
         for signals, transferred in zip(task.episodes, labelled, strict=True):
             if signals.episode_index in references:
                 continue

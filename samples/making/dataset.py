@@ -55,7 +55,9 @@ def data_table(run: Run, task_index: int, schema: pa.Schema) -> pa.Table:
     return pa.table({f.name: pa.array(columns[f.name], f.type) for f in schema}, schema=schema)
 
 
-def features(recipe: Recipe, schema: pa.Schema, camera_info: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def features(
+    recipe: Recipe, schema: pa.Schema, camera_info: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
     """The `features` of `info.json`."""
     names = {"observation.state": recipe.state_names, "action": recipe.action_names}
     out: dict[str, dict[str, Any]] = {}
@@ -64,14 +66,25 @@ def features(recipe: Recipe, schema: pa.Schema, camera_info: dict[str, dict[str,
             dims = names[field.name]
             out[field.name] = {"dtype": "float32", "shape": [len(dims)], "names": list(dims)}
         else:
-            out[field.name] = {"dtype": str(field.type).replace("float", "float32"), "shape": [1], "names": None}
+            out[field.name] = {
+                "dtype": str(field.type).replace("float", "float32"),
+                "shape": [1],
+                "names": None,
+            }
     for key, info in camera_info.items():
         shape = [info["video.height"], info["video.width"], 3]
-        out[key] = {"dtype": "video", "shape": shape, "names": ["height", "width", "channels"], "info": info}
+        out[key] = {
+            "dtype": "video",
+            "shape": shape,
+            "names": ["height", "width", "channels"],
+            "info": info,
+        }
     return out
 
 
-def write_data(recipe: Recipe, runs: Sequence[Run], tables: Sequence[pa.Table], root: Path) -> list[dict[str, int]]:
+def write_data(
+    recipe: Recipe, runs: Sequence[Run], tables: Sequence[pa.Table], root: Path
+) -> list[dict[str, int]]:
     """Write the data files, one row group per episode; where each run is, as columns of `meta/episodes`."""
     where: list[dict[str, int]] = []
     for file_index, part in enumerate(in_files(runs, recipe.runs_per_data_file)):
@@ -122,13 +135,16 @@ def write_dataset(recipe: Recipe, source: Path, runs: Sequence[Run], root: Path)
     stats = [table_stats(table) for table in tables]
     total_stats = table_stats(pa.concat_tables(tables))
     rows: list[dict[str, Any]] = [
-        {"episode_index": run.index, "tasks": [run.record["task"]], "length": run.num_frames} | where
+        {"episode_index": run.index, "tasks": [run.record["task"]], "length": run.num_frames}
+        | where
         for run, where in zip(runs, write_data(recipe, runs, tables, root), strict=True)
     ]
     camera_info: dict[str, dict[str, Any]] = {}
     for camera in recipe.cameras:
         where, counts = write_videos(camera, source, runs, root)
-        info = video_info(root / VIDEO_PATH.format(video_key=camera.key, chunk_index=0, file_index=0))
+        info = video_info(
+            root / VIDEO_PATH.format(video_key=camera.key, chunk_index=0, file_index=0)
+        )
         pixels = info["video.height"] * info["video.width"]
         for i, count in enumerate(counts):
             rows[i] |= where[i]
@@ -137,14 +153,19 @@ def write_dataset(recipe: Recipe, source: Path, runs: Sequence[Run], root: Path)
         camera_info[camera.key] = info
     for row, run, of_run in zip(rows, runs, stats, strict=True):
         row |= {"success": run.record["success"], "start_state": run.start_state}
-        row |= {f"stats/{f}/{k}": v for f, values in jsonable(of_run).items() for k, v in values.items()}
+        row |= {
+            f"stats/{f}/{k}": v for f, values in jsonable(of_run).items() for k, v in values.items()
+        }
         row |= {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
 
     (root / EPISODES_PATH).parent.mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows), root / EPISODES_PATH, compression="snappy")
     pq.write_table(task_table(tasks), root / "meta/tasks.parquet", compression="snappy")
     write_json(root / "meta/stats.json", jsonable(total_stats))
-    write_json(root / "meta/info.json", dataset_info(recipe, runs, len(tasks), features(recipe, schema, camera_info)))
+    write_json(
+        root / "meta/info.json",
+        dataset_info(recipe, runs, len(tasks), features(recipe, schema, camera_info)),
+    )
 
 
 def task_table(tasks: Sequence[str]) -> pa.Table:
@@ -159,11 +180,18 @@ def task_table(tasks: Sequence[str]) -> pa.Table:
         "column_indexes": [],
         "columns": [column("task_index", "int64", "int64"), column("task", "unicode", "object")],
     }
-    table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), "task": pa.array(tasks, pa.string())})
+    table = pa.table(
+        {
+            "task_index": pa.array(range(len(tasks)), pa.int64()),
+            "task": pa.array(tasks, pa.string()),
+        }
+    )
     return table.replace_schema_metadata({"pandas": json.dumps(described)})
 
 
-def dataset_info(recipe: Recipe, runs: Sequence[Run], num_tasks: int, features: dict[str, Any]) -> dict[str, Any]:
+def dataset_info(
+    recipe: Recipe, runs: Sequence[Run], num_tasks: int, features: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "codebase_version": "v3.0",
         "robot_type": recipe.robot_type,
@@ -182,7 +210,9 @@ def dataset_info(recipe: Recipe, runs: Sequence[Run], num_tasks: int, features: 
 
 
 def jsonable(stats: dict[str, Stats]) -> dict[str, dict[str, Any]]:
-    return {feature: {k: v.tolist() for k, v in values.items()} for feature, values in stats.items()}
+    return {
+        feature: {k: v.tolist() for k, v in values.items()} for feature, values in stats.items()
+    }
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

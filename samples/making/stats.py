@@ -18,7 +18,13 @@ def quantile_name(q: float) -> str:
 def vector_stats(values: Array) -> Stats:
     """Of [frames, dimensions], one number per dimension; `count` is the number of frames."""
     v = values.astype(np.float64)
-    stats: Stats = {"min": v.min(0), "max": v.max(0), "mean": v.mean(0), "std": v.std(0), "count": np.array([len(v)])}
+    stats: Stats = {
+        "min": v.min(0),
+        "max": v.max(0),
+        "mean": v.mean(0),
+        "std": v.std(0),
+        "count": np.array([len(v)]),
+    }
     return stats | {quantile_name(q): np.quantile(v, q, axis=0) for q in QUANTILES}
 
 

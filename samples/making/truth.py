@@ -43,7 +43,13 @@ TRUTH_SEGMENTS = pa.schema(
     }
 )
 TRUTH_FRAMES = pa.schema(
-    {"episode_index": INDEX, "frame_index": INDEX, "true_progress": FLOAT, "success": FLAG, "idle": FLAG}
+    {
+        "episode_index": INDEX,
+        "frame_index": INDEX,
+        "true_progress": FLOAT,
+        "success": FLAG,
+        "idle": FLAG,
+    }
 )
 
 
@@ -54,10 +60,18 @@ def planned_steps(runs: Sequence[Run]) -> list[list[str]]:
     one task get the same plan, although contact has no segment of its own where it took less than two frames; where it
     did in all of them, it is no step.
     """
-    words = {(run.record["env"], s["name"]): s.get("text") for run in runs for s in run.record["segments"]}
+    words = {
+        (run.record["env"], s["name"]): s.get("text")
+        for run in runs
+        for s in run.record["segments"]
+    }
     return [
         run.record.get("planned_steps")
-        or [words[run.record["env"], name] for name in SHORT_STEPS if (run.record["env"], name) in words]
+        or [
+            words[run.record["env"], name]
+            for name in SHORT_STEPS
+            if (run.record["env"], name) in words
+        ]
         for run in runs
     ]
 
@@ -68,7 +82,9 @@ def short_ending(name: str, following: str | None) -> tuple[str, bool, str]:
         return "done", True, "done"
     if name == "stop":
         return "idle", False, "idle"
-    outcome = {"miss": "missed", "stop": "unfinished", None: "unfinished"}.get(following, "completed")
+    outcome = {"miss": "missed", "stop": "unfinished", None: "unfinished"}.get(
+        following, "completed"
+    )
     return "step", outcome == "completed", outcome
 
 

@@ -38,7 +38,9 @@ def concatenate(sources: Sequence[Path], target: Path, fps: int) -> None:
                     stream.codec_context.extradata,
                     stream.time_base,
                 ):
-                    raise ValueError(f"{source}: H.264 header or time base differs from {sources[0]}")
+                    raise ValueError(
+                        f"{source}: H.264 header or time base differs from {sources[0]}"
+                    )
                 ticks = ticks_per_frame(video, fps)
                 shown = set[int]()
                 for packet in container.demux(video):
@@ -68,7 +70,9 @@ def decoded(path: Path) -> Iterator[av.VideoFrame]:
         yield from container.decode(container.streams.video[0])
 
 
-def check_and_count_colours(joined: Path, runs: Sequence[Run], camera: Camera, source: Path) -> list[IntArray]:
+def check_and_count_colours(
+    joined: Path, runs: Sequence[Run], camera: Camera, source: Path
+) -> list[IntArray]:
     """Per run, how often each of 256 values occurs in red, green and blue: int64 [3, 256], of the sampled frames.
 
     Decodes `joined` once, beside its sources, and fails unless every frame is equal to its source frame and shown at
@@ -82,7 +86,11 @@ def check_and_count_colours(joined: Path, runs: Sequence[Run], camera: Camera, s
         before = shown
         # the source comes first: when it ends, zip takes no frame of the next run
         for original, copy in zip(decoded(video_of(source, camera, run)), frames, strict=False):
-            if copy.pts is None or copy.time_base is None or copy.pts * copy.time_base != Fraction(shown, run.fps):
+            if (
+                copy.pts is None
+                or copy.time_base is None
+                or copy.pts * copy.time_base != Fraction(shown, run.fps)
+            ):
                 raise ValueError(f"{joined}: frame {shown} is shown at a wrong time")
             if not np.array_equal(original.to_ndarray(), copy.to_ndarray()):
                 raise ValueError(f"{joined}: frame {shown} is not the one of run {run.index}")
@@ -91,7 +99,9 @@ def check_and_count_colours(joined: Path, runs: Sequence[Run], camera: Camera, s
                 count += np.stack([np.bincount(image[:, c], minlength=256) for c in range(3)])
             shown += 1
         if shown - before != run.num_frames:
-            raise ValueError(f"{joined}: {shown - before} frames for the {run.num_frames} rows of run {run.index}")
+            raise ValueError(
+                f"{joined}: {shown - before} frames for the {run.num_frames} rows of run {run.index}"
+            )
         counts.append(count)
     if next(frames, None) is not None:
         raise ValueError(f"{joined}: more frames than rows")

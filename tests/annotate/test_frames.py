@@ -113,14 +113,21 @@ def test_an_episode_that_is_left_out_counts_in_no_lag(tmp_path: Path):
         (np.arange(40) / 20.2, 20.0, 39 / 20 - 39 / 20.2, []),  # within the tolerance of the rate
         (np.arange(40) / 16, 16.0, 0.0, ["frame_rate"]),
         (np.cumsum([0.04, 0.06] * 20) - 0.04, 20.0, 0.01, []),  # jitter
-        (np.array([*range(20), *range(24, 44)]) / 20, 20.0, 0.2, ["timestamp_drift"]),  # four frames dropped
+        (
+            np.array([*range(20), *range(24, 44)]) / 20,
+            20.0,
+            0.2,
+            ["timestamp_drift"],
+        ),  # four frames dropped
         (np.zeros(40), 20.0, None, ["timestamp_drift"]),
         (np.arange(40)[::-1] / 20, 20.0, None, ["timestamp_drift"]),
         (np.array([0.0, np.nan, *range(2, 40)]) / 20, 20.0, None, ["timestamp_drift"]),
     ],
 )
 def test_rate_and_drift(times: Any, fps: float, drift: float | None, reasons: list[str]):
-    rate, off_s, findings = timing(None if times is None else np.array(times, np.float64), 20.0, certain=False)
+    rate, off_s, findings = timing(
+        None if times is None else np.array(times, np.float64), 20.0, certain=False
+    )
     assert (rate, [r for r, _ in findings]) == (fps, reasons)
     assert off_s == (None if drift is None else pytest.approx(drift, abs=1e-9))
 
@@ -150,7 +157,9 @@ def test_values_that_are_no_finite_numbers(tmp_path: Path, dimension: int, what:
 
 
 def test_damage_is_measured_the_same_on_several_threads(tmp_path: Path):
-    root = written(tmp_path, list(np.random.default_rng(0).integers(0, 255, (60, SIZE, SIZE, 3), np.uint8)))
+    root = written(
+        tmp_path, list(np.random.default_rng(0).integers(0, 255, (60, SIZE, SIZE, 3), np.uint8))
+    )
     path = v2_video(root, FRONT, 0)
     data = bytearray(path.read_bytes())
     offset = (data.index(b"mdat") + 8 + len(data)) // 2  # in the middle of its pictures
@@ -181,7 +190,9 @@ def test_another_number_of_frames_than_rows(tmp_path: Path, frames: int, has_tim
         ("frame_count", "unusable", 1, FRONT),
         ("frame_count", "unusable", 1, WRIST),
     ]
-    assert {f.detail for f in result.findings} == {f"{frames} frames decoded, the episode has 7 rows"}
+    assert {f.detail for f in result.findings} == {
+        f"{frames} frames decoded, the episode has 7 rows"
+    }
 
 
 def test_a_shared_video_with_fewer_frames_than_its_episodes_claim(tmp_path: Path) -> None:
@@ -201,7 +212,9 @@ def test_rows_that_break_after_listing(tmp_path: Path) -> None:
     root = write_v2(tmp_path, [6, 6, 6])
     source = source_of(root)
     listing = list_episodes(source)
-    edit_parquet(v2_data(root, 0), **{"observation.state": [[1.0], [2.0, 3.0, 4.0]] + [[1.0, 2.0]] * 4})
+    edit_parquet(
+        v2_data(root, 0), **{"observation.state": [[1.0], [2.0, 3.0, 4.0]] + [[1.0, 2.0]] * 4}
+    )
     shutil.copy(v2_data(write_v2(tmp_path / "b", [5]), 0), v2_data(root, 1))
     result = frames_stage(source, listing.records, 0, FramesConfig(), keep)
     assert usable(result) == {2: (6, [FRONT])}

@@ -64,7 +64,11 @@ SHOWN = ("r4", "shown by reference: episode 3")
         ([("r4", "transfer"), *RUNS[:2]], [], ("r4", "best annotator: transfer")),
         (RUNS[:2], [], ("r2", "best annotator: vlm")),
         (RUNS[:1], [], ("r1", "best annotator: motion")),
-        (RUNS[:3], [CORRECTED, ("elsewhere", "")], ("r3", "best annotator: native")),  # neither is of this episode
+        (
+            RUNS[:3],
+            [CORRECTED, ("elsewhere", "")],
+            ("r3", "best annotator: native"),
+        ),  # neither is of this episode
         ([("b", "vlm"), ("a", "vlm")], [], ("a", "best annotator: vlm")),
         ([("human/d", "human")], [], None),  # a correction that is not accepted counts for nothing
         ([], [NAMED], None),
@@ -93,10 +97,20 @@ UNNAMED = Segment("Unnamed step 2", 5, 9, step=1, named=False)
         ([GRASP, UNNAMED], 2, (), ("Grasp it", "Unnamed step 2"), False),
         ([Segment("Stand still", 0, 9, IDLE)], 1, (), ("Unnamed step 1",), False),
     ],
-    ids=["attempted", "never attempted", "named by the task", "attempted without a name", "nothing was done"],
+    ids=[
+        "attempted",
+        "never attempted",
+        "named by the task",
+        "attempted without a name",
+        "nothing was done",
+    ],
 )
 def test_planned_steps_are_named_by_the_task_or_their_first_attempts(
-    segments: list[Segment], num_planned: int, step_names: tuple[str, ...], plan: tuple[str, ...], named: bool
+    segments: list[Segment],
+    num_planned: int,
+    step_names: tuple[str, ...],
+    plan: tuple[str, ...],
+    named: bool,
 ):
     label = plain_label(segments, num_planned, "task", step_names=step_names)
     assert (label.plan, label.named) == (plan, named)
@@ -129,9 +143,21 @@ def test_a_label_without_a_confidence_passes_and_one_of_nothing_does_not(
 
 
 def test_each_label_is_counted_once():
-    labels = [(0.1, True), (0.1, False), (0.4, False), (0.4, True), (0.4, True), (0.7, True), (None, True)]
+    labels = [
+        (0.1, True),
+        (0.1, False),
+        (0.4, False),
+        (0.4, True),
+        (0.4, True),
+        (0.7, True),
+        (None, True),
+    ]
     counts = GateCounts(GATE, labels)
-    assert counts.numbers() == {"below_min_confidence": 2, "unnamed_labels": 1, "below_min_name_confidence": 2}
+    assert counts.numbers() == {
+        "below_min_confidence": 2,
+        "unnamed_labels": 1,
+        "below_min_name_confidence": 2,
+    }
     assert counts.sentences() == [
         "2 of 7 labels are less sure than 0.3 (min_confidence): they are left out",
         "1 of 7 labels have unnamed steps: they give progress alone",

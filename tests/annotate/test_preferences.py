@@ -10,7 +10,9 @@ from annotate.preferences import FURTHER_BY, WHOLE, ComparedRun, draw_pairs
 
 def run(number: int, end: float = 1.0, task: str = "open", **run_fields: object) -> ComparedRun:
     ramp = np.linspace(0, end, 16, dtype=np.float32)
-    return ComparedRun("d", number, task, np.arange(0, 32, 2), ramp, **{"label_run": "r", **run_fields})  # type: ignore[arg-type]
+    return ComparedRun(
+        "d", number, task, np.arange(0, 32, 2), ramp, **{"label_run": "r", **run_fields}
+    )  # type: ignore[arg-type]
 
 
 RUNS = [

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.progress import BUDGET_CLIP, ProgressConfig, budgets, nearing, procvlm_labels, procvlm_progress, progress
+from annotate.progress import (
+    BUDGET_CLIP,
+    ProgressConfig,
+    budgets,
+    nearing,
+    procvlm_labels,
+    procvlm_progress,
+    progress,
+)
 from annotate.segments import DONE, IDLE, Segment, check_tiling
 
 CONFIG = ProgressConfig()
@@ -42,7 +50,9 @@ def test_golden_table_of_the_published_formula():
     # A single frame counts in the budgets only. K = 3, T = 6: A and C have K x len / T = 1.5 and 1.0, B 0.5; clipped
     # 1.25, 1.0, 0.75, and B earns nothing
     p = procvlm_progress(["A"] * 3 + ["B"] + ["C"] * 2 + ["done"], hashes_of([0, 0, 9, 9, 0, 9]))
-    np.testing.assert_allclose(p, [0, 0, 0.625 / 2.25, 1.25 / 2.25, 1.25 / 2.25, 1.25 / 2.25, 1], atol=1e-6)
+    np.testing.assert_allclose(
+        p, [0, 0, 0.625 / 2.25, 1.25 / 2.25, 1.25 / 2.25, 1.25 / 2.25, 1], atol=1e-6
+    )
     p = procvlm_progress(["A"] * 5 + ["done"], hashes_of([0] * 5))  # a frozen picture is paid
     np.testing.assert_allclose(p, [0, 0, 0.25, 0.5, 0.75, 1], atol=1e-6)
 
@@ -58,14 +68,26 @@ def test_published_formula_gives_nothing_to_frames_that_are_no_step(name: str):
 @pytest.mark.parametrize(
     ("segments", "expected"),
     [  # the worked examples of 60 frames
-        ([("A", 18, True), ("B", 40, True), ("C", 59, True), ("done", 60, True)], "A18 B22 C19 done1"),
-        ([("A", 18, True), ("B", 40, True), ("C", 52, True), ("done", 60, True)], "A18 B22 C12 done8"),
+        (
+            [("A", 18, True), ("B", 40, True), ("C", 59, True), ("done", 60, True)],
+            "A18 B22 C19 done1",
+        ),
+        (
+            [("A", 18, True), ("B", 40, True), ("C", 52, True), ("done", 60, True)],
+            "A18 B22 C12 done8",
+        ),
         ([("A", 18, True), ("B", 40, True), ("C", 60, True)], "A18 B22 C19 done1"),
         ([("A", 18, True), ("B", 40, True), ("C", 60, False)], "A18 B22 done20"),
         ([("A", 18, True), ("B", 40, False), ("C", 60, False)], "A60"),
         ([("A", 18, False), ("B", 40, False), ("C", 60, False)], "not done60"),
-        ([("A", 10, False), ("A", 18, True), ("B", 40, True), ("C", 60, True)], "A18 B22 C19 done1"),
-        ([("A", 18, True), ("idle", 30, False), ("B", 40, True), ("C", 60, True)], "A18 B22 C19 done1"),
+        (
+            [("A", 10, False), ("A", 18, True), ("B", 40, True), ("C", 60, True)],
+            "A18 B22 C19 done1",
+        ),
+        (
+            [("A", 18, True), ("idle", 30, False), ("B", 40, True), ("C", 60, True)],
+            "A18 B22 C19 done1",
+        ),
         ([("A", 30, True), ("B", 60, False)], "A60"),  # half of the steps missing is not done
     ],
 )
@@ -86,7 +108,9 @@ def test_budgets_of_known_lengths():
     """A step that is never attempted counts as a mean one."""
     low, high = BUDGET_CLIP
     np.testing.assert_allclose(budgets([4, 3, 2]), [high / 3, 1 / 3, low / 3], atol=1e-12)
-    np.testing.assert_allclose(budgets([10, None, 12]), np.array([10 / 11, 1, 12 / 11]) / 3, atol=1e-12)
+    np.testing.assert_allclose(
+        budgets([10, None, 12]), np.array([10 / 11, 1, 12 / 11]) / 3, atol=1e-12
+    )
     np.testing.assert_allclose(budgets([None, None]), [0.5, 0.5])
 
 
@@ -109,13 +133,19 @@ def runs(draw: st.DrawFn) -> tuple[list[Segment], int]:
     start_frame = 0
     for _ in range(draw(st.integers(1, 8))):
         end = start_frame + draw(st.integers(2, 12))
-        step = draw(st.one_of(st.none(), st.integers(0, planned - 1), st.just(min(len(done_steps), planned - 1))))
+        step = draw(
+            st.one_of(
+                st.none(), st.integers(0, planned - 1), st.just(min(len(done_steps), planned - 1))
+            )
+        )
         if step is None:
             rest_kind = DONE if len(done_steps) == planned else IDLE
             segments.append(Segment(rest_kind, start_frame, end, rest_kind, rest_kind == DONE))
         else:
             completed = draw(st.booleans())
-            segments.append(Segment(f"step {step}", start_frame, end, completed=completed, step=step))
+            segments.append(
+                Segment(f"step {step}", start_frame, end, completed=completed, step=step)
+            )
             if step in done_steps:
                 done_steps = {k for k in done_steps if k < step}
             if completed:
@@ -173,7 +203,9 @@ def test_our_label_falls_where_a_completed_step_is_begun_again_and_else_moves_wi
     assert {i for i in range(1, n) if p[i] < p[i - 1] - 1e-6} == restarts
     frozen = [s for s in segments if s.step is not None and not s.completed]
     for s in frozen:
-        change[s.start_frame : s.end_frame] = rng.uniform(0, 1, len(s)) * FLOOR  # noise, up to the floor
+        change[s.start_frame : s.end_frame] = (
+            rng.uniform(0, 1, len(s)) * FLOOR
+        )  # noise, up to the floor
     p = progress(segments, planned, change, FPS, CONFIG)
     for s in frozen:
         assert np.ptp(p[s.start_frame : s.end_frame]) <= 1e-6
@@ -187,13 +219,17 @@ def motions(draw: st.DrawFn) -> tuple[list[tuple[int, int | None, bool]], int, l
     planned = draw(st.integers(1, 3))
     spans = draw(
         st.lists(
-            st.tuples(st.integers(3, 12), st.one_of(st.none(), st.integers(0, planned - 1)), st.booleans()),
+            st.tuples(
+                st.integers(3, 12), st.one_of(st.none(), st.integers(0, planned - 1)), st.booleans()
+            ),
             min_size=1,
             max_size=5,
         )
     )
     tenths = sum(s[0] for s in spans)
-    rate = st.one_of(st.just(0.0), st.integers(1, 50).map(lambda k: k / 100))  # either side of the noise floor
+    rate = st.one_of(
+        st.just(0.0), st.integers(1, 50).map(lambda k: k / 100)
+    )  # either side of the noise floor
     return spans, planned, draw(st.lists(rate, min_size=tenths, max_size=tenths))
 
 
@@ -213,7 +249,9 @@ def test_our_label_does_not_depend_on_the_frame_rate(
         start_frame = 0
         for tenths, step, completed in spans:
             end = start_frame + tenths * per_tenth + (start_frame == 0)
-            segments.append(Segment("", start_frame, end, "step" if step is not None else IDLE, completed, step))
+            segments.append(
+                Segment("", start_frame, end, "step" if step is not None else IDLE, completed, step)
+            )
             start_frame = end
         p = progress(segments, planned, change, fps, CONFIG, None, state)
         labels[fps] = p[::per_tenth]
@@ -236,7 +274,9 @@ def test_how_near_an_arm_is_counts_as_much_as_its_way_is_straight():
 def test_an_arm_that_trembles_goes_no_farther():
     rng = np.random.default_rng(0)
     way = np.linspace(0, 1, 101)[:, None] * [3.0, 4.0]
-    trembling = way + rng.normal(0, 0.05, way.shape)  # at 50 frames a second: a way of 0.5 between points
+    trembling = way + rng.normal(
+        0, 0.05, way.shape
+    )  # at 50 frames a second: a way of 0.5 between points
     assert nearing(way, fps=50)[1] == pytest.approx(1)
     assert nearing(trembling, fps=50)[1] > 0.9
     assert np.linalg.norm(np.diff(trembling, axis=0), axis=1).sum() > 1.5 * 5
@@ -267,9 +307,15 @@ def test_frame_i_owns_the_change_between_frames_i_minus_1_and_i():
 
 
 def test_an_unfinished_run_stops_at_its_completed_share():
-    segments = [Segment("A", 0, 11, step=0), Segment("B", 11, 21, completed=False, step=1), Segment("i", 21, 30, IDLE)]
+    segments = [
+        Segment("A", 0, 11, step=0),
+        Segment("B", 11, 21, completed=False, step=1),
+        Segment("i", 21, 30, IDLE),
+    ]
     p = progress(segments, 3, steady(30), FPS, CONFIG)
-    np.testing.assert_allclose(p[[10, 20, 29]], [1 / 3, 1 / 3 + CONFIG.incomplete_share / 3, 0.5], atol=1e-6)
+    np.testing.assert_allclose(
+        p[[10, 20, 29]], [1 / 3, 1 / 3 + CONFIG.incomplete_share / 3, 0.5], atol=1e-6
+    )
     p = progress(segments, 3, steady(30), FPS, ProgressConfig(incomplete_share=0.0))
     np.testing.assert_allclose(p[[10, 20, 29]], [1 / 3] * 3, atol=1e-6)
 
@@ -283,7 +329,8 @@ def test_a_known_end_is_met_as_far_as_the_last_attempts_budget_allows(end: float
     assert (np.diff(p) >= 0).all()
     segments = [Segment("A", 0, 30, step=0)]  # of a run that finished it says nothing
     np.testing.assert_array_equal(
-        progress(segments, 1, steady(30), FPS, CONFIG, end), progress(segments, 1, steady(30), FPS, CONFIG)
+        progress(segments, 1, steady(30), FPS, CONFIG, end),
+        progress(segments, 1, steady(30), FPS, CONFIG),
     )
 
 

@@ -21,7 +21,11 @@ from annotate.quality import (
 from annotate.segments import DONE, STEP, Segment
 
 FPS = 10.0
-USUAL = [Segment("A", 0, 20, STEP, True, 0), Segment("B", 20, 40, STEP, True, 1), Segment("Done", 40, 50, DONE)]
+USUAL = [
+    Segment("A", 0, 20, STEP, True, 0),
+    Segment("B", 20, 40, STEP, True, 1),
+    Segment("Done", 40, 50, DONE),
+]
 
 
 def run(segments: list[Segment] = USUAL) -> LabelledRun:
@@ -39,7 +43,12 @@ def test_falls_are_counted_and_the_worst_is_told():
 
 
 def test_another_order_of_steps_stands_out():
-    repeated_run = [USUAL[0], Segment("B", 20, 30, STEP, False, 1), Segment("A", 30, 40, STEP, True, 0), *USUAL[2:]]
+    repeated_run = [
+        USUAL[0],
+        Segment("B", 20, 30, STEP, False, 1),
+        Segment("A", 30, 40, STEP, True, 0),
+        *USUAL[2:],
+    ]
     run_qualities = qualities([*[run()] * 4, run(segments=repeated_run)])
     assert [q.order_rarity for q in run_qualities] == pytest.approx([0.2] * 4 + [0.8])
 
@@ -49,7 +58,9 @@ def test_the_largest_jump_is_up_or_down_within_half_a_second():
     down = np.repeat([0.9, 0.1], 20)
     assert largest_jump(up, FPS) == pytest.approx(0.6)
     assert largest_jump(down, FPS) == pytest.approx(0.8)
-    assert largest_jump(np.linspace(0, 1, 101), FPS) == pytest.approx(0.05)  # five of a hundred intervals
+    assert largest_jump(np.linspace(0, 1, 101), FPS) == pytest.approx(
+        0.05
+    )  # five of a hundred intervals
     assert largest_jump(np.zeros(1), FPS) == 0.0
 
 
@@ -60,7 +71,9 @@ RATE = 10.0
 ELSEWHERE, PICTURE, SHORTER, SPEED, UNDONE = SIGNS
 
 
-def ended(seconds: float = 5.0, end_opening: float = 1.0, last_hash: int = 0, success: bool | None = None) -> RunEnd:
+def ended(
+    seconds: float = 5.0, end_opening: float = 1.0, last_hash: int = 0, success: bool | None = None
+) -> RunEnd:
     """A run that goes to a place at even speed and stands still for half a second."""
     n = round(seconds * RATE)
     activity = np.r_[np.ones(n - 5), np.zeros(5)]
@@ -87,7 +100,10 @@ def test_too_few_runs_show_nothing():
 
 
 def test_without_states_pictures_and_times_decide():
-    blind = [replace(r, state=None) for r in [*alike(8), ended(seconds=3.0, end_opening=0.4, last_hash=0xFFFFFF)]]
+    blind = [
+        replace(r, state=None)
+        for r in [*alike(8), ended(seconds=3.0, end_opening=0.4, last_hash=0xFFFFFF)]
+    ]
     signs = signs_of(blind)
     assert not signs[:, SIGNS.index(ELSEWHERE)].any()
     assert signs[-1, SIGNS.index(PICTURE)] == FARTHEST
@@ -119,7 +135,9 @@ def test_without_a_state_that_moves_there_is_no_jerk(state: np.ndarray | None):
 
 @pytest.mark.parametrize("n", [1, 2, 5, 9])
 def test_a_run_of_few_frames_is_measured(n: int):
-    m = measures(Signals(RATE_20, np.full(n, 0.01), np.full(n, 0.5), state=np.arange(2.0 * n).reshape(n, 2)))
+    m = measures(
+        Signals(RATE_20, np.full(n, 0.01), np.full(n, 0.5), state=np.arange(2.0 * n).reshape(n, 2))
+    )
     assert m.duration_s == n / RATE_20
     assert m.jerk is None
     assert m.reversals in (0, None)

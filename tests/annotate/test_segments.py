@@ -11,8 +11,14 @@ from ingest.episode import NativeStep
     ("segments", "message"),
     [
         ([Segment("A", 1, 4, step=0)], "covers frames 1-4, expected from 0"),
-        ([Segment("A", 0, 4, step=0), Segment("B", 5, 10, step=1)], "covers frames 5-10, expected from 4"),
-        ([Segment("A", 0, 4, step=0), Segment("B", 3, 10, step=1)], "covers frames 3-10, expected from 4"),
+        (
+            [Segment("A", 0, 4, step=0), Segment("B", 5, 10, step=1)],
+            "covers frames 5-10, expected from 4",
+        ),
+        (
+            [Segment("A", 0, 4, step=0), Segment("B", 3, 10, step=1)],
+            "covers frames 3-10, expected from 4",
+        ),
         ([Segment("A", 0, 0, step=0), Segment("B", 0, 10, step=1)], "covers frames 0-0"),
         ([Segment("A", 0, 9, step=0)], "segments end at frame 9, the episode has 10"),
         ([Segment("A", 0, 10, "pause")], "unknown kind 'pause'"),

@@ -41,7 +41,9 @@ def runs(gripper_lag_s: float = 0.0) -> list[tuple[EpisodeData, np.ndarray]]:
     return pairs
 
 
-def measured(pairs: Sequence[tuple[EpisodeData, np.ndarray]], *signals) -> tuple[dict[str, Lag], LagMeter]:
+def measured(
+    pairs: Sequence[tuple[EpisodeData, np.ndarray]], *signals
+) -> tuple[dict[str, Lag], LagMeter]:
     meter = LagMeter(signals)
     for episode, change in pairs:
         meter.add(episode, proprioception(episode, signals), change, FPS)
@@ -73,7 +75,10 @@ def test_each_gripper_has_its_own_lag() -> None:
 
 
 def test_actions_that_are_no_numbers_are_left_out() -> None:
-    spoilt = [(replace(e, actions=numbers(np.full((len(change), 2), np.nan))), change) for e, change in runs()]
+    spoilt = [
+        (replace(e, actions=numbers(np.full((len(change), 2), np.nan))), change)
+        for e, change in runs()
+    ]
     assert "action" not in measured(spoilt)[0]
 
 

@@ -5,12 +5,20 @@ from tests.kits.signal_kit import RIGHT_HAND, signal
 
 
 def lag_row(signal: str, lag_s: float, *, is_corrected: bool = True) -> dict:
-    return {"signal": signal, "lag_s": lag_s, "likeness": 9.0, "num_observed": 5, "is_corrected": is_corrected}
+    return {
+        "signal": signal,
+        "lag_s": lag_s,
+        "likeness": 9.0,
+        "num_observed": 5,
+        "is_corrected": is_corrected,
+    }
 
 
 def test_an_unknown_polarity_and_an_unused_hand_are_said():
     moves = line(RIGHT_HAND)
-    assert moves.startswith("right hand: state[7-10] thumb ... ring, -0.02..1.2 rad, which end is open is unknown, ")
+    assert moves.startswith(
+        "right hand: state[7-10] thumb ... ring, -0.02..1.2 rad, which end is open is unknown, "
+    )
     assert moves.endswith("; why: nothing shows it")
     assert "sure" not in moves
     unused = line(signal(is_used=False, closings_per_episode=None))

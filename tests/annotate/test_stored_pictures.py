@@ -5,7 +5,15 @@ import cv2
 import numpy as np
 import pytest
 
-from annotate.pictures import GRID, SharedPicture, area_averaged, encode_jpeg, fitted, halved, shard_jpeg
+from annotate.pictures import (
+    GRID,
+    SharedPicture,
+    area_averaged,
+    encode_jpeg,
+    fitted,
+    halved,
+    shard_jpeg,
+)
 from ingest.media.frames import Picture
 from ingest.media.picture import ArrayPicture
 from ingest.media.video import Frame
@@ -14,14 +22,18 @@ from ingest.media.video import Frame
 def scene(width: int, height: int) -> np.ndarray:
     """Smooth colours with a sharp square, RGB [h, w, 3]."""
     y, x = np.mgrid[0:height, 0:width]
-    rgb = np.stack([255 * x / width, 255 * y / height, np.full(x.shape, 90)], axis=2).astype(np.uint8)
+    rgb = np.stack([255 * x / width, 255 * y / height, np.full(x.shape, 90)], axis=2).astype(
+        np.uint8
+    )
     rgb[height // 4 : height // 2, width // 4 : width // 2] = (250, 250, 20)
     return rgb
 
 
 def drawn(width: int, height: int, pix_fmt: str) -> Frame:
     """A scene as a decoder hands it over."""
-    return Frame(av.VideoFrame.from_ndarray(scene(width, height), format="rgb24").reformat(format=pix_fmt))
+    return Frame(
+        av.VideoFrame.from_ndarray(scene(width, height), format="rgb24").reformat(format=pix_fmt)
+    )
 
 
 def rgb_of(jpeg: bytes) -> np.ndarray:
@@ -42,16 +54,21 @@ def rgb_of(jpeg: bytes) -> np.ndarray:
         ((480, 640), 256),
     ],
 )
-def test_planes_give_the_scene_as_well_as_rgb_does(size: tuple[int, int], max_px: int, pix_fmt: str):
+def test_planes_give_the_scene_as_well_as_rgb_does(
+    size: tuple[int, int], max_px: int, pix_fmt: str
+):
     frame = drawn(*size, pix_fmt)
     by_rgb, width, height = encode_jpeg(frame.rgb(), max_px, 95)
     by_planes = rgb_of(shard_jpeg(frame, max_px, 95))
     assert by_planes.shape == (height, width, 3)
     wrong, wrong_by_rgb = (
-        picture - fitted(scene(*size), max_px).astype(int) for picture in (by_planes, rgb_of(by_rgb))
+        picture - fitted(scene(*size), max_px).astype(int)
+        for picture in (by_planes, rgb_of(by_rgb))
     )
     assert np.abs(wrong).mean() < np.abs(wrong_by_rgb).mean() + 0.1
-    assert np.abs(wrong.mean(axis=(0, 1))).max() < 0.5, "no colour is shifted, which the way by RGB does"
+    assert np.abs(wrong.mean(axis=(0, 1))).max() < 0.5, (
+        "no colour is shifted, which the way by RGB does"
+    )
 
 
 @pytest.mark.parametrize("size", [(640, 480), (644, 484), (1920, 1080), (642, 481), (250, 250)])

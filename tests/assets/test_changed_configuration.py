@@ -18,7 +18,10 @@ CHUNKS = ("tiny:00000", "tiny:00001", "tiny:00002")
 
 
 def by_command(own_corpus: Made, config: Path, instance: dg.DagsterInstance) -> None:
-    assert run_here("build", "--config", config, "--workspace", own_corpus.space.root, "--workers", 1) == DONE
+    assert (
+        run_here("build", "--config", config, "--workspace", own_corpus.space.root, "--workers", 1)
+        == DONE
+    )
 
 
 def by_assets(own_corpus: Made, config: Path, instance: dg.DagsterInstance) -> None:
@@ -42,7 +45,9 @@ def by_night(own_corpus: Made, config: Path, instance: dg.DagsterInstance) -> No
     assert defs().resolve_job_def("corpus").execute_in_process(night, instance).success
 
 
-def test_one_digest(made: Made, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_digest(
+    made: Made, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     digest_before = digest_of(made.space.root)
     digests = {}
     ways: tuple[Callable[[Made, Path, dg.DagsterInstance], None], ...]

@@ -18,9 +18,15 @@ DEPLOY = ROOT / "deploy"
 ALERTS = DEPLOY / "monitoring" / "alerts.yaml"
 KUBERNETES = "1.33"
 KUSTOMIZATION = yaml.safe_load((DEPLOY / "kustomization.yaml").read_text())
-MANIFESTS = [m for file in KUSTOMIZATION["resources"] for m in yaml.safe_load_all((DEPLOY / file).read_text())]
+MANIFESTS = [
+    m
+    for file in KUSTOMIZATION["resources"]
+    for m in yaml.safe_load_all((DEPLOY / file).read_text())
+]
 POLICIES = {m["metadata"]["name"]: m["spec"] for m in MANIFESTS if m["kind"] == "NetworkPolicy"}
-LAUNCHER = yaml.safe_load((DEPLOY / "kubernetes" / "dagster.yaml").read_text())["run_launcher"]["config"]
+LAUNCHER = yaml.safe_load((DEPLOY / "kubernetes" / "dagster.yaml").read_text())["run_launcher"][
+    "config"
+]
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
 
 
@@ -34,14 +40,18 @@ def test_compose_file():
     assert checked.returncode == 0, checked.stdout
 
 
-@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda m: f"{m['kind']}-{m['metadata']['name']}")
+@pytest.mark.parametrize(
+    "manifest", MANIFESTS, ids=lambda m: f"{m['kind']}-{m['metadata']['name']}"
+)
 def test_manifest(manifest: dict):
     kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
     assert manifest["metadata"].get("namespace", "proccorpus") == "proccorpus"
 
 
 @pytest.mark.parametrize("file", ["dagster.yaml", "kubernetes/dagster.yaml"])
-def test_dagster_takes_its_configuration(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_dagster_takes_its_configuration(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     (tmp_path / "dagster.yaml").write_text((DEPLOY / file).read_text())
     config, _ = dagster_instance_config(str(tmp_path))
     assert config["storage"]["postgres"]["postgres_url"] == {"env": "DAGSTER_POSTGRES_URL"}
@@ -66,14 +76,20 @@ def test_pods_get_what_they_name():
     for name, spec in _pods():
         volumes = {v["name"] for v in spec["volumes"]}
         assert {
-            v["persistentVolumeClaim"]["claimName"] for v in spec["volumes"] if "persistentVolumeClaim" in v
+            v["persistentVolumeClaim"]["claimName"]
+            for v in spec["volumes"]
+            if "persistentVolumeClaim" in v
         } <= claims
         assert {v["configMap"]["name"] for v in spec["volumes"] if "configMap" in v} <= maps
         assert spec.get("serviceAccountName") in {None, *accounts}, name
         assert spec["securityContext"]["runAsNonRoot"]
         for container in spec["containers"]:
             assert {m["name"] for m in container["volumeMounts"]} <= volumes
-            assert {s["configMapRef"]["name"] for s in container.get("envFrom", []) if "configMapRef" in s} <= maps
+            assert {
+                s["configMapRef"]["name"]
+                for s in container.get("envFrom", [])
+                if "configMapRef" in s
+            } <= maps
     for generated in KUSTOMIZATION["configMapGenerator"]:
         for file in generated.get("files", []):
             assert (DEPLOY / file.rpartition("=")[2]).is_file()
@@ -87,15 +103,26 @@ def test_runs_get_the_image_and_the_settings_of_the_code_location():
     assert set(images.values()) == {f"{image['name']}:latest"}
     assert LAUNCHER["env_config_maps"] == LAUNCHER["env_secrets"] == ["proccorpus"]
     assert LAUNCHER["dagster_home"] == _literals()["DAGSTER_HOME"]
-    assert {m["name"]: m["mountPath"] for m in LAUNCHER["volume_mounts"]} == {"corpus": "/corpus", "tmp": "/tmp"}
+    assert {m["name"]: m["mountPath"] for m in LAUNCHER["volume_mounts"]} == {
+        "corpus": "/corpus",
+        "tmp": "/tmp",
+    }
 
 
 def test_compose_passes_what_the_files_read():
     passed_names = set(COMPOSE["code"]["environment"])
-    read = {"DAGSTER_POSTGRES_URL", "DAGSTER_FILES", "PROCCORPUS_CODE_HOST", "PROCCORPUS_WORKSPACE", "PGPASSWORD"}
+    read = {
+        "DAGSTER_POSTGRES_URL",
+        "DAGSTER_FILES",
+        "PROCCORPUS_CODE_HOST",
+        "PROCCORPUS_WORKSPACE",
+        "PGPASSWORD",
+    }
     assert read <= passed_names
     named_variables = {
-        line.split("=")[0].lstrip("# ") for line in (DEPLOY / "env.example").read_text().splitlines() if "=" in line
+        line.split("=")[0].lstrip("# ")
+        for line in (DEPLOY / "env.example").read_text().splitlines()
+        if "=" in line
     }
     text = (DEPLOY / "compose.yaml").read_text()
     assert {name for name in named_variables if f"${{{name}" in text} == named_variables
@@ -106,7 +133,13 @@ def test_compose_passes_what_the_files_read():
 
 def test_the_proxy_bounds_what_our_servers_do_not():
     text = (DEPLOY / "nginx.conf").read_text()
-    for directive in ("limit_conn ", "limit_req ", "client_header_timeout ", "client_body_timeout ", "send_timeout "):
+    for directive in (
+        "limit_conn ",
+        "limit_req ",
+        "client_header_timeout ",
+        "client_body_timeout ",
+        "send_timeout ",
+    ):
         assert directive in text
     assert "proxy_set_header Host $http_host;" in text  # which the guard compares with the Origin
 
@@ -129,7 +162,11 @@ def test_the_ui_is_behind_its_guard():
     assert "PROCCORPUS_UI_TOKEN" not in COMPOSE["code"]["environment"]
 
 
-LOCKED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+LOCKED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
 
 
 def test_containers_can_write_nothing_but_the_corpus_and_gain_no_right():
@@ -169,7 +206,8 @@ def test_a_service_is_the_same_in_compose_and_in_a_cluster(name: str):
     (container,) = dict(_pods())[name]["containers"]
     network = COMPOSE["explorer"]["command"][-1].partition("=")[2]
     container_words = [
-        word.replace("$(POD_NETWORK)", network) for word in container.get("command") or container["args"]
+        word.replace("$(POD_NETWORK)", network)
+        for word in container.get("command") or container["args"]
     ]
     assert container_words == COMPOSE[name]["command"]
     assert container["resources"]["limits"]["memory"]
@@ -179,11 +217,17 @@ def test_a_service_is_the_same_in_compose_and_in_a_cluster(name: str):
         return
     assert COMPOSE[name]["healthcheck"]["test"]
     assert "livenessProbe" in container
-    budgets = [m["spec"] for m in MANIFESTS if m["kind"] == "PodDisruptionBudget" and m["metadata"]["name"] == name]
+    budgets = [
+        m["spec"]
+        for m in MANIFESTS
+        if m["kind"] == "PodDisruptionBudget" and m["metadata"]["name"] == name
+    ]
     assert [b["selector"]["matchLabels"] for b in budgets] == [{"app": name}]
     if path := container["livenessProbe"].get("httpGet", {}).get("path"):
         ready = container["readinessProbe"]["httpGet"]["path"]
-        assert f":{container['ports'][0]['containerPort']}{ready}" in " ".join(COMPOSE[name]["healthcheck"]["test"])
+        assert f":{container['ports'][0]['containerPort']}{ready}" in " ".join(
+            COMPOSE[name]["healthcheck"]["test"]
+        )
         assert path in ("/server_info", "/healthz")
 
 
@@ -192,14 +236,21 @@ def test_alerts_and_dashboard_ask_for_metrics_that_there_are():
     ours |= set(re.findall(r"^proccorpus_\w+", (DEPLOY / "scheduled.sh").read_text(), re.MULTILINE))
     registry = Metrics(lambda: 0, lambda: 0).registry
     ours |= {f"{f.name}{end}" for f in registry.collect() for end in ("", "_total", "_bucket")}
-    rules = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
+    rules = [
+        rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]
+    ]
     assert len({rule["alert"] for rule in rules}) == len(rules) > 8
     assert all({"expr", "labels", "annotations"} <= rule.keys() for rule in rules)
     board = json.loads((DEPLOY / "monitoring" / "dashboard.json").read_text())
-    expressions = [rule["expr"] for rule in rules] + [t["expr"] for panel in board["panels"] for t in panel["targets"]]
+    expressions = [rule["expr"] for rule in rules] + [
+        t["expr"] for panel in board["panels"] for t in panel["targets"]
+    ]
     metric_names = {name for text in expressions for name in re.findall(r"\bproccorpus_\w+", text)}
     assert metric_names <= ours
-    assert {n for n in ours if "reward" not in n and "_ended_" not in n} <= {*metric_names, "proccorpus_findings"}
+    assert {n for n in ours if "reward" not in n and "_ended_" not in n} <= {
+        *metric_names,
+        "proccorpus_findings",
+    }
     scraped = yaml.safe_load((DEPLOY / "monitoring" / "prometheus.yml").read_text())
     assert scraped["rule_files"] == [ALERTS.name]
     assert [c["static_configs"][0]["targets"] for c in scraped["scrape_configs"]] == [

@@ -44,19 +44,29 @@ def test_three_troubles_of_a_night_are_in_its_error_its_checks_and_its_report(
             raise_on_error=False,
         )
         keys = [dg.AssetCheckKey(source_key(name), UP_TO_DATE) for name in sources]
-        check_results = checks_of(instance, *keys, dg.AssetCheckKey(dg.AssetKey("release"), RELEASABLE))
-        fresh = [name for name in sources if instance.get_latest_materialization_event(source_key(name))]
+        check_results = checks_of(
+            instance, *keys, dg.AssetCheckKey(dg.AssetKey("release"), RELEASABLE)
+        )
+        fresh = [
+            name for name in sources if instance.get_latest_materialization_event(source_key(name))
+        ]
     assert fresh == ["tiny"]
     assert not result.success
     [failed] = [event for event in result.all_events if event.is_step_failure]
     text = failed.step_failure_data.error_display_string
     assert "partial: 3 failed" in text
-    troubles = {"sources/other": str(tmp_path / "gone"), "sources/broken": str(broken), "release": "nothing is left"}
+    troubles = {
+        "sources/other": str(tmp_path / "gone"),
+        "sources/broken": str(broken),
+        "release": "nothing is left",
+    }
     report = str(failed.step_failure_data.user_failure_data.metadata["failed"].records)
     for asset, reason_text in troubles.items():
         assert reason_text in text
         assert reason_text in report
-        assert (check_results[asset][0], reason_text in check_results[asset][1]) == (False, True), check_results[asset]
+        assert (check_results[asset][0], reason_text in check_results[asset][1]) == (False, True), (
+            check_results[asset]
+        )
     assert check_results["sources/tiny"][0]
 
 
@@ -69,7 +79,10 @@ def test_an_asset_builds_what_the_configuration_says(
     config = write_config(tmp_path, own.source, "[motion]\nstep_min_s = 1.1")
     monkeypatch.setenv("PROCCORPUS_CONFIG", str(config))
     build_after = corpus.build("tiny")
-    assert (build_before.stages.motion.step_min_s, build_after.stages.motion.step_min_s) == (0.8, 1.1)
+    assert (build_before.stages.motion.step_min_s, build_after.stages.motion.step_min_s) == (
+        0.8,
+        1.1,
+    )
     [of_all] = [build for build in corpus.all_builds() if build.name == "tiny"]
     assert build_after.stages == of_all.stages
     assert build_after.dataset == of_all.dataset

@@ -37,10 +37,14 @@ CHUNK = ("frames", "demonstrations", "segments", "progress", "samples", "shards"
 def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """Three tiny datasets and a part of the sample, built, released as r1, with a model trained on it."""
     space = Workspace(tmp_path / "w")
-    builds = [load_config(ROOT / "configs" / "demo.toml")[0].model_copy(update={"episodes": EPISODES})]
+    builds = [
+        load_config(ROOT / "configs" / "demo.toml")[0].model_copy(update={"episodes": EPISODES})
+    ]
     for name in NAMES:
         build = build_of(make_dataset(tmp_path / name))
-        licence = "cc-by-4.0" if name == "grows" else None  # the others hold the same pictures: they stay out
+        licence = (
+            "cc-by-4.0" if name == "grows" else None
+        )  # the others hold the same pictures: they stay out
         facts = build.dataset.model_copy(update={"name": name, "license": licence})
         builds.append(build.model_copy(update={"dataset": facts}))
     assert run_build(space, builds, workers=1).failed == []
@@ -60,26 +64,38 @@ def a_source_gains_an_episode(source: Path) -> None:
     episode = len(LENGTHS)
     write_rows(source, episode, 20)
     write_video(source, episode, 20)
-    lines = [{"episode_index": e, "tasks": [TASKS[e % 2]], "length": n} for e, n in enumerate((*LENGTHS, 20))]
+    lines = [
+        {"episode_index": e, "tasks": [TASKS[e % 2]], "length": n}
+        for e, n in enumerate((*LENGTHS, 20))
+    ]
     write_lines(source / "meta/episodes.jsonl", lines)
 
 
 def a_source_changes_a_label(source: Path) -> None:
     """Episode 2 gets another task: its rows name it."""
     texts = (*TASKS, "put the red cube on the plate")
-    write_lines(source / "meta/tasks.jsonl", [{"task_index": i, "task": t} for i, t in enumerate(texts)])
+    write_lines(
+        source / "meta/tasks.jsonl", [{"task_index": i, "task": t} for i, t in enumerate(texts)]
+    )
     rows = pq.read_table(rows_path(source, 2))
     other_tasks = pa.array([2] * rows.num_rows, pa.int64())
     pq.write_table(
-        rows.set_column(rows.schema.get_field_index("task_index"), "task_index", other_tasks), rows_path(source, 2)
+        rows.set_column(rows.schema.get_field_index("task_index"), "task_index", other_tasks),
+        rows_path(source, 2),
     )
 
 
 def run_night(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
     """The run that the schedule asks for."""
-    context = dg.build_schedule_context(instance, scheduled_execution_time=datetime(2030, 1, 2, 2, tzinfo=UTC))
+    context = dg.build_schedule_context(
+        instance, scheduled_execution_time=datetime(2030, 1, 2, 2, tzinfo=UTC)
+    )
     (request,) = nightly.evaluate_tick(context).run_requests or []
-    return defs().resolve_job_def("corpus").execute_in_process(run_config=request.run_config, instance=instance)
+    return (
+        defs()
+        .resolve_job_def("corpus")
+        .execute_in_process(run_config=request.run_config, instance=instance)
+    )
 
 
 def built_after(lake: Lake, snapshot: int) -> set[tuple[str, str, int]]:
@@ -104,9 +120,13 @@ def test_a_day_passes(space: Workspace, lake: Lake, tmp_path: Path) -> None:
         say(lake)
         (run_request,) = requests(source_revisions, instance)
         assert run_request.tags["changed"] == "grows, relabels"
-        assert requests(source_revisions, instance)[0].run_key == run_request.run_key, "the same state, the same run"
+        assert requests(source_revisions, instance)[0].run_key == run_request.run_key, (
+            "the same state, the same run"
+        )
         assert requests(new_corrections, instance) == [], "somebody is at it"
-        lake.con.execute("UPDATE corrections SET created_at = ?", [datetime.now(UTC) - timedelta(hours=1)])
+        lake.con.execute(
+            "UPDATE corrections SET created_at = ?", [datetime.now(UTC) - timedelta(hours=1)]
+        )
         (run_request,) = requests(new_corrections, instance)
         assert run_request.tags["corrected"] == "1"
 
@@ -120,13 +140,21 @@ def test_a_day_passes(space: Workspace, lake: Lake, tmp_path: Path) -> None:
             *(("relabels", stage, 1) for stage in CHUNK),
             *(("tiny", stage, 1) for stage in ("corrections", "progress", "samples", "shards")),
             # Runs of the same task are labelled like the one that was corrected
-            *(("tiny", stage, chunk) for chunk in (0, 2) for stage in ("transfer", "progress", "samples", "shards")),
+            *(
+                ("tiny", stage, chunk)
+                for chunk in (0, 2)
+                for stage in ("transfer", "progress", "samples", "shards")
+            ),
         }
         released = lake.rows("SELECT snapshot, config_hash FROM releases WHERE name = 'nightly'")
         assert len(released) == 1
-        released_names = lake.rows("SELECT DISTINCT dataset FROM release_shards WHERE name = 'nightly' ORDER BY 1")
+        released_names = lake.rows(
+            "SELECT DISTINCT dataset FROM release_shards WHERE name = 'nightly' ORDER BY 1"
+        )
         assert [d for (d,) in released_names] == ["grows", "sim_short"]
-        scored = lake.rows("SELECT count(*) FROM eval_runs WHERE release = 'nightly' AND model = ?", [model])
+        scored = lake.rows(
+            "SELECT count(*) FROM eval_runs WHERE release = 'nightly' AND model = ?", [model]
+        )
         assert scored[0][0] > 0
         for sensor in (source_revisions, new_corrections, new_release):
             assert requests(sensor, instance) == [], f"{sensor.name} has nothing left to ask for"
@@ -134,17 +162,27 @@ def test_a_day_passes(space: Workspace, lake: Lake, tmp_path: Path) -> None:
         snapshot_after = lake.rows("SELECT max(snapshot) FROM stage_runs")[0][0]
         assert run_night(instance).success
         assert built_after(lake, snapshot_after) == set()
-        assert lake.rows("SELECT snapshot, config_hash FROM releases WHERE name = 'nightly'") == released
+        assert (
+            lake.rows("SELECT snapshot, config_hash FROM releases WHERE name = 'nightly'")
+            == released
+        )
 
         lake.con.execute("DELETE FROM eval_runs WHERE release = 'nightly'")
         (run_request,) = requests(new_release, instance)
-        assert defs().resolve_job_def("score").execute_in_process(run_request.run_config, instance).success
+        assert (
+            defs()
+            .resolve_job_def("score")
+            .execute_in_process(run_request.run_config, instance)
+            .success
+        )
         assert requests(new_release, instance) == []
 
         # Monday: of one group an episode is tested on, and another one trained on
         one_of_a_group = "WHERE dataset = 'sim_short' AND episode_index = 1"
         lake.con.execute(f"UPDATE splits SET split = 'train' {one_of_a_group}")
-        context = dg.build_schedule_context(instance, scheduled_execution_time=datetime(2030, 1, 7, 6, tzinfo=UTC))
+        context = dg.build_schedule_context(
+            instance, scheduled_execution_time=datetime(2030, 1, 7, 6, tzinfo=UTC)
+        )
         (request,) = weekly.evaluate_tick(context).run_requests or []
         freeze = defs().resolve_job_def("freeze")
         result = freeze.execute_in_process(request.run_config, instance, raise_on_error=False)
@@ -158,23 +196,38 @@ def test_a_day_passes(space: Workspace, lake: Lake, tmp_path: Path) -> None:
         # What stays out of releases may hold test episodes that others train on
         lake.con.execute(f"UPDATE splits SET split = 'test_id' {one_of_a_group}")
         assert freeze.execute_in_process(request.run_config, instance).success
-        assert lake.rows("SELECT name FROM releases WHERE name LIKE 'weekly%'") == [("weekly-2030-01-07",)]
+        assert lake.rows("SELECT name FROM releases WHERE name LIKE 'weekly%'") == [
+            ("weekly-2030-01-07",)
+        ]
 
 
 @pytest.mark.long
-def test_on_a_cluster_steps_build_some_chunks_each(space: Workspace, lake: Lake, tmp_path: Path) -> None:
+def test_on_a_cluster_steps_build_some_chunks_each(
+    space: Workspace, lake: Lake, tmp_path: Path
+) -> None:
     """The same rows as those of one process."""
     local_space = Workspace(tmp_path / "here")
     shutil.copytree(space.root, local_space.root)
     for name in NAMES:
         a_source_gains_an_episode(tmp_path / name)
-    assert run_build(local_space, CorpusResource(root=str(local_space.root)).all_builds(), workers=1).failed == []
+    assert (
+        run_build(
+            local_space, CorpusResource(root=str(local_space.root)).all_builds(), workers=1
+        ).failed
+        == []
+    )
 
     def steps() -> list[str]:
         result = (
-            defs().resolve_job_def("build").execute_in_process(run_config={"chunks_per_step": 2}, instance=instance)
+            defs()
+            .resolve_job_def("build")
+            .execute_in_process(run_config={"chunks_per_step": 2}, instance=instance)
         )
-        return [str(e.step_key) for e in result.all_events if e.is_step_success and "chunks" in str(e.step_key)]
+        return [
+            str(e.step_key)
+            for e in result.all_events
+            if e.is_step_success and "chunks" in str(e.step_key)
+        ]
 
     with dg.instance_for_test() as instance, pytest.MonkeyPatch.context() as patch:
         patch.setattr(jobs, "is_one_process", lambda: False)

@@ -27,7 +27,9 @@ def handed_over(lake: Lake, recipe: Path, monkeypatch: pytest.MonkeyPatch, **con
     """The job, which is not run."""
     jobs: list[Job] = []
 
-    def launch(context: dg.AssetExecutionContext, launcher: object, job: Job) -> dg.MaterializeResult:
+    def launch(
+        context: dg.AssetExecutionContext, launcher: object, job: Job
+    ) -> dg.MaterializeResult:
         jobs.append(job)
         return dg.MaterializeResult()
 
@@ -42,7 +44,9 @@ def handed_over(lake: Lake, recipe: Path, monkeypatch: pytest.MonkeyPatch, **con
     return jobs[0]
 
 
-def test_a_job_goes_on_where_a_killed_one_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_goes_on_where_a_killed_one_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lake, release = make_release(tmp_path / "w")
     path = tmp_path / "short.yaml"
     path.write_text(RECIPE)

@@ -33,7 +33,9 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def client(context: Any, access: Access) -> TestClient:
-    return TestClient(guarded(access)(context).create_asgi_app(), base_url=OWN, follow_redirects=False)
+    return TestClient(
+        guarded(access)(context).create_asgi_app(), base_url=OWN, follow_redirects=False
+    )
 
 
 @pytest.fixture
@@ -62,10 +64,15 @@ def test_an_image_on_a_page_starts_nothing(ui: TestClient) -> None:
     address = f"/graphql?query={quote(CHANGE)}"
     image = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
     assert ui.get(address, headers=image).status_code == 403
-    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    link = {
+        "Sec-Fetch-Site": "cross-site",
+        "Sec-Fetch-Mode": "navigate",
+        "Sec-Fetch-Dest": "document",
+    }
     # A link to it, and a browser or program that says nothing of where it comes from
     assert {
-        ui.get(address, headers=request_headers).status_code for request_headers in (link, {}, {"Accept": "text/html"})
+        ui.get(address, headers=request_headers).status_code
+        for request_headers in (link, {}, {"Accept": "text/html"})
     } == {405}
     assert ui.request("PUT", address).status_code == 405
     # A link to a page is no more than a link
@@ -74,7 +81,9 @@ def test_an_image_on_a_page_starts_nothing(ui: TestClient) -> None:
 
 def test_sockets(ui: TestClient) -> None:
     own_headers = {"Host": "127.0.0.1:3000", "Origin": OWN}
-    with ui.websocket_connect("/graphql", headers=own_headers, subprotocols=["graphql-ws"]) as socket:
+    with ui.websocket_connect(
+        "/graphql", headers=own_headers, subprotocols=["graphql-ws"]
+    ) as socket:
         socket.send_text(json.dumps({"type": "connection_init"}))
         assert json.loads(socket.receive_text())["type"] == "connection_ack"
     for foreign_header in (
@@ -82,7 +91,10 @@ def test_sockets(ui: TestClient) -> None:
         {"Host": "evil.example"},
         {"Sec-Fetch-Site": "cross-site"},
     ):
-        with pytest.raises(WebSocketDisconnect), ui.websocket_connect("/graphql", headers=own_headers | foreign_header):
+        with (
+            pytest.raises(WebSocketDisconnect),
+            ui.websocket_connect("/graphql", headers=own_headers | foreign_header),
+        ):
             pass
 
 
@@ -111,7 +123,9 @@ def test_a_token_elsewhere_than_on_this_machine(context: Any) -> None:
 
 
 def test_names_of_a_reverse_proxy(context: Any) -> None:
-    ui = client(context, ui_access("0.0.0.0", {TOKEN: SECRET, HOSTS: "corpus.example, Other.example"}))
+    ui = client(
+        context, ui_access("0.0.0.0", {TOKEN: SECRET, HOSTS: "corpus.example, Other.example"})
+    )
     key = {"Authorization": f"Bearer {SECRET}"}
     assert asked(ui, key | {"Host": "other.example", "Origin": "https://other.example"}) == 200
     assert asked(ui, key | {"Host": "evil.example"}) == 421
@@ -121,7 +135,9 @@ def test_prometheus_is_told_of_the_lake_and_of_runs(
     context: Any, own: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (own.space.root / "metrics").mkdir()
-    (own.space.root / "metrics" / "backup.prom").write_text('proccorpus_scheduled_exit_code{task="backup"} 3\n')
+    (own.space.root / "metrics" / "backup.prom").write_text(
+        'proccorpus_scheduled_exit_code{task="backup"} 3\n'
+    )
     home = tmp_path / "home"
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
@@ -131,11 +147,16 @@ def test_prometheus_is_told_of_the_lake_and_of_runs(
     assert ui.get("/metrics").status_code == 401
     page = ui.get("/metrics", headers={"Authorization": f"Bearer {SECRET}"})
     families = {family.name: family for family in text_string_to_metric_families(page.text)}
-    values_by_metric = {f.name: {tuple(s.labels.values()): s.value for s in f.samples} for f in families.values()}
+    values_by_metric = {
+        f.name: {tuple(s.labels.values()): s.value for s in f.samples} for f in families.values()
+    }
     assert values_by_metric["proccorpus_stage_partitions"]["tiny", "shards"] == 3
     assert values_by_metric["proccorpus_stale_chunks"]["tiny",] == 0
     (publishes,) = own.rows("SELECT id FROM ducklake_current_snapshot('lake')")
-    assert (families["proccorpus_publishes"].type, values_by_metric["proccorpus_publishes"][()]) == (
+    assert (
+        families["proccorpus_publishes"].type,
+        values_by_metric["proccorpus_publishes"][()],
+    ) == (
         "counter",
         publishes[0],
     )

@@ -41,10 +41,16 @@ def test_a_fault_is_tried_at_each_size_that_a_run_can_have(squares: DecodedSet) 
     black = [fault for fault in FAULTS if fault.name == "camera black"]
     all_trials = list(trials(squares, black, seed=1))
     # Six seconds have no place for ten of black
-    assert [trial.size for trial in all_trials] == [size for size in (0.5, 1, 2, 5) for _ in range(3)]
+    assert [trial.size for trial in all_trials] == [
+        size for size in (0.5, 1, 2, 5) for _ in range(3)
+    ]
     assert all(trial.is_named and not trial.false_alarms for trial in all_trials)
-    assert {trial.spoilt.run.index for trial in all_trials[:3]} == {trial.spoilt.run.index for trial in all_trials[3:6]}
-    assert [t.spoilt.start for t in all_trials] == [t.spoilt.start for t in trials(squares, black, seed=1)]
+    assert {trial.spoilt.run.index for trial in all_trials[:3]} == {
+        trial.spoilt.run.index for trial in all_trials[3:6]
+    }
+    assert [t.spoilt.start for t in all_trials] == [
+        t.spoilt.start for t in trials(squares, black, seed=1)
+    ]
 
 
 def test_pictures_that_are_encoded_again_are_no_fault(squares: DecodedSet) -> None:
@@ -84,7 +90,10 @@ def test_only_the_right_check_run_and_stretch_name_a_fault(squares: DecodedSet) 
 
 def test_other_checkers_name_few_episodes_at_a_time() -> None:
     report = {
-        "issues": [{"check": "frozen", "episode": 3}, {"check": "spikes", "episodes": list(range(18))}],
+        "issues": [
+            {"check": "frozen", "episode": 3},
+            {"check": "spikes", "episodes": list(range(18))},
+        ],
         "clusters": [{"id": "drift", "findings": [{"locus": {"episodes": ["episode_000007"]}}]}],
     }
     assert said_by_peer(report, 18) == {(3, "frozen"), (7, "drift")}
@@ -93,7 +102,8 @@ def test_other_checkers_name_few_episodes_at_a_time() -> None:
 def test_the_page_gets_its_tables() -> None:
     place = "benchmarks.checkup", "docs/checkup.md"
     marked = "".join(
-        f"<!-- {name}: made by `python -m benchmarks.checkup` -->\nold\n<!-- end of {name} -->\n" for name in HEADS
+        f"<!-- {name}: made by `python -m benchmarks.checkup` -->\nold\n<!-- end of {name} -->\n"
+        for name in HEADS
     )
     filled_page = with_tables(marked, dict.fromkeys(HEADS, "| new |\n"), *place)
     assert filled_page.count("| new |") == len(HEADS)

@@ -20,13 +20,18 @@ def repository(folder: Path) -> str:
     rows = [json.dumps({"episode_index": k, "length": 10 + k}) for k in range(3)]
     (meta / "episodes.jsonl").write_text("\n".join(rows) + "\n")
     (meta / "episodes_stats.jsonl").write_text("\n".join(rows) + "\n")
-    (meta / "info.json").write_text(json.dumps({"total_episodes": 3, "total_frames": 33, "fps": 10}))
+    (meta / "info.json").write_text(
+        json.dumps({"total_episodes": 3, "total_frames": 33, "fps": 10})
+    )
     (meta.parent / "rows.bin").write_bytes(b"rows")
 
     def git(*words: str) -> str:
         author_options = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
         process = subprocess.run(
-            ["git", *author_options, *words], cwd=folder / "someone" / "robots", check=True, capture_output=True
+            ["git", *author_options, *words],
+            cwd=folder / "someone" / "robots",
+            check=True,
+            capture_output=True,
         )
         return process.stdout.decode().strip()
 
@@ -40,7 +45,13 @@ def test_a_dataset_is_fetched_by_its_commit_and_checked_by_its_hashes(tmp_path: 
     commit = repository(tmp_path / "host")
     files = {"rows.bin": hashlib.sha256(b"rows").hexdigest(), "meta/info.json": None}
     files |= {"meta/episodes.jsonl": None, "meta/episodes_stats.jsonl": None}
-    source = {"repository": "someone/robots", "commit": commit, "folder": "data", "episodes": [0, 2], "files": files}
+    source = {
+        "repository": "someone/robots",
+        "commit": commit,
+        "folder": "data",
+        "episodes": [0, 2],
+        "files": files,
+    }
     fetch("set", source, tmp_path / "out", f"file://{tmp_path / 'host'}/")
     info = json.loads((tmp_path / "out/set/meta/info.json").read_text())
     assert (info["total_episodes"], info["total_frames"], info["fps"]) == (2, 22, 10)
@@ -53,7 +64,9 @@ def test_a_dataset_is_fetched_by_its_commit_and_checked_by_its_hashes(tmp_path: 
 def test_what_is_chosen_for_a_robot_does_not_know_it():
     errors: dict[tuple[str, Any], dict[str, float]] = {("", None): {"a": 0.1, "b": 0.1}}
     errors |= {
-        (name, value): {"a": 0.1, "b": 0.1} for name, (_, _, other_values) in CHOICES.items() for value in other_values
+        (name, value): {"a": 0.1, "b": 0.1}
+        for name, (_, _, other_values) in CHOICES.items()
+        for value in other_values
     }
     errors["episodes agree within", 0.4] = {"a": 0.5, "b": 0.05}
     assert best_elsewhere(errors, "a") == {"episodes agree within": 0.4}

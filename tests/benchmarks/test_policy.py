@@ -54,9 +54,19 @@ class PointCell:
 
 def test_demonstrations_are_planned_in_turn_and_counted():
     runs = planned("push", {"expert": 3, "failed": 1, "stalled": 2})
-    assert [r.quality for r in runs] == ["expert", "stalled", "failed", "expert", "stalled", "expert"]
+    assert [r.quality for r in runs] == [
+        "expert",
+        "stalled",
+        "failed",
+        "expert",
+        "stalled",
+        "expert",
+    ]
     assert [r.number for r in runs] == list(range(6))
-    assert Counter(r.quality for r in planned("push", Protocol().demonstrations)) == Protocol().demonstrations
+    assert (
+        Counter(r.quality for r in planned("push", Protocol().demonstrations))
+        == Protocol().demonstrations
+    )
     with pytest.raises(ValueError, match="no such quality: lazy; there are expert, noisy"):
         planned("push", {"lazy": 1})
 
@@ -101,7 +111,9 @@ def test_weights_by_outcome_and_by_progress(tmp_path: Path):
     of_run = weights["truth"].reshape(3, 40)
     assert (of_run[0, :30] == of_run[0, 0]).all()
     assert (of_run[0, :30] > 0).all()
-    assert (of_run[1, 11:24] < of_run[1, 0]).all()  # a stand-still counts less, and a fall not at all
+    assert (
+        of_run[1, 11:24] < of_run[1, 0]
+    ).all()  # a stand-still counts less, and a fall not at all
     assert (of_run[2, :30] == 0).all()
     shares = share_by_quality(frames, weights["truth"])
     assert shares["expert"] > shares["stalled"] > shares["failed"]
@@ -113,7 +125,10 @@ def test_labels_say_which_runs_segments_and_frames_count(tmp_path: Path):
     stalled = np.interp(np.arange(40), [0, 10, 30, 39], [0, 0.5, 0.5, 1]).astype(np.float32)
     path = write_progress(tmp_path, [RISE, stalled, 0.1 * RISE], 5, 10)
     kinds = np.repeat(["done", "idle", "done", "failed"], [50, 20, 10, 40])
-    runs = [WeighedRun("t", np.zeros(40), np.ones(40, bool), has_failed) for has_failed in (False, False, True)]
+    runs = [
+        WeighedRun("t", np.zeros(40), np.ones(40, bool), has_failed)
+        for has_failed in (False, False, True)
+    ]
     episodes = [(40 * k, k, w) for k, w in enumerate(frame_weights(runs, "combined"))]
     folder = ExportFolder(tmp_path / "weights", "weights", "test")
     write_weights(folder, episodes, "combined", 5)
@@ -128,7 +143,9 @@ def test_labels_say_which_runs_segments_and_frames_count(tmp_path: Path):
     assert by_run["top"][:2, :5].all()
     assert not by_run["top"][1, 11:24].any()
     assert by_run["top"].mean() >= 0.5
-    np.testing.assert_allclose(by_run["weights"], np.array([[1], [1], [0]]) * (np.arange(40) < 39) / 0.65, rtol=1e-4)
+    np.testing.assert_allclose(
+        by_run["weights"], np.array([[1], [1], [0]]) * (np.arange(40) < 39) / 0.65, rtol=1e-4
+    )
     awr = by_run["awr"]
     np.testing.assert_array_equal(by_run["awr_segments"], awr * (kinds == "done").reshape(3, 40))
     np.testing.assert_array_equal(by_run["awr_outcomes"], awr * np.array([[1], [1], [0]]))
@@ -144,7 +161,9 @@ def two_minds() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same states twice, with opposite actions; and weights that believe the first, the second, or both."""
     rng = np.random.default_rng(0)
     half = rng.normal(size=(300, 2)).astype(np.float32)
-    target_actions = np.stack([half[:, 0] > 0, half[:, 1] > 0, half[:, 0] > 1, half[:, 1] > 1], 1) * 1.0 - 0.5
+    target_actions = (
+        np.stack([half[:, 0] > 0, half[:, 1] > 0, half[:, 0] > 1, half[:, 1] > 1], 1) * 1.0 - 0.5
+    )
     first = np.repeat([1.0, 0.0], 300)
     weights = np.stack([first, 1 - first, np.ones(600)])
     return np.r_[half, half], np.r_[target_actions, -target_actions].astype(np.float32), weights
@@ -152,12 +171,19 @@ def two_minds() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_a_policy_learns_what_has_weight():
     observations, actions, weights = two_minds()
-    policies = clone(observations, actions, weights, (0, 1), Cloning(hidden=16, steps=300, batch=64, lr=1e-2))
-    actions_by_arm = {arm: np.stack([policies.one(arm, 1).action(s) for s in observations[:300]]) for arm in range(3)}
+    policies = clone(
+        observations, actions, weights, (0, 1), Cloning(hidden=16, steps=300, batch=64, lr=1e-2)
+    )
+    actions_by_arm = {
+        arm: np.stack([policies.one(arm, 1).action(s) for s in observations[:300]])
+        for arm in range(3)
+    }
     right = np.sign(actions[:300])
     assert (np.sign(actions_by_arm[0]) == right).mean() > 0.9
     assert (np.sign(actions_by_arm[1]) == -right).mean() > 0.9
-    assert np.abs(actions_by_arm[2]).mean() < 0.5 * np.abs(actions_by_arm[0]).mean()  # of two minds, it hardly moves
+    assert (
+        np.abs(actions_by_arm[2]).mean() < 0.5 * np.abs(actions_by_arm[0]).mean()
+    )  # of two minds, it hardly moves
     assert policies.losses.shape == (3, 2)
     assert (policies.losses[2] > policies.losses[0]).all()
 
@@ -196,13 +222,26 @@ def finished(folder: Path) -> Work:
     work = Work(folder, SHORT)
     work.keep(folder / "code_versions.json", {"motion": "motion-0"})
     for group, arms in GROUPS.items():
-        work.keep(folder / "weights" / f"{group}.json", {arm: dict.fromkeys(QUALITIES, 1.0) for arm in arms})
+        work.keep(
+            folder / "weights" / f"{group}.json",
+            {arm: dict.fromkeys(QUALITIES, 1.0) for arm in arms},
+        )
     for k, arm in enumerate(ARMS):
-        work.keep(folder / "rollouts" / "drawer-open" / f"{arm}.json", {"success": [[k % 2 == 0, False, True]]})
-    run_scores = {"success": [[True, False]], "progress": [[0.1, 0.9]], "done": [[0.9, 0.1]], "own": [[5.0, 5.0]]}
+        work.keep(
+            folder / "rollouts" / "drawer-open" / f"{arm}.json",
+            {"success": [[k % 2 == 0, False, True]]},
+        )
+    run_scores = {
+        "success": [[True, False]],
+        "progress": [[0.1, 0.9]],
+        "done": [[0.9, 0.1]],
+        "own": [[5.0, 5.0]],
+    }
     work.keep(folder / "best_of" / "drawer-open.json", run_scores)
     tests_after = {"live": [True, True], "own": [True, False], "sparse": [False, False]}
-    learnt = {name: {"after": tested, "while": [[False, True]]} for name, tested in tests_after.items()}
+    learnt = {
+        name: {"after": tested, "while": [[False, True]]} for name, tested in tests_after.items()
+    }
     work.keep(folder / "learned" / "drawer-open" / "0.json", {"before": [False, False], **learnt})
     return work
 
@@ -213,12 +252,19 @@ def test_a_folder_is_reported_and_printed(tmp_path: Path, capsys: pytest.Capture
     assert figures["above_nothing"]["experts"][0] == pytest.approx(1 / 3, abs=1e-4)
     best = {name: value for name, (value, _, _) in figures["best_of"]["drawer-open"].items()}
     assert best == {"chance": 0.5, "progress": 0.0, "done": 1.0, "own": 0.5, "success": 1.0}
-    assert [figures["learned"]["all"][name][0] for name in ("before", "live", "own", "sparse")] == [0, 1, 0.5, 0]
+    assert [figures["learned"]["all"][name][0] for name in ("before", "live", "own", "sparse")] == [
+        0,
+        1,
+        0.5,
+        0,
+    ]
     assert figures["learned"]["above_sparse"]["live"][0] == 1
     capsys.readouterr()
     print_tables(json.loads(json.dumps(figures)))
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith(f"| {ARMS['experts']} | 66.7 (") and "+33.3" in line for line in lines)
+    assert any(
+        line.startswith(f"| {ARMS['experts']} | 66.7 (") and "+33.3" in line for line in lines
+    )
     assert f"| {ARMS['weights']} | 1.00 | 1.00 | 1.00 | 1.00 | 1.00 |" in lines
 
 
@@ -227,11 +273,15 @@ def test_what_needs_no_model_is_reported_beside_former_rows(tmp_path: Path):
     folder = finished(tmp_path / "now").folder
     for arm in GROUPS["rewarded"]:
         (folder / "rollouts" / "drawer-open" / f"{arm}.json").unlink()
-    Work(folder, SHORT).keep(folder / "rollouts" / "drawer-open" / "weights.json", {"success": [[True, True, True]]})
+    Work(folder, SHORT).keep(
+        folder / "rollouts" / "drawer-open" / "weights.json", {"success": [[True, True, True]]}
+    )
     figures = report_by_labels(folder, SHORT, former)
     assert figures["success"]["weights"][0] == figures["by_task"]["drawer-open"]["weights"] == 1
     assert figures["above_weights"]["nothing"][0] < 0
     for arm in GROUPS["rewarded"]:
         assert figures["success"][arm] == former["success"][arm]
     assert figures["best_of"] == former["best_of"]
-    assert figures["code_versions"]["former"] == former["code_versions"] | {"arms": list(GROUPS["rewarded"])}
+    assert figures["code_versions"]["former"] == former["code_versions"] | {
+        "arms": list(GROUPS["rewarded"])
+    }

@@ -24,7 +24,9 @@ def test_each_profile_makes_a_whole_request() -> None:
     assert set(request_bodies) == {profile.name for profile in PROFILES}
     for body in request_bodies.values():
         assert {"model", "messages", "response_format", "chat_template_kwargs"} <= set(body)
-        assert body["messages"][1]["content"][1]["image_url"]["url"].startswith("data:image/jpeg;base64,")
+        assert body["messages"][1]["content"][1]["image_url"]["url"].startswith(
+            "data:image/jpeg;base64,"
+        )
 
 
 def test_a_package_that_cannot_be_installed_is_named(tmp_path: Path) -> None:

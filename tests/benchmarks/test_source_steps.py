@@ -13,8 +13,14 @@ from tests.kits import step_forms
 from tests.kits.agibot_writer import write_agibot
 from tests.kits.lerobot_writer import number, write_v2, write_video
 
-SPANS = ((0.0, 1.0, "reach for the pear"), (1.0, 1.8, "pick up the pear"), (1.8, 3.0, "place the pear in the bowl"))
-SEGMENT = pa.struct([("start_sec", pa.float64()), ("end_sec", pa.float64()), ("subtask", pa.string())])
+SPANS = (
+    (0.0, 1.0, "reach for the pear"),
+    (1.0, 1.8, "pick up the pear"),
+    (1.8, 3.0, "place the pear in the bowl"),
+)
+SEGMENT = pa.struct(
+    [("start_sec", pa.float64()), ("end_sec", pa.float64()), ("subtask", pa.string())]
+)
 
 
 def wgo_file(folder: Path, names: tuple[str, ...] = ("droid_1", "homer_2")) -> Path:
@@ -23,7 +29,9 @@ def wgo_file(folder: Path, names: tuple[str, ...] = ("droid_1", "homer_2")) -> P
     for k, _ in enumerate(names):
         write_video(folder / "one.mp4", [number(0, k, frame) for frame in range(30)], fps=10)
         videos.append((folder / "one.mp4").read_bytes())
-    segments = [[{"start_sec": a, "end_sec": b, "subtask": text} for a, b, text in SPANS] for _ in names]
+    segments = [
+        [{"start_sec": a, "end_sec": b, "subtask": text} for a, b, text in SPANS] for _ in names
+    ]
     columns = {
         "id": pa.array(names),
         "video": pa.array(videos, pa.binary()),
@@ -36,18 +44,27 @@ def wgo_file(folder: Path, names: tuple[str, ...] = ("droid_1", "homer_2")) -> P
     return path
 
 
-def scored(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> dict[str, list[str]]:
+def scored(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str
+) -> dict[str, list[str]]:
     """The cells of each dataset of the table that the script prints."""
     monkeypatch.setattr(sys, "argv", ["source_steps", *words])
     assert source_steps.main() == 0
     lines = capsys.readouterr().out.splitlines()[2:]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in lines
+        if line.startswith("|")
+    ]
     return {dataset: cells for dataset, *cells in rows}
 
 
 def test_a_file_of_wgo_bench_becomes_videos_with_their_steps(tmp_path: Path):
     assert source_steps.unpack_wgo(wgo_file(tmp_path), tmp_path / "out") == 2
-    assert sorted(f.name for f in (tmp_path / "out").glob("*.mp4")) == ["droid_1.mp4", "homer_2.mp4"]
+    assert sorted(f.name for f in (tmp_path / "out").glob("*.mp4")) == [
+        "droid_1.mp4",
+        "homer_2.mp4",
+    ]
     side = json.loads((tmp_path / "out/droid_1.json").read_text())
     assert side["task"] == "put the pear in the bowl"
     assert side["steps"][1] == {"name": "pick up the pear", "start_s": 1.0, "end_s": 1.8}
@@ -57,7 +74,9 @@ def test_a_file_of_wgo_bench_becomes_videos_with_their_steps(tmp_path: Path):
 def test_an_id_that_is_a_path_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="is no name of a file"):
         source_steps.unpack_wgo(wgo_file(tmp_path, ("../homer_2",)), tmp_path / "out")
-    assert not list(tmp_path.glob("*.mp4")) or [f.name for f in tmp_path.glob("*.mp4")] == ["one.mp4"]
+    assert not list(tmp_path.glob("*.mp4")) or [f.name for f in tmp_path.glob("*.mp4")] == [
+        "one.mp4"
+    ]
 
 
 @pytest.mark.slow

@@ -7,10 +7,14 @@ from benchmarks.vlm_stand_in import PAGE, Outcome, reliability_rows, with_reliab
 def test_reliability_is_that_of_other_robots_where_one_is_left_out() -> None:
     """F1 is twice the confidence on each robot but one, whose labels are for that reason told too low."""
     usual_outcomes = [
-        Outcome(f1=2 * c, confidence=c, for_review=False, robot=r) for r in "ab" for c in (0.25, 0.35, 0.45)
+        Outcome(f1=2 * c, confidence=c, for_review=False, robot=r)
+        for r in "ab"
+        for c in (0.25, 0.35, 0.45)
     ]
     outlier = [Outcome(f1=1.0, confidence=0.2, for_review=False, robot="c")]
-    rows = reliability_rows([*usual_outcomes, *outlier, Outcome(f1=0.0, confidence=0.95, for_review=True, robot="a")])
+    rows = reliability_rows(
+        [*usual_outcomes, *outlier, Outcome(f1=0.0, confidence=0.95, for_review=True, robot="a")]
+    )
     assert [row[1] for row in rows] == ["5", "2", "0", "0", "0"]
     assert rows[0][2] == "0.68"
     assert rows[1][2] == "0.90"

@@ -12,7 +12,11 @@ CAM1 = "observation.images.cam1"
 def test_so101() -> None:
     source = source_of(DATA / "so101_bimanual_cloth")
     listing = list_episodes(source)
-    assert (listing.format, listing.cameras, len(listing.records)) == ("lerobot_v2.1", (CAM0, CAM1), 25)
+    assert (listing.format, listing.cameras, len(listing.records)) == (
+        "lerobot_v2.1",
+        (CAM0, CAM1),
+        25,
+    )
     assert kinds(listing) == {("no_video", "unusable", None): 21}
     assert [r.episode_index for r in usable(listing)] == [0, 10, 23, 24]
     assert sum(r.num_rows or 0 for r in usable(listing)) == 916
@@ -37,7 +41,9 @@ def test_so101() -> None:
 def test_franka() -> None:
     listing = list_episodes(source_of(DATA / "franka_pickplace_v3_no_data"))
     assert (listing.format, len(listing.records), usable(listing)) == ("lerobot_v3.0", 10, [])
-    assert said(listing, severity="unusable") == [("no_data", "unusable", e, None) for e in range(10)]
+    assert said(listing, severity="unusable") == [
+        ("no_data", "unusable", e, None) for e in range(10)
+    ]
     assert said(listing, severity="warning") == [("stray_file", "warning", None, None)]
 
 

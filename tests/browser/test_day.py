@@ -29,7 +29,10 @@ from tests.kits.lake_kit import opened
 from training.recipe import load_recipe
 
 pytestmark = pytest.mark.browser
-RUNS = (*range(30, 36), *range(61, 66))  # of sim_short: one task; the later ones stop, stall or miss
+RUNS = (
+    *range(30, 36),
+    *range(61, 66),
+)  # of sim_short: one task; the later ones stop, stall or miss
 HELD_OUT = 35
 COUNT = 10  # runs that are accepted one after the other
 BUILD_MS = 240_000
@@ -71,7 +74,9 @@ PLAYED = """async video => {
 
 @pytest.fixture
 def space(tmp_path: Path) -> Workspace:
-    build = source_build(ROOT / "samples/sim_short", "arm", None, None).model_copy(update={"episodes": RUNS})
+    build = source_build(ROOT / "samples/sim_short", "arm", None, None).model_copy(
+        update={"episodes": RUNS}
+    )
     space = Workspace(tmp_path / "workspace")
     assert not run_build(space, [build], workers=1).failed
     return space
@@ -247,14 +252,20 @@ def export_and_train(page: Page, url: str, space: Workspace, folder: Path) -> No
     """The command that the page gives for what it shows is done as it stands; what was learnt has its curves."""
     page.goto(f"{url}/episodes?dataset=arm")
     page.get_by_text("This selection as a command").click()
-    [command] = [c for c in page.locator(".commands code").all_inner_texts() if " export lerobot " in c]
-    exported = proccorpus(*shlex.split(command)[1:], "--allow-licence", "unknown", "--json", cwd=folder)
+    [command] = [
+        c for c in page.locator(".commands code").all_inner_texts() if " export lerobot " in c
+    ]
+    exported = proccorpus(
+        *shlex.split(command)[1:], "--allow-licence", "unknown", "--json", cwd=folder
+    )
     assert exported.json["episodes"] == len(RUNS), exported
     recipe = load_recipe("laptop").model_dump(mode="json", exclude_none=True)
     recipe["model"]["laptop"]["encoder"] = "grey"
     recipe["train"] |= {"steps": 30, "batch": 8}
     (folder / "quick.yaml").write_text(yaml.safe_dump(recipe | {"name": "quick"}))
-    trained = proccorpus("train", "--recipe", folder / "quick.yaml", cwd=folder, workspace=space.root)
+    trained = proccorpus(
+        "train", "--recipe", folder / "quick.yaml", cwd=folder, workspace=space.root
+    )
     assert trained.code == 0, trained
     page.get_by_role("link", name="Training", exact=True).click()
     expect(page.get_by_role("region", name="loss", exact=True).locator("path")).to_have_count(1)
@@ -267,7 +278,16 @@ def near(rgb: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
 
 def watch_overlay(page: Page, space: Workspace, folder: Path) -> None:
     """It plays to its end; the label's curve and steps are there from the first frame, the model's up to this one."""
-    run = ("--dataset", "arm", "--episode", HELD_OUT, "--model", "latest", "--overlay", "overlay.mp4")
+    run = (
+        "--dataset",
+        "arm",
+        "--episode",
+        HELD_OUT,
+        "--model",
+        "latest",
+        "--overlay",
+        "overlay.mp4",
+    )
     scored = proccorpus("reward", *run, cwd=folder, workspace=space.root)
     assert scored.code == 0, scored
     page.goto((folder / "overlay.mp4").as_uri())
@@ -275,9 +295,14 @@ def watch_overlay(page: Page, space: Workspace, folder: Path) -> None:
     assert played["times"] == sorted(played["times"])
     assert played["times"][-1] == pytest.approx(played["duration"])
     assert len(set(played["times"])) > 1
-    video_pixels = np.asarray(Image.open(io.BytesIO(page.locator("video").screenshot())).convert("RGB"))
+    video_pixels = np.asarray(
+        Image.open(io.BytesIO(page.locator("video").screenshot())).convert("RGB")
+    )
     with av.open(str(folder / "overlay.mp4")) as video:
-        first, *_, last = (frame.to_ndarray(format="rgb24")[-PANEL_PX + 30 :, 32:] for frame in video.decode(video=0))
+        first, *_, last = (
+            frame.to_ndarray(format="rgb24")[-PANEL_PX + 30 :, 32:]
+            for frame in video.decode(video=0)
+        )
     assert played["size"] == [video_pixels.shape[1], video_pixels.shape[0]] == [320, 320 + PANEL_PX]
     assert near(first, LABEL).any(0).mean() > 0.9
     assert not near(first, LINE)[:, 40:].any()
@@ -303,7 +328,11 @@ def test_a_day(browser: Browser, context: BrowserContext, space: Workspace, tmp_
     judge_as_another(page, watched_site.url, "grace")
     with day.part("exported and trained", page):
         export_and_train(page, watched_site.url, space, tmp_path)
-    stored_times = {k: json.loads(v) for k, v in page.evaluate("({...localStorage})").items() if v.startswith("[")}
+    stored_times = {
+        k: json.loads(v)
+        for k, v in page.evaluate("({...localStorage})").items()
+        if v.startswith("[")
+    }
     served.stop()
     with day.part("a video scored"):
         watch_overlay(page, space, tmp_path)
@@ -317,7 +346,9 @@ def test_a_day(browser: Browser, context: BrowserContext, space: Workspace, tmp_
     for name in ("answered", "pages"):
         path, max_ms = max(stored_times[name], key=lambda row: row[1])
         median = np.median([ms for _, ms in stored_times[name]])
-        print(f"\n{len(stored_times[name])} {name}: median {median:.0f} ms, at most {max_ms:.0f} ms ({path})")
+        print(
+            f"\n{len(stored_times[name])} {name}: median {median:.0f} ms, at most {max_ms:.0f} ms ({path})"
+        )
 
 
 def test_a_quick_day(browser: Browser, context: BrowserContext, tmp_path: Path) -> None:
@@ -327,7 +358,9 @@ def test_a_quick_day(browser: Browser, context: BrowserContext, tmp_path: Path) 
     with day.part("two commands to labels"):
         source = ROOT / "samples/sim_short"
         assert proccorpus("inspect", source, cwd=tmp_path).code == 0
-        built = proccorpus("build", "--source", source, "--name", "arm", cwd=tmp_path, workspace=space.root)
+        built = proccorpus(
+            "build", "--source", source, "--name", "arm", cwd=tmp_path, workspace=space.root
+        )
         assert built.code == 0, built
     served = Served(space)
     watched_site = Watched(context, served.url)

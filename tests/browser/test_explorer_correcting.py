@@ -23,7 +23,9 @@ FRAMES = 30
 
 @pytest.fixture
 def at(browser: Browser, own: Made) -> Iterator[Watched]:
-    with watching(browser, own.space, Options(label_curves=partial(label_curves, own.space))) as watched:
+    with watching(
+        browser, own.space, Options(label_curves=partial(label_curves, own.space))
+    ) as watched:
         yield watched
 
 
@@ -38,7 +40,9 @@ def unfold(page: Page) -> None:
 
 
 def segments(page: Page) -> list[tuple[str, int, int]]:
-    labels = [b.get_attribute("aria-label") or "" for b in page.locator("#editor-lane button").all()]
+    labels = [
+        b.get_attribute("aria-label") or "" for b in page.locator("#editor-lane button").all()
+    ]
     matches = [re.fullmatch(r"(.*), frames (\d+) to (\d+), .*", x) for x in labels]
     return [(m[1], int(m[2]), int(m[3])) for m in matches if m]
 
@@ -66,7 +70,9 @@ def test_a_boundary_is_dragged_and_the_shard_shows_it(at: Watched, own: Made):
     page.mouse.down()
     page.mouse.move(lane["x"] + lane["width"] * target / FRAMES, edge["y"] + 5, steps=5)
     # The video shows the frame while the boundary is held
-    page.wait_for_function(f"() => Math.floor(document.querySelector('video').currentTime * {FPS}) === {target}")
+    page.wait_for_function(
+        f"() => Math.floor(document.querySelector('video').currentTime * {FPS}) === {target}"
+    )
     page.mouse.up()
     assert segments(page)[0] == (segments_before[0][0], 0, target)
     assert segments(page)[1][1] == target
@@ -87,7 +93,10 @@ def test_a_boundary_is_dragged_and_the_shard_shows_it(at: Watched, own: Made):
     expect(page.locator("#timeline")).to_contain_text("human")
     expect(page.locator("#timeline")).to_contain_text("Reach for the blue cube")
     say(page, "follow with the next build")
-    assert page.evaluate("[window.stays, scrollY]") == [True, y]  # nothing was loaded anew, nothing moved
+    assert page.evaluate("[window.stays, scrollY]") == [
+        True,
+        y,
+    ]  # nothing was loaded anew, nothing moved
 
     # A usable run without a label would stop the chunk
     change(
@@ -96,7 +105,9 @@ def test_a_boundary_is_dragged_and_the_shard_shows_it(at: Watched, own: Made):
         f"VALUES ('tiny', {UNLABELLED}, 1, 'frames', 'black_video', 'front is black', 'unusable')",
     )
     # No other run has its task, so nothing else is labelled like it
-    assert own.rebuild() == [(stage, 1) for stage in ("corrections", "progress", "samples", "shards")]
+    assert own.rebuild() == [
+        (stage, 1) for stage in ("corrections", "progress", "samples", "shards")
+    ]
     rows = own.rows(
         f"SELECT label_run, name, start_frame, end_frame FROM active_segments WHERE episode_index = {EPISODE} "
         "ORDER BY segment_index LIMIT 1"
@@ -227,7 +238,13 @@ def test_every_segment_can_be_clicked_at_every_zoom(at: Watched):
     page = edit(at)
     page.set_viewport_size({"width": 1280, "height": 720})
     # What one works with is in sight together
-    for part in (".cameras .screen", "#editor-lane", "#editor-save .main", "#editor-segment", "#progress .track"):
+    for part in (
+        ".cameras .screen",
+        "#editor-lane",
+        "#editor-save .main",
+        "#editor-segment",
+        "#progress .track",
+    ):
         box = page.locator(part).first.bounding_box()
         assert box, part
         assert box["y"] + box["height"] <= 720, part
@@ -277,7 +294,9 @@ def test_saving_is_said_at_once_and_leaving_asks(at: Watched):
     page.evaluate(SLOW)
     page.keyboard.press("Control+s")
     say(page, "Saving")
-    page.keyboard.press("m")  # one goes on while the answer is on its way, and nothing of it is lost
+    page.keyboard.press(
+        "m"
+    )  # one goes on while the answer is on its way, and nothing of it is lost
     say(page, "Changed, not saved yet")
     assert page.evaluate("said.find(([text]) => text.startsWith('Saving'))[1] - pressed") < 450
     page.evaluate("said.length = 0; answered = null")

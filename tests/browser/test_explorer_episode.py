@@ -52,7 +52,9 @@ def test_the_frame_that_is_named_is_the_frame_that_is_shown(watched: Watched, ma
         page.locator("#scrub").fill(str(number))
         at_frame(page, number)
         canvas_pixels = pixels(page)
-        nearest = min(range(len(frames)), key=lambda k: float(np.abs(frames[k] - canvas_pixels).mean()))
+        nearest = min(
+            range(len(frames)), key=lambda k: float(np.abs(frames[k] - canvas_pixels).mean())
+        )
         assert nearest == number
 
 
@@ -124,7 +126,9 @@ def test_the_values_at_the_cursor_are_those_of_the_label(watched: Watched):
     for number in (0, 11, LENGTHS[0] - 1):
         page.locator("#scrub").fill(str(number))
         for k, run in enumerate(data["runs"]):
-            output_field = page.locator(".legend li", has_text=run["label_run"][:8]).first.locator("output")
+            output_field = page.locator(".legend li", has_text=run["label_run"][:8]).first.locator(
+                "output"
+            )
             expect(output_field).to_have_text(f"{run['progress'][number]:.3f}")
             assert k < 2
     # answers of a model lie frames apart; between them the line counts
@@ -148,7 +152,10 @@ def test_the_words_of_the_moment_are_marked(watched: Watched):
 def test_a_video_that_cannot_be_had_gives_way_to_stored_pictures(watched: Watched):
     watched.allowed = ("404", "Failed to load resource")
     page = watched.page
-    page.route("**/video/0", lambda route: route.fulfill(status=404, body="<p class='message'>It is gone</p>"))
+    page.route(
+        "**/video/0",
+        lambda route: route.fulfill(status=404, body="<p class='message'>It is gone</p>"),
+    )
     watched.open("/episode/tiny/0")
     expect(page.locator(".camera .message")).to_have_text("It is gone. Stored pictures are shown.")
     still = page.locator(".still")
@@ -175,7 +182,10 @@ def test_a_video_of_another_codec_is_converted_and_frame_exact(watched: Watched,
         page.locator("#scrub").fill(str(number))
         at_frame(page, number)
         canvas_pixels = pixels(page)
-        assert min(range(len(frames)), key=lambda k: float(np.abs(frames[k] - canvas_pixels).mean())) == number
+        assert (
+            min(range(len(frames)), key=lambda k: float(np.abs(frames[k] - canvas_pixels).mean()))
+            == number
+        )
 
 
 def test_a_video_with_pictures_that_have_no_row_is_converted(watched: Watched, made: Made):
@@ -188,7 +198,9 @@ def test_a_video_with_pictures_that_have_no_row_is_converted(watched: Watched, m
     frames = decoded(made, 0)
     page.locator("#scrub").fill("12")
     at_frame(page, 12)
-    assert min(range(len(frames)), key=lambda k: float(np.abs(frames[k] - pixels(page)).mean())) == 12
+    assert (
+        min(range(len(frames)), key=lambda k: float(np.abs(frames[k] - pixels(page)).mean())) == 12
+    )
 
 
 def test_the_time_axis_is_zoomed_and_a_range_loops_and_both_are_in_the_url(watched: Watched):
@@ -200,8 +212,13 @@ def test_the_time_axis_is_zoomed_and_a_range_loops_and_both_are_in_the_url(watch
     page.mouse.move(ruler["x"] + ruler["width"] / 2, ruler["y"] + 8)
     page.mouse.wheel(0, -240)
     page.wait_for_url("**view=*")
-    assert page.locator(".track.tall svg").evaluate("e => e.getBoundingClientRect().width") > 1.9 * wide
-    assert page.locator("#editor-lane").evaluate("e => e.getBoundingClientRect().width") > 1.9 * wide
+    assert (
+        page.locator(".track.tall svg").evaluate("e => e.getBoundingClientRect().width")
+        > 1.9 * wide
+    )
+    assert (
+        page.locator("#editor-lane").evaluate("e => e.getBoundingClientRect().width") > 1.9 * wide
+    )
     # What is under the pointer is what the click seeks, zoomed as well
     page.locator(".track.tall").click(position={"x": ruler["width"] / 2, "y": 20})
     assert abs(frame(page) - LENGTHS[0] / 2) <= 1
@@ -232,15 +249,17 @@ def test_the_time_axis_is_zoomed_and_a_range_loops_and_both_are_in_the_url(watch
     page.keyboard.press("0")
     page.keyboard.press("Escape")
     expect(page.locator("#range")).to_be_hidden()
-    assert page.locator(".track.tall svg").evaluate("e => e.getBoundingClientRect().width") == pytest.approx(
-        wide, abs=1
-    )
+    assert page.locator(".track.tall svg").evaluate(
+        "e => e.getBoundingClientRect().width"
+    ) == pytest.approx(wide, abs=1)
 
 
 def test_curves_are_switched_and_every_track_tells_its_value(watched: Watched):
     page = watched.open("/episode/tiny/0")
     clock = page.locator(".legend li", has_text="clock")
-    line = page.locator(".track.tall path").nth(page.locator(".legend li").all_inner_texts().index(clock.inner_text()))
+    line = page.locator(".track.tall path").nth(
+        page.locator(".legend li").all_inner_texts().index(clock.inner_text())
+    )
     expect(line).to_be_hidden()  # a baseline is there to be switched on
     clock.locator("input").check()
     expect(line).to_be_visible()

@@ -32,7 +32,9 @@ def test_from_a_moment_to_the_same_moment_of_another_run(watched: Watched):
     expect(page).to_have_url(re.compile(r"/like/tiny/0\?frame=4$"))
     pictures = page.locator(".gallery img")
     expect(pictures).to_have_count(3)  # this one, and the two other runs that were looked at
-    page.wait_for_function(f"() => ({EVERY_PICTURE_IS_THERE})([...document.querySelectorAll('.gallery img')])")
+    page.wait_for_function(
+        f"() => ({EVERY_PICTURE_IS_THERE})([...document.querySelectorAll('.gallery img')])"
+    )
     page.locator(".gallery a").nth(1).click()
     expect(page.locator("#clock")).to_have_text(re.compile("frame 4$"))
     expect(page.locator("h1")).to_contain_text("episode 1")

@@ -86,7 +86,9 @@ def test_tiles_stand_in_whole_rows(watched: Watched):
     page = watched.open("/")
     for width in (1280, 1440):
         page.set_viewport_size({"width": width, "height": 720})
-        tops = page.locator(".totals > div").evaluate_all("all => all.map((e) => e.getBoundingClientRect().top)")
+        tops = page.locator(".totals > div").evaluate_all(
+            "all => all.map((e) => e.getBoundingClientRect().top)"
+        )
         assert len(tops) > 7
         assert len(set(tops)) == 1
 

@@ -30,7 +30,10 @@ def is_in_sight(page: Page, selector: str) -> bool:
 
 def test_ten_episodes_are_reviewed_by_keyboard(at: Watched, own: Made):
     added = repeat(own, 3)
-    change(own.space, f"UPDATE episode_labels SET needs_review = true WHERE list_contains({added}, episode_index)")
+    change(
+        own.space,
+        f"UPDATE episode_labels SET needs_review = true WHERE list_contains({added}, episode_index)",
+    )
     total = own.rows("SELECT count(*) FROM review_queue")[0][0]
     assert total >= 13
 
@@ -66,7 +69,9 @@ def test_ten_episodes_are_reviewed_by_keyboard(at: Watched, own: Made):
     expect(page.locator("#place")).to_have_text(f"13 of {total}")
     page.goto(f"{at.url}/review")
     expect(page.locator("#pace")).to_contain_text("ada 10")
-    judged = own.rows("SELECT status, count(*) FROM corrections WHERE author = 'ada' GROUP BY 1 ORDER BY 1")
+    judged = own.rows(
+        "SELECT status, count(*) FROM corrections WHERE author = 'ada' GROUP BY 1 ORDER BY 1"
+    )
     assert judged == [("accepted", 8), ("rejected", 2)]
     assert keys <= 2 * 10
 
@@ -74,7 +79,9 @@ def test_ten_episodes_are_reviewed_by_keyboard(at: Watched, own: Made):
 def test_two_training_runs_are_compared(watched: Watched):
     start_s = time.monotonic()
     page = watched.open("/")
-    page.get_by_role("link", name="Training", exact=True).click()  # 1: the newest two are compared at once
+    page.get_by_role(
+        "link", name="Training", exact=True
+    ).click()  # 1: the newest two are compared at once
     for title in ("loss", "learning rate", "error of progress", "reward"):
         expect(page.get_by_role("region", name=title, exact=True).locator("path")).to_have_count(2)
     expect(page.locator("#config tbody tr")).to_have_count(1)
@@ -89,7 +96,9 @@ def test_two_training_runs_are_compared(watched: Watched):
     page.mouse.move(box["x"] + box["width"] * 9.5 / 40, box["y"] + 40)
     losses = page.get_by_role("region", name="loss", exact=True).locator("output[data-line]")
     assert losses.all_inner_texts() == ["100", "333.3"]
-    rates = page.get_by_role("region", name="learning rate", exact=True).locator("output[data-line]")
+    rates = page.get_by_role("region", name="learning rate", exact=True).locator(
+        "output[data-line]"
+    )
     assert rates.all_inner_texts() == ["0.001", "0.0003"]
     told("two training runs compared", start_s, 2)
     # One is switched off, and alone on its own page
@@ -100,7 +109,9 @@ def test_two_training_runs_are_compared(watched: Watched):
 
 
 def test_the_worst_runs_of_a_task_are_found_and_tagged(at: Watched, own: Made):
-    task, total = own.rows("SELECT task, count(*) FROM episode_facts GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 1")[0]
+    task, total = own.rows(
+        "SELECT task, count(*) FROM episode_facts GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 1"
+    )[0]
     start_s = time.monotonic()
     page = at.open("/episodes")
     page.get_by_role("link", name=task).first.click()  # 1: the task, as a facet
@@ -156,11 +167,15 @@ def test_a_bad_stretch_is_looked_at_and_accepted(browser: Browser, faulty: Made)
         assert below
         assert (track["x"], track["width"]) == (below["x"], below["width"])
         stretch.hover()
-        expect(page.locator("#fault-words")).to_contain_text("shows one picture for 2.4 s from 2.0 s on")
+        expect(page.locator("#fault-words")).to_contain_text(
+            "shows one picture for 2.4 s from 2.0 s on"
+        )
         stretch.focus()
         page.keyboard.press("Enter")
         expect(page.locator("#clock")).to_contain_text("frame 10")
         page.get_by_label("Known:").fill("the lens was covered")
         page.get_by_role("button", name="Accept", exact=True).click()
         expect(page.locator("form.finding")).to_contain_text("the lens was covered")
-    assert faulty.rows("SELECT check_name, episode_index FROM current_acceptances") == [("camera_frozen", 2)]
+    assert faulty.rows("SELECT check_name, episode_index FROM current_acceptances") == [
+        ("camera_frozen", 2)
+    ]

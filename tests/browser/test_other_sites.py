@@ -63,7 +63,9 @@ def attack(page: Page, wishes: list[Wish]) -> None:
         pages[f"/go{k}"] = f"<!doctype html><script>location = {json.dumps(wish.address)}</script>"
         inner = "".join(f"<input name={n}>" for n in wish.fields)
         send = "<script>document.forms[0].submit()</script>"
-        pages[f"/send{k}"] = f"<!doctype html><form method=post action='{wish.url}'>{inner}</form>{send}"
+        pages[f"/send{k}"] = (
+            f"<!doctype html><form method=post action='{wish.url}'>{inner}</form>{send}"
+        )
     with other_site(pages) as site:
         page.goto(site)
         # 16 fetches and a socket for each wish
@@ -85,14 +87,20 @@ def own(page: Page, url: str, target: str, **fetch_options: Any) -> tuple[int, s
 
 
 def files(root: Path) -> dict[str, tuple[int, int]]:
-    return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in root.rglob("*") if p.is_file()}
+    return {
+        str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in root.rglob("*") if p.is_file()
+    }
 
 
-def test_the_explorer(page: Page, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_explorer(
+    page: Page, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     statements: list[str] = []
     query = SqlProcess.query
     monkeypatch.setattr(
-        SqlProcess, "query", lambda self, at, sql, *more: statements.append(sql) or query(self, at, sql, *more)
+        SqlProcess,
+        "query",
+        lambda self, at, sql, *more: statements.append(sql) or query(self, at, sql, *more),
     )
     space = made.copy(tmp_path).space
     served = Served(space)
@@ -135,11 +143,16 @@ def dagster_ui(folder: Path) -> Iterator[tuple[str, DagsterInstance]]:
     (folder / "home").mkdir()
     target = PythonFileTarget(str(folder / "jobs.py"), None, str(folder), "jobs")
     home = str(folder / "home")
-    with DagsterInstance.local_temp(home) as instance, WorkspaceProcessContext(instance, target) as process_context:
+    with (
+        DagsterInstance.local_temp(home) as instance,
+        WorkspaceProcessContext(instance, target) as process_context,
+    ):
         app = guarded(ui_access("127.0.0.1", {TOKEN: ""}))(process_context).create_asgi_app()
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
         with listen("127.0.0.1", 0) as socket:
-            thread = threading.Thread(target=lambda: asyncio.run(server.serve([socket])), daemon=True)
+            thread = threading.Thread(
+                target=lambda: asyncio.run(server.serve([socket])), daemon=True
+            )
             thread.start()
             try:
                 yield f"http://127.0.0.1:{socket.getsockname()[1]}", instance
@@ -149,13 +162,23 @@ def dagster_ui(folder: Path) -> Iterator[tuple[str, DagsterInstance]]:
 
 
 def test_dagsters_ui(page: Page, tmp_path: Path) -> None:
-    job_selector = {"repositoryName": "__repository__", "repositoryLocationName": "jobs", "pipelineName": "export"}
+    job_selector = {
+        "repositoryName": "__repository__",
+        "repositoryLocationName": "jobs",
+        "pipelineName": "export",
+    }
     variables = {"run": {"selector": job_selector, "mode": "default"}}
     with dagster_ui(tmp_path) as (url, instance):
-        attack(page, [Wish(f"{url}/graphql", {"query": LAUNCH, "variables": json.dumps(variables)})])
+        attack(
+            page, [Wish(f"{url}/graphql", {"query": LAUNCH, "variables": json.dumps(variables)})]
+        )
         assert instance.get_runs_count() == 0
         body = json.dumps({"query": LAUNCH, "variables": variables})
-        fetch_options = {"method": "POST", "headers": {"Content-Type": "application/json"}, "body": body}
+        fetch_options = {
+            "method": "POST",
+            "headers": {"Content-Type": "application/json"},
+            "body": body,
+        }
         status, text = own(page, url, "/graphql", **fetch_options)
         assert (status, "LaunchRunSuccess" in text) == (200, True), text
         assert instance.get_runs_count() == 1
@@ -179,10 +202,18 @@ def test_the_reward_server(page: Page) -> None:
         counted = own(page, f"{url}/healthz", "/metrics")[1]
         assert scorer.batches == []
         # What was answered at all, by endpoint, and in no case as asked for
-        ends = re.findall(r'requests_total\{endpoint="(/v1/[^"]+)",method="\w+",status="(\d+)"\}', counted)
+        ends = re.findall(
+            r'requests_total\{endpoint="(/v1/[^"]+)",method="\w+",status="(\d+)"\}', counted
+        )
         assert {status for _, status in ends} <= {"403", "404", "405"}, ends
         fetch_options = {"method": "POST", "headers": {"Content-Type": "application/json"}}
         assert (
-            own(page, f"{url}/healthz", "/v1/sessions", **fetch_options, body=json.dumps({"task": TASK, "fps": 4}))[0]
+            own(
+                page,
+                f"{url}/healthz",
+                "/v1/sessions",
+                **fetch_options,
+                body=json.dumps({"task": TASK, "fps": 4}),
+            )[0]
             == 201
         )

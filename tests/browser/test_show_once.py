@@ -60,7 +60,9 @@ class Person:
 
     @property
     def work_s(self) -> float:
-        return self.keys * KEY_S + self.clicks * CLICK_S + self.decisions * DECISION_S + self.watched_s
+        return (
+            self.keys * KEY_S + self.clicks * CLICK_S + self.decisions * DECISION_S + self.watched_s
+        )
 
 
 def suggest(dataset: str) -> list[dict[str, Any]]:
@@ -68,7 +70,14 @@ def suggest(dataset: str) -> list[dict[str, Any]]:
     expected = [{"references": 1, "error": 0.034, "low": 0.01, "high": 0.06}]
     reason_text = "It is most like the others."
     return [
-        {"task": TASK, "references": [], "label_next": 0, "why": reason_text, "expected": expected, "ask_outcome": ()}
+        {
+            "task": TASK,
+            "references": [],
+            "label_next": 0,
+            "why": reason_text,
+            "expected": expected,
+            "ask_outcome": (),
+        }
     ]
 
 
@@ -77,7 +86,10 @@ def cupcakes(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Four runs with motion's labels; that encoders look at nothing keeps the test short and the same everywhere."""
     folder = tmp_path_factory.mktemp("cupcakes")
     build = source_build(make_runs(folder / "source"), "cupcakes", None, None)
-    return built(with_stages(build, embeddings=EmbeddingsConfig(when="never")), Workspace(folder / "workspace"))
+    return built(
+        with_stages(build, embeddings=EmbeddingsConfig(when="never")),
+        Workspace(folder / "workspace"),
+    )
 
 
 @pytest.fixture
@@ -135,7 +147,9 @@ def label_first_run(page: Page, person: Person) -> None:
 def label_others(page: Page, person: Person) -> None:
     """The job: how far it is and what came of it is said, also to who loads the page anew."""
     person.decide()
-    person.click(page.get_by_role("button", name="Label the other 3 runs of this task like this one"))
+    person.click(
+        page.get_by_role("button", name="Label the other 3 runs of this task like this one")
+    )
     box = page.locator("#label-others")
     # A machine may be so fast that it is done before the page is there again
     running_or_done = re.compile("stages done|3 runs are labelled like")
@@ -181,7 +195,9 @@ def test_one_run_is_shown_and_all_are_labelled(at: Watched, cupcakes: Made):
     # The queue: one is skipped, one fixed, the rest accepted
     checks = Person(page)
     order = [beside(page)]
-    expect(page.locator("#clock")).not_to_contain_text("frame 0", timeout=30_000)  # it plays by itself
+    expect(page.locator("#clock")).not_to_contain_text(
+        "frame 0", timeout=30_000
+    )  # it plays by itself
     checks.watch(len(paces()[order[0]]))
     checks.decide()
     checks.press("s")
@@ -220,11 +236,17 @@ def test_one_run_is_shown_and_all_are_labelled(at: Watched, cupcakes: Made):
     expect(page.locator(".label-others")).to_contain_text("All 4 runs are labelled by people.")
     assert (checks.keys, checks.clicks, checks.decisions) == (8, 1, 4)
     assert checks.work_s / 3 < CHECK_MOST_S
-    print(f"first run {first}: {first.work_s:.0f} s; checks {checks}: {checks.work_s / 3:.1f} s each")
+    print(
+        f"first run {first}: {first.work_s:.0f} s; checks {checks}: {checks.work_s / 3:.1f} s each"
+    )
 
-    checks.click(page.get_by_role("button", name="Bring samples and shards up to date with 3 labels"))
+    checks.click(
+        page.get_by_role("button", name="Bring samples and shards up to date with 3 labels")
+    )
     expect(page.locator(".label-others button")).to_have_count(0, timeout=BUILD_MS)
-    expect(page.locator(".label-others")).to_contain_text("All 4 runs are labelled by people.", timeout=BUILD_MS)
+    expect(page.locator(".label-others")).to_contain_text(
+        "All 4 runs are labelled by people.", timeout=BUILD_MS
+    )
     rows = cupcakes.rows("SELECT episode_index, label_run FROM active_runs ORDER BY 1")
     assert rows == [(episode, "human/cupcakes") for episode in range(4)]
     named_rows = cupcakes.rows(

@@ -28,10 +28,14 @@ def faults_told(run: Run, source: Path) -> dict[str, set[str]]:
         "by reason": run("quarantine", "--checks", "--by", "reason").out,
         "inspect": str(run("inspect", source, "--full", "--format", "json").json["findings"]),
     }
-    checks_by_place = {place: {check for check in FAULTS if check in text} for place, text in texts.items()}
+    checks_by_place = {
+        place: {check for check in FAULTS if check in text} for place, text in texts.items()
+    }
     reasons = run("sql", "SELECT why FROM review_queue", "--format", "json").out
     checks_by_place["queue"] = {
-        check for check, word in (("camera_black", "is black"), ("camera_frozen", "one pict")) if word in reasons
+        check
+        for check, word in (("camera_black", "is black"), ("camera_frozen", "one pict"))
+        if word in reasons
     }
     return checks_by_place
 
@@ -42,27 +46,56 @@ def test_an_accepted_fault_is_not_told_again(run: Run, faulty: Made, made_faulty
     assert "tiny: checks found faults: camera_black in 1 run, camera_frozen in 1 run" in built
     assert "proccorpus quarantine --checks" in built
 
-    result = run("accept", "tiny", "camera_black", "--episodes", "0", "--why", WHY, "--by", "ann", "--format", "json")
-    assert [(row["episode_index"], row["why"], row["author"]) for row in result.json] == [(0, WHY, "ann")]
-    assert {*map(frozenset, faults_told(run, made_faulty.source).values())} == {frozenset({"camera_frozen"})}
+    result = run(
+        "accept",
+        "tiny",
+        "camera_black",
+        "--episodes",
+        "0",
+        "--why",
+        WHY,
+        "--by",
+        "ann",
+        "--format",
+        "json",
+    )
+    assert [(row["episode_index"], row["why"], row["author"]) for row in result.json] == [
+        (0, WHY, "ann")
+    ]
+    assert {*map(frozenset, faults_told(run, made_faulty.source).values())} == {
+        frozenset({"camera_frozen"})
+    }
     sql = "SELECT check_name, is_accepted, accepted_by, accepted_why FROM checks ORDER BY 1"
-    assert faulty.rows(sql) == [("camera_black", True, "ann", WHY), ("camera_frozen", False, None, None)]
-    assert f"Accepted by ann: 1 x camera_black ({WHY})." in run("inspect", made_faulty.source, "--full").out
+    assert faulty.rows(sql) == [
+        ("camera_black", True, "ann", WHY),
+        ("camera_frozen", False, None, None),
+    ]
+    assert (
+        f"Accepted by ann: 1 x camera_black ({WHY})."
+        in run("inspect", made_faulty.source, "--full").out
+    )
 
     # All of a dataset, and taken back by check
     assert run("accept", "tiny", "camera_frozen", "--why", "as built", "--by", "bob").code == 0
     assert {*map(frozenset, faults_told(run, made_faulty.source).values())} == {frozenset()}
     assert "Next: look at it" in run("build", "--dataset", "tiny", "--workers", "1").out
     assert run("accept", "tiny", "camera_black", "--undo").code == 0
-    assert {*map(frozenset, faults_told(run, made_faulty.source).values())} == {frozenset({"camera_black"})}
+    assert {*map(frozenset, faults_told(run, made_faulty.source).values())} == {
+        frozenset({"camera_black"})
+    }
 
 
 def test_the_words_of_a_check_lead_the_queue(faulty: Made):
-    rows = faulty.rows("SELECT episode_index, why, signs FROM review_queue WHERE episode_index < 2 ORDER BY 1")
+    rows = faulty.rows(
+        "SELECT episode_index, why, signs FROM review_queue WHERE episode_index < 2 ORDER BY 1"
+    )
     assert rows == [
         (
             0,
-            ["observation.images.front is black for 2.0 s from 3.6 s on", "the annotator is unsure"],
+            [
+                "observation.images.front is black for 2.0 s from 3.6 s on",
+                "the annotator is unsure",
+            ],
             ["a check found a fault", "the annotator is unsure"],
         ),
         (1, ["the annotator is unsure"], ["the annotator is unsure"]),
@@ -72,14 +105,24 @@ def test_the_words_of_a_check_lead_the_queue(faulty: Made):
 def test_what_is_accepted_follows_the_recording(run: Run, faulty: Made):
     run("accept", "tiny", "camera_black", "--episodes", "0", "--why", WHY)
     with opened(faulty.space) as lake:
-        lake.con.execute("UPDATE recordings SET episode_index = 7 - episode_index WHERE dataset = 'tiny'")
+        lake.con.execute(
+            "UPDATE recordings SET episode_index = 7 - episode_index WHERE dataset = 'tiny'"
+        )
         assert lake.rows("SELECT episode_index FROM current_acceptances") == [(7,)]
 
 
 REFUSED: Any = (
     (("camera_blak",), ["--why", "x"], "did you mean camera_black"),
-    (("camera_black", "--episodes", "1"), ["--why", "x"], "found nothing in episode 1 of tiny; it did in 0"),
-    (("state_stuck",), ["--why", "x"], "state_stuck found nothing in tiny; there is camera_black, camera_frozen"),
+    (
+        ("camera_black", "--episodes", "1"),
+        ["--why", "x"],
+        "found nothing in episode 1 of tiny; it did in 0",
+    ),
+    (
+        ("state_stuck",),
+        ["--why", "x"],
+        "state_stuck found nothing in tiny; there is camera_black, camera_frozen",
+    ),
     (("camera_black",), [], "needs --why"),
     (("camera_black", "--undo"), [], "nothing of camera_black is accepted"),
 )

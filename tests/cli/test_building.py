@@ -9,7 +9,9 @@ from tests.kits.made_corpus import Made
 def test_a_dataset_is_built_again_as_it_was(own: Made, tmp_path):
     configs = own.rows("SELECT dataset, config FROM build_configs")
     events = tmp_path / "events.jsonl"
-    result = proccorpus("build", "--dataset", "tiny", "--events", events, cwd=tmp_path, workspace=own.space.root)
+    result = proccorpus(
+        "build", "--dataset", "tiny", "--events", events, cwd=tmp_path, workspace=own.space.root
+    )
     assert (result.code, result.err) == (DONE, "")
     assert "Everything is up to date" in result.out
     assert [json.loads(line) for line in events.read_text().splitlines()] == [
@@ -27,14 +29,21 @@ def test_lines_of_its_log_are_json_where_that_is_asked_for(own: Made, tmp_path):
     words = ("build", "--source", own.source, "--name", "again")
     result = proccorpus(*words, cwd=tmp_path, workspace=tmp_path / "w", PROCCORPUS_LOG="json")
     lines = [json.loads(line) for line in result.err.splitlines()]
-    assert all(line.keys() == {"time", "level", "run", "dataset", "chunk", "stage", "message"} for line in lines)
+    assert all(
+        line.keys() == {"time", "level", "run", "dataset", "chunk", "stage", "message"}
+        for line in lines
+    )
     ended = [line for line in lines if line["stage"]]
     assert {line["stage"] for line in ended} >= {"frames", "progress", "shards"}
-    assert {(line["dataset"], line["chunk"], line["level"]) for line in ended} == {("again", 0, "info")}
+    assert {(line["dataset"], line["chunk"], line["level"]) for line in ended} == {
+        ("again", 0, "info")
+    }
     assert len({line["run"] for line in ended}) == 1
     assert ended[0]["run"]
 
-    refused = proccorpus("build", "--dataset", "cups", cwd=tmp_path, workspace=tmp_path / "w", PROCCORPUS_LOG="json")
+    refused = proccorpus(
+        "build", "--dataset", "cups", cwd=tmp_path, workspace=tmp_path / "w", PROCCORPUS_LOG="json"
+    )
     (line,) = map(json.loads, refused.err.splitlines())
     assert (refused.code, line["level"], line["stage"]) == (USAGE, "error", None)
     assert "--dataset cups" in line["message"]

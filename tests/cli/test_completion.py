@@ -32,7 +32,10 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def test_no_workspace_has_no_names(tmp_path: Path):
-    assert all(not names(kind, Workspace(tmp_path / "none")) for kind in ("dataset", "release", "label run", "model"))
+    assert all(
+        not names(kind, Workspace(tmp_path / "none"))
+        for kind in ("dataset", "release", "label run", "model")
+    )
     assert list(tmp_path.iterdir()) == []
     damaged = Workspace(tmp_path)
     damaged.catalog.write_text("no database")
@@ -43,9 +46,16 @@ def offered(typed: str, space: Workspace, shell: str = "bash") -> set[str]:
     """What a shell's script gets of the installed command, for words with {space} for the workspace."""
     line = f"proccorpus {typed}".format(space=f"--workspace {space.root}")
     variables = {"_PROCCORPUS_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": line}
-    variables |= {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)} if shell == "bash" else {}
+    variables |= (
+        {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)} if shell == "bash" else {}
+    )
     process = subprocess.run(
-        [PROGRAM], env=os.environ | variables, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        [PROGRAM],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert process.stderr == ""
     return set(process.stdout.split())
@@ -64,9 +74,13 @@ def offered(typed: str, space: Workspace, shell: str = "bash") -> set[str]:
         ("vlm serve --model l", set()),
     ],
 )
-def test_a_shell_is_offered_names_where_one_is_typed(typed: str, expected: set[str], space: Workspace):
+def test_a_shell_is_offered_names_where_one_is_typed(
+    typed: str, expected: set[str], space: Workspace
+):
     assert offered(typed, space) == expected
 
 
 def test_every_kind_of_name_is_known(tmp_path: Path):
-    assert {kind: names(kind, Workspace(tmp_path)) for kind in set(KINDS.values())}.keys() == set(KINDS.values())
+    assert {kind: names(kind, Workspace(tmp_path)) for kind in set(KINDS.values())}.keys() == set(
+        KINDS.values()
+    )

@@ -21,7 +21,9 @@ def test_no_findings_is_said_only_where_all_is_understood(tmp_path: Path) -> Non
     assert "part_not_used" in result.out
     assert "No findings" not in result.out
     parts = proccorpus("inspect", root, "--format", "json", cwd=tmp_path).json["parts"]
-    assert ("file", "quux_readings.bin", "unknown") in [(p["kind"], p["name"], p["status"]) for p in parts]
+    assert ("file", "quux_readings.bin", "unknown") in [
+        (p["kind"], p["name"], p["status"]) for p in parts
+    ]
     whole = proccorpus("inspect", root, "--full", cwd=tmp_path)
     assert "num_times" in whole.out.replace("num_\ntimes", "num_times")
 

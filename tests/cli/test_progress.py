@@ -12,7 +12,9 @@ from cli.output import progress, training_progress
 from cli.terminal import QUIET, note
 
 
-def test_a_log_has_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_a_log_has_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.setattr(cli.output, "LOG_EVERY_S", 0.05)
     monkeypatch.setattr(cli.output, "FIRST_S", 0.01)
     with progress() as report:
@@ -26,7 +28,9 @@ def test_a_log_has_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: 
         time.sleep(0.3)
     first, *_, last = capsys.readouterr().err.splitlines()
     assert first == "sources looked at and listed; 0 of 1 done, 0:00"
-    match = re.fullmatch(r"frames 10 of 30 episodes, ([\d,]+) frames/s, 0:0\d left; 2 of 3 done, 0:0\d", last)
+    match = re.fullmatch(
+        r"frames 10 of 30 episodes, ([\d,]+) frames/s, 0:0\d left; 2 of 3 done, 0:0\d", last
+    )
     assert match, last
     assert 100 <= int(match[1].replace(",", "")) <= 9 * 50 / 0.19
 
@@ -44,7 +48,9 @@ def test_quiet_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert (captured.out, captured.err) == ("", "")
 
 
-def test_a_training_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_a_training_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.setattr(cli.output, "LOG_EVERY_S", 0.05)
     monkeypatch.setattr(cli.output, "FIRST_S", 0.01)
     with training_progress() as on_step:

@@ -52,7 +52,10 @@ def test_a_release_from_its_making_to_its_end(run: Run, own: Made):
     tar = next((own.space.root / "shards").rglob("*.tar"))
     flip_bit(tar)
     failed_check = run("release", "verify", "r1", *JSON)
-    assert (failed_check.code, [f["what"] for f in failed_check.json["failures"]]) == (1, [str(tar)])
+    assert (failed_check.code, [f["what"] for f in failed_check.json["failures"]]) == (
+        1,
+        [str(tar)],
+    )
     refused = run("release", "publish", "r1", "--to", target.with_name("other"))
     assert refused.code == 1
     assert refused.err.startswith("error: ")
@@ -60,7 +63,9 @@ def test_a_release_from_its_making_to_its_end(run: Run, own: Made):
     assert run("release", "delete", "r1", "--yes").code == 0
     assert "No release yet" in run("release", "list").out
     for min_option in ("--min-confidence", "--min-name-confidence"):  # alone, too
-        error_text = run("release", "create", "sure", "--allow-licence", "unknown", min_option, "1").err
+        error_text = run(
+            "release", "create", "sure", "--allow-licence", "unknown", min_option, "1"
+        ).err
         assert f"build the dataset again with {min_option} 1 to make" in error_text
 
 
@@ -112,22 +117,43 @@ def test_a_look_at_what_gc_would_delete_writes_nothing(run: Run, own: Made):
     assert state() == former_state
 
 
-def test_a_name_is_used_once_and_deleting_says_what_refers_to_it(run: Run, own: Made, tmp_path: Path):
+def test_a_name_is_used_once_and_deleting_says_what_refers_to_it(
+    run: Run, own: Made, tmp_path: Path
+):
     (tmp_path / "grey.yaml").write_text(GREY_RECIPE)
     created = answer(run("release", "create", "r1", "--allow-licence", "unknown", *JSON))
-    model = answer(run("train", "--recipe", tmp_path / "grey.yaml", "--release", "r1", *JSON))["training_run"]
+    model = answer(run("train", "--recipe", tmp_path / "grey.yaml", "--release", "r1", *JSON))[
+        "training_run"
+    ]
     assert [m["release_is"] for m in answer(run("model", "list", *JSON))] == ["there"]
     answer(run("eval", "--model", model, "--release", "r1", *JSON))
     export_folder = own.space.root / "exports" / "drawn"
-    assert run("export", "rabc", "--out", export_folder, "--release", "r1", "--allow-licence", "unknown").code == 0
+    assert (
+        run(
+            "export",
+            "rabc",
+            "--out",
+            export_folder,
+            "--release",
+            "r1",
+            "--allow-licence",
+            "unknown",
+        ).code
+        == 0
+    )
 
     refused = run("release", "delete", "r1")  # nobody is asked where there is no terminal
     assert refused.code != 0
     deleted = run("release", "delete", "r1", "--yes")
     assert deleted.code == 0
     for error_text in (refused.err, deleted.err):
-        assert f"1 models were trained on it, and cannot be published without it: {model}" in error_text
-        assert f"models and baselines were scored on it: best constant, clock, {model}" in error_text
+        assert (
+            f"1 models were trained on it, and cannot be published without it: {model}"
+            in error_text
+        )
+        assert (
+            f"models and baselines were scored on it: best constant, clock, {model}" in error_text
+        )
         assert "1 exports in exports/ were made of it: drawn" in error_text
     assert [m["release_is"] for m in answer(run("model", "list", *JSON))] == ["deleted"]
 
@@ -135,8 +161,13 @@ def test_a_name_is_used_once_and_deleting_says_what_refers_to_it(run: Run, own: 
     assert refused_result.code == 2
     assert "there was a release r1 before" in refused_result.err
     assert "choose another name" in refused_result.err
-    second_created = answer(run("release", "create", "r1.again", "--allow-licence", "unknown", *JSON))
+    second_created = answer(
+        run("release", "create", "r1.again", "--allow-licence", "unknown", *JSON)
+    )
     assert second_created["content"] == created["content"]
     # Also of a name that an earlier version forgot, which models and scores still have
     change(own.space, "DELETE FROM deleted_releases")
-    assert "there was a release r1 before" in run("release", "create", "r1", "--allow-licence", "unknown").err
+    assert (
+        "there was a release r1 before"
+        in run("release", "create", "r1", "--allow-licence", "unknown").err
+    )

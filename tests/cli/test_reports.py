@@ -63,7 +63,11 @@ RULE = {
 }
 DRIVER = {
     "required": ["name"],
-    "properties": {"name": {"type": "string"}, "version": {"type": "string"}, "rules": {"items": RULE}},
+    "properties": {
+        "name": {"type": "string"},
+        "version": {"type": "string"},
+        "rules": {"items": RULE},
+    },
     "additionalProperties": False,
 }
 SARIF = {
@@ -75,7 +79,11 @@ SARIF = {
             "items": {
                 "required": ["tool", "results"],
                 "properties": {
-                    "tool": {"required": ["driver"], "properties": {"driver": DRIVER}, "additionalProperties": False},
+                    "tool": {
+                        "required": ["driver"],
+                        "properties": {"driver": DRIVER},
+                        "additionalProperties": False,
+                    },
                     "results": {"items": RESULT},
                 },
                 "additionalProperties": False,
@@ -110,7 +118,9 @@ def test_one_page_shows_the_worst_runs(run: Run, tmp_path: Path):
         ("in the middle", "23"),
     ]
     jpegs = re.findall(r"base64,([^\"]+)", black)
-    first_picture, middle = (np.asarray(Image.open(io.BytesIO(base64.b64decode(jpeg)))) for jpeg in jpegs)
+    first_picture, middle = (
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(jpeg)))) for jpeg in jpegs
+    )
     assert first_picture.mean() > 40 > 10 > middle.mean()
     assert not re.search(r"grade|score|/ ?100\b", page, re.IGNORECASE)
 
@@ -172,5 +182,7 @@ def test_another_ending_is_refused_before_anything_is_read(run: Run, tmp_path: P
     make_source(tmp_path / "set")
     refused = run(tmp_path / "set", "--report", "out.pdf")
     assert refused.code == 2
-    assert refused.err == "error: --report out.pdf: a report ends in .html, .md, .sarif, .junit.xml\n"
+    assert (
+        refused.err == "error: --report out.pdf: a report ends in .html, .md, .sarif, .junit.xml\n"
+    )
     assert refused.out == ""

@@ -38,7 +38,9 @@ def process() -> Iterator[SqlProcess]:
 
 
 @pytest.fixture
-def asked(process: SqlProcess, empty_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
+def asked(
+    process: SqlProcess, empty_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Asked:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return Asked(process, empty_corpus)
 
@@ -52,13 +54,29 @@ def typed(shell_input: Asked, text: str) -> list[tuple[list[dict], str]]:
 
     with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
         keys.send_text(text)
-        shell(shell_input.ask, lambda names: columns(names, warehouse.connect(shell_input.corpus)), "a corpus", show)
+        shell(
+            shell_input.ask,
+            lambda names: columns(names, warehouse.connect(shell_input.corpus)),
+            "a corpus",
+            show,
+        )
     return tables_shown
 
 
-def test_what_is_wrong_is_said_and_the_shell_goes_on(asked: Asked, capsys: pytest.CaptureFixture[str]):
-    wrong = ["SELECT nosuch FROM frames;", "DROP TABLE frames;", ".nosuch", ".schema nosuch", ".format xml", ";"]
-    assert typed(asked, "\r".join([*wrong, "SELECT 2 AS a;", ".quit", ""])) == [([{"a": 2}], "table")]
+def test_what_is_wrong_is_said_and_the_shell_goes_on(
+    asked: Asked, capsys: pytest.CaptureFixture[str]
+):
+    wrong = [
+        "SELECT nosuch FROM frames;",
+        "DROP TABLE frames;",
+        ".nosuch",
+        ".schema nosuch",
+        ".format xml",
+        ";",
+    ]
+    assert typed(asked, "\r".join([*wrong, "SELECT 2 AS a;", ".quit", ""])) == [
+        ([{"a": 2}], "table")
+    ]
     error_lines = capsys.readouterr().err.splitlines()
     assert [line.split(":")[0] for line in error_lines[:-1]] == ["error"] * 5
     assert error_lines[-1].startswith("(1 row, ")
@@ -69,7 +87,13 @@ def test_what_is_wrong_is_said_and_the_shell_goes_on(asked: Asked, capsys: pytes
 def test_tables_and_their_columns_are_shown(asked: Asked):
     (tables, _), (columns, _) = typed(asked, ".tables\r.schema releases\r.quit\r")
     assert {"episodes", "frames", "leaderboard"} <= {t["name"] for t in tables}
-    assert [c["column"] for c in columns] == ["name", "snapshot", "config_hash", "created_at", "card_sha256"]
+    assert [c["column"] for c in columns] == [
+        "name",
+        "snapshot",
+        "config_hash",
+        "created_at",
+        "card_sha256",
+    ]
 
 
 def test_ctrl_c_stops_a_query_and_nothing_else(asked: Asked, capsys: pytest.CaptureFixture[str]):

@@ -6,7 +6,12 @@ from cli.output import show, table_text
 from cli.terminal import AS_RECORDS
 
 ROWS = [
-    {"dataset": "cubes", "episode_index": 3, "task": "Put the red cube onto the green one", "seconds": 4.25},
+    {
+        "dataset": "cubes",
+        "episode_index": 3,
+        "task": "Put the red cube onto the green one",
+        "seconds": 4.25,
+    },
     {"dataset": "cubes", "episode_index": 12, "task": "Open the drawer", "seconds": 61.5},
 ]
 
@@ -15,7 +20,9 @@ def lines(rows: list[dict], width: int) -> list[str]:
     return table_text(rows, list(rows[0]), width).splitlines()
 
 
-def test_names_are_broken_before_texts_and_numbers_are_never_cut(capsys: pytest.CaptureFixture[str]):
+def test_names_are_broken_before_texts_and_numbers_are_never_cut(
+    capsys: pytest.CaptureFixture[str],
+):
     assert lines(ROWS, 50) == [
         "          episode_",
         "dataset      index   task                  seconds",
@@ -23,7 +30,13 @@ def test_names_are_broken_before_texts_and_numbers_are_never_cut(capsys: pytest.
         "                     onto the green one",
         "cubes           12   Open the drawer          61.5",
     ]
-    show([{"dataset": "cubes", "bytes": 2_500_000, "rows": 3}, {"dataset": "a", "bytes": 0, "rows": 12}], "table")
+    show(
+        [
+            {"dataset": "cubes", "bytes": 2_500_000, "rows": 3},
+            {"dataset": "a", "bytes": 0, "rows": 12},
+        ],
+        "table",
+    )
     assert capsys.readouterr().out.splitlines() == [
         "dataset   bytes     rows", "cubes     2.5 MB       3", "a         0 bytes     12",
     ]  # fmt: skip

@@ -28,7 +28,9 @@ def test_errors_hold_no_secrets() -> None:
     assert buffer.getvalue() == b"no answer from http://***@h/"
 
 
-def test_cells_have_no_commands_at_all(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cells_have_no_commands_at_all(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     show([{"task": "\x1b[8mhidden"}], "table")
     assert "\\u001b[8mhidden" in capsys.readouterr().out
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -45,7 +47,9 @@ def test_names_of_a_dataset(tmp_path: Path) -> None:
     assert "\x1b" not in result.out + result.err
     assert "\\u001b]52" in result.out + result.err
     as_json = proccorpus("inspect", tmp_path / "d", "--format", "json", cwd=tmp_path)
-    assert CLIPBOARD in json.dumps(json.loads(as_json.out), ensure_ascii=False).encode().decode("unicode_escape")
+    assert CLIPBOARD in json.dumps(json.loads(as_json.out), ensure_ascii=False).encode().decode(
+        "unicode_escape"
+    )
 
 
 def test_inspect_into_head_is_no_failure_even_with_findings(tmp_path: Path) -> None:
@@ -68,6 +72,8 @@ def test_inspect_into_head_is_no_failure_even_with_findings(tmp_path: Path) -> N
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_silence(closed: str, tmp_path: Path) -> None:
     script = f"{PROGRAM} schema {closed}"
-    process = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment())
+    process = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment()
+    )
     assert (process.returncode, process.stderr) == (0, "")
     assert bool(process.stdout) == (not closed.startswith((">", "<")))

@@ -46,9 +46,15 @@ def test_precedence_and_words():
 
 @pytest.mark.parametrize(
     ("annotator", "steps_from", "follows"),
-    product(("motion", "native", "vlm", "transfer", "human", "imported"), (None, "source"), (True, False)),
+    product(
+        ("motion", "native", "vlm", "transfer", "human", "imported"),
+        (None, "source"),
+        (True, False),
+    ),
 )
-def test_sql_and_python_say_the_same_of_who_made_a_label(annotator: str, steps_from: str | None, follows: bool):
+def test_sql_and_python_say_the_same_of_who_made_a_label(
+    annotator: str, steps_from: str | None, follows: bool
+):
     sql = f"SELECT {made_by_sql('a', 's', 'f')} FROM (SELECT $1 AS a, $2 AS s, $3 AS f)"
     [sql_result] = duckdb.execute(sql, [annotator, steps_from, follows]).fetchone() or [""]
     assert sql_result == made_by(annotator, steps_from, follows=follows)

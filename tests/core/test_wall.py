@@ -39,7 +39,11 @@ from tests.kits.standins import stay_busy, take_memory
     ],
 )
 def test_the_next_episode_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standin: Callable[[], object], limits: dict[str, Any], words: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    standin: Callable[[], object],
+    limits: dict[str, Any],
+    words: str,
 ) -> None:
     for name in ("a.mp4", "b.mp4"):
         write_video(tmp_path / name, range(6))
@@ -102,7 +106,9 @@ def test_a_command_begins_anew_without_what_stays_in_one_call(tmp_path: Path) ->
     (tmp_path / "stuck.py").write_text(STUCK)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     stuck = [sys.executable, tmp_path / "stuck.py"]
-    result = subprocess.run(stuck, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    result = subprocess.run(
+        stuck, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
     assert (result.returncode, result.stderr) == (
         7,
         2 * "note: something takes too long to read: begun anew without it\n",
@@ -116,16 +122,30 @@ def test_a_build_goes_on_without_what_takes_too_long(tmp_path: Path, workers: st
         write_video(tmp_path / name, range(8))
     for name, extra_lines in {"m": "", "v": "fps: 10\nchunk_size: 1\n"}.items():
         limits = "limits: {max_cpu_s: 0.2, max_cpu_s_per_mb: 0}\n"
-        (tmp_path / f"{name}.yaml").write_text(f"name: {name}\nsource: {tmp_path / name}\n{limits}{extra_lines}")
-    (tmp_path / "b.toml").write_text(f'datasets = ["m", "v"]\nregistry = ["{tmp_path}"]\nannotator = "motion"\n')
+        (tmp_path / f"{name}.yaml").write_text(
+            f"name: {name}\nsource: {tmp_path / name}\n{limits}{extra_lines}"
+        )
+    (tmp_path / "b.toml").write_text(
+        f'datasets = ["m", "v"]\nregistry = ["{tmp_path}"]\nannotator = "motion"\n'
+    )
     build = [PROGRAM, "build", "--config", "b.toml", "--workspace", "ws", "--workers", workers]
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'tests/kits/stuck'}:{ROOT}"}
-    result = subprocess.run(build, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        build, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 3, result.stderr
     # For the list, and of one worker for the picture, too; several begin anew by themselves
     assert result.stderr.count("begun anew without it") == (2 if workers == "1" else 1)
-    assert "m: the list of its episodes takes more than 0.2 s of CPU; the rest was built" in result.stderr
+    assert (
+        "m: the list of its episodes takes more than 0.2 s of CPU; the rest was built"
+        in result.stderr
+    )
     sql = "SELECT episode_index, status, reason FROM episodes ORDER BY 1"
     sql_command = [PROGRAM, "sql", "--workspace", "ws", "--format", "csv", sql]
-    output = subprocess.run(sql_command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    assert [line.replace('"', "") for line in output.splitlines()[1:]] == ["0,quarantined,too_costly", "1,ok,"]
+    output = subprocess.run(
+        sql_command, cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    assert [line.replace('"', "") for line in output.splitlines()[1:]] == [
+        "0,quarantined,too_costly",
+        "1,ok,",
+    ]

@@ -75,7 +75,9 @@ def test_where_no_token_can_be_kept_each_start_has_its_own(tmp_path):
 
 
 def test_a_proxy_names_the_user_and_nobody_else_does(own):
-    trusted = access_for("0.0.0.0", user_header="X-Remote-User", proxies=("127.0.0.0/8",), hosts=("corpus.example",))
+    trusted = access_for(
+        "0.0.0.0", user_header="X-Remote-User", proxies=("127.0.0.0/8",), hosts=("corpus.example",)
+    )
     with visit(own.space, Options(access=trusted)) as client:
         client._transport.client = ("127.0.0.1", 1)  # type: ignore[attr-defined]
         assert client.get("/review").status_code == 401
@@ -84,15 +86,26 @@ def test_a_proxy_names_the_user_and_nobody_else_does(own):
         page = client.get("/review", headers=ada).text
         assert '<meta name="author" content="ada" data-known>' in page
         token = re.findall(r'csrf-token" content="(\w+)"', page)[0]
-        body = {"base_label_run": client.get("/api/episode/tiny/0", headers=ada).json()["runs"][0]["label_run"]}
+        body = {
+            "base_label_run": client.get("/api/episode/tiny/0", headers=ada).json()["runs"][0][
+                "label_run"
+            ]
+        }
         own_headers = {"origin": HOME, "x-csrf-token": token}
         answer = client.post(
-            "/api/corrections/tiny/0/accept", json=body | {"author": "grace"}, headers=own_headers | ada
+            "/api/corrections/tiny/0/accept",
+            json=body | {"author": "grace"},
+            headers=own_headers | ada,
         )
         assert answer.status_code == 200
         assert answer.json()["history"][0]["author"] == "ada"
         grace = {"x-remote-user": "grace"}  # whose page's token is another
-        assert client.post("/api/corrections/tiny/0/accept", json=body, headers=own_headers | grace).status_code == 403
+        assert (
+            client.post(
+                "/api/corrections/tiny/0/accept", json=body, headers=own_headers | grace
+            ).status_code
+            == 403
+        )
         client._transport.client = ("10.1.2.3", 1)  # type: ignore[attr-defined]
         assert client.get("/review", headers=ada).status_code == 401
 
@@ -102,7 +115,10 @@ def test_settings_that_cannot_be_meant_are_refused():
     assert access_for("localhost").hosts == LOOPBACK_NAMES
     assert access_for("::", token=TOKEN).hosts is None
     assert access_for("127.0.0.1", token=TOKEN).is_open is False
-    local = [access_for("127.0.0.1", token=TOKEN, hosts=hosts).is_local for hosts in ((), ("corpus.example",))]
+    local = [
+        access_for("127.0.0.1", token=TOKEN, hosts=hosts).is_local
+        for hosts in ((), ("corpus.example",))
+    ]
     assert [*local, access_for("0.0.0.0", token=TOKEN).is_local] == [True, False, False]
     assert TOKEN not in repr(access_for("127.0.0.1", token=TOKEN))
     wrongs: list[dict[str, Any]] = [
@@ -122,9 +138,16 @@ def test_settings_that_cannot_be_meant_are_refused():
 def test_a_body_says_how_long_it_is_and_may_not_be_too_long(local):
     token = csrf(local)
     own_headers = {"origin": HOME, "x-csrf-token": token}
-    announced = local.post("/api/queries", content=b"x", headers=own_headers | {"content-length": str(2 << 20)})
+    announced = local.post(
+        "/api/queries", content=b"x", headers=own_headers | {"content-length": str(2 << 20)}
+    )
     assert announced.status_code == 413
-    assert local.post("/api/queries", content=b"x", headers=own_headers | {"content-length": "-1"}).status_code == 400
+    assert (
+        local.post(
+            "/api/queries", content=b"x", headers=own_headers | {"content-length": "-1"}
+        ).status_code
+        == 400
+    )
 
     def parts():
         yield from [bytes(1 << 16)] * 20
@@ -138,7 +161,9 @@ def guarded(**access: Any) -> TestClient:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await PlainTextResponse("well")(scope, receive, send)
 
-    return TestClient(Guard(app, access_for("127.0.0.1", **access)), base_url=HOME, follow_redirects=False)
+    return TestClient(
+        Guard(app, access_for("127.0.0.1", **access)), base_url=HOME, follow_redirects=False
+    )
 
 
 LINK = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
@@ -165,7 +190,11 @@ def test_pages_of_other_sites_may_only_link_here(method: str, headers: dict[str,
 
 def test_a_login_is_a_cookie_for_a_month_and_the_token_leaves_the_address():
     client = guarded(token=TOKEN)
-    assert client.get("/x").status_code == client.get("/x?token=another-of-some-length").status_code == 401
+    assert (
+        client.get("/x").status_code
+        == client.get("/x?token=another-of-some-length").status_code
+        == 401
+    )
     for home, is_secure in ((HOME, False), (HOME.replace("http", "https"), True)):
         answer = client.get(f"{home}/x?token={TOKEN}&a=1")
         assert (answer.status_code, answer.headers["location"]) == (303, "/x?a=1")
@@ -187,7 +216,9 @@ serve(app, listen("127.0.0.1", 0), lambda url: print(url, flush=True))
 
 
 def test_it_ends_within_ten_seconds_of_sigterm() -> None:
-    with subprocess.Popen([sys.executable, "-c", SERVER], cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as server:
         assert server.stdout is not None
         url = server.stdout.readline().strip()
         request_code = f"import urllib.request; urllib.request.urlopen({url!r})"

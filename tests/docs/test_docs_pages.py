@@ -64,13 +64,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / name).symlink_to(ROOT / name)
     space = Workspace(root / "workspace")
     chosen = {"sim_short": tuple(range(16)), "sim_long": (0, 3)}
-    builds = [b.model_copy(update={"episodes": chosen[b.name]}) for b in load_config(ROOT / "configs/demo.toml")]
+    builds = [
+        b.model_copy(update={"episodes": chosen[b.name]})
+        for b in load_config(ROOT / "configs/demo.toml")
+    ]
     assert not run_build(space, builds, workers=1).failed
     query = "SELECT num_frames FROM episodes WHERE dataset = 'sim_short' AND episode_index = 0"
     ((frames,),) = rows(space.root, query)
     steps = [{"name": "Reach for the handle", "start_frame": 0, "end_frame": 20}]
     steps.append({"name": "Open the drawer", "start_frame": 20, "end_frame": frames})
-    (root / "mine.jsonl").write_text(json.dumps({"dataset": "sim_short", "episode_index": 0, "segments": steps}) + "\n")
+    (root / "mine.jsonl").write_text(
+        json.dumps({"dataset": "sim_short", "episode_index": 0, "segments": steps}) + "\n"
+    )
     with opened(space) as lake:
         create_release(lake, "r5")
     assert run_here("corrections", "import", root / "mine.jsonl", "--workspace", space.root) == 0
@@ -78,10 +83,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with opened(space) as lake:
         for name in ("demo", "summer"):
             create_release(lake, name)
-        reward_model_step(lake, get_release(lake, "demo"), quick(load_recipe("tiny_cpu")), always=True)
+        reward_model_step(
+            lake, get_release(lake, "demo"), quick(load_recipe("tiny_cpu")), always=True
+        )
         closing_steps(lake, "demo", quick(load_recipe("laptop")))
     make_dataset(root / "data/my_dataset")
-    bench_lines = (make_progress_bench(root / "bench") / "prog-bench/text-normal.jsonl").read_text().splitlines()
+    bench_lines = (
+        (make_progress_bench(root / "bench") / "prog-bench/text-normal.jsonl")
+        .read_text()
+        .splitlines()
+    )
     row_lines = [
         json.dumps({"meta_data": json.loads(row), "response": f"<score>{20 * n}%</score>"})
         for n, row in enumerate(bench_lines)
@@ -98,7 +109,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def quick(recipe: Recipe) -> Recipe:
     """Two steps: what is shown is that it runs."""
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"steps": 2, "batch": 4, "warmup": 0.5})})
+    return recipe.model_copy(
+        update={"train": recipe.train.model_copy(update={"steps": 2, "batch": 4, "warmup": 0.5})}
+    )
 
 
 class Reader:
@@ -112,7 +125,9 @@ class Reader:
         self.printed = ""  # by the commands of the last block
         self.wrong: list[str] = []  # of outputs
         ((correction,),) = rows(folder / "workspace", "SELECT correction_id FROM corrections")
-        ((motion,),) = rows(folder / "workspace", "SELECT label_run FROM label_runs WHERE annotator = 'motion'")
+        ((motion,),) = rows(
+            folder / "workspace", "SELECT label_run FROM label_runs WHERE annotator = 'motion'"
+        )
         self.ids = {"3f6c2a91": correction, "3b93": motion, "5c80": "human/sim_short"}
         self.names: dict = {}
 
@@ -138,7 +153,9 @@ class Reader:
             assert code == 0, err + out
             self.see(shown_output, out, err, command_words[1:])
 
-    def see(self, shown_output: str | None, out: str, err: str, arguments: list[str] | None = None) -> None:
+    def see(
+        self, shown_output: str | None, out: str, err: str, arguments: list[str] | None = None
+    ) -> None:
         """Remember what is wrong with an output, so that all of a page comes to light at once."""
         out, err = (text.replace(f"{self.folder}/", "") for text in (out, err))
         self.printed += out
@@ -153,7 +170,9 @@ class Reader:
     def replaced(self, text: str) -> str:
         """Names of the page's corpus by those of this one."""
         models = self.folder / "workspace/models"
-        text = MODEL.sub(lambda m: max(models.glob(f"{m[1]}-{m[2]}-*"), key=os.path.getmtime).name, text)
+        text = MODEL.sub(
+            lambda m: max(models.glob(f"{m[1]}-{m[2]}-*"), key=os.path.getmtime).name, text
+        )
         for name, own_id in self.ids.items():
             text = text.replace(name, own_id)
         text = text.replace("/data/my_dataset", str(self.folder / "data/my_dataset")).replace(
@@ -190,7 +209,9 @@ class Reader:
                 RunOptions(**parsed_yaml["reward"]["api"]["sampling_params"]["proccorpus"])
             else:
                 raise AssertionError("YAML of which nobody says who reads it")
-        elif re.search(r"^\w+=", block.text, re.MULTILINE):  # one script, whose lines need each other
+        elif re.search(
+            r"^\w+=", block.text, re.MULTILINE
+        ):  # one script, whose lines need each other
             self.shell(self.replaced(block.text))
         else:
             for command in block.commands:
@@ -223,7 +244,9 @@ class Reader:
         command = [str(Path(sys.executable).parent / "proccorpus"), *arguments]
         log = self.folder / f"server-{len(list(self.folder.glob('server-*')))}.log"
         with log.open("w") as out:
-            process = subprocess.Popen(command, cwd=self.folder, stdout=out, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command, cwd=self.folder, stdout=out, stderr=subprocess.STDOUT
+            )
         self.servers.callback(stopped, process)
         address = wait_for_address(log, process)
         assert httpx.get(address, follow_redirects=True, timeout=PATIENCE_S).status_code in (
@@ -256,19 +279,25 @@ def check_by_dagster(run_config: dict) -> None:
     ops = run_config["ops"]
     job = dg.define_asset_job("asked", selection=dg.AssetSelection.assets(*ops))
     dg.validate_run_config(
-        dg.Definitions.merge(defs(), dg.Definitions(jobs=[job])).resolve_job_def("asked"), run_config
+        dg.Definitions.merge(defs(), dg.Definitions(jobs=[job])).resolve_job_def("asked"),
+        run_config,
     )
 
 
 def look_at(command_words: list[str]) -> None:
     """A target of the Makefile, or a script with the options that it is given."""
     if command_words[0] == "make":
-        subprocess.run(["make", "-n", *command_words[1:]], cwd=ROOT, check=True, capture_output=True)
+        subprocess.run(
+            ["make", "-n", *command_words[1:]], cwd=ROOT, check=True, capture_output=True
+        )
         return
     later_words = command_words[1:]
     if later_words[0] == "-m":
         module = ROOT / later_words[1].replace(".", "/")
-        later_words = [str(module / "__main__.py" if module.is_dir() else module.with_suffix(".py")), *later_words[2:]]
+        later_words = [
+            str(module / "__main__.py" if module.is_dir() else module.with_suffix(".py")),
+            *later_words[2:],
+        ]
     script, *options = later_words
     text = (ROOT / script).read_text()
     for option in [w for w in options if w.startswith("--")]:
@@ -315,11 +344,15 @@ def reader(
 
 @pytest.mark.docs
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.stem)
-def test_what_a_page_says_works(reader: Reader, page: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_a_page_says_works(
+    reader: Reader, page: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     of_page = blocks(page)
     for i, block in enumerate(of_page):
         below = of_page[i + 1] if i + 1 < len(of_page) else None
-        has_output_below = page.stem in OUTPUT_BELOW and block.kind == "sh" and below and below.kind == "text"
+        has_output_below = (
+            page.stem in OUTPUT_BELOW and block.kind == "sh" and below and below.kind == "text"
+        )
         shows = below if has_output_below else None
         if page.stem in SEEN_TO and block.kind == "python":
             continue
@@ -327,5 +360,7 @@ def test_what_a_page_says_works(reader: Reader, page: Path, capfd: pytest.Captur
             reader.block(block, shows)
         except Exception as e:
             output = "".join(capfd.readouterr())[-2000:]
-            raise AssertionError(f"{page.name}:{block.line}: {type(e).__name__}: {e}\n{output}") from e
+            raise AssertionError(
+                f"{page.name}:{block.line}: {type(e).__name__}: {e}\n{output}"
+            ) from e
     assert not reader.wrong, f"{page.name}: " + "\n\n".join(reader.wrong)

@@ -43,22 +43,30 @@ def test_a_dataset_is_labelled_and_asked_about_and_a_policy_cloned_from_it(tmp_p
     output = example("label_and_train.py", *source, "--out", str(tmp_path))
     min_weight, max_weight = map(float, re.findall(r"which weigh ([\d.]+) to ([\d.]+)", output)[0])
     assert 0 <= min_weight < max_weight  # frames do not weigh alike
-    equal, weighted = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("equal", "rabc"))
+    equal, weighted = (
+        torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("equal", "rabc")
+    )
     assert not torch.equal(equal["0.weight"], weighted["0.weight"])
     errors = [float(e) for e in re.findall(r"mean squared error ([\d.]+)", output)]
     assert len(errors) == 2
     assert max(errors) < 1  # actions are of that size
 
     out = tmp_path / "to_look_at.csv"
-    output = example("ask_the_corpus.py", "--workspace", str(tmp_path / "workspace"), "--out", str(out))
+    output = example(
+        "ask_the_corpus.py", "--workspace", str(tmp_path / "workspace"), "--out", str(out)
+    )
     assert "mine" in output
     assert list(pd.read_csv(out).columns) == ["dataset", "episode_index", "why"]
 
 
 @pytest.mark.slow
-def test_the_notebook_and_the_page_on_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_and_the_page_on_python_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "build.toml").write_text('datasets = ["sim_short"]\n')  # of the registry, which states a licence
+    (tmp_path / "build.toml").write_text(
+        'datasets = ["sim_short"]\n'
+    )  # of the registry, which states a licence
     build = [
         "build",
         "--config",
@@ -75,7 +83,9 @@ def test_the_notebook_and_the_page_on_python_run(tmp_path: Path, monkeypatch: py
     frames_before = sum(len(corpus["sim_short"][k].progress) for k in range(3))
     num_frames = len(corpus["sim_short"][3].progress)
     video = ROOT / "samples/sim_short/videos/observation.images.front/chunk-000/file-000.mp4"
-    frames = [frame.rgb() for frame in islice(decode(video), frames_before, frames_before + num_frames)]
+    frames = [
+        frame.rgb() for frame in islice(decode(video), frames_before, frames_before + num_frames)
+    ]
     write_video(tmp_path / "run.mp4", frames, fps=20)
     names: dict[str, Any] = {}
     notebook = json.loads((EXAMPLES / "corpus.ipynb").read_text())
@@ -96,6 +106,8 @@ def test_an_agent_learns_from_a_reward_server_to_play_a_run_to_its_end(tmp_path:
     frames = [np.full((48, 64, 3), 20 * n, np.uint8) for n in range(8)]
     video = write_video(tmp_path / "run.mp4", frames, fps=4)
     with running(Pixels()) as app:
-        output = example("reward_in_rl.py", "--url", app.state.url, "--video", str(video), "--task", "Brighten.")
+        output = example(
+            "reward_in_rl.py", "--url", app.state.url, "--video", str(video), "--task", "Brighten."
+        )
     (end,) = re.findall(r"the last ten episodes ended at ([\d.]+) of 7", output)
     assert float(end) > 6  # by chance it is 1 or 2

@@ -12,7 +12,10 @@ from tests.kits.code import FILES
 from tests.kits.pages_kit import FENCE, blocks, inline_commands, words
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-TEXTS = [*DOCS, *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY"))]
+TEXTS = [
+    *DOCS,
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY")),
+]
 GENERATED = {p for p in DOCS if p.read_text().startswith("<!-- Made by")}
 PAGES = 30
 A_PAGE = 1800
@@ -23,7 +26,10 @@ REFERENCE = 19_800
 def anchors(page: Path) -> set[str]:
     """As GitHub and the site make them of headings."""
     heads = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
-    plain = [re.sub(r"[^\w\- ]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", head).lower()) for head in heads]
+    plain = [
+        re.sub(r"[^\w\- ]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", head).lower())
+        for head in heads
+    ]
     return {text.strip().replace(" ", "-") for text in plain}
 
 
@@ -35,13 +41,19 @@ def test_links_lead_to_what_is_there() -> None:
             target = page.parent / name if name else page
             if "://" in link:
                 continue
-            if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
+            if not target.exists() or (
+                anchor and target.suffix == ".md" and anchor not in anchors(target)
+            ):
                 wrong.append(f"{page.name}: {link}")
     assert wrong == []
 
 
 def test_files_that_are_named_are_there() -> None:
-    code = [p for p in (*FILES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")) if p.is_file()]
+    code = [
+        p
+        for p in (*FILES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py"))
+        if p.is_file()
+    ]
     wrong = [
         f"{page.relative_to(ROOT)}: {name}"
         for page in {*TEXTS, *code, ROOT / "Makefile", ROOT / "deploy/create.sh"}
@@ -68,9 +80,13 @@ def test_commands_are_ours() -> None:
 def test_messages_that_recovery_explains_are_ones_we_have() -> None:
     code = " ".join(" ".join(p.read_text() for p in (*FILES, ROOT / "Makefile")).split())
     code = re.sub(r'" f?"', "", code)  # a text over several lines is one
-    quoted = re.findall(r"^\| `([^`]+ [^`]+)`", (ROOT / "docs/recovery.md").read_text(), re.MULTILINE)
+    quoted = re.findall(
+        r"^\| `([^`]+ [^`]+)`", (ROOT / "docs/recovery.md").read_text(), re.MULTILINE
+    )
     assert len(quoted) > 8
-    assert [text for text in quoted if not all(part.strip(" :") in code for part in text.split("..."))] == []
+    assert [
+        text for text in quoted if not all(part.strip(" :") in code for part in text.split("..."))
+    ] == []
 
 
 def test_pages_are_few_and_short() -> None:
@@ -89,7 +105,11 @@ def test_lines_fit_and_tables_are_whole() -> None:
         code = "\n".join(m[0] for m in FENCE.finditer(page.read_text())).splitlines()
         wrong += [f"{page.name}: {line}" for line in code if len(line) > 100]
         lines = FENCE.sub("", page.read_text()).splitlines()
-        wrong += [f"{page.name}: {x}" for x in lines if len(x) > 120 and not x.lstrip().startswith(("|", "![", "<"))]
+        wrong += [
+            f"{page.name}: {x}"
+            for x in lines
+            if len(x) > 120 and not x.lstrip().startswith(("|", "![", "<"))
+        ]
         for i, line in enumerate(lines):
             is_head = line.startswith("|") and not lines[i - 1].startswith("|")
             if is_head and not re.fullmatch(r"\|[\s:|-]+\|", lines[i + 1]):

@@ -23,7 +23,11 @@ def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     config = write_config(folder / "project", source)
     away = folder / "away"
     away.mkdir()
-    result = ok(proccorpus("build", "--config", config, "--workers", 1, cwd=away, workspace=folder / "workspace"))
+    result = ok(
+        proccorpus(
+            "build", "--config", config, "--workers", 1, cwd=away, workspace=folder / "workspace"
+        )
+    )
     assert list(away.iterdir()) == [], "a build leaves nothing in the folder it is started from"
     return Built(source, config, folder / "workspace", result)
 

@@ -103,7 +103,9 @@ def test_a_moved_folder_is_read_where_it_lies_now(case: Case) -> None:
     assert str(first) not in config
     assert outcomes(case) == [(1, "episode_000001")]
     assert checked(case.run("digest")).out == digest
-    checked(case.run("export", "lerobot", "--dataset", "arm", "--out", case.folder / "export", *LICENCE))
+    checked(
+        case.run("export", "lerobot", "--dataset", "arm", "--out", case.folder / "export", *LICENCE)
+    )
     doctor = checked(case.run("doctor"))
     assert str(first) not in doctor.out + doctor.err
 
@@ -124,7 +126,9 @@ def test_reordered_columns_are_surveyed_anew(case: Case) -> None:
     build_first(case)
     signals = 'SELECT signal_index, "column", dimensions, names, closed, open FROM signals WHERE dataset = ? ORDER BY 1'
     segments_before = case.rows(SEGMENTS, ["arm"])
-    assert any("gripper" in str(row) for row in case.rows(signals, ["arm"])), "without a gripper nothing is tested"
+    assert any("gripper" in str(row) for row in case.rows(signals, ["arm"])), (
+        "without a gripper nothing is tested"
+    )
     reverse_state(case.source)
     built(case, "--dataset", "arm", *accepted(case))
     fresh = Case("lerobot_v2", case.folder / "fresh", case.source)
@@ -184,18 +188,26 @@ def test_videos_that_are_away_for_a_build_come_back_to_their_splits(case: Case) 
     assert outcomes(case) == [(3, names[3])]
 
 
-def test_a_video_recorded_anew_under_its_name_has_not_what_was_said_of_the_former(case: Case) -> None:
+def test_a_video_recorded_anew_under_its_name_has_not_what_was_said_of_the_former(
+    case: Case,
+) -> None:
     write_videos(case.source, FEW)
     build_first(case)
     say_outcome(case, "source_id", "run_003.mp4")
     built(case, "--dataset", "arm")
     assert outcomes(case) == [(3, "run_003.mp4")]
-    le.write_video(case.source / "run_003.mp4", pictures_of(LATER[0]), options={"crf": "16", "g": "10"})
-    write_side_file(case.source, {f"run_{k:03d}.mp4": r for k, r in enumerate([*FEW[:3], LATER[0], *FEW[4:]])})
+    le.write_video(
+        case.source / "run_003.mp4", pictures_of(LATER[0]), options={"crf": "16", "g": "10"}
+    )
+    write_side_file(
+        case.source, {f"run_{k:03d}.mp4": r for k, r in enumerate([*FEW[:3], LATER[0], *FEW[4:]])}
+    )
     built(case, "--dataset", "arm", *accepted(case))
     assert outcomes(case) == []
     assert case.rows("FROM current_outcomes") == []
-    changes = case.rows("SELECT what FROM recording_changes WHERE what <> 'new' AND dataset = 'arm'")
+    changes = case.rows(
+        "SELECT what FROM recording_changes WHERE what <> 'new' AND dataset = 'arm'"
+    )
     assert changes, "nothing says that a recording is another one"
     assert case.rows("SELECT count(*) FROM recordings WHERE left_at IS NOT NULL") == [(1,)]
 
@@ -206,11 +218,17 @@ def add_references(case: Case, *episodes: int) -> None:
 
 
 LABELS = "SELECT episode_index, regexp_extract(label_run, '^[a-z]+') FROM active_runs WHERE dataset = 'arm' ORDER BY 1"
-CORRECTIONS = "SELECT episode_index, status FROM current_corrections WHERE dataset = 'arm' ORDER BY 1"
+CORRECTIONS = (
+    "SELECT episode_index, status FROM current_corrections WHERE dataset = 'arm' ORDER BY 1"
+)
 
 
 @pytest.mark.parametrize(
-    "change", [pytest.param("a camera is added", marks=pytest.mark.long), "a word of the instruction is corrected"]
+    "change",
+    [
+        pytest.param("a camera is added", marks=pytest.mark.long),
+        "a word of the instruction is corrected",
+    ],
 )
 def test_corrections_count_on_where_rows_are_equal(case: Case, change: str) -> None:
     write_v2(case.source, RECORDINGS)
@@ -239,7 +257,9 @@ def test_corrections_count_on_where_rows_are_equal(case: Case, change: str) -> N
 def assert_nothing_left(case: Case, withdrawn: int) -> None:
     """No label run of the only dataset has a row of an episode."""
     for table in words_kit.DERIVED:
-        withdrawn_rows = case.rows(f"SELECT 1 FROM {table} WHERE episode_index = ? LIMIT 1", [withdrawn])
+        withdrawn_rows = case.rows(
+            f"SELECT 1 FROM {table} WHERE episode_index = ? LIMIT 1", [withdrawn]
+        )
         assert withdrawn_rows == [], f"{table} has rows of the withdrawn run"
 
 
@@ -258,11 +278,15 @@ def two_settings(case: Case) -> tuple[Path, Path]:
     entry = {"arm": f"source: {case.source}\nchunk_size: 4\n"}
     return (
         write_configs(case.folder / "a", entry, f'annotator = "motion"\n{NIGHT}'),
-        write_configs(case.folder / "b", entry, f'annotator = "motion"\n[motion]\nstep_min_s = 1.0\n{NIGHT}'),
+        write_configs(
+            case.folder / "b", entry, f'annotator = "motion"\n[motion]\nstep_min_s = 1.0\n{NIGHT}'
+        ),
     )
 
 
-@pytest.mark.parametrize("later", ["takedown", pytest.param("shorter recording", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "later", ["takedown", pytest.param("shorter recording", marks=pytest.mark.long)]
+)
 def test_a_release_can_be_made_after_a_changed_setting_and(case: Case, later: str) -> None:
     write_v2(case.source, FEW)
     former, present = two_settings(case)
@@ -278,7 +302,9 @@ def test_a_release_can_be_made_after_a_changed_setting_and(case: Case, later: st
     assert_released(case, 4 if later == "takedown" else None)
 
 
-@pytest.mark.parametrize("later", [pytest.param("takedown", marks=pytest.mark.long), "shorter recording"])
+@pytest.mark.parametrize(
+    "later", [pytest.param("takedown", marks=pytest.mark.long), "shorter recording"]
+)
 def test_a_release_can_be_made_after_an_import_and(case: Case, later: str) -> None:
     write_v2(case.source, FEW)
     build_first(case)
@@ -297,7 +323,9 @@ def test_a_release_can_be_made_after_an_import_and(case: Case, later: str) -> No
 
 
 @pytest.mark.parametrize("version", KEPT)
-def test_a_release_can_be_made_after_an_upgrade_and_a_takedown(tmp_path: Path, version: str) -> None:
+def test_a_release_can_be_made_after_an_upgrade_and_a_takedown(
+    tmp_path: Path, version: str
+) -> None:
     with tarfile.open(FOLDER / f"{version}.tar.xz") as tar:
         tar.extractall(tmp_path, filter="data")
     case = Case("lerobot_v2", tmp_path, tmp_path / "source")
@@ -329,10 +357,14 @@ def test_a_name_in_use_is_not_taken_by_another_robot_unasked(case: Case) -> None
     night = case.run("nightly", "--config", night_config(case, other_source), "--workers", 1)
     assert night.code == ASKED, night
     assert "--accept-changes" in night.err
-    assert checked(case.run("digest")).out == digest_before, "nothing is changed until a person accepts it"
+    assert checked(case.run("digest")).out == digest_before, (
+        "nothing is changed until a person accepts it"
+    )
 
     built(case, "--source", other_source, "--name", "arm", "--accept-changes")
-    episode_rows = case.rows("SELECT episode_index, status, success, reason FROM episodes ORDER BY 1")
+    episode_rows = case.rows(
+        "SELECT episode_index, status, success, reason FROM episodes ORDER BY 1"
+    )
     assert [row[0] for row in episode_rows] == [0, 1, 2, 3, 4]
     assert [row for row in episode_rows if row[1] != "ok" or row[2] is not None] == []
     assert case.rows("FROM current_outcomes") == []
@@ -340,4 +372,6 @@ def test_a_name_in_use_is_not_taken_by_another_robot_unasked(case: Case) -> None
     fresh = Case("lerobot_v2", case.folder / "fresh", other_source)
     fresh.folder.mkdir()
     build_first(fresh)
-    assert case.rows(SEGMENTS, ["arm"]) == fresh.rows(SEGMENTS, ["arm"]), "another robot's grippers label these runs"
+    assert case.rows(SEGMENTS, ["arm"]) == fresh.rows(SEGMENTS, ["arm"]), (
+        "another robot's grippers label these runs"
+    )

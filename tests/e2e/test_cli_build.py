@@ -24,7 +24,9 @@ Build = Callable[..., Result]
 
 
 @pytest.mark.slow
-def test_two_workers_make_the_same_bytes_as_one(built: Built, build: Build, away: Path, tmp_path: Path) -> None:
+def test_two_workers_make_the_same_bytes_as_one(
+    built: Built, build: Build, away: Path, tmp_path: Path
+) -> None:
     workspace = tmp_path / "two"
     ok(build(built.config, workspace, "--workers", 2))
     digest = ok(proccorpus("digest", "--format", "json", cwd=away, workspace=workspace)).json
@@ -35,7 +37,9 @@ def test_two_workers_make_the_same_bytes_as_one(built: Built, build: Build, away
         assert single_hashes
 
 
-def test_a_folder_that_holds_datasets_is_those_datasets(source: Path, away: Path, tmp_path: Path) -> None:
+def test_a_folder_that_holds_datasets_is_those_datasets(
+    source: Path, away: Path, tmp_path: Path
+) -> None:
     for name in ("cubes", "more/Red Cubes"):
         shutil.copytree(source, away / "held" / name)
     workspace = tmp_path / "workspace"
@@ -53,27 +57,41 @@ def test_a_folder_that_holds_datasets_is_those_datasets(source: Path, away: Path
         ("red_cubes", str(away / "held/more/Red Cubes")),
     ]
     copies = "SELECT dataset, episode_index, other_dataset, other_episode, detail FROM checks WHERE check_name = 'copy'"
-    assert rows(workspace, copies) == [("red_cubes", 0, "cubes", 0, "a copy of cubes episode 0: the rows are equal")]
+    assert rows(workspace, copies) == [
+        ("red_cubes", 0, "cubes", 0, "a copy of cubes episode 0: the rows are equal")
+    ]
     inspected = ok(proccorpus("inspect", "held", cwd=away)).out
     assert "held holds 2 datasets" in inspected
     assert "proccorpus build --source held" in inspected
 
 
-def test_recognised_sources_without_a_usable_episode_leave_their_findings(build: Build, tmp_path: Path) -> None:
+def test_recognised_sources_without_a_usable_episode_leave_their_findings(
+    build: Build, tmp_path: Path
+) -> None:
     """A text file named .mp4 (alone, and in a folder) and an empty meta folder."""
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "run.mp4").write_text("this is no video\n")
     (tmp_path / "empty" / "meta").mkdir(parents=True)
-    sources = {"alone": tmp_path / "text" / "run.mp4", "folder": tmp_path / "text", "meta": tmp_path / "empty"}
-    config = write_configs(tmp_path / "project", {name: f"source: {path}\n" for name, path in sources.items()})
+    sources = {
+        "alone": tmp_path / "text" / "run.mp4",
+        "folder": tmp_path / "text",
+        "meta": tmp_path / "empty",
+    }
+    config = write_configs(
+        tmp_path / "project", {name: f"source: {path}\n" for name, path in sources.items()}
+    )
     workspace = tmp_path / "workspace"
     result = build(config, workspace, "--workers", 1)
     assert result.code == FAILED
     assert_one_error_line(result)
-    quarantined = rows(workspace, "SELECT dataset, episode_index, reason, file FROM quarantine ORDER BY 1")
+    quarantined = rows(
+        workspace, "SELECT dataset, episode_index, reason, file FROM quarantine ORDER BY 1"
+    )
     assert quarantined == [
         ("alone", 0, "undecodable_video", "run.mp4"),
         ("folder", 0, "undecodable_video", "run.mp4"),
         ("meta", None, "no_metadata", "meta/info.json"),
     ]
-    assert rows(workspace, "SELECT sum(ok), sum(labelled_frames), sum(samples) FROM coverage") == [(0, 0, 0)]
+    assert rows(workspace, "SELECT sum(ok), sum(labelled_frames), sum(samples) FROM coverage") == [
+        (0, 0, 0)
+    ]

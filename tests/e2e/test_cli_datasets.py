@@ -27,7 +27,9 @@ def in_force(case: Case, dataset: str) -> Mapping[str, list[int]]:
     queries = {word: sql for word, (_, sql) in WORDS.items()} | {
         f"{word} applied": sql for word, sql in EFFECTS.items()
     }
-    return {name: sorted(row[0] for row in case.rows(sql, [dataset])) for name, sql in queries.items()}
+    return {
+        name: sorted(row[0] for row in case.rows(sql, [dataset])) for name, sql in queries.items()
+    }
 
 
 def test_what_people_said_goes_with_a_dataset_to_another_name_and_back(case: Case) -> None:
@@ -39,12 +41,16 @@ def test_what_people_said_goes_with_a_dataset_to_another_name_and_back(case: Cas
     assert in_force(case, "limb") == words_before
     assert not any(in_force(case, DATASET).values())
     assert {name for (name,) in case.rows("SELECT DISTINCT dataset FROM samples")} == {"limb"}
-    assert checked(case.run("build", "--dataset", "limb")).out.startswith("Everything is up to date")
+    assert checked(case.run("build", "--dataset", "limb")).out.startswith(
+        "Everything is up to date"
+    )
     refused_name = case.run("datasets", "rename", "limb", "Limb!")
     assert (refused_name.code, "is no name" in assert_one_error_line(refused_name)) == (USAGE, True)
 
 
-def test_what_people_said_of_a_removed_dataset_is_kept_and_no_word_on_another(case: Case, tmp_path: Path) -> None:
+def test_what_people_said_of_a_removed_dataset_is_kept_and_no_word_on_another(
+    case: Case, tmp_path: Path
+) -> None:
     words_before = in_force(case, DATASET)
     other_source = write_v2(tmp_path / "other", OTHERS)
     # The name is in use
@@ -54,7 +60,9 @@ def test_what_people_said_of_a_removed_dataset_is_kept_and_no_word_on_another(ca
     assert "10 episodes and their labels; 7 words of people" in text
     assert in_force(case, DATASET) == words_before
     # Said so, the old one is put away
-    replaced = case.run("build", "--source", other_source, "--name", DATASET, "--replace", "--workers", 1)
+    replaced = case.run(
+        "build", "--source", other_source, "--name", DATASET, "--replace", "--workers", 1
+    )
     assert replaced.code == DONE, replaced.err
     assert "what people said is kept as arm.1" in replaced.err
     assert not any(in_force(case, DATASET).values())
@@ -88,7 +96,11 @@ def test_a_dataset_is_not_pulled_from_under_a_build(case: Case) -> None:
     assert command_results
     for result in command_results:
         text = assert_one_error_line(result)
-        assert (result.code, "until the build has ended" in text, f"process {os.getpid()}" in text) == (
+        assert (
+            result.code,
+            "until the build has ended" in text,
+            f"process {os.getpid()}" in text,
+        ) == (
             USAGE,
             True,
             True,
@@ -97,7 +109,9 @@ def test_a_dataset_is_not_pulled_from_under_a_build(case: Case) -> None:
     checked(case.run("datasets", "rename", DATASET, "limb"))
 
 
-def test_a_source_that_holds_nothing_of_what_was_known_is_asked_about(case: Case, tmp_path: Path) -> None:
+def test_a_source_that_holds_nothing_of_what_was_known_is_asked_about(
+    case: Case, tmp_path: Path
+) -> None:
     """The old folder is gone, so that its name is free to move, and the new one holds other runs."""
     other_source = write_v2(tmp_path / "other", OTHERS)
     case.source.rename(tmp_path / "away")

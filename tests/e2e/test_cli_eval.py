@@ -36,10 +36,18 @@ def predictions(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_is_scored_without_a_workspace_and_kept_in_one_if_asked(predictions: Path, tmp_path: Path) -> None:
+def test_a_file_is_scored_without_a_workspace_and_kept_in_one_if_asked(
+    predictions: Path, tmp_path: Path
+) -> None:
     base = ("eval", "score", "--benchmark", "progress-bench", "--predictions", predictions)
     metrics = ok(proccorpus(*base, "--format", "json", cwd=tmp_path)).json["metrics"]
-    assert metrics["score_error"] == {"value": 0.25, "low": 0.25, "high": 0.25, "n": 3, "coverage": 0.75}
+    assert metrics["score_error"] == {
+        "value": 0.25,
+        "low": 0.25,
+        "high": 0.25,
+        "n": 3,
+        "coverage": 0.75,
+    }
     assert metrics["na_recall"]["value"] is None
     published = proccorpus(*base, "--as-published", "--format", "json", cwd=tmp_path).json
     assert published["metrics"]["score_error"]["value"] == pytest.approx(
@@ -62,7 +70,16 @@ def test_a_file_is_scored_without_a_workspace_and_kept_in_one_if_asked(predictio
 def test_two_files_are_compared(predictions: Path, tmp_path: Path) -> None:
     other_file = tmp_path / "model_b.jsonl"
     other_file.write_text(predictions.read_text().replace("<score>33%", "<score>66%"))
-    words = ("eval", "compare", predictions, other_file, "--benchmark", "progress-bench", "--format", "json")
+    words = (
+        "eval",
+        "compare",
+        predictions,
+        other_file,
+        "--benchmark",
+        "progress-bench",
+        "--format",
+        "json",
+    )
     result = proccorpus(*words, cwd=tmp_path)
     assert result.code == 0, result.err
     comparison = result.json

@@ -28,7 +28,19 @@ def test_signals_of_frames_go_out_and_come_in(own: Built, tmp_path: Path):
         (("import", "frame-signals", __file__, "--name", "tiny"), "no Parquet file"),
         (("import", "mine", out, "--name", "tiny"), "there is no form mine"),
         (("import", "a", "b", out, "--name", "tiny"), "one form and one path"),
-        (("export", "frame-signals", "--out", tmp_path / "t", "--label-run", "x", "--from-model", "y"), "one of them"),
+        (
+            (
+                "export",
+                "frame-signals",
+                "--out",
+                tmp_path / "t",
+                "--label-run",
+                "x",
+                "--from-model",
+                "y",
+            ),
+            "one of them",
+        ),
     ):
         result = proccorpus(*wrong, cwd=tmp_path, workspace=own.workspace)
         assert result.code == USAGE
@@ -39,11 +51,26 @@ def test_signals_of_frames_go_out_and_come_in(own: Built, tmp_path: Path):
     ("words", "message"),
     [
         (("export", "lerobot"), "licence is unknown"),
-        (("export", "rabc", "--allow-licence", "unknown", "--where", "1; DROP TABLE frames"), "Parser Error"),
-        (("export", "rabc", "--allow-licence", "unknown", "--where", "FROM read_csv('/etc/passwd')"), "not allowed"),
+        (
+            ("export", "rabc", "--allow-licence", "unknown", "--where", "1; DROP TABLE frames"),
+            "Parser Error",
+        ),
+        (
+            (
+                "export",
+                "rabc",
+                "--allow-licence",
+                "unknown",
+                "--where",
+                "FROM read_csv('/etc/passwd')",
+            ),
+            "not allowed",
+        ),
     ],
 )
-def test_what_is_refused_leaves_nothing(built: Built, tmp_path: Path, words: tuple[str, ...], message: str):
+def test_what_is_refused_leaves_nothing(
+    built: Built, tmp_path: Path, words: tuple[str, ...], message: str
+):
     result = proccorpus(*words, "--out", tmp_path / "out", cwd=tmp_path, workspace=built.workspace)
     assert (result.code, result.out) == (USAGE, "")
     assert message in assert_one_error_line(result)

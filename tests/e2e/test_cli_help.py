@@ -24,11 +24,19 @@ bring_pandas_back()
 import pandas
 print(pandas.DataFrame({"a": [1]})["a"].sum(), duckdb.connect().execute("SELECT ?", [pandas.NaT]).fetchall())
 """
-    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert process.stdout.splitlines() == ["pandas is left out of this process: core.imports", "1 [(None,)]"]
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert process.stdout.splitlines() == [
+        "pandas is left out of this process: core.imports",
+        "1 [(None,)]",
+    ]
 
 
 def test_an_option_that_is_none_is_told_with_the_nearest_one(away: Path) -> None:
     result = proccorpus("build", "--sorce", "x", cwd=away)
     assert (result.code, result.out) == (2, "")
-    assert result.err == "error: No such option: --sorce. Did you mean --source? proccorpus build --help says more\n"
+    assert (
+        result.err
+        == "error: No such option: --sorce. Did you mean --source? proccorpus build --help says more\n"
+    )

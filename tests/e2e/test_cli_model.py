@@ -32,7 +32,9 @@ def test_listed_merged_and_checked(workspace: Path) -> None:
     result = ask(workspace, "merge", "--all", "--format", "json")
     assert result.code == 0, result.err
     assert [Path(r["model"]).name for r in json.loads(result.out)] == ["other.merged", "run.merged"]
-    kinds = {r["model"]: r["is"] for r in json.loads(ask(workspace, "list", "--format", "json").out)}
+    kinds = {
+        r["model"]: r["is"] for r in json.loads(ask(workspace, "list", "--format", "json").out)
+    }
     assert kinds == {
         "base": "whole",
         "other": "adapter of base",
@@ -43,14 +45,23 @@ def test_listed_merged_and_checked(workspace: Path) -> None:
     checkpoint_rows = Lake(Workspace(workspace), read_only=True).rows(
         "SELECT training_run, path FROM checkpoints ORDER BY 1"
     )
-    assert checkpoint_rows == [("other.merged", "models/other.merged"), ("run.merged", "models/run.merged")]
-    assert 0 < json.loads(ask(workspace, "check", "run.merged", "--format", "json").out)["progress"] < 1
+    assert checkpoint_rows == [
+        ("other.merged", "models/other.merged"),
+        ("run.merged", "models/run.merged"),
+    ]
+    assert (
+        0
+        < json.loads(ask(workspace, "check", "run.merged", "--format", "json").out)["progress"]
+        < 1
+    )
 
 
 def test_an_unsafe_pickle_is_one_line(workspace: Path, tmp_path: Path) -> None:
     backbone, processor = tiny()
     folder = write_plain(tmp_path / "in", backbone, processor)
-    torch.save({"x": Path("/tmp")}, folder / "pytorch_model.bin")  # a class, which a pickle would call
+    torch.save(
+        {"x": Path("/tmp")}, folder / "pytorch_model.bin"
+    )  # a class, which a pickle would call
     result = ask(workspace, "convert", folder, tmp_path / "out")
     assert result.code == 1
     (line,) = result.err.splitlines()

@@ -26,7 +26,9 @@ def config(tmp_path: Path) -> Path:
     entries = {}
     for k, (name, licence) in enumerate(LICENCES.items()):
         make_dataset(tmp_path / name, LENGTHS[k : k + 3])
-        entries[name] = f"source: ../{name}\nchunk_size: 2\n" + (f"license: {licence}\n" if licence else "")
+        entries[name] = f"source: ../{name}\nchunk_size: 2\n" + (
+            f"license: {licence}\n" if licence else ""
+        )
     return write_configs(tmp_path, entries, '[release]\nlicences = ["cc-by-nc-4.0"]')
 
 
@@ -37,27 +39,39 @@ def stages(lake: Lake) -> set[tuple[str, str, int, int]]:
 @pytest.mark.long
 def test_a_night_goes_on_without_a_folder_that_is_gone(config: Path, tmp_path: Path) -> None:
     space = Workspace(tmp_path / "w")
-    sample = load_config(ROOT / "configs" / "demo.toml")[0].model_copy(update={"episodes": EPISODES})
+    sample = load_config(ROOT / "configs" / "demo.toml")[0].model_copy(
+        update={"episodes": EPISODES}
+    )
     assert run_build(space, [sample], workers=1).failed == []
     lake = Lake(space)
     model = closing_steps(lake, "r1", tiny_recipe())[1].version
     lake.con.close()
 
     (tmp_path / "left").rename(tmp_path / "away")
-    night = proccorpus("nightly", "--config", config, "--workers", 1, cwd=tmp_path, workspace=space.root)
+    night = proccorpus(
+        "nightly", "--config", config, "--workers", 1, cwd=tmp_path, workspace=space.root
+    )
     assert night.code == PARTIAL, night
     assert "error: episodes of left failed: SourceError: no such file or folder" in night.err
     assert "left out: other with" in night.err
     lake = Lake(space, read_only=True)
-    assert lake.column("SELECT DISTINCT dataset FROM stage_runs ORDER BY 1") == ["other", "right", "sim_short"]
+    assert lake.column("SELECT DISTINCT dataset FROM stage_runs ORDER BY 1") == [
+        "other",
+        "right",
+        "sim_short",
+    ]
     query = "SELECT DISTINCT dataset FROM release_shards WHERE name = 'nightly' ORDER BY 1"
-    assert lake.column(query) == ["right", "sim_short"], "what has no licence is left out, what is allowed is not"
+    assert lake.column(query) == ["right", "sim_short"], (
+        "what has no licence is left out, what is allowed is not"
+    )
     assert lake.rows("SELECT 1 FROM eval_runs WHERE release = 'nightly' AND model = ?", [model])
     stages_before = stages(lake)
     lake.con.close()
 
     (tmp_path / "away").rename(tmp_path / "left")
-    night = proccorpus("nightly", "--config", config, "--workers", 1, cwd=tmp_path, workspace=space.root)
+    night = proccorpus(
+        "nightly", "--config", config, "--workers", 1, cwd=tmp_path, workspace=space.root
+    )
     assert night.code == 0, night
     lake = Lake(space, read_only=True)
     assert {dataset for dataset, *_ in stages(lake) - stages_before} == {"left"}
@@ -69,7 +83,9 @@ def test_a_night_goes_on_without_a_folder_that_is_gone(config: Path, tmp_path: P
     for file in (tmp_path / "right").rglob("*.*"):
         if file.suffix in (".mp4", ".parquet"):
             file.unlink()
-    night = proccorpus("nightly", "--config", config, "--workers", 1, cwd=tmp_path, workspace=space.root)
+    night = proccorpus(
+        "nightly", "--config", config, "--workers", 1, cwd=tmp_path, workspace=space.root
+    )
     assert night.code == PARTIAL, night
     assert "is half there: 6 of 6 files" in night.err
     assert Lake(space, read_only=True).column(query) == ["left", "right", "sim_short"]

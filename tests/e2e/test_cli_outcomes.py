@@ -38,7 +38,9 @@ def test_import_build_and_undo(
         "new": 2,
     }
     listed = ok(ask("list", "--dataset", "tiny", "--format", "json")).json
-    assert [(r["episode_index"], r["success"], r["note"], r["author"], r["file"]) for r in listed] == [
+    assert [
+        (r["episode_index"], r["success"], r["note"], r["author"], r["file"]) for r in listed
+    ] == [
         (0, True, None, "Ann", "seen.csv"),
         (3, False, "it fell", "Ann", "seen.csv"),
     ]

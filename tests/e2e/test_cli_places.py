@@ -44,7 +44,15 @@ with visit(Workspace(Path(PLACE))) as client:
 print(json.dumps([told, pages]))
 """
 READING = (
-    *(["status"], ["quarantine"], ["schema"], ["digest"], ["doctor"], ["outcomes", "list"], ["corrections", "list"]),
+    *(
+        ["status"],
+        ["quarantine"],
+        ["schema"],
+        ["digest"],
+        ["doctor"],
+        ["outcomes", "list"],
+        ["corrections", "list"],
+    ),
     ["sql", "SELECT count(*) FROM episodes"],
     *(["release", "list"], ["references", "list"]),
 )
@@ -97,10 +105,14 @@ def test_a_workspace_that_may_only_be_read(read_only: Path) -> None:
 def test_a_path_with_marks(tmp_path: Path) -> None:
     place = tmp_path / "a #1 ?x&y%20z +ü it's"
     source = make_dataset(place / "set #1?&%41")
-    result = proccorpus("build", "--source", source, "--name", "odd", cwd=tmp_path, workspace=place / "w")
+    result = proccorpus(
+        "build", "--source", source, "--name", "odd", cwd=tmp_path, workspace=place / "w"
+    )
     assert result.code == DONE, result.err
     sql = "SELECT count(*) AS n FROM episodes"
-    assert proccorpus("sql", sql, "--format", "json", cwd=tmp_path, workspace=place / "w").json == [{"n": 5}]
+    assert proccorpus("sql", sql, "--format", "json", cwd=tmp_path, workspace=place / "w").json == [
+        {"n": 5}
+    ]
     assert [p.name for p in tmp_path.iterdir()] == [place.name]
     assert {p.name for p in place.iterdir()} == {source.name, "w"}
 
@@ -112,7 +124,9 @@ def test_names_that_are_too_long(tmp_path: Path, made: Made) -> None:
         result = proccorpus(*arguments, cwd=tmp_path, workspace=tmp_path / long)
         assert result.code != DONE
         assert len(result.err.strip().splitlines()) == 1, result.err
-    result = proccorpus("build", "--source", made.source, "--name", long, cwd=tmp_path, workspace=tmp_path / "w")
+    result = proccorpus(
+        "build", "--source", made.source, "--name", long, cwd=tmp_path, workspace=tmp_path / "w"
+    )
     assert result.code != DONE
     assert len(result.err.strip().splitlines()) == 1, result.err
     shutil.rmtree(tmp_path / "w", ignore_errors=True)

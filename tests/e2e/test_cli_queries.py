@@ -79,8 +79,14 @@ def test_datasets_lists_registry_and_workspace(ask: Ask) -> None:
     keys = {"dataset", "title", "robot", "format", "role", "license", "episodes", "source", "built"}
     assert all(set(r) == keys for r in listed)
     assert listed_by_name["tiny"]["built"] is True
-    assert (listed_by_name["tiny"]["robot"], listed_by_name["tiny"]["episodes"]) == ("tiny_arm", None)
-    assert (listed_by_name["sim_long"]["built"], listed_by_name["sim_long"]["role"]) == (False, "ood")
+    assert (listed_by_name["tiny"]["robot"], listed_by_name["tiny"]["episodes"]) == (
+        "tiny_arm",
+        None,
+    )
+    assert (listed_by_name["sim_long"]["built"], listed_by_name["sim_long"]["role"]) == (
+        False,
+        "ood",
+    )
     assert (listed_by_name["droid"]["episodes"], listed_by_name["droid"]["source"]) == (
         95658,
         "hf://lerobot/droid_1.0.1",
@@ -126,21 +132,33 @@ def test_inspect(source: Path, away: Path) -> None:
     assert list(away.iterdir()) == []
 
 
-def test_inspect_ends_with_one_when_something_is_worse_than_a_warning(own: Built, away: Path) -> None:
+def test_inspect_ends_with_one_when_something_is_worse_than_a_warning(
+    own: Built, away: Path
+) -> None:
     video_path(own.source, 1).write_text("this is no video\n")
     rows_path(own.source, 4).write_bytes(rows_path(own.source, 4).read_bytes()[:200])
     result = proccorpus("inspect", own.source, "--format", "json", cwd=away)
     assert (result.code, result.err) == (1, "")
     finding_by_episode = {f["episode_index"]: f for f in result.json["findings"]}
-    assert {"reason", "detail", "severity", "episode_index", "camera", "file"} <= set(finding_by_episode[1])
-    assert (finding_by_episode[1]["reason"], finding_by_episode[1]["severity"]) == ("undecodable_video", "unusable")
-    assert (finding_by_episode[4]["reason"], finding_by_episode[4]["severity"]) == ("unreadable_data", "unusable")
+    assert {"reason", "detail", "severity", "episode_index", "camera", "file"} <= set(
+        finding_by_episode[1]
+    )
+    assert (finding_by_episode[1]["reason"], finding_by_episode[1]["severity"]) == (
+        "undecodable_video",
+        "unusable",
+    )
+    assert (finding_by_episode[4]["reason"], finding_by_episode[4]["severity"]) == (
+        "unreadable_data",
+        "unusable",
+    )
 
 
 # SQL
 
 
-def test_json_is_complete_and_a_table_shows_a_hundred_rows(built: Built, away: Path, ask: Ask) -> None:
+def test_json_is_complete_and_a_table_shows_a_hundred_rows(
+    built: Built, away: Path, ask: Ask
+) -> None:
     query = "SELECT episode_index, frame_index, timestamp_s FROM frames ORDER BY 1, 2"
     query_rows = ask("sql", query, "--format", "json").json
     assert query_rows == [
@@ -150,7 +168,13 @@ def test_json_is_complete_and_a_table_shows_a_hundred_rows(built: Built, away: P
     ]
     table = proccorpus("sql", query, cwd=away, workspace=built.workspace)
     assert table.code == 0
-    assert sum(line.split()[:1] in (["0"], ["1"], ["2"], ["3"], ["4"]) for line in table.out.splitlines()) == 100
+    assert (
+        sum(
+            line.split()[:1] in (["0"], ["1"], ["2"], ["3"], ["4"])
+            for line in table.out.splitlines()
+        )
+        == 100
+    )
     assert str(FRAMES) in table.err
 
 
@@ -160,8 +184,16 @@ def test_parquet_to_a_file_and_to_a_pipe(built: Built, away: Path, ask: Ask) -> 
     table = pq.read_table(away / "frames.parquet")
     assert table.num_rows == FRAMES
     assert str(table.schema.field("visual_change").type) == "float"
-    redirected = f'"$0" sql "{query}" --format parquet --workspace "{built.workspace}" > piped.parquet'
-    subprocess.run(["sh", "-c", redirected, PROGRAM], cwd=away, env=environment(), check=True, timeout=PATIENCE_S)
+    redirected = (
+        f'"$0" sql "{query}" --format parquet --workspace "{built.workspace}" > piped.parquet'
+    )
+    subprocess.run(
+        ["sh", "-c", redirected, PROGRAM],
+        cwd=away,
+        env=environment(),
+        check=True,
+        timeout=PATIENCE_S,
+    )
     assert pq.read_table(away / "piped.parquet").equals(table)
 
 

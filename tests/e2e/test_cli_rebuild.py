@@ -23,7 +23,12 @@ from tests.kits.tiny_lerobot import LENGTHS, write_rows, write_video
 
 Build = Callable[..., Result]
 PER_CHUNK = STAGES[1:]
-FOLLOWING = ("active_runs", "active_segments", "active_progress", "samples")  # what has the label that counts
+FOLLOWING = (
+    "active_runs",
+    "active_segments",
+    "active_progress",
+    "samples",
+)  # what has the label that counts
 
 
 def label_run(config: Path) -> str:
@@ -31,7 +36,10 @@ def label_run(config: Path) -> str:
 
 
 def episodes_with_labels(workspace: Path) -> list[int]:
-    return [r[0] for r in rows(workspace, "SELECT DISTINCT episode_index FROM active_progress ORDER BY 1")]
+    return [
+        r[0]
+        for r in rows(workspace, "SELECT DISTINCT episode_index FROM active_progress ORDER BY 1")
+    ]
 
 
 @pytest.mark.slow
@@ -47,7 +55,9 @@ def test_a_selection_of_episodes_only_grows(built: Built, build: Build, tmp_path
 
 
 @pytest.mark.slow
-def test_a_changed_episode_redoes_its_chunk_and_no_other(own: Built, build: Build, tmp_path: Path) -> None:
+def test_a_changed_episode_redoes_its_chunk_and_no_other(
+    own: Built, build: Build, tmp_path: Path
+) -> None:
     times_before = stage_times(own.workspace)
     old = digest_of(own.workspace)
     write_video(own.source, 2, LENGTHS[2], grey=120)
@@ -70,17 +80,22 @@ def test_a_changed_episode_redoes_its_chunk_and_no_other(own: Built, build: Buil
     assert new["frames"] != old["frames"]
 
 
-def test_new_samples_settings_redo_samples_and_shards_only(own: Built, build: Build, tmp_path: Path) -> None:
+def test_new_samples_settings_redo_samples_and_shards_only(
+    own: Built, build: Build, tmp_path: Path
+) -> None:
     times_before = stage_times(own.workspace)
     old = digest_of(own.workspace)
     config = write_config(own.config.parent, own.source, "[samples]\nprogress_per_episode = 3")
     result = ok(build(config, own.workspace, "--workers", 1))
     assert result.out.startswith("6 stages run")
-    assert stages_redone(own.workspace, times_before) == {(s, c) for s in ("samples", "shards") for c in range(3)}
+    assert stages_redone(own.workspace, times_before) == {
+        (s, c) for s in ("samples", "shards") for c in range(3)
+    }
     new = digest_of(own.workspace)
     assert {t for t in new if new[t] != old[t]} == {"samples", "shards", "sample_location"}
     chunk_rows = rows(
-        own.workspace, "SELECT DISTINCT count(*) FROM samples WHERE family = 'procvqa_c' GROUP BY episode_index"
+        own.workspace,
+        "SELECT DISTINCT count(*) FROM samples WHERE family = 'procvqa_c' GROUP BY episode_index",
     )
     assert chunk_rows == [(3,)]
 
@@ -94,8 +109,16 @@ def test_each_motion_setting_has_its_own_label_run(own: Built, build: Build) -> 
     second = label_run(config)
     assert first != second
     ok(build(config, own.workspace, "--workers", 1))
-    assert {stage for stage, _ in stages_redone(own.workspace, old)} == {"segments", "progress", "samples", "shards"}
-    both = rows(own.workspace, "SELECT label_run, count(DISTINCT episode_index) FROM progress GROUP BY 1 ORDER BY 1")
+    assert {stage for stage, _ in stages_redone(own.workspace, old)} == {
+        "segments",
+        "progress",
+        "samples",
+        "shards",
+    }
+    both = rows(
+        own.workspace,
+        "SELECT label_run, count(DISTINCT episode_index) FROM progress GROUP BY 1 ORDER BY 1",
+    )
     assert both == sorted([(first, len(LENGTHS)), (second, len(LENGTHS))])
     for table in FOLLOWING:
         assert rows(own.workspace, f"SELECT DISTINCT label_run FROM {table}") == [(second,)], table
@@ -105,4 +128,6 @@ def test_each_motion_setting_has_its_own_label_run(own: Built, build: Build) -> 
         assert rows(own.workspace, f"SELECT DISTINCT label_run FROM {table}") == [(first,)], table
     digest_again = digest_of(own.workspace)
     labels = {"segments", "progress", "episode_labels", "label_quality"}
-    assert {t for t in digest_again if digest_again[t] != original[t]} <= labels, "only labels that do not count"
+    assert {t for t in digest_again if digest_again[t] != original[t]} <= labels, (
+        "only labels that do not count"
+    )

@@ -55,10 +55,15 @@ def test_suggest_names_the_run_to_label_next(ask: Callable[..., Result]) -> None
     assert "judged by pictures, state and grippers" in output
 
     ok(ask("references", "add", "tiny", plate["label_next"]))
-    [suggestion_after] = ok(ask("references", "suggest", "tiny", "--task", PLATE, "--format", "json")).json
+    [suggestion_after] = ok(
+        ask("references", "suggest", "tiny", "--task", PLATE, "--format", "json")
+    ).json
     assert suggestion_after["references"] == [plate["label_next"]]
     assert suggestion_after["label_next"] in plate["then"]
-    for arguments, message in ((("nix",), "no dataset 'nix'"), (("tiny", "--task", "sweep"), "has the text 'sweep'")):
+    for arguments, message in (
+        (("nix",), "no dataset 'nix'"),
+        (("tiny", "--task", "sweep"), "has the text 'sweep'"),
+    ):
         refused = ask("references", "suggest", *arguments)
         assert refused.code == 2
         assert message in assert_one_error_line(refused)

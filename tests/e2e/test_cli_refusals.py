@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.cli_kit import USAGE, Built, assert_one_error_line, called, proccorpus, snapshot_of, write_config
+from tests.kits.cli_kit import (
+    USAGE,
+    Built,
+    assert_one_error_line,
+    called,
+    proccorpus,
+    snapshot_of,
+    write_config,
+)
 from tests.kits.tiny_lerobot import rows_path
 
 BUILD = "build --source {source} --name mine"
@@ -81,7 +89,12 @@ def given(source: Path, tmp_path: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_wrong_use_leaves_no_workspace(
-    case: str, source: Path, given: Path, away: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    case: str,
+    source: Path,
+    given: Path,
+    away: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     words, named_text, *changed = CASES[case]
     if changed:
@@ -100,15 +113,21 @@ def test_wrong_use_leaves_no_workspace(
 
 
 @pytest.mark.parametrize("options", [("--snapshot", 10**6), ("--release", "nobody")])
-def test_sql_at_a_time_that_is_not_there(options: tuple[object, ...], built: Built, away: Path) -> None:
+def test_sql_at_a_time_that_is_not_there(
+    options: tuple[object, ...], built: Built, away: Path
+) -> None:
     result = proccorpus("sql", "SELECT 1", *options, cwd=away, workspace=built.workspace)
     assert (result.code, result.out) == (USAGE, "")
     assert_one_error_line(result)
 
 
-def test_a_refused_build_changes_nothing_in_a_workspace_that_is_there(built: Built, away: Path, given: Path) -> None:
+def test_a_refused_build_changes_nothing_in_a_workspace_that_is_there(
+    built: Built, away: Path, given: Path
+) -> None:
     snapshot = snapshot_of(built.workspace)
-    result = proccorpus("build", "--source", given / "empty", "--name", "mine", cwd=away, workspace=built.workspace)
+    result = proccorpus(
+        "build", "--source", given / "empty", "--name", "mine", cwd=away, workspace=built.workspace
+    )
     assert result.code == USAGE
     assert_one_error_line(result)
     assert snapshot_of(built.workspace) == snapshot

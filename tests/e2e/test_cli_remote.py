@@ -40,14 +40,20 @@ def hub(source: Path) -> Iterator[Hub]:
 
 @pytest.fixture
 def run(hub: Hub, away: Path, tmp_path: Path) -> Callable[..., Result]:
-    def run(*arguments: object, workspace: Path | None = tmp_path / "workspace", token: str = TOKEN) -> Result:
-        return proccorpus(*arguments, cwd=away, workspace=workspace, HF_ENDPOINT=hub.endpoint, HF_TOKEN=token)
+    def run(
+        *arguments: object, workspace: Path | None = tmp_path / "workspace", token: str = TOKEN
+    ) -> Result:
+        return proccorpus(
+            *arguments, cwd=away, workspace=workspace, HF_ENDPOINT=hub.endpoint, HF_TOKEN=token
+        )
 
     return run
 
 
 @pytest.mark.faults
-def test_a_file_that_cannot_be_fetched(run: Callable[..., Result], hub: Hub, source: Path, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_fetched(
+    run: Callable[..., Result], hub: Hub, source: Path, tmp_path: Path
+) -> None:
     """Its chunk fails and says why, and so do shards that show its run; the next build completes them."""
     registry = tmp_path / "tiny.yaml"
     commit = hub.branches["main"]
@@ -56,10 +62,15 @@ def test_a_file_that_cannot_be_fetched(run: Callable[..., Result], hub: Hub, sou
     hub.refuse[video(2)] = [403]
     result = run("build", "--config", registry, "--workers", 2)
     assert result.code == FAILED
-    assert f"frames of tiny chunk 1 failed: DownloadError: tiny: cannot fetch {video(2)} from hf://{REPO}" in result.err
+    assert (
+        f"frames of tiny chunk 1 failed: DownloadError: tiny: cannot fetch {video(2)} from hf://{REPO}"
+        in result.err
+    )
     assert "403 refused" in result.err
     assert "HF_TOKEN" in result.err
-    assert f"shards of tiny chunk 0 failed: DownloadError: tiny: cannot fetch {video(2)}" in result.err
+    assert (
+        f"shards of tiny chunk 0 failed: DownloadError: tiny: cannot fetch {video(2)}" in result.err
+    )
     assert rows(workspace, "SELECT DISTINCT chunk FROM samples ORDER BY 1") == [(0,), (2,)]
     assert rows(workspace, "SELECT DISTINCT chunk FROM shards ORDER BY 1") == [(2,)]
     assert rows(workspace, "SELECT * FROM findings") == [], "not the episode's fault"
@@ -68,7 +79,9 @@ def test_a_file_that_cannot_be_fetched(run: Callable[..., Result], hub: Hub, sou
     hub.asked.clear()
     assert run("build", "--config", registry, "--workers", 1).code == DONE
     assert hub.fetched() == {video(2), video(3)}
-    local = DatasetBuild(dataset=DatasetConfig(name="tiny", source=str(source), revision=commit, chunk_size=2))
+    local = DatasetBuild(
+        dataset=DatasetConfig(name="tiny", source=str(source), revision=commit, chunk_size=2)
+    )
     assert digest_of(workspace) == built_in_process([local], tmp_path / "local")
 
 
@@ -77,7 +90,11 @@ def test_refusals(run: Callable[..., Result], hub: Hub, source: Path, tmp_path: 
     for arguments, code, reason_pattern in (
         ((*build, "hf://someone"), USAGE, "hf://owner/name"),
         ((*build, source, "--revision", "main"), USAGE, "--revision needs a dataset on the hub"),
-        ((*build, f"hf://{REPO}", "--revision", "v9"), FAILED, "cannot fetch its revision .* at revision v9: 404"),
+        (
+            (*build, f"hf://{REPO}", "--revision", "v9"),
+            FAILED,
+            "cannot fetch its revision .* at revision v9: 404",
+        ),
     ):
         result = run(*arguments)
         assert result.code == code

@@ -61,8 +61,12 @@ def numbers(rows: list[dict[str, Any]]) -> dict[int, float]:
     return {r["frame_index"]: r["progress"] for r in rows}
 
 
-def test_a_run_is_laid_beside_shown_ones_the_same_from_everywhere(own: Built, video: Path, tmp_path: Path) -> None:
-    [dataset] = {row[0] for row in open_lake(Workspace(own.workspace)).rows("SELECT dataset FROM episodes")}
+def test_a_run_is_laid_beside_shown_ones_the_same_from_everywhere(
+    own: Built, video: Path, tmp_path: Path
+) -> None:
+    [dataset] = {
+        row[0] for row in open_lake(Workspace(own.workspace)).rows("SELECT dataset FROM episodes")
+    }
     like_options = ("--like", f"{dataset}/0", "--like", f"{dataset}/1")
     out = tmp_path / "rewards.jsonl"
     result = proccorpus(
@@ -79,10 +83,14 @@ def test_a_run_is_laid_beside_shown_ones_the_same_from_everywhere(own: Built, vi
     local = LocalSession(shown_scorer(Workspace(own.workspace), like_options[1::2]), TASKS[0], FPS)
     live = [local.append(frame.rgb()) for frame in decode(video)]
     assert live[-1].success is not None
-    assert {k: live[k].progress for k in numbers(rows)} == pytest.approx(numbers(rows), abs=TOLERANCE)
+    assert {k: live[k].progress for k in numbers(rows)} == pytest.approx(
+        numbers(rows), abs=TOLERANCE
+    )
 
 
-def test_a_videos_reward_is_the_same_from_everywhere(own: Built, checkpoint: Path, video: Path, tmp_path: Path) -> None:
+def test_a_videos_reward_is_the_same_from_everywhere(
+    own: Built, checkpoint: Path, video: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "rewards.jsonl"
     overlay = tmp_path / "overlay.mp4"
     result = proccorpus(
@@ -91,11 +99,25 @@ def test_a_videos_reward_is_the_same_from_everywhere(own: Built, checkpoint: Pat
     )  # fmt: skip
     assert result.code == 0, result.err
     rows = read(out)
-    assert [r["frame_index"] for r in rows] == [k for k in range(LENGTHS[0]) if k not in (3, 7, 13, 17)]
+    assert [r["frame_index"] for r in rows] == [
+        k for k in range(LENGTHS[0]) if k not in (3, 7, 13, 17)
+    ]
     assert {tuple(r) for r in rows} == {
-        ("frame_index", "timestamp_s", "progress", "done", "success", "source", "failure", "unsure", "latency_s")
+        (
+            "frame_index",
+            "timestamp_s",
+            "progress",
+            "done",
+            "success",
+            "source",
+            "failure",
+            "unsure",
+            "latency_s",
+        )
     }
-    assert all(0 < r["progress"] < 1 and r["failure"] is None and r["source"] == "head" for r in rows)
+    assert all(
+        0 < r["progress"] < 1 and r["failure"] is None and r["source"] == "head" for r in rows
+    )
     assert all(r["success"] == (r["done"] >= 0.5) for r in rows)
     assert [r["timestamp_s"] for r in rows] == pytest.approx([r["frame_index"] / FPS for r in rows])
     assert result.json["rows"] == len(rows)
@@ -138,26 +160,42 @@ def test_a_videos_reward_is_the_same_from_everywhere(own: Built, checkpoint: Pat
     assert "the\nreward model" in (folder / "README.md").read_text()
 
 
-def test_an_episode_is_scored_by_its_number_and_the_newest_model(own: Built, checkpoint: Path, tmp_path: Path) -> None:
+def test_an_episode_is_scored_by_its_number_and_the_newest_model(
+    own: Built, checkpoint: Path, tmp_path: Path
+) -> None:
     command_words = ("reward", "--dataset", "tiny", "--episode")
     none_yet = proccorpus(*command_words, 0, cwd=tmp_path, workspace=own.workspace)
-    assert (none_yet.code, "no model was trained in this workspace yet" in none_yet.err) == (2, True), none_yet.err
+    assert (none_yet.code, "no model was trained in this workspace yet" in none_yet.err) == (
+        2,
+        True,
+    ), none_yet.err
     # Two trained models, of which the second is newer
     lake = Lake(Workspace(own.workspace))
     for number, name in enumerate(("old", "new")):
         shutil.copytree(checkpoint, own.workspace / "models" / name)
         created_at = datetime(2026, 1, 1 + number, tzinfo=UTC)
         run = {"training_run": name, "recipe": f"recipe_{name}", "created_at": created_at}
-        place = {"training_run": name, "step": 1, "path": f"models/{name}", "created_at": created_at}
+        place = {
+            "training_run": name,
+            "step": 1,
+            "path": f"models/{name}",
+            "created_at": created_at,
+        }
         lake.upsert(
             f"training run {name}",
             training_runs=TABLES["training_runs"].rows([run]),
             checkpoints=TABLES["checkpoints"].rows([place]),
         )
-    assert [named_model(lake, name) for name in ("latest", "recipe_old", "other")] == ["new", "old", "other"]
+    assert [named_model(lake, name) for name in ("latest", "recipe_old", "other")] == [
+        "new",
+        "old",
+        "other",
+    ]
     lake.con.close()
     overlay = tmp_path / "second.mp4"
-    result = proccorpus(*command_words, 1, "--fps", FPS, "--overlay", overlay, cwd=tmp_path, workspace=own.workspace)
+    result = proccorpus(
+        *command_words, 1, "--fps", FPS, "--overlay", overlay, cwd=tmp_path, workspace=own.workspace
+    )
     assert result.code == 0, result.err
     # Its own frames alone, of a file that may hold several episodes, and its own task
     rows = read(tmp_path / "tiny-1.rewards.jsonl")
@@ -178,7 +216,9 @@ def test_an_episode_is_scored_by_its_number_and_the_newest_model(own: Built, che
         assert message in assert_one_error_line(wrong)
 
 
-def test_a_laptop_models_weights_are_what_it_says_of_each_video(own: Built, video: Path, tmp_path: Path) -> None:
+def test_a_laptop_models_weights_are_what_it_says_of_each_video(
+    own: Built, video: Path, tmp_path: Path
+) -> None:
     model = make_laptop(tmp_path / "bars")
     scored = score_video(ScorerConfig(model), {"main": video}, TASKS[0], tmp_path / "r.jsonl")
     rows = numbers(read(tmp_path / "r.jsonl"))
@@ -232,7 +272,9 @@ def test_a_data_set_that_was_stopped_goes_on_where_it_was(own: Built, checkpoint
     with pytest.raises(KilledError):
         score_episodes(lake, scorer, "bars", episodes)
     assert set(scored) == set(LENGTHS[:2])
-    half = Lake(Workspace(own.workspace), read_only=True).rows("SELECT * FROM eval_predictions ORDER BY ALL")
+    half = Lake(Workspace(own.workspace), read_only=True).rows(
+        "SELECT * FROM eval_predictions ORDER BY ALL"
+    )
     assert {r[1:3] for r in half} == {("tiny", 0), ("tiny", 1)}
     scorer.score = until(99)  # type: ignore[method-assign]
     result = score_episodes(lake, scorer, "bars", episodes)
@@ -262,7 +304,9 @@ def broken(tmp_path: Path, video: Path) -> dict[str, Path]:
         container.start_encoding()
         container.mux(stream.encode(None))
     rng = np.random.default_rng(0)
-    whole = write_video(folder / "whole.mp4", list(rng.integers(0, 255, (40, 48, 64, 3), np.uint8)), FPS)
+    whole = write_video(
+        folder / "whole.mp4", list(rng.integers(0, 255, (40, 48, 64, 3), np.uint8)), FPS
+    )
     data = whole.read_bytes()
     (folder / "cut.mp4").write_bytes(data[: len(data) * 6 // 10])
     return {p.stem: p for p in folder.iterdir()}
@@ -302,7 +346,9 @@ def test_what_is_no_whole_video_is_refused_in_a_line_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "progress_head.safetensors"])
-def test_a_damaged_checkpoint_is_an_error_of_one_line(checkpoint: Path, video: Path, tmp_path: Path, file: str) -> None:
+def test_a_damaged_checkpoint_is_an_error_of_one_line(
+    checkpoint: Path, video: Path, tmp_path: Path, file: str
+) -> None:
     damaged = shutil.copytree(checkpoint, tmp_path / "damaged")
     os.truncate(damaged / file, 100)
     with pytest.raises(ModelError, match=f"{damaged} cannot be loaded") as e:
@@ -311,7 +357,9 @@ def test_a_damaged_checkpoint_is_an_error_of_one_line(checkpoint: Path, video: P
     assert [p.name for p in tmp_path.iterdir()] == ["damaged"]
 
 
-def test_the_head_of_a_cut_video_is_scored_when_asked_and_says_so(broken: dict[str, Path], tmp_path: Path) -> None:
+def test_the_head_of_a_cut_video_is_scored_when_asked_and_says_so(
+    broken: dict[str, Path], tmp_path: Path
+) -> None:
     out = tmp_path / "rewards.jsonl"
     result = clock({"camera": broken["cut"]}, out, partial=True, overlay=tmp_path / "o.mp4")
     *scored, end = read(out)

@@ -21,7 +21,10 @@ COPIED = re.compile(r"<code[^>]*>(proccorpus [^<]+)</code>|data-copy=\"(proccorp
 NEXT = re.compile(r"^(?:Next:|     ) .*?   (proccorpus .*)$", re.MULTILINE)
 type Run = Callable[[str], None]
 SERVERS = {"explore", "ui", "serve"}  # they run until they are stopped
-LONG = {"train", "eval"}  # a model takes minutes: tests/training and tests/e2e/test_cli_model.py run these
+LONG = {
+    "train",
+    "eval",
+}  # a model takes minutes: tests/training and tests/e2e/test_cli_model.py run these
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,9 @@ def folder(made: tuple[Path, Result], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def run(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], None]:
     """Run a line as it stands, started from the folder that has the workspace."""
     monkeypatch.chdir(folder)
 
@@ -55,7 +60,9 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     return run_line
 
 
-def test_each_next_line_of_inspect_and_build_can_be_run(made: tuple[Path, Result], folder: Path, run: Run) -> None:
+def test_each_next_line_of_inspect_and_build_can_be_run(
+    made: tuple[Path, Result], folder: Path, run: Run
+) -> None:
     inspected = command(folder, "inspect", made[0] / "arm")
     lines = [*NEXT.findall(inspected.out), *NEXT.findall(made[1].out)]
     assert [line.split()[1] for line in lines] == ["build", "quarantine", "explore", "release"]
@@ -64,9 +71,13 @@ def test_each_next_line_of_inspect_and_build_can_be_run(made: tuple[Path, Result
         run(line)
 
 
-@pytest.mark.parametrize("address", ["/", "/episodes", "/releases", "/training", "/leaderboard", "/review", "/sql"])
+@pytest.mark.parametrize(
+    "address", ["/", "/episodes", "/releases", "/training", "/leaderboard", "/review", "/sql"]
+)
 def test_each_command_on_a_page_can_be_run(folder: Path, run: Run, address: str) -> None:
-    with TestClient(create_app(Workspace(folder / "workspace")), base_url="http://127.0.0.1") as client:
+    with TestClient(
+        create_app(Workspace(folder / "workspace")), base_url="http://127.0.0.1"
+    ) as client:
         page = client.get(address)
     assert page.status_code == 200
     copied_lines = [html.unescape(first or second) for first, second in COPIED.findall(page.text)]

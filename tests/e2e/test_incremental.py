@@ -57,7 +57,9 @@ class Videos:
 
     def labelled(self) -> list[int]:
         lake = Lake(self.space, read_only=True)
-        return [r[0] for r in lake.rows("SELECT DISTINCT episode_index FROM active_progress ORDER BY 1")]
+        return [
+            r[0] for r in lake.rows("SELECT DISTINCT episode_index FROM active_progress ORDER BY 1")
+        ]
 
 
 @pytest.fixture
@@ -76,7 +78,9 @@ def test_new_episodes_get_new_indices_wherever_they_sort(videos: Videos) -> None
     videos.add("a")
     redone = videos.build()
     assert videos.indices() == {"b": 0, "d": 1, "f": 2, "a": 3}
-    assert redone == sorted([("episodes", None), *((s, 1) for s in PER_CHUNK)], key=str)  # chunk 0 is as it was
+    assert redone == sorted(
+        [("episodes", None), *((s, 1) for s in PER_CHUNK)], key=str
+    )  # chunk 0 is as it was
     videos.add("c")
     assert {chunk for _, chunk in videos.build()} == {None, 2}
     assert videos.labelled() == [0, 1, 2, 3, 4]
@@ -114,4 +118,6 @@ def test_a_changed_episode_redoes_its_chunk(videos: Videos) -> None:
 
 
 def content_hashes(space: Workspace) -> list[tuple[int, str]]:
-    return Lake(space, read_only=True).rows("SELECT episode_index, content_hash FROM episode_content")
+    return Lake(space, read_only=True).rows(
+        "SELECT episode_index, content_hash FROM episode_content"
+    )

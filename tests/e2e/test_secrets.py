@@ -8,7 +8,15 @@ from assets.lib.report import report_build
 from core.paths import Workspace
 from core.tables import TABLES
 from tests.e2e.test_vlm_build import SETTINGS
-from tests.kits.cli_kit import USAGE, Result, assert_one_error_line, called, proccorpus, write_config, write_configs
+from tests.kits.cli_kit import (
+    USAGE,
+    Result,
+    assert_one_error_line,
+    called,
+    proccorpus,
+    write_config,
+    write_configs,
+)
 from tests.kits.fault_kit import serving_model
 from tests.kits.http_server import Answering, serving
 from tests.kits.tiny_lerobot import make_dataset
@@ -31,7 +39,9 @@ class Telltale(Answering):
 
     def do_POST(self) -> None:
         self.body()
-        self.answer({"error": {"message": f"Incorrect API key: {self.headers.get('Authorization')}"}}, 400)
+        self.answer(
+            {"error": {"message": f"Incorrect API key: {self.headers.get('Authorization')}"}}, 400
+        )
 
     def do_GET(self) -> None:
         self.answer({"data": [{"id": "another"}]})
@@ -39,7 +49,9 @@ class Telltale(Answering):
 
 def found_in(folder: Path) -> list[str]:
     """Files below a folder that hold a marked secret."""
-    return [str(p) for p in sorted(folder.rglob("*")) if p.is_file() and MARK.encode() in p.read_bytes()]
+    return [
+        str(p) for p in sorted(folder.rglob("*")) if p.is_file() and MARK.encode() in p.read_bytes()
+    ]
 
 
 def test_no_secret_is_left_in_anything_that_runs_leave_or_say(tmp_path: Path) -> None:
@@ -48,16 +60,22 @@ def test_no_secret_is_left_in_anything_that_runs_leave_or_say(tmp_path: Path) ->
     results: list[Result] = []
 
     def run(*command: object) -> Result:
-        results.append(proccorpus(*command, cwd=tmp_path, workspace=workspace, timeout_s=600, **SECRETS))
+        results.append(
+            proccorpus(*command, cwd=tmp_path, workspace=workspace, timeout_s=600, **SECRETS)
+        )
         return results[-1]
 
     def config(folder: str, url: str) -> Path:
         key_setting = ', api_key_env = "MODEL_KEY"'
-        return write_config(tmp_path / folder, tmp_path / "source", SETTINGS.format(url=url, more=key_setting))
+        return write_config(
+            tmp_path / folder, tmp_path / "source", SETTINGS.format(url=url, more=key_setting)
+        )
 
     with serving_model(tmp_path) as server:
         assert run("build", "--config", config("well", server.url), "--workers", 1).code == 0
-    with serving(Telltale) as address:  # the same workspace, another model server, one that refuses: its words are kept
+    with serving(
+        Telltale
+    ) as address:  # the same workspace, another model server, one that refuses: its words are kept
         project = config("refused", f"{address}/v1")
         text = project.read_text().replace('model = "stand-in"', 'model = "another"')
         project.write_text(text)
@@ -69,7 +87,9 @@ def test_no_secret_is_left_in_anything_that_runs_leave_or_say(tmp_path: Path) ->
     assert any("Incorrect API key: Bearer [key]" in error for (error,) in error_rows), error_rows
     for table in TABLES:  # Parquet is compressed: what is in it is not seen in its bytes
         assert MARK not in str(lake.rows(f"FROM {table}")), table
-    assert lake.rows("SELECT count(*) FROM build_configs WHERE config LIKE '%MODEL_KEY%'")[0][0] == 1
+    assert (
+        lake.rows("SELECT count(*) FROM build_configs WHERE config LIKE '%MODEL_KEY%'")[0][0] == 1
+    )
     assert any(p.suffix == ".tar" for p in workspace.rglob("*"))
     report_build(Workspace(workspace))  # as the UI does when it is opened
     assert (workspace / "dagster" / "storage").is_dir()
@@ -87,7 +107,9 @@ def test_no_secret_is_left_in_anything_that_runs_leave_or_say(tmp_path: Path) ->
     ],
     ids=["source", "signed source", "model server", "bucket of shards"],
 )
-def test_an_address_with_a_secret_is_refused_without_repeating_it(tmp_path: Path, settings: str, source: str) -> None:
+def test_an_address_with_a_secret_is_refused_without_repeating_it(
+    tmp_path: Path, settings: str, source: str
+) -> None:
     config = write_configs(tmp_path, {"tiny": f"source: {source}\n"}, settings)
     result = proccorpus("build", "--config", config, cwd=tmp_path, workspace=tmp_path / "workspace")
     assert result.code == USAGE
@@ -142,7 +164,9 @@ def test_settings_of_a_workspace_are_not_repeated(tmp_path: Path, catalog: str) 
 
 
 def test_a_proxys_password_is_not_repeated(tmp_path: Path) -> None:
-    through = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), f"http://u:{MARK}@127.0.0.1:9")
+    through = dict.fromkeys(
+        ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), f"http://u:{MARK}@127.0.0.1:9"
+    )
     result = proccorpus("inspect", "http://host.invalid/d/", "--verbose", cwd=tmp_path, **through)
     assert result.code != 0
     assert MARK not in result.out + result.err

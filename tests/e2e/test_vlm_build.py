@@ -59,7 +59,9 @@ def annotated(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def annotate(tmp_path: Path, source: Path) -> Callable[..., Result]:
     """`proccorpus build` of the tiny dataset by a server's model."""
 
-    def run(server: ModelServer, workspace: Path, *options: object, more: str = "", of: Path = source) -> Result:
+    def run(
+        server: ModelServer, workspace: Path, *options: object, more: str = "", of: Path = source
+    ) -> Result:
         config = configured(tmp_path / "project", of, server.url, more)
         return proccorpus("build", "--config", config, *options, cwd=tmp_path, workspace=workspace)
 
@@ -69,7 +71,9 @@ def annotate(tmp_path: Path, source: Path) -> Callable[..., Result]:
 Annotate = Callable[..., Result]
 
 
-def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(annotated: Annotated, tmp_path: Path) -> None:
+def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(
+    annotated: Annotated, tmp_path: Path
+) -> None:
     server = annotated.server
     workspace = annotated.workspace
     sent = annotated.sent
@@ -88,10 +92,12 @@ def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(annotated: A
     assert {e: s[-1].end_frame for e, s in labelled.items()} == dict(enumerate(LENGTHS))
     (run,) = rows(workspace, "SELECT annotator, model, length(prompt_version) FROM label_runs")
     assert run == ("vlm", "stand-in", 16)
-    assert {r[0] for r in rows(workspace, "SELECT DISTINCT episode_index FROM reasoning")} == set(range(len(LENGTHS)))
-    assert {r[0] for r in rows(workspace, "SELECT DISTINCT episode_index FROM episode_labels")} == set(
+    assert {r[0] for r in rows(workspace, "SELECT DISTINCT episode_index FROM reasoning")} == set(
         range(len(LENGTHS))
     )
+    assert {
+        r[0] for r in rows(workspace, "SELECT DISTINCT episode_index FROM episode_labels")
+    } == set(range(len(LENGTHS)))
     # the frames that were looked at closely are kept, and every picture that was sent can be found again
     boundary = rows(workspace, "SELECT sha256 FROM keyframes WHERE purpose = 'boundary'")
     assert boundary
@@ -99,7 +105,15 @@ def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(annotated: A
 
     def build(workspace: Path, workers: int) -> Result:
         return ok(
-            proccorpus("build", "--config", annotated.config, "--workers", workers, cwd=tmp_path, workspace=workspace)
+            proccorpus(
+                "build",
+                "--config",
+                annotated.config,
+                "--workers",
+                workers,
+                cwd=tmp_path,
+                workspace=workspace,
+            )
         )
 
     assert "nothing was done again" in build(workspace, 1).out
@@ -119,8 +133,12 @@ RUNS = 50  # of one task, of three kinds
 
 @pytest.fixture(scope="module")
 def one_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = make_dataset(tmp_path_factory.mktemp("one_task") / "source", [40 + k % 3 for k in range(RUNS)])
-    episodes = [json.loads(line) for line in (root / "meta/episodes.jsonl").read_text().splitlines()]
+    root = make_dataset(
+        tmp_path_factory.mktemp("one_task") / "source", [40 + k % 3 for k in range(RUNS)]
+    )
+    episodes = [
+        json.loads(line) for line in (root / "meta/episodes.jsonl").read_text().splitlines()
+    ]
     write_lines(root / "meta/episodes.jsonl", [e | {"tasks": [TASKS[0]]} for e in episodes])
     write_lines(root / "meta/tasks.jsonl", [{"task_index": k, "task": TASKS[0]} for k in range(2)])
     for k in range(3, RUNS):
@@ -129,13 +147,21 @@ def one_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(one_task: Path, tmp_path: Path) -> None:
+def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(
+    one_task: Path, tmp_path: Path
+) -> None:
     workspace = tmp_path / "workspace"
     cwd = tmp_path
     with serving_model(tmp_path, "--fault", "even") as server:
         config = configured(tmp_path / "project", one_task, server.url, ", max_calls = 9")
-        config.with_name("registry").joinpath("tiny.yaml").write_text(f"name: tiny\nsource: {one_task}\n")
-        [bill] = json.loads(ok(proccorpus("dry-run", "--config", config, "--json", cwd=cwd, workspace=workspace)).out)
+        config.with_name("registry").joinpath("tiny.yaml").write_text(
+            f"name: tiny\nsource: {one_task}\n"
+        )
+        [bill] = json.loads(
+            ok(
+                proccorpus("dry-run", "--config", config, "--json", cwd=cwd, workspace=workspace)
+            ).out
+        )
         assert (bill["episodes"], bill["of_each_run"]["episodes"]) == (3, RUNS)
         # Ended by its budget on the way, it goes on where it was
         assert proccorpus("build", "--config", config, cwd=cwd, workspace=workspace).code == FAILED
@@ -144,10 +170,14 @@ def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(one_task: Pa
         sent = server.events("received")
     assert len(sent) == len(set(sent))
     assert len(sent) <= 0.08 * bill["of_each_run"]["calls"]
-    repeated_cost = ok(proccorpus("dry-run", "--config", config, "--again", "--json", cwd=cwd, workspace=workspace)).out
+    repeated_cost = ok(
+        proccorpus("dry-run", "--config", config, "--again", "--json", cwd=cwd, workspace=workspace)
+    ).out
     assert json.loads(repeated_cost)[0]["stages"][-1]["calls"] == len(sent)
     assert labelled(workspace) == list(range(RUNS))
-    assert "like those of vlm: 47" in ok(proccorpus("status", cwd=cwd, workspace=workspace)).out, built.out
+    assert "like those of vlm: 47" in ok(proccorpus("status", cwd=cwd, workspace=workspace)).out, (
+        built.out
+    )
 
     # One set of names; each label leads to the runs that it follows, and these to the answers
     plans = rows(workspace, "SELECT DISTINCT plan FROM episode_labels")
@@ -159,24 +189,42 @@ def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(one_task: Pa
     )
     assert rows(workspace, unknown) == []
     [(asked_episodes,)] = rows(workspace, "SELECT list(DISTINCT episode_index) FROM vlm_calls")
-    assert set(asked_episodes) == {r[0] for r in rows(workspace, "SELECT DISTINCT episode_index FROM reasoning")}
+    assert set(asked_episodes) == {
+        r[0] for r in rows(workspace, "SELECT DISTINCT episode_index FROM reasoning")
+    }
     error = "SELECT avg(abs(progress - (frame_index + 1) / n)) FROM active_progress JOIN (SELECT episode_index, "
-    [(max_error,)] = rows(workspace, error + "max(num_frames) AS n FROM episodes GROUP BY 1) USING (episode_index)")
+    [(max_error,)] = rows(
+        workspace, error + "max(num_frames) AS n FROM episodes GROUP BY 1) USING (episode_index)"
+    )
     assert max_error < 0.1
 
 
 def labelled(workspace: Path) -> list[int]:
-    return [r[0] for r in rows(workspace, "SELECT DISTINCT episode_index FROM active_progress ORDER BY 1")]
+    return [
+        r[0]
+        for r in rows(workspace, "SELECT DISTINCT episode_index FROM active_progress ORDER BY 1")
+    ]
 
 
 def findings(workspace: Path) -> set[tuple]:
-    return set(rows(workspace, "SELECT reason, severity, episode_index FROM findings WHERE stage = 'segments'"))
+    return set(
+        rows(
+            workspace,
+            "SELECT reason, severity, episode_index FROM findings WHERE stage = 'segments'",
+        )
+    )
 
 
 EVERY = list(range(len(LENGTHS)))
 
 
-PASSING = ("429:first=1", "500:after=3:first=2", "drop:0.2:after=6", "not_json:after=1:first=1", "cut:after=2:first=1")
+PASSING = (
+    "429:first=1",
+    "500:after=3:first=2",
+    "drop:0.2:after=6",
+    "not_json:after=1:first=1",
+    "cut:after=2:first=1",
+)
 
 
 @pytest.mark.faults
@@ -222,13 +270,18 @@ def test_a_model_that_the_server_does_not_have(annotate: Annotate, tmp_path: Pat
     assert "Traceback" not in result.err
 
 
-def test_no_pictures_no_call(server: ModelServer, annotate: Annotate, own: Built, tmp_path: Path) -> None:
+def test_no_pictures_no_call(
+    server: ModelServer, annotate: Annotate, own: Built, tmp_path: Path
+) -> None:
     """Undecodable and black videos are quarantined; nothing is asked about them."""
     video_path(own.source, 0).write_bytes(b"no video")
     write_video(video_path(own.source, 1), [np.zeros((48, 64, 3), np.uint8)] * LENGTHS[1])
     ok(annotate(server, tmp_path / "workspace", "--workers", 1, of=own.source))
     assert [
-        r[0] for r in rows(tmp_path / "workspace", "SELECT DISTINCT episode_index FROM vlm_calls ORDER BY 1")
+        r[0]
+        for r in rows(
+            tmp_path / "workspace", "SELECT DISTINCT episode_index FROM vlm_calls ORDER BY 1"
+        )
     ] == EVERY[2:]
     assert dict(rows(tmp_path / "workspace", "SELECT episode_index, reason FROM quarantine")) == {
         0: "undecodable_video",

@@ -89,7 +89,9 @@ def marks_of(change: Change) -> list[pytest.MarkDecorator]:
 
 
 @pytest.mark.parametrize("change", [pytest.param(c, id=c.id, marks=marks_of(c)) for c in CHANGES])
-def test_words_are_in_force_on_their_recording_or_in_review(workshop: Workshop, change: Change) -> None:
+def test_words_are_in_force_on_their_recording_or_in_review(
+    workshop: Workshop, change: Change
+) -> None:
     changed = workshop.changed(change)
     verdict = words_kit.judge(change, workshop.prepared(change.form), workshop.place, changed)
     workshop.verdicts.append(verdict)
@@ -106,7 +108,9 @@ def test_a_recording_that_comes_back_has_its_words_and_its_split(
     fates_gone = words_kit.fates(case, splits)
     assert fates_gone.wrong == []
     assert words_kit.unexpected(fates_gone, GONE) == []
-    left_count = case.rows("SELECT count(*) FROM recordings WHERE dataset = ? AND left_at IS NOT NULL", [DATASET])
+    left_count = case.rows(
+        "SELECT count(*) FROM recordings WHERE dataset = ? AND left_at IS NOT NULL", [DATASET]
+    )
     assert left_count == [(len(SAID_OF),)]
     write_v2(case.source, RECORDINGS)
     words_kit.rebuilt(case, None)
@@ -114,7 +118,10 @@ def test_a_recording_that_comes_back_has_its_words_and_its_split(
     assert fates_back.wrong + words_kit.leaks(case) == []
     assert words_kit.unexpected(fates_back, IN_FORCE) == []
     whats = {
-        change_kind for (change_kind,) in case.rows("SELECT what FROM recording_changes WHERE dataset = ?", [DATASET])
+        change_kind
+        for (change_kind,) in case.rows(
+            "SELECT what FROM recording_changes WHERE dataset = ?", [DATASET]
+        )
     }
     assert {"gone", "back"} <= whats
 
@@ -129,13 +136,18 @@ def test_a_copy_of_a_withdrawn_recording_is_left_out_of_another_dataset(
     assert "runs have the rows of another run" in built.out + built.err
     assert "runs have the rows of another run" in checked(case.run("status")).out
     copy_index = [r.serial for r in MOVED_ON].index(WITHDRAWN)
-    sure_takedowns = case.rows("SELECT dataset, episode_index FROM current_takedowns WHERE is_sure ORDER BY 1, 2")
+    sure_takedowns = case.rows(
+        "SELECT dataset, episode_index FROM current_takedowns WHERE is_sure ORDER BY 1, 2"
+    )
     assert sure_takedowns == [(DATASET, INDEX[WITHDRAWN]), ("copy", copy_index)]
-    status = case.rows("SELECT episode_index FROM episodes WHERE dataset = 'copy' AND reason = 'taken_down'")
+    status = case.rows(
+        "SELECT episode_index FROM episodes WHERE dataset = 'copy' AND reason = 'taken_down'"
+    )
     assert status == [(copy_index,)]
     for table in words_kit.DERIVED:
         copy_rows = case.rows(
-            f"SELECT 1 FROM {table} WHERE dataset = 'copy' AND episode_index = ? LIMIT 1", [copy_index]
+            f"SELECT 1 FROM {table} WHERE dataset = 'copy' AND episode_index = ? LIMIT 1",
+            [copy_index],
         )
         assert copy_rows == [], f"{table} has rows of the withdrawn recording's copy"
     shards = case.rows("SELECT split, shard FROM shards")
@@ -153,7 +165,9 @@ def test_a_person_decides_of_recordings_that_only_resemble(
     case = said(written(V2, trimmed()))
     words_kit.rebuilt(case, False)
     assert words_kit.unexpected(words_kit.fates(case, splits), REVIEW) == []
-    assert "--accept-changes" not in assert_one_error_line(case.run("release", "create", "r", *words_kit.LICENCE))
+    assert "--accept-changes" not in assert_one_error_line(
+        case.run("release", "create", "r", *words_kit.LICENCE)
+    )
     listed = checked(case.run("recordings", "review", DATASET)).out
     for word in WORDS:
         assert word in listed
@@ -165,12 +179,16 @@ def test_a_person_decides_of_recordings_that_only_resemble(
     # A correction was made of frames that are not there any more: it may still wait for a person
     correction = decided.words.pop("correction")
     assert correction.startswith((IN_FORCE, REVIEW))
-    assert [word for word in decided.words if word in WORDS and decided.words[word] != IN_FORCE] in ([], ["reference"])
+    assert [
+        word for word in decided.words if word in WORDS and decided.words[word] != IN_FORCE
+    ] in ([], ["reference"])
     assert words_kit.leaks(case) == []
 
 
 @pytest.mark.long
-def test_a_person_may_say_that_it_is_another_recording(said: Callable[[Callable[[Path], object]], Case]) -> None:
+def test_a_person_may_say_that_it_is_another_recording(
+    said: Callable[[Callable[[Path], object]], Case],
+) -> None:
     case = said(written(V2, trimmed()))
     words_kit.rebuilt(case, False)
     for episode in SAID_OF:
@@ -178,14 +196,18 @@ def test_a_person_may_say_that_it_is_another_recording(said: Callable[[Callable[
     words_kit.rebuilt(case, None)
     assert case.rows("FROM words_in_review") == []
     for word, (_, sql) in WORDS.items():
-        assert case.rows(sql, [DATASET]) == [], f"the {word} is in force on a recording that it was not said of"
+        assert case.rows(sql, [DATASET]) == [], (
+            f"the {word} is in force on a recording that it was not said of"
+        )
     taken_down = case.rows("SELECT episode_index FROM episodes WHERE reason = 'taken_down'")
     assert taken_down == []
     checked(case.run("release", "create", "r", *words_kit.LICENCE))
 
 
 @pytest.mark.long
-def test_recordings_and_their_changes_are_listed(said: Callable[[Callable[[Path], object]], Case]) -> None:
+def test_recordings_and_their_changes_are_listed(
+    said: Callable[[Callable[[Path], object]], Case],
+) -> None:
     case = said(written(V2, without(2)))
     words_kit.rebuilt(case, None)
     recordings = checked(case.run("recordings", "list", DATASET, "--format", "json")).json

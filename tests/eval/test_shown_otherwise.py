@@ -75,7 +75,9 @@ def told(questions: list[Question], right: float, wrong: float) -> dict[str, flo
 @pytest.mark.usefixtures("shown")
 def test_who_follows_the_instruction_is_told_from_who_does_not() -> None:
     questions = confusion.load(None, None, EvaluationOptions())  # type: ignore[arg-type]
-    follows = Evaluated("m", scored := confusion.score(questions, told(questions, 0.9, 0.1)), scored.scores())
+    follows = Evaluated(
+        "m", scored := confusion.score(questions, told(questions, 0.9, 0.1)), scored.scores()
+    )
     scores_found = {name: follows.scores[ALL, name] for name in scored.measures}
     assert scores_found["confusion_own"].value == pytest.approx(0.9)
     assert scores_found["confusion_margin"].value == pytest.approx(0.8)
@@ -118,7 +120,9 @@ def test_each_part_asks_the_same_moments_with_other_pictures() -> None:
     clean = by_part["clean"]
     for part, of_part in by_part.items():
         assert [q.progress for q in of_part] == [q.progress for q in clean]
-        changed = [[p.read() for p in q.pictures] for q in of_part] != [[p.read() for p in q.pictures] for q in clean]
+        changed = [[p.read() for p in q.pictures] for q in of_part] != [
+            [p.read() for p in q.pictures] for q in clean
+        ]
         assert changed == (part != "clean")
     assert [q.row["frames"] for q in by_part["faster"]][-1] == [21, 27, 33, 39]
     assert [q.row["frames"] for q in by_part["slower"]][-1][-1] == 39
@@ -135,7 +139,9 @@ def test_what_moves_has_another_colour_and_the_rest_its_own() -> None:
     assert recoloured[24, 30].min() > 150  # the dark red arm is light grey
     assert np.ptp(recoloured[24, 30]) < 5
     assert (recoloured[40, 30] == 200).all()
-    assert (recoloured[24, 2] == (150, 20, 20)).all()  # what never leaves the picture cannot be told from the scene
+    assert (
+        recoloured[24, 2] == (150, 20, 20)
+    ).all()  # what never leaves the picture cannot be told from the scene
 
 
 def test_light_and_place_change() -> None:
@@ -152,7 +158,9 @@ def test_what_is_lost_is_measured_run_by_run() -> None:
     values = {q.key: 0.5 if q.part == "darker" else (q.progress or 0.0) for q in questions}
     scores = robustness.score(questions, values).scores()
     assert scores["part clean", "mae"].value == 0
-    assert scores["part darker", "mae_rise"].value == pytest.approx(scores["part darker", "mae"].value)
+    assert scores["part darker", "mae_rise"].value == pytest.approx(
+        scores["part darker", "mae"].value
+    )
     assert scores["part darker", "voc_drop"].value == pytest.approx(1)
     assert scores["part camera", "mae_rise"].value == 0
     assert ("part clean", "mae_rise") not in scores
@@ -168,6 +176,12 @@ def test_what_is_lost_is_measured_run_by_run() -> None:
 def test_progress_is_claimed_by_who_counts() -> None:
     forth_and_back = np.array([0.1, 0.4, 0.8, 0.8, 0.4, 0.1])
     counted = np.linspace(0, 1, 6)
-    runs = runs_of([(forth_and_back, forth_and_back), (counted, forth_and_back), (np.array([0.5]), np.array([0.5]))])
+    runs = runs_of(
+        [
+            (forth_and_back, forth_and_back),
+            (counted, forth_and_back),
+            (np.array([0.5]), np.array([0.5])),
+        ]
+    )
     assert order.claimed(runs, since=0.5) == pytest.approx([0, 0.4, float("nan")], nan_ok=True)
     assert order.claimed(runs)[1] == pytest.approx(1)

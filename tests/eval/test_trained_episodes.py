@@ -32,7 +32,10 @@ def in_splits(own_corpus: Made, **splits: str) -> None:
     """Episodes, by the split that they are to be in, and samples and shards made anew."""
     for split, episodes in splits.items():
         for table in ("splits", "recordings"):
-            change(own_corpus.space, f"UPDATE {table} SET split = '{split}' WHERE episode_index IN ({episodes})")
+            change(
+                own_corpus.space,
+                f"UPDATE {table} SET split = '{split}' WHERE episode_index IN ({episodes})",
+            )
     # Samples of another seed are new ones, which are drawn for the splits of now
     [(seed,)] = own_corpus.rows("SELECT max(snapshot) FROM stage_runs")
     samples = own_corpus.build.stages.samples.model_copy(update={"seed": seed})
@@ -55,7 +58,9 @@ def test_a_model_scored_on_runs_that_it_was_trained_on(own: Made, run: Run, tmp_
     (tmp_path / "grey.yaml").write_text(GREY_RECIPE)
     in_splits(own, train="0, 1", val="2", test_id="3, 4")
     run("release", "create", "r1", "--allow-licence", "unknown")
-    model = run("train", "--recipe", tmp_path / "grey.yaml", "--release", "r1", *JSON).json["training_run"]
+    model = run("train", "--recipe", tmp_path / "grey.yaml", "--release", "r1", *JSON).json[
+        "training_run"
+    ]
     new = run("eval", "--model", model, "--release", "r1")
     assert "trained on" not in new.out
 
@@ -81,7 +86,9 @@ def test_a_model_scored_on_runs_that_it_was_trained_on(own: Made, run: Run, tmp_
         "wholly": [(2, 2)],
         "partly": [(2, 1)],
     }
-    assert {num_seen for rows in rows_by_release.values() for name, _, num_seen in rows if name != model} == {0}
+    assert {
+        num_seen for rows in rows_by_release.values() for name, _, num_seen in rows if name != model
+    } == {0}
 
     with visit(own.space) as client:
         page = client.get("/leaderboard?benchmark=held-out&metric=mae").text
@@ -95,7 +102,9 @@ def test_a_benchmark_of_a_release_counts_them_too(own: Made, run: Run, tmp_path:
     (tmp_path / "grey.yaml").write_text(GREY_RECIPE)
     in_splits(own, train="0, 1", val="2", test_id="3, 4")
     run("release", "create", "r1", "--allow-licence", "unknown")
-    model = run("train", "--recipe", tmp_path / "grey.yaml", "--release", "r1", *JSON).json["training_run"]
+    model = run("train", "--recipe", tmp_path / "grey.yaml", "--release", "r1", *JSON).json[
+        "training_run"
+    ]
     in_splits(own, train="0, 3", val="2", test_id="1, 4")
     run("release", "create", "r2", "--allow-licence", "unknown")
     for benchmark in ("procvqa-id", "robustness"):

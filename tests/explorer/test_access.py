@@ -82,7 +82,10 @@ def test_an_empty_corpus_has_pages(workspace: Workspace):
 
 def test_told_to_end_while_queries_run(furnished: Workspace, tmp_path: Path):
     """Two of them blocked it: only SIGKILL ended it."""
-    with serving(furnished, TMPDIR=str(tmp_path)) as (client, server), ThreadPoolExecutor(2) as asking:
+    with (
+        serving(furnished, TMPDIR=str(tmp_path)) as (client, server),
+        ThreadPoolExecutor(2) as asking,
+    ):
         futures = [asking.submit(client.get, "/sql", params={"q": SLOW}) for _ in range(2)]
         wait_for(lambda: len(below(server.pid)) >= 2, "the queries run")
         queries = below(server.pid)
@@ -93,4 +96,7 @@ def test_told_to_end_while_queries_run(furnished: Workspace, tmp_path: Path):
         assert time.monotonic() - start_s < 10
         assert err == "note: no token: every user of this machine may do everything here\n"
         assert all("given up" in a.result().text for a in futures)
-        wait_for(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in queries), "the queries have ended")
+        wait_for(
+            lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in queries),
+            "the queries have ended",
+        )

@@ -23,7 +23,8 @@ def test_actions_are_those_of_the_source(tmp_path: Path):
     source_actions = np.linspace(-2, 3, LENGTHS[0] * 2, dtype=np.float32).reshape(-1, 2)
     rows = pq.read_table(rows_path(source, 0))
     pq.write_table(
-        rows.append_column("action", pa.array(source_actions.tolist(), pa.list_(pa.float32()))), rows_path(source, 0)
+        rows.append_column("action", pa.array(source_actions.tolist(), pa.list_(pa.float32()))),
+        rows_path(source, 0),
     )
     assert run_build(space, [build_of(source)], workers=1).failed == []
     with visit(space) as client:

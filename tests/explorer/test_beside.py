@@ -16,7 +16,10 @@ REFERENCE = 2
 
 def segments(*spans: tuple[str, int, int]) -> list[dict[str, Any]]:
     facts = {"kind": "step", "completed": True, "confidence": None}
-    return [facts | {"name": name, "start_frame": a, "end_frame": b, "step": k} for k, (name, a, b) in enumerate(spans)]
+    return [
+        facts | {"name": name, "start_frame": a, "end_frame": b, "step": k}
+        for k, (name, a, b) in enumerate(spans)
+    ]
 
 
 def test_the_least_sure_steps_are_named_in_order_of_time():
@@ -35,10 +38,23 @@ def followed(own):
     lake.upsert("a run", label_runs=TABLES["label_runs"].rows([run]))
     for table in ("segments", "progress", "episode_labels", "label_quality", "active_runs"):
         lake.con.execute(f"UPDATE {table} SET label_run = '{RUN}' WHERE episode_index IN (0, 4)")
-    lake.con.execute("UPDATE episode_labels SET confidence = 0.9 - episode_index / 10 WHERE episode_index IN (0, 4)")
+    lake.con.execute(
+        "UPDATE episode_labels SET confidence = 0.9 - episode_index / 10 WHERE episode_index IN (0, 4)"
+    )
     rows = [
-        {"dataset": "tiny", "episode_index": episode, "chunk": episode // 2, "label_run": RUN, "frame_index": frame}
-        | {"reference_episode": REFERENCE, "reference_frame": frame, "distance": 0.5, "follows": frame < 8}
+        {
+            "dataset": "tiny",
+            "episode_index": episode,
+            "chunk": episode // 2,
+            "label_run": RUN,
+            "frame_index": frame,
+        }
+        | {
+            "reference_episode": REFERENCE,
+            "reference_frame": frame,
+            "distance": 0.5,
+            "follows": frame < 8,
+        }
         for episode in (0, 4)
         for frame in range(0, 24, 2)
     ]

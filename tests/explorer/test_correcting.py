@@ -57,25 +57,44 @@ def test_a_saved_correction_is_seen_at_once(client, own):
     # the lake's own rows are as they were: only a row was added
     assert own.rows("SELECT count(*) FROM segments WHERE label_run = 'human/tiny'") == [(0,)]
     with closing(lake_to_read(own.space).con) as con:
-        assert con.execute("SELECT author, status FROM corrections").fetchall() == [("ada", "accepted")]
+        assert con.execute("SELECT author, status FROM corrections").fetchall() == [
+            ("ada", "accepted")
+        ]
 
 
 def test_undo_is_a_row_that_says_so(client, own):
     saved = post(client, "/api/corrections/tiny/2", label(client)).json()["saved"]
     body = {"correction_id": saved, "author": "ada", "follows": saved}
-    assert post(client, "/api/corrections/tiny/1/undo", body).status_code == 422  # not of that episode
+    assert (
+        post(client, "/api/corrections/tiny/1/undo", body).status_code == 422
+    )  # not of that episode
     answer = post(client, "/api/corrections/tiny/2/undo", body)
-    assert (answer.status_code, answer.json()["current"], answer.json()["pending"]) == (200, [], False)
+    assert (answer.status_code, answer.json()["current"], answer.json()["pending"]) == (
+        200,
+        [],
+        False,
+    )
     assert [r["status"] for r in answer.json()["history"]] == ["accepted", "rejected"]
-    assert post(client, "/api/corrections/tiny/2/undo", body | {"follows": answer.json()["newest"]}).status_code == 422
+    assert (
+        post(
+            client, "/api/corrections/tiny/2/undo", body | {"follows": answer.json()["newest"]}
+        ).status_code
+        == 422
+    )
 
 
 def test_a_rejected_label_does_not_count_any_more(client):
     run = label(client)["base_label_run"]
-    answer = post(client, "/api/corrections/tiny/2/reject", {"base_label_run": run, "author": "ada"})
+    answer = post(
+        client, "/api/corrections/tiny/2/reject", {"base_label_run": run, "author": "ada"}
+    )
     assert answer.status_code == 200
     assert [r["active"] for r in client.get("/api/episode/tiny/2").json()["runs"]] == [False]
-    second_body = {"base_label_run": "nobody's", "author": "ada", "follows": answer.json()["newest"]}
+    second_body = {
+        "base_label_run": "nobody's",
+        "author": "ada",
+        "follows": answer.json()["newest"],
+    }
     assert post(client, "/api/corrections/tiny/2/reject", second_body).status_code == 422
 
 
@@ -91,19 +110,25 @@ def test_a_day_counts_episodes_and_nobody_replaces_another_by_accepting(client, 
         label_body = label(client)
         label_body["segments"][0]["name"] = label_body["plan"][0] = name
         assert post(client, "/api/corrections/tiny/2", label_body).status_code == 200
-    assert re.search(r"Episodes judged in the last day: ada 1 \(median \d+ s\)", client.get("/review").text)
+    assert re.search(
+        r"Episodes judged in the last day: ada 1 \(median \d+ s\)", client.get("/review").text
+    )
     newest = client.get("/api/corrections/tiny/2").json()["newest"]
     body = {"base_label_run": run, "author": "grace", "follows": newest}
     answer = post(client, "/api/corrections/tiny/2/accept", body)
     assert answer.status_code == 409
     assert "ada has saved a label of episode 2 of tiny" in answer.json()["error"]
     # Whoever wants that opens it and saves, or accepts what was saved
-    assert post(client, "/api/corrections/tiny/2/accept", body | {"author": "ada"}).status_code == 200
+    assert (
+        post(client, "/api/corrections/tiny/2/accept", body | {"author": "ada"}).status_code == 200
+    )
 
 
 def test_counts_are_of_now_while_the_index_is_older(client, own, monkeypatch):
     change(own.space, "UPDATE label_quality SET jump = 0.9")
-    monkeypatch.setattr(index, "QUICK_S", 0.0)  # an index takes too long to be made before each page
+    monkeypatch.setattr(
+        index, "QUICK_S", 0.0
+    )  # an index takes too long to be made before each page
     monkeypatch.setattr(index, "REST", 10**6)
     queue_before = queue(client)
     assert queue_before
@@ -124,13 +149,23 @@ def test_counts_are_of_now_while_the_index_is_older(client, own, monkeypatch):
 
 def test_what_is_assigned_to_a_person_waits_in_their_queue_until_it_is_judged(client, own):
     def theirs() -> list[str]:
-        return sorted(re.findall(r'data-episode="(\d+)" data-follows', client.get("/review?person=ana").text))
+        return sorted(
+            re.findall(r'data-episode="(\d+)" data-follows', client.get("/review?person=ana").text)
+        )
 
-    body = {"kind": "assigned", "value": "ana", "author": "ada", "episodes": [["tiny", 2, None], ["tiny", 4, None]]}
+    body = {
+        "kind": "assigned",
+        "value": "ana",
+        "author": "ada",
+        "episodes": [["tiny", 2, None], ["tiny", 4, None]],
+    }
     assert post(client, "/api/marks", body).status_code == 200
     assert theirs() == ["2", "4"]  # no sign stands against them
     assert " of 2<" in client.get("/episode/tiny/2?queue=all&for=ana").text
-    assert post(client, "/api/corrections/tiny/2", label(client) | {"author": "ana"}).status_code == 200
+    assert (
+        post(client, "/api/corrections/tiny/2", label(client) | {"author": "ana"}).status_code
+        == 200
+    )
     assert theirs() == ["4"]
     assert 'ana <span class="n">1</span>' in client.get("/review").text
 
@@ -144,7 +179,10 @@ def test_the_small_picture_has_the_curve_and_the_segments(client, own):
 def test_a_correction_of_other_contents_waits(own):
     with visit(own.space) as client:
         saved = post(client, "/api/corrections/tiny/2", label(client)).json()["saved"]
-    change(own.space, "UPDATE episode_content SET content_hash = 'other', former_hashes = [] WHERE episode_index = 2")
+    change(
+        own.space,
+        "UPDATE episode_content SET content_hash = 'other', former_hashes = [] WHERE episode_index = 2",
+    )
     with visit(own.space) as client:
         assert queue(client, "corrections") == [2]
         assert client.get("/api/corrections/tiny/2").json()["current"][0]["status"] == "review"
@@ -166,13 +204,19 @@ def test_adapting_is_started_with_a_model_of_the_corpus_only(own, monkeypatch):
     with visit(own.space) as client:
         assert "The corpus has no trained model yet" in client.get("/adapt/tiny/0").text
         assert post(client, "/api/adapt/tiny/0", {"model": "/etc/passwd"}).status_code == 422
-    change(own.space, "INSERT INTO checkpoints BY NAME SELECT 'mine' AS training_run, 1 AS step, 'models/x' AS path")
+    change(
+        own.space,
+        "INSERT INTO checkpoints BY NAME SELECT 'mine' AS training_run, 1 AS step, 'models/x' AS path",
+    )
     with visit(own.space) as client:
         page_text = client.get("/adapt/tiny/0").text
         assert "<option>mine</option>" in page_text
         assert "proccorpus adapt --dataset=tiny --episode=0 --model=mine" in page_text
         for recipe in ("../x", "/tmp/x.yaml", "a b", "x;y"):
-            assert post(client, "/api/adapt/tiny/0", {"model": "mine", "recipe": recipe}).status_code == 422
+            assert (
+                post(client, "/api/adapt/tiny/0", {"model": "mine", "recipe": recipe}).status_code
+                == 422
+            )
         program = [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(60)"]
         monkeypatch.setattr(jobs, "program", lambda: program)
         assert post(client, "/api/adapt/tiny/0", {"model": "mine"}).status_code == 202

@@ -21,7 +21,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A site of one page, with a script in it, and a file outside it."""
     folder = tmp_path / "docs_site"
     folder.mkdir()
-    (folder / "index.html").write_text(f"<title>Start</title><script>{SCRIPT}</script><script src=a.js></script>")
+    (folder / "index.html").write_text(
+        f"<title>Start</title><script>{SCRIPT}</script><script src=a.js></script>"
+    )
     (folder / "a.js").write_text("1")
     (tmp_path / "secret.txt").write_text("secret")
     (folder / "out").symlink_to(tmp_path / "secret.txt")
@@ -39,14 +41,18 @@ def test_a_page_may_run_its_own_scripts_alone(client, site: Path):
     assert client.get("/docs/a.js").text == "1"
 
 
-@pytest.mark.parametrize("path", ["out", "%2e%2e/secret.txt", "..%2fsecret.txt", "none.html", "/etc/passwd"])
+@pytest.mark.parametrize(
+    "path", ["out", "%2e%2e/secret.txt", "..%2fsecret.txt", "none.html", "/etc/passwd"]
+)
 def test_nothing_outside_the_site_is_served(client, site: Path, path: str):
     answer = client.get(f"/docs/{path}")
     assert answer.status_code == 404
     assert "secret" not in answer.text.replace("secret.txt", "")
 
 
-def test_without_the_site_the_page_says_how_it_is_built(client, site: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_the_site_the_page_says_how_it_is_built(
+    client, site: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(docs, "SITE", site.parent / "none")
     answer = client.get("/docs/metrics.html")
     assert answer.status_code == 200

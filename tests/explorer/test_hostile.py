@@ -31,7 +31,9 @@ def space(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     lake = Lake(own_corpus.space)
     lake.con.execute("UPDATE episode_facts SET task = ?, source_id = ?", [HOSTILE, HOSTILE])
     lake.con.execute("UPDATE segments SET name = ?, notes = ?", [HOSTILE, HOSTILE])
-    lake.con.execute("UPDATE episode_labels SET plan = [?], notes = [?], needs_review = true", [HOSTILE, HOSTILE])
+    lake.con.execute(
+        "UPDATE episode_labels SET plan = [?], notes = [?], needs_review = true", [HOSTILE, HOSTILE]
+    )
     lake.con.execute(
         "INSERT INTO findings BY NAME SELECT 'tiny' AS dataset, 4 AS episode_index, 2 AS chunk, 'frames' AS stage, "
         "'black_video' AS reason, ? AS detail, 'unusable' AS severity",
@@ -64,7 +66,9 @@ MORE = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["the command", "the SQL page"])
-def test_hostile_statements_change_nothing(space: Workspace, way: str, monkeypatch: pytest.MonkeyPatch):
+def test_hostile_statements_change_nothing(
+    space: Workspace, way: str, monkeypatch: pytest.MonkeyPatch
+):
     statements = [*MORE, SLOW]  # the others: tests/warehouse/lake/test_sql.py has them
     if way == "the SQL page":
         statements += REFUSED
@@ -113,10 +117,17 @@ class Served:
         return raw(self.url, head.encode("latin-1") + body)
 
     def post(self, path: str, body: bytes, *headers: str) -> tuple[int, bytes]:
-        own_headers = (f"Origin: {self.url}", f"X-CSRF-Token: {self.token}", "Content-Type: application/json")
+        own_headers = (
+            f"Origin: {self.url}",
+            f"X-CSRF-Token: {self.token}",
+            "Content-Type: application/json",
+        )
         names = {h.split(":")[0].lower() for h in headers}
         return self.ask(
-            f"POST {path}", *headers, *(h for h in own_headers if h.split(":")[0].lower() not in names), body=body
+            f"POST {path}",
+            *headers,
+            *(h for h in own_headers if h.split(":")[0].lower() not in names),
+            body=body,
         )
 
 
@@ -164,7 +175,9 @@ SEGMENT = {"name": "x", "start_frame": 0, "end_frame": 24}
 
 
 def correction(**changes: object) -> bytes:
-    return json.dumps({"segments": [SEGMENT], "author": "eve", "base_content_hash": "0" * 64} | changes).encode()
+    return json.dumps(
+        {"segments": [SEGMENT], "author": "eve", "base_content_hash": "0" * 64} | changes
+    ).encode()
 
 
 REQUESTS = {
@@ -243,7 +256,10 @@ def test_hostile_requests_are_refused_and_change_nothing(served: Served, space: 
     state_before = fingerprint(space)
     for name, request in REQUESTS.items():
         status, answer = request(served)
-        assert status == 0 or 400 <= status < 500 or (status == 200 and "ranges without" in name), (name, status)
+        assert status == 0 or 400 <= status < 500 or (status == 200 and "ranges without" in name), (
+            name,
+            status,
+        )
         assert b"Traceback" not in answer, name
         assert SECRET.encode() not in answer, name
     assert fingerprint(space) == state_before

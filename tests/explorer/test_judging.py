@@ -38,7 +38,12 @@ def active_run(client: Any, episode: int) -> str:
 
 def accept(client: Any, episode: int) -> httpx.Response:
     newest = client.get(f"/api/corrections/tiny/{episode}").json()["newest"]
-    body = {"base_label_run": active_run(client, episode), "author": "ada", "follows": newest, "brief": True}
+    body = {
+        "base_label_run": active_run(client, episode),
+        "author": "ada",
+        "follows": newest,
+        "brief": True,
+    }
     return post(client, f"/api/corrections/tiny/{episode}/accept", body)
 
 
@@ -62,7 +67,10 @@ def test_the_answer_waits_for_no_commit_and_the_lake_follows(own: Made, monkeypa
         client.app.state.explorer.scribe.settle()
         assert re.search(r'id="snapshot">(\d+)', client.get("/").text)[1] == snapshot[1]
         assert own.rows("SELECT author FROM corrections") == [("ada",)]
-        assert "ada" in client.get("/sql?q=FROM corrections", headers={"sec-fetch-site": "same-origin"}).text
+        assert (
+            "ada"
+            in client.get("/sql?q=FROM corrections", headers={"sec-fetch-site": "same-origin"}).text
+        )
         accept(client, 0)
     # The last commit is made as it ends
     assert own.rows("SELECT count(*) FROM corrections") == [(2,)]
@@ -87,7 +95,9 @@ def test_what_cannot_be_committed_is_kept_and_every_page_says_so(own: Made, monk
 
 
 def end(client: Any, episode: int, outcome: str, **body_fields: Any) -> httpx.Response:
-    return post(client, f"/api/outcomes/tiny/{episode}", {"outcome": outcome, "author": "ada"} | body_fields)
+    return post(
+        client, f"/api/outcomes/tiny/{episode}", {"outcome": outcome, "author": "ada"} | body_fields
+    )
 
 
 def test_an_outcome_by_a_click_counts_as_one_of_a_file(own: Made, tmp_path):
@@ -127,14 +137,23 @@ def test_a_failure_from_a_moment_on_is_in_the_label_and_one_undo_takes_both_back
     # A frame that is none leaves nothing behind
     follow_fields = {"follows": saved_ids["saved"], "follows_correction": saved_ids["correction"]}
     assert end(client, 2, "failed", frame=10**6, **follow_fields).status_code == 422
-    assert post(client, "/api/outcomes/tiny/2/undo", {"import_id": saved_ids["saved"]}).status_code == 200
+    assert (
+        post(client, "/api/outcomes/tiny/2/undo", {"import_id": saved_ids["saved"]}).status_code
+        == 200
+    )
     assert client.get("/api/corrections/tiny/2").json()["current"] == []
     assert rows(own.space, "FROM current_outcomes") == []
 
 
 def test_the_step_at_the_moment_of_failure_and_those_after_it_are_not_completed():
     def part(kind: str, start: int, end: int) -> dict[str, Any]:
-        return {"name": kind, "kind": kind, "start_frame": start, "end_frame": end, "completed": kind != "idle"}
+        return {
+            "name": kind,
+            "kind": kind,
+            "start_frame": start,
+            "end_frame": end,
+            "completed": kind != "idle",
+        }
 
     label = [part("step", 0, 4), part("step", 4, 8), part("done", 8, 12)]
     assert [(s["kind"], s["completed"]) for s in failed_from(label, 5)] == [
@@ -161,7 +180,11 @@ def test_a_queue_is_accepted_after_its_sample_was_right(own: Made, monkeypatch):
         page = client.get("/review/bulk?kind=unsure")
         sample = [int(number) for number in re.findall(r"tiny%2F(\d)", str(page.url))]
         assert len(set(sample)) == 2
-        body = {"kind": "unsure", "sample": [["tiny", number] for number in sample], "author": "ada"}
+        body = {
+            "kind": "unsure",
+            "sample": [["tiny", number] for number in sample],
+            "author": "ada",
+        }
         refused = post(client, "/api/bulk", body)
         assert (refused.status_code, "not looked at yet" in refused.text) == (422, True)
         for number in sample:
@@ -200,7 +223,10 @@ class Judging(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        with httpx.Client(base_url=self.url, timeout=600, trust_env=False) as client, suppress(httpx.TransportError):
+        with (
+            httpx.Client(base_url=self.url, timeout=600, trust_env=False) as client,
+            suppress(httpx.TransportError),
+        ):
             headers = {"origin": self.url, "x-csrf-token": csrf(client)}
             newest: dict[int, str | None] = {}
             runs = {episode: active_run(client, episode) for episode in self.episodes}
@@ -209,10 +235,21 @@ class Judging(threading.Thread):
                     return
                 episode = self.episodes[number % len(self.episodes)]
                 if episode not in newest:
-                    newest[episode] = client.get(f"/api/corrections/tiny/{episode}").json()["newest"]
-                body_fields = {"author": self.author, "comment": f"{self.author} {number}", "brief": True}
-                body = body_fields | {"base_label_run": runs[episode], "follows": newest.pop(episode)}
-                answer = client.post(f"/api/corrections/tiny/{episode}/reject", json=body, headers=headers)
+                    newest[episode] = client.get(f"/api/corrections/tiny/{episode}").json()[
+                        "newest"
+                    ]
+                body_fields = {
+                    "author": self.author,
+                    "comment": f"{self.author} {number}",
+                    "brief": True,
+                }
+                body = body_fields | {
+                    "base_label_run": runs[episode],
+                    "follows": newest.pop(episode),
+                }
+                answer = client.post(
+                    f"/api/corrections/tiny/{episode}/reject", json=body, headers=headers
+                )
                 if answer.status_code == 200:
                     newest[episode] = answer.json()["saved"]
                     self.saved.append(newest[episode])
@@ -230,7 +267,11 @@ def test_two_people_judge_and_the_explorer_is_killed(own: Made, most: int):
             url = str(client.base_url).rstrip("/")
             people = [Judging(url, "ada", [0, 1], most), Judging(url, "grace", [1, 2], most)]
             deadline = time.monotonic() + PATIENCE_S
-            while is_killed and time.monotonic() < deadline and min(len(p.saved) for p in people) < most // 2:
+            while (
+                is_killed
+                and time.monotonic() < deadline
+                and min(len(p.saved) for p in people) < most // 2
+            ):
                 time.sleep(0.01)
             if is_killed:
                 os.kill(server.pid, signal.SIGKILL)

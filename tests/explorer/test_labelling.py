@@ -22,7 +22,9 @@ SLOW = "import time; time.sleep(60)"
 
 def show(client, episode: int = 2) -> None:
     """Save the label of an episode as it is: by that it is a reference."""
-    assert post(client, f"/api/corrections/tiny/{episode}", label(client, episode)).status_code == 200
+    assert (
+        post(client, f"/api/corrections/tiny/{episode}", label(client, episode)).status_code == 200
+    )
 
 
 def ended(client, limit_s: float = 60) -> str:
@@ -62,7 +64,10 @@ def test_the_others_of_the_task_are_labelled_like_the_one_that_was_saved(own):
             assert run["annotator"] == "transfer"
             body = {"base_label_run": run["label_run"], "author": "ada"}
             assert post(client, f"/api/corrections/tiny/{episode}/accept", body).status_code == 200
-        assert "every label that follows a reference is judged. 3 runs show" in client.get("/review/beside/tiny").text
+        assert (
+            "every label that follows a reference is judged. 3 runs show"
+            in client.get("/review/beside/tiny").text
+        )
         assert "Bring samples and shards up to date with 2 labels" in client.get(URL).text
     assert own.rows("SELECT count(*) FROM stage_runs WHERE stage = 'transfer'") == [(2,)]
 

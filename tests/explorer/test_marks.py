@@ -12,7 +12,9 @@ from warehouse.lake.sql import open_for_users
 from warehouse.lake.statements import mark
 
 
-def marked(client, kind: str, value: str, *episodes: int, on: bool = True, seen_version: str | None = None):
+def marked(
+    client, kind: str, value: str, *episodes: int, on: bool = True, seen_version: str | None = None
+):
     body = {
         "kind": kind,
         "value": value,
@@ -39,7 +41,10 @@ def test_what_is_tagged_is_found_counted_and_said_in_sql(own):
         assert "hard &lt;b&gt;" in page
         assert "<b>hard <b>" not in page
         assert '<span>hard &lt;b&gt;</span><span class="n">2</span>' in page
-        assert '<span>hard &lt;b&gt;</span><span class="n">1</span>' in client.get("/episodes?chunk=0").text
+        assert (
+            '<span>hard &lt;b&gt;</span><span class="n">1</span>'
+            in client.get("/episodes?chunk=0").text
+        )
         assert "hard &lt;b&gt;" in client.get("/episode/tiny/3").text
         # taken off again
         assert marked(client, "tag", "hard <b>", 1, on=False).json() == {"changed": 1}
@@ -75,7 +80,9 @@ def tagged(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus
         "seconds_from=1&q=drawer&tag=hard",
     ],
 )
-def test_the_sql_of_a_selection_gives_its_episodes(tagged: tuple[CorpusView, CorpusIndex], address: str):
+def test_the_sql_of_a_selection_gives_its_episodes(
+    tagged: tuple[CorpusView, CorpusIndex], address: str
+):
     from starlette.datastructures import QueryParams
 
     from explorer.selection import EpisodeSelection, count, episodes_of, facets
@@ -86,9 +93,13 @@ def test_the_sql_of_a_selection_gives_its_episodes(tagged: tuple[CorpusView, Cor
     with corpus.reading() as reader:
         index = of_corpus.at(reader)
         selection = selected.at(reader, index)
-        listed_episodes = [(e["dataset"], e["episode_index"]) for e in episodes_of(index, selection)]
+        listed_episodes = [
+            (e["dataset"], e["episode_index"]) for e in episodes_of(index, selection)
+        ]
         assert count(index, selection) == len(listed_episodes)
-        assert sum(v.count for v in {f.name: v for f, v in facets(index, selection)}["dataset"]) == len(listed_episodes)
+        assert sum(
+            v.count for v in {f.name: v for f, v in facets(index, selection)}["dataset"]
+        ) == len(listed_episodes)
     con = open_for_users(corpus.space)
     rows = query(con, selection.lake_sql()).to_pylist()
     con.close()
@@ -99,7 +110,12 @@ def test_a_view_is_kept_by_name(own):
     with visit(own.space) as client:
         query = "?split=train&seconds_from=2&page=1"
         assert post(client, "/api/views", {"name": "<long>", "query": query}).status_code == 200
-        assert '<a href="/episodes?split=train&amp;seconds_from=2">&lt;long&gt;</a>' in client.get("/episodes").text
-        assert post(client, "/api/views", {"name": "no", "query": "?sort=colour"}).status_code == 400
+        assert (
+            '<a href="/episodes?split=train&amp;seconds_from=2">&lt;long&gt;</a>'
+            in client.get("/episodes").text
+        )
+        assert (
+            post(client, "/api/views", {"name": "no", "query": "?sort=colour"}).status_code == 400
+        )
         assert delete(client, "/api/views/%3Clong%3E").status_code == 200
         assert "&lt;long&gt;" not in client.get("/episodes").text

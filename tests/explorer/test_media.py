@@ -88,7 +88,9 @@ def test_without_stored_pictures_the_first_frame_is_decoded(changed):
 def test_pictures_are_decoded_within_the_limits_of_their_dataset(changed):
     client = changed("DELETE FROM keyframes")
     space, small = client.app.state.explorer.space, '{"dataset": {"limits": {"max_pixels": 10}}}'  # type: ignore[attr-defined]
-    change_lake(space, f"UPDATE build_configs SET config = json_merge_patch(config, '{small}')::VARCHAR")
+    change_lake(
+        space, f"UPDATE build_configs SET config = json_merge_patch(config, '{small}')::VARCHAR"
+    )
     for url in ("/media/tiny/1/thumb.jpg", "/media/tiny/1/video/0/h264"):
         answer = client.get(url)
         assert (answer.status_code, "limits.max_pixels" in answer.text) == (404, True), answer.text
@@ -98,10 +100,15 @@ def test_with_neither_there_is_a_sentence(changed):
     client = changed("DELETE FROM keyframes")
     change_lake(client.app.state.explorer.space, "UPDATE episode_facts SET videos = []")  # type: ignore[attr-defined]
     answer = client.get("/media/tiny/1/thumb.jpg")
-    assert (answer.status_code, "no picture of this episode is stored" in answer.text) == (404, True)
+    assert (answer.status_code, "no picture of this episode is stored" in answer.text) == (
+        404,
+        True,
+    )
 
 
-def test_a_video_is_converted_once_frame_for_frame(furnished: Workspace, made: Made, tmp_path: Path):
+def test_a_video_is_converted_once_frame_for_frame(
+    furnished: Workspace, made: Made, tmp_path: Path
+):
     space = copy_furnished(furnished, made, tmp_path / "w")
     url = "/media/tiny/1/video/0/h264"
     with visit(space) as client:
@@ -118,7 +125,10 @@ def test_a_video_is_converted_once_frame_for_frame(furnished: Workspace, made: M
         real = [f.to_ndarray(format="rgb24").astype(int) for f in video.decode(video=0)]
     assert len(decoded_frames) == LENGTHS[1]
     for k in (0, 7, LENGTHS[1] - 1):
-        assert min(range(len(real)), key=lambda n: float(np.abs(real[n] - decoded_frames[k]).mean())) == k
+        assert (
+            min(range(len(real)), key=lambda n: float(np.abs(real[n] - decoded_frames[k]).mean()))
+            == k
+        )
 
 
 def test_a_conversion_that_nobody_waits_for_leaves_nothing(furnished):
@@ -156,17 +166,29 @@ def test_a_video_whose_rows_leave_out_pictures_is_played_as_its_rows_are(tmp_pat
         return next(c["video"]["url"] for c in data["cameras"] if c["camera"] == FRONT)
 
     with visit(space) as client:
-        assert [client.get(f"{video_of(episode)}/in_order").json() for episode in (0, 1)] == [True, False]
+        assert [client.get(f"{video_of(episode)}/in_order").json() for episode in (0, 1)] == [
+            True,
+            False,
+        ]
         (tmp_path / "converted.mp4").write_bytes(client.get(f"{video_of(1)}/h264").content)
-        small = [picture(client, f"/media/cut/1/frames/{k}.jpg?camera={FRONT}") for k in range(len(frames_left))]
-    assert [read_number(frame.luma()) & 63 for frame in decode(tmp_path / "converted.mp4")] == frames_left
+        small = [
+            picture(client, f"/media/cut/1/frames/{k}.jpg?camera={FRONT}")
+            for k in range(len(frames_left))
+        ]
+    assert [
+        read_number(frame.luma()) & 63 for frame in decode(tmp_path / "converted.mp4")
+    ] == frames_left
     assert [read_number(small_frame.mean(axis=2)) & 63 for small_frame in small] == frames_left
 
 
-def test_a_video_with_its_label_has_the_curve_and_the_moment_below_the_pictures(client: TestClient, tmp_path: Path):
+def test_a_video_with_its_label_has_the_curve_and_the_moment_below_the_pictures(
+    client: TestClient, tmp_path: Path
+):
     answer = client.get("/media/tiny/0/labelled/0")
     assert answer.status_code == 200
-    assert answer.headers["content-disposition"] == 'attachment; filename="tiny-000000-labelled.mp4"'
+    assert (
+        answer.headers["content-disposition"] == 'attachment; filename="tiny-000000-labelled.mp4"'
+    )
     (tmp_path / "labelled.mp4").write_bytes(answer.content)
     with av.open(str(tmp_path / "labelled.mp4")) as video:
         frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in video.decode(video=0)]

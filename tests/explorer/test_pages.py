@@ -69,7 +69,9 @@ def test_what_cannot_be_shown_is_a_sentence(client: TestClient, url: str, status
     assert "Traceback" not in answer.text
 
 
-def test_a_dataset_without_a_gripper_says_where_it_was_looked_for(furnished: Workspace, tmp_path: Path):
+def test_a_dataset_without_a_gripper_says_where_it_was_looked_for(
+    furnished: Workspace, tmp_path: Path
+):
     space = Workspace(shutil.copytree(furnished.root, tmp_path / "none"))
     change(space, "DELETE FROM signals")
     change(space, "UPDATE frames SET gripper = NULL, grippers = NULL")
@@ -84,7 +86,9 @@ def test_a_dataset_without_a_gripper_says_where_it_was_looked_for(furnished: Wor
     assert "gripper opening" not in text
 
 
-def test_what_a_source_holds_is_shown_with_what_is_used_for_nothing(furnished: Workspace, tmp_path: Path):
+def test_what_a_source_holds_is_shown_with_what_is_used_for_nothing(
+    furnished: Workspace, tmp_path: Path
+):
     space = Workspace(shutil.copytree(furnished.root, tmp_path / "parts"))
     change(space, "DELETE FROM source_parts")
     change(
@@ -115,7 +119,9 @@ def test_a_dataset_s_label_runs_are_farthest_apart_first(client: TestClient, fur
     assert rows == [(str(episode), OTHER) for episode, _ in differing]
     assert f"{len(differing)} episodes have both labels" in text
     mean = sum(mae for _, mae in differing) / len(differing)
-    assert float(re.findall(r"progress differs by ([\d.]+) on average", text)[0]) == pytest.approx(mean, abs=1e-3)
+    assert float(re.findall(r"progress differs by ([\d.]+) on average", text)[0]) == pytest.approx(
+        mean, abs=1e-3
+    )
     assert re.search(r"<td class=\"n\">\d+ of \d+</td>", text)
     # A run beside itself has nothing that differs
     assert "no episode in common" in client.get(f"/compare/tiny?a={OTHER}&b={OTHER}").text
@@ -154,16 +160,23 @@ def test_the_leaderboard_leads_to_the_episodes_behind_a_number(client: TestClien
     assert board.index(CLOCK) < board.index(FAILED)  # of an error less is better
     voc = client.get("/leaderboard?metric=voc").text
     assert voc.index(CLOCK) < voc.index(FAILED)
-    assert re.search(r'class="baseline"><th scope="row"><a href="/leaderboard/eval0000clock000">clock', board)
+    assert re.search(
+        r'class="baseline"><th scope="row"><a href="/leaderboard/eval0000clock000">clock', board
+    )
     behind = client.get(f"/leaderboard/{FAILED}").text
-    assert re.findall(r'href="(/compare/[^"]*)"', behind) == [f"/compare/tiny/{e}?b={FAILED}" for e in (1, 0)]
+    assert re.findall(r'href="(/compare/[^"]*)"', behind) == [
+        f"/compare/tiny/{e}?b={FAILED}" for e in (1, 0)
+    ]
     assert "tiny-model, held-out (truth)" in client.get(f"/compare/tiny/1?b={FAILED}").text
 
 
 def test_a_confusion_matrix_is_shown_and_is_no_list_of_metrics(client: TestClient):
     behind = client.get(f"/leaderboard/{FAILED}").text
     table = behind[behind.index('<table id="matrix">') : behind.index("All scores")]
-    assert re.findall(r'<th class="n">(.*?)</th>', table) == ["&lt;b&gt;Shut&lt;/b&gt; it", "Open it"]
+    assert re.findall(r'<th class="n">(.*?)</th>', table) == [
+        "&lt;b&gt;Shut&lt;/b&gt; it",
+        "Open it",
+    ]
     assert re.findall(r'<td class="n">(?:<b>)?([\d.]*)', table) == ["0.125", "0.875", "", "0"]
     assert "<b>0.875</b>" in table  # its own instruction
     assert 'id="matrix"' not in client.get(f"/leaderboard/{CLOCK}").text

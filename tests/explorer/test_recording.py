@@ -10,7 +10,9 @@ def test_a_recording_has_pictures_labels_and_curves(client, tmp_path: Path):
 
     def writers() -> int:
         """Threads of Rerun's in this process."""
-        return sum("Recording" in name.read_text() for name in Path("/proc/self/task").glob("*/comm"))
+        return sum(
+            "Recording" in name.read_text() for name in Path("/proc/self/task").glob("*/comm")
+        )
 
     writers_before = writers()  # other tests' exports
     answer = client.get("/media/tiny/1/episode.rrd")

@@ -22,7 +22,11 @@ def trimmed_corpus(tmp_path_factory: pytest.TempPathFactory) -> Case:
     case = Case(V2, folder, folder / "source")
     write_v2(case.source, RECORDINGS)
     checked(case.build())
-    checked(case.run("takedown", DATASET, "--episodes", WITHHELD, "--reason", "withdrawn by the person shown"))
+    checked(
+        case.run(
+            "takedown", DATASET, "--episodes", WITHHELD, "--reason", "withdrawn by the person shown"
+        )
+    )
     with opened(Workspace(case.workspace)) as lake:
         mark(lake, [(DATASET, TAGGED)], "tag", TAG, author="anna")
     checked(case.build())
@@ -37,14 +41,21 @@ def test_both_are_shown_and_a_person_decides(trimmed_corpus: Case) -> None:
         page = client.get("/recordings").text
         assert f"tag: {TAG}" in page
         assert "of the rows are equal" in page
-        assert page.count("eight moments") == 2, "none of the run that may be one that was taken down"
-        strips = [picture(client, f"/recordings/{DATASET}/{TAGGED}/{side}.png") for side in ("former", "present")]
+        assert page.count("eight moments") == 2, (
+            "none of the run that may be one that was taken down"
+        )
+        strips = [
+            picture(client, f"/recordings/{DATASET}/{TAGGED}/{side}.png")
+            for side in ("former", "present")
+        ]
         assert [strip.shape for strip in strips] == [(128, 1024, 3)] * 2
         # The same scene, some frames later
         assert 0 < np.abs(strips[0] - strips[1]).mean() < 20
         for side in ("former", "present"):
             withheld = client.get(f"/recordings/{DATASET}/{WITHHELD}/{side}.png")
-            assert withheld.status_code == 404, "pictures of a run that may be one that was taken down"
+            assert withheld.status_code == 404, (
+                "pictures of a run that may be one that was taken down"
+            )
         address = f"/api/recordings/{DATASET}/{TAGGED}"
         assert post(client, address, {"is_same": True, "author": "dora"}).status_code == 200
         second_reply = post(client, address, {"is_same": True, "author": "dora"})
@@ -53,7 +64,9 @@ def test_both_are_shown_and_a_person_decides(trimmed_corpus: Case) -> None:
         assert f"tag: {TAG}" not in client.get("/recordings").text
     assert trimmed_corpus.rows("SELECT episode_index, tag FROM current_tags") == [(TAGGED, TAG)]
     count_query = "SELECT count(*) FROM fingerprints WHERE len(pictures) > 0"
-    assert trimmed_corpus.rows(count_query) == [(0,)], "the pictures of both stay where the episode is"
+    assert trimmed_corpus.rows(count_query) == [(0,)], (
+        "the pictures of both stay where the episode is"
+    )
 
 
 def test_a_copy_that_cannot_be_changed_shows_it(trimmed_corpus: Case) -> None:

@@ -29,7 +29,10 @@ def test_counts_of_a_facet_are_those_under_all_other_facets(index: Indexed):
     for facet, values in facets(index, selection):
         for v in values:
             only = dict(selection.chosen) | {facet.name: (v.value,)}
-            assert v.count == count(index, EpisodeSelection(tuple(only.items()))), (facet.name, v.value)
+            assert v.count == count(index, EpisodeSelection(tuple(only.items()))), (
+                facet.name,
+                v.value,
+            )
             assert v.chosen == selection.has(facet.name, v.value)
 
 
@@ -52,7 +55,11 @@ def test_the_index_of_a_large_corpus_is_kept_in_a_file(
     corpus = CorpusView(furnished)
     with corpus.reading() as reader:
         first = CorpusIndex(corpus).at(reader)
-        path = furnished.root / "explorer" / f"index-{index_module.VERSION}-{reader.snapshot.number}.duckdb"
+        path = (
+            furnished.root
+            / "explorer"
+            / f"index-{index_module.VERSION}-{reader.snapshot.number}.duckdb"
+        )
         modified_ns = path.stat().st_mtime_ns
         second_index = CorpusIndex(corpus).at(reader)
     assert path.stat().st_mtime_ns == modified_ns

@@ -15,7 +15,10 @@ QUESTION = "tiny: 2 of 5 runs look unfinished: look at them"
 def own(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Episodes 1 and 2 look unfinished, 3 may be."""
     own_corpus = made.copy(tmp_path_factory.mktemp("unfinished"))
-    change(own_corpus.space, "UPDATE label_quality SET end_by = 'assumed', end_progress = 1, p_failure = NULL")
+    change(
+        own_corpus.space,
+        "UPDATE label_quality SET end_by = 'assumed', end_progress = 1, p_failure = NULL",
+    )
     change(own_corpus.space, "UPDATE episode_labels SET confidence = 0.9")
     change(
         own_corpus.space,

@@ -23,7 +23,9 @@ TALLY = pytest.StashKey[Tally]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults")
     group.addoption("--kills", type=int, default=None, help="of builds; default 40, with --short 6")
-    group.addoption("--server-kills", type=int, default=None, help="of each server; default 3, with --short 1")
+    group.addoption(
+        "--server-kills", type=int, default=None, help="of each server; default 3, with --short 1"
+    )
     group.addoption("--short", action="store_true", help="a few of those that break most")
     group.addoption("--seed", type=int, default=0, help="chooses the moments")
 
@@ -65,21 +67,28 @@ def tally(pytestconfig: pytest.Config) -> Tally:
     return pytestconfig.stash.setdefault(TALLY, Tally())
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     tally = config.stash.get(TALLY, None)
     if tally is None or not tally.lines:
         return
     write_line = terminalreporter.write_line
-    terminalreporter.section(f"faults, seed {config.getoption('--seed')}, load {os.getloadavg()[0]:.1f}")
+    terminalreporter.section(
+        f"faults, seed {config.getoption('--seed')}, load {os.getloadavg()[0]:.1f}"
+    )
     columns = ("tried", "recovered", "differences", "repeated")
     write_line(f"{'fault':38}" + "".join(f"{c:>13}" for c in columns))
     for fault, counts in tally.lines.items():
         write_line(f"{fault:38}" + "".join(f"{counts[c]:>13}" for c in columns))
-    write_line(f"{'all':38}" + "".join(f"{sum(c[x] for c in tally.lines.values()):>13}" for x in columns))
+    write_line(
+        f"{'all':38}" + "".join(f"{sum(c[x] for c in tally.lines.values()):>13}" for x in columns)
+    )
     if tally.moments:
         write_line("")
         write_line(
-            "moments of kills: " + ", ".join(f"{n} {moment_kind}" for moment_kind, n in tally.moments.most_common())
+            "moments of kills: "
+            + ", ".join(f"{n} {moment_kind}" for moment_kind, n in tally.moments.most_common())
         )
 
 
@@ -95,7 +104,9 @@ def kills(pytestconfig: pytest.Config) -> int:
 
 @pytest.fixture(scope="session")
 def server_kills(pytestconfig: pytest.Config) -> int:
-    return pytestconfig.getoption("--server-kills") or (1 if pytestconfig.getoption("--short") else 3)
+    return pytestconfig.getoption("--server-kills") or (
+        1 if pytestconfig.getoption("--short") else 3
+    )
 
 
 @pytest.fixture(scope="session")

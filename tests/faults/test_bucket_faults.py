@@ -60,7 +60,13 @@ def proxy(to: str, chance: Chance) -> Iterator[str]:
             data = answer.read()
             self.send_response(answer.status)
             for name, value in answer.getheaders():
-                if name.lower() not in ("transfer-encoding", "connection", "content-length", "date", "server"):
+                if name.lower() not in (
+                    "transfer-encoding",
+                    "connection",
+                    "content-length",
+                    "date",
+                    "server",
+                ):
                     self.send_header(name, value)
             if self.command == "HEAD":
                 length = answer.getheader("Content-Length")
@@ -79,11 +85,20 @@ def proxy(to: str, chance: Chance) -> Iterator[str]:
 
 
 def test_a_bucket_that_slows_down(
-    corpus: Corpus, whole: Whole, tally: Tally, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Corpus,
+    whole: Whole,
+    tally: Tally,
+    seed: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     chance = Chance(random.Random(seed + 6))
     workspace = tmp_path / "workspace"
-    with postgres() as database, s3() as settings, proxy(settings["AWS_ENDPOINT_URL"], chance) as url:
+    with (
+        postgres() as database,
+        s3() as settings,
+        proxy(settings["AWS_ENDPOINT_URL"], chance) as url,
+    ):
         database.execute("CREATE DATABASE lake")
         spoilt = settings | {"AWS_ENDPOINT_URL": url}
         place = ("--catalog", database.url("lake"), "--data", "s3://corpora/lake")
@@ -101,6 +116,11 @@ def test_a_bucket_that_slows_down(
         assert chance.slowed
         assert unfinished(workspace) == []
         differences = whole.differences(workspace)
-    tally.add("the bucket says 503", tried=chance.refused, recovered=chance.refused, differences=len(differences))
+    tally.add(
+        "the bucket says 503",
+        tried=chance.refused,
+        recovered=chance.refused,
+        differences=len(differences),
+    )
     tally.add("the bucket is slow", tried=chance.slowed, recovered=chance.slowed)
     assert differences == []

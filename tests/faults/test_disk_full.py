@@ -13,10 +13,19 @@ from tests.kits.cli_kit import FAILED, Result, ok, proccorpus, without_progress
 from tests.kits.fault_kit import ROOT, Corpus, Repeats, Tally, Whole, assert_same_end, errors
 from tests.kits.servers import free_port
 
-SITES = {"lake": 64, "keyframes": 100, "responses": 220, "responses/packs": 48, "shards": 160, "": 200}  # KiB at first
+SITES = {
+    "lake": 64,
+    "keyframes": 100,
+    "responses": 220,
+    "responses/packs": 48,
+    "shards": 160,
+    "": 200,
+}  # KiB at first
 GROWTH = 12
 ENOUGH_KIB = 1 << 17
-SAID = re.compile(r"error: the disk that holds (\S+) is full \(\d+ KiB free\): make room there .* run the same again")
+SAID = re.compile(
+    r"error: the disk that holds (\S+) is full \(\d+ KiB free\): make room there .* run the same again"
+)
 
 
 @contextmanager
@@ -52,7 +61,9 @@ def full_disk(err: str) -> Path:
     return Path(match[1])
 
 
-def test_a_build(corpus: Corpus, whole: Whole, tally: Tally, tmp_path: Path, pytestconfig: pytest.Config):
+def test_a_build(
+    corpus: Corpus, whole: Whole, tally: Tally, tmp_path: Path, pytestconfig: pytest.Config
+):
     workspace = tmp_path / "workspace"
     repeats = Repeats()
     met = set()
@@ -63,9 +74,14 @@ def test_a_build(corpus: Corpus, whole: Whole, tally: Tally, tmp_path: Path, pyt
             if result.returncode == 0:
                 break
             full_folder = full_disk(result.stderr)
-            site = max((d for d in disks if d == full_folder or d in full_folder.parents), key=lambda d: len(d.parts))
+            site = max(
+                (d for d in disks if d == full_folder or d in full_folder.parents),
+                key=lambda d: len(d.parts),
+            )
             met.add(str(site.relative_to(workspace)))
-            assert [e for e in errors(workspace) if e["what"] != "disk space"] == [], f"{site} is full"
+            assert [e for e in errors(workspace) if e["what"] != "disk space"] == [], (
+                f"{site} is full"
+            )
             repeats.note(workspace)
             tally.add("a disk full", tried=1, recovered=1)
             disks[site] = growth * disks[site]
@@ -73,7 +89,9 @@ def test_a_build(corpus: Corpus, whole: Whole, tally: Tally, tmp_path: Path, pyt
         assert result.returncode == 0, result.stderr
         assert met == {site or "." for site in SITES}
         num_repeated = repeats.count(workspace)
-        tally.add("a disk full", differences=len(whole.differences(workspace)), repeated=num_repeated)
+        tally.add(
+            "a disk full", differences=len(whole.differences(workspace)), repeated=num_repeated
+        )
         assert num_repeated == 0
         for disk in disks:  # or the doctor calls what is left an error
             enlarge(disk, ENOUGH_KIB)
@@ -126,8 +144,19 @@ def test_downloads(tally: Tally, tmp_path: Path):
     """What is fetched from a web server has no room: said in one line, and gone on with where it stopped."""
     port = free_port()
     workspace = tmp_path / "workspace"
-    words = [sys.executable, "-m", "http.server", port, "--bind", "127.0.0.1", "--directory", ROOT / "samples"]
-    server = subprocess.Popen([str(w) for w in words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    words = [
+        sys.executable,
+        "-m",
+        "http.server",
+        port,
+        "--bind",
+        "127.0.0.1",
+        "--directory",
+        ROOT / "samples",
+    ]
+    server = subprocess.Popen(
+        [str(w) for w in words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     url = f"http://127.0.0.1:{port}/sim_short/"
     try:
         with small_disks(workspace, {"sources": 256}):

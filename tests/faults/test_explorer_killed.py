@@ -33,10 +33,17 @@ class Tagging(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        with suppress(httpx.TransportError, IndexError):  # it was killed, maybe before the page was whole
+        with suppress(
+            httpx.TransportError, IndexError
+        ):  # it was killed, maybe before the page was whole
             while True:
                 tag = f"{self.prefix}-{len(self.saved)}"
-                body = {"kind": "tag", "value": tag, "author": "ada", "episodes": [["long", 0, None]]}
+                body = {
+                    "kind": "tag",
+                    "value": tag,
+                    "author": "ada",
+                    "episodes": [["long", 0, None]],
+                }
                 answer = post(self.client, "/api/marks", body)
                 assert answer.status_code == 200, answer.text
                 self.saved.append(tag)
@@ -52,12 +59,21 @@ def test_the_explorer_is_killed(
         workspace = tmp_path / f"workspace{number}"
         with corpus.building(workspace) as build:
             listed = workspace / "lake/main/episode_facts"
-            wait_for(lambda at=listed, b=build: any(at.rglob("*.parquet")) or b.poll() is not None, "it lists")
+            wait_for(
+                lambda at=listed, b=build: any(at.rglob("*.parquet")) or b.poll() is not None,
+                "it lists",
+            )
             with serving(Workspace(workspace)) as (client, server):
-                wait_for(lambda c=client: c.get("/episode/long/0").status_code == 200, "the explorer shows the episode")
+                wait_for(
+                    lambda c=client: c.get("/episode/long/0").status_code == 200,
+                    "the explorer shows the episode",
+                )
                 tagging = Tagging(client, f"kill-{number}")
                 num_wanted = rng.randint(2, 6)
-                wait_for(lambda t=tagging, n=num_wanted: len(t.saved) >= n or not t.is_alive(), "tags are saved")
+                wait_for(
+                    lambda t=tagging, n=num_wanted: len(t.saved) >= n or not t.is_alive(),
+                    "tags are saved",
+                )
                 assert tagging.is_alive()
                 time.sleep(rng.uniform(0, 0.3))
                 server.kill()
@@ -69,7 +85,9 @@ def test_the_explorer_is_killed(
         assert unfinished(workspace) == []
         stored_tags = {tag for (tag,) in rows(workspace, "SELECT tag FROM current_tags")}
         assert stored_tags >= set(tagging.saved)
-        assert len(stored_tags) <= len(tagging.saved) + 1, "more than the one tag that was under way"
+        assert len(stored_tags) <= len(tagging.saved) + 1, (
+            "more than the one tag that was under way"
+        )
         differences = set(whole.differences(workspace)) - SAVED_BY_PAGES
         tally.add(fault, recovered=1, differences=len(differences))
         assert differences == set()
@@ -87,14 +105,18 @@ def querying(server: int) -> list[int]:
     return query_pids
 
 
-def test_processes_of_queries_are_killed(reference: Path, tally: Tally, server_kills: int, seed: int) -> None:
+def test_processes_of_queries_are_killed(
+    reference: Path, tally: Tally, server_kills: int, seed: int
+) -> None:
     """As when memory runs out, and the kernel chooses one: the page says so, and the next query is answered."""
     rng = random.Random(seed + 9)
     fault = "a query's process killed"
     with serving(Workspace(reference)) as (client, server), ThreadPoolExecutor() as pool:
         for _ in range(server_kills):
             pending = pool.submit(client.get, "/sql", params={"q": SLOW})
-            wait_for(lambda a=pending: bool(querying(server.pid)) or a.done(), "a process for the query")
+            wait_for(
+                lambda a=pending: bool(querying(server.pid)) or a.done(), "a process for the query"
+            )
             time.sleep(rng.uniform(0, 3))
             assert not pending.done(), pending.result().text
             for pid in querying(server.pid):

@@ -34,7 +34,9 @@ def corpus_over_limits(folder: Path) -> Corpus:
     return Corpus(write_configs(folder, entries))
 
 
-def test_builds_of_datasets_over_a_limit_are_killed(tally: Tally, kills: int, seed: int, tmp_path: Path) -> None:
+def test_builds_of_datasets_over_a_limit_are_killed(
+    tally: Tally, kills: int, seed: int, tmp_path: Path
+) -> None:
     """The end is the uninterrupted one, and the dataset beside them is labelled."""
     corpus = corpus_over_limits(tmp_path / "corpus")
     rng = random.Random(seed + 7)

@@ -12,7 +12,15 @@ import pytest
 from core.files import sha256_file
 from core.paths import Workspace
 from pipeline.config import load_config
-from tests.kits.cli_kit import INTERRUPTED, Result, built_in_process, ok, proccorpus, rows, write_config
+from tests.kits.cli_kit import (
+    INTERRUPTED,
+    Result,
+    built_in_process,
+    ok,
+    proccorpus,
+    rows,
+    write_config,
+)
 from tests.kits.fault_kit import Corpus, living, wait_for
 from tests.kits.patience import PATIENCE_S
 from tests.kits.tiny_lerobot import LENGTHS, make_dataset
@@ -39,7 +47,9 @@ def written(table: str, count: int) -> Moment:
 
     Only for tables with more rows per chunk than the catalog takes in itself (ten).
     """
-    return lambda workspace: len(list((workspace / "lake/main" / table).rglob("*.parquet"))) >= count
+    return lambda workspace: (
+        len(list((workspace / "lake/main" / table).rglob("*.parquet"))) >= count
+    )
 
 
 def stop(process: "subprocess.Popen[str]", signal_number: int, target: str) -> Result:
@@ -80,7 +90,9 @@ def finished_stages(workspace: Path) -> int:
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("to", ["parent", "group"])
-def test_ctrl_c_leaves_a_workspace_that_goes_on(plan: Plan, workers: int, to: str, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_a_workspace_that_goes_on(
+    plan: Plan, workers: int, to: str, tmp_path: Path
+) -> None:
     workspace = tmp_path / "workspace"
     with plan.building(workspace, workers) as process:
         wait_for(lambda: written("progress", 1)(workspace), "the first chunk is labelled")
@@ -105,7 +117,10 @@ def test_ctrl_c_while_the_lake_is_made(plan: Plan, tmp_path: Path) -> None:
 def test_ctrl_c_while_workers_start(plan: Plan, tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
     with plan.building(workspace, workers=2) as process:
-        wait_for(lambda: len(living(process.pid)) > 2, "a worker was started, beside the tracker of resources")
+        wait_for(
+            lambda: len(living(process.pid)) > 2,
+            "a worker was started, beside the tracker of resources",
+        )
         assert_interrupted(stop(process, signal.SIGINT, "group"), process)
     assert finished_stages(workspace) == 0
     assert built_in_process(load_config(plan.config), workspace) == plan.digest

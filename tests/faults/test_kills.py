@@ -16,7 +16,9 @@ KINDS = {
 MOST_BUILDS = 6  # for each kill wanted: a build may come to its end before its moment
 
 
-def test_killed_at_random_moments(corpus: Corpus, whole: Whole, tally: Tally, kills: int, seed: int, tmp_path: Path):
+def test_killed_at_random_moments(
+    corpus: Corpus, whole: Whole, tally: Tally, kills: int, seed: int, tmp_path: Path
+):
     rng = random.Random(seed)
     mark = tmp_path / "mark"
     num_done = 0
@@ -48,7 +50,9 @@ def test_killed_at_random_moments(corpus: Corpus, whole: Whole, tally: Tally, ki
             assert errors(workspace) == [], f"after a kill {kill_mark}"
             repeats.note(workspace)
         assert build.returncode == 0, output
-        assert_same_and_once(workspace, whole, repeats, tally, struck[-1] if struck else KINDS["worker"])
+        assert_same_and_once(
+            workspace, whole, repeats, tally, struck[-1] if struck else KINDS["worker"]
+        )
         for kind in struck:
             tally.add(kind, recovered=1)
         shutil.rmtree(workspace)

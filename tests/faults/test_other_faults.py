@@ -18,7 +18,16 @@ import pytest
 from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.cli_kit import FAILED, INTERRUPTED, ok, proccorpus, rows, without_progress
-from tests.kits.fault_kit import ROOT, Corpus, Repeats, Tally, Whole, assert_same_end, errors, wait_for
+from tests.kits.fault_kit import (
+    ROOT,
+    Corpus,
+    Repeats,
+    Tally,
+    Whole,
+    assert_same_end,
+    errors,
+    wait_for,
+)
 from tests.kits.files import flip_bit
 from tests.kits.patience import PATIENCE_S
 from warehouse.lake import Lake, connection, place
@@ -40,7 +49,9 @@ def cut(path: Path) -> None:
 # Files
 
 
-def test_truncated_files_are_never_believed(corpus: Corpus, copy: Path, whole: Whole, tally: Tally, tmp_path: Path):
+def test_truncated_files_are_never_believed(
+    corpus: Corpus, copy: Path, whole: Whole, tally: Tally, tmp_path: Path
+):
     """Each kind under its final name, as a disk without a journal may leave it; and half files under others."""
     frames = sorted((copy / "lake/main/frames/dataset=long").rglob("*.parquet"))
     tars = sorted((copy / "shards").rglob("*.tar"))
@@ -50,7 +61,9 @@ def test_truncated_files_are_never_believed(corpus: Corpus, copy: Path, whole: W
         "shard": tars[0],
         "keyframes": Workspace(copy).keyframe(keyframe_hashes[0]),
         "shard ": tars[-1].with_suffix(".index.json"),
-        "replies": max((copy / "responses" / "packs").glob("*.pack"), key=lambda p: p.stat().st_size),
+        "replies": max(
+            (copy / "responses" / "packs").glob("*.pack"), key=lambda p: p.stat().st_size
+        ),
     }
     for path in broken.values():
         cut(path)
@@ -76,7 +89,9 @@ def test_truncated_files_are_never_believed(corpus: Corpus, copy: Path, whole: W
     }
     findings_seen = {}
     for _ in range(3):  # what cannot be read hides what lies behind it
-        doctor_result = proccorpus("doctor", "--repair", "--json", "--hashes", cwd=tmp_path, workspace=copy)
+        doctor_result = proccorpus(
+            "doctor", "--repair", "--json", "--hashes", cwd=tmp_path, workspace=copy
+        )
         findings_seen |= {f["what"]: f for f in doctor_result.json["findings"]}
         result = corpus.build(copy)
         assert result.returncode == 0, result.stderr
@@ -85,7 +100,9 @@ def test_truncated_files_are_never_believed(corpus: Corpus, copy: Path, whole: W
     assert_same_end(copy, whole)
     assert {"shard", "keyframes"} <= set(findings_seen)
     shard_files = (copy / "shards").rglob("*.tar")
-    assert not any(hashlib.sha256(p.read_bytes()).hexdigest()[:12] not in p.name for p in shard_files)
+    assert not any(
+        hashlib.sha256(p.read_bytes()).hexdigest()[:12] not in p.name for p in shard_files
+    )
     assert not list(copy.rglob(".tmp-*"))
     ok(proccorpus("doctor", cwd=tmp_path, workspace=copy))
     tally.add("files cut off by a crash", tried=len(broken) + 4, recovered=len(broken) + 4)
@@ -109,7 +126,9 @@ def test_a_source_that_cannot_be_read(fault: str, tally: Tally, tmp_path: Path):
     result = proccorpus(*build, cwd=tmp_path, workspace=tmp_path / "workspace")
     assert "Traceback" not in result.err
     if result.code == 0:
-        reasons = {r for (r,) in rows(tmp_path / "workspace", "SELECT DISTINCT reason FROM findings")}
+        reasons = {
+            r for (r,) in rows(tmp_path / "workspace", "SELECT DISTINCT reason FROM findings")
+        }
         assert reasons, "a success without a word on a file that cannot be read"
     assert errors(tmp_path / "workspace") == []
     if video.is_dir() and not video.is_symlink():
@@ -154,14 +173,20 @@ def test_the_clock_jumps(corpus: Corpus, whole: Whole, tally: Tally, seed: int, 
     clock = tmp_path / "clock"
     jumps = ["+3d", "-400d", "+30d"]
     clock.write_text("+0")
-    env = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
+    env = {
+        "LD_PRELOAD": str(FAKETIME[0]),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+    }
     env |= {"FAKETIME_DONT_FAKE_MONOTONIC": "1"}
     # one worker: under libfaketime, waiting for processes of a pool is an invalid argument
     with corpus.building(workspace, workers=1, **env) as build:
         for k, jump in enumerate(jumps):
             num_wanted = 4 + 8 * k + rng.randint(0, 6)
             wait_for(
-                lambda n=num_wanted: len(list(workspace.rglob("*.parquet"))) >= n or build.poll() is not None,
+                lambda n=num_wanted: (
+                    len(list(workspace.rglob("*.parquet"))) >= n or build.poll() is not None
+                ),
                 "it builds",
             )
             clock.write_text(jump)
@@ -190,7 +215,9 @@ def test_ctrl_c_at_random_moments(
         num_wanted = len(list(workspace.rglob("*.*"))) + rng.randint(1, 80)
         with corpus.building(workspace) as build:
             wait_for(
-                lambda n=num_wanted, b=build: len(list(workspace.rglob("*.*"))) >= n or b.poll() is not None,
+                lambda n=num_wanted, b=build: (
+                    len(list(workspace.rglob("*.*"))) >= n or b.poll() is not None
+                ),
                 "it builds",
             )
             os.killpg(build.pid, signal.SIGINT)
@@ -218,7 +245,9 @@ HOLD = {
 def held(what: str, path: Path, seconds: float) -> Iterator[int]:
     """Another process holds the lock of commits, or SQLite's own lock of the catalog, for some seconds."""
     code = f"import sys, time; {HOLD[what]}; print('held', flush=True); time.sleep({seconds})"
-    process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     try:
@@ -229,7 +258,9 @@ def held(what: str, path: Path, seconds: float) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("what", ["lock", "catalog"])
-def test_a_lock_that_another_holds(what: str, copy: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch):
+def test_a_lock_that_another_holds(
+    what: str, copy: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch
+):
     """It is waited for; after the patience is over the error says who holds it."""
     path = Workspace(copy).lock if what == "lock" else Workspace(copy).catalog
     empty = TABLES["vlm_calls"].empty()

@@ -36,7 +36,11 @@ def mounted(image: Path, folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        wait_for(lambda: not subprocess.run(["umount", folder], capture_output=True).returncode, "it is unmounted", 20)
+        wait_for(
+            lambda: not subprocess.run(["umount", folder], capture_output=True).returncode,
+            "it is unmounted",
+            20,
+        )
 
 
 def used(workspace: Path) -> set[str]:
@@ -44,7 +48,9 @@ def used(workspace: Path) -> set[str]:
     return {key for (key,) in in_replies(workspace, "replies", "SELECT key FROM replies")}
 
 
-def test_the_plug_is_pulled(corpus: Corpus, whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path):
+def test_the_plug_is_pulled(
+    corpus: Corpus, whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path
+):
     rng = random.Random(seed + 3)
     fault = "the plug pulled"
     image = tmp_path / "image"
@@ -57,22 +63,29 @@ def test_the_plug_is_pulled(corpus: Corpus, whole: Whole, tally: Tally, server_k
     for k in range(server_kills):
         with mounted(image, disk):
             if k % 2 == 0:
+
                 def written():
                     return len(used(workspace))
             else:
+
                 def written():
                     return len(list(workspace.rglob("*.jpg")))
+
             num_wanted = written() + rng.randint(12, 40)
             with corpus.building(workspace) as build:
                 wait_for(
-                    lambda n=num_wanted, b=build, count=written: count() >= n or b.poll() is not None,
+                    lambda n=num_wanted, b=build, count=written: (
+                        count() >= n or b.poll() is not None
+                    ),
                     "something is written",
                 )
                 time.sleep(rng.uniform(0, 0.5))
                 for pid in living(build.pid):  # it makes nothing more than it has
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGSTOP)
-                shutil.copy(image, tmp_path / "cut")  # what is on the disk, before anything is unmounted
+                shutil.copy(
+                    image, tmp_path / "cut"
+                )  # what is on the disk, before anything is unmounted
                 stored = used(workspace)
                 tally.add(fault, tried=1)
         (tmp_path / "cut").replace(image)
@@ -80,7 +93,9 @@ def test_the_plug_is_pulled(corpus: Corpus, whole: Whole, tally: Tally, server_k
             assert errors(workspace) == []
             lost_replies = {k for k in stored if k not in answered(workspace)}
             # a reply counts when it is synced: those that were being stored, at most, are lost
-            assert len(lost_replies) <= 2 * 3, f"{len(lost_replies)} of {len(stored)} stored replies are gone"
+            assert len(lost_replies) <= 2 * 3, (
+                f"{len(lost_replies)} of {len(stored)} stored replies are gone"
+            )
             repeats.note(workspace)
             tally.add(fault, recovered=1)
     with mounted(image, disk):

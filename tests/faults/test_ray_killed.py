@@ -35,7 +35,9 @@ def processes(workspace: Path, fault: str) -> list[int]:
     pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            is_own = f"PROCCORPUS_WORKSPACE={workspace}".encode() in (folder / "environ").read_bytes().split(b"\0")
+            is_own = f"PROCCORPUS_WORKSPACE={workspace}".encode() in (
+                folder / "environ"
+            ).read_bytes().split(b"\0")
             if is_own and b"execute_step" in (folder / "cmdline").read_bytes():
                 pids.append(int(folder.name))
     if fault == STEP:
@@ -56,7 +58,9 @@ def parent(pid: int) -> int:
     return 0
 
 
-def test_steps_on_ray_are_killed(model: ModelServer, tally: Tally, server_kills: int, seed: int, tmp_path: Path):
+def test_steps_on_ray_are_killed(
+    model: ModelServer, tally: Tally, server_kills: int, seed: int, tmp_path: Path
+):
     """One for each chunk. Dagster tries a lost step again after a while; what it gives up is materialized anew."""
     rng = random.Random(seed + 4)
     repeats = Repeats()
@@ -81,10 +85,15 @@ def test_steps_on_ray_are_killed(model: ModelServer, tally: Tally, server_kills:
             run = steps.materializing(STAGES, chunk)
             try:
                 wait_for(
-                    lambda n=num_wanted, r=run: written(ray_space.root) >= n or r.poll() is not None,
+                    lambda n=num_wanted, r=run: (
+                        written(ray_space.root) >= n or r.poll() is not None
+                    ),
                     "files are written",
                 )
-                wait_for(lambda f=fault, r=run: processes(ray_space.root, f) or r.poll() is not None, "a step runs")
+                wait_for(
+                    lambda f=fault, r=run: processes(ray_space.root, f) or r.poll() is not None,
+                    "a step runs",
+                )
                 assert run.poll() is None, run.communicate()
                 for pid in processes(ray_space.root, fault):
                     with suppress(ProcessLookupError):

@@ -19,7 +19,9 @@ from tests.kits.fault_kit import (
 from tests.kits.servers import postgres
 
 
-def test_the_model_is_killed(whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path):
+def test_the_model_is_killed(
+    whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path
+):
     """It comes back only after the build has given up, and the next time at once."""
     rng = random.Random(seed + 1)
     fault = "the model's server killed"
@@ -34,7 +36,9 @@ def test_the_model_is_killed(whole: Whole, tally: Tally, server_kills: int, seed
         for k in range(server_kills):
             moment = answers() + rng.randint(1, 8)
             with corpus.building(workspace) as build:
-                wait_for(lambda at=moment, b=build: answers() >= at or b.poll() is not None, "an answer")
+                wait_for(
+                    lambda at=moment, b=build: answers() >= at or b.poll() is not None, "an answer"
+                )
                 assert build.poll() is None, build.communicate()
                 server.kill()
                 repeats.note(workspace)
@@ -56,7 +60,9 @@ def test_the_model_is_killed(whole: Whole, tally: Tally, server_kills: int, seed
                 repeats = Repeats()
 
 
-def test_postgres_is_killed(corpus: Corpus, whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path):
+def test_postgres_is_killed(
+    corpus: Corpus, whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path
+):
     """As a pulled plug: all of its processes at once, in the middle of a build."""
     rng = random.Random(seed + 2)
     fault = "Postgres killed"
@@ -64,14 +70,24 @@ def test_postgres_is_killed(corpus: Corpus, whole: Whole, tally: Tally, server_k
     repeats = Repeats()
     with postgres() as server:
         server.execute("CREATE DATABASE lake")
-        ok(proccorpus("workspace", "create", "--catalog", server.url("lake"), cwd=tmp_path, workspace=workspace))
+        ok(
+            proccorpus(
+                "workspace",
+                "create",
+                "--catalog",
+                server.url("lake"),
+                cwd=tmp_path,
+                workspace=workspace,
+            )
+        )
         for _ in range(server_kills):
             files = list((workspace / "lake").rglob("*.parquet"))
             num_wanted = len(files) + rng.randint(1, 8)
             with corpus.building(workspace) as build:
                 wait_for(
                     lambda n=num_wanted, b=build: (
-                        len(list((workspace / "lake").rglob("*.parquet"))) >= n or b.poll() is not None
+                        len(list((workspace / "lake").rglob("*.parquet"))) >= n
+                        or b.poll() is not None
                     ),
                     "rows are written",
                 )

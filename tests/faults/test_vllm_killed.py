@@ -35,8 +35,22 @@ from tests.kits.vllm_kit import MARK, NAME, marked, requests_in_log, tiny_config
 
 
 def command(port: int, workspace: Path) -> list[str]:
-    source = ["--source", str(ROOT / "samples" / "sim_short"), "--name", "short", "--episodes", "0,5,8,12"]
-    model = ["--annotator", "vlm", "--vlm-endpoint", f"http://127.0.0.1:{port}/v1", "--vlm-model", NAME]
+    source = [
+        "--source",
+        str(ROOT / "samples" / "sim_short"),
+        "--name",
+        "short",
+        "--episodes",
+        "0,5,8,12",
+    ]
+    model = [
+        "--annotator",
+        "vlm",
+        "--vlm-endpoint",
+        f"http://127.0.0.1:{port}/v1",
+        "--vlm-model",
+        NAME,
+    ]
     return [str(PROGRAM), "build", *source, *model, "--workers", "1", "--workspace", str(workspace)]
 
 
@@ -70,7 +84,9 @@ def test_vllm_is_killed(tally: Tally, server_kills: int, seed: int, tmp_path: Pa
             )  # fmt: skip
             try:
                 wait_for(
-                    lambda n=num_wanted, f=log, b=build: requests_in_log(f, 200) >= n or b.poll() is not None,
+                    lambda n=num_wanted, f=log, b=build: (
+                        requests_in_log(f, 200) >= n or b.poll() is not None
+                    ),
                     "it answers",
                 )
                 assert build.poll() is None, build.communicate()
@@ -90,7 +106,12 @@ def test_vllm_is_killed(tally: Tally, server_kills: int, seed: int, tmp_path: Pa
     with ExitStack() as stack:
         served(config, stack)
         process = subprocess.run(
-            asks, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S
+            asks,
+            env=environment(),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
         )
     assert (process.returncode, without_progress(process.stderr)) == (0, "")
     # the same replies without an interruption: no server is there any more, and none is asked

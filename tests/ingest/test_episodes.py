@@ -5,12 +5,23 @@ from pathlib import Path
 import pytest
 
 from ingest.episode import REASONS, Finding
-from ingest.episodes import MAX_DETAILS, EpisodesResult, episodes_stage, findings_table, settled_listing
+from ingest.episodes import (
+    MAX_DETAILS,
+    EpisodesResult,
+    episodes_stage,
+    findings_table,
+    settled_listing,
+)
 from ingest.sources.files import Source
 from ingest.splits import SplitConfig
 from tests.kits.lerobot_writer import said, source_of, write_v2
 
-UNUSED = ("gripper_unused", "warning", None, None)  # the gripper of the writer's rows goes to and fro in each frame
+UNUSED = (
+    "gripper_unused",
+    "warning",
+    None,
+    None,
+)  # the gripper of the writer's rows goes to and fro in each frame
 
 
 def listed(source: Source) -> EpisodesResult:
@@ -38,7 +49,9 @@ def test_findings_of_one_thing_are_one_row() -> None:
 
 
 def test_very_many_findings_of_one_thing() -> None:
-    findings = [Finding("unreadable_data", "cut off", "warning", file=f"{k}") for k in range(20_000)]
+    findings = [
+        Finding("unreadable_data", "cut off", "warning", file=f"{k}") for k in range(20_000)
+    ]
     (row,) = findings_table("d", "episodes", findings, 5).to_pylist()
     details = row["detail"].split("; ")
     assert details[:2] == ["0 cut off", "1 cut off"]
@@ -58,7 +71,9 @@ def test_texts_that_the_lake_cannot_hold(tmp_path: Path) -> None:
     result = listed(source_of(root))
     assert said(result.findings) == [("unreadable_data", "unusable", 0, None), UNUSED]
     assert [r.task for r in result.records] == ["a\ufffdb", "pick"]
-    (row,) = findings_table("toy", "frames", [Finding("no_video", "\0", camera="\0", file="\0")], 500).to_pylist()
+    (row,) = findings_table(
+        "toy", "frames", [Finding("no_video", "\0", camera="\0", file="\0")], 500
+    ).to_pylist()
     assert {row["detail"], row["camera"], row["file"]} == {"\ufffd"}
 
 
@@ -69,5 +84,7 @@ def test_texts_beyond_the_limit(tmp_path: Path) -> None:
     result = listed(source)
     (finding,) = [f for f in result.findings if f.reason == "over_limit"]
     assert (finding.severity, finding.episode_index) == ("unusable", 0)
-    assert finding.detail.startswith("characters of one of its texts: 101, over the limit of 100 (limits.max_text")
+    assert finding.detail.startswith(
+        "characters of one of its texts: 101, over the limit of 100 (limits.max_text"
+    )
     assert [record.task for record in result.records] == ["x" * 100, "place it"]

@@ -54,7 +54,9 @@ EXAMPLES = 40 if IS_SHORT else 200  # for each parser
 SLOW_S = 20.0  # of CPU that one example may take: a crowded machine is slow, not the parser
 OUTSIDE = Path("/outside")  # what no example may lead to
 
-type Prepared = tuple[Callable[[Any], object], Callable[[random.Random], Any]]  # a check, and what it is given
+type Prepared = tuple[
+    Callable[[Any], object], Callable[[random.Random], Any]
+]  # a check, and what it is given
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -67,11 +69,17 @@ def test_mutants(tmp_path: Path, base: str) -> None:
         root = shutil.copytree(untouched, tmp_path / f"mutants/{base}-{number}")
         changes_by_mutant[root.name] = spoil.mutate(root, outside_folder, base, number)
     outcomes = apart(tmp_path, build, tmp_path / "mutants", [*changes_by_mutant], fields)
-    fault_lines = "".join(f"\n{name}: {o}\n    {changes_by_mutant[name]}" for name, o in outcomes.items() if o.faults)
+    fault_lines = "".join(
+        f"\n{name}: {o}\n    {changes_by_mutant[name]}" for name, o in outcomes.items() if o.faults
+    )
     assert not fault_lines, fault_lines
     assert outcomes["untouched"].usable == BASES[base], outcomes["untouched"]
     for name, o in outcomes.items():  # what is in files never makes a dataset unknown
-        assert o.kind != "refused" or {*spoil.TREE} & changes_by_mutant[name].keys(), (name, changes_by_mutant[name], o)
+        assert o.kind != "refused" or {*spoil.TREE} & changes_by_mutant[name].keys(), (
+            name,
+            changes_by_mutant[name],
+            o,
+        )
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -83,10 +91,16 @@ def test_datasets_over_a_limit(tmp_path: Path, part: int) -> None:
         write_excess(name, tmp_path / "mutants" / name)
     limits = {name: EXCESSES[name].limits for name in names}
     outcomes = apart(tmp_path, build, tmp_path / "mutants", names, {}, limits)
-    unsaid = {name: o for name, o in outcomes.items() if o.faults or EXCESSES[name].words not in " ".join(o.why)}
+    unsaid = {
+        name: o
+        for name, o in outcomes.items()
+        if o.faults or EXCESSES[name].words not in " ".join(o.why)
+    }
     assert unsaid == {}
     # What was refused is told in one line
-    assert [o for o in outcomes.values() if o.kind == "refused" and "\n" in "".join(o.why).strip()] == []
+    assert [
+        o for o in outcomes.values() if o.kind == "refused" and "\n" in "".join(o.why).strip()
+    ] == []
 
 
 # Parsers
@@ -161,21 +175,40 @@ def files_of_people(folder: Path) -> Prepared:
     }
     for base in ("lerobot_steps", "lerobot_labels"):
         write_base(base, root / base)
-    frames = [{"frame_id": 500 + k, "episode_index": 0, "sub_task": "reach" if k < 5 else None} for k in range(9)]
+    frames = [
+        {"frame_id": 500 + k, "episode_index": 0, "sub_task": "reach" if k < 5 else None}
+        for k in range(9)
+    ]
     for name in ("a", "episode_1"):
         write_json_lines(root / f"json_lines/{name}.jsonl", frames)
-    exported = {"frame-signals": "a.parquet", "annotations-json": "a.json", "opensarm": "o", "robometer": "r"}
+    exported = {
+        "frame-signals": "a.parquet",
+        "annotations-json": "a.json",
+        "opensarm": "o",
+        "robometer": "r",
+    }
     assert exported.keys() == FILE_FORMS.keys()
     for form, name in exported.items():
         (root / form).mkdir()
         EXPORT_KINDS[form].export(lake, Selection(allow=("unknown",)), root / form / name)
-    say(lake, [{"name": "Reach", "start_frame": 0, "end_frame": 24, "kind": "step"}], 0, plan=["Reach"], comment="so")
-    for kind, text in (("lines", to_lines), ("tasks", lambda found: json.dumps(to_tasks(lake, found, [])))):
+    say(
+        lake,
+        [{"name": "Reach", "start_frame": 0, "end_frame": 24, "kind": "step"}],
+        0,
+        plan=["Reach"],
+        comment="so",
+    )
+    for kind, text in (
+        ("lines", to_lines),
+        ("tasks", lambda found: json.dumps(to_tasks(lake, found, []))),
+    ):
         (root / kind).mkdir()
         (root / kind / "a.jsonl").write_text(text(lake.dicts("SELECT * FROM corrections")))
     outcome = {"episode_index": 0, "success": True, "note": "fell", "by": "ada", "dataset": "tiny"}
     write_json_lines(root / "outcomes/a.jsonl", [outcome])
-    (root / "outcomes/a.csv").write_text("episode_index,success,note,by\n1,true,it fell,ada\n2,no,,\n")
+    (root / "outcomes/a.csv").write_text(
+        "episode_index,success,note,by\n1,true,it fell,ada\n2,no,,\n"
+    )
 
     def look(path: Path) -> None:
         kind = path.relative_to(root).parts[0]
@@ -198,15 +231,32 @@ def wire(folder: Path) -> Prepared:
     client = TestClient(app, base_url="http://localhost")
     client.__enter__()
     opened = client.post("/v1/sessions", json={"task": TASK, "fps": FPS}).json()["session"]
-    session = {"task": TASK, "cameras": ["a", "b"], "fps": 4.0, "steps": ["x"], "duration_s": 3.0, "goal": {"a": ""}}
-    form = {"task": TASK, "fps": "4", "cameras": "camera", "steps": "x", "first_frame": "0", "timestamps_s": "0"}
+    session = {
+        "task": TASK,
+        "cameras": ["a", "b"],
+        "fps": 4.0,
+        "steps": ["x"],
+        "duration_s": 3.0,
+        "goal": {"a": ""},
+    }
+    form = {
+        "task": TASK,
+        "fps": "4",
+        "cameras": "camera",
+        "steps": "x",
+        "first_frame": "0",
+        "timestamps_s": "0",
+    }
     contents = png(pictures(1, size=8)[0]), write_video(folder / "a.mp4", range(6)).read_bytes()
     parts = {"/v1/sessions": "", "/v1/frames": "frames", "/v1/videos": "videos"}
     parts[f"/v1/sessions/{opened}/frames"] = "frames"
 
     def sent(request: httpx.Request) -> None:
         answer = client.send(request)
-        assert answer.status_code < 500 or answer.status_code == 503, (answer.status_code, answer.text)
+        assert answer.status_code < 500 or answer.status_code == 503, (
+            answer.status_code,
+            answer.text,
+        )
         assert answer.status_code < 400 or answer.json()["reason"]
 
     def drawn(rng: random.Random) -> httpx.Request:
@@ -215,10 +265,14 @@ def wire(folder: Path) -> Prepared:
         request_parts: dict[str, Any] = {"content": json.dumps(message)}
         if part and isinstance(message, dict):
             texts = {
-                name.encode(errors="replace").decode(): f"{v}".encode(errors="replace") for name, v in message.items()
+                name.encode(errors="replace").decode(): f"{v}".encode(errors="replace")
+                for name, v in message.items()
             }
             names = [ascii(rng.choice(spoil.NAMES)) for _ in range(rng.randrange(4))]
-            request_parts = {"data": texts, "files": [(part, (name, rng.choice(contents))) for name in names]}
+            request_parts = {
+                "data": texts,
+                "files": [(part, (name, rng.choice(contents))) for name in names],
+            }
         whole = client.build_request("POST", path, **request_parts)
         body = rng.choice([whole.read(), whole.read(), spoilt_bytes(whole.read(), rng)])
         kind = {"content-type": whole.headers.get("content-type", "application/json")}
@@ -228,7 +282,10 @@ def wire(folder: Path) -> Prepared:
 
 
 PARSERS: dict[str, Callable[[Path], Prepared]] = {
-    **{base: partial(dataset, base) for base in ("lerobot_steps", "lerobot_labels", "rlds", "table30", "video")},
+    **{
+        base: partial(dataset, base)
+        for base in ("lerobot_steps", "lerobot_labels", "rlds", "table30", "video")
+    },
     "files of people": files_of_people,
     "wire": wire,
 }
@@ -242,7 +299,9 @@ def test_parsers(tmp_path: Path, name: str) -> None:
     check, draw = PARSERS[name](tmp_path)
 
     @hypothesis.seed(seed)
-    @hypothesis.settings(max_examples=EXAMPLES, database=None, suppress_health_check=tuple(HealthCheck))
+    @hypothesis.settings(
+        max_examples=EXAMPLES, database=None, suppress_health_check=tuple(HealthCheck)
+    )
     @given(st.randoms(use_true_random=False).map(draw))
     def timed(example: Any) -> None:
         start_s = time.process_time()

@@ -10,7 +10,9 @@ from ingest.registry import DatasetConfig
 
 
 def listing(ids: list[str], *findings: Finding, **fields: Any) -> Listing:
-    records = tuple(EpisodeRecord(i, name, 10.0, **{"task": None, **fields}) for i, name in enumerate(ids))
+    records = tuple(
+        EpisodeRecord(i, name, 10.0, **{"task": None, **fields}) for i, name in enumerate(ids)
+    )
     return Listing("rlds", 10.0, None, (), records, findings, numbered=False)
 
 
@@ -32,7 +34,10 @@ def test_findings_follow_their_episode() -> None:
     findings_made = Finding("no_task", "x", "warning", 0), Finding("stray_file", "y", "warning")
     settled = settle(listing(["a", "b"], *findings_made), config(), {"b": 0})
     assert indices(settled) == {"b": 0, "a": 1}
-    assert [(f.reason, f.episode_index) for f in settled.findings] == [("no_task", 1), ("stray_file", None)]
+    assert [(f.reason, f.episode_index) for f in settled.findings] == [
+        ("no_task", 1),
+        ("stray_file", None),
+    ]
 
 
 def test_indices_of_the_source_stay_and_gaps_are_told() -> None:
@@ -56,7 +61,9 @@ def test_a_copy_is_quarantined_under_an_index_of_its_own() -> None:
 
 
 def test_episodes_that_the_registry_names_as_broken() -> None:
-    settled = settle(listing(["a", "b"]), config(bad_episodes={"b": "robot fell", "z": "not here"}), {"b": 7})
+    settled = settle(
+        listing(["a", "b"]), config(bad_episodes={"b": "robot fell", "z": "not here"}), {"b": 7}
+    )
     (finding,) = settled.findings
     assert (finding.reason, finding.severity, finding.episode_index) == ("known_bad", "unusable", 7)
     assert finding.detail == "the registry says: robot fell"
@@ -71,7 +78,9 @@ def test_one_of_several_paraphrases_by_hash_of_the_episode() -> None:
     chosen = {r.source_id: r.task for r in settled.records}
     assert set(chosen.values()) == set(TEXTS)
     assert all(r.tasks == TEXTS for r in settled.records)
-    later = settle(listing(["e7", "e3"], task=TEXTS[0], tasks=TEXTS), config(instruction="paraphrases"), {})
+    later = settle(
+        listing(["e7", "e3"], task=TEXTS[0], tasks=TEXTS), config(instruction="paraphrases"), {}
+    )
     assert {r.source_id: r.task for r in later.records} == {k: chosen[k] for k in ("e3", "e7")}
 
 

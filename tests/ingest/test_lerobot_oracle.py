@@ -49,7 +49,9 @@ def with_columns(table: pa.Table, **columns: Any) -> pa.Table:
 def keep_rows(root: Path, keeps: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
     """As idle filters do: of the rows those that `keeps`, given episodes and frames; times stay."""
     path, rows = table_of(root, "data/*/*.parquet")
-    rows = rows.filter(pa.array(keeps(rows["episode_index"].to_numpy(), rows["frame_index"].to_numpy())))
+    rows = rows.filter(
+        pa.array(keeps(rows["episode_index"].to_numpy(), rows["frame_index"].to_numpy()))
+    )
     lengths = np.unique(rows["episode_index"].to_numpy(), return_counts=True)[1]
     frames = np.concatenate([np.arange(n) for n in lengths])
     pq.write_table(with_columns(rows, frame_index=frames, index=np.arange(rows.num_rows)), path)
@@ -69,7 +71,9 @@ def drift(root: Path, by_s: float) -> None:
 
 def film(root: Path, lengths: list[int], fps: int = small.FPS, restate: bool = False) -> None:
     """The shared video anew, with so many frames of each recording; `restate`: and where each begins and ends."""
-    pictures = [small.pictures_of(r)[k] for r, n in zip(FEW, lengths, strict=True) for k in range(n)]
+    pictures = [
+        small.pictures_of(r)[k] for r, n in zip(FEW, lengths, strict=True) for k in range(n)
+    ]
     le.write_video(root / VIDEO, pictures, fps=fps, options=small.ENCODER)
     if restate:
         path, episodes = table_of(root, "meta/episodes/*/*.parquet")
@@ -81,11 +85,17 @@ LENGTHS = [r.length for r in FEW]
 SHORT = [n - (k == 1) for k, n in enumerate(LENGTHS)]
 
 
-def in_one_file(root: Path, change: Callable[[Path], object] | None = None, **dataset_options: Any) -> None:
+def in_one_file(
+    root: Path, change: Callable[[Path], object] | None = None, **dataset_options: Any
+) -> None:
     """Four recordings in one video file, by LeRobot's writer."""
     shutil.rmtree(root)
     vector = {"dtype": "float32", "shape": (len(small.NAMES),), "names": small.NAMES}
-    video = {"dtype": "video", "shape": (small.SIDE, small.SIDE, 3), "names": ["height", "width", "channels"]}
+    video = {
+        "dtype": "video",
+        "shape": (small.SIDE, small.SIDE, 3),
+        "names": ["height", "width", "channels"],
+    }
     features = {"observation.state": vector, "action": vector, small.CAMERA: video}
     dataset_options = {"rgb_encoder": small.h264()} | dataset_options
     dataset = small.with_lerobot().create(
@@ -103,7 +113,9 @@ def v2(root: Path, change: Callable[[Path], object] | None = None, **writer_opti
 
 
 def film_v2(root: Path, num_more: int, fps: int = small.FPS) -> None:
-    pictures = np.concatenate([small.pictures_of(FEW[1]), small.pictures_of(FEW[0])])[: FEW[1].length + num_more]
+    pictures = np.concatenate([small.pictures_of(FEW[1]), small.pictures_of(FEW[0])])[
+        : FEW[1].length + num_more
+    ]
     le.write_video(le.v2_video(root, small.CAMERA, 1), pictures, fps=fps, options=small.ENCODER)
 
 
@@ -177,7 +189,11 @@ EACH_TIME = (
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.slow if case in EACH_TIME else pytest.mark.long) for case in CASES]
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.slow if case in EACH_TIME else pytest.mark.long)
+        for case in CASES
+    ],
 )
 def test_each_frame_is_lerobots_or_a_finding_says_so(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
@@ -192,14 +208,20 @@ def test_each_frame_is_lerobots_or_a_finding_says_so(
     assert listing.records
     compare = _by_function if case.startswith("v2.1") else _by_dataset
     for record, difference in compare(source, listing.records, findings):
-        explained = [f for f in findings if f.episode_index == record.episode_index and f.reason in OF_PICTURES]
+        explained = [
+            f
+            for f in findings
+            if f.episode_index == record.episode_index and f.reason in OF_PICTURES
+        ]
         is_explained = difference.startswith("picture") and bool(explained)
         assert is_explained, f"episode {record.episode_index}: {difference}"
 
 
 def _pictures(source: Source, record: EpisodeRecord) -> dict[str, list[np.ndarray]]:
     episode = read_episode(source, record)
-    return {camera: [p.rgb().copy() for _, _, p in episode.frames(camera)] for camera in record.cameras}
+    return {
+        camera: [p.rgb().copy() for _, _, p in episode.frames(camera)] for camera in record.cameras
+    }
 
 
 def _off(ours: list[np.ndarray], row: int, theirs: np.ndarray | None) -> str:
@@ -212,7 +234,9 @@ def _off(ours: list[np.ndarray], row: int, theirs: np.ndarray | None) -> str:
 
 
 def _is_unusable(record: EpisodeRecord, findings: list[Finding]) -> bool:
-    return any(f.severity == "unusable" and f.episode_index == record.episode_index for f in findings)
+    return any(
+        f.severity == "unusable" and f.episode_index == record.episode_index for f in findings
+    )
 
 
 def _by_dataset(
@@ -245,7 +269,9 @@ def _by_dataset(
             item_key = int(item["episode_index"]), int(item["frame_index"]), item["task"]
             if item_key != (record.episode_index, row, record.task):
                 yield record, f"row {row}: {item_key}"
-            if not np.array_equal(item["observation.state"].numpy(), episode.state[row].astype(np.float32)):
+            if not np.array_equal(
+                item["observation.state"].numpy(), episode.state[row].astype(np.float32)
+            ):
                 yield record, f"row {row}: another state"
             if abs(float(item["timestamp"]) - episode.timestamps_s[row]) > 1e-6:
                 yield record, f"row {row}: another time"
@@ -265,7 +291,9 @@ def _by_function(
     for record in records:
         if _is_unusable(record, findings):
             continue
-        times = pq.ParquetFile(source.resolve(record.data_uri or "")).read()["timestamp"].to_pylist()
+        times = (
+            pq.ParquetFile(source.resolve(record.data_uri or "")).read()["timestamp"].to_pylist()
+        )
         for video, pictures in zip(record.videos, _pictures(source, record).values(), strict=True):
             for row, time_s in enumerate(times):
                 try:

@@ -13,11 +13,16 @@ FRUIT = ("apple", "pear", "banana", "lemon")
 
 def record(index: int, task: str) -> EpisodeRecord:
     cameras = (CameraVideo("front", f"{index}.mp4", 0),)
-    return EpisodeRecord(index, f"run {index}", 10.0, task, num_rows=50, videos=cameras, group=f"g{index}")
+    return EpisodeRecord(
+        index, f"run {index}", 10.0, task, num_rows=50, videos=cameras, group=f"g{index}"
+    )
 
 
 def chosen(records: list[EpisodeRecord]) -> list[Shown]:
-    return [Shown(**row) for row in other_tasks("d", records, {r.group: "train" for r in records}, (), chunk_size=5)]
+    return [
+        Shown(**row)
+        for row in other_tasks("d", records, {r.group: "train" for r in records}, (), chunk_size=5)
+    ]
 
 
 RECORDS = [record(k, f"Put the {FRUIT[k // 5 % 4]} on the plate") for k in range(60)]
@@ -49,9 +54,15 @@ def test_the_order_of_listing_plays_no_role_and_newcomers_change_little():
     ("one", "other"),
     [
         ("Put the cup on the plate", "put the cup on the plate."),
-        ("Grab the cup, set it on the plate", "Put the blue mug on the plate"),  # other words, one says more
+        (
+            "Grab the cup, set it on the plate",
+            "Put the blue mug on the plate",
+        ),  # other words, one says more
         ("Picking up bananas", "pick up the bananna"),
-        ("Stack the red cube onto the green cube", "Stack the green cube onto the red cube"),  # looks alike
+        (
+            "Stack the red cube onto the green cube",
+            "Stack the green cube onto the red cube",
+        ),  # looks alike
         ("open the drawer", "close the drawer"),  # seen backwards
         ("把香蕉放在盘子上", "将香蕉放到盘子里"),
         ("pick and place", "put the cup on the plate"),  # says nothing

@@ -5,7 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingest.outcomes import NO_EVIDENCE, REACHED, UNCLEAR, UNSET, Ending, OutcomeEvidence, RewardEvidence, decide, truth
+from ingest.outcomes import (
+    NO_EVIDENCE,
+    REACHED,
+    UNCLEAR,
+    UNSET,
+    Ending,
+    OutcomeEvidence,
+    RewardEvidence,
+    decide,
+    truth,
+)
 
 NAN = float("nan")
 
@@ -43,13 +53,19 @@ def outcomes_of(*evidence: OutcomeEvidence) -> list[tuple[bool, str] | None]:
 
 
 def test_a_sparse_reward() -> None:
-    rewarded = [OutcomeEvidence(reward=RewardEvidence("reward", shows)) for shows in (REACHED, UNSET, UNCLEAR)]
+    rewarded = [
+        OutcomeEvidence(reward=RewardEvidence("reward", shows))
+        for shows in (REACHED, UNSET, UNCLEAR)
+    ]
     expected = [(True, "final reward"), (False, "final reward"), None, None]
     assert outcomes_of(*rewarded, NO_EVIDENCE) == expected
 
 
 @pytest.mark.parametrize("reward", [None, RewardEvidence("reward", UNSET)])
 def test_an_end_alone(reward: RewardEvidence | None) -> None:
-    runs = [OutcomeEvidence(reward=reward, ending=Ending("is_terminal", ended)) for ended in (True, False)]
+    runs = [
+        OutcomeEvidence(reward=reward, ending=Ending("is_terminal", ended))
+        for ended in (True, False)
+    ]
     assert outcomes_of(*runs) == [(True, "final is_terminal"), None]
     assert outcomes_of(runs[0], runs[0]) == [None, None]

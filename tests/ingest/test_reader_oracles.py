@@ -90,7 +90,9 @@ RECORDINGS = [write_even, write_late, write_jittered, write_delayed, write_slow_
 
 
 @pytest.mark.parametrize("record", RECORDINGS)
-def test_a_recording_is_what_mcaps_reader_gives(record: Callable[[Recorder], None], tmp_path: Path) -> None:
+def test_a_recording_is_what_mcaps_reader_gives(
+    record: Callable[[Recorder], None], tmp_path: Path
+) -> None:
     with recorder(tmp_path / "run.mcap") as r:
         r.writer.write_message("/task", r.text, {"data": "pick the cup"}, START)
         record(r)
@@ -114,8 +116,13 @@ def test_a_recording_is_what_mcaps_reader_gives(record: Callable[[Recorder], Non
     ticks = begin + np.arange(facts.num_rows or 0) / facts.fps * SECOND
     assert facts.fps == pytest.approx(RATE, rel=0.01)
     assert facts.tasks == (values["/task"][0].data,) == ("pick the cup",)
-    assert abs(ticks[-1] - end) < SECOND / RATE, "from the first moment of all topics to the last, but for one tick"
-    nearest = {topic: [int(np.abs(np.array(times[topic]) - t).argmin()) for t in ticks] for topic in (images, joints)}
+    assert abs(ticks[-1] - end) < SECOND / RATE, (
+        "from the first moment of all topics to the last, but for one tick"
+    )
+    nearest = {
+        topic: [int(np.abs(np.array(times[topic]) - t).argmin()) for t in ticks]
+        for topic in (images, joints)
+    }
     states = np.array([values[joints][k].position for k in nearest[joints]])
     assert episode.state is not None
     assert np.array_equal(episode.state, states)
@@ -169,7 +176,9 @@ def check(
 def _stored(picture: Any) -> np.ndarray:
     """A picture as an array has it: as it is, or as a file."""
     is_file = np.ndim(picture) < 3
-    data = np.frombuffer(picture if isinstance(picture, bytes) else np.asarray(picture).tobytes(), np.uint8)
+    data = np.frombuffer(
+        picture if isinstance(picture, bytes) else np.asarray(picture).tobytes(), np.uint8
+    )
     if is_file:
         return _decoded(data)
     return np.asarray(picture)
@@ -178,7 +187,9 @@ def _stored(picture: Any) -> np.ndarray:
 @pytest.mark.parametrize("store", [None, hdf5.padded_rows])
 def test_aloha_is_what_h5py_gives(store: Any, tmp_path: Path) -> None:
     times = [round(k / 20, 3) for k in range(9)]
-    path = hdf5.write_aloha(tmp_path / "episode_0.hdf5", 0, 9, store, timestamps=times, language=b"fold the towel")
+    path = hdf5.write_aloha(
+        tmp_path / "episode_0.hdf5", 0, 9, store, timestamps=times, language=b"fold the towel"
+    )
     ((facts, episode),) = read_all(tmp_path)
     with h5py.File(path) as file:
         stamps: Any = file["timestamps"]
@@ -186,7 +197,13 @@ def test_aloha_is_what_h5py_gives(store: Any, tmp_path: Path) -> None:
         assert episode.timestamps_s is not None
         assert np.allclose(np.diff(episode.timestamps_s), np.diff(stamps[:]), atol=1e-9)
         assert facts.tasks == (text[()].decode(),)
-    check(path, episode, ("observations/qpos",), "action", ("cam_high", "observations/images/cam_high"))
+    check(
+        path,
+        episode,
+        ("observations/qpos",),
+        "action",
+        ("cam_high", "observations/images/cam_high"),
+    )
 
 
 def test_libero_is_what_h5py_gives(tmp_path: Path) -> None:
@@ -204,11 +221,19 @@ def test_libero_is_what_h5py_gives(tmp_path: Path) -> None:
 
 
 def test_robotwin_is_what_h5py_gives(tmp_path: Path) -> None:
-    path = hdf5.write_robotwin(tmp_path / "stack/config", 0, 7, {"seen": ["stack the bowls"], "unseen": []})
+    path = hdf5.write_robotwin(
+        tmp_path / "stack/config", 0, 7, {"seen": ["stack the bowls"], "unseen": []}
+    )
     ((facts, episode),) = read_all(tmp_path)
     assert facts.tasks == ("stack the bowls",)
     # What RoboTwin calls an action is the position of the joints at the row
-    check(path, episode, ("joint_action/vector",), None, ("head_camera", "observation/head_camera/rgb"))
+    check(
+        path,
+        episode,
+        ("joint_action/vector",),
+        None,
+        ("head_camera", "observation/head_camera/rgb"),
+    )
 
 
 # Shards

@@ -63,5 +63,7 @@ def test_bridge() -> None:
         ("black_video", "warning", "image_3"): 4
     }
     content = result.tables["episode_content"].to_pylist()
-    assert {(c["num_frames"], *c["usable_cameras"]) for c in content} == {(10, "image_0", "image_1", "image_2")}
+    assert {(c["num_frames"], *c["usable_cameras"]) for c in content} == {
+        (10, "image_0", "image_1", "image_2")
+    }
     assert (result.decoded_frames, len({c["content_hash"] for c in content})) == (4 * 4 * 10, 4)

@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from core.errors import UserError
-from ingest.registry import BUILT_IN, DatasetConfig, Gripper, facts, load_entry, load_registry, readable
+from ingest.registry import (
+    BUILT_IN,
+    DatasetConfig,
+    Gripper,
+    facts,
+    load_entry,
+    load_registry,
+    readable,
+)
 from warehouse.releases.contents import UNKNOWN, classify
 
 GOOD = """
@@ -29,7 +37,9 @@ GRIPPERS = "name: a\nsource: b\ngripper: [{{arm: left, dimension: 5}}, {{{}}}]\n
         ("cameras: {exo: [front]}", ()),
     ],
 )
-def test_the_views_that_labels_are_made_by(tmp_path: Path, text: str, views: tuple[str, ...]) -> None:
+def test_the_views_that_labels_are_made_by(
+    tmp_path: Path, text: str, views: tuple[str, ...]
+) -> None:
     (tmp_path / "a.yaml").write_text(f"name: a\nsource: b\n{text}\n")
     entry = load_entry(tmp_path / "a.yaml")
     assert entry.cameras.views == views
@@ -56,8 +66,14 @@ def test_the_views_that_labels_are_made_by(tmp_path: Path, text: str, views: tup
             GOOD.replace("column: action", "column: force"),
             "gripper.column: input should be 'state', 'action' or 'none'",
         ),
-        (GRIPPERS.format("arm: left, dimension: 6"), "gripper: a list holds one gripper of each arm"),
-        (GRIPPERS.format("arm: right, column: 3"), "gripper.1.column: input should be 'state', 'action' or 'none'"),
+        (
+            GRIPPERS.format("arm: left, dimension: 6"),
+            "gripper: a list holds one gripper of each arm",
+        ),
+        (
+            GRIPPERS.format("arm: right, column: 3"),
+            "gripper.1.column: input should be 'state', 'action' or 'none'",
+        ),
         ("name: a\nsource: b\ngripper: []\n", "gripper: a list holds one gripper of each arm"),
         ("name: a\nsource: b\ngripper: 6\n", "gripper: input should be a valid dictionary"),
         (GOOD + "format: hdf\n", "format: input should be 'rlds', 'agibot', 'rh20t'"),
@@ -100,7 +116,9 @@ def test_a_name_used_twice(tmp_path: Path) -> None:
 
 def test_licences_that_a_converter_wrote_are_called_so() -> None:
     """And are unknown to a release; what LeRobot writes where no licence is given is none of these datasets'."""
-    published = {n: e for n, e in load_registry([BUILT_IN]).items() if n not in ("sim_long", "sim_short")}
+    published = {
+        n: e for n, e in load_registry([BUILT_IN]).items() if n not in ("sim_long", "sim_short")
+    }
     by_default = {n for n, e in published.items() if "default" in (e.license or "")}
     assert by_default == {"bridge_v2", "dobbe", "fmb", "fractal", "language_table"}
     assert {classify(published[n].license).kind for n in by_default} == {UNKNOWN}

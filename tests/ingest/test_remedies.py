@@ -33,7 +33,9 @@ from tests.kits.zarr_writer import write_replay
 
 type Fields = dict[str, Any]  # of the registry entry
 type Write = Callable[[Path], Fields | None]
-type Cure = Callable[[Path, Path], Fields | None]  # of the dataset; the second folder holds it as it was before
+type Cure = Callable[
+    [Path, Path], Fields | None
+]  # of the dataset; the second folder holds it as it was before
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,9 @@ def findings(root: Path, fields: Fields) -> dict[str, str]:
     unusable = {f.episode_index for f in listing.findings if f.severity == "unusable"}
     usable = [record for record in listing.records if record.episode_index not in unusable]
     config = FramesConfig(keyframe_interval_s=1e9, min_frames=MIN_FRAMES[0])
-    measured = frames_stage(source, usable, 0, config, lambda sha256, jpeg: None, signals=surveyed.signals)
+    measured = frames_stage(
+        source, usable, 0, config, lambda sha256, jpeg: None, signals=surveyed.signals
+    )
     return {f.reason: f.detail for f in (*listing.findings, *surveyed.findings, *measured.findings)}
 
 
@@ -167,7 +171,9 @@ def edited(**info: Any) -> Cure:
     return lambda root, whole: le.edit_info(root, **info)
 
 
-def edit_episodes(root: Path, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+def edit_episodes(
+    root: Path, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
+) -> None:
     path = root / "meta/episodes.jsonl"
     le.write_json_lines(path, change([json.loads(line) for line in path.read_text().splitlines()]))
 
@@ -217,7 +223,9 @@ def shuffled(root: Path) -> None:
 def in_order(root: Path, whole: Path) -> None:
     path = le.v3_data(root, 0)
     table = le.pq.ParquetFile(path).read()
-    le.pq.write_table(table.sort_by([("episode_index", "ascending"), ("frame_index", "ascending")]), path)
+    le.pq.write_table(
+        table.sort_by([("episode_index", "ascending"), ("frame_index", "ascending")]), path
+    )
 
 
 def with_nan(root: Path) -> None:
@@ -245,10 +253,20 @@ def with_statistics(factor: float) -> Write:
 
     def write(root: Path) -> None:
         tables = [le.pq.ParquetFile(le.v2_data(root, episode)).read() for episode in range(3)]
-        values = np.concatenate([np.array(table["observation.state"].to_pylist()) for table in tables])
-        numbers = {"min": values.min(axis=0), "max": values.max(axis=0) * factor, "mean": values.mean(axis=0)}
+        values = np.concatenate(
+            [np.array(table["observation.state"].to_pylist()) for table in tables]
+        )
+        numbers = {
+            "min": values.min(axis=0),
+            "max": values.max(axis=0) * factor,
+            "mean": values.mean(axis=0),
+        }
         numbers["std"] = values.std(axis=0)
-        stored = {"observation.state": {name: of_dimensions.tolist() for name, of_dimensions in numbers.items()}}
+        stored = {
+            "observation.state": {
+                name: of_dimensions.tolist() for name, of_dimensions in numbers.items()
+            }
+        }
         (root / "meta/stats.json").write_text(json.dumps(stored))
 
     return write
@@ -264,7 +282,9 @@ def unnamed(values: Callable[[np.ndarray], np.ndarray]) -> Write:
         for episode, length in enumerate((20, 21)):
             rows = values(np.arange(length)).astype(np.float32)
             vectors = le.pa.FixedSizeListArray.from_arrays(le.pa.array(rows.reshape(-1)), 3)
-            le.edit_parquet(le.v2_data(root, episode), **{"observation.state": vectors, "action": vectors})
+            le.edit_parquet(
+                le.v2_data(root, episode), **{"observation.state": vectors, "action": vectors}
+            )
 
     return write
 
@@ -310,7 +330,9 @@ def joined_recordings(root: Path, whole: Path) -> None:
                 for schema, channel, message in make_reader(part).iter_messages():
                     assert schema is not None
                     if schema.name not in schemas:
-                        schemas[schema.name] = writer.register_schema(schema.name, schema.encoding, schema.data)
+                        schemas[schema.name] = writer.register_schema(
+                            schema.name, schema.encoding, schema.data
+                        )
                     if channel.topic not in channels:
                         number = schemas[schema.name]
                         channels[channel.topic] = writer.register_channel(
@@ -356,7 +378,9 @@ def right_ends(root: Path, whole: Path) -> None:
 
 def packed_oddly(root: Path) -> None:
     path = root / "umi.zarr/data/robot0_gripper_width/.zarray"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"filters": [{"id": "delta", "dtype": "<f4"}]}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"filters": [{"id": "delta", "dtype": "<f4"}]})
+    )
 
 
 def packed_again(root: Path, whole: Path) -> None:
@@ -376,7 +400,9 @@ def without_end(root: Path) -> Fields:
 
 
 def marked(root: Path) -> None:
-    rlds.write_dataset(root, {"train": [[rlds.episode(0, changes={INVALID_MARK: [1]}), rlds.episode(1, 7)]]})
+    rlds.write_dataset(
+        root, {"train": [[rlds.episode(0, changes={INVALID_MARK: [1]}), rlds.episode(1, 7)]]}
+    )
 
 
 def unmarked(root: Path, whole: Path) -> None:
@@ -396,7 +422,9 @@ def with_forces(root: Path) -> None:
 
 
 def scene(root: Path) -> None:
-    write_scene(root / "RH20T_cfg3", 1, cameras={"cam_1": 6}, metadata={"rating": 7, "calib": 3}, plain=6)
+    write_scene(
+        root / "RH20T_cfg3", 1, cameras={"cam_1": 6}, metadata={"rating": 7, "calib": 3}, plain=6
+    )
 
 
 def pickled(root: Path) -> None:
@@ -492,7 +520,9 @@ OTHER_FORM = "subtask_index"
 GRIPPER = {"column": "state", "dimension": 2}
 STEPS = [("reach", 0, 4), ("grasp", 4, 8)]
 CASES: dict[str, list[Case]] = {
-    "stale_statistics": [Case(v2(), with_statistics(0.8), lambda root, whole: with_statistics(1.0)(root))],
+    "stale_statistics": [
+        Case(v2(), with_statistics(0.8), lambda root, whole: with_statistics(1.0)(root))
+    ],
     "no_metadata": [Case(v2(), lost("meta/info.json"), fetched)],
     "no_episodes": [Case(v2(), lost("meta/episodes.jsonl", "data/*/*", "videos/*/*/*"), fetched)],
     "camera_without_files": [
@@ -549,7 +579,11 @@ CASES: dict[str, list[Case]] = {
     ],
     "no_frame_rate": [Case(tfds, lambda root: {"fps": None}, entry(fps=5.0))],
     "missing_topic": [
-        Case(recorded, lambda root: {"keys": {"state": ["/joint_state"]}}, entry(keys={"state": ["/joint_states"]}))
+        Case(
+            recorded,
+            lambda root: {"keys": {"state": ["/joint_state"]}},
+            entry(keys={"state": ["/joint_states"]}),
+        )
     ],
     "split_recording": [Case(recorded, recorded_in_parts, joined_recordings)],
     "bad_episode_ends": [Case(stored, wrong_ends, right_ends)],
@@ -580,7 +614,9 @@ CASES: dict[str, list[Case]] = {
     "bad_video_pointer": [
         Case(
             base("lerobot_v3"),
-            lambda root: le.edit_parquet(le.v3_meta(root), **{f"videos/{FRONT}/from_timestamp": [0.0, None, -4.0]}),
+            lambda root: le.edit_parquet(
+                le.v3_meta(root), **{f"videos/{FRONT}/from_timestamp": [0.0, None, -4.0]}
+            ),
             fetched,
         )
     ],
@@ -592,7 +628,11 @@ CASES: dict[str, list[Case]] = {
     "too_short": [Case(v2(6, 3), lambda root: None, short_frames)],
     "duplicate_episode": [Case(film, twice, once)],
     "known_bad": [
-        Case(v2(), lambda root: {"bad_episodes": {"episode_000001": "the arm was unplugged"}}, entry(bad_episodes={}))
+        Case(
+            v2(),
+            lambda root: {"bad_episodes": {"episode_000001": "the arm was unplugged"}},
+            entry(bad_episodes={}),
+        )
     ],
     "no_task": [
         Case(
@@ -601,7 +641,9 @@ CASES: dict[str, list[Case]] = {
                 le.write_json_lines(root / "meta/tasks.jsonl", [])
                 or edit_episodes(root, lambda rows: [row | {"tasks": []} for row in rows])
             ),
-            lambda root, whole: edit_episodes(root, lambda rows: [row | {"tasks": ["pick"]} for row in rows]),
+            lambda root, whole: edit_episodes(
+                root, lambda rows: [row | {"tasks": ["pick"]} for row in rows]
+            ),
         ),
         Case(
             v2(),
@@ -622,7 +664,11 @@ CASES: dict[str, list[Case]] = {
     ],
     "pickled_data": [Case(scene, pickled, plain_again)],
     "part_not_used": [
-        Case(base("aloha"), with_forces, entry(keys={"state": ["observations/qpos", "observations/quux_forces"]}))
+        Case(
+            base("aloha"),
+            with_forces,
+            entry(keys={"state": ["observations/qpos", "observations/quux_forces"]}),
+        )
     ],
 }
 
@@ -648,9 +694,11 @@ def test_a_remedy_cures(tmp_path: Path, reason: str, number: int) -> None:
     findings_after = findings(root, fields)
     assert reason not in findings_after, findings_after
     # The cure brings nothing worse than was there
-    assert set(findings_after) - set(findings_before) <= {"gripper_unused", "part_not_used", "no_gripper"}, (
-        findings_after
-    )
+    assert set(findings_after) - set(findings_before) <= {
+        "gripper_unused",
+        "part_not_used",
+        "no_gripper",
+    }, findings_after
 
 
 def test_every_code_has_its_remedy_tried_or_says_why_not() -> None:

@@ -25,11 +25,14 @@ def test_a_part_of_a_made_up_name_is_named(tmp_path: Path, base: str) -> None:
     silent = [
         name
         for name in names
-        if not any(name in part["name"] for part in parts) and not any(name in detail for detail in details)
+        if not any(name in part["name"] for part in parts)
+        and not any(name in detail for detail in details)
     ]
     assert silent == [], [part["name"] for part in parts]
     unknown = [part for part in parts if part["status"] == "unknown"]
-    unsaid = [part["name"] for part in unknown if not any(part["name"] in detail for detail in details)]
+    unsaid = [
+        part["name"] for part in unknown if not any(part["name"] in detail for detail in details)
+    ]
     assert unsaid == []
     assert any("quux_readings.bin" in part["name"] for part in unknown)
 
@@ -53,17 +56,26 @@ def test_files_that_no_reader_opens_are_named_by_pattern(tmp_path: Path) -> None
         (root / f"sound/take_{k}/left.wav").write_bytes(b"RIFF")
     (root / "license_plates.npy").write_bytes(b"x")
     listing = list_episodes(source_of(root))
-    parts_by_name = {part.name: (part.status, part.num_times) for part in listing.parts if part.kind == "file"}
+    parts_by_name = {
+        part.name: (part.status, part.num_times) for part in listing.parts if part.kind == "file"
+    }
     assert parts_by_name["sound/take_*/left.wav"] == ("unknown", 30)
     assert parts_by_name["license_plates.npy"] == ("unknown", 1)
-    assert {name: parts_by_name[name] for name in ("README.md", "LICENSE", "md5sum.txt", "docs/paper.pdf")} == {
+    assert {
+        name: parts_by_name[name]
+        for name in ("README.md", "LICENSE", "md5sum.txt", "docs/paper.pdf")
+    } == {
         "README.md": ("known", 1),
         "LICENSE": ("known", 1),
         "md5sum.txt": ("known", 1),
         "docs/paper.pdf": ("known", 1),
     }
     [finding] = [f for f in listing.findings if "left.wav" in f.detail]
-    assert (finding.reason, finding.severity, finding.file) == ("part_not_used", "warning", "sound/take_0/left.wav")
+    assert (finding.reason, finding.severity, finding.file) == (
+        "part_not_used",
+        "warning",
+        "sound/take_0/left.wav",
+    )
     assert finding.reason in REASONS
 
 
@@ -92,10 +104,20 @@ def test_more_parts_than_the_limit_are_a_finding(tmp_path: Path) -> None:
 def test_a_census_counts_alike_parts_as_one() -> None:
     census = PartCensus()
     for length in (6, 7):
-        census.used("array", "obs/x", "state", "its name", shape=(length, 3), dtype="float32", file=f"{length}.h5")
+        census.used(
+            "array",
+            "obs/x",
+            "state",
+            "its name",
+            shape=(length, 3),
+            dtype="float32",
+            file=f"{length}.h5",
+        )
     census.unknown("topic", "/odd", shape=(4,))
     first, second = census.listed()
-    assert first == SourcePart("array", "obs/x", "used", "state", "its name", (None, 3), "float32", "6.h5", 2)
+    assert first == SourcePart(
+        "array", "obs/x", "used", "state", "its name", (None, 3), "float32", "6.h5", 2
+    )
     assert part_text(second) == "topic /odd (4): no key of this format is called so"
     assert joined([first, first, second])[0].num_times == 4
     assert [f.reason for f in census.findings()] == ["part_not_used"]

@@ -50,6 +50,12 @@ def test_what_is_written_anew_fails_once(written: Path, monkeypatch: pytest.Monk
 
 
 def test_each_file_has_its_tests() -> None:
-    modules = [path for path in (ROOT / "tests/ingest").rglob("test_*.py") if path != Path(__file__)]
-    users = {p.stem.removeprefix("test_") for p in modules if re.search(r"^@golden|  check\(\"", p.read_text(), re.M)}
+    modules = [
+        path for path in (ROOT / "tests/ingest").rglob("test_*.py") if path != Path(__file__)
+    ]
+    users = {
+        p.stem.removeprefix("test_")
+        for p in modules
+        if re.search(r"^@golden|  check\(\"", p.read_text(), re.M)
+    }
     assert {path.stem for path in (ROOT / "tests/data/told").iterdir()} == users

@@ -18,7 +18,12 @@ FIRST_NS = 1_726_000_000_000_000_000
 
 
 def span(start: int, end: int, skill: str = "Pick") -> dict[str, Any]:
-    return {"start_frame": start, "end_frame": end, "action_text": f"{skill} {start}", "skill": skill}
+    return {
+        "start_frame": start,
+        "end_frame": end,
+        "action_text": f"{skill} {start}",
+        "skill": skill,
+    }
 
 
 def entry(episode: int, spans: Iterable[Mapping[str, Any]] = (), **fields: Any) -> dict[str, Any]:
@@ -55,7 +60,12 @@ def write_rows(path: Path, frames: int, effectors: int = 2) -> Path:
         "action/effector/position": np.linspace(0, 1, frames)[:, None].repeat(effectors, 1),
         "action/joint/index": np.arange(frames - 2),
     }
-    nothing = ("state/joint/velocity", "state/effector/force", "state/robot/position", "action/joint/effort")
+    nothing = (
+        "state/joint/velocity",
+        "state/effector/force",
+        "state/robot/position",
+        "action/joint/effort",
+    )
     with h5py.File(path, "w") as file:
         for name, array in (fields | dict.fromkeys(nothing, EMPTY)).items():
             file[name] = array
@@ -67,23 +77,33 @@ def rows_path(root: Path, task: int, episode: int) -> Path:
 
 
 def write_data(
-    root: Path, task: int, lengths: Mapping[int, int], cameras: Sequence[str] = GRIPPER_CAMERAS, effectors: int = 2
+    root: Path,
+    task: int,
+    lengths: Mapping[int, int],
+    cameras: Sequence[str] = GRIPPER_CAMERAS,
+    effectors: int = 2,
 ) -> None:
     """Loose files of some episodes (frames by id); pictures hold (camera, episode modulo 64, frame)."""
     for episode, frames in lengths.items():
         write_rows(rows_path(root, task, episode), frames, effectors)
         for c, camera in enumerate(cameras):
             numbers = [number(c, episode % 64, k) for k in range(frames)]
-            write_video(root / f"observations/{task}/{episode}/videos/{camera}.mp4", numbers, fps=30)
+            write_video(
+                root / f"observations/{task}/{episode}/videos/{camera}.mp4", numbers, fps=30
+            )
         depth = root / f"observations/{task}/{episode}/depth/head_depth_000000.png"
         depth.parent.mkdir(parents=True, exist_ok=True)
         depth.write_bytes(b"\x89PNG")
 
 
-def write_agibot(root: Path, task: int = 327, lengths: Mapping[int, int] | None = None, **data_options: Any) -> Path:
+def write_agibot(
+    root: Path, task: int = 327, lengths: Mapping[int, int] | None = None, **data_options: Any
+) -> Path:
     """A whole dataset of one task; each episode has two steps, the second up to its end."""
     lengths = {648642: 6, 648649: 8} if lengths is None else lengths
-    write_tasks(root, task, [entry(e, [span(0, 2), span(2, n, skill="Place")]) for e, n in lengths.items()])
+    write_tasks(
+        root, task, [entry(e, [span(0, 2), span(2, n, skill="Place")]) for e, n in lengths.items()]
+    )
     write_data(root, task, lengths, **data_options)
     return root
 

@@ -21,7 +21,10 @@ ROWS, COLUMNS = np.mgrid[:12, :16]
 def film(count: int, episode: int = 0) -> np.ndarray:
     """uint8 [t, 12, 16, 3]"""
     return np.stack(
-        [np.stack([COLUMNS * 5 + k * 3 + episode * 40, ROWS * 7 + k, COLUMNS * 0 + 60], -1) for k in range(count)]
+        [
+            np.stack([COLUMNS * 5 + k * 3 + episode * 40, ROWS * 7 + k, COLUMNS * 0 + 60], -1)
+            for k in range(count)
+        ]
     ).astype(np.uint8)
 
 
@@ -62,7 +65,11 @@ def with_one(**stored: Any) -> Callable[[h5py.File], None]:
 
 
 def demos(
-    width: int, env: Mapping[str, Any], obs: Mapping[str, int], attributes: Mapping[str, Any], switch: int = -1
+    width: int,
+    env: Mapping[str, Any],
+    obs: Mapping[str, int],
+    attributes: Mapping[str, Any],
+    switch: int = -1,
 ) -> Callable[[h5py.File], None]:
     """Three runs of a simulation; action[`switch`] is 1 while something is held, else -1."""
 
@@ -126,7 +133,9 @@ def two_arms_of_seven(file: h5py.File, episode: int = 0) -> None:
 def isaac_lab(file: h5py.File) -> None:
     """The last action closes below 0; 0.01 s x 2 a step."""
     data = file.create_group("data")
-    data.attrs["env_args"] = json.dumps({"env_name": "Lift", "type": 2, "sim_args": {"dt": 0.01, "decimation": 2}})
+    data.attrs["env_args"] = json.dumps(
+        {"env_name": "Lift", "type": 2, "sim_args": {"dt": 0.01, "decimation": 2}}
+    )
     frame_numbers = np.arange(150)
     for k in range(4):
         demo = data.create_group(f"demo_{k}")
@@ -136,7 +145,9 @@ def isaac_lab(file: h5py.File) -> None:
         demo["obs/eef_pos"] = smooth(150, 3, k)
         demo["obs/gripper_pos"] = np.stack([width, -width], 1).astype(np.float32)
         demo["obs/table_cam"] = film(150, k)
-        demo["actions"] = np.c_[smooth(150, 6, k), np.where(is_closed, -1.0, 1.0)].astype(np.float32)
+        demo["actions"] = np.c_[smooth(150, 6, k), np.where(is_closed, -1.0, 1.0)].astype(
+            np.float32
+        )
 
 
 def isaac_lab_without_gripper(file: h5py.File) -> None:
@@ -165,8 +176,12 @@ def robomind(file: h5py.File) -> None:
     file["puppet/joint_position"] = smooth(20, 8)
     file["puppet/end_effector"] = smooth(20, 6)
     file["master/joint_position"] = smooth(20, 8, 1)
-    pictures = file.create_dataset("observations/rgb_images/camera_top", (20,), h5py.vlen_dtype(np.uint8))
-    depth = file.create_dataset("observations/depth_images/camera_top", (20,), h5py.vlen_dtype(np.uint8))
+    pictures = file.create_dataset(
+        "observations/rgb_images/camera_top", (20,), h5py.vlen_dtype(np.uint8)
+    )
+    depth = file.create_dataset(
+        "observations/depth_images/camera_top", (20,), h5py.vlen_dtype(np.uint8)
+    )
     for k, rgb in enumerate(film(20)):
         packed = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1]
         pictures[k] = rgb.ravel() if k in (0, 11) else packed.ravel()
@@ -217,7 +232,9 @@ def exif(file: h5py.File) -> None:
     one(file)
     del file["observations/images/front"]
     stored = file.create_dataset("observations/images/front", (20,), h5py.vlen_dtype(np.uint8))
-    turned = b"\xff\xe1\x00\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    turned = (
+        b"\xff\xe1\x00\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    )
     for k, rgb in enumerate(film(20)):
         packed = cv2.imencode(".jpg", rgb)[1].tobytes()
         stored[k] = np.frombuffer(packed[:2] + turned + packed[2:], np.uint8)
@@ -236,11 +253,19 @@ def write_hdf5(folder: Path, write: Callable[..., None], files: int = 1) -> Path
 ENDS = (5, 12, 18)
 
 
-def write_zarr(folder: Path, arrays: Mapping[str, np.ndarray], filters: Mapping[str, Any], **attributes: Any) -> Path:
+def write_zarr(
+    folder: Path, arrays: Mapping[str, np.ndarray], filters: Mapping[str, Any], **attributes: Any
+) -> Path:
     """A store of three episodes, 18 rows in all; arrays of only the fill value get no chunk."""
-    default_arrays = {"data/img": film(18), "data/state": smooth(18, 5), "data/action": smooth(18, 2)}
+    default_arrays = {
+        "data/img": film(18),
+        "data/state": smooth(18, 5),
+        "data/action": smooth(18, 2),
+    }
     root = zarr.create_group(folder / "replay.zarr", zarr_format=2, attributes=attributes)
-    chosen = {name: values for name, values in (default_arrays | dict(arrays)).items() if len(values)}
+    chosen = {
+        name: values for name, values in (default_arrays | dict(arrays)).items() if len(values)
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, values in {**chosen, "meta/episode_ends": np.array(ENDS)}.items():

@@ -20,7 +20,9 @@ STEPS = ["reach for the cup", "lift the cup", "place the cup on the plate"]
 def questions_of(
     benchmark: str, data: str | None = None, cache: Path | None = None, **options: object
 ) -> list[Question]:
-    evaluation_options = EvaluationOptions.model_validate({"benchmark": benchmark, "data": data} | options)
+    evaluation_options = EvaluationOptions.model_validate(
+        {"benchmark": benchmark, "data": data} | options
+    )
     return load_benchmark(evaluation_options, NO_FRAMES, cache)
 
 
@@ -43,7 +45,11 @@ def make_progress_bench(root: Path) -> Path:
         recording = f"h5_franka_3rgb/cup_on_plate/1015_17284{number}.00"
         for camera in ("top", "left"):
             for frame in range(0, 31, 5):
-                picture(root / "images" / recording / f"camera_{camera}_{frame:04d}.jpg", frame / 30, number)
+                picture(
+                    root / "images" / recording / f"camera_{camera}_{frame:04d}.jpg",
+                    frame / 30,
+                    number,
+                )
         picture(root / "images" / recording / "camera_top_0010_edit.jpg", 0.9, 60)
         base = {"id": recording, "task_goal": "put the cup on the plate"}
         franka = base | {"data_source": "h5_franka_3rgb"}
@@ -51,9 +57,21 @@ def make_progress_bench(root: Path) -> Path:
         for k, frame in enumerate((10, 20, 30), 1):
             state = f"camera_top_{frame:04d}.jpg"
             percent = f"{100 * k // 3}%"
-            row("text-normal", **text, stage_to_estimate=state, closest_idx=k, progress_score=percent)
+            row(
+                "text-normal",
+                **text,
+                stage_to_estimate=state,
+                closest_idx=k,
+                progress_score=percent,
+            )
             edited = text | {"task_goal": "open the drawer", "total_steps": "3"}
-            row("text-unanswerable", **edited, stage_to_estimate=state, closest_idx="n/a", progress_score="n/a")
+            row(
+                "text-unanswerable",
+                **edited,
+                stage_to_estimate=state,
+                closest_idx="n/a",
+                progress_score="n/a",
+            )
         for file, camera in (("visual_same_view", "top"), ("visual_cross_view", "left")):
             demo = [f"camera_{camera}_{f:04d}.jpg" for f in (0, 10, 20, 30)]
             source = "h5_franka_3rgb" if camera == "top" else "robomind_h5_franka_3rgb"
@@ -66,7 +84,11 @@ def make_progress_bench(root: Path) -> Path:
                     delta="+7%", progress_score=f"{100 * frame // 30}%",
                 )  # fmt: skip
         demo = [f"camera_top_{f:04d}.jpg" for f in (0, 10, 20, 30)]
-        common = base | {"visual_demo": demo, "total_steps": "3", "data_source": "robomind_h5_franka_3rgb"}
+        common = base | {
+            "visual_demo": demo,
+            "total_steps": "3",
+            "data_source": "robomind_h5_franka_3rgb",
+        }
         row(
             "visual-unanswerable", **common, stage_to_estimate=["camera_top_0010_edit.jpg"], closest_idx="n/a",
             delta="n/a", progress_score="n/a",
@@ -86,7 +108,12 @@ def make_progress_bench(root: Path) -> Path:
         )
         demo = [f"{k}.jpg" for k in range(4)]
         row(
-            "visual_demo_human_activities", **human, **target_fields, visual_demo=demo, total_steps=3, closest_idx=n + 1
+            "visual_demo_human_activities",
+            **human,
+            **target_fields,
+            visual_demo=demo,
+            total_steps=3,
+            closest_idx=n + 1,
         )
     for file, file_rows in rows.items():
         folder = root / ("human-bench" if "human" in file else "prog-bench")
@@ -100,7 +127,9 @@ class Scripted:
 
     has_head = False
 
-    def __init__(self, say=lambda prompt: ModelReply(prompt.key, text="50%"), settings=None) -> None:
+    def __init__(
+        self, say=lambda prompt: ModelReply(prompt.key, text="50%"), settings=None
+    ) -> None:
         self.settings: Mapping[str, Any] = settings or {"runner": "scripted"}
         self.say = say
         self.asked = []

@@ -17,7 +17,12 @@ from explorer.site import Options
 from tests.kits.patience import PATIENCE_S
 
 # Of Chromium
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 
 
 def chromium() -> str:
@@ -40,7 +45,9 @@ class Served:
         self._socket = listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._server = uvicorn.Server(server_config(create_app(space, options)))
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
@@ -61,7 +68,9 @@ class Watched:
         self.page.on("pageerror", lambda e: self.problems.append(f"error: {e}"))
 
     def _console(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and not any(a in message.text for a in self.allowed):
+        if message.type in ("error", "warning") and not any(
+            a in message.text for a in self.allowed
+        ):
             self.problems.append(f"{message.type}: {message.text} at {message.location}")
 
     def open(self, path: str) -> Page:
@@ -70,7 +79,9 @@ class Watched:
 
 
 @contextmanager
-def watching(browser: Browser, space: Workspace, options: Options = Options(), height: int = 900) -> Iterator[Watched]:
+def watching(
+    browser: Browser, space: Workspace, options: Options = Options(), height: int = 900
+) -> Iterator[Watched]:
     """A page at an explorer of its own, both closed afterwards; its console must have stayed silent."""
     served = Served(space, options)
     context = browser.new_context(viewport={"width": 1280, "height": height})

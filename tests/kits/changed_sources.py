@@ -67,9 +67,20 @@ def edit(root: Path, operation: str, *arguments: str, new_root: bool = True) -> 
 
     out = root.with_name(f"{root.name}.edited")
     shutil.rmtree(out, ignore_errors=True)
-    words = ["--repo_id", "local/arm", "--root", str(root), f"--operation.type={operation}", *arguments]
+    words = [
+        "--repo_id",
+        "local/arm",
+        "--root",
+        str(root),
+        f"--operation.type={operation}",
+        *arguments,
+    ]
     former_argv = sys.argv
-    sys.argv = ["lerobot-edit-dataset", *words, *(["--new_repo_id", "local/new", "--new_root", str(out)] * new_root)]
+    sys.argv = [
+        "lerobot-edit-dataset",
+        *words,
+        *(["--new_repo_id", "local/new", "--new_root", str(out)] * new_root),
+    ]
     try:
         main()
     finally:
@@ -92,7 +103,14 @@ def split_by_tool(root: Path) -> None:
     """The first three go to another dataset; the others take the folder's place."""
     parts = root.with_name(f"{root.name}.parts")
     splits = {"small": [0, 1, 2], "large": list(range(3, len(RECORDINGS)))}
-    edit(root, "split", f"--operation.splits={json.dumps(splits)}", "--new_root", str(parts), new_root=False)
+    edit(
+        root,
+        "split",
+        f"--operation.splits={json.dumps(splits)}",
+        "--new_root",
+        str(parts),
+        new_root=False,
+    )
     replaced(root, parts / "large")
     shutil.rmtree(parts)
 
@@ -117,7 +135,12 @@ def merge_by_tool(root: Path) -> None:
 
 
 def encode_by_tool(root: Path) -> None:
-    edit(root, "reencode_videos", "--operation.rgb_encoder.vcodec=h264", "--operation.rgb_encoder.crf=27")
+    edit(
+        root,
+        "reencode_videos",
+        "--operation.rgb_encoder.vcodec=h264",
+        "--operation.rgb_encoder.crf=27",
+    )
 
 
 def encode_by_hand(root: Path) -> None:
@@ -147,7 +170,9 @@ def reorder_tasks(root: Path) -> None:
         table = pq.ParquetFile(path).read()
         task_column = pa.array([index[old] for old in table["task_index"].to_pylist()], pa.int64())
         column_index = table.schema.get_field_index("task_index")
-        pq.write_table(table.set_column(column_index, table.schema.field(column_index), task_column), path)
+        pq.write_table(
+            table.set_column(column_index, table.schema.field(column_index), task_column), path
+        )
 
 
 def correct_texts(root: Path) -> None:
@@ -155,7 +180,9 @@ def correct_texts(root: Path) -> None:
     import pandas as pd
 
     words = {task: task.replace("the ", "that ") for task in TASKS}
-    pd.read_parquet(root / "meta/tasks.parquet").rename(index=words).to_parquet(root / "meta/tasks.parquet")
+    pd.read_parquet(root / "meta/tasks.parquet").rename(index=words).to_parquet(
+        root / "meta/tasks.parquet"
+    )
     for path in sorted((root / "meta/episodes").glob("*/*.parquet")):
         episodes = pd.read_parquet(path)
         episodes["tasks"] = [[words[task] for task in tasks] for tasks in episodes["tasks"]]
@@ -205,7 +232,11 @@ def without(*episodes: int) -> tuple[Recording, ...]:
 
 def trimmed() -> tuple[Recording, ...]:
     """20 frames off three recordings: behind, before, behind."""
-    changed = {WITHDRAWN: Recording.without_last, JUDGED: Recording.without_first, LABELLED: Recording.without_last}
+    changed = {
+        WITHDRAWN: Recording.without_last,
+        JUDGED: Recording.without_first,
+        LABELLED: Recording.without_last,
+    }
     return tuple(changed[r.serial](r, TRIMMED) if r.serial in changed else r for r in RECORDINGS)
 
 
@@ -213,11 +244,14 @@ def with_replaced() -> tuple[Recording, ...]:
     """Three recordings were made anew, with the same number of frames: the old ones are gone."""
     replacements = {WITHDRAWN: LATER[0], JUDGED: LATER[1], LABELLED: LATER[2]}
     return tuple(
-        replace(replacements[r.serial], length=r.length) if r.serial in replacements else r for r in RECORDINGS
+        replace(replacements[r.serial], length=r.length) if r.serial in replacements else r
+        for r in RECORDINGS
     )
 
 
-MOVED_ON = RECORDINGS[-2:] + RECORDINGS[:-2]  # each recording has the number of the one two places behind it
+MOVED_ON = (
+    RECORDINGS[-2:] + RECORDINGS[:-2]
+)  # each recording has the number of the one two places behind it
 SAID_OF = tuple(INDEX[serial] for serial in (WITHDRAWN, JUDGED, LABELLED))
 
 
@@ -254,7 +288,13 @@ CHANGES: tuple[Change, ...] = (
     Change(V3, "add a camera", written(V3, RECORDINGS, cameras=(CAMERA, WRIST))),
     Change(V3, "correct the rate", written(V3, RECORDINGS, fps=2 * FPS)),
     Change(V3, "trim 20 rows", written(V3, trimmed()), "review"),
-    Change(V3, "delete the runs people spoke of", partial(delete_by_tool, episodes=SAID_OF), "gone", asks=None),
+    Change(
+        V3,
+        "delete the runs people spoke of",
+        partial(delete_by_tool, episodes=SAID_OF),
+        "gone",
+        asks=None,
+    ),
     Change(V2, "convert v2.1 to v3.0", convert_by_lerobot),
     *_usual(V2),
     Change(V2, "add a camera", written(V2, RECORDINGS, cameras=(CAMERA, WRIST))),
@@ -306,4 +346,7 @@ def make_in_a_process(folder: Path, changes: Sequence[Change]) -> None:
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]), [change for change in CHANGES if {change.id, change.form} & {*sys.argv[2:]}])
+    make(
+        Path(sys.argv[1]),
+        [change for change in CHANGES if {change.id, change.form} & {*sys.argv[2:]}],
+    )

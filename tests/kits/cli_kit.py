@@ -110,10 +110,14 @@ def assert_one_error_line(result: Result) -> str:
     return lines[0]
 
 
-def write_config(folder: Path, source: Path, settings: str = "", *, name: str = "tiny", chunk_size: int = 2) -> Path:
+def write_config(
+    folder: Path, source: Path, settings: str = "", *, name: str = "tiny", chunk_size: int = 2
+) -> Path:
     """A TOML config with a registry folder beside it that has one dataset; returns the config's path."""
     relative = os.path.relpath(source, folder / "registry")
-    return write_configs(folder, {name: f"source: {relative}\nchunk_size: {chunk_size}\n"}, settings)
+    return write_configs(
+        folder, {name: f"source: {relative}\nchunk_size: {chunk_size}\n"}, settings
+    )
 
 
 def write_configs(folder: Path, entries: Mapping[str, str], settings: str = "") -> Path:
@@ -123,7 +127,9 @@ def write_configs(folder: Path, entries: Mapping[str, str], settings: str = "") 
     for name, entry in entries.items():
         (registry / f"{name}.yaml").write_text(f"name: {name}\n{entry}")
     path = folder / "build.toml"
-    path.write_text(f'datasets = {json.dumps(list(entries))}\nregistry = ["registry"]\n{settings}\n')
+    path.write_text(
+        f'datasets = {json.dumps(list(entries))}\nregistry = ["registry"]\n{settings}\n'
+    )
     return path
 
 
@@ -143,11 +149,15 @@ def stage_times(workspace: Path) -> dict[tuple[str, int], Any]:
     }
 
 
-def stages_redone(workspace: Path, former_times: dict[tuple[str, int], Any]) -> set[tuple[str, int]]:
+def stages_redone(
+    workspace: Path, former_times: dict[tuple[str, int], Any]
+) -> set[tuple[str, int]]:
     """(stage, chunk) whose newest run is newer than `former_times` had it; the lines of `episodes` left out."""
     current_times = stage_times(workspace)
     return {
-        key for key, finished in current_times.items() if key[0] != "episodes" and former_times.get(key) != finished
+        key
+        for key, finished in current_times.items()
+        if key[0] != "episodes" and former_times.get(key) != finished
     }
 
 
@@ -172,7 +182,9 @@ def built_in_process(builds: Sequence[DatasetBuild], workspace: Path) -> dict[st
 def look_up(arguments: list[str], whole: bool = True) -> None:
     """Raises where a command, an option or a value is none of ours, or (`whole`) one is missing; nothing is run."""
     command = typer.main.get_command(make_app())
-    if len(arguments) == 1 and arguments[0].startswith("--"):  # parsing would do it, such as --install-completion
+    if len(arguments) == 1 and arguments[0].startswith(
+        "--"
+    ):  # parsing would do it, such as --install-completion
         assert any(arguments[0] in option.opts for option in command.params)
         return
     try:

@@ -30,7 +30,11 @@ DATASETS = {"long": 9, "short": 1 if IS_WHOLE else 22}
 WAIT_S = 3600.0 if IS_WHOLE else 900.0
 WORKERS = 2  # this machine's cores
 TOKEN = "of-the-ui-of-this-test"
-TOKENS = {"UI": TOKEN, "EXPLORE": "of-the-explorer-of-this-test", "REWARD": "of-the-rewards-of-this-test"}
+TOKENS = {
+    "UI": TOKEN,
+    "EXPLORE": "of-the-explorer-of-this-test",
+    "REWARD": "of-the-rewards-of-this-test",
+}
 LOCATIONS = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"
 COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
 PORTS = {"code": "4000", "webserver": "3000", "explorer": "7680", "rewards": "8700"}
@@ -64,7 +68,9 @@ class Deployment:
             source = str(ROOT / "samples" / f"sim_{name}")
             entry = {"name": name, "format": "lerobot", "source": source, "chunk_size": size}
             (registry / f"{name}.yaml").write_text(yaml.safe_dump(entry))
-        (folder / "corpus.toml").write_text(f'datasets = {json.dumps(list(DATASETS))}\nregistry = ["{registry}"]\n')
+        (folder / "corpus.toml").write_text(
+            f'datasets = {json.dumps(list(DATASETS))}\nregistry = ["{registry}"]\n'
+        )
         server.execute("CREATE DATABASE dagster")
         server.execute("CREATE DATABASE lake")
         self.env = os.environ | bucket | {
@@ -86,29 +92,41 @@ class Deployment:
         self._write_proxy()
         for name in SERVED:
             self.start(name)
-        self.wait("the code location is loaded", lambda: self.ask(LOCATIONS)["repositoriesOrError"]["nodes"])
+        self.wait(
+            "the code location is loaded",
+            lambda: self.ask(LOCATIONS)["repositoriesOrError"]["nodes"],
+        )
 
     def _write_proxy(self) -> None:
         """nginx.conf as its image fills it in, and one user."""
         text = (ROOT / "deploy" / "nginx.conf").read_text()
         for name, port in self.outside.items():
-            text = text.replace(f"http://{name}:{PORTS[name]}", f"http://127.0.0.1:{self.ports[name]}")
+            text = text.replace(
+                f"http://{name}:{PORTS[name]}", f"http://127.0.0.1:{self.ports[name]}"
+            )
             text = text.replace(f"listen {PORTS[name]};", f"listen 127.0.0.1:{port};")
         for name, token in TOKENS.items():
             text = text.replace(f"${{{name}_TOKEN}}", token)
         text = re.sub(r"(?:/etc/nginx|/tmp|/dev)/", f"{self.folder / 'proxy'}/", text)
         (self.folder / "proxy").mkdir()
         (self.folder / "proxy" / "nginx.conf").write_text(text)
-        sealed = subprocess.run(["openssl", "passwd", "-apr1", USER[1]], capture_output=True, text=True, check=True)
+        sealed = subprocess.run(
+            ["openssl", "passwd", "-apr1", USER[1]], capture_output=True, text=True, check=True
+        )
         (self.folder / "proxy" / "users").write_text(f"{USER[0]}:{sealed.stdout}")
 
     def here(self, words: list[str]) -> list[str]:
         """A command or probe of the Compose file, as it is said on this machine."""
         changed = {
             **{
-                f"{sign}{port}": f"{sign}{self.ports[name]}" for name, port in PORTS.items() for sign in ("", "--port=")
+                f"{sign}{port}": f"{sign}{self.ports[name]}"
+                for name, port in PORTS.items()
+                for sign in ("", "--port=")
             },
-            **{address: address.replace("0.0.0.0", "127.0.0.1") for address in ("0.0.0.0", "--host=0.0.0.0")},
+            **{
+                address: address.replace("0.0.0.0", "127.0.0.1")
+                for address in ("0.0.0.0", "--host=0.0.0.0")
+            },
             "deploy/workspace.yaml": str(self.folder / "home" / "workspace.yaml"),
             "/tmp/nginx.conf": str(self.folder / "proxy" / "nginx.conf"),
             "daemon off;": "daemon off; user root;",
@@ -117,8 +135,14 @@ class Deployment:
         }
         local_words = [changed.get(word, word) for word in words]
         for name, port in (self.ports | (self.outside if "curl" in words else {})).items():
-            local_words = [word.replace(f"127.0.0.1:{PORTS[name]}", f"127.0.0.1:{port}") for word in local_words]
-        return [str(BIN / local_words[0]) if (BIN / local_words[0]).exists() else local_words[0], *local_words[1:]]
+            local_words = [
+                word.replace(f"127.0.0.1:{PORTS[name]}", f"127.0.0.1:{port}")
+                for word in local_words
+            ]
+        return [
+            str(BIN / local_words[0]) if (BIN / local_words[0]).exists() else local_words[0],
+            *local_words[1:],
+        ]
 
     def start(self, name: str) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -131,7 +155,10 @@ class Deployment:
         """What its health check says."""
         kind, *words = COMPOSE[name]["healthcheck"]["test"]
         assert kind == "CMD"
-        return subprocess.run(self.here(words), cwd=ROOT, env=self.env, capture_output=True).returncode == 0
+        return (
+            subprocess.run(self.here(words), cwd=ROOT, env=self.env, capture_output=True).returncode
+            == 0
+        )
 
     def stop(self) -> None:
         for process in reversed(self.processes.values()):
@@ -169,11 +196,21 @@ class Deployment:
 
 
 def main() -> None:
-    with TemporaryDirectory(prefix="proccorpus-cluster-") as folder, postgres() as server, s3() as bucket:
+    with (
+        TemporaryDirectory(prefix="proccorpus-cluster-") as folder,
+        postgres() as server,
+        s3() as bucket,
+    ):
         deployment = Deployment(Path(folder), server, bucket)
         try:
-            print("\n".join(f"{name}: http://127.0.0.1:{port}" for name, port in deployment.outside.items()))
-            print(f"user {USER[0]}, password {USER[1]!r}; workspace {deployment.workspace}. Ctrl-C ends it")
+            print(
+                "\n".join(
+                    f"{name}: http://127.0.0.1:{port}" for name, port in deployment.outside.items()
+                )
+            )
+            print(
+                f"user {USER[0]}, password {USER[1]!r}; workspace {deployment.workspace}. Ctrl-C ends it"
+            )
             deployment.processes["daemon"].wait()
         except KeyboardInterrupt:
             pass

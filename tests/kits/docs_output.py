@@ -16,7 +16,9 @@ class OutputError(AssertionError):
 
 
 # Answers that say that there was nothing to show
-NOTHING = re.compile(r"^(No rows\.|No \w+ yet.*|Nobody said .*|Neither holds an episode\.)$", re.MULTILINE)
+NOTHING = re.compile(
+    r"^(No rows\.|No \w+ yet.*|Nobody said .*|Neither holds an episode\.)$", re.MULTILINE
+)
 MASKS = (
     (r"\x1b\[[0-9;]*m", ""),
     (r"^[─\s]*$", ""),  # rules and empty lines

@@ -23,7 +23,12 @@ def direction(degrees: float) -> np.ndarray:
 
 
 def embed(
-    lake: Lake, dataset: str, runs: dict[int, dict[str, Angles]], *, chunk: int = 0, encoder: str = "grey@64"
+    lake: Lake,
+    dataset: str,
+    runs: dict[int, dict[str, Angles]],
+    *,
+    chunk: int = 0,
+    encoder: str = "grey@64",
 ) -> None:
     """Publish runs of one chunk by number: of each camera, the preferred first, what the encoder saw."""
     of_chunk = {"dataset": dataset, "chunk": chunk}
@@ -34,16 +39,38 @@ def embed(
         run = of_chunk | {"episode_index": episode}
         frames = EVERY * max(map(len, of_camera.values()))
         contents.append(run | {"num_frames": frames, "fps": FPS, "usable_cameras": list(of_camera)})
-        facts.append(run | {"source_id": str(episode), "fps": FPS, "task": f"Task {episode}", "cameras": ["front"]})
+        facts.append(
+            run
+            | {
+                "source_id": str(episode),
+                "fps": FPS,
+                "task": f"Task {episode}",
+                "cameras": ["front"],
+            }
+        )
         for camera, angles in of_camera.items():
             for k, angle in enumerate(angles):
-                frame_fields = {"camera": camera, "frame_index": EVERY * k, "encoder": encoder, "device": "cpu"}
-                rows.append(run | frame_fields | {"embedding": direction(angle), "cells": np.zeros(64, np.float32)})
+                frame_fields = {
+                    "camera": camera,
+                    "frame_index": EVERY * k,
+                    "encoder": encoder,
+                    "device": "cpu",
+                }
+                rows.append(
+                    run
+                    | frame_fields
+                    | {"embedding": direction(angle), "cells": np.zeros(64, np.float32)}
+                )
     parts = {"embeddings": rows, "episode_content": contents}
     for (table, content), stage in zip(parts.items(), ("embeddings", "frames"), strict=True):
-        lake.publish(stage_run(dataset=dataset, chunk=chunk, stage=stage), {table: TABLES[table].rows(content)})
+        lake.publish(
+            stage_run(dataset=dataset, chunk=chunk, stage=stage),
+            {table: TABLES[table].rows(content)},
+        )
     dataset_row = TABLES["datasets"].rows([{"dataset": dataset, "chunk_size": 100}])
-    lake.upsert("runs of a dataset", episode_facts=TABLES["episode_facts"].rows(facts), datasets=dataset_row)
+    lake.upsert(
+        "runs of a dataset", episode_facts=TABLES["episode_facts"].rows(facts), datasets=dataset_row
+    )
 
 
 def look_at(space: Workspace) -> None:

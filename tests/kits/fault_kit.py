@@ -54,10 +54,21 @@ class Corpus:
         return cls(write_configs(folder, entries, SETTINGS.format(url=url)))
 
     def command(self, workspace: Path, workers: int = 2) -> list[str]:
-        words = [PROGRAM, "build", "--config", self.config, "--episodes", "0-3", "--workers", workers]
+        words = [
+            PROGRAM,
+            "build",
+            "--config",
+            self.config,
+            "--episodes",
+            "0-3",
+            "--workers",
+            workers,
+        ]
         return [*map(str, words), "--workspace", str(workspace)]
 
-    def build(self, workspace: Path, workers: int = 2, **env: str) -> "subprocess.CompletedProcess[str]":
+    def build(
+        self, workspace: Path, workers: int = 2, **env: str
+    ) -> "subprocess.CompletedProcess[str]":
         """To its end."""
         return subprocess.run(
             self.command(workspace, workers),
@@ -65,7 +76,9 @@ class Corpus:
         )  # fmt: skip
 
     @contextmanager
-    def building(self, workspace: Path, workers: int = 2, **env: str) -> "Iterator[subprocess.Popen[str]]":
+    def building(
+        self, workspace: Path, workers: int = 2, **env: str
+    ) -> "Iterator[subprocess.Popen[str]]":
         """In a session of its own; what is left of it at the end is killed."""
         process = subprocess.Popen(
             self.command(workspace, workers), env=environment(OMP_NUM_THREADS="1", **env), text=True,
@@ -93,8 +106,12 @@ class Whole:
     def differences(self, workspace: Path) -> list[str]:
         """Tables and listed shards that are not as they should be. Orphans are the doctor's to tell."""
         other_whole = Whole.of(workspace)
-        differing = [name for name, digest in self.digest.items() if other_whole.digest.get(name) != digest]
-        return differing + [name for name, sha256 in self.shards.items() if other_whole.shards.get(name) != sha256]
+        differing = [
+            name for name, digest in self.digest.items() if other_whole.digest.get(name) != digest
+        ]
+        return differing + [
+            name for name, sha256 in self.shards.items() if other_whole.shards.get(name) != sha256
+        ]
 
 
 def living(session: int) -> list[int]:
@@ -120,7 +137,9 @@ def kill_session(session: int) -> None:
 
 
 def wait_for(
-    condition: Callable[[], object], subject: str = "what was waited for", limit_s: float = PATIENCE_S
+    condition: Callable[[], object],
+    subject: str = "what was waited for",
+    limit_s: float = PATIENCE_S,
 ) -> None:
     end = time.monotonic() + limit_s
     while not condition():
@@ -135,7 +154,9 @@ def errors(workspace: Path, *, hashes: bool = False) -> list[dict[str, str]]:
     """What `proccorpus doctor` calls an error: a listed file that is missing, a half shard, labels without a run.
     Where a first build ended before its first commit, there is no workspace yet, and the doctor says just that.
     """
-    result = proccorpus("doctor", "--json", *(["--hashes"] if hashes else []), cwd=ROOT, workspace=workspace)
+    result = proccorpus(
+        "doctor", "--json", *(["--hashes"] if hashes else []), cwd=ROOT, workspace=workspace
+    )
     if result.err.startswith("error: no workspace at"):
         return []
     return [finding for finding in result.json["findings"] if finding["severity"] == ERROR]
@@ -162,7 +183,9 @@ def assert_recovers(
     assert_same_and_once(workspace, whole, repeats, tally, fault)
 
 
-def assert_same_and_once(workspace: Path, whole: Whole, repeats: "Repeats", tally: Tally, fault: str) -> None:
+def assert_same_and_once(
+    workspace: Path, whole: Whole, repeats: "Repeats", tally: Tally, fault: str
+) -> None:
     """As assert_same_end, and no answered call was sent again; counted under the fault."""
     num_repeated = repeats.count(workspace)
     tally.add(fault, differences=len(whole.differences(workspace)), repeated=num_repeated)
@@ -176,7 +199,9 @@ def assert_same_and_once(workspace: Path, whole: Whole, repeats: "Repeats", tall
 def answered(workspace: Path) -> set[str]:
     """Keys of the calls whose replies are stored whole, read without the store."""
     rows = in_replies(workspace, "replies", "SELECT key, data FROM replies")
-    return {decode(key, data) and key for key, data in rows}  # raises where a crash left half a reply
+    return {
+        decode(key, data) and key for key, data in rows
+    }  # raises where a crash left half a reply
 
 
 def in_replies(workspace: Path, table: str, query: str) -> list[tuple]:
@@ -207,7 +232,12 @@ class Repeats:
 
     def count(self, workspace: Path) -> int:
         calls = sent(workspace)
-        repeated_calls = {number for last, keys in self.known for number, key in calls if number > last and key in keys}
+        repeated_calls = {
+            number
+            for last, keys in self.known
+            for number, key in calls
+            if number > last and key in keys
+        }
         return len(repeated_calls)
 
 
@@ -224,7 +254,9 @@ class ModelServer:
     def start(self) -> None:
         stand_in = [sys.executable, "-m", "tests.kits.vlm_standin"]
         command = [*stand_in, "--port", self.port, "--log", self.log, *self.options]
-        self.process = subprocess.Popen([str(c) for c in command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [str(c) for c in command], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
         self.port = int(self.url.removesuffix("/v1").rpartition(":")[2])

@@ -18,7 +18,11 @@ class Trap:
 
 def files_of(root: Path) -> dict[str, bytes]:
     """Contents of all files by their path below the folder."""
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
 
 
 def flip_bit(path: Path) -> None:

@@ -72,18 +72,34 @@ def write_base(name: str, root: Path) -> Mapping[str, Any]:
             le.write_v3(root, [6, 7, 8], cameras={le.FRONT: 3, le.WRIST: 1}, tasks=TASKS)
         case "lerobot_pictures":  # in the rows of one camera, beside them for the other
             le.write_v2(root, [6, 7], cameras=())
-            image = {"dtype": "image", "shape": [64, 64, 3], "names": ["height", "width", "channel"]}
+            image = {
+                "dtype": "image",
+                "shape": [64, 64, 3],
+                "names": ["height", "width", "channel"],
+            }
             le.edit_info(root, features=le.features([], 10) | {le.FRONT: image, le.WRIST: image})
             (root / "images").mkdir()
             kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
             for episode, length in enumerate((6, 7)):
-                inside_pictures = [{"bytes": rlds.png(le.number(0, episode, k)), "path": None} for k in range(length)]
-                outside_pictures = [{"bytes": None, "path": f"images/{episode}_{k}.jpg"} for k in range(length)]
+                inside_pictures = [
+                    {"bytes": rlds.png(le.number(0, episode, k)), "path": None}
+                    for k in range(length)
+                ]
+                outside_pictures = [
+                    {"bytes": None, "path": f"images/{episode}_{k}.jpg"} for k in range(length)
+                ]
                 for k, picture_entry in enumerate(outside_pictures):
-                    (root / str(picture_entry["path"])).write_bytes(hdf5.jpeg(le.picture(le.number(1, episode, k))))
-                pictures = {le.FRONT: pa.array(inside_pictures, kind), le.WRIST: pa.array(outside_pictures, kind)}
+                    (root / str(picture_entry["path"])).write_bytes(
+                        hdf5.jpeg(le.picture(le.number(1, episode, k)))
+                    )
+                pictures = {
+                    le.FRONT: pa.array(inside_pictures, kind),
+                    le.WRIST: pa.array(outside_pictures, kind),
+                }
                 le.edit_parquet(le.v2_data(root, episode), **pictures)
-        case "lerobot_steps" | "lerobot_labels":  # every form of steps that a dataset of its version may bring, at once
+        case (
+            "lerobot_steps" | "lerobot_labels"
+        ):  # every form of steps that a dataset of its version may bring, at once
             is_v2 = name == "lerobot_steps"
             if is_v2:
                 le.write_v2(root, [12, 9], tasks=TASKS)
@@ -95,7 +111,10 @@ def write_base(name: str, root: Path) -> Mapping[str, Any]:
             for camera in range(2):
                 numbers = [le.number(camera, 0, k) for k in range(9)]
                 le.write_video(root / f"episode_001/cam_{camera}.mp4", numbers)
-            spans = [{"anotation": n, "start_frame_id": a, "end_frame_id": b} for n, a, b in (("x", 1, 4), ("y", 4, 8))]
+            spans = [
+                {"anotation": n, "start_frame_id": a, "end_frame_id": b}
+                for n, a, b in (("x", 1, 4), ("y", 4, 8))
+            ]
             (root / "episode_001/annotated_keyframes.json").write_text(json.dumps(spans))
             (root / "task_instruction.json").write_text(json.dumps(["clear the table", "tidy up"]))
         case "video":  # a table with two cameras of one episode, notes with steps beside a video, and one by itself
@@ -104,16 +123,27 @@ def write_base(name: str, root: Path) -> Mapping[str, Any]:
             with (root / "a/metadata.csv").open("w", newline="") as file:
                 table = csv.writer(file)
                 table.writerow(("file", "camera", "episode", "task", "success"))
-                table.writerows((f"{camera}.mp4", camera, "1", "stack", "true") for camera in ("left", "right"))
-            steps = [{"name": "reach", "start_s": 0, "end_s": 0.3}, {"name": "grasp", "start_frame": 3, "end_frame": 6}]
-            (root / "b.json").write_text(json.dumps({"task": "fold", "fps": 10, "steps": steps, "success": True}))
-            (root / "metadata.jsonl").write_text(json.dumps({"file": "c.mkv", "task": "sort", "group": "g"}) + "\n")
+                table.writerows(
+                    (f"{camera}.mp4", camera, "1", "stack", "true") for camera in ("left", "right")
+                )
+            steps = [
+                {"name": "reach", "start_s": 0, "end_s": 0.3},
+                {"name": "grasp", "start_frame": 3, "end_frame": 6},
+            ]
+            (root / "b.json").write_text(
+                json.dumps({"task": "fold", "fps": 10, "steps": steps, "success": True})
+            )
+            (root / "metadata.jsonl").write_text(
+                json.dumps({"file": "c.mkv", "task": "sort", "group": "g"}) + "\n"
+            )
         case "table30":
             write_task(root, "fold_towel", "aloha", {0: 6})
             write_task(root, "press_button", "franka", {0: 7})
         case "rh20t":
             metadata = {"rating": 7, "calib": 3}
-            write_scene(root / "RH20T_cfg3", 1, cameras={"cam_1": 6, "cam_2": 7}, metadata=metadata, plain=6)
+            write_scene(
+                root / "RH20T_cfg3", 1, cameras={"cam_1": 6, "cam_2": 7}, metadata=metadata, plain=6
+            )
             write_scene(root / "RH20T_cfg3", 2, cameras={"cam_1": 6}, metadata=metadata)
             write_texts(root / "task_description.json", {1: "press the button", 2: "open the door"})
         case "rlds":
@@ -123,7 +153,13 @@ def write_base(name: str, root: Path) -> Mapping[str, Any]:
             hdf5.write_libero(root / "KITCHEN_SCENE1_turn_on_the_stove_demo.hdf5", {0: 6, 1: 7})
             hdf5.write_libero(root / "LIVING_ROOM_SCENE2_pick_up_the_cup_demo.hdf5", {0: 8}, None)
         case "aloha":
-            hdf5.write_aloha(root / "episode_0.hdf5", 0, 6, hdf5.padded_rows, timestamps=[k / 50 for k in range(6)])
+            hdf5.write_aloha(
+                root / "episode_0.hdf5",
+                0,
+                6,
+                hdf5.padded_rows,
+                timestamps=[k / 50 for k in range(6)],
+            )
             hdf5.write_aloha(root / "episode_1.hdf5", 1, 7)
         case "zarr":
             write_replay(root / "umi.zarr.zip", [6, 7], task="fold the towel", fps=20)
@@ -135,9 +171,15 @@ def write_base(name: str, root: Path) -> Mapping[str, Any]:
         case "agibot":
             agibot.write_agibot(root)
         case "agibot_tars":  # as on the hub
-            loose = agibot.write_agibot(root.parent / f"{root.name}.loose", cameras=agibot.GRIPPER_CAMERAS[:2])
-            spans = {e: [agibot.span(0, 2), agibot.span(2, n)] for e, n in {648642: 6, 648649: 8}.items()}
-            agibot.write_tasks(root, 327, [agibot.entry(e, frames_spec) for e, frames_spec in spans.items()])
+            loose = agibot.write_agibot(
+                root.parent / f"{root.name}.loose", cameras=agibot.GRIPPER_CAMERAS[:2]
+            )
+            spans = {
+                e: [agibot.span(0, 2), agibot.span(2, n)] for e, n in {648642: 6, 648649: 8}.items()
+            }
+            agibot.write_tasks(
+                root, 327, [agibot.entry(e, frames_spec) for e, frames_spec in spans.items()]
+            )
             tar = root / "observations/327/648642-648649.tar"
             agibot.pack(tar, loose / "observations/327", ["648642", "648649"])
             agibot.pack(root / "proprio_stats/proprio_stats.tar", loose / "proprio_stats", ["327"])
@@ -192,7 +234,11 @@ def says(path: Path, **members: Any) -> None:
 def repeated(path: Path, count: int, **columns: Any) -> None:
     """A Parquet file of its first row, so many times, with other columns."""
     table = pq.ParquetFile(path).read()
-    rows = {name: pa.repeat(table[name][0], count) for name in table.schema.names if not name.startswith("stats/")}
+    rows = {
+        name: pa.repeat(table[name][0], count)
+        for name in table.schema.names
+        if not name.startswith("stats/")
+    }
     le.write_parquet(path, rows | columns)
 
 
@@ -256,7 +302,9 @@ def write_excess(name: str, root: Path) -> None:
             repeated(le.v3_meta(root), 50, episode_index=np.arange(50))
         case "v3_equal":
             zeros = np.zeros(50, np.int64)
-            le.write_parquet(le.v3_data(root, 0), dict.fromkeys(("episode_index", "task_index"), zeros))
+            le.write_parquet(
+                le.v3_data(root, 0), dict.fromkeys(("episode_index", "task_index"), zeros)
+            )
         case "v3_digits":  # where one number ends and the other begins nobody knows
             says(info, data_path="data/{chunk_index}{file_index}x.parquet")
         case "video_playlists":  # of a link, which leads to a film outside
@@ -279,7 +327,9 @@ def write_excess(name: str, root: Path) -> None:
                 added_parts = large
             else:
                 added_parts = {f"steps/x{k}": [b"x"] for k in range(30)}
-            rlds.write_shard(rlds.shard(root, "train", 0, 2), [rlds.episode(0, changes=added_parts)])
+            rlds.write_shard(
+                rlds.shard(root, "train", 0, 2), [rlds.episode(0, changes=added_parts)]
+            )
         case "mcap_claims":
             mcap(root, chunk(b"x", 2000))
         case "mcap_topics":
@@ -305,13 +355,20 @@ def write_excess(name: str, root: Path) -> None:
 ADDRESS_SPACE_BYTES = 8 << 30
 FILE_BYTES = 1 << 28  # that a build may write at most
 PEAK_MB = 2000  # that a build of tiny datasets may have in memory
-ALL_EVENTS, CHANGES = 0xFFF, 0x3C6  # of inotify; contents, attributes, what is moved, made or deleted
+ALL_EVENTS, CHANGES = (
+    0xFFF,
+    0x3C6,
+)  # of inotify; contents, attributes, what is moved, made or deleted
 SILENCE_S = 240  # between two words of what runs, on a machine that is busy
 
 
 def apart[T](folder: Path, function: Callable[..., T], *arguments: Any) -> T:
     """What a function of a workspace returns in a process of its own, beside whose workspace nothing is touched."""
-    environment = {"PYTHONPATH": str(ROOT), "HOME": f"{folder}/empty", "TMPDIR": f"{folder}/temporary"}
+    environment = {
+        "PYTHONPATH": str(ROOT),
+        "HOME": f"{folder}/empty",
+        "TMPDIR": f"{folder}/temporary",
+    }
     # Who imports torchvision makes this folder, by default in TMPDIR
     environment["TORCHINDUCTOR_CACHE_DIR"] = f"{folder}/torch"
     for name in ("workspace", "empty", "temporary", "torch"):
@@ -352,7 +409,10 @@ def watched(folder: Path) -> Iterator[list[bytes]]:
 def limited(folder: Path) -> None:
     os.chdir(folder)
     faulthandler.enable()
-    for limit, value in ((resource.RLIMIT_AS, ADDRESS_SPACE_BYTES), (resource.RLIMIT_FSIZE, FILE_BYTES)):
+    for limit, value in (
+        (resource.RLIMIT_AS, ADDRESS_SPACE_BYTES),
+        (resource.RLIMIT_FSIZE, FILE_BYTES),
+    ):
         resource.setrlimit(limit, (value, value))
     warnings.simplefilter("ignore")
 
@@ -402,7 +462,11 @@ WHERE dataset NOT IN (SELECT dataset FROM findings WHERE severity = 'unusable'
 
 
 def build(
-    folder: Path, mutants: Path, names: list[str], fields: Mapping[str, Any], limits: Mapping[str, Any] | None = None
+    folder: Path,
+    mutants: Path,
+    names: list[str],
+    fields: Mapping[str, Any],
+    limits: Mapping[str, Any] | None = None,
 ) -> dict[str, Outcome]:
     """Outcomes by name of datasets in a folder that are built in one workspace; `limits` of their entries by name."""
     outcomes = {name: Outcome() for name in names}
@@ -410,7 +474,9 @@ def build(
     for name in names:
         alive()
         entry = dict(fields) | {"limits": Limits(**(limits or {}).get(name, {}))}
-        builds.append(DatasetBuild(dataset=DatasetConfig(name=name, source=str(mutants / name), **entry)))
+        builds.append(
+            DatasetBuild(dataset=DatasetConfig(name=name, source=str(mutants / name), **entry))
+        )
         try:
             format_of(Source(builds[-1].dataset))
         except SourceError as e:
@@ -427,7 +493,9 @@ def build(
         "SELECT dataset, reason, severity, episode_index, detail FROM findings ORDER BY ALL"
     ):
         outcomes[name].why.append(" ".join(str(part)[:200] for part in details))
-    for name, usable in lake.rows("SELECT dataset, count(*) FROM episodes WHERE status = 'ok' GROUP BY ALL"):
+    for name, usable in lake.rows(
+        "SELECT dataset, count(*) FROM episodes WHERE status = 'ok' GROUP BY ALL"
+    ):
         outcomes[name].kind = "built"
         outcomes[name].usable = usable
     return outcomes

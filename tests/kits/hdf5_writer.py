@@ -42,7 +42,10 @@ def padded_rows(encoded: Sequence[bytes]) -> np.ndarray:
 
 
 def write_libero(
-    path: Path, demos: Mapping[int, int], instruction: str | None = "turn on the stove", **attributes: Any
+    path: Path,
+    demos: Mapping[int, int],
+    instruction: str | None = "turn on the stove",
+    **attributes: Any,
 ) -> Path:
     """`demos` are lengths by number. Row k of a demo: ee_states 6 x k, fingers k/100 and -k/100, actions k."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +53,11 @@ def write_libero(
         data = file.create_group("data")
         if instruction is not None:
             data.attrs["problem_info"] = json.dumps(
-                {"problem_name": "libero_kitchen", "domain_name": "robosuite", "language_instruction": instruction}
+                {
+                    "problem_name": "libero_kitchen",
+                    "domain_name": "robosuite",
+                    "language_instruction": instruction,
+                }
             )
         default_attributes = {
             "macros_image_convention": "opengl",
@@ -76,14 +83,18 @@ def write_libero(
     return path
 
 
-def write_robomimic(path: Path, length: int, reward: float = 1.0, env: Mapping[str, Any] | None = None) -> Path:
+def write_robomimic(
+    path: Path, length: int, reward: float = 1.0, env: Mapping[str, Any] | None = None
+) -> Path:
     """`reward` is that of the last row."""
     with h5py.File(path, "w") as file:
         data = file.create_group("data")
         data.attrs["env_args"] = json.dumps({"env_name": "Lift"} | dict(env or {}))
         group = data.create_group("demo_0")
         rewards = np.where(np.arange(length) == length - 1, reward, 0.0)
-        group.update({"actions": np.zeros((length, 7)), "rewards": rewards, "dones": np.ones(length)})
+        group.update(
+            {"actions": np.zeros((length, 7)), "rewards": rewards, "dones": np.ones(length)}
+        )
         for group_name in ("obs", "next_obs"):
             obs = group.create_group(group_name)
             obs["robot0_eef_pos"] = np.tile(np.arange(length)[:, None], 3)
@@ -138,7 +149,9 @@ def write_robotwin(config: Path, episode: int, length: int, texts: Any = None) -
         file["joint_action/vector"] = np.column_stack(list(parts.values()))
         for c, camera in enumerate(("head_camera", "left_camera", "right_camera")):
             encoded = [swapped_jpeg(p) for p in film(c, episode, length)]
-            file[f"observation/{camera}/rgb"] = np.array(encoded, dtype=f"S{max(map(len, encoded)) + 7}")
+            file[f"observation/{camera}/rgb"] = np.array(
+                encoded, dtype=f"S{max(map(len, encoded)) + 7}"
+            )
             file[f"observation/{camera}/intrinsic_cv"] = np.zeros((length, 3, 3))
             file[f"observation/{camera}/depth"] = np.zeros((length, 8, 8))
         file["endpose/left_endpose"] = np.zeros((length, 7))

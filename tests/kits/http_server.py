@@ -32,14 +32,22 @@ class Answering(BaseHTTPRequestHandler):
         self.rfile.readline()
         return data
 
-    def answer(self, value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        kind = {str: "text/html; charset=utf-8", bytes: "application/octet-stream"}.get(type(value), "application/json")
+    def answer(
+        self, value: object, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        kind = {str: "text/html; charset=utf-8", bytes: "application/octet-stream"}.get(
+            type(value), "application/json"
+        )
         if isinstance(value, bytes):
             data = value
         else:
             data = (value if isinstance(value, str) else json.dumps(value)).encode()
         self.send_response(status)
-        for name, text in {"Content-Type": kind, "Content-Length": str(len(data)), **(headers or {})}.items():
+        for name, text in {
+            "Content-Type": kind,
+            "Content-Length": str(len(data)),
+            **(headers or {}),
+        }.items():
             self.send_header(name, text)
         self.end_headers()
         if self.command != "HEAD":
@@ -49,7 +57,9 @@ class Answering(BaseHTTPRequestHandler):
 @contextmanager
 def serving(handler: Any, **attributes: object) -> Iterator[str]:
     """The address of a server of that handler, whose class has what is known."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (handler,), attributes) if attributes else handler)
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", 0), type("Bound", (handler,), attributes) if attributes else handler
+    )
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:

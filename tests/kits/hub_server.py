@@ -46,7 +46,9 @@ class Hub:
         default_factory=lambda: defaultdict(list)
     )  # connections end after so many bytes
     corrupt: dict[str, int] = field(default_factory=dict)  # so many answers have a wrong byte
-    refuse: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))  # HTTP statuses; the last one stays
+    refuse: dict[str, list[int]] = field(
+        default_factory=lambda: defaultdict(list)
+    )  # HTTP statuses; the last one stays
     asked: list[Asked] = field(default_factory=list)
     objects: dict[str, bytes] = field(default_factory=dict)  # large files that were sent, by sha256
     uploads: list[str] = field(default_factory=list)  # sha256 of each of them
@@ -74,7 +76,11 @@ class Hub:
 
     def contents(self) -> list[Asked]:
         """Requests that were answered by a file's content (or refused it)."""
-        return [a for a in self.asked if a.method == "GET" and not a.path.startswith("/api/") and not a.redirected]
+        return [
+            a
+            for a in self.asked
+            if a.method == "GET" and not a.path.startswith("/api/") and not a.redirected
+        ]
 
     def fetched(self) -> set[str]:
         return {a.path for a in self.contents()}
@@ -112,7 +118,10 @@ def entry_of(name: str, data: bytes) -> dict:
     entry = {"type": "file", "oid": git_id(data), "size": len(data), "path": name}
     if large(name):
         oid = hashlib.sha256(data).hexdigest()
-        entry |= {"oid": git_id(oid.encode()), "lfs": {"oid": oid, "size": len(data), "pointerSize": 134}}
+        entry |= {
+            "oid": git_id(oid.encode()),
+            "lfs": {"oid": oid, "size": len(data), "pointerSize": 134},
+        }
     return entry
 
 
@@ -135,7 +144,9 @@ class _Handler(Answering):
         host = self.headers.get("Host", "").partition(":")[0]
         redirected = path.startswith(resolve) and large(name)
         token = self.headers.get("Authorization")
-        hub.asked.append(Asked(self.command, name, int(start) if start else None, token, host, redirected))
+        hub.asked.append(
+            Asked(self.command, name, int(start) if start else None, token, host, redirected)
+        )
         if path.startswith(lfs):
             return self._send(hub.commits[commit][name], name)
         if not hub.branches:
@@ -170,11 +181,15 @@ class _Handler(Answering):
         if folder and not files:
             return self._error(404, "EntryNotFound", f"{folder} does not exist")
         folders = sorted({n.rsplit("/", 1)[0] for n in files if "/" in n[len(below) :]})
-        entries: list[dict] = [{"type": "directory", "oid": "0" * 40, "size": 0, "path": f} for f in folders]
+        entries: list[dict] = [
+            {"type": "directory", "oid": "0" * 40, "size": 0, "path": f} for f in folders
+        ]
         entries += [entry_of(name, data) for name, data in files.items()]
         headers = {}
         if start + hub.page < len(entries):
-            next_page = f"{hub.endpoint}{urlsplit(self.path).path}?recursive=true&cursor={start + hub.page}"
+            next_page = (
+                f"{hub.endpoint}{urlsplit(self.path).path}?recursive=true&cursor={start + hub.page}"
+            )
             headers = {"Link": f'<{next_page}>; rel="next"'}
         return self.answer(entries[start : start + hub.page], headers=headers)
 
@@ -195,9 +210,15 @@ class _Handler(Answering):
         if not large(name):
             return self._send(data, name, about | {"ETag": f'"{git_id(data)}"'})
         oid = hashlib.sha256(data).hexdigest()
-        about |= {"X-Linked-Etag": f'"{oid}"', "X-Linked-Size": str(len(data)), "ETag": f'"{git_id(oid.encode())}"'}
+        about |= {
+            "X-Linked-Etag": f'"{oid}"',
+            "X-Linked-Size": str(len(data)),
+            "ETag": f'"{git_id(oid.encode())}"',
+        }
         port = hub.endpoint.rsplit(":", 1)[1]
-        return self.answer(b"", 302, about | {"Location": f"http://localhost:{port}/lfs/{commit}/{quote(name)}"})
+        return self.answer(
+            b"", 302, about | {"Location": f"http://localhost:{port}/lfs/{commit}/{quote(name)}"}
+        )
 
     def _send(self, data: bytes, name: str, about: Mapping[str, str] | None = None) -> None:
         """Content, by range if asked, with the faults that are set for it."""
@@ -249,8 +270,13 @@ class _Handler(Answering):
         if path == "/api/validate-yaml":
             return self.answer({"warnings": [], "errors": []})
         if path == f"{api}/preupload/main":
-            modes = [(f["path"], "lfs" if large(f["path"]) else "regular") for f in json.loads(body)["files"]]
-            return self.answer({"files": [{"path": p, "uploadMode": m, "shouldIgnore": False} for p, m in modes]})
+            modes = [
+                (f["path"], "lfs" if large(f["path"]) else "regular")
+                for f in json.loads(body)["files"]
+            ]
+            return self.answer(
+                {"files": [{"path": p, "uploadMode": m, "shouldIgnore": False} for p, m in modes]}
+            )
         if path == f"{hub.place}.git/info/lfs/objects/batch":
             upload_objects = [
                 o
@@ -280,7 +306,9 @@ class _Handler(Answering):
         deleted = {v["path"] for kind, v in values if kind == "deletedFile"}
         kept_files = {path: data for path, data in hub.files.items() if path not in deleted}
         oid = hub.commit(kept_files | files)
-        return self.answer({"commitUrl": f"{hub.endpoint}{hub.place}/commit/{oid}", "commitOid": oid})
+        return self.answer(
+            {"commitUrl": f"{hub.endpoint}{hub.place}/commit/{oid}", "commitOid": oid}
+        )
 
     def _error(self, status: int, code: str, message: str) -> None:
         later = {"Retry-After": "7"} if status == 429 else {}

@@ -75,7 +75,9 @@ def make(version: str, commit: str, folder: Path) -> Path:
 def _run(tree: Path, code: str, *arguments: object) -> None:
     """A program by the code of a checkout, which its own modules come from."""
     child_env = {**os.environ, "PYTHONPATH": str(tree)}
-    subprocess.run([sys.executable, "-c", code, *map(str, arguments)], cwd=tree, env=child_env, check=True)
+    subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], cwd=tree, env=child_env, check=True
+    )
 
 
 if __name__ == "__main__":

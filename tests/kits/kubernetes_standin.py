@@ -18,7 +18,9 @@ class Cluster:
     jobs: dict[str, dict] = field(default_factory=dict)
     services: list[dict] = field(default_factory=list)
     processes: dict[str, subprocess.Popen] = field(default_factory=dict)
-    failed: dict[str, list[str]] = field(default_factory=dict)  # pods of each job that others took the place of
+    failed: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # pods of each job that others took the place of
     deleted: list[str] = field(default_factory=list)
     questions: int = 0
     refuses: tuple[str, ...] = ()  # kinds that it does not take
@@ -39,7 +41,9 @@ class Cluster:
             )
 
     def job(self, name: str) -> dict:
-        code = self.processes[name].poll() if self.questions else None  # until then its pod pulls the image
+        code = (
+            self.processes[name].poll() if self.questions else None
+        )  # until then its pod pulls the image
         failed_pods = self.failed.setdefault(name, [])
         if code and len(failed_pods) < self.jobs[name]["spec"]["backoffLimit"]:
             failed_pods.append(f"{name}.{len(failed_pods)}")
@@ -66,7 +70,14 @@ class Cluster:
             waiting = {"waiting": {"reason": "ImagePullBackOff"}}
         else:
             waiting = {"running": {}}
-        status = {"name": "train", "state": waiting, "image": "", "imageID": "", "ready": False, "restartCount": 0}
+        status = {
+            "name": "train",
+            "state": waiting,
+            "image": "",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+        }
         if code is None:
             phase = "Running"
         elif code:
@@ -74,11 +85,15 @@ class Cluster:
         else:
             phase = "Succeeded"
         phase = "Pending" if self.questions == 1 else phase
-        return {"metadata": {"name": f"{name}-0-x"}, "status": {"phase": phase, "containerStatuses": [status]}}
+        return {
+            "metadata": {"name": f"{name}-0-x"},
+            "status": {"phase": phase, "containerStatuses": [status]},
+        }
 
     def pods(self, name: str) -> list[dict]:
         failed_pods = [
-            {"metadata": {"name": f"{n}-0-x"}, "status": {"phase": "Failed"}} for n in self.failed.get(name, [])
+            {"metadata": {"name": f"{n}-0-x"}, "status": {"phase": "Failed"}}
+            for n in self.failed.get(name, [])
         ]
         return [*failed_pods, self.pod(name)]
 
@@ -108,7 +123,9 @@ class Handler(Answering):
         url = urlsplit(self.path)
         parts = url.path.strip("/").split("/")
         if parts[-1] == "log":
-            return self.answer((self.cluster.folder / f"{parts[-2].removesuffix('-0-x')}.log").read_text())
+            return self.answer(
+                (self.cluster.folder / f"{parts[-2].removesuffix('-0-x')}.log").read_text()
+            )
         if parts[-1] == "pods":
             name = parse_qs(url.query)["labelSelector"][0].rpartition("=")[2]
             if self.cluster.questions + 1 in self.cluster.fails_at:

@@ -30,6 +30,8 @@ def episode(
         Segment("Done", end, n, DONE) if finished else Segment("Wait", end, n, IDLE),
     ]
     ends = [0.5, 0.5, 1.0, 1.0] if finished else [0.5, 0.5, 0.75, 0.75]
-    curve = np.interp(np.arange(n), [0, *(s.end_frame - 1 for s in segments)], [0.0, *ends]).astype(np.float32)
+    curve = np.interp(np.arange(n), [0, *(s.end_frame - 1 for s in segments)], [0.0, *ends]).astype(
+        np.float32
+    )
     sizes = dict.fromkeys(cameras, (256, 256))
     return LabelledEpisode("d", index, 0, split, "run", sizes, fps, task, segments, curve, steps)

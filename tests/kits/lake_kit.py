@@ -46,7 +46,13 @@ def stage_run(**changes: Any) -> StageRun:
     return replace(RUN, **changes)
 
 
-def frames(dataset: str = "a", chunk: int = 0, episodes: Sequence[int] = (0,), n: int = 4, value: float = 0.1):
+def frames(
+    dataset: str = "a",
+    chunk: int = 0,
+    episodes: Sequence[int] = (0,),
+    n: int = 4,
+    value: float = 0.1,
+):
     """n frames of one camera for each episode; `value` is their visual change."""
     rows = [
         {
@@ -66,7 +72,9 @@ def frames(dataset: str = "a", chunk: int = 0, episodes: Sequence[int] = (0,), n
     return TABLES["frames"].rows(rows)
 
 
-def facts(dataset: str = "a", chunk: int = 0, episodes: Sequence[int] = (0,), **changes: Any) -> pa.Table:
+def facts(
+    dataset: str = "a", chunk: int = 0, episodes: Sequence[int] = (0,), **changes: Any
+) -> pa.Table:
     rows = [
         {
             "dataset": dataset,
@@ -86,10 +94,25 @@ def facts(dataset: str = "a", chunk: int = 0, episodes: Sequence[int] = (0,), **
     return TABLES["episode_facts"].rows(rows)
 
 
-def segments(dataset: str = "a", chunk: int = 0, label_run: str = "r1", name: str = "reach", episodes=(0,)) -> pa.Table:
-    base_row = {"dataset": dataset, "chunk": chunk, "label_run": label_run, "kind": "step", "completed": True}
+def segments(
+    dataset: str = "a", chunk: int = 0, label_run: str = "r1", name: str = "reach", episodes=(0,)
+) -> pa.Table:
+    base_row = {
+        "dataset": dataset,
+        "chunk": chunk,
+        "label_run": label_run,
+        "kind": "step",
+        "completed": True,
+    }
     rows = [
-        base_row | {"episode_index": e, "segment_index": i, "name": name, "start_frame": 5 * i, "end_frame": 5 * i + 5}
+        base_row
+        | {
+            "episode_index": e,
+            "segment_index": i,
+            "name": name,
+            "start_frame": 5 * i,
+            "end_frame": 5 * i + 5,
+        }
         for e in episodes
         for i in range(2)
     ]
@@ -102,7 +125,9 @@ STEPS = [
 ]
 
 
-def say(lake: Lake, segments: Any = STEPS, episode: int = 2, dataset: str = "tiny", **extra: Any) -> dict[str, Any]:
+def say(
+    lake: Lake, segments: Any = STEPS, episode: int = 2, dataset: str = "tiny", **extra: Any
+) -> dict[str, Any]:
     """Save a correction as somebody does who has seen everything that was said so far; `extra`: of it, or its label."""
     label = {name: extra.pop(name) for name in ("plan", *SAID_LATER) if name in extra}
     seen_versions = {
@@ -111,18 +136,25 @@ def say(lake: Lake, segments: Any = STEPS, episode: int = 2, dataset: str = "tin
         "base_content_hash": corrections.episode_facts(lake, dataset, episode)["content_hash"],
         "follows": corrections.newest_id(lake, dataset, episode),
     }
-    return corrections.save(lake, dataset, episode, parsed({"segments": segments} | label), **seen_versions | extra)
+    return corrections.save(
+        lake, dataset, episode, parsed({"segments": segments} | label), **seen_versions | extra
+    )
 
 
 def history(lake: Lake, dataset: str, episode: int) -> list[dict[str, Any]]:
     """Every row that was said of an episode's label, oldest first."""
     of_episode = "WHERE dataset = ? AND episode_index = ?"
-    return lake.dicts(f"FROM corrections {of_episode} ORDER BY created_at, correction_id", [dataset, episode])
+    return lake.dicts(
+        f"FROM corrections {of_episode} ORDER BY created_at, correction_id", [dataset, episode]
+    )
 
 
 def findings(*rows: tuple[int | None, int | None, str, str, str], dataset: str = "a") -> pa.Table:
     """(episode, chunk, stage, reason, severity) each"""
     names = ("episode_index", "chunk", "stage", "reason", "severity")
     return TABLES["findings"].rows(
-        [{"dataset": dataset, "detail": f"{r[3]} it is"} | dict(zip(names, r, strict=True)) for r in rows]
+        [
+            {"dataset": dataset, "detail": f"{r[3]} it is"} | dict(zip(names, r, strict=True))
+            for r in rows
+        ]
     )

@@ -42,7 +42,9 @@ def recipe(**sections: Any) -> Recipe:
     train = {"steps": 60, "batch": 32, "lr": 3e-3} | sections.pop("train", {})
     data = {"negatives": {"rewound": 0.2, "other_task": 0.2}} | sections.pop("data", {})
     laptop = SMALL | sections.pop("laptop", {})
-    return Recipe(**{"name": "bars", "model": {"laptop": laptop}, "data": data, "train": train} | sections)
+    return Recipe(
+        **{"name": "bars", "model": {"laptop": laptop}, "data": data, "train": train} | sections
+    )
 
 
 def make_episode(task: str) -> ShownEpisode:
@@ -67,7 +69,12 @@ def make_checkpoint(folder: Path, **card: object) -> Path:
     model.normalise_by(embeddings)
     torch.nn.init.normal_(model.words.weight)
     window = {"profile": "balanced", "window_frames": 4, "window_step_s": 0.2, "picture_max_px": 64}
-    save_laptop(model, encoder, folder, {"max_px": 64, "head": {"pooling": "laptop"}, "window": window} | card)
+    save_laptop(
+        model,
+        encoder,
+        folder,
+        {"max_px": 64, "head": {"pooling": "laptop"}, "window": window} | card,
+    )
     return folder
 
 
@@ -75,7 +82,9 @@ def make_knowing_checkpoint(folder: Path) -> Path:
     """The same, trained a little, so that it knows bars from what it never saw."""
     make_checkpoint(folder)
     model, encoder, card = load_laptop(folder)
-    embeddings = model.normalised(embed(encoder, [scene(task, k / 9) for task in TASKS for k in range(10)] * 2))
+    embeddings = model.normalised(
+        embed(encoder, [scene(task, k / 9) for task in TASKS for k in range(10)] * 2)
+    )
     run = torch.arange(4).repeat_interleave(10)
     label = torch.linspace(0, 1, 10).repeat(4)
     model.ood.fit(embeddings, embeddings[run * 10], label, run)
@@ -90,8 +99,17 @@ def question(task: str) -> str:
 def _episode(e: int) -> ShardEpisode:
     task = TASKS[e % 2]
     shares = np.linspace(0, 1, 12).tolist()
-    question_fields = {"question": question(task), "answer": "", "num_tokens": 30, "family": "procvqa_c", "form": None}
-    rows = [sample(e, [max(0, t - 1), t], progress=share, **question_fields) for t, share in enumerate(shares)]
+    question_fields = {
+        "question": question(task),
+        "answer": "",
+        "num_tokens": 30,
+        "family": "procvqa_c",
+        "form": None,
+    }
+    rows = [
+        sample(e, [max(0, t - 1), t], progress=share, **question_fields)
+        for t, share in enumerate(shares)
+    ]
     return shard_episode(e, rows, [scene(task, share)[..., ::-1] for share in shares])
 
 

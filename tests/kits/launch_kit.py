@@ -37,19 +37,25 @@ def group_interpreter(folder: Path) -> str:
     modules.mkdir()
     (modules / "proccorpus.py").symlink_to(CHILD)
     path = folder / "python"
-    path.write_text(f'#!/bin/bash\ncd {modules}\nPYTHONPATH={modules}:{ROOT} exec {sys.executable} "$@"\n')
+    path.write_text(
+        f'#!/bin/bash\ncd {modules}\nPYTHONPATH={modules}:{ROOT} exec {sys.executable} "$@"\n'
+    )
     path.chmod(0o755)
     return str(path)
 
 
 def allow_programs(monkeypatch: pytest.MonkeyPatch, file: Path, **programs: list[str]) -> None:
     """The operator's file: what a run's configuration may name, by field."""
-    file.write_text("".join(f"{name} = {json.dumps(allowed)}\n" for name, allowed in programs.items()))
+    file.write_text(
+        "".join(f"{name} = {json.dumps(allowed)}\n" for name, allowed in programs.items())
+    )
     monkeypatch.setenv(FILE, str(file))
 
 
 def job_of(folder: Path, recipe: str) -> Job:
-    return Job(job_name("train", recipe), ("train", "--recipe", recipe), folder, folder / "jobs" / "it's 1")
+    return Job(
+        job_name("train", recipe), ("train", "--recipe", recipe), folder, folder / "jobs" / "it's 1"
+    )
 
 
 def materialize(

@@ -43,13 +43,17 @@ def number(camera: int, episode: int, frame: int) -> int:
 def picture(bits: int, side: int = SIDE) -> np.ndarray:
     """uint8 [side, side, 3]"""
     blocks = np.array([220 if bits >> b & 1 else 40 for b in range(16)], np.uint8).reshape(4, 4)
-    return np.repeat(np.kron(blocks, np.ones((side // 4, side // 4), np.uint8))[..., None], 3, axis=2)
+    return np.repeat(
+        np.kron(blocks, np.ones((side // 4, side // 4), np.uint8))[..., None], 3, axis=2
+    )
 
 
 def read_number(luma: np.ndarray) -> int:
     """Inverse of picture; from the middle of each block."""
     step = luma.shape[0] // 4
-    blocks = luma.reshape(4, step, 4, step)[:, step // 4 : -step // 4, :, step // 4 : -step // 4].mean(axis=(1, 3))
+    blocks = luma.reshape(4, step, 4, step)[
+        :, step // 4 : -step // 4, :, step // 4 : -step // 4
+    ].mean(axis=(1, 3))
     return sum(1 << b for b, bright in enumerate(blocks.reshape(-1) > 128) if bright)
 
 
@@ -74,7 +78,9 @@ def write_video(
                 stream = out.add_stream(encoder, rate=fps)
                 stream.height, stream.width = rgb.shape[:2]
                 stream.pix_fmt = pix_fmt
-                stream.options = {"threads": "1"} | dict(default_options if options is None else options)
+                stream.options = {"threads": "1"} | dict(
+                    default_options if options is None else options
+                )
             frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
             frame.pts, frame.time_base = (k if times is None else times[k]), Fraction(1, fps)
             out.mux(stream.encode(frame))
@@ -146,22 +152,35 @@ def write_v2(
     """A whole v2.1 dataset of ten frames a second; episode k has the task k mod len(tasks)."""
     lengths = dict(lengths) if isinstance(lengths, Mapping) else dict(enumerate(lengths))
     write_v2_meta(root, lengths, tasks, features=features(cameras, RATE))
-    write_json_lines(root / "meta/episodes_stats.jsonl", [{"episode_index": e, "stats": {}} for e in lengths])
+    write_json_lines(
+        root / "meta/episodes_stats.jsonl", [{"episode_index": e, "stats": {}} for e in lengths]
+    )
     for episode, length in lengths.items():
-        write_parquet(v2_data(root, episode), episode_rows(episode, length, RATE, episode % len(tasks)))
+        write_parquet(
+            v2_data(root, episode), episode_rows(episode, length, RATE, episode % len(tasks))
+        )
         for c, camera in enumerate(cameras):
-            write_video(v2_video(root, camera, episode), [number(c, episode, k) for k in range(length)])
+            write_video(
+                v2_video(root, camera, episode), [number(c, episode, k) for k in range(length)]
+            )
     return root
 
 
-def write_v2_meta(root: Path, lengths: Mapping[int, int], tasks: Sequence[str], **info: Any) -> None:
+def write_v2_meta(
+    root: Path, lengths: Mapping[int, int], tasks: Sequence[str], **info: Any
+) -> None:
     """What a v2 dataset says of itself; `info` replaces and adds fields of info.json."""
     about = {"codebase_version": "v2.1", "robot_type": "toy", "fps": RATE, "chunks_size": 1000}
     write_info(root, **about | {"data_path": V2_DATA, "video_path": V2_VIDEO} | info)
-    write_json_lines(root / "meta/tasks.jsonl", [{"task_index": i, "task": t} for i, t in enumerate(tasks)])
+    write_json_lines(
+        root / "meta/tasks.jsonl", [{"task_index": i, "task": t} for i, t in enumerate(tasks)]
+    )
     write_json_lines(
         root / "meta/episodes.jsonl",
-        [{"episode_index": e, "tasks": [tasks[e % len(tasks)]], "length": n} for e, n in lengths.items()],
+        [
+            {"episode_index": e, "tasks": [tasks[e % len(tasks)]], "length": n}
+            for e, n in lengths.items()
+        ],
     )
 
 
@@ -170,7 +189,9 @@ def v2_data(root: Path, episode: int) -> Path:
 
 
 def v2_video(root: Path, camera: str, episode: int) -> Path:
-    return root / V2_VIDEO.format(episode_chunk=episode // 1000, video_key=camera, episode_index=episode)
+    return root / V2_VIDEO.format(
+        episode_chunk=episode // 1000, video_key=camera, episode_index=episode
+    )
 
 
 def write_v3(
@@ -190,7 +211,9 @@ def write_v3(
         video_path="videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
         features=features(list(cameras), RATE),
     )
-    write_parquet(root / "meta/tasks.parquet", {"task_index": range(len(tasks)), "task": list(tasks)})
+    write_parquet(
+        root / "meta/tasks.parquet", {"task_index": range(len(tasks)), "task": list(tasks)}
+    )
     episodes = list(lengths)
     meta: dict[str, list[Any]] = {
         "episode_index": episodes,
@@ -200,7 +223,8 @@ def write_v3(
     }
     for start in range(0, len(episodes), per_data_file):
         parts = [
-            pa.table(episode_rows(e, lengths[e], RATE, e % len(tasks))) for e in episodes[start : start + per_data_file]
+            pa.table(episode_rows(e, lengths[e], RATE, e % len(tasks)))
+            for e in episodes[start : start + per_data_file]
         ]
         path = v3_data(root, start // per_data_file)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +246,9 @@ def write_v3(
         meta[f"videos/{camera}/chunk_index"] = [0] * len(episodes)
         meta[f"videos/{camera}/file_index"] = files
         meta[f"videos/{camera}/from_timestamp"] = starts_s
-        meta[f"videos/{camera}/to_timestamp"] = [s + lengths[e] / RATE for s, e in zip(starts_s, episodes, strict=True)]
+        meta[f"videos/{camera}/to_timestamp"] = [
+            s + lengths[e] / RATE for s, e in zip(starts_s, episodes, strict=True)
+        ]
     write_parquet(v3_meta(root), meta)
     return root
 
@@ -248,7 +274,9 @@ def source_of(path: Path, **fields: Any) -> Source:
 
 def shown(source: Source, record: EpisodeRecord, camera: str) -> list[tuple[int, int, int]]:
     """(camera, episode, frame) as the pictures say that an episode yields for one camera."""
-    numbers = [read_number(frame.luma()) for _, _, frame in read_episode(source, record).frames(camera)]
+    numbers = [
+        read_number(frame.luma()) for _, _, frame in read_episode(source, record).frames(camera)
+    ]
     return [(n >> 12, n >> 6 & 63, n & 63) for n in numbers]
 
 

@@ -21,7 +21,9 @@ def build_of(source: Path) -> DatasetBuild:
     """The dataset `tiny` in chunks of two episodes, at whose pictures no encoder looks."""
     build = source_build(source, "tiny", None, None)
     dataset = build.dataset.model_copy(update={"chunk_size": CHUNK_SIZE})
-    return with_stages(build.model_copy(update={"dataset": dataset}), embeddings=EmbeddingsConfig(when="never"))
+    return with_stages(
+        build.model_copy(update={"dataset": dataset}), embeddings=EmbeddingsConfig(when="never")
+    )
 
 
 def with_stages(build: DatasetBuild, **changes: object) -> DatasetBuild:
@@ -29,7 +31,12 @@ def with_stages(build: DatasetBuild, **changes: object) -> DatasetBuild:
 
 
 def stage_output(
-    stage: Stage, lake: Lake, build: DatasetBuild, chunk: int, threads: int = 1, **context_options: Any
+    stage: Stage,
+    lake: Lake,
+    build: DatasetBuild,
+    chunk: int,
+    threads: int = 1,
+    **context_options: Any,
 ) -> Output:
     """What a stage makes of a chunk, unpublished; `context_options`: of what it is given."""
     step = Step(stage.spec(build), build.name, chunk, STALE, "in")
@@ -55,7 +62,9 @@ class Made:
 
     def rebuild(self, build: DatasetBuild | None = None) -> list[tuple[str, int | None]]:
         """(stage, chunk) of all that a build runs now."""
-        return [(r.run.stage, r.run.chunk) for r in built(build or self.build, self.space).report.done]
+        return [
+            (r.run.stage, r.run.chunk) for r in built(build or self.build, self.space).report.done
+        ]
 
     def copy(self, folder: Path) -> "Made":
         """Source and workspace of one's own; times of files are kept, so nothing is stale."""
@@ -92,6 +101,8 @@ def repeat(made_corpus: Made, times: int) -> list[int]:
             lake.con.execute(
                 f"INSERT INTO {table} SELECT * REPLACE ({moved_columns}) FROM {table} WHERE episode_index < {APART}"
             )
-    added = lake.column(f"SELECT episode_index FROM episode_facts WHERE episode_index >= {APART} ORDER BY 1")
+    added = lake.column(
+        f"SELECT episode_index FROM episode_facts WHERE episode_index >= {APART} ORDER BY 1"
+    )
     lake.con.close()
     return added

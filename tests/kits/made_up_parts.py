@@ -44,7 +44,9 @@ def edit_json(path: Path, **members: Any) -> None:
 
 def edit_lines(path: Path, **members: Any) -> None:
     """Add members to each object of JSON lines."""
-    le.write_json_lines(path, [json.loads(line) | members for line in path.read_text().splitlines()])
+    le.write_json_lines(
+        path, [json.loads(line) | members for line in path.read_text().splitlines()]
+    )
 
 
 def add_columns(path: Path, rows: int) -> None:
@@ -120,7 +122,9 @@ def rlds_parts(root: Path) -> tuple[str, ...]:
     rlds.write_shard(rlds.shard(root, "train", 1, 2), [rlds.episode(2, 6, changes=changes)])
     observation = {"quux_forces": rlds.tensor("float32", 3), "quux_view": rlds.image()}
     features = rlds.features_json(observation, {"quux_text": rlds.text()})
-    metadata = rlds.dict_of(file_path=rlds.text(), episode_id=rlds.tensor("int32"), quux_notes=rlds.text())
+    metadata = rlds.dict_of(
+        file_path=rlds.text(), episode_id=rlds.tensor("int32"), quux_notes=rlds.text()
+    )
     features["featuresDict"]["features"]["episode_metadata"] = metadata
     (root / "1.0.0/features.json").write_text(json.dumps(features))
     return "quux_forces", "quux_text", "quux_view", "quux_notes"
@@ -150,9 +154,16 @@ def aloha(root: Path) -> tuple[str, ...]:
 def zarr_parts(root: Path) -> tuple[str, ...]:
     store: Any = open_group(storage.LocalStore(root / "more.zarr"), mode="r+", zarr_format=2)
     values = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
-    for name, rows in (("data/quux_forces", values), ("data/quux_view", np.zeros((6, 64, 64, 3), np.uint8))):
-        store.create_array(name, shape=rows.shape, chunks=rows.shape, dtype=rows.dtype, compressors=BLOSC)[...] = rows
-    store.create_array("meta/quux_lengths", shape=(1,), chunks=(1,), dtype="i8", compressors=None)[...] = 6
+    for name, rows in (
+        ("data/quux_forces", values),
+        ("data/quux_view", np.zeros((6, 64, 64, 3), np.uint8)),
+    ):
+        store.create_array(
+            name, shape=rows.shape, chunks=rows.shape, dtype=rows.dtype, compressors=BLOSC
+        )[...] = rows
+    store.create_array("meta/quux_lengths", shape=(1,), chunks=(1,), dtype="i8", compressors=None)[
+        ...
+    ] = 6
     store.attrs["quux_text"] = "slowly"
     return "quux_forces", "quux_view", "quux_lengths", "quux_text"
 
@@ -179,7 +190,10 @@ def agibot_tars(root: Path) -> tuple[str, ...]:
     add_agibot_text(root)
     edit_tar(root / "proprio_stats/proprio_stats.tar", "proprio_stats.h5", with_forces, {})
     film = write_video(root / "film.mp4", range(6), fps=30)
-    added_files = {"648642/videos/quux_color.mp4": film.read_bytes(), "648642/quux_notes.txt": b"slowly"}
+    added_files = {
+        "648642/videos/quux_color.mp4": film.read_bytes(),
+        "648642/quux_notes.txt": b"slowly",
+    }
     film.unlink()
     edit_tar(next(root.glob("observations/*/*.tar")), "", bytes, added_files)
     return "quux_forces", "quux_color", "quux_notes.txt", "quux_text"
@@ -187,7 +201,9 @@ def agibot_tars(root: Path) -> tuple[str, ...]:
 
 def add_agibot_text(root: Path) -> None:
     path = next(root.glob("task_info/*.json"))
-    path.write_text(json.dumps([entry | {"quux_text": "slowly"} for entry in json.loads(path.read_text())]))
+    path.write_text(
+        json.dumps([entry | {"quux_text": "slowly"} for entry in json.loads(path.read_text())])
+    )
 
 
 def with_forces(data: bytes) -> bytes:
@@ -196,7 +212,9 @@ def with_forces(data: bytes) -> bytes:
     return hdf5(tree | {"state/quux_forces/value": np.random.default_rng(0).normal(size=(rows, 6))})
 
 
-def edit_tar(path: Path, ending: str, edit: Callable[[bytes], bytes], added_files: dict[str, bytes]) -> None:
+def edit_tar(
+    path: Path, ending: str, edit: Callable[[bytes], bytes], added_files: dict[str, bytes]
+) -> None:
     """Change the members of a tar whose names end so, and add others."""
     members: dict[str, bytes] = {}
     with tarfile.open(path) as archive:
@@ -204,7 +222,10 @@ def edit_tar(path: Path, ending: str, edit: Callable[[bytes], bytes], added_file
             content = archive.extractfile(info)
             if content is not None:
                 members[info.name] = content.read()
-    changed = {name: edit(data) if ending and name.endswith(ending) else data for name, data in members.items()}
+    changed = {
+        name: edit(data) if ending and name.endswith(ending) else data
+        for name, data in members.items()
+    }
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
         for name, data in (changed | added_files).items():
             info = tarfile.TarInfo(name)
@@ -223,12 +244,17 @@ def add_to_mcap(root: Path) -> tuple[str, ...]:
             recording.writer.write_message("/quux_forces", recording.numbers, reading, time_ns)
             if k % mcap.JOINTS_PER_FRAME == 0:
                 recording.show(k // mcap.JOINTS_PER_FRAME, time_ns + mcap.SECOND // 1000)
-                recording.writer.write_message("/quux_notes", notes, {"data": f"reading {k}"}, time_ns)
+                recording.writer.write_message(
+                    "/quux_notes", notes, {"data": f"reading {k}"}, time_ns
+                )
     return "/quux_forces", "/quux_notes", add_file(root)
 
 
 ADDED: dict[str, Callable[[Path], tuple[str, ...]]] = {
-    **dict.fromkeys(("lerobot_v2", "lerobot_v3", "lerobot_pictures", "lerobot_steps", "lerobot_labels"), lerobot_v2),
+    **dict.fromkeys(
+        ("lerobot_v2", "lerobot_v3", "lerobot_pictures", "lerobot_steps", "lerobot_labels"),
+        lerobot_v2,
+    ),
     "robo_dopamine": robo_dopamine,
     "video": video,
     "table30": table30,

@@ -15,7 +15,8 @@ START = 1_700_000_000 * SECOND
 FRAMES, RATE = 10, 10  # pictures of a recording, and how many a second
 JOINTS_PER_FRAME = 10
 HEADER = (
-    f"std_msgs/Header header\n{{}}{'=' * 80}\nMSG: std_msgs/Header\nbuiltin_interfaces/Time stamp\nstring frame_id\n"
+    f"std_msgs/Header header\n{{}}{'=' * 80}\nMSG: std_msgs/Header\nbuiltin_interfaces/Time stamp\nstring "
+    "frame_id\n"
 )
 IMAGE = HEADER.format("string format\nuint8[] data\n")
 NUMBERS = f"MultiArrayLayout layout\nfloat64[] data\n{'=' * 80}\nMSG: std_msgs/MultiArrayLayout\nuint32 data_offset\n"
@@ -32,7 +33,14 @@ class Recorder:
         self.numbers = writer.register_msgdef("std_msgs/msg/Float64MultiArray", NUMBERS)
         self.text = writer.register_msgdef("std_msgs/msg/String", "string data\n")
 
-    def write(self, topic: str, kind: Any, message: dict[str, Any], log_time: int, stamp: int | None = None) -> None:
+    def write(
+        self,
+        topic: str,
+        kind: Any,
+        message: dict[str, Any],
+        log_time: int,
+        stamp: int | None = None,
+    ) -> None:
         """`log_time`: when the recorder wrote it down; `stamp`: in its header, by default the same."""
         stamp = log_time if stamp is None else stamp
         header = {"stamp": {"sec": stamp // SECOND, "nanosec": stamp % SECOND}, "frame_id": "x"}
@@ -40,10 +48,23 @@ class Recorder:
 
     def show(self, frame: int, log_time: int, stamp: int | None = None) -> None:
         data = cv2.imencode(".png", picture(number(0, 0, frame)))[1].tobytes()
-        self.write("/front/image_raw/compressed", self.image, {"format": "png", "data": data}, log_time, stamp)
+        self.write(
+            "/front/image_raw/compressed",
+            self.image,
+            {"format": "png", "data": data},
+            log_time,
+            stamp,
+        )
 
-    def move(self, position: float, gripper: float, log_time: int, stamp: int | None = None) -> None:
-        message = {"name": ["j0", "gripper"], "position": [position, gripper], "velocity": [], "effort": []}
+    def move(
+        self, position: float, gripper: float, log_time: int, stamp: int | None = None
+    ) -> None:
+        message = {
+            "name": ["j0", "gripper"],
+            "position": [position, gripper],
+            "velocity": [],
+            "effort": [],
+        }
         self.write("/joint_states", self.joints, message, log_time, stamp)
 
     def command(self, values: Sequence[float], log_time: int) -> None:
@@ -64,7 +85,11 @@ def record(folder: Path, joints: bool = True, backwards: bool = False) -> Path:
         for k in range(FRAMES * JOINTS_PER_FRAME):
             time_ns = START + k * SECOND // (RATE * JOINTS_PER_FRAME)
             if joints:
-                r.move(k / 100, k // 50, START + 7 * SECOND // 100 if backwards and k == 90 else time_ns)
+                r.move(
+                    k / 100,
+                    k // 50,
+                    START + 7 * SECOND // 100 if backwards and k == 90 else time_ns,
+                )
             if k % JOINTS_PER_FRAME == 0:
                 r.show(k // JOINTS_PER_FRAME, time_ns + SECOND // 1000)
     return folder

@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from annotate.motion.observe import GripperCurve, Signals
 from annotate.segments import DONE, IDLE, STEP, Segment
 
-TASKS = (None, "Open the drawer.", "Put the cup on the plate.", "Put the cup and the fork into the sink.")
+TASKS = (
+    None,
+    "Open the drawer.",
+    "Put the cup on the plate.",
+    "Put the cup and the fork into the sink.",
+)
 
 
 def signals(n: int) -> st.SearchStrategy[np.ndarray]:
@@ -23,7 +28,9 @@ def signals(n: int) -> st.SearchStrategy[np.ndarray]:
         value.map(lambda v: np.full(n, v)),
         st.integers(0, 2**32).map(lambda s: np.random.default_rng(s).random(n)),
         st.lists(value, min_size=1, max_size=12).map(repeated),
-        st.integers(0, 2**32).map(lambda s: (np.random.default_rng(s).random(n) > 0.95).astype(float)),
+        st.integers(0, 2**32).map(
+            lambda s: (np.random.default_rng(s).random(n) > 0.95).astype(float)
+        ),
     )
 
 

@@ -15,7 +15,11 @@ from training.negatives.samples import Labels
 from warehouse.shards.shard import ShardEpisode, picture_name, shards_stage
 
 TASKS = ("Put the red cup away", "Open the green drawer", "Put the blue bowl away")
-STEPS = (("Grasp the red cup", "Place the red cup"), ("Reach", "Pull"), ("Grasp the blue bowl", "Place the blue bowl"))
+STEPS = (
+    ("Grasp the red cup", "Place the red cup"),
+    ("Reach", "Pull"),
+    ("Grasp the blue bowl", "Place the blue bowl"),
+)
 SAMPLES = SamplesConfig(progress_per_episode=12, window_frames=4, window_step_s=0.4)
 FAMILIES = ("procvqa_b", "procvqa_c")
 
@@ -23,7 +27,9 @@ FAMILIES = ("procvqa_b", "procvqa_c")
 def runs(count: int = 6) -> Labels:
     """Each third one of each task; every second one ends unfinished."""
     episodes_made = [
-        episode(e, seconds=6, finished=e % 2 == 0, task=TASKS[e % 3], steps=STEPS[e % 3])  # 60 frames
+        episode(
+            e, seconds=6, finished=e % 2 == 0, task=TASKS[e % 3], steps=STEPS[e % 3]
+        )  # 60 frames
         for e in range(count)
     ]
     return {(e.dataset, e.episode_index): e for e in episodes_made}
@@ -38,9 +44,13 @@ def write_shards(root: Path, labels: Labels) -> list[Path]:
 
 
 def _shard_episode(e: LabelledEpisode, rows: Sequence[dict]) -> ShardEpisode:
-    episode_rows = [r for r in rows if r["episode_index"] == e.episode_index and r["family"] in FAMILIES]
+    episode_rows = [
+        r for r in rows if r["episode_index"] == e.episode_index and r["family"] in FAMILIES
+    ]
     pictures = {}
     for picture in (p for row in episode_rows for p in row["pictures"]):
         bar_picture = bar(float(e.progress[picture["frame_index"]]))
-        pictures[picture_name(e.episode_index, picture)] = cv2.imencode(".jpg", bar_picture)[1].tobytes()
+        pictures[picture_name(e.episode_index, picture)] = cv2.imencode(".jpg", bar_picture)[
+            1
+        ].tobytes()
     return ShardEpisode("d", e.episode_index, episode_rows, pictures)

@@ -26,7 +26,9 @@ class Wish:
 
     @property
     def body(self) -> str:
-        return json.dumps({n: json.loads(v) if v.startswith("{") else v for n, v in self.fields.items()})
+        return json.dumps(
+            {n: json.loads(v) if v.startswith("{") else v for n, v in self.fields.items()}
+        )
 
 
 def attacking(wishes: Sequence[Wish], number: int) -> str:
@@ -42,7 +44,9 @@ def attacking(wishes: Sequence[Wish], number: int) -> str:
             f'<video src="{address}"></video>',
             f'<object data="{address}"></object>',
         ]
-        hidden = "".join(f'<input name="{escape(n)}" value="{escape(v)}">' for n, v in wish.fields.items())
+        hidden = "".join(
+            f'<input name="{escape(n)}" value="{escape(v)}">' for n, v in wish.fields.items()
+        )
         # What a form sends as text/plain can be JSON, with the "=" between its name and value inside a text
         start = escape(wish.body[:-1] + (', "x": "' if wish.fields else '"x": "'))
         text = f'<input name="{start}" value="{escape(chr(34) + "}")}">'

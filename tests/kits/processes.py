@@ -61,7 +61,12 @@ def in_two_processes(function: Callable[..., dict[str, Any]], *paths: Path) -> d
 
     They are forked from a process that has imported PACKAGES.
     """
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    common = {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "OMP_NUM_THREADS": "1",
+    }
     doing = DOING.format(module=function.__module__, function=function.__name__)
     code = FORKING.format(packages=PACKAGES) + doing + ENDING
     started = subprocess.Popen(
@@ -80,7 +85,9 @@ def in_two_processes(function: Callable[..., dict[str, Any]], *paths: Path) -> d
 
 def own_peak_mb() -> int:
     """The most memory that this process held; getrusage's figure has also that of the process which started it."""
-    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+    (line,) = (
+        x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM")
+    )
     return int(line.split()[1]) >> 10
 
 
@@ -89,5 +96,7 @@ def alive(pids: Iterable[int]) -> list[int]:
     alive_pids = []
     for pid in pids:
         with suppress(OSError):  # it may end while its file is read
-            alive_pids += [pid] * (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z")
+            alive_pids += [pid] * (
+                Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+            )
     return alive_pids

@@ -15,7 +15,15 @@ from warehouse.lake import Lake
 from warehouse.releases.release import Release
 
 STEPS = 3
-TINY = {"vocabulary": 600, "hidden": 64, "layers": 2, "heads": 4, "vision_hidden": 64, "vision_layers": 2, "max_px": 32}
+TINY = {
+    "vocabulary": 600,
+    "hidden": 64,
+    "layers": 2,
+    "heads": 4,
+    "vision_hidden": 64,
+    "vision_layers": 2,
+    "max_px": 32,
+}
 
 
 def write_picture(path: Path, share: float) -> None:
@@ -50,10 +58,14 @@ def conversations(rows: list[dict]) -> list[dict]:
     rows_made = []
     for row in rows:
         names = [*row["visual_demo"], *row["stage_to_estimate"]]
-        question = question_text("visual", row["task_goal"], [k / STEPS for k in range(STEPS + 1)], (), "think")
+        question = question_text(
+            "visual", row["task_goal"], [k / STEPS for k in range(STEPS + 1)], (), "think"
+        )
         ref = row["closest_idx"]
         score = row["progress_score"]
-        answer = answer_text("think", ref_think="a", ref=ref, score_think="n/a" if ref == "n/a" else "b", score=score)
+        answer = answer_text(
+            "think", ref_think="a", ref=ref, score_think="n/a" if ref == "n/a" else "b", score=score
+        )
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         rows_made.append({"messages": turns, "images": [f"{row['id']}/{name}" for name in names]})
     return rows_made
@@ -74,10 +86,15 @@ def teach(folder: Path, family: str = "qwen3_vl", steps: int = 40, **tiny: int) 
     """A tiny model that answers in the format, about at random; and its folder has the rows it was taught."""
     rows = source_rows(folder / "images")
     write_rows(folder / "rl.jsonl", rows)
-    data = {"jsonl": [write_rows(folder / "sft.jsonl", conversations(rows))], "image_root": folder / "images"}
+    data = {
+        "jsonl": [write_rows(folder / "sft.jsonl", conversations(rows))],
+        "image_root": folder / "images",
+    }
     learnt = {"steps": steps, "batch": 4, "lr": 1e-2, "warmup": 0.1}
     sections = {"model": {"tiny": TINY | {"family": family} | tiny}, "data": data, "train": learnt}
-    return train(*empty_corpus(folder), Recipe.model_validate({"name": "taught"} | sections)).checkpoint
+    return train(
+        *empty_corpus(folder), Recipe.model_validate({"name": "taught"} | sections)
+    ).checkpoint
 
 
 # The published files: each writes numbers, pictures and what cannot be answered in its own way
@@ -93,7 +110,8 @@ _EDITED = {"stage_to_estimate": ["camera_top_{:04d}_edit.jpg"]}
 PUBLISHED = {
     "extended__visual_cross_view_3k": _BOTH | {"delta": "+6%"},
     "extended__visual_same_view_3k": _SEEN | {"delta": "+6%"},
-    "prog-bench__text-normal": _TEXT | {"total_steps": 3, "stage_to_estimate": _NAME, "closest_idx": 1},
+    "prog-bench__text-normal": _TEXT
+    | {"total_steps": 3, "stage_to_estimate": _NAME, "closest_idx": 1},
     "prog-bench__text-unanswerable": _TEXT | _NONE | {"stage_to_estimate": _NAME},
     "prog-bench__visual-unanswerable": _SEEN | _NONE | _EDITED | {"delta": "n/a"},
     "prog-bench__visual_cross_view": _BOTH | {"delta": "+6%"},
@@ -101,7 +119,9 @@ PUBLISHED = {
     "rl__text_positive": _TEXT | {"closest_idx": 1},
     "rl__text_unanswerable": _TEXT | _NONE | {"stage_to_estimate": _NAME},
     "rl__visual_cross_view": _SEEN | {"delta": "+6%"},
-    "rl__visual_negative_clip": _SEEN | _NONE | {"delta": "+5%", "stage_to_estimate": [f"other_run_{_NAME}"]},
+    "rl__visual_negative_clip": _SEEN
+    | _NONE
+    | {"delta": "+5%", "stage_to_estimate": [f"other_run_{_NAME}"]},
     "rl__visual_unanswerable": _SEEN | _NONE | _EDITED | {"delta": "+6%"},
 }
 
@@ -110,7 +130,12 @@ def published_rows(name: str, count: int = 4) -> list[dict]:
     """Rows of one published file: one run's pictures in their order, with what each shows as their label."""
     rows = []
     for k in range(count):
-        default_fields = {"id": "bar/run", "task_goal": "pour the tea", "total_steps": "3", "data_source": "bar"}
+        default_fields = {
+            "id": "bar/run",
+            "task_goal": "pour the tea",
+            "total_steps": "3",
+            "data_source": "bar",
+        }
         default_fields |= {
             "stage_to_estimate": [_NAME],
             "closest_idx": f"{min(k, 2) + 1}",
@@ -139,5 +164,7 @@ def assert_rows_are_read(path: Path, rows: list[dict], crossed: bool) -> None:
     for row, truth in zip(rows, map(truth_of, samples), strict=True):
         assert truth.demo_count == len(row.get("text_demo") or row["visual_demo"])
         assert (truth.ref is None) == (row["closest_idx"] == "n/a")
-        assert row["progress_score"] == ("n/a" if truth.score_percent is None else f"{truth.score_percent:g}%")
+        assert row["progress_score"] == (
+            "n/a" if truth.score_percent is None else f"{truth.score_percent:g}%"
+        )
     assert {"another camera" in sample.row["question"] for sample in samples} == {crossed}

@@ -35,11 +35,18 @@ def write_asked(folder: Path) -> Path:
     config = TinyConfig(vocabulary=600, max_px=512, **SIZES)
     prompts = (ROOT / "annotate" / "vlm" / "prompts").glob("*.txt")
     tokenizer = make_tokenizer([path.read_text() for path in prompts], config.vocabulary)
-    backbone = make_backbone(tokenizer, config, seed=2)  # one that divides runs, so that every stage is asked for
-    backbone.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, do_sample=False)
+    backbone = make_backbone(
+        tokenizer, config, seed=2
+    )  # one that divides runs, so that every stage is asked for
+    backbone.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, do_sample=False
+    )
     processor = make_processor(tokenizer, config)
     backbone.save_pretrained(folder)
-    for part in (processor, processor.image_processor):  # each in a file of its own, as published models have it
+    for part in (
+        processor,
+        processor.image_processor,
+    ):  # each in a file of its own, as published models have it
         part.save_pretrained(folder)
     return folder
 
@@ -51,7 +58,10 @@ def published_head(seed: int = 1) -> Head:
 
 def head_weights(head: Head, prefix: str = "") -> dict[str, torch.Tensor]:
     """With the names that ProcVLM gives them."""
-    return {prefix + k.replace("pooler.", "pooler.score."): v.clone() for k, v in head.state_dict().items()}
+    return {
+        prefix + k.replace("pooler.", "pooler.score."): v.clone()
+        for k, v in head.state_dict().items()
+    }
 
 
 def all_weights(backbone: Any) -> dict[str, torch.Tensor]:
@@ -69,17 +79,28 @@ def write_plain(folder: Path, backbone: Any, processor: Any) -> Path:
 
 def write_sharded(folder: Path, weights: dict[str, torch.Tensor]) -> None:
     names = sorted(weights)
-    placed = {k: f"pytorch_model-0000{1 + (i >= len(names) // 2)}-of-00002.bin" for i, k in enumerate(names)}
+    placed = {
+        k: f"pytorch_model-0000{1 + (i >= len(names) // 2)}-of-00002.bin"
+        for i, k in enumerate(names)
+    }
     for file in set(placed.values()):
         torch.save({k: v for k, v in weights.items() if placed[k] == file}, folder / file)
-    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": placed}))
+    (folder / "pytorch_model.bin.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": placed})
+    )
 
 
 def write_safetensors(folder: Path, weights: dict[str, torch.Tensor]) -> None:
-    save_file({k: v.contiguous() for k, v in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {k: v.contiguous() for k, v in weights.items()},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
 
 
-def write_adapter(models: Path, names: Sequence[str] = ("run",), family: Any = "qwen3_vl", **card: Any) -> Path:
+def write_adapter(
+    models: Path, names: Sequence[str] = ("run",), family: Any = "qwen3_vl", **card: Any
+) -> Path:
     """models/base, a model without a head, and adapters for it, each with a head; the folder of the first adapter."""
     backbone, processor = tiny(family)
     base = models / "base"
@@ -91,7 +112,12 @@ def write_adapter(models: Path, names: Sequence[str] = ("run",), family: Any = "
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     for name in names:
-        save_model(ProgressModel(backbone, published_head()), processor, models / name, {"base": str(base)} | card)
+        save_model(
+            ProgressModel(backbone, published_head()),
+            processor,
+            models / name,
+            {"base": str(base)} | card,
+        )
     return models / names[0]
 
 

@@ -27,8 +27,15 @@ def ray_head(second_node: bool = False) -> Iterator[str]:
 
     `second_node`: with another node of two cores, on this machine too.
     """
-    with TemporaryDirectory(prefix="ray-", dir="/tmp") as folder, ExitStack() as started:  # sockets' paths are short
-        head_options = {"--include-dashboard": "true", "--temp-dir": folder, "--dashboard-host": "127.0.0.1"}
+    with (
+        TemporaryDirectory(prefix="ray-", dir="/tmp") as folder,
+        ExitStack() as started,
+    ):  # sockets' paths are short
+        head_options = {
+            "--include-dashboard": "true",
+            "--temp-dir": folder,
+            "--dashboard-host": "127.0.0.1",
+        }
         ports = _up(head_options, started, "--port", "--dashboard-port", "--ray-client-server-port")
         if second_node:
             _up({"--address": f"127.0.0.1:{ports['--port']}"}, started, "--metrics-export-port")
@@ -39,7 +46,12 @@ def _up(head_options: Mapping[str, str], started: ExitStack, *ports: str) -> dic
     """Start a node and wait until it answers; its options. Again where Ray gave up: it waits for its parts for 30 s."""
     # Given: the server for clients would ask for it, and end the head where a crowded machine is slow to answer.
     # What takes jobs on a node is given, too: its usual port may be another head's
-    names = ("--runtime-env-agent-port", "--dashboard-agent-listen-port", "--dashboard-agent-grpc-port", *ports)
+    names = (
+        "--runtime-env-agent-port",
+        "--dashboard-agent-listen-port",
+        "--dashboard-agent-grpc-port",
+        *ports,
+    )
     for _ in range(ATTEMPTS):
         chosen: dict[str, int | str] = {name: free_port() for name in names}
         chosen |= {"--num-cpus": 2, "--node-ip-address": "127.0.0.1", **head_options}
@@ -52,7 +64,9 @@ def _up(head_options: Mapping[str, str], started: ExitStack, *ports: str) -> dic
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         started.callback(end, node)
-        health_urls = [f"http://127.0.0.1:{chosen['--dashboard-agent-listen-port']}/api/local_raylet_healthz"]
+        health_urls = [
+            f"http://127.0.0.1:{chosen['--dashboard-agent-listen-port']}/api/local_raylet_healthz"
+        ]
         if head:
             health_urls.append(f"http://127.0.0.1:{chosen['--dashboard-port']}/api/jobs/")
         limit = time.monotonic() + READY_S
@@ -88,8 +102,15 @@ class StepsOnRay:
 
     def command(self, *words: str) -> "subprocess.Popen[str]":
         """`dagster` with these words, under way; what it says comes in one stream."""
-        chosen = {"PROCCORPUS_EXECUTOR": "ray", "RAY_ADDRESS": self.address, "DAGSTER_HOME": str(self.home)}
-        chosen |= {"PROCCORPUS_WORKSPACE": str(self.workspace), "PROCCORPUS_CONFIG": str(self.config)}
+        chosen = {
+            "PROCCORPUS_EXECUTOR": "ray",
+            "RAY_ADDRESS": self.address,
+            "DAGSTER_HOME": str(self.home),
+        }
+        chosen |= {
+            "PROCCORPUS_WORKSPACE": str(self.workspace),
+            "PROCCORPUS_CONFIG": str(self.config),
+        }
         return subprocess.Popen(
             [BIN / "dagster", *words, "-m", "assets.definitions"], cwd=ROOT, env=os.environ | chosen, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
@@ -103,7 +124,9 @@ class StepsOnRay:
 
     def execute(self, job: str, config: Path) -> str:
         """A job of the code location with a YAML file of configuration; what it said."""
-        return self._ends_well(self.command("job", "execute", "--job", job, "--config", str(config)))
+        return self._ends_well(
+            self.command("job", "execute", "--job", job, "--config", str(config))
+        )
 
     def _ends_well(self, run: "subprocess.Popen[str]") -> str:
         output, _ = run.communicate(timeout=600)

@@ -27,7 +27,10 @@ if recipe == "together":
     distributed.init_process_group("gloo")
     ranks = torch.tensor([float(distributed.get_rank() + 1)])
     distributed.all_reduce(ranks)
-    print(f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']} met at {os.environ['MASTER_ADDR']}", flush=True)
+    print(
+        f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']} met at {os.environ['MASTER_ADDR']}",
+        flush=True,
+    )
     distributed.destroy_process_group()
     if os.environ["RANK"] != "0":
         sys.exit(0)

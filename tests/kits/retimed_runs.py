@@ -40,15 +40,26 @@ def paces() -> list[np.ndarray]:
     even = np.arange(0, FRAMES, 2)
     bent = last * np.linspace(0, 1, 180) ** 1.3
     waiting = np.concatenate([even[:80], np.full(20, even[80]), even[80:]])
-    return [np.round(pace).astype(np.int64) for pace in (even, bent, waiting, even[: int(0.6 * len(even))])]
+    return [
+        np.round(pace).astype(np.int64)
+        for pace in (even, bent, waiting, even[: int(0.6 * len(even))])
+    ]
 
 
 def make_runs(root: Path) -> Path:
     """The dataset; returns its folder."""
     runs = paces()
     info = json.loads((GR1 / "meta/info.json").read_text())
-    info |= {"total_episodes": len(runs), "total_frames": sum(map(len, runs)), "total_tasks": 1, "fps": FPS}
-    info |= {"data_path": V2_DATA, "video_path": V2_VIDEO}  # its own lead nowhere but for its one episode
+    info |= {
+        "total_episodes": len(runs),
+        "total_frames": sum(map(len, runs)),
+        "total_tasks": 1,
+        "fps": FPS,
+    }
+    info |= {
+        "data_path": V2_DATA,
+        "video_path": V2_VIDEO,
+    }  # its own lead nowhere but for its one episode
     write_v2_meta(root, dict(enumerate(map(len, runs))), [TASK], **info)
     for name in ("modality.json", "stats.json"):
         shutil.copy(GR1 / "meta" / name, root / "meta" / name)
@@ -59,9 +70,14 @@ def make_runs(root: Path) -> Path:
     for episode, pace in enumerate(runs):
         run = rows.select(["observation.state", "action"]).take(pa.array(pace))
         run_columns = {name: run[name] for name in run.column_names}
-        write_parquet(v2_data(root, episode), episode_rows(episode, len(pace), FPS, 0) | run_columns)
+        write_parquet(
+            v2_data(root, episode), episode_rows(episode, len(pace), FPS, 0) | run_columns
+        )
         # Each run a little brighter than the one before
-        lit = [np.minimum(pictures[k].astype(np.int16) + 4 * episode, 255).astype(np.uint8) for k in pace]
+        lit = [
+            np.minimum(pictures[k].astype(np.int16) + 4 * episode, 255).astype(np.uint8)
+            for k in pace
+        ]
         encoder_options = {"crf": "20", "preset": "ultrafast", "g": "10"}
         write_video(v2_video(root, CAMERA, episode), lit, options=encoder_options)
     return root

@@ -11,7 +11,14 @@ from training.backbones import make_backbone, make_processor, make_tokenizer
 from training.model import ProgressModel, make_head, save_model
 from training.recipe import HeadConfig, TinyConfig
 
-SIZES: Any = {"vocabulary": 400, "hidden": 32, "layers": 2, "heads": 4, "vision_hidden": 32, "vision_layers": 2}
+SIZES: Any = {
+    "vocabulary": 400,
+    "hidden": 32,
+    "layers": 2,
+    "heads": 4,
+    "vision_hidden": 32,
+    "vision_layers": 2,
+}
 FPS = 10.0
 TASK = "push the bar to the right"
 WINDOW = {"profile": "balanced", "window_frames": 4, "window_step_s": 0.4, "picture_max_px": 64}
@@ -42,4 +49,6 @@ def bars(count: int = 30) -> list[np.ndarray]:
 def write_video(path: Path, pictures: list[np.ndarray], fps: int = 10) -> Path:
     """Its index before its pictures: a part of the file is a video that is cut off."""
     options = {"crf": "10", "g": "4", "bf": "0"}
-    return writer.write_video(path, pictures, fps=fps, options=options, container={"movflags": "+faststart"})
+    return writer.write_video(
+        path, pictures, fps=fps, options=options, container={"movflags": "+faststart"}
+    )

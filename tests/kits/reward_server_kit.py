@@ -41,7 +41,9 @@ class Pixels(Scorer):
         if any(v.pictures[-1].rgb.min() == POISON for v in views):
             raise RuntimeError("the model broke")
         self.batches.append(len(views))
-        return [Reward("head", float(np.mean([p.rgb.mean() for p in v.pictures]) / 255)) for v in views]
+        return [
+            Reward("head", float(np.mean([p.rgb.mean() for p in v.pictures]) / 255)) for v in views
+        ]
 
 
 class Playing(gym.Env):
@@ -67,7 +69,13 @@ class Playing(gym.Env):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
         self.at += 1
         over = self.at == len(self.observations) - 1
-        return self.observations[self.at], 1.0, over and self.ends, over and not self.ends, {"own": True}
+        return (
+            self.observations[self.at],
+            1.0,
+            over and self.ends,
+            over and not self.ends,
+            {"own": True},
+        )
 
     def render(self) -> Any:
         return self.observations[self.at]["pixels"]["top"]
@@ -84,7 +92,9 @@ def png(rgb: np.ndarray, kind: str = "PNG") -> bytes:
     return data.getvalue()
 
 
-def offline(scorer: Scorer, frames: Sequence[Any], fps: float = FPS, **stream_options: Any) -> list[Reward]:
+def offline(
+    scorer: Scorer, frames: Sequence[Any], fps: float = FPS, **stream_options: Any
+) -> list[Reward]:
     """What the core says of a run, all at once."""
     stream = scorer.stream(TASK, fps, **stream_options)
     frame_pictures = [f if isinstance(f, dict) else {"camera": f} for f in frames]
@@ -93,7 +103,10 @@ def offline(scorer: Scorer, frames: Sequence[Any], fps: float = FPS, **stream_op
 
 @contextmanager
 def running(
-    scorer: Scorer, limits: ServerLimits | None = None, access: Access | None = None, names: tuple[str, ...] = ("test",)
+    scorer: Scorer,
+    limits: ServerLimits | None = None,
+    access: Access | None = None,
+    names: tuple[str, ...] = ("test",),
 ) -> Iterator[Any]:
     """An application that listens, with its address in `app.state.url`, and the server in `app.state.server`."""
     limits = limits or ServerLimits()

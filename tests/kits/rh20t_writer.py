@@ -29,9 +29,13 @@ def write_scene(
     for c, (camera, frames) in enumerate(cameras.items()):
         write_video(folder / camera / "color.mp4", [number(c, task, k) for k in range(frames)])
         times = {"color": list(range(0, 100 * frames, 100)), "depth": []}
-        np.save(folder / camera / "timestamps.npy", np.array(times, dtype=object), allow_pickle=True)
+        np.save(
+            folder / camera / "timestamps.npy", np.array(times, dtype=object), allow_pickle=True
+        )
     if metadata is not None:
-        (folder / "metadata.json").write_text(metadata if isinstance(metadata, str) else json.dumps(metadata))
+        (folder / "metadata.json").write_text(
+            metadata if isinstance(metadata, str) else json.dumps(metadata)
+        )
     if plain is None:
         stored: dict = {c: [{"timestamp": 0, "tcp": [0.0] * 7}] for c in cameras}
         tcp = gripper = np.array(stored, dtype=object)
@@ -46,7 +50,10 @@ def write_scene(
 
 def write_texts(path: Path, texts: Mapping[int, str]) -> None:
     stored = {
-        f"task_{task:04d}": {"task_description_english": text, "task_description_chinese": f"任务 {task}"}
+        f"task_{task:04d}": {
+            "task_description_english": text,
+            "task_description_chinese": f"任务 {task}",
+        }
         for task, text in texts.items()
     }
     path.write_text(json.dumps(stored))

@@ -45,7 +45,9 @@ def feature(values: Any) -> bytes:
 
 
 def example(features: Mapping[str, Any]) -> bytes:
-    entries = (message(1, message(1, key.encode()) + message(2, feature(v))) for key, v in features.items())
+    entries = (
+        message(1, message(1, key.encode()) + message(2, feature(v))) for key, v in features.items()
+    )
     return message(1, b"".join(entries))
 
 
@@ -58,7 +60,9 @@ def masked_crc(data: bytes) -> int:
 
 def record(data: bytes) -> bytes:
     header = struct.pack("<Q", len(data))
-    return header + struct.pack("<I", masked_crc(header)) + data + struct.pack("<I", masked_crc(data))
+    return (
+        header + struct.pack("<I", masked_crc(header)) + data + struct.pack("<I", masked_crc(data))
+    )
 
 
 def write_shard(path: Path, episodes: Iterable[Features | bytes]) -> Path:
@@ -82,15 +86,23 @@ def write_dataset(
     for split, shards in splits.items():
         for k, episodes in enumerate(shards):
             write_shard(shard(root, split, k, len(shards), version), episodes)
-    write_info(root / version, {split: [len(s) for s in shards] for split, shards in splits.items()})
+    write_info(
+        root / version, {split: [len(s) for s in shards] for split, shards in splits.items()}
+    )
     (root / version / "features.json").write_text(json.dumps(features or features_json()))
     return root
 
 
 def write_info(folder: Path, lengths: Mapping[str, Sequence[int]]) -> None:
-    template = {"filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}", "numBytes": "1"}
+    template = {
+        "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+        "numBytes": "1",
+    }
     # int64 is text in protobuf's JSON
-    splits = [template | {"name": split, "shardLengths": [*map(str, counts)]} for split, counts in lengths.items()]
+    splits = [
+        template | {"name": split, "shardLengths": [*map(str, counts)]}
+        for split, counts in lengths.items()
+    ]
     info = {"fileFormat": "tfrecord", "name": "toy", "splits": splits, "version": folder.name}
     (folder / "dataset_info.json").write_text(json.dumps(info))
 
@@ -101,20 +113,34 @@ CLASSES = "tensorflow_datasets.core.features"
 
 
 def dict_of(**features: Any) -> dict[str, Any]:
-    return {"pythonClassName": f"{CLASSES}.features_dict.FeaturesDict", "featuresDict": {"features": features}}
+    return {
+        "pythonClassName": f"{CLASSES}.features_dict.FeaturesDict",
+        "featuresDict": {"features": features},
+    }
 
 
 def sequence_of(element: Mapping[str, Any]) -> dict[str, Any]:
-    return {"pythonClassName": f"{CLASSES}.dataset_feature.Dataset", "sequence": {"feature": element, "length": "-1"}}
+    return {
+        "pythonClassName": f"{CLASSES}.dataset_feature.Dataset",
+        "sequence": {"feature": element, "length": "-1"},
+    }
 
 
 def image(height: int = 64, width: int = 64) -> dict[str, Any]:
-    about = {"shape": {"dimensions": [str(height), str(width), "3"]}, "dtype": "uint8", "encodingFormat": "png"}
+    about = {
+        "shape": {"dimensions": [str(height), str(width), "3"]},
+        "dtype": "uint8",
+        "encodingFormat": "png",
+    }
     return {"pythonClassName": f"{CLASSES}.image_feature.Image", "image": about}
 
 
 def tensor(dtype: str, *shape: int, encoding: str = "none") -> dict[str, Any]:
-    about = {"shape": {"dimensions": [str(n) for n in shape]} if shape else {}, "dtype": dtype, "encoding": encoding}
+    about = {
+        "shape": {"dimensions": [str(n) for n in shape]} if shape else {},
+        "dtype": dtype,
+        "encoding": encoding,
+    }
     return {"pythonClassName": f"{CLASSES}.tensor_feature.Tensor", "tensor": about}
 
 
@@ -126,7 +152,9 @@ def features_json(
     observation: Mapping[str, Any] | None = None, steps: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The usual ones; arguments replace or add features, None takes one out."""
-    observed = {"image": image(), "wrist_image": image(), "state": tensor("float32", 4)} | dict(observation or {})
+    observed = {"image": image(), "wrist_image": image(), "state": tensor("float32", 4)} | dict(
+        observation or {}
+    )
     default_steps = {
         "observation": dict_of(**{k: v for k, v in observed.items() if v}),
         "action": tensor("float32", 3),
@@ -150,7 +178,11 @@ def png(content: np.ndarray | int) -> bytes:
 
 
 def episode(
-    serial: int, length: int = 6, task: str = "pick the cup", changes: Mapping[str, Any] | None = None, **extra: Any
+    serial: int,
+    length: int = 6,
+    task: str = "pick the cup",
+    changes: Mapping[str, Any] | None = None,
+    **extra: Any,
 ) -> Features:
     """Pictures say (camera, episode, frame); state of row k is (episode, k, 0, k mod 2). `changes` and `extra`, by path
     with `__` for `/`, replace or add features; None takes one out."""
@@ -169,5 +201,7 @@ def episode(
         "episode_metadata/file_path": [b"/raw/run.h5"],
         "episode_metadata/episode_id": [serial],
     }
-    features |= {key.replace("__", "/"): value for key, value in (dict(changes or {}) | extra).items()}
+    features |= {
+        key.replace("__", "/"): value for key, value in (dict(changes or {}) | extra).items()
+    }
     return {key: value for key, value in features.items() if value is not None}

@@ -22,7 +22,11 @@ def sample_by_place(monkeypatch: pytest.MonkeyPatch, rank: int = 0) -> None:
         drawn = torch.Generator().manual_seed(1000 * position["round"] + position["token"])
         numbers = torch.rand(64, generator=drawn)[rank * rows : (rank + 1) * rows]
         position["token"] += 1
-        return (probabilities.cumsum(-1) < numbers[:, None]).sum(-1, keepdim=True).clamp(max=probabilities.shape[1] - 1)
+        return (
+            (probabilities.cumsum(-1) < numbers[:, None])
+            .sum(-1, keepdim=True)
+            .clamp(max=probabilities.shape[1] - 1)
+        )
 
     monkeypatch.setattr(GrpoTrainer, "_by_transformers", from_the_first_token_on)
     monkeypatch.setattr(torch, "multinomial", multinomial)

@@ -45,10 +45,28 @@ class Postgres:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
-        options = ["-p", self.port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
-        command = [*_as_user(), _program("postgres"), "-D", self.folder, *options, "-c", "max_connections=200"]
+        options = [
+            "-p",
+            self.port,
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            "unix_socket_directories=",
+        ]
+        command = [
+            *_as_user(),
+            _program("postgres"),
+            "-D",
+            self.folder,
+            *options,
+            "-c",
+            "max_connections=200",
+        ]
         self.process = subprocess.Popen(
-            [str(c) for c in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            [str(c) for c in command],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         limit = time.monotonic() + PATIENCE_S
         while not self.answers():
@@ -83,7 +101,9 @@ class Postgres:
 
 def _program(name: str) -> str:
     """Debian keeps Postgres' programs off the PATH."""
-    program = shutil.which(name) or next(iter(sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))), None)
+    program = shutil.which(name) or next(
+        iter(sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))), None
+    )
     assert program, f"no {name}: apt-get install postgresql (make stack-test does)"
     return str(program)
 
@@ -101,7 +121,17 @@ def postgres() -> Iterator[Postgres]:
             user = pwd.getpwnam("postgres")
             os.chown(folder, user.pw_uid, user.pw_gid)
         data = Path(folder) / "data"
-        command = [*_as_user(), _program("initdb"), "-D", str(data), "-A", "trust", "-U", "postgres", "--no-sync"]
+        command = [
+            *_as_user(),
+            _program("initdb"),
+            "-D",
+            str(data),
+            "-A",
+            "trust",
+            "-U",
+            "postgres",
+            "--no-sync",
+        ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
         server = Postgres(data, free_port())
         server.start()
@@ -121,7 +151,11 @@ def s3() -> Iterator[dict[str, str]]:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    settings = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "dummy", "AWS_SECRET_ACCESS_KEY": "dummy"}
+    settings = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "dummy",
+        "AWS_SECRET_ACCESS_KEY": "dummy",
+    }
     try:
         boto3.client(
             "s3",

@@ -46,7 +46,10 @@ def episode(
         for k in range(samples)
     ]
     names = [f"{CAMERA}.{k:06d}.jpg" for k in range(samples + 1)]
-    pictures = {n: JPEGS[(10 * index + k) % 256] + b"\1" * (noise * (k + index)) for k, n in enumerate(names)}
+    pictures = {
+        n: JPEGS[(10 * index + k) % 256] + b"\1" * (noise * (k + index))
+        for k, n in enumerate(names)
+    }
     return ShardEpisode(dataset, index, rows, pictures)
 
 
@@ -68,5 +71,7 @@ def write(folder: Path, episodes: Iterable[ShardEpisode], name: str = "") -> Pat
     name = name or f"{dataset}-00000-train-{sha256[:12]}.tar"
     tar = path.rename(folder / name)
     size = tar.stat().st_size
-    index_path(tar).write_bytes(Index(name, dataset, 0, "train", sha256, size, tuple(entries)).text().encode())
+    index_path(tar).write_bytes(
+        Index(name, dataset, 0, "train", sha256, size, tuple(entries)).text().encode()
+    )
     return tar

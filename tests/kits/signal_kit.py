@@ -47,7 +47,9 @@ def signal(**changes: Any) -> GripperSignal:
     return replace(SIGNAL, **changes)
 
 
-def signal_at(*dimensions: int, closed: float = 0.0, open: float = 1.0, **changes: Any) -> GripperSignal:
+def signal_at(
+    *dimensions: int, closed: float = 0.0, open: float = 1.0, **changes: Any
+) -> GripperSignal:
     """A signal at some dimensions of the state, which weigh alike; of known polarity, and used."""
     defaults = {
         "dimensions": dimensions,
@@ -82,8 +84,10 @@ def pick_and_place(seed: int, held_width: float = 0.15) -> tuple[np.ndarray, np.
         ]
     )
     open_at = np.ones
+
     def held_at(n):
         return np.full(n, held_width)
+
     opening = np.concatenate(
         [
             open_at(reach + close // 2),
@@ -108,7 +112,10 @@ def _way(start: np.ndarray, end: np.ndarray, frames: int) -> np.ndarray:
 
 def joints_and_openings(num_episodes: int = NUM_EPISODES) -> list[tuple[np.ndarray, np.ndarray]]:
     """As pick_and_place gives, of several runs. The last one grasps nothing: there the gripper closes fully."""
-    return [pick_and_place(seed, held_width=0.0 if seed == num_episodes - 1 else 0.15) for seed in range(num_episodes)]
+    return [
+        pick_and_place(seed, held_width=0.0 if seed == num_episodes - 1 else 0.15)
+        for seed in range(num_episodes)
+    ]
 
 
 def one_armed(
@@ -118,7 +125,10 @@ def one_armed(
 ) -> list[EpisodeData]:
     """Runs of one arm, whose gripper's value or values [n, k], in the source's unit, are a function of its opening."""
     runs = joints_and_openings(num_episodes)
-    return [episode_of(k, np.column_stack([joints, value(o)]), names) for k, (joints, o) in enumerate(runs)]
+    return [
+        episode_of(k, np.column_stack([joints, value(o)]), names)
+        for k, (joints, o) in enumerate(runs)
+    ]
 
 
 def episode_of(
@@ -163,7 +173,9 @@ def surveyed(
         return survey(source, [episode.record for episode in episodes], robot, former_survey)
 
 
-def only_surveyed(episodes: Sequence[EpisodeData], robot: str | None = None, **config: Any) -> GripperSignal:
+def only_surveyed(
+    episodes: Sequence[EpisodeData], robot: str | None = None, **config: Any
+) -> GripperSignal:
     (signal,) = surveyed(episodes, robot, **config).signals
     return signal
 

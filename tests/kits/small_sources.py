@@ -60,8 +60,12 @@ class Recording:
 
 
 RECORDINGS = tuple(Recording(k, length) for k, length in enumerate(LENGTHS, 1))
-OTHERS = tuple(Recording(k, length) for k, length in ((21, 40), (22, 36), (23, 48)))  # of a second dataset
-LATER = tuple(Recording(k, length) for k, length in ((31, 44), (32, 52), (33, 40)))  # recorded afterwards
+OTHERS = tuple(
+    Recording(k, length) for k, length in ((21, 40), (22, 36), (23, 48))
+)  # of a second dataset
+LATER = tuple(
+    Recording(k, length) for k, length in ((31, 44), (32, 52), (33, 40))
+)  # recorded afterwards
 NUM_FRAMES = 60  # that every recording could have
 
 
@@ -76,7 +80,9 @@ def rows(serial: int) -> np.ndarray:
     y = goal[1] * (1 - t) + 0.1 * np.cos(way[1] * 3 * t)
     close = random.uniform(0.25, 0.35)
     open_again = random.uniform(0.5, 0.58)
-    gripper = np.where((t >= close) & (t < open_again), 0.1, 0.9) + random.normal(0, 0.004, NUM_FRAMES)
+    gripper = np.where((t >= close) & (t < open_again), 0.1, 0.9) + random.normal(
+        0, 0.004, NUM_FRAMES
+    )
     return np.stack([x, y, np.full(NUM_FRAMES, serial / 100), gripper], 1).astype(np.float32)
 
 
@@ -98,7 +104,9 @@ def all_pictures(serial: int) -> np.ndarray:
     ground = scene.integers(40, 200, (8, 8, 3)).repeat(BLOCK, 0).repeat(BLOCK, 1).astype(np.uint8)
     object_at = random.integers(4, SIDE - 28, 2)
     colour = random.integers(0, 255, 3)
-    strip = np.array([255, 0, *(255 * (serial >> bit & 1) for bit in range(6))], np.uint8).repeat(BLOCK)
+    strip = np.array([255, 0, *(255 * (serial >> bit & 1) for bit in range(6))], np.uint8).repeat(
+        BLOCK
+    )
     pictures = np.repeat(ground[None], NUM_FRAMES, axis=0)
     for picture, (x, y, _, _) in zip(pictures, rows(serial), strict=True):
         picture[object_at[0] : object_at[0] + 12, object_at[1] : object_at[1] + 12] = colour
@@ -120,7 +128,12 @@ def pictures_of(recording: Recording, camera: str = CAMERA) -> np.ndarray:
 
 def serial_in(picture: np.ndarray) -> int | None:
     """The serial that a picture shows: uint8 [SIDE, SIDE, 3]; None where it has no strip of its own."""
-    middle = picture[SIDE - BLOCK + 2 : SIDE - 2].mean(axis=(0, 2)).reshape(8, BLOCK)[:, 2:-2].mean(axis=1)
+    middle = (
+        picture[SIDE - BLOCK + 2 : SIDE - 2]
+        .mean(axis=(0, 2))
+        .reshape(8, BLOCK)[:, 2:-2]
+        .mean(axis=1)
+    )
     bits = middle > 128
     if not bits[0] or bits[1]:
         return None
@@ -145,45 +158,84 @@ def h264() -> Any:
     return RGBEncoderConfig(vcodec="h264", crf=16, preset="veryfast", g=10)
 
 
-def write_v3(root: Path, recordings: Sequence[Recording], fps: int = FPS, cameras: Sequence[str] = (CAMERA,)) -> Path:
+def write_v3(
+    root: Path, recordings: Sequence[Recording], fps: int = FPS, cameras: Sequence[str] = (CAMERA,)
+) -> Path:
     """A LeRobot v3.0 dataset by LeRobot's own writer, four recordings to a video file."""
     vector = {"dtype": "float32", "shape": (len(NAMES),), "names": NAMES}
     video = {"dtype": "video", "shape": (SIDE, SIDE, 3), "names": ["height", "width", "channels"]}
     features = {"observation.state": vector, "action": vector} | dict.fromkeys(cameras, video)
     shutil.rmtree(root, ignore_errors=True)
     dataset = with_lerobot().create(
-        "local/arm", fps, features, root=root, robot_type="toy_arm", rgb_encoder=h264(), video_files_size_in_mb=0.06
+        "local/arm",
+        fps,
+        features,
+        root=root,
+        robot_type="toy_arm",
+        rgb_encoder=h264(),
+        video_files_size_in_mb=0.06,
     )
     record(dataset, recordings, cameras)
     return root
 
 
-def record(dataset: Any, recordings: Sequence[Recording], cameras: Sequence[str] = (CAMERA,)) -> None:
+def record(
+    dataset: Any, recordings: Sequence[Recording], cameras: Sequence[str] = (CAMERA,)
+) -> None:
     """Let LeRobot's writer add recordings to a dataset, and end it."""
     for recording in recordings:
         pictures = {camera: pictures_of(recording, camera) for camera in cameras}
-        for k, (state, action) in enumerate(zip(state_of(recording), action_of(recording), strict=True)):
+        for k, (state, action) in enumerate(
+            zip(state_of(recording), action_of(recording), strict=True)
+        ):
             pictures_shown = {camera: pictures[camera][k] for camera in cameras}
-            dataset.add_frame({"observation.state": state, "action": action, "task": recording.task} | pictures_shown)
+            dataset.add_frame(
+                {"observation.state": state, "action": action, "task": recording.task}
+                | pictures_shown
+            )
         dataset.save_episode(parallel_encoding=False)
     dataset.finalize()
 
 
-def write_v2(root: Path, recordings: Sequence[Recording], fps: int = FPS, cameras: Sequence[str] = (CAMERA,)) -> Path:
+def write_v2(
+    root: Path, recordings: Sequence[Recording], fps: int = FPS, cameras: Sequence[str] = (CAMERA,)
+) -> Path:
     """The same as LeRobot v2.1, with the statistics that LeRobot's converter asks for."""
     shutil.rmtree(root, ignore_errors=True)
     vector = {"dtype": "float32", "shape": [len(NAMES)], "names": NAMES}
     video_info = {"video.fps": float(fps), "video.codec": "h264"}
-    video = {"dtype": "video", "shape": [SIDE, SIDE, 3], "names": ["height", "width", "channels"], "info": video_info}
+    video = {
+        "dtype": "video",
+        "shape": [SIDE, SIDE, 3],
+        "names": ["height", "width", "channels"],
+        "info": video_info,
+    }
     number = {"dtype": "int64", "shape": [1], "names": None}
     numbers = dict.fromkeys(("episode_index", "frame_index", "index", "task_index"), number)
     time = {"timestamp": {"dtype": "float32", "shape": [1], "names": None}}
-    features = {"observation.state": vector, "action": vector} | dict.fromkeys(cameras, video) | numbers | time
+    features = (
+        {"observation.state": vector, "action": vector}
+        | dict.fromkeys(cameras, video)
+        | numbers
+        | time
+    )
     count = {"total_episodes": len(recordings), "total_frames": sum(r.length for r in recordings)}
-    count |= {"total_tasks": len(TASKS), "total_videos": len(recordings) * len(cameras), "total_chunks": 1}
-    about: dict[str, Any] = {"robot_type": "toy_arm", "fps": fps, "features": features, "splits": {}} | count
+    count |= {
+        "total_tasks": len(TASKS),
+        "total_videos": len(recordings) * len(cameras),
+        "total_chunks": 1,
+    }
+    about: dict[str, Any] = {
+        "robot_type": "toy_arm",
+        "fps": fps,
+        "features": features,
+        "splits": {},
+    } | count
     le.write_v2_meta(root, {}, TASKS, **about)
-    lines = [{"episode_index": k, "tasks": [r.task], "length": r.length} for k, r in enumerate(recordings)]
+    lines = [
+        {"episode_index": k, "tasks": [r.task], "length": r.length}
+        for k, r in enumerate(recordings)
+    ]
     le.write_json_lines(root / "meta/episodes.jsonl", lines)
     statistics = []
     begin = 0
@@ -196,7 +248,9 @@ def write_v2(root: Path, recordings: Sequence[Recording], fps: int = FPS, camera
         stats = {name: _statistics(values) for name, values in measured.items()}
         for camera in cameras:
             pictures_shown = pictures_of(recording, camera)
-            le.write_video(le.v2_video(root, camera, episode), pictures_shown, fps=fps, options=ENCODER)
+            le.write_video(
+                le.v2_video(root, camera, episode), pictures_shown, fps=fps, options=ENCODER
+            )
             stats[camera] = _statistics(pictures_shown.reshape(-1, 3) / 255, shape=(3, 1, 1))
         statistics.append({"episode_index": episode, "stats": stats})
     le.write_json_lines(root / "meta/episodes_stats.jsonl", statistics)
@@ -218,8 +272,15 @@ def _v2_rows(recording: Recording, episode: int, begin: int, fps: int) -> dict[s
 
 
 def _statistics(values: np.ndarray, shape: tuple[int, ...] = (-1,)) -> dict[str, list]:
-    measures = {"min": values.min(0), "max": values.max(0), "mean": values.mean(0), "std": values.std(0)}
-    return {name: value.reshape(shape).tolist() for name, value in measures.items()} | {"count": [len(values)]}
+    measures = {
+        "min": values.min(0),
+        "max": values.max(0),
+        "mean": values.mean(0),
+        "std": values.std(0),
+    }
+    return {name: value.reshape(shape).tolist() for name, value in measures.items()} | {
+        "count": [len(values)]
+    }
 
 
 def write_hdf5(root: Path, recordings: Sequence[Recording], name: str = "episode") -> Path:
@@ -232,9 +293,14 @@ def write_hdf5(root: Path, recordings: Sequence[Recording], name: str = "episode
 
 def _write_aloha(path: Path, recording: Recording) -> None:
     times = np.arange(recording.length) / FPS
-    hdf5_writer.write_aloha(path, 0, recording.length, cameras=(), timestamps=times, language=recording.task)
+    hdf5_writer.write_aloha(
+        path, 0, recording.length, cameras=(), timestamps=times, language=recording.task
+    )
     with h5py.File(path, "a") as file:
-        for key, values in (("observations/qpos", state_of(recording)), ("action", action_of(recording))):
+        for key, values in (
+            ("observations/qpos", state_of(recording)),
+            ("action", action_of(recording)),
+        ):
             del file[key]
             file[key] = values
         del file["observations/qvel"]
@@ -247,7 +313,9 @@ def write_rlds(root: Path, recordings: Sequence[Recording], name: str = "toy") -
     episodes = [_rlds_episode(recording) for recording in recordings]
     state = {"state": rlds_writer.tensor("float32", len(NAMES)), "wrist_image": None}
     action = {"action": rlds_writer.tensor("float32", len(NAMES))}
-    rlds_writer.write_dataset(root, {"train": [episodes[:6], episodes[6:]]}, rlds_writer.features_json(state, action))
+    rlds_writer.write_dataset(
+        root, {"train": [episodes[:6], episodes[6:]]}, rlds_writer.features_json(state, action)
+    )
     if name != "toy":
         info = root / "1.0.0/dataset_info.json"
         info.write_text(json.dumps(json.loads(info.read_text()) | {"name": name}))
@@ -273,8 +341,12 @@ def write_videos(root: Path, recordings: Sequence[Recording], name: str = "run")
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
     for k, recording in enumerate(recordings):
-        le.write_video(root / f"{name}_{k:03d}.mp4", pictures_of(recording), fps=FPS, options=ENCODER)
-    write_side_file(root, {f"{name}_{k:03d}.mp4": recording for k, recording in enumerate(recordings)})
+        le.write_video(
+            root / f"{name}_{k:03d}.mp4", pictures_of(recording), fps=FPS, options=ENCODER
+        )
+    write_side_file(
+        root, {f"{name}_{k:03d}.mp4": recording for k, recording in enumerate(recordings)}
+    )
     return root
 
 
@@ -312,7 +384,10 @@ def _lerobot_serials(root: Path) -> Iterator[tuple[str, int]]:
         states = table["observation.state"].to_pylist()
         for episode, state in zip(table["episode_index"].to_pylist(), states, strict=True):
             serial_by_episode.setdefault(episode, round(100 * state[SERIAL]))
-    return ((f"episode_{episode:06d}", serial_by_episode[episode]) for episode in sorted(serial_by_episode))
+    return (
+        (f"episode_{episode:06d}", serial_by_episode[episode])
+        for episode in sorted(serial_by_episode)
+    )
 
 
 def _hdf5_serials(root: Path) -> Iterator[tuple[str, int]]:
@@ -331,7 +406,10 @@ def _rlds_serials(root: Path) -> Iterator[tuple[str, int]]:
             size = int.from_bytes(data[begin : begin + 8], "little")
             record = data[begin + 12 : begin + 12 + size]
             png = record[record.index(b"\x89PNG") :]
-            yield f"train/{path.name}/{place:06d}", serial_in(decoded(png[: png.index(b"IEND") + 8])) or 0
+            yield (
+                f"train/{path.name}/{place:06d}",
+                serial_in(decoded(png[: png.index(b"IEND") + 8])) or 0,
+            )
             begin += 12 + size + 4
             place += 1
 

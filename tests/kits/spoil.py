@@ -32,7 +32,9 @@ from ingest.reasons import DataError
 from tests.kits import rlds_writer as rlds
 from tests.kits.lerobot_writer import LFS_POINTER, write_video
 
-SPARSE_BYTES = (1 << 28) + (1 << 20)  # that a file pretends to have: more than limits.max_file_bytes
+SPARSE_BYTES = (1 << 28) + (
+    1 << 20
+)  # that a file pretends to have: more than limits.max_file_bytes
 DEEP = "\u2603deep"  # stands for lists in lists, so many that a reader that calls itself runs out of stack
 NESTED = ("[" * 3_000 + "]" * 3_000, '{"a":' * 900 + "1" + "}" * 900, "[" + "0," * 100_000 + "0]")
 TEXTS = (
@@ -44,7 +46,16 @@ VALUES = (
     None, True, -1, 0, 0.5, 2**31, 2**53, 2**63, 2**64, -(2**63), 10**30, 10**400, 1e308, 1e-320, float("nan"),
     float("inf"), [], {}, [[]], [None], {"": None}, [1, "a", None], {"a": {"b": [None]}},
 )  # fmt: skip
-NAMES = ("ünïcødé ☃ 数据", "two  words ", "line\nbreak", "\u202egpj.exe", "%00", "n" * 240, "-rf", "\udcff\udcfe")
+NAMES = (
+    "ünïcødé ☃ 数据",
+    "two  words ",
+    "line\nbreak",
+    "\u202egpj.exe",
+    "%00",
+    "n" * 240,
+    "-rf",
+    "\udcff\udcfe",
+)
 COLUMN_WAYS = ("null", "missing", "of another kind", "huge")
 HUGE, MANY = 10**12, 100_000  # more than limits.max_text lets pass
 TYPES = (
@@ -62,17 +73,32 @@ def spoilt_bytes(data: bytes, rng: random.Random) -> bytes:
         n = len(content)
         size = rng.choice([0, 1, 4, 12, 200])
         bit = 1 << rng.randrange(8)
-        offset = rng.choice([rng.randrange(n + 1), min(n, rng.randrange(40)), max(0, n - 1 - rng.randrange(600))])
+        offset = rng.choice(
+            [rng.randrange(n + 1), min(n, rng.randrange(40)), max(0, n - 1 - rng.randrange(600))]
+        )
         old = content[offset : offset + size]
-        replacements = bytes(size), rng.randbytes(size), b"", old * 2, bytes(b ^ bit for b in old), b"\xff" * 8
-        content[offset : offset + size] = rng.choice([*replacements, rng.randbytes(9) + old, b"\x7f" + b"\xff" * 7])
+        replacements = (
+            bytes(size),
+            rng.randbytes(size),
+            b"",
+            old * 2,
+            bytes(b ^ bit for b in old),
+            b"\xff" * 8,
+        )
+        content[offset : offset + size] = rng.choice(
+            [*replacements, rng.randbytes(9) + old, b"\x7f" + b"\xff" * 7]
+        )
     return bytes(content[: rng.randrange(len(content) + 1)] if rng.randrange(20) == 0 else content)
 
 
-def places(node: Any, path_parts: tuple[Any, ...] = ()) -> Iterator[tuple[Any, Any, tuple[Any, ...]]]:
+def places(
+    node: Any, path_parts: tuple[Any, ...] = ()
+) -> Iterator[tuple[Any, Any, tuple[Any, ...]]]:
     """(container, key, column) of everything in a tree of dicts and lists; a column has the keys that lead there, and
     of each item of a list the same."""
-    for key in list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
+    for key in (
+        list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
+    ):
         column = (*path_parts, key if isinstance(node, dict) else "*")
         yield node, key, column
         yield from places(node[key], column)
@@ -130,11 +156,18 @@ def edited(tree: Any, rng: random.Random, outside_folder: Path) -> Any:
 
 def wild(value: Any, rng: random.Random, outside_folder: Path) -> Any:
     """What no reader expects in a value's place, most often of the value's own kind."""
-    texts = [*TEXTS, str(outside_folder / "secret.mp4"), "../../outside/secret.mp4", "data/../../../outside/secret.mp4"]
+    texts = [
+        *TEXTS,
+        str(outside_folder / "secret.mp4"),
+        "../../outside/secret.mp4",
+        "data/../../../outside/secret.mp4",
+    ]
     if isinstance(value, np.ndarray) and rng.random() < 0.8:
         return wild_numpy(value, rng, outside_folder)
     if isinstance(value, bytes) and rng.random() < 0.8:
-        return rng.choice([spoilt_bytes(value, rng), b"", b"\xff\xfe\0", b"\x89PNG\r\n\x1a\n" * 9, b"x" * 70_000])
+        return rng.choice(
+            [spoilt_bytes(value, rng), b"", b"\xff\xfe\0", b"\x89PNG\r\n\x1a\n" * 9, b"x" * 70_000]
+        )
     if isinstance(value, str) and rng.random() < 0.6:
         return rng.choice(texts)
     # What is drawn is not to be changed by the next edit
@@ -168,14 +201,18 @@ def recoded(text: str, rng: random.Random) -> bytes:
         b"\xef\xbb\xbf" + text.encode(),
         text.replace("e", "é").encode("latin-1", "replace"),
     ]
-    encodings += [text.replace(old, new).encode() for old, new in (("e", "\0"), ("\n", "\r"), ("\n", ""))]
+    encodings += [
+        text.replace(old, new).encode() for old, new in (("e", "\0"), ("\n", "\r"), ("\n", ""))
+    ]
     if rng.randrange(12) == 0:
         return rng.choice(encodings)
     return text.encode()
 
 
 def csv_text(rows: Any, *_: Any) -> str:
-    table = csv.DictWriter(out := io.StringIO(), dict.fromkeys(name for row in rows for name in row))
+    table = csv.DictWriter(
+        out := io.StringIO(), dict.fromkeys(name for row in rows for name in row)
+    )
     table.writeheader()
     table.writerows(rows)
     return out.getvalue().encode("utf-8", "replace").decode()
@@ -184,7 +221,10 @@ def csv_text(rows: Any, *_: Any) -> str:
 def parquet(tree: Any, rng: random.Random, data: bytes) -> bytes:
     """All columns have as many rows as the first one, in the type that they had if they can; one in another."""
     schema = pq.read_schema(io.BytesIO(data))
-    columns = {name: cells if isinstance(cells, list) and cells else [cells] for name, cells in tree.items()}
+    columns = {
+        name: cells if isinstance(cells, list) and cells else [cells]
+        for name, cells in tree.items()
+    }
     rows = len(next(iter(columns.values()))) * rng.choice([1, 1, 1, 1, 2, 0])
     arrays = {}
     changed_column = rng.choice([None, None, *columns])
@@ -208,7 +248,11 @@ def hdf5_tree(data: bytes) -> dict[str, Any]:
         nodes: dict[str, Any] = {"/": file}
         file.visititems(nodes.__setitem__)
         arrays = {path: node[()] for path, node in nodes.items() if isinstance(node, h5py.Dataset)}
-        return arrays | {f"{path}@{name}": node.attrs[name] for path, node in nodes.items() for name in node.attrs}
+        return arrays | {
+            f"{path}@{name}": node.attrs[name]
+            for path, node in nodes.items()
+            for name in node.attrs
+        }
 
 
 def hdf5(tree: Any, *_: Any) -> bytes:
@@ -235,7 +279,9 @@ def records_tree(data: bytes) -> list[dict[str, Any]]:
 def records(tree: Any, rng: random.Random, _: bytes) -> bytes:
     """Checksums are right, also of messages whose bytes are spoilt."""
     messages = [m if isinstance(m, bytes) else rlds.example(m) for m in tree]
-    return b"".join(rlds.record(spoilt_bytes(m, rng) if rng.randrange(10) == 0 else m) for m in messages)
+    return b"".join(
+        rlds.record(spoilt_bytes(m, rng) if rng.randrange(10) == 0 else m) for m in messages
+    )
 
 
 def npy_tree(data: bytes) -> Any:
@@ -253,7 +299,9 @@ def npy(value: Any, *_: Any) -> bytes:
 JSON = (json.loads, lambda tree, *_: json.dumps(tree))
 LINES = (
     lambda data: [json.loads(line) for line in data.splitlines() if line.strip()],
-    lambda rows, *_: "".join(json.dumps(row) + "\n" for row in (rows if isinstance(rows, list) else [rows])),
+    lambda rows, *_: "".join(
+        json.dumps(row) + "\n" for row in (rows if isinstance(rows, list) else [rows])
+    ),
 )
 FORMATS: dict[str, tuple[Callable[[bytes], Any], Callable[..., str | bytes]]] = {
     "*.json": JSON, ".z*": JSON, "*.jsonl": LINES, "*.h*5": (hdf5_tree, hdf5),
@@ -267,17 +315,25 @@ UNWRITABLE = (
 )  # fmt: skip
 
 
-AS_IT_IS: Any = SimpleNamespace(choice=lambda found: found[0], randrange=lambda n: 1)  # in an rng's place
+AS_IT_IS: Any = SimpleNamespace(
+    choice=lambda found: found[0], randrange=lambda n: 1
+)  # in an rng's place
 
 
 def formats(name: str) -> list[tuple[Callable[[bytes], Any], Callable[..., bytes]]]:
-    def written(write: Callable[..., str | bytes], tree: Any, rng: random.Random, data: bytes) -> bytes:
+    def written(
+        write: Callable[..., str | bytes], tree: Any, rng: random.Random, data: bytes
+    ) -> bytes:
         content = write(tree, rng, data)
         if isinstance(content, str):
             return recoded(content, rng)
         return content
 
-    return [(read, partial(written, write)) for pattern, (read, write) in FORMATS.items() if fnmatch(name, pattern)]
+    return [
+        (read, partial(written, write))
+        for pattern, (read, write) in FORMATS.items()
+        if fnmatch(name, pattern)
+    ]
 
 
 def spoilt_content(name: str, data: bytes, rng: random.Random, outside_folder: Path) -> bytes:
@@ -293,7 +349,9 @@ def spoilt_columns(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
     """A file's bytes with each column in turn null, missing and of another kind, beside what was done."""
     for read, write in formats(name):
         tree = [read(data)]
-        for column, way in product(dict.fromkeys(column for *_, column in places(tree)), COLUMN_WAYS):
+        for column, way in product(
+            dict.fromkeys(column for *_, column in places(tree)), COLUMN_WAYS
+        ):
             with suppress(*UNWRITABLE):
                 yield f"{column} {way}", write(spoilt_column(tree, column, way)[0], AS_IT_IS, data)
 
@@ -314,9 +372,15 @@ def mutate(root: Path, outside_folder: Path, base: str, number: int) -> dict[str
     for way in [WAYS[number], *rng.choices(WAYS, k=rng.choice([0, 0, 1, 2]))]:
         # Links out, FIFOs and huge files are not to be read again here
         all_files = [p for p in sorted(root.rglob("*")) if not p.is_symlink() and p.is_file()]
-        paths = [p for p in all_files if p.stat().st_size < SPARSE_BYTES and (way != "content" or formats(p.name))]
+        paths = [
+            p
+            for p in all_files
+            if p.stat().st_size < SPARSE_BYTES and (way != "content" or formats(p.name))
+        ]
         if paths:  # another way may have taken the last one away
-            kind = rng.choice(sorted({re.sub(r"\d+", "", p.suffix or p.name) for p in paths}))  # each is as likely
+            kind = rng.choice(
+                sorted({re.sub(r"\d+", "", p.suffix or p.name) for p in paths})
+            )  # each is as likely
             path = rng.choice([p for p in paths if re.sub(r"\d+", "", p.suffix or p.name) == kind])
             changes_by_way[way] = f"{changes_by_way.get(way, '')} {path.relative_to(root)}".strip()
             changes_by_way[way] += spoilt(path, way, paths, root, outside_folder, rng)
@@ -324,7 +388,9 @@ def mutate(root: Path, outside_folder: Path, base: str, number: int) -> dict[str
     return changes_by_way
 
 
-def spoilt(path: Path, way: str, paths: list[Path], root: Path, outside_folder: Path, rng: random.Random) -> str:
+def spoilt(
+    path: Path, way: str, paths: list[Path], root: Path, outside_folder: Path, rng: random.Random
+) -> str:
     """Change one of some files, where it lies or what it is; where a link leads to."""
     match way:
         case "sparse" if path.suffix != ".mkv":  # which FFmpeg searches to its end
@@ -343,15 +409,23 @@ def spoilt(path: Path, way: str, paths: list[Path], root: Path, outside_folder: 
             path.rename(path.with_name(rng.choice(NAMES) + rng.choice([path.suffix, ""])))
         case "linked":  # out, alone or with its folder; to itself, or to a device
             path = path.parent if path.parent != root and rng.random() < 0.25 else path
-            secret = path.rename(outside_folder / f"{root.name} {rng.randrange(10**9)}{path.suffix}")
+            secret = path.rename(
+                outside_folder / f"{root.name} {rng.randrange(10**9)}{path.suffix}"
+            )
             ways = [str(secret), os.path.relpath(secret, path.parent)]
-            ways += [] if secret.is_dir() else [path.name, os.path.relpath(root, path.parent), ".", "/dev/null"]
+            ways += (
+                []
+                if secret.is_dir()
+                else [path.name, os.path.relpath(root, path.parent), ".", "/dev/null"]
+            )
             path.symlink_to(target := rng.choice(ways))
             return f" to {target}"
         case "gone" | "folder" | "fifo":
             path.unlink()
             if way != "gone":
-                {"folder": Path.mkdir, "fifo": os.mkfifo}[way](path)  # nobody writes into it: it would be waited for
+                {"folder": Path.mkdir, "fifo": os.mkfifo}[way](
+                    path
+                )  # nobody writes into it: it would be waited for
         case _:
             path.write_bytes(spoilt_bytes(path.read_bytes(), rng))
     return ""

@@ -23,7 +23,11 @@ def escaped(line: str) -> str:
 
 def state_of(work: Path) -> dict[str, str]:
     """Hashes of all files, but for SQLite's own, which come and go with a reader."""
-    return {name: sha256 for name, sha256 in hashes_of(work).items() if not name.endswith(("-wal", "-shm"))}
+    return {
+        name: sha256
+        for name, sha256 in hashes_of(work).items()
+        if not name.endswith(("-wal", "-shm"))
+    }
 
 
 def below(pid: int) -> list[int]:

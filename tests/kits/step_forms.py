@@ -22,19 +22,34 @@ from tests.kits.lerobot_writer import (
 )
 
 Span = tuple[str, int, int]
-SPANS: tuple[Span, ...] = (("reach the cup", 2, 8), ("grasp the cup", 8, 14), ("put it on the plate", 14, 21))
+SPANS: tuple[Span, ...] = (
+    ("reach the cup", 2, 8),
+    ("grasp the cup", 8, 14),
+    ("put it on the plate", 14, 21),
+)
 MESSAGE = [("role", pa.string()), ("content", pa.string()), ("style", pa.string())]
 PERSISTENT = pa.list_(
-    pa.struct([*MESSAGE, ("timestamp", pa.float32()), ("camera", pa.string()), ("tool_calls", pa.list_(pa.string()))])
+    pa.struct(
+        [
+            *MESSAGE,
+            ("timestamp", pa.float32()),
+            ("camera", pa.string()),
+            ("tool_calls", pa.list_(pa.string())),
+        ]
+    )
 )
 
 
-def add_column(path: Path, name: str, cells: Sequence[Any], type_: pa.DataType, dtype: str, shape: list[int]) -> None:
+def add_column(
+    path: Path, name: str, cells: Sequence[Any], type_: pa.DataType, dtype: str, shape: list[int]
+) -> None:
     """A column of a data file, declared in info.json as LeRobot's tools do."""
     edit_parquet(path, **{name: pa.array(list(cells), type_)})
     root = next(folder for folder in path.parents if (folder / "meta").is_dir())
     info = json.loads((root / "meta/info.json").read_text())
-    edit_info(root, features=info["features"] | {name: {"dtype": dtype, "shape": shape, "names": None}})
+    edit_info(
+        root, features=info["features"] | {name: {"dtype": dtype, "shape": shape, "names": None}}
+    )
 
 
 def names_of_frames(spans: Sequence[Span], num_frames: int, none: str) -> list[str]:
@@ -68,7 +83,10 @@ def subtask_index(root: Path, spans: Sequence[Span] = SPANS) -> None:
     texts = [name for name, _, _ in spans]
     cells = [texts.index(name) if name else -1 for name in names]
     add_column(path, "subtask_index", cells, pa.int64(), "int64", [1])
-    write_parquet(root / "meta/subtasks.parquet", {"subtask_index": range(len(texts)), "__index_level_0__": texts})
+    write_parquet(
+        root / "meta/subtasks.parquet",
+        {"subtask_index": range(len(texts)), "__index_level_0__": texts},
+    )
 
 
 def language(root: Path, spans: Sequence[Span] = SPANS) -> None:
@@ -78,28 +96,48 @@ def language(root: Path, spans: Sequence[Span] = SPANS) -> None:
     texts = [(name, times[start]) for name, start, _ in spans]
     if spans[-1][2] < len(times):
         texts.append(("Done", times[spans[-1][2]]))
-    rows = [_atom("assistant", f"{len(texts)} steps", "plan", times[0]), _atom("user", "now", "task_aug", times[0])]
-    rows += [_atom("assistant", name, "subtask", time_s) | {"camera": None} for name, time_s in texts]
+    rows = [
+        _atom("assistant", f"{len(texts)} steps", "plan", times[0]),
+        _atom("user", "now", "task_aug", times[0]),
+    ]
+    rows += [
+        _atom("assistant", name, "subtask", time_s) | {"camera": None} for name, time_s in texts
+    ]
     add_column(path, "language_persistent", [rows] * len(times), PERSISTENT, "language", [1])
 
 
 def _atom(role: str, content: str, style: str, timestamp: float) -> dict[str, Any]:
-    return {"role": role, "content": content, "style": style, "timestamp": timestamp, "tool_calls": None}
+    return {
+        "role": role,
+        "content": content,
+        "style": style,
+        "timestamp": timestamp,
+        "tool_calls": None,
+    }
 
 
 def visualizer(root: Path, spans: Sequence[Span] = SPANS, fps: float = 10) -> None:
     """The dataset visualizer's file, version 2: no ends, and atoms of other styles among those of steps."""
     atoms = [_atom("assistant", "see the cup", "memory", 0.0)]
-    atoms += [_atom("assistant", name, "subtask", start / fps) for name, start, _ in reversed(spans)]
+    atoms += [
+        _atom("assistant", name, "subtask", start / fps) for name, start, _ in reversed(spans)
+    ]
     atoms.append(_atom("assistant", "done", "subtask", spans[-1][2] / fps))
-    styles = {"persistent_styles": ["memory", "plan", "subtask"], "event_styles": ["interjection", "vqa"]}
+    styles = {
+        "persistent_styles": ["memory", "plan", "subtask"],
+        "event_styles": ["interjection", "vqa"],
+    }
     _write_visualizer(root, {"version": 2, "schema": styles, "episodes": {"0": {"atoms": atoms}}})
 
 
 def visualizer_v1(root: Path, spans: Sequence[Span] = SPANS, fps: float = 10) -> None:
     """Version 1, of the Space lerobot/annotate: labels with start and end."""
-    subtasks = [{"label": name, "start": start / fps, "end": end / fps} for name, start, end in spans]
-    _write_visualizer(root, {"version": 1, "episodes": {"0": {"subtasks": subtasks, "high_levels": []}}})
+    subtasks = [
+        {"label": name, "start": start / fps, "end": end / fps} for name, start, end in spans
+    ]
+    _write_visualizer(
+        root, {"version": 1, "episodes": {"0": {"subtasks": subtasks, "high_levels": []}}}
+    )
 
 
 def _write_visualizer(root: Path, content: Mapping[str, Any]) -> None:
@@ -108,7 +146,9 @@ def _write_visualizer(root: Path, content: Mapping[str, Any]) -> None:
 
 def action_config(root: Path, spans: Sequence[Span] = SPANS) -> None:
     """LingBot-VA: a list of spans, of v2; a frame's end is exclusive."""
-    config = [{"start_frame": start, "end_frame": end, "action_text": name} for name, start, end in spans]
+    config = [
+        {"start_frame": start, "end_frame": end, "action_text": name} for name, start, end in spans
+    ]
     episode_lines(root, lambda row: {"action_config": config if row["episode_index"] == 0 else []})
 
 
@@ -153,12 +193,18 @@ def sarm(root: Path, spans: Sequence[Span] = SPANS, head: str = "dense_") -> Non
     ends.insert(1, starts[1] - 1)
     columns = {"names": names, "start_frames": starts, "end_frames": ends}
     nothing = [None] * (pq.read_metadata(v3_meta(root)).num_rows - 1)
-    edit_parquet(v3_meta(root), **{f"{head}subtask_{name}": pa.array([c, *nothing]) for name, c in columns.items()})
+    edit_parquet(
+        v3_meta(root),
+        **{f"{head}subtask_{name}": pa.array([c, *nothing]) for name, c in columns.items()},
+    )
 
 
 def sarm_times(root: Path, spans: Sequence[Span] = SPANS, fps: float = 10) -> None:
     """The same by times alone; an absent stage ends a frame before it begins, or where it begins."""
-    absent = [("wipe the cup", spans[1][1], spans[1][1] - 1), ("rinse the cup", spans[1][1], spans[1][1])]
+    absent = [
+        ("wipe the cup", spans[1][1], spans[1][1] - 1),
+        ("rinse the cup", spans[1][1], spans[1][1]),
+    ]
     stages = [spans[0], *absent, *spans[1:]]
     columns = {
         "names": [name for name, _, _ in stages],
@@ -166,7 +212,10 @@ def sarm_times(root: Path, spans: Sequence[Span] = SPANS, fps: float = 10) -> No
         "end_times": [end / fps for _, _, end in stages],
     }
     nothing = [None] * (pq.read_metadata(v3_meta(root)).num_rows - 1)
-    edit_parquet(v3_meta(root), **{f"sparse_subtask_{name}": pa.array([c, *nothing]) for name, c in columns.items()})
+    edit_parquet(
+        v3_meta(root),
+        **{f"sparse_subtask_{name}": pa.array([c, *nothing]) for name, c in columns.items()},
+    )
 
 
 def annotation(root: Path, spans: Sequence[Span] = SPANS) -> None:
@@ -186,7 +235,9 @@ def annotation(root: Path, spans: Sequence[Span] = SPANS) -> None:
     for column, values in columns.items():
         cells = [first + texts.index(value) for value in values]
         add_column(path, f"annotation.human.{column}", cells, pa.int64(), "int64", [1])
-    add_column(path, "annotation.human.action.task_description", [0] * num_frames, pa.int64(), "int64", [1])
+    add_column(
+        path, "annotation.human.action.task_description", [0] * num_frames, pa.int64(), "int64", [1]
+    )
 
 
 V2_FORMS: Mapping[str, Callable[..., None]] = {

@@ -29,7 +29,12 @@ def frame(robot: str, k: int, arm: int = 0) -> dict[str, Any]:
             end_fields = {"ee_positions": [0.0] * 7, "gripper": [0, 1], "gripper_width": [k / 100]}
         case _:
             master = [9.0] * 6
-            return {"joint_positions": master, "joint_vel": [0.0] * 7, "qpos": joints, "gripper": k / 100 + arm} | time
+            return {
+                "joint_positions": master,
+                "joint_vel": [0.0] * 7,
+                "qpos": joints,
+                "gripper": k / 100 + arm,
+            } | time
     return {"joint_positions": joints} | end_fields | time
 
 
@@ -45,12 +50,18 @@ def write_episode(task: Path, robot: str, episode: int, frames: int) -> None:
     (folder / "meta/episode_meta.json").write_text(json.dumps(episode_meta))
     arms = {"left_states": 0, "right_states": 1} if robot == "aloha" else {"states": 0}
     for name, arm in arms.items():
-        write_json_lines(folder / f"states/{name}.jsonl", [frame(robot, k, arm) for k in range(frames)])
+        write_json_lines(
+            folder / f"states/{name}.jsonl", [frame(robot, k, arm) for k in range(frames)]
+        )
     for c, camera in enumerate(CAMERAS[robot]):
-        write_video(folder / f"videos/{camera}.mp4", [number(c, episode, k) for k in range(frames)], fps=30)
+        write_video(
+            folder / f"videos/{camera}.mp4", [number(c, episode, k) for k in range(frames)], fps=30
+        )
 
 
-def write_task(root: Path, name: str, robot: str, lengths: Mapping[int, int], prompt: str | None = "do it") -> Path:
+def write_task(
+    root: Path, name: str, robot: str, lengths: Mapping[int, int], prompt: str | None = "do it"
+) -> Path:
     """One task's folder; `prompt` is in its metadata."""
     task = root / name
     described = {"task_name": name, "scoring": "...", "task_tag": [robot.upper()]}

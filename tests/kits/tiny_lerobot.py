@@ -14,7 +14,11 @@ HEIGHT = 48
 CAMERA = "observation.images.front"
 TASKS = ("put the cube on the plate", "open the drawer")
 LENGTHS = (24, 18, 30, 12, 26)  # frames of episodes 0, 1, ...
-NAMED = (0, 2, 4)  # episodes whose grippers show the steps that the task asks for; of the others only time is known
+NAMED = (
+    0,
+    2,
+    4,
+)  # episodes whose grippers show the steps that the task asks for; of the others only time is known
 STATE_NAMES = ["x", "y", "gripper"]
 NONE = range(0)
 rows_path = writer.v2_data
@@ -50,16 +54,22 @@ def signals(episode: int, n: int) -> np.ndarray:
     return np.stack([x, y, gripper], axis=1).astype(np.float32)
 
 
-def write_rows(root: Path, episode: int, n: int, scale: float = 1.0, source_episode: int | None = None) -> None:
+def write_rows(
+    root: Path, episode: int, n: int, scale: float = 1.0, source_episode: int | None = None
+) -> None:
     """Rows of one episode; another `scale` gives other states, `source_episode` those of another episode."""
-    states = signals(episode if source_episode is None else source_episode, n) * np.float32([scale, 1.0, 1.0])
+    states = signals(episode if source_episode is None else source_episode, n) * np.float32(
+        [scale, 1.0, 1.0]
+    )
     columns = writer.episode_rows(episode, n, FPS, episode % 2)
     del columns["action"]
     columns["observation.state"] = pa.array(states.tolist(), pa.list_(pa.float32(), 3))
     writer.write_parquet(rows_path(root, episode), columns)
 
 
-def write_video(root: Path, episode: int, n: int, grey: int = 60, black: range = NONE, frozen: range = NONE) -> None:
+def write_video(
+    root: Path, episode: int, n: int, grey: int = 60, black: range = NONE, frozen: range = NONE
+) -> None:
     """A bright square that follows the state over a textured ground; another `grey` gives other pictures.
 
     black, frozen: frames that are black, or show the picture before them.
@@ -78,4 +88,6 @@ def write_video(root: Path, episode: int, n: int, grey: int = 60, black: range =
             pictures[-1][:] = 0
         elif number in frozen:
             pictures[-1] = pictures[-2]
-    writer.write_video(video_path(root, episode), pictures, fps=FPS, options={"crf": "18", "preset": "ultrafast"})
+    writer.write_video(
+        video_path(root, episode), pictures, fps=FPS, options={"crf": "18", "preset": "ultrafast"}
+    )

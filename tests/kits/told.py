@@ -51,7 +51,12 @@ def golden(cases: Callable[[New], Told]) -> Callable[[Path], None]:
         for title, source in cases(new):
             assert title not in texts_by_title
             texts_by_title[title] = told(source)
-        check(cases.__module__.rpartition("test_")[2], cases.__name__, texts_by_title, PARTS[cases.__module__])
+        check(
+            cases.__module__.rpartition("test_")[2],
+            cases.__name__,
+            texts_by_title,
+            PARTS[cases.__module__],
+        )
 
     PARTS[cases.__module__].append(cases.__name__)
     test.__doc__ = cases.__doc__
@@ -59,15 +64,22 @@ def golden(cases: Callable[[New], Told]) -> Callable[[Path], None]:
     return test
 
 
-def check(file: str, part: str, texts_by_title: dict[str, list[str]], parts: Collection[str]) -> None:
+def check(
+    file: str, part: str, texts_by_title: dict[str, list[str]], parts: Collection[str]
+) -> None:
     """Assert that what is said under each title is what a file has for a part of it; `parts`: all that it may have."""
     path = GOLDEN / f"{file}.json"
     known_texts = json.loads(path.read_text()) if path.exists() else {}
     if os.environ.get("GOLDEN") == "anew":
-        kept_texts = {other_part: known_texts[other_part] for other_part in known_texts if other_part in parts}
+        kept_texts = {
+            other_part: known_texts[other_part] for other_part in known_texts if other_part in parts
+        }
         GOLDEN.mkdir(exist_ok=True)
         path.write_text(
-            json.dumps(kept_texts | {part: texts_by_title}, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+            json.dumps(
+                kept_texts | {part: texts_by_title}, indent=1, ensure_ascii=False, sort_keys=True
+            )
+            + "\n"
         )
     told_before = known_texts.get(part, {})
     assert texts_by_title, "no dataset is looked at"
@@ -90,24 +102,36 @@ def told(source: Source, *, pictures: bool = True, grippers: bool = True) -> lis
     for f in listing.findings:
         texts.append(f"{f.severity} {f.reason} {f.episode_index} {f.camera} {f.file}: {f.detail}")
     for record in listing.records:
-        texts += [f"{record.episode_index} {line}" for line in (_listed(record), *_read(source, record, pictures))]
+        texts += [
+            f"{record.episode_index} {line}"
+            for line in (_listed(record), *_read(source, record, pictures))
+        ]
     for signal in survey(source, listing.records, listing.robot).signals if grippers else ():
-        polarity = f"{signal.polarity} from {signal.closed:g} to {signal.open:g} by {signal.located_by}"
-        texts.append(f"{signal.title}: {signal.column} {list(signal.dimensions)} x {list(signal.weights)}, {polarity}")
+        polarity = (
+            f"{signal.polarity} from {signal.closed:g} to {signal.open:g} by {signal.located_by}"
+        )
+        texts.append(
+            f"{signal.title}: {signal.column} {list(signal.dimensions)} x {list(signal.weights)}, {polarity}"
+        )
     return [_plain(line, source) for line in texts]
 
 
 def _listed(r: EpisodeRecord) -> str:
     line_text = (
-        f"{r.source_id}: {r.num_rows} rows of {r.data_uri}, {r.fps:g} fps, {r.cameras}, {list(r.tasks) or r.task}"
+        f"{r.source_id}: {r.num_rows} rows of {r.data_uri}, {r.fps:g} fps, {r.cameras}, "
+        f"{list(r.tasks) or r.task}"
     )
     line_text += "" if r.tasks[:1] in ((), (r.task,)) else f", not {r.task}"
     line_text += "" if r.success is None else f", {r.success} by {r.success_source}"
-    line_text += "" if r.group in ("", r.source_id, f"episode {r.episode_index}") else f", of {r.group}"
+    line_text += (
+        "" if r.group in ("", r.source_id, f"episode {r.episode_index}") else f", of {r.group}"
+    )
     line_text += f", steps by {r.steps_from} of {list(r.plan)}" if r.steps_from else ""
     for step in r.steps:
         step_fields = [f"{k}={v}" for k, v in list(step.__dict__.items())[3:] if v is not None]
-        line_text += "; " + " ".join([step.name, f"{step.start_frame}-{step.end_frame}", *step_fields])
+        line_text += "; " + " ".join(
+            [step.name, f"{step.start_frame}-{step.end_frame}", *step_fields]
+        )
     return line_text
 
 
@@ -125,7 +149,9 @@ def _read(source: Source, record: EpisodeRecord, pictures: bool) -> Iterator[str
         frames = episode.frames(camera)
         numbers = []
         try:
-            numbers = [(k, round(time_s, 4), read_number(picture.luma())) for k, time_s, picture in frames]
+            numbers = [
+                (k, round(time_s, 4), read_number(picture.luma())) for k, time_s, picture in frames
+            ]
         except (DataError, VideoError) as e:
             yield f"{camera}: {e.reason}: {e}"
             continue
@@ -144,10 +170,14 @@ def _rows(subject: str, rows: pa.Table | None, key_column: str = "name") -> Iter
             values = np.column_stack([c.to_numpy() for c in rows.columns])
         else:
             values = np.zeros((0, 0))
-        ends = " to ".join(str(np.round(values[k].astype(float), 4).tolist()) for k in (0, -1) if len(values))
+        ends = " to ".join(
+            str(np.round(values[k].astype(float), 4).tolist()) for k in (0, -1) if len(values)
+        )
         total = float(np.nansum(values.astype(float)))
         yield f"{subject} by {key_column}{names}: {'x'.join(map(str, values.shape))}, {ends}, sum {total:.6g}"
 
 
 def _plain(line: str, source: Source) -> str:
-    return OF_LIBRARIES.sub(lambda m: f" {m[1]}" if m[1] else "", line.replace(source.config.source, ""))
+    return OF_LIBRARIES.sub(
+        lambda m: f" {m[1]}" if m[1] else "", line.replace(source.config.source, "")
+    )

@@ -25,7 +25,14 @@ from warehouse.releases.release import Release, get_release
 from warehouse.shards.shard import ShardEpisode, picture_name, shards_stage
 
 FAMILIES = ("qwen3_vl", "qwen2_5_vl")
-TINY = {"vocabulary": 400, "hidden": 64, "layers": 2, "vision_hidden": 64, "vision_layers": 2, "max_px": 64}
+TINY = {
+    "vocabulary": 400,
+    "hidden": 64,
+    "layers": 2,
+    "vision_hidden": 64,
+    "vision_layers": 2,
+    "max_px": 64,
+}
 SIDE_PX = 64
 
 
@@ -42,16 +49,24 @@ def make_items(count: int = 8) -> list[Item]:
         share = i / max(1, count - 1)
         n = 1 + i % 3
         question = "\n".join(["<image>"] * n) + "\nHow far is the bar?"
-        items.append(Item(question, (bar(share),) * n, f"<progress>{100 * share:.2f}%</progress>", share))
+        items.append(
+            Item(question, (bar(share),) * n, f"<progress>{100 * share:.2f}%</progress>", share)
+        )
     return items
 
 
 def make_parts(
-    items: list[Item], family: str = "qwen3_vl", head: HeadConfig | None = None, seed: int = 0, attention: str = "sdpa"
+    items: list[Item],
+    family: str = "qwen3_vl",
+    head: HeadConfig | None = None,
+    seed: int = 0,
+    attention: str = "sdpa",
 ):
     """A tiny model with a head, and its transform."""
     tiny = TinyConfig(**TINY, family=family)  # type: ignore[arg-type]
-    tokenizer = make_tokenizer([t for i in items for t in (i.question, i.answer or "")], tiny.vocabulary)
+    tokenizer = make_tokenizer(
+        [t for i in items for t in (i.question, i.answer or "")], tiny.vocabulary
+    )
     backbone = make_backbone(tokenizer, tiny, seed)
     set_attention(backbone, attention)
     model = ProgressModel(backbone, make_head(head or HeadConfig(), tiny.hidden)).eval()
@@ -70,8 +85,20 @@ def recipe(name: str = "test", family: str = "qwen3_vl", **sections: Any) -> Rec
 def small(name: str, **train: Any) -> Recipe:
     """A built-in recipe as it is, but for its size: on a tiny model, in short rows, for four steps, in float32."""
     recipe_values = load_recipe(name, begins=False).model_dump(exclude_unset=True)
-    data = {"families": {"procvqa_b": 1, "procvqa_c": 1}, "sequence_length": 256, "window": 16, "think": None}
-    few = {"epochs": None, "steps": 4, "batch": 2, "accumulation": 2, "evaluate_every": 0, "save_every": 2}
+    data = {
+        "families": {"procvqa_b": 1, "procvqa_c": 1},
+        "sequence_length": 256,
+        "window": 16,
+        "think": None,
+    }
+    few = {
+        "epochs": None,
+        "steps": 4,
+        "batch": 2,
+        "accumulation": 2,
+        "evaluate_every": 0,
+        "save_every": 2,
+    }
     few |= {"dtype": "float32", "distributed": "none", "compile": False} | train
     if "longer_length" in recipe_values["data"]:
         data["longer_length"] = 384
@@ -85,16 +112,27 @@ def small(name: str, **train: Any) -> Recipe:
 
 def sample(e: int, frames: list[int], **fields: Any) -> dict[str, Any]:
     """A sample of an episode of bars that shows some of its frames."""
-    picture_rows = [{"episode_index": e, "camera": "front", "frame_index": f, "edit": None} for f in frames]
-    of_bars = {"dataset": "bars", "episode_index": e, "camera": "front", "frames": frames, "pictures": picture_rows}
+    picture_rows = [
+        {"episode_index": e, "camera": "front", "frame_index": f, "edit": None} for f in frames
+    ]
+    of_bars = {
+        "dataset": "bars",
+        "episode_index": e,
+        "camera": "front",
+        "frames": frames,
+        "pictures": picture_rows,
+    }
     return {"sample_id": f"{e:08x}{frames[-1]:08x}"} | of_bars | fields
 
 
-def shard_episode(e: int, rows: list[dict[str, Any]], episode_pictures: Sequence[np.ndarray]) -> ShardEpisode:
+def shard_episode(
+    e: int, rows: list[dict[str, Any]], episode_pictures: Sequence[np.ndarray]
+) -> ShardEpisode:
     """An episode of bars with its samples; `episode_pictures` is what its frames show, BGR."""
     named_frames = {picture_name(e, p): p["frame_index"] for row in rows for p in row["pictures"]}
     pictures = {
-        name: cv2.imencode(".jpg", episode_pictures[frame])[1].tobytes() for name, frame in named_frames.items()
+        name: cv2.imencode(".jpg", episode_pictures[frame])[1].tobytes()
+        for name, frame in named_frames.items()
     }
     return ShardEpisode("bars", e, rows, pictures)
 
@@ -110,7 +148,10 @@ def _episodes(count: int, moments: int, held_out: int) -> Iterator[tuple[str, Sh
             )
             for t, share in enumerate(shares)
         ]  # fmt: skip
-        yield "train" if e < count else "val", shard_episode(e, rows, [bar(share) for share in shares])
+        yield (
+            "train" if e < count else "val",
+            shard_episode(e, rows, [bar(share) for share in shares]),
+        )
 
 
 def release_of(
@@ -120,13 +161,17 @@ def release_of(
     lake = Lake(Workspace(root))
     tables = shards_stage(lake.workspace, "bars", 0, iter(episodes), target_bytes=target_bytes)
     columns = ShardFile.__dataclass_fields__
-    shard_rows = [{k: row[k] for k in columns} | {"name": "bars1"} for row in tables["shards"].to_pylist()]
+    shard_rows = [
+        {k: row[k] for k in columns} | {"name": "bars1"} for row in tables["shards"].to_pylist()
+    ]
     release_row = {"name": "bars1", "config_hash": "0" * 64, "created_at": datetime.now(UTC)}
     lake.freeze(release=release_row, shards=TABLES["release_shards"].rows(shard_rows))
     return lake, get_release(lake)
 
 
-def make_release(root: Path, episodes: int = 4, moments: int = 8, held_out: int = 0) -> tuple[Lake, Release]:
+def make_release(
+    root: Path, episodes: int = 4, moments: int = 8, held_out: int = 0
+) -> tuple[Lake, Release]:
     """Two shards or more; `held_out`: so many episodes more, in the split val, of which the lake knows the lengths."""
     facts = {"dataset": "bars", "chunk": 0, "num_rows": moments, "fps": 10.0}
     rows = [facts | {"episode_index": e} for e in range(episodes, episodes + held_out)]
@@ -152,7 +197,9 @@ def kill_at(step: int) -> Callable[[Point], None]:
     return kill
 
 
-def killed_and_resumed(lake: Lake, release: Release, run_recipe: Recipe, kill_step: int) -> TrainingRun:
+def killed_and_resumed(
+    lake: Lake, release: Release, run_recipe: Recipe, kill_step: int
+) -> TrainingRun:
     with pytest.raises(KilledError):
         train(lake, release, run_recipe, kill_at(kill_step))
     return train(lake, release, run_recipe, resume=True)

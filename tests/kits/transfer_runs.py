@@ -28,21 +28,30 @@ def pace(n: int, seed: int) -> np.ndarray:
     return (progress - progress[0]) / (progress[-1] - progress[0])
 
 
-def run_along(phases: np.ndarray, episode: int, *, success: bool | None = None, course: int = 0) -> Signals:
+def run_along(
+    phases: np.ndarray, episode: int, *, success: bool | None = None, course: int = 0
+) -> Signals:
     """A run that is at `phases` [n] of a course; other numbers of `course` are other tasks."""
     n = len(phases)
     noise = np.random.default_rng(1000 + episode)
     state = _curve(phases, 100 + course, 3) + noise.normal(0, 0.01, (n, 3))
     speed = np.linalg.norm(
-        np.diff(_curve(phases, 100 + course, 3), axis=0, prepend=_curve(phases[:1], 100 + course, 3)), axis=1
+        np.diff(
+            _curve(phases, 100 + course, 3), axis=0, prepend=_curve(phases[:1], 100 + course, 3)
+        ),
+        axis=1,
     )
     turns = [0, GRASPS_AT - 0.03, GRASPS_AT, RELEASES_AT - 0.02, RELEASES_AT + 0.02, 1]
     opening = np.interp(phases, turns, [1, 1, 0, 0, 1, 1])
     seen_frames = np.arange(0, n, 4)
-    pictures = _curve(phases[seen_frames], course, DIMS) + noise.normal(0, 0.1, (len(seen_frames), DIMS))
+    pictures = _curve(phases[seen_frames], course, DIMS) + noise.normal(
+        0, 0.1, (len(seen_frames), DIMS)
+    )
     grippers = (GripperCurve(opening),)
     seen_by = ((seen_frames, pictures.astype(np.float32)),)
-    return Signals(FPS, speed, speed * FPS, grippers, success, "Put the cup away.", state, episode, seen_by)
+    return Signals(
+        FPS, speed, speed * FPS, grippers, success, "Put the cup away.", state, episode, seen_by
+    )
 
 
 def _curve(phases: np.ndarray, seed: int, dims: int) -> np.ndarray:
@@ -64,6 +73,8 @@ def steps_of(phases: np.ndarray) -> list[Segment]:
     return [Segment(name, ends[k], ends[k + 1], STEP, True, k) for k, name in enumerate(PLAN)]
 
 
-def shown_by(phases: np.ndarray, episode: int, segments: Sequence[Segment] | None = None) -> Reference:
+def shown_by(
+    phases: np.ndarray, episode: int, segments: Sequence[Segment] | None = None
+) -> Reference:
     """A reference whose progress is its phase."""
     return Reference(run_along(phases, episode), segments or steps_of(phases), PLAN, phases)

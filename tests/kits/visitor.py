@@ -27,7 +27,9 @@ HOME = "http://127.0.0.1"
 
 
 def visit(space: Workspace, options: Options | None = None, home: str = HOME) -> TestClient:
-    return TestClient(create_app(space, options or Options()), base_url=home, raise_server_exceptions=False)
+    return TestClient(
+        create_app(space, options or Options()), base_url=home, raise_server_exceptions=False
+    )
 
 
 def picture(client: Any, url: str) -> np.ndarray:
@@ -57,7 +59,16 @@ def _own(client: Any) -> dict[str, str]:
 @contextmanager
 def serving(space: Workspace, **env: str) -> "Iterator[tuple[httpx.Client, subprocess.Popen[str]]]":
     """`proccorpus explore` in a process of its own, with a client of it; killed at the end, with its queries'."""
-    command = [PROGRAM, "explore", "--port", "0", "--no-open", "--no-token", "--workspace", space.root]
+    command = [
+        PROGRAM,
+        "explore",
+        "--port",
+        "0",
+        "--no-open",
+        "--no-token",
+        "--workspace",
+        space.root,
+    ]
     piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=environment(**env), **piped) as server:
         try:
@@ -78,7 +89,9 @@ def raw(url: str, request: bytes) -> tuple[int, bytes]:
     host, port = url.removeprefix("http://").split("/")[0].split(":")
     answer = b""
     with socket.create_connection((host, int(port)), timeout=QUIET_S) as s:
-        with suppress(OSError):  # refused before all of it was sent, or waiting for what never comes
+        with suppress(
+            OSError
+        ):  # refused before all of it was sent, or waiting for what never comes
             s.sendall(request.replace(b"HOST", f"{host}:{port}".encode()))
         with suppress(OSError):
             while part := s.recv(65536):

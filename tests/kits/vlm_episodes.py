@@ -109,11 +109,16 @@ def knowing(truth: Sequence[tuple[int, str, bool]], **replies: Any) -> Model:
 
     def refine(request: Request) -> dict[str, Any]:
         frames = frames_shown(request)
-        return {"seen": "It", "picture": next((f for f in frames if index(f) != index(frames[0])), frames[-1])}
+        return {
+            "seen": "It",
+            "picture": next((f for f in frames if index(f) != index(frames[0])), frames[-1]),
+        }
 
     def verify(request: Request) -> dict[str, Any]:
         verdicts = {}
-        for key, step, start in re.findall(r"^(attempt_\d+): step (\d+), .*, from ([\d.]+) s", question(request), re.M):
+        for key, step, start in re.findall(
+            r"^(attempt_\d+): step (\d+), .*, from ([\d.]+) s", question(request), re.M
+        ):
             k = min(
                 (k for k, (_, label, _) in enumerate(truth) if label == step),
                 key=lambda k: abs(truth[k][0] - float(start) * 30),

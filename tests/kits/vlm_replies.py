@@ -12,10 +12,25 @@ from PIL import Image
 IN_THE_REPLY = ("wrong_model", "cut", "not_json", "off_schema", "fence")
 IN_THE_VALUE = ("out_of_range", "empty_list", "even")
 WORDS_WEIGHED = ("True", "False")  # the likeliest first tokens of a free text
-WORDS = ("red", "cup", "bowl", "left", "drawer", "towel", "block", "lid", "plate", "near", "box", "handle")
+WORDS = (
+    "red",
+    "cup",
+    "bowl",
+    "left",
+    "drawer",
+    "towel",
+    "block",
+    "lid",
+    "plate",
+    "near",
+    "box",
+    "handle",
+)
 
 
-def completion(model: str, text: str, prompt_tokens: int, completion_tokens: int, finish: str = "stop") -> dict:
+def completion(
+    model: str, text: str, prompt_tokens: int, completion_tokens: int, finish: str = "stop"
+) -> dict:
     message = {"role": "assistant", "content": text}
     return {
         "id": "chatcmpl-stand-in",
@@ -57,10 +72,15 @@ def free_text(request: dict[str, Any], rng: random.Random) -> dict[str, Any]:
     text = f"{percent}%"
     if "<ref_think>" in json.dumps(request["messages"]):
         text = f"<ref_think>so</ref_think><ref>1</ref><score_think>so</score_think><score>{percent}%</score>"
-    reply = completion(request["model"], text, prompt_tokens(request["messages"]), max(1, len(text) // 4))
+    reply = completion(
+        request["model"], text, prompt_tokens(request["messages"]), max(1, len(text) // 4)
+    )
     if request.get("logprobs"):
         yes = (1 + percent) / 102
-        likeliest = [{"token": t, "logprob": math.log(p)} for t, p in zip(WORDS_WEIGHED, (yes, 1 - yes), strict=True)]
+        likeliest = [
+            {"token": t, "logprob": math.log(p)}
+            for t, p in zip(WORDS_WEIGHED, (yes, 1 - yes), strict=True)
+        ]
         reply["choices"][0]["logprobs"] = {"content": [{**likeliest[0], "top_logprobs": likeliest}]}
     return reply
 
@@ -74,7 +94,9 @@ def prompt_tokens(messages: list[dict[str, Any]]) -> int:
             if part["type"] == "text":
                 total += len(part["text"]) // 4
             else:
-                with Image.open(io.BytesIO(base64.b64decode(part["image_url"]["url"].partition(",")[2]))) as image:
+                with Image.open(
+                    io.BytesIO(base64.b64decode(part["image_url"]["url"].partition(",")[2]))
+                ) as image:
                     total += max(1, round(image.width / 32)) * max(1, round(image.height / 32)) + 2
     return total
 
@@ -92,10 +114,14 @@ def fill(schema: dict[str, Any], rng: random.Random) -> Any:
             return {name: fill(part, rng) for name, part in schema["properties"].items()}
         case "array":
             min_items = schema.get("minItems", 0)
-            length = rng.randint(min_items, min(schema.get("maxItems", min_items + 4), min_items + 4))
+            length = rng.randint(
+                min_items, min(schema.get("maxItems", min_items + 4), min_items + 4)
+            )
             return [fill(schema["items"], rng) for _ in range(length)]
         case "string":
-            return " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, 4)))[: schema.get("maxLength", 40)].strip()
+            return " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, 4)))[
+                : schema.get("maxLength", 40)
+            ].strip()
         case "integer":
             return rng.randint(schema["minimum"], schema["maximum"])
         case "number":
@@ -117,7 +143,9 @@ def even(properties: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
         ]
         return value | {"first": activities[0], "changes": changes}
     if "picture" in properties:
-        return value | {"picture": properties["picture"]["enum"][len(properties["picture"]["enum"]) // 2]}
+        return value | {
+            "picture": properties["picture"]["enum"][len(properties["picture"]["enum"]) // 2]
+        }
     return {k: v | {"completed": True} if isinstance(v, dict) else v for k, v in value.items()}
 
 

@@ -64,13 +64,17 @@ class StandIn:
     fixed: str = '{"ok": true}'
     log_file: Path | None = None
     log: list[dict[str, Any]] = field(default_factory=list)  # what the log file has
-    seen: list[dict[str, Any]] = field(default_factory=list)  # bodies of chat requests, where they are parsed
+    seen: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # bodies of chat requests, where they are parsed
     listed: int = 0  # requests for /v1/models
     url: str = ""
 
     async def start(self, port: int = 0) -> str:
         self._writers: set[asyncio.StreamWriter] = set()
-        self._server = await asyncio.start_server(self._connection, "127.0.0.1", port, limit=1 << 20, backlog=512)
+        self._server = await asyncio.start_server(
+            self._connection, "127.0.0.1", port, limit=1 << 20, backlog=512
+        )
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
         return self.url
 
@@ -94,7 +98,12 @@ class StandIn:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 length = next(
-                    (int(h.split(":")[1]) for h in head.split("\r\n") if h.lower().startswith("content-length:")), 0
+                    (
+                        int(h.split(":")[1])
+                        for h in head.split("\r\n")
+                        if h.lower().startswith("content-length:")
+                    ),
+                    0,
                 )
                 body = await reader.readexactly(length)
                 method, path, _ = head.split(" ", 2)
@@ -103,10 +112,17 @@ class StandIn:
         self._writers.discard(writer)
         writer.close()
 
-    async def _route(self, method: str, path: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _route(
+        self, method: str, path: str, body: bytes, writer: asyncio.StreamWriter
+    ) -> None:
         if (method, path) == ("GET", "/v1/models"):
             self.listed += 1
-            facts = {"object": "model", "owned_by": "stand-in", "root": self.root, "max_model_len": 4096}
+            facts = {
+                "object": "model",
+                "owned_by": "stand-in",
+                "root": self.root,
+                "max_model_len": 4096,
+            }
             cards = [{"id": m, **facts} for m in self.models]
             respond(writer, 200, {"object": "list", "data": cards})
         elif (method, path) == ("POST", "/v1/chat/completions"):
@@ -129,7 +145,11 @@ class StandIn:
             self.seen.append(request)
             if request["model"] not in self.models:
                 message = f"The model `{request['model']}` does not exist."
-                respond(writer, 404, {"error": {"message": message, "type": "NotFoundError", "code": 404}})
+                respond(
+                    writer,
+                    404,
+                    {"error": {"message": message, "type": "NotFoundError", "code": 404}},
+                )
                 return
             respond(writer, 200, answer(request, sha256, kind))
         else:
@@ -140,14 +160,21 @@ class StandIn:
     async def _break(self, kind: str, body: bytes, writer: asyncio.StreamWriter) -> None:
         """Misbehave."""
         if kind == "429":
-            respond(writer, 429, {"error": {"message": "slow down"}}, f"Retry-After: {self.retry_after_s:g}\r\n")
+            respond(
+                writer,
+                429,
+                {"error": {"message": "slow down"}},
+                f"Retry-After: {self.retry_after_s:g}\r\n",
+            )
         elif kind == "500":
             respond(writer, 500, {"error": {"message": "out of memory"}})
         elif kind == "refused":
             respond(writer, 400, {"error": {"message": "the prompt is too long,\nby far"}})
         elif kind == "drop":
             if body[-2] % 2:  # some before, some amid the answer
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{")
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{"
+                )
                 await writer.drain()
             writer.close()
         elif kind == "hang":
@@ -163,7 +190,9 @@ class StandIn:
                 f.write(json.dumps(line) + "\n")
 
 
-def respond(writer: asyncio.StreamWriter, status: int, value: dict[str, Any], headers: str = "") -> None:
+def respond(
+    writer: asyncio.StreamWriter, status: int, value: dict[str, Any], headers: str = ""
+) -> None:
     body = json.dumps(value).encode()
     head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n{headers}\r\n"
     writer.write(head.encode() + body)
@@ -185,14 +214,18 @@ def serving(server: StandIn) -> Iterator[StandIn]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--log", type=Path)
     parser.add_argument("--model", action="append")
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--fault", type=Fault.parse, action="append", default=[])
     args = parser.parse_args()
-    server = StandIn(args.model or ["stand-in"], faults=args.fault, latency_s=args.latency, log_file=args.log)
+    server = StandIn(
+        args.model or ["stand-in"], faults=args.fault, latency_s=args.latency, log_file=args.log
+    )
 
     async def serve() -> None:
         print(await server.start(args.port), flush=True)

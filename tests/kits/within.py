@@ -8,13 +8,18 @@ import time
 
 import pytest
 
-LIMIT_S = float(os.environ["PROCCORPUS_TESTS_WITHIN_S"])  # from the first test on; no other test starts later
+LIMIT_S = float(
+    os.environ["PROCCORPUS_TESTS_WITHIN_S"]
+)  # from the first test on; no other test starts later
 first_test_at: list[float] = []
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    from tests.conftest import LONG, TESTS  # loaded by now; at the top it would be before pytest looks at it
+    from tests.conftest import (
+        LONG,
+        TESTS,
+    )  # loaded by now; at the top it would be before pytest looks at it
 
     items.sort(key=lambda item: item.path.relative_to(TESTS).as_posix() in LONG)
 

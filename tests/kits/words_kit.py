@@ -51,15 +51,27 @@ PERSON = "ben"
 NOTE = "dropped at the end"
 # Each word, the recording it was said of, and the numbers at which it is in force
 WORDS: Mapping[str, tuple[int, str]] = {
-    "takedown": (WITHDRAWN, "SELECT episode_index FROM current_takedowns WHERE dataset = ? AND is_sure"),
-    "outcome": (JUDGED, f"SELECT episode_index FROM current_outcomes WHERE dataset = ? AND note = '{NOTE}'"),
+    "takedown": (
+        WITHDRAWN,
+        "SELECT episode_index FROM current_takedowns WHERE dataset = ? AND is_sure",
+    ),
+    "outcome": (
+        JUDGED,
+        f"SELECT episode_index FROM current_outcomes WHERE dataset = ? AND note = '{NOTE}'",
+    ),
     "tag": (JUDGED, f"SELECT episode_index FROM current_tags WHERE dataset = ? AND tag = '{TAG}'"),
-    "assignment": (JUDGED, f"SELECT episode_index FROM current_assignments WHERE dataset = ? AND person = '{PERSON}'"),
+    "assignment": (
+        JUDGED,
+        f"SELECT episode_index FROM current_assignments WHERE dataset = ? AND person = '{PERSON}'",
+    ),
     "correction": (
         LABELLED,
         "SELECT episode_index FROM current_corrections WHERE dataset = ? AND status = 'accepted' AND author = 'carl'",
     ),
-    "reference": (LABELLED, "SELECT episode_index FROM current_references WHERE dataset = ? AND author = 'rita'"),
+    "reference": (
+        LABELLED,
+        "SELECT episode_index FROM current_references WHERE dataset = ? AND author = 'rita'",
+    ),
 }
 # What a build makes of words that are in force: each has to be so at the numbers of that recording alone
 EFFECTS: Mapping[str, str] = {
@@ -103,7 +115,9 @@ class Case:
     def config(self) -> Path:
         project = self.folder / "project"
         source = os.path.relpath(self.source, project / "registry")
-        return write_configs(project, {DATASET: f"source: {source}\nchunk_size: 4\n{ENTRIES.get(self.form, '')}"})
+        return write_configs(
+            project, {DATASET: f"source: {source}\nchunk_size: 4\n{ENTRIES.get(self.form, '')}"}
+        )
 
     def run(self, *words: object) -> Result:
         """A command on the workspace; in this process, since to start one costs more than most commands do."""
@@ -119,7 +133,9 @@ class Case:
     def serial_of(self) -> dict[int, int]:
         """The serial of each present number: the corpus gives the name in the source, the source's file the serial."""
         by_name = serials(self.source, self.form)
-        name_rows = self.rows("SELECT episode_index, source_id FROM episode_facts WHERE dataset = ?", [DATASET])
+        name_rows = self.rows(
+            "SELECT episode_index, source_id FROM episode_facts WHERE dataset = ?", [DATASET]
+        )
         if self.form.startswith("lerobot"):  # these have numbers of their own
             return {episode: by_name[f"episode_{episode:06d}"] for episode, _ in name_rows}
         return {episode: by_name[source_id] for episode, source_id in name_rows}
@@ -142,7 +158,16 @@ def prepared(form: str, source: Path, folder: Path) -> Case:
 def say_all(case: Case, dataset: str) -> None:
     """A takedown of one run; outcome, tag, assignment of another; a reference and a correction of a third."""
     withdrawn, judged, labelled = (INDEX[serial] for serial in (WITHDRAWN, JUDGED, LABELLED))
-    checked(case.run("takedown", dataset, "--episodes", withdrawn, "--reason", "withdrawn by the person shown"))
+    checked(
+        case.run(
+            "takedown",
+            dataset,
+            "--episodes",
+            withdrawn,
+            "--reason",
+            "withdrawn by the person shown",
+        )
+    )
     outcomes = case.folder / "outcomes.csv"
     outcomes.write_text(f"episode_index,success,note\n{judged},false,{NOTE}\n")
     checked(case.run("outcomes", "import", outcomes, "--dataset", dataset, "--author", "anna"))
@@ -164,7 +189,9 @@ def correct(case: Case, dataset: str, episode: int, author: str = "carl") -> Non
     segments = [dict(zip(columns, row, strict=True)) for row in segment_rows]
     segments[0]["name"] = STEP
     lines = case.folder / "corrections.jsonl"
-    lines.write_text(json.dumps({"dataset": dataset, "episode_index": episode, "segments": segments}) + "\n")
+    lines.write_text(
+        json.dumps({"dataset": dataset, "episode_index": episode, "segments": segments}) + "\n"
+    )
     checked(case.run("corrections", "import", lines, "--author", author))
 
 
@@ -192,7 +219,9 @@ def rebuilt(case: Case, asks: bool | None) -> Result:
     if asks is not False:
         refused = case.build()
         if asks or refused.code:
-            assert refused.code == USAGE, f"most runs are elsewhere, and the build did not ask: {refused}"
+            assert refused.code == USAGE, (
+                f"most runs are elsewhere, and the build did not ask: {refused}"
+            )
             assert "--accept-changes" in refused.err, refused
             return checked(case.build("--accept-changes"))
         return checked(refused)
@@ -232,7 +261,9 @@ def fates(case: Case, splits: Mapping[int, str]) -> Fates:
             numbers_shown = [number for (number,) in case.rows(EFFECTS[word], [DATASET])]
             wrong += misplaced(f"the corpus shows the {word}", numbers_shown, serial, serial_of)
             if numbers and sorted(numbers) != sorted(numbers_shown):
-                wrong.append(f"{word} is in force at {numbers}, the corpus shows it at {numbers_shown}")
+                wrong.append(
+                    f"{word} is in force at {numbers}, the corpus shows it at {numbers_shown}"
+                )
         if numbers:
             fate_by_word[word] = IN_FORCE
         elif word in review:
@@ -241,13 +272,19 @@ def fates(case: Case, splits: Mapping[int, str]) -> Fates:
             fate_by_word[word] = GONE
         else:
             fate_by_word[word] = "LOST"
-            wrong.append(f"the {word} of recording {serial}, which is in the source, is neither in force nor in review")
+            wrong.append(
+                f"the {word} of recording {serial}, which is in the source, is neither in force nor in review"
+            )
     fate_by_word["split"] = IN_FORCE
-    present = dict(case.rows("SELECT episode_index, split FROM splits WHERE dataset = ?", [DATASET]))
+    present = dict(
+        case.rows("SELECT episode_index, split FROM splits WHERE dataset = ?", [DATASET])
+    )
     for number, serial in serial_of.items():
         if serial in splits and number in present and present[number] != splits[serial]:
             fate_by_word["split"] = "WRONG"
-            wrong.append(f"recording {serial}, now {number}, was in {splits[serial]} and is in {present[number]}")
+            wrong.append(
+                f"recording {serial}, now {number}, was in {splits[serial]} and is in {present[number]}"
+            )
     return Fates(fate_by_word, wrong)
 
 
@@ -267,13 +304,17 @@ def reviews(case: Case, serial_of: Mapping[int, int], wrong: list[str]) -> dict[
         if kind not in WORDS:
             wrong.append(f"words_in_review has a {kind}, of which nothing is known here")
         elif serial_of.get(number) != WORDS[kind][0]:
-            wrong.append(f"{kind} of recording {WORDS[kind][0]} is in review at {number}: {serial_of.get(number)}")
+            wrong.append(
+                f"{kind} of recording {WORDS[kind][0]} is in review at {number}: {serial_of.get(number)}"
+            )
         else:
             reason_by_kind[kind] = reason
     return reason_by_kind
 
 
-def misplaced(subject: str, numbers: Iterable[int], serial: int, serial_of: Mapping[int, int]) -> list[str]:
+def misplaced(
+    subject: str, numbers: Iterable[int], serial: int, serial_of: Mapping[int, int]
+) -> list[str]:
     return [
         f"{subject} at {number}, which is recording {serial_of.get(number)}, not {serial}"
         for number in numbers
@@ -297,7 +338,9 @@ STATEMENTS = ("corrections", "outcomes", "reference_marks", "episode_marks", "ta
 def unfinished(case: Case) -> list[str]:
     """Chunks that one build left undone, in a sentence."""
     listed = checked(case.run("status", "--format", "json")).json["datasets"]
-    stale = {status["dataset"]: status["stale_chunks"] for status in listed if status["stale_chunks"]}
+    stale = {
+        status["dataset"]: status["stale_chunks"] for status in listed if status["stale_chunks"]
+    }
     return [f"a build leaves {count} chunks of {dataset} stale" for dataset, count in stale.items()]
 
 
@@ -326,15 +369,24 @@ def leaks(case: Case, datasets: Collection[str] = (DATASET,)) -> list[str]:
         f"{table} has rows of the withdrawn recording, now {number}"
         for number in withdrawn
         for table in DERIVED
-        if case.rows(f"SELECT 1 FROM {table} WHERE dataset = ? AND episode_index = ? LIMIT 1", [DATASET, number])
+        if case.rows(
+            f"SELECT 1 FROM {table} WHERE dataset = ? AND episode_index = ? LIMIT 1",
+            [DATASET, number],
+        )
     ]
-    shards = case.rows("SELECT split, shard FROM shards WHERE list_contains(?, dataset)", [[*datasets]])
+    shards = case.rows(
+        "SELECT split, shard FROM shards WHERE list_contains(?, dataset)", [[*datasets]]
+    )
     leaks_found += _in_shards(case, "the corpus", shards, serial_of)
     release_result = case.run("release", "create", "after", *LICENCE)
-    undecided = case.rows("SELECT 1 FROM current_takedowns WHERE dataset = ? AND NOT is_sure", [DATASET])
+    undecided = case.rows(
+        "SELECT 1 FROM current_takedowns WHERE dataset = ? AND NOT is_sure", [DATASET]
+    )
     if undecided:
         if release_result.code != USAGE:
-            leaks_found.append(f"a release is made while it is undecided what is withdrawn: {release_result}")
+            leaks_found.append(
+                f"a release is made while it is undecided what is withdrawn: {release_result}"
+            )
         return leaks_found
     if release_result.code:
         return [*leaks_found, f"no release can be made: {release_result.err}"]
@@ -371,7 +423,9 @@ def shown_in(case: Case, shards: Sequence[tuple[str, str]]) -> Iterator[Shown]:
                 # An edit may cover a part of the strip
                 is_edited = not name.split(".")[-2].isdigit()
                 serial = None if is_edited else serial_in(decoded(file.read()))
-                yield Shown(f"{shard}, {member.name}", dataset, int(match[1] if match else number), serial)
+                yield Shown(
+                    f"{shard}, {member.name}", dataset, int(match[1] if match else number), serial
+                )
 
 
 def shown_in_release(case: Case, release: str) -> set[int | None]:
@@ -380,12 +434,16 @@ def shown_in_release(case: Case, release: str) -> set[int | None]:
     return {picture.serial for picture in shown_in(case, shards)}
 
 
-def _in_shards(case: Case, subject: str, shards: Sequence[tuple[str, str]], serial_of: Mapping[int, int]) -> list[str]:
+def _in_shards(
+    case: Case, subject: str, shards: Sequence[tuple[str, str]], serial_of: Mapping[int, int]
+) -> list[str]:
     """Pictures of what is withdrawn, and of another recording than the one that has the number in the source."""
     problems = []
     pictures = [*shown_in(case, shards)]
     if not any(picture.serial for picture in pictures):
-        problems.append(f"{subject} has no pictures that show a recording: nothing can be seen by them")
+        problems.append(
+            f"{subject} has no pictures that show a recording: nothing can be seen by them"
+        )
     for picture in pictures:
         if picture.dataset == DATASET:
             expected = serial_of.get(picture.episode)
@@ -394,7 +452,9 @@ def _in_shards(case: Case, subject: str, shards: Sequence[tuple[str, str]], seri
         if WITHDRAWN in (picture.serial, expected):
             problems.append(f"{subject}: {picture.where} is of the withdrawn recording")
         elif picture.serial not in (None, expected):
-            problems.append(f"{subject}: {picture.where} shows recording {picture.serial}, not {expected}")
+            problems.append(
+                f"{subject}: {picture.where} shows recording {picture.serial}, not {expected}"
+            )
     return problems[:5]
 
 
@@ -405,11 +465,17 @@ def _in_export(case: Case, withdrawn: Sequence[int]) -> list[str]:
     kind = "frame-signals" if is_lerobot else "rerun"
     checked(case.run("export", kind, "--out", out, "--dataset", DATASET, *LICENCE))
     if is_lerobot:
-        episodes = {*pq.ParquetFile(out).read(columns=["episode_index"])["episode_index"].to_pylist()}
+        episodes = {
+            *pq.ParquetFile(out).read(columns=["episode_index"])["episode_index"].to_pylist()
+        }
     else:
         episodes = {int(path.stem.rpartition("-")[2]) for path in out.rglob("*.rrd")}
         assert episodes, "the export is empty"
-    return [f"an export has episode {number}, which is withdrawn" for number in withdrawn if number in episodes]
+    return [
+        f"an export has episode {number}, which is withdrawn"
+        for number in withdrawn
+        if number in episodes
+    ]
 
 
 # The table
@@ -458,7 +524,9 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
         forms.setdefault((verdict.change.name, *fates), []).append(verdict.change.form)
     head = ["change", "formats", *words]
     lines = [head, ["---"] * len(head)]
-    lines += [[change, ", ".join(of_change), *fates] for (change, *fates), of_change in forms.items()]
+    lines += [
+        [change, ", ".join(of_change), *fates] for (change, *fates), of_change in forms.items()
+    ]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -467,15 +535,20 @@ def all_verdicts(folder: Path, changes: Sequence[Change] = CHANGES) -> list[Verd
     make_in_a_process(folder, [change for change in changes if is_by_lerobot(change)])
     make(folder, [change for change in changes if not is_by_lerobot(change)])
     forms = dict.fromkeys(change.form for change in changes)
-    pristine = {form: prepared(form, folder / "base" / form, folder / "said" / form) for form in forms}
+    pristine = {
+        form: prepared(form, folder / "base" / form, folder / "said" / form) for form in forms
+    }
     return [
-        judge(change, pristine[change.form], folder / "place", folder / folder_of(change) / "arm") for change in changes
+        judge(change, pristine[change.form], folder / "place", folder / folder_of(change) / "arm")
+        for change in changes
     ]
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--page", action="store_true", help="write the table to docs/recording_changes.md, too")
+    parser.add_argument(
+        "--page", action="store_true", help="write the table to docs/recording_changes.md, too"
+    )
     parser.add_argument("--format", help="only changes of this format")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

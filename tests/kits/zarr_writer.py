@@ -24,7 +24,11 @@ def jpegxl() -> Any:
 
 
 def write_replay(
-    path: Path, lengths: Sequence[int], pictures: Any = None, rows_per_chunk: int = 1, **attributes: Any
+    path: Path,
+    lengths: Sequence[int],
+    pictures: Any = None,
+    rows_per_chunk: int = 1,
+    **attributes: Any,
 ) -> Path:
     """A store with a camera, UMI's state and episodes of some lengths; a ZIP file where the path says so.
 
@@ -60,5 +64,7 @@ def write_replay(
 
 
 def add(group: Any, name: str, values: np.ndarray, chunks: tuple[int, ...], codec: Any) -> None:
-    array = group.create_array(name, shape=values.shape, chunks=chunks, dtype=values.dtype, compressors=codec)
+    array = group.create_array(
+        name, shape=values.shape, chunks=chunks, dtype=values.dtype, compressors=codec
+    )
     array[...] = values

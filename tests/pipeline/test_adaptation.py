@@ -52,7 +52,9 @@ def error(folder: Path, samples: list[Sample]) -> float:
 def test_the_error_on_the_episode_falls(lake: Lake, samples: list[Sample]) -> None:
     base = train(lake, local_release(lake), recipe("start", train={"steps": 2}))
     assert (
-        model_folder(lake.workspace, base.id) == model_folder(lake.workspace, str(base.checkpoint)) == base.checkpoint
+        model_folder(lake.workspace, base.id)
+        == model_folder(lake.workspace, str(base.checkpoint))
+        == base.checkpoint
     )
     run = adapt(lake, samples, "tiny-000001", load_recipe("tiny_oneshot", base.checkpoint))
     error_before = error(base.checkpoint, samples)
@@ -63,15 +65,25 @@ def test_the_error_on_the_episode_falls(lake: Lake, samples: list[Sample]) -> No
     assert "model.safetensors" not in names
     card = json.loads((run.checkpoint / "card.json").read_text())
     assert (card["adapted_to"], card["base"]) == ("tiny-000001", base.id)
-    assert run.curve[0].progress == pytest.approx(error_before, abs=0.25), "the head goes on from the model's own"
-    assert lake.rows("SELECT path FROM checkpoints WHERE training_run = ?", [run.id]) == [(f"models/{run.id}",)]
+    assert run.curve[0].progress == pytest.approx(error_before, abs=0.25), (
+        "the head goes on from the model's own"
+    )
+    assert lake.rows("SELECT path FROM checkpoints WHERE training_run = ?", [run.id]) == [
+        (f"models/{run.id}",)
+    ]
 
 
 def laptop_error(folder: Path, samples: list[Sample]) -> float:
     items = [item_of(s, 256) for s in samples]
-    requests = [Asked(Prompt("", i.question, ()), tuple(map(StreamPicture, i.pictures))) for i in items]
+    requests = [
+        Asked(Prompt("", i.question, ()), tuple(map(StreamPicture, i.pictures))) for i in items
+    ]
     rewards = LaptopRunner(folder, len(items)).ask(requests)
-    return float(np.mean(np.abs(np.array([r.progress for r in rewards]) - [s.row["progress"] for s in samples])))
+    return float(
+        np.mean(
+            np.abs(np.array([r.progress for r in rewards]) - [s.row["progress"] for s in samples])
+        )
+    )
 
 
 def test_a_laptop_model_goes_on_from_its_own_weights(lake: Lake, samples: list[Sample]) -> None:
@@ -82,15 +94,24 @@ def test_a_laptop_model_goes_on_from_its_own_weights(lake: Lake, samples: list[S
     error_before = laptop_error(base.checkpoint, samples)
     error_after = laptop_error(run.checkpoint, samples)
     assert error_after < 0.7 * error_before, (error_before, error_after)
-    card, base_card = (json.loads((folder / "card.json").read_text()) for folder in (run.checkpoint, base.checkpoint))
-    assert (card["adapted_to"], card["adapted_from"], card["runs"]) == ("tiny-000001", base.id, base_card["runs"])
+    card, base_card = (
+        json.loads((folder / "card.json").read_text())
+        for folder in (run.checkpoint, base.checkpoint)
+    )
+    assert (card["adapted_to"], card["adapted_from"], card["runs"]) == (
+        "tiny-000001",
+        base.id,
+        base_card["runs"],
+    )
     assert (card["window"], card["max_px"]) == (base_card["window"], base_card["max_px"])
     # It saw what its base saw, and the episode
     of_episode = set().union(*ids_of(lake, [("tiny", 1)]).values())
     assert set(card["trained_on"]["ids"]) == {*base_card["trained_on"]["ids"], *of_episode}
     assert card["trained_on"]["is_all"]
     assert card["negatives"]["rewound"] > 0
-    assert lake.rows("SELECT path FROM checkpoints WHERE training_run = ?", [run.id]) == [(f"models/{run.id}",)]
+    assert lake.rows("SELECT path FROM checkpoints WHERE training_run = ?", [run.id]) == [
+        (f"models/{run.id}",)
+    ]
     assert len(load_laptop(run.checkpoint)[0].ood.learnt)
     second_run = adapt(lake, samples, "tiny-000001", adapting)
     weights = [(r.checkpoint / "model.safetensors").read_bytes() for r in (run, second_run)]

@@ -51,11 +51,18 @@ def both(tmp_path: Path) -> Made:
 
 
 def in_shards(made_corpus: Made) -> list[str]:
-    return [dataset for (dataset,) in made_corpus.rows("SELECT DISTINCT dataset FROM shards ORDER BY 1")]
+    return [
+        dataset for (dataset,) in made_corpus.rows("SELECT DISTINCT dataset FROM shards ORDER BY 1")
+    ]
 
 
-def run_job(job: dg.JobDefinition, made_corpus: Made, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
-    resources = {"corpus": CorpusResource(root=str(made_corpus.space.root)), "vlm_server": VlmServer()}
+def run_job(
+    job: dg.JobDefinition, made_corpus: Made, instance: dg.DagsterInstance
+) -> dg.ExecuteInProcessResult:
+    resources = {
+        "corpus": CorpusResource(root=str(made_corpus.space.root)),
+        "vlm_server": VlmServer(),
+    }
     return job.execute_in_process(
         run_config={"workers": 1}, instance=instance, resources=resources, raise_on_error=False
     )
@@ -65,10 +72,13 @@ def test_a_build_and_a_release_leave_it_out_and_say_why(both: Made):
     (failed,) = both.report.failed
     assert (failed.dataset, failed.stage) == ("broken", "demonstrations")
     assert (
-        f"{DECODABLE}: 2 of 5 episodes with video decode; until it passes, demonstrations is not run" in failed.message
+        f"{DECODABLE}: 2 of 5 episodes with video decode; until it passes, demonstrations is not run"
+        in failed.message
     )
     assert both.report.is_partial is False
-    assert both.rows("SELECT DISTINCT stage FROM stage_runs WHERE dataset = 'broken' ORDER BY 1") == [
+    assert both.rows(
+        "SELECT DISTINCT stage FROM stage_runs WHERE dataset = 'broken' ORDER BY 1"
+    ) == [
         ("episodes",),
         ("frames",),
     ]
@@ -77,7 +87,8 @@ def test_a_build_and_a_release_leave_it_out_and_say_why(both: Made):
         assert {shard.dataset for shard in create_release(lake, "r1").shard_list} == {"sound"}
     card = (both.space.root / "releases/r1/card.md").read_text()
     assert (
-        f"- broken with 0 samples: {DECODABLE} in chunk 0: 2 of 5 episodes with video decode; mend the source" in card
+        f"- broken with 0 samples: {DECODABLE} in chunk 0: 2 of 5 episodes with video decode; mend the source"
+        in card
     )
 
 
@@ -87,7 +98,9 @@ def test_a_bad_episode_alone_in_a_chunk_stops_nothing(tmp_path: Path):
     last = len(LENGTHS) - 1
     write_video(source, last, LENGTHS[last] // 2)
     build = named(build_of(source), "tiny")
-    build = build.model_copy(update={"dataset": build.dataset.model_copy(update={"chunk_size": last})})
+    build = build.model_copy(
+        update={"dataset": build.dataset.model_copy(update={"chunk_size": last})}
+    )
     space = Workspace(tmp_path / "workspace")
     assert run_build(space, [build], workers=1).failed == []
     with opened(space) as lake:
@@ -99,11 +112,19 @@ def test_a_bad_episode_alone_in_a_chunk_stops_nothing(tmp_path: Path):
 def test_what_was_made_before_is_released_no_more(both: Made):
     """Shards of before the check failed, of rows that somebody changed since."""
     with opened(both.space) as lake:
-        lake.con.execute("UPDATE progress SET progress = 0.5 WHERE dataset = 'sound' AND frame_index = 0")
-        with pytest.raises(ReleaseError, match=r"nothing is left.*sound .*check progress_sanity of progress failed"):
+        lake.con.execute(
+            "UPDATE progress SET progress = 0.5 WHERE dataset = 'sound' AND frame_index = 0"
+        )
+        with pytest.raises(
+            ReleaseError, match=r"nothing is left.*sound .*check progress_sanity of progress failed"
+        ):
             create_release(lake, "r1")
-        lake.con.execute("UPDATE progress SET progress = 2 WHERE dataset = 'sound' AND frame_index = 5")
-        with pytest.raises(ReleaseError, match=r"nothing is left.*sound .*progress of sound: 5 rows against"):
+        lake.con.execute(
+            "UPDATE progress SET progress = 2 WHERE dataset = 'sound' AND frame_index = 5"
+        )
+        with pytest.raises(
+            ReleaseError, match=r"nothing is left.*sound .*progress of sound: 5 rows against"
+        ):
             create_release(lake, "r1")
 
 
@@ -122,26 +143,37 @@ def test_dagster_asks_too(both: Made, instance: dg.DagsterInstance):
         failure_text = failure(materialize([ASSETS[name]], "broken:00000", both, instance))
         assert f"{name} of broken:00000 is not made: {DECODABLE}" in failure_text
     for name in ("progress", "samples", "shards"):
-        assert f"{name} of broken waits for" in failure(materialize([ASSETS[name]], "broken:00000", both, instance))
+        assert f"{name} of broken waits for" in failure(
+            materialize([ASSETS[name]], "broken:00000", both, instance)
+        )
     result = run_job(build_job, both, instance)
     assert DECODABLE in failure(result)
     assert in_shards(both) == ["sound"]
 
     resources = {"corpus": CorpusResource(root=str(both.space.root))}
-    released = dg.materialize([cast(dg.AssetsDefinition, release)], instance=instance, resources=resources)
+    released = dg.materialize(
+        [cast(dg.AssetsDefinition, release)], instance=instance, resources=resources
+    )
     (materialization,) = released.asset_materializations_for_node("release")
     assert DECODABLE in str(materialization.metadata["left_out"].value)
     assert both.rows("SELECT DISTINCT dataset FROM release_shards") == [("sound",)]
 
 
 @pytest.mark.slow
-def test_an_asset_alone_is_stopped_by_a_check_of_rows_that_were_sound(both: Made, instance: dg.DagsterInstance):
+def test_an_asset_alone_is_stopped_by_a_check_of_rows_that_were_sound(
+    both: Made, instance: dg.DagsterInstance
+):
     """All inputs are up to date, and only the check speaks against it."""
     with opened(both.space) as lake:
-        lake.con.execute("UPDATE progress SET progress = 0.5 WHERE dataset = 'sound' AND frame_index = 0")
+        lake.con.execute(
+            "UPDATE progress SET progress = 0.5 WHERE dataset = 'sound' AND frame_index = 0"
+        )
     for name in ("samples", "shards"):
         failure_text = failure(materialize([ASSETS[name]], "sound:00000", both, instance))
-        assert f"{name} of sound:00000 is not made: the check progress_sanity of progress failed" in failure_text
+        assert (
+            f"{name} of sound:00000 is not made: the check progress_sanity of progress failed"
+            in failure_text
+        )
     # The remedy: the stage anew
     assert materialize([ASSETS["progress"]], "sound:00000", both, instance).success
     assert materialize([ASSETS["samples"]], "sound:00000", both, instance).success
@@ -153,9 +185,14 @@ def test_commands_and_the_night_ask_too(tmp_path: Path):
     entries = {name: f"source: ../{name}\nlicense: cc-by-4.0\n" for name in ("broken", "sound")}
     config = write_configs(tmp_path, entries)
     space = Workspace(tmp_path / "w")
-    night = proccorpus("nightly", "--config", config, "--workers", 1, cwd=tmp_path, workspace=space.root)
+    night = proccorpus(
+        "nightly", "--config", config, "--workers", 1, cwd=tmp_path, workspace=space.root
+    )
     assert night.code == 1, night
-    assert f"error: demonstrations of broken chunk 0 failed: BlockedError: {DECODABLE}: 2 of 5" in night.err
+    assert (
+        f"error: demonstrations of broken chunk 0 failed: BlockedError: {DECODABLE}: 2 of 5"
+        in night.err
+    )
     assert f"left out: broken with 0 samples: {DECODABLE} in chunk 0" in night.err
     with opened(space) as lake:
         assert lake.column("SELECT DISTINCT dataset FROM shards") == ["sound"]

@@ -35,7 +35,10 @@ def test_large_chunks_begin_first_and_equal_ones_in_order(made: Made):
     lake = Lake(made.space, read_only=True)
     frames = dict(lake.rows("SELECT chunk, sum(num_rows) FROM episode_facts GROUP BY 1"))
     assert len(set(frames.values())) > 1
-    chunks = [("no such dataset", 7), *(("tiny", chunk) for chunk in sorted(frames, key=lambda c: (frames[c], c)))]
+    chunks = [
+        ("no such dataset", 7),
+        *(("tiny", chunk) for chunk in sorted(frames, key=lambda c: (frames[c], c))),
+    ]
     ordered = _largest_first(lake, chunks)
     assert ordered == [*sorted(chunks[1:], key=lambda chunk: -frames[chunk[1]]), chunks[0]]
     assert _largest_first(lake, chunks[1:2]) == chunks[1:2]
@@ -47,6 +50,8 @@ def test_labels_do_not_depend_on_threads(tmp_path: Path):
     for threads in (1, 2):
         space = Workspace(tmp_path / str(threads))
         with threadpool_limits(threads, "blas"):
-            assert not run_build(space, [source_build(ROOT / "samples/sim_long", "long", None, None)], workers=1).failed
+            assert not run_build(
+                space, [source_build(ROOT / "samples/sim_long", "long", None, None)], workers=1
+            ).failed
         digests.append(digest(Lake(space, read_only=True)))
     assert digests[0] == digests[1]

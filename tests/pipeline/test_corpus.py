@@ -37,7 +37,9 @@ def test_an_episode_has_its_label_and_shows_it(corpus: pc.Corpus):
 
 
 def test_questions_and_samples_are_those_of_the_command(corpus: pc.Corpus):
-    counted = corpus.sql("SELECT split, sum(samples)::INT FROM shards GROUP BY 1 ORDER BY 1").fetchall()
+    counted = corpus.sql(
+        "SELECT split, sum(samples)::INT FROM shards GROUP BY 1 ORDER BY 1"
+    ).fetchall()
     assert counted
     assert [(split, len(list(corpus.samples(split)))) for split, _ in counted] == counted
     with pytest.raises(pc.UserError, match=r"no samples in split 'tests'; there are .*train"):
@@ -48,7 +50,11 @@ def test_a_correction_becomes_the_label_and_nobody_is_overwritten(corpus: pc.Cor
     label_before = corpus["tiny"][0]
     first, *later_segments = label_before.segments
     cut = first.end_frame - 1
-    moved_segments = [replace(first, end_frame=cut), replace(later_segments[0], start_frame=cut), *later_segments[1:]]
+    moved_segments = [
+        replace(first, end_frame=cut),
+        replace(later_segments[0], start_frame=cut),
+        *later_segments[1:],
+    ]
     label_before.correct(moved_segments, label_before.plan, author="anna")
     label_after = corpus.build("tiny")["tiny"][0]
     assert label_after.label_run == "human/tiny"
@@ -58,7 +64,9 @@ def test_a_correction_becomes_the_label_and_nobody_is_overwritten(corpus: pc.Cor
 
 
 def test_exports_take_the_options_of_their_command(corpus: pc.Corpus, tmp_path: Path):
-    exported = corpus.export.lerobot(tmp_path / "out", dataset=("tiny",), allow_licence=("unknown",))
+    exported = corpus.export.lerobot(
+        tmp_path / "out", dataset=("tiny",), allow_licence=("unknown",)
+    )
     assert exported.episodes == len(LENGTHS)
     assert (tmp_path / "out" / "meta" / "info.json").is_file()
     with pytest.raises(AttributeError, match="no export 'lerobt'; did you mean lerobot"):
@@ -66,7 +74,9 @@ def test_exports_take_the_options_of_their_command(corpus: pc.Corpus, tmp_path: 
 
 
 def test_a_folder_is_built(made: Made, tmp_path: Path):
-    built = pc.build(made.source, tmp_path / "workspace", name="mine", annotator="motion", workers=1)
+    built = pc.build(
+        made.source, tmp_path / "workspace", name="mine", annotator="motion", workers=1
+    )
     assert built.datasets == ["mine"]
     assert len(built["mine"]) == len(LENGTHS)
     assert built["mine"][0].plan == pc.open(made.space.root)["tiny"][0].plan

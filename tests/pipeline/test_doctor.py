@@ -54,7 +54,10 @@ def test_damaged_shards_and_pictures(made: Made, own: Made):
 
 def test_what_nothing_lists_is_a_warning_and_goes(own: Made):
     old = 1_600_000_000
-    strays = [own.space.root / p for p in ("keyframes/00/stray.jpg", "shards/train/x-1.tar", "shards/.tmp-half.tar")]
+    strays = [
+        own.space.root / p
+        for p in ("keyframes/00/stray.jpg", "shards/train/x-1.tar", "shards/.tmp-half.tar")
+    ]
     strays.append(own.space.data / "main/frames/ducklake-stray.parquet")
     for path in strays:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +80,13 @@ def test_what_nothing_lists_is_a_warning_and_goes(own: Made):
 def test_what_people_said_is_never_forgotten(own: Made):
     lake = Lake(own.space)
     rows = [
-        {"correction_id": f"{k:016x}", "dataset": "tiny", "episode_index": 0, "author": "a", "status": "review"}
+        {
+            "correction_id": f"{k:016x}",
+            "dataset": "tiny",
+            "episode_index": 0,
+            "author": "a",
+            "status": "review",
+        }
         for k in range(20)
     ]
     lake.append("said", "corrections", lambda: rows)
@@ -114,8 +123,12 @@ def test_a_backup_restored_under_another_path(own: Made, tmp_path: Path):
         create_release(lake, "one", allow=["unknown"])
     copied = tmp_path / "elsewhere" / "it's a copy"
     copied.mkdir(parents=True)
-    code = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('VACUUM INTO ?', [sys.argv[2]])"
-    subprocess.run(["python3", "-c", code, own.space.catalog, copied / "catalog.sqlite"], check=True)
+    code = (
+        "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('VACUUM INTO ?', [sys.argv[2]])"
+    )
+    subprocess.run(
+        ["python3", "-c", code, own.space.catalog, copied / "catalog.sqlite"], check=True
+    )
     for path in own.space.root.iterdir():
         if not path.name.startswith("catalog.sqlite"):
             subprocess.run(["cp", "-a", path, copied], check=True)

@@ -13,7 +13,9 @@ from tests.kits.words_kit import Case, checked
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     folder = tmp_path_factory.mktemp("foreseen")
     case = Case("lerobot_v2", folder, write_v2(folder / "arm", RECORDINGS[:4]))
-    assert "was not built yet" in checked(case.run("build", "--source", case.source, "--dry-run")).out
+    assert (
+        "was not built yet" in checked(case.run("build", "--source", case.source, "--dry-run")).out
+    )
     assert not case.workspace.exists()
     checked(case.run("build", "--source", case.source, "--workers", 1))
     return case
@@ -28,7 +30,9 @@ def foreseen(case: Case, *options: object) -> list[dict]:
 
 @pytest.mark.parametrize("annotator", ["auto", "motion", "native", "transfer", "vlm"])
 def test_each_annotator(case: Case, annotator: str) -> None:
-    work = {row["stage"]: row for row in foreseen(case, "--dataset", "arm", "--annotator", annotator)}
+    work = {
+        row["stage"]: row for row in foreseen(case, "--dataset", "arm", "--annotator", annotator)
+    }
     assert "frames" not in work
     if annotator in ("native", "vlm"):
         assert work["segments"]["why"] == f"dataset.annotator is {annotator}, was not set"
@@ -42,7 +46,8 @@ def test_what_people_said_and_what_changed_at_the_source(case: Case) -> None:
     checked(case.run("references", "add", "arm", 0))
     reasons_by_stage = {row["stage"]: row["why"] for row in foreseen(case, "--dataset", "arm")}
     assert (
-        "people showed runs" in reasons_by_stage["transfer"] or "it rests on embeddings" in reasons_by_stage["transfer"]
+        "people showed runs" in reasons_by_stage["transfer"]
+        or "it rests on embeddings" in reasons_by_stage["transfer"]
     )
     (case.source / "meta/info.json").touch()
     [listing, *later_rows] = foreseen(case, "--dataset", "arm")

@@ -14,7 +14,9 @@ from warehouse.exports.options import Selection
 from warehouse.lake import open_lake
 
 
-def test_the_asset_scores_a_chunk_once(own: Made, tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_the_asset_scores_a_chunk_once(
+    own: Made, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     folder = make_checkpoint(tmp_path / "bars")
     instance.add_dynamic_partitions("chunks", ["tiny:00001"])
 

@@ -49,7 +49,9 @@ def test_a_step_per_chunk_and_the_bytes_of_the_command(made: Made, tmp_path: Pat
     assert written == plain
     [event] = result.get_asset_materialization_events()
     assert event.asset_key == dg.AssetKey(["exports", kind])
-    assert run(made, kind=kind, out=str(tmp_path / "job"), allow_licences=["unknown"]).success, "nothing to do"
+    assert run(made, kind=kind, out=str(tmp_path / "job"), allow_licences=["unknown"]).success, (
+        "nothing to do"
+    )
 
 
 def test_chunks_are_written_side_by_side(made: Made, tmp_path: Path):

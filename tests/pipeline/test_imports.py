@@ -34,7 +34,9 @@ def exported(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_language_and_sarm_columns_say_the_same_of_a_finished_run(corpus: Lake, exported: Path):
-    language, sarm = (import_annotations(corpus, exported, "tiny", form) for form in ("language", "sarm"))
+    language, sarm = (
+        import_annotations(corpus, exported, "tiny", form) for form in ("language", "sarm")
+    )
     assert (language.episodes, language.label_run != sarm.label_run) == (len(NAMED), True)
     both = corpus.rows(SPANS.format("segments", f"label_run = '{sarm.label_run}'"))
     known_episodes = {r[0] for r in both}
@@ -43,7 +45,9 @@ def test_language_and_sarm_columns_say_the_same_of_a_finished_run(corpus: Lake, 
     assert [r for r in told_rows if r[0] in known_episodes] == both
 
 
-def test_a_foreign_lerobot_dataset_is_matched_by_index_and_length(corpus: Lake, exported: Path, tmp_path: Path):
+def test_a_foreign_lerobot_dataset_is_matched_by_index_and_length(
+    corpus: Lake, exported: Path, tmp_path: Path
+):
     """SARM's columns without a prefix, as older versions wrote them; the second episode is of another length."""
     meta = pq.read_table(exported / "meta/episodes/chunk-000/file-000.parquet").slice(0, 2)
     assert meta["length"].to_pylist() == list(LENGTHS[:2])
@@ -65,7 +69,12 @@ def test_a_foreign_lerobot_dataset_is_matched_by_index_and_length(corpus: Lake, 
     assert imported.refused == ("episode 1: it is of an episode of 23 frames, this one has 18",)
     assert corpus.rows(
         f"SELECT name, start_frame, end_frame, kind FROM segments WHERE label_run = '{imported.label_run}' ORDER BY 2"
-    ) == [("Between steps", 0, 2, "idle"), ("reach", 2, 10, "step"), ("put", 10, 21, "step"), ("Done", 21, 24, "done")]
+    ) == [
+        ("Between steps", 0, 2, "idle"),
+        ("reach", 2, 10, "step"),
+        ("put", 10, 21, "step"),
+        ("Done", 21, 24, "done"),
+    ]
 
 
 def test_json_lines_of_frames(corpus: Lake, tmp_path: Path):
@@ -73,7 +82,9 @@ def test_json_lines_of_frames(corpus: Lake, tmp_path: Path):
     lines = [{"frame_id": 500 + k, "task": "put it", "sub_task": n} for k, n in enumerate(names)]
     folder = tmp_path / "frames"
     folder.mkdir()
-    (folder / "episode_000000.sub_task.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    (folder / "episode_000000.sub_task.jsonl").write_text(
+        "".join(json.dumps(x) + "\n" for x in lines)
+    )
     imported = import_annotations(corpus, folder, "tiny")
     assert (imported.form, imported.episodes, imported.segments) == ("frames", 1, 3)
     condition = f"WHERE label_run = '{imported.label_run}'"
@@ -106,7 +117,9 @@ HOSTILE = {
     "spans without ends": lambda root: edit_parquet(
         v3_meta(root), proccorpus_segments=pa.array([[{"name": "x", "evil": 1}]] * 2)
     ),
-    "spans that are texts": lambda root: edit_parquet(v3_meta(root), proccorpus_segments=pa.array(["x", "y"])),
+    "spans that are texts": lambda root: edit_parquet(
+        v3_meta(root), proccorpus_segments=pa.array(["x", "y"])
+    ),
     "of a list": lambda root: edit_parquet(
         v3_meta(root),
         proccorpus_segments=pa.array([["x"]] * 2),
@@ -115,9 +128,13 @@ HOSTILE = {
     ),
     "no time": lambda root: edit_parquet(
         v3_data(root, 0),
-        language_persistent=pa.array([[{"style": "subtask", "timestamp": float("nan"), "content": "x"}]] * 24),
+        language_persistent=pa.array(
+            [[{"style": "subtask", "timestamp": float("nan"), "content": "x"}]] * 24
+        ),
     ),
-    "a language that is a number": lambda root: edit_parquet(v3_data(root, 0), language_persistent=pa.array([1] * 24)),
+    "a language that is a number": lambda root: edit_parquet(
+        v3_data(root, 0), language_persistent=pa.array([1] * 24)
+    ),
 }
 
 
@@ -134,7 +151,10 @@ def test_hostile_folders_are_a_sentence(corpus: Lake, tmp_path: Path, what: str)
 
 def test_what_fits_nothing_is_refused(corpus: Lake, exported: Path, tmp_path: Path):
     digest_before = digest(corpus)
-    for path, name, message in ((exported, "none", "no dataset 'none'"), (tmp_path / "x", "tiny", "no such file")):
+    for path, name, message in (
+        (exported, "none", "no dataset 'none'"),
+        (tmp_path / "x", "tiny", "no such file"),
+    ):
         with pytest.raises(UserError, match=message):
             import_annotations(corpus, path, name)
     assert digest(corpus) == digest_before

@@ -23,7 +23,11 @@ def test_headers_of_videos_that_are_not_decoded_are_read(tmp_path: Path) -> None
     v2_video(root, FRONT, 2).write_text("no video")
     v2_video(root, WRIST, 3).write_text(LFS_POINTER)
     inspected = inspect_source(root)
-    assert reasons(inspected) == [TREMBLES, ("undecodable_video", "warning", 2), ("lfs_pointer", "warning", 3)]
+    assert reasons(inspected) == [
+        TREMBLES,
+        ("undecodable_video", "warning", 2),
+        ("lfs_pointer", "warning", 3),
+    ]
     assert [f["camera"] for f in inspected["findings"]] == [None, FRONT, WRIST]
 
 
@@ -52,7 +56,8 @@ def test_a_folder_of_datasets_is_a_line_on_each(tmp_path: Path) -> None:
         (tmp_path / "held" / name).write_bytes(v2_video(root, FRONT, 0).read_bytes())
     inspected = inspect_source(tmp_path / "held")
     assert [
-        (r["folder"], r["name"], r["format"], r["episodes"], r["usable_so_far"]) for r in inspected["datasets"]
+        (r["folder"], r["name"], r["format"], r["episodes"], r["usable_so_far"])
+        for r in inspected["datasets"]
     ] == [
         ("clips", "clips", "video", 1, 1),
         ("cups", "cups", "lerobot_v2.1", 2, 1),
@@ -64,7 +69,10 @@ def test_a_folder_of_datasets_is_a_line_on_each(tmp_path: Path) -> None:
         "",
     ]
     assert inspected["beside"] == ["teaser.mp4"]
-    assert [(f["folder"], f["reason"]) for f in inspected["findings"]] == [("clips", "no_task"), ("cups", "no_video")]
+    assert [(f["folder"], f["reason"]) for f in inspected["findings"]] == [
+        ("clips", "no_task"),
+        ("cups", "no_video"),
+    ]
     everything = inspect_source(tmp_path / "held", full=True)
     assert [r["usable_so_far"] for r in everything["datasets"]] == [1, 1, 1]
 

@@ -20,7 +20,15 @@ from tests.kits.tiny_lerobot import make_dataset
 from tests.kits.vlm_standin import StandIn, serving
 
 LENGTHS = (24, 18, 30)  # in chunks of two
-OF_LABEL_RUNS = ("segments", "episode_labels", "progress", "reasoning", "label_quality", "keyframes", "active_runs")
+OF_LABEL_RUNS = (
+    "segments",
+    "episode_labels",
+    "progress",
+    "reasoning",
+    "label_quality",
+    "keyframes",
+    "active_runs",
+)
 # What vlm-1 wrote into label_runs for a build with its defaults; its id there
 FORMER_ID = "e2b1a040aa58dbb6"
 FORMER_SETTINGS = {
@@ -55,7 +63,11 @@ def former(**settings: object) -> LabelRun:
     [
         ({}, {}, True),
         ({"max_images": 24}, {}, True),  # a former default that the file states
-        ({"contact_sheet": True}, {"contact_sheet": True}, True),  # what is the default now was stated then
+        (
+            {"contact_sheet": True},
+            {"contact_sheet": True},
+            True,
+        ),  # what is the default now was stated then
         ({"keep_labels": False}, {}, False),
         ({"max_images": 32}, {}, False),
         ({"max_images": 32}, {"max_images": 32}, True),
@@ -124,7 +136,9 @@ def rewrite(made_corpus: Made, build: DatasetBuild, run: LabelRun) -> None:
     assert {spec.name for spec in specs} == {"segments", "reasoning", "progress"}
     with opened(made_corpus.space) as lake:
         for table in (*OF_LABEL_RUNS, "label_runs", "stage_runs", "vlm_calls"):
-            lake.con.execute(f"UPDATE {table} SET label_run = '{run.id}' WHERE label_run = '{label_run_now}'")
+            lake.con.execute(
+                f"UPDATE {table} SET label_run = '{run.id}' WHERE label_run = '{label_run_now}'"
+            )
         for name in ("code_version", "params", "prompt_version"):
             lake.con.execute(f"UPDATE label_runs SET {name} = ?", [getattr(run, name)])
         source = build.source(lake.workspace.sources).fingerprint()
@@ -132,7 +146,9 @@ def rewrite(made_corpus: Made, build: DatasetBuild, run: LabelRun) -> None:
             for step in plan(lake, {build.name: stage_specs(build)}, {build.name: source}):
                 if step.spec in specs and step.input_hash:
                     sql = "UPDATE stage_runs SET input_hash = ?, code_version = ? WHERE stage = ? AND chunk = ?"
-                    lake.con.execute(sql, [step.input_hash, step.spec.code_version, step.stage.name, step.chunk])
+                    lake.con.execute(
+                        sql, [step.input_hash, step.spec.code_version, step.stage.name, step.chunk]
+                    )
 
 
 def test_a_workspace_of_a_former_version_plans_and_asks_nothing(kept: Kept) -> None:
@@ -157,10 +173,14 @@ def test_labels_stay_where_a_chunk_is_made_anew_and_new_episodes_join_them(kept:
     rows_before = {table: sorted(kept.made.rows(f"FROM {table}"), key=repr) for table in tables}
     for _ in range(2):  # the hash of what it made is not known here before the first time
         with opened(kept.made.space) as lake:
-            lake.con.execute("UPDATE stage_runs SET input_hash = 'of another version' WHERE stage = 'segments'")
+            lake.con.execute(
+                "UPDATE stage_runs SET input_hash = 'of another version' WHERE stage = 'segments'"
+            )
         stages_done = kept.made.rebuild(kept.build)
     assert stages_done == [("segments", 0), ("segments", 1)]
-    assert {table: sorted(kept.made.rows(f"FROM {table}"), key=repr) for table in tables} == rows_before
+    assert {
+        table: sorted(kept.made.rows(f"FROM {table}"), key=repr) for table in tables
+    } == rows_before
     assert (kept.asked_about(), kept.not_current(kept.build)) == (0, [])
 
     with opened(kept.made.space) as lake:

@@ -14,7 +14,14 @@ from tests.kits.kept_workspaces import FOLDER, KEPT
 from warehouse.lake import Lake
 from warehouse.lake.connection import has
 
-PEOPLE = ("corrections", "reference_marks", "joined_tasks", "outcomes", "episode_marks", "takedowns")
+PEOPLE = (
+    "corrections",
+    "reference_marks",
+    "joined_tasks",
+    "outcomes",
+    "episode_marks",
+    "takedowns",
+)
 IN_FORCE = {
     "current_corrections": "episode_index, status, correction_id, author, comment, base_label_run",
     "current_outcomes": "episode_index, success, note, author",
@@ -41,13 +48,19 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def rows(lake: Lake, names: dict[str, str] | tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
     """Rows of those tables or views that the lake has, in one order."""
     columns = names if isinstance(names, dict) else dict.fromkeys(names, "*")
-    rows_by_table = {name: lake.dicts(f"SELECT {columns[name]} FROM {name}") for name in columns if has(lake.con, name)}
+    rows_by_table = {
+        name: lake.dicts(f"SELECT {columns[name]} FROM {name}")
+        for name in columns
+        if has(lake.con, name)
+    }
     return {name: sorted(table_rows, key=repr) for name, table_rows in rows_by_table.items()}
 
 
 def build(folder: Path) -> Lake:
     report = run_build(
-        Workspace(folder / "workspace"), [source_build(folder / "source", "tiny", None, None)], workers=1
+        Workspace(folder / "workspace"),
+        [source_build(folder / "source", "tiny", None, None)],
+        workers=1,
     )
     assert report.failed == []
     return Lake(Workspace(folder / "workspace"))
@@ -61,7 +74,9 @@ def test_what_people_said_outlives_an_upgrade(kept: Path) -> None:
     splits = lake.rows(SPLITS)
     assert said_rows["corrections"]
     assert said_rows["takedowns"]
-    assert [(episode, end) for episode, name, _, end in labels if name == "reach"] == list(CUTS.items())
+    assert [(episode, end) for episode, name, _, end in labels if name == "reach"] == list(
+        CUTS.items()
+    )
     lake.con.close()
 
     lake = build(kept)
@@ -69,18 +84,27 @@ def test_what_people_said_outlives_an_upgrade(kept: Path) -> None:
     for table, former_rows in said_rows.items():
         # Columns may be added; each row says which recording it is of
         assert [
-            {name: row[name] for name in old} for old, row in zip(former_rows, current_rows[table], strict=True)
+            {name: row[name] for name in old}
+            for old, row in zip(former_rows, current_rows[table], strict=True)
         ] == former_rows, table
-        assert all(row["recording"] for row in current_rows[table] if row.get("episode_index") is not None), table
-    assert {view: view_rows for view, view_rows in rows(lake, IN_FORCE).items() if view in in_force} == in_force
+        assert all(
+            row["recording"] for row in current_rows[table] if row.get("episode_index") is not None
+        ), table
+    assert {
+        view: view_rows for view, view_rows in rows(lake, IN_FORCE).items() if view in in_force
+    } == in_force
     assert lake.rows(LABELS) == labels
     assert lake.rows(SPLITS) == splits
-    assert lake.rows("SELECT episode_index FROM active_runs ORDER BY 1") == [(episode,) for episode in (0, 1, 2, 4)]
+    assert lake.rows("SELECT episode_index FROM active_runs ORDER BY 1") == [
+        (episode,) for episode in (0, 1, 2, 4)
+    ]
     assert lake.rows("SELECT reason FROM quarantine") == [("taken_down",)]
     assert lake.rows("FROM pending_corrections") == []
     lake.con.close()
 
     second_report = run_build(
-        Workspace(kept / "workspace"), [source_build(kept / "source", "tiny", None, None)], workers=1
+        Workspace(kept / "workspace"),
+        [source_build(kept / "source", "tiny", None, None)],
+        workers=1,
     )
     assert (second_report.done, second_report.failed) == ([], [])

@@ -27,13 +27,17 @@ def changed(own: Made, last: dict, **stated) -> dict:
     return label | {"base_label_run": run}
 
 
-@pytest.mark.parametrize(("last", "stated"), [(STATED[0], {}), (STATED[1], {"final_progress": 0.4}), (STATED[2], {})])
+@pytest.mark.parametrize(
+    ("last", "stated"), [(STATED[0], {}), (STATED[1], {"final_progress": 0.4}), (STATED[2], {})]
+)
 def test_what_is_drawn_is_what_the_next_build_stores(own: Made, last: dict, stated: dict):
     label = changed(own, last, **stated)
     run = label.pop("base_label_run")
     with opened(own.space) as lake:
         drawn = label_curves(own.space, "tiny", EPISODE, lake.snapshot(), parsed(label))
-        content = lake.rows(f"SELECT content_hash FROM episode_content WHERE episode_index = {EPISODE}")[0][0]
+        content = lake.rows(
+            f"SELECT content_hash FROM episode_content WHERE episode_index = {EPISODE}"
+        )[0][0]
         save_options = {
             "base_label_run": run,
             "base_content_hash": content,
@@ -42,7 +46,9 @@ def test_what_is_drawn_is_what_the_next_build_stores(own: Made, last: dict, stat
             "follows": None,
         }
         save(lake, "tiny", EPISODE, parsed(label), **save_options)
-    rows_before = own.rows(f"SELECT progress FROM active_progress WHERE episode_index = {EPISODE} ORDER BY frame_index")
+    rows_before = own.rows(
+        f"SELECT progress FROM active_progress WHERE episode_index = {EPISODE} ORDER BY frame_index"
+    )
     own.rebuild()
     built = own.rows(
         "SELECT progress, progress_procvlm FROM progress WHERE label_run = 'human/tiny' "

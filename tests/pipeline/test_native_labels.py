@@ -40,7 +40,10 @@ def test_motion_is_the_way_back_also_for_dagster(tmp_path: Path) -> None:
     report = run_build(workspace, [with_annotator(build, "motion")], workers=1)
     assert "segments" in {stage_report.run.stage for stage_report in report.done}
     lake = open_lake(workspace)
-    assert dict(lake.rows("SELECT dataset, labels FROM coverage"))[build.name] == "motion: 2 of 2 episodes"
+    assert (
+        dict(lake.rows("SELECT dataset, labels FROM coverage"))[build.name]
+        == "motion: 2 of 2 episodes"
+    )
     assert corpus.build(build.name).annotator == "motion"
     stored = stored_build(lake, build.name)
     assert stored is not None

@@ -18,13 +18,18 @@ from tests.kits.tiny_lerobot import LENGTHS, make_dataset
 
 PARTIAL = 3
 # Root may read everything, unless it gives that up
-WITHOUT_RIGHTS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
+WITHOUT_RIGHTS = (
+    ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
+)
 
 
-def test_a_source_that_never_answers_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_source_that_never_answers_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     source_folders = {name: make_dataset(tmp_path / name, LENGTHS[:1]) for name in ("far", "near")}
     builds = [
-        DatasetBuild(dataset=DatasetConfig(name=name, source=str(source))) for name, source in source_folders.items()
+        DatasetBuild(dataset=DatasetConfig(name=name, source=str(source)))
+        for name, source in source_folders.items()
     ]
     walk, answers = files._walk, threading.Event()
 
@@ -42,29 +47,46 @@ def test_a_source_that_never_answers_holds_up_no_other(tmp_path: Path, monkeypat
     assert {stage_report.run.dataset for stage_report in report.done} == {"near"}
     answers.set()
     report = run_build(Workspace(tmp_path / "w"), builds, 1)
-    assert (report.failed, {stage_report.run.dataset for stage_report in report.done}) == ([], {"far"})
+    assert (report.failed, {stage_report.run.dataset for stage_report in report.done}) == (
+        [],
+        {"far"},
+    )
 
 
 @pytest.mark.slow
 def test_what_may_not_be_read_is_read_once_it_may(tmp_path: Path):
     sources = {name: make_dataset(tmp_path / name, LENGTHS[:3]) for name in ("bad", "good")}
-    write_configs(tmp_path, {name: f"source: {source}\nchunk_size: 2\n" for name, source in sources.items()})
+    write_configs(
+        tmp_path, {name: f"source: {source}\nchunk_size: 2\n" for name, source in sources.items()}
+    )
     videos = sorted((tmp_path / "bad").rglob("*.mp4"))
     (tmp_path / "bad" / "lost+found").mkdir(mode=0)
 
     def built() -> tuple[int, str, list[tuple]]:
         words = [PROGRAM, "build", "--config", "build.toml", "--workers", "1", "--workspace", "w"]
         process = subprocess.run(
-            [*WITHOUT_RIGHTS, *words], cwd=tmp_path, env=environment(), capture_output=True, text=True
+            [*WITHOUT_RIGHTS, *words],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
         )
-        usable = "SELECT episode_index FROM episodes WHERE dataset = 'bad' AND status = 'ok' ORDER BY 1"
-        return process.returncode, process.stderr, [episode for (episode,) in rows(tmp_path / "w", usable)]
+        usable = (
+            "SELECT episode_index FROM episodes WHERE dataset = 'bad' AND status = 'ok' ORDER BY 1"
+        )
+        return (
+            process.returncode,
+            process.stderr,
+            [episode for (episode,) in rows(tmp_path / "w", usable)],
+        )
 
     videos[0].chmod(0)
     assert built()[::2] == (0, [1, 2]), "one episode is in quarantine"
     videos[0].chmod(0o600)
     assert built()[::2] == (0, [0, 1, 2])
-    runs = rows(tmp_path / "w", "SELECT stage, dataset, chunk, snapshot FROM stage_runs ORDER BY ALL")
+    runs = rows(
+        tmp_path / "w", "SELECT stage, dataset, chunk, snapshot FROM stage_runs ORDER BY ALL"
+    )
     for path, reason_text in (
         (tmp_path / "bad" / "meta", "SourceError: cannot look into"),
         (tmp_path / "bad", "SourceError: cannot look into"),
@@ -78,8 +100,14 @@ def test_what_may_not_be_read_is_read_once_it_may(tmp_path: Path):
         path.chmod(0)
     code, err, usable = built()
     assert (code, usable) == (PARTIAL, [0, 1, 2])
-    assert "is half there: 6 of 6 files that episodes were read from are gone or may not be read" in err
+    assert (
+        "is half there: 6 of 6 files that episodes were read from are gone or may not be read"
+        in err
+    )
     for path in (tmp_path / "bad").rglob("*.[mp]*"):
         path.chmod(0o600)
     assert built()[0] == 0
-    assert rows(tmp_path / "w", "SELECT stage, dataset, chunk, snapshot FROM stage_runs ORDER BY ALL") == runs
+    assert (
+        rows(tmp_path / "w", "SELECT stage, dataset, chunk, snapshot FROM stage_runs ORDER BY ALL")
+        == runs
+    )

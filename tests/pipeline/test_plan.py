@@ -51,7 +51,9 @@ class Corpus:
         self.fingerprint = "files 1"
 
     def plan(self, only_chunk: int | None = None) -> list[Step]:
-        return plan(self.lake, {self.dataset: self.specs}, {self.dataset: self.fingerprint}, only_chunk)
+        return plan(
+            self.lake, {self.dataset: self.specs}, {self.dataset: self.fingerprint}, only_chunk
+        )
 
     def status(self) -> dict[tuple[str, int | None], str]:
         return {(s.stage.name, s.chunk): s.status for s in self.plan()}
@@ -93,7 +95,14 @@ def filled(corpus: Corpus) -> Corpus:
     lines = []
     for chunk in (0, 1):
         outputs = {"episodes": f"facts {chunk}"}
-        lines.append(stage_run(stage="episodes", dataset=corpus.dataset, chunk=chunk, output_hash=outputs["episodes"]))
+        lines.append(
+            stage_run(
+                stage="episodes",
+                dataset=corpus.dataset,
+                chunk=chunk,
+                output_hash=outputs["episodes"],
+            )
+        )
         for spec in SPECS[1:]:
             outputs[spec.name] = f"{spec.name} {chunk}"
             lines.append(
@@ -122,9 +131,13 @@ def test_a_build_goes_from_nothing_in_an_order_in_which_it_can(corpus: Corpus):
     assert (step.stage.name, step.chunk, step.status) == ("episodes", None, MISSING)
     assert step.input_hash == dataset_input(SPECS[0], "files 1")
     corpus.run("episodes", None)
-    waiting_steps = {(stage, c): WAITING for stage in ("segments", "progress", "samples") for c in (0, 1)}
+    waiting_steps = {
+        (stage, c): WAITING for stage in ("segments", "progress", "samples") for c in (0, 1)
+    }
     assert (
-        corpus.status() == {("episodes", None): CURRENT, ("frames", 0): MISSING, ("frames", 1): MISSING} | waiting_steps
+        corpus.status()
+        == {("episodes", None): CURRENT, ("frames", 0): MISSING, ("frames", 1): MISSING}
+        | waiting_steps
     )
     assert all((s.input_hash == "") == (s.status == WAITING) for s in corpus.plan())
     ran = []
@@ -138,7 +151,9 @@ def test_another_output_or_setting_makes_what_follows_stale_or_wait(filled: Corp
     for stage in DOWNSTREAM:
         filled.run(stage, 0, output="something new")
         later_stages = [s for s in DOWNSTREAM[stage] if s != stage]
-        assert filled.not_current() == {(s, 0): WAITING if k else STALE for k, s in enumerate(later_stages)}
+        assert filled.not_current() == {
+            (s, 0): WAITING if k else STALE for k, s in enumerate(later_stages)
+        }
         filled.run(stage, 0)  # the same output again, as after a mere rerun
         for field in ("config_hash", "code_version"):
             filled.change(stage, **{field: "changed"})
@@ -180,7 +195,10 @@ def test_another_label_run_is_missing_and_the_old_one_stays(filled: Corpus):
 
 def test_datasets_and_chunks_are_planned_apart(filled: Corpus, lake: Lake):
     steps = filled.plan(only_chunk=1)
-    assert [(s.stage.name, s.chunk) for s in steps] == [("episodes", None), *((s, 1) for s in DOWNSTREAM)]
+    assert [(s.stage.name, s.chunk) for s in steps] == [
+        ("episodes", None),
+        *((s, 1) for s in DOWNSTREAM),
+    ]
     other_corpus = Corpus(lake, f"{filled.dataset}b")
     other_corpus.run("episodes", None)
     both = {filled.dataset: SPECS, other_corpus.dataset: SPECS}
@@ -209,17 +227,33 @@ def test_what_is_read_beside_stages_is_an_input():
     listed = {"output_hash": "facts", "outcomes_hash": "o", "others_hash": "x"}
     last = StageSpec(stage("samples", "episodes", "corrections"), "s-1", "config s")
 
-    def planned(corrections_spec: StageSpec, said_text: str, **runs: dict[str, str]) -> list[tuple[str, str, str]]:
-        history = History({(name, "d", 0, ""): row for name, row in ({"episodes": listed} | runs).items()}, {})
+    def planned(
+        corrections_spec: StageSpec, said_text: str, **runs: dict[str, str]
+    ) -> list[tuple[str, str, str]]:
+        history = History(
+            {(name, "d", 0, ""): row for name, row in ({"episodes": listed} | runs).items()}, {}
+        )
         of_chunk = {"corrections": said_text}.__getitem__
-        steps = chunk_steps("d", 0, (SPECS[0], corrections_spec, last), history, {"episodes": "facts"}, of_chunk)
+        steps = chunk_steps(
+            "d", 0, (SPECS[0], corrections_spec, last), history, {"episodes": "facts"}, of_chunk
+        )
         return [(s.stage.name, s.status, s.input_hash) for s in steps]
 
     both = ("corrections", "others", "outcomes")
-    for reads, inputs in (((), []), (("outcomes",), ["o"]), (("others",), ["x"]), (both, ["o", "x", "c"])):
-        corrections_spec = StageSpec(replace(stage("corrections", "episodes"), reads=reads), "c-1", "config c")
+    for reads, inputs in (
+        ((), []),
+        (("outcomes",), ["o"]),
+        (("others",), ["x"]),
+        (both, ["o", "x", "c"]),
+    ):
+        corrections_spec = StageSpec(
+            replace(stage("corrections", "episodes"), reads=reads), "c-1", "config c"
+        )
         input_hash = chunk_input(corrections_spec, ["facts", *inputs])
-        assert planned(corrections_spec, "c") == [("corrections", MISSING, input_hash), ("samples", WAITING, "")]
+        assert planned(corrections_spec, "c") == [
+            ("corrections", MISSING, input_hash),
+            ("samples", WAITING, ""),
+        ]
     # Without a word of people there is no such stage, and none waits for it; what it made before has to go
     assert planned(corrections_spec, "") == [("samples", MISSING, chunk_input(last, ["facts"]))]
     correction_run = {"input_hash": input_hash, "output_hash": "made"}
@@ -228,11 +262,15 @@ def test_what_is_read_beside_stages_is_an_input():
         MISSING,
         chunk_input(last, ["facts", "made"]),
     )
-    assert [status for _, status, _ in planned(corrections_spec, "", corrections=correction_run)] == [STALE, WAITING]
+    assert [
+        status for _, status, _ in planned(corrections_spec, "", corrections=correction_run)
+    ] == [STALE, WAITING]
 
 
 def test_a_plan_reads_no_rows_of_other_datasets(filled: Corpus, lake: Lake):
-    reading_stage = replace(stage("transfer", "frames"), reads=("references",))  # it asks what steps the episodes have
+    reading_stage = replace(
+        stage("transfer", "frames"), reads=("references",)
+    )  # it asks what steps the episodes have
     filled.specs = (*SPECS, StageSpec(reading_stage, "transfer-1", "config t"))
     listing = stage_run(stage="episodes", dataset="other")
     lake.publish(listing, {"episode_facts": facts(dataset="other", episodes=range(50))})

@@ -34,21 +34,52 @@ def test_a_listing_tells_as_much_as_the_lake(tmp_path: Path):
     run = build.label_run().id
     key_columns = {"dataset": "sim_short", "chunk": 0, "label_run": run}
     label_rows = [key_columns | {"episode_index": k, "plan": ["a", "b"]} for k in (0, 1)]
-    span = {"name": "a", "start_frame": 0, "end_frame": 9, "num_planned": 2, "kind": "step", "completed": True}
-    spans = [key_columns | span | {"episode_index": k, "segment_index": i} for k in (0, 1) for i in range(3)]
-    call = {"dataset": "sim_short", "label_run": run, "status": "ok", "num_images": 1, "build_id": "b"}
+    span = {
+        "name": "a",
+        "start_frame": 0,
+        "end_frame": 9,
+        "num_planned": 2,
+        "kind": "step",
+        "completed": True,
+    }
+    spans = [
+        key_columns | span | {"episode_index": k, "segment_index": i}
+        for k in (0, 1)
+        for i in range(3)
+    ]
+    call = {
+        "dataset": "sim_short",
+        "label_run": run,
+        "status": "ok",
+        "num_images": 1,
+        "build_id": "b",
+    }
     calls = [
-        call | {"episode_index": k, "stage": s, "call_key": f"{k}{s}", "prompt_tokens": 1000, "completion_tokens": 50}
+        call
+        | {
+            "episode_index": k,
+            "stage": s,
+            "call_key": f"{k}{s}",
+            "prompt_tokens": 1000,
+            "completion_tokens": 50,
+        }
         for k in (0, 1)
         for s in ("plan", "segment", "verify", "reason")
     ]
     rows = {"episode_labels": label_rows, "segments": spans, "vlm_calls": calls}
     lake.upsert("labels", **{name: TABLES[name].rows(r) for name, r in rows.items()})
     remaining_cost = dataset_cost(lake, build, space.sources)
-    assert (remaining_cost.labelled, remaining_cost.pilots, remaining_cost.prediction.episodes) == (2, 2, 2)
+    assert (remaining_cost.labelled, remaining_cost.pilots, remaining_cost.prediction.episodes) == (
+        2,
+        2,
+        2,
+    )
     plan = remaining_cost.prediction.stages["plan"]
     assert round(plan.completion_tokens / plan.calls) == 50
     summary = remaining_cost.summary()
-    assert "2 episodes to annotate, 2 of them decoded; calibrated by 2 labelled episodes; 2 are labelled" in summary
+    assert (
+        "2 episodes to annotate, 2 of them decoded; calibrated by 2 labelled episodes; 2 are labelled"
+        in summary
+    )
     repeated_cost = dataset_cost(lake, build, space.sources, from_scratch=True)
     assert (repeated_cost.prediction.episodes, repeated_cost.facts()["episodes"]) == (4, 4)

@@ -26,7 +26,16 @@ from warehouse.releases.release import ReleaseError, create_release
 
 pytestmark = pytest.mark.slow
 
-EPISODES = (0, 1, 2, 3, 36, 37, 38, 39)  # one task; 1 and 37 have a start state that training never sees
+EPISODES = (
+    0,
+    1,
+    2,
+    3,
+    36,
+    37,
+    38,
+    39,
+)  # one task; 1 and 37 have a start state that training never sees
 
 
 def tiny_recipe() -> Recipe:
@@ -36,7 +45,9 @@ def tiny_recipe() -> Recipe:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     space = Workspace(tmp_path_factory.mktemp("closing") / "w")
-    build: DatasetBuild = load_config(ROOT / "configs" / "demo.toml")[0].model_copy(update={"episodes": EPISODES})
+    build: DatasetBuild = load_config(ROOT / "configs" / "demo.toml")[0].model_copy(
+        update={"episodes": EPISODES}
+    )
     assert run_build(space, [build], workers=1).failed == []
     return space
 
@@ -54,7 +65,9 @@ def leak(lake: Lake) -> None:
 
 
 def test_a_laptop_model_goes_the_same_way_and_scores_a_video(lake: Lake, tmp_path: Path) -> None:
-    laptop_recipe = laptop_kit.recipe(train={"steps": 150}, laptop={"views": 1, "text_buckets": 4096})
+    laptop_recipe = laptop_kit.recipe(
+        train={"steps": 150}, laptop={"views": 1, "text_buckets": 4096}
+    )
     model, evaluation = closing_steps(lake, "r1", laptop_recipe)[1:3]
     assert closing_steps(lake, "r1", laptop_recipe)[1].made is False
     # Known start states are few here, so it has to do better than one number only, not well
@@ -71,12 +84,16 @@ def test_a_laptop_model_goes_the_same_way_and_scores_a_video(lake: Lake, tmp_pat
     assert "other_task" not in card["negatives"]  # the corpus has one task
     assert card["negatives"]["rewound"] > 0
     video = next((ROOT / "samples/sim_short/videos").rglob("*.mp4"))
-    scored = score_video(ScorerConfig(folder), {"front": video}, "Open the green drawer.", tmp_path / "r.jsonl")
+    scored = score_video(
+        ScorerConfig(folder), {"front": video}, "Open the green drawer.", tmp_path / "r.jsonl"
+    )
     assert scored.rows > 20
     assert scored.failures == 0
     # The video holds runs of other tasks, too: what training never saw is told by its change, and has no end state
     rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
-    assert "head" in {row["source"] for row in rows if row["frame_index"] < 57}, "the first run is of the task"
+    assert "head" in {row["source"] for row in rows if row["frame_index"] < 57}, (
+        "the first run is of the task"
+    )
     assert {r["source"] for r in rows} == {"head", "change"}
     assert all((r["success"] is None) == (r["source"] == "change") for r in rows)
 
@@ -122,7 +139,11 @@ def close(lake: Lake, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult
 
 
 def materialised(result: dg.ExecuteInProcessResult) -> set[str]:
-    return {e.asset_key.to_user_string() for e in result.get_asset_materialization_events() if e.asset_key}
+    return {
+        e.asset_key.to_user_string()
+        for e in result.get_asset_materialization_events()
+        if e.asset_key
+    }
 
 
 def test_dagster_materialises_it_and_a_failed_check_stops_it(lake: Lake) -> None:
@@ -144,7 +165,10 @@ def test_dagster_evaluates_a_model_on_a_benchmark(lake: Lake) -> None:
 
     run = closing_steps(lake, "r1", tiny_recipe())[1].version
     corpus = CorpusResource(root=str(lake.workspace.root))
-    for benchmark, metrics in (("probes", {"reverse_voc", "cycle_voc", "stall_drift"}), ("procvqa-id", {"voc", "mae"})):
+    for benchmark, metrics in (
+        ("probes", {"reverse_voc", "cycle_voc", "stall_drift"}),
+        ("procvqa-id", {"voc", "mae"}),
+    ):
         config = {"name": "r1", "model": run, "benchmark": benchmark}
         with dg.DagsterInstance.ephemeral() as instance:
             result = dg.materialize(
@@ -158,7 +182,9 @@ def test_dagster_evaluates_a_model_on_a_benchmark(lake: Lake) -> None:
         assert metadata["coverage"].value == 1
         for name in (run, "clock", "random", "best constant", "visual distance"):
             assert f"| {name} |" in str(metadata["table"].value)
-        board = str(result.asset_materializations_for_node("leaderboard")[0].metadata["table"].value)
+        board = str(
+            result.asset_materializations_for_node("leaderboard")[0].metadata["table"].value
+        )
         assert f"| {benchmark} | {run} |" in board
         assert f"| {benchmark} | clock |" in board
     stored = lake.rows(
@@ -169,7 +195,13 @@ def test_dagster_evaluates_a_model_on_a_benchmark(lake: Lake) -> None:
     ((settings, rows, numbers, questions),) = stored
     assert rows == numbers == questions > 0
     settings_json = json.loads(settings)
-    assert {"model_hash", "prompt_version", "code_version", "answer", "longest_px"} <= settings_json.keys()
+    assert {
+        "model_hash",
+        "prompt_version",
+        "code_version",
+        "answer",
+        "longest_px",
+    } <= settings_json.keys()
     clock = lake.rows(
         "SELECT value FROM leaderboard WHERE benchmark = 'probes' AND model = 'clock' AND slice = 'all' "
         "AND metric = 'reverse_voc'"

@@ -87,7 +87,9 @@ def nested(name: str, value: Any) -> dict[str, Any]:
     return {first: nested(remainder, value) if remainder else value}
 
 
-ENTRY = {name: changed(name, field) for name, field in leaves(DatasetConfig) if name not in ELSEWHERE}
+ENTRY = {
+    name: changed(name, field) for name, field in leaves(DatasetConfig) if name not in ELSEWHERE
+}
 STAGES = {
     name: changed(name, field)
     for name, field in leaves(StageConfigs)
@@ -96,7 +98,9 @@ STAGES = {
 BASE = {"embeddings": {"when": "always", "encoder": "grey"}}  # an encoder that needs no weights
 OF_RUNS = ("segments", "episode_labels", "progress", "reasoning", "label_quality")
 KEPT = ("splits", "label_disagreement")  # also say something of what was before
-STAYS = {"embeddings.when": "embeddings"}  # tables that stay to be searched, of which nothing is made any more
+STAYS = {
+    "embeddings.when": "embeddings"
+}  # tables that stay to be searched, of which nothing is made any more
 ACTIVE = (
     "SELECT md5(string_agg(t::VARCHAR, ' ' ORDER BY t::VARCHAR)) FROM {} t "
     "SEMI JOIN active_runs USING (dataset, episode_index, label_run)"
@@ -115,11 +119,14 @@ class Arm:
     def made(self, entry: Mapping[str, Any], stages: Mapping[str, Any]) -> DatasetBuild:
         dataset = DatasetConfig(**{"name": "arm", "source": str(self.source)} | dict(entry))
         configs = StageConfigs(
-            **BASE | {k: BASE.get(k, {}) | v if isinstance(v, dict) else v for k, v in stages.items()}
+            **BASE
+            | {k: BASE.get(k, {}) | v if isinstance(v, dict) else v for k, v in stages.items()}
         )
         return DatasetBuild(dataset=dataset, stages=configs, episodes=None)
 
-    def foreseen(self, workspace: str, entry: Mapping[str, Any], stages: Mapping[str, Any]) -> list[PlannedWork]:
+    def foreseen(
+        self, workspace: str, entry: Mapping[str, Any], stages: Mapping[str, Any]
+    ) -> list[PlannedWork]:
         """What a build would do; to ask changes no file."""
         root = self.root / workspace
         files_before = files_of(root)
@@ -129,7 +136,9 @@ class Arm:
         assert files_of(root) == files_before
         return work
 
-    def build(self, workspace: str, entry: Mapping[str, Any], stages: Mapping[str, Any]) -> BuildReport:
+    def build(
+        self, workspace: str, entry: Mapping[str, Any], stages: Mapping[str, Any]
+    ) -> BuildReport:
         return run_build(Workspace(self.root / workspace), [self.made(entry, stages)], 1)
 
     def contents(self, workspace: str) -> dict[str, str]:
@@ -137,7 +146,11 @@ class Arm:
 
         Labels of superseded runs stay, and so do the splits of episodes that cannot be used any more.
         """
-        digests = {name: value for name, value in digest_of(self.root / workspace).items() if name not in KEPT}
+        digests = {
+            name: value
+            for name, value in digest_of(self.root / workspace).items()
+            if name not in KEPT
+        }
         for name in OF_RUNS:
             digests[name] = str(rows(self.root / workspace, ACTIVE.format(name)))
         return digests

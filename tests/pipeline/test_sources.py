@@ -41,7 +41,9 @@ def named(builds: tuple[DatasetBuild, ...]) -> dict[str, str]:
     return {build.name: build.dataset.source for build in builds}
 
 
-def test_videos_that_nothing_describes_are_left_out_where_there_is_better(space: Workspace, held: Path) -> None:
+def test_videos_that_nothing_describes_are_left_out_where_there_is_better(
+    space: Workspace, held: Path
+) -> None:
     for name in ("clips/a.mp4", "teaser.mp4"):
         (held / name).parent.mkdir(exist_ok=True)
         (held / name).touch()
@@ -51,7 +53,9 @@ def test_videos_that_nothing_describes_are_left_out_where_there_is_better(space:
     assert "1 files beside the datasets' folders (teaser.mp4)" in notes[2]
     shutil.rmtree(held / "more")
     shutil.rmtree(held / "Pick & Place.v2")
-    assert named(builds_of_source(space, None, str(held))[0]) == {"held": str(held)}, "nothing better is there"
+    assert named(builds_of_source(space, None, str(held))[0]) == {"held": str(held)}, (
+        "nothing better is there"
+    )
 
 
 def test_names_that_clash(space: Workspace, held: Path) -> None:
@@ -60,27 +64,39 @@ def test_names_that_clash(space: Workspace, held: Path) -> None:
     builds, _ = builds_of_source(space, None, str(held))
     assert list(named(builds)) == ["pick_place_v2", "more-sort", "other-sort"]
     write_v2(held / "Other" / "sort", [6])
-    with pytest.raises(UserError, match=r"Other/sort and .*other/Sort would both be called other-sort"):
+    with pytest.raises(
+        UserError, match=r"Other/sort and .*other/Sort would both be called other-sort"
+    ):
         builds_of_source(space, None, str(held))
     write_v2(held / "..." / "写真", [6])
     with pytest.raises(UserError, match=r"写真 gives no dataset name .*--name NAME"):
         builds_of_source(space, None, str(held / "..."))
-    assert named(builds_of_source(space, None, str(held / "..."), name="photos")[0]).keys() == {"photos"}
+    assert named(builds_of_source(space, None, str(held / "..."), name="photos")[0]).keys() == {
+        "photos"
+    }
 
 
 def test_a_name_that_the_workspace_has_of_another_source(space: Workspace, tmp_path: Path) -> None:
     first = make_dataset(tmp_path / "a" / "tiny")
     second = make_dataset(tmp_path / "b" / "tiny")
-    assert not run_build(space, builds_of_source(space, None, str(first), episodes=(0,))[0], workers=1).failed
+    assert not run_build(
+        space, builds_of_source(space, None, str(first), episodes=(0,))[0], workers=1
+    ).failed
     lake = Lake(space)
-    with pytest.raises(UserError, match=f"has a dataset tiny from {first}: give that of {second} another name"):
+    with pytest.raises(
+        UserError, match=f"has a dataset tiny from {first}: give that of {second} another name"
+    ):
         builds_of_source(space, lake, str(second))
     with pytest.raises(UserError, match="has a dataset tiny from"):
         builds_of_source(space, lake, str(second), name="tiny")
-    assert named(builds_of_source(space, lake, str(second), name="tiny", same=True)[0]) == {"tiny": str(second)}
+    assert named(builds_of_source(space, lake, str(second), name="tiny", same=True)[0]) == {
+        "tiny": str(second)
+    }
     assert named(builds_of_source(space, lake, str(first))[0]) == {"tiny": str(first)}
     shutil.rmtree(first)
-    assert named(builds_of_source(space, lake, str(second))[0]) == {"tiny": str(second)}, "it was moved"
+    assert named(builds_of_source(space, lake, str(second))[0]) == {"tiny": str(second)}, (
+        "it was moved"
+    )
 
 
 def test_what_holds_nothing_is_refused(space: Workspace, tmp_path: Path, held: Path) -> None:
@@ -107,15 +123,25 @@ def entry_of(folder: Path, text: str) -> DatasetBuild:
 
 def test_an_entry_of_several_datasets(space: Workspace, tmp_path: Path, held: Path) -> None:
     entry = entry_of(
-        tmp_path, 'folders: ["*"]\ntitle: Tasks\nrole: ood\npublished: {fps: 10, episodes: 99}\nlicense: cc-by-4.0\n'
+        tmp_path,
+        'folders: ["*"]\ntitle: Tasks\nrole: ood\npublished: {fps: 10, episodes: 99}\nlicense: cc-by-4.0\n',
     )
     single = DatasetBuild(dataset=DatasetConfig(name="single", source=str(held / "more/sort")))
     builds = with_folders(space, None, [single, entry])
     assert [build.name for build in builds] == ["single", "tasks-pick_place_v2", "tasks-sort"]
     part = builds[2].dataset
-    assert (part.title, part.role, part.license, part.folders) == ("Tasks: more/sort", "ood", "cc-by-4.0", ())
-    assert (part.published.fps, part.published.episodes) == (10, None), "the count is that of all of them"
-    assert [b.name for b in with_folders(space, None, [entry_of(tmp_path, 'folders: ["more/*"]\n')])] == ["tasks-sort"]
+    assert (part.title, part.role, part.license, part.folders) == (
+        "Tasks: more/sort",
+        "ood",
+        "cc-by-4.0",
+        (),
+    )
+    assert (part.published.fps, part.published.episodes) == (10, None), (
+        "the count is that of all of them"
+    )
+    assert [
+        b.name for b in with_folders(space, None, [entry_of(tmp_path, 'folders: ["more/*"]\n')])
+    ] == ["tasks-sort"]
 
 
 # The hub
@@ -154,7 +180,9 @@ def test_what_a_repository_holds_is_listed(hub: Hub, tiny: dict[str, bytes]) -> 
     assert "403 refused" in first["error"]
 
 
-def test_an_entry_that_is_out_of_reach_holds_up_no_other(space: Workspace, hub: Hub, tiny: dict[str, bytes]) -> None:
+def test_an_entry_that_is_out_of_reach_holds_up_no_other(
+    space: Workspace, hub: Hub, tiny: dict[str, bytes]
+) -> None:
     hub.commit(in_folder("a", tiny))
     hub.token = "hf_secret"
     entry = DatasetBuild(dataset=DatasetConfig(name="tasks", source=f"hf://{REPO}", folders=("*",)))

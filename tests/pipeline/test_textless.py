@@ -42,7 +42,9 @@ def test_runs_without_a_text_are_compared_with_none_until_their_task_is_said(cas
     assert (suggestion.label_next, "--task TEXT" in suggestion.why) == (None, True)
 
     # What the build advises
-    named_build = checked(case.run("build", "--dataset", "arm", "--task", f" {TASK} ", "--workers", 1))
+    named_build = checked(
+        case.run("build", "--dataset", "arm", "--task", f" {TASK} ", "--workers", 1)
+    )
     assert "have no text" not in named_build.out
     assert case.rows("SELECT DISTINCT task, tasks FROM episodes") == [(TASK, [TASK])]
     assert case.rows("SELECT count(*) FROM findings WHERE reason = 'no_task'") == [(0,)]
@@ -51,4 +53,7 @@ def test_runs_without_a_text_are_compared_with_none_until_their_task_is_said(cas
     second_build = checked(case.run("build", "--dataset", "arm", "--workers", 1))
     assert second_build.out.startswith("Everything is up to date")
     empty = case.run("build", "--dataset", "arm", "--task", " ")
-    assert (empty.code, "must say what the episodes do" in assert_one_error_line(empty)) == (USAGE, True)
+    assert (empty.code, "must say what the episodes do" in assert_one_error_line(empty)) == (
+        USAGE,
+        True,
+    )

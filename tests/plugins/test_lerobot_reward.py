@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 import torch
 from lerobot.configs.rewards import RewardModelConfig
-from lerobot.rewards import make_reward_model, make_reward_model_config, make_reward_pre_post_processors
+from lerobot.rewards import (
+    make_reward_model,
+    make_reward_model_config,
+    make_reward_pre_post_processors,
+)
 
 import lerobot_reward_proccorpus
 from eval.reward.open import open_checkpoint
@@ -74,11 +78,18 @@ def test_a_batch_is_scored_as_our_scorer_does(kind: Any, tmp_path: Path):
     # Frame by frame, until reset begins other runs
     live = make_reward_model(
         make_reward_model_config(
-            "proccorpus", pretrained_path=str(folder), image_keys=[KEY], fps=FPS, live=True, device="cpu"
+            "proccorpus",
+            pretrained_path=str(folder),
+            image_keys=[KEY],
+            fps=FPS,
+            live=True,
+            device="cpu",
         )
     )
     for _ in range(2):
-        step_rewards = [live.compute_reward(batch_of([[clip[t]] for clip in clips], tasks)) for t in range(8)]
+        step_rewards = [
+            live.compute_reward(batch_of([[clip[t]] for clip in clips], tasks)) for t in range(8)
+        ]
         np.testing.assert_allclose(torch.stack(step_rewards, 1), ours[:, :8], atol=TOLERANCE)
         live.reset()
     with pytest.raises(ValueError, match="one frame of each run"):
@@ -87,7 +98,9 @@ def test_a_batch_is_scored_as_our_scorer_does(kind: Any, tmp_path: Path):
 
 def test_a_saved_configuration_opens_the_same_checkpoint(tmp_path: Path):
     folder, tasks = laptop(tmp_path / "model")
-    config = make_reward_model_config("proccorpus", pretrained_path=str(folder), image_keys=[KEY], device="cpu")
+    config = make_reward_model_config(
+        "proccorpus", pretrained_path=str(folder), image_keys=[KEY], device="cpu"
+    )
     model = make_reward_model(config)
     model.save_pretrained(tmp_path / "saved")
     assert json.loads((tmp_path / "saved/config.json").read_text())["type"] == "proccorpus"

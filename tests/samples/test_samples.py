@@ -59,7 +59,10 @@ def video_of(name: str, camera: str, episode: dict[str, Any]) -> Path:
 def test_they_are_as_they_were_published() -> None:
     files = {f.relative_to(SAMPLES).as_posix(): f for part in ("sim_short", "sim_long", "truth")
              for f in (SAMPLES / part).rglob("*") if f.is_file()}  # fmt: skip
-    lines = [f"{name} {hashlib.sha256(f.read_bytes()).hexdigest()}\n" for name, f in sorted(files.items())]
+    lines = [
+        f"{name} {hashlib.sha256(f.read_bytes()).hexdigest()}\n"
+        for name, f in sorted(files.items())
+    ]
     assert hashlib.sha256("".join(lines).encode()).hexdigest() == DIGEST
     assert sum(f.stat().st_size for f in files.values()) < 20_000_000
 
@@ -68,7 +71,9 @@ def decoded(path: Path, wanted_frames: set[int]) -> dict[int, np.ndarray]:
     """The frames with these numbers, decoded from the start of the file, as RGB."""
     with av.open(str(path)) as container:
         frames = {
-            k: f.to_ndarray(format="rgb24") for k, f in enumerate(container.decode(video=0)) if k in wanted_frames
+            k: f.to_ndarray(format="rgb24")
+            for k, f in enumerate(container.decode(video=0))
+            if k in wanted_frames
         }
     return frames
 
@@ -84,14 +89,23 @@ def test_lerobot_opens_and_decodes(
     gc.collect()  # what other tests left gives its warnings now
     with warnings.catch_warnings(record=True) as warned, caplog.at_level(logging.WARNING):
         warnings.simplefilter("always")
-        dataset = module.LeRobotDataset(f"proccorpus/{name}", root=SAMPLES / name, video_backend="pyav")
-        assert (len(dataset), dataset.num_episodes, dataset.fps) == (expected.frames, expected.episodes, expected.fps)
+        dataset = module.LeRobotDataset(
+            f"proccorpus/{name}", root=SAMPLES / name, video_backend="pyav"
+        )
+        assert (len(dataset), dataset.num_episodes, dataset.fps) == (
+            expected.frames,
+            expected.episodes,
+            expected.fps,
+        )
         assert set(dataset.meta.video_keys) == set(expected.cameras)
         looks: dict[Path, dict[int, np.ndarray]] = {}
         for e in episodes_of(name):
             for k in (0, e["length"] - 1):  # the joints
                 item = dataset[e["dataset_from_index"] + k]
-                assert (int(item["episode_index"]), int(item["frame_index"])) == (e["episode_index"], k)
+                assert (int(item["episode_index"]), int(item["frame_index"])) == (
+                    e["episode_index"],
+                    k,
+                )
                 assert item["task"] == e["tasks"][0]
                 assert tuple(item["observation.state"].shape) == (expected.state,)
                 assert tuple(item["action"].shape) == (expected.action,)

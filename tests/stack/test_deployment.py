@@ -19,7 +19,18 @@ from fsspec.core import url_to_fs
 from prometheus_client.parser import text_string_to_metric_families
 
 from core.paths import ROOT
-from tests.kits.deployment import DATASETS, IS_WHOLE, LOCATIONS, NGINX, SERVED, TOKEN, TOKENS, USER, WORKERS, Deployment
+from tests.kits.deployment import (
+    DATASETS,
+    IS_WHOLE,
+    LOCATIONS,
+    NGINX,
+    SERVED,
+    TOKEN,
+    TOKENS,
+    USER,
+    WORKERS,
+    Deployment,
+)
 from tests.kits.patience import PATIENCE_S
 from tests.kits.servers import postgres
 
@@ -43,7 +54,9 @@ RUNS = "{ runsOrError { ... on Runs { results { runId status tags { key value } 
 
 
 @pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory, bucket: dict[str, str]) -> Iterator[Deployment]:
+def deployed(
+    tmp_path_factory: pytest.TempPathFactory, bucket: dict[str, str]
+) -> Iterator[Deployment]:
     with postgres() as server:
         deployment = Deployment(tmp_path_factory.mktemp("deployed"), server, bucket)
         try:
@@ -73,12 +86,19 @@ def test_one_proxy_asks_who_it_is(deployed: Deployment):
         url = f"http://127.0.0.1:{deployed.outside[name]}{path}"
         deployed.wait(f"{name} is well", lambda name=name: deployed.is_well(name))
 
-        def asked(url: str = url, headers: dict[str, str] | None = None, **get_options: Any) -> httpx.Response:
-            return httpx.get(url, headers=headers, trust_env=False, timeout=PATIENCE_S, **get_options)
+        def asked(
+            url: str = url, headers: dict[str, str] | None = None, **get_options: Any
+        ) -> httpx.Response:
+            return httpx.get(
+                url, headers=headers, trust_env=False, timeout=PATIENCE_S, **get_options
+            )
 
         assert asked().status_code == 401
         assert asked(auth=(USER[0], "guessed")).status_code == 401
-        assert asked(headers={"Authorization": "Bearer guessed", "X-Remote-User": USER[0]}).status_code == 401
+        assert (
+            asked(headers={"Authorization": "Bearer guessed", "X-Remote-User": USER[0]}).status_code
+            == 401
+        )
         assert asked(headers={"Authorization": f"Bearer {tokens[name]}"}).status_code == 200
         page = asked(auth=USER, headers={"X-Remote-User": "somebody else"})
         assert page.status_code == 200
@@ -87,11 +107,15 @@ def test_one_proxy_asks_who_it_is(deployed: Deployment):
 
 
 @pytest.mark.long
-def test_a_first_backfill_outlives_kills_of_a_worker_and_of_postgres(deployed: Deployment, tmp_path: Path):
+def test_a_first_backfill_outlives_kills_of_a_worker_and_of_postgres(
+    deployed: Deployment, tmp_path: Path
+):
     """Two partitions at a time; rows are those of one process. PROCCORPUS_BACKFILL=whole: of 68 partitions."""
     local = ("--workspace", tmp_path / "local", "--config", deployed.folder / "corpus.toml")
     deployed.run("build", *local)
-    expected = json.loads(deployed.run("digest", "--workspace", tmp_path / "local", "--format", "json"))
+    expected = json.loads(
+        deployed.run("digest", "--workspace", tmp_path / "local", "--format", "json")
+    )
 
     for name in DATASETS:
         deployed.ask(ADD, name="datasets", key=name)
@@ -108,7 +132,9 @@ def test_a_first_backfill_outlives_kills_of_a_worker_and_of_postgres(deployed: D
         """The webserver's first request after Postgres was away can fail by a connection of before: asked again."""
 
         def answer() -> str:
-            return deployed.ask(BACKFILL, assets=assets, keys=keys)["launchPartitionBackfill"]["backfillId"]
+            return deployed.ask(BACKFILL, assets=assets, keys=keys)["launchPartitionBackfill"][
+                "backfillId"
+            ]
 
         return deployed.wait("a backfill is launched", answer)
 
@@ -116,12 +142,20 @@ def test_a_first_backfill_outlives_kills_of_a_worker_and_of_postgres(deployed: D
         """All partitions that any run has made, once a backfill is over."""
 
         def is_over() -> bool:
-            status = deployed.ask(BACKFILL_STATUS, id=backfill)["partitionBackfillOrError"]["status"]
+            status = deployed.ask(BACKFILL_STATUS, id=backfill)["partitionBackfillOrError"][
+                "status"
+            ]
             return status in ENDED_BACKFILL
 
         deployed.wait("the backfill has ended", is_over)
         runs = deployed.ask(RUNS)["runsOrError"]["results"]
-        return {t["value"] for r in runs if r["status"] == "SUCCESS" for t in r["tags"] if t["key"] == PARTITION}
+        return {
+            t["value"]
+            for r in runs
+            if r["status"] == "SUCCESS"
+            for t in r["tags"]
+            if t["key"] == PARTITION
+        }
 
     backfill = launched(keys)
     deployed.wait("runs of the backfill work", lambda: count(deployed, "STARTED") >= 2)
@@ -145,7 +179,9 @@ def test_a_first_backfill_outlives_kills_of_a_worker_and_of_postgres(deployed: D
 def test_metrics_and_logs_tell_of_it(deployed: Deployment):
     headers = {"Authorization": f"Bearer {TOKEN}"}
     page = httpx.get(
-        f"http://127.0.0.1:{deployed.ports['webserver']}/metrics", headers=headers, timeout=PATIENCE_S
+        f"http://127.0.0.1:{deployed.ports['webserver']}/metrics",
+        headers=headers,
+        timeout=PATIENCE_S,
     ).text
     values_by_metric = {
         s.name: s.value
@@ -160,7 +196,9 @@ def test_metrics_and_logs_tell_of_it(deployed: Deployment):
     lines = [json.loads(line) for line in written.splitlines()]
     assert {line["stage"] for line in lines} >= set(STAGES)
     assert {line["dataset"] for line in lines} == set(DATASETS)
-    assert all(line["run"] and line.keys() >= {"time", "level", "chunk", "message"} for line in lines)
+    assert all(
+        line["run"] and line.keys() >= {"time", "level", "chunk", "message"} for line in lines
+    )
 
 
 @pytest.mark.long
@@ -178,12 +216,18 @@ def test_a_backup_is_restored(deployed: Deployment, tmp_path: Path):
         deployed.server.execute(f"DROP DATABASE {name} WITH (FORCE)")
         deployed.server.execute(f"CREATE DATABASE {name}")
     deployed.workspace.rename(tmp_path / "lost")
-    of_store = {"key": "dummy", "secret": "dummy", "client_kwargs": {"endpoint_url": deployed.env["AWS_ENDPOINT_URL"]}}
+    of_store = {
+        "key": "dummy",
+        "secret": "dummy",
+        "client_kwargs": {"endpoint_url": deployed.env["AWS_ENDPOINT_URL"]},
+    }
     store, store_path = url_to_fs("s3://corpora/deployed", **of_store)
     store.rm(store_path, recursive=True)
     subprocess.run(["bash", "deploy/restore.sh", tmp_path / "backup"], **script)
     assert deployed.run("digest", "--format", "json") == digest_before
-    refused = subprocess.run(["bash", "deploy/restore.sh", tmp_path / "backup"], **script | {"check": False})
+    refused = subprocess.run(
+        ["bash", "deploy/restore.sh", tmp_path / "backup"], **script | {"check": False}
+    )
     assert (refused.returncode, "is not empty" in refused.stderr) == (2, True)
 
 
@@ -198,9 +242,13 @@ def ended(deployed: Deployment, run: str) -> str | None:
 def workers(deployed: Deployment) -> list[int]:
     """The processes of runs: children of the code location."""
     code = deployed.processes["code"].pid
-    listed = subprocess.run(["ps", "-ww", "-o", "pid=,args=", "--ppid", str(code)], capture_output=True, text=True)
+    listed = subprocess.run(
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(code)], capture_output=True, text=True
+    )
     return [
-        int(line.split()[0]) for line in listed.stdout.splitlines() if "spawn_main" in line or "execute_run" in line
+        int(line.split()[0])
+        for line in listed.stdout.splitlines()
+        if "spawn_main" in line or "execute_run" in line
     ]
 
 

@@ -62,13 +62,23 @@ def test_the_same_corpus_as_in_a_folder(space: Workspace, tmp_path: Path):
     spaces = {"team": space.root, "local": tmp_path / "local"}
     digests = {}
     for name, root in spaces.items():
-        build = ("build", "--source", ROOT / "samples" / "sim_long", "--name", "long", "--episodes", "0-5")
+        build = (
+            "build",
+            "--source",
+            ROOT / "samples" / "sim_long",
+            "--name",
+            "long",
+            "--episodes",
+            "0-5",
+        )
         run(*build, "--workers", 2 if name == "local" else 4, "--workspace", root)
         run("release", "create", "one", "--allow-licence", "unknown", "--workspace", root)
         run("release", "verify", "one", "--workspace", root)
         digests[name] = json.loads(run("digest", "--format", "json", "--workspace", root))
     assert digests["team"] == digests["local"]
-    ours, theirs = (sorted(p.relative_to(r) for p in (r / "shards").rglob("*.tar")) for r in spaces.values())
+    ours, theirs = (
+        sorted(p.relative_to(r) for p in (r / "shards").rglob("*.tar")) for r in spaces.values()
+    )
     assert ours == theirs
     assert ours
     for tar in ours:
@@ -84,7 +94,11 @@ def test_the_same_corpus_as_in_a_folder(space: Workspace, tmp_path: Path):
     assert json.loads(output)[0]["n"] > 0
 
     with TestClient(create_app(Workspace(spaces["team"])), base_url="http://127.0.0.1") as client:
-        for page, word in (("/", "long"), ("/episode/long/3", ">active</span>"), ("/releases", "one")):
+        for page, word in (
+            ("/", "long"),
+            ("/episode/long/3", ">active</span>"),
+            ("/releases", "one"),
+        ):
             answer = client.get(page)
             assert (answer.status_code, word in answer.text) == (200, True), answer.text
         (snapshot,) = re.findall(r'id="snapshot">(\d+)<', answer.text)
@@ -123,7 +137,14 @@ def _write(root: str, chunk: int, rounds: int) -> None:
     lake = Lake(Workspace(Path(root)))
     for k in range(rounds):
         run = stage_run(chunk=chunk, input_hash=f"{k}")
-        lake.publish(run, {"frames": frames(chunk=chunk, episodes=(chunk * 10, chunk * 10 + 1), n=20, value=k / 100)})
+        lake.publish(
+            run,
+            {
+                "frames": frames(
+                    chunk=chunk, episodes=(chunk * 10, chunk * 10 + 1), n=20, value=k / 100
+                )
+            },
+        )
 
 
 def test_four_write_while_others_read(space: Workspace):
@@ -144,11 +165,15 @@ def test_four_write_while_others_read(space: Workspace):
     assert [w.exitcode for w in writers] == [0] * 4
     assert reads > 5
     lake = Lake(space, read_only=True)
-    assert lake.rows("SELECT count(*), min(visual_change) FROM frames") == [(160, pytest.approx(0.04))]
+    assert lake.rows("SELECT count(*), min(visual_change) FROM frames") == [
+        (160, pytest.approx(0.04))
+    ]
     assert lake.rows("SELECT count(*) FROM stage_runs") == [(4,)]
 
 
-def test_a_server_that_is_away_is_one_line(database: Postgres, space: Workspace, monkeypatch: pytest.MonkeyPatch):
+def test_a_server_that_is_away_is_one_line(
+    database: Postgres, space: Workspace, monkeypatch: pytest.MonkeyPatch
+):
     database.kill()
     try:
         error_text = run("status", "--workspace", space.root, code=2)
@@ -164,7 +189,9 @@ def test_a_server_that_is_away_is_one_line(database: Postgres, space: Workspace,
 
 
 def test_a_dead_writer_leaves_no_lock(space: Workspace):
-    holding_code = "with locked(Workspace(Path(sys.argv[1]))): print('held', flush=True); time.sleep(60)"
+    holding_code = (
+        "with locked(Workspace(Path(sys.argv[1]))): print('held', flush=True); time.sleep(60)"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", f"{IMPORTS}\n{holding_code}", str(space.root)],
         stdout=subprocess.PIPE,
@@ -180,7 +207,9 @@ def test_a_dead_writer_leaves_no_lock(space: Workspace):
 
 def test_a_place_that_cannot_be_leaves_no_workspace(database: Postgres, tmp_path: Path):
     root = tmp_path / "team"
-    error_text = run("workspace", "create", "--catalog", database.url("nosuch"), "--workspace", root, code=2)
+    error_text = run(
+        "workspace", "create", "--catalog", database.url("nosuch"), "--workspace", root, code=2
+    )
     assert "nosuch" in error_text
     assert not root.exists()
     with pytest.raises(LakeError, match="no workspace at"):
@@ -204,12 +233,16 @@ def test_small_files_are_merged_and_their_statistics_indexed(database: Postgres,
     in_postgres = "SELECT * FROM postgres_query('__ducklake_metadata_lake', ?)"
     assert lake.column(in_postgres, [indexed]) == ["proccorpus_statistics"]
     # One of an earlier version has no index: it is made with the next merge
-    lake.con.execute("CALL postgres_execute('__ducklake_metadata_lake', 'DROP INDEX proccorpus_statistics')")
+    lake.con.execute(
+        "CALL postgres_execute('__ducklake_metadata_lake', 'DROP INDEX proccorpus_statistics')"
+    )
     assert merge(lake) == (3, 1)
     assert lake.column(in_postgres, [indexed]) == ["proccorpus_statistics"]
     files = len(list(space.data.rglob("*.parquet")))
     sweep(lake)
-    assert len(list(space.data.rglob("*.parquet"))) == files, "somebody may be reading what was merged"
+    assert len(list(space.data.rglob("*.parquet"))) == files, (
+        "somebody may be reading what was merged"
+    )
     sweep(lake, grace_s=-5.0)
     assert len(list(space.data.rglob("*.parquet"))) == files - 3
     assert digest(lake) == digest(Lake(space, read_only=True, snapshot=snapshot)) == digest_before

@@ -32,11 +32,15 @@ def after_segments() -> dg.JobDefinition:
         executor_def=dg.multiprocess_executor,
     )
     resources = {"corpus": CorpusResource(), "vlm_server": VlmServer(urls=[os.environ[MODEL_URL]])}
-    return dg.Definitions(assets=corpus_assets, jobs=[job], resources=resources).resolve_job_def("after_segments")
+    return dg.Definitions(assets=corpus_assets, jobs=[job], resources=resources).resolve_job_def(
+        "after_segments"
+    )
 
 
 @pytest.mark.long
-def test_samples_wait_for_reasons_that_come_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_wait_for_reasons_that_come_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = write_config(tmp_path / "project", make_dataset(tmp_path / "source"), SETTINGS)
     space = Workspace(tmp_path / "workspace")
     monkeypatch.setenv("PROCCORPUS_CONFIG", str(config))
@@ -49,7 +53,9 @@ def test_samples_wait_for_reasons_that_come_late(tmp_path: Path, monkeypatch: py
             resources = {"corpus": CorpusResource(), "vlm_server": VlmServer(urls=[quick.url])}
             for names, partition in ((["episodes"], "tiny"), (["frames", "segments"], CHUNK)):
                 chosen = [asset for asset in corpus_assets if asset.key.to_user_string() in names]
-                assert dg.materialize(chosen, partition_key=partition, instance=instance, resources=resources).success
+                assert dg.materialize(
+                    chosen, partition_key=partition, instance=instance, resources=resources
+                ).success
 
         with serving(StandIn(latency_s=SLOW_S)) as slow:
             monkeypatch.setenv(MODEL_URL, slow.url)
@@ -58,5 +64,10 @@ def test_samples_wait_for_reasons_that_come_late(tmp_path: Path, monkeypatch: py
             assert slow.answered, "reasons were asked for"
         assert result.success
 
-    stages_run = [run for (run,) in Lake(space).rows("SELECT stage FROM stage_runs WHERE chunk = 0 ORDER BY snapshot")]
+    stages_run = [
+        run
+        for (run,) in Lake(space).rows(
+            "SELECT stage FROM stage_runs WHERE chunk = 0 ORDER BY snapshot"
+        )
+    ]
     assert stages_run == ["episodes", "frames", "segments", "progress", "reasoning", "samples"]

@@ -21,7 +21,9 @@ pytestmark = pytest.mark.stack
 
 
 @pytest.fixture(autouse=True)
-def allowed_programs(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def allowed_programs(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path_factory.mktemp("operator") / "programs.toml"
     allow_programs(monkeypatch, file, python=[str(tmp_path / "python"), str(tmp_path / "noted")])
 
@@ -34,19 +36,30 @@ def test_a_failed_job_tells_its_error_and_last_lines(address: str, tmp_path: Pat
     launcher = RayLauncher(address=address, python=interpreter(tmp_path))
     described, lines = failure(materialize(launcher, tmp_path, "fails"))
     assert re.fullmatch(
-        r"ray job train-fails-\w{8} failed: the loss is nan at step 1: lower lr in the recipe", described
+        r"ray job train-fails-\w{8} failed: the loss is nan at step 1: lower lr in the recipe",
+        described,
     )
-    assert lines.splitlines()[-2:] == ["error: the loss is nan at step 1: lower lr in the recipe", "```"]
+    assert lines.splitlines()[-2:] == [
+        "error: the loss is nan at step 1: lower lr in the recipe",
+        "```",
+    ]
     assert "__dagster_pipes_version" not in lines
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("nodes", "make"), [(1, interpreter), (2, group_interpreter)])
-def test_cancelling_the_run_ends_the_job(address: str, tmp_path: Path, nodes: int, make: Callable[[Path], str]) -> None:
-    log, noted = tmp_path / "told", tmp_path / "noted"  # what the job prints is Ray's; it is written to a file, too
+def test_cancelling_the_run_ends_the_job(
+    address: str, tmp_path: Path, nodes: int, make: Callable[[Path], str]
+) -> None:
+    log, noted = (
+        tmp_path / "told",
+        tmp_path / "noted",
+    )  # what the job prints is Ray's; it is written to a file, too
     noted.write_text(f'#!/bin/bash\n{make(tmp_path)} "$@" | tee -a {log}\n')
     noted.chmod(0o755)
-    assert_ends_with_its_run(RayLauncher(address=address, nodes=nodes, python=str(noted)), tmp_path, log)
+    assert_ends_with_its_run(
+        RayLauncher(address=address, nodes=nodes, python=str(noted)), tmp_path, log
+    )
 
 
 # Several machines

@@ -37,4 +37,8 @@ def test_partitions_built_on_ray_are_those_built_here(address: str, tmp_path: Pa
     assert "build_chunks[0]" in output
     assert "build_chunks[1]" not in output
     assert digest(Lake(ray_space, read_only=True)) == digest(Lake(local_space, read_only=True))
-    assert hashes_of(ray_space.root / "shards", "*.tar") == hashes_of(local_space.root / "shards", "*.tar") != {}
+    assert (
+        hashes_of(ray_space.root / "shards", "*.tar")
+        == hashes_of(local_space.root / "shards", "*.tar")
+        != {}
+    )

@@ -36,7 +36,9 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     space = Workspace(tmp_path_factory.mktemp("ui") / "w")
     build = load_config(ROOT / "configs" / "demo.toml")[0]
     facts = build.dataset.model_copy(update={"chunk_size": 20})
-    report = run_build(space, [build.model_copy(update={"episodes": EPISODES, "dataset": facts})], workers=1)
+    report = run_build(
+        space, [build.model_copy(update={"episodes": EPISODES, "dataset": facts})], workers=1
+    )
     assert report.failed == []
     report_build(space, [build.name])
     with opened(space) as lake:
@@ -90,7 +92,9 @@ def newest_run(page: Page, url: str) -> Locator:
     page.goto(f"{url}/runs")
     page.locator("a[href^='/runs/']").first.click()
     page.wait_for_url(re.compile("/runs/[0-9a-f]{8}"))
-    return page.get_by_text(re.compile("^(Queued|Starting|Started|Success|Failure|Canceling|Canceled)$")).first
+    return page.get_by_text(
+        re.compile("^(Queued|Starting|Started|Success|Failure|Canceling|Canceled)$")
+    ).first
 
 
 def launch(page: Page, button: Locator) -> None:

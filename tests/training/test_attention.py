@@ -30,7 +30,11 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A checkpoint, what it gives when it is asked eagerly in padded rows, and the items."""
     # Pictures of several sizes, among them one beside whose whole windows part of one is left
     wide = (bar(0.5)[:48], bar(0.7)[:, :32], bar(0.1))
-    items = [*make_items(5), Item("<image><image><image> which?", wide, "the last", 0.25), *make_items(3)]
+    items = [
+        *make_items(5),
+        Item("<image><image><image> which?", wide, "the last", 0.25),
+        *make_items(3),
+    ]
     model, transform = make_parts(items, request.param, attention="eager")
     folder = tmp_path_factory.mktemp(request.param) / "m"
     save_model(model, transform.processor, folder, {})
@@ -44,7 +48,9 @@ def outputs(model: ProgressModel, transform: Transform, items: list[Item], packe
     return output.logits, output.progress
 
 
-def gradients(model: ProgressModel, transform: Transform, items: list[Item], packed: bool) -> dict[str, torch.Tensor]:
+def gradients(
+    model: ProgressModel, transform: Transform, items: list[Item], packed: bool
+) -> dict[str, torch.Tensor]:
     """Of one step, by parameter."""
     batch = transform(items, packed)
     model.zero_grad()
@@ -65,7 +71,11 @@ def test_pictures_of_a_size_go_to_sdpa_in_one_call(saved, monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
     with torch.inference_mode():
         vision_outputs = model.see(
-            normalised(byte_patches(saved.transform.processor.image_processor, [bar(k / 10) for k in range(10)]))
+            normalised(
+                byte_patches(
+                    saved.transform.processor.image_processor, [bar(k / 10) for k in range(10)]
+                )
+            )
         )
     assert len(vision_outputs) == 10
     assert len(calls) == model.backbone.config.vision_config.depth
@@ -83,7 +93,11 @@ def test_packed_samples_give_and_teach_what_each_does_alone(
         ends = begin.tolist()
         assert q.shape == k.shape == v.shape
         assert q.dtype == k.dtype == v.dtype == (torch.bfloat16 if half else torch.float32)
-        assert (begin.dtype, ends[-1], longest) == (torch.int32, len(q), max(b - a for a, b in pairwise(ends)))
+        assert (begin.dtype, ends[-1], longest) == (
+            torch.int32,
+            len(q),
+            max(b - a for a, b in pairwise(ends)),
+        )
         calls.append(window_size)
         return varlen_by_sdpa(q, k, v, begin, scale=scale, window_size=window_size)
 
@@ -100,7 +114,9 @@ def test_packed_samples_give_and_teach_what_each_does_alone(
     of_packed = [(-1, -1)] * vision + [(-1, 0)] * language.num_hidden_layers
     assert calls[: len(of_packed)] == (of_packed if name == "varlen" else [])
     assert torch.allclose(progress, torch.cat([p for _, p in alone]), atol=2e-2 if half else 1e-6)
-    assert torch.allclose(logits, torch.cat([text_logits for text_logits, _ in alone]), atol=2e-2 if half else 2e-6)
+    assert torch.allclose(
+        logits, torch.cat([text_logits for text_logits, _ in alone]), atol=2e-2 if half else 2e-6
+    )
     for key, value in learnt.items():
         assert torch.allclose(value, expected[key], atol=5e-2 if half else 2e-5), key
 
@@ -110,7 +126,9 @@ def test_the_machine_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     available = {2: False, 3: False}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for version in available:
-        monkeypatch.setattr(attention, f"is_flash_attn_{version}_available", lambda v=version: available[v])
+        monkeypatch.setattr(
+            attention, f"is_flash_attn_{version}_available", lambda v=version: available[v]
+        )
     for capability, installed, dtype, expected in (
         ((7, 5), {2, 3}, "bfloat16", "sdpa"),
         ((8, 0), {2, 3}, "float32", "sdpa"),
@@ -152,19 +170,25 @@ def test_an_adapter_on_a_base_in_bfloat16_moves_at_a_small_rate(tmp_path: Path) 
     learning = {n: p for n, p in model.backbone.named_parameters() if p.requires_grad}
     assert learning
     assert {p.dtype for p in learning.values()} == {torch.float32}
-    assert {p.dtype for n, p in model.backbone.named_parameters() if n not in learning} == {torch.bfloat16}
+    assert {p.dtype for n, p in model.backbone.named_parameters() if n not in learning} == {
+        torch.bfloat16
+    }
     weights_before = {n: p.detach().clone() for n, p in learning.items()}
     optimizer = torch.optim.AdamW(learning.values(), lr=1e-5, weight_decay=0)
     for _ in range(3):
         with torch.autocast("cpu", torch.bfloat16):
             gradients(model, transform, make_items(), packed=False)
         optimizer.step()
-    changed_shares = [(p != weights_before[n]).float().mean().item() for n, p in learning.items() if "lora_A" in n]
+    changed_shares = [
+        (p != weights_before[n]).float().mean().item() for n, p in learning.items() if "lora_A" in n
+    ]
     assert min(changed_shares) > 0.9  # in bfloat16: 3 in a hundred
     assert {s["exp_avg_sq"].dtype for s in optimizer.state.values()} == {torch.float32}
 
 
-def test_what_is_kept_to_calculate_layers_anew_is_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_kept_to_calculate_layers_anew_is_bfloat16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of weights in float32, whose embeddings autocast leaves in it; the loss stays about what it was."""
     kept_dtypes: set[torch.dtype] = set()
     layer = Qwen3VLTextDecoderLayer.forward
@@ -178,8 +202,15 @@ def test_what_is_kept_to_calculate_layers_anew_is_bfloat16(tmp_path: Path, monke
     losses_of = {}
     for recalculates in (False, True):
         kept_dtypes.clear()
-        settings = {"steps": 2, "batch": 2, "dtype": "bfloat16", "recompute": "all" if recalculates else "none"}
-        losses_of[recalculates] = [p.loss for p in train(lake, release, recipe("kept", train=settings)).curve]
+        settings = {
+            "steps": 2,
+            "batch": 2,
+            "dtype": "bfloat16",
+            "recompute": "all" if recalculates else "none",
+        }
+        losses_of[recalculates] = [
+            p.loss for p in train(lake, release, recipe("kept", train=settings)).curve
+        ]
         assert kept_dtypes == {torch.bfloat16 if recalculates else torch.float32}
     assert losses_of[True] == pytest.approx(losses_of[False], rel=2e-3)
 
@@ -190,7 +221,9 @@ def test_the_head_calculates_in_float32() -> None:
     assert model.head is not None
     dtypes = []
     for module in model.head.modules():
-        module.register_forward_hook(lambda module, given, made: dtypes.extend([given[0].dtype, made.dtype]))
+        module.register_forward_hook(
+            lambda module, given, made: dtypes.extend([given[0].dtype, made.dtype])
+        )
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         model(transform(make_items()))
     assert set(dtypes) == {torch.float32}
@@ -203,10 +236,20 @@ def test_an_adapter_for_all_linear_layers_is_refused_where_these_are_not_all() -
         "num_experts_per_tok": 2, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2,
         "head_dim": 8,
     }  # fmt: skip
-    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32}
-    config = Qwen3VLMoeConfig(text_config=text, vision_config=vision | {"deepstack_visual_indexes": [0]})
+    vision = {
+        "depth": 1,
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_heads": 2,
+        "out_hidden_size": 32,
+    }
+    config = Qwen3VLMoeConfig(
+        text_config=text, vision_config=vision | {"deepstack_visual_indexes": [0]}
+    )
     backbone = Qwen3VLMoeForConditionalGeneration(config)
     with pytest.raises(ModelError, match=r"all-linear would leave out the experts .* \[q_proj"):
         add_adapter(backbone, LoraConfig(rank=4, alpha=8))
-    add_adapter(backbone, LoraConfig(rank=4, alpha=8, targets=("q_proj", "k_proj", "v_proj", "o_proj")))
+    add_adapter(
+        backbone, LoraConfig(rank=4, alpha=8, targets=("q_proj", "k_proj", "v_proj", "o_proj"))
+    )
     assert any("lora_A" in name and "self_attn" in name for name, _ in backbone.named_parameters())

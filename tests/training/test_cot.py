@@ -17,7 +17,12 @@ from training.progresslm import Truth
 from training.progresslm_data import Rows, read_rows, truth_of
 from warehouse.lake import Lake
 
-GOOD = {"ref_think": "Picture 2 shows it.", "ref": 2, "score_think": "A little beyond.", "score": 44}
+GOOD = {
+    "ref_think": "Picture 2 shows it.",
+    "ref": 2,
+    "score_think": "A little beyond.",
+    "score": 44,
+}
 NONE = {"ref_think": "Another scene.", "ref": "n/a", "score_think": "n/a", "score": "n/a"}
 
 
@@ -34,7 +39,9 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
     empty_lake.con.close()
 
 
-def knows(rows: Rows, monkeypatch: pytest.MonkeyPatch, slips: dict[tuple[int, int], dict[str, Any]]) -> None:
+def knows(
+    rows: Rows, monkeypatch: pytest.MonkeyPatch, slips: dict[tuple[int, int], dict[str, Any]]
+) -> None:
     """The stand-in answers as the label says, but for the (sample, inference)s that slip. It knows the label from the
     last picture, not from the question."""
     pictures = {sample.pictures[-1]: k for k, sample in enumerate(rows)}
@@ -43,7 +50,9 @@ def knows(rows: Rows, monkeypatch: pytest.MonkeyPatch, slips: dict[tuple[int, in
     def answer(request: dict[str, Any], sha256: str, fault: str | None) -> dict[str, Any]:
         import base64
 
-        url = [p for p in request["messages"][1]["content"] if p["type"] == "image_url"][-1]["image_url"]["url"]
+        url = [p for p in request["messages"][1]["content"] if p["type"] == "image_url"][-1][
+            "image_url"
+        ]["url"]
         k = pictures[base64.b64decode(url.partition(",")[2])]
         truth = truth_of(rows[k])
         inference = inferences.get(k, 0)
@@ -72,17 +81,30 @@ def test_what_is_right_is_kept_and_what_is_not_is_counted(
     knows(rows, monkeypatch, slips)
     with serving(StandIn()) as server:
         report = generate(lake, rows, config(server), CotOptions(inferences=2), tmp_path / "cot")
-    assert report.left_out == {"answered": 2, "format": 1, "reference": 1, "refused": 1, "score": 1, "surplus": 4}
+    assert report.left_out == {
+        "answered": 2,
+        "format": 1,
+        "reference": 1,
+        "refused": 1,
+        "score": 1,
+        "surplus": 4,
+    }
     assert (report.samples, report.inferences, report.kept, report.calls) == (8, 16, 6, 16)
     assert report.kept + sum(report.left_out.values()) == report.inferences
     kept_samples = read_rows([report.file])
     assert [s.row["form"] for s in kept_samples] == ["think"] * 6
-    assert [s.row["question"] for s in kept_samples] == [rows[k].row["question"] for k in range(1, 7)]
+    assert [s.row["question"] for s in kept_samples] == [
+        rows[k].row["question"] for k in range(1, 7)
+    ]
     assert all(s.pictures == rows[k + 1].pictures for k, s in enumerate(kept_samples))
     label = rows[1].row["progress"]
     assert kept_samples[0].row["progress"] == label
-    assert f"<score>{100 * label:g}%</score>" in kept_samples[0].row["answer"], "the nearer of two that are right"
-    (call_row,) = lake.rows("SELECT count(*), min(stage), min(dataset), min(prompt_version) FROM vlm_calls")
+    assert f"<score>{100 * label:g}%</score>" in kept_samples[0].row["answer"], (
+        "the nearer of two that are right"
+    )
+    (call_row,) = lake.rows(
+        "SELECT count(*), min(stage), min(dataset), min(prompt_version) FROM vlm_calls"
+    )
     assert call_row == (16, "cot", "rl", prompt_version())
     facts = json.loads((tmp_path / "cot" / "report.json").read_text())
     assert (facts["kept"], facts["model"], facts["options"]["temperature"]) == (6, "stand-in", 0.6)

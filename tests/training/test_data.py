@@ -36,17 +36,23 @@ def transform() -> Transform:
 
 
 def same(a: Batch, b: Batch) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(torch.nan_to_num(a[k]), torch.nan_to_num(b[k])) for k in a)
+    return a.keys() == b.keys() and all(
+        torch.equal(torch.nan_to_num(a[k]), torch.nan_to_num(b[k])) for k in a
+    )
 
 
 def asked(batch: Batch) -> list[float]:
     return batch["progress"].tolist()
 
 
-PACKED = recipe(data={"packing": True, "window": 8, "sequence_length": 200, "augment": True}, train={"batch": 2})
+PACKED = recipe(
+    data={"packing": True, "window": 8, "sequence_length": 200, "augment": True}, train={"batch": 2}
+)
 
 
-def test_samples_that_are_too_long_are_left_out_and_counted(shards: list[Path], transform: Transform) -> None:
+def test_samples_that_are_too_long_are_left_out_and_counted(
+    shards: list[Path], transform: Transform
+) -> None:
     whole = islice(open_stream(shards, transform, recipe()), 6)
     lengths = [int(n) for p in whole for n in p.batch["attention_mask"].sum(1)]
     limit = int(np.median(lengths))
@@ -62,7 +68,9 @@ def test_samples_that_are_too_long_are_left_out_and_counted(shards: list[Path], 
     assert sorted(token_counts) == sorted(n for n in lengths if n <= limit)
     assert num_left_out == len(lengths) - len(token_counts) > 0
     stream = open_stream(shards, transform, recipe(data={"sequence_length": 16}))
-    with pytest.raises(ShardError, match=r"no sample can be trained on: (\d+) of \1 have more than 16 tokens") as e:
+    with pytest.raises(
+        ShardError, match=r"no sample can be trained on: (\d+) of \1 have more than 16 tokens"
+    ) as e:
         next(stream)
     drawn = int(str(e.value).split(": ")[1].split()[0])
     assert 2 * stream.per_epoch < drawn <= 3 * stream.per_epoch, (drawn, stream.per_epoch)
@@ -76,7 +84,9 @@ def test_negatives_are_the_same_resumed_and_by_workers(tmp_path: Path, packing: 
     labels = runs(12)
     shards = write_shards(tmp_path, labels)
     transform = make_parts([Item(q, ()) for q in (*TASKS, "Remaining actions: <progress>%")])[1]
-    run_recipe = recipe(data=NEGATIVES | {"packing": packing, "window": 16, "sequence_length": 1600})
+    run_recipe = recipe(
+        data=NEGATIVES | {"packing": packing, "window": 16, "sequence_length": 1600}
+    )
     whole = open_stream(shards, transform, run_recipe, labels=labels)
     states = []
     expected = []
@@ -157,7 +167,9 @@ def test_an_unreadable_shard_is_named(tmp_path: Path, transform: Transform) -> N
     for tar in shards:
         tar.write_bytes(bytes(tar.stat().st_size))
     for count in (0, 1):
-        with pytest.raises(ShardError, match=r"^shard bars-.*\.tar cannot be read at byte \d+: [^\n]*$"):
+        with pytest.raises(
+            ShardError, match=r"^shard bars-.*\.tar cannot be read at byte \d+: [^\n]*$"
+        ):
             next(open_batches(shards, transform, recipe(data={"workers": count})))
 
 
@@ -199,11 +211,16 @@ def equal(a: Sequence[Batch], b: Sequence[Batch]) -> bool:
 
 
 @pytest.mark.parametrize("of", [recipe(data={"augment": True}), PACKED], ids=["padded", "packed"])
-def test_any_number_of_processes_is_given_the_same_run(lanes: list[Path], transform: Transform, of: Recipe) -> None:
+def test_any_number_of_processes_is_given_the_same_run(
+    lanes: list[Path], transform: Transform, of: Recipe
+) -> None:
     whole = taken([open_stream(lanes, transform, of)], 24)
     assert not same(whole[0], whole[1])
     for world in (2, 3, 4, 6):
-        assert equal(taken([open_stream(lanes, transform, of, k, world) for k in range(world)], 24 // world), whole)
+        assert equal(
+            taken([open_stream(lanes, transform, of, k, world) for k in range(world)], 24 // world),
+            whole,
+        )
 
 
 def test_another_number_of_processes_goes_on(lanes: list[Path], transform: Transform) -> None:
@@ -222,9 +239,13 @@ def test_another_number_of_processes_goes_on(lanes: list[Path], transform: Trans
         first_streams[0].load_state_dict(states[0] | {"count": 3})
 
 
-def test_workers_change_nothing_nor_does_another_number_of_them(lanes: list[Path], transform: Transform) -> None:
+def test_workers_change_nothing_nor_does_another_number_of_them(
+    lanes: list[Path], transform: Transform
+) -> None:
     whole = taken([open_stream(lanes, transform, PACKED)], 16)
-    two = open_batches(lanes, transform, recipe(data=PACKED.data.model_dump() | {"workers": 2}, train={"batch": 2}))
+    two = open_batches(
+        lanes, transform, recipe(data=PACKED.data.model_dump() | {"workers": 2}, train={"batch": 2})
+    )
     assert equal(taken([two], 5), whole[:5])
     state = json.loads(json.dumps(two.state_dict()))
     for rank in (0, 1):
@@ -237,7 +258,15 @@ def test_workers_change_nothing_nor_does_another_number_of_them(lanes: list[Path
 
 @pytest.mark.parametrize(
     ("wanted", "world", "lanes", "count"),
-    [(8, 8, 64, 8), (8, 8, 48, 6), (16, 8, 64, 16), (8, 1, 1, 8), (0, 4, 8, 0), (5, 1, 8, 4), (4, 7, 64, 4)],
+    [
+        (8, 8, 64, 8),
+        (8, 8, 48, 6),
+        (16, 8, 64, 16),
+        (8, 1, 1, 8),
+        (0, 4, 8, 0),
+        (5, 1, 8, 4),
+        (4, 7, 64, 4),
+    ],
 )
 def test_workers_share_out_lanes_evenly(wanted: int, world: int, lanes: int, count: int) -> None:
     assert worker_count(wanted, world, lanes) == count
@@ -265,11 +294,15 @@ def test_datasets_have_rates_and_episodes_a_limit(shards: list[Path], transform:
     stream = open_stream(shards, transform, recipe(data={"per_visit": 2}, train={"batch": 8}))
     frame_numbers = sorted(round(7 * x) for p in islice(stream, 3) for x in asked(p.batch))
     assert frame_numbers == sorted([1, 2, 3, 5, 6, 7] * 4)
-    with pytest.raises(ShardError, match=r"data.dataset_rates: the release has no dataset berries; it has bars"):
+    with pytest.raises(
+        ShardError, match=r"data.dataset_rates: the release has no dataset berries; it has bars"
+    ):
         per_epoch(dataset_rates={"berries": 1})
 
 
 def test_a_sample_whose_picture_is_none_is_named(transform: Transform) -> None:
-    sample = Sample({"sample_id": "s7", "question": "<image>", "answer": "a", "progress": 0.5}, (b"no picture",))
+    sample = Sample(
+        {"sample_id": "s7", "question": "<image>", "answer": "a", "progress": 0.5}, (b"no picture",)
+    )
     with pytest.raises(ShardError, match=r"^sample s7: it is no picture"):
         next(BatchStream([RowSource([sample], 1, 0)], transform, recipe(train={"batch": 1})))

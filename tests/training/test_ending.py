@@ -49,11 +49,21 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release]:
     return make_release(tmp_path_factory.mktemp("ending") / "w", moments=24)
 
 
-def test_sigterm_in_a_step_loses_that_step_alone(corpus: tuple[Lake, Release], tmp_path: Path) -> None:
+def test_sigterm_in_a_step_loses_that_step_alone(
+    corpus: tuple[Lake, Release], tmp_path: Path
+) -> None:
     lake, release = corpus
     file = tmp_path / "ended.yaml"
     file.write_text(RECIPE)
-    words = ["train", "--recipe", str(file), "--release", release.name, "--workspace", str(lake.workspace.root)]
+    words = [
+        "train",
+        "--recipe",
+        str(file),
+        "--release",
+        release.name,
+        "--workspace",
+        str(lake.workspace.root),
+    ]
     process = subprocess.run(
         [sys.executable, "-c", ENDED_IN_STEP, *words],
         cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
@@ -95,11 +105,15 @@ def ruining(step: int) -> Callable[..., float]:
 def test_weights_that_are_worth_nothing_are_never_kept(
     keep: int, corpus: tuple[Lake, Release], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_recipe = recipe(f"ruined{keep}", train={"steps": 5, "save_every": 1, "keep": keep, "lr": 1e-3})
+    run_recipe = recipe(
+        f"ruined{keep}", train={"steps": 5, "save_every": 1, "keep": keep, "lr": 1e-3}
+    )
     whole = train(*corpus, run_recipe.model_copy(update={"name": "sound"}))
     with monkeypatch.context() as patch:
         patch.setattr(loop, "share_of_rate", ruining(2))
-        with pytest.raises(TrainingError, match=r"^the weights are too large after step 2 \(their norm is inf\)"):
+        with pytest.raises(
+            TrainingError, match=r"^the weights are too large after step 2 \(their norm is inf\)"
+        ):
             train(*corpus, run_recipe)
     steps = next((corpus[0].workspace.root / "models").glob(f"ruined{keep}-*.steps"))
     assert load_state(saved_steps(steps)[-1]).step == 2
@@ -123,7 +137,9 @@ def test_a_checkpoint_from_which_no_step_can_be_learnt_is_set_aside(
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "losses", spoilt)
-        with pytest.raises(TrainingError, match=r"the loss is nan at step 3.* is set aside as unsound-00000003"):
+        with pytest.raises(
+            TrainingError, match=r"the loss is nan at step 3.* is set aside as unsound-00000003"
+        ):
             train(*corpus, run_recipe)
     steps = next((corpus[0].workspace.root / "models").glob("aside-*.steps"))
     assert [p.name for p in saved_steps(steps)] == ["step-00000002"]

@@ -29,7 +29,12 @@ def test_all_of_it_holds(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     ladder = [rows[f"packed, {name}"] for name in gpu_check.LADDER]
     assert all(row["differs_by"] < 2e-2 and row["planned_gb"] > 0 for row in ladder)
     assert max(row["differs_by"] for row in ladder[:3]) < 1e-5, "compiled and not"
-    assert {"plain padding", "packed, LoRA", "rewards, window 8", "packed as padded, sdpa"} <= rows.keys()
+    assert {
+        "plain padding",
+        "packed, LoRA",
+        "rewards, window 8",
+        "packed as padded, sdpa",
+    } <= rows.keys()
     assert {"tokens of pictures, here and by vLLM", "control tokens in texts"} <= rows.keys()
     assert rows["head, a long sample beside short ones"]["differs_by"] < 1e-6
     # 16 prompts of six pictures each: TRL cuts each for each of four answers, to draw and to learn
@@ -39,7 +44,9 @@ def test_all_of_it_holds(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert work["travel_mb"][1] * 30 < work["travel_mb"][0]
     assert rows["resume"]["differs_by"] == 0
     assert rows["packed as padded, sdpa"]["differs_by"] < 1e-5
-    assert all(r["tokens_per_s"] > 0 and r["mfu"] is None for r in rows.values() if "tokens_per_s" in r)
+    assert all(
+        r["tokens_per_s"] > 0 and r["mfu"] is None for r in rows.values() if "tokens_per_s" in r
+    )
     assert "| packed, compiled | sdpa | packed |" in written.out
     assert "times plain padding (pictures are never padded)" in written.out
 
@@ -60,7 +67,9 @@ def test_what_does_not_hold_is_named(
     """A model that says something else of packed samples, as one to which all of a row are one sample would."""
     forward = ProgressModel.forward
 
-    def leaking(self: ProgressModel, batch: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+    def leaking(
+        self: ProgressModel, batch: dict[str, torch.Tensor], *args: Any, **kwargs: Any
+    ) -> Any:
         output = forward(self, batch, *args, **kwargs)
         if "item_mask" in batch:
             assert output.progress is not None
@@ -72,7 +81,9 @@ def test_what_does_not_hold_is_named(
     monkeypatch.setattr(
         gpu_check,
         "sft_rows",
-        lambda b: iter([gpu_check.tried(b, "packed as padded, sdpa", lambda: gpu_check.same_loss(b, "sdpa"))]),
+        lambda b: iter(
+            [gpu_check.tried(b, "packed as padded, sdpa", lambda: gpu_check.same_loss(b, "sdpa"))]
+        ),
     )
     monkeypatch.setattr(gpu_check, "resumed", lambda bench: {"differs_by": 0.0})
     monkeypatch.setattr(gpu_check, "rewards", lambda bench: {"differs_by": 0.0})
@@ -85,7 +96,9 @@ def test_what_does_not_hold_is_named(
     assert capsys.readouterr().err.splitlines()[-1] == "error: failed: packed as padded, sdpa"
 
 
-def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_it_says_so(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu_check.main([]) == 2
     assert "there is no GPU" in capsys.readouterr().err
@@ -93,7 +106,12 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture, monkeypatch: py
 
 @pytest.mark.parametrize(
     ("shape", "billions"),
-    [("Qwen3-VL-2B", 2.13), ("Qwen3-VL-4B", 4.44), ("Qwen2.5-VL-3B", 3.75), ("Qwen2.5-VL-7B", 8.29)],
+    [
+        ("Qwen3-VL-2B", 2.13),
+        ("Qwen3-VL-4B", 4.44),
+        ("Qwen2.5-VL-3B", 3.75),
+        ("Qwen2.5-VL-7B", 8.29),
+    ],
 )
 def test_shapes_are_as_large_as_the_published_models(shape: str, billions: float) -> None:
     model = make_backbone(SHAPES[shape], make_tokenizer(["a"], 800), "meta")

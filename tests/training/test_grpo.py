@@ -41,7 +41,13 @@ def rewarded(
     taught: Path, folder: Path, on_step: Callable[[Point], None] = lambda p: None, **settings_given
 ) -> TrainingRun:
     home = taught.parents[2]
-    settings = {"steps": 2, "batch": 8, "lr": 1e-3, "schedule": "constant", "seed": 3} | settings_given.pop("train", {})
+    settings = {
+        "steps": 2,
+        "batch": 8,
+        "lr": 1e-3,
+        "schedule": "constant",
+        "seed": 3,
+    } | settings_given.pop("train", {})
     recipe = Recipe.model_validate(
         {
             "name": "rewarded",
@@ -55,7 +61,8 @@ def rewarded(
                 "workers": settings_given.pop("workers", 0),
             },
             "train": settings,
-            "grpo": {"generations": 4, "max_completion": 48, "temperature": 1.0} | settings_given.pop("grpo", {}),
+            "grpo": {"generations": 4, "max_completion": 48, "temperature": 1.0}
+            | settings_given.pop("grpo", {}),
             "lora": settings_given.pop("lora", None),
         }
     )
@@ -81,7 +88,9 @@ def test_answers_are_learnt_from_also_by_a_run_that_was_killed(
     first = points_seen[0]
     last = points_seen[-1]
     assert [p.samples for p in points_seen] == [2, 4, 6]
-    assert any(p.extra["reward_std"] > 0 and p.gradient_norm > 0 for p in points_seen), "answers of a group differ"
+    assert any(p.extra["reward_std"] > 0 and p.gradient_norm > 0 for p in points_seen), (
+        "answers of a group differ"
+    )
     parts = {"format": 0.2, "ref": 0.5, "score": 0.3}
     assert first.extra["reward"] == pytest.approx(
         sum(w * first.extra[f"reward_{k}"] for k, w in parts.items()), abs=1e-5
@@ -92,9 +101,9 @@ def test_answers_are_learnt_from_also_by_a_run_that_was_killed(
     assert_completions(tmp_path / "whole", steps=3, first=first)
     weights_before = weights(begin)
     weights_after = weights(whole.checkpoint)
-    assert any("visual" in k and not torch.equal(v, weights_before[k]) for k, v in weights_after.items()), (
-        "vision learns, too"
-    )
+    assert any(
+        "visual" in k and not torch.equal(v, weights_before[k]) for k, v in weights_after.items()
+    ), "vision learns, too"
     assert {p.suffix for p in whole.checkpoint.iterdir()} == {".json", ".safetensors"}
     card = json.loads((whole.checkpoint / "card.json").read_text())
     assert (card["head"], card["recipe"]["grpo"]["generations"]) == (None, 4)
@@ -112,7 +121,9 @@ def test_answers_are_learnt_from_also_by_a_run_that_was_killed(
             assert getattr(b, name) == pytest.approx(getattr(a, name), abs=1e-6), name
     weights_again = weights(resumed.checkpoint)
     assert all(torch.allclose(v, weights_again[k], atol=1e-6) for k, v in weights_after.items())
-    assert completions(tmp_path / "killed") == completions(tmp_path / "whole"), "without what was killed"
+    assert completions(tmp_path / "killed") == completions(tmp_path / "whole"), (
+        "without what was killed"
+    )
 
 
 def completions(folder: Path) -> list[dict]:
@@ -176,8 +187,12 @@ def test_each_picture_is_cut_once_and_is_floats_with_its_rows_alone(
     at_once: list[int] = []
     patches = transform.byte_patches
     floats = rollouts.on_device
-    monkeypatch.setattr(transform, "byte_patches", lambda p, shown: cut.append(len(shown)) or patches(p, shown))
-    monkeypatch.setattr(rollouts, "on_device", lambda b, d: at_once.append(len(b["image_grid_thw"])) or floats(b, d))
+    monkeypatch.setattr(
+        transform, "byte_patches", lambda p, shown: cut.append(len(shown)) or patches(p, shown)
+    )
+    monkeypatch.setattr(
+        rollouts, "on_device", lambda b, d: at_once.append(len(b["image_grid_thw"])) or floats(b, d)
+    )
     monkeypatch.setattr(Qwen2VLImageProcessor, "preprocess", None)  # TRL's passes
     monkeypatch.setattr(rollouts, "PIXELS_AT_ONCE", 1)
     reads = counted_reads(monkeypatch)
@@ -201,7 +216,9 @@ class Engine:
         pass
 
     @torch.no_grad()
-    def generate(self, prompts: list, images: list, num_generations: int, profiler: Any = None) -> tuple:
+    def generate(
+        self, prompts: list, images: list, num_generations: int, profiler: Any = None
+    ) -> tuple:
         mark = self.processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
         prompts_seen = []
         answers = []
@@ -211,7 +228,9 @@ class Engine:
         for ids, pictures in zip(prompts, images, strict=True):
             pixels = self.processor.image_processor(images=pictures, return_tensors="pt")
             counts = iter((pixels["image_grid_thw"].prod(-1) // 4).tolist())
-            prompts_seen.append([t for i in ids for t in [i] * (next(counts, 1) if i == mark else 1)])
+            prompts_seen.append(
+                [t for i in ids for t in [i] * (next(counts, 1) if i == mark else 1)]
+            )
             batch = torch.tensor([prompts_seen[-1]])
             generated = self.model.generate(
                 input_ids=batch, mm_token_type_ids=(batch == mark).long(), **pixels, do_sample=True, top_k=0, top_p=1.0,
@@ -230,14 +249,19 @@ def by_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollouts, "with_vllm", lambda config: True)
 
 
-FOUR_TOKENS = {"min_pixels": 64 * 64, "max_pixels": 96 * 64}  # of a picture, at least; the checkpoint says otherwise
+FOUR_TOKENS = {
+    "min_pixels": 64 * 64,
+    "max_pixels": 96 * 64,
+}  # of a picture, at least; the checkpoint says otherwise
 
 
 def test_vllm_is_shown_what_the_model_learns_from(
     taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     by_engine(monkeypatch)
-    run = rewarded(taught, tmp_path, model=FOUR_TOKENS, train={"batch": 4, "accumulation": 2, "steps": 1})
+    run = rewarded(
+        taught, tmp_path, model=FOUR_TOKENS, train={"batch": 4, "accumulation": 2, "steps": 1}
+    )
     extra = run.curve[0].extra
     assert extra["sampling_ratio"] == pytest.approx(1, abs=1e-3)
     assert extra["sampling_difference"] == pytest.approx(0, abs=1e-3)
@@ -246,8 +270,14 @@ def test_vllm_is_shown_what_the_model_learns_from(
 @pytest.mark.parametrize(
     ("engine", "says"),
     [
-        ({"off": 3.0}, r"a token of vLLM's answers is \d\.\d+ times as probable .* take grpo.rollouts: transformers"),
-        ({"processor": None}, r"vLLM reads prompts of \d+ tokens as \d+, pictures of \d+ as \d+: its processor"),
+        (
+            {"off": 3.0},
+            r"a token of vLLM's answers is \d\.\d+ times as probable .* take grpo.rollouts: transformers",
+        ),
+        (
+            {"processor": None},
+            r"vLLM reads prompts of \d+ tokens as \d+, pictures of \d+ as \d+: its processor",
+        ),
     ],
 )
 def test_vllm_that_is_shown_something_else_is_refused_before_a_step(
@@ -257,16 +287,28 @@ def test_vllm_that_is_shown_something_else_is_refused_before_a_step(
     monkeypatch.setattr(Engine, "off", engine.get("off", 1.0))
     if "processor" in engine:
         monkeypatch.setattr(
-            Engine, "processor", property(lambda _: load_processor(taught), lambda *_: None), raising=False
+            Engine,
+            "processor",
+            property(lambda _: load_processor(taught), lambda *_: None),
+            raising=False,
         )
     points_seen: list[Point] = []
     with pytest.raises(TrainingError, match=says):
-        rewarded(taught, tmp_path, points_seen.append, model=FOUR_TOKENS, train={"batch": 4, "accumulation": 2})
+        rewarded(
+            taught,
+            tmp_path,
+            points_seen.append,
+            model=FOUR_TOKENS,
+            train={"batch": 4, "accumulation": 2},
+        )
     assert points_seen == []
 
 
 def test_a_context_that_is_too_short_is_told_before_the_start(taught: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"a prompt of 32760 tokens .* are more than the model's context of 32768"):
+    with pytest.raises(
+        TrainingError,
+        match=r"a prompt of 32760 tokens .* are more than the model's context of 32768",
+    ):
         rewarded(taught, tmp_path, length=32760)
 
 
@@ -274,7 +316,10 @@ def test_a_second_epoch_goes_on_where_it_was_killed(taught: Path, tmp_path: Path
     """Eight prompts, four a step: the third step is the first of the second epoch, the fourth its other half."""
     settings = {"steps": 4, "batch": 8, "accumulation": 2, "save_every": 3, "lr": 1e-4}
     whole = rewarded(taught, tmp_path / "whole", train=settings)
-    ids_by_step = [{r["sample_id"] for r in completions(tmp_path / "whole") if r["step"] == k} for k in range(4)]
+    ids_by_step = [
+        {r["sample_id"] for r in completions(tmp_path / "whole") if r["step"] == k}
+        for k in range(4)
+    ]
     assert ids_by_step[0] | ids_by_step[1] == ids_by_step[2] | ids_by_step[3]
     assert not ids_by_step[2] & ids_by_step[3]
     with pytest.raises(KilledError):
@@ -289,18 +334,36 @@ def test_held_out_prompts_are_rewarded_in_the_run(taught: Path, tmp_path: Path) 
     validation_settings = {"validate_every": 2, "validation_prompts": 7}
     rows = [taught.parents[2] / "rl.jsonl"]
     run = rewarded(
-        taught, tmp_path, points_seen.append, train={"steps": 3, "batch": 4}, grpo=validation_settings, validation=rows
+        taught,
+        tmp_path,
+        points_seen.append,
+        train={"steps": 3, "batch": 4},
+        grpo=validation_settings,
+        validation=rows,
     )
     assert list(run.curve) == points_seen
-    assert ["validation_reward" in p.extra for p in points_seen] == [False, True, True], "and at the end"
+    assert ["validation_reward" in p.extra for p in points_seen] == [False, True, True], (
+        "and at the end"
+    )
     rows = [row for row in completions(tmp_path) if row["split"] == "validation"]
-    assert [row["step"] for row in rows] == [1] * 4 + [2] * 4  # seven prompts are one whole batch of four
+    assert [row["step"] for row in rows] == [1] * 4 + [
+        2
+    ] * 4  # seven prompts are one whole batch of four
     extra = points_seen[1].extra
     mean = sum(0.2 * row["format"] + 0.5 * row["ref"] + 0.3 * row["score"] for row in rows[:4]) / 4
     assert extra["validation_reward"] == pytest.approx(mean, abs=1e-5)
-    long = write_rows(tmp_path / "long.jsonl", [r | {"task_goal": "bar " * 400} for r in rows_of(taught)])
+    long = write_rows(
+        tmp_path / "long.jsonl", [r | {"task_goal": "bar " * 400} for r in rows_of(taught)]
+    )
     with pytest.raises(TrainingError, match="0 held-out prompts are too few"):
-        rewarded(taught, tmp_path / "none", grpo=validation_settings, validation=[long], train={"batch": 4}, length=400)
+        rewarded(
+            taught,
+            tmp_path / "none",
+            grpo=validation_settings,
+            validation=[long],
+            train={"batch": 4},
+            length=400,
+        )
 
 
 def rows_of(taught: Path) -> list[dict]:
@@ -315,7 +378,10 @@ def test_prompts_that_are_too_long_are_left_out_and_counted(taught: Path, tmp_pa
     run = rewarded(taught, tmp_path, jsonl=jsonl, length=400, train={"steps": 5, "batch": 4})
     assert json.loads((run.checkpoint / "card.json").read_text())["left_out"] == 3
     assert not any("fill the bar fill" in row["prompt"] for row in completions(tmp_path))
-    with pytest.raises(TrainingError, match=r"there are 5 prompts of at most 400 tokens \(3 are longer\), and a step"):
+    with pytest.raises(
+        TrainingError,
+        match=r"there are 5 prompts of at most 400 tokens \(3 are longer\), and a step",
+    ):
         rewarded(taught, tmp_path / "few", jsonl=jsonl, length=400, train={"batch": 24})
 
 
@@ -338,7 +404,9 @@ def test_an_adapter_learns_alone_and_goes_on(taught: Path, tmp_path: Path) -> No
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(taught: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"(is nan|is inf|not finite) at step \d: lower train.lr"):
+    with pytest.raises(
+        TrainingError, match=r"(is nan|is inf|not finite) at step \d: lower train.lr"
+    ):
         rewarded(taught, tmp_path, train={"lr": 1e30, "steps": 3})
 
 
@@ -346,8 +414,12 @@ def test_the_samples_of_a_step_that_went_wrong_are_named(
     taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A gradient that is none, which the loss does not show
-    monkeypatch.setattr("accelerate.Accelerator.clip_grad_norm_", lambda *_, **__: torch.tensor(float("nan")))
-    with pytest.raises(TrainingError, match=r"^the norm of the gradient is nan at step 0: lower train.lr") as e:
+    monkeypatch.setattr(
+        "accelerate.Accelerator.clip_grad_norm_", lambda *_, **__: torch.tensor(float("nan"))
+    )
+    with pytest.raises(
+        TrainingError, match=r"^the norm of the gradient is nan at step 0: lower train.lr"
+    ) as e:
         rewarded(taught, tmp_path, train={"batch": 4, "accumulation": 2})
     answered = {row["sample_id"] for row in completions(tmp_path) if row["step"] == 0}
     assert len(answered) == 2
@@ -363,7 +435,10 @@ def test_many_steps_without_contrast_are_said(
     assert "had one reward" not in capsys.readouterr().err
     monkeypatch.setattr(grpo, "_extra", lambda logs: plain(logs) | {"no_contrast": 1.0})
     rewarded(taught, tmp_path / "none")
-    assert "for 2 steps all answers to each prompt had one reward, up to step 1" in capsys.readouterr().err
+    assert (
+        "for 2 steps all answers to each prompt had one reward, up to step 1"
+        in capsys.readouterr().err
+    )
 
 
 def test_one_command_trains_merges_and_rewards(taught: Path, tmp_path: Path) -> None:
@@ -394,7 +469,9 @@ def test_one_command_trains_merges_and_rewards(taught: Path, tmp_path: Path) -> 
 
 
 def test_steps_must_come_out_even(taught: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"a step has 6 completions .* no multiple of grpo.generations \(4\)"):
+    with pytest.raises(
+        TrainingError, match=r"a step has 6 completions .* no multiple of grpo.generations \(4\)"
+    ):
         rewarded(taught, tmp_path, train={"batch": 6})
     with pytest.raises(TrainingError, match="there are 8 prompts, and a step takes 16"):
         rewarded(taught, tmp_path, train={"batch": 16, "accumulation": 4})
@@ -410,7 +487,9 @@ def test_vllm_sleeps_and_corrects_by_token(monkeypatch: pytest.MonkeyPatch) -> N
     assert recipe.grpo is not None
     monkeypatch.setattr(rollouts, "of_this_machine", lambda r, _: plan(r, Machine(4, 80 * GB)))
     settings = vllm_settings(recipe, recipe.grpo)
-    assert settings["vllm_gpu_memory_utilization"] == 0.73  # 80 GB but 16 bytes x 3.75 G / 4, and 6 GB
+    assert (
+        settings["vllm_gpu_memory_utilization"] == 0.73
+    )  # 80 GB but 16 bytes x 3.75 G / 4, and 6 GB
     assert recipe.grpo.top_p == 1
     assert settings["vllm_enable_sleep_mode"]
     assert settings["vllm_max_model_length"] == 28192
@@ -422,13 +501,22 @@ def test_vllm_sleeps_and_corrects_by_token(monkeypatch: pytest.MonkeyPatch) -> N
     ("variant", "generations", "prompts", "pictures"),
     [("", 4, 64, 50), (":nodes", 16, 64, 50), (":7b", 4, 8, 24), (":7b_nodes", 8, 8, 24)],
 )
-def test_recipes_have_the_published_values(variant: str, generations: int, prompts: int, pictures: int) -> None:
+def test_recipes_have_the_published_values(
+    variant: str, generations: int, prompts: int, pictures: int
+) -> None:
     recipe = load_recipe(f"progresslm_grpo{variant}", model=Path("/models/sft"))
     assert recipe.name == f"progresslm_grpo{variant}".replace(":", "_")
     assert recipe.grpo is not None
     assert recipe.grpo.generations == generations
-    assert recipe.machine.gpus * recipe.train.batch * recipe.train.accumulation == generations * prompts
-    assert (recipe.data.max_pictures, recipe.model.min_pixels, recipe.model.max_pixels) == (pictures, 3136, 12845056)
+    assert (
+        recipe.machine.gpus * recipe.train.batch * recipe.train.accumulation
+        == generations * prompts
+    )
+    assert (recipe.data.max_pictures, recipe.model.min_pixels, recipe.model.max_pixels) == (
+        pictures,
+        3136,
+        12845056,
+    )
     assert (recipe.grpo.temperature, recipe.grpo.kl_coef) == (0.6, 0.01)
     assert (recipe.grpo.clip_low, recipe.grpo.clip_high, recipe.grpo.dual_clip) == (0.2, 0.3, 3.0)
     assert (recipe.train.lr, recipe.train.epochs, recipe.train.clip) == (1e-6, 2, 1.0)

@@ -68,7 +68,9 @@ def test_the_curve_has_the_scores_that_eval_gives_and_the_model_can_be_loaded(
     corpus: tuple[Lake, Release], lora: dict | None
 ) -> None:
     lake, release = corpus
-    run_recipe = recipe("scored" if lora is None else "adapted", lora=lora, train=EVERY | {"dtype": "bfloat16"})
+    run_recipe = recipe(
+        "scored" if lora is None else "adapted", lora=lora, train=EVERY | {"dtype": "bfloat16"}
+    )
     outcome = reward_model_step(lake, release, run_recipe, always=True)
     (folder,) = outcome.files
     curve = [Point(**p) for p in json.loads((folder / "curve.json").read_text())]
@@ -78,9 +80,13 @@ def test_the_curve_has_the_scores_that_eval_gives_and_the_model_can_be_loaded(
     episodes = held_out(lake, release, ("val",), choice=SampleChoice(most=3))
     assert len({e.episode_index for e in episodes} & {4, 5, 6, 7, 8}) == len(episodes) == 3
     answers, _ = predict(local_runner(RunnerConfig(str(folder)), folder), episodes)
-    scores = evaluate("m", "b", episodes, label_of, lambda e: answers[e.dataset, e.episode_index]).scores
+    scores = evaluate(
+        "m", "b", episodes, label_of, lambda e: answers[e.dataset, e.episode_index]
+    ).scores
     for name in ("mae", "voc"):
-        assert curve[-1].extra[f"held_out_{name}"] == pytest.approx(scores[ALL, name].value, abs=1e-6)
+        assert curve[-1].extra[f"held_out_{name}"] == pytest.approx(
+            scores[ALL, name].value, abs=1e-6
+        )
     # The best one is a model as any other, and both cards name it.
     best = min((p for p in curve if p.extra), key=lambda p: p.extra["held_out_mae"])
     best_run = trained(lake, f"{folder.name}.best")
@@ -89,8 +95,12 @@ def test_the_curve_has_the_scores_that_eval_gives_and_the_model_can_be_loaded(
     assert outcome.numbers["best_model"] == best_run.name == read_card(folder)["best"]["model"]
     assert "success" in read_card(best_run)  # calibrated as well
     scorer = HeldOutScorer(episodes)
-    scores_again = scorer.scores([scorer.predict(best_run, k, 2) for k in range(2)])  # as two processes would
-    assert scores_again == pytest.approx({k: v for k, v in facts(folder).items() if k != "step"}, abs=1e-6)
+    scores_again = scorer.scores(
+        [scorer.predict(best_run, k, 2) for k in range(2)]
+    )  # as two processes would
+    assert scores_again == pytest.approx(
+        {k: v for k, v in facts(folder).items() if k != "step"}, abs=1e-6
+    )
     assert {p.name for p in best_run.iterdir()} == {p.name for p in folder.iterdir()}
     assert [p.name for p in best_run.parent.glob(f"{folder.name}.steps/*")] == []
     events = EventAccumulator(str(event_folder(lake, folder.name)))
@@ -104,7 +114,9 @@ def test_training_is_the_same_with_evaluation_and_without(corpus: tuple[Lake, Re
     alone = train(lake, release, recipe("alone", **drawn, train={"steps": 5}))
     run_recipe = recipe("beside", **drawn, train=EVERY)
     evaluated_run = train(lake, release, run_recipe, scorer=scorer_of(lake, release, run_recipe))
-    assert [(p.loss, p.gradient_norm) for p in evaluated_run.curve] == [(p.loss, p.gradient_norm) for p in alone.curve]
+    assert [(p.loss, p.gradient_norm) for p in evaluated_run.curve] == [
+        (p.loss, p.gradient_norm) for p in alone.curve
+    ]
 
 
 def test_the_best_model_is_kept_over_a_kill(corpus: tuple[Lake, Release]) -> None:
@@ -115,28 +127,47 @@ def test_the_best_model_is_kept_over_a_kill(corpus: tuple[Lake, Release]) -> Non
         run(corpus, run_recipe, [0.5, 0.2, 0.1], on_step=kill_at(6))
     resumed = run(corpus, run_recipe, [0.3], resume=True)
     assert facts(resumed.checkpoint) == {"step": 5, "mae": 0.1, "voc": 0.9}
-    assert [p.extra.get("held_out_mae") for p in resumed.curve] == [None, 0.5, None, 0.2, None, 0.1, None, 0.3]
+    assert [p.extra.get("held_out_mae") for p in resumed.curve] == [
+        None,
+        0.5,
+        None,
+        0.2,
+        None,
+        0.1,
+        None,
+        0.3,
+    ]
     # One that begins anew has no best model of another's.
     fresh_run = run(corpus, run_recipe, [0.9, 0.8, 0.8, 0.85])
     assert facts(fresh_run.checkpoint) == {"step": 3, "mae": 0.8, "voc": pytest.approx(0.2)}
     assert read_card(fresh_run.checkpoint)["best"]["mae"] == 0.8
 
 
-def test_an_evaluation_that_fails_ends_the_run_with_its_reason(corpus: tuple[Lake, Release]) -> None:
+def test_an_evaluation_that_fails_ends_the_run_with_its_reason(
+    corpus: tuple[Lake, Release],
+) -> None:
     class Broken(ScriptedScorer):
         def predict(self, folder: Path, part: int, parts: int) -> float:
             raise OSError("the disk is gone")
 
-    with pytest.raises(FailedError, match=r"^the model of step 1 could not be evaluated: OSError: the disk is gone$"):
+    with pytest.raises(
+        FailedError,
+        match=r"^the model of step 1 could not be evaluated: OSError: the disk is gone$",
+    ):
         train(*corpus, recipe("broken", train=EVERY), scorer=Broken([]))
 
 
 def test_a_release_without_anything_held_out_is_refused(tmp_path: Path) -> None:
     lake, release = make_release(tmp_path / "w")
     run_recipe = recipe("nothing", train=EVERY)
-    with pytest.raises(TrainingError, match=r"train.evaluate_every: the split val of the release bars1 has no episode"):
+    with pytest.raises(
+        TrainingError,
+        match=r"train.evaluate_every: the split val of the release bars1 has no episode",
+    ):
         scorer_of(lake, release, run_recipe)
-    with pytest.raises(TrainingError, match=r"train.evaluate_every: this run has no held-out episodes; set it to 0"):
+    with pytest.raises(
+        TrainingError, match=r"train.evaluate_every: this run has no held-out episodes; set it to 0"
+    ):
         train(lake, release, run_recipe)
     assert scorer_of(lake, release, recipe("none")) is None
 
@@ -151,7 +182,9 @@ def test_a_recipe_is_evaluated_on_what_it_trains_on(corpus: tuple[Lake, Release]
         scorer_of(
             corpus[0],
             corpus[1],
-            other_recipe.model_copy(update={"data": other_recipe.data.model_copy(update={"think": True})}),
+            other_recipe.model_copy(
+                update={"data": other_recipe.data.model_copy(update={"think": True})}
+            ),
         )
     usual_scorer = scorer_of(*corpus, recipe("usual", data={"think": False}, train=EVERY))
     assert usual_scorer is not None
@@ -160,8 +193,15 @@ def test_a_recipe_is_evaluated_on_what_it_trains_on(corpus: tuple[Lake, Release]
 
 def test_rows_of_files_are_evaluated_by_their_words(tmp_path: Path) -> None:
     rows = source_rows(tmp_path / "images")
-    files = [write_rows(tmp_path / f"{name}.jsonl", conversations(rows)) for name in ("train", "held")]
-    data = {"jsonl": files[:1], "validation_jsonl": files[1:], "image_root": tmp_path / "images", "think": True}
+    files = [
+        write_rows(tmp_path / f"{name}.jsonl", conversations(rows)) for name in ("train", "held")
+    ]
+    data = {
+        "jsonl": files[:1],
+        "validation_jsonl": files[1:],
+        "image_root": tmp_path / "images",
+        "think": True,
+    }
     run_recipe = Recipe.model_validate(
         {
             "name": "rows",
@@ -175,14 +215,24 @@ def test_rows_of_files_are_evaluated_by_their_words(tmp_path: Path) -> None:
     assert scorer is not None
     # Eight rows of one run, of which one has no label
     (episode,) = scorer.episodes
-    assert episode.label.tolist() == sorted(float(r["progress_score"][:-1]) / 100 for r in rows[:-1])
+    assert episode.label.tolist() == sorted(
+        float(r["progress_score"][:-1]) / 100 for r in rows[:-1]
+    )
     perfect = scorer.scores([[episode.label.tolist()]])
     assert perfect == {"mae": 0, "voc": 1, "coverage": 1}
     trained_run = train(lake, release, run_recipe, scorer=scorer)
-    assert 0 < trained_run.curve[-1].extra["held_out_mae"] <= 1  # what cannot be read is as wrong as can be
+    assert (
+        0 < trained_run.curve[-1].extra["held_out_mae"] <= 1
+    )  # what cannot be read is as wrong as can be
 
 
 def test_answers_are_read_in_every_form_that_is_taught() -> None:
     tags = "<ref_think>a</ref_think><ref>1</ref><score_think>b</score_think><score>42%</score>"
-    assert [read_progress(t) for t in ("<progress>42.00%</progress>", "42%", tags)] == [0.42, 0.42, 0.42]
-    assert [read_progress(t) for t in ("n/a", "", "42% or 43%")] == pytest.approx([float("nan")] * 3, nan_ok=True)
+    assert [read_progress(t) for t in ("<progress>42.00%</progress>", "42%", tags)] == [
+        0.42,
+        0.42,
+        0.42,
+    ]
+    assert [read_progress(t) for t in ("n/a", "", "42% or 43%")] == pytest.approx(
+        [float("nan")] * 3, nan_ok=True
+    )

@@ -18,7 +18,11 @@ from training.laptop.model import LaptopModel, load_laptop, save_laptop
 from training.model import load_model, save_model
 
 CODE = "raise SystemExit('code of a checkpoint was run')\n"
-MAPPED = {"auto_map": {f"Auto{what}": "evil.Evil" for what in ("Config", "Model", "Processor", "Tokenizer")}}
+MAPPED = {
+    "auto_map": {
+        f"Auto{what}": "evil.Evil" for what in ("Config", "Model", "Processor", "Tokenizer")
+    }
+}
 
 
 def laptop(folder: Path) -> Path:
@@ -54,7 +58,9 @@ def test_weights(tmp_path: Path, what: str) -> None:
         load_laptop(tmp_path)
 
 
-def test_a_file_that_is_larger_than_any_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_larger_than_any_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     size = (laptop(tmp_path) / "model.safetensors").stat().st_size
     monkeypatch.setattr(laptop_model, "MOST_BYTES", size)
     load_laptop(tmp_path)
@@ -83,18 +89,26 @@ def test_numbers_beyond_what_a_model_has(tmp_path: Path, change: dict[str, Any])
 
 
 def of_another_type(folder: Path) -> None:
-    (folder / "config.json").write_text(json.dumps({"model_type": "evil", "architectures": ["Evil"], **MAPPED}))
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "evil", "architectures": ["Evil"], **MAPPED})
+    )
 
 
 def of_its_processor(folder: Path) -> None:
     for path in folder.glob("*config.json"):
         if path.name != "config.json":
-            classes = {"tokenizer_class": "Evil", "processor_class": "Evil", "image_processor_type": "Evil"}
+            classes = {
+                "tokenizer_class": "Evil",
+                "processor_class": "Evil",
+                "image_processor_type": "Evil",
+            }
             path.write_text(json.dumps(json.loads(path.read_text()) | classes | MAPPED))
 
 
 @pytest.mark.parametrize("change", [of_another_type, of_its_processor])
-def test_code_that_a_checkpoint_brings_is_not_run(tmp_path: Path, change: Callable[[Path], None]) -> None:
+def test_code_that_a_checkpoint_brings_is_not_run(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
     model, transform = make_parts(make_items())
     save_model(model, transform.processor, tmp_path, {"max_px": 64})
     (tmp_path / "evil.py").write_text(CODE)

@@ -67,12 +67,18 @@ def test_what_is_kept_changes_nothing(family: str) -> None:
 
 @pytest.mark.parametrize(
     ("family", "what"),
-    [("qwen3_vl", "matmul"), *(pytest.param(f, w, marks=pytest.mark.slow) for f in FAMILIES for w in ("none", "all"))],
+    [
+        ("qwen3_vl", "matmul"),
+        *(pytest.param(f, w, marks=pytest.mark.slow) for f in FAMILIES for w in ("none", "all")),
+    ],
 )
 def test_a_compiled_layer_teaches_the_same_and_is_traced_whole(
     family: str, what: str, whole: list[dict[str, Any]]
 ) -> None:
-    plain, compiled = (gradients(family, packed=True, recompute=what, compile=by_graph) for by_graph in (False, True))
+    plain, compiled = (
+        gradients(family, packed=True, recompute=what, compile=by_graph)
+        for by_graph in (False, True)
+    )
     # A break in a layer would be an error
     assert whole == [{"fullgraph": True, "dynamic": True}] * 4
     assert len(plain) == len(compiled)
@@ -87,10 +93,19 @@ class Alone(nn.Module):
         super().__init__()
         self.layer = layer
 
-    def forward(self, states: torch.Tensor, turn: torch.Tensor, bounds: torch.Tensor, longest: int) -> torch.Tensor:
+    def forward(
+        self, states: torch.Tensor, turn: torch.Tensor, bounds: torch.Tensor, longest: int
+    ) -> torch.Tensor:
         if states.ndim == 2:
-            return self.layer(states, cu_seqlens=bounds, max_seqlen=longest, position_embeddings=(turn, turn))
-        of_text = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": longest, "max_length_k": longest}
+            return self.layer(
+                states, cu_seqlens=bounds, max_seqlen=longest, position_embeddings=(turn, turn)
+            )
+        of_text = {
+            "cu_seq_lens_q": bounds,
+            "cu_seq_lens_k": bounds,
+            "max_length_q": longest,
+            "max_length_k": longest,
+        }
         return self.layer(states, attention_mask=None, position_embeddings=(turn, turn), **of_text)
 
 
@@ -130,10 +145,15 @@ def test_a_run_of_compiled_layers_learns_the_same(
     assert len(whole) == 4
     assert compiled_losses == pytest.approx(plain, abs=1e-5)
     # What was compiled is there for the next run, in the workspace
-    assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) == corpus[0].workspace.root / "models" / COMPILED
+    assert (
+        Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+        == corpus[0].workspace.root / "models" / COMPILED
+    )
 
 
-def test_one_process_learns_by_copies_in_bfloat16_of_weights_in_float32(corpus: tuple[Lake, Release]) -> None:
+def test_one_process_learns_by_copies_in_bfloat16_of_weights_in_float32(
+    corpus: tuple[Lake, Release],
+) -> None:
     dtypes = set[torch.dtype]()
 
     def note(module: nn.Module, *args: Any) -> None:
@@ -142,10 +162,14 @@ def test_one_process_learns_by_copies_in_bfloat16_of_weights_in_float32(corpus: 
     whole = run_losses(corpus, packed("in_float32"))
     by_casts = run_losses(corpus, packed("by_casts", dtype="bfloat16"))
     handle = nn.modules.module.register_module_forward_pre_hook(
-        lambda module, given: note(module) if type(module).__name__ == "Qwen3VLTextRMSNorm" else None
+        lambda module, given: (
+            note(module) if type(module).__name__ == "Qwen3VLTextRMSNorm" else None
+        )
     )
     try:
-        by_copies = train(*corpus, packed("by_copies", dtype="bfloat16", distributed="fsdp", save_every=2))
+        by_copies = train(
+            *corpus, packed("by_copies", dtype="bfloat16", distributed="fsdp", save_every=2)
+        )
     finally:
         handle.remove()
     assert dtypes == {torch.bfloat16}
@@ -157,8 +181,12 @@ def test_one_process_learns_by_copies_in_bfloat16_of_weights_in_float32(corpus: 
     assert not torch.distributed.is_initialized()
 
 
-def test_machines_hold_whole_models_and_their_processes_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "init_device_mesh", lambda kind, shape, **names: (shape, *names.values()))
+def test_machines_hold_whole_models_and_their_processes_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        loop, "init_device_mesh", lambda kind, shape, **names: (shape, *names.values())
+    )
     cpu = torch.device("cpu")
     assert loop.mesh_of(cpu, 16, 8) == ((2, 8), ("machines", "parts"))
     assert loop.mesh_of(cpu, 8, 8) == ((8,),)

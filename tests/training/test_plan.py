@@ -42,9 +42,13 @@ def test_bytes_of_state_are_those_of_a_step(
 
         def counted(*args: Any) -> Any:
             bytes_by_part["weights"] = sum(p.nbytes for p in model.parameters())
-            bytes_by_part["gradients"] = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
+            bytes_by_part["gradients"] = sum(
+                p.grad.nbytes for p in model.parameters() if p.grad is not None
+            )
             step_result = step(*args)
-            bytes_by_part["optimizer"] = sum(v.nbytes for state in optimizer.state.values() for v in state.values())
+            bytes_by_part["optimizer"] = sum(
+                v.nbytes for state in optimizer.state.values() for v in state.values()
+            )
             return step_result
 
         monkeypatch.setattr(optimizer, "step", counted)
@@ -62,7 +66,13 @@ def test_bytes_of_state_are_those_of_a_step(
 def as_it_was(base: str, **train: Any) -> Recipe:
     """The settings of the audits' figures: eager layers, batches of four rows of 8,192 tokens."""
     recipe = load_recipe("procvlm_sft", begins=False)
-    settings = {"batch": 4, "accumulation": 16, "recompute": "all", "compile": False, "distributed": "none"} | train
+    settings = {
+        "batch": 4,
+        "accumulation": 16,
+        "recompute": "all",
+        "compile": False,
+        "distributed": "none",
+    } | train
     changes = {
         "model": recipe.model.model_copy(update={"base": base}),
         "data": recipe.data.model_copy(update={"longer_length": None}),
@@ -75,10 +85,14 @@ def as_it_was(base: str, **train: Any) -> Recipe:
 def test_seconds_and_bytes_are_those_that_an_h200_took() -> None:
     """Measured: 32,768 tokens in 2.49 s, in 2.09 where nothing was calculated anew; then 66 GB for a row of 8,192."""
     h200 = Machine(1, 141 * GB, "H200")
-    assert plan(as_it_was("Qwen3-VL-2B", accumulation=1), h200).seconds == pytest.approx(2.49, rel=0.15)
+    assert plan(as_it_was("Qwen3-VL-2B", accumulation=1), h200).seconds == pytest.approx(
+        2.49, rel=0.15
+    )
     kept_plan = plan(as_it_was("Qwen3-VL-2B", recompute="none", batch=1, accumulation=4), h200)
     assert kept_plan.seconds == pytest.approx(2.09, rel=0.15)
-    activations = kept_plan.bytes["activations of text"] + kept_plan.bytes["activations of pictures"]
+    activations = (
+        kept_plan.bytes["activations of text"] + kept_plan.bytes["activations of pictures"]
+    )
     assert activations / GB == pytest.approx(66, rel=0.15)
 
 
@@ -92,7 +106,9 @@ def test_all_choices_of_what_is_calculated_anew_are_told() -> None:
         ("procvlm_sft:h200", 1, 24, "4090", None),
     ):
         recipe_plan = plan(load_recipe(name, begins=False), Machine(gpus, memory * GB, card))
-        choices = [recipe_plan.choices[recompute_kind] for recompute_kind in ("none", "matmul", "all")]
+        choices = [
+            recipe_plan.choices[recompute_kind] for recompute_kind in ("none", "matmul", "all")
+        ]
         assert [c.bytes for c in choices] == sorted((c.bytes for c in choices), reverse=True)
         assert [c.seconds for c in choices] == sorted(c.seconds for c in choices)
         assert recipe_plan.fastest() == fastest, name
@@ -109,13 +125,21 @@ def test_all_choices_of_what_is_calculated_anew_are_told() -> None:
     ],
 )
 def test_the_audits_table(
-    base: str, parameters: float, copied: float, shared: float, text: float, vision: float, seconds: float
+    base: str,
+    parameters: float,
+    copied: float,
+    shared: float,
+    text: float,
+    vision: float,
+    seconds: float,
 ) -> None:
     """Batches of 4 x 8192 tokens: GB of state under DDP and under FSDP by eight, of what is kept between layers."""
     run_recipe = as_it_was(base)
     ddp = plan(run_recipe, Machine(8, 80 * GB))
     fsdp = plan(
-        run_recipe.model_copy(update={"train": run_recipe.train.model_copy(update={"distributed": "fsdp"})}),
+        run_recipe.model_copy(
+            update={"train": run_recipe.train.model_copy(update={"distributed": "fsdp"})}
+        ),
         ddp.machine,
     )
     state = ("weights", "gradients", "optimizer", "copies for exchange")
@@ -137,7 +161,10 @@ def shipped() -> Iterator[str]:
         if "laptop" not in path.stem and path.stem != "tiny_oneshot":
             yield from (
                 path.stem,
-                *(f"{path.stem}:{variant}" for variant in parse_yaml(path.read_text()).get("variants", ())),
+                *(
+                    f"{path.stem}:{variant}"
+                    for variant in parse_yaml(path.read_text()).get("variants", ())
+                ),
             )
 
 
@@ -152,20 +179,32 @@ def test_every_recipe_fits_on_the_machine_that_it_names(name: str) -> None:
             machine_plan = plan(recipe, Machine(recipe.machine.gpus, memory * GB))
             state = 16 * sum(machine_plan.parameters.values()) / recipe.machine.gpus
             weights = 2 * sum(machine_plan.parameters.values())
-            assert weights + 2 * GB <= machine_plan.vllm_share() * memory * GB <= memory * GB - state - 6 * GB
+            assert (
+                weights + 2 * GB
+                <= machine_plan.vllm_share() * memory * GB
+                <= memory * GB - state - 6 * GB
+            )
 
 
 def test_without_room_for_vllm_it_is_said() -> None:
     recipe = load_recipe("progresslm_grpo:7b", begins=False)
-    with pytest.raises(TrainingError, match="80 GB has no room for vLLM: 133 GB are the training's, 19 GB it needs"):
+    with pytest.raises(
+        TrainingError, match="80 GB has no room for vLLM: 133 GB are the training's, 19 GB it needs"
+    ):
         plan(recipe, Machine(1, 80 * GB)).vllm_share()
 
 
-def test_a_start_that_cannot_fit_is_refused(corpus: tuple[Lake, Release], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_that_cannot_fit_is_refused(
+    corpus: tuple[Lake, Release], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA L4")
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=5 * GB))
-    with pytest.raises(TrainingError, match=r"6 GB are needed of each of 1 GPUs with 5, .*: lower train.batch"):
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=5 * GB)
+    )
+    with pytest.raises(
+        TrainingError, match=r"6 GB are needed of each of 1 GPUs with 5, .*: lower train.batch"
+    ):
         train(*corpus, load_recipe("tiny_head"))
 
 
@@ -173,7 +212,11 @@ def test_a_start_that_cannot_fit_is_refused(corpus: tuple[Lake, Release], monkey
 def test_the_command_says_what_fits_and_what_does_not(tmp_path: Path) -> None:
     plan_command = ["train", "--recipe", "procvlm_sft_sharded", "--plan", "--format", "json"]
     fits = ok(proccorpus(*plan_command, cwd=tmp_path)).json
-    assert (fits["rows a step"], fits["fits"], fits["machine"]) == (256, "yes", "8 x H100, 80 GB each")
+    assert (fits["rows a step"], fits["fits"], fits["machine"]) == (
+        256,
+        "yes",
+        "8 x H100, 80 GB each",
+    )
     one_gpu = proccorpus(*plan_command, "--machine", "1x80xA100", cwd=tmp_path)
     assert one_gpu.code == FAILED
     assert one_gpu.json["fits"].startswith("109 GB are needed of each of 1 GPUs with 80")

@@ -13,12 +13,17 @@ from training.recipe import load_recipe
 
 
 @pytest.mark.parametrize("name", ["laptop_oneshot", "tiny_oneshot"])
-def test_a_recipe_that_begins_with_any_model_says_what_it_can(name: str, capsys: pytest.CaptureFixture[str]):
+def test_a_recipe_that_begins_with_any_model_says_what_it_can(
+    name: str, capsys: pytest.CaptureFixture[str]
+):
     result = called(capsys, "train", "--recipe", name, "--plan", "--format", "json")
     assert result.code == 0
     recipe = load_recipe(name, begins=False)
     assert result.json["steps"] == recipe.train.steps
-    assert recipe.train.batch in (result.json.get("windows a step"), result.json.get("rows a step of one GPU"))
+    assert recipe.train.batch in (
+        result.json.get("windows a step"),
+        result.json.get("rows a step of one GPU"),
+    )
     assert result.json["parameters"] == "not known: --model PATH says it, of a checkpoint"
 
 
@@ -29,7 +34,9 @@ def test_a_laptop_model_has_its_own_figures_and_fits(tmp_path: Path):
     assert fits
     assert facts["encoder, which does not learn"] == "grey"
     learning = facts["parameters that learn"]
-    assert facts["MB of weights, gradients and optimizer"] == pytest.approx(16 * learning / 1e6, abs=0.05)
+    assert facts["MB of weights, gradients and optimizer"] == pytest.approx(
+        16 * learning / 1e6, abs=0.05
+    )
 
     # As the message says, --model has what the recipe has not
     checkpoint = make_checkpoint(tmp_path / "bars")

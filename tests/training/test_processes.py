@@ -33,7 +33,13 @@ def recipe_of(name: str, taught: Path) -> Recipe:
         sections = {
             "model": {"path": taught},
             "data": {"jsonl": [home / "rl.jsonl"], "image_root": home / "images"},
-            "train": {"lr": 1e-3, "schedule": "constant", "distributed": "fsdp", **SETTINGS, "batch": 4},
+            "train": {
+                "lr": 1e-3,
+                "schedule": "constant",
+                "distributed": "fsdp",
+                **SETTINGS,
+                "batch": 4,
+            },
             "grpo": {"generations": 4, "max_completion": 24, "temperature": 1.0},
         }
         return Recipe.model_validate({"name": name, "kind": "grpo"} | sections)
@@ -58,7 +64,9 @@ def killed_curve(lake: Lake, release: Release, run_recipe: Recipe) -> list[Point
         points.extend(Point(**p) for p in state.curve)
         wrote(writer, state, tensors)
         for tensor in tensors.values():
-            torch.zero_(getattr(tensor, "_local_tensor", tensor))  # training goes on meanwhile, in the same memory
+            torch.zero_(
+                getattr(tensor, "_local_tensor", tensor)
+            )  # training goes on meanwhile, in the same memory
         raise KilledError
 
     wrote = StepWriter.write
@@ -118,7 +126,9 @@ def test_two_processes_learn_as_one_does(made: tuple[Lake, Release, Path]) -> No
     lake, release, taught = made
     with pytest.MonkeyPatch.context() as patch:
         sample_by_place(patch)
-        first_curves = {name: killed_curve(lake, release, recipe_of(name, taught)) for name in NAMES}
+        first_curves = {
+            name: killed_curve(lake, release, recipe_of(name, taught)) for name in NAMES
+        }
         results = in_two_processes(of_two, lake.workspace.root, taught)
         for name in NAMES:
             run_recipe = recipe_of(name, taught)

@@ -88,7 +88,11 @@ def test_a_prompt_of_rl_finds_its_pictures_on_this_machine(tmp_path: Path, root:
     assert sample.row["answer"] is None
     assert truth_of(sample) == Truth(1, 8.0, 5)
     assert sample.pictures == shown(root, 0, 80, 15)
-    in_parts = [{"type": "text", "text": "Goal\n"}, *[{"type": "image"}] * 3, {"type": "text", "text": "\nNow?"}]
+    in_parts = [
+        {"type": "text", "text": "Goal\n"},
+        *[{"type": "image"}] * 3,
+        {"type": "text", "text": "\nNow?"},
+    ]
     prompt_row = PROMPT | {"user_prompt": "Goal\n\nNow?", "messages": in_parts}
     assert read(tmp_path, root, prompt_row).row["question"] == "Goal\n<image><image><image>\nNow?"
 
@@ -96,7 +100,9 @@ def test_a_prompt_of_rl_finds_its_pictures_on_this_machine(tmp_path: Path, root:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_rows_of_every_published_file(tmp_path: Path, name: str) -> None:
     rows = published_rows(name)
-    assert_rows_are_read(write(tmp_path, *rows), rows, crossed="visual_cross" in name and not name.startswith("rl"))
+    assert_rows_are_read(
+        write(tmp_path, *rows), rows, crossed="visual_cross" in name and not name.startswith("rl")
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,7 +112,10 @@ def test_rows_of_every_published_file(tmp_path: Path, name: str) -> None:
         ("[1]", "is no object"),
         ({"text": "hello"}, "has neither messages, user_prompt nor progress_score"),
         (CHAT | {"messages": CHAT["messages"][:1]}, "messages must be of user and assistant"),
-        (CHAT | {"messages": [{"role": "gpt", "content": "x"}] * 2}, r"messages.0.role: input should be 'system'"),
+        (
+            CHAT | {"messages": [{"role": "gpt", "content": "x"}] * 2},
+            r"messages.0.role: input should be 'system'",
+        ),
         (CHAT | {"images": CHAT["images"][:2]}, "3 <image> marks for 2 pictures"),
         (CHAT | {"images": ["../../secret.jpg"] * 3}, "is not below the image root"),
         (CHAT | {"images": ["gone.jpg"] * 3}, "there is no picture"),
@@ -115,7 +124,10 @@ def test_rows_of_every_published_file(tmp_path: Path, name: str) -> None:
         (SOURCE | {"closest_idx": "6"}, "closest_idx is 6, the demonstration has 5 items"),
         (SOURCE | {"closest_idx": "first"}, "closest_idx: is 'first': neither a whole number"),
         (SOURCE | {"closest_idx": "n/a"}, "one is n/a and the other is not"),
-        (SOURCE | {"progress_score": "much"}, "progress_score: is 'much': neither a share from 0 to 1"),
+        (
+            SOURCE | {"progress_score": "much"},
+            "progress_score: is 'much': neither a share from 0 to 1",
+        ),
         (SOURCE | {"progress_score": "140%"}, "progress_score: is '140%': neither a share"),
         (SOURCE | {"stage_to_estimate": ["a.jpg", "b.jpg"]}, "stage_to_estimate"),
         ({k: v for k, v in SOURCE.items() if k != "task_goal"}, "task_goal: field required"),
@@ -123,7 +135,9 @@ def test_rows_of_every_published_file(tmp_path: Path, name: str) -> None:
         (PROMPT | {"id": "../.."}, "is not below the image root"),
     ],
 )
-def test_a_broken_row_is_named_with_its_line(tmp_path: Path, root: Path, row: object, says: str) -> None:
+def test_a_broken_row_is_named_with_its_line(
+    tmp_path: Path, root: Path, row: object, says: str
+) -> None:
     path = write(tmp_path, CHAT, "", row)
     with pytest.raises(TrainingError, match=says) as e:
         read_rows([path], root)
@@ -142,7 +156,9 @@ def test_files_that_hold_nothing_or_no_text(tmp_path: Path, root: Path) -> None:
 
 
 def test_a_conversation_has_no_label_to_reward_by(tmp_path: Path, root: Path) -> None:
-    with pytest.raises(TrainingError, match=r"rows.jsonl:1: a conversation has no reference and score"):
+    with pytest.raises(
+        TrainingError, match=r"rows.jsonl:1: a conversation has no reference and score"
+    ):
         truth_of(read(tmp_path, root, CHAT))
 
 
@@ -150,5 +166,7 @@ def test_a_picture_that_is_gone_names_the_row(tmp_path: Path, root: Path) -> Non
     rows = read_rows([write(tmp_path, SOURCE, CHAT)], root)
     (root / ID / "camera_top_0047.jpg").unlink()
     assert rows[1].pictures == shown(root, 0, 80, 15)
-    with pytest.raises(TrainingError, match=r"rows.jsonl:1: picture .*camera_top_0047.jpg cannot be read"):
+    with pytest.raises(
+        TrainingError, match=r"rows.jsonl:1: picture .*camera_top_0047.jpg cannot be read"
+    ):
         rows[0]

@@ -28,9 +28,25 @@ def released(made: Made, tmp_path: Path) -> tuple[Lake, Release]:
 
 def card_of(release: Release, path: Path | None = None) -> dict:
     model = {"path": str(path), "base": "Qwen/Qwen3-VL-2B-Instruct"} if path else {"tiny": {}}
-    recipe = Recipe(**{"name": "test", "model": model, "head": {}, "train": {"steps": 1, "batch": 1, "lr": 1e-3}})
-    of_release = {"release": release.name, "release_hash": release.config_hash, "snapshot": release.snapshot}
-    run = {"training_run": "run", "label_runs": [], "recipe": recipe.model_dump(mode="json"), "max_px": 64}
+    recipe = Recipe(
+        **{
+            "name": "test",
+            "model": model,
+            "head": {},
+            "train": {"steps": 1, "batch": 1, "lr": 1e-3},
+        }
+    )
+    of_release = {
+        "release": release.name,
+        "release_hash": release.config_hash,
+        "snapshot": release.snapshot,
+    }
+    run = {
+        "training_run": "run",
+        "label_runs": [],
+        "recipe": recipe.model_dump(mode="json"),
+        "max_px": 64,
+    }
     return of_release | run
 
 
@@ -40,12 +56,16 @@ def saved(lake: Lake, release: Release, adapter: bool = False) -> Path:
     if adapter:
         return write_adapter(models, **card_of(release, models / "base"))
     backbone, processor = tiny()
-    save_model(ProgressModel(backbone, published_head()), processor, models / "run", card_of(release))
+    save_model(
+        ProgressModel(backbone, published_head()), processor, models / "run", card_of(release)
+    )
     return models / "run"
 
 
 @pytest.mark.parametrize("adapter", [False, True])
-def test_a_folder_tells_nothing_of_this_machine(adapter: bool, released: tuple[Lake, Release], tmp_path: Path) -> None:
+def test_a_folder_tells_nothing_of_this_machine(
+    adapter: bool, released: tuple[Lake, Release], tmp_path: Path
+) -> None:
     lake, release = released
     folder = saved(lake, release, adapter)
     planned = publish_model(lake, folder, str(tmp_path / "out"), allow=ALLOW, dry_run=True)
@@ -67,7 +87,9 @@ def test_a_folder_tells_nothing_of_this_machine(adapter: bool, released: tuple[L
         assert answers(model, processor)[0].tolist() == answers(local_model, same)[0].tolist()
 
 
-def test_a_laptop_model_names_its_encoder_without_its_folder(released: tuple[Lake, Release], tmp_path: Path) -> None:
+def test_a_laptop_model_names_its_encoder_without_its_folder(
+    released: tuple[Lake, Release], tmp_path: Path
+) -> None:
     lake, release = released
     folder = make_checkpoint(lake.workspace.root / "models" / "run", **card_of(release))
     # As training writes it for an encoder in a folder, which no test has: here only what is sent is looked at
@@ -100,7 +122,9 @@ def test_a_model_repository_of_the_hub(released: tuple[Lake, Release]) -> None:
         manifest = json.loads(hub.files["manifest.json"])
         assert {f["path"] for f in manifest["files"]} | {"manifest.json"} == set(hub.files)
         assert hub.files["model.safetensors"] == (folder / "model.safetensors").read_bytes()
-        save_model(ProgressModel(tiny(seed=5)[0], published_head()), tiny()[1], folder, card_of(release))
+        save_model(
+            ProgressModel(tiny(seed=5)[0], published_head()), tiny()[1], folder, card_of(release)
+        )
         with pytest.raises(ReleaseError, match=r"holds something else \(model run, weights_sha256"):
             publish_model(lake, folder, "hf://robots/reward", allow=ALLOW)
 
@@ -110,7 +134,8 @@ def test_what_must_not_be_given_on(released: tuple[Lake, Release], tmp_path: Pat
     folder = saved(lake, release)
     out = str(tmp_path / "out")
     with pytest.raises(
-        ReleaseError, match=r"run was trained on tiny, whose licence is unknown: .*--allow-licence unknown"
+        ReleaseError,
+        match=r"run was trained on tiny, whose licence is unknown: .*--allow-licence unknown",
     ):
         publish_model(lake, folder, out)
     create_release(lake, "r1", allow=ALLOW, replace=True)

@@ -82,7 +82,8 @@ def test_procvlm_with_its_head(write: Callable, tmp_path: Path) -> None:
 def old_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """As transformers named Qwen2.5-VL's weights before 4.52, and as ProgressLM's files have them."""
     return {
-        k.replace("model.visual.", "visual.").replace("model.language_model.", "model."): v for k, v in weights.items()
+        k.replace("model.visual.", "visual.").replace("model.language_model.", "model."): v
+        for k, v in weights.items()
     }
 
 
@@ -126,10 +127,15 @@ def test_an_adapter_with_its_head(pickled: bool, tmp_path: Path) -> None:
     card = convert(folder, tmp_path / "out")
     model, loaded, _ = load_model(tmp_path / "out")
     for mine, theirs in zip(
-        answers(model, loaded), answers(ProgressModel(whole, published_head()), processor), strict=True
+        answers(model, loaded),
+        answers(ProgressModel(whole, published_head()), processor),
+        strict=True,
     ):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
-    assert sorted(card["files"]) == [f"adapter_model.{'bin' if pickled else 'safetensors'}", "procvlm_head.bin"]
+    assert sorted(card["files"]) == [
+        f"adapter_model.{'bin' if pickled else 'safetensors'}",
+        "procvlm_head.bin",
+    ]
 
 
 def test_an_adapter_without_its_base(tmp_path: Path) -> None:
@@ -140,10 +146,14 @@ def test_an_adapter_without_its_base(tmp_path: Path) -> None:
     other_model = write_plain(tmp_path / "other", backbone, processor)
     write_safetensors(other_model, all_weights(backbone))
     weights = tmp_path / "lora" / "adapter_model.safetensors"
-    torch.save(read_weights(weights) | {"base_model.model.x.lora_A.weight": torch.ones(2)}, weights.with_suffix(".bin"))
+    torch.save(
+        read_weights(weights) | {"base_model.model.x.lora_A.weight": torch.ones(2)},
+        weights.with_suffix(".bin"),
+    )
     weights.unlink()
     with pytest.raises(
-        ModelError, match=r"weights that we do not know: model.language_model.x.lora_A|do not know: x.lora_A"
+        ModelError,
+        match=r"weights that we do not know: model.language_model.x.lora_A|do not know: x.lora_A",
     ):
         convert(tmp_path / "lora", tmp_path / "out", other_model)
 
@@ -159,7 +169,9 @@ def checkpoint(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("file", ["pytorch_model.bin", "procvlm_extra/procvlm_head.pt"])
 def test_a_pickle_with_code_is_not_run(file: str, checkpoint: Path, tmp_path: Path) -> None:
     torch.save({"x": Trap(tmp_path / "trap")}, checkpoint / file)
-    with pytest.raises(ModelError, match=r"is not loaded: it holds more than weights \(\w*\.mkdir\)") as refused:
+    with pytest.raises(
+        ModelError, match=r"is not loaded: it holds more than weights \(\w*\.mkdir\)"
+    ) as refused:
         convert(checkpoint, tmp_path / "out")
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "trap").exists()
@@ -175,9 +187,17 @@ def change(path: Path, edit: Callable[[dict], None]) -> None:
 def test_missing_and_unknown_weights_are_named(checkpoint: Path, tmp_path: Path) -> None:
     whole = checkpoint / "pytorch_model.bin"
     change(whole, lambda w: w.pop("model.language_model.layers.1.self_attn.q_proj.weight"))
-    with pytest.raises(ModelError, match=r"lacks the weights model.language_model.layers.1.self_attn.q_proj.weight$"):
+    with pytest.raises(
+        ModelError,
+        match=r"lacks the weights model.language_model.layers.1.self_attn.q_proj.weight$",
+    ):
         convert(checkpoint, tmp_path / "out")
-    change(whole, lambda w: w.update({"model.language_model.layers.1.self_attn.q_proj.weight": torch.ones(2, 2)}))
+    change(
+        whole,
+        lambda w: w.update(
+            {"model.language_model.layers.1.self_attn.q_proj.weight": torch.ones(2, 2)}
+        ),
+    )
     with pytest.raises(ModelError, match=r"the weights of .* cannot be used"):
         convert(checkpoint, tmp_path / "out")
     torch.save(all_weights(tiny()[0]) | {"model.extra.weight": torch.ones(2)}, whole)
@@ -190,11 +210,16 @@ def test_missing_and_unknown_weights_are_named(checkpoint: Path, tmp_path: Path)
     [
         (lambda w: w.pop("value_head.2.bias"), "lacks the weights value_head.2.bias$"),
         (lambda w: w.update(x=torch.ones(1)), "do not know: x$"),
-        (lambda w: w.update({"value_head.8.bias": torch.ones(3)}), "has another shape: .*value_head.8.bias"),
+        (
+            lambda w: w.update({"value_head.8.bias": torch.ones(3)}),
+            "has another shape: .*value_head.8.bias",
+        ),
         (lambda w: w.clear(), "holds no progress head"),
     ],
 )
-def test_a_head_that_is_another(how: Callable, message: str, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_head_that_is_another(
+    how: Callable, message: str, checkpoint: Path, tmp_path: Path
+) -> None:
     change(checkpoint / "procvlm_extra" / "procvlm_head.pt", how)
     with pytest.raises(ModelError, match=message):
         convert(checkpoint, tmp_path / "out")

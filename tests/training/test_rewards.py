@@ -13,9 +13,8 @@ UNANSWERABLE = Truth(None, None, 5)
 
 
 def reply(ref: str = "3", score: str = "42%", score_think: str = "b") -> str:
-    return (
-        f"<ref_think>a</ref_think>\n<ref>{ref}</ref>\n<score_think>{score_think}</score_think>\n<score>{score}</score>"
-    )
+    reference = f"<ref_think>a</ref_think>\n<ref>{ref}</ref>"
+    return f"{reference}\n<score_think>{score_think}</score_think>\n<score>{score}</score>"
 
 
 REFUSAL = reply("n/a", "n/a", "n/a")
@@ -25,12 +24,30 @@ PUBLISHED = {
     "right": (reply(), ANSWERABLE, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0),
     "one and ten off": (reply("4", "52%"), ANSWERABLE, 0.93875, 1.0, 0.9, 0.9375, 0.25, 0.1),
     "two and 58 off": (reply("5", "100%"), ANSWERABLE, 0.701, 1.0, 0.42, 0.75, 0.5, 0.58),
-    "a fraction is read as percent": (reply(score="0.42"), ANSWERABLE, 0.87526, 1.0, 0.5842, 1.0, 0.0, 0.4158),
+    "a fraction is read as percent": (
+        reply(score="0.42"),
+        ANSWERABLE,
+        0.87526,
+        1.0,
+        0.5842,
+        1.0,
+        0.0,
+        0.4158,
+    ),
     "refuses": (REFUSAL, ANSWERABLE, -0.5, 0.7, -0.8, -0.8, 1.0, 1.0),
     "refuses only the reference": (reply("n/a"), ANSWERABLE, 0.04, 0.7, 1.0, -0.8, 1.0, 0.0),
     "empty": ("", ANSWERABLE, 0.12, 0.6, 0.0, 0.0, 1.0, 1.0),
     "rightly refuses": (REFUSAL, UNANSWERABLE, 0.84, 1.0, 0.8, 0.8, 0.0, 0.0),
-    "refuses with a reason": (reply("n/a", "n/a", "another"), UNANSWERABLE, 0.78, 0.7, 0.8, 0.8, 0.0, 0.0),
+    "refuses with a reason": (
+        reply("n/a", "n/a", "another"),
+        UNANSWERABLE,
+        0.78,
+        0.7,
+        0.8,
+        0.8,
+        0.0,
+        0.0,
+    ),
     "answers": (reply("2", "30%"), UNANSWERABLE, -0.1, 0.7, -0.3, -0.3, 1.0, 1.0),
     "empty, unanswerable": ("", UNANSWERABLE, -0.18, 0.3, -0.3, -0.3, 1.0, 1.0),
     "names the picture": (reply("The No. 3 image"), ANSWERABLE, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0),
@@ -71,7 +88,11 @@ def test_every_reply_has_a_reward(response: str, truth: Truth) -> None:
     assert -0.8 - 1e-9 <= mended(response, truth).overall <= 1 + 1e-9
 
 
-@pytest.mark.parametrize("wrong", [(None, 3.0, 5), (2, None, 5), (6, 3.0, 5), (0, 3.0, 5), (1, 101.0, 5)])
+@pytest.mark.parametrize(
+    "wrong", [(None, 3.0, 5), (2, None, 5), (6, 3.0, 5), (0, 3.0, 5), (1, 101.0, 5)]
+)
 def test_a_label_that_contradicts_itself_is_refused(wrong) -> None:
-    with pytest.raises(ValueError, match=r"of reference and score one|reference . of 5 items|a score of"):
+    with pytest.raises(
+        ValueError, match=r"of reference and score one|reference . of 5 items|a score of"
+    ):
         Truth(*wrong)

@@ -31,7 +31,13 @@ def seen_and_unseen(home: Path, world: int) -> Recipe:
     train = FSDP | {"accumulation": 2 // world}
     data = {"jsonl": [home / "rows.jsonl"], "image_root": home / "images"}
     return Recipe.model_validate(
-        {"name": "unseen", "model": {"path": home / "start"}, "head": {}, "data": data, "train": train | {"lr": 1e-3}}
+        {
+            "name": "unseen",
+            "model": {"path": home / "start"},
+            "head": {},
+            "data": data,
+            "train": train | {"lr": 1e-3},
+        }
     )
 
 

@@ -68,7 +68,9 @@ def test_an_adapter_that_could_not_be_saved_is_said_before_training(
     monkeypatch.setattr(backbones, "MIN_PEFT_VERSION", "99.0")
     steps: list[Point] = []
     run_recipe = recipe("unsaved", lora={"rank": 4, "alpha": 8})
-    with pytest.raises(ModelError, match=r"^transformers [\d.]+ saves adapters only with peft 99\.0 or newer, and "):
+    with pytest.raises(
+        ModelError, match=r"^transformers [\d.]+ saves adapters only with peft 99\.0 or newer, and "
+    ):
         train(*corpus, run_recipe, steps.append)
     assert steps == []
     # What has no adapter is trained
@@ -82,7 +84,11 @@ MORE = [pytest.param(name, marks=pytest.mark.slow) for name in ("tiny_lora", "ti
 @pytest.mark.parametrize("name", ["tiny_full", "tiny_head", *MORE])
 def test_each_class_of_recipe_and_its_resume(corpus: tuple[Lake, Release], name: str) -> None:
     lake, release = corpus
-    dropout = {"head": {"dropout": 0.1, "noise": 0.1}, "train": {"save_every": 2}, "data": {"augment": True}}
+    dropout = {
+        "head": {"dropout": 0.1, "noise": 0.1},
+        "train": {"save_every": 2},
+        "data": {"augment": True},
+    }
     run_recipe = recipe(name, **dropout) if name == "tiny_full" else load_recipe(name)
     whole = train(lake, release, run_recipe)
     steps = whole.checkpoint.with_name(f"{whole.id}.steps")
@@ -93,7 +99,11 @@ def test_each_class_of_recipe_and_its_resume(corpus: tuple[Lake, Release], name:
     assert [p.samples for p in resumed_run.curve] == [p.samples for p in whole.curve]
 
     model, processor, card = load_model(resumed_run.checkpoint)
-    assert (card["release"], card["recipe"]["name"], card["samples"]) == ("bars1", name, resumed_run.samples)
+    assert (card["release"], card["recipe"]["name"], card["samples"]) == (
+        "bars1",
+        name,
+        resumed_run.samples,
+    )
     with torch.inference_mode():
         progress = model(Transform(processor)(make_items(2))).progress
     assert ((progress > 0) & (progress < 1)).all()
@@ -102,7 +112,8 @@ def test_each_class_of_recipe_and_its_resume(corpus: tuple[Lake, Release], name:
         assert p.tokens_per_s > 0
         assert p.mfu is None  # of a CPU no peak is known
     rows = lake.rows(
-        "SELECT steps, path FROM training_runs JOIN checkpoints USING (training_run) WHERE recipe = ?", [name]
+        "SELECT steps, path FROM training_runs JOIN checkpoints USING (training_run) WHERE recipe = ?",
+        [name],
     )
     assert rows == [(len(losses), f"models/{whole.id}")]
 
@@ -118,7 +129,9 @@ SHIPPED = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_recipe_goes_on_within_a_window_to_the_last_bit(corpus: tuple[Lake, Release], name: str) -> None:
+def test_a_shipped_recipe_goes_on_within_a_window_to_the_last_bit(
+    corpus: tuple[Lake, Release], name: str
+) -> None:
     """On a tiny model; rows of 16 samples make more than the two steps after which it is killed."""
     lake, release = corpus
     run_recipe = small(name)
@@ -130,15 +143,25 @@ def test_a_shipped_recipe_goes_on_within_a_window_to_the_last_bit(corpus: tuple[
 
 
 @pytest.mark.parametrize("at", [1, 3])
-def test_the_second_stage_has_longer_rows_and_is_gone_on_with(corpus: tuple[Lake, Release], at: int) -> None:
-    data = {"packing": True, "window": 16, "sequence_length": 128, "longer_length": 384, "longer_from": 0.5}
+def test_the_second_stage_has_longer_rows_and_is_gone_on_with(
+    corpus: tuple[Lake, Release], at: int
+) -> None:
+    data = {
+        "packing": True,
+        "window": 16,
+        "sequence_length": 128,
+        "longer_length": 384,
+        "longer_from": 0.5,
+    }
     settings = {"steps": 6, "batch": 1, "accumulation": 2, "save_every": 1}
     run_recipe = recipe(f"stages{at}", data=data, head={"noise": 0.1}, train=settings)
     whole = train(*corpus, run_recipe)
     tokens = np.diff([0, *(p.tokens for p in whole.curve)])
     assert max(tokens[:3]) <= 2 * 128 < min(tokens[3:])
     resumed_run = killed_and_resumed(*corpus, run_recipe, kill_step=at)
-    assert [(p.loss, p.tokens) for p in resumed_run.curve] == [(p.loss, p.tokens) for p in whole.curve]
+    assert [(p.loss, p.tokens) for p in resumed_run.curve] == [
+        (p.loss, p.tokens) for p in whole.curve
+    ]
 
 
 def test_what_is_frozen_stays_and_what_is_not_moves(corpus: tuple[Lake, Release]) -> None:
@@ -149,18 +172,26 @@ def test_what_is_frozen_stays_and_what_is_not_moves(corpus: tuple[Lake, Release]
         "language": recipe("frozen_vision", train={"vision_lr": 0, "merger_lr": 0, "warmup": 0.1}),
     }.items():
         runs = [
-            part_recipe.model_copy(update={"train": part_recipe.train.model_copy(update={"steps": n})}) for n in (1, 3)
+            part_recipe.model_copy(
+                update={"train": part_recipe.train.model_copy(update={"steps": n})}
+            )
+            for n in (1, 3)
         ]
         first, last = (load_model(train(lake, release, r).checkpoint)[0].state_dict() for r in runs)
         moved_names = {k for k in first if not torch.equal(first[k], last[k])}
-        sizes[name] = {part: any(part in k for k in moved_names) for part in ("head.", "visual", "language_model")}
+        sizes[name] = {
+            part: any(part in k for k in moved_names)
+            for part in ("head.", "visual", "language_model")
+        }
     assert sizes == {
         "head": {"head.": True, "visual": False, "language_model": False},
         "language": {"head.": True, "visual": False, "language_model": True},
     }
 
 
-def fit(model: ProgressModel, transform: Transform, items: list[Item], run_recipe: Recipe) -> list[Point]:
+def fit(
+    model: ProgressModel, transform: Transform, items: list[Item], run_recipe: Recipe
+) -> list[Point]:
     """Train on items that lie in memory."""
     stream = BatchStream([_Items(items)], transform, run_recipe)
     trainer = Trainer(model, stream, run_recipe)
@@ -175,7 +206,12 @@ class _Items(RowSource):
         rows = []
         for k, i in enumerate(items):
             pngs = tuple(cv2.imencode(".png", p[:, :, ::-1])[1].tobytes() for p in i.pictures)
-            row = {"sample_id": f"s{k}", "question": i.question, "answer": i.answer, "progress": i.progress}
+            row = {
+                "sample_id": f"s{k}",
+                "question": i.question,
+                "answer": i.answer,
+                "progress": i.progress,
+            }
             rows.append(Sample(row, pngs))
         super().__init__(rows, len(rows), 0)
 
@@ -184,7 +220,9 @@ class _Items(RowSource):
 def test_eight_samples_are_learnt_by_heart(family: str) -> None:
     items = make_items()
     model, transform = make_parts(items, family, seed=1)
-    run_recipe = recipe(family=family, train={"steps": 70, "batch": 8, "lr": 4e-3, "warmup": 0.1, "beta2": 0.98})
+    run_recipe = recipe(
+        family=family, train={"steps": 70, "batch": 8, "lr": 4e-3, "warmup": 0.1, "beta2": 0.98}
+    )
     curve = fit(model, transform, items, run_recipe)
     assert np.mean([p.loss for p in curve[-5:]]) < 0.1 * curve[0].loss
     with torch.inference_mode():
@@ -202,8 +240,12 @@ def test_accumulated_packed_and_whole_batches_make_the_same_step() -> None:
         {"train": {"batch": 2}, "data": {"packing": True, "window": 8, "sequence_length": 300}},
     ):
         model, transform = make_parts(items, seed=3)
-        run_recipe = recipe(**{**changes, "train": changes["train"] | {"steps": 2, "schedule": "constant"}})
-        curves.append([(p.loss, p.gradient_norm, p.samples) for p in fit(model, transform, items, run_recipe)])
+        run_recipe = recipe(
+            **{**changes, "train": changes["train"] | {"steps": 2, "schedule": "constant"}}
+        )
+        curves.append(
+            [(p.loss, p.gradient_norm, p.samples) for p in fit(model, transform, items, run_recipe)]
+        )
     for curve in curves[1:]:
         for step, expected in zip(curve, curves[0], strict=True):
             assert step == pytest.approx(expected, rel=1e-4)
@@ -227,7 +269,9 @@ def test_a_loss_that_is_not_finite_ends_the_run() -> None:
     assert model.head is not None
     with torch.no_grad():
         model.head.value[-1].bias.fill_(float("nan"))  # type: ignore[index, union-attr, operator]
-    with pytest.raises(TrainingError, match=r"^the loss is nan at step 0: lower train.lr \(now 0.001\)[^\n]*$"):
+    with pytest.raises(
+        TrainingError, match=r"^the loss is nan at step 0: lower train.lr \(now 0.001\)[^\n]*$"
+    ):
         fit(model, transform, items, recipe())
 
 
@@ -255,12 +299,19 @@ def test_out_of_memory_says_which_knob_to_turn(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(TrainingError) as e:
         fit(model, transform, items, recipe())
     assert "out of memory at step 0 on a batch of 4 x " in str(e.value)
-    for knob in ("train.batch (now 4)", "train.recompute", "data.sequence_length", "model.max_pixels"):
+    for knob in (
+        "train.batch (now 4)",
+        "train.recompute",
+        "data.sequence_length",
+        "model.max_pixels",
+    ):
         assert knob in str(e.value)
 
 
 def test_nothing_to_resume_is_said(corpus: tuple[Lake, Release]) -> None:
-    with pytest.raises(TrainingError, match=r"no checkpoint to go on from in .*steps: begin without --resume"):
+    with pytest.raises(
+        TrainingError, match=r"no checkpoint to go on from in .*steps: begin without --resume"
+    ):
         train(*corpus, recipe("never_run"), resume=True)
 
 
@@ -275,14 +326,18 @@ def test_a_missing_checkpoint_is_said(corpus: tuple[Lake, Release], tmp_path: Pa
         train(*corpus, load_recipe(str(path), tmp_path / "other"))
 
 
-def test_a_checkpoint_trains_on_from_its_folder_whatever_its_name(corpus: tuple[Lake, Release], tmp_path: Path) -> None:
+def test_a_checkpoint_trains_on_from_its_folder_whatever_its_name(
+    corpus: tuple[Lake, Release], tmp_path: Path
+) -> None:
     lake, release = corpus
     items = make_items()
     model, transform = make_parts(items, "qwen2_5_vl")
     folder = tmp_path / "Qwen3-VL-it-says"  # the class is chosen by config.json
     save_model(model, transform.processor, folder, {"max_px": 64})
     path = tmp_path / "r.yaml"
-    path.write_text("name: r\nmodel: {max_pixels: 4096}\nhead: {}\ntrain: {steps: 1, batch: 2, lr: 1.0e-3}\n")
+    path.write_text(
+        "name: r\nmodel: {max_pixels: 4096}\nhead: {}\ntrain: {steps: 1, batch: 2, lr: 1.0e-3}\n"
+    )
     run = train(lake, release, load_recipe(str(path), folder))
     trained, _, card = load_model(run.checkpoint)
     assert type(trained.backbone).__name__ == "Qwen2_5_VLForConditionalGeneration"
@@ -297,12 +352,17 @@ def test_a_pickle_is_refused_and_not_opened(tmp_path: Path, name: str) -> None:
     for trapped in (tmp_path / "m" / name, tmp_path / "m" / "optimizer.pt"):
         trapped.write_bytes(pickle.dumps(Trap(tmp_path / "a-pickle-was-run")))
     (tmp_path / "m" / "progress_head.safetensors").rename(tmp_path / "head")
-    with pytest.raises(ModelError, match=rf"^{tmp_path}/m keeps its weights pickled [^\n]*proccorpus model convert$"):
+    with pytest.raises(
+        ModelError,
+        match=rf"^{tmp_path}/m keeps its weights pickled [^\n]*proccorpus model convert$",
+    ):
         load_model(tmp_path / "m")
     assert not (tmp_path / "a-pickle-was-run").exists()
 
 
-@pytest.mark.parametrize("broken", ["progress_head.safetensors", "config.json", "model.safetensors", "card.json"])
+@pytest.mark.parametrize(
+    "broken", ["progress_head.safetensors", "config.json", "model.safetensors", "card.json"]
+)
 def test_an_incomplete_checkpoint_is_refused(tmp_path: Path, broken: str) -> None:
     model, transform = make_parts(make_items())
     save_model(model, transform.processor, tmp_path, {})
@@ -323,7 +383,11 @@ def test_resume_never_takes_what_was_half_written(corpus: tuple[Lake, Release]) 
     run = train(lake, release, run_recipe)
     steps = run.checkpoint.with_name(f"{run.id}.steps")
     write_half(steps / "step-00000009")
-    assert [p.name for p in saved_steps(steps)] == ["step-00000001", "step-00000002", "step-00000003"]
+    assert [p.name for p in saved_steps(steps)] == [
+        "step-00000001",
+        "step-00000002",
+        "step-00000003",
+    ]
     write_half(steps / "step-00000003")  # what is there stays
     assert load_state(saved_steps(steps)[-1]).step == 3
     state = saved_steps(steps)[-1] / "state.json"
@@ -335,7 +399,9 @@ def test_resume_never_takes_what_was_half_written(corpus: tuple[Lake, Release]) 
 def test_a_step_stays_what_it_is_with_other_processes() -> None:
     run_recipe = recipe(train={"accumulation": 2})
     assert [batches_each(run_recipe, 3, world) for world in (1, 2, 3, 6)] == [6, 3, 2, 1]
-    with pytest.raises(TrainingError, match=r"begun by 3 processes .* the 6 batches .* take one of 1, 2, 3, 6"):
+    with pytest.raises(
+        TrainingError, match=r"begun by 3 processes .* the 6 batches .* take one of 1, 2, 3, 6"
+    ):
         batches_each(run_recipe, 3, 4)
 
 
@@ -357,7 +423,9 @@ def test_a_checkpoint_of_another_model_or_with_a_hole_is_refused(tmp_path: Path)
         read_tensors(folder, model, optimizer)
 
 
-def test_a_checkpoint_that_fails_midway_never_looks_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_that_fails_midway_never_looks_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, _ = make_parts(make_items())
     tensors = learning_tensors(model, torch.optim.AdamW(model.parameters()))
 
@@ -370,10 +438,14 @@ def test_a_checkpoint_that_fails_midway_never_looks_whole(tmp_path: Path, monkey
     with monkeypatch.context() as patch:
         patch.setattr("safetensors.torch.save", full)
         writer.write(TrainerState(2, 0, 0, 1, {}, [], []), tensors)
-        with pytest.raises(ModelError, match=r"step-00000002 could not be written: No space left on device$"):
+        with pytest.raises(
+            ModelError, match=r"step-00000002 could not be written: No space left on device$"
+        ):
             writer.wait()
     assert [p.name for p in saved_steps(tmp_path)] == ["step-00000001"]
-    writer.write(TrainerState(2, 0, 0, 1, {}, [], []), tensors)  # what was left half-written is no hindrance
+    writer.write(
+        TrainerState(2, 0, 0, 1, {}, [], []), tensors
+    )  # what was left half-written is no hindrance
     writer.wait()
     assert [p.name for p in saved_steps(tmp_path)] == ["step-00000001", "step-00000002"]
     assert not list(tmp_path.glob(".*"))
@@ -390,7 +462,9 @@ def test_checkpoints_are_kept_by_number_and_by_size(tmp_path: Path) -> None:
     for keep, steps_left in ((3, [2, 3, 4]), (1, [4])):
         fill()
         remove_old(tmp_path, keep)
-        assert [p.name for p in saved_steps(tmp_path)] == [f"step-{step:08d}" for step in steps_left]
+        assert [p.name for p in saved_steps(tmp_path)] == [
+            f"step-{step:08d}" for step in steps_left
+        ]
 
 
 def test_a_card_takes_scores_and_is_read_by_people(corpus: tuple[Lake, Release]) -> None:
@@ -411,9 +485,13 @@ def weights_of(folder: Path) -> dict[str, str]:
         return {name: weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
 
 
-def test_a_checkpoint_says_its_precision_and_is_loaded_and_merged_in_it(corpus: tuple[Lake, Release], tmp_path: Path):
+def test_a_checkpoint_says_its_precision_and_is_loaded_and_merged_in_it(
+    corpus: tuple[Lake, Release], tmp_path: Path
+):
     lake, release = corpus
-    whole = train(lake, release, recipe("halved", train={"dtype": "bfloat16", "steps": 1})).checkpoint
+    whole = train(
+        lake, release, recipe("halved", train={"dtype": "bfloat16", "steps": 1})
+    ).checkpoint
     assert set(weights_of(whole).values()) == {"BF16"}
     assert json.loads((whole / "config.json").read_text())["dtype"] == "bfloat16"
     assert {p.dtype for p in load_model(whole)[0].backbone.parameters()} == {torch.bfloat16}

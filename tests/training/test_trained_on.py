@@ -3,7 +3,15 @@
 import pytest
 
 from tests.kits.made_corpus import Made
-from training.trained_on import UNKNOWN, TrainedOn, ids_of, seen_among, seen_by_release, seen_of, seen_text
+from training.trained_on import (
+    UNKNOWN,
+    TrainedOn,
+    ids_of,
+    seen_among,
+    seen_by_release,
+    seen_of,
+    seen_text,
+)
 from warehouse.lake import Lake
 from warehouse.releases.release import create_release, delete_release
 
@@ -35,7 +43,9 @@ def test_a_split_that_moved_between_releases(lake: Lake) -> None:
     # Also once the release that it was trained on is gone
     delete_release(lake, "r1")
     assert seen_among(lake, card, second_release, trained | held_out) == seen_episodes
-    assert f"{len(trained)} of the 5 held-out episodes were trained on" in seen_text(seen_episodes, 5, "r1")
+    assert f"{len(trained)} of the 5 held-out episodes were trained on" in seen_text(
+        seen_episodes, 5, "r1"
+    )
     assert "never saw" in seen_text(seen_among(lake, card, second_release, held_out), 3, "r1")
 
 

@@ -66,7 +66,9 @@ def test_every_point_is_sent_and_a_run_that_goes_on_is_the_same_one(
     assert resumed["init"]["id"] == begin_record["init"]["id"]
     assert resumed["init"]["name"] == outcome.numbers["training_run"]
     curve = json.loads((outcome.files[0] / "curve.json").read_text())[2:]
-    assert [(p["step"], p["log"]["train/loss"]) for p in points] == [(p["step"], p["loss"]) for p in curve]
+    assert [(p["step"], p["log"]["train/loss"]) for p in points] == [
+        (p["step"], p["loss"]) for p in curve
+    ]
     assert points[-1]["log"]["train/held_out_mae"] == curve[-1]["extra"]["held_out_mae"]
     assert end == {"finish": 0}
 
@@ -78,14 +80,22 @@ def test_every_point_is_sent_and_a_run_that_goes_on_is_the_same_one(
     # Only the first of several processes tells.
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(KilledError):
-        reward_model_step(lake, release, recipe("second"), always=True, on_step=kill_at(2), wandb=True)
+        reward_model_step(
+            lake, release, recipe("second"), always=True, on_step=kill_at(2), wandb=True
+        )
     assert not said.exists()
 
 
-def test_what_is_missing_is_told(said: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_told(
+    said: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("WANDB_MODE")
-    with pytest.raises(UserError, match=r"^wandb cannot begin: api_key not configured .* or WANDB_MODE=offline"):
+    with pytest.raises(
+        UserError, match=r"^wandb cannot begin: api_key not configured .* or WANDB_MODE=offline"
+    ):
         begin_wandb(tmp_path, "run", {}, goes_on=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"^--wandb needs the package wandb: uv pip install wandb, or leave it out$"):
+    with pytest.raises(
+        UserError, match=r"^--wandb needs the package wandb: uv pip install wandb, or leave it out$"
+    ):
         begin_wandb(tmp_path, "run", {}, goes_on=False)

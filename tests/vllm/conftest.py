@@ -54,4 +54,8 @@ def pictures() -> list[Image]:
     episode = read_episode(source, list_episodes(source).records[0])
     camera = episode.record.videos[0].camera
     stride = round(episode.record.fps)
-    return [Image.of(encode_jpeg(p.rgb(), 480)[0]) for k, _, p in episode.frames(camera) if k % stride == 0]
+    return [
+        Image.of(encode_jpeg(p.rgb(), 480)[0])
+        for k, _, p in episode.frames(camera)
+        if k % stride == 0
+    ]

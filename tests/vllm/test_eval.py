@@ -29,7 +29,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release]:
 
 
 def evaluated(
-    corpus: tuple[Lake, Release], server: VllmServer, runner: str, out: Path, **runner_options: object
+    corpus: tuple[Lake, Release],
+    server: VllmServer,
+    runner: str,
+    out: Path,
+    **runner_options: object,
 ) -> Evaluation:
     lake, release = corpus
     endpoint = () if runner == "transformers" else (server.url,)
@@ -42,7 +46,9 @@ def evaluated(
         **runner_options,  # type: ignore[arg-type]
     )
     folder = server.model_dir if runner == "transformers" else None
-    return evaluate_benchmark(lake, options, RunnerConfig(server.name, options, folder, longest_px=96), release)
+    return evaluate_benchmark(
+        lake, options, RunnerConfig(server.name, options, folder, longest_px=96), release
+    )
 
 
 def responses(path: Path) -> dict[str, dict]:
@@ -51,7 +57,9 @@ def responses(path: Path) -> dict[str, dict]:
 
 def common(a: str, b: str) -> float:
     """Share of the longer text that both begin with."""
-    until = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    until = next(
+        (k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
     if a != b:
         return until / max(len(a), len(b))
     return 1.0
@@ -67,20 +75,30 @@ def test_transformers_and_the_server_say_the_same(
     server_responses = responses(tmp_path / "v.jsonl")
     assert list(local_rows) == list(server_responses)
     num_asked = vllm_server.requests() - requests_before
-    (sent,) = corpus[0].rows("SELECT count(*), count(DISTINCT call_key) FROM vlm_calls WHERE stage = 'eval'")
+    (sent,) = corpus[0].rows(
+        "SELECT count(*), count(DISTINCT call_key) FROM vlm_calls WHERE stage = 'eval'"
+    )
     assert sent == (num_asked, num_asked), "equal questions are asked once"
     assert 0.8 * len(local_rows) < num_asked <= len(local_rows)
-    assert [r["prompt_tokens"] for r in local_rows.values()] == [r["prompt_tokens"] for r in server_responses.values()]
-    shares = [common(local_rows[k]["response"], server_responses[k]["response"]) for k in local_rows]
+    assert [r["prompt_tokens"] for r in local_rows.values()] == [
+        r["prompt_tokens"] for r in server_responses.values()
+    ]
+    shares = [
+        common(local_rows[k]["response"], server_responses[k]["response"]) for k in local_rows
+    ]
     equal = sum(s == 1 for s in shares) / len(shares)
     before_parting = sum(shares) / len(shares)
-    print(f"{len(local_rows)} questions: {equal:.0%} word for word, {before_parting:.0%} of the text before they part")
+    print(
+        f"{len(local_rows)} questions: {equal:.0%} word for word, {before_parting:.0%} of the text before they part"
+    )
     for k in local_rows:
         if local_rows[k]["response"] != server_responses[k]["response"]:
             print(repr(local_rows[k]["response"]), repr(server_responses[k]["response"]))
     assert equal >= 0.8
     evaluated(corpus, vllm_server, "vllm", tmp_path / "again.jsonl")
-    assert vllm_server.requests() - requests_before == num_asked  # another file, the same answers: from the store
+    assert (
+        vllm_server.requests() - requests_before == num_asked
+    )  # another file, the same answers: from the store
     assert responses(tmp_path / "again.jsonl").keys() == server_responses.keys()
 
 

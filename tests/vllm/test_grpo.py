@@ -37,7 +37,11 @@ def test_vllm_draws_from_what_learns(tmp_path: Path) -> None:
     """Six tokens a picture, in prompts of five."""
     taught = teach(tmp_path / "taught", "qwen3_vl", 40, max_px=64, heads=2)
     arguments = [sysconfig.get_path("purelib"), str(taught), str(tmp_path / "run")]
-    settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
+    settings = {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": "1",
+    }
     process = subprocess.run(
         [default_python(), "-c", PROCESS, *arguments],
         cwd=ROOT, env=os.environ | settings | {"VLLM_NO_USAGE_STATS": "1"}, capture_output=True, text=True,

@@ -20,7 +20,18 @@ PROGRAM = Path(sys.executable).parent / "proccorpus"
 
 def test_a_killed_serve_leaves_no_process(tiny_model: Path, tmp_path: Path):
     mark = uuid4().hex
-    arguments = ["--model", tiny_model, "--name", NAME, "--port", "0", "--max-model-len", "4096", "--log-dir", tmp_path]
+    arguments = [
+        "--model",
+        tiny_model,
+        "--name",
+        NAME,
+        "--port",
+        "0",
+        "--max-model-len",
+        "4096",
+        "--log-dir",
+        tmp_path,
+    ]
     with subprocess.Popen(
         [PROGRAM, "vlm", "serve", *arguments, "--max-num-seqs", "4"],
         env=os.environ | {MARK: mark},
@@ -33,7 +44,9 @@ def test_a_killed_serve_leaves_no_process(tiny_model: Path, tmp_path: Path):
         line = serve.stdout.readline()  # nothing is said before it is ready, or dead
         assert line.startswith("tiny is ready at http://127.0.0.1:"), serve.stderr.read()
         endpoint = line.split()[4].rstrip(",")
-        (card,) = httpx.get(f"{endpoint}/models", trust_env=False, timeout=PATIENCE_S).json()["data"]
+        (card,) = httpx.get(f"{endpoint}/models", trust_env=False, timeout=PATIENCE_S).json()[
+            "data"
+        ]
         assert (card["id"], card["root"], card["max_model_len"]) == (NAME, str(tiny_model), 4096)
         assert len(marked(mark)) >= 3  # ours, the API's and the engine's
         serve.kill()
@@ -48,7 +61,10 @@ def test_a_model_that_cannot_be_loaded_is_reported(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv(MARK, mark)
     (tmp_path / "empty").mkdir()
     with (
-        pytest.raises(FailedError, match=r"(?s)vLLM ended with code 1; the end of .*vllm-0.log:\n.*config.json"),
+        pytest.raises(
+            FailedError,
+            match=r"(?s)vLLM ended with code 1; the end of .*vllm-0.log:\n.*config.json",
+        ),
         Server(tiny_config(tmp_path / "empty", tmp_path)),
     ):
         pytest.fail("it cannot be ready")

@@ -16,14 +16,18 @@ PROGRAM = Path(sys.executable).parent / "proccorpus"
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl"])
-def test_a_merged_adapter_is_served(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_merged_adapter_is_served(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mark = uuid4().hex
     monkeypatch.setenv(MARK, mark)
     write_adapter(tmp_path / "models", family=family)
 
     def ask(*arguments: str) -> subprocess.CompletedProcess:
         command = [PROGRAM, "model", *arguments, "--workspace", tmp_path, "--format", "json"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=900, env=os.environ, cwd=tmp_path)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=900, env=os.environ, cwd=tmp_path
+        )
 
     refused = ask("check", "run", "--serve")
     assert (refused.returncode, refused.stderr.splitlines()[-1].partition(":")[0]) == (1, "error")

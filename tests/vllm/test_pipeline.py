@@ -17,14 +17,29 @@ EPISODES = (0, 5)
 
 
 def command(server: VllmServer, workspace: Path) -> list[str]:
-    build = ["build", "--source", str(SAMPLES / "sim_short"), "--name", "short", "--episodes", "0,5", "--workers", "1"]
+    build = [
+        "build",
+        "--source",
+        str(SAMPLES / "sim_short"),
+        "--name",
+        "short",
+        "--episodes",
+        "0,5",
+        "--workers",
+        "1",
+    ]
     model = ["--annotator", "vlm", "--vlm-endpoint", server.url, "--vlm-model", server.name]
     return [str(PROGRAM), *build, *model, "--workspace", str(workspace)]
 
 
 def build(server: VllmServer, workspace: Path) -> str:
     process = subprocess.run(
-        command(server, workspace), capture_output=True, text=True, timeout=600, check=False, cwd=workspace.parent
+        command(server, workspace),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        cwd=workspace.parent,
     )
     assert (process.returncode, without_progress(process.stderr)) == (0, ""), process.stderr
     return process.stdout
@@ -45,7 +60,9 @@ def test_all_stages_fill_the_tables(built: Path, vllm_server: VllmServer) -> Non
     )
     calls = {stage: numbers for stage, *numbers in rows}
     for stage, (count, prompt, completion, latency) in calls.items():
-        print(f"{stage}: {count} calls, {prompt} prompt and {completion} reply tokens, {latency} s each")
+        print(
+            f"{stage}: {count} calls, {prompt} prompt and {completion} reply tokens, {latency} s each"
+        )
     # One look finds no boundary that another puts elsewhere, so none is refined
     assert set(calls) == {"plan", "segment", "verify", "reason"}
     assert all(prompt > 0 and completion > 0 for _, prompt, completion, _ in calls.values())

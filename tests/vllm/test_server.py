@@ -74,7 +74,10 @@ def test_every_schema_is_answered_and_a_rerun_asks_nothing(
 def test_prompt_tokens_are_predicted_to_the_token(
     vllm_server: VllmServer, pictures: list[Image], tmp_path: Path, count: int
 ):
-    requests = [request("choice", pictures[:count], text) for text in ("One.", "Two, \"quoted\".\nÜber 3.25 s → 'x'")]
+    requests = [
+        request("choice", pictures[:count], text)
+        for text in ("One.", "Two, \"quoted\".\nÜber 3.25 s → 'x'")
+    ]
     replies, _ = ask(vllm_server, tmp_path, *requests)
     meter = TokenMeter(vllm_server.model_dir)
     assert [meter.prompt(r) for r in requests] == [r.prompt_tokens for r in replies]
@@ -88,15 +91,23 @@ def test_pictures_of_any_size_are_predicted(vllm_server: VllmServer, tmp_path: P
     assert [meter.prompt(r) for r in requests] == [r.prompt_tokens for r in replies]
 
 
-def test_questions_about_the_same_pictures_share_their_prefix(vllm_server: VllmServer, pictures: list[Image]):
+def test_questions_about_the_same_pictures_share_their_prefix(
+    vllm_server: VllmServer, pictures: list[Image]
+):
     """The stages of an episode differ after the pictures only; the server keeps what it has read."""
     parts = [{"type": "text", "text": "Pictures of one run, seen for the first time in this test."}]
     parts += [{"type": "image_url", "image_url": {"url": data_url(p)}} for p in pictures[:8]]
     usage = []
     for question in ("What is to be done?", "When does it change?"):
         content = [*parts, {"type": "text", "text": question}]
-        body = {"model": vllm_server.name, "max_tokens": 4, "messages": [{"role": "user", "content": content}]}
-        reply = httpx.post(f"{vllm_server.url}/chat/completions", json=body, timeout=PATIENCE_S, trust_env=False)
+        body = {
+            "model": vllm_server.name,
+            "max_tokens": 4,
+            "messages": [{"role": "user", "content": content}],
+        }
+        reply = httpx.post(
+            f"{vllm_server.url}/chat/completions", json=body, timeout=PATIENCE_S, trust_env=False
+        )
         usage.append(reply.raise_for_status().json()["usage"])
     cached = [(u["prompt_tokens_details"] or {}).get("cached_tokens", 0) for u in usage]
     assert cached[0] < 0.2 * usage[0]["prompt_tokens"]
@@ -109,7 +120,10 @@ def data_url(image: Image) -> str:
 
 def test_whitespace_is_not_the_models_to_choose(vllm_server: VllmServer, pictures: list[Image]):
     """A random model would write blanks up to the token limit."""
-    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": QUESTION["segment"], "strict": True}}
+    form = {
+        "type": "json_schema",
+        "json_schema": {"name": "x", "schema": QUESTION["segment"], "strict": True},
+    }
     body = {
         "model": vllm_server.name,
         "max_tokens": 2000,
@@ -119,7 +133,10 @@ def test_whitespace_is_not_the_models_to_choose(vllm_server: VllmServer, picture
     }
     for seed in range(4):
         reply = httpx.post(
-            f"{vllm_server.url}/chat/completions", json=body | {"seed": seed}, timeout=PATIENCE_S, trust_env=False
+            f"{vllm_server.url}/chat/completions",
+            json=body | {"seed": seed},
+            timeout=PATIENCE_S,
+            trust_env=False,
         )
         (choice,) = reply.raise_for_status().json()["choices"]
         assert choice["finish_reason"] == "stop"

@@ -55,12 +55,16 @@ def standins(monkeypatch: pytest.MonkeyPatch) -> None:
         (LARGE, "the query needs more memory than it may take"),
     ],
 )
-def test_no_statement_takes_more_than_it_may(process: SqlProcess, at: LakeState, sql: str, words: str):
+def test_no_statement_takes_more_than_it_may(
+    process: SqlProcess, at: LakeState, sql: str, words: str
+):
     assert one(process, at) == 1
     memory = Most(process)
     start_s = time.monotonic()
     with pytest.raises(SqlError, match=words) as error:
-        process.query(at, sql, TIME_S if "longer" in words else 60, max_rows=500, max_bytes=16_000_000)
+        process.query(
+            at, sql, TIME_S if "longer" in words else 60, max_rows=500, max_bytes=16_000_000
+        )
     assert "\n" not in str(error.value)
     assert "longer" not in words or time.monotonic() - start_s < TIME_S + 3
     assert memory.bytes() < memory_bytes(MEMORY) * 1.1
@@ -76,7 +80,9 @@ def test_what_a_query_leaves_behind_ends_with_its_process(process: SqlProcess, a
     assert process._process.pid != former_pid
 
 
-def test_no_statement_finds_a_way_out(tmp_path: Path, empty_corpus: Path, monkeypatch: pytest.MonkeyPatch):
+def test_no_statement_finds_a_way_out(
+    tmp_path: Path, empty_corpus: Path, monkeypatch: pytest.MonkeyPatch
+):
     """The 213 of the attack, which look for files, variables and the network, and try to write."""
     space = shutil.copytree(empty_corpus, tmp_path / "workspace")
     (tmp_path / "outside").mkdir()
@@ -87,7 +93,9 @@ def test_no_statement_finds_a_way_out(tmp_path: Path, empty_corpus: Path, monkey
     with SqlProcess(MEMORY) as process:
         for sql in ways_out(tmp_path):
             try:
-                message = str(process.query(LakeState(str(space)), sql, 5, max_rows=500, max_bytes=16_000_000))
+                message = str(
+                    process.query(LakeState(str(space)), sql, 5, max_rows=500, max_bytes=16_000_000)
+                )
                 answered += 1
             except SqlError as e:
                 message = str(e).replace(sql, "")
@@ -152,14 +160,19 @@ def test_results_are_bounded_in_rows_and_bytes(process: SqlProcess, at: LakeStat
     assert process.query(at, "FROM range(1000000)", 60, max_rows=30_001).num_rows == 30_001
     assert process.query(at, "FROM range(50000)", 60).num_rows == 50_000
     assert process.query(at, "SELECT 1 AS a WHERE false", 60).to_pylist() == []
-    with pytest.raises(SqlError, match=r"^the result is larger than 1 MB: ask for fewer rows or columns$"):
+    with pytest.raises(
+        SqlError, match=r"^the result is larger than 1 MB: ask for fewer rows or columns$"
+    ):
         process.query(at, "FROM range(1000000)", 60, max_bytes=1_000_000)
 
 
 def test_nothing_is_spilt_to_disk(at: LakeState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with SqlProcess(MEMORY) as process, pytest.raises(SqlError, match="needs more memory than it may take"):
+    with (
+        SqlProcess(MEMORY) as process,
+        pytest.raises(SqlError, match="needs more memory than it may take"),
+    ):
         process.query(at, LARGE, 60)
     assert list(tmp_path.iterdir()) == []
 

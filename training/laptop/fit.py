@@ -34,7 +34,9 @@ from warehouse.lake.sql import open_for_users
 from warehouse.releases.release import Release, find_release
 from warehouse.shards.shard import Sample, read_samples
 
-FAMILIES = frozenset({SEGMENTATION, ACTIONS, PROGRESS})  # those that show an episode's own pictures in order of time
+FAMILIES = frozenset(
+    {SEGMENTATION, ACTIONS, PROGRESS}
+)  # those that show an episode's own pictures in order of time
 LABELS = """
 SELECT p.dataset, p.episode_index, p.frame_index, p.progress
 FROM progress p JOIN active_runs a USING (dataset, episode_index, label_run)
@@ -85,13 +87,26 @@ def read_episodes(
         episode_samples = list(group)
         TOLD.get()("pictures", len(episodes), detail=f"of {len(episodes) + 1} episodes encoded")
         progress_rows = [
-            s.row for s in episode_samples if s.row["family"] == PROGRESS and s.row["progress"] is not None
+            s.row
+            for s in episode_samples
+            if s.row["family"] == PROGRESS and s.row["progress"] is not None
         ]
         # What no sample of progress was drawn of did not pass the release's gate
         if progress_rows:
-            episode_labels = labels.get(key, {}) | {row["frames"][-1]: float(row["progress"]) for row in progress_rows}
+            episode_labels = labels.get(key, {}) | {
+                row["frames"][-1]: float(row["progress"]) for row in progress_rows
+            }
             episodes.append(
-                _episode(key, episode_samples, progress_rows, tasks.get(key), episode_labels, encoder, views, seed)
+                _episode(
+                    key,
+                    episode_samples,
+                    progress_rows,
+                    tasks.get(key),
+                    episode_labels,
+                    encoder,
+                    views,
+                    seed,
+                )
             )
     TOLD.get()("pictures", 1, 1)
     return episodes
@@ -108,12 +123,16 @@ def _episode(
     seed: int,
 ) -> ShownEpisode:
     """One episode of its samples; `progress_rows`: rows of those of progress."""
-    pictures = dict(sorted((f, p) for s in samples for f, p in zip(s.row["frames"], s.pictures, strict=True)))
+    pictures = dict(
+        sorted((f, p) for s in samples for f, p in zip(s.row["frames"], s.pictures, strict=True))
+    )
     between = [b - a for row in progress_rows for a, b in pairwise(row["frames"])]
     return ShownEpisode(
         *key,
         task=task or progress_rows[0]["question"],
-        numbers=_seen(list(pictures.values()), encoder, views, np.random.default_rng([seed, key[1]])),
+        numbers=_seen(
+            list(pictures.values()), encoder, views, np.random.default_rng([seed, key[1]])
+        ),
         frames=np.array(list(pictures)),
         label=np.array([labels.get(f, np.nan) for f in pictures], np.float32),
         step=float(max(between, default=1)),
@@ -121,11 +140,15 @@ def _episode(
     )
 
 
-def _seen(jpegs: Sequence[bytes], encoder: Encoder, views: int, rng: np.random.Generator) -> np.ndarray:
+def _seen(
+    jpegs: Sequence[bytes], encoder: Encoder, views: int, rng: np.random.Generator
+) -> np.ndarray:
     """Pictures through the encoder, as they are, and varied: one change of light and place for all, so that the motion
     stays what it was."""
     decoded = [decode_picture(p, MAX_PX) for p in jpegs]
-    augmented = [decoded if k == 0 else augment(Item("", tuple(decoded)), rng).pictures for k in range(views)]
+    augmented = [
+        decoded if k == 0 else augment(Item("", tuple(decoded)), rng).pictures for k in range(views)
+    ]
     return np.stack([embed(encoder, pictures) for pictures in augmented]).astype(np.float16)
 
 
@@ -169,7 +192,9 @@ class ClipSource:
         kind, task = self._told(draw_kind(self.negatives, rng), e.task)
         frame_index = int(rng.choice(self._moments[number]))
         step = e.step * (draw_speed(rng) if kind == "other_speed" else 1)
-        places = window_places(e.frames, frame_index, step, self.frames)[0][shown_of(kind, self.frames, rng)]
+        places = window_places(e.frames, frame_index, step, self.frames)[0][
+            shown_of(kind, self.frames, rng)
+        ]
         label = e.label[places]
         if kind == OTHER_TASK:
             label = np.zeros_like(label)
@@ -210,15 +235,26 @@ def train_laptop(
     return _learn(lake, release, recipe, on_step, model, encoder, episodes, (*clock, encoded_s), {})
 
 
-def fitted_model(config: LaptopConfig, episodes: Sequence[ShownEpisode], frames: int) -> LaptopModel:
+def fitted_model(
+    config: LaptopConfig, episodes: Sequence[ShownEpisode], frames: int
+) -> LaptopModel:
     """A new model that knows how the pictures of training are spread, and nothing of progress."""
     model = LaptopModel(config, episodes[0].numbers.shape[-1], frames)
     model.normalise_by(np.concatenate([e.numbers[0] for e in episodes]))
     # Every n-th picture in all views, beside those of its episode's first in the same view
     stride = -(-sum(e.numbers.shape[0] * e.numbers.shape[1] for e in episodes) // MOST_COMPARED)
-    views = [(view[::stride], view[:1], e.label[::stride], k) for k, e in enumerate(episodes) for view in e.numbers]
-    parts = [(view, first.repeat(len(view), 0), label, np.full(len(view), k)) for view, first, label, k in views]
-    numbers, first, label, run = (torch.from_numpy(np.concatenate(of_all)) for of_all in zip(*parts, strict=True))
+    views = [
+        (view[::stride], view[:1], e.label[::stride], k)
+        for k, e in enumerate(episodes)
+        for view in e.numbers
+    ]
+    parts = [
+        (view, first.repeat(len(view), 0), label, np.full(len(view), k))
+        for view, first, label, k in views
+    ]
+    numbers, first, label, run = (
+        torch.from_numpy(np.concatenate(of_all)) for of_all in zip(*parts, strict=True)
+    )
     model.ood.fit(model.normalised(numbers), model.normalised(first), label, run)
     return model
 
@@ -243,12 +279,16 @@ def adapt_laptop(
     seed = recipe.train.seed
     model, encoder, card = load_laptop(folder)
     dataset = samples[0].row["dataset"]
-    [new] = read_episodes(lake, lake.snapshot(), samples, [dataset], encoder, model.config.views, seed)
+    [new] = read_episodes(
+        lake, lake.snapshot(), samples, [dataset], encoder, model.config.views, seed
+    )
     learnt_from = find_release(lake, card.get("release"))
     former_episodes: list[ShownEpisode] = []
     if learnt_from is not None and learnt_from.config_hash != card.get("release_hash"):
         learnt_from = None
-    if learnt_from is not None and all(path.exists() for path in learnt_from.paths(lake.workspace, "train")):
+    if learnt_from is not None and all(
+        path.exists() for path in learnt_from.paths(lake.workspace, "train")
+    ):
         former_episodes = _of_release(lake, learnt_from, encoder, 1, seed)
     encoded_s = time.process_time()
     torch.manual_seed(seed)
@@ -257,23 +297,31 @@ def adapt_laptop(
     facts_of_card = {name: card.get(name) for name in ("window", "max_px")}
     facts_of_card |= {**facts, "adapted_from": folder.name}
     episodes = [new] * max(1, len(former_episodes)) + former_episodes
-    return _learn(lake, release, recipe, on_step, model, encoder, episodes, (*clock, encoded_s), facts_of_card)
+    return _learn(
+        lake, release, recipe, on_step, model, encoder, episodes, (*clock, encoded_s), facts_of_card
+    )
 
 
 def _started(resume: bool) -> tuple[float, float]:
     """Times of the wall's clock and of the CPU. Raises TrainingError where such a run cannot start."""
     if resume:
-        raise TrainingError("a laptop model trains in seconds, and keeps nothing to go on from: leave out --resume")
+        raise TrainingError(
+            "a laptop model trains in seconds, and keeps nothing to go on from: leave out --resume"
+        )
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise TrainingError("a laptop model is trained by one process: start it without torchrun")
     return time.monotonic(), time.process_time()
 
 
-def _of_release(lake: Lake, release: Release, encoder: Encoder, views: int, seed: int) -> list[ShownEpisode]:
+def _of_release(
+    lake: Lake, release: Release, encoder: Encoder, views: int, seed: int
+) -> list[ShownEpisode]:
     """The episodes of a release's train split. Raises ShardError."""
     shards = release.paths(lake.workspace, "train")
     datasets = sorted({s.dataset for s in release.shard_list})
-    return read_episodes(lake, release.snapshot, read_samples(shards, FAMILIES), datasets, encoder, views, seed)
+    return read_episodes(
+        lake, release.snapshot, read_samples(shards, FAMILIES), datasets, encoder, views, seed
+    )
 
 
 def _learn(
@@ -292,7 +340,9 @@ def _learn(
     train = recipe.train
     run = training_run_id(recipe, release)
     if train.steps is None:
-        raise TrainingError(f"recipe {recipe.name}: a laptop model learns for train.steps, not for epochs")
+        raise TrainingError(
+            f"recipe {recipe.name}: a laptop model learns for train.steps, not for epochs"
+        )
     model.to("cuda" if torch.cuda.is_available() else "cpu").train()
     source = ClipSource(episodes, model.frames, recipe.data.negatives, train.seed)
     optimizer = torch.optim.AdamW(
@@ -317,7 +367,10 @@ def _learn(
         "negatives": dict(source.counts),
         "runs": len(runs),
         "pictures": sum(len(e.frames) for e in runs),
-        "cpu_s": {"encoder": round(encoded_s - start_cpu_s, 1), "steps": round(time.process_time() - encoded_s, 1)},
+        "cpu_s": {
+            "encoder": round(encoded_s - start_cpu_s, 1),
+            "steps": round(time.process_time() - encoded_s, 1),
+        },
     }
     folder = run_folder(lake.workspace, run)
     with whole_folder(folder) as half:
@@ -328,7 +381,12 @@ def _learn(
 
 
 def learn_step(
-    model: LaptopModel, optimizer: torch.optim.Optimizer, source: ClipSource, recipe: Recipe, step: int, steps: int
+    model: LaptopModel,
+    optimizer: torch.optim.Optimizer,
+    source: ClipSource,
+    recipe: Recipe,
+    step: int,
+    steps: int,
 ) -> Point:
     """Raises TrainingError where the loss is not finite."""
     train = recipe.train
@@ -341,7 +399,9 @@ def learn_step(
     output = model(torch.from_numpy(numbers).to(device), tasks)
     loss, error = laptop_loss(model, output, torch.from_numpy(label).to(device))
     if not torch.isfinite(loss):
-        raise TrainingError(f"the loss is {float(loss.detach())} at step {step}: lower train.lr or train.clip")
+        raise TrainingError(
+            f"the loss is {float(loss.detach())} at step {step}: lower train.lr or train.clip"
+        )
     optimizer.zero_grad()
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), train.clip)

@@ -35,7 +35,9 @@ from training.negatives.windows import words_of
 WEIGHTS = "model.safetensors"
 WIDEST, MOST_FRAMES, MOST_BYTES = 1 << 16, 64, 1 << 32  # of a checkpoint that is loaded
 PART = 4  # characters of a part of a word, its bounds among them
-LEAST_KNOWN = 0.5  # of an instruction's words, each by how much it says: with fewer it counts as none
+LEAST_KNOWN = (
+    0.5  # of an instruction's words, each by how much it says: with fewer it counts as none
+)
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,17 @@ class LaptopModel(nn.Module):
         self.feature_dropout = nn.Dropout(config.feature_dropout)
         self.place = nn.Parameter(torch.randn(frames, d) * 0.02)
         layer = nn.TransformerEncoderLayer(
-            d, config.heads, 2 * d, config.dropout, activation="gelu", batch_first=True, norm_first=True
+            d,
+            config.heads,
+            2 * d,
+            config.dropout,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
         )
-        self.over_time = nn.TransformerEncoder(layer, config.layers, nn.LayerNorm(d), enable_nested_tensor=False)
+        self.over_time = nn.TransformerEncoder(
+            layer, config.layers, nn.LayerNorm(d), enable_nested_tensor=False
+        )
         self.heads = nn.Linear(d, 2)
 
     @property
@@ -105,7 +115,9 @@ class LaptopModel(nn.Module):
         self.spread.copy_(tensor.std(0).clamp_min(1e-3))
 
     def normalised(self, numbers: np.ndarray | torch.Tensor) -> torch.Tensor:
-        return (torch.as_tensor(numbers, dtype=torch.float32, device=self.device) - self.mean) / self.spread
+        return (
+            torch.as_tensor(numbers, dtype=torch.float32, device=self.device) - self.mean
+        ) / self.spread
 
     def forward(self, numbers: torch.Tensor, tasks: Sequence[str]) -> LaptopOutput:
         """`numbers`: float [n, 1 + frames, width], the episode's first picture before the window's; a task for each."""
@@ -127,7 +139,10 @@ class LaptopModel(nn.Module):
         places = {text: k for k, text in enumerate(dict.fromkeys(tasks))}
         if self.training:
             self._note(places)
-        rows = [hashed_text(text if self._understood(text) else "", self.config.text_buckets) for text in places]
+        rows = [
+            hashed_text(text if self._understood(text) else "", self.config.text_buckets)
+            for text in places
+        ]
         starts = np.cumsum([0, *(len(r) for r in rows[:-1])])
         flat = torch.tensor([row for of_text in rows for row in of_text], device=self.device)
         embedded = self.words(flat, torch.from_numpy(starts).to(self.device))
@@ -177,12 +192,18 @@ def _bucket(kind: str, gram: str, buckets: int) -> int:
     return 1 + hashed % (buckets - 1)
 
 
-def laptop_loss(model: LaptopModel, output: LaptopOutput, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def laptop_loss(
+    model: LaptopModel, output: LaptopOutput, label: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss, and the mean |progress - label|, over the pictures with a label [n, frames]."""
     is_labelled = ~torch.isnan(label)
     target = label[is_labelled]
-    progress = functional.binary_cross_entropy_with_logits(output.progress_logit[is_labelled], target)
-    done_loss = functional.binary_cross_entropy_with_logits(output.done_logit[is_labelled], (target >= 1).float())
+    progress = functional.binary_cross_entropy_with_logits(
+        output.progress_logit[is_labelled], target
+    )
+    done_loss = functional.binary_cross_entropy_with_logits(
+        output.done_logit[is_labelled], (target >= 1).float()
+    )
     away = (output.progress[is_labelled] - target).abs().mean()
     return progress + away + model.config.done_weight * done_loss, away.detach()
 
@@ -215,18 +236,32 @@ def load_laptop(folder: Path, device: str = "cpu") -> tuple[LaptopModel, Encoder
         width = int(settings["width"])
         frames = int(settings["frames"])
         if width > WIDEST or frames > MOST_FRAMES or (folder / WEIGHTS).stat().st_size > MOST_BYTES:
-            raise ValueError(f"a width of {width}, {frames} frames or its size are more than a laptop model has")
+            raise ValueError(
+                f"a width of {width}, {frames} frames or its size are more than a laptop model has"
+            )
         weights = load_file(folder / WEIGHTS)
         if "ood.usual" not in weights:
-            raise ModelError(f"{folder.name} is of before strangeness was told by the nearest pictures: train it again")
+            raise ModelError(
+                f"{folder.name} is of before strangeness was told by the nearest pictures: train it again"
+            )
         config = LaptopConfig(**settings["laptop"])
         model = LaptopModel(config, width, frames)
         # As many pictures as training kept
         model.ood.shown = weights["ood.shown"]
         model.ood.learnt = weights["ood.learnt"]
         model.load_state_dict(weights)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ValidationError) as e:
-        raise ModelError(f"the checkpoint {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        SafetensorError,
+        ValidationError,
+    ) as e:
+        raise ModelError(
+            f"the checkpoint {folder} cannot be loaded: {' '.join(str(e).split())[:300]}"
+        ) from e
     encoder = load_encoder(config.embeddings)
     encoder_settings = encoder_facts(config, encoder)
     if encoder_settings != settings.get("encoder"):
@@ -303,7 +338,9 @@ def read_windows(model: LaptopModel, windows: Sequence[SeenWindow]) -> list[Answ
     laid = np.empty((len(windows), 1 + model.frames, model.width), np.float32)
     for k, window in enumerate(windows):
         window_pictures = list(window.pictures[-model.frames :])
-        window_pictures = [window_pictures[0]] * (model.frames - len(window_pictures)) + window_pictures
+        window_pictures = [window_pictures[0]] * (
+            model.frames - len(window_pictures)
+        ) + window_pictures
         laid[k] = [window_pictures[0] if window.first is None else window.first, *window_pictures]
     numbers = torch.from_numpy(laid).to(model.device)
     with one_thread():

@@ -15,14 +15,18 @@ from torch.nn import functional
 
 from annotate.embeddings.projection import CELL, WHOLE
 
-ADAPTED = 0.4  # most OOD score of a picture within a scene that one episode was shown of after training
+ADAPTED = (
+    0.4  # most OOD score of a picture within a scene that one episode was shown of after training
+)
 USUAL = 0.98  # share of the pictures of held-out runs that are in distribution
 CERTAIN = 1.06  # times as far as that: from there on the score is 1
 KEPT = 1024  # pictures of training that others are compared with
 SMALLEST = 0.05  # change, in deviations: what is less is as good as none
 LEAST = 1e-3  # of the distance: runs that are all alike have none
 STEPS = 100
-SHRINK = 1e-3  # of the squared weights, in the loss: sizes of neighbouring cells say nearly the same
+SHRINK = (
+    1e-3  # of the squared weights, in the loss: sizes of neighbouring cells say nearly the same
+)
 
 
 class OodDetector(nn.Module):
@@ -40,7 +44,9 @@ class OodDetector(nn.Module):
         # Pictures of training, and of scenes that were learnt later [k, width], of length 1
         self.register_buffer("shown", torch.zeros(0, width))
         self.register_buffer("learnt", torch.zeros(0, width))
-        self.register_buffer("usual", torch.tensor(float("inf")))  # until it is fitted, nothing is OOD
+        self.register_buffer(
+            "usual", torch.tensor(float("inf"))
+        )  # until it is fitted, nothing is OOD
         self.register_buffer("middle", torch.zeros(sizes))
         self.register_buffer("spread", torch.ones(sizes))
         self.guess = nn.Linear(sizes, 1).requires_grad_(False)
@@ -49,7 +55,10 @@ class OodDetector(nn.Module):
         """[...]: 0 for what lies as near training's pictures as usual, 1 for what is unlike all of them; at most
         ADAPTED for what lies as near a scene that was learnt later."""
         directions = _direction(features)
-        score, later = (self._beyond(directions, directions_known) for directions_known in (self.shown, self.learnt))
+        score, later = (
+            self._beyond(directions, directions_known)
+            for directions_known in (self.shown, self.learnt)
+        )
         return torch.minimum(score, later.clamp_min(ADAPTED) if len(self.learnt) else score)
 
     def _beyond(self, directions: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
@@ -66,7 +75,9 @@ class OodDetector(nn.Module):
     def _logit(self, sizes: torch.Tensor) -> torch.Tensor:
         return self.guess((sizes - self.middle) / self.spread)[..., 0]
 
-    def fit(self, features: torch.Tensor, first: torch.Tensor, label: torch.Tensor, run: torch.Tensor) -> None:
+    def fit(
+        self, features: torch.Tensor, first: torch.Tensor, label: torch.Tensor, run: torch.Tensor
+    ) -> None:
         """From pictures of training [n, width], each with its episode's first one; label: [n], NaN where none is; run:
         [n], which episode each is of. Of a single one nothing shows what is usual, and nothing will be OOD.
 
@@ -85,7 +96,9 @@ class OodDetector(nn.Module):
         guess = self.guess.requires_grad_(True)
         nn.init.zeros_(guess.weight)
         nn.init.zeros_(guess.bias)
-        optimizer = torch.optim.LBFGS(guess.parameters(), max_iter=STEPS, line_search_fn="strong_wolfe")
+        optimizer = torch.optim.LBFGS(
+            guess.parameters(), max_iter=STEPS, line_search_fn="strong_wolfe"
+        )
 
         def loss() -> torch.Tensor:
             optimizer.zero_grad()

@@ -39,26 +39,38 @@ WHERE e.dataset = $dataset AND e.status = 'ok' ORDER BY 1
 """
 
 
-def read_labels(lake: Lake, release: Release, shards: Sequence[Path], split: str = "train") -> Labels:
+def read_labels(
+    lake: Lake, release: Release, shards: Sequence[Path], split: str = "train"
+) -> Labels:
     """The episodes that lie in some shards of a split, by their labels at the release's snapshot; those without one
     are missing. Four bytes for each frame, and the names of segments. Raises ShardError."""
     con = open_for_users(lake.workspace, release.snapshot)
     episodes: dict[str, set[int]] = {}
     for index in map(read_index, shards):
-        episodes.setdefault(index.dataset, set()).update(int(e.key.rpartition("-")[2]) for e in index.entries)
+        episodes.setdefault(index.dataset, set()).update(
+            int(e.key.rpartition("-")[2]) for e in index.entries
+        )
     labels = {}
     gates = dataset_gates(con)
     for dataset, of_dataset in sorted(episodes.items()):
         segments = labels_of(con, dataset, episodes=sorted(of_dataset))
-        table = con.execute(EPISODES, {"dataset": dataset, "episodes": sorted(of_dataset)}).to_arrow_table()
-        for facts, curve in zip(table.drop_columns("progress").to_pylist(), table["progress"], strict=True):
+        table = con.execute(
+            EPISODES, {"dataset": dataset, "episodes": sorted(of_dataset)}
+        ).to_arrow_table()
+        for facts, curve in zip(
+            table.drop_columns("progress").to_pylist(), table["progress"], strict=True
+        ):
             if label := segments.get(facts["episode_index"]):
                 facts["cameras"] = dict.fromkeys(facts["cameras"] or (), (0, 0))
                 # Names are used as far as samples use them
                 facts["plan"], has_names = tuple(facts["plan"] or ()), facts["named"] is not False
-                facts["named"] = gates[dataset].admits_names(facts["confidence"], is_named=has_names)
+                facts["named"] = gates[dataset].admits_names(
+                    facts["confidence"], is_named=has_names
+                )
                 facts["progress"] = curve.values.to_numpy(zero_copy_only=False)
-                episode = LabelledEpisode(dataset=dataset, split=split, segments=label.segments, **facts)
+                episode = LabelledEpisode(
+                    dataset=dataset, split=split, segments=label.segments, **facts
+                )
                 labels[dataset, episode.episode_index] = episode
     return labels
 
@@ -84,7 +96,9 @@ class SampleNegatives:
         negative = self._made(kind, sample, e, rng) if e else None
         return negative or replace(sample, row={**row, "negative": AS_RECORDED})
 
-    def _made(self, kind: str, sample: Unread, e: LabelledEpisode, rng: np.random.Generator) -> Unread | None:
+    def _made(
+        self, kind: str, sample: Unread, e: LabelledEpisode, rng: np.random.Generator
+    ) -> Unread | None:
         """None where it cannot be made."""
         if kind == OTHER_TASK:
             return self._told_otherwise(sample, e, rng)
@@ -106,7 +120,9 @@ class SampleNegatives:
         """Of each instruction an episode whose steps have names."""
         return {task_text(e.task): e for e in reversed(list(self.labels.values())) if e.has_actions}
 
-    def _told_otherwise(self, sample: Unread, e: LabelledEpisode, rng: np.random.Generator) -> Unread | None:
+    def _told_otherwise(
+        self, sample: Unread, e: LabelledEpisode, rng: np.random.Generator
+    ) -> Unread | None:
         row = sample.row
         instruction = task_text(e.task)
         # An instruction that stands twice in a question, or not at all, would leave the right one in it
@@ -124,7 +140,10 @@ class SampleNegatives:
             progress=np.zeros(1, np.float32),
             named=wrong_episode.named,
         )
-        changes = {"question": row["question"].replace(instruction, wrong), "answer": _answer(nothing, 0, row)}
+        changes = {
+            "question": row["question"].replace(instruction, wrong),
+            "answer": _answer(nothing, 0, row),
+        }
         return replace(sample, row={**row, **changes, "progress": 0.0, "negative": OTHER_TASK})
 
 
@@ -145,7 +164,11 @@ def _shown(kind: str, sample: Unread, places: list[int], e: LabelledEpisode) -> 
     if places == list(range(len(places))):
         return None
     frames = [row["frames"][k] for k in places]
-    changes: dict[str, Any] = {"frames": frames, "pictures": [row["pictures"][k] for k in places], "negative": kind}
+    changes: dict[str, Any] = {
+        "frames": frames,
+        "pictures": [row["pictures"][k] for k in places],
+        "negative": kind,
+    }
     if frames[-1] != row["frames"][-1]:
         progress = _progress(e, frames[-1])
         if np.isnan(progress):
@@ -181,6 +204,10 @@ def _frames_of(entry: Mapping[str, bytes], episode: int, camera: str) -> dict[in
     names = {}
     for name in entry:
         picture = named_picture(episode, name)
-        if picture and (picture["episode_index"], picture["camera"], picture["edit"]) == (episode, camera, ""):
+        if picture and (picture["episode_index"], picture["camera"], picture["edit"]) == (
+            episode,
+            camera,
+            "",
+        ):
             names[picture["frame_index"]] = name
     return names

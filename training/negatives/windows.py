@@ -44,7 +44,9 @@ def shown_of(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:
     return np.arange(count)
 
 
-def window_places(frames: np.ndarray, last_frame: int, step: float, count: int) -> tuple[np.ndarray, bool]:
+def window_places(
+    frames: np.ndarray, last_frame: int, step: float, count: int
+) -> tuple[np.ndarray, bool]:
     """Which of an episode's pictures, of these frames [k], a window of `count` up to frame `last_frame` shows, as
     annotate.samples.procvqa.window has it, each time's nearest picture, and are they all of these very times; `step`:
     frames between two, fewer where the episode began too late for that."""

@@ -44,7 +44,15 @@ STEPS, OUTCOME, VIDEO = "steps", "outcome", "video"  # names in Label Studio's c
 COMPLETED = "completed"
 FAILED = "failed"
 # Of a correction, what an annotation brings along
-META_FIELDS = ("correction_id", "author", "comment", "base_label_run", "base_content_hash", "follows", "plan")
+META_FIELDS = (
+    "correction_id",
+    "author",
+    "comment",
+    "base_label_run",
+    "base_content_hash",
+    "follows",
+    "plan",
+)
 META_FIELDS += SAID_LATER
 
 
@@ -69,9 +77,14 @@ class CorrectionLine(BaseModel):
 
     dataset: Text
     episode_index: int = Field(ge=0, lt=1 << 63, strict=True)
-    author: Annotated[str, AfterValidator(lambda name: checked_text("it", name, 100, empty=True))] | None = None
+    author: (
+        Annotated[str, AfterValidator(lambda name: checked_text("it", name, 100, empty=True))]
+        | None
+    ) = None
     comment: Annotated[Text, BeforeValidator(lambda text: text or "")] = ""
-    created_at: Annotated[datetime, BeforeValidator(_created_at)] = Field(default=None, validate_default=True)
+    created_at: Annotated[datetime, BeforeValidator(_created_at)] = Field(
+        default=None, validate_default=True
+    )
     status: Literal["accepted", "review", "rejected"] = ACCEPTED
     base_label_run: Text | None = None
     follows: Text | None = None
@@ -92,7 +105,9 @@ class ReadCorrections:
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
-    waiting: list[str] = field(default_factory=list)  # of other contents than the corpus has: for review
+    waiting: list[str] = field(
+        default_factory=list
+    )  # of other contents than the corpus has: for review
 
     def add(self, location: str, read_row: Callable[[], tuple[dict[str, Any], bool]]) -> None:
         """Add what `read_row` gives: a row, and whether it is of the contents that the episode has by now."""
@@ -146,7 +161,9 @@ class KnownEpisodes:
         """
         if correction.base_content_hash is None:
             return correction.episode_index
-        numbers = self.contents(correction.dataset).get(correction.base_content_hash, {correction.episode_index})
+        numbers = self.contents(correction.dataset).get(
+            correction.base_content_hash, {correction.episode_index}
+        )
         if not numbers:
             raise CorrectionError(f"the recording that it is of left {correction.dataset}")
         if correction.episode_index in numbers:
@@ -174,14 +191,19 @@ def row_of(episodes: KnownEpisodes, data: Any, author: str) -> tuple[dict[str, A
     content_hash = correction.base_content_hash or facts["content_hash"]
     fits = index in episodes.contents(correction.dataset).get(content_hash, ())
     row = correction.model_dump(exclude={"correction_id"})
-    row |= {"author": correction.author or checked_text("author", author, 100), "base_content_hash": content_hash}
+    row |= {
+        "author": correction.author or checked_text("author", author, 100),
+        "base_content_hash": content_hash,
+    }
     is_rejection = correction.status == REJECTED
     # A rejection says that a label is wrong, not what would be right: it has no segments
     if is_rejection:
         row |= {"plan": None, "segments": None} | dict.fromkeys(SAID_LATER)
     else:
         # Of contents that are not there any more: as long as the segments themselves say
-        corrected = parsed({"plan": data.get("plan") or []} | {k: data.get(k) for k in ("segments", *SAID_LATER)})
+        corrected = parsed(
+            {"plan": data.get("plan") or []} | {k: data.get(k) for k in ("segments", *SAID_LATER)}
+        )
         row |= corrected.columns(facts["num_frames"] if fits else corrected.segments[-1].end_frame)
     row["correction_id"] = row_id(row)
     # The id is a hash of the content: one that does not fit shows a row that was edited by hand
@@ -224,7 +246,9 @@ def from_opensarm(lake: Lake, path: Path, author: str, dataset: str | None) -> R
     def row(line: OpensarmLine) -> tuple[dict[str, Any], bool]:
         line_dataset, index = line.annotation.of or (dataset, line.annotation.episode_index)
         if line_dataset is None:
-            raise CorrectionError("the line does not say of which dataset it is: add --dataset NAME")
+            raise CorrectionError(
+                "the line does not say of which dataset it is: add --dataset NAME"
+            )
         facts = episodes.facts(line_dataset, index)
         try:
             label = line.annotation.label(facts["num_frames"], facts["fps"], None)
@@ -246,7 +270,9 @@ def from_opensarm(lake: Lake, path: Path, author: str, dataset: str | None) -> R
     return read
 
 
-def to_tasks(lake: Lake, rows: Sequence[dict[str, Any]], labels: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def to_tasks(
+    lake: Lake, rows: Sequence[dict[str, Any]], labels: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """One task per episode: accepted corrections as annotations, labels of the corpus as predictions.
 
     `labels`: dataset, episode_index, label_run, plan, segments (rows of the table, in order).
@@ -254,13 +280,22 @@ def to_tasks(lake: Lake, rows: Sequence[dict[str, Any]], labels: Sequence[dict[s
     by_episode: dict[tuple[str, int], tuple[list[dict], list[dict]]] = {}
     for kind, listed in enumerate(([row for row in rows if row["status"] == ACCEPTED], labels)):
         for row in listed:
-            by_episode.setdefault((row["dataset"], row["episode_index"]), ([], []))[kind].append(row)
-    tasks = [_task(lake, *key, *of_episode) for key, of_episode in sorted(by_episode.items(), key=itemgetter(0))]
+            by_episode.setdefault((row["dataset"], row["episode_index"]), ([], []))[kind].append(
+                row
+            )
+    tasks = [
+        _task(lake, *key, *of_episode)
+        for key, of_episode in sorted(by_episode.items(), key=itemgetter(0))
+    ]
     return [task for task in tasks if task is not None]
 
 
 def _task(
-    lake: Lake, dataset: str, episode: int, corrections: Sequence[dict[str, Any]], predictions: Sequence[dict[str, Any]]
+    lake: Lake,
+    dataset: str,
+    episode: int,
+    corrections: Sequence[dict[str, Any]],
+    predictions: Sequence[dict[str, Any]],
 ) -> dict[str, Any] | None:
     """None for an episode that the corpus does not have."""
     rows = lake.dicts(
@@ -296,7 +331,8 @@ def _task(
         },
         "annotations": annotations,
         "predictions": [
-            {"model_version": label["label_run"], "result": _regions(label["segments"], first)} for label in predictions
+            {"model_version": label["label_run"], "result": _regions(label["segments"], first)}
+            for label in predictions
         ],
     }
 
@@ -305,11 +341,15 @@ def _regions(segments: Sequence[dict[str, Any]], first: int) -> list[dict[str, A
     """Two regions of each segment, with the same id: its span and name, and how it ended."""
     regions = []
     for number, segment in enumerate(segments):
-        ranges = [{"start": first + segment["start_frame"] + 1, "end": first + segment["end_frame"]}]
+        ranges = [
+            {"start": first + segment["start_frame"] + 1, "end": first + segment["end_frame"]}
+        ]
         region = {"id": f"segment{number}", "to_name": VIDEO}
         value = {"ranges": ranges, "timelinelabels": [segment["name"]]}
         span = region | {"from_name": STEPS, "type": "timelinelabels", "value": value}
-        region_meta = {name: segment[name] for name in ("step", "pace") if segment.get(name) is not None}
+        region_meta = {
+            name: segment[name] for name in ("step", "pace") if segment.get(name) is not None
+        }
         if region_meta:
             span["meta"] = region_meta
         # How a step ended; of another segment its kind
@@ -327,9 +367,16 @@ def _regions(segments: Sequence[dict[str, Any]], first: int) -> list[dict[str, A
 def labelling_config(tasks: Sequence[dict[str, Any]]) -> str:
     """The labelling interface that the tasks are made for."""
     drawn = (labels for task in tasks for labels in (*task["annotations"], *task["predictions"]))
-    names = {name for labels in drawn for r in labels["result"] for name in r["value"].get("timelinelabels", ())}
+    names = {
+        name
+        for labels in drawn
+        for r in labels["result"]
+        for name in r["value"].get("timelinelabels", ())
+    }
     labels = "\n".join(f"    <Label value={quoteattr(name)}/>" for name in sorted(names))
-    choices = "\n".join(f'    <Choice value="{outcome}"/>' for outcome in (COMPLETED, FAILED, IDLE, DONE))
+    choices = "\n".join(
+        f'    <Choice value="{outcome}"/>' for outcome in (COMPLETED, FAILED, IDLE, DONE)
+    )
     return (
         f'<View>\n  <Header value="$task"/>\n  <Video name="{VIDEO}" value="$video" frameRate="$fps"/>\n'
         f'  <TimelineLabels name="{STEPS}" toName="{VIDEO}">\n{labels}\n  </TimelineLabels>\n'
@@ -356,7 +403,9 @@ def from_tasks(lake: Lake, text: str, author: str) -> ReadCorrections:
             read.refused.append(f"{location}: it has no data with a list of annotations")
             continue
         for annotation in annotations:
-            read.add(location, partial(_row_of_annotation, episodes, task["data"], annotation, author))
+            read.add(
+                location, partial(_row_of_annotation, episodes, task["data"], annotation, author)
+            )
     return read
 
 
@@ -376,7 +425,9 @@ def _row_of_annotation(
     }
     # An annotation that we made brings what it was made of: unchanged, it is that correction again
     meta = annotation["meta"] if isinstance(annotation.get("meta"), dict) else {}
-    drawn |= {name: meta[name] for name in SAID_LATER if name in meta}  # Label Studio cannot show or change them
+    drawn |= {
+        name: meta[name] for name in SAID_LATER if name in meta
+    }  # Label Studio cannot show or change them
     unchanged = drawn | {name: meta[name] for name in META_FIELDS if name in meta}
     try:
         return row_of(episodes, unchanged, author)
@@ -433,7 +484,11 @@ def _segments_of_regions(regions: Sequence[Any], first: int) -> list[dict[str, A
 def _span(region: dict[str, Any], first: int) -> dict[str, Any]:
     [label], [frames] = region["value"]["timelinelabels"], region["value"]["ranges"]
     region_meta = {name: (region.get("meta") or {}).get(name) for name in ("step", "pace")}
-    return {"name": label, "start_frame": frames["start"] - 1 - first, "end_frame": frames["end"] - first} | region_meta
+    return {
+        "name": label,
+        "start_frame": frames["start"] - 1 - first,
+        "end_frame": frames["end"] - first,
+    } | region_meta
 
 
 def _kind_of(outcome: str) -> dict[str, Any]:

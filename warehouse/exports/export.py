@@ -68,7 +68,9 @@ class ExportFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def part(self, name: str, write: Callable[..., Mapping[str, Any] | None], *arguments: Any) -> dict[str, Any]:
+    def part(
+        self, name: str, write: Callable[..., Mapping[str, Any] | None], *arguments: Any
+    ) -> dict[str, Any]:
         """The facts of a part (JSON), which `write` makes `arguments` something where it is not there: its files are
         those
         that it asks the path of."""
@@ -77,12 +79,18 @@ class ExportFolder:
             facts = write(*arguments) or {}
             files = sorted(set(self._names))
             described = [
-                {"path": file, "bytes": (self.root / file).stat().st_size, "sha256": sha256_file(self.root / file)}
+                {
+                    "path": file,
+                    "bytes": (self.root / file).stat().st_size,
+                    "sha256": sha256_file(self.root / file),
+                }
                 for file in files
             ]
             part = {"part": name, "files": described, "facts": facts}
             text = json.dumps(part)
-            write_file(self.root / PARTIAL / f"{content_key(name)[:32]}.json", text.encode(), synced=False)
+            write_file(
+                self.root / PARTIAL / f"{content_key(name)[:32]}.json", text.encode(), synced=False
+            )
             self._parts[name] = json.loads(text)
             self.made += 1
         return self._parts[name]["facts"]
@@ -91,7 +99,9 @@ class ExportFolder:
         """A part of one text file."""
         self.part(name, lambda: write_file(self.path(name), data.encode()))
 
-    def finish(self, selected: Selected, options: KindOptions, facts: Mapping[str, Any]) -> Exported:
+    def finish(
+        self, selected: Selected, options: KindOptions, facts: Mapping[str, Any]
+    ) -> Exported:
         """Write the manifest; from then on the export is whole. `facts`: more for the manifest, such as notes."""
         # Sorted: the parts may have been finished in any order, and the manifest has to have equal bytes
         self.manifest = {
@@ -103,7 +113,9 @@ class ExportFolder:
             "episodes": len(selected.episodes),
             "frames": sum(e.num_frames for e in selected.episodes),
             **facts,
-            "files": sorted((f for p in self._parts.values() for f in p["files"]), key=lambda f: f["path"]),
+            "files": sorted(
+                (f for p in self._parts.values() for f in p["files"]), key=lambda f: f["path"]
+            ),
         }
         text = json.dumps(self.manifest, indent=1, sort_keys=True, ensure_ascii=False, default=str)
         write_file(self.root / MANIFEST, text.encode() + b"\n")
@@ -118,7 +130,17 @@ class ExportFolder:
         notes = tuple(m.get("notes", ()))
         counts = m["episodes"], m["frames"], len(m["files"]) + 1  # with the manifest
         use = tuple(line.replace(PLACE, str(self.root)) for line in m.get("use", ()))
-        return Exported(self.kind, str(self.root), *counts, size, is_repeated, exclusions, notes, m.get("samples"), use)
+        return Exported(
+            self.kind,
+            str(self.root),
+            *counts,
+            size,
+            is_repeated,
+            exclusions,
+            notes,
+            m.get("samples"),
+            use,
+        )
 
     def open(self, overwrite: bool = False) -> "ExportFolder":
         """Prepare the folder: new, empty, or with the same export, whole or broken off. Raises UserError.
@@ -135,7 +157,9 @@ class ExportFolder:
             for file in stored_manifest["files"]:
                 if not _has(self.root, file):
                     path = self.root / file["path"]
-                    raise UserError(f"{path} is missing or has changed since the export: --overwrite makes it anew")
+                    raise UserError(
+                        f"{path} is missing or has changed since the export: --overwrite makes it anew"
+                    )
             self.manifest = stored_manifest
             shutil.rmtree(self.root / PARTIAL, ignore_errors=True)
         elif is_same and not is_whole:
@@ -154,7 +178,9 @@ class ExportFolder:
         """
         stored_manifest = self._there()
         if stored_manifest.get("identity") != self.identity:
-            raise UserError(f"{self.root} does not hold the export that this is a part of: begin it again")
+            raise UserError(
+                f"{self.root} does not hold the export that this is a part of: begin it again"
+            )
         self.manifest = stored_manifest if "files" in stored_manifest else {}
         self._read_parts()
         return self
@@ -168,7 +194,9 @@ class ExportFolder:
 
     def _check_may_go(self, stored_manifest: Mapping[str, Any], overwrite: bool) -> None:
         if not stored_manifest and self.root.exists() and any(self.root.iterdir()):
-            raise UserError(f"{self.root} is not empty, and what it holds is no export: choose another folder")
+            raise UserError(
+                f"{self.root} is not empty, and what it holds is no export: choose another folder"
+            )
         if stored_manifest and not overwrite:
             other_export = stored_manifest.get("export")
             raise UserError(
@@ -315,7 +343,9 @@ class FileExport(Export):
         is_repeated = out.exists() and not overwrite
         stored_identity = self.identity_in(out) if out.exists() else self.identity
         if stored_identity is None:
-            raise UserError(f"{out} is there already, and is no export of ours: choose another file")
+            raise UserError(
+                f"{out} is there already, and is no export of ours: choose another file"
+            )
         if stored_identity != self.identity and not overwrite:
             raise UserError(f"{out} holds another export: choose another file, or --overwrite it")
         if not is_repeated:
@@ -323,4 +353,6 @@ class FileExport(Export):
         episodes, frames, notes = self.counts(out)
         exclusions = self.selected.left_out
         size = out.stat().st_size
-        return Exported(self.kind, str(out), episodes, frames, 1, size, is_repeated, exclusions, tuple(notes))
+        return Exported(
+            self.kind, str(out), episodes, frames, 1, size, is_repeated, exclusions, tuple(notes)
+        )

@@ -93,7 +93,9 @@ def _standardised(gains: np.ndarray, tasks: np.ndarray) -> np.ndarray:
     known = np.isfinite(gains)
     means = _mean_by_task(gains, tasks, known)
     deviations = np.sqrt(_mean_by_task((filled - means[tasks]) ** 2, tasks, known))[tasks]
-    return np.divide(filled - means[tasks], deviations, out=np.zeros_like(filled), where=deviations > EPSILON)
+    return np.divide(
+        filled - means[tasks], deviations, out=np.zeros_like(filled), where=deviations > EPSILON
+    )
 
 
 def _filled(gains: np.ndarray, tasks: np.ndarray) -> np.ndarray:

@@ -24,7 +24,11 @@ GROUP_BYTES = 32 << 20  # of distinct pictures, in a row group
 GROUP_ROWS = 1000
 SHOWN_BYTES = 128 << 20  # of pictures as often as they are shown: what a row group takes in memory
 # The dictionary is never given up for plain pages
-WRITTEN: dict[str, Any] = {"compression": "zstd", "dictionary_pagesize_limit": 1 << 30, "write_statistics": False}
+WRITTEN: dict[str, Any] = {
+    "compression": "zstd",
+    "dictionary_pagesize_limit": 1 << 30,
+    "write_statistics": False,
+}
 
 
 def with_features(schema: pa.Schema) -> pa.Schema:
@@ -68,7 +72,9 @@ def write_rows(
         with path.open("wb") as file, pq.ParquetWriter(file, schema, **WRITTEN) as writer:
             # Once the file is large enough the next row group begins another
             while group:
-                writer.write_table(pa.Table.from_pylist(group, schema=schema), row_group_size=len(group))
+                writer.write_table(
+                    pa.Table.from_pylist(group, schema=schema), row_group_size=len(group)
+                )
                 group = next(row_groups, []) if file.tell() < file_bytes else []
 
 
@@ -102,12 +108,17 @@ def _row_groups(groups: Iterable[list[dict]]) -> Iterator[list[dict]]:
 # Cards
 
 
-def card_head(selected: Selected, files: Mapping[str, Mapping[str, str]], pretty_name: str | None = None) -> str:
+def card_head(
+    selected: Selected, files: Mapping[str, Mapping[str, str]], pretty_name: str | None = None
+) -> str:
     """The head of a card, where `load_dataset` and the hub look. `files`: of each configuration, the first of which is
     the default, the pattern of the files of each split."""
     licence, names = hub_licence([selected.licences.get(dataset) for dataset in selected.datasets])
     configs: list[dict[str, Any]] = [
-        {"config_name": name, "data_files": [{"split": split, "path": path} for split, path in of_splits.items()]}
+        {
+            "config_name": name,
+            "data_files": [{"split": split, "path": path} for split, path in of_splits.items()],
+        }
         for name, of_splits in files.items()
     ]
     configs[0] = {"config_name": configs[0]["config_name"], "default": True, **configs[0]}

@@ -48,11 +48,17 @@ class ActiveLabel:
         few frames would take every pause for a stall.
         """
         knots = [s.start_frame for s in self.segments] + [len(self.progress) - 1]
-        return np.interp(np.arange(len(self.progress)), knots, self.progress[knots]).astype(np.float32)
+        return np.interp(np.arange(len(self.progress)), knots, self.progress[knots]).astype(
+            np.float32
+        )
 
 
 def chunk_labels(
-    selected: Selected, dataset: str, chunk: int, episodes: Iterable[ExportEpisode], label_run: str | None = None
+    selected: Selected,
+    dataset: str,
+    chunk: int,
+    episodes: Iterable[ExportEpisode],
+    label_run: str | None = None,
 ) -> dict[int, ActiveLabel]:
     """Labels of those episodes of a chunk that have one: the active ones, or those of a label run, as they are.
 
@@ -76,14 +82,18 @@ def chunk_labels(
             num_planned=label.num_planned or 0,
             progress=label.progress,
             # A label run that was asked for by name counts as it is
-            named=e.named is not False if label_run is None else all(s.named for s in label.segments),
+            named=e.named is not False
+            if label_run is None
+            else all(s.named for s in label.segments),
             sure_of_names=e.sure_of_names or label_run is not None,
             **_facts(label.facts),
         )
     return labels
 
 
-def each_label(selected: Selected, label_run: str | None = None) -> Iterator[tuple[ExportEpisode, ActiveLabel | None]]:
+def each_label(
+    selected: Selected, label_run: str | None = None
+) -> Iterator[tuple[ExportEpisode, ActiveLabel | None]]:
     """Every episode in order, and its label if it has one; one chunk's labels are in memory at a time."""
     for dataset, chunk, episodes in selected.chunks():
         labels = chunk_labels(selected, dataset, chunk, episodes, label_run)
@@ -98,7 +108,9 @@ def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
         "plan": tuple(row.get("plan") or ()),
         "confidence": row.get("confidence"),
         "needs_review": bool(row.get("needs_review")),
-        "as_far_as": None if last_episode is None else EpisodeFrame(last_episode, row["as_far_as_frame"]),
+        "as_far_as": None
+        if last_episode is None
+        else EpisodeFrame(last_episode, row["as_far_as_frame"]),
         "end": StatedEnd(row.get("final_progress"), row.get("catastrophic_frame")),
     }
 
@@ -114,7 +126,9 @@ class LabelExport(Export):
                 "GROUP BY 1 ORDER BY 1"
             )
             if self.options.label_run not in dict(rows):
-                available_runs = ", ".join(f"{name} ({count} episodes)" for name, count in rows) or "no labels"
+                available_runs = (
+                    ", ".join(f"{name} ({count} episodes)" for name, count in rows) or "no labels"
+                )
                 raise UserError(
                     f"no episode selected has a label of the run {self.options.label_run!r}; there is {available_runs}"
                 )

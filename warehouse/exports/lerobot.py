@@ -36,7 +36,13 @@ from warehouse.exports.lerobot_plan import (
 )
 from warehouse.exports.lerobot_rows import combined_by_feature, shaped, write_rows
 from warehouse.exports.rabc import FILE as PROGRESS_FILE
-from warehouse.exports.rabc import EpisodeProgress, configuration, example_size, kappa_table, write_progress
+from warehouse.exports.rabc import (
+    EpisodeProgress,
+    configuration,
+    example_size,
+    kappa_table,
+    write_progress,
+)
 from warehouse.exports.selection import ExportEpisode
 from warehouse.exports.videos import ENCODED, VideoFile, write_video
 
@@ -69,8 +75,12 @@ class LerobotExport(LerobotPlan):
             self.folder.part(f"rows {number}", write_rows, self, number, *of_chunk)
             for number, of_chunk in enumerate(self.selected.chunks())
         ]
-        progress = partial(write_progress, chunks=self._progress(), selected=self.selected, options=self.options)
-        kappas = self.folder.part("progress", lambda: progress(self.folder.path(PROGRESS_FILE)))["suggested_kappa"]
+        progress = partial(
+            write_progress, chunks=self._progress(), selected=self.selected, options=self.options
+        )
+        kappas = self.folder.part("progress", lambda: progress(self.folder.path(PROGRESS_FILE)))[
+            "suggested_kappa"
+        ]
         return self._write_metadata(videos, chunks, kappas) | {"suggested_kappa": kappas}
 
     def _video(self, file: VideoFile) -> Facts:
@@ -113,7 +123,9 @@ class LerobotExport(LerobotPlan):
         for dataset, chunk, episodes in self.selected.chunks():
             labels = chunk_labels(self.selected, dataset, chunk, episodes)
             assumed = {e.episode_index: e.outcome_assumed for e in episodes}
-            progress = {e: (label.ramp(), label.progress, assumed[e]) for e, label in labels.items()}
+            progress = {
+                e: (label.ramp(), label.progress, assumed[e]) for e, label in labels.items()
+            }
             numbers = [self.index[e.key] for e in episodes]
             yield [
                 (self.starts[number], number, e.num_frames, progress.get(e.episode_index))
@@ -127,25 +139,38 @@ class LerobotExport(LerobotPlan):
         of_chunks = {name: list(map(itemgetter(name), chunks)) for name in chunks[0]}
         stats = combined_by_feature(of_chunks["stats"])
         self._write_json("info", self._info())
-        self._write_json("stats", {name: shaped(s, picture=name in self.cameras) for name, s in stats.items()})
+        self._write_json(
+            "stats", {name: shaped(s, picture=name in self.cameras) for name, s in stats.items()}
+        )
         self._write_json("temporal_proportions_sparse", {SPARSE_STAGE: 1.0})
         self._write_json("temporal_proportions_dense", proportions(sum_shares(of_chunks["shares"])))
-        tasks = pd.DataFrame({"task_index": list(self.tasks.values())}, index=pd.Index(list(self.tasks), name="task"))
+        tasks = pd.DataFrame(
+            {"task_index": list(self.tasks.values())}, index=pd.Index(list(self.tasks), name="task")
+        )
         self.folder.part("tasks", lambda: tasks.to_parquet(self.folder.path("meta/tasks.parquet")))
         # Notes tell what LeRobot cannot express: they stand in the card and in the manifest
         notes = [*self.selected.label_notes(), *self.plan_notes(), *self.added_notes()]
         reasons = Counter(video["why"] for video in videos if video["how"] == ENCODED)
         reasons_text = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
-        notes += [f"{reasons.total()} of {len(videos)} videos were encoded anew: {reasons_text}"] if reasons else []
+        notes += (
+            [f"{reasons.total()} of {len(videos)} videos were encoded anew: {reasons_text}"]
+            if reasons
+            else []
+        )
         notes += self._without_stages(of_chunks["no_stages"])
         notes += counted(
-            sum(of_chunks["without_action"]), "rows have no action: NaN stands there, which no policy learns"
+            sum(of_chunks["without_action"]),
+            "rows have no action: NaN stands there, which no policy learns",
         )
         facts = _blurred(videos)
         notes += [BLURRED.format(**blurred) for blurred in facts.values()]
         self.folder.write(README, self._card(kappas, notes) + self.added_section())
         by_way = dict(Counter(map(itemgetter("how"), videos)))
-        return facts | {"videos": by_way, "labelled_episodes": sum(of_chunks["labelled"]), "notes": notes}
+        return facts | {
+            "videos": by_way,
+            "labelled_episodes": sum(of_chunks["labelled"]),
+            "notes": notes,
+        }
 
     def added_notes(self) -> list[str]:
         """What a user should know of what a kind adds."""
@@ -168,24 +193,44 @@ class LerobotExport(LerobotPlan):
         ]
 
     def _write_json(self, name: str, value: Any) -> None:
-        self.folder.write(f"meta/{name}.json", json.dumps(value, indent=4, ensure_ascii=False) + "\n")
+        self.folder.write(
+            f"meta/{name}.json", json.dumps(value, indent=4, ensure_ascii=False) + "\n"
+        )
 
     def _info(self) -> dict[str, Any]:
-        robots = self.lake.column("SELECT DISTINCT robot FROM datasets SEMI JOIN selected USING (dataset)")
+        robots = self.lake.column(
+            "SELECT DISTINCT robot FROM datasets SEMI JOIN selected USING (dataset)"
+        )
         fps = int(self.fps) if self.fps == round(self.fps) else self.fps
         features: dict[str, Feature] = dict(self.features)
         for camera in self.cameras:
             height, width = self.sizes[camera]
-            about = {"height": height, "width": width, "codec": self.codecs[camera], "fps": fps, "channels": 3}
+            about = {
+                "height": height,
+                "width": width,
+                "codec": self.codecs[camera],
+                "fps": fps,
+                "channels": 3,
+            }
             features[camera] = {
                 "dtype": "video",
                 "shape": [height, width, 3],
                 "names": ["height", "width", "channels"],
-                "info": {f"video.{name}": value for name, value in about.items()} | {"is_depth_map": False},
+                "info": {f"video.{name}": value for name, value in about.items()}
+                | {"is_depth_map": False},
             }
-        types = {"timestamp": "float32", **dict.fromkeys(OWN[1:], "int64"), "progress": "float32", "subtask": "string"}
-        types |= dict(self.added) | ({} if self.options.plain else dict.fromkeys(LANGUAGE, "language"))
-        features |= {name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in types.items()}
+        types = {
+            "timestamp": "float32",
+            **dict.fromkeys(OWN[1:], "int64"),
+            "progress": "float32",
+            "subtask": "string",
+        }
+        types |= dict(self.added) | (
+            {} if self.options.plain else dict.fromkeys(LANGUAGE, "language")
+        )
+        features |= {
+            name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in types.items()
+        }
         return {
             "codebase_version": "v3.0",
             "robot_type": robots[0] if len(robots) == 1 else None,
@@ -205,9 +250,12 @@ class LerobotExport(LerobotPlan):
     def _card(self, kappas: Mapping[str, float | None], notes: Sequence[str]) -> str:
         size = example_size(kappas)
         licence_by_dataset = {
-            dataset: self.selected.licences.get(dataset) or "not stated" for dataset in self.selected.datasets
+            dataset: self.selected.licences.get(dataset) or "not stated"
+            for dataset in self.selected.datasets
         }
-        licences = "\n".join(f"- {dataset}: {licence}" for dataset, licence in licence_by_dataset.items())
+        licences = "\n".join(
+            f"- {dataset}: {licence}" for dataset, licence in licence_by_dataset.items()
+        )
         noted = "\n".join(f"- {note}" for note in notes) or "- none"
         return f"""# {", ".join(self.selected.datasets)} with process labels (LeRobot v3.0)
 
@@ -231,7 +279,9 @@ def _blurred(videos: Sequence[Facts]) -> dict[str, Any]:
     """The fact `blurred`: what was hidden in all videos; no fact where nothing was to be."""
     hidden = [video["hidden"] for video in videos if "hidden" in video]
     totals = {"pictures": sum, "blurred": sum, "most_faces": max}
-    blurred = {name: total(video[name] for video in hidden) for name, total in totals.items() if hidden}
+    blurred = {
+        name: total(video[name] for video in hidden) for name, total in totals.items() if hidden
+    }
     if blurred:
         return {"blurred": blurred}
     return {}

@@ -40,7 +40,17 @@ from warehouse.exports.videos import Clip, VideoFile, plan_files
 from warehouse.lake import Lake
 
 _TEXTS = [pa.field("content", pa.string()), pa.field("style", pa.string())]
-SEGMENT_COLUMNS = ("name", "start_frame", "end_frame", "kind", "completed", "step", "confidence", "notes", "named")
+SEGMENT_COLUMNS = (
+    "name",
+    "start_frame",
+    "end_frame",
+    "kind",
+    "completed",
+    "step",
+    "confidence",
+    "notes",
+    "named",
+)
 SEGMENT = pa.struct([TABLES["segments"].schema.field(name) for name in SEGMENT_COLUMNS])
 NO_STEP = -1  # of an idle or done segment: LeRobot's merge_datasets would make floats of whole numbers with nulls
 SPARSE_STAGE = "task"
@@ -51,7 +61,9 @@ def _rows_type(tool_call: pa.DataType, *, timed: bool) -> pa.DataType:
     """A list of rows; `role` and `timestamp` are never null."""
     time = [pa.field("timestamp", pa.float32(), nullable=False)] if timed else []
     other_fields = [pa.field("camera", pa.string()), pa.field("tool_calls", pa.list_(tool_call))]
-    return pa.list_(pa.struct([pa.field("role", pa.string(), nullable=False), *_TEXTS, *time, *other_fields]))
+    return pa.list_(
+        pa.struct([pa.field("role", pa.string(), nullable=False), *_TEXTS, *time, *other_fields])
+    )
 
 
 PERSISTENT = _rows_type(pa.json_(), timed=True)
@@ -61,10 +73,14 @@ _PERSISTENT_TEXT = _rows_type(pa.string(), timed=True)
 _EVENTS_TEXT = _rows_type(pa.string(), timed=False)
 
 
-Question = tuple[int, str]  # a frame and a camera, of whose picture a sample asks how far the task is
+Question = tuple[
+    int, str
+]  # a frame and a camera, of whose picture a sample asks how far the task is
 
 
-def questions(selected: Selected, dataset: str, chunk: int, cameras: Sequence[str]) -> dict[int, list[Question]]:
+def questions(
+    selected: Selected, dataset: str, chunk: int, cameras: Sequence[str]
+) -> dict[int, list[Question]]:
     """By episode, the moments and the source's cameras that samples of progress were made of, of the active labels."""
     rows = selected.lake.rows(
         "SELECT DISTINCT s.episode_index, s.frames[-1], s.camera FROM samples s "
@@ -86,7 +102,9 @@ def persistent_rows(label: ActiveLabel | None, timestamps: np.ndarray) -> list[d
         return rows
     remembers = False
     for segment in label.segments:
-        plan, memory = _plan_and_memory(label, completed_steps(label.segments, segment.start_frame - 1))
+        plan, memory = _plan_and_memory(
+            label, completed_steps(label.segments, segment.start_frame - 1)
+        )
         # What was done and is undone must not be remembered on
         if memory is None and remembers:
             memory = "Nothing is done any more."
@@ -94,7 +112,11 @@ def persistent_rows(label: ActiveLabel | None, timestamps: np.ndarray) -> list[d
         texts = {"memory": memory, "plan": plan, "subtask": segment.name}
         common = {"timestamp": float(timestamps[segment.start_frame]), "tool_calls": None}
         for style, text in texts.items():
-            rows += [{"role": "assistant", "content": text, "style": style, **common}] if text is not None else []
+            rows += (
+                [{"role": "assistant", "content": text, "style": style, **common}]
+                if text is not None
+                else []
+            )
     return rows
 
 
@@ -116,7 +138,9 @@ def _event_rows(
     task = task_text(e.task or "")
     for frame, camera in episode_questions:
         value = round(float(label.progress[frame]), 3)
-        answer = json.dumps({"attribute": "progress", "label": task, "value": value}, ensure_ascii=False)
+        answer = json.dumps(
+            {"attribute": "progress", "label": task, "value": value}, ensure_ascii=False
+        )
         question = f"How much of the task is done by now, from 0 to 1? The task: {task}"
         rows.setdefault(frame, []).extend(
             {"role": role, "content": text, "style": "vqa", "camera": camera, "tool_calls": None}
@@ -126,15 +150,20 @@ def _event_rows(
 
 
 def language_columns(
-    e: ExportEpisode, label: ActiveLabel | None, timestamps: np.ndarray, episode_questions: Sequence[Question]
+    e: ExportEpisode,
+    label: ActiveLabel | None,
+    timestamps: np.ndarray,
+    episode_questions: Sequence[Question],
 ) -> tuple[pa.Array, pa.Array]:
     """`language_persistent` (the same list in each row) and `language_events`, one row per frame."""
-    persistent_row = pa.array([persistent_rows(label, timestamps)], _PERSISTENT_TEXT).cast(PERSISTENT)
+    persistent_row = pa.array([persistent_rows(label, timestamps)], _PERSISTENT_TEXT).cast(
+        PERSISTENT
+    )
     events = _event_rows(e, label, episode_questions) if label is not None else {}
     by_frame = [events.get(frame, []) for frame in range(len(timestamps))]
-    return persistent_row.take(pa.array(np.zeros(len(timestamps), np.int64))), pa.array(by_frame, _EVENTS_TEXT).cast(
-        EVENTS
-    )
+    return persistent_row.take(pa.array(np.zeros(len(timestamps), np.int64))), pa.array(
+        by_frame, _EVENTS_TEXT
+    ).cast(EVENTS)
 
 
 def step_names(label: ActiveLabel | None, num_frames: int) -> list[str]:
@@ -170,12 +199,17 @@ def _stages(label: ActiveLabel | None) -> list[Stage] | None:
     return [(s.name, s.start_frame, s.end_frame - 1) for s in label.segments if s.kind == STEP]
 
 
-def sarm_columns(label: ActiveLabel | None, num_frames: int, fps: float) -> dict[str, tuple[pa.DataType, Any]]:
+def sarm_columns(
+    label: ActiveLabel | None, num_frames: int, fps: float
+) -> dict[str, tuple[pa.DataType, Any]]:
     """The type and the value of SARM's columns: `dense` has the steps, `sparse` the task as one stage; None without
     stages."""
     dense = _stages(label)
     columns: dict[str, tuple[pa.DataType, Any]] = {}
-    for head, stages in (("sparse", dense and [(SPARSE_STAGE, 0, num_frames - 1)]), ("dense", dense)):
+    for head, stages in (
+        ("sparse", dense and [(SPARSE_STAGE, 0, num_frames - 1)]),
+        ("dense", dense),
+    ):
         if stages:
             names, first, last = map(list, zip(*stages, strict=True))
         else:
@@ -184,8 +218,14 @@ def sarm_columns(label: ActiveLabel | None, num_frames: int, fps: float) -> dict
             f"{head}_subtask_names": (pa.list_(pa.string()), names),
             f"{head}_subtask_start_frames": (pa.list_(pa.int64()), first),
             f"{head}_subtask_end_frames": (pa.list_(pa.int64()), last),
-            f"{head}_subtask_start_times": (pa.list_(pa.float64()), first and [frame / fps for frame in first]),
-            f"{head}_subtask_end_times": (pa.list_(pa.float64()), last and [frame / fps for frame in last]),
+            f"{head}_subtask_start_times": (
+                pa.list_(pa.float64()),
+                first and [frame / fps for frame in first],
+            ),
+            f"{head}_subtask_end_times": (
+                pa.list_(pa.float64()),
+                last and [frame / fps for frame in last],
+            ),
         }
     return columns
 
@@ -193,7 +233,8 @@ def sarm_columns(label: ActiveLabel | None, num_frames: int, fps: float) -> dict
 def sarm_shares(label: ActiveLabel | None, num_frames: int) -> dict[str, list[float]]:
     """By stage [1, share of the episode, where in it the stage begins], to be summed over episodes; empty without."""
     return {
-        name: [1, (last + 1 - first) / num_frames, first / num_frames] for name, first, last in _stages(label) or ()
+        name: [1, (last + 1 - first) / num_frames, first / num_frames]
+        for name, first, last in _stages(label) or ()
     }
 
 
@@ -223,7 +264,13 @@ STAMP_TOLERANCE = 0.1  # how far, as a share, rows may be from the rate at which
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")  # LeRobot's, made anew for an export
+OWN = (
+    "timestamp",
+    "frame_index",
+    "episode_index",
+    "index",
+    "task_index",
+)  # LeRobot's, made anew for an export
 LANGUAGE = {"language_persistent": PERSISTENT, "language_events": EVENTS}
 OURS = ("progress", "subtask", *LANGUAGE)  # our labels
 NOT_IN_ROWS = ("video", "image", "language")  # kinds of features that are not numbers in the rows
@@ -252,7 +299,9 @@ def rate_of(rates: set[float], remedy: str = "add --where 'fps = ...'") -> float
     # Rates that were measured from times scatter around the true one
     if whole and all(abs(rate / whole - 1) < RATE_TOLERANCE for rate in rates):
         return whole
-    raise UserError(f"a LeRobot dataset has one frame rate, these episodes have {_span(rates)}: {remedy}")
+    raise UserError(
+        f"a LeRobot dataset has one frame rate, these episodes have {_span(rates)}: {remedy}"
+    )
 
 
 def stamping_rate(rates: set[float], new_fps: float | None) -> float:
@@ -298,17 +347,23 @@ class LerobotPlan(Export):
         selected = select(lake, selection)
         if not self.options.only_complete:
             return selected
-        complete = {e.key for e, label in each_label(selected) if label and why_no_stages(label) is None}
+        complete = {
+            e.key for e, label in each_label(selected) if label and why_no_stages(label) is None
+        }
         if len(complete) == len(selected.episodes):
             return selected
-        return selected.only(complete, f"{len(selected.episodes) - len(complete)} episodes without SARM stages")
+        return selected.only(
+            complete, f"{len(selected.episodes) - len(complete)} episodes without SARM stages"
+        )
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.episodes = self.selected.episodes
         in_all = set.intersection(*(set(self.cameras_of(e)) for e in self.episodes))
         if not in_all:
-            raise UserError("the episodes have no camera in common: choose with --dataset or --where")
+            raise UserError(
+                "the episodes have no camera in common: choose with --dataset or --where"
+            )
         self.cameras = [camera for camera in self.cameras_of(self.episodes[0]) if camera in in_all]
         self.fps = stamping_rate({e.fps for e in self.episodes}, self.options.fps)
         self.index = {e.key: number for number, e in enumerate(self.episodes)}
@@ -340,7 +395,9 @@ class LerobotPlan(Export):
     def _features(self) -> tuple[dict[str, Feature], list[str]]:
         """Low-dimensional features that all datasets have alike, and notes on what is left out."""
         first_episodes = {e.dataset: e for e in reversed(self.episodes)}
-        dataset_features = [features(reader, first_episodes[dataset]) for dataset, reader in self.readers.items()]
+        dataset_features = [
+            features(reader, first_episodes[dataset]) for dataset, reader in self.readers.items()
+        ]
         (first, _), *other_features = dataset_features
         shared = {
             name: f
@@ -348,9 +405,15 @@ class LerobotPlan(Export):
             if all(dataset_part.get(name) == f for dataset_part, _ in other_features)
         }
         common = {name: f for name, f in shared.items() if name not in self.added}
-        dropped_names = set(chain.from_iterable(dataset_part for dataset_part, _ in dataset_features)) - shared.keys()
+        dropped_names = (
+            set(chain.from_iterable(dataset_part for dataset_part, _ in dataset_features))
+            - shared.keys()
+        )
         notes = [note for _, exclusions in dataset_features for note in exclusions]
-        notes += [f"the feature {name} is left out: not all datasets have it alike" for name in sorted(dropped_names)]
+        notes += [
+            f"the feature {name} is left out: not all datasets have it alike"
+            for name in sorted(dropped_names)
+        ]
         return common, notes
 
     @property
@@ -361,13 +424,18 @@ class LerobotPlan(Export):
         """What a user should know of this export, as far as metadata says it."""
         cameras = dict.fromkeys(chain.from_iterable(self.cameras_of(e) for e in self.episodes))
         dropped_cameras = [camera for camera in cameras if camera not in self.cameras]
-        notes = [f"the camera {camera} is left out: not every episode has it" for camera in dropped_cameras]
+        notes = [
+            f"the camera {camera} is left out: not every episode has it"
+            for camera in dropped_cameras
+        ]
         if any(e.fps != self.fps for e in self.episodes):
             notes.append(self._stamped())
         if self.fps != round(self.fps):
             notes.append(f"the frame rate is {self.fps}: LeRobot's metadata means a whole number")
         notes += self._features[1]
-        return notes + counted(sum(not e.task for e in self.episodes), "episodes have no instruction")
+        return notes + counted(
+            sum(not e.task for e in self.episodes), "episodes have no instruction"
+        )
 
     def _stamped(self) -> str:
         """How far times by the export's rate are off those of the episodes."""
@@ -384,14 +452,24 @@ class LerobotPlan(Export):
         ours = {"progress": pa.float32(), "subtask": pa.string()}
         ours |= {name: TYPES[type_] for name, type_ in self.added.items()}
         language = {} if self.options.plain else LANGUAGE
-        sizes = {name: (TYPES[feature["dtype"]], prod(feature["shape"])) for name, feature in self.features.items()}
-        of_source = {name: value if size == 1 else pa.list_(value, size) for name, (value, size) in sizes.items()}
+        sizes = {
+            name: (TYPES[feature["dtype"]], prod(feature["shape"]))
+            for name, feature in self.features.items()
+        }
+        of_source = {
+            name: value if size == 1 else pa.list_(value, size)
+            for name, (value, size) in sizes.items()
+        }
         return pa.schema([*of_source.items(), *(own_types | ours | language).items()])
 
     @cached_property
     def numeric(self) -> list[str]:
         """Features with statistics, less cameras."""
-        return [f.name for f in self.schema if not pa.types.is_string(f.type) and not pa.types.is_list(f.type)]
+        return [
+            f.name
+            for f in self.schema
+            if not pa.types.is_string(f.type) and not pa.types.is_list(f.type)
+        ]
 
     @cached_property
     def tasks(self) -> dict[str, int]:
@@ -404,10 +482,14 @@ class LerobotPlan(Export):
 
     @cached_property
     def files(self) -> list[VideoFile]:
-        return list(chain.from_iterable(plan_files(camera, self._clips(camera)) for camera in self.cameras))
+        return list(
+            chain.from_iterable(plan_files(camera, self._clips(camera)) for camera in self.cameras)
+        )
 
     def _clips(self, camera: str) -> list[Clip]:
-        return [Clip.of(self.readers[e.dataset], self.cameras_of(e)[camera], e) for e in self.episodes]
+        return [
+            Clip.of(self.readers[e.dataset], self.cameras_of(e)[camera], e) for e in self.episodes
+        ]
 
 
 def features(reader: SourceReader, first: ExportEpisode) -> tuple[dict[str, Feature], list[str]]:
@@ -463,7 +545,9 @@ def _of_lerobot(
         if name not in in_rows:
             notes.append(f"{reader.dataset}: the feature {name} is declared, but not in the rows")
         elif kind not in TYPES or len(shape) > 1:
-            notes.append(f"{reader.dataset}: the feature {name} ({kind}, shape {shape}) is left out")
+            notes.append(
+                f"{reader.dataset}: the feature {name} ({kind}, shape {shape}) is left out"
+            )
         else:
             copied_features[name] = {"dtype": kind, "shape": shape, "names": feature.get("names")}
     return copied_features, notes

@@ -43,7 +43,11 @@ class Reading(NamedTuple):
 def read(root: Path, places: Iterable[Place], scratch: Path) -> Reading | str:
     """What LeRobot's reader finds below a folder; or why it cannot open it."""
     # Nothing is looked up anywhere, and its copy of the rows goes with the scratch folder
-    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_DATASETS_CACHE": str(scratch / "rows")}
+    offline = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_DATASETS_CACHE": str(scratch / "rows"),
+    }
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     arrays = scratch / "read.npz"
     process = subprocess.run(
@@ -78,7 +82,9 @@ def _contents(root: Path, places: list[list[int]], arrays: Path) -> dict[str, An
 
     dataset: Any = LeRobotDataset("local/export", root=root, video_backend="pyav")
     kinds = {name: feature["dtype"] for name, feature in dataset.features.items()}
-    numeric = [name for name in dataset.hf_dataset.column_names if kinds.get(name, "").startswith(NUMBERS)]
+    numeric = [
+        name for name in dataset.hf_dataset.column_names if kinds.get(name, "").startswith(NUMBERS)
+    ]
     columns = dataset.hf_dataset.with_format("numpy").select_columns(numeric)[:]
     stored: dict[str, Any] = {f"rows {name}": np.asarray(columns[name]) for name in numeric}
     stored |= {f"rows {name}": np.ravel(columns[name]) for name in COLUMNS}
@@ -87,7 +93,9 @@ def _contents(root: Path, places: list[list[int]], arrays: Path) -> dict[str, An
         try:
             item = dataset[int(dataset.meta.episodes[episode]["dataset_from_index"]) + frame]
         except Exception as e:  # the reader's word, whatever it is
-            refused.append((episode, frame, (str(e).splitlines() or [type(e).__name__])[0][:LONGEST]))
+            refused.append(
+                (episode, frame, (str(e).splitlines() or [type(e).__name__])[0][:LONGEST])
+            )
             continue
         for camera in dataset.meta.camera_keys:
             stored[f"picture {episode} {frame} {camera}"] = _picture(dataset, item, episode, camera)

@@ -83,7 +83,10 @@ def write_rows(
     ) as writer:
         for e in episodes:
             label = labels.get(e.episode_index)
-            of_episode = [(frame, exported[camera]) for frame, camera in questions_by_episode.get(e.episode_index, [])]
+            of_episode = [
+                (frame, exported[camera])
+                for frame, camera in questions_by_episode.get(e.episode_index, [])
+            ]
             table = _episode_table(plan, e, label, of_episode)
             writer.write_table(table, row_group_size=len(table))
             stats = _statistics(plan, e, table, pictures)
@@ -99,7 +102,11 @@ def write_rows(
     return {
         "stats": combined_by_feature(all_stats),
         "shares": sum_shares(shares),
-        "no_stages": {index: reason for index, label in sorted(labels.items()) if (reason := why_no_stages(label))},
+        "no_stages": {
+            index: reason
+            for index, label in sorted(labels.items())
+            if (reason := why_no_stages(label))
+        },
         "labelled": len(labels),
         "without_action": without_action,
     }
@@ -113,11 +120,16 @@ def _without_action(table: pa.Table) -> int:
     flat = values.flatten() if pa.types.is_fixed_size_list(values.type) else values
     if not pa.types.is_floating(flat.type):
         return 0
-    return int(np.isnan(flat.to_numpy(zero_copy_only=False).reshape(len(table), -1)).any(axis=1).sum())
+    return int(
+        np.isnan(flat.to_numpy(zero_copy_only=False).reshape(len(table), -1)).any(axis=1).sum()
+    )
 
 
 def _episode_table(
-    plan: LerobotPlan, e: ExportEpisode, label: ActiveLabel | None, episode_questions: Sequence[Question]
+    plan: LerobotPlan,
+    e: ExportEpisode,
+    label: ActiveLabel | None,
+    episode_questions: Sequence[Question],
 ) -> pa.Table:
     """The episode's rows: features of the source, LeRobot's own columns, and our labels."""
     n = e.num_frames
@@ -130,7 +142,9 @@ def _episode_table(
     by_step = plan.options.flavour == "subtask"
     language = {}
     if not plan.options.plain:
-        language = dict(zip(LANGUAGE, language_columns(e, label, timestamps, episode_questions), strict=True))
+        language = dict(
+            zip(LANGUAGE, language_columns(e, label, timestamps, episode_questions), strict=True)
+        )
     own_columns = {
         "timestamp": timestamps,
         "frame_index": frames,
@@ -142,10 +156,14 @@ def _episode_table(
         **plan.added_columns(e),
         **language,
     }
-    return pa.table(columns(plan.readers[e.dataset], e, plan.features) | own_columns, schema=plan.schema)
+    return pa.table(
+        columns(plan.readers[e.dataset], e, plan.features) | own_columns, schema=plan.schema
+    )
 
 
-def columns(reader: SourceReader, e: ExportEpisode, requested_columns: Mapping[str, Feature]) -> dict[str, pa.Array]:
+def columns(
+    reader: SourceReader, e: ExportEpisode, requested_columns: Mapping[str, Feature]
+) -> dict[str, pa.Array]:
     """An episode's rows of some features. Raises UserError where the source has changed since it was built."""
     if reader.info is not None:
         return _stored(reader, e, requested_columns)
@@ -165,15 +183,27 @@ def columns(reader: SourceReader, e: ExportEpisode, requested_columns: Mapping[s
     return rows
 
 
-def _stored(reader: SourceReader, e: ExportEpisode, requested_columns: Mapping[str, Feature]) -> dict[str, pa.Array]:
+def _stored(
+    reader: SourceReader, e: ExportEpisode, requested_columns: Mapping[str, Feature]
+) -> dict[str, pa.Array]:
     """The same of a LeRobot source."""
     record = reader.record(e)
     data = reader.record(e).data_uri or ""
-    if reader.source.stamp([*(video.uri for video in record.videos), data], record.num_rows) != record.source_stamp:
-        raise UserError(f"the files of {e.dataset} episode {e.episode_index} have changed: build the dataset again")
+    if (
+        reader.source.stamp([*(video.uri for video in record.videos), data], record.num_rows)
+        != record.source_stamp
+    ):
+        raise UserError(
+            f"the files of {e.dataset} episode {e.episode_index} have changed: build the dataset again"
+        )
     try:
-        table = read_columns(reader.source.resolve(data), record.row_start, e.num_frames, tuple(requested_columns))
-        return {name: _cast(table, name, feature, e.num_frames) for name, feature in requested_columns.items()}
+        table = read_columns(
+            reader.source.resolve(data), record.row_start, e.num_frames, tuple(requested_columns)
+        )
+        return {
+            name: _cast(table, name, feature, e.num_frames)
+            for name, feature in requested_columns.items()
+        }
     except (DataError, pa.ArrowException) as error:
         raise UserError(f"rows of {e.dataset} episode {e.episode_index}: {error}") from error
 
@@ -185,7 +215,9 @@ def _cast(table: pa.Table, name: str, feature: Feature, num_frames: int) -> pa.A
     while hasattr(flat.type, "value_type"):
         flat = flat.flatten()
     if len(flat) != num_frames * prod(feature["shape"]):
-        raise DataError(f"column {name} has {len(flat)} values in {num_frames} rows, not {feature['shape']} each")
+        raise DataError(
+            f"column {name} has {len(flat)} values in {num_frames} rows, not {feature['shape']} each"
+        )
     return _fixed(flat.cast(TYPES[feature["dtype"]]), feature["shape"])
 
 
@@ -196,7 +228,10 @@ def _fixed(flat: pa.Array, shape: Sequence[int]) -> pa.Array:
 
 
 def _statistics(
-    plan: LerobotPlan, e: ExportEpisode, table: pa.Table, pictures: Mapping[tuple[int, str], Mapping[int, str]]
+    plan: LerobotPlan,
+    e: ExportEpisode,
+    table: pa.Table,
+    pictures: Mapping[tuple[int, str], Mapping[int, str]],
 ) -> dict[str, Stats]:
     """By feature, of those with numbers; of cameras by some keyframes, else by the first picture of the export."""
     stats = {}
@@ -209,7 +244,9 @@ def _statistics(
     for camera in plan.cameras:
         in_source = plan.cameras_of(e)[camera]
         hashes = spread([*pictures.get((e.episode_index, in_source), {}).values()], STAT_PICTURES)
-        keyframes = [load_keyframe(space, sha256) for sha256 in hashes if space.keyframe(sha256).exists()]
+        keyframes = [
+            load_keyframe(space, sha256) for sha256 in hashes if space.keyframe(sha256).exists()
+        ]
         stats[camera] = picture_statistics(keyframes or [_first_picture(plan, camera, e)])
     return {name: of_feature for name, of_feature in stats.items() if of_feature is not None}
 
@@ -236,7 +273,10 @@ def _episode_row(
     file_place = place(file)
     row: dict[str, tuple[pa.DataType, Any]] = {
         "episode_index": (WHOLE, number),
-        "tasks": (pa.list_(TEXT), [task_texts[index] for index in table["task_index"].unique().to_pylist()]),
+        "tasks": (
+            pa.list_(TEXT),
+            [task_texts[index] for index in table["task_index"].unique().to_pylist()],
+        ),
         "length": (WHOLE, e.num_frames),
         "data/chunk_index": (WHOLE, file_place["chunk_index"]),
         "data/file_index": (WHOLE, file_place["file_index"]),
@@ -254,7 +294,11 @@ def _episode_row(
     of_label: dict[str, Any] = {}
     if label:
         segments = list(map(segment_row, label.segments))
-        of_label = vars(label) | {"segments": segments, "plan": list(label.plan), "end": float(label.progress[-1])}
+        of_label = vars(label) | {
+            "segments": segments,
+            "plan": list(label.plan),
+            "end": float(label.progress[-1]),
+        }
     last_labelled = of_label.get("as_far_as")
     row |= {
         "proccorpus_dataset": (TEXT, e.dataset),
@@ -283,7 +327,9 @@ def segment_row(segment: Segment) -> dict[str, Any]:
     return row | {"step": NO_STEP if segment.step is None else segment.step}
 
 
-def _stats_columns(plan: LerobotPlan, stats: Mapping[str, Stats]) -> dict[str, tuple[pa.DataType, Any]]:
+def _stats_columns(
+    plan: LerobotPlan, stats: Mapping[str, Stats]
+) -> dict[str, tuple[pa.DataType, Any]]:
     """Statistics of a feature that an episode has no numbers for are null."""
     row: dict[str, tuple[pa.DataType, Any]] = {}
     for feature in (*plan.numeric, *plan.cameras):
@@ -302,7 +348,12 @@ def statistics(values: np.ndarray) -> Stats | None:
     if not len(rows):
         return None
     quantiles = np.quantile(rows, list(QUANTILES.values()), axis=0)
-    stats = {"min": rows.min(axis=0), "max": rows.max(axis=0), "mean": rows.mean(axis=0), "std": rows.std(axis=0)}
+    stats = {
+        "min": rows.min(axis=0),
+        "max": rows.max(axis=0),
+        "mean": rows.mean(axis=0),
+        "std": rows.std(axis=0),
+    }
     stats |= dict(zip(QUANTILES, quantiles, strict=True))
     return {name: value.tolist() for name, value in stats.items()} | {"count": [len(rows)]}
 
@@ -317,11 +368,18 @@ def combined(parts: Sequence[Stats]) -> Stats:
     """Statistics over parts, each by its count: exact but for the quantiles, whose mean is taken (so does LeRobot)."""
     counts = np.array([part["count"][0] for part in parts], np.float64)
     share = (counts / counts.sum())[:, None]
-    values = {name: np.array([part[name] for part in parts], np.float64) for name in NAMES}  # [parts, d] each
+    values = {
+        name: np.array([part[name] for part in parts], np.float64) for name in NAMES
+    }  # [parts, d] each
     mean = (values["mean"] * share).sum(axis=0)
     # the variance over all is that inside the parts, and that of their means
     variance = ((values["std"] ** 2 + (values["mean"] - mean) ** 2) * share).sum(axis=0)
-    stats = {"min": values["min"].min(axis=0), "max": values["max"].max(axis=0), "mean": mean, "std": np.sqrt(variance)}
+    stats = {
+        "min": values["min"].min(axis=0),
+        "max": values["max"].max(axis=0),
+        "mean": mean,
+        "std": np.sqrt(variance),
+    }
     stats |= {name: (values[name] * share).sum(axis=0) for name in QUANTILES}
     return {name: value.tolist() for name, value in stats.items()} | {"count": [int(counts.sum())]}
 

@@ -44,11 +44,16 @@ class OpensarmExport(LabelExport):
         return selected
 
     def write_rest(self) -> Mapping[str, Any]:
-        tasks = {text: k for k, text in enumerate(dict.fromkeys(e.task or "" for e in self.selected.episodes))}
+        tasks = {
+            text: k
+            for k, text in enumerate(dict.fromkeys(e.task or "" for e in self.selected.episodes))
+        }
         written: list[tuple[ExportEpisode, dict[str, Any]]] = []
         start = 0
         for k, (e, label) in enumerate(self.labelled()):
-            written.append((e, self.folder.part(f"episode {k}", self._write, e, label, k, start, tasks)))
+            written.append(
+                (e, self.folder.part(f"episode {k}", self._write, e, label, k, start, tasks))
+            )
             start += e.num_frames
         notes = self.notes(labelled=len(written))
         for column in ("state", "actions"):
@@ -60,7 +65,12 @@ class OpensarmExport(LabelExport):
         return {"notes": notes, "labelled_by_people": len(lines)}
 
     def _write(
-        self, e: ExportEpisode, label: ActiveLabel, number: int, start: int, tasks: Mapping[str, int]
+        self,
+        e: ExportEpisode,
+        label: ActiveLabel,
+        number: int,
+        start: int,
+        tasks: Mapping[str, int],
     ) -> dict[str, Any]:
         """The files of an episode, as which it has this number and begins at the row `start`; returns what the metadata
         needs of it: names of dimensions, videos, and what a person said."""
@@ -69,7 +79,9 @@ class OpensarmExport(LabelExport):
         chunk = f"chunk-{number // EPISODES_IN_CHUNK:03d}"
         videos: dict[str, Any] = {}
         # What is named left or right is that in opensarm's names of cameras, too; the first one is the top one
-        sides = camera_names(e.cameras, "top", lambda name: next((s for s in SIDES if s in name), None), SUFFIX)
+        sides = camera_names(
+            e.cameras, "top", lambda name: next((s for s in SIDES if s in name), None), SUFFIX
+        )
         for camera, name in sides.items():
             path = self.folder.path(f"lerobot/videos/{chunk}/{name}/episode_{number:06d}.mp4")
             videos[name] = write_episode_video(reader, camera, e, path)
@@ -85,16 +97,30 @@ class OpensarmExport(LabelExport):
         ones = np.ones(e.num_frames, np.int64)
         task = tasks[e.task or ""]
         # Of a label that names no steps the primitive is none
-        steps = ["dummy" if s.step is None or not label.has_names else s.name for s in label.segments]
+        steps = [
+            "dummy" if s.step is None or not label.has_names else s.name for s in label.segments
+        ]
         primitives = np.repeat([*map(primitive, steps)], [*map(len, label.segments)])
-        values = (progress, primitives, timestamps, frames, ones * number, frames + start, ones * task)
-        columns |= {name: v.astype(dtype) for (name, dtype), v in zip(COLUMNS.items(), values, strict=True)}
+        values = (
+            progress,
+            primitives,
+            timestamps,
+            frames,
+            ones * number,
+            frames + start,
+            ones * task,
+        )
+        columns |= {
+            name: v.astype(dtype) for (name, dtype), v in zip(COLUMNS.items(), values, strict=True)
+        }
         data = self.folder.path(f"lerobot/data/{chunk}/episode_{number:06d}.parquet")
         pq.write_table(pa.table(columns), data, compression="snappy")
         line = self._line(e, label, number, f"{rollout}/{next(iter(videos))}.mp4")
         return {"names": names, "videos": videos, "line": line}
 
-    def _line(self, e: ExportEpisode, label: ActiveLabel, number: int, video: str) -> dict[str, Any] | None:
+    def _line(
+        self, e: ExportEpisode, label: ActiveLabel, number: int, video: str
+    ) -> dict[str, Any] | None:
         """What a person said, as a line of opensarm's tool; None where the label is none of a person's."""
         if e.label_run != human_run(e.dataset) and not any(s.pace for s in label.segments):
             return None
@@ -113,7 +139,10 @@ class OpensarmExport(LabelExport):
         }
 
     def _write_metadata(
-        self, written: Sequence[tuple[ExportEpisode, Mapping[str, Any]]], tasks: Mapping[str, int], total_frames: int
+        self,
+        written: Sequence[tuple[ExportEpisode, Mapping[str, Any]]],
+        tasks: Mapping[str, int],
+        total_frames: int,
     ) -> None:
         """meta of the LeRobot v2.0 dataset. Features are those that all episodes have alike."""
         cameras, features = _features([facts for _, facts in written], written[0][0].fps)
@@ -133,7 +162,9 @@ class OpensarmExport(LabelExport):
             "features": features,
             "act_pri": list(PRIMITIVES),
         }
-        self.folder.write("lerobot/meta/info.json", json.dumps(info, indent=1, ensure_ascii=False) + "\n")
+        self.folder.write(
+            "lerobot/meta/info.json", json.dumps(info, indent=1, ensure_ascii=False) + "\n"
+        )
         of_episode = (
             {"episode_index": k, "tasks": [e.task or ""], "length": e.num_frames}
             | {"proccorpus_dataset": e.dataset, "proccorpus_episode_index": e.episode_index}
@@ -152,12 +183,18 @@ def _features(written: Sequence[Mapping[str, Any]], fps: float) -> tuple[list[st
         for c, column_names in first["names"].items()
         if all(other_episode["names"].get(c) == column_names for other_episode in other_episodes)
     }
-    cameras = [c for c in first["videos"] if all(c in other_episode["videos"] for other_episode in other_episodes)]
+    cameras = [
+        c
+        for c in first["videos"]
+        if all(c in other_episode["videos"] for other_episode in other_episodes)
+    ]
     features = {
         c: {"dtype": "float64", "shape": [len(column_names)], "names": column_names}
         for c, column_names in names.items()
     }
-    features |= {name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in COLUMNS.items()}
+    features |= {
+        name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in COLUMNS.items()
+    }
     for camera in cameras:
         video_facts = first["videos"][camera]
         features[camera] = {
@@ -169,9 +206,14 @@ def _features(written: Sequence[Mapping[str, Any]], fps: float) -> tuple[list[st
     return cameras, features
 
 
-def _of_source(episode: EpisodeData, num_frames: int) -> tuple[dict[str, list[str]], dict[str, pa.Array]]:
+def _of_source(
+    episode: EpisodeData, num_frames: int
+) -> tuple[dict[str, list[str]], dict[str, pa.Array]]:
     """State and actions that have a row for each frame: the names of their dimensions, and their values."""
-    vectors = {"state": (episode.state, episode.state_names), "actions": (episode.action, episode.action_names)}
+    vectors = {
+        "state": (episode.state, episode.state_names),
+        "actions": (episode.action, episode.action_names),
+    }
     names = {}
     columns = {}
     for name, (values, stated_names) in vectors.items():

@@ -27,7 +27,9 @@ def _option(default: Any, description: str, name: str | None = None, **limits: A
 
 
 class _Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True
+    )
 
 
 class Selection(_Options):
@@ -41,16 +43,25 @@ class Selection(_Options):
 
     release: str | None = _option(None, "Export this release; default: the corpus as it is now.")
     datasets: tuple[str, ...] = _option((), "Only this dataset; repeatable.", "dataset")
-    episodes: tuple[int, ...] | None = _option(None, "Only these episodes of one dataset, such as 0,1,5-9.")
-    splits: tuple[str, ...] = _option((), "Only this split: train, val, test_id, ...; repeatable.", "split")
-    where: str | None = _option(None, "SQL condition such as 'success', or a query for dataset, episode_index.")
+    episodes: tuple[int, ...] | None = _option(
+        None, "Only these episodes of one dataset, such as 0,1,5-9."
+    )
+    splits: tuple[str, ...] = _option(
+        (), "Only this split: train, val, test_id, ...; repeatable.", "split"
+    )
+    where: str | None = _option(
+        None, "SQL condition such as 'success', or a query for dataset, episode_index."
+    )
     without: tuple[str, ...] = _option(
-        (), "Leave out runs with a fault that this check found, such as camera_frozen, but accepted ones; repeatable."
+        (),
+        "Leave out runs with a fault that this check found, such as camera_frozen, but accepted ones; repeatable.",
     )
     allow: tuple[str, ...] = _option(
         (), "Include datasets with this licence, such as unknown; repeatable.", "allow_licence"
     )
-    min_confidence: float | None = _option(None, "Leave out labels with a lower confidence.", ge=0, le=1)
+    min_confidence: float | None = _option(
+        None, "Leave out labels with a lower confidence.", ge=0, le=1
+    )
     min_name_confidence: float | None = _option(
         None, "Leave out the step names of labels with a lower confidence.", ge=0, le=1
     )
@@ -84,12 +95,17 @@ class SampleOptions(KindOptions):
     forms: tuple[Literal["think", "no_think"], ...] = _option(
         (), "Only ProgressLM samples of this form: think or no_think; repeatable.", "form"
     )
-    profile: str | None = _option(None, "Draw this training set from --release: progresslm_sft or progresslm_rl.")
+    profile: str | None = _option(
+        None, "Draw this training set from --release: progresslm_sft or progresslm_rl."
+    )
     seed: int = _option(0, "Another number draws other samples for --profile.")
 
     def stated(self) -> dict[str, Any]:
         field_names = set(SampleOptions.model_fields)
-        return {"samples": self.model_dump(include=field_names), **self.model_dump(exclude=field_names)}
+        return {
+            "samples": self.model_dump(include=field_names),
+            **self.model_dump(exclude=field_names),
+        }
 
 
 class SampleFileOptions(SampleOptions):
@@ -118,8 +134,12 @@ class PreferencesOptions(KindOptions):
 class RerunOptions(KindOptions):
     """A recording per episode for Rerun's viewer: cameras, segments, progress by every label run, gripper."""
 
-    pictures_per_s: float | None = _option(None, "Maximum pictures per second; default: all; 0: none.", ge=0)
-    max_px: int = _option(640, "Maximum longer side of pictures; larger ones are scaled down.", ge=16)
+    pictures_per_s: float | None = _option(
+        None, "Maximum pictures per second; default: all; 0: none.", ge=0
+    )
+    max_px: int = _option(
+        640, "Maximum longer side of pictures; larger ones are scaled down.", ge=16
+    )
     quality: int = Field(default=85, ge=1, le=100)  # of JPEGs
 
 
@@ -130,23 +150,37 @@ class LerobotOptions(KindOptions):
         "task", "Text of a frame's task: the instruction, or the step's name."
     )
     codec: Literal["h264", "av1"] = _option("h264", "Codec for pictures that must be encoded.")
-    only_complete: bool = _option(False, "Leave out episodes without SARM stages: unfinished, a step done twice, ...")
+    only_complete: bool = _option(
+        False, "Leave out episodes without SARM stages: unfinished, a step done twice, ..."
+    )
     chunk_sizes: tuple[int, ...] = (16, 32, 50, 100)
-    blur: Literal["faces"] | None = _option(None, "Blur these in all pictures, which are then encoded again.")
+    blur: Literal["faces"] | None = _option(
+        None, "Blur these in all pictures, which are then encoded again."
+    )
 
-    plain: bool = _option(False, "Leave out the columns language_*, which other tools may not read.")
-    fps: float | None = _option(None, "Stamp rows at this rate, up to a tenth from theirs; default: their rate.", gt=0)
+    plain: bool = _option(
+        False, "Leave out the columns language_*, which other tools may not read."
+    )
+    fps: float | None = _option(
+        None, "Stamp rows at this rate, up to a tenth from theirs; default: their rate.", gt=0
+    )
 
     def stated(self) -> dict[str, Any]:
         """Without options that earlier exports had not, where they are not asked for: so these stay the same."""
         newer = {"only_complete": False, "plain": False, "fps": None}
-        return {name: value for name, value in self.model_dump().items() if newer.get(name, ...) != value}
+        return {
+            name: value
+            for name, value in self.model_dump().items()
+            if newer.get(name, ...) != value
+        }
 
 
 class LabelOptions(KindOptions):
     """`label_run`: its labels in the place of the active ones."""
 
-    label_run: str | None = _option(None, "Export the labels of this label run, not the active ones.")
+    label_run: str | None = _option(
+        None, "Export the labels of this label run, not the active ones."
+    )
 
 
 class RewardOptions(KindOptions):
@@ -173,7 +207,9 @@ class WeightsOptions(LerobotOptions):
         "0 in such segments and in failed runs.",
         "kind",
     )
-    chunk_size: int = _option(50, "Frames in an action chunk of the policy, over which a frame gains.", ge=1)
+    chunk_size: int = _option(
+        50, "Frames in an action chunk of the policy, over which a frame gains.", ge=1
+    )
     in_dataset: bool = _option(False, "Write a LeRobot dataset with a column sample_weight, too.")
 
     def of_datasets(self) -> list[str]:
@@ -191,8 +227,12 @@ class WeightsOptions(LerobotOptions):
 class FrameSignalsOptions(LabelOptions, RewardOptions):
     """Signals per frame for LeRobot (lerobot.frame_signals 1), from labels or a reward model: one Parquet file."""
 
-    horizon: int | None = _option(None, "Add advantages of action chunks of so many frames.", "advantage", ge=1)
-    positive_share: float = _option(0.3, "Share of a task's frames marked positive (RECAP).", ge=0, le=1)
+    horizon: int | None = _option(
+        None, "Add advantages of action chunks of so many frames.", "advantage", ge=1
+    )
+    positive_share: float = _option(
+        0.3, "Share of a task's frames marked positive (RECAP).", ge=0, le=1
+    )
 
 
 class RoboDopamineOptions(LabelOptions):
@@ -240,13 +280,23 @@ class ExportKind:
         try:
             module = import_module(f"warehouse.exports.{self.module}")
         except ModuleNotFoundError as e:
-            raise UserError(f"this export needs the package {e.name}: {install_hint('exports')}") from e
+            raise UserError(
+                f"this export needs the package {e.name}: {install_hint('exports')}"
+            ) from e
         options = options or self.options()
-        writer = getattr(module, options.writer or self.options.__name__.replace("Options", "Export"))
+        writer = getattr(
+            module, options.writer or self.options.__name__.replace("Options", "Export")
+        )
         return writer(self.name, lake, selection, options)
 
     def export(
-        self, lake: Lake, selection: Selection, out: Path, options: Any = None, *, overwrite: bool = False
+        self,
+        lake: Lake,
+        selection: Selection,
+        out: Path,
+        options: Any = None,
+        *,
+        overwrite: bool = False,
     ) -> Any:
         """Write the export to `out`, as far as it is not there; returns a `folder.Exported`. Raises UserError."""
         return self.open(lake, selection, options).export(out, overwrite)

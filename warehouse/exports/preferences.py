@@ -81,7 +81,9 @@ class PreferencesExport(SampleExport):
         runs: dict[str, list[ComparedRun]] = defaultdict(list)
         for key, moments in self._moments.items():
             episode_facts = self._facts[key]
-            frames, progress = (np.array([m[name] for m in moments]) for name in ("frame", "progress"))
+            frames, progress = (
+                np.array([m[name] for m in moments]) for name in ("frame", "progress")
+            )
             # A run without a text is compared with no other one
             of_run = (
                 episode_facts.same_as or f"run {key[1]}",
@@ -107,7 +109,9 @@ class PreferencesExport(SampleExport):
         total = sum(map(Counter, counts.values()), Counter[str]())
         notes = self.selected.label_notes()
         notes += [
-            f"no pair of the kind {criterion}: {LACKING[criterion]}" for criterion in WHYS if not total[criterion]
+            f"no pair of the kind {criterion}: {LACKING[criterion]}"
+            for criterion in WHYS
+            if not total[criterion]
         ]
         self.folder.write(README, self._readme(counts, notes))
         return {"samples": total.total(), "pairs": counts, "notes": notes}
@@ -125,17 +129,25 @@ class PreferencesExport(SampleExport):
             "JOIN lake.samples s ON s.dataset = x.dataset AND s.chunk = x.chunk AND s.sample_id = x.sample_id "
             "WHERE NOT x.withheld AND s.progress IS NOT NULL ORDER BY s.dataset, s.episode_index, frame, s.sample_id"
         )
-        return {key: list(of_run) for key, of_run in groupby(rows, itemgetter("dataset", "episode_index"))}
+        return {
+            key: list(of_run)
+            for key, of_run in groupby(rows, itemgetter("dataset", "episode_index"))
+        }
 
     def _write_split(self, split: str, pairs: Sequence[Pair]) -> dict[str, int]:
         """Returns how many there are of each kind."""
         pictures = lru_cache(maxsize=KEPT_EPISODES)(self._pictures)
         chosen_first = np.random.default_rng(self.options.seed).random(len(pairs)) < 0.5
-        rows = ([self._row(*drawn, pictures)] for drawn in zip(pairs, chosen_first.tolist(), strict=True))
+        rows = (
+            [self._row(*drawn, pictures)]
+            for drawn in zip(pairs, chosen_first.tolist(), strict=True)
+        )
         write_rows(self.folder, f"pairs/{split}/part", SCHEMA, rows)
         return dict(Counter(pair.why for pair in pairs))
 
-    def _row(self, pair: Pair, chosen_first: bool, pictures: Callable[..., dict[int, dict]]) -> dict[str, Any]:
+    def _row(
+        self, pair: Pair, chosen_first: bool, pictures: Callable[..., dict[int, dict]]
+    ) -> dict[str, Any]:
         sides = {"chosen": pair.chosen, "rejected": pair.rejected}
         first, second = sides if chosen_first else reversed(sides)
         task = task_text(self._facts[pair.chosen.key].same_as)
@@ -162,7 +174,11 @@ class PreferencesExport(SampleExport):
             "why": pair.why,
             "margin": pair.margin,
             "task": task,
-            "images": [pictures(*sides[side].key)[m["frame"]] for side in (first, second) for m in side_moments[side]],
+            "images": [
+                pictures(*sides[side].key)[m["frame"]]
+                for side in (first, second)
+                for m in side_moments[side]
+            ],
             "prompt": [_message("user", content)],
             first: [_message("assistant", ["Run A"])],
             second: [_message("assistant", ["Run B"])],
@@ -174,14 +190,19 @@ class PreferencesExport(SampleExport):
         by_entry: dict[tuple[str, int], set[str]] = defaultdict(set)
         for moment in self._moments[dataset, episode]:
             by_entry[moment["shard"], moment["offset"]].add(moment["sample_id"])
-        samples = (sample for place, ids in by_entry.items() for sample in self.of_entry(*place, ids))
+        samples = (
+            sample for place, ids in by_entry.items() for sample in self.of_entry(*place, ids)
+        )
         return {sample.row["frames"][-1]: shown_pictures(sample)[-1] for sample in samples}
 
     def _readme(self, counts: Mapping[str, Mapping[str, int]], notes: Sequence[str]) -> str:
         title = f"Preferences of {self.selected.title}"
         options = self.options
         files = {"pairs": {split: f"pairs/{split}/*.parquet" for split in counts}}
-        table = [(split, *(of_split.get(criterion, 0) for criterion in WHYS)) for split, of_split in counts.items()]
+        table = [
+            (split, *(of_split.get(criterion, 0) for criterion in WHYS))
+            for split, of_split in counts.items()
+        ]
         noted = "".join(f"\n- {note}" for note in notes)
         return f"""{card_head(self.selected, files, title)}
 # {title}
@@ -207,11 +228,17 @@ def shown_moments(pair: Pair, moments: Mapping[Key, Sequence[Moment]]) -> dict[s
     """The moments by which each part is shown: evenly spread from the episode's start to the last frame that it is
     compared by, as many of both, or who counts pictures would know which came further."""
     sides = {"chosen": pair.chosen, "rejected": pair.rejected}
-    until = {side: [m for m in moments[part.key] if m["frame"] <= part.frames[-1]] for side, part in sides.items()}
+    until = {
+        side: [m for m in moments[part.key] if m["frame"] <= part.frames[-1]]
+        for side, part in sides.items()
+    }
     count = min(MOST_PICTURES, *map(len, until.values()))
     # From the end: of a single picture it is the last one
     return {
-        side: [side_moments[k] for k in np.linspace(len(side_moments) - 1, 0, count).round().astype(int)[::-1].tolist()]
+        side: [
+            side_moments[k]
+            for k in np.linspace(len(side_moments) - 1, 0, count).round().astype(int)[::-1].tolist()
+        ]
         for side, side_moments in until.items()
     }
 
@@ -228,4 +255,7 @@ def quality_label(pair: Pair, side: str, success: bool | None) -> str | None:
 
 
 def _message(role: str, content: Sequence[str | None]) -> dict[str, Any]:
-    return {"role": role, "content": [{"type": "image" if t is None else "text", "text": t} for t in content]}
+    return {
+        "role": role,
+        "content": [{"type": "image" if t is None else "text", "text": t} for t in content],
+    }

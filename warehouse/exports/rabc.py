@@ -37,41 +37,57 @@ BINS = 100_000  # of the histogram of gains in progress, over 0..1
 INDEX = ("index", "episode_index", "frame_index")
 PROGRESS = ("progress_sparse", "progress_dense")
 ASSUMED = "outcome_assumed"
-FALLBACK = "extra_params='{\"fallback_weight\": 0.0}'"  # LeRobot's parser takes the whole mapping alone
+FALLBACK = (
+    "extra_params='{\"fallback_weight\": 0.0}'"  # LeRobot's parser takes the whole mapping alone
+)
 MOST_ALIKE = 0.8  # of the frames may weigh the same
-SCHEMA = pa.schema(dict.fromkeys(INDEX, pa.int64()) | dict.fromkeys(PROGRESS, pa.float32()) | {ASSUMED: pa.bool_()})
-Scored = tuple[np.ndarray, np.ndarray, np.ndarray]  # frames int64 [k], progress and probability of success [k]
+SCHEMA = pa.schema(
+    dict.fromkeys(INDEX, pa.int64()) | dict.fromkeys(PROGRESS, pa.float32()) | {ASSUMED: pa.bool_()}
+)
+Scored = tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]  # frames int64 [k], progress and probability of success [k]
 
 
 class Kappas:
     """Suggested kappas, gathered chunk by chunk in bounded memory."""
 
     def __init__(self, chunk_sizes: Sequence[int]) -> None:
-        self._histograms = {size: np.zeros(BINS, np.int64) for size in chunk_sizes}  # of the gains that are positive
+        self._histograms = {
+            size: np.zeros(BINS, np.int64) for size in chunk_sizes
+        }  # of the gains that are positive
 
     def add(self, labels: Sequence[np.ndarray]) -> None:
         """Progress of some episodes; of many at once, since a histogram is larger than an episode."""
         for size, counts in self._histograms.items() if labels else ():
             gains = np.concatenate([gains_of(label, size) for label in labels])
-            counts += np.bincount(np.minimum((gains[gains > 0] * BINS).astype(np.int64), BINS - 1), minlength=BINS)
+            counts += np.bincount(
+                np.minimum((gains[gains > 0] * BINS).astype(np.int64), BINS - 1), minlength=BINS
+            )
 
     def suggested(self) -> dict[str, float | None]:
         """By chunk size; None where no frame gains."""
         return {
-            str(size): int(np.searchsorted(np.cumsum(counts), KAPPA_SHARE * total)) / BINS if total else None
+            str(size): int(np.searchsorted(np.cumsum(counts), KAPPA_SHARE * total)) / BINS
+            if total
+            else None
             for size, counts in self._histograms.items()
             for total in [int(counts.sum())]
         }
 
 
-def weights_apart(gains: Sequence[tuple[bool | None, np.ndarray]], kappa: float | None) -> dict[str, float | None]:
+def weights_apart(
+    gains: Sequence[tuple[bool | None, np.ndarray]], kappa: float | None
+) -> dict[str, float | None]:
     """How LeRobot's RA-BC tells frames apart, of runs' outcomes and gains [n]: `alike`, the share of frames that weigh
     exactly 1; `failed`, the mean weight in failed runs to that in the others. Empty where no frame gains.
     """
     if kappa is None:
         return {}
     every = np.concatenate([values for _, values in gains])
-    in_failed = np.repeat([success is False for success, _ in gains], [len(values) for _, values in gains])
+    in_failed = np.repeat(
+        [success is False for success, _ in gains], [len(values) for _, values in gains]
+    )
     known = np.isfinite(every)
     weights = rabc_weights(every[known], kappa)
     in_failed = in_failed[known]
@@ -84,8 +100,12 @@ def the_dataset(selected: Selected) -> tuple[str, str, float]:
     """Name, format and frame rate of the one LeRobot dataset of a selection. Raises UserError for anything else."""
     dataset, *other_datasets = selected.datasets
     if other_datasets:
-        raise UserError(f"the file belongs to one dataset, not to {', '.join(selected.datasets)}: add --dataset NAME")
-    ((kind, fps),) = selected.lake.rows("SELECT format, fps FROM datasets WHERE dataset = ?", [dataset])
+        raise UserError(
+            f"the file belongs to one dataset, not to {', '.join(selected.datasets)}: add --dataset NAME"
+        )
+    ((kind, fps),) = selected.lake.rows(
+        "SELECT format, fps FROM datasets WHERE dataset = ?", [dataset]
+    )
     if not kind.startswith("lerobot"):
         raise UserError(
             f"{dataset} is no LeRobot dataset ({kind}): proccorpus export lerobot makes one, with its progress in it"
@@ -100,7 +120,10 @@ EpisodeProgress = tuple[int, int, int, FrameProgress | None]
 
 
 def write_progress(
-    path: Path, chunks: Iterable[Sequence[EpisodeProgress]], selected: Selected, options: RabcOptions | LerobotOptions
+    path: Path,
+    chunks: Iterable[Sequence[EpisodeProgress]],
+    selected: Selected,
+    options: RabcOptions | LerobotOptions,
 ) -> dict[str, Any]:
     """Write the file a chunk at a time, NaN where an episode has no progress; returns how many frames have one, and the
     suggested kappa by action chunk."""
@@ -113,7 +136,10 @@ def write_progress(
             kappas.add(known_ramps)
             labelled += sum(int(np.isfinite(ramp).sum()) for ramp in known_ramps)
             writer.write_table(pa.concat_tables(episode_rows(*episode) for episode in episodes))
-        facts: dict[str, Any] = {"release": selected.selection.release, "snapshot": selected.snapshot}
+        facts: dict[str, Any] = {
+            "release": selected.selection.release,
+            "snapshot": selected.snapshot,
+        }
         model = ",".join(selected.active_runs)
         if isinstance(options, RabcOptions) and options.rewards:
             model = options.model or model
@@ -122,7 +148,9 @@ def write_progress(
             facts["label_runs"] = selected.active_runs
         metadata = json.dumps(facts | {"suggested_kappa": kappas.suggested()}, sort_keys=True)
         # `reward_model_path` is the key under which LeRobot's own tools name the maker
-        writer.add_key_value_metadata({"reward_model_path": f"proccorpus:{model}", "proccorpus": metadata})
+        writer.add_key_value_metadata(
+            {"reward_model_path": f"proccorpus:{model}", "proccorpus": metadata}
+        )
     return {"labelled_frames": labelled, "suggested_kappa": kappas.suggested()}
 
 
@@ -132,7 +160,9 @@ def episode_rows(index: int, episode: int, n: int, progress: FrameProgress | Non
     unknown = np.full(n, np.nan, np.float32)
     sparse, dense, assumed = progress or (unknown, unknown, None)
     is_assumed = pa.array([assumed] * n, pa.bool_())
-    return pa.table([frames + index, np.full(n, episode), frames, sparse, dense, is_assumed], schema=SCHEMA)
+    return pa.table(
+        [frames + index, np.full(n, episode), frames, sparse, dense, is_assumed], schema=SCHEMA
+    )
 
 
 def _apart(starts: dict[int, int], lengths: Mapping[int, int | None]) -> dict[int, int]:
@@ -156,7 +186,9 @@ class OneDatasetExport(Export):
         self.dataset, self.format, self.fps = the_dataset(selected)
         return selected
 
-    def dataset_chunks(self) -> Iterator[tuple[int, list[ExportEpisode], dict[int, int], dict[int, int]]]:
+    def dataset_chunks(
+        self,
+    ) -> Iterator[tuple[int, list[ExportEpisode], dict[int, int], dict[int, int]]]:
         """(chunk, its episodes that are selected, frames of each episode of the source, the global index of each
         one's first frame), in order."""
         facts = self.lake.rows(
@@ -174,17 +206,24 @@ class OneDatasetExport(Export):
         """By the lengths of all episodes of the source before it."""
         sql = "SELECT episode_index, num_rows FROM episode_facts WHERE dataset = ?"
         lengths: dict[int, Any] = dict(self.lake.rows(sql, [self.dataset]))
-        [config] = self.lake.column("SELECT config FROM build_configs WHERE dataset = ?", [self.dataset])
+        [config] = self.lake.column(
+            "SELECT config FROM build_configs WHERE dataset = ?", [self.dataset]
+        )
         # A lake that was built from some episodes only does not know the others'
         if json.loads(config).get("episodes") is not None:
-            lengths = {r.episode_index: r.num_rows for r in list_episodes(self.readers[self.dataset].source).records}
+            lengths = {
+                r.episode_index: r.num_rows
+                for r in list_episodes(self.readers[self.dataset].source).records
+            }
         if None in lengths.values():
             episode = min(e for e, length in lengths.items() if length is None)
             raise UserError(
                 f"the rows of {self.dataset} episode {episode} cannot be read, so later frames have no index"
             )
         order = sorted(lengths)
-        return dict(zip(order, accumulate(map(lengths.__getitem__, order), initial=0), strict=False))
+        return dict(
+            zip(order, accumulate(map(lengths.__getitem__, order), initial=0), strict=False)
+        )
 
     def _stated_starts(self, chunk: int) -> dict[int, int]:
         """As the rows of the source state them, which those of LeRobot do; else empty.
@@ -236,7 +275,11 @@ class OneDatasetExport(Export):
                     f"{self.dataset} episode {e.episode_index} has no rewards of this model: export rabc --from-model "
                     "makes them"
                 )
-            scored_by_episode[e.episode_index] = (frames[rows], progress[rows], success_probability[rows])
+            scored_by_episode[e.episode_index] = (
+                frames[rows],
+                progress[rows],
+                success_probability[rows],
+            )
         return scored_by_episode
 
 
@@ -245,7 +288,9 @@ def between(frames: np.ndarray, progress: np.ndarray, num_frames: int) -> np.nda
 
     Example: between([0, 2, 4], [0.0, 0.5, nan], 6) == [0.0, 0.25, 0.5, nan, nan, nan]
     """
-    line = np.interp(np.arange(num_frames), frames, progress, left=np.nan, right=np.nan).astype(np.float32)
+    line = np.interp(np.arange(num_frames), frames, progress, left=np.nan, right=np.nan).astype(
+        np.float32
+    )
     line[frames] = progress  # also where the next one is NaN
     return line
 
@@ -267,7 +312,9 @@ class RabcExport(OneDatasetExport):
         facts = self.folder.part("progress", self._write)
         notes = [*notes, *self._warnings(facts)]
         if ends := facts["held_ends"]:
-            listed = ", ".join(map(str, ends[:MOST_LISTED])) + (" ..." if len(ends) > MOST_LISTED else "")
+            listed = ", ".join(map(str, ends[:MOST_LISTED])) + (
+                " ..." if len(ends) > MOST_LISTED else ""
+            )
             notes += [
                 f"the model's answer at the last frame of {len(ends)} episodes cannot be read, so their progress stays "
                 f"at the answer before it (episodes {listed})"
@@ -279,9 +326,15 @@ class RabcExport(OneDatasetExport):
         self.held_ends: list[int] = []
         self._dropped = 0
         self._gains: list[tuple[bool | None, np.ndarray]] = []
-        facts = write_progress(self.folder.path(FILE), self._of_chunks(), self.selected, self.options)
+        facts = write_progress(
+            self.folder.path(FILE), self._of_chunks(), self.selected, self.options
+        )
         told_apart = weights_apart(self._gains, facts["suggested_kappa"][str(self._example_size)])
-        return facts | {"held_ends": self.held_ends, "dropped_frames": self._dropped, "told_apart": told_apart}
+        return facts | {
+            "held_ends": self.held_ends,
+            "dropped_frames": self._dropped,
+            "told_apart": told_apart,
+        }
 
     @property
     def _example_size(self) -> int:
@@ -293,7 +346,10 @@ class RabcExport(OneDatasetExport):
             progress = self._progress(chunk, episodes)
             selected = {e.episode_index: e.success for e in episodes}
             self._dropped += sum(n for e, n in lengths.items() if e not in selected)
-            self._gains += [(selected[e], gains_of(columns[0], self._example_size)) for e, columns in progress.items()]
+            self._gains += [
+                (selected[e], gains_of(columns[0], self._example_size))
+                for e, columns in progress.items()
+            ]
             yield [(starts[e], e, n, progress.get(e)) for e, n in lengths.items()]
 
     def _warnings(self, facts: Mapping[str, Any]) -> list[str]:
@@ -367,7 +423,9 @@ At the end of an episode chunks are cut off, so its last frames gain little, and
 """
 
 
-def configuration(kappa: float | None, progress_path: str | None = None, *, without_progress_0: bool = False) -> str:
+def configuration(
+    kappa: float | None, progress_path: str | None = None, *, without_progress_0: bool = False
+) -> str:
     """What a training configuration of LeRobot needs, as flags; the last says that frames without progress weigh 0."""
     flags = ["type=rabc", "head_mode=sparse", f"kappa={kappa}"]
     flags += [f"progress_path={progress_path}"] if progress_path else []

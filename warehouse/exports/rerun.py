@@ -86,7 +86,10 @@ def write_recording(
 def _chunk(path: str, e: ExportEpisode, frames: Iterable[int], columns: Any) -> Any:
     """Rows of an entity on both timelines."""
     numbers = np.asarray(list(frames), np.int64)
-    times = [rr.TimeColumn("frame", sequence=numbers), rr.TimeColumn("time", duration=numbers / e.fps)]
+    times = [
+        rr.TimeColumn("frame", sequence=numbers),
+        rr.TimeColumn("time", duration=numbers / e.fps),
+    ]
     return Chunk.from_columns(path, times, columns)
 
 
@@ -112,7 +115,9 @@ def _labels(selected: Selected, e: ExportEpisode) -> Iterator[Any]:
         "release": selected.selection.release or "",
     }
     yield Chunk.from_property("episode", rr.AnyValues(**properties))
-    yield Chunk.from_columns("/task", [], rr.TextDocument.columns(text=[e.task or "no instruction is known"]))
+    yield Chunk.from_columns(
+        "/task", [], rr.TextDocument.columns(text=[e.task or "no instruction is known"])
+    )
 
     yield from _label_runs(selected.lake, e)
     yield from _signals(selected.lake, e)
@@ -132,7 +137,12 @@ def _label_runs(lake: Lake, e: ExportEpisode) -> Iterator[Any]:
         if run in labels:
             texts = [_text(segment, labels[run].num_planned) for segment in labels[run].segments]
             begins = [segment.start_frame for segment in labels[run].segments]
-            yield _chunk(f"/segments/{name}", e, begins, rr.TextLog.columns(text=texts, level=["INFO"] * len(texts)))
+            yield _chunk(
+                f"/segments/{name}",
+                e,
+                begins,
+                rr.TextLog.columns(text=texts, level=["INFO"] * len(texts)),
+            )
         curves = lake.arrow(
             f"SELECT frame_index, progress, progress_procvlm FROM progress WHERE {OF_EPISODE} AND label_run = ? "
             "ORDER BY 1",
@@ -153,7 +163,9 @@ def _signals(lake: Lake, e: ExportEpisode) -> Iterator[Any]:
             path = "/gripper"
         else:
             path = f"/gripper/{part(arm or str(number))}"
-        rows = pa.table({"frame_index": np.arange(len(gripper.opening)), "opening": gripper.opening})
+        rows = pa.table(
+            {"frame_index": np.arange(len(gripper.opening)), "opening": gripper.opening}
+        )
         yield from _curve(path, e, rows, "opening")
     for camera in e.cameras:
         measured = lake.arrow(
@@ -174,7 +186,9 @@ def _text(segment: Segment, num_planned: int) -> str:
     return f"{name} (step {segment.step + 1} of {num_planned}, {end})"
 
 
-def _camera(reader: SourceReader, e: ExportEpisode, camera: str, options: RerunOptions) -> Iterator[Any]:
+def _camera(
+    reader: SourceReader, e: ExportEpisode, camera: str, options: RerunOptions
+) -> Iterator[Any]:
     """The shown frames of a camera, a chunk for each batch of them. Raises UserError for another source than then."""
 
     jpegs: dict[int, bytes] = {}
@@ -204,7 +218,9 @@ def _camera(reader: SourceReader, e: ExportEpisode, camera: str, options: RerunO
 
 def _pictures(path: str, e: ExportEpisode, jpegs: Mapping[int, bytes]) -> Any:
     blobs = list(jpegs.values())
-    return _chunk(path, e, jpegs, rr.EncodedImage.columns(blob=blobs, media_type=["image/jpeg"] * len(blobs)))
+    return _chunk(
+        path, e, jpegs, rr.EncodedImage.columns(blob=blobs, media_type=["image/jpeg"] * len(blobs))
+    )
 
 
 def _frames_to_show(e: ExportEpisode, options: RerunOptions) -> set[int]:

@@ -69,7 +69,8 @@ class RoboDopamineExport(LabelExport):
         numbers: dict[str, count[int]] = defaultdict(count)
         task_keys = dict.fromkeys(map(_task, self.selected.episodes))
         tasks = {
-            (dataset, task): f"raw_data/{dataset}/task_{next(numbers[dataset]):03d}" for dataset, task in task_keys
+            (dataset, task): f"raw_data/{dataset}/task_{next(numbers[dataset]):03d}"
+            for dataset, task in task_keys
         }
         done_at = self._ends()
         pairs: dict[str, list[dict[str, Any]]] = {}
@@ -79,16 +80,22 @@ class RoboDopamineExport(LabelExport):
             end = done_at.get((_task(e), e.split))
             place = tasks[_task(e)]
             without_end += end is None
-            facts = self.folder.part(f"{e.dataset} {e.episode_index}", self._write, e, label, end, place)
+            facts = self.folder.part(
+                f"{e.dataset} {e.episode_index}", self._write, e, label, end, place
+            )
             pairs.setdefault(e.split or NO_SPLIT, []).extend(facts["pairs"])
-        reason = "runs have no pairs: no run of their task in their split is known to have succeeded"
+        reason = (
+            "runs have no pairs: no run of their task in their split is known to have succeeded"
+        )
         notes = self.notes(labelled) + counted(without_end, reason)
         texts: dict[str, list] = {
             f"{place}/task_instruction.json": [text] if text else []
             for (_, text), place in tasks.items()
             if (self.folder.root / place).is_dir()  # of a task that has a labelled episode
         }
-        texts |= {f"train_data/train_jsons/{split}.json": of_split for split, of_split in pairs.items()}
+        texts |= {
+            f"train_data/train_jsons/{split}.json": of_split for split, of_split in pairs.items()
+        }
         for name, content in texts.items():
             self.folder.write(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         counts = {split: len(of_split) for split, of_split in pairs.items()}
@@ -105,7 +112,9 @@ class RoboDopamineExport(LabelExport):
                 end_pictures.setdefault((_task(e), e.split), _picture(e, HIGH, e.num_frames - 1))
         return end_pictures
 
-    def _write(self, e: ExportEpisode, label: ActiveLabel, end: str | None, place: str) -> dict[str, Any]:
+    def _write(
+        self, e: ExportEpisode, label: ActiveLabel, end: str | None, place: str
+    ) -> dict[str, Any]:
         """An episode's videos, its spans and the pictures of its pairs. `end`: where its task is done; None: none shows
         it."""
         raw = f"{place}/episode_{e.episode_index:06d}"
@@ -120,11 +129,19 @@ class RoboDopamineExport(LabelExport):
         exported_frames = {0, e.num_frames - 1, *chain.from_iterable(chosen)}
         views = {name: camera for camera, name in names.items() if name in VIEWS}
         for name, camera in views.items():
-            for number, (_, _, picture) in enumerate(islice(reader.episode(e).frames(camera), e.num_frames)):
+            for number, (_, _, picture) in enumerate(
+                islice(reader.episode(e).frames(camera), e.num_frames)
+            ):
                 if number in exported_frames:
-                    _, jpeg = cv2.imencode(".jpg", picture.rgb()[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+                    _, jpeg = cv2.imencode(
+                        ".jpg", picture.rgb()[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+                    )
                     self.folder.path(_picture(e, name, number)).write_bytes(jpeg.tobytes())
-        return {"pairs": [_item(e, views, end, pair, _percent(label.progress, *pair)) for pair in chosen]}
+        return {
+            "pairs": [
+                _item(e, views, end, pair, _percent(label.progress, *pair)) for pair in chosen
+            ]
+        }
 
     def _pairs(self, progress: np.ndarray) -> list[tuple[int, int]]:
         """Ordered pairs of frames, taken in turn from bins of their scores, so that no score is common."""
@@ -132,7 +149,9 @@ class RoboDopamineExport(LabelExport):
         bins: list[list[tuple[int, int]]] = [[] for _ in range(BINS)]
         for first_frame, second_frame in permutations(moments, 2):
             percent = _percent(progress, first_frame, second_frame)
-            bins[min(BINS - 1, int((percent + 100) / 200 * BINS))].append((first_frame, second_frame))
+            bins[min(BINS - 1, int((percent + 100) / 200 * BINS))].append(
+                (first_frame, second_frame)
+            )
         rng = np.random.default_rng(self.options.seed)
         shuffled = [[of_bin[k] for k in rng.permutation(len(of_bin))] for of_bin in bins]
         in_turn = [pair for row in zip_longest(*shuffled) for pair in row if pair is not None]
@@ -159,7 +178,11 @@ def _item(
     question = QUESTION.format(task=e.task or "", before=marks, after=marks)
     return {
         "id": f"{_name(e)}-bf_{first_frame:06d}-af_{second_frame:06d}",
-        "image": [_picture(e, HIGH, 0), end, *(_picture(e, view, frame) for frame, view in product(pair, views))],
+        "image": [
+            _picture(e, HIGH, 0),
+            end,
+            *(_picture(e, view, frame) for frame, view in product(pair, views)),
+        ],
         "task": e.task or "",
         "conversations": [
             {"from": "human", "value": question},
@@ -179,7 +202,10 @@ def _wrist(camera: str) -> str | None:
 def keyframes(label: ActiveLabel) -> list[dict[str, Any]]:
     """The spans of steps, as annotated_keyframes.json has them, spelt as there."""
     steps = [s for s in label.segments if s.step is not None]
-    return [{"anotation": s.name, "start_frame_id": s.start_frame, "end_frame_id": s.end_frame} for s in steps]
+    return [
+        {"anotation": s.name, "start_frame_id": s.start_frame, "end_frame_id": s.end_frame}
+        for s in steps
+    ]
 
 
 def score(first_progress: float, second_progress: float) -> float:
@@ -226,7 +252,10 @@ class RobometerExport(LabelExport):
                 rows[e.split or NO_SPLIT] += _views(e, label)
         if not rows:
             raise UserError("nothing to export: none of the episodes selected has an instruction")
-        counts = {split: self.folder.part(split, self._write_rows, split, of_split) for split, of_split in rows.items()}
+        counts = {
+            split: self.folder.part(split, self._write_rows, split, of_split)
+            for split, of_split in rows.items()
+        }
         without = sum(not e.task for e in self.selected.episodes)
         notes = self.notes() + counted(without, "episodes without an instruction are left out")
         self.folder.write(README, self._readme(counts, notes))
@@ -234,7 +263,9 @@ class RobometerExport(LabelExport):
 
     def _write_videos(self, e: ExportEpisode) -> None:
         for camera in e.cameras:
-            write_episode_video(self.readers[e.dataset], camera, e, self.folder.path(_video(e, camera)))
+            write_episode_video(
+                self.readers[e.dataset], camera, e, self.folder.path(_video(e, camera))
+            )
 
     def _write_rows(self, split: str, rows: Sequence[dict[str, Any]]) -> dict[str, int]:
         """Returns how many there are of each grade."""
@@ -242,7 +273,9 @@ class RobometerExport(LabelExport):
         vectors = dict(zip(tasks, embed(tasks), strict=True))
         with_vectors = [row | {"lang_vector": vectors[row["task"]]} for row in rows]
         table = pa.Table.from_pylist(with_vectors, schema=with_features(SCHEMA))
-        pq.write_table(table, self.folder.path(f"trajectories/{split}/part-000.parquet"), compression="zstd")
+        pq.write_table(
+            table, self.folder.path(f"trajectories/{split}/part-000.parquet"), compression="zstd"
+        )
         grade_counts = Counter(row["quality_label"] or UNKNOWN for row in rows)
         return {grade: grade_counts[grade] for grade in GRADES}
 

@@ -23,7 +23,17 @@ from warehouse.shards.shard import Sample, ShardError
 
 LABEL_TABLES = ("episodes", "segments", "progress")
 COLUMNS = (
-    *("sample_id", "dataset", "episode_index", "family", "variant", "form", "question", "answer", "progress"),
+    *(
+        "sample_id",
+        "dataset",
+        "episode_index",
+        "family",
+        "variant",
+        "form",
+        "question",
+        "answer",
+        "progress",
+    ),
     *("reference", "state", "reason", "label_run", "camera", "frames", "num_tokens"),
 )
 
@@ -87,7 +97,9 @@ class DatasetsExport(ParquetSampleExport):
             )
         ]
         notes = "".join(f"- {note}\n" for note in facts["notes"])
-        runs = ", ".join(f"{r['label_run']} ({r['annotator']}, {r['code_version']})" for r in facts["label_runs"])
+        runs = ", ".join(
+            f"{r['label_run']} ({r['annotator']}, {r['code_version']})" for r in facts["label_runs"]
+        )
         state = f"Snapshot {selected.snapshot}, content {json.dumps(selected.content)}"
         return f"""{card_head(selected, files, selected.title)}
 # {selected.title}
@@ -113,7 +125,13 @@ STR = pa.string()
 MESSAGE = pa.struct([("role", STR), ("content", STR)])
 REWARD = pa.struct([("style", STR), ("ground_truth", STR)])
 EXTRA = pa.struct(
-    [("index", pa.int64()), ("split", STR), ("sample_id", STR), ("dataset", STR), ("episode_index", pa.int64())]
+    [
+        ("index", pa.int64()),
+        ("split", STR),
+        ("sample_id", STR),
+        ("dataset", STR),
+        ("episode_index", pa.int64()),
+    ]
     + [(name, STR) for name in ("variant", "form", "label_run")]
 )
 
@@ -128,7 +146,12 @@ class EasyR1Export(ParquetSampleExport):
     `demo_count`.
     """
 
-    families = ("progresslm_text", "progresslm_visual", "progresslm_cross_view", "progresslm_unanswerable")
+    families = (
+        "progresslm_text",
+        "progresslm_visual",
+        "progresslm_cross_view",
+        "progresslm_unanswerable",
+    )
     forms = ("think",)
     schema = pa.schema(
         [
@@ -193,12 +216,17 @@ class LlamaFactoryExport(SampleExport):
     def write_part(self, part: SamplePart) -> None:
         """A sample as one turn of question and answer, after its pictures were written. Parts share no episode."""
         written: dict[str, str] = {}  # the hash of each picture
-        with self.folder.path(f"{part.split}/part-{part.number:05d}.json").open("w", encoding="utf-8") as f:
+        with self.folder.path(f"{part.split}/part-{part.number:05d}.json").open(
+            "w", encoding="utf-8"
+        ) as f:
             separator = "[\n"
             for sample in chain.from_iterable(self.read(part)):
                 images = [self._keep(part, picture, written) for picture in shown_pictures(sample)]
                 messages = [{"role": role, "content": sample.row[name]} for role, name in ROLES]
-                f.write(separator + json.dumps({"messages": messages, "images": images}, ensure_ascii=False))
+                f.write(
+                    separator
+                    + json.dumps({"messages": messages, "images": images}, ensure_ascii=False)
+                )
                 separator = ",\n"
             f.write("\n]\n")
 
@@ -220,7 +248,12 @@ class LlamaFactoryExport(SampleExport):
         tags |= {"user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}
         columns = {"messages": "messages", "images": "images"}
         info = {
-            PREFIX + split: {"file_name": split, "formatting": "sharegpt", "columns": columns, "tags": tags}
+            PREFIX + split: {
+                "file_name": split,
+                "formatting": "sharegpt",
+                "columns": columns,
+                "tags": tags,
+            }
             for split in self.splits
         }
         self.folder.write(INFO, json.dumps(info, indent=2) + "\n")

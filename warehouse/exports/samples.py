@@ -74,7 +74,9 @@ class SampleExport(Export):
             )
 
         # What they may show: nothing that was taken down, also after the snapshot
-        self.down = {dataset: sorted(episodes) for dataset, episodes in taken_down(lake).items() if episodes}
+        self.down = {
+            dataset: sorted(episodes) for dataset, episodes in taken_down(lake).items() if episodes
+        }
         self.shards = {s.shard: s for s in shards}
         self._create_view(selected, families, forms, drawn)
         rows = snapshot_lake.rows(
@@ -89,9 +91,13 @@ class SampleExport(Export):
                 f"nothing to export: the {len(selected.episodes)} episodes selected have no sample of {kinds}{notes}"
             )
         with_samples = set(
-            snapshot_lake.rows("SELECT DISTINCT dataset, episode_index FROM export_samples WHERE NOT withheld")
+            snapshot_lake.rows(
+                "SELECT DISTINCT dataset, episode_index FROM export_samples WHERE NOT withheld"
+            )
         )
-        return replace(selected, episodes=tuple(e for e in selected.episodes if e.key in with_samples))
+        return replace(
+            selected, episodes=tuple(e for e in selected.episodes if e.key in with_samples)
+        )
 
     def _shards_and_drawn(
         self, lake: Lake, snapshot_lake: Lake, selection: Selection, datasets: Sequence[str]
@@ -111,11 +117,17 @@ class SampleExport(Export):
             [list(datasets)],
         )
         if behind:  # a build broke off between samples and shards
-            raise UserError(f"{behind[0][0]} has {behind[0][1]} samples that are in no shard yet: build it again")
+            raise UserError(
+                f"{behind[0][0]} has {behind[0][1]} samples that are in no shard yet: build it again"
+            )
         return lake_shards(snapshot_lake), None
 
     def _create_view(
-        self, selected: Selected, families: Sequence[str], forms: Sequence[str], drawn: pa.Table | None
+        self,
+        selected: Selected,
+        families: Sequence[str],
+        forms: Sequence[str],
+        drawn: pa.Table | None,
     ) -> None:
         """The view `export_samples`: every sample that fits; `withheld` where it must not be given on.
 
@@ -123,7 +135,9 @@ class SampleExport(Export):
         only these samples.
         """
         con = selected.lake.con
-        of_episodes = zip(*((*e.key, e.is_unsure, e.sure_of_names) for e in selected.episodes), strict=True)
+        of_episodes = zip(
+            *((*e.key, e.is_unsure, e.sure_of_names) for e in selected.episodes), strict=True
+        )
         names = ["dataset", "episode_index", "unsure", "sure_of"]
         temp_table(con, "export_episodes", pa.table([*map(list, of_episodes)], names=names))
         temp_table(con, "export_shards", pa.table({"shard": pa.array([*self.shards], pa.string())}))
@@ -202,9 +216,14 @@ class SampleExport(Export):
         rows, pictures = read_entry(path, entry_at(path, offset))
         samples = [expand(row, pictures) for row in rows if row["sample_id"] in sample_ids]
         if len(samples) != len(sample_ids):
-            raise ShardError(f"shard {path.name} lacks samples at byte {offset} that the lake says are there")
+            raise ShardError(
+                f"shard {path.name} lacks samples at byte {offset} that the lake says are there"
+            )
         for sample in samples:
-            if [sample.row[text].count(IMAGE_MARK) for text in ("question", "answer")] != [len(sample.pictures), 0]:
+            if [sample.row[text].count(IMAGE_MARK) for text in ("question", "answer")] != [
+                len(sample.pictures),
+                0,
+            ]:
                 problem = f"has not one {IMAGE_MARK} in its question for each picture"
                 raise ShardError(f"sample {sample.row['sample_id']} {problem}")
         return samples
@@ -216,7 +235,9 @@ class SampleExport(Export):
             "SELECT split, dataset, family, coalesce(form, '') AS form, count(*) AS samples FROM export_samples "
             "WHERE NOT withheld GROUP BY ALL ORDER BY ALL"
         )
-        runs = self.lake.column("SELECT DISTINCT label_run FROM export_samples WHERE NOT withheld ORDER BY 1")
+        runs = self.lake.column(
+            "SELECT DISTINCT label_run FROM export_samples WHERE NOT withheld ORDER BY 1"
+        )
         number = sum(count["samples"] for count in counts)
         notes = self.selected.label_notes()
         [(down, unsure)] = self.lake.rows(
@@ -226,8 +247,15 @@ class SampleExport(Export):
         notes += counted(unsure, "samples of labels that are not sure enough were left out")
         profile = self.which.profile
         if profile and number < (num_requested := sum(PROFILES[profile].counts.values())):
-            notes.append(f"the profile {profile} wants {num_requested} samples, and there are {number}")
-        return {"samples": number, "counts": counts, "label_runs": label_runs(self.lake, runs), "notes": notes}
+            notes.append(
+                f"the profile {profile} wants {num_requested} samples, and there are {number}"
+            )
+        return {
+            "samples": number,
+            "counts": counts,
+            "label_runs": label_runs(self.lake, runs),
+            "notes": notes,
+        }
 
 
 class ParquetSampleExport(SampleExport):
@@ -243,7 +271,9 @@ class ParquetSampleExport(SampleExport):
     def write_part(self, part: SamplePart) -> None:
         # a file's name must not sound like a split: `datasets` would take it for one
         stem = f"{self.place}{part.split}/part-{part.number:05d}"
-        write_rows(self.folder, stem, self.schema, self.rows(part), file_bytes=self.options.file_bytes)
+        write_rows(
+            self.folder, stem, self.schema, self.rows(part), file_bytes=self.options.file_bytes
+        )
 
 
 def shown_pictures(sample: Sample) -> list[dict[str, Any]]:
@@ -272,4 +302,6 @@ def _check_profile(options: SampleOptions, selection: Selection) -> None:
     if selection.release is None:
         raise UserError(f"the profile {profile} is drawn from a release: name it with --release")
     if options.families or options.forms:
-        raise UserError(f"the profile {profile} says which families and forms: leave --family and --form out")
+        raise UserError(
+            f"the profile {profile} says which families and forms: leave --family and --form out"
+        )

@@ -146,7 +146,9 @@ class Selected:
 
     def identity(self, kind: str, options: KindOptions) -> str:
         """What the bytes of an export depend on, hashed."""
-        episodes = [[e.dataset, e.episode_index, e.label_run, e.content_hash] for e in self.episodes]
+        episodes = [
+            [e.dataset, e.episode_index, e.label_run, e.content_hash] for e in self.episodes
+        ]
         parts = [kind, FORMAT, self.snapshot, self.selection.stated(), options.stated(), episodes]
         return content_key(json.dumps(parts, sort_keys=True, default=str))
 
@@ -170,14 +172,22 @@ class Selected:
     def _dataset_facts(self, dataset: str) -> dict[str, Any]:
         episodes = [e for e in self.episodes if e.dataset == dataset]
         counts = self._counts(dataset)
-        facts = {"dataset": dataset, "license": self.licences.get(dataset), "episodes": len(episodes)}
+        facts = {
+            "dataset": dataset,
+            "license": self.licences.get(dataset),
+            "episodes": len(episodes),
+        }
         facts["frames"] = sum(e.num_frames for e in episodes)
         facts["labelled_episodes"] = sum(e.label_run is not None for e in episodes)
         return facts | asdict(counts.gate) | counts.numbers()
 
     def _counts(self, dataset: str) -> GateCounts:
         """Of its labels, those that are left out as a whole, too."""
-        labels = [e for e in self.episodes if e.dataset == dataset and (e.label_run is not None or e.is_unsure)]
+        labels = [
+            e
+            for e in self.episodes
+            if e.dataset == dataset and (e.label_run is not None or e.is_unsure)
+        ]
         gate = self.gates.get(dataset, LabelGate())
         return GateCounts(gate, [(e.confidence, e.named is not False) for e in labels])
 
@@ -187,17 +197,27 @@ class Selected:
         if not episodes:
             raise UserError(f"nothing to export: {exclusion}")
         other_keys = [e.key for e in self.episodes if e.key not in keys]
-        self.lake.con.executemany("DELETE FROM selected WHERE dataset = ? AND episode_index = ?", other_keys)
+        self.lake.con.executemany(
+            "DELETE FROM selected WHERE dataset = ? AND episode_index = ?", other_keys
+        )
         return replace(self, episodes=episodes, left_out=(*self.left_out, exclusion))
 
     def label_notes(self) -> list[str]:
         """How many labels are left out, give no names of steps, or assume an outcome, and why, in sentences."""
-        notes = [f"{dataset}: {text}" for dataset in self.datasets for text in self._counts(dataset).sentences()]
+        notes = [
+            f"{dataset}: {text}"
+            for dataset in self.datasets
+            for text in self._counts(dataset).sentences()
+        ]
         for dataset in self.datasets:
-            labelled = [e for e in self.episodes if e.dataset == dataset and e.label_run is not None]
+            labelled = [
+                e for e in self.episodes if e.dataset == dataset and e.label_run is not None
+            ]
             assumed = sum(e.outcome_assumed is True for e in labelled)
             if assumed:
-                problem = "labels take for complete what nobody says the outcome of (outcome_assumed)"
+                problem = (
+                    "labels take for complete what nobody says the outcome of (outcome_assumed)"
+                )
                 notes.append(f"{dataset}: {assumed} of {len(labelled)} {problem}")
         return notes
 
@@ -232,20 +252,36 @@ def select(lake: Lake, selection: Selection) -> Selected:
     exclusions = faulty + exclusions
     if not rows:
         reason = (
-            ". ".join(exclusions) or "no usable episode fits the selection (proccorpus sql 'FROM episodes' lists them)"
+            ". ".join(exclusions)
+            or "no usable episode fits the selection (proccorpus sql 'FROM episodes' lists them)"
         )
         raise UserError(f"nothing to export: {reason}")
 
-    temp_table(snapshot_lake.con, "selected", pa.Table.from_pylist(rows).select(["dataset", "episode_index"]))
-    gates = dataset_gates(snapshot_lake.con, selection.min_confidence, selection.min_name_confidence)
-    episodes = tuple(e.as_sure(gates.get(e.dataset, LabelGate())) for e in map(export_episode, rows))
-    return Selected(snapshot_lake, selection, snapshot, content, episodes, tuple(exclusions), licences, gates)
+    temp_table(
+        snapshot_lake.con,
+        "selected",
+        pa.Table.from_pylist(rows).select(["dataset", "episode_index"]),
+    )
+    gates = dataset_gates(
+        snapshot_lake.con, selection.min_confidence, selection.min_name_confidence
+    )
+    episodes = tuple(
+        e.as_sure(gates.get(e.dataset, LabelGate())) for e in map(export_episode, rows)
+    )
+    return Selected(
+        snapshot_lake, selection, snapshot, content, episodes, tuple(exclusions), licences, gates
+    )
 
 
 def _rows(
-    lake: Lake, datasets: Sequence[str], episodes: Sequence[int] | None = None, splits: Sequence[str] = ()
+    lake: Lake,
+    datasets: Sequence[str],
+    episodes: Sequence[int] | None = None,
+    splits: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    return lake.dicts(FITTING_SQL, [list(datasets), None if episodes is None else list(episodes), list(splits)])
+    return lake.dicts(
+        FITTING_SQL, [list(datasets), None if episodes is None else list(episodes), list(splits)]
+    )
 
 
 def select_episode(lake: Lake, dataset: str, episode_index: int) -> Selected:
@@ -255,12 +291,16 @@ def select_episode(lake: Lake, dataset: str, episode_index: int) -> Selected:
     if not rows:
         raise UserError(f"{dataset} {episode_index} cannot be used, so nothing of it is exported")
     licences = dict(lake.rows("SELECT dataset, license FROM datasets WHERE dataset = ?", [dataset]))
-    return Selected(lake, selection, lake.snapshot(), None, (export_episode(rows[0]),), (), licences)
+    return Selected(
+        lake, selection, lake.snapshot(), None, (export_episode(rows[0]),), (), licences
+    )
 
 
 def _check_names(selection: Selection, datasets: Collection[str]) -> None:
     for name in sorted(set(selection.datasets) - set(datasets)):
-        raise UserError(f"the corpus has no dataset {name!r}; it has {', '.join(sorted(datasets)) or 'none yet'}")
+        raise UserError(
+            f"the corpus has no dataset {name!r}; it has {', '.join(sorted(datasets)) or 'none yet'}"
+        )
     for split in sorted(set(selection.splits) - set(SPLITS)):
         raise UserError(f"there is no split {split!r}; splits are {', '.join(SPLITS)}")
     if selection.episodes is not None and len(selection.datasets) != 1:
@@ -283,11 +323,15 @@ def _episodes_where(lake: Lake, condition: str, snapshot: int) -> set[tuple[str,
         table = process.query(LakeState(str(lake.workspace.root), snapshot), sql, WHERE_S)
     names = table.schema.names
     if not {"dataset", "episode_index"} <= set(names):
-        raise UserError(f"--where must give the columns dataset and episode_index; it gives {names}")
+        raise UserError(
+            f"--where must give the columns dataset and episode_index; it gives {names}"
+        )
     return set(zip(table["dataset"].to_pylist(), table["episode_index"].to_pylist(), strict=True))
 
 
-def _without_faults(lake: Lake, rows: Sequence[dict], checks: Sequence[str]) -> tuple[list[dict], list[str]]:
+def _without_faults(
+    lake: Lake, rows: Sequence[dict], checks: Sequence[str]
+) -> tuple[list[dict], list[str]]:
     """Rows of runs in which none of some checks found a fault, as of today, and a sentence about others for each."""
     faulty = runs_with(lake, checks) if checks else {}
     keys = {(row["dataset"], row["episode_index"]) for row in rows}
@@ -323,9 +367,13 @@ def _allowed(
         elif taken_down_indices is None:
             exclusions.append(f"{dataset}: all of it taken down")
         else:
-            allowed += [row for row in dataset_rows if row["episode_index"] not in taken_down_indices]
+            allowed += [
+                row for row in dataset_rows if row["episode_index"] not in taken_down_indices
+            ]
             numbers = ", ".join(
-                str(row["episode_index"]) for row in dataset_rows if row["episode_index"] in taken_down_indices
+                str(row["episode_index"])
+                for row in dataset_rows
+                if row["episode_index"] in taken_down_indices
             )
             exclusions += [f"{dataset}: episodes {numbers} taken down"] if numbers else []
     return allowed, exclusions
@@ -353,10 +401,14 @@ class SourceReader:
         """What the dataset was built from, to read only."""
         rows = self._lake.rows("SELECT config FROM build_configs WHERE dataset = ?", [self.dataset])
         if not rows:
-            raise UserError(f"the lake does not say what {self.dataset} was built from: build it again")
+            raise UserError(
+                f"the lake does not say what {self.dataset} was built from: build it again"
+            )
         build = json.loads(rows[0][0])
         config = DatasetConfig(**build["dataset"])
-        return Source(config, None, cache_folder(self._lake.workspace.sources, config), build.get("commit"))
+        return Source(
+            config, None, cache_folder(self._lake.workspace.sources, config), build.get("commit")
+        )
 
     @cached_property
     def format(self) -> Format:
@@ -370,7 +422,9 @@ class SourceReader:
         try:
             return read_info(self.source)
         except DataError as e:
-            raise UserError(f"the source of {self.dataset} has changed ({e}): build it again") from e
+            raise UserError(
+                f"the source of {self.dataset} has changed ({e}): build it again"
+            ) from e
 
     def record(self, e: ExportEpisode) -> EpisodeRecord:
         return self.records(e.chunk)[e.episode_index]
@@ -380,5 +434,7 @@ class SourceReader:
 
     def _records(self, chunk: int) -> Mapping[int, EpisodeRecord]:
         """Of a chunk's episodes."""
-        rows = self._lake.dicts("SELECT * FROM episode_facts WHERE dataset = ? AND chunk = ?", [self.dataset, chunk])
+        rows = self._lake.dicts(
+            "SELECT * FROM episode_facts WHERE dataset = ? AND chunk = ?", [self.dataset, chunk]
+        )
         return {row["episode_index"]: record_from_row(row) for row in rows}

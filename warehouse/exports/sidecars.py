@@ -37,10 +37,16 @@ def _score(text: str, low: float = 0, *, allow_nan: bool = True) -> Descriptor:
 
 
 LABEL_SIGNALS = {
-    "progress": _score("Task progress: 0 at the start, 1 exactly when the task is finished.", allow_nan=False),
+    "progress": _score(
+        "Task progress: 0 at the start, 1 exactly when the task is finished.", allow_nan=False
+    ),
     "segment": Descriptor("Which segment of the label holds the frame, from 0."),
-    "step": Descriptor("Which planned step the segment is an attempt at, from 0; -1: none, it is idle or done."),
-    "completed": Descriptor("Is what the segment does complete at its end? Of no step: is the task done?"),
+    "step": Descriptor(
+        "Which planned step the segment is an attempt at, from 0; -1: none, it is idle or done."
+    ),
+    "completed": Descriptor(
+        "Is what the segment does complete at its end? Of no step: is the task done?"
+    ),
     "planned_steps": Descriptor("How many steps the whole task needs, done or not."),
 }
 MODEL_SIGNALS = {
@@ -48,9 +54,13 @@ MODEL_SIGNALS = {
     "success": _score("Probability that the goal is reached; NaN: the model does not say."),
 }
 ADVANTAGE_SIGNALS = {
-    "chunk_td_residual": _score("V[t+N] - V[t], V the progress; NaN: fewer than N frames follow.", -1),
+    "chunk_td_residual": _score(
+        "V[t+N] - V[t], V the progress; NaN: fewer than N frames follow.", -1
+    ),
     "advantage": _score("As chunk_td_residual; at the end the outcome (1 or 0) less V[t].", -1),
-    "advantage_positive": Descriptor("RECAP's indicator: is the advantage among the best of its task?"),
+    "advantage_positive": Descriptor(
+        "RECAP's indicator: is the advantage among the best of its task?"
+    ),
 }
 
 
@@ -100,35 +110,55 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
         if first is None:
             raise self.no_labels()
         numbers = [e.episode_index for e in self.selected.episodes]
-        facts = metadata(descriptors, self._provenance(), numbers) | {IDENTITY.decode(): self.identity}
+        facts = metadata(descriptors, self._provenance(), numbers) | {
+            IDENTITY.decode(): self.identity
+        }
         schema = _table(first, descriptors).schema.with_metadata(facts)
-        with whole_file(out) as half, pq.ParquetWriter(half, schema, compression="snappy") as writer:
-            for table in (_table(signals, descriptors) for signals in chain([first], signal_batches)):
+        with (
+            whole_file(out) as half,
+            pq.ParquetWriter(half, schema, compression="snappy") as writer,
+        ):
+            for table in (
+                _table(signals, descriptors) for signals in chain([first], signal_batches)
+            ):
                 writer.write_table(table.cast(schema), row_group_size=len(table))
 
     def _signals(self) -> Iterator[_Signals]:
         """Of each episode that has any, in order."""
         read = self._of_labels if self.options.rewards is None else self._of_model
         episode_signals = chain.from_iterable(
-            read(chunk, chosen, starts) for chunk, chosen, _, starts in self.dataset_chunks() if chosen
+            read(chunk, chosen, starts)
+            for chunk, chosen, _, starts in self.dataset_chunks()
+            if chosen
         )
         if self.options.horizon:
             return iter(self._with_advantages(list(episode_signals)))
         return episode_signals
 
-    def _of_labels(self, chunk: int, episodes: list[ExportEpisode], starts: Mapping[int, int]) -> Iterator[_Signals]:
+    def _of_labels(
+        self, chunk: int, episodes: list[ExportEpisode], starts: Mapping[int, int]
+    ) -> Iterator[_Signals]:
         labels = chunk_labels(self.selected, self.dataset, chunk, episodes, self.options.label_run)
         for e in episodes:
             if e.episode_index in labels:
                 values = _label_values(labels[e.episode_index])
-                yield _Signals(e, starts[e.episode_index], np.arange(e.num_frames), values, values["progress"])
+                yield _Signals(
+                    e, starts[e.episode_index], np.arange(e.num_frames), values, values["progress"]
+                )
 
-    def _of_model(self, _: int, episodes: list[ExportEpisode], starts: Mapping[int, int]) -> Iterator[_Signals]:
+    def _of_model(
+        self, _: int, episodes: list[ExportEpisode], starts: Mapping[int, int]
+    ) -> Iterator[_Signals]:
         scored = self.scored_frames(episodes)
         for e in episodes:
             frames, progress, success_probability = scored[e.episode_index]
-            values = {"progress": progress.astype(np.float32), "success": success_probability.astype(np.float32)}
-            yield _Signals(e, starts[e.episode_index], frames, values, between(frames, progress, e.num_frames))
+            values = {
+                "progress": progress.astype(np.float32),
+                "success": success_probability.astype(np.float32),
+            }
+            yield _Signals(
+                e, starts[e.episode_index], frames, values, between(frames, progress, e.num_frames)
+            )
 
     def _provenance(self) -> dict[str, Any]:
         ((source, episodes, frames),) = self.lake.rows(
@@ -138,12 +168,22 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
         )
         options = self.options
         selected = self.selected
-        scoring: dict[str, Any] = {"release": selected.selection.release, "snapshot": selected.snapshot}
-        scoring |= options.model_dump(include={"horizon", "positive_share"}) if options.horizon else {}
+        scoring: dict[str, Any] = {
+            "release": selected.selection.release,
+            "snapshot": selected.snapshot,
+        }
+        scoring |= (
+            options.model_dump(include={"horizon", "positive_share"}) if options.horizon else {}
+        )
         runs = selected.active_runs if options.label_run is None else [options.label_run]
         by_model = {"model": options.model, "rewards": options.rewards}
         scoring |= by_model if options.rewards else {"label_runs": runs}
-        dataset_facts = {"name": self.dataset, "source": source, "total_episodes": episodes, "total_frames": frames}
+        dataset_facts = {
+            "name": self.dataset,
+            "source": source,
+            "total_episodes": episodes,
+            "total_frames": frames,
+        }
         return {"producer": "proccorpus", "dataset": dataset_facts, "scoring": scoring}
 
     def _with_advantages(self, episodes: list[_Signals]) -> list[_Signals]:
@@ -155,7 +195,10 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
             s.values["advantage"] = advantages(s.value, horizon, s.episode.success)[s.frames]
             by_task[s.episode.task].append(s.values["advantage"])
         share = self.options.positive_share
-        limits = {task: threshold(np.concatenate(task_advantages), share) for task, task_advantages in by_task.items()}
+        limits = {
+            task: threshold(np.concatenate(task_advantages), share)
+            for task, task_advantages in by_task.items()
+        }
         for s in episodes:
             s.values["advantage_positive"] = s.values["advantage"] > limits[s.episode.task]
         return episodes
@@ -165,8 +208,12 @@ def _table(signals: _Signals, descriptors: Mapping[str, Descriptor]) -> pa.Table
     frames = signals.frames
     number = signals.episode.episode_index
     keys = frames + signals.start, np.full(len(frames), number), frames
-    columns = dict(zip(KEYS, keys, strict=True)) | {name: signals.values[name] for name in descriptors}
-    fields = [pa.field(name, pa.from_numpy_dtype(v.dtype), nullable=False) for name, v in columns.items()]
+    columns = dict(zip(KEYS, keys, strict=True)) | {
+        name: signals.values[name] for name in descriptors
+    }
+    fields = [
+        pa.field(name, pa.from_numpy_dtype(v.dtype), nullable=False) for name, v in columns.items()
+    ]
     return pa.table(list(columns.values()), schema=pa.schema(fields))
 
 
@@ -175,7 +222,9 @@ def _label_values(label: ActiveLabel) -> dict[str, np.ndarray]:
     return {
         "progress": label.progress.astype(np.float32),
         "segment": np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
-        "step": np.repeat(np.array([-1 if s.step is None else s.step for s in label.segments], np.int32), lengths),
+        "step": np.repeat(
+            np.array([-1 if s.step is None else s.step for s in label.segments], np.int32), lengths
+        ),
         "completed": np.repeat([s.completed for s in label.segments], lengths),
         "planned_steps": np.full(sum(lengths), label.num_planned, np.int32),
     }
@@ -204,13 +253,21 @@ class AnnotationsJsonExport(FileExport, OneDatasetExport, LabelExport):
             if atoms:
                 episodes[str(e.episode_index)] = {"atoms": atoms}
         if not episodes:
-            raise UserError("nothing to export: no episode selected has a label whose steps have names")
+            raise UserError(
+                "nothing to export: no episode selected has a label whose steps have names"
+            )
         ours = {"identity": self.identity, "snapshot": self.selected.snapshot}
         content = {"version": VISUALIZER_VERSION, "episodes": episodes, OURS: ours}
         write_file(out, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
 
     def counts(self, out: Path) -> tuple[int, int, list[str]]:
         written = json.loads(out.read_text())["episodes"]
-        frames = sum(e.num_frames for e in self.selected.episodes if str(e.episode_index) in written)
+        frames = sum(
+            e.num_frames for e in self.selected.episodes if str(e.episode_index) in written
+        )
         unnamed = len(self.selected.episodes) - len(written)
-        return len(written), frames, counted(unnamed, "episodes have no label whose steps have names, and are left out")
+        return (
+            len(written),
+            frames,
+            counted(unnamed, "episodes have no label whose steps have names, and are left out"),
+        )

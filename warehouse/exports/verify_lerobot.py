@@ -107,24 +107,36 @@ def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions)
     if find_spec("lerobot") is None:
         raise UserError(f"--verify needs LeRobot's own reader: {install_hint('train')}")
     plan = LerobotPlan("lerobot", lake, selection, options)
-    places = [(number, frame) for number, e in enumerate(plan.episodes) for frame in _looked_at(lake, e)]
+    places = [
+        (number, frame) for number, e in enumerate(plan.episodes) for frame in _looked_at(lake, e)
+    ]
     with TemporaryDirectory(prefix="proccorpus-verify-") as scratch:
         export = read(out, places, Path(scratch))
     if isinstance(export, str):
         return Verified(version("lerobot"), 0, 0, 0, 0, None, (f"it cannot open it ({export})",))
-    problems = [f"frame {frame} of episode {number}: {reason}" for (number, frame), reason in export.refused.items()]
+    problems = [
+        f"frame {frame} of episode {number}: {reason}"
+        for (number, frame), reason in export.refused.items()
+    ]
     problems += _compare(plan, export) + _compare_segments(plan, out)
     shape = export.facts["episodes"], export.facts["frames"], len(export.facts["cameras"])
     sources = _Sources(plan, places)
     problems += _compare_features(plan, export, sources)
     if options.blur:
-        return Verified(export.facts["version"], *shape, len(export.pictures), None, tuple(problems))
+        return Verified(
+            export.facts["version"], *shape, len(export.pictures), None, tuple(problems)
+        )
     # How far pictures may be off, by how the export says that its videos were written
     was_encoded = ENCODED in json.loads((out / MANIFEST).read_text()).get("videos", {})
     most_off, wrong, by_lerobot = _compare_pictures(plan, export, sources, was_encoded=was_encoded)
     video_comparison = _compare_each(plan, out, was_encoded=was_encoded)
     problems = [*dict.fromkeys((*problems, *wrong, *video_comparison.problems))]
-    facts = export.facts["version"], *shape, len(export.pictures), max(most_off, video_comparison.most_off)
+    facts = (
+        export.facts["version"],
+        *shape,
+        len(export.pictures),
+        max(most_off, video_comparison.most_off),
+    )
     return Verified(*facts, tuple(problems), by_lerobot, video_comparison.pictures)
 
 
@@ -148,13 +160,21 @@ class _Sources:
         for number, frame in places:
             neighbours = {frame - 1, frame, frame + 1} & {*range(plan.episodes[number].num_frames)}
             self.frames.setdefault(number, set()).update(neighbours)
-        self.readings = {dataset: self._read(dataset, reader) for dataset, reader in plan.readers.items()}
+        self.readings = {
+            dataset: self._read(dataset, reader) for dataset, reader in plan.readers.items()
+        }
 
     def _read(self, dataset: str, reader: SourceReader) -> Reading | None:
         if reader.info is None:
             return None
-        episodes = {number: e for number, e in enumerate(self.plan.episodes) if e.dataset == dataset}
-        places = [(e.episode_index, frame) for number, e in episodes.items() for frame in self.frames[number]]
+        episodes = {
+            number: e for number, e in enumerate(self.plan.episodes) if e.dataset == dataset
+        }
+        places = [
+            (e.episode_index, frame)
+            for number, e in episodes.items()
+            for frame in self.frames[number]
+        ]
         with TemporaryDirectory(prefix="proccorpus-verify-") as scratch:
             reading = read(reader.source.root, places, Path(scratch))
         if isinstance(reading, str):
@@ -182,8 +202,12 @@ class _Sources:
                 if (picture := reading.pictures.get((e.episode_index, frame, camera))) is not None:
                     pictures[frame, camera] = picture
         by_lerobot = {*pictures}
-        for camera in dict.fromkeys(camera for frame, camera in moments if (frame, camera) not in pictures):
-            for frame, _, picture in self.plan.readers[e.dataset].episode(e).frames(self.plan.cameras_of(e)[camera]):
+        for camera in dict.fromkeys(
+            camera for frame, camera in moments if (frame, camera) not in pictures
+        ):
+            for frame, _, picture in (
+                self.plan.readers[e.dataset].episode(e).frames(self.plan.cameras_of(e)[camera])
+            ):
                 if frame in self.frames[number]:
                     pictures.setdefault((frame, camera), picture.rgb().copy())
         return pictures, by_lerobot
@@ -197,7 +221,8 @@ def _compare(plan: LerobotPlan, export: Reading) -> list[str]:
         return [f"it has {export_size}, not {len(plan.episodes)} and {plan.starts[-1]}"]
     differs = {
         f"{facts['fps']:g} fps, not {plan.fps:g}": facts["fps"] != plan.fps,
-        f"the cameras {named(facts['cameras'])}, not {named(plan.cameras)}": {*facts["cameras"]} != {*plan.cameras},
+        f"the cameras {named(facts['cameras'])}, not {named(plan.cameras)}": {*facts["cameras"]}
+        != {*plan.cameras},
     }
     return [*filter(differs.get, differs), *_compare_rows(plan, export)]
 
@@ -210,7 +235,9 @@ def _compare_rows(plan: LerobotPlan, export: Reading) -> list[str]:
     index = np.arange(plan.starts[-1])
     frame = index - np.repeat(plan.starts[:-1], lengths)
     # A frame's task is its episode's, or any where steps are tasks
-    exported_tasks = np.array([export.facts["tasks"].get(str(k)) for k in rows["task_index"].tolist()], object)
+    exported_tasks = np.array(
+        [export.facts["tasks"].get(str(k)) for k in rows["task_index"].tolist()], object
+    )
     tasks = np.repeat(np.array([e.task or "" for e in plan.episodes], object), lengths)
     wrong = {
         "another length": rows["episode_index"] != episode,
@@ -225,7 +252,10 @@ def _compare_rows(plan: LerobotPlan, export: Reading) -> list[str]:
         for problem, is_wrong in wrong.items()
         if is_wrong.any()
     }
-    return [f"{problem} in episode {named(episodes)}" for problem, episodes in episodes_by_problem.items()]
+    return [
+        f"{problem} in episode {named(episodes)}"
+        for problem, episodes in episodes_by_problem.items()
+    ]
 
 
 def _compare_features(plan: LerobotPlan, export: Reading, sources: _Sources) -> list[str]:
@@ -237,9 +267,13 @@ def _compare_features(plan: LerobotPlan, export: Reading, sources: _Sources) -> 
         ours = export.rows_of(name, number)
         theirs = sources.feature(e, name)
         same_size = ours.size == theirs.size
-        if not same_size or not np.array_equal(ours.reshape(theirs.shape), theirs, equal_nan=ours.dtype.kind == "f"):
+        if not same_size or not np.array_equal(
+            ours.reshape(theirs.shape), theirs, equal_nan=ours.dtype.kind == "f"
+        ):
             wrong.setdefault(name, []).append(str(number))
-    return [f"other values of {name} in episode {named(episodes)}" for name, episodes in wrong.items()]
+    return [
+        f"other values of {name} in episode {named(episodes)}" for name, episodes in wrong.items()
+    ]
 
 
 def _compare_segments(plan: LerobotPlan, out: Path) -> list[str]:
@@ -279,11 +313,17 @@ def _compare_pictures(
         pictures, by_lerobot = sources.pictures(number)
         num_by_lerobot += len(by_lerobot & of_episode.keys())
         for (frame, camera), picture in of_episode.items():
-            neighbours = [pictures[k, camera] for k in (frame - 1, frame + 1) if (k, camera) in pictures]
-            mean, problem = _difference(picture, pictures.get((frame, camera)), neighbours, was_encoded=was_encoded)
+            neighbours = [
+                pictures[k, camera] for k in (frame - 1, frame + 1) if (k, camera) in pictures
+            ]
+            mean, problem = _difference(
+                picture, pictures.get((frame, camera)), neighbours, was_encoded=was_encoded
+            )
             off.append(mean)
             if problem:
-                wrong.append(f"{problem} at frame {frame} of episode {number} by {camera} ({mean:.1f} of 255 off)")
+                wrong.append(
+                    f"{problem} at frame {frame} of episode {number} by {camera} ({mean:.1f} of 255 off)"
+                )
     return max(off), wrong, num_by_lerobot
 
 
@@ -306,7 +346,9 @@ def _compare_each(plan: LerobotPlan, out: Path, *, was_encoded: bool) -> _Each:
     for camera, (number, e) in product(plan.cameras, enumerate(plan.episodes)):
         if number not in rows:
             continue  # that it lacks is said of the rows
-        row = {name.removeprefix(f"videos/{camera}/"): value for name, value in rows[number].items()}
+        row = {
+            name.removeprefix(f"videos/{camera}/"): value for name, value in rows[number].items()
+        }
         reader = plan.readers[e.dataset]
         clip = Clip.of(reader, plan.cameras_of(e)[camera], e)
         path = out / VIDEO_PATH.format(video_key=camera, **row)
@@ -314,7 +356,10 @@ def _compare_each(plan: LerobotPlan, out: Path, *, was_encoded: bool) -> _Each:
         try:
             if clip.uri is not None and is_copy(reader.source.resolve(clip.uri), path):
                 continue
-            off = [_difference(*pictures, was_encoded=was_encoded) for pictures in _beside(clip, path, times_s)]
+            off = [
+                _difference(*pictures, was_encoded=was_encoded)
+                for pictures in _beside(clip, path, times_s)
+            ]
         except (OSError, VideoError) as error:
             problems.append(f"the video of episode {number} by {camera}: {error}")
             continue
@@ -348,7 +393,9 @@ def _video_rows(out: Path) -> dict[int, dict[str, Any]]:
     return rows
 
 
-def _beside(clip: Clip, path: Path, times_s: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, list[np.ndarray]]]:
+def _beside(
+    clip: Clip, path: Path, times_s: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, list[np.ndarray]]]:
     """Each picture of an export at the times of its rows, the source's, and those beside that; ends where one does, or
     where pictures do not follow one another."""
     reader = clip.reader
@@ -374,7 +421,11 @@ def _beside(clip: Clip, path: Path, times_s: np.ndarray) -> Iterator[tuple[np.nd
 
 
 def _difference(
-    picture: np.ndarray, source: np.ndarray | None, neighbours: list[np.ndarray], *, was_encoded: bool
+    picture: np.ndarray,
+    source: np.ndarray | None,
+    neighbours: list[np.ndarray],
+    *,
+    was_encoded: bool,
 ) -> tuple[float, str]:
     """How far a picture is off on average, of 255, and what is wrong with it, or nothing. `neighbours`: the source's
     pictures before and after."""
@@ -387,7 +438,9 @@ def _difference(
     right = _blocks(source)
     for neighbour in map(_blocks, neighbours):
         has_moved = np.abs(neighbour - right).max(axis=2) > BLOCK_OFF
-        is_nearer = np.abs(blocks - neighbour)[has_moved].sum() < np.abs(blocks - right)[has_moved].sum()
+        is_nearer = (
+            np.abs(blocks - neighbour)[has_moved].sum() < np.abs(blocks - right)[has_moved].sum()
+        )
         if has_moved.sum() >= MOVED_BLOCKS and is_nearer:
             return mean, "the picture of the frame beside"
     if (np.abs(blocks - right).max(axis=2) > BLOCK_OFF).mean() > BLOCK_SHARE:

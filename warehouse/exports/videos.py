@@ -65,7 +65,8 @@ class Clip:
             reader.format.frames_as_in_file
             and video.uri.endswith(VIDEO_SUFFIXES)
             and video.uri != record.data_uri
-            and camera not in reader.source.config.cameras.bgr  # its colours are put right when it is decoded
+            and camera
+            not in reader.source.config.cameras.bgr  # its colours are put right when it is decoded
         )
         # A LeRobot source says which files hold several episodes
         shared = reader.info is not None and holds_other_episodes(reader.info, video.uri)
@@ -82,10 +83,14 @@ class Clip:
             places = self.reader.episode(e).match(self.camera).places
         except DataError as error:
             location = f"{e.dataset} episode {e.episode_index}"
-            raise UserError(f"{error}: the files of {location} have changed: build the dataset again") from error
+            raise UserError(
+                f"{error}: the files of {location} have changed: build the dataset again"
+            ) from error
         places = np.arange(e.num_frames) if places is None else places
         if len(places) < e.num_frames:
-            raise UserError(f"{self.uri} has {len(places)} of {e.num_frames} frames: build {e.dataset} again")
+            raise UserError(
+                f"{self.uri} has {len(places)} of {e.num_frames} frames: build {e.dataset} again"
+            )
         return places[: e.num_frames]
 
     @property
@@ -109,14 +114,25 @@ def plan_files(camera: str, clips: Iterable[Clip]) -> list[VideoFile]:
     # The clips of one file of the source go together; a clip without a file is a group of its own
     groups: dict[tuple[str, str | int], list[Clip]] = {}
     for clip in clips:
-        groups.setdefault((clip.episode.dataset, clip.uri or clip.episode.episode_index), []).append(clip)
+        groups.setdefault(
+            (clip.episode.dataset, clip.uri or clip.episode.episode_index), []
+        ).append(clip)
     files: list[VideoFile] = []
     for group in groups.values():
         # A whole file keeps the source's order of episodes, so its bytes can be copied
         if _is_whole_file(group):
-            files.append(VideoFile(camera, len(files), True, tuple(sorted(group, key=lambda clip: clip.start_frame))))
+            files.append(
+                VideoFile(
+                    camera,
+                    len(files),
+                    True,
+                    tuple(sorted(group, key=lambda clip: clip.start_frame)),
+                )
+            )
         else:
-            files += [VideoFile(camera, len(files) + k, False, (clip,)) for k, clip in enumerate(group)]
+            files += [
+                VideoFile(camera, len(files) + k, False, (clip,)) for k, clip in enumerate(group)
+            ]
     return files
 
 
@@ -127,7 +143,10 @@ def _is_whole_file(clips: Sequence[Clip]) -> bool:
     source = clips[0].reader.source
     if first.uri is None or not first.shared:
         return first.uri is not None
-    return sum(c.episode.num_frames for c in clips) == probe(source.resolve(first.uri), source.config.limits).num_frames
+    return (
+        sum(c.episode.num_frames for c in clips)
+        == probe(source.resolve(first.uri), source.config.limits).num_frames
+    )
 
 
 def camera_names(
@@ -146,7 +165,9 @@ def camera_names(
     return names
 
 
-def write_episode_video(reader: SourceReader, camera: str, e: ExportEpisode, out: Path) -> dict[str, Any]:
+def write_episode_video(
+    reader: SourceReader, camera: str, e: ExportEpisode, out: Path
+) -> dict[str, Any]:
     """A file for one episode, at its rate: copied, cut or encoded, as `write_video` can."""
     [file] = plan_files(camera, [Clip.of(reader, camera, e)])
     return write_video(file, out, e.fps)
@@ -172,7 +193,9 @@ def write_video(
     method = ENCODED
     reason = changed or "its pictures are in no video file"
     if uri is not None and not changed:
-        method, starts_s, reason = _without_encoding(file, source.resolve(uri), out, fps, source.config.limits)
+        method, starts_s, reason = _without_encoding(
+            file, source.resolve(uri), out, fps, source.config.limits
+        )
     if starts_s is None:
         encode(_pictures(file, read), out, fps, codec)
         firsts = accumulate((clip.episode.num_frames for clip in file.clips[:-1]), initial=0)
@@ -225,16 +248,22 @@ def _why_encoded(file: VideoFile, path: Path, limits: Limits) -> str:
     return "its rows leave out frames"
 
 
-def _pictures(file: VideoFile, read: Callable[[ExportEpisode], Iterable[TimedPicture]] | None) -> Iterator[np.ndarray]:
+def _pictures(
+    file: VideoFile, read: Callable[[ExportEpisode], Iterable[TimedPicture]] | None
+) -> Iterator[np.ndarray]:
     for clip in file.clips:
         e = clip.episode
         count = 0
-        for _, _, picture in islice(read(e) if read else clip.reader.episode(e).frames(file.camera), e.num_frames):
+        for _, _, picture in islice(
+            read(e) if read else clip.reader.episode(e).frames(file.camera), e.num_frames
+        ):
             yield picture.rgb()
             count += 1
         if count != e.num_frames:
             location = f"{file.camera} of {e.dataset} episode {e.episode_index}"
-            raise UserError(f"{location} shows {count} frames, its rows are {e.num_frames}: build the dataset again")
+            raise UserError(
+                f"{location} shows {count} frames, its rows are {e.num_frames}: build the dataset again"
+            )
 
 
 @dataclass(frozen=True)
@@ -256,11 +285,19 @@ class Packets:
         with open_video(path, limits) as container:
             stream = container.streams.video[0]
             # the packets themselves are let go: together they are the whole file
-            shown_packets = [(p.pts, p.is_keyframe) for p in filter(_is_shown, container.demux(stream))]
+            shown_packets = [
+                (p.pts, p.is_keyframe) for p in filter(_is_shown, container.demux(stream))
+            ]
             ticks, is_key = np.array(shown_packets, np.int64).reshape(-1, 2).T
             times_s = ticks * float(stream.time_base or 0)
         order = np.argsort(ticks, kind="stable")
-        return cls(times_s[order], order, is_key[order].astype(bool), bool(np.any(np.diff(ticks) < 0)), limits)
+        return cls(
+            times_s[order],
+            order,
+            is_key[order].astype(bool),
+            bool(np.any(np.diff(ticks) < 0)),
+            limits,
+        )
 
     def span(self, clip: Clip, path: Path) -> range:
         """The frames of a clip, which is one stretch, in its file. Raises UserError where the file lacks them."""
@@ -298,13 +335,18 @@ class Packets:
         first = int(places.min())
         last = int(places.max())
         clock = Fraction(1, round(fps * TICKS))
-        with open_video(path, self.limits) as source, av.open(str(out), "w", options={"fflags": "+bitexact"}) as target:
+        with (
+            open_video(path, self.limits) as source,
+            av.open(str(out), "w", options={"fflags": "+bitexact"}) as target,
+        ):
             stream = source.streams.video[0]
             # The decoder of AV1 is no encoder, which a copy does not need
             copy = target.add_stream_from_template(stream, opaque=True)
             copy.time_base = stream.time_base if keep_times else clock
             start: int | None = None
-            for number, packet in enumerate(islice(filter(_is_shown, source.demux(stream)), first, last + 1)):
+            for number, packet in enumerate(
+                islice(filter(_is_shown, source.demux(stream)), first, last + 1)
+            ):
                 assert packet.pts is not None
                 start = packet.pts if start is None else start
                 if keep_times:
@@ -347,11 +389,15 @@ def encode(pictures: Iterator[np.ndarray], out: Path, fps: float, codec: str) ->
         os.sched_setscheduler(0, *scheduling)
 
 
-def _add_stream(container: OutputContainer, codec: str, fps: float, height: int, width: int) -> av.VideoStream:
+def _add_stream(
+    container: OutputContainer, codec: str, fps: float, height: int, width: int
+) -> av.VideoStream:
     """A stream to encode to, of the size of the first picture."""
     has_even_sides = height % 2 == 0 and width % 2 == 0
     if not has_even_sides and codec == "av1":
-        raise UserError(f"the encoder of AV1 takes pictures of even sizes, not {width} x {height}: --codec h264")
+        raise UserError(
+            f"the encoder of AV1 takes pictures of even sizes, not {width} x {height}: --codec h264"
+        )
     name, options = ENCODERS[codec]
     rate = Fraction(fps).limit_denominator(1001)
     stream = cast(av.VideoStream, container.add_stream(name, rate=rate, options=options))

@@ -40,9 +40,14 @@ WEIGHT = "sample_weight"  # the column of a LeRobot dataset
 SCHEMA = pa.schema(dict.fromkeys(INDEX, pa.int64()) | {"weight": pa.float32()})
 # float64: LeRobot takes differences of sums over a whole run
 LEROBOT_SCHEMA = pa.schema(dict.fromkeys(INDEX, pa.int64()) | dict.fromkeys(PROGRESS, pa.float64()))
-MADE_UP = -1  # number of the run that is none; its frames count backwards from -1, as no dataset's do
+MADE_UP = (
+    -1
+)  # number of the run that is none; its frames count backwards from -1, as no dataset's do
 KAPPA = 2.0  # above every gain of the file, which are at most 1: what exceeds it would weigh 1
-LEAST_CORRELATION, MOST_OFF = 0.9999, 1e-3  # of what LeRobot reads; the second as a share of the mean weight
+LEAST_CORRELATION, MOST_OFF = (
+    0.9999,
+    1e-3,
+)  # of what LeRobot reads; the second as a share of the mean weight
 TAKE_WEIGHTS = ("evo1", "molmoact2", "pi0", "pi05", "smolvla")  # LeRobot 0.6.1's policies
 EXAMPLE_POLICY = "smolvla"
 
@@ -88,7 +93,12 @@ def write_weights(
     """Write both files of some episodes' weights; returns facts. Raises UserError where LeRobot reads others."""
     kept = list(episodes)
     path = folder.path(LEROBOT_FILE)
-    said = {"weighting": weighting, "chunk_size": chunk_size, "lerobot": lerobot_version(), "kappa": KAPPA}
+    said = {
+        "weighting": weighting,
+        "chunk_size": chunk_size,
+        "lerobot": lerobot_version(),
+        "kappa": KAPPA,
+    }
     with pq.ParquetWriter(folder.path(FILE), SCHEMA, compression="snappy") as writer:
         for index, number, weights in kept:
             writer.write_table(_rows(index, number, weights, SCHEMA))
@@ -96,7 +106,9 @@ def write_weights(
     _write_for_lerobot(path, kept, chunk_size, said)
     index = np.concatenate([first + np.arange(len(weights)) for first, _, weights in kept])
     weights = np.concatenate([weights for *_, weights in kept])
-    return said | {"mean_weight": float(weights.mean())} | verified(path, index, weights, chunk_size)
+    return (
+        said | {"mean_weight": float(weights.mean())} | verified(path, index, weights, chunk_size)
+    )
 
 
 def _rows(index: int, number: int, values: np.ndarray, schema: pa.Schema) -> pa.Table:
@@ -117,9 +129,15 @@ def _write_for_lerobot(
     made_up = balancing_gains(sum(map(len, scaled)), total, squares)
     with pq.ParquetWriter(path, LEROBOT_SCHEMA, compression="zstd") as writer:
         for (index, number, _), weights in zip(episodes, scaled, strict=True):
-            writer.write_table(_rows(index, number, as_progress(weights, chunk_size), LEROBOT_SCHEMA))
-        writer.write_table(_rows(-len(made_up), MADE_UP, as_progress(made_up, chunk_size), LEROBOT_SCHEMA))
-        writer.add_key_value_metadata({"reward_model_path": "proccorpus:weights", "proccorpus": json.dumps(facts)})
+            writer.write_table(
+                _rows(index, number, as_progress(weights, chunk_size), LEROBOT_SCHEMA)
+            )
+        writer.write_table(
+            _rows(-len(made_up), MADE_UP, as_progress(made_up, chunk_size), LEROBOT_SCHEMA)
+        )
+        writer.add_key_value_metadata(
+            {"reward_model_path": "proccorpus:weights", "proccorpus": json.dumps(facts)}
+        )
 
 
 def lerobot_version() -> str | None:
@@ -137,7 +155,9 @@ def weights_by_lerobot(path: Path, index: np.ndarray, chunk_size: int) -> np.nda
     """
     from lerobot.rewards.sarm.rabc import RABCWeights
 
-    reader = RABCWeights(path, chunk_size=chunk_size, head_mode="sparse", kappa=KAPPA, fallback_weight=0.0)
+    reader = RABCWeights(
+        path, chunk_size=chunk_size, head_mode="sparse", kappa=KAPPA, fallback_weight=0.0
+    )
     weights, _ = reader.compute_batch_weights({"index": index})
     return weights.cpu().numpy().astype(np.float64)
 
@@ -171,7 +191,9 @@ def usage(chunk_size: int, root: str = "") -> list[str]:
     policy = f"--policy.type={EXAMPLE_POLICY} --policy.chunk_size={chunk_size} --policy.n_action_steps={chunk_size}"
     flags = [*dataset, policy]
     weighting = configuration(KAPPA, f"{PLACE}/{LEROBOT_FILE}", without_progress_0=True)
-    command = " \\\n".join(["    lerobot-train ...", *(f"        {flag}" for flag in flags), weighting])
+    command = " \\\n".join(
+        ["    lerobot-train ...", *(f"        {flag}" for flag in flags), weighting]
+    )
     return [
         f"Policies of LeRobot 0.6.1 that take weights ({', '.join(TAKE_WEIGHTS)}), for chunks of {chunk_size} frames:",
         *command.splitlines(),
@@ -186,11 +208,17 @@ def notes_on(selected: Selected, options: WeightsOptions, facts: Mapping[str, An
     """What a user should know of the weights."""
     unlabelled = sum(e.label_run is None for e in selected.episodes)
     unknown = sum(e.success is None for e in selected.episodes)
-    notes = counted(unlabelled, "episodes have no label: their frames weigh as if they gained as the mean does")
+    notes = counted(
+        unlabelled, "episodes have no label: their frames weigh as if they gained as the mean does"
+    )
     if options.weighting == "combined":
-        notes += counted(unknown, "episodes do not say how they ended: they weigh as if they had not failed")
+        notes += counted(
+            unknown, "episodes do not say how they ended: they weigh as if they had not failed"
+        )
     if facts["correlation"] is None:
-        notes.append(f"LeRobot is not installed here, so how it reads {LEROBOT_FILE} was not looked at")
+        notes.append(
+            f"LeRobot is not installed here, so how it reads {LEROBOT_FILE} was not looked at"
+        )
     return notes
 
 
@@ -229,18 +257,29 @@ class WeightsExport(OneDatasetExport):
         options = self.options
         weights = weights_by_episode(self.selected, options)
         facts = self.folder.part(
-            "weights", write_weights, self.folder, self._episodes(weights), options.weighting, options.chunk_size
+            "weights",
+            write_weights,
+            self.folder,
+            self._episodes(weights),
+            options.weighting,
+            options.chunk_size,
         )
         lines = usage(options.chunk_size)
         notes = [*self.selected.label_notes(), *notes_on(self.selected, options, facts)]
         noted = "".join(f"\n{note}.\n" for note in notes)
-        self.folder.write(README, f"# Weights of the frames of {self.dataset}\n{noted}\n{section(facts, lines)}")
+        self.folder.write(
+            README, f"# Weights of the frames of {self.dataset}\n{noted}\n{section(facts, lines)}"
+        )
         return {"weights": facts, "notes": notes, "use": lines}
 
     def _episodes(self, weights: Mapping[Key, np.ndarray]) -> Iterator[EpisodeWeights]:
         for _, _, lengths, starts in self.dataset_chunks():
             for episode, length in lengths.items():
-                yield starts[episode], episode, weights.get((self.dataset, episode), np.zeros(length))
+                yield (
+                    starts[episode],
+                    episode,
+                    weights.get((self.dataset, episode), np.zeros(length)),
+                )
 
 
 class WeightedDatasetExport(LerobotExport):

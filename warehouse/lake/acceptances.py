@@ -34,12 +34,28 @@ def accept(
             ", ".join(str(number) for number in sorted(faulty_episodes - {None}, key=str))
             or "none: leave --episodes out"
         )
-        raise UserError(f"{check} found nothing in episode {episode} of {dataset}; it did in {other_episodes}")
-    return _say(lake, dataset, check, sorted(set(episodes)) if episodes is not None else [None], True, why, author)
+        raise UserError(
+            f"{check} found nothing in episode {episode} of {dataset}; it did in {other_episodes}"
+        )
+    return _say(
+        lake,
+        dataset,
+        check,
+        sorted(set(episodes)) if episodes is not None else [None],
+        True,
+        why,
+        author,
+    )
 
 
 def take_back(
-    lake: Lake, dataset: str, check: str, episodes: Collection[int] | None, *, why: str = "", author: str
+    lake: Lake,
+    dataset: str,
+    check: str,
+    episodes: Collection[int] | None,
+    *,
+    why: str = "",
+    author: str,
 ) -> list[dict[str, Any]]:
     """Tell faults again that were accepted: those of some runs, or (None) all that was accepted of the check.
 
@@ -102,7 +118,9 @@ def runs_with(lake: Lake, checks: Collection[str]) -> dict[tuple[str, int], list
 
 def in_words(counts: dict[str, int]) -> str:
     """Example: "camera_black in 1 run, camera_frozen in 2 runs"."""
-    return ", ".join(f"{check} in {runs} {'run' if runs == 1 else 'runs'}" for check, runs in counts.items())
+    return ", ".join(
+        f"{check} in {runs} {'run' if runs == 1 else 'runs'}" for check, runs in counts.items()
+    )
 
 
 def check_known(check: str) -> None:
@@ -116,18 +134,32 @@ def _runs_with(lake: Lake, dataset: str, check: str) -> set[int | None]:
     """The runs in which a check found something that leaves them usable; None among them: the dataset as a whole."""
     known_episodes(lake, dataset)
     check_known(check)
-    rows = lake.rows("SELECT reason, severity, episode_index FROM findings WHERE dataset = ?", [dataset])
-    faulty_episodes = {episode for reason, severity, episode in rows if (reason, severity) == (check, "warning")}
+    rows = lake.rows(
+        "SELECT reason, severity, episode_index FROM findings WHERE dataset = ?", [dataset]
+    )
+    faulty_episodes = {
+        episode for reason, severity, episode in rows if (reason, severity) == (check, "warning")
+    }
     if faulty_episodes:
         return faulty_episodes
     if any(reason == check for reason, _, _ in rows):
         raise UserError(f"{check} makes runs of {dataset} unusable: {REASONS[check].remedy}")
-    other_checks = ", ".join(sorted({reason for reason, severity, _ in rows if severity == "warning"}))
-    raise UserError(f"{check} found nothing in {dataset}; there is {other_checks or 'no warning at all'}")
+    other_checks = ", ".join(
+        sorted({reason for reason, severity, _ in rows if severity == "warning"})
+    )
+    raise UserError(
+        f"{check} found nothing in {dataset}; there is {other_checks or 'no warning at all'}"
+    )
 
 
 def _say(
-    lake: Lake, dataset: str, check: str, episodes: Collection[int | None], is_accepted: bool, reason: str, author: str
+    lake: Lake,
+    dataset: str,
+    check: str,
+    episodes: Collection[int | None],
+    is_accepted: bool,
+    reason: str,
+    author: str,
 ) -> list[dict[str, Any]]:
     """Add a row for each run, or for the dataset (None), but where the newest says so already."""
 
@@ -142,9 +174,18 @@ def _say(
             if statement.items() <= former_row.items():
                 continue
             key = content_key(
-                former_row.get("acceptance_id", ""), dataset, str(episode), check, *map(str, statement.values())
+                former_row.get("acceptance_id", ""),
+                dataset,
+                str(episode),
+                check,
+                *map(str, statement.values()),
             )
-            row = {"acceptance_id": key[:16], "dataset": dataset, "episode_index": episode, "check_name": check}
+            row = {
+                "acceptance_id": key[:16],
+                "dataset": dataset,
+                "episode_index": episode,
+                "check_name": check,
+            }
             rows.append(row | statement | {"created_at": time_after(former_row.get("created_at"))})
         return rows
 

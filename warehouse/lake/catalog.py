@@ -20,9 +20,13 @@ from core.paths import Workspace
 from warehouse.lake.place import AWAY, LOCK_TIMEOUT_S, LakeError, kept_backups, place, reading_turn
 
 MAGIC = b"SQLite format 3\0"
-DAMAGED_ROWS = re.compile(r"[Pp]arquet|magic bytes|TProtocolException|ZSTD|[Dd]ecompress")  # in DuckDB's words
+DAMAGED_ROWS = re.compile(
+    r"[Pp]arquet|magic bytes|TProtocolException|ZSTD|[Dd]ecompress"
+)  # in DuckDB's words
 LOOKS, LOOK_S = 20, 0.05  # at a file that is being written to
-NOT_READ = re.compile(r"write|permission denied|read-only|interrupt", re.I)  # of a file's error: it is not damaged
+NOT_READ = re.compile(
+    r"write|permission denied|read-only|interrupt", re.I
+)  # of a file's error: it is not damaged
 
 
 def check_catalog(workspace: Workspace) -> bool:
@@ -60,7 +64,10 @@ def _wrong(catalog: Path) -> str | None:
         page = int.from_bytes(head[16:18])
         page = 65536 if page == 1 else page
         # A commit under way, or one that a power cut tore and SQLite takes back, leaves its journal beside the file
-        if size >= int.from_bytes(head[28:32]) * page or catalog.with_name(f"{catalog.name}-journal").exists():
+        if (
+            size >= int.from_bytes(head[28:32]) * page
+            or catalog.with_name(f"{catalog.name}-journal").exists()
+        ):
             # Pages that are free may be empty: SQLite itself can tell
             is_damaged = _has_empty_page(file, size, page) and _sqlite(CHECK, catalog)
             if is_damaged:
@@ -73,7 +80,11 @@ def _wrong(catalog: Path) -> str | None:
 def _has_empty_page(file: int, size: int, page: int) -> bool:
     nothing = bytes(page)
     blocks = (os.pread(file, page << 8, start) for start in range(0, size, page << 8))
-    return any(block[start : start + page] == nothing for block in blocks for start in range(0, len(block), page))
+    return any(
+        block[start : start + page] == nothing
+        for block in blocks
+        for start in range(0, len(block), page)
+    )
 
 
 @lru_cache(maxsize=64)
@@ -96,7 +107,9 @@ def remains(workspace: Workspace) -> bool:
     if newest_committed(workspace) or workspace.people.exists() or backups(workspace):
         return True
     lake_place = place(workspace)
-    return not lake_place.is_bucket and any(path.is_file() for path in Path(lake_place.data).rglob("*"))
+    return not lake_place.is_bucket and any(
+        path.is_file() for path in Path(lake_place.data).rglob("*")
+    )
 
 
 def lost(workspace: Workspace, state: str) -> LakeError:
@@ -197,7 +210,9 @@ def back_up(workspace: Workspace, snapshot: int) -> Path | None:
 
 # Python alone (-I -S): it takes 20 ms
 COPY = "source.backup(sqlite3.connect(sys.argv[2]))"
-CHECK = "source.execute('PRAGMA quick_check(1)').fetchall() == [('ok',)] or sys.exit('it is damaged')"
+CHECK = (
+    "source.execute('PRAGMA quick_check(1)').fetchall() == [('ok',)] or sys.exit('it is damaged')"
+)
 
 
 def copy_catalog(catalog: Path, still: Path) -> None:
@@ -212,7 +227,15 @@ def _sqlite(code: str, catalog: Path, *arguments: Path) -> str:
     (Python has another SQLite than DuckDB: here its close would let others into a commit of DuckDB's.)
     """
     begin = f"import sqlite3, sys; source = sqlite3.connect(sys.argv[1], uri=True, timeout={LOCK_TIMEOUT_S}); "
-    program = [sys.executable, "-I", "-S", "-c", begin + code, f"{catalog.as_uri()}?mode=ro", *map(str, arguments)]
+    program = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        begin + code,
+        f"{catalog.as_uri()}?mode=ro",
+        *map(str, arguments),
+    ]
     process = subprocess.run(program, capture_output=True, text=True, check=False)
     if process.returncode:
         return process.stderr.strip().rpartition("\n")[2] or f"exit code {process.returncode}"

@@ -59,13 +59,17 @@ class CheckScope(NamedTuple):
         """The one row of a query with dataset and chunk as its parameters $1 and $2."""
         return lake.rows(sql, [self.dataset, self.chunk or 0])[0]
 
-    def share(self, lake: Lake, sql: str, name: str, description: str, min_share: float) -> CheckOutcome:
+    def share(
+        self, lake: Lake, sql: str, name: str, description: str, min_share: float
+    ) -> CheckOutcome:
         """The query counts episodes of the chunk, and those of them that fit; `min_share`: share of these that
         passes."""
         episodes, fitting = self.row(lake, sql)
         share = fitting / episodes if episodes else 1.0
         return CheckOutcome(
-            share >= min_share, f"{fitting} of {episodes} {description}", {name: share, "episodes": episodes}
+            share >= min_share,
+            f"{fitting} of {episodes} {description}",
+            {name: share, "episodes": episodes},
         )
 
 
@@ -112,7 +116,8 @@ def progress_sanity(lake: Lake, scope: CheckScope) -> CheckOutcome:
         unlabelled = [episode for episode in unlabelled if episode not in rejected]
     count = len(unlabelled)
     detail = (
-        f"{count} episodes not labelled in full, {num_out_of_range} labels outside 0..1, {not_zero} starts not at 0"
+        f"{count} episodes not labelled in full, {num_out_of_range} labels outside 0..1, {not_zero} starts "
+        "not at 0"
     )
     numbers = {"unlabelled": count, "outside": num_out_of_range, "starts_not_at_zero": not_zero}
     return CheckOutcome(count + num_out_of_range + not_zero == 0, detail, numbers)
@@ -137,7 +142,9 @@ def label_agreement(lake: Lake, scope: CheckScope) -> CheckOutcome:
     if not count:
         return CheckOutcome(True, "labels of one annotator only", {"pairs": 0})
     detail = f"{count} pairs of labels differ by {mean:.3f} on average, at most {worst:.3f} (episode {episode})"
-    return CheckOutcome(mean <= MAX_DISAGREEMENT, detail, {"pairs": count, "mean": mean, "worst": worst})
+    return CheckOutcome(
+        mean <= MAX_DISAGREEMENT, detail, {"pairs": count, "mean": mean, "worst": worst}
+    )
 
 
 def cost_within_budget(lake: Lake, scope: CheckScope) -> CheckOutcome:
@@ -149,7 +156,9 @@ def cost_within_budget(lake: Lake, scope: CheckScope) -> CheckOutcome:
         "FROM vlm_calls v JOIN episode_facts e USING (dataset, episode_index) WHERE dataset = $1 AND e.chunk = $2",
     )
     numbers = {"calls": calls, "prompt_tokens": prompt, "completion_tokens": completion, "usd": usd}
-    detail = f"{usd:.2f} USD for {calls} calls; {chunks} chunks at that price: {usd * chunks:.2f} USD"
+    detail = (
+        f"{usd:.2f} USD for {calls} calls; {chunks} chunks at that price: {usd * chunks:.2f} USD"
+    )
     if scope.budget_usd is None:
         return CheckOutcome(True, f"{detail}; no budget is set (max_cost_usd)", numbers)
     is_within = usd * chunks <= scope.budget_usd
@@ -167,7 +176,9 @@ def label_drift(lake: Lake, scope: CheckScope) -> CheckOutcome:
     name, snapshot = last[0]
     # A release may be older than a column that is compared
     try:
-        former_statistics = _label_statistics(lake, scope.dataset, None, f" AT (VERSION => {int(snapshot)})")
+        former_statistics = _label_statistics(
+            lake, scope.dataset, None, f" AT (VERSION => {int(snapshot)})"
+        )
     except (duckdb.CatalogException, duckdb.BinderException):
         return CheckOutcome(True, f"release {name} is older than the tables that are compared", {})
     # The same statistics of the chunk now and of the dataset at the release; of few episodes a mean says nothing
@@ -197,8 +208,14 @@ def _label_statistics(
         clause, values = ("", [dataset])
     else:
         clause, values = (" AND a.chunk = ?", [dataset, chunk])
-    column_of = {"steps_per_episode": "steps", "end_progress": "end_progress", "confidence": "confidence"}
-    moments = ", ".join(f"coalesce(avg({c}), 0), coalesce(var_pop({c}), 0), count({c})" for c in column_of.values())
+    column_of = {
+        "steps_per_episode": "steps",
+        "end_progress": "end_progress",
+        "confidence": "confidence",
+    }
+    moments = ", ".join(
+        f"coalesce(avg({c}), 0), coalesce(var_pop({c}), 0), count({c})" for c in column_of.values()
+    )
     row = lake.rows(
         f"SELECT {moments} FROM ("
         f"SELECT q.end_progress, l.confidence, (SELECT count(*) FROM segments AS s{version_clause} WHERE "
@@ -261,18 +278,24 @@ def no_split_leak(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOut
     detail = f"in more than one split: {'; '.join(examples)}" if examples else "no leak"
     if reason := not_looked_at(lake, names):
         detail += f" (datasets were not compared by what an encoder saw: {reason})"
-    return CheckOutcome(not examples, detail, {kind: len(of_kind) for kind, of_kind in leaks.items()})
+    return CheckOutcome(
+        not examples, detail, {kind: len(of_kind) for kind, of_kind in leaks.items()}
+    )
 
 
 def _near_duplicates(lake: Lake) -> dict[str, list[str]]:
     """Sentences on pairs of the table USABLE by kind; exact copies are not named, and what both kinds find once."""
-    of_content = f"SELECT dataset, episode_index, content_hash FROM {USABLE} WHERE content_hash IS NOT NULL"
+    of_content = (
+        f"SELECT dataset, episode_index, content_hash FROM {USABLE} WHERE content_hash IS NOT NULL"
+    )
     hashes = {(dataset, episode): content for dataset, episode, content in lake.rows(of_content)}
     leaks = dict[str, list[str]]()
     reported_pairs = set[tuple[Run, Run]]()
     for kind, pairs in (("near_copies", near_copies(lake)), ("look_alikes", look_alikes(lake))):
         new = [p for p in pairs if (p.held, p.trained) not in reported_pairs]
-        leaks[kind] = [p.says for p in new if hashes.get(p.held[:2], "") != hashes.get(p.trained[:2])]
+        leaks[kind] = [
+            p.says for p in new if hashes.get(p.held[:2], "") != hashes.get(p.trained[:2])
+        ]
         reported_pairs |= {(p.held, p.trained) for p in pairs}
     return leaks
 
@@ -293,7 +316,11 @@ def follows_schema(lake: Lake, scope: CheckScope) -> CheckOutcome:
     else:
         listed = listed_episodes(lake, of_chunk) if scope.listed is None else scope.listed
         by_table = _faults_of_written(lake, scope, listed)
-    broken = [f"{name}: {fault}" for name, (_, faults) in by_table.items() for fault in faults.get(scope.dataset, ())]
+    broken = [
+        f"{name}: {fault}"
+        for name, (_, faults) in by_table.items()
+        for fault in faults.get(scope.dataset, ())
+    ]
     rows: dict[str, float] = {name: count for name, (count, _) in by_table.items()}
     detail = "; ".join(broken) if broken else f"{sum(rows.values())} rows as the schema says"
     return CheckOutcome(not broken, detail, rows)
@@ -305,16 +332,23 @@ def corpus_is_sound(lake: Lake, datasets: Sequence[str] | None = None) -> CheckO
     clause = "true" if not of_all else in_datasets(names).removeprefix("WHERE ")
     broken = []
     rows = 0
-    with _registered(lake.con, listed_episodes=listed_episodes(lake, clause), known_runs=_known_runs(lake)):
+    with _registered(
+        lake.con, listed_episodes=listed_episodes(lake, clause), known_runs=_known_runs(lake)
+    ):
         for name in STAGED_TABLES:
             count, faults = _faults(lake, TABLES[name], names, clause)
             rows += count
-            broken += [f"{name} of {dataset}: {', '.join(wrong)}" for dataset, wrong in sorted(faults.items())]
+            broken += [
+                f"{name} of {dataset}: {', '.join(wrong)}"
+                for dataset, wrong in sorted(faults.items())
+            ]
     if broken:
         detail = "; ".join(broken[:5])
     else:
         detail = f"{len(names)} datasets are as the schema says"
-    return CheckOutcome(not broken, detail, {"datasets": len(names), "rows": rows, "broken": len(broken)})
+    return CheckOutcome(
+        not broken, detail, {"datasets": len(names), "rows": rows, "broken": len(broken)}
+    )
 
 
 def listed_episodes(lake: Lake, clause: str) -> pa.Table:
@@ -350,7 +384,11 @@ def _registered(con: duckdb.DuckDBPyConnection, **tables: pa.Table) -> Iterator[
 
 def _faults_of_written(lake: Lake, scope: CheckScope, listed: pa.Table) -> dict[str, Faults]:
     """How many rows each table has that a stage has just written, and what is wrong with them."""
-    tables = {name: table for name, table in (scope.written or {}).items() if name in STAGE_TABLES[scope.stage]}
+    tables = {
+        name: table
+        for name, table in (scope.written or {}).items()
+        if name in STAGE_TABLES[scope.stage]
+    }
     faults: dict[str, Faults] = {}
     con = _database_in_memory().cursor()  # threads share none
     with _registered(con, listed_episodes=listed, known_runs=_known_runs(lake), **tables):
@@ -358,20 +396,29 @@ def _faults_of_written(lake: Lake, scope: CheckScope, listed: pa.Table) -> dict[
             if wrong := _other_columns(TABLES[name], table.schema):
                 faults[name] = 0, {scope.dataset: [wrong]}
             else:
-                faults[name] = _faults_of_rows(lambda sql: con.execute(sql).fetchall(), TABLES[name], "true")
+                faults[name] = _faults_of_rows(
+                    lambda sql: con.execute(sql).fetchall(), TABLES[name], "true"
+                )
     con.close()
     return faults
 
 
-def _faults_of_stage(lake: Lake, scope: CheckScope, of_dataset: str, of_chunk: str) -> dict[str, Faults]:
+def _faults_of_stage(
+    lake: Lake, scope: CheckScope, of_dataset: str, of_chunk: str
+) -> dict[str, Faults]:
     """As `_faults_of_written`, of the rows that the lake has of a dataset or a chunk of it."""
     tables = [TABLES[name] for name in STAGE_TABLES[scope.stage]]
-    clauses = {table.name: of_chunk if "chunk" in table.schema.names else of_dataset for table in tables}
+    clauses = {
+        table.name: of_chunk if "chunk" in table.schema.names else of_dataset for table in tables
+    }
     # A listing says of a chunk which other chunks' episodes it may show
     is_of_chunk = of_dataset not in clauses.values() and "episode_facts" not in clauses
     listed = listed_episodes(lake, of_chunk if is_of_chunk else of_dataset)
     with _registered(lake.con, listed_episodes=listed, known_runs=_known_runs(lake)):
-        return {table.name: _faults(lake, table, [scope.dataset], clauses[table.name]) for table in tables}
+        return {
+            table.name: _faults(lake, table, [scope.dataset], clauses[table.name])
+            for table in tables
+        }
 
 
 def _faults(lake: Lake, table: Table, datasets: Sequence[str], clause: str) -> Faults:
@@ -427,8 +474,13 @@ def _rules(table: Table) -> tuple[list[str], dict[str, str]]:
     nothing is wrong."""
     # A condition that is null is not broken
     conditions = [f'"{k}" IS NOT NULL' for k in table.key] + list(table.must)
-    sums = [f"count(*) FILTER (NOT coalesce({condition}, true)) AS wrong_{k}" for k, condition in enumerate(conditions)]
-    rule_sums = {f"rows against {condition}": f"sum(wrong_{k})" for k, condition in enumerate(conditions)}
+    sums = [
+        f"count(*) FILTER (NOT coalesce({condition}, true)) AS wrong_{k}"
+        for k, condition in enumerate(conditions)
+    ]
+    rule_sums = {
+        f"rows against {condition}": f"sum(wrong_{k})" for k, condition in enumerate(conditions)
+    }
     if "episode_index" in table.schema.names:
         rule_sums["rows of episodes that are not listed"] = "sum(n) FILTER (known IS NULL)"
     if "label_run" in table.schema.names:
@@ -462,12 +514,19 @@ def _key_sums(table: Table, owner: tuple[str, ...]) -> tuple[list[str], str]:
 
 
 def _repeated(
-    query_rows: Callable[[str], list[tuple]], table: Table, datasets: list[str], clause: str, *, at_once: bool
+    query_rows: Callable[[str], list[tuple]],
+    table: Table,
+    datasets: list[str],
+    clause: str,
+    *,
+    at_once: bool,
 ) -> dict[str, int]:
     """Of some datasets the rows with a key that stands twice; of those that have any."""
     key = quoted(table.key)
     repeated: dict[str, int] = {}
-    for dataset_group in [datasets] if at_once and datasets else [[dataset] for dataset in datasets]:
+    for dataset_group in (
+        [datasets] if at_once and datasets else [[dataset] for dataset in datasets]
+    ):
         of_some = f"FROM {table.name} {in_datasets(dataset_group)} AND {clause} GROUP BY 1"
         # Hashes first: to tell apart what has equal ones, which keys of two rows hardly ever have, costs twice as much
         if query_rows(f"SELECT dataset {of_some} HAVING count(*) <> count(DISTINCT hash({key}))"):
@@ -503,7 +562,9 @@ class Check:
 def withdrawals_are_decided(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
     """No episode is only probably a recording that was taken down: a person has said whether it is."""
     unsure = unsure_takedowns(lake, datasets)
-    undecided_names = [f"{row['dataset']} {row['episode_index']} ({row['reason']})" for row in unsure]
+    undecided_names = [
+        f"{row['dataset']} {row['episode_index']} ({row['reason']})" for row in unsure
+    ]
     if undecided_names:
         detail = "; ".join(undecided_names[:EXAMPLES])
     else:

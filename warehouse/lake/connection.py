@@ -87,11 +87,15 @@ def extension_path(name: str) -> str:
     """The extension file inside its installed package: loaded from disk, nothing is fetched. Raises LakeError."""
     spec = importlib.util.find_spec(f"duckdb_extension_{name}")
     if spec is None or not spec.submodule_search_locations:
-        raise LakeError(f"the package duckdb-extension-{name.replace('_', '-')} is not installed: run make setup")
+        raise LakeError(
+            f"the package duckdb-extension-{name.replace('_', '-')} is not installed: run make setup"
+        )
     folder = next(iter(spec.submodule_search_locations))
     path = os.path.join(folder, "extensions", f"v{duckdb.__version__}", f"{name}.duckdb_extension")
     if not os.path.isfile(path):
-        versions = ", ".join(v.removeprefix("v") for v in sorted(os.listdir(os.path.join(folder, "extensions"))))
+        versions = ", ".join(
+            v.removeprefix("v") for v in sorted(os.listdir(os.path.join(folder, "extensions")))
+        )
         raise LakeError(
             f"DuckDB {duckdb.__version__} is installed, and its extension {name} for DuckDB {versions}: install the "
             "versions of constraints.txt (docs/dependencies.md says what newer ones wait for)"
@@ -149,7 +153,10 @@ def database(workspace: Workspace, threads: int | None = None) -> duckdb.DuckDBP
     con.execute("SET TimeZone = 'UTC'")
     if lake_place.is_bucket:
         settings = bucket_settings(lake_place.data).items()
-        options = [f"{name} {value if isinstance(value, bool) else literal(value)}" for name, value in settings]
+        options = [
+            f"{name} {value if isinstance(value, bool) else literal(value)}"
+            for name, value in settings
+        ]
         con.execute(f"CREATE SECRET (TYPE s3, {', '.join(options)})")
     return con
 
@@ -167,7 +174,10 @@ def _take_back_torn_commit(workspace: Workspace) -> None:
     # Not worth waiting for: where somebody holds the lock, a commit is under way and the journal is theirs
     with suppress(filelock.Timeout, OSError), filelock.FileLock(workspace.lock, timeout=0):
         if journal.exists():
-            with suppress(sqlite3.OperationalError), closing(sqlite3.connect(workspace.catalog)) as catalog:
+            with (
+                suppress(sqlite3.OperationalError),
+                closing(sqlite3.connect(workspace.catalog)) as catalog,
+            ):
                 catalog.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
@@ -201,10 +211,14 @@ def attach(
     except duckdb.IOException as e:
         if not lake_place.is_postgres:
             raise
-        raise LakeError(f"{lake_place.catalog}: the catalog cannot be opened: {' '.join(str(e).split())}") from e
+        raise LakeError(
+            f"{lake_place.catalog}: the catalog cannot be opened: {' '.join(str(e).split())}"
+        ) from e
     except duckdb.Error as e:
         if snapshot is not None and isinstance(e, duckdb.InvalidInputException):
-            raise LakeError(f"the lake cannot be opened at snapshot {snapshot}: {str(e).splitlines()[0]}") from e
+            raise LakeError(
+                f"the lake cannot be opened at snapshot {snapshot}: {str(e).splitlines()[0]}"
+            ) from e
         if explanation := explained(workspace, e):
             raise explanation from e
         raise
@@ -216,7 +230,9 @@ def has(con: duckdb.DuckDBPyConnection, name: str) -> bool:
     Asked for it alone: duckdb_views() and its kind look at everything there is, some 70 ms at first.
     """
     try:
-        return bool(con.execute(f"SELECT 1 FROM pragma_table_info({literal(name)}) LIMIT 1").fetchall())
+        return bool(
+            con.execute(f"SELECT 1 FROM pragma_table_info({literal(name)}) LIMIT 1").fetchall()
+        )
     except duckdb.CatalogException:
         return False
 
@@ -234,11 +250,15 @@ class LakeConnection:
     def __init__(self, workspace: Workspace, con: duckdb.DuckDBPyConnection) -> None:
         self.workspace = workspace
         self.con = con
-        self._written: set[str] = set()  # folders that the transaction under way may have written files into
+        self._written: set[str] = (
+            set()
+        )  # folders that the transaction under way may have written files into
         self._is_in_transaction = False
         self._is_writing = False
         self._said: list[str] = []  # lines of `people`, of the transaction under way
-        self._commits: int | None = None  # the snapshot that the transaction under way makes; None: maybe none
+        self._commits: int | None = (
+            None  # the snapshot that the transaction under way makes; None: maybe none
+        )
         self._kept: dict[Hashable, Any] = {}  # of the snapshot _kept_at
         self._kept_at = -1
         self._seen: int | None = None  # the snapshot that a transaction under way reads
@@ -290,7 +310,9 @@ class LakeConnection:
         self.con.execute("BEGIN")
         try:
             yield
-            self.con.execute(f"CALL ducklake_set_commit_message('lake', 'proccorpus', {literal(message)})")
+            self.con.execute(
+                f"CALL ducklake_set_commit_message('lake', 'proccorpus', {literal(message)})"
+            )
             # DuckDB does not sync the files it writes: a catalog that is on disk must not list one that is not
             for folder in () if place(self.workspace).is_bucket else sorted(self._written):
                 sync_newest(folder)
@@ -304,7 +326,9 @@ class LakeConnection:
             if size is not None:
                 with suppress(OSError):  # as a kill would: a line too much
                     os.truncate(lines, size)
-            with suppress(duckdb.TransactionException):  # a failed COMMIT has already ended the transaction
+            with suppress(
+                duckdb.TransactionException
+            ):  # a failed COMMIT has already ended the transaction
                 self.con.execute("ROLLBACK")
             explanation = self._why(e)
             if explanation is not None:
@@ -364,7 +388,10 @@ class LakeConnection:
         if not {"recording", "episode_index"} <= set(table.schema.names):
             return rows
         of_place = self.recordings_at({(row["dataset"], row["episode_index"]) for row in rows})
-        return [row | {"recording": of_place.get((row["dataset"], row["episode_index"]))} for row in rows]
+        return [
+            row | {"recording": of_place.get((row["dataset"], row["episode_index"]))}
+            for row in rows
+        ]
 
     def recordings_at(self, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
         """The recording that each place (dataset, episode_index) holds, or else held last; without unknown places."""
@@ -373,9 +400,16 @@ class LakeConnection:
         rows = self.rows(
             "SELECT dataset, episode_index, arg_max(recording, (left_at IS NULL, left_at)) FROM recordings "
             "WHERE list_contains($1, dataset) AND list_contains($2, episode_index) GROUP BY 1, 2",
-            [sorted({dataset for dataset, _ in places}), sorted({episode for _, episode in places})],
+            [
+                sorted({dataset for dataset, _ in places}),
+                sorted({episode for _, episode in places}),
+            ],
         )
-        return {(dataset, episode): recording for dataset, episode, recording in rows if (dataset, episode) in places}
+        return {
+            (dataset, episode): recording
+            for dataset, episode, recording in rows
+            if (dataset, episode) in places
+        }
 
     def snapshot(self) -> int:
         known_snapshot = self._seen

@@ -19,15 +19,28 @@ from core.tables import TABLES
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
-from warehouse.lake.statements import ConflictError, CorrectionError, Writable, checked_text, newest_row, said_of, say
+from warehouse.lake.statements import (
+    ConflictError,
+    CorrectionError,
+    Writable,
+    checked_text,
+    newest_row,
+    said_of,
+    say,
+)
 from warehouse.lake.stored import labels_of
 
 ACCEPTED = "accepted"
 REVIEW = "review"
 REJECTED = "rejected"
 NO_WORDS = ("correction_id", "recording", "created_at")  # columns of `corrections` that say nothing
-SAID_LATER = ("final_progress", "catastrophic_frame")  # columns that `corrections` had not from the beginning
-CURRENT_COLUMNS = "dataset, episode_index, status, correction_id, author, created_at, base_label_run, comment"
+SAID_LATER = (
+    "final_progress",
+    "catastrophic_frame",
+)  # columns that `corrections` had not from the beginning
+CURRENT_COLUMNS = (
+    "dataset, episode_index, status, correction_id, author, created_at, base_label_run, comment"
+)
 
 # Of kinds of errors that pydantic words for programmers: {type: sentence}
 PROBLEMS = {
@@ -93,11 +106,18 @@ class Corrected(BaseModel):
                 # Planned right after the step that was attempted last; the later ones move on by one
                 step = [
                     -1,
-                    *(earlier_segment.step for earlier_segment in segments if earlier_segment.step is not None),
+                    *(
+                        earlier_segment.step
+                        for earlier_segment in segments
+                        if earlier_segment.step is not None
+                    ),
                 ][-1] + 1
                 plan.insert(step, s.name)
                 place = [step_number + (step_number >= step) for step_number in place]
-                segments = [b if b.step is None or b.step < step else replace(b, step=b.step + 1) for b in segments]
+                segments = [
+                    b if b.step is None or b.step < step else replace(b, step=b.step + 1)
+                    for b in segments
+                ]
             completed = {IDLE: False, DONE: True}.get(s.kind, s.completed)
             is_named = is_name(s.name)
             span = s.name, s.start_frame, s.end_frame, s.kind, completed
@@ -120,7 +140,11 @@ class Corrected(BaseModel):
 
         Raises CorrectionError where a number between them is missing: nothing names that step.
         """
-        names = {segment.step: segment.name for segment in reversed(self.segments) if segment.step is not None}
+        names = {
+            segment.step: segment.name
+            for segment in reversed(self.segments)
+            if segment.step is not None
+        }
         missing = sorted(set(range(max(names, default=-1) + 1)) - set(names))
         if missing:
             raise CorrectionError(
@@ -132,7 +156,9 @@ class Corrected(BaseModel):
         """As columns of `corrections`; raises as `settled` does."""
         segments, plan = self.settled(num_frames)
         # A pace stands there only where one was said: what was said before paces could be is still the same text
-        stored = [{k: v for k, v in vars(s).items() if k != "pace" or v is not None} for s in segments]
+        stored = [
+            {k: v for k, v in vars(s).items() if k != "pace" or v is not None} for s in segments
+        ]
         return {"plan": list(plan), "segments": json.dumps(stored)} | vars(self.end)
 
 
@@ -140,7 +166,9 @@ def _attempted_step(name: str, plan: Sequence[str], segments: Sequence[Segment])
     """The first planned step of a name that was not attempted before, else the last one of its name."""
     of_name = [step for step, planned in enumerate(plan) if planned == name]
     attempted = {s.step for s in segments}
-    return next((step for step in of_name if step not in attempted), of_name[-1] if of_name else None)
+    return next(
+        (step for step in of_name if step not in attempted), of_name[-1] if of_name else None
+    )
 
 
 def parsed(data: Any) -> Corrected:
@@ -171,13 +199,19 @@ def as_said(segment: Segment) -> dict[str, Any]:
     return {name: getattr(segment, name) for name in CorrectedSegment.model_fields}
 
 
-def stored_label(lake: LakeConnection, dataset: str, episode_index: int, label_run: str) -> Corrected:
+def stored_label(
+    lake: LakeConnection, dataset: str, episode_index: int, label_run: str
+) -> Corrected:
     """A label of an episode as people could have said it. Raises CorrectionError where there is none."""
-    label = labels_of(lake.con, dataset, episodes=[episode_index], label_run=label_run, whole=True).get(episode_index)
+    label = labels_of(
+        lake.con, dataset, episodes=[episode_index], label_run=label_run, whole=True
+    ).get(episode_index)
     if label is None or not label.facts:
         raise CorrectionError(f"episode {episode_index} of {dataset} has no label {label_run}")
     segments = list(map(as_said, label.segments))
-    return parsed({"segments": segments} | {name: label.facts[name] for name in ("plan", *SAID_LATER)})
+    return parsed(
+        {"segments": segments} | {name: label.facts[name] for name in ("plan", *SAID_LATER)}
+    )
 
 
 # Saving
@@ -207,7 +241,9 @@ def save(
             raise ConflictError(
                 f"episode {episode_index} of {dataset} was ingested anew since you opened it: reload it and look again"
             )
-        return {"status": ACCEPTED, "base_label_run": base_label_run} | corrected.columns(facts["num_frames"])
+        return {"status": ACCEPTED, "base_label_run": base_label_run} | corrected.columns(
+            facts["num_frames"]
+        )
 
     return _add(lake, dataset, episode_index, author, comment, follows, row, facts)
 
@@ -246,7 +282,9 @@ def take_back(
 
     What was accepted before it counts again. Raises as `save` does.
     """
-    current = lake.dicts("SELECT * FROM current_corrections WHERE correction_id = ?", [correction_id])
+    current = lake.dicts(
+        "SELECT * FROM current_corrections WHERE correction_id = ?", [correction_id]
+    )
     if not current:
         raise CorrectionError(
             f"there is no correction {correction_id!r} that counts; proccorpus corrections list has them"
@@ -270,13 +308,17 @@ def _add(
     statement["comment"] = checked_text("comment", comment, 2000, empty=True)
 
     def new_row(newest: dict[str, Any]) -> list[dict[str, Any]]:
-        its = checked_facts(dataset, episode_index, facts or episode_facts(lake, dataset, episode_index))
+        its = checked_facts(
+            dataset, episode_index, facts or episode_facts(lake, dataset, episode_index)
+        )
         # Nobody's correction is overwritten unseen: a new row follows the newest that its author has looked at
         if follows != newest.get("correction_id"):
             raise ConflictError(_conflict(dataset, episode_index, newest))
         return [statement | {"base_content_hash": its["content_hash"]} | make(its)]
 
-    return say(lake, "corrections", new_row, row_id, dataset=dataset, episode_index=episode_index)[0]
+    return say(lake, "corrections", new_row, row_id, dataset=dataset, episode_index=episode_index)[
+        0
+    ]
 
 
 def _conflict(dataset: str, episode_index: int, newest: dict[str, Any]) -> str:
@@ -361,7 +403,9 @@ def chunk_corrections(lake: Lake, dataset: str, chunk: int | None) -> list[dict[
     )
 
 
-def listed(lake: Lake, dataset: str | None = None, *, everything: bool = False) -> list[dict[str, Any]]:
+def listed(
+    lake: Lake, dataset: str | None = None, *, everything: bool = False
+) -> list[dict[str, Any]]:
     """For people: what counts or waits, or every row ever saved, by episode and time."""
     # Rows of recordings that left have the number that these had last
     all_corrections = (
@@ -379,7 +423,9 @@ def listed(lake: Lake, dataset: str | None = None, *, everything: bool = False) 
 IMPORTED_AT_ONCE = 500  # rows: what is in the lake stays where an import is ended
 
 
-def add_rows(lake: Lake, rows: Sequence[dict[str, Any]], on_rows: Callable[[int], None] = lambda count: None) -> int:
+def add_rows(
+    lake: Lake, rows: Sequence[dict[str, Any]], on_rows: Callable[[int], None] = lambda count: None
+) -> int:
     """Add whole rows from elsewhere, but for those that the lake has; returns how many were new.
 
     Many are added in parts; `on_rows` is told after each how many are done.
@@ -395,7 +441,15 @@ def add_rows(lake: Lake, rows: Sequence[dict[str, Any]], on_rows: Callable[[int]
 def _add_part(lake: Lake, rows: Sequence[dict[str, Any]]) -> int:
     def new_rows() -> list[dict[str, Any]]:
         ids = [row["correction_id"] for row in rows]
-        present = set(lake.column("SELECT correction_id FROM corrections WHERE list_contains(?, correction_id)", [ids]))
-        return list({row["correction_id"]: row for row in rows if row["correction_id"] not in present}.values())
+        present = set(
+            lake.column(
+                "SELECT correction_id FROM corrections WHERE list_contains(?, correction_id)", [ids]
+            )
+        )
+        return list(
+            {
+                row["correction_id"]: row for row in rows if row["correction_id"] not in present
+            }.values()
+        )
 
     return len(lake.append("import corrections", "corrections", new_rows))

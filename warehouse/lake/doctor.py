@@ -37,11 +37,21 @@ from warehouse.shards.shard import index_path
 ERROR = "error"
 WARNING = "warning"
 MISSING = "missing"
-LEAST_BYTES, FEW_BYTES = 64 << 20, 1 << 30  # free: nothing can be built; a build may not come to its end
+LEAST_BYTES, FEW_BYTES = (
+    64 << 20,
+    1 << 30,
+)  # free: nothing can be built; a build may not come to its end
 # The stages that write a table
-STAGES_OF = {t: [stage for stage, tables in STAGE_TABLES.items() if t in tables] for t in STAGED_TABLES}
+STAGES_OF = {
+    t: [stage for stage, tables in STAGE_TABLES.items() if t in tables] for t in STAGED_TABLES
+}
 STAGES_OF |= {"datasets": ["episodes"], "source_parts": ["episodes"]}
-OF_ALL_STAGES = ("stage_runs", "findings", "label_runs", "signals")  # each stage has rows there: all are run again
+OF_ALL_STAGES = (
+    "stage_runs",
+    "findings",
+    "label_runs",
+    "signals",
+)  # each stage has rows there: all are run again
 PARQUET, JPEG = (b"PAR1", b"PAR1"), (b"\xff\xd8", b"\xff\xd9")  # how files begin, and end
 MEND = "proccorpus doctor --repair, then build again"
 RESTORE = "restore catalog and data from one backup"
@@ -91,7 +101,9 @@ class Trouble:
 
 def _to_build(title: str, detail: str, *parts: Partition, paths: tuple[Path, ...] = ()) -> Trouble:
     """Trouble with partitions of one chunk, which a build makes again."""
-    return Trouble(ERROR, title, f"{parts[0].dataset} chunk {parts[0].chunk}", detail, MEND, paths, parts=parts)
+    return Trouble(
+        ERROR, title, f"{parts[0].dataset} chunk {parts[0].chunk}", detail, MEND, paths, parts=parts
+    )
 
 
 def rows_are_lost(troubles: Iterable[Trouble]) -> bool:
@@ -125,7 +137,13 @@ def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
             lake_troubles = list(lake_files(lake, listed, stored_sizes, read=True))
             if not rows_are_lost(lake_troubles):
                 raise
-    troubles = [*lake_troubles, *compared, *rollback(lake), *leftovers(lake.workspace), *disk_space(lake.workspace)]
+    troubles = [
+        *lake_troubles,
+        *compared,
+        *rollback(lake),
+        *leftovers(lake.workspace),
+        *disk_space(lake.workspace),
+    ]
     return sorted(troubles, key=lambda t: (t.severity != ERROR, t.what, t.where))
 
 
@@ -170,12 +188,18 @@ def lake_files(
 
     A local file is seen to be damaged by its size and by how it begins and ends, or where all of it is `read`.
     """
-    details = {f: detail for f in listed if (detail := _damage_of(f, stored_sizes.get(f.path), read))}
+    details = {
+        f: detail for f in listed if (detail := _damage_of(f, stored_sizes.get(f.path), read))
+    }
     is_known = details and "releases" not in {f.table for f in details}
     frozen = lake.rows("SELECT name, snapshot FROM releases ORDER BY 1") if is_known else []
     for f, detail in details.items():
         # Files that the present tables list are the corpus; those of older snapshots matter only to releases
-        yield _lost_file(lake.workspace, f, detail) if f.end is None else _lost_old_file(f, detail, frozen)
+        yield (
+            _lost_file(lake.workspace, f, detail)
+            if f.end is None
+            else _lost_old_file(f, detail, frozen)
+        )
 
 
 def _lost_old_file(f: DataFile, detail: str, frozen: Sequence[tuple[str, int]]) -> Trouble:
@@ -185,7 +209,13 @@ def _lost_old_file(f: DataFile, detail: str, frozen: Sequence[tuple[str, int]]) 
     detail = f"{detail}; only older snapshots list it"
     if not names:
         return Trouble(WARNING, title, f.path, detail, "proccorpus gc --keep-days 0")
-    return Trouble(ERROR, title, f.path, f"{detail}, of them release {names}", f"{RESTORE}, or delete the release")
+    return Trouble(
+        ERROR,
+        title,
+        f.path,
+        f"{detail}, of them release {names}",
+        f"{RESTORE}, or delete the release",
+    )
 
 
 def _damage_of(f: DataFile, size: int | None, read: bool) -> str:
@@ -209,7 +239,9 @@ def _damage_of(f: DataFile, size: int | None, read: bool) -> str:
 
 def _has_ends(path: str | Path, first: bytes, last: bytes) -> bool:
     with open(path, "rb") as f:
-        return f.read(len(first)) == first and f.seek(-len(last), os.SEEK_END) > 0 and f.read() == last
+        return (
+            f.read(len(first)) == first and f.seek(-len(last), os.SEEK_END) > 0 and f.read() == last
+        )
 
 
 def _lost_file(workspace: Workspace, f: DataFile, detail: str) -> Trouble:
@@ -225,8 +257,20 @@ def _lost_file(workspace: Workspace, f: DataFile, detail: str) -> Trouble:
     else:
         # The episodes stage works on a dataset as a whole, though its tables have chunks
         chunk = WHOLE_DATASET if f.chunk is None else f.chunk
-        parts = tuple(Partition(s, f.dataset, WHOLE_DATASET if s == "episodes" else chunk) for s in STAGES_OF[f.table])
-    return Trouble(ERROR, f"lake file of {f.table}", f.path, detail, MEND, _existing([Path(f.path)]), (f.id,), parts)
+        parts = tuple(
+            Partition(s, f.dataset, WHOLE_DATASET if s == "episodes" else chunk)
+            for s in STAGES_OF[f.table]
+        )
+    return Trouble(
+        ERROR,
+        f"lake file of {f.table}",
+        f.path,
+        detail,
+        MEND,
+        _existing([Path(f.path)]),
+        (f.id,),
+        parts,
+    )
 
 
 def _sizes(lake: Lake) -> dict[str, int]:
@@ -243,7 +287,13 @@ def rollback(lake: Lake) -> Iterator[Trouble]:
     """An older copy of the catalog beside newer files."""
     if reason := is_older(lake.workspace, lake.snapshot()):
         remedy = "a build makes anew what this one does not list, and moves what it does not know to .removed/"
-        yield Trouble(WARNING, "older catalog", place(lake.workspace).catalog, reason.partition(": ")[2], remedy)
+        yield Trouble(
+            WARNING,
+            "older catalog",
+            place(lake.workspace).catalog,
+            reason.partition(": ")[2],
+            remedy,
+        )
 
 
 def people_lines(lake: Lake, _: bool) -> Iterator[Trouble]:
@@ -251,21 +301,32 @@ def people_lines(lake: Lake, _: bool) -> Iterator[Trouble]:
     path = lake.workspace.people
     people_rows, bad = people.read(lake.workspace)
     stored_keys = {
-        name: {people.key_of(TABLES[name], row) for row in lake.dicts(f"FROM {name}")} for name in people.KEPT
+        name: {people.key_of(TABLES[name], row) for row in lake.dicts(f"FROM {name}")}
+        for name in people.KEPT
     }
     lacking = sum(len(keys - people_rows[name].keys()) for name, keys in stored_keys.items())
     if lacking or bad:
         detail = f"{lacking} rows of what people said have no line, {bad} lines cannot be read"
-        yield Trouble(WARNING, "lines of people", str(path), detail, "proccorpus doctor --repair writes them anew")
+        yield Trouble(
+            WARNING,
+            "lines of people",
+            str(path),
+            detail,
+            "proccorpus doctor --repair writes them anew",
+        )
 
 
-def orphans(lake: Lake, listed: Sequence[DataFile], stored_paths: Iterable[str]) -> Iterator[Trouble]:
+def orphans(
+    lake: Lake, listed: Sequence[DataFile], stored_paths: Iterable[str]
+) -> Iterator[Trouble]:
     """Files that nothing lists: a crash left them, or a build is about to record them."""
     scheduled = lake.column(f"SELECT path FROM {CATALOG}.ducklake_files_scheduled_for_deletion")
     names = {path.rpartition("/")[2] for path in scheduled}
     paths = {f.path for f in listed}
     unlisted_by_kind = {
-        "lake data": [p for p in stored_paths if p not in paths and p.rpartition("/")[2] not in names],
+        "lake data": [
+            p for p in stored_paths if p not in paths and p.rpartition("/")[2] not in names
+        ],
         "keyframes": list(unlisted_keyframes(lake, 0)),
         "shards": list(unlisted_shards(lake, 0)),
     }
@@ -342,7 +403,13 @@ def releases(lake: Lake, hashes: bool) -> Iterator[Trouble]:
         elif hashes:
             wrong = [f"{f.what}: {f.wrong}" for f in verify_release(lake, get_release(lake, name))]
         if wrong:
-            yield Trouble(ERROR, "release", name, "; ".join(wrong), f"{RESTORE}, or delete it and create another")
+            yield Trouble(
+                ERROR,
+                "release",
+                name,
+                "; ".join(wrong),
+                f"{RESTORE}, or delete it and create another",
+            )
 
 
 def leftovers(workspace: Workspace) -> Iterator[Trouble]:
@@ -352,7 +419,9 @@ def leftovers(workspace: Workspace) -> Iterator[Trouble]:
         detail = f"{len(half)} files that were never finished: a crash left them, or a build writes them now"
         minutes = f"{GRACE_S / 60:.0f} minutes; nothing takes them for whole"
         remedy = f"proccorpus doctor --repair deletes those of more than {minutes}"
-        yield Trouble(WARNING, "half-written files", str(half[0]), detail, remedy, paths=tuple(half))
+        yield Trouble(
+            WARNING, "half-written files", str(half[0]), detail, remedy, paths=tuple(half)
+        )
     # What follows is no harm: the same command goes on where it was interrupted
     if partial_files := sorted(workspace.sources.glob("*/.fetch/*.partial")):
         detail = f"{len(partial_files)} files of remote datasets were not fetched to their end"
@@ -361,7 +430,13 @@ def leftovers(workspace: Workspace) -> Iterator[Trouble]:
     for partial_manifest in sorted((workspace.root / "exports").glob("*/manifest.partial*")):
         if not (partial_manifest.parent / "manifest.json").exists():
             location = str(partial_manifest.parent)
-            yield Trouble(WARNING, "unfinished export", location, "it has no manifest", "run the same export again")
+            yield Trouble(
+                WARNING,
+                "unfinished export",
+                location,
+                "it has no manifest",
+                "run the same export again",
+            )
 
 
 def disk_space(workspace: Workspace) -> Iterator[Trouble]:
@@ -387,8 +462,14 @@ def labels(lake: Lake, _: bool) -> Iterator[Trouble]:
     for name in STAGED_TABLES:
         # "" of rows that belong to no label run
         run_column = "label_run" if "label_run" in TABLES[name].schema.names else "''"
-        for dataset, chunk, wrong in lake.rows(UNKNOWN_ROWS.format(f"{run_column} AS run FROM {name}")):
-            yield _to_build(f"rows of {name}", wrong, *(Partition(stage, dataset, chunk) for stage in STAGES_OF[name]))
+        for dataset, chunk, wrong in lake.rows(
+            UNKNOWN_ROWS.format(f"{run_column} AS run FROM {name}")
+        ):
+            yield _to_build(
+                f"rows of {name}",
+                wrong,
+                *(Partition(stage, dataset, chunk) for stage in STAGES_OF[name]),
+            )
 
 
 def outdated_labels(lake: Lake, _: bool) -> Iterator[Trouble]:
@@ -396,14 +477,22 @@ def outdated_labels(lake: Lake, _: bool) -> Iterator[Trouble]:
     count = count_outdated(lake)
     if count:
         detail = f"{count} labels are of contents that their episodes do not have any more"
-        yield Trouble(ERROR, "labels of former contents", "lake", detail, "proccorpus doctor --repair takes them out")
+        yield Trouble(
+            ERROR,
+            "labels of former contents",
+            "lake",
+            detail,
+            "proccorpus doctor --repair takes them out",
+        )
 
 
 def recordings(lake: Lake, _: bool) -> Iterator[Trouble]:
     """What people said of recordings that an episode only resembles."""
     for dataset, words in review_counts(lake).items():
         detail = f"{words} words of people wait: it is not sure which episodes are the recordings that they are of"
-        yield Trouble(WARNING, "words in review", dataset, detail, f"proccorpus recordings review {dataset}")
+        yield Trouble(
+            WARNING, "words in review", dataset, detail, f"proccorpus recordings review {dataset}"
+        )
 
 
 def rows(lake: Lake, _: bool) -> Iterator[Trouble]:
@@ -412,7 +501,9 @@ def rows(lake: Lake, _: bool) -> Iterator[Trouble]:
     sound = corpus_is_sound(lake)
     if not sound.passed:
         yield Trouble(ERROR, "rows", "lake", sound.detail, "build what is named again")
-    schema_at = dict(lake.rows(f"SELECT snapshot_id, schema_version FROM {CATALOG}.ducklake_snapshot"))
+    schema_at = dict(
+        lake.rows(f"SELECT snapshot_id, schema_version FROM {CATALOG}.ducklake_snapshot")
+    )
     vlm_runs = set(lake.column("SELECT label_run FROM label_runs WHERE annotator = 'vlm'"))
     present_schema = schema_at[lake.snapshot()]
     sql = (
@@ -426,8 +517,15 @@ def rows(lake: Lake, _: bool) -> Iterator[Trouble]:
         tables = {name: _partition(lake, name, dataset, chunk, run) for name in STAGE_TABLES[stage]}
         if stage == "segments":
             # Only a VLM asks for pictures of its own; and of its labels some follow others
-            unpublished = {"keyframes": run not in vlm_runs, "alignments": not len(tables["alignments"])}
-            tables = {name: table_troubles for name, table_troubles in tables.items() if not unpublished.get(name)}
+            unpublished = {
+                "keyframes": run not in vlm_runs,
+                "alignments": not len(tables["alignments"]),
+            }
+            tables = {
+                name: table_troubles
+                for name, table_troubles in tables.items()
+                if not unpublished.get(name)
+            }
         # Some stages look for findings, others do not, and hash none then
         findings = f"FROM findings WHERE {OF_CHUNK} AND stage = ?"
         with_findings = tables | {"findings": lake.arrow(findings, [dataset, chunk, stage])}
@@ -438,5 +536,7 @@ def rows(lake: Lake, _: bool) -> Iterator[Trouble]:
 
 def _partition(lake: Lake, name: str, dataset: str, chunk: int, run: str) -> pa.Table:
     if "label_run" in TABLES[name].key:
-        return lake.arrow(f"FROM {name} WHERE {OF_CHUNK} AND coalesce(label_run, '') = ?", [dataset, chunk, run])
+        return lake.arrow(
+            f"FROM {name} WHERE {OF_CHUNK} AND coalesce(label_run, '') = ?", [dataset, chunk, run]
+        )
     return lake.arrow(f"FROM {name} WHERE {OF_CHUNK}", [dataset, chunk])

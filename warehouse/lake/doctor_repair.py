@@ -134,7 +134,9 @@ def _take_in(lake: Lake) -> int:
     if any(map(len, rows.values())):
         lake.upsert("what people said, from its lines", **rows)
     for name, keys in removed_keys.items():
-        condition = " AND ".join(f'"{column}" IS NOT DISTINCT FROM ?' for column in TABLES[name].key)
+        condition = " AND ".join(
+            f'"{column}" IS NOT DISTINCT FROM ?' for column in TABLES[name].key
+        )
         for key in keys:
             lake.remove("what people took back, from its lines", condition, list(key), name)
     with lake.lock():
@@ -148,8 +150,16 @@ def _move_damaged(workspace: Workspace, troubles: Sequence[Trouble]) -> tuple[in
     """Move damaged and half-written files aside; how many were moved, and how many are too young for it."""
     latest_time = time.time() - GRACE_S
     # What is not built again is a half-written file, and somebody may be writing it
-    is_built = {path: bool(t.parts or t.data_files) for t in troubles for path in filter(Path.exists, t.paths)}
-    young = {path for path, built in is_built.items() if not built and path.stat().st_mtime >= latest_time}
+    is_built = {
+        path: bool(t.parts or t.data_files)
+        for t in troubles
+        for path in filter(Path.exists, t.paths)
+    }
+    young = {
+        path
+        for path, built in is_built.items()
+        if not built and path.stat().st_mtime >= latest_time
+    }
     set_aside(workspace, is_built.keys() - young)
     return len(is_built) - len(young), len(young)
 
@@ -177,7 +187,9 @@ def _forget(workspace: Workspace, ids: list[int]) -> None:
             with closing(open_catalog(lake_place.catalog)) as catalog, catalog:
                 for table in ("ducklake_data_file", "ducklake_delete_file"):
                     condition = f"data_file_id IN ({marks}) AND end_snapshot IS NULL"
-                    catalog.cursor().execute(f"UPDATE {table} SET end_snapshot = {snapshot} WHERE {condition}")
+                    catalog.cursor().execute(
+                        f"UPDATE {table} SET end_snapshot = {snapshot} WHERE {condition}"
+                    )
     finally:
         lake.con.close()
 
@@ -186,7 +198,11 @@ def _unpublished(lake: Lake) -> list[Partition]:
     """Partitions of rows whose stage_runs line was lost: without one a build would add the same rows again."""
     unpublished = set()
     for stage, tables in STAGE_TABLES.items():
-        if stage in ("transfer", "corrections", "progress"):  # they write into tables of other stages
+        if stage in (
+            "transfer",
+            "corrections",
+            "progress",
+        ):  # they write into tables of other stages
             continue
         for name in tables:
             has_runs = stage in ("segments", "reasoning") and "label_run" in TABLES[name].key
@@ -199,8 +215,12 @@ def _unpublished(lake: Lake) -> list[Partition]:
                 f"WHERE NOT starts_with(run, 'human/') AND NOT {theirs}"
             )
             published = "SELECT dataset, chunk FROM stage_runs WHERE stage = ?"
-            lacking = lake.rows(f"FROM ({stored}) ANTI JOIN ({published}) USING (dataset, chunk)", [stage])
-            unpublished.update(Partition(stage, dataset, chunk, run) for dataset, chunk, run in lacking)
+            lacking = lake.rows(
+                f"FROM ({stored}) ANTI JOIN ({published}) USING (dataset, chunk)", [stage]
+            )
+            unpublished.update(
+                Partition(stage, dataset, chunk, run) for dataset, chunk, run in lacking
+            )
     return sorted(unpublished, key=repr)
 
 

@@ -62,7 +62,9 @@ def sweep(lake: Lake, grace_s: float = GRACE_S) -> int:
     with lake.lock():
         old = [*unlisted_keyframes(lake, grace_s), *unlisted_shards(lake, grace_s)]
         if not place(lake.workspace).is_bucket:
-            sql = "CALL ducklake_delete_orphaned_files('lake', dry_run => true, cleanup_all => true)"
+            sql = (
+                "CALL ducklake_delete_orphaned_files('lake', dry_run => true, cleanup_all => true)"
+            )
             old += map(Path, lake.column(sql))
         set_aside(lake.workspace, old)
         merged = [] if _scheduled(lake, grace_s) else lake.rows(CLEAN_UP)
@@ -82,7 +84,9 @@ def set_aside(workspace: Workspace, paths: Iterable[Path]) -> None:
         shutil.move(path, target)
 
 
-def collect(lake: Lake, keep_days: float = 7.0, *, dry_run: bool = False, grace_s: float = GRACE_S) -> list[Freed]:
+def collect(
+    lake: Lake, keep_days: float = 7.0, *, dry_run: bool = False, grace_s: float = GRACE_S
+) -> list[Freed]:
     """Delete what neither the present corpus nor a release uses; with `dry_run` only list it.
 
     Snapshots younger than `keep_days` stay too, and with them the lake's data that they list (not shards or keyframes).
@@ -104,7 +108,10 @@ def collect(lake: Lake, keep_days: float = 7.0, *, dry_run: bool = False, grace_
             "edited pictures": list(_edits_taken_down(lake)),
             "files set aside": _files(lake.workspace.removed),
         }
-        freed = [Freed("lake snapshots", len(expired), 0), Freed("lake data", len(data_bytes), sum(data_bytes))]
+        freed = [
+            Freed("lake snapshots", len(expired), 0),
+            Freed("lake data", len(data_bytes), sum(data_bytes)),
+        ]
         for kind, paths in files.items():
             freed.append(Freed(kind, len(paths), sum(p.stat().st_size for p in paths)))
         # Snapshots first: a crash in between leaves files that nothing lists, not lists of files that are gone
@@ -145,7 +152,9 @@ def _scheduled(lake: Lake, grace_s: float | None = None) -> set[str]:
         since = ""
     else:
         since = f"WHERE schedule_start::TIMESTAMPTZ > now() - to_seconds({float(grace_s)})"
-    return set(lake.column(f"SELECT path FROM {CATALOG}.ducklake_files_scheduled_for_deletion {since}"))
+    return set(
+        lake.column(f"SELECT path FROM {CATALOG}.ducklake_files_scheduled_for_deletion {since}")
+    )
 
 
 def _delete(paths: "Iterable[Path | UPath]") -> None:
@@ -226,7 +235,9 @@ def unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
     The files that are there are looked up among the listed ones, of which there may be millions: those need not stand
     in memory.
     """
-    files = {p.name.removesuffix(".jpg"): p for p in _files(lake.workspace.root / "keyframes", grace_s)}
+    files = {
+        p.name.removesuffix(".jpg"): p for p in _files(lake.workspace.root / "keyframes", grace_s)
+    }
     unlisted = list(files)
     listed: list[tuple[str, list]] = [("SELECT sha256 FROM keyframes", [])]
     releases = lake.rows("SELECT snapshot, name, created_at, created_at FROM releases")
@@ -237,7 +248,8 @@ def unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
         # Each list takes its pictures out of what is left, until nothing is left to ask about
         if unlisted:
             unlisted = lake.column(
-                f"FROM ({hash_query}) ANTI JOIN ({sql}) USING (sha256)", ["/".join(unlisted), *values]
+                f"FROM ({hash_query}) ANTI JOIN ({sql}) USING (sha256)",
+                ["/".join(unlisted), *values],
             )
     return (files[name] for name in unlisted)
 
@@ -266,14 +278,20 @@ def _keyframes_of_release(lake: Lake, snapshot: int) -> str:
 
 def _first_snapshot_of_recordings(lake: Lake) -> int:
     """The first snapshot in which the lake had the table of recordings."""
-    sql = f"SELECT min(begin_snapshot) FROM {CATALOG}.ducklake_table WHERE table_name = 'recordings'"
+    sql = (
+        f"SELECT min(begin_snapshot) FROM {CATALOG}.ducklake_table WHERE table_name = 'recordings'"
+    )
     return lake.rows(sql)[0][0]
 
 
 def unlisted_shards(lake: Lake, grace_s: float) -> Iterator[Path]:
     """Tars and indices in the workspace that neither the corpus nor a release lists."""
     listed = _listed_stems(lake)
-    return (path for path in _files(lake.workspace.root / "shards", grace_s) if _stem(path) not in listed)
+    return (
+        path
+        for path in _files(lake.workspace.root / "shards", grace_s)
+        if _stem(path) not in listed
+    )
 
 
 def _listed_stems(lake: Lake) -> set[str]:
@@ -317,7 +335,9 @@ def _modified(path: "UPath") -> float:
 def _files(folder: Path, grace_s: float | None = None) -> list[Path]:
     """Files below a folder; those that are older than a time of grace."""
     latest_time = inf if grace_s is None else time.time() - grace_s
-    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_mtime < latest_time]
+    return [
+        path for path in folder.rglob("*") if path.is_file() and path.stat().st_mtime < latest_time
+    ]
 
 
 # Of what was taken down
@@ -338,5 +358,7 @@ def _edits_taken_down(lake: Lake) -> Iterator[Path]:
     """Pictures that an image editor made of episodes taken down."""
     for dataset, episodes in taken_down(lake).items():
         of_episodes = (lake.workspace.edits(dataset, episode) for episode in sorted(episodes or ()))
-        for folder in [lake.workspace.root / "edits" / dataset] if episodes is None else of_episodes:
+        for folder in (
+            [lake.workspace.root / "edits" / dataset] if episodes is None else of_episodes
+        ):
             yield from sorted(_files(folder))

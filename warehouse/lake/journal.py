@@ -110,7 +110,9 @@ class PeopleJournal:
                 return
         if taken.num_unreadable:
             self.workspace.removed.mkdir(exist_ok=True)
-            write_file(self.workspace.removed / f"journal-{time.time_ns()}.jsonl", self.path.read_bytes())
+            write_file(
+                self.workspace.removed / f"journal-{time.time_ns()}.jsonl", self.path.read_bytes()
+            )
         os.truncate(self.path, 0)
 
 
@@ -141,7 +143,9 @@ class JournalLake(LakeConnection):
         for name, rows in together.items():
             PeopleJournal(self.workspace).append(name, rows)
 
-    def append(self, message: str, name: str, settle: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    def append(
+        self, message: str, name: str, settle: Callable[[], list[dict[str, Any]]]
+    ) -> list[dict[str, Any]]:
         """Add the rows that `settle` makes to the journal; they are durable when this returns. Raises OSError."""
         rows = self.with_recordings(TABLES[name], settle())
         if self._together is not None:

@@ -38,9 +38,14 @@ from warehouse.lake.publication import (
 )
 from warehouse.lake.schema import SCHEMA_VERSION, checked_version, migrate, upgrade
 
-SHARED_S, PAUSE_S = 2.0, 0.03  # after a commit that others shared the next one waits for them so long
+SHARED_S, PAUSE_S = (
+    2.0,
+    0.03,
+)  # after a commit that others shared the next one waits for them so long
 NO_MOVES: Mapping[int, int] = {}
-REWRITTEN_FROM = 0.25  # share of a file's rows that were deleted, from which on it is written anew without them
+REWRITTEN_FROM = (
+    0.25  # share of a file's rows that were deleted, from which on it is written anew without them
+)
 
 
 class Lake(LakeConnection):
@@ -51,7 +56,9 @@ class Lake(LakeConnection):
     workspace, a catalog that is not usable, a lake of a later version.
     """
 
-    _shared_at = -SHARED_S  # when others shared a commit of this connection's, by the monotonic clock
+    _shared_at = (
+        -SHARED_S
+    )  # when others shared a commit of this connection's, by the monotonic clock
 
     def __init__(
         self,
@@ -68,8 +75,12 @@ class Lake(LakeConnection):
         with room_in(workspace.root), nullcontext() if read_only else locked(workspace):
             # One thread: builds are parallel by processes, and with several a query was seen to spin for ever on a
             # crowded machine, waiting for a worker that had missed its wake-up (DuckDB 1.5.5)
-            super().__init__(workspace, connect(workspace, read_only=read_only, snapshot=snapshot, threads=1))
-            version = checked_version(self.con, workspace, snapshot=snapshot, may_be_older=may_be_older)
+            super().__init__(
+                workspace, connect(workspace, read_only=read_only, snapshot=snapshot, threads=1)
+            )
+            version = checked_version(
+                self.con, workspace, snapshot=snapshot, may_be_older=may_be_older
+            )
             if version is None and read_only:
                 raise LakeError(workspace.absence)
             if version is None:
@@ -103,7 +114,13 @@ class Lake(LakeConnection):
         """
         staged = tables if findings is None else {**tables, "findings": findings}
         output = StageOutput(
-            run, staged, registered or {}, upserts or {}, parts, frozenset(outdated), dict(moved_episodes)
+            run,
+            staged,
+            registered or {},
+            upserts or {},
+            parts,
+            frozenset(outdated),
+            dict(moved_episodes),
         )
         output.check()
         with turn(self.workspace, output) as snapshot:
@@ -127,7 +144,9 @@ class Lake(LakeConnection):
 
     def _write_all(self, outputs: Sequence[StageOutput]) -> int:
         """Publish some partitions, no two of them the same, in one transaction: each table is written once."""
-        message = ", ".join(f"{r.stage} {r.dataset}:{'' if r.chunk is None else r.chunk}" for r, *_ in outputs)
+        message = ", ".join(
+            f"{r.stage} {r.dataset}:{'' if r.chunk is None else r.chunk}" for r, *_ in outputs
+        )
         with self.transaction(message):
             snapshot = self._commits = self.snapshot() + 1
             # First what the same stages published before of these partitions goes, and labels of contents that are gone
@@ -138,7 +157,11 @@ class Lake(LakeConnection):
                         self._insert(TABLES[name], data)
             is_repeated = self._delete_former(outputs)
             # Then rows of the partitions, and those that belong to none, such as the label run that made the labels
-            for write, kind in ((self._insert, "tables"), (self._upsert, "upserts"), (self._register, "registered")):
+            for write, kind in (
+                (self._insert, "tables"),
+                (self._upsert, "upserts"),
+                (self._register, "registered"),
+            ):
                 for name, data in joined(map(attrgetter(kind), outputs)).items():
                     write(TABLES[name], data)
             for output in outputs:
@@ -148,7 +171,9 @@ class Lake(LakeConnection):
             for output in outputs:
                 self._forget_chunks(output.run, output.parts)
             table = TABLES["stage_runs"]
-            lines = table.rows([run.row(snapshot) for output in outputs for run in (output.run, *output.parts)])
+            lines = table.rows(
+                [run.row(snapshot) for output in outputs for run in (output.run, *output.parts)]
+            )
             (self._upsert if is_repeated else self._add)(table, lines)
         return snapshot
 
@@ -164,7 +189,10 @@ class Lake(LakeConnection):
         sql = f"SELECT stage, dataset, chunk FROM stage_runs WHERE (stage, dataset, chunk) IN ({placeholders})"
         former_keys = set(self.rows(sql, [value for output in outputs for value in output.run.key]))
         for run, name in (
-            (output.run, name) for output in outputs if output.run.key in former_keys for name in output.tables
+            (output.run, name)
+            for output in outputs
+            if output.run.key in former_keys
+            for name in output.tables
         ):
             partition = run.partition_of(TABLES[name])
             conditions = " AND ".join(self._condition(column, run) for column in partition)
@@ -176,9 +204,13 @@ class Lake(LakeConnection):
         lost them.
         """
         # A dataset that is new has nothing to be dropped: each DELETE costs some 15 ms
-        if run.chunk is not None or not self.rows("SELECT 1 FROM stage_runs WHERE dataset = ? LIMIT 1", [run.dataset]):
+        if run.chunk is not None or not self.rows(
+            "SELECT 1 FROM stage_runs WHERE dataset = ? LIMIT 1", [run.dataset]
+        ):
             return
-        self.con.execute("DELETE FROM stage_runs WHERE stage = ? AND dataset = ?", [run.stage, run.dataset])
+        self.con.execute(
+            "DELETE FROM stage_runs WHERE stage = ? AND dataset = ?", [run.stage, run.dataset]
+        )
         present = ", ".join(str(p.chunk) for p in parts if p.chunk is not None)
         is_lost = f"chunk NOT IN ({present})" if present else "true"
         condition = f"dataset = ? AND chunk <> {WHOLE_DATASET} AND {is_lost}"
@@ -192,7 +224,9 @@ class Lake(LakeConnection):
             for name, data in tables.items():
                 self._upsert(TABLES[name], data)
 
-    def append(self, message: str, name: str, settle: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    def append(
+        self, message: str, name: str, settle: Callable[[], list[dict[str, Any]]]
+    ) -> list[dict[str, Any]]:
         """Add the rows that `settle` makes while nobody else can write: what it reads is so until they are added.
 
         What waits in the journal is added first: it was said before.
@@ -234,7 +268,9 @@ class Lake(LakeConnection):
                 keys = ", ".join(f't."{column}"' for column in table.key)
                 sql = f"SELECT {keys} FROM {name} t SEMI JOIN new_rows n ON {_same_key(table, 't')}"
                 present = set(self.rows(sql))
-            self._add(table, table.rows([row for row in rows if people.key_of(table, row) not in present]))
+            self._add(
+                table, table.rows([row for row in rows if people.key_of(table, row) not in present])
+            )
 
     def _name_recordings(self, dataset: str) -> None:
         """Give what people said before recordings were known the recording that has the number now."""
@@ -261,7 +297,9 @@ class Lake(LakeConnection):
         with self.lock(), self.transaction(message):
             count = self.rows(f"SELECT count(*) FROM {tables[0]} WHERE {condition}", values)[0][0]
             for name in tables:
-                self._say(TABLES[name], self.arrow(f"FROM {name} WHERE {condition}", values), "gone")
+                self._say(
+                    TABLES[name], self.arrow(f"FROM {name} WHERE {condition}", values), "gone"
+                )
                 self.con.execute(f"DELETE FROM {name} WHERE {condition}", values)
         return count
 
@@ -287,7 +325,10 @@ class Lake(LakeConnection):
                 self.con.execute(f"DELETE FROM {table} WHERE dataset = ?", [dataset])
                 if table in carried:
                     column = pa.array([name] * rows.num_rows, pa.string())
-                    self._add(TABLES[table], rows.set_column(rows.schema.get_field_index("dataset"), "dataset", column))
+                    self._add(
+                        TABLES[table],
+                        rows.set_column(rows.schema.get_field_index("dataset"), "dataset", column),
+                    )
 
     def freeze(
         self,
@@ -321,11 +362,15 @@ class Lake(LakeConnection):
         Files with such rows are not merged. `folders`: as for `merge`.
         """
         with self.lock(), self.transaction(f"drop deleted rows of {name}"):
-            sql = f"CALL ducklake_rewrite_data_files('lake', ?, delete_threshold => {REWRITTEN_FROM})"
+            sql = (
+                f"CALL ducklake_rewrite_data_files('lake', ?, delete_threshold => {REWRITTEN_FROM})"
+            )
             self.con.execute(sql, [name])
             self._note_folders(TABLES[name], folders)
 
-    def merge(self, name: str, folders: Iterable[str], max_bytes: int, at_most: int) -> tuple[int, int]:
+    def merge(
+        self, name: str, folders: Iterable[str], max_bytes: int, at_most: int
+    ) -> tuple[int, int]:
         """Merge files of a table's partitions that are smaller than `max_bytes`, in one transaction.
 
         folders: of the partitions, within the table's own. at_most: how many partitions in one go. Returns how many
@@ -355,13 +400,17 @@ class Lake(LakeConnection):
         check_keys(table, data)
         with self._new_rows(data):
             # To ask first costs a third of a DELETE, and most rows are new
-            if data.num_rows and self.rows(f"SELECT 1 FROM {table.name} t SEMI JOIN new_rows n ON {match} LIMIT 1"):
+            if data.num_rows and self.rows(
+                f"SELECT 1 FROM {table.name} t SEMI JOIN new_rows n ON {match} LIMIT 1"
+            ):
                 if table.name in people.KEPT:  # what is there as it is needs no further line
                     columns = quoted(tuple(data.column_names))
                     changed_rows = self.arrow(
                         f"SELECT {columns} FROM new_rows EXCEPT SELECT {columns} FROM {table.name}"
                     )
-                self.con.execute(f"DELETE FROM {table.name} t WHERE EXISTS (FROM new_rows n WHERE {match})")
+                self.con.execute(
+                    f"DELETE FROM {table.name} t WHERE EXISTS (FROM new_rows n WHERE {match})"
+                )
         self._insert(table, data)
         self._say(table, changed_rows)
 
@@ -397,12 +446,16 @@ class Lake(LakeConnection):
             once = f"DISTINCT ON ({key}) "
             unless = f" WHERE NOT EXISTS (FROM {table.name} t WHERE {unless})"
         with self._new_rows(data):
-            self.con.execute(f"INSERT INTO {table.name} BY NAME SELECT {once}* FROM new_rows n{unless} ORDER BY {key}")
+            self.con.execute(
+                f"INSERT INTO {table.name} BY NAME SELECT {once}* FROM new_rows n{unless} ORDER BY {key}"
+            )
         self._note_partitions(table, data)
 
     def _note_partitions(self, table: Table, data: pa.Table) -> None:
         # Not by Arrow's own functions, which take 0.3 s to import
-        partitions = set(zip(*(data[column].to_pylist() for column in table.partition), strict=True))
+        partitions = set(
+            zip(*(data[column].to_pylist() for column in table.partition), strict=True)
+        )
         folders = (
             [f"{column}={v}" for column, v in zip(table.partition, partition_values, strict=True)]
             for partition_values in partitions

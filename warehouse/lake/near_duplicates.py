@@ -25,13 +25,17 @@ USABLE = "usable_episodes"  # temporary: id, dataset, episode_index, split, came
 MIN_HASHES = 8  # distinct hashes that an episode must have to be recognised by them
 MAX_EPISODES = 50  # a hash that more episodes have is background: it says nothing about any of them
 MIN_SHARED = 0.3  # of the distinct hashes of the episode that has fewer
-MAX_PARTNERS = 5  # that a held-out episode is compared with: those that share most, or of the likest mean
+MAX_PARTNERS = (
+    5  # that a held-out episode is compared with: those that share most, or of the likest mean
+)
 MIN_OVERLAP = 0.5  # of the shorter episode
 MAX_BITS = 1.5  # mean Hamming distance of frames laid side by side
 MIN_CORRELATION = 0.8  # of their visual change
 # What an encoder saw
 CELL = 64  # numbers of a cell
-MIN_MEAN = 0.9  # cosine of the means of two runs' pictures, for them to be compared picture by picture
+MIN_MEAN = (
+    0.9  # cosine of the means of two runs' pictures, for them to be compared picture by picture
+)
 SIBLINGS = 3  # runs of its own dataset that tell how near different runs of that scene are
 MIN_PICTURES = 8  # of the run that has fewer
 MAX_CELL = 0.15  # 1 - cosine of the cell that is farthest apart, median over the pictures
@@ -41,7 +45,9 @@ HELD_AT_A_TIME = 64
 ROWS_AT_A_TIME = 4096
 # Stored pictures of one moment
 GRID = 64  # cells a side that pictures are compared by
-LARGEST = 20  # which of the differences of all cells, from the largest on, is compared with their mean
+LARGEST = (
+    20  # which of the differences of all cells, from the largest on, is compared with their mean
+)
 MIN_DIFFERENCE = 0.1  # of 255: the pictures of exact copies differ nowhere
 MAX_PEAK = 17.0  # where the 20th largest difference of 4,096 cells over the mean is larger, objects stand elsewhere
 # Lower quartile over the moments: an arm that moves on between two pictures stands out of most, not of all
@@ -152,9 +158,13 @@ def look_alikes(lake: Lake) -> list[NearDuplicate]:
         runs, splits, means = _means(lake, encoder, cells, datasets)
         partners = _partners(runs, splits, means)
         for held_places in batched(sorted(partners), HELD_AT_A_TIME):
-            for held_place, trained in _compared(lake, runs, {place: partners[place] for place in held_places}):
+            for held_place, trained in _compared(
+                lake, runs, {place: partners[place] for place in held_places}
+            ):
                 looks = f"{runs[held_place]} ({splits[held_place]}) looks to {encoder} like {runs[trained]} (train)"
-                pairs.append(NearDuplicate(runs[held_place], runs[trained], f"{looks} from beginning to end"))
+                pairs.append(
+                    NearDuplicate(runs[held_place], runs[trained], f"{looks} from beginning to end")
+                )
     return sorted(pairs, key=lambda pair: (pair.held, pair.trained))
 
 
@@ -165,30 +175,40 @@ def not_looked_at(lake: LakeConnection, datasets: Sequence[str]) -> str:
         "WHERE list_contains(?, dataset) GROUP BY 1"
     )
     # Of each dataset who looked at it: encoders with the sizes of their grids
-    encoders_by_dataset: dict[str, list[str]] = {name: [] for name in datasets} | dict(lake.rows(sql, [list(datasets)]))
+    encoders_by_dataset: dict[str, list[str]] = {name: [] for name in datasets} | dict(
+        lake.rows(sql, [list(datasets)])
+    )
     unseen = [name for name in datasets if not encoders_by_dataset[name]]
     counts = Counter(chain.from_iterable(encoders_by_dataset.values()))
     alone = [
         name
         for name in datasets
-        if encoders_by_dataset[name] and {counts[encoder] for encoder in encoders_by_dataset[name]} == {1}
+        if encoders_by_dataset[name]
+        and {counts[encoder] for encoder in encoders_by_dataset[name]} == {1}
     ]
-    dataset_texts = "; ".join(f"{name}, by {' and '.join(sorted(encoders_by_dataset[name]))}" for name in alone)
+    dataset_texts = "; ".join(
+        f"{name}, by {' and '.join(sorted(encoders_by_dataset[name]))}" for name in alone
+    )
     reasons = {
-        f'no encoder has looked at {", ".join(unseen)} (embeddings.when = "always")': unseen and len(datasets) > 1,
-        f"another encoder than at the others has looked at {dataset_texts}": alone and len(datasets) - len(unseen) > 1,
+        f'no encoder has looked at {", ".join(unseen)} (embeddings.when = "always")': unseen
+        and len(datasets) > 1,
+        f"another encoder than at the others has looked at {dataset_texts}": alone
+        and len(datasets) - len(unseen) > 1,
     }
     return "; ".join(filter(reasons.get, reasons))
 
 
-def _means(lake: Lake, encoder: str, cells: int, datasets: Sequence[str]) -> tuple[list[Run], list[str], np.ndarray]:
+def _means(
+    lake: Lake, encoder: str, cells: int, datasets: Sequence[str]
+) -> tuple[list[Run], list[str], np.ndarray]:
     """Runs that have enough pictures, in order, their splits, and the directions of their means, float32 [n, 256]."""
     runs: list[Run] = []
     splits: list[str] = []
     means = [np.zeros((0, 256), np.float32)]
     for dataset in datasets:
         episode_rows = lake.rows(
-            f"SELECT dataset, episode_index, camera, split FROM {USABLE} WHERE dataset = ? ORDER BY 2", [dataset]
+            f"SELECT dataset, episode_index, camera, split FROM {USABLE} WHERE dataset = ? ORDER BY 2",
+            [dataset],
         )
         place = {episode: k for k, (_, episode, *_) in enumerate(episode_rows)}
         # Sums of what float16 holds are exact in float64, in any order
@@ -217,7 +237,9 @@ def _directions(numbers: np.ndarray) -> np.ndarray:
     return numbers / np.where(lengths == 0, 1, lengths)
 
 
-def _partners(runs: Sequence[Run], splits: Sequence[str], means: np.ndarray) -> dict[int, tuple[list[int], list[int]]]:
+def _partners(
+    runs: Sequence[Run], splits: Sequence[str], means: np.ndarray
+) -> dict[int, tuple[list[int], list[int]]]:
     """By place of a held-out run: likest runs of other datasets' training, and likest runs of its own dataset."""
     datasets = np.array([run.dataset for run in runs])
     is_training = np.array(splits) == "train"
@@ -225,7 +247,9 @@ def _partners(runs: Sequence[Run], splits: Sequence[str], means: np.ndarray) -> 
     for held_places in batched(np.flatnonzero(~is_training), HELD_AT_A_TIME):
         for run, likeness in zip(held_places, means[list(held_places)] @ means.T, strict=True):
             is_own = datasets == datasets[run]
-            candidates = _likest(likeness, is_training & ~is_own & (likeness >= MIN_MEAN), MAX_PARTNERS)
+            candidates = _likest(
+                likeness, is_training & ~is_own & (likeness >= MIN_MEAN), MAX_PARTNERS
+            )
             if candidates:
                 is_own[run] = False
                 partners[int(run)] = candidates, _likest(likeness, is_own, SIBLINGS)
@@ -242,7 +266,9 @@ def _compared(
     lake: Lake, runs: Sequence[Run], partners: dict[int, tuple[list[int], list[int]]]
 ) -> Iterator[tuple[int, int]]:
     """Of some held-out runs those that look like one of their partners, and clearly less like their siblings."""
-    requested_places = set(partners).union(*(candidates + siblings for candidates, siblings in partners.values()))
+    requested_places = set(partners).union(
+        *(candidates + siblings for candidates, siblings in partners.values())
+    )
     run_cells = _seen(lake, runs, requested_places)
     for held_place in filter(lambda place: _changes(run_cells[place]), partners):
         candidates, siblings = partners[held_place]
@@ -253,11 +279,15 @@ def _compared(
             limit = MAX_CELL
         for candidate in filter(lambda place: _changes(run_cells[place]), candidates):
             distance, frame_pairs = _apart(run_cells[held_place], run_cells[candidate])
-            if distance <= limit and _show_the_same(lake, runs[held_place], runs[candidate], *frame_pairs):
+            if distance <= limit and _show_the_same(
+                lake, runs[held_place], runs[candidate], *frame_pairs
+            ):
                 yield held_place, candidate
 
 
-_Seen = tuple[np.ndarray, np.ndarray]  # of a run: frames int64 [k], unit vectors of each cell float32 [k, cells, 64]
+_Seen = tuple[
+    np.ndarray, np.ndarray
+]  # of a run: frames int64 [k], unit vectors of each cell float32 [k, cells, 64]
 
 
 def _seen(lake: Lake, runs: Sequence[Run], requested_places: Collection[int]) -> dict[int, _Seen]:
@@ -268,7 +298,9 @@ def _seen(lake: Lake, runs: Sequence[Run], requested_places: Collection[int]) ->
         by_camera.setdefault((run.dataset, run.camera), {})[run.episode_index] = place
     cells_by_place: dict[int, _Seen] = {}
     for (dataset, camera), places in by_camera.items():
-        for episode, embeddings in episode_embeddings(lake.con, dataset, places, [camera], ("cells",)).items():
+        for episode, embeddings in episode_embeddings(
+            lake.con, dataset, places, [camera], ("cells",)
+        ).items():
             cells = embeddings.features.reshape(len(embeddings.frame_indices), -1, CELL)
             cells_by_place[places[episode]] = embeddings.frame_indices, _directions(cells)
     return cells_by_place
@@ -286,8 +318,12 @@ def _apart(first_cells: _Seen, second_cells: _Seen) -> tuple[float, tuple[np.nda
     Each picture of the run that has fewer goes with the likest picture of the other. Of the two that go together the
     cell that is farthest apart counts, of all of them the median: 0 is equal.
     """
-    (frames, few), (longer_frames, longer_cells) = sorted((first_cells, second_cells), key=lambda seen: len(seen[0]))
-    likest = (few.reshape(len(few), -1) @ longer_cells.reshape(len(longer_cells), -1).T).argmax(axis=1)
+    (frames, few), (longer_frames, longer_cells) = sorted(
+        (first_cells, second_cells), key=lambda seen: len(seen[0])
+    )
+    likest = (few.reshape(len(few), -1) @ longer_cells.reshape(len(longer_cells), -1).T).argmax(
+        axis=1
+    )
     farthest = 1 - np.einsum("kcd,kcd->kc", few, longer_cells[likest]).min(axis=1)
     if frames is first_cells[0]:
         frame_pairs = (frames, longer_frames[likest])
@@ -296,7 +332,9 @@ def _apart(first_cells: _Seen, second_cells: _Seen) -> tuple[float, tuple[np.nda
     return float(np.median(farthest)), frame_pairs
 
 
-def _show_the_same(lake: Lake, run: Run, other_run: Run, frames: np.ndarray, other_frames: np.ndarray) -> bool:
+def _show_the_same(
+    lake: Lake, run: Run, other_run: Run, frames: np.ndarray, other_frames: np.ndarray
+) -> bool:
     """Do stored pictures of the same moments differ a little everywhere, not by much where an object stands elsewhere?
 
     Moments are the same by the line through the frames that go together, to half a step between pictures.
@@ -308,19 +346,25 @@ def _show_the_same(lake: Lake, run: Run, other_run: Run, frames: np.ndarray, oth
     dy = other_frames[None] - other_frames[:, None]
     slope = float(np.median(dy[dx > 0] / dx[dx > 0]))
     tolerance = float(np.median(np.diff(np.unique(other_frames)))) / 2
-    peaks = _peaks(lake, run, other_run, slope, float(np.median(other_frames - slope * frames)), tolerance)
+    peaks = _peaks(
+        lake, run, other_run, slope, float(np.median(other_frames - slope * frames)), tolerance
+    )
     return len(peaks) >= MIN_MOMENTS and float(np.quantile(peaks, 0.25)) <= MAX_LOW_PEAK
 
 
 # By stored pictures
 
 
-def _peaks(lake: Lake, first_run: Run, other_run: Run, slope: float, offset: float, tolerance: float) -> list[float]:
+def _peaks(
+    lake: Lake, first_run: Run, other_run: Run, slope: float, offset: float, tolerance: float
+) -> list[float]:
     """How far the largest differences stand out at each moment that both have a stored picture of: frame k of
     `first_run` and
     frame slope k + offset of `other_run`, give or take."""
     run_keyframes, other_keyframes = (
-        coarse_keyframes(lake, run.dataset, [run.episode_index]).get((run.episode_index, run.camera), {})
+        coarse_keyframes(lake, run.dataset, [run.episode_index]).get(
+            (run.episode_index, run.camera), {}
+        )
         for run in (first_run, other_run)
     )
     peaks = []

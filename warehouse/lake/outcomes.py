@@ -72,7 +72,10 @@ def outcomes_without_recording(lake: Lake, dataset: str) -> dict[int, Outcome]:
     if dataset not in said_of(lake)["outcomes"]:
         return {}
     sql = "SELECT episode_index, success, file FROM current_outcomes WHERE dataset = ? AND recording IS NULL"
-    return {episode: Outcome(success, BY_PERSON + file) for episode, success, file in lake.rows(sql, [dataset])}
+    return {
+        episode: Outcome(success, BY_PERSON + file)
+        for episode, success, file in lake.rows(sql, [dataset])
+    }
 
 
 def outcome_stamp(lake: Lake, dataset: str) -> str:
@@ -83,7 +86,10 @@ def outcome_stamp(lake: Lake, dataset: str) -> str:
     if dataset not in said_of(lake)["outcomes"]:
         return ""
     sql = f"SELECT episode_index, success, file FROM ({OUTCOMES_IN_FORCE}) WHERE {row_by_row('dataset')}"
-    parts = [f"{episode} {success} {BY_PERSON}{file}" for episode, success, file in sorted(lake.rows(sql, [dataset]))]
+    parts = [
+        f"{episode} {success} {BY_PERSON}{file}"
+        for episode, success, file in sorted(lake.rows(sql, [dataset]))
+    ]
     if parts:
         return content_key("outcomes", *parts)
     return ""
@@ -103,7 +109,9 @@ def chunks_to_build(lake: Lake) -> dict[str, int]:
 # Saving
 
 
-def add_outcomes(lake: Lake, dataset: str, file: str, outcomes: Sequence[StatedOutcome]) -> tuple[str, int]:
+def add_outcomes(
+    lake: Lake, dataset: str, file: str, outcomes: Sequence[StatedOutcome]
+) -> tuple[str, int]:
     """Save what a file says of some episodes, each once; returns the import's id, and how many say something new.
 
     A file that only says again what the same people said in a file of its name is not saved again: the id is that of
@@ -114,7 +122,10 @@ def add_outcomes(lake: Lake, dataset: str, file: str, outcomes: Sequence[StatedO
 
     def is_new(row: dict[str, Any]) -> bool:
         former_row = standing.get(row["episode_index"], {})
-        return any(row[column] != former_row.get(column) for column in ("success", "note", "author", "file"))
+        return any(
+            row[column] != former_row.get(column)
+            for column in ("success", "note", "author", "file")
+        )
 
     def rows(_: Any) -> list[dict[str, Any]]:
         current = lake.dicts("SELECT * FROM current_outcomes WHERE dataset = ?", [dataset])
@@ -125,7 +136,9 @@ def add_outcomes(lake: Lake, dataset: str, file: str, outcomes: Sequence[StatedO
         return []
 
     saved = say(lake, "outcomes", rows, dataset=dataset)
-    return (saved or [standing[outcomes[0].episode_index]])[0]["import_id"], sum(map(is_new, statements))
+    return (saved or [standing[outcomes[0].episode_index]])[0]["import_id"], sum(
+        map(is_new, statements)
+    )
 
 
 def say_outcome(
@@ -143,7 +156,12 @@ def say_outcome(
     `follows`: the import that the author has seen in force. Raises ConflictError: there is another one;
     CorrectionError: a text that cannot be saved.
     """
-    outcome = {"success": success, "note": checked_text("note", note, 2000), "file": BY_CLICK, "undoes": None}
+    outcome = {
+        "success": success,
+        "note": checked_text("note", note, 2000),
+        "file": BY_CLICK,
+        "undoes": None,
+    }
     outcome["author"] = checked_text("author", author, 100)
 
     def rows(newest: dict[str, Any]) -> list[dict[str, Any]]:
@@ -151,17 +169,23 @@ def say_outcome(
         seen = in_force["import_id"] if in_force else None
         if follows != seen:
             who = in_force["author"] if in_force else "somebody"
-            raise ConflictError(f"{who} has said how episode {episode_index} of {dataset} ended: reload it and look")
+            raise ConflictError(
+                f"{who} has said how episode {episode_index} of {dataset} ended: reload it and look"
+            )
         return [outcome]
 
     return say(lake, "outcomes", rows, dataset=dataset, episode_index=episode_index)[0]["import_id"]
 
 
-def undo_outcome(lake: Writable, dataset: str, episode_index: int, import_id: str, *, author: str) -> str:
+def undo_outcome(
+    lake: Writable, dataset: str, episode_index: int, import_id: str, *, author: str
+) -> str:
     """Take back what a person said of one run; returns the id of the row that says so. Raises CorrectionError."""
     said = {"success": None, "note": None, "file": None, "undoes": import_id}
     said["author"] = checked_text("author", author, 100)
-    return say(lake, "outcomes", lambda _: [said], dataset=dataset, episode_index=episode_index)[0]["import_id"]
+    return say(lake, "outcomes", lambda _: [said], dataset=dataset, episode_index=episode_index)[0][
+        "import_id"
+    ]
 
 
 def standing(lake: LakeConnection, dataset: str, episode_index: int) -> dict[str, Any] | None:
@@ -175,18 +199,33 @@ def undo_import(lake: Writable, import_id: str, *, author: str, note: str = "") 
 
     Returns the dataset, and how many outcomes were taken back. Raises CorrectionError.
     """
-    author, note = checked_text("author", author, 100), checked_text("comment", note, 2000, empty=True)
-    taken_back = lake.dicts("SELECT * FROM outcomes WHERE import_id = ? AND undoes IS NULL", [import_id])
+    author, note = (
+        checked_text("author", author, 100),
+        checked_text("comment", note, 2000, empty=True),
+    )
+    taken_back = lake.dicts(
+        "SELECT * FROM outcomes WHERE import_id = ? AND undoes IS NULL", [import_id]
+    )
     if not taken_back:
-        raise CorrectionError(f"there is no import {import_id!r}; proccorpus outcomes list --all has them")
+        raise CorrectionError(
+            f"there is no import {import_id!r}; proccorpus outcomes list --all has them"
+        )
     dataset = taken_back[0]["dataset"]
 
     def rows(_: Any) -> list[dict[str, Any]]:
         for undoing_author, when in lake.rows(
             "SELECT author, created_at FROM outcomes WHERE undoes = ? LIMIT 1", [import_id]
         ):
-            raise CorrectionError(f"{import_id} was taken back by {undoing_author} on {when:%Y-%m-%d %H:%M} UTC")
-        statement = {"success": None, "note": note or None, "author": author, "file": None, "undoes": import_id}
+            raise CorrectionError(
+                f"{import_id} was taken back by {undoing_author} on {when:%Y-%m-%d %H:%M} UTC"
+            )
+        statement = {
+            "success": None,
+            "note": note or None,
+            "author": author,
+            "file": None,
+            "undoes": import_id,
+        }
         return [{"episode_index": row["episode_index"]} | statement for row in taken_back]
 
     return dataset, len(say(lake, "outcomes", rows, dataset=dataset))
@@ -195,12 +234,16 @@ def undo_import(lake: Writable, import_id: str, *, author: str, note: str = "") 
 # For people
 
 
-def listed(lake: Lake, dataset: str | None = None, *, everything: bool = False) -> list[dict[str, Any]]:
+def listed(
+    lake: Lake, dataset: str | None = None, *, everything: bool = False
+) -> list[dict[str, Any]]:
     """What counts of each episode, or every row ever saved, by episode and time."""
     columns = "dataset, episode_index, success, note, author, created_at, file, import_id"
     condition = "WHERE dataset = coalesce(?, dataset)"
     if not everything:
-        return lake.dicts(f"SELECT {columns} FROM current_outcomes {condition} ORDER BY 1, 2", [dataset])
+        return lake.dicts(
+            f"SELECT {columns} FROM current_outcomes {condition} ORDER BY 1, 2", [dataset]
+        )
     return lake.dicts(
         f"SELECT {columns}, undoes, (FROM current_outcomes c SELECT count(*) > 0 WHERE c.import_id = o.import_id AND "
         f"c.episode_index = o.episode_index) AS counts FROM located_outcomes o {condition} "
@@ -253,19 +296,27 @@ def read_outcomes(lake: Lake, dataset: str, path: Path, author: str) -> list[Sta
     for number, value in values:
         try:
             cells = _cells(value, dataset)
-            outcome = _outcome(cells, _episode(cells, dataset, source_id_by_index, by_source_id), author)
+            outcome = _outcome(
+                cells, _episode(cells, dataset, source_id_by_index, by_source_id), author
+            )
             if (former_line := line_of.setdefault(outcome.episode_index, number)) != number:
-                raise CorrectionError(f"episode {outcome.episode_index} is in {called} {former_line} already")
+                raise CorrectionError(
+                    f"episode {outcome.episode_index} is in {called} {former_line} already"
+                )
             outcomes[outcome.episode_index] = outcome
         except UserError as e:
             problems[number] = str(e)
     if problems:
-        problem_texts = [f"{called} {number}: {problem}" for number, problem in sorted(problems.items())]
+        problem_texts = [
+            f"{called} {number}: {problem}" for number, problem in sorted(problems.items())
+        ]
         if len(problem_texts) > MAX_NAMED:
             further_problems = f"; and {len(problem_texts) - MAX_NAMED} more"
         else:
             further_problems = ""
-        raise CorrectionError(f"{path}: nothing was imported: {'; '.join(problem_texts[:MAX_NAMED])}{further_problems}")
+        raise CorrectionError(
+            f"{path}: nothing was imported: {'; '.join(problem_texts[:MAX_NAMED])}{further_problems}"
+        )
     if not outcomes:
         raise CorrectionError(f"{path} holds no line with an outcome")
     return list(outcomes.values())
@@ -284,10 +335,14 @@ def _cells(value: Any, dataset: str) -> dict[str, Any]:
 def _outcome(cells: Mapping[str, Any], episode: int, author: str) -> StatedOutcome:
     """Raises CorrectionError."""
     if SUCCESS not in cells:
-        raise CorrectionError("success is empty or missing: say true or false, or leave the line out")
+        raise CorrectionError(
+            "success is empty or missing: say true or false, or leave the line out"
+        )
     success = truth(cells[SUCCESS])
     if success is None:
-        raise CorrectionError(f"success is {cells[SUCCESS]!r}: say true or false (1, 0, yes, no, success, failure)")
+        raise CorrectionError(
+            f"success is {cells[SUCCESS]!r}: say true or false (1, 0, yes, no, success, failure)"
+        )
     note = next((str(cells[name]) for name in NOTE_COLUMNS if name in cells), "")
     outcome_author = next((str(cells[name]) for name in AUTHOR_COLUMNS if name in cells), author)
     note = checked_text("note", note, 2000, empty=True) or None
@@ -295,26 +350,37 @@ def _outcome(cells: Mapping[str, Any], episode: int, author: str) -> StatedOutco
 
 
 def _episode(
-    cells: Mapping[str, Any], dataset: str, source_id_by_index: Mapping[int, str], by_source_id: Mapping[str, int]
+    cells: Mapping[str, Any],
+    dataset: str,
+    source_id_by_index: Mapping[int, str],
+    by_source_id: Mapping[str, int],
 ) -> int:
     """The episode that a line is about; all columns that name it have to agree. Raises CorrectionError."""
     columns = [column for column in NAMING_COLUMNS if column in cells]
     index_by_column = {
-        column: _index(column, cells[column], dataset, source_id_by_index, by_source_id) for column in columns
+        column: _index(column, cells[column], dataset, source_id_by_index, by_source_id)
+        for column in columns
     }
     if not index_by_column:
         raise CorrectionError(f"names no episode: {', '.join(NAMING_COLUMNS)} are looked for")
     if len(set(index_by_column.values())) > 1:
         raise CorrectionError(
-            " and ".join(f"{name} (episode {index})" for name, index in index_by_column.items()) + " differ"
+            " and ".join(f"{name} (episode {index})" for name, index in index_by_column.items())
+            + " differ"
         )
     return index_by_column[columns[0]]
 
 
 def _index(
-    column: str, cell: Any, dataset: str, source_id_by_index: Mapping[int, str], by_source_id: Mapping[str, int]
+    column: str,
+    cell: Any,
+    dataset: str,
+    source_id_by_index: Mapping[int, str],
+    by_source_id: Mapping[str, int],
 ) -> int:
-    if column != "episode_index" and str(cell) in by_source_id:  # `episode` may have a source_id, too
+    if (
+        column != "episode_index" and str(cell) in by_source_id
+    ):  # `episode` may have a source_id, too
         return by_source_id[str(cell)]
     if column == "source_id":
         raise CorrectionError(f"{dataset} has no episode with source_id {str(cell)!r}")

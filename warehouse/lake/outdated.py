@@ -29,10 +29,17 @@ MEASURED_TABLES = (
     "embeddings",
 )
 CHANGED = "recordings changed"  # as input_hash: no plan ever wants it, so the stage is stale
-IMPORTED_TABLES = ("segments", "episode_labels", "progress", "label_quality")  # that an import writes
+IMPORTED_TABLES = (
+    "segments",
+    "episode_labels",
+    "progress",
+    "label_quality",
+)  # that an import writes
 SAMPLE_TABLES = ("samples", "sample_location", "shards")
 # Labels of a lake that are of no present contents: SQL conditions on rows of a table in LABEL_TABLES, by its name
-WITHOUT_CONTENT = "(dataset, episode_index) NOT IN (SELECT (dataset, episode_index) FROM episode_content)"
+WITHOUT_CONTENT = (
+    "(dataset, episode_index) NOT IN (SELECT (dataset, episode_index) FROM episode_content)"
+)
 OTHER_LENGTH = (
     "(dataset, episode_index, label_run) IN (SELECT (s.dataset, s.episode_index, s.label_run) FROM ("
     "SELECT dataset, episode_index, label_run, max(end_frame) AS ends FROM segments GROUP BY ALL) s "
@@ -43,7 +50,10 @@ OTHER_LENGTH = (
 def count_outdated(lake: LakeConnection) -> int:
     """Labels whose episode has no contents any more, or other ones by their length: each label run of an episode."""
     condition = " OR ".join((WITHOUT_CONTENT, OTHER_LENGTH))
-    parts = [f"SELECT dataset, episode_index, label_run FROM {name} WHERE {condition}" for name in COUNTED_TABLES]
+    parts = [
+        f"SELECT dataset, episode_index, label_run FROM {name} WHERE {condition}"
+        for name in COUNTED_TABLES
+    ]
     return lake.rows(f"SELECT count(*) FROM ({' UNION '.join(parts)})")[0][0]
 
 
@@ -68,7 +78,9 @@ def forget_labels(
     indices = sorted(outdated)
     carried = _imported_rows(lake, dataset, moved_episodes) if moved_episodes else {}
     condition = "dataset = ? AND list_contains(?, episode_index)"
-    chunks = lake.column(f"SELECT DISTINCT chunk FROM episode_facts WHERE {condition}", [dataset, indices])
+    chunks = lake.column(
+        f"SELECT DISTINCT chunk FROM episode_facts WHERE {condition}", [dataset, indices]
+    )
     for name in (*LABEL_TABLES, *MEASURED_TABLES):
         lake.con.execute(f"DELETE FROM {name} WHERE {condition}", [dataset, indices])
     make_stale(lake, dataset, chunks)
@@ -85,7 +97,9 @@ def make_stale(lake: LakeConnection, dataset: str, chunks: Collection[int]) -> N
     )
 
 
-def _imported_rows(lake: LakeConnection, dataset: str, moved_episodes: Mapping[int, int]) -> dict[str, pa.Table]:
+def _imported_rows(
+    lake: LakeConnection, dataset: str, moved_episodes: Mapping[int, int]
+) -> dict[str, pa.Table]:
     """By table the rows of imported labels of the episodes that moved, with the numbers that they have now."""
     runs = lake.column("SELECT label_run FROM label_runs WHERE annotator = 'imported'")
     sizes = lake.column("SELECT chunk_size FROM datasets WHERE dataset = ?", [dataset])
@@ -124,7 +138,9 @@ def _forget_samples(lake: LakeConnection, dataset: str, indices: Collection[int]
     if not chunks:
         return
     for name in SAMPLE_TABLES:
-        lake.con.execute(f"DELETE FROM {name} WHERE dataset = ? AND list_contains(?, chunk)", [dataset, chunks])
+        lake.con.execute(
+            f"DELETE FROM {name} WHERE dataset = ? AND list_contains(?, chunk)", [dataset, chunks]
+        )
     lake.con.execute(
         "DELETE FROM stage_runs WHERE stage IN ('samples', 'shards') AND dataset = ? AND list_contains(?, chunk)",
         [dataset, chunks],

@@ -21,7 +21,9 @@ from core.views import STATEMENTS
 
 SAID = (*STATEMENTS, "joined_tasks")
 KEPT = (*SAID, "build_configs", "episode_ids", "recordings")
-ENCODER = json.JSONEncoder(ensure_ascii=False, default=datetime.isoformat)  # json.dumps makes one for each line
+ENCODER = json.JSONEncoder(
+    ensure_ascii=False, default=datetime.isoformat
+)  # json.dumps makes one for each line
 type Key = tuple[Any, ...]
 
 
@@ -102,6 +104,10 @@ def missing(
     for name, by_key in people_rows.items():
         table = TABLES[name]
         stored_rows = {key_of(table, row): row for row in query_table(f"FROM {name}").to_pylist()}
-        rows[name] = table.rows([row for key, row in by_key.items() if row and stored_rows.get(key) != row])
-        removed_keys[name] = [key for key, row in by_key.items() if row is None and key in stored_rows]
+        rows[name] = table.rows(
+            [row for key, row in by_key.items() if row and stored_rows.get(key) != row]
+        )
+        removed_keys[name] = [
+            key for key, row in by_key.items() if row is None and key in stored_rows
+        ]
     return rows, removed_keys, bad

@@ -91,7 +91,9 @@ class LakePlace:
 def place(workspace: Workspace) -> LakePlace:
     """Where the lake of a workspace lies. Raises LakeError when its workspace.toml cannot be read."""
     settings = _settings(workspace)
-    return _checked(workspace, settings.get("catalog"), settings.get("data"), str(workspace.settings))
+    return _checked(
+        workspace, settings.get("catalog"), settings.get("data"), str(workspace.settings)
+    )
 
 
 def kept_backups(workspace: Workspace) -> int:
@@ -102,7 +104,9 @@ def kept_backups(workspace: Workspace) -> int:
     else:
         keep = None
     if not isinstance(keep, int) or isinstance(keep, bool) or keep < 0:
-        raise LakeError(f"{workspace.settings}: [backup] says keep = NUMBER, how many copies of the catalog; 0: none")
+        raise LakeError(
+            f"{workspace.settings}: [backup] says keep = NUMBER, how many copies of the catalog; 0: none"
+        )
     return keep
 
 
@@ -116,7 +120,9 @@ def _settings(workspace: Workspace) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise LakeError(f"{path}: {e}") from e
     if unknown := set(settings) - {"catalog", "data", "backup"}:
-        raise LakeError(f"{path}: it may say catalog, data and [backup], not {', '.join(sorted(unknown))}")
+        raise LakeError(
+            f"{path}: it may say catalog, data and [backup], not {', '.join(sorted(unknown))}"
+        )
     return settings
 
 
@@ -126,7 +132,9 @@ def create(workspace: Workspace, catalog: str | None, data: str | None) -> LakeP
         raise LakeError(f"{workspace.root} is a workspace already: its lake stays where it is")
     checked = _checked(workspace, catalog, data, "--catalog and --data")
     lines = [
-        f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in (("catalog", catalog), ("data", data)) if v is not None
+        f"{k} = {json.dumps(v, ensure_ascii=False)}"
+        for k, v in (("catalog", catalog), ("data", data))
+        if v is not None
     ]
     workspace.root.mkdir(parents=True, exist_ok=True)
     write_file(workspace.settings, "".join(f"{line}\n" for line in lines).encode())
@@ -142,18 +150,26 @@ def _checked(workspace: Workspace, catalog: object, data: object, location: str)
             raise LakeError(
                 f"{location}: no password or key in an address; give it as PGPASSWORD, in ~/.pgpass, or AWS_*"
             )
-    lake_place = LakePlace(str(catalog or workspace.catalog), f"{str(data or workspace.data).rstrip('/')}/")
+    lake_place = LakePlace(
+        str(catalog or workspace.catalog), f"{str(data or workspace.data).rstrip('/')}/"
+    )
     if catalog is not None and not lake_place.is_postgres:
-        raise LakeError(f"{location}: a catalog is postgresql://USER@HOST:PORT/DATABASE, not {catalog!r}")
+        raise LakeError(
+            f"{location}: a catalog is postgresql://USER@HOST:PORT/DATABASE, not {catalog!r}"
+        )
     _check_data(lake_place, data, location)
     return lake_place
 
 
 def _check_data(lake_place: LakePlace, data: object, location: str) -> None:
     if data is not None and not lake_place.is_bucket and not Path(lake_place.data).is_absolute():
-        raise LakeError(f"{location}: data lies in s3://BUCKET/FOLDER or an absolute path, not {data!r}")
+        raise LakeError(
+            f"{location}: data lies in s3://BUCKET/FOLDER or an absolute path, not {data!r}"
+        )
     if lake_place.is_bucket and not lake_place.is_postgres:
-        raise LakeError(f"{location}: data in a bucket needs a catalog in Postgres, where several machines can commit")
+        raise LakeError(
+            f"{location}: data in a bucket needs a catalog in Postgres, where several machines can commit"
+        )
 
 
 def bucket_settings(address: str) -> dict[str, str | bool]:
@@ -167,14 +183,22 @@ def bucket_settings(address: str) -> dict[str, str | bool]:
     try:
         credentials = aws.get_credentials()
         # None for Amazon's own
-        endpoint = configprovider.ConfiguredEndpointProvider(aws.full_config, aws.get_scoped_config(), "s3").provide()
+        endpoint = configprovider.ConfiguredEndpointProvider(
+            aws.full_config, aws.get_scoped_config(), "s3"
+        ).provide()
     except exceptions.BotoCoreError as e:
         raise LakeError(f"{address}: {e}") from e
     if credentials is None:
-        raise LakeError(f"{address}: no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile")
+        raise LakeError(
+            f"{address}: no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
+        )
     # One consistent set of keys: a role's credentials may be renewed between two reads
     keys = credentials.get_frozen_credentials()
-    settings: dict[str, str | bool] = {"KEY_ID": keys.access_key, "SECRET": keys.secret_key, "SCOPE": address}
+    settings: dict[str, str | bool] = {
+        "KEY_ID": keys.access_key,
+        "SECRET": keys.secret_key,
+        "SCOPE": address,
+    }
     settings["REGION"] = aws.get_config_variable("region") or "us-east-1"
     if keys.token:
         settings["SESSION_TOKEN"] = keys.token
@@ -196,7 +220,9 @@ def holder(path: Path) -> str | None:
         locks = Path("/proc/locks").read_text().splitlines()
     except OSError:
         return None
-    for line in locks:  # 1: FLOCK ADVISORY WRITE <pid> <device>:<inode> <from> <to>; those that wait begin with ->
+    for line in (
+        locks
+    ):  # 1: FLOCK ADVISORY WRITE <pid> <device>:<inode> <from> <to>; those that wait begin with ->
         fields = line.split()
         if len(fields) > 5 and fields[1] != "->" and fields[5].rpartition(":")[2] == inode:
             with suppress(OSError):  # it may have ended just now
@@ -205,7 +231,9 @@ def holder(path: Path) -> str | None:
     return None
 
 
-def locked(workspace: Workspace, meanwhile: Callable[[], bool] = lambda: False) -> AbstractContextManager[None]:
+def locked(
+    workspace: Workspace, meanwhile: Callable[[], bool] = lambda: False
+) -> AbstractContextManager[None]:
     """The right to commit, for one process at a time: a kernel lock, or one of Postgres' that goes with its session.
 
     meanwhile: is called while another process has it, again and again until it says that the right is of no more use
@@ -226,7 +254,9 @@ def _locked_by_kernel(workspace: Workspace, meanwhile: Callable[[], bool]) -> It
     except filelock.Timeout as e:
         if not meanwhile():
             holder_name = holder(workspace.lock) or "another process"
-            raise LakeError(f"{workspace.root}: {holder_name} has been committing for {LOCK_TIMEOUT_S:.0f} s") from e
+            raise LakeError(
+                f"{workspace.root}: {holder_name} has been committing for {LOCK_TIMEOUT_S:.0f} s"
+            ) from e
     try:
         yield
     finally:
@@ -253,7 +283,9 @@ def while_nothing_is_built(workspace: Workspace, what: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
             who = holder(workspace.building) or "another process"
-            raise UserError(f"{what} has to wait until the build has ended that goes on ({who})") from e
+            raise UserError(
+                f"{what} has to wait until the build has ended that goes on ({who})"
+            ) from e
         except OSError:
             pass  # a file system without such locks: nobody can tell
         yield
@@ -275,7 +307,9 @@ def postgres_session(catalog: str) -> Any:
     try:
         return psycopg2.connect(catalog)
     except psycopg2.OperationalError as e:
-        raise LakeError(f"{catalog}: the catalog's server does not answer: {' '.join(str(e).split())}") from e
+        raise LakeError(
+            f"{catalog}: the catalog's server does not answer: {' '.join(str(e).split())}"
+        ) from e
 
 
 @contextmanager

@@ -70,7 +70,13 @@ def _json(columns: Sequence[str]) -> str:
 
 def output_hash(tables: Mapping[str, pa.Table]) -> str:
     """One hash over what a stage publishes."""
-    return content_key(*(part for name in sorted(tables) for part in (name, table_hash(TABLES[name], tables[name]))))
+    return content_key(
+        *(
+            part
+            for name in sorted(tables)
+            for part in (name, table_hash(TABLES[name], tables[name]))
+        )
+    )
 
 
 def content_key(*parts: str) -> str:
@@ -87,13 +93,21 @@ def digest(lake: LakeConnection) -> dict[str, str]:
 
     Hashed per chunk first, so 60 M rows never stand in memory together.
     """
-    hashes = {t.name: _digest(lake, t.name, t.key, _row_text(t), t.schema.names) for t in TABLES.values() if t.content}
+    hashes = {
+        t.name: _digest(lake, t.name, t.key, _row_text(t), t.schema.names)
+        for t in TABLES.values()
+        if t.content
+    }
     names = tuple(r[0] for r in lake.rows("SELECT column_name FROM (DESCRIBE episodes)"))
-    hashes["episodes"] = _digest(lake, "episodes", ("dataset", "episode_index"), _json(names), list(names))
+    hashes["episodes"] = _digest(
+        lake, "episodes", ("dataset", "episode_index"), _json(names), list(names)
+    )
     return dict(sorted(hashes.items()))
 
 
-def _digest(lake: LakeConnection, name: str, key: tuple[str, ...], row_text: str, columns: list[str]) -> str:
+def _digest(
+    lake: LakeConnection, name: str, key: tuple[str, ...], row_text: str, columns: list[str]
+) -> str:
     group_columns = [c for c in ("dataset", "chunk") if c in columns]
     if group_columns:
         group = f"GROUP BY {', '.join(group_columns)} ORDER BY {', '.join(group_columns)}"
@@ -125,8 +139,12 @@ class StageRun:
     output_hash: str
     duration_s: float
     cache_hits: int = 0
-    outcomes_hash: str = ""  # of a chunk's listing: what stages that read outcomes depend on besides
-    others_hash: str = ""  # of a chunk's listing: what stages that show runs of other chunks depend on besides
+    outcomes_hash: str = (
+        ""  # of a chunk's listing: what stages that read outcomes depend on besides
+    )
+    others_hash: str = (
+        ""  # of a chunk's listing: what stages that show runs of other chunks depend on besides
+    )
     references_hash: str = ""  # of transfer: the references that it was shown
     numbers: str = ""  # what the stage counted, for people, as JSON
 
@@ -139,11 +157,20 @@ class StageRun:
         if self.chunk is not None and "chunk" not in table.schema.names:
             raise LakeError(f"table {table.name} has no chunks: publish it for a whole dataset")
         chunk = {} if self.chunk is None else {"chunk": self.chunk}
-        return {"dataset": self.dataset} | chunk | {k: vars(self)[k] for k in ("label_run", "stage") if k in table.key}
+        return (
+            {"dataset": self.dataset}
+            | chunk
+            | {k: vars(self)[k] for k in ("label_run", "stage") if k in table.key}
+        )
 
     def row(self, snapshot: int) -> dict[str, Any]:
         """Its line in stage_runs."""
-        return {**vars(self), "chunk": self.key[2], "snapshot": snapshot, "finished_at": datetime.now(UTC)}
+        return {
+            **vars(self),
+            "chunk": self.key[2],
+            "snapshot": snapshot,
+            "finished_at": datetime.now(UTC),
+        }
 
 
 class StageOutput(NamedTuple):
@@ -154,13 +181,17 @@ class StageOutput(NamedTuple):
     registered: Mapping[str, pa.Table] = {}
     upserts: Mapping[str, pa.Table] = {}
     parts: Sequence[StageRun] = ()
-    outdated: frozenset[int] = frozenset()  # episodes whose former contents are gone, with all labels of them
+    outdated: frozenset[int] = (
+        frozenset()
+    )  # episodes whose former contents are gone, with all labels of them
     moved: Mapping[int, int] = {}  # episodes whose imported labels have another number now
 
     @property
     def goes_together(self) -> bool:
         """With others in one commit? Not a listing, which drops what its dataset has lost; nor what is large."""
-        of_chunk = self.run.chunk is not None and not self.upserts and not self.parts and not self.outdated
+        of_chunk = (
+            self.run.chunk is not None and not self.upserts and not self.parts and not self.outdated
+        )
         return of_chunk and sum(data.nbytes for data in self.tables.values()) <= MOST_BYTES
 
     def check(self) -> None:
@@ -186,7 +217,10 @@ def joined(of_each: Iterable[Mapping[str, pa.Table]]) -> dict[str, pa.Table]:
     parts: dict[str, list[pa.Table]] = {}
     for name, data in chain.from_iterable(tables.items() for tables in of_each):
         parts.setdefault(name, []).append(data)
-    return {name: pa.concat_tables(table_parts, promote_options="default") for name, table_parts in parts.items()}
+    return {
+        name: pa.concat_tables(table_parts, promote_options="default")
+        for name, table_parts in parts.items()
+    }
 
 
 @contextmanager
@@ -224,7 +258,10 @@ def _offered(workspace: Workspace, output: StageOutput) -> Iterator[int]:
         with path.open("xb+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.write(b" " * DIGITS + b"\n")
-            file.write(json.dumps([vars(output.run), [*output.tables], [*output.registered]]).encode() + b"\n")
+            file.write(
+                json.dumps([vars(output.run), [*output.tables], [*output.registered]]).encode()
+                + b"\n"
+            )
             for data in (*output.tables.values(), *output.registered.values()):
                 with pa.ipc.new_stream(file, data.schema) as stream:
                     stream.write_table(data)
@@ -259,7 +296,9 @@ def waiting(workspace: Workspace, output: StageOutput) -> dict[Path, StageOutput
 
 def _read(file: IO[bytes]) -> StageOutput:
     run, *names = json.loads(file.readline())
-    tables, registered = ({name: pa.ipc.open_stream(file).read_all() for name in table_names} for table_names in names)
+    tables, registered = (
+        {name: pa.ipc.open_stream(file).read_all() for name in table_names} for table_names in names
+    )
     return StageOutput(StageRun(**run), tables, registered)
 
 

@@ -51,7 +51,12 @@ LEFT JOIN (FROM episode_content WHERE {0}) e ON e.recording = r.recording"""
 
 
 def known_recordings(
-    lake: LakeConnection, condition: str, values: Sequence[Any], *, dataset: str | None = None, chunk: int | None = None
+    lake: LakeConnection,
+    condition: str,
+    values: Sequence[Any],
+    *,
+    dataset: str | None = None,
+    chunk: int | None = None,
 ) -> list[KnownRecording]:
     """The recordings r that fit a condition, with what they are told by.
 
@@ -90,7 +95,8 @@ def _fingerprint(row: Mapping[str, Any]) -> Fingerprint:
         return Fingerprint(num_frames=row["num_frames"], file=row["file_hash"], contents=contents)
     hashes = row["moments"] or []
     by_camera: dict[str, tuple[int, ...]] = {
-        camera: tuple(hashes[k * MOMENTS : (k + 1) * MOMENTS]) for k, camera in enumerate(row["cameras"] or ())
+        camera: tuple(hashes[k * MOMENTS : (k + 1) * MOMENTS])
+        for k, camera in enumerate(row["cameras"] or ())
     }
     return Fingerprint(
         num_frames=row["num_frames"],
@@ -120,7 +126,10 @@ def withdrawn_recordings(lake: LakeConnection) -> list[tuple[KnownRecording, str
 
 def recordings_with_words(lake: LakeConnection, dataset: str) -> set[str]:
     """The recordings of a dataset of which people said anything."""
-    parts = [f"SELECT recording FROM {table} WHERE dataset = $1 AND recording IS NOT NULL" for table in STATEMENTS]
+    parts = [
+        f"SELECT recording FROM {table} WHERE dataset = $1 AND recording IS NOT NULL"
+        for table in STATEMENTS
+    ]
     return set(lake.column(" UNION ".join(parts), [dataset]))
 
 
@@ -158,7 +167,11 @@ class RecordingUpdate:
         self.fingerprints[recording.recording] = fingerprint_row(recording)
 
     def note(
-        self, change: str, former: KnownRecording | None, present: KnownRecording | None, reason: str = ""
+        self,
+        change: str,
+        former: KnownRecording | None,
+        present: KnownRecording | None,
+        reason: str = "",
     ) -> None:
         """Write down what happened to a recording; `former` None: it is new, `present` None: it is gone."""
         recording = present or former
@@ -168,7 +181,9 @@ class RecordingUpdate:
                 "recording": recording.recording,
                 "dataset": self.dataset,
                 "what": change,
-                "former": former.recording if former and former.recording != recording.recording else None,
+                "former": former.recording
+                if former and former.recording != recording.recording
+                else None,
                 "found_by": self.found_by,
                 "from_episode": former and former.episode_index,
                 "to_episode": present and present.episode_index,
@@ -182,10 +197,16 @@ class RecordingUpdate:
     def keep_pictures(self, lake: LakeConnection) -> None:
         """Keep pictures of recordings that leave their place and of which people said something: a person who is asked
         later whether another one is the same sees both. Of one that was taken down nothing is kept."""
-        leaving = {row["recording"]: row["episode_index"] for row in self.recordings.values() if row["left_at"]}
+        leaving = {
+            row["recording"]: row["episode_index"]
+            for row in self.recordings.values()
+            if row["left_at"]
+        }
         if not leaving:
             return
-        spoken_of = recordings_with_words(lake, self.dataset) - {r.recording for r, _ in withdrawn_recordings(lake)}
+        spoken_of = recordings_with_words(lake, self.dataset) - {
+            r.recording for r, _ in withdrawn_recordings(lake)
+        }
         for recording in spoken_of & leaving.keys() & self.fingerprints.keys():
             pictures = moment_pictures(lake, self.dataset, leaving[recording])
             self.fingerprints[recording]["pictures"] = pictures
@@ -215,7 +236,9 @@ def fingerprint_row(recording: KnownRecording) -> dict[str, Any]:
     } | fingerprint_columns(fingerprint, "version")
 
 
-def fingerprint_columns(fingerprint: Fingerprint, version: str = "fingerprint_version") -> dict[str, Any]:
+def fingerprint_columns(
+    fingerprint: Fingerprint, version: str = "fingerprint_version"
+) -> dict[str, Any]:
     """The layers as columns, as `fingerprints` and, but for cameras, `episode_content` have them."""
     return {
         version: VERSION,
@@ -238,7 +261,9 @@ def moment_pictures(lake: LakeConnection, dataset: str, episode_index: int) -> l
         [dataset, episode_index],
     )
     if pictures:
-        return [pictures[int((moment + 0.5) * len(pictures) / MOMENTS)] for moment in range(MOMENTS)]
+        return [
+            pictures[int((moment + 0.5) * len(pictures) / MOMENTS)] for moment in range(MOMENTS)
+        ]
     return []
 
 
@@ -271,7 +296,8 @@ def sentence(dataset: str, numbers: Mapping[str, Any]) -> str | None:
 def review_sentence(dataset: str, count: int) -> str:
     """What a person is asked. Example: "3 words wait for a person: proccorpus recordings review arm"."""
     return (
-        f"{count} {'word waits' if count == 1 else 'words wait'} for a person: proccorpus recordings review {dataset}"
+        f"{count} {'word waits' if count == 1 else 'words wait'} for a person: proccorpus recordings review "
+        f"{dataset}"
     )
 
 
@@ -322,7 +348,9 @@ def in_review(lake: LakeConnection, dataset: str | None = None) -> list[dict[str
     )
 
 
-def pictures_in_review(lake: LakeConnection, dataset: str, episode_index: int) -> tuple[list[bytes], list[bytes]]:
+def pictures_in_review(
+    lake: LakeConnection, dataset: str, episode_index: int
+) -> tuple[list[bytes], list[bytes]]:
     """The tiny pictures of the recording that an episode resembles, and of the episode; empty where none are kept."""
     resembled = lake.rows(
         "SELECT s.dataset, s.episode_index, s.left_at IS NULL, f.pictures FROM recordings r "
@@ -341,7 +369,9 @@ def pictures_in_review(lake: LakeConnection, dataset: str, episode_index: int) -
 
 def review_counts(lake: LakeConnection) -> dict[str, int]:
     """By dataset how many words wait for a person; only of datasets where some do."""
-    if not lake.rows("SELECT 1 FROM recordings WHERE resembles IS NOT NULL AND left_at IS NULL LIMIT 1"):
+    if not lake.rows(
+        "SELECT 1 FROM recordings WHERE resembles IS NOT NULL AND left_at IS NULL LIMIT 1"
+    ):
         return {}
     return dict(lake.rows("SELECT dataset, count(*) FROM words_in_review GROUP BY 1 ORDER BY 1"))
 
@@ -384,17 +414,25 @@ def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, autho
     former = known_recordings(lake, "r.recording = ?", [present.resembles])[0]
     update = RecordingUpdate(dataset, PERSON)
     if is_same:
-        update.put(present.changed(is_here=False, resembles=None, why=f"{author} said that it is {former.recording}"))
+        update.put(
+            present.changed(
+                is_here=False, resembles=None, why=f"{author} said that it is {former.recording}"
+            )
+        )
         placed = take_over(former, present)
         update.put(placed)
         update.put_fingerprint(placed)
         update.note("same", former, placed, f"{author} said so")
     else:
-        separate = present.changed(resembles=None, why=f"{author} said that it is not {former.recording}")
+        separate = present.changed(
+            resembles=None, why=f"{author} said that it is not {former.recording}"
+        )
         update.put(separate)
         update.note("other", former, separate, f"{author} said so")
     update.changes[-1]["author"] = author
-    if not is_same and former.recording in {withdrawn.recording for withdrawn, _ in withdrawn_recordings(lake)}:
+    if not is_same and former.recording in {
+        withdrawn.recording for withdrawn, _ in withdrawn_recordings(lake)
+    }:
         _admit(lake, dataset, episode_index)
     lake.upsert(f"recording of {dataset} {episode_index}", **update.upserts())
     return former.recording
@@ -412,9 +450,13 @@ def decided_apart(lake: LakeConnection, dataset: str) -> dict[str, frozenset[str
 def _admit(lake: Lake, dataset: str, episode_index: int) -> None:
     """Let the next build take in an episode that was left out, since it might have been taken down."""
     chunks = lake.column(
-        "SELECT chunk FROM episode_facts WHERE dataset = ? AND episode_index = ?", [dataset, episode_index]
+        "SELECT chunk FROM episode_facts WHERE dataset = ? AND episode_index = ?",
+        [dataset, episode_index],
     )
-    with lake.lock(), lake.transaction(f"episode {episode_index} of {dataset} is not one that was taken down"):
+    with (
+        lake.lock(),
+        lake.transaction(f"episode {episode_index} of {dataset} is not one that was taken down"),
+    ):
         make_stale(lake, dataset, chunks)
 
 
@@ -444,7 +486,9 @@ def recordings_stamp(lake: LakeConnection, dataset: str) -> str:
     return ""
 
 
-def withdraw(lake: Lake, dataset: str, episodes: Collection[int] | None, reason: str) -> list[tuple[str, int]]:
+def withdraw(
+    lake: Lake, dataset: str, episodes: Collection[int] | None, reason: str
+) -> list[tuple[str, int]]:
     """Take episodes down (None: the whole dataset), and every other episode of the corpus that is the same recording.
 
     Returns the others. What they are told by is kept, so that they are known wherever they turn up later. Raises
@@ -452,7 +496,9 @@ def withdraw(lake: Lake, dataset: str, episodes: Collection[int] | None, reason:
     """
     numbers = episodes
     if numbers is None:
-        numbers = lake.column("SELECT episode_index FROM episode_facts WHERE dataset = ?", [dataset])
+        numbers = lake.column(
+            "SELECT episode_index FROM episode_facts WHERE dataset = ?", [dataset]
+        )
     places = {(dataset, episode) for episode in numbers}
     copies = copies_of(lake, places)
     banked_rows = bank(lake, {*places, *copies}, dataset if episodes is None else None)
@@ -462,27 +508,40 @@ def withdraw(lake: Lake, dataset: str, episodes: Collection[int] | None, reason:
     return sorted(copies)
 
 
-def unsure_takedowns(lake: LakeConnection, datasets: Collection[str] | None = None) -> list[dict[str, Any]]:
+def unsure_takedowns(
+    lake: LakeConnection, datasets: Collection[str] | None = None
+) -> list[dict[str, Any]]:
     """Episodes that are probably a recording that was taken down, and of which nobody decided."""
-    rows = lake.dicts("SELECT dataset, episode_index, reason FROM current_takedowns WHERE NOT is_sure ORDER BY 1, 2")
+    rows = lake.dicts(
+        "SELECT dataset, episode_index, reason FROM current_takedowns WHERE NOT is_sure ORDER BY 1, 2"
+    )
     return [row for row in rows if datasets is None or row["dataset"] in datasets]
 
 
-def bank(lake: Lake, places: Collection[tuple[str, int]], whole: str | None = None) -> dict[str, pa.Table]:
+def bank(
+    lake: Lake, places: Collection[tuple[str, int]], whole: str | None = None
+) -> dict[str, pa.Table]:
     """Rows of `fingerprints`, without pictures, of the recordings at some places: what is withdrawn loses its rows
     elsewhere. whole: a dataset, of which those that left are among them."""
     rows = []
     if whole is not None:
-        rows += [fingerprint_row(r) for r in known_recordings(lake, "r.dataset = ? AND r.left_at IS NOT NULL", [whole])]
+        rows += [
+            fingerprint_row(r)
+            for r in known_recordings(lake, "r.dataset = ? AND r.left_at IS NOT NULL", [whole])
+        ]
     for dataset in sorted({dataset for dataset, _ in places}):
-        recordings = known_recordings(lake, "r.dataset = ? AND r.left_at IS NULL", [dataset], dataset=dataset)
+        recordings = known_recordings(
+            lake, "r.dataset = ? AND r.left_at IS NULL", [dataset], dataset=dataset
+        )
         rows += [fingerprint_row(r) for r in recordings if (dataset, r.episode_index) in places]
     if rows:
         return {"fingerprints": TABLES["fingerprints"].rows(rows)}
     return {}
 
 
-def copies_of(lake: Lake, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], tuple[str, int]]:
+def copies_of(
+    lake: Lake, places: Collection[tuple[str, int]]
+) -> dict[tuple[str, int], tuple[str, int]]:
     """Episodes of the whole corpus that are certainly the same recording as one of some places: by each, that one."""
     datasets = sorted({dataset for dataset, _ in places})
     # Two joins of equal values: one with OR would compare all with all

@@ -79,14 +79,20 @@ def reference_tasks(lake: LakeConnection, dataset: str) -> list[str]:
 
 def joined_tasks(lake: Lake, dataset: str) -> dict[str, str]:
     """The text that stands for the task, by each text that people joined to it; others stand for themselves."""
-    return dict(lake.rows("SELECT task, same_as FROM current_joined_tasks WHERE dataset = ? ORDER BY 1", [dataset]))
+    return dict(
+        lake.rows(
+            "SELECT task, same_as FROM current_joined_tasks WHERE dataset = ? ORDER BY 1", [dataset]
+        )
+    )
 
 
 def chunks_of_references(lake: Lake, dataset: str) -> set[int]:
     """The chunks that references lie in, also those whose frames are not built yet."""
     if not may_have_references(lake, dataset):
         return set()
-    return set(lake.column("SELECT DISTINCT chunk FROM current_references WHERE dataset = ?", [dataset]))
+    return set(
+        lake.column("SELECT DISTINCT chunk FROM current_references WHERE dataset = ?", [dataset])
+    )
 
 
 def reference_stamps(lake: LakeConnection, dataset: str) -> dict[int, str]:
@@ -138,14 +144,23 @@ def brings_steps(lake: LakeConnection, dataset: str | None = None) -> bool:
 def pending(lake: Lake) -> dict[str, set[int]]:
     """Of each dataset the chunks that the next build labels anew, because their references are others by now."""
     reference_datasets = [
-        dataset for dataset, (text, _) in stored_builds(lake).items() if stated_annotator(text) in SHOWN_BY
+        dataset
+        for dataset, (text, _) in stored_builds(lake).items()
+        if stated_annotator(text) in SHOWN_BY
     ]
-    return {dataset: chunks for dataset in reference_datasets if (chunks := pending_chunks(lake, dataset))}
+    return {
+        dataset: chunks
+        for dataset in reference_datasets
+        if (chunks := pending_chunks(lake, dataset))
+    }
 
 
 def stored_builds(lake: LakeConnection) -> dict[str, tuple[str, str]]:
     """By dataset the configuration that it was last built with, as JSON, and its hash."""
-    rows = lake.once("builds", lambda: lake.rows("SELECT dataset, config, config_hash FROM build_configs ORDER BY 1"))
+    rows = lake.once(
+        "builds",
+        lambda: lake.rows("SELECT dataset, config, config_hash FROM build_configs ORDER BY 1"),
+    )
     return {dataset: (text, config_hash) for dataset, text, config_hash in rows}
 
 
@@ -175,7 +190,9 @@ def pending_chunks(lake: LakeConnection, dataset: str) -> set[int]:
 # What people say
 
 
-def add(lake: Lake, dataset: str, episode_index: int, *, author: str, label_run: str | None = None) -> dict[str, Any]:
+def add(
+    lake: Lake, dataset: str, episode_index: int, *, author: str, label_run: str | None = None
+) -> dict[str, Any]:
     """Make a run a reference: somebody vouches for its label; returns the row.
 
     label_run: the label vouched for; None: the one that counts. A person's label and the source's own steps stay what
@@ -221,7 +238,9 @@ def _active_run(lake: Lake, episode_key: list[Any]) -> str:
     """The label that counts of an episode; a correction does from the moment it is saved. Raises CorrectionError."""
     dataset, episode_index = episode_key
     of_episode = "WHERE dataset = ? AND episode_index = ?"
-    if lake.rows(f"SELECT 1 FROM current_corrections {of_episode} AND status = 'accepted'", episode_key):
+    if lake.rows(
+        f"SELECT 1 FROM current_corrections {of_episode} AND status = 'accepted'", episode_key
+    ):
         return human_run(dataset)
     active = lake.column(f"SELECT label_run FROM active_runs {of_episode}", episode_key)
     if not active:
@@ -232,13 +251,27 @@ def _active_run(lake: Lake, episode_key: list[Any]) -> str:
 
 
 def _is_reference(lake: Lake, episode_key: list[Any]) -> bool:
-    return bool(lake.rows("SELECT 1 FROM current_references WHERE dataset = ? AND episode_index = ?", episode_key))
+    return bool(
+        lake.rows(
+            "SELECT 1 FROM current_references WHERE dataset = ? AND episode_index = ?", episode_key
+        )
+    )
 
 
 def _mark(lake: Lake, episode_key: list[Any], author: str, run: str | None) -> dict[str, Any]:
     """run: whose label is vouched for; None: the episode is no reference."""
-    row = {"is_reference": run is not None, "label_run": run, "author": checked_text("author", author, 100)}
-    return say(lake, "reference_marks", lambda newest: [row], dataset=episode_key[0], episode_index=episode_key[1])[0]
+    row = {
+        "is_reference": run is not None,
+        "label_run": run,
+        "author": checked_text("author", author, 100),
+    }
+    return say(
+        lake,
+        "reference_marks",
+        lambda newest: [row],
+        dataset=episode_key[0],
+        episode_index=episode_key[1],
+    )[0]
 
 
 def join_tasks(lake: Lake, dataset: str, first: str, second: str, *, author: str) -> str:
@@ -283,9 +316,14 @@ def _say_same(lake: Lake, dataset: str, author: str, groups: Any, *texts: str) -
         present_groups = joined_tasks(lake, dataset)
         stands.update(groups(present_groups))
         changed = {
-            text: same_as for text, same_as in sorted(stands.items()) if present_groups.get(text, text) != same_as
+            text: same_as
+            for text, same_as in sorted(stands.items())
+            if present_groups.get(text, text) != same_as
         }
-        return [{"task": text, "same_as": same_as, "author": author} for text, same_as in changed.items()]
+        return [
+            {"task": text, "same_as": same_as, "author": author}
+            for text, same_as in changed.items()
+        ]
 
     say(lake, "joined_tasks", rows, dataset=dataset)
     return stands
@@ -294,7 +332,9 @@ def _say_same(lake: Lake, dataset: str, author: str, groups: Any, *texts: str) -
 def _check_texts(lake: Lake, dataset: str, *texts: str) -> None:
     """Raises CorrectionError: texts that the dataset does not have, or the same one twice."""
     if len(set(texts)) < len(texts):
-        raise CorrectionError(f"{dataset}: both texts are {texts[0]!r}; runs of one text are of one task anyway")
+        raise CorrectionError(
+            f"{dataset}: both texts are {texts[0]!r}; runs of one text are of one task anyway"
+        )
     known_texts = lake.column(
         "SELECT DISTINCT task FROM episode_facts WHERE dataset = ? AND task IS NOT NULL", [dataset]
     )
@@ -305,7 +345,9 @@ def _check_texts(lake: Lake, dataset: str, *texts: str) -> None:
     for text in texts:
         if text not in known_texts:
             close = get_close_matches(text, known_texts, n=1, cutoff=0.0)
-            raise CorrectionError(f"no run of {dataset} has the text {text!r}; the nearest is {close[0]!r}")
+            raise CorrectionError(
+                f"no run of {dataset} has the text {text!r}; the nearest is {close[0]!r}"
+            )
 
 
 # For people
@@ -345,7 +387,9 @@ def sentences(lake: LakeConnection) -> dict[str, str]:
 
 
 def _sentence(labelled: int, references: Sequence[int], no_fit: int) -> str:
-    numbers = ", ".join(map(str, references[:MOST_NAMED])) + (", ..." if len(references) > MOST_NAMED else "")
+    numbers = ", ".join(map(str, references[:MOST_NAMED])) + (
+        ", ..." if len(references) > MOST_NAMED else ""
+    )
     references_text = f"{len(references)} references (episodes {numbers})"
     if len(references) > 1:
         reference_text = references_text

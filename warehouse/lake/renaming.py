@@ -24,7 +24,11 @@ from warehouse.lake.recordings import PERSON, RecordingUpdate, known_recordings
 from warehouse.lake.references import stored_builds
 
 CARRIED = (*SAID, "recordings", "recording_changes", "episode_ids")
-HISTORY = ("vlm_calls", "release_shards", "eval_predictions")  # of what was paid, released and scored: stays as it was
+HISTORY = (
+    "vlm_calls",
+    "release_shards",
+    "eval_predictions",
+)  # of what was paid, released and scored: stays as it was
 MADE = tuple(
     table.name
     for table in TABLES.values()
@@ -60,9 +64,15 @@ def holdings(lake: LakeConnection, dataset: str) -> Holdings:
     words = sum(_count(lake, name, dataset) for name in SAID)
     episodes = _count(lake, "episode_facts", dataset)
     runs = "label_run IN (SELECT label_run FROM label_runs WHERE annotator = 'imported')"
-    imported = lake.rows(f"SELECT count(*) FROM episode_labels WHERE dataset = ? AND {runs}", [dataset])[0][0]
-    if not (dataset in stored_builds(lake) or words or episodes or _count(lake, "recordings", dataset)):
-        names = sorted({*stored_builds(lake), *lake.column("SELECT DISTINCT dataset FROM recordings")})
+    imported = lake.rows(
+        f"SELECT count(*) FROM episode_labels WHERE dataset = ? AND {runs}", [dataset]
+    )[0][0]
+    if not (
+        dataset in stored_builds(lake) or words or episodes or _count(lake, "recordings", dataset)
+    ):
+        names = sorted(
+            {*stored_builds(lake), *lake.column("SELECT DISTINCT dataset FROM recordings")}
+        )
         hint = did_you_mean(dataset, names) or "; proccorpus status lists them"
         raise UserError(f"there is no dataset {dataset!r}{hint}")
     return Holdings(dataset, episodes, words, imported)
@@ -84,14 +94,23 @@ def rename(lake: Lake, dataset: str, name: str) -> None:
 def _rename(lake: Lake, dataset: str, name: str) -> None:
     holdings(lake, dataset)
     if not re.fullmatch(NAME_PATTERN, name):
-        raise UserError(f"{name!r} is no name: small letters, digits, _ and -, and first a letter or digit")
+        raise UserError(
+            f"{name!r} is no name: small letters, digits, _ and -, and first a letter or digit"
+        )
     if name in stored_builds(lake) or any(_count(lake, table, name) for table in CARRIED):
-        raise UserError(f"the name {name} is in use: choose another, or remove it first (datasets remove {name})")
+        raise UserError(
+            f"the name {name} is in use: choose another, or remove it first (datasets remove {name})"
+        )
     text, _ = stored_builds(lake).get(dataset, ("", ""))
     if text:
         fields = json.loads(text)
         fields["dataset"]["name"] = name
-        _move(lake, dataset, name, {"dataset": name, "config": json.dumps(fields, separators=(",", ":"))})
+        _move(
+            lake,
+            dataset,
+            name,
+            {"dataset": name, "config": json.dumps(fields, separators=(",", ":"))},
+        )
     else:
         _move(lake, dataset, name, None)
 
@@ -122,7 +141,9 @@ def _move(lake: Lake, dataset: str, name: str, config: Mapping[str, Any] | None)
     update.keep_pictures(lake)
     rows = update.upserts()
     if config is not None:
-        [(created_at,)] = lake.rows("SELECT created_at FROM build_configs WHERE dataset = ?", [dataset])
+        [(created_at,)] = lake.rows(
+            "SELECT created_at FROM build_configs WHERE dataset = ?", [dataset]
+        )
         # No hash of any configuration: the next build stores its own
         row = {**config, "config_hash": content_key("renamed", name), "created_at": created_at}
         rows["build_configs"] = TABLES["build_configs"].rows([row])

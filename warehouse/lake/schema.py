@@ -33,7 +33,9 @@ from warehouse.lake.outdated import delete_outdated_sql
 from warehouse.lake.place import LakeError, locked, place
 
 OTHER_CHANGES = 18  # version of the last change that is no new column
-SCHEMA_VERSION = max(OTHER_CHANGES, *(column.since for table in TABLES.values() for column in table.columns))
+SCHEMA_VERSION = max(
+    OTHER_CHANGES, *(column.since for table in TABLES.values() for column in table.columns)
+)
 UPGRADED_A_S = 20 << 20  # bytes of rows, roughly
 OF_MOTION = "SELECT label_run FROM label_runs WHERE annotator IN ('motion', 'native')"  # native falls back on it
 # Of each version, what rows that were there before need: SQL on the lake, after tables and columns were added. One with
@@ -78,7 +80,9 @@ STATEMENTS_OF_RECORDINGS = tuple(
     for table in STATEMENTS
 )
 STEPS: Mapping[int, Sequence[str]] = {
-    1: ("UPDATE keyframes SET label_run = '' WHERE label_run IS NULL",),  # its key has had label_run since frames-4
+    1: (
+        "UPDATE keyframes SET label_run = '' WHERE label_run IS NULL",
+    ),  # its key has had label_run since frames-4
     2: (
         """
         UPDATE label_quality q SET falls = p.falls, worst_fall = p.worst_fall FROM (
@@ -139,7 +143,11 @@ def schema_version(con: duckdb.DuckDBPyConnection) -> int:
 
 
 def checked_version(
-    con: duckdb.DuckDBPyConnection, workspace: Workspace, snapshot: int | None = None, *, may_be_older: bool = False
+    con: duckdb.DuckDBPyConnection,
+    workspace: Workspace,
+    snapshot: int | None = None,
+    *,
+    may_be_older: bool = False,
 ) -> int | None:
     """The version of the lake in use, which is ours, or at a snapshot an earlier one; None: nothing is there yet.
 
@@ -152,14 +160,20 @@ def checked_version(
         return None
     problem = f"{workspace.root}: its lake is of version {version}, this proccorpus works with version {SCHEMA_VERSION}"
     if version > SCHEMA_VERSION:
-        raise LakeError(f"{problem}: update proccorpus, or put back a backup of the catalog made before")
+        raise LakeError(
+            f"{problem}: update proccorpus, or put back a backup of the catalog made before"
+        )
     if version < SCHEMA_VERSION and snapshot is None and not may_be_older:
-        raise LakeError(f"{problem}: proccorpus upgrade says what it will do, and brings it there with --yes")
+        raise LakeError(
+            f"{problem}: proccorpus upgrade says what it will do, and brings it there with --yes"
+        )
     return version
 
 
 def has_tables(con: duckdb.DuckDBPyConnection) -> bool:
-    return bool(con.execute("SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' LIMIT 1").fetchall())
+    return bool(
+        con.execute("SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' LIMIT 1").fetchall()
+    )
 
 
 def migrate(lake: LakeConnection) -> None:
@@ -170,7 +184,11 @@ def migrate(lake: LakeConnection) -> None:
     version = schema_version(lake.con)
     if version == SCHEMA_VERSION:
         return
-    columns = set(lake.rows("SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"))
+    columns = set(
+        lake.rows(
+            "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"
+        )
+    )
     # A lake without any column was just created: it gets the tables of today, and no step of old versions
     former = [] if not columns else range(version + 1, SCHEMA_VERSION + 1)
     with lake.transaction(f"schema {SCHEMA_VERSION}"):
@@ -190,8 +208,12 @@ def migrate(lake: LakeConnection) -> None:
     # A table can be told how its files are written only once it is there
     with lake.transaction("how files are written"):
         for table in filter(attrgetter("compact"), TABLES.values()):
-            lake.con.execute(f"CALL lake.set_option('parquet_compression', 'zstd', table_name => '{table.name}')")
-            lake.con.execute(f"CALL lake.set_option('parquet_version', '2', table_name => '{table.name}')")
+            lake.con.execute(
+                f"CALL lake.set_option('parquet_compression', 'zstd', table_name => '{table.name}')"
+            )
+            lake.con.execute(
+                f"CALL lake.set_option('parquet_version', '2', table_name => '{table.name}')"
+            )
     index_statistics(lake)
 
 
@@ -213,10 +235,19 @@ def upgraded(workspace: Workspace, *, dry: bool) -> dict[str, Any]:
         lake = LakeConnection(workspace, connect(workspace, read_only=dry, threads=1))
         with closing(lake.con):
             version = schema_version(lake.con)
-            facts = {"version": version, "to": SCHEMA_VERSION, "tables": [], "steps": 0, "bytes": 0, "backup": None}
+            facts = {
+                "version": version,
+                "to": SCHEMA_VERSION,
+                "tables": [],
+                "steps": 0,
+                "bytes": 0,
+                "backup": None,
+            }
             if version >= SCHEMA_VERSION or not has_tables(lake.con):
                 checked_version(lake.con, workspace)
-                return facts | {"said": f"{workspace.root}: its lake is of version {version}: nothing to do"}
+                return facts | {
+                    "said": f"{workspace.root}: its lake is of version {version}: nothing to do"
+                }
             facts |= _to_do(lake, version)
             if dry:
                 message = (
@@ -233,7 +264,9 @@ def upgraded(workspace: Workspace, *, dry: bool) -> dict[str, Any]:
 
 
 def _to_do(lake: LakeConnection, version: int) -> dict[str, Any]:
-    steps = [sql for later in range(version + 1, SCHEMA_VERSION + 1) for sql in STEPS.get(later, ())]
+    steps = [
+        sql for later in range(version + 1, SCHEMA_VERSION + 1) for sql in STEPS.get(later, ())
+    ]
     sizes = dict(lake.rows("SELECT table_name, file_size_bytes FROM ducklake_table_info('lake')"))
     changed = sum(size for name, size in sizes.items() if any(f" {name} " in sql for sql in steps))
     return {"tables": sorted({*TABLES} - sizes.keys()), "steps": len(steps), "bytes": int(changed)}
@@ -257,7 +290,9 @@ def _add_missing(lake: LakeConnection, table: Table, columns: set[tuple]) -> Non
         return
     for column in table.columns:
         if (table.name, column.name) not in columns:
-            lake.con.execute(f'ALTER TABLE {table.name} ADD COLUMN "{column.name}" {sql_type(column.type)}')
+            lake.con.execute(
+                f'ALTER TABLE {table.name} ADD COLUMN "{column.name}" {sql_type(column.type)}'
+            )
             lake.con.execute(_comment(table, column))
 
 
@@ -280,10 +315,24 @@ def _comment(table: Table, column: Column) -> str:
     return f'COMMENT ON COLUMN {table.name}."{column.name}" IS {literal(column.comment)}'
 
 
-UNITS = {"_s": "seconds", "_px": "pixels", "_bytes": "bytes", "_usd": "US dollars", "_tokens": "tokens"}
-UNIT_OF = {"fps": "frames per second", "hours": "hours", "bytes": "bytes", "num_frames": "frames", "frames": "frames"}
+UNITS = {
+    "_s": "seconds",
+    "_px": "pixels",
+    "_bytes": "bytes",
+    "_usd": "US dollars",
+    "_tokens": "tokens",
+}
+UNIT_OF = {
+    "fps": "frames per second",
+    "hours": "hours",
+    "bytes": "bytes",
+    "num_frames": "frames",
+    "frames": "frames",
+}
 UNIT_OF |= dict.fromkeys(("frame_index", "start_frame", "end_frame", "other_frame"), "frame from 0")
-UNIT_OF |= dict.fromkeys(("progress", "progress_procvlm", "confidence", "coverage", "end_progress"), "0..1")
+UNIT_OF |= dict.fromkeys(
+    ("progress", "progress_procvlm", "confidence", "coverage", "end_progress"), "0..1"
+)
 LOOKED_AT = 50  # rows of a table, for an example of each column
 
 
@@ -302,13 +351,22 @@ class Described:
 def relations() -> list[dict]:
     """Every table and view: name, kind (content, events, view), key, comment."""
     tables = [
-        {"name": t.name, "kind": "content" if t.content else "events", "key": ", ".join(t.key), "comment": t.comment}
+        {
+            "name": t.name,
+            "kind": "content" if t.content else "events",
+            "key": ", ".join(t.key),
+            "comment": t.comment,
+        }
         for t in TABLES.values()
     ]
-    return tables + [{"name": v.name, "kind": "view", "key": "", "comment": v.comment} for v in VIEWS]
+    return tables + [
+        {"name": v.name, "kind": "view", "key": "", "comment": v.comment} for v in VIEWS
+    ]
 
 
-def columns(names: list[str] | None = None, con: duckdb.DuckDBPyConnection | None = None) -> list[Described]:
+def columns(
+    names: list[str] | None = None, con: duckdb.DuckDBPyConnection | None = None
+) -> list[Described]:
     """Columns of some relations (default: all), with values out of `con`'s lake as examples. Raises UserError."""
     # Values out of the tables that the columns come from: views may be slow, and show the same
     examples = cache(partial(_examples, con)) if con else lambda table: {}
@@ -325,11 +383,15 @@ def _chosen(names: list[str] | None) -> list[str]:
     """Some relations, or all, in the order of the schema. Raises UserError."""
     relation_names = [relation["name"] for relation in relations()]
     for name in sorted(set(names or ()) - set(relation_names)):
-        raise UserError(f"there is no table or view {name!r}; there are: {', '.join(sorted(relation_names))}")
+        raise UserError(
+            f"there is no table or view {name!r}; there are: {', '.join(sorted(relation_names))}"
+        )
     return [name for name in relation_names if not names or name in names]
 
 
-def _columns_of(name: str, types_of_view: dict[str, dict[str, str]]) -> Iterator[tuple[str, str, str, str]]:
+def _columns_of(
+    name: str, types_of_view: dict[str, dict[str, str]]
+) -> Iterator[tuple[str, str, str, str]]:
     """Name, type, comment and table of a relation's columns. One that a view does not describe is the table's of the
     same name; of one that it makes up itself the table is ""."""
     if name in TABLES:
@@ -337,7 +399,9 @@ def _columns_of(name: str, types_of_view: dict[str, dict[str, str]]) -> Iterator
         return
     view = next(v for v in VIEWS if v.name == name)
     words = set(view.sql.split())
-    tables = sorted(TABLES.values(), key=lambda t: t.name not in words)  # those that the view names come first
+    tables = sorted(
+        TABLES.values(), key=lambda t: t.name not in words
+    )  # those that the view names come first
     for column, kind in types_of_view[name].items():
         # A view's own description counts before the one of a table's column of the same name
         comments = [("", view.columns.get(column, ""))] * (column in view.columns)
@@ -360,13 +424,19 @@ def _view_types() -> dict[str, dict[str, str]]:
             con.execute(f"CREATE TABLE {table.name} ({definitions})")
         for view in VIEWS:
             con.execute(f"CREATE VIEW {view.name} AS {view.sql}")
-        return {v.name: {r[0]: r[1] for r in con.execute(f"DESCRIBE {v.name}").fetchall()} for v in VIEWS}
+        return {
+            v.name: {r[0]: r[1] for r in con.execute(f"DESCRIBE {v.name}").fetchall()}
+            for v in VIEWS
+        }
 
 
 def _examples(con: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
     """A value of each of a table's columns, by column, out of its first rows."""
     rows = con.execute(f"FROM {table} LIMIT {LOOKED_AT}").to_arrow_table().to_pylist()
-    values = {c: next((r[c] for r in rows if r[c] not in (None, "", [])), None) for c in TABLES[table].schema.names}
+    values = {
+        c: next((r[c] for r in rows if r[c] not in (None, "", [])), None)
+        for c in TABLES[table].schema.names
+    }
     return {column: _short(value) for column, value in values.items() if value is not None}
 
 

@@ -23,7 +23,8 @@ from warehouse.lake.connection import LakeConnection, has, literal
 Part = Literal["embedding", "cells"]
 ROWS_AT_A_TIME = 64  # cameras of episodes
 HOW_TO = (
-    'put when = "always" below [embeddings] into a build\'s file and run proccorpus build --config FILE (docs/sql.md)'
+    'put when = "always" below [embeddings] into a build\'s file and run proccorpus build '
+    "--config FILE (docs/sql.md)"
 )
 MOST = 20
 
@@ -72,12 +73,16 @@ def episode_embeddings(
     ).fetchall()
     if len(encoders) > 1:
         names = ", ".join(map(itemgetter(0), encoders))
-        raise UserError(f"{dataset}: its embeddings are of several encoders ({names}); build it again")
+        raise UserError(
+            f"{dataset}: its embeddings are of several encoders ({names}); build it again"
+        )
     usable = f"SELECT episode_index, usable_cameras FROM episode_content WHERE {of_these}"
     preferred: dict[int, list[str]] = dict(con.execute(usable, parameters).fetchall())
 
     by_episode: dict[int, EpisodeEmbeddings] = {}
-    for episode, episode_rows in groupby(_seen(con, of_these, parameters, parts), key=itemgetter(0)):
+    for episode, episode_rows in groupby(
+        _seen(con, of_these, parameters, parts), key=itemgetter(0)
+    ):
         of_camera = {camera: (frames, halves) for _, camera, frames, halves in episode_rows}
         requested_cameras = tuple(cameras or filter(of_camera.__contains__, preferred[episode]))
         if requested_cameras and of_camera.keys() >= set(requested_cameras):
@@ -108,7 +113,12 @@ def _seen(
     for batch in reader:
         for episode, camera, frames, of_frames in zip(*batch.columns, strict=True):
             halves = of_frames.values.to_numpy().astype(np.float16)
-            yield episode.as_py(), camera.as_py(), frames.values.to_numpy(), halves.reshape(len(frames), -1)
+            yield (
+                episode.as_py(),
+                camera.as_py(),
+                frames.values.to_numpy(),
+                halves.reshape(len(frames), -1),
+            )
 
 
 @dataclass(frozen=True)
@@ -178,7 +188,9 @@ def _asked(
     """What is asked for, by which camera and encoder, and by the frame that was looked at nearest to `frame_index`, of
     two the earlier. Raises UserError."""
     encoders = _encoders(con, {dataset, among or dataset})
-    camera, encoder, num_frames, nearest = _of_camera(con, [dataset, episode_index, frame_index], camera)
+    camera, encoder, num_frames, nearest = _of_camera(
+        con, [dataset, episode_index, frame_index], camera
+    )
     if among is not None and encoder not in encoders[among]:
         raise UserError(
             f"{encoder} has looked at {dataset}, {' and '.join(encoders[among])} at {among}: what two encoders see "
@@ -186,7 +198,9 @@ def _asked(
             "(docs/sql.md)"
         )
     if frame_index is not None and not 0 <= frame_index < num_frames:
-        raise UserError(f"{dataset} episode {episode_index} has {num_frames} frames, from 0: there is no {frame_index}")
+        raise UserError(
+            f"{dataset} episode {episode_index} has {num_frames} frames, from 0: there is no {frame_index}"
+        )
     not_compared = {
         other_dataset: ", ".join(encoder_names)
         for other_dataset, encoder_names in encoders.items()
@@ -202,7 +216,9 @@ def _encoders(con: duckdb.DuckDBPyConnection, requested_datasets: set[str]) -> d
         sql = "SELECT dataset, list(DISTINCT encoder ORDER BY encoder) FROM embeddings GROUP BY 1 ORDER BY 1"
         encoders = dict(con.execute(sql).fetchall())
     for name in sorted(requested_datasets - encoders.keys()):
-        names = [known for (known,) in con.execute("SELECT dataset FROM datasets ORDER BY 1").fetchall()]
+        names = [
+            known for (known,) in con.execute("SELECT dataset FROM datasets ORDER BY 1").fetchall()
+        ]
         if name in names:
             raise UserError(f"no encoder has looked at {name}: {HOW_TO}")
         hint = did_you_mean(name, names) or "; proccorpus status lists them"
@@ -238,7 +254,9 @@ def _of_camera(
     if camera is not None and camera not in by_name:
         location = f"{parameters[0]} episode {parameters[1]}"
         looked_at = ", ".join(by_name)
-        raise UserError(f"{location}: no encoder has looked at a camera {camera!r}, only at {looked_at}")
+        raise UserError(
+            f"{location}: no encoder has looked at a camera {camera!r}, only at {looked_at}"
+        )
     return by_name[camera or rows[0][0]]
 
 

@@ -27,8 +27,20 @@ from warehouse.lake.place import LakeError, place
 from warehouse.lake.schema import checked_version
 
 RELATIONS = {*TABLES, *(v.name for v in VIEWS)}
-PLACES = {("", ""), ("", "main"), ("", "lake"), ("lake", "main")}  # catalog and schema before a relation's name
-TABLE_FUNCTIONS = {"range", "generate_series", "unnest", "duckdb_tables", "duckdb_columns", "duckdb_views"}
+PLACES = {
+    ("", ""),
+    ("", "main"),
+    ("", "lake"),
+    ("lake", "main"),
+}  # catalog and schema before a relation's name
+TABLE_FUNCTIONS = {
+    "range",
+    "generate_series",
+    "unnest",
+    "duckdb_tables",
+    "duckdb_columns",
+    "duckdb_views",
+}
 # Of the scalar functions, those that plan SQL of their own, tell of this machine, or do something
 FORBIDDEN_FUNCTIONS = {
     "json_serialize_plan",
@@ -40,13 +52,24 @@ FORBIDDEN_FUNCTIONS = {
     "nextval",
     "currval",
 }
-SHOWN = {'"tables"', "__show_tables_expanded", ""}  # SHOW TABLES, SHOW ALL TABLES, DESCRIBE and SUMMARIZE of a query
-RESULTS, OF_RELEASE = "results", "of_release"  # the lake as it is now, and views of what belongs to a release
+SHOWN = {
+    '"tables"',
+    "__show_tables_expanded",
+    "",
+}  # SHOW TABLES, SHOW ALL TABLES, DESCRIBE and SUMMARIZE of a query
+RESULTS, OF_RELEASE = (
+    "results",
+    "of_release",
+)  # the lake as it is now, and views of what belongs to a release
 # A release is scored after it was frozen: what is known of it is read in the lake as it is now
 OF_TRAINING = "WHERE training_run IN (SELECT training_run FROM {lake}.training_runs WHERE release = {release})"
-OF_EVALUATION = "WHERE eval_run IN (SELECT eval_run FROM {lake}.eval_runs WHERE release = {release})"
+OF_EVALUATION = (
+    "WHERE eval_run IN (SELECT eval_run FROM {lake}.eval_runs WHERE release = {release})"
+)
 RESULTS_SQL = dict.fromkeys(("releases", "release_shards"), "WHERE name = {release}")
-RESULTS_SQL |= dict.fromkeys(("training_runs", "eval_runs", "leaderboard"), "WHERE release = {release}")
+RESULTS_SQL |= dict.fromkeys(
+    ("training_runs", "eval_runs", "leaderboard"), "WHERE release = {release}"
+)
 RESULTS_SQL |= dict.fromkeys(("training_points", "checkpoints"), OF_TRAINING)
 RESULTS_SQL |= dict.fromkeys(("eval_predictions", "eval_scores"), OF_EVALUATION)
 WRONG_AS_WRITTEN = (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError)
@@ -57,8 +80,12 @@ LEAST_ROOM = 64 << 20  # bytes for a query beside what Python and DuckDB take by
 BATCH_ROWS = 20_000  # that are made and sent at a time
 WARMING = "SELECT range % 7 AS a, count(*), string_agg(range, ',') FROM range(200000) GROUP BY a ORDER BY a"
 
-State = tuple[str, int | None, str | None, str | None]  # as the fields of warehouse.sql_process.LakeState
-_opened: dict[State, tuple[duckdb.DuckDBPyConnection, int]] = {}  # at most one; and the bytes that it then held
+State = tuple[
+    str, int | None, str | None, str | None
+]  # as the fields of warehouse.sql_process.LakeState
+_opened: dict[
+    State, tuple[duckdb.DuckDBPyConnection, int]
+] = {}  # at most one; and the bytes that it then held
 
 
 def open_for_users(
@@ -103,14 +130,22 @@ def attach_lines(workspace: Workspace, snapshot: int | None = None) -> str:
     options = [f"DATA_PATH {literal(lake_place.data)}", "OVERRIDE_DATA_PATH true", "READ_ONLY"]
     if snapshot is not None:
         options.append(f"SNAPSHOT_VERSION {snapshot}")
-    lines = [f"-- for DuckDB {duckdb.__version__}; for another one: INSTALL and LOAD by name, which needs the network"]
+    lines = [
+        f"-- for DuckDB {duckdb.__version__}; for another one: INSTALL and LOAD by name, which needs the network"
+    ]
     lines += [f"LOAD {literal(extension_path(name))};" for name in lake_place.extensions]
     if lake_place.is_bucket:
         lines += [
             "INSTALL aws;",
             f"CREATE SECRET (TYPE s3, PROVIDER credential_chain, SCOPE {literal(lake_place.data)});",
         ]
-    return "\n".join((*lines, f"ATTACH {literal(lake_place.attached)} AS lake ({', '.join(options)});", "USE lake;"))
+    return "\n".join(
+        (
+            *lines,
+            f"ATTACH {literal(lake_place.attached)} AS lake ({', '.join(options)});",
+            "USE lake;",
+        )
+    )
 
 
 def see_results(con: duckdb.DuckDBPyConnection, release: str) -> None:
@@ -128,13 +163,17 @@ def see_results(con: duckdb.DuckDBPyConnection, release: str) -> None:
 
 def use(con: duckdb.DuckDBPyConnection, release: str | None) -> None:
     """Let a connection, or a cursor of it, find tables by their names alone; of a release what see_results shows."""
-    con.execute("USE lake" if release is None else f"SET search_path = '{OF_RELEASE}.main,lake.main'")
+    con.execute(
+        "USE lake" if release is None else f"SET search_path = '{OF_RELEASE}.main,lake.main'"
+    )
 
 
 def release_state(workspace: Workspace, release: str) -> tuple[str, int]:
     """A release's name and the snapshot that it froze; `latest` is the newest. Raises SqlError for an unknown name."""
     con = open_for_users(workspace)
-    releases = con.execute("SELECT name, snapshot FROM releases ORDER BY created_at DESC").fetchall()
+    releases = con.execute(
+        "SELECT name, snapshot FROM releases ORDER BY created_at DESC"
+    ).fetchall()
     for name, snapshot in releases:
         if release in (name, LATEST):
             return name, snapshot
@@ -144,7 +183,9 @@ def release_state(workspace: Workspace, release: str) -> tuple[str, int]:
     )
 
 
-def answer(con: duckdb.DuckDBPyConnection, sql: str, batch_rows: int = 100_000) -> pa.RecordBatchReader:
+def answer(
+    con: duckdb.DuckDBPyConnection, sql: str, batch_rows: int = 100_000
+) -> pa.RecordBatchReader:
     """The rows of one user query as they are found, in batches of `batch_rows`.
 
     Raises SqlError: refused, or wrong as it is written. What else DuckDB raises, now or in a later batch, may leave it
@@ -196,7 +237,9 @@ def _check_statement(tree: dict) -> None:
     """Raise SqlError unless DuckDB has parsed one SELECT that names only what is allowed."""
     error = tree.get("error_message")
     if "Only SELECT" in (error or ""):
-        raise SqlError("the lake is read only here: one SELECT at a time (PIVOT without IN is several)")
+        raise SqlError(
+            "the lake is read only here: one SELECT at a time (PIVOT without IN is several)"
+        )
     if "statements" not in tree:
         raise SqlError(f"Parser Error: {error}")
     if len(tree["statements"]) != 1:
@@ -225,7 +268,9 @@ def _check_branch(tree: dict, ctes: frozenset[str]) -> None:
     _check_node(tree, ctes)
     for key, value in tree.items():
         if key != "cte_map":
-            is_recursive = key == "right" and tree.get("type") == "RECURSIVE_CTE_NODE"  # this part may name itself
+            is_recursive = (
+                key == "right" and tree.get("type") == "RECURSIVE_CTE_NODE"
+            )  # this part may name itself
             _check_tree(value, ctes | {tree["cte_name"].lower()} if is_recursive else ctes)
 
 
@@ -248,7 +293,9 @@ def _check_relation(node: dict, ctes: frozenset[str]) -> None:
     place = node.get("catalog_name", "").lower(), node.get("schema_name", "").lower()
     if node["type"] == "SHOW_REF":
         if relation_name not in SHOWN or place not in PLACES:
-            raise SqlError(f"SHOW {'.'.join(filter(None, (*place, relation_name)))} is not allowed here")
+            raise SqlError(
+                f"SHOW {'.'.join(filter(None, (*place, relation_name)))} is not allowed here"
+            )
         return
     is_cte = place == ("", "") and relation_name.lower() in ctes
     is_ours = place in PLACES and relation_name.lower() in RELATIONS
@@ -273,7 +320,9 @@ def open_state(state: State, memory: int) -> str:
     return ""
 
 
-def answered(sql: str, style: str | None, max_rows: int | None, max_bytes: int | None) -> tuple[str, bytes, bool]:
+def answered(
+    sql: str, style: str | None, max_rows: int | None, max_bytes: int | None
+) -> tuple[str, bytes, bool]:
     """What is wrong, a file with the rows, and whether another process is to take the next query."""
     [(con, former_bytes)] = _opened.values()
     error = ""
@@ -338,7 +387,9 @@ class _Bounded(BytesIO):
 
     def write(self, data: Any) -> int:
         if self._most is not None and self.tell() + len(data) > self._most:
-            raise SqlError(f"the result is larger than {self._most / 1e6:.0f} MB: ask for fewer rows or columns")
+            raise SqlError(
+                f"the result is larger than {self._most / 1e6:.0f} MB: ask for fewer rows or columns"
+            )
         return super().write(data)
 
 

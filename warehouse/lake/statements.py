@@ -22,14 +22,20 @@ from warehouse.lake.journal import JournalLake
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
 
-TABLES_ASKED = ("corrections", "reference_marks", "outcomes")  # before what joins all that people said
+TABLES_ASKED = (
+    "corrections",
+    "reference_marks",
+    "outcomes",
+)  # before what joins all that people said
 MAX_FILE_BYTES = 1 << 30
 TAG = "tag"
 ASSIGNED = "assigned"
 MOST_EPISODES = 1000  # marked at once
 Kind = Literal["tag", "assigned"]
 Place = tuple[str, int]  # dataset, episode_index
-type Writable = Lake | JournalLake  # where people's rows are added: at once, or by way of the journal
+type Writable = (
+    Lake | JournalLake
+)  # where people's rows are added: at once, or by way of the journal
 
 
 class CorrectionError(UserError, ValueError):
@@ -44,8 +50,13 @@ def said_of(lake: LakeConnection) -> Mapping[str, frozenset[str]]:
     """By table of people's statements the datasets that it has rows of: a quick look."""
 
     def look() -> dict[str, frozenset[str]]:
-        rows = lake.rows(" UNION ALL ".join(f"SELECT DISTINCT '{t}', dataset FROM {t}" for t in TABLES_ASKED))
-        return {table: frozenset(dataset for name, dataset in rows if name == table) for table in TABLES_ASKED}
+        rows = lake.rows(
+            " UNION ALL ".join(f"SELECT DISTINCT '{t}', dataset FROM {t}" for t in TABLES_ASKED)
+        )
+        return {
+            table: frozenset(dataset for name, dataset in rows if name == table)
+            for table in TABLES_ASKED
+        }
 
     return lake.once("said", look)
 
@@ -59,7 +70,10 @@ def newest_row(lake: LakeConnection, table: str, **key_columns: Any) -> dict[str
         relation = f"located_{table}"
     else:
         relation = table
-    return next(iter(lake.dicts(f"FROM {relation} WHERE {condition} {newest}", [*key_columns.values()])), None)
+    return next(
+        iter(lake.dicts(f"FROM {relation} WHERE {condition} {newest}", [*key_columns.values()])),
+        None,
+    )
 
 
 def say(
@@ -86,10 +100,17 @@ def say(
         ) or {}
         rows_made = [key_columns | row for row in make(newest)]
         created_at = time_after(newest.get("created_at"))
-        common = content_key(newest.get(name, ""), *sorted(json.dumps(row, sort_keys=True) for row in rows_made))[:16]
-        return [row | {name: id_of(row) if id_of else common, "created_at": created_at} for row in rows_made]
+        common = content_key(
+            newest.get(name, ""), *sorted(json.dumps(row, sort_keys=True) for row in rows_made)
+        )[:16]
+        return [
+            row | {name: id_of(row) if id_of else common, "created_at": created_at}
+            for row in rows_made
+        ]
 
-    return lake.append(f"add to {table}: {' '.join(map(str, key_columns.values()))}", table, new_rows)
+    return lake.append(
+        f"add to {table}: {' '.join(map(str, key_columns.values()))}", table, new_rows
+    )
 
 
 def checked_text(title: str, text: str, max_chars: int, *, empty: bool = False) -> str:
@@ -122,7 +143,9 @@ def known_episodes(lake: LakeConnection, dataset: str) -> dict[int, str]:
     """
     datasets = lake.column("SELECT dataset FROM datasets ORDER BY 1")
     if dataset not in datasets:
-        raise UserError(f"the corpus has no dataset {dataset!r}; it has {', '.join(datasets) or 'none yet: build it'}")
+        raise UserError(
+            f"the corpus has no dataset {dataset!r}; it has {', '.join(datasets) or 'none yet: build it'}"
+        )
     return dict(
         lake.rows(
             "SELECT episode_index, source_id FROM episode_ids WHERE dataset = $1 UNION "
@@ -165,7 +188,11 @@ def _csv(text: str) -> tuple[list[tuple[int, Any]], dict[int, str]]:
     try:
         for row in reader:
             # A cell beyond the header has no name, and one that a short row lacks is None
-            cells = {name.strip(): cell.strip() for name, cell in row.items() if name and isinstance(cell, str)}
+            cells = {
+                name.strip(): cell.strip()
+                for name, cell in row.items()
+                if name and isinstance(cell, str)
+            }
             rows.append((reader.line_num, cells))
     except csv.Error as e:
         return rows, {reader.line_num + 1: f"is no CSV from here on: {e}"}
@@ -200,14 +227,23 @@ def mark(
             if bool(former["is_on"] and former["value"] == value) == is_on:
                 continue
             # Nobody's assignment is replaced unseen
-            if kind == ASSIGNED and follows is not None and former["mark_id"] not in (None, follows.get(place)):
+            if (
+                kind == ASSIGNED
+                and follows is not None
+                and former["mark_id"] not in (None, follows.get(place))
+            ):
                 if former["is_on"]:
                     assignment = f"assigned to {former['value']}"
                 else:
                     assignment = "assigned to nobody any more"
                 origin = f"by {former['author']} on {former['created_at']:%Y-%m-%d %H:%M:%S} UTC: reload and look again"
                 raise ConflictError(f"episode {place[1]} of {place[0]} was {assignment} {origin}")
-            row: dict[str, Any] = {"dataset": place[0], "episode_index": place[1], "kind": kind, "value": value}
+            row: dict[str, Any] = {
+                "dataset": place[0],
+                "episode_index": place[1],
+                "kind": kind,
+                "value": value,
+            }
             row |= {"is_on": is_on, "follows": former["mark_id"], "author": author}
             mark_id = content_key(json.dumps(list(row.values())))[:16]
             rows.append(row | {"mark_id": mark_id, "created_at": time_after(former["created_at"])})
@@ -216,7 +252,9 @@ def mark(
     return lake.append(f"{kind} {value}", "episode_marks", new_rows)
 
 
-def _newest(lake: Lake, places: Sequence[Place], kind: Kind, value: str) -> dict[Place, dict[str, Any]]:
+def _newest(
+    lake: Lake, places: Sequence[Place], kind: Kind, value: str
+) -> dict[Place, dict[str, Any]]:
     """The newest row of each episode, of the same tag, or any assignment; without one, of nulls. Raises CorrectionError
     for an episode that is not there."""
     rows = lake.dicts(
@@ -225,7 +263,12 @@ def _newest(lake: Lake, places: Sequence[Place], kind: Kind, value: str) -> dict
         "SELECT f.dataset, f.episode_index, m.* EXCLUDE (dataset, episode_index) FROM episode_facts f "
         "LEFT JOIN newest m USING (dataset, episode_index) WHERE list_contains($1, f.dataset || ' ' || "
         "f.episode_index) AND list_contains($4, f.dataset)",
-        [[f"{dataset} {episode}" for dataset, episode in places], kind, value, sorted({name for name, _ in places})],
+        [
+            [f"{dataset} {episode}" for dataset, episode in places],
+            kind,
+            value,
+            sorted({name for name, _ in places}),
+        ],
     )
     row_by_place = {(row["dataset"], row["episode_index"]): row for row in rows}
     for dataset, episode_index in sorted({*places} - {*row_by_place}):
@@ -250,7 +293,11 @@ def takedown_marks(lake: Lake, dataset: str | None = None) -> list[dict]:
 
 def withdrawn_reasons(lake: Lake) -> dict[str, str]:
     """The reason of each recording that was taken down by itself."""
-    return dict(lake.rows("SELECT recording, reason FROM takedowns WHERE recording IS NOT NULL ORDER BY created_at"))
+    return dict(
+        lake.rows(
+            "SELECT recording, reason FROM takedowns WHERE recording IS NOT NULL ORDER BY created_at"
+        )
+    )
 
 
 def taken_down(lake: Lake) -> dict[str, frozenset[int] | None]:
@@ -276,14 +323,20 @@ def takedown_stamp(lake: Lake, dataset: str) -> str:
 
 
 def take_down(
-    lake: Lake, dataset: str, episodes: Collection[int] | None, reason: str, copies: Mapping[Place, Place] | None = None
+    lake: Lake,
+    dataset: str,
+    episodes: Collection[int] | None,
+    reason: str,
+    copies: Mapping[Place, Place] | None = None,
 ) -> list[dict]:
     """Mark episodes (None: the whole dataset) as not to be used; returns the marks. Raises UserError.
 
     copies: episodes of any dataset that hold the same recording as one of these; they are marked, too.
     """
     if unknown := sorted(set(episodes or ()) - known_episodes(lake, dataset).keys()):
-        raise UserError(f"{dataset} has no episode {unknown[0]}; proccorpus sql lists them in the view episodes")
+        raise UserError(
+            f"{dataset} has no episode {unknown[0]}; proccorpus sql lists them in the view episodes"
+        )
     if not reason.strip():
         raise UserError("give a --reason: the quarantine shows it to people who miss the data")
     reasons: dict[tuple[str, int | None], str] = {}
@@ -292,8 +345,12 @@ def take_down(
     for episode in sorted(set(episodes or ())):
         reasons[dataset, episode] = reason.strip()
     for place, original in sorted((copies or {}).items()):
-        reasons[place] = f"the same recording as episode {original[1]} of {original[0]}: {reason.strip()}"
-    of_place = lake.recordings_at({(name, episode) for name, episode in reasons if episode is not None})
+        reasons[place] = (
+            f"the same recording as episode {original[1]} of {original[0]}: {reason.strip()}"
+        )
+    of_place = lake.recordings_at(
+        {(name, episode) for name, episode in reasons if episode is not None}
+    )
     current_time = datetime.now(UTC)
     marks = [
         {

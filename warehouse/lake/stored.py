@@ -65,13 +65,16 @@ def labels_of(
     filters = {"dataset = ?": dataset, "chunk = ?": chunk, "label_run = ?": label_run}
     filters["list_contains(?, episode_index)"] = None if episodes is None else list(episodes)
     active = "active_" if label_run is None else ""
-    labels = {episode: label for (episode, _), label in _read(con, f"{active}segments", filters).items()}
+    labels = {
+        episode: label for (episode, _), label in _read(con, f"{active}segments", filters).items()
+    }
     if not whole:
         return labels
     # A lake of an earlier version has not all of the columns
     condition, values = _where(filters)
     rows = con.execute(
-        f"SELECT COLUMNS(c -> c <> 'curve') FROM episode_labels {active and COUNTING} WHERE {condition}", values
+        f"SELECT COLUMNS(c -> c <> 'curve') FROM episode_labels {active and COUNTING} WHERE {condition}",
+        values,
     )
     facts = {row["episode_index"]: row for row in rows.to_arrow_table().to_pylist()}
     curves = con.execute(
@@ -81,7 +84,9 @@ def labels_of(
     index = curves["episode_index"].to_numpy()
     progress = curves["progress"].to_numpy()
     return {
-        episode: replace(label, facts=facts.get(episode, {}), progress=progress[rows_of_episode(index, episode)])
+        episode: replace(
+            label, facts=facts.get(episode, {}), progress=progress[rows_of_episode(index, episode)]
+        )
         for episode, label in labels.items()
     }
 
@@ -95,10 +100,14 @@ def rows_of_episode(episode_of_row: np.ndarray, episode_index: int) -> slice:
     return slice(int(start), int(end))
 
 
-def labels_of_chunk(con: duckdb.DuckDBPyConnection, dataset: str, chunk: int) -> dict[int, dict[str, StoredLabel]]:
+def labels_of_chunk(
+    con: duckdb.DuckDBPyConnection, dataset: str, chunk: int
+) -> dict[int, dict[str, StoredLabel]]:
     """Every label of each episode of a chunk, by label run."""
     by_episode: dict[int, dict[str, StoredLabel]] = {}
-    for (episode, label_run), label in _read(con, "segments", {"dataset = ?": dataset, "chunk = ?": chunk}).items():
+    for (episode, label_run), label in _read(
+        con, "segments", {"dataset = ?": dataset, "chunk = ?": chunk}
+    ).items():
         by_episode.setdefault(episode, {})[label_run] = label
     return by_episode
 
@@ -107,18 +116,26 @@ def labels_of_episode(
     con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, episode_index: int
 ) -> dict[str, StoredLabel]:
     """Every label of one episode, by label run."""
-    labels = _read(con, "segments", {"dataset = ?": dataset, "chunk = ?": chunk, "episode_index = ?": episode_index})
+    labels = _read(
+        con,
+        "segments",
+        {"dataset = ?": dataset, "chunk = ?": chunk, "episode_index = ?": episode_index},
+    )
     return {label_run: label for (_, label_run), label in labels.items()}
 
 
 def dataset_gates(
-    con: duckdb.DuckDBPyConnection, min_confidence: float | None = None, min_name_confidence: float | None = None
+    con: duckdb.DuckDBPyConnection,
+    min_confidence: float | None = None,
+    min_name_confidence: float | None = None,
 ) -> dict[str, LabelGate]:
     """How sure labels have to be, by dataset: as asked here, else as the dataset's samples were built."""
     stated_limits = {"min_confidence": min_confidence, "min_name_confidence": min_name_confidence}
     stated_limits = {name: value for name, value in stated_limits.items() if value is not None}
     gates = {}
-    for dataset, config in con.execute("SELECT dataset, config FROM build_configs ORDER BY 1").fetchall():
+    for dataset, config in con.execute(
+        "SELECT dataset, config FROM build_configs ORDER BY 1"
+    ).fetchall():
         # What an earlier version built has no gate of its own
         built = json.loads(config).get("stages", {}).get("samples", {})
         built = {name: built[name] for name in asdict(LabelGate()) if name in built}
@@ -132,7 +149,9 @@ AND (dataset, e.chunk, (SELECT split FROM splits p WHERE p.dataset = e.dataset A
   IN (SELECT (dataset, chunk, split) FROM shards WHERE list_contains(?, shard))"""
 
 
-def gate_counts(con: duckdb.DuckDBPyConnection, shards: Sequence[str] | None = None) -> dict[str, GateCounts]:
+def gate_counts(
+    con: duckdb.DuckDBPyConnection, shards: Sequence[str] | None = None
+) -> dict[str, GateCounts]:
     """By dataset: how many active labels of usable episodes make no samples, or none of the names of their steps.
 
     shards: only of episodes that these are cut from, in their chunks and splits.
@@ -148,9 +167,14 @@ def gate_counts(con: duckdb.DuckDBPyConnection, shards: Sequence[str] | None = N
     labels: dict[str, list[tuple[float | None, bool]]] = {}
     for row in rows.fetchall():
         label = dict(zip(columns, row, strict=True))
-        labels.setdefault(label["dataset"], []).append((label["confidence"], label.get("named") is not False))
+        labels.setdefault(label["dataset"], []).append(
+            (label["confidence"], label.get("named") is not False)
+        )
     gates = dataset_gates(con)
-    return {dataset: GateCounts(gates.get(dataset, LabelGate()), labels[dataset]) for dataset in sorted(labels)}
+    return {
+        dataset: GateCounts(gates.get(dataset, LabelGate()), labels[dataset])
+        for dataset in sorted(labels)
+    }
 
 
 def _read(
@@ -198,8 +222,13 @@ def run_facts(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, int], RunFacts]
     """By (dataset, episode_index), of all usable episodes."""
     # A lake that is only read may be of a version that measured no demonstrations
     is_measured = has(con, "demonstration_quality")
-    sql = RUNS.format(quality="q.score" if is_measured else "NULL", measured=MEASURED if is_measured else "")
-    return {(dataset, episode): RunFacts(*facts) for dataset, episode, *facts in con.execute(sql).fetchall()}
+    sql = RUNS.format(
+        quality="q.score" if is_measured else "NULL", measured=MEASURED if is_measured else ""
+    )
+    return {
+        (dataset, episode): RunFacts(*facts)
+        for dataset, episode, *facts in con.execute(sql).fetchall()
+    }
 
 
 @dataclass(frozen=True)
@@ -218,9 +247,15 @@ def stored_signals(con: duckdb.DuckDBPyConnection, dataset: str) -> list[Gripper
     return signals_by_dataset(con, dataset).get(dataset, [])
 
 
-def signals_by_dataset(con: duckdb.DuckDBPyConnection, dataset: str | None = None) -> dict[str, list[GripperSignal]]:
+def signals_by_dataset(
+    con: duckdb.DuckDBPyConnection, dataset: str | None = None
+) -> dict[str, list[GripperSignal]]:
     """The grippers and hands of all datasets that have any, or of one, in order."""
-    rows = _dicts(con, "signals WHERE dataset = coalesce($1, dataset) ORDER BY dataset, signal_index", [dataset])
+    rows = _dicts(
+        con,
+        "signals WHERE dataset = coalesce($1, dataset) ORDER BY dataset, signal_index",
+        [dataset],
+    )
     return {
         name: [signal_from_row(row) for row in signal_rows]
         for name, signal_rows in groupby(rows, itemgetter("dataset"))
@@ -230,12 +265,16 @@ def signals_by_dataset(con: duckdb.DuckDBPyConnection, dataset: str | None = Non
 def lags_by_dataset(con: duckdb.DuckDBPyConnection) -> dict[str, list[dict[str, Any]]]:
     """The rows of signal_lags by dataset, in order."""
     rows = _dicts(con, "signal_lags ORDER BY dataset, signal, chunk", [])
-    return {dataset: list(of_dataset) for dataset, of_dataset in groupby(rows, itemgetter("dataset"))}
+    return {
+        dataset: list(of_dataset) for dataset, of_dataset in groupby(rows, itemgetter("dataset"))
+    }
 
 
 def chunk_lags(con: duckdb.DuckDBPyConnection, dataset: str, chunk: int) -> list[dict[str, Any]]:
     """The rows of signal_lags of one chunk, by signal."""
-    return _dicts(con, "signal_lags WHERE dataset = ? AND chunk = ? ORDER BY signal", [dataset, chunk])
+    return _dicts(
+        con, "signal_lags WHERE dataset = ? AND chunk = ? ORDER BY signal", [dataset, chunk]
+    )
 
 
 def _dicts(con: duckdb.DuckDBPyConnection, sql: str, values: list[Any]) -> list[dict[str, Any]]:
@@ -260,11 +299,14 @@ def gripper_openings(
 
 
 def openings_of(
-    signals: Sequence[GripperSignal], frames: Sequence[tuple[float | None, Sequence[float | None] | None]]
+    signals: Sequence[GripperSignal],
+    frames: Sequence[tuple[float | None, Sequence[float | None] | None]],
 ) -> list[GripperOpening]:
     """The same of what is stored of each frame: `gripper` and `grippers` of the table frames."""
     # An episode may have been measured by an earlier survey, which told others apart
-    measured_frames = [k for k, (_, of_frame) in enumerate(frames) if of_frame and len(of_frame) == len(signals)]
+    measured_frames = [
+        k for k, (_, of_frame) in enumerate(frames) if of_frame and len(of_frame) == len(signals)
+    ]
     curves = [GripperOpening(signal, [None] * len(frames)) for signal in signals]
     for k, curve in product(measured_frames, range(len(signals))):
         curves[curve].opening[k] = (frames[k][1] or [])[curve]
@@ -294,8 +336,12 @@ def coarse_keyframes(
     return {(episode_index, camera): hash_by_frame for episode_index, camera, hash_by_frame in rows}
 
 
-def load_keyframe(workspace: Workspace, sha256: str, read_mode: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
+def load_keyframe(
+    workspace: Workspace, sha256: str, read_mode: int = cv2.IMREAD_COLOR_RGB
+) -> np.ndarray:
     """A picture by its name: RGB uint8 [h, w, 3], or as OpenCV is told to read it."""
-    picture = cv2.imdecode(np.frombuffer(workspace.keyframe(sha256).read_bytes(), np.uint8), read_mode)
+    picture = cv2.imdecode(
+        np.frombuffer(workspace.keyframe(sha256).read_bytes(), np.uint8), read_mode
+    )
     assert picture is not None, f"keyframe {sha256} is no picture"
     return picture

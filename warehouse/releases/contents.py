@@ -29,7 +29,9 @@ PERMISSIVE = re.compile(
 FORBIDS_COMMERCE = re.compile(r"(^|[^a-z])nc($|[^a-z])|non-?commercial")
 NOISE = {"the", "license", "licence", "licenses", "version", "later", "under"}
 REMARK = re.compile(r"\(([^()]*)\)")
-BY_DEFAULT = re.compile(r"[^,;()]*\([^()]*\bdefault\b[^()]*\)")  # a name, with the remark that a tool filled it in
+BY_DEFAULT = re.compile(
+    r"[^,;()]*\([^()]*\bdefault\b[^()]*\)"
+)  # a name, with the remark that a tool filled it in
 WORDS = re.compile(r"[\s,;:]+")
 PARTS = re.compile(r",|;|/|\+|&|\band\b|\bor\b")
 
@@ -58,7 +60,11 @@ class Licence:
 
 def spdx(text: str) -> str:
     """One licence's name as SPDX writes it, in lower case: 'Apache License 2.0' is apache-2.0."""
-    words = re.sub(r"[\s_-]+", " ", text.lower()).replace("creative commons attribution", "cc by").split()
+    words = (
+        re.sub(r"[\s_-]+", " ", text.lower())
+        .replace("creative commons attribution", "cc by")
+        .split()
+    )
     return "-".join(w for w in words if w not in NOISE)
 
 
@@ -153,12 +159,16 @@ class ShardFile:
         return f"shards/{self.split}/{self.shard}"
 
 
-SHARD_COLUMNS = ", ".join(ShardFile.__dataclass_fields__)  # of the tables `shards` and `release_shards`
+SHARD_COLUMNS = ", ".join(
+    ShardFile.__dataclass_fields__
+)  # of the tables `shards` and `release_shards`
 
 
 def lake_shards(lake: Lake) -> list[ShardFile]:
     """Every shard that the lake has recorded, in order of name."""
-    return [ShardFile(*row) for row in lake.rows(f"SELECT {SHARD_COLUMNS} FROM shards ORDER BY shard")]
+    return [
+        ShardFile(*row) for row in lake.rows(f"SELECT {SHARD_COLUMNS} FROM shards ORDER BY shard")
+    ]
 
 
 def held_episodes_sql(catalog: str = "lake") -> str:
@@ -180,7 +190,9 @@ JOIN sample_location l ON l.dataset = s.dataset AND l.chunk = s.chunk AND l.samp
 
 
 TAKEN_DOWN = showing_sql("current_takedowns")
-FAULTY = showing_sql("(SELECT DISTINCT dataset, episode_index FROM open_warnings WHERE list_contains($1, reason))")
+FAULTY = showing_sql(
+    "(SELECT DISTINCT dataset, episode_index FROM open_warnings WHERE list_contains($1, reason))"
+)
 # One whose samples the lake has no more (a build broke off before it was made anew) may show anything
 WITHOUT_SAMPLES = """
 SELECT DISTINCT shard, [] FROM sample_location SEMI JOIN current_takedowns USING (dataset)
@@ -215,7 +227,10 @@ class Contents:
 
 
 def contents(
-    lake: Lake, allow: Collection[str] | None = (), gate: LabelGate | None = None, without: Sequence[str] = ()
+    lake: Lake,
+    allow: Collection[str] | None = (),
+    gate: LabelGate | None = None,
+    without: Sequence[str] = (),
 ) -> Contents:
     """Shards whose licence is open, or in `allow` (None: whatever it is), and that show nothing taken down, of datasets
     of which no blocking check fails.
@@ -248,14 +263,20 @@ def contents(
     exclusions: list[LeftOut] = []
     for dataset in sorted(shards_by_dataset.keys() | wholly_down | blocked.keys()):
         shards = shards_by_dataset.get(dataset, [])
-        if refusal := _refusal(licences.get(dataset), allow, dataset in wholly_down) or blocked.get(dataset):
+        if refusal := _refusal(licences.get(dataset), allow, dataset in wholly_down) or blocked.get(
+            dataset
+        ):
             exclusions.append(LeftOut(dataset, *refusal, samples=_samples(shards)))
             continue
         # shards that were made before some of their episodes were taken down still show them
         fresh, stale = _without(dataset, shards, showing, _taken_down)
         # shards are whole: one with a sample of an unsure label, or a bad run, has to be built anew without it
-        sure_shards, not_sure = _without(dataset, fresh, unsure, partial(_not_sure, gate=gate or LabelGate()))
-        sound, not_sound = _without(dataset, sure_shards, faulty, partial(_not_sound, dataset=dataset, checks=without))
+        sure_shards, not_sure = _without(
+            dataset, fresh, unsure, partial(_not_sure, gate=gate or LabelGate())
+        )
+        sound, not_sound = _without(
+            dataset, sure_shards, faulty, partial(_not_sound, dataset=dataset, checks=without)
+        )
         exclusions += [*stale, *not_sure, *not_sound]
         held_shards += sound
 
@@ -268,7 +289,9 @@ def _samples(shards: Sequence[ShardFile]) -> int:
     return sum(s.samples for s in shards)
 
 
-def _refusal(licence_text: str | None, allow: Collection[str] | None, wholly_down: bool) -> tuple[str, str] | None:
+def _refusal(
+    licence_text: str | None, allow: Collection[str] | None, wholly_down: bool
+) -> tuple[str, str] | None:
     """Why a release cannot hold a dataset at all, and the remedy; None where it can. `licence_text`: its licence."""
     # A takedown comes before the licence: no flag lets that data in
     if wholly_down:
@@ -299,7 +322,13 @@ def _without(
     episodes = sorted(set(chain.from_iterable(by_shard[s.shard] for s in affected_shards)))
     reason, remedy = reason_of(episodes)
     return other_shards, [
-        LeftOut(dataset, reason, remedy, tuple(s.shard for s in affected_shards), _samples(affected_shards))
+        LeftOut(
+            dataset,
+            reason,
+            remedy,
+            tuple(s.shard for s in affected_shards),
+            _samples(affected_shards),
+        )
     ]
 
 
@@ -318,12 +347,21 @@ def _not_sound(episodes: Sequence[int], dataset: str, checks: Sequence[str]) -> 
 
 
 def _listed(episodes: Sequence[int]) -> str:
-    return ", ".join(map(str, episodes[:MOST_LISTED])) + (" ..." if len(episodes) > MOST_LISTED else "")
+    return ", ".join(map(str, episodes[:MOST_LISTED])) + (
+        " ..." if len(episodes) > MOST_LISTED else ""
+    )
 
 
 def _not_sure(episodes: Sequence[int], gate: LabelGate) -> tuple[str, str]:
     listed = _listed(episodes)
-    reason = f"they hold samples of {len(episodes)} labels that are not sure enough (episodes {listed})"
-    limit_by_flag = {"--min-confidence": gate.min_confidence, "--min-name-confidence": gate.min_name_confidence}
-    flags = " ".join(f"{flag} {min_value:g}" for flag, min_value in limit_by_flag.items() if min_value > 0)
+    reason = (
+        f"they hold samples of {len(episodes)} labels that are not sure enough (episodes {listed})"
+    )
+    limit_by_flag = {
+        "--min-confidence": gate.min_confidence,
+        "--min-name-confidence": gate.min_name_confidence,
+    }
+    flags = " ".join(
+        f"{flag} {min_value:g}" for flag, min_value in limit_by_flag.items() if min_value > 0
+    )
     return reason, f"build the dataset again with {flags} to make them without"

@@ -24,7 +24,8 @@ OF_RUN = (
 )
 NUMBER = "r.dataset || ' ' || r.episode_index"
 JOIN_RECORDINGS = (
-    "LEFT JOIN {0}.recordings k ON k.dataset = r.dataset AND k.episode_index = r.episode_index AND k.left_at IS NULL"
+    "LEFT JOIN {0}.recordings k ON k.dataset = r.dataset AND k.episode_index = r.episode_index AND "
+    "k.left_at IS NULL"
 )
 
 
@@ -44,7 +45,10 @@ class Diff:
     @property
     def worst(self) -> list[dict[str, Any]]:
         """Those whose labels moved most."""
-        order = sorted(self.relabelled, key=lambda c: (-(c["progress_difference"] or 0), -(c["max_shift_s"] or 0)))
+        order = sorted(
+            self.relabelled,
+            key=lambda c: (-(c["progress_difference"] or 0), -(c["max_shift_s"] or 0)),
+        )
         return order[:WORST]
 
     def facts(self) -> dict:
@@ -77,7 +81,9 @@ def _label_run(lake: Lake, beginning: str) -> str:
     fitting = [r for r in runs if r.startswith(beginning)]
     if len(fitting) != 1:
         problem = "several label runs begin with" if fitting else "there is no label run"
-        raise ReleaseError(f"{problem} {beginning!r}; label runs: {', '.join(fitting or runs) or 'none yet'}")
+        raise ReleaseError(
+            f"{problem} {beginning!r}; label runs: {', '.join(fitting or runs) or 'none yet'}"
+        )
     return fitting[0]
 
 
@@ -131,7 +137,9 @@ SELECT dataset, count(*) FILTER (what IN ('same', 'relabelled')) AS in_both, cou
 FROM compared GROUP BY 1 ORDER BY 1"""
 
 
-def _diff(lake: Lake, name_a: str, name_b: str, labels: str, sides: Sequence[tuple[int, Any]]) -> Diff:
+def _diff(
+    lake: Lake, name_a: str, name_b: str, labels: str, sides: Sequence[tuple[int, Any]]
+) -> Diff:
     """Compare, episode by episode and dataset by dataset, the labels that a query gives of the lake at the snapshot of
     each of two sides, with the parameter of each."""
     with ExitStack() as attached:
@@ -144,9 +152,14 @@ def _diff(lake: Lake, name_a: str, name_b: str, labels: str, sides: Sequence[tup
         for side, (_, value) in zip("ab", sides, strict=True):
             key = f"coalesce(k.recording, {NUMBER})" if by_recording else NUMBER
             join = JOIN_RECORDINGS.format(side) if by_recording else ""
-            lake.con.execute(f"CREATE OR REPLACE TEMP TABLE labels_{side} AS {labels.format(side, key, join)}", [value])
+            lake.con.execute(
+                f"CREATE OR REPLACE TEMP TABLE labels_{side} AS {labels.format(side, key, join)}",
+                [value],
+            )
         lake.con.execute(f"CREATE OR REPLACE TEMP TABLE compared AS {COMPARED}")
     places = "SELECT dataset, episode_index FROM compared WHERE what = ? ORDER BY ALL"
     added, removed = (lake.rows(places, [change]) for change in ("added", "removed"))
-    relabelled = lake.dicts("SELECT * EXCLUDE (what) FROM compared WHERE what = 'relabelled' ORDER BY 1, 2")
+    relabelled = lake.dicts(
+        "SELECT * EXCLUDE (what) FROM compared WHERE what = 'relabelled' ORDER BY 1, 2"
+    )
     return Diff(name_a, name_b, lake.dicts(BY_DATASET), added, removed, relabelled)

@@ -34,7 +34,10 @@ REPOSITORY = {
     "dataset": re.compile(r"^hf://datasets/([\w.-]+/[\w.-]+)/?$"),
     "model": re.compile(r"^hf://((?!datasets/|spaces/)[\w.-]+/[\w.-]+)/?$"),
 }
-HUB_ADDRESS = {"dataset": ("hf://datasets/OWNER/NAME", "releases"), "model": ("hf://OWNER/NAME", "models")}
+HUB_ADDRESS = {
+    "dataset": ("hf://datasets/OWNER/NAME", "releases"),
+    "model": ("hf://OWNER/NAME", "models"),
+}
 BUCKETS = ("s3://", "gs://")
 Kind = Literal["dataset", "model"]  # of a repository of the hub
 
@@ -79,7 +82,9 @@ def open_target(target_address: str, *, private: bool = False, kind: Kind = "dat
             raise ReleaseError(f"{target_address} names no {kind} repository: write {form}")
         return HubTarget(target_address, match[1], private, kind)
     if "://" in target_address and not target_address.startswith(BUCKETS):
-        raise ReleaseError(f"{target_address}: {plural} are published to {form}, s3://, gs:// or a folder")
+        raise ReleaseError(
+            f"{target_address}: {plural} are published to {form}, s3://, gs:// or a folder"
+        )
     return FolderTarget(address(target_address))
 
 
@@ -99,21 +104,28 @@ def _client_errors(location: str, doing: str) -> Iterator[None]:
         raise
     except Exception as e:
         cause = " ".join(str(e).split()) or type(e).__name__
-        raise FailedError(f"cannot {doing} {location}: {cause}; what was sent is kept, run again to go on") from e
+        raise FailedError(
+            f"cannot {doing} {location}: {cause}; what was sent is kept, run again to go on"
+        ) from e
 
 
 def copy_checked(item: OutgoingFile, target_path: Path | None) -> None:
     """Copy a file block by block; None: read it only. Raises FailedError when its bytes are not those recorded."""
     digest = hashlib.sha256()
     count = 0
-    with item.source.open("rb") as f, target_path.open("wb") if target_path else nullcontext() as copied:
+    with (
+        item.source.open("rb") as f,
+        target_path.open("wb") if target_path else nullcontext() as copied,
+    ):
         while block := f.read(BLOCK_BYTES):
             digest.update(block)
             count += len(block)
             if copied:
                 copied.write(block)
     if (count, digest.hexdigest()) != (item.bytes, item.sha256):
-        raise FailedError(f"{item.source} is not what was recorded: proccorpus release verify says what is wrong")
+        raise FailedError(
+            f"{item.source} is not what was recorded: proccorpus release verify says what is wrong"
+        )
 
 
 def _object(data: bytes | None) -> dict | None:
@@ -165,7 +177,9 @@ class FolderTarget:
         """Is a file of that `size` in bytes this one: by the place's manifest where it lists it, else by its bytes?"""
         if size != item.bytes:
             return False
-        lists_it = {"path": item.path, "bytes": item.bytes, "sha256": item.sha256} in (manifest or {}).get("files", [])
+        lists_it = {"path": item.path, "bytes": item.bytes, "sha256": item.sha256} in (
+            manifest or {}
+        ).get("files", [])
         return lists_it or sha256_file(self.root / item.path) == item.sha256
 
     def begin(self, journal: bytes, removed_paths: Sequence[str]) -> None:
@@ -228,7 +242,9 @@ class HubTarget:
     def _read(self, name: str) -> dict | None:
         with _client_errors(self.to, "read"), TemporaryDirectory() as folder:
             try:
-                path = self._api.hf_hub_download(self.repo, name, repo_type=self.kind, local_dir=folder)
+                path = self._api.hf_hub_download(
+                    self.repo, name, repo_type=self.kind, local_dir=folder
+                )
             except (hub.errors.RemoteEntryNotFoundError, hub.errors.RepositoryNotFoundError):
                 return None
             return _object(Path(path).read_bytes())
@@ -239,7 +255,9 @@ class HubTarget:
             entries = list(self._api.list_repo_tree(self.repo, recursive=True, repo_type=self.kind))
         except hub.errors.RepositoryNotFoundError:
             return {}
-        return {e.path: e for e in entries if isinstance(e, hub.RepoFile) and e.path not in HUB_FILES}
+        return {
+            e.path: e for e in entries if isinstance(e, hub.RepoFile) and e.path not in HUB_FILES
+        }
 
     def has(self, item: OutgoingFile, facts: Any, manifest: Mapping[str, Any] | None) -> bool:
         """Is a file of which the hub knows these facts this one?"""
@@ -252,13 +270,19 @@ class HubTarget:
     def send(self, items: Sequence[OutgoingFile], on_file: Callable[[OutgoingFile], None]) -> None:
         for batch in _commits(items):
             with TemporaryDirectory(prefix="proccorpus-publish-") as folder:
-                files = {item.path: _local(item, Path(folder) / str(k)) for k, item in enumerate(batch)}
+                files = {
+                    item.path: _local(item, Path(folder) / str(k)) for k, item in enumerate(batch)
+                }
                 self._commit(f"{len(batch)} files", files)
             for item in batch:
                 on_file(item)
 
-    def _commit(self, message: str, files: Mapping[str, str | bytes], removed_paths: Sequence[str] = ()) -> None:
-        changes: list[hub.CommitOperationAdd | hub.CommitOperationDelete | hub.CommitOperationCopy] = []
+    def _commit(
+        self, message: str, files: Mapping[str, str | bytes], removed_paths: Sequence[str] = ()
+    ) -> None:
+        changes: list[
+            hub.CommitOperationAdd | hub.CommitOperationDelete | hub.CommitOperationCopy
+        ] = []
         changes += [hub.CommitOperationAdd(path, data) for path, data in files.items()]
         changes += [hub.CommitOperationDelete(path) for path in removed_paths]
         self._api.create_commit(self.repo, changes, commit_message=message, repo_type=self.kind)
@@ -331,7 +355,11 @@ def send(
         former = target.manifest()
         journal = target.journal()
         files: Mapping[str, Any] = target.files()
-        stored = {item.path for item in items if item.path in files and target.has(item, files[item.path], former)}
+        stored = {
+            item.path
+            for item in items
+            if item.path in files and target.has(item, files[item.path], former)
+        }
     present = set(files)
     published = _paths(former) | _paths(journal)
     foreign = _foreign(present, published, items, stored)
@@ -345,7 +373,10 @@ def send(
     removed_paths = present - item_paths - {JOURNAL, MANIFEST}
     is_as_it_was = former == manifest and not todo and not removed_paths and JOURNAL not in present
     if not dry_run and not is_as_it_was:
-        plan = {"format": 1, "files": [{"path": path} for path in sorted(item_paths | removed_paths)]}
+        plan = {
+            "format": 1,
+            "files": [{"path": path} for path in sorted(item_paths | removed_paths)],
+        }
         with _client_errors(target.to, "write to"):
             target.begin(_as_bytes(plan), [*({MANIFEST} & present), *sorted(removed_paths)])
             target.send(todo, on_file)
@@ -376,19 +407,25 @@ def _foreign(
     """Files that no publication is known to have written: other ones, or under a name of ours with other bytes."""
     item_paths = {item.path for item in items}
     known_paths = published | {MANIFEST, JOURNAL} | set(stored)
-    return sorted(path for path in present - known_paths if path in item_paths or not _is_half(path))
+    return sorted(
+        path for path in present - known_paths if path in item_paths or not _is_half(path)
+    )
 
 
 def _is_half(path: str) -> bool:
     return Path(path).name.startswith(HALF_FILE)
 
 
-def _check_identity(location: str, former: Mapping[str, Any] | None, identity: Mapping[str, Any]) -> None:
+def _check_identity(
+    location: str, former: Mapping[str, Any] | None, identity: Mapping[str, Any]
+) -> None:
     """Raises ReleaseError for a place that holds something else as a whole."""
     if former is None or all(former.get(name) == value for name, value in identity.items()):
         return
     held_identity = ", ".join(f"{name} {str(former.get(name))[:16]}" for name in identity)
-    raise ReleaseError(f"{location} holds something else ({held_identity}): publish to another place, or say --replace")
+    raise ReleaseError(
+        f"{location} holds something else ({held_identity}): publish to another place, or say --replace"
+    )
 
 
 def _check_foreign(location: str, foreign: Sequence[str]) -> None:

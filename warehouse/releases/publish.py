@@ -13,7 +13,13 @@ from tempfile import TemporaryDirectory
 
 from warehouse.lake import Lake
 from warehouse.lake.connection import literal, temp_table
-from warehouse.releases.contents import LOCAL, ReleaseError, freeze_command, held_episodes_sql, hub_licence
+from warehouse.releases.contents import (
+    LOCAL,
+    ReleaseError,
+    freeze_command,
+    held_episodes_sql,
+    hub_licence,
+)
 from warehouse.releases.places import (
     MANIFEST,
     OutgoingFile,
@@ -26,7 +32,14 @@ from warehouse.releases.places import (
     send,
     strangers,
 )
-from warehouse.releases.release import Failure, Release, card_fault, card_path, file_failure, use_here
+from warehouse.releases.release import (
+    Failure,
+    Release,
+    card_fault,
+    card_path,
+    file_failure,
+    use_here,
+)
 from warehouse.shards.shard import index_path
 
 LABELS = {
@@ -96,12 +109,20 @@ def publish(
     target = open_target(target_address, private=private)
     with TemporaryDirectory(prefix="proccorpus-publish-") as folder:
         items = _items(lake, release, Path(folder))
-        identity = {"release": release.name, "snapshot": release.snapshot, "config_hash": release.config_hash}
+        identity = {
+            "release": release.name,
+            "snapshot": release.snapshot,
+            "config_hash": release.config_hash,
+        }
         # All facts of a shard but where it lies here
         shards = [asdict(shard) | {"path": shard.address} for shard in release.shard_list]
-        shards = [{name: value for name, value in shard.items() if name != "store"} for shard in shards]
+        shards = [
+            {name: value for name, value in shard.items() if name != "store"} for shard in shards
+        ]
         manifest = {"format": 1, **identity, "shards": shards, "files": listed(items)}
-        return send(target, items, manifest, identity, dry_run=dry_run, replace=replace, on_file=on_file)
+        return send(
+            target, items, manifest, identity, dry_run=dry_run, replace=replace, on_file=on_file
+        )
 
 
 def verify_published(location: str) -> tuple[dict, list[Failure]]:
@@ -114,7 +135,10 @@ def verify_published(location: str) -> tuple[dict, list[Failure]]:
             f"{location} holds no whole release: there is no readable {MANIFEST} (publish again to go on)"
         )
     failures = [file_failure(root / f["path"], f["bytes"], f["sha256"]) for f in manifest["files"]]
-    failures += [Failure(str(root / path), "the manifest does not list it") for path in strangers(target, manifest)]
+    failures += [
+        Failure(str(root / path), "the manifest does not list it")
+        for path in strangers(target, manifest)
+    ]
     if manifest.get("digest") not in (None, manifest_digest(manifest)):
         failures.append(Failure(str(root / MANIFEST), "it was changed since it was written"))
     return manifest, [failure for failure in failures if failure]
@@ -124,7 +148,9 @@ def stated_licences(lake: Lake, release: Release) -> dict[str, str | None]:
     """What each dataset of a release says of its licence, as frozen. ReleaseError where something was taken down."""
     with _at_snapshot(lake, release) as release_lake:
         return dict(
-            release_lake.rows("SELECT dataset, license FROM datasets SEMI JOIN held USING (dataset) ORDER BY 1")
+            release_lake.rows(
+                "SELECT dataset, license FROM datasets SEMI JOIN held USING (dataset) ORDER BY 1"
+            )
         )
 
 
@@ -145,9 +171,13 @@ def _items(lake: Lake, release: Release, folder: Path) -> list[OutgoingFile]:
     with _at_snapshot(lake, release) as release_lake:
         for name, sql in LABELS.items():
             path = folder / f"{name}.parquet"
-            release_lake.con.execute(f"COPY ({sql}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
+            release_lake.con.execute(
+                f"COPY ({sql}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)"
+            )
             items.append(item_of(path, f"labels/{name}.parquet"))
-        licences = release_lake.column("SELECT license FROM datasets SEMI JOIN held USING (dataset)")
+        licences = release_lake.column(
+            "SELECT license FROM datasets SEMI JOIN held USING (dataset)"
+        )
     # What the hub reads at the head of a card
     licence, names = hub_licence(licences)
     head = f"---\nlicense: {licence}\ntask_categories: [robotics]\npretty_name: {json.dumps(release.name)}\n"
@@ -160,8 +190,12 @@ def _items(lake: Lake, release: Release, folder: Path) -> list[OutgoingFile]:
 
 def _held_recordings(release_lake: Lake) -> str:
     """SQL that makes the table of a release's episodes with their recordings, as far as its snapshot knows any."""
-    if release_lake.rows("SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'recordings'"):
-        join = "LEFT JOIN recordings r ON r.dataset = h.dataset AND r.episode_index = h.episode_index"
+    if release_lake.rows(
+        "SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'recordings'"
+    ):
+        join = (
+            "LEFT JOIN recordings r ON r.dataset = h.dataset AND r.episode_index = h.episode_index"
+        )
         return HELD_RECORDINGS.format("r.recording", f"{join} AND r.left_at IS NULL")
     return HELD_RECORDINGS.format("NULL", "")
 
@@ -176,7 +210,9 @@ def _at_snapshot(lake: Lake, release: Release) -> Iterator[Lake]:
     shards = [s.shard for s in release.shard_list]
     with closing(release_lake.con):
         release_lake.con.execute(f"CREATE TEMP TABLE held AS {held_episodes_sql()}", [shards])
-        release_lake.con.execute("CREATE TEMP TABLE held_shards AS SELECT unnest(?) AS shard", [shards])
+        release_lake.con.execute(
+            "CREATE TEMP TABLE held_shards AS SELECT unnest(?) AS shard", [shards]
+        )
         release_lake.con.execute(_held_recordings(release_lake))
         temp_table(release_lake.con, "down", lake.arrow(DOWN))
         for taken_down_item in release_lake.column(TAKEN_DOWN):

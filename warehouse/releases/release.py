@@ -41,7 +41,8 @@ def card(lake: Lake, name: str, snapshot: int, config_hash: str, release_content
     """Of a release that was just made: the lake must be at its snapshot."""
     parts = [
         f"# Release {name}",
-        f"Lake snapshot {snapshot}, content {config_hash[:16]}, by proccorpus {VERSION}. " + use_here(name),
+        f"Lake snapshot {snapshot}, content {config_hash[:16]}, by proccorpus {VERSION}. "
+        + use_here(name),
         _datasets(lake, release_contents),
         _splits(lake, release_contents),
         "Labels come from these label runs:\n\n" + _label_runs(lake, release_contents),
@@ -52,7 +53,11 @@ def card(lake: Lake, name: str, snapshot: int, config_hash: str, release_content
         (dataset, json.loads(config)["dataset"].get("citation"))
         for dataset, config in _rows(lake, release_contents, sql)
     ]
-    if citations := [f"{dataset}: {' '.join(citation.split())}" for dataset, citation in citation_texts if citation]:
+    if citations := [
+        f"{dataset}: {' '.join(citation.split())}"
+        for dataset, citation in citation_texts
+        if citation
+    ]:
         parts.append("## Citations\n\n" + _bullets(citations))
     parts.append("## Known limits\n\n" + _bullets(_limits(lake, name, release_contents)))
     if release_contents.left_out:
@@ -70,7 +75,10 @@ def _bullets(lines: Iterable[str]) -> str:
 
 
 def markdown_table(columns: Collection[str], rows: Iterable[Iterable[Any]]) -> str:
-    lines = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells] for cells in (columns, *rows)]
+    lines = [
+        [str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells]
+        for cells in (columns, *rows)
+    ]
     head, *body_rows = (f"| {' | '.join(cells)} |" for cells in lines)
     return "\n".join([head, f"|{'---|' * len(columns)}", *body_rows])
 
@@ -210,7 +218,9 @@ def _limits_of_labels(lake: Lake, release_contents: Contents) -> Iterator[str]:
 
 
 def _limits_of_outcomes(lake: Lake, release_contents: Contents) -> Iterator[str]:
-    for dataset, episodes, assumed, unfinished in lake.rows(HELD_OUTCOMES, [_shard_names(release_contents)]):
+    for dataset, episodes, assumed, unfinished in lake.rows(
+        HELD_OUTCOMES, [_shard_names(release_contents)]
+    ):
         if assumed:
             share = f"{assumed} of {episodes} episodes"
             yield f"{dataset}: nothing says how {share} ended; their labels assume that the task was completed."
@@ -285,8 +295,12 @@ def find_release(lake: Lake, name: str | None = None) -> Release | None:
     if not rows:
         return None
     [(release, snapshot, config_hash, card_sha256)] = rows
-    shards = lake.rows(f"SELECT {SHARD_COLUMNS} FROM release_shards WHERE name = ? ORDER BY shard", [release])
-    return Release(release, snapshot, config_hash, tuple(ShardFile(*s) for s in shards), card_sha256)
+    shards = lake.rows(
+        f"SELECT {SHARD_COLUMNS} FROM release_shards WHERE name = ? ORDER BY shard", [release]
+    )
+    return Release(
+        release, snapshot, config_hash, tuple(ShardFile(*s) for s in shards), card_sha256
+    )
 
 
 # A name that was given to a release; those of earlier versions are known by the models and scores that name them
@@ -301,7 +315,9 @@ def get_release(lake: Lake, name: str | None = None) -> Release:
     release = find_release(lake, name)
     if release is None:
         if not name or name == LATEST:
-            freeze = freeze_command(lake.column("SELECT license FROM datasets ORDER BY dataset"), ())
+            freeze = freeze_command(
+                lake.column("SELECT license FROM datasets ORDER BY dataset"), ()
+            )
             raise ReleaseError(f"there is no release yet: proccorpus {freeze}")
         names = lake.column("SELECT name FROM releases ORDER BY 1")
         available_releases = f"{', '.join(names) or 'none yet'}{did_you_mean(name, names)}"
@@ -337,10 +353,14 @@ def create_release(
     if not NAME.match(name):
         raise ReleaseError(f"a release is named with a-z, 0-9, '.', '_' and '-', not {name!r}")
     if name == LATEST:
-        raise ReleaseError(f"{LATEST} stands for the newest release, whatever its name: choose another name")
+        raise ReleaseError(
+            f"{LATEST} stands for the newest release, whatever its name: choose another name"
+        )
     # A release is quoted by its name, so the name keeps its content; only `replace` gives it another
     if not replace and find_release(lake, name):
-        raise ReleaseError(f"the release {name} exists, and releases do not change: choose another name")
+        raise ReleaseError(
+            f"the release {name} exists, and releases do not change: choose another name"
+        )
     if not replace and lake.rows(USED, [name]):
         raise ReleaseError(
             f"there was a release {name} before, which models, scores or others may name: choose another name"
@@ -358,7 +378,9 @@ def create_release(
 
     lake.freeze(
         release={"name": name, "config_hash": config_hash, "created_at": datetime.now(UTC)},
-        shards=TABLES["release_shards"].rows([{"name": name} | asdict(s) for s in release_contents.shards]),
+        shards=TABLES["release_shards"].rows(
+            [{"name": name} | asdict(s) for s in release_contents.shards]
+        ),
         write=write,
     )
     lake.back_up()
@@ -371,7 +393,9 @@ def _check(lake: Lake, release_contents: Contents) -> None:
     for s in release_contents.shards:
         path = s.path(lake.workspace)
         if wrong := glance(path, s.bytes):
-            raise ReleaseError(f"the shard {path} {wrong}: delete it, and build its dataset {s.dataset} again")
+            raise ReleaseError(
+                f"the shard {path} {wrong}: delete it, and build its dataset {s.dataset} again"
+            )
     for guard in (guard for guard in GUARDS if guard.run is not corpus_is_sound):
         outcome = guard.run(lake, release_contents.datasets)
         if not outcome.passed:
@@ -384,8 +408,14 @@ def hanging_on(lake: Lake, release: Release) -> list[str]:
         "SELECT training_run FROM training_runs WHERE release = ? AND config_hash = ? ORDER BY 1",
         [release.name, release.config_hash],
     )
-    scored = lake.column("SELECT DISTINCT model FROM eval_runs WHERE release = ? ORDER BY 1", [release.name])
-    exports = [path.parent.name for path in sorted(lake.workspace.root.glob(EXPORTS)) if _is_of(path, release)]
+    scored = lake.column(
+        "SELECT DISTINCT model FROM eval_runs WHERE release = ? ORDER BY 1", [release.name]
+    )
+    exports = [
+        path.parent.name
+        for path in sorted(lake.workspace.root.glob(EXPORTS))
+        if _is_of(path, release)
+    ]
     sentences = [
         (models, "models were trained on it, and cannot be published without it"),
         (scored, "models and baselines were scored on it"),
@@ -435,7 +465,9 @@ def verify_release(lake: Lake, release: Release) -> list[Failure]:
     failures = []
     for shard in release.shard_list:
         path = shard.path(lake.workspace)
-        failures += [Failure(str(path), wrong) for wrong in check_shard(path, shard.sha256, shard.bytes)]
+        failures += [
+            Failure(str(path), wrong) for wrong in check_shard(path, shard.sha256, shard.bytes)
+        ]
     if wrong := card_fault(lake.workspace, release):
         failures.append(Failure(str(card_path(lake.workspace, release.name)), wrong))
     return failures + list(_lake_failures(lake, release))
@@ -470,9 +502,14 @@ def _lake_failures(lake: Lake, release: Release) -> Iterator[Failure]:
         yield Failure(location, str(e))
         return
     with closing(release_lake.con):
-        lists = zip(*((shard.shard, shard.sha256, shard.samples) for shard in release.shard_list), strict=True)
+        lists = zip(
+            *((shard.shard, shard.sha256, shard.samples) for shard in release.shard_list),
+            strict=True,
+        )
         wrong = release_lake.column(OTHERWISE, [*map(list, lists)])
-        frozen = set(release_lake.column("SELECT shard FROM release_shards WHERE name = ?", [release.name]))
+        frozen = set(
+            release_lake.column("SELECT shard FROM release_shards WHERE name = ?", [release.name])
+        )
     # The release's list and the lake at its snapshot were written together, so they have to agree
     yield from (Failure(location, sentence) for sentence in wrong)
     if frozen != {shard.shard for shard in release.shard_list}:

@@ -4,7 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.files import sha256_file
-from warehouse.shards.shard import Index, ShardError, expand, lists_of, read_entry, read_index, read_range, shard_name
+from warehouse.shards.shard import (
+    Index,
+    ShardError,
+    expand,
+    lists_of,
+    read_entry,
+    read_index,
+    read_range,
+    shard_name,
+)
 
 
 def check_shard(tar: Path, sha256: str, size: int, *, read: bool = True) -> list[str]:
@@ -49,7 +58,9 @@ def _wrong_entries(tar: Path, index: Index) -> Iterator[str]:
     end = 0
     for entry in index.entries:
         rows, pictures = read_entry(tar, entry)
-        is_described = all(values == getattr(entry, name) for name, values in lists_of(rows).items())
+        is_described = all(
+            values == getattr(entry, name) for name, values in lists_of(rows).items()
+        )
         if not is_described or entry.offset != end:
             yield f"has other samples in {entry.key} than its index says"
         for row in rows:

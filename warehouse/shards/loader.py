@@ -50,7 +50,9 @@ class LoaderConfig:
     per_visit: int | None = None  # all
     dataset_rates: Mapping[str, float] = field(default_factory=dict)
     family_rates: Mapping[str, float] = field(default_factory=dict)
-    buffer: int = MIN_BUFFER  # episodes held: two samples of one stand side by side once in so many times
+    buffer: int = (
+        MIN_BUFFER  # episodes held: two samples of one stand side by side once in so many times
+    )
     interleave: int = 8  # shards of a consumer open at once
 
     def __post_init__(self) -> None:
@@ -61,7 +63,9 @@ class LoaderConfig:
         for kind in ("dataset_rates", "family_rates"):
             for name, rate in getattr(self, kind).items():
                 if not (isfinite(rate) and rate >= 0):
-                    raise ShardError(f"{kind}: that of {name} is {rate}, and must be a number from 0 on")
+                    raise ShardError(
+                        f"{kind}: that of {name} is {rate}, and must be a number from 0 on"
+                    )
 
     def rate(self, dataset: str, family: str) -> Fraction:
         if self.families is not None and family not in self.families:
@@ -103,7 +107,9 @@ class Loader:
         if repeated:
             raise ShardError(f"shard {repeated[0]} is given twice")
         if not (0 <= node < num_nodes and 0 <= worker < num_workers):
-            raise ShardError(f"there is no worker {worker} of {num_workers} on node {node} of {num_nodes}")
+            raise ShardError(
+                f"there is no worker {worker} of {num_workers} on node {node} of {num_nodes}"
+            )
         # Shards are what is divided among consumers, so one without a shard would give nothing
         consumers = num_nodes * num_workers
         if consumers > len(names):
@@ -127,7 +133,12 @@ class Loader:
 
     def state_dict(self) -> dict:
         """Where this consumer stands after what was last given; JSON."""
-        return {"epoch": self.epoch, "position": self._position, "unit": self._unit, "of": self._identity}
+        return {
+            "epoch": self.epoch,
+            "position": self._position,
+            "unit": self._unit,
+            "of": self._identity,
+        }
 
     def load_state_dict(self, state: Mapping) -> None:
         """Go on after what had been given when `state` was taken. Raises ShardError where it is not this loader's."""
@@ -136,7 +147,11 @@ class Loader:
             position = int(state["position"])
             unit = str(state["unit"])
             saved = state["of"]
-            differ = [f"{k} was {saved.get(k)}, now {v}" for k, v in self._identity.items() if saved.get(k) != v]
+            differ = [
+                f"{k} was {saved.get(k)}, now {v}"
+                for k, v in self._identity.items()
+                if saved.get(k) != v
+            ]
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             # A state is JSON that people store and edit: it may be anything
             raise ShardError(f"this is not the state of a loader: {e!r}") from e
@@ -162,7 +177,9 @@ class Loader:
         """
         limits = [limit for limit in (size, max_tokens, window) if limit is not None]
         if (size is None and max_tokens is None) or min(limits) < 1:
-            raise ShardError("batches need a size or max_tokens, and these and the window are at least 1")
+            raise ShardError(
+                "batches need a size or max_tokens, and these and the window are at least 1"
+            )
         # A window that is no multiple of the size would end with a short batch each time
         if window is not None and size is not None:
             window = -(-window // size) * size  # full batches
@@ -172,7 +189,9 @@ class Loader:
     def _give(self, unit: str, groups: Iterator[list["_Item"]]) -> Iterator[list[Sample]]:
         # The position counts batches of one kind: in other batches it would stand at another sample
         if self._position and unit != self._unit:
-            raise ShardError(f"the epoch was begun in {self._unit}, and cannot be gone on with in {unit}")
+            raise ShardError(
+                f"the epoch was begun in {self._unit}, and cannot be gone on with in {unit}"
+            )
         epoch = self.epoch
         num_given = self._position
         self._unit = unit
@@ -193,7 +212,9 @@ class Loader:
 
     # The plan
 
-    def _batches(self, size: int | None, max_tokens: int | None, window: int | None) -> Iterator[list["_Item"]]:
+    def _batches(
+        self, size: int | None, max_tokens: int | None, window: int | None
+    ) -> Iterator[list["_Item"]]:
         epoch = self.epoch
         if window is None:
             yield from _cut(self._plan(), size, max_tokens)
@@ -231,8 +252,12 @@ class Loader:
 
         # Several shards are mixed, since the episodes of one shard are all of one chunk
         open_shards = list(islice(shards, self.config.interleave))
-        if not open_shards and not any(_wanted_families(read_index(path), self.config) for path in self._shards):
-            raise ShardError(f"none of {len(self._shards)} shards has a sample of these families at a rate above 0")
+        if not open_shards and not any(
+            _wanted_families(read_index(path), self.config) for path in self._shards
+        ):
+            raise ShardError(
+                f"none of {len(self._shards)} shards has a sample of these families at a rate above 0"
+            )
         while open_shards:
             # A shard is drawn by what is left of it, so that all end together
             cumulative_counts = list(accumulate(map(len, open_shards)))
@@ -326,7 +351,9 @@ def _picks(
     """
     # With `per_visit` a rate holds for a part of the episode's samples, and each episode has rows of its own
     count = sum(rates[f] > 0 for f in entry.family)
-    part = Fraction(min(per_visit or count, count), count or 1)  # of the episode's samples, per epoch
+    part = Fraction(
+        min(per_visit or count, count), count or 1
+    )  # of the episode's samples, per epoch
     rows = shard_rows if part == 1 else {}
     rate_of = {f: (rates[f] * part).as_integer_ratio() for f in set(entry.family)}
     picks = []
@@ -346,7 +373,11 @@ def _picks(
 
 def _wanted_families(index: Index, config: LoaderConfig) -> dict[str, Fraction]:
     """The rate of each family of a shard, where some has one above 0."""
-    rates = {family: config.rate(index.dataset, family) for entry in index.entries for family in entry.family}
+    rates = {
+        family: config.rate(index.dataset, family)
+        for entry in index.entries
+        for family in entry.family
+    }
     if any(rates.values()):
         return rates
     return {}
@@ -378,7 +409,9 @@ def _cut(items: Iterable[_Item], size: int | None, max_tokens: int | None) -> It
         tokens = visit.entry.num_tokens[i]
         if max_tokens is not None and tokens > max_tokens:
             sample = visit.entry.sample_id[i]
-            raise ShardError(f"sample {sample} of {visit.path.name} has {tokens} tokens, more than {max_tokens}")
+            raise ShardError(
+                f"sample {sample} of {visit.path.name} has {tokens} tokens, more than {max_tokens}"
+            )
         # A padded batch takes as many tokens as its longest sample, times the number of samples
         padded = max(longest, tokens) * (len(batch) + 1)
         if batch and (len(batch) == size or (max_tokens is not None and padded > max_tokens)):

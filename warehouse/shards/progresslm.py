@@ -17,13 +17,18 @@ from warehouse.releases.release import Release
 from warehouse.shards.shard import Sample, ShardError
 
 KIND = "CASE WHEN family = 'progresslm_unanswerable' THEN family || ' ' || variant ELSE family END"
-PHASES = ("sft", "rl")  # by a hash of the group: runs of one start state or session are in one phase
+PHASES = (
+    "sft",
+    "rl",
+)  # by a hash of the group: runs of one start state or session are in one phase
 
 
 @dataclass(frozen=True)
 class Profile:
     phase: str
-    counts: Mapping[str, int]  # by kind: the family, and for unanswerable samples in words or in pictures
+    counts: Mapping[
+        str, int
+    ]  # by kind: the family, and for unanswerable samples in words or in pictures
 
 
 KINDS = (
@@ -40,11 +45,15 @@ PROFILES = {
 class Drawn:
     """The samples of a profile, and per kind how many were wanted, there to be drawn from, and drawn."""
 
-    samples: pa.Table  # sample_id, kind, dataset, episode_index, split, shard, offset; in drawn order
+    samples: (
+        pa.Table
+    )  # sample_id, kind, dataset, episode_index, split, shard, offset; in drawn order
     kinds: tuple[dict[str, int | str], ...]
 
 
-def draw(workspace: Workspace, release: Release, name: str, seed: int = 0, split: str = "train") -> Drawn:
+def draw(
+    workspace: Workspace, release: Release, name: str, seed: int = 0, split: str = "train"
+) -> Drawn:
     """Draw samples of a split, in think form: each run gives one before any gives two; fewer where fewer are there."""
     profile = PROFILES[name]
     con = open_for_users(workspace, release.snapshot)
@@ -68,7 +77,9 @@ def draw(workspace: Workspace, release: Release, name: str, seed: int = 0, split
     for kind, count in profile.counts.items():
         of_kind = candidates.filter(kind_of_row == kind)
         parts.append(of_kind.slice(0, count))
-        kinds.append({"kind": kind, "wanted": count, "there": of_kind.num_rows, "drawn": parts[-1].num_rows})
+        kinds.append(
+            {"kind": kind, "wanted": count, "there": of_kind.num_rows, "drawn": parts[-1].num_rows}
+        )
     return Drawn(pa.concat_tables(parts).drop_columns(["draw", "nth", "place"]), tuple(kinds))
 
 
@@ -95,7 +106,9 @@ def ground_truth(sample: Sample) -> dict[str, str | int]:
     num_pictures = len(sample.pictures)
     is_shown = num_pictures <= 1 or len(items) == num_pictures - 1
     if not (is_counted and both_or_none and is_item and is_shown):
-        raise ShardError(f"sample {row['sample_id']}: its question, answer and reference do not go together")
+        raise ShardError(
+            f"sample {row['sample_id']}: its question, answer and reference do not go together"
+        )
 
     return {
         "ref": reference,

@@ -30,7 +30,9 @@ from core.tables import TABLES
 
 CODE_VERSION = "shards-7"
 SAMPLES = "samples.json"
-PICTURE_NAME = re.compile(r"(?:e(?P<other>\d{6,})\.)?(?P<camera>.+)\.(?P<frame>\d{6,})(?:\.(?P<edit>[^.]+))?\.jpg")
+PICTURE_NAME = re.compile(
+    r"(?:e(?P<other>\d{6,})\.)?(?P<camera>.+)\.(?P<frame>\d{6,})(?:\.(?P<edit>[^.]+))?\.jpg"
+)
 
 
 class ShardError(FailedError):
@@ -58,7 +60,9 @@ def picture_name(entry: int, picture: Mapping) -> str:
     else:
         episode_prefix = f"e{picture['episode_index']:06d}."
     edit = f".{picture['edit']}" if picture["edit"] else ""
-    return f"{episode_prefix}{camera_name(picture['camera'])}.{picture['frame_index']:06d}{edit}.jpg"
+    return (
+        f"{episode_prefix}{camera_name(picture['camera'])}.{picture['frame_index']:06d}{edit}.jpg"
+    )
 
 
 def named_picture(entry: int, name: str) -> dict[str, Any] | None:
@@ -74,7 +78,12 @@ def named_picture(entry: int, name: str) -> dict[str, Any] | None:
     if camera_name(camera) != written:
         camera = written
     episode_index = entry if other_episode is None else int(other_episode)
-    return {"episode_index": episode_index, "camera": camera, "frame_index": int(frame), "edit": edit or ""}
+    return {
+        "episode_index": episode_index,
+        "camera": camera,
+        "frame_index": int(frame),
+        "edit": edit or "",
+    }
 
 
 def camera_name(camera: str) -> str:
@@ -136,7 +145,9 @@ def read_index(tar: Path) -> Index:
     """The index beside a tar. Raises ShardError."""
     try:
         facts = json.loads(index_path(tar).read_bytes())
-        entries = tuple(Entry(**entry | {n: tuple(entry[n]) for n in _LISTS}) for entry in facts.pop("entries"))
+        entries = tuple(
+            Entry(**entry | {n: tuple(entry[n]) for n in _LISTS}) for entry in facts.pop("entries")
+        )
         return Index(**facts, entries=entries)
     except (*_failures(tar), TypeError, KeyError) as e:
         raise ShardError(f"the index of shard {tar.name} cannot be read: {e}") from e
@@ -170,7 +181,9 @@ class TarWriter:
         """Raises ShardError when a sample shows a picture that is not given, or out of order; nothing is written."""
         # The order of keys is part of what makes equal content equal bytes
         if self.entries and e.key <= self.entries[-1].key:
-            raise ShardError(f"{e.key} comes after {self.entries[-1].key}: entries are written in order")
+            raise ShardError(
+                f"{e.key} comes after {self.entries[-1].key}: entries are written in order"
+            )
         rows = [_sample_row(e, sample) for sample in e.samples]
         shown_pictures = set(chain.from_iterable(row["pictures"] for row in rows))
 
@@ -178,7 +191,9 @@ class TarWriter:
         offset = self.size
         for name in sorted(shown_pictures):
             self._member(f"{e.key}.{name}", e.pictures[name])
-        self._member(f"{e.key}.{SAMPLES}", json.dumps(rows, sort_keys=True, ensure_ascii=False).encode())
+        self._member(
+            f"{e.key}.{SAMPLES}", json.dumps(rows, sort_keys=True, ensure_ascii=False).encode()
+        )
 
         self.entries.append(Entry(e.key, offset, self.size - offset, **lists_of(e.samples)))
 
@@ -254,12 +269,21 @@ def shards_stage(
     locations = []
     for index in indexes:
         key = {"dataset": index.dataset, "chunk": index.chunk, "shard": index.shard}
-        counts = {"episodes": len(index.entries), "samples": sum(len(entry.sample_id) for entry in index.entries)}
+        counts = {
+            "episodes": len(index.entries),
+            "samples": sum(len(entry.sample_id) for entry in index.entries),
+        }
         of_tar = {"split": index.split, "bytes": index.size, "sha256": index.sha256, "store": store}
         shards.append(key | counts | of_tar)
         for entry in index.entries:
-            locations += [key | {"sample_id": sample_id, "offset": entry.offset} for sample_id in entry.sample_id]
-    return {"shards": TABLES["shards"].rows(shards), "sample_location": TABLES["sample_location"].rows(locations)}
+            locations += [
+                key | {"sample_id": sample_id, "offset": entry.offset}
+                for sample_id in entry.sample_id
+            ]
+    return {
+        "shards": TABLES["shards"].rows(shards),
+        "sample_location": TABLES["sample_location"].rows(locations),
+    }
 
 
 def _keep(path: Path, file: IO[bytes], index: Index) -> None:
@@ -311,7 +335,10 @@ def read_entry(path: Path, entry: Entry) -> tuple[list[dict], dict[str, bytes]]:
 def picture_places(path: Path, entry: Entry) -> tuple[list[dict], dict[str, tuple[int, int]]]:
     """(samples, byte in the tar and size of each picture by name) of one episode. Raises ShardError."""
     rows, _, places = _read(path, entry)
-    return rows, {name: (entry.offset + place.start, place.stop - place.start) for name, place in places.items()}
+    return rows, {
+        name: (entry.offset + place.start, place.stop - place.start)
+        for name, place in places.items()
+    }
 
 
 @lru_cache(maxsize=256)
@@ -322,7 +349,9 @@ def _by_offset(tar: Path) -> dict[int, Entry]:
 def entry_at(tar: Path, offset: int) -> Entry:
     """The entry at a byte, as the lake records it. Raises ShardError."""
     if offset not in (entry_by_offset := _by_offset(tar)):
-        raise ShardError(f"shard {tar.name} has no entry at byte {offset}, where the lake says there is one")
+        raise ShardError(
+            f"shard {tar.name} has no entry at byte {offset}, where the lake says there is one"
+        )
     return entry_by_offset[offset]
 
 
@@ -336,12 +365,16 @@ def _read(path: Path, entry: Entry) -> tuple[list[dict], bytes, dict[str, slice]
         rows = json.loads(data[places.pop(SAMPLES)])
         ids = tuple(r["sample_id"] for r in rows)
     except (KeyError, TypeError) as e:
-        raise ShardError(f"shard {path.name} holds no samples of {entry.key} at byte {entry.offset}") from e
+        raise ShardError(
+            f"shard {path.name} holds no samples of {entry.key} at byte {entry.offset}"
+        ) from e
     except _failures(path) as e:
         raise ShardError(f"shard {path.name} cannot be read at byte {entry.offset}: {e}") from e
     # Bytes may be readable and still be of another state than the index was made of
     if ids != entry.sample_id:
-        raise ShardError(f"shard {path.name} holds other samples in {entry.key} than its index says")
+        raise ShardError(
+            f"shard {path.name} holds other samples in {entry.key} than its index says"
+        )
     return rows, data, places
 
 
@@ -379,7 +412,9 @@ def _members(data: bytes, key: str) -> Iterator[tuple[str, slice]]:
 
 
 def read_range(path: Path, offset: int, size: int) -> bytes:
-    if not isinstance(path, PosixPath):  # one request for these bytes; an open file of a bucket reads 50 MB ahead
+    if not isinstance(
+        path, PosixPath
+    ):  # one request for these bytes; an open file of a bucket reads 50 MB ahead
         bucket: Any = path
         return bucket.fs.cat_file(bucket.path, start=offset, end=offset + size)
     with path.open("rb") as f:
@@ -391,7 +426,9 @@ def shown[P](row: Mapping, pictures: Mapping[str, P]) -> tuple[P, ...]:
     """Those of an entry's pictures that a sample shows, in its order. Raises ShardError."""
     missing = [name for name in row["pictures"] if name not in pictures]
     if missing:
-        raise ShardError(f"sample {row['sample_id']} shows {missing[0]}, which its shard does not hold")
+        raise ShardError(
+            f"sample {row['sample_id']} shows {missing[0]}, which its shard does not hold"
+        )
     return tuple(pictures[name] for name in row["pictures"])
 
 
@@ -422,9 +459,12 @@ class ShardsConfig(BaseModel):
 
     picture_max_px: int = Field(default=256, ge=32, description="longer side of a stored picture")
     jpeg_quality: int = Field(default=90, ge=50, le=100, description="of pictures in shards")
-    target_bytes: int = Field(default=256 << 20, ge=1, description="a tar is closed once it has so many")
+    target_bytes: int = Field(
+        default=256 << 20, ge=1, description="a tar is closed once it has so many"
+    )
     store: str | None = Field(
-        default=None, description="bucket or folder for shards, such as s3://bucket/corpus; default: the workspace"
+        default=None,
+        description="bucket or folder for shards, such as s3://bucket/corpus; default: the workspace",
     )
 
     @field_validator("store")

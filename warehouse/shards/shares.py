@@ -32,7 +32,9 @@ def with_shares(
     config = replace(config, dataset_rates={}, family_rates={})
     counts = _counts(shards, config, families)
     rows, columns = (sorted(set(names)) for names in zip(*counts, strict=True))
-    table = np.array([[counts.get((dataset, family), 0.0) for family in columns] for dataset in rows])
+    table = np.array(
+        [[counts.get((dataset, family), 0.0) for family in columns] for dataset in rows]
+    )
     # Shares of None are no wish: the rates of that axis stay 1
     targets = _targets(rows, datasets, "dataset"), _targets(columns, families, "family")
     of_rows, of_columns = (rates.tolist() for rates in fitted_rates(table, *targets))
@@ -40,7 +42,9 @@ def with_shares(
     return replace(
         config,
         dataset_rates={} if datasets is None else dict(zip(rows, of_rows, strict=True)),
-        family_rates={} if families is None else dict(zip(columns, of_columns, strict=True)) | zero_rates,
+        family_rates={}
+        if families is None
+        else dict(zip(columns, of_columns, strict=True)) | zero_rates,
     )
 
 
@@ -65,12 +69,16 @@ def fitted_rates(
             # Each axis is measured with the rates of the other one as they stand in this round
             sums = (counts * rates[0][:, None] * rates[1]).sum(axis=1 - axis)
             off = max(off, float(abs(sums / total - shares).max()))
-            rates[axis] = rates[axis] * np.divide(shares * total, sums, out=np.zeros_like(sums), where=sums > 0)
+            rates[axis] = rates[axis] * np.divide(
+                shares * total, sums, out=np.zeros_like(sums), where=sums > 0
+            )
         # Rates beyond what the loader can tell apart grow for ever: the shares contradict each other
         if off < TOLERANCE or max(r.max() for r in rates) > FINEST:
             break
     if off >= TOLERANCE:
-        raise ShardError("no rates give these shares to datasets and families at once: some datasets lack a family")
+        raise ShardError(
+            "no rates give these shares to datasets and families at once: some datasets lack a family"
+        )
     return rates[0], rates[1]
 
 
@@ -82,12 +90,16 @@ def _counts(
     counts = Counter[tuple[str, str]]()
     for index in map(read_index, shards):
         for entry in index.entries:
-            usable_families = [family for family in entry.family if config.rate(index.dataset, family)]
+            usable_families = [
+                family for family in entry.family if config.rate(index.dataset, family)
+            ]
             if shares is not None:
                 _check_have_shares(usable_families, shares, "family")
                 usable_families = [family for family in usable_families if shares[family]]
             # With `per_visit` an epoch gives only so many of an episode's samples
-            part = min(1.0, (config.per_visit or len(usable_families)) / max(len(usable_families), 1))
+            part = min(
+                1.0, (config.per_visit or len(usable_families)) / max(len(usable_families), 1)
+            )
             for family in usable_families:
                 counts[index.dataset, family] += part  # type: ignore[assignment]  # parts of samples
     return counts
@@ -104,8 +116,12 @@ def _targets(names: list[str], shares: Mapping[str, float] | None, kind: str) ->
         return None
     _check_have_shares(names, shares, kind)
     if absent := {name for name, share in shares.items() if share} - set(names):
-        raise ShardError(f"a share is given to the {kind} {min(absent)}, of which there is no sample")
+        raise ShardError(
+            f"a share is given to the {kind} {min(absent)}, of which there is no sample"
+        )
     share_values = np.array([shares[name] for name in names], float)
-    if not (np.isfinite(share_values).all() and (share_values >= 0).all() and share_values.sum() > 0):
+    if not (
+        np.isfinite(share_values).all() and (share_values >= 0).all() and share_values.sum() > 0
+    ):
         raise ShardError(f"shares of a {kind} are numbers from 0 on, not all 0")
     return share_values / share_values.sum()

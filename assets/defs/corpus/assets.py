@@ -11,7 +11,16 @@ import dagster as dg
 
 from annotate.model_client.calls import VlmError
 from assets.defs.resources import CorpusResource, VlmServer, is_one_process
-from assets.lib.events import LEFT_OUT, check_result, chunks, datasets, described, metadata, parse_chunk_key, why_not
+from assets.lib.events import (
+    LEFT_OUT,
+    check_result,
+    chunks,
+    datasets,
+    described,
+    metadata,
+    parse_chunk_key,
+    why_not,
+)
 from assets.lib.tell import register_partitions
 from core.paths import Workspace
 from pipeline.config import DatasetBuild, with_annotator
@@ -29,11 +38,16 @@ DOWNLOADS = "hub_download"
 # Bounds the partitions that ask a model's server at a time; each asks VlmConfig.max_concurrency questions at once
 ENDPOINT = "vlm_endpoint"
 # A server that is gone may be back; what was answered is not asked again
-PATIENCE = dg.RetryPolicy(max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+PATIENCE = dg.RetryPolicy(
+    max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
+)
 # A team's catalog or bucket that was away for a moment: the step's transaction was undone, and is done again
 AGAIN = 5
 AGAIN_AFTER_S = 10
-KINDS = {"frames": {"ducklake", "parquet", "video"}, "shards": {"webdataset"}}  # what it is made of, as the UI shows it
+KINDS = {
+    "frames": {"ducklake", "parquet", "video"},
+    "shards": {"webdataset"},
+}  # what it is made of, as the UI shows it
 COST = "cost"  # tag: what a partition is paid with
 DECODING = ("frames", "embeddings", "shards")  # stages that look into videos, in the order of a run
 # Which datasets' episodes a chunk needs cannot be said with a partition mapping: the edge is there for lineage only
@@ -86,16 +100,22 @@ def _run(
         raise dg.Failure(message, allow_retries=False)
     _check_is_ready(step, steps)
     if step.status == CURRENT:
-        context.log.info(f"{stage.name} of {context.partition_key} was up to date; it is made again as asked")
+        context.log.info(
+            f"{stage.name} of {context.partition_key} was up to date; it is made again as asked"
+        )
     if stage.name in DECODING:
         pictures = _pictures(context, lake.workspace, build, chunk)
     else:
         pictures = None
     try:
         with building(lake.workspace):
-            return run_stage(StageContext(lake, build, step, source, build_id=context.run_id, pictures=pictures))
+            return run_stage(
+                StageContext(lake, build, step, source, build_id=context.run_id, pictures=pictures)
+            )
     except (ChangedSourceError, BlockedError) as e:
-        raise dg.Failure(f"{stage.name} of {context.partition_key} is not made: {e}", allow_retries=False) from e
+        raise dg.Failure(
+            f"{stage.name} of {context.partition_key} is not made: {e}", allow_retries=False
+        ) from e
     except VlmError as e:
         raise dg.Failure(str(e), allow_retries=e.reason == "server_gone") from e
     finally:
@@ -106,9 +126,14 @@ def _run(
 def _check_is_ready(step: Step, steps: Sequence[Step]) -> None:
     """Raises dg.Failure, which says what to do first; trying again would not help."""
     if step.status == WAITING:
-        late = next(step_before.stage.name for step_before in steps if step_before.status not in (CURRENT, WAITING))
+        late = next(
+            step_before.stage.name
+            for step_before in steps
+            if step_before.status not in (CURRENT, WAITING)
+        )
         message = (
-            f"{step.stage.name} of {step.dataset} waits for {late}, which is not up to date: materialise that first"
+            f"{step.stage.name} of {step.dataset} waits for {late}, which is not up to date: materialise "
+            "that first"
         )
         raise dg.Failure(message, allow_retries=False)
 
@@ -151,7 +176,10 @@ def _result(
     """What a partition's materialisation shows, with the results of the stage's checks; or why it has nothing of it."""
     if isinstance(report, str):
         message = f"nothing to check: {report}"
-        passed = [dg.AssetCheckResult(passed=True, check_name=c.name, description=message) for c in stage.checks]
+        passed = [
+            dg.AssetCheckResult(passed=True, check_name=c.name, description=message)
+            for c in stage.checks
+        ]
         # Dagster has no word for a step that was asked and has nothing to make: it would skip what comes after
         empty = {"left_out": report, "dagster/partition_row_count": 0}
         return dg.MaterializeResult(metadata=empty, data_version=LEFT_OUT, check_results=passed)
@@ -159,17 +187,23 @@ def _result(
     build = corpus.build(dataset)
     checked = [check_result(check, outcome) for check, outcome in stage.checked(lake, build, chunk)]
     version = dg.DataVersion(report.run.output_hash)
-    return dg.MaterializeResult(metadata=metadata(lake, stage, report), data_version=version, check_results=checked)
+    return dg.MaterializeResult(
+        metadata=metadata(lake, stage, report), data_version=version, check_results=checked
+    )
 
 
 def _definition(stage: Stage) -> dict[str, Any]:
     """What every asset of the corpus says about itself, as arguments of `dg.asset`."""
     upstream = [
-        dg.AssetDep(name, partition_mapping=LINEAGE_ONLY) if name == LISTING.name else dg.AssetDep(name)
+        dg.AssetDep(name, partition_mapping=LINEAGE_ONLY)
+        if name == LISTING.name
+        else dg.AssetDep(name)
         for name in stage.upstream
     ]
     checks = [
-        dg.AssetCheckSpec(check.name, asset=stage.name, blocking=check.is_blocking, description=check.description)
+        dg.AssetCheckSpec(
+            check.name, asset=stage.name, blocking=check.is_blocking, description=check.description
+        )
         for check in stage.checks
     ]
     return {

@@ -41,13 +41,18 @@ QUIET_S = 300  # how long ago the last correction has to be: a person's sitting 
 class BuildConfig(dg.Config):
     """What is brought up to date."""
 
-    config: str = Field(default="", description="A build's TOML file, as PROCCORPUS_CONFIG; empty: what is there.")
+    config: str = Field(
+        default="", description="A build's TOML file, as PROCCORPUS_CONFIG; empty: what is there."
+    )
     workers: int = Field(default=0, description="Processes that build; 0: one per core.")
     update: bool = Field(
-        default=False, description="Read hub datasets at their newest commit, not at that of the last build."
+        default=False,
+        description="Read hub datasets at their newest commit, not at that of the last build.",
     )
     chunks_per_step: int = Field(
-        default=16, ge=1, description="On a cluster: chunks that one step builds; each step takes a while to start."
+        default=16,
+        ge=1,
+        description="On a cluster: chunks that one step builds; each step takes a while to start.",
     )
 
 
@@ -55,10 +60,16 @@ class CorpusConfig(BuildConfig):
     """What is brought up to date, released and scored."""
 
     release: str = Field(
-        default=DEMO_RELEASE, description="A release of that name is replaced when the corpus changed."
+        default=DEMO_RELEASE,
+        description="A release of that name is replaced when the corpus changed.",
     )
-    train: bool = Field(default=True, description="Train the recipe on it; else the newest model there is is scored.")
-    recipe: str = Field(default=DEMO_RECIPE, description="A built-in recipe's name, or a YAML file.")
+    train: bool = Field(
+        default=True,
+        description="Train the recipe on it; else the newest model there is is scored.",
+    )
+    recipe: str = Field(
+        default=DEMO_RECIPE, description="A built-in recipe's name, or a YAML file."
+    )
 
 
 Failed = list[dict[str, str]]  # what was not built, and why
@@ -79,7 +90,10 @@ class ToDagster(BuildListener):
 
 
 def _build(
-    context: dg.OpExecutionContext, corpus: CorpusResource, config: BuildConfig, chunks: Chunks | None = None
+    context: dg.OpExecutionContext,
+    corpus: CorpusResource,
+    config: BuildConfig,
+    chunks: Chunks | None = None,
 ) -> BuildReport:
     """Bring all datasets up to date, or some chunks: those of a listing that was made just now."""
     lake = corpus.lake()
@@ -95,7 +109,9 @@ def _build(
         update=update,
         chunks=chunks,
     )
-    register_partitions(context.instance, lake, [*report.builds])  # also of datasets that Dagster was never told of
+    register_partitions(
+        context.instance, lake, [*report.builds]
+    )  # also of datasets that Dagster was never told of
     context.log.info(f"{len(report.done)} stages run, {report.up_to_date} were up to date")
     for failure in _failed(report):
         context.log.error(failure_text(failure))
@@ -107,7 +123,9 @@ def _failed(report: BuildReport) -> Failed:
 
 
 @dg.op(out={"failed": dg.Out(Failed), "chunks": dg.DynamicOut(list)})
-def build_corpus(context: dg.OpExecutionContext, corpus: CorpusResource, config: BuildConfig) -> Iterator[Any]:
+def build_corpus(
+    context: dg.OpExecutionContext, corpus: CorpusResource, config: BuildConfig
+) -> Iterator[Any]:
     """Bring every dataset up to date. On a cluster: list their episodes, and leave the chunks to other steps."""
     report = _build(context, corpus, config, None if is_one_process() else ())
     yield dg.Output(_failed(report), "failed")
@@ -116,7 +134,9 @@ def build_corpus(context: dg.OpExecutionContext, corpus: CorpusResource, config:
 
 
 @dg.op(retry_policy=dg.RetryPolicy(max_retries=2))
-def build_chunks(context: dg.OpExecutionContext, corpus: CorpusResource, config: BuildConfig, chunks: list) -> Failed:
+def build_chunks(
+    context: dg.OpExecutionContext, corpus: CorpusResource, config: BuildConfig, chunks: list
+) -> Failed:
     """Bring some chunks up to date. One whose machine went away is tried again: what was built is not built twice."""
     return _failed(_build(context, corpus, config, [(dataset, chunk) for dataset, chunk in chunks]))
 
@@ -149,7 +169,9 @@ def close_corpus(
     try:
         licences = corpus.licences(config.config)
         if config.train:
-            outcomes = closing_steps(corpus.lake(), config.release, load_recipe(config.recipe), licences=licences)
+            outcomes = closing_steps(
+                corpus.lake(), config.release, load_recipe(config.recipe), licences=licences
+            )
         else:
             outcomes = scoring_steps(corpus.lake(), config.release, licences)
         for outcome in outcomes:
@@ -158,7 +180,10 @@ def close_corpus(
     except UserError as e:
         context.log.error(str(e))
         tell_check(context.instance, dg.AssetKey("release"), RELEASABLE, [str(e)])
-        return [*failed, {"dataset": "the corpus", "chunk": "all", "stage": config.release, "why": str(e)}]
+        return [
+            *failed,
+            {"dataset": "the corpus", "chunk": "all", "stage": config.release, "why": str(e)},
+        ]
     return failed
 
 
@@ -211,7 +236,9 @@ nightly = dg.ScheduleDefinition(
     name="nightly",
     job=corpus_job,
     # deploy/ says `on`; who turns it off in the UI has the last word
-    default_status=dg.DefaultScheduleStatus("RUNNING" if os.environ.get("PROCCORPUS_NIGHTLY") == "on" else "STOPPED"),
+    default_status=dg.DefaultScheduleStatus(
+        "RUNNING" if os.environ.get("PROCCORPUS_NIGHTLY") == "on" else "STOPPED"
+    ),
     cron_schedule="0 2 * * *",
     run_config={"release": "nightly", "train": False},
     description="Every night at two: what changed is rebuilt and released as `nightly`, and the newest model scored.",
@@ -224,7 +251,9 @@ nightly = dg.ScheduleDefinition(
     description="A source has other files, or another revision, than were listed, or people took episodes down or gave "
     "outcomes: build what follows from it.",
 )
-def source_revisions(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg.SensorResult | dg.SkipReason:
+def source_revisions(
+    context: dg.SensorEvaluationContext, corpus: CorpusResource
+) -> dg.SensorResult | dg.SkipReason:
     lake = corpus.lake()
     specs = {}
     fingerprints = {}
@@ -243,13 +272,19 @@ def source_revisions(context: dg.SensorEvaluationContext, corpus: CorpusResource
 
     # The input hash of each listing that is not current: its source, or what people said of it, changed
     steps = plan(lake, specs, fingerprints)
-    changed = {step.dataset: step.input_hash for step in steps if step.chunk is None and step.status != CURRENT}
+    changed = {
+        step.dataset: step.input_hash
+        for step in steps
+        if step.chunk is None and step.status != CURRENT
+    }
     if not changed:
         return dg.SkipReason("; ".join(["every source is as it was listed", *unreachable]))
     # One run per state of the sources and of what people said: Dagster does not start a second run of the same key
     key = content_key(*(f"{name} {version}" for name, version in sorted(changed.items())))
     tags = {"changed": ", ".join(sorted(changed))[:200]}
-    return dg.SensorResult([dg.RunRequest(run_key=f"source-{key}", run_config={"update": True}, tags=tags)])
+    return dg.SensorResult(
+        [dg.RunRequest(run_key=f"source-{key}", run_config={"update": True}, tags=tags)]
+    )
 
 
 @dg.sensor(

@@ -20,7 +20,9 @@ from pipeline.sources import OUT_OF_REACH, look_at
 from pipeline.stages import stage_specs
 
 # The schedule `nightly` builds each night: a warning after one that was missed, and a failure after three
-NIGHTLY = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=3), warn_window=timedelta(hours=36))
+NIGHTLY = dg.FreshnessPolicy.time_window(
+    fail_window=timedelta(days=3), warn_window=timedelta(hours=36)
+)
 
 
 def register(names: list[str]) -> None:
@@ -48,10 +50,16 @@ def source_assets(names: list[str]) -> dg.AssetsDefinition:
         for name in names
     ]
     about = "All that a build makes of the source is made, as it is now; otherwise what is not, and why."
-    checks = [dg.AssetCheckSpec(UP_TO_DATE, asset=source_key(name), description=about) for name in names]
+    checks = [
+        dg.AssetCheckSpec(UP_TO_DATE, asset=source_key(name), description=about) for name in names
+    ]
 
-    @dg.multi_observable_source_asset(name="sources", specs=specs, check_specs=checks, can_subset=True)
-    def sources(context: dg.AssetExecutionContext, corpus: CorpusResource) -> Iterator[dg.ObserveResult]:
+    @dg.multi_observable_source_asset(
+        name="sources", specs=specs, check_specs=checks, can_subset=True
+    )
+    def sources(
+        context: dg.AssetExecutionContext, corpus: CorpusResource
+    ) -> Iterator[dg.ObserveResult]:
         for name in names:
             if source_key(name) in context.selected_asset_keys:
                 yield observed(corpus, name)
@@ -67,7 +75,9 @@ def observed(corpus: CorpusResource, name: str) -> dg.ObserveResult:
         build = corpus.build(name)
         fingerprint = look_at(build.source(lake.workspace.sources).fingerprint)()
     except (*OUT_OF_REACH, UserError, dg.Failure) as e:
-        failed = dg.AssetCheckResult(passed=False, check_name=UP_TO_DATE, asset_key=key, description=str(e))
+        failed = dg.AssetCheckResult(
+            passed=False, check_name=UP_TO_DATE, asset_key=key, description=str(e)
+        )
         return dg.ObserveResult(key, metadata={"not_looked_at": str(e)}, check_results=[failed])
     steps = plan(lake, {name: stage_specs(build)}, {name: fingerprint})
     late = [step for step in steps if step.status != CURRENT]
@@ -75,9 +85,13 @@ def observed(corpus: CorpusResource, name: str) -> dg.ObserveResult:
         text = f"{len(late)} of {len(steps)} steps are to be made: build {name}"
     else:
         text = "all is as its source is"
-    check = dg.AssetCheckResult(passed=not late, check_name=UP_TO_DATE, asset_key=key, description=text)
+    check = dg.AssetCheckResult(
+        passed=not late, check_name=UP_TO_DATE, asset_key=key, description=text
+    )
     version = dg.DataVersion(fingerprint)
-    return dg.ObserveResult(key, {"revision": fingerprint}, check_results=[check], data_version=version)
+    return dg.ObserveResult(
+        key, {"revision": fingerprint}, check_results=[check], data_version=version
+    )
 
 
 @dg.definitions

@@ -36,10 +36,16 @@ class ExportConfig(dg.Config):
     options: dict[str, Any] = Field(default_factory=dict)
 
     def opened(self, corpus: CorpusResource) -> Export:
-        settings = {name: value for name, value in self if value not in ("", [])} | {"allow": self.allow_licences}
-        chosen = Selection.model_validate({name: settings[name] for name in Selection.model_fields if name in settings})
+        settings = {name: value for name, value in self if value not in ("", [])} | {
+            "allow": self.allow_licences
+        }
+        chosen = Selection.model_validate(
+            {name: settings[name] for name in Selection.model_fields if name in settings}
+        )
         kind = export_kind(self.kind)
-        options = {name: settings[name] for name in kind.options.model_fields if name in settings} | self.options
+        options = {
+            name: settings[name] for name in kind.options.model_fields if name in settings
+        } | self.options
         return kind.open(corpus.lake(), chosen, kind.read_options(options))
 
 
@@ -48,8 +54,12 @@ def begin_export(corpus: CorpusResource, config: ExportConfig) -> Iterator[dg.Dy
     """Prepare the folder, and tell the chunks that have something in it."""
     chunks = config.opened(corpus).begin(Path(config.out), config.overwrite)
     for number, (dataset, chunk) in enumerate(chunks):
-        key = f"{number}_" + re.sub(r"[^A-Za-z0-9_]", "_", chunk_key(dataset, chunk))  # unique, and readable
-        yield dg.DynamicOutput({"config": config.model_dump(), "dataset": dataset, "chunk": chunk}, mapping_key=key)
+        key = f"{number}_" + re.sub(
+            r"[^A-Za-z0-9_]", "_", chunk_key(dataset, chunk)
+        )  # unique, and readable
+        yield dg.DynamicOutput(
+            {"config": config.model_dump(), "dataset": dataset, "chunk": chunk}, mapping_key=key
+        )
 
 
 @dg.op
@@ -70,7 +80,11 @@ def finish_export(
     exported = config.opened(corpus).finish(Path(config.out), config.overwrite)
     for message in (*exported.left_out, *exported.notes):
         context.log.warning(message)
-    facts = {k: v for k, v in vars(exported).items() if isinstance(v, (str, int)) and not isinstance(v, bool)}
+    facts = {
+        k: v
+        for k, v in vars(exported).items()
+        if isinstance(v, (str, int)) and not isinstance(v, bool)
+    }
     context.log_event(dg.AssetMaterialization(asset_key=["exports", exported.kind], metadata=facts))
 
 
@@ -78,7 +92,10 @@ def finish_export(
     name="export",
     config=dg.ConfigMapping(
         config_fn=lambda config: {
-            "ops": {"begin_export": {"config": dict(config)}, "finish_export": {"config": dict(config)}}
+            "ops": {
+                "begin_export": {"config": dict(config)},
+                "finish_export": {"config": dict(config)},
+            }
         },
         config_schema=ExportConfig.to_fields_dict(),
     ),

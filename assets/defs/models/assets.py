@@ -14,7 +14,12 @@ import dagster as dg
 from annotate.label_run import LabelGate
 from assets.defs.resources import CorpusResource
 from assets.lib.events import RELEASABLE, check_result, chunks, described, made
-from assets.lib.model_configs import EvaluationConfig, NewReleaseConfig, RewardModelConfig, RewardsConfig
+from assets.lib.model_configs import (
+    EvaluationConfig,
+    NewReleaseConfig,
+    RewardModelConfig,
+    RewardsConfig,
+)
 from core.errors import UserError
 from core.paths import ROOT
 from pipeline.comparison import comparison_step
@@ -28,7 +33,9 @@ MODELS = ROOT / "pipeline" / "reward_model.py"
 REWARDS = ROOT / "pipeline" / "episode_rewards.py"
 OF_SCORES = "eval_scores", "eval_runs", "eval_predictions"
 # Schedule `weekly` releases each week: a warning after two that were missed, and a failure after a month
-WEEKLY = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=31), warn_window=timedelta(days=14))
+WEEKLY = dg.FreshnessPolicy.time_window(
+    fail_window=timedelta(days=31), warn_window=timedelta(days=14)
+)
 # A chunk that is registered and not built yet holds up nothing that is made of the others
 DEPS_THERE = ~dg.AutomationCondition.any_deps_missing()
 KEPT_CURRENT = dg.AutomationCondition.eager().without(DEPS_THERE).with_label("kept current")
@@ -52,7 +59,9 @@ def models() -> ModuleType:
 @dg.asset(
     deps=["shards"],
     check_specs=[
-        dg.AssetCheckSpec(guard.name, asset="release", blocking=guard.is_blocking, description=guard.description)
+        dg.AssetCheckSpec(
+            guard.name, asset="release", blocking=guard.is_blocking, description=guard.description
+        )
         for guard in GUARDS
     ],
     freshness_policy=WEEKLY,
@@ -91,12 +100,21 @@ def releasable(corpus: CorpusResource) -> dg.AssetCheckResult:
         release_contents = contents(corpus.lake(), corpus.licences())
     except UserError as e:
         return dg.AssetCheckResult(passed=False, description=str(e))
-    return dg.AssetCheckResult(passed=True, description=f"datasets: {', '.join(release_contents.datasets)}")
+    return dg.AssetCheckResult(
+        passed=True, description=f"datasets: {', '.join(release_contents.datasets)}"
+    )
 
 
 @dg.asset(
     deps=["release"],
-    **_about({"pytorch", "huggingface"}, "training_runs", "training_points", "checkpoints", code=MODELS, cost="gpu"),
+    **_about(
+        {"pytorch", "huggingface"},
+        "training_runs",
+        "training_points",
+        "checkpoints",
+        code=MODELS,
+        cost="gpu",
+    ),
 )
 def reward_model(
     context: dg.AssetExecutionContext, corpus: CorpusResource, config: RewardModelConfig
@@ -120,9 +138,13 @@ def evaluation(
 @dg.asset(
     deps=["reward_model", "frames"],
     partitions_def=chunks,
-    **_about({"pytorch"}, "eval_predictions", "eval_runs", code=REWARDS, cost="gpu", group="rewards"),
+    **_about(
+        {"pytorch"}, "eval_predictions", "eval_runs", code=REWARDS, cost="gpu", group="rewards"
+    ),
 )
-def rewards(context: dg.AssetExecutionContext, corpus: CorpusResource, config: RewardsConfig) -> dg.MaterializeResult:
+def rewards(
+    context: dg.AssetExecutionContext, corpus: CorpusResource, config: RewardsConfig
+) -> dg.MaterializeResult:
     """A model's progress on the episodes of a chunk, for RA-BC's export; what was scored is not scored again."""
     return models().score(context, corpus.lake(), config)
 
@@ -143,6 +165,8 @@ def leaderboard(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg
     automation_condition=KEPT_CURRENT,
     **_about({"duckdb"}, *OF_SCORES, code=comparison_step),
 )
-def annotator_comparison(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
+def annotator_comparison(
+    context: dg.AssetExecutionContext, corpus: CorpusResource
+) -> dg.MaterializeResult:
     """Every label run against ground truth, or against the active label where there is none, with intervals."""
     return made(context, comparison_step(corpus.lake())[1])

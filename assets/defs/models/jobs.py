@@ -48,14 +48,18 @@ def weekly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
 )
 def new_release(corpus: CorpusResource) -> dg.SensorResult | dg.SkipReason:
     lake = corpus.lake()
-    releases = lake.rows("SELECT name, config_hash FROM releases ORDER BY created_at DESC, name LIMIT 1")
+    releases = lake.rows(
+        "SELECT name, config_hash FROM releases ORDER BY created_at DESC, name LIMIT 1"
+    )
     if not releases:
         return dg.SkipReason("there is no release yet")
     model = newest_model(lake)
     if model is None:
         return dg.SkipReason("there is no model yet: materialise reward_model")
     name, content = releases[0]
-    if lake.rows("SELECT 1 FROM eval_runs WHERE eval_run = ?", [eval_run_id(model, "held-out", content)]):
+    if lake.rows(
+        "SELECT 1 FROM eval_runs WHERE eval_run = ?", [eval_run_id(model, "held-out", content)]
+    ):
         return dg.SkipReason(f"{model} was scored on {name}")
     config = {"ops": {"evaluation": {"config": {"name": name, "model": model}}}}
     return dg.SensorResult([dg.RunRequest(run_key=f"{name}-{content}-{model}", run_config=config)])

@@ -31,9 +31,14 @@ def report(train: Callable[[Callable[[Point], None]], StepOutcome]) -> StepOutco
                 return
             reported_s = now_s
             rate = f"{point.samples_per_s:.3g} samples/s"
-            pipes.log.info(f"step {point.step + 1}, {point.done:.0%}: loss {point.loss:.4g}, {rate}")
+            pipes.log.info(
+                f"step {point.step + 1}, {point.done:.0%}: loss {point.loss:.4g}, {rate}"
+            )
 
         outcome = train(on_step)
-        facts = {name: {"type": kind, "raw_value": value} for name, (kind, value) in outcome_facts(outcome).items()}
+        facts = {
+            name: {"type": kind, "raw_value": value}
+            for name, (kind, value) in outcome_facts(outcome).items()
+        }
         pipes.report_asset_materialization(metadata=facts, data_version=outcome.version)
         return outcome

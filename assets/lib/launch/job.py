@@ -19,10 +19,14 @@ from core.errors import FailedError
 from core.logs import last_lines
 
 RENDEZVOUS_PORT = 29400
-JOIN_S = 1800  # so long machines wait for one another: an image of 10 GB comes at another time to each
+JOIN_S = (
+    1800  # so long machines wait for one another: an image of 10 GB comes at another time to each
+)
 POLL_S = 1.0
 SILENCE_S = 600.0  # so long a cluster may be away, or its accounting be behind
-ERROR = re.compile(r"^error: (.*)$", re.MULTILINE)  # as our command line ends when something is wrong
+ERROR = re.compile(
+    r"^error: (.*)$", re.MULTILINE
+)  # as our command line ends when something is wrong
 
 
 class JobError(FailedError):
@@ -52,9 +56,13 @@ class Machines(dg.Config):
     """What a job asks of a cluster's machines."""
 
     nodes: int = Field(default=1, ge=1, description="Machines.")
-    gpus_per_node: int = Field(default=1, ge=0, description="GPUs of each machine, a process each; 0: one on CPU.")
+    gpus_per_node: int = Field(
+        default=1, ge=0, description="GPUs of each machine, a process each; 0: one on CPU."
+    )
     cpus_per_gpu: int = Field(
-        default=12, ge=1, description="Cores for each GPU: its process and those that decode for it."
+        default=12,
+        ge=1,
+        description="Cores for each GPU: its process and those that decode for it.",
     )
 
 
@@ -78,7 +86,10 @@ class Running(Protocol):
 
 
 def follow(
-    context: dg.AssetExecutionContext, kind: str, job: Job, start: Callable[[Mapping[str, str]], Running]
+    context: dg.AssetExecutionContext,
+    kind: str,
+    job: Job,
+    start: Callable[[Mapping[str, str]], Running],
 ) -> dg.PipesClientCompletedInvocation:
     """Run a job to its end, telling each change of its state; ends it when the run is cancelled. Raises FailedError.
 
@@ -104,7 +115,9 @@ def follow(
                     reported_state = state
                     context.log.info(reported_state)
                 time.sleep(POLL_S if failed is None else 0)
-        except BaseException:  # cancelled, or the cluster is out of reach: no job is left that nobody looks at
+        except (
+            BaseException
+        ):  # cancelled, or the cluster is out of reach: no job is left that nobody looks at
             context.log.info(f"ending the {kind} job {running.id}")
             running.cancel()
             raise
@@ -132,7 +145,13 @@ def torchrun(
     else:
         rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", job]
         host_setting = "" if first is None else f",is_host={first}"
-        meeting = ["--nnodes", str(nodes), *rendezvous, "--rdzv-conf", f"join_timeout={JOIN_S}{host_setting}"]
+        meeting = [
+            "--nnodes",
+            str(nodes),
+            *rendezvous,
+            "--rdzv-conf",
+            f"join_timeout={JOIN_S}{host_setting}",
+        ]
     start = [python, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), *meeting]
     return [*start, "-m", "proccorpus", *arguments]
 

@@ -9,7 +9,9 @@ from pydantic import Field
 from assets.lib.launch.job import RENDEZVOUS_PORT, Job, Machines, follow, torchrun
 
 NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-ENDS_WITHIN_S = 120  # a pod that is told to end: torchrun gives a training 30 s for a last checkpoint
+ENDS_WITHIN_S = (
+    120  # a pod that is told to end: torchrun gives a training 30 s for a last checkpoint
+)
 KEPT_S = 86400  # so long an ended job stays for people to look at
 
 
@@ -18,7 +20,9 @@ class Toleration(dg.Config):
 
     key: str = Field(min_length=1, description="The taint's key, such as nvidia.com/gpu.")
     value: str = Field(default="", description="Its value; empty: whatever it is.")
-    effect: str = Field(default="", description="NoSchedule, PreferNoSchedule or NoExecute; empty: all.")
+    effect: str = Field(
+        default="", description="NoSchedule, PreferNoSchedule or NoExecute; empty: all."
+    )
 
     def manifest(self) -> dict[str, str]:
         if self.value:
@@ -33,14 +37,21 @@ class KubernetesLauncher(Machines):
 
     kind: Literal["kubernetes"] = "kubernetes"
     image: str = Field(min_length=1, description="Image with proccorpus and its training extras.")
-    claim: str = Field(pattern=NAME, description="PersistentVolumeClaim of the volume that holds the workspace.")
+    claim: str = Field(
+        pattern=NAME, description="PersistentVolumeClaim of the volume that holds the workspace."
+    )
     mount: str = Field(
-        default="", description="Where that volume is mounted, here and there; empty: the workspace itself."
+        default="",
+        description="Where that volume is mounted, here and there; empty: the workspace itself.",
     )
     namespace: str = Field(default="default", pattern=NAME, description="Where the Job is made.")
-    memory_per_gpu: int = Field(default=200, ge=1, description="Memory for each GPU, or of a pod without, in Gi.")
+    memory_per_gpu: int = Field(
+        default=200, ge=1, description="Memory for each GPU, or of a pod without, in Gi."
+    )
     shared_memory_per_gpu: int = Field(
-        default=32, ge=1, description="Of that, /dev/shm: prepared batches and NCCL are there; in Gi."
+        default=32,
+        ge=1,
+        description="Of that, /dev/shm: prepared batches and NCCL are there; in Gi.",
     )
     restarts: int = Field(
         default=3,
@@ -49,7 +60,8 @@ class KubernetesLauncher(Machines):
         "that the cluster itself takes away do not count. 0: the first failure ends it.",
     )
     resources: dict[str, str] = Field(
-        default_factory=dict, description="More that each pod asks for, such as rdma/hca_shared_devices_a: 1."
+        default_factory=dict,
+        description="More that each pod asks for, such as rdma/hca_shared_devices_a: 1.",
     )
     host_network: bool = Field(
         default=False, description="The machine's own network, for RDMA without a device plugin."
@@ -59,15 +71,20 @@ class KubernetesLauncher(Machines):
         description="Taints of machines that are no hindrance.",
     )
     labels: dict[str, str] = Field(
-        default_factory=dict, description="More labels, such as kueue.x-k8s.io/queue-name to start all pods or none."
+        default_factory=dict,
+        description="More labels, such as kueue.x-k8s.io/queue-name to start all pods or none.",
     )
     annotations: dict[str, str] = Field(
         default_factory=dict, description="Of each pod, such as k8s.v1.cni.cncf.io/networks."
     )
-    node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of the machines to be used.")
+    node_selector: dict[str, str] = Field(
+        default_factory=dict, description="Labels of the machines to be used."
+    )
     service_account: str = Field(default="", description="Empty: the namespace's own.")
     python: str = Field(default="python", description="Interpreter in the image.")
-    context: str = Field(default="", description="Context of your kubeconfig; empty: the current one, or this pod's.")
+    context: str = Field(
+        default="", description="Context of your kubeconfig; empty: the current one, or this pod's."
+    )
 
     def manifests(self, job: Job, environment: Mapping[str, str]) -> tuple[dict, dict | None]:
         """(Job, Service): the Service gives the pods of several machines names to meet by; None for one machine."""
@@ -79,7 +96,9 @@ class KubernetesLauncher(Machines):
         # Devices are limits as well as requests, as Kubernetes asks of them; CPUs have no limit
         memory = {"memory": f"{self.memory_per_gpu * share}Gi"}
         cores = {"cpu": str(self.cpus_per_gpu * share)}
-        devices = ({"nvidia.com/gpu": str(self.gpus_per_node)} if self.gpus_per_node else {}) | self.resources
+        devices = (
+            {"nvidia.com/gpu": str(self.gpus_per_node)} if self.gpus_per_node else {}
+        ) | self.resources
         # RDMA pins the memory that it reads and writes
         if self.resources or self.host_network:
             pins = {"capabilities": {"add": ["IPC_LOCK"]}}
@@ -89,7 +108,12 @@ class KubernetesLauncher(Machines):
             "name": "train",
             "image": self.image,
             "command": torchrun(
-                self.python, job.arguments, share, self.nodes, first if has_many_nodes else "", job.name
+                self.python,
+                job.arguments,
+                share,
+                self.nodes,
+                first if has_many_nodes else "",
+                job.name,
             ),
             "workingDir": str(job.folder),
             "env": [{"name": k, "value": v} for k, v in sorted(environment.items())],
@@ -112,13 +136,20 @@ class KubernetesLauncher(Machines):
                 {"name": "workspace", "persistentVolumeClaim": {"claimName": self.claim}},
                 {
                     "name": "shm",
-                    "emptyDir": {"medium": "Memory", "sizeLimit": f"{self.shared_memory_per_gpu * share}Gi"},
+                    "emptyDir": {
+                        "medium": "Memory",
+                        "sizeLimit": f"{self.shared_memory_per_gpu * share}Gi",
+                    },
                 },
             ],
             "tolerations": [t.manifest() for t in self.tolerations],
         }
         # On the machine's own network a pod would else ask the machine's name server, which knows no pods
-        pod |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if self.host_network else {}
+        pod |= (
+            {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
+            if self.host_network
+            else {}
+        )
         pod |= {"subdomain": job.name} if has_many_nodes else {}
         pod |= {"nodeSelector": self.node_selector} if self.node_selector else {}
         pod |= {"serviceAccountName": self.service_account} if self.service_account else {}
@@ -135,10 +166,18 @@ class KubernetesLauncher(Machines):
                 "backoffLimit": self.restarts * self.nodes,
                 # A pod that was evicted for another's sake, or whose machine went away, is no failure of the job
                 "podFailurePolicy": {
-                    "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+                    "rules": [
+                        {
+                            "action": "Ignore",
+                            "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+                        }
+                    ]
                 },
                 "ttlSecondsAfterFinished": KEPT_S,
-                "template": {"metadata": {"labels": labels, "annotations": self.annotations}, "spec": pod},
+                "template": {
+                    "metadata": {"labels": labels, "annotations": self.annotations},
+                    "spec": pod,
+                },
             },
         }
         if not has_many_nodes:
@@ -158,7 +197,10 @@ class KubernetesLauncher(Machines):
         return manifest, service
 
     def run(self, context: dg.AssetExecutionContext, job: Job) -> dg.PipesClientCompletedInvocation:
-        from assets.lib.launch.kubernetes_job import KubernetesJob, connected  # imports the client of its API
+        from assets.lib.launch.kubernetes_job import (
+            KubernetesJob,
+            connected,
+        )  # imports the client of its API
 
         def start(environment: Mapping[str, str]) -> KubernetesJob:
             return KubernetesJob(connected(self.context), *self.manifests(job, environment))

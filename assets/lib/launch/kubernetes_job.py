@@ -41,7 +41,12 @@ class KubernetesJob:
         refused = f"the cluster did not take the job {self.id}"
         created = self._ask(refused, self._batch.create_namespaced_job, self._namespace, made)
         if service:
-            owner = {"apiVersion": "batch/v1", "kind": "Job", "name": self._name, "uid": created.metadata.uid}
+            owner = {
+                "apiVersion": "batch/v1",
+                "kind": "Job",
+                "name": self._name,
+                "uid": created.metadata.uid,
+            }
             service["metadata"]["ownerReferences"] = [owner]
             refused = f"the cluster did not take the service of {self.id}"
             try:
@@ -63,7 +68,9 @@ class KubernetesJob:
         """How it ended; else how many of its pods run, and what holds up the others."""
         unknown = f"the job {self.id} cannot be asked about"
         job = self._ask(unknown, self._batch.read_namespaced_job, self._name, self._namespace)
-        if ended := next((c for c in job.status.conditions or [] if c.status == "True" and c.type in ENDED), None):
+        if ended := next(
+            (c for c in job.status.conditions or [] if c.status == "True" and c.type in ENDED), None
+        ):
             reason = f" ({ended.reason}: {ended.message})" if ended.reason else ""
             return ended.type.lower() + reason, ended.type == "Failed"
         # A pod that failed is there beside the one that took its place
@@ -72,22 +79,31 @@ class KubernetesJob:
         failed = phases.count("Failed")
         running = f"{phases.count('Running')} of {len(pods) - failed} pods running"
         state = running + f"; {failed} failed before" * bool(failed)
-        return "; ".join(filter(None, (state, ", ".join(sorted(set(map(_held_up, pods)) - {""}))))), None
+        return "; ".join(
+            filter(None, (state, ", ".join(sorted(set(map(_held_up, pods)) - {""}))))
+        ), None
 
     def _pods(self, unknown: str) -> list[Any]:
         label = f"batch.kubernetes.io/job-name={self._name}"
-        listed = self._ask(unknown, self._core.list_namespaced_pod, self._namespace, label_selector=label)
+        listed = self._ask(
+            unknown, self._core.list_namespaced_pod, self._namespace, label_selector=label
+        )
         return sorted(listed.items, key=lambda pod: pod.metadata.name)
 
     def written(self) -> str:
         """Of a pod that came to its end well, else of the newest that failed, else of the first that has a log."""
         try:
             # Of pods that ended alike, the newest comes first
-            for pod in sorted(self._pods("no log"), key=lambda pod: (ENDS.get(pod.status.phase, len(ENDS)), _age(pod))):
+            for pod in sorted(
+                self._pods("no log"),
+                key=lambda pod: (ENDS.get(pod.status.phase, len(ENDS)), _age(pod)),
+            ):
                 # As text the client gives the bytes' Python form
                 options = {"tail_lines": SEARCHED_LINES, "_preload_content": False}
                 log = self._core.read_namespaced_pod_log
-                if data := self._ask("no log", log, pod.metadata.name, self._namespace, **options).data:
+                if data := self._ask(
+                    "no log", log, pod.metadata.name, self._namespace, **options
+                ).data:
                     return data.decode(errors="replace").rstrip()
         except FailedError as e:
             return f"({e})"
@@ -97,7 +113,9 @@ class KubernetesJob:
         refused = f"the job {self.id} could not be deleted"
         options = {"propagation_policy": "Background"}
         try:
-            self._ask(refused, self._batch.delete_namespaced_job, self._name, self._namespace, **options)
+            self._ask(
+                refused, self._batch.delete_namespaced_job, self._name, self._namespace, **options
+            )
         except JobError:  # it is gone
             return
 
@@ -113,7 +131,10 @@ def _age(pod: Any) -> float:
 def _held_up(pod: Any) -> str:
     """Why a pod does not run yet, such as ImagePullBackOff or Unschedulable; empty: it runs."""
     for container in pod.status.container_statuses or []:
-        if container.state.waiting and container.state.waiting.reason not in (None, "ContainerCreating"):
+        if container.state.waiting and container.state.waiting.reason not in (
+            None,
+            "ContainerCreating",
+        ):
             return container.state.waiting.reason
     for condition in pod.status.conditions or []:
         if condition.type == "PodScheduled" and condition.status == "False":

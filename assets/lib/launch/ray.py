@@ -18,20 +18,41 @@ class RayLauncher(Machines):
 
     kind: Literal["ray"] = "ray"
     address: str = Field(
-        default="http://127.0.0.1:8265", description="The dashboard's: jobs are handed over through it."
+        default="http://127.0.0.1:8265",
+        description="The dashboard's: jobs are handed over through it.",
     )
-    gpus_per_node: int = Field(default=0, ge=0, description="GPUs of each machine, a process each; 0: one on CPU.")
-    cpus_without_gpu: int = Field(default=1, ge=1, description="Cores reserved on each machine without GPUs.")
-    python: str = Field(default="", description="Interpreter that has proccorpus on the cluster; empty: this one.")
+    gpus_per_node: int = Field(
+        default=0, ge=0, description="GPUs of each machine, a process each; 0: one on CPU."
+    )
+    cpus_without_gpu: int = Field(
+        default=1, ge=1, description="Cores reserved on each machine without GPUs."
+    )
+    python: str = Field(
+        default="", description="Interpreter that has proccorpus on the cluster; empty: this one."
+    )
 
     def command(self, job: Job, number: str) -> list[str]:
         """The entry point of the job `number`."""
         python = self.python or sys.executable
         if self.nodes == 1:
             return torchrun(python, job.arguments, max(1, self.gpus_per_node))
-        place = {"--nodes": self.nodes, "--gpus": self.gpus_per_node, "--cpus": self._cores(), "--job": number}
+        place = {
+            "--nodes": self.nodes,
+            "--gpus": self.gpus_per_node,
+            "--cpus": self._cores(),
+            "--job": number,
+        }
         options = [word for name, value in place.items() for word in (name, str(value))]
-        return [python, "-m", "assets.lib.launch.ray_nodes", "--python", python, *options, "--", *job.arguments]
+        return [
+            python,
+            "-m",
+            "assets.lib.launch.ray_nodes",
+            "--python",
+            python,
+            *options,
+            "--",
+            *job.arguments,
+        ]
 
     def _cores(self) -> int:
         return self.cpus_per_gpu * self.gpus_per_node or self.cpus_without_gpu
@@ -47,13 +68,22 @@ class RayLauncher(Machines):
         params: Any = {"entrypoint": shlex.join(self.command(job, number)), "submission_id": number}
         ray = PipesRayJobClient(address=self.address)
         try:
-            return ray.run(context=context, submit_job_params=params | (alone if self.nodes == 1 else {}))
+            return ray.run(
+                context=context, submit_job_params=params | (alone if self.nodes == 1 else {})
+            )
         except ConnectionError as e:
             message = (
-                f"no Ray cluster answers at {self.address}: start one with `ray start --head`, or mend the address"
+                f"no Ray cluster answers at {self.address}: start one with `ray start --head`, or mend the "
+                "address"
             )
             raise FailedError(message) from e
         except RuntimeError as e:
             # The error itself has a few lines of it only
-            lines = [n for n in ray.client.get_job_logs(number).splitlines() if '"__dagster_pipes_version"' not in n]
-            raise JobError(f"ray job {number} failed", last_lines("\n".join(lines), SEARCHED_LINES)) from e
+            lines = [
+                n
+                for n in ray.client.get_job_logs(number).splitlines()
+                if '"__dagster_pipes_version"' not in n
+            ]
+            raise JobError(
+                f"ray job {number} failed", last_lines("\n".join(lines), SEARCHED_LINES)
+            ) from e

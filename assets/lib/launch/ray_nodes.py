@@ -38,7 +38,9 @@ def run_node(command: Sequence[str]) -> Iterator[str | int]:
     yield guard.returncode
 
 
-def run_nodes(python: str, arguments: Sequence[str], nodes: int, gpus: int, cpus: int, job: str) -> int:
+def run_nodes(
+    python: str, arguments: Sequence[str], nodes: int, gpus: int, cpus: int, job: str
+) -> int:
     """Run a job on `nodes` machines of the cluster that this process belongs to; the first failure's code, or 0."""
 
     def meeting_point() -> str:
@@ -50,14 +52,21 @@ def run_nodes(python: str, arguments: Sequence[str], nodes: int, gpus: int, cpus
     def on(index: int, work: Any, **resources: Any) -> Any:
         """A task that has a whole share of the group."""
         place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
-        options = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": place, "max_retries": 0}
+        options = {
+            "num_cpus": cpus,
+            "num_gpus": gpus,
+            "scheduling_strategy": place,
+            "max_retries": 0,
+        }
         return ray.remote(work).options(**options, **resources)
 
     ray.init(log_to_driver=False)
     share = {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})
     group = placement_group([share] * nodes, strategy="STRICT_SPREAD")
     if not group.wait(RESERVED_S):
-        print(f"error: the cluster has had no {nodes} machines with {share} free for {RESERVED_S / 60:.0f} minutes")
+        print(
+            f"error: the cluster has had no {nodes} machines with {share} free for {RESERVED_S / 60:.0f} minutes"
+        )
         return 1
     endpoint: Any = ray.get(on(0, meeting_point).remote())
     print(f"{nodes} machines meet at {endpoint}", flush=True)
@@ -82,7 +91,11 @@ def run_nodes(python: str, arguments: Sequence[str], nodes: int, gpus: int, cpus
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--python", required=True, help="the interpreter of each machine")
-    for name, what in {"nodes": "machines", "gpus": "of each machine, a process each", "cpus": "of each"}.items():
+    for name, what in {
+        "nodes": "machines",
+        "gpus": "of each machine, a process each",
+        "cpus": "of each",
+    }.items():
         parser.add_argument(f"--{name}", type=int, required=True, help=what)
     parser.add_argument("--job", required=True, help="a name that no other job has")
     parser.add_argument("arguments", nargs="+", help="those of proccorpus")

@@ -23,7 +23,9 @@ class LocalProcess:
     def __init__(self, job: Job, processes: int, environment: Mapping[str, str]) -> None:
         self._log = job.log
         with job.log.open("wb") as log:
-            self._guard = start_guarded(torchrun(sys.executable, job.arguments, processes), log, environment)
+            self._guard = start_guarded(
+                torchrun(sys.executable, job.arguments, processes), log, environment
+            )
         self.id = str(self._guard.pid)
 
     def state(self) -> tuple[str, bool | None]:
@@ -43,16 +45,27 @@ class LocalLauncher(dg.Config):
     """On this machine."""
 
     kind: Literal["local"] = "local"
-    processes: int = Field(default=1, ge=1, description="Processes of torchrun: one per GPU, or one on CPU.")
+    processes: int = Field(
+        default=1, ge=1, description="Processes of torchrun: one per GPU, or one on CPU."
+    )
 
     def run(self, context: dg.AssetExecutionContext, job: Job) -> dg.PipesClientCompletedInvocation:
-        return follow(context, self.kind, job, lambda environment: LocalProcess(job, self.processes, environment))
+        return follow(
+            context,
+            self.kind,
+            job,
+            lambda environment: LocalProcess(job, self.processes, environment),
+        )
 
 
-AnyLauncher = Annotated[LocalLauncher | SlurmLauncher | KubernetesLauncher | RayLauncher, Field(discriminator="kind")]
+AnyLauncher = Annotated[
+    LocalLauncher | SlurmLauncher | KubernetesLauncher | RayLauncher, Field(discriminator="kind")
+]
 
 
-def launch(context: dg.AssetExecutionContext, launcher: AnyLauncher, job: Job) -> dg.MaterializeResult:
+def launch(
+    context: dg.AssetExecutionContext, launcher: AnyLauncher, job: Job
+) -> dg.MaterializeResult:
     """Run a job to its end: what it reported, with where it ran and its last lines.
 
     Ends the job when the run is cancelled. Raises dg.Failure with the last lines of one that failed, and for a program

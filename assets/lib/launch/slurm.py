@@ -36,8 +36,25 @@ wait "$job"; code=$?
 [ $code -le 128 ] || {{ wait "$job"; code=$?; }}
 exit $code
 """
-WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT")
-ACTIVE = (*WAITING, "RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "SUSPENDED", "STOPPED", "RESIZING")
+WAITING = (
+    "PENDING",
+    "CONFIGURING",
+    "REQUEUED",
+    "REQUEUE_HOLD",
+    "REQUEUE_FED",
+    "RESV_DEL_HOLD",
+    "SPECIAL_EXIT",
+)
+ACTIVE = (
+    *WAITING,
+    "RUNNING",
+    "COMPLETING",
+    "STAGE_OUT",
+    "SIGNALING",
+    "SUSPENDED",
+    "STOPPED",
+    "RESIZING",
+)
 
 
 def _shell_word(word: str) -> str:
@@ -50,14 +67,22 @@ def _shell_word(word: str) -> str:
 def ask(*command: str) -> str:
     """What one of Slurm's programs answers. Raises FailedError."""
     try:
-        completed = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, stdin=subprocess.DEVNULL)
+        completed = subprocess.run(
+            command, capture_output=True, text=True, timeout=ANSWER_S, stdin=subprocess.DEVNULL
+        )
     except FileNotFoundError as e:
-        raise FailedError(f"{command[0]} is not on PATH: Dagster has to run on a machine that submits jobs") from e
+        raise FailedError(
+            f"{command[0]} is not on PATH: Dagster has to run on a machine that submits jobs"
+        ) from e
     except subprocess.TimeoutExpired as e:
-        raise FailedError(f"{command[0]} has not answered for {ANSWER_S:.0f} s: ask the cluster's people") from e
+        raise FailedError(
+            f"{command[0]} has not answered for {ANSWER_S:.0f} s: ask the cluster's people"
+        ) from e
     if completed.returncode:
         # Slurm's programs end with the line that says what is wrong
-        output_lines = (completed.stderr or completed.stdout).strip().splitlines() or [f"code {completed.returncode}"]
+        output_lines = (completed.stderr or completed.stdout).strip().splitlines() or [
+            f"code {completed.returncode}"
+        ]
         raise FailedError(f"{command[0]}: {output_lines[-1]}")
     return completed.stdout
 
@@ -79,9 +104,13 @@ class SlurmJob:
     def state(self) -> tuple[str, bool | None]:
         state, _, reason = self._queued().partition("\n")[0].partition(" ")
         if state in ACTIVE:
-            return state.lower() + (f" ({reason})" if state in WAITING and reason != "None" else ""), None
+            return state.lower() + (
+                f" ({reason})" if state in WAITING and reason != "None" else ""
+            ), None
         fields = "--format=State,ExitCode"
-        counted = ask("sacct", "--noheader", "--parsable2", "--allocations", "--jobs", self.id, fields)
+        counted = ask(
+            "sacct", "--noheader", "--parsable2", "--allocations", "--jobs", self.id, fields
+        )
         if not counted:  # no longer queued, not yet accounted for
             raise FailedError(f"neither squeue nor sacct knows the job {self.id}")
         state, _, code = counted.splitlines()[0].partition("|")
@@ -106,7 +135,9 @@ class SlurmLauncher(Machines):
         pattern=LINE,
         description="Memory for each GPU, or of a machine without; empty: the cluster's own.",
     )
-    time_limit: str = Field(default="", pattern=LINE, description="Such as 1-00:00:00; empty: the partition's own.")
+    time_limit: str = Field(
+        default="", pattern=LINE, description="Such as 1-00:00:00; empty: the partition's own."
+    )
     partition: str = Field(default="", pattern=LINE, description="Empty: the cluster's own.")
     account: str = Field(default="", pattern=LINE, description="Who pays; empty: your own.")
     restarts: int = Field(
@@ -115,15 +146,23 @@ class SlurmLauncher(Machines):
         description="How often a job is begun again at its time limit; it goes on from its newest checkpoint. "
         "Where a machine fails or another job comes first, Slurm does so as often as need be. 0: neither.",
     )
-    directives: list[str] = Field(default_factory=list, description="More lines of #SBATCH, such as --constraint=h100.")
-    setup: list[str] = Field(default_factory=list, description="Lines of shell run first, such as module load cuda.")
-    python: str = Field(default="", description="Interpreter that has proccorpus on the machines; empty: this one.")
+    directives: list[str] = Field(
+        default_factory=list, description="More lines of #SBATCH, such as --constraint=h100."
+    )
+    setup: list[str] = Field(
+        default_factory=list, description="Lines of shell run first, such as module load cuda."
+    )
+    python: str = Field(
+        default="", description="Interpreter that has proccorpus on the machines; empty: this one."
+    )
 
     def script(self, job: Job, environment: Mapping[str, str]) -> str:
         """The text of the sbatch file. Raises FailedError for a directive of several lines."""
         # A directive of several lines would end the head of the script, and sbatch would miss what follows
         if any("\n" in d for d in self.directives):
-            raise FailedError("a line of `directives` has a line break: give one directive per line")
+            raise FailedError(
+                "a line of `directives` has a line break: give one directive per line"
+            )
         cores = self.cpus_per_gpu * max(1, self.gpus_per_node)
         memory = "mem-per-gpu" if self.gpus_per_node else "mem"
         settings = {
@@ -147,8 +186,12 @@ class SlurmLauncher(Machines):
         directives += [f"#SBATCH {d}" for d in self.directives]
         python = self.python or sys.executable
         endpoint = f"{HEAD}:{RENDEZVOUS_PORT}"
-        command = torchrun(python, job.arguments, max(1, self.gpus_per_node), self.nodes, endpoint, "$SLURM_JOB_ID")
-        exports = [f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items())]
+        command = torchrun(
+            python, job.arguments, max(1, self.gpus_per_node), self.nodes, endpoint, "$SLURM_JOB_ID"
+        )
+        exports = [
+            f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items())
+        ]
         # The processes meet at the first node of the allocation, which is known only when it runs
         if self.nodes > 1:
             head_line = ['head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)']

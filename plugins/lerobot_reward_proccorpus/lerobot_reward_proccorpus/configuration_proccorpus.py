@@ -45,5 +45,9 @@ class ProccorpusConfig(RewardModelConfig):
         if not self.fps > 0:
             raise ValueError(f"fps is a number above 0, not {self.fps}")
         for key in self.image_keys:
-            self.input_features.setdefault(key, PolicyFeature(type=FeatureType.VISUAL, shape=(3, 224, 224)))
-        self.output_features.setdefault("reward", PolicyFeature(type=FeatureType.REWARD, shape=(1,)))
+            self.input_features.setdefault(
+                key, PolicyFeature(type=FeatureType.VISUAL, shape=(3, 224, 224))
+            )
+        self.output_features.setdefault(
+            "reward", PolicyFeature(type=FeatureType.REWARD, shape=(1,))
+        )

@@ -35,7 +35,9 @@ class ProccorpusRewardModel(PreTrainedRewardModel):
         super().__init__(config)
         self.config: ProccorpusConfig = config
         if torch.device(config.device or "cpu").type != torch.device(device()).type:
-            raise ValueError(f"proccorpus scores on {device()}, and the configuration says {config.device}")
+            raise ValueError(
+                f"proccorpus scores on {device()}, and the configuration says {config.device}"
+            )
         if scorer is None:
             if config.like:
                 space = Workspace(Path(config.workspace))
@@ -52,7 +54,11 @@ class ProccorpusRewardModel(PreTrainedRewardModel):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_name_or_path: str | Path, *, config: RewardModelConfig | None = None, **kwargs: Any
+        cls,
+        pretrained_name_or_path: str | Path,
+        *,
+        config: RewardModelConfig | None = None,
+        **kwargs: Any,
     ) -> Self:
         """A checkpoint's folder, or one that LeRobot saved this configuration to. Nothing is downloaded."""
         folder = Path(pretrained_name_or_path)
@@ -84,7 +90,9 @@ class ProccorpusRewardModel(PreTrainedRewardModel):
         count = next(iter(clips.values())).shape[0]
         for key, clip in clips.items():
             if clip.shape[:2] != next(iter(clips.values())).shape[:2]:
-                raise ValueError(f"{key} has not as many runs and frames as the other cameras: {list(clip.shape)}")
+                raise ValueError(
+                    f"{key} has not as many runs and frames as the other cameras: {list(clip.shape)}"
+                )
         tasks = _tasks(batch.get("task"), count)
         if self.scorer.follows:
             rows = _robots(batch, *next(iter(clips.values())).shape[:2])
@@ -102,9 +110,13 @@ class ProccorpusRewardModel(PreTrainedRewardModel):
     def _stream(self, task: str, **more: Any) -> Stream:
         cameras = tuple(self.config.image_keys)
         rule = cast(ViewRule, self.config.rule)
-        return self.scorer.stream(task, self.config.fps, tuple(self.config.steps), cameras=cameras, rule=rule, **more)
+        return self.scorer.stream(
+            task, self.config.fps, tuple(self.config.steps), cameras=cameras, rule=rule, **more
+        )
 
-    def _whole(self, clips: dict[str, np.ndarray], run: int, task: str, rows: dict[str, np.ndarray]) -> list[Moment]:
+    def _whole(
+        self, clips: dict[str, np.ndarray], run: int, task: str, rows: dict[str, np.ndarray]
+    ) -> list[Moment]:
         """What the last moment's reward depends on: all moments of a scorer that follows a run, else the last alone.
         Pictures that it does not show are not looked at."""
         num_frames = next(iter(clips.values())).shape[1]
@@ -119,23 +131,34 @@ class ProccorpusRewardModel(PreTrainedRewardModel):
         return [stream.last_moment(num_frames, lambda frame, key: shown[frame, key])]
 
     def _appended(
-        self, stream: Stream, clips: dict[str, np.ndarray], rows: dict[str, np.ndarray], run: int, frame: int
+        self,
+        stream: Stream,
+        clips: dict[str, np.ndarray],
+        rows: dict[str, np.ndarray],
+        run: int,
+        frame: int,
     ) -> Moment:
         robot = {column: of[run, frame] for column, of in rows.items()}
         moment = stream.append({key: clip[run, frame] for key, clip in clips.items()}, robot=robot)
         assert moment is not None, "a stream without score_fps scores each frame"
         return moment
 
-    def _next(self, clips: dict[str, np.ndarray], tasks: list[str], rows: dict[str, np.ndarray]) -> list[Moment]:
+    def _next(
+        self, clips: dict[str, np.ndarray], tasks: list[str], rows: dict[str, np.ndarray]
+    ) -> list[Moment]:
         """The frame that comes next in each run; the first call after `reset` begins them."""
         if not self._live:
             self._live = [self._stream(task) for task in tasks]
         if len(self._live) != len(tasks):
-            raise ValueError(f"{len(self._live)} runs are under way, and {len(tasks)} came: reset() begins anew")
+            raise ValueError(
+                f"{len(self._live)} runs are under way, and {len(tasks)} came: reset() begins anew"
+            )
         for clip in clips.values():
             if clip.shape[1] != 1:
                 raise ValueError(f"a live batch has one frame of each run, not {clip.shape[1]}")
-        return [self._appended(stream, clips, rows, run, 0) for run, stream in enumerate(self._live)]
+        return [
+            self._appended(stream, clips, rows, run, 0) for run, stream in enumerate(self._live)
+        ]
 
     def _number(self, reward: Reward) -> float:
         number = reward.progress if self.config.output == "progress" else reward.done
@@ -152,7 +175,9 @@ def _pictures(key: str, batch: dict[str, Any]) -> np.ndarray:
     if pictures.ndim == 4:
         pictures = pictures.unsqueeze(1)
     if pictures.ndim != 5 or 3 not in (pictures.shape[2], pictures.shape[4]):
-        raise ValueError(f"{key} is (B, T, C, H, W) or (B, C, H, W) with three channels, not {list(pictures.shape)}")
+        raise ValueError(
+            f"{key} is (B, T, C, H, W) or (B, C, H, W) with three channels, not {list(pictures.shape)}"
+        )
     if pictures.shape[2] == 3:
         pictures = pictures.permute(0, 1, 3, 4, 2)
     if pictures.is_floating_point():
@@ -168,7 +193,9 @@ def _robots(batch: dict[str, Any], runs: int, frames: int) -> dict[str, np.ndarr
             rows = torch.as_tensor(batch[key]).detach().cpu().double().numpy()
             found[column] = rows[:, None] if rows.ndim == 2 else rows
             if found[column].ndim != 3 or found[column].shape[:2] != (runs, frames):
-                raise ValueError(f"{key} is (B, T, d) or (B, d) of as many runs and frames, not {list(rows.shape)}")
+                raise ValueError(
+                    f"{key} is (B, T, d) or (B, d) of as many runs and frames, not {list(rows.shape)}"
+                )
     return found
 
 
@@ -177,5 +204,7 @@ def _tasks(task: Any, count: int) -> list[str]:
     tasks: list[str] = [task] * count if isinstance(task, str) else list(task or ())
     tasks = tasks * count if len(tasks) == 1 else tasks
     if len(tasks) != count or not all(isinstance(t, str) for t in tasks):
-        raise ValueError(f"task is a text for each of the {count} runs, or one for all; there are {len(tasks)}")
+        raise ValueError(
+            f"task is a text for each of the {count} runs, or one for all; there are {len(tasks)}"
+        )
     return tasks

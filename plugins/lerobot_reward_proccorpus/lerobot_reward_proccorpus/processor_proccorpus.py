@@ -8,7 +8,10 @@ from lerobot.processor import (
     PolicyProcessorPipeline,
     policy_action_to_transition,
 )
-from lerobot.utils.constants import POLICY_POSTPROCESSOR_DEFAULT_NAME, POLICY_PREPROCESSOR_DEFAULT_NAME
+from lerobot.utils.constants import (
+    POLICY_POSTPROCESSOR_DEFAULT_NAME,
+    POLICY_PREPROCESSOR_DEFAULT_NAME,
+)
 
 from lerobot_reward_proccorpus.configuration_proccorpus import ProccorpusConfig
 
@@ -21,5 +24,7 @@ def make_proccorpus_pre_post_processors(
 ) -> tuple[Before, After]:
     """`dataset_stats` are not used: pictures are scaled as in training."""
     before = Before(steps=[AddBatchDimensionProcessorStep()], name=POLICY_PREPROCESSOR_DEFAULT_NAME)
-    after = After(steps=[], name=POLICY_POSTPROCESSOR_DEFAULT_NAME, to_transition=policy_action_to_transition)
+    after = After(
+        steps=[], name=POLICY_POSTPROCESSOR_DEFAULT_NAME, to_transition=policy_action_to_transition
+    )
     return before, after

@@ -27,8 +27,16 @@ def by_hand(distances: np.ndarray) -> np.ndarray:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(0, 10**6)), min_size=1, max_size=4))
-def test_the_likeliest_ways_are_those_by_hand_however_pairs_lie_side_by_side(shapes: list[tuple[int, int, int]]):
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(0, 10**6)),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_the_likeliest_ways_are_those_by_hand_however_pairs_lie_side_by_side(
+    shapes: list[tuple[int, int, int]],
+):
     distances = [np.random.default_rng(seed).uniform(0, 3, (k, m)) for k, m, seed in shapes]
     for run_distances, alignment in zip(distances, lay_beside(distances), strict=True):
         assert alignment.likely == pytest.approx(by_hand(run_distances), abs=1e-9)
@@ -53,4 +61,6 @@ def test_nearer_references_count_more():
     weights = reference_weights([far, near])
     assert weights[1] == 1
     assert weights[0] < 0.01
-    assert spread(np.array([[0.0, 1.0], [1.0, 1.0]]), np.array([1.0, 1.0])) == pytest.approx([0.5, 0.0])
+    assert spread(np.array([[0.0, 1.0], [1.0, 1.0]]), np.array([1.0, 1.0])) == pytest.approx(
+        [0.5, 0.0]
+    )

@@ -15,14 +15,20 @@ def pictures(progress: np.ndarray, seed: int) -> np.ndarray:
     place = progress * (len(WALK) - 1)
     start_index = np.floor(place).astype(int)
     share = (place - start_index)[:, None]
-    way_vectors = WALK[start_index] * (1 - share) + WALK[np.minimum(start_index + 1, len(WALK) - 1)] * share
-    return (way_vectors + 0.3 * np.random.default_rng(seed).normal(size=way_vectors.shape)).astype(np.float32)
+    way_vectors = (
+        WALK[start_index] * (1 - share) + WALK[np.minimum(start_index + 1, len(WALK) - 1)] * share
+    )
+    return (way_vectors + 0.3 * np.random.default_rng(seed).normal(size=way_vectors.shape)).astype(
+        np.float32
+    )
 
 
 def shown(k: int, length: int) -> Shown:
     progress = np.linspace(0, 1, length)
     steps = np.minimum((progress * 3).astype(int), 2)
-    return Shown(f"d/{k}", (pictures(progress, k),), progress, steps, ("reach", "lift", "put"), length / FPS)
+    return Shown(
+        f"d/{k}", (pictures(progress, k),), progress, steps, ("reach", "lift", "put"), length / FPS
+    )
 
 
 THREE = Guide.of([shown(k, length) for k, length in enumerate((60, 70, 50))])
@@ -42,7 +48,9 @@ def test_with_a_lag_it_speaks_of_the_moment_before() -> None:
 
 
 def test_what_is_shown_is_of_the_same_cameras() -> None:
-    other_shown = Shown("d/9", (np.ones((5, 3), np.float32),), np.ones(5), np.zeros(5, int), ("a",), 1.0)
+    other_shown = Shown(
+        "d/9", (np.ones((5, 3), np.float32),), np.ones(5), np.zeros(5, int), ("a",), 1.0
+    )
     with pytest.raises(ValueError, match="different cameras"):
         Guide.of([shown(0, 60), other_shown])
 
@@ -58,9 +66,18 @@ def test_where_pictures_tell_nothing_it_is_less_sure_the_longer_and_goes_by_the_
     assert later[-1].progress > 0.6
 
 
-def test_pictures_that_are_rather_unlike_one_after_another_are_strange_though_one_alone_is_not() -> None:
-    rather = [p + np.random.default_rng(k).normal(size=D) * 4 for k, p in enumerate(pictures(np.linspace(0, 1, 40), 9))]
+def test_pictures_that_are_rather_unlike_one_after_another_are_strange_though_one_alone_is_not() -> (
+    None
+):
+    rather = [
+        p + np.random.default_rng(k).normal(size=D) * 4
+        for k, p in enumerate(pictures(np.linspace(0, 1, 40), 9))
+    ]
     alone = [follow(np.linspace(0, 0.1, 8))[0].see([p], 8 / FPS) for p in rather]
     follower = Following(THREE)
     all_strange = [follower.see([p], k / FPS) for k, p in enumerate(rather)]
-    assert np.mean([w.is_strange for w in all_strange]) > 1.3 * np.mean([w.is_strange for w in alone]) > 0
+    assert (
+        np.mean([w.is_strange for w in all_strange])
+        > 1.3 * np.mean([w.is_strange for w in alone])
+        > 0
+    )

@@ -37,7 +37,9 @@ def made_up_run(episode: int, task: str = "put the cup away") -> RunSignals:
     opening[GRIPPER_MOVES[0] : GRIPPER_MOVES[1]] = 0.0
     action = np.column_stack([np.diff(arm, axis=0, append=arm[-1:]) * 20, opening])
     change = 0.02 * speed + np.abs(np.diff(opening, prepend=1.0)) * 0.01
-    cameras = [_camera(name, change * size, random) for name, size in (("front", 1.0), ("wrist", 1.6))]
+    cameras = [
+        _camera(name, change * size, random) for name, size in (("front", 1.0), ("wrist", 1.6))
+    ]
     return RunSignals(
         episode,
         FPS,
@@ -61,7 +63,14 @@ def _camera(name: str, change: np.ndarray, random: np.random.Generator) -> Camer
     phash = random.integers(0, 2**63, FRAMES).astype(np.uint64)
     luma = np.full(FRAMES, 0.4, np.float32)
     return CameraSignals(
-        name, change.astype(np.float32), luma, np.zeros(FRAMES, bool), phash, tiny, 2, random.bytes(32)
+        name,
+        change.astype(np.float32),
+        luma,
+        np.zeros(FRAMES, bool),
+        phash,
+        tiny,
+        2,
+        random.bytes(32),
     )
 
 
@@ -152,7 +161,10 @@ def never_closing(run: RunSignals) -> RunSignals:
 def idle_at_the_end(run: RunSignals) -> RunSignals:
     num_idle = 80
     rows = {"state": np.array(run.state), "action": np.array(run.action)}
-    longer = {name: np.concatenate([values, np.repeat(values[-1:], num_idle, axis=0)]) for name, values in rows.items()}
+    longer = {
+        name: np.concatenate([values, np.repeat(values[-1:], num_idle, axis=0)])
+        for name, values in rows.items()
+    }
     cameras = [
         replace(
             camera,
@@ -216,12 +228,20 @@ def test_a_fault_is_named_with_its_run_and_stretch(check_name: str, runs: list[R
 
 def test_rows_that_are_late_in_all_runs_are_told_of_all_with_the_right_sign(runs: list[RunSignals]):
     for frames in (3, 5, 10):
-        run_faults = faults([replace(run, state=later(np.array(run.state), frames)) for run in runs])
-        rows = [fault for fault in run_faults if fault.signal == "state" and fault.check_name == "rows_late"]
+        run_faults = faults(
+            [replace(run, state=later(np.array(run.state), frames)) for run in runs]
+        )
+        rows = [
+            fault
+            for fault in run_faults
+            if fault.signal == "state" and fault.check_name == "rows_late"
+        ]
         assert {fault.episode_index for fault in rows} == set(range(RUNS))
         assert {round(fault.measured) - frames for fault in rows} <= {-1, 0, 1}
     early = faults([replace(run, state=later(np.array(run.state)[::-1], 5)[::-1]) for run in runs])
-    assert {-6, -5, -4} & {round(fault.measured) for fault in early if fault.check_name == "rows_late"}
+    assert {-6, -5, -4} & {
+        round(fault.measured) for fault in early if fault.check_name == "rows_late"
+    }
 
 
 def test_a_copy_names_the_run_that_it_is_one_of_and_what_is_equal(runs: list[RunSignals]):
@@ -238,11 +258,18 @@ def test_a_copy_names_the_run_that_it_is_one_of_and_what_is_equal(runs: list[Run
     assert "the pictures differ" in rows_alone.detail
 
 
-def test_pictures_of_another_run_are_told_of_the_run_whose_rows_do_not_go_with_them(runs: list[RunSignals]):
+def test_pictures_of_another_run_are_told_of_the_run_whose_rows_do_not_go_with_them(
+    runs: list[RunSignals],
+):
     for wrong, right in ((7, 3), (3, 7)):
-        spoilt = [replace(run, cameras=runs[right].cameras) if k == wrong else run for k, run in enumerate(runs)]
+        spoilt = [
+            replace(run, cameras=runs[right].cameras) if k == wrong else run
+            for k, run in enumerate(runs)
+        ]
         foreign = [fault for fault in faults(spoilt) if fault.check_name == "other_pictures"]
-        assert [(fault.episode_index, fault.other) for fault in foreign] == [(wrong, ("made_up", right))]
+        assert [(fault.episode_index, fault.other) for fault in foreign] == [
+            (wrong, ("made_up", right))
+        ]
 
 
 def test_a_text_is_held_against_runs_of_other_texts():
@@ -272,7 +299,9 @@ def test_a_late_stamp_is_no_missing_frame(runs: list[RunSignals]):
     assert faults([replace(runs[0], times_s=times), *runs[1:]]) == []
 
 
-def test_faults_do_not_depend_on_the_order_of_runs_and_those_left_out_are_gone(runs: list[RunSignals]):
+def test_faults_do_not_depend_on_the_order_of_runs_and_those_left_out_are_gone(
+    runs: list[RunSignals],
+):
     spoilt = [frozen(runs[0]), black(runs[1]), *runs[2:]]
     assert faults(spoilt) == faults(spoilt[::-1])
     checkup = Checkup("made_up")
@@ -291,7 +320,9 @@ def test_a_finding_names_the_longest_stretches_and_a_row_fits_the_table(runs: li
     assert (finding.reason, finding.episode_index, finding.camera) == ("camera_black", 0, "front")
     assert finding.detail.endswith("and 1 more")
     assert "from 7.0 s" not in finding.detail
-    table = TABLES["run_checks"].rows([{"dataset": "made_up", "chunk": 0} | fault_row(fault) for fault in run_faults])
+    table = TABLES["run_checks"].rows(
+        [{"dataset": "made_up", "chunk": 0} | fault_row(fault) for fault in run_faults]
+    )
     assert table["start_frame"].to_pylist() == [10, 40, 70, 100]
 
 

@@ -42,13 +42,20 @@ def test_a_folder_of_weights_is_known_by_what_lies_in_it(tmp_path: Path):
     (tmp_path / "model.safetensors").write_bytes(b"12")
     first = identity(config)
     (tmp_path / "model.safetensors").write_bytes(b"123")
-    assert identity(config) != first != identity(EmbeddingsConfig(encoder="hf:facebook/dinov2-small")) == ""
+    assert (
+        identity(config)
+        != first
+        != identity(EmbeddingsConfig(encoder="hf:facebook/dinov2-small"))
+        == ""
+    )
 
 
 # Weights
 
 
-def test_weights_that_are_missing_are_named_with_what_to_do(no_weights: Path, monkeypatch: pytest.MonkeyPatch):
+def test_weights_that_are_missing_are_named_with_what_to_do(
+    no_weights: Path, monkeypatch: pytest.MonkeyPatch
+):
     def offline(*_: object, **__: object) -> None:
         raise OSError("no route to host")
 
@@ -59,7 +66,12 @@ def test_weights_that_are_missing_are_named_with_what_to_do(no_weights: Path, mo
     )
     with pytest.raises(EncoderError) as e:
         load_encoder(config)
-    for words in ("no route to host", weights.INSTALL, str(no_weights), 'embeddings.encoder = "grey"'):
+    for words in (
+        "no route to host",
+        weights.INSTALL,
+        str(no_weights),
+        'embeddings.encoder = "grey"',
+    ):
         assert words in str(e.value)
     assert lack(EmbeddingsConfig(encoder="grey")) == ""
     load_encoder(EmbeddingsConfig(encoder="grey"))
@@ -69,7 +81,9 @@ def test_weights_with_another_sha256_are_refused(no_weights: Path):
     file = no_weights / "mobilenet_v2-b0353104.pth"
     file.write_bytes(b"not them")
     assert lack(EmbeddingsConfig()) == "", "there is a file, whatever it holds"
-    with pytest.raises(EncoderError, match=r"mobilenet_v2-b0353104.pth is damaged .*, not b0353104.*: delete it"):
+    with pytest.raises(
+        EncoderError, match=r"mobilenet_v2-b0353104.pth is damaged .*, not b0353104.*: delete it"
+    ):
         load_encoder(EmbeddingsConfig())
 
 
@@ -104,7 +118,9 @@ def test_a_download_that_is_cut_off_is_not_kept(no_weights: Path, monkeypatch: p
 def test_a_model_of_transformers_in_a_folder(tmp_path: Path):
     from transformers import Dinov2Config, Dinov2Model
 
-    settings = Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14)
+    settings = Dinov2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14
+    )
     Dinov2Model(settings).save_pretrained(tmp_path)
     encoder = load_encoder(EmbeddingsConfig(encoder=f"hf:{tmp_path}", size_px=56, grid=2))
     assert encoder.title == f"hf:{tmp_path}@56"
@@ -145,7 +161,12 @@ def embedded(counts: dict[tuple[int, str], int], threads: int = 1) -> dict:
     with EmbeddingPass(GREY, threads) as into:
         for (episode, camera), count in counts.items():
             for k in range(count):
-                into.keep(episode, camera, 3 * k, ArrayPicture(scene(1000 * episode + k + len(camera), 100)))
+                into.keep(
+                    episode,
+                    camera,
+                    3 * k,
+                    ArrayPicture(scene(1000 * episode + k + len(camera), 100)),
+                )
         return {key: into.take(*key) for key in counts}
 
 

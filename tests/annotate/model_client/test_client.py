@@ -41,7 +41,9 @@ def picture(number: int) -> Image:
 
 
 def question(n: int = 0, **changes: Any) -> Request:
-    request = Request("plan", "You look.", (picture(n), f"What {n}?"), SCHEMA, max_tokens=500, seed=7)
+    request = Request(
+        "plan", "You look.", (picture(n), f"What {n}?"), SCHEMA, max_tokens=500, seed=7
+    )
     return replace(request, **changes)
 
 
@@ -64,7 +66,12 @@ class Bench:
 
     def client(self, *servers: StandIn, build_id: str = "b", **config: Any) -> Client:
         urls = tuple(s.url for s in servers)
-        options = {"model": "stand-in", "endpoints": urls, "max_concurrency": 8, "timeout_s": 5.0} | config
+        options = {
+            "model": "stand-in",
+            "endpoints": urls,
+            "max_concurrency": 8,
+            "timeout_s": 5.0,
+        } | config
         return Client(
             VlmConfig(**options), self.store,
             build_id=build_id, dataset="demo", label_run="run", prompt_version="v1",
@@ -109,7 +116,10 @@ def test_without_a_schema_any_text_is_a_reply(bench: Bench):
     assert "response_format" not in body
     assert body["top_logprobs"] == 2
     assert first.value["text"].endswith("%")
-    assert (first.value["finish"], [token for token, _ in first.value["first_token"]]) == ("stop", ["True", "False"])
+    assert (first.value["finish"], [token for token, _ in first.value["first_token"]]) == (
+        "stop",
+        ["True", "False"],
+    )
     assert second_reply == replace(first, cached=True)
 
 
@@ -121,7 +131,10 @@ def ask_some(
 ) -> tuple[list[Reply | str], StandIn]:
     async def ask_all():
         served = {"retry_after_s": 0.05} | (server or {})
-        async with bench.server(*faults, **served) as standing, bench.client(standing, **config) as client:
+        async with (
+            bench.server(*faults, **served) as standing,
+            bench.client(standing, **config) as client,
+        ):
             return await outcomes([client.ask(question(n), n) for n in range(number)]), standing
 
     return run(ask_all())
@@ -145,7 +158,11 @@ def test_a_server_that_puts_off_for_long_is_not_waited_for(bench: Bench):
 @pytest.mark.parametrize(
     ("fault", "reason", "message"),
     [
-        ("not_json", "bad_reply", "the reply is no JSON (does the server honour response_format?): I think"),
+        (
+            "not_json",
+            "bad_reply",
+            "the reply is no JSON (does the server honour response_format?): I think",
+        ),
         ("off_schema", "bad_reply", "breaks the schema: $: "),
         ("out_of_range", "bad_reply", "breaks the schema: $.steps[0].mark: 100000"),
         ("empty_list", "bad_reply", "breaks the schema: $.steps: [] is too short"),
@@ -156,7 +173,9 @@ def test_a_server_that_puts_off_for_long_is_not_waited_for(bench: Bench):
         ("drop", "server_gone", "connection broken"),
     ],
 )
-def test_lasting_faults_end_with_one_clear_message(bench: Bench, fault: str, reason: str, message: str):
+def test_lasting_faults_end_with_one_clear_message(
+    bench: Bench, fault: str, reason: str, message: str
+):
     async def ask_in_vain():
         async with bench.server(fault) as server, bench.client(server, max_attempts=3) as client:
             with pytest.raises(VlmError) as e:
@@ -168,7 +187,9 @@ def test_lasting_faults_end_with_one_clear_message(bench: Bench, fault: str, rea
     assert message in str(error)
     assert "\n" not in str(error)
     assert ("demo, episode 5, plan" in str(error)) != error.is_fatal
-    requests = {"bad_reply": 2, "cut": 2, "wrong_model": 1, "wrong_request": 1, "server_gone": 6}[reason]
+    requests = {"bad_reply": 2, "cut": 2, "wrong_model": 1, "wrong_request": 1, "server_gone": 6}[
+        reason
+    ]
     assert len(server.received) == requests == len(bench.statuses())
     assert not bench.store.keys(), "nothing is labelled"
     assert "ok" not in bench.statuses()
@@ -201,7 +222,10 @@ def test_one_poisonous_request_does_not_end_the_others(bench: Bench):
     """A server that fails on one request, and answers the others meanwhile."""
 
     async def ask_with_a_poisonous_one():
-        async with bench.server("500:after=1:first=6") as server, bench.client(server, max_attempts=3) as client:
+        async with (
+            bench.server("500:after=1:first=6") as server,
+            bench.client(server, max_attempts=3) as client,
+        ):
             good = await client.ask(question(0), 0)
             poison = asyncio.create_task(client.ask(question(1), 1))
             while len(server.received) < 7:
@@ -225,7 +249,9 @@ def test_one_poisonous_request_does_not_end_the_others(bench: Bench):
         ),
     ],
 )  # fmt: skip
-def test_the_model_is_checked_before_the_first_call(bench: Bench, options: dict, config: dict, message: str):
+def test_the_model_is_checked_before_the_first_call(
+    bench: Bench, options: dict, config: dict, message: str
+):
     async def ask_wrong_model():
         async with bench.server(**options) as server:
             async with bench.client(server, **config) as client:
@@ -244,13 +270,19 @@ def test_the_model_is_checked_before_the_first_call(bench: Bench, options: dict,
 def test_endpoints_must_serve_the_same(bench: Bench):
     async def ask_unlike_servers(*roots: str) -> str | None:
         servers = bench.server(root=roots[0]), bench.server(root=roots[1])
-        async with servers[0] as first_server, servers[1] as two, bench.client(first_server, two) as client:
+        async with (
+            servers[0] as first_server,
+            servers[1] as two,
+            bench.client(first_server, two) as client,
+        ):
             try:
                 await client.check()
             except VlmError as e:
                 return str(e)
 
-    assert "different models as stand-in: /a/model at http" in run(ask_unlike_servers("/a/model", "/b/model-fp8"))
+    assert "different models as stand-in: /a/model at http" in run(
+        ask_unlike_servers("/a/model", "/b/model-fp8")
+    )
     assert run(ask_unlike_servers("/a/model", "/b/model/")) is None
     assert run(ask_unlike_servers("a/b", "/cache/models--a--b/snapshots/" + "1" * 40)) is None
 
@@ -282,7 +314,9 @@ def test_a_budget_stops_cleanly(bench: Bench, config: dict):
         config = config | {"price": Price(usd_per_million_completion_tokens=200.0)}
 
     def spend(build_id: str) -> tuple[list[Reply | str], list[str]]:
-        replies, server = ask_some(bench, number=40, server={"latency_s": 0.02}, build_id=build_id, **config)
+        replies, server = ask_some(
+            bench, number=40, server={"latency_s": 0.02}, build_id=build_id, **config
+        )
         return replies, server.received
 
     all_replies, sent = spend("b1")
@@ -297,7 +331,9 @@ def test_a_budget_stops_cleanly(bench: Bench, config: dict):
         assert spent[1] == pytest.approx(true)
         assert 0 < true <= 0.7
     second_replies, _ = spend("b2")
-    assert sum(isinstance(r, Reply) for r in second_replies) > len(replies), "another build has a budget of its own"
+    assert sum(isinstance(r, Reply) for r in second_replies) > len(replies), (
+        "another build has a budget of its own"
+    )
     assert sum(isinstance(r, Reply) and r.cached for r in second_replies) == len(replies)
 
 
@@ -305,6 +341,8 @@ def test_a_damaged_picture_is_not_shown(bench: Bench):
     async def show_damaged():
         async with bench.server() as server, bench.client(server) as client:
             damaged = Image(picture(0).sha256, picture(0).jpeg[:-1])
-            return await outcomes([client.ask(question(content=(damaged, "What?")), 0)]), server.received
+            return await outcomes(
+                [client.ask(question(content=(damaged, "What?")), 0)]
+            ), server.received
 
     assert run(show_damaged()) == (["refused"], [])

@@ -14,7 +14,15 @@ from annotate.model_client.profiles import PROFILES, is_same_model, profile_of
 from annotate.model_client.responses import ResponseStore
 from annotate.vlm import prompts
 from pipeline.model_probe import probe
-from tests.annotate.model_client.test_reading import GOOD, PLAN, PLANNED, QUESTION, Speaker, asked, message
+from tests.annotate.model_client.test_reading import (
+    GOOD,
+    PLAN,
+    PLANNED,
+    QUESTION,
+    Speaker,
+    asked,
+    message,
+)
 from tests.kits.vlm_standin import serving
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
@@ -35,7 +43,9 @@ def strict(*refused: str) -> Callable[[dict[str, Any]], Any]:
 
     def say(body: dict[str, Any]) -> Any:
         for field in refused:
-            if field in body and (field != "response_format" or body[field]["type"] == "json_schema"):
+            if field in body and (
+                field != "response_format" or body[field]["type"] == "json_schema"
+            ):
                 return 400, {"error": {"message": REFUSALS[field], "type": "invalid_request_error"}}
         return message(f"```json\n{GOOD}\n```")
 
@@ -46,11 +56,15 @@ def strict(*refused: str) -> Callable[[dict[str, Any]], Any]:
     "refused",
     [("max_tokens", "temperature"), ("temperature", "seed"), ("response_format",), tuple(REFUSALS)],
 )
-def test_a_server_that_refuses_fields_is_asked_without_them(refused: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_server_that_refuses_fields_is_asked_without_them(
+    refused: tuple[str, ...], tmp_path: Path
+) -> None:
     store = ResponseStore(tmp_path)
     replies, server = asked(strict(*refused), store, count=30)
     assert [reply.value for reply in replies] == [PLANNED] * 30
-    assert len(server.seen) <= 30 + 4 * len(refused), "only those that were under way at first were refused"
+    assert len(server.seen) <= 30 + 4 * len(refused), (
+        "only those that were under way at first were refused"
+    )
     assert {call["status"] for call in store.calls("b")} == {"ok"}
     last = server.seen[-1]
     assert ("max_completion_tokens" in last) == ("max_tokens" in refused)
@@ -60,7 +74,9 @@ def test_a_server_that_refuses_fields_is_asked_without_them(refused: tuple[str, 
 
 
 def test_a_refusal_that_names_no_field_is_lost(tmp_path: Path) -> None:
-    [error], _ = asked(lambda _: (400, {"error": {"message": "too many images"}}), ResponseStore(tmp_path))
+    [error], _ = asked(
+        lambda _: (400, {"error": {"message": "too many images"}}), ResponseStore(tmp_path)
+    )
     assert error.reason == "wrong_request"
 
 
@@ -106,10 +122,13 @@ def test_a_model_may_answer_by_its_dated_name() -> None:
 def test_further_fields_are_a_part_of_each_question() -> None:
     config = VlmConfig(extra_body={"chat_template_kwargs": {"enable_thinking": False}})
     request, plain = (
-        prompts.request("plan", QUESTION.images, "What?", PLAN, vlm_config) for vlm_config in (config, VlmConfig())
+        prompts.request("plan", QUESTION.images, "What?", PLAN, vlm_config)
+        for vlm_config in (config, VlmConfig())
     )
     assert request.key("m", None) != plain.key("m", None)
-    assert json.loads(body_of(request, "m", {}))["chat_template_kwargs"] == {"enable_thinking": False}
+    assert json.loads(body_of(request, "m", {}))["chat_template_kwargs"] == {
+        "enable_thinking": False
+    }
 
 
 def test_a_check_says_what_a_server_takes() -> None:
@@ -121,7 +140,11 @@ def test_a_check_says_what_a_server_takes() -> None:
 
     with serving(Speaker(say=say, usage={"prompt_tokens": 90, "completion_tokens": 9})) as server:
         server_facts = probe(VlmConfig(endpoints=(server.url,), model="stand-in"))
-    assert (server_facts["tokens_field"], server_facts["temperature"], server_facts["structured"]) == (
+    assert (
+        server_facts["tokens_field"],
+        server_facts["temperature"],
+        server_facts["structured"],
+    ) == (
         "max_completion_tokens",
         False,
         "json_schema",

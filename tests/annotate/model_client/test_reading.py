@@ -26,7 +26,10 @@ pytestmark = pytest.mark.usefixtures("short_pauses")
 
 PLAN = prompts.plan_reply(VERBS, 8, infer_task=False)
 SEGMENT = prompts.segment_reply(range(1, 25), 3, min_changes=1)
-PLANNED = {"scene": "An arm", "steps": [{"verb": "Grasp", "object": "the cup"}, {"verb": "Place", "object": "it"}]}
+PLANNED = {
+    "scene": "An arm",
+    "steps": [{"verb": "Grasp", "object": "the cup"}, {"verb": "Place", "object": "it"}],
+}
 DIVIDED = {
     "seen": "It moves",
     "first": {"label": "1", "outcome": "achieved"},
@@ -75,7 +78,14 @@ READ_AS_TEXT: dict[str, tuple[str, str]] = {
     "thought in Chinese": (thought("机械臂抓住杯子"), "机械臂抓住杯子"),
 }
 READ_AS_PICTURE = {"as text": "13", "with its word": "Picture 13", "as a fraction": 13.0}
-LOST_PICTURES = {"a time": "00:13", "seconds": 12.7, "a frame": 392, "past the end": 25, "the first": 1, "below": -13}
+LOST_PICTURES = {
+    "a time": "00:13",
+    "seconds": 12.7,
+    "a frame": 392,
+    "past the end": 25,
+    "the first": 1,
+    "below": -13,
+}
 
 
 @pytest.mark.parametrize("form", READ_AS_PLAN)
@@ -97,7 +107,9 @@ def test_a_number_in_any_form_is_read(form: str) -> None:
 
 def test_a_name_is_read_in_any_writing() -> None:
     assert read(planned(object="红色的杯子"), PLAN)["steps"][0]["object"] == "红色的杯子"
-    assert read(json.dumps(DIVIDED | {"first": {"label": 1, "outcome": "Not achieved"}}), SEGMENT)["first"] == {
+    assert read(json.dumps(DIVIDED | {"first": {"label": 1, "outcome": "Not achieved"}}), SEGMENT)[
+        "first"
+    ] == {
         "label": "1",
         "outcome": "not_achieved",
     }
@@ -133,7 +145,10 @@ def test_what_cannot_be_read_is_lost_with_what_is_wrong(text: str, problem: str)
 
 
 def message(content: Any, finish: str = "stop", **message_fields: Any) -> dict[str, Any]:
-    return {"message": {"role": "assistant", "content": content, **message_fields}, "finish_reason": finish}
+    return {
+        "message": {"role": "assistant", "content": content, **message_fields},
+        "finish_reason": finish,
+    }
 
 
 @dataclass
@@ -158,7 +173,11 @@ QUESTION = Request("plan", "You look.", (blank(640, 480), "What?"), PLAN, max_to
 
 
 def asked(
-    reply_to: Callable[[dict[str, Any]], Any], store: ResponseStore, usage: Any = None, count: int = 1, **config: Any
+    reply_to: Callable[[dict[str, Any]], Any],
+    store: ResponseStore,
+    usage: Any = None,
+    count: int = 1,
+    **config: Any,
 ):
     """What came of the same question about some episodes, and the server."""
 
@@ -166,7 +185,9 @@ def asked(
         server = Speaker(say=reply_to, usage=usage)
         await server.start()
         settings = VlmConfig(model="stand-in", endpoints=(server.url,), **config)
-        client = Client(settings, store, build_id="b", dataset="demo", label_run="run", prompt_version="v1")
+        client = Client(
+            settings, store, build_id="b", dataset="demo", label_run="run", prompt_version="v1"
+        )
         async with client:
             asks = [client.ask(_about(k), k) for k in range(count)]
             replies = await asyncio.gather(*asks, return_exceptions=True)
@@ -205,7 +226,9 @@ def test_a_message_in_any_form_is_read_at_once(form: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("form", LOST)
-def test_what_cannot_be_read_is_lost_under_its_name_after_two_requests(form: str, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_lost_under_its_name_after_two_requests(
+    form: str, tmp_path: Path
+) -> None:
     lost_reply, reason = LOST[form]
     store = ResponseStore(tmp_path)
     [error], server = asked(lambda _: lost_reply, store)
@@ -230,7 +253,9 @@ def test_a_model_that_thinks_gets_room_once_a_reply_was_cut(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("form", LOST)
-def test_a_build_of_bad_replies_stops_with_a_sentence_and_what_was_paid(form: str, tmp_path: Path) -> None:
+def test_a_build_of_bad_replies_stops_with_a_sentence_and_what_was_paid(
+    form: str, tmp_path: Path
+) -> None:
     lost_reply, reason = LOST[form]
     store = ResponseStore(tmp_path)
     replies, server = asked(lambda _: lost_reply, store, count=64)
@@ -257,7 +282,11 @@ def test_bad_replies_of_several_kinds_stop_a_build_that_has_no_good_one(tmp_path
 
 def test_a_good_reply_now_and_then_keeps_a_build_going(tmp_path: Path) -> None:
     numbers = iter(range(1000))
-    replies, _ = asked(lambda _: message(GOOD if next(numbers) % 3 == 0 else "No"), ResponseStore(tmp_path), count=40)
+    replies, _ = asked(
+        lambda _: message(GOOD if next(numbers) % 3 == 0 else "No"),
+        ResponseStore(tmp_path),
+        count=40,
+    )
     assert not any(isinstance(error, VlmError) and error.is_fatal for error in replies)
 
 
@@ -266,7 +295,12 @@ def test_a_good_reply_now_and_then_keeps_a_build_going(tmp_path: Path) -> None:
     [
         (429, {"message": "You exceeded your quota", "code": "insufficient_quota"}, "quota", 8),
         (402, {"message": "Insufficient Balance"}, "quota", 8),
-        (400, {"message": "max_tokens is not supported", "type": "invalid_request_error"}, "wrong_request", 20),
+        (
+            400,
+            {"message": "max_tokens is not supported", "type": "invalid_request_error"},
+            "wrong_request",
+            20,
+        ),
     ],
 )
 def test_a_server_that_wants_money_or_other_fields_stops_a_build(
@@ -282,7 +316,9 @@ def test_a_server_that_wants_money_or_other_fields_stops_a_build(
 # Tokens as a server tells them
 
 
-@pytest.mark.parametrize("usage", [{"prompt_tokens": 0, "completion_tokens": 0}, {"prompt_tokens": 10**30}, "some"])
+@pytest.mark.parametrize(
+    "usage", [{"prompt_tokens": 0, "completion_tokens": 0}, {"prompt_tokens": 10**30}, "some"]
+)
 def test_tokens_that_cannot_be_true_are_counted_by_us(usage: Any, tmp_path: Path) -> None:
     store = ResponseStore(tmp_path)
     price = {"usd_per_million_prompt_tokens": 1000.0}

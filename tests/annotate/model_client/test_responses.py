@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from annotate.model_client.calls import VlmError
-from annotate.model_client.responses import FILE, PACK_HEAD, PACK_MARK, ResponseStore, StoredReply, encode
+from annotate.model_client.responses import (
+    FILE,
+    PACK_HEAD,
+    PACK_MARK,
+    ResponseStore,
+    StoredReply,
+    encode,
+)
 from core.paths import ROOT
 from tests.kits.patience import PATIENCE_S
 
@@ -62,7 +69,9 @@ def test_a_damaged_reply_is_absent_and_reported(store: ResponseStore, what: str)
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path):
     (tmp_path / FILE).write_bytes(b"\xff" * 4096)
-    with pytest.raises(VlmError, match=r"replies.sqlite is damaged, or no database of replies .*or move it away"):
+    with pytest.raises(
+        VlmError, match=r"replies.sqlite is damaged, or no database of replies .*or move it away"
+    ):
         ResponseStore(tmp_path)
 
 
@@ -102,7 +111,9 @@ def test_replies_of_an_earlier_version_are_taken_over_once(tmp_path: Path):
     (root / "packs" / "index.sqlite").write_bytes(b"an index")
     for store in (ResponseStore(root), ResponseStore(root)):
         assert dict(store.replies()) == {key(n): newer if n == 2 else reply(n) for n in range(6)}
-    assert [path for path in root.rglob("*") if path.is_file() and not path.name.startswith(FILE)] == []
+    assert [
+        path for path in root.rglob("*") if path.is_file() and not path.name.startswith(FILE)
+    ] == []
 
 
 def test_prune(store: ResponseStore):
@@ -149,7 +160,9 @@ def test_what_was_under_way_in_a_killed_process_stays_counted(store: ResponseSto
         "ResponseStore(Path(sys.argv[1])).reserve(json.loads(sys.argv[2]), 0.25)\n"
         "os.kill(os.getpid(), 9)"
     )
-    subprocess.run([sys.executable, "-c", code, store.root, json.dumps(CALL)], cwd=ROOT, timeout=PATIENCE_S)
+    subprocess.run(
+        [sys.executable, "-c", code, store.root, json.dumps(CALL)], cwd=ROOT, timeout=PATIENCE_S
+    )
     assert store.spent("b1") == (1, 0.25)
     assert [(r["status"], r["cost_usd"]) for r in store.calls("b1")] == [("sent", 0.25)]
 

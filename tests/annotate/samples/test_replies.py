@@ -28,7 +28,9 @@ PUBLISHED = [
 
 
 @pytest.mark.parametrize(("reply", "ref", "score"), PUBLISHED)
-def test_replies_are_read_as_published(reply: str, ref: int | str | None, score: float | str | None) -> None:
+def test_replies_are_read_as_published(
+    reply: str, ref: int | str | None, score: float | str | None
+) -> None:
     read = parse_reply(reply, "published")
     assert (NA if read.ref_is_na else read.ref) == ref
     assert (NA if read.score_is_na else read.score) == score
@@ -54,7 +56,9 @@ NOTHINK = [
 
 
 @pytest.mark.parametrize(("answer", "expected"), NOTHINK)
-def test_answers_without_reasoning_are_read_as_published(answer: str, expected: float | str | None) -> None:
+def test_answers_without_reasoning_are_read_as_published(
+    answer: str, expected: float | str | None
+) -> None:
     read = parse_answer(answer, "published")
     assert (NA if read.is_na else read.score) == expected
 
@@ -94,8 +98,16 @@ def test_the_strict_way_reads_four_tags_in_order_and_a_refusal_in_three() -> Non
     assert (strict.ref, strict.score, strict.ref_think, strict.score_think) == (3, 0.42, "a", "b")
     assert strict.format_ok
     assert strict == parse_reply(GOOD, "published")
-    read = parse_reply("<ref_think>no</ref_think><ref>N/A</ref><score_think>n/a</score_think><score>na</score>")
-    assert (read.ref, read.ref_is_na, read.score, read.score_is_na, read.format_ok) == (None, True, None, True, True)
+    read = parse_reply(
+        "<ref_think>no</ref_think><ref>N/A</ref><score_think>n/a</score_think><score>na</score>"
+    )
+    assert (read.ref, read.ref_is_na, read.score, read.score_is_na, read.format_ok) == (
+        None,
+        True,
+        None,
+        True,
+        True,
+    )
     for reply in (
         f"Sure. {GOOD}",
         f"{GOOD} Done.",

@@ -52,7 +52,8 @@ def test_pictures_alone_do_not_say_how_an_episode_ended():
     reference = shown_by(pace(190, 9), 9)
     reference = replace(reference, signals=seen(reference.signals))
     untold, with_outcome = labelled(
-        [seen(run_along(pace(200, 1), 1)), seen(run_along(pace(200, 2), 2, success=True))], [reference]
+        [seen(run_along(pace(200, 1), 1)), seen(run_along(pace(200, 2), 2, success=True))],
+        [reference],
     )
     assert untold.label is not None
     assert with_outcome.label is not None
@@ -75,11 +76,15 @@ def test_a_step_that_was_done_twice_ends_with_the_second_time():
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2).flatmap(lambda cameras: st.lists(episodes(cameras), min_size=3, max_size=3)), st.data())
+@given(
+    st.integers(0, 2).flatmap(lambda cameras: st.lists(episodes(cameras), min_size=3, max_size=3)),
+    st.data(),
+)
 def test_any_signals_make_a_label_or_say_why_not(drawn: list[Signals], data: st.DataObject):
     runs = [replace(run, episode_index=k) for k, run in enumerate(drawn)]
     references = [
-        Reference(run, data.draw(tilings(len(run), PLAN)), PLAN, np.linspace(0, 1, len(run)) ** 2) for run in runs[:2]
+        Reference(run, data.draw(tilings(len(run), PLAN)), PLAN, np.linspace(0, 1, len(run)) ** 2)
+        for run in runs[:2]
     ]
     for run, transfer in zip(runs, labelled(runs, references), strict=True):
         if transfer.label is None:

@@ -16,7 +16,14 @@ from tests.kits.vlm_episodes import PLAN, Loader, Model, frames_shown, ignorant,
 # A picture by itself says its frame; every boundary is narrowed to a frame
 CONFIG = VlmConfig(contact_sheet=False, refine=True)
 # Grasps at the second try, rests, moves, places, and is done
-TRUTH = [(0, "1", False), (47, "1", True), (101, "idle", True), (152, "2", True), (199, "3", True), (263, "done", True)]
+TRUTH = [
+    (0, "1", False),
+    (47, "1", True),
+    (101, "idle", True),
+    (152, "2", True),
+    (199, "3", True),
+    (263, "done", True),
+]
 
 
 def run(view, model, config=CONFIG):
@@ -24,12 +31,19 @@ def run(view, model, config=CONFIG):
 
 
 def test_each_stage_is_shown_what_it_needs():
-    model = knowing(TRUTH, reason=lambda request: dict.fromkeys(request.schema["properties"], "Text"))
+    model = knowing(
+        TRUTH, reason=lambda request: dict.fromkeys(request.schema["properties"], "Text")
+    )
     view = view_of()
     label = run(view, model)
     asyncio.run(reason_episode(view, label.segments, 3, model, CONFIG))
     plan, segment, verify, reason = (r for r in model.requests if r.stage != "refine")
-    assert [r.stage for r in (plan, segment, verify, reason)] == ["plan", "segment", "verify", "reason"]
+    assert [r.stage for r in (plan, segment, verify, reason)] == [
+        "plan",
+        "segment",
+        "verify",
+        "reason",
+    ]
     # Two pictures a second, the last one, and of the ends of attempts those around them
     assert frames_shown(plan) == frames_shown(segment) == [*range(0, 300, 15), 299]
     assert frames_shown(verify) == [30, 45, 60, 75, 90, 105, 180, 195, 210, 240, 255, 270]
@@ -73,7 +87,9 @@ def test_a_known_success_is_stronger_than_verify_and_a_denied_goal_goes_to_revie
 
 def test_a_step_that_a_success_lacks_was_done_between_two_pictures():
     lacking = [(0, "1", True), (152, "3", True), (263, "done", True)]
-    label = judged(True, lacking, refine=lambda request: {"seen": "x", "picture": frames_shown(request)[-1]})
+    label = judged(
+        True, lacking, refine=lambda request: {"seen": "x", "picture": frames_shown(request)[-1]}
+    )
     assert [s.step for s in label.segments] == [0, 1, 2, None]
     assert finished(label.segments, 3)
     assert "step 2 was not seen" in " ".join(label.notes)
@@ -83,7 +99,13 @@ def test_a_step_that_a_success_lacks_was_done_between_two_pictures():
 
 NONSENSE = {
     "one step for all": [(0, "1", True)],
-    "another order": [(0, "3", True), (60, "2", True), (150, "1", True), (200, "3", True), (280, "1", True)],
+    "another order": [
+        (0, "3", True),
+        (60, "2", True),
+        (150, "1", True),
+        (200, "3", True),
+        (280, "1", True),
+    ],
     "equal parts": [(0, "1", True), (100, "2", True), (200, "3", True)],
     "nothing completed": [(0, "1", False), (100, "2", False), (160, "3", False)],
 }
@@ -99,7 +121,9 @@ def test_what_no_run_looks_like_is_unsure_and_for_review(kind):
 def test_several_changes_at_one_picture_are_unsure():
     def segment(request):
         frame = frames_shown(request)[5]
-        changes = [{"picture": frame, "label": label, "outcome": "achieved"} for label in ("1", "2", "3")]
+        changes = [
+            {"picture": frame, "label": label, "outcome": "achieved"} for label in ("1", "2", "3")
+        ]
         return {"seen": "x", "first": {"label": "idle", "outcome": "achieved"}, "changes": changes}
 
     assert run(view_of(), knowing(TRUTH, segment=segment)).needs_review
@@ -191,7 +215,11 @@ def two_passes(second, strong=None):
 
 def test_two_passes_that_agree_make_a_label_sure():
     model = two_passes(TRUTH)
-    label = run(view_of(motion_cuts=(47, 101, 152, 199, 263)), model, CONFIG.model_copy(update={"passes": 2}))
+    label = run(
+        view_of(motion_cuts=(47, 101, 152, 199, 263)),
+        model,
+        CONFIG.model_copy(update={"passes": 2}),
+    )
     assert len(model.of("segment")) == 2
     assert frames_shown(model.of("segment")[1]) == [0, *range(22, 280, 15), 292, 299]
     assert [s.start_frame for s in label.segments] == [t[0] for t in TRUTH]
@@ -214,9 +242,27 @@ def test_the_gate_stops_passes_that_differ_by_more_than_the_tolerance_and_asks_p
 @pytest.mark.parametrize(
     ("second", "strong", "review", "note", "labels"),
     [
-        (TRUTH[:-1], TRUTH, False, "the two passes differ; the strong model agrees with the first", TRUTH),
-        (TRUTH[:-1], TRUTH[:-1], False, "the two passes differ; the strong model agrees with the second", TRUTH[:-1]),
-        (TRUTH[:-1], TRUTH[:-2], True, "the two passes differ, and the strong model agrees with neither", TRUTH[:-2]),
+        (
+            TRUTH[:-1],
+            TRUTH,
+            False,
+            "the two passes differ; the strong model agrees with the first",
+            TRUTH,
+        ),
+        (
+            TRUTH[:-1],
+            TRUTH[:-1],
+            False,
+            "the two passes differ; the strong model agrees with the second",
+            TRUTH[:-1],
+        ),
+        (
+            TRUTH[:-1],
+            TRUTH[:-2],
+            True,
+            "the two passes differ, and the strong model agrees with neither",
+            TRUTH[:-2],
+        ),
     ],
 )
 def test_the_strong_model_decides(second, strong, review, note, labels):
@@ -224,7 +270,14 @@ def test_the_strong_model_decides(second, strong, review, note, labels):
     label = run(
         view_of(),
         model,
-        VlmConfig(passes=2, gate_tolerance_s=0.5, strong_model="big", verify=False, contact_sheet=False, refine=True),
+        VlmConfig(
+            passes=2,
+            gate_tolerance_s=0.5,
+            strong_model="big",
+            verify=False,
+            contact_sheet=False,
+            refine=True,
+        ),
     )
     assert (label.needs_review, label.notes) == (review, [note])
     assert [s.start_frame for s in label.segments] == [t[0] for t in labels]
@@ -267,7 +320,9 @@ def test_the_order_in_which_replies_come_changes_nothing():
         return ask
 
     view = view_of(num_frames=2000)
-    labels = [run(view, shuffled(seed), CONFIG.model_copy(update={"passes": 2})) for seed in range(5)]
+    labels = [
+        run(view, shuffled(seed), CONFIG.model_copy(update={"passes": 2})) for seed in range(5)
+    ]
     assert all(label == labels[0] for label in labels)
 
 

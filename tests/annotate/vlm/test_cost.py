@@ -19,11 +19,15 @@ SHAPE = EpisodeShape(300, 30.0, tuple(range(0, 300, 30)), 480, 270, "Stack the c
 def test_the_rule_of_a_models_folder(tmp_path: Path):
     file = tmp_path / "preprocessor_config.json"
     size = {"shortest_edge": 1024, "longest_edge": 262144}
-    file.write_text(json.dumps({"size": size, "patch_size": 16, "merge_size": 2, "image_mean": [0.5]}))
+    file.write_text(
+        json.dumps({"size": size, "patch_size": 16, "merge_size": 2, "image_mean": [0.5]})
+    )
     assert ImageRule.of(tmp_path) == ImageRule(1024, 262144, 32)
     assert ImageRule.of(tmp_path).tokens(96, 96) == 9 + 2
     file.write_text('{"size": 224}')
-    with pytest.raises(ValueError, match=r"preprocessor_config.json does not say how pictures are scaled"):
+    with pytest.raises(
+        ValueError, match=r"preprocessor_config.json does not say how pictures are scaled"
+    ):
         ImageRule.of(tmp_path)
 
 

@@ -45,17 +45,24 @@ AT = ArmMoments(comes_to_rest=(100,), sets_out=(120,), grips=(60,), slow=(160,))
 
 def spans(starts: Sequence[int], labels: Sequence[int | str] = LABELS) -> list[Span]:
     """As a model tells them that sees changes between pictures GAP frames apart, around `starts`."""
-    inner = [Span(label, start - 3, start + 2, True) for label, start in zip(labels[1:], starts, strict=True)]
+    inner = [
+        Span(label, start - 3, start + 2, True)
+        for label, start in zip(labels[1:], starts, strict=True)
+    ]
     return [Span(labels[0], -1, 0, True), *inner]
 
 
-def put(starts: Sequence[int], moments: ArmMoments = AT, labels: Sequence[int | str] = LABELS) -> list[int]:
+def put(
+    starts: Sequence[int], moments: ArmMoments = AT, labels: Sequence[int | str] = LABELS
+) -> list[int]:
     return settled(spans(starts, labels), [0, *starts], moments, FPS, N)[1:]
 
 
 def test_boundaries_that_lie_off_what_the_arm_shows_are_put_there():
     assert put([55, 106, 114, 167]) == [*SEEN]
-    assert put([62, 98, 121, 158]) == [62, 98, 121, 158], "as exact as the pictures: nothing is known better"
+    assert put([62, 98, 121, 158]) == [62, 98, 121, 158], (
+        "as exact as the pictures: nothing is known better"
+    )
     assert put([55, 106, 114, 167], NO_MOMENTS) == [55, 106, 114, 167]
     # Half a second off on the whole, one of them too far from any moment
     assert put([55, 106, 114, 180]) == [60, 100, 120, 180]
@@ -67,7 +74,10 @@ def test_boundaries_that_lie_off_what_the_arm_shows_are_put_there():
 def test_a_moment_is_of_one_boundary_and_of_its_kind():
     # Nobody stands still before the first step ends, so it does not begin where the arm comes to rest
     assert put([94, 130], ArmMoments(comes_to_rest=(100,), grips=(124,)), (0, 1, 2)) == [94, 124]
-    assert put([94, 130], ArmMoments(comes_to_rest=(100,), grips=(124,)), (0, DONE, 2)) == [100, 124]
+    assert put([94, 130], ArmMoments(comes_to_rest=(100,), grips=(124,)), (0, DONE, 2)) == [
+        100,
+        124,
+    ]
     # Two boundaries, one moment: the nearer one gets it; and no boundary passes another
     assert put([54, 68], ArmMoments(grips=(60,)), (0, 1, 2)) == [60, 68]
     crossed = put([55, 62], ArmMoments(grips=(48,), comes_to_rest=(69,)), (0, IDLE, 2))
@@ -85,7 +95,9 @@ def test_a_label_says_where_the_arm_decided():
 def test_equal_parts_that_were_moved_are_doubted_all_the_same():
     model = knowing([(0, "1", True), (100, "2", True), (200, "3", True)])
     moved_label = asyncio.run(
-        annotate_episode(view_of(300, moments=ArmMoments(grips=(84, 221))), model, VlmConfig(contact_sheet=False))
+        annotate_episode(
+            view_of(300, moments=ArmMoments(grips=(84, 221))), model, VlmConfig(contact_sheet=False)
+        )
     )
     assert [s.start_frame for s in moved_label.segments] == [0, 84, 221]
     assert "the model divides the run into equal parts" in moved_label.notes

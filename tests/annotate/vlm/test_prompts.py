@@ -34,7 +34,9 @@ def asked(view, config=None, model=None) -> list[Request]:
 
 def texts(request: Request) -> str:
     """A request as people can read it."""
-    parts = [part if isinstance(part, str) else f"<{part.jpeg.decode()}>" for part in request.content]
+    parts = [
+        part if isinstance(part, str) else f"<{part.jpeg.decode()}>" for part in request.content
+    ]
     return "\n".join(parts) + "\n"
 
 
@@ -56,7 +58,9 @@ def test_the_plan_of_an_episode_without_task():
     model.replies["plan"] = model.replies["plan"] | {"task": "Put the cup down"}
     requests = asked(view_of(task=None), model=model)
     golden("plan_without_task", question(requests[0]) + "\n")
-    assert question(requests[1]).startswith('The task, as concluded from the pictures: "Put the cup down"\n')
+    assert question(requests[1]).startswith(
+        'The task, as concluded from the pictures: "Put the cup down"\n'
+    )
 
 
 def test_the_question_about_a_window_of_a_long_episode():

@@ -83,7 +83,11 @@ FAILED = (0, -1, 0, False)
             [(1, 20, 30, True), (2, 50, 60, True)],
         ),
         # A retry that both saw is one, two that both saw are two
-        ([FAILED, (0, 20, 30, False)], [(0, -1, 30, False), (0, 40, 50, True)], [(0, 20, 30, True)]),
+        (
+            [FAILED, (0, 20, 30, False)],
+            [(0, -1, 30, False), (0, 40, 50, True)],
+            [(0, 20, 30, True)],
+        ),
         (
             [FAILED, (0, 20, 30, False), (0, 40, 50, False)],
             [(0, -1, 30, False), (0, 40, 50, True)],
@@ -102,7 +106,9 @@ def test_windows_are_joined(early, late, joined):
 @st.composite
 def looks(draw):
     num_frames = draw(st.integers(2, 300))
-    frames_shown = sorted({0, num_frames - 1, *draw(st.lists(st.integers(0, num_frames - 1), max_size=12))})
+    frames_shown = sorted(
+        {0, num_frames - 1, *draw(st.lists(st.integers(0, num_frames - 1), max_size=12))}
+    )
     marks = draw(st.lists(st.integers(1, len(frames_shown) - 1), unique=True, min_size=1))
     return num_frames, [
         Span(0, -1, 0, True),
@@ -127,7 +133,10 @@ FIRST = [Span(0, -1, 0, True), Span(1, 30, 60, True), Span("idle", 120, 150, Tru
 def test_looks_agree_when_their_changes_may_be_the_same():
     same = [Span(0, -1, 0, False), Span(1, 45, 75, True), Span("idle", 105, 135, True)]
     assert agree(FIRST, same, 0)
-    late = [*same[:2], Span("idle", 165, 195, True)]  # 166 at the earliest, and not after 150: 16 frames
+    late = [
+        *same[:2],
+        Span("idle", 165, 195, True),
+    ]  # 166 at the earliest, and not after 150: 16 frames
     assert not agree(FIRST, late, 15)
     assert agree(FIRST, late, 16)
     assert not agree(FIRST, same[:2], 1000)
@@ -149,6 +158,8 @@ def test_confidence_of_two_looks_is_mostly_their_agreement():
     # The second look begins step 2 at frame 80 and never sees the idle time
     other_spans = [Span(0, -1, 0, True), Span(1, 80, 80, True)]
     first, second, third = confidences(FIRST, [0, 50, 140], 200, other_spans, 1.0, 15)
-    assert first == pytest.approx(0.5 + 0.2)  # all frames have its label; its one boundary is 30 frames off
+    assert first == pytest.approx(
+        0.5 + 0.2
+    )  # all frames have its label; its one boundary is 30 frames off
     assert second == pytest.approx(0.5 * 60 / 90 + 0.2, abs=1e-4)
     assert third == 0.2

@@ -19,7 +19,9 @@ def test_choice_is_made_and_its_configuration_valid(name: str, monkeypatch: pyte
 
 def test_unknown_choice_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(CHOICE, "slurm")
-    with pytest.raises(ValueError, match="PROCCORPUS_EXECUTOR is 'slurm': it may be in_process, ray, kubernetes"):
+    with pytest.raises(
+        ValueError, match="PROCCORPUS_EXECUTOR is 'slurm': it may be in_process, ray, kubernetes"
+    ):
         executor()
 
 

@@ -38,7 +38,10 @@ def test_what_the_file_lists(tmp_path: Path) -> None:
     launcher = SlurmLauncher(setup=["module load cuda"], python="/opt/python")
     check_programs(launcher, {FILE: str(file)})
     with pytest.raises(UserError, match="'rm -r /'"):
-        check_programs(launcher.model_copy(update={"setup": ["module load cuda", "rm -r /"]}), {FILE: str(file)})
+        check_programs(
+            launcher.model_copy(update={"setup": ["module load cuda", "rm -r /"]}),
+            {FILE: str(file)},
+        )
     file.write_text("setup = 7")
     with pytest.raises(UserError, match="other things"):
         check_programs(launcher, {FILE: str(file)})

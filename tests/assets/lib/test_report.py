@@ -48,7 +48,10 @@ def reported(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
 def test_what_is_reported_later_says_the_same(reported: Made, own: Made) -> None:
     report_build(own.space)
     with instance_of(reported.space) as at_once, instance_of(own.space) as later:
-        reports = [[(stage, e.partition, e.tags, _of_any_place(e)) for stage, e in events(i)] for i in (at_once, later)]
+        reports = [
+            [(stage, e.partition, e.tags, _of_any_place(e)) for stage, e in events(i)]
+            for i in (at_once, later)
+        ]
     assert reports[0] == reports[1]
     assert {stage for stage, *_, metadata in reports[1] if "rows_frames" in metadata} == {"frames"}
 
@@ -71,7 +74,9 @@ def test_a_build_is_reported_once_somebody_has_opened_dagster(own: Made) -> None
     assert counted(own.space) == Counter(ALL) + Counter(repeated_steps)
 
 
-def test_a_chunk_that_its_dataset_lost_is_no_partition_any_more(reported: Made, tmp_path: Path) -> None:
+def test_a_chunk_that_its_dataset_lost_is_no_partition_any_more(
+    reported: Made, tmp_path: Path
+) -> None:
     own_copy = reported.copy(tmp_path)
     last = len(LENGTHS) - 1
     rows_path(own_copy.source, last).unlink()

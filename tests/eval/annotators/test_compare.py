@@ -15,7 +15,14 @@ from core.errors import UserError
 from core.paths import ROOT, Workspace
 from core.tables import TABLES
 from eval.annotators.compare import AnnotatorComparison, compare, differences, gain
-from eval.annotators.scoring import CLOCK, ComparedLabel, published_counts, random_cuts, score_label, score_steps
+from eval.annotators.scoring import (
+    CLOCK,
+    ComparedLabel,
+    published_counts,
+    random_cuts,
+    score_label,
+    score_steps,
+)
 from eval.annotators.truth import hand_progress, planned_by_task, read_truth, simulator_truth
 from warehouse.lake import Lake
 
@@ -37,7 +44,9 @@ def one_hot(texts: Sequence[str]) -> np.ndarray:
 
 
 def segments_of(rows: Sequence[Row]) -> tuple[Segment, ...]:
-    return tuple(Segment(name, start, end, kind, completed) for name, start, end, kind, completed in rows)
+    return tuple(
+        Segment(name, start, end, kind, completed) for name, start, end, kind, completed in rows
+    )
 
 
 def test_an_episode_against_itself() -> None:
@@ -47,7 +56,11 @@ def test_an_episode_against_itself() -> None:
         for hand_truth in truths.values():
             own_label = ComparedLabel(hand_truth.passes[0], hand_truth.progress())
             vectors = dict.fromkeys([s.name for s in hand_truth.passes[0]], np.ones(1))
-            ours = {k: v for k, v in score_steps(own_label, hand_truth, vectors).items() if "num_segments" not in k}
+            ours = {
+                k: v
+                for k, v in score_steps(own_label, hand_truth, vectors).items()
+                if "num_segments" not in k
+            }
             assert set(ours.values()) == {1.0}
             score = score_label(own_label, hand_truth)
             assert (score["boundary_f1@0.5s"], score["mae"]) == (1, 0)
@@ -73,10 +86,14 @@ def lake(tmp_path: Path) -> Lake:
 def fill(lake: Lake, dataset: str, runs: dict[str, dict[int, list[Row]]]) -> None:
     """Episodes of 100 frames at 10 a second; even ones failed. The first run is the active one."""
     episodes = sorted({e for labels in runs.values() for e in labels})
-    tables: dict[str, list[dict[str, Any]]] = {n: [] for n in ("episode_facts", "segments", "progress", "active_runs")}
+    tables: dict[str, list[dict[str, Any]]] = {
+        n: [] for n in ("episode_facts", "segments", "progress", "active_runs")
+    }
     for e in episodes:
         key_columns = {"dataset": dataset, "episode_index": e, "chunk": 0}
-        tables["episode_facts"].append(key_columns | {"num_rows": 100, "fps": 10.0, "success": e % 2 == 1})
+        tables["episode_facts"].append(
+            key_columns | {"num_rows": 100, "fps": 10.0, "success": e % 2 == 1}
+        )
         tables["active_runs"].append(key_columns | {"label_run": next(iter(runs))})
     for run, labels in runs.items():
         for e, rows in labels.items():
@@ -84,16 +101,22 @@ def fill(lake: Lake, dataset: str, runs: dict[str, dict[int, list[Row]]]) -> Non
             for i, (name, start, end, kind, completed) in enumerate(rows):
                 span = {"segment_index": i, "start_frame": start, "end_frame": end}
                 tables["segments"].append(
-                    key_columns | span | {"name": name, "kind": kind, "completed": completed, "named": name != "Move"}
+                    key_columns
+                    | span
+                    | {"name": name, "kind": kind, "completed": completed, "named": name != "Move"}
                 )
             curve = np.linspace(0, 1.0 if rows[-1][4] else 0.4, rows[-1][2])
-            tables["progress"] += [key_columns | {"frame_index": f, "progress": p} for f, p in enumerate(curve)]
+            tables["progress"] += [
+                key_columns | {"frame_index": f, "progress": p} for f, p in enumerate(curve)
+            ]
     lake.upsert("labels", **{n: TABLES[n].rows(rows) for n, rows in tables.items()})
 
 
 @pytest.fixture
 def truth(tmp_path: Path) -> Path:
-    write_truth(tmp_path / "truth", "a", {0: TRUE, 1: TRUE, 2: TRUE})  # of episode 2 the lake knows nothing
+    write_truth(
+        tmp_path / "truth", "a", {0: TRUE, 1: TRUE, 2: TRUE}
+    )  # of episode 2 the lake knows nothing
     return tmp_path / "truth"
 
 
@@ -109,16 +132,24 @@ def write_truth(folder: Path, dataset: str, labels: dict[int, list[Row]]) -> Non
     episodes = [{"episode_index": e, "success": False, "policy": "scripted"} for e in labels]
     pq.write_table(pa.Table.from_pylist(episodes), folder / dataset / "episodes.parquet")
     curves = [
-        (e, hand_progress(own_segments := segments_of(rows), own_segments[-1].end_frame)) for e, rows in labels.items()
+        (e, hand_progress(own_segments := segments_of(rows), own_segments[-1].end_frame))
+        for e, rows in labels.items()
     ]
     frames = [
-        {"episode_index": e, "frame_index": f, "true_progress": p} for e, curve in curves for f, p in enumerate(curve)
+        {"episode_index": e, "frame_index": f, "true_progress": p}
+        for e, curve in curves
+        for f, p in enumerate(curve)
     ]
     pq.write_table(pa.Table.from_pylist(frames), folder / dataset / "frames.parquet")
 
 
-def compared(lake: Lake, truth: Path | None, **options: Any) -> dict[tuple[str, str], AnnotatorComparison]:
-    return {(c.benchmark, c.model): c for c in compare(lake, truth, embedded=one_hot, **options).labellers}
+def compared(
+    lake: Lake, truth: Path | None, **options: Any
+) -> dict[tuple[str, str], AnnotatorComparison]:
+    return {
+        (c.benchmark, c.model): c
+        for c in compare(lake, truth, embedded=one_hot, **options).labellers
+    }
 
 
 def test_what_is_gained_is_more_where_an_error_is_less(lake: Lake, truth: Path) -> None:
@@ -139,7 +170,9 @@ def test_over_all_datasets_episodes_count_alike(lake: Lake, truth: Path) -> None
 
 
 def test_run_against_run(lake: Lake, truth: Path) -> None:
-    comparison = compare(lake, truth, run="r2", reference_name="r1", datasets=["a"], embedded=one_hot)
+    comparison = compare(
+        lake, truth, run="r2", reference_name="r1", datasets=["a"], embedded=one_hot
+    )
     c = comparison.labellers[0]
     assert (c.label_run, c.against, c.benchmark) == ("r2", "r1", "annotators/a (r1)")
     assert c.scores["all", "target_num_segments"].value == 2
@@ -147,7 +180,9 @@ def test_run_against_run(lake: Lake, truth: Path) -> None:
 
 
 def test_truth_of_other_episodes_is_an_error(lake: Lake, truth: Path) -> None:
-    lake.con.execute("UPDATE episode_facts SET num_rows = 90 WHERE dataset = 'a' AND episode_index = 1")
+    lake.con.execute(
+        "UPDATE episode_facts SET num_rows = 90 WHERE dataset = 'a' AND episode_index = 1"
+    )
     with pytest.raises(UserError, match="a episode 1: the truth has 100 frames, the corpus 90"):
         compare(lake, truth, embedded=one_hot)
 
@@ -155,7 +190,14 @@ def test_truth_of_other_episodes_is_an_error(lake: Lake, truth: Path) -> None:
 # Labels against hand-labelled truth
 
 
-def segment(name: str, start: int, end: int, kind: str = STEP, completed: bool = True, step: int | None = None) -> dict:
+def segment(
+    name: str,
+    start: int,
+    end: int,
+    kind: str = STEP,
+    completed: bool = True,
+    step: int | None = None,
+) -> dict:
     span = {"name": name, "start_frame": start, "end_frame": end}
     return span | {"kind": kind, "attempt": 1, "completed": completed, "step": step}
 
@@ -180,8 +222,17 @@ PASS_B = [
 
 def write_by_hand(folder: Path, episode: int, **changes: object) -> Path:
     """A truth file of 100 frames, with notes of its own."""
-    truth = {"episode_index": episode, "num_frames": 100, "fps": 10, "task": "put it there", "success": True}
-    truth |= {"boundaries": [{"frame": 42, "spread": 4, "before": "grasp"}], "events": [{"type": "grasp", "frame": 41}]}
+    truth = {
+        "episode_index": episode,
+        "num_frames": 100,
+        "fps": 10,
+        "task": "put it there",
+        "success": True,
+    }
+    truth |= {
+        "boundaries": [{"frame": 42, "spread": 4, "before": "grasp"}],
+        "events": [{"type": "grasp", "frame": 41}],
+    }
     truth |= {"pass_a": PASS_A, "pass_b": PASS_B, "notes": [None, None]}
     file = folder / "arm" / f"{episode:06d}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +250,9 @@ def test_random_cuts_are_the_same_for_a_seed_and_lie_inside() -> None:
 def test_a_label_of_another_recording_is_refused(tmp_path: Path) -> None:
     write_by_hand(tmp_path, 3)
     label = ComparedLabel((Segment("Grasp it", 0, 90, step=0),), np.zeros(90))
-    with pytest.raises(ValueError, match="arm episode 3: 90 frames are labelled, the truth has 100"):
+    with pytest.raises(
+        ValueError, match="arm episode 3: 90 frames are labelled, the truth has 100"
+    ):
         score_label(label, read_truth(tmp_path, "arm")[3])
 
 
@@ -207,7 +260,9 @@ def test_a_file_needs_no_more_than_its_segments(tmp_path: Path) -> None:
     """Boundaries are those that both passes have, within 0.5 s of one another."""
     file = write_by_hand(tmp_path, 0)
     content = json.loads(file.read_text())
-    minimal = {name: content[name] for name in ("episode_index", "num_frames", "fps", "pass_a", "pass_b")}
+    minimal = {
+        name: content[name] for name in ("episode_index", "num_frames", "fps", "pass_a", "pass_b")
+    }
     file.write_text(json.dumps(minimal))
     truth = read_truth(tmp_path, "arm")[0]
     # 20 beside 22, 40 beside 44, 90 beside 88; 30, 60 and 70 are in one pass alone
@@ -222,14 +277,28 @@ def test_a_file_needs_no_more_than_its_segments(tmp_path: Path) -> None:
     [
         ({"fps": "ten"}, "0.json: fps: input should be a valid number"),
         ({"pass_a": []}, "0.json: pass_a: list should have at least 1 item"),
-        ({"boundaries": [{"frame": 100}]}, "0.json: boundary at frame 100, the episode has 100 frames"),
-        ({"events": [{"type": "grasp", "frame": 120}]}, "0.json: event at frame 120, the episode has 100 frames"),
+        (
+            {"boundaries": [{"frame": 100}]},
+            "0.json: boundary at frame 100, the episode has 100 frames",
+        ),
+        (
+            {"events": [{"type": "grasp", "frame": 120}]},
+            "0.json: event at frame 120, the episode has 100 frames",
+        ),
         ({"num_frames": 110}, "pass_a ends at frame 100, the episode has 110 frames"),
-        ({"pass_b": [PASS_B[0], PASS_B[2]]}, "pass_b: 'carry' has frames 44 to 88, expected to begin at 22"),
-        ({"pass_a": [PASS_A[0] | {"kind": "walk"}]}, "pass_a.0.kind: input should be 'step', 'idle', 'done' or 'ret"),
+        (
+            {"pass_b": [PASS_B[0], PASS_B[2]]},
+            "pass_b: 'carry' has frames 44 to 88, expected to begin at 22",
+        ),
+        (
+            {"pass_a": [PASS_A[0] | {"kind": "walk"}]},
+            "pass_a.0.kind: input should be 'step', 'idle', 'done' or 'ret",
+        ),
     ],
 )
-def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path: Path, changes: dict, message: str) -> None:
+def test_a_wrong_file_is_named_with_what_is_wrong(
+    tmp_path: Path, changes: dict, message: str
+) -> None:
     write_by_hand(tmp_path, 0, **changes)
     with pytest.raises(UserError, match=message):
         read_truth(tmp_path, "arm")
@@ -246,9 +315,16 @@ def test_a_failed_run_is_measured_by_the_plan_of_its_task(tmp_path: Path) -> Non
             {"name": f"step {step}", "start_frame": end - 10, "end_frame": end, "step": step}
             for step, end in enumerate(ends)
         ]
-        idle_row = {"name": "stand still", "start_frame": ends[-1], "end_frame": 100, "kind": "idle"}
+        idle_row = {
+            "name": "stand still",
+            "start_frame": ends[-1],
+            "end_frame": 100,
+            "kind": "idle",
+        }
         content = {"episode_index": episode, "num_frames": 100, "fps": 10, "success": success}
-        (folder / f"{episode}.json").write_text(json.dumps(content | {"pass_a": [*segments, idle_row]}))
+        (folder / f"{episode}.json").write_text(
+            json.dumps(content | {"pass_a": [*segments, idle_row]})
+        )
 
     write(0, True, 4)
     write(1, True, 5)

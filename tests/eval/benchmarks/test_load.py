@@ -39,7 +39,11 @@ RBM_ROWS = [
 REWARD_ROWS: list[dict[str, Any]] = [
     {"file_name": "droid/a.mp4", "task": TASKS[0], "reward": 5, "gpt5_mini_check": "yes"},
     {"file_name": "droid/b.mp4", "task": TASKS[0], "reward": 2},
-    {"file_name": "droid/a.mp4", "task": TASKS[1], "reward": 1},  # the same video under another instruction
+    {
+        "file_name": "droid/a.mp4",
+        "task": TASKS[1],
+        "reward": 1,
+    },  # the same video under another instruction
 ]
 
 
@@ -50,9 +54,13 @@ def make_rbm(root: Path) -> Path:
     for name, *_ in RBM_ROWS:
         write_video(root / "train" / name, bars(21), fps=10)
     names = ("file_name", "task", "quality_label", "partial_success")
-    about = [{"id": f"uuid-{n}", "data_source": row[0][:3], "is_robot": "True"} for n, row in enumerate(RBM_ROWS)]
+    about = [
+        {"id": f"uuid-{n}", "data_source": row[0][:3], "is_robot": "True"}
+        for n, row in enumerate(RBM_ROWS)
+    ]
     facts = [
-        dict(zip(names, row, strict=True)) | extra_fields for row, extra_fields in zip(RBM_ROWS, about, strict=True)
+        dict(zip(names, row, strict=True)) | extra_fields
+        for row, extra_fields in zip(RBM_ROWS, about, strict=True)
     ]
     pq.write_table(pa.Table.from_pylist(facts), root / "train" / "metadata.parquet")
     return root
@@ -69,14 +77,18 @@ def test_videos_that_are_missing_or_damaged_cost_their_own_question(tmp_path: Pa
     assert len(questions[2].pictures) == 4
     for name, *_ in RBM_ROWS[1:]:
         (root / "train" / name).unlink()
-    with pytest.raises(BenchmarkError, match=r"none of 5 videos of .* is there, such as train/usc/a\.mp4"):
+    with pytest.raises(
+        BenchmarkError, match=r"none of 5 videos of .* is there, such as train/usc/a\.mp4"
+    ):
         questions_of("rbm-eval", str(root), image_root=tmp_path / "f")
 
 
 def test_points_are_compared_as_whole_ones(tmp_path: Path) -> None:
     for row in REWARD_ROWS:
         write_video(tmp_path / "test" / row["file_name"], bars(21), fps=10)
-    (tmp_path / "test" / "metadata.jsonl").write_text("\n".join(map(json.dumps, REWARD_ROWS)) + "\n")
+    (tmp_path / "test" / "metadata.jsonl").write_text(
+        "\n".join(map(json.dumps, REWARD_ROWS)) + "\n"
+    )
     questions = questions_of("roboreward", str(tmp_path), image_root=tmp_path / "f")
     answered = zip(questions, (0.95, 0.5, None), strict=True)
     lines = [PredictionLine(q.key, q.meta_data(), "", value) for q, value in answered]
@@ -96,7 +108,9 @@ def test_a_model_is_evaluated_beside_the_clock(tmp_path: Path) -> None:
     assert (clock[ALL, "ranking_tau_b"].value, clock[ALL, "success_auc"].value) == (0, 0.5)
     answers = [json.loads(line) for line in evaluation.predictions.read_text().splitlines()]
     assert all(a["value"] is not None for a in answers)
-    stored = lake.rows("SELECT count(*) FROM leaderboard WHERE benchmark = 'rbm-eval' AND metric = 'ranking_tau_b'")
+    stored = lake.rows(
+        "SELECT count(*) FROM leaderboard WHERE benchmark = 'rbm-eval' AND metric = 'ranking_tau_b'"
+    )
     assert stored[0][0] > 0
 
 
@@ -117,7 +131,10 @@ ASKED = {
 
 def make_robofac(root: Path, frames: int = 61) -> Path:
     """Two videos in test_qa_sim and one in test_qa_realworld."""
-    for folder, videos, ids in (("test_qa_sim", "simulation_data", "ab"), ("test_qa_realworld", "realworld_data", "c")):
+    for folder, videos, ids in (
+        ("test_qa_sim", "simulation_data", "ab"),
+        ("test_qa_realworld", "realworld_data", "c"),
+    ):
         (root / folder).mkdir(parents=True)
         for number, name in enumerate(ids):
             path = f"LiftCube/{name}.mp4"
@@ -142,9 +159,13 @@ def test_one_folder_one_file_parts_and_limit(robofac: Path, tmp_path: Path) -> N
     sim = questions_of("robofac", str(robofac / "test_qa_sim"), image_root=tmp_path)
     assert [q.key for q in sim] == [q.key for q in whole if q.dataset == "test_qa_sim"]
     assert all(q.pictures[0].read() for q in sim)
-    second = questions_of("robofac", str(robofac / "test_qa_sim" / "annos_per_video_split1.json"), image_root=tmp_path)
+    second = questions_of(
+        "robofac", str(robofac / "test_qa_sim" / "annos_per_video_split1.json"), image_root=tmp_path
+    )
     assert [q.key for q in second] == [q.key for q in sim if q.trajectory == "b"]
-    chosen_questions = questions_of("robofac", str(robofac), image_root=tmp_path, part=("failure_detection",), limit=1)
+    chosen_questions = questions_of(
+        "robofac", str(robofac), image_root=tmp_path, part=("failure_detection",), limit=1
+    )
     assert by_part(chosen_questions) == {"failure_detection": 1}
 
 
@@ -164,7 +185,9 @@ def test_a_video_that_is_missing_or_damaged_costs_its_own_questions(tmp_path: Pa
     assert (names["a"], names["b"], len(names["c"])) == (["a.mp4"], ["b.mp4"], 3)
     (root / "realworld_data/LiftCube/c.mp4").unlink()
     (root / "simulation_data/LiftCube/b.mp4").unlink()
-    with pytest.raises(BenchmarkError, match=r"none of 3 videos is there, such as .*LiftCube/c.mp4"):
+    with pytest.raises(
+        BenchmarkError, match=r"none of 3 videos is there, such as .*LiftCube/c.mp4"
+    ):
         questions_of("robofac", str(root), image_root=tmp_path / "f")
 
 
@@ -178,16 +201,21 @@ def test_a_model_is_asked_and_scored(robofac: Path, tmp_path: Path) -> None:
     # A model of random weights names no option
     assert entry.scores["all", "choice_accuracy"].value == 0
     assert entry.scored.counts["rows_failure_detection"] == 3
-    assert evaluation.notes[-1].startswith("task_identification, low_level_correction: free text, which a judge model")
+    assert evaluation.notes[-1].startswith(
+        "task_identification, low_level_correction: free text, which a judge model"
+    )
     assert evaluation.page is not None
     assert "judge model" in evaluation.page.read_text()
     (row,) = lake.rows(
-        "SELECT count(*) FROM eval_predictions WHERE eval_run = ?", [lake.rows("SELECT eval_run FROM eval_runs")[0][0]]
+        "SELECT count(*) FROM eval_predictions WHERE eval_run = ?",
+        [lake.rows("SELECT eval_run FROM eval_runs")[0][0]],
     )
     assert row[0] == 12
     # Free text alone: answers are kept for a judge
     written = evaluate_benchmark(
-        lake, EvaluationOptions(benchmark="robofac", data=str(robofac), part=("task_identification",)), runner
+        lake,
+        EvaluationOptions(benchmark="robofac", data=str(robofac), part=("task_identification",)),
+        runner,
     )
     assert written.entries[0].scored.counts["unscored_task_identification"] == 3
     headed = reward_kit.make_checkpoint(tmp_path / "h")
@@ -210,11 +238,17 @@ def hub() -> Iterator[Hub]:
 # ProgressLM's, from the hub
 
 
-def test_a_pinned_commit_is_read_and_only_what_is_asked_for_is_fetched(bench: Path, hub: Hub, tmp_path: Path) -> None:
+def test_a_pinned_commit_is_read_and_only_what_is_asked_for_is_fetched(
+    bench: Path, hub: Hub, tmp_path: Path
+) -> None:
     commit = hub.commit(files_of(bench))
     hub.commit({"README.md": b"all gone"})
     questions = questions_of(
-        "progress-bench", f"hf://{REPO}@{commit}", cache=tmp_path, part=["visual_same_view"], limit=1
+        "progress-bench",
+        f"hf://{REPO}@{commit}",
+        cache=tmp_path,
+        part=["visual_same_view"],
+        limit=1,
     )
     assert by_part(questions) == {"visual_same_view": 1}
     pictures = {p for p in hub.fetched() if p.endswith(".jpg")}
@@ -269,12 +303,16 @@ def test_a_datasets_progress_and_success(tmp_path: Path) -> None:
     ]  # fmt: skip
     run = [q for q in questions if q.part == "progress" and q.trajectory == "1"]
     assert [q.frame_index for q in run][:: len(run) - 1] == [0, 29]
-    assert [q.progress for q in run] == pytest.approx([q.frame_index / 29 * 0.8 for q in run], abs=1e-6)
+    assert [q.progress for q in run] == pytest.approx(
+        [q.frame_index / 29 * 0.8 for q in run], abs=1e-6
+    )
     assert all(q.text.count("<image>") == len(q.pictures) for q in questions)
     assert decode_picture(run[0].pictures[-1].read(), 100).ndim == 3
     (frame,) = (tmp_path / "frames").rglob("000000/000000.jpg")
     frame.write_bytes(b"kept")
-    limited_questions = questions_of("dataset", str(root), image_root=tmp_path / "frames", num_inferences=2, limit=1)
+    limited_questions = questions_of(
+        "dataset", str(root), image_root=tmp_path / "frames", num_inferences=2, limit=1
+    )
     assert frame.read_bytes() == b"kept"  # nothing is decoded twice
     assert len({q.key for q in limited_questions}) == 34
     assert {q.key for q in limited_questions if q.inference == 0} <= {q.key for q in questions}

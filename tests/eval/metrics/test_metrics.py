@@ -10,7 +10,16 @@ from sklearn.metrics import balanced_accuracy_score, matthews_corrcoef, roc_auc_
 from eval.metrics import errors, order, outcomes, published, score
 from eval.metrics.outcomes import auc, success_measures
 from eval.metrics.progress import progress_measures
-from eval.metrics.score import Runs, answers_read, mean_of, paired, ratio_of, readable, runs_of, worst_case
+from eval.metrics.score import (
+    Runs,
+    answers_read,
+    mean_of,
+    paired,
+    ratio_of,
+    readable,
+    runs_of,
+    worst_case,
+)
 
 NAN = float("nan")
 LEVEL = st.integers(0, 8)
@@ -63,7 +72,9 @@ def test_orders_agree_with_scipy(episodes: list[list[tuple[int, int]]]) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(LEVEL, LEVEL), min_size=4, max_size=30), st.integers(1, 2))
-def test_changes_and_concordance_agree_with_their_formulas(episode: list[tuple[int, int]], lag: int) -> None:
+def test_changes_and_concordance_agree_with_their_formulas(
+    episode: list[tuple[int, int]], lag: int
+) -> None:
     runs = many([[(1, 2), (3, 5)], episode])  # another episode before must not count
     p = runs.predicted[2:]
     t = runs.target[2:]
@@ -77,7 +88,9 @@ def test_changes_and_concordance_agree_with_their_formulas(episode: list[tuple[i
     else:
         assert correlation == pytest.approx(pearsonr(moved_p, moved_t).statistic, abs=1e-9)
     if np.ptp(t) and np.ptp(p):
-        expected = 2 * np.cov(p, t, bias=True)[0, 1] / (p.var() + t.var() + (p.mean() - t.mean()) ** 2)
+        expected = (
+            2 * np.cov(p, t, bias=True)[0, 1] / (p.var() + t.var() + (p.mean() - t.mean()) ** 2)
+        )
         assert order.ccc(runs)[1] == pytest.approx(expected, abs=1e-9)
 
 
@@ -119,7 +132,9 @@ def test_a_clock_has_a_perfect_voc_and_no_margin() -> None:
 def test_a_clock_drifts_where_a_run_stands_still() -> None:
     constant = np.full(10, 0.4)
     clock = np.linspace(0, 1, 10)
-    drift = order.stall_drift(runs_of([(clock, constant), (constant, constant), (constant[:1], constant[:1])]))
+    drift = order.stall_drift(
+        runs_of([(clock, constant), (constant, constant), (constant[:1], constant[:1])])
+    )
     assert drift == pytest.approx([1, 0, NAN], nan_ok=True)
 
 
@@ -128,7 +143,11 @@ def test_who_cannot_be_read_at_all_scores_worst_and_not_nothing() -> None:
     runs = runs_of([(np.full(5, NAN), rising)])
     assert score.score(mean_of(published.trajectory_voc(readable(runs)))).n == 0
     scores_found = score.scores(progress_measures(runs, rising))
-    assert (scores_found["voc"].value, scores_found["voc"].n, scores_found["coverage"].value) == (0, 1, 0)
+    assert (scores_found["voc"].value, scores_found["voc"].n, scores_found["coverage"].value) == (
+        0,
+        1,
+        0,
+    )
     assert scores_found["voc_worst"].value < -0.8
     assert scores_found["mae"].value == pytest.approx((1 + 0.75 + 0.5 + 0.75 + 1) / 5)
     assert scores_found["mae_parsed"].n == 0
@@ -151,15 +170,17 @@ def test_effective_resolution_grows_with_answers_where_published_only() -> None:
     for n, epr in expected.items():
         values = (np.arange(n) + 0.5) / n
         assert published.effective_resolution(values) == pytest.approx(epr, abs=5e-3)
-    assert published.effective_resolution(np.linspace(0, 1, 11)) == pytest.approx(np.log2(22), abs=5e-3)
+    assert published.effective_resolution(np.linspace(0, 1, 11)) == pytest.approx(
+        np.log2(22), abs=5e-3
+    )
     assert published.effective_resolution(np.full(10, 0.3)) == 1
     evenly = [((np.arange(n) + 0.5) / n,) * 2 for n in (16, 300)]
     few, lots = errors.effective_resolution(runs_of([(p, t) for p, t in evenly]))
     assert few == lots == 5
     values_over_one = np.linspace(0, 2, 16)  # as far as it is within 0..1
-    assert errors.effective_resolution(one(values_over_one, values_over_one)) == errors.effective_resolution(
-        one(np.minimum(values_over_one, 1), values_over_one)
-    )
+    assert errors.effective_resolution(
+        one(values_over_one, values_over_one)
+    ) == errors.effective_resolution(one(np.minimum(values_over_one, 1), values_over_one))
     assert np.isnan(errors.effective_resolution(one(np.arange(5) / 5, np.arange(5) / 5))[0])
 
 
@@ -200,15 +221,21 @@ def test_confusion_agrees_with_scikit_learn(pairs: list[tuple[bool, bool]]) -> N
     assert errors.accuracy(cells) == np.mean(predicted == actual)
     if len({*actual.tolist()}) == 2:
         assert errors.mcc(cells) == pytest.approx(matthews_corrcoef(actual, predicted), abs=1e-9)
-        assert errors.balanced_accuracy(cells) == pytest.approx(balanced_accuracy_score(actual, predicted))
+        assert errors.balanced_accuracy(cells) == pytest.approx(
+            balanced_accuracy_score(actual, predicted)
+        )
 
 
 def test_unread_answers_count_as_wrong_as_they_can_be() -> None:
     runs = one(array(0.1, NAN, NAN), array(0.1, 0.2, 0.96))
     assert worst_case(runs).predicted.tolist() == [0.1, 1.0, 0.0]
     assert answers_read(runs).tolist() == [[1, 3]]
-    assert errors.finished(runs).parts.tolist() == [[0, 1, 1, 1]]  # both unread ones on the wrong side
-    assert errors.confusion(np.array([False]), np.array([False]), np.array([False])).tolist() == [[0, 0, 1, 0]]
+    assert errors.finished(runs).parts.tolist() == [
+        [0, 1, 1, 1]
+    ]  # both unread ones on the wrong side
+    assert errors.confusion(np.array([False]), np.array([False]), np.array([False])).tolist() == [
+        [0, 0, 1, 0]
+    ]
 
 
 # Scores
@@ -238,7 +265,9 @@ def test_resampling_in_blocks_draws_the_same(monkeypatch: pytest.MonkeyPatch) ->
     whole = score.score(measure)
     monkeypatch.setattr(score, "RESAMPLED_AT_ONCE", 100)
     block_score = score.score(measure)
-    assert (block_score.value, block_score.low, block_score.high) == pytest.approx((whole.value, whole.low, whole.high))
+    assert (block_score.value, block_score.low, block_score.high) == pytest.approx(
+        (whole.value, whole.low, whole.high)
+    )
 
 
 def test_paired_difference_sees_what_the_spread_of_episodes_hides() -> None:

@@ -29,7 +29,10 @@ def test_published_bf1_of_the_worked_example() -> None:
 
 
 def test_published_bf1_with_a_side_missing() -> None:
-    hits = [boundary_hits(first_and_last(a), first_and_last(b))[:2] for a, b in (([], TARGET), (TARGET, []), ([], []))]
+    hits = [
+        boundary_hits(first_and_last(a), first_and_last(b))[:2]
+        for a, b in (([], TARGET), (TARGET, []), ([], []))
+    ]
     assert hits == [(0, 6), (0, 6), (0, 0)]
 
 
@@ -44,7 +47,9 @@ def test_the_ends_alone_are_a_full_published_score_and_nothing_of_ours() -> None
 def test_published_boundaries_take_any_number_for_one() -> None:
     confident = '[{"action_description": "a", "start_frame": 3, "end_frame": 9, "confidence": 0.5}]'
     assert boundary_values(confident) == [0.5, 9]
-    assert boundary_values('[{"start_frame": "3", "end_frame": "9"}]') == []  # numbers in quotes are none
+    assert (
+        boundary_values('[{"start_frame": "3", "end_frame": "9"}]') == []
+    )  # numbers in quotes are none
     assert boundary_values("I see no segments") is None  # and so it counts nowhere
 
 
@@ -93,7 +98,11 @@ def test_plans_are_read(text: str, plan: tuple[str, ...] | None) -> None:
 def test_plan_success_wants_order_and_number_and_semantic_f1_does_not() -> None:
     v = vectors("a", "b", "c")
     assert segments.plan_success(["a", "b"], ["a", "b"], v) == 1
-    assert segments.plan_success(["b", "a"], ["a", "b"], v) == segments.plan_success(["a"], ["a", "b"], v) == 0
+    assert (
+        segments.plan_success(["b", "a"], ["a", "b"], v)
+        == segments.plan_success(["a"], ["a", "b"], v)
+        == 0
+    )
     assert segments.plan_success([], [], v) == 1
     assert segments.semantic_f1(["b", "a"], ["a", "b"], v) == 1
     assert segments.semantic_f1(["a", "c"], ["a", "b"], v) == 0.5
@@ -104,7 +113,9 @@ def test_plan_success_wants_order_and_number_and_semantic_f1_does_not() -> None:
 
 
 def test_published_number_is_taken_from_anywhere() -> None:
-    assert published.progress_number("1. Grasp the cup\n2. Place it") == 1.0  # a plan reads as a finished task
+    assert (
+        published.progress_number("1. Grasp the cup\n2. Place it") == 1.0
+    )  # a plan reads as a finished task
     assert published.progress_number("<progress>45%</progress>") == 0.45
     assert published.progress_number("<progress>1%</progress>") == 0.01
     assert published.progress_number("<progress>1</progress>") == 1.0

@@ -52,7 +52,9 @@ def test_several_views_are_judged_each_by_itself(scorer: ModelScorer) -> None:
 def test_what_it_cannot_do_is_said(checkpoint: Path) -> None:
     with pytest.raises(RewardError, match="no words"):
         open_checkpoint(checkpoint, reasoning=True)
-    with pytest.raises(RewardError, match=r"trained on windows of 4 pictures, 0\.2 s apart, not of 2"):
+    with pytest.raises(
+        RewardError, match=r"trained on windows of 4 pictures, 0\.2 s apart, not of 2"
+    ):
         open_checkpoint(checkpoint, Window(2, 0.2))
     with open_scorer(ScorerConfig(checkpoint)) as opened:
         assert opened.settings["encoder"] == "grey@64"
@@ -72,7 +74,9 @@ def prompt(key: str, task: str | None = TASKS[0], first: float | None = 0.0) -> 
     return Prompt(key, "<image>" * 4, pictures, task=task, first=start)
 
 
-def test_prompts_are_answered_by_their_task_their_pictures_and_their_start(checkpoint: Path) -> None:
+def test_prompts_are_answered_by_their_task_their_pictures_and_their_start(
+    checkpoint: Path,
+) -> None:
     runner = local_runner(RunnerConfig("bars", EvaluationOptions(batch_size=2)), checkpoint)
     assert isinstance(runner, LaptopRunner)
     prompts_sent = [
@@ -95,7 +99,9 @@ def test_prompts_are_answered_by_their_task_their_pictures_and_their_start(check
 
 def test_what_cannot_be_looked_at_fails_alone(checkpoint: Path) -> None:
     runner = LaptopRunner(checkpoint, 4)
-    broken = Prompt("broken", "<image>", (HeldPicture(Path("no.jpg"), data=b"no picture"),), task=TASKS[0])
+    broken = Prompt(
+        "broken", "<image>", (HeldPicture(Path("no.jpg"), data=b"no picture"),), task=TASKS[0]
+    )
     blind = Prompt("blind", "How far?", (), task=TASKS[0])
     replies = {r.key: r for r in runner.answer([broken, prompt("a"), blind])}
     assert "no.jpg" in str(replies["broken"].error)

@@ -32,7 +32,9 @@ SHORT = Sampling(max_tokens=6)
 
 @pytest.fixture(scope="module", params=["qwen3_vl", "qwen2_5_vl"])
 def scorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelScorer:
-    return open_checkpoint(make_checkpoint(tmp_path_factory.mktemp("model") / request.param, request.param))
+    return open_checkpoint(
+        make_checkpoint(tmp_path_factory.mktemp("model") / request.param, request.param)
+    )
 
 
 def run(stream: Stream, pictures: list[np.ndarray]) -> Iterator[Moment]:
@@ -64,7 +66,9 @@ def test_windows_are_those_of_training_and_repeat_nothing() -> None:
     assert Window.of_card({"window": WINDOW}) == FOUR
     assert Window.of_card({"window": WINDOW | {"profile": "procvlm"}}) == Window(8, None)
     assert Window.of_card({}) is None
-    with pytest.raises(RewardError, match=r"0\.4 s apart, and 2 frames a second are too few.*at least 2\.5"):
+    with pytest.raises(
+        RewardError, match=r"0\.4 s apart, and 2 frames a second are too few.*at least 2\.5"
+    ):
         FOUR.check(2.0)
     with pytest.raises(RewardError, match="a window has"):
         Window(0, None)
@@ -80,7 +84,13 @@ def test_a_stream_refuses_what_it_cannot_use() -> None:
             Stream(**(fields | field))
     stream = Stream("go", FOUR, 10.0, cameras=("a", "b"))
     good = {"a": bar(0), "b": bar(0)}
-    for wrong in ({"a": bar(0)}, good | {"c": bar(0)}, good | {"b": bar(0)[:, :, 0]}, good | {"b": bar(0) / 255}, None):
+    for wrong in (
+        {"a": bar(0)},
+        good | {"c": bar(0)},
+        good | {"b": bar(0)[:, :, 0]},
+        good | {"b": bar(0) / 255},
+        None,
+    ):
         with pytest.raises(RewardError):
             stream.append(wrong)  # type: ignore[arg-type]
     assert stream.appended == 0
@@ -94,13 +104,17 @@ def test_a_stream_refuses_what_it_cannot_use() -> None:
 
 def test_a_checkpoint_with_another_window_is_refused(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "m")
-    with pytest.raises(RewardError, match=r"windows of 4 pictures, 0\.4 s apart, not of 8 pictures, consecutive"):
+    with pytest.raises(
+        RewardError, match=r"windows of 4 pictures, 0\.4 s apart, not of 8 pictures, consecutive"
+    ):
         open_checkpoint(folder, window=Window(8, None))
     unknown = make_checkpoint(tmp_path / "u", window=None)
     with pytest.raises(RewardError, match="does not say on which window"):
         open_checkpoint(unknown)
     assert open_checkpoint(unknown, window=FOUR).window == FOUR
-    demonstrated = make_checkpoint(tmp_path / "d", recipe={"data": {"families": {"progresslm_text": 1.0}}})
+    demonstrated = make_checkpoint(
+        tmp_path / "d", recipe={"data": {"families": {"progresslm_text": 1.0}}}
+    )
     with pytest.raises(RewardError, match="give the task's steps"):
         open_checkpoint(demonstrated).stream(TASK, FPS)
     assert open_checkpoint(demonstrated).stream(TASK, FPS, ("push", "stop")).window == LAST_PICTURE
@@ -165,7 +179,9 @@ def test_a_served_model_gets_equal_bytes_for_equal_pictures() -> None:
 
 def test_a_server_is_asked_by_way_of_an_endpoint_and_never_twice(tmp_path: Path) -> None:
     with serving(StandIn()) as server:
-        config = ScorerConfig(model="stand-in", endpoints=(server.url,), window=FOUR, responses=tmp_path / "responses")
+        config = ScorerConfig(
+            model="stand-in", endpoints=(server.url,), window=FOUR, responses=tmp_path / "responses"
+        )
 
         def ask() -> list[Reward]:
             with open_scorer(config) as scorer:
@@ -195,7 +211,9 @@ def test_words_from_seen_pictures_are_the_plain_runners(tmp_path: Path) -> None:
     moments = list(run(scorer.stream(TASK, FPS, score_fps=2.5), bars(12)))
     rewards_found = scorer.score(moments)
     plain = TextRunner(runner.model, runner.processor, SHORT, PictureLimits(), 8)
-    assert ModelScorer(plain, FOUR).score(list(fresh(moments))) == rewards_found  # whose failures quote the words
+    assert (
+        ModelScorer(plain, FOUR).score(list(fresh(moments))) == rewards_found
+    )  # whose failures quote the words
     assert all(
         r.progress is None and "no single progress" in (r.failure or "") for r in rewards_found
     )  # random weights
@@ -210,7 +228,9 @@ def test_the_baselines_know_the_end_or_say_that_they_do_not() -> None:
     visual = BaselineScorer("visual")
     timed = clock.score(list(run(clock.stream(TASK, FPS, duration_s=1.0), pictures)))
     assert progress(timed) == pytest.approx(np.arange(11) / 10)
-    near = visual.score(list(run(visual.stream(TASK, FPS, goal={"camera": pictures[-1]}), pictures)))
+    near = visual.score(
+        list(run(visual.stream(TASK, FPS, goal={"camera": pictures[-1]}), pictures))
+    )
     assert progress(near) == pytest.approx(np.arange(11) / 10, abs=0.03)
     for scorer in (clock, visual):
         (lost_reward,) = scorer.score(list(run(scorer.stream(TASK, FPS), pictures[:1])))
@@ -221,17 +241,27 @@ def test_the_baselines_know_the_end_or_say_that_they_do_not() -> None:
 
 
 def test_a_published_head_is_asked_after_the_words_and_only_on_request(tmp_path: Path) -> None:
-    folder = make_checkpoint(tmp_path / "m", head=HeadConfig(pooling="published"), converted_from="ProcVLM-2B")
+    folder = make_checkpoint(
+        tmp_path / "m", head=HeadConfig(pooling="published"), converted_from="ProcVLM-2B"
+    )
     by_default = open_checkpoint(folder)
     two_pass = open_checkpoint(folder, answer="head")
     assert (by_default.source, two_pass.source) == ("text", "head")
-    assert (by_default.settings["answer"], two_pass.settings["answer"]) == ("text", "head after text")
-    assert (by_default.settings["repetition_penalty"], by_default.settings["temperature"]) == (1.0, 0.0)
+    assert (by_default.settings["answer"], two_pass.settings["answer"]) == (
+        "text",
+        "head after text",
+    )
+    assert (by_default.settings["repetition_penalty"], by_default.settings["temperature"]) == (
+        1.0,
+        0.0,
+    )
     runner = open_runner(folder, 8, answer="head", sampling=SHORT)
     assert isinstance(runner, ModelRunner)
     moments = [m for rgb in bars(3) for m in run(two_pass.stream(TASK, FPS), [rgb])]
     texts = [question(m.stream, len(m.views["camera"])) for m in moments]
-    requests = [Asked(Prompt(t, t, ()), m.views["camera"]) for t, m in zip(texts, moments, strict=True)]
+    requests = [
+        Asked(Prompt(t, t, ()), m.views["camera"]) for t, m in zip(texts, moments, strict=True)
+    ]
     replies = runner.ask(requests)
     for reply, a in zip(replies, requests, strict=True):
         item = Item(a.prompt.text, tuple(p.rgb for p in a.pictures), answer=reply.text)
@@ -241,7 +271,9 @@ def test_a_published_head_is_asked_after_the_words_and_only_on_request(tmp_path:
         assert reply.progress == pytest.approx(torch.sigmoid(output.raw[0, 0]).item(), abs=1e-5)
     rewards = ModelScorer(runner, FOUR, runner.card).score(fresh(moments))
     assert progress(rewards) == pytest.approx([r.progress for r in replies], abs=TOLERANCE)
-    assert {r.source for r in ModelScorer(open_runner(folder, 8, sampling=SHORT), FOUR).score(moments)} == {"text"}
+    assert {
+        r.source for r in ModelScorer(open_runner(folder, 8, sampling=SHORT), FOUR).score(moments)
+    } == {"text"}
     with pytest.raises(UserError, match="has no progress head"):
         open_checkpoint(make_checkpoint(tmp_path / "words", head=None), answer="head")
 
@@ -251,7 +283,10 @@ def test_a_published_head_is_asked_after_the_words_and_only_on_request(tmp_path:
 
 def fresh(moments: Sequence[Moment]) -> list[Moment]:
     """The same moments, each with pictures of its own that no scorer has seen."""
-    return [replace(m, views={c: tuple(StreamPicture(p.rgb) for p in v) for c, v in m.views.items()}) for m in moments]
+    return [
+        replace(m, views={c: tuple(StreamPicture(p.rgb) for p in v) for c, v in m.views.items()})
+        for m in moments
+    ]
 
 
 def pictures(moments: Sequence[Moment]) -> list[StreamPicture]:
@@ -265,7 +300,9 @@ def test_the_numbers_are_the_same_and_nothing_is_cut_twice(
     known_progress = progress(scorer.score(first)).tolist()
     for picture in pictures(ready):
         scorer.make_ready(picture)
-    monkeypatch.setattr("eval.runners.local.byte_patches", lambda *_: pytest.fail("a picture is cut again"))
+    monkeypatch.setattr(
+        "eval.runners.local.byte_patches", lambda *_: pytest.fail("a picture is cut again")
+    )
     assert progress(scorer.score(ready)).tolist() == known_progress
     # What was made beforehand is thrown away once it is seen, and not made again
     assert {p.cut is None and p.seen is not None for p in pictures(ready)} == {True}
@@ -320,7 +357,9 @@ def test_a_scorer_says_success_as_its_card_does(of: str) -> None:
     told_success = []
     for value in raw:
         other_value = 0.5
-        reward = Reward("head", value if of == "progress" else other_value, value if of == "done" else None)
+        reward = Reward(
+            "head", value if of == "progress" else other_value, value if of == "done" else None
+        )
         scorer = Fixed(reward, success)
         moment = scorer.stream("go", 10.0).append({"camera": np.zeros((2, 2, 3), np.uint8)})
         (scored_reward,) = scorer.score([moment])  # type: ignore[list-item]
@@ -329,5 +368,7 @@ def test_a_scorer_says_success_as_its_card_does(of: str) -> None:
     assert told_success == [False] * 3 + [True] * 3
     card = {"training_run": "t", "release": "r1", "snapshot": 1, "release_hash": "0" * 64, "label_runs": [],
             "recipe": {"name": "n", "model": {"path": None}}}  # fmt: skip
-    assert "3 moments at the end state and 3 before it" in card_text(card | {"success": success.as_json()})
+    assert "3 moments at the end state and 3 before it" in card_text(
+        card | {"success": success.as_json()}
+    )
     assert "Not calibrated" in card_text(card)

@@ -37,7 +37,9 @@ def shown(name: str, pictures: Sequence[np.ndarray], openings: np.ndarray | None
     progress = np.linspace(0, 1, len(pictures))
     steps = (progress >= 0.5).astype(int)
     seen_vectors = embed(ENCODER, pictures)
-    return Shown(name, (seen_vectors,), progress, steps, ("push", "let go"), len(pictures) / HZ, openings)
+    return Shown(
+        name, (seen_vectors,), progress, steps, ("push", "let go"), len(pictures) / HZ, openings
+    )
 
 
 def scorer(lag: float = 0.0) -> ShownScorer:
@@ -47,7 +49,23 @@ def scorer(lag: float = 0.0) -> ShownScorer:
 
 
 GRIPPER = GripperSignal(
-    "", "gripper", "state", (2,), (), (1.0,), "m", 0.0, 0.08, "high_is_open", "", 1.0, "name", True, 1.0, 2, "1"
+    "",
+    "gripper",
+    "state",
+    (2,),
+    (),
+    (1.0,),
+    "m",
+    0.0,
+    0.08,
+    "high_is_open",
+    "",
+    1.0,
+    "name",
+    True,
+    1.0,
+    2,
+    "1",
 )
 
 
@@ -73,7 +91,9 @@ def gripping() -> ShownScorer:
 
 def run(length: int, end: int = 0) -> list[np.ndarray]:
     """Of a bar that grows in so many frames, and then stands for some."""
-    return [scene(TASKS[0], 0.05 + 0.9 * share) for share in (*np.linspace(0, 1, length), *np.ones(end))]
+    return [
+        scene(TASKS[0], 0.05 + 0.9 * share) for share in (*np.linspace(0, 1, length), *np.ones(end))
+    ]
 
 
 def rewards(shown_by: ShownScorer, frames: list[np.ndarray]) -> list[Reward]:
@@ -92,7 +112,9 @@ def test_a_run_is_told_where_it_is_and_what_is_done() -> None:
 
 
 @pytest.mark.parametrize("strange", [np.zeros((64, 64, 3), np.uint8), scene(TASKS[1], 0.5)])
-def test_a_picture_unlike_everything_shown_earns_nothing_and_is_no_success(strange: np.ndarray) -> None:
+def test_a_picture_unlike_everything_shown_earns_nothing_and_is_no_success(
+    strange: np.ndarray,
+) -> None:
     rewards_found = rewards(scorer(), [*run(70)[:40], *[strange] * 20, *run(70)[40:]])
     assert {(r.progress, r.success, r.failure, r.unsure) for r in rewards_found[40:60]} == {
         (None, False, UNLIKE, UNLIKE)
@@ -163,12 +185,17 @@ def test_an_environment_and_a_batch_of_lerobot_have_the_same_numbers(tmp_path: P
 
     shows = Playing([{"seen": {"front": rgb}, "arm": robot["state"]} for rgb, robot in ends])
     pixels = {"camera": "seen/front"}
-    env = ProgressReward(shows, lambda: LocalSession(scorer, TASKS[0], FPS), pixels=pixels, state="arm")
+    env = ProgressReward(
+        shows, lambda: LocalSession(scorer, TASKS[0], FPS), pixels=pixels, state="arm"
+    )
     infos = [env.reset()[1], *(env.step(np.zeros(3, np.float32))[4] for _ in ends[1:])]
     assert [info["progress"] for info in infos] == pytest.approx(numbers)
 
     config = make_reward_model_config(
-        "proccorpus", pretrained_path=str(make_checkpoint(tmp_path / "model")), image_keys=["camera"], fps=FPS
+        "proccorpus",
+        pretrained_path=str(make_checkpoint(tmp_path / "model")),
+        image_keys=["camera"],
+        fps=FPS,
     )
     model: Any = make_reward_model(config)
     model.scorer = scorer

@@ -23,7 +23,9 @@ from tests.kits.reward_server_kit import Playing, running
 from warehouse.lake import open_lake
 
 SEEN = [scene(TASKS[0], k / 9) for k in range(10)]
-NEVER_SEEN = [np.random.default_rng(k).integers(0, 256, (64, 64, 3), dtype=np.uint8) for k in range(10)]
+NEVER_SEEN = [
+    np.random.default_rng(k).integers(0, 256, (64, 64, 3), dtype=np.uint8) for k in range(10)
+]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,8 @@ def test_a_mean_with_a_camera_that_is_unsure_is_unsure(scorer: Scorer):
 
 def test_every_way_through_the_server_says_so(scorer: Scorer, tmp_path: Path):
     videos = {
-        pictures is SEEN: write_video(tmp_path / f"{k}.mp4", pictures) for k, pictures in enumerate((SEEN, NEVER_SEEN))
+        pictures is SEEN: write_video(tmp_path / f"{k}.mp4", pictures)
+        for k, pictures in enumerate((SEEN, NEVER_SEEN))
     }
     with running(scorer) as app, RewardClient(app.state.url) as client:
         for frames, expected in ((SEEN, None), (NEVER_SEEN, UNSEEN)):
@@ -97,8 +100,19 @@ def test_the_command_and_a_corpus_say_so(
     assert f"note: {len(rows)} of {len(rows)} answers are unsure: {UNSEEN}" in result.err
 
     lake = open_lake(own.space)
-    scored = score_episodes(lake, open_checkpoint(checkpoint), "bars", chunk_episodes(lake, "tiny", 0))
+    scored = score_episodes(
+        lake, open_checkpoint(checkpoint), "bars", chunk_episodes(lake, "tiny", 0)
+    )
     assert scored.unsure == scored.moments > 0
-    export = ("export", "rabc", "--from-model", checkpoint, "--dataset", "tiny", "--allow-licence", "unknown")
+    export = (
+        "export",
+        "rabc",
+        "--from-model",
+        checkpoint,
+        "--dataset",
+        "tiny",
+        "--allow-licence",
+        "unknown",
+    )
     result = called(capsys, *export, "--out", tmp_path / "rabc", "--workspace", own.space.root)
     assert f"answers are unsure: {UNSEEN}" in result.err

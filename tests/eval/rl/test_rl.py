@@ -22,10 +22,22 @@ from eval.server.client import RewardClient
 from eval.server.protocol import RewardRow
 from tests.kits.patience import PATIENCE_S
 from tests.kits.reward_kit import make_checkpoint
-from tests.kits.reward_server_kit import FPS, POISON, TASK, Pixels, Playing, offline, pictures, png, running
+from tests.kits.reward_server_kit import (
+    FPS,
+    POISON,
+    TASK,
+    Pixels,
+    Playing,
+    offline,
+    pictures,
+    png,
+    running,
+)
 
 
-def rewards(shaping: Shaping, progress: list[float | None], terminated: bool = False) -> list[float]:
+def rewards(
+    shaping: Shaping, progress: list[float | None], terminated: bool = False
+) -> list[float]:
     shaper = Shaper(shaping)
     shaper.reset(progress[0])
     last = len(progress) - 1
@@ -35,10 +47,16 @@ def rewards(shaping: Shaping, progress: list[float | None], terminated: bool = F
 def test_differences_are_clipped_and_gaps_are_not_zeros():
     assert rewards(Shaping(), [0.5, 0.6, 0.55, 1.0]) == pytest.approx([0.1, -0.05, 0.2])
     assert rewards(Shaping(clip=1), [0.5, None, None, 0.8, 0.7]) == pytest.approx([0, 0, 0.3, -0.1])
-    assert rewards(Shaping(clip=1), [None, 0.4, 0.5]) == pytest.approx([0, 0.1])  # the first is no gain from 0
-    assert rewards(Shaping("ema", clip=1, smoothing=0.6), [0.0, 1.0, 1.0]) == pytest.approx([0.6, 0.24])
+    assert rewards(Shaping(clip=1), [None, 0.4, 0.5]) == pytest.approx(
+        [0, 0.1]
+    )  # the first is no gain from 0
+    assert rewards(Shaping("ema", clip=1, smoothing=0.6), [0.0, 1.0, 1.0]) == pytest.approx(
+        [0.6, 0.24]
+    )
     assert rewards(Shaping("potential", gamma=0.9), [0.5, 0.6, 0.8]) == pytest.approx([0.04, 0.12])
-    assert rewards(Shaping("potential", gamma=0.9), [0.5, 0.6, 0.8], terminated=True) == pytest.approx([0.04, -0.6])
+    assert rewards(
+        Shaping("potential", gamma=0.9), [0.5, 0.6, 0.8], terminated=True
+    ) == pytest.approx([0.04, -0.6])
     for wrong in ({"clip": 0}, {"smoothing": 0}, {"gamma": 1.1}):
         with pytest.raises(ValueError, match="above 0"):
             Shaping(**wrong)
@@ -68,7 +86,9 @@ def test_the_wrapper_adds_the_models_progress_here_and_by_network():
     expected = [0.5 * r + 0.1 for r in rewards(shaping, progress, terminated=True)]
 
     def wrapped(open_session: Any, **options: Any) -> ProgressReward:
-        return ProgressReward(painted(frames), open_session, shaping, weight=0.5, env_weight=0.1, **options)
+        return ProgressReward(
+            painted(frames), open_session, shaping, weight=0.5, env_weight=0.1, **options
+        )
 
     def local() -> LocalSession:
         return LocalSession(scorer, TASK, FPS)
@@ -97,24 +117,39 @@ def test_steps_without_a_number_give_nothing_and_say_why():
             try:
                 return super().append(frame)
             except RuntimeError:
-                return RewardRow(frame_index=0, timestamp_s=0, source="head", failure="it broke", latency_s=0)
+                return RewardRow(
+                    frame_index=0, timestamp_s=0, source="head", failure="it broke", latency_s=0
+                )
 
-    env = ProgressReward(painted(frames, ends=False), lambda: Breaking(Pixels(), TASK, FPS), Shaping(clip=1), every=2)
+    env = ProgressReward(
+        painted(frames, ends=False), lambda: Breaking(Pixels(), TASK, FPS), Shaping(clip=1), every=2
+    )
     gained, infos = episode(env)
     frames_seen = [frames[k] for k in (0, 2, 6)]
     first, second = (r.progress for r in offline(Pixels(), frames_seen[:2]))
-    assert [infos[k].get("progress_failure") for k in (1, 2, 4)] == ["not scored at this step", None, "it broke"]
+    assert [infos[k].get("progress_failure") for k in (1, 2, 4)] == [
+        "not scored at this step",
+        None,
+        "it broke",
+    ]
     assert gained[:5] == pytest.approx([0, second - first, 0, 0, 0])
-    assert gained[5] == pytest.approx(infos[6]["progress"] - second)  # from the last number there was
+    assert gained[5] == pytest.approx(
+        infos[6]["progress"] - second
+    )  # from the last number there was
 
 
 # RLinf
 
-PROMPT = f'Given the recent observation and the task "{TASK}", first infer the remaining atomic actions.'
+PROMPT = (
+    f'Given the recent observation and the task "{TASK}", first infer the remaining atomic actions.'
+)
 
 
 def item(frames: list[np.ndarray]) -> dict[str, Any]:
-    images = [{"__rlinf_image__": {"format": "PNG", "data": base64.b64encode(png(f)).decode()}} for f in frames]
+    images = [
+        {"__rlinf_image__": {"format": "PNG", "data": base64.b64encode(png(f)).decode()}}
+        for f in frames
+    ]
     return {"image": images, "conversations": [{"from": "human", "value": PROMPT}]}
 
 
@@ -148,9 +183,13 @@ def test_a_real_subprocess_speaks_rlinfs_protocol(tmp_path: Path):
     offline_progress = [offline(model, r)[-1].progress or 0 for r in runs]
     assert answer is not None
     assert (answer["id"], answer["ok"]) == (1, True)
-    assert [o.startswith("<progress>") and o.endswith("%</progress>") for o in answer["outputs"]] == [True] * 3
+    assert [
+        o.startswith("<progress>") and o.endswith("%</progress>") for o in answer["outputs"]
+    ] == [True] * 3
     told_progress = [float(o[10:-12]) / 100 for o in answer["outputs"]]
-    assert told_progress == pytest.approx(offline_progress, abs=TOLERANCE + 0.00005)  # two digits of a per cent
+    assert told_progress == pytest.approx(
+        offline_progress, abs=TOLERANCE + 0.00005
+    )  # two digits of a per cent
     assert refused is not None
     assert (refused["id"], refused["ok"], "names no task" in refused["error"]) == (2, False, True)
     assert "Traceback" in refused["traceback"]
@@ -164,11 +203,23 @@ def test_items_are_read_and_overlapping_windows_share_their_pictures():
     scorer = Pixels()
     adapter = Adapter(scorer, FPS)
     frames = pictures(6)
-    (first_output,), (two,) = adapter.outputs([item(frames[:5])]), adapter.outputs([item(frames[1:6])])
+    (first_output,), (two,) = (
+        adapter.outputs([item(frames[:5])]),
+        adapter.outputs([item(frames[1:6])]),
+    )
     item_pictures = item(frames)["image"]
-    assert adapter._picture(item_pictures[0], "a picture") is adapter._picture(item_pictures[0], "the same") is not None
-    assert adapter._picture(item_pictures[0], "a picture") is not adapter._picture(item_pictures[1], "another")
-    assert first_output == f"<progress>{100 * (offline(scorer, frames[:5])[-1].progress or 0):.2f}%</progress>"
+    assert (
+        adapter._picture(item_pictures[0], "a picture")
+        is adapter._picture(item_pictures[0], "the same")
+        is not None
+    )
+    assert adapter._picture(item_pictures[0], "a picture") is not adapter._picture(
+        item_pictures[1], "another"
+    )
+    assert (
+        first_output
+        == f"<progress>{100 * (offline(scorer, frames[:5])[-1].progress or 0):.2f}%</progress>"
+    )
     assert two != first_output
     both = [dict(zip(("exo", "wrist"), pictures(2, s), strict=True)) for s in range(5)]
     flat = [f for moment in both for f in moment.values()]

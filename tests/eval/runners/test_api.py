@@ -40,7 +40,9 @@ def run(asked: ApiRunner, questions: list[Question], out: Path, method: str = "q
     return collect(asked, way, questions, out, run_settings(asked, "stand-in", way, questions))
 
 
-def test_a_budget_ends_it_and_answers_are_kept(server: StandIn, questions: list[Question], tmp_path: Path) -> None:
+def test_a_budget_ends_it_and_answers_are_kept(
+    server: StandIn, questions: list[Question], tmp_path: Path
+) -> None:
     with pytest.raises(VlmError, match="budget of 5 calls"):
         run(runner(server, tmp_path, max_calls=5), questions, tmp_path / "p.jsonl")
     assert len(server.received) == 5
@@ -50,7 +52,9 @@ def test_a_budget_ends_it_and_answers_are_kept(server: StandIn, questions: list[
 
 
 def test_a_refused_question_fails_alone(questions: list[Question], tmp_path: Path) -> None:
-    with serving(StandIn(faults=[Fault.parse("refused:after=2:first=1"), Fault.parse("500:0.2")])) as server:
+    with serving(
+        StandIn(faults=[Fault.parse("refused:after=2:first=1"), Fault.parse("500:0.2")])
+    ) as server:
         same_view = [q for q in questions if q.part == "visual_same_view"]
         rows = run(runner(server, tmp_path), same_view, tmp_path / "p.jsonl")
     assert rows is not None
@@ -59,19 +63,30 @@ def test_a_refused_question_fails_alone(questions: list[Question], tmp_path: Pat
     assert "the prompt is too long" in errors[0]
 
 
-def test_topreward_reads_log_probabilities(server: StandIn, questions: list[Question], tmp_path: Path) -> None:
+def test_topreward_reads_log_probabilities(
+    server: StandIn, questions: list[Question], tmp_path: Path
+) -> None:
     rows = run(runner(server, tmp_path), questions[:4], tmp_path / "t.jsonl", "topreward")
     assert rows is not None
     assert all(0 < r["value"] < 1 for r in rows)
-    assert {(b["logprobs"], b["top_logprobs"], b["max_tokens"]) for b in server.seen} == {(True, 20, 1)}
+    assert {(b["logprobs"], b["top_logprobs"], b["max_tokens"]) for b in server.seen} == {
+        (True, 20, 1)
+    }
 
 
-def test_a_server_without_log_probabilities_says_so(questions: list[Question], tmp_path: Path) -> None:
-    with serving(StandIn(parse=False)) as server, pytest.raises(UserError, match="gives no log-probabilities"):
+def test_a_server_without_log_probabilities_says_so(
+    questions: list[Question], tmp_path: Path
+) -> None:
+    with (
+        serving(StandIn(parse=False)) as server,
+        pytest.raises(UserError, match="gives no log-probabilities"),
+    ):
         run(runner(server, tmp_path), questions[:2], tmp_path / "t.jsonl", "topreward")
 
 
-def test_requests_carry_the_sampling(server: StandIn, questions: list[Question], tmp_path: Path) -> None:
+def test_requests_carry_the_sampling(
+    server: StandIn, questions: list[Question], tmp_path: Path
+) -> None:
     """vLLM's servers are told all of it: what is left out would be the checkpoint's generation_config.json."""
     run(runner(server, tmp_path, is_vllm=True), questions[:2], tmp_path / "v.jsonl")
     names = ("temperature", "top_p", "top_k", "repetition_penalty", "min_p")

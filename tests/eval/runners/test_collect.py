@@ -16,10 +16,14 @@ OWN = METHODS["question"]
 
 
 def run(runner: Scripted, questions: list[Question], out: Path, method=OWN, shard=(0, 1)):
-    return collect(runner, method, questions, out, run_settings(runner, "m", method, questions), shard)
+    return collect(
+        runner, method, questions, out, run_settings(runner, "m", method, questions), shard
+    )
 
 
-def test_all_parts_load_from_a_folder_with_their_pictures(bench: Path, questions: list[Question]) -> None:
+def test_all_parts_load_from_a_folder_with_their_pictures(
+    bench: Path, questions: list[Question]
+) -> None:
     assert by_part(questions) == {
         "text-normal": 6, "text-unanswerable": 6, "visual_same_view": 6, "visual_cross_view": 6,
         "visual-unanswerable": 2,
@@ -27,22 +31,30 @@ def test_all_parts_load_from_a_folder_with_their_pictures(bench: Path, questions
     assert by_part(questions_of("human-bench", str(bench))) == {"text": 4, "visual": 4}
     assert all(p.read() for q in questions for p in q.pictures)
     assert all(q.text.count("<image>") == len(q.pictures) for q in questions)
-    elsewhere = questions_of("progress-bench", str(bench / "prog-bench"), image_root=bench / "images")
+    elsewhere = questions_of(
+        "progress-bench", str(bench / "prog-bench"), image_root=bench / "images"
+    )
     assert [q.key for q in elsewhere] == [q.key for q in questions]
 
 
 def test_a_limit_counts_rows_before_they_are_multiplied(bench: Path) -> None:
-    questions_found = questions_of("progress-bench", str(bench), part=("text-normal",), limit=2, num_inferences=3)
+    questions_found = questions_of(
+        "progress-bench", str(bench), part=("text-normal",), limit=2, num_inferences=3
+    )
     assert len(questions_found) == 6
     assert len({q.key for q in questions_found}) == 6
     assert len({q.text for q in questions_found}) == 1  # of the same recording and steps
     assert {p.seed for p in map(Prompt.of, questions_found)} == {0, 1, 2}
 
 
-def test_an_item_that_fails_fails_alone_and_is_tried_again(questions: list[Question], tmp_path: Path) -> None:
+def test_an_item_that_fails_fails_alone_and_is_tried_again(
+    questions: list[Question], tmp_path: Path
+) -> None:
     bad = questions[3].key
     runner = Scripted(
-        lambda p: ModelReply(p.key, error="no picture") if p.key == bad else ModelReply(p.key, text="50%")
+        lambda p: (
+            ModelReply(p.key, error="no picture") if p.key == bad else ModelReply(p.key, text="50%")
+        )
     )
     rows = run(runner, questions, tmp_path / "p.jsonl")
     assert rows is not None
@@ -55,8 +67,12 @@ def test_an_item_that_fails_fails_alone_and_is_tried_again(questions: list[Quest
     assert run(Scripted(lambda p: pytest.fail("asked")), questions, tmp_path / "p.jsonl")
 
 
-def test_nothing_answered_is_an_error_with_the_reason(questions: list[Question], tmp_path: Path) -> None:
-    with pytest.raises(UnansweredError, match="none of 26 questions was answered; the first: broken"):
+def test_nothing_answered_is_an_error_with_the_reason(
+    questions: list[Question], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UnansweredError, match="none of 26 questions was answered; the first: broken"
+    ):
         run(Scripted(lambda p: ModelReply(p.key, error="broken")), questions, tmp_path / "p.jsonl")
 
 
@@ -80,7 +96,9 @@ def test_a_line_that_was_cut_off_is_asked_again(questions: list[Question], tmp_p
     assert (tmp_path / "p.jsonl").read_bytes() == whole
 
 
-def test_shards_are_whole_runs_and_make_the_file_of_one_process(questions: list[Question], tmp_path: Path) -> None:
+def test_shards_are_whole_runs_and_make_the_file_of_one_process(
+    questions: list[Question], tmp_path: Path
+) -> None:
     run(Scripted(), questions, tmp_path / "one.jsonl")
     parts = [of_shard(questions, (k, 3)) for k in range(3)]
     assert sorted(q.key for part in parts for q in part) == sorted(q.key for q in questions)
@@ -105,31 +123,51 @@ def test_pictures_stand_first_with_numbers_for_internvl() -> None:
         "interleaved", "interleaved", "interleaved", "images_first",
     ]  # fmt: skip
     (message,) = turn(Prompt("k", text, ()), "images_first")
-    assert [p["type"] for p in message["content"]] == ["text", "image", "text", "image", "text", "image", "text"]
+    assert [p["type"] for p in message["content"]] == [
+        "text",
+        "image",
+        "text",
+        "image",
+        "text",
+        "image",
+        "text",
+    ]
 
 
-def test_gvl_shuffles_a_run_and_reads_each_picture(questions: list[Question], tmp_path: Path) -> None:
+def test_gvl_shuffles_a_run_and_reads_each_picture(
+    questions: list[Question], tmp_path: Path
+) -> None:
     def say(prompt: Prompt) -> ModelReply:
         shares = [share_seen(Prompt("", "", (p,))) for p in prompt.pictures[1:]]
         return ModelReply(
-            prompt.key, text="\n".join(f"Picture {n}: {100 * s:.0f}%" for n, s in enumerate(shares[:2], 1))
+            prompt.key,
+            text="\n".join(f"Picture {n}: {100 * s:.0f}%" for n, s in enumerate(shares[:2], 1)),
         )
 
     same = [q for q in questions if q.part == "visual_same_view"]
     requests = METHODS["gvl"].ask(same)
     assert [len(a.questions) for a in requests] == [3, 3]  # a prompt for each recording
-    assert all(a.prompt.pictures[0] == min(a.questions, key=lambda q: q.moment or 0).pictures[-1] for a in requests)
+    assert all(
+        a.prompt.pictures[0] == min(a.questions, key=lambda q: q.moment or 0).pictures[-1]
+        for a in requests
+    )
     assert METHODS["gvl"].ask(same) == requests  # the same order every time
     rows = run(Scripted(say), same, tmp_path / "g.jsonl", METHODS["gvl"])
     assert rows is not None
     for r in rows:
         read_value = r.get("value")
-        assert (read_value is None) == r.get("error", "").startswith("no percentage for picture 3 of 3")
+        assert (read_value is None) == r.get("error", "").startswith(
+            "no percentage for picture 3 of 3"
+        )
         if read_value is not None:
-            assert read_value == pytest.approx(float(r["meta_data"]["progress_score"][:-1]) / 100, abs=0.05)
+            assert read_value == pytest.approx(
+                float(r["meta_data"]["progress_score"][:-1]) / 100, abs=0.05
+            )
 
 
-def test_topreward_weighs_words_over_the_run_so_far(questions: list[Question], tmp_path: Path) -> None:
+def test_topreward_weighs_words_over_the_run_so_far(
+    questions: list[Question], tmp_path: Path
+) -> None:
     same = [q for q in questions if q.part == "visual_same_view"]
     requests = METHODS["topreward"].ask(same)
     assert [len(a.prompt.pictures) for a in requests] == [1, 2, 3] * 2
@@ -141,7 +179,9 @@ def test_topreward_weighs_words_over_the_run_so_far(questions: list[Question], t
     )
     assert rows is not None
     assert all(r["value"] == pytest.approx(0.75) for r in rows)
-    (row,) = METHODS["topreward"].read(requests[0], ModelReply("k", words={"True": 0.0, "False": 0.0}))
+    (row,) = METHODS["topreward"].read(
+        requests[0], ModelReply("k", words={"True": 0.0, "False": 0.0})
+    )
     assert "neither True nor False" in row["error"]
 
 
@@ -169,7 +209,17 @@ def test_a_running_clock_knows_how_long_the_other_runs_of_a_task_are() -> None:
     lengths = {"a": 11, "b": 21, "c": 41, "other": 6}
     questions = {
         (run, frame): Question(
-            *("bench", "p", "progress", run, "d", "front", "another" if run == "other" else "one", "?", ()),
+            *(
+                "bench",
+                "p",
+                "progress",
+                run,
+                "d",
+                "front",
+                "another" if run == "other" else "one",
+                "?",
+                (),
+            ),
             progress=0.5,
             frame_index=frame,
             num_frames=length,
@@ -179,7 +229,9 @@ def test_a_running_clock_knows_how_long_the_other_runs_of_a_task_are() -> None:
         for frame in (0, 5, length - 1)
     }
     clock = running_clock(list(questions.values()))
-    told_shares = {place: clock[question.key] for place, question in questions.items() if question.key in clock}
+    told_shares = {
+        place: clock[question.key] for place, question in questions.items() if question.key in clock
+    }
     assert told_shares["a", 5] == pytest.approx(5 / 30)
     assert told_shares["b", 20] == pytest.approx(20 / 25)
     assert told_shares["c", 40] == 1

@@ -39,7 +39,11 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> list[Prompt]:
         picture(folder / f"{n}.jpg", n / 5)
         files_shown = (PictureFile(folder / f"{n}.jpg"),) * (1 + n % 3)
         prompts_made.append(
-            Prompt(f"k{n}", "\n".join(["<image>"] * len(files_shown)) + "\nHow far" + " is the bar?" * n, files_shown)
+            Prompt(
+                f"k{n}",
+                "\n".join(["<image>"] * len(files_shown)) + "\nHow far" + " is the bar?" * n,
+                files_shown,
+            )
         )
     return prompts_made
 
@@ -73,7 +77,10 @@ def test_sampling_is_given_and_recorded(checkpoint: Path, prompts: list[Prompt])
     assert said(temperature=1.0, seed=1) != drawn
     assert said(repetition_penalty=5.0) != likeliest
     settings = spoken(checkpoint, 4, Sampling(top_p=0.9, top_k=50), SHOWN).settings
-    recorded = {k: settings[k] for k in ("temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "seed")}
+    recorded = {
+        k: settings[k]
+        for k in ("temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "seed")
+    }
     assert recorded == {
         "temperature": 0.0, "top_p": 0.9, "top_k": 50, "repetition_penalty": 1.0, "max_tokens": 512, "seed": 0,
     }  # fmt: skip
@@ -83,10 +90,14 @@ def test_words_are_weighed(checkpoint: Path, prompts: list[Prompt]) -> None:
     runner = spoken(checkpoint, 4, Sampling(), SHOWN)
     word_prompts = [Prompt(p.key, p.text, p.pictures, words=("True", "False")) for p in prompts]
     words_by_key = {r.key: r.words for r in runner.answer(word_prompts)}
-    assert all(w is not None and 0 < w["True"] < 1 and 0 < w["False"] < 1 for w in words_by_key.values())
+    assert all(
+        w is not None and 0 < w["True"] < 1 and 0 < w["False"] < 1 for w in words_by_key.values()
+    )
 
 
-def test_pixel_limits_change_how_many_tokens_a_picture_takes(checkpoint: Path, prompts: list[Prompt]) -> None:
+def test_pixel_limits_change_how_many_tokens_a_picture_takes(
+    checkpoint: Path, prompts: list[Prompt]
+) -> None:
     counts = []
     for area in (32 * 32, 64 * 64):
         limits = PictureLimits(64, area if area > 2000 else None, area)
@@ -109,7 +120,11 @@ def tiny_internvl(folder: Path) -> Path:
     )
 
     tokenizer = make_tokenizer(["How far is the bar? Image-1"], 400)
-    special = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
+    special = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+    }
     special["video_token"] = "<video>"
     tokenizer.add_tokens([AddedToken(t, special=True) for t in special.values()])
     for name, token in special.items():
@@ -126,11 +141,15 @@ def tiny_internvl(folder: Path) -> Path:
         "image_size": [32, 32], "patch_size": [16, 16],
     }  # fmt: skip
     image = tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>")
-    config = InternVLConfig(vision_config=vision, text_config=text, image_token_id=image, image_seq_length=1)
+    config = InternVLConfig(
+        vision_config=vision, text_config=text, image_token_id=image, image_seq_length=1
+    )
     InternVLForConditionalGeneration(config).save_pretrained(folder)
     template = CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<IMG_CONTEXT>")
     InternVLProcessor(
-        image_processor=GotOcr2ImageProcessor(size={"height": 32, "width": 32}, crop_to_patches=False),
+        image_processor=GotOcr2ImageProcessor(
+            size={"height": 32, "width": 32}, crop_to_patches=False
+        ),
         tokenizer=tokenizer,
         video_processor=InternVLVideoProcessor(size={"height": 32, "width": 32}),
         image_seq_length=1,
@@ -160,7 +179,9 @@ def test_a_published_head_is_asked_after_the_answer_and_only_on_request(
     config = RunnerConfig("m", options, longest_px=SHOWN.longest_px)
     by_default = local_runner(config, folder)
     assert (by_default.settings["answer"], by_default.has_head) == ("text", False)
-    two_pass = local_runner(replace(config, options=options.model_copy(update={"answer": "head"})), folder)
+    two_pass = local_runner(
+        replace(config, options=options.model_copy(update={"answer": "head"})), folder
+    )
     assert (two_pass.settings["answer"], two_pass.has_head) == ("head after text", True)
     texts_by_key = texts(by_default, prompts)
     replies = {r.key: r for r in two_pass.answer(prompts)}

@@ -71,17 +71,31 @@ def test_a_demonstration_in_pictures_is_asked_as_the_file_says(bench: Path, tmp_
     assert system == {
         "role": "system", "content": [{"type": "text", "text": "You judge robots; <image> is a word here."}],
     }  # fmt: skip
-    assert [part["type"] for part in user["content"]] == ["text", "image", "text", *["image"] * 4, "text"]
+    assert [part["type"] for part in user["content"]] == [
+        "text",
+        "image",
+        "text",
+        *["image"] * 4,
+        "text",
+    ]
     assert "1/0 <image> 0%;" in user["content"][-1]["text"]
 
 
 def test_a_variant_has_a_file_of_its_own(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path / "p", procvqa_b__txt=RUN, procvqa_b__next__txt="{pictures}{question} {task}")
+    folder = folder_of(
+        tmp_path / "p", procvqa_b__txt=RUN, procvqa_b__next__txt="{pictures}{question} {task}"
+    )
     prompts = read_prompts(folder)
     next_question = a_run(row={"variant": "next"})
     remaining = a_run(row={"variant": "remaining"})
-    assert prompts.of(next_question).prompt(next_question).text == "<image><image><image>Which remain? push image on"
-    assert prompts.of(remaining).prompt(remaining).text == "<image><image><image>\nHow far is: push image on? (3)"
+    assert (
+        prompts.of(next_question).prompt(next_question).text
+        == "<image><image><image>Which remain? push image on"
+    )
+    assert (
+        prompts.of(remaining).prompt(remaining).text
+        == "<image><image><image>\nHow far is: push image on? (3)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,7 +129,9 @@ def test_a_run_is_asked_in_the_folders_words_and_knows_them(bench: Path, tmp_pat
     model = make_checkpoint(tmp_path / "m", head=None)
     prompts = folder_of(tmp_path / "p", text__txt=TEXT)
     runner = RunnerConfig("m", EvaluationOptions(answer="text", max_tokens=4), model)
-    config = EvaluationOptions(benchmark="progress-bench", data=str(bench), part=("text-normal",), limit=2)
+    config = EvaluationOptions(
+        benchmark="progress-bench", data=str(bench), part=("text-normal",), limit=2
+    )
     plain = evaluate_benchmark(lake, config, runner)
     evaluated = evaluate_benchmark(lake, config.model_copy(update={"prompts": prompts}), runner)
     assert evaluated.run != plain.run
@@ -123,9 +139,15 @@ def test_a_run_is_asked_in_the_folders_words_and_knows_them(bench: Path, tmp_pat
     assert "prompts" not in plain.settings
     assert evaluated.settings["prompt_version"] != plain.settings["prompt_version"]
     folder_of(prompts, text__txt=TEXT.replace("How far?", "How far is it?"))
-    other_evaluation = evaluate_benchmark(lake, config.model_copy(update={"prompts": prompts}), runner)
+    other_evaluation = evaluate_benchmark(
+        lake, config.model_copy(update={"prompts": prompts}), runner
+    )
     assert other_evaluation.run not in (plain.run, evaluated.run)
     stored = [json.loads(row[0]) for row in lake.rows("SELECT config FROM eval_runs")]
     assert evaluated.settings["prompts"] in {config.get("prompts") for config in stored}
     with pytest.raises(UserError, match=r"has no visual.toml or visual.txt"):
-        evaluate_benchmark(lake, config.model_copy(update={"prompts": prompts, "part": ("visual_same_view",)}), runner)
+        evaluate_benchmark(
+            lake,
+            config.model_copy(update={"prompts": prompts, "part": ("visual_same_view",)}),
+            runner,
+        )

@@ -13,7 +13,12 @@ from core.metrics import LEADERBOARD, METRICS, is_lower_better, leading_metrics,
 from core.paths import ROOT
 from eval.benchmarks import procvqa
 from eval.benchmarks.load import score_predictions
-from eval.benchmarks.question import MAX_LINE_BYTES, BenchmarkError, PredictionLine, read_predictions
+from eval.benchmarks.question import (
+    MAX_LINE_BYTES,
+    BenchmarkError,
+    PredictionLine,
+    read_predictions,
+)
 from eval.scored import ScoredBenchmark
 
 DEMO = [f"cam_{f:04d}.jpg" for f in (0, 40, 80, 120, 160)]
@@ -51,20 +56,28 @@ def golden() -> dict[str, Any]:
 
 
 def test_golden_file_as_published(golden: dict[str, Any]) -> None:
-    rows = [PredictionLine(str(k), r["meta_data"], r["response"]) for k, r in enumerate(golden["rows"])]
+    rows = [
+        PredictionLine(str(k), r["meta_data"], r["response"]) for k, r in enumerate(golden["rows"])
+    ]
     scored = score_predictions("progress-bench", rows, as_published=True)
     scored_values = values(scored)
     expected = golden["expected_metric_py"]
     assert scored_values["voc"] == pytest.approx(expected["voc"]["voc_mean"], abs=1e-12)
-    assert scored_values["score_error"] == pytest.approx(expected["errors"]["score_error_mean"], abs=1e-12)
-    assert scored_values["ref_error"] == pytest.approx(expected["errors"]["ref_error_mean"], abs=1e-12)
+    assert scored_values["score_error"] == pytest.approx(
+        expected["errors"]["score_error_mean"], abs=1e-12
+    )
+    assert scored_values["ref_error"] == pytest.approx(
+        expected["errors"]["ref_error_mean"], abs=1e-12
+    )
     assert scored_values["coverage"] == expected["voc"]["sample_coverage"]
     assert scored.scores()["all", "voc"].n == expected["voc"]["valid_trajectories"]
     assert scored.counts["answerable"] == expected["voc"]["total_samples"]
     assert scored.counts["numbers"] == expected["voc"]["valid_samples"]
 
 
-def test_an_unreadable_first_reply_does_not_hide_the_tags_of_the_others(golden: dict[str, Any]) -> None:
+def test_an_unreadable_first_reply_does_not_hide_the_tags_of_the_others(
+    golden: dict[str, Any],
+) -> None:
     # What metric.py gives for the rows after the first
     ref_errors = [0.5, 0.0, 0.5, 0.0, 0.0, 1.0, 0.6, 0.0]
     score_errors = [
@@ -78,7 +91,12 @@ def test_an_unreadable_first_reply_does_not_hide_the_tags_of_the_others(golden: 
     ]
     for fields in (set(), {"ref", "score", "ground_truth_score"}):
         rows = [
-            PredictionLine(str(k), r["meta_data"], r["response"] if k else "I cannot say.", fields=frozenset(fields))
+            PredictionLine(
+                str(k),
+                r["meta_data"],
+                r["response"] if k else "I cannot say.",
+                fields=frozenset(fields),
+            )
             for k, r in enumerate(golden["rows"])
         ]
         scored_values = values(score_predictions("progress-bench", rows, as_published=True))
@@ -89,25 +107,43 @@ def test_an_unreadable_first_reply_does_not_hide_the_tags_of_the_others(golden: 
 @pytest.mark.parametrize("fields", [{"predicted_score"}, {"score", "ground_truth_score"}])
 def test_the_fields_of_the_first_row_say_that_there_are_no_tags(fields: set[str]) -> None:
     # Qwen's and OpenAI's runners without reasoning: tags that a model writes all the same are not looked for
-    rows = [PredictionLine(str(k), row(0.5, said("50%"), k).meta_data, said("50%")) for k in range(2)]
-    plain = [PredictionLine(r.where, r.meta_data, r.response, fields=frozenset(fields)) for r in rows]
+    rows = [
+        PredictionLine(str(k), row(0.5, said("50%"), k).meta_data, said("50%")) for k in range(2)
+    ]
+    plain = [
+        PredictionLine(r.where, r.meta_data, r.response, fields=frozenset(fields)) for r in rows
+    ]
     assert values(score_predictions("progress-bench", rows, as_published=True))["ref_error"] == 0
-    assert np.isnan(values(score_predictions("progress-bench", plain, as_published=True))["ref_error"])
+    assert np.isnan(
+        values(score_predictions("progress-bench", plain, as_published=True))["ref_error"]
+    )
 
 
 def test_golden_file_mended(golden: dict[str, Any]) -> None:
-    rows = [PredictionLine(str(k), r["meta_data"], r["response"]) for k, r in enumerate(golden["rows"])]
+    rows = [
+        PredictionLine(str(k), r["meta_data"], r["response"]) for k, r in enumerate(golden["rows"])
+    ]
     scored = score_predictions("progress-bench", rows)
     scored_values = values(scored)
     expected = golden["expected_corrected"]
     assert scored_values["voc"] == pytest.approx(expected["voc_mean_zero_for_constant"], abs=1e-12)
     assert scored_values["score_error"] == pytest.approx(expected["nse_penalised_mean"], abs=1e-12)
-    assert scored_values["score_error_parsed"] == pytest.approx(expected["nse_parsed_mean"], abs=1e-12)
+    assert scored_values["score_error_parsed"] == pytest.approx(
+        expected["nse_parsed_mean"], abs=1e-12
+    )
     assert scored_values["afrr"] == expected["afrr_strict"]
     assert scored_values["na_recall"] == expected["na_recall_strict"]
     assert scored_values["na_recall_reference"] == expected["na_recall_reference_style"]
     # one of the unparsable ones on an answerable row: 0.1 of 10
-    count_names = ("rows", "episodes", "answerable", "numbers", "refusals", "unparsable", "without_order")
+    count_names = (
+        "rows",
+        "episodes",
+        "answerable",
+        "numbers",
+        "refusals",
+        "unparsable",
+        "without_order",
+    )
     assert scored.counts == dict(zip(count_names, (12, 5, 10, 8, 2, 2, 2), strict=True))
 
 
@@ -117,7 +153,9 @@ def test_refusals_are_lost_to_the_published_error_but_not_to_ours() -> None:
         rows = [row(s, said(f"{s:.0%}") if k < 2 else reply, 10 + k) for k, s in enumerate(shares)]
         published = values(score_predictions("progress-bench", rows, as_published=True))
         ours = values(score_predictions("progress-bench", rows))
-        assert published["score_error"] == pytest.approx(0, abs=1e-12)  # half of the questions were not answered
+        assert published["score_error"] == pytest.approx(
+            0, abs=1e-12
+        )  # half of the questions were not answered
         assert published["voc"] == 1
         assert ours["score_error"] == 0.5
         assert ours["coverage"] == 0.5
@@ -136,13 +174,21 @@ def test_babble_is_a_perfect_published_na_recall_and_none_of_ours() -> None:
     rows = [row("n/a", "?", 10 + k, closest_idx="n/a") for k in range(3)]
     assert values(score_predictions("progress-bench", rows, as_published=True))["na_recall"] == 1
     scored_values = values(score_predictions("progress-bench", rows))
-    assert (scored_values["na_recall"], scored_values["na_recall_reference"], scored_values["unparsable"]) == (0, 1, 1)
+    assert (
+        scored_values["na_recall"],
+        scored_values["na_recall_reference"],
+        scored_values["unparsable"],
+    ) == (0, 1, 1)
 
 
 def test_always_refusing_is_half_right_about_what_has_an_answer() -> None:
     rows = [row("n/a", said("n/a", "n/a"), 10, closest_idx="n/a"), row(0.5, said("n/a", "n/a"), 11)]
     scored_values = values(score_predictions("progress-bench", rows))
-    assert (scored_values["na_recall"], scored_values["afrr"], scored_values["answerability"]) == (1, 1, 0.5)
+    assert (scored_values["na_recall"], scored_values["afrr"], scored_values["answerability"]) == (
+        1,
+        1,
+        0.5,
+    )
 
 
 # Files that are broken
@@ -163,14 +209,20 @@ GOOD = json.dumps({"meta_data": row("33%", "").meta_data, "response": said("33%"
         ('{"meta_data": {}, "response": 3}', "is int, not text"),
         ('{"meta_data": {}, "response": "", "value": 2}', "not a number from 0 to 1"),
         (GOOD, "line 2 is the same row as predictions.jsonl line 1"),
-        (GOOD.replace("33%", "n/a", 1).replace('"closest_idx": 2', '"closest_idx": "two"'), "closest_idx"),
+        (
+            GOOD.replace("33%", "n/a", 1).replace('"closest_idx": 2', '"closest_idx": "two"'),
+            "closest_idx",
+        ),
         (GOOD.replace('"33%"', '"133%"', 1), "progress_score"),
         (GOOD.replace('"progress_score"', '"progress"', 1), "progress_score: field required"),
         (GOOD.replace('"closest_idx": 2', '"closest_idx": 6'), "the demonstration has 5 items"),
         (GOOD.replace('"cam_0013.jpg"', '["a.jpg", "b.jpg"]'), "a list of 2 names"),
         (GOOD.replace('"visual_demo"', '"demo"'), "neither text_demo nor visual_demo"),
         (GOOD.replace('"toy"', '"human"'), "no row of progress-bench: its data_source is human"),
-        (GOOD.replace('"toy"', '"toy", "benchmark": "human-bench"'), "give --benchmark human-bench"),
+        (
+            GOOD.replace('"toy"', '"toy", "benchmark": "human-bench"'),
+            "give --benchmark human-bench",
+        ),
         ("x" * (MAX_LINE_BYTES + 1), "line 2 is longer than 16 MiB"),
         ('{"meta_data": {}, "response": "\udcff"}', "line 2 is not UTF-8 text"),
     ],
@@ -199,7 +251,9 @@ def test_no_rows_and_no_file(tmp_path: Path) -> None:
 # ProcVQA and datasets
 
 
-def vqa(family: str, response: str, frame: int = 0, episode: int = 0, **fields: Any) -> PredictionLine:
+def vqa(
+    family: str, response: str, frame: int = 0, episode: int = 0, **fields: Any
+) -> PredictionLine:
     meta = {
         "family": family,
         "dataset": "toy",
@@ -219,7 +273,10 @@ def tag(share: float) -> str:
 def spans(*cuts: int) -> str:
     edges = zip((0, *cuts), (*cuts, 60), strict=True)
     return json.dumps(
-        [{"action_description": f"step {k}", "start_frame": a, "end_frame": b - 1} for k, (a, b) in enumerate(edges)]
+        [
+            {"action_description": f"step {k}", "start_frame": a, "end_frame": b - 1}
+            for k, (a, b) in enumerate(edges)
+        ]
     )
 
 
@@ -232,12 +289,18 @@ def test_segments_and_plans() -> None:
         vqa("procvqa_a", spans(23, 45), answer=spans(20, 40)),
         vqa("procvqa_a", "```json\n" + spans(20, 40) + "\n```", 1, answer=spans(20, 40)),
         vqa("procvqa_a", "there are none", episode=1, answer=spans(20, 40)),
-        vqa("procvqa_b", "1. Lift the cup\n2. Place it", answer="Remaining actions:\n1. Lift the cup\n2. Place it"),
+        vqa(
+            "procvqa_b",
+            "1. Lift the cup\n2. Place it",
+            answer="Remaining actions:\n1. Lift the cup\n2. Place it",
+        ),
         vqa("procvqa_b", "Lift the cup", 1, episode=1, answer="No action remains. Done."),
     ]
     scored = procvqa.score("procvqa-ood", rows, embedded=one_hot)
     scored_values = values(scored)
-    assert scored_values["bf1@5"] == pytest.approx(((0.5 + 1) / 2 + 0) / 2)  # a mean per episode, then over episodes
+    assert scored_values["bf1@5"] == pytest.approx(
+        ((0.5 + 1) / 2 + 0) / 2
+    )  # a mean per episode, then over episodes
     assert scored_values["edit"] == pytest.approx(0.5)
     assert np.isfinite(
         [scored_values["mmae"], scored_values["segment_iou"]]
@@ -248,14 +311,21 @@ def test_segments_and_plans() -> None:
     assert (scored_values["plan_success"], scored_values["plan_f1"]) == (0.5, 0.5)
     assert scored.counts["unparsable"] == 1
     published = values(score_predictions("procvqa-ood", rows, as_published=True))
-    assert published["bf1@5"] == pytest.approx((4 + 12) / 24)  # who saw no segments does not count at all
+    assert published["bf1@5"] == pytest.approx(
+        (4 + 12) / 24
+    )  # who saw no segments does not count at all
     assert published["mmae"] == 0
 
 
 def test_two_answers_are_an_order_and_time_ends_with_the_last_frame() -> None:
-    rows = [vqa("procvqa_c", tag(s), frame, progress=s, answer=tag(s)) for frame, s in ((50, 0.3), (100, 0.7))]
+    rows = [
+        vqa("procvqa_c", tag(s), frame, progress=s, answer=tag(s))
+        for frame, s in ((50, 0.3), (100, 0.7))
+    ]
     published = score_predictions("procvqa-id", rows, as_published=True).scores()
-    assert [(published["all", m].value, published["all", m].n) for m in ("voc", "ccc")] == [(1, 1)] * 2
+    assert [(published["all", m].value, published["all", m].n) for m in ("voc", "ccc")] == [
+        (1, 1)
+    ] * 2
     series = score_predictions("procvqa-id", rows).series
     assert series is not None
     assert series.elapsed is not None
@@ -300,7 +370,9 @@ def test_success_of_runs() -> None:
         vqa("success", "No.", episode=1, success=False),
         vqa("success", "yes", episode=2, success=False),
         vqa("success", "yes and no", episode=3, success=True),  # unclear: wrong
-        PredictionLine("head", vqa("success", "", episode=4, success=True).meta_data, "", value=0.97),
+        PredictionLine(
+            "head", vqa("success", "", episode=4, success=True).meta_data, "", value=0.97
+        ),
     ]
     scored_values = values(score_predictions("dataset", rows))
     assert scored_values["success_accuracy"] == pytest.approx(3 / 5)
@@ -325,9 +397,15 @@ def test_every_metric_is_explained() -> None:
     lines = [
         vqa("procvqa_a", spans(23, 45), answer=spans(20, 40)),
         vqa("procvqa_b", "1. Lift the cup", answer="Remaining actions:\n1. Lift the cup"),
-        *(vqa("procvqa_c", tag(s), round(100 * s), progress=s, answer=tag(s)) for s in (0.1, 0.5, 1.0)),
+        *(
+            vqa("procvqa_c", tag(s), round(100 * s), progress=s, answer=tag(s))
+            for s in (0.1, 0.5, 1.0)
+        ),
     ]
-    scored = [score_predictions("progress-bench", answered), procvqa.score("procvqa-id", lines, embedded=one_hot)]
+    scored = [
+        score_predictions("progress-bench", answered),
+        procvqa.score("procvqa-id", lines, embedded=one_hot),
+    ]
     metric_names = {name for s in scored for name in s.measures}
     assert {"voc", "score_error", "bf1@5", "plan_f1", "mcc@95"} <= metric_names
     # One by one in the page, or in a sentence of the list, which the explorer shows
@@ -344,8 +422,12 @@ def test_tables_follow_the_list() -> None:
     assert leading_metrics()[:5] == ("mae", "score_error", "bf1@5", "confusion_margin", "voc")
     columns = metrics_shown_in(LEADERBOARD)
     assert columns.index("voc") < columns.index("mae") < columns.index("stall_drift")
-    assert is_lower_better("mae_rise")  # its beginning is that of a metric, and so is that of the next
+    assert is_lower_better(
+        "mae_rise"
+    )  # its beginning is that of a metric, and so is that of the next
     assert not is_lower_better("mae_margin")
     computed = [pkgutil.resolve_name(metric.compute) for metric in METRICS if metric.compute]
     assert all(map(callable, computed))
-    assert {"mae", "voc", "voc_margin", "coverage"} <= {metric.name for metric in METRICS if metric.compute}
+    assert {"mae", "voc", "voc_margin", "coverage"} <= {
+        metric.name for metric in METRICS if metric.compute
+    }

@@ -6,13 +6,28 @@ from eval.benchmarks.load import score_predictions
 from eval.benchmarks.question import PredictionLine
 from eval.benchmarks.robofac import options_of
 
-ERRORS = ["Grasping error.", "Wrong object.", "Position deviation.", "Position deviation of the object."]
+ERRORS = [
+    "Grasping error.",
+    "Wrong object.",
+    "Position deviation.",
+    "Position deviation of the object.",
+]
 WHICH = f"Which error is it? (one of the following: {ERRORS})"
 
 
-def line(kind: str, answer: str, response: str, question: str = WHICH, video: str = "v1") -> PredictionLine:
-    row = {"id": video, "kind": kind, "question": question, "answer": answer, "split": "test_qa_sim"}
-    return PredictionLine(f"{kind} {video} {response}", row | {"task": "LiftCube", "_inference_idx": 0}, response)
+def line(
+    kind: str, answer: str, response: str, question: str = WHICH, video: str = "v1"
+) -> PredictionLine:
+    row = {
+        "id": video,
+        "kind": kind,
+        "question": question,
+        "answer": answer,
+        "split": "test_qa_sim",
+    }
+    return PredictionLine(
+        f"{kind} {video} {response}", row | {"task": "LiftCube", "_inference_idx": 0}, response
+    )
 
 
 def accuracy(*lines: PredictionLine, as_published: bool = False) -> dict[str, float]:

@@ -29,7 +29,18 @@ from ingest.media.video import decode
 from tests.kits.fault_kit import wait_for
 from tests.kits.patience import PATIENCE_S
 from tests.kits.reward_kit import make_checkpoint, write_video
-from tests.kits.reward_server_kit import FPS, POISON, TASK, Pixels, heard, offline, pictures, png, running, talking
+from tests.kits.reward_server_kit import (
+    FPS,
+    POISON,
+    TASK,
+    Pixels,
+    heard,
+    offline,
+    pictures,
+    png,
+    running,
+    talking,
+)
 from tests.kits.standins import sleep, sleep_for_minutes, stay_busy, take_a_gigabyte
 
 SMALL = ServerLimits(max_body_bytes=2**20, max_pixels=128 * 128, max_frames=8, max_sessions=80)
@@ -60,9 +71,13 @@ def client(served: Any) -> Iterator[RewardClient]:
         yield c
 
 
-def test_a_runs_reward_is_the_same_from_session_frames_video_and_core(model: ModelScorer, tmp_path: Path):
+def test_a_runs_reward_is_the_same_from_session_frames_video_and_core(
+    model: ModelScorer, tmp_path: Path
+):
     video = tmp_path / "run.mp4"
-    write_video(video, [np.kron(p[:4, :4], np.ones((16, 16, 1), np.uint8)) for p in pictures(12)], fps=4)
+    write_video(
+        video, [np.kron(p[:4, :4], np.ones((16, 16, 1), np.uint8)) for p in pictures(12)], fps=4
+    )
     clip_rows = list(score_clip(model, open_clip({"camera": video}), TASK, score_fps=4))
     frames = [f.rgb() for f in decode(video)]
     limits = ServerLimits(max_batch=5)  # so that batches are others than the core's
@@ -83,7 +98,9 @@ def test_a_runs_reward_is_the_same_from_session_frames_video_and_core(model: Mod
 
 
 def test_cameras_are_told_apart_and_baselines_get_their_end():
-    runs: list[Any] = [dict(zip(("exo", "wrist"), pictures(2, seed), strict=True)) for seed in range(5)]
+    runs: list[Any] = [
+        dict(zip(("exo", "wrist"), pictures(2, seed), strict=True)) for seed in range(5)
+    ]
     scorer = Pixels()
     offline_rewards = offline(scorer, runs, cameras=("exo", "wrist"))
     with running(scorer) as app, RewardClient(app.state.url) as client:
@@ -91,17 +108,29 @@ def test_cameras_are_told_apart_and_baselines_get_their_end():
             rows = [session.append(dict(reversed(run.items()))) for run in runs]
         assert [r.progress for r in rows] == [r.progress for r in offline_rewards]
         assert [r.cameras for r in rows] == [r.cameras for r in offline_rewards]
-        assert [r.progress for r in client.reward_frames(runs, TASK, FPS)] == [r.progress for r in offline_rewards]
+        assert [r.progress for r in client.reward_frames(runs, TASK, FPS)] == [
+            r.progress for r in offline_rewards
+        ]
         with pytest.raises(RewardServerError, match="only the baseline `visual` looks at a goal"):
             client.session(TASK, goal={"camera": pictures(1)[0]})
     frames = pictures(5)
     with running(BaselineScorer("clock")) as app, RewardClient(app.state.url) as client:
-        assert [r.progress for r in client.reward_frames(frames, TASK, FPS)] == [0, 0.25, 0.5, 0.75, 1]
+        assert [r.progress for r in client.reward_frames(frames, TASK, FPS)] == [
+            0,
+            0.25,
+            0.5,
+            0.75,
+            1,
+        ]
         with client.session(TASK, fps=FPS, duration_s=2.0) as session:
             assert [session.append(f).progress for f in frames] == [0, 0.125, 0.25, 0.375, 0.5]
         with client.session(TASK, fps=FPS) as session:
             row = session.append(frames[0])
-        assert (row.progress, row.delta, row.failure) == (None, None, "the clock needs the run's duration_s")
+        assert (row.progress, row.delta, row.failure) == (
+            None,
+            None,
+            "the clock needs the run's duration_s",
+        )
     with running(BaselineScorer("visual")) as app, RewardClient(app.state.url) as client:
         with client.session(TASK, goal={"camera": frames[-1]}) as session:
             live = [session.append(f).progress for f in frames]
@@ -116,7 +145,9 @@ def test_a_repeated_request_is_scored_once(served: Any, client: RewardClient):
         path = f"{url}/v1/sessions/{session.info.session}/frames"
 
         def send(frame: np.ndarray, first: int) -> httpx.Response:
-            return httpx.post(path, files={"frames": png(frame)}, data={"first_frame": first}, timeout=PATIENCE_S)
+            return httpx.post(
+                path, files={"frames": png(frame)}, data={"first_frame": first}, timeout=PATIENCE_S
+            )
 
         once = send(frames[0], 0)
         second_reply = send(frames[0], 0)
@@ -126,7 +157,9 @@ def test_a_repeated_request_is_scored_once(served: Any, client: RewardClient):
         assert send(frames[1], 2).json()["reason"] == "the next frame is number 1, not 2"
         served.state.pixels.gate.clear()
         with ThreadPoolExecutor(3) as pool:
-            both = [pool.submit(send, frames[1], 1) for _ in range(2)]  # one of them comes while the other is scored
+            both = [
+                pool.submit(send, frames[1], 1) for _ in range(2)
+            ]  # one of them comes while the other is scored
             wait_for(lambda: session_of(served).is_busy)
             assert send(frames[2], 2).json()["error"] == "session_busy"
             served.state.pixels.gate.set()
@@ -134,9 +167,15 @@ def test_a_repeated_request_is_scored_once(served: Any, client: RewardClient):
         assert answers[0].json() == answers[1].json()
         assert served.state.pixels.batches == [1, 1]
         assert (
-            httpx.post(path, files={"frames": png(frames[2])}, timeout=PATIENCE_S).json()["rows"][0]["frame_index"] == 2
+            httpx.post(path, files={"frames": png(frames[2])}, timeout=PATIENCE_S).json()["rows"][
+                0
+            ]["frame_index"]
+            == 2
         )
-    assert httpx.get(f"{url}/v1/sessions/{session.info.session}", timeout=PATIENCE_S).status_code == 404
+    assert (
+        httpx.get(f"{url}/v1/sessions/{session.info.session}", timeout=PATIENCE_S).status_code
+        == 404
+    )
 
 
 def session_of(served: Any) -> Any:
@@ -151,7 +190,10 @@ def test_refused_frames_leave_a_session_as_it_was(client: RewardClient, served: 
         path = f"{served.state.url}/v1/sessions/{session.info.session}/frames"
         files = [("frames", png(frames[1])), ("frames", b"no picture")]
         refused = httpx.post(path, files=files, data={"first_frame": 1}, timeout=PATIENCE_S)
-        assert (refused.status_code, refused.json()["reason"]) == (415, "picture 1 is not a JPEG, PNG or WebP picture")
+        assert (refused.status_code, refused.json()["reason"]) == (
+            415,
+            "picture 1 is not a JPEG, PNG or WebP picture",
+        )
         assert httpx.get(path.removesuffix("/frames"), timeout=PATIENCE_S).json()["frames"] == 1
         second = session.append(frames[1])
     assert [first.progress, second.progress] == [r.progress for r in offline(Pixels(), frames)]
@@ -169,7 +211,10 @@ def test_idle_sessions_expire_and_full_is_full():
         with pytest.raises(RewardServerError, match=r"closed, or not used for 0\.4 s"):
             expired.append(pictures(1)[0])
         expired.close()
-        assert "sessions_expired_total 2.0" in httpx.get(f"{app.state.url}/metrics", timeout=PATIENCE_S).text
+        assert (
+            "sessions_expired_total 2.0"
+            in httpx.get(f"{app.state.url}/metrics", timeout=PATIENCE_S).text
+        )
 
 
 def test_what_a_session_keeps_does_not_grow(served: Any):
@@ -233,20 +278,30 @@ RUN = {"task": TASK, "fps": "4"}
         ([GOOD], {**RUN, "fps": "900"}, 422, "a window reaches back 900 frames"),
     ],
 )  # fmt: skip
-def test_frames_that_cannot_be_scored(shared: str, files: list[bytes], fields: dict, status: int, reason: str):
-    answer = httpx.post(f"{shared}/v1/frames", data=fields, files=[("frames", f) for f in files], timeout=PATIENCE_S)
+def test_frames_that_cannot_be_scored(
+    shared: str, files: list[bytes], fields: dict, status: int, reason: str
+):
+    answer = httpx.post(
+        f"{shared}/v1/frames", data=fields, files=[("frames", f) for f in files], timeout=PATIENCE_S
+    )
     error_body = answer.json()
     assert (answer.status_code, set(error_body)) == (status, {"error", "reason"}), error_body
     assert reason in error_body["reason"], error_body
     with RewardClient(shared) as client:
-        assert client.reward_frames(pictures(1), TASK, FPS)[0].progress == offline(Pixels(), pictures(1))[0].progress
+        assert (
+            client.reward_frames(pictures(1), TASK, FPS)[0].progress
+            == offline(Pixels(), pictures(1))[0].progress
+        )
 
 
 def test_a_picture_beyond_the_limit_of_pillow(shared: str, monkeypatch: pytest.MonkeyPatch):
     """Which Pillow refuses itself, before its header is looked at."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     answer = httpx.post(f"{shared}/v1/frames", data=RUN, files={"frames": GOOD}, timeout=PATIENCE_S)
-    assert (answer.status_code, answer.json()["reason"]) == (413, "picture 0 has more than 16384 pixels")
+    assert (answer.status_code, answer.json()["reason"]) == (
+        413,
+        "picture 0 has more than 16384 pixels",
+    )
 
 
 @pytest.mark.parametrize("standin", [stay_busy, sleep, take_a_gigabyte])
@@ -257,8 +312,13 @@ def test_a_picture_that_takes_too_much_is_given_up(standin: Any, monkeypatch: py
     monkeypatch.setattr(server_limits, "WALL_S", 2.0 if standin is sleep else 60.0)
     monkeypatch.setattr(server_limits, "CPU_S", 0.5 if standin is stay_busy else 60.0)
     with running(Pixels(), SMALL) as app:
-        answer = httpx.post(f"{app.state.url}/v1/frames", data=RUN, files={"frames": GOOD}, timeout=PATIENCE_S)
-    assert (answer.status_code, "takes more CPU or memory" in answer.json()["reason"]) == (413, True), answer.text
+        answer = httpx.post(
+            f"{app.state.url}/v1/frames", data=RUN, files={"frames": GOOD}, timeout=PATIENCE_S
+        )
+    assert (answer.status_code, "takes more CPU or memory" in answer.json()["reason"]) == (
+        413,
+        True,
+    ), answer.text
 
 
 def test_videos_that_cannot_be_scored(served: Any, tmp_path: Path):
@@ -275,12 +335,21 @@ def test_videos_that_cannot_be_scored(served: Any, tmp_path: Path):
         (b"ffconcat version 1.0\nfile secret.png\n", 415, "not an MP4"),
         (good[:200], 422, "camera.video has no video stream"),
         (good[: len(good) * 6 // 10], 422, "camera.video is cut off or damaged"),
-        ((tmp_path / "large.mp4").read_bytes(), 413, "the video of camera is 256x256: more than 16384 pixels"),
+        (
+            (tmp_path / "large.mp4").read_bytes(),
+            413,
+            "the video of camera is 256x256: more than 16384 pixels",
+        ),
     ]:
         answer = httpx.post(
-            f"{served.state.url}/v1/videos", data={"task": TASK}, files={"videos": ("v.mp4", data)}, timeout=PATIENCE_S
+            f"{served.state.url}/v1/videos",
+            data={"task": TASK},
+            files={"videos": ("v.mp4", data)},
+            timeout=PATIENCE_S,
         )
-        assert (answer.status_code, reason in answer.json()["reason"]) == (status, True), answer.text
+        assert (answer.status_code, reason in answer.json()["reason"]) == (status, True), (
+            answer.text
+        )
     answer = httpx.post(
         f"{served.state.url}/v1/videos",
         data={"task": TASK, "cameras": ["a", "b"]},
@@ -289,16 +358,24 @@ def test_videos_that_cannot_be_scored(served: Any, tmp_path: Path):
     )
     assert answer.json()["reason"] == "1 videos for 2 cameras"
     answer = httpx.post(
-        f"{served.state.url}/v1/videos", data={"task": TASK, "fps": 30}, files={"videos": good}, timeout=PATIENCE_S
+        f"{served.state.url}/v1/videos",
+        data={"task": TASK, "fps": 30},
+        files={"videos": good},
+        timeout=PATIENCE_S,
     )
     assert "of which 30 cannot be scored" in answer.json()["reason"]
     answer = httpx.post(
-        f"{served.state.url}/v1/videos", data={"task": TASK}, files={"videos": good}, timeout=PATIENCE_S
+        f"{served.state.url}/v1/videos",
+        data={"task": TASK},
+        files={"videos": good},
+        timeout=PATIENCE_S,
     )
     assert len(answer.json()["rows"]) == 8
 
 
-def test_a_body_that_is_announced_as_too_large_is_refused_before_it_is_sent(served: Any, client: RewardClient):
+def test_a_body_that_is_announced_as_too_large_is_refused_before_it_is_sent(
+    served: Any, client: RewardClient
+):
     with talking(served.state.url) as s:
         s.sendall(b"POST /v1/frames HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n")
         s.sendall(b"Content-Length: 104857600\r\n\r\n")
@@ -319,7 +396,12 @@ def test_a_run_is_not_scored_on_for_a_client_that_is_gone():
         scorer.gate.clear()
         files = [("frames", png(f)) for f in pictures(8)]
         with httpx.Client(timeout=PATIENCE_S) as impatient, pytest.raises(httpx.ReadTimeout):
-            impatient.post(f"{app.state.url}/v1/frames", data=RUN, files=files, timeout=httpx.Timeout(30, read=0.2))
+            impatient.post(
+                f"{app.state.url}/v1/frames",
+                data=RUN,
+                files=files,
+                timeout=httpx.Timeout(30, read=0.2),
+            )
         wait_for(lambda: not app.state.server.server_state.connections)
         scorer.gate.set()
         wait_for(lambda: batcher.taken == 0)
@@ -339,7 +421,12 @@ def test_decoding_ends_soon_after_its_client_has_gone(
         children_before = set(active_children())
         files = [("videos", video.read_bytes())]
         with httpx.Client(timeout=PATIENCE_S) as impatient, pytest.raises(httpx.ReadTimeout):
-            impatient.post(f"{app.state.url}/v1/videos", data=RUN, files=files, timeout=httpx.Timeout(30, read=1))
+            impatient.post(
+                f"{app.state.url}/v1/videos",
+                data=RUN,
+                files=files,
+                timeout=httpx.Timeout(30, read=1),
+            )
         assert set(active_children()) > children_before
         wait_for(lambda: set(active_children()) == children_before)
         with RewardClient(app.state.url) as client:
@@ -354,7 +441,9 @@ def test_videos_that_take_too_much_are_refused_the_long_and_large_ones_undecoded
     def refused(video: Path, **limits: Any) -> str:
         with running(BaselineScorer("clock"), replace(SMALL, **limits)) as app:
             sent = [("videos", video.read_bytes())]
-            answer = httpx.post(f"{app.state.url}/v1/videos", data=RUN, files=sent, timeout=PATIENCE_S)
+            answer = httpx.post(
+                f"{app.state.url}/v1/videos", data=RUN, files=sent, timeout=PATIENCE_S
+            )
         assert answer.status_code == 413
         return answer.json()["error"]
 
@@ -365,7 +454,10 @@ def test_videos_that_take_too_much_are_refused_the_long_and_large_ones_undecoded
         write_video(video, pictures(8, size=64), fps=4)
         assert refused(video) == "video_too_costly"
     monkeypatch.setattr(videos, "_next_s", abs)  # which fails
-    for side, limits, error in ((64, {"max_video_s": 1.0}, "video_too_long"), (256, {}, "picture_too_large")):
+    for side, limits, error in (
+        (64, {"max_video_s": 1.0}, "video_too_long"),
+        (256, {}, "picture_too_large"),
+    ):
         video = tmp_path / f"{side}.mp4"
         write_video(video, [np.zeros((side, side, 3), np.uint8)] * 8, fps=4)
         assert refused(video, **limits) == error
@@ -379,19 +471,31 @@ def misbehave(url: str, stop: threading.Event) -> set[object]:
             for content in (b"no picture", GOOD[: len(GOOD) // 2]):
                 statuses.add(c.post("/v1/frames", data=RUN, files={"frames": content}).status_code)
             statuses.add(
-                c.post("/v1/videos", data={"task": TASK}, files={"videos": ("run.mp4", b"a text" * 1000)}).status_code
+                c.post(
+                    "/v1/videos",
+                    data={"task": TASK},
+                    files={"videos": ("run.mp4", b"a text" * 1000)},
+                ).status_code
             )
             with talking(url) as s:  # half a request, then gone
-                s.sendall(b"POST /v1/frames HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{")
+                s.sendall(
+                    b"POST /v1/frames HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{"
+                )
             with client.session(TASK, fps=FPS) as session:
-                statuses.add((session.append(np.full((128, 128, 3), POISON, np.uint8)).failure or "").partition(":")[0])
+                statuses.add(
+                    (
+                        session.append(np.full((128, 128, 3), POISON, np.uint8)).failure or ""
+                    ).partition(":")[0]
+                )
     return statuses
 
 
 def test_sessions_get_their_numbers_while_others_misbehave():
     """Sessions as benchmarks/reward_server.py has them."""
     runs = [pictures(6, seed) for seed in range(16)]
-    offline_progress: list[Any] = [[r.progress for r in offline(Pixels(), run, bench.FPS)] for run in runs]
+    offline_progress: list[Any] = [
+        [r.progress for r in offline(Pixels(), run, bench.FPS)] for run in runs
+    ]
     stop = threading.Event()
     limits = replace(ServerLimits(), max_body_bytes=2**20)
     with running(Pixels(), limits) as app, ThreadPoolExecutor(4) as pool:
@@ -401,7 +505,11 @@ def test_sessions_get_their_numbers_while_others_misbehave():
         assert [w.result() for w in wrong] == [{415, 400, "RuntimeError"}] * 4
         wait_for(lambda: app.state.service.batcher.taken == 0)
         assert len(app.state.service.sessions) == 0
-    assert (load_result.difference, load_result.failed, len(load_result.latency_s)) == (0, 0, 16 * 6)
+    assert (load_result.difference, load_result.failed, len(load_result.latency_s)) == (
+        0,
+        0,
+        16 * 6,
+    )
 
 
 def test_a_full_queue_says_when_to_come_again():
@@ -413,7 +521,10 @@ def test_a_full_queue_says_when_to_come_again():
         scorer.gate.clear()
 
         def live(frame: np.ndarray, patience_s: float) -> float | None:
-            with RewardClient(url, patience_s=patience_s) as client, client.session(TASK, fps=FPS) as session:
+            with (
+                RewardClient(url, patience_s=patience_s) as client,
+                client.session(TASK, fps=FPS) as session,
+            ):
                 return session.append(frame).progress
 
         first = [pool.submit(live, f, 0) for f in frames[:2]]
@@ -423,7 +534,9 @@ def test_a_full_queue_says_when_to_come_again():
         assert (e.value.status, e.value.code) == (503, "busy")
         patient = pool.submit(live, frames[2], 30)
         scorer.gate.set()
-        assert [f.result() for f in (*first, patient)] == [offline(scorer, [f])[0].progress for f in frames]
+        assert [f.result() for f in (*first, patient)] == [
+            offline(scorer, [f])[0].progress for f in frames
+        ]
         assert batcher.taken == batcher.pixels == 0
 
 
@@ -431,28 +544,55 @@ def test_who_may_ask():
     token = "correct-horse-battery"
     with running(Pixels(), SMALL, Access(token)) as app:
         url = app.state.url
-        for path in ("/healthz", "/readyz", "/docs", "/openapi.json", "/static-offline-docs/swagger-ui.css"):
+        for path in (
+            "/healthz",
+            "/readyz",
+            "/docs",
+            "/openapi.json",
+            "/static-offline-docs/swagger-ui.css",
+        ):
             assert httpx.get(url + path, timeout=PATIENCE_S).status_code == 200
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {token}"}):
-            answer = httpx.post(f"{url}/v1/sessions", json={"task": TASK}, headers=headers, timeout=PATIENCE_S)
+            answer = httpx.post(
+                f"{url}/v1/sessions", json={"task": TASK}, headers=headers, timeout=PATIENCE_S
+            )
             assert (answer.status_code, answer.json()["error"]) == (401, "token")
         assert httpx.get(f"{url}/metrics", timeout=PATIENCE_S).status_code == 401
         with RewardClient(url, token) as client, client.session(TASK, fps=FPS) as session:
             assert session.append(pictures(1)[0]).progress is not None
         right = {"Authorization": f"Bearer {token}"}
         for host in ("evil.example", "[::1", "127.0.0.1.evil.example", ""):
-            assert httpx.get(f"{url}/v1/model", headers=right | {"Host": host}, timeout=PATIENCE_S).status_code == 421
+            assert (
+                httpx.get(
+                    f"{url}/v1/model", headers=right | {"Host": host}, timeout=PATIENCE_S
+                ).status_code
+                == 421
+            )
         assert (
             httpx.get(
-                f"{url}/v1/model", headers=right | {"Origin": "http://evil.example"}, timeout=PATIENCE_S
+                f"{url}/v1/model",
+                headers=right | {"Origin": "http://evil.example"},
+                timeout=PATIENCE_S,
             ).status_code
             == 403
         )
-        assert httpx.get(f"{url}/v1/model", headers=right | {"Origin": "null"}, timeout=PATIENCE_S).status_code == 403
-        assert httpx.get(f"{url}/v1/model", headers=right | {"Origin": url}, timeout=PATIENCE_S).status_code == 200
+        assert (
+            httpx.get(
+                f"{url}/v1/model", headers=right | {"Origin": "null"}, timeout=PATIENCE_S
+            ).status_code
+            == 403
+        )
+        assert (
+            httpx.get(
+                f"{url}/v1/model", headers=right | {"Origin": url}, timeout=PATIENCE_S
+            ).status_code
+            == 200
+        )
     with running(Pixels(), SMALL, Access(token, hosts=None)) as app:
         assert (
-            httpx.get(f"{app.state.url}/healthz", headers={"Host": "rewards.example"}, timeout=PATIENCE_S).status_code
+            httpx.get(
+                f"{app.state.url}/healthz", headers={"Host": "rewards.example"}, timeout=PATIENCE_S
+            ).status_code
             == 200
         )
 
@@ -477,4 +617,6 @@ def test_watchers_see_what_happens(served: Any, client: RewardClient):
             assert method["description"], path
     assert described["components"]["schemas"]["NewSession"]["examples"]
     docs = httpx.get(f"{url}/docs", timeout=PATIENCE_S).text
-    assert "https://" not in docs.replace("https://fastapi", "")  # all of the page comes from this server
+    assert "https://" not in docs.replace(
+        "https://fastapi", ""
+    )  # all of the page comes from this server

@@ -33,12 +33,25 @@ def url(rgb: np.ndarray, kind: str = "PNG") -> str:
 
 
 def content(frames: Any, text: str = TASK) -> list[Any]:
-    return [*({"type": "image_url", "image_url": {"url": url(f)}} for f in frames), {"type": "text", "text": text}]
+    return [
+        *({"type": "image_url", "image_url": {"url": url(f)}} for f in frames),
+        {"type": "text", "text": text},
+    ]
 
 
-def ask(address: str, frames: Any, text: str = TASK, token: str = "none", model: str = "test", **options: Any) -> Any:
+def ask(
+    address: str,
+    frames: Any,
+    text: str = TASK,
+    token: str = "none",
+    model: str = "test",
+    **options: Any,
+) -> Any:
     with OpenAI(base_url=f"{address}/v1", api_key=token, max_retries=0) as client:
-        messages: Any = [{"role": "system", "content": "Judge."}, {"role": "user", "content": content(frames, text)}]
+        messages: Any = [
+            {"role": "system", "content": "Judge."},
+            {"role": "user", "content": content(frames, text)},
+        ]
         return client.chat.completions.create(model=model, messages=messages, **options)
 
 
@@ -57,7 +70,9 @@ def shared() -> Iterator[str]:
 def test_two_pictures_get_the_reward_that_the_core_gives(laptop: Scorer):
     frames = [scene(TASKS[0], share) for share in (0.0, 0.9)]
     stream = laptop.stream(TASKS[0], fps=5.0)  # as far apart as in training
-    (_, core_reward) = laptop.score([m for f in frames if (m := stream.append({"camera": f})) is not None])
+    (_, core_reward) = laptop.score(
+        [m for f in frames if (m := stream.append({"camera": f})) is not None]
+    )
     with running(laptop) as app:
         answer = ask(app.state.url, frames, TASKS[0], temperature=0, max_tokens=64)
         streamed = list(ask(app.state.url, frames, TASKS[0], stream=True))
@@ -86,7 +101,10 @@ def test_an_alias_is_answered_by_the_models_own_name():
         answer = ask(app.state.url, pictures(2), model="latest")
         listed = httpx.get(f"{app.state.url}/v1/models", timeout=PATIENCE_S).json()["data"]
         model_entry = httpx.get(f"{app.state.url}/v1/models/latest", timeout=PATIENCE_S).json()
-    assert (answer.model, json.loads(answer.choices[0].message.content)["model"]) == ("test", "test")
+    assert (answer.model, json.loads(answer.choices[0].message.content)["model"]) == (
+        "test",
+        "test",
+    )
     assert [model["id"] for model in listed] == ["test", "latest"]
     assert model_entry == listed[1]
 
@@ -110,7 +128,12 @@ def test_cameras_come_moment_by_moment_or_one_after_another(shared: str):
     moments = [stream.append({"exo": e, "wrist": w}) for e, w in zip(exo, wrist, strict=True)]
     core_reward = Pixels().score([m for m in moments if m is not None])[-1]
     assert json.loads(mixed.choices[0].message.content)["progress"] == core_reward.progress
-    assert mixed.proccorpus == {"source": "head", "unsure": None, "views": "all", "cameras": dict(core_reward.cameras)}
+    assert mixed.proccorpus == {
+        "source": "head",
+        "unsure": None,
+        "views": "all",
+        "cameras": dict(core_reward.cameras),
+    }
 
 
 class StandIn:
@@ -126,8 +149,14 @@ class StandIn:
 
     def ask(self, views: list[list[np.ndarray]], task: str) -> str:
         """The answer's text: one camera's window after another's as JPEG, then a prompt that asks for one word."""
-        text = f"You are currently performing the task: {task}. Please judge it. Answer with one word."
-        parts = [{"type": "image_url", "image_url": {"url": url(f, "JPEG")}} for view in views for f in view]
+        text = (
+            f"You are currently performing the task: {task}. Please judge it. Answer with one word."
+        )
+        parts = [
+            {"type": "image_url", "image_url": {"url": url(f, "JPEG")}}
+            for view in views
+            for f in view
+        ]
         messages = [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
         body = {"model": "test", "messages": messages, **self.sampling}
         answer = httpx.post(f"{self.address}/v1/chat/completions", json=body, timeout=PATIENCE_S)
@@ -170,7 +199,9 @@ def test_rlinfs_worker_reads_a_trend_and_a_digit():
         assert StandIn.trend(trend_text) == 1.0
         assert StandIn.trend(trend.ask([falling, falling], TASK)) == -0.2
         assert StandIn.trend(trend.ask([still, still], TASK)) == 0.0
-        assert StandIn.trend(trend.ask([rising, still], TASK)) == 1.0  # judged together: their mean has risen
+        assert (
+            StandIn.trend(trend.ask([rising, still], TASK)) == 1.0
+        )  # judged together: their mean has risen
         wide = StandIn(app.state.url, proccorpus={**views, "reply": "trend", "margin": 0.7})
         assert json.loads(wide.ask([rising, rising], TASK))["trend"] == "unclear"
         digit = StandIn(app.state.url, proccorpus={"reply": "digit"})
@@ -185,7 +216,11 @@ def test_a_trend_without_numbers_and_a_digit_without_calibration_say_nothing(sha
     assert (reply_json["trend"], reply_json["change"]) == (None, None)
     assert "the model broke" in answer.refusal
     assert StandIn.trend(answer.content) == 0.0
-    digit = ask(shared, pictures(2), extra_body={"proccorpus": {"reply": "digit"}}).choices[0].message.content
+    digit = (
+        ask(shared, pictures(2), extra_body={"proccorpus": {"reply": "digit"}})
+        .choices[0]
+        .message.content
+    )
     assert (digit, StandIn.digit(digit)) == ("", -1.0)
 
 
@@ -205,7 +240,9 @@ BAD: list[tuple[dict[str, Any], int, str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("body", "status", "code", "told"), BAD, ids=[f"{b[2]}_{i}" for i, b in enumerate(BAD)])
+@pytest.mark.parametrize(
+    ("body", "status", "code", "told"), BAD, ids=[f"{b[2]}_{i}" for i, b in enumerate(BAD)]
+)
 def test_a_bad_request_is_refused_in_the_apis_shape(
     shared: str, body: dict[str, Any], status: int, code: str, told: str
 ):
@@ -230,8 +267,13 @@ def test_a_bad_request_is_refused_in_the_apis_shape(
 )
 def test_no_address_is_opened_and_no_rubbish_decoded(shared: str, address: str, code: str):
     part = {"type": "image_url", "image_url": {"url": address}}
-    body = {"model": "test", "messages": [{"role": "user", "content": [part, {"type": "text", "text": TASK}]}]}
-    error = httpx.post(f"{shared}/v1/chat/completions", json=body, timeout=PATIENCE_S).json()["error"]
+    body = {
+        "model": "test",
+        "messages": [{"role": "user", "content": [part, {"type": "text", "text": TASK}]}],
+    }
+    error = httpx.post(f"{shared}/v1/chat/completions", json=body, timeout=PATIENCE_S).json()[
+        "error"
+    ]
     assert error["code"] == code
 
 
@@ -239,7 +281,10 @@ def test_bodies_that_are_no_json_too_long_or_too_deep(shared: str):
     path = f"{shared}/v1/chat/completions"
     for body, status in ((b"{", 400), (b"[" * 3_000, 400), (b"x" * (2**20 + 1), 413), (b"", 400)):
         answer = httpx.post(path, content=body, timeout=PATIENCE_S)
-        assert (answer.status_code, set(answer.json()["error"])) == (status, {"message", "type", "param", "code"})
+        assert (answer.status_code, set(answer.json()["error"])) == (
+            status,
+            {"message", "type", "param", "code"},
+        )
     assert httpx.get(path, timeout=PATIENCE_S).json()["error"]["message"] == "Method Not Allowed"
 
 
@@ -253,17 +298,32 @@ def test_the_client_raises_its_own_errors_and_a_token_is_asked_for(shared: str):
 
 
 def test_several_views_are_judged_by_the_rule_that_was_asked_for():
-    views = {"exo": Reward("head", 0.9, 0.8), "side": Reward("head", 0.7, 0.45), "wrist": Reward("head", 0.2, 0.05)}
+    views = {
+        "exo": Reward("head", 0.9, 0.8),
+        "side": Reward("head", 0.7, 0.45),
+        "wrist": Reward("head", 0.2, 0.05),
+    }
     joined_reward = together(views)
-    assert (joined_reward.progress, joined_reward.done) == (pytest.approx(0.6), pytest.approx(1.3 / 3))
+    assert (joined_reward.progress, joined_reward.done) == (
+        pytest.approx(0.6),
+        pytest.approx(1.3 / 3),
+    )
     best = together(views, "best", SUCCESS)
-    assert (best.progress, best.done) == (0.2, 0.05)  # the farthest from the threshold, 0.4, in logits
+    assert (best.progress, best.done) == (
+        0.2,
+        0.05,
+    )  # the farthest from the threshold, 0.4, in logits
     near = together(views, "wrist")
-    assert (near.progress, near.done) == (pytest.approx(0.8), 0.05)  # done only as far as the wrist sees it, too
+    assert (near.progress, near.done) == (
+        pytest.approx(0.8),
+        0.05,
+    )  # done only as far as the wrist sees it, too
     assert near.cameras == {"exo": 0.9, "side": 0.7, "wrist": 0.2}
     blind = {**views, "wrist": Reward("head", None, failure="broken")}
     assert together(blind, "wrist").progress == pytest.approx(0.8)
-    none = together(dict.fromkeys(("exo", "wrist"), Reward("head", None, failure="broken")), "best", SUCCESS)
+    none = together(
+        dict.fromkeys(("exo", "wrist"), Reward("head", None, failure="broken")), "best", SUCCESS
+    )
     assert (none.progress, none.failure) == (None, "exo: broken; wrist: broken")
 
 

@@ -17,7 +17,14 @@ from tests.kits.cli_kit import called
 from tests.kits.patience import PATIENCE_S
 from tests.kits.reward_server_kit import pictures, talking
 
-SESSION = {"session": "s", "task": "t", "cameras": ["camera"], "fps": 4.0, "frames": 0, "expires_after_s": 600.0}
+SESSION = {
+    "session": "s",
+    "task": "t",
+    "cameras": ["camera"],
+    "fps": 4.0,
+    "frames": 0,
+    "expires_after_s": 600.0,
+}
 ROW = {"frame_index": 0, "timestamp_s": 0.0, "progress": 0.5, "source": "head", "latency_s": 0.0}
 
 
@@ -40,13 +47,19 @@ class Answers:
         return answer
 
 
-def asked(answers: Answers, question: Callable[[RewardClient], object], patience_s: float = 30.0) -> object:
-    with RewardClient("http://test", patience_s=patience_s, transport=httpx.MockTransport(answers)) as client:
+def asked(
+    answers: Answers, question: Callable[[RewardClient], object], patience_s: float = 30.0
+) -> object:
+    with RewardClient(
+        "http://test", patience_s=patience_s, transport=httpx.MockTransport(answers)
+    ) as client:
         return question(client)
 
 
 def busy() -> httpx.Response:
-    return httpx.Response(503, json={"error": "busy", "reason": "try again"}, headers={"Retry-After": "0"})
+    return httpx.Response(
+        503, json={"error": "busy", "reason": "try again"}, headers={"Retry-After": "0"}
+    )
 
 
 def scored() -> httpx.Response:
@@ -58,7 +71,15 @@ def test_an_append_is_sent_again_with_the_same_number():
     closed = httpx.Response(204)
     both = httpx.Response(200, json={"rows": [ROW, ROW]})
     answers = Answers(
-        created_reply, httpx.ReadTimeout, busy(), httpx.ConnectError, scored(), busy(), both, scored(), closed
+        created_reply,
+        httpx.ReadTimeout,
+        busy(),
+        httpx.ConnectError,
+        scored(),
+        busy(),
+        both,
+        scored(),
+        closed,
     )
 
     def run(client: RewardClient) -> None:
@@ -73,14 +94,21 @@ def test_an_append_is_sent_again_with_the_same_number():
 
 def test_a_session_is_not_made_twice():
     answers = Answers(httpx.ReadTimeout)
-    with pytest.raises(RewardServerError, match="no answer from the reward server at http://test: it broke") as e:
+    with pytest.raises(
+        RewardServerError, match="no answer from the reward server at http://test: it broke"
+    ) as e:
         asked(answers, lambda c: c.session("t"))
     assert (e.value.status, len(answers.seen)) == (None, 1)
-    asked(Answers(httpx.ConnectError, busy(), httpx.Response(201, json=SESSION)), lambda c: c.session("t"))
+    asked(
+        Answers(httpx.ConnectError, busy(), httpx.Response(201, json=SESSION)),
+        lambda c: c.session("t"),
+    )
 
 
 def test_a_refusal_is_told_at_once_and_patience_ends():
-    answers = Answers(httpx.Response(413, json={"error": "picture_too_large", "reason": "picture 0 is too large"}))
+    answers = Answers(
+        httpx.Response(413, json={"error": "picture_too_large", "reason": "picture 0 is too large"})
+    )
     with pytest.raises(RewardServerError, match="refused: picture 0 is too large") as e:
         asked(answers, lambda c: c.reward_frames(pictures(1), "t", 4))
     assert (e.value.status, e.value.code, len(answers.seen)) == (413, "picture_too_large", 1)
@@ -94,7 +122,9 @@ def test_a_refusal_is_told_at_once_and_patience_ends():
 
 def serve(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "proccorpus.py", "serve", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_a_signal_ends_the_server_when_open_requests_are_answered(tmp_path: Path):
@@ -154,18 +184,34 @@ def test_wrong_use_of_serve(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         clock = ("--baseline", "clock")
         no = str(tmp_path / "no")
         for arguments, message in (
-            ((*clock, "--host", "0.0.0.0", "--no-token"), "other machines can reach 0.0.0.0: give a tok"),
+            (
+                (*clock, "--host", "0.0.0.0", "--no-token"),
+                "other machines can reach 0.0.0.0: give a tok",
+            ),
             ((*clock, "--token-file", str(tmp_path / "short")), "at least 16 printable ASCII"),
             ((*clock, "--token-file", no), "cannot be read"),
-            ((*clock, "--token-file", str(tmp_path / "seen")), "read by every user of this machine"),
-            ((*clock, "--token-file", str(tmp_path / "changed")), "written by others than its owner"),
+            (
+                (*clock, "--token-file", str(tmp_path / "seen")),
+                "read by every user of this machine",
+            ),
+            (
+                (*clock, "--token-file", str(tmp_path / "changed")),
+                "written by others than its owner",
+            ),
             ((*clock, "--token-file", str(tmp_path / "foreign")), foreign),
             (("--model", "m", *clock), "give either --model M or --baseline"),
             (("--endpoint", "http://127.0.0.1:9/v1"), "--endpoint needs --model"),
             (("--model", "nobody", "--workspace", no), "nobody"),
-            ((*clock, "--port", port), f"cannot listen on 127.0.0.1:{port}: Address already in use"),
+            (
+                (*clock, "--port", port),
+                f"cannot listen on 127.0.0.1:{port}: Address already in use",
+            ),
         ):
             result = called(capsys, "serve", *arguments)
-            errors = [line for line in result.err.splitlines() if not line.startswith("note: no token: every user")]
+            errors = [
+                line
+                for line in result.err.splitlines()
+                if not line.startswith("note: no token: every user")
+            ]
             assert (result.code, result.out, len(errors)) == (2, "", 1), result.err
             assert message in errors[0]

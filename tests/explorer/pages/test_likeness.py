@@ -18,7 +18,9 @@ from tests.kits.visitor import picture, visit
 
 
 @pytest.fixture(scope="module")
-def searched(furnished: Workspace, made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+def searched(
+    furnished: Workspace, made: Made, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TestClient]:
     space = copy_furnished(furnished, made, tmp_path_factory.mktemp("searched"))
     look_at(space)
     with visit(space) as client:
@@ -36,7 +38,9 @@ def test_frames_like_one_are_pictures_that_lead_to_the_moment(searched: TestClie
 
 def test_a_frame_between_two_says_which_one_is_meant(searched: TestClient):
     text = searched.get("/like/tiny/0?frame=5").text
-    assert "did not look at frame 5: shown is what is like frame 4, the nearest that it did." in text
+    assert (
+        "did not look at frame 5: shown is what is like frame 4, the nearest that it did." in text
+    )
     assert f'href="/episode/tiny/1?t={4 / FPS}"' in text
 
 
@@ -70,5 +74,12 @@ def test_a_picture_is_of_its_frame_and_else_the_nearest_stored_one(
     query = "SELECT DISTINCT frame_index FROM keyframes WHERE episode_index = 0 ORDER BY 1"
     stored_frames = [frame for (frame,) in rows(space.root, query)]
     with visit(space) as elsewhere:
-        np.testing.assert_array_equal(frame_of(elsewhere, stored_frames[1] + 1), frame_of(elsewhere, stored_frames[1]))
-        assert np.abs(frame_of(elsewhere, stored_frames[1]) - frame_of(searched, stored_frames[1])).mean() < 5
+        np.testing.assert_array_equal(
+            frame_of(elsewhere, stored_frames[1] + 1), frame_of(elsewhere, stored_frames[1])
+        )
+        assert (
+            np.abs(
+                frame_of(elsewhere, stored_frames[1]) - frame_of(searched, stored_frames[1])
+            ).mean()
+            < 5
+        )

@@ -46,11 +46,15 @@ def test_rows_are_cut_and_said_to_be(client: TestClient):
     assert "500 rows, the first 500 shown" in text
     assert (
         "shown"
-        not in ask(client, "SELECT range AS n FROM range(500)").text.split("As a command")[0].split('id="rows"')[1]
+        not in ask(client, "SELECT range AS n FROM range(500)")
+        .text.split("As a command")[0]
+        .split('id="rows"')[1]
     )
 
 
-def test_a_long_query_is_stopped_and_the_page_goes_on(client: TestClient, monkeypatch: pytest.MonkeyPatch):
+def test_a_long_query_is_stopped_and_the_page_goes_on(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(sql, "TIME_S", 0.2)
     text = ask(client, SLOW).text
     assert "took longer than 0.2 s and was stopped" in text
@@ -60,7 +64,9 @@ def test_a_long_query_is_stopped_and_the_page_goes_on(client: TestClient, monkey
 
 def test_downloads_have_all_rows(client: TestClient):
     q = {"q": "SELECT range AS n, 'é' AS t FROM range(1200)"}
-    got = {f: client.get("/sql/download", params=q | {"format": f}) for f in ("csv", "json", "parquet")}
+    got = {
+        f: client.get("/sql/download", params=q | {"format": f}) for f in ("csv", "json", "parquet")
+    }
     assert pyarrow.csv.read_csv(io.BytesIO(got["csv"].content)).num_rows == 1200
     assert len(got["json"].json()) == 1200
     assert pq.read_table(io.BytesIO(got["parquet"].content)).column("t")[1199].as_py() == "é"
@@ -69,7 +75,9 @@ def test_downloads_have_all_rows(client: TestClient):
 
 
 def test_rows_that_name_an_episode_link_to_it(client: TestClient):
-    text = ask(client, "SELECT dataset, episode_index FROM episodes WHERE episode_index < 2 ORDER BY 2").text
+    text = ask(
+        client, "SELECT dataset, episode_index FROM episodes WHERE episode_index < 2 ORDER BY 2"
+    ).text
     links = re.findall(r'<td><a href="(/episode/[^"]+)">', text)
     assert [link.rsplit("/", 1)[1] for link in links] == ["0", "1"]
     assert all(client.get(link).status_code == 200 for link in links)
@@ -100,7 +108,10 @@ def test_a_value_that_cannot_be_shown_is_a_sentence(client: TestClient, sql: str
         assert answer.status_code == 200
         assert 'id="error"' in answer.text
     for style in ("csv", "json", "parquet"):
-        assert client.get("/sql/download", params={"q": sql, "format": style}).status_code in (200, 400)
+        assert client.get("/sql/download", params={"q": sql, "format": style}).status_code in (
+            200,
+            400,
+        )
 
 
 def test_another_sites_link_shows_a_query_and_runs_none(client: TestClient):
@@ -108,7 +119,9 @@ def test_another_sites_link_shows_a_query_and_runs_none(client: TestClient):
 
     def asked(site: str, **parameters: str):
         return client.get(
-            "/sql", params={"q": q, **parameters}, headers={"sec-fetch-site": site, "sec-fetch-mode": "navigate"}
+            "/sql",
+            params={"q": q, **parameters},
+            headers={"sec-fetch-site": site, "sec-fetch-mode": "navigate"},
         )
 
     for site in ("cross-site", "same-site"):
@@ -117,7 +130,9 @@ def test_another_sites_link_shows_a_query_and_runs_none(client: TestClient):
         assert "<td" not in page.split('id="answer"')[1].split("Tables and views")[0]
         assert q in page
         download = client.get(
-            "/sql/download", params={"q": q}, headers={"sec-fetch-site": site, "sec-fetch-mode": "navigate"}
+            "/sql/download",
+            params={"q": q},
+            headers={"sec-fetch-site": site, "sec-fetch-mode": "navigate"},
         )
         assert download.status_code == 403
         # A link that somebody made up, or took from another query's page
@@ -127,17 +142,22 @@ def test_another_sites_link_shows_a_query_and_runs_none(client: TestClient):
     link = re.search(r'href="(/sql/download[^"]*)"', asked("same-origin").text)
     assert link
     assert client.get(
-        html.unescape(link[1]), headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+        html.unescape(link[1]),
+        headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"},
     ).text
 
 
 def test_charts(client: TestClient):
     assert 'class="bars"' in ask(client, "SELECT dataset, hours FROM coverage", chart="bars").text
-    assert 'class="curves"' in ask(client, "SELECT range, range * 2 FROM range(9)", chart="line").text
+    assert (
+        'class="curves"' in ask(client, "SELECT range, range * 2 FROM range(9)", chart="line").text
+    )
     for extreme in ("'infinity'", "'-infinity'", "-1e308", "5e-324"):
         assert (
             'class="curves"'
-            in ask(client, f"SELECT 'a', {extreme}::DOUBLE UNION ALL SELECT 'b', 1e308", chart="line").text
+            in ask(
+                client, f"SELECT 'a', {extreme}::DOUBLE UNION ALL SELECT 'b', 1e308", chart="line"
+            ).text
         )
     assert "A chart needs a first column" in ask(client, "SELECT 'a', 'b'", chart="bars").text
 
@@ -151,7 +171,9 @@ def test_queries_are_saved_listed_and_deleted(client: TestClient, furnished):
     assert delete(client, "/api/queries/a%2Fb%20%3Ci%3E").json() == []
 
 
-def test_too_many_queries_are_refused(client: TestClient, furnished, monkeypatch: pytest.MonkeyPatch):
+def test_too_many_queries_are_refused(
+    client: TestClient, furnished, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(episodes, "MAX_SAVED", 1)
     path = write_queries(furnished, [{"name": "one", "sql": "FROM coverage"}])
     answer = post(client, "/api/queries", {"name": "two", "sql": "FROM coverage"})

@@ -21,7 +21,9 @@ LENGTH = 60
 @pytest.fixture(scope="module")
 def eight(furnished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace with eight runs of one task, whose progress is straight but for one, which waits to the end."""
-    space = Workspace(shutil.copytree(furnished.root, tmp_path_factory.mktemp("eight") / "workspace"))
+    space = Workspace(
+        shutil.copytree(furnished.root, tmp_path_factory.mktemp("eight") / "workspace")
+    )
     change(space, "DELETE FROM findings")
     for number in range(10, 10 + RUNS):
         change(
@@ -44,15 +46,28 @@ def eight(furnished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Wor
             curve = np.where(np.arange(LENGTH) < LENGTH - 2, 0.0, 1.0)
         else:
             curve = line
-        rows += [key | {"frame_index": f, "segment_index": 0, "progress": float(v)} for f, v in enumerate(curve)]
+        rows += [
+            key | {"frame_index": f, "segment_index": 0, "progress": float(v)}
+            for f, v in enumerate(curve)
+        ]
         cut = 55 if number == 10 + ODD else 20 + number % 3
         for k, (name, start, end) in enumerate((("Grasp it", 0, cut), ("Fold it", cut, LENGTH))):
-            part = {"segment_index": k, "name": name, "start_frame": start, "end_frame": end, "completed": True}
-            segments.append(key | part | {"kind": "step", "step": k, "num_planned": 2, "named": True})
+            part = {
+                "segment_index": k,
+                "name": name,
+                "start_frame": start,
+                "end_frame": end,
+                "completed": True,
+            }
+            segments.append(
+                key | part | {"kind": "step", "step": k, "num_planned": 2, "named": True}
+            )
         active.append(key | {"why": "it is the only one"})
     with opened(space) as lake:
         tables = {"progress": rows, "segments": segments, "active_runs": active}
-        lake.upsert("runs", **{name: TABLES[name].rows(table_rows) for name, table_rows in tables.items()})
+        lake.upsert(
+            "runs", **{name: TABLES[name].rows(table_rows) for name, table_rows in tables.items()}
+        )
     return space
 
 
@@ -67,7 +82,9 @@ def test_the_run_that_is_unlike_the_others_is_marked_and_leads_to_its_page(eight
     assert (listed[0], len(listed)) == (str(10 + ODD), 5)
     assert f"{RUNS} labelled runs" in text
     # The step that took this run longer than the others, and those that it left no time for
-    assert re.findall(rf'<a href="/episode/tiny/{10 + ODD}" aria-label="{10 + ODD}: [\d.]+ s">', text)
+    assert re.findall(
+        rf'<a href="/episode/tiny/{10 + ODD}" aria-label="{10 + ODD}: [\d.]+ s">', text
+    )
     steps = re.findall(r'<th scope="row">(Grasp it|Fold it)</th><td class="n">(\d+)</td>', text)
     assert steps == [("Grasp it", str(RUNS)), ("Fold it", str(RUNS))]
 
@@ -87,4 +104,7 @@ def test_a_task_that_is_not_there_is_a_sentence(eight: Workspace):
         answer = client.get("/task/tiny", params={"task": "<b>none</b>"})
         assert (answer.status_code, "&lt;b&gt;none" in answer.text) == (404, True)
         assert client.get("/task/none").status_code == 404
-        assert 'href="/task/tiny?task=put%20the%20cube%20on%20the%20plate"' in client.get("/episode/tiny/0").text
+        assert (
+            'href="/task/tiny?task=put%20the%20cube%20on%20the%20plate"'
+            in client.get("/episode/tiny/0").text
+        )

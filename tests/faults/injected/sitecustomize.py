@@ -37,7 +37,9 @@ def kind_of(event, args, root):
 
 
 def is_worker():
-    parent = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)  # None while it is imported
+    parent = getattr(
+        sys.modules.get("multiprocessing.process"), "parent_process", None
+    )  # None while it is imported
     return parent is not None and parent() is not None
 
 
@@ -49,7 +51,9 @@ def install(plan):
             handle = os.open(plan["mark"], os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError:
             return
-        text = json.dumps({"what": subject, "path": path[len(plan["root"]) :], "worker": is_worker()})
+        text = json.dumps(
+            {"what": subject, "path": path[len(plan["root"]) :], "worker": is_worker()}
+        )
         os.write(handle, text.encode())
         os.close(handle)
         if plan["kill"] == "torn":
@@ -62,7 +66,9 @@ def install(plan):
         os.kill(os.getpid(), signal.SIGKILL)
 
     def hook(event, args):
-        if event not in ("open", "os.rename", "os.remove") or (plan["kill"] != "group" and not is_worker()):
+        if event not in ("open", "os.rename", "os.remove") or (
+            plan["kill"] != "group" and not is_worker()
+        ):
             return
         event_kind = kind_of(event, args, plan["root"])
         if event_kind is None or plan["kind"] not in ("any", event_kind[0]):
@@ -70,11 +76,16 @@ def install(plan):
         state["count"] += 1
         if state["count"] == plan["number"]:
             if plan["delay_s"]:
-                timer = threading.Timer(plan["delay_s"], strike, (f"after {event_kind[0]}", event_kind[1]))
+                timer = threading.Timer(
+                    plan["delay_s"], strike, (f"after {event_kind[0]}", event_kind[1])
+                )
                 timer.daemon = True
                 timer.start()
             else:
-                strike(f"{'amid' if plan['kill'] == 'torn' else 'before'} {event_kind[0]}", event_kind[1])
+                strike(
+                    f"{'amid' if plan['kill'] == 'torn' else 'before'} {event_kind[0]}",
+                    event_kind[1],
+                )
 
     if plan["kill"] == "torn":
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # which Python ignores

@@ -47,7 +47,8 @@ def test_archives(tmp_path: Path, rows_tar: str) -> None:
     for index, (line, other_line) in enumerate(zip(archive_lines, expected, strict=True)):
         if " rows of " in line:
             line, other_line = (
-                text.replace(text.split(" rows of ")[1].split(",")[0], "") for text in (line, other_line)
+                text.replace(text.split(" rows of ")[1].split(",")[0], "")
+                for text in (line, other_line)
             )
         assert line == other_line, index
 
@@ -62,7 +63,10 @@ def test_metadata(new: New) -> Told:
     second = entry(2, task_name="a second one")
     broken = [{"task_name": "of none"}, entry(5) | {"episode_id": "5"}, "text"]
     write_tasks(root, 1, [first, entry(2, task_name=" "), second, entry(4), *broken])
-    yield "what the task file says, and does not", source_of(root, success_field="done", group_field="site")
+    yield (
+        "what the task file says, and does not",
+        source_of(root, success_field="done", group_field="site"),
+    )
 
 
 @golden
@@ -95,7 +99,12 @@ def test_rows(new: New) -> Told:
 
 
 def test_not_agibot(tmp_path: Path) -> None:
-    for name in ("task_info/readme.json", "observations/x/a.mp4", "videos/head_color.mp4", "proprio_stats.h5"):
+    for name in (
+        "task_info/readme.json",
+        "observations/x/a.mp4",
+        "videos/head_color.mp4",
+        "proprio_stats.h5",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(json.dumps([]))
     assert not agibot.recognises(source_of(tmp_path))

@@ -32,7 +32,10 @@ class ReadDataset:
 
     def shape(self) -> list[tuple[int, ...]]:
         """Rows, and dimensions of state and action, by episode; 0 for none."""
-        widths = [(e.states and e.states.num_columns, e.actions and e.actions.num_columns) for e in self.episodes]
+        widths = [
+            (e.states and e.states.num_columns, e.actions and e.actions.num_columns)
+            for e in self.episodes
+        ]
         return [
             (e.record.num_rows or 0, *(w or 0 for w in widths_read))
             for e, widths_read in zip(self.episodes, widths, strict=True)
@@ -43,7 +46,11 @@ class ReadDataset:
 
     def reasons(self) -> set[str]:
         """Of findings other than those of every small dataset."""
-        return {f.reason for f in self.listing.findings} - {"no_task", "no_frame_rate", "part_not_used"}
+        return {f.reason for f in self.listing.findings} - {
+            "no_task",
+            "no_frame_rate",
+            "part_not_used",
+        }
 
     def grippers(self) -> list[tuple[str, str, list[int], str]]:
         signals = survey(self.source, self.listing.records, None).signals
@@ -60,7 +67,9 @@ def read(folder: Path, **config: Any) -> ReadDataset:
     unknown = [part for part in listing.parts if part.status == "unknown"]
     assert len(details) == len(unknown)
     assert all(part.name in detail for part, detail in zip(unknown, details, strict=True))
-    return ReadDataset(listing, [read_episode(source, record) for record in listing.records], source)
+    return ReadDataset(
+        listing, [read_episode(source, record) for record in listing.records], source
+    )
 
 
 # Which groups are episodes, and where a flat file is cut
@@ -83,7 +92,9 @@ def read(folder: Path, **config: Any) -> ReadDataset:
 def test_groups_of_one_kind_are_episodes(tmp_path: Path, names: tuple[str, ...]) -> None:
     dataset = read(kit.write_hdf5(tmp_path, groups(*names)))
     assert sorted(dataset.shape()) == [(20 + k, 7, 7) for k in range(len(names))]
-    assert sorted(str(record.task) for record in dataset.listing.records) == [f"task {k}" for k in range(len(names))]
+    assert sorted(str(record.task) for record in dataset.listing.records) == [
+        f"task {k}" for k in range(len(names))
+    ]
     assert dataset.listing.cameras == ("front",)
     assert len({record.source_id for record in dataset.listing.records}) == len(names)
     assert (dataset.unknown(), dataset.reasons()) == ([], set())
@@ -101,8 +112,12 @@ def test_groups_of_an_episode_are_none(tmp_path: Path) -> None:
     assert dataset.listing.cameras == ("cam_0", "cam_1")
 
 
-@pytest.mark.parametrize(("write", "lengths"), [(kit.flat, (10, 7, 7)), (kit.flat_by_index, (8, 8, 8))])
-def test_a_flat_file_is_cut(tmp_path: Path, write: Callable[[h5py.File], None], lengths: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("write", "lengths"), [(kit.flat, (10, 7, 7)), (kit.flat_by_index, (8, 8, 8))]
+)
+def test_a_flat_file_is_cut(
+    tmp_path: Path, write: Callable[[h5py.File], None], lengths: tuple[int, ...]
+) -> None:
     dataset = read(kit.write_hdf5(tmp_path, write))
     assert dataset.shape() == [(n, 11, 7) for n in lengths]
     start = lengths[0]
@@ -175,7 +190,11 @@ def test_robomind(tmp_path: Path) -> None:
     kit.write_hdf5(folder, kit.robomind)
     dataset = read(tmp_path)
     (record,) = dataset.listing.records
-    assert (record.task, record.success, dataset.shape()) == ("put the cube down", True, [(20, 8, 8)])
+    assert (record.task, record.success, dataset.shape()) == (
+        "put the cube down",
+        True,
+        [(20, 8, 8)],
+    )
     assert np.array_equal(dataset.pictures("camera_top"), film(20))
     assert (dataset.unknown(), dataset.reasons()) == ([], set())
 
@@ -186,7 +205,10 @@ STATED = {
     "a dataset": (with_one(meta__fps=25), 25),
     "times in a column": (with_one(timestamp=(np.arange(20) * 0.05)[:, None]), 20),
     "other times": (with_one(time_stamps=np.arange(20) / 25), 25),
-    "nanoseconds": (with_one(observations__timestamp_ns=(np.arange(20) * 4e7 + 1.7e18).astype(np.int64)), 25),
+    "nanoseconds": (
+        with_one(observations__timestamp_ns=(np.arange(20) * 4e7 + 1.7e18).astype(np.int64)),
+        25,
+    ),
 }
 
 
@@ -215,9 +237,22 @@ def test_texts(tmp_path: Path, name: str) -> None:
 
 
 def test_what_nothing_reads_is_named(tmp_path: Path) -> None:
-    stored = {"observations__tactile": smooth(20, 16), "zorp": np.arange(20.0), "note": "hello", "WEATHER": "sunny"}
-    dataset = read(kit.write_hdf5(tmp_path, with_one(**stored, SUCCESS=0.5, observations__state=smooth(20, 7))))
-    unknown_names = ["attribute success", "attribute weather", "note", "observations/tactile", "zorp"]
+    stored = {
+        "observations__tactile": smooth(20, 16),
+        "zorp": np.arange(20.0),
+        "note": "hello",
+        "WEATHER": "sunny",
+    }
+    dataset = read(
+        kit.write_hdf5(tmp_path, with_one(**stored, SUCCESS=0.5, observations__state=smooth(20, 7)))
+    )
+    unknown_names = [
+        "attribute success",
+        "attribute weather",
+        "note",
+        "observations/tactile",
+        "zorp",
+    ]
     assert sorted(dataset.unknown()) == unknown_names
     assert dataset.shape() == [(20, 14, 7)]
 
@@ -238,12 +273,24 @@ def test_each_picture_is_one_camera(tmp_path: Path) -> None:
 
 def test_pictures_that_lie_otherwise(tmp_path: Path) -> None:
     dataset = read(kit.write_hdf5(tmp_path, kit.pictures))
-    cameras = {"front", "rgba", "channels_first", "unit_floats", "byte_floats", "depth_camera", "unmasked_view"}
+    cameras = {
+        "front",
+        "rgba",
+        "channels_first",
+        "unit_floats",
+        "byte_floats",
+        "depth_camera",
+        "unmasked_view",
+    }
     assert set(dataset.listing.cameras) == cameras
     for camera in cameras:
         assert np.array_equal(dataset.pictures(camera), film(20)), camera
     below = "observations/images"
-    assert sorted(dataset.unknown()) == [f"{below}/signed_floats", f"{below}/two_at_once", "observations/tactile"]
+    assert sorted(dataset.unknown()) == [
+        f"{below}/signed_floats",
+        f"{below}/two_at_once",
+        "observations/tactile",
+    ]
 
 
 def test_an_orientation_turns_no_picture(tmp_path: Path) -> None:
@@ -259,7 +306,11 @@ BLACK = np.concatenate([film(18)[:0], np.zeros((1, 12, 16, 3), np.uint8), film(1
 
 def test_zarr_arrays_without_chunks(tmp_path: Path) -> None:
     """zarr >= 3 stores no chunk of the fill value alone."""
-    arrays = {"meta/success": np.zeros(3, bool), "data/img": BLACK, "data/robot_joint": np.zeros((18, 6), np.float32)}
+    arrays = {
+        "meta/success": np.zeros(3, bool),
+        "data/img": BLACK,
+        "data/robot_joint": np.zeros((18, 6), np.float32),
+    }
     dataset = read(kit.write_zarr(tmp_path, arrays, {}))
     assert [record.success for record in dataset.listing.records] == [False] * 3
     assert np.array_equal(dataset.pictures("img"), BLACK[:5])
@@ -306,7 +357,11 @@ RLDS: dict[str, tuple[tuple[int, int], tuple[str, ...], list[str]]] = {
     "all_kinds": (
         (11, 7),
         ("chw", "depth_camera_rgb", "float", "rgba", "unmasked_view"),
-        ["note", "steps/extra", *(f"steps/observation/{name}" for name in ("bf", "cams", "stack", "tactile"))],
+        [
+            "note",
+            "steps/extra",
+            *(f"steps/observation/{name}" for name in ("bf", "cams", "stack", "tactile")),
+        ],
     ),
 }
 
@@ -338,6 +393,8 @@ def test_rlds_parts_by_name() -> None:
 
 def test_rlds_that_is_marked_invalid() -> None:
     listing = list_episodes(source_of(ROOT / "tests/data/tfds/invalid"))
-    assert [(f.reason, f.severity, f.episode_index) for f in listing.findings if f.episode_index is not None] == [
-        ("marked_invalid", "unusable", 0)
-    ]
+    assert [
+        (f.reason, f.severity, f.episode_index)
+        for f in listing.findings
+        if f.episode_index is not None
+    ] == [("marked_invalid", "unusable", 0)]

@@ -41,7 +41,10 @@ IMAGES = "observation.images."
 def declare(root: Path, **features: tuple[str, list[int]]) -> None:
     """More features of info.json: dtype and shape by name."""
     info = json.loads((root / "meta/info.json").read_text())
-    added = {name: {"dtype": dtype, "shape": shape, "names": None} for name, (dtype, shape) in features.items()}
+    added = {
+        name: {"dtype": dtype, "shape": shape, "names": None}
+        for name, (dtype, shape) in features.items()
+    }
     edit_info(root, features=info["features"] | added)
 
 
@@ -69,9 +72,15 @@ def test_a_slice_counts_within_the_column_that_it_names(tmp_path: Path) -> None:
     opening = np.repeat([1.0, 0.0], LENGTH // 2)
     joints = np.arange(2.0 * LENGTH).reshape(LENGTH, 2) + 0.5
     lists = pa.array(np.column_stack([joints, opening]).tolist(), pa.list_(pa.float32(), 3))
-    added = {"observation.state.joints": pa.array(joints.tolist()), "observation.state.gripper": opening}
+    added = {
+        "observation.state.joints": pa.array(joints.tolist()),
+        "observation.state.gripper": opening,
+    }
     edit_parquet(v2_data(root, 0), **{"observation.state": lists}, action=lists, **added)
-    parts = {"observation.state.joints": ("float64", [2]), "observation.state.gripper": ("float32", [1])}
+    parts = {
+        "observation.state.joints": ("float64", [2]),
+        "observation.state.gripper": ("float32", [1]),
+    }
     declare(root, **{"observation.state": ("float32", [3])}, action=("float32", [3]), **parts)
     slices = {
         "gripper": {"start": 0, "end": 1, "original_key": "observation.state.gripper"},
@@ -98,7 +107,10 @@ def test_a_slice_of_a_column_without_a_usual_name(tmp_path: Path) -> None:
     del info["features"]["observation.state"]
     edit_info(root, features=info["features"])
     declare(root, proprio=("float64", [2]), action=("float32", [3]))
-    slices = {"left_gripper": {"start": 0, "end": 1, "original_key": "proprio"}, "off": {"start": 1, "end": 9}}
+    slices = {
+        "left_gripper": {"start": 0, "end": 1, "original_key": "proprio"},
+        "off": {"start": 1, "end": 9},
+    }
     slices["off"]["original_key"] = "proprio"
     (root / "meta/modality.json").write_text(json.dumps({"state": slices}))
     listing, episode = listed(root)
@@ -113,10 +125,14 @@ def test_flags_and_whole_numbers_are_grippers(tmp_path: Path, kind: pa.DataType)
     """As LeRobot stores features of shape (1,). The registry can name their dimension."""
     root = write_v2(tmp_path, [LENGTH])
     closed = [k >= LENGTH // 2 for k in range(LENGTH)]
-    cells = pa.array([[flag] for flag in closed] if pa.types.is_fixed_size_list(kind) else closed).cast(kind)
+    cells = pa.array(
+        [[flag] for flag in closed] if pa.types.is_fixed_size_list(kind) else closed
+    ).cast(kind)
     arm = pa.array([[float(k), 0.0] for k in range(LENGTH)])
     names = ("observation.gripper_closed", "action.gripper_closed")
-    edit_parquet(v2_data(root, 0), **{"observation.state": arm, "action": arm}, **dict.fromkeys(names, cells))
+    edit_parquet(
+        v2_data(root, 0), **{"observation.state": arm, "action": arm}, **dict.fromkeys(names, cells)
+    )
     declare(root, **{"observation.state": ("float64", [2]), "action": ("float64", [2])})
     declare(root, **dict.fromkeys(names, ("bool", [1])))
     _, episode = listed(root)
@@ -126,7 +142,11 @@ def test_flags_and_whole_numbers_are_grippers(tmp_path: Path, kind: pa.DataType)
     gripper_entry = {"column": "action", "dimension": "gripper_closed", "closed": 1, "open": 0}
     source = source_of(root, gripper=gripper_entry)
     [signal] = survey(source, list_episodes(source).records, None).signals
-    assert (signal.dimensions, signal.polarity, signal.located_by) == ((2,), "high_is_closed", "registry")
+    assert (signal.dimensions, signal.polarity, signal.located_by) == (
+        (2,),
+        "high_is_closed",
+        "registry",
+    )
 
 
 def test_the_registry_names_columns(tmp_path: Path) -> None:
@@ -157,17 +177,24 @@ def films(root: Path, **pictures: np.ndarray) -> Path:
 def scene(seed: int) -> np.ndarray:
     """A picture of many colours."""
     rng = np.random.default_rng(seed)
-    return cv2.resize(rng.integers(0, 255, (8, 8, 3), np.uint8), (64, 64), interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(
+        rng.integers(0, 255, (8, 8, 3), np.uint8), (64, 64), interpolation=cv2.INTER_CUBIC
+    )
 
 
 def test_depth_masks_and_touch_are_no_main_camera(tmp_path: Path) -> None:
     grey = np.repeat(scene(1)[..., :1], 3, axis=2)
-    masks = np.where(scene(2)[..., :1] > 128, np.array([200, 30, 30]), np.array([30, 30, 200])).astype(np.uint8)
+    masks = np.where(
+        scene(2)[..., :1] > 128, np.array([200, 30, 30]), np.array([30, 30, 200])
+    ).astype(np.uint8)
     cameras = {"depth": grey, "front": scene(3), "segmentation": masks, "tactile_left": scene(4)}
     listing, _ = listed(films(tmp_path, **cameras, a_depth_map=scene(5)))
     assert listing.cameras == (f"{IMAGES}front", f"{IMAGES}a_depth_map")
     parts = details(listing, "part_not_used")
-    assert "its name says depth, but its pictures have colours: it comes after the other cameras" in parts[0]
+    assert (
+        "its name says depth, but its pictures have colours: it comes after the other cameras"
+        in parts[0]
+    )
     assert [detail.partition(": ")[2].partition(":")[0] for detail in parts[1:]] == [
         "its name says depth and its pictures are grey",
         "its name says masks and its pictures are of few colours",
@@ -184,7 +211,13 @@ def test_depth_alone_is_better_than_nothing(tmp_path: Path) -> None:
 
 
 def test_names_of_kinds() -> None:
-    for name in ("depth_camera_rgb", "unmasked_front", "hand_color", "observation.images.top", "wrist"):
+    for name in (
+        "depth_camera_rgb",
+        "unmasked_front",
+        "hand_color",
+        "observation.images.top",
+        "wrist",
+    ):
         assert kind_by_name(name) == "", name
     for name, kind in (
         ("rgb_depth", "depth"),
@@ -227,11 +260,16 @@ def test_pictures_are_found_by_the_end_of_the_recorders_path(tmp_path: Path) -> 
         for k, path in enumerate(paths):
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(root / path), picture(episode << 6 | k))
-        cells = [{"bytes": None, "path": f"C:\\data\\set\\{path}".replace("/", "\\")} for path in paths]
+        cells = [
+            {"bytes": None, "path": f"C:\\data\\set\\{path}".replace("/", "\\")} for path in paths
+        ]
         edit_parquet(v2_data(root, episode), **{FRONT: pa.array(cells)})
     source = source_of(root)
     listing = list_episodes(source)
-    assert [shown(source, episode, FRONT)[7] for episode in listing.records] == [(0, 0, 7), (0, 1, 7)]
+    assert [shown(source, episode, FRONT)[7] for episode in listing.records] == [
+        (0, 0, 7),
+        (0, 1, 7),
+    ]
     # No picture of another episode stands in for one that is gone
     next((root / "images").rglob("episode_000001/frame_000007.png")).unlink()
     with pytest.raises(Exception, match="frame_000007"):
@@ -287,10 +325,17 @@ def test_droid_as_recorded(tmp_path: Path) -> None:
     write_rows(folders[1] / "trajectory.h5", 12, {"observation/touch": np.zeros((12, 4))})
     source = source_of(tmp_path)
     listing = list_episodes(source)
-    assert (format_of(source).name, listing.fps, listing.cameras) == ("droid", 15, ("ext1", "ext2", "wrist"))
+    assert (format_of(source).name, listing.fps, listing.cameras) == (
+        "droid",
+        15,
+        ("ext1", "ext2", "wrist"),
+    )
     failed, first, second = listing.records
     assert [episode.success for episode in listing.records] == [False, True, True]
-    assert (first.tasks, second.task) == (("put the lid on", "close the pot"), "Move object to a new position")
+    assert (first.tasks, second.task) == (
+        ("put the lid on", "close the pot"),
+        "Move object to a new position",
+    )
     episode = read_episode(source, failed)
     assert episode.state is not None
     assert episode.state.shape == (12, 8)
@@ -306,17 +351,24 @@ def test_recordings_without_pictures_have_the_rate_of_others(tmp_path: Path) -> 
     with recorder(tmp_path / "a_first.mcap") as writer:
         for k in range(LENGTH):
             writer.move(k, 0, START + k * SECOND // 10)
-            writer.write("/scan", writer.numbers, {"layout": {"data_offset": 0}, "data": [1.0]}, START + k)
+            writer.write(
+                "/scan", writer.numbers, {"layout": {"data_offset": 0}, "data": [1.0]}, START + k
+            )
     listing = list_episodes(source_of(tmp_path))
     assert [episode.fps for episode in listing.records] == [10, 10]
     assert listing.fps == 10
     [detail] = details(listing, "part_not_used")
-    assert detail.startswith("topic /scan (std_msgs/msg/Float64MultiArray): numbers, and its name is none of state")
+    assert detail.startswith(
+        "topic /scan (std_msgs/msg/Float64MultiArray): numbers, and its name is none of state"
+    )
 
 
 def test_texts_of_rdt_beside_the_data(tmp_path: Path) -> None:
     write_aloha(tmp_path / "episode_0.hdf5", 0, 8)
-    texts = {"instruction": "fold the shirt", "expanded_instruction": ["Fold it.", "Lay it flat and fold it."]}
+    texts = {
+        "instruction": "fold the shirt",
+        "expanded_instruction": ["Fold it.", "Lay it flat and fold it."],
+    }
     (tmp_path / "expanded_instruction_gpt-4-turbo.json").write_text(json.dumps(texts))
     listing = list_episodes(source_of(tmp_path))
     assert listing.records[0].tasks == ("fold the shirt", "Fold it.", "Lay it flat and fold it.")
@@ -324,10 +376,18 @@ def test_texts_of_rdt_beside_the_data(tmp_path: Path) -> None:
 
 
 def test_a_gripper_of_eight_joints_is_one() -> None:
-    arm = [f"{part}_joint" for part in ("shoulder_pan", "shoulder_lift", "elbow", "wrist_1", "wrist_2", "wrist_3")]
+    arm = [
+        f"{part}_joint"
+        for part in ("shoulder_pan", "shoulder_lift", "elbow", "wrist_1", "wrist_2", "wrist_3")
+    ]
     links = ("outer_knuckle", "inner_knuckle", "outer_finger", "inner_finger")
-    fingers = ["finger_joint", *(f"{side}_{link}_joint" for side in ("left", "right") for link in links)][:8]
-    assert [(g.arm, g.dimensions) for g in named_grippers([*arm, *fingers])] == [("", tuple(range(6, 14)))]
+    fingers = [
+        "finger_joint",
+        *(f"{side}_{link}_joint" for side in ("left", "right") for link in links),
+    ][:8]
+    assert [(g.arm, g.dimensions) for g in named_grippers([*arm, *fingers])] == [
+        ("", tuple(range(6, 14)))
+    ]
 
 
 # Accounting: a made-up part of each kind is named
@@ -346,18 +406,24 @@ def new_pictures(root: Path) -> None:
 
 
 def new_fact(root: Path) -> None:
-    write_json_lines(root / "meta/episodes.jsonl", [{"episode_index": 0, "length": LENGTH, "wobble": 3}])
+    write_json_lines(
+        root / "meta/episodes.jsonl", [{"episode_index": 0, "length": LENGTH, "wobble": 3}]
+    )
 
 
 def new_task_fact(root: Path) -> None:
-    write_json_lines(root / "meta/tasks.jsonl", [{"task_index": 0, "task": "pick the cup", "wobble": "hm"}])
+    write_json_lines(
+        root / "meta/tasks.jsonl", [{"task_index": 0, "task": "pick the cup", "wobble": "hm"}]
+    )
 
 
 def only_declared(root: Path) -> None:
     declare(root, wobble=("float32", [4]))
 
 
-@pytest.mark.parametrize("change", [new_column, new_text, new_pictures, new_fact, new_task_fact, only_declared])
+@pytest.mark.parametrize(
+    "change", [new_column, new_text, new_pictures, new_fact, new_task_fact, only_declared]
+)
 def test_what_is_made_up_is_named(tmp_path: Path, change: Callable[[Path], None]) -> None:
     root = write_v2(tmp_path, [LENGTH])
     assert not details(list_episodes(source_of(root)), "part_not_used")

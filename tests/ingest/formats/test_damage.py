@@ -22,7 +22,12 @@ def test_what_is_said_of_damage(name: str, tmp_path: Path) -> None:
     kinds = {re.sub(r"\d+", "#", str(path)): path for path in reversed(files)}
     for path in sorted(kinds.values()):
         data = (whole / path).read_bytes()
-        ways = {"gone": None, "cut": data[: len(data) // 2], "a pointer": LFS_POINTER.encode(), "text": b"no such\n"}
+        ways = {
+            "gone": None,
+            "cut": data[: len(data) // 2],
+            "a pointer": LFS_POINTER.encode(),
+            "text": b"no such\n",
+        }
         for way, content in ways.items():
             root = Path(shutil.copytree(whole, tmp_path / "spoilt"))
             (root / path).unlink()
@@ -30,6 +35,8 @@ def test_what_is_said_of_damage(name: str, tmp_path: Path) -> None:
                 (root / path).write_bytes(content)
             lines = told(source_of(root, **fields), pictures=False, grippers=False)
             lines_gone = [f"not: {line}" for line in whole_lines if line not in lines]
-            texts_by_damage[f"{path} {way}"] = [line for line in lines if line not in whole_lines] + lines_gone
+            texts_by_damage[f"{path} {way}"] = [
+                line for line in lines if line not in whole_lines
+            ] + lines_gone
             shutil.rmtree(root)
     check("damage", name, texts_by_damage, BASES)

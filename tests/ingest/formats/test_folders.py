@@ -38,7 +38,10 @@ def test_rh20t(new: New) -> Told:
     yield "a configuration", source_of(root, cameras={"wrist": ["cam_10"]})
     root = new()
     write_scene(root, 1, metadata={"rating": 2}, plain=4)
-    np.save(write_scene(root, 2, metadata={"rating": 2}, plain=6) / "transformed/gripper.npy", np.zeros(5))
+    np.save(
+        write_scene(root, 2, metadata={"rating": 2}, plain=6) / "transformed/gripper.npy",
+        np.zeros(5),
+    )
     yield "plain arrays that do not fit", source_of(root)
     ratings: list[Any] = [{"rating": rating} for rating in (0, 1, 2, 9, 10, -1, True, "9")]
     for metadata in (*ratings, {"rating": 9, "success": False}, [9], "{broken", None):
@@ -151,11 +154,15 @@ def test_mcap(new: New) -> Told:
 def test_mcap_is_read_in_order_of_time(new: New) -> Told:
     """As the library mcap gives messages. Recorders may write a chunk late, or flush several messages at a time."""
 
-    def shown(order: Callable[[int], float] = float, per_chunk: int = 1, stamp: int | None = None) -> Path:
+    def shown(
+        order: Callable[[int], float] = float, per_chunk: int = 1, stamp: int | None = None
+    ) -> Path:
         """Two seconds of pictures and joints, which stand in the file by `order`; so many have one time `per_chunk`."""
         with recorder((root := new()) / "run.mcap", chunk_size=20_000) as r:
             for k in sorted(range(2 * FRAMES), key=order):
-                flushed = per_chunk - 1 - k % per_chunk  # messages that come until the recorder writes
+                flushed = (
+                    per_chunk - 1 - k % per_chunk
+                )  # messages that come until the recorder writes
                 r.show(k, time_ns := START + (k + flushed) * SECOND // RATE, stamp)
                 r.move(k / 100, k // FRAMES, time_ns, stamp)
         return root
@@ -169,7 +176,10 @@ def test_mcap_is_read_in_order_of_time(new: New) -> Told:
         return root
 
     yield "by topic", source_of(by_topic())
-    yield "half a second is written after the next one", source_of(shown(lambda k: k + 10.5 * (5 <= k < 10)))
+    yield (
+        "half a second is written after the next one",
+        source_of(shown(lambda k: k + 10.5 * (5 <= k < 10))),
+    )
     yield "backwards", source_of(shown(lambda k: -k))
     yield "four at a time, without stamps in headers", source_of(shown(per_chunk=4, stamp=0))
     yield "headers of whole seconds", source_of(shown(stamp=START))
@@ -188,7 +198,9 @@ def test_jitter_loses_no_frame_of_a_recording(seed: int, tmp_path: Path) -> None
     source = source_of(tmp_path)
     [episode] = list_episodes(source).records
     read = read_episode(source, episode)
-    assert [read_number(picture.luma()) for _, _, picture in read.frames("front")] == list(range(60))
+    assert [read_number(picture.luma()) for _, _, picture in read.frames("front")] == list(
+        range(60)
+    )
     assert read.state is not None
     assert np.array_equal(read.state[:, 0], np.arange(60) / 100)
 
@@ -201,4 +213,6 @@ def test_frames_and_numbers_of_mcap_are_put_on_one_clock(tmp_path: Path) -> None
     read = read_episode(source, listing.records[0])
     assert (read.state_names, len([*read.frames("front")])) == (("j0", "gripper"), FRAMES)
     assert read.state is not None
-    assert np.array_equal(read.state, np.column_stack([np.arange(FRAMES) / 10, np.arange(FRAMES) // 5]))
+    assert np.array_equal(
+        read.state, np.column_stack([np.arange(FRAMES) / 10, np.arange(FRAMES) // 5])
+    )

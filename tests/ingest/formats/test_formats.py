@@ -13,7 +13,9 @@ def test_a_format_is_registered_in_one_place_only(format_: Format) -> None:
     adapter = adapter_of(format_)
     assert all(callable(getattr(adapter, f)) for f in ("roots", "list_episodes", "read_episode"))
     code = [
-        p for room in ("core", "ingest", "warehouse", "pipeline", "assets", "cli") for p in (ROOT / room).rglob("*.py")
+        p
+        for room in ("core", "ingest", "warehouse", "pipeline", "assets", "cli")
+        for p in (ROOT / room).rglob("*.py")
     ]
     assert len(code) > 100
     naming = [p for p in code if f'"{format_.adapter}"' in p.read_text()]

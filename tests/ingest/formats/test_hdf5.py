@@ -39,14 +39,20 @@ def test_layouts(new: New) -> Told:
     root = new()
     write_robomimic(root / "a.hdf5", 6, reward=0, env={"env_kwargs": {"control_freq": 25}})
     write_robomimic(root / "b.hdf5", 6, env={"env_kwargs": {"control_freq": "often"}})
-    yield "robomimic: no reward is a failure where others have one; next_obs, depth, mask are none", source_of(root)
+    yield (
+        "robomimic: no reward is a failure where others have one; next_obs, depth, mask are none",
+        source_of(root),
+    )
     root = new()
     with h5py.File(root / "pick.hdf5", "w") as file:
         group = file.create_group("data/demo_0")
         group.attrs["ep_meta"] = json.dumps({"lang": "pick the pear"})
         group["obs/ego_view"] = film(0, 0, 5)
         group["actions"] = np.arange(15).reshape(5, 3)
-    yield "as GR1: the instruction is in ep_meta; without state the last action is the gripper", source_of(root)
+    yield (
+        "as GR1: the instruction is in ep_meta; without state the last action is the gripper",
+        source_of(root),
+    )
     root = new()
     with h5py.File(root / "episode_0.hdf5", "w") as file:
         file.create_group("cam_data")
@@ -54,17 +60,38 @@ def test_layouts(new: New) -> Told:
         file["step"], file["timestamp"] = np.arange(368, 526), np.full(158, 1.7e9, np.float32)
         file["transformed_hand_coords"] = np.zeros((158, 24, 3))
         file["transformed_hand_frames"] = np.zeros((158, 4, 3))
-    yield "as an xArm's recorder leaves it: without pictures and text, and times that stand still", source_of(root)
+    yield (
+        "as an xArm's recorder leaves it: without pictures and text, and times that stand still",
+        source_of(root),
+    )
     for step in (0.04, 40, 40_000, 40_000_000, 0.5, 0, -0.1):
         root = new()
         write_aloha(root / "a.hdf5", 0, 6, timestamp=1000 * step + step * np.arange(6))
-        yield f"rows {step} apart: s, ms, µs or ns; times that stand still or run back say nothing", source_of(root)
+        yield (
+            f"rows {step} apart: s, ms, µs or ns; times that stand still or run back say nothing",
+            source_of(root),
+        )
     root = new()
-    write_aloha(root / "a.hdf5", 0, 6, say=np.bytes_(b" fold it "), won=np.array([0, 1, 0]), site=np.bytes_(b"x"))
-    keys = {"state": ["observations/qvel"], "action": ["action"], "language": ["say"], "success": ["won"]}
+    write_aloha(
+        root / "a.hdf5",
+        0,
+        6,
+        say=np.bytes_(b" fold it "),
+        won=np.array([0, 1, 0]),
+        site=np.bytes_(b"x"),
+    )
+    keys = {
+        "state": ["observations/qvel"],
+        "action": ["action"],
+        "language": ["say"],
+        "success": ["won"],
+    }
     cameras = {"exo": ["cam_left_wrist"], "wrist": ["cam_high"]}
     gripper = {"column": "action", "dimension": 13}
-    yield "the registry overrules", source_of(root, fps=5, keys=keys, gripper=gripper, cameras=cameras)
+    yield (
+        "the registry overrules",
+        source_of(root, fps=5, keys=keys, gripper=gripper, cameras=cameras),
+    )
     yield "keys that lead nowhere", source_of(root, keys={"state": ["observations/joints"]})
     root = new()
     for episode, length in ((0, 5), (10, 6), (9, 7)):
@@ -80,7 +107,10 @@ def test_outcomes(new: New) -> Told:
         demos: list[Any] = [file[f"data/demo_{k}"] for k in range(6)]
         demos[0].attrs["is_success"] = False
         demos[1]["success"] = np.array([False, False, True, True, False])
-        for demo, rewards in ((demos[2], np.zeros(5)), (demos[5], h5py.ExternalLink("b.hdf5", "/rewards"))):
+        for demo, rewards in (
+            (demos[2], np.zeros(5)),
+            (demos[5], h5py.ExternalLink("b.hdf5", "/rewards")),
+        ):
             del demo["rewards"]
             demo["rewards"] = rewards
         demos[3].attrs["success"] = "Yes"
@@ -104,10 +134,16 @@ def test_damage(new: New) -> Told:
         demo.attrs["num_samples"] = 9
         del demo["actions"], demo["obs/robot0_gripper_qpos"]
         demo["actions"] = np.zeros((5, 7))
-    yield "lengths that differ: states count, and neither actions of another length nor their gripper", source_of(root)
+    yield (
+        "lengths that differ: states count, and neither actions of another length nor their gripper",
+        source_of(root),
+    )
     root = new()
     with h5py.File(root / "a.hdf5", "w") as file:
-        file["observations/qpos"], file["observations/images/top"] = np.zeros((0, 14)), film(0, 0, 5)
+        file["observations/qpos"], file["observations/images/top"] = (
+            np.zeros((0, 14)),
+            film(0, 0, 5),
+        )
     yield "no rows", source_of(root)
     root = new()
     write_aloha(root / "a.hdf5", 0, 6)
@@ -123,9 +159,17 @@ def test_what_leads_elsewhere_or_claims_too_much(new: New) -> Told:
     away = write_aloha(new() / "a.hdf5", 0, 6)
     libero = write_libero(new() / "a_demo.hdf5", {0: 5})
     for title, path, links in (
-        ("a soft link through an external link", QPOS, {"away": h5py.ExternalLink(str(away), "/observations")}),
+        (
+            "a soft link through an external link",
+            QPOS,
+            {"away": h5py.ExternalLink(str(away), "/observations")},
+        ),
         ("a soft link in a circle", QPOS, {QPOS: h5py.SoftLink(f"/{QPOS}")}),
-        ("the whole data behind an external link", "data", {"data": h5py.ExternalLink(str(libero), "/data")}),
+        (
+            "the whole data behind an external link",
+            "data",
+            {"data": h5py.ExternalLink(str(libero), "/data")},
+        ),
     ):
         root = new()
         if path == "data":
@@ -147,13 +191,19 @@ def test_what_leads_elsewhere_or_claims_too_much(new: New) -> Told:
         images: Any = file[IMAGES]
         images.create_dataset("raw", (6, 64, 64, 3), np.uint8, external=str(away.parent / "raw"))
         images.create_virtual_dataset("virtual", layout)
-        images.create_dataset("huge", (1000, 64, 64, 3), np.uint8, chunks=(1, 64, 64, 3))  # nearly all never written
+        images.create_dataset(
+            "huge", (1000, 64, 64, 3), np.uint8, chunks=(1, 64, 64, 3)
+        )  # nearly all never written
         part = images.create_dataset("part", (6, 64, 64, 3), np.uint8, chunks=(2, 64, 64, 3))
         part[:4] = film(0, 0, 4)
         images.create_dataset("never", (6, 64, 64, 3), np.uint8)
         # A chunk that stores more than its 192 bytes need, and one that is said to be larger than the limit
-        packed = images.create_dataset("packed", (1, 8, 8, 3), np.uint8, chunks=(1, 8, 8, 3), compression="gzip")
-        packed.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(np.random.default_rng(0).bytes(1 << 13)))
+        packed = images.create_dataset(
+            "packed", (1, 8, 8, 3), np.uint8, chunks=(1, 8, 8, 3), compression="gzip"
+        )
+        packed.id.write_direct_chunk(
+            (0, 0, 0, 0), zlib.compress(np.random.default_rng(0).bytes(1 << 13))
+        )
         wide = images.create_dataset("wide", (1, 128, 128, 3), np.uint8, chunks=(1, 128, 128, 3))
         wide.id.write_direct_chunk((0, 0, 0, 0), b"x")
         plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -176,13 +226,18 @@ def test_rows_that_changed_since_they_were_listed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="6 rows; there were 5"):
         read_episode(source, record)
     write_libero(tmp_path / "a_demo.hdf5", {3: 5})
-    with pytest.raises(DataError, match=r"a_demo\.hdf5: there is no group data/demo_0 any more: the file has changed"):
+    with pytest.raises(
+        DataError,
+        match=r"a_demo\.hdf5: there is no group data/demo_0 any more: the file has changed",
+    ):
         read_episode(source, record)
     write_libero(tmp_path / "a_demo.hdf5", {0: 5})
     frames = read_episode(source, record).frames
     with h5py.File(tmp_path / "a_demo.hdf5", "a") as file:
         del file["data/demo_0/obs/agentview_rgb"]
-    with pytest.raises(DataError, match=r"a_demo\.hdf5: there are no pictures of agentview any more"):
+    with pytest.raises(
+        DataError, match=r"a_demo\.hdf5: there are no pictures of agentview any more"
+    ):
         next(frames("agentview"))
 
 
@@ -210,6 +265,11 @@ def test_which_files_are_robotwins(tmp_path: Path) -> None:
     (tmp_path / "c/t/c/seed.txt").write_text("0")
     (tmp_path / "d/t/c/instructions").mkdir(parents=True)
     (tmp_path / "d/t/c/instructions/episode0.json").write_text("{}")
-    assert [robotwin.recognises(source_of(tmp_path / n)) for n in "abcd"] == [False, True, True, False]
+    assert [robotwin.recognises(source_of(tmp_path / n)) for n in "abcd"] == [
+        False,
+        True,
+        True,
+        False,
+    ]
     assert robotwin.recognises(source_of(tmp_path / "a", format="robotwin"))
     assert list_episodes(source_of(tmp_path / "a")).format == "hdf5"

@@ -59,10 +59,19 @@ def test_metadata(new: New) -> Told:
         edit_info(root, fps=fps)
         yield f"{str(fps)[:30]} fps", source_of(root)
     root = write_v2(new(), [6, 7, 8], tasks=["a", "b", "c"])
-    rows = ['{"task_index": 0, "task": null}', '{"task_index": 1.0, "task": "two\u2028lines"}', '{"task": "x"}']
+    rows = [
+        '{"task_index": 0, "task": null}',
+        '{"task_index": 1.0, "task": "two\u2028lines"}',
+        '{"task": "x"}',
+    ]
     (root / "meta/tasks.jsonl").write_text("\n".join(rows))
-    write_json_lines(root / "meta/episodes.jsonl", [{"episode_index": e, "tasks": []} for e in range(3)])
-    yield "a null text is no task, and a line separator inside a text does not end the line", source_of(root)
+    write_json_lines(
+        root / "meta/episodes.jsonl", [{"episode_index": e, "tasks": []} for e in range(3)]
+    )
+    yield (
+        "a null text is no task, and a line separator inside a text does not end the line",
+        source_of(root),
+    )
     root = write_v3(new(), [6, 7])
     for max_episodes in (1, 2):
         yield (
@@ -76,7 +85,10 @@ def test_metadata(new: New) -> Told:
             source_of(root, limits={"max_episodes": max_episodes}),
         )
     root = write_v3(new(), [6, 7])
-    write_parquet(root / "meta/episodes/episodes.parquet", {"episode_index": [0, 1, 2, 3], "length": [1, 1, 1, 1]})
+    write_parquet(
+        root / "meta/episodes/episodes.parquet",
+        {"episode_index": [0, 1, 2, 3], "length": [1, 1, 1, 1]},
+    )
     write_parquet(root / "data/chunk-000/notes.parquet", episode_rows(9, 3, 10, 0))
     yield "a second table of episodes beside the real one is left out", source_of(root)
 
@@ -93,17 +105,34 @@ def test_videos(new: New) -> Told:
     (root / "videos/chunk-000").mkdir()
     shutil.move(root / f"videos/{FRONT}/chunk-000", root / f"videos/chunk-000/{FRONT}")
     yield "in the order of v2", source_of(root)
-    edit_info(root, video_path="videos/chunk-{chunk_index:03d}/{video_key}/file-{file_index:03d}.mp4")
+    edit_info(
+        root, video_path="videos/chunk-{chunk_index:03d}/{video_key}/file-{file_index:03d}.mp4"
+    )
     yield "in the order of v2, and info.json says so", source_of(root)
     root = write_v3(new(), [6, 7], cameras={FRONT: 2, WRIST: 2})
     edit_parquet(v3_meta(root), **{f"videos/{WRIST}/file_index": None})
     yield "null pointers of a whole camera are said once", source_of(root)
     # More rows than there is video before the next episode begins
     for title, lengths, starts, ends in (
-        ("pointers that were never reset: which episode they show is not known", [6, 7, 8, 9], [0, 0, 0, 2.1], {}),
-        ("a third one stands within the first; 2 begins where 3 ends", [6, 7, 8, 9], [0, 0.5, 3, 2.1], {ENDS: None}),
+        (
+            "pointers that were never reset: which episode they show is not known",
+            [6, 7, 8, 9],
+            [0, 0, 0, 2.1],
+            {},
+        ),
+        (
+            "a third one stands within the first; 2 begins where 3 ends",
+            [6, 7, 8, 9],
+            [0, 0.5, 3, 2.1],
+            {ENDS: None},
+        ),
         ("the last two share frames", [6, 7, 8, 9], [0, 0.6, 2.9, 2.1], {ENDS: None}),
-        ("each that overlaps a long one, not only its neighbour", [20, 5, 5, 6], [0, 0.2, 1, 2], {ENDS: None}),
+        (
+            "each that overlaps a long one, not only its neighbour",
+            [20, 5, 5, 6],
+            [0, 0.2, 1, 2],
+            {ENDS: None},
+        ),
     ):
         root = write_v3(new(), lengths, cameras={FRONT: 4, WRIST: 1})
         edit_parquet(v3_meta(root), **{STARTS: [float(s) for s in starts]} | ends)
@@ -155,7 +184,10 @@ def test_outcomes(new: New) -> Told:
         pa.array([[0], [0], [0], [1]], pa.list_(pa.int64())),
         pa.array([[0], [0], [0], [1]], pa.list_(pa.float32(), 1)),
     ):
-        yield f"won: {won!s:.99}, {getattr(won, 'type', '')}", with_columns(new(), {"next.success": [won, [False] * 4]})
+        yield (
+            f"won: {won!s:.99}, {getattr(won, 'type', '')}",
+            with_columns(new(), {"next.success": [won, [False] * 4]}),
+        )
     for rows in (
         [None] * 4,
         ["maybe"] * 4,
@@ -168,9 +200,15 @@ def test_outcomes(new: New) -> Told:
     for name in ("next.reward", "reward"):
         yield name, with_columns(new(), {name: [[0, 0, 0, 1.0], zeros, [0, 1.0, 0, 0]]})
     of_reward = {"next.reward": [[0, 0, 0, 1.0], zeros]}
-    yield "a reward that the registry names", with_columns(new(), of_reward, success_field="next.reward")
+    yield (
+        "a reward that the registry names",
+        with_columns(new(), of_reward, success_field="next.reward"),
+    )
     yield "a reward that is never set", with_columns(new(), {"next.reward": [zeros] * 2})
-    yield "a dense reward", with_columns(new(), {"next.reward": [[0, 0, 0, 1.0], [0, 0.3, 0.6, 0.9], zeros]})
+    yield (
+        "a dense reward",
+        with_columns(new(), {"next.reward": [[0, 0, 0, 1.0], [0, 0.3, 0.6, 0.9], zeros]}),
+    )
 
 
 def feature(names: Any = None, dtype: str = "float32") -> dict[str, Any]:
@@ -181,12 +219,16 @@ def feature(names: Any = None, dtype: str = "float32") -> dict[str, Any]:
 def test_state_and_action(new: New) -> Told:
     """In one column or in parts, and the names of their dimensions."""
 
-    def written(features: Mapping[str, Any], columns: Mapping[str, Any], modality: Any = None) -> Source:
+    def written(
+        features: Mapping[str, Any], columns: Mapping[str, Any], modality: Any = None
+    ) -> Source:
         root = write_v2(new(), [5], cameras=())
         edit_parquet(v2_data(root, 0), **{STATE: None, ACTION: None} | columns)
         edit_info(root, features=features)
         if modality is not None:
-            (root / "meta/modality.json").write_text(modality if isinstance(modality, str) else json.dumps(modality))
+            (root / "meta/modality.json").write_text(
+                modality if isinstance(modality, str) else json.dumps(modality)
+            )
         return source_of(root)
 
     def vectors(*factors: float) -> pa.Array:
@@ -195,26 +237,54 @@ def test_state_and_action(new: New) -> Told:
     mode = {"observation.state.mode": feature(dtype="string")}
     joints = "observation.state.joints"
     gripper = "observation.state.gripper_position"
-    parts = {joints: feature(["j0", "j1"]), gripper: feature(["gripper"])} | mode | {"action.wrist": feature()}
-    columns = {"action.wrist": vectors(1, 9), gripper: [5.0 * k for k in range(5)], joints: vectors(1, 2)}
-    yield "a column for each part, in the order of info.json; one of texts is none", written(parts, columns)
+    parts = (
+        {joints: feature(["j0", "j1"]), gripper: feature(["gripper"])}
+        | mode
+        | {"action.wrist": feature()}
+    )
+    columns = {
+        "action.wrist": vectors(1, 9),
+        gripper: [5.0 * k for k in range(5)],
+        joints: vectors(1, 2),
+    }
+    yield (
+        "a column for each part, in the order of info.json; one of texts is none",
+        written(parts, columns),
+    )
     width = "observation.gripper_width"
     time = "observation.time"
     for names in (["x", "y"], None, ["x", "claw"]):  # the last has its gripper already
         features = {STATE: feature(names), width: feature(), time: feature()}
-        columns_beside = {STATE: vectors(1, 1), width: [7.0 * k for k in range(5)], time: [1.0 * k for k in range(5)]}
+        columns_beside = {
+            STATE: vectors(1, 1),
+            width: [7.0 * k for k in range(5)],
+            time: [1.0 * k for k in range(5)],
+        }
         yield f"a gripper beside the state {names}", written(features, columns_beside)
-    hands = {"left_hand": {"start": 1, "end": 3}, "arm": {"start": 0, "end": 1}, "bad": {"start": 2, "end": 9}}
+    hands = {
+        "left_hand": {"start": 1, "end": 3},
+        "arm": {"start": 0, "end": 1},
+        "bad": {"start": 2, "end": 9},
+    }
     modality = {"state": hands, "action": {"arm": {"start": 0, "end": 1}}}
     for names in (["motor_0", "motor_1", "motor_2"], ["a", "b", "gripper"]):
         features = {STATE: feature(names), ACTION: feature(["motor_0"])}
         columns = {STATE: vectors(1, 1, 1), ACTION: vectors(1)}
-        yield f"GR00T's modality.json where names say nothing: {names}", written(features, columns, modality)
+        yield (
+            f"GR00T's modality.json where names say nothing: {names}",
+            written(features, columns, modality),
+        )
     features = {STATE: feature(), ACTION: feature()}
     columns = {STATE: vectors(1, 2), ACTION: vectors(1)}
-    yield "modality.json is damaged: episodes are read without it", written(features, columns, '{"state": ')
+    yield (
+        "modality.json is damaged: episodes are read without it",
+        written(features, columns, '{"state": '),
+    )
     texts = {STATE: [["a"]] * 5, "state": vectors(2), ACTION: vectors(1)}
-    yield "columns that hold no numbers", written({STATE: feature(), "state": feature(["x"])}, texts)
+    yield (
+        "columns that hold no numbers",
+        written({STATE: feature(), "state": feature(["x"])}, texts),
+    )
 
 
 @pytest.mark.parametrize(
@@ -282,7 +352,12 @@ def test_texts_within_lists_and_structs_are_read_from_several_row_groups(
     path = tmp_path / "rows.parquet"
     pq.write_table(TABLE, path, row_group_size=rows_of_a_group)
     with pq.ParquetFile(path) as file:
-        assert pa.Table.from_batches(batches(file, TABLE.column_names, size)).to_pylist() == TABLE.to_pylist()
+        assert (
+            pa.Table.from_batches(batches(file, TABLE.column_names, size)).to_pylist()
+            == TABLE.to_pylist()
+        )
         places = [(0, 2), (2, 1), (5, 6), (11, 1)]
         parts = list(ranges(file, places, TABLE.column_names, size))
-    assert [part.to_pylist() for part in parts] == [TABLE.slice(*place).to_pylist() for place in places]
+    assert [part.to_pylist() for part in parts] == [
+        TABLE.slice(*place).to_pylist() for place in places
+    ]

@@ -28,7 +28,11 @@ def recorded(root: Path, column: str) -> Any:
     dataset = LeRobotDataset.create("local/recorded", 10, features, root=root, robot_type="toy")
     for length, task in zip(LENGTHS, TASKS, strict=True):
         for k in range(length):
-            row = {STATE: np.array([k], np.float32), column: np.array([k >= 12], np.int64), "task": task}
+            row = {
+                STATE: np.array([k], np.float32),
+                column: np.array([k >= 12], np.int64),
+                "task": task,
+            }
             dataset.add_frame(row)
         dataset.save_episode()
     dataset.finalize()
@@ -57,12 +61,16 @@ def test_annotations_whose_tasks_are_numbered_anew_are_not_used(tmp_path: Path):
     assert [record.task for record in listing.records] == ["close", "open"]
 
 
-def test_texts_that_a_tool_leaves_out_are_told_and_used_again_when_they_are_put_back(tmp_path: Path):
+def test_texts_that_a_tool_leaves_out_are_told_and_used_again_when_they_are_put_back(
+    tmp_path: Path,
+):
     from lerobot.datasets.dataset_tools import split_dataset
 
     whole = recorded(tmp_path / "recorded", "subtask_index")
     texts = "meta/subtasks.parquet"
-    write_parquet(tmp_path / "recorded" / texts, {"subtask_index": [0, 1], "subtask": ["reach", "grasp"]})
+    write_parquet(
+        tmp_path / "recorded" / texts, {"subtask_index": [0, 1], "subtask": ["reach", "grasp"]}
+    )
     assert names_of(list_episodes(source_of(tmp_path / "recorded"))) == [["reach", "grasp"]] * 3
     parts = split_dataset(whole, {"train": [0, 2], "val": [1]}, output_dir=tmp_path / "parts")
     root = Path(parts["train"].root)

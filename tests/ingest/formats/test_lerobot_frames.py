@@ -42,7 +42,10 @@ def looked_at(root: Path) -> tuple[Places, list[Finding]]:
     source = source_of(root)
     listing = list_episodes(source)
     pictures = [shown(source, record, FRONT) for record in listing.records]
-    assert all({episode for _, episode, _ in picture_numbers} <= {k} for k, picture_numbers in enumerate(pictures))
+    assert all(
+        {episode for _, episode, _ in picture_numbers} <= {k}
+        for k, picture_numbers in enumerate(pictures)
+    )
     measured = frames_stage(source, listing.records, 0, FramesConfig(), lambda *_: None)
     return [[frame for _, _, frame in picture_numbers] for picture_numbers in pictures], [
         *listing.findings,
@@ -60,12 +63,16 @@ def take_rows_away(root: Path, rows: slice) -> None:
             rows_left = np.delete(np.arange(of_episode.num_rows), rows)
             column_index = table.schema.get_field_index("frame_index")
             parts.append(
-                of_episode.take(rows_left).set_column(column_index, "frame_index", pa.array(np.arange(len(rows_left))))
+                of_episode.take(rows_left).set_column(
+                    column_index, "frame_index", pa.array(np.arange(len(rows_left)))
+                )
             )
         pq.write_table(pa.concat_tables(parts), path)
 
 
-@pytest.mark.parametrize("rows", [slice(5), slice(4, 8), slice(-3, None)], ids=["start", "middle", "end"])
+@pytest.mark.parametrize(
+    "rows", [slice(5), slice(4, 8), slice(-3, None)], ids=["start", "middle", "end"]
+)
 @pytest.mark.parametrize("write", [write_v2, write_v3])
 def test_rows_that_were_taken_away(tmp_path: Path, write: Callable[..., Path], rows: slice) -> None:
     root = write(tmp_path, LENGTHS)
@@ -89,7 +96,9 @@ def test_some_frames_of_rows_in_the_middle_are_wanted(tmp_path: Path) -> None:
     episode = read_episode(source, list_episodes(source).records[1])
     options = DecodeOptions(wanted=frozenset({3, 4, 15}))
     pictures = {k: picture for k, _, picture in episode.frames(FRONT, options)}
-    assert [read_number(pictures[k].luma()) for k in (3, 4, 15)] == [number(0, 1, k) for k in (3, 8, 19)]
+    assert [read_number(pictures[k].luma()) for k in (3, 4, 15)] == [
+        number(0, 1, k) for k in (3, 8, 19)
+    ]
     assert len(pictures) == 16
 
 
@@ -98,7 +107,9 @@ def test_one_frame_lacks_in_a_shared_file(tmp_path: Path, lacking: int) -> None:
     """The episode that lacks it cannot be used; its neighbours can."""
     root = write_v3(tmp_path, LENGTHS)
     frames = [n - (k == lacking) for k, n in enumerate(LENGTHS)]
-    write_video(v3_video(root, FRONT, 0), [number(0, e, k) for e, n in enumerate(frames) for k in range(n)])
+    write_video(
+        v3_video(root, FRONT, 0), [number(0, e, k) for e, n in enumerate(frames) for k in range(n)]
+    )
     ends = np.cumsum(frames) / RATE
     edit_parquet(v3_meta(root), **{STARTS: [0.0, *ends[:-1]], ENDS: ends})
     places, findings = looked_at(root)
@@ -113,8 +124,14 @@ def test_a_video_of_its_own_may_be_longer(tmp_path: Path) -> None:
     write_video(v2_video(root, FRONT, 1), [number(0, 1, k) for k in range(LENGTHS[1] + 1)])
     places, (finding,) = looked_at(root)
     assert places == [[*range(n)] for n in LENGTHS]
-    assert (finding.reason, finding.severity, finding.episode_index) == ("frame_count", "warning", 1)
-    assert finding.detail == "21 frames, 20 rows: each row has its own by time, 1 frames have no row"
+    assert (finding.reason, finding.severity, finding.episode_index) == (
+        "frame_count",
+        "warning",
+        1,
+    )
+    assert (
+        finding.detail == "21 frames, 20 rows: each row has its own by time, 1 frames have no row"
+    )
 
 
 @pytest.mark.parametrize("drift_s", [0.009, 0.013, -0.009])
@@ -122,7 +139,9 @@ def test_starts_that_drift(tmp_path: Path, drift_s: float) -> None:
     """LeRobot's `from_timestamp` was a sum of rounded durations: the lengths of the file's episodes tell the frames."""
     lengths = [12] * 10
     root = write_v3(tmp_path, lengths, cameras={FRONT: 10})
-    starts = np.arange(10) * 12 / RATE + np.maximum(np.arange(10) * drift_s, -12 / RATE * np.arange(10))
+    starts = np.arange(10) * 12 / RATE + np.maximum(
+        np.arange(10) * drift_s, -12 / RATE * np.arange(10)
+    )
     edit_parquet(v3_meta(root), **{STARTS: starts, ENDS: [*starts[1:], starts[-1] + 1.2]})
     places, findings = looked_at(root)
     assert places == [[*range(12)]] * 10
@@ -137,7 +156,9 @@ def test_starts_that_drift_after_an_episode_was_left_out(tmp_path: Path) -> None
     """Lengths then say nothing: the nearest pictures are taken, and how far they are off is said."""
     root = write_v3(tmp_path, LENGTHS)
     table = pq.ParquetFile(v3_meta(root)).read()
-    table = table.set_column(table.schema.get_field_index(STARTS), STARTS, pa.array([0.0, 1.62, 3.63]))
+    table = table.set_column(
+        table.schema.get_field_index(STARTS), STARTS, pa.array([0.0, 1.62, 3.63])
+    )
     pq.write_table(table.slice(1), v3_meta(root))
     rows = pq.ParquetFile(v3_data(root, 0)).read()
     pq.write_table(rows.filter(pa.array(rows["episode_index"].to_numpy() == 1)), v3_data(root, 0))
@@ -147,18 +168,25 @@ def test_starts_that_drift_after_an_episode_was_left_out(tmp_path: Path) -> None
         numbers = [read_number(picture.luma()) & 63 for _, _, picture in episode.frames(FRONT)]
         assert numbers == [*range(LENGTHS[record.episode_index])]
         assert "matched" in episode.match(FRONT).doubt
-        assert f"({0.2 if record.episode_index == 1 else 0.3:.2f} frames)" in episode.match(FRONT).doubt
+        assert (
+            f"({0.2 if record.episode_index == 1 else 0.3:.2f} frames)"
+            in episode.match(FRONT).doubt
+        )
 
 
 @pytest.mark.parametrize("write", [write_v2, write_v3])
 @pytest.mark.parametrize("by_rows", [True, False])
-def test_another_rate_in_the_file(tmp_path: Path, write: Callable[..., Path], by_rows: bool) -> None:
+def test_another_rate_in_the_file(
+    tmp_path: Path, write: Callable[..., Path], by_rows: bool
+) -> None:
     """11 frames a second where rows say 10: each row has its frame, and the end is said to be far off. Starts count
     by rows, or by what the file plays."""
     root = write(tmp_path, LENGTHS)
     if write is write_v2:
         for episode, n in enumerate(LENGTHS):
-            write_video(v2_video(root, FRONT, episode), [number(0, episode, k) for k in range(n)], fps=11)
+            write_video(
+                v2_video(root, FRONT, episode), [number(0, episode, k) for k in range(n)], fps=11
+            )
     else:
         numbers = [number(0, e, k) for e, n in enumerate(LENGTHS) for k in range(n)]
         write_video(v3_video(root, FRONT, 0), numbers, fps=11)
@@ -181,7 +209,9 @@ def test_times_that_begin_late(tmp_path: Path) -> None:
     assert places == [[*range(12)]]
     (finding,) = findings
     assert (finding.reason, finding.severity) == ("video_times", "warning")
-    assert finding.detail.endswith("LeRobot refuses 1 of 12 rows and would show another picture for 11")
+    assert finding.detail.endswith(
+        "LeRobot refuses 1 of 12 rows and would show another picture for 11"
+    )
 
 
 def test_episodes_whose_numbers_of_frames_do_not_fit(tmp_path: Path) -> None:
@@ -192,10 +222,20 @@ def test_episodes_whose_numbers_of_frames_do_not_fit(tmp_path: Path) -> None:
     edit_parquet(v3_meta(root), **{STARTS: [0.0, 1.1], ENDS: [1.1, 2.0]})
     places, findings = looked_at(root)
     assert places == [[*range(10)], [*range(9)]]
-    assert [(f.reason, f.episode_index) for f in findings if f.severity == "unusable"] == [("frame_count", 1)]
+    assert [(f.reason, f.episode_index) for f in findings if f.severity == "unusable"] == [
+        ("frame_count", 1)
+    ]
 
 
 def test_the_nearest_of_two_pictures() -> None:
     times = FrameTimes(np.array([0, 10, 20]), 0.1)
-    assert times.nearest(np.array([-5, 0, 0.4, 0.5, 0.51, 1.49, 9])).tolist() == [0, 0, 0, 0, 1, 1, 2]
+    assert times.nearest(np.array([-5, 0, 0.4, 0.5, 0.51, 1.49, 9])).tolist() == [
+        0,
+        0,
+        0,
+        0,
+        1,
+        1,
+        2,
+    ]
     assert FrameTimes(np.array([7]), 0.1).nearest(np.array([-5.0, 0.7, 9])).tolist() == [0, 0, 0]

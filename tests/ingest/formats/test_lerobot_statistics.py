@@ -14,7 +14,9 @@ def stale(root: Path) -> list[str]:
     """What is said of the stored statistics of the dataset's runs."""
     source = source_of(root)
     records = list_episodes(source).records
-    measured = frames_stage(source, records, 0, FramesConfig(keyframe_interval_s=1e9), lambda sha256, jpeg: None)
+    measured = frames_stage(
+        source, records, 0, FramesConfig(keyframe_interval_s=1e9), lambda sha256, jpeg: None
+    )
     assert measured.tables["episode_content"].num_rows == len(records)
     return [finding.detail for finding in measured.findings if finding.reason == "stale_statistics"]
 

@@ -29,7 +29,12 @@ type Change = Callable[[Path], object]
 WHOLE = [("put the cup away", 0, 24)]
 
 
-def spread(new: New, changes: dict[str, Change], write: Callable[..., Path] = write_v2, **writer_options: Any) -> Told:
+def spread(
+    new: New,
+    changes: dict[str, Change],
+    write: Callable[..., Path] = write_v2,
+    **writer_options: Any,
+) -> Told:
     """A dataset for each change."""
     if write is write_v2:
         whole = write(new(), (24, 30), cameras=(), **writer_options)
@@ -52,16 +57,21 @@ def test_forms(new: New) -> Told:
     """One span that is the whole episode is a text and no step: it tells no times, and motion has to."""
     yield from spread(new, dict(V2_FORMS))
     whole_forms = ("subtask_index", "language", "action_config", "robocoin", "visualizer")
-    whole: dict[str, Change] = {f"{form}, whole": partial(V2_FORMS[form], spans=WHOLE) for form in whole_forms}
+    whole: dict[str, Change] = {
+        f"{form}, whole": partial(V2_FORMS[form], spans=WHOLE) for form in whole_forms
+    }
     yield from spread(new, whole | {"annotation, whole": same_everywhere})
-    yield from spread(new, {f"{form} in v3": write for form, write in V3_FORMS.items()}, write_v3, per_data_file=1)
+    yield from spread(
+        new, {f"{form} in v3": write for form, write in V3_FORMS.items()}, write_v3, per_data_file=1
+    )
 
 
 @golden
 def test_broken_steps_are_a_finding_and_lose_no_episode(new: New) -> Told:
     def action_config(*spans: Any) -> Change:
         return lambda root: episode_lines(
-            root, lambda row: {"action_config": spans[0] if row["episode_index"] == 0 else spans[-1]}
+            root,
+            lambda row: {"action_config": spans[0] if row["episode_index"] == 0 else spans[-1]},
         )
 
     def unknown_index(root: Path) -> None:
@@ -82,9 +92,15 @@ def test_broken_steps_are_a_finding_and_lose_no_episode(new: New) -> Told:
     yield from spread(
         new,
         {
-            "overlapping": lambda root: step_forms.action_config(root, [("a", 0, 10), ("b", 8, 20)]),
-            "beyond the end": lambda root: step_forms.action_config(root, [("a", 0, 10), ("b", 10, 25)]),
-            "no frame": action_config([{"start_frame": "soon", "end_frame": 9, "action_text": "a"}], None),
+            "overlapping": lambda root: step_forms.action_config(
+                root, [("a", 0, 10), ("b", 8, 20)]
+            ),
+            "beyond the end": lambda root: step_forms.action_config(
+                root, [("a", 0, 10), ("b", 10, 25)]
+            ),
+            "no frame": action_config(
+                [{"start_frame": "soon", "end_frame": 9, "action_text": "a"}], None
+            ),
             "no text": action_config(half),
             "no list": action_config("{", []),
             "an index without a text": unknown_index,
@@ -102,7 +118,11 @@ def test_several_forms(new: New) -> Told:
     def both(spans: Any, second_form: str = "subtask_index") -> Change:
         return lambda root: (step_forms.language(root, spans), V2_FORMS[second_form](root))
 
-    moved_spans = [("reach the cup", 2, 8), ("grasp the cup", 8, 18), ("put it on the plate", 18, 21)]
+    moved_spans = [
+        ("reach the cup", 2, 8),
+        ("grasp the cup", 8, 18),
+        ("put it on the plate", 18, 21),
+    ]
     yield from spread(
         new,
         {
@@ -116,10 +136,38 @@ def test_several_forms(new: New) -> Told:
 
 # As exports of ours wrote them before this version
 SEGMENTS = [
-    {"name": "Stand still", "start_frame": 0, "end_frame": 4, "kind": "idle", "completed": False, "step": None},
-    {"name": "Grasp", "start_frame": 4, "end_frame": 10, "kind": "step", "completed": False, "step": 0},
-    {"name": "Grasp", "start_frame": 10, "end_frame": 20, "kind": "step", "completed": True, "step": 0},
-    {"name": "Done", "start_frame": 20, "end_frame": 24, "kind": "done", "completed": True, "step": None},
+    {
+        "name": "Stand still",
+        "start_frame": 0,
+        "end_frame": 4,
+        "kind": "idle",
+        "completed": False,
+        "step": None,
+    },
+    {
+        "name": "Grasp",
+        "start_frame": 4,
+        "end_frame": 10,
+        "kind": "step",
+        "completed": False,
+        "step": 0,
+    },
+    {
+        "name": "Grasp",
+        "start_frame": 10,
+        "end_frame": 20,
+        "kind": "step",
+        "completed": True,
+        "step": 0,
+    },
+    {
+        "name": "Done",
+        "start_frame": 20,
+        "end_frame": 24,
+        "kind": "done",
+        "completed": True,
+        "step": None,
+    },
 ]
 
 
@@ -131,12 +179,17 @@ def test_exports_of_ours(new: New) -> Told:
         step_forms.sarm(root)
         columns = {"dataset": ["tiny"] * 2, "episode_index": [40, 41], "num_planned": [2, None]}
         columns["segments"] = [SEGMENTS, None]
-        edit_parquet(v3_meta(root), **{f"proccorpus_{name}": pa.array(cells) for name, cells in columns.items()})
+        edit_parquet(
+            v3_meta(root),
+            **{f"proccorpus_{name}": pa.array(cells) for name, cells in columns.items()},
+        )
 
     def merged(root: Path) -> None:
         """LeRobot's merge_datasets takes the table through pandas, which makes floats of numbers with nulls."""
         export(root)
-        rows = [row | {"step": None if row["step"] is None else float(row["step"])} for row in SEGMENTS]
+        rows = [
+            row | {"step": None if row["step"] is None else float(row["step"])} for row in SEGMENTS
+        ]
         edit_parquet(v3_meta(root), proccorpus_segments=pa.array([rows, None]))
 
     def numbered(root: Path) -> None:
@@ -146,9 +199,18 @@ def test_exports_of_ours(new: New) -> Told:
 
     def split(root: Path) -> None:
         columns = ("progress", "subtask", "language_persistent", "language_events")
-        edit_info(root, features=features([], 10) | {name: {"dtype": "string", "shape": [1]} for name in columns})
+        edit_info(
+            root,
+            features=features([], 10)
+            | {name: {"dtype": "string", "shape": [1]} for name in columns},
+        )
 
-    cases: dict[str, Change] = {"segments": export, "merged": merged, "without nulls": numbered, "split": split}
+    cases: dict[str, Change] = {
+        "segments": export,
+        "merged": merged,
+        "without nulls": numbered,
+        "split": split,
+    }
     yield from spread(new, cases, write_v3)
 
 
@@ -160,9 +222,15 @@ STEP_COLUMN = "annotation.human.fine_action"
 def test_edits_by_tools_of_lerobot(new: New) -> Told:
     """Tasks are numbered anew and columns beside task_index are not; files of texts are left out."""
 
-    def annotated(root: Path, tasks: tuple[int, int], texts: tuple[int, int], stored: tuple[int, int] | None) -> None:
+    def annotated(
+        root: Path, tasks: tuple[int, int], texts: tuple[int, int], stored: tuple[int, int] | None
+    ) -> None:
         """`tasks`: of the rows; `texts`: what the column says that names them; `stored`: what statistics know."""
-        edit_info(root, features=features([], 10) | {name: {"dtype": "int64"} for name in (TASK_COLUMN, STEP_COLUMN)})
+        edit_info(
+            root,
+            features=features([], 10)
+            | {name: {"dtype": "int64"} for name in (TASK_COLUMN, STEP_COLUMN)},
+        )
         for episode, length in enumerate((24, 30)):
             steps = [0] * 10 + [1] * (length - 10)
             columns = {
@@ -170,11 +238,18 @@ def test_edits_by_tools_of_lerobot(new: New) -> Told:
                 STEP_COLUMN: steps,
                 "task_index": [tasks[episode]] * length,
             }
-            edit_parquet(v3_data(root, episode), **{name: pa.array(cells) for name, cells in columns.items()})
-        write_parquet(root / "meta/tasks.parquet", {"task_index": [0, 1], "task": ["open", "close"]})
+            edit_parquet(
+                v3_data(root, episode), **{name: pa.array(cells) for name, cells in columns.items()}
+            )
+        write_parquet(
+            root / "meta/tasks.parquet", {"task_index": [0, 1], "task": ["open", "close"]}
+        )
         if stored:
             of_episodes = pa.array([[float(n)] for n in stored])
-            edit_parquet(v3_meta(root), **{f"stats/task_index/{name}": of_episodes for name in ("min", "max")})
+            edit_parquet(
+                v3_meta(root),
+                **{f"stats/task_index/{name}": of_episodes for name in ("min", "max")},
+            )
 
     def lost(form: str, uri: str) -> Change:
         def change(root: Path) -> None:
@@ -212,7 +287,12 @@ def test_an_annotation_column_of_which_an_index_has_no_text(new: New) -> Told:
     def flag(root: Path) -> None:
         step_forms.annotation(root)
         step_forms.add_column(
-            v2_data(root, 0), "annotation.human.held", [k > 9 for k in range(24)], pa.bool_(), "bool", [1]
+            v2_data(root, 0),
+            "annotation.human.held",
+            [k > 9 for k in range(24)],
+            pa.bool_(),
+            "bool",
+            [1],
         )
 
     yield from spread(new, {"beside another": fine_action, "alone": alone, "flag": flag})

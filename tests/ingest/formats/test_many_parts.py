@@ -21,7 +21,12 @@ def recording_with_joints(folder: Path, num_joints: int, num_topics: int) -> Non
         for k in range(10):
             time_ns = START + k * 100_000_000
             for topic in range(num_topics):
-                message = {"name": names, "position": [0.1 * k] * num_joints, "velocity": [], "effort": []}
+                message = {
+                    "name": names,
+                    "position": [0.1 * k] * num_joints,
+                    "velocity": [],
+                    "effort": [],
+                }
                 recording.write(f"/arm_{topic}/joint_states", recording.joints, message, time_ns)
             recording.show(k, time_ns)
 
@@ -67,7 +72,9 @@ def problems(folder: Path, **limits: int) -> str:
         (arrays_of_numpy, "run.npz: arrays: 13"),
     ],
 )
-def test_more_parts_than_the_limit(tmp_path: Path, write: Callable[[Path], None], what: str) -> None:
+def test_more_parts_than_the_limit(
+    tmp_path: Path, write: Callable[[Path], None], what: str
+) -> None:
     write(tmp_path)
     assert what in problems(tmp_path, max_features=LIMIT)
     assert "limits.max_features" not in problems(tmp_path)

@@ -44,7 +44,10 @@ def test_lerobot_in_lance_tables(tmp_path: Path) -> None:
     (tmp_path / "train.lance/data/0.lance").write_bytes(b"LANC")
     finding = found(tmp_path)
     assert (finding.severity, finding.file) == ("unusable", "meta/info.json")
-    assert finding.detail == "rows and pictures lie in Lance tables (train.lance; storage_format: lance)"
+    assert (
+        finding.detail
+        == "rows and pictures lie in Lance tables (train.lance; storage_format: lance)"
+    )
 
 
 def test_hdf5_beside_pictures(tmp_path: Path) -> None:
@@ -93,4 +96,6 @@ def test_trajectories_of_robodm(tmp_path: Path) -> None:
     assert (finding.severity, finding.episode_index) == ("warning", 0)
     # A plain film of the kind has none
     write_video(tmp_path / "plain/run.mkv", range(6))
-    assert not any(f.reason == "other_layout" for f in list_episodes(source_of(tmp_path / "plain")).findings)
+    assert not any(
+        f.reason == "other_layout" for f in list_episodes(source_of(tmp_path / "plain")).findings
+    )

@@ -18,7 +18,9 @@ from tests.kits.lerobot_writer import LFS_POINTER, source_of, write_video
 from tests.kits.told import New, Told, golden
 
 
-def write_run(path: Path, episode: int = 0, frames: int = 6, notes: Any = None, fps: int = 10) -> Path:
+def write_run(
+    path: Path, episode: int = 0, frames: int = 6, notes: Any = None, fps: int = 10
+) -> Path:
     """Returns its folder."""
     write_video(path, [episode << 6 | k for k in range(frames)], fps=fps)
     if notes is not None:
@@ -35,7 +37,10 @@ def test_notes(new: New) -> Told:
     (root / "notes.txt").write_text("not a video")
     yield "a folder of videos", source_of(root, group_field="site")
     for fps in (0, -5, "fast", [], 1e9, "nan"):
-        yield f"rate {fps!r}: the file's own counts", source_of(write_run(new() / "a.mp4", notes={"fps": fps}))
+        yield (
+            f"rate {fps!r}: the file's own counts",
+            source_of(write_run(new() / "a.mp4", notes={"fps": fps})),
+        )
     whole = {"name": "a", "start_frame": 0}
     for steps in (
         [whole | {"end_frame": 2}, {"name": "b", "start_frame": 2, "end_frame": 6}],
@@ -58,7 +63,10 @@ def test_notes(new: New) -> Told:
     offset = data.index(b"strh") + 28
     data[offset : offset + 8] = struct.pack("<II", 1, 2**31 - 1)
     (root := new()).joinpath("a.avi").write_bytes(data)
-    yield "two thousand million frames a second, by which sizes of arrays would follow", source_of(root)
+    yield (
+        "two thousand million frames a second, by which sizes of arrays would follow",
+        source_of(root),
+    )
 
 
 TABLE = [
@@ -94,7 +102,10 @@ def test_side_files(new: New) -> Told:
         write_run(root / video, k)
     for name in ("metadata.json", "metadata.jsonl", "metadata.csv", "episodes.csv"):
         for column in ("file", "file_name", "video"):
-            write_side(root / "s" / name, [{column if k == "file" else k: v for k, v in r.items()} for r in TABLE])
+            write_side(
+                root / "s" / name,
+                [{column if k == "file" else k: v for k, v in r.items()} for r in TABLE],
+            )
             yield f"{name} by {column}", source_of(root)
         (root / "s" / name).unlink()
     for text in ("true", "FALSE", "1", "0", "?"):
@@ -106,7 +117,10 @@ def test_side_files(new: New) -> Told:
     write_side(root / "metadata.json", [row])
     yield "the notes overrule the row", source_of(root)
     for row in (
-        *({"file": name} for name in ("none.mp4", "../a.mp4", "x/../../a.mp4", "/etc/passwd", "b.mp4", 7)),
+        *(
+            {"file": name}
+            for name in ("none.mp4", "../a.mp4", "x/../../a.mp4", "/etc/passwd", "b.mp4", 7)
+        ),
         {"task": "t"},
     ):
         root = write_run(new() / "a.mp4", notes={"task": "t"})
@@ -136,7 +150,9 @@ def test_stamps_and_groups_are_of_one_episode(tmp_path: Path) -> None:
     write_side(tmp_path / "s/metadata.json", [*JOINED[:2], JOINED[2] | {"task": "v"}])
     write_run(tmp_path / "a.mp4", 0)
     first, *later_records = list_episodes(source_of(tmp_path)).records
-    assert [a.source_stamp == b.source_stamp for a, b in zip(former_records, later_records, strict=True)] == [
+    assert [
+        a.source_stamp == b.source_stamp for a, b in zip(former_records, later_records, strict=True)
+    ] == [
         True,
         False,
     ]
@@ -176,7 +192,9 @@ def test_arrays(new: New) -> Told:
         "timestamps": k,
         "seen": rows(2),
     }
-    np.savez_compressed(root / "a.npz", **named_arrays, names=np.array(["x"]), picture=np.zeros((6, 8, 8, 3)))
+    np.savez_compressed(
+        root / "a.npz", **named_arrays, names=np.array(["x"]), picture=np.zeros((6, 8, 8, 3))
+    )
     yield "by their names", source_of(root)
     root = write_run(new() / "a.mp4")
     np.savez(root / "a.npz", rows(10))
@@ -187,7 +205,13 @@ def test_arrays(new: New) -> Told:
         ("a.action.npy",),
         ("a-qpos.npy",),
         ("a.npy",),
-        ("A.npy", "b_states.npy", "a_1.npy", "ab_states.npy", "a_depth.npy"),  # of others, or of no rows
+        (
+            "A.npy",
+            "b_states.npy",
+            "a_1.npy",
+            "ab_states.npy",
+            "a_depth.npy",
+        ),  # of others, or of no rows
         ("states.npy", "actions.npz"),  # alone in the folder
     ):
         root = write_run(new() / "run/a.mp4").parent
@@ -212,7 +236,9 @@ def test_arrays_that_cannot_be_used(new: New) -> Told:
         "damaged": damaged,
         "more than anybody's rows": packed(claiming(20_000, 1) + bytes(20_000)),
         # NumPy would read it whole, of whatever size, before it looks at it
-        "a long header": packed(b"\x93NUMPY\x02\x00" + (1 << 17).to_bytes(4, "little") + b" " * (1 << 17)),
+        "a long header": packed(
+            b"\x93NUMPY\x02\x00" + (1 << 17).to_bytes(4, "little") + b" " * (1 << 17)
+        ),
         "a header that lies about its size": packed(claiming(6, 1000) + struct.pack("<d", 1.0)),
         "no array": packed(b"no array"),
         "notes": packed(b"x", "notes.txt"),

@@ -37,7 +37,9 @@ from tests.kits.told import New, Told, golden
 FLAGS = np.arange(6) == 5
 
 
-def of(new: New, *episodes: dict[str, Any], features: dict[str, Any] | None = None, **config: Any) -> Source:
+def of(
+    new: New, *episodes: dict[str, Any], features: dict[str, Any] | None = None, **config: Any
+) -> Source:
     """A dataset of one shard."""
     return source_of(write_dataset(new(), {"train": [list(episodes)]}, features), fps=5, **config)
 
@@ -45,11 +47,16 @@ def of(new: New, *episodes: dict[str, Any], features: dict[str, Any] | None = No
 @golden
 def test_layout(new: New) -> Told:
     root = write_dataset(new(), {"train": [[episode(0)]]})
-    yield "a file without its folder's metadata: types are taken from the records", source_of(shard(root, "train"))
+    yield (
+        "a file without its folder's metadata: types are taken from the records",
+        source_of(shard(root, "train")),
+    )
     root = new()
     nameless = {"episode_metadata__file_path": None}
     for folder, version, serial in (("a", "0.9.0", 1), ("a", "0.10.0", 2), ("b", "0.2.0", 3)):
-        write_dataset(root / folder, {"train": [[episode(serial, changes=nameless)]]}, version=version)
+        write_dataset(
+            root / folder, {"train": [[episode(serial, changes=nameless)]]}, version=version
+        )
     (root / "a/2.0.0").mkdir()
     yield "the newest version of each configuration", source_of(root, fps=5)
     root = write_dataset(new(), {"train": [[episode(0)], [episode(1)]]})
@@ -63,13 +70,24 @@ def test_layout(new: New) -> Told:
     root = write_dataset(new(), {"train": [[episode(0)], [episode(1)]]})
     write_info(root / "1.0.0", {"train": [1, 1, 1]})
     yield "another number of shards than stated", source_of(root, fps=5)
-    contents = (None, "", "nonsense", "[1]", "[" * 3_000, '{"\\ud800": 1}', '{"featuresDict": {"features": 3}}')
+    contents = (
+        None,
+        "",
+        "nonsense",
+        "[1]",
+        "[" * 3_000,
+        '{"\\ud800": 1}',
+        '{"featuresDict": {"features": 3}}',
+    )
     for content in contents:
         root = write_dataset(new(), {"train": [[episode(0), episode(1, 7)]]})
         (root / "1.0.0/features.json").unlink()
         if content is not None:
             (root / "1.0.0/features.json").write_text(content)
-        yield f"types are taken from records where features.json is {str(content)[:20]}", source_of(root, fps=5)
+        yield (
+            f"types are taken from records where features.json is {str(content)[:20]}",
+            source_of(root, fps=5),
+        )
     features = dict_of(image=image(), label=tensor("int64"))
     yield "TFDS without episodes", of(new, {"image": [png(0)], "label": [3]}, features=features)
     yield "metadata without shards", source_of(write_dataset(new(), {"train": []}), fps=5)
@@ -82,11 +100,19 @@ def test_damage(new: New) -> Told:
     data = bytearray(path.read_bytes())
     data[data.index(b"IDAT") + 9] ^= 0xFF
     path.write_bytes(data)
-    yield "a picture: nothing to a listing, and the record's CRC finds it when the episode is read", source
+    yield (
+        "a picture: nothing to a listing, and the record's CRC finds it when the episode is read",
+        source,
+    )
     root = write_dataset(new(), {"train": [[episode(0), episode(1), episode(2)], [episode(3)]]})
     path = shard(root, "train", 0, 2)
-    path.write_bytes(path.read_bytes()[: sum(len(record(example(episode(e)))) for e in range(2)) - 100])
-    yield "cut off: the record that is cut cannot be used, those before it can", source_of(root, fps=5)
+    path.write_bytes(
+        path.read_bytes()[: sum(len(record(example(episode(e)))) for e in range(2)) - 100]
+    )
+    yield (
+        "cut off: the record that is cut cannot be used, those before it can",
+        source_of(root, fps=5),
+    )
     for changes in (
         {"is_first": np.zeros(5, bool)},
         {"action": np.zeros((7, 3), np.float32)},
@@ -94,7 +120,10 @@ def test_damage(new: New) -> Told:
         {"observation__state": np.zeros(25, np.float32)},
     ):
         ((name, values),) = changes.items()
-        yield f"another length of {name}", of(new, episode(0), episode(1, changes={f"steps__{name}": values}))
+        yield (
+            f"another length of {name}",
+            of(new, episode(0), episode(1, changes={f"steps__{name}": values})),
+        )
     empty = {"steps__action": np.zeros(0, np.float32), "steps__observation__wrist_image": [b""]}
     yield "an episode without steps", of(new, episode(0, 0, changes=empty))
     state = np.zeros((6, 4), np.float32)
@@ -123,7 +152,9 @@ def test_a_shard_rewritten_after_listing(tmp_path: Path) -> None:
 
 def codes(*texts: str) -> np.ndarray:
     """Texts as Language Table stores them: rows of 16 numbers, ended by 0."""
-    return np.stack([np.pad(np.frombuffer(t.encode(), np.uint8), (0, 16 - len(t.encode()))) for t in texts]).astype(int)
+    return np.stack(
+        [np.pad(np.frombuffer(t.encode(), np.uint8), (0, 16 - len(t.encode()))) for t in texts]
+    ).astype(int)
 
 
 @golden
@@ -135,15 +166,25 @@ def test_instructions(new: New) -> Told:
     for title, changes, features in (
         ("one", {"language_instruction": [b"a"] * 6}, {}),
         ("several", {"language_instruction": [b" a "] * 3 + [b"b", b"a", b""]}, {}),
-        ("of DROID", {"language_instruction": [b""] * 6} | {n: [n[-1].encode()] * 6 for n in words}, {"steps": words}),
-        ("beside the pictures", {written: ["öffne".encode()] * 6}, {"observation": {written[13:]: text()}}),
+        (
+            "of DROID",
+            {"language_instruction": [b""] * 6} | {n: [n[-1].encode()] * 6 for n in words},
+            {"steps": words},
+        ),
+        (
+            "beside the pictures",
+            {written: ["öffne".encode()] * 6},
+            {"observation": {written[13:]: text()}},
+        ),
         ("ragged", ragged, {"steps": {"language_instruction": sequence_of(text())}}),
         ("no UTF-8", {"language_instruction": [b"\xff\xfe"] * 6}, {}),
         ("too long", {"language_instruction": [b"a" * 70_000] * 6}, {}),
         ("numbers", {"language_instruction": [1, 2, 3, 4, 5, 6]}, {}),
         ("none", {}, {}),
     ):
-        steps = {"steps__language_instruction": None} | {f"steps__{k}": v for k, v in changes.items()}
+        steps = {"steps__language_instruction": None} | {
+            f"steps__{k}": v for k, v in changes.items()
+        }
         yield title, of(new, episode(0, changes=steps), features=features_json(**features))
     for title, values in (
         ("codes", codes(*["push ö"] * 6)),
@@ -153,7 +194,9 @@ def test_instructions(new: New) -> Told:
         ("codes beyond all letters", np.full((6, 4), 1 << 40)),
     ):
         features = features_json({"instruction": tensor("int32", values.shape[1])})
-        episode_read = episode(0, steps__language_instruction=None, steps__observation__instruction=values)
+        episode_read = episode(
+            0, steps__language_instruction=None, steps__observation__instruction=values
+        )
         yield title, of(new, episode_read, features=features)
 
 
@@ -173,36 +216,66 @@ def test_success(new: New) -> Told:
         ("a flag", {"solved": [0, 0, 1, 1, 1, 1]}, solved),
         ("a flag that goes", {"solved": [1, 1, 1, 1, 1, 0]}, solved),
         ("a flag that is none", {"solved": [0.5] * 6}, solved),
-        ("a flag that is not there counts before rewards", {"reward": [1.0] * 6, "is_terminal": [1] * 6}, solved),
+        (
+            "a flag that is not there counts before rewards",
+            {"reward": [1.0] * 6, "is_terminal": [1] * 6},
+            solved,
+        ),
         ("a flag without the registry", {"is_success": FLAGS}, {}),
     ):
         steps = {f"steps__{k}": None if v is None else np.array(v) for k, v in changes.items()}
         yield title, of(new, episode(0, changes=steps), keys=keys)
     for keys in ({}, {"success": ["file_path"]}):
         paths = ("success/2023/t.h5", "failure/2023/t.h5", "successful/t.h5")
-        episodes_read = [episode(k, episode_metadata__file_path=[f"/r/{p}".encode()]) for k, p in enumerate(paths)]
+        episodes_read = [
+            episode(k, episode_metadata__file_path=[f"/r/{p}".encode()])
+            for k, p in enumerate(paths)
+        ]
         yield f"paths, {keys}", of(new, *episodes_read, keys=keys)
-    yield "beside the steps", of(new, *(episode(k, episode_metadata__episode_success=[k]) for k in range(2)))
+    yield (
+        "beside the steps",
+        of(new, *(episode(k, episode_metadata__episode_success=[k]) for k in range(2))),
+    )
 
 
 @golden
 def test_cameras(new: New) -> Told:
     names = ["a_hand_image", "b_wrist", "side", "image", "eye_in_hand_rgb", "gripper_cam", "top"]
     features = features_json({n: image() for n in names} | {"wrist_image": None})
-    pictures = {f"steps__observation__{n}": [png(0)] * 6 for n in names} | {"steps__observation__wrist_image": None}
+    pictures = {f"steps__observation__{n}": [png(0)] * 6 for n in names} | {
+        "steps__observation__wrist_image": None
+    }
     cameras = {"exo": ["top", "lost"], "wrist": ["b_wrist"]}
-    for title, config in (("in the order of names", {}), ("in the registry's order", {"cameras": cameras})):
+    for title, config in (
+        ("in the order of names", {}),
+        ("in the registry's order", {"cameras": cameras}),
+    ):
         yield title, of(new, episode(0, changes=pictures), features=features, **config)
     none = {"steps__observation__image": None, "steps__observation__wrist_image": []}
-    yield "missing", of(new, episode(0), episode(1, steps__observation__image=None), episode(2, changes=none))
+    yield (
+        "missing",
+        of(new, episode(0), episode(1, steps__observation__image=None), episode(2, changes=none)),
+    )
     stack = np.stack([picture(number(0, 0, k)) for k in range(6)])
-    raw = {"none": stack, "bytes": [p.tobytes() for p in stack], "zlib": [zlib.compress(p.tobytes()) for p in stack]}
+    raw = {
+        "none": stack,
+        "bytes": [p.tobytes() for p in stack],
+        "zlib": [zlib.compress(p.tobytes()) for p in stack],
+    }
     for encoding, values in raw.items():
-        features = features_json({"image": tensor("uint8", 64, 64, 3, encoding=encoding), "wrist_image": None})
-        yield f"raw, {encoding}", of(new, episode(0, steps__observation__image=values), features=features)
+        features = features_json(
+            {"image": tensor("uint8", 64, 64, 3, encoding=encoding), "wrist_image": None}
+        )
+        yield (
+            f"raw, {encoding}",
+            of(new, episode(0, steps__observation__image=values), features=features),
+        )
     for shape in ((-1, -1, 3), (1 << 13, 1 << 13, 3), (0, 64, 3)):
         features = features_json({"image": tensor("uint8", *shape), "wrist_image": None})
-        yield f"raw, claims {shape}", of(new, episode(0, steps__observation__image=stack), features=features)
+        yield (
+            f"raw, claims {shape}",
+            of(new, episode(0, steps__observation__image=stack), features=features),
+        )
 
 
 @golden
@@ -215,11 +288,19 @@ def test_state(new: New) -> Told:
     changes = {
         "steps__observation__extra": np.arange(12, dtype=np.float32),
         "steps__observation__count": np.arange(6) - 3,
-        "steps__observation__blob": [zlib.compress(np.array([k, -k], "<i2").tobytes()) for k in range(6)],
+        "steps__observation__blob": [
+            zlib.compress(np.array([k, -k], "<i2").tobytes()) for k in range(6)
+        ],
     }
     paths = ["observation/count", "observation/extra", "observation/blob", "observation/none"]
-    config = {"keys": {"state": paths, "action": ["no"]}, "gripper": {"column": "state", "dimension": -1}}
-    yield "as the registry says", of(new, episode(0, changes=changes), features=features_json(other_features), **config)
+    config = {
+        "keys": {"state": paths, "action": ["no"]},
+        "gripper": {"column": "state", "dimension": -1},
+    }
+    yield (
+        "as the registry says",
+        of(new, episode(0, changes=changes), features=features_json(other_features), **config),
+    )
     for names in (
         "observation/proprio",
         "observation/robot_state",
@@ -243,7 +324,10 @@ def test_state(new: New) -> Told:
             innermost = {name: tensor("float32", 1)}
             of_steps |= {above[1]: dict_of(**innermost)} if above[1:] else innermost
             episode_read[f"steps/{path}"] = np.arange(6, dtype=np.float32) + 10 * index
-        yield f"as public datasets name it: {names}", of(new, episode_read, features=features_json(**stated_features))
+        yield (
+            f"as public datasets name it: {names}",
+            of(new, episode_read, features=features_json(**stated_features)),
+        )
 
 
 # A remote source
@@ -278,8 +362,13 @@ def shards_asked(source: Bucket) -> set[str]:
     return {name for name in source.asked if "tfrecord" in name}
 
 
-def test_remote_selection_fetches_only_its_shards_and_names_do_not_depend_on_it(tmp_path: Path) -> None:
-    write_dataset(tmp_path, {"train": [[episode(0), episode(1)], [episode(2)]], "test": [[episode(3), episode(4)]]})
+def test_remote_selection_fetches_only_its_shards_and_names_do_not_depend_on_it(
+    tmp_path: Path,
+) -> None:
+    write_dataset(
+        tmp_path,
+        {"train": [[episode(0), episode(1)], [episode(2)]], "test": [[episode(3), episode(4)]]},
+    )
     all_shards = bucket(tmp_path)
     listing = rlds.list_episodes(all_shards)
     assert len(shards_asked(all_shards)) == 3
@@ -288,7 +377,10 @@ def test_remote_selection_fetches_only_its_shards_and_names_do_not_depend_on_it(
         part = rlds.list_episodes(source)
         assert (len(shards_asked(source)), said(part)) == (shards, [])
         for whole_record, part_record in zip(listing.records, part.records, strict=True):
-            assert (part_record.source_id, part_record.cameras) == (whole_record.source_id, ["image", "wrist_image"])
+            assert (part_record.source_id, part_record.cameras) == (
+                whole_record.source_id,
+                ["image", "wrist_image"],
+            )
             if part_record.episode_index in chosen:
                 assert part_record == whole_record
                 assert len(shown(source, part_record, "image")) == 6

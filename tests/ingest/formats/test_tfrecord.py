@@ -10,7 +10,12 @@ from ingest.reasons import DataError
 from tests.kits.rlds_writer import example as written
 from tests.kits.rlds_writer import message, varint
 
-FEATURES = {"a/text": [b"one", b"", b"three"], "b": np.array([1, -2.5], np.float32), "c": [3, -1, 300], "empty": []}
+FEATURES = {
+    "a/text": [b"one", b"", b"three"],
+    "b": np.array([1, -2.5], np.float32),
+    "c": [3, -1, 300],
+    "empty": [],
+}
 
 
 def parsed(message_bytes: bytes) -> dict[str, list]:

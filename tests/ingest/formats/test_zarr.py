@@ -38,7 +38,13 @@ def test_stores(new: New) -> Told:
     yield "what one does not say is a finding", source_of(root)
     yield "the registry says the rate", source_of(root, fps=59.94)
     yield "the registry's state is not there", source_of(root, keys={"state": ["joints"]})
-    for codec in (numcodecs.LZ4(), numcodecs.Zstd(), numcodecs.Zlib(), numcodecs.GZip(), numcodecs.BZ2()):
+    for codec in (
+        numcodecs.LZ4(),
+        numcodecs.Zstd(),
+        numcodecs.Zlib(),
+        numcodecs.GZip(),
+        numcodecs.BZ2(),
+    ):
         write_replay((root := new()) / "umi.zarr", [6], codec, 4)
         yield f"packed by {codec.codec_id}", source_of(root)
     write_replay((root := new()) / "umi.zarr", [6], numcodecs.LZMA(), 4)
@@ -75,7 +81,10 @@ def test_broken_stores(new: New) -> Told:
         described.unlink()
     (path / "meta/episode_ends/zarr.json").write_text("{}")
     yield "Zarr 3", source_of(path.parent)
-    for title, content in (("no archive", b"PK\x03\x04 not at all"), ("a pointer", LFS_POINTER.encode())):
+    for title, content in (
+        ("no archive", b"PK\x03\x04 not at all"),
+        ("a pointer", LFS_POINTER.encode()),
+    ):
         (root := new()).joinpath("x.zarr.zip").write_bytes(content)
         yield title, source_of(root)
 
@@ -90,7 +99,9 @@ def test_a_store_that_has_changed_since_it_was_listed_is_not_read(tmp_path: Path
 
 
 @pytest.mark.parametrize(("codec", "at"), [(BLOSC, 4), (numcodecs.LZ4(), 0)])
-def test_a_chunk_that_claims_more_than_its_array_is_not_read(tmp_path: Path, codec: Any, at: int) -> None:
+def test_a_chunk_that_claims_more_than_its_array_is_not_read(
+    tmp_path: Path, codec: Any, at: int
+) -> None:
     chunk = write_replay(tmp_path / "umi.zarr", LENGTHS, codec, 3) / "data" / CAMERA / "0.0.0.0"
     data = bytearray(chunk.read_bytes())
     struct.pack_into("<I", data, at, 1 << 20)
@@ -101,7 +112,9 @@ def test_a_chunk_that_claims_more_than_its_array_is_not_read(tmp_path: Path, cod
         list(frames)
 
 
-def test_a_chunk_that_is_cut_off_never_comes_to_its_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chunk_that_is_cut_off_never_comes_to_its_decoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Blosc by itself reads as many bytes as a header says."""
 
     class StandIn(numcodecs.Blosc):
@@ -118,7 +131,9 @@ def test_a_chunk_that_is_cut_off_never_comes_to_its_decoder(tmp_path: Path, monk
         list(data.frames(CAMERA))
 
 
-def test_without_imagecodecs_the_finding_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_imagecodecs_the_finding_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_replay(tmp_path / "umi.zarr", LENGTHS)
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
     details = {f.reason: f.detail for f in list_episodes(source_of(tmp_path)).findings}
@@ -137,8 +152,13 @@ def test_a_description_over_the_limit_is_not_read(tmp_path: Path, name: str) -> 
 def test_texts_over_the_limit_are_not_read(tmp_path: Path) -> None:
     """A description may claim any number of texts of any length that are all the fill value, in no bytes."""
     path = write_replay(tmp_path / "umi.zarr", [6, 8])
-    zarr.open_group(path, mode="a", zarr_format=2).create_array("meta/task", shape=(2,), dtype="S16", chunks=(2,))
+    zarr.open_group(path, mode="a", zarr_format=2).create_array(
+        "meta/task", shape=(2,), dtype="S16", chunks=(2,)
+    )
     source = source_of(tmp_path)
     assert not any("limits." in finding.detail for finding in list_episodes(source).findings)
-    details = [finding.detail for finding in list_episodes(source_of(tmp_path, limits={"max_bytes": 8})).findings]
+    details = [
+        finding.detail
+        for finding in list_episodes(source_of(tmp_path, limits={"max_bytes": 8})).findings
+    ]
     assert any("task" in detail and "limits.max_bytes" in detail for detail in details), details

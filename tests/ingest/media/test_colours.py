@@ -44,7 +44,9 @@ def written(path: Path, matrix: int | None, is_full: bool, encoder: str) -> Path
         for k in range(3):
             frame = av.VideoFrame.from_ndarray(halves(), format="rgb24")
             ends = {"src_color_range": 1 if is_full else 2, "dst_color_range": 2 if is_full else 1}
-            frame = frame.reformat(format=stream.pix_fmt, src_colorspace=5, dst_colorspace=matrix or 5, **ends)
+            frame = frame.reformat(
+                format=stream.pix_fmt, src_colorspace=5, dst_colorspace=matrix or 5, **ends
+            )
             frame.pts, frame.time_base = k, Fraction(1, 10)
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
@@ -61,7 +63,9 @@ def far_off(rgb: np.ndarray) -> int:
 @pytest.mark.parametrize("encoder", ["libx264", "libsvtav1"])
 @pytest.mark.parametrize("is_full", [False, True])
 @pytest.mark.parametrize("matrix", [BT709, BT2020, UNSTATED])
-def test_colours_are_as_the_file_states(tmp_path: Path, matrix: int | None, is_full: bool, encoder: str) -> None:
+def test_colours_are_as_the_file_states(
+    tmp_path: Path, matrix: int | None, is_full: bool, encoder: str
+) -> None:
     frame = next(decode(written(tmp_path / "a.mp4", matrix, is_full, encoder)))
     assert far_off(frame.rgb()) <= 3
     assert far_off(decoded(shard_jpeg(frame, SIDE, 95))) <= 3
@@ -73,7 +77,11 @@ def turned(path: Path, quarters: int) -> Path:
     header = data.find(b"tkhd")
     begin = header + 4 + 4 + (32 if data[header + 4] else 20) + 16
     unit = 1 << 16
-    matrix = {1: (0, unit, 0, -unit, 0, 0), 2: (-unit, 0, 0, 0, -unit, 0), 3: (0, -unit, 0, unit, 0, 0)}[quarters]
+    matrix = {
+        1: (0, unit, 0, -unit, 0, 0),
+        2: (-unit, 0, 0, 0, -unit, 0),
+        3: (0, -unit, 0, unit, 0, 0),
+    }[quarters]
     data[begin : begin + 36] = np.array([*matrix, 0, 0, 1 << 30], ">i4").tobytes()
     path.write_bytes(data)
     return path
@@ -82,7 +90,12 @@ def turned(path: Path, quarters: int) -> Path:
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_a_video_that_is_stored_turned(tmp_path: Path, quarters: int) -> None:
     upright = (
-        np.random.default_rng(0).integers(0, 2, (6, 4, 1), np.uint8).repeat(16, 0).repeat(16, 1).repeat(3, 2) * 200
+        np.random.default_rng(0)
+        .integers(0, 2, (6, 4, 1), np.uint8)
+        .repeat(16, 0)
+        .repeat(16, 1)
+        .repeat(3, 2)
+        * 200
     )
     stored = np.ascontiguousarray(np.rot90(upright, quarters))  # anticlockwise
     path = turned(write_video(tmp_path / "a.mp4", [stored] * 3, options={"crf": "12"}), quarters)
@@ -91,7 +104,9 @@ def test_a_video_that_is_stored_turned(tmp_path: Path, quarters: int) -> None:
     assert frame.quarter_turns == 4 - quarters
     for picture in (frame.rgb(), frame.luma()[..., None]):
         assert picture.shape[:2] == (96, 64)
-        assert np.abs(picture.astype(int) - upright[..., : picture.shape[2]])[4::16, 4::16].max() < 30
+        assert (
+            np.abs(picture.astype(int) - upright[..., : picture.shape[2]])[4::16, 4::16].max() < 30
+        )
     assert np.abs(decoded(shard_jpeg(frame, 96, 95)).astype(int) - upright)[4::16, 4::16].max() < 30
     # A copy of it would be turned twice, or not at all
     encode((f.rgb() for f in decode(path)), tmp_path / "b.mp4", 10, "h264")

@@ -28,7 +28,9 @@ def detector() -> FaceDetector:
 def room(width: int, left_px: int, top: int) -> np.ndarray:
     """A blurred room of 320 x 240 px with the portrait in it, so wide."""
     rng = np.random.default_rng(width)
-    rgb = cv2.resize(rng.integers(60, 200, (6, 8, 3), dtype=np.uint8), (320, 240), interpolation=cv2.INTER_CUBIC)
+    rgb = cv2.resize(
+        rng.integers(60, 200, (6, 8, 3), dtype=np.uint8), (320, 240), interpolation=cv2.INTER_CUBIC
+    )
     if width:
         whole = np.asarray(Image.open(PORTRAIT).convert("RGB"))
         small = cv2.resize(whole, (width, width * 600 // 512), interpolation=cv2.INTER_AREA)
@@ -37,7 +39,9 @@ def room(width: int, left_px: int, top: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("width", "left", "top"), [(160, 20, 10), (90, 200, 100), (40, 250, 5)])
-def test_a_face_is_found_and_hidden_near_and_far(detector: FaceDetector, width: int, left: int, top: int) -> None:
+def test_a_face_is_found_and_hidden_near_and_far(
+    detector: FaceDetector, width: int, left: int, top: int
+) -> None:
     rgb = room(width, left, top)
     boxes = detector(rgb)
     x = left + FACE[0] * width
@@ -70,7 +74,9 @@ def test_a_face_is_hidden_before_and_after_it_is_seen(detector: FaceDetector) ->
     assert hidden == Hidden(17, 7, 1)
 
 
-def test_weights_that_are_missing_or_others_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_are_missing_or_others_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(faces, "WEIGHTS_SHA256", "0" * 64)
     with pytest.raises(FailedError, match="damaged or of another version"):
         faces.weights_file()

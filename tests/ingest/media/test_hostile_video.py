@@ -18,7 +18,11 @@ from tests.kits.hostile_video import playlists
 from tests.kits.lerobot_writer import read_number, write_video
 from tests.kits.standins import take_memory
 
-USES: list[Callable[[Path], object]] = [probe, lambda path: list(decode(path)), lambda path: list(decode(path, 1, 2))]
+USES: list[Callable[[Path], object]] = [
+    probe,
+    lambda path: list(decode(path)),
+    lambda path: list(decode(path, 1, 2)),
+]
 
 
 def refused(path: Path, *uses: Callable[[Path], object]) -> set[tuple[str, str]]:
@@ -42,10 +46,19 @@ def test_playlists_open_nothing(tmp_path: Path, kind: str, suffix: str) -> None:
     path.write_text(playlists("clip.link")[kind])
     [(reason, words)] = refused(path)
     assert reason == "undecodable_video"
-    assert words.startswith(f"a.{suffix} is not a video that FFmpeg can open as MP4, MOV, Matroska, WebM or AVI")
+    assert words.startswith(
+        f"a.{suffix} is not a video that FFmpeg can open as MP4, MOV, Matroska, WebM or AVI"
+    )
 
 
-HELD = [("mp4", "h264"), ("mp4", "av1"), ("mov", "h264"), ("mkv", "av1"), ("webm", "av1"), ("avi", "mpeg4")]
+HELD = [
+    ("mp4", "h264"),
+    ("mp4", "av1"),
+    ("mov", "h264"),
+    ("mkv", "av1"),
+    ("webm", "av1"),
+    ("avi", "mpeg4"),
+]
 
 
 @pytest.mark.parametrize(("suffix", "codec"), HELD)
@@ -61,15 +74,21 @@ def test_pipes_devices_and_folders_are_no_files(tmp_path: Path) -> None:
     (tmp_path / "device.mp4").symlink_to("/dev/null")
     (tmp_path / "folder.mp4").mkdir()
     for name in ("pipe", "device", "folder"):
-        assert refused(tmp_path / f"{name}.mp4") == {("undecodable_video", f"{name}.mp4 is no file")}
+        assert refused(tmp_path / f"{name}.mp4") == {
+            ("undecodable_video", f"{name}.mp4 is no file")
+        }
 
 
-def test_frames_that_are_shown_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_that_are_shown_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file may show its frames so often that they take minutes to decode: more than have room in its bytes."""
     monkeypatch.setattr(video, "FRAME_BYTES", 1 << 12)
     path = write_video(tmp_path / "a.mp4", range(100), "mpeg4")
     size = path.stat().st_size
-    assert refused(path, *USES[1:2]) == {("over_limit", f"a.mp4: over {size >> 12:,} frames in {size:,} bytes")}
+    assert refused(path, *USES[1:2]) == {
+        ("over_limit", f"a.mp4: over {size >> 12:,} frames in {size:,} bytes")
+    }
 
 
 def test_tables_that_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +106,10 @@ def test_pictures_beyond_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path = write_video(tmp_path / "a.mp4", range(4), "mpeg4")
     limits = Limits(max_pixels=64 * 64 - 1)
     monkeypatch.setattr(video, "play", abs)  # which fails
-    uses = (lambda path: probe(path, limits), lambda path: list(decode(path, options=DecodeOptions(limits=limits))))
+    uses = (
+        lambda path: probe(path, limits),
+        lambda path: list(decode(path, options=DecodeOptions(limits=limits))),
+    )
     words = "a.mp4: its pictures have no size, or more than 4,095 pixels (limits.max_pixels)"
     assert refused(path, *uses) == {("over_limit", words)}
 
@@ -115,5 +137,7 @@ def test_an_entry_sets_the_limits_of_its_dataset(tmp_path: Path) -> None:
         return len(list(read_episode(source, record).frames("video")))
 
     assert frames(LIMITS) == frames(Limits(max_frames=6)) == 6
-    with pytest.raises(VideoError, match=r"6, over the limit of 5 \(limits\.max_frames of the registry entry\)"):
+    with pytest.raises(
+        VideoError, match=r"6, over the limit of 5 \(limits\.max_frames of the registry entry\)"
+    ):
         frames(Limits(max_frames=5))

@@ -45,7 +45,10 @@ def test_pictures_in_files_that_the_rows_name(new: New) -> Told:
     yield "six of them", source_of(root)
     (root.parent / "outside.png").write_bytes(png(1))
     for path in ("/etc/hostname", "../outside.png", "images/none.png", None):
-        yield f"{path} is not in the dataset", source_of(written(new(), {"bytes": b"", "path": path}))
+        yield (
+            f"{path} is not in the dataset",
+            source_of(written(new(), {"bytes": b"", "path": path})),
+        )
     root = written(new(), {"bytes": None, "path": "a.png"})
     (root / "a.png").write_bytes(png(1))
     yield "one is too large", source_of(root, limits={"max_chunk_bytes": 100})

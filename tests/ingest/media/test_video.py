@@ -34,11 +34,15 @@ def test_open_group_of_pictures(tmp_path: Path) -> None:
         list(decode(path, options=DecodeOptions(wanted=frozenset({18}))))
 
 
-@pytest.mark.parametrize(("start", "count"), [(0, 200), (313, 120)])  # an episode inside a file that holds several
+@pytest.mark.parametrize(
+    ("start", "count"), [(0, 200), (313, 120)]
+)  # an episode inside a file that holds several
 def test_wanted_frames_are_the_same_and_others_are_passed(start: int, count: int):
     whole = [f.rgb() for f in decode(SAMPLE, start, count)]
     wanted_frames = {0, 41, count - 1}
-    decoded = list(decode(SAMPLE, start, count, options=DecodeOptions(wanted=frozenset(wanted_frames))))
+    decoded = list(
+        decode(SAMPLE, start, count, options=DecodeOptions(wanted=frozenset(wanted_frames)))
+    )
     assert len(decoded) == len(whole) == count
     assert all(np.array_equal(decoded[k].rgb(), whole[k]) for k in wanted_frames)
     passed = [f for f in decoded if isinstance(f, SkippedFrame)]
@@ -55,7 +59,9 @@ def by_blocks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     blocks: list[int] = []
     decode_block = video._decode_block
     monkeypatch.setattr(
-        video, "_decode_block", lambda of, block, n: blocks.append(len(block)) or decode_block(of, block, n)
+        video,
+        "_decode_block",
+        lambda of, block, n: blocks.append(len(block)) or decode_block(of, block, n),
     )
     return blocks
 
@@ -64,18 +70,24 @@ def test_an_open_group_is_not_cut(tmp_path: Path, by_blocks: list[int]) -> None:
     """Its pictures need the group before: the file is read by one thread from there on."""
     path = write_video(tmp_path / "a.mp4", NUMBERS, options=OPEN_GROUPS)
     for start in (0, 5, 11):
-        numbers_read = [read_number(frame.luma()) for frame in decode(path, start, options=DecodeOptions(2))]
+        numbers_read = [
+            read_number(frame.luma()) for frame in decode(path, start, options=DecodeOptions(2))
+        ]
         assert numbers_read == NUMBERS[start:]
 
 
-def test_what_is_too_much_to_be_held(tmp_path: Path, by_blocks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_too_much_to_be_held(
+    tmp_path: Path, by_blocks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The file is read by one thread from there on."""
     path = write_video(tmp_path / "a.mp4", NUMBERS, options={"preset": "veryfast", "g": "2"})
     with av.open(str(path)) as container:
         pixels = container.streams.video[0].width * container.streams.video[0].height
     monkeypatch.setattr(video, "GROUP_PIXELS", 0.9 * pixels)
     monkeypatch.setattr(video, "_has_short_groups", lambda *of: True)
-    assert [read_number(frame.luma()) for frame in decode(path, options=DecodeOptions(2))] == NUMBERS
+    assert [
+        read_number(frame.luma()) for frame in decode(path, options=DecodeOptions(2))
+    ] == NUMBERS
     assert by_blocks
 
 
@@ -94,12 +106,18 @@ def test_what_is_no_video(tmp_path: Path) -> None:
     with av.open(str(sound), "w") as container:
         stream = container.add_stream("aac", rate=8000)
         for k in range(3):
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame = av.AudioFrame.from_ndarray(
+                np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+            )
             frame.sample_rate = 8000
             frame.pts = 1024 * k
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    for path, reason in ((text, "not a video"), (sound, "no video stream"), (tmp_path / "none.mp4", "No such file")):
+    for path, reason in (
+        (text, "not a video"),
+        (sound, "no video stream"),
+        (tmp_path / "none.mp4", "No such file"),
+    ):
         for use in (probe, lambda p: list(decode(p))):
             with pytest.raises(VideoError, match=reason) as error:
                 use(path)

@@ -18,14 +18,19 @@ def grippers(*names: str) -> list[tuple[str, str, tuple[int, ...]]]:
 def test_hands() -> None:
     assert grippers(*ARM, *HAND) == [("", "hand", tuple(range(6, 12)))]
     both = [f"{side}_hand_{name}" for side in ("left", "right") for name in HAND]
-    assert grippers(*both) == [("left", "hand", tuple(range(6))), ("right", "hand", tuple(range(6, 12)))]
+    assert grippers(*both) == [
+        ("left", "hand", tuple(range(6))),
+        ("right", "hand", tuple(range(6, 12))),
+    ]
     assert grippers(*(f"left_hand.{k}" for k in range(6))) == [("left", "hand", tuple(range(6)))]
     assert grippers("inspire_0", "inspire_1", "inspire_2") == [("", "hand", (0, 1, 2))]
     assert grippers(*HAND, "thumb_rotation") == [("", "hand", tuple(range(6)))]  # it goes sideways
 
 
 def test_an_arm_has_its_gripper_before_its_hand() -> None:
-    assert grippers("right_gripper", *(f"right_hand_{name}" for name in HAND)) == [("right", "gripper", (0,))]
+    assert grippers("right_gripper", *(f"right_hand_{name}" for name in HAND)) == [
+        ("right", "gripper", (0,))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -47,9 +52,13 @@ RATE = 10.0
 WAY = np.linspace(0, 1, 100)
 
 
-def run(*parts: tuple[int, float], way: np.ndarray | None = WAY, push: np.ndarray | None = None) -> GripperRun:
+def run(
+    *parts: tuple[int, float], way: np.ndarray | None = WAY, push: np.ndarray | None = None
+) -> GripperRun:
     """So many frames at each level."""
-    return GripperRun(np.concatenate([np.full(count, level) for count, level in parts]), way, push, RATE)
+    return GripperRun(
+        np.concatenate([np.full(count, level) for count, level in parts]), way, push, RATE
+    )
 
 
 def shown(*runs: GripperRun) -> tuple[str, float]:
@@ -68,7 +77,10 @@ def test_a_command_beyond_what_is_reached() -> None:
     opens_wide = run(*levels, push=np.where(low, 0.0, 0.2))
     assert shown(opens_wide) == ("high_is_closed", 0.88)
     assert shown(run(*levels, push=np.zeros(100))) == ("unknown", 0.5)
-    assert shown(run(*levels, push=np.where(low, -0.2, 0.2))) == ("unknown", 0.5)  # beyond both ends alike
+    assert shown(run(*levels, push=np.where(low, -0.2, 0.2))) == (
+        "unknown",
+        0.5,
+    )  # beyond both ends alike
 
 
 def test_a_gripper_that_does_not_move_shows_nothing() -> None:
@@ -90,7 +102,9 @@ def test_two_arms_one_behind_the_other() -> None:
     names = [f"{arm}_{k}" for k in range(7) for arm in ("robot1", "robot2")]
     alternating = [np.repeat(run, 2, axis=1) for run in with_gripper(6)]
     assert switching_dimensions(alternating, RATES, names) == {"robot1": 12, "robot2": 13}
-    assert switching_dimensions(alternating, RATES, ()) == {"right": 13}  # without names one half is one arm
+    assert switching_dimensions(alternating, RATES, ()) == {
+        "right": 13
+    }  # without names one half is one arm
 
 
 ROWS = np.array([[0.0, 10.0, 0.5, 1.0], [1.0, 20.0, 0.25, 3.0]])

@@ -39,7 +39,12 @@ FINGERS = ("index_finger_0", "middle_finger_0", "ring_finger_0")
     ("value", "names", "kind", "reason"),
     [
         (lambda s: s, NAMED, "gripper", "polarity_unknown"),
-        (lambda s: np.outer(s, [1.0, 1.5, 1.2]), (*JOINTS, *FINGERS), "hand", "hand_without_polarity"),
+        (
+            lambda s: np.outer(s, [1.0, 1.5, 1.2]),
+            (*JOINTS, *FINGERS),
+            "hand",
+            "hand_without_polarity",
+        ),
     ],
 )
 def test_a_polarity_that_nothing_shows_is_unknown(
@@ -49,18 +54,28 @@ def test_a_polarity_that_nothing_shows_is_unknown(
 
     Its moves count, open and closed do not: 0 is only its low end.
     """
-    turns = [(joints, value((np.arange(len(joints)) // 15 % 2).astype(float))) for joints, _ in joints_and_openings()]
+    turns = [
+        (joints, value((np.arange(len(joints)) // 15 % 2).astype(float)))
+        for joints, _ in joints_and_openings()
+    ]
     episodes = [episode_of(k, np.column_stack(columns), names) for k, columns in enumerate(turns)]
     result = surveyed(episodes)
     (signal,) = result.signals
-    assert (signal.kind, signal.polarity, signal.has_polarity, signal.is_used) == (kind, "unknown", False, True)
+    assert (signal.kind, signal.polarity, signal.has_polarity, signal.is_used) == (
+        kind,
+        "unknown",
+        False,
+        True,
+    )
     assert signal.closed < signal.open
     assert [(f.reason, f.severity) for f in result.findings] == [(reason, "warning")]
     assert result.findings[0].detail.endswith(": nothing shows it")
     curve = opening(signal, episodes[0])
     assert curve is not None
     assert len(gripper_moves(curve, MotionConfig(), FPS)) > 5
-    assert attempts([GripperCurve(curve, has_polarity=signal.has_polarity)], MotionConfig(), FPS) == []
+    assert (
+        attempts([GripperCurve(curve, has_polarity=signal.has_polarity)], MotionConfig(), FPS) == []
+    )
 
 
 # Where values lie
@@ -89,16 +104,22 @@ def test_a_gripper_of_the_registry_that_is_not_there(dimension: int | str) -> No
     """Nothing else is looked for, and it is said."""
     result = surveyed(one_armed(lambda o: o, NAMED), gripper={"dimension": dimension})
     assert (result.signals, [f.reason for f in result.findings]) == ((), ["no_gripper"])
-    assert result.findings[0].detail.startswith(f"the registry's state[{dimension}] is not there; looked at state of 7")
+    assert result.findings[0].detail.startswith(
+        f"the registry's state[{dimension}] is not there; looked at state of 7"
+    )
 
 
 # Which episodes, and when again
 
 
-def test_a_survey_is_made_again_when_it_may_come_out_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_survey_is_made_again_when_it_may_come_out_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """By other code, or another registry entry."""
     episodes = one_armed(lambda o: o, NAMED)
-    first = tuple(replace(signal, polarity_by="the first survey") for signal in surveyed(episodes).signals)
+    first = tuple(
+        replace(signal, polarity_by="the first survey") for signal in surveyed(episodes).signals
+    )
     assert surveyed(episodes, former_survey=first).signals == first
     entry = {"dimension": 6, "closed": 1, "open": 0}
     (second_survey,) = surveyed(episodes, former_survey=first, gripper=entry).signals

@@ -50,7 +50,15 @@ def test_what_is_left_out(tmp_path: Path) -> None:
     )
     source = source_of(tmp_path)
     assert list(source.archive("a.tar").members) == ["inside.mp4"]
-    escaping = ["../outside.mp4", "a/../../outside.mp4", "/etc/outside.mp4", "soft.mp4", "hard.mp4", "device", "pipe"]
+    escaping = [
+        "../outside.mp4",
+        "a/../../outside.mp4",
+        "/etc/outside.mp4",
+        "soft.mp4",
+        "hard.mp4",
+        "device",
+        "pipe",
+    ]
     assert source.contents.escaping == [f"a.tar!/{n}" for n in [*escaping, "not utf-8 ?.mp4"]]
     for name in escaping:
         with pytest.raises(DataError, match="has no member"):
@@ -68,7 +76,12 @@ def test_unpacked_once_under_a_name_of_ours(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "a.tar", [("e/x.mp4", b"one"), ("e/x.odd suffix", b"two")])
     cache = tmp_path / "cache"
     path = extract(tar, "e/x.mp4", cache)
-    assert (path.parent, path.suffix, len(path.stem), path.read_bytes()) == (cache, ".mp4", 64, b"one")
+    assert (path.parent, path.suffix, len(path.stem), path.read_bytes()) == (
+        cache,
+        ".mp4",
+        64,
+        b"one",
+    )
     os.utime(path, ns=(0, 0))
     assert extract(tar, "e/x.mp4", cache) == path
     assert path.stat().st_mtime_ns > 0  # what is in use is not the oldest
@@ -122,7 +135,9 @@ def test_what_stands_before_the_damage_is_read(tmp_path: Path, data: bytes, prob
         assert file.read() == b"data"
 
 
-def test_a_header_that_takes_too_much_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_header_that_takes_too_much_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As one does that claims a name of a terabyte."""
     write_tar(tmp_path / "a.tar", [("x.mp4", b"x")])
     monkeypatch.setattr(tarfile.TarFile, "next", Mock(side_effect=MemoryError))
@@ -139,7 +154,9 @@ def test_a_tar_that_shrinks_under_us(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_written_ends_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_ends_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A full disk is no fault of the episode's."""
     write_tar(tmp_path / "a.tar", [("x.mp4", b"x")])
     (tmp_path / "in the way").write_text("")

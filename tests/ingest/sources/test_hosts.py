@@ -31,7 +31,9 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def at(folder: Path, source: str, **limits: int) -> Source:
-    return Source(DatasetConfig(name="toy", source=source, limits=Limits(**limits)), None, folder / "cache")
+    return Source(
+        DatasetConfig(name="toy", source=source, limits=Limits(**limits)), None, folder / "cache"
+    )
 
 
 def sizes(source: Source) -> dict[str, int]:
@@ -75,7 +77,9 @@ def test_a_web_server(web: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limit", ["max_pages", "max_files", "max_bytes"])
 def test_more_than_the_limits_of_a_web_server(web: str, tmp_path: Path, limit: str) -> None:
-    with pytest.raises(DownloadError, match=f"over the limit of 1 .limits.{limit} of the registry entry"):
+    with pytest.raises(
+        DownloadError, match=f"over the limit of 1 .limits.{limit} of the registry entry"
+    ):
         _ = at(tmp_path, f"{web}my%20set/", **{limit: 1}).files
 
 
@@ -111,7 +115,9 @@ def gs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
             if self.headers.get("Authorization"):
                 return self.send_error(400, "nobody has logged in")
             if url.path == bucket:
-                return self.answer({"items": [facts(n) for n in objects if n.startswith(query["prefix"][0])]})
+                return self.answer(
+                    {"items": [facts(n) for n in objects if n.startswith(query["prefix"][0])]}
+                )
             if name not in objects:
                 return self.send_error(404)
             first, last = self.headers["Range"].removeprefix("bytes=").split("-")
@@ -119,7 +125,11 @@ def gs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
 
     def facts(name: str) -> dict[str, str]:
         data = objects[name]
-        blob_facts = {"name": name, "size": str(len(data)), "crc32c": b64(google_crc32c.Checksum(data).digest())}
+        blob_facts = {
+            "name": name,
+            "size": str(len(data)),
+            "crc32c": b64(google_crc32c.Checksum(data).digest()),
+        }
         if name.endswith(".bin"):
             return blob_facts
         return blob_facts | {"md5Hash": b64(hashlib.md5(data).digest())}
@@ -132,9 +142,16 @@ def gs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
         yield objects
 
 
-def test_a_google_bucket(gs: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_google_bucket(
+    gs: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hosts, "BLOCK_BYTES", 4000)
-    gs |= {"set/meta/info.json": b"{}" * 5000, "set/parts.bin": b"abc", "set/wrong.bin": b"abc", "set_2/x": b"x"}
+    gs |= {
+        "set/meta/info.json": b"{}" * 5000,
+        "set/parts.bin": b"abc",
+        "set/wrong.bin": b"abc",
+        "set_2/x": b"x",
+    }
     source = at(tmp_path, "gs://robots/set")
     assert {uri: file_facts.version for uri, file_facts in source.files.items()} == {
         "meta/info.json": f"md5:{hashlib.md5(b'{}' * 5000).hexdigest()}",
@@ -161,7 +178,10 @@ def test_what_a_server_packs_is_not_unpacked(tmp_path: Path, packed: str) -> Non
         def do_GET(self) -> None:
             is_page = self.path.endswith("/")
             is_packed = is_page == (packed == "page")
-            self.answer(twice if is_packed else page, headers={"Content-Encoding": "gzip, gzip"} if is_packed else {})
+            self.answer(
+                twice if is_packed else page,
+                headers={"Content-Encoding": "gzip, gzip"} if is_packed else {},
+            )
 
     with serving(Packing) as url:
         source = at(tmp_path, f"{url}/")

@@ -28,7 +28,12 @@ from tests.kits.patience import PATIENCE_S
 
 REPO = "someone/toy"
 BIG = bytes(range(256)) * 4096  # 1 MiB
-FILES = {"README.md": b"small", "data/a.parquet": BIG, "data/b.parquet": BIG[::-1], ".gitattributes": b"hidden"}
+FILES = {
+    "README.md": b"small",
+    "data/a.parquet": BIG,
+    "data/b.parquet": BIG[::-1],
+    ".gitattributes": b"hidden",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +96,11 @@ def test_listing(hub: Hub, source: Source) -> None:
         "data/a.parquet": (len(BIG), f"sha256:{shas['data/a.parquet']}"),
         "data/b.parquet": (len(BIG), f"sha256:{shas['data/b.parquet']}"),
     }
-    assert (source.contents.folders, source.contents.escaping, in_place(source)) == ({"data"}, [], set())
+    assert (source.contents.folders, source.contents.escaping, in_place(source)) == (
+        {"data"},
+        [],
+        set(),
+    )
     assert source.fingerprint() == source.config.revision
     assert hub.contents() == []
 
@@ -100,7 +109,10 @@ def test_a_pinned_listing_needs_no_network_twice(hub: Hub, source: Source) -> No
     first = source.resolve("README.md").read_bytes()
     num_requests = len(hub.asked)
     second_source = afresh(source)
-    assert (second_source.files, second_source.fingerprint()) == (source.files, source.fingerprint())
+    assert (second_source.files, second_source.fingerprint()) == (
+        source.files,
+        source.fingerprint(),
+    )
     assert second_source.resolve("README.md").read_bytes() == first
     assert len(hub.asked) == num_requests
 
@@ -114,7 +126,10 @@ def test_a_branch_that_moves(hub: Hub, tmp_path: Path) -> None:
     new = hub.commit({"README.md": b"large", "data/a.parquet": BIG})  # of equal size
     hub.asked.clear()
     moved_source = afresh(source)
-    assert (moved_source.fingerprint(), list(moved_source.files)) == (new, ["README.md", "data/a.parquet"])
+    assert (moved_source.fingerprint(), list(moved_source.files)) == (
+        new,
+        ["README.md", "data/a.parquet"],
+    )
     assert moved_source.resolve("README.md").read_bytes() == b"large"
     assert moved_source.resolve("data/a.parquet").read_bytes() == BIG
     assert hub.fetched() == {"README.md"}, "what did not change is not fetched again"
@@ -126,7 +141,11 @@ def test_a_branch_that_moves(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_names_that_lead_elsewhere(hub: Hub, tmp_path: Path) -> None:
-    hub.commit(dict.fromkeys(("\ud800", "../out", "a/../../out", "/etc/x", "a//b", ".a/b", "a/.b", "c"), b"x"))
+    hub.commit(
+        dict.fromkeys(
+            ("\ud800", "../out", "a/../../out", "/etc/x", "a//b", ".a/b", "a/.b", "c"), b"x"
+        )
+    )
     source = at(tmp_path)
     assert list(source.files) == ["c"]
     assert source.contents.escaping == ["../out", "/etc/x", "a/../../out"]
@@ -142,7 +161,13 @@ def test_names_that_lead_elsewhere(hub: Hub, tmp_path: Path) -> None:
 def test_goes_on_where_it_broke_off(hub: Hub, source: Source, blocks: int) -> None:
     hub.drops["data/a.parquet"] = [blocks, 0, 100]
     assert source.resolve("data/a.parquet").read_bytes() == BIG
-    assert [a.start for a in hub.contents()] == [0, blocks, blocks, blocks, *range(2 * blocks, len(BIG), blocks)]
+    assert [a.start for a in hub.contents()] == [
+        0,
+        blocks,
+        blocks,
+        blocks,
+        *range(2 * blocks, len(BIG), blocks),
+    ]
 
 
 def test_goes_on_in_a_later_run(hub: Hub, source: Source, blocks: int) -> None:
@@ -189,7 +214,10 @@ def test_what_was_put_there_by_hand_is_taken_when_it_is_right(hub: Hub, source: 
 
 def test_bytes_that_stay_wrong(hub: Hub, source: Source) -> None:
     hub.corrupt["data/a.parquet"] = 99
-    with pytest.raises(DownloadError, match=r"fetch data/a\.parquet .* not what was listed .* twice; .* run the same"):
+    with pytest.raises(
+        DownloadError,
+        match=r"fetch data/a\.parquet .* not what was listed .* twice; .* run the same",
+    ):
         source.resolve("data/a.parquet")
     assert (in_place(source), partials(source), len(hub.contents())) == (set(), [], 2)
 
@@ -199,7 +227,9 @@ def test_refused(hub: Hub, source: Source, waits: list[float]) -> None:
     address = "check the address, and the revision"
     for status, remedy in {401: token, 403: token, 404: address, 410: "run the same again"}.items():
         hub.refuse["README.md"] = [status]
-        with pytest.raises(DownloadError, match=f"cannot fetch README.md .*: {status} refused; .*{remedy}"):
+        with pytest.raises(
+            DownloadError, match=f"cannot fetch README.md .*: {status} refused; .*{remedy}"
+        ):
             source.resolve("README.md")
         assert (in_place(source), waits) == (set(), []), "asking again would not help"
 
@@ -209,14 +239,18 @@ def test_a_busy_hub(hub: Hub, source: Source, waits: list[float]) -> None:
     assert source.resolve("README.md").read_bytes() == b"small"
     assert waits == [1.0, 8.0, 4.0], "429 says how long"
     hub.refuse["data/a.parquet"] = [503]
-    with pytest.raises(DownloadError, match=r"503 refused; see that it answers, and run the same again"):
+    with pytest.raises(
+        DownloadError, match=r"503 refused; see that it answers, and run the same again"
+    ):
         source.resolve("data/a.parquet")
 
 
 def test_token(hub: Hub, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """Goes to the hub, and not to where the hub redirects."""
     hub.token = "hf_secret"
-    with pytest.raises(DownloadError, match=r"fetch the list of its files .*401 Repository not found; .*HF_TOKEN"):
+    with pytest.raises(
+        DownloadError, match=r"fetch the list of its files .*401 Repository not found; .*HF_TOKEN"
+    ):
         _ = source.files
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     source = afresh(source)
@@ -225,14 +259,23 @@ def test_token(hub: Hub, source: Source, monkeypatch: pytest.MonkeyPatch) -> Non
     assert tokens_by_host == {("127.0.0.1", "Bearer hf_secret"), ("localhost", None)}
 
 
-def test_revisions_and_names_that_are_not_there(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_revisions_and_names_that_are_not_there(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commit = hub.commit(FILES)
     hub.branches["refs/convert/parquet"] = commit
     assert at(tmp_path, revision="refs/convert/parquet").fingerprint() == commit
-    for source in (at(tmp_path, revision="v9"), at(tmp_path, "hf://someone/else"), at(tmp_path, revision="0" * 40)):
+    for source in (
+        at(tmp_path, revision="v9"),
+        at(tmp_path, "hf://someone/else"),
+        at(tmp_path, revision="0" * 40),
+    ):
         with pytest.raises(DownloadError, match=r"404 .*; check the address, and the revision"):
             _ = source.files
-    for address, reason in (("hf://toy", "hf://owner/name"), ("ftp://host/x", "no ftp:// is read here")):
+    for address, reason in (
+        ("hf://toy", "hf://owner/name"),
+        ("ftp://host/x", "no ftp:// is read here"),
+    ):
         with pytest.raises(SourceError, match=reason):
             _ = at(tmp_path, address).files
     with pytest.raises(SourceError, match="give a folder to fetch its files to"):
@@ -244,7 +287,9 @@ def test_revisions_and_names_that_are_not_there(hub: Hub, tmp_path: Path, monkey
 
 def test_more_files_than_the_limits(hub: Hub, tmp_path: Path) -> None:
     hub.page, revision = 2, hub.commit(FILES)
-    with pytest.raises(DownloadError, match=r"files: \d, over the limit of 1 \(limits.max_files of the registry"):
+    with pytest.raises(
+        DownloadError, match=r"files: \d, over the limit of 1 \(limits.max_files of the registry"
+    ):
         _ = at(tmp_path, revision=revision, limits={"max_files": 1}).files
 
 
@@ -264,7 +309,14 @@ def test_processes_that_want_the_same_file(hub: Hub, source: Source) -> None:
         "config = DatasetConfig(name='toy', source=sys.argv[1], revision=sys.argv[2]);"
         "print(len(Source(config, None, Path(sys.argv[3])).resolve('data/a.parquet').read_bytes()))"
     )
-    command = [sys.executable, "-c", code, source.config.source, source.config.revision, str(source.cache)]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        source.config.source,
+        source.config.revision,
+        str(source.cache),
+    ]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [p.communicate(timeout=PATIENCE_S)[0] for p in both] == [f"{len(BIG)}\n"] * 2
     assert [a.start for a in hub.contents()] == [0], "one fetched, the other waited"
@@ -313,7 +365,9 @@ def test_one_episode_of_v3_by_its_pointer(hub: Hub, tmp_path: Path) -> None:
     listing = list_episodes(remote(hub, root, tmp_path, 3, 99))
     assert [r.num_rows for r in listing.records] == [None, None, 8, 9, None]
     assert listing.findings == ()
-    assert {u for u in hub.fetched() if u.startswith("data/")} == {"data/chunk-000/file-001.parquet"}
+    assert {u for u in hub.fetched() if u.startswith("data/")} == {
+        "data/chunk-000/file-001.parquet"
+    }
     edit_parquet(v3_meta(root), **{"data/file_index": [2, 2, 2, 2, 0]})  # wrong
     listing = list_episodes(remote(hub, root, tmp_path, 3))
     assert listing.records[3].num_rows == 9

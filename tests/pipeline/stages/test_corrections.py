@@ -35,7 +35,9 @@ def test_a_rejected_label_is_not_used(own: Made, corpus: Lake):
     assert active(corpus) == []
     assert corpus.rows("SELECT count(*) FROM samples WHERE episode_index = 2") == [(0,)]
     rejected = "SELECT episode_index, stage, severity, detail FROM findings WHERE reason = 'label_rejected'"
-    assert corpus.rows(rejected) == [(2, "corrections", "warning", f"label {run}: the robot is idle")]
+    assert corpus.rows(rejected) == [
+        (2, "corrections", "warning", f"label {run}: the robot is idle")
+    ]
     corrections.take_back(corpus, row["correction_id"], author="ada", follows=row["correction_id"])
     assert own.rebuild() == REDONE
     assert active(corpus) != []
@@ -43,7 +45,10 @@ def test_a_rejected_label_is_not_used(own: Made, corpus: Lake):
 
 def test_the_second_of_two_people_is_told(corpus: Lake):
     say(corpus, author="ada")
-    with pytest.raises(ConflictError, match=r"^ada saved a correction of episode 2 of tiny on 20\d\d-.* UTC: reload"):
+    with pytest.raises(
+        ConflictError,
+        match=r"^ada saved a correction of episode 2 of tiny on 20\d\d-.* UTC: reload",
+    ):
         say(corpus, author="grace", follows=None)
     with pytest.raises(ConflictError, match="ingested anew"):
         say(corpus, author="grace", base_content_hash="0" * 64)
@@ -58,11 +63,23 @@ REFUSED: list[tuple[dict[str, Any] | list[dict[str, Any]], str]] = [
     ([STEPS[0], STEPS[1] | {"end_frame": 31}], "covers frames 11-31, the episode has 30"),
     ([STEPS[0], STEPS[1] | {"end_frame": 11}], "it is empty"),
     ([STEPS[0], STEPS[1] | {"name": "  "}], "segments.1.name: it is empty"),
-    ([STEPS[0], STEPS[1] | {"name": "x" * 201}], "segments.1.name: it is longer than 200 characters"),
+    (
+        [STEPS[0], STEPS[1] | {"name": "x" * 201}],
+        "segments.1.name: it is longer than 200 characters",
+    ),
     ([STEPS[0], STEPS[1] | {"name": "a\x1b[8mb"}], "segments.1.name: it holds control characters"),
-    ([STEPS[0], STEPS[1] | {"kind": "pause"}], "segments.1.kind: Input should be 'step', 'idle' or 'done'"),
-    ([STEPS[0], STEPS[1] | {"step": 7}], "no segment attempts step 0, and there is no plan that names it: give plan"),
-    ([STEPS[0], STEPS[1] | {"start_frame": -1}], "segments.1.start_frame: Input should be greater than or equal to 0"),
+    (
+        [STEPS[0], STEPS[1] | {"kind": "pause"}],
+        "segments.1.kind: Input should be 'step', 'idle' or 'done'",
+    ),
+    (
+        [STEPS[0], STEPS[1] | {"step": 7}],
+        "no segment attempts step 0, and there is no plan that names it: give plan",
+    ),
+    (
+        [STEPS[0], STEPS[1] | {"start_frame": -1}],
+        "segments.1.start_frame: Input should be greater than or equal to 0",
+    ),
     ([STEPS[0], STEPS[1] | {"start_frame": 11.5}], "segments.1.start_frame: it is no whole number"),
     ([STEPS[0], STEPS[1] | {"script": "x"}], "segments.1.script: Extra inputs are not permitted"),
     ([{"name": "Rest", "start_frame": 0, "end_frame": 30, "kind": "idle"}], "has no step left"),

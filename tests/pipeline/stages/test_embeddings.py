@@ -47,7 +47,9 @@ def test_a_decoding_of_their_own_gives_the_same(fresh: Made):
     outputs = [stage_output(STAGE, lake, fresh.build, chunk) for chunk in (0, 1, 2)]
     assert all(output.findings == [] for output in outputs)
     tables = pa.concat_tables([output.tables["embeddings"] for output in outputs])
-    assert sum(int(output.numbers["decoded_frames"]) for output in outputs) == tables.num_rows, "no frame but those"
+    assert sum(int(output.numbers["decoded_frames"]) for output in outputs) == tables.num_rows, (
+        "no frame but those"
+    )
     stored = lake.arrow("SELECT * FROM embeddings ORDER BY episode_index, camera, frame_index")
     assert tables.cast(stored.schema).equals(stored)
 
@@ -68,14 +70,18 @@ def test_a_video_that_is_gone_is_a_finding(fresh: Made, tmp_path: Path):
     copied = fresh.copy(tmp_path)
     lake = Lake(copied.space)
     build = looking(copied.build)
-    ((uri,),) = lake.rows("SELECT DISTINCT videos[1].uri FROM episode_facts WHERE episode_index = 0")
+    ((uri,),) = lake.rows(
+        "SELECT DISTINCT videos[1].uri FROM episode_facts WHERE episode_index = 0"
+    )
     right = stage_output(STAGE, lake, build, 0)
     (copied.source / uri).write_bytes(b"")
     output = stage_output(STAGE, lake, build, 0)
     lost_episodes = {f.episode_index for f in output.findings or ()}
     assert 0 in lost_episodes
     assert {(f.reason, f.severity) for f in output.findings or ()} == {("pictures_lost", "warning")}
-    episodes_left = [e for e in right.tables["embeddings"]["episode_index"].to_pylist() if e not in lost_episodes]
+    episodes_left = [
+        e for e in right.tables["embeddings"]["episode_index"].to_pylist() if e not in lost_episodes
+    ]
     assert output.tables["embeddings"]["episode_index"].to_pylist() == episodes_left
 
 

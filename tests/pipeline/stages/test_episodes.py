@@ -33,7 +33,8 @@ def test_a_file_that_nothing_reads_is_in_the_lake_and_stales_no_label(own: Made)
     assert own.rebuild() == [("episodes", None)]
     assert {*own.rows(PARTS)} - {*parts_before} == {("file", "quux_readings.bin", "unknown", 1)}
     findings_query = (
-        "SELECT stage, severity, file FROM findings WHERE reason = 'part_not_used' AND detail LIKE '%quux%'"
+        "SELECT stage, severity, file FROM findings WHERE reason = 'part_not_used' AND detail LIKE "
+        "'%quux%'"
     )
     assert own.rows(findings_query) == [("episodes", "warning", "quux_readings.bin")]
     # Gone again, its row goes
@@ -46,7 +47,10 @@ def test_a_lake_from_before_parts_were_known_is_listed_anew_and_no_more(own: Mad
     (own.source / "README.md").write_text("words")
     own.rebuild()
     change(own.space, "DELETE FROM source_parts")
-    change(own.space, "UPDATE stage_runs SET input_hash = 'of episodes-6' WHERE stage = 'episodes' AND chunk = -1")
+    change(
+        own.space,
+        "UPDATE stage_runs SET input_hash = 'of episodes-6' WHERE stage = 'episodes' AND chunk = -1",
+    )
     assert own.rebuild() == [("episodes", None)]
     assert own.rows("SELECT count(*) > 0 FROM source_parts") == [(True,)]
     assert own.rebuild() == []
@@ -54,8 +58,13 @@ def test_a_lake_from_before_parts_were_known_is_listed_anew_and_no_more(own: Mad
 
 def test_names_of_parts_that_no_table_can_keep_are_shown_otherwise():
     parts = tuple(
-        SourcePart("column", name, "unknown", "", "odd") for name in ("a\0b", "a\0c", "x" * 30 + "1", "x" * 90)
+        SourcePart("column", name, "unknown", "", "odd")
+        for name in ("a\0b", "a\0c", "x" * 30 + "1", "x" * 90)
     )
     listing = Listing("toy", 10.0, None, (), (), (), parts=parts)
     kept_parts = storable(listing, Limits(max_text=20)).parts
-    assert [(part.name, part.num_times) for part in kept_parts] == [("a\ufffdb", 1), ("a\ufffdc", 1), ("x" * 20, 2)]
+    assert [(part.name, part.num_times) for part in kept_parts] == [
+        ("a\ufffdb", 1),
+        ("a\ufffdc", 1),
+        ("x" * 20, 2),
+    ]

@@ -27,13 +27,18 @@ def test_pictures_of_the_one_decoding_make_the_same_shards(made: Made, tmp_path:
     samples = SamplesConfig(profile="procvlm", unanswerable_per_episode=0)
     fresh = built(with_stages(made.build, samples=samples), Workspace(tmp_path))
     frames = fresh.rows("SELECT count(*) FROM frames")[0][0]
-    assert (decoded(fresh.report.done, "frames"), decoded(fresh.report.done, "shards")) == (frames, 0)
+    assert (decoded(fresh.report.done, "frames"), decoded(fresh.report.done, "shards")) == (
+        frames,
+        0,
+    )
     lake = Lake(fresh.space)
     shard_digests = []
     for chunk in (0, 1, 2):
         output = stage_output(STAGE, lake, fresh.build, chunk)  # decodes once more
         assert output.findings == []
-        shard_digests += [(row["shard"], row["sha256"]) for row in output.tables["shards"].to_pylist()]
+        shard_digests += [
+            (row["shard"], row["sha256"]) for row in output.tables["shards"].to_pylist()
+        ]
     assert sorted(shard_digests) == fresh.rows("SELECT shard, sha256 FROM shards ORDER BY 1")
     assert {p.suffix for p in (fresh.space.root / "shards").rglob("*.*")} == {".tar", ".json"}
 
@@ -62,4 +67,6 @@ def test_pictures_are_kept_where_it_would_take_longer_to_decode_them_again(
         for frame in range(50):
             picture = ArrayPicture(np.full((64, 64), frame, np.uint8), is_key=frame % group == 0)
             keeper.keep(episode, "front", frame, picture)
-    assert sorted(keeper.pictures.places) == [(e, "front", frame, "") for e in (0, 1) for frame in range(kept)]
+    assert sorted(keeper.pictures.places) == [
+        (e, "front", frame, "") for e in (0, 1) for frame in range(kept)
+    ]

@@ -25,7 +25,9 @@ def sampled(made_corpus: Made, build: DatasetBuild, chunk: int = 0) -> Lake:
     return lake
 
 
-def sharded(lake: Lake, build: DatasetBuild, chunk: int = 0) -> tuple[list[dict], list, dict, list[Sample]]:
+def sharded(
+    lake: Lake, build: DatasetBuild, chunk: int = 0
+) -> tuple[list[dict], list, dict, list[Sample]]:
     output = stage_output(shards_stage.STAGE, lake, build, chunk)
     rows = output.tables["shards"].to_pylist()
     findings = output.findings
@@ -55,8 +57,15 @@ def test_an_editor_is_asked_once_per_picture(own: Made, monkeypatch: pytest.Monk
     second_shards = sharded(lake, build)
     assert len(instructions) == count, "the store has them"
     assert second_shards[0] == first[0]
-    plain = {name: jpeg for s in first[3] for name, jpeg in zip(s.row["pictures"], s.pictures, strict=True)}
-    assert all(plain[s.row["pictures"][-1]] not in [plain[n] for n in s.row["pictures"][:-1]] for s in edited)
+    plain = {
+        name: jpeg
+        for s in first[3]
+        for name, jpeg in zip(s.row["pictures"], s.pictures, strict=True)
+    }
+    assert all(
+        plain[s.row["pictures"][-1]] not in [plain[n] for n in s.row["pictures"][:-1]]
+        for s in edited
+    )
 
 
 def test_lost_pictures_cost_only_the_samples_that_show_them(own: Made):
@@ -66,9 +75,17 @@ def test_lost_pictures_cost_only_the_samples_that_show_them(own: Made):
     data = video_path(own.source, lost_episode).read_bytes()
     video_path(own.source, lost_episode).write_bytes(data[: len(data) // 2])
     _, (finding,), numbers, samples = sharded(lake, build, 1)
-    assert (finding.reason, finding.severity, finding.episode_index) == ("pictures_lost", "unusable", lost_episode)
+    assert (finding.reason, finding.severity, finding.episode_index) == (
+        "pictures_lost",
+        "unusable",
+        lost_episode,
+    )
     sample_rows = lake.dicts("SELECT sample_id, pictures FROM samples WHERE chunk = 1")
-    untouched = {r["sample_id"] for r in sample_rows if all(p["episode_index"] != lost_episode for p in r["pictures"])}
+    untouched = {
+        r["sample_id"]
+        for r in sample_rows
+        if all(p["episode_index"] != lost_episode for p in r["pictures"])
+    }
     found_ids = {s.row["sample_id"] for s in samples}
     assert untouched <= found_ids
     assert 0 < numbers["samples_left_out"] == len(sample_rows) - len(found_ids)

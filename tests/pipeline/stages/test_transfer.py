@@ -34,7 +34,9 @@ def test_a_label_that_was_carried_over_can_be_rejected(own: Made, corpus: Lake):
     corrections.reject_label(corpus, "tiny", 0, run, author="ada", follows=None)
     own.rebuild()
     assert active(corpus, 0) == ("motion", "named by the configuration")
-    assert references.sentences(corpus) == {"tiny": "1 run is labelled like its reference (episode 2)"}
+    assert references.sentences(corpus) == {
+        "tiny": "1 run is labelled like its reference (episode 2)"
+    }
 
 
 # What the annotator is given
@@ -44,11 +46,16 @@ def test_episodes_are_compared_by_what_an_encoder_saw_or_by_tiny_pictures(own: M
     say(corpus)
     [task] = shown_tasks(corpus, own.build, chunk_signals(corpus, "tiny", 0))
     assert [e.episode_index for e in task.episodes] == [0], "episode 1 is of another task"
-    assert [reference.plan for reference in task.references] == [("Reach for the cube", "Put it on the plate")]
+    assert [reference.plan for reference in task.references] == [
+        ("Reach for the cube", "Put it on the plate")
+    ]
     compared = [*task.signals, *(reference.signals for reference in task.references)]
     assert [len(s) for s in compared] == [24, 30]
     all_frames = list(range(30))  # five pictures a second are all of four
-    assert [[list(frames) for frames, _ in s.pictures] for s in compared] == [[all_frames[:24]], [all_frames]]
+    assert [[list(frames) for frames, _ in s.pictures] for s in compared] == [
+        [all_frames[:24]],
+        [all_frames],
+    ]
 
     build = with_grey_embeddings(own.build)
     own.rebuild(build)
@@ -57,22 +64,30 @@ def test_episodes_are_compared_by_what_an_encoder_saw_or_by_tiny_pictures(own: M
     assert [[len(frames) for frames, _ in s.pictures] for s in compared] == [[24], [30]]
     [(params,)] = corpus.rows("SELECT params FROM label_runs WHERE annotator = 'transfer'")
     assert '"encoder": "grey"' in params
-    assert corpus.rows("SELECT count(*) FROM episode_labels WHERE list_contains(notes, ?)", [NO_PICTURES]) == [(0,)]
+    assert corpus.rows(
+        "SELECT count(*) FROM episode_labels WHERE list_contains(notes, ?)", [NO_PICTURES]
+    ) == [(0,)]
 
     # An episode that the encoder did not see is compared by the rest
     corpus.remove("test", "episode_index = 0", [], "embeddings")
     [task] = shown_tasks(corpus, build, chunk_signals(corpus, "tiny", 0))
     assert [s.pictures for s in task.signals] == [(None,)]
     assert [len(reference.signals.pictures) for reference in task.references] == [1]
-    corpus.con.execute("UPDATE stage_runs SET input_hash = '' WHERE stage = 'transfer' AND chunk = 0")
+    corpus.con.execute(
+        "UPDATE stage_runs SET input_hash = '' WHERE stage = 'transfer' AND chunk = 0"
+    )
     own.rebuild(build)
-    assert corpus.column("SELECT episode_index FROM episode_labels WHERE list_contains(notes, ?)", [NO_PICTURES]) == [0]
+    assert corpus.column(
+        "SELECT episode_index FROM episode_labels WHERE list_contains(notes, ?)", [NO_PICTURES]
+    ) == [0]
 
 
 def test_a_correction_that_does_not_fit_any_more_shows_nothing(own: Made, corpus: Lake):
     say(corpus)
     own.rebuild()
-    corpus.con.execute("UPDATE corrections SET segments = replace(segments, '\"end_frame\": 30', '\"end_frame\": 29')")
+    corpus.con.execute(
+        "UPDATE corrections SET segments = replace(segments, '\"end_frame\": 30', '\"end_frame\": 29')"
+    )
     assert list(shown_tasks(corpus, own.build, chunk_signals(corpus, "tiny", 0))) == []
 
 
@@ -86,7 +101,11 @@ def corrected(tmp_path_factory: pytest.TempPathFactory) -> Made:
     source = make_dataset(folder / "source", (24, 18, 30, 12, 26, 16))
     built_corpus = built(with_grey_embeddings(build_of(source)), Workspace(folder / "workspace"))
     with opened(built_corpus.space) as lake:
-        say(lake, [STEPS[0] | {"end_frame": 9}, STEPS[1] | {"start_frame": 9, "end_frame": 26}], episode=4)
+        say(
+            lake,
+            [STEPS[0] | {"end_frame": 9}, STEPS[1] | {"start_frame": 9, "end_frame": 26}],
+            episode=4,
+        )
     return built_corpus
 
 
@@ -94,7 +113,9 @@ def with_grey_embeddings(build: DatasetBuild) -> DatasetBuild:
     return with_stages(build, embeddings=EmbeddingsConfig(encoder="grey", hz=100))
 
 
-def digest_after(folder: Path, corrected: Made, build_it: Callable[[Workspace, DatasetBuild], None]) -> dict[str, str]:
+def digest_after(
+    folder: Path, corrected: Made, build_it: Callable[[Workspace, DatasetBuild], None]
+) -> dict[str, str]:
     """Of a copy of it that `build_it` has built again."""
     own_copy = corrected.copy(folder)
     build_it(own_copy.space, with_grey_embeddings(own_copy.build))
@@ -116,7 +137,9 @@ def test_workers_and_the_order_of_chunks_change_nothing(corrected: Made, tmp_pat
             fingerprint = build.source(space.sources).fingerprint()
             for only in (frozenset({"episodes", "frames", "embeddings"}), None):
                 for chunk in chunks if only is None else (2,):
-                    chunk_result = run_chunk(ChunkTask(str(space.root), build, fingerprint, chunk, 1, "", only))
+                    chunk_result = run_chunk(
+                        ChunkTask(str(space.root), build, fingerprint, chunk, 1, "", only)
+                    )
                     assert not chunk_result.failed
             lake.con.close()
 

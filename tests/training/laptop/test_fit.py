@@ -34,7 +34,9 @@ def test_equal_seeds_give_equal_models(corpus: tuple[Lake, Release]) -> None:
     assert [p.loss for p in seeded] != [p.loss for p in first_curve]
 
 
-def test_nothing_is_gone_on_from(corpus: tuple[Lake, Release], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_gone_on_from(
+    corpus: tuple[Lake, Release], monkeypatch: pytest.MonkeyPatch
+) -> None:
     lake, release = corpus
     assert not resumable(lake.workspace, recipe(), release)
     with pytest.raises(TrainingError, match="leave out --resume"):
@@ -97,9 +99,15 @@ def test_nothing_that_is_shown_tells_how_long_a_run_will_last():
     steps_drawn = {}
     questions_by_length = {}
     for seconds in (8.6, 44.9):
-        rows = [r for r in samples(episode(0, 10.0, seconds), SamplesConfig()) if r["family"] != "procvqa_a"]
+        rows = [
+            r
+            for r in samples(episode(0, 10.0, seconds), SamplesConfig())
+            if r["family"] != "procvqa_a"
+        ]
         questions_by_length[seconds] = {
-            r["frames"][-1]: (r["frames"], r["question"]) for r in rows if r["family"] == "procvqa_c"
+            r["frames"][-1]: (r["frames"], r["question"])
+            for r in rows
+            if r["family"] == "procvqa_c"
         }
         frames = np.unique([f for r in rows for f in r["frames"]])
         numbers = np.broadcast_to(frames[None, :, None], (1, len(frames), 2)).astype(np.float16)
@@ -109,9 +117,9 @@ def test_nothing_that_is_shown_tells_how_long_a_run_will_last():
     assert steps_drawn[8.6] == steps_drawn[44.9] == {(4.0, 4.0, 4.0)}
     same = questions_by_length[8.6].keys() & questions_by_length[44.9].keys()
     assert same, "moments that were drawn of both"
-    assert all(questions_by_length[8.6][moment] == questions_by_length[44.9][moment] for moment in same), (
-        "what a language model is shown, word for word"
-    )
+    assert all(
+        questions_by_length[8.6][moment] == questions_by_length[44.9][moment] for moment in same
+    ), "what a language model is shown, word for word"
 
 
 def test_another_task_is_worth_nothing():

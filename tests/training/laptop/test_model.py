@@ -11,7 +11,15 @@ from safetensors.torch import load_file, save_file
 from annotate.embeddings.encoders import load_encoder
 from tests.kits.laptop_kit import TASKS, small_config
 from training.folder import ModelError, is_laptop
-from training.laptop.model import OOD, LaptopModel, SeenWindow, hashed_text, load_laptop, read_windows, save_laptop
+from training.laptop.model import (
+    OOD,
+    LaptopModel,
+    SeenWindow,
+    hashed_text,
+    load_laptop,
+    read_windows,
+    save_laptop,
+)
 from training.laptop.ood import ADAPTED, OodDetector
 
 WIDTH = 6
@@ -25,7 +33,10 @@ def make_model() -> LaptopModel:
 
 
 def test_short_windows_repeat_their_oldest_picture_and_long_ones_lose_it():
-    model, embeddings = make_model(), list(np.random.default_rng(1).normal(size=(4, WIDTH)).astype(np.float32))
+    model, embeddings = (
+        make_model(),
+        list(np.random.default_rng(1).normal(size=(4, WIDTH)).astype(np.float32)),
+    )
     first = embeddings[0]
 
     def progress(pictures: list[np.ndarray], start: np.ndarray | None = first) -> float:
@@ -53,11 +64,20 @@ def test_a_folder_of_another_encoder_or_without_weights_is_refused(tmp_path: Pat
 
 
 def test_checkpoints_of_before_are_to_be_trained_again(tmp_path: Path):
-    save_laptop(make_model(), load_encoder(small_config().embeddings), tmp_path, {"head": {"pooling": "laptop"}})
+    save_laptop(
+        make_model(),
+        load_encoder(small_config().embeddings),
+        tmp_path,
+        {"head": {"pooling": "laptop"}},
+    )
     own_tensors = load_file(tmp_path / "model.safetensors")
-    old = {k: v for k, v in own_tensors.items() if not k.startswith("ood.")} | {"ood.farthest": torch.tensor(1.0)}
+    old = {k: v for k, v in own_tensors.items() if not k.startswith("ood.")} | {
+        "ood.farthest": torch.tensor(1.0)
+    }
     save_file(old, tmp_path / "model.safetensors")
-    with pytest.raises(ModelError, match="strangeness was told by the nearest pictures: train it again"):
+    with pytest.raises(
+        ModelError, match="strangeness was told by the nearest pictures: train it again"
+    ):
         load_laptop(tmp_path)
 
 
@@ -86,7 +106,9 @@ def runs_of_change(count: int = 6, seed: int = 0, scene: int = 0) -> tuple[torch
     """Pictures of a scene that move away from their run's first one, each run another way; progress is how far they
     are; which run it is."""
     rng = np.random.default_rng(seed)
-    start = np.random.default_rng(99 + scene).normal(size=SEEN) + 0.5 * rng.normal(size=(count, 1, SEEN))
+    start = np.random.default_rng(99 + scene).normal(size=SEEN) + 0.5 * rng.normal(
+        size=(count, 1, SEEN)
+    )
     way = 0.3 * rng.normal(size=(count, 1, SEEN))
     share = np.linspace(0, 1, 20)[None, :, None]
     embeddings = torch.from_numpy((start + 2 * share * way).reshape(-1, SEEN).astype(np.float32))
@@ -103,7 +125,9 @@ def test_the_change_is_worth_in_other_runs_what_it_was_worth_in_training():
     assert (guess - label).abs().mean() < 0.12
     # Not where it changed: the cells in another order say the same
     order = torch.cat([torch.arange(256), 256 + torch.arange(256).view(4, 64).flip(0).flatten()])
-    assert torch.allclose(detector.by_change(embeddings[:, order], first[:, order]), guess, atol=1e-6)
+    assert torch.allclose(
+        detector.by_change(embeddings[:, order], first[:, order]), guess, atol=1e-6
+    )
 
 
 def test_labels_that_are_missing_teach_nothing():
@@ -150,7 +174,9 @@ def shown(*tasks: str) -> LaptopModel:
         ("", True),
     ],
 )
-def test_an_instruction_counts_where_training_showed_most_of_what_it_says(said: str, understood: bool):
+def test_an_instruction_counts_where_training_showed_most_of_what_it_says(
+    said: str, understood: bool
+):
     model = shown(*TASKS)
     embeddings = torch.randn(1, 5, SEEN, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

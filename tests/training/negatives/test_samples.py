@@ -49,7 +49,9 @@ def label(row: Any, frame: int) -> float:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pictures_question_answer_and_progress_fit(kind: str, changed: Callable, samples: list[Sample]) -> None:
+def test_pictures_question_answer_and_progress_fit(
+    kind: str, changed: Callable, samples: list[Sample]
+) -> None:
     changed_pairs = changed(kind)
     assert len(changed_pairs) > 0.5 * len(samples)
     for original, changed_sample in changed_pairs:
@@ -77,7 +79,9 @@ def test_a_wrong_instruction_is_worth_nothing_and_all_its_steps_remain(changed: 
     for original, changed_sample in changed(OTHER_TASK):
         row = changed_sample.row
         own_task = TASKS[original.row["episode_index"] % 3]
-        named_task = next(line for line in row["question"].splitlines() if "task:" in line).split("task: ")[1]
+        named_task = next(line for line in row["question"].splitlines() if "task:" in line).split(
+            "task: "
+        )[1]
         assert own_task not in row["question"]
         assert row["question"] == progress_question(named_task, len(row["frames"]))
         assert row["progress"] == 0.0
@@ -92,12 +96,16 @@ def test_other_speeds_show_the_same_moment_and_others_before_it(changed: Callabl
     for original, changed_sample in changed("other_speed"):
         assert changed_sample.row["frames"][-1] == original.row["frames"][-1]
         assert changed_sample.row["frames"] == sorted(changed_sample.row["frames"])
-        steps.append(np.diff(changed_sample.row["frames"]).mean() / np.diff(original.row["frames"]).mean())
+        steps.append(
+            np.diff(changed_sample.row["frames"]).mean() / np.diff(original.row["frames"]).mean()
+        )
     assert min(steps) < 0.7
     assert max(steps) > 1.4
 
 
-def test_what_cannot_be_told_wrong_stays_as_it_was(samples: list[Sample], changed: Callable) -> None:
+def test_what_cannot_be_told_wrong_stays_as_it_was(
+    samples: list[Sample], changed: Callable
+) -> None:
     nameless = {key: replace(e, task=None) for key, e in RUNS.items()}
     one_task = {key: replace(e, task=TASKS[0]) for key, e in RUNS.items()}
     assert not any(changed(OTHER_TASK, labels) for labels in (nameless, one_task, {}))
@@ -143,4 +151,6 @@ def test_a_run_counts_what_it_was_shown_also_after_a_kill(corpus: Lake, release:
 
     resumed_run = killed_and_resumed(corpus, release, run_recipe, kill_step=3)
     assert read_card(resumed_run.checkpoint)["negatives"] == negatives_made
-    assert [p.loss for p in resumed_run.curve] == pytest.approx([p.loss for p in whole.curve], abs=1e-6)
+    assert [p.loss for p in resumed_run.curve] == pytest.approx(
+        [p.loss for p in whole.curve], abs=1e-6
+    )

@@ -26,14 +26,20 @@ ANY = Selection(allow=("unknown",))
 FIELDS = {"role", "content", "style", "timestamp", "tool_calls"}
 
 
-def test_what_is_written_is_read_beside_its_dataset_and_by_itself(made: Made, corpus: Lake, tmp_path: Path):
+def test_what_is_written_is_read_beside_its_dataset_and_by_itself(
+    made: Made, corpus: Lake, tmp_path: Path
+):
     out = tmp_path / "lerobot_annotations.json"
     exported = ANNOTATIONS_JSON.export(Lake(made.space, read_only=True), ANY, out)
-    assert (exported.episodes, exported.frames) == (len(NAMED), sum(LENGTHS[e] for e in NAMED)), "those with sure steps"
+    assert (exported.episodes, exported.frames) == (len(NAMED), sum(LENGTHS[e] for e in NAMED)), (
+        "those with sure steps"
+    )
     assert ANNOTATIONS_JSON.export(Lake(made.space, read_only=True), ANY, out).again
     content = json.loads(out.read_text())
     assert content["version"] == 2
-    assert {frozenset(atom) for e in content["episodes"].values() for atom in e["atoms"]} == {frozenset(FIELDS)}
+    assert {frozenset(atom) for e in content["episodes"].values() for atom in e["atoms"]} == {
+        frozenset(FIELDS)
+    }
 
     steps = corpus.rows(
         "SELECT episode_index, name, start_frame, end_frame FROM active_segments WHERE kind = 'step' ORDER BY ALL"
@@ -45,14 +51,17 @@ def test_what_is_written_is_read_beside_its_dataset_and_by_itself(made: Made, co
     shutil.copy(out, source / "meta" / out.name)
     records = list_episodes(Source(DatasetConfig(name="tiny", source=str(source)))).records
     assert {r.episode_index for r in records if r.steps_from == "visualizer"} == set(NAMED)
-    drawn = [(r.episode_index, s.name, s.start_frame, s.end_frame) for r in records for s in r.steps]
+    drawn = [
+        (r.episode_index, s.name, s.start_frame, s.end_frame) for r in records for s in r.steps
+    ]
     assert set(steps) <= set(drawn)
 
     # By itself, as a label run
     imported = import_annotations(corpus, out, "tiny", "annotations-json")
     assert (imported.episodes, imported.refused) == (len(NAMED), ())
     spans = corpus.rows(
-        "SELECT episode_index, name, start_frame, end_frame FROM segments WHERE label_run = ?", [imported.label_run]
+        "SELECT episode_index, name, start_frame, end_frame FROM segments WHERE label_run = ?",
+        [imported.label_run],
     )
     assert set(steps) <= set(spans)
 
@@ -67,7 +76,11 @@ def test_a_persons_file_is_not_replaced(made: Made, tmp_path: Path):
 
 def test_version_1_and_files_that_are_none(tmp_path: Path):
     path = tmp_path / "a.json"
-    path.write_text(json.dumps({"episodes": {"3": {"subtasks": [{"label": "reach", "start": 0.5, "end": 1.0}]}}}))
+    path.write_text(
+        json.dumps(
+            {"episodes": {"3": {"subtasks": [{"label": "reach", "start": 0.5, "end": 1.0}]}}}
+        )
+    )
     [annotation] = read_drawn(path)
     label = annotation.label(20, 10.0, None)
     assert [(s.name, s.start_frame, s.end_frame) for s in label.segments] == [
@@ -76,7 +89,10 @@ def test_version_1_and_files_that_are_none(tmp_path: Path):
         ([], "no object `episodes`"),
         ({"episodes": {"a": {}}}, "no object `episodes`"),
         ({"episodes": {"0": {"atoms": []}}}, "has no steps"),
-        ({"episodes": {"0": {"atoms": [{"style": "subtask", "content": "x"}]}}}, "episode 0 has atoms"),
+        (
+            {"episodes": {"0": {"atoms": [{"style": "subtask", "content": "x"}]}}},
+            "episode 0 has atoms",
+        ),
         ({"episodes": {"0": {"subtasks": [{"label": "x"}]}}}, "episode 0 has atoms or subtasks"),
     ]
     for content, reason in cases:

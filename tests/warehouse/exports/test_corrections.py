@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 
 from tests.kits.lake_kit import say
-from warehouse.exports.corrections import from_lines, from_tasks, labelling_config, to_lines, to_tasks
+from warehouse.exports.corrections import (
+    from_lines,
+    from_tasks,
+    labelling_config,
+    to_lines,
+    to_tasks,
+)
 from warehouse.lake import Lake, corrections
 from warehouse.lake.corrections import add_rows, parsed
 from warehouse.lake.outcomes import chunks_to_build
@@ -30,7 +36,9 @@ def told(corpus: Lake) -> Lake:
     """Corrected twice, taken back once; and a label rejected."""
     say(corpus, STEPS, plan=PLAN, base_label_run="x")
     second = say(corpus, STEPS, plan=PLAN, author="grace", comment="ünd, so")
-    corrections.take_back(corpus, second["correction_id"], author="ada", follows=second["correction_id"])
+    corrections.take_back(
+        corpus, second["correction_id"], author="ada", follows=second["correction_id"]
+    )
     run = corpus.rows("SELECT label_run FROM episode_labels WHERE episode_index = 0")[0][0]
     corrections.reject_label(corpus, "tiny", 0, run, author="ada", follows=None)
     return corpus
@@ -50,7 +58,11 @@ def test_json_lines_bring_every_row_back(told: Lake):
     assert len(rows_before) == len(text.splitlines()) == 4
     read = from_lines(told, text, "somebody")
     # The lake gives each row its recording
-    assert (read.rows, read.refused, read.waiting) == ([*map(without_recording, rows_before)], [], [])
+    assert (read.rows, read.refused, read.waiting) == (
+        [*map(without_recording, rows_before)],
+        [],
+        [],
+    )
     assert add_rows(told, read.rows) == 0
     empty(told)
     assert add_rows(told, from_lines(told, text, "somebody").rows) == 4
@@ -61,7 +73,10 @@ def test_json_lines_bring_every_row_back(told: Lake):
 def test_a_correction_is_stored_whole():
     first_step = {"name": "A", "start_frame": 0, "end_frame": 10}
     broken = {"name": "B", "start_frame": 10, "end_frame": 30}
-    correction = {"segments": [first_step, broken | {"completed": False, "pace": "slow"}], "plan": ["A", "B"]}
+    correction = {
+        "segments": [first_step, broken | {"completed": False, "pace": "slow"}],
+        "plan": ["A", "B"],
+    }
     stored = parsed(correction | {"final_progress": 0.5, "catastrophic_frame": 20}).columns(30)
     assert {k: v for k, v in stored.items() if k != "segments"} == {
         "plan": ["A", "B"], "final_progress": 0.5, "catastrophic_frame": 20
@@ -74,19 +89,31 @@ def test_a_correction_is_stored_whole():
 
 
 def test_label_studio_brings_what_counts_back(told: Lake):
-    current = told.dicts("SELECT * EXCLUDE chunk FROM current_corrections WHERE status = 'accepted'")
+    current = told.dicts(
+        "SELECT * EXCLUDE chunk FROM current_corrections WHERE status = 'accepted'"
+    )
     labels = [{"dataset": "tiny", "episode_index": 1, "label_run": "r", "plan": ["A"],
                "segments": [{"name": "A", "start_frame": 0, "end_frame": 18, "kind": "step", "completed": True,
                              "step": 0}]}]  # fmt: skip
     tasks = json.loads(json.dumps(to_tasks(told, current, labels)))
-    assert [(t["data"]["episode_index"], len(t["annotations"]), len(t["predictions"])) for t in tasks] == [
+    assert [
+        (t["data"]["episode_index"], len(t["annotations"]), len(t["predictions"])) for t in tasks
+    ] == [
         (1, 0, 1),
         (2, 1, 0),
     ]
     regions = tasks[1]["annotations"][0]["result"]
     spans = [r["value"]["ranges"] for r in regions if r["type"] == "timelinelabels"]
-    assert spans == [[{"start": 1, "end": 10}], [{"start": 11, "end": 12}], [{"start": 13, "end": 30}]]
-    assert [r["value"]["choices"] for r in regions if r["type"] == "choices"] == [["completed"], ["idle"], ["failed"]]
+    assert spans == [
+        [{"start": 1, "end": 10}],
+        [{"start": 11, "end": 12}],
+        [{"start": 13, "end": 30}],
+    ]
+    assert [r["value"]["choices"] for r in regions if r["type"] == "choices"] == [
+        ["completed"],
+        ["idle"],
+        ["failed"],
+    ]
     assert 'value="Reach &lt;the cube&gt; &amp; ' in labelling_config(tasks).replace("'", '"')
     read = from_tasks(told, json.dumps(tasks), "somebody")
     assert read.refused == []
@@ -105,7 +132,10 @@ def test_label_studio_brings_what_counts_back(told: Lake):
     assert read.refused == []
     [row] = read.rows
     assert row["author"] == "grace@example.org"
-    assert [(s.start_frame, s.end_frame, s.kind, s.completed, s.step) for s in corrections.segments_of(row)] == [
+    assert [
+        (s.start_frame, s.end_frame, s.kind, s.completed, s.step)
+        for s in corrections.segments_of(row)
+    ] == [
         (0, 9, "step", True, 1),
         (9, 12, "idle", False, None),
         (12, 30, "step", False, 2),
@@ -179,7 +209,10 @@ WRONG_RESULTS = [
     ([region(1, 30, 5)], "name: it is no text"),
     ([region("1", 30)], "no span with one label and one range"),
     ([region(1, 30) | {"value": {}}], "no span with one label and one range"),
-    ([region(1, 30) | {"value": {"ranges": [], "timelinelabels": ["A"]}}], "several labels or ranges"),
+    (
+        [region(1, 30) | {"value": {"ranges": [], "timelinelabels": ["A"]}}],
+        "several labels or ranges",
+    ),
     ([region(1, 30), region(1, 30)], "two regions have the id"),
     ([], "segments: "),
     (["x"], "no span with one label and one range"),
@@ -187,9 +220,17 @@ WRONG_RESULTS = [
 
 
 @pytest.mark.parametrize(("result", "why"), WRONG_RESULTS, ids=[why for _, why in WRONG_RESULTS])
-def test_a_wrong_annotation_is_named_and_the_others_are_read(made_lake: Lake, result: Any, why: str):
+def test_a_wrong_annotation_is_named_and_the_others_are_read(
+    made_lake: Lake, result: Any, why: str
+):
     good = {"result": [region(1, 10), region(11, 30, "B")]}
-    tasks = [{"data": DATA, "annotations": [good, {"result": result}, {"was_cancelled": True, "result": []}]}, {}]
+    tasks = [
+        {
+            "data": DATA,
+            "annotations": [good, {"result": result}, {"was_cancelled": True, "result": []}],
+        },
+        {},
+    ]
     read = from_tasks(made_lake, json.dumps(tasks), "ada")
     assert [r["author"] for r in read.rows] == ["ada"]
     assert [x.split(": ")[0] for x in read.refused] == ["task 1", "task 1", "task 2"]

@@ -23,7 +23,10 @@ from warehouse.lake import Lake
 FRAME_SIGNALS = EXPORT_KINDS["frame-signals"]
 
 ANY = Selection(allow=("unknown",))
-DESCRIPTORS = {"score": Descriptor("How far.", "higher", (0.0, 1.0)), "still": Descriptor("Does it rest?")}
+DESCRIPTORS = {
+    "score": Descriptor("How far.", "higher", (0.0, 1.0)),
+    "still": Descriptor("Does it rest?"),
+}
 
 
 def test_a_file_is_resumed_kept_or_refused(made_lake: Lake, tmp_path: Path):
@@ -48,7 +51,9 @@ def test_a_file_is_resumed_kept_or_refused(made_lake: Lake, tmp_path: Path):
         FRAME_SIGNALS.export(made_lake, ANY, text)
     assert text.read_text() == "hello"
     with pytest.raises(UserError, match="no episode selected has a label of the run 'gone'"):
-        FRAME_SIGNALS.export(made_lake, ANY, tmp_path / "gone.parquet", FrameSignalsOptions(label_run="gone"))
+        FRAME_SIGNALS.export(
+            made_lake, ANY, tmp_path / "gone.parquet", FrameSignalsOptions(label_run="gone")
+        )
     assert not (tmp_path / "gone.parquet").exists()
 
 
@@ -59,9 +64,14 @@ def table_of(episodes: list[tuple[int, list[int]]], **changed: Any) -> pa.Table:
         name: np.array([r[k] for r in rows], np.int64)
         for k, name in enumerate(("index", "episode_index", "frame_index"))
     }
-    columns |= {"score": np.linspace(0, 1, len(rows), dtype=np.float32), "still": np.zeros(len(rows), bool)}
+    columns |= {
+        "score": np.linspace(0, 1, len(rows), dtype=np.float32),
+        "still": np.zeros(len(rows), bool),
+    }
     table = pa.table(columns | changed.pop("columns", {}))
-    facts = metadata(changed.pop("descriptors", DESCRIPTORS), {"made": "here"}, [e for e, _ in episodes])
+    facts = metadata(
+        changed.pop("descriptors", DESCRIPTORS), {"made": "here"}, [e for e, _ in episodes]
+    )
     return table.replace_schema_metadata(facts | changed)
 
 
@@ -104,7 +114,9 @@ def test_every_rule_is_checked(make: Callable[[], pa.Table], why: str, tmp_path:
 
 def test_what_keeps_the_rules_passes_in_every_state_of_the_convention(tmp_path: Path):
     assert check(table_of(WHOLE)) == DESCRIPTORS
-    newer = {k: v for k, v in table_of(WHOLE).schema.metadata.items() if k.startswith(b"lerobot.scores.")}
+    newer = {
+        k: v for k, v in table_of(WHOLE).schema.metadata.items() if k.startswith(b"lerobot.scores.")
+    }
     assert check(table_of(WHOLE).replace_schema_metadata(newer)) == DESCRIPTORS
     pq.write_table(table_of(WHOLE), tmp_path / "s.parquet")
     first, second = read_signals(tmp_path / "s.parquet")
@@ -112,7 +124,9 @@ def test_what_keeps_the_rules_passes_in_every_state_of_the_convention(tmp_path: 
     label = first.label(8, 10.0, None)
     assert label.progress is not None
     # Straight between what is known, and as it was after the last
-    np.testing.assert_allclose(label.progress, np.interp(np.arange(8), [0, 1, 5], first.progress), atol=1e-6)
+    np.testing.assert_allclose(
+        label.progress, np.interp(np.arange(8), [0, 1, 5], first.progress), atol=1e-6
+    )
     assert [(s.name, s.completed) for s in label.segments] == [("Unnamed step 1", False)]
     with pytest.raises(ImportedError, match="a row of frame 5, this episode has 4"):
         first.label(4, 10.0, None)
@@ -125,17 +139,23 @@ def test_what_keeps_the_rules_passes_in_every_state_of_the_convention(tmp_path: 
     planned=st.integers(5, 7),
     seed=st.integers(0, 2**16),
 )  # fmt: skip
-def test_any_label_comes_back_but_for_names(parts: list[tuple[int, str, bool, int]], planned: int, seed: int):
+def test_any_label_comes_back_but_for_names(
+    parts: list[tuple[int, str, bool, int]], planned: int, seed: int
+):
     segments = []
     start_frame = 0
     for length, kind, completed, step in parts:
         # Outside of steps the kind says whether it is complete
         is_step = kind == STEP
         ended = completed if is_step else kind == DONE
-        segments.append(Segment("x", start_frame, start_frame + length, kind, ended, step if is_step else None))
+        segments.append(
+            Segment("x", start_frame, start_frame + length, kind, ended, step if is_step else None)
+        )
         start_frame += length
     progress = np.random.default_rng(seed).random(start_frame, np.float32)
-    values = sidecars._label_values(ActiveLabel(tuple(segments), planned, progress, (), None, False))
+    values = sidecars._label_values(
+        ActiveLabel(tuple(segments), planned, progress, (), None, False)
+    )
     table = pa.table(
         {
             "index": np.arange(start_frame),

@@ -23,7 +23,11 @@ LEROBOT = EXPORT_KINDS["lerobot"]
 LLAMAFACTORY = EXPORT_KINDS["llamafactory"]
 
 ANY = ("unknown",)
-UNSURE, WITHOUT, UNNAMED = 1, 2, 3  # episodes: a label of confidence 0.4, one without a confidence, one without names
+UNSURE, WITHOUT, UNNAMED = (
+    1,
+    2,
+    3,
+)  # episodes: a label of confidence 0.4, one without a confidence, one without names
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +59,9 @@ def test_nothing_left_says_why(changed: Lake, tmp_path: Path):
 
 
 def test_no_placeholder_stands_where_lerobot_expects_a_name(changed: Lake, tmp_path: Path):
-    exported = LEROBOT.export(changed, selection(), tmp_path / "out", LerobotOptions(flavour="subtask"))
+    exported = LEROBOT.export(
+        changed, selection(), tmp_path / "out", LerobotOptions(flavour="subtask")
+    )
     rows = pq.read_table(sorted((tmp_path / "out/data").rglob("*.parquet"))).to_pylist()
     subtasks = {e: {r["subtask"] for r in rows if r["episode_index"] == e} for e in range(5)}
     assert subtasks[UNSURE] == subtasks[UNNAMED] == {""}
@@ -66,9 +72,17 @@ def test_no_placeholder_stands_where_lerobot_expects_a_name(changed: Lake, tmp_p
     assert all(map(is_name, tasks))
     assert set().union(*subtasks.values()) - {""} <= set(tasks)
 
-    episodes = pq.read_table(sorted((tmp_path / "out/meta/episodes").rglob("*.parquet"))).to_pylist()
-    assert [e["dense_subtask_names"] is None for e in episodes if e["episode_index"] in (UNSURE, UNNAMED)] == [True] * 2
-    assert all(r["progress"] is not None and not np.isnan(r["progress"]) for r in rows), "progress stays"
+    episodes = pq.read_table(
+        sorted((tmp_path / "out/meta/episodes").rglob("*.parquet"))
+    ).to_pylist()
+    assert [
+        e["dense_subtask_names"] is None
+        for e in episodes
+        if e["episode_index"] in (UNSURE, UNNAMED)
+    ] == [True] * 2
+    assert all(r["progress"] is not None and not np.isnan(r["progress"]) for r in rows), (
+        "progress stays"
+    )
     text = (tmp_path / "out/README.md").read_text()
     for note in (
         "tiny: 1 of 5 labels have unnamed steps: they give progress alone",
@@ -80,7 +94,9 @@ def test_no_placeholder_stands_where_lerobot_expects_a_name(changed: Lake, tmp_p
     # Our own column has the label as it is, and gives it back so
     segments = episodes[UNNAMED]["proccorpus_segments"]
     assert {s["named"] for s in segments if s["kind"] == "step"} == {False}
-    read_annotation = next(a for a in read_annotations(tmp_path / "out").episodes if a.episode_index == UNNAMED)
+    read_annotation = next(
+        a for a in read_annotations(tmp_path / "out").episodes if a.episode_index == UNNAMED
+    )
     tiling = read_annotation.label(episodes[UNNAMED]["length"], 10.0, None).segments
     assert [(s.name, s.named) for s in tiling] == [(s["name"], s["named"]) for s in segments]
 
@@ -89,9 +105,15 @@ def test_a_label_less_sure_is_none_in_a_lerobot_export(changed: Lake, tmp_path: 
     LEROBOT.export(changed, selection(min_confidence=0.5), tmp_path / "out")
     rows = pq.read_table(sorted((tmp_path / "out/data").rglob("*.parquet"))).to_pylist()
     assert {r["episode_index"] for r in rows if np.isnan(r["progress"])} == {UNSURE}
-    episodes = pq.read_table(sorted((tmp_path / "out/meta/episodes").rglob("*.parquet"))).to_pylist()
+    episodes = pq.read_table(
+        sorted((tmp_path / "out/meta/episodes").rglob("*.parquet"))
+    ).to_pylist()
     of_unsure = episodes[UNSURE]
-    assert (of_unsure["proccorpus_label_run"], of_unsure["proccorpus_segments"], of_unsure["label_confidence"]) == (
+    assert (
+        of_unsure["proccorpus_label_run"],
+        of_unsure["proccorpus_segments"],
+        of_unsure["label_confidence"],
+    ) == (
         None,
         None,
         None,
@@ -112,10 +134,14 @@ def test_a_release_takes_no_shard_with_samples_of_labels_less_sure(changed: Lake
         )
     }
     gated_contents = contents(changed, ANY, LabelGate(0.5, 0.0))
-    assert {s.shard for s in gated_contents.shards} == {s.shard for s in everything.shards} - holding
+    assert {s.shard for s in gated_contents.shards} == {
+        s.shard for s in everything.shards
+    } - holding
     [left_entry] = gated_contents.left_out
     assert set(left_entry.shards) == holding
     assert "1 labels that are not sure enough (episodes 1)" in str(left_entry)
-    assert "build the dataset again with --min-confidence 0.5 to make them without" in str(left_entry)
+    assert "build the dataset again with --min-confidence 0.5 to make them without" in str(
+        left_entry
+    )
     with pytest.raises(ReleaseError, match="nothing is left"):
         contents(changed, ANY, LabelGate(0.8, 0.0))

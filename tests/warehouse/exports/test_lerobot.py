@@ -65,7 +65,9 @@ def pictures(item: dict, camera: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("version", ["v2", "v3"])
-def test_a_part_keeps_the_frame_numbers_of_its_source(made: Made, tiny_export: Path, tmp_path: Path, version: str):
+def test_a_part_keeps_the_frame_numbers_of_its_source(
+    made: Made, tiny_export: Path, tmp_path: Path, version: str
+):
     source = made.source if version == "v2" else tiny_export
     made = built(source_build(source, "part", None, (1, 3)), Workspace(tmp_path / "part"))
     RABC.export(Lake(made.space, read_only=True), ANY, tmp_path / "out")
@@ -75,7 +77,12 @@ def test_a_part_keeps_the_frame_numbers_of_its_source(made: Made, tiny_export: P
     assert table["episode_index"].unique().to_pylist() == [1, 3]
     assert table["progress_sparse"].null_count == 0
     file_metadata = pq.read_metadata(tmp_path / "out" / FILE).metadata
-    assert set(json.loads(file_metadata[b"proccorpus"])["suggested_kappa"]) == {"16", "32", "50", "100"}
+    assert set(json.loads(file_metadata[b"proccorpus"])["suggested_kappa"]) == {
+        "16",
+        "32",
+        "50",
+        "100",
+    }
 
 
 def test_weights_go_by_the_index_of_rows_after_episodes_were_taken_out_by_hand(tmp_path: Path):
@@ -84,14 +91,22 @@ def test_weights_go_by_the_index_of_rows_after_episodes_were_taken_out_by_hand(t
     for episode, begin in enumerate(begins):
         path = rows_path(source, episode)
         table = pq.ParquetFile(path).read()
-        pq.write_table(table.append_column("index", pa.array(begin + np.arange(table.num_rows))), path)
-    space = built(source_build(source, "taken", None, None), Workspace(tmp_path / "workspace")).space
+        pq.write_table(
+            table.append_column("index", pa.array(begin + np.arange(table.num_rows))), path
+        )
+    space = built(
+        source_build(source, "taken", None, None), Workspace(tmp_path / "workspace")
+    ).space
     RABC.export(Lake(space, read_only=True), ANY, tmp_path / "out")
     index = pq.read_table(tmp_path / "out" / FILE)["index"].to_pylist()
-    assert index == [begin + k for begin, n in zip(begins, (16, 18, 14), strict=True) for k in range(n)]
+    assert index == [
+        begin + k for begin, n in zip(begins, (16, 18, 14), strict=True) for k in range(n)
+    ]
 
 
-def test_frames_are_numbered_as_the_rows_are_where_episodes_were_taken_out(made: Made, tmp_path: Path):
+def test_frames_are_numbered_as_the_rows_are_where_episodes_were_taken_out(
+    made: Made, tmp_path: Path
+):
     """LeRobot's converter to v3.0 keeps the `index` of v2.1 as it is."""
     source = shutil.copytree(made.source, tmp_path / "source")
     for episode, length in enumerate(LENGTHS):
@@ -107,21 +122,27 @@ def test_frames_are_numbered_as_the_rows_are_where_episodes_were_taken_out(made:
     assert table["index"].to_pylist() == [*range(LENGTHS[0], sum(LENGTHS))]
 
 
-def test_an_export_is_ingested_with_the_same_texts_and_lengths(made_lake: Lake, tiny_export: Path, tmp_path: Path):
+def test_an_export_is_ingested_with_the_same_texts_and_lengths(
+    made_lake: Lake, tiny_export: Path, tmp_path: Path
+):
     space = Workspace(tmp_path / "again")
     built(source_build(tiny_export, "again", None, None), space)
     sql = "SELECT episode_index, task, num_frames, fps, cameras FROM episodes ORDER BY 1"
     segments = "SELECT episode_index, name, start_frame, end_frame, kind FROM active_segments ORDER BY 1, 3"
     second_lake = Lake(space, read_only=True)
     assert second_lake.rows(sql) == made_lake.rows(sql)
-    assert second_lake.rows(segments) == made_lake.rows(segments)  # the same pictures and rows are labelled alike
+    assert second_lake.rows(segments) == made_lake.rows(
+        segments
+    )  # the same pictures and rows are labelled alike
     assert second_lake.rows("SELECT content_hash FROM episodes ORDER BY ALL") == made_lake.rows(
         "SELECT content_hash FROM episodes ORDER BY ALL"
     )
 
 
 @pytest.mark.slow
-def test_segments_survive_a_merge_by_lerobot_and_a_deletion_that_loses_them_is_told(tiny_export: Path, tmp_path: Path):
+def test_segments_survive_a_merge_by_lerobot_and_a_deletion_that_loses_them_is_told(
+    tiny_export: Path, tmp_path: Path
+):
     from lerobot.datasets.dataset_tools import delete_episodes, merge_datasets
 
     # The tiny corpus has no idle segment. An older export has null in the place of its number, which makes floats
@@ -138,19 +159,34 @@ def test_segments_survive_a_merge_by_lerobot_and_a_deletion_that_loses_them_is_t
         as_exported, merged = [list_episodes(source_of(folder)) for folder in (root, out)]
         steps = [(record.steps_from, record.steps, record.plan) for record in as_exported.records]
         assert steps[0][1][-1].step is None
-        assert [(record.steps_from, record.steps, record.plan) for record in merged.records] == [*steps, *steps]
+        assert [(record.steps_from, record.steps, record.plan) for record in merged.records] == [
+            *steps,
+            *steps,
+        ]
         assert said(merged, reason="bad_steps") == said(merged, reason="steps_lost") == []
         table = pq.ParquetFile(min((out / "meta/episodes").rglob("*.parquet"))).read()
-        whole = table.schema.field("proccorpus_segments").type.value_type.field("step").type == pa.int64()
+        whole = (
+            table.schema.field("proccorpus_segments").type.value_type.field("step").type
+            == pa.int64()
+        )
         assert whole == (name == "now")
 
-    delete_episodes(opened(tiny_export), [0], output_dir=tmp_path / "deleted", repo_id="local/deleted")
-    [finding] = [f for f in list_episodes(source_of(tmp_path / "deleted")).findings if f.reason == "steps_lost"]
-    assert finding.detail.startswith(f"{len(LENGTHS) - 1} episodes have the columns of an export of proccorpus")
+    delete_episodes(
+        opened(tiny_export), [0], output_dir=tmp_path / "deleted", repo_id="local/deleted"
+    )
+    [finding] = [
+        f
+        for f in list_episodes(source_of(tmp_path / "deleted")).findings
+        if f.reason == "steps_lost"
+    ]
+    assert finding.detail.startswith(
+        f"{len(LENGTHS) - 1} episodes have the columns of an export of proccorpus"
+    )
 
 
 @pytest.mark.parametrize(
-    ("rates", "one"), [({10.0}, 10.0), ({29.97}, 29.97), ({14.98, 15.01, 15.02}, 15.0), ({10.0, 20.0}, None)]
+    ("rates", "one"),
+    [({10.0}, 10.0), ({29.97}, 29.97), ({14.98, 15.01, 15.02}, 15.0), ({10.0, 20.0}, None)],
 )
 def test_the_rate_of_an_export(rates: set[float], one: float | None):
     if one is None:
@@ -212,10 +248,15 @@ def test_a_folder_with_other_things_is_refused(made_lake: Lake, tiny_export: Pat
 
 def test_selections(made_lake: Lake):
     def chosen(**conditions: Any) -> list[int]:
-        return [e.episode_index for e in select(made_lake, Selection(allow=("unknown",), **conditions)).episodes]
+        return [
+            e.episode_index
+            for e in select(made_lake, Selection(allow=("unknown",), **conditions)).episodes
+        ]
 
     assert chosen(where="num_frames > 20") == [0, 2, 4]
-    assert chosen(where="SELECT dataset, episode_index FROM active_segments WHERE end_frame > 28") == [2]
+    assert chosen(
+        where="SELECT dataset, episode_index FROM active_segments WHERE end_frame > 28"
+    ) == [2]
     assert chosen(datasets=("tiny",), episodes=(1, 2)) == [1, 2]
     splits = dict(made_lake.rows("SELECT episode_index, split FROM splits"))
     assert chosen(splits=("train",)) == [e for e, s in sorted(splits.items()) if s == "train"]
@@ -235,28 +276,41 @@ def test_selections(made_lake: Lake):
 def test_a_file_of_which_a_part_is_wanted_is_never_copied_whole(tmp_path: Path):
     """The shipped sample's source is v3.0: several episodes in a file, two cameras."""
     built_corpus = built(
-        source_build(ROOT / "samples/sim_long", "long", None, (0, 2, 5)), Workspace(tmp_path / "workspace")
+        source_build(ROOT / "samples/sim_long", "long", None, (0, 2, 5)),
+        Workspace(tmp_path / "workspace"),
     )
     only = Selection(allow=("unknown",), datasets=("long",), episodes=(2,))
     LEROBOT.export(Lake(built_corpus.space, read_only=True), only, tmp_path / "out")
     (video,) = (tmp_path / "out/videos" / FRONT).rglob("*.mp4")
     with av.open(str(video)) as container:
         stated_frames = container.streams.video[0].frames
-    assert stated_frames == built_corpus.rows("SELECT num_frames FROM episodes WHERE episode_index = 2")[0][0]
+    assert (
+        stated_frames
+        == built_corpus.rows("SELECT num_frames FROM episodes WHERE episode_index = 2")[0][0]
+    )
 
 
 def test_faces_are_hidden_when_asked_and_told_in_card_and_manifest(
     made: Made, tiny_export: Path, tmp_path: Path, monkeypatch
 ):
     """The source shows no person: a detector that sees a face at one place in every picture stands for one."""
-    monkeypatch.setattr(FaceDetector, "__call__", lambda self, rgb: np.array([[8.0, 8.0, 24.0, 24.0]]))
+    monkeypatch.setattr(
+        FaceDetector, "__call__", lambda self, rgb: np.array([[8.0, 8.0, 24.0, 24.0]])
+    )
     lake = Lake(made.space, read_only=True)
     out = tmp_path / "hidden"
     LEROBOT.export(lake, ANY, out, LerobotOptions(blur="faces"))
     manifest = json.loads((out / "manifest.json").read_text())
-    assert manifest["blurred"] == {"pictures": sum(LENGTHS), "blurred": sum(LENGTHS), "most_faces": 1}
+    assert manifest["blurred"] == {
+        "pictures": sum(LENGTHS),
+        "blurred": sum(LENGTHS),
+        "most_faces": 1,
+    }
     assert manifest["videos"] == {"encoded": len(LENGTHS)}
-    assert f"faces are hidden in {sum(LENGTHS)} of {sum(LENGTHS)} pictures" in (out / "README.md").read_text()
+    assert (
+        f"faces are hidden in {sum(LENGTHS)} of {sum(LENGTHS)} pictures"
+        in (out / "README.md").read_text()
+    )
     as_it_was = pictures(opened(tiny_export)[0], CAMERA)
     hidden = pictures(opened(out)[0], CAMERA)
     assert np.abs(as_it_was[8:24, 8:24].astype(int) - hidden[8:24, 8:24]).mean() > 5
@@ -265,13 +319,18 @@ def test_faces_are_hidden_when_asked_and_told_in_card_and_manifest(
 
 
 @pytest.mark.slow
-def test_lerobots_own_reader_vouches_for_an_export_or_says_what_is_wrong(made: Made, tiny_export: Path, tmp_path: Path):
+def test_lerobots_own_reader_vouches_for_an_export_or_says_what_is_wrong(
+    made: Made, tiny_export: Path, tmp_path: Path
+):
     lake = Lake(made.space, read_only=True)
     right = verify(lake, ANY, tiny_export, LerobotOptions())
     assert right.problems == ()
     assert (right.episodes, right.frames, right.cameras) == (len(LENGTHS), sum(LENGTHS), 1)
     assert right.pictures >= 3 * len(LENGTHS)
-    assert (right.most_off, right.by_lerobot) == (0.0, 0)  # copied videos lose nothing; LeRobot does not open v2
+    assert (right.most_off, right.by_lerobot) == (
+        0.0,
+        0,
+    )  # copied videos lose nothing; LeRobot does not open v2
     assert f"opens {len(LENGTHS)} episodes, {sum(LENGTHS)} frames" in right.sentence()
     # Another run's video, times that are off, and a task that is another text
     spoilt = tmp_path / "spoilt"
@@ -300,7 +359,9 @@ def test_lerobots_own_reader_vouches_for_an_export_or_says_what_is_wrong(made: M
         verify(lake, ANY, tmp_path / "none", LerobotOptions())
 
 
-def test_episodes_that_sarm_cannot_take_are_named_and_left_out_where_asked(made: Made, tmp_path: Path):
+def test_episodes_that_sarm_cannot_take_are_named_and_left_out_where_asked(
+    made: Made, tmp_path: Path
+):
     """The tiny corpus' other episodes have one unnamed step."""
     unnamed = sorted(set(range(len(LENGTHS))) - set(NAMED))
     lake = Lake(made.space, read_only=True)
@@ -311,16 +372,25 @@ def test_episodes_that_sarm_cannot_take_are_named_and_left_out_where_asked(made:
         + ", ".join(f"tiny {index}" for index in unnamed)
     )
     complete = LEROBOT.export(lake, ANY, tmp_path / "out", LerobotOptions(only_complete=True))
-    assert (complete.episodes, complete.left_out) == (len(NAMED), (f"{len(unnamed)} episodes without SARM stages",))
+    assert (complete.episodes, complete.left_out) == (
+        len(NAMED),
+        (f"{len(unnamed)} episodes without SARM stages",),
+    )
     assert not any("SARM" in note for note in complete.notes)
     dataset = opened(tmp_path / "out")
-    assert [dataset.meta.episodes[k]["proccorpus_episode_index"] for k in range(len(NAMED))] == list(NAMED)
+    assert [
+        dataset.meta.episodes[k]["proccorpus_episode_index"] for k in range(len(NAMED))
+    ] == list(NAMED)
     assert all(dataset.meta.episodes[k]["dense_subtask_names"] for k in range(len(NAMED)))
 
 
-def test_an_answer_at_the_end_that_cannot_be_read_does_not_switch_weights_off(corpus: Lake, tmp_path: Path):
+def test_an_answer_at_the_end_that_cannot_be_read_does_not_switch_weights_off(
+    corpus: Lake, tmp_path: Path
+):
     """LeRobot takes a gain at most to the last frame. Answers in the middle, and many at the end, stay unknown."""
-    content_rows = corpus.dicts("SELECT episode_index, num_frames, content_hash FROM episode_content ORDER BY 1")
+    content_rows = corpus.dicts(
+        "SELECT episode_index, num_frames, content_hash FROM episode_content ORDER BY 1"
+    )
     predictions = []
     for e in content_rows:
         last = e["num_frames"] - 1
@@ -328,9 +398,15 @@ def test_an_answer_at_the_end_that_cannot_be_read_does_not_switch_weights_off(co
         unread = {0: {last}, 1: set(range(6, last + 1)), 2: {9}}.get(e["episode_index"], set())
         for frame in sorted({*range(0, last, 3), last}):
             value = None if frame in unread else frame / last
-            row = EvalPrediction("tiny", e["episode_index"], frame, value, content_hash=e["content_hash"])
+            row = EvalPrediction(
+                "tiny", e["episode_index"], frame, value, content_hash=e["content_hash"]
+            )
             predictions.append(row)
-    add_predictions(corpus, "rewards", EvalRun("run1", "m", "rewards", "{}", "rewards-1", predictions=predictions))
+    add_predictions(
+        corpus,
+        "rewards",
+        EvalRun("run1", "m", "rewards", "{}", "rewards-1", predictions=predictions),
+    )
     options = RabcOptions(rewards="run1", model="m")
     exported = RABC.export(corpus, ANY, tmp_path / "out", options)
     progress = {
@@ -343,5 +419,7 @@ def test_an_answer_at_the_end_that_cannot_be_read_does_not_switch_weights_off(co
     assert np.isnan(progress[1][-1])
     assert np.isnan(progress[2][9])
     assert np.isfinite(progress[2][-1])
-    assert "at the last frame of 1 episodes cannot be read" in (tmp_path / "out/README.md").read_text()
+    assert (
+        "at the last frame of 1 episodes cannot be read" in (tmp_path / "out/README.md").read_text()
+    )
     assert "episodes 0" in str(exported)

@@ -70,13 +70,19 @@ def write_rlds(root: Path) -> Written:
 def write_zarr(root: Path) -> Written:
     import zarr
 
-    store = write_replay(root / "umi.zarr", [LENGTH, LENGTH], BLOSC, 4, task="fold the towel", fps=20)
+    store = write_replay(
+        root / "umi.zarr", [LENGTH, LENGTH], BLOSC, 4, task="fold the towel", fps=20
+    )
     action = np.column_stack([np.arange(2 * LENGTH) / 3, np.ones(2 * LENGTH)]).astype(np.float32)
     data: Any = zarr.open_group(store, mode="r+")["data"]
-    array = data.create_array("action", shape=action.shape, chunks=(7, 2), dtype=action.dtype, compressors=BLOSC)
+    array = data.create_array(
+        "action", shape=action.shape, chunks=(7, 2), dtype=action.dtype, compressors=BLOSC
+    )
     array[...] = action
     data["robot0_eef_rot_axis_angle"][...] = 0.5
-    state = np.column_stack([0 * K, K, 0 * K, np.full((LENGTH, 3), 0.5), K / 100]).astype(np.float32)
+    state = np.column_stack([0 * K, K, 0 * K, np.full((LENGTH, 3), 0.5), K / 100]).astype(
+        np.float32
+    )
     return state, action[:LENGTH], "observation.images.camera0_rgb"
 
 
@@ -98,7 +104,9 @@ SOURCES: dict[str, tuple[Callable[[Path], Written], dict[str, Any]]] = {
 }
 
 
-def exported(name: str, folder: Path, options: LerobotOptions = LerobotOptions()) -> tuple[Written, Path, Lake]:
+def exported(
+    name: str, folder: Path, options: LerobotOptions = LerobotOptions()
+) -> tuple[Written, Path, Lake]:
     write, fields = SOURCES[name]
     (folder / "source").mkdir()
     written = write(folder / "source")
@@ -139,7 +147,9 @@ def train_one_step(root: Path) -> None:
 
     dataset = opened(root)
     features = dataset_to_policy_features(dataset.meta.features)
-    outputs = {name: feature for name, feature in features.items() if feature.type is FeatureType.ACTION}
+    outputs = {
+        name: feature for name, feature in features.items() if feature.type is FeatureType.ACTION
+    }
     inputs = {name: feature for name, feature in features.items() if name not in outputs}
     assert outputs
     config = ACTConfig(
@@ -160,7 +170,9 @@ def train_one_step(root: Path) -> None:
     time_offsets = {"action": [k / dataset.fps for k in range(config.chunk_size)]}
     # As lerobot-train does it, which has a collation of its own for language columns
     collate = lerobot_collate_fn if dataset.meta.has_language_columns else None
-    loader = torch.utils.data.DataLoader(opened(root, delta_timestamps=time_offsets), batch_size=2, collate_fn=collate)
+    loader = torch.utils.data.DataLoader(
+        opened(root, delta_timestamps=time_offsets), batch_size=2, collate_fn=collate
+    )
     batch = next(iter(loader))
     batch = {name: value for name, value in batch.items() if name in (*features, "action_is_pad")}
     optimizer = torch.optim.SGD(policy.parameters(), lr=1e-4)
@@ -169,7 +181,9 @@ def train_one_step(root: Path) -> None:
     assert torch.isfinite(loss)
     loss.backward()
     optimizer.step()
-    assert any(not torch.equal(a, b) for a, b in zip(former_parameters, policy.parameters(), strict=True))
+    assert any(
+        not torch.equal(a, b) for a, b in zip(former_parameters, policy.parameters(), strict=True)
+    )
 
 
 def test_an_mcap_recording_becomes_a_dataset_that_lerobot_opens(tmp_path: Path):
@@ -178,7 +192,9 @@ def test_an_mcap_recording_becomes_a_dataset_that_lerobot_opens(tmp_path: Path):
     info = json.loads((out / "meta/info.json").read_text())
     assert info["features"]["action"]["names"] == ["data_0", "data_1", "data_2"]
     data = next((out / "data").rglob("*.parquet"))
-    assert not any(name.startswith("language_") for name in (*info["features"], *pq.read_schema(data).names))
+    assert not any(
+        name.startswith("language_") for name in (*info["features"], *pq.read_schema(data).names)
+    )
 
 
 @pytest.mark.slow

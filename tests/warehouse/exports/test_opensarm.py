@@ -33,7 +33,13 @@ from warehouse.lake.corrections import CorrectionError
 OPENSARM = EXPORT_KINDS["opensarm"]
 
 ANY = Selection(allow=("unknown",))
-SLOPES = {"progress_fast": 2.0, "progress_slow": 1.0, "adjust": 0.0, "mistake": -1.0, "catastrophic": 0.0}
+SLOPES = {
+    "progress_fast": 2.0,
+    "progress_slow": 1.0,
+    "adjust": 0.0,
+    "mistake": -1.0,
+    "catastrophic": 0.0,
+}
 STATED: dict[str, Any] = {
     "plan": ["Reach", "Place"],
     "segments": [
@@ -69,8 +75,12 @@ def stated(own_corpus: Made, **end: Any) -> Lake:
     return lake
 
 
-@pytest.mark.parametrize("end", [{"final_progress": 0.6}, {"final_progress": 0.5, "catastrophic_frame": 20}])
-def test_an_export_is_what_opensarm_reads_and_comes_back(own: Made, tmp_path: Path, end: dict[str, Any]):
+@pytest.mark.parametrize(
+    "end", [{"final_progress": 0.6}, {"final_progress": 0.5, "catastrophic_frame": 20}]
+)
+def test_an_export_is_what_opensarm_reads_and_comes_back(
+    own: Made, tmp_path: Path, end: dict[str, Any]
+):
     lake = stated(own, **end)
     out = tmp_path / "out"
     exported = OPENSARM.export(Lake(own.space, read_only=True), ANY, out)
@@ -81,7 +91,9 @@ def test_an_export_is_what_opensarm_reads_and_comes_back(own: Made, tmp_path: Pa
     rollouts = sorted((out / "rollouts").iterdir())
     assert len(rollouts) == len(LENGTHS)
     for rollout, length in zip(rollouts, LENGTHS, strict=True):
-        timestamp, progress, reward = (np.load(rollout / f"{name}.npy") for name in ("timestamp", "progress", "reward"))
+        timestamp, progress, reward = (
+            np.load(rollout / f"{name}.npy") for name in ("timestamp", "progress", "reward")
+        )
         assert len(timestamp) == len(progress) == len(reward) == length
         assert sum(1 for _ in decode(rollout / "top_camera-images-rgb.mp4")) == length
         np.testing.assert_array_equal(np.diff(progress, prepend=0.0), reward)
@@ -123,13 +135,22 @@ def test_an_export_is_what_opensarm_reads_and_comes_back(own: Made, tmp_path: Pa
     assert (imported.episodes, imported.refused) == (len(LENGTHS), ())
     of_run = f"label_run = '{imported.label_run}'"
     values = "SELECT episode_index, frame_index, progress FROM {} WHERE {} ORDER BY 1, 2"
-    assert lake.rows(values.format("progress", of_run)) == lake.rows(values.format("active_progress", "true"))
+    assert lake.rows(values.format("progress", of_run)) == lake.rows(
+        values.format("active_progress", "true")
+    )
     query = f"SELECT final_progress, catastrophic_frame FROM episode_labels WHERE {of_run} AND episode_index = 2"
     assert lake.rows(query) == [(end["final_progress"], end.get("catastrophic_frame"))]
     second_folder = tmp_path / "again"
     lake.con.close()
-    OPENSARM.export(Lake(own.space, read_only=True), ANY, second_folder, LabelOptions(label_run=imported.label_run))
-    [exported_line] = [json.loads(text) for text in (second_folder / "labels.jsonl").read_text().splitlines()]
+    OPENSARM.export(
+        Lake(own.space, read_only=True),
+        ANY,
+        second_folder,
+        LabelOptions(label_run=imported.label_run),
+    )
+    [exported_line] = [
+        json.loads(text) for text in (second_folder / "labels.jsonl").read_text().splitlines()
+    ]
     assert exported_line["label"] == line["label"]
 
 
@@ -139,7 +160,10 @@ def test_results_of_the_tool_count_as_what_people_say(own: Made, tmp_path: Path)
     out = tmp_path / "out"
     OPENSARM.export(Lake(own.space, read_only=True), ANY, out)
     [line] = [json.loads(text) for text in (out / "labels.jsonl").read_text().splitlines()]
-    foreign = {k: v for k, v in line.items() if k != "proccorpus"} | {"episode_id": 3, "video_path": "other.mp4"}
+    foreign = {k: v for k, v in line.items() if k != "proccorpus"} | {
+        "episode_id": 3,
+        "video_path": "other.mp4",
+    }
     wrong = foreign | {"episode_id": 77, "video_path": "third.mp4"}
     path = tmp_path / "results.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in (line, wrong)))
@@ -147,7 +171,9 @@ def test_results_of_the_tool_count_as_what_people_say(own: Made, tmp_path: Path)
     [row] = read.rows
     assert (row["episode_index"], row["author"], row["final_progress"]) == (2, "ada", 0.6)
     assert row["created_at"] == saved["created_at"]
-    assert [s.pace for s in corrections.segments_of(row)] == [s.pace for s in corrections.segments_of(saved)]
+    assert [s.pace for s in corrections.segments_of(row)] == [
+        s.pace for s in corrections.segments_of(saved)
+    ]
     assert read.refused == ["episode 77: the corpus has no episode 77 of 'tiny'"]
     assert corrections.add_rows(lake, read.rows) == 1
     path.write_text(json.dumps(foreign))
@@ -162,13 +188,17 @@ def test_results_of_the_tool_count_as_what_people_say(own: Made, tmp_path: Path)
 @settings(max_examples=60, deadline=None)
 @given(
     parts=st.lists(
-        st.tuples(st.integers(1, 9), st.sampled_from(["fast", "slow", "adjust", "mistake"])), min_size=1, max_size=6
+        st.tuples(st.integers(1, 9), st.sampled_from(["fast", "slow", "adjust", "mistake"])),
+        min_size=1,
+        max_size=6,
     ),
     percent=st.integers(0, 99),
     at=st.one_of(st.none(), st.integers(1, 40)),
     fps=st.sampled_from([5.0, 15.0, 29.97, 30.0]),
 )
-def test_a_label_comes_back_from_its_line(parts: list[tuple[int, str]], percent: int, at: int | None, fps: float):
+def test_a_label_comes_back_from_its_line(
+    parts: list[tuple[int, str]], percent: int, at: int | None, fps: float
+):
     segments = []
     frame = 0
     for length, pace in parts:
@@ -179,16 +209,22 @@ def test_a_label_comes_back_from_its_line(parts: list[tuple[int, str]], percent:
         else:
             name = {"adjust": "Adjust", "mistake": "Mistake"}[pace]
         step = 0 if kind == STEP else None
-        segments.append(Segment(name, frame, frame + length, kind, False, step, named=kind != STEP, pace=pace))
+        segments.append(
+            Segment(name, frame, frame + length, kind, False, step, named=kind != STEP, pace=pace)
+        )
         frame += length
     loss_frame = at if at is not None and at < frame else None
     end = StatedEnd(percent / 100, loss_frame)
     line = label_of(segments, stated_progress(segments, np.zeros(frame), end), end, fps)
     assert (line["final_progress"] == ALL_LOST) == (loss_frame is not None and percent == 0)
-    line_segments = tuple((s["start"], s["end"], s["label"]) for s in json.loads(json.dumps(line))["segments"])
+    line_segments = tuple(
+        (s["start"], s["end"], s["label"]) for s in json.loads(json.dumps(line))["segments"]
+    )
     lost_s = line["catastrophic_frame"]
     annotation = RolloutAnnotation(0, None, line_segments, line["final_progress"], lost_s)
-    rise = sum({"fast": 2, "slow": 1, "mistake": -1}.get(p, 0) * n for n, p in _until(parts, loss_frame))
+    rise = sum(
+        {"fast": 2, "slow": 1, "mistake": -1}.get(p, 0) * n for n, p in _until(parts, loss_frame)
+    )
     if rise < 0:
         with pytest.raises(ImportedError, match="fall by more"):
             annotation.label(frame, fps, None)

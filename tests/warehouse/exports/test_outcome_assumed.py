@@ -13,7 +13,10 @@ from warehouse.lake.references import to_show
 def test_weights_and_metadata_say_whose_outcome_is_assumed(made_lake: Lake, tmp_path: Path):
     chosen = Selection(allow=("unknown",))
     exported = EXPORT_KINDS["rabc"].export(made_lake, chosen, tmp_path / "rabc", RabcOptions())
-    assert "tiny: 5 of 5 labels take for complete what nobody says the outcome of (outcome_assumed)" in exported.notes
+    assert (
+        "tiny: 5 of 5 labels take for complete what nobody says the outcome of (outcome_assumed)"
+        in exported.notes
+    )
     weights = pq.read_table(tmp_path / "rabc/sarm_progress.parquet")
     assert set(weights["outcome_assumed"].to_pylist()) == {True}
     EXPORT_KINDS["lerobot"].export(made_lake, chosen, tmp_path / "lerobot")
@@ -23,4 +26,6 @@ def test_weights_and_metadata_say_whose_outcome_is_assumed(made_lake: Lake, tmp_
 
 
 def test_tasks_that_nobody_has_shown_are_counted(made_lake: Lake):
-    assert to_show(made_lake)["tiny"].startswith("show one run of each of its 2 tasks: about two minutes")
+    assert to_show(made_lake)["tiny"].startswith(
+        "show one run of each of its 2 tasks: about two minutes"
+    )

@@ -24,14 +24,23 @@ def test_equal_seeds_write_equal_bytes_and_others_other_pairs(
     import datasets
 
     def written(name: str, seed: int) -> Exported:
-        return export(made_lake, Selection(allow=ANY), tmp_path / name, PreferencesOptions(per_run=6, seed=seed))
+        return export(
+            made_lake,
+            Selection(allow=ANY),
+            tmp_path / name,
+            PreferencesOptions(per_run=6, seed=seed),
+        )
 
     for name, seed in (("one", 2), ("again", 2), ("other", 3)):
         written(name, seed)
     assert hashes_of(tmp_path / "again") == hashes_of(tmp_path / "one")
     assert written("again", 2).again
-    first_manifest, other_manifest = (json.loads((tmp_path / name / MANIFEST).read_text()) for name in ("one", "other"))
-    hashes = [{f["path"]: f["sha256"] for f in m["files"]} for m in (first_manifest, other_manifest)]
+    first_manifest, other_manifest = (
+        json.loads((tmp_path / name / MANIFEST).read_text()) for name in ("one", "other")
+    )
+    hashes = [
+        {f["path"]: f["sha256"] for f in m["files"]} for m in (first_manifest, other_manifest)
+    ]
     assert hashes[0] != hashes[1]
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     opened: Any = datasets.load_dataset(str(tmp_path / "one"), cache_dir=str(tmp_path / "cache"))

@@ -11,7 +11,9 @@ from warehouse.lake import Lake
 ALL = Selection(allow=("unknown",))
 
 
-def export(lake: Lake, out: Path, selection: Selection = ALL, **options: float | int | None) -> Exported:
+def export(
+    lake: Lake, out: Path, selection: Selection = ALL, **options: float | int | None
+) -> Exported:
     return EXPORT_KINDS["rerun"].export(lake, selection, out, RerunOptions.model_validate(options))
 
 
@@ -35,6 +37,14 @@ def columns(path: Path, entity: str) -> dict[str, list]:
 def test_fewer_pictures_or_none(made_lake: Lake, tmp_path: Path):
     one_episode = Selection(datasets=("tiny",), episodes=(0,), allow=("unknown",))
     export(made_lake, tmp_path / "few", one_episode, pictures_per_s=1.25, max_px=32)
-    assert columns(tmp_path / "few/tiny/000000.rrd", f"/cameras/{CAMERA}")["frame"] == [0, 4, 8, 12, 16, 20, 23]
+    assert columns(tmp_path / "few/tiny/000000.rrd", f"/cameras/{CAMERA}")["frame"] == [
+        0,
+        4,
+        8,
+        12,
+        16,
+        20,
+        23,
+    ]
     export(made_lake, tmp_path / "none", one_episode, pictures_per_s=0)
     assert f"/cameras/{CAMERA}" not in rows(tmp_path / "none/tiny/000000.rrd")

@@ -35,7 +35,11 @@ def published_score(first: int, earlier_step: int, later_step: int, last: int) -
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.integers(3, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n), st.integers(1, n))))
+@given(
+    st.integers(3, 60).flatmap(
+        lambda n: st.tuples(st.just(n), st.integers(1, n), st.integers(1, n))
+    )
+)
 def test_scores_are_those_of_the_published_rule(drawn: tuple[int, int, int]):
     last, earlier_step, later_step = drawn
     shares = [(k - 1) / (last - 1) for k in (earlier_step, later_step)]
@@ -72,7 +76,11 @@ def test_runs_come_back_and_pairs_show_what_they_say(own: Made, tmp_path: Path):
         "SELECT episode_index, progress FROM active_progress ORDER BY episode_index, frame_index"
     ):
         progress.setdefault(episode, []).append(value)
-    items = [item for path in (out / "train_data/train_jsons").iterdir() for item in json.loads(path.read_text())]
+    items = [
+        item
+        for path in (out / "train_data/train_jsons").iterdir()
+        for item in json.loads(path.read_text())
+    ]
     assert len(items) == exported.samples == len({item["id"] for item in items})
     signs = set()
     for item in items:
@@ -95,7 +103,9 @@ def test_runs_come_back_and_pairs_show_what_they_say(own: Made, tmp_path: Path):
         assert (int(end[1]) != 4, int(end[2])) == (True, LENGTHS[int(end[1])] - 1)
         assert splits[int(end[1])] == splits[episode], "no pair lies across two splits"
     assert signs >= {1.0, -1.0}
-    frames = [f.rgb() for f in decode(next((out / "raw_data").rglob("episode_000000/cam_high.mp4")))]
+    frames = [
+        f.rgb() for f in decode(next((out / "raw_data").rglob("episode_000000/cam_high.mp4")))
+    ]
     stored = cv2.imread(str(out / "train_data/tiny_000000/cam_high/frame_000000.jpg"))
     assert stored is not None
     assert np.abs(stored[..., ::-1].astype(int) - frames[0].astype(int)).mean() < 3

@@ -33,9 +33,19 @@ FEATURES = {
 def test_datasets_opens_it_and_the_grades_come_back(own: Made, tmp_path: Path):
     """Of episodes that finished, that failed half way and near the end, and of which nobody knows."""
     lake = Lake(own.space)
-    for episode, success, end in ((0, True, 1.0), (1, False, 0.25), (2, False, 0.75), (3, None, 1.0), (4, None, 0.4)):
-        lake.con.execute("UPDATE episode_facts SET success = ? WHERE episode_index = ?", [success, episode])
-        lake.con.execute("UPDATE progress SET progress = progress * ? WHERE episode_index = ?", [end, episode])
+    for episode, success, end in (
+        (0, True, 1.0),
+        (1, False, 0.25),
+        (2, False, 0.75),
+        (3, None, 1.0),
+        (4, None, 0.4),
+    ):
+        lake.con.execute(
+            "UPDATE episode_facts SET success = ? WHERE episode_index = ?", [success, episode]
+        )
+        lake.con.execute(
+            "UPDATE progress SET progress = progress * ? WHERE episode_index = ?", [end, episode]
+        )
     out = tmp_path / "rbm"
     exported = ROBOMETER.export(lake, ANY, out)
     assert exported.episodes == len(LENGTHS)
@@ -44,16 +54,26 @@ def test_datasets_opens_it_and_the_grades_come_back(own: Made, tmp_path: Path):
     opened: Any = load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
     rows = [row for split in opened.values() for row in split]
     features = next(iter(opened.values())).features
-    assert {name: getattr(f, "dtype", None) or f.feature.dtype for name, f in features.items()} == FEATURES
+    assert {
+        name: getattr(f, "dtype", None) or f.feature.dtype for name, f in features.items()
+    } == FEATURES
     assert len(rows) == len({row["id"] for row in rows})
-    ends = dict(lake.rows("SELECT episode_index, arg_max(progress, frame_index) FROM active_progress GROUP BY 1"))
+    ends = dict(
+        lake.rows(
+            "SELECT episode_index, arg_max(progress, frame_index) FROM active_progress GROUP BY 1"
+        )
+    )
     success_by_episode = dict(lake.rows("SELECT episode_index, success FROM episodes"))
     assert set(success_by_episode.values()) == {True, False, None}
     for row in rows:
         dataset, number, camera = row["id"].split("/")
         episode = int(number)
         quality, share = grade(success_by_episode[episode], ends[episode])
-        assert (row["quality_label"], row["data_source"], row["is_robot"]) == (quality, dataset, True)
+        assert (row["quality_label"], row["data_source"], row["is_robot"]) == (
+            quality,
+            dataset,
+            True,
+        )
         assert row["partial_success"] == pytest.approx(share)
         assert len(row["lang_vector"]) == 384
         assert np.linalg.norm(row["lang_vector"]) == pytest.approx(1, abs=1e-5)
@@ -69,11 +89,16 @@ def test_datasets_opens_it_and_the_grades_come_back(own: Made, tmp_path: Path):
         )
     )
     for row in rows:
-        assert grades_read[int(row["id"].split("/")[1])] == pytest.approx(row["partial_success"], abs=1e-6)
+        assert grades_read[int(row["id"].split("/")[1])] == pytest.approx(
+            row["partial_success"], abs=1e-6
+        )
 
 
 @settings(max_examples=60, deadline=None)
-@given(success=st.sampled_from([True, False, None]), end=st.one_of(st.none(), st.floats(0, 1, width=32)))
+@given(
+    success=st.sampled_from([True, False, None]),
+    end=st.one_of(st.none(), st.floats(0, 1, width=32)),
+)
 def test_a_grade_comes_back_as_the_end_of_a_label(success: bool | None, end: float | None):
     quality, share = grade(success, end)
     annotation = GradedAnnotation(0, None, quality, share)
@@ -90,4 +115,9 @@ def test_a_grade_comes_back_as_the_end_of_a_label(success: bool | None, end: flo
         curve = ordinary
     if share is not None:
         assert curve[-1] == pytest.approx(share, abs=1e-6)
-        assert grade(quality == "successful" or (None if quality is None else False), float(curve[-1]))[0] == quality
+        assert (
+            grade(
+                quality == "successful" or (None if quality is None else False), float(curve[-1])
+            )[0]
+            == quality
+        )

@@ -43,7 +43,9 @@ def frozen(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fro
     lake = Lake(made.copy(folder).space)
     release = create_release(lake, "r1", allow=ANY)
     tars = [s.path(lake.workspace) for s in release.shard_list]
-    frozen_release = Frozen(lake, release, {s.row["sample_id"]: s for s in read_samples(tars)}, folder)
+    frozen_release = Frozen(
+        lake, release, {s.row["sample_id"]: s for s in read_samples(tars)}, folder
+    )
     for kind, export in KINDS.items():
         export(lake, frozen_release.selection, folder / kind)
     yield frozen_release
@@ -75,19 +77,31 @@ def test_a_ground_truth_that_contradicts_itself_is_an_error(frozen: Frozen):
 def test_a_profile_is_what_draw_draws(frozen: Frozen, tmp_path: Path):
     from warehouse.shards.progresslm import PROFILES, draw
 
-    assert sum(PROFILES["progresslm_sft"].counts.values()) == 25_248, "as published; the other's is in the note"
+    assert sum(PROFILES["progresslm_sft"].counts.values()) == 25_248, (
+        "as published; the other's is in the note"
+    )
     options = EXPORT_KINDS["easyr1"].read_options({"profile": "progresslm_rl"})
     exported = KINDS["easyr1"](frozen.lake, frozen.selection, tmp_path / "out", options)
-    drawn = draw(frozen.lake.workspace, frozen.release, "progresslm_rl").samples["sample_id"].to_pylist()
+    drawn = (
+        draw(frozen.lake.workspace, frozen.release, "progresslm_rl")
+        .samples["sample_id"]
+        .to_pylist()
+    )
     rows = pq.read_table(tmp_path / "out/train", columns=["extra_info"])["extra_info"].to_pylist()
     assert sorted(r["sample_id"] for r in rows) == sorted(drawn)
-    assert exported.notes[-1] == f"the profile progresslm_rl wants 20428 samples, and there are {len(drawn)}"
+    assert (
+        exported.notes[-1]
+        == f"the profile progresslm_rl wants 20428 samples, and there are {len(drawn)}"
+    )
 
 
 def test_families_and_forms_are_chosen(frozen: Frozen, tmp_path: Path):
     def export(folder: str, **options: Any) -> set[str]:
         KINDS["datasets"](
-            frozen.lake, frozen.selection, tmp_path / folder, EXPORT_KINDS["datasets"].read_options(options)
+            frozen.lake,
+            frozen.selection,
+            tmp_path / folder,
+            EXPORT_KINDS["datasets"].read_options(options),
         )
         return {
             i
@@ -97,22 +111,37 @@ def test_families_and_forms_are_chosen(frozen: Frozen, tmp_path: Path):
 
     text = {i for i, s in frozen.samples.items() if s.row["family"] == "progresslm_text"}
     assert export("text", families=["progresslm_text"]) == text
-    assert export("all", forms=["think"]) == {i for i, s in frozen.samples.items() if s.row["form"] != "no_think"}
-    assert export("both", families=["progresslm_text"], forms=["think"]) == text & think(frozen.samples).keys()
+    assert export("all", forms=["think"]) == {
+        i for i, s in frozen.samples.items() if s.row["form"] != "no_think"
+    }
+    assert (
+        export("both", families=["progresslm_text"], forms=["think"])
+        == text & think(frozen.samples).keys()
+    )
     for options, reason in (
-        ({"families": ["procvqa_z"]}, "there is no sample of a family 'procvqa_z'; families here: "),
-        ({"profile": "progresslm_rl", "forms": ["think"]}, "says which families and forms: leave --family and --form"),
+        (
+            {"families": ["procvqa_z"]},
+            "there is no sample of a family 'procvqa_z'; families here: ",
+        ),
+        (
+            {"profile": "progresslm_rl", "forms": ["think"]},
+            "says which families and forms: leave --family and --form",
+        ),
     ):
         with pytest.raises(UserError, match=reason):
             export("none", **options)
 
 
-def test_what_shows_an_episode_taken_down_since_is_left_out(corpus: Lake, own: Made, tmp_path: Path):
+def test_what_shows_an_episode_taken_down_since_is_left_out(
+    corpus: Lake, own: Made, tmp_path: Path
+):
     lake = corpus
     create_release(lake, "r1", allow=ANY)
     counts: dict[int, set[str]] = {}  # samples that show an episode
     for s in read_samples([Path(p) for p in own.space.root.glob("shards/*/*.tar")]):
-        for e in {int(shown_path(s.row, p).split("/")[1]) for p in s.row["pictures"]} | {s.row["episode_index"]}:
+        for e in {int(shown_path(s.row, p).split("/")[1]) for p in s.row["pictures"]} | {
+            s.row["episode_index"]
+        }:
             counts.setdefault(e, set()).add(s.row["sample_id"])
     removed_episode = max(counts, key=lambda e: len(counts[e]))
     export_before = KINDS["datasets"](lake, Selection(release="r1", allow=ANY), tmp_path / "before")
@@ -137,7 +166,9 @@ def test_names_of_pictures_are_read_as_they_are_written():
         (1234567, "c", 9999999, ""),
         (8, "e000007x", 0, "edited-aa"),
     ]:
-        name = picture_name(7, {"episode_index": episode, "camera": camera, "frame_index": frame, "edit": edit})
+        name = picture_name(
+            7, {"episode_index": episode, "camera": camera, "frame_index": frame, "edit": edit}
+        )
         path = shown_path({"dataset": "d", "episode_index": 7, "sample_id": "s"}, name)
         assert path == f"d/{episode:06d}/{camera}/{frame:06d}{'.' * bool(edit)}{edit}.jpg"
     with pytest.raises(ShardError, match="no picture's name"):
@@ -146,5 +177,7 @@ def test_names_of_pictures_are_read_as_they_are_written():
 
 def test_a_corpus_whose_shards_are_behind_is_refused(corpus: Lake, tmp_path: Path):
     corpus.con.execute("DELETE FROM lake.sample_location WHERE chunk = 0")
-    with pytest.raises(UserError, match=r"tiny has \d+ samples that are in no shard yet: build it again"):
+    with pytest.raises(
+        UserError, match=r"tiny has \d+ samples that are in no shard yet: build it again"
+    ):
         KINDS["datasets"](corpus, Selection(allow=ANY), tmp_path / "out")

@@ -43,11 +43,21 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
         }
         for name, values in columns.items():
             column_index = trimmed_rows.schema.get_field_index(name)
-            trimmed_rows = trimmed_rows.set_column(column_index, trimmed_rows.schema.field(name), pa.array(values))
+            trimmed_rows = trimmed_rows.set_column(
+                column_index, trimmed_rows.schema.field(name), pa.array(values)
+            )
         pq.write_table(trimmed_rows, path)
     ends = np.cumsum([r.length - TRIMMED for r in RECORDINGS[:6]])
-    change_metadata(source, length=np.diff(ends, prepend=0), dataset_from_index=[0, *ends[:-1]], dataset_to_index=ends)
-    return Lake(built(source_build(source, "trimmed", None, None), Workspace(folder / "ws")).space, read_only=True)
+    change_metadata(
+        source,
+        length=np.diff(ends, prepend=0),
+        dataset_from_index=[0, *ends[:-1]],
+        dataset_to_index=ends,
+    )
+    return Lake(
+        built(source_build(source, "trimmed", None, None), Workspace(folder / "ws")).space,
+        read_only=True,
+    )
 
 
 def change_metadata(root: Path, **columns: object) -> None:
@@ -89,7 +99,10 @@ def repeat_a_step(root: Path) -> None:
     row_index = np.flatnonzero(table["episode_index"].to_numpy() == 4)[9]
     rows[row_index] = row_index - 1
     place = table.schema.get_field_index("observation.state")
-    pq.write_table(table.set_column(place, table.schema.field(place), table["observation.state"].take(rows)), path)
+    pq.write_table(
+        table.set_column(place, table.schema.field(place), table["observation.state"].take(rows)),
+        path,
+    )
 
 
 def test_what_is_broken_is_found(lake: Lake, tmp_path: Path) -> None:
@@ -139,7 +152,10 @@ def test_steps_of_another_type_are_found(lake: Lake, tmp_path: Path) -> None:
     doubled = pa.struct([f.with_type(pa.float64()) if f.name == "step" else f for f in SEGMENT])
     column_index = table.schema.get_field_index("proccorpus_segments")
     pq.write_table(
-        table.set_column(column_index, "proccorpus_segments", table.column(column_index).cast(pa.list_(doubled))), path
+        table.set_column(
+            column_index, "proccorpus_segments", table.column(column_index).cast(pa.list_(doubled))
+        ),
+        path,
     )
     (problem,) = verify(lake, ANY, out, LerobotOptions()).problems
     assert problem.startswith("steps of other types in meta/episodes")
@@ -162,7 +178,10 @@ def test_an_encoders_loss_is_told_from_another_picture(noise: float) -> None:
     }
     for expected, change in changes.items():
         shown_picture = np.clip(change(moving(4)) + loss, 0, 255).astype(np.uint8)
-        assert _difference(shown_picture, moving(4), [moving(3), moving(5)], was_encoded=True)[1] == expected
+        assert (
+            _difference(shown_picture, moving(4), [moving(3), moving(5)], was_encoded=True)[1]
+            == expected
+        )
     late = np.clip(moving(5) + loss, 0, 255).astype(np.uint8)
     assert _difference(late, moving(4), [moving(3), moving(5)], was_encoded=True)[1].startswith(
         "the picture of the frame"

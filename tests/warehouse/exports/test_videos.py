@@ -53,7 +53,9 @@ def frames(n: int, seed: int = 0) -> list[np.ndarray]:
 def test_times_that_are_off_are_set_right_without_encoding(tmp_path: Path):
     times_ms = [100 * k + 4 * (k % 3) for k in range(20)]
     encoder_options = {"crf": "18", "preset": "ultrafast", "g": "5", "bf": "0", "sc_threshold": "0"}
-    path = write_video(tmp_path / "a.mp4", frames(20), fps=1000, times=times_ms, options=encoder_options)
+    path = write_video(
+        tmp_path / "a.mp4", frames(20), fps=1000, times=times_ms, options=encoder_options
+    )
     packets = Packets.read(path)
     assert not packets.is_even(range(20), FPS)
     packets.cut(range(20), path, tmp_path / "b.mp4", FPS, keep_times=False)
@@ -65,7 +67,10 @@ def test_times_that_are_off_are_set_right_without_encoding(tmp_path: Path):
 @pytest.mark.parametrize("codec", ["h264", "av1"])
 def test_a_part_is_cut_as_it_is(tmp_path: Path, codec: str):
     """PyAV finds AV1's decoder under a name that is no encoder's, which a copy does not need."""
-    encoder_options = {"h264": {"g": "4", "bf": "0", "sc_threshold": "0"}, "av1": {"g": "4", "preset": "10"}}[codec]
+    encoder_options = {
+        "h264": {"g": "4", "bf": "0", "sc_threshold": "0"},
+        "av1": {"g": "4", "preset": "10"},
+    }[codec]
     path = write_video(tmp_path / "a.mp4", frames(20), codec, fps=FPS, options=encoder_options)
     packets = Packets.read(path)
     part = range(8, 16)
@@ -77,7 +82,9 @@ def test_a_part_is_cut_as_it_is(tmp_path: Path, codec: str):
 
 @pytest.mark.parametrize("codec", ["h264", "av1"])
 @pytest.mark.parametrize("size", [(48, 64), (47, 63)])
-def test_encoded_pictures_come_back_in_time_and_alike(tmp_path: Path, codec: str, size: tuple[int, int]):
+def test_encoded_pictures_come_back_in_time_and_alike(
+    tmp_path: Path, codec: str, size: tuple[int, int]
+):
     source_pictures = [p[: size[0], : size[1]] for p in frames(12)]
     if codec == "av1" and size[0] % 2:
         with pytest.raises(UserError, match="even sizes"):
@@ -109,7 +116,9 @@ def hdf5(tmp_path_factory: pytest.TempPathFactory) -> Lake:
             group["actions"] = np.zeros((n, 7))
     space = Workspace(folder / "workspace")
     build = source_build(folder / "demos.hdf5", "arrays", None, None)
-    build = build.model_copy(update={"dataset": build.dataset.model_copy(update={"fps": float(FPS)})})
+    build = build.model_copy(
+        update={"dataset": build.dataset.model_copy(update={"fps": float(FPS)})}
+    )
     assert not run_build(space, [build], workers=1).failed
     return Lake(space, read_only=True)
 
@@ -117,7 +126,10 @@ def hdf5(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 def test_arrays_become_videos(hdf5: Lake, tmp_path: Path):
     exported = LEROBOT.export(hdf5, ANY, tmp_path / "out")
     assert exported.episodes == 2
-    assert any("2 of 2 videos were encoded anew: its pictures are in no video file (2)" in n for n in exported.notes)
+    assert any(
+        "2 of 2 videos were encoded anew: its pictures are in no video file (2)" in n
+        for n in exported.notes
+    )
     info = json.loads((tmp_path / "out/meta/info.json").read_text())
     (camera,) = [n for n, f in info["features"].items() if f["dtype"] == "video"]
     assert info["features"][camera]["shape"] == [HEIGHT, WIDTH, 3]
@@ -125,7 +137,9 @@ def test_arrays_become_videos(hdf5: Lake, tmp_path: Path):
     assert np.shape(stats[camera]["mean"]) == (3, 1, 1)
     assert stats["progress"]["max"] == [1.0]
     for file, n in enumerate((20, 26)):
-        decoded = [f.rgb() for f in decode(tmp_path / f"out/videos/{camera}/chunk-000/file-{file:03d}.mp4")]
+        decoded = [
+            f.rgb() for f in decode(tmp_path / f"out/videos/{camera}/chunk-000/file-{file:03d}.mp4")
+        ]
         assert len(decoded) == n
         assert np.mean(np.abs(np.array(decoded, np.float64) - np.array(frames(n, file)))) < 5
 
@@ -134,7 +148,9 @@ def test_a_part_of_a_shared_file_whose_rows_leave_out_frames(tmp_path: Path):
     """Each row has the picture that LeRobot shows, whether an episode is cut out or encoded."""
     source = write_v3(tmp_path / "source", [16, 18, 14])
     numbers = [number(0, e, k) for e, n in enumerate((16, 18, 14)) for k in range(n)]
-    write_video(v3_video(source, FRONT, 0), numbers, "av1", options={"g": "2", "crf": "12", "preset": "10"})
+    write_video(
+        v3_video(source, FRONT, 0), numbers, "av1", options={"g": "2", "crf": "12", "preset": "10"}
+    )
     frames_left = [k for k in range(18) if not 5 <= k < 9]
     rows = pq.ParquetFile(v3_data(source, 0)).read()
     pq.write_table(rows.take([*range(16), *(16 + k for k in frames_left)]), v3_data(source, 0))
@@ -147,7 +163,11 @@ def test_a_part_of_a_shared_file_whose_rows_leave_out_frames(tmp_path: Path):
         tmp_path / "out",
     )
     frames_shown = [
-        [read_number(frame.luma()) & 63 for frame in decode(v3_video(tmp_path / "out", FRONT, file))] for file in (0, 1)
+        [
+            read_number(frame.luma()) & 63
+            for frame in decode(v3_video(tmp_path / "out", FRONT, file))
+        ]
+        for file in (0, 1)
     ]
     assert frames_shown == [[*range(16)], frames_left]
 

@@ -40,7 +40,9 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 
 
 def exported(lake: Lake, out: Path, selection: Selection = ANY, **options: Any) -> Exported:
-    return EXPORT_KINDS["weights"].export(lake, selection, out, WeightsOptions(chunk_size=CHUNK, **options))
+    return EXPORT_KINDS["weights"].export(
+        lake, selection, out, WeightsOptions(chunk_size=CHUNK, **options)
+    )
 
 
 def by_lerobot(lines: Sequence[str], index: np.ndarray, chunk: int = CHUNK) -> np.ndarray:
@@ -50,7 +52,9 @@ def by_lerobot(lines: Sequence[str], index: np.ndarray, chunk: int = CHUNK) -> n
     from lerobot.utils.sample_weighting import SampleWeightingConfig, make_sample_weighter
 
     prefix = "--sample_weighting."
-    words = shlex.split("\n".join(line.rstrip("\\") for line in lines if line.strip().startswith(prefix)))
+    words = shlex.split(
+        "\n".join(line.rstrip("\\") for line in lines if line.strip().startswith(prefix))
+    )
     flags = [f"--{word.removeprefix(prefix)}" for word in words if word.startswith(prefix)]
     policy: Any = SimpleNamespace(config=SimpleNamespace(chunk_size=chunk))
     config = draccus.parse(SampleWeightingConfig, args=flags)
@@ -74,10 +78,16 @@ def frames_of(folder: Path, sample: str = "sim_short") -> Any:
     runs = pd.read_parquet(truth / "episodes.parquet")[["episode_index", "policy", "success"]]
     idle = pd.read_parquet(truth / "frames.parquet")[["episode_index", "frame_index", "idle"]]
     table = pq.read_table(folder / weights.FILE).to_pandas()
-    return table.merge(runs, on="episode_index").merge(idle, on=["episode_index", "frame_index"]).sort_values("index")
+    return (
+        table.merge(runs, on="episode_index")
+        .merge(idle, on=["episode_index", "frame_index"])
+        .sort_values("index")
+    )
 
 
-def check_frames(export_result: Exported, sample: str = "sim_short", selected: Sequence[int] | None = None) -> None:
+def check_frames(
+    export_result: Exported, sample: str = "sim_short", selected: Sequence[int] | None = None
+) -> None:
     """What LeRobot reads is what was written; dropped and failed runs weigh next to nothing, and stalls little."""
     frames = frames_of(Path(export_result.out), sample)
     read = by_lerobot(export_result.use, frames["index"].to_numpy())
@@ -95,7 +105,9 @@ def check_frames(export_result: Exported, sample: str = "sim_short", selected: S
 
 
 @pytest.mark.parametrize("selection", [ANY, SUCCEEDED])
-def test_lerobot_reads_the_weights_by_the_flags_that_are_printed(short: Lake, tmp_path: Path, selection: Selection):
+def test_lerobot_reads_the_weights_by_the_flags_that_are_printed(
+    short: Lake, tmp_path: Path, selection: Selection
+):
     export_result = exported(short, tmp_path / "out", selection)
     if selection is ANY:
         kept_episodes = None
@@ -110,7 +122,9 @@ def test_lerobot_reads_the_weights_by_the_flags_that_are_printed(short: Lake, tm
     assert facts["correlation"] >= 0.9999
     second_export = exported(short, tmp_path / "again", selection)
     for name in (weights.FILE, weights.LEROBOT_FILE, "README.md", MANIFEST):
-        assert Path(export_result.out, name).read_bytes() == Path(second_export.out, name).read_bytes()
+        assert (
+            Path(export_result.out, name).read_bytes() == Path(second_export.out, name).read_bytes()
+        )
 
 
 @pytest.mark.parametrize("kind", ["awr", "segments", "top-half", "rabc"])
@@ -140,9 +154,14 @@ def test_a_dataset_has_the_column_that_lerobot_gives_with_each_frame(
     expected_weights = pq.read_table(tmp_path / "out" / weights.FILE)["weight"].to_numpy()
     opened: Any = LeRobotDataset("local/weighted", root=tmp_path / "out", video_backend="pyav")
     assert len(opened) == len(expected_weights)
-    assert [opened[k][weights.WEIGHT].item() for k in (0, 20, 100)] == expected_weights[[0, 20, 100]].tolist()
+    assert [opened[k][weights.WEIGHT].item() for k in (0, 20, 100)] == expected_weights[
+        [0, 20, 100]
+    ].tolist()
     assert (
-        np.corrcoef(by_lerobot(export_result.use, np.arange(len(expected_weights))), expected_weights)[0, 1] >= 0.9999
+        np.corrcoef(
+            by_lerobot(export_result.use, np.arange(len(expected_weights))), expected_weights
+        )[0, 1]
+        >= 0.9999
     )
     assert f"--dataset.root={tmp_path / 'out'}" in "\n".join(export_result.use)
     assert not verify(short, SUCCEEDED, tmp_path / "out", LerobotOptions(plain=True)).problems
@@ -155,9 +174,16 @@ def test_a_dataset_has_the_column_that_lerobot_gives_with_each_frame(
     assert pq.read_schema(rows).names.count(weights.WEIGHT) == 1
 
 
-def test_a_file_that_lerobot_reads_otherwise_is_no_export(short: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(weights, "weights_by_lerobot", lambda path, index, chunk_size: np.ones(len(index)))
-    with pytest.raises(UserError, match=r"reads other weights from lerobot_weights.parquet .* install LeRobot 0\.6\.1"):
+def test_a_file_that_lerobot_reads_otherwise_is_no_export(
+    short: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(
+        weights, "weights_by_lerobot", lambda path, index, chunk_size: np.ones(len(index))
+    )
+    with pytest.raises(
+        UserError,
+        match=r"reads other weights from lerobot_weights.parquet .* install LeRobot 0\.6\.1",
+    ):
         exported(short, tmp_path / "out")
     assert not (tmp_path / "out" / MANIFEST).exists()
 
@@ -165,11 +191,16 @@ def test_a_file_that_lerobot_reads_otherwise_is_no_export(short: Lake, tmp_path:
         raise ModuleNotFoundError(name="lerobot")
 
     monkeypatch.setattr(weights, "weights_by_lerobot", missing)
-    assert any("LeRobot is not installed here" in note for note in exported(short, tmp_path / "out").notes)
+    assert any(
+        "LeRobot is not installed here" in note for note in exported(short, tmp_path / "out").notes
+    )
 
 
 def test_what_cannot_be_weighed_is_refused_with_what_to_do(short: Lake, tmp_path: Path):
-    with pytest.raises(UserError, match=r"no frame of the .* episodes selected would weigh more than 0 by --kind comb"):
+    with pytest.raises(
+        UserError,
+        match=r"no frame of the .* episodes selected would weigh more than 0 by --kind comb",
+    ):
         exported(short, tmp_path / "out", Selection(allow=("unknown",), where="NOT success"))
     with pytest.raises(UserError, match="--plain: only a dataset is shaped so; add --in-dataset"):
         exported(short, tmp_path / "out", plain=True)
@@ -180,15 +211,24 @@ def test_runs_without_an_outcome_or_a_label_are_told(made: Made, tmp_path: Path)
     chosen = Selection(allow=("unknown",), min_confidence=1.0)
     notes = exported(lake, tmp_path / "out", chosen).notes
     assert "5 episodes do not say how they ended: they weigh as if they had not failed" in notes
-    assert "5 episodes have no label: their frames weigh as if they gained as the mean does" in notes
+    assert (
+        "5 episodes have no label: their frames weigh as if they gained as the mean does" in notes
+    )
 
 
-def test_rabc_gives_dropped_runs_no_weight_and_says_when_it_tells_nothing_apart(short: Lake, tmp_path: Path):
+def test_rabc_gives_dropped_runs_no_weight_and_says_when_it_tells_nothing_apart(
+    short: Lake, tmp_path: Path
+):
     options = RabcOptions(chunk_sizes=(CHUNK,))
     export_result = EXPORT_KINDS["rabc"].export(short, SUCCEEDED, tmp_path / "out", options)
     path = tmp_path / "out/sarm_progress.parquet"
     rows = pq.read_table(path).to_pandas()
-    lines = (tmp_path / "out/README.md").read_text().replace("/path/to", str(tmp_path / "out")).splitlines()
+    lines = (
+        (tmp_path / "out/README.md")
+        .read_text()
+        .replace("/path/to", str(tmp_path / "out"))
+        .splitlines()
+    )
     dropped = rows["progress_sparse"].isna().to_numpy()
     index = rows["index"].to_numpy()
     assert by_lerobot(lines, index)[dropped].max() == 0
@@ -198,7 +238,9 @@ def test_rabc_gives_dropped_runs_no_weight_and_says_when_it_tells_nothing_apart(
     [note] = [note for note in export_result.notes if "not selected" in note]
     assert f"{dropped.sum()} frames that are not selected are NaN" in note
     [note] = [note for note in export_result.notes if "hardly tell" in note]
-    share_alike = (by_lerobot(lines, index[~dropped]) >= by_lerobot(lines, index[~dropped]).max() - 1e-6).mean()
+    share_alike = (
+        by_lerobot(lines, index[~dropped]) >= by_lerobot(lines, index[~dropped]).max() - 1e-6
+    ).mean()
     assert f"{share_alike:.0%} weigh 1 (chunks of 16 frames)" in note
 
     whole = EXPORT_KINDS["rabc"].export(short, ANY, tmp_path / "whole", options)
@@ -212,25 +254,39 @@ def test_the_policies_named_are_those_of_lerobot_that_take_weights():
 
     takes = set()
     for path in (Path(lerobot.__file__).parent / "policies").glob("*/modeling_*.py"):
-        classes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
-        for of_policy in (c for c in classes if any(ast.unparse(b) == "PreTrainedPolicy" for b in c.bases)):
-            forward = [f for f in of_policy.body if isinstance(f, ast.FunctionDef) and f.name == "forward"]
+        classes = [
+            node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)
+        ]
+        for of_policy in (
+            c for c in classes if any(ast.unparse(b) == "PreTrainedPolicy" for b in c.bases)
+        ):
+            forward = [
+                f for f in of_policy.body if isinstance(f, ast.FunctionDef) and f.name == "forward"
+            ]
             if any("reduction" in [a.arg for a in f.args.args] for f in forward):
                 takes.add(path.parent.name)
     assert takes == set(weights.TAKE_WEIGHTS)
 
 
-def test_the_command_prints_the_lines_of_the_trainer(short: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_command_prints_the_lines_of_the_trainer(
+    short: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     out = tmp_path / "out"
     words = ("--allow-licence", "unknown", "--workspace", short.workspace.root)
-    result = called(capsys, "export", "weights", "--kind", "awr", "--chunk-size", "16", "--out", out, *words)
+    result = called(
+        capsys, "export", "weights", "--kind", "awr", "--chunk-size", "16", "--out", out, *words
+    )
     assert result.code == 0
     assert "--policy.type=smolvla --policy.chunk_size=16" in result.out
     command = result.out[result.out.index("lerobot-train") : result.out.index("Its other policies")]
-    config = training_config(["--dataset.repo_id=local/any", *shlex.split(command.replace("\\\n", " "))[2:]])
+    config = training_config(
+        ["--dataset.repo_id=local/any", *shlex.split(command.replace("\\\n", " "))[2:]]
+    )
     assert (config.policy.chunk_size, config.sample_weighting.type) == (16, "rabc")
     assert f"--sample_weighting.progress_path={out}/lerobot_weights.parquet" in result.out
     assert "act and diffusion, take none" in result.out
     json_words = ("--kind", "awr", "--chunk-size", "16", "--format", "json")
     json_result = called(capsys, "export", "weights", "--out", out, *json_words, *words)
-    assert json_result.json["use"] == [line for line in result.out.splitlines() if line in json_result.json["use"]]
+    assert json_result.json["use"] == [
+        line for line in result.out.splitlines() if line in json_result.json["use"]
+    ]

@@ -23,22 +23,50 @@ SWAPPED = "UPDATE segments SET segment_index = 1 - segment_index WHERE segment_i
 @pytest.mark.parametrize(
     ("stage", "fault", "named"),
     [
-        ("progress", "UPDATE progress SET progress = 1.5 WHERE frame_index = 3", "against progress BETWEEN 0 AND 1"),
+        (
+            "progress",
+            "UPDATE progress SET progress = 1.5 WHERE frame_index = 3",
+            "against progress BETWEEN 0 AND 1",
+        ),
         ("progress", "UPDATE progress SET progress = 'nan'", "against progress BETWEEN 0 AND 1"),
         ("progress", "INSERT INTO progress FROM progress WHERE frame_index = 0", "rows of one key"),
         # as many rows as before, and as many frames: one twice, one not at all
-        ("progress", "UPDATE progress SET frame_index = 4 WHERE frame_index = 3", "rows of one key"),
-        ("frames", "UPDATE frames SET frame_index = frame_index + 1 WHERE frame_index = 5", "rows of one key"),
+        (
+            "progress",
+            "UPDATE progress SET frame_index = 4 WHERE frame_index = 3",
+            "rows of one key",
+        ),
+        (
+            "frames",
+            "UPDATE frames SET frame_index = frame_index + 1 WHERE frame_index = 5",
+            "rows of one key",
+        ),
         ("frames", "INSERT INTO keyframes FROM keyframes WHERE frame_index = 0", "rows of one key"),
         ("samples", "INSERT INTO samples FROM samples LIMIT 1", "rows of one key"),
         ("samples", "UPDATE samples SET label_run = 'x'", "rows of label runs that are not known"),
         ("progress", "DELETE FROM label_runs", "rows of label runs that are not known"),
         ("segments", "UPDATE segments SET end_frame = start_frame", "end_frame > start_frame"),
-        ("segments", "UPDATE segments SET end_frame = end_frame - 1", "do not begin where the one before ends"),
+        (
+            "segments",
+            "UPDATE segments SET end_frame = end_frame - 1",
+            "do not begin where the one before ends",
+        ),
         ("segments", SWAPPED, "do not begin where the one before ends"),
-        ("frames", "UPDATE frames SET visual_change = -1 WHERE frame_index = 2", "visual_change BETWEEN 0 AND 1"),
-        ("frames", "DELETE FROM episode_facts WHERE episode_index = 0", "rows of episodes that are not listed"),
-        ("samples", "ALTER TABLE samples DROP COLUMN state", "other columns than the schema's: state"),
+        (
+            "frames",
+            "UPDATE frames SET visual_change = -1 WHERE frame_index = 2",
+            "visual_change BETWEEN 0 AND 1",
+        ),
+        (
+            "frames",
+            "DELETE FROM episode_facts WHERE episode_index = 0",
+            "rows of episodes that are not listed",
+        ),
+        (
+            "samples",
+            "ALTER TABLE samples DROP COLUMN state",
+            "other columns than the schema's: state",
+        ),
         ("shards", "UPDATE shards SET split = 'holdout'", "split IN"),
     ],
 )
@@ -48,8 +76,13 @@ def test_a_fault_is_named(corpus: Lake, stage: str, fault: str, named: str) -> N
     assert not outcome.passed
     assert named in outcome.detail
     # Rows that were published just now are looked at in memory
-    written = {name: corpus.arrow(f"FROM {name} WHERE dataset = 'tiny' AND chunk = 0") for name in STAGE_TABLES[stage]}
-    assert follows_schema(corpus, CheckScope(stage, "tiny", written=written)).detail == outcome.detail
+    written = {
+        name: corpus.arrow(f"FROM {name} WHERE dataset = 'tiny' AND chunk = 0")
+        for name in STAGE_TABLES[stage]
+    }
+    assert (
+        follows_schema(corpus, CheckScope(stage, "tiny", written=written)).detail == outcome.detail
+    )
     whole = corpus_is_sound(corpus)
     assert not whole.passed
     assert f"{outcome.detail.split(':')[0]} of tiny" in whole.detail
@@ -57,7 +90,9 @@ def test_a_fault_is_named(corpus: Lake, stage: str, fault: str, named: str) -> N
 
 def test_no_release_of_a_broken_corpus(corpus: Lake) -> None:
     corpus.con.execute("UPDATE progress SET progress = 2 WHERE frame_index = 5")
-    with pytest.raises(ReleaseError, match=r"tiny .*the corpus is broken: progress of tiny: 5 rows against"):
+    with pytest.raises(
+        ReleaseError, match=r"tiny .*the corpus is broken: progress of tiny: 5 rows against"
+    ):
         create_release(corpus, "r1", allow=["unknown"])
 
 
@@ -68,7 +103,9 @@ def test_labels_that_differ_are_warned_of(corpus: Lake) -> None:
         corpus.con.execute(f"INSERT INTO label_disagreement {row.format(episode, difference)}")
     outcome = label_agreement(corpus, CheckScope("progress", "tiny"))
     assert not outcome.passed
-    assert outcome.detail == "2 pairs of labels differ by 0.200 on average, at most 0.300 (episode 1)"
+    assert (
+        outcome.detail == "2 pairs of labels differ by 0.200 on average, at most 0.300 (episode 1)"
+    )
 
 
 def test_a_budget_that_all_chunks_would_use_up_is_warned_of(corpus: Lake) -> None:
@@ -77,7 +114,9 @@ def test_a_budget_that_all_chunks_would_use_up_is_warned_of(corpus: Lake) -> Non
         "100 AS prompt_tokens, 10 AS completion_tokens, 0.5 AS cost_usd"
     )
     assert cost_within_budget(corpus, CheckScope("segments", "tiny", 0, None)).passed
-    assert cost_within_budget(corpus, CheckScope("segments", "tiny", 0, 1.5)).passed, "three chunks at half a dollar"
+    assert cost_within_budget(corpus, CheckScope("segments", "tiny", 0, 1.5)).passed, (
+        "three chunks at half a dollar"
+    )
     outcome = cost_within_budget(corpus, CheckScope("segments", "tiny", 0, 1.4))
     assert not outcome.passed
     assert "3 chunks at that price: 1.50 USD, of a budget of 1.4 USD" in outcome.detail
@@ -88,7 +127,9 @@ def drifted(lake: Lake, change: str) -> CheckOutcome:
     for k in range(5, 15):
         for table in ("active_runs", "label_quality", "episode_labels"):
             columns = ", ".join(
-                f'"{c.name}"' for c in TABLES[table].columns if c.name not in ("episode_index", "chunk")
+                f'"{c.name}"'
+                for c in TABLES[table].columns
+                if c.name not in ("episode_index", "chunk")
             )
             lake.con.execute(
                 f"INSERT INTO {table} BY NAME SELECT {columns}, {k} AS episode_index, 0 AS chunk FROM {table} "
@@ -96,13 +137,16 @@ def drifted(lake: Lake, change: str) -> CheckOutcome:
             )
     snapshot = lake.rows("SELECT id FROM ducklake_current_snapshot('lake')")[0][0]
     lake.con.execute(
-        "INSERT INTO releases (name, snapshot, config_hash, created_at) SELECT 'r1', ?, 'hash', now()", [snapshot]
+        "INSERT INTO releases (name, snapshot, config_hash, created_at) SELECT 'r1', ?, 'hash', now()",
+        [snapshot],
     )
     lake.con.execute(change)
     return label_drift(lake, CheckScope("progress", "tiny"))
 
 
 def test_labels_that_drift_are_warned_of(corpus: Lake) -> None:
-    outcome = drifted(corpus, "UPDATE label_quality SET end_progress = end_progress / 2 WHERE chunk = 0")
+    outcome = drifted(
+        corpus, "UPDATE label_quality SET end_progress = end_progress / 2 WHERE chunk = 0"
+    )
     assert not outcome.passed
     assert outcome.detail.startswith("against release r1: end progress")

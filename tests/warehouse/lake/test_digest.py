@@ -20,7 +20,13 @@ def shuffled(table: pa.Table, seed: int = 0) -> pa.Table:
 
 
 def dataset_row(source_uri: str) -> pa.Table:
-    row = {"dataset": "a", "title": "A", "source_uri": source_uri, "chunk_size": 10, "cameras": ["front", "wrist"]}
+    row = {
+        "dataset": "a",
+        "title": "A",
+        "source_uri": source_uri,
+        "chunk_size": 10,
+        "cameras": ["front", "wrist"],
+    }
     return TABLES["datasets"].rows([row])
 
 
@@ -34,11 +40,17 @@ def fill(lake: Lake, *, mixed: bool = False, source_uri: str = "here") -> None:
         {"datasets": dataset_row(source_uri), "episode_facts": order(everything)},
         parts=parts,
     )
-    for chunk, episodes in ((1, (10, 11)), (0, (0, 1, 2))) if mixed else ((0, (0, 1, 2)), (1, (10, 11))):
+    for chunk, episodes in (
+        ((1, (10, 11)), (0, (0, 1, 2))) if mixed else ((0, (0, 1, 2)), (1, (10, 11)))
+    ):
         frame_findings = findings((episodes[0], chunk, "frames", "too_short", "unusable"))
         if mixed:
-            lake.publish(stage_run(chunk=chunk), {"frames": frames("a", chunk, episodes, value=0.9)})
-        lake.publish(stage_run(chunk=chunk), {"frames": order(frames("a", chunk, episodes))}, frame_findings)
+            lake.publish(
+                stage_run(chunk=chunk), {"frames": frames("a", chunk, episodes, value=0.9)}
+            )
+        lake.publish(
+            stage_run(chunk=chunk), {"frames": order(frames("a", chunk, episodes))}, frame_findings
+        )
         for run in ("r2", "r1") if mixed else ("r1", "r2"):
             lake.publish(
                 stage_run(stage="segments", chunk=chunk, label_run=run),
@@ -67,7 +79,9 @@ def test_the_digest_of_a_lake(workspace: Workspace, tmp_path: Path):
     rows = frames("a", 0, (0, 1, 2)).to_pylist()
     rows[7]["visual_change"] += 1e-6
     two.publish(
-        stage_run(), {"frames": TABLES["frames"].rows(rows)}, findings((0, 0, "frames", "too_short", "unusable"))
+        stage_run(),
+        {"frames": TABLES["frames"].rows(rows)},
+        findings((0, 0, "frames", "too_short", "unusable")),
     )
     assert {k for k, v in digest(two).items() if v != full[k]} == {"frames"}
 
@@ -115,6 +129,9 @@ def test_output_hash_covers_names_and_rows():
 
 
 def test_content_keys_do_not_run_into_each_other():
-    keys = [content_key(*parts) for parts in ((), ("",), ("ab",), ("a", "b"), ("b", "a"), ("a", "", "b"), ("é",))]
+    keys = [
+        content_key(*parts)
+        for parts in ((), ("",), ("ab",), ("a", "b"), ("b", "a"), ("a", "", "b"), ("é",))
+    ]
     assert len(set(keys)) == len(keys)
     assert content_key("a", "b") == content_key("a", "b")

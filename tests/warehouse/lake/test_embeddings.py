@@ -23,8 +23,19 @@ def seen(episode: int, camera: str, frame: int) -> np.ndarray:
 
 def row(episode: int, camera: str, frame: int, **changes: object) -> dict:
     numbers = seen(episode, camera, frame)
-    key_columns = {"dataset": "a", "episode_index": episode, "camera": camera, "frame_index": frame, "chunk": 0}
-    defaults = {"encoder": "grey@64", "device": "cpu", "embedding": numbers[:256], "cells": numbers[256:]}
+    key_columns = {
+        "dataset": "a",
+        "episode_index": episode,
+        "camera": camera,
+        "frame_index": frame,
+        "chunk": 0,
+    }
+    defaults = {
+        "encoder": "grey@64",
+        "device": "cpu",
+        "embedding": numbers[:256],
+        "cells": numbers[256:],
+    }
     return key_columns | defaults | changes
 
 
@@ -35,16 +46,34 @@ def lake(tmp_path: Path) -> Lake:
     rows = [row(e, "front", 3 * k) for e in (0, 1, 2) for k in range(FRAMES)]
     rows += [row(e, "wrist", 3 * k) for e in (0, 2) for k in range(FRAMES) if k != 1]
     contents = [
-        {"dataset": "a", "episode_index": e, "chunk": 0, "num_frames": 15, "fps": 15.0, "usable_cameras": cameras}
+        {
+            "dataset": "a",
+            "episode_index": e,
+            "chunk": 0,
+            "num_frames": 15,
+            "fps": 15.0,
+            "usable_cameras": cameras,
+        }
         for e, cameras in enumerate((["wrist", "front"], ["front"], ["wrist", "front"], ["front"]))
     ]
     facts = [
-        {"dataset": "a", "episode_index": e, "chunk": 0, "source_id": str(e), "fps": 15.0, "task": "Press"}
+        {
+            "dataset": "a",
+            "episode_index": e,
+            "chunk": 0,
+            "source_id": str(e),
+            "fps": 15.0,
+            "task": "Press",
+        }
         for e in range(4)
     ]
     lake.publish(stage_run(stage="embeddings"), {"embeddings": TABLES["embeddings"].rows(rows)})
-    lake.publish(stage_run(stage="frames"), {"episode_content": TABLES["episode_content"].rows(contents)})
-    lake.publish(stage_run(stage="episodes"), {"episode_facts": TABLES["episode_facts"].rows(facts)})
+    lake.publish(
+        stage_run(stage="frames"), {"episode_content": TABLES["episode_content"].rows(contents)}
+    )
+    lake.publish(
+        stage_run(stage="episodes"), {"episode_facts": TABLES["episode_facts"].rows(facts)}
+    )
     return lake
 
 
@@ -58,10 +87,15 @@ def test_parts_and_cameras_are_as_asked_for(lake: Lake):
 
 def test_encoders_and_grids_are_not_mixed(lake: Lake):
     def published(*rows: dict) -> None:
-        lake.publish(stage_run(stage="embeddings", chunk=1), {"embeddings": TABLES["embeddings"].rows(list(rows))})
+        lake.publish(
+            stage_run(stage="embeddings", chunk=1),
+            {"embeddings": TABLES["embeddings"].rows(list(rows))},
+        )
 
     published(row(7, "front", 0, chunk=1, encoder="other@64"))
-    assert list(episode_embeddings(lake.con, "a", [1])) == [1], "another encoder of other episodes is no trouble"
+    assert list(episode_embeddings(lake.con, "a", [1])) == [1], (
+        "another encoder of other episodes is no trouble"
+    )
     with pytest.raises(UserError, match=r"several encoders \(grey@64, other@64\); build it again"):
         episode_embeddings(lake.con, "a", [1, 7])
     published(row(1, "wide", 0, chunk=1, cells=np.zeros(64)))

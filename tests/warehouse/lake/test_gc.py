@@ -18,7 +18,9 @@ RUNS = ("run1", "run2", "run3")
 
 def label(lake: Lake, label_run: str, name: str = "reach", chunk: int = 0) -> None:
     """A label run publishes its segments: a file of its own."""
-    rows = segments(chunk=chunk, label_run=label_run, name=name, episodes=range(10 * chunk, 10 * chunk + 10))
+    rows = segments(
+        chunk=chunk, label_run=label_run, name=name, episodes=range(10 * chunk, 10 * chunk + 10)
+    )
     lake.publish(stage_run(stage="segments", chunk=chunk, label_run=label_run), {"segments": rows})
 
 
@@ -100,7 +102,9 @@ def test_killed_while_files_are_merged(labelled: tuple[Lake, dict]):
     lake.con.close()
     for wait_s in (0.03, 0.15):
         command = [sys.executable, "-c", MERGING, str(lake.workspace.root)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -121,5 +125,7 @@ def test_killed_while_files_are_merged(labelled: tuple[Lake, dict]):
     assert listed_files(reopened) == (2, 0)
     assert held_now(reopened, digests) == digests
     listed = reopened.rows("SELECT count(*) FROM __ducklake_metadata_lake.ducklake_data_file")[0][0]
-    deletes = reopened.rows("SELECT count(*) FROM __ducklake_metadata_lake.ducklake_delete_file")[0][0]
+    deletes = reopened.rows("SELECT count(*) FROM __ducklake_metadata_lake.ducklake_delete_file")[
+        0
+    ][0]
     assert rows_files(reopened) == listed + deletes, "no file is left that nothing lists"

@@ -18,13 +18,20 @@ NOW = datetime(2026, 11, 28, 4, 0, tzinfo=UTC)
 
 
 def outcome(number: int) -> dict[str, Any]:
-    outcome_row = {"import_id": f"said{number}", "dataset": "tiny", "episode_index": number, "success": False}
+    outcome_row = {
+        "import_id": f"said{number}",
+        "dataset": "tiny",
+        "episode_index": number,
+        "success": False,
+    }
     return outcome_row | {"note": "failed", "author": "ada", "created_at": NOW, "file": "explorer"}
 
 
 def said(space: Workspace) -> list[str]:
     with closing(lake_to_read(space).con) as con:
-        return [row[0] for row in con.execute("SELECT import_id FROM outcomes ORDER BY ALL").fetchall()]
+        return [
+            row[0] for row in con.execute("SELECT import_id FROM outcomes ORDER BY ALL").fetchall()
+        ]
 
 
 @pytest.fixture
@@ -35,7 +42,9 @@ def journal(own) -> PeopleJournal:
     return journal
 
 
-def test_a_kill_between_the_commit_and_the_emptying_leaves_nothing_twice(own, journal: PeopleJournal):
+def test_a_kill_between_the_commit_and_the_emptying_leaves_nothing_twice(
+    own, journal: PeopleJournal
+):
     journal_bytes = journal.path.read_bytes()
     assert said(own.space) == ["said0", "said1"]
     assert journal.size == 0
@@ -44,7 +53,11 @@ def test_a_kill_between_the_commit_and_the_emptying_leaves_nothing_twice(own, jo
         journal.append("outcomes", [outcome(2)])
     assert said(own.space) == ["said0", "said1", "said2"]
     lines = [json.loads(line) for line in own.space.people.read_text().splitlines()]
-    assert [line["row"]["import_id"] for line in lines if line["table"] == "outcomes"] == ["said0", "said1", "said2"]
+    assert [line["row"]["import_id"] for line in lines if line["table"] == "outcomes"] == [
+        "said0",
+        "said1",
+        "said2",
+    ]
 
 
 def test_a_line_that_a_power_cut_left_half_written_was_never_answered(own, journal: PeopleJournal):
@@ -62,7 +75,9 @@ def test_lines_that_cannot_be_read_are_kept_aside(own, journal: PeopleJournal):
     assert aside.read_bytes() == b"\x00\x00\n" + journal_bytes
 
 
-def test_what_is_said_while_it_is_taken_in_waits_for_the_next_time(own, journal: PeopleJournal, monkeypatch):
+def test_what_is_said_while_it_is_taken_in_waits_for_the_next_time(
+    own, journal: PeopleJournal, monkeypatch
+):
     lake = Lake(own.space, takes_in=False)
     add = lake._add_waiting
 
@@ -82,7 +97,9 @@ def test_what_others_say_comes_after_what_waits(own, journal: PeopleJournal):
     lake = Lake(own.space, takes_in=False)
     with closing(lake.con):
         add_outcomes(lake, "tiny", "seen.csv", [StatedOutcome(0, True, None, "grace")])
-        assert lake.rows("SELECT success, file FROM current_outcomes WHERE episode_index = 0") == [(True, "seen.csv")]
+        assert lake.rows("SELECT success, file FROM current_outcomes WHERE episode_index = 0") == [
+            (True, "seen.csv")
+        ]
         assert lake.rows("SELECT count(*) FROM outcomes") == [(3,)]
     assert journal.size == 0
 

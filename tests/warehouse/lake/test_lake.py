@@ -17,7 +17,11 @@ from warehouse.lake.statements import said_of
 
 def state(lake: Lake) -> tuple:
     """Everything that a refused publish must leave as it was."""
-    return lake.snapshot(), lake.rows("FROM stage_runs ORDER BY ALL"), lake.rows("FROM frames ORDER BY ALL")
+    return (
+        lake.snapshot(),
+        lake.rows("FROM stage_runs ORDER BY ALL"),
+        lake.rows("FROM frames ORDER BY ALL"),
+    )
 
 
 # Tables and views
@@ -49,11 +53,15 @@ def test_an_unsigned_extension_is_refused(lake: Lake, tmp_path: Path):
 
 
 def test_a_missing_extension_is_named():
-    with pytest.raises(LakeError, match="duckdb-extension-no-such is not installed: run make setup"):
+    with pytest.raises(
+        LakeError, match="duckdb-extension-no-such is not installed: run make setup"
+    ):
         extension_path("no_such")
 
 
-def test_a_duckdb_without_its_extension_is_a_sentence(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+def test_a_duckdb_without_its_extension_is_a_sentence(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(duckdb, "__version__", "2.0.1")
     words = r"^DuckDB 2\.0\.1 is installed, and its extension ducklake for DuckDB 1\.[\d.]+: install the versions of "
     with pytest.raises(LakeError, match=words):
@@ -69,7 +77,9 @@ def test_upserts_replace_rows_of_the_same_key(lake: Lake, ds: str):
 
     lake.upsert("one", build_configs=config(ds, "1"))
     lake.upsert("two", build_configs=config(f"{ds}b", "2"))
-    lake.publish(stage_run(dataset=ds), {"frames": frames(ds)}, upserts={"build_configs": config(ds, "3")})
+    lake.publish(
+        stage_run(dataset=ds), {"frames": frames(ds)}, upserts={"build_configs": config(ds, "3")}
+    )
     config_rows = lake.rows(
         "SELECT dataset, config FROM build_configs WHERE starts_with(dataset, ?) ORDER BY ALL", [ds]
     )
@@ -97,13 +107,21 @@ def test_duplicate_keys_are_refused_and_nothing_is_changed(lake: Lake, ds: str):
 
 def test_rows_of_another_partition_are_refused(lake: Lake, ds: str):
     state_before = state(lake)
-    for rows in (frames("b"), frames(ds, 1), pa.concat_tables([frames(ds, 0), frames(ds, 1, (1,))])):
+    for rows in (
+        frames("b"),
+        frames(ds, 1),
+        pa.concat_tables([frames(ds, 0), frames(ds, 1, (1,))]),
+    ):
         with pytest.raises(LakeError, match="frames: rows of another partition"):
             lake.publish(stage_run(dataset=ds), {"frames": rows})
     with pytest.raises(LakeError, match="segments: rows of another partition"):
-        lake.publish(stage_run(dataset=ds, label_run="r1"), {"segments": segments(ds, label_run="r2")})
+        lake.publish(
+            stage_run(dataset=ds, label_run="r1"), {"segments": segments(ds, label_run="r2")}
+        )
     with pytest.raises(LakeError, match="datasets has no chunks"):
-        lake.publish(stage_run(dataset=ds), {"datasets": TABLES["datasets"].rows([{"dataset": ds}])})
+        lake.publish(
+            stage_run(dataset=ds), {"datasets": TABLES["datasets"].rows([{"dataset": ds}])}
+        )
     assert state(lake) == state_before
 
 

@@ -48,7 +48,9 @@ class Shown:
         rng = np.random.default_rng(self.scene)
         first_axis, second_axis = rng.normal(size=(2, CELLS, 64))
         angle = seconds / SECONDS * np.pi if self.moves else 0.0
-        noise = np.random.default_rng([self.seed, self.scene, round(100 * seconds)]).normal(size=(CELLS, 64))
+        noise = np.random.default_rng([self.seed, self.scene, round(100 * seconds)]).normal(
+            size=(CELLS, 64)
+        )
         return np.cos(angle) * first_axis + np.sin(angle) * second_axis + self.noise * noise
 
     def picture(self, seconds: float) -> np.ndarray:
@@ -63,21 +65,37 @@ class Shown:
 def publish(lake: Lake, dataset: str, runs: Sequence[Shown]) -> None:
     """A dataset of runs, numbered from 0, as the stages would leave it."""
     tables: dict[str, list[dict]] = {
-        name: [] for name in ("episode_facts", "episode_content", "splits", "embeddings", "keyframes")
+        name: []
+        for name in ("episode_facts", "episode_content", "splits", "embeddings", "keyframes")
     }
     for episode, run in enumerate(runs):
         key_columns = {"dataset": dataset, "episode_index": episode, "chunk": 0}
         tables["episode_facts"].append(
-            key_columns | {"source_id": str(episode), "fps": run.fps, "task": "Put it away", "cameras": [CAMERA]}
+            key_columns
+            | {
+                "source_id": str(episode),
+                "fps": run.fps,
+                "task": "Put it away",
+                "cameras": [CAMERA],
+            }
         )
         content = {"num_frames": run.num_frames, "fps": run.fps, "usable_cameras": [CAMERA]}
-        tables["episode_content"].append(key_columns | content | {"content_hash": f"{dataset} {episode}"})
+        tables["episode_content"].append(
+            key_columns | content | {"content_hash": f"{dataset} {episode}"}
+        )
         tables["splits"].append(key_columns | {"split": run.split, "group": f"{episode}"})
         for frame in range(0, run.num_frames, 2):
             cells = run.seen(frame / run.fps).astype(np.float16).astype(np.float32)
-            embedding_row = {"camera": CAMERA, "frame_index": frame, "encoder": run.encoder, "device": "cpu"}
+            embedding_row = {
+                "camera": CAMERA,
+                "frame_index": frame,
+                "encoder": run.encoder,
+                "device": "cpu",
+            }
             whole = np.tile(cells.mean(axis=0), 4)
-            tables["embeddings"].append(key_columns | embedding_row | {"embedding": whole, "cells": cells.ravel()})
+            tables["embeddings"].append(
+                key_columns | embedding_row | {"embedding": whole, "cells": cells.ravel()}
+            )
         for second in range(SECONDS):
             jpeg = cv2.imencode(".jpg", run.picture(second))[1].tobytes()
             sha256 = hashlib.sha256(jpeg).hexdigest()
@@ -91,7 +109,9 @@ def publish(lake: Lake, dataset: str, runs: Sequence[Shown]) -> None:
                 "sha256": sha256,
             }
             tables["keyframes"].append(key_columns | keyframe_row | {"label_run": ""})
-    lake.upsert("a dataset", datasets=TABLES["datasets"].rows([{"dataset": dataset, "chunk_size": 100}]))
+    lake.upsert(
+        "a dataset", datasets=TABLES["datasets"].rows([{"dataset": dataset, "chunk_size": 100}])
+    )
     for stage, names in {
         "episodes": ("episode_facts", "splits"),
         "frames": ("episode_content", "keyframes"),
@@ -141,9 +161,17 @@ def test_what_was_not_compared_is_said(lake: Lake):
     publish(lake, "other", [copy])
     outcome = no_split_leak(lake)
     assert (outcome.passed, outcome.numbers["look_alikes"]) == (True, 0)
-    assert "another encoder than at the others has looked at held, by mobilenet_v2@64 (grid 2)" in outcome.detail
+    assert (
+        "another encoder than at the others has looked at held, by mobilenet_v2@64 (grid 2)"
+        in outcome.detail
+    )
     lake.con.execute("DELETE FROM embeddings WHERE dataset = 'other'")
     outcome = no_split_leak(lake)
     assert (outcome.passed, outcome.numbers["look_alikes"]) == (True, 0)
-    assert 'what an encoder saw: no encoder has looked at other (embeddings.when = "always")' in outcome.detail
-    assert no_split_leak(lake, ["held"]).detail == "no leak", "one dataset has no other to be compared with"
+    assert (
+        'what an encoder saw: no encoder has looked at other (embeddings.when = "always")'
+        in outcome.detail
+    )
+    assert no_split_leak(lake, ["held"]).detail == "no leak", (
+        "one dataset has no other to be compared with"
+    )

@@ -22,7 +22,15 @@ from warehouse.lake.statements import take_down, undo_takedown
 pytestmark = pytest.mark.slow
 
 OLD = 1_600_000_000  # a time before any grace
-SAID = ("corrections", "outcomes", "reference_marks", "joined_tasks", "episode_marks", "takedowns", "acceptances")
+SAID = (
+    "corrections",
+    "outcomes",
+    "reference_marks",
+    "joined_tasks",
+    "episode_marks",
+    "takedowns",
+    "acceptances",
+)
 COMMANDS = (
     ("doctor",), ("doctor", "--hashes"), ("status",), ("corrections", "list"), ("outcomes", "list"), ("digest",),
     ("doctor", "--repair"), ("gc", "--yes"), ("build", "--dataset", "tiny"), ("explore", "--no-open"),
@@ -36,7 +44,12 @@ def told(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     told_corpus = made.copy(tmp_path_factory.mktemp("told"))
     lake = Lake(told_corpus.space)
     for episode in (0, 1):
-        row = say(lake, [{"name": "Reach", "start_frame": 0, "end_frame": LENGTHS[episode]}], episode, author="ann")
+        row = say(
+            lake,
+            [{"name": "Reach", "start_frame": 0, "end_frame": LENGTHS[episode]}],
+            episode,
+            author="ann",
+        )
     corrections.take_back(lake, row["correction_id"], author="bob", follows=row["correction_id"])
     outcomes.add_outcomes(lake, "tiny", "f.csv", [outcomes.StatedOutcome(2, True, None, "ann")])
     references.remove(lake, "tiny", 0, author="ann")
@@ -69,7 +82,11 @@ def run_in(corpus: Made, *words: str) -> Result:
 
 def files(space: Workspace) -> set[str]:
     """Whatever a build made, at its place or set aside."""
-    names = (str(p.relative_to(space.root)).removeprefix(".removed/") for p in space.root.rglob("*") if p.is_file())
+    names = (
+        str(p.relative_to(space.root)).removeprefix(".removed/")
+        for p in space.root.rglob("*")
+        if p.is_file()
+    )
     return {name for name in names if name.startswith(("lake/", "keyframes/", "shards/"))}
 
 
@@ -80,7 +97,9 @@ def said(corpus: Made) -> dict[str, list[tuple]]:
 def contents(corpus: Made) -> dict[str, object]:
     """Digests of all tables; findings without the stage: of a run that was taken down either of two may say so."""
     digests = run_in(corpus, "digest", "--format", "json").json
-    return digests | {"findings": corpus.rows("SELECT * EXCLUDE (stage) FROM findings ORDER BY ALL")}
+    return digests | {
+        "findings": corpus.rows("SELECT * EXCLUDE (stage) FROM findings ORDER BY ALL")
+    }
 
 
 def zero(path: Path, start: int, size: int) -> None:
@@ -105,7 +124,9 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
         for k, (name, damage) in enumerate(DAMAGE.items())
     ],
 )
-def test_a_lost_catalog(told: Made, lost: Made, damage: Callable[[Path], object], with_backup: bool):
+def test_a_lost_catalog(
+    told: Made, lost: Made, damage: Callable[[Path], object], with_backup: bool
+):
     if not with_backup:
         shutil.rmtree(lost.space.root / "backups")
         lost.space.committed.unlink()
@@ -113,7 +134,9 @@ def test_a_lost_catalog(told: Made, lost: Made, damage: Callable[[Path], object]
     files_before = files(lost.space)
     commands = COMMANDS if with_backup else COMMANDS[:2]
     answers = {words: run_in(lost, *words) for words in commands}
-    assert {words: answer.code for words, answer in answers.items()} == dict.fromkeys(commands, USAGE)
+    assert {words: answer.code for words, answer in answers.items()} == dict.fromkeys(
+        commands, USAGE
+    )
     [sentence] = {answer.err.splitlines()[-1] for answer in answers.values()}
     assert "proccorpus recover" in sentence
     assert (str(lost.space.root / "backups") if with_backup else "there is no backup") in sentence
@@ -152,7 +175,9 @@ def test_a_damaged_file_of_rows(told: Made, lost: Made, table: str, how: str):
         zero(path, *((0, size) if how == "zeroed" else (4, size - 12)))
     assert run_in(lost, "doctor").code == FAILED
     assert "Traceback" not in run_in(lost, "status").err
-    assert run_in(lost, "doctor", "--repair").code != USAGE  # pictures are missing until they are built
+    assert (
+        run_in(lost, "doctor", "--repair").code != USAGE
+    )  # pictures are missing until they are built
     assert run_in(lost, "build", "--dataset", "tiny", "--workers", "1").code == DONE
     assert run_in(lost, "doctor", "--hashes").code == DONE
     assert said(lost) == expected

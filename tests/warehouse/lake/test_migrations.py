@@ -37,8 +37,13 @@ def old(tmp_path: Path) -> Workspace:
 
 
 def test_a_changed_schema_has_a_new_version():
-    tables = [(t.name, t.key, t.partition, [(c.name, str(c.type)) for c in t.columns]) for t in TABLES.values()]
-    schema_key = content_key(repr(tables), *(f"{v.name} {' '.join(v.sql.split())}" for v in VIEWS))[:16]
+    tables = [
+        (t.name, t.key, t.partition, [(c.name, str(c.type)) for c in t.columns])
+        for t in TABLES.values()
+    ]
+    schema_key = content_key(repr(tables), *(f"{v.name} {' '.join(v.sql.split())}" for v in VIEWS))[
+        :16
+    ]
     assert (SCHEMA_VERSION, schema_key) == (18, "876f1f489bb99f83"), (
         "core/tables or core/views.py has changed: write since=VERSION behind a new column's type, or raise "
         "OTHER_CHANGES in warehouse/lake/schema.py; say in its STEPS what rows of earlier lakes need, then here"
@@ -60,7 +65,9 @@ def test_a_workspace_of_an_earlier_commit_opens_is_migrated_and_built_on(old: Wo
     lake = Lake(old)
     assert schema_version(lake.con) == SCHEMA_VERSION
     assert lake.rows("SELECT count(*), sum(luma_mean) FROM frames") == frames
-    assert lake.rows("SELECT count(*), count(label_run) FROM keyframes WHERE label_run = ''")[0] == (9, 9)
+    assert lake.rows("SELECT count(*), count(label_run) FROM keyframes WHERE label_run = ''")[
+        0
+    ] == (9, 9)
     assert lake.rows("SELECT labelled_frames FROM coverage") == [(169,)]
     for stage in ("episodes", "frames", "segments", "progress", "samples", "shards"):
         outcome = follows_schema(lake, CheckScope(stage, "sim_short", None))
@@ -78,7 +85,9 @@ def test_a_workspace_of_an_earlier_commit_opens_is_migrated_and_built_on(old: Wo
     assert {r.run.stage for r in report.done} == stages
     lake = Lake(old, read_only=True)
     assert lake.rows("SELECT count(*) FROM frames")[0][0] == 169
-    assert lake.rows("SELECT count(*) FROM states")[0][0] == 169  # a table that the old lake had not
+    assert (
+        lake.rows("SELECT count(*) FROM states")[0][0] == 169
+    )  # a table that the old lake had not
     assert lake.rows("SELECT arm, is_used FROM signals") == [("", True)]
     assert lake.rows("SELECT count(*) FROM frames WHERE grippers = [gripper]") == [(169,)]
     assert lake.rows("SELECT count(*) FROM samples WHERE pictures IS NULL")[0][0] == 0
@@ -95,7 +104,9 @@ def test_opening_again_migrates_nothing(old: Workspace):
 
 
 @pytest.mark.parametrize(
-    "opened", [partial(Lake, read_only=True), Lake, open_for_users], ids=["to read", "to write", "to ask"]
+    "opened",
+    [partial(Lake, read_only=True), Lake, open_for_users],
+    ids=["to read", "to write", "to ask"],
 )
 def test_a_newer_lake_is_refused(tmp_path: Path, opened: Callable[[Workspace], object]):
     space = Workspace(tmp_path)

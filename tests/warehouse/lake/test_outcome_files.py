@@ -28,7 +28,9 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     lake.con.close()
 
 
-def read(lake: Lake, folder: Path, content: str | bytes, name: str = "said.csv") -> list[StatedOutcome]:
+def read(
+    lake: Lake, folder: Path, content: str | bytes, name: str = "said.csv"
+) -> list[StatedOutcome]:
     path = folder / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return read_outcomes(lake, "a", path, "ada")
@@ -73,7 +75,9 @@ def test_every_bad_line_is_named(lake: Lake, tmp_path: Path) -> None:
     with pytest.raises(CorrectionError) as raised:
         read(lake, tmp_path, BAD_CSV)
     assert str(raised.value).startswith(f"{tmp_path / 'said.csv'}: nothing was imported: line 3: ")
-    problems = dict(part.strip().split(": ", 1) for part in str(raised.value).split("imported: ")[1].split("; "))
+    problems = dict(
+        part.strip().split(": ", 1) for part in str(raised.value).split("imported: ")[1].split("; ")
+    )
     assert problems == {
         "line 3": "episode 0 is in line 2 already",
         "line 4": "a has no episode 77",

@@ -13,12 +13,16 @@ from warehouse.lake import Lake
 from warehouse.lake.outcomes import StatedOutcome, add_outcomes, listed, shares, undo_import
 
 
-def saying(success: bool, *episodes: int, author: str = "ada", note: str | None = None) -> list[StatedOutcome]:
+def saying(
+    success: bool, *episodes: int, author: str = "ada", note: str | None = None
+) -> list[StatedOutcome]:
     return [StatedOutcome(episode, success, note, author) for episode in episodes]
 
 
 def successes(lake: Lake) -> list[bool]:
-    return lake.column("SELECT success FROM current_outcomes WHERE dataset = 'a' ORDER BY episode_index")
+    return lake.column(
+        "SELECT success FROM current_outcomes WHERE dataset = 'a' ORDER BY episode_index"
+    )
 
 
 @pytest.fixture
@@ -48,15 +52,35 @@ def test_a_clock_that_is_behind_does_not_lose_the_newest(lake: Lake):
 def test_shares_are_of_usable_episodes(lake: Lake):
     """Unknown stays unknown, and is shown."""
     facts = [
-        {"dataset": "a", "episode_index": k, "chunk": 0, "fps": 10.0, "success": success, "success_source": source}
+        {
+            "dataset": "a",
+            "episode_index": k,
+            "chunk": 0,
+            "fps": 10.0,
+            "success": success,
+            "success_source": source,
+        }
         for k, (success, source) in enumerate(
-            [(True, "column next.success"), (False, "column next.success"), (True, "person: a.csv"), (None, None)]
+            [
+                (True, "column next.success"),
+                (False, "column next.success"),
+                (True, "person: a.csv"),
+                (None, None),
+            ]
         )
     ]
     facts.append(facts[0] | {"episode_index": 9})
-    finding_row = {"dataset": "a", "episode_index": 9, "stage": "episodes", "reason": "no_data", "severity": "unusable"}
+    finding_row = {
+        "dataset": "a",
+        "episode_index": 9,
+        "stage": "episodes",
+        "reason": "no_data",
+        "severity": "unusable",
+    }
     lake.upsert(
-        "facts", episode_facts=TABLES["episode_facts"].rows(facts), findings=TABLES["findings"].rows([finding_row])
+        "facts",
+        episode_facts=TABLES["episode_facts"].rows(facts),
+        findings=TABLES["findings"].rows([finding_row]),
     )
     lake.upsert("dataset", datasets=TABLES["datasets"].rows([{"dataset": "a"}]))
     assert lake.rows("SELECT ok, outcomes_known FROM coverage") == [(4, 3)]

@@ -23,7 +23,10 @@ def test_a_lake_lies_in_its_workspace_unless_it_says_otherwise(space: Workspace)
     assert lake_place.extensions == ("ducklake", "sqlite_scanner")
     create(space, CATALOG, "s3://bucket/corpus/")
     lake_place = place(space)
-    assert (lake_place.attached, lake_place.data) == (f"ducklake:postgres:{CATALOG}", "s3://bucket/corpus/")
+    assert (lake_place.attached, lake_place.data) == (
+        f"ducklake:postgres:{CATALOG}",
+        "s3://bucket/corpus/",
+    )
     assert lake_place.extensions == ("ducklake", "postgres_scanner", "httpfs")
     assert space.exists()
 
@@ -39,7 +42,9 @@ def test_a_lake_lies_in_its_workspace_unless_it_says_otherwise(space: Workspace)
         (CATALOG, "gs://bucket/corpus", r"s3://BUCKET/FOLDER or an absolute path"),
     ],
 )
-def test_places_where_no_lake_can_lie(space: Workspace, catalog: str | None, data: str | None, said: str):
+def test_places_where_no_lake_can_lie(
+    space: Workspace, catalog: str | None, data: str | None, said: str
+):
     with pytest.raises(LakeError, match=rf"^--catalog and --data: .*{said}"):
         create(space, catalog, data)
     assert not space.root.exists()
@@ -52,7 +57,13 @@ def test_a_workspace_that_is_there_is_left_alone(workspace: Workspace):
 
 
 def test_a_bucket_is_reached_as_aws_tools_reach_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+    for name in (
+        "AWS_ENDPOINT_URL",
+        "AWS_PROFILE",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_DEFAULT_REGION",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     config = tmp_path / "config"
@@ -74,7 +85,9 @@ def test_a_bucket_is_reached_as_aws_tools_reach_it(monkeypatch: pytest.MonkeyPat
     }  # fmt: skip
 
 
-def test_lines_for_duckdb_name_the_place_and_no_key(space: Workspace, monkeypatch: pytest.MonkeyPatch):
+def test_lines_for_duckdb_name_the_place_and_no_key(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "verysecret")
     create(space, CATALOG, "s3://bucket/corpus")
     lines = attach_lines(space)

@@ -14,7 +14,10 @@ from warehouse.lake.corrections import CorrectionError
 
 PICK = "pick up the cube"
 CUP = "put the cup down"
-LABEL = [{"name": "Reach", "start_frame": 0, "end_frame": 9}, {"name": "Lift", "start_frame": 9, "end_frame": 10}]
+LABEL = [
+    {"name": "Reach", "start_frame": 0, "end_frame": 9},
+    {"name": "Lift", "start_frame": 9, "end_frame": 10},
+]
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +25,23 @@ def ten_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten runs of ten frames in chunks of two: the even ones of one task, the odd ones of another. Not for changing."""
     space = Workspace(tmp_path_factory.mktemp("runs") / "corpus")
     ids = [{"dataset": "a", "episode_index": e, "chunk": e // 2} for e in range(10)]
-    content = {"num_frames": 10, "fps": 10.0, "usable_cameras": ["front"], "content_hash": "content"}
+    content = {
+        "num_frames": 10,
+        "fps": 10.0,
+        "usable_cameras": ["front"],
+        "content_hash": "content",
+    }
     rows = {
         "datasets": [{"dataset": "a", "chunk_size": 2}],
-        "episode_facts": [row | {"task": (PICK, CUP)[e % 2], "steps": []} for e, row in enumerate(ids)],
+        "episode_facts": [
+            row | {"task": (PICK, CUP)[e % 2], "steps": []} for e, row in enumerate(ids)
+        ],
         "episode_content": [row | content for row in ids],
     }
     with opened(space) as lake:
-        lake.upsert("runs", **{name: TABLES[name].rows(table_rows) for name, table_rows in rows.items()})
+        lake.upsert(
+            "runs", **{name: TABLES[name].rows(table_rows) for name, table_rows in rows.items()}
+        )
         for chunk in range(5):
             lake.publish(stage_run(chunk=chunk, output_hash=f"frames {chunk}"), {})
     return space.root
@@ -48,7 +60,9 @@ def test_a_run_is_taken_away_and_brought_back(lake: Lake):
     references.remove(lake, "a", 2, author="bob")
     assert (references.listed(lake, "a"), references.reference_stamps(lake, "a")) == ([], {})
     assert references.reference_tasks(lake, "a") == []
-    with pytest.raises(CorrectionError, match=r"^episode 2 of a is no reference; proccorpus references list"):
+    with pytest.raises(
+        CorrectionError, match=r"^episode 2 of a is no reference; proccorpus references list"
+    ):
         references.remove(lake, "a", 2, author="bob")
     row = references.add(lake, "a", 2, author="eve")
     assert row["label_run"] == "human/a"
@@ -63,7 +77,11 @@ def test_a_run_is_taken_away_and_brought_back(lake: Lake):
     )
     with pytest.raises(CorrectionError, match="episode 2 of a is a reference already"):
         references.add(lake, "a", 2, author="bob")
-    assert len(lake.rows("FROM reference_marks")) == len(set(lake.column("SELECT mark_id FROM reference_marks"))) == 2
+    assert (
+        len(lake.rows("FROM reference_marks"))
+        == len(set(lake.column("SELECT mark_id FROM reference_marks")))
+        == 2
+    )
 
 
 def test_texts_are_joined_and_parted(lake: Lake):

@@ -18,26 +18,34 @@ from warehouse.lake.sql import attach_lines, open_for_users
 @pytest.fixture(scope="module")
 def lake_with_frames(tmp_path_factory: pytest.TempPathFactory, empty_corpus: Path) -> Workspace:
     """A corpus with five frames of the dataset `a`; not for changing."""
-    workspace = Workspace(shutil.copytree(empty_corpus, tmp_path_factory.mktemp("schema") / "corpus"))
+    workspace = Workspace(
+        shutil.copytree(empty_corpus, tmp_path_factory.mktemp("schema") / "corpus")
+    )
     with opened(workspace) as lake:
         lake.publish(stage_run(), {"frames": frames(n=5)})
     return workspace
 
 
 def test_units_and_types():
-    docs_by_column = {d.column: d for d in columns(["frames", "keyframes", "vlm_calls", "coverage"])}
+    docs_by_column = {
+        d.column: d for d in columns(["frames", "keyframes", "vlm_calls", "coverage"])
+    }
     assert (docs_by_column["timestamp_s"].unit, docs_by_column["width_px"].unit, docs_by_column["cost_usd"].unit) == (
         "seconds", "pixels", "US dollars",
     )  # fmt: skip
     assert (docs_by_column["hours"].unit, docs_by_column["hours"].type) == ("hours", "DOUBLE")
     assert unit("task") == ""
-    with pytest.raises(UserError, match="no table or view 'frame'; there are: acceptances, active_outcomes, "):
+    with pytest.raises(
+        UserError, match="no table or view 'frame'; there are: acceptances, active_outcomes, "
+    ):
         columns(["frame"])
 
 
 def test_examples_are_values_of_the_corpus(lake_with_frames: Workspace):
     con = open_for_users(lake_with_frames)
-    examples = {(d.relation, d.column): d.example for d in columns(["frames", "active_progress"], con)}
+    examples = {
+        (d.relation, d.column): d.example for d in columns(["frames", "active_progress"], con)
+    }
     assert examples["frames", "dataset"] == "a"
     assert examples["active_progress", "progress"] == "", "there is no progress yet"
 
@@ -45,11 +53,17 @@ def test_examples_are_values_of_the_corpus(lake_with_frames: Workspace):
 # Ways in
 
 
-def test_a_notebook_connects_for_reading(lake_with_frames: Workspace, monkeypatch: pytest.MonkeyPatch):
+def test_a_notebook_connects_for_reading(
+    lake_with_frames: Workspace, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("PROCCORPUS_WORKSPACE", str(lake_with_frames.root))
     with warehouse.connect() as con:
         assert con.execute("SELECT count(*) FROM frames").fetchall() == [(5,)]
-        for refused in ("DELETE FROM frames", "SELECT * FROM '/etc/passwd'", "SET enable_external_access = true"):
+        for refused in (
+            "DELETE FROM frames",
+            "SELECT * FROM '/etc/passwd'",
+            "SET enable_external_access = true",
+        ):
             with pytest.raises(duckdb.Error):
                 con.execute(refused)
     with pytest.raises(SqlError, match="there is no release 'v9'"):
@@ -60,7 +74,10 @@ def test_a_notebook_connects_for_reading(lake_with_frames: Workspace, monkeypatc
 
 def test_duckdbs_own_users_can_attach(lake_with_frames: Workspace):
     lines = attach_lines(lake_with_frames)
-    for name, package in (("ducklake", "ducklake"), ("sqlite", "sqlite_scanner")):  # without a network
+    for name, package in (
+        ("ducklake", "ducklake"),
+        ("sqlite", "sqlite_scanner"),
+    ):  # without a network
         lines = lines.replace(f"INSTALL {name};", f"LOAD '{extension_path(package)}';")
     with duckdb.connect(config={"allow_unsigned_extensions": "true"}) as con:
         con.execute(lines)

@@ -32,7 +32,11 @@ class Sandbox:
 
     def text(self, sql: str) -> str:
         """The statement with places filled in."""
-        places = {"{out}": self.outside, "{data}": self.workspace.data, "{catalog}": self.workspace.catalog}
+        places = {
+            "{out}": self.outside,
+            "{data}": self.workspace.data,
+            "{catalog}": self.workspace.catalog,
+        }
         for mark, place in places.items():
             sql = sql.replace(mark, str(place))
         return sql
@@ -56,7 +60,9 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory, empty_corpus: Path) -> Ite
     connection.close()
     lake = Lake(workspace)
     lake.publish(
-        stage_run(stage="episodes", chunk=None), {"episode_facts": facts(episodes=(0, 1))}, parts=[stage_run()]
+        stage_run(stage="episodes", chunk=None),
+        {"episode_facts": facts(episodes=(0, 1))},
+        parts=[stage_run()],
     )
     first = lake.publish(stage_run(), {"frames": frames(n=3)})
     second = lake.publish(stage_run(), {"frames": frames(n=5)})
@@ -76,9 +82,19 @@ def results(release: str, value: float) -> dict[str, pa.Table]:
     rows = {
         "training_runs": {"training_run": f"of-{release}", "release": release} | created,
         "training_points": {"training_run": f"of-{release}", "step": 0},
-        "eval_runs": {"eval_run": f"eval-{release}", "model": "clock", "benchmark": "held-out", "release": release}
+        "eval_runs": {
+            "eval_run": f"eval-{release}",
+            "model": "clock",
+            "benchmark": "held-out",
+            "release": release,
+        }
         | created,
-        "eval_scores": {"eval_run": f"eval-{release}", "slice": "all", "metric": "voc", "value": value},
+        "eval_scores": {
+            "eval_run": f"eval-{release}",
+            "slice": "all",
+            "metric": "voc",
+            "value": value,
+        },
     }
     return {table: TABLES[table].rows([row]) for table, row in rows.items()}
 
@@ -94,9 +110,9 @@ def test_of_a_release_scores_are_seen_that_came_after_it(sandbox: Sandbox):
     for table in ("eval_scores", "leaderboard"):
         scores = query(con, f"SELECT metric, value FROM {table}").to_pylist()
         assert scores == [{"metric": "voc", "value": 0.5}], table
-    assert query(con, "SELECT training_run, count(*) AS n FROM training_points GROUP BY ALL").to_pylist() == [
-        {"training_run": "of-v1", "n": 1}
-    ]
+    assert query(
+        con, "SELECT training_run, count(*) AS n FROM training_points GROUP BY ALL"
+    ).to_pylist() == [{"training_run": "of-v1", "n": 1}]
     assert query(con, "SELECT name FROM releases").to_pylist() == [{"name": "v1"}]
     con.close()
     # At its bare snapshot nothing of it is known yet
@@ -112,14 +128,22 @@ def test_what_is_not_there_is_said_so(sandbox: Sandbox, tmp_path: Path):
         open_for_users(sandbox.workspace, 9999)
     with pytest.raises(LakeError, match="no workspace at"):
         open_for_users(Workspace(tmp_path / "none"))
-    with pytest.raises(SqlError, match=r"^there is no table 'nosuch' in the lake \(SHOW TABLES lists them\)$"):
+    with pytest.raises(
+        SqlError, match=r"^there is no table 'nosuch' in the lake \(SHOW TABLES lists them\)$"
+    ):
         query(sandbox.con, "FROM nosuch")
-    with pytest.raises(SqlError, match=r'^Binder Error: Referenced column "nosuch" not found[^\n]*$'):
+    with pytest.raises(
+        SqlError, match=r'^Binder Error: Referenced column "nosuch" not found[^\n]*$'
+    ):
         query(sandbox.con, "SELECT nosuch FROM frames")
     # What was meant, where a name is like one
-    with pytest.raises(SqlError, match=r"^there is no table 'episode' in the lake; did you mean episodes, "):
+    with pytest.raises(
+        SqlError, match=r"^there is no table 'episode' in the lake; did you mean episodes, "
+    ):
         query(sandbox.con, "FROM episode")
-    with pytest.raises(SqlError, match=r'column "frame_idx" not found in FROM clause; did you mean frame_index'):
+    with pytest.raises(
+        SqlError, match=r'column "frame_idx" not found in FROM clause; did you mean frame_index'
+    ):
         query(sandbox.con, "SELECT frame_idx FROM frames")
     with pytest.raises(SqlError, match=r'"frame_idx"; did you mean frame_index\?$'):
         query(sandbox.con, "SELECT f.frame_idx FROM frames f")
@@ -148,7 +172,9 @@ REFUSED += [
 ]
 
 
-def refusal(run_query: Callable[[duckdb.DuckDBPyConnection, str], object], sandbox: Sandbox, sql: str) -> str:
+def refusal(
+    run_query: Callable[[duckdb.DuckDBPyConnection, str], object], sandbox: Sandbox, sql: str
+) -> str:
     """What is said; nothing where it is answered."""
     local_variable = [1]  # which DuckDB's replacement scan would find by its name
     assert local_variable
@@ -163,12 +189,18 @@ def test_what_is_refused_is_so_by_the_check_already_and_leaves_no_trace(sandbox:
     files = sandbox.files()
     for run_query in (check, query):
         messages = {sql: refusal(run_query, sandbox, sql) for sql in REFUSED}
-        assert [sql for sql, words in messages.items() if not words or "\n" in words or SECRET in words] == []
+        assert [
+            sql for sql, words in messages.items() if not words or "\n" in words or SECRET in words
+        ] == []
     assert sandbox.files() == files
     assert query(sandbox.con, "SELECT count(*) AS n FROM frames").to_pylist() == [{"n": 5}]
-    databases = sandbox.con.execute("SELECT database_name FROM duckdb_databases() WHERE NOT internal").fetchall()
+    databases = sandbox.con.execute(
+        "SELECT database_name FROM duckdb_databases() WHERE NOT internal"
+    ).fetchall()
     assert {d[0] for d in databases} == {"lake", "memory"}
-    tables = sandbox.con.execute("SELECT count(*) FROM duckdb_tables() WHERE database_name IN ('memory', 'temp')")
+    tables = sandbox.con.execute(
+        "SELECT count(*) FROM duckdb_tables() WHERE database_name IN ('memory', 'temp')"
+    )
     assert tables.fetchall() == [(0,)]
 
 

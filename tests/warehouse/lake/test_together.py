@@ -18,7 +18,10 @@ from warehouse.lake.publication import DIGITS, OFFERS
 
 
 def until(space: Workspace, offers: int) -> None:
-    while sum(path.read_bytes()[:DIGITS].endswith(b"0") for path in (space.root / OFFERS).glob("*")) < offers:
+    while (
+        sum(path.read_bytes()[:DIGITS].endswith(b"0") for path in (space.root / OFFERS).glob("*"))
+        < offers
+    ):
         time.sleep(0.01)
 
 
@@ -45,7 +48,9 @@ def test_who_commits_brings_those_who_wait_and_nothing_else(tmp_path: Path):
         for writer in writers:
             writer.start()
         until(space, 4)
-        offered = next((space.root / OFFERS).glob("*")).read_bytes().replace(b'"chunk": ', b'"chunk": 9')
+        offered = (
+            next((space.root / OFFERS).glob("*")).read_bytes().replace(b'"chunk": ', b'"chunk": 9')
+        )
         (space.root / OFFERS / "dead").write_bytes(offered)
         other_contents = {"half": b" " * DIGITS + offered[DIGITS:], "cut": offered[:-200]}
         other_contents["other code"] = offered.replace(b'"rows"', b'"lines"')
@@ -60,8 +65,12 @@ def test_who_commits_brings_those_who_wait_and_nothing_else(tmp_path: Path):
     assert {path.name for path in (space.root / OFFERS).iterdir()} == {*other_contents}
     living.close()
     assert [snapshots[0] for snapshots in snapshots_by_chunk.values()] == [snapshot_before + 1] * 4
-    assert lakes[0].column("SELECT DISTINCT snapshot FROM stage_runs WHERE stage = 'frames'") == [snapshot_before + 1]
-    assert lakes[0].rows("SELECT chunk, count(*) FROM frames GROUP BY 1 ORDER BY 1") == [(k, 4) for k in range(4)]
+    assert lakes[0].column("SELECT DISTINCT snapshot FROM stage_runs WHERE stage = 'frames'") == [
+        snapshot_before + 1
+    ]
+    assert lakes[0].rows("SELECT chunk, count(*) FROM frames GROUP BY 1 ORDER BY 1") == [
+        (k, 4) for k in range(4)
+    ]
     assert lakes[0].rows("SELECT count(*), count(DISTINCT chunk) FROM segments") == [(8, 4)]
     assert lakes[0].rows("SELECT label_run FROM label_runs") == [("r1",)]
 
@@ -74,14 +83,18 @@ def test_an_offer_that_cannot_be_committed_harms_its_process_alone(tmp_path: Pat
     def write(lake: Lake, chunk: int) -> None:
         rows = frames(chunk=chunk)
         if chunk == 1:
-            rows = rows.set_column(rows.schema.get_field_index("visual_change"), "visual_change", much)
+            rows = rows.set_column(
+                rows.schema.get_field_index("visual_change"), "visual_change", much
+            )
         try:
             lake.publish(stage_run(chunk=chunk), {"frames": rows})
         except duckdb.Error as e:
             failed.append((chunk, "much" in str(e)))
 
     lakes = [Lake(space) for _ in range(3)]
-    writers = [threading.Thread(target=write, args=(lake, chunk)) for chunk, lake in enumerate(lakes)]
+    writers = [
+        threading.Thread(target=write, args=(lake, chunk)) for chunk, lake in enumerate(lakes)
+    ]
     with locked(space):
         for writer in writers:
             writer.start()

@@ -64,7 +64,9 @@ def samples_in(lake: Lake, release: Release) -> list[dict[str, Any]]:
 Episodes = st.sets(st.integers(0, 4), max_size=2)
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @example(withdrawn={0}, corrected=set(), rejected=set(), warned={0, 1}, least=None, is_built=False)
 @example(withdrawn={1, 4}, corrected={3}, rejected={0}, warned={0, 1, 2}, least=None, is_built=True)
 @example(withdrawn={2}, corrected={1}, rejected=set(), warned={3}, least=0.3, is_built=True)
@@ -106,7 +108,12 @@ def test_card_shards_and_tables_say_the_same(
 
 
 def check_card(
-    own_corpus: Made, lake: Lake, release: Release, withdrawn: set[int], warned: set[int], is_built: bool
+    own_corpus: Made,
+    lake: Lake,
+    release: Release,
+    withdrawn: set[int],
+    warned: set[int],
+    is_built: bool,
 ) -> None:
     """Its figures against the tars, the tables of its snapshot and those that are published."""
     text = card_text(lake, release)
@@ -122,11 +129,15 @@ def check_card(
         of_split = [sample for sample in samples if sample["split"] == row["split"]]
         assert int(row["samples"]) == len(of_split)
         assert int(row["shards"]) == len({sample["shard"] for sample in of_split})
-    runs = Counter(run for _, run in {(sample["episode_index"], sample["label_run"]) for sample in samples})
-    assert {run: int(count) for count, run in re.findall(r"- tiny, (\d+) episodes: `(.*?)`", text)} == runs
-    assert {total for _, total in re.findall(r"nothing says how (\d+) of (\d+) episodes", text)} <= {
-        str(len(shown_episodes))
-    }
+    runs = Counter(
+        run for _, run in {(sample["episode_index"], sample["label_run"]) for sample in samples}
+    )
+    assert {
+        run: int(count) for count, run in re.findall(r"- tiny, (\d+) episodes: `(.*?)`", text)
+    } == runs
+    assert {
+        total for _, total in re.findall(r"nothing says how (\d+) of (\d+) episodes", text)
+    } <= {str(len(shown_episodes))}
 
     # Limits count what is held: not what was rejected, withdrawn or left out as unsure
     assert re.findall(r"- tiny: (\d+) files have warnings \(video_times", text) == [
@@ -134,8 +145,12 @@ def check_card(
     ] * bool(warned & shown_episodes)
     chunks = {shard.chunk for shard in release.shard_list}
     removed = {episode for episode in withdrawn if is_built and episode // CHUNK_SIZE in chunks}
-    assert re.findall(r"- tiny: (\d+) episodes are left out for", text) == [str(len(removed))] * bool(removed)
-    assert {total for _, total in re.findall(r"- tiny: (\d+) of (\d+) labels", text)} <= {str(len(shown_episodes))}
+    assert re.findall(r"- tiny: (\d+) episodes are left out for", text) == [
+        str(len(removed))
+    ] * bool(removed)
+    assert {total for _, total in re.findall(r"- tiny: (\d+) of (\d+) labels", text)} <= {
+        str(len(shown_episodes))
+    }
 
     released_lake = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
     stored = "SELECT sample_id FROM sample_location WHERE list_contains(?, shard)"
@@ -153,12 +168,17 @@ def test_an_edited_card_is_named_and_not_published(own: Made, tmp_path: Path) ->
     path = card_path(lake.workspace, "r1")
     path.write_text(path.read_text() + "All errors removed.\n")
     [failure] = verify_release(lake, release)
-    assert (failure.what, failure.wrong) == (str(path), "the card was changed since the release was frozen")
+    assert (failure.what, failure.wrong) == (
+        str(path),
+        "the card was changed since the release was frozen",
+    )
     with pytest.raises(ReleaseError, match="the card was changed"):
         publish(lake, release, str(tmp_path / "out"))
 
 
-def test_what_a_published_card_says_works_on_a_copy(own: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_published_card_says_works_on_a_copy(
+    own: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lake = Lake(own.space)
     publish(lake, create_release(lake, "r1", allow=ANY), str(tmp_path / "out"))
     copy = (tmp_path / "out").rename(tmp_path / "elsewhere")

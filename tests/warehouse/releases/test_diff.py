@@ -26,9 +26,13 @@ def test_boundaries_that_belong_together(a: list[int], b: list[int], moves: list
 def test_two_label_runs(corpus: Lake):
     run = corpus.rows("SELECT label_run FROM label_runs")[0][0]
     for table in ("label_runs", "episode_labels", "segments", "progress"):
-        corpus.con.execute(f"INSERT INTO {table} SELECT * REPLACE ('other' AS label_run) FROM {table}")
+        corpus.con.execute(
+            f"INSERT INTO {table} SELECT * REPLACE ('other' AS label_run) FROM {table}"
+        )
     corpus.con.execute("DELETE FROM episode_labels WHERE label_run = 'other' AND episode_index = 0")
-    corpus.con.execute("UPDATE progress SET progress = 0 WHERE label_run = 'other' AND episode_index = 2")
+    corpus.con.execute(
+        "UPDATE progress SET progress = 0 WHERE label_run = 'other' AND episode_index = 2"
+    )
     run_diff = diff_runs(corpus, run[:6], "oth")
     assert run_diff.removed == [("tiny", 0)]
     assert {c["run_b"] for c in run_diff.relabelled} == {"other"}

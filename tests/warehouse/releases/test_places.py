@@ -75,7 +75,11 @@ def check_whole(target: str, release: Release) -> None:
     ],
 )
 def test_an_interrupted_publication_leaves_nothing_to_the_next(
-    where: str, moments: Sequence[int], corpus: tuple[Lake, Release], tmp_path: Path, request: pytest.FixtureRequest
+    where: str,
+    moments: Sequence[int],
+    corpus: tuple[Lake, Release],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     lake, first = corpus
     if where == "bucket":
@@ -126,7 +130,9 @@ def test_a_disk_full_at_each_file(corpus: tuple[Lake, Release], tmp_path: Path) 
 
 
 @pytest.mark.parametrize("path", ["README.md", "notes/mine.txt", "shards/train/other-00000.tar"])
-def test_files_of_others_are_refused_and_untouched(corpus: tuple[Lake, Release], tmp_path: Path, path: str) -> None:
+def test_files_of_others_are_refused_and_untouched(
+    corpus: tuple[Lake, Release], tmp_path: Path, path: str
+) -> None:
     mine = tmp_path / "out" / path
     mine.parent.mkdir(parents=True)
     mine.write_text("my own notes")
@@ -154,7 +160,9 @@ def test_a_place_that_holds_another_release(corpus: tuple[Lake, Release], tmp_pa
 
 
 @pytest.mark.parametrize("size", [0, 100])
-def test_a_manifest_that_was_cut_off_is_none(corpus: tuple[Lake, Release], tmp_path: Path, size: int) -> None:
+def test_a_manifest_that_was_cut_off_is_none(
+    corpus: tuple[Lake, Release], tmp_path: Path, size: int
+) -> None:
     publish(*corpus, str(tmp_path / "out"))
     path = tmp_path / "out" / MANIFEST
     path.write_bytes(path.read_bytes()[:size])
@@ -164,13 +172,20 @@ def test_a_manifest_that_was_cut_off_is_none(corpus: tuple[Lake, Release], tmp_p
     check_whole(str(tmp_path / "out"), corpus[1])
 
 
-def test_verify_names_what_was_added_or_changed(corpus: tuple[Lake, Release], tmp_path: Path) -> None:
+def test_verify_names_what_was_added_or_changed(
+    corpus: tuple[Lake, Release], tmp_path: Path
+) -> None:
     publish(*corpus, str(tmp_path / "out"))
     (tmp_path / "out/shards/train/extra.tar").write_bytes(b"x")
-    (tmp_path / "out/README.md").write_text((tmp_path / "out/README.md").read_text() + "All errors removed.\n")
+    (tmp_path / "out/README.md").write_text(
+        (tmp_path / "out/README.md").read_text() + "All errors removed.\n"
+    )
     content = json.loads((tmp_path / "out" / MANIFEST).read_text())
     (tmp_path / "out" / MANIFEST).write_text(json.dumps(content | {"snapshot": 1}))
-    wrong = {Path(failure.what).name: failure.wrong for failure in verify_published(str(tmp_path / "out"))[1]}
+    wrong = {
+        Path(failure.what).name: failure.wrong
+        for failure in verify_published(str(tmp_path / "out"))[1]
+    }
     assert wrong.keys() == {"extra.tar", "README.md", MANIFEST}
     assert "does not list it" in wrong["extra.tar"]
     assert JOURNAL not in open_target(str(tmp_path / "out")).files()

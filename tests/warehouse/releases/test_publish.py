@@ -58,10 +58,14 @@ def test_a_folder_holds_all_that_the_manifest_names(released: tuple[Lake, Releas
     wrong = {Path(f.what).name: f.wrong for f in verify_published(str(root))[1]}
     assert set(wrong) == {tar.name, "README.md"}
     assert "cut off" in wrong[tar.name]
-    assert publish(lake, release, str(root)).sent == 1, "of another size; what has its size is taken for what was sent"
+    assert publish(lake, release, str(root)).sent == 1, (
+        "of another size; what has its size is taken for what was sent"
+    )
 
 
-def test_it_goes_on_where_it_broke_off(released: tuple[Lake, Release], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_it_goes_on_where_it_broke_off(
+    released: tuple[Lake, Release], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     lake, release = released
     sent: list[str] = []
 
@@ -74,7 +78,9 @@ def test_it_goes_on_where_it_broke_off(released: tuple[Lake, Release], tmp_path:
         publish(lake, release, str(tmp_path), on_file=break_off)
     with pytest.raises(ReleaseError, match="holds no whole release"):
         verify_published(str(tmp_path))
-    second_publish = publish(lake, release, str(tmp_path), on_file=lambda item: sent.append(item.path))
+    second_publish = publish(
+        lake, release, str(tmp_path), on_file=lambda item: sent.append(item.path)
+    )
     assert second_publish.sent == second_publish.files - 1 - 5
     assert len(sent) == len(set(sent))
     assert verify_published(str(tmp_path))[1] == []
@@ -96,7 +102,10 @@ def test_what_is_damaged_or_another_release_is_not_sent(own: Made, tmp_path: Pat
         publish(lake, release, str(tmp_path / "new"))
     (tmp_path / "file").write_text("")
     delete_release(lake, "r2")
-    for place, reason in (("hf://owner/name", "names no dataset repository"), ("ftp://x/y", "published to")):
+    for place, reason in (
+        ("hf://owner/name", "names no dataset repository"),
+        ("ftp://x/y", "published to"),
+    ):
         with pytest.raises(ReleaseError, match=reason):
             publish(lake, release, place)
 
@@ -111,7 +120,11 @@ def test_a_bucket_and_shards_that_lie_in_one(own: Made, s3: Any, tmp_path: Path)
         for path in (tar, tar.with_suffix(".index.json")):
             s3.upload_file(str(path), "corpora", f"store/{split}/{path.name}")
             path.unlink()
-    for key in ("store/train/tiny-00000-train-000000000000.tar", "store/train/notes.txt", "store/other/tiny-1.tar"):
+    for key in (
+        "store/train/tiny-00000-train-000000000000.tar",
+        "store/train/notes.txt",
+        "store/other/tiny-1.tar",
+    ):
         s3.put_object(Bucket="corpora", Key=key, Body=b"x")
     lake.con.execute("UPDATE shards SET store = ?", [store])
     release = create_release(lake, "r1", allow=ANY)
@@ -121,11 +134,15 @@ def test_a_bucket_and_shards_that_lie_in_one(own: Made, s3: Any, tmp_path: Path)
     assert verify_published("s3://corpora/published/r1")[1] == []
     broken = release.shard_list[0]
     s3.put_object(Bucket="corpora", Key=f"published/r1/{broken.address}", Body=b"")
-    assert [Path(f.what).name for f in verify_published("s3://corpora/published/r1")[1]] == [broken.shard]
+    assert [Path(f.what).name for f in verify_published("s3://corpora/published/r1")[1]] == [
+        broken.shard
+    ]
 
     freed = {f.what: f.files for f in collect(lake, 0, grace_s=-5)}
     assert freed["shards"] == 1
-    keys_left = {o["Key"] for o in s3.list_objects_v2(Bucket="corpora", Prefix="store/")["Contents"]}
+    keys_left = {
+        o["Key"] for o in s3.list_objects_v2(Bucket="corpora", Prefix="store/")["Contents"]
+    }
     assert {"store/train/notes.txt", "store/other/tiny-1.tar"} < keys_left
     assert len(keys_left) == 2 * len(release.shard_list) + 2
     with pytest.raises(FailedError, match=r"cannot .* s3://nobody/x"):
@@ -148,7 +165,9 @@ def test_a_commit_to_the_hub_has_so_many_bytes(
     assert len(hub.files) == 2, "the journal, and a file"
 
 
-def test_a_repository_of_the_hub(released: tuple[Lake, Release], hub: Hub, monkeypatch: pytest.MonkeyPatch):
+def test_a_repository_of_the_hub(
+    released: tuple[Lake, Release], hub: Hub, monkeypatch: pytest.MonkeyPatch
+):
     lake, release = released
     monkeypatch.setattr(places, "COMMIT_FILES", 6)
     target = "hf://datasets/robots/tiny"

@@ -15,7 +15,13 @@ from warehouse.lake.gc import collect
 from warehouse.lake.statements import take_down, taken_down
 from warehouse.releases.contents import ReleaseError, contents
 from warehouse.releases.publish import publish
-from warehouse.releases.release import card_path, create_release, delete_release, get_release, verify_release
+from warehouse.releases.release import (
+    card_path,
+    create_release,
+    delete_release,
+    get_release,
+    verify_release,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -30,8 +36,16 @@ SHOWING = (
 
 def stale(lake: Lake, own_corpus: Made) -> set[tuple[str, int | None]]:
     build = build_of(own_corpus.source)
-    steps = plan(lake, {"tiny": stage_specs(build)}, {"tiny": build.source(own_corpus.space.sources).fingerprint()})
-    return {(s.stage.name, s.chunk) for s in steps if s.status != CURRENT and s.stage.name in ("episodes", "frames")}
+    steps = plan(
+        lake,
+        {"tiny": stage_specs(build)},
+        {"tiny": build.source(own_corpus.space.sources).fingerprint()},
+    )
+    return {
+        (s.stage.name, s.chunk)
+        for s in steps
+        if s.status != CURRENT and s.stage.name in ("episodes", "frames")
+    }
 
 
 def holders(root: Path, names: set[str]) -> set[str]:
@@ -42,7 +56,9 @@ def test_from_the_mark_to_the_last_byte(own: Made):
     lake = Lake(own.space)
     root = own.space.root
     former_release = create_release(lake, "before", allow=ANY)
-    pictures = {f"{r[0]}.jpg" for r in lake.rows("SELECT sha256 FROM keyframes WHERE episode_index = 1")}
+    pictures = {
+        f"{r[0]}.jpg" for r in lake.rows("SELECT sha256 FROM keyframes WHERE episode_index = 1")
+    }
     shards = {r[0] for r in lake.rows(SHOWING, [1])}
     data = {p.name for p in (own.space.data / "main" / "frames").rglob("chunk=0/*.parquet")}
     assert pictures
@@ -57,11 +73,19 @@ def test_from_the_mark_to_the_last_byte(own: Made):
     assert "episodes taken down (1); build the dataset again" in str(contents_now.left_out[0])
     create_release(lake, "after", release_contents=contents_now)
 
-    times_before = dict(lake.rows("SELECT chunk, finished_at FROM stage_runs WHERE stage = 'frames'"))
+    times_before = dict(
+        lake.rows("SELECT chunk, finished_at FROM stage_runs WHERE stage = 'frames'")
+    )
     assert not run_build(own.space, [build_of(own.source)], workers=1).failed
-    times_after = dict(lake.rows("SELECT chunk, finished_at FROM stage_runs WHERE stage = 'frames'"))
-    assert {c for c in times_after if times_after[c] != times_before[c]} == {0}, "its own chunk alone is made again"
-    assert lake.rows("SELECT episode_index, reason, detail FROM quarantine") == [(1, "taken_down", "she asked for it")]
+    times_after = dict(
+        lake.rows("SELECT chunk, finished_at FROM stage_runs WHERE stage = 'frames'")
+    )
+    assert {c for c in times_after if times_after[c] != times_before[c]} == {0}, (
+        "its own chunk alone is made again"
+    )
+    assert lake.rows("SELECT episode_index, reason, detail FROM quarantine") == [
+        (1, "taken_down", "she asked for it")
+    ]
     assert stale(lake, own) == set()
     assert contents(lake, ANY).left_out == ()
     for table in ("samples", "progress", "segments", "frames", "keyframes"):
@@ -70,7 +94,9 @@ def test_from_the_mark_to_the_last_byte(own: Made):
     assert "1 episodes are left out for taken_down" in card_path(own.space, "built").read_text()
 
     collect(lake, 0, grace_s=NOW)
-    assert holders(root, pictures | shards | data) == pictures | shards | data, "the older release still names them"
+    assert holders(root, pictures | shards | data) == pictures | shards | data, (
+        "the older release still names them"
+    )
     assert verify_release(lake, former_release) == []
     with pytest.raises(ReleaseError, match="tiny episode 1, which was taken down since"):
         publish(lake, former_release, str(root / "away"))
@@ -98,7 +124,14 @@ def test_a_whole_dataset_is_left_out_at_once(own: Made):
 def test_fetched_files_that_only_it_used_go(corpus: Lake):
     videos = [{"camera": "c", "uri": "all[1].mp4", "start_frame": 0}]
     facts = [
-        {"dataset": "far", "episode_index": e, "chunk": 0, "source_id": str(e), "data_uri": uri, "videos": videos}
+        {
+            "dataset": "far",
+            "episode_index": e,
+            "chunk": 0,
+            "source_id": str(e),
+            "data_uri": uri,
+            "videos": videos,
+        }
         for e, uri in enumerate(["a/0.parquet", "a/1.tar!/x", "a/2.tar!/x", "a/2.tar!/y"])
     ]
     folder = corpus.workspace.sources / "far" / "main"
@@ -107,7 +140,9 @@ def test_fetched_files_that_only_it_used_go(corpus: Lake):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"12345")
     corpus.upsert(
-        "far", episode_facts=TABLES["episode_facts"].rows(facts), datasets=TABLES["datasets"].rows([{"dataset": "far"}])
+        "far",
+        episode_facts=TABLES["episode_facts"].rows(facts),
+        datasets=TABLES["datasets"].rows([{"dataset": "far"}]),
     )
     edits = [corpus.workspace.edits("far", e) / "x.jpg" for e in (1, 3)]
     for path in edits:
@@ -115,7 +150,11 @@ def test_fetched_files_that_only_it_used_go(corpus: Lake):
     take_down(corpus, "far", [1, 2], "x")
 
     def freed(*, dry_run: bool) -> tuple[int, int]:
-        return next((f.files, f.bytes) for f in collect(corpus, 0, dry_run=dry_run) if f.what.startswith("fetched"))
+        return next(
+            (f.files, f.bytes)
+            for f in collect(corpus, 0, dry_run=dry_run)
+            if f.what.startswith("fetched")
+        )
 
     assert freed(dry_run=True) == (1, 5)
     assert freed(dry_run=False) == (1, 5)

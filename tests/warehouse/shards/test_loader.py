@@ -33,7 +33,10 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [
         write(
             folder,
-            (episode(s * EPISODES + i, SAMPLES, "abc"[s % 3], tokens=TOKENS[s:] + TOKENS[:s]) for i in range(EPISODES)),
+            (
+                episode(s * EPISODES + i, SAMPLES, "abc"[s % 3], tokens=TOKENS[s:] + TOKENS[:s])
+                for i in range(EPISODES)
+            ),
             f"s{s}.tar",
         )
         for s in range(SHARDS)
@@ -53,7 +56,9 @@ def every(tars: Iterable[Path]) -> list[str]:
 
 def test_more_consumers_than_shards_is_an_error(tars: list[Path]):
     assert ids(Loader(tars, num_nodes=1, worker=6, num_workers=7))
-    with pytest.raises(ShardError, match=r"2 nodes x 4 workers are 8 consumers, too many for 7 shards"):
+    with pytest.raises(
+        ShardError, match=r"2 nodes x 4 workers are 8 consumers, too many for 7 shards"
+    ):
         Loader(tars, node=0, num_nodes=2, worker=1, num_workers=4)
     with pytest.raises(ShardError, match="1 consumers, too many for 0 shards"):
         Loader([])
@@ -63,7 +68,9 @@ def test_more_consumers_than_shards_is_an_error(tars: list[Path]):
         Loader([*tars, tars[0]])
 
 
-def test_the_order_hangs_on_the_seed_the_epoch_and_the_shards_alone(tars: list[Path], tmp_path: Path):
+def test_the_order_hangs_on_the_seed_the_epoch_and_the_shards_alone(
+    tars: list[Path], tmp_path: Path
+):
     orders = [ids(Loader(tars, LoaderConfig(seed=s), epoch=e)) for s in (0, 1) for e in (0, 1)]
     assert len({tuple(o) for o in orders}) == 4
     loader = Loader(tars)
@@ -77,7 +84,9 @@ def test_the_order_hangs_on_the_seed_the_epoch_and_the_shards_alone(tars: list[P
 
 def test_the_order_is_the_same_on_every_machine(tars: list[Path]):
     """Another order needs another PLAN, or states of before would be resumed wrongly."""
-    config = LoaderConfig(seed=3, buffer=8, interleave=2, per_visit=2, dataset_rates={"a": 0.3, "b": 2.5})
+    config = LoaderConfig(
+        seed=3, buffer=8, interleave=2, per_visit=2, dataset_rates={"a": 0.3, "b": 2.5}
+    )
     loader = Loader(tars, config, worker=1, num_workers=2, epoch=4)
     order = [ids(b) for b in loader.batches(4, max_tokens=3000, window=16)]
     digest = hashlib.sha256(json.dumps(order).encode()).hexdigest()
@@ -90,12 +99,24 @@ def test_the_order_is_the_same_on_every_machine(tars: list[Path]):
 def test_families_are_chosen(tars: list[Path]):
     only = list(Loader(tars, LoaderConfig(families=("procvqa_a",))))
     assert sorted(ids(only)) == sorted(i for i in every(tars) if i.endswith(".0"))
-    with pytest.raises(ShardError, match="none of 7 shards has a sample of these families at a rate above 0"):
+    with pytest.raises(
+        ShardError, match="none of 7 shards has a sample of these families at a rate above 0"
+    ):
         list(Loader(tars, LoaderConfig(families=("procvqa_z",))))
     with pytest.raises(ShardError, match="none of 7 shards"):
-        list(Loader(tars, LoaderConfig(family_rates={"procvqa_a": 0, "procvqa_c": 0}), worker=1, num_workers=4))
+        list(
+            Loader(
+                tars,
+                LoaderConfig(family_rates={"procvqa_a": 0, "procvqa_c": 0}),
+                worker=1,
+                num_workers=4,
+            )
+        )
     # a consumer whose shards have none this time has an empty epoch, and no error
-    empty = [not ids(Loader(tars, LoaderConfig(dataset_rates={"a": 0, "b": 0}), num_nodes=7, node=n)) for n in range(7)]
+    empty = [
+        not ids(Loader(tars, LoaderConfig(dataset_rates={"a": 0, "b": 0}), num_nodes=7, node=n))
+        for n in range(7)
+    ]
     assert sum(empty) == 5
 
 
@@ -122,7 +143,10 @@ def test_rates_from_shares(tars: list[Path]):
     assert abs(share_of(epoch_samples, lambda i: i.endswith(".0")) - 0.9) < 0.005
     assert abs(share_of(epoch_samples, lambda i: i[0] == "a") - 3 / 7) < 0.005  # as it was
     both = with_shares(
-        tars, config, datasets={"a": 0.2, "b": 0.3, "c": 0.5}, families={"procvqa_a": 0.5, "procvqa_c": 0.5}
+        tars,
+        config,
+        datasets={"a": 0.2, "b": 0.3, "c": 0.5},
+        families={"procvqa_a": 0.5, "procvqa_c": 0.5},
     )
     for few in (None, 2):
         epoch_samples = epochs(replace(both, per_visit=few))
@@ -161,20 +185,36 @@ def test_the_state_of_another_run_is_refused(tars: list[Path]):
     state = loader.state_dict()
     for other_loader, reason in (
         (Loader(tars, LoaderConfig(seed=2), num_workers=2), "seed was 1, now 2$"),
-        (Loader(tars, LoaderConfig(seed=1, families=("f",)), num_workers=2), r"families was None, now \['f'\]$"),
+        (
+            Loader(tars, LoaderConfig(seed=1, families=("f",)), num_workers=2),
+            r"families was None, now \['f'\]$",
+        ),
         (Loader(tars, LoaderConfig(seed=1), worker=1, num_workers=2), "worker was 0, now 1$"),
-        (Loader(tars[1:], LoaderConfig(seed=1), num_workers=2), r"shards was 7, sha256 \w+, now 6, sha256 \w+$"),
-        (Loader(tars, num_nodes=3), "num_nodes was 1, now 3; num_workers was 2, now 1; seed was 1, now 0$"),
+        (
+            Loader(tars[1:], LoaderConfig(seed=1), num_workers=2),
+            r"shards was 7, sha256 \w+, now 6, sha256 \w+$",
+        ),
+        (
+            Loader(tars, num_nodes=3),
+            "num_nodes was 1, now 3; num_workers was 2, now 1; seed was 1, now 0$",
+        ),
     ):
         with pytest.raises(ShardError, match=reason):
             other_loader.load_state_dict(state)
         assert other_loader.state_dict()["position"] == 0
-    for broken in ({}, {"epoch": 1}, {"epoch": "x", "position": 0, "unit": "samples", "of": {}}, state | {"of": 3}):
+    for broken in (
+        {},
+        {"epoch": 1},
+        {"epoch": "x", "position": 0, "unit": "samples", "of": {}},
+        state | {"of": 3},
+    ):
         with pytest.raises(ShardError, match="this is not the state of a loader"):
             loader.load_state_dict(broken)
     same = Loader(tars, LoaderConfig(seed=1), num_workers=2)
     same.load_state_dict(state)
-    with pytest.raises(ShardError, match=r"begun in batches of size 4, .* cannot be gone on with in samples"):
+    with pytest.raises(
+        ShardError, match=r"begun in batches of size 4, .* cannot be gone on with in samples"
+    ):
         next(iter(same))
     with pytest.raises(ShardError, match=r"begun in batches of size 4, .* in batches of size 5"):
         next(same.batches(5))
@@ -192,7 +232,10 @@ def padding(batches: Iterable[list[Sample]]) -> float:
 def test_a_window_lowers_padding_and_keeps_the_mix(tmp_path: Path):
     lengths = [30 + (k * k * 37) % 1500 for k in range(101)]  # nearly uniform up to 1530
     tars = [
-        write(tmp_path, [episode(i, samples=10, tokens=lengths[i % 90 :]) for i in range(s, 120, 3)]) for s in range(3)
+        write(
+            tmp_path, [episode(i, samples=10, tokens=lengths[i % 90 :]) for i in range(s, 120, 3)]
+        )
+        for s in range(3)
     ]
     plain = list(Loader(tars).batches(8))
     sorted_ = list(Loader(tars).batches(8, window=128))
@@ -239,23 +282,34 @@ def test_damage_is_an_error_that_names_the_shard(tmp_path: Path, ahead: int):
 # The page
 
 
-def test_the_page_resumes_as_if_never_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_resumes_as_if_never_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The Python of docs/samples.md, by itself and in the workers of PyTorch."""
     folder = tmp_path / "workspace/shards/train"
     folder.mkdir(parents=True)
-    tars = [write(folder, [episode(10 * s + i, 5, ["sim", "real"][s % 2]) for i in range(6)]) for s in range(4)]
+    tars = [
+        write(folder, [episode(10 * s + i, 5, ["sim", "real"][s % 2]) for i in range(6)])
+        for s in range(4)
+    ]
     monkeypatch.chdir(tmp_path)
     page: dict[str, Any] = {}
     for block in (b for b in blocks(ROOT / "docs/samples.md") if b.kind == "python"):
         exec(block.text, page)
-    assert [picture.shape for picture in page["pictures"]] == 2 * [(24, 24, 3)]  # as plain webdataset reads them
-    epochs = [[ids(b) for b in Loader(tars, LoaderConfig(seed=1), epoch=e).batches(8)] for e in (2, 3)]
+    assert [picture.shape for picture in page["pictures"]] == 2 * [
+        (24, 24, 3)
+    ]  # as plain webdataset reads them
+    epochs = [
+        [ids(b) for b in Loader(tars, LoaderConfig(seed=1), epoch=e).batches(8)] for e in (2, 3)
+    ]
     assert [ids(b) for b in page["rest"]] == epochs[0][3:]
     assert [ids(b) for b in page["again"].batches(8)] == epochs[1]
     assert len(page["first"]) == 8
 
     def taken(*arguments: Any, count: int) -> list[Any]:
-        of_workers = page["DataLoader"](page["Resumable"](*arguments), batch_size=None, num_workers=2)
+        of_workers = page["DataLoader"](
+            page["Resumable"](*arguments), batch_size=None, num_workers=2
+        )
         return [(ids(batch), worker, state) for batch, worker, state in islice(of_workers, count)]
 
     whole = taken(count=32)  # two epochs and more

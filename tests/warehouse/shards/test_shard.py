@@ -65,15 +65,25 @@ def test_equal_content_gives_equal_bytes_in_any_order():
 def test_a_sample_without_its_picture_cannot_be_written():
     e = episode(0)
     without = {k: v for k, v in e.pictures.items() if "000002" not in k}
-    with pytest.raises(ShardError, match=rf"sim-000000: sample sim0\.1 .* shows {CAMERA}\.000002\.jpg, which is not"):
+    with pytest.raises(
+        ShardError,
+        match=rf"sim-000000: sample sim0\.1 .* shows {CAMERA}\.000002\.jpg, which is not",
+    ):
         packed(replace(e, pictures=without))
     with pytest.raises(ShardError, match="shows no picture"):
         packed(replace(e, samples=[{**e.samples[0], "pictures": []}]))
-    with pytest.raises(ShardError, match="sim-000000 comes after sim-000000: entries are written in order"):
+    with pytest.raises(
+        ShardError, match="sim-000000 comes after sim-000000: entries are written in order"
+    ):
         packed(e, e)
 
 
-def stage(workspace: Workspace, episodes: list[tuple[str, ShardEpisode]], target: int = 1 << 30, **stage_options: Any):
+def stage(
+    workspace: Workspace,
+    episodes: list[tuple[str, ShardEpisode]],
+    target: int = 1 << 30,
+    **stage_options: Any,
+):
     return shards_stage(workspace, "sim", 4, iter(episodes), target, **stage_options)
 
 
@@ -86,10 +96,21 @@ def test_an_episode_that_cannot_be_written_leaves_nothing(workspace: Workspace):
 # Names
 
 
-ODD_CAMERAS = ("observation.images.Top", "arm/left", "camera/front.rgb", "__wrist", "100%", "Größe", "top", "top.rgb")
+ODD_CAMERAS = (
+    "observation.images.Top",
+    "arm/left",
+    "camera/front.rgb",
+    "__wrist",
+    "100%",
+    "Größe",
+    "top",
+    "top.rgb",
+)
 
 
-def entry_of_cameras(index: int, cameras: Sequence[str], name_of_camera: Callable[[str], str]) -> ShardEpisode:
+def entry_of_cameras(
+    index: int, cameras: Sequence[str], name_of_camera: Callable[[str], str]
+) -> ShardEpisode:
     """Sample k shows the frame k by camera k, then that of the next episode."""
     rows: list[dict[str, Any]] = []
     pictures: dict[str, bytes] = {}
@@ -97,7 +118,12 @@ def entry_of_cameras(index: int, cameras: Sequence[str], name_of_camera: Callabl
         pictures[f"{name_of_camera(camera)}.{k:06d}.jpg"] = JPEGS[20 * k]
         pictures[f"e{index + 1:06d}.{name_of_camera(camera)}.{k:06d}.jpg"] = JPEGS[20 * k + 10]
         both = [shown(index, k, camera=camera), shown(index + 1, k, camera=camera)]
-        facts = {"family": "procvqa_c", "episode_index": index, "question": "<image> <image>", "num_tokens": 1}
+        facts = {
+            "family": "procvqa_c",
+            "episode_index": index,
+            "question": "<image> <image>",
+            "num_tokens": 1,
+        }
         rows.append({"sample_id": f"{index}.{camera}", "pictures": both, **facts})
     return ShardEpisode("sim", index, rows, pictures)
 
@@ -120,7 +146,12 @@ def test_plain_webdataset_reads_whatever_a_camera_is_called(tmp_path: Path):
 def test_a_name_says_which_camera_it_is():
     names = [camera_name(camera) for camera in ODD_CAMERAS]
     assert len({name.lower() for name in names}) == len(names)
-    assert names[:4] == ["observation.images.%54op", "arm%2fleft", "camera%2ffront.rgb", "%5f_wrist"]
+    assert names[:4] == [
+        "observation.images.%54op",
+        "arm%2fleft",
+        "camera%2ffront.rgb",
+        "%5f_wrist",
+    ]
     for camera in (CAMERA, "front", "cam_high", "größe", "e000007x", "a b"):
         assert camera_name(camera) == camera, "the name of a plain camera is what it was"
     for camera in (*ODD_CAMERAS, CAMERA):
@@ -130,7 +161,9 @@ def test_a_name_says_which_camera_it_is():
     assert named_picture(7, "samples.json") is None
 
 
-def test_shards_from_before_cameras_had_other_names_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_shards_from_before_cameras_had_other_names_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     with monkeypatch.context() as patched:
         patched.setattr("warehouse.shards.shard.camera_name", lambda camera: camera)
         tar = write(tmp_path, [entry_of_cameras(0, ODD_CAMERAS, lambda camera: camera)])
@@ -161,7 +194,9 @@ def test_entries_are_read_as_tarfile_reads_them(tmp_path: Path, dataset: str):
     assert len(samples) == 12
     for entry, (_, pictures) in zip(read_index(path).entries, entries, strict=True):
         _, places = picture_places(path, entry)
-        assert {n: path.read_bytes()[offset : offset + size] for n, (offset, size) in places.items()} == pictures
+        assert {
+            n: path.read_bytes()[offset : offset + size] for n, (offset, size) in places.items()
+        } == pictures
     pictures = list(episode(3, noise=300).pictures.values())
     assert samples[-1] == (f"{dataset}3.2", (pictures[2], pictures[3]))
     assert len(list(read_samples([path], frozenset({"procvqa_a"})))) == 4
@@ -182,7 +217,10 @@ def test_a_sample_is_read_by_its_location(workspace: Workspace):
         assert sample.pictures == tuple(e.pictures[n] for n in sample.row["pictures"])
     x = locations[0]
     y = locations[-1]
-    with pytest.raises(ShardError, match=f"sample {y['sample_id']} is not at byte {x['offset']} of shard {tar.name}"):
+    with pytest.raises(
+        ShardError,
+        match=f"sample {y['sample_id']} is not at byte {x['offset']} of shard {tar.name}",
+    ):
         read_sample(tar, x["offset"], y["sample_id"])
     with pytest.raises(ShardError, match=r"the index of shard no\.tar cannot be read"):
         read_sample(tar.with_name("no.tar"), 0, "s")
@@ -219,9 +257,13 @@ def test_shards_in_a_bucket(s3: Any, workspace: Workspace, monkeypatch: pytest.M
     for ahead in (0, 5):
         assert [s.row for s in Loader(paths, ahead=ahead)] == [s.row for s in Loader(local)]
     sizes = [e.size for p in local for e in read_index(p).entries]
-    assert sorted(ranges_read) == sorted(2 * sizes)  # each entry by one request, of just its bytes, in each pass
+    assert sorted(ranges_read) == sorted(
+        2 * sizes
+    )  # each entry by one request, of just its bytes, in each pass
 
-    fork = multiprocessing.get_context("fork")  # as torch's DataLoader makes its workers; here is a connection already
+    fork = multiprocessing.get_context(
+        "fork"
+    )  # as torch's DataLoader makes its workers; here is a connection already
     ours, theirs = fork.Pipe()
     worker = fork.Process(target=lambda: theirs.send([s.row for s in Loader(paths, ahead=2)]))
     worker.start()
@@ -230,7 +272,9 @@ def test_shards_in_a_bucket(s3: Any, workspace: Workspace, monkeypatch: pytest.M
     worker.join()
 
     s3.put_object(Bucket="corpora", Key=f"corpus/train/{rows[0]['shard']}", Body=b"short")
-    assert check_shard(paths[0], rows[0]["sha256"], rows[0]["bytes"])[0].startswith("has 5 bytes instead of")
+    assert check_shard(paths[0], rows[0]["sha256"], rows[0]["bytes"])[0].startswith(
+        "has 5 bytes instead of"
+    )
     paths[0].unlink()
     assert check_shard(paths[0], rows[0]["sha256"], rows[0]["bytes"]) == ["is not there"]
     with pytest.raises(ShardError, match=rows[0]["shard"]):
@@ -277,9 +321,13 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("sound"), [episode(i) for i in range(3)])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_a_flipped_bit_anywhere_in_an_index_is_found(sound: Path, tmp_path: Path, place: float, bit: int):
+def test_a_flipped_bit_anywhere_in_an_index_is_found(
+    sound: Path, tmp_path: Path, place: float, bit: int
+):
     """Or it says the same still: a blank that became another."""
     index_before = read_index(sound)
     text = bytearray(index_path(sound).read_bytes())

@@ -26,15 +26,29 @@ CHAIN = tuple(ASSETS[name] for name in (*NAMES, "demonstrations"))
 
 
 def materialize(
-    assets: Sequence[dg.AssetsDefinition], partition: str, made_corpus: Made, instance: dg.DagsterInstance
+    assets: Sequence[dg.AssetsDefinition],
+    partition: str,
+    made_corpus: Made,
+    instance: dg.DagsterInstance,
 ) -> dg.ExecuteInProcessResult:
     """Materialise without raising; a partition that Dagster does not know yet is made known to it."""
     instance.add_dynamic_partitions("chunks" if ":" in partition else "datasets", [partition])
-    resources = {"corpus": CorpusResource(root=str(made_corpus.space.root)), "vlm_server": VlmServer()}
-    return dg.materialize(assets, partition_key=partition, instance=instance, resources=resources, raise_on_error=False)
+    resources = {
+        "corpus": CorpusResource(root=str(made_corpus.space.root)),
+        "vlm_server": VlmServer(),
+    }
+    return dg.materialize(
+        assets,
+        partition_key=partition,
+        instance=instance,
+        resources=resources,
+        raise_on_error=False,
+    )
 
 
-def requests(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, root: str = "") -> list[dg.RunRequest]:
+def requests(
+    sensor: dg.SensorDefinition, instance: dg.DagsterInstance, root: str = ""
+) -> list[dg.RunRequest]:
     """What a sensor asks for at one look."""
     resources = {"corpus": CorpusResource(root=root) if root else CorpusResource()}
     context = dg.build_sensor_context(instance=instance, resources=resources)
@@ -68,14 +82,18 @@ def listed(folder: Path) -> Made:
 # Refusals
 
 
-@pytest.mark.parametrize("key", ["", "tiny", "tiny:", "tiny:x", "tiny:-1", "tiny:0001x", "tiny 00001", ":00001"])
+@pytest.mark.parametrize(
+    "key", ["", "tiny", "tiny:", "tiny:x", "tiny:-1", "tiny:0001x", "tiny 00001", ":00001"]
+)
 def test_a_bad_chunk_key_is_refused_by_name(key: str) -> None:
     with pytest.raises(ValueError, match="chunk key") as refused:
         parse_chunk_key(key)
     assert repr(key) in str(refused.value)
 
 
-def test_a_stale_upstream_is_named_and_nothing_is_made(own: Made, instance: dg.DagsterInstance) -> None:
+def test_a_stale_upstream_is_named_and_nothing_is_made(
+    own: Made, instance: dg.DagsterInstance
+) -> None:
     # the workspace looks for the source where it was built from: let it look at the copy
     configure(own.space, own.build)
     write_rows(own.source, 2, LENGTHS[2], scale=3.0)
@@ -97,10 +115,17 @@ def test_made_again_as_asked_it_is_the_same(own: Made, instance: dg.DagsterInsta
 
 @pytest.mark.parametrize(
     ("trouble", "tries"),
-    [("Failed to execute query: server closed the connection unexpectedly", 2), ("No space left on device", 1)],
+    [
+        ("Failed to execute query: server closed the connection unexpectedly", 2),
+        ("No space left on device", 1),
+    ],
 )
 def test_a_catalog_that_was_away_is_asked_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance, trouble: str, tries: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    instance: dg.DagsterInstance,
+    trouble: str,
+    tries: int,
 ):
     tried = []
 

@@ -33,7 +33,9 @@ def test_a_dataset_of_the_configuration_is_there_when_it_is_loaded(
             asset_selection=[dg.AssetKey("episodes")], partition_key="later", instance=instance
         )
     assert result.success
-    assert own.rows("SELECT count(*) FROM episode_facts WHERE dataset = 'later'") == [(len(LENGTHS),)]
+    assert own.rows("SELECT count(*) FROM episode_facts WHERE dataset = 'later'") == [
+        (len(LENGTHS),)
+    ]
     for name in ("later", "tiny"):
         node = graph.get(source_key(name))
         assert node.is_observable
@@ -45,13 +47,18 @@ def test_a_source_is_looked_at_and_told_whether_all_is_made_of_it(
     own: Made, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = write_configs(
-        tmp_path, {"tiny": f"source: {own.source}\nchunk_size: 2\n", "other": f"source: {tmp_path}/gone\n"}
+        tmp_path,
+        {"tiny": f"source: {own.source}\nchunk_size: 2\n", "other": f"source: {tmp_path}/gone\n"},
     )
     monkeypatch.setenv("PROCCORPUS_CONFIG", str(config))
     corpus = CorpusResource(root=str(own.space.root))
-    looking = dg.define_asset_job("looking", selection=dg.AssetSelection.assets(*map(source_key, ("other", "tiny"))))
+    looking = dg.define_asset_job(
+        "looking", selection=dg.AssetSelection.assets(*map(source_key, ("other", "tiny")))
+    )
     assets = [sources.source_assets(["other", "tiny"])]
-    job = dg.Definitions(assets=assets, jobs=[looking], resources={"corpus": corpus}).resolve_job_def("looking")
+    job = dg.Definitions(
+        assets=assets, jobs=[looking], resources={"corpus": corpus}
+    ).resolve_job_def("looking")
 
     def looked_at() -> dict[str, tuple[bool, str | None]]:
         """By dataset whether the check passes, and the version that was observed."""

@@ -19,7 +19,14 @@ from assets.lib.launch.slurm import SlurmLauncher
 from core.errors import FailedError
 from core.paths import ROOT
 from tests.kits.kubernetes_standin import Cluster, serve_cluster
-from tests.kits.launch_kit import assert_ends_with_its_run, assert_well, failure, interpreter, job_of, materialize
+from tests.kits.launch_kit import (
+    assert_ends_with_its_run,
+    assert_well,
+    failure,
+    interpreter,
+    job_of,
+    materialize,
+)
 
 
 @pytest.fixture
@@ -59,7 +66,9 @@ def slurm_launcher(python: str, folder: Path, **options: Any) -> SlurmLauncher:
 
 
 def kubernetes_launcher(python: str, folder: Path, **options: Any) -> KubernetesLauncher:
-    return KubernetesLauncher(python=python, image="corpus:1", claim="work", gpus_per_node=0, **options)
+    return KubernetesLauncher(
+        python=python, image="corpus:1", claim="work", gpus_per_node=0, **options
+    )
 
 
 LAUNCHERS = [slurm_launcher, kubernetes_launcher]
@@ -87,13 +96,22 @@ def test_a_job_that_reports_nothing_is_a_failure(python: str, slurm: Path, tmp_p
 
 @pytest.mark.parametrize("kind", ["local", "slurm", "kubernetes"])
 def test_cancelling_the_run_ends_the_job(
-    kind: str, python: str, slurm: Path, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    python: str,
+    slurm: Path,
+    cluster: Cluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if kind == "local":
-        monkeypatch.setattr(run, "torchrun", lambda executable, arguments, processes: [python, *arguments])
+        monkeypatch.setattr(
+            run, "torchrun", lambda executable, arguments, processes: [python, *arguments]
+        )
         launcher = LocalLauncher()
     else:
-        launcher = {"slurm": slurm_launcher, "kubernetes": kubernetes_launcher}[kind](python, tmp_path)
+        launcher = {"slurm": slurm_launcher, "kubernetes": kubernetes_launcher}[kind](
+            python, tmp_path
+        )
     if kind == "kubernetes":
         log = tmp_path / "train-hangs.log"
     else:
@@ -114,11 +132,30 @@ def test_a_job_has_a_name_a_command_and_a_reason() -> None:
     assert len(job_name("x" * 60)) == 52
     start = ["python", "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     assert torchrun("python", ["train"], 2) == [*start, "--standalone", "-m", "proccorpus", "train"]
-    meeting = ["--nnodes", "3", "--rdzv-backend", "c10d", "--rdzv-endpoint", "a:1", "--rdzv-id", "j"]
+    meeting = [
+        "--nnodes",
+        "3",
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        "a:1",
+        "--rdzv-id",
+        "j",
+    ]
     many_nodes = torchrun("python", ["train"], 2, 3, "a:1", "j", first=False)
     assert many_nodes[:-5] == [*start, *meeting]
-    assert many_nodes[-5:] == ["--rdzv-conf", "join_timeout=1800,is_host=False", "-m", "proccorpus", "train"]
-    assert [why(text) for text in ("a\nerror: b\nc", "a\nb", "")] == ["b", "b", "it has written nothing"]
+    assert many_nodes[-5:] == [
+        "--rdzv-conf",
+        "join_timeout=1800,is_host=False",
+        "-m",
+        "proccorpus",
+        "train",
+    ]
+    assert [why(text) for text in ("a\nerror: b\nc", "a\nb", "")] == [
+        "b",
+        "b",
+        "it has written nothing",
+    ]
     assert (Machines().nodes, Machines().gpus_per_node) == (1, 1)
     with pytest.raises(ValidationError):
         Machines(nodes=0)
@@ -166,7 +203,9 @@ def test_more_directives_bring_one_line_each(tmp_path: Path) -> None:
 # Kubernetes
 
 
-def test_two_machines_get_a_service_that_goes_with_the_job(python: str, cluster: Cluster, tmp_path: Path) -> None:
+def test_two_machines_get_a_service_that_goes_with_the_job(
+    python: str, cluster: Cluster, tmp_path: Path
+) -> None:
     assert materialize(kubernetes_launcher(python, tmp_path, nodes=2), tmp_path, "well").success
     (service,) = cluster.services
     assert service["metadata"]["ownerReferences"] == [
@@ -175,10 +214,16 @@ def test_two_machines_get_a_service_that_goes_with_the_job(python: str, cluster:
 
 
 @pytest.mark.parametrize(("kind", "deleted"), [("Job", []), ("Service", ["train-hangs"])])
-def test_a_cluster_that_forbids_it(kind: str, deleted: list[str], python: str, cluster: Cluster, tmp_path: Path):
+def test_a_cluster_that_forbids_it(
+    kind: str, deleted: list[str], python: str, cluster: Cluster, tmp_path: Path
+):
     cluster.refuses = (kind,)
-    described, _ = failure(materialize(kubernetes_launcher(python, tmp_path, nodes=2), tmp_path, "hangs"))
-    assert described.startswith(f"the cluster did not take the {'job' if kind == 'Job' else 'service of'} ")
+    described, _ = failure(
+        materialize(kubernetes_launcher(python, tmp_path, nodes=2), tmp_path, "hangs")
+    )
+    assert described.startswith(
+        f"the cluster did not take the {'job' if kind == 'Job' else 'service of'} "
+    )
     assert "Forbidden" in described
     assert cluster.deleted == deleted
 
@@ -194,6 +239,16 @@ def test_an_api_that_is_away_for_a_moment(python: str, cluster: Cluster, tmp_pat
 def test_what_ray_starts_on_several_machines(tmp_path: Path) -> None:
     launcher = RayLauncher(nodes=2, gpus_per_node=8, python="/opt/py")
     assert launcher.command(job_of(tmp_path, "well"), "n-1") == [
-        *("/opt/py", "-m", "assets.lib.launch.ray_nodes", "--python", "/opt/py", "--nodes", "2", "--gpus", "8"),
+        *(
+            "/opt/py",
+            "-m",
+            "assets.lib.launch.ray_nodes",
+            "--python",
+            "/opt/py",
+            "--nodes",
+            "2",
+            "--gpus",
+            "8",
+        ),
         *("--cpus", "96", "--job", "n-1", "--", "train", "--recipe", "well"),
     ]
