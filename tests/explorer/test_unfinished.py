@@ -48,7 +48,7 @@ def test_an_episode_says_what_its_end_rests_on(own: Made):
     with visit(own.space) as client:
         page = client.get("/episode/tiny/2").text
         assert "assumed complete: nobody says how the run ended" in page
-        assert "outcome unknown (assumed complete)" in page
+        assert "<b>outcome unknown</b> (assumed complete)" in page
         assert "unlike the task's other runs: the arm stops elsewhere" in page
         assert "probability that it failed" not in client.get("/episode/tiny/0").text
         [run] = client.get("/api/episode/tiny/2").json()["runs"]
