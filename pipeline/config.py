@@ -437,7 +437,8 @@ def with_annotator(
 def with_task(build: DatasetBuild, task: str) -> DatasetBuild:
     """The same build with an instruction of the episodes that have none. Raises UserError."""
     try:
-        dataset = DatasetConfig(**build.dataset.model_dump(exclude_unset=True) | {"task": task})
+        fields: dict[str, Any] = build.dataset.model_dump(exclude_unset=True)
+        dataset = DatasetConfig(**fields | {"task": task})
     except ValidationError as e:
         raise UserError(validation_message(e)) from e
     return build.model_copy(update={"dataset": dataset})

@@ -94,10 +94,8 @@ def read_tensors(folder: Path, model: nn.Module, optimizer: torch.optim.Optimize
     parameters = _learning(model)
     targets: dict[str, Any] = {f"model/{name}": p.detach() for name, p in parameters.items()}
     try:
-        sizes = {
-            key: tuple(stored.size)
-            for key, stored in reader.read_metadata().state_dict_metadata.items()
-        }  # type: ignore[union-attr]
+        stored: Any = reader.read_metadata().state_dict_metadata
+        sizes = {key: tuple(tensor.size) for key, tensor in stored.items()}
         _check(folder, targets, sizes)
         # The optimizer has no state yet: it gets that of the checkpoint, divided as the parameters are.
         for key in sorted(sizes.keys() - targets.keys()):

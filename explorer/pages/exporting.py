@@ -30,7 +30,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 BROKEN_OFF = "it was stopped before it finished"
 
 
-class Wanted(BaseModel):
+class ExportRequest(BaseModel):
     """What to export: the kind, the name of its folder, and the gallery's address with the selection."""
 
     kind: str
@@ -101,15 +101,15 @@ def state(at: Visiting, query: Annotated[str, Query(max_length=MAX_CHARS)] = "")
 
 
 @router.post("/api/exports")
-def start(at: Visiting, wanted: Wanted) -> JSONResponse:
+def start(at: Visiting, export_request: ExportRequest) -> JSONResponse:
     """Start proccorpus export; only on loopback, only into the workspace."""
     if why := _why_not(at.explorer):
         raise PageError(why, 403)
-    if wanted.kind not in KINDS:
+    if export_request.kind not in KINDS:
         raise PageError(f"kind: one of {', '.join(KINDS)} is needed", 422)
-    out = _folder(at.explorer, wanted.name)
-    arguments = _command(at, wanted.kind, wanted.query, out)
-    about = {"kind": wanted.kind, "out": str(out), "command": in_words(arguments)}
+    out = _folder(at.explorer, export_request.name)
+    arguments = _command(at, export_request.kind, export_request.query, out)
+    about = {"kind": export_request.kind, "out": str(out), "command": in_words(arguments)}
     at.request.app.state.export_job.start(
         arguments, about, "an export is running already: one at a time"
     )

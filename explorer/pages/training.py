@@ -183,7 +183,7 @@ def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     return [(name, json.dumps(value, ensure_ascii=False))]
 
 
-class Wanted(BaseModel):
+class AdaptationRequest(BaseModel):
     """What to adapt, and how; without a recipe as the model's kind is."""
 
     model: str
@@ -241,7 +241,7 @@ def state(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
 
 @router.post("/api/adapt/{dataset}/{episode_index}")
 def start(
-    visit: Visiting, dataset: str, episode_index: EpisodeIndex, request_body: Wanted
+    visit: Visiting, dataset: str, episode_index: EpisodeIndex, request_body: AdaptationRequest
 ) -> JSONResponse:
     """Start proccorpus adapt; only on loopback, only with a model of the corpus and a built-in recipe."""
     job: ChildJob = visit.request.app.state.adapt_job
