@@ -220,6 +220,12 @@ class CorpusView:
                 self._state = replace(state, stamp=self._stamp(), seen=snapshot)
                 self._adopted_at = time.monotonic()
 
+    def read_journal_anew(self) -> None:
+        """The journal was emptied: what is added from now on stands at its begin. While nobody can add to it."""
+        with self._opening:
+            if self._state.overlay:
+                self._state.overlay.begin_anew()
+
     def _current(self, *, is_whole: bool = False) -> OpenSnapshot:
         """The newest state; a new one is opened where the catalog has changed, or (`is_whole`) a part of it lies in
         the overlay alone; also once nobody has judged for a while."""

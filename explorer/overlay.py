@@ -57,6 +57,12 @@ class Overlay:
             with self._lock:
                 self._read()
 
+    def begin_anew(self) -> None:
+        """Read the journal from its begin the next time: it was emptied, and may soon be as long as it was. Rows that
+        were read before are not read twice."""
+        with self._lock:
+            self._end = 0
+
     def _read(self, *, is_first: bool = False) -> None:
         # A journal that is shorter was emptied: what it has now is newer than all that was read
         waiting = self._journal.read(self._end if self._journal.size >= self._end else 0)

@@ -142,7 +142,7 @@ class Scribe:
                 return
             if self._lake is None:
                 self._lake = Lake(self._space, takes_in=False)
-            taken = self._lake.take_in(self._corpus.adopt)
+            taken = self._lake.take_in(self._corpus.adopt, self._corpus.read_journal_anew)
             if taken.num_unreadable:
                 raise UserError(
                     f"{taken.num_unreadable} lines of {self._journal.path.name} cannot be read; "

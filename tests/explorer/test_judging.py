@@ -128,6 +128,22 @@ def test_an_outcome_by_a_click_counts_as_one_of_a_file(own: Made, tmp_path):
     assert own.rows("SELECT * FROM current_outcomes") == []
 
 
+def test_a_judgement_is_seen_that_makes_the_journal_as_long_as_it_was_before_it_was_emptied(
+    own: Made, monkeypatch
+):
+    monkeypatch.setattr(scribe, "IDLE_S", PATIENCE_S)
+    monkeypatch.setattr(scribe, "MOST_S", PATIENCE_S)
+    with visit(own.space) as client, visit(own.space) as other_client:
+        end(client, 1, "unfinished")
+        length = own.space.journal.stat().st_size
+        client.app.state.explorer.scribe.settle()
+        assert own.space.journal.stat().st_size == 0
+        assert end(other_client, 2, "unfinished").status_code == 200
+        assert own.space.journal.stat().st_size == length
+        # Who has not seen that one replaces nothing
+        assert end(client, 2, "unfinished", author="eve").status_code == 409
+
+
 def test_a_failure_from_a_moment_on_is_in_the_label_and_one_undo_takes_both_back(client, own: Made):
     saved_ids = end(client, 2, "failed", frame=5).json()
     [current] = client.get("/api/corrections/tiny/2").json()["current"]

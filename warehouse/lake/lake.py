@@ -241,11 +241,15 @@ class Lake(LakeConnection):
             journal.clear(waiting)
         return rows
 
-    def take_in(self, on_commit: Callable[[int], None] = lambda snapshot: None) -> Waiting:
+    def take_in(
+        self,
+        on_commit: Callable[[int], None] = lambda snapshot: None,
+        on_emptied: Callable[[], None] = lambda: None,
+    ) -> Waiting:
         """Add what people said and the journal keeps, in one commit, after which the journal is empty; returns it.
 
         Rows that the lake has, as after a kill in the middle of this, are not added again. on_commit: is told of the
-        snapshot while nobody else can commit.
+        snapshot while nobody else can commit. on_emptied: is called while nobody can add to the journal.
         """
         journal = PeopleJournal(self.workspace)
         if not journal.size:
@@ -258,6 +262,7 @@ class Lake(LakeConnection):
                 on_commit(self.snapshot())
             with journal.held():
                 journal.clear(waiting)
+                on_emptied()
         return waiting
 
     def _add_waiting(self, waiting: Waiting) -> None:
