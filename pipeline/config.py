@@ -438,7 +438,8 @@ def with_task(build: DatasetBuild, task: str) -> DatasetBuild:
     """The same build with an instruction of the episodes that have none. Raises UserError."""
     try:
         fields: dict[str, Any] = build.dataset.model_dump(exclude_unset=True)
-        dataset = DatasetConfig(**fields | {"task": task})
+        fields["task"] = task
+        dataset = DatasetConfig(**fields)
     except ValidationError as e:
         raise UserError(validation_message(e)) from e
     return build.model_copy(update={"dataset": dataset})
