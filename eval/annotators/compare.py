@@ -346,13 +346,13 @@ def compare(
     truth: Path | None,
     *,
     run: str | None = None,
-    reference_name: str | None = None,
+    against: str | None = None,
     datasets: Sequence[str] = (),
     embedded: Embed = embed,
 ) -> Comparison:
     """Score label runs (all, or one) dataset by dataset, then over all datasets with the same kind of reference.
 
-    `reference_name` is TRUTH or a label run; None: ground truth where there is any, else the active label. A run is
+    `against` is TRUTH or a label run; None: ground truth where there is any, else the active label. A run is
     known by
     its id or the beginning of it. Raises UserError.
     """
@@ -363,10 +363,10 @@ def compare(
             f"no labels of a dataset {unlabelled[0]!r}; labelled: {', '.join(runs) or 'none yet'}"
         )
     only = None if run is None else find_run(runs, run)
-    if reference_name in (None, TRUTH):
-        reference_run = reference_name
+    if against in (None, TRUTH):
+        reference_run = against
     else:
-        reference_run = find_run(runs, reference_name)
+        reference_run = find_run(runs, against)
 
     # Each run beside its reference, dataset by dataset
     dataset_names = datasets or list(runs)
@@ -382,7 +382,7 @@ def compare(
         differences += of_dataset
         without |= {dataset: missing} if missing else {}
     # A dataset without ground truth is not compared; that is an error only where truth was asked for
-    if reference_name == TRUTH and not labellers:
+    if against == TRUTH and not labellers:
         raise UserError(
             f"no truth of {', '.join(dataset_names) or 'any dataset'} in {truth}: {_what_is_there(truth)}"
         )

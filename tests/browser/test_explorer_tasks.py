@@ -41,6 +41,9 @@ def test_ten_episodes_are_reviewed_by_keyboard(at: Watched, own: Made):
     page.get_by_label("Your name").fill("ada")
     page.locator("h1").click()
     assert page.locator("#queue tbody tr").count() == total
+    # Pictures are asked for where they come into sight
+    for row in page.locator("#queue tbody tr").all():
+        row.scroll_into_view_if_needed()
     page.wait_for_function(
         "() => [...document.querySelectorAll('#queue img:not(.contact)')].every(i => i.complete && i.naturalWidth)"
     )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.errors import UserError
-from explorer import jobs
+from explorer import access, jobs
 from explorer.site import Options
 from pipeline.build import run_build
 from tests.explorer.test_correcting import label
@@ -88,7 +88,7 @@ def test_it_is_one_at_a_time_in_a_workspace_and_ends_with_its_explorer(own, monk
         assert post(other_client, START, {}).status_code == 202
 
 
-def test_suggestions_are_asked_once_for_each_state_of_the_lake(own):
+def test_suggestions_are_asked_once_for_each_state_of_the_lake(own, monkeypatch):
     asked_datasets: list[str] = []
 
     def suggest(dataset: str) -> list[dict[str, Any]]:
@@ -108,6 +108,9 @@ def test_suggestions_are_asked_once_for_each_state_of_the_lake(own):
         assert asked_datasets == ["tiny"]
         assert client.get("/labelling/nobody/suggestions").status_code == 404
         show(client)
+        # The page's own state goes on until nobody has judged for a while
+        monkeypatch.setattr(access, "REST_S", 0)
+        client.app.state.explorer.scribe.settle()
         suggestion_text = "no run can be suggested: no frames are measured: build it first"
         assert suggestion_text in client.get(f"{URL}/suggestions").text
         assert suggestion_text not in client.get(f"{URL}/suggestions").text

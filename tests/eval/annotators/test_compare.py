@@ -170,13 +170,11 @@ def test_over_all_datasets_episodes_count_alike(lake: Lake, truth: Path) -> None
 
 
 def test_run_against_run(lake: Lake, truth: Path) -> None:
-    comparison = compare(
-        lake, truth, run="r2", reference_name="r1", datasets=["a"], embedded=one_hot
-    )
+    comparison = compare(lake, truth, run="r2", against="r1", datasets=["a"], embedded=one_hot)
     c = comparison.labellers[0]
     assert (c.label_run, c.against, c.benchmark) == ("r2", "r1", "annotators/a (r1)")
     assert c.scores["all", "target_num_segments"].value == 2
-    assert compare(lake, truth, run="r1", reference_name="r1", embedded=one_hot).labellers == []
+    assert compare(lake, truth, run="r1", against="r1", embedded=one_hot).labellers == []
 
 
 def test_truth_of_other_episodes_is_an_error(lake: Lake, truth: Path) -> None:
