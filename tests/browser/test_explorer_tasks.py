@@ -10,9 +10,9 @@ from playwright.sync_api import Browser, Page, expect
 from tests.kits.browser_kit import Watched, watching
 from tests.kits.lake_kit import change
 from tests.kits.made_corpus import Made, repeat
+from warehouse.lake.lake import lake_to_read
 
 pytestmark = pytest.mark.browser
-from warehouse.lake.lake import lake_to_read
 
 
 @pytest.fixture
