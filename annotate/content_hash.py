@@ -22,16 +22,18 @@ def content_columns(
     episode: EpisodeData,
     pictures: PictureDigests,
     signals: Sequence[GripperSignal],
-    stated: Sequence[Gripper],
+    stated_grippers: Sequence[Gripper],
 ) -> dict[str, Any]:
     """Columns of `episode_content`: the hash of task, pictures, and state and action as read (version 2, since 0.2.0),
     and the hashes of the same by version 1, sorted.
 
-    signals: the grippers as they are read now; stated: what the registry says of them.
+    signals: the grippers as they are read now; stated_grippers: what the registry says of them.
     """
     return {
         "content_hash": _hash(episode, pictures, episode.state, episode.action),
-        "former_hashes": sorted(set(_hashes_of_version_1(episode, pictures, signals, stated))),
+        "former_hashes": sorted(
+            set(_hashes_of_version_1(episode, pictures, signals, stated_grippers))
+        ),
     }
 
 
@@ -50,7 +52,7 @@ def _hashes_of_version_1(
     episode: EpisodeData,
     pictures: PictureDigests,
     signals: Sequence[GripperSignal],
-    stated: Sequence[Gripper],
+    stated_grippers: Sequence[Gripper],
 ) -> Iterator[str]:
     """All hashes that version 1, of 0.1.0, may have given.
 
@@ -72,14 +74,16 @@ def _hashes_of_version_1(
             else:
                 state = episode.state
             gripper = values[:, dimensions].mean(axis=1)
-            for closed, opened in _former_ends(stated):
+            for closed, opened in _former_ends(stated_grippers):
                 yield _hash(episode, pictures, state, (gripper - closed) / (opened - closed))
 
 
-def _former_ends(stated: Sequence[Gripper]) -> list[tuple[float, float]]:
+def _former_ends(stated_grippers: Sequence[Gripper]) -> list[tuple[float, float]]:
     """Values of a closed and an open gripper by which version 1 may have scaled it."""
     by_registry = [
-        (gripper.closed, gripper.open or 0.0) for gripper in stated if gripper.closed is not None
+        (gripper.closed, gripper.open or 0.0)
+        for gripper in stated_grippers
+        if gripper.closed is not None
     ]
     return [(0.0, 1.0), *by_registry]
 
@@ -91,14 +95,14 @@ def _former_grippers(
 
     Example: names ["arm_0", "gripper_0", "gripper_1"], no grippers now, width 3: (1, 2), (1,) and (2,).
     """
-    named = [index for index, name in enumerate(names) if "gripper" in name.lower()]
+    gripper_indices = [index for index, name in enumerate(names) if "gripper" in name.lower()]
     # Where vectors were joined, the names of each end with its numbers: the first named so of each vector
     first_by_vector: dict[str, int] = {}
-    for index in named:
+    for index in gripper_indices:
         first_by_vector.setdefault(names[index].rpartition("_")[0], index)
     all_grippers_now = [dimension for dimensions in grippers_now for dimension in dimensions]
     choices = {
-        tuple(named),
+        tuple(gripper_indices),
         tuple(sorted(first_by_vector.values())),
         *grippers_now,
         tuple(sorted(all_grippers_now)),

@@ -82,14 +82,14 @@ def place(signal: GripperSignal) -> str:
 
 def _names(signal: GripperSignal) -> str:
     """Of the dimensions; empty where the source has none, so that their numbers stand for them."""
-    given = [
+    listed_names = [
         name
         for name, d in zip(signal.names, signal.dimensions, strict=True)
         if name != f"{signal.column}[{d}]"
     ]
-    if len(given) <= MOST_NAMES:
-        return ", ".join(given)
-    return f"{given[0]} ... {given[-1]}"
+    if len(listed_names) <= MOST_NAMES:
+        return ", ".join(listed_names)
+    return f"{listed_names[0]} ... {listed_names[-1]}"
 
 
 def value_range(signal: GripperSignal) -> str:

@@ -99,9 +99,9 @@ def demo(common: Here = Here(), workers: WorkersOption = None) -> None:
 
 def _directions(metrics: Sequence[str]) -> str:
     """Which way is better. Example: _directions(["mae", "voc"]) is "mae: less is better; voc: more is better"."""
-    less = [metric for metric in metrics if is_lower_better(metric)]
-    more = [metric for metric in metrics if not is_lower_better(metric)]
-    return f"{', '.join(less)}: less is better; {', '.join(more)}: more is better"
+    lower_is_better = [metric for metric in metrics if is_lower_better(metric)]
+    higher_is_better = [metric for metric in metrics if not is_lower_better(metric)]
+    return f"{', '.join(lower_is_better)}: less is better; {', '.join(higher_is_better)}: more is better"
 
 
 def _closing() -> tuple[ModuleType, ModuleType]:
@@ -261,9 +261,13 @@ def build(
 def _say_how_to_go_on(space: Workspace, names: Sequence[str], workspace: str) -> None:
     """What to do after a build of some datasets: first about what was left out."""
     lake = open_lake(space)
-    lost = sum(row["quarantined"] for row in status_rows(lake) if row["dataset"] in names)
-    if lost:
-        steps = {f"why {counted(lost, 'episode')} cannot be used": "quarantine --by reason"}
+    num_quarantined = sum(
+        row["quarantined"] for row in status_rows(lake) if row["dataset"] in names
+    )
+    if num_quarantined:
+        steps = {
+            f"why {counted(num_quarantined, 'episode')} cannot be used": "quarantine --by reason"
+        }
     else:
         steps = {}
     faulty = open_faults(lake, names)
@@ -307,18 +311,18 @@ def _sources(space: Workspace, *, dry_run: bool) -> Iterator[Workspace]:
 
 
 def _say_foreseen(
-    lake: Lake | None, builds: Sequence[DatasetBuild], at: At, *, update: bool
+    lake: Lake | None, builds: Sequence[DatasetBuild], common: At, *, update: bool
 ) -> None:
     """What a build would do, and what it would ask a model. Writes nothing."""
     foreseen = foresee(lake, builds, update=update)
     with TemporaryDirectory() as folder:
-        asked = [
+        vlm_builds = [
             resolve(lake, build, update=update) for build in builds if build.annotator == "vlm"
         ]
-        costs = [dataset_cost(lake, build, Path(folder)) for build in asked]
+        costs = [dataset_cost(lake, build, Path(folder)) for build in vlm_builds]
     warn(foreseen.notes, "note")
     rows = [asdict(work) for work in foreseen.work]
-    if at.format == "json":
+    if common.format == "json":
         print_json(
             {
                 "work": rows,

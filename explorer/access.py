@@ -90,12 +90,12 @@ class LakeReader:
 
     def lately(self, key: Any, find: Callable[[], Any]) -> Any:
         """As `once`, of what is larger, or of which there is much: the oldest is forgotten."""
-        found = self.recent.get(key)
-        if found is None:
-            found = self.recent[key] = find()
+        value = self.recent.get(key)
+        if value is None:
+            value = self.recent[key] = find()
             while len(self.recent) > MOST_RECENT:
                 self.recent.pop(next(iter(self.recent)), None)
-        return found
+        return value
 
     def of_episode(
         self, name: str, sql: str, dataset: str, chunk: int, episode_index: int

@@ -90,9 +90,13 @@ def runs_plot(
 def _area(kind: str, low: Sequence[float], high: Sequence[float]) -> str:
     """What lies between two curves from 0 to 1."""
     n = len(low)
-    there = [f"{WIDTH * (k + 0.5) / n:.1f} {100 * (1 - value):.1f}" for k, value in enumerate(high)]
-    back = [f"{WIDTH * (k + 0.5) / n:.1f} {100 * (1 - value):.1f}" for k, value in enumerate(low)]
-    return f'<path class="band {escape(kind)}" d="M{"L".join([*there, *reversed(back)])}Z"/>'
+    upper_edge = [
+        f"{WIDTH * (k + 0.5) / n:.1f} {100 * (1 - value):.1f}" for k, value in enumerate(high)
+    ]
+    lower_edge = [
+        f"{WIDTH * (k + 0.5) / n:.1f} {100 * (1 - value):.1f}" for k, value in enumerate(low)
+    ]
+    return f'<path class="band {escape(kind)}" d="M{"L".join([*upper_edge, *reversed(lower_edge)])}Z"/>'
 
 
 def _run_link(line: RunLine, num_places: int) -> str:
@@ -104,7 +108,7 @@ def _run_link(line: RunLine, num_places: int) -> str:
 
 def lengths(
     quantiles: tuple[float, float, float, float, float],
-    odd: Sequence[tuple[float, str, str]],
+    outliers: Sequence[tuple[float, str, str]],
     ends: tuple[float, float],
 ) -> Markup:
     """Lengths on a line from ends[0] to ends[1]: a box of the middle half, a line for nearly all; and single odd ones:
@@ -122,7 +126,7 @@ def lengths(
         f'<rect x="{lower:.2f}%" width="{max(0.3, upper - lower):.2f}%" y="20%" height="60%"/>'
         f'<line class="value" x1="{median:.2f}%" x2="{median:.2f}%" y1="10%" y2="90%"/>'
     )
-    for value, words, address in odd:
+    for value, words, address in outliers:
         body += (
             f'<a href="{escape(address)}" aria-label="{escape(words)}"><circle cx="{at(value):.2f}%" cy="50%" r="4.5">'
             f"<title>{escape(words)}</title></circle></a>"

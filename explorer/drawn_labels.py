@@ -10,30 +10,30 @@ from warehouse.lake.corrections import SAID_LATER, Corrected, CorrectedSegment, 
 
 
 def drawn_curves(
-    at: Visit, dataset: str, episode_index: int, label: Corrected
+    visit: Visit, dataset: str, episode_index: int, label: Corrected
 ) -> dict[str, list[float]]:
     """`progress` and `progress_procvlm` of a label, at every frame; empty where this explorer can draw none.
 
     Raises UserError: the label contradicts itself, or the episode cannot be used.
     """
-    draw = at.explorer.options.label_curves
+    draw = visit.explorer.options.label_curves
     if draw:
-        return draw(dataset, episode_index, at.reader.snapshot.number, label)
+        return draw(dataset, episode_index, visit.reader.snapshot.number, label)
     return {}
 
 
-def shown_episode(at: Visit, episode: LakeEpisode) -> dict[str, Any]:
+def shown_episode(visit: Visit, episode: LakeEpisode) -> dict[str, Any]:
     """Everything of an episode; a person's label that no build has taken in has its curves, too."""
-    shown = episode_data(at.reader, episode)
-    return shown | {"runs": [_with_curves(at, episode, run) for run in shown["runs"]]}
+    facts = episode_data(visit.reader, episode)
+    return facts | {"runs": [_with_curves(visit, episode, run) for run in facts["runs"]]}
 
 
-def _with_curves(at: Visit, episode: LakeEpisode, run: dict[str, Any]) -> dict[str, Any]:
+def _with_curves(visit: Visit, episode: LakeEpisode, run: dict[str, Any]) -> dict[str, Any]:
     """The label; where a person made it and it lacks its curves, with them, or with the reason in its notes."""
     if run["progress"] or run["annotator"] != HUMAN:
         return run
     try:
-        curves = drawn_curves(at, episode.dataset, episode.episode_index, _as_said(run))
+        curves = drawn_curves(visit, episode.dataset, episode.episode_index, _as_said(run))
     except UserError as e:
         return run | {"notes": [*run["notes"], f"no curve can be drawn before the next build: {e}"]}
     if not curves:

@@ -54,11 +54,11 @@ class DrawnLabel:
         draw.line(points[: frame + 1], CURVE, 3)
         for start, end, step, _ in self.segments:
             colour = IDLE_COLOUR if step is None else PICTURE_COLOURS[step % STEP_COLOURS]
-            left = self._x(start - 0.5, width)
+            left_x = self._x(start - 0.5, width)
             right = self._x(end - 0.5, width)
-            draw.rectangle((left, BELOW_PX - STRIP_PX, right - 1, BELOW_PX), colour)
-        here = self._x(frame, width)
-        draw.line((here, WORDS_PX, here, BELOW_PX), CURSOR, 2)
+            draw.rectangle((left_x, BELOW_PX - STRIP_PX, right - 1, BELOW_PX), colour)
+        cursor_x = self._x(frame, width)
+        draw.line((cursor_x, WORDS_PX, cursor_x, BELOW_PX), CURSOR, 2)
         draw.text((GAP_PX, GAP_PX), self._words(frame), TEXT, self._font)
         return np.asarray(image)
 

@@ -205,12 +205,12 @@ def said_since(visit: Visit, table: str) -> list[str]:
 def counts_are_of_now(visit: Visit) -> bool:
     """Has nothing come since the index was made but what people said, which queues and their counts leave out?"""
     passed = visit.reader.snapshot.number - visit.index.snapshot.number
-    said = {
+    judged_places = {
         snapshot
         for table in ("corrections", "outcomes")
         for snapshot, _ in _newer_rows(visit, table)
     }
-    return len(said) >= passed
+    return len(judged_places) >= passed
 
 
 def _newer_rows(visit: Visit, table: str) -> list[tuple[int, str]]:

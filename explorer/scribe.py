@@ -53,8 +53,8 @@ class Scribe:
         """Why what waits cannot be committed, in a sentence; None: it can."""
         if not self._trouble:
             return None
-        kept = f"What was judged is kept in {self._journal.path.name} and counts here"
-        return f"{kept}, but could not be written to the lake: {self._trouble}. It is tried again by itself."
+        kept_note = f"What was judged is kept in {self._journal.path.name} and counts here"
+        return f"{kept_note}, but could not be written to the lake: {self._trouble}. It is tried again by itself."
 
     def say[T](self, act: Callable[[LakeReader, Writable], T]) -> T:
         """What `act` gives, which adds rows of people to the lake that it is given; they are durable after it.
@@ -76,14 +76,14 @@ class Scribe:
         self._begin()
         return result
 
-    def _newest(self, reader: LakeReader, table: str, **of: Any) -> dict[str, Any] | None:
+    def _newest(self, reader: LakeReader, table: str, **key_columns: Any) -> dict[str, Any] | None:
         """The newest row of an episode: what lies over the lake is newer than what it has; of most it has nothing."""
-        place = of["dataset"], of["episode_index"]
+        place = key_columns["dataset"], key_columns["episode_index"]
         if row := reader.newest_of(table).get(place):
             return row
         if place not in corrected_places(reader, table):
             return None
-        return newest_row(LakeConnection(self._space, reader.con), table, **of)
+        return newest_row(LakeConnection(self._space, reader.con), table, **key_columns)
 
     def _say_to_lake[T](self, act: Callable[[LakeReader, Writable], T]) -> T:
         lake = Lake(self._space)
@@ -113,8 +113,8 @@ class Scribe:
 
     def _begin(self) -> None:
         with self._wake:
-            now = self._latest = time.monotonic()
-            self._oldest = self._oldest or now
+            now_s = self._latest = time.monotonic()
+            self._oldest = self._oldest or now_s
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="scribe", daemon=True)
                 self._thread.start()
@@ -142,10 +142,10 @@ class Scribe:
                 return
             if self._lake is None:
                 self._lake = Lake(self._space, takes_in=False)
-            taken = self._lake.take_in(self._corpus.adopt, self._corpus.read_journal_anew)
-            if taken.num_unreadable:
+            committed = self._lake.take_in(self._corpus.adopt, self._corpus.read_journal_anew)
+            if committed.num_unreadable:
                 raise UserError(
-                    f"{taken.num_unreadable} lines of {self._journal.path.name} cannot be read; "
+                    f"{committed.num_unreadable} lines of {self._journal.path.name} cannot be read; "
                     f"a copy is in {self._space.removed}"
                 )
 
@@ -159,5 +159,5 @@ class Scribe:
         """Seconds until the next commit; None: nothing waits."""
         if not self._oldest:
             return None
-        now = time.monotonic()
-        return min(self._latest + IDLE_S - now, self._oldest + MOST_S - now)
+        now_s = time.monotonic()
+        return min(self._latest + IDLE_S - now_s, self._oldest + MOST_S - now_s)

@@ -188,8 +188,8 @@ Visiting = Annotated[Visit, Depends(_visit)]
 
 def check_may_write(explorer: Explorer) -> None:
     """Raises PageError where nothing can be changed."""
-    if why := explorer.options.why_read_only:
-        raise PageError(why, 403)
+    if reason := explorer.options.why_read_only:
+        raise PageError(reason, 403)
 
 
 @contextmanager

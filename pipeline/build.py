@@ -77,7 +77,7 @@ class BuildListener:
     def planned(self, num_stages: int, steps: Sequence[Step]) -> None:
         """How many stages of chunks run in this build, with those that ran already; `steps`: those still to run."""
 
-    def stage_done(self, done: StageReport) -> None:
+    def stage_done(self, report: StageReport) -> None:
         """A stage of a dataset or chunk has been published."""
 
     def note(self, text: str) -> None:
@@ -164,9 +164,9 @@ class Build:
             for build in resolved
         ]
         errors: list[Exception] = []
-        for build, look in looks:
+        for build, read_source in looks:
             try:
-                source, fingerprint = look()
+                source, fingerprint = read_source()
                 if lake and len(builds) > 1:
                     _check_is_whole(lake, source)
             except OUT_OF_REACH as e:
@@ -272,8 +272,10 @@ class Build:
             f"configuration of {names}", build_configs=config_rows([*changed.values()])
         )
         rows = self.lake.dicts("FROM datasets WHERE list_contains(?, dataset)", [list(changed)])
-        moved = [row | {"source_uri": changed[row["dataset"]].dataset.source} for row in rows]
-        self.lake.upsert(f"place of {names}", datasets=TABLES["datasets"].rows(moved))
+        rows_with_source = [
+            row | {"source_uri": changed[row["dataset"]].dataset.source} for row in rows
+        ]
+        self.lake.upsert(f"place of {names}", datasets=TABLES["datasets"].rows(rows_with_source))
 
     # Chunks
 
@@ -292,10 +294,14 @@ class Build:
             if s.stage.name in MEASURING and s.status != CURRENT
         }
         # A chunk that is its dataset's only one goes through its own stages in order anyway
-        several = {step.dataset for step in self.steps if step.chunk}
-        following = [name for name in several if self.report.builds[name].uses_references]
+        dataset_names = {step.dataset for step in self.steps if step.chunk}
+        follower_names = [
+            name for name in dataset_names if self.report.builds[name].uses_references
+        ]
         with_references = {
-            (name, chunk) for name in following for chunk in chunks_of_references(self.lake, name)
+            (name, chunk)
+            for name in follower_names
+            for chunk in chunks_of_references(self.lake, name)
         }
         return sorted(with_references & outdated)
 
@@ -304,7 +310,7 @@ class Build:
         outdated = self._outdated()
         report = self.report
         report.up_to_date = sum(step.status == CURRENT for step in self.steps) - len(report.done)
-        num_done = sum(done.run.chunk is not None for done in report.done)
+        num_done = sum(stage_report.run.chunk is not None for stage_report in report.done)
         self.listener.planned(len(outdated) + num_done, outdated)
         to_run = _largest_first(self.lake, self._chunks_of(outdated))
         if chosen is None:
@@ -332,7 +338,8 @@ class Build:
     def _has_recognised(self) -> bool:
         """Did a pass over the pictures find a recording to be another one than the listing took it for?"""
         return any(
-            done.run.stage == FRAMES and sentence("", done.numbers) for done in self.report.done
+            stage_report.run.stage == FRAMES and sentence("", stage_report.numbers)
+            for stage_report in self.report.done
         )
 
     def _outdated(self) -> list[Step]:
@@ -369,8 +376,8 @@ class Build:
     def _take(self, result: ChunkResult) -> None:
         """Add a result to the report. Raises DiskFullError: no other chunk would get further."""
         self.report.done += result.done
-        for done in result.done:
-            self.listener.stage_done(done)
+        for stage_report in result.done:
+            self.listener.stage_done(stage_report)
         if result.failed is None:
             return
         if result.failed.disk_full:
@@ -391,14 +398,18 @@ class Build:
     def _note_recordings(self) -> None:
         """Say what the build found of recordings that are known, and what a person has to decide."""
         report = self.report
-        for done in report.done:
-            text = sentence(done.run.dataset, done.numbers)
+        for stage_report in report.done:
+            text = sentence(stage_report.run.dataset, stage_report.numbers)
             if text:
-                self.listener.note(f"{done.run.dataset}: {text}")
+                self.listener.note(f"{stage_report.run.dataset}: {text}")
         for dataset, count in review_counts(self.lake).items():
             if dataset in report.builds:
                 self.listener.note(f"{dataset}: {review_sentence(dataset, count)}")
-        decoded = {done.run.dataset for done in report.done if done.run.stage == FRAMES}
+        decoded = {
+            stage_report.run.dataset
+            for stage_report in report.done
+            if stage_report.run.stage == FRAMES
+        }
         copies = copies_sentences(self.lake) if decoded else {}
         for dataset, text in copies.items():
             if dataset in decoded:

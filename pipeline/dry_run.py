@@ -133,8 +133,8 @@ def _grouped(reasons: "_Reasons", outdated: Sequence[Step]) -> Iterator[PlannedW
     for step in outdated:
         key = step.stage.name, reasons.what(step), reasons.why(step)
         chunks[key] = None if step.chunk is None else (chunks.get(key) or 0) + 1
-    for (stage, what, why), number in chunks.items():
-        yield PlannedWork(reasons.build.name, stage, what, number, why)
+    for (stage, action, reason), number in chunks.items():
+        yield PlannedWork(reasons.build.name, stage, action, number, reason)
 
 
 class _Reasons:
@@ -172,9 +172,9 @@ class _Reasons:
         return AGAIN
 
     def why(self, step: Step) -> str:
-        own = self._own_reasons(step)
-        if own:
-            return "; ".join(own)
+        own_reasons = self._own_reasons(step)
+        if own_reasons:
+            return "; ".join(own_reasons)
         if step.status in (WAITING, CURRENT):
             outdated = self.outdated.get(step.chunk, set()) | self.outdated.get(None, set())
             upstream = [
@@ -184,8 +184,8 @@ class _Reasons:
             ]
             return f"it rests on {', '.join(upstream)}"
         if self._recorded(step) is None:
-            said = [SAID_BY_PEOPLE[kind] for kind in step.stage.reads if kind in STAMPS]
-            return " or ".join(said) or "it was not made yet"
+            sayings = [SAID_BY_PEOPLE[kind] for kind in step.stage.reads if kind in STAMPS]
+            return " or ".join(sayings) or "it was not made yet"
         if step.chunk is None:
             return self._why_listed(step)
         return self._why_input(step)
@@ -226,9 +226,13 @@ class _Reasons:
             outcome_stamp(self.lake, name),
             recordings_stamp(self.lake, name),
         )
-        stated = list(filter(None, marks))
-        fewer = chain.from_iterable(combinations(stated, count) for count in range(len(stated)))
-        hashes = {dataset_input(step.spec, self.fingerprint or "", *some) for some in fewer}
+        stated_marks = list(filter(None, marks))
+        fewer = chain.from_iterable(
+            combinations(stated_marks, count) for count in range(len(stated_marks))
+        )
+        hashes = {
+            dataset_input(step.spec, self.fingerprint or "", *kept_marks) for kept_marks in fewer
+        }
         if recorded is not None and recorded["input_hash"] in hashes:
             return "people said something of its runs (takedowns, outcomes, recordings)"
         return "files of the source changed, or what people said of its runs"
@@ -243,8 +247,8 @@ class _Reasons:
         ]
         if made_since:
             return f"{', '.join(made_since)} changed since it was made"
-        said = [SAID_BY_PEOPLE[kind] for kind in step.stage.reads]
-        return " or ".join(said) or "what it reads changed since it was made"
+        sayings = [SAID_BY_PEOPLE[kind] for kind in step.stage.reads]
+        return " or ".join(sayings) or "what it reads changed since it was made"
 
     def _snapshot(self, stage: str, step: Step) -> int:
         """The snapshot in which another stage of the step's chunk was published last; -1: never."""
@@ -261,36 +265,41 @@ def _matters(change: Change, former: DatasetBuild, spec: StageSpec) -> bool:
     stage = spec.stage
     if not stage.applies(former):
         return stage.applies(change.build)
-    before = stage.spec(former)
-    after = stage.spec(change.build)
-    return (before.config_hash, before.label_run) != (after.config_hash, after.label_run)
+    former_spec = stage.spec(former)
+    present_spec = stage.spec(change.build)
+    return (former_spec.config_hash, former_spec.label_run) != (
+        present_spec.config_hash,
+        present_spec.label_run,
+    )
 
 
 def _changes(former: DatasetBuild, build: DatasetBuild) -> Iterator[Change]:
     """The settings in which two builds differ, each with the former build that it alone is changed in."""
-    before = _leaves(former)
-    after = _leaves(build)
-    for name in sorted({*before, *after} - PLACES):
-        if before.get(name) == after.get(name):
+    former_leaves = _leaves(former)
+    present_leaves = _leaves(build)
+    for name in sorted({*former_leaves, *present_leaves} - PLACES):
+        if former_leaves.get(name) == present_leaves.get(name):
             continue
         try:
-            alone = DatasetBuild.model_validate(_with_leaf(former, name, after.get(name)))
+            alone = DatasetBuild.model_validate(_with_leaf(former, name, present_leaves.get(name)))
         except ValidationError:  # it goes only together with another one
             alone = build
-        known = {"brings_steps": build.brings_steps, "has_references": build.has_references}
-        yield Change(name, before.get(name), after.get(name), alone.model_copy(update=known))
+        flags = {"brings_steps": build.brings_steps, "has_references": build.has_references}
+        yield Change(
+            name, former_leaves.get(name), present_leaves.get(name), alone.model_copy(update=flags)
+        )
 
 
 def _leaves(model: BaseModel) -> dict[str, Any]:
     """The fields of a build by their paths, such as stages.motion.gripper_swing."""
     leaves: dict[str, Any] = {}
 
-    def add(fields: Mapping[str, Any], before: str) -> None:
+    def add(fields: Mapping[str, Any], prefix: str) -> None:
         for name, value in fields.items():
             if isinstance(value, Mapping) and value:
-                add(value, f"{before}{name}.")
+                add(value, f"{prefix}{name}.")
             else:
-                leaves[f"{before}{name}"] = value
+                leaves[f"{prefix}{name}"] = value
 
     add(model.model_dump(mode="json"), "")
     return leaves

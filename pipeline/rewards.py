@@ -81,11 +81,11 @@ def named_scorer(
     return scorer_config(options, options.model or (None if options.baseline else LATEST), space)
 
 
-def task_like(like: Sequence[str], space: Workspace) -> str:
-    """The instruction of the shown runs that `like` names, for a run that says none. Raises UserError."""
+def task_like(references: Sequence[str], space: Workspace) -> str:
+    """The instruction of the shown runs that `references` names, for a run that says none. Raises UserError."""
     from pipeline.shown_runs import shown_task  # imports duckdb
 
-    return shown_task(space, like)
+    return shown_task(space, references)
 
 
 def score_video(
@@ -145,7 +145,7 @@ def _scored(rows: Sequence[Row], out: str, overlay: str | None) -> ScoredVideo:
     )
     doubts = Counter(r["unsure"] for r in rows if r["unsure"] and r["progress"] is not None)
     notes += tuple(
-        f"{count} of {len(rows)} answers are unsure: {why}" for why, count in doubts.items()
+        f"{count} of {len(rows)} answers are unsure: {reason}" for reason, count in doubts.items()
     )
     last = next((r["progress"] for r in reversed(rows) if r["progress"] is not None), None)
     end = rows[-1]

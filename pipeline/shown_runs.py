@@ -58,10 +58,11 @@ def shown_scorer(
     return ShownScorer(Guide.of(reference_runs), encoder, names, lag, hold_s, grippers)
 
 
-def shown_task(space: Workspace, like: Sequence[str]) -> str:
-    """The instruction of the first run that `like` names and that has one; empty where none has. Raises UserError."""
+def shown_task(space: Workspace, references: Sequence[str]) -> str:
+    """The instruction of the first run that `references` names and that has one; empty where none has. Raises
+    UserError."""
     lake = Lake(space, read_only=True)
-    for dataset, episode in chain.from_iterable(_named(lake, text) for text in like):
+    for dataset, episode in chain.from_iterable(_named(lake, text) for text in references):
         if task := usable_episode(lake, dataset, episode)["task"]:
             return task_text(task)
     return ""

@@ -18,17 +18,17 @@ from pipeline.chunk import ChunkResult, ChunkTask, StageMoment, StepFailure, Tel
 
 
 def run_tasks(
-    tasks: Sequence[ChunkTask], workers: int, take: Callable[[ChunkResult], None], tell: Tell
+    tasks: Sequence[ChunkTask], workers: int, take: Callable[[ChunkResult], None], on_moment: Tell
 ) -> list[ChunkTask]:
     """Run each task, and give its result to `take` in the order in which they end. Returns tasks to be run again.
 
     A worker that reaches a limit of CPU time is killed, which ends all the others: theirs are the tasks to run again.
-    One worker needs no process of its own. `tell` gets each beginning and end of a stage, maybe in another thread.
+    One worker needs no process of its own. `on_moment` gets each beginning and end of a stage, maybe in another thread.
     Whatever `take` raises, as DiskFullError, ends all workers.
     """
     if workers <= 1:
         for task in tasks:
-            take(run_chunk(task, tell))
+            take(run_chunk(task, on_moment))
         return []
 
     # spawn, not fork: DuckDB and FFmpeg threads do not survive a fork
@@ -41,7 +41,7 @@ def run_tasks(
     pool = ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start_worker, initargs=starting
     )
-    listener = threading.Thread(target=_pass_on, args=(reader, tell), daemon=True)
+    listener = threading.Thread(target=_pass_on, args=(reader, on_moment), daemon=True)
     try:
         with writer, _interrupts_held_back(), told_to_children(tasks[0].threads):
             waiting: dict[Future[ChunkResult], ChunkTask] = {
@@ -75,27 +75,31 @@ def decoding_threads(chunks: int, workers: int, cores: int) -> list[int]:
     Example: _decoding_threads(5, 2, 2) == [1, 1, 1, 1, 2]
     """
     last = chunks % max(1, workers)
-    usual = max(1, cores // max(1, workers))
-    return [usual] * (chunks - last) + [max(1, cores // max(1, last))] * last
+    threads = max(1, cores // max(1, workers))
+    return [threads] * (chunks - last) + [max(1, cores // max(1, last))] * last
 
 
 def _result(future: Future[ChunkResult], task: ChunkTask) -> ChunkResult:
     try:
         return future.result()
     except BrokenProcessPool as e:
-        why = "a worker process died; run the build again"
+        message = "a worker process died; run the build again"
         return ChunkResult(
             [],
             StepFailure(
-                dataset=task.build.name, chunk=task.chunk, stage="worker", message=why, trace=str(e)
+                dataset=task.build.name,
+                chunk=task.chunk,
+                stage="worker",
+                message=message,
+                trace=str(e),
             ),
         )
 
 
-def _pass_on(reader: Connection, tell: Tell) -> None:
+def _pass_on(reader: Connection, on_moment: Tell) -> None:
     with reader, suppress(EOFError):
         while True:
-            tell(reader.recv())
+            on_moment(reader.recv())
 
 
 @contextmanager
@@ -110,16 +114,16 @@ def _interrupts_held_back() -> Iterator[None]:
         threading.current_thread() is threading.main_thread()
     )  # only there Python handles signals
     if main:
-        before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+        former_handler = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
     else:
-        before = None
+        former_handler = None
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         if main:
-            signal.signal(signal.SIGINT, before)
+            signal.signal(signal.SIGINT, former_handler)
     if heard:
         raise KeyboardInterrupt
 

@@ -83,12 +83,12 @@ def image_features(backbone: Any, pixels: torch.Tensor, grids: torch.Tensor) -> 
     )
     bounds = _bounds([h * w for t, h, w in shapes for _ in range(t)], grids.device)
     if hasattr(tower, "pos_embed"):
-        given = _interpolated(tower, shapes, grids.device)
+        positions_and_windows = _interpolated(tower, shapes, grids.device)
     else:
-        given = _windows(tower, grids)
+        positions_and_windows = _windows(tower, grids)
     return backbone.model.get_image_features(
         pixels, grids, return_dict=True, position_ids=places, cu_seqlens=bounds, max_seqlen=max(_LENGTHS[bounds]),
-        **given,
+        **positions_and_windows,
     )  # fmt: skip
 
 
@@ -275,10 +275,10 @@ def attention_in_blocks(
     say."""
 
     def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        made = torch.nn.functional.scaled_dot_product_attention(
+        output = torch.nn.functional.scaled_dot_product_attention(
             query, key, value, is_causal=causal, scale=scale
         )
-        return made.transpose(1, 2)
+        return output.transpose(1, 2)
 
     return by_blocks(attend, (query, key, value), _lengths(bounds))
 
@@ -296,14 +296,14 @@ def attention_in_blocks_backward(
     """Gradients of the three states [1, h, t, d], of that of what came out [1, t, h, d]. Each block's square of weights
     is held, which kernels avoid."""
     states = query, key, value, gradient.transpose(1, 2)
-    groups, back = _grouped(_lengths(bounds), query.device)
+    groups, order = _grouped(_lengths(bounds), query.device)
     of_groups = [
         _gradients([s[0][:, places].transpose(0, 1) for s in states], causal, scale)
         for places in groups
     ]
     query_part, key_part, value_part = (
         torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts])
-        .index_select(0, back)
+        .index_select(0, order)
         .transpose(0, 1)[None]
         for parts in zip(*of_groups, strict=True)
     )
@@ -320,12 +320,12 @@ def _gradients(states: Sequence[torch.Tensor], causal: bool, scale: float) -> li
     weights = scores.softmax(-1)
     of_weights = gradient @ value.transpose(-1, -2)
     of_scores = scale * weights * (of_weights - (of_weights * weights).sum(-1, keepdim=True))
-    found = (
+    gradients = (
         of_scores @ key,
         of_scores.transpose(-1, -2) @ query,
         weights.transpose(-1, -2) @ gradient,
     )
-    return [part.to(states[0].dtype) for part in found]
+    return [part.to(states[0].dtype) for part in gradients]
 
 
 @attention_in_blocks.register_fake
@@ -344,8 +344,8 @@ def _keep(ctx: Any, inputs: tuple, output: torch.Tensor) -> None:
 
 
 def _back(ctx: Any, gradient: torch.Tensor) -> tuple:
-    made = attention_in_blocks_backward(gradient, *ctx.saved_tensors, ctx.causal, ctx.scale)
-    return *made, None, None, None
+    gradients = attention_in_blocks_backward(gradient, *ctx.saved_tensors, ctx.causal, ctx.scale)
+    return *gradients, None, None, None
 
 
 attention_in_blocks.register_autograd(_back, setup_context=_keep)

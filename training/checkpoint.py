@@ -217,11 +217,11 @@ class StepWriter:
     def set_aside(self, step: int) -> Path | None:
         """Call the checkpoint of `step`, from which no step can be learnt, unsound-N: a run goes on from the one
         before. Nothing where there is none before. The first process calls it, after `settle`. Returns the folder."""
-        found = saved_steps(self._steps)
-        if len(found) < 2 or found[-1] != step_folder(self._steps, step):
+        saved = saved_steps(self._steps)
+        if len(saved) < 2 or saved[-1] != step_folder(self._steps, step):
             return None
-        aside = found[-1].with_name(found[-1].name.replace("step-", "unsound-"))
-        return found[-1].rename(aside)
+        aside = saved[-1].with_name(saved[-1].name.replace("step-", "unsound-"))
+        return saved[-1].rename(aside)
 
     def settle(self) -> None:
         """Let the last checkpoint become whole if it can, after the run itself went wrong."""

@@ -20,24 +20,26 @@ class AskedToEnd:
 def noticed() -> Iterator[AskedToEnd]:
     """Within it a first signal is only noted, and a second one does what it would have done. When it is left, what the
     noted signal would have done comes to pass. Outside the main thread, which alone hears signals, nothing is noted."""
-    asked = AskedToEnd()
+    request_to_end = AskedToEnd()
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield request_to_end
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        if asked:
-            signal.signal(number, before[signal.Signals(number)])
+        if request_to_end:
+            signal.signal(number, former_handlers[signal.Signals(number)])
             signal.raise_signal(number)
-        asked.signal = number
+        request_to_end.signal = number
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    for number in before:
+    former_handlers = {
+        number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    for number in former_handlers:
         signal.signal(number, note)
     try:
-        yield asked
+        yield request_to_end
     finally:
-        for number, handler in before.items():
+        for number, handler in former_handlers.items():
             signal.signal(number, handler)
-        if asked:
-            signal.raise_signal(asked.signal)
+        if request_to_end:
+            signal.raise_signal(request_to_end.signal)

@@ -46,10 +46,10 @@ def prepare_layers(backbone: nn.Module, train: TrainConfig, cache: Path | None) 
         layer.forward = forward
 
 
-def recomputed(forward: Any, what: str) -> Any:
+def recomputed(forward: Any, choice: str) -> Any:
     """`forward`, of which less is kept for the backward pass: `matmul` keeps results of matrices and attention, `all`
     nothing but what it is given."""
-    if what == "all":
+    if choice == "all":
         return partial(checkpoint, forward, use_reentrant=False)
     contexts = partial(create_selective_checkpoint_contexts, _policy)
     return partial(checkpoint, forward, use_reentrant=False, context_fn=contexts)

@@ -275,11 +275,11 @@ class Trainer:
         if self.ends:
             return None
         with self._memory(parts):
-            found = self._backward(parts, totals)
-            if found is None:
+            sums = self._backward(parts, totals)
+            if sums is None:
                 self.ends = True
                 return None
-            loss, text, error, flops, part_losses = found
+            loss, text, error, flops, part_losses = sums
             # Loss and gradient are looked at before the optimizer moves any weight: such a step could not be undone.
             self._refuse(loss, "loss", parts, part_losses)
             clipped: Any = torch.nn.utils.clip_grad_norm_(self.model.parameters(), train.clip)
@@ -344,7 +344,7 @@ class Trainer:
         train = self.recipe.train
         head_weight = self.recipe.head.weight if self.recipe.head else 0.0
         flops = 0.0
-        found = []
+        batch_losses = []
         for number, (part, batch) in enumerate(placed(parts, self.accelerator.device), 1):
             if self.asked and self.accelerator.num_processes == 1:
                 return None
@@ -361,9 +361,9 @@ class Trainer:
                 loss = train.text_weight * of_text / max(1, totals["answer_tokens"]) + progress
                 # Processes average their gradients; the losses are parts of a sum.
                 (loss * self.accelerator.num_processes).backward()
-            found.append(torch.stack([loss.detach(), of_text.detach(), error.detach()]))
+            batch_losses.append(torch.stack([loss.detach(), of_text.detach(), error.detach()]))
         # Read once a step: the device is not waited for between batches.
-        part_losses, texts, errors = zip(*torch.stack(found).tolist(), strict=True)
+        part_losses, texts, errors = zip(*torch.stack(batch_losses).tolist(), strict=True)
         loss_sum, text_sum, error_sum, flops = self._sum(
             sum(part_losses), sum(texts), sum(errors), flops
         )
@@ -427,8 +427,8 @@ class Trainer:
         best = self.check.best if self.check else None
         negatives = dict(self.made)
         is_longer = bool(self.recipe.data.longer_length) and self.longer is None
-        where = self.step, self.drawn, self.left_out, self.begun_by
-        return TrainerState(*where, streams, chance, curve, best, negatives, is_longer)
+        counters = self.step, self.drawn, self.left_out, self.begun_by
+        return TrainerState(*counters, streams, chance, curve, best, negatives, is_longer)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What learns and the optimizer's state, for a checkpoint to go on from: this process's part."""

@@ -273,15 +273,22 @@ def plan_on(recipe: Recipe, machine: str | None) -> Plan:
 def plan(recipe: Recipe, machine: Machine) -> Plan:
     """Raises TrainingError for a model whose size is not known, ModelError for a checkpoint that cannot be read."""
     model = _model(recipe)
-    own = recipe.train.recompute
-    anew = ("none", "all") if recipe.kind == "grpo" else ("none", "matmul", "all")
-    plans = {name: _planned(model, _recomputed(recipe, name), machine) for name in anew}
-    choices = {name: Choice(sum(of.bytes.values()), of.seconds) for name, of in plans.items()}
-    return plans[own]._replace(choices=choices, less=less(recipe))
+    own_choice = recipe.train.recompute
+    recompute_choices = ("none", "all") if recipe.kind == "grpo" else ("none", "matmul", "all")
+    plans = {
+        name: _planned(model, _recomputed(recipe, name), machine) for name in recompute_choices
+    }
+    choices = {
+        name: Choice(sum(choice_plan.bytes.values()), choice_plan.seconds)
+        for name, choice_plan in plans.items()
+    }
+    return plans[own_choice]._replace(choices=choices, less=less(recipe))
 
 
-def _recomputed(recipe: Recipe, what: str) -> Recipe:
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"recompute": what})})
+def _recomputed(recipe: Recipe, choice: str) -> Recipe:
+    return recipe.model_copy(
+        update={"train": recipe.train.model_copy(update={"recompute": choice})}
+    )
 
 
 def _planned(model: ProgressModel, recipe: Recipe, machine: Machine) -> Plan:
@@ -290,9 +297,9 @@ def _planned(model: ProgressModel, recipe: Recipe, machine: Machine) -> Plan:
     text = model.backbone.config.get_text_config()
     vision = model.backbone.config.vision_config
     answer = recipe.grpo.max_completion if recipe.grpo else 0
-    asked = train.batch * data.longest
-    tokens = asked + train.batch * answer
-    patches = PATCHES * PICTURES * asked
+    batch_tokens = train.batch * data.longest
+    tokens = batch_tokens + train.batch * answer
+    patches = PATCHES * PICTURES * batch_tokens
     answers = train.batch * answer or ANSWERS * tokens * bool(train.text_weight)
     parameters = Counter[str]()
     learns = Counter[str]()
@@ -307,12 +314,12 @@ def _planned(model: ProgressModel, recipe: Recipe, machine: Machine) -> Plan:
         "activations of pictures": _kept(vision, vision.depth, patches, train, 1) * sees,
         "logits": 8.0 * answers * text.vocab_size,
     }
-    found = cost(model.backbone)
+    passes = cost(model.backbone)
     steps = train.accumulation * machine.gpus
     flops = (
-        found.language * tokens
-        + found.language_attention * tokens**2 / train.batch
-        + found.output * answers
+        passes.language * tokens
+        + passes.language_attention * tokens**2 / train.batch
+        + passes.output * answers
     )
     traffic = (
         _moved(text, text.num_hidden_layers, tokens, train, 0)
@@ -321,7 +328,7 @@ def _planned(model: ProgressModel, recipe: Recipe, machine: Machine) -> Plan:
     traffic += (
         _moved(vision, vision.depth, patches, train, 1) * (1 if sees else 1 / 3) + OF_WEIGHT * count
     )
-    seconds = _seconds(recipe, machine, flops + found.vision * patches, traffic, text, whole)
+    seconds = _seconds(recipe, machine, flops + passes.vision * patches, traffic, text, whole)
     return Plan(machine, parameters, count, needs, train.batch * steps, tokens * steps, seconds, "")
 
 
@@ -387,21 +394,19 @@ def _unit(sizes: Any, train: Any) -> float:
     )
 
 
-def _kept(sizes: Any, layers: int, tokens: float, train: Any, which: int) -> float:
+def _kept(sizes: Any, layers: int, tokens: float, train: Any, unit: int) -> float:
     """Bytes for the backward pass of a tower, of text (0) or pictures (1): each layer's input, and all of one layer,
     calculated anew; or more of each."""
     layer = _unit(sizes, train) * tokens
     wide = 1 if train.dtype == "bfloat16" else 2
     if train.recompute == "all":
         return 2 * wide * tokens * sizes.hidden_size * layers + layer
-    return layers * layer * KEPT_UNITS[train.compile, train.recompute][which]
+    return layers * layer * KEPT_UNITS[train.compile, train.recompute][unit]
 
 
-def _moved(sizes: Any, layers: int, tokens: float, train: Any, which: int) -> float:
+def _moved(sizes: Any, layers: int, tokens: float, train: Any, unit: int) -> float:
     """Bytes that pass through memory in a tower, beside multiplications."""
-    return (
-        layers * tokens * _unit(sizes, train) * MOVED_UNITS[train.compile, train.recompute][which]
-    )
+    return layers * tokens * _unit(sizes, train) * MOVED_UNITS[train.compile, train.recompute][unit]
 
 
 def _model(recipe: Recipe) -> ProgressModel:

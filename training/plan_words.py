@@ -27,8 +27,8 @@ def plan_facts(recipe: Recipe, machine: str | None) -> tuple[dict[str, Any], boo
         return _of_laptop(recipe), True
     if not _has_size(recipe):
         return _of_recipe(recipe), True
-    found = plan_on(recipe, machine)
-    return found.facts(), found.wrong() is None
+    machine_plan = plan_on(recipe, machine)
+    return machine_plan.facts(), machine_plan.wrong() is None
 
 
 def _begins_with_laptop(recipe: Recipe) -> bool:

@@ -125,8 +125,8 @@ def _run(trainer: Any, writer: StepWriter, on_step: Callable[[runs.Point], None]
         trainer.check_weights()
         writer.write(trainer.state(), trainer.tensors())
 
-    with noticed() as asked:
-        trainer.asked = asked
+    with noticed() as request_to_end:
+        trainer.asked = request_to_end
         try:
             trainer.run(proven, save)
             if not trainer.ends:
@@ -149,9 +149,9 @@ def _run(trainer: Any, writer: StepWriter, on_step: Callable[[runs.Point], None]
             writer.settle()
             raise
         if trainer.ends and trainer.accelerator.is_main_process:
-            kept = f"the checkpoint of step {trainer.step} is kept, --resume goes on from it"
+            kept_note = f"the checkpoint of step {trainer.step} is kept, --resume goes on from it"
             print(
-                f"note: {kept if trainer.curve else 'ended before the first step'}",
+                f"note: {kept_note if trainer.curve else 'ended before the first step'}",
                 file=sys.stderr,
                 flush=True,
             )

@@ -43,7 +43,7 @@ class BulkAcceptance(BaseModel):
 
 @router.get("/review/bulk")
 def page(
-    at: Visiting,
+    visit: Visiting,
     kind: str = "all",
     dataset: str | None = None,
     person: str | None = None,
@@ -51,36 +51,36 @@ def page(
 ) -> Response:
     """The sample, which the address names once it is drawn, and what was found of it."""
     queue = _queue(kind, dataset, person)
-    asked = {
+    query = {
         name: value
         for name, value in (("kind", kind), ("dataset", dataset), ("person", person))
         if value
     }
     if not sample:
-        drawn = [f"{place[0]}/{place[1]}" for place in _drawn(at, queue)]
+        drawn = [f"{place[0]}/{place[1]}" for place in _drawn(visit, queue)]
         if not drawn:
             return RedirectResponse(queue.page, 303)
         return RedirectResponse(
-            f"/review/bulk?{urlencode(asked | {'sample': drawn}, doseq=True)}", 303
+            f"/review/bulk?{urlencode(query | {'sample': drawn}, doseq=True)}", 303
         )
     places = [_place(text) for text in sample]
-    found = {place: looked_at(at.reader, place) for place in places}
-    waiting = {(row["dataset"], row["episode_index"]): row for row in queue.rows(at)}
-    left = len(waiting)
-    return at.page(
+    judgements = {place: looked_at(visit.reader, place) for place in places}
+    waiting = {(row["dataset"], row["episode_index"]): row for row in queue.rows(visit)}
+    num_waiting = len(waiting)
+    return visit.page(
         "bulk.html",
         title="Accept a queue",
         queue=queue,
-        asked=asked,
+        asked=query,
         sample=[[*place] for place in places],
         rows=[
             waiting[place] | {"follows": None}
             for place in places
-            if found[place] == OPEN and place in waiting
+            if judgements[place] == OPEN and place in waiting
         ],
-        num_open=sum(word == OPEN for word in found.values()),
-        wrong=[place for place, word in found.items() if word == WRONG],
-        others=left - sum(place in waiting for place in places),
+        num_open=sum(word == OPEN for word in judgements.values()),
+        wrong=[place for place, word in judgements.items() if word == WRONG],
+        others=num_waiting - sum(place in waiting for place in places),
         most_wrong=1 - (1 - SURE) ** (1 / len(places)),
         sure=SURE,
     )
@@ -121,12 +121,12 @@ def _accept_rows(
         try:
             facts = judged.facts()
             label = accepted_label(judged, row["label_run"])
-            seen = {
+            base = {
                 "base_label_run": row["label_run"],
                 "base_content_hash": facts["content_hash"],
                 "facts": facts,
             }
-            corrections.save(lake, *place, label, **seen, **judged.judgement)
+            corrections.save(lake, *place, label, **base, **judged.judgement)
         except CorrectionError as e:
             refused.append(str(e))
     return refused
@@ -163,8 +163,8 @@ def _check_sample(reader: LakeReader, sample: list[Place]) -> None:
             raise PageError(f"{place[0]} {place[1]} of the sample is {word}", 422)
 
 
-def _drawn(at: Visit, queue: ReviewQueue) -> list[Place]:
-    rows = queue.rows(at, f"ORDER BY {ORDER}", "dataset, episode_index")
+def _drawn(visit: Visit, queue: ReviewQueue) -> list[Place]:
+    rows = queue.rows(visit, f"ORDER BY {ORDER}", "dataset, episode_index")
     places = [(row["dataset"], row["episode_index"]) for row in rows]
     return random.sample(places, min(SAMPLE, len(places)))
 

@@ -189,9 +189,11 @@ def _written(judged: Judged, act: str) -> str:
     if act == "undo":
         return _taken_back(judged, correction)
     facts = judged.facts()
-    rest: dict[str, Any] = judged.judgement | {"facts": facts}
+    statement_fields: dict[str, Any] = judged.judgement | {"facts": facts}
     if act == "reject":
-        return corrections.reject_label(lake, *judged.place, run or "", **rest)["correction_id"]
+        return corrections.reject_label(lake, *judged.place, run or "", **statement_fields)[
+            "correction_id"
+        ]
     content = statement.base_content_hash
     if act == "save":
         corrected = parsed(
@@ -204,7 +206,9 @@ def _written(judged: Judged, act: str) -> str:
         else:
             corrected = accepted_label(judged, run or "")
     base = {"base_label_run": run, "base_content_hash": content}
-    return corrections.save(lake, *judged.place, corrected, **base, **rest)["correction_id"]
+    return corrections.save(lake, *judged.place, corrected, **base, **statement_fields)[
+        "correction_id"
+    ]
 
 
 def _taken_back(judged: Judged, correction: str) -> str:
@@ -221,12 +225,12 @@ def accepted_label(judged: Judged, run: str) -> corrections.Corrected:
     """A label as it would be accepted. Raises CorrectionError: there is none; ConflictError: it would replace what
     another person has saved, which accepting an annotator's label is no way to do."""
     if judged.is_corrected():
-        where = "WHERE dataset = ? AND episode_index = ? AND status = 'accepted' AND author <> ?"
-        sql = f"SELECT author FROM current_corrections {where}"
+        condition = "dataset = ? AND episode_index = ? AND status = 'accepted' AND author <> ?"
+        sql = f"SELECT author FROM current_corrections WHERE {condition}"
         saved = judged.lake.rows(sql, [*judged.place, judged.author])
         if saved and run != human_run(judged.dataset):
-            where = f"episode {judged.episode_index} of {judged.dataset}"
-            raise ConflictError(f"{saved[0][0]} has saved a label of {where}: open it, compare")
+            episode = f"episode {judged.episode_index} of {judged.dataset}"
+            raise ConflictError(f"{saved[0][0]} has saved a label of {episode}: open it, compare")
     label = label_as_said(judged.reader, judged.episode(), run)
     if label is None:
         raise CorrectionError(
@@ -242,8 +246,8 @@ def _waiting(judged: Judged, correction: str) -> corrections.Corrected:
         [correction, *judged.place],
     )
     if not rows or not rows[0]["segments"]:
-        where = f"episode {judged.episode_index} of {judged.dataset}"
-        raise CorrectionError(f"no correction {correction!r} of {where} waits for review")
+        episode = f"episode {judged.episode_index} of {judged.dataset}"
+        raise CorrectionError(f"no correction {correction!r} of {episode} waits for review")
     return parsed(rows[0] | {"segments": [*map(corrections.as_said, segments_of(rows[0]))]})
 
 

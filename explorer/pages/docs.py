@@ -25,10 +25,10 @@ def start() -> Response:
 
 
 @router.get("/{path:path}")
-def page(at: Visiting, path: str) -> Response:
+def page(visit: Visiting, path: str) -> Response:
     """A file of the site; where that was not built, a page that says how."""
     if not SITE.is_dir():
-        return _unbuilt(at, path)
+        return _unbuilt(visit, path)
     file = (SITE / (path or "index.html")).resolve()
     if not file.is_relative_to(SITE.resolve()) or not file.is_file():
         raise PageError(f"the documentation has no page {path[:80]}")
@@ -39,9 +39,9 @@ def page(at: Visiting, path: str) -> Response:
     )
 
 
-def _unbuilt(at: Visiting, path: str) -> HTMLResponse:
+def _unbuilt(visit: Visiting, path: str) -> HTMLResponse:
     source = ROOT / "docs" / f"{Path(path).stem}.md"
-    return at.page(
+    return visit.page(
         "docs.html",
         title="Documentation",
         code=str(ROOT),

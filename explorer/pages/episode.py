@@ -78,11 +78,11 @@ def curves(
     whether each is drawn before it is switched on. Without lines where it has none: `why` says so. Saves nothing.
     """
     try:
-        found = drawn_curves(visit, dataset, episode_index, parsed(label))
+        drawn = drawn_curves(visit, dataset, episode_index, parsed(label))
     except UserError as e:
         return JSONResponse({"lines": [], "why": str(e)})
     return JSONResponse(
-        {"lines": [_edited_line(column, values) for column, values in found.items()], "why": ""}
+        {"lines": [_edited_line(column, values) for column, values in drawn.items()], "why": ""}
     )
 
 

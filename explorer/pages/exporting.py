@@ -59,18 +59,19 @@ def _folder(explorer: Explorer, name: str) -> Path:
     return out
 
 
-def _command(at: Visit, kind: str, query: str, out: Path) -> list[str]:
+def _command(visit: Visit, kind: str, query: str, out: Path) -> list[str]:
     """The arguments of `proccorpus`. Raises PageError: the address makes no sense."""
-    release = at.explorer.options.release
+    release = visit.explorer.options.release
     licences = [
-        row["license"] for row in at.reader.dicts("SELECT license FROM datasets ORDER BY dataset")
+        row["license"]
+        for row in visit.reader.dicts("SELECT license FROM datasets ORDER BY dataset")
     ]
     selection = EpisodeSelection.of(QueryParams(query.removeprefix("?")))
     return [
         *("export", kind, f"--where={selection.lake_sql()}"),
         *([f"--release={release}"] if release else []),
         *shlex.split(licence_flags(licences)),
-        *(f"--out={out}", f"--workspace={at.explorer.space.root}"),
+        *(f"--out={out}", f"--workspace={visit.explorer.space.root}"),
     ]
 
 
@@ -91,26 +92,26 @@ def _state(job: ChildJob) -> dict[str, Any]:
 
 
 @router.get("/exports")
-def state(at: Visiting, query: Annotated[str, Query(max_length=MAX_CHARS)] = "") -> HTMLResponse:
+def state(visit: Visiting, query: Annotated[str, Query(max_length=MAX_CHARS)] = "") -> HTMLResponse:
     """The form for a selection of the gallery, and how far an export is: a part of a page."""
     kinds = [EXPORT_KINDS[name] for name in KINDS]
-    job = _state(at.request.app.state.export_job)
-    return at.part(
-        "exporting.html", kinds=kinds, job=job, query=query, why_not=_why_not(at.explorer)
+    job = _state(visit.request.app.state.export_job)
+    return visit.part(
+        "exporting.html", kinds=kinds, job=job, query=query, why_not=_why_not(visit.explorer)
     )
 
 
 @router.post("/api/exports")
-def start(at: Visiting, export_request: ExportRequest) -> JSONResponse:
+def start(visit: Visiting, export_request: ExportRequest) -> JSONResponse:
     """Start proccorpus export; only on loopback, only into the workspace."""
-    if why := _why_not(at.explorer):
-        raise PageError(why, 403)
+    if reason := _why_not(visit.explorer):
+        raise PageError(reason, 403)
     if export_request.kind not in KINDS:
         raise PageError(f"kind: one of {', '.join(KINDS)} is needed", 422)
-    out = _folder(at.explorer, export_request.name)
-    arguments = _command(at, export_request.kind, export_request.query, out)
+    out = _folder(visit.explorer, export_request.name)
+    arguments = _command(visit, export_request.kind, export_request.query, out)
     about = {"kind": export_request.kind, "out": str(out), "command": in_words(arguments)}
-    at.request.app.state.export_job.start(
+    visit.request.app.state.export_job.start(
         arguments, about, "an export is running already: one at a time"
     )
     return JSONResponse({}, 202)

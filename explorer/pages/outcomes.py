@@ -58,19 +58,19 @@ def stated_outcome(reader: LakeReader, dataset: str, episode_index: int) -> dict
 def say(request: Request, dataset: str, episode_index: EpisodeIndex, ended: Ended) -> JSONResponse:
     """Answers with the ids of what was saved: `saved`, and `correction` where the label says the moment; 409 where
     somebody else was quicker, 422 for what cannot be."""
-    said = Said(author=ended.author, follows=ended.follows_correction, comment=_words(ended))
+    statement = Said(author=ended.author, follows=ended.follows_correction, comment=_words(ended))
 
     def written(reader: LakeReader, lake: Writable) -> dict[str, Any]:
         judged = Judged(
-            reader, lake, dataset, episode_index, author_of(request, ended.author), said
+            reader, lake, dataset, episode_index, author_of(request, ended.author), statement
         )
         judged.facts()
         # First what can be refused
         correction = None if ended.frame is None else _label_that_fails(judged, ended.frame)
-        who = {"author": judged.author, "follows": ended.follows}
+        signature = {"author": judged.author, "follows": ended.follows}
         note = _words(ended)
         success = ended.outcome == "succeeded"
-        saved = outcomes.say_outcome(lake, *judged.place, success, note, **who)
+        saved = outcomes.say_outcome(lake, *judged.place, success, note, **signature)
         return {"saved": saved, "correction": correction}
 
     return _answered(request, written)
@@ -94,8 +94,8 @@ def undo(
             raise CorrectionError(f"it came with the file {in_force['file']}: {whole}")
         if correction := _came_with(lake, in_force):
             corrections.take_back(lake, correction, author=author, follows=correction)
-        back = outcomes.undo_outcome(lake, dataset, episode_index, taken.import_id, author=author)
-        return {"saved": back}
+        undone = outcomes.undo_outcome(lake, dataset, episode_index, taken.import_id, author=author)
+        return {"saved": undone}
 
     return _answered(request, written)
 
@@ -107,8 +107,8 @@ def _came_with(lake: Writable, outcome: dict[str, Any]) -> str | None:
     newest = next(iter(lake.dicts(sql, place)), None)
     if newest is None or newest["catastrophic_frame"] is None:
         return None
-    says = outcome["note"], outcome["author"]
-    if (newest["comment"], newest["author"]) == says:
+    words = outcome["note"], outcome["author"]
+    if (newest["comment"], newest["author"]) == words:
         return newest["correction_id"]
     return None
 
@@ -146,14 +146,14 @@ def _label_that_fails(judged: Judged, frame: int) -> str | None:
         }
     else:
         run = judged.active_run()
-        found = label_as_said(judged.reader, judged.episode(), run) if run else None
-        if found is None:
+        stored_label = label_as_said(judged.reader, judged.episode(), run) if run else None
+        if stored_label is None:
             return None
-        label = found
+        label = stored_label
     label = label | {"segments": failed_from(label["segments"], frame), "catastrophic_frame": frame}
     facts = judged.facts()
-    seen = {"base_label_run": run, "base_content_hash": facts["content_hash"], "facts": facts}
-    return corrections.save(judged.lake, *judged.place, parsed(label), **seen, **judged.judgement)[
+    base = {"base_label_run": run, "base_content_hash": facts["content_hash"], "facts": facts}
+    return corrections.save(judged.lake, *judged.place, parsed(label), **base, **judged.judgement)[
         "correction_id"
     ]
 

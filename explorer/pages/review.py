@@ -142,8 +142,8 @@ def _counts(visit: Visit, dataset: str | None) -> dict[str, int]:
         return counts
 
     changed = visit.reader.rows(f"SELECT count(*) FROM ({CHANGED_SQL})", dataset)[0][0]
-    said = frozenset(judged), frozenset(ended)
-    return indexed.once(("review counts", dataset, said), count) | {CHANGED: changed}
+    judged_places = frozenset(judged), frozenset(ended)
+    return indexed.once(("review counts", dataset, judged_places), count) | {CHANGED: changed}
 
 
 def _rows(

@@ -38,33 +38,33 @@ STEPS_SQL = """
 
 
 @router.get("/task/{dataset}")
-def page(at: Visiting, dataset: str, task: str = "") -> HTMLResponse:
+def page(visit: Visiting, dataset: str, task: str = "") -> HTMLResponse:
     """`task`: its text; empty: the runs without one. Raises PageError: no labelled run has it."""
-    at.reader.check_dataset(dataset)
-    joined = at.reader.rows(
+    visit.reader.check_dataset(dataset)
+    joined = visit.reader.rows(
         "SELECT task FROM current_joined_tasks WHERE dataset = ? AND same_as = ?", dataset, task
     )
-    runs = at.index.dicts(RUNS_SQL, dataset, [task, *(other for (other,) in joined)])
+    runs = visit.index.dicts(RUNS_SQL, dataset, [task, *(joined_text for (joined_text,) in joined)])
     if not runs:
         raise PageError(
             f"no run of {dataset} that can be used has a label and the task {task[:60]!r}"
         )
     compared = _spread(runs, MOST_RUNS)
-    curves = at.reader.once(
-        ("task curves", dataset, task), lambda: _curves(at.reader, dataset, compared)
+    curves = visit.reader.once(
+        ("task curves", dataset, task), lambda: _curves(visit.reader, dataset, compared)
     )
-    apart = np.abs(curves - np.median(curves, axis=0)).mean(axis=1)
+    distances = np.abs(curves - np.median(curves, axis=0)).mean(axis=1)
     if len(compared) > 2:
-        farthest = np.argsort(-apart, kind="stable")[:MOST_ODD].tolist()
+        farthest = np.argsort(-distances, kind="stable")[:MOST_ODD].tolist()
     else:
         farthest = []
-    beyond = {place for place in farthest if apart[place] > _most_usual(apart)}
-    listed = farthest[: max(len(beyond), FEWEST_LISTED)]
+    outliers = {place for place in farthest if distances[place] > _most_usual(distances)}
+    listed = farthest[: max(len(outliers), FEWEST_LISTED)]
     rows = [
-        compared[place] | {"apart": float(apart[place]), "is_odd": place in beyond}
+        compared[place] | {"apart": float(distances[place]), "is_odd": place in outliers}
         for place in listed
     ]
-    return at.page(
+    return visit.page(
         "task.html",
         title=f"Task of {dataset}",
         dataset=dataset,
@@ -72,12 +72,13 @@ def page(at: Visiting, dataset: str, task: str = "") -> HTMLResponse:
         num_runs=len(runs),
         num_compared=len(compared),
         outcomes={
-            said: sum(run["success"] == said for run in runs) for said in ("yes", "no", "unknown")
+            outcome: sum(run["success"] == outcome for run in runs)
+            for outcome in ("yes", "no", "unknown")
         },
         median_s=float(np.median([run["duration_s"] for run in runs])),
-        plot=_plot(dataset, compared, curves, beyond),
+        plot=_plot(dataset, compared, curves, outliers),
         odd=rows,
-        steps=_steps(at.reader, dataset, compared),
+        steps=_steps(visit.reader, dataset, compared),
     )
 
 
@@ -87,9 +88,9 @@ def _most_usual(values: np.ndarray) -> float:
     return float(upper + BEYOND * (upper - lower))
 
 
-def _spread(items: list[Any], most: int) -> list[Any]:
+def _spread(items: list[Any], max_items: int) -> list[Any]:
     """At most so many of some items, evenly spread over them."""
-    places = np.linspace(0, len(items) - 1, min(most, len(items)))
+    places = np.linspace(0, len(items) - 1, min(max_items, len(items)))
     return [items[round(place)] for place in places]
 
 
@@ -109,14 +110,16 @@ def _curves(reader: LakeReader, dataset: str, runs: list[dict[str, Any]]) -> np.
 
 
 def _plot(
-    dataset: str, runs: list[dict[str, Any]], curves: np.ndarray, odd: set[int]
+    dataset: str, runs: list[dict[str, Any]], curves: np.ndarray, outliers: set[int]
 ) -> charts.Markup:
     """Quantiles over all runs, some single runs, and the odd ones; each run leads to its page."""
     lines = []
-    others = [place for place in range(len(runs)) if place not in odd]
-    for place in [*_spread(others, MOST_LINES), *sorted(odd)] if others else sorted(odd):
+    usual_runs = [place for place in range(len(runs)) if place not in outliers]
+    for place in (
+        [*_spread(usual_runs, MOST_LINES), *sorted(outliers)] if usual_runs else sorted(outliers)
+    ):
         number = runs[place]["episode_index"]
-        kind = "line unlike" if place in odd else "line single"
+        kind = "line unlike" if place in outliers else "line single"
         curve = Curve(f"{dataset} {number}", range(PLACES), curves[place].tolist(), kind)
         lines.append(RunLine(curve, f"/episode/{quote(dataset, safe='')}/{number}"))
     quantiles = np.quantile(curves, QUANTILES, axis=0)
@@ -153,12 +156,12 @@ def _step(
     seconds = np.array([length for length, *_ in lengths])
     low, lower, median, upper, high = np.quantile(seconds, QUANTILES).tolist()
     reach = BEYOND * (upper - lower)
-    odd = [
+    outliers = [
         (s, number) for s, number, _ in sorted(lengths) if not lower - reach <= s <= upper + reach
     ]
     links = [
         (s, f"{number}: {s:.1f} s", f"/episode/{quote(dataset, safe='')}/{number}")
-        for s, number in odd
+        for s, number in outliers
     ]
     drawing = charts.lengths((low, lower, median, upper, high), links, ends)
     return {

@@ -85,7 +85,7 @@ def test_a_dataset_is_not_pulled_from_under_a_build(case: Case) -> None:
         changed_build = with_samples(built(lake, DATASET), {"window_frames": 3})
 
     class Asking(BuildListener):
-        def stage_done(self, done: StageReport) -> None:
+        def stage_done(self, report: StageReport) -> None:
             ask()
 
     def ask() -> None:

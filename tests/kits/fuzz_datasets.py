@@ -423,7 +423,7 @@ class StillAlive(BuildListener):
     def planned(self, num_stages: int, steps: Sequence[Step]) -> None:
         alive()
 
-    def stage_done(self, done: StageReport) -> None:
+    def stage_done(self, report: StageReport) -> None:
         alive()
 
     def moment(self, moment: StageMoment) -> None:

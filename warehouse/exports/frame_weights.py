@@ -90,9 +90,9 @@ def _numbered(tasks: Sequence[str | None]) -> np.ndarray:
 def _standardised(gains: np.ndarray, tasks: np.ndarray) -> np.ndarray:
     """Gains less the mean of their task, in its standard deviations; 0 without a label, and where all gain alike."""
     filled = _filled(gains, tasks)
-    known = np.isfinite(gains)
-    means = _mean_by_task(gains, tasks, known)
-    deviations = np.sqrt(_mean_by_task((filled - means[tasks]) ** 2, tasks, known))[tasks]
+    is_known = np.isfinite(gains)
+    means = _mean_by_task(gains, tasks, is_known)
+    deviations = np.sqrt(_mean_by_task((filled - means[tasks]) ** 2, tasks, is_known))[tasks]
     return np.divide(
         filled - means[tasks], deviations, out=np.zeros_like(filled), where=deviations > EPSILON
     )
@@ -100,14 +100,14 @@ def _standardised(gains: np.ndarray, tasks: np.ndarray) -> np.ndarray:
 
 def _filled(gains: np.ndarray, tasks: np.ndarray) -> np.ndarray:
     """Gains with the mean of their task where there is no label."""
-    known = np.isfinite(gains)
-    return np.where(known, gains, _mean_by_task(gains, tasks, known)[tasks])
+    is_known = np.isfinite(gains)
+    return np.where(is_known, gains, _mean_by_task(gains, tasks, is_known)[tasks])
 
 
-def _mean_by_task(values: np.ndarray, tasks: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _mean_by_task(values: np.ndarray, tasks: np.ndarray, is_known: np.ndarray) -> np.ndarray:
     """The mean of the known values [n] of each task, float64 [tasks]; 0 where none is known."""
-    counts = np.bincount(tasks[known], minlength=tasks.max() + 1)
-    sums = np.bincount(tasks[known], values[known], minlength=tasks.max() + 1)
+    counts = np.bincount(tasks[is_known], minlength=tasks.max() + 1)
+    sums = np.bincount(tasks[is_known], values[is_known], minlength=tasks.max() + 1)
     return sums / np.maximum(counts, 1)
 
 

@@ -84,13 +84,13 @@ def weights_apart(
     """
     if kappa is None:
         return {}
-    every = np.concatenate([values for _, values in gains])
+    all_gains = np.concatenate([values for _, values in gains])
     in_failed = np.repeat(
         [success is False for success, _ in gains], [len(values) for _, values in gains]
     )
-    known = np.isfinite(every)
-    weights = rabc_weights(every[known], kappa)
-    in_failed = in_failed[known]
+    is_known = np.isfinite(all_gains)
+    weights = rabc_weights(all_gains[is_known], kappa)
+    in_failed = in_failed[is_known]
     has_both = in_failed.any() and not in_failed.all()
     ratio = float(weights[in_failed].mean() / weights[~in_failed].mean()) if has_both else None
     return {"alike": float((weights == 1).mean()), "failed": ratio}
@@ -354,20 +354,21 @@ class RabcExport(OneDatasetExport):
 
     def _warnings(self, facts: Mapping[str, Any]) -> list[str]:
         """Where the weights would mislead."""
-        apart = facts["told_apart"]
+        difference = facts["told_apart"]
         notes = list[str]()
         if facts["dropped_frames"]:
             notes.append(
                 f"{facts['dropped_frames']} frames that are not selected are NaN, and LeRobot gives NaN the weight 1, "
                 f"the most there is: train with the flag --sample_weighting.{FALLBACK}"
             )
-        if apart and apart["alike"] > MOST_ALIKE:
-            if apart["failed"] is None:
+        if difference and difference["alike"] > MOST_ALIKE:
+            if difference["failed"] is None:
                 failed = ""
             else:
-                failed = f"; those of failed runs weigh {apart['failed']:.2f} of the others"
+                failed = f"; those of failed runs weigh {difference['failed']:.2f} of the others"
             notes.append(
-                f"these weights hardly tell frames apart: {apart['alike']:.0%} weigh 1 (chunks of {self._example_size} "
+                f"these weights hardly tell frames apart: {difference['alike']:.0%} weigh 1 (chunks of "
+                f"{self._example_size} "
                 f"frames){failed}. proccorpus export weights makes better ones of the same labels"
             )
         return notes

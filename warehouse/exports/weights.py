@@ -91,23 +91,27 @@ def write_weights(
     folder: ExportFolder, episodes: Iterable[EpisodeWeights], weighting: Weighting, chunk_size: int
 ) -> dict[str, Any]:
     """Write both files of some episodes' weights; returns facts. Raises UserError where LeRobot reads others."""
-    kept = list(episodes)
+    episode_weights = list(episodes)
     path = folder.path(LEROBOT_FILE)
-    said = {
+    metadata = {
         "weighting": weighting,
         "chunk_size": chunk_size,
         "lerobot": lerobot_version(),
         "kappa": KAPPA,
     }
     with pq.ParquetWriter(folder.path(FILE), SCHEMA, compression="snappy") as writer:
-        for index, number, weights in kept:
+        for index, number, weights in episode_weights:
             writer.write_table(_rows(index, number, weights, SCHEMA))
-        writer.add_key_value_metadata({"proccorpus": json.dumps(said)})
-    _write_for_lerobot(path, kept, chunk_size, said)
-    index = np.concatenate([first + np.arange(len(weights)) for first, _, weights in kept])
-    weights = np.concatenate([weights for *_, weights in kept])
+        writer.add_key_value_metadata({"proccorpus": json.dumps(metadata)})
+    _write_for_lerobot(path, episode_weights, chunk_size, metadata)
+    index = np.concatenate(
+        [first + np.arange(len(weights)) for first, _, weights in episode_weights]
+    )
+    weights = np.concatenate([weights for *_, weights in episode_weights])
     return (
-        said | {"mean_weight": float(weights.mean())} | verified(path, index, weights, chunk_size)
+        metadata
+        | {"mean_weight": float(weights.mean())}
+        | verified(path, index, weights, chunk_size)
     )
 
 
@@ -169,14 +173,14 @@ def verified(path: Path, index: np.ndarray, weights: np.ndarray, chunk_size: int
         read = weights_by_lerobot(path, index, chunk_size)
     except ModuleNotFoundError:
         return {"correlation": None, "largest_difference": None}
-    wanted = weights / weights.mean()
-    off = float(np.abs(read - wanted).max())
+    expected = weights / weights.mean()
+    off = float(np.abs(read - expected).max())
     # Of weights that are all alike there is no correlation: the difference decides
-    if np.ptp(read) and np.ptp(wanted):
-        correlation = float(np.corrcoef(read, wanted)[0, 1])
+    if np.ptp(read) and np.ptp(expected):
+        correlation = float(np.corrcoef(read, expected)[0, 1])
     else:
         correlation = 1.0
-    if correlation < LEAST_CORRELATION or off > MOST_OFF * wanted.max():
+    if correlation < LEAST_CORRELATION or off > MOST_OFF * expected.max():
         raise UserError(
             f"LeRobot {lerobot_version()} reads other weights from {path.name} than are written (correlation "
             f"{correlation:.6f}, largest difference {off:.4f} of the mean): install LeRobot 0.6.1"
@@ -248,8 +252,8 @@ class WeightsExport(OneDatasetExport):
     are in memory at a time."""
 
     def select(self, lake: Lake, selection: Selection) -> Selected:
-        if given := self.options.of_datasets():
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        if dataset_options := self.options.of_datasets():
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in dataset_options)
             raise UserError(f"{flags}: only a dataset is shaped so; add --in-dataset")
         return super().select(lake, selection)
 

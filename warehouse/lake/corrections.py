@@ -308,13 +308,15 @@ def _add(
     statement["comment"] = checked_text("comment", comment, 2000, empty=True)
 
     def new_row(newest: dict[str, Any]) -> list[dict[str, Any]]:
-        its = checked_facts(
+        facts_of_base = checked_facts(
             dataset, episode_index, facts or episode_facts(lake, dataset, episode_index)
         )
         # Nobody's correction is overwritten unseen: a new row follows the newest that its author has looked at
         if follows != newest.get("correction_id"):
             raise ConflictError(_conflict(dataset, episode_index, newest))
-        return [statement | {"base_content_hash": its["content_hash"]} | make(its)]
+        return [
+            statement | {"base_content_hash": facts_of_base["content_hash"]} | make(facts_of_base)
+        ]
 
     return say(lake, "corrections", new_row, row_id, dataset=dataset, episode_index=episode_index)[
         0

@@ -70,12 +70,12 @@ class PeopleJournal:
 
     def append(self, name: str, rows: list[dict[str, Any]]) -> None:
         """Add rows of a table, durably; while it is held. Raises OSError: nothing was added."""
-        before = self.size
+        former_size = self.size
         try:
             people.append(self.path, people.lines_of(name, TABLES[name].rows(rows).to_pylist()))
         except OSError:
             with suppress(OSError):  # what failed says more
-                os.truncate(self.path, before)
+                os.truncate(self.path, former_size)
             raise
 
     def read(self, begin: int = 0) -> Waiting:
@@ -96,7 +96,7 @@ class PeopleJournal:
                 num_unreadable += 1
         return Waiting(tuple(rows), begin + len(whole), num_unreadable)
 
-    def clear(self, taken: Waiting) -> None:
+    def clear(self, waiting: Waiting) -> None:
         """Empty it if nothing was added since; while it is held and nobody else can commit.
 
         A line that a power cut left half written at the end was never answered. Where others were unreadable a copy is
@@ -105,10 +105,10 @@ class PeopleJournal:
         if not self.size:
             return
         with self.path.open("rb") as f:
-            f.seek(taken.end)
+            f.seek(waiting.end)
             if b"\n" in f.read():
                 return
-        if taken.num_unreadable:
+        if waiting.num_unreadable:
             self.workspace.removed.mkdir(exist_ok=True)
             write_file(
                 self.workspace.removed / f"journal-{time.time_ns()}.jsonl", self.path.read_bytes()
@@ -135,12 +135,12 @@ class JournalLake(LakeConnection):
     @contextmanager
     def together(self) -> Iterator[None]:
         """What is added within is written at its end, in one go; nothing of it is where it fails. Raises OSError."""
-        together = self._together = {}
+        rows_by_table = self._together = {}
         try:
             yield
         finally:
             self._together = None
-        for name, rows in together.items():
+        for name, rows in rows_by_table.items():
             PeopleJournal(self.workspace).append(name, rows)
 
     def append(

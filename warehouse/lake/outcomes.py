@@ -166,11 +166,11 @@ def say_outcome(
 
     def rows(newest: dict[str, Any]) -> list[dict[str, Any]]:
         in_force = standing(lake, dataset, episode_index) if newest else None
-        seen = in_force["import_id"] if in_force else None
-        if follows != seen:
-            who = in_force["author"] if in_force else "somebody"
+        outcome_in_force = in_force["import_id"] if in_force else None
+        if follows != outcome_in_force:
+            last_author = in_force["author"] if in_force else "somebody"
             raise ConflictError(
-                f"{who} has said how episode {episode_index} of {dataset} ended: reload it and look"
+                f"{last_author} has said how episode {episode_index} of {dataset} ended: reload it and look"
             )
         return [outcome]
 
@@ -181,11 +181,11 @@ def undo_outcome(
     lake: Writable, dataset: str, episode_index: int, import_id: str, *, author: str
 ) -> str:
     """Take back what a person said of one run; returns the id of the row that says so. Raises CorrectionError."""
-    said = {"success": None, "note": None, "file": None, "undoes": import_id}
-    said["author"] = checked_text("author", author, 100)
-    return say(lake, "outcomes", lambda _: [said], dataset=dataset, episode_index=episode_index)[0][
-        "import_id"
-    ]
+    statement = {"success": None, "note": None, "file": None, "undoes": import_id}
+    statement["author"] = checked_text("author", author, 100)
+    return say(
+        lake, "outcomes", lambda _: [statement], dataset=dataset, episode_index=episode_index
+    )[0]["import_id"]
 
 
 def standing(lake: LakeConnection, dataset: str, episode_index: int) -> dict[str, Any] | None:

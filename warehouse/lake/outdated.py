@@ -72,7 +72,8 @@ def forget_labels(
 ) -> dict[str, pa.Table]:
     """Delete what was measured and labelled of some episodes of a dataset, and samples that show them.
 
-    Within a transaction; their chunks' stages are stale then. moved: numbers that recordings had, and have now. Returns
+    Within a transaction; their chunks' stages are stale then. moved_episodes: numbers that recordings had, and have
+    now. Returns
     their imported labels, which no build makes again, by table, with the present numbers: to be inserted.
     """
     indices = sorted(outdated)

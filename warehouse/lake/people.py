@@ -32,12 +32,12 @@ def key_of(table: Table, row: Mapping[str, Any]) -> Key:
 
 
 def lines_of(name: str, rows: Iterable[Mapping[str, Any]], kind: str = "row") -> list[str]:
-    """Rows of a table as lines; what: `row`, or `gone` for rows that are deleted."""
+    """Rows of a table as lines; kind: `row`, or `gone` for rows that are deleted."""
     return [f"{ENCODER.encode({'table': name, kind: row})}\n" for row in rows]
 
 
 def all_lines(query_table: Callable[[str], pa.Table]) -> list[str]:
-    """Lines of all rows that the lake has; ask: what it answers to a query."""
+    """Lines of all rows that the lake has; query_table: what it answers to a query."""
     lines: list[str] = []
     for name in KEPT:
         order = ", ".join(f'"{column}"' for column in TABLES[name].key)
@@ -86,12 +86,12 @@ def parsed(line: bytes) -> tuple[str, dict, bool]:
     """Table and row of a line, and whether it is gone. Raises what json, Arrow and Python do of a damaged one."""
     entry = json.loads(line)
     name = entry["table"]
-    what = "gone" if "gone" in entry else "row"
+    field = "gone" if "gone" in entry else "row"
     if name not in KEPT:
         raise KeyError(name)
-    row = {column: entry[what].get(column) for column in TABLES[name].schema.names}
+    row = {column: entry[field].get(column) for column in TABLES[name].schema.names}
     times = [column.name for column in TABLES[name].schema if pa.types.is_timestamp(column.type)]
-    return name, row | {c: datetime.fromisoformat(row[c]) for c in times if row[c]}, what == "gone"
+    return name, row | {c: datetime.fromisoformat(row[c]) for c in times if row[c]}, field == "gone"
 
 
 def missing(

@@ -273,18 +273,18 @@ def building(workspace: Workspace) -> Iterator[None]:
 
 
 @contextmanager
-def while_nothing_is_built(workspace: Workspace, what: str) -> Iterator[None]:
+def while_nothing_is_built(workspace: Workspace, action: str) -> Iterator[None]:
     """What must not happen during a build; builds that begin meanwhile wait. Sees builds of this machine.
 
-    Raises UserError: a build goes on. `what` names what was to be done.
+    Raises UserError: a build goes on. `action` names what was to be done.
     """
     with _lock_file(workspace) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
-            who = holder(workspace.building) or "another process"
+            builder = holder(workspace.building) or "another process"
             raise UserError(
-                f"{what} has to wait until the build has ended that goes on ({who})"
+                f"{action} has to wait until the build has ended that goes on ({builder})"
             ) from e
         except OSError:
             pass  # a file system without such locks: nobody can tell

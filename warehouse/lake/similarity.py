@@ -217,7 +217,8 @@ def _encoders(con: duckdb.DuckDBPyConnection, requested_datasets: set[str]) -> d
         encoders = dict(con.execute(sql).fetchall())
     for name in sorted(requested_datasets - encoders.keys()):
         names = [
-            known for (known,) in con.execute("SELECT dataset FROM datasets ORDER BY 1").fetchall()
+            dataset_name
+            for (dataset_name,) in con.execute("SELECT dataset FROM datasets ORDER BY 1").fetchall()
         ]
         if name in names:
             raise UserError(f"no encoder has looked at {name}: {HOW_TO}")

@@ -180,7 +180,7 @@ def gate_counts(
 def _read(
     con: duckdb.DuckDBPyConnection, relation: str, filters: Mapping[str, Any]
 ) -> dict[tuple[int, str], StoredLabel]:
-    """Labels by episode and label run, in that order, out of a relation's rows that fit; asked: None is any value."""
+    """Labels by episode and label run, in that order, out of a relation's rows that fit; filters: None is any value."""
     condition, values = _where(filters)
     answer = con.execute(
         f"SELECT episode_index, label_run, num_planned, COLUMNS('^({SEGMENT_COLUMNS})$') FROM {relation} "

@@ -82,8 +82,8 @@ class ToDagster(BuildListener):
         self.context = context
         self.lake = lake
 
-    def stage_done(self, done: StageReport) -> None:
-        tell_stages(self.context.instance, self.lake, [done], self.context.log_event)
+    def stage_done(self, report: StageReport) -> None:
+        tell_stages(self.context.instance, self.lake, [report], self.context.log_event)
 
     def note(self, text: str) -> None:
         self.context.log.info(text)
