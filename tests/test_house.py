@@ -184,7 +184,7 @@ DENSITY = {
     "tests": {"characters": 42.0, "packed": 8.0, "nested": 4.8},
     "benchmarks": {"characters": 41.0, "packed": 17.0, "nested": 7.2},
 }
-VAGUE_NAMES = {"product": 0.009, "tests": 0.018, "benchmarks": 0.003}
+VAGUE_NAMES = {"product": 0.006, "tests": 0.018, "benchmarks": 0.003}
 VAGUE = {
     "after",
     "again",
