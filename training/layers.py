@@ -34,8 +34,11 @@ def layers(backbone: nn.Module) -> list[nn.Module]:
 def prepare_layers(backbone: nn.Module, train: TrainConfig, cache: Path | None) -> None:
     """Let each layer calculate as the recipe says. In place. `cache`: the folder where compiled layers stay for the
     next run; None: torch's own."""
-    if train.compile and cache is not None:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    if train.compile:
+        # PyTorch counts compilations of one function over all models of a process, and a ninth is an error
+        torch.compiler.reset()
+        if cache is not None:
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
     for layer in layers(backbone):
         forward: Any = layer.forward
         if train.recompute != "none":

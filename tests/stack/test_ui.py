@@ -104,15 +104,17 @@ def launch(page: Page, button: Locator) -> None:
 
 
 def terminate(page: Page) -> None:
-    """By the dialog, opened again where its button stays disabled, as was seen once."""
+    """By the dialog. Dagster asks whether a run can be terminated when its page is loaded, which may have been while
+    the run was starting: the button stays disabled until the page is loaded again."""
     for _ in range(6):
-        page.get_by_role("button", name="Terminate").first.click()
+        page.reload()
         try:
+            page.get_by_role("button", name="Terminate").first.click(timeout=30_000)
             page.get_by_role("button", name="Terminate").last.click(timeout=30_000)
             return
         except PlaywrightTimeoutError:
-            page.keyboard.press("Escape")
-    pytest.fail("the dialog never let the run be terminated")
+            continue
+    pytest.fail("the page never let the run be terminated")
 
 
 def materialise(page: Page, url: str) -> None:

@@ -197,3 +197,12 @@ def test_the_older_name_of_what_is_recomputed() -> None:
     shared = {"steps": 1, "batch": 1, "lr": 1.0}
     assert TrainConfig(**shared, gradient_checkpointing=True).recompute == "all"  # type: ignore[call-arg]
     assert TrainConfig(**shared, gradient_checkpointing=False).recompute == "none"  # type: ignore[call-arg]
+
+
+@pytest.mark.slow
+def test_many_models_of_a_process_are_compiled(whole: list[dict[str, Any]]) -> None:
+    """As when recipes follow each other, or a process trains one model after another."""
+    for family in FAMILIES:
+        for recompute_kind in ("matmul", "all"):
+            gradients(family, packed=True, compile=True, recompute=recompute_kind)
+    assert len(whole) == 16
