@@ -26,9 +26,9 @@ from benchmarks.harness import arguments, build, table, worded
 from core.demonstration_quality import ODD_Z, PARTS
 from core.paths import Workspace
 from core.tables import TABLES
-from core.views import VIEWS
 from pipeline.reading import chunk_signals
 from warehouse.lake import Lake
+from warehouse.lake.views import VIEWS
 
 CLEAN = "expert"
 TROUBLES = ("stalled", "stopped", "missed")

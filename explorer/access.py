@@ -23,13 +23,13 @@ from core.errors import UserError
 from core.files import ScratchFolder
 from core.paths import Workspace
 from core.tables import TABLES
-from core.views import VIEWS
 from explorer.overlay import Overlay
 from warehouse.lake.catalog import check_catalog, copy_catalog
 from warehouse.lake.connection import attach, connect, database, literal, quoted, sql_type
 from warehouse.lake.place import LakeError, place
 from warehouse.lake.schema import checked_version
 from warehouse.lake.sql import OF_RELEASE, RESULTS, see_results
+from warehouse.lake.views import VIEWS
 from warehouse.sql_process import LakeState
 
 MEMORY = "450MB"  # of all pages together, without the index of episodes

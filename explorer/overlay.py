@@ -12,11 +12,11 @@ import duckdb
 
 from core.paths import Workspace
 from core.tables import TABLES
-from core.views import VIEWS
 from warehouse.lake import people
 from warehouse.lake.connection import quoted, sql_type
 from warehouse.lake.journal import PeopleJournal
 from warehouse.lake.statements import Place
+from warehouse.lake.views import VIEWS
 
 NAME = "journal"  # of the database
 TABLES_LAID_OVER = ("corrections", "outcomes")

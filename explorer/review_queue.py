@@ -6,9 +6,9 @@ from urllib.parse import quote, urlencode
 
 from starlette.datastructures import QueryParams
 
-from core.views import FAULTY
 from explorer.facets import Place, places_by_value
 from explorer.site import Visit
+from warehouse.lake.views import FAULTY
 
 # Of the view review_queue: kind in the address, title, and the sign as the view words it (None: any)
 SIGNS = {

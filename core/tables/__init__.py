@@ -1,4 +1,4 @@
-"""The tables of the lake, in one place. Imports nothing of ours. The views over them stand in core/views.py.
+"""The tables of the lake, in one place. Imports nothing of ours. The views over them stand in warehouse/lake/views/.
 
 Indices: `episode_index` counts episodes of one dataset, `frame_index` counts frames of one episode from 0,
 `chunk` = episode_index // chunk_size. Spans are half-open: `end_frame` is the first frame after the segment.

@@ -19,7 +19,6 @@ import pyarrow as pa
 from core.files import write_from
 from core.paths import Workspace
 from core.tables import STAGE_TABLES, TABLES
-from core.views import VIEWS
 from warehouse.lake import people
 from warehouse.lake.catalog import backups, is_sound, note_committed, remains
 from warehouse.lake.connection import LakeConnection, connect, temp_table
@@ -30,6 +29,7 @@ from warehouse.lake.outdated import count_outdated, delete_outdated_sql
 from warehouse.lake.place import LakeError, locked, place, postgres_session
 from warehouse.lake.publication import WHOLE_DATASET
 from warehouse.lake.schema import has_tables, migrate, schema_version, upgraded
+from warehouse.lake.views import VIEWS
 
 DAMAGED = "damaged"  # as input_hash: no plan ever wants it, so the stage is stale
 # Lines of stage_runs whose partitions are in the table `damaged`, as stale; where a line was lost, one in its place

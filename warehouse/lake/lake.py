@@ -19,7 +19,6 @@ import pyarrow as pa
 from core.files import room_in
 from core.paths import Workspace
 from core.tables import TABLES, Table
-from core.views import STATEMENTS
 from warehouse.lake import people
 from warehouse.lake.catalog import back_up
 from warehouse.lake.connection import LakeConnection, connect, quoted, row_by_row, was_interrupted
@@ -37,6 +36,7 @@ from warehouse.lake.publication import (
     waiting,
 )
 from warehouse.lake.schema import SCHEMA_VERSION, checked_version, migrate, upgrade
+from warehouse.lake.views import STATEMENTS
 
 SHARED_S, PAUSE_S = (
     2.0,

@@ -17,7 +17,7 @@ import pyarrow as pa
 from core.files import sync, write_file
 from core.paths import Workspace
 from core.tables import TABLES, Table
-from core.views import STATEMENTS
+from warehouse.lake.views import STATEMENTS
 
 SAID = (*STATEMENTS, "joined_tasks")
 KEPT = (*SAID, "build_configs", "episode_ids", "recordings")

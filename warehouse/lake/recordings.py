@@ -13,13 +13,13 @@ from typing import Any
 import pyarrow as pa
 
 from core.tables import TABLES
-from core.views import STATEMENTS
 from ingest.recordings import MOMENTS, VERSION, Fingerprint, KnownRecording
 from warehouse.lake.connection import LakeConnection, literal
 from warehouse.lake.lake import Lake
 from warehouse.lake.outdated import make_stale
 from warehouse.lake.publication import content_key
 from warehouse.lake.statements import CorrectionError, checked_text, take_down
+from warehouse.lake.views import STATEMENTS
 
 LISTING, FRAMES, PERSON = "listing", "frames", "person"  # who found a change
 # What a change is called, in the order of reports

@@ -1,10 +1,10 @@
 """The lake's schema: what tables and views there are, for people; and its version: one of an earlier is refused until
 it is upgraded, one of a later for good.
 
-Every change of core/tables or core/views.py has a version of its own: a new column names it (`since=15`), for others
-`OTHER_CHANGES` is raised. The upgrade makes tables, columns and views that are new; what rows of an earlier lake need
-besides is a step in `STEPS`. Versions are never skipped and never go back: to open a lake with an earlier proccorpus,
-put back the backup that the upgrade made.
+Every change of core/tables or warehouse/lake/views/ has a version of its own: a new column names it (`since=15`), for
+others `OTHER_CHANGES` is raised. The upgrade makes tables, columns and views that are new; what rows of an earlier
+lake need besides is a step in `STEPS`. Versions are never skipped and never go back: to open a lake with an earlier
+proccorpus, put back the backup that the upgrade made.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,6 @@ from core.names import PLACEHOLDER
 from core.paths import Workspace
 from core.tables import TABLES, Column, Table
 from core.version import VERSION
-from core.views import STATEMENTS, VIEWS
 from ingest.recordings import MOMENTS
 from ingest.recordings import VERSION as VERSION_OF_FINGERPRINTS
 from warehouse.lake import people
@@ -31,6 +30,7 @@ from warehouse.lake.catalog import back_up, lost, remains
 from warehouse.lake.connection import CATALOG, LakeConnection, connect, literal, quoted, sql_type
 from warehouse.lake.outdated import delete_outdated_sql
 from warehouse.lake.place import LakeError, locked, place
+from warehouse.lake.views import STATEMENTS, VIEWS
 
 OTHER_CHANGES = 18  # version of the last change that is no new column
 SCHEMA_VERSION = max(

@@ -20,11 +20,11 @@ from core.names import LATEST, did_you_mean
 from core.paths import Workspace
 from core.rows import write_as
 from core.tables import TABLES
-from core.views import VIEWS
 from core.wall import held_bytes
 from warehouse.lake.connection import attach, connect, extension_path, literal
 from warehouse.lake.place import LakeError, place
 from warehouse.lake.schema import checked_version
+from warehouse.lake.views import VIEWS
 
 RELATIONS = {*TABLES, *(v.name for v in VIEWS)}
 PLACES = {

@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 from core.errors import UserError
 from core.tables import TABLES
-from core.views import STATEMENTS
 from ingest.formats.side_files import parse_json, parse_json_lines
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.journal import JournalLake
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
+from warehouse.lake.views import STATEMENTS
 
 TABLES_ASKED = (
     "corrections",

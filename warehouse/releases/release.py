@@ -17,13 +17,13 @@ from core.names import LATEST, did_you_mean
 from core.paths import Workspace
 from core.tables import TABLES
 from core.version import VERSION
-from core.views import UNFINISHED
 from warehouse.lake import Lake, LakeError, content_key
 from warehouse.lake.acceptances import in_words
 from warehouse.lake.checks import GUARDS, corpus_is_sound
 from warehouse.lake.near_duplicates import not_looked_at
 from warehouse.lake.outcomes import question
 from warehouse.lake.stored import gate_counts
+from warehouse.lake.views import UNFINISHED
 from warehouse.releases.contents import (
     LOCAL,
     SHARD_COLUMNS,

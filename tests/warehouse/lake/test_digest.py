@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from core.paths import Workspace
 from core.tables import TABLES
-from core.views import VIEWS
 from tests.kits.lake_kit import facts, findings, frames, segments, stage_run
 from warehouse.lake import Lake, content_key, digest, output_hash
 from warehouse.lake.publication import table_hash
+from warehouse.lake.views import VIEWS
 
 
 def shuffled(table: pa.Table, seed: int = 0) -> pa.Table:

@@ -9,7 +9,6 @@ import pytest
 
 from core.paths import ROOT, Workspace
 from core.tables import TABLES
-from core.views import VIEWS
 from pipeline.build import run_build
 from pipeline.config import source_build
 from pipeline.plan import STALE, plan
@@ -22,6 +21,7 @@ from warehouse.lake.connection import connect
 from warehouse.lake.publication import content_key
 from warehouse.lake.schema import SCHEMA_VERSION, migrate, schema_version, upgraded
 from warehouse.lake.sql import open_for_users
+from warehouse.lake.views import VIEWS
 
 SAMPLE = ROOT / "samples" / "sim_short"
 # Made with the third commit of this repository: build --source samples/sim_short --name sim_short --episodes 0,1,2; the
@@ -45,7 +45,7 @@ def test_a_changed_schema_has_a_new_version():
         :16
     ]
     assert (SCHEMA_VERSION, schema_key) == (18, "876f1f489bb99f83"), (
-        "core/tables or core/views.py has changed: write since=VERSION behind a new column's type, or raise "
+        "core/tables or warehouse/lake/views/ has changed: write since=VERSION behind a new column's type, or raise "
         "OTHER_CHANGES in warehouse/lake/schema.py; say in its STEPS what rows of earlier lakes need, then here"
     )
 
