@@ -6,9 +6,9 @@ for `datasets`. A field without a description is none of the command's options.
 """
 
 import inspect
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -76,7 +76,7 @@ class KindOptions(_Options):
 
     @property
     def writer(self) -> str | None:
-        """The class that writes the export; None: the one that is named after the kind's options."""
+        """Import path of the class that writes the export, where it is another one than the kind's."""
         return None
 
     def stated(self) -> dict[str, Any]:
@@ -220,7 +220,7 @@ class WeightsOptions(LerobotOptions):
     @property
     def writer(self) -> str | None:
         if self.in_dataset:
-            return "WeightedDatasetExport"
+            return "warehouse.exports.weights:WeightedDatasetExport"
         return None
 
 
@@ -256,12 +256,13 @@ class OpensarmOptions(LabelOptions):
 
 @dataclass(frozen=True)
 class ExportKind:
-    """One format. `name` is what the command line, Dagster's job and the manifest call it; `module` the one of
-    `warehouse.exports` that writes it. `is_file`: the export is one file, and no folder."""
+    """One format. `name` is what the command line, Dagster's job and the manifest call it; `writer`: the class
+    that writes it, by its import path, since it needs packages that not everybody has. `is_file`: the export is one
+    file, and no folder."""
 
     name: str
     options: type[KindOptions]
-    module: str
+    writer: str
     is_file: bool = False
 
     @property
@@ -277,16 +278,13 @@ class ExportKind:
 
     def open(self, lake: Lake, selection: Selection, options: Any = None) -> Any:
         """What is to be written, as an `export.Export`. Raises UserError."""
+        options = options or self.options()
         try:
-            module = import_module(f"warehouse.exports.{self.module}")
+            writer = pkgutil.resolve_name(options.writer or self.writer)
         except ModuleNotFoundError as e:
             raise UserError(
                 f"this export needs the package {e.name}: {install_hint('exports')}"
             ) from e
-        options = options or self.options()
-        writer = getattr(
-            module, options.writer or self.options.__name__.replace("Options", "Export")
-        )
         return writer(self.name, lake, selection, options)
 
     def export(
@@ -312,18 +310,34 @@ def export_kind(name: str) -> ExportKind:
 EXPORT_KINDS = {
     kind.name: kind
     for kind in (
-        ExportKind("llamafactory", LlamaFactoryOptions, "sample_kinds"),
-        ExportKind("easyr1", EasyR1Options, "sample_kinds"),
-        ExportKind("datasets", DatasetsOptions, "sample_kinds"),
-        ExportKind("preferences", PreferencesOptions, "preferences"),
-        ExportKind("rerun", RerunOptions, "rerun"),
-        ExportKind("lerobot", LerobotOptions, "lerobot"),
-        ExportKind("weights", WeightsOptions, "weights"),
-        ExportKind("rabc", RabcOptions, "rabc"),
-        ExportKind("frame-signals", FrameSignalsOptions, "sidecars", is_file=True),
-        ExportKind("robo-dopamine", RoboDopamineOptions, "reward_data"),
-        ExportKind("annotations-json", AnnotationsJsonOptions, "sidecars", is_file=True),
-        ExportKind("robometer", RobometerOptions, "reward_data"),
-        ExportKind("opensarm", OpensarmOptions, "opensarm"),
+        ExportKind(
+            "llamafactory", LlamaFactoryOptions, "warehouse.exports.sample_kinds:LlamaFactoryExport"
+        ),
+        ExportKind("easyr1", EasyR1Options, "warehouse.exports.sample_kinds:EasyR1Export"),
+        ExportKind("datasets", DatasetsOptions, "warehouse.exports.sample_kinds:DatasetsExport"),
+        ExportKind(
+            "preferences", PreferencesOptions, "warehouse.exports.preferences:PreferencesExport"
+        ),
+        ExportKind("rerun", RerunOptions, "warehouse.exports.rerun:RerunExport"),
+        ExportKind("lerobot", LerobotOptions, "warehouse.exports.lerobot:LerobotExport"),
+        ExportKind("weights", WeightsOptions, "warehouse.exports.weights:WeightsExport"),
+        ExportKind("rabc", RabcOptions, "warehouse.exports.rabc:RabcExport"),
+        ExportKind(
+            "frame-signals",
+            FrameSignalsOptions,
+            "warehouse.exports.sidecars:FrameSignalsExport",
+            is_file=True,
+        ),
+        ExportKind(
+            "robo-dopamine", RoboDopamineOptions, "warehouse.exports.reward_data:RoboDopamineExport"
+        ),
+        ExportKind(
+            "annotations-json",
+            AnnotationsJsonOptions,
+            "warehouse.exports.sidecars:AnnotationsJsonExport",
+            is_file=True,
+        ),
+        ExportKind("robometer", RobometerOptions, "warehouse.exports.reward_data:RobometerExport"),
+        ExportKind("opensarm", OpensarmOptions, "warehouse.exports.opensarm:OpensarmExport"),
     )
 }
