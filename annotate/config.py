@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from annotate.label_run import MIN_CONFIDENCE, MIN_NAME_CONFIDENCE, FormerVersion, LabelGate
+from core.domain.label_run import MIN_CONFIDENCE, MIN_NAME_CONFIDENCE, FormerVersion, LabelGate
 from core.errors import checked_address
 
 

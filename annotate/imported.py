@@ -17,7 +17,7 @@ from typing import Any
 from annotate.conventions import reward_data, sidecars
 from annotate.imported_label import EpisodeAnnotation, ImportedError, ImportedLabel
 from annotate.native import annotate
-from annotate.segments import STEP, finished
+from core.domain.label import STEP, finished
 from ingest.episode import NativeStep
 from ingest.formats.folders import is_step
 from ingest.formats.lerobot_meta import (

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from annotate.progress import NOTHING_STATED, StatedEnd, check_stated
-from annotate.segments import STEP, Segment, check_tiling
+from core.domain.label import NOTHING_STATED, STEP, Segment, StatedEnd, check_tiling
+from core.domain.stated import check_stated
 from core.errors import UserError
 from core.names import unnamed_step
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from annotate.segments import DONE, IDLE, STEP, Segment
+from core.domain.label import DONE, IDLE, STEP, Segment
 from core.names import is_name
 from ingest.episode import NativeStep
 

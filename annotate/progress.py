@@ -12,14 +12,14 @@ generate_progress.py).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby, pairwise
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotate.pictures import hamming
-from annotate.segments import IDLE, PACES, STEP, Segment, finished, undo
+from core.domain.label import IDLE, Segment, StatedEnd, undo
+from core.domain.stated import slopes_of
 
 CODE_VERSION = "progress-6"
 BUDGET_CLIP = (
@@ -300,79 +300,10 @@ def _step_spans(labels: Sequence[str]) -> list[tuple[int, int]]:
     return spans
 
 
-SLOPES: dict[str, float] = dict(zip(PACES, (2.0, 1.0, 0.0, -1.0), strict=True))
-
-
-@dataclass(frozen=True)
-class StatedEnd:
-    """A person's statement on a run's end; None: not stated.
-
-    final_progress: 0..1, at the last frame, or right before the catastrophic one. catastrophic_frame: the first frame
-    at which nothing is left of what was done.
-    """
-
-    final_progress: float | None = None
-    catastrophic_frame: int | None = None
-
-
-NOTHING_STATED = StatedEnd()
-
-
-def is_stated(segments: Sequence[Segment], end: StatedEnd) -> bool:
-    """Does a person say anything of the curve, beyond the segments?"""
-    return end != NOTHING_STATED or any(s.pace is not None for s in segments)
-
-
-def check_stated(segments: Sequence[Segment], num_planned: int, end: StatedEnd) -> None:
-    """Raise ValueError where what is stated contradicts itself: a label is 1 exactly when all planned steps are done.
-
-    `segments` tile the episode.
-    """
-    last_frame = segments[-1].end_frame - 1
-    final = end.final_progress
-    catastrophic_frame = end.catastrophic_frame
-    is_finished = finished(segments, num_planned)
-    # Without a final progress the curve ends where the segments alone would end it, which is never below 0
-    falls = (
-        any(s.pace is not None for s in segments)
-        and _slopes(segments)[1:catastrophic_frame].sum() < 0
-    )
-    finished_note = "every planned step is completed, so"
-    contradictions = (
-        (
-            final is not None and not 0 <= final <= 1,
-            f"final progress {final} is not between 0 and 1",
-        ),
-        (
-            catastrophic_frame is not None and not 0 < catastrophic_frame <= last_frame,
-            f"the catastrophic frame {catastrophic_frame} is none of the frames 1 to {last_frame}",
-        ),
-        (
-            catastrophic_frame is not None and is_finished,
-            f"{finished_note} nothing was lost: mark the step that failed",
-        ),
-        (
-            final not in (None, 1) and catastrophic_frame is None and is_finished,
-            f"{finished_note} the run ends at 1: mark the step that failed",
-        ),
-        (
-            final == 1 and catastrophic_frame is None and not is_finished,
-            "the run ends at 1, but a planned step is not completed: mark it as completed, or end below 1",
-        ),
-        (
-            falls,
-            "the segments fall by more than they rise: mark a segment as slow or fast, or take falls back",
-        ),
-    )
-    for is_so, contradiction in contradictions:
-        if is_so:
-            raise ValueError(contradiction)
-
-
 def stated_progress(
     segments: Sequence[Segment], ordinary: np.ndarray, end: StatedEnd
 ) -> np.ndarray:
-    """Progress as stated, float32 [n]; `ordinary` [n] is what `annotate.progress` makes of the segments alone.
+    """Progress as stated, float32 [n]; `ordinary` [n] is what `progress` makes of the segments alone.
 
     Without paces it is the ordinary curve, stretched to the final progress. With paces: 0 at frame 0, straight inside
     each segment, the final progress at the end (that of the ordinary curve where none is stated). Segments without a
@@ -385,7 +316,7 @@ def stated_progress(
     final = float(ordinary[last]) if end.final_progress is None else end.final_progress
     curve = np.asarray(ordinary, np.float64)
     if any(s.pace is not None for s in segments):
-        slopes = _slopes(segments)
+        slopes = slopes_of(segments)
         slopes[0] = 0.0  # nothing leads to frame 0
         curve = np.cumsum(slopes)
     if curve[last] > 0:
@@ -399,9 +330,3 @@ def stated_progress(
     out[last + 1 :] = 0.0
     out[0] = 0.0
     return out.astype(np.float32)
-
-
-def _slopes(segments: Sequence[Segment]) -> np.ndarray:
-    """Slope of each frame, float64 [n], in parts of a slow one."""
-    of_segments = [SLOPES[s.pace or ("slow" if s.kind == STEP else "adjust")] for s in segments]
-    return np.repeat(of_segments, [len(s) for s in segments])

@@ -22,8 +22,8 @@ import numpy as np
 
 from annotate.config import MotionConfig
 from annotate.motion.observe import Signals, gripper_moves, observe
-from annotate.segments import Segment
 from core.demonstration_quality import FEWEST, LEAST_SPREAD, MAD_TO_STD
+from core.domain.label import Segment
 from ingest.outcomes import BY_PERSON
 
 JUMP_S = 0.5  # time within which a jump of progress is measured

@@ -33,7 +33,7 @@ from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.annotator import SPREAD, agreed_ends, finished_curve, label_of
 from annotate.motion.observe import Signals, observe, split_at_idle
 from annotate.motion.structure import segments_to
-from annotate.segments import EpisodeLabel, Segment
+from core.domain.label import EpisodeLabel, Segment
 from core.values import spread
 
 CODE_VERSION = "transfer-4"

@@ -32,9 +32,9 @@ from PIL import Image
 
 from annotate.frames import FramesConfig, measure_camera
 from annotate.progress import procvlm_labels
-from annotate.segments import Segment
 from benchmarks.harness import arguments, exit_code, is_missed
 from benchmarks.pipeline import encode_all
+from core.domain.label import Segment
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, TimedPicture, timed
 from ingest.media.frames import DECODE_ALL, DecodeOptions
 from ingest.media.video import decode

@@ -15,13 +15,13 @@ from dataclasses import replace
 import numpy as np
 
 from annotate.config import MotionConfig, TransferConfig, VlmConfig
-from annotate.segments import EpisodeLabel
 from annotate.vlm.annotator import annotate_episode
 from annotate.vlm.few_runs import TaskLabels, in_rounds, label_task
 from benchmarks.hand_labels import HandLabelled, labelled_sets, view_of
 from benchmarks.harness import table_text, trial_workspace
 from benchmarks.label_truth import hand_labelled, names
 from benchmarks.vlm_stand_in import NEAR_S, Mistakes, StandIn
+from core.domain.label import EpisodeLabel
 from eval.annotators.scoring import cuts_f1
 from eval.annotators.truth import hand_progress
 

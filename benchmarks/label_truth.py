@@ -38,7 +38,6 @@ import annotate.motion.structure as structure
 import annotate.motion.way_home as way_home
 from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.observe import Signals
-from annotate.segments import DONE, IDLE, STEP, Segment
 from annotate.transfer import CODE_VERSION as TRANSFER_VERSION
 from annotate.transfer import Reference, Transferred
 from annotate.transfer import annotate as transfer
@@ -52,6 +51,7 @@ from benchmarks.harness import (
     with_tables,
     write_json,
 )
+from core.domain.label import DONE, IDLE, STEP, Segment
 from core.paths import ROOT, Workspace
 from eval.annotators.scoring import cuts_f1, even_cuts
 from eval.annotators.truth import NEAR_S, EpisodeTruth, corpus_truth

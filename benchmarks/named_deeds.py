@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import annotate.motion.annotator as motion
 from annotate.config import MotionConfig
-from annotate.segments import IDLE, STEP, Segment
 from benchmarks.harness import table, trial_workspace
 from benchmarks.label_truth import TRUTH, Known, hand_labelled, names, real_sets
+from core.domain.label import IDLE, STEP, Segment
 from eval.annotators.truth import NEAR_S
 
 # What people call each deed that motion names

@@ -26,9 +26,9 @@ import pyarrow.parquet as pq
 import annotate.motion.annotator as motion
 from annotate import native
 from annotate.config import MotionConfig
-from annotate.segments import STEP, Segment
 from benchmarks.harness import arguments, build, table, trial_workspace
 from benchmarks.label_truth import Known, mean_of, signals_without_outcomes
+from core.domain.label import STEP, Segment
 from core.paths import Workspace
 from eval.annotators.scoring import even_cuts
 from eval.annotators.truth import hand_progress

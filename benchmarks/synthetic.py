@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from annotate.config import MotionConfig
-from annotate.label_run import LabelRun, resolved
 from annotate.motion.annotator import CODE_VERSION as MOTION_VERSION
+from core.domain.label_run import LabelRun, resolved
 from core.paths import Workspace
 from core.tables import TABLES
 from ingest.registry import DatasetConfig

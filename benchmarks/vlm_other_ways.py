@@ -15,9 +15,9 @@ from itertools import batched, pairwise
 
 from annotate.model_client.calls import Image, Request
 from annotate.model_client.tokens import MARKERS, TokenMeter, blank
-from annotate.segments import STEP, EpisodeLabel, Segment, plain_label
 from annotate.vlm.pictures import COLUMNS
 from annotate.vlm.windows import TILES
+from core.domain.label import STEP, EpisodeLabel, Segment, plain_label
 
 METER = TokenMeter()
 QUESTION = "Divide the run into its steps, in order: of each the time in seconds at which it begins, and what is done. "

@@ -22,16 +22,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from annotate.config import VlmConfig
-from annotate.label_run import MIN_NAME_CONFIDENCE
 from annotate.model_client.calls import Reply, Request, VlmError
 from annotate.model_client.reading import problem_of
 from annotate.model_client.tokens import TokenMeter
-from annotate.segments import DONE, IDLE, STEP, EpisodeLabel, Segment, finished
 from annotate.vlm.annotator import annotate_episode, reason_episode
 from benchmarks.hand_labels import HandLabelled, labelled_sets, picture, view_of
 from benchmarks.harness import table_text, trial_workspace
 from benchmarks.label_truth import hand_labelled, names, robot_of
 from benchmarks.vlm_other_ways import MINUTE_HEAD, as_lerobot, minute_rows, plainly
+from core.domain.label import DONE, IDLE, STEP, EpisodeLabel, Segment, finished
+from core.domain.label_run import MIN_NAME_CONFIDENCE
 from core.paths import ROOT
 from eval.annotators.scoring import cuts_f1
 from eval.annotators.truth import EpisodeTruth, hand_progress, planned_step

@@ -18,8 +18,8 @@ import numpy as np
 import annotate.motion.annotator as motion
 from annotate.config import MotionConfig
 from annotate.motion.observe import GripperCurve, Observed, Signals, observe
-from annotate.segments import DONE, STEP, Segment
 from benchmarks.harness import table
+from core.domain.label import DONE, STEP, Segment
 from eval.annotators.truth import hand_progress
 
 RUNS = 8

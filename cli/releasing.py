@@ -8,7 +8,6 @@ import typer
 from rich.filesize import decimal
 from typer import Argument, Option
 
-from annotate.label_run import LabelGate
 from cli.lakes import lake_at, lake_to_read
 from cli.options import (
     At,
@@ -30,6 +29,7 @@ from cli.options import (
 )
 from cli.output import show, show_facts
 from cli.terminal import FAILED, note
+from core.domain.label_run import LabelGate
 from core.errors import UserError
 from warehouse.lake import Lake
 from warehouse.lake.acceptances import in_words

@@ -32,7 +32,7 @@ class Annotator:
     labels: str = ""
 
     def label_run_of(self, build: Any) -> Any:
-        """The label run (annotate.label_run.LabelRun) of its labels in a build (pipeline.config.DatasetBuild)."""
+        """The label run (core.domain.label_run.LabelRun) of its labels in a build (pipeline.config.DatasetBuild)."""
         return _imported(self.label_run)(build)
 
     def labels_of(self, context: Any, episodes: Any) -> Any:

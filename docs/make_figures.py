@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from annotate.progress import ProgressConfig, budgets
-from annotate.segments import IDLE
+from core.domain.label import IDLE
 from core.figures import COLOURS, new_figure, render, shorten
 from core.paths import Workspace
 from eval.held_out.episodes import load_truth

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
+from core.domain.label import EpisodeFrame
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.reasons import REASONS
 
@@ -52,14 +53,6 @@ class NativeStep:
     step: int | None = None
     confidence: float | None = None
     notes: str | None = None
-
-
-@dataclass(frozen=True)
-class EpisodeFrame:
-    """One frame of another episode of the same data set."""
-
-    episode_index: int
-    frame_index: int
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from annotate.config import (
 )
 from annotate.embeddings.encoders import lack
 from annotate.frames import FramesConfig
-from annotate.label_run import LabelRun
 from annotate.progress import ProgressConfig
 from annotate.vlm.prompts import prompt_version
 from core.annotators import AUTO, annotator_named
+from core.domain.label_run import LabelRun
 from core.errors import UserError, validation_message
 from core.names import did_you_mean
 from core.tables import TABLES

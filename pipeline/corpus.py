@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from annotate.segments import Segment
+from core.domain.label import Segment
 from core.errors import FailedError, UserError
 from core.figures import render
 from core.names import did_you_mean, whoami

@@ -10,10 +10,10 @@ import annotate.embeddings.passing
 import annotate.native
 from annotate.config import VLM_VERSION
 from annotate.embeddings.encoders import identity, lack
-from annotate.label_run import LabelRun, resolved
 from annotate.motion.annotator import CODE_VERSION as MOTION_VERSION
 from annotate.progress import CODE_VERSION as PROGRESS_VERSION
 from annotate.transfer import CODE_VERSION as TRANSFER_VERSION
+from core.domain.label_run import LabelRun, resolved
 from pipeline.config import DatasetBuild
 
 

@@ -10,19 +10,17 @@ import numpy as np
 import pyarrow as pa
 
 from annotate import quality
-from annotate.label_run import human_run
 from annotate.progress import (
-    NOTHING_STATED,
     ProgressConfig,
-    StatedEnd,
-    is_stated,
     procvlm_labels,
     procvlm_progress,
     progress,
     stated_progress,
 )
-from annotate.segments import EpisodeLabel, Segment, has_names
 from annotate.transfer import Alignment
+from core.domain.label import NOTHING_STATED, EpisodeLabel, Segment, StatedEnd, has_names
+from core.domain.label_run import human_run
+from core.domain.stated import is_stated
 from core.tables import TABLES
 from pipeline.reading import EpisodeSignals, by_task
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from annotate.segments import STEP, Segment
+from core.domain.label import STEP, Segment
 from core.figures import COLOURS, Axes, Figure, jpeg_to_rgb, new_figure, render, shorten
 from core.values import spread
 from warehouse.lake import Lake

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from annotate.label_run import LabelGate
+from core.domain.label_run import LabelGate
 from core.figures import COLOURS, new_figure, render
 from core.metrics import LEADERBOARD, metrics_shown_in
 from core.names import DEMO_RELEASE

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
-from annotate.label_run import LabelRun
+from core.domain.label_run import LabelRun
 from core.errors import FailedError
 from core.figures import Figure
 from core.tables import STAGE_TABLES

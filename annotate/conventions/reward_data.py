@@ -31,8 +31,7 @@ from annotate.imported_label import (
     ImportedLabel,
     whole_run,
 )
-from annotate.progress import NOTHING_STATED, StatedEnd
-from annotate.segments import IDLE, STEP, Segment
+from core.domain.label import IDLE, NOTHING_STATED, STEP, Segment, StatedEnd
 from core.names import unnamed_step
 from ingest.formats.tables import npy_rows
 from ingest.reasons import DataError

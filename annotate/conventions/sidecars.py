@@ -36,7 +36,7 @@ from annotate.imported_label import (
     whole_run,
 )
 from annotate.native import annotate
-from annotate.segments import DONE, IDLE, STEP, Segment
+from core.domain.label import DONE, IDLE, STEP, Segment
 from core.names import unnamed_step
 from ingest.episode import NativeStep
 from ingest.formats.folders import is_step

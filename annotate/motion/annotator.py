@@ -19,7 +19,6 @@ import numpy as np
 
 from annotate.alignment import engine
 from annotate.config import MotionConfig
-from annotate.label_run import MIN_NAME_CONFIDENCE
 from annotate.motion.observe import Observed, Signals, observe, split_at_idle
 from annotate.motion.structure import (
     MIN_EPISODES,
@@ -32,7 +31,8 @@ from annotate.motion.structure import (
 from annotate.motion.task_text import task_sentence
 from annotate.motion.way_home import ends_of_work
 from annotate.progress import MOST, ProgressConfig
-from annotate.segments import STEP, EpisodeLabel, Segment, plain_label
+from core.domain.label import STEP, EpisodeLabel, Segment, plain_label
+from core.domain.label_run import MIN_NAME_CONFIDENCE
 from core.names import is_name, unnamed_step
 from core.values import spread
 

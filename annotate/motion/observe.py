@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from annotate.config import MotionConfig
-from annotate.segments import DONE, IDLE, Segment
+from core.domain.label import DONE, IDLE, Segment
 from ingest.signals.gripper import STARTED, STARTED_S
 
 

@@ -24,7 +24,7 @@ from annotate.config import MotionConfig
 from annotate.motion.observe import LEAST_S, Attempt, Observed, split_at_idle
 from annotate.motion.task_text import Transfer, asks_for_other_deeds, transfers
 from annotate.progress import ProgressConfig
-from annotate.segments import DONE, IDLE, STEP, Segment
+from core.domain.label import DONE, IDLE, STEP, Segment
 
 OVER_GOAL = (
     0.9  # of how far the arm goes out of the straight line to the goal: from there it comes down

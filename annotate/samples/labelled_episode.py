@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from annotate.segments import IDLE, STEP, Segment, completed_steps
+from core.domain.label import IDLE, STEP, Segment, completed_steps
 from core.values import IMAGE_MARK
 
 STATES = ("ongoing", "finished", "failed", "regressed", "stalled")

@@ -15,10 +15,10 @@ import annotate.vlm.prompts as prompts
 import annotate.vlm.windows as windows
 from annotate.config import VlmConfig
 from annotate.model_client.calls import Reply, VlmError
-from annotate.segments import DONE, STEP, EpisodeLabel, Segment, completed_steps
 from annotate.vlm.judgement import DOUBTED, implausible, noted, with_outcome
 from annotate.vlm.moments import settled
 from annotate.vlm.pictures import Ask, EpisodeView, all_results, load_pictures
+from core.domain.label import DONE, STEP, EpisodeLabel, Segment, completed_steps
 from core.values import spread
 
 ATTEMPTS_PER_CALL = 12

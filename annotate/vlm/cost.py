@@ -21,9 +21,9 @@ from annotate.config import VlmConfig
 from annotate.model_client.calls import Reply, Request
 from annotate.model_client.reading import max_chars
 from annotate.model_client.tokens import TokenMeter, blank
-from annotate.segments import DONE
 from annotate.vlm.annotator import annotate_episode, reason_episode
 from annotate.vlm.pictures import EpisodeView
+from core.domain.label import DONE
 from core.values import spread
 
 STAGES = ("plan", "segment", "refine", "verify", "reason")

@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 
 from annotate.config import MotionConfig, TransferConfig, VlmConfig
-from annotate.label_run import MIN_NAME_CONFIDENCE
 from annotate.motion.observe import Signals
-from annotate.segments import EpisodeLabel, finished
 from annotate.transfer import Alignment, Reference, annotate, most_telling
+from core.domain.label import EpisodeLabel, finished
+from core.domain.label_run import MIN_NAME_CONFIDENCE
 from core.values import spread
 
 MOST_COMPARED = 60  # runs of a task among which those to ask about are chosen

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from annotate.segments import DONE, IDLE, STEP, Segment, completed_steps, finished
+from core.domain.label import DONE, IDLE, STEP, Segment, completed_steps, finished
 
 DOUBTED = 0.3  # confidence of a label that no run looks like, at most: its names are not used
 EVEN = 0.15  # spread of the lengths over their mean: what people divide is less even

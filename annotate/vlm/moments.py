@@ -12,8 +12,8 @@ from scipy.signal import find_peaks
 
 from annotate.config import MotionConfig
 from annotate.motion.observe import Signals, gripper_moves, observe, smoothed
-from annotate.segments import DONE, IDLE
 from annotate.vlm.windows import Span, ascending
+from core.domain.label import DONE, IDLE
 
 SLOW_WITHIN_S = 0.5  # an arm has its slowest moment only once within this time
 SLOW_WINDOW_S = 0.3  # of the moving average of its speed

@@ -17,7 +17,7 @@ from typing import Any
 from annotate.config import VlmConfig
 from annotate.model_client.calls import Image, Request
 from annotate.model_client.reading import THOUGHT, in_words, max_chars
-from annotate.segments import DONE, IDLE
+from core.domain.label import DONE, IDLE
 
 FOLDER = Path(__file__).parent / "prompts"
 VERSION = "prompts-2"  # of how the texts are filled in

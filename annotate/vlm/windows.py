@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from annotate.config import VlmConfig
-from annotate.segments import DONE, IDLE
 from annotate.vlm.prompts import ACHIEVED
+from core.domain.label import DONE, IDLE
 from core.values import spread
 
 TILES = 9  # pictures in a contact sheet

@@ -11,11 +11,11 @@ import numpy as np
 from annotate.alignment.engine import HZ
 from annotate.motion.annotator import CODE_VERSION as MOTION
 from annotate.progress import CODE_VERSION as PROGRESS
-from annotate.segments import IDLE
 from benchmarks.harness import attempted, command
 from benchmarks.policy.protocol import FAR, SHOWN
 from benchmarks.policy.recording import DATASET, Frames
 from benchmarks.policy.weights import write_progress
+from core.domain.label import IDLE
 from core.errors import UserError
 from core.paths import Workspace
 from eval.reward.open import open_checkpoint

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from annotate.segments import STEP
 from annotate.similarity import embed
+from core.domain.label import STEP
 from core.errors import UserError
 from core.metrics import is_lower_better
 from eval.annotators.scoring import (

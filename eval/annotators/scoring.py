@@ -10,7 +10,7 @@ from itertools import chain
 
 import numpy as np
 
-from annotate.segments import DONE, STEP, Segment
+from core.domain.label import DONE, STEP, Segment
 from core.errors import UserError
 from eval.annotators.truth import NEAR_S, EpisodeTruth
 from eval.metrics.published import boundary_hits, first_and_last

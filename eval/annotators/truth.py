@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from annotate.segments import STEP, Segment
+from core.domain.label import STEP, Segment
 from core.errors import UserError, validation_message
 from eval.held_out.episodes import load_truth
 from eval.metrics.segments import matched

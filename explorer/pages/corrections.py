@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, StrictBool, StrictInt
 
-from annotate.label_run import human_run
+from core.domain.label_run import human_run
 from core.errors import UserError
 from core.values import plain
 from explorer.access import LakeReader, PageError

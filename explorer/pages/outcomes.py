@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from annotate.segments import DONE, IDLE, STEP
+from core.domain.label import DONE, IDLE, STEP
 from core.values import plain
 from explorer.access import LakeReader
 from explorer.corrected_labels import corrected_places

@@ -11,8 +11,9 @@ from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from core.domain.label import EpisodeFrame
 from core.names import unnamed_step
-from ingest.episode import EpisodeFrame, NativeStep
+from ingest.episode import NativeStep
 from ingest.formats import folders, lerobot_meta
 from ingest.formats.folders import StatedSpan, checked_steps, is_step, object_of, span_objects
 from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, columns_of, times_of

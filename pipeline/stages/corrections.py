@@ -3,11 +3,10 @@
 import json
 from functools import partial
 
-from annotate.label_run import HUMAN_VERSION, human_run
 from annotate.progress import CODE_VERSION as PROGRESS_VERSION
-from annotate.progress import StatedEnd
-from annotate.segments import check_tiling
 from core.annotators import HUMAN
+from core.domain.label import StatedEnd, check_tiling
+from core.domain.label_run import HUMAN_VERSION, human_run
 from ingest.episode import Finding
 from pipeline.labelled import LabelPlace, label_tables, of_label_run, quality_table, stated_label
 from pipeline.pictures import segments_figure

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from annotate.label_run import choose_active, human_run
 from annotate.progress import CODE_VERSION
+from core.domain.label_run import choose_active, human_run
 from core.tables import TABLES
 from pipeline.labelled import (
     LabelledSignals,

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from annotate.label_run import GateCounts
 from annotate.samples import CODE_VERSION, samples_stage
 from annotate.samples.labelled_episode import LabelledEpisode
 from annotate.samples.unanswerable import Stranger
 from annotate.samples.wording import template_version
+from core.domain.label_run import GateCounts
 from pipeline.config import DatasetBuild
 from pipeline.pictures import samples_figure
 from pipeline.stage import Output, Stage, StageContext

@@ -10,12 +10,12 @@ from annotate import native
 from annotate.config import VLM_VERSION, VlmConfig
 from annotate.motion import annotator as motion
 from annotate.progress import progress
-from annotate.segments import EpisodeLabel, check_tiling, plain_label
 from annotate.vlm.annotator import annotate_episode
 from annotate.vlm.few_runs import TaskLabels, in_rounds, label_task
 from annotate.vlm.moments import moments_of
 from annotate.vlm.pictures import EpisodeView
 from core.annotators import annotator_named
+from core.domain.label import EpisodeLabel, check_tiling, plain_label
 from core.tables import TABLES
 from ingest.episode import Finding
 from pipeline.kept_labels import kept_labels, with_kept_findings, with_kept_rows

@@ -9,8 +9,8 @@ import numpy as np
 from annotate.motion.observe import Signals
 from annotate.progress import CODE_VERSION as PROGRESS_VERSION
 from annotate.progress import progress
-from annotate.segments import check_tiling
 from annotate.transfer import Reference, Transferred, annotate
+from core.domain.label import check_tiling
 from ingest.episode import Finding
 from pipeline.config import DatasetBuild
 from pipeline.labelled import (

@@ -17,7 +17,7 @@ from annotate.progress import (
     procvlm_progress,
     progress,
 )
-from annotate.segments import DONE, IDLE, Segment, check_tiling
+from core.domain.label import DONE, IDLE, Segment, check_tiling
 
 CONFIG = ProgressConfig()
 FPS = 10.0

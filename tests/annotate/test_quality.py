@@ -18,7 +18,7 @@ from annotate.quality import (
     qualities,
     signs_of,
 )
-from annotate.segments import DONE, STEP, Segment
+from core.domain.label import DONE, STEP, Segment
 
 FPS = 10.0
 USUAL = [

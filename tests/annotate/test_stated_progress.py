@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from annotate.progress import StatedEnd, check_stated, stated_progress
-from annotate.segments import STEP, Segment
+from annotate.progress import stated_progress
+from core.domain.label import STEP, Segment, StatedEnd
+from core.domain.stated import check_stated
 
 
 def test_without_paces_the_ordinary_curve_is_stretched():

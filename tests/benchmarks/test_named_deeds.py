@@ -3,9 +3,9 @@
 import numpy as np
 
 from annotate.motion.observe import Signals
-from annotate.segments import IDLE, STEP, Segment
 from benchmarks.label_truth import Known
 from benchmarks.named_deeds import deeds
+from core.domain.label import IDLE, STEP, Segment
 
 PERSON = (
     Segment("reach for the cup", 0, 20, step=0),

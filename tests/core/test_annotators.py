@@ -7,7 +7,6 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from annotate.label_run import LabelRun
 from core.annotators import (
     ANNOTATORS,
     CHOICES,
@@ -17,6 +16,7 @@ from core.annotators import (
     made_by,
     made_by_sql,
 )
+from core.domain.label_run import LabelRun
 from pipeline.config import StageConfigs, source_build
 
 FIRST_FOUR = ["native", "transfer", "vlm", "motion"]

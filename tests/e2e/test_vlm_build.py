@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from annotate.segments import Segment, check_tiling
+from core.domain.label import Segment, check_tiling
 from tests.kits.cli_kit import FAILED, Built, Result, digest_of, ok, proccorpus, rows, write_config
 from tests.kits.fault_kit import ModelServer, serving_model
 from tests.kits.lerobot_writer import write_json_lines as write_lines

@@ -3,7 +3,7 @@
 import numpy as np
 
 from annotate.samples.labelled_episode import LabelledEpisode
-from annotate.segments import DONE, IDLE, Segment
+from core.domain.label import DONE, IDLE, Segment
 
 STEPS = ("Grasp the cup", "Place the cup")
 

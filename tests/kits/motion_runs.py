@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from annotate.motion.observe import GripperCurve, Signals
-from annotate.segments import DONE, IDLE, STEP, Segment
+from core.domain.label import DONE, IDLE, STEP, Segment
 
 TASKS = (
     None,

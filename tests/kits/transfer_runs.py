@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from annotate.motion.observe import GripperCurve, Signals
-from annotate.segments import STEP, Segment
 from annotate.transfer import Reference
+from core.domain.label import STEP, Segment
 
 FPS = 20.0
 GRASPS_AT = 0.4

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from annotate.config import VLM_VERSION, VlmConfig
-from annotate.label_run import LabelRun, resolved
+from core.domain.label_run import LabelRun, resolved
 from core.paths import Workspace
 from pipeline.config import DatasetBuild
 from pipeline.plan import CURRENT, plan

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from annotate.segments import Segment, check_tiling
+from core.domain.label import Segment, check_tiling
 from core.paths import Workspace
 from tests.kits.cli_kit import without_progress
 from tests.kits.vllm_kit import SAMPLES, VllmServer

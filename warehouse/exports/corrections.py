@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_va
 
 from annotate.conventions.reward_data import OpensarmLine, read_said
 from annotate.imported_label import ImportedError
-from annotate.segments import DONE, IDLE, STEP
+from core.domain.label import DONE, IDLE, STEP
 from core.names import unnamed_step
 from ingest.formats.side_files import parse_json_lines
 from warehouse.lake import Lake

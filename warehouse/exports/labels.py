@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from annotate.progress import NOTHING_STATED, StatedEnd
-from annotate.segments import Segment
+from core.domain.label import NOTHING_STATED, EpisodeFrame, Segment, StatedEnd
 from core.errors import UserError
-from ingest.episode import EpisodeFrame
 from warehouse.exports.export import Export, counted
 from warehouse.exports.options import Selection
 from warehouse.exports.selection import ExportEpisode, Selected

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from annotate.segments import Segment
+from core.domain.label import Segment
 from core.errors import UserError
 from core.values import spread
 from ingest.formats.tables import read_columns

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from annotate.conventions.reward_data import LABELS, PRIMITIVES, ROLLOUTS, label_of, primitive
-from annotate.label_run import human_run
+from core.domain.label_run import human_run
 from ingest.episode import EpisodeData
 from warehouse.exports.export import counted
 from warehouse.exports.labels import ActiveLabel, LabelExport

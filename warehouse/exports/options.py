@@ -37,8 +37,8 @@ class Selection(_Options):
 
     `where`: a condition over the columns of EPISODES_SQL, or a whole query that gives (dataset, episode_index).
     `allow`: licences that are not open and yet in order, as for releases. `min_confidence` and `min_name_confidence`:
-    which labels are sure enough (annotate.label_run); None: as the samples of their dataset were made. `without`: names
-    of checks, whose runs with faults that nobody accepted are left out.
+    which labels are sure enough (core.domain.label_run); None: as the samples of their dataset were made. `without`:
+    names of checks, whose runs with faults that nobody accepted are left out.
     """
 
     release: str | None = _option(None, "Export this release; default: the corpus as it is now.")

@@ -13,8 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from annotate.label_run import GateCounts, LabelGate
 from annotate.quality import ASSUMED
+from core.domain.label_run import GateCounts, LabelGate
 from core.errors import UserError
 from core.tables import SPLITS
 from ingest.episode import EpisodeData, EpisodeRecord, record_from_row

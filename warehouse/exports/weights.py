@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from annotate.segments import IDLE
+from core.domain.label import IDLE
 from core.errors import UserError
 from warehouse.exports.export import PLACE, ExportFolder, counted
 from warehouse.exports.frame_weights import (

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from annotate.progress import StatedEnd, check_stated, is_stated
-from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling
+from core.domain.label import DONE, IDLE, STEP, Segment, StatedEnd, check_tiling
+from core.domain.stated import check_stated, is_stated
 from core.names import is_name
 from core.tables import TABLES
 from warehouse.lake.connection import LakeConnection
@@ -72,7 +72,7 @@ class CorrectedSegment(BaseModel):
 
 class Corrected(BaseModel):
     """A whole label as a person left it: segments that tile the episode, the planned steps, and how far the run came,
-    where they state it (annotate.progress)."""
+    where they state it (core.domain.stated)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -13,8 +13,8 @@ from difflib import get_close_matches
 from operator import itemgetter
 from typing import Any
 
-from annotate.label_run import human_run
-from annotate.segments import Segment
+from core.domain.label import Segment
+from core.domain.label_run import human_run
 from warehouse.lake import corrections
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import segments_of

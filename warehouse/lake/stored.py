@@ -16,8 +16,8 @@ import cv2
 import duckdb
 import numpy as np
 
-from annotate.label_run import GateCounts, LabelGate
-from annotate.segments import Segment
+from core.domain.label import Segment
+from core.domain.label_run import GateCounts, LabelGate
 from core.paths import Workspace
 from ingest.signals.gripper import GripperSignal, signal_from_row
 from warehouse.lake.connection import has

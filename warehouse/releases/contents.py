@@ -10,7 +10,7 @@ from functools import partial
 from itertools import chain, count
 from pathlib import Path
 
-from annotate.label_run import LabelGate
+from core.domain.label_run import LabelGate
 from core.errors import UserError
 from core.paths import Workspace
 from warehouse.lake import Lake

@@ -11,7 +11,6 @@ from typing import Any
 
 import dagster as dg
 
-from annotate.label_run import LabelGate
 from assets.defs.resources import CorpusResource
 from assets.lib.events import RELEASABLE, check_result, chunks, described, made
 from assets.lib.model_configs import (
@@ -20,6 +19,7 @@ from assets.lib.model_configs import (
     RewardModelConfig,
     RewardsConfig,
 )
+from core.domain.label_run import LabelGate
 from core.errors import UserError
 from core.paths import ROOT
 from pipeline.comparison import comparison_step

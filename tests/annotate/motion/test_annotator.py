@@ -12,7 +12,7 @@ from annotate.motion.annotator import annotate
 from annotate.motion.observe import Signals
 from annotate.motion.task_text import Transfer, transfers
 from annotate.progress import MOST
-from annotate.segments import check_tiling
+from core.domain.label import check_tiling
 from tests.kits.motion_runs import episodes
 from tests.kits.transfer_runs import pace, run_along
 

@@ -9,8 +9,8 @@ from annotate.config import MotionConfig
 from annotate.motion.annotator import annotate
 from annotate.motion.observe import GripperCurve, Signals, observe
 from annotate.motion.way_home import ends_of_work, way_home
-from annotate.segments import STEP, EpisodeLabel
 from benchmarks.way_home import KINDS, Run, runs_of
+from core.domain.label import STEP, EpisodeLabel
 from ingest.signals.gripper import GripperRun, counted
 
 CONFIG = MotionConfig()

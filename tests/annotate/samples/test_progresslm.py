@@ -12,7 +12,7 @@ from annotate.samples import edits, samples_stage
 from annotate.samples.edits import covered
 from annotate.samples.labelled_episode import LabelledEpisode
 from annotate.samples.unanswerable import UNANSWERABLE, Stranger
-from annotate.segments import IDLE, Segment
+from core.domain.label import IDLE, Segment
 from core.errors import FailedError
 from tests.kits.labelled import STEPS, episode
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.observe import Signals
-from annotate.segments import check_tiling
 from annotate.transfer import BY_PICTURES, Reference, Transferred, annotate, suggested
+from core.domain.label import check_tiling
 from tests.kits.motion_runs import episodes, tilings
 from tests.kits.transfer_runs import FPS, PLAN, cuts_of, pace, run_along, shown_by, steps_of
 

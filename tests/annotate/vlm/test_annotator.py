@@ -7,9 +7,9 @@ import pytest
 
 from annotate.config import VlmConfig
 from annotate.model_client.calls import Image, VlmError
-from annotate.segments import finished
 from annotate.vlm.annotator import annotate_episode, reason_episode
 from annotate.vlm.pictures import beside, size_beside
+from core.domain.label import finished
 from ingest.media.video import VideoError
 from tests.kits.vlm_episodes import PLAN, Loader, Model, frames_shown, ignorant, knowing, view_of
 

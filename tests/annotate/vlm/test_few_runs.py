@@ -9,8 +9,8 @@ import pytest
 import annotate.vlm.few_runs as few_runs
 from annotate.config import MotionConfig, TransferConfig, VlmConfig
 from annotate.motion.observe import Signals
-from annotate.segments import STEP, EpisodeLabel, Segment
 from annotate.transfer import Transferred
+from core.domain.label import STEP, EpisodeLabel, Segment
 
 N = 20
 

@@ -8,10 +8,10 @@ import pytest
 
 from annotate.config import MotionConfig, VlmConfig
 from annotate.motion.observe import GripperCurve, Signals
-from annotate.segments import DONE, IDLE
 from annotate.vlm.annotator import annotate_episode
 from annotate.vlm.moments import NO_MOMENTS, ArmMoments, moments_of, settled
 from annotate.vlm.windows import Span
+from core.domain.label import DONE, IDLE
 from tests.kits.vlm_episodes import knowing, view_of
 
 FPS = 10.0

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from annotate.segments import IDLE, STEP, Segment
+from core.domain.label import IDLE, STEP, Segment
 from core.errors import UserError
 from core.paths import ROOT, Workspace
 from core.tables import TABLES

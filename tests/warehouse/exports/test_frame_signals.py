@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from annotate.conventions.sidecars import Descriptor, annotations, check, metadata, read_signals
 from annotate.imported_label import ImportedError
-from annotate.segments import DONE, IDLE, STEP, Segment
+from core.domain.label import DONE, IDLE, STEP, Segment
 from core.errors import UserError
 from warehouse.exports import EXPORT_KINDS, sidecars
 from warehouse.exports.labels import ActiveLabel

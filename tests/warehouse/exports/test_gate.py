@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from annotate.imported import read_annotations
-from annotate.label_run import LabelGate
+from core.domain.label_run import LabelGate
 from core.errors import UserError
 from core.names import is_name
 from tests.kits.made_corpus import Made

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from annotate.conventions.reward_data import ALL_LOST, PRIMITIVES, RolloutAnnotation, label_of
 from annotate.imported_label import ImportedError
-from annotate.progress import StatedEnd, stated_progress
-from annotate.segments import IDLE, STEP, Segment
+from annotate.progress import stated_progress
+from core.domain.label import IDLE, STEP, Segment, StatedEnd
 from core.names import unnamed_step
 from ingest.media.video import decode
 from ingest.registry import DatasetConfig

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from annotate.conventions.reward_data import GradedAnnotation, grade
 from annotate.imported_label import ImportedError
-from annotate.progress import is_stated, stated_progress
+from annotate.progress import stated_progress
+from core.domain.stated import is_stated
 from ingest.media.video import decode
 from pipeline.imports import import_annotations
 from tests.kits.made_corpus import Made

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from annotate.label_run import LabelGate
+from core.domain.label_run import LabelGate
 from tests.kits.cli_kit import run_here
 from tests.kits.lake_kit import say
 from tests.kits.made_corpus import CHUNK_SIZE, Made

@@ -1,13 +1,42 @@
-"""Labels: their ids, which of an episode's counts, names of planned steps, and the gate that they pass."""
+"""Labels: segments tile an episode, ids of label runs, which label counts, names of planned steps, and the gate."""
 
 from dataclasses import replace
 
 import pytest
 
 from annotate.config import MotionConfig
-from annotate.label_run import GateCounts, LabelGate, LabelRun, choose_active, resolved
 from annotate.motion.annotator import CODE_VERSION
-from annotate.segments import IDLE, Segment, plain_label
+from core.domain.label import IDLE, STEP, Segment, check_tiling, plain_label
+from core.domain.label_run import GateCounts, LabelGate, LabelRun, choose_active, resolved
+
+
+@pytest.mark.parametrize(
+    ("segments", "message"),
+    [
+        ([Segment("A", 1, 4, step=0)], "covers frames 1-4, expected from 0"),
+        (
+            [Segment("A", 0, 4, step=0), Segment("B", 5, 10, step=1)],
+            "covers frames 5-10, expected from 4",
+        ),
+        (
+            [Segment("A", 0, 4, step=0), Segment("B", 3, 10, step=1)],
+            "covers frames 3-10, expected from 4",
+        ),
+        ([Segment("A", 0, 0, step=0), Segment("B", 0, 10, step=1)], "covers frames 0-0"),
+        ([Segment("A", 0, 9, step=0)], "segments end at frame 9, the episode has 10"),
+        ([Segment("A", 0, 10, "pause")], "unknown kind 'pause'"),
+        ([Segment("A", 0, 10, STEP)], "step None is not one of 2"),
+        ([Segment("A", 0, 10, step=2)], "step 2 is not one of 2"),
+        ([Segment("A", 0, 10, step=-1)], "step -1 is not one of 2"),
+        ([Segment("A", 0, 10, IDLE, step=0)], "step 0 is not one of 2"),
+        ([Segment("Unnamed step 1", 0, 10, step=0)], "is a placeholder, so not named"),
+        ([Segment("Grasp it", 0, 10, step=0, named=False)], "is a name, so named"),
+    ],
+)
+def test_what_is_no_tiling_is_refused(segments: list[Segment], message: str):
+    with pytest.raises(ValueError, match=message):
+        check_tiling(segments, 10, 2)
+
 
 RUN = LabelRun("vlm", "vlm-1", resolved({"b": 1, "a": 0.5}), "model", "rev", "prompts")
 

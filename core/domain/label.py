@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.names import is_name, unnamed_step
-from ingest.episode import EpisodeFrame
 
 STEP = "step"
 IDLE = "idle"
@@ -110,8 +109,31 @@ def finished(segments: Iterable[Segment], num_planned: int) -> bool:
 
 
 @dataclass(frozen=True)
+class EpisodeFrame:
+    """One frame of another episode of the same data set."""
+
+    episode_index: int
+    frame_index: int
+
+
+@dataclass(frozen=True)
+class StatedEnd:
+    """A person's statement on a run's end; None: not stated.
+
+    final_progress: 0..1, at the last frame, or right before the catastrophic one. catastrophic_frame: the first frame
+    at which nothing is left of what was done.
+    """
+
+    final_progress: float | None = None
+    catastrophic_frame: int | None = None
+
+
+NOTHING_STATED = StatedEnd()
+
+
+@dataclass(frozen=True)
 class EpisodeLabel:
-    """Segments that tile the episode (annotate.segments.check_tiling), and what holds for all of them."""
+    """Segments that tile the episode (core.domain.label.check_tiling), and what holds for all of them."""
 
     segments: list[Segment]
     num_planned: int  # steps of the whole task, attempted or not
