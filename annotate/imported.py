@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from annotate.conventions import reward_data, sidecars
-from annotate.imported_label import EpisodeAnnotation, ImportedError, ImportedLabel
+from annotate.imported_label import EpisodeAnnotation, ImportedError
 from annotate.native import annotate
-from core.domain.label import STEP, finished
+from core.domain.label import STEP, Label, finished
 from ingest.episode import NativeStep
 from ingest.formats.folders import is_step
 from ingest.formats.lerobot_meta import (
@@ -66,14 +66,14 @@ class Annotation(EpisodeAnnotation):
     of: tuple[str, int] | None = None
     problem: str | None = None
 
-    def unchecked_label(self, num_frames: int, fps: float, success: bool | None) -> ImportedLabel:
+    def unchecked_label(self, num_frames: int, fps: float, success: bool | None) -> Label:
         if self.problem is not None:
             raise ValueError(self.problem)
         if self.num_frames not in (None, num_frames):
             raise ValueError(
                 f"it is of an episode of {self.num_frames} frames, this one has {num_frames}"
             )
-        label = ImportedLabel(*annotate(self.steps, num_frames, success, self.plan), self.plan)
+        label = Label(*annotate(self.steps, num_frames, success, self.plan), self.plan)
         if self.plan or any(step.step is not None for step in self.steps):
             return label
         # Steps without numbers of which names repeat: attempts at the same step, where the last ones complete all
@@ -83,7 +83,7 @@ class Annotation(EpisodeAnnotation):
             success is False or finished(segments, num_planned)
         )
         if is_attempts:
-            return ImportedLabel(segments, num_planned, plan)
+            return Label(segments, num_planned, plan)
         return label
 
 

@@ -1,11 +1,8 @@
 """The label of one episode that an imported annotation gives, in whichever form it was."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
-import numpy as np
-
-from core.domain.label import NOTHING_STATED, STEP, Segment, StatedEnd, check_tiling
+from core.domain.label import STEP, Label, Segment, check_tiling
 from core.domain.stated import check_stated
 from core.errors import UserError
 from core.names import unnamed_step
@@ -18,20 +15,6 @@ class ImportedError(UserError, ValueError):
     """Annotations that cannot be read: what, where, what to do."""
 
 
-@dataclass(frozen=True)
-class ImportedLabel:
-    """Segments that tile the episode, of `num_planned` planned steps; `plan` has their names where the form does.
-
-    progress: float32 [num_frames] where the form brings it; None: it follows from the segments, and from `end`.
-    """
-
-    segments: list[Segment]
-    num_planned: int
-    plan: tuple[str, ...] = ()
-    progress: np.ndarray | None = None
-    end: StatedEnd = NOTHING_STATED
-
-
 class EpisodeAnnotation(ABC):
     """One episode's annotation, by the index that the annotated dataset gives it; equal ones have equal `repr`.
 
@@ -41,7 +24,7 @@ class EpisodeAnnotation(ABC):
     episode_index: int
     of: tuple[str, int] | None
 
-    def label(self, num_frames: int, fps: float, success: bool | None) -> ImportedLabel:
+    def label(self, num_frames: int, fps: float, success: bool | None) -> Label:
         """The label of an episode of the corpus. Raises ImportedError where the annotation does not fit it."""
         try:
             label = self.unchecked_label(num_frames, fps, success)
@@ -52,7 +35,7 @@ class EpisodeAnnotation(ABC):
         return label
 
     @abstractmethod
-    def unchecked_label(self, num_frames: int, fps: float, success: bool | None) -> ImportedLabel:
+    def unchecked_label(self, num_frames: int, fps: float, success: bool | None) -> Label:
         """Raises ValueError."""
 
 

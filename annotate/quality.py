@@ -23,7 +23,7 @@ import numpy as np
 from annotate.config import MotionConfig
 from annotate.motion.observe import Signals, gripper_moves, observe
 from core.demonstration_quality import FEWEST, LEAST_SPREAD, MAD_TO_STD
-from core.domain.label import Segment
+from core.domain.label import Label, Segment
 from ingest.outcomes import BY_PERSON
 
 JUMP_S = 0.5  # time within which a jump of progress is measured
@@ -46,17 +46,6 @@ END_WORDS = {
 
 
 @dataclass(frozen=True)
-class LabelledRun:
-    """One labelled episode: `progress` is [n]."""
-
-    duration_s: float
-    fps: float
-    success: bool | None
-    segments: Sequence[Segment]
-    progress: np.ndarray
-
-
-@dataclass(frozen=True)
 class Quality:
     """None where too few runs of the task show what is usual."""
 
@@ -72,37 +61,53 @@ class Quality:
     )
 
 
-def qualities(runs: Sequence[LabelledRun]) -> list[Quality]:
-    """One for each run of a task."""
-    orders = [step_order(r.segments) for r in runs]
-    enough = len(runs) >= FEWEST
+def qualities(
+    labels: Sequence[Label], rates: Sequence[float], outcomes: Sequence[bool | None]
+) -> list[Quality]:
+    """One for each run of a task, by its label, which has progress; `rates`: frames per second of each run."""
+    orders = [step_order(label.segments) for label in labels]
+    enough = len(labels) >= FEWEST
     counts = Counter(orders)
     # Of the logarithm: a run of twice and one of half the usual length are equally odd
-    log_durations = np.log([run.duration_s for run in runs])
-    length_z = robust_deviations(log_durations, np.ones(len(runs), bool), MIN_SCALE)
+    log_durations = np.log(
+        [len(label.progress) / fps for label, fps in zip(labels, rates, strict=True)]
+    )
+    length_z = robust_deviations(log_durations, np.ones(len(labels), bool), MIN_SCALE)
     return [
         _quality(
-            run, float(z) if enough else None, 1 - counts[order] / len(runs) if enough else None
+            label,
+            fps,
+            success,
+            float(z) if enough else None,
+            1 - counts[order] / len(labels) if enough else None,
         )
-        for run, order, z in zip(runs, orders, length_z, strict=True)
+        for label, fps, success, order, z in zip(
+            labels, rates, outcomes, orders, length_z, strict=True
+        )
     ]
 
 
-def _quality(run: LabelledRun, length_z: float | None, order_rarity: float | None) -> Quality:
-    end = float(run.progress[-1])
+def _quality(
+    label: Label,
+    fps: float,
+    success: bool | None,
+    length_z: float | None,
+    order_rarity: float | None,
+) -> Quality:
+    end = float(label.progress[-1])
     # Positive where progress falls; rises are negative and count nowhere below
-    falls = -np.diff(run.progress.astype(np.float64))
+    falls = -np.diff(label.progress.astype(np.float64))
     return Quality(
         length_z=length_z,
         order_rarity=order_rarity,
-        jump=largest_jump(run.progress, run.fps),
+        jump=largest_jump(label.progress, fps),
         falls=int((falls > FALL).sum()),
         worst_fall=float(falls.max(initial=0.0)),
         end=end,
         shortest_step_s=min(
-            (len(s) / run.fps for s in run.segments if s.step is not None), default=None
+            (len(s) / fps for s in label.segments if s.step is not None), default=None
         ),
-        contradicts=run.success is not None and run.success != (end >= 1.0),
+        contradicts=success is not None and success != (end >= 1.0),
     )
 
 

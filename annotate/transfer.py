@@ -33,7 +33,7 @@ from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.annotator import SPREAD, agreed_ends, finished_curve, label_of
 from annotate.motion.observe import Signals, observe, split_at_idle
 from annotate.motion.structure import segments_to
-from core.domain.label import EpisodeLabel, Segment
+from core.domain.label import Label, Labelled
 from core.values import spread
 
 CODE_VERSION = "transfer-4"
@@ -42,21 +42,13 @@ BY_PICTURES = (
 )
 
 
-@dataclass(frozen=True)
-class Reference:
-    """An episode whose label a person vouches for: segments that tile it, its planned steps, its progress [n]."""
+# An episode whose label a person vouches for
+type Reference = Labelled[Signals]
 
-    signals: Signals
-    segments: Sequence[Segment]
-    plan: tuple[str, ...]
-    curve: np.ndarray
 
-    @property
-    def said(self) -> LabelReading:
-        return LabelReading(
-            self.curve,
-            {s.step: s.end_frame for s in self.segments if s.step is not None and s.completed},
-        )
+def _reading(label: Label) -> LabelReading:
+    ends = {s.step: s.end_frame for s in label.segments if s.step is not None and s.completed}
+    return LabelReading(label, ends)
 
 
 @dataclass(frozen=True)
@@ -82,7 +74,7 @@ class Transferred:
     spread: of progress, 0..1: how far its references are apart in what they say of it.
     """
 
-    label: EpisodeLabel | None
+    label: Label | None
     alignment: Alignment | None
     why_none: str | None = None
     spread: float = 0.0
@@ -153,12 +145,12 @@ def _carried(
     reference_moments: Sequence[Moments],
 ) -> tuple[Carried, tuple[str, ...]]:
     """What references say of an episode, and its planned steps: those of the nearest one, by all that have the same."""
-    plan = references[min(besides, key=lambda r: (besides[r].doubt, r))].plan
-    of_all = [(reference_moments[r], references[r].said, b) for r, b in besides.items()]
+    plan = references[min(besides, key=lambda r: (besides[r].doubt, r))].label.plan
+    of_all = [(reference_moments[r], _reading(references[r].label), b) for r, b in besides.items()]
     same_plan = [
-        (reference_moments[r], references[r].said, b)
+        (reference_moments[r], _reading(references[r].label), b)
         for r, b in besides.items()
-        if references[r].plan == plan
+        if references[r].label.plan == plan
     ]
     carried = carry_over(moments, of_all)
     if len(same_plan) < len(of_all):
@@ -194,7 +186,7 @@ def _first(moments: Moments) -> Seen:
     )
 
 
-def _label(carried: Carried, plan: tuple[str, ...]) -> EpisodeLabel:
+def _label(carried: Carried, plan: tuple[str, ...]) -> Label:
     episode = carried.own.episode
     signals = carried.own.episode.signals
     curve = finished_curve(carried.earned(), signals.success)
@@ -391,8 +383,8 @@ def left_out_errors(
     errors = {}
     for reference, transferred in zip(references, labelled, strict=False):
         label = transferred.label
-        if label is not None and label.curve is not None:
+        if label is not None:
             errors[reference.signals.episode_index] = float(
-                np.abs(reference.curve - label.curve).mean()
+                np.abs(reference.label.progress - label.progress).mean()
             )
     return errors

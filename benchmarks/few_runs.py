@@ -21,7 +21,7 @@ from benchmarks.hand_labels import HandLabelled, labelled_sets, view_of
 from benchmarks.harness import table_text, trial_workspace
 from benchmarks.label_truth import hand_labelled, names
 from benchmarks.vlm_stand_in import NEAR_S, Mistakes, StandIn
-from core.domain.label import EpisodeLabel
+from core.domain.label import Label
 from eval.annotators.scoring import cuts_f1
 from eval.annotators.truth import hand_progress
 
@@ -38,14 +38,14 @@ def trial(
 ) -> tuple[float, float, float, float]:
     """Error and F1 over all runs, calls, and the share of labels for review."""
     by_index = {run.signals.episode_index: run for run in runs}
-    label_by_run: dict[int, EpisodeLabel] = {}
+    label_by_run: dict[int, Label] = {}
     config = VlmConfig.model_validate(
         {"runs_per_task": count, "reason": False, "contact_sheet": False}
     )
     signals = [replace(run.signals, task=run.signals.task or "a task") for run in runs]
     calls = 0
 
-    def curve_of(k: int, label: EpisodeLabel) -> np.ndarray:
+    def curve_of(k: int, label: Label) -> np.ndarray:
         return hand_progress(label.segments, len(by_index[k].signals))
 
     labelled: TaskLabels = {}, {}
@@ -63,7 +63,7 @@ def trial(
     f1s = []
     for k, (_, truth) in by_index.items():
         label = labels[k]
-        curve = label.curve if label.curve is not None else curve_of(k, label)
+        curve = label.progress if label.has_progress else curve_of(k, label)
         errors.append(np.abs(np.asarray(curve, np.float64) - truth.progress()).mean())
         cuts = [s.start_frame for s in label.segments[1:]]
         f1s.append(cuts_f1(cuts, truth.boundaries, NEAR_S * truth.fps))

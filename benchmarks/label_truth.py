@@ -39,7 +39,7 @@ import annotate.motion.way_home as way_home
 from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.observe import Signals
 from annotate.transfer import CODE_VERSION as TRANSFER_VERSION
-from annotate.transfer import Reference, Transferred
+from annotate.transfer import Transferred
 from annotate.transfer import annotate as transfer
 from benchmarks.harness import (
     SHARED,
@@ -51,7 +51,7 @@ from benchmarks.harness import (
     with_tables,
     write_json,
 )
-from core.domain.label import DONE, IDLE, STEP, Segment
+from core.domain.label import DONE, IDLE, STEP, Label, Labelled, Segment
 from core.paths import ROOT, Workspace
 from eval.annotators.scoring import cuts_f1, even_cuts
 from eval.annotators.truth import NEAR_S, EpisodeTruth, corpus_truth
@@ -226,17 +226,9 @@ def motion_error(episodes: Sequence[Known], values: Values) -> float:
         labels = motion.annotate([episode.signals for episode in episodes], config)
     return float(
         np.mean(
-            [
-                episode.error(_curve(label.curve))
-                for episode, label in zip(episodes, labels, strict=True)
-            ]
+            [episode.error(label.progress) for episode, label in zip(episodes, labels, strict=True)]
         )
     )
-
-
-def _curve(curve: np.ndarray | None) -> np.ndarray:
-    assert curve is not None, "motion states progress"
-    return curve
 
 
 def errors_of_values(
@@ -311,9 +303,7 @@ def real_rows(
         }
         for count in (1, 3):
             labelled_runs = [(k, t.label) for k, t in transferred(episodes, count) if t.label]
-            row[f"shown_{count}"] = mean_of(
-                k.error(_curve(label.curve)) for k, label in labelled_runs
-            )
+            row[f"shown_{count}"] = mean_of(k.error(label.progress) for k, label in labelled_runs)
             row[f"shown_{count}_f1"] = mean_of(k.f1(label.segments) for k, label in labelled_runs)
         rows.append(row)
     return rows
@@ -345,11 +335,12 @@ def transferred(
         yield from zip(other_episodes, transfers, strict=True)
 
 
-def _reference(known_episode: Known) -> Reference:
+def _reference(known_episode: Known) -> Labelled[Signals]:
     """What a person says of an episode."""
     segments = finished_label(known_episode)
     plan = tuple(f"step {number}" for number in range(1 + max(s.step or 0 for s in segments)))
-    return Reference(known_episode.signals, segments, plan, known_episode.progress)
+    label = Label(segments, len(plan), plan, known_episode.progress)
+    return Labelled(known_episode.signals, label)
 
 
 def finished_label(known_episode: Known) -> list[Segment]:
@@ -374,7 +365,7 @@ def simulated_rows(folder: Path, space: Workspace) -> list[dict]:
                 [replace(k.signals, success=outcome(k)) for k in episodes], MotionConfig()
             )
             for episode, label in zip(episodes, labels, strict=True):
-                errors_by_kind[episode.kind][way].append(episode.error(_curve(label.curve)))
+                errors_by_kind[episode.kind][way].append(episode.error(label.progress))
         for episode in episodes:
             errors_by_kind[episode.kind]["clock"].append(
                 episode.error(np.linspace(0, 1, len(episode.signals)))
@@ -402,7 +393,7 @@ def reliability(sets: Mapping[str, Sequence[Known]]) -> list[dict]:
             ("one shown", shown_labels),
         ):
             confidence_errors[way] += [
-                (_sure(label.confidence), k.error(_curve(label.curve))) for k, label in labelled
+                (_sure(label.confidence), k.error(label.progress)) for k, label in labelled
             ]
     rows = []
     for way, pairs in confidence_errors.items():

@@ -117,7 +117,7 @@ def row(dataset: str, episodes: Sequence[Known]) -> list[str]:
         ),
         mean_of(episode.f1(label.segments) for episode, label in both),
         mean_of(episode.uniform_f1 for episode in episodes),
-        mean_of(episode.error(label.curve) for episode, label in both if label.curve is not None),
+        mean_of(episode.error(label.progress) for episode, label in both if label.has_progress),
         mean_of(episode.error(np.linspace(0, 1, len(episode.signals))) for episode in episodes),
     )
     return [

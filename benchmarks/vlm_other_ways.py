@@ -17,7 +17,7 @@ from annotate.model_client.calls import Image, Request
 from annotate.model_client.tokens import MARKERS, TokenMeter, blank
 from annotate.vlm.pictures import COLUMNS
 from annotate.vlm.windows import TILES
-from core.domain.label import STEP, EpisodeLabel, Segment, plain_label
+from core.domain.label import STEP, Label, Segment, plain_label
 
 METER = TokenMeter()
 QUESTION = "Divide the run into its steps, in order: of each the time in seconds at which it begins, and what is done. "
@@ -34,9 +34,7 @@ def sheet() -> Image:
     return blank(ACROSS * TILE_PX, DOWN * TILE_PX)
 
 
-def label_by_pictures(
-    segments: Sequence[Segment], frames: Sequence[int], num_frames: int
-) -> EpisodeLabel:
+def label_by_pictures(segments: Sequence[Segment], frames: Sequence[int], num_frames: int) -> Label:
     """What a model says that sees some frames: each activity begins at the first picture of it, and none fails."""
     segment_numbers = [
         max(k for k, s in enumerate(segments) if s.start_frame <= frame) for frame in frames
@@ -85,7 +83,7 @@ def bill(requests: Sequence[tuple[Sequence[Image], object]]) -> tuple[int, int]:
 
 def plainly(
     segments: Sequence[Segment], num_frames: int, fps: float, picture: Image
-) -> tuple[EpisodeLabel, int, int]:
+) -> tuple[Label, int, int]:
     """The label of one request with a picture a second, its calls and its tokens."""
     frames = [min(num_frames - 1, round(k * fps)) for k in range(max(2, int(num_frames / fps)))]
     label = label_by_pictures(segments, frames, num_frames)
@@ -93,9 +91,7 @@ def plainly(
     return label, *bill([([picture] * len(frames), reply)])
 
 
-def as_lerobot(
-    segments: Sequence[Segment], num_frames: int, fps: float
-) -> tuple[EpisodeLabel, int, int]:
+def as_lerobot(segments: Sequence[Segment], num_frames: int, fps: float) -> tuple[Label, int, int]:
     """The label of LeRobot's way, its calls and its tokens."""
     stride = max(1, round(fps / PICTURES_PER_S))
     frames = list(range(0, num_frames, stride))

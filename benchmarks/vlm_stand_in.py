@@ -30,7 +30,7 @@ from benchmarks.hand_labels import HandLabelled, labelled_sets, picture, view_of
 from benchmarks.harness import table_text, trial_workspace
 from benchmarks.label_truth import hand_labelled, names, robot_of
 from benchmarks.vlm_other_ways import MINUTE_HEAD, as_lerobot, minute_rows, plainly
-from core.domain.label import DONE, IDLE, STEP, EpisodeLabel, Segment, finished
+from core.domain.label import DONE, IDLE, STEP, Label, Segment, finished
 from core.domain.label_run import MIN_NAME_CONFIDENCE
 from core.paths import ROOT
 from eval.annotators.scoring import cuts_f1
@@ -277,9 +277,7 @@ def trial(run: HandLabelled, mistakes: Mistakes, config: VlmConfig, seed: int) -
     return outcome(truth, label, model)
 
 
-def other_way(
-    run: HandLabelled, label_way: Callable[..., tuple[EpisodeLabel, int, int]]
-) -> Outcome:
+def other_way(run: HandLabelled, label_way: Callable[..., tuple[Label, int, int]]) -> Outcome:
     """What another way of asking makes of an exact model."""
     truth = run.truth
     model = StandIn(truth, Mistakes(), np.random.default_rng(0))
@@ -287,7 +285,7 @@ def other_way(
     return outcome(truth, label, model)
 
 
-def outcome(truth: EpisodeTruth, label: EpisodeLabel | None, model: StandIn) -> Outcome:
+def outcome(truth: EpisodeTruth, label: Label | None, model: StandIn) -> Outcome:
     bill = {
         "calls": model.calls,
         "tokens": model.tokens,
@@ -356,7 +354,7 @@ WAYS: Mapping[str, VlmConfig] = {
     "no reason": VlmConfig(reason=False),
 }
 BY_STEPS = "pictures at a rate by the steps of the task's other runs"
-OTHER_WAYS: Mapping[str, Callable[..., tuple[EpisodeLabel, int, int]]] = {
+OTHER_WAYS: Mapping[str, Callable[..., tuple[Label, int, int]]] = {
     "as LeRobot 0.6.1 asks": as_lerobot,
     "one plain request, a picture a second": partial(plainly, picture=picture()),
 }

@@ -157,8 +157,7 @@ def error(runs: Sequence[Run]) -> float:
     labels = motion.annotate([run.signals for run in runs], MotionConfig())
     errors = []
     for label, run in zip(labels, runs, strict=True):
-        assert label.curve is not None, "motion states progress"
-        errors.append(np.abs(label.curve - run.progress).mean())
+        errors.append(np.abs(label.progress - run.progress).mean())
     return float(np.mean(errors))
 
 

@@ -121,12 +121,15 @@ def corrections_export(
 def _active_labels(lake: Lake, dataset: str, episodes: tuple[int, ...]) -> list[dict]:
     """The active labels of some episodes: what Label Studio shows to begin with."""
     labels = labels_of(lake.con, dataset, episodes=episodes, whole=True)
-    columns = ("dataset", "episode_index", "label_run", "plan")
     return [
-        {name: label.facts[name] for name in columns}
-        | {"segments": [asdict(segment) for segment in label.segments]}
-        for label in labels.values()
-        if label.facts
+        {
+            "dataset": dataset,
+            "episode_index": episode_index,
+            "label_run": label.label_run,
+            "plan": [*label.plan],
+            "segments": [asdict(segment) for segment in label.segments],
+        }
+        for episode_index, label in labels.items()
     ]
 
 

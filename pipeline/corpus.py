@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from core.domain.label import Segment
+from core.domain.label import Label, Segment
 from core.errors import FailedError, UserError
 from core.figures import render
 from core.names import did_you_mean, whoami
@@ -30,7 +30,7 @@ from warehouse.exports.options import Selection
 from warehouse.lake import Lake, corrections, open_lake
 from warehouse.lake.lake import lake_to_read
 from warehouse.lake.sql import open_for_users
-from warehouse.lake.stored import StoredLabel, labels_of
+from warehouse.lake.stored import labels_of
 from warehouse.releases.contents import lake_shards
 from warehouse.releases.release import get_release
 from warehouse.shards.loader import Loader, LoaderConfig
@@ -285,16 +285,14 @@ def _episode(lake: Lake, dataset: Dataset, index: int) -> Episode:
     [episode] = lake.dicts(
         "SELECT task, success, fps FROM episodes WHERE dataset = ? AND episode_index = ?", key
     )
-    label = labels_of(lake.con, dataset.name, episodes=[index], whole=True).get(
-        index, StoredLabel([], 0, "")
-    )
+    label = labels_of(lake.con, dataset.name, episodes=[index], whole=True).get(index, Label([], 0))
     return Episode(
         dataset=dataset,
         index=index,
         **episode,
         num_frames=facts["num_frames"],
         segments=tuple(label.segments),
-        plan=tuple(label.facts.get("plan") or ()),
+        plan=label.plan,
         progress=label.progress,
         label_run=label.label_run or None,
         content=facts["content_hash"],

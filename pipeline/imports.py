@@ -5,7 +5,7 @@ as it is.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from annotate.imported import CODE_VERSION, read_annotations
@@ -104,7 +104,7 @@ def _labelled(
     """Raises ImportedError where the annotation does not fit the episode."""
     label = annotation.label(len(signals.change), signals.fps, signals.success)
     # Without a plan of its own: the names in the order of their first attempts
-    plan = [*(label.plan or dict.fromkeys(s.name for s in label.segments if s.step is not None))]
-    return stated_label(
-        signals, label.segments, label.num_planned, plan, config, label.end, curve=label.progress
-    )
+    if not label.plan:
+        names = dict.fromkeys(s.name for s in label.segments if s.step is not None)
+        label = replace(label, plan=tuple(names))
+    return stated_label(signals, label, config)

@@ -4,6 +4,7 @@ from contextlib import closing
 from functools import lru_cache
 
 from annotate.progress import ProgressConfig
+from core.domain.label import Label
 from core.paths import Workspace
 from pipeline.config import built
 from pipeline.labelled import published_progress, stated_label
@@ -25,9 +26,10 @@ def label_curves(
     """
     signals, config = _measured(space, dataset, episode_index, snapshot)
     segments, plan = label.settled(len(signals.change))
-    labelled = stated_label(signals, segments, len(plan), plan, config, label.end)
+    stated = Label(segments, len(plan), tuple(plan), end=label.end)
+    labelled = stated_label(signals, stated, config)
     return {
-        "progress": labelled.progress.tolist(),
+        "progress": labelled.label.progress.tolist(),
         "progress_procvlm": published_progress(labelled).tolist(),
     }
 

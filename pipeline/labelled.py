@@ -1,9 +1,8 @@
 """Labels of a chunk's episodes as rows of the lake: one way for all label runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from annotate.progress import (
     stated_progress,
 )
 from annotate.transfer import Alignment
-from core.domain.label import NOTHING_STATED, EpisodeLabel, Segment, StatedEnd, has_names
+from core.domain.label import Label, Labelled, Segment
 from core.domain.label_run import human_run
 from core.domain.stated import is_stated
 from core.tables import TABLES
@@ -37,68 +36,35 @@ class LabelPlace:
         return {**vars(self), "episode_index": episode_index}
 
 
-@dataclass(frozen=True)
-class LabelledSignals:
-    """One episode with the label of one run; `progress` is float [num_frames], 0..1. columns: of episode_labels."""
-
-    signals: EpisodeSignals
-    segments: Sequence[Segment]
-    num_planned: int
-    progress: np.ndarray
-    columns: Mapping[str, Any] = field(default_factory=dict)
+type LabelledSignals = Labelled[EpisodeSignals]
 
 
 def with_progress(
-    signals: EpisodeSignals,
-    segments: Sequence[Segment],
-    num_planned: int,
-    config: ProgressConfig,
-    columns: Mapping[str, Any] = MappingProxyType({}),
-    *,
-    stated_end: StatedEnd = NOTHING_STATED,
-    ends_at: float | None = None,
+    signals: EpisodeSignals, label: Label, config: ProgressConfig, *, ends_at: float | None = None
 ) -> LabelledSignals:
     """The label with the progress that follows from it, and from what a person states of the curve.
 
     ends_at: where an unfinished run is known to end.
     """
+    segments = label.segments
     curve = progress(
-        segments, num_planned, signals.change, signals.fps, config, ends_at, signals.state
+        segments, label.num_planned, signals.change, signals.fps, config, ends_at, signals.state
     )
-    if is_stated(segments, stated_end):
-        curve = stated_progress(segments, curve, stated_end)
-    return LabelledSignals(signals, segments, num_planned, curve, columns)
+    if is_stated(segments, label.end):
+        curve = stated_progress(segments, curve, label.end)
+    return Labelled(signals, replace(label, progress=curve))
 
 
-def stated_label(
-    signals: EpisodeSignals,
-    segments: Sequence[Segment],
-    num_planned: int,
-    plan: Sequence[str],
-    config: ProgressConfig,
-    end: StatedEnd,
-    *,
-    curve: np.ndarray | None = None,
-    **columns: Any,
-) -> LabelledSignals:
-    """A label as a person, or another tool, states it; `curve`: with its progress. columns: further ones."""
-    columns = {
-        "task": signals.task,
-        "task_inferred": False,
-        "needs_review": False,
-        "plan": plan,
-        "notes": [],
-        "named": has_names(segments, plan),
-        **vars(end),
-        **columns,
-    }
-    if curve is not None:
-        return LabelledSignals(signals, segments, num_planned, curve, columns)
-    return with_progress(signals, segments, num_planned, config, columns, stated_end=end)
+def stated_label(signals: EpisodeSignals, label: Label, config: ProgressConfig) -> LabelledSignals:
+    """A label as a person, or another tool, states it, of its episode's task; progress follows where it brings none."""
+    label = replace(label, task=signals.task)
+    if label.has_progress:
+        return Labelled(signals, label)
+    return with_progress(signals, label, config)
 
 
-def label_columns(label: EpisodeLabel) -> dict[str, Any]:
-    """The columns of `episode_labels` that an annotator decides."""
+def label_columns(label: Label) -> dict[str, Any]:
+    """The row of `episode_labels`, without its key and the curve."""
     return {
         "steps_from": label.steps_from,
         "task": label.task,
@@ -110,11 +76,17 @@ def label_columns(label: EpisodeLabel) -> dict[str, Any]:
         "plan": list(label.plan),
         "named": label.named,
         "notes": list(label.notes),
-        "curve": None if label.curve is None else label.curve.tolist(),
-        "confidence": _mean_confidence(label.segments)
-        if label.confidence is None
-        else label.confidence,
+        "confidence": label.confidence,
+        "correction_id": label.correction_id,
+        **vars(label.end),
     }
+
+
+def with_confidence(label: Label) -> Label:
+    """An annotator's label with a confidence: its own, else the mean over the segments that have one."""
+    if label.confidence is not None:
+        return label
+    return replace(label, confidence=_mean_confidence(label.segments))
 
 
 def _mean_confidence(segments: Sequence[Segment]) -> float | None:
@@ -129,17 +101,18 @@ def _mean_confidence(segments: Sequence[Segment]) -> float | None:
 
 
 def segment_tables(
-    place: LabelPlace, labels: Iterable[tuple[int, Sequence[Segment], int, Mapping[str, Any]]]
+    place: LabelPlace, labels: Iterable[tuple[int, Label]], *, curves: bool = True
 ) -> dict[str, pa.Table]:
-    """Tables of labels: (episode, segments, number of planned steps, columns of episode_labels)."""
+    """Tables of labels by episode, but for progress. curves: progress is what their annotator states, and kept."""
     segment_rows = []
     label_rows = []
-    for episode, segments, num_planned, columns in labels:
+    for episode, label in labels:
         key = place.of(episode)
-        label_rows.append({**key, **columns})
-        for index, segment in enumerate(segments):
+        curve = label.progress.tolist() if curves and label.has_progress else None
+        label_rows.append({**key, **label_columns(label), "curve": curve})
+        for index, segment in enumerate(label.segments):
             segment_rows.append(
-                key | vars(segment) | {"segment_index": index, "num_planned": num_planned}
+                key | vars(segment) | {"segment_index": index, "num_planned": label.num_planned}
             )
     return {
         "segments": TABLES["segments"].rows(segment_rows),
@@ -147,15 +120,19 @@ def segment_tables(
     }
 
 
-def label_tables(place: LabelPlace, episodes: Sequence[LabelledSignals]) -> dict[str, pa.Table]:
+def label_tables(
+    place: LabelPlace, episodes: Sequence[LabelledSignals], *, curves: bool = False
+) -> dict[str, pa.Table]:
     """Tables of whole labels: segments, what holds for the episode, and progress."""
-    labels = ((e.signals.episode_index, e.segments, e.num_planned, e.columns) for e in episodes)
-    return segment_tables(place, labels) | {"progress": progress_table(place, episodes)}
+    labels = ((e.signals.episode_index, e.label) for e in episodes)
+    tables = segment_tables(place, labels, curves=curves)
+    return tables | {"progress": progress_table(place, episodes)}
 
 
 def published_progress(episode: LabelledSignals) -> np.ndarray:
     """The published formula on the label's segments, float32 [num_frames], 0..1."""
-    labels = procvlm_labels(episode.segments, episode.num_planned, len(episode.signals.change))
+    label = episode.label
+    labels = procvlm_labels(label.segments, label.num_planned, len(episode.signals.change))
     return procvlm_progress(labels, episode.signals.phash)
 
 
@@ -163,7 +140,7 @@ def progress_table(place: LabelPlace, episodes: Sequence[LabelledSignals]) -> pa
     """Rows of `progress`: our label beside the published formula on the same segments."""
     parts = [TABLES["progress"].empty()]
     for episode in episodes:
-        segments = episode.segments
+        segments = episode.label.segments
         num_frames = len(episode.signals.change)
         columns = {
             "frame_index": np.arange(num_frames),
@@ -171,7 +148,7 @@ def progress_table(place: LabelPlace, episodes: Sequence[LabelledSignals]) -> pa
             "segment_index": np.repeat(
                 np.arange(len(segments), dtype=np.int32), [len(s) for s in segments]
             ),
-            "progress": episode.progress,
+            "progress": episode.label.progress,
             "progress_procvlm": published_progress(episode),
         }
         parts.append(
@@ -221,7 +198,9 @@ def quality_table(
     rows = []
     for same_task in by_task(episode.signals for episode in episodes).values():
         of_task = [labelled[signals.episode_index] for signals in same_task]
-        odds = quality.qualities(list(map(_quality_run, of_task)))
+        rates = [signals.fps for signals in same_task]
+        outcomes = [signals.success for signals in same_task]
+        odds = quality.qualities([episode.label for episode in of_task], rates, outcomes)
         if by_person:
             doubts = [None] * len(odds)
         else:
@@ -244,19 +223,11 @@ def quality_table(
     return TABLES["label_quality"].rows(rows)
 
 
-def _quality_run(episode: LabelledSignals) -> quality.LabelledRun:
-    signals = episode.signals
-    duration_s = len(signals.change) / signals.fps
-    return quality.LabelledRun(
-        duration_s, signals.fps, signals.success, [*episode.segments], episode.progress
-    )
-
-
 def run_end(episode: LabelledSignals) -> quality.RunEnd:
     """What of a labelled run is compared with the others of its task."""
     signals = episode.signals
     activity = np.asarray(signals.change if signals.speed is None else signals.speed, np.float64)
-    last = int(signals.phash[-1]), float(episode.progress[-1])
+    last = int(signals.phash[-1]), float(episode.label.progress[-1])
     return quality.RunEnd(signals.success, signals.fps, activity, signals.state, *last)
 
 

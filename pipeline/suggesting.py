@@ -128,14 +128,14 @@ def _of_task(
 ) -> TaskSuggestion:
     dataset = build.name
     labels = references_of(lake, dataset, task)
-    references = tuple(label.episode_index for label in labels)
+    references = tuple(labels)
     nothing = TaskSuggestion(dataset, task, len(runs), references, None, "")
     candidates, other_runs = _candidates(runs, references)
     if reason := _why_none(task, runs, references, candidates):
         return replace(nothing, why=reason)
 
     # A part of many runs, spread evenly; some candidate is among them
-    kept_labels = spread(labels, MOST_REFERENCES)
+    kept_labels = {episode: labels[episode] for episode in spread(references, MOST_REFERENCES)}
     room = max_runs - len(kept_labels)
     num_others = min(len(other_runs), room * len(other_runs) // (len(candidates) + len(other_runs)))
     looked_at = [*spread(candidates, room - num_others), *spread(other_runs, num_others)]

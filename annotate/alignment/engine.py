@@ -15,6 +15,7 @@ from statistics import median
 import numpy as np
 
 from annotate.motion.observe import Observed
+from core.domain.label import Label
 
 # In units of what it costs to pass over a moment: to stay at one, and a usual distance
 STAY = 1 / 3
@@ -317,10 +318,24 @@ AT_ONCE = 16  # episodes: what they are likely like takes memory
 
 @dataclass(frozen=True)
 class LabelReading:
-    """What a label says of its episode: progress [n], and the frame at which each planned step was completed."""
+    """A label as others are labelled by it: unlike the segments of a `Label` it says when each step was over.
 
-    curve: np.ndarray
+    A segment may end before that, where the arm rests. ends: the frame at which each planned step was completed; one
+    that is missing was not. shows_end: the episode shows that the last thing was let go.
+    """
+
+    label: Label
     ends: Mapping[int, int]
+    shows_end: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self.ends) == self.label.num_planned
+
+    @property
+    def shows_others(self) -> bool:
+        """Is it so sure of all its steps that others may be labelled by it?"""
+        return bool(self.label.confidence) and self.is_complete and self.shows_end
 
 
 @dataclass(frozen=True)
@@ -413,7 +428,10 @@ def carry_over(
     besides = [alignment for _, _, alignment in references]
     weights = reference_weights(besides)
     reference_curves = np.stack(
-        [alignment.likely @ reading.curve[m.frames] for m, reading, alignment in references]
+        [
+            alignment.likely @ reading.label.progress[m.frames]
+            for m, reading, alignment in references
+        ]
     )
 
     # A step is over where most of what is said lies behind its end
@@ -430,7 +448,7 @@ def carry_over(
             ends[step] = int(moments.frames[over[0]])
 
     if own_said is not None:
-        reference_curves = np.vstack([reference_curves, own_said.curve[moments.frames]])
+        reference_curves = np.vstack([reference_curves, own_said.label.progress[moments.frames]])
         weights = np.r_[weights, 1.0]
     strangeness = np.sort([alignment.apart for alignment in besides], axis=0)[:FOLLOWS].mean(axis=0)
     doubt = min(alignment.doubt for alignment in besides)

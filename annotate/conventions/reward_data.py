@@ -28,10 +28,9 @@ from annotate.imported_label import (
     MALFORMED,
     EpisodeAnnotation,
     ImportedError,
-    ImportedLabel,
     whole_run,
 )
-from core.domain.label import IDLE, NOTHING_STATED, STEP, Segment, StatedEnd
+from core.domain.label import IDLE, NO_PROGRESS, NOTHING_STATED, STEP, Label, Segment, StatedEnd
 from core.names import unnamed_step
 from ingest.formats.tables import npy_rows
 from ingest.reasons import DataError
@@ -148,16 +147,16 @@ class RolloutAnnotation(EpisodeAnnotation):
     catastrophic_s: float | None = None
     progress: tuple[float, ...] = ()
 
-    def unchecked_label(self, num_frames: int, fps: float, success: bool | None) -> ImportedLabel:
+    def unchecked_label(self, num_frames: int, fps: float, success: bool | None) -> Label:
         """The whole task is one step without a name, of which what rises is an attempt."""
         if self.progress and len(self.progress) != num_frames:
             raise ValueError(
                 f"its progress is of {len(self.progress)} frames, this episode has {num_frames}"
             )
-        curve = np.array(self.progress, np.float32) if self.progress else None
+        curve = np.array(self.progress, np.float32) if self.progress else NO_PROGRESS
         if not self.segments:
-            assert curve is not None, "an annotation says something"
-            return ImportedLabel(whole_run(num_frames, bool(curve[-1] == 1)), 1, progress=curve)
+            assert len(curve), "an annotation says something"
+            return Label(whole_run(num_frames, bool(curve[-1] == 1)), 1, progress=curve)
         catastrophic_frame = None
         final = self.final_progress
         if self.catastrophic_s is not None:
@@ -167,7 +166,7 @@ class RolloutAnnotation(EpisodeAnnotation):
         rising = [k for k, s in enumerate(segments) if s.kind == STEP]
         if rising and catastrophic_frame is None and final == 1:
             segments[rising[-1]] = replace(segments[rising[-1]], completed=True)
-        return ImportedLabel(segments, 1, progress=curve, end=StatedEnd(final, catastrophic_frame))
+        return Label(segments, 1, progress=curve, end=StatedEnd(final, catastrophic_frame))
 
     def _tiling(self, num_frames: int, fps: float) -> list[Segment]:
         """Segments that cover the episode; where the file's have a gap, nothing goes on."""
@@ -353,7 +352,7 @@ class GradedAnnotation(EpisodeAnnotation):
     quality: str | None
     partial_success: float | None
 
-    def unchecked_label(self, num_frames: int, fps: float, success: bool | None) -> ImportedLabel:
+    def unchecked_label(self, num_frames: int, fps: float, success: bool | None) -> Label:
         """One step without a name, completed where the run was successful; progress ends at the partial success."""
         if self.quality is None and self.partial_success is None:
             raise ImportedError("it has neither a quality_label nor a partial_success")
@@ -362,7 +361,7 @@ class GradedAnnotation(EpisodeAnnotation):
             end = NOTHING_STATED
         else:
             end = StatedEnd(self.partial_success)
-        return ImportedLabel(whole_run(num_frames, is_success), 1, end=end)
+        return Label(whole_run(num_frames, is_success), 1, end=end)
 
 
 def read_robometer(path: Path) -> list[GradedAnnotation]:

@@ -32,11 +32,10 @@ from annotate.imported_label import (
     MALFORMED,
     EpisodeAnnotation,
     ImportedError,
-    ImportedLabel,
     whole_run,
 )
 from annotate.native import annotate
-from core.domain.label import DONE, IDLE, STEP, Segment
+from core.domain.label import DONE, IDLE, STEP, Label, Segment
 from core.names import unnamed_step
 from ingest.episode import NativeStep
 from ingest.formats.folders import is_step
@@ -250,7 +249,7 @@ class SignalAnnotation(EpisodeAnnotation):
     num_planned: int = 1
     of: tuple[str, int] | None = None
 
-    def unchecked_label(self, num_frames: int, fps: float, success: bool | None) -> ImportedLabel:
+    def unchecked_label(self, num_frames: int, fps: float, success: bool | None) -> Label:
         """Progress at frames that have no number lies on straight lines between those that have.
 
         Without segments the run is one step without a name, completed where progress ends at 1.
@@ -269,7 +268,7 @@ class SignalAnnotation(EpisodeAnnotation):
             np.float32
         )
         if not self.segment:
-            return ImportedLabel(whole_run(num_frames, bool(line[-1] == 1)), 1, progress=line)
+            return Label(whole_run(num_frames, bool(line[-1] == 1)), 1, progress=line)
         _keep(
             (
                 len(frames) == num_frames,
@@ -278,7 +277,7 @@ class SignalAnnotation(EpisodeAnnotation):
         )
         cuts = [k for k in range(1, num_frames) if self.segment[k] != self.segment[k - 1]]
         segments = list(starmap(self._segment, pairwise([0, *cuts, num_frames])))
-        return ImportedLabel(segments, self.num_planned, progress=line)
+        return Label(segments, self.num_planned, progress=line)
 
     def _segment(self, start: int, end: int) -> Segment:
         """The format holds no names."""
@@ -401,7 +400,7 @@ class DrawnAnnotation(EpisodeAnnotation):
     spans: tuple[tuple[str, float, float | None], ...]
     of: tuple[str, int] | None = None
 
-    def unchecked_label(self, num_frames: int, fps: float, success: bool | None) -> ImportedLabel:
+    def unchecked_label(self, num_frames: int, fps: float, success: bool | None) -> Label:
         """Times are rounded to frames. What is no name of a step, such as an empty text, only ends the one before."""
         starts = [round(start * fps) for _, start, _ in self.spans]
         ends = [*starts[1:], num_frames]
@@ -414,7 +413,7 @@ class DrawnAnnotation(EpisodeAnnotation):
             for (name, _, end), start, next_start in zip(self.spans, starts, ends, strict=True)
             if is_step(name)
         ]
-        return ImportedLabel(*annotate(steps, num_frames, success))
+        return Label(*annotate(steps, num_frames, success))
 
 
 def read_drawn(path: Path) -> list[DrawnAnnotation]:

@@ -18,11 +18,11 @@ from dataclasses import replace
 import numpy as np
 
 from annotate.alignment import engine
+from annotate.alignment.engine import LabelReading
 from annotate.config import MotionConfig
 from annotate.motion.observe import Observed, Signals, observe, split_at_idle
 from annotate.motion.structure import (
     MIN_EPISODES,
-    OwnLabel,
     TaskSteps,
     own_label,
     segments_to,
@@ -31,7 +31,7 @@ from annotate.motion.structure import (
 from annotate.motion.task_text import task_sentence
 from annotate.motion.way_home import ends_of_work
 from annotate.progress import MOST, ProgressConfig
-from core.domain.label import STEP, EpisodeLabel, Segment, plain_label
+from core.domain.label import STEP, Label, Segment, plain_label
 from core.domain.label_run import MIN_NAME_CONFIDENCE
 from core.names import is_name, unnamed_step
 from core.values import spread
@@ -39,7 +39,9 @@ from core.values import spread
 MOST_VOTERS = 12  # more make it slow and say little that is new
 
 
-def votes(episodes: Sequence[Observed], labels: Sequence[OwnLabel]) -> dict[int, engine.Carried]:
+def votes(
+    episodes: Sequence[Observed], labels: Sequence[LabelReading]
+) -> dict[int, engine.Carried]:
     """What the others say, by the place of each episode that needs it; none where nothing can be compared."""
     finished = [i for i, e in enumerate(episodes) if not e.failed]
     sure_episodes = [i for i in finished if labels[i].shows_others]
@@ -68,21 +70,20 @@ def votes(episodes: Sequence[Observed], labels: Sequence[OwnLabel]) -> dict[int,
 
 def _voted(
     moments: Sequence[engine.Moments],
-    labels: Sequence[OwnLabel],
+    labels: Sequence[LabelReading],
     episode_voters: Mapping[int, Sequence[int]],
     voters: Sequence[int],
     own_counts: Container[int],
 ) -> dict[int, engine.Carried]:
     """What the episodes that each is laid beside say of it; what it says itself where `own_counts`."""
     usual_scales = engine.usual_distances([moments[v] for v in voters])
-    readings = [engine.LabelReading(label.curve, dict(enumerate(label.ends))) for label in labels]
     transferred_labels = {}
     for i, besides in engine.laid(
         {i: moments[i] for i in episode_voters}, episode_voters, moments, usual_scales
     ):
-        references = [(moments[v], readings[v], alignment) for v, alignment in besides.items()]
+        references = [(moments[v], labels[v], alignment) for v, alignment in besides.items()]
         transferred_labels[i] = engine.carry_over(
-            moments[i], references, readings[i] if i in own_counts else None
+            moments[i], references, labels[i] if i in own_counts else None
         )
     return transferred_labels
 
@@ -96,14 +97,14 @@ SPREAD = 0.2  # of progress: others that are so far apart say nothing
 PRIOR_CONFIDENCE = 0.45  # of a label that only time shows, where all of its task agree
 
 
-def annotate(episodes: Sequence[Signals], config: MotionConfig) -> list[EpisodeLabel]:
+def annotate(episodes: Sequence[Signals], config: MotionConfig) -> list[Label]:
     """Label episodes of one dataset, in their order; those of one task together."""
     observed = [observe(signals, config) for signals in episodes]
     places_of: dict[str | None, list[int]] = {}
     for place, episode in enumerate(observed):
         places_of.setdefault(episode.signals.task, []).append(place)
     tasks = [[observed[place] for place in places] for places in places_of.values()]
-    labels: dict[int, EpisodeLabel] = {}
+    labels: dict[int, Label] = {}
     for places, task, steps in zip(
         places_of.values(), tasks, task_steps(tasks, config), strict=True
     ):
@@ -111,7 +112,7 @@ def annotate(episodes: Sequence[Signals], config: MotionConfig) -> list[EpisodeL
     return [labels[place] for place in range(len(episodes))]
 
 
-def _of_task(task: Sequence[Observed], steps: TaskSteps | None) -> list[EpisodeLabel]:
+def _of_task(task: Sequence[Observed], steps: TaskSteps | None) -> list[Label]:
     """The labels of the episodes of one task, in order."""
     # A run shows its own steps by two attempts; by one where its task has one, or where it failed on the way
     few = min(2, len(steps.transfers)) if steps else 0
@@ -131,48 +132,46 @@ def _of_task(task: Sequence[Observed], steps: TaskSteps | None) -> list[EpisodeL
     ]
 
 
-def one_step(episode: Observed, work_end: int) -> OwnLabel:
+def one_step(episode: Observed, work_end: int) -> LabelReading:
     """The whole episode as one step; progress rises evenly from when the arm sets out until `work_end`.
 
     Pauses between count as work: nothing says what is done, so nothing says that it is not.
     """
     text = task_sentence(episode.signals.task)
     name = text if text and is_name(text) else unnamed_step(0)
-    ends = () if episode.failed else (work_end,)
+    ends = {} if episode.failed else {0: work_end}
     sets_out = next((stop for start, stop in episode.idle if start == 0 and stop < work_end), 0)
     share = ((np.arange(len(episode)) + 1 - sets_out) / (work_end - sets_out)).clip(0.0, 1.0)
     curve = share * (ProgressConfig().incomplete_share if episode.failed else 1.0)
-    segments = split_at_idle(
-        segments_to(episode, (name,), dict(enumerate(ends))), episode.idle, episode.fps
-    )
-    return OwnLabel(segments, (name,), curve, ends, 0.0)
+    segments = split_at_idle(segments_to(episode, (name,), ends), episode.idle, episode.fps)
+    return LabelReading(Label(segments, 1, (name,), curve, confidence=0.0), ends)
 
 
-def _by_itself(episode: Observed, own_reading: OwnLabel, steps: TaskSteps | None) -> EpisodeLabel:
+def _by_itself(episode: Observed, reading: LabelReading, steps: TaskSteps | None) -> Label:
     """The label by what an episode shows by itself."""
-    if own_reading.is_complete:
-        curve = finished_curve(own_reading.curve, episode.signals.success)
+    by_itself = reading.label
+    if reading.is_complete:
+        curve = finished_curve(by_itself.progress, episode.signals.success)
     else:
-        curve = np.minimum(own_reading.curve, MOST)
-    notes = [] if own_reading.sureness else [BY_TIME]
+        curve = np.minimum(by_itself.progress, MOST)
     label = label_of(
         episode,
-        own_reading.segments,
-        own_reading.plan,
+        by_itself.segments,
+        by_itself.plan,
         np.maximum.accumulate(curve),
-        own_reading.sureness or PRIOR_CONFIDENCE / 2,
-        notes,
+        by_itself.confidence or PRIOR_CONFIDENCE / 2,
+        [] if by_itself.confidence else [BY_TIME],
     )
-    if steps and own_reading.sureness:
+    if steps and by_itself.confidence:
         return with_sure_names(label, steps.name_confidence)
     return label
 
 
 def _by_others(
     episode: Observed, carried: engine.Carried, steps: TaskSteps | None, work_end: int
-) -> EpisodeLabel:
+) -> Label:
     """The label by what the other episodes of its task say."""
-    plan = steps.plan if steps else one_step(episode, work_end).plan
+    plan = steps.plan if steps else one_step(episode, work_end).label.plan
     earned = carried.earned()
     if not steps:
         # Nothing is earned after the work is over
@@ -196,7 +195,7 @@ def _by_others(
     return label
 
 
-def with_sure_names(label: EpisodeLabel, name_confidence: float) -> EpisodeLabel:
+def with_sure_names(label: Label, name_confidence: float) -> Label:
     """The label with how sure its steps' names are; where they are no surer than a toss, steps have placeholders."""
     if name_confidence > MIN_NAME_CONFIDENCE:
         segments = [
@@ -222,13 +221,13 @@ def label_of(
     curve: np.ndarray,
     confidence: float,
     notes: list[str],
-) -> EpisodeLabel:
+) -> Label:
     """The label that these make; `curve` [n] is kept within 0..1, and 0 at frame 0."""
     named_segments = [replace(s, confidence=confidence, named=is_name(s.name)) for s in segments]
     label = plain_label(named_segments, len(plan), episode.signals.task, step_names=plan)
     stored = np.clip(curve, 0.0, 1.0).astype(np.float32)
     stored[0] = 0.0
-    return replace(label, curve=stored, confidence=confidence, notes=notes)
+    return replace(label, progress=stored, confidence=confidence, notes=notes)
 
 
 def agreed_ends(

@@ -20,11 +20,12 @@ from statistics import median
 
 import numpy as np
 
+from annotate.alignment.engine import LabelReading
 from annotate.config import MotionConfig
 from annotate.motion.observe import LEAST_S, Attempt, Observed, split_at_idle
 from annotate.motion.task_text import Transfer, asks_for_other_deeds, transfers
 from annotate.progress import ProgressConfig
-from core.domain.label import DONE, IDLE, STEP, Segment
+from core.domain.label import DONE, IDLE, STEP, Label, Segment
 
 OVER_GOAL = (
     0.9  # of how far the arm goes out of the straight line to the goal: from there it comes down
@@ -64,32 +65,6 @@ class TaskSteps:
     @property
     def plan(self) -> tuple[str, ...]:
         return tuple(name for transfer in self.transfers for name in self.names(transfer))
-
-
-@dataclass(frozen=True)
-class OwnLabel:
-    """What one episode shows by itself.
-
-    segments: they tile it. curve: progress, float64 [n], never falling. ends: the frame at which each planned step was
-    completed, in order; shorter than the plan where the episode ended before. sureness: 0..1; 0: nothing but time.
-    shows_end: its gripper lets the last thing go.
-    """
-
-    segments: list[Segment]
-    plan: tuple[str, ...]
-    curve: np.ndarray
-    ends: tuple[int, ...]
-    sureness: float
-    shows_end: bool = False
-
-    @property
-    def is_complete(self) -> bool:
-        return len(self.ends) == len(self.plan)
-
-    @property
-    def shows_others(self) -> bool:
-        """Is it so sure of all its steps that others may be labelled by it?"""
-        return bool(self.sureness) and self.is_complete and self.shows_end
 
 
 def task_steps(tasks: Sequence[Sequence[Observed]], config: MotionConfig) -> list[TaskSteps | None]:
@@ -224,8 +199,11 @@ def _farthest(episode: Observed, count: int) -> list[Attempt]:
 # One episode
 
 
-def own_label(episode: Observed, steps: TaskSteps) -> OwnLabel:
-    """Its steps by its own gripper; those that it did not come to are missing."""
+def own_label(episode: Observed, steps: TaskSteps) -> LabelReading:
+    """What one episode shows by itself: its steps by its own gripper; those that it did not come to have no end.
+
+    The confidence of its label is how sure the steps are; 0: nothing but time shows them.
+    """
     n = len(episode)
     chosen = _farthest(episode, len(steps.transfers))
     segments: list[Segment] = []
@@ -268,7 +246,8 @@ def own_label(episode: Observed, steps: TaskSteps) -> OwnLabel:
     parted = split_at_idle(segments, episode.idle, episode.fps)
     curve = _curve(episode, segments, ends, steps)
     shows_end = chosen[-1].opens is not None
-    return OwnLabel(parted, steps.plan, curve, tuple(ends), steps.sureness, shows_end)
+    label = Label(parted, len(steps.plan), steps.plan, curve, steps.sureness)
+    return LabelReading(label, dict(enumerate(ends)), shows_end)
 
 
 def _part_ends(episode: Observed, attempt: Attempt, parts: Sequence[str]) -> list[int]:

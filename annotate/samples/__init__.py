@@ -27,9 +27,9 @@ def samples_stage(
     """The table samples, of the labels that are sure enough; `strangers`: what pictures may also be of."""
     gate = config.gate
     confident_episodes = [
-        replace(e, named=gate.admits_names(e.confidence, is_named=e.named))
+        replace(e, label=e.label.with_gate(gate))
         for e in episodes
-        if gate.admits(e.confidence)
+        if gate.admits(e.label.confidence)
     ]
     # By their index, whatever order they came in: samples are drawn from among the others
     in_order = sorted(confident_episodes, key=lambda e: e.episode_index)

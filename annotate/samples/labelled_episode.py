@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from core.domain.label import IDLE, STEP, Segment, completed_steps
+from core.domain.label import IDLE, STEP, Label, Segment, completed_steps
 from core.values import IMAGE_MARK
 
 STATES = ("ongoing", "finished", "failed", "regressed", "stalled")
@@ -132,28 +132,21 @@ def _counts_by_state(
 
 @dataclass(frozen=True)
 class LabelledEpisode:
-    """An episode with its label; `progress` is float32 [num_frames].
+    """An episode that samples are drawn of: its label, and beside it what a `Label` does not hold, such as cameras.
 
-    `cameras` by preference, with the (width, height) of their pictures in a shard; `plan` names every planned step;
-    `reasons` has the annotator's words at some frames; `unlike_cameras`, of each camera, those that show something
-    else. `confidence` of the label, 0..1; None: it has none. `named`: has every planned step a name that may be used?
+    `cameras` by preference, with the (width, height) of their pictures in a shard; `label` has progress; `reasons` has
+    the annotator's words at some frames; `unlike_cameras`, of each camera, those that show something else.
     """
 
     dataset: str
     episode_index: int
     chunk: int
     split: str
-    label_run: str
     cameras: Mapping[str, tuple[int, int]]
     fps: float
-    task: str | None
-    segments: Sequence[Segment]
-    progress: np.ndarray
-    plan: Sequence[str] = ()
+    label: Label
     reasons: Mapping[int, str] = field(default_factory=dict)
     unlike_cameras: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    confidence: float | None = None
-    named: bool = True
 
     @property
     def camera(self) -> str:
@@ -161,16 +154,16 @@ class LabelledEpisode:
 
     @property
     def attempts(self) -> list[Segment]:
-        return [s for s in self.segments if s.kind == STEP]
+        return [s for s in self.label.segments if s.kind == STEP]
 
     @property
     def finished(self) -> bool:
-        return bool(self.progress[-1] >= 1)
+        return bool(self.label.is_finished)
 
     @cached_property
     def state(self) -> np.ndarray:
         """Indices of STATES, int8 [num_frames]."""
-        return frame_states(self.progress, self.segments, self.fps)
+        return frame_states(self.label.progress, self.label.segments, self.fps)
 
     def draw_moments(
         self, rng: np.random.Generator, quota: int, rare_share: float, *, ends: bool = False
@@ -181,16 +174,18 @@ class LabelledEpisode:
     @cached_property
     def steps(self) -> tuple[str, ...]:
         """A name for each planned step: the plan's, else that of its first attempt."""
-        if self.plan:
-            return tuple(self.plan)
-        first_attempts = {s.step: s.name for s in reversed(self.segments) if s.step is not None}
+        if self.label.plan:
+            return self.label.plan
+        first_attempts = {
+            s.step: s.name for s in reversed(self.label.segments) if s.step is not None
+        }
         num_steps = max(first_attempts, default=-1) + 1
         return tuple(first_attempts.get(k, f"step {k + 1}") for k in range(num_steps))
 
     @property
     def has_actions(self) -> bool:
         """Is it known which actions the task takes, each by a name that may be used?"""
-        return self.named and bool(self.steps)
+        return self.label.has_names and bool(self.steps)
 
     def remaining(self, frame: int) -> list[int]:
         """Planned steps that are not complete after frame `frame`, in order; a step done again is not complete before.
@@ -198,10 +193,10 @@ class LabelledEpisode:
         While progress is below 1 (a run that is known to have failed) the last step at least remains. Empty, too, where
         no step is known.
         """
-        complete = completed_steps(self.segments, frame)
+        complete = completed_steps(self.label.segments, frame)
         planned = list(range(len(self.steps)))
         remaining_steps = [step for step in planned if step not in complete]
-        if remaining_steps or self.progress[frame] >= 1:
+        if remaining_steps or self.label.progress[frame] >= 1:
             return remaining_steps
         return planned[-1:]
 
@@ -214,7 +209,7 @@ class LabelledEpisode:
     def step_ends(self) -> list[int] | None:
         """Last frame of each planned step where it was completed for good; None unless all were, in their order."""
         end_of_step = {
-            s.step: s.end_frame - 1 for s in self.segments if s.kind == STEP and s.completed
+            s.step: s.end_frame - 1 for s in self.label.segments if s.kind == STEP and s.completed
         }
         ends = [end_of_step.get(step, -1) for step in range(len(self.steps))]
         in_order = all(previous_end < end for previous_end, end in pairwise([-1, *ends]))
@@ -273,7 +268,7 @@ def sample_row(
     identity = [
         e.dataset,
         e.episode_index,
-        e.label_run,
+        e.label.label_run,
         family,
         variant,
         pictures,
@@ -298,7 +293,7 @@ def sample_row(
         "episode_index": e.episode_index,
         "chunk": e.chunk,
         "split": e.split,
-        "label_run": e.label_run,
+        "label_run": e.label.label_run,
         "camera": pictures[-1].camera,
         "frames": [p.frame_index for p in pictures],
         "pictures": [p._asdict() for p in pictures],

@@ -95,8 +95,8 @@ def _published_moments(e: LabelledEpisode, rng: np.random.Generator, family: str
     """Each frame by a draw (b: all but the last); of the finished ones no more than FINISHED_PER_EPISODE."""
     is_actions = family == ACTIONS
     share = KEPT_ACTIONS if is_actions else KEPT_PROGRESS
-    drawn = np.flatnonzero(rng.random(len(e.progress) - is_actions) < share)
-    is_finished = e.progress[drawn] >= 1
+    drawn = np.flatnonzero(rng.random(len(e.label.progress) - is_actions) < share)
+    is_finished = e.label.progress[drawn] >= 1
     return sorted(
         [*drawn[~is_finished], *rng.permutation(drawn[is_finished])[:FINISHED_PER_EPISODE]]
     )
@@ -105,7 +105,7 @@ def _published_moments(e: LabelledEpisode, rng: np.random.Generator, family: str
 def _actions(e: LabelledEpisode, frame: int, frames: list[int], rng: np.random.Generator) -> Row:
     variant = "next" if rng.random() < 0.5 else "remaining"
     question = template("procvqa", "b", variant, "question").format(
-        frames=_marks(len(frames)), task=task_text(e.task)
+        frames=_marks(len(frames)), task=task_text(e.label.task)
     )
     if remaining_steps := e.remaining(frame):
         wording = template("procvqa", "b", variant, "answer")
@@ -136,10 +136,10 @@ def _progress(e: LabelledEpisode, frame: int, frames: list[int], rng: np.random.
         PROGRESS,
         "progress" if e.has_actions else "share",
         _own_pictures(e, frames),
-        progress_question(e.task, len(frames), with_actions=e.has_actions),
+        progress_question(e.label.task, len(frames), with_actions=e.has_actions),
         progress_answer(e, frame),
         names_steps=e.has_actions,
-        progress=float(e.progress[frame]),
+        progress=float(e.label.progress[frame]),
         state=STATES[e.state[frame]],
     )
 
@@ -153,7 +153,7 @@ def progress_question(task: str | None, num_pictures: int, *, with_actions: bool
 def progress_answer(e: LabelledEpisode, frame: int) -> str:
     """What remains after frame `frame`, as far as the actions are known, and the share that is done."""
     remaining_steps = e.remaining(frame)
-    percent = 100.0 * float(e.progress[frame])
+    percent = 100.0 * float(e.label.progress[frame])
     if not e.has_actions:
         return template("procvqa", "c", "share", "answer").format(percent=percent)
     if remaining_steps:
@@ -191,7 +191,7 @@ def _segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterator[Row]:
     # As many variants as the quota says. The number of pictures is drawn for each, so that it tells nothing
     for variant in ["whole", *other_variants][: config.segmentation_per_episode]:
         for start, end in (
-            _draw_stretches(e, rng, 1) if variant == "range" else [(0, len(e.progress))]
+            _draw_stretches(e, rng, 1) if variant == "range" else [(0, len(e.label.progress))]
         ):
             drawn_count = int(rng.integers(max(2, max_frames // 2), max_frames + 1))
             evenly = np.linspace(start, end - 1, min(end - start, drawn_count))
@@ -201,7 +201,7 @@ def _segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterator[Row]:
 def _published_segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterator[Row]:
     """The whole run; with equal chance nothing more, the same without its task, or two parts of the run."""
     rng = generator(e, SEGMENTATION, config.seed)
-    whole = (0, len(e.progress))
+    whole = (0, len(e.label.progress))
     variants = [("whole", whole)]
     repeat = int(rng.integers(0, 3))
     if repeat == 1:
@@ -244,7 +244,9 @@ def _segmentation_sample(e: LabelledEpisode, variant: str, frames: list[int]) ->
     if spans:
         marks = "\n".join(f"{number}: {IMAGE_MARK}" for number in range(len(frames)))
         wording = template("procvqa", "a", variant, "question")
-        question = wording.format(frames=marks, task=task_text(e.task), num_frames=len(frames))
+        question = wording.format(
+            frames=marks, task=task_text(e.label.task), num_frames=len(frames)
+        )
         pictures = _own_pictures(e, frames)
         yield sample_row(
             e, SEGMENTATION, variant, pictures, question, json.dumps(spans), names_steps=True

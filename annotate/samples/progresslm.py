@@ -91,7 +91,7 @@ def _visual(e: LabelledEpisode, config: SamplesConfig) -> Iterator[dict[str, Any
             draw_part(rng),
             rng.random() < PART_SHARE,
         )
-        is_shown = e.progress[frame] >= share if is_last else e.progress[frame] <= share
+        is_shown = e.label.progress[frame] >= share if is_last else e.label.progress[frame] <= share
         part = part_in_pictures(e, camera, is_last, share) if is_part and is_shown else None
         demonstration = part or in_pictures(e, camera)
         assert demonstration is not None
@@ -109,7 +109,7 @@ def _cross_view(
     variants = [
         name for name, choices in (("cameras", camera_pairs), ("episodes", other_runs)) if choices
     ]
-    if not variants or e.task is None:
+    if not variants or e.label.task is None:
         return
     for frame in e.draw_moments(rng, config.cross_view_per_episode, config.rare_share):
         # The demonstration is of the run itself by one camera and the state by another, or it is of another run, by
@@ -152,7 +152,7 @@ def _answerable(
 ) -> dict[str, Any]:
     """The sample whose score is the label of frame `frame` of `e`."""
     form = draw_form(rng, config)
-    score = float(e.progress[frame])
+    score = float(e.label.progress[frame])
     is_text = demonstration.kind == "text"
     reference, ref_think, score_think = (_thoughts_on_steps if is_text else _thoughts_on_pictures)(
         e, demonstration, frame
@@ -198,7 +198,7 @@ def _thoughts_on_steps(
     shares = (0.0, *demonstration.shares)
     share_before = shares[step]
     share_after = shares[step + 1]
-    share_of_step = (float(e.progress[frame]) - share_before) / max(
+    share_of_step = (float(e.label.progress[frame]) - share_before) / max(
         share_after - share_before, 1e-6
     )
     share_text = wording["within"].format(
@@ -214,7 +214,7 @@ def _thoughts_on_pictures(
 ) -> tuple[int, str, str]:
     """The number of the picture whose share is nearest to the score, the earlier of two; and as for steps."""
     wording = template("progresslm", "think")
-    score = float(e.progress[frame])
+    score = float(e.label.progress[frame])
     shares = np.array(demonstration.shares)
     # argmin takes the first of equal ones, hence the earlier picture
     nearest = int(np.abs(shares - score).argmin())

@@ -47,14 +47,14 @@ class Demonstration(NamedTuple):
 
 def in_words(e: LabelledEpisode) -> Demonstration | None:
     """None where the steps are not known by their names."""
-    if not e.has_actions or e.task is None:
+    if not e.has_actions or e.label.task is None:
         return None
     ends = e.step_ends
     if ends:
-        shares = [float(e.progress[frame]) for frame in ends]
+        shares = [float(e.label.progress[frame]) for frame in ends]
     else:
         shares = _shares_of_an_incomplete_run(e)
-    return Demonstration(e.task, tuple(shares), e.steps)
+    return Demonstration(e.label.task, tuple(shares), e.steps)
 
 
 def _shares_of_an_incomplete_run(e: LabelledEpisode) -> list[float]:
@@ -63,8 +63,8 @@ def _shares_of_an_incomplete_run(e: LabelledEpisode) -> list[float]:
     Example: of four steps the run completed the first, at 0.4; the shares are 0.4, 0.6, 0.8 and 1.
     """
     reached = {
-        s.step: float(e.progress[s.end_frame - 1])
-        for s in e.segments
+        s.step: float(e.label.progress[s.end_frame - 1])
+        for s in e.label.segments
         if s.step is not None and s.completed
     }
     num_steps = len(e.steps)
@@ -84,7 +84,7 @@ def _shares_of_an_incomplete_run(e: LabelledEpisode) -> list[float]:
 def in_pictures(e: LabelledEpisode, camera: str) -> Demonstration | None:
     """The run's first frame and the end of each step; None where it did not complete every step, in order."""
     ends = e.step_ends
-    if ends is None or e.task is None or camera not in e.cameras:
+    if ends is None or e.label.task is None or camera not in e.cameras:
         return None
     return _of_frames(e, camera, [0, *ends] if ends[0] else ends)
 
@@ -92,7 +92,9 @@ def in_pictures(e: LabelledEpisode, camera: str) -> Demonstration | None:
 def _of_frames(e: LabelledEpisode, camera: str, frames: Iterable[int]) -> Demonstration:
     pictures = tuple(SamplePicture(e.episode_index, camera, frame) for frame in frames)
     return Demonstration(
-        e.task, tuple(float(e.progress[p.frame_index]) for p in pictures), pictures=pictures
+        e.label.task,
+        tuple(float(e.label.progress[p.frame_index]) for p in pictures),
+        pictures=pictures,
     )
 
 
@@ -107,9 +109,9 @@ def part_in_pictures(
     e: LabelledEpisode, camera: str, is_last: bool, share: float
 ) -> Demonstration | None:
     """The last or the first part of the run in pictures, parted where `share` is done; None as for the whole run."""
-    if e.step_ends is None or e.task is None:
+    if e.step_ends is None or e.label.task is None:
         return None
-    parting = int(np.argmax(e.progress >= share))
+    parting = int(np.argmax(e.label.progress >= share))
     start, end = (parting, e.step_ends[-1]) if is_last else (0, parting)
     # One more than the ends of steps, which may be two pictures alone
     inner_ends = (frame for frame in e.step_ends if start < frame < end)
@@ -121,7 +123,7 @@ def part_in_pictures(
 def is_whole_other_run(candidate: LabelledEpisode, e: LabelledEpisode) -> bool:
     """Is it another run of the same task, which completed every step in order?"""
     return (
-        candidate.task == e.task
+        candidate.label.task == e.label.task
         and candidate.episode_index != e.episode_index
         and candidate.step_ends is not None
     )
@@ -225,7 +227,7 @@ def draw_form(rng: np.random.Generator, config: SamplesConfig) -> Form:
 def _instruction(e: LabelledEpisode, frame: int) -> str:
     """What an image editor is told. Without names of steps the task as a whole says what is needed."""
     return template("progresslm", "edit").format(
-        action=e.action_at(frame) if e.has_actions else e.task
+        action=e.action_at(frame) if e.has_actions else e.label.task
     )
 
 
@@ -239,14 +241,14 @@ class _Ways:
         self.words = in_words(e)
         # Runs whose pictures show its task: itself, else others of the task
         whole_others = [o for o in others if is_whole_other_run(o, e)]
-        if e.task is not None:
+        if e.label.task is not None:
             self.demonstrators = [e] if in_pictures(e, e.camera) else whole_others
         else:
             self.demonstrators = []
         # Of other tasks: labelled runs, and others
-        self.foreign = [o for o in others if are_other_tasks(o.task, e.task)]
+        self.foreign = [o for o in others if are_other_tasks(o.label.task, e.label.task)]
         self.strangers = [
-            s for s in strangers if s.split == e.split and are_other_tasks(s.task, e.task)
+            s for s in strangers if s.split == e.split and are_other_tasks(s.task, e.label.task)
         ]
 
     def by_reason(self, *, with_editor: bool) -> dict[str, list[_Way]]:
@@ -341,7 +343,7 @@ class _Ways:
         share = rng.uniform(UNDER_WAY, 1)
         if isinstance(source_episode, Stranger):
             return source_episode.picture(camera, share), ()
-        frame = int(share * len(source_episode.progress))
+        frame = int(share * len(source_episode.label.progress))
         return SamplePicture(
             source_episode.episode_index, source_episode.camera_like(camera), frame
         ), (source_episode,)
@@ -355,7 +357,7 @@ class _Ways:
             part_in_pictures(e, e.camera, True, LATE[1]),
             part_in_pictures(e, e.camera, False, 1 - LATE[1]),
         )
-        return bool(e.progress[0] <= LATE[0] - BEYOND) and None not in shortest
+        return bool(e.label.progress[0] <= LATE[0] - BEYOND) and None not in shortest
 
     def _not_shown(self, current_frame: int, rng: np.random.Generator) -> _Case:
         """Pictures of one part of the run, and one from well before or after it; `current_frame` plays no role."""
@@ -364,14 +366,14 @@ class _Ways:
         is_last, share = draw_part(rng)
         demonstration = part_in_pictures(e, camera, is_last, share)
         assert demonstration is not None
-        frames = np.arange(len(e.progress))
+        frames = np.arange(len(e.label.progress))
         if is_last:
             is_outside = (frames < demonstration.pictures[0].frame_index) & (
-                e.progress <= share - BEYOND
+                e.label.progress <= share - BEYOND
             )
         else:
             is_outside = (frames > demonstration.pictures[-1].frame_index) & (
-                e.progress >= share + BEYOND
+                e.label.progress >= share + BEYOND
             )
         frame = draw_one(rng, np.flatnonzero(is_outside).tolist())
         return "visual", demonstration, SamplePicture(e.episode_index, camera, frame), ()

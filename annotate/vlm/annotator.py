@@ -18,14 +18,14 @@ from annotate.model_client.calls import Reply, VlmError
 from annotate.vlm.judgement import DOUBTED, implausible, noted, with_outcome
 from annotate.vlm.moments import settled
 from annotate.vlm.pictures import Ask, EpisodeView, all_results, load_pictures
-from core.domain.label import DONE, STEP, EpisodeLabel, Segment, completed_steps
+from core.domain.label import DONE, STEP, Label, Segment, completed_steps
 from core.values import spread
 
 ATTEMPTS_PER_CALL = 12
 PLAN_PICTURES = 24  # of a whole run: enough to see what is done
 
 
-async def annotate_episode(view: EpisodeView, send_request: Ask, config: VlmConfig) -> EpisodeLabel:
+async def annotate_episode(view: EpisodeView, send_request: Ask, config: VlmConfig) -> Label:
     """Label an episode of two frames or more. Raises VlmError, and what `view.load` raises."""
     return await _Annotation(view, send_request, config).label()
 
@@ -66,7 +66,7 @@ class _Annotation:
         self.notes: list[str] = []
         self.needs_review = False
 
-    async def label(self) -> EpisodeLabel:
+    async def label(self) -> Label:
         view = self.view
         config = self.config
         # A long episode is seen in several windows; the plan sees all of it at once, in fewer pictures
@@ -121,7 +121,7 @@ class _Annotation:
         self._review(*outcome.contradictions)
 
         assert self.task is not None
-        return EpisodeLabel(
+        return Label(
             segments=outcome.segments,
             num_planned=len(self.plan),
             task=self.task,

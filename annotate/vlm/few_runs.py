@@ -14,14 +14,14 @@ import numpy as np
 from annotate.config import MotionConfig, TransferConfig, VlmConfig
 from annotate.motion.observe import Signals
 from annotate.transfer import Alignment, Reference, annotate, most_telling
-from core.domain.label import EpisodeLabel, finished
+from core.domain.label import Label, Labelled, finished
 from core.domain.label_run import MIN_NAME_CONFIDENCE
 from core.values import spread
 
 MOST_COMPARED = 60  # runs of a task among which those to ask about are chosen
 
 # By episode_index: labels that are not what the model said of the run, and what those of followers rest on
-type TaskLabels = tuple[dict[int, EpisodeLabel], dict[int, Alignment]]
+type TaskLabels = tuple[dict[int, Label], dict[int, Alignment]]
 
 
 def asked_about(runs: Sequence[bool | None], config: VlmConfig) -> int:
@@ -34,8 +34,8 @@ def asked_about(runs: Sequence[bool | None], config: VlmConfig) -> int:
 
 def label_task(
     episodes: Sequence[Signals],
-    model_labels: Mapping[int, EpisodeLabel],
-    curve_of: Callable[[int, EpisodeLabel], np.ndarray],
+    model_labels: Mapping[int, Label],
+    curve_of: Callable[[int, Label], np.ndarray],
     config: VlmConfig,
     transfer: TransferConfig,
     motion: MotionConfig,
@@ -89,7 +89,7 @@ def label_task(
 def _ask_few(
     order: Sequence[int],
     count: int,
-    model_labels: Mapping[int, EpisodeLabel],
+    model_labels: Mapping[int, Label],
     config: VlmConfig,
     least_alike: Callable[[Sequence[int]], list[int]],
 ) -> Generator[dict[int, VlmConfig], None, tuple[list[int], list[int]]]:
@@ -129,19 +129,19 @@ def _by_spread(
 
 def _references(
     signals: Mapping[int, Signals],
-    labels: Mapping[int, EpisodeLabel],
-    curve_of: Callable[[int, EpisodeLabel], np.ndarray],
+    labels: Mapping[int, Label],
+    curve_of: Callable[[int, Label], np.ndarray],
 ) -> list[Reference]:
     return [
-        Reference(signals[k], label.segments, label.plan, curve_of(k, label))
+        Labelled(signals[k], replace(label, progress=curve_of(k, label)))
         for k, label in labels.items()
     ]
 
 
 def _followed(
     episodes: Sequence[Signals],
-    reference_labels: Mapping[int, EpisodeLabel],
-    curve_of: Callable[[int, EpisodeLabel], np.ndarray],
+    reference_labels: Mapping[int, Label],
+    curve_of: Callable[[int, Label], np.ndarray],
     transfer: TransferConfig,
     motion: MotionConfig,
     *,
@@ -189,7 +189,7 @@ def in_rounds(
         yield round_requests
 
 
-def _complete(asked_runs: Sequence[int], model_labels: Mapping[int, EpisodeLabel]) -> list[int]:
+def _complete(asked_runs: Sequence[int], model_labels: Mapping[int, Label]) -> list[int]:
     """The runs whose answer has every planned step completed."""
     return [
         k
@@ -198,7 +198,7 @@ def _complete(asked_runs: Sequence[int], model_labels: Mapping[int, EpisodeLabel
     ]
 
 
-def one_plan(labels: Mapping[int, EpisodeLabel]) -> dict[int, EpisodeLabel]:
+def one_plan(labels: Mapping[int, Label]) -> dict[int, Label]:
     """Those of the labels that have the usual number of planned steps, each step with the name that it usually has.
 
     Among equals the first counts.
@@ -213,7 +213,7 @@ def one_plan(labels: Mapping[int, EpisodeLabel]) -> dict[int, EpisodeLabel]:
     return {k: _with_names(label, plan) for k, label in same_plan_labels.items()}
 
 
-def _with_names(label: EpisodeLabel, plan: tuple[str, ...]) -> EpisodeLabel:
+def _with_names(label: Label, plan: tuple[str, ...]) -> Label:
     segments = [s if s.step is None else replace(s, name=plan[s.step]) for s in label.segments]
     return replace(label, plan=plan, segments=segments)
 

@@ -1,20 +1,22 @@
-"""Segments: the subtask spans of one episode, the rules they keep, and the label that they make.
+"""The label of an episode, and its segments: the spans of its subtasks, with the rules that they keep.
 
 Spans are half-open, in frames.
 """
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from core.domain.label_run import LabelGate
 from core.names import is_name, unnamed_step
 
 STEP = "step"
 IDLE = "idle"
 DONE = "done"
 PACES = ("fast", "slow", "adjust", "mistake")
+NO_PROGRESS = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Segment:
         return self.end_frame - self.start_frame
 
 
-def check_tiling(segments: list[Segment], num_frames: int, num_planned: int) -> None:
+def check_tiling(segments: Sequence[Segment], num_frames: int, num_planned: int) -> None:
     """Raise ValueError unless the segments cover 0..num_frames without gap or overlap and name planned steps.
 
     `named` has to agree with the name: a placeholder is none.
@@ -132,45 +134,83 @@ NOTHING_STATED = StatedEnd()
 
 
 @dataclass(frozen=True)
-class EpisodeLabel:
-    """Segments that tile the episode (core.domain.label.check_tiling), and what holds for all of them."""
+class Label:
+    """What somebody says of one episode: segments that tile it (check_tiling), its planned steps, progress and remarks.
 
-    segments: list[Segment]
-    num_planned: int  # steps of the whole task, attempted or not
-    task: str | None
-    task_inferred: bool
-    needs_review: bool
-    notes: list[str]
-    plan: tuple[str, ...]  # names of the planned steps, attempted or not
-    as_far_as: EpisodeFrame | None = (
-        None  # of a failed run: a successful run, at the frame where it was as far
-    )
-    confidence: float | None = None  # where an annotator states it of the episode as a whole
-    steps_from: str | None = (
-        None  # the form of the source's steps that the segments are made of; None: of none
-    )
-    curve: np.ndarray | None = (
-        None  # progress, float32 [n], of an annotator that states it; None: by the segments
-    )
+    The tables segments, episode_labels and progress hold it; core/tables/labels.py explains each column.
+
+    segments: in order of time. num_planned: steps of the whole task, attempted or not. plan: their names, where they
+    were asked for. progress: float32 [num_frames]; empty where it follows from the segments, or was not asked for.
+    as_far_as: of a failed run, a successful run at the frame where it was as far. end: what a person states of the end.
+    steps_from: the form of the source's steps that the segments are made of. label_run: whose it is; empty: nobody has
+    stored it. sure_of_names: False: it is too unsure for the names of its steps to be used.
+    """
+
+    segments: Sequence[Segment]
+    num_planned: int
+    plan: tuple[str, ...] = ()
+    progress: np.ndarray = field(default_factory=lambda: NO_PROGRESS)
+    confidence: float | None = None
+    task: str | None = None
+    task_inferred: bool = False
+    needs_review: bool = False
+    notes: Sequence[str] = ()
+    as_far_as: EpisodeFrame | None = None
+    end: StatedEnd = NOTHING_STATED
+    steps_from: str | None = None
+    correction_id: str | None = None
+    label_run: str = ""
+    sure_of_names: bool = True
+
+    @property
+    def num_frames(self) -> int:
+        return self.segments[-1].end_frame
+
+    @property
+    def cuts(self) -> list[int]:
+        """Frames at which one segment ends and the next begins."""
+        return [segment.start_frame for segment in self.segments[1:]]
+
+    @property
+    def has_progress(self) -> bool:
+        return bool(len(self.progress))
+
+    @property
+    def is_finished(self) -> bool | None:
+        """Does its progress say that the whole task was done? None: it has none."""
+        return bool(self.progress[-1] >= 1) if self.has_progress else None
 
     @property
     def named(self) -> bool:
-        """Has every planned step a name?"""
-        return has_names(self.segments, self.plan)
+        """Has every attempt at a step a name, and every planned step?"""
+        return all(s.named for s in self.segments) and all(is_name(name) for name in self.plan)
+
+    @property
+    def has_names(self) -> bool:
+        """Has every step a name that may be used?"""
+        return self.named and self.sure_of_names
+
+    def with_gate(self, gate: LabelGate) -> "Label":
+        """The label, with whether it is sure enough of the names of its steps."""
+        is_sure = gate.admits_names(self.confidence, is_named=True)
+        return replace(self, sure_of_names=is_sure)
 
 
-def has_names(segments: Sequence[Segment], plan: Sequence[str]) -> bool:
-    """Has every attempt at a step a name, and every planned step?"""
-    return all(s.named for s in segments) and all(is_name(name) for name in plan)
+@dataclass(frozen=True)
+class Labelled[Signals]:
+    """What was measured of an episode, with its label, which has progress: a `Label` does not know its episode."""
+
+    signals: Signals
+    label: Label
 
 
 def plain_label(
-    segments: list[Segment],
+    segments: Sequence[Segment],
     num_planned: int,
     task: str | None,
     last_labelled: EpisodeFrame | None = None,
     step_names: Sequence[str] = (),
-) -> EpisodeLabel:
+) -> Label:
     """The label by an annotator that knows the steps and nothing else: it has no doubts and infers no task.
 
     `step_names` are those of the planned steps, where the task says them. Without them steps are named as in their
@@ -181,4 +221,4 @@ def plain_label(
         step_names or (name_of_step.get(step) or unnamed_step(step) for step in range(num_planned))
     )
     assert len(plan) == num_planned, (step_names, num_planned)
-    return EpisodeLabel(segments, num_planned, task, False, False, [], plan, last_labelled)
+    return Label(segments, num_planned, plan, task=task, as_far_as=last_labelled)

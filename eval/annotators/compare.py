@@ -12,11 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from annotate.similarity import embed
-from core.domain.label import STEP
+from core.domain.label import STEP, Label
 from core.errors import UserError
 from core.metrics import is_lower_better
 from eval.annotators.scoring import (
-    ComparedLabel,
     ComparedWith,
     EpisodeFacts,
     RunsApart,
@@ -200,9 +199,7 @@ def _reference(
     return ComparedWith(ACTIVE, truths, frozenset(active) if len(active) == 1 else frozenset())
 
 
-def _usable(
-    labels: Mapping[int, ComparedLabel], episodes: Mapping[int, EpisodeFacts]
-) -> dict[int, ComparedLabel]:
+def _usable(labels: Mapping[int, Label], episodes: Mapping[int, EpisodeFacts]) -> dict[int, Label]:
     """Labels of usable episodes that have not changed in length since."""
     return {
         e: x for e, x in labels.items() if e in episodes and x.num_frames == episodes[e].num_frames
@@ -280,7 +277,7 @@ def _baselines(
 
 def _name_vectors(
     truths: Mapping[int, EpisodeTruth],
-    labels: Mapping[str, Mapping[int, ComparedLabel]],
+    labels: Mapping[str, Mapping[int, Label]],
     embedded: Embed,
 ) -> dict[str, np.ndarray]:
     """The embedding of every step name: made once for all runs, since the model that does so is slow."""
@@ -294,13 +291,14 @@ def _name_vectors(
     return {}
 
 
-def _compared_text(truth: EpisodeTruth, label: ComparedLabel | None, facts: EpisodeFacts) -> str:
+def _compared_text(truth: EpisodeTruth, label: Label | None, facts: EpisodeFacts) -> str:
     """All that a comparison of one episode depends on. It is hashed into eval_runs: another text stores all anew."""
     curve = None if truth.curve is None else truth.curve.tolist()
     if label is None:
         label_facts = None
     else:
-        label_facts = (label.segments, None if label.progress is None else label.progress.tolist())
+        progress = label.progress.tolist() if label.has_progress else None
+        label_facts = (tuple(label.segments), progress)
     return repr(
         (
             truth.episode_index,

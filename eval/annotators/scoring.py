@@ -5,12 +5,12 @@ Those are uniform and random cuts, as many as the truth has boundaries, and the 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
 
-from core.domain.label import DONE, STEP, Segment
+from core.domain.label import DONE, NO_PROGRESS, STEP, Label, Segment
 from core.errors import UserError
 from eval.annotators.truth import NEAR_S, EpisodeTruth
 from eval.metrics.published import boundary_hits, first_and_last
@@ -41,31 +41,6 @@ NAN = float("nan")
 
 
 @dataclass(frozen=True)
-class ComparedLabel:
-    """One label of one episode: segments that tile it, in order of time."""
-
-    segments: tuple[Segment, ...]
-    progress: (
-        np.ndarray | None
-    )  # float64 [num_frames]; None where the label has not one for every frame
-
-    @property
-    def num_frames(self) -> int:
-        return self.segments[-1].end_frame
-
-    @property
-    def cuts(self) -> list[int]:
-        return [segment.start_frame for segment in self.segments[1:]]
-
-    @property
-    def finished(self) -> bool | None:
-        """Does the label say that the whole task was done? None: it has no progress."""
-        if self.progress is None:
-            return None
-        return bool(self.progress[-1] == 1)
-
-
-@dataclass(frozen=True)
 class EpisodeFacts:
     """Facts of an episode in the lake that do not depend on its annotator."""
 
@@ -74,7 +49,7 @@ class EpisodeFacts:
     success: bool | None
 
 
-def spans(segments: tuple[Segment, ...]) -> list[Span]:
+def spans(segments: Sequence[Segment]) -> list[Span]:
     return [(s.name, s.start_frame, s.end_frame) for s in segments]
 
 
@@ -119,14 +94,20 @@ def active_runs(lake: Lake, dataset: str) -> set[str]:
     }
 
 
-def stored_labels(lake: Lake, dataset: str, run: str | None = None) -> dict[int, ComparedLabel]:
-    """One run's labels of a dataset by episode, or the active ones."""
-    labels = {}
-    for episode, label in labels_of(lake.con, dataset, label_run=run, whole=True).items():
-        is_whole = len(label.progress) == label.segments[-1].end_frame
-        progress = label.progress.astype(np.float64) if is_whole else None
-        labels[episode] = ComparedLabel(tuple(label.segments), progress)
-    return labels
+def stored_labels(lake: Lake, dataset: str, run: str | None = None) -> dict[int, Label]:
+    """One run's labels of a dataset by episode, or the active ones; with progress where every frame has it."""
+    labels = labels_of(lake.con, dataset, label_run=run, whole=True)
+    return {
+        episode: replace(label, progress=_exact(label.progress, label.num_frames))
+        for episode, label in labels.items()
+    }
+
+
+def _exact(progress: np.ndarray, num_frames: int) -> np.ndarray:
+    """Progress to calculate with, float64 [num_frames]; empty where it is not of every frame."""
+    if len(progress) == num_frames:
+        return progress.astype(np.float64)
+    return NO_PROGRESS
 
 
 # Boundaries and events
@@ -174,7 +155,7 @@ def score_cuts(cuts: Sequence[int], truth: EpisodeTruth) -> dict[str, float]:
 # One episode
 
 
-def score_label(label: ComparedLabel, truth: EpisodeTruth) -> dict[str, float]:
+def score_label(label: Label, truth: EpisodeTruth) -> dict[str, float]:
     """The metrics of one label, NaN where it has none. Raises ValueError where it is of a recording of another
     length."""
     if label.num_frames != truth.num_frames:
@@ -185,7 +166,7 @@ def score_label(label: ComparedLabel, truth: EpisodeTruth) -> dict[str, float]:
     steps = [s for s in label.segments if s.kind == STEP]
     return {
         **score_cuts(label.cuts, truth),
-        "mae": NAN if label.progress is None else _mean(np.abs(label.progress - truth.progress())),
+        "mae": _mean(np.abs(label.progress - truth.progress())) if label.has_progress else NAN,
         "unnamed": sum(not s.named for s in steps) / max(1, len(steps)),
         "slivers": sum(len(s) < SLIVER_S * truth.fps for s in steps) / max(1, len(steps)),
     }
@@ -216,7 +197,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def score_steps(
-    label: ComparedLabel, truth: EpisodeTruth, vectors: Mapping[str, np.ndarray]
+    label: Label, truth: EpisodeTruth, vectors: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
     """Metrics of one episode's steps against each pass, the mean over passes; NaN where there is none.
 
@@ -226,13 +207,14 @@ def score_steps(
     values = {
         name: float(np.mean([values[name] for values in pass_scores])) for name in pass_scores[0]
     }
-    both_known = label.finished is not None and truth.success is not None
-    values["finished_accuracy"] = float(label.finished == truth.success) if both_known else NAN
+    is_finished = label.is_finished
+    both_known = is_finished is not None and truth.success is not None
+    values["finished_accuracy"] = float(is_finished == truth.success) if both_known else NAN
     return values
 
 
 def _against_pass(
-    ours: tuple[Segment, ...], target: tuple[Segment, ...], vectors: Mapping[str, np.ndarray]
+    ours: Sequence[Segment], target: Sequence[Segment], vectors: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
     similarity, completed = _matched_steps(ours, target, vectors)
     our_spans = spans(ours)
@@ -249,7 +231,7 @@ def _against_pass(
 
 
 def _matched_steps(
-    ours: tuple[Segment, ...], target: tuple[Segment, ...], vectors: Mapping[str, np.ndarray]
+    ours: Sequence[Segment], target: Sequence[Segment], vectors: Mapping[str, np.ndarray]
 ) -> tuple[list[float], list[bool]]:
     """For each step of the target, against the segment that overlaps it most: cosine of the names, 0 where that is no
     step or there is none; and whether both say the same of its completion."""
@@ -270,11 +252,11 @@ def _matched_steps(
     return similarity, completed
 
 
-def _plain_steps(segments: tuple[Segment, ...]) -> list[Span]:
+def _plain_steps(segments: Sequence[Segment]) -> list[Span]:
     return [(plain_name(s.name), 0, 0) for s in segments if s.kind == STEP]
 
 
-def published_counts(label: ComparedLabel, truth: EpisodeTruth) -> tuple[int, int]:
+def published_counts(label: Label, truth: EpisodeTruth) -> tuple[int, int]:
     """Numerator and denominator of the published BF1@5, which sees no segments in which everything is done."""
     counts = np.zeros(2, int)
     for one_pass in truth.passes:
@@ -321,24 +303,24 @@ class RunsApart:
     episodes: tuple[Apart, ...]
 
 
-def as_truth(dataset: str, episode: int, label: ComparedLabel, facts: EpisodeFacts) -> EpisodeTruth:
+def as_truth(dataset: str, episode: int, label: Label, facts: EpisodeFacts) -> EpisodeTruth:
     """Another label in the place of the truth."""
     return EpisodeTruth(
         dataset=dataset,
         episode_index=episode,
         num_frames=label.num_frames,
         fps=facts.fps,
-        success=label.finished,
+        success=label.is_finished,
         boundaries=tuple(label.cuts),
         events=(),
-        passes=(label.segments,),
-        curve=label.progress,
+        passes=(tuple(label.segments),),
+        curve=label.progress if label.has_progress else None,
     )
 
 
 def where_apart(
     dataset: str,
-    labels: Mapping[str, Mapping[int, ComparedLabel]],
+    labels: Mapping[str, Mapping[int, Label]],
     active: set[str],
     reference: ComparedWith,
     episodes: Mapping[int, EpisodeFacts],
@@ -355,10 +337,10 @@ def where_apart(
         for e in truths.keys() & labels[first].keys():
             label = labels[first][e]
             truth = truths[e]
-            if label.progress is None:
-                progress = math.nan
-            else:
+            if label.has_progress:
                 progress = float(np.abs(label.progress - truth.progress()).mean())
+            else:
+                progress = math.nan
             differences.append(
                 Apart(e, progress, cuts_f1(label.cuts, truth.boundaries, NEAR_S * truth.fps))
             )

@@ -37,7 +37,7 @@ class TruthEvent:
 
 @dataclass(frozen=True)
 class EpisodeTruth:
-    """Ground truth of one episode, to compare labels with.
+    """Ground truth of one episode, to compare labels with: no `Label`, since several people may have cut it.
 
     passes: the segments of each person. num_planned: how many steps its task has by other runs; 0: as many as its own
     segments have.

@@ -5,7 +5,7 @@ from functools import partial
 
 from annotate.progress import CODE_VERSION as PROGRESS_VERSION
 from core.annotators import HUMAN
-from core.domain.label import StatedEnd, check_tiling
+from core.domain.label import Label, StatedEnd, check_tiling
 from core.domain.label_run import HUMAN_VERSION, human_run
 from ingest.episode import Finding
 from pipeline.labelled import LabelPlace, label_tables, of_label_run, quality_table, stated_label
@@ -46,11 +46,15 @@ def run(context: StageContext) -> Output:
             continue
         config = context.build.stages.progress
         end = StatedEnd(correction["final_progress"], correction["catastrophic_frame"])
-        of_people = {
-            "notes": [comment] if comment else [],
-            "correction_id": correction["correction_id"],
-        }
-        labelled.append(stated_label(episode, segments, len(plan), plan, config, end, **of_people))
+        label = Label(
+            segments,
+            len(plan),
+            tuple(plan),
+            notes=[comment] if comment else [],
+            end=end,
+            correction_id=correction["correction_id"],
+        )
+        labelled.append(stated_label(episode, label, config))
 
     place = LabelPlace(context.dataset, context.chunk, label_run)
     tables = label_tables(place, labelled) | {"label_quality": quality_table(place, labelled)}

@@ -1,12 +1,12 @@
 """The dense label of a chunk: progress of the configured label run, which label counts, and what is odd about it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from annotate.progress import CODE_VERSION
+from core.domain.label import Label, Labelled
 from core.domain.label_run import choose_active, human_run
 from core.tables import TABLES
 from pipeline.labelled import (
@@ -19,10 +19,8 @@ from pipeline.labelled import (
 from pipeline.pictures import progress_figure
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake.corrections import ACCEPTED, REJECTED, chunk_corrections
-from warehouse.lake.stored import StoredLabel, labels_of
+from warehouse.lake.stored import annotated_labels
 
-LABEL_COLUMNS = "episode_index, as_far_as_episode, as_far_as_frame, steps_from, curve"
-LabelRow = Mapping[str, Any]  # those columns of a row of episode_labels
 OtherLabel = tuple[
     int, str, str, str | None
 ]  # episode, label run, annotator and model of another run's label
@@ -32,10 +30,8 @@ def run(context: StageContext) -> Output:
     build = context.build
     place = LabelPlace(context.dataset, context.chunk, build.label_run().id)
     with context.lake.reading():
-        labels = labels_of(context.lake.con, place.dataset, place.chunk, label_run=place.label_run)
-        sql = f"SELECT {LABEL_COLUMNS} FROM episode_labels WHERE (dataset, chunk, label_run) = (?, ?, ?)"
-        label_rows = context.lake.dicts(sql, [place.dataset, place.chunk, place.label_run])
-    labelled = _with_progress(context, labels, label_rows)
+        labels = annotated_labels(context.lake.con, **vars(place))
+    labelled = _with_progress(context, labels)
     with context.lake.reading():
         other_labels = context.lake.rows(
             "SELECT DISTINCT p.episode_index, p.label_run, r.annotator, r.model FROM progress p "
@@ -44,11 +40,11 @@ def run(context: StageContext) -> Output:
         )
         tables = {
             "progress": progress_table(place, labelled),
-            "active_runs": _active_runs(context, place, sorted(labels), label_rows, other_labels),
+            "active_runs": _active_runs(context, place, labels, other_labels),
             "label_quality": quality_table(place, labelled, is_inspected=build.annotator == "vlm"),
             "label_disagreement": _disagreement(context, place, labelled, other_labels),
         }
-    ends = [float(episode.progress[-1]) for episode in labelled]
+    ends = [float(episode.label.progress[-1]) for episode in labelled]
     numbers = {
         "label_run": place.label_run,
         "episodes": len(ends),
@@ -58,33 +54,23 @@ def run(context: StageContext) -> Output:
     return Output(tables, numbers=numbers)
 
 
-def _with_progress(
-    context: StageContext, labels: Mapping[int, StoredLabel], label_rows: Sequence[LabelRow]
-) -> list[LabelledSignals]:
-    """The labelled episodes of the chunk with their segments and progress, in order."""
-    rows = {row["episode_index"]: row for row in label_rows}
+def _with_progress(context: StageContext, labels: Mapping[int, Label]) -> list[LabelledSignals]:
+    """The labelled episodes of the chunk with their progress, in order."""
+    config = context.build.stages.progress
     episodes = [episode for episode in context.signals() if episode.episode_index in labels]
     labelled: dict[int, LabelledSignals] = {}
     # The runs that others are measured against come first
-    for episode in sorted(
-        episodes, key=lambda e: rows[e.episode_index]["as_far_as_episode"] is not None
-    ):
-        row = rows[episode.episode_index]
-        stored = labels[episode.episode_index]
+    for episode in sorted(episodes, key=lambda e: labels[e.episode_index].as_far_as is not None):
+        label = labels[episode.episode_index]
         ends_at = None
         # A failed run may be known to have come as far as another run had at one of its frames: its label ends there
-        if row["as_far_as_episode"] is not None:
-            ends_at = float(labelled[row["as_far_as_episode"]].progress[row["as_far_as_frame"]])
-        if row["curve"] is not None:
-            label = LabelledSignals(
-                episode, stored.segments, stored.num_planned, np.array(row["curve"], np.float32)
-            )
+        if label.as_far_as is not None:
+            curve = labelled[label.as_far_as.episode_index].label.progress
+            ends_at = float(curve[label.as_far_as.frame_index])
+        if label.has_progress:
+            labelled[episode.episode_index] = Labelled(episode, label)
         else:
-            config = context.build.stages.progress
-            label = with_progress(
-                episode, stored.segments, stored.num_planned, config, ends_at=ends_at
-            )
-        labelled[episode.episode_index] = label
+            labelled[episode.episode_index] = with_progress(episode, label, config, ends_at=ends_at)
     return [labelled[episode.episode_index] for episode in episodes]
 
 
@@ -115,8 +101,8 @@ def _disagreement(
                 index = episode.signals.episode_index
                 theirs = progress_of_row[(run_of_row == other_run) & (episode_of_row == index)]
                 # Else the other run has no label of it, or one of another length
-                if len(theirs) == len(episode.progress):
-                    difference = float(np.abs(theirs - episode.progress).mean())
+                if len(theirs) == len(episode.label.progress):
+                    difference = float(np.abs(theirs - episode.label.progress).mean())
                     rows.append(
                         place.of(index) | {"other_run": other_run, "mean_difference": difference}
                     )
@@ -126,8 +112,7 @@ def _disagreement(
 def _active_runs(
     context: StageContext,
     place: LabelPlace,
-    episodes: Sequence[int],
-    label_rows: Sequence[LabelRow],
+    labels: Mapping[int, Label],
     other_labels: Sequence[OtherLabel],
 ) -> pa.Table:
     """Which label counts for each episode, with the run that is about to be published among the candidates."""
@@ -135,11 +120,11 @@ def _active_runs(
     candidates: dict[int, list[tuple[str, str]]] = {}
     for episode_index, label_run, annotator, _ in other_labels:
         candidates.setdefault(episode_index, []).append((label_run, annotator))
-    for episode_index in episodes:
+    for episode_index in sorted(labels):
         candidates.setdefault(episode_index, []).append((place.label_run, context.build.annotator))
 
     # What the build wants to count, the best first
-    preferred = _preferred(context, place.label_run, candidates, label_rows)
+    preferred = _preferred(context, place.label_run, candidates, labels)
 
     # What people said about them: a correction counts before every annotator, a rejected label not at all
     corrections = chunk_corrections(context.lake, place.dataset, place.chunk)
@@ -161,7 +146,7 @@ def _active_runs(
 
 
 def _preferred(
-    context: StageContext, label_run: str, episodes: Iterable[int], label_rows: Sequence[LabelRow]
+    context: StageContext, label_run: str, episodes: Iterable[int], labels: Mapping[int, Label]
 ) -> dict[int, list[tuple[str, str]]]:
     """Of each episode the annotators' labels that count first, the best first: (label_run, why)."""
     configured = label_run, "named by the configuration"
@@ -179,8 +164,8 @@ def _preferred(
             [*chunk_key, transfer_run],
         )
     )
-    with_steps = [row["episode_index"] for row in label_rows if row["steps_from"] is not None]
-    first = set() if build.stated_annotator == "transfer" else set(with_steps)
+    with_steps = {episode for episode, label in labels.items() if label.steps_from is not None}
+    first = set() if build.stated_annotator == "transfer" else with_steps
     preferred = {}
     for episode in episodes:
         if episode in shown_by_which:

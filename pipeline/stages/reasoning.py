@@ -26,7 +26,7 @@ def run(context: StageContext) -> Output:
         label = labels.get(episode.episode_index)
         # The model was not asked about a run that follows others
         if label and (build.name, episode.episode_index) not in not_asked:
-            view = episode_view(build.name, episode, album, label.facts["task"])
+            view = episode_view(build.name, episode, album, label.task)
             ask_reasons = partial(
                 reason_episode, view, label.segments, label.num_planned, config=build.stages.vlm
             )

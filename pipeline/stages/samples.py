@@ -1,6 +1,7 @@
 """Question-answer samples of a chunk's labelled episodes: the ProcVQA and ProgressLM families."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from annotate.samples import CODE_VERSION, samples_stage
 from annotate.samples.labelled_episode import LabelledEpisode
@@ -49,7 +50,7 @@ def run(context: StageContext) -> Output:
     counts = samples["family"].value_counts().to_pylist()
     samples_of_family = {f"family {count['values']}": count["counts"] for count in counts}
     gate_numbers = GateCounts(
-        build.stages.samples.gate, [(e.confidence, e.named) for e in episodes]
+        build.stages.samples.gate, [(e.label.confidence, e.label.named) for e in episodes]
     ).numbers()
     return Output(
         {"samples": samples}, numbers={"episodes": len(episodes)} | gate_numbers | samples_of_family
@@ -83,22 +84,16 @@ def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int) -> Iterator[L
             episode_index=episode_index,
             chunk=chunk,
             split=facts["split"],
-            label_run=label.label_run,
             cameras={
                 camera: _size_in_shards(*sizes.get(camera, (0, 0)), max_px)
                 for camera in facts["cameras"]
             },
             fps=facts["fps"],
-            task=facts["task"] if facts["task"] is not None else label.facts.get("task"),
-            segments=label.segments,
-            progress=label.progress,
-            plan=tuple(label.facts.get("plan") or ()),
+            label=label if facts["task"] is None else replace(label, task=facts["task"]),
             reasons=dict(facts["reasons"] or ()),
             unlike_cameras={
                 camera: tuple(other_cameras) for camera, other_cameras in facts["unlike"] or ()
             },
-            confidence=label.facts.get("confidence"),
-            named=label.facts.get("named") is not False,
         )
 
 

@@ -15,23 +15,23 @@ from annotate.vlm.few_runs import TaskLabels, in_rounds, label_task
 from annotate.vlm.moments import moments_of
 from annotate.vlm.pictures import EpisodeView
 from core.annotators import annotator_named
-from core.domain.label import EpisodeLabel, check_tiling, plain_label
+from core.domain.label import Label, check_tiling, plain_label
 from core.tables import TABLES
 from ingest.episode import Finding
 from pipeline.kept_labels import kept_labels, with_kept_findings, with_kept_rows
 from pipeline.labelled import (
     LabelPlace,
     alignment_table,
-    label_columns,
     of_label_run,
     segment_tables,
+    with_confidence,
 )
 from pipeline.pictures import segments_figure
 from pipeline.reading import EpisodeSignals, by_task, task_signals
 from pipeline.stage import Output, Stage, StageContext
 from pipeline.vlm_chunk import Album, ChunkAnswers, Question, albums, ask_chunk, episode_view
 
-type AnnotatedChunk = ChunkAnswers[EpisodeLabel]
+type AnnotatedChunk = ChunkAnswers[Label]
 
 
 def by_motion(context: StageContext, episodes: Sequence[EpisodeSignals]) -> AnnotatedChunk:
@@ -81,7 +81,7 @@ def by_native(context: StageContext, episodes: Sequence[EpisodeSignals]) -> Anno
     return ChunkAnswers(labels, findings, numbers=numbers)
 
 
-def native_label(episode: EpisodeSignals, chunk_episodes: Container[int]) -> EpisodeLabel:
+def native_label(episode: EpisodeSignals, chunk_episodes: Container[int]) -> Label:
     """The label of the source's steps. Raises ValueError for those that cannot be the steps of the episode.
 
     chunk_episodes: the episodes of the chunk; a run of another one does not show how far a failed run came.
@@ -106,7 +106,7 @@ def by_vlm(context: StageContext, unlabelled: Sequence[EpisodeSignals]) -> Annot
     stages = context.build.stages
     episodes = {episode.episode_index: episode for episode in unlabelled}
 
-    def curve_of(episode_index: int, label: EpisodeLabel) -> np.ndarray:
+    def curve_of(episode_index: int, label: Label) -> np.ndarray:
         episode = episodes[episode_index]
         return progress(
             label.segments,
@@ -118,7 +118,7 @@ def by_vlm(context: StageContext, unlabelled: Sequence[EpisodeSignals]) -> Annot
             episode.state,
         )
 
-    model_labels: dict[int, EpisodeLabel] = {}
+    model_labels: dict[int, Label] = {}
     tasks = [
         label_task(
             task_signals(of_task),
@@ -133,7 +133,7 @@ def by_vlm(context: StageContext, unlabelled: Sequence[EpisodeSignals]) -> Annot
     labelled: TaskLabels = {}, {}
     views = _views(context, unlabelled)
 
-    def questions(configs: Mapping[int, VlmConfig]) -> list[Question[EpisodeLabel]]:
+    def questions(configs: Mapping[int, VlmConfig]) -> list[Question[Label]]:
         return [
             (views[k][0], partial(annotate_episode, views[k][1], config=configs[k]))
             for k in sorted(configs)
@@ -175,7 +175,7 @@ def _views(
     return views
 
 
-def _doubts(labels: Mapping[int, EpisodeLabel]) -> Iterator[Finding]:
+def _doubts(labels: Mapping[int, Label]) -> Iterator[Finding]:
     """Labels that a person should look at."""
     for episode_index, label in sorted(labels.items()):
         if label.task_inferred:
@@ -185,9 +185,7 @@ def _doubts(labels: Mapping[int, EpisodeLabel]) -> Iterator[Finding]:
             yield Finding("needs_review", detail, "warning", episode_index)
 
 
-def _with_version(
-    context: StageContext, labels: Mapping[int, EpisodeLabel]
-) -> dict[int, EpisodeLabel]:
+def _with_version(context: StageContext, labels: Mapping[int, Label]) -> dict[int, Label]:
     """Labels, with a note where the label run that they join is by another version than made them."""
     made_by = context.step.spec.made_by
     if made_by is None:
@@ -205,13 +203,7 @@ def run(context: StageContext) -> Output:
     annotated: AnnotatedChunk = annotator_named(label_run.annotator).labels_of(context, unlabelled)
     labels = sorted(_with_version(context, annotated.by_episode).items())
     place = LabelPlace(context.dataset, context.chunk, label_run.id)
-    tables = segment_tables(
-        place,
-        (
-            (episode, label.segments, label.num_planned, label_columns(label))
-            for episode, label in labels
-        ),
-    )
+    tables = segment_tables(place, ((episode, with_confidence(label)) for episode, label in labels))
     # Pictures decoded to find boundaries are a part of what the label rests on
     if annotated.keyframes is not None:
         keyframes = [row | {"label_run": label_run.id} for row in annotated.keyframes]

@@ -1,6 +1,6 @@
 """Runs of a chunk labelled like the references of their tasks: a label run of its own, beside that of the annotator."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -9,15 +9,13 @@ import numpy as np
 from annotate.motion.observe import Signals
 from annotate.progress import CODE_VERSION as PROGRESS_VERSION
 from annotate.progress import progress
-from annotate.transfer import Reference, Transferred, annotate
-from core.domain.label import check_tiling
+from annotate.transfer import Transferred, annotate
+from core.domain.label import Label, Labelled, check_tiling
 from ingest.episode import Finding
 from pipeline.config import DatasetBuild
 from pipeline.labelled import (
-    LabelledSignals,
     LabelPlace,
     alignment_table,
-    label_columns,
     label_tables,
     of_label_run,
     quality_table,
@@ -27,7 +25,7 @@ from pipeline.reading import EpisodeSignals, by_task, signals_of, task_signals
 from pipeline.stage import Output, Stage, StageContext
 from pipeline.stages.segments import native_label
 from warehouse.lake import Lake
-from warehouse.lake.references import ReferenceLabel, joined_tasks, references_of
+from warehouse.lake.references import joined_tasks, references_of
 from warehouse.lake.similarity import episode_embeddings
 
 NO_PICTURES = (
@@ -41,7 +39,7 @@ class ShownTask:
 
     episodes: Sequence[EpisodeSignals]
     signals: Sequence[Signals]
-    references: Sequence[Reference]
+    references: Sequence[Labelled[Signals]]
 
     @property
     def sees_pictures(self) -> bool:
@@ -69,13 +67,15 @@ def shown_task(
     lake: Lake,
     build: DatasetBuild,
     episodes: Sequence[EpisodeSignals],
-    labels: Sequence[ReferenceLabel],
+    labels: Mapping[int, tuple[int, Label | None]],
 ) -> ShownTask:
-    """Episodes of a task and its references, none or some, with what pictures show of them. Raises UserError."""
-    by_episode = {label.episode_index: label for label in labels}
-    measured = signals_of(lake, build.name, {label.episode_index: label.chunk for label in labels})
+    """Episodes of a task and its references, none or some, with what pictures show of them. Raises UserError.
+
+    labels: as `references_of` gives them.
+    """
+    measured = signals_of(lake, build.name, {index: chunk for index, (chunk, _) in labels.items()})
     candidates = [
-        (signals, _reference(signals, by_episode[signals.episode_index], build))
+        (signals, _reference(signals, labels[signals.episode_index][1], build))
         for signals in measured
     ]
     # The stage that makes the label says what does not fit: correction_outdated, bad_steps
@@ -93,22 +93,26 @@ def shown_task(
 
 
 def _reference(
-    signals: EpisodeSignals, label: ReferenceLabel, build: DatasetBuild
-) -> Reference | None:
-    """None: the label does not fit the episode."""
-    segments = label.segments
-    plan = label.plan
+    signals: EpisodeSignals, label: Label | None, build: DatasetBuild
+) -> Labelled[Signals] | None:
+    """None: the label does not fit the episode. label: None: it is the steps that the source brings."""
     try:
-        if segments is None or plan is None:
-            by_source = native_label(signals, chunk_episodes=())
-            segments = by_source.segments
-            plan = by_source.plan
-        check_tiling(segments, len(signals.change), len(plan))
+        if label is None:
+            label = native_label(signals, chunk_episodes=())
+        check_tiling(label.segments, len(signals.change), len(label.plan))
     except ValueError:
         return None
     config = build.stages.progress
-    curve = progress(segments, len(plan), signals.change, signals.fps, config, None, signals.state)
-    return Reference(signals.signals(), segments, plan, curve)
+    curve = progress(
+        label.segments,
+        len(label.plan),
+        signals.change,
+        signals.fps,
+        config,
+        None,
+        signals.state,
+    )
+    return Labelled(signals.signals(), replace(label, progress=curve))
 
 
 def _with_pictures(
@@ -153,18 +157,15 @@ def run(context: StageContext) -> Output:
     for signals, transferred in _transferred(context):
         label = transferred.label
         alignment = transferred.alignment
-        if label is None or alignment is None or label.curve is None:
+        if label is None or alignment is None:
             detail = transferred.why_none or "its task has no other reference"
             findings.append(Finding("transfer_no_fit", detail, "warning", signals.episode_index))
             continue
         check_tiling(label.segments, len(signals.change), label.num_planned)
         alignments[signals.episode_index] = alignment
-        columns = label_columns(label)
-        labelled.append(
-            LabelledSignals(signals, label.segments, label.num_planned, label.curve, columns)
-        )
+        labelled.append(Labelled(signals, label))
 
-    tables = label_tables(place, labelled) | {
+    tables = label_tables(place, labelled, curves=True) | {
         "label_quality": quality_table(place, labelled),
         "alignments": alignment_table(place, alignments),
     }

@@ -10,7 +10,7 @@ from annotate.quality import (
     FARTHEST,
     FEWEST,
     SIGNS,
-    LabelledRun,
+    Quality,
     RunEnd,
     doubts,
     largest_jump,
@@ -18,7 +18,7 @@ from annotate.quality import (
     qualities,
     signs_of,
 )
-from core.domain.label import DONE, STEP, Segment
+from core.domain.label import DONE, STEP, Label, Segment
 
 FPS = 10.0
 USUAL = [
@@ -28,17 +28,21 @@ USUAL = [
 ]
 
 
-def run(segments: list[Segment] = USUAL) -> LabelledRun:
-    return LabelledRun(5.0, FPS, True, segments, np.linspace(0, 1, 50))
+def label_of(segments: list[Segment] = USUAL, progress: np.ndarray | None = None) -> Label:
+    return Label(segments, 2, progress=np.linspace(0, 1, 50) if progress is None else progress)
+
+
+def measured(*labels: Label) -> list[Quality]:
+    return qualities(labels, [FPS] * len(labels), [True] * len(labels))
 
 
 def test_falls_are_counted_and_the_worst_is_told():
     progress = np.array([0, 0.5, 0.495, 0.4, 0.9, 0.6, 1], np.float32)
-    (q,) = qualities([LabelledRun(0.7, FPS, True, USUAL, progress)])
+    (q,) = measured(label_of(progress=progress))
     assert (q.falls, q.worst_fall) == (2, pytest.approx(0.3))
-    (q,) = qualities([run()])
+    (q,) = measured(label_of())
     assert (q.falls, q.worst_fall) == (0, 0.0)
-    (q,) = qualities([LabelledRun(0.1, FPS, True, USUAL, np.array([1.0]))])
+    (q,) = measured(label_of(progress=np.array([1.0])))
     assert (q.falls, q.worst_fall) == (0, 0.0)
 
 
@@ -49,7 +53,7 @@ def test_another_order_of_steps_stands_out():
         Segment("A", 30, 40, STEP, True, 0),
         *USUAL[2:],
     ]
-    run_qualities = qualities([*[run()] * 4, run(segments=repeated_run)])
+    run_qualities = measured(*[label_of()] * 4, label_of(repeated_run))
     assert [q.order_rarity for q in run_qualities] == pytest.approx([0.2] * 4 + [0.8])
 
 

@@ -1,9 +1,12 @@
 """A labelled episode for tests of samples: two steps with a pause between them."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
 from annotate.samples.labelled_episode import LabelledEpisode
-from core.domain.label import DONE, IDLE, Segment
+from core.domain.label import DONE, IDLE, Label, Segment
 
 STEPS = ("Grasp the cup", "Place the cup")
 
@@ -34,4 +37,10 @@ def episode(
         np.float32
     )
     sizes = dict.fromkeys(cameras, (256, 256))
-    return LabelledEpisode("d", index, 0, split, "run", sizes, fps, task, segments, curve, steps)
+    label = Label(segments, 2, steps, curve, task=task, label_run="run")
+    return LabelledEpisode("d", index, 0, split, sizes, fps, label)
+
+
+def relabelled(e: LabelledEpisode, **changes: Any) -> LabelledEpisode:
+    """The episode with another label."""
+    return replace(e, label=replace(e.label, **changes))

@@ -49,7 +49,7 @@ def _shard_episode(e: LabelledEpisode, rows: Sequence[dict]) -> ShardEpisode:
     ]
     pictures = {}
     for picture in (p for row in episode_rows for p in row["pictures"]):
-        bar_picture = bar(float(e.progress[picture["frame_index"]]))
+        bar_picture = bar(float(e.label.progress[picture["frame_index"]]))
         pictures[picture_name(e.episode_index, picture)] = cv2.imencode(".jpg", bar_picture)[
             1
         ].tobytes()

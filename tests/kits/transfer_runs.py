@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from annotate.motion.observe import GripperCurve, Signals
-from annotate.transfer import Reference
-from core.domain.label import STEP, Segment
+from core.domain.label import STEP, Label, Labelled, Segment
 
 FPS = 20.0
 GRASPS_AT = 0.4
@@ -75,6 +74,7 @@ def steps_of(phases: np.ndarray) -> list[Segment]:
 
 def shown_by(
     phases: np.ndarray, episode: int, segments: Sequence[Segment] | None = None
-) -> Reference:
+) -> Labelled[Signals]:
     """A reference whose progress is its phase."""
-    return Reference(run_along(phases, episode), segments or steps_of(phases), PLAN, phases)
+    label = Label(segments or steps_of(phases), len(PLAN), PLAN, phases)
+    return Labelled(run_along(phases, episode), label)

@@ -28,14 +28,8 @@ Row = Mapping[str, Any]
 Labels = Mapping[tuple[str, int], LabelledEpisode]
 
 EPISODES = """
-WITH p AS (
-  SELECT episode_index, list(progress::FLOAT ORDER BY frame_index) AS progress FROM active_progress
-  WHERE dataset = $dataset AND list_contains($episodes, episode_index) GROUP BY 1)
-SELECT e.episode_index, e.chunk, e.fps, coalesce(e.task, l.task) AS task, e.cameras, a.label_run, l.plan, l.confidence,
-       l.named, p.progress
-FROM episodes e JOIN active_runs a USING (dataset, episode_index) JOIN p USING (episode_index)
-LEFT JOIN episode_labels l USING (dataset, episode_index, label_run)
-WHERE e.dataset = $dataset AND e.status = 'ok' ORDER BY 1
+SELECT episode_index, chunk, fps, task, cameras FROM episodes
+WHERE dataset = $dataset AND list_contains($episodes, episode_index) AND status = 'ok' ORDER BY 1
 """
 
 
@@ -53,25 +47,21 @@ def read_labels(
     labels = {}
     gates = dataset_gates(con)
     for dataset, of_dataset in sorted(episodes.items()):
-        segments = labels_of(con, dataset, episodes=sorted(of_dataset))
-        table = con.execute(
-            EPISODES, {"dataset": dataset, "episodes": sorted(of_dataset)}
-        ).to_arrow_table()
-        for facts, curve in zip(
-            table.drop_columns("progress").to_pylist(), table["progress"], strict=True
-        ):
-            if label := segments.get(facts["episode_index"]):
-                facts["cameras"] = dict.fromkeys(facts["cameras"] or (), (0, 0))
-                # Names are used as far as samples use them
-                facts["plan"], has_names = tuple(facts["plan"] or ()), facts["named"] is not False
-                facts["named"] = gates[dataset].admits_names(
-                    facts["confidence"], is_named=has_names
-                )
-                facts["progress"] = curve.values.to_numpy(zero_copy_only=False)
-                episode = LabelledEpisode(
-                    dataset=dataset, split=split, segments=label.segments, **facts
-                )
-                labels[dataset, episode.episode_index] = episode
+        indices = sorted(of_dataset)
+        stored = labels_of(con, dataset, episodes=indices, whole=True)
+        rows = con.execute(EPISODES, {"dataset": dataset, "episodes": indices}).fetchall()
+        for index, chunk, fps, task, cameras in rows:
+            label = stored.get(index)
+            if label is None or not label.has_progress:
+                continue
+            # Names are used as far as samples use them
+            label = label.with_gate(gates[dataset])
+            if task is not None:
+                label = replace(label, task=task)
+            sizes: dict[str, tuple[int, int]] = dict.fromkeys(cameras or (), (0, 0))
+            labels[dataset, index] = LabelledEpisode(
+                dataset, index, chunk, split, sizes, fps, label
+            )
     return labels
 
 
@@ -113,33 +103,37 @@ class SampleNegatives:
 
     @cached_property
     def _instructions(self) -> Instructions:
-        return Instructions([task_text(e.task) for e in self.labels.values() if e.task])
+        return Instructions([task_text(e.label.task) for e in self.labels.values() if e.label.task])
 
     @cached_property
     def _first_told(self) -> dict[str, LabelledEpisode]:
         """Of each instruction an episode whose steps have names."""
-        return {task_text(e.task): e for e in reversed(list(self.labels.values())) if e.has_actions}
+        return {
+            task_text(e.label.task): e
+            for e in reversed(list(self.labels.values()))
+            if e.has_actions
+        }
 
     def _told_otherwise(
         self, sample: Unread, e: LabelledEpisode, rng: np.random.Generator
     ) -> Unread | None:
         row = sample.row
-        instruction = task_text(e.task)
+        instruction = task_text(e.label.task)
         # An instruction that stands twice in a question, or not at all, would leave the right one in it
-        if not e.task or row["question"].count(instruction) != 1:
+        if not e.label.task or row["question"].count(instruction) != 1:
             return None
         wrong = self._instructions.other(instruction, rng)
         if wrong is None:
             return None
-        wrong_episode = self._first_told.get(wrong) or replace(e, named=False)
+        wrong_episode = self._first_told.get(wrong) or _without_names(e)
         # The answer about a run of which nothing is done: all steps remain
-        nothing = replace(
-            wrong_episode,
+        label = replace(
+            wrong_episode.label,
             segments=(),
             plan=wrong_episode.steps,
             progress=np.zeros(1, np.float32),
-            named=wrong_episode.named,
         )
+        nothing = replace(wrong_episode, label=label)
         changes = {
             "question": row["question"].replace(instruction, wrong),
             "answer": _answer(nothing, 0, row),
@@ -149,12 +143,18 @@ class SampleNegatives:
 
 def _answer(e: LabelledEpisode, frame: int, row: Row) -> str:
     """In the form that the row's question asks for."""
-    return progress_answer(replace(e, named=e.named and row["variant"] == "progress"), frame)
+    if row["variant"] != "progress":
+        e = _without_names(e)
+    return progress_answer(e, frame)
+
+
+def _without_names(e: LabelledEpisode) -> LabelledEpisode:
+    return replace(e, label=replace(e.label, sure_of_names=False))
 
 
 def _progress(e: LabelledEpisode, frame: int) -> float:
-    if frame < len(e.progress):
-        return float(e.progress[frame])
+    if frame < len(e.label.progress):
+        return float(e.label.progress[frame])
     return float("nan")
 
 

@@ -1,12 +1,11 @@
 """Labels of a chunk's episodes: segments and progress per frame, and what a label says of its episode as a whole."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
-from core.domain.label import NOTHING_STATED, EpisodeFrame, Segment, StatedEnd
+from core.domain.label import Label
 from core.errors import UserError
 from warehouse.exports.export import Export, counted
 from warehouse.exports.options import Selection
@@ -15,40 +14,15 @@ from warehouse.lake import Lake
 from warehouse.lake.stored import labels_of
 
 
-@dataclass(frozen=True)
-class ActiveLabel:
-    """One episode's active label. `progress` float32 [num_frames]; `confidence` of the episode as a whole.
+def ramp(label: Label) -> np.ndarray:
+    """Progress that rises evenly inside each segment, through the label's values where segments begin and end.
 
-    `named`: has every planned step a name? `sure_of_names`: is the label sure enough of those that have one?
-    `as_far_as`: a failed episode came as far as this frame of another one. `end`: what a person states.
+    float32 [num_frames]. The label itself stands still while the arm does, so a reward for the gain over the next few
+    frames would take every pause for a stall.
     """
-
-    segments: tuple[Segment, ...]
-    num_planned: int
-    progress: np.ndarray
-    plan: tuple[str, ...]
-    confidence: float | None
-    needs_review: bool
-    as_far_as: EpisodeFrame | None = None
-    end: StatedEnd = NOTHING_STATED
-    named: bool = True
-    sure_of_names: bool = True
-
-    @property
-    def has_names(self) -> bool:
-        """Has every step a name that may be used?"""
-        return self.named and self.sure_of_names
-
-    def ramp(self) -> np.ndarray:
-        """Progress that rises evenly inside each segment, through the label's values where segments begin and end.
-
-        float32 [num_frames]. The label itself stands still while the arm does, so a reward for the gain over the next
-        few frames would take every pause for a stall.
-        """
-        knots = [s.start_frame for s in self.segments] + [len(self.progress) - 1]
-        return np.interp(np.arange(len(self.progress)), knots, self.progress[knots]).astype(
-            np.float32
-        )
+    knots = [s.start_frame for s in label.segments] + [len(label.progress) - 1]
+    frames = np.arange(len(label.progress))
+    return np.interp(frames, knots, label.progress[knots]).astype(np.float32)
 
 
 def chunk_labels(
@@ -57,7 +31,7 @@ def chunk_labels(
     chunk: int,
     episodes: Iterable[ExportEpisode],
     label_run: str | None = None,
-) -> dict[int, ActiveLabel]:
+) -> dict[int, Label]:
     """Labels of those episodes of a chunk that have one: the active ones, or those of a label run, as they are.
 
     Raises UserError for labels that do not fit the frames.
@@ -70,47 +44,24 @@ def chunk_labels(
             continue
         # Progress and segments cover every frame exactly; anything else is a label of other pictures
         covered = 0 if label is None else len(label.progress)
-        if covered != e.num_frames or label is None or label.segments[-1].end_frame != e.num_frames:
+        if covered != e.num_frames or label is None or label.num_frames != e.num_frames:
             raise UserError(
                 f"the label of {dataset} episode {e.episode_index} covers {covered} frames, the episode has "
                 f"{e.num_frames}: build the dataset again"
             )
-        labels[e.episode_index] = ActiveLabel(
-            segments=tuple(label.segments),
-            num_planned=label.num_planned or 0,
-            progress=label.progress,
-            # A label run that was asked for by name counts as it is
-            named=e.named is not False
-            if label_run is None
-            else all(s.named for s in label.segments),
-            sure_of_names=e.sure_of_names or label_run is not None,
-            **_facts(label.facts),
-        )
+        # A label run that was asked for by name counts as it is
+        sure_of_names = e.sure_of_names or label_run is not None
+        labels[e.episode_index] = replace(label, sure_of_names=sure_of_names)
     return labels
 
 
 def each_label(
     selected: Selected, label_run: str | None = None
-) -> Iterator[tuple[ExportEpisode, ActiveLabel | None]]:
+) -> Iterator[tuple[ExportEpisode, Label | None]]:
     """Every episode in order, and its label if it has one; one chunk's labels are in memory at a time."""
     for dataset, chunk, episodes in selected.chunks():
         labels = chunk_labels(selected, dataset, chunk, episodes, label_run)
         yield from ((e, labels.get(e.episode_index)) for e in episodes)
-
-
-def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row of episode_labels says of its episode as a whole, as fields of a label; a lake of an earlier version
-    has nothing of what people stated."""
-    last_episode = row.get("as_far_as_episode")
-    return {
-        "plan": tuple(row.get("plan") or ()),
-        "confidence": row.get("confidence"),
-        "needs_review": bool(row.get("needs_review")),
-        "as_far_as": None
-        if last_episode is None
-        else EpisodeFrame(last_episode, row["as_far_as_frame"]),
-        "end": StatedEnd(row.get("final_progress"), row.get("catastrophic_frame")),
-    }
 
 
 class LabelExport(Export):
@@ -132,10 +83,10 @@ class LabelExport(Export):
                 )
         return selected
 
-    def labels(self) -> Iterator[tuple[ExportEpisode, ActiveLabel | None]]:
+    def labels(self) -> Iterator[tuple[ExportEpisode, Label | None]]:
         return each_label(self.selected, self.options.label_run)
 
-    def labelled(self) -> Iterator[tuple[ExportEpisode, ActiveLabel]]:
+    def labelled(self) -> Iterator[tuple[ExportEpisode, Label]]:
         yield from ((e, label) for e, label in self.labels() if label is not None)
 
     def no_labels(self) -> UserError:

@@ -20,7 +20,7 @@ from ingest.formats.listing import named
 from ingest.media.faces import Hidden, without_faces
 from warehouse.exports.export import counted
 from warehouse.exports.hub import README
-from warehouse.exports.labels import chunk_labels
+from warehouse.exports.labels import chunk_labels, ramp
 from warehouse.exports.lerobot_plan import (
     DATA_PATH,
     FILES_PER_CHUNK,
@@ -123,9 +123,7 @@ class LerobotExport(LerobotPlan):
         for dataset, chunk, episodes in self.selected.chunks():
             labels = chunk_labels(self.selected, dataset, chunk, episodes)
             assumed = {e.episode_index: e.outcome_assumed for e in episodes}
-            progress = {
-                e: (label.ramp(), label.progress, assumed[e]) for e, label in labels.items()
-            }
+            progress = {e: (ramp(label), label.progress, assumed[e]) for e, label in labels.items()}
             numbers = [self.index[e.key] for e in episodes]
             yield [
                 (self.starts[number], number, e.num_frames, progress.get(e.episode_index))

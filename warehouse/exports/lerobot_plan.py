@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from annotate.samples.procvqa import PROGRESS, task_text
-from core.domain.label import STEP, completed_steps
+from core.domain.label import STEP, Label, completed_steps
 from core.errors import UserError
 from core.names import is_name
 from core.tables import TABLES
@@ -33,7 +33,7 @@ from ingest.episode import EpisodeData
 from ingest.formats.lerobot_rows import picture_columns
 from ingest.media.faces import FaceDetector, weights_file
 from warehouse.exports.export import Export, counted
-from warehouse.exports.labels import ActiveLabel, each_label
+from warehouse.exports.labels import each_label
 from warehouse.exports.options import Selection
 from warehouse.exports.selection import ExportEpisode, Selected, SourceReader, select
 from warehouse.exports.videos import Clip, VideoFile, plan_files
@@ -94,7 +94,7 @@ def questions(
     return questions_by_episode
 
 
-def persistent_rows(label: ActiveLabel | None, timestamps: np.ndarray) -> list[dict[str, Any]]:
+def persistent_rows(label: Label | None, timestamps: np.ndarray) -> list[dict[str, Any]]:
     """Rows in order of time, style, of no camera; times are those of frames. None where a step has no name: the row
     before it would hold through it."""
     rows: list[dict[str, Any]] = []
@@ -120,7 +120,7 @@ def persistent_rows(label: ActiveLabel | None, timestamps: np.ndarray) -> list[d
     return rows
 
 
-def _plan_and_memory(label: ActiveLabel, completed: set[int]) -> tuple[str | None, str | None]:
+def _plan_and_memory(label: Label, completed: set[int]) -> tuple[str | None, str | None]:
     """What is left of the planned steps, and what is complete; None where nothing is, or a step has no name."""
     if not all(map(is_name, label.plan)):
         return None, None
@@ -131,7 +131,7 @@ def _plan_and_memory(label: ActiveLabel, completed: set[int]) -> tuple[str | Non
 
 
 def _event_rows(
-    e: ExportEpisode, label: ActiveLabel, episode_questions: Sequence[Question]
+    e: ExportEpisode, label: Label, episode_questions: Sequence[Question]
 ) -> dict[int, list[dict[str, Any]]]:
     """Rows by frame; at most one question for each frame and camera."""
     rows: dict[int, list[dict[str, Any]]] = {}
@@ -151,7 +151,7 @@ def _event_rows(
 
 def language_columns(
     e: ExportEpisode,
-    label: ActiveLabel | None,
+    label: Label | None,
     timestamps: np.ndarray,
     episode_questions: Sequence[Question],
 ) -> tuple[pa.Array, pa.Array]:
@@ -166,7 +166,7 @@ def language_columns(
     ).cast(EVENTS)
 
 
-def step_names(label: ActiveLabel | None, num_frames: int) -> list[str]:
+def step_names(label: Label | None, num_frames: int) -> list[str]:
     """The name of the step under way at each frame; empty where there is none, and where it has no name."""
     names = [""] * num_frames
     for segment in label.segments if label and label.sure_of_names else ():
@@ -178,7 +178,7 @@ def step_names(label: ActiveLabel | None, num_frames: int) -> list[str]:
 # SARM
 
 
-def why_no_stages(label: ActiveLabel) -> str | None:
+def why_no_stages(label: Label) -> str | None:
     """Why SARM cannot take a label's steps as its stages; None where it can.
 
     It takes each stage to happen exactly once, and the end of an episode for that of its task.
@@ -193,14 +193,14 @@ def why_no_stages(label: ActiveLabel) -> str | None:
     return "not finished"
 
 
-def _stages(label: ActiveLabel | None) -> list[Stage] | None:
+def _stages(label: Label | None) -> list[Stage] | None:
     if label is None or why_no_stages(label):
         return None
     return [(s.name, s.start_frame, s.end_frame - 1) for s in label.segments if s.kind == STEP]
 
 
 def sarm_columns(
-    label: ActiveLabel | None, num_frames: int, fps: float
+    label: Label | None, num_frames: int, fps: float
 ) -> dict[str, tuple[pa.DataType, Any]]:
     """The type and the value of SARM's columns: `dense` has the steps, `sparse` the task as one stage; None without
     stages."""
@@ -230,7 +230,7 @@ def sarm_columns(
     return columns
 
 
-def sarm_shares(label: ActiveLabel | None, num_frames: int) -> dict[str, list[float]]:
+def sarm_shares(label: Label | None, num_frames: int) -> dict[str, list[float]]:
     """By stage [1, share of the episode, where in it the stage begins], to be summed over episodes; empty without."""
     return {
         name: [1, (last + 1 - first) / num_frames, first / num_frames]

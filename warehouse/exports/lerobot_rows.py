@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.domain.label import Segment
+from core.domain.label import Label, Segment
 from core.errors import UserError
 from core.values import spread
 from ingest.formats.tables import read_columns
 from ingest.media.video import decode, frame_times
 from ingest.reasons import DataError
-from warehouse.exports.labels import ActiveLabel, chunk_labels
+from warehouse.exports.labels import chunk_labels
 from warehouse.exports.lerobot_plan import (
     ACTION,
     DATA_PATH,
@@ -128,7 +128,7 @@ def _without_action(table: pa.Table) -> int:
 def _episode_table(
     plan: LerobotPlan,
     e: ExportEpisode,
-    label: ActiveLabel | None,
+    label: Label | None,
     episode_questions: Sequence[Question],
 ) -> pa.Table:
     """The episode's rows: features of the source, LeRobot's own columns, and our labels."""
@@ -261,7 +261,7 @@ def _first_picture(plan: LerobotPlan, camera: str, e: ExportEpisode) -> np.ndarr
 def _episode_row(
     plan: LerobotPlan,
     e: ExportEpisode,
-    label: ActiveLabel | None,
+    label: Label | None,
     file: int,
     table: pa.Table,
     quality: Mapping[str, Any],

@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from annotate.conventions.reward_data import LABELS, PRIMITIVES, ROLLOUTS, label_of, primitive
+from core.domain.label import Label
 from core.domain.label_run import human_run
 from ingest.episode import EpisodeData
 from warehouse.exports.export import counted
-from warehouse.exports.labels import ActiveLabel, LabelExport
+from warehouse.exports.labels import LabelExport
 from warehouse.exports.lerobot_plan import rate_of
 from warehouse.exports.options import Selection
 from warehouse.exports.selection import ExportEpisode, Selected
@@ -67,7 +68,7 @@ class OpensarmExport(LabelExport):
     def _write(
         self,
         e: ExportEpisode,
-        label: ActiveLabel,
+        label: Label,
         number: int,
         start: int,
         tasks: Mapping[str, int],
@@ -119,7 +120,7 @@ class OpensarmExport(LabelExport):
         return {"names": names, "videos": videos, "line": line}
 
     def _line(
-        self, e: ExportEpisode, label: ActiveLabel, number: int, video: str
+        self, e: ExportEpisode, label: Label, number: int, video: str
     ) -> dict[str, Any] | None:
         """What a person said, as a line of opensarm's tool; None where the label is none of a person's."""
         if e.label_run != human_run(e.dataset) and not any(s.pace for s in label.segments):

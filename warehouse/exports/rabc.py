@@ -23,7 +23,7 @@ from ingest.source import list_episodes
 from warehouse.exports.export import PLACE, Export
 from warehouse.exports.frame_weights import KAPPA_SHARE, gains_of, rabc_weights
 from warehouse.exports.hub import README
-from warehouse.exports.labels import chunk_labels
+from warehouse.exports.labels import chunk_labels, ramp
 from warehouse.exports.options import LerobotOptions, RabcOptions, Selection
 from warehouse.exports.selection import ExportEpisode, Selected
 from warehouse.lake import Lake
@@ -378,7 +378,7 @@ class RabcExport(OneDatasetExport):
         if self.options.rewards is None:
             labels = chunk_labels(self.selected, self.dataset, chunk, episodes)
             assumed = {e.episode_index: e.outcome_assumed for e in episodes}
-            return {e: (label.ramp(), label.progress, assumed[e]) for e, label in labels.items()}
+            return {e: (ramp(label), label.progress, assumed[e]) for e, label in labels.items()}
         lengths = {e.episode_index: e.num_frames for e in episodes}
         scored = self.scored_frames(episodes)
         lines = {}

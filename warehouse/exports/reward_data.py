@@ -31,11 +31,12 @@ import pyarrow.parquet as pq
 
 from annotate.conventions.reward_data import FAILURE, SUBOPTIMAL, SUCCESSFUL, grade
 from annotate.similarity import embed
+from core.domain.label import Label
 from core.errors import UserError
 from core.files import write_file
 from warehouse.exports.export import counted
 from warehouse.exports.hub import README, card_head, with_features
-from warehouse.exports.labels import ActiveLabel, LabelExport
+from warehouse.exports.labels import LabelExport
 from warehouse.exports.selection import ExportEpisode
 from warehouse.exports.videos import camera_names, write_episode_video
 from warehouse.releases.release import markdown_table
@@ -112,9 +113,7 @@ class RoboDopamineExport(LabelExport):
                 end_pictures.setdefault((_task(e), e.split), _picture(e, HIGH, e.num_frames - 1))
         return end_pictures
 
-    def _write(
-        self, e: ExportEpisode, label: ActiveLabel, end: str | None, place: str
-    ) -> dict[str, Any]:
+    def _write(self, e: ExportEpisode, label: Label, end: str | None, place: str) -> dict[str, Any]:
         """An episode's videos, its spans and the pictures of its pairs. `end`: where its task is done; None: none shows
         it."""
         raw = f"{place}/episode_{e.episode_index:06d}"
@@ -199,7 +198,7 @@ def _wrist(camera: str) -> str | None:
     return None
 
 
-def keyframes(label: ActiveLabel) -> list[dict[str, Any]]:
+def keyframes(label: Label) -> list[dict[str, Any]]:
     """The spans of steps, as annotated_keyframes.json has them, spelt as there."""
     steps = [s for s in label.segments if s.step is not None]
     return [
@@ -303,7 +302,7 @@ def _video(e: ExportEpisode, camera: str) -> str:
     return f"videos/{e.dataset}/{e.episode_index:06d}_{camera.replace('/', '_')}.mp4"
 
 
-def _views(e: ExportEpisode, label: ActiveLabel | None) -> list[dict[str, Any]]:
+def _views(e: ExportEpisode, label: Label | None) -> list[dict[str, Any]]:
     """A row for each camera."""
     quality, share = grade(e.success, None if label is None else float(label.progress[-1]))
     return [

@@ -21,10 +21,11 @@ from annotate.conventions.sidecars import (
     metadata,
     threshold,
 )
+from core.domain.label import Label
 from core.errors import UserError
 from core.files import whole_file, write_file
 from warehouse.exports.export import FileExport, counted
-from warehouse.exports.labels import ActiveLabel, LabelExport, chunk_labels
+from warehouse.exports.labels import LabelExport, chunk_labels
 from warehouse.exports.lerobot_plan import persistent_rows
 from warehouse.exports.rabc import OneDatasetExport, between
 from warehouse.exports.selection import ExportEpisode
@@ -217,7 +218,7 @@ def _table(signals: _Signals, descriptors: Mapping[str, Descriptor]) -> pa.Table
     return pa.table(list(columns.values()), schema=pa.schema(fields))
 
 
-def _label_values(label: ActiveLabel) -> dict[str, np.ndarray]:
+def _label_values(label: Label) -> dict[str, np.ndarray]:
     lengths = [len(s) for s in label.segments]
     return {
         "progress": label.progress.astype(np.float32),

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.domain.label import IDLE
+from core.domain.label import IDLE, Label
 from core.errors import UserError
 from warehouse.exports.export import PLACE, ExportFolder, counted
 from warehouse.exports.frame_weights import (
@@ -27,7 +27,7 @@ from warehouse.exports.frame_weights import (
     gains_of,
 )
 from warehouse.exports.hub import README
-from warehouse.exports.labels import ActiveLabel, chunk_labels
+from warehouse.exports.labels import chunk_labels, ramp
 from warehouse.exports.lerobot import LerobotExport
 from warehouse.exports.options import Selection, WeightsOptions
 from warehouse.exports.rabc import INDEX, PROGRESS, OneDatasetExport, configuration
@@ -65,14 +65,14 @@ def weighed_runs(selected: Selected, chunk_size: int) -> dict[Key, WeighedRun]:
     return runs
 
 
-def _weighed(e: ExportEpisode, label: ActiveLabel | None, chunk_size: int) -> WeighedRun:
+def _weighed(e: ExportEpisode, label: Label | None, chunk_size: int) -> WeighedRun:
     if label is None:
         unknown = np.full(e.num_frames, np.nan, np.float32)
         useful = np.ones(e.num_frames, bool)
         return WeighedRun(e.task, unknown, useful, e.success is False)
     useful = [s.kind != IDLE and s.completed for s in label.segments]
     is_useful = np.repeat(useful, [len(s) for s in label.segments])
-    return WeighedRun(e.task, gains_of(label.ramp(), chunk_size), is_useful, e.success is False)
+    return WeighedRun(e.task, gains_of(ramp(label), chunk_size), is_useful, e.success is False)
 
 
 def weights_by_episode(selected: Selected, options: WeightsOptions) -> dict[Key, np.ndarray]:

@@ -5,7 +5,7 @@ them, and progress, samples and shards of their chunks. Spans are half-open, in 
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import batched
 from typing import Annotated, Any, Literal
@@ -188,7 +188,7 @@ def validated[T: BaseModel](model: type[T], data: Any) -> T:
         raise CorrectionError(": ".join(filter(None, [location, problem])) + further_errors) from e
 
 
-def segments_of(row: dict[str, Any]) -> list[Segment]:
+def segments_of(row: Mapping[str, Any]) -> list[Segment]:
     """The segments of a row of corrections."""
     # What was saved before steps could be unnamed does not say so
     return [Segment(**s | {"named": is_name(s["name"])}) for s in json.loads(row["segments"])]
@@ -206,12 +206,10 @@ def stored_label(
     label = labels_of(
         lake.con, dataset, episodes=[episode_index], label_run=label_run, whole=True
     ).get(episode_index)
-    if label is None or not label.facts:
+    if label is None:
         raise CorrectionError(f"episode {episode_index} of {dataset} has no label {label_run}")
     segments = list(map(as_said, label.segments))
-    return parsed(
-        {"segments": segments} | {name: label.facts[name] for name in ("plan", *SAID_LATER)}
-    )
+    return parsed({"segments": segments, "plan": label.plan, **vars(label.end)})
 
 
 # Saving

@@ -7,13 +7,11 @@ all. Runs of one text are of one task, and so are those of texts that people joi
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
-from operator import itemgetter
 from typing import Any
 
-from core.domain.label import Segment
+from core.domain.label import Label
 from core.domain.label_run import human_run
 from warehouse.lake import corrections
 from warehouse.lake.connection import LakeConnection
@@ -27,39 +25,32 @@ STAGE = "transfer"
 MOST_NAMED = 10  # references, in a sentence
 
 
-@dataclass(frozen=True)
-class ReferenceLabel:
-    """A run that shows others what is done when.
-
-    segments, plan: of the label that counts; None where it is the steps that the source brings.
-    """
-
-    episode_index: int
-    chunk: int
-    origin: str
-    source: str
-    segments: list[Segment] | None
-    plan: tuple[str, ...] | None
-
-
 # Which ones there are
 
 
-def references_of(lake: Lake, dataset: str, task: str | None) -> list[ReferenceLabel]:
-    """The references of a task whose frames are built, by episode.
+def references_of(
+    lake: Lake, dataset: str, task: str | None
+) -> dict[int, tuple[int, Label | None]]:
+    """The references of a task whose frames are built, by episode: the chunk of each, and the label that counts; None
+    where it is the steps that the source brings.
 
     task: its text, or the one that stands for several; None: runs without a text, which show one another nothing.
     """
     rows = lake.dicts(
-        "SELECT r.episode_index, r.chunk, r.origin, r.source, c.segments, c.plan FROM current_references r "
+        "SELECT r.episode_index, r.chunk, c.segments, c.plan FROM current_references r "
         "LEFT JOIN corrections c ON c.correction_id = r.source "
         "WHERE r.dataset = ? AND r.same_as = ? AND r.content_hash IS NOT NULL "
         "ORDER BY r.episode_index",
         [dataset, task],
     )
-    for reference_row in filter(itemgetter("plan"), rows):
-        reference_row.update(segments=segments_of(reference_row), plan=tuple(reference_row["plan"]))
-    return [ReferenceLabel(**row) for row in rows]
+    return {row["episode_index"]: (row["chunk"], _label(row)) for row in rows}
+
+
+def _label(row: Mapping[str, Any]) -> Label | None:
+    """The label of a correction; None: there is no correction."""
+    if not row["plan"]:
+        return None
+    return Label(segments_of(row), len(row["plan"]), tuple(row["plan"]))
 
 
 def reference_tasks(lake: LakeConnection, dataset: str) -> list[str]:

@@ -7,7 +7,7 @@ read may be of an earlier version, which told no grippers apart: it has `frames.
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import groupby, product
 from operator import itemgetter
 from typing import Any
@@ -16,7 +16,7 @@ import cv2
 import duckdb
 import numpy as np
 
-from core.domain.label import Segment
+from core.domain.label import EpisodeFrame, Label, Segment, StatedEnd
 from core.domain.label_run import GateCounts, LabelGate
 from core.paths import Workspace
 from ingest.signals.gripper import GripperSignal, signal_from_row
@@ -35,20 +35,6 @@ WHERE e.status = 'ok'"""
 MEASURED = "LEFT JOIN demonstration_quality q ON q.dataset = e.dataset AND q.episode_index = e.episode_index"
 
 
-@dataclass(frozen=True)
-class StoredLabel:
-    """The label of one episode by one label run: segments in order of time, of `num_planned` planned steps.
-
-    Of one that was asked for as a `whole`: its row of episode_labels, without its curve, and its progress, float32 [k].
-    """
-
-    segments: list[Segment]
-    num_planned: int
-    label_run: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    progress: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
-
-
 def labels_of(
     con: duckdb.DuckDBPyConnection,
     dataset: str,
@@ -57,10 +43,11 @@ def labels_of(
     episodes: Sequence[int] | None = None,
     label_run: str | None = None,
     whole: bool = False,
-) -> dict[int, StoredLabel]:
+) -> dict[int, Label]:
     """The labels of a dataset, of one chunk of it, or of some episodes, by episode; those without one are missing.
 
-    label_run: whose labels; None: the active ones. whole: with facts and progress.
+    label_run: whose labels; None: the active ones. whole: with what episode_labels says, and progress; else they are
+    segments alone.
     """
     filters = {"dataset = ?": dataset, "chunk = ?": chunk, "label_run = ?": label_run}
     filters["list_contains(?, episode_index)"] = None if episodes is None else list(episodes)
@@ -70,13 +57,8 @@ def labels_of(
     }
     if not whole:
         return labels
-    # A lake of an earlier version has not all of the columns
+    rows = _label_rows(con, filters, active and COUNTING, "COLUMNS(c -> c <> 'curve')")
     condition, values = _where(filters)
-    rows = con.execute(
-        f"SELECT COLUMNS(c -> c <> 'curve') FROM episode_labels {active and COUNTING} WHERE {condition}",
-        values,
-    )
-    facts = {row["episode_index"]: row for row in rows.to_arrow_table().to_pylist()}
     curves = con.execute(
         f"SELECT episode_index, progress FROM {active}progress WHERE {condition} ORDER BY episode_index, frame_index",
         values,
@@ -84,11 +66,52 @@ def labels_of(
     index = curves["episode_index"].to_numpy()
     progress = curves["progress"].to_numpy()
     return {
-        episode: replace(
-            label, facts=facts.get(episode, {}), progress=progress[rows_of_episode(index, episode)]
-        )
+        episode: _with_row(label, rows.get(episode, {}), progress[rows_of_episode(index, episode)])
         for episode, label in labels.items()
     }
+
+
+def annotated_labels(
+    con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, label_run: str
+) -> dict[int, Label]:
+    """The labels of a run as its annotator made them, by episode: with progress only where it states that itself."""
+    filters = {"dataset = ?": dataset, "chunk = ?": chunk, "label_run = ?": label_run}
+    rows = _label_rows(con, filters, "", "*")
+    labels = {}
+    for (episode, _), label in _read(con, "segments", filters).items():
+        row = rows[episode]
+        labels[episode] = _with_row(label, row, np.array(row["curve"] or (), np.float32))
+    return labels
+
+
+def _label_rows(
+    con: duckdb.DuckDBPyConnection, filters: Mapping[str, Any], joined: str, columns: str
+) -> dict[int, dict[str, Any]]:
+    """Rows of episode_labels by episode. A lake of an earlier version has not all of the columns."""
+    condition, values = _where(filters)
+    rows = con.execute(f"SELECT {columns} FROM episode_labels {joined} WHERE {condition}", values)
+    return {row["episode_index"]: row for row in rows.to_arrow_table().to_pylist()}
+
+
+def _with_row(label: Label, row: Mapping[str, Any], progress: np.ndarray) -> Label:
+    """The label with what its row of episode_labels says, and with progress."""
+    names = ("confidence", "task", "steps_from", "correction_id")
+    last_episode = row.get("as_far_as_episode")
+    if last_episode is None:
+        as_far_as = None
+    else:
+        as_far_as = EpisodeFrame(last_episode, row["as_far_as_frame"])
+    return replace(
+        label,
+        **{name: row.get(name) for name in names},
+        plan=tuple(row.get("plan") or ()),
+        progress=progress,
+        task_inferred=bool(row.get("task_inferred")),
+        needs_review=bool(row.get("needs_review")),
+        notes=row.get("notes") or (),
+        as_far_as=as_far_as,
+        end=StatedEnd(row.get("final_progress"), row.get("catastrophic_frame")),
+    )
 
 
 def rows_of_episode(episode_of_row: np.ndarray, episode_index: int) -> slice:
@@ -102,9 +125,9 @@ def rows_of_episode(episode_of_row: np.ndarray, episode_index: int) -> slice:
 
 def labels_of_chunk(
     con: duckdb.DuckDBPyConnection, dataset: str, chunk: int
-) -> dict[int, dict[str, StoredLabel]]:
+) -> dict[int, dict[str, Label]]:
     """Every label of each episode of a chunk, by label run."""
-    by_episode: dict[int, dict[str, StoredLabel]] = {}
+    by_episode: dict[int, dict[str, Label]] = {}
     for (episode, label_run), label in _read(
         con, "segments", {"dataset = ?": dataset, "chunk = ?": chunk}
     ).items():
@@ -114,7 +137,7 @@ def labels_of_chunk(
 
 def labels_of_episode(
     con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, episode_index: int
-) -> dict[str, StoredLabel]:
+) -> dict[str, Label]:
     """Every label of one episode, by label run."""
     labels = _read(
         con,
@@ -179,7 +202,7 @@ def gate_counts(
 
 def _read(
     con: duckdb.DuckDBPyConnection, relation: str, filters: Mapping[str, Any]
-) -> dict[tuple[int, str], StoredLabel]:
+) -> dict[tuple[int, str], Label]:
     """Labels by episode and label run, in that order, out of a relation's rows that fit; filters: None is any value."""
     condition, values = _where(filters)
     answer = con.execute(
@@ -189,11 +212,14 @@ def _read(
     )
     # A lake of an earlier version, and a release made with it, has not all of the columns
     columns = [name for name, *_ in answer.description or ()][3:]
-    labels: dict[tuple[int, str], StoredLabel] = {}
+    segments: dict[tuple[int, str, int], list[Segment]] = {}
     for episode_index, run, num_planned, *segment in answer.fetchall():
-        label = labels.setdefault((episode_index, run), StoredLabel([], num_planned, run))
-        label.segments.append(Segment(**dict(zip(columns, segment, strict=True))))
-    return labels
+        key = (episode_index, run, num_planned)
+        segments.setdefault(key, []).append(Segment(**dict(zip(columns, segment, strict=True))))
+    return {
+        (episode_index, run): Label(of_label, num_planned, label_run=run)
+        for (episode_index, run, num_planned), of_label in segments.items()
+    }
 
 
 def _where(filters: Mapping[str, Any]) -> tuple[str, list[Any]]:

@@ -22,8 +22,7 @@ CONFIG = MotionConfig()
 def test_nothing_is_earned_where_an_episode_is_unlike_all_others():
     runs = [*(run_along(pace(160, k), k) for k in range(6)), run_along(pace(160, 9), 9, course=7)]
     *_, label = annotate([replace(run, grippers=()) for run in runs], CONFIG)
-    assert label.curve is not None
-    assert label.curve[-1] < 0.5
+    assert label.progress[-1] < 0.5
     assert any("unlike the others" in note for note in label.notes)
 
 
@@ -33,13 +32,12 @@ def test_any_signals_make_a_label(signals: list[Signals]):
     labels = annotate(signals, CONFIG)
     for run, label in zip(signals, labels, strict=True):
         check_tiling(label.segments, len(run), label.num_planned)
-        assert label.curve is not None
-        assert len(label.curve) == len(run)
-        assert label.curve[0] == 0
-        assert np.isfinite(label.curve).all()
-        assert ((label.curve >= 0) & (label.curve <= 1)).all()
-        assert (np.diff(label.curve) >= 0).all()
-        assert run.success is not False or label.curve[-1] <= MOST
+        assert len(label.progress) == len(run)
+        assert label.progress[0] == 0
+        assert np.isfinite(label.progress).all()
+        assert ((label.progress >= 0) & (label.progress <= 1)).all()
+        assert (np.diff(label.progress) >= 0).all()
+        assert run.success is not False or label.progress[-1] <= MOST
         assert label.confidence is not None
         assert 0 <= label.confidence <= 1
 

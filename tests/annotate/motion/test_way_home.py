@@ -10,7 +10,7 @@ from annotate.motion.annotator import annotate
 from annotate.motion.observe import GripperCurve, Signals, observe
 from annotate.motion.way_home import ends_of_work, way_home
 from benchmarks.way_home import KINDS, Run, runs_of
-from core.domain.label import STEP, EpisodeLabel
+from core.domain.label import STEP, Label
 from ingest.signals.gripper import GripperRun, counted
 
 CONFIG = MotionConfig()
@@ -67,7 +67,7 @@ def carrying(num: int, task: str | None = None) -> list[Signals]:
     ]
 
 
-def named(labels: list[EpisodeLabel]) -> set[str]:
+def named(labels: list[Label]) -> set[str]:
     return {s.name for label in labels for s in label.segments if s.kind == STEP and s.named}
 
 

@@ -10,7 +10,7 @@ from annotate.config import SamplesConfig
 from annotate.samples import samples_stage
 from annotate.samples.labelled_episode import LabelledEpisode
 from annotate.samples.procvqa import progress_answer, window
-from tests.kits.labelled import episode
+from tests.kits.labelled import episode, relabelled
 
 CONFIG = SamplesConfig()
 NO_PROGRESSLM = {
@@ -62,11 +62,11 @@ def test_the_published_profile_has_the_published_counts():
     pictures = []
     for index in range(60):
         e = episode(index, 10.0, 30.0)
-        segments = [*e.segments[:3], replace(e.segments[3], start_frame=281)]
+        segments = [*e.label.segments[:3], replace(e.label.segments[3], start_frame=281)]
         segments[2] = replace(segments[2], end_frame=281)
         curve = np.interp(np.arange(300), [0, 280, 299], [0, 1, 1]).astype(np.float32)
-        e = replace(e, segments=segments, progress=curve)
-        assert (e.progress >= 1).sum() == 20
+        e = relabelled(e, segments=segments, progress=curve)
+        assert (e.label.progress >= 1).sum() == 20
         sample_rows = rows(e, config=PUBLISHED)
         counts.append(
             [

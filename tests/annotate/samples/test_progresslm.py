@@ -14,7 +14,7 @@ from annotate.samples.labelled_episode import LabelledEpisode
 from annotate.samples.unanswerable import UNANSWERABLE, Stranger
 from core.domain.label import IDLE, Segment
 from core.errors import FailedError
-from tests.kits.labelled import STEPS, episode
+from tests.kits.labelled import STEPS, episode, relabelled
 
 CONFIG = SamplesConfig()
 OTHER = ("Open the drawer", "Close the drawer")
@@ -36,7 +36,7 @@ def corpus() -> list[LabelledEpisode]:
 
 def test_without_text_or_whole_run_there_is_nothing_to_compare_with():
     assert rows(episode(task=None)) == []
-    never = replace(episode(finished=False), segments=[Segment("rest", 0, 200, IDLE)], plan=())
+    never = relabelled(episode(finished=False), segments=[Segment("rest", 0, 200, IDLE)], plan=())
     assert rows(never) == []
 
 
@@ -144,17 +144,17 @@ def test_the_picture_lies_well_outside_the_part_that_is_shown():
         assert len(demonstration) >= 3
         if last < demonstration[0]:
             num_before += 1
-            assert e.progress[demonstration[0]] - e.progress[last] >= 0.2
+            assert e.label.progress[demonstration[0]] - e.label.progress[last] >= 0.2
             assert demonstration[-1] == 179
         else:
-            assert e.progress[last] - e.progress[demonstration[-1]] >= 0.2
+            assert e.label.progress[last] - e.label.progress[demonstration[-1]] >= 0.2
             assert demonstration[0] == 0
     assert 4 < num_before < len(sample_rows) - 4
 
 
 def test_without_a_task_or_anything_done_there_is_nothing_to_ask():
     assert unanswerable(episode(task=None)) == []
-    still = replace(
+    still = relabelled(
         episode(finished=False), segments=[], plan=(), progress=np.zeros(200, np.float32)
     )
     assert unanswerable(still) == []

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.observe import Signals
-from annotate.transfer import BY_PICTURES, Reference, Transferred, annotate, suggested
-from core.domain.label import check_tiling
+from annotate.transfer import BY_PICTURES, Transferred, annotate, suggested
+from core.domain.label import Label, Labelled, check_tiling
 from tests.kits.motion_runs import episodes, tilings
 from tests.kits.transfer_runs import FPS, PLAN, cuts_of, pace, run_along, shown_by, steps_of
 
@@ -31,14 +31,14 @@ def test_labels_depend_neither_on_the_order_nor_on_references_listed_twice():
         assert a.label is not None
         assert b.label is not None
         assert a.label.segments == b.label.segments
-        assert np.array_equal(a.label.curve, b.label.curve)
+        assert np.array_equal(a.label.progress, b.label.progress)
 
 
 def test_no_reference_is_refused_but_another_task_is_not_believed():
     runs = [run_along(pace(150 + 10 * k, k), k) for k in range(4)]
     other_run = run_along(pace(170, 20), 50, course=5)
     believed = labelled(runs, [shown_by(pace(170, 20), 50)])
-    doubted = labelled(runs, [Reference(other_run, steps_of(pace(170, 20)), PLAN, pace(170, 20))])
+    doubted = labelled(runs, [replace(shown_by(pace(170, 20), 50), signals=other_run)])
     for a, b in zip(believed, doubted, strict=True):
         assert a.label is not None
         assert b.label is not None
@@ -83,7 +83,15 @@ def test_a_step_that_was_done_twice_ends_with_the_second_time():
 def test_any_signals_make_a_label_or_say_why_not(drawn: list[Signals], data: st.DataObject):
     runs = [replace(run, episode_index=k) for k, run in enumerate(drawn)]
     references = [
-        Reference(run, data.draw(tilings(len(run), PLAN)), PLAN, np.linspace(0, 1, len(run)) ** 2)
+        Labelled(
+            run,
+            Label(
+                data.draw(tilings(len(run), PLAN)),
+                len(PLAN),
+                PLAN,
+                np.linspace(0, 1, len(run)) ** 2,
+            ),
+        )
         for run in runs[:2]
     ]
     for run, transfer in zip(runs, labelled(runs, references), strict=True):
@@ -91,9 +99,8 @@ def test_any_signals_make_a_label_or_say_why_not(drawn: list[Signals], data: st.
             assert transfer.why_none
             continue
         check_tiling(transfer.label.segments, len(run), transfer.label.num_planned)
-        assert transfer.label.curve is not None
-        assert ((transfer.label.curve >= 0) & (transfer.label.curve <= 1)).all()
-        assert transfer.label.curve[0] == 0
+        assert ((transfer.label.progress >= 0) & (transfer.label.progress <= 1)).all()
+        assert transfer.label.progress[0] == 0
         assert transfer.alignment is not None
         assert (transfer.alignment.frames < len(run)).all()
 

@@ -10,14 +10,14 @@ import annotate.vlm.few_runs as few_runs
 from annotate.config import MotionConfig, TransferConfig, VlmConfig
 from annotate.motion.observe import Signals
 from annotate.transfer import Transferred
-from core.domain.label import STEP, EpisodeLabel, Segment
+from core.domain.label import STEP, Label, Segment
 
 N = 20
 
 
-def answer(*, is_doubtful: bool = False) -> EpisodeLabel:
+def answer(*, is_doubtful: bool = False) -> Label:
     segments = [Segment("reach", 0, 9, STEP, True, 0), Segment("put", 9, N, STEP, True, 1)]
-    return EpisodeLabel(segments, 2, "t", False, is_doubtful, [], plan=("reach", "put"))
+    return Label(segments, 2, ("reach", "put"), task="t", needs_review=is_doubtful)
 
 
 def asked(
@@ -37,7 +37,7 @@ def asked(
         few_runs, "most_telling", lambda episodes, motion: [e.episode_index for e in episodes]
     )
     monkeypatch.setattr(few_runs, "annotate", followed)
-    labels: dict[int, EpisodeLabel] = {}
+    labels: dict[int, Label] = {}
     task = few_runs.label_task(
         runs,
         labels,

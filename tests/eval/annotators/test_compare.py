@@ -10,14 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from core.domain.label import IDLE, STEP, Segment
+from core.domain.label import IDLE, STEP, Label, Segment
 from core.errors import UserError
 from core.paths import ROOT, Workspace
 from core.tables import TABLES
 from eval.annotators.compare import AnnotatorComparison, compare, differences, gain
 from eval.annotators.scoring import (
     CLOCK,
-    ComparedLabel,
     published_counts,
     random_cuts,
     score_label,
@@ -54,7 +53,7 @@ def test_an_episode_against_itself() -> None:
         truths = simulator_truth(SAMPLES, dataset, dict.fromkeys(range(lengths), 10.0))
         assert len(truths) == lengths
         for hand_truth in truths.values():
-            own_label = ComparedLabel(hand_truth.passes[0], hand_truth.progress())
+            own_label = Label(hand_truth.passes[0], 1, progress=hand_truth.progress())
             vectors = dict.fromkeys([s.name for s in hand_truth.passes[0]], np.ones(1))
             ours = {
                 k: v
@@ -247,7 +246,7 @@ def test_random_cuts_are_the_same_for_a_seed_and_lie_inside() -> None:
 
 def test_a_label_of_another_recording_is_refused(tmp_path: Path) -> None:
     write_by_hand(tmp_path, 3)
-    label = ComparedLabel((Segment("Grasp it", 0, 90, step=0),), np.zeros(90))
+    label = Label((Segment("Grasp it", 0, 90, step=0),), 1, progress=np.zeros(90))
     with pytest.raises(
         ValueError, match="arm episode 3: 90 frames are labelled, the truth has 100"
     ):

@@ -1,7 +1,6 @@
 """Changed samples: pictures, question, answer and progress fit one another."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 
 from annotate.samples.procvqa import progress_answer, progress_question
+from tests.kits.labelled import relabelled
 from tests.kits.negatives_kit import STEPS, TASKS, runs, write_shards
 from tests.kits.training_kit import killed_and_resumed, recipe
 from training.data import Unread, unread
@@ -45,7 +45,7 @@ def changed(samples: list[Sample]) -> Callable[..., list[tuple[Sample, Unread]]]
 
 
 def label(row: Any, frame: int) -> float:
-    return float(RUNS[row["dataset"], row["episode_index"]].progress[frame])
+    return float(RUNS[row["dataset"], row["episode_index"]].label.progress[frame])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -106,8 +106,8 @@ def test_other_speeds_show_the_same_moment_and_others_before_it(changed: Callabl
 def test_what_cannot_be_told_wrong_stays_as_it_was(
     samples: list[Sample], changed: Callable
 ) -> None:
-    nameless = {key: replace(e, task=None) for key, e in RUNS.items()}
-    one_task = {key: replace(e, task=TASKS[0]) for key, e in RUNS.items()}
+    nameless = {key: relabelled(e, task=None) for key, e in RUNS.items()}
+    one_task = {key: relabelled(e, task=TASKS[0]) for key, e in RUNS.items()}
     assert not any(changed(OTHER_TASK, labels) for labels in (nameless, one_task, {}))
     # Without a label there is no progress to fall
     assert changed("rewound", {}) == []

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 from annotate.conventions.sidecars import Descriptor, annotations, check, metadata, read_signals
 from annotate.imported_label import ImportedError
-from core.domain.label import DONE, IDLE, STEP, Segment
+from core.domain.label import DONE, IDLE, STEP, Label, Segment
 from core.errors import UserError
 from warehouse.exports import EXPORT_KINDS, sidecars
-from warehouse.exports.labels import ActiveLabel
 from warehouse.exports.options import FrameSignalsOptions, Selection
 from warehouse.lake import Lake
 
@@ -153,9 +152,7 @@ def test_any_label_comes_back_but_for_names(
         )
         start_frame += length
     progress = np.random.default_rng(seed).random(start_frame, np.float32)
-    values = sidecars._label_values(
-        ActiveLabel(tuple(segments), planned, progress, (), None, False)
-    )
+    values = sidecars._label_values(Label(segments, planned, progress=progress))
     table = pa.table(
         {
             "index": np.arange(start_frame),

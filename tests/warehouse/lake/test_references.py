@@ -94,7 +94,7 @@ def test_texts_are_joined_and_parted(lake: Lake):
     assert references.joined_tasks(lake, "a") == {PICK: third}
     assert references.reference_tasks(lake, "a") == [third]
     assert sorted(references.reference_stamps(lake, "a")) == [0, 2, 3, 4, 5]
-    assert [r.episode_index for r in references.references_of(lake, "a", third)] == [2]
+    assert [*references.references_of(lake, "a", third)] == [2]
     with pytest.raises(CorrectionError, match="are one task already"):
         references.join_tasks(lake, "a", third, PICK, author="ada")
 
