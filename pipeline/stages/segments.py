@@ -9,7 +9,6 @@ import numpy as np
 from annotate import native
 from annotate.config import VLM_VERSION, VlmConfig
 from annotate.motion import annotator as motion
-from annotate.progress import progress
 from annotate.vlm.annotator import annotate_episode
 from annotate.vlm.few_runs import TaskLabels, in_rounds, label_task
 from annotate.vlm.moments import moments_of
@@ -25,6 +24,7 @@ from pipeline.labelled import (
     of_label_run,
     segment_tables,
     with_confidence,
+    with_progress,
 )
 from pipeline.pictures import segments_figure
 from pipeline.reading import EpisodeSignals, by_task, task_signals
@@ -107,16 +107,7 @@ def by_vlm(context: StageContext, unlabelled: Sequence[EpisodeSignals]) -> Annot
     episodes = {episode.episode_index: episode for episode in unlabelled}
 
     def curve_of(episode_index: int, label: Label) -> np.ndarray:
-        episode = episodes[episode_index]
-        return progress(
-            label.segments,
-            label.num_planned,
-            episode.change,
-            episode.fps,
-            stages.progress,
-            None,
-            episode.state,
-        )
+        return with_progress(episodes[episode_index], label, stages.progress).label.progress
 
     model_labels: dict[int, Label] = {}
     tasks = [
@@ -167,7 +158,7 @@ def _views(
         signals = episode.signals()
         config = context.build.stages.motion
         [by_motion_alone] = motion.annotate([signals], config)
-        motion_cuts = tuple(segment.start_frame for segment in by_motion_alone.segments[1:])
+        motion_cuts = tuple(by_motion_alone.cuts)
         view = episode_view(
             context.dataset, episode, album, episode.task, motion_cuts, moments_of(signals, config)
         )
