@@ -1,4 +1,5 @@
-"""Floor 3, above `annotate`: the corpus at rest, as lake, shards, releases and exports.
+"""Floor 3, above `annotate`: the corpus at rest, as lake, shards, releases and exports. warehouse.lake stands lower: it
+imports `core` and `ingest` alone.
 
 `Lake` (warehouse.lake.lake) holds the tables, warehouse.shards.shard writes shards, `Release`
 (warehouse.releases.release) freezes both, `ExportKind` (warehouse.exports.options) is a form that others read.

@@ -246,7 +246,7 @@ def own_label(episode: Observed, steps: TaskSteps) -> LabelReading:
     parted = split_at_idle(segments, episode.idle, episode.fps)
     curve = _curve(episode, segments, ends, steps)
     shows_end = chosen[-1].opens is not None
-    label = Label(parted, len(steps.plan), steps.plan, curve, steps.sureness)
+    label = Label(parted, len(steps.plan), steps.plan, curve, confidence=steps.sureness)
     return LabelReading(label, dict(enumerate(ends)), shows_end)
 
 

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from annotate.config import MotionConfig
 from annotate.motion.annotator import CODE_VERSION
-from core.domain.label import IDLE, STEP, Segment, check_tiling, plain_label
+from core.domain.label import IDLE, STEP, Label, Segment, check_tiling, plain_label
 from core.domain.label_run import GateCounts, LabelGate, LabelRun, choose_active, resolved
 
 
@@ -143,6 +144,22 @@ def test_planned_steps_are_named_by_the_task_or_their_first_attempts(
 ):
     label = plain_label(segments, num_planned, "task", step_names=step_names)
     assert (label.plan, label.named) == (plan, named)
+
+
+def test_a_label_says_where_it_is_cut_whether_all_is_done_and_whose_names_may_be_used():
+    label = Label([GRASP, Segment("Place it", 5, 9, step=1)], 2, ("Grasp it", "Place it"))
+    assert (label.num_frames, label.cuts, label.is_finished, label.has_names) == (
+        9,
+        [5],
+        None,
+        True,
+    )
+    assert not replace(label, progress=np.array([0, 0.9])).is_finished
+    assert replace(label, progress=np.array([0, 1.0])).is_finished
+    unsure = replace(label, confidence=0.4)
+    assert not unsure.with_gate(LabelGate(min_name_confidence=0.5)).has_names
+    assert unsure.with_gate(LabelGate(min_name_confidence=0.4)).has_names
+    assert not replace(label, plan=("Grasp it", "Unnamed step 2")).has_names
 
 
 # The gate
