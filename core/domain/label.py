@@ -190,6 +190,10 @@ class Label:
         """Has every step a name that may be used?"""
         return self.named and self.sure_of_names
 
+    def with_task(self, task: str | None) -> "Label":
+        """The label with its episode's own text; where it has none the annotator's stays."""
+        return self if task is None else replace(self, task=task)
+
     def with_gate(self, gate: LabelGate) -> "Label":
         """The label, with whether it is sure enough of the names of its steps."""
         is_sure = gate.admits_names(self.confidence, is_named=True)

@@ -1,7 +1,6 @@
 """Question-answer samples of a chunk's labelled episodes: the ProcVQA and ProgressLM families."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from annotate.samples import CODE_VERSION, samples_stage
 from annotate.samples.labelled_episode import LabelledEpisode
@@ -89,7 +88,7 @@ def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int) -> Iterator[L
                 for camera in facts["cameras"]
             },
             fps=facts["fps"],
-            label=label if facts["task"] is None else replace(label, task=facts["task"]),
+            label=label.with_task(facts["task"]),
             reasons=dict(facts["reasons"] or ()),
             unlike_cameras={
                 camera: tuple(other_cameras) for camera, other_cameras in facts["unlike"] or ()

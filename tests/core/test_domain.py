@@ -159,6 +159,7 @@ def test_a_label_says_where_it_is_cut_whether_all_is_done_and_whose_names_may_be
     unsure = replace(label, confidence=0.4)
     assert not unsure.with_gate(LabelGate(min_name_confidence=0.5)).has_names
     assert unsure.with_gate(LabelGate(min_name_confidence=0.4)).has_names
+    assert (label.with_task("t").task, replace(label, task="t").with_task(None).task) == ("t", "t")
     assert not replace(label, plan=("Grasp it", "Unnamed step 2")).has_names
 
 

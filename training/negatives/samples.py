@@ -55,13 +55,10 @@ def read_labels(
             if label is None or not label.has_progress:
                 continue
             # Names are used as far as samples use them
-            label = label.with_gate(gates[dataset])
-            if task is not None:
-                label = replace(label, task=task)
+            label = label.with_task(task).with_gate(gates[dataset])
             sizes: dict[str, tuple[int, int]] = dict.fromkeys(cameras or (), (0, 0))
-            labels[dataset, index] = LabelledEpisode(
-                dataset, index, chunk, split, sizes, fps, label
-            )
+            e = LabelledEpisode(dataset, index, chunk, split, sizes, fps, label)
+            labels[dataset, index] = e
     return labels
 
 
