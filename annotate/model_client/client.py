@@ -114,12 +114,8 @@ class Client:
                 async with asyncio.TaskGroup() as group:
                     for task in tasks:
                         group.create_task(task)
-            except (
-                BaseExceptionGroup
-            ) as e:  # one reason is enough: the others only say that they were stopped
-                raise next(
-                    (x for x in e.exceptions if isinstance(x, VlmError)), e.exceptions[0]
-                ) from e
+            except BaseExceptionGroup as group:
+                raise _first_error(group) from group
 
     async def check(self) -> None:
         """Every endpoint answers and serves the model; done before the first request if not called. Raises VlmError."""
@@ -496,3 +492,11 @@ async def _models(endpoint: endpoints.Endpoint) -> list[endpoints.Served]:
                 message = f"no server to ask ({e}): is it started, and is the address right?"
                 raise VlmError("server_gone", message) from None
         await asyncio.sleep(_pause_s(tries))
+
+
+def _first_error(group: BaseExceptionGroup) -> BaseException:
+    """One error of a group and of the groups in it, a VlmError where there is one: one reason is enough."""
+    error: BaseException = group.subgroup(VlmError) or group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
