@@ -210,7 +210,7 @@ class ChunkModel[T]:
         self.client = client_for(build.stages.vlm, self.store, **place)
         self._room = asyncio.Semaphore(EPISODES_AT_ONCE)
 
-    def run(self, *conversations: Coroutine[Any, Any, None]) -> None:
+    def run(self, *conversations: Coroutine[Any, Any, object]) -> None:
         """Run conversations, which call `ask`, side by side. Raises VlmError when there is no going on.
 
         Calls are recorded also when it raises: what was sent is paid for.

@@ -16,7 +16,7 @@ from annotate.model_client.calls import Reason, Reply, Request, VlmError
 from annotate.model_client.profiles import ServerProfile, profile_of
 from annotate.model_client.reading import problem_of
 from annotate.model_client.responses import ResponseStore, StoredReply
-from annotate.model_client.tokens import TokenMeter
+from annotate.model_client.tokens import prompt_tokens
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0  # between tries, before jitter
 MAX_DOUBLINGS = 10  # the pause is at its longest long before; keeps the power small
@@ -107,7 +107,7 @@ class Client:
         for endpoint in self.endpoints:
             await endpoint.close()
 
-    async def side_by_side(self, tasks: Iterable[Coroutine[Any, Any, None]]) -> None:
+    async def side_by_side(self, tasks: Iterable[Coroutine[Any, Any, object]]) -> None:
         """Tasks that ask this client, all under way at once: what one raises stops the others. Raises VlmError."""
         async with self:
             try:
@@ -456,8 +456,8 @@ class Client:
         price = self.config.price
         if not price.usd(1, 1, 1):  # free, so that nothing has to be counted
             return 0.0
-        tokens = TokenMeter(chars_per_token=FEWEST_CHARS_PER_TOKEN).prompt(request), max_tokens
-        return price.usd(*tokens, price.busy_s(*tokens))
+        tokens = prompt_tokens(request, FEWEST_CHARS_PER_TOKEN)
+        return price.usd(tokens, max_tokens, price.busy_s(tokens, max_tokens))
 
 
 def sampling_of(fields: Mapping[str, Any]) -> dict[str, Any]:

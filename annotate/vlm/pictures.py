@@ -137,12 +137,11 @@ def contact_sheet(images: Sequence[Image], captions: Sequence[str], views: int =
     """
     tiles = [_decoded(image) for image in images]
     # All tiles have the size of the first picture's: a sheet is a grid
-    height, width = tiles[0].shape[:2]
-    scale = TILE_PX * views / max(width, height * views)
-    across = max(1, round(width * scale))
-    down = max(1, round(height * scale))
+    size = (tiles[0].shape[1], tiles[0].shape[0])
+    across, down = tile_size(size, views)
     columns = min(COLUMNS, len(tiles))
-    sheet = np.zeros((-(-len(tiles) // COLUMNS) * down, columns * across, 3), np.uint8)
+    width, height = sheet_size(size, len(tiles), views)
+    sheet = np.zeros((height, width, 3), np.uint8)
     for k, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
         # The caption is burned in after scaling, so that it stays readable
         small = cv2.resize(tile, (across, down), interpolation=cv2.INTER_AREA)
@@ -154,6 +153,19 @@ def contact_sheet(images: Sequence[Image], captions: Sequence[str], views: int =
         row, column = divmod(k, columns)
         sheet[row * down : (row + 1) * down, column * across : (column + 1) * across] = small
     return _encoded(sheet)
+
+
+def tile_size(size: tuple[int, int], views: int = 1) -> tuple[int, int]:
+    """(width, height) in a contact sheet of a picture of that size."""
+    width, height = size
+    scale = TILE_PX * views / max(width, height * views)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def sheet_size(size: tuple[int, int], num_pictures: int, views: int = 1) -> tuple[int, int]:
+    """(width, height) of a contact sheet of so many pictures of that size."""
+    across, down = tile_size(size, views)
+    return min(COLUMNS, num_pictures) * across, -(-num_pictures // COLUMNS) * down
 
 
 def _encoded(picture: np.ndarray) -> Image:
