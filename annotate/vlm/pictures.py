@@ -14,6 +14,7 @@ from annotate.pictures import JPEG_QUALITY
 from annotate.vlm.moments import NO_MOMENTS, ArmMoments
 from annotate.vlm.prompts import Pictures, quote, render, seconds
 from annotate.vlm.windows import TILES, Window
+from core.pictures import decode_stored
 
 Ask = Callable[[Request], Awaitable[Reply]]  # the client's, with the episode bound
 
@@ -175,8 +176,5 @@ def _encoded(picture: np.ndarray) -> Image:
 
 
 def _decoded(image: Image) -> np.ndarray:
-    """BGR uint8 [h, w, 3]. Raises ValueError for a stored picture that is no JPEG."""
-    picture = cv2.imdecode(np.frombuffer(image.jpeg, np.uint8), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise ValueError(f"the stored picture {image.sha256} is no JPEG")
-    return picture
+    """BGR uint8 [h, w, 3]. Raises ValueError for a stored picture that is none."""
+    return decode_stored(image.jpeg, f"the stored picture {image.sha256}")
