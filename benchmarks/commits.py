@@ -22,7 +22,6 @@ from pathlib import Path
 import pyarrow as pa
 
 from benchmarks.harness import arguments, machine, table
-from core.imports import leave_out_pandas
 from core.paths import ROOT, Workspace
 from core.tables import STAGE_TABLES, TABLES
 from pipeline.build import run_build
@@ -83,7 +82,6 @@ def write(
         vars(sys.modules[Lake.__module__]).update(
             turn=lambda space, one: locked(space), waiting=lambda *_: {}
         )
-    leave_out_pandas()  # as commands do
     lake = Lake(space)
     ready.wait()
     start_s = time.monotonic()

@@ -16,7 +16,7 @@ import numpy as np
 
 from annotate.config import MotionConfig, TransferConfig, VlmConfig
 from annotate.vlm.annotator import annotate_episode
-from annotate.vlm.few_runs import TaskLabels, in_rounds, label_task
+from annotate.vlm.few_runs import label_task
 from benchmarks.hand_labels import HandLabelled, labelled_sets, view_of
 from benchmarks.harness import table_text, trial_workspace
 from benchmarks.label_truth import hand_labelled, names
@@ -48,17 +48,18 @@ def trial(
     def curve_of(k: int, label: Label) -> np.ndarray:
         return hand_progress(label.segments, len(by_index[k].signals))
 
-    labelled: TaskLabels = {}, {}
-    for requests in in_rounds(
-        [label_task(signals, label_by_run, curve_of, config, TransferConfig(), MotionConfig())],
-        labelled,
-    ):
-        for k, request in requests.items():
+    async def ask(asked_runs: Sequence[int]) -> dict[int, Label]:
+        nonlocal calls
+        for k in asked_runs:
             model = StandIn(by_index[k].truth, mistakes, np.random.default_rng(k))
             view = view_of(by_index[k], success=by_index[k].truth.success)
-            label_by_run[k] = asyncio.run(annotate_episode(view, model, request))
+            label_by_run[k] = await annotate_episode(view, model, config)
             calls += model.calls
-    labels = label_by_run | labelled[0]
+        return {k: label_by_run[k] for k in asked_runs}
+
+    task = label_task(signals, ask, curve_of, config, TransferConfig(), MotionConfig())
+    task_labels, _ = asyncio.run(task)
+    labels = label_by_run | task_labels
     errors = []
     f1s = []
     for k, (_, truth) in by_index.items():

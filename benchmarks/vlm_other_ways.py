@@ -14,12 +14,11 @@ from functools import cache
 from itertools import batched, pairwise
 
 from annotate.model_client.calls import Image, Request
-from annotate.model_client.tokens import MARKERS, TokenMeter, blank
+from annotate.model_client.tokens import MARKERS, blank, prompt_tokens, reply_tokens
 from annotate.vlm.pictures import COLUMNS
 from annotate.vlm.windows import TILES
 from core.domain.label import STEP, Label, Segment, plain_label
 
-METER = TokenMeter()
 QUESTION = "Divide the run into its steps, in order: of each the time in seconds at which it begins, and what is done. "
 FORM = QUESTION * 4  # rules and the form of the reply, of usual length
 TILE_PX = 224
@@ -77,7 +76,7 @@ def bill(requests: Sequence[tuple[Sequence[Image], object]]) -> tuple[int, int]:
         request = Request(
             stage="segment", system=FORM, content=(*images, QUESTION), schema=None, max_tokens=1
         )
-        tokens += METER.prompt(request) + METER.reply(reply)
+        tokens += prompt_tokens(request) + reply_tokens(reply)
     return len(requests), tokens
 
 
@@ -127,7 +126,7 @@ def minute_rows() -> list[list[str]]:
 
 
 def _prompt_tokens(content: Sequence[str | Image]) -> int:
-    return METER.prompt(
+    return prompt_tokens(
         Request(stage="segment", system="", content=tuple(content), schema=None, max_tokens=1)
     )
 

@@ -24,7 +24,7 @@ import numpy as np
 from annotate.config import VlmConfig
 from annotate.model_client.calls import Reply, Request, VlmError
 from annotate.model_client.reading import problem_of
-from annotate.model_client.tokens import TokenMeter
+from annotate.model_client.tokens import prompt_tokens, reply_tokens
 from annotate.vlm.annotator import annotate_episode, reason_episode
 from benchmarks.hand_labels import HandLabelled, labelled_sets, picture, view_of
 from benchmarks.harness import table_text, trial_workspace
@@ -37,7 +37,6 @@ from eval.annotators.scoring import cuts_f1
 from eval.annotators.truth import EpisodeTruth, hand_progress, planned_step
 
 NEAR_S = 0.5
-METER = TokenMeter()
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ class StandIn:
                 "reason": self._explained,
             }  # fmt: skip
             value = answers[request.stage](request)
-            self.tokens += METER.prompt(request) + METER.reply(value)
+            self.tokens += prompt_tokens(request) + reply_tokens(value)
             problem = problem_of(value, request.schema)
             if problem is None:
                 return Reply("", value, 0, 0, 0.0, cached=False)

@@ -416,7 +416,8 @@ def dry_run(
     ],
     episodes: EpisodesOption = None,
     model_dir: Annotated[
-        Path | None, Option(help="The model's folder, to count tokens as its server does.")
+        Path | None,
+        Option(help="The model's folder, to count tokens of pictures as its server does."),
     ] = None,
     again: Annotated[bool, Option(help="Count already labelled episodes, too.")] = False,
     common: At = At(),

@@ -37,7 +37,6 @@ from cli.terminal import (
 from core.cores import tell_libraries
 from core.errors import UserError, checked_address, validation_message, without_secrets
 from core.files import disk_full, refused_by_system
-from core.imports import leave_out_pandas
 from core.names import near_names
 from core.version import VERSION
 from core.wall import begin_anew
@@ -213,11 +212,6 @@ COMMANDS = (
     ),
 )
 MODULES = {name: f"cli.{module}" for _, name, module, _ in COMMANDS}
-# Commands that read and write the lake and nothing else
-WITHOUT_PANDAS = {
-    "build", "dry-run", "doctor", "recover", "upgrade", "takedown", "accept", "gc", "inspect", "status", "quarantine",
-    "digest", "schema", "sql", "demonstrations", "corrections", "references", "outcomes", "recordings",
-}  # fmt: skip
 BEGUN_ANEW = {
     "build",
     "demo",
@@ -435,13 +429,11 @@ def proccorpus(
 
 
 def main_of_process() -> None:
-    """`main` in a process of its own, which does without what its command does not need."""
+    """`main` in a process of its own."""
     if BEGUN_ANEW.intersection(sys.argv[1:2]):
         begin_anew()
     signal.signal(signal.SIGTERM, _end)
     tell_libraries()
-    if WITHOUT_PANDAS.intersection(sys.argv[1:2]):
-        leave_out_pandas()
     main(_keep_imports)
 
 

@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from core.pictures import decode_stored
+
 if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
@@ -104,9 +106,7 @@ def picture_kind(data: bytes) -> str:
 
 def jpeg_to_rgb(jpeg: bytes, height: int) -> np.ndarray:
     """A stored picture as RGB uint8 of a given height. Raises ValueError."""
-    bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise ValueError("a stored picture is not a JPEG")
+    bgr = decode_stored(jpeg)
     size = (round(bgr.shape[1] * height / bgr.shape[0]), height)
     return cv2.cvtColor(cv2.resize(bgr, size, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
 

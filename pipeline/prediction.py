@@ -1,25 +1,21 @@
 """What building datasets will cost: `proccorpus dry-run`. Questions to a model, and pictures that an encoder looks at.
 
 Episodes are taken as the lake knows them, and those that it does not know as the source lists them; nothing is
-decoded, nothing is asked and no encoder is loaded. What the same model has labelled before, in this workspace,
-calibrates the prediction.
+decoded, nothing is asked and no encoder is loaded. What the same model took for what it has labelled before, in this
+workspace, corrects the prediction.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
 from math import ceil
 from pathlib import Path
-from statistics import fmean
 from typing import Any
-
-import numpy as np
 
 from annotate.config import EmbeddingsConfig
 from annotate.embeddings.projection import CELL, WHOLE
 from annotate.frames import every_nth
-from annotate.model_client.tokens import TokenMeter
-from annotate.vlm.cost import EpisodeShape, Expected, Prediction, calibrated, predict
+from annotate.model_client.tokens import ImageRule
+from annotate.vlm.cost import CallCost, EpisodeShape, Prediction, corrections, predict
 from annotate.vlm.few_runs import asked_about
 from annotate.vlm.pictures import size_beside
 from core.values import spread
@@ -128,8 +124,8 @@ def dataset_cost(
     *,
     from_scratch: bool = False,
 ) -> DatasetCost:
-    """`model`: folder with the model's tokenizer and processor. `from_scratch`: as if nothing had been labelled yet."""
-    meter = TokenMeter(model)
+    """`model`: its folder, for how it cuts pictures. `from_scratch`: as if nothing had been labelled yet."""
+    rule = ImageRule.of(model) if model else ImageRule()
     records = listed_records(lake, build, sources)
     labelled = set()
     if lake is not None and not from_scratch:
@@ -140,11 +136,11 @@ def dataset_cost(
 
     # The lake knows the pictures of what was decoded; the listing gives the rest
     known_shapes = {}
-    expected = Expected()
+    factors: dict[str, CallCost] = {}
     pilots = 0
     if lake is not None:
         known_shapes = _known(lake, build.name, to_label)
-        expected, pilots = expectation(lake, build, meter)
+        factors, pilots = expectation(lake, build, rule)
     source = build.source(sources)
     listed = {
         k: _listed(build, source, record) for k, record in to_label.items() if k not in known_shapes
@@ -154,10 +150,8 @@ def dataset_cost(
     # Of most tasks some runs are asked about
     config = build.stages.vlm
     asked_episodes = _asked_about(build, records)
-    of_each_run = predict(config, [*shapes.values()], expected, meter)
-    prediction = predict(
-        config, [shapes[k] for k in shapes if k in asked_episodes], expected, meter
-    )
+    of_each_run = predict(config, [*shapes.values()], factors, rule)
+    prediction = predict(config, [shapes[k] for k in shapes if k in asked_episodes], factors, rule)
     numbers = len(known_shapes), len(labelled & set(records)), pilots, len(to_label) - len(shapes)
     return DatasetCost(build.name, prediction, of_each_run, *numbers)
 
@@ -180,8 +174,7 @@ def _known(lake: Lake, dataset: str, episodes: Collection[int]) -> dict[int, Epi
     # Pictures as they are stored: the annotator is shown the coarse keyframes of the views that labels are made by
     camera_views = named_views(lake, dataset)
     rows = lake.dicts(
-        "SELECT c.episode_index, c.num_frames, c.fps, f.task, f.success, c.usable_cameras FROM episode_content c "
-        "JOIN episode_facts f USING (dataset, episode_index) WHERE c.dataset = ? ORDER BY 1",
+        "SELECT episode_index, num_frames, fps, usable_cameras FROM episode_content WHERE dataset = ? ORDER BY 1",
         [dataset],
     )
     stored = {
@@ -193,28 +186,15 @@ def _known(lake: Lake, dataset: str, episodes: Collection[int]) -> dict[int, Epi
         )
     }
 
-    # Only the replayed episodes need their hashes, so they are read when they are asked for
-    def hashes(episode: int, camera: str) -> np.ndarray:
-        sql = "SELECT phash FROM frames WHERE dataset = ? AND episode_index = ? AND camera = ? ORDER BY frame_index"
-        return lake.arrow(sql, [dataset, episode, camera])["phash"].to_numpy()
-
     shapes = {}
-    for r in rows:
-        episode, views = r["episode_index"], labelled_by(camera_views, r["usable_cameras"])
+    for row in rows:
+        episode = row["episode_index"]
         if episode in episodes:
-            pictures = [stored[episode, camera] for camera in views]
-            width, height = size_beside([size for _, size in pictures])
-            facts = (
-                r["num_frames"],
-                r["fps"],
-                tuple(pictures[0][0]),
-                width,
-                height,
-                r["task"],
-                r["success"],
-            )
+            views = labelled_by(camera_views, row["usable_cameras"])
+            width, height = size_beside([stored[episode, camera][1] for camera in views])
+            frames = tuple(stored[episode, views[0]][0])
             shapes[episode] = EpisodeShape(
-                *facts, phash=partial(hashes, episode, views[0]), cameras=views
+                row["num_frames"], row["fps"], frames, width, height, max(1, len(views))
             )
     return shapes
 
@@ -240,24 +220,23 @@ def _listed(build: DatasetBuild, source: Source, record: EpisodeRecord) -> Episo
     scale = min(1.0, frames.keyframe_max_px / max(width, height))
     interval = max(1, round(frames.keyframe_interval_s * record.fps))
     views = labelled_by(build.views, record.cameras)
+    num_views = max(1, len(views))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    width, height = size_beside([size] * max(1, len(views)))
+    width, height = size_beside([size] * num_views)
     keyframes = tuple(range(0, length, interval))
-    return EpisodeShape(
-        length, record.fps, keyframes, width, height, record.task, record.success, cameras=views
-    )
+    return EpisodeShape(length, record.fps, keyframes, width, height, num_views)
 
 
-def expectation(lake: Lake, build: DatasetBuild, meter: TokenMeter) -> tuple[Expected, int]:
-    """What to expect of a model, and of how many episodes that is known.
+def expectation(
+    lake: Lake, build: DatasetBuild, rule: ImageRule
+) -> tuple[dict[str, CallCost], int]:
+    """What a model took over what its bill says (`corrections`), and of how many episodes that is known.
 
     By what the same label run says of this dataset; where it says nothing, of any dataset of this workspace.
     """
     run = build.label_run().id
     labels = lake.dicts(
-        "SELECT l.dataset, l.episode_index, len(l.plan) AS steps, count(*) - 1 AS changes FROM episode_labels l "
-        "JOIN segments s USING (dataset, episode_index, label_run) WHERE l.label_run = ? GROUP BY ALL ORDER BY ALL",
-        [run],
+        "SELECT dataset, episode_index FROM episode_labels WHERE label_run = ? ORDER BY ALL", [run]
     )
     # The model was asked about those that follow no others
     not_asked = followers(lake.con, run)
@@ -266,7 +245,7 @@ def expectation(lake: Lake, build: DatasetBuild, meter: TokenMeter) -> tuple[Exp
     # Evenly over the labelled episodes, in their order
     pilots = dataset_labels[:: max(1, -(-len(dataset_labels) // PILOTS))]
     if not pilots:
-        return Expected(), 0
+        return {}, 0
 
     # Their shapes and the calls that they took, dataset by dataset
     shapes: list[EpisodeShape] = []
@@ -279,9 +258,7 @@ def expectation(lake: Lake, build: DatasetBuild, meter: TokenMeter) -> tuple[Exp
         )
         calls += [call for call in call_rows if call["episode_index"] in episodes]
 
-    # What a model decides is expected as it was decided on the pilots
-    steps, changes = (fmean(r[name] for r in pilots) for name in ("steps", "changes"))
-    return calibrated(build.stages.vlm, shapes, steps, changes, calls, meter), len(pilots)
+    return corrections(build.stages.vlm, shapes, calls, rule), len(pilots)
 
 
 # Pictures for an encoder

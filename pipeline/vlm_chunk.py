@@ -6,10 +6,8 @@ that is gone, or a budget that is used up, ends the stage, and every answer so f
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import starmap
-from operator import itemgetter
 from typing import Any
 from uuid import uuid4
 
@@ -187,78 +185,97 @@ class ChunkAnswers[T]:
     numbers: Numbers = field(default_factory=dict)
 
 
-def ask_chunk[T](
-    context: StageContext, rounds: Iterable[Sequence[Question[T]]], answers: dict[int, T]
-) -> ChunkAnswers[T]:
-    """Ask the questions of each episode, several episodes at a time. Raises VlmError when there is no going on.
+class ChunkModel[T]:
+    """The model, as a chunk of episodes is asked about by it; keeps the answers, and what they cost.
 
-    rounds: questions of each round; the next one is made when `answers`, by episode, has those to the last one.
-    Calls are recorded also when it raises.
+    `run` opens the client, `ask` asks through it, and `answers` is the result.
     """
-    build, label_run = context.build, context.build.label_run()
-    prompts, store = build.prompt_version, ResponseStore(context.lake.workspace.responses)
-    # Budgets count by build: a step that runs alone is a build of its own
-    build_id = context.build_id or uuid4().hex[:16]
-    findings: list[Finding] = []
-    calls: list[dict[str, Any]] = []
-    albums: list[Album] = []
-    answered_before = 0
 
-    async def ask_all(questions: Sequence[Question[T]]) -> int:
-        """Fills in `answers` and `findings`; returns how many questions had been answered before."""
-        room = asyncio.Semaphore(EPISODES_AT_ONCE)
+    def __init__(self, context: StageContext) -> None:
+        self.context = context
+        self.store = ResponseStore(context.lake.workspace.responses)
+        # Budgets count by build: a step that runs alone is a build of its own
+        self.build_id = context.build_id or uuid4().hex[:16]
+        self.by_episode: dict[int, T] = {}
+        self.findings: list[Finding] = []
+        self.albums: list[Album] = []
+        self.calls: list[dict[str, Any]] = []
+        build = context.build
         place = {
-            "build_id": build_id,
+            "build_id": self.build_id,
             "dataset": build.name,
-            "label_run": label_run.id,
-            "prompt_version": prompts,
+            "label_run": build.label_run().id,
+            "prompt_version": build.prompt_version,
         }
-        client = client_for(build.stages.vlm, store, **place)
+        self.client = client_for(build.stages.vlm, self.store, **place)
+        self._room = asyncio.Semaphore(EPISODES_AT_ONCE)
 
-        async def ask_one(album: Album, ask_model: Callable[[Ask], Awaitable[T]]) -> None:
-            episode = album.record.episode_index
-            async with room:
-                try:
-                    answers[episode] = await ask_model(lambda request: client.ask(request, episode))
-                except VlmError as e:
-                    # One episode without a label is a finding; an error that is fatal would meet every other one, too
-                    if e.is_fatal:
-                        raise
-                    findings.append(Finding(e.reason, str(e), "warning", episode))
+    def run(self, *conversations: Coroutine[Any, Any, object]) -> None:
+        """Run conversations, which call `ask`, side by side. Raises VlmError when there is no going on.
 
-        await client.side_by_side(starmap(ask_one, questions))
-        return client.hits
+        Calls are recorded also when it raises: what was sent is paid for.
+        """
+        if not conversations:
+            return
+        try:
+            asyncio.run(self.client.side_by_side(conversations))
+        finally:
+            calls = self.store.calls(self.build_id, self.context.dataset)
+            self.calls = _recorded(self.context, calls, self.albums)
 
-    try:
-        for questions in rounds:
-            albums += map(itemgetter(0), questions)
-            answered_before += asyncio.run(ask_all(questions))
-    finally:
-        # Also after an error: what was sent is paid for
-        calls = _recorded(context, store.calls(build_id, build.name), albums)
+    async def ask(self, questions: Sequence[Question[T]]) -> dict[int, T]:
+        """Ask the questions, some episodes at a time; returns the answers. An episode without one is a finding."""
+        self.albums += [album for album, _ in questions]
+        async with asyncio.TaskGroup() as group:
+            for album, ask_model in questions:
+                group.create_task(self._ask_one(album.record.episode_index, ask_model))
+        episodes = [album.record.episode_index for album, _ in questions]
+        return {k: self.by_episode[k] for k in episodes if k in self.by_episode}
 
-    # A server or a model that gives nothing is no finding about episodes. What was paid is in the message
-    if findings and not answers and not answered_before and not store.has_answer(build_id):
-        kinds = ", ".join(sorted({finding.reason for finding in findings}))
-        message = f"no reply could be used ({kinds}); the last: {findings[-1].detail}; {store.bill(build_id)}"
-        raise VlmError("refused", message, is_fatal=True)
+    async def _ask_one(self, episode: int, ask_model: Callable[[Ask], Awaitable[T]]) -> None:
+        async with self._room:
+            try:
+                self.by_episode[episode] = await ask_model(
+                    lambda request: self.client.ask(request, episode)
+                )
+            except VlmError as e:
+                # One episode without a label is a finding; an error that is fatal would meet every other one, too
+                if e.is_fatal:
+                    raise
+                self.findings.append(Finding(e.reason, str(e), "warning", episode))
 
-    # What the calls took: tokens, seconds, money. A call that failed has none of them
-    numbers: dict[str, int | float | str] = {
-        "model": build.stages.vlm.model,
-        "prompt_version": prompts,
-        "answered_before": answered_before,
-        "refinement_decoded_frames": sum(album.decoded_frames for album in albums),
-        "calls": len(calls),
-        "prompt_tokens": int(_total(calls, "prompt_tokens")),
-        "completion_tokens": int(_total(calls, "completion_tokens")),
-        "mean_latency_s": _total(calls, "latency_s") / max(1, len(calls)),
-        "cost_usd": _total(calls, "cost_usd"),
-    }
-    key = {"dataset": build.name, "chunk": context.chunk}
-    keyframes = [key | row for album in albums for row in album.rows]
-    findings.sort(key=lambda finding: finding.episode_index or 0)
-    return ChunkAnswers(answers, findings, keyframes, numbers=numbers)
+    def answers(self) -> ChunkAnswers[T]:
+        """The result of the chunk. Raises VlmError where no reply could be used."""
+        self._check_replies()
+        build = self.context.build
+        # What the calls took: tokens, seconds, money. A call that failed has none of them
+        numbers: dict[str, int | float | str] = {
+            "model": build.stages.vlm.model,
+            "prompt_version": build.prompt_version,
+            "answered_before": self.client.hits,
+            "refinement_decoded_frames": sum(album.decoded_frames for album in self.albums),
+            "calls": len(self.calls),
+            "prompt_tokens": int(_total(self.calls, "prompt_tokens")),
+            "completion_tokens": int(_total(self.calls, "completion_tokens")),
+            "mean_latency_s": _total(self.calls, "latency_s") / max(1, len(self.calls)),
+            "cost_usd": _total(self.calls, "cost_usd"),
+        }
+        key = {"dataset": build.name, "chunk": self.context.chunk}
+        by_episode = sorted(self.albums, key=lambda album: album.record.episode_index)
+        keyframes = [key | row for album in by_episode for row in album.rows]
+        findings = sorted(self.findings, key=lambda finding: finding.episode_index or 0)
+        return ChunkAnswers(self.by_episode, findings, keyframes, numbers=numbers)
+
+    def _check_replies(self) -> None:
+        """A server or a model that gives nothing is no finding about episodes. What was paid is in the message."""
+        has_answer = self.by_episode or self.client.hits or self.store.has_answer(self.build_id)
+        if self.findings and not has_answer:
+            kinds = ", ".join(sorted({finding.reason for finding in self.findings}))
+            bill = self.store.bill(self.build_id)
+            message = (
+                f"no reply could be used ({kinds}); the last: {self.findings[-1].detail}; {bill}"
+            )
+            raise VlmError("refused", message, is_fatal=True)
 
 
 def _recorded(

@@ -12,7 +12,6 @@ from multiprocessing.connection import Connection
 
 from core.cores import told_to_children
 from core.files import DiskFullError
-from core.imports import leave_out_pandas, pandas_is_left_out
 from core.wall import num_left_out
 from pipeline.chunk import ChunkResult, ChunkTask, StageMoment, StepFailure, Tell, run_chunk
 
@@ -37,9 +36,8 @@ def run_tasks(
     unfinished: list[ChunkTask] = []
     # Workers write their moments, each less than what a pipe takes at once, until the last of them has ended
     reader, writer = context.Pipe(duplex=False)
-    starting = (pandas_is_left_out(), writer)
     pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=starting
+        workers, mp_context=context, initializer=_start_worker, initargs=(writer,)
     )
     listener = threading.Thread(target=_pass_on, args=(reader, on_moment), daemon=True)
     try:
@@ -131,12 +129,10 @@ def _interrupts_held_back() -> Iterator[None]:
 _moments: Connection  # of a worker: where it writes what it begins and ends
 
 
-def _start_worker(without_pandas: bool, writer: Connection) -> None:
+def _start_worker(writer: Connection) -> None:
     """A worker ends at once, its transaction undone by the lake, when the build that started it is no more."""
     global _moments
     _moments = writer
-    if without_pandas:
-        leave_out_pandas()
     parent = multiprocessing.parent_process()
     if parent:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

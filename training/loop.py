@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -166,6 +166,20 @@ def share_of_rate(share_done: float, train: TrainConfig) -> float:
     return 1.0
 
 
+@dataclass(frozen=True)
+class StepLosses:
+    """Sums of a step over all processes: the weighed loss, both losses unweighed, and FLOPs.
+
+    per_batch: the loss of each of this process's batches.
+    """
+
+    total: float
+    text: float
+    progress: float
+    flops: float
+    per_batch: Sequence[float]
+
+
 class Trainer:
     """One process's part of a run: model, optimizer, data, and where it stands. `begun_by`: so many processes began
     it, where it goes on; `compiled`: folder where compiled layers are kept for the next run; `longer` makes the
@@ -279,12 +293,11 @@ class Trainer:
             if sums is None:
                 self.ends = True
                 return None
-            loss, text, error, flops, part_losses = sums
             # Loss and gradient are looked at before the optimizer moves any weight: such a step could not be undone.
-            self._refuse(loss, "loss", parts, part_losses)
+            self._refuse(sums.total, "loss", parts, sums.per_batch)
             clipped: Any = torch.nn.utils.clip_grad_norm_(self.model.parameters(), train.clip)
             norm = float(clipped.full_tensor() if self.divided else clipped)
-            self._refuse(norm, "norm of the gradient", parts, part_losses)
+            self._refuse(norm, "norm of the gradient", parts, sums.per_batch)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -297,9 +310,9 @@ class Trainer:
         seconds = perf_counter() - started
         return Point(
             step=self.step - 1,
-            loss=loss,
-            text=_mean(text, totals["answer_tokens"]),
-            progress=_mean(error, totals["labels"]),
+            loss=sums.total,
+            text=_mean(sums.text, totals["answer_tokens"]),
+            progress=_mean(sums.progress, totals["labels"]),
             learning_rate=rate * self.peak,
             gradient_norm=norm,
             done=min(1.0, self.done),
@@ -307,7 +320,7 @@ class Trainer:
             tokens=self.tokens,
             samples_per_s=totals["samples"] / seconds,
             tokens_per_s=totals["tokens"] / seconds,
-            mfu=flops / seconds / self.accelerator.num_processes / PEAK[self.card]
+            mfu=sums.flops / seconds / self.accelerator.num_processes / PEAK[self.card]
             if self.card
             else None,
         )
@@ -335,12 +348,9 @@ class Trainer:
             counts.update(part.made)
         return dict(zip(counts, map(int, self._sum(*counts.values())), strict=True))
 
-    def _backward(
-        self, parts: Sequence[Prepared], totals: Mapping[str, int]
-    ) -> tuple[float, float, float, float, list[float]] | None:
-        """Add up the gradients of this process's batches. Sums over all processes: of the weighed loss, of both losses
-        unweighed, of FLOPs; then the loss of each of this process's batches. None where a process that is alone was
-        asked to end meanwhile; of several each would have to know."""
+    def _backward(self, parts: Sequence[Prepared], totals: Mapping[str, int]) -> StepLosses | None:
+        """Add up the gradients of this process's batches. None where a process that is alone was asked to end
+        meanwhile; of several each would have to know."""
         train = self.recipe.train
         head_weight = self.recipe.head.weight if self.recipe.head else 0.0
         flops = 0.0
@@ -364,10 +374,8 @@ class Trainer:
             batch_losses.append(torch.stack([loss.detach(), of_text.detach(), error.detach()]))
         # Read once a step: the device is not waited for between batches.
         part_losses, texts, errors = zip(*torch.stack(batch_losses).tolist(), strict=True)
-        loss_sum, text_sum, error_sum, flops = self._sum(
-            sum(part_losses), sum(texts), sum(errors), flops
-        )
-        return loss_sum, text_sum, error_sum, flops, list(part_losses)
+        sums = self._sum(sum(part_losses), sum(texts), sum(errors), flops)
+        return StepLosses(*sums, per_batch=part_losses)
 
     @property
     def _with_text(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from core.pictures import decode_stored
 from core.values import IMAGE_MARK, PLAIN_IMAGE
 
 Size = tuple[int, int]  # height, width
@@ -25,10 +26,7 @@ class Item:
 
 def decode_picture(jpeg: bytes, max_px: int) -> np.ndarray:
     """JPEG bytes to RGB, no larger than max_px on the longer side. Raises ValueError for what is not a picture."""
-    bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise ValueError("a sample's picture is not a JPEG")
-    return shrink(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), max_px)
+    return shrink(decode_stored(jpeg, "a sample's picture", cv2.IMREAD_COLOR_RGB), max_px)
 
 
 def shrink(rgb: np.ndarray, max_px: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from annotate.model_client.calls import Reason, Reply, Request, VlmError
 from annotate.model_client.profiles import ServerProfile, profile_of
 from annotate.model_client.reading import problem_of
 from annotate.model_client.responses import ResponseStore, StoredReply
-from annotate.model_client.tokens import TokenMeter
+from annotate.model_client.tokens import prompt_tokens
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0  # between tries, before jitter
 MAX_DOUBLINGS = 10  # the pause is at its longest long before; keeps the power small
@@ -107,19 +107,15 @@ class Client:
         for endpoint in self.endpoints:
             await endpoint.close()
 
-    async def side_by_side(self, tasks: Iterable[Coroutine[Any, Any, None]]) -> None:
+    async def side_by_side(self, tasks: Iterable[Coroutine[Any, Any, object]]) -> None:
         """Tasks that ask this client, all under way at once: what one raises stops the others. Raises VlmError."""
         async with self:
             try:
                 async with asyncio.TaskGroup() as group:
                     for task in tasks:
                         group.create_task(task)
-            except (
-                BaseExceptionGroup
-            ) as e:  # one reason is enough: the others only say that they were stopped
-                raise next(
-                    (x for x in e.exceptions if isinstance(x, VlmError)), e.exceptions[0]
-                ) from e
+            except BaseExceptionGroup as group:
+                raise _first_error(group) from group
 
     async def check(self) -> None:
         """Every endpoint answers and serves the model; done before the first request if not called. Raises VlmError."""
@@ -460,8 +456,8 @@ class Client:
         price = self.config.price
         if not price.usd(1, 1, 1):  # free, so that nothing has to be counted
             return 0.0
-        tokens = TokenMeter(chars_per_token=FEWEST_CHARS_PER_TOKEN).prompt(request), max_tokens
-        return price.usd(*tokens, price.busy_s(*tokens))
+        tokens = prompt_tokens(request, FEWEST_CHARS_PER_TOKEN)
+        return price.usd(tokens, max_tokens, price.busy_s(tokens, max_tokens))
 
 
 def sampling_of(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -496,3 +492,11 @@ async def _models(endpoint: endpoints.Endpoint) -> list[endpoints.Served]:
                 message = f"no server to ask ({e}): is it started, and is the address right?"
                 raise VlmError("server_gone", message) from None
         await asyncio.sleep(_pause_s(tries))
+
+
+def _first_error(group: BaseExceptionGroup) -> BaseException:
+    """One error of a group and of the groups in it, a VlmError where there is one: one reason is enough."""
+    error: BaseException = group.subgroup(VlmError) or group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

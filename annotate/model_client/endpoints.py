@@ -15,11 +15,10 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from annotate.model_client import reading
+from annotate.model_client import reading, tokens
 from annotate.model_client.calls import Image, Request, VlmError
 from annotate.model_client.profiles import is_same_model
 from annotate.model_client.reading import shown
-from annotate.model_client.tokens import TokenMeter
 
 # Of tokens as a server tells them, beside what was sent and came back: a count beyond these is not believed
 LEAST_SHARE = 1 / 32
@@ -102,7 +101,7 @@ def usage_of(answer: Mapping[str, Any]) -> tuple[int, int] | None:
 
 def counted(request: Request, answer: bytes, max_tokens: int) -> tuple[int, int]:
     """Prompt and reply tokens, as we count them."""
-    return TokenMeter().prompt(request), min(max_tokens, len(answer) // BYTES_PER_TOKEN)
+    return tokens.prompt_tokens(request), min(max_tokens, len(answer) // BYTES_PER_TOKEN)
 
 
 def usage_doubt(usage: tuple[int, int] | None, request: Request, max_tokens: int) -> str | None:
@@ -112,7 +111,7 @@ def usage_doubt(usage: tuple[int, int] | None, request: Request, max_tokens: int
     """
     if usage is None:
         return "the server tells no tokens"
-    prompt_tokens = TokenMeter().prompt(request)
+    prompt_tokens = tokens.prompt_tokens(request)
     min_tokens = (math.floor(LEAST_SHARE * prompt_tokens), 0)
     max_expected = (
         math.ceil(MOST_SHARE * prompt_tokens) + SLACK_TOKENS,

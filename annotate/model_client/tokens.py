@@ -1,4 +1,4 @@
-"""How many tokens a request is: pictures by the arithmetic of Qwen3-VL's processor, texts by a tokenizer or a rate."""
+"""How many tokens a request is: pictures by the arithmetic of Qwen3-VL's processor, texts by their length."""
 
 import io
 import json
@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from PIL import Image as Pillow
 
@@ -61,51 +60,21 @@ class ImageRule:
         return across * down + MARKERS
 
 
-class TokenMeter:
-    """Counts tokens as a model's server does; without the model's folder, texts by `chars_per_token`."""
+def image_tokens(image: Image) -> int:
+    return ImageRule().tokens(*size_px(image.jpeg))
 
-    def __init__(self, model: Path | None = None, chars_per_token: float = CHARS_PER_TOKEN):
-        self.images = ImageRule.of(model) if model else ImageRule()
-        self.chars_per_token = chars_per_token
-        self._tokenizer: Any = None
-        if model:
-            from transformers import AutoTokenizer  # heavy, and not needed without a model
 
-            self._tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+def prompt_tokens(request: Request, chars_per_token: float = CHARS_PER_TOKEN) -> int:
+    """All of a request: texts, pictures and chat format."""
+    texts = [request.system, *(part for part in request.content if isinstance(part, str))]
+    pictures = sum(image_tokens(image) for image in request.images)
+    return FORMAT_TOKENS + pictures + sum(math.ceil(len(t) / chars_per_token) for t in texts)
 
-    def image(self, image: Image) -> int:
-        return self.images.tokens(*size_px(image.jpeg))
 
-    def prompt(self, request: Request) -> int:
-        """All of a request: texts, pictures and chat format."""
-        pictures = sum(self.image(image) for image in request.images)
-        if self._tokenizer is None:
-            texts = [request.system, *(part for part in request.content if isinstance(part, str))]
-            return FORMAT_TOKENS + pictures + sum(self._text(text) for text in texts)
-        content = [
-            {"type": "text", "text": p} if isinstance(p, str) else {"type": "image"}
-            for p in request.content
-        ]
-        messages = [
-            {"role": "system", "content": request.system},
-            {"role": "user", "content": content},
-        ]
-        text = self._tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
-        # the template has one token between the markers of each picture
-        return self._text(text) - (MARKERS + 1) * len(request.images) + pictures
-
-    def reply(self, value: object) -> int:
-        """A reply that says `value`, written as guided decoding writes it."""
-        return END_OF_REPLY + self._text(
-            json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        )
-
-    def _text(self, text: str) -> int:
-        if self._tokenizer is None:
-            return math.ceil(len(text) / self.chars_per_token)
-        return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+def reply_tokens(value: object) -> int:
+    """A reply that says `value`, written as guided decoding writes it."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return END_OF_REPLY + math.ceil(len(text) / CHARS_PER_TOKEN)
 
 
 @lru_cache(maxsize=1024)

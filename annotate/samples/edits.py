@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 
 from core.errors import FailedError
-from core.imports import bring_pandas_back
 
 OCCLUDED = "occluded"
 EDITED = "edited"
@@ -52,7 +51,6 @@ def load_editor(name: str) -> Editor:
         raise FailedError(
             f"samples.image_editor: no installed package has the {EDITORS} entry point {name!r}: {installed}"
         )
-    bring_pandas_back()
     return editors[name].load()
 
 

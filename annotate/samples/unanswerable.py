@@ -167,12 +167,41 @@ class Stranger:
         )
 
 
-# How a question is asked, its demonstration, the picture, and episodes that its pictures are also of
-_Case = tuple[View, Demonstration, SamplePicture, tuple[LabelledEpisode, ...]]
-_Way = Callable[[int, np.random.Generator], _Case]
-# How a question is asked, its demonstration, the run's camera to compare it with, and whose pictures it shows
-_Shown = tuple[View, Demonstration, str, tuple[LabelledEpisode, ...]]
-_Picture = tuple[SamplePicture, tuple[LabelledEpisode, ...]]  # and whose it is beside the run's
+class Case(NamedTuple):
+    """A question without an answer: how it is asked, its demonstration, the picture of the state, and the episodes
+    beside the run that its pictures are of."""
+
+    view: View
+    demonstration: Demonstration
+    picture: SamplePicture
+    other_episodes: tuple[LabelledEpisode, ...] = ()
+
+
+class Shown(NamedTuple):
+    """How a question is asked, its demonstration, the run's camera to compare it with, and whose pictures it shows."""
+
+    view: View
+    demonstration: Demonstration
+    camera: str
+    other_episodes: tuple[LabelledEpisode, ...] = ()
+
+
+class StatePicture(NamedTuple):
+    """The picture of the state, and the episode that it is of where that is another than the run."""
+
+    picture: SamplePicture
+    other_episodes: tuple[LabelledEpisode, ...] = ()
+
+
+Draw = Callable[[int, np.random.Generator], Case]  # of a frame of the run
+
+
+class Way(NamedTuple):
+    """How a question about a run can come to have no answer."""
+
+    reason: str
+    is_possible: bool
+    draw: Draw
 
 
 def unanswerable(
@@ -195,9 +224,8 @@ def unanswerable(
         # Each with draws of its own: what one sample shows does not move those of the next
         of_sample = generator(e, f"{UNANSWERABLE} {number}", config.seed)
         reason = reasons[number % len(reasons)]
-        view, demonstration, picture, of_others = draw_one(of_sample, ways[reason])(
-            frame, of_sample
-        )
+        draw = draw_one(of_sample, ways[reason])
+        view, demonstration, picture, other_runs = draw(frame, of_sample)
         form = draw_form(of_sample, config)
         item = template("progresslm", "item", demonstration.kind)
         explanation = template("progresslm", "unanswerable", reason).format(item=item)
@@ -210,7 +238,7 @@ def unanswerable(
                 view, demonstration.task, demonstration.shares, demonstration.steps, form
             ),
             answer_text(form, ref_think=explanation, ref=NA, score_think=NA, score=NA),
-            other_episodes=of_others,
+            other_episodes=other_runs,
             form=form,
             reason=reason,
             edit_instruction=_instruction(e, frame) if reason == EDITED else None,
@@ -251,76 +279,72 @@ class _Ways:
             s for s in strangers if s.split == e.split and are_other_tasks(s.task, e.label.task)
         ]
 
-    def by_reason(self, *, with_editor: bool) -> dict[str, list[_Way]]:
+    def by_reason(self, *, with_editor: bool) -> dict[str, list[Draw]]:
         """How each reason can come about with this run; reasons for which there is no way are left out."""
         has_words = self.words is not None
         has_pictures = bool(self.demonstrators)
         has_own_pictures = self.demonstrators == [self.e]
         is_foreign = bool(self.foreign or self.strangers)
         has_unlike_cameras = any(self.e.unlike_cameras.values())
-        way = partial(partial, self._case)
-        ways: list[tuple[str, _Way, bool]] = [
-            (
-                "other_task",
-                way(self._foreign_words, self._own),
-                has_words and any(in_words(o) for o in self.foreign),
-            ),
-            ("other_task", way(self._own_words, self._foreign), is_foreign and has_words),
-            ("other_task", way(self._pictures, self._foreign), is_foreign and has_pictures),
-            (
-                "other_camera",
-                way(self._other_camera, self._own),
-                has_own_pictures and has_unlike_cameras,
-            ),
-            ("not_shown", self._not_shown, has_own_pictures and self._has_parts()),
-            (OCCLUDED, way(self._pictures, partial(self._own, edit=OCCLUDED)), has_pictures),
-            (OCCLUDED, way(self._own_words, partial(self._own, edit=OCCLUDED)), has_words),
-            # An editor is an installed package's
-            (
-                EDITED,
-                way(self._pictures, partial(self._own, edit=EDITED)),
-                has_pictures and with_editor,
-            ),
+        can_tell_others = has_words and any(in_words(o) for o in self.foreign)
+        can_change_camera = has_own_pictures and has_unlike_cameras
+        can_show_part = has_own_pictures and self._has_parts()
+        occluded = partial(self._own, edit=OCCLUDED)
+        edited = partial(self._own, edit=EDITED)  # an editor is an installed package's
+
+        def case_of(show: Callable[..., Shown], picture: Callable[..., StatePicture]) -> Draw:
+            return partial(self._case, show, picture)
+
+        ways = [
+            Way("other_task", can_tell_others, case_of(self._foreign_words, self._own)),
+            Way("other_task", is_foreign and has_words, case_of(self._own_words, self._foreign)),
+            Way("other_task", is_foreign and has_pictures, case_of(self._pictures, self._foreign)),
+            Way("other_camera", can_change_camera, case_of(self._other_camera, self._own)),
+            Way("not_shown", can_show_part, self._not_shown),
+            Way(OCCLUDED, has_pictures, case_of(self._pictures, occluded)),
+            Way(OCCLUDED, has_words, case_of(self._own_words, occluded)),
+            Way(EDITED, has_pictures and with_editor, case_of(self._pictures, edited)),
         ]
-        possible = [(reason, way) for reason, way, can_be in ways if can_be]
-        return {
-            reason: [way for way_reason, way in possible if way_reason == reason]
-            for reason, _ in possible
-        }
+        draws: dict[str, list[Draw]] = {}
+        for way in ways:
+            if way.is_possible:
+                draws.setdefault(way.reason, []).append(way.draw)
+        return draws
 
     @staticmethod
     def _case(
-        show: Callable[[np.random.Generator], _Shown],
-        draw: Callable[[str, int, np.random.Generator], _Picture],
+        show: Callable[[np.random.Generator], Shown],
+        draw: Callable[[str, int, np.random.Generator], StatePicture],
         frame: int,
         rng: np.random.Generator,
-    ) -> _Case:
+    ) -> Case:
         view, demonstration, camera, shown_episodes = show(rng)
         picture, picture_episodes = draw(camera, frame, rng)
-        return view, demonstration, picture, (*shown_episodes, *picture_episodes)
+        return Case(view, demonstration, picture, (*shown_episodes, *picture_episodes))
 
     # Demonstrations
 
-    def _own_words(self, rng: np.random.Generator) -> _Shown:
+    def _own_words(self, rng: np.random.Generator) -> Shown:
         assert self.words is not None
-        return "text", self.words, self.e.camera, ()
+        return Shown("text", self.words, self.e.camera)
 
-    def _foreign_words(self, rng: np.random.Generator) -> _Shown:
+    def _foreign_words(self, rng: np.random.Generator) -> Shown:
         """The steps of another task."""
         demonstration = in_words(draw_one(rng, [o for o in self.foreign if in_words(o)]))
         assert demonstration is not None
-        return "text", demonstration, self.e.camera, ()
+        return Shown("text", demonstration, self.e.camera)
 
-    def _pictures(self, rng: np.random.Generator) -> _Shown:
+    def _pictures(self, rng: np.random.Generator) -> Shown:
         """Pictures of the task."""
         demonstrator = draw_one(rng, self.demonstrators)
         is_own = demonstrator is self.e
         camera = draw_camera(rng, self.e) if is_own else self.e.camera
         demonstration = in_pictures(demonstrator, demonstrator.camera_like(camera))
         assert demonstration is not None
-        return "visual" if is_own else "cross_view", demonstration, camera, (demonstrator,)
+        view: View = "visual" if is_own else "cross_view"
+        return Shown(view, demonstration, camera, (demonstrator,))
 
-    def _other_camera(self, rng: np.random.Generator) -> _Shown:
+    def _other_camera(self, rng: np.random.Generator) -> Shown:
         """Pictures by a camera that shows something else than the one of the state."""
         e = self.e
         camera = draw_camera(rng, self.e)
@@ -329,24 +353,26 @@ class _Ways:
             camera = draw_one(rng, [c for c, unlike in sorted(e.unlike_cameras.items()) if unlike])
         demonstration = in_pictures(e, draw_one(rng, e.unlike_cameras[camera]))
         assert demonstration is not None
-        return "visual", demonstration, camera, ()
+        return Shown("visual", demonstration, camera)
 
     # Pictures of the state
 
-    def _own(self, camera: str, frame: int, rng: np.random.Generator, edit: str = "") -> _Picture:
+    def _own(
+        self, camera: str, frame: int, rng: np.random.Generator, edit: str = ""
+    ) -> StatePicture:
         edit_name = f"{edit}-{int(rng.integers(1 << 32)):08x}" if edit else ""
-        return SamplePicture(self.e.episode_index, camera, frame, edit_name), ()
+        return StatePicture(SamplePicture(self.e.episode_index, camera, frame, edit_name))
 
-    def _foreign(self, camera: str, current_frame: int, rng: np.random.Generator) -> _Picture:
+    def _foreign(self, camera: str, current_frame: int, rng: np.random.Generator) -> StatePicture:
         """Of another task, by the camera of that name if it can be."""
         source_episode = draw_one(rng, [*self.foreign, *self.strangers])
         share = rng.uniform(UNDER_WAY, 1)
         if isinstance(source_episode, Stranger):
-            return source_episode.picture(camera, share), ()
+            return StatePicture(source_episode.picture(camera, share))
         frame = int(share * len(source_episode.label.progress))
-        return SamplePicture(
-            source_episode.episode_index, source_episode.camera_like(camera), frame
-        ), (source_episode,)
+        source_camera = source_episode.camera_like(camera)
+        picture = SamplePicture(source_episode.episode_index, source_camera, frame)
+        return StatePicture(picture, (source_episode,))
 
     # Another part of the run
 
@@ -359,7 +385,7 @@ class _Ways:
         )
         return bool(e.label.progress[0] <= LATE[0] - BEYOND) and None not in shortest
 
-    def _not_shown(self, current_frame: int, rng: np.random.Generator) -> _Case:
+    def _not_shown(self, current_frame: int, rng: np.random.Generator) -> Case:
         """Pictures of one part of the run, and one from well before or after it; `current_frame` plays no role."""
         e = self.e
         camera = draw_camera(rng, self.e)
@@ -376,4 +402,4 @@ class _Ways:
                 e.label.progress >= share + BEYOND
             )
         frame = draw_one(rng, np.flatnonzero(is_outside).tolist())
-        return "visual", demonstration, SamplePicture(e.episode_index, camera, frame), ()
+        return Case("visual", demonstration, SamplePicture(e.episode_index, camera, frame))

@@ -1,37 +1,52 @@
-"""Estimates of the cost of annotating episodes, before any request is sent.
+"""The bill of annotating episodes, before any request is sent: calls, times the tokens that one takes.
 
-The annotator itself runs, on blank pictures of the true sizes and with typical replies in place of a model's. So all
-that configuration, prompts and schemas determine is exact: which questions follow which, what they show and say. What
-a model decides is expected: how many steps it plans, how many changes it sees, how much it writes. Where the model has
-labelled episodes before, these calibrate the expectation (`calibrated`).
+Which questions follow which, and how many pictures they show, follows from the configuration and an episode's length.
+Of what a model decides, and of how long texts are, the mean over hand-labelled sets is taken, measured by
+`python -m benchmarks.vlm_bill`. Where the model has labelled episodes before, what these took corrects the bill
+(`corrections`).
 """
 
-import asyncio
 import math
-import re
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import batched
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from annotate.config import VlmConfig
-from annotate.model_client.calls import Reply, Request
-from annotate.model_client.reading import max_chars
-from annotate.model_client.tokens import TokenMeter, blank
-from annotate.vlm.annotator import annotate_episode, reason_episode
-from annotate.vlm.pictures import EpisodeView
-from core.domain.label import DONE
+from annotate.model_client.tokens import ImageRule
+from annotate.vlm.annotator import ATTEMPTS_PER_CALL, MOMENTS_PER_CALL, PLAN_PICTURES, chosen_frames
+from annotate.vlm.pictures import sheet_size
+from annotate.vlm.windows import TILES, shown_frames, windows
 from core.values import spread
 
-STAGES = ("plan", "segment", "refine", "verify", "reason")
-MAX_REPLAYED = 300  # episodes; of more, as many that are spread over all lengths
-GOLDEN = 0.618033988749895  # golden section: its multiples spread evenly over 0 .. 1, however many there are
-LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEF"  # as many as planned steps at most
-# The text of a typical reply, as often as its length needs
-WORDS = "the gripper closes on the red block and lifts it above the table near the plate "
+
+class CallTokens(NamedTuple):
+    """Tokens of a call's texts and of its reply, and what each picture adds to them."""
+
+    text: float
+    text_per_picture: float
+    reply: float
+    reply_per_picture: float
+
+
+# Of 45 hand-labelled runs with exact answers, by `python -m benchmarks.vlm_bill` (November 2026)
+MEASURED = {
+    "plan": CallTokens(690, 1, 90, 0),
+    "segment": CallTokens(735, 1, 75, 1.5),
+    "refine": CallTokens(545, 0, 20, 0),
+    "verify": CallTokens(590, 10, 10, 18),
+    "reason": CallTokens(460, 35, 2, 21),
+}
+STAGES = tuple(MEASURED)
+IMAGE_TOKENS = 6.5  # of the line that tells the number and time of each image
+SHEETS_TOKENS = 50  # of how contact sheets are explained
+ATTEMPTS = 5  # per episode: steps that are tried, and so boundaries
+PICTURES_PER_ATTEMPT = 3  # around its end
+STRONG_SHARE = 0.2  # of the episodes: two passes differ, so that the strong model looks at it, too
+MAX_BILLED = 300  # episodes; of more, as many that are spread over all lengths
 
 
 @dataclass(frozen=True)
@@ -43,11 +58,7 @@ class EpisodeShape:
     frames: tuple[int, ...]  # of the coarse keyframes
     width_px: int  # of the pictures that are shown; of several cameras, side by side
     height_px: int
-    task: str | None
-    success: bool | None = None
-    # uint64 [num_frames]; None: no two pictures are taken to be alike. Called for the episodes that are replayed only
-    phash: Callable[[], np.ndarray] | None = None
-    cameras: tuple[str, ...] = ()  # side by side; empty: one
+    views: int = 1  # cameras side by side
 
 
 class CallCost(NamedTuple):
@@ -68,21 +79,6 @@ def total_of(costs: Iterable[CallCost]) -> CallCost:
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What a model decides. Defaults for a short task of a capable model."""
-
-    steps: float = 4.0  # planned
-    changes: float = 5.0  # boundaries per episode
-    text_share: float = 0.5  # of the characters that free texts may have
-    strong_share: float = (
-        0.2  # episodes on which two passes differ, so that the strong model is asked
-    )
-    corrections: Mapping[str, CallCost] = field(
-        default_factory=dict
-    )  # by stage: what it took, over what was predicted
-
-
-@dataclass(frozen=True)
 class Prediction:
     episodes: int
     stages: Mapping[str, CallCost]
@@ -92,13 +88,6 @@ class Prediction:
     @property
     def total(self) -> CallCost:
         return total_of(self.stages.values())
-
-    def __add__(self, addend: "Prediction") -> "Prediction":
-        """Both together."""
-        stages = [s for s in STAGES if s in self.stages or s in addend.stages]
-        costs = {s: total_of(p.stages.get(s, CallCost()) for p in (self, addend)) for s in stages}
-        hours = self.gpu_hours + addend.gpu_hours
-        return Prediction(self.episodes + addend.episodes, costs, hours, self.usd + addend.usd)
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per stage and one for all, in whole calls and tokens."""
@@ -142,33 +131,19 @@ class Prediction:
 def predict(
     config: VlmConfig,
     episodes: Sequence[EpisodeShape],
-    expected: Expected | None = None,
-    meter: TokenMeter | None = None,
+    factors: Mapping[str, CallCost] | None = None,
+    rule: ImageRule | None = None,
 ) -> Prediction:
-    """The estimated cost of these episodes. Must not be called inside a running event loop."""
-    expected = expected or Expected()
-    meter = meter or TokenMeter()
-    by_length = sorted(episodes, key=lambda e: e.num_frames)
-    replayed = spread(by_length, MAX_REPLAYED)
-    costs: dict[str, CallCost] = dict.fromkeys(STAGES, CallCost())
-    for number, episode in enumerate(replayed):
-        for request, value in asyncio.run(replay(config, episode, expected, number)):
-            image_tokens = sum(meter.image(image) for image in request.images)
-            call = CallCost(
-                1, len(request.images), image_tokens, meter.prompt(request), meter.reply(value)
-            )
-            costs[request.stage] = total_of((costs[request.stage], call))
-    if (
-        config.passes == 2 and config.strong_model and config.gate_tolerance_s
-    ):  # a third look, now and then
-        costs["segment"] = costs["segment"].times(1 + expected.strong_share / 2)
+    """The estimated cost of these episodes.
 
-    # What the labelled episodes teach, then from the replayed episodes to all
-    weight = len(episodes) / len(replayed) if replayed else 0.0
+    factors: by stage, as `corrections` returns them. rule: how the model cuts pictures; default: as Qwen3-VL does.
+    """
+    by_length = sorted(episodes, key=lambda e: e.num_frames)
+    billed = spread(by_length, MAX_BILLED)
+    weight = len(episodes) / len(billed) if billed else 0.0
     stages = {
-        stage: cost.times(expected.corrections.get(stage, 1.0)).times(weight)
-        for stage, cost in costs.items()
-        if cost.calls
+        stage: cost.times((factors or {}).get(stage, 1.0)).times(weight)
+        for stage, cost in _bill(config, billed, rule or ImageRule()).items()
     }
     # What it costs: busy time counts where GPUs are paid by the hour, tokens where they are billed
     total = total_of(stages.values())
@@ -177,27 +152,22 @@ def predict(
     return Prediction(len(episodes), stages, busy_s / 3600 * config.price.gpus, usd)
 
 
-def calibrated(
+def corrections(
     config: VlmConfig,
     episodes: Sequence[EpisodeShape],
-    steps: float,
-    changes: float,
     calls: Iterable[Mapping[str, Any]],
-    meter: TokenMeter | None = None,
-) -> Expected:
-    """The expectation by which the prediction for `episodes` equals what labelling them took.
-
-    `steps` and `changes`: their means over these episodes; `calls`: all that was sent for them (rows of vlm_calls).
-    """
-    first = Expected(steps, changes)
-    predicted = predict(config, episodes, first, meter).stages
-    corrections = {}
-    for stage, true in costs_by_stage(call for call in calls if call["status"] == "ok").items():
-        if stage in predicted:
-            more_calls = true.calls / predicted[stage].calls
-            factors = (t / p for t, p in zip(true[3:], predicted[stage][3:], strict=True))
-            corrections[stage] = CallCost(more_calls, more_calls, more_calls, *factors)
-    return replace(first, corrections=corrections)
+    rule: ImageRule | None = None,
+) -> dict[str, CallCost]:
+    """By stage, what labelling these episodes took over what their bill says. calls: all that was sent for them."""
+    billed = _bill(config, episodes, rule or ImageRule())
+    factors = {}
+    for stage, paid in costs_by_stage(call for call in calls if call["status"] == "ok").items():
+        if stage in billed:
+            more_calls = paid.calls / billed[stage].calls
+            prompt = paid.prompt_tokens / billed[stage].prompt_tokens
+            reply = paid.completion_tokens / billed[stage].completion_tokens
+            factors[stage] = CallCost(more_calls, more_calls, more_calls, prompt, reply)
+    return factors
 
 
 def costs_by_stage(calls: Iterable[Mapping[str, Any]]) -> dict[str, CallCost]:
@@ -205,118 +175,66 @@ def costs_by_stage(calls: Iterable[Mapping[str, Any]]) -> dict[str, CallCost]:
     costs: dict[str, CallCost] = {}
     for call in {call["call_key"]: call for call in calls}.values():
         if call["stage"] in STAGES:
-            numbers = (
-                call[name] or 0 for name in ("num_images", "prompt_tokens", "completion_tokens")
-            )
-            images, prompt, completion = numbers
-            costs[call["stage"]] = total_of(
-                (costs.get(call["stage"], CallCost()), CallCost(1, images, 0, prompt, completion))
-            )
+            images = call["num_images"] or 0
+            prompt = call["prompt_tokens"] or 0
+            completion = call["completion_tokens"] or 0
+            cost = CallCost(1, images, 0, prompt, completion)
+            costs[call["stage"]] = total_of((costs.get(call["stage"], CallCost()), cost))
     return costs
 
 
-async def replay(
-    config: VlmConfig, episode: EpisodeShape, expected: Expected, number: int = 0
-) -> list[tuple[Request, dict[str, Any]]]:
-    """The requests that the annotator sends for an episode, each with its typical reply.
-
-    `number` counts the episodes, so that numbers between two whole ones are met on average.
-    """
-    # The size of a picture decides its tokens, what it shows does not
-    picture = blank(episode.width_px, episode.height_px)
-    unlike = np.random.default_rng(0).integers(0, 2**64, episode.num_frames, np.uint64)
-    view = EpisodeView(
-        dataset="",
-        episode_index=number,
-        task=episode.task,
-        fps=episode.fps,
-        num_frames=episode.num_frames,
-        success=episode.success,
-        frames=episode.frames,
-        load=lambda frames: dict.fromkeys(frames, picture),
-        phash=episode.phash() if episode.phash else unlike,
-        cameras=episode.cameras,
-    )
-
-    # Rounded so that the mean over numbers 0, 1, 2 ... is what is expected: 4.5 with numbers 0 .. 3 gives 4, 5, 4, 5
-    chance = (number * GOLDEN) % 1.0
-    steps = min(config.max_steps, max(2, math.floor(expected.steps + chance)))
-    cuts = max(1, math.floor(expected.changes + chance))
-    requests: list[tuple[Request, dict[str, Any]]] = []
-
-    async def ask(request: Request) -> Reply:
-        assert request.schema is not None
-        if request.stage == "segment":
-            value = _segments(request, cuts, steps, episode.num_frames, expected.text_share)
-        else:
-            value = _typical(request.schema, expected.text_share, steps)
-        requests.append((request, value))
-        return Reply("", value, 0, 0, 0.0, cached=False)
-
-    label = await annotate_episode(view, ask, config)
-    if config.reason:
-        await reason_episode(view, label.segments, label.num_planned, ask, config)
-    return requests
+def _bill(
+    config: VlmConfig, episodes: Iterable[EpisodeShape], rule: ImageRule
+) -> dict[str, CallCost]:
+    """The cost of each stage that asks something."""
+    costs: dict[str, list[CallCost]] = {}
+    for episode in episodes:
+        for stage, calls in _pictures_of_calls(config, episode).items():
+            costs.setdefault(stage, []).extend(
+                _call_cost(stage, num_pictures, config, episode, rule) for num_pictures in calls
+            )
+    totals = {stage: total_of(stage_costs) for stage, stage_costs in costs.items() if stage_costs}
+    is_gated = config.passes == 2 and bool(config.strong_model and config.gate_tolerance_s)
+    if is_gated and "segment" in totals:
+        totals["segment"] = totals["segment"].times(1 + STRONG_SHARE / 2)
+    return totals
 
 
-def _typical(schema: Mapping[str, Any], share: float, items: int) -> Any:
-    """A valid value: choices in the middle, `items` entries in lists, texts of `share` of their length."""
-    # The choice in the middle is about as long as a choice is on average
-    if "enum" in schema:
-        return schema["enum"][len(schema["enum"]) // 2]
-    match schema["type"]:
-        case "object":
-            return {
-                name: _typical(part, share, items) for name, part in schema["properties"].items()
-            }
-        case "array":
-            # Each with another object than the others': planned steps that are alike would be merged
-            entries = [_typical(schema["items"], share, items) for _ in range(items)]
-            return [
-                entry | {"object": (letter + entry["object"])[: len(entry["object"])]}
-                if "object" in entry
-                else entry
-                for letter, entry in zip(LETTERS, entries, strict=False)
-            ]
-        case "string":
-            length = max(1, round(share * max_chars(schema)))
-            return (WORDS * (length // len(WORDS) + 1))[:length]
-    return True
-
-
-def _segments(
-    request: Request, cuts: int, steps: int, num_frames: int, share: float
-) -> dict[str, Any]:
-    """A reply that sees changes at even distances over the episode: windows of one episode agree."""
-    assert request.schema is not None
-    properties = request.schema["properties"]
-    change = properties["changes"]["items"]["properties"]
-    pictures = change["picture"][
-        "enum"
-    ]  # their numbers are frames; the first one is not among them
-    first = int(re.findall(r"\d+", str(request.content[1]))[0])
-
-    def activity(number: int) -> dict[str, str]:
-        """After that many changes: the steps in their order, again and again; done at the end."""
-        is_done = number == cuts and number >= steps
-        label = DONE if is_done else str(number % steps + 1)
-        return {"label": label, "outcome": change["outcome"]["enum"][0]}
-
-    change_at: dict[int, dict[str, Any]] = {}  # by picture
-    num_changes = 0  # changes before the window
-    for number in range(1, cuts + 1):
-        frame = num_frames * number / (cuts + 1)
-        if frame <= first:
-            num_changes = number
-        elif frame <= pictures[-1]:
-            picture = pictures[bisect_left(pictures, frame)]
-            change_at[picture] = {"picture": picture} | activity(number)
-    # A reply that needs a change has one at its last picture
-    if not change_at and properties["changes"]["minItems"]:
-        change_at[pictures[-1]] = {"picture": pictures[-1]} | activity(num_changes + 1)
-    changes = list(change_at.values())[: properties["changes"]["maxItems"]]
-    return {
-        "seen": _typical(properties["seen"], share, 0),
-        "first": activity(num_changes),
-        "changes": changes,
+def _pictures_of_calls(config: VlmConfig, episode: EpisodeShape) -> dict[str, list[int]]:
+    """How many pictures each call about an episode shows, by stage."""
+    shown = shown_frames(episode.frames, episode.num_frames, episode.fps, config)
+    calls = {
+        "plan": [min(len(shown), PLAN_PICTURES, config.max_images)],
+        "segment": [len(window) for window in windows(shown, config)] * config.passes,
     }
+    if config.refine is True:
+        # Each round leaves one of the stretches between its pictures
+        between = max(2.0, episode.num_frames / len(shown))
+        rounds = math.ceil(math.log(between) / math.log(config.refine_images - 1))
+        calls["refine"] = [config.refine_images] * (ATTEMPTS * rounds)
+    if config.verify:
+        per_call = [len(batch) for batch in batched(range(ATTEMPTS), ATTEMPTS_PER_CALL)]
+        calls["verify"] = [min(len(shown), PICTURES_PER_ATTEMPT * count) for count in per_call]
+    if config.reason:
+        chosen = chosen_frames(shown, episode.fps, config.reason_interval_s)
+        calls["reason"] = [len(batch) for batch in batched(chosen, MOMENTS_PER_CALL)]
+    return calls
+
+
+def _call_cost(
+    stage: str, num_pictures: int, config: VlmConfig, episode: EpisodeShape, rule: ImageRule
+) -> CallCost:
+    """One call that shows so many pictures."""
+    tokens = MEASURED[stage]
+    text_tokens = tokens.text + tokens.text_per_picture * num_pictures
+    size = (episode.width_px, episode.height_px)
+    if config.contact_sheet and stage != "refine":
+        sheets = [len(tiles) for tiles in batched(range(num_pictures), TILES)]
+        sizes = [sheet_size(size, num_tiles, episode.views) for num_tiles in sheets]
+        text_tokens += SHEETS_TOKENS
+    else:
+        sizes = [size] * num_pictures
+    image_tokens = sum(rule.tokens(*image_size) for image_size in sizes)
+    prompt_tokens = text_tokens + IMAGE_TOKENS * len(sizes) + image_tokens
+    reply_tokens = tokens.reply + tokens.reply_per_picture * num_pictures
+    return CallCost(1, len(sizes), image_tokens, prompt_tokens, reply_tokens)

@@ -5,8 +5,9 @@ one plan with one set of names. The model is asked about each run that failed or
 task that has few. What it says of a run stays the label of that run.
 """
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +23,8 @@ MOST_COMPARED = 60  # runs of a task among which those to ask about are chosen
 
 # By episode_index: labels that are not what the model said of the run, and what those of followers rest on
 type TaskLabels = tuple[dict[int, Label], dict[int, Alignment]]
+# Asks the model about runs, by their episode_index, and returns its labels; a run without a usable reply has none
+type AskRuns = Callable[[Sequence[int]], Awaitable[Mapping[int, Label]]]
 
 
 def asked_about(runs: Sequence[bool | None], config: VlmConfig) -> int:
@@ -32,85 +35,91 @@ def asked_about(runs: Sequence[bool | None], config: VlmConfig) -> int:
     return config.runs_per_task
 
 
-def label_task(
+async def label_task(
     episodes: Sequence[Signals],
-    model_labels: Mapping[int, Label],
+    ask: AskRuns,
     curve_of: Callable[[int, Label], np.ndarray],
     config: VlmConfig,
     transfer: TransferConfig,
     motion: MotionConfig,
-) -> Generator[dict[int, VlmConfig], None, TaskLabels]:
-    """Label the runs of one task; yields, by episode_index, the runs to ask about next, each with its settings.
+) -> TaskLabels:
+    """Label the runs of one task: ask the model about a few, and let the others follow these.
 
-    model_labels: the answers so far, which the caller adds to before it goes on; a run may lack one. curve_of: the
-    progress [n]
-    of an episode by a label.
+    curve_of: the progress [n] of an episode by a label. Runs are compared in threads: replies come in meanwhile.
     """
     count = asked_about([e.success for e in episodes], config)
     whole = [e for e in episodes if e.success is not False]
+    order: list[int] = []
     if count and whole[0].task:
-        order = most_telling(spread(whole, MOST_COMPARED), motion)
-    else:
-        order = []
+        order = await asyncio.to_thread(most_telling, spread(whole, MOST_COMPARED), motion)
     if not order:
-        yield {e.episode_index: config for e in episodes}
+        await ask([e.episode_index for e in episodes])
         return {}, {}
     by_index = {e.episode_index: e for e in whole}
 
-    def least_alike(asked_runs: Sequence[int]) -> list[int]:
-        """The runs to ask about that are left, those first of which the answers so far say the least alike."""
-        answers = one_plan({k: model_labels[k] for k in _complete(asked_runs, model_labels)})
+    def least_alike(model_labels: Mapping[int, Label], left: Sequence[int]) -> list[int]:
+        """The runs of `left`, those first of which the answers so far say the least alike."""
+        answers = one_plan(_complete(model_labels))
         references = _references(by_index, answers, curve_of)
-        return _by_spread(
-            [by_index[k] for k in order if k not in asked_runs], references, transfer, motion
-        )
+        return _by_spread([by_index[k] for k in left], references, transfer, motion)
 
-    asked_runs, sure_runs = yield from _ask_few(order, count, model_labels, config, least_alike)
-
-    # Doubtful answers count only where there are no sure ones. Where most runs are unfinished, no run follows another
-    complete = _complete(asked_runs, model_labels)
-    if 2 * len(complete) > len(asked_runs):
-        reference_labels = one_plan({k: model_labels[k] for k in sure_runs or complete})
-    else:
-        reference_labels = {}
-    # What the model said of a run stays, be it doubtful: no other run's label takes its place
-    followed_runs = [
-        e for e in whole if e.episode_index in reference_labels or e.episode_index not in asked_runs
-    ]
-    labels, alignments = _followed(
-        followed_runs, reference_labels, curve_of, transfer, motion, are_sure=bool(sure_runs)
+    asked_runs, model_labels = await _ask_few(order, count, ask, least_alike)
+    followed_runs, reference_labels = _to_follow(whole, asked_runs, model_labels)
+    labels, alignments = await asyncio.to_thread(
+        _followed, followed_runs, reference_labels, curve_of, transfer, motion
     )
-    yield {
-        e.episode_index: config for e in episodes if e.episode_index not in {*labels, *asked_runs}
-    }
+    left = [e.episode_index for e in episodes if e.episode_index not in {*labels, *asked_runs}]
+    if left:
+        await ask(left)
     return labels, alignments
 
 
-def _ask_few(
+async def _ask_few(
     order: Sequence[int],
     count: int,
-    model_labels: Mapping[int, Label],
-    config: VlmConfig,
-    least_alike: Callable[[Sequence[int]], list[int]],
-) -> Generator[dict[int, VlmConfig], None, tuple[list[int], list[int]]]:
-    """The runs that the model was asked about, and the sure ones among them: complete, and without a doubt.
+    ask: AskRuns,
+    least_alike: Callable[[Mapping[int, Label], Sequence[int]], list[int]],
+) -> tuple[list[int], dict[int, Label]]:
+    """Ask about a few runs; returns the runs that the model was asked about, and its labels of them.
 
     The last one is that which the others say least of. One doubtful run is made up for by the others; for each further
     one one more is asked about, up to twice as many as are wanted.
     """
     asked_runs: list[int] = []
-    sure_runs: list[int] = []
+    model_labels: dict[int, Label] = {}
     next_runs = list(order[: max(1, count - 1)])
     while next_runs:
-        yield dict.fromkeys(next_runs, config)
+        replies = await ask(next_runs)
+        # In the order of the questions: of labels that are equally usual the first one counts
+        model_labels |= {k: replies[k] for k in next_runs if k in replies}
         asked_runs += next_runs
-        sure_runs = [
-            k for k in _complete(asked_runs, model_labels) if not model_labels[k].needs_review
-        ]
-        num_remaining = min(max(1, count - 1) - len(sure_runs), 2 * count - len(asked_runs))
-        num_remaining = num_remaining if len(asked_runs) >= count else count - len(asked_runs)
-        next_runs = least_alike(asked_runs)[:num_remaining] if num_remaining > 0 else []
-    return asked_runs, sure_runs
+        num_next = count - len(asked_runs)
+        if num_next <= 0:
+            num_missing = max(1, count - 1) - len(_sure(model_labels))
+            num_next = min(num_missing, 2 * count - len(asked_runs))
+        next_runs = []
+        if num_next > 0:
+            left = [k for k in order if k not in asked_runs]
+            next_runs = (await asyncio.to_thread(least_alike, model_labels, left))[:num_next]
+    return asked_runs, model_labels
+
+
+def _to_follow(
+    whole: Sequence[Signals], asked_runs: Sequence[int], model_labels: Mapping[int, Label]
+) -> tuple[list[Signals], dict[int, Label]]:
+    """The runs that may follow others, with those that they follow, and the labels to follow.
+
+    Doubtful answers count only where there are no sure ones. Where most runs are unfinished, no run follows another.
+    """
+    complete = _complete(model_labels)
+    reference_labels = {}
+    if 2 * len(complete) > len(asked_runs):
+        reference_labels = one_plan(_sure(model_labels) or complete)
+    # What the model said of a run stays, be it doubtful: no other run's label takes its place
+    runs = [
+        e for e in whole if e.episode_index in reference_labels or e.episode_index not in asked_runs
+    ]
+    return runs, reference_labels
 
 
 def _by_spread(
@@ -144,10 +153,9 @@ def _followed(
     curve_of: Callable[[int, Label], np.ndarray],
     transfer: TransferConfig,
     motion: MotionConfig,
-    *,
-    are_sure: bool,
 ) -> TaskLabels:
-    """The labels that are shown, and those of the episodes that follow them well."""
+    """The labels that are followed, and those of the episodes that follow them well."""
+    are_sure = bool(_sure(reference_labels))
     labels = dict(reference_labels)
     alignments = {}
     signals = {e.episode_index: e for e in episodes}
@@ -172,30 +180,14 @@ def _followed(
     return labels, alignments
 
 
-def in_rounds(
-    tasks: Sequence[Generator[dict[int, VlmConfig], None, TaskLabels]], labelled: TaskLabels
-) -> Iterator[dict[int, VlmConfig]]:
-    """The questions of several tasks (`label_task`) side by side, maybe none; `labelled` gets the labels of each."""
-    waiting = [*tasks]
-    while waiting:
-        round_requests: dict[int, VlmConfig] = {}
-        for task in list(waiting):
-            try:
-                round_requests |= next(task)
-            except StopIteration as end:
-                labelled[0].update(end.value[0])
-                labelled[1].update(end.value[1])
-                waiting.remove(task)
-        yield round_requests
+def _complete(labels: Mapping[int, Label]) -> dict[int, Label]:
+    """The labels in which every planned step is completed."""
+    return {k: label for k, label in labels.items() if finished(label.segments, label.num_planned)}
 
 
-def _complete(asked_runs: Sequence[int], model_labels: Mapping[int, Label]) -> list[int]:
-    """The runs whose answer has every planned step completed."""
-    return [
-        k
-        for k in asked_runs
-        if k in model_labels and finished(model_labels[k].segments, model_labels[k].num_planned)
-    ]
+def _sure(labels: Mapping[int, Label]) -> dict[int, Label]:
+    """The complete labels without a doubt."""
+    return {k: label for k, label in _complete(labels).items() if not label.needs_review}
 
 
 def one_plan(labels: Mapping[int, Label]) -> dict[int, Label]:

@@ -14,6 +14,7 @@ from annotate.pictures import JPEG_QUALITY
 from annotate.vlm.moments import NO_MOMENTS, ArmMoments
 from annotate.vlm.prompts import Pictures, quote, render, seconds
 from annotate.vlm.windows import TILES, Window
+from core.pictures import decode_stored
 
 Ask = Callable[[Request], Awaitable[Reply]]  # the client's, with the episode bound
 
@@ -137,12 +138,11 @@ def contact_sheet(images: Sequence[Image], captions: Sequence[str], views: int =
     """
     tiles = [_decoded(image) for image in images]
     # All tiles have the size of the first picture's: a sheet is a grid
-    height, width = tiles[0].shape[:2]
-    scale = TILE_PX * views / max(width, height * views)
-    across = max(1, round(width * scale))
-    down = max(1, round(height * scale))
+    size = (tiles[0].shape[1], tiles[0].shape[0])
+    across, down = tile_size(size, views)
     columns = min(COLUMNS, len(tiles))
-    sheet = np.zeros((-(-len(tiles) // COLUMNS) * down, columns * across, 3), np.uint8)
+    width, height = sheet_size(size, len(tiles), views)
+    sheet = np.zeros((height, width, 3), np.uint8)
     for k, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
         # The caption is burned in after scaling, so that it stays readable
         small = cv2.resize(tile, (across, down), interpolation=cv2.INTER_AREA)
@@ -156,6 +156,19 @@ def contact_sheet(images: Sequence[Image], captions: Sequence[str], views: int =
     return _encoded(sheet)
 
 
+def tile_size(size: tuple[int, int], views: int = 1) -> tuple[int, int]:
+    """(width, height) in a contact sheet of a picture of that size."""
+    width, height = size
+    scale = TILE_PX * views / max(width, height * views)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def sheet_size(size: tuple[int, int], num_pictures: int, views: int = 1) -> tuple[int, int]:
+    """(width, height) of a contact sheet of so many pictures of that size."""
+    across, down = tile_size(size, views)
+    return min(COLUMNS, num_pictures) * across, -(-num_pictures // COLUMNS) * down
+
+
 def _encoded(picture: np.ndarray) -> Image:
     """BGR uint8 [h, w, 3]."""
     _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
@@ -163,8 +176,5 @@ def _encoded(picture: np.ndarray) -> Image:
 
 
 def _decoded(image: Image) -> np.ndarray:
-    """BGR uint8 [h, w, 3]. Raises ValueError for a stored picture that is no JPEG."""
-    picture = cv2.imdecode(np.frombuffer(image.jpeg, np.uint8), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise ValueError(f"the stored picture {image.sha256} is no JPEG")
-    return picture
+    """BGR uint8 [h, w, 3]. Raises ValueError for a stored picture that is none."""
+    return decode_stored(image.jpeg, f"the stored picture {image.sha256}")

@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from datetime import datetime
-from itertools import product
 from pathlib import Path
 
 import dagster as dg
@@ -105,21 +104,23 @@ def tell_stages(
     names = sorted({report.run.dataset for report in reports})
     register_partitions(instance, lake, names)
     builds = {name: stored_build(lake, name) for name in names}
-    detailed = list(map(id, reports[-MAX_DETAILED:]))
-    by_place = {(partition_of(report.run), report.run.stage): report for report in reports}
-    for partition, stage in product(dict.fromkeys(partition for partition, _ in by_place), STAGES):
-        build = builds[partition.rpartition(":")[0] or partition]
-        report = by_place.get((partition, stage.name))
-        if report:
-            stage_build = build if id(report) in detailed else None
-            send_event(
-                _stage_event(instance, lake, stage, report, detailed=stage_build is not None)
-            )
-            # A run keeps one evaluation of each check, and has one per partition: without a run all are kept
-            for check, outcome in (
-                stage.checked(lake, stage_build, report.run.chunk) if stage_build else ()
-            ):
-                instance.report_runless_asset_event(check_evaluation(report.run, check, outcome))
+    first_detailed = len(reports) - MAX_DETAILED
+    by_partition: dict[str, dict[str, tuple[StageReport, bool]]] = {}
+    for number, report in enumerate(reports):
+        by_stage = by_partition.setdefault(partition_of(report.run), {})
+        by_stage[report.run.stage] = (report, number >= first_detailed)
+    for by_stage in by_partition.values():
+        for stage in STAGES:
+            if stage.name not in by_stage:
+                continue
+            report, is_detailed = by_stage[stage.name]
+            run = report.run
+            build = builds[run.dataset] if is_detailed else None
+            send_event(_stage_event(instance, lake, stage, report, detailed=build is not None))
+            if build is not None:
+                # A run keeps one evaluation of each check, and has one per partition: without a run all are kept
+                for check, outcome in stage.checked(lake, build, run.chunk):
+                    instance.report_runless_asset_event(check_evaluation(run, check, outcome))
 
 
 def tell_built(

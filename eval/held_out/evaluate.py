@@ -300,12 +300,9 @@ def every_nth(validation: Sequence[HeldOut]) -> int:
 def detector_of(score: Predictor, validation: Sequence[HeldOut]) -> Detector:
     """With the threshold that tells the moments at the end state from the others best, on episodes that no score is
     read from; 0.95 where these have moments of one kind only. Of many moments every n-th is looked at."""
-    scores = [score(e) for e in validation]
-    labels = [e.label for e in validation]
     stride = every_nth(validation)
-    raw_scores, reached = (
-        np.concatenate([np.empty(0), *(v[::stride] for v in values)]) for values in (scores, labels)
-    )
+    raw_scores = np.concatenate([np.empty(0), *(score(e)[::stride] for e in validation)])
+    reached = np.concatenate([np.empty(0), *(e.label[::stride] for e in validation)])
     is_answered = ~np.isnan(raw_scores)
     raw_scores = raw_scores[is_answered]
     at_end = reached[is_answered] >= 1

@@ -31,7 +31,7 @@ Source = Literal["head", "text", "change", "shown", "clock", "visual"]
 WRIST = ("wrist", "hand", "gripper")  # what names of such cameras contain
 EPSILON = 1e-6  # a probability's distance from 0 and 1 where its logit is taken
 RIDGE = 1e-6  # so that scores that are all equal have an answer
-STEPS = 100  # of Newton's method, which takes about ten
+FLAT = 1e-9  # gradient of the loss per moment, at which it is smallest
 
 
 # From a model's output to the probability that a run has reached its end state, and to a yes or no: Platt's, sigmoid(
@@ -106,28 +106,32 @@ def calibrate(
 
 
 def platt(score: np.ndarray, reached: np.ndarray) -> tuple[float, float]:
-    """Slope and shift of the sigmoid, by Newton's method on the convex loss."""
+    """Slope and shift of the sigmoid at which the loss, which is convex, is smallest."""
+    from scipy.optimize import minimize  # who only scores needs none of it
+
     n = int(reached.sum())
     m = int((~reached).sum())
     # Platt's smoothed targets: hard ones would drive the slope without bound where both kinds are cleanly apart.
     target = np.where(reached, (n + 1) / (n + 2), 1 / (m + 2))
     x = np.stack([score, np.ones_like(score)], 1)
-    w = np.array([0.0, math.log((n + 1) / (m + 1))])
-    loss = _loss(x @ w, target)
-    for _ in range(STEPS):
+
+    def loss(w: np.ndarray) -> float:
+        return _loss(x @ w, target)
+
+    def gradient(w: np.ndarray) -> np.ndarray:
+        return x.T @ (_sigmoid(x @ w) - target)
+
+    def hessian(w: np.ndarray) -> np.ndarray:
         p = _sigmoid(x @ w)
-        gradient = x.T @ (p - target)
-        hessian = x.T @ (x * (p * (1 - p))[:, None]) + RIDGE * np.eye(2)
-        step = np.linalg.solve(hessian, gradient)
-        share = 1.0
-        # A full step may overshoot where the sigmoid is flat: it is halved until the loss does not rise.
-        while (new_loss := _loss(x @ (w - share * step), target)) > loss and share > 1e-6:
-            share /= 2
-        w = w - share * step
-        if loss - new_loss < 1e-12:
-            break
-        loss = new_loss
-    return float(w[0]), float(w[1])
+        return x.T @ (x * (p * (1 - p))[:, None]) + RIDGE * np.eye(2)
+
+    start = np.array([0.0, math.log((n + 1) / (m + 1))])
+    # A trust region: a full step of Newton's may overshoot where the sigmoid is flat
+    options = {"gtol": FLAT * len(score)}
+    minimum = minimize(
+        loss, start, method="trust-exact", jac=gradient, hess=hessian, options=options
+    )
+    return float(minimum.x[0]), float(minimum.x[1])
 
 
 def best_threshold(probability: np.ndarray, reached: np.ndarray) -> tuple[float, float]:

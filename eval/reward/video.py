@@ -6,23 +6,30 @@ from dataclasses import dataclass
 from itertools import batched, zip_longest
 from pathlib import Path
 from time import perf_counter
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import CutOffError, Moment, RewardError, Robot, Stream
 from ingest.episode import EpisodeData
-from ingest.media.frames import DecodeOptions, Picture, VideoError
+from ingest.media.frames import CAMERA_RATE_TOLERANCE, DecodeOptions, VideoError
 from ingest.media.video import Frame, VideoInfo, decode, probe
 from ingest.reasons import LIMITS, DataError, Limits
 
 SCORE_FPS = 4.0
 AT_ONCE = 32  # moments that are scored together
-RATE_TOLERANCE = 0.01  # relative, between cameras
 
 Row = dict[str, Any]
-Shown = tuple[float | None, Picture]  # a frame, and its time in seconds where the file says it
+
+
+class RgbPicture(Protocol):
+    """A frame that is converted when its colours are asked for: uint8 [h, w, 3]."""
+
+    def rgb(self) -> np.ndarray: ...
+
+
+Shown = tuple[float | None, RgbPicture]  # a frame, and its time in seconds where the file says it
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ def open_clip(videos: Mapping[str, Path], probe: Callable[[Path], VideoInfo] = p
     first_camera, first = next(iter(infos.items()))
     for camera, info in infos.items():
         # Headers round one rate in different ways: a small difference is none.
-        if abs(info.fps - first.fps) > RATE_TOLERANCE * first.fps:
+        if abs(info.fps - first.fps) > CAMERA_RATE_TOLERANCE * first.fps:
             raise RewardError(
                 f"the cameras have different rates: {camera} {info.fps:g}, {first_camera} {first.fps:g} frames/s"
             )
@@ -199,7 +206,7 @@ def clip_stream(
     partial: bool = False,
 ) -> Stream:
     """The stream that a clip is: with its end, where a baseline has to know it. Raises RewardError."""
-    if score_fps > clip.fps * (1 + RATE_TOLERANCE):
+    if score_fps > clip.fps * (1 + CAMERA_RATE_TOLERANCE):
         raise RewardError(
             f"the video has {clip.fps:g} frames a second, of which {score_fps:g} cannot be scored"
         )

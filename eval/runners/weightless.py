@@ -12,6 +12,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from core.pictures import decode_stored
 from eval.benchmarks.question import (
     DEMONSTRATED,
     BenchmarkError,
@@ -151,9 +152,7 @@ def _nearness(run: Sequence[Question], first: PictureFile, goal: PictureFile) ->
 def _grid(picture: PictureFile) -> np.ndarray:
     """NaN where it cannot be read."""
     try:
-        luma = cv2.imdecode(np.frombuffer(picture.read(), np.uint8), cv2.IMREAD_GRAYSCALE)
-    except (BenchmarkError, cv2.error):  # of an empty file
-        luma = None
-    if luma is None:
+        luma = decode_stored(picture.read(), mode=cv2.IMREAD_GRAYSCALE)
+    except (BenchmarkError, ValueError):
         return np.full((GRID, GRID), np.nan, np.float32)
     return cv2.resize(luma, (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32)

@@ -337,7 +337,8 @@ class Service:
 
     async def _in_parts[T](self, work: Callable[[int], T], count: int) -> list[T]:
         """work(0), work(1), ... in order, in parts side by side; half of the threads are left to other requests."""
-        size = max(1, -(-count // max(1, self.workers // 2)))
+        num_parts = max(1, self.workers // 2)
+        size = max(1, math.ceil(count / num_parts))
         parts = [range(start, min(start + size, count)) for start in range(0, count, size)]
         running = (self.in_thread(lambda part=part: [work(i) for i in part]) for part in parts)
         results = await asyncio.gather(*running, return_exceptions=True)

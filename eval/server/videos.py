@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +17,7 @@ from core.files import ScratchFolder
 from core.wall import TOO_MUCH, Walled
 from eval.reward.video import RunVideos, Shown, open_clip
 from eval.server.limits import WALL_S, Refused, ServerLimits, check_container, check_pixels
-from ingest.media.frames import DecodeOptions, Picture
+from ingest.media.frames import DecodeOptions
 from ingest.media.video import Frame, decode, probe
 from ingest.reasons import Limits
 
@@ -83,33 +82,60 @@ class WalledVideos(RunVideos):
 
     def read(self, camera: str) -> Iterator[Shown]:
         path = self.videos[camera]
-        while (time_s := self.ask(_next_s, path, self.limits)) != END:
-            yield time_s, cast(Picture, SimpleNamespace(rgb=partial(self.ask, _newest, path)))
+        while True:
+            has_frame, time_s = self.ask(_advance, path, self.limits)
+            if not has_frame:
+                return
+            yield time_s, RemotePicture(self, path)
+
+
+@dataclass(frozen=True)
+class RemotePicture:
+    """The newest frame of a video, which the process that reads it has."""
+
+    clip: WalledVideos
+    path: Path
+
+    def rgb(self) -> np.ndarray:
+        return self.clip.ask(_newest_rgb, self.path, self.clip.limits)
 
 
 # In the process
 
-END = -1.0
-_shown: dict[Path, Frame] = {}  # the newest frame of each video
+
+class _VideoReader:
+    """A video's frames, one after the other; `newest` is the last one that was read."""
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        # Nothing is passed over here, so there are frames alone
+        frames = decode(path, options=DecodeOptions(limits=limits))
+        self._frames = cast("Iterator[Frame]", frames)
+        self.newest: Frame | None = None
+
+    def advance(self) -> bool:
+        """Read the next frame; False behind the last one. Raises VideoError."""
+        self.newest = next(self._frames, None)
+        return self.newest is not None
 
 
 @cache
-def _frames(path: Path, limits: Limits) -> Iterator[Frame]:
-    return cast("Iterator[Frame]", decode(path, options=DecodeOptions(limits=limits)))
+def _reader(path: Path, limits: Limits) -> _VideoReader:
+    return _VideoReader(path, limits)
 
 
-def _next_s(path: Path, limits: Limits) -> float | None:
-    """The next frame's time in seconds, where the file says it; END behind the last one. Raises VideoError."""
-    for frame in _frames(path, limits):
-        _shown[path] = frame
-        if frame.picture.time is None:
-            return None
-        return float(frame.picture.time)
-    return END
+def _advance(path: Path, limits: Limits) -> tuple[bool, float | None]:
+    """Is there a next frame, and its time in seconds, where the file says it. Raises VideoError."""
+    reader = _reader(path, limits)
+    if not reader.advance() or reader.newest is None:
+        return False, None
+    time_s = reader.newest.picture.time
+    return True, None if time_s is None else float(time_s)
 
 
-def _newest(path: Path) -> np.ndarray:
-    return _shown[path].rgb()
+def _newest_rgb(path: Path, limits: Limits) -> np.ndarray:
+    newest = _reader(path, limits).newest
+    assert newest is not None, "asked for after a frame was read"
+    return newest.rgb()
 
 
 def check_videos(clip: WalledVideos, limits: ServerLimits) -> int:

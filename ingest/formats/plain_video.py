@@ -29,7 +29,7 @@ from ingest.formats.folders import StatedSpan, frames_of, is_video, probed, stat
 from ingest.formats.listing import ListingBuilder, in_order, named, texts_among
 from ingest.formats.side_files import read_table
 from ingest.formats.tables import numbered, numbers, rate_of, read_npy, read_npz, side_by_side
-from ingest.media.frames import VIDEO_SUFFIXES, VideoError
+from ingest.media.frames import CAMERA_RATE_TOLERANCE, VIDEO_SUFFIXES, VideoError
 from ingest.media.video import VideoInfo, open_video
 from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError
@@ -63,7 +63,6 @@ NOTE_USES = {
     "fps": ("rate", "its name"),
 }
 FPS = 30.0
-RATE_TOLERANCE = 0.01  # relative, between cameras of one episode
 # Of rows beside videos
 ARRAY_SUFFIXES = (".npz", ".npy")
 FOLDERS = "files of numbers and videos by folder"  # of a source: looked for once
@@ -299,7 +298,7 @@ def _probed(listing: ListingBuilder, draft: Draft) -> dict[str, VideoInfo]:
     # Frames of several cameras are matched by their number, so that all must have one rate
     first_fps = next((info.fps for info in infos.values()), 1.0)
     for camera, info in list(infos.items()):
-        if abs(info.fps / first_fps - 1) > RATE_TOLERANCE:
+        if abs(info.fps / first_fps - 1) > CAMERA_RATE_TOLERANCE:
             detail = f"{info.fps:g} fps, the episode's first camera has {first_fps:g}: their frames do not match"
             listing.warn_next("frame_rate", detail, draft.videos[camera], camera)
             del infos[camera], draft.videos[camera], draft.expected[camera]

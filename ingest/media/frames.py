@@ -10,6 +10,7 @@ import numpy as np
 
 from ingest.reasons import LIMITS, DataError, Limits
 
+CAMERA_RATE_TOLERANCE = 0.01  # relative, between cameras of one episode
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 
 

@@ -2,13 +2,13 @@
 
 from functools import partial
 
-from annotate.vlm.annotator import reason_episode
+from annotate.vlm.annotator import Reasoning, reason_episode
 from core.tables import TABLES
 from pipeline.kept_labels import kept_reasons, with_kept_findings, with_kept_rows
 from pipeline.labelled import LabelPlace
 from pipeline.pictures import segments_figure
 from pipeline.stage import Output, Stage, StageContext
-from pipeline.vlm_chunk import albums, ask_chunk, episode_view
+from pipeline.vlm_chunk import ChunkModel, albums, episode_view
 from warehouse.lake.stored import followers, labels_of
 
 
@@ -31,7 +31,9 @@ def run(context: StageContext) -> Output:
                 reason_episode, view, label.segments, label.num_planned, config=build.stages.vlm
             )
             questions.append((album, ask_reasons))
-    answers = ask_chunk(context, [questions], {})
+    model = ChunkModel[list[Reasoning]](context)
+    model.run(model.ask(questions))
+    answers = model.answers()
     place = LabelPlace(build.name, context.chunk, label_run)
     rows = [
         place.of(k) | vars(reason)

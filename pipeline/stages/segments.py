@@ -7,10 +7,12 @@ from functools import partial
 import numpy as np
 
 from annotate import native
-from annotate.config import VLM_VERSION, VlmConfig
+from annotate.config import VLM_VERSION
 from annotate.motion import annotator as motion
+from annotate.motion.observe import Signals
+from annotate.transfer import Alignment
 from annotate.vlm.annotator import annotate_episode
-from annotate.vlm.few_runs import TaskLabels, in_rounds, label_task
+from annotate.vlm.few_runs import label_task
 from annotate.vlm.moments import moments_of
 from annotate.vlm.pictures import EpisodeView
 from core.annotators import annotator_named
@@ -29,7 +31,7 @@ from pipeline.labelled import (
 from pipeline.pictures import segments_figure
 from pipeline.reading import EpisodeSignals, by_task, task_signals
 from pipeline.stage import Output, Stage, StageContext
-from pipeline.vlm_chunk import Album, ChunkAnswers, Question, albums, ask_chunk, episode_view
+from pipeline.vlm_chunk import Album, ChunkAnswers, ChunkModel, albums, episode_view
 
 type AnnotatedChunk = ChunkAnswers[Label]
 
@@ -109,32 +111,30 @@ def by_vlm(context: StageContext, unlabelled: Sequence[EpisodeSignals]) -> Annot
     def curve_of(episode_index: int, label: Label) -> np.ndarray:
         return with_progress(episodes[episode_index], label, stages.progress).label.progress
 
-    model_labels: dict[int, Label] = {}
-    tasks = [
-        label_task(
-            task_signals(of_task),
-            model_labels,
-            curve_of,
-            stages.vlm,
-            stages.transfer,
-            stages.motion,
-        )
-        for of_task in by_task(unlabelled).values()
-    ]
-    labelled: TaskLabels = {}, {}
     views = _views(context, unlabelled)
+    model = ChunkModel[Label](context)
 
-    def questions(configs: Mapping[int, VlmConfig]) -> list[Question[Label]]:
-        return [
-            (views[k][0], partial(annotate_episode, views[k][1], config=configs[k]))
-            for k in sorted(configs)
+    async def ask(runs: Sequence[int]) -> dict[int, Label]:
+        questions = [
+            (views[k][0], partial(annotate_episode, views[k][1], config=stages.vlm))
+            for k in sorted(runs)
         ]
+        return await model.ask(questions)
 
-    answers = ask_chunk(
-        context, map(questions, filter(None, in_rounds(tasks, labelled))), model_labels
-    )
-    labels = model_labels | labelled[0]
-    alignments = labelled[1]
+    labels: dict[int, Label] = {}
+    alignments: dict[int, Alignment] = {}
+
+    async def label_runs(signals: Sequence[Signals]) -> None:
+        task_labels, task_alignments = await label_task(
+            signals, ask, curve_of, stages.vlm, stages.transfer, stages.motion
+        )
+        labels.update(task_labels)
+        alignments.update(task_alignments)
+
+    tasks = [task_signals(task_episodes) for task_episodes in by_task(unlabelled).values()]
+    model.run(*map(label_runs, tasks))
+    answers = model.answers()
+    labels = answers.by_episode | labels
     for k in alignments:
         check_tiling(labels[k].segments, len(episodes[k].change), labels[k].num_planned)
     findings = [*answers.findings, *_doubts(labels)]

@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -217,6 +217,15 @@ class ClipSource:
 MOST_COMPARED = 50_000  # pictures that the OOD detector is fitted on
 
 
+@dataclass(frozen=True)
+class Times:
+    """When a run started, by the wall's clock and the CPU's, and the CPU's time after the encoder's work."""
+
+    start_s: float
+    start_cpu_s: float
+    encoded_cpu_s: float = 0.0
+
+
 def train_laptop(
     lake: Lake, release: Release, recipe: Recipe, on_step: Callable[[Point], None], resume: bool
 ) -> TrainingRun:
@@ -229,10 +238,11 @@ def train_laptop(
     episodes = _of_release(lake, release, encoder, config.views, seed)
     if not episodes:
         raise TrainingError(f"release {release.name} has no samples of progress in its train split")
-    encoded_s = time.process_time()
+    encoded_cpu_s = time.process_time()
     torch.manual_seed(seed)
     model = fitted_model(config, episodes, min(config.most_frames, max(e.shown for e in episodes)))
-    return _learn(lake, release, recipe, on_step, model, encoder, episodes, (*clock, encoded_s), {})
+    times = replace(clock, encoded_cpu_s=encoded_cpu_s)
+    return _learn(lake, release, recipe, on_step, model, encoder, episodes, times, {})
 
 
 def fitted_model(
@@ -290,27 +300,26 @@ def adapt_laptop(
         path.exists() for path in learnt_from.paths(lake.workspace, "train")
     ):
         former_episodes = _of_release(lake, learnt_from, encoder, 1, seed)
-    encoded_s = time.process_time()
+    encoded_cpu_s = time.process_time()
     torch.manual_seed(seed)
     model.ood.widen(model.normalised(np.concatenate(list(new.numbers))))
     # The window is laid out as before; the success threshold was found for other weights
     facts_of_card = {name: card.get(name) for name in ("window", "max_px")}
     facts_of_card |= {**facts, "adapted_from": folder.name}
     episodes = [new] * max(1, len(former_episodes)) + former_episodes
-    return _learn(
-        lake, release, recipe, on_step, model, encoder, episodes, (*clock, encoded_s), facts_of_card
-    )
+    times = replace(clock, encoded_cpu_s=encoded_cpu_s)
+    return _learn(lake, release, recipe, on_step, model, encoder, episodes, times, facts_of_card)
 
 
-def _started(resume: bool) -> tuple[float, float]:
-    """Times of the wall's clock and of the CPU. Raises TrainingError where such a run cannot start."""
+def _started(resume: bool) -> Times:
+    """The times as the run starts. Raises TrainingError where such a run cannot start."""
     if resume:
         raise TrainingError(
             "a laptop model trains in seconds, and keeps nothing to go on from: leave out --resume"
         )
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise TrainingError("a laptop model is trained by one process: start it without torchrun")
-    return time.monotonic(), time.process_time()
+    return Times(time.monotonic(), time.process_time())
 
 
 def _of_release(
@@ -332,11 +341,11 @@ def _learn(
     model: LaptopModel,
     encoder: Encoder,
     episodes: Sequence[ShownEpisode],
-    times: tuple[float, float, float],
+    times: Times,
     card_fields: Mapping[str, Any],
 ) -> TrainingRun:
-    """The recipe's steps on clips; the model is saved, the run recorded. `times`: when the run started, by the wall's
-    clock and the CPU's, and CPU time after the encoder's work; `card_fields` is for the card. Raises TrainingError."""
+    """The recipe's steps on clips; the model is saved, the run recorded. `card_fields` is for the card. Raises
+    TrainingError."""
     train = recipe.train
     run = training_run_id(recipe, release)
     if train.steps is None:
@@ -354,7 +363,6 @@ def _learn(
             curve.append(learn_step(model, optimizer, source, recipe, step, train.steps))
             on_step(curve[-1])
     model.eval()
-    started, start_cpu_s, encoded_s = times
     runs = {(e.dataset, e.episode_index): e for e in episodes}.values()
     parameters = sum(p.numel() for p in model.parameters())
     samples = train.steps * train.batch
@@ -368,8 +376,8 @@ def _learn(
         "runs": len(runs),
         "pictures": sum(len(e.frames) for e in runs),
         "cpu_s": {
-            "encoder": round(encoded_s - start_cpu_s, 1),
-            "steps": round(time.process_time() - encoded_s, 1),
+            "encoder": round(times.encoded_cpu_s - times.start_cpu_s, 1),
+            "steps": round(time.process_time() - times.encoded_cpu_s, 1),
         },
     }
     folder = run_folder(lake.workspace, run)
@@ -377,7 +385,8 @@ def _learn(
         save_laptop(model, encoder, half, card | dict(card_fields))
         (half / "curve.json").write_text(json.dumps([asdict(p) for p in curve]) + "\n")
     record(lake, run, release, recipe, curve)
-    return TrainingRun(run, folder, tuple(curve), parameters, samples, time.monotonic() - started)
+    duration_s = time.monotonic() - times.start_s
+    return TrainingRun(run, folder, tuple(curve), parameters, samples, duration_s)
 
 
 def learn_step(

@@ -30,6 +30,7 @@ from core.errors import UserError
 from core.names import is_name
 from core.tables import TABLES
 from ingest.episode import EpisodeData
+from ingest.episodes import RATE_TOLERANCE
 from ingest.formats.lerobot_rows import picture_columns
 from ingest.media.faces import FaceDetector, weights_file
 from warehouse.exports.export import Export, counted
@@ -259,7 +260,6 @@ def proportions(total: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 FILES_PER_CHUNK = 1000  # of data, and of each camera
-RATE_TOLERANCE = 0.02  # measured frame rates that differ by less, as a share, are taken for one
 STAMP_TOLERANCE = 0.1  # how far, as a share, rows may be from the rate at which they are stamped
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"

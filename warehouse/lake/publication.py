@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from itertools import chain, count
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 from uuid import uuid4
@@ -230,24 +230,36 @@ def turn(workspace: Workspace, output: StageOutput) -> Iterator[int]:
     Nothing is offered while nobody else commits.
     """
     with ExitStack() as stack:
-        offers, calls = list[int](), count()
-
-        def is_committed() -> bool:
-            if not next(calls) and output.goes_together:
-                with suppress(OSError):  # without room, or such locks, nobody takes it
-                    offers.append(stack.enter_context(_offered(workspace, output)))
-            return _snapshot_of(offers) > 0
-
-        with locked(workspace, is_committed):
-            snapshot = _snapshot_of(offers)
+        offer = _CommitOffer(workspace, output, stack)
+        with locked(workspace, offer.is_committed):
+            snapshot = offer.snapshot()
             stack.close()  # before the next one's turn, who would take it once more
             yield snapshot
 
 
-def _snapshot_of(offers: Sequence[int]) -> int:
-    if offers:
-        return int(os.pread(offers[0], DIGITS, 0))
-    return 0
+class _CommitOffer:
+    """What a process offers to the one that commits, once it has to wait; withdrawn when `stack` is closed."""
+
+    def __init__(self, workspace: Workspace, output: StageOutput, stack: ExitStack) -> None:
+        self._workspace = workspace
+        self._output = output
+        self._stack = stack
+        self._has_waited = False
+        self._file: int | None = None
+
+    def is_committed(self) -> bool:
+        """Has another process committed it? Asked while this one waits; the first time, the offer is made."""
+        if not self._has_waited and self._output.goes_together:
+            with suppress(OSError):  # without room, or such locks, nobody takes it
+                self._file = self._stack.enter_context(_offered(self._workspace, self._output))
+        self._has_waited = True
+        return self.snapshot() > 0
+
+    def snapshot(self) -> int:
+        """The snapshot that has the output; 0: none, as far as this process knows."""
+        if self._file is None:
+            return 0
+        return int(os.pread(self._file, DIGITS, 0))
 
 
 @contextmanager

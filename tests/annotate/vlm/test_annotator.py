@@ -188,7 +188,7 @@ def test_contact_sheets_hold_the_pictures_with_their_times():
 
 def test_a_damaged_stored_picture_is_named():
     view = view_of(load=Loader(lambda f: Image.of(b"no jpeg")))
-    with pytest.raises(ValueError, match="is no JPEG"):
+    with pytest.raises(ValueError, match="is not a picture that can be read"):
         run(view, knowing(TRUTH), VlmConfig(contact_sheet=True))
 
 

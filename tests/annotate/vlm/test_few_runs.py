@@ -1,5 +1,6 @@
 """Which runs of a task the model is asked about; the labels of the others are tested by builds (tests/e2e)."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -37,20 +38,22 @@ def asked(
         few_runs, "most_telling", lambda episodes, motion: [e.episode_index for e in episodes]
     )
     monkeypatch.setattr(few_runs, "annotate", followed)
-    labels: dict[int, Label] = {}
+    rounds = []
+
+    async def ask(runs: Sequence[int]) -> dict[int, Label]:
+        rounds.append(sorted(runs))
+        return {k: answer(is_doubtful=k in doubtful) for k in runs}
+
     task = few_runs.label_task(
         runs,
-        labels,
+        ask,
         lambda k, label: np.linspace(0, 1, N),
         VlmConfig(),
         TransferConfig(),
         MotionConfig(),
     )
-    rounds = []
-    for questions in few_runs.in_rounds([task], ({}, {})):
-        rounds.append(sorted(questions))
-        labels |= {k: answer(is_doubtful=k in doubtful) for k in questions}
-    return [r for r in rounds if r]
+    asyncio.run(task)
+    return rounds
 
 
 def test_the_last_run_asked_about_is_that_of_which_the_others_say_the_least_alike(
