@@ -16,7 +16,6 @@ from explorer.review_queue import ORDER, SIGNS, ReviewQueue
 from explorer.site import Visit, Visiting, author_of, check_may_write, explorer_of
 from warehouse.lake import corrections
 from warehouse.lake.corrections import ACCEPTED, REJECTED, CorrectionError, parsed
-from warehouse.lake.journal import JournalLake
 from warehouse.lake.statements import Place, Writable
 
 router = APIRouter()
@@ -99,13 +98,9 @@ def accept(request: Request, bulk: BulkAcceptance) -> JSONResponse:
         rows = queue.rows(Visit(request, explorer, reader), f"ORDER BY {ORDER}")
     comment = f"accepted with its queue; {len(bulk.sample)} of it were looked at and right"
 
-    def act(reader: LakeReader, lake: Writable) -> list[str]:
-        if isinstance(lake, JournalLake):
-            with lake.together():
-                return _accept_rows(reader, lake, rows[:AT_ONCE], author, comment)
-        return _accept_rows(reader, lake, rows[:AT_ONCE], author, comment)
-
-    refused = explorer.scribe.say(act)
+    refused = explorer.scribe.say(
+        lambda reader, lake: _accept_rows(reader, lake, rows[:AT_ONCE], author, comment)
+    )
     accepted = len(rows[:AT_ONCE]) - len(refused)
     return JSONResponse({"accepted": accepted, "left": len(rows) - accepted, "refused": refused})
 

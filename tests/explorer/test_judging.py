@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from typing import Any
 
+import duckdb
 import httpx
 import pytest
 
 from core.paths import Workspace
 from explorer import scribe
 from explorer.pages import bulk
+from explorer.pages import corrections as pages
 from explorer.pages.outcomes import failed_from
 from tests.kits.lake_kit import change, opened
 from tests.kits.made_corpus import Made
@@ -142,6 +144,27 @@ def test_a_judgement_is_seen_that_makes_the_journal_as_long_as_it_was_before_it_
         assert own.space.journal.stat().st_size == length
         # Who has not seen that one replaces nothing
         assert end(client, 2, "unfinished", author="eve").status_code == 409
+
+
+def test_what_is_saved_is_answered_so_where_the_page_cannot_be_read_anew(
+    client, own: Made, monkeypatch
+):
+    def fails(*_: Any) -> None:
+        raise duckdb.IOException("the disk is slow")
+
+    monkeypatch.setattr(pages, "correction_state", fails)
+    body = {"base_label_run": active_run(client, 2), "author": "ada"}
+    reply = post(client, "/api/corrections/tiny/2/reject", body)
+    assert (reply.status_code, "the disk is slow" in reply.json()["unread"]) == (200, True)
+    client.app.state.explorer.scribe.settle()
+    assert own.rows("SELECT correction_id FROM corrections") == [(reply.json()["saved"],)]
+
+
+def test_a_refused_outcome_leaves_no_label_behind(client, own: Made):
+    assert end(client, 2, "failed", frame=5, follows="another").status_code == 409
+    assert own.space.journal.stat().st_size == 0
+    client.app.state.explorer.scribe.settle()
+    assert own.rows("SELECT * FROM corrections") == []
 
 
 def test_a_failure_from_a_moment_on_is_in_the_label_and_one_undo_takes_both_back(client, own: Made):
