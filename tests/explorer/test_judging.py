@@ -234,6 +234,29 @@ def test_a_queue_is_accepted_after_its_sample_was_right(own: Made, monkeypatch):
     assert own.rows("SELECT count(DISTINCT episode_index), count(*) FROM corrections") == [(5, 5)]
 
 
+def test_a_selection_of_the_gallery_is_accepted_after_its_sample_was_right(own: Made, monkeypatch):
+    """Without those of which somebody said something already, and no other run than the selected ones."""
+    monkeypatch.setattr(bulk, "SAMPLE", 2)
+    with visit(own.space) as client:
+        picks = "&".join(f"pick=tiny+{number}" for number in range(4))
+        page = client.get("/review/bulk", params={"query": picks})
+        assert 'href="/episodes?' in page.text
+        sample = [int(number) for number in re.findall(r"sample=tiny%2F(\d)", str(page.url))]
+        assert (len(set(sample)), max(sample) < 4) == (2, True)
+        body = {"query": picks, "sample": [["tiny", n] for n in sample], "author": "ada"}
+        assert post(client, "/api/bulk", body).status_code == 422
+        for number in sample:
+            accept(client, number)
+        assert "Accept the other 2 labels" in client.get(str(page.url)).text
+        assert post(client, "/api/bulk", body).json() == {"accepted": 2, "left": 0, "refused": []}
+        monkeypatch.setattr(bulk, "MOST_SELECTED", 3)
+        too_many = client.get("/review/bulk", params={"query": ""})
+        assert (too_many.status_code, "narrow it down" in too_many.text) == (422, True)
+    assert own.rows("SELECT DISTINCT episode_index FROM corrections ORDER BY 1") == [
+        (0,), (1,), (2,), (3,),
+    ]  # fmt: skip
+
+
 def test_a_queue_whose_sample_is_wrong_is_not_accepted(own: Made, monkeypatch):
     change(own.space, "UPDATE episode_labels SET confidence = 0.1")
     monkeypatch.setattr(bulk, "SAMPLE", 1)
