@@ -1,32 +1,47 @@
 """What a judgement costs the explorer: server CPU and seconds, in a browser, beside another checkout.
 
-    python -m benchmarks.judging [--against CHECKOUT] [--accepts 10] [--rounds 2] [--in-a-row 1000]
+    python -m benchmarks.judging [--against CHECKOUT] [--accepts 10] [--rounds 2] [--in-a-row 1000] [--store]
+
+--store writes the figures to docs/data/judging.json, from where `python docs/make_stated.py` takes them into pages.
 
 Chromium presses A in the queue of the shipped sample, and the next run has to stand on the screen with its editor
 ready: all that a page asks for counts, and the commit to the lake that follows. The checkouts take turns, each on a
-copy of one workspace. Then judgements are sent over HTTP, one after another, and the first hundred are compared with
+copy of what it built. Then judgements are sent over HTTP, one after another, and the first hundred are compared with
 the last.
 """
 
 import shutil
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import httpx
 from playwright.sync_api import Browser, sync_playwright
 
-from benchmarks.harness import arguments, cpu_s, exit_code, is_missed, machine, serving
-from core.paths import ROOT, Workspace
-from pipeline.build import run_build
-from pipeline.config import source_build
+from benchmarks.harness import (
+    arguments,
+    cpu_s,
+    exit_code,
+    is_missed,
+    machine,
+    serving,
+    table,
+    write_json,
+)
+from core.paths import ROOT
 from tests.kits.browser_kit import FLAGS, chromium
 from tests.kits.visitor import csrf
 
+FIGURES = ROOT / "docs" / "data" / "judging.json"
 WANTED_CPU_S = 0.1
 WANTED_RATIO = 8.0
+WANTED_TEN_S = 6.0  # on an idle machine
+THIS = "this"
 SETTLED_S = 8.0  # after the last judgement: by then it is in the lake
 NUM_EPISODES = 60  # that are judged again and again
 PART = 100  # judgements that are compared
@@ -35,6 +50,15 @@ PART = 100  # judgements that are compared
 def explorer_of(checkout: Path, workspace: Path) -> tuple[str, ...]:
     options = ("explore", "--no-open", "--no-token", "--port", "0", "--workspace", str(workspace))
     return str(checkout / "proccorpus.py"), *options
+
+
+def made(checkout: Path, workspace: Path) -> Path:
+    """The shipped sample, built by a checkout: each has its own version of the lake."""
+    source = ("--source", str(ROOT / "samples/sim_short"), "--name", "sim_short")
+    words = ("build", *source, "--workers", "1", "--workspace", str(workspace))
+    program = [sys.executable, str(checkout / "proccorpus.py"), *words]
+    subprocess.run(program, cwd=checkout, check=True, capture_output=True)
+    return workspace
 
 
 def accepted(
@@ -94,9 +118,27 @@ def in_a_row(workspace: Path, count: int) -> list[float]:
             return costs
 
 
-def row(name: str, cpu: Sequence[float], took: Sequence[float]) -> str:
-    ten = 10 * statistics.mean(took)
-    return f"| {name} | {statistics.mean(cpu):.3f} | {statistics.median(took):.2f} | {max(took):.2f} | {ten:.1f} |"
+def stated(
+    cpu: Mapping[str, Sequence[float]],
+    took: Mapping[str, Sequence[float]],
+    costs: Sequence[float],
+) -> dict[str, Any]:
+    """What pages state of each checkout, and of judgements in a row."""
+    checkouts = {
+        name: {
+            "cpu_s": round(statistics.mean(cpu[name]), 3),
+            "median_s": round(statistics.median(took[name]), 2),
+            "most_s": round(max(took[name]), 2),
+            "ten_s": round(10 * statistics.mean(took[name]), 1),
+        }
+        for name in cpu
+    }
+    others = [row["cpu_s"] for name, row in checkouts.items() if name != THIS]
+    return {
+        "checkouts": checkouts,
+        "ratio": round(others[0] / checkouts[THIS]["cpu_s"], 1) if others else None,
+        "in_a_row_cpu_s": [round(cost, 3) for cost in costs],
+    }
 
 
 def main() -> int:
@@ -105,41 +147,46 @@ def main() -> int:
     parser.add_argument("--accepts", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--in-a-row", type=int, default=1000)
+    parser.add_argument("--store", action="store_true", help="write the figures that pages state")
     args = parser.parse_args()
-    checkouts = {"this": ROOT} | ({"the other": args.against.resolve()} if args.against else {})
+    checkouts = {THIS: ROOT} | ({"the other": args.against.resolve()} if args.against else {})
     cpu: dict[str, list[float]] = {name: [] for name in checkouts}
     took: dict[str, list[float]] = {name: [] for name in checkouts}
     with TemporaryDirectory() as folder, sync_playwright() as p:
-        built_workspace = Workspace(Path(folder) / "made")
-        assert not run_build(
-            built_workspace, [source_build(ROOT / "samples/sim_short", "sim_short", None, None)], 1
-        ).failed
+        built = {
+            name: made(checkout, Path(folder) / f"made by {name}")
+            for name, checkout in checkouts.items()
+        }
         browser = p.chromium.launch(executable_path=chromium(), args=FLAGS)
         for number in range(args.rounds):
             for name, checkout in checkouts.items():
-                copy = shutil.copytree(built_workspace.root, Path(folder) / f"{name} {number}")
+                copy = shutil.copytree(built[name], Path(folder) / f"{name} {number}")
                 cost, seconds = accepted(browser, checkout, copy, args.accepts)
                 cpu[name].append(cost)
                 took[name] += seconds
         browser.close()
-        costs = in_a_row(shutil.copytree(built_workspace.root, Path(folder) / "row"), args.in_a_row)
-    print(
-        f"{machine()}\n\n| checkout | server CPU s an accept | median s | most s | ten accepts s |"
-    )
-    print("|---|---|---|---|---|")
-    for name in checkouts:
-        print(row(name, cpu[name], took[name]))
-    print(
-        f"\n{args.in_a_row} in a row, server CPU s each, by the hundred: {', '.join(f'{c:.3f}' for c in costs)}"
-    )
+        costs = in_a_row(shutil.copytree(built[THIS], Path(folder) / "row"), args.in_a_row)
+    figures = stated(cpu, took, costs)
+    print(f"{machine()}\n")
+    head = ("checkout", "server CPU s an accept", "median s", "most s", "ten accepts s")
+    lines = [[name, *map(str, row.values())] for name, row in figures["checkouts"].items()]
+    table(head, lines)
+    in_a_row_s = ", ".join(f"{cost:.3f}" for cost in costs)
+    print(f"\n{args.in_a_row} in a row, server CPU s each, by the hundred: {in_a_row_s}")
+    own = figures["checkouts"][THIS]
     missed = []
-    if is_missed(own_cpu_s := statistics.mean(cpu["this"]), WANTED_CPU_S, smaller_is_better=True):
-        missed.append(f"{own_cpu_s:.3f} s of server CPU an accept, {WANTED_CPU_S} wanted")
-    if args.against:
-        ratio = statistics.mean(cpu["the other"]) / own_cpu_s
-        print(f"\nThe other takes {ratio:.1f} times the CPU.")
-        if is_missed(ratio, WANTED_RATIO):
-            missed.append(f"{ratio:.1f} times less CPU, {WANTED_RATIO:.0f} wanted")
+    if is_missed(own["cpu_s"], WANTED_CPU_S, smaller_is_better=True):
+        missed.append(f"{own['cpu_s']} s of server CPU an accept, {WANTED_CPU_S} wanted")
+    if is_missed(own["ten_s"], WANTED_TEN_S, smaller_is_better=True):
+        missed.append(f"{own['ten_s']} s for ten accepts, {WANTED_TEN_S} wanted on an idle machine")
+    if is_missed(max(costs), WANTED_CPU_S, smaller_is_better=True):
+        missed.append(f"{max(costs):.3f} s of server CPU each in a row, {WANTED_CPU_S} wanted")
+    if figures["ratio"]:
+        print(f"\nThe other takes {figures['ratio']} times the CPU.")
+        if is_missed(figures["ratio"], WANTED_RATIO):
+            missed.append(f"{figures['ratio']} times less CPU, {WANTED_RATIO:.0f} wanted")
+    if args.store:
+        write_json(FIGURES, figures | {"machine": machine()})
     return exit_code(missed, args.check)
 
 

@@ -92,6 +92,11 @@ def summary(runs: Sequence[Mapping[str, float]]) -> dict[str, str]:
     return rows
 
 
+def seeds_of(runs: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Of each figure its values, by seed."""
+    return {name: [round(float(run[name]), 4) for run in runs] for name in runs[0]}
+
+
 def stated(results: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, float]:
     """Errors of progress that pages state, means over the seeds."""
     kinds = {
@@ -150,7 +155,9 @@ def main() -> None:
         print(f"seed {seed}: {costs[-1]} {results['test_id'][-1]}", flush=True)
     table = {split: summary(runs) for split, runs in results.items()} | {"cost": summary(costs)}
     tell(args.out, table, results=results, costs=costs)
-    write_json(FIGURES, {"mae": stated(results), "seeds": args.seeds})
+    by_seed = {split: seeds_of(runs) for split, runs in results.items()}
+    by_seed["cost"] = seeds_of(costs)
+    write_json(FIGURES, {"mae": stated(results), "seeds": args.seeds, "by_seed": by_seed})
 
 
 if __name__ == "__main__":

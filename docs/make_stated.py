@@ -6,7 +6,7 @@ A figure stands between markers that name it: <!--=truth.mean-->0.057<!--=-->. t
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,7 +15,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from core.paths import ROOT
 
-PAGES = ("README.md", "docs/index.md", "docs/correcting.md")
+PAGES = (
+    "README.md",
+    "docs/index.md",
+    "docs/correcting.md",
+    "docs/performance.md",
+    "docs/training.md",
+)
 MARKED = re.compile(r"<!--=([\w.]+)-->(.*?)<!--=-->", re.DOTALL)
 
 
@@ -43,17 +49,64 @@ def policy() -> Mapping[str, str]:
 
 
 def laptop() -> Mapping[str, str]:
-    """Written by benchmarks/laptop.py: errors of progress."""
+    """Written by benchmarks/laptop.py: errors of progress, and every figure with its values by seed."""
     found = stored("laptop")
-    return {f"laptop.{name}": f"{value:.3f}" for name, value in found["mae"].items()}
+    errors = {f"laptop.{name}": f"{value:.3f}" for name, value in found["mae"].items()}
+    for split, rows in found["by_seed"].items():
+        errors |= {f"laptop.{split}.{name}": by_seed(values) for name, values in rows.items()}
+    cpu_s = fmean(found["by_seed"]["cost"]["train_cpu_s"])
+    return errors | {"laptop.cpu": f"{cpu_s:.0f} s"}
 
 
-def measured() -> Mapping[str, str]:
-    """Written by hand of what scripts printed; each says which and when."""
-    return {f"measured.{name}": one["value"] for name, one in stored("measured").items()}
+def by_seed(values: Sequence[float]) -> str:
+    """The mean, and in brackets each value, where they differ.
+
+    Examples: by_seed([0.5, 0.7]) == "0.600 (0.500, 0.700)"; by_seed([0.5, 0.5]) == "0.500"
+    """
+    mean = f"{fmean(values):.3f}"
+    each = [f"{value:.3f}" for value in values]
+    if len({*each}) == 1:
+        return mean
+    return f"{mean} ({', '.join(each)})"
 
 
-SOURCES: tuple[Callable[[], Mapping[str, str]], ...] = (truth, policy, laptop, measured)
+def explorer() -> Mapping[str, str]:
+    """Written by benchmarks/explorer.py."""
+    pages = stored("explorer")
+    return {
+        "explorer.quick": f"{pages['quick']} of {pages['pages']}",
+        "explorer.within": f"{pages['within_ms']} ms",
+    }
+
+
+def judging() -> Mapping[str, str]:
+    """Written by benchmarks/judging.py: of this checkout, and how many times as much another one took."""
+    figures = stored("judging")
+    own = figures["checkouts"]["this"]
+    return {
+        "judging.cpu": f"{own['cpu_s']:.2f} s",
+        "judging.ratio": f"{figures['ratio']:.0f} times",
+    }
+
+
+def shipped() -> Mapping[str, str]:
+    """Written by benchmarks/shipped.py."""
+    found = stored("shipped")
+    return {
+        "shipped.install": f"{found['install_gb']} GB",
+        "shipped.queue": f"{found['queued']} of {found['episodes']}",
+        "shipped.queue_failed": f"{found['failed_queued']} of the {found['failed']}",
+    }
+
+
+SOURCES: tuple[Callable[[], Mapping[str, str]], ...] = (
+    truth,
+    policy,
+    laptop,
+    explorer,
+    judging,
+    shipped,
+)
 
 
 def figures() -> dict[str, str]:

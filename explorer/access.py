@@ -18,6 +18,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 
 from core.errors import UserError
 from core.files import ScratchFolder
@@ -105,11 +106,15 @@ class LakeReader:
         For tables with few rows of each episode. A chunk is asked for once: one reviews runs of the same ones, and to
         read one row of a file costs as much as reading all.
         """
-        rows = self.lately(
-            (name, dataset, chunk), lambda: self.con.execute(sql, [dataset, chunk]).to_arrow_table()
-        )
+        rows = self.of_chunk(name, sql, dataset, chunk)
         numbers = rows["episode_index"].to_numpy()
         return rows.take(np.flatnonzero(numbers == episode_index)).to_pylist()
+
+    def of_chunk(self, name: str, sql: str, dataset: str, chunk: int) -> pa.Table:
+        """What a query gives of a chunk ($1 dataset, $2 chunk), asked for once."""
+        return self.lately(
+            (name, dataset, chunk), lambda: self.con.execute(sql, [dataset, chunk]).to_arrow_table()
+        )
 
     def places_of(self, table: str) -> set[tuple[str, int]]:
         """The episodes of which people said something since the lake was opened, that stands in a table."""
@@ -150,6 +155,36 @@ class OpenSnapshot:
     recent: "OrderedDict[Any, Any]" = field(default_factory=OrderedDict, repr=False)
     overlay: Overlay | None = None
     seen: int = -1
+    idle: list[duckdb.DuckDBPyConnection] = field(default_factory=list, repr=False)
+
+    @contextmanager
+    def cursor(self, time_s: float) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor for one request, which is kept for the next: to tell a new one where names are looked for costs more
+        than some pages. Raises duckdb.InterruptException where its queries take longer than `time_s` in all."""
+        try:
+            con = self.idle.pop()
+        except IndexError:
+            con = self.con.cursor()
+            con.execute(f"SET search_path = {literal(self.path)}")
+        overdue = threading.Event()
+
+        def interrupt() -> None:
+            overdue.set()
+            con.interrupt()
+
+        alarm = threading.Timer(time_s, interrupt)
+        alarm.daemon = True
+        alarm.start()
+        try:
+            yield con
+        finally:
+            alarm.cancel()
+            alarm.join()
+            # What was interrupted may be so once more
+            if overdue.is_set():
+                con.close()
+            else:
+                self.idle.append(con)
 
 
 class CorpusView:
@@ -176,19 +211,13 @@ class CorpusView:
         state = self._current()
         if state.overlay:
             state.overlay.sync()
-        with state.con.cursor() as con:
-            con.execute(f"SET search_path = {literal(state.path)}")
-            alarm = threading.Timer(time_s, con.interrupt)
-            alarm.daemon = True
-            alarm.start()
-            try:
+        try:
+            with state.cursor(time_s) as con:
                 yield LakeReader(con, state.snapshot, state.kept, state.recent, state.overlay)
-            except duckdb.InterruptException as e:
-                raise PageError(
-                    f"this took longer than {time_s:g} s and was stopped; narrow it down", 503
-                ) from e
-            finally:
-                alarm.cancel()
+        except duckdb.InterruptException as e:
+            raise PageError(
+                f"this took longer than {time_s:g} s and was stopped; narrow it down", 503
+            ) from e
 
     @contextmanager
     def state(self) -> Iterator[LakeState]:

@@ -64,9 +64,14 @@ ACTIVE_SQL = f"FROM active_runs {OF_CHUNK}"
 FINDINGS_SQL = f"""
     SELECT episode_index, camera, stage, reason, detail, file, severity FROM findings {OF_CHUNK}
     ORDER BY severity, reason"""
+# Of which $1 is the dataset and $2 the chunk, as of all of these
+RECORDINGS_SQL = """
+    SELECT episode_index, arg_max(recording, (left_at IS NULL, left_at)) AS recording FROM recordings
+    WHERE dataset = $1 AND episode_index // (SELECT chunk_size FROM datasets WHERE dataset = $1) = $2 GROUP BY 1"""
 KEYFRAMES_SQL = f"""
     SELECT episode_index, camera, frame_index, any_value(sha256) AS sha256 FROM keyframes {OF_CHUNK}
     GROUP BY ALL ORDER BY 1, 2, 3"""
+CONFIG_SQL = "SELECT config FROM build_configs WHERE dataset = ?"
 EpisodeIndex = Annotated[int, Path(ge=0, le=2**53)]  # in an address
 OF_DATASET = ("title", "robot", "license", "format", "role", "source_uri")
 MAX_CHUNK = (
@@ -98,6 +103,16 @@ def _dataset(reader: LakeReader, dataset: str) -> dict[str, Any]:
 # What the table episode_labels adds to a label, where it has it
 OF_NOTES = ("steps_from", "plan", "needs_review", "notes")
 MEASURED = ("visual_change", "gripper", "speed", "grippers")  # columns of the table frames
+LISTS = ", ".join(f"list({name} ORDER BY frame_index) AS {name}" for name in MEASURED)
+# Of tables with rows for each frame, a row for each episode of those that {where} names
+FRAMES_SQL = (
+    f"SELECT episode_index, camera, {LISTS} FROM frames {{where}} GROUP BY ALL ORDER BY 1, 2"
+)
+STATES_SQL = "SELECT episode_index, list(state ORDER BY frame_index) AS states FROM states {where} GROUP BY 1"
+CURVES_SQL = """
+    SELECT episode_index, label_run, list(progress ORDER BY frame_index) AS progress,
+           list(progress_procvlm ORDER BY frame_index) AS progress_procvlm FROM progress {where} GROUP BY ALL"""
+FEW_FRAMES = 10_000  # of a chunk: they take less than 3 MB
 
 
 def find_episode(reader: LakeReader, dataset: str, episode_index: int) -> LakeEpisode:
@@ -175,15 +190,9 @@ def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     # One query per table for all labels of the episode, then everything is put together by label run
     key = episode.key
 
-    def of_runs(sql: str) -> dict[str, dict]:
-        return {row["label_run"]: row for row in reader.dicts(sql, *key)}
-
     of_chunk = reader.lately(("labels", *key[:2]), lambda: labels_of_chunk(reader.con, *key[:2]))
     labels = of_chunk.get(episode.episode_index, {})
-    curves = of_runs(
-        f"SELECT label_run, list(progress ORDER BY frame_index) AS progress,"
-        f" list(progress_procvlm ORDER BY frame_index) AS progress_procvlm FROM progress {OF_EPISODE} GROUP BY 1"
-    )
+    curves = {row["label_run"]: row for row in _of_frames(reader, episode, CURVES_SQL)}
     words: dict[str, list[dict]] = {}
     sql = f"SELECT label_run, frame_index, text, finished FROM reasoning {OF_EPISODE} ORDER BY 1, 2"
     for row in reader.dicts(sql, *key) if reader.has_rows("reasoning") else []:
@@ -247,6 +256,15 @@ def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     return listed_runs
 
 
+def recording_at(reader: LakeReader, dataset: str, episode_index: int) -> str | None:
+    """The recording that an episode holds, or held last; None: it never held one. Raises PageError: no such dataset."""
+    chunk = chunk_of(reader, dataset, episode_index)
+    rows = reader.of_episode("recordings", RECORDINGS_SQL, dataset, chunk, episode_index)
+    if rows:
+        return rows[0]["recording"]
+    return None
+
+
 def label_as_said(
     reader: LakeReader, episode: LakeEpisode, label_run: str
 ) -> dict[str, Any] | None:
@@ -261,6 +279,16 @@ def label_as_said(
         return None
     segments = [as_said(segment) for segment in label.segments]
     return {"segments": segments} | {name: facts[name] for name in ("plan", *SAID_LATER)}
+
+
+def _of_frames(reader: LakeReader, episode: LakeEpisode, sql: str) -> list[dict[str, Any]]:
+    """The rows of an episode of a query of this module. Where the chunk has few frames all of it is asked for once: to
+    find the files takes most of the time."""
+    of_chunk = episode.key[:2]
+    lengths = reader.of_chunk("facts", FACTS_SQL, *of_chunk)["num_frames"].to_pylist()
+    if sum(length or 0 for length in lengths) <= FEW_FRAMES:
+        return reader.of_episode(sql, sql.format(where=OF_CHUNK), *episode.key)
+    return reader.dicts(sql.format(where=OF_EPISODE), *episode.key)
 
 
 def keyframes(reader: LakeReader, key: tuple[str, int, int]) -> dict[str, list[dict]]:
@@ -282,23 +310,22 @@ def measures(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
     `gripper` is the one that closes most often; `grippers` has the curve of each, as recorded. `has_polarity`: is 1
     open, or does it only tell that the gripper moves? `lag`: how far labels take it to be behind the pictures.
     """
-    lists = ", ".join(f"list({name} ORDER BY frame_index) AS {name}" for name in MEASURED)
-    rows = reader.dicts(
-        f"SELECT camera, {lists} FROM frames {OF_EPISODE} GROUP BY 1 ORDER BY 1", *episode.key
-    )
+    rows = _of_frames(reader, episode, FRAMES_SQL)
     # Every camera's rows have the same of these; one without any value is none
     first = rows[0] if rows else {"gripper": [], "speed": [], "grippers": []}
     gripper, speed = (
         v if any(x is not None for x in v) else [] for v in (first["gripper"], first["speed"])
     )
     # States are stored per frame; curves need them per dimension
-    states = reader.row(
-        f"SELECT list(state ORDER BY frame_index) FROM states {OF_EPISODE}", *episode.key
-    )
+    states = _of_frames(reader, episode, STATES_SQL)
     signals = reader.once("signals", lambda: signals_by_dataset(reader.con)).get(
         episode.dataset, []
     )
-    lags = chunk_lags(reader.con, episode.dataset, episode.chunk) if signals else []
+    if signals:
+        of_chunk = episode.key[:2]
+        lags = reader.lately(("lags", *of_chunk), lambda: chunk_lags(reader.con, *of_chunk))
+    else:
+        lags = []
     return {
         "visual_change": {row["camera"]: row["visual_change"] for row in rows},
         "gripper": gripper,
@@ -316,7 +343,8 @@ def measures(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
         ],
         "speed": speed,
         "state": [
-            list(dimension) for dimension in zip(*((states and states[0]) or []), strict=True)
+            list(dimension)
+            for dimension in zip(*(states[0]["states"] if states else ()), strict=True)
         ],
     }
 
@@ -440,11 +468,13 @@ class Listed(NamedTuple):
 def listing_of(reader: LakeReader, episode: LakeEpisode) -> Listed | None:
     """None: the lake does not know the source of the dataset."""
     # The source is opened as the last build opened it, so that frames are counted alike
-    configured = reader.row("SELECT config FROM build_configs WHERE dataset = ?", episode.dataset)
-    if configured is None:
+    configs = reader.lately(
+        ("config", episode.dataset), lambda: reader.rows(CONFIG_SQL, episode.dataset)
+    )
+    if not configs:
         return None
-    (row,) = reader.dicts(f"SELECT * FROM episode_facts {OF_EPISODE}", *episode.key)
-    return Listed(configured[0], row)
+    (row,) = reader.of_episode("listed", f"FROM episode_facts {OF_CHUNK}", *episode.key)
+    return Listed(configs[0][0], row)
 
 
 def row_pictures(listing: Listed, camera: str) -> list[int] | None:

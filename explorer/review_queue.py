@@ -28,6 +28,15 @@ SIGNS = {
 }
 OF_ENDS = ("unfinished", "doubtful")  # kinds that ask how runs ended: who says it has answered
 ORDER = "score DESC, dataset, episode_index"
+# What stands before and after the episode $d, $e with the score $s in that order
+IS_BEFORE = "(score > $s OR score = $s AND (dataset, episode_index) < ($d, $e))"
+IS_AFTER = "(score < $s OR score = $s AND (dataset, episode_index) > ($d, $e))"
+NAMED = "{dataset: dataset, episode_index: episode_index}"
+RANK = "(-score, dataset, episode_index)"
+AROUND = f"""
+    count(*) AS total, count(*) FILTER {IS_BEFORE} AS ahead,
+    max_by({NAMED}, {RANK}) FILTER {IS_BEFORE} AS former,
+    min_by({NAMED}, {RANK}) FILTER {IS_AFTER} AS following"""
 LONGEST_GAP_S = 300  # between two judgements of one sitting
 FEWEST_JUDGED = 10  # before they tell how long the rest takes
 # Who judged how many episodes in the last day, and how long one took, however often it was saved
@@ -165,29 +174,33 @@ def place_of(visit: Visit, queue: ReviewQueue, dataset: str, episode_index: int)
     queue_rows = queue.rows(
         visit, "AND dataset = $d AND episode_index = $e", "score, label_run, why", **key
     )
-    total = queue.left(visit)
 
-    def address(episode: Place | None) -> str | None:
+    def address(episode: dict[str, Any] | None) -> str | None:
         if episode:
-            return queue.at(episode)
+            return queue.at((episode["dataset"], episode["episode_index"]))
         return None
 
     if not queue_rows:
+        first = queue.first(visit)
+        total = queue.left(visit)
         return QueuePlace(
-            queue.page, None, total, address(queue.first(visit)) or queue.page, queue=queue
+            queue.page, None, total, queue.at(first) if first else queue.page, queue=queue
         )
+    # One look at the queue: its runs are counted, and the nearest on both sides found
     key |= {"s": queue_rows[0]["score"]}
-    is_before = "AND (score > $s OR score = $s AND (dataset, episode_index) < ($d, $e))"
-    is_after = "AND (score < $s OR score = $s AND (dataset, episode_index) > ($d, $e))"
-    [ahead] = queue.rows(visit, is_before, "count(*) AS num", **key)
-    former_address = address(
-        queue.first(visit, f"{is_before} ORDER BY score, dataset DESC, episode_index DESC", **key)
-    )
-    next_address = address(queue.first(visit, f"{is_after} ORDER BY {ORDER}", **key)) or queue.page
+    [around] = queue.rows(visit, columns=AROUND, **key)
+    next_address = address(around["following"]) or queue.page
     run = queue_rows[0]["label_run"]
     reasons = tuple(queue_rows[0]["why"])
     return QueuePlace(
-        queue.page, ahead["num"] + 1, total, next_address, former_address, run, reasons, queue
+        queue.page,
+        around["ahead"] + 1,
+        around["total"],
+        next_address,
+        address(around["former"]),
+        run,
+        reasons,
+        queue,
     )
 
 

@@ -15,6 +15,7 @@ import duckdb
 from core.errors import UserError, first_line
 from explorer.access import CorpusView, LakeReader, PageError
 from explorer.corrected_labels import corrected_places
+from explorer.episode import recording_at
 from warehouse.lake import Lake
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.journal import JournalLake, PeopleJournal
@@ -70,9 +71,11 @@ class Scribe:
 
     def _say_at_once[T](self, act: Callable[[LakeReader, Writable], T]) -> T:
         with self._saying, self._journal.held(made=True), self._corpus.reading() as reader:
-            result = act(
-                reader, JournalLake(self._space, reader.con, partial(self._newest, reader))
-            )
+            newest = partial(self._newest, reader)
+            recording_of = partial(recording_at, reader)
+            lake = JournalLake(self._space, reader.con, newest, recording_of)
+            with lake.together():
+                result = act(reader, lake)
         self._begin()
         return result
 

@@ -1,40 +1,83 @@
-"""Accepting all labels of a queue at once, after a sample of them was looked at and each of it found right."""
+"""Accepting all labels of a queue, or of a selection of the gallery, at once, after a sample of them was looked at and
+each of it found right."""
 
 import random
+from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field, StrictInt
+from starlette.datastructures import QueryParams
 
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import corrected_places
 from explorer.episode import find_episode, label_as_said
 from explorer.pages.corrections import Judged, Said, accepted_label
+from explorer.pages.episodes import MAX_CHARS
 from explorer.review_queue import ORDER, SIGNS, ReviewQueue
+from explorer.selection import EpisodeSelection
 from explorer.site import Visit, Visiting, author_of, check_may_write, explorer_of
 from warehouse.lake import corrections
 from warehouse.lake.corrections import ACCEPTED, REJECTED, CorrectionError, parsed
-from warehouse.lake.journal import JournalLake
 from warehouse.lake.statements import Place, Writable
 
 router = APIRouter()
 SAMPLE = 10  # runs that are looked at
 SURE = 0.95  # of what a sample says of the others
 AT_ONCE = 200  # labels of one request
+MOST_SELECTED = 5_000  # runs of a selection
 RIGHT = "right"
 WRONG = "wrong"
 OPEN = "not looked at yet"
 PlaceText = Annotated[str, Query(max_length=300, pattern=r"^[^/]+/\d{1,15}$")]
 
 
-class BulkAcceptance(BaseModel):
-    """All labels of a queue, after this sample of it was looked at."""
+# Of a selection: runs that have a label
+SELECTED_SQL = """
+    SELECT dataset::VARCHAR AS dataset, episode_index, nullif(task::VARCHAR, '') AS task,
+           label_run::VARCHAR AS label_run, [quality::VARCHAR] AS why
+    FROM episodes WHERE reason = 'ok' AND label_run <> '' AND ({where}) ORDER BY row"""
 
-    kind: str
+
+@dataclass(frozen=True)
+class SelectedRuns:
+    """The runs of a selection of the gallery, by its address, of whose labels nobody has said anything yet."""
+
+    query: str
+    kind = "all"
+    title = "This selection"
+    dataset = person = None
+
+    @property
+    def page(self) -> str:
+        return f"/episodes?{self.query}"
+
+    def rows(self, visit: Visit, clauses: str = "") -> list[dict[str, Any]]:
+        """As those of a queue. Raises PageError: there are too many."""
+        selection = EpisodeSelection.of(QueryParams(self.query)).at(visit.reader, visit.index)
+        condition, values = selection.where(visit.index)
+        selected = visit.index.dicts(SELECTED_SQL.format(where=condition), *values)
+        if len(selected) > MOST_SELECTED:
+            raise PageError(
+                f"{len(selected):,} runs are selected, {MOST_SELECTED:,} can be accepted at once: narrow it down",
+                422,
+            )
+        corrected = corrected_places(visit.reader)
+        return [row for row in selected if (row["dataset"], row["episode_index"]) not in corrected]
+
+
+type Runs = ReviewQueue | SelectedRuns
+
+
+class BulkAcceptance(BaseModel):
+    """All labels of a queue, or of a selection (`query`), after this sample of it was looked at."""
+
+    kind: str = "all"
     dataset: str | None = None
     person: str | None = None
+    query: Annotated[str, Field(max_length=MAX_CHARS)] | None = None
     sample: Annotated[
         list[tuple[str, Annotated[StrictInt, Field(ge=0, le=2**53)]]], Field(max_length=100)
     ]
@@ -47,21 +90,19 @@ def page(
     kind: str = "all",
     dataset: str | None = None,
     person: str | None = None,
+    query: Annotated[str | None, Query(max_length=MAX_CHARS)] = None,
     sample: Annotated[list[PlaceText], Query(max_length=100)] = [],  # noqa: B006  (FastAPI copies it)
 ) -> Response:
     """The sample, which the address names once it is drawn, and what was found of it."""
-    queue = _queue(kind, dataset, person)
-    query = {
-        name: value
-        for name, value in (("kind", kind), ("dataset", dataset), ("person", person))
-        if value
-    }
+    queue = _runs(kind, dataset, person, query)
+    asked = {"kind": kind, "dataset": dataset, "person": person, "query": query}
+    asked = {name: value for name, value in asked.items() if value is not None}
     if not sample:
         drawn = [f"{place[0]}/{place[1]}" for place in _drawn(visit, queue)]
         if not drawn:
             return RedirectResponse(queue.page, 303)
         return RedirectResponse(
-            f"/review/bulk?{urlencode(query | {'sample': drawn}, doseq=True)}", 303
+            f"/review/bulk?{urlencode(asked | {'sample': drawn}, doseq=True)}", 303
         )
     places = [_place(text) for text in sample]
     judgements = {place: looked_at(visit.reader, place) for place in places}
@@ -69,9 +110,10 @@ def page(
     num_waiting = len(waiting)
     return visit.page(
         "bulk.html",
-        title="Accept a queue",
+        title=f"Accept a {_noun(queue)}",
+        noun=_noun(queue),
         queue=queue,
-        asked=query,
+        asked=asked,
         sample=[[*place] for place in places],
         rows=[
             waiting[place] | {"follows": None}
@@ -88,24 +130,20 @@ def page(
 
 @router.post("/api/bulk")
 def accept(request: Request, bulk: BulkAcceptance) -> JSONResponse:
-    """Accept as many labels of the queue as one request can; answers how many were, how many are left, and why some
+    """Accept as many labels of them as one request can; answers how many were, how many are left, and why some
     were not. 422: the sample was not looked at, or some of it is wrong."""
     explorer = explorer_of(request)
     check_may_write(explorer)
     author = author_of(request, bulk.author)
-    queue = _queue(bulk.kind, bulk.dataset, bulk.person)
+    queue = _runs(bulk.kind, bulk.dataset, bulk.person, bulk.query)
     with explorer.corpus.reading() as reader:
         _check_sample(reader, [*dict.fromkeys(bulk.sample)])
         rows = queue.rows(Visit(request, explorer, reader), f"ORDER BY {ORDER}")
-    comment = f"accepted with its queue; {len(bulk.sample)} of it were looked at and right"
+    comment = f"accepted with its {_noun(queue)}; {len(bulk.sample)} of it were looked at and right"
 
-    def act(reader: LakeReader, lake: Writable) -> list[str]:
-        if isinstance(lake, JournalLake):
-            with lake.together():
-                return _accept_rows(reader, lake, rows[:AT_ONCE], author, comment)
-        return _accept_rows(reader, lake, rows[:AT_ONCE], author, comment)
-
-    refused = explorer.scribe.say(act)
+    refused = explorer.scribe.say(
+        lambda reader, lake: _accept_rows(reader, lake, rows[:AT_ONCE], author, comment)
+    )
     accepted = len(rows[:AT_ONCE]) - len(refused)
     return JSONResponse({"accepted": accepted, "left": len(rows) - accepted, "refused": refused})
 
@@ -157,19 +195,27 @@ def looked_at(reader: LakeReader, place: Place) -> str:
 def _check_sample(reader: LakeReader, sample: list[Place]) -> None:
     """Raises PageError."""
     if len(sample) < SAMPLE:
-        raise PageError(f"look at {SAMPLE} runs of the queue first", 422)
+        raise PageError(f"look at {SAMPLE} of these runs first", 422)
     for place in sample:
         if (word := looked_at(reader, place)) != RIGHT:
             raise PageError(f"{place[0]} {place[1]} of the sample is {word}", 422)
 
 
-def _drawn(visit: Visit, queue: ReviewQueue) -> list[Place]:
-    rows = queue.rows(visit, f"ORDER BY {ORDER}", "dataset, episode_index")
+def _drawn(visit: Visit, queue: Runs) -> list[Place]:
+    rows = queue.rows(visit, f"ORDER BY {ORDER}")
     places = [(row["dataset"], row["episode_index"]) for row in rows]
     return random.sample(places, min(SAMPLE, len(places)))
 
 
-def _queue(kind: str, dataset: str | None, person: str | None) -> ReviewQueue:
+def _noun(runs: Runs) -> str:
+    if isinstance(runs, SelectedRuns):
+        return "selection"
+    return "queue"
+
+
+def _runs(kind: str, dataset: str | None, person: str | None, query: str | None) -> Runs:
+    if query is not None:
+        return SelectedRuns(query.removeprefix("?"))
     if kind not in SIGNS:
         raise PageError(f"there is no queue {kind!r} whose labels can be accepted at once")
     return ReviewQueue(kind, dataset or None, person or None)

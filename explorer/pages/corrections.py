@@ -2,12 +2,13 @@
 
 from typing import Annotated, Any, Literal, NamedTuple
 
+import duckdb
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, StrictBool, StrictInt
 
 from core.domain.label_run import human_run
-from core.errors import UserError
+from core.errors import UserError, first_line
 from core.values import plain
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import corrected_places, correction_state
@@ -15,6 +16,7 @@ from explorer.episode import ACTIVE_SQL, EpisodeIndex, LakeEpisode, find_episode
 from explorer.site import Explorer, Visiting, author_of, check_may_write, explorer_of, writing
 from warehouse.lake import acceptances, corrections
 from warehouse.lake.corrections import (
+    ACCEPTED,
     SAID_LATER,
     ConflictError,
     CorrectionError,
@@ -126,11 +128,17 @@ def change(
         outcome = {"error": str(e)}
     if statement.brief:
         return JSONResponse(outcome, status)
-    # Read again after the change, so that the page shows what is stored and not what it sent
-    with explorer.corpus.reading() as reader:
-        return JSONResponse(
-            plain(outcome | _words(explorer, reader, dataset, episode_index, None)), status
-        )
+    return JSONResponse(plain(outcome | _read_again(explorer, dataset, episode_index)), status)
+
+
+def _read_again(explorer: Explorer, dataset: str, episode_index: int) -> dict[str, Any]:
+    """What is stored after a change, so that the page shows that and not what it sent. What was saved is so whatever
+    comes after it: where it cannot be read now, `unread` says why."""
+    try:
+        with explorer.corpus.reading() as reader:
+            return _words(explorer, reader, dataset, episode_index, None)
+    except (UserError, duckdb.Error) as e:
+        return {"unread": f"This page cannot be read anew now: {first_line(e)}."}
 
 
 class Judged(NamedTuple):
@@ -179,6 +187,15 @@ class Judged(NamedTuple):
     def is_corrected(self) -> bool:
         return self.place in corrected_places(self.reader)
 
+    def counts_already(self) -> bool:
+        """Is the newest that was said of the label, since the lake was opened, what this person saved? To ask the lake
+        whose label counts costs more than all else of a judgement."""
+        newest = self.reader.newest_of("corrections").get(self.place)
+        if newest is None or newest["rejects"] is not None:
+            return False
+        expected = ACCEPTED, self.author, self.facts()["content_hash"]
+        return (newest["status"], newest["author"], newest["base_content_hash"]) == expected
+
 
 def _written(judged: Judged, act: str) -> str:
     """Write a change; returns its id. Raises CorrectionError, ConflictError."""
@@ -224,7 +241,7 @@ def _taken_back(judged: Judged, correction: str) -> str:
 def accepted_label(judged: Judged, run: str) -> corrections.Corrected:
     """A label as it would be accepted. Raises CorrectionError: there is none; ConflictError: it would replace what
     another person has saved, which accepting an annotator's label is no way to do."""
-    if judged.is_corrected():
+    if judged.is_corrected() and not judged.counts_already():
         condition = "dataset = ? AND episode_index = ? AND status = 'accepted' AND author <> ?"
         sql = f"SELECT author FROM current_corrections WHERE {condition}"
         saved = judged.lake.rows(sql, [*judged.place, judged.author])

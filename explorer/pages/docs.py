@@ -41,10 +41,11 @@ def page(visit: Visiting, path: str) -> Response:
 
 def _unbuilt(visit: Visiting, path: str) -> HTMLResponse:
     source = ROOT / "docs" / f"{Path(path).stem}.md"
+    has_sources = (ROOT / "Makefile").is_file()
     return visit.page(
         "docs.html",
         title="Documentation",
-        code=str(ROOT),
+        code=str(ROOT) if has_sources else None,
         source=source if source.is_file() else None,
     )
 

@@ -1,13 +1,12 @@
-// The rest of a queue is accepted, part by part, after a sample of it was looked at.
+// The rest of a queue, or of a selection, is accepted, part by part, after a sample of it was looked at.
 import { $, author, post } from "./page.js";
 
 const button = $("accept-others");
 const state = $("review-state");
 
 button?.addEventListener("click", async () => {
-  const { asked, kind, dataset, person } = button.dataset;
   const bar = $("bulk-progress");
-  const body = { ...JSON.parse(asked), kind, dataset: dataset ?? null, person: person ?? null };
+  const body = JSON.parse(button.dataset.asked);
   button.disabled = true;
   bar.hidden = false;
   let total = 0;

@@ -139,8 +139,8 @@ async function send(what, body, done) {
   remember(form.author.value);
   if (answer.status === 409) return conflict(answer.data);
   if (!answer.ok) return tell(answer.data.error, true);
-  learn(answer.data);
-  notice = `${done}${answer.data.pending ? " Samples and shards follow with the next build." : ""}${agreed()}`;
+  learn(answer.data.unread ? { newest: answer.data.saved } : answer.data);
+  notice = `${done} ${answer.data.unread ?? ""}${answer.data.pending ? " Samples and shards follow with the next build." : ""}${agreed()}`;
   const goesOn = text(label) !== sent; // something was changed while the answer was on its way
   base = { ...basis(), label: new Label(JSON.parse(sent)) };
   if (root.dataset.after) return location.replace(root.dataset.after);
@@ -167,7 +167,7 @@ async function renew() {
 const others = () => root.dataset.after || jobPart($("label-others"), `/labelling/${encodeURIComponent(episode.dataset)}/${episode.episode_index}`);
 
 function conflict(data) {
-  learn(data);
+  learn(data.unread ? {} : data);
   const box = $("editor-conflict");
   box.querySelector("p").textContent = data.error;
   box.hidden = false;

@@ -24,6 +24,7 @@ PAGES = (
     "/review",
     "/review?kind=quarantined",
     "/review/beside/tiny",
+    "/review/bulk?query=sort%3Dlongest",
     "/episode/tiny/0?queue=all",
     "/sql?q=SELECT+dataset,hours+FROM+coverage&chart=bars",
     "/sql?q=nonsense",

@@ -4,23 +4,26 @@ import html
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
 from core.paths import Workspace
 from explorer.app import create_app
-from tests.kits.cli_kit import DONE, Result, called
+from tests.kits.cli_kit import DONE, PROGRAM, Result, called, environment
+from tests.kits.lake_kit import change
 from tests.kits.small_sources import RECORDINGS, write_v2
 from tests.kits.words_kit import command
 
 COPIED = re.compile(r"<code[^>]*>(proccorpus [^<]+)</code>|data-copy=\"(proccorpus [^\"]+)\"")
 NEXT = re.compile(r"^(?:Next:|     ) .*?   (proccorpus .*)$", re.MULTILINE)
 type Run = Callable[[str], None]
-SERVERS = {"explore", "ui", "serve"}  # they run until they are stopped
+SERVERS = {"explore"}  # they run until they are stopped
 LONG = {
     "train",
     "eval",
@@ -43,6 +46,21 @@ def folder(made: tuple[Path, Result], tmp_path: Path) -> Path:
     return shutil.copytree(made[0], tmp_path / "hints")
 
 
+def answers(folder: Path, *words: str) -> None:
+    """A server that a line starts answers at the address that it prints; on a free port, for others may have its."""
+    env = environment(BROWSER="true")
+    pipe = subprocess.PIPE
+    line = [str(PROGRAM), *words, "--port", "0"]
+    with subprocess.Popen(line, cwd=folder, env=env, stdout=pipe, text=True) as server:
+        try:
+            assert server.stdout
+            [url] = re.findall(r"http://\S+", server.stdout.readline())
+            page = httpx.get(url, follow_redirects=True, timeout=120)
+            assert page.status_code == 200, page.text
+        finally:
+            server.terminate()
+
+
 @pytest.fixture
 def run(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -53,7 +71,9 @@ def run(
     def run_line(line: str) -> None:
         program, *words = shlex.split(line, comments=True)
         assert program == "proccorpus"
-        if words[0] not in SERVERS | LONG:
+        if words[0] in SERVERS:
+            answers(folder, *words)
+        elif words[0] not in LONG:
             result = called(capsys, *words)
             assert result.code == DONE, f"{line}: {result.err}"
 
@@ -97,6 +117,21 @@ def test_what_a_training_advises_can_be_run(folder: Path, run: Run) -> None:
         run(line)
     scored = command(folder, "eval", "--benchmark", "held-out", "--model", "latest")
     assert "holds no run out of training" in scored.err
+
+
+def test_a_refused_export_of_many_rates_names_what_works(folder: Path, run: Run) -> None:
+    """Each run with a rate of its own, as in recordings whose frames were counted by hand."""
+    change(
+        Workspace(folder / "workspace"),
+        "UPDATE episode_content SET fps = 18.43 + 0.07 * episode_index / 3",
+    )
+    line = "proccorpus export lerobot --allow-licence unknown --out exported"
+    refused = command(folder, *shlex.split(line)[1:])
+    assert refused.code != DONE
+    options = re.findall(r"--fps [\d.]+|--where '[^']+'", refused.err)
+    assert [option.split()[0] for option in options] == ["--fps", "--where"]
+    for number, option in enumerate(options):
+        run(f"{line}-{number} {option}")
 
 
 def test_duckdb_itself_opens_the_lake_by_the_lines_that_are_printed(folder: Path) -> None:

@@ -58,6 +58,11 @@ def test_without_the_site_the_page_says_how_it_is_built(
     assert answer.status_code == 200
     assert f"make -C {ROOT} site" in answer.text
     assert str(ROOT / "docs" / "metrics.md") in answer.text
+    # An installed package has no make
+    monkeypatch.setattr(docs, "ROOT", site.parent)
+    installed = client.get("/docs/metrics.html").text
+    assert "made without its documentation" in installed
+    assert "make -C" not in installed
 
 
 def test_every_page_leads_to_its_page_of_the_documentation():

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from typing import Any
 
+import duckdb
 import httpx
 import pytest
 
 from core.paths import Workspace
 from explorer import scribe
 from explorer.pages import bulk
+from explorer.pages import corrections as pages
 from explorer.pages.outcomes import failed_from
 from tests.kits.lake_kit import change, opened
 from tests.kits.made_corpus import Made
@@ -144,6 +146,27 @@ def test_a_judgement_is_seen_that_makes_the_journal_as_long_as_it_was_before_it_
         assert end(client, 2, "unfinished", author="eve").status_code == 409
 
 
+def test_what_is_saved_is_answered_so_where_the_page_cannot_be_read_anew(
+    client, own: Made, monkeypatch
+):
+    def fails(*_: Any) -> None:
+        raise duckdb.IOException("the disk is slow")
+
+    monkeypatch.setattr(pages, "correction_state", fails)
+    body = {"base_label_run": active_run(client, 2), "author": "ada"}
+    reply = post(client, "/api/corrections/tiny/2/reject", body)
+    assert (reply.status_code, "the disk is slow" in reply.json()["unread"]) == (200, True)
+    client.app.state.explorer.scribe.settle()
+    assert own.rows("SELECT correction_id FROM corrections") == [(reply.json()["saved"],)]
+
+
+def test_a_refused_outcome_leaves_no_label_behind(client, own: Made):
+    assert end(client, 2, "failed", frame=5, follows="another").status_code == 409
+    assert own.space.journal.stat().st_size == 0
+    client.app.state.explorer.scribe.settle()
+    assert own.rows("SELECT * FROM corrections") == []
+
+
 def test_a_failure_from_a_moment_on_is_in_the_label_and_one_undo_takes_both_back(client, own: Made):
     saved_ids = end(client, 2, "failed", frame=5).json()
     [current] = client.get("/api/corrections/tiny/2").json()["current"]
@@ -209,6 +232,29 @@ def test_a_queue_is_accepted_after_its_sample_was_right(own: Made, monkeypatch):
         assert post(client, "/api/bulk", body).json() == {"accepted": 2, "left": 1, "refused": []}
         assert post(client, "/api/bulk", body).json() == {"accepted": 1, "left": 0, "refused": []}
     assert own.rows("SELECT count(DISTINCT episode_index), count(*) FROM corrections") == [(5, 5)]
+
+
+def test_a_selection_of_the_gallery_is_accepted_after_its_sample_was_right(own: Made, monkeypatch):
+    """Without those of which somebody said something already, and no other run than the selected ones."""
+    monkeypatch.setattr(bulk, "SAMPLE", 2)
+    with visit(own.space) as client:
+        picks = "&".join(f"pick=tiny+{number}" for number in range(4))
+        page = client.get("/review/bulk", params={"query": picks})
+        assert 'href="/episodes?' in page.text
+        sample = [int(number) for number in re.findall(r"sample=tiny%2F(\d)", str(page.url))]
+        assert (len(set(sample)), max(sample) < 4) == (2, True)
+        body = {"query": picks, "sample": [["tiny", n] for n in sample], "author": "ada"}
+        assert post(client, "/api/bulk", body).status_code == 422
+        for number in sample:
+            accept(client, number)
+        assert "Accept the other 2 labels" in client.get(str(page.url)).text
+        assert post(client, "/api/bulk", body).json() == {"accepted": 2, "left": 0, "refused": []}
+        monkeypatch.setattr(bulk, "MOST_SELECTED", 3)
+        too_many = client.get("/review/bulk", params={"query": ""})
+        assert (too_many.status_code, "narrow it down" in too_many.text) == (422, True)
+    assert own.rows("SELECT DISTINCT episode_index FROM corrections ORDER BY 1") == [
+        (0,), (1,), (2,), (3,),
+    ]  # fmt: skip
 
 
 def test_a_queue_whose_sample_is_wrong_is_not_accepted(own: Made, monkeypatch):

@@ -90,4 +90,4 @@ def watching(
     yield watched
     context.close()
     served.stop()
-    assert watched.problems == []
+    assert watched.problems == [], watched.problems

@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, chain
-from math import prod
+from math import ceil, floor, prod
 from statistics import median
 from types import MappingProxyType
 from typing import Any
@@ -288,20 +288,18 @@ def place(number: int) -> dict[str, int]:
     return {"chunk_index": number // FILES_PER_CHUNK, "file_index": number % FILES_PER_CHUNK}
 
 
-def rate_of(rates: set[float], remedy: str = "add --where 'fps = ...'") -> float:
-    """The one frame rate of some episodes; measured ones that differ by a hair come to a whole number.
+def rate_of(rates: set[float], remedy: str = "add") -> float:
+    """The one frame rate of some episodes; measured ones that differ by a hair come to a whole number. remedy: what
+    comes before the option that chooses episodes of one rate.
 
     Examples: rate_of({29.97}) == 29.97; rate_of({29.9, 30.1}) == 30.0; rate_of({15.0, 30.0}) raises UserError
     """
-    if len(rates) == 1:
-        return rates.copy().pop()
-    whole = float(round(median(rates)))
-    # Rates that were measured from times scatter around the true one
-    if whole and all(abs(rate / whole - 1) < RATE_TOLERANCE for rate in rates):
-        return whole
-    raise UserError(
-        f"a LeRobot dataset has one frame rate, these episodes have {_span(rates)}: {remedy}"
-    )
+    common = _common_rate(rates)
+    if common is None:
+        raise UserError(
+            f"a LeRobot dataset has one frame rate, these episodes have {_span(rates)}: {remedy} {_of_one(rates)}"
+        )
+    return common
 
 
 def stamping_rate(rates: set[float], new_fps: float | None) -> float:
@@ -309,14 +307,41 @@ def stamping_rate(rates: set[float], new_fps: float | None) -> float:
 
     Examples: stamping_rate({18.4, 18.6}, 20.0) == 20.0; stamping_rate({30.0}, 10.0) raises UserError
     """
+    whole = float(round(median(rates)))
+    remedy = f"stamp all rows at one, such as --fps {whole:g}, or add"
     if new_fps is None:
-        return rate_of(rates, "stamp all rows at one by --fps, or add --where 'fps = ...'")
-    if any(abs(new_fps / rate - 1) > STAMP_TOLERANCE for rate in rates):
-        raise UserError(
-            f"these episodes have {_span(rates)} frames per second: at {new_fps:g} they would be more than a tenth too "
-            "fast or too slow; give another --fps, or choose episodes by --where 'fps > ...'"
-        )
-    return new_fps
+        return rate_of(rates, remedy if _are_near(rates, whole) else "add")
+    if _are_near(rates, new_fps):
+        return new_fps
+    message = f"these episodes have {_span(rates)} frames per second: at {new_fps:g} they would be more than a tenth"
+    if _are_near(rates, whole):
+        raise UserError(f"{message} too fast or too slow; give --fps {whole:g}")
+    raise UserError(f"{message} too fast or too slow; leave --fps out, and add {_of_one(rates)}")
+
+
+def _common_rate(rates: set[float]) -> float | None:
+    """As `rate_of`; None: they have none."""
+    if len(rates) == 1:
+        return rates.copy().pop()
+    whole = float(round(median(rates)))
+    # Rates that were measured from times scatter around the true one
+    if whole and all(abs(rate / whole - 1) < RATE_TOLERANCE for rate in rates):
+        return whole
+    return None
+
+
+def _are_near(rates: set[float], fps: float) -> bool:
+    return all(abs(fps / rate - 1) <= STAMP_TOLERANCE for rate in rates)
+
+
+def _of_one(rates: set[float]) -> str:
+    """The option that chooses the most of some rates that have a common one."""
+    groups = [{rate for rate in rates if round(rate) == whole} for whole in {*map(round, rates)}]
+    groups.append({min(rates)})
+    group = max((group for group in groups if _common_rate(group)), key=len)
+    low = floor(1000 * min(group)) / 1000
+    high = ceil(1000 * max(group)) / 1000
+    return f"--where 'fps BETWEEN {low:.3f} AND {high:.3f}'"
 
 
 def _span(rates: set[float]) -> str:

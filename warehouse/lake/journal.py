@@ -8,7 +8,7 @@ one that the lake has already, as after a kill between that commit and the empty
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -68,11 +68,14 @@ class PeopleJournal:
             fcntl.flock(f, fcntl.LOCK_EX)
             yield
 
-    def append(self, name: str, rows: list[dict[str, Any]]) -> None:
-        """Add rows of a table, durably; while it is held. Raises OSError: nothing was added."""
+    def append(self, rows_by_table: Mapping[str, list[dict[str, Any]]]) -> None:
+        """Add rows, durably; while it is held. Raises OSError: nothing was added."""
         former_size = self.size
+        lines: list[str] = []
+        for name, rows in rows_by_table.items():
+            lines += people.lines_of(name, TABLES[name].rows(rows).to_pylist())
         try:
-            people.append(self.path, people.lines_of(name, TABLES[name].rows(rows).to_pylist()))
+            people.append(self.path, lines)
         except OSError:
             with suppress(OSError):  # what failed says more
                 os.truncate(self.path, former_size)
@@ -120,6 +123,7 @@ class JournalLake(LakeConnection):
     """A state of the lake that is read, and to which people's rows are added by way of the journal, while it is held.
 
     newest: the newest row of a table that has these values, as `statements.newest_row` finds it, by whoever knows more.
+    recording_of: the recording that an episode (dataset, number) holds, as `recordings_at` finds it; None: none.
     """
 
     def __init__(
@@ -127,29 +131,28 @@ class JournalLake(LakeConnection):
         workspace: Workspace,
         con: duckdb.DuckDBPyConnection,
         newest: Callable[..., dict[str, Any] | None],
+        recording_of: Callable[[str, int], str | None],
     ) -> None:
         super().__init__(workspace, con)
         self.newest = newest
-        self._together: dict[str, list[dict[str, Any]]] | None = None
+        self.recording_of = recording_of
+        self._rows: dict[str, list[dict[str, Any]]] = {}  # that are to be written, by table
+
+    def recordings_at(self, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
+        recordings = {place: self.recording_of(*place) for place in places}
+        return {place: recording for place, recording in recordings.items() if recording}
 
     @contextmanager
     def together(self) -> Iterator[None]:
         """What is added within is written at its end, in one go; nothing of it is where it fails. Raises OSError."""
-        rows_by_table = self._together = {}
-        try:
-            yield
-        finally:
-            self._together = None
-        for name, rows in rows_by_table.items():
-            PeopleJournal(self.workspace).append(name, rows)
+        yield
+        if any(self._rows.values()):
+            PeopleJournal(self.workspace).append(self._rows)
 
     def append(
         self, message: str, name: str, settle: Callable[[], list[dict[str, Any]]]
     ) -> list[dict[str, Any]]:
-        """Add the rows that `settle` makes to the journal; they are durable when this returns. Raises OSError."""
+        """Add the rows that `settle` makes, within `together`: they are durable at its end."""
         rows = self.with_recordings(TABLES[name], settle())
-        if self._together is not None:
-            self._together.setdefault(name, []).extend(rows)
-        elif rows:
-            PeopleJournal(self.workspace).append(name, rows)
+        self._rows.setdefault(name, []).extend(rows)
         return rows

@@ -207,7 +207,13 @@ def test_a_policy_of_lerobot_takes_a_training_step(name: str, tmp_path: Path):
 
 def test_rows_are_stamped_at_a_rate_that_is_near():
     assert stamping_rate({18.43, 18.57}, 20.0) == 20.0
-    with pytest.raises(UserError, match=r"18\.43 to 18\.57 frames per second: at 30 they"):
+    with pytest.raises(
+        UserError, match=r"18\.43 to 18\.57 frames per second: at 30 they .*; give --fps 18"
+    ):
         stamping_rate({18.43, 18.57}, 30.0)
-    with pytest.raises(UserError, match=r"18\.43 to 18\.6: stamp all rows at one by --fps"):
+    with pytest.raises(
+        UserError, match=r"18\.43 to 18\.6: stamp all rows at one, such as --fps 19, or"
+    ):
         stamping_rate({18.43, 18.6}, None)
+    with pytest.raises(UserError, match=r"add --where 'fps BETWEEN 29\.900 AND 30\.100'$"):
+        stamping_rate({15.0, 29.9, 30.1}, 30.0)

@@ -38,7 +38,7 @@ def said(space: Workspace) -> list[str]:
 def journal(own) -> PeopleJournal:
     journal = PeopleJournal(own.space)
     with journal.held(made=True):
-        journal.append("outcomes", [outcome(0), outcome(1)])
+        journal.append({"outcomes": [outcome(0), outcome(1)]})
     return journal
 
 
@@ -50,7 +50,7 @@ def test_a_kill_between_the_commit_and_the_emptying_leaves_nothing_twice(
     assert journal.size == 0
     journal.path.write_bytes(journal_bytes)
     with journal.held(), closing(Lake(own.space, takes_in=False).con):
-        journal.append("outcomes", [outcome(2)])
+        journal.append({"outcomes": [outcome(2)]})
     assert said(own.space) == ["said0", "said1", "said2"]
     lines = [json.loads(line) for line in own.space.people.read_text().splitlines()]
     assert [line["row"]["import_id"] for line in lines if line["table"] == "outcomes"] == [
@@ -83,7 +83,7 @@ def test_what_is_said_while_it_is_taken_in_waits_for_the_next_time(
 
     def add_while_somebody_speaks(waiting) -> None:
         with journal.held():
-            journal.append("outcomes", [outcome(2)])
+            journal.append({"outcomes": [outcome(2)]})
         add(waiting)
 
     monkeypatch.setattr(lake, "_add_waiting", add_while_somebody_speaks)
