@@ -158,15 +158,18 @@ def corrections(
     calls: Iterable[Mapping[str, Any]],
     rule: ImageRule | None = None,
 ) -> dict[str, CallCost]:
-    """By stage, what labelling these episodes took over what their bill says. calls: all that was sent for them."""
-    billed = _bill(config, episodes, rule or ImageRule())
+    """By stage, what labelling these episodes took over what their bill says; empty where nothing was sent.
+
+    calls: all that was sent for them. A stage that asked nothing costs nothing.
+    """
+    paid = costs_by_stage(call for call in calls if call["status"] == "ok")
     factors = {}
-    for stage, paid in costs_by_stage(call for call in calls if call["status"] == "ok").items():
-        if stage in billed:
-            more_calls = paid.calls / billed[stage].calls
-            prompt = paid.prompt_tokens / billed[stage].prompt_tokens
-            reply = paid.completion_tokens / billed[stage].completion_tokens
-            factors[stage] = CallCost(more_calls, more_calls, more_calls, prompt, reply)
+    for stage, billed in _bill(config, episodes, rule or ImageRule()).items() if paid else ():
+        cost = paid.get(stage, CallCost())
+        more_calls = cost.calls / billed.calls
+        prompt = cost.prompt_tokens / billed.prompt_tokens
+        reply = cost.completion_tokens / billed.completion_tokens
+        factors[stage] = CallCost(more_calls, more_calls, more_calls, prompt, reply)
     return factors
 
 

@@ -69,16 +69,16 @@ def test_the_bill_is_within_a_tenth_of_what_exact_answers_take(settings: dict[st
 
 
 def test_what_was_taken_before_corrects_the_bill():
-    """Twice the calls of a stage, each with replies as long as they were; stages that were not asked stay."""
+    """Twice the calls of a stage, each with replies as long as they were; stages that asked nothing cost nothing."""
     call = {"status": "ok", "num_images": 1, "prompt_tokens": 1000, "completion_tokens": 50}
     calls = [call | {"stage": "plan", "call_key": k} for k in ("a", "b")]
     factors = corrections(VlmConfig(), [SHAPE], [*calls, calls[0] | {"status": "failed"}])
     ten = predict(VlmConfig(), [SHAPE] * 10, factors).stages
-    plain = predict(VlmConfig(), [SHAPE] * 10).stages
     assert ten["plan"].calls == 20
     assert round(ten["plan"].prompt_tokens) == 20_000
     assert round(ten["plan"].completion_tokens) == 1000
-    assert ten["segment"] == plain["segment"]
+    assert ten["segment"].calls == ten["segment"].prompt_tokens == 0
+    assert corrections(VlmConfig(), [SHAPE], []) == {}
 
 
 def test_the_strong_model_is_asked_now_and_then():
