@@ -412,7 +412,7 @@ def test_a_run_is_not_scored_on_for_a_client_that_is_gone():
 def test_decoding_ends_soon_after_its_client_has_gone(
     baseline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(videos, "_next_s", sleep_for_minutes)
+    monkeypatch.setattr(videos, "_advance", sleep_for_minutes)
     monkeypatch.setattr(videos, "WALL_S", 900.0)
     video = tmp_path / "run.mp4"
     write_video(video, pictures(8, size=64), fps=4)
@@ -449,11 +449,11 @@ def test_videos_that_take_too_much_are_refused_the_long_and_large_ones_undecoded
 
     monkeypatch.setattr(service, "VIDEO_S", 0.1)
     with monkeypatch.context() as patched:
-        patched.setattr(videos, "_next_s", stay_busy)
+        patched.setattr(videos, "_advance", stay_busy)
         video = tmp_path / "run.mp4"
         write_video(video, pictures(8, size=64), fps=4)
         assert refused(video) == "video_too_costly"
-    monkeypatch.setattr(videos, "_next_s", abs)  # which fails
+    monkeypatch.setattr(videos, "_advance", abs)  # which fails
     for side, limits, error in (
         (64, {"max_video_s": 1.0}, "video_too_long"),
         (256, {}, "picture_too_large"),
