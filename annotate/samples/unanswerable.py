@@ -177,7 +177,7 @@ class Case(NamedTuple):
     other_episodes: tuple[LabelledEpisode, ...] = ()
 
 
-class Shown(NamedTuple):
+class ShownDemonstration(NamedTuple):
     """How a question is asked, its demonstration, the run's camera to compare it with, and whose pictures it shows."""
 
     view: View
@@ -292,7 +292,9 @@ class _Ways:
         occluded = partial(self._own, edit=OCCLUDED)
         edited = partial(self._own, edit=EDITED)  # an editor is an installed package's
 
-        def case_of(show: Callable[..., Shown], picture: Callable[..., StatePicture]) -> Draw:
+        def case_of(
+            show: Callable[..., ShownDemonstration], picture: Callable[..., StatePicture]
+        ) -> Draw:
             return partial(self._case, show, picture)
 
         ways = [
@@ -313,7 +315,7 @@ class _Ways:
 
     @staticmethod
     def _case(
-        show: Callable[[np.random.Generator], Shown],
+        show: Callable[[np.random.Generator], ShownDemonstration],
         draw: Callable[[str, int, np.random.Generator], StatePicture],
         frame: int,
         rng: np.random.Generator,
@@ -324,17 +326,17 @@ class _Ways:
 
     # Demonstrations
 
-    def _own_words(self, rng: np.random.Generator) -> Shown:
+    def _own_words(self, rng: np.random.Generator) -> ShownDemonstration:
         assert self.words is not None
-        return Shown("text", self.words, self.e.camera)
+        return ShownDemonstration("text", self.words, self.e.camera)
 
-    def _foreign_words(self, rng: np.random.Generator) -> Shown:
+    def _foreign_words(self, rng: np.random.Generator) -> ShownDemonstration:
         """The steps of another task."""
         demonstration = in_words(draw_one(rng, [o for o in self.foreign if in_words(o)]))
         assert demonstration is not None
-        return Shown("text", demonstration, self.e.camera)
+        return ShownDemonstration("text", demonstration, self.e.camera)
 
-    def _pictures(self, rng: np.random.Generator) -> Shown:
+    def _pictures(self, rng: np.random.Generator) -> ShownDemonstration:
         """Pictures of the task."""
         demonstrator = draw_one(rng, self.demonstrators)
         is_own = demonstrator is self.e
@@ -342,9 +344,9 @@ class _Ways:
         demonstration = in_pictures(demonstrator, demonstrator.camera_like(camera))
         assert demonstration is not None
         view: View = "visual" if is_own else "cross_view"
-        return Shown(view, demonstration, camera, (demonstrator,))
+        return ShownDemonstration(view, demonstration, camera, (demonstrator,))
 
-    def _other_camera(self, rng: np.random.Generator) -> Shown:
+    def _other_camera(self, rng: np.random.Generator) -> ShownDemonstration:
         """Pictures by a camera that shows something else than the one of the state."""
         e = self.e
         camera = draw_camera(rng, self.e)
@@ -353,7 +355,7 @@ class _Ways:
             camera = draw_one(rng, [c for c, unlike in sorted(e.unlike_cameras.items()) if unlike])
         demonstration = in_pictures(e, draw_one(rng, e.unlike_cameras[camera]))
         assert demonstration is not None
-        return Shown("visual", demonstration, camera)
+        return ShownDemonstration("visual", demonstration, camera)
 
     # Pictures of the state
 

@@ -218,7 +218,7 @@ MOST_COMPARED = 50_000  # pictures that the OOD detector is fitted on
 
 
 @dataclass(frozen=True)
-class Times:
+class TrainingTimes:
     """When a run started, by the wall's clock and the CPU's, and the CPU's time after the encoder's work."""
 
     start_s: float
@@ -311,7 +311,7 @@ def adapt_laptop(
     return _learn(lake, release, recipe, on_step, model, encoder, episodes, times, facts_of_card)
 
 
-def _started(resume: bool) -> Times:
+def _started(resume: bool) -> TrainingTimes:
     """The times as the run starts. Raises TrainingError where such a run cannot start."""
     if resume:
         raise TrainingError(
@@ -319,7 +319,7 @@ def _started(resume: bool) -> Times:
         )
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise TrainingError("a laptop model is trained by one process: start it without torchrun")
-    return Times(time.monotonic(), time.process_time())
+    return TrainingTimes(time.monotonic(), time.process_time())
 
 
 def _of_release(
@@ -341,7 +341,7 @@ def _learn(
     model: LaptopModel,
     encoder: Encoder,
     episodes: Sequence[ShownEpisode],
-    times: Times,
+    times: TrainingTimes,
     card_fields: Mapping[str, Any],
 ) -> TrainingRun:
     """The recipe's steps on clips; the model is saved, the run recorded. `card_fields` is for the card. Raises
