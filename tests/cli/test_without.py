@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from ingest.reasons import REASONS
 from tests.kits.cli_kit import Result, called
+from tests.kits.faulty import FAULTS
 from tests.kits.lake_kit import opened
 from tests.kits.made_corpus import Made
 from warehouse.exports import EXPORT_KINDS
@@ -73,7 +75,10 @@ def rows_in(run: Run, sql: str, *words: str) -> list[dict]:
     return result.json
 
 
-EPISODES_OF_SAMPLES = "SELECT DISTINCT s.episode_index AS episode FROM samples s JOIN sample_location l USING (sample_id) ORDER BY 1"
+EPISODES_OF_SAMPLES = (
+    "SELECT DISTINCT s.episode_index AS episode FROM samples s "
+    "JOIN sample_location l USING (sample_id) ORDER BY 1"
+)
 
 
 def test_a_release_says_what_checks_found_and_leaves_these_runs_out(run: Run, faulty: Made):
@@ -159,3 +164,38 @@ def test_a_release_that_breaks_off_leaves_shards_that_the_next_build_makes_anew(
     assert rows_in(run, "FROM shards ORDER BY shard") != corpus_rows
     assert run("build", "--dataset", "tiny", "--workers", "1").code in (0, 3)
     assert rows_in(run, "FROM shards ORDER BY shard") == corpus_rows
+
+
+def test_weights_of_stretches_are_0_and_the_rest_of_their_runs_stays(run: Run, tmp_path: Path):
+    words = ("export", "weights", "--kind", "segments", "--dataset", "tiny", *LICENCE)
+    weights = {}
+    for name, options in {
+        "all": (),
+        "less": ("--without-stretches", "camera_frozen", "--without-stretches", "camera_black"),
+    }.items():
+        result = run(*words, *options, "--out", tmp_path / name)
+        assert result.code == 0, result
+        weights[name] = pq.read_table(tmp_path / name / "weights.parquet").to_pandas()
+    assert "in stretches with camera_frozen or camera_black: they weigh 0" in result.err
+    stretches = rows_in(run, "SELECT episode_index, start_frame, end_frame FROM checks ORDER BY 1")
+    assert [row["episode_index"] for row in stretches] == sorted(FAULTS.values())
+    expected = weights["all"].copy()
+    for row in stretches:
+        is_within = expected["frame_index"].between(row["start_frame"], row["end_frame"] - 1)
+        is_within &= expected["episode_index"] == row["episode_index"]
+        assert expected.loc[is_within, "weight"].any()
+        expected.loc[is_within, "weight"] = 0.0
+    assert weights["less"].equals(expected)
+    # LeRobot's dataset has the same in its column
+    in_dataset = run(*words, *options, "--in-dataset", "--out", tmp_path / "dataset")
+    assert in_dataset.code == 0, in_dataset
+    column = pq.read_table(tmp_path / "dataset" / "data")["sample_weight"].to_numpy()
+    assert (column == expected["weight"].to_numpy()).all()
+    # What is accepted weighs as before
+    run("accept", "tiny", "camera_black", "--why", "the lamp was off")
+    run("accept", "tiny", "camera_frozen", "--why", "it rests")
+    accepted = run(*words, *options, "--out", tmp_path / "accepted")
+    assert accepted.code == 0, accepted
+    assert (
+        pq.read_table(tmp_path / "accepted" / "weights.parquet").to_pandas().equals(weights["all"])
+    )
