@@ -193,6 +193,10 @@ def with_stale_statistics(run: RunSignals) -> RunSignals:
     return replace(run, statistics=(stored,))
 
 
+def with_other_sign(run: RunSignals) -> RunSignals:
+    return replace(run, action=np.array(run.action) * [1, -1, 1, 1])
+
+
 FAULTS: dict[str, tuple[Callable[[RunSignals], RunSignals], tuple[int, int], str]] = {
     "camera_frozen": (frozen, (40, 100), "front"),
     "camera_black": (black, (30, 45), "wrist"),
@@ -204,6 +208,7 @@ FAULTS: dict[str, tuple[Callable[[RunSignals], RunSignals], tuple[int, int], str
     "action_clipped": (clipped, (0, FRAMES), ""),
     "dead_dimension": (dead, (0, FRAMES), ""),
     "other_scale": (in_degrees, (0, FRAMES), ""),
+    "other_sign": (with_other_sign, (0, FRAMES), ""),
     "gripper_stays": (never_closing, (0, FRAMES), ""),
     "idle_end": (idle_at_the_end, (192, 280), ""),
     "camera_moved": (moved_camera, (0, FRAMES), "front"),
@@ -286,6 +291,35 @@ def test_a_text_is_held_against_runs_of_other_texts():
     (fault,) = [f for f in faults(runs) if f.check_name == "text_differs"]
     assert (fault.episode_index, fault.signal) == (2, "text")
     assert '"put the cup away"' in fault.detail
+
+
+def test_a_sign_that_is_other_in_all_runs_is_told_where_most_joints_follow(runs: list[RunSignals]):
+    turned = faults([with_other_sign(run) for run in runs])
+    assert {(fault.check_name, fault.signal) for fault in turned} == {("other_sign", "state[1] y")}
+    assert [fault.episode_index for fault in turned] == list(range(RUNS))
+    # All joints against all actions is a convention
+    assert faults([replace(run, action=-np.array(run.action)) for run in runs]) == []
+
+
+def test_a_success_is_told_that_ends_like_what_others_show_earlier(runs: list[RunSignals]):
+    def lit(run: RunSignals, share: float = 1.0, *, success: bool | None = True) -> RunSignals:
+        """It becomes lighter until its end; one that ends early does so after a share of that."""
+        light = np.linspace(0, 80 * share, FRAMES // 2)[:, None, None]
+        cameras = [replace(c, tiny=(c.tiny + light).astype(np.uint8)) for c in run.cameras]
+        return replace(run, cameras=cameras, success=success)
+
+    def told(changed: RunSignals) -> list[tuple[str, int, int]]:
+        others = [lit(run) for run in runs if run.episode_index != 4]
+        return [
+            (fault.check_name, fault.episode_index, fault.start_frame)
+            for fault in faults([*others, changed])
+            if fault.check_name == "outcome_differs"
+        ]
+
+    assert told(lit(runs[4])) == []
+    assert told(lit(runs[4], 0.5)) == [("outcome_differs", 4, FRAMES - 1)]
+    # Of one that failed, or of which nothing is said, nothing is contradicted
+    assert told(lit(runs[4], 0.5, success=False)) == told(lit(runs[4], 0.5, success=None)) == []
 
 
 def test_a_gripper_that_a_failed_run_never_closes_is_no_fault(runs: list[RunSignals]):
