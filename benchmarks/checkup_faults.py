@@ -170,6 +170,19 @@ def brighter(decoded: DecodedSet, k: int, luma: float | str, rng: Rng) -> Spoilt
     return Spoilt(run.with_pictures(camera, changed_pictures), start, len(run))
 
 
+def blurred(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt:
+    """From one frame on a camera's pictures are out of focus: blurred by a share of their width."""
+    run = decoded.runs[k]
+    camera = _camera(run, rng)
+    start = int(rng.integers(len(run) // 4, 3 * len(run) // 4))
+    pictures = np.array(run.pictures[camera])
+    deviation = float(share) / 100 * pictures.shape[2]
+    for number in range(start, len(run)):
+        pictures[number] = cv2.GaussianBlur(pictures[number], (0, 0), deviation)
+    changed_pictures = encoded_again(pictures)
+    return Spoilt(run.with_pictures(camera, changed_pictures), start, len(run))
+
+
 # Rows
 
 
@@ -606,6 +619,7 @@ FAULTS: Sequence[Fault] = (
     Fault("camera turned", "camera_moved", "°", tuple(f"turn {s}" for s in (2, 5, 10)), moved),
     Fault("camera zoomed", "camera_moved", "", tuple(f"zoom {s}" for s in (1.05, 1.1, 1.2)), moved),
     Fault("brightness jumps", "camera_jumps", "luma of 255", (5, 10, 20, 40), brighter),
+    Fault("sharpness jumps", "camera_jumps", "% of the width", (0.4, 0.8, 1.6, 3.2), blurred),
     Fault(
         "rows late or early in all runs",
         "rows_late",

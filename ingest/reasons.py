@@ -232,8 +232,8 @@ REASONS = {
         "nothing to do if the camera was moved on purpose; else leave the runs out, or collect them again",
     ),
     "camera_jumps": R(
-        "from one frame to the next the camera shows something else, or its brightness leaps",
-        "look at that frame: pictures may be cut out, or of another run; switch automatic exposure off",
+        "from one frame to the next the camera shows something else, or its brightness or sharpness leaps",
+        "look at that frame: pictures may be cut out, or of another run; switch automatic exposure and focus off",
     ),
     "rows_late": R(
         "the rows are behind or ahead of the pictures by a fixed time",

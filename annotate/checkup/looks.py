@@ -18,8 +18,8 @@ MIN_RUNS_OF_CAMERA, MIN_MOVED, MIN_MOVED_TIMES, USUAL = (
 # Texts: runs of one text have to look like one another, and this one like those of another text
 MIN_RUNS_OF_TEXT = 4
 MAX_RATIO = 0.8
-MIN_APART_TIMES = 1.5
-MAX_NEAR_TIMES = 1.5
+MIN_APART_TIMES = 1.2
+MAX_NEAR_TIMES = 2.0
 
 
 def moved_cameras(runs: Sequence[RunSummary]) -> Iterator[RunFault]:

@@ -66,6 +66,7 @@ def _camera(name: str, change: np.ndarray, random: np.random.Generator) -> Camer
         name,
         change.astype(np.float32),
         luma,
+        random.normal(-0.5, 0.02, FRAMES).astype(np.float32),
         np.zeros(FRAMES, bool),
         phash,
         tiny,
@@ -112,6 +113,11 @@ def black(run: RunSignals) -> RunSignals:
 
 def cut(run: RunSignals) -> RunSignals:
     return with_camera(run, 0, change=overwritten(run.cameras[0].change, 77, 78, 0.4))
+
+
+def blurred(run: RunSignals) -> RunSignals:
+    sharpness = run.cameras[0].sharpness - np.where(np.arange(FRAMES) < 77, 0, 0.5)
+    return with_camera(run, 0, sharpness=sharpness)
 
 
 def late(run: RunSignals) -> RunSignals:
@@ -170,6 +176,7 @@ def idle_at_the_end(run: RunSignals) -> RunSignals:
             camera,
             change=np.r_[camera.change, np.zeros(num_idle, np.float32)],
             luma=np.r_[camera.luma, np.repeat(camera.luma[-1:], num_idle)],
+            sharpness=np.r_[camera.sharpness, np.repeat(camera.sharpness[-1:], num_idle)],
             is_black=np.r_[camera.is_black, np.zeros(num_idle, bool)],
             phash=np.r_[camera.phash, np.repeat(camera.phash[-1:], num_idle)],
             tiny=np.concatenate([camera.tiny, np.repeat(camera.tiny[-1:], num_idle // 2, axis=0)]),
@@ -218,6 +225,14 @@ FAULTS: dict[str, tuple[Callable[[RunSignals], RunSignals], tuple[int, int], str
 
 def test_runs_without_faults_are_not_named(runs: list[RunSignals]):
     assert faults(runs) == []
+
+
+def test_a_camera_out_of_focus_is_told_and_one_that_moves_a_lot_is_not(runs: list[RunSignals]):
+    (fault,) = faults([*runs[:4], blurred(runs[4]), *runs[5:]])
+    assert (fault.check_name, fault.episode_index, fault.start_frame) == ("camera_jumps", 4, 77)
+    assert "the sharpness leaps" in fault.detail
+    moving = runs[4].cameras[0].sharpness + np.where(np.arange(FRAMES) % 40 < 20, 0, 0.5)
+    assert faults([*runs[:4], with_camera(runs[4], 0, sharpness=moving), *runs[5:]]) == []
 
 
 @pytest.mark.parametrize("check_name", FAULTS)
