@@ -9,12 +9,9 @@ from annotate.checkup.summary import RunSummary
 
 NEAREST = 3  # runs that a run is held against
 # A camera that stands still over the dataset: what of its picture rests is nearly the same in all runs
-MIN_RUNS_OF_CAMERA, MIN_MOVED, MIN_MOVED_TIMES, USUAL = (
-    8,
-    8.0,
-    2.5,
-    90,
-)  # of 255; times the percentile of the others
+MIN_RUNS_OF_CAMERA = 8
+MIN_MOVED = 6.0  # of 255
+MIN_MOVED_TIMES, USUAL = 2.0, 90  # times the percentile of the others
 # Texts: runs of one text have to look like one another, and this one like those of another text
 MIN_RUNS_OF_TEXT = 4
 MAX_RATIO = 0.8
