@@ -308,6 +308,14 @@ def test_a_text_is_held_against_runs_of_other_texts():
     assert '"put the cup away"' in fault.detail
 
 
+def test_a_camera_that_is_black_for_half_of_a_run_is_not_told_to_have_moved(runs: list[RunSignals]):
+    camera = runs[4].cameras[0]
+    dark = overwritten(camera.tiny, 20, 80, 10)
+    is_black = overwritten(camera.is_black, 40, 160, True)
+    spoilt = [*runs[:4], with_camera(runs[4], 0, tiny=dark, is_black=is_black), *runs[5:]]
+    assert [fault.check_name for fault in faults(spoilt)] == ["camera_black"]
+
+
 def test_a_sign_that_is_other_in_all_runs_is_told_where_most_joints_follow(runs: list[RunSignals]):
     turned = faults([with_other_sign(run) for run in runs])
     assert {(fault.check_name, fault.signal) for fault in turned} == {("other_sign", "state[1] y")}
