@@ -289,7 +289,7 @@ REASONS = {
     ),
     "outcome_differs": R(
         "the run is said to have succeeded, and ends like what the others of its task show before their end",
-        "look at its end, and say how it ended: `proccorpus outcomes import FILE --dataset DATASET`",
+        "look at its end; say how it ended (`proccorpus outcomes import FILE --dataset DATASET`), and accept the check",
     ),
     "stale_statistics": R(
         "the stored statistics (meta/stats.json, meta/episodes_stats.jsonl) are not those of the data, or unreadable",
