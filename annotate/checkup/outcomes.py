@@ -11,8 +11,8 @@ MIN_OTHERS = 5
 NEAREST = 3  # ends that an end is held against
 EARLIER = slice(0, PHASES - 4)  # moments of the others that are surely not their end
 USUAL = 90  # percentile of the others
-MIN_END_TIMES = 1.35  # of how far the others' ends are from one another
-MIN_EARLIER_TIMES = 1.7  # of how far the end is from what the others show earlier
+MIN_END_TIMES = 1.5  # of how far the others' ends are from one another
+MIN_EARLIER_TIMES = 2.2  # of how far the end is from what the others show earlier
 
 
 def contradicted_outcomes(runs: Sequence[RunSummary]) -> Iterator[RunFault]:

@@ -10,6 +10,7 @@ from annotate.checkup.summary import RunSummary
 MIN_FOLLOWS = 0.6  # correlation at the median: the action moves the joint
 MAX_AGAINST = -0.4  # correlation in one run that is told
 MAX_AGAINST_OF_ALL = -0.6  # correlation at the median of all runs
+MIN_SPREAD = 0.3  # of the median of all runs: a joint that hardly moves says nothing of its sign
 MIN_RUNS = 4
 MIN_RUNS_OF_ALL = 2
 MOST_JOINTS = (
@@ -39,8 +40,11 @@ def _of_single_runs(
     runs: Sequence[RunSummary], follows: np.ndarray, usual_follows: np.ndarray
 ) -> Iterator[RunFault]:
     """`follows`: [runs, 2, d], `usual_follows`: their medians [2, d]."""
+    num_joints = follows.shape[2]
+    spreads = np.stack([run.columns["state"].spread[:num_joints] for run in runs])
+    moves = spreads >= MIN_SPREAD * np.median(spreads, axis=0)
     # By either way of following, the one by which it goes more surely against
-    is_against = (usual_follows >= MIN_FOLLOWS) & (follows <= MAX_AGAINST)
+    is_against = (usual_follows >= MIN_FOLLOWS) & (follows <= MAX_AGAINST) & moves[:, None]
     for number, joint in np.argwhere(is_against.any(axis=1)).tolist():
         against = np.where(is_against[number, :, joint], follows[number, :, joint], np.inf)
         way = int(np.argmin(against))

@@ -14,6 +14,7 @@ from ingest.signals.naming import transitions
 
 PHASES = 16  # moments of a run, evenly spread from its first to its last frame
 FOLLOWS_S = 0.2  # in which a joint does what the action says
+MIN_ROWS = 20  # that the correlation is over
 TINY_SPREAD = 1e-15  # product of standard deviations: less is rounding
 TIE = 1e-6  # of the largest value: so near is the same
 
@@ -178,7 +179,7 @@ def _follow(run: RunSignals) -> np.ndarray | None:
     state = run.state
     action = run.action
     step = max(1, round(FOLLOWS_S * run.fps))
-    if state is None or action is None or len(state) != len(action) or len(state) < 3 * step:
+    if state is None or action is None or len(state) != len(action) or len(state) < MIN_ROWS + step:
         return None
     num_joints = min(state.shape[1], action.shape[1])
     moves = state[step:, :num_joints] - state[:-step, :num_joints]
