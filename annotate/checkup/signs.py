@@ -8,7 +8,7 @@ from annotate.checkup.faults import RunFault
 from annotate.checkup.summary import RunSummary
 
 MIN_FOLLOWS = 0.6  # correlation at the median: the action moves the joint
-MAX_AGAINST = -0.4  # correlation in one run that is told
+MAX_AGAINST = -0.55  # correlation in one run that is told
 MAX_AGAINST_OF_ALL = -0.6  # correlation at the median of all runs
 MIN_SPREAD = 0.3  # of the median of all runs: a joint that hardly moves says nothing of its sign
 MIN_RUNS = 4
