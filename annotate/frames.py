@@ -231,6 +231,7 @@ def _camera_signals(camera: Measured) -> CameraSignals:
         camera.camera,
         m.change,
         m.luma_mean,
+        m.sharpness,
         m.is_black,
         m.phash,
         m.tiny,

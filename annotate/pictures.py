@@ -28,6 +28,7 @@ _X = np.arange(SMALL)[None, :]
 COSINES = np.round(
     np.cos(np.pi * _K * (2 * _X + 1) / (2 * SMALL)) * np.where(_K, 1.0, np.sqrt(0.5)) * 2**15
 )
+NO_DETAIL = 400.0  # of sums over a grid: a tenth of a luma value a cell, so that an empty picture has a sharpness
 BLACK_LUMA = 26  # of 255: black is 16 in video range, and a lit pixel is well above
 
 
@@ -59,6 +60,9 @@ class Measures:
     )  # float32, 0..1: mean absolute luma difference to the frame before; 0 at frame 0
     phash: np.ndarray  # uint64
     luma_mean: np.ndarray  # float32, 0..1
+    sharpness: (
+        np.ndarray
+    )  # float32: how fine the detail of the grid is, see `detail_sums`; a logarithm
     is_black: np.ndarray  # bool
     luma_span: int  # largest minus least luma of the grid cell that varies most, of 255
     sha256: bytes  # over all grids
@@ -81,8 +85,8 @@ class FrameMeter:
             (self.BLOCK + 1, GRID, GRID), np.uint8
         )  # the first is the last of the block before
         self._filled = 0
-        # Of each block: change and sum of luma (whole numbers), hashes, blackness
-        self._blocks: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        # Of each block: change and sum of luma (whole numbers), hashes, blackness, sums of detail
+        self._blocks: list[tuple[np.ndarray, ...]] = []
         self._low = np.full((GRID, GRID), 255, np.uint8)
         self._high = np.zeros((GRID, GRID), np.uint8)
         self._sha256 = hashlib.sha256()
@@ -121,9 +125,8 @@ class FrameMeter:
             pictures.reshape(n, -1).sum(axis=1, dtype=np.uint32)
             for pictures in (differences, small)
         )
-        self._blocks.append(
-            (change, luma, fast_phashes(small), grids.reshape(n, -1).max(axis=1) < BLACK_LUMA)
-        )
+        is_black = grids.reshape(n, -1).max(axis=1) < BLACK_LUMA
+        self._blocks.append((change, luma, fast_phashes(small), is_black, *detail_sums(grids)))
         # Per cell over the whole video: a camera that shows one picture has almost no span anywhere
         np.minimum(self._low, grids.min(axis=0), out=self._low)
         np.maximum(self._high, grids.max(axis=0), out=self._high)
@@ -136,19 +139,39 @@ class FrameMeter:
         """The measurements of all pictures so far."""
         if self._filled:
             self._measure()
-        none = (np.zeros(0), np.zeros(0), np.zeros(0, np.uint64), np.zeros(0, bool))
-        change, luma, phash, is_black = (
+        floats = np.zeros(0)
+        none = (floats, floats, np.zeros(0, np.uint64), np.zeros(0, bool), floats, floats)
+        change, luma, phash, is_black, curvature, slope = (
             np.concatenate(parts) for parts in zip(none, *self._blocks, strict=True)
         )
         return Measures(
             change.astype(np.float32) / np.float32(255.0 * GRID * GRID),
             phash,
             luma.astype(np.float32) / np.float32(255.0 * SMALL * SMALL),
+            np.log((curvature + NO_DETAIL) / (slope + NO_DETAIL)).astype(np.float32),
             is_black,
             int(np.max(self._high.astype(np.int16) - self._low)),
             self._sha256.digest(),
             np.concatenate([np.zeros((0, TINY, TINY), np.uint8), *self._tiny]),
         )
+
+
+def detail_sums(grids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of the absolute Laplacian and of the absolute slopes of each picture, of [n, GRID, GRID] uint8: two whole
+    numbers [n].
+
+    Blur takes more from the first than from the second, and light takes as much from both.
+    """
+    n = len(grids)
+    # A column of pictures is one tall picture; where two meet, nothing counts
+    laplacian = cv2.Laplacian(grids.reshape(-1, GRID), cv2.CV_16S, ksize=1).reshape(grids.shape)
+    curvature = np.abs(laplacian[:, 1:-1, 1:-1]).reshape(n, -1).sum(axis=1, dtype=np.int64)
+    slopes = (
+        cv2.absdiff(grids[:, 1:].reshape(-1, GRID), grids[:, :-1].reshape(-1, GRID)),
+        cv2.absdiff(grids[:, :, 1:].reshape(-1, GRID - 1), grids[:, :, :-1].reshape(-1, GRID - 1)),
+    )
+    slope = sum(slope.reshape(n, -1).sum(axis=1, dtype=np.int64) for slope in slopes)
+    return curvature, slope
 
 
 def fast_phashes(small: np.ndarray) -> np.ndarray:

@@ -47,6 +47,7 @@ CLEAN = (
 PAGE = ROOT / "docs" / "checkup.md"
 FIGURES = ROOT / "docs" / "data" / "checkup.json"
 KEPT = Path(gettempdir()) / "proccorpus-checkup"
+MOST_LISTED = 2  # sets by name in a cell
 RUNS = 3  # of each set that have a fault, one at a time
 
 
@@ -214,7 +215,10 @@ def _missed_in(fault_trials: Sequence[Trial]) -> str:
     by_set: dict[str, list[bool]] = {}
     for trial in plainest:
         by_set.setdefault(trial.dataset, []).append(trial.is_named)
-    return ", ".join(f"`{name}`" for name, trial_names in by_set.items() if not all(trial_names))
+    missed = [f"`{name}`" for name, trial_names in by_set.items() if not all(trial_names)]
+    if len(missed) > MOST_LISTED:
+        return f"{len(missed)} of {len(by_set)}"
+    return ", ".join(missed)
 
 
 def _of_size(size_trials: Sequence[Trial], size: float | str) -> str:

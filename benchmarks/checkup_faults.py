@@ -170,6 +170,19 @@ def brighter(decoded: DecodedSet, k: int, luma: float | str, rng: Rng) -> Spoilt
     return Spoilt(run.with_pictures(camera, changed_pictures), start, len(run))
 
 
+def blurred(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt:
+    """From one frame on a camera's pictures are out of focus: blurred by a share of their width."""
+    run = decoded.runs[k]
+    camera = _camera(run, rng)
+    start = int(rng.integers(len(run) // 4, 3 * len(run) // 4))
+    pictures = np.array(run.pictures[camera])
+    deviation = float(share) / 100 * pictures.shape[2]
+    for number in range(start, len(run)):
+        pictures[number] = cv2.GaussianBlur(pictures[number], (0, 0), deviation)
+    changed_pictures = encoded_again(pictures)
+    return Spoilt(run.with_pictures(camera, changed_pictures), start, len(run))
+
+
 # Rows
 
 
@@ -323,7 +336,7 @@ def dead(decoded: DecodedSet, k: int, column: float | str, rng: Rng) -> Spoilt |
 
 
 def scaled(decoded: DecodedSet, k: int, factor: float | str, rng: Rng) -> Spoilt | None:
-    """All joints of the state are in another unit, or have the other sign."""
+    """All joints of the state are in another unit."""
     run = decoded.runs[k]
     values = values_of(decoded.runs[k])
     arm = run.signals().arm_dimensions("state")
@@ -331,6 +344,47 @@ def scaled(decoded: DecodedSet, k: int, factor: float | str, rng: Rng) -> Spoilt
         return None
     values["state"][:, arm] *= float(factor)
     return _whole(with_rows(run, state=values["state"]))
+
+
+def turned(decoded: DecodedSet, k: int, part: float | str, rng: Rng) -> Spoilt | None:
+    """All joints of the state, or one of state or action that both have, have the other sign."""
+    run = decoded.runs[k]
+    values = values_of(run)
+    if len(values) < 2:
+        return None
+    column, _, one = str(part).partition(" ")
+    joints = run.signals().arm_dimensions(column)
+    if one:
+        # The same joint in all runs, where the fault is in all
+        width = min(rows.shape[1] for rows in values.values())
+        joints = [joint for joint in joints if joint < width]
+        joints = [int(rng.choice(joints))] if joints else []
+    if not joints:
+        return None
+    values[column][:, joints] *= -1
+    return _whole(with_rows(run, **values))
+
+
+def cut_off(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt | None:
+    """A run that is not known to have failed ends after a share of its frames, and is said to have succeeded."""
+    run = decoded.runs[k]
+    if run.episode.record.success is False:
+        return None
+    kept = kept_frames(run, np.arange(len(run)) < float(share) * len(run))
+    return _whole(_said_to_succeed(kept))
+
+
+def said_to_succeed(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt | None:
+    """A run that failed is said to have succeeded."""
+    run = decoded.runs[k]
+    if run.episode.record.success is not False:
+        return None
+    return _whole(_said_to_succeed(run))
+
+
+def _said_to_succeed(run: DecodedRun) -> DecodedRun:
+    record = replace(run.episode.record, success=True)
+    return replace(run, episode=replace(run.episode, record=record))
 
 
 def offset(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt | None:
@@ -565,6 +619,7 @@ FAULTS: Sequence[Fault] = (
     Fault("camera turned", "camera_moved", "°", tuple(f"turn {s}" for s in (2, 5, 10)), moved),
     Fault("camera zoomed", "camera_moved", "", tuple(f"zoom {s}" for s in (1.05, 1.1, 1.2)), moved),
     Fault("brightness jumps", "camera_jumps", "luma of 255", (5, 10, 20, 40), brighter),
+    Fault("sharpness jumps", "camera_jumps", "% of the width", (0.4, 0.8, 1.6, 3.2), blurred),
     Fault(
         "rows late or early in all runs",
         "rows_late",
@@ -601,7 +656,26 @@ FAULTS: Sequence[Fault] = (
     ),
     Fault("state stuck", "state_stuck", "s", (1, 2, 4, 6), stuck),
     Fault("dead joint", "dead_dimension", "", ("state", "action"), dead),
-    Fault("other unit or sign", "other_scale", "times", (-1, 57.29578, 1000), scaled),
+    Fault("other unit", "other_scale", "times", (57.29578, 1000), scaled),
+    Fault(
+        "other sign in one run", "other_sign", "", ("state", "state joint", "action joint"), turned
+    ),
+    Fault(
+        "other sign in all runs",
+        "other_sign",
+        "",
+        ("state joint", "action joint"),
+        turned,
+        everywhere=True,
+    ),
+    Fault(
+        "run cut off, said to succeed",
+        "outcome_differs",
+        "of its frames",
+        (0.85, 0.7, 0.5, 0.3),
+        cut_off,
+    ),
+    Fault("failed, said to succeed", "outcome_differs", "", ("",), said_to_succeed),
     Fault(
         "joint offset, action to state",
         "other_scale",

@@ -52,7 +52,10 @@ PLAIN: Mapping[str, float | str] = {
     "state jumps and comes back": 10,
     "state stuck": 6,
     "dead joint": "state",
-    "other unit or sign": 57.29578,
+    "other unit": 57.29578,
+    "other sign in one run": "action joint",
+    "sharpness jumps": 1.6,
+    "failed, said to succeed": "",
     "frames dropped": 30,
 }
 NEAR_COPY = "near copy"

@@ -84,9 +84,8 @@ def measured(camera: str, pictures: np.ndarray, tiny_every: int) -> CameraSignal
     for picture in pictures:
         meter.add(np.ascontiguousarray(picture))
     m = meter.read()
-    return CameraSignals(
-        camera, m.change, m.luma_mean, m.is_black, m.phash, m.tiny, tiny_every, m.sha256
-    )
+    values = m.change, m.luma_mean, m.sharpness, m.is_black, m.phash, m.tiny
+    return CameraSignals(camera, *values, tiny_every, m.sha256)
 
 
 @dataclass

@@ -46,7 +46,7 @@ from warehouse.releases.release import (
     delete_release,
     get_release,
     hanging_on,
-    held_faults,
+    release_faults,
     verify_release,
 )
 from warehouse.shards.check import check_shard
@@ -79,7 +79,7 @@ def release_create(
     without: Annotated[
         list[str] | None,
         Option(
-            help="Leave out shards with runs in which this check found a fault, but accepted ones; repeatable."
+            help="Leave out runs with a fault that this check found, but accepted ones; repeatable."
         ),
     ] = None,
     common: At = At(),
@@ -107,7 +107,7 @@ def release_create(
         "shards": len(release.shard_list),
         "card": str(card_path(lake.workspace, name)),
         "left_out": [exclusion.__dict__ for exclusion in release_contents.left_out],
-        "faults": held_faults(lake, release_contents),
+        "faults": release_faults(lake, release),
     }
     remedy = "look at them (proccorpus quarantine --checks), leave them out (--without CHECK), or accept them"
     warn(

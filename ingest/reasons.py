@@ -232,8 +232,8 @@ REASONS = {
         "nothing to do if the camera was moved on purpose; else leave the runs out, or collect them again",
     ),
     "camera_jumps": R(
-        "from one frame to the next the camera shows something else, or its brightness leaps",
-        "look at that frame: pictures may be cut out, or of another run; switch automatic exposure off",
+        "from one frame to the next the camera shows something else, or its brightness or sharpness leaps",
+        "look at that frame: pictures may be cut out, or of another run; switch automatic exposure and focus off",
     ),
     "rows_late": R(
         "the rows are behind or ahead of the pictures by a fixed time",
@@ -256,8 +256,12 @@ REASONS = {
         "check the joint's sensor or the recorder's list of joints; leave the run out",
     ),
     "other_scale": R(
-        "a dimension has another unit, sign or offset than in the other runs",
+        "a dimension has another unit or offset than in the other runs",
         "convert the values at the source (degrees and radians, a calibration), or leave the run out",
+    ),
+    "other_sign": R(
+        "a joint's state moves against its action, unlike in the other runs or at the other joints",
+        "turn the sign at the source, or leave the run out",
     ),
     "gripper_stays": R(
         "the gripper does not close in this run, and does in the other runs of its task",
@@ -282,6 +286,10 @@ REASONS = {
     "text_differs": R(
         "the run does what the runs of another text do, and not what those of its own text do",
         "look at it, and correct its text at the source",
+    ),
+    "outcome_differs": R(
+        "the run is said to have succeeded, and ends like what the others of its task show before their end",
+        "look at its end; say how it ended (`proccorpus outcomes import FILE --dataset DATASET`), and accept the check",
     ),
     "stale_statistics": R(
         "the stored statistics (meta/stats.json, meta/episodes_stats.jsonl) are not those of the data, or unreadable",

@@ -43,6 +43,8 @@ EFFECTS = {
     "frames_missing": "Progress jumps where frames are missing.",
     "idle_end": "The label calls it idle: progress stands still for that long.",
     "text_differs": "Steps have the names of another task.",
+    "outcome_differs": "Progress goes to the end of a task that was perhaps not done.",
+    "other_sign": "Labels hardly use actions; a policy that learns from them goes the wrong way.",
     "stale_statistics": "Labels do not read them; a policy that normalises by them is trained wrongly.",
     "no_task": "Steps have no names of things, the run is compared with no other, and none is labelled like it.",
     "timestamp_drift": "Seconds in labels are those of frames, not of the clock.",

@@ -22,6 +22,8 @@ CUT_TIMES = 4.0
 MAX_CUTS = 6
 MIN_FRAMES = 20
 MIN_LEAP, STAYS_S = 0.12, 1.0  # of mean luma; wrist cameras of real sets go up to 0.10 in a frame
+# Of sharpness, a logarithm: a camera that moves changes it by up to 0.15 in a frame, in up to so many frames
+MIN_BLUR, BLUR_TIMES, MAX_BLURS = 0.2, 2.5, 3
 CUT_IS_LIGHT = 0.8  # of the change: so much of it is of the mean brightness
 MIN_MOTION_S = 0.8  # of motion within a stretch: so long an arm does not move unseen
 MIN_MOTION = (
@@ -111,17 +113,23 @@ def _frames(seconds: float, fps: float) -> int:
 
 
 def picture_jumps(run: RunSignals) -> Iterator[RunFault]:
-    """From one frame to the next a camera shows something else: a cut, or a brightness that leaps and stays."""
+    """From one frame to the next a camera shows something else: a cut, or a brightness or sharpness that leaps and
+    stays."""
     for camera in run.cameras:
         if len(run) >= MIN_FRAMES:
-            jump = _cut(camera) or _leap_of_light(camera, run.fps)
+            jump = (
+                _cut(camera)
+                or _leap_of_light(camera, run.fps)
+                or _leap_of_sharpness(camera, run.fps)
+            )
             if jump:
                 frame, size, usual_change, kind = jump
+                unit = "logarithm" if "sharpness" in kind else "of luma"
                 steps = f"by {size:.2f}; else it changes by up to {usual_change:.2f} from frame to frame"
                 detail = f"{camera.camera}: {kind} at frame {frame}, {steps}"
                 place = run.episode_index, frame, frame + 1
                 yield RunFault(
-                    "camera_jumps", *place, detail, size, usual_change, "of luma", camera.camera
+                    "camera_jumps", *place, detail, size, usual_change, unit, camera.camera
                 )
 
 
@@ -146,15 +154,30 @@ def _cut(camera: CameraSignals) -> tuple[int, float, float, str] | None:
 
 def _leap_of_light(camera: CameraSignals, fps: float) -> tuple[int, float, float, str] | None:
     """The frame from which on the mean brightness is another one, likewise."""
-    steps = np.abs(np.diff(camera.luma.astype(np.float64)))
-    steps[camera.is_black[1:] | camera.is_black[:-1]] = 0.0
-    frame = int(np.argmax(steps)) + 1
-    around = _frames(STAYS_S, fps)
-    luma_before = camera.luma[max(0, frame - around) : frame]
-    luma_after = camera.luma[frame : frame + around]
-    size = abs(float(np.median(luma_after)) - float(np.median(luma_before)))
-    usual_step = float(np.sort(steps)[-1 - MAX_CUTS])
-    is_leap = min(size, float(steps[frame - 1])) >= MIN_LEAP and size >= CUT_TIMES * usual_step
-    if is_leap:
+    frame, step, size, usual_step = _leap(camera.luma, camera.is_black, fps, MAX_CUTS)
+    if min(size, step) >= MIN_LEAP and size >= CUT_TIMES * usual_step:
         return (frame, size, usual_step, "the brightness leaps")
     return None
+
+
+def _leap_of_sharpness(camera: CameraSignals, fps: float) -> tuple[int, float, float, str] | None:
+    """The frame from which on the camera is out of focus, or in focus again, likewise."""
+    frame, step, size, usual_step = _leap(camera.sharpness, camera.is_black, fps, MAX_BLURS)
+    if min(size, step) >= MIN_BLUR and step >= BLUR_TIMES * usual_step:
+        return (frame, size, usual_step, "the sharpness leaps")
+    return None
+
+
+def _leap(
+    values: np.ndarray, is_black: np.ndarray, fps: float, max_cuts: int
+) -> tuple[int, float, float, float]:
+    """The largest step of values [n] that no black stretch makes: its frame, its size, by how much the medians before
+    and after it differ, and the largest step but for `max_cuts`."""
+    steps = np.abs(np.diff(values.astype(np.float64)))
+    steps[is_black[1:] | is_black[:-1]] = 0.0
+    frame = int(np.argmax(steps)) + 1
+    around = _frames(STAYS_S, fps)
+    median_before = float(np.median(values[max(0, frame - around) : frame]))
+    median_after = float(np.median(values[frame : frame + around]))
+    usual_step = float(np.sort(steps)[-1 - max_cuts])
+    return frame, float(steps[frame - 1]), abs(median_after - median_before), usual_step

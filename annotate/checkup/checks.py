@@ -18,8 +18,10 @@ from annotate.checkup.copies import copies, exact_copies
 from annotate.checkup.faults import RunFault
 from annotate.checkup.lateness import late_grippers, late_rows
 from annotate.checkup.looks import differing_texts, moved_cameras
+from annotate.checkup.outcomes import contradicted_outcomes
 from annotate.checkup.rows import jumps, missing_frames, stuck_stretches
 from annotate.checkup.signals import RunSignals
+from annotate.checkup.signs import opposite_signs
 from annotate.checkup.statistics import stale_statistics
 from annotate.checkup.summary import RunSummary, summarize
 
@@ -47,6 +49,8 @@ BLOCK_CHECKS: tuple[Callable[[Sequence[RunSummary]], Iterator[RunFault]], ...] =
     late_grippers,
     moved_cameras,
     differing_texts,
+    contradicted_outcomes,
+    opposite_signs,
 )
 COMPARED = 500  # runs at a time, in order of their numbers; as many as a chunk has
 

@@ -6,20 +6,18 @@ import numpy as np
 
 from annotate.checkup.faults import RunFault
 from annotate.checkup.summary import RunSummary
+from annotate.pictures import BLACK_LUMA
 
 NEAREST = 3  # runs that a run is held against
 # A camera that stands still over the dataset: what of its picture rests is nearly the same in all runs
-MIN_RUNS_OF_CAMERA, MIN_MOVED, MIN_MOVED_TIMES, USUAL = (
-    8,
-    8.0,
-    2.5,
-    90,
-)  # of 255; times the percentile of the others
+MIN_RUNS_OF_CAMERA = 8
+MIN_MOVED = 6.0  # of 255
+MIN_MOVED_TIMES, USUAL = 2.0, 90  # times the percentile of the others
 # Texts: runs of one text have to look like one another, and this one like those of another text
 MIN_RUNS_OF_TEXT = 4
 MAX_RATIO = 0.8
-MIN_APART_TIMES = 1.5
-MAX_NEAR_TIMES = 1.5
+MIN_APART_TIMES = 1.2
+MAX_NEAR_TIMES = 2.0
 
 
 def moved_cameras(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
@@ -28,9 +26,7 @@ def moved_cameras(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
         having = [run for run in runs if camera in run.cameras]
         if len(having) < MIN_RUNS_OF_CAMERA:
             continue
-        resting = np.stack(
-            [np.median(run.cameras[camera].phases, axis=0).astype(np.float32) for run in having]
-        )
+        resting = np.stack([_resting(run.cameras[camera].phases) for run in having])
         nearest = np.array([_mean_of_nearest(resting, k) for k in range(len(having))])
         for k, run in enumerate(having):
             usual_distance = float(np.percentile(np.delete(nearest, k), USUAL))
@@ -44,6 +40,14 @@ def moved_cameras(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
             yield RunFault(
                 "camera_moved", *place, detail, float(nearest[k]), usual_distance, "of 255", camera
             )
+
+
+def _resting(phases: np.ndarray) -> np.ndarray:
+    """What stays in a camera's pictures [k, 16, 16], float32 [16, 16]; where it is black, that is told by itself."""
+    is_lit = phases.reshape(len(phases), -1).max(axis=1) >= BLACK_LUMA
+    if is_lit.any():
+        phases = phases[is_lit]
+    return np.median(phases, axis=0).astype(np.float32)
 
 
 def _mean_of_nearest(pictures: np.ndarray, number: int) -> float:

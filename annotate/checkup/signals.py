@@ -17,12 +17,14 @@ MOVING = 0.25  # of its fast speed: an arm that is faster moves
 class CameraSignals:
     """One camera of a run; arrays have one entry per frame, `tiny` one per `tiny_every` frames.
 
-    change, luma: 0..1, as in the table frames. phash: uint64. tiny: uint8 [k, 16, 16].
+    change, luma: 0..1, as in the table frames. sharpness: as in annotate.pictures.Measures. phash: uint64.
+    tiny: uint8 [k, 16, 16].
     """
 
     camera: str
     change: np.ndarray
     luma: np.ndarray
+    sharpness: np.ndarray
     is_black: np.ndarray
     phash: np.ndarray
     tiny: np.ndarray

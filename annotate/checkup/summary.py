@@ -13,6 +13,9 @@ from ingest.signals import naming
 from ingest.signals.naming import transitions
 
 PHASES = 16  # moments of a run, evenly spread from its first to its last frame
+FOLLOWS_S = 0.2  # in which a joint does what the action says
+MIN_ROWS = 20  # that the correlation is over
+TINY_SPREAD = 1e-15  # product of standard deviations: less is rounding
 TIE = 1e-6  # of the largest value: so near is the same
 
 
@@ -51,8 +54,9 @@ class RunSummary:
     """One run in short.
 
     columns: state and action, as far as the run has them. leads: median of action minus state of each dimension [d],
-    where both have the same ones, and `follows`, their correlation [d]. row_curve, gripper_curves: likeness of pictures
-    and rows at each lag, see clocks. closings: of each gripper, None where it is not used.
+    where both have the same ones, and `follows`, their correlation [d]. follow: how the state moves with the action,
+    see `_follow`. row_curve, gripper_curves: likeness of pictures and rows at each lag, see clocks. closings: of each
+    gripper, None where it is not used.
     """
 
     episode_index: int
@@ -64,6 +68,7 @@ class RunSummary:
     columns: Mapping[str, ColumnSummary]
     leads: np.ndarray | None
     follows: np.ndarray | None
+    follow: np.ndarray | None
     cameras: Mapping[str, CameraSummary]
     row_curve: np.ndarray | None
     gripper_curves: tuple[np.ndarray | None, ...]
@@ -95,6 +100,7 @@ def summarize(run: RunSignals) -> RunSummary:
         columns,
         leads,
         follows,
+        _follow(run) if len(columns) == 2 else None,
         {camera.camera: _camera(camera) for camera in run.cameras},
         row_curve(run),
         gripper_curves(run),
@@ -164,10 +170,33 @@ def _leads(run: RunSignals) -> tuple[np.ndarray | None, np.ndarray | None]:
         or run.state_names != run.action_names
     ):
         return None, None
-    spreads = state.std(axis=0) * action.std(axis=0)
-    products = ((state - state.mean(axis=0)) * (action - action.mean(axis=0))).mean(axis=0)
-    follows = np.divide(products, spreads, out=np.zeros_like(products), where=spreads > 0)
-    return np.median(action - state, axis=0), follows
+    return np.median(action - state, axis=0), _correlation(state, action)
+
+
+def _follow(run: RunSignals) -> np.ndarray | None:
+    """Correlation of the change of each joint's state over FOLLOWS_S with the action [0] and with its change [1], of
+    each joint that state and action have at one place, [2, d]; NaN of grippers, 0 of what does not move."""
+    state = run.state
+    action = run.action
+    step = max(1, round(FOLLOWS_S * run.fps))
+    if state is None or action is None or len(state) != len(action) or len(state) < MIN_ROWS + step:
+        return None
+    num_joints = min(state.shape[1], action.shape[1])
+    moves = state[step:, :num_joints] - state[:-step, :num_joints]
+    pushes = action[:-step, :num_joints]
+    follow = np.stack(
+        [_correlation(pushes, moves), _correlation(action[step:, :num_joints] - pushes, moves)]
+    )
+    joints = set(run.arm_dimensions("state")) & set(run.arm_dimensions("action"))
+    follow[:, [d for d in range(num_joints) if d not in joints]] = np.nan
+    return follow
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Of each column of [n, d] with that of the other, [d]; 0 where one does not move."""
+    spreads = a.std(axis=0) * b.std(axis=0)
+    products = ((a - a.mean(axis=0)) * (b - b.mean(axis=0))).mean(axis=0)
+    return np.divide(products, spreads, out=np.zeros_like(products), where=spreads > TINY_SPREAD)
 
 
 def _rows_digest(run: RunSignals) -> bytes | None:

@@ -1,5 +1,6 @@
 """Visual change and perceptual hashes, on drawn pictures and on frames of the shipped samples."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -72,3 +73,15 @@ def test_change_sees_motion_that_the_published_hash_does_not():
     assert changes_seen == sorted(changes_seen)
     # a square of 60 px that moves by 2 px: two columns of 60 px change by 52 of 255
     assert changes_seen[1] == pytest.approx(2 * 2 * 60 * 52 / 255 / (640 * 480), rel=0.1)
+
+
+def test_blur_takes_sharpness_and_light_does_not():
+    pictures = [frame.luma() for frame in sample_frames("sim_long/observation.images.front", 40)]
+    sharp = measured(*pictures).sharpness
+    assert np.ptp(sharp) < 0.1
+    blurred = measured(*(cv2.GaussianBlur(p, (0, 0), 0.016 * p.shape[1]) for p in pictures))
+    assert (sharp - blurred.sharpness).min() > 0.2
+    darker = measured(*((p * 0.7).astype(np.uint8) for p in pictures))
+    assert np.abs(sharp - darker.sharpness).max() < 0.1
+    # Of an empty picture it is a number, too
+    assert np.isfinite(measured(np.zeros((480, 640), np.uint8)).sharpness).all()

@@ -4,13 +4,21 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from ingest.reasons import REASONS
 from tests.kits.cli_kit import Result, called
+from tests.kits.faulty import FAULTS
+from tests.kits.lake_kit import opened
 from tests.kits.made_corpus import Made
 from warehouse.exports import EXPORT_KINDS
+from warehouse.lake import Lake
+from warehouse.releases.contents import contents
+from warehouse.releases.release import create_release
+from warehouse.shards.shard import read_samples
 
 Run = Callable[..., Result]
 LICENCE = ("--allow-licence", "unknown")
@@ -55,36 +63,139 @@ def test_checks_that_are_accepted_or_found_nothing_leave_nothing_out(run: Run, t
     assert (refused.code, "did you mean camera_black" in refused.err) == (2, True)
 
 
-def test_a_release_says_what_checks_found_and_leaves_it_out(run: Run, faulty: Made):
-    full_result = run("release", "create", "all", *LICENCE, "--format", "json")
-    assert full_result.json["faults"] == {"tiny": {"camera_black": 1, "camera_frozen": 1}}
-    assert (
-        "faults: tiny: camera_black in 1 run, camera_frozen in 1 run; look at them"
-        in full_result.err
-    )
+def created(run: Run, name: str, *words: object) -> Result:
+    result = run("release", "create", name, *words, *LICENCE, "--format", "json")
+    assert result.code == 0, result
+    return result
+
+
+def rows_in(run: Run, sql: str, *words: str) -> list[dict]:
+    result = run("sql", sql, *words, "--format", "json")
+    assert result.code == 0, result
+    return result.json
+
+
+EPISODES_OF_SAMPLES = (
+    "SELECT DISTINCT s.episode_index AS episode FROM samples s "
+    "JOIN sample_location l USING (sample_id) ORDER BY 1"
+)
+
+
+def test_a_release_says_what_checks_found_and_leaves_these_runs_out(run: Run, faulty: Made):
+    full = created(run, "all")
+    assert full.json["faults"] == {"tiny": {"camera_black": 1, "camera_frozen": 1}}
+    assert "faults: tiny: camera_black in 1 run, camera_frozen in 1 run; look at them" in full.err
     sentence = "- tiny: checks found faults that nobody accepted: camera_black in 1 run, camera_frozen in 1 run."
-    assert sentence in Path(full_result.json["card"]).read_text().splitlines()
+    assert sentence in Path(full.json["card"]).read_text().splitlines()
 
-    less_result = run(
-        "release", "create", "less", "--without", "camera_frozen", *LICENCE, "--format", "json"
-    )
-    assert less_result.json["faults"] == {"tiny": {"camera_black": 1}}
-    [out] = less_result.json["left_out"]
-    assert "they show 1 runs with camera_frozen (episodes 2)" in out["why"]
-    assert "nobody accepted: camera_black in 1 run.\n" in Path(less_result.json["card"]).read_text()
+    corpus_rows = rows_in(run, "FROM shards ORDER BY shard")
+    less = created(run, "less", "--without", "camera_frozen")
+    assert less.json["faults"] == {"tiny": {"camera_black": 1}}
+    assert "left out: tiny: 1 runs with " in less.err
+    [exclusion] = less.json["left_out"]
+    assert exclusion["episodes"] == [2]
+    assert "checks found camera_frozen in them (episodes 2)" in exclusion["why"]
+    assert "nobody accepted: camera_black in 1 run.\n" in Path(less.json["card"]).read_text()
 
-    # The remedy keeps the other runs of its shards
-    [takedown] = re.findall(r"proccorpus (takedown [^,]+),", out["remedy"])
-    assert run(*takedown.split()).code == 0
-    assert run("build", "--dataset", "tiny", "--workers", "1").code in (0, 3)
-    kept_result = run(
-        "release", "create", "kept", "--without", "camera_frozen", *LICENCE, "--format", "json"
-    )
-    assert (kept_result.json["left_out"], kept_result.json["faults"]) == (
-        [],
-        {"tiny": {"camera_black": 1}},
-    )
+    [command] = re.findall(r"proccorpus (quarantine [^)]+)", exclusion["remedy"])
+    assert "camera_frozen" in run(*command.split()).out
+
+    # The corpus keeps the run and its shards; the release holds the others, that of its own shard too
+    assert rows_in(run, "FROM shards ORDER BY shard") == corpus_rows
+    everybody = [row["episode"] for row in rows_in(run, EPISODES_OF_SAMPLES)]
+    held = [row["episode"] for row in rows_in(run, EPISODES_OF_SAMPLES, "--release", "less")]
+    assert held == [episode for episode in everybody if episode != 2]
+    assert run("release", "verify", "less").code == 0
+    assert run("doctor", "--format", "json").code == 0
+    build = run("build", "--dataset", "tiny", "--workers", "1", "--format", "json")
+    assert build.code in (0, 3), build
+    assert rows_in(run, "FROM shards ORDER BY shard") == corpus_rows
 
     run("accept", "tiny", "camera_black", "--why", "the lamp was off")
-    quiet = run("release", "create", "quiet", *LICENCE, "--format", "json")
+    quiet = created(run, "quiet", "--without", "camera_frozen")
     assert (quiet.json["faults"], "faults:" in quiet.err) == ({}, False)
+
+
+def test_the_shards_of_such_a_release_show_nothing_of_the_run(run: Run, faulty: Made):
+    created(run, "all")
+    created(run, "less", "--without", "camera_frozen")
+    tars = {
+        name: [
+            faulty.space.shard(row["split"], row["shard"], row["store"])
+            for row in rows_in(run, f"FROM release_shards WHERE name = '{name}' ORDER BY shard")
+        ]
+        for name in ("all", "less")
+    }
+    samples = {name: list(read_samples(paths)) for name, paths in tars.items()}
+    # What is there is what was there, in samples and pictures, but for what shows run 2
+    expected = {
+        sample.row["sample_id"]: sample.pictures
+        for sample in samples["all"]
+        if sample.row["episode_index"] != 2
+        and not any(name.startswith("e000002.") for name in sample.row["pictures"])
+    }
+    assert {s.row["sample_id"]: s.pictures for s in samples["less"]} == expected
+    assert len(expected) < len(samples["all"])
+    # The same again is the same release
+    again = created(run, "again", "--without", "camera_frozen")
+    first = rows_in(run, "SELECT config_hash FROM releases WHERE name = 'less'")
+    assert again.json["content"] == first[0]["config_hash"]
+
+
+def test_a_release_that_breaks_off_leaves_shards_that_the_next_build_makes_anew(
+    run: Run, faulty: Made, monkeypatch: pytest.MonkeyPatch
+):
+    corpus_rows = rows_in(run, "FROM shards ORDER BY shard")
+    exchange = Lake._exchange_shards
+    calls = []
+
+    def breaking(lake: Lake, *arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        exchange(lake, *arguments)
+
+    monkeypatch.setattr(Lake, "_exchange_shards", breaking)
+    with opened(faulty.space) as lake:
+        sound_contents = contents(lake, None, None, ["camera_frozen"])
+        with pytest.raises(KeyboardInterrupt):
+            create_release(lake, "less", release_contents=sound_contents)
+    monkeypatch.undo()
+    assert rows_in(run, "FROM shards ORDER BY shard") != corpus_rows
+    assert run("build", "--dataset", "tiny", "--workers", "1").code in (0, 3)
+    assert rows_in(run, "FROM shards ORDER BY shard") == corpus_rows
+
+
+def test_weights_of_stretches_are_0_and_the_rest_of_their_runs_stays(run: Run, tmp_path: Path):
+    words = ("export", "weights", "--kind", "segments", "--dataset", "tiny", *LICENCE)
+    weights = {}
+    for name, options in {
+        "all": (),
+        "less": ("--without-stretches", "camera_frozen", "--without-stretches", "camera_black"),
+    }.items():
+        result = run(*words, *options, "--out", tmp_path / name)
+        assert result.code == 0, result
+        weights[name] = pq.read_table(tmp_path / name / "weights.parquet").to_pandas()
+    assert "in stretches with camera_frozen or camera_black: they weigh 0" in result.err
+    stretches = rows_in(run, "SELECT episode_index, start_frame, end_frame FROM checks ORDER BY 1")
+    assert [row["episode_index"] for row in stretches] == sorted(FAULTS.values())
+    expected = weights["all"].copy()
+    for row in stretches:
+        is_within = expected["frame_index"].between(row["start_frame"], row["end_frame"] - 1)
+        is_within &= expected["episode_index"] == row["episode_index"]
+        assert expected.loc[is_within, "weight"].any()
+        expected.loc[is_within, "weight"] = 0.0
+    assert weights["less"].equals(expected)
+    # LeRobot's dataset has the same in its column
+    in_dataset = run(*words, *options, "--in-dataset", "--out", tmp_path / "dataset")
+    assert in_dataset.code == 0, in_dataset
+    column = pq.read_table(tmp_path / "dataset" / "data")["sample_weight"].to_numpy()
+    assert (column == expected["weight"].to_numpy()).all()
+    # What is accepted weighs as before
+    run("accept", "tiny", "camera_black", "--why", "the lamp was off")
+    run("accept", "tiny", "camera_frozen", "--why", "it rests")
+    accepted = run(*words, *options, "--out", tmp_path / "accepted")
+    assert accepted.code == 0, accepted
+    assert (
+        pq.read_table(tmp_path / "accepted" / "weights.parquet").to_pandas().equals(weights["all"])
+    )

@@ -79,6 +79,8 @@ OUTSIDE = {
     "other_scale": "the values are converted where they were recorded",
     "gripper_stays": "a person looks at the pictures",
     "other_pictures": "the run's own videos are copied",
+    "other_sign": "the sign is turned where it was recorded",
+    "outcome_differs": "a person looks at the end",
     "text_differs": "a person corrects the text",
 }
 # Tried where the fault is made: the module, and its test

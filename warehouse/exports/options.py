@@ -211,6 +211,15 @@ class WeightsOptions(LerobotOptions):
         50, "Frames in an action chunk of the policy, over which a frame gains.", ge=1
     )
     in_dataset: bool = _option(False, "Write a LeRobot dataset with a column sample_weight, too.")
+    without_stretches: tuple[str, ...] = _option(
+        (),
+        "Keep runs with a fault that this check found, but weigh its frames 0, but accepted ones; repeatable.",
+    )
+
+    def stated(self) -> dict[str, Any]:
+        """`without_stretches`, which earlier exports had not, only where it is given."""
+        unused = set() if self.without_stretches else {"without_stretches"}
+        return {name: value for name, value in super().stated().items() if name not in unused}
 
     def of_datasets(self) -> list[str]:
         """Which options are given that only shape a dataset."""

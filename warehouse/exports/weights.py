@@ -1,11 +1,13 @@
 """Weights per frame for cloning a policy: `weights.parquet` for any learner, and a file that LeRobot reads to them.
 
-What the weights are says warehouse.exports.frame_weights. Frames that are not selected weigh 0 in both files. LeRobot's
+What the weights are says warehouse.exports.frame_weights. Frames that are not selected weigh 0 in both files, and so do
+stretches with a fault that are asked to. LeRobot's
 own class reads its file back where LeRobot is installed, and what it makes of it is compared with the weights.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +19,7 @@ import pyarrow.parquet as pq
 
 from core.domain.label import IDLE, Label
 from core.errors import UserError
-from warehouse.exports.export import PLACE, ExportFolder, counted
+from warehouse.exports.export import PLACE, Export, ExportFolder, counted
 from warehouse.exports.frame_weights import (
     WeighedRun,
     Weighting,
@@ -32,7 +34,8 @@ from warehouse.exports.lerobot import LerobotExport
 from warehouse.exports.options import Selection, WeightsOptions
 from warehouse.exports.rabc import INDEX, PROGRESS, OneDatasetExport, configuration
 from warehouse.exports.selection import ExportEpisode, Selected
-from warehouse.lake import Lake
+from warehouse.lake import Lake, content_key
+from warehouse.lake.acceptances import stretches_with
 
 FILE = "weights.parquet"
 LEROBOT_FILE = "lerobot_weights.parquet"
@@ -52,6 +55,7 @@ TAKE_WEIGHTS = ("evo1", "molmoact2", "pi0", "pi05", "smolvla")  # LeRobot 0.6.1'
 EXAMPLE_POLICY = "smolvla"
 
 Key = tuple[str, int]  # dataset, episode_index
+Stretches = Mapping[Key, Sequence[tuple[int, int]]]  # half-open, of frames with faults, by run
 # The global index of an episode's first frame, its number, and its frames' weights [n]
 EpisodeWeights = tuple[int, int, np.ndarray]
 
@@ -75,10 +79,15 @@ def _weighed(e: ExportEpisode, label: Label | None, chunk_size: int) -> WeighedR
     return WeighedRun(e.task, gains_of(ramp(label), chunk_size), is_useful, e.success is False)
 
 
-def weights_by_episode(selected: Selected, options: WeightsOptions) -> dict[Key, np.ndarray]:
-    """The weights [n] of each selected run's frames. Raises UserError where all weigh 0."""
+def weights_by_episode(
+    selected: Selected, options: WeightsOptions, stretches: Stretches
+) -> dict[Key, np.ndarray]:
+    """The weights [n] of each selected run's frames, 0 in `stretches`. Raises UserError where all weigh 0."""
     runs = weighed_runs(selected, options.chunk_size)
     weights = frame_weights([*runs.values()], options.weighting)
+    for run, run_weights in zip(runs, weights, strict=True):
+        for start, end in stretches.get(run, ()):
+            run_weights[start:end] = 0.0
     if not any(w.any() for w in weights):
         raise UserError(
             f"nothing to export: no frame of the {len(runs)} episodes selected would weigh more than 0 by "
@@ -208,7 +217,28 @@ def usage(chunk_size: int, root: str = "") -> list[str]:
     ]
 
 
-def notes_on(selected: Selected, options: WeightsOptions, facts: Mapping[str, Any]) -> list[str]:
+def stretches_of(lake: Lake, selected: Selected, options: WeightsOptions) -> Stretches:
+    """The stretches of selected runs that are to weigh 0, as checks and people say by now."""
+    if not options.without_stretches:
+        return {}
+    stretches = stretches_with(lake, options.without_stretches)
+    return {e.key: stretches[e.key] for e in selected.episodes if e.key in stretches}
+
+
+def _frames_within(stretches: Stretches) -> int:
+    """How many frames are in any stretch of their run."""
+    frames = {
+        (run, frame)
+        for run, run_stretches in stretches.items()
+        for start, end in run_stretches
+        for frame in range(start, end)
+    }
+    return len(frames)
+
+
+def notes_on(
+    selected: Selected, options: WeightsOptions, facts: Mapping[str, Any], stretches: Stretches
+) -> list[str]:
     """What a user should know of the weights."""
     unlabelled = sum(e.label_run is None for e in selected.episodes)
     unknown = sum(e.success is None for e in selected.episodes)
@@ -218,6 +248,11 @@ def notes_on(selected: Selected, options: WeightsOptions, facts: Mapping[str, An
     if options.weighting == "combined":
         notes += counted(
             unknown, "episodes do not say how they ended: they weigh as if they had not failed"
+        )
+    if options.without_stretches:
+        checks = " or ".join(options.without_stretches)
+        notes.append(
+            f"{_frames_within(stretches)} frames of {len(stretches)} runs are in stretches with {checks}: they weigh 0"
         )
     if facts["correlation"] is None:
         notes.append(
@@ -247,7 +282,22 @@ def section(facts: Mapping[str, Any], lines: Sequence[str]) -> str:
 """
 
 
-class WeightsExport(OneDatasetExport):
+class _ExportOfStretches(Export):
+    """An export that gives frames in stretches with faults no weight."""
+
+    @cached_property
+    def stretches(self) -> Stretches:
+        return stretches_of(self.now, self.selected, self.options)
+
+    @property
+    def identity(self) -> str:
+        """Also the stretches: people accept some while the snapshot of a release stays."""
+        if not self.stretches:
+            return super().identity
+        return content_key(super().identity, repr(sorted(self.stretches.items())))
+
+
+class WeightsExport(_ExportOfStretches, OneDatasetExport):
     """Both files for the LeRobot dataset that a dataset was built from, with a row for each of its frames. All gains
     are in memory at a time."""
 
@@ -259,7 +309,7 @@ class WeightsExport(OneDatasetExport):
 
     def write_rest(self) -> Mapping[str, Any]:
         options = self.options
-        weights = weights_by_episode(self.selected, options)
+        weights = weights_by_episode(self.selected, options, self.stretches)
         facts = self.folder.part(
             "weights",
             write_weights,
@@ -269,7 +319,10 @@ class WeightsExport(OneDatasetExport):
             options.chunk_size,
         )
         lines = usage(options.chunk_size)
-        notes = [*self.selected.label_notes(), *notes_on(self.selected, options, facts)]
+        notes = [
+            *self.selected.label_notes(),
+            *notes_on(self.selected, options, facts, self.stretches),
+        ]
         noted = "".join(f"\n{note}.\n" for note in notes)
         self.folder.write(
             README, f"# Weights of the frames of {self.dataset}\n{noted}\n{section(facts, lines)}"
@@ -286,7 +339,7 @@ class WeightsExport(OneDatasetExport):
                 )
 
 
-class WeightedDatasetExport(LerobotExport):
+class WeightedDatasetExport(_ExportOfStretches, LerobotExport):
     """A LeRobot dataset with a column of weights, and both files by its own numbers of frames."""
 
     added = MappingProxyType({WEIGHT: "float32"})
@@ -295,14 +348,14 @@ class WeightedDatasetExport(LerobotExport):
         return {WEIGHT: self.weights[e.key].astype(np.float32)}
 
     def added_notes(self) -> list[str]:
-        return notes_on(self.selected, self.options, self.facts)
+        return notes_on(self.selected, self.options, self.facts, self.stretches)
 
     def added_section(self) -> str:
         return f"\n{section(self.facts, self.lines)}"
 
     def write_rest(self) -> dict[str, Any]:
         options = self.options
-        self.weights = weights_by_episode(self.selected, options)
+        self.weights = weights_by_episode(self.selected, options, self.stretches)
         episodes = ((self.starts[n], n, self.weights[e.key]) for n, e in enumerate(self.episodes))
         self.facts = self.folder.part(
             "weights", write_weights, self.folder, episodes, options.weighting, options.chunk_size

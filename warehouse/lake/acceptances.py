@@ -116,6 +116,23 @@ def runs_with(lake: Lake, checks: Collection[str]) -> dict[tuple[str, int], list
     return {(dataset, episode): run_checks for dataset, episode, run_checks in rows}
 
 
+def stretches_with(
+    lake: Lake, checks: Collection[str]
+) -> dict[tuple[str, int], list[tuple[int, int]]]:
+    """By run (dataset, episode_index) the half-open stretches of frames in which any of some checks found what nobody
+    accepted. Raises UserError: there is no such check."""
+    for check in checks:
+        check_known(check)
+    stretches: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    for dataset, episode, start, end in lake.rows(
+        "SELECT DISTINCT dataset, episode_index, start_frame, end_frame FROM checks "
+        "WHERE list_contains(?, check_name) AND NOT is_accepted ORDER BY ALL",
+        [list(checks)],
+    ):
+        stretches.setdefault((dataset, episode), []).append((start, end))
+    return stretches
+
+
 def in_words(counts: dict[str, int]) -> str:
     """Example: "camera_black in 1 run, camera_frozen in 2 runs"."""
     return ", ".join(

@@ -11,7 +11,8 @@ from contextlib import contextmanager, nullcontext
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -23,7 +24,7 @@ from warehouse.lake import people
 from warehouse.lake.catalog import back_up
 from warehouse.lake.connection import LakeConnection, connect, quoted, row_by_row, was_interrupted
 from warehouse.lake.journal import PeopleJournal, Waiting
-from warehouse.lake.outdated import forget_labels
+from warehouse.lake.outdated import forget_labels, make_shards_stale
 from warehouse.lake.place import LakeError, locked, place
 from warehouse.lake.publication import (
     WHOLE_DATASET,
@@ -46,6 +47,17 @@ NO_MOVES: Mapping[int, int] = {}
 REWRITTEN_FROM = (
     0.25  # share of a file's rows that were deleted, from which on it is written anew without them
 )
+
+
+class StandIns(NamedTuple):
+    """Shards of the corpus that are `replaced` in the snapshot of a release; `rows`: those of `shards` and
+    `sample_location` in their place, by table."""
+
+    replaced: tuple[str, ...] = ()
+    rows: Mapping[str, pa.Table] = MappingProxyType({})
+
+
+NO_STAND_INS = StandIns()
 
 
 class Lake(LakeConnection):
@@ -340,19 +352,55 @@ class Lake(LakeConnection):
         release: dict[str, Any],
         shards: pa.Table,
         write: Callable[[int], dict[str, Any]] = lambda _: {},
+        stand_ins: StandIns = NO_STAND_INS,
     ) -> int:
         """Record a release and its shards in a snapshot of their own; returns that snapshot.
 
         `write` puts down, before the release is recorded, what belongs to it, and returns further columns of its row;
-        where it raises there is no release.
+        where it raises there is no release. `stand_ins`: what that snapshot, and no later one, has in the place of
+        shards of the corpus.
         """
-        with self.lock(), self.transaction(f"release {release['name']}"):
-            snapshot = self.snapshot() + 1
-            self.con.execute("DELETE FROM release_shards WHERE name = ?", [release["name"]])
-            self._add(TABLES["release_shards"], shards)
-            row = release | {"snapshot": snapshot} | write(snapshot)
-            self._upsert(TABLES["releases"], TABLES["releases"].rows([row]))
+        with self.lock():
+            corpus_rows = self._rows_of_shards(stand_ins.replaced)
+            with self.transaction(f"release {release['name']}"):
+                snapshot = self.snapshot() + 1
+                self._exchange_shards(stand_ins.replaced, stand_ins.rows)
+                # Where the process ends before the second commit, the next build makes these shards anew
+                make_shards_stale(self, corpus_rows)
+                self.con.execute("DELETE FROM release_shards WHERE name = ?", [release["name"]])
+                self._add(TABLES["release_shards"], shards)
+                row = release | {"snapshot": snapshot} | write(snapshot)
+                self._upsert(TABLES["releases"], TABLES["releases"].rows([row]))
+            if stand_ins.replaced:
+                names = stand_ins.rows["shards"]["shard"].to_pylist()
+                with self.transaction(f"shards of the corpus after release {release['name']}"):
+                    self._exchange_shards(names, corpus_rows)
         return snapshot
+
+    def _rows_of_shards(self, names: Sequence[str]) -> dict[str, pa.Table]:
+        """The rows that record some shards, and those of the stage that made them; none without names."""
+        if not names:
+            return {}
+        listed = [list(names)]
+        rows = {
+            table: self.arrow(f"FROM {table} WHERE list_contains(?, shard)", listed)
+            for table in ("shards", "sample_location")
+        }
+        sql = (
+            "FROM stage_runs WHERE stage = 'shards' AND (dataset, chunk) IN "
+            "(SELECT (dataset, chunk) FROM shards WHERE list_contains(?, shard))"
+        )
+        return rows | {"stage_runs": self.arrow(sql, listed)}
+
+    def _exchange_shards(self, names: Sequence[str], rows: Mapping[str, pa.Table]) -> None:
+        """Put rows in the place of those of some shards. Within a transaction."""
+        for table in ("shards", "sample_location"):
+            if names:
+                self.con.execute(
+                    f"DELETE FROM {table} WHERE list_contains(?, shard)", [list(names)]
+                )
+        for table, new_rows in rows.items():
+            self._upsert(TABLES[table], new_rows)
 
     def back_up(self) -> None:
         """Copy the catalog into backups/, if it has changed since the last time. Raises DiskFullError."""

@@ -98,6 +98,16 @@ def make_stale(lake: LakeConnection, dataset: str, chunks: Collection[int]) -> N
     )
 
 
+def make_shards_stale(lake: LakeConnection, rows: Mapping[str, pa.Table]) -> None:
+    """Let the next build write the shards of some chunks anew: those of the rows of `stage_runs`, if there are any."""
+    for run in rows["stage_runs"].to_pylist() if rows else ():
+        lake.con.execute(
+            f"UPDATE stage_runs SET input_hash = '{CHANGED}' "
+            "WHERE stage = 'shards' AND dataset = ? AND chunk = ?",
+            [run["dataset"], run["chunk"]],
+        )
+
+
 def _imported_rows(
     lake: LakeConnection, dataset: str, moved_episodes: Mapping[int, int]
 ) -> dict[str, pa.Table]:

@@ -4,19 +4,24 @@ Building and training on one's own machine are never asked for a licence; a rele
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
 
+import pyarrow as pa
+
 from core.domain.label_run import LabelGate
 from core.errors import UserError
 from core.paths import Workspace
+from core.tables import TABLES
 from warehouse.lake import Lake
-from warehouse.lake.acceptances import check_known
+from warehouse.lake.acceptances import runs_with
 from warehouse.lake.blocking import blocked_datasets
+from warehouse.lake.lake import NO_STAND_INS, StandIns
 from warehouse.lake.statements import taken_down
+from warehouse.shards.cutting import cut_shard
 
 OPEN = "open"
 NON_COMMERCIAL = "non-commercial"
@@ -206,24 +211,30 @@ WHERE e.confidence < $1 OR (s.names_steps AND e.confidence < $2) GROUP BY 1"""
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Shards of a dataset (all of them where `shards` is empty) that a release cannot hold."""
+    """What a release does not hold of a dataset: `shards`, or the `episodes` that were cut out of some; else all."""
 
     dataset: str
     why: str
     remedy: str
     shards: tuple[str, ...] = ()
     samples: int = 0
+    episodes: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         title = f"{self.dataset}: {len(self.shards)} shards" if self.shards else self.dataset
+        if self.episodes:
+            title = f"{self.dataset}: {len(self.episodes)} runs"
         return f"{title} with {self.samples} samples: {self.why}; {self.remedy}"
 
 
 @dataclass(frozen=True)
 class Contents:
+    """`stand_ins`: rows of shards that were cut for the release alone."""
+
     datasets: list[str]
     shards: tuple[ShardFile, ...]
     left_out: tuple[LeftOut, ...]
+    stand_ins: StandIns = NO_STAND_INS
 
 
 def contents(
@@ -236,8 +247,9 @@ def contents(
     of which no blocking check fails.
 
     `gate`: no shard with samples of labels that do not pass it; None: labels are as sure as the samples were built to
-    ask. `without`: no shard that shows a run in which one of these checks found a fault that nobody accepted. Raises
-    ReleaseError for none, UserError for a check that is not there.
+    ask. `without`: no run in which one of these checks found a fault that nobody accepted; shards that show one are
+    written again without it, beside those of the corpus. Raises ReleaseError for none, UserError for a check that is
+    not there, ShardError for a shard that cannot be read.
     """
     # Licence and takedown are judged by dataset, and only then shard by shard
     shards_by_dataset: dict[str, list[ShardFile]] = {}
@@ -253,9 +265,7 @@ def contents(
         unsure = dict(lake.rows(UNSURE, [gate.min_confidence, gate.min_name_confidence]))
     else:
         unsure = {}
-    for check in without:
-        check_known(check)
-    faulty = dict(lake.rows(FAULTY, [list(without)])) if without else {}
+    cuts = Cuts(lake, without)
     blocked = blocked_datasets(lake)
 
     # A dataset is left out as a whole, or only shards of it are
@@ -270,19 +280,63 @@ def contents(
             continue
         # shards that were made before some of their episodes were taken down still show them
         fresh, stale = _without(dataset, shards, showing, _taken_down)
-        # shards are whole: one with a sample of an unsure label, or a bad run, has to be built anew without it
+        # one with a sample of an unsure label has to be built anew without it
         sure_shards, not_sure = _without(
             dataset, fresh, unsure, partial(_not_sure, gate=gate or LabelGate())
         )
-        sound, not_sound = _without(
-            dataset, sure_shards, faulty, partial(_not_sound, dataset=dataset, checks=without)
-        )
+        sound_shards, not_sound = cuts.without_faulty(dataset, sure_shards)
         exclusions += [*stale, *not_sure, *not_sound]
-        held_shards += sound
+        held_shards += sound_shards
 
     if not held_shards:
         raise ReleaseError(f"nothing is left for a release. {'. '.join(map(str, exclusions))}")
-    return Contents(sorted({s.dataset for s in held_shards}), tuple(held_shards), tuple(exclusions))
+    datasets = sorted({s.dataset for s in held_shards})
+    # By name, as a release has them
+    held_shards.sort(key=lambda held: held.shard)
+    return Contents(datasets, tuple(held_shards), tuple(exclusions), cuts.stand_ins())
+
+
+class Cuts:
+    """Shards that show runs in which some checks found faults, each written again without these runs."""
+
+    def __init__(self, lake: Lake, checks: Sequence[str]) -> None:
+        self.workspace = lake.workspace
+        self.checks = checks
+        self.faulty = runs_with(lake, checks) if checks else {}
+        self.showing = dict(lake.rows(FAULTY, [list(checks)])) if checks else {}
+        self._replaced: list[str] = []
+        self._rows: dict[str, list[pa.Table]] = {"shards": [], "sample_location": []}
+
+    def without_faulty(
+        self, dataset: str, shards: Sequence[ShardFile]
+    ) -> tuple[list[ShardFile], list[LeftOut]]:
+        """A dataset's shards without such runs, and what is said of these."""
+        kept_shards: list[ShardFile] = []
+        for shard in shards:
+            kept_shards += self._cut(shard) if shard.shard in self.showing else [shard]
+        num_lost = _samples(shards) - _samples(kept_shards)
+        episodes = sorted({e for s in shards for e in self.showing.get(s.shard, ())})
+        if not episodes:
+            return kept_shards, []
+        reason = f"checks found {' or '.join(self.checks)} in them (episodes {_listed(episodes)})"
+        remedy = "look at them (proccorpus quarantine --checks), or accept them"
+        left_out = LeftOut(dataset, reason, remedy, samples=num_lost, episodes=tuple(episodes))
+        return kept_shards, [left_out]
+
+    def _cut(self, shard: ShardFile) -> Iterator[ShardFile]:
+        episodes = {episode for name, episode in self.faulty if name == shard.dataset}
+        tables = cut_shard(self.workspace, shard.path(self.workspace), episodes, shard.store)
+        self._replaced.append(shard.shard)
+        for name, rows in self._rows.items():
+            rows.append(tables[name])
+        yield from (ShardFile(**row) for row in tables["shards"].to_pylist())
+
+    def stand_ins(self) -> StandIns:
+        rows = {
+            name: pa.concat_tables([TABLES[name].rows([]), *tables])
+            for name, tables in self._rows.items()
+        }
+        return StandIns(tuple(self._replaced), rows)
 
 
 def _samples(shards: Sequence[ShardFile]) -> int:
@@ -337,14 +391,6 @@ def _taken_down(episodes: Sequence[int]) -> tuple[str, str]:
     listed = f"they show episodes taken down ({', '.join(map(str, episodes))})"
     reason = listed if episodes else "they may show episodes taken down"
     return reason, "build the dataset again to make them anew"
-
-
-def _not_sound(episodes: Sequence[int], dataset: str, checks: Sequence[str]) -> tuple[str, str]:
-    numbers = ",".join(map(str, episodes))
-    names = " or ".join(checks)
-    reason = f"they show {len(episodes)} runs with {names} (episodes {_listed(episodes)})"
-    down = f"proccorpus takedown {dataset} --episodes {numbers} --reason {checks[0]}"
-    return reason, f"shards are whole: to keep the others, {down}, and build the dataset again"
 
 
 def _listed(episodes: Sequence[int]) -> str:

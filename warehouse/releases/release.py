@@ -152,8 +152,12 @@ GROUP BY 1 ORDER BY 1"""
 
 def held_faults(lake: Lake, release_contents: Contents) -> dict[str, dict[str, int]]:
     """By dataset and check in how many of its runs that a release holds nobody accepted what it found."""
+    return _by_dataset(lake.rows(HELD_FAULTS, [_shard_names(release_contents)]))
+
+
+def _by_dataset(rows: Iterable[tuple]) -> dict[str, dict[str, int]]:
     counts: dict[str, dict[str, int]] = {}
-    for dataset, check, runs in lake.rows(HELD_FAULTS, [_shard_names(release_contents)]):
+    for dataset, check, runs in rows:
         counts.setdefault(dataset, {})[check] = runs
     return counts
 
@@ -325,6 +329,13 @@ def get_release(lake: Lake, name: str | None = None) -> Release:
     return release
 
 
+def release_faults(lake: Lake, release: Release) -> dict[str, dict[str, int]]:
+    """As `held_faults`, of a release that is frozen."""
+    with closing(Lake(lake.workspace, read_only=True, snapshot=release.snapshot).con) as con:
+        rows = con.execute(HELD_FAULTS, [[shard.shard for shard in release.shard_list]]).fetchall()
+    return _by_dataset(rows)
+
+
 def local_release(lake: Lake) -> Release:
     """The corpus as it is, whatever its licences, for training and scoring here: named `local`, never published.
 
@@ -382,6 +393,7 @@ def create_release(
             [{"name": name} | asdict(s) for s in release_contents.shards]
         ),
         write=write,
+        stand_ins=release_contents.stand_ins,
     )
     lake.back_up()
     return get_release(lake, name)

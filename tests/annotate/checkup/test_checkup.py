@@ -66,6 +66,7 @@ def _camera(name: str, change: np.ndarray, random: np.random.Generator) -> Camer
         name,
         change.astype(np.float32),
         luma,
+        random.normal(-0.5, 0.02, FRAMES).astype(np.float32),
         np.zeros(FRAMES, bool),
         phash,
         tiny,
@@ -112,6 +113,11 @@ def black(run: RunSignals) -> RunSignals:
 
 def cut(run: RunSignals) -> RunSignals:
     return with_camera(run, 0, change=overwritten(run.cameras[0].change, 77, 78, 0.4))
+
+
+def blurred(run: RunSignals) -> RunSignals:
+    sharpness = run.cameras[0].sharpness - np.where(np.arange(FRAMES) < 77, 0, 0.5)
+    return with_camera(run, 0, sharpness=sharpness)
 
 
 def late(run: RunSignals) -> RunSignals:
@@ -170,6 +176,7 @@ def idle_at_the_end(run: RunSignals) -> RunSignals:
             camera,
             change=np.r_[camera.change, np.zeros(num_idle, np.float32)],
             luma=np.r_[camera.luma, np.repeat(camera.luma[-1:], num_idle)],
+            sharpness=np.r_[camera.sharpness, np.repeat(camera.sharpness[-1:], num_idle)],
             is_black=np.r_[camera.is_black, np.zeros(num_idle, bool)],
             phash=np.r_[camera.phash, np.repeat(camera.phash[-1:], num_idle)],
             tiny=np.concatenate([camera.tiny, np.repeat(camera.tiny[-1:], num_idle // 2, axis=0)]),
@@ -193,6 +200,10 @@ def with_stale_statistics(run: RunSignals) -> RunSignals:
     return replace(run, statistics=(stored,))
 
 
+def with_other_sign(run: RunSignals) -> RunSignals:
+    return replace(run, action=np.array(run.action) * [1, -1, 1, 1])
+
+
 FAULTS: dict[str, tuple[Callable[[RunSignals], RunSignals], tuple[int, int], str]] = {
     "camera_frozen": (frozen, (40, 100), "front"),
     "camera_black": (black, (30, 45), "wrist"),
@@ -204,6 +215,7 @@ FAULTS: dict[str, tuple[Callable[[RunSignals], RunSignals], tuple[int, int], str
     "action_clipped": (clipped, (0, FRAMES), ""),
     "dead_dimension": (dead, (0, FRAMES), ""),
     "other_scale": (in_degrees, (0, FRAMES), ""),
+    "other_sign": (with_other_sign, (0, FRAMES), ""),
     "gripper_stays": (never_closing, (0, FRAMES), ""),
     "idle_end": (idle_at_the_end, (192, 280), ""),
     "camera_moved": (moved_camera, (0, FRAMES), "front"),
@@ -213,6 +225,14 @@ FAULTS: dict[str, tuple[Callable[[RunSignals], RunSignals], tuple[int, int], str
 
 def test_runs_without_faults_are_not_named(runs: list[RunSignals]):
     assert faults(runs) == []
+
+
+def test_a_camera_out_of_focus_is_told_and_one_that_moves_a_lot_is_not(runs: list[RunSignals]):
+    (fault,) = faults([*runs[:4], blurred(runs[4]), *runs[5:]])
+    assert (fault.check_name, fault.episode_index, fault.start_frame) == ("camera_jumps", 4, 77)
+    assert "the sharpness leaps" in fault.detail
+    moving = runs[4].cameras[0].sharpness + np.where(np.arange(FRAMES) % 40 < 20, 0, 0.5)
+    assert faults([*runs[:4], with_camera(runs[4], 0, sharpness=moving), *runs[5:]]) == []
 
 
 @pytest.mark.parametrize("check_name", FAULTS)
@@ -286,6 +306,43 @@ def test_a_text_is_held_against_runs_of_other_texts():
     (fault,) = [f for f in faults(runs) if f.check_name == "text_differs"]
     assert (fault.episode_index, fault.signal) == (2, "text")
     assert '"put the cup away"' in fault.detail
+
+
+def test_a_camera_that_is_black_for_half_of_a_run_is_not_told_to_have_moved(runs: list[RunSignals]):
+    camera = runs[4].cameras[0]
+    dark = overwritten(camera.tiny, 20, 80, 10)
+    is_black = overwritten(camera.is_black, 40, 160, True)
+    spoilt = [*runs[:4], with_camera(runs[4], 0, tiny=dark, is_black=is_black), *runs[5:]]
+    assert [fault.check_name for fault in faults(spoilt)] == ["camera_black"]
+
+
+def test_a_sign_that_is_other_in_all_runs_is_told_where_most_joints_follow(runs: list[RunSignals]):
+    turned = faults([with_other_sign(run) for run in runs])
+    assert {(fault.check_name, fault.signal) for fault in turned} == {("other_sign", "state[1] y")}
+    assert [fault.episode_index for fault in turned] == list(range(RUNS))
+    # All joints against all actions is a convention
+    assert faults([replace(run, action=-np.array(run.action)) for run in runs]) == []
+
+
+def test_a_success_is_told_that_ends_like_what_others_show_earlier(runs: list[RunSignals]):
+    def lit(run: RunSignals, share: float = 1.0, *, success: bool | None = True) -> RunSignals:
+        """It becomes lighter until its end; one that ends early does so after a share of that."""
+        light = np.linspace(0, 80 * share, FRAMES // 2)[:, None, None]
+        cameras = [replace(c, tiny=(c.tiny + light).astype(np.uint8)) for c in run.cameras]
+        return replace(run, cameras=cameras, success=success)
+
+    def told(changed: RunSignals) -> list[tuple[str, int, int]]:
+        others = [lit(run) for run in runs if run.episode_index != 4]
+        return [
+            (fault.check_name, fault.episode_index, fault.start_frame)
+            for fault in faults([*others, changed])
+            if fault.check_name == "outcome_differs"
+        ]
+
+    assert told(lit(runs[4])) == []
+    assert told(lit(runs[4], 0.5)) == [("outcome_differs", 4, FRAMES - 1)]
+    # Of one that failed, or of which nothing is said, nothing is contradicted
+    assert told(lit(runs[4], 0.5, success=False)) == told(lit(runs[4], 0.5, success=None)) == []
 
 
 def test_a_gripper_that_a_failed_run_never_closes_is_no_fault(runs: list[RunSignals]):
