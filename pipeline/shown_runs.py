@@ -18,9 +18,9 @@ from eval.reward.video import Clip, RunEpisode, frames
 from ingest.signals.gripper import GripperSignal
 from pipeline.config import built
 from pipeline.episode_rewards import episode_clip
-from pipeline.reading import usable_episode
 from training.laptop.model import embed
 from warehouse.lake import Lake
+from warehouse.lake.episodes import usable_episode
 from warehouse.lake.stored import labels_of, stored_signals
 
 MOST = 5  # references of a task
@@ -63,7 +63,7 @@ def shown_task(space: Workspace, references: Sequence[str]) -> str:
     UserError."""
     lake = Lake(space, read_only=True)
     for dataset, episode in chain.from_iterable(_named(lake, text) for text in references):
-        if task := usable_episode(lake, dataset, episode)["task"]:
+        if task := usable_episode(lake.con, dataset, episode).task:
             return task_text(task)
     return ""
 
@@ -94,14 +94,14 @@ def _shown(
     grippers: Sequence[GripperSignal],
 ) -> Shown:
     """Raises UserError."""
-    row = usable_episode(lake, dataset, episode)
+    facts = usable_episode(lake.con, dataset, episode)
     label = labels_of(lake.con, dataset, episodes=[episode], whole=True).get(episode)
-    if label is None or len(label.progress) != row["num_frames"]:
+    if label is None or len(label.progress) != facts.num_frames:
         raise UserError(
             f"--like {dataset}/{episode}: it has no label of every frame; build labels first"
         )
     names = [
-        row["cameras"][0] if camera == PREFERRED else camera for camera in cameras or (PREFERRED,)
+        facts.cameras[0] if camera == PREFERRED else camera for camera in cameras or (PREFERRED,)
     ]
     clip, _ = episode_clip(lake.workspace, dataset, episode, names)
     frame_indices, pictures = pictures_of(clip, encoder)
@@ -117,7 +117,7 @@ def _shown(
         label.progress.astype(np.float64)[frame_indices],
         steps[frame_indices],
         tuple(plan.get(k, f"step {k + 1}") for k in range(label.num_planned)),
-        row["num_frames"] / row["fps"],
+        facts.duration_s,
         openings_at(clip, frame_indices, grippers),
     )
 

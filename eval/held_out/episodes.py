@@ -12,6 +12,7 @@ from core.errors import UserError
 from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice, ask
 from eval.benchmarks.question import Question
 from warehouse.lake import Lake
+from warehouse.lake.episodes import usable_episodes
 from warehouse.lake.sql import open_for_users
 from warehouse.lake.stored import RunFacts, run_facts
 from warehouse.releases.release import Release
@@ -95,8 +96,7 @@ def held_out(
     """The episodes of some splits of a release, from its shards and snapshot. Raises UserError or ShardError."""
     # The lake as it was when the release was cut: later builds may have changed an episode's facts
     con = open_for_users(lake.workspace, release.snapshot)
-    seconds = "SELECT dataset, episode_index, num_frames / fps FROM episodes WHERE status = 'ok'"
-    length_s = {(dataset, episode): s for dataset, episode, s in con.execute(seconds).fetchall()}
+    length_s = {episode.key: episode.duration_s for episode in usable_episodes(con)}
     compared = run_facts(con)
     references = set(
         con.execute("SELECT dataset, episode_index FROM current_references").fetchall()

@@ -23,7 +23,7 @@ from eval.reward.stream import RewardError
 from eval.reward.video import score_clip, scored_rows
 from eval.rl.local import LocalSession
 from ingest.media.video import decode
-from pipeline.episode_rewards import chunk_episodes, episode_clip, score_episodes
+from pipeline.episode_rewards import episode_clip, score_episodes
 from pipeline.rewards import score_video
 from pipeline.shown_runs import shown_scorer
 from tests.kits.cli_kit import Built, assert_one_error_line, proccorpus
@@ -34,6 +34,7 @@ from tests.kits.training_kit import KilledError
 from training.folder import ModelError
 from training.runs import named_model
 from warehouse.lake import Lake, open_lake
+from warehouse.lake.episodes import usable_episodes
 
 pytestmark = pytest.mark.slow
 
@@ -252,7 +253,7 @@ def test_a_laptop_models_weights_are_what_it_says_of_each_video(
 
 def test_a_data_set_that_was_stopped_goes_on_where_it_was(own: Built, checkpoint: Path) -> None:
     lake = open_lake(Workspace(own.workspace))
-    episodes = [e for chunk in range(3) for e in chunk_episodes(lake, "tiny", chunk)]
+    episodes = usable_episodes(lake.con)
     assert [e.num_frames for e in episodes] == list(LENGTHS)
     scorer = open_checkpoint(checkpoint)
     calls = count()

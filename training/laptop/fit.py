@@ -30,6 +30,7 @@ from training.pictures import Item, decode_picture
 from training.recipe import AS_RECORDED, OTHER_TASK, NegativesConfig, Recipe
 from training.runs import Point, TrainingRun, record, run_folder, training_run_id
 from warehouse.lake import Lake
+from warehouse.lake.episodes import usable_episodes
 from warehouse.lake.sql import open_for_users
 from warehouse.releases.release import Release, find_release
 from warehouse.shards.shard import Sample, read_samples
@@ -42,7 +43,6 @@ SELECT p.dataset, p.episode_index, p.frame_index, p.progress
 FROM progress p JOIN active_runs a USING (dataset, episode_index, label_run)
 WHERE list_contains(?, p.dataset)
 """
-TASKS = "SELECT dataset, episode_index, task FROM episodes WHERE status = 'ok' AND list_contains(?, dataset)"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def read_episodes(
     Labels of frames that no sample asks about are those of the lake at the snapshot.
     """
     con = open_for_users(lake.workspace, snapshot)
-    tasks = {(d, e): task_text(task) for d, e, task in con.execute(TASKS, [datasets]).fetchall()}
+    usable = usable_episodes(con, "list_contains(?, dataset)", [datasets])
+    tasks = {episode.key: task_text(episode.task) for episode in usable}
     labels: dict[tuple[str, int], dict[int, float]] = {}
     for dataset, episode, frame, progress in con.execute(LABELS, [datasets]).fetchall():
         labels.setdefault((dataset, episode), {})[frame] = progress
