@@ -72,20 +72,20 @@ def named_scorer(
     """The same of a model that the options name, by default the latest, of a baseline, or of shown runs; `cameras`: of
     the run that is to be laid beside them."""
     if options.like:
-        from pipeline.shown_runs import shown_scorer  # imports duckdb
+        from pipeline.reference_runs import reference_scorer  # imports duckdb
 
         names = tuple(options.like_camera) or cameras
         return ScorerConfig(
-            shown=lambda: shown_scorer(space, options.like, names, options.lag, options.hold)
+            shown=lambda: reference_scorer(space, options.like, names, options.lag, options.hold)
         )
     return scorer_config(options, options.model or (None if options.baseline else LATEST), space)
 
 
 def task_like(references: Sequence[str], space: Workspace) -> str:
     """The instruction of the shown runs that `references` names, for a run that says none. Raises UserError."""
-    from pipeline.shown_runs import shown_task  # imports duckdb
+    from pipeline.reference_runs import reference_task  # imports duckdb
 
-    return shown_task(space, references)
+    return reference_task(space, references)
 
 
 def score_video(

@@ -24,8 +24,8 @@ from eval.reward.video import score_clip, scored_rows
 from eval.rl.local import LocalSession
 from ingest.media.video import decode
 from pipeline.episode_rewards import episode_clip, score_episodes
+from pipeline.reference_runs import reference_scorer
 from pipeline.rewards import score_video
-from pipeline.shown_runs import shown_scorer
 from tests.kits.cli_kit import Built, assert_one_error_line, proccorpus
 from tests.kits.laptop_kit import make_checkpoint as make_laptop
 from tests.kits.reward_kit import make_checkpoint, write_video
@@ -81,7 +81,9 @@ def test_a_run_is_laid_beside_shown_ones_the_same_from_everywhere(
     assert rows[-1]["progress"] > 0.9 > 0.3 > rows[0]["progress"]  # it is shown itself
 
     # As an environment here would ask; tests/eval/reward/test_shown.py has a server give the same
-    local = LocalSession(shown_scorer(Workspace(own.workspace), like_options[1::2]), TASKS[0], FPS)
+    local = LocalSession(
+        reference_scorer(Workspace(own.workspace), like_options[1::2]), TASKS[0], FPS
+    )
     live = [local.append(frame.rgb()) for frame in decode(video)]
     assert live[-1].success is not None
     assert {k: live[k].progress for k in numbers(rows)} == pytest.approx(
