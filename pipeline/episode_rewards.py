@@ -6,6 +6,7 @@ What is scored is known by model, settings and the episode's content; it is not 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import batched, groupby
 
 from annotate.samples.procvqa import task_text
@@ -14,10 +15,11 @@ from core.errors import UserError
 from core.paths import Workspace
 from eval.reward.open import ScorerConfig, open_scorer
 from eval.reward.scorer import UNSEEN, Reward, Scorer
-from eval.reward.stream import Moment
-from eval.reward.video import AT_ONCE, SCORE_FPS, RunEpisode
+from eval.reward.stream import Moment, Robot
+from eval.reward.video import AT_ONCE, SCORE_FPS, Clip
 from eval.scored import EvalPrediction, EvalRun, add_predictions, drop_predictions
-from ingest.episode import EpisodeRecord
+from ingest.episode import EpisodeData, EpisodeRecord
+from ingest.media.frames import Picture
 from ingest.reasons import DataError
 from ingest.source import read_episode
 from ingest.sources.files import Source
@@ -181,7 +183,7 @@ def score_selection(
 
 def episode_clip(
     space: Workspace, dataset: str, episode_index: int, cameras: Sequence[str] = ()
-) -> tuple[RunEpisode, str]:
+) -> tuple[Clip, str]:
     """A usable episode of the corpus as a run to score, by its preferred camera or those named; and its task.
 
     Raises UserError: no such dataset, episode or camera, or one that cannot be used.
@@ -203,7 +205,29 @@ def episode_clip(
     )
     sql = f"SELECT start_frame, end_frame, name FROM active_segments {of_episode} start_frame"
     label = {"labelled": curve, "steps": lake.rows(sql, [dataset, episode_index])}
-    clip = RunEpisode(
-        episode, tuple(cameras) or (has[0],), facts.fps, facts.num_frames or None, title, **label
+    clip = Clip(
+        tuple(cameras) or (has[0],),
+        facts.fps,
+        facts.num_frames or None,
+        title,
+        read=partial(_frames, episode),
+        robot=partial(_robot, episode),
+        **label,
     )
     return clip, task_text(facts.task)
+
+
+def _frames(episode: EpisodeData, camera: str) -> Iterator[tuple[float, Picture]]:
+    """A camera's frames in order, with their times in seconds. Raises VideoError, DataError."""
+    for _, time_s, picture in episode.frames(camera):
+        yield time_s, picture
+
+
+def _robot(episode: EpisodeData, frame: int) -> Robot:
+    """The state and the action at a frame, of those that the dataset has."""
+    columns = {"state": episode.state, "action": episode.action}
+    return {
+        column: rows[frame]
+        for column, rows in columns.items()
+        if rows is not None and frame < len(rows)
+    }

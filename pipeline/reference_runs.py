@@ -14,7 +14,7 @@ from annotate.samples.procvqa import task_text
 from core.errors import UserError
 from core.paths import Workspace
 from eval.reward.reference_scorer import ReferenceScorer, openings_of
-from eval.reward.video import Clip, RunEpisode, frames
+from eval.reward.video import Clip, frames
 from ingest.signals.gripper import GripperSignal
 from pipeline.config import built
 from pipeline.episode_rewards import episode_clip
@@ -123,7 +123,7 @@ def _reference_run(
 
 
 def openings_at(
-    clip: RunEpisode, frame_indices: np.ndarray, grippers: Sequence[GripperSignal]
+    clip: Clip, frame_indices: np.ndarray, grippers: Sequence[GripperSignal]
 ) -> np.ndarray | None:
     """How open the grippers of an episode are at some frames, as `ReferenceRun.openings`; None where nobody knows."""
     opened = [openings_of(grippers, clip.robot(frame)) for frame in frame_indices.tolist()]

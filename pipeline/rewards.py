@@ -14,7 +14,7 @@ from core.paths import Workspace
 from eval.reward.open import ModelOptions, ScorerConfig, ScorerOptions, open_scorer
 from eval.reward.overlay import write_overlay
 from eval.reward.stream import RewardError, Window
-from eval.reward.video import Clip, Row, RunEpisode, RunVideos, open_clip, score_clip
+from eval.reward.video import Clip, Row, open_clip, score_clip
 from pipeline.models import model_folder
 from training.folder import ModelError, TrainingError
 
@@ -105,7 +105,7 @@ def score_video(
     Both files appear whole or not at all.
     Raises RewardError and what open_scorer raises.
     """
-    is_opened = isinstance(run, RunVideos | RunEpisode)
+    is_opened = isinstance(run, Clip)
     _check_outputs({} if is_opened else run, out, overlay)
     clip = (
         run if is_opened else open_clip(run)
