@@ -32,7 +32,7 @@ from eval.annotators.truth import corpus_truth
 from eval.reward.reference_scorer import HOLD_S, MOST_SPREAD, FollowedRun
 from pipeline.episode_rewards import episode_clip
 from pipeline.reference_runs import openings_at, pictures_of
-from training.laptop.fit import ClipSource, ShownEpisode, fitted_model, learn_step
+from training.laptop.fit import ClipSource, EncodedPictures, fitted_model, learn_step
 from training.laptop.model import SeenWindow, read_windows
 from training.recipe import load_recipe
 from warehouse.lake import Lake
@@ -225,14 +225,11 @@ def laptop_error(name: str, sets: Mapping[str, Sequence[Run]]) -> float:
         for run in runs
     ]
     episodes = [
-        ShownEpisode(
-            *(
-                "",
-                k,
-                run.task,
-                run.shown.pictures[0][None].astype(np.float16),
-                np.arange(len(run.times_s)),
-            ),
+        EncodedPictures(
+            ("", k),
+            run.task,
+            run.shown.pictures[0][None].astype(np.float16),
+            np.arange(len(run.times_s)),
             run.shown.progress.astype(np.float32),
             WINDOW_S * live.HZ,
             WINDOW,
