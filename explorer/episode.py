@@ -90,7 +90,15 @@ FEW_FRAMES = 10_000  # of a chunk: they take less than 3 MB
 
 def find_episode(reader: LakeReader, dataset: str, episode_index: int) -> Episode:
     """An episode, whether it can be used or not. Raises PageError when the lake has no such episode."""
-    return episode_from_row(episode_facts(reader, dataset, episode_index))
+    return episode_and_facts(reader, dataset, episode_index)[0]
+
+
+def episode_and_facts(
+    reader: LakeReader, dataset: str, episode_index: int
+) -> tuple[Episode, dict[str, Any]]:
+    """An episode, and what pages show of it (episode_facts). Raises PageError when the lake has no such episode."""
+    facts = episode_facts(reader, dataset, episode_index)
+    return episode_from_row(facts), facts
 
 
 def address_of(episode: Episode) -> str:

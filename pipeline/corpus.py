@@ -28,6 +28,7 @@ from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.export import Exported
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake, corrections, open_lake
+from warehouse.lake.episodes import usable_episode
 from warehouse.lake.lake import lake_to_read
 from warehouse.lake.sql import open_for_users
 from warehouse.lake.stored import labels_of
@@ -222,7 +223,8 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode and its label.
+    """One episode and its label, as Python code holds it: other than `core.domain.episode.Episode` it can be drawn and
+    corrected.
 
     segments: in order, tiling the frames. plan: the planned steps. progress: float32 [num_frames], 0 to 1. label_run:
     who made the label, in table label_runs. content, newest_correction: what a correction of this label was made on.
@@ -281,16 +283,15 @@ def _episode(lake: Lake, dataset: Dataset, index: int) -> Episode:
         facts = corrections.episode_facts(lake, dataset.name, index)
     except corrections.CorrectionError as e:  # nobody corrects anything here
         raise UserError(str(e)) from e
-    key = [dataset.name, index]
-    [episode] = lake.dicts(
-        "SELECT task, success, fps FROM episodes WHERE dataset = ? AND episode_index = ?", key
-    )
+    listed = usable_episode(lake.con, dataset.name, index)
     label = labels_of(lake.con, dataset.name, episodes=[index], whole=True).get(index, Label([], 0))
     return Episode(
         dataset=dataset,
         index=index,
-        **episode,
-        num_frames=facts["num_frames"],
+        task=listed.task,
+        success=listed.success,
+        fps=listed.fps,
+        num_frames=listed.num_frames,
         segments=tuple(label.segments),
         plan=label.plan,
         progress=label.progress,

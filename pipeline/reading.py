@@ -68,7 +68,9 @@ def records_of(lake: Lake, dataset: str, episodes: Iterable[int]) -> list[Episod
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeSignals(Signals):
-    """Measurements of one episode, without pictures; arrays [num_frames].
+    """Measurements of one episode as the lake holds them, without pictures: `Episode` has its facts alone.
+
+    Arrays [num_frames].
 
     views: the cameras that it is labelled by, the preferred one first.
     change: the visual change of the view in which most changes; phash: of the preferred camera.

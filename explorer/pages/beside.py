@@ -13,12 +13,11 @@ from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import correction_state
 from explorer.drawn_labels import shown_episode
-from explorer.episode import OF_EPISODE, EpisodeIndex, episode_facts, find_episode
+from explorer.episode import OF_EPISODE, EpisodeIndex, episode_and_facts, find_episode
 from explorer.pages.outcomes import stated_outcome
 from explorer.review_queue import QueuePlace
 from explorer.site import Explorer, Visiting
 from explorer.tasks import MOST_LISTED, shown_tasks
-from warehouse.lake.episodes import episode_from_row
 
 router = APIRouter(prefix="/review/beside/{dataset}")
 UNSURE = 0.7  # steps that are less sure are named, so that one looks there
@@ -67,8 +66,7 @@ def page(
 ) -> HTMLResponse:
     """A run beside the reference that its label follows. Raises PageError: it follows none."""
     reader = visit.reader
-    facts = episode_facts(reader, dataset, episode_index)
-    episode = episode_from_row(facts)
+    episode, facts = episode_and_facts(reader, dataset, episode_index)
     shown_facts = shown_episode(visit, episode)
     run, alignment = _label_beside(reader, episode, shown_facts)
     reference = find_episode(reader, dataset, alignment["reference"])

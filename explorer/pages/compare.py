@@ -17,11 +17,10 @@ from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
 from explorer.drawn_labels import shown_episode
-from explorer.episode import EpisodeIndex, episode_facts
+from explorer.episode import EpisodeIndex, episode_and_facts
 from explorer.pages.episode import charts_data, run_name
 from explorer.pages.leaderboard import BASELINES
 from explorer.site import Visiting
-from warehouse.lake.episodes import episode_from_row
 from warehouse.lake.similarity import SimilarityQuery, most_similar
 
 router = APIRouter()
@@ -169,8 +168,7 @@ def page(
     visit: Visiting, dataset: str, episode_index: EpisodeIndex, a: str = "", b: str = ""
 ) -> HTMLResponse:
     """`a` and `b`: label runs or evaluations; default: the label that counts, and the next one."""
-    facts = episode_facts(visit.reader, dataset, episode_index)
-    episode = episode_from_row(facts)
+    episode, facts = episode_and_facts(visit.reader, dataset, episode_index)
     data = shown_episode(visit, episode)
     sides = comparable(data)
     chosen = [
@@ -255,8 +253,7 @@ def like_page(
     among: Annotated[str | None, Query(max_length=200)] = None,
 ) -> HTMLResponse:
     """`frame`: frames like this one; without it runs. `camera`: that shows it. `among`: only runs of this dataset."""
-    facts = episode_facts(visit.reader, dataset, episode_index)
-    episode = episode_from_row(facts)
+    episode, facts = episode_and_facts(visit.reader, dataset, episode_index)
     query: SimilarityQuery | None = None
     similar: list[dict[str, Any]] = []
     why_not = ""

@@ -24,7 +24,7 @@ from explorer.episode import (
     OF_EPISODE,
     EpisodeIndex,
     chunk_of,
-    episode_facts,
+    episode_and_facts,
     find_episode,
     keyframes,
     label_runs,
@@ -38,7 +38,6 @@ from explorer.pages.outcomes import stated_outcome
 from explorer.review_queue import ReviewQueue, place_of
 from explorer.site import Visit, Visiting
 from warehouse.lake.corrections import parsed
-from warehouse.lake.episodes import episode_from_row
 
 router = APIRouter()
 Series = Sequence[
@@ -106,8 +105,7 @@ def _edited_line(column: str, values: Sequence[float]) -> dict[str, Any]:
 @router.get("/episode/{dataset}/{episode_index}")
 def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
     reader = visit.reader
-    facts = episode_facts(reader, dataset, episode_index)
-    episode = episode_from_row(facts)
+    episode, facts = episode_and_facts(reader, dataset, episode_index)
     shown_facts = shown_episode(visit, episode)
     lines = progress_curves(shown_facts)
     queue = ReviewQueue.of(visit.request.query_params)
@@ -358,8 +356,7 @@ def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]
 
 @router.get("/why/{dataset}/{episode_index}")
 def why_page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
-    facts = episode_facts(visit.reader, dataset, episode_index)
-    episode = episode_from_row(facts)
+    episode, facts = episode_and_facts(visit.reader, dataset, episode_index)
     rows = visit.reader.dicts(CALLS_SQL, dataset, episode_index)
     # A call names stored pictures by the SHA-256 of their bytes
     pictures = {}

@@ -12,11 +12,17 @@ from core.domain.episode import Episode
 from explorer import media
 from explorer.access import PageError
 from explorer.drawn_labels import shown_episode
-from explorer.episode import EpisodeIndex, cameras, chunk_of, episode_facts, keyframes
+from explorer.episode import (
+    EpisodeIndex,
+    cameras,
+    chunk_of,
+    episode_and_facts,
+    episode_facts,
+    keyframes,
+)
 from explorer.jobs import while_wanted
 from explorer.labelled_video import DrawnLabel
 from explorer.site import Visit, Visiting, explorer_of
-from warehouse.lake.episodes import episode_from_row
 
 router = APIRouter(prefix="/media/{dataset}/{episode_index}")
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
@@ -81,14 +87,10 @@ async def _made(
     def convert(given_up: Callable[[], bool]) -> pathlib.Path:
         explorer = explorer_of(request)
         with explorer.corpus.reading() as reader:
-            facts = episode_facts(reader, dataset, episode_index)
+            episode, facts = episode_and_facts(reader, dataset, episode_index)
             limits = media.limits_of(reader, dataset)
             snapshot = reader.snapshot.number
-            label = (
-                _label(Visit(request, explorer, reader), episode_from_row(facts))
-                if with_label
-                else None
-            )
+            label = _label(Visit(request, explorer, reader), episode) if with_label else None
         media.video_file(explorer.space, facts, camera)
         name = cameras(facts, {})[camera]["camera"]
         pictures = media.places(explorer.corpus, snapshot, dataset, episode_index, name)
