@@ -16,7 +16,7 @@ from core.paths import Workspace
 from eval.reward.open import ScorerConfig, open_scorer
 from eval.reward.scorer import UNSEEN, Reward, Scorer
 from eval.reward.stream import Moment, Robot
-from eval.reward.video import AT_ONCE, SCORE_FPS, Clip
+from eval.reward.video import AT_ONCE, SCORE_FPS, RunClip
 from eval.scored import EvalPrediction, EvalRun, add_predictions, drop_predictions
 from ingest.episode import EpisodeData, EpisodeRecord
 from ingest.media.frames import Picture
@@ -183,7 +183,7 @@ def score_selection(
 
 def episode_clip(
     space: Workspace, dataset: str, episode_index: int, cameras: Sequence[str] = ()
-) -> tuple[Clip, str]:
+) -> tuple[RunClip, str]:
     """A usable episode of the corpus as a run to score, by its preferred camera or those named; and its task.
 
     Raises UserError: no such dataset, episode or camera, or one that cannot be used.
@@ -205,7 +205,7 @@ def episode_clip(
     )
     sql = f"SELECT start_frame, end_frame, name FROM active_segments {of_episode} start_frame"
     label = {"labelled": curve, "steps": lake.rows(sql, [dataset, episode_index])}
-    clip = Clip(
+    clip = RunClip(
         tuple(cameras) or (has[0],),
         facts.fps,
         facts.num_frames or None,

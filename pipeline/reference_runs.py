@@ -14,7 +14,7 @@ from annotate.samples.procvqa import task_text
 from core.errors import UserError
 from core.paths import Workspace
 from eval.reward.reference_scorer import ReferenceScorer, openings_of
-from eval.reward.video import Clip, frames
+from eval.reward.video import RunClip, frames
 from ingest.signals.gripper import GripperSignal
 from pipeline.config import built
 from pipeline.episode_rewards import episode_clip
@@ -123,7 +123,7 @@ def _reference_run(
 
 
 def openings_at(
-    clip: Clip, frame_indices: np.ndarray, grippers: Sequence[GripperSignal]
+    clip: RunClip, frame_indices: np.ndarray, grippers: Sequence[GripperSignal]
 ) -> np.ndarray | None:
     """How open the grippers of an episode are at some frames, as `ReferenceRun.openings`; None where nobody knows."""
     opened = [openings_of(grippers, clip.robot(frame)) for frame in frame_indices.tolist()]
@@ -132,7 +132,7 @@ def openings_at(
     return np.array(opened)
 
 
-def pictures_of(clip: Clip, encoder: Encoder) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+def pictures_of(clip: RunClip, encoder: Encoder) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """The frames that are looked at, HZ a second, and what the encoder makes of them, by camera."""
     stride = max(1, round(clip.fps / HZ))
 

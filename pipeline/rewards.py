@@ -14,7 +14,7 @@ from core.paths import Workspace
 from eval.reward.open import ModelOptions, ScorerConfig, ScorerOptions, open_scorer
 from eval.reward.overlay import write_overlay
 from eval.reward.stream import RewardError, Window
-from eval.reward.video import Clip, Row, open_clip, score_clip
+from eval.reward.video import Row, RunClip, open_clip, score_clip
 from pipeline.models import model_folder
 from training.folder import ModelError, TrainingError
 
@@ -90,7 +90,7 @@ def task_like(references: Sequence[str], space: Workspace) -> str:
 
 def score_video(
     config: ScorerConfig,
-    run: Mapping[str, Path] | Clip,
+    run: Mapping[str, Path] | RunClip,
     task: str,
     out: Path,
     *,
@@ -105,7 +105,7 @@ def score_video(
     Both files appear whole or not at all.
     Raises RewardError and what open_scorer raises.
     """
-    is_opened = isinstance(run, Clip)
+    is_opened = isinstance(run, RunClip)
     _check_outputs({} if is_opened else run, out, overlay)
     clip = (
         run if is_opened else open_clip(run)

@@ -10,7 +10,7 @@ import av
 import cv2
 import numpy as np
 
-from eval.reward.video import Clip, frames
+from eval.reward.video import RunClip, frames
 
 PANEL_PX, STRIP_PX = (
     180,
@@ -31,7 +31,7 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def write_overlay(
-    out: Path, clip: Clip, rows: Sequence[Mapping[str, Any]], partial: bool = False
+    out: Path, clip: RunClip, rows: Sequence[Mapping[str, Any]], partial: bool = False
 ) -> None:
     """Encode the first camera's frames with the curve of `rows` up to each, in one streaming pass. Raises RewardError.
 

@@ -40,7 +40,7 @@ def nothing_recorded(frame: int) -> Robot:
 
 
 @dataclass(frozen=True)
-class Clip:
+class RunClip:
     """A run to score, by some of its cameras; all have the same frames.
 
     num_frames: None where nobody says it. title: which it is, for people. read: the frames of a camera in order; raises
@@ -62,7 +62,7 @@ def open_clip(
     videos: Mapping[str, Path],
     probe: Callable[[Path], VideoInfo] = probe,
     read: ReadCamera | None = None,
-) -> Clip:
+) -> RunClip:
     """A run's videos by camera: by their headers, as `probe` reads them. `read`: what decodes them in the place of
     this process. Raises RewardError."""
     infos = {camera: _info(path, probe) for camera, path in videos.items()}
@@ -84,7 +84,7 @@ def open_clip(
     title = ", ".join(path.name for path in videos.values())
     if read is None:
         read = functools.partial(_decoded, videos)
-    return Clip(tuple(videos), first.fps, counts[first_camera], title, read)
+    return RunClip(tuple(videos), first.fps, counts[first_camera], title, read)
 
 
 def _decoded(videos: Mapping[str, Path], camera: str) -> Iterator[Shown]:
@@ -104,7 +104,7 @@ def _info(path: Path, probe: Callable[[Path], VideoInfo]) -> VideoInfo:
         raise RewardError(str(e)) from e
 
 
-def frames(clip: Clip, partial: bool = False) -> Iterator[dict[str, Shown]]:
+def frames(clip: RunClip, partial: bool = False) -> Iterator[dict[str, Shown]]:
     """The frames of all cameras, side by side. Raises RewardError for a video without any; for one that ends before
     its header says, or before another camera's, after the frames that are there, unless `partial`."""
     count = 0
@@ -127,7 +127,7 @@ def frames(clip: Clip, partial: bool = False) -> Iterator[dict[str, Shown]]:
         )
 
 
-def ending(clip: Clip, partial: bool = False) -> tuple[int, dict[str, np.ndarray]]:
+def ending(clip: RunClip, partial: bool = False) -> tuple[int, dict[str, np.ndarray]]:
     """Number of frames, and the last pictures by camera: a pass of its own, for the baselines. Raises RewardError."""
     [(count, last)] = deque(enumerate(frames(clip, partial), 1), maxlen=1)
     return count, {camera: picture.rgb() for camera, (_, picture) in last.items()}
@@ -135,7 +135,7 @@ def ending(clip: Clip, partial: bool = False) -> tuple[int, dict[str, np.ndarray
 
 def score_clip(
     scorer: Scorer,
-    clip: Clip,
+    clip: RunClip,
     task: str,
     *,
     score_fps: float = SCORE_FPS,
@@ -161,7 +161,7 @@ def score_clip(
         )
 
 
-def clip_moments(stream: Stream, clip: Clip, partial: bool = False) -> Iterator[Moment]:
+def clip_moments(stream: Stream, clip: RunClip, partial: bool = False) -> Iterator[Moment]:
     """What is to be scored of a clip, in order, in one streaming pass. Raises RewardError."""
     for camera_frames in frames(clip, partial):
         if stream.is_wanted:
@@ -176,7 +176,7 @@ def clip_moments(stream: Stream, clip: Clip, partial: bool = False) -> Iterator[
 
 def clip_stream(
     scorer: Scorer,
-    clip: Clip,
+    clip: RunClip,
     task: str,
     score_fps: float,
     steps: Sequence[str] = (),

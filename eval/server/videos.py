@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from core.files import ScratchFolder
 from core.wall import TOO_MUCH, Walled
-from eval.reward.video import Clip, Shown, open_clip
+from eval.reward.video import RunClip, Shown, open_clip
 from eval.server.limits import WALL_S, Refused, ServerLimits, check_container, check_pixels
 from ingest.media.frames import DecodeOptions
 from ingest.media.video import Frame, decode, probe
@@ -57,7 +57,7 @@ class WalledVideos:
     limits: Limits
     given_up: Callable[[], bool]  # does nobody wait for the next frame any more?
 
-    def clip(self) -> Clip:
+    def clip(self) -> RunClip:
         """Raises RewardError, and Refused (413)."""
         cpu_s = self.limits.cpu_s(sum(path.stat().st_size for path in self.videos.values()))
         return open_clip(self.videos, partial(self.ask, probe, cpu_s=cpu_s), self.read)
@@ -130,7 +130,7 @@ def _newest_rgb(path: Path, limits: Limits) -> np.ndarray:
     return newest.rgb()
 
 
-def check_videos(videos: WalledVideos, clip: Clip, limits: ServerLimits) -> int:
+def check_videos(videos: WalledVideos, clip: RunClip, limits: ServerLimits) -> int:
     """Pixels of a moment, by the headers: nothing is decoded. Raises Refused (413)."""
     pixels = 0
     for camera, path in videos.videos.items():

@@ -80,7 +80,7 @@ def test_a_run_is_laid_beside_shown_ones_the_same_from_everywhere(
     assert all(r["unsure"] is None and r["spread"] >= 0 for r in rows)
     assert rows[-1]["progress"] > 0.9 > 0.3 > rows[0]["progress"]  # it is shown itself
 
-    # As an environment here would ask; tests/eval/reward/test_shown.py has a server give the same
+    # As an environment here would ask; tests/eval/reward/test_reference_scorer.py has a server give the same
     local = LocalSession(
         reference_scorer(Workspace(own.workspace), like_options[1::2]), TASKS[0], FPS
     )
