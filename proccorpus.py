@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     __version__: str
     from core.errors import UserError
-    from pipeline.corpus import Corpus, Dataset, Episode, build, open, reward  # noqa: A004
+    from pipeline.corpus import Corpus, Dataset, build, open, reward  # noqa: A004
+    from pipeline.corpus import CorpusEpisode as Episode
 
 __all__ = [
     "Corpus",
@@ -40,6 +41,7 @@ __all__ = [
     "reward",
 ]
 _NAMES = {
+    "Episode": ("pipeline.corpus", "CorpusEpisode"),
     "UserError": ("core.errors", "UserError"),
     "__version__": ("core.version", "VERSION"),
 }

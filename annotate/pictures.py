@@ -166,12 +166,13 @@ def detail_sums(grids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # A column of pictures is one tall picture; where two meet, nothing counts
     laplacian = cv2.Laplacian(grids.reshape(-1, GRID), cv2.CV_16S, ksize=1).reshape(grids.shape)
     curvature = np.abs(laplacian[:, 1:-1, 1:-1]).reshape(n, -1).sum(axis=1, dtype=np.int64)
-    slopes = (
-        cv2.absdiff(grids[:, 1:].reshape(-1, GRID), grids[:, :-1].reshape(-1, GRID)),
-        cv2.absdiff(grids[:, :, 1:].reshape(-1, GRID - 1), grids[:, :, :-1].reshape(-1, GRID - 1)),
+    down = cv2.absdiff(grids[:, 1:].reshape(-1, GRID), grids[:, :-1].reshape(-1, GRID))
+    across = cv2.absdiff(
+        grids[:, :, 1:].reshape(-1, GRID - 1), grids[:, :, :-1].reshape(-1, GRID - 1)
     )
-    slope = sum(slope.reshape(n, -1).sum(axis=1, dtype=np.int64) for slope in slopes)
-    return curvature, slope
+    slope_down = down.reshape(n, -1).sum(axis=1, dtype=np.int64)
+    slope_across = across.reshape(n, -1).sum(axis=1, dtype=np.int64)
+    return curvature, slope_down + slope_across
 
 
 def fast_phashes(small: np.ndarray) -> np.ndarray:

@@ -184,27 +184,21 @@ ROUNDS = 50  # of estimating how many runs of a task failed; it has settled afte
 SPEAKS = 1.0  # log-odds from which on a sign is named
 
 
-@dataclass(frozen=True)
-class RunEnd:
-    """What of a run is compared. `activity` [n]: how fast it moves; `state` [n, d], None where there is none."""
+def activity(run: Signals) -> np.ndarray:
+    """How fast a run moves at each frame, float64 [n]: its speed, else how much its pictures change."""
+    return np.asarray(run.change if run.speed is None else run.speed, np.float64)
 
-    success: bool | None
-    fps: float
-    activity: np.ndarray
-    state: np.ndarray | None
-    last_hash: int  # 64-bit perceptual hash of the last picture
-    end_progress: float  # of its label
 
-    def moving_s(self) -> float:
-        return float((self.activity > MOVES * self._fast()).sum() / self.fps)
+def moving_s(run: Signals) -> float:
+    speeds = activity(run)
+    return float((speeds > MOVES * np.percentile(speeds, FAST_PERCENTILE)).sum() / run.fps)
 
-    def last_speed(self) -> float:
-        """Mean over the last moment, as a share of the fast speed."""
-        last = self.activity[-max(1, round(LAST_S * self.fps)) :]
-        return float(last.mean() / max(self._fast(), 1e-9))
 
-    def _fast(self) -> float:
-        return float(np.percentile(self.activity, FAST_PERCENTILE))
+def last_speed(run: Signals) -> float:
+    """Mean over the last moment, as a share of the fast speed."""
+    speeds = activity(run)
+    last = speeds[-max(1, round(LAST_S * run.fps)) :]
+    return float(last.mean() / max(np.percentile(speeds, FAST_PERCENTILE), 1e-9))
 
 
 @dataclass(frozen=True)
@@ -215,12 +209,17 @@ class Doubt:
     because: tuple[str, ...]
 
 
-def doubts(runs: Sequence[RunEnd]) -> list[Doubt | None]:
-    """For each run of a task; None where its outcome is known, or too few runs show what is usual."""
+def doubts(
+    runs: Sequence[Signals], last_hashes: Sequence[int], end_progress: Sequence[float]
+) -> list[Doubt | None]:
+    """For each run of a task; None where its outcome is known, or too few runs show what is usual.
+
+    last_hashes: the 64-bit perceptual hash of each run's last picture. end_progress: at the last frame, by its label.
+    """
     is_usual = np.array([run.success is not False for run in runs])
     if is_usual.sum() < FEWEST:
         return [None] * len(runs)
-    signs = signs_of(runs)
+    signs = signs_of(runs, last_hashes, end_progress)
     parts = signs * ALL_WEIGHTS
     p = of_task(1 / (1 + np.exp(-(BIAS + signs @ ALL_WEIGHTS))), [run.success for run in runs])
 
@@ -253,15 +252,17 @@ def of_task(p: np.ndarray, outcomes: Sequence[bool | None]) -> np.ndarray:
     return adapted
 
 
-def signs_of(runs: Sequence[RunEnd]) -> np.ndarray:
+def signs_of(
+    runs: Sequence[Signals], last_hashes: Sequence[int], end_progress: Sequence[float]
+) -> np.ndarray:
     """How odd the end of each run of a task is, float64 [runs, SIGNS]: from 0 (as the others) to FARTHEST.
 
     What is usual is read off the runs that are not known to have failed; there are to be two of them at least.
     """
     is_usual = np.array([run.success is not False for run in runs])
-    log_moving_s = np.log([run.moving_s() + MOVING_FLOOR_S for run in runs])
-    speed = np.array([run.last_speed() for run in runs])
-    hashes = np.array([run.last_hash for run in runs], np.uint64)
+    log_moving_s = np.log([moving_s(run) + MOVING_FLOOR_S for run in runs])
+    speed = np.array([last_speed(run) for run in runs])
+    hashes = np.array(last_hashes, np.uint64)
     bits = np.bitwise_count(hashes[:, None] ^ hashes[None])  # in which the last pictures differ
     signs = [
         robust_deviations(_apart(_last_states(runs), is_usual, STATE_FLOOR), is_usual, STATE_SCALE),
@@ -270,7 +271,7 @@ def signs_of(runs: Sequence[RunEnd]) -> np.ndarray:
         ),
         -robust_deviations(log_moving_s, is_usual, MOVING_SCALE),
         np.abs(robust_deviations(speed, is_usual, SPEED_SCALE)),
-        np.array([float(run.end_progress < 1) for run in runs]),
+        np.array([float(progress < 1) for progress in end_progress]),
     ]
     return np.clip(np.stack(signs, axis=1), 0, FARTHEST)
 
@@ -285,7 +286,7 @@ def _apart(distances: np.ndarray | None, is_usual: np.ndarray, floor: float) -> 
     return np.log(np.sort(other_distances, axis=1)[:, :nearer].mean(axis=1) + floor)
 
 
-def _last_states(runs: Sequence[RunEnd]) -> np.ndarray | None:
+def _last_states(runs: Sequence[Signals]) -> np.ndarray | None:
     """Distances between the last states [n, n], in standard deviations of all states; None where they have none."""
     states = [run.state for run in runs if run.state is not None]
     if len(states) < len(runs) or len({state.shape[1] for state in states}) > 1:

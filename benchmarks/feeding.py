@@ -29,7 +29,7 @@ from training.backbones import make_processor, make_tokenizer
 from training.batches import open_stream
 from training.recipe import Recipe, TinyConfig
 from training.transform import Transform
-from warehouse.shards.shard import ShardEpisode, picture_name
+from warehouse.shards.shard import EntryContent, picture_name
 
 TAKEN = 24_000  # tokens a second: Qwen3-VL-2B on one H200 at 40 % of its arithmetic
 NOISE = 4.0  # a camera's, in pixel values: frames that were enlarged would decode too quickly
@@ -87,7 +87,7 @@ def write_shards(folder: Path, pictures: list[bytes]) -> list[Path]:
             picture_name(e, p): pictures[(e * FRAMES + t) % len(pictures)]
             for t, p in enumerate(picture_rows)
         }
-        episodes.append(ShardEpisode("bench", e, samples, named_pictures))
+        episodes.append(EntryContent("bench", e, samples, named_pictures))
     return [write(folder, episodes, "bench-00000-train-0.tar")]
 
 

@@ -54,7 +54,7 @@ from training.transform import Transform
 from warehouse.lake import Lake
 from warehouse.releases.contents import ShardFile
 from warehouse.releases.release import Release, get_release
-from warehouse.shards.shard import ShardEpisode, picture_name, shards_stage
+from warehouse.shards.shard import EntryContent, picture_name, shards_stage
 
 GOAL_MFU = 0.4
 GOAL_TIMES = 2.0
@@ -141,7 +141,7 @@ def jpeg(rng: np.random.Generator, size: tuple[int, int]) -> bytes:
     ].tobytes()
 
 
-def episodes(count: int, moments: int, size: tuple[int, int]) -> Iterator[tuple[str, ShardEpisode]]:
+def episodes(count: int, moments: int, size: tuple[int, int]) -> Iterator[tuple[str, EntryContent]]:
     """As many pictures a sample as ProcVQA's family c has: one in three in ten samples, else 5 to 17."""
     rng = np.random.default_rng(0)
     for e in range(count):
@@ -167,7 +167,7 @@ def episodes(count: int, moments: int, size: tuple[int, int]) -> Iterator[tuple[
                     "pictures": frames[:n],
                 }
             )
-        yield "train", ShardEpisode("made", e, rows, pictures)
+        yield "train", EntryContent("made", e, rows, pictures)
 
 
 def write_release(lake: Lake, name: str, count: int, moments: int, size: tuple[int, int]) -> None:

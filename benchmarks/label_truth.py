@@ -179,8 +179,8 @@ def simulated_set(space: Workspace, folder: Path, dataset: str) -> list[Known]:
     build(space, folder / dataset, dataset)
     lake = Lake(space, read_only=True)
     truths = corpus_truth(lake, folder / "truth", dataset)
-    policies = load_truth(folder / "truth", dataset)
-    assert policies is not None, f"no truth of {dataset} in {folder}"
+    truth_by_episode = load_truth(folder / "truth", dataset)
+    assert truth_by_episode, f"no truth of {dataset} in {folder}"
     known_episodes = [
         Known(
             s,
@@ -189,7 +189,7 @@ def simulated_set(space: Workspace, folder: Path, dataset: str) -> list[Known]:
             t.boundaries,
             t.passes[0],
             float("nan"),
-            policies.policy[s.episode_index],
+            truth_by_episode[s.episode_index]["policy"],
         )
         for s in signals_without_outcomes(lake, dataset)
         if (t := truths.get(s.episode_index)) is not None

@@ -22,17 +22,17 @@ import numpy as np
 import torch
 
 from annotate.alignment import live
-from annotate.alignment.live import Following, Guide, Shown, Where
+from annotate.alignment.live import Following, Guide, ReferenceRun, Where
 from annotate.config import EmbeddingsConfig
 from annotate.embeddings.encoders import load_encoder
 from benchmarks.harness import build, table_text, trial_workspace
 from benchmarks.label_truth import TRUTH, hand_labelled, names, robot_of
 from core.paths import ROOT, Workspace
 from eval.annotators.truth import corpus_truth
-from eval.reward.shown import HOLD_S, MOST_SPREAD, ShownRun
+from eval.reward.reference_scorer import HOLD_S, MOST_SPREAD, FollowedRun
 from pipeline.episode_rewards import episode_clip
-from pipeline.shown_runs import openings_at, pictures_of
-from training.laptop.fit import ClipSource, ShownEpisode, fitted_model, learn_step
+from pipeline.reference_runs import openings_at, pictures_of
+from training.laptop.fit import ClipSource, EncodedPictures, fitted_model, learn_step
 from training.laptop.model import SeenWindow, read_windows
 from training.recipe import load_recipe
 from warehouse.lake import Lake
@@ -55,7 +55,7 @@ class Run:
     say."""
 
     task: str
-    shown: Shown
+    shown: ReferenceRun
     times_s: np.ndarray
     success: bool | None
 
@@ -80,7 +80,7 @@ def runs_of(space: Workspace, data: Path, truth: Path, name: str) -> list[Run]:
         progress = truths[episode].progress()
         steps = np.full(len(frame_indices), -1)
         opened = openings_at(clip, frame_indices, grippers)
-        shown_run = Shown(
+        shown_run = ReferenceRun(
             f"{name}/{episode}",
             pictures,
             progress[frame_indices],
@@ -157,7 +157,7 @@ def measured(runs: Sequence[Run], lag_s: float = 0.0, count: int = REFERENCES) -
 
 def told_at(places: Sequence[Where]) -> float | None:
     """The second of which success is said first."""
-    run = ShownRun(Following(Guide((), (), (), (1.0, 1.0), ())))
+    run = FollowedRun(Following(Guide((), (), (), (1.0, 1.0), ())))
     return next((w.about_s for w in places if run.has_held(w, is_sure(w)) >= HOLD_S), None)
 
 
@@ -225,14 +225,11 @@ def laptop_error(name: str, sets: Mapping[str, Sequence[Run]]) -> float:
         for run in runs
     ]
     episodes = [
-        ShownEpisode(
-            *(
-                "",
-                k,
-                run.task,
-                run.shown.pictures[0][None].astype(np.float16),
-                np.arange(len(run.times_s)),
-            ),
+        EncodedPictures(
+            ("", k),
+            run.task,
+            run.shown.pictures[0][None].astype(np.float16),
+            np.arange(len(run.times_s)),
             run.shown.progress.astype(np.float32),
             WINDOW_S * live.HZ,
             WINDOW,

@@ -30,7 +30,7 @@ from core.values import IMAGE_MARK
 from ingest.media.video import decode
 from tests.kits.shard_kit import write
 from warehouse.shards.loader import Loader
-from warehouse.shards.shard import Sample, ShardEpisode, index_path, picture_name, read_samples
+from warehouse.shards.shard import EntryContent, Sample, index_path, picture_name, read_samples
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 CAMERA = "observation.images.front"
@@ -65,7 +65,7 @@ def pictures(episodes: int) -> list[list[bytes]]:
     return [jpegs[k : k + FRAMES] for k in range(0, num_wanted, FRAMES)]
 
 
-def episode(number: int, jpegs: list[bytes]) -> ShardEpisode:
+def episode(number: int, jpegs: list[bytes]) -> EntryContent:
     rng = np.random.default_rng(number)
     kept_frames = [f for f in range(FRAMES) if rng.random() < 0.8]
     finished_frames = [f for f in kept_frames if f >= FRAMES - FINISHED]
@@ -89,17 +89,17 @@ def episode(number: int, jpegs: list[bytes]) -> ShardEpisode:
         }
         rows.append(ROW | row | {"question": question, "num_tokens": 80 + 64 * len(picture_rows)})
     names = {picture_name(number, p): p["frame_index"] for row in rows for p in row["pictures"]}
-    return ShardEpisode("sim", number, rows, {name: jpegs[f] for name, f in names.items()})
+    return EntryContent("sim", number, rows, {name: jpegs[f] for name, f in names.items()})
 
 
 # The ways to write and to read
 
 
-def write_ours(folder: Path, episodes: list[ShardEpisode]) -> list[Path]:
+def write_ours(folder: Path, episodes: list[EntryContent]) -> list[Path]:
     return [write(folder, episodes[k::SHARDS], f"ours-{k}.tar") for k in range(SHARDS)]
 
 
-def write_records(folder: Path, episodes: list[ShardEpisode]) -> list[Path]:
+def write_records(folder: Path, episodes: list[EntryContent]) -> list[Path]:
     from webdataset.writer import TarWriter
 
     tars = []

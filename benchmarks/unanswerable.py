@@ -43,7 +43,7 @@ from core.paths import Workspace
 from pipeline.config import stored_build
 from pipeline.picture_cache import PictureStore
 from pipeline.reading import records_of
-from pipeline.stages.samples import chunk_strangers, labelled_episodes
+from pipeline.stages.samples import labelled_episodes, other_task_episodes
 from pipeline.stages.shards import PictureDecoder, picture_key
 from warehouse.lake import Lake
 from warehouse.lake.stored import coarse_keyframes
@@ -158,7 +158,8 @@ def last_pictures(lake: Lake, dataset: str, per_episode: int) -> dict[str, list[
         "SELECT DISTINCT chunk FROM episode_facts WHERE dataset = ? ORDER BY 1", [dataset]
     ):
         episodes = list(labelled_episodes(lake, build, chunk))
-        rows += samples_stage(episodes, config, chunk_strangers(lake, dataset, chunk)).to_pylist()
+        listed_episodes = other_task_episodes(lake, dataset, chunk)
+        rows += samples_stage(episodes, config, listed_episodes).to_pylist()
     keys = [picture_key(row["pictures"][-1]) for row in rows]
 
     by_kind: dict[str, list[Shown]] = defaultdict(list)

@@ -29,8 +29,7 @@ SHOWN = (("sim_long", 3),)  # of docs/truth.md: a thing lost and taken up again
 
 
 def draw(lake: Lake, dataset: str, episode: int, name: str, max_bytes: int) -> None:
-    truth = load_truth(TRUTH, dataset)
-    known = truth.progress[episode] if truth else None
+    known = load_truth(TRUTH, dataset).get(episode, {}).get("progress")
     (IMAGES / f"{name}.png").write_bytes(
         render(labelled_episode(lake, dataset, episode, truth=known), max_bytes)
     )

@@ -15,8 +15,16 @@ from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, Question
 from eval.metrics.score import Measure, Score, mean_of
 from eval.metrics.score import score as score_of
+from eval.perturbed import (
+    answers_to,
+    counted,
+    evenly,
+    held_out_runs,
+    is_finished,
+    pictures_by_frame,
+    split_of,
+)
 from eval.scored import Episodes, ScoredBenchmark
-from eval.shown import QuestionedRun, answers_to, counted, evenly, shown_runs
 from training.negatives.windows import differ
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
@@ -33,9 +41,9 @@ VIDEO, UNDER = (
 
 def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Question]:
     """The questions about the first `limit` runs of each split. Raises BenchmarkError or ShardError."""
-    by_split: dict[str, dict[str, list[QuestionedRun]]] = {}
-    for run in shown_runs(lake, release, options.limit):
-        by_split.setdefault(run.split, {}).setdefault(run.task, []).append(run)
+    by_split: dict[str, dict[str, list[Sequence[Question]]]] = {}
+    for run in held_out_runs(lake, release, options.limit):
+        by_split.setdefault(split_of(run[0]), {}).setdefault(run[0].goal, []).append(run)
     questions = []
     for by_task in by_split.values():
         tasks = evenly(sorted(by_task), MOST_TASKS)
@@ -48,13 +56,15 @@ def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Quest
     return questions
 
 
-def _questions(run: QuestionedRun, tasks: Sequence[str]) -> list[Question]:
+def _questions(run: Sequence[Question], tasks: Sequence[str]) -> list[Question]:
     """Of a run under its own instruction and under those that truly differ from it."""
     questions = []
-    chosen = evenly(run.questions, MOMENTS)
+    chosen = evenly(run, MOMENTS)
+    task = run[0].goal
+    first = pictures_by_frame(run).get(0)
     for number, instruction in enumerate(tasks):
-        is_own = instruction == run.task
-        if not is_own and not differ(instruction, run.task):
+        is_own = instruction == task
+        if not is_own and not differ(instruction, task):
             continue
         for q in chosen:
             share = (q.progress or 0.0) if is_own else 0.0
@@ -68,16 +78,16 @@ def _questions(run: QuestionedRun, tasks: Sequence[str]) -> list[Question]:
                 text=progress_question(instruction, len(q.pictures), with_actions=with_actions),
                 progress=share,
                 success=None,
-                first=run.first,
+                first=first,
                 row={
                     "dataset": q.dataset,
                     "episode_index": int(q.trajectory),
-                    "split": run.split,
-                    "video": run.task,
+                    "split": split_of(q),
+                    "video": task,
                     "instruction": instruction,
                     "frame": q.row["frames"][-1],
                     "is_last": q is chosen[-1],
-                    "finished": run.is_finished,
+                    "finished": is_finished(run),
                     "progress": share,
                 },
             )

@@ -13,8 +13,8 @@ from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from eval.metrics import order
 from eval.metrics.score import Measure, Runs, answers_read, mean_of, worst_case
+from eval.perturbed import answers_to, counted, questions_by_run
 from eval.scored import Episodes, ScoredBenchmark
-from eval.shown import answers_to, counted, questions_by_run
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
 from warehouse.releases.release import Release

@@ -19,8 +19,16 @@ from eval.benchmarks.question import PictureFile, Question
 from eval.metrics.outcomes import auc
 from eval.metrics.progress import progress_measures
 from eval.metrics.score import Measure, answers_read, mean_of
+from eval.perturbed import (
+    FAMILY,
+    answers_to,
+    counted,
+    evenly,
+    held_out_runs,
+    pictures_by_frame,
+    split_of,
+)
 from eval.scored import Episodes, ScoredBenchmark, Series
-from eval.shown import FAMILY, QuestionedRun, answers_to, counted, evenly, shown_runs
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
 
@@ -117,29 +125,29 @@ def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Quest
     Raises BenchmarkError or ShardError.
     """
     chosen = [part for part in PARTS if part == CLEAN or not options.part or part in options.part]
-    return [
-        _shown_as(part, run, q)
-        for run in shown_runs(lake, release, options.limit)
-        for part in chosen
-        for q in evenly(run.questions, MOMENTS)
-    ]
+    questions = []
+    for run in held_out_runs(lake, release, options.limit):
+        run_pictures = pictures_by_frame(run)
+        for part in chosen:
+            questions += [_perturbed(part, q, run_pictures) for q in evenly(run, MOMENTS)]
+    return questions
 
 
-def _shown_as(part: str, run: QuestionedRun, q: Question) -> Question:
-    """A question of a run with its pictures changed."""
+def _perturbed(part: str, q: Question, run_pictures: Mapping[int, PictureFile]) -> Question:
+    """A question with its pictures changed; run_pictures: those of its run by frame, in order."""
     frames = list(q.row["frames"])
     pictures = q.pictures
-    first = run.first
+    first = run_pictures.get(0)
     if part in SPEEDS:
-        frames = _other_speed(frames, list(run.pictures), SPEEDS[part])
-        pictures = tuple(run.pictures[f] for f in frames)
+        frames = _other_speed(frames, list(run_pictures), SPEEDS[part])
+        pictures = tuple(run_pictures[f] for f in frames)
     elif part in CHANGES:
-        pictures = tuple(_changed(p, part, run) for p in pictures)
-        first = None if first is None else _changed(first, part, run)
+        pictures = tuple(_changed(p, part, run_pictures) for p in pictures)
+        first = None if first is None else _changed(first, part, run_pictures)
     row = {
         "dataset": q.dataset,
         "episode_index": int(q.trajectory),
-        "split": run.split,
+        "split": split_of(q),
         "shown": part,
         "frames": frames,
         "num_frames": q.num_frames,
@@ -157,10 +165,12 @@ def _shown_as(part: str, run: QuestionedRun, q: Question) -> Question:
     )
 
 
-def _changed(picture: PictureFile, change: str, run: QuestionedRun) -> ChangedPicture:
+def _changed(
+    picture: PictureFile, change: str, run_pictures: Mapping[int, PictureFile]
+) -> ChangedPicture:
     # A name of its own: messages and whoever keeps pictures by their place must not take it for the recorded one
     name = Path(f"{picture.path}:{picture.offset} ({change})")
-    return ChangedPicture(name, base=picture, change=change, run=tuple(run.pictures.values()))
+    return ChangedPicture(name, base=picture, change=change, run=tuple(run_pictures.values()))
 
 
 def _other_speed(frames: Sequence[int], known_frames: Sequence[int], speed: float) -> list[int]:

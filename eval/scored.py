@@ -33,8 +33,8 @@ LENGTHS_S = (10.0, 30.0)  # short, medium, long runs
 
 
 @dataclass(frozen=True)
-class ScoredEpisode:
-    """What is resampled: one episode in one part of a benchmark, and the slices that it belongs to."""
+class ResampledUnit:
+    """What the bootstrap draws: one episode in one part of a benchmark, or one task, with the slices that it is in."""
 
     key: tuple[str, ...]
     slices: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class ScoredBenchmark:
     `notes` what is not scored, and why."""
 
     benchmark: str
-    episodes: tuple[ScoredEpisode, ...]
+    episodes: tuple[ResampledUnit, ...]
     measures: Mapping[str, Measure]
     counts: Mapping[str, int]
     series: Series | None = None
@@ -152,7 +152,7 @@ class Episodes:
     """
 
     number: np.ndarray
-    scored: tuple[ScoredEpisode, ...]
+    scored: tuple[ResampledUnit, ...]
 
     @classmethod
     def of[T](
@@ -166,7 +166,7 @@ class Episodes:
         keys = list(map(key, answers))
         number = np.fromiter((places.setdefault(k, len(places)) for k in keys), np.int64, len(keys))
         _, first = np.unique(number, return_index=True)
-        return cls(number, tuple(ScoredEpisode(keys[k], tuple(slices(answers[k]))) for k in first))
+        return cls(number, tuple(ResampledUnit(keys[k], tuple(slices(answers[k]))) for k in first))
 
     def among(self, answers: np.ndarray) -> "Episodes":
         """The same episodes with some of their answers, by mask or by numbers."""

@@ -3,8 +3,9 @@
 from typing import Any
 
 from core.annotators import HUMAN
+from core.domain.episode import Episode
 from core.errors import UserError
-from explorer.episode import LakeEpisode, episode_data
+from explorer.episode import episode_data
 from explorer.site import Visit
 from warehouse.lake.corrections import SAID_LATER, Corrected, CorrectedSegment, parsed
 
@@ -22,13 +23,13 @@ def drawn_curves(
     return {}
 
 
-def shown_episode(visit: Visit, episode: LakeEpisode) -> dict[str, Any]:
+def shown_episode(visit: Visit, episode: Episode) -> dict[str, Any]:
     """Everything of an episode; a person's label that no build has taken in has its curves, too."""
     facts = episode_data(visit.reader, episode)
     return facts | {"runs": [_with_curves(visit, episode, run) for run in facts["runs"]]}
 
 
-def _with_curves(visit: Visit, episode: LakeEpisode, run: dict[str, Any]) -> dict[str, Any]:
+def _with_curves(visit: Visit, episode: Episode, run: dict[str, Any]) -> dict[str, Any]:
     """The label; where a person made it and it lacks its curves, with them, or with the reason in its notes."""
     if run["progress"] or run["annotator"] != HUMAN:
         return run

@@ -1,7 +1,7 @@
 """Everything the lake knows of one episode. Each query names dataset and chunk, so it opens one file of each table."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import quote
@@ -10,6 +10,7 @@ from fastapi import Path
 
 from annotate.signal_report import lag
 from core.annotators import follows_sql, made_by
+from core.domain.episode import Episode
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import NO_LABEL, QUALITY_SIGNS, labels_with_corrections
 from ingest.episode import EpisodeData, record_from_row
@@ -19,36 +20,8 @@ from ingest.source import read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
 from warehouse.lake.corrections import SAID_LATER, as_said
+from warehouse.lake.episodes import episode_from_row
 from warehouse.lake.stored import chunk_lags, labels_of_chunk, openings_of, signals_by_dataset
-
-
-@dataclass(frozen=True)
-class LakeEpisode:
-    """One episode of the lake; `facts` is its row of the view `episodes`, with what its dataset says."""
-
-    dataset: str
-    episode_index: int
-    chunk: int
-    facts: dict[str, Any]
-
-    @property
-    def num_frames(self) -> int:
-        return self.facts["num_frames"] or 0
-
-    @property
-    def key(self) -> tuple[str, int, int]:
-        return self.dataset, self.chunk, self.episode_index
-
-    @property
-    def address(self) -> str:
-        """The end of the addresses of its pages."""
-        return f"/{quote(self.dataset, safe='')}/{self.episode_index}"
-
-    @property
-    def partition(self) -> str:
-        """The name of the chunk's partition in Dagster."""
-        return f"{self.dataset}:{self.chunk:05d}"
-
 
 FACTS_SQL = """
     SELECT f.dataset, f.episode_index, f.chunk, f.source_id, f.task, f.tasks, f.success, f.success_source,
@@ -115,8 +88,34 @@ CURVES_SQL = """
 FEW_FRAMES = 10_000  # of a chunk: they take less than 3 MB
 
 
-def find_episode(reader: LakeReader, dataset: str, episode_index: int) -> LakeEpisode:
-    """Raises PageError when the lake has no such episode."""
+def find_episode(reader: LakeReader, dataset: str, episode_index: int) -> Episode:
+    """An episode, whether it can be used or not. Raises PageError when the lake has no such episode."""
+    return episode_and_facts(reader, dataset, episode_index)[0]
+
+
+def episode_and_facts(
+    reader: LakeReader, dataset: str, episode_index: int
+) -> tuple[Episode, dict[str, Any]]:
+    """An episode, and what pages show of it (episode_facts). Raises PageError when the lake has no such episode."""
+    facts = episode_facts(reader, dataset, episode_index)
+    return episode_from_row(facts), facts
+
+
+def address_of(episode: Episode) -> str:
+    """The end of the addresses of an episode's pages."""
+    return f"/{quote(episode.dataset, safe='')}/{episode.episode_index}"
+
+
+def partition_of(episode: Episode) -> str:
+    """The name that the partition of an episode's chunk has in Dagster."""
+    return f"{episode.dataset}:{episode.chunk:05d}"
+
+
+def episode_facts(reader: LakeReader, dataset: str, episode_index: int) -> dict[str, Any]:
+    """What pages show of an episode: its row of the view `episodes`, what its dataset says, and what is wrong with it.
+
+    Raises PageError when the lake has no such episode.
+    """
     of_dataset = _dataset(reader, dataset)
     chunk = chunk_of(reader, dataset, episode_index)
     rows = reader.of_episode("facts", FACTS_SQL, dataset, chunk, episode_index)
@@ -133,7 +132,7 @@ def find_episode(reader: LakeReader, dataset: str, episode_index: int) -> LakeEp
         facts["duration_s"] = facts["num_frames"] / facts["fps"]
     else:
         facts["duration_s"] = None
-    return LakeEpisode(dataset, episode_index, chunk, facts)
+    return facts
 
 
 def findings(reader: LakeReader, dataset: str, chunk: int, episode_index: int) -> list[dict]:
@@ -155,12 +154,13 @@ def findings(reader: LakeReader, dataset: str, chunk: int, episode_index: int) -
     ).get(dataset, [])
 
 
-def faults(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
+def faults(reader: LakeReader, episode: Episode) -> list[dict]:
     """The stretches in which checks found a fault, in order of time: rows of the view checks."""
     if not reader.has_rows("run_checks"):
         return []
     return reader.dicts(
-        f"SELECT * FROM checks {OF_EPISODE} ORDER BY start_frame, check_name, camera", *episode.key
+        f"SELECT * FROM checks {OF_EPISODE} ORDER BY start_frame, check_name, camera",
+        *episode.row_key,
     )
 
 
@@ -175,20 +175,20 @@ def _findings_of_datasets(reader: LakeReader) -> dict[str, list[dict]]:
     return by_dataset
 
 
-def _followers(reader: LakeReader, episode: LakeEpisode) -> set[str]:
+def _followers(reader: LakeReader, episode: Episode) -> set[str]:
     """Label runs whose label of the episode was made like one that a model made of another run."""
     follows = follows_sql("annotator", label="l")
     sql = (
         f"SELECT label_run FROM (FROM episode_labels {OF_EPISODE}) l JOIN label_runs USING (label_run) WHERE "
         f"{follows}"
     )
-    return {row["label_run"] for row in reader.dicts(sql, *episode.key)}
+    return {row["label_run"] for row in reader.dicts(sql, *episode.row_key)}
 
 
-def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
+def label_runs(reader: LakeReader, episode: Episode) -> list[dict]:
     """Every label of the episode, the active one first: who made it, segments, progress curves, words at frames."""
     # One query per table for all labels of the episode, then everything is put together by label run
-    key = episode.key
+    key = episode.row_key
 
     of_chunk = reader.lately(("labels", *key[:2]), lambda: labels_of_chunk(reader.con, *key[:2]))
     labels = of_chunk.get(episode.episode_index, {})
@@ -265,15 +265,13 @@ def recording_at(reader: LakeReader, dataset: str, episode_index: int) -> str | 
     return None
 
 
-def label_as_said(
-    reader: LakeReader, episode: LakeEpisode, label_run: str
-) -> dict[str, Any] | None:
+def label_as_said(reader: LakeReader, episode: Episode, label_run: str) -> dict[str, Any] | None:
     """A label of an episode as people could have said it (corrections.Corrected); None: it has none of that run."""
     of_chunk = reader.lately(
-        ("labels", *episode.key[:2]), lambda: labels_of_chunk(reader.con, *episode.key[:2])
+        ("labels", *episode.row_key[:2]), lambda: labels_of_chunk(reader.con, *episode.row_key[:2])
     )
     label = of_chunk.get(episode.episode_index, {}).get(label_run)
-    notes = reader.of_episode("episode_labels", f"FROM episode_labels {OF_CHUNK}", *episode.key)
+    notes = reader.of_episode("episode_labels", f"FROM episode_labels {OF_CHUNK}", *episode.row_key)
     facts = next((row for row in notes if row["label_run"] == label_run), None)
     if label is None or facts is None:
         return None
@@ -281,14 +279,14 @@ def label_as_said(
     return {"segments": segments} | {name: facts[name] for name in ("plan", *SAID_LATER)}
 
 
-def _of_frames(reader: LakeReader, episode: LakeEpisode, sql: str) -> list[dict[str, Any]]:
+def _of_frames(reader: LakeReader, episode: Episode, sql: str) -> list[dict[str, Any]]:
     """The rows of an episode of a query of this module. Where the chunk has few frames all of it is asked for once: to
     find the files takes most of the time."""
-    of_chunk = episode.key[:2]
+    of_chunk = episode.row_key[:2]
     lengths = reader.of_chunk("facts", FACTS_SQL, *of_chunk)["num_frames"].to_pylist()
     if sum(length or 0 for length in lengths) <= FEW_FRAMES:
-        return reader.of_episode(sql, sql.format(where=OF_CHUNK), *episode.key)
-    return reader.dicts(sql.format(where=OF_EPISODE), *episode.key)
+        return reader.of_episode(sql, sql.format(where=OF_CHUNK), *episode.row_key)
+    return reader.dicts(sql.format(where=OF_EPISODE), *episode.row_key)
 
 
 def keyframes(reader: LakeReader, key: tuple[str, int, int]) -> dict[str, list[dict]]:
@@ -304,7 +302,7 @@ def keyframes(reader: LakeReader, key: tuple[str, int, int]) -> dict[str, list[d
     return pictures
 
 
-def measures(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
+def measures(reader: LakeReader, episode: Episode) -> dict[str, Any]:
     """What was measured per frame: visual change by camera, how open grippers are, speed, and the state's dimensions.
 
     `gripper` is the one that closes most often; `grippers` has the curve of each, as recorded. `has_polarity`: is 1
@@ -322,7 +320,7 @@ def measures(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
         episode.dataset, []
     )
     if signals:
-        of_chunk = episode.key[:2]
+        of_chunk = episode.row_key[:2]
         lags = reader.lately(("lags", *of_chunk), lambda: chunk_lags(reader.con, *of_chunk))
     else:
         lags = []
@@ -349,7 +347,7 @@ def measures(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
     }
 
 
-def predictions(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
+def predictions(reader: LakeReader, episode: Episode) -> list[dict]:
     """The answers of models at frames of the episode, by evaluation, and the values they were scored against."""
     if not reader.has_rows("eval_predictions"):
         return []
@@ -371,9 +369,10 @@ def predictions(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     return sorted(with_runs, key=lambda p: (p["model"], p["eval_run"]))
 
 
-def episode_data(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
+def episode_data(reader: LakeReader, episode: Episode) -> dict[str, Any]:
     """All of it as one JSON value: what the page's scripts and other programs read."""
-    facts = (
+    facts = episode_facts(reader, episode.dataset, episode.episode_index)
+    names = (
         "task",
         "tasks",
         "num_frames",
@@ -389,8 +388,8 @@ def episode_data(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
         "episode_index": episode.episode_index,
         "chunk": episode.chunk,
         "snapshot": reader.snapshot.number,
-        **{name: episode.facts[name] for name in (*facts, "content_hash")},
-        "cameras": cameras(episode, keyframes(reader, episode.key)),
+        **{name: facts[name] for name in (*names, "content_hash")},
+        "cameras": cameras(facts, keyframes(reader, episode.row_key)),
         "runs": labels_with_corrections(
             reader, episode.dataset, episode.episode_index, label_runs(reader, episode)
         ),
@@ -400,9 +399,12 @@ def episode_data(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
     }
 
 
-def cameras(episode: LakeEpisode, stored: dict[str, list[dict]]) -> list[dict]:
-    """Each camera with its video, if it has one, the frame in it at which the episode begins, and stored pictures."""
-    facts = episode.facts
+def cameras(facts: dict[str, Any], stored: dict[str, list[dict]]) -> list[dict]:
+    """Each camera with its video, if it has one, the frame in it at which the episode begins, and stored pictures.
+
+    facts: as `episode_facts` has them.
+    """
+    address = address_of(episode_from_row(facts))
     videos = {video["camera"]: video for video in facts["videos"] or []}
     usable = facts["cameras"] or []
     # Cameras that could not be used are listed, too, with what is wrong with them
@@ -416,7 +418,7 @@ def cameras(episode: LakeEpisode, stored: dict[str, list[dict]]) -> list[dict]:
             "usable": name in usable,
             "problem": damage.get(name),
             "video": {
-                "url": f"/media{episode.address}/video/{number}",
+                "url": f"/media{address}/video/{number}",
                 "start_frame": videos[name]["start_frame"] or 0,
                 "fps": facts["stated_fps"] or facts["fps"],
             }
@@ -434,7 +436,7 @@ def _source(config: str) -> Source:
     return Source(DatasetConfig(**json.loads(config)["dataset"]), None, None)
 
 
-def recorded(reader: LakeReader, episode: LakeEpisode) -> EpisodeData:
+def recorded(reader: LakeReader, episode: Episode) -> EpisodeData:
     """An episode as its source has it; `action` is float64 [frames, dimensions], or None where there are none.
 
     Raises PageError: the source is not on this machine, or cannot be read.
@@ -465,7 +467,7 @@ class Listed(NamedTuple):
     row: dict[str, Any]
 
 
-def listing_of(reader: LakeReader, episode: LakeEpisode) -> Listed | None:
+def listing_of(reader: LakeReader, episode: Episode) -> Listed | None:
     """None: the lake does not know the source of the dataset."""
     # The source is opened as the last build opened it, so that frames are counted alike
     configs = reader.lately(
@@ -473,7 +475,7 @@ def listing_of(reader: LakeReader, episode: LakeEpisode) -> Listed | None:
     )
     if not configs:
         return None
-    (row,) = reader.of_episode("listed", f"FROM episode_facts {OF_CHUNK}", *episode.key)
+    (row,) = reader.of_episode("listed", f"FROM episode_facts {OF_CHUNK}", *episode.row_key)
     return Listed(configs[0][0], row)
 
 

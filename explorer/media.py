@@ -11,6 +11,7 @@ from contextlib import suppress
 from fractions import Fraction
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -22,9 +23,9 @@ from core.wall import TOO_MUCH, Pool, Walled
 from explorer.access import CorpusView, LakeReader, PageError
 from explorer.episode import (
     OF_EPISODE,
-    LakeEpisode,
     cameras,
     chunk_of,
+    episode_facts,
     find_episode,
     keyframes,
     listing_of,
@@ -34,6 +35,7 @@ from explorer.labelled_video import DrawnLabel
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, Picture, VideoError
 from ingest.media.video import decode, frame_times
 from ingest.reasons import LIMITS, Limits
+from warehouse.lake.episodes import episode_from_row
 
 SHEET = 8  # pictures of a contact sheet
 THUMB_PX, SHEET_PX = 180, 120  # height
@@ -56,26 +58,30 @@ KEPT_BYTES = 2_000_000_000  # of all files; those that were not looked at for lo
 ENCODER = {"preset": "veryfast", "crf": "20", "g": "12", "bf": "0"}
 
 
-def video_file(space: Workspace, episode: LakeEpisode, camera: int) -> Path:
-    """The video of an episode's camera (by number, as in `cameras`). Raises PageError: none, or not at hand."""
-    listed = cameras(episode, {})
+def video_file(space: Workspace, facts: dict[str, Any], camera: int) -> Path:
+    """The video of an episode's camera (by number, as in `cameras`). Raises PageError: none, or not at hand.
+
+    facts: of the episode, as `episode_facts` has them.
+    """
+    listed = cameras(facts, {})
     if not 0 <= camera < len(listed) or listed[camera]["video"] is None:
         raise PageError(
-            f"{episode.dataset} {episode.episode_index} has no video of a camera {camera}"
+            f"{facts['dataset']} {facts['episode_index']} has no video of a camera {camera}"
         )
     name = listed[camera]["camera"]
-    uri = next(v["uri"] for v in episode.facts["videos"] if v["camera"] == name)
-    return source_file(space, episode, uri)
+    uri = next(v["uri"] for v in facts["videos"] if v["camera"] == name)
+    return source_file(space, facts, uri)
 
 
-def source_file(space: Workspace, episode: LakeEpisode, uri: str) -> Path:
+def source_file(space: Workspace, facts: dict[str, Any], uri: str) -> Path:
     """A file of the episode's dataset. Raises PageError where it is not a file below the dataset's folder."""
-    root = episode.facts["source_uri"] or ""
+    dataset = facts["dataset"]
+    root = facts["source_uri"] or ""
     if Path(uri).suffix.lower() not in VIDEO_SUFFIXES:
         raise PageError(f"{uri} is no video")
     if "://" in root:
         # Several revisions of a remote dataset may have been fetched: the newest one that has the file counts
-        fetched = (space.sources / episode.dataset).glob("*/")
+        fetched = (space.sources / dataset).glob("*/")
         folders = sorted(fetched, key=lambda folder: folder.stat().st_mtime, reverse=True)
     else:
         folders = [Path(root) if Path(root).is_dir() else Path(root).parent]
@@ -83,12 +89,10 @@ def source_file(space: Workspace, episode: LakeEpisode, uri: str) -> Path:
         path = (folder / uri).resolve()
         # Links are resolved first, or one in the dataset could lead to any file of the machine
         if not path.is_relative_to(folder.resolve()):
-            raise PageError(f"{uri} points outside the folder of {episode.dataset}", 403)
+            raise PageError(f"{uri} points outside the folder of {dataset}", 403)
         if path.is_file():
             return path
-    raise PageError(
-        f"the video {uri} is not on this machine: {episode.dataset} was read from {root}"
-    )
+    raise PageError(f"the video {uri} is not on this machine: {dataset} was read from {root}")
 
 
 def limits_of(reader: LakeReader, dataset: str) -> Limits:
@@ -137,11 +141,11 @@ def moment(
     Raises PageError: no such frame, or no picture of that camera can be had.
     """
     with corpus.reading() as reader:
-        episode = find_episode(reader, dataset, episode_index)
-        views = cameras(episode, keyframes(reader, episode.key))
+        facts = episode_facts(reader, dataset, episode_index)
+        views = cameras(facts, keyframes(reader, (dataset, facts["chunk"], episode_index)))
         limits = limits_of(reader, dataset)
     number = next((n for n, view in enumerate(views) if view["camera"] == camera), None)
-    if number is None or not 0 <= frame_index < episode.num_frames:
+    if number is None or not 0 <= frame_index < (facts["num_frames"] or 0):
         raise PageError(
             f"{dataset} {episode_index} has no frame {frame_index} of a camera {camera[:60]!r}"
         )
@@ -149,7 +153,7 @@ def moment(
     stored = views[number]["keyframes"]
     path = None
     with suppress(PageError):  # it is not on this machine
-        path = video_file(corpus.space, episode, number)
+        path = video_file(corpus.space, facts, number)
     picture = None
     if path is not None:
         pictures = places(corpus, snapshot, dataset, episode_index, camera)
@@ -175,14 +179,14 @@ def thumbnail(corpus: CorpusView, _: int, dataset: str, episode_index: int, kind
             chunk,
             episode_index,
         )
-        episode = None if stored else find_episode(reader, dataset, episode_index)
+        facts = None if stored else episode_facts(reader, dataset, episode_index)
         limits = LIMITS if stored else limits_of(reader, dataset)
     # All that is needed was read: pictures are decoded outside, so as not to hold the lake's reader
     preferred = usable[0] or [] if usable else []
     camera = next((name for name in (*preferred, *stored) if stored.get(name)), None)
     height = SHEET_PX if kind == "sheet" else THUMB_PX
     if camera is None:
-        pictures = [_first_frame(corpus.space, episode, limits, height)]
+        pictures = [_first_frame(corpus.space, facts, limits, height)]
     else:
         # A contact sheet has pictures spread evenly over the episode; a thumbnail is the first one
         last = len(stored[camera]) - 1
@@ -199,12 +203,12 @@ def _stored_file(space: Workspace, picture: dict) -> Path:
 
 
 def _first_frame(
-    space: Workspace, episode: LakeEpisode | None, limits: Limits, height: int
+    space: Workspace, facts: dict[str, Any] | None, limits: Limits, height: int
 ) -> np.ndarray:
     """Decoded from the first camera that has a video."""
-    for number, camera in enumerate(cameras(episode, {}) if episode else ()):
-        if episode and camera["video"] is not None:
-            first = _of_video(video_file(space, episode, number), camera["video"], limits)
+    for number, camera in enumerate(cameras(facts, {}) if facts else ()):
+        if facts and camera["video"] is not None:
+            first = _of_video(video_file(space, facts, number), camera["video"], limits)
             if first is not None:
                 return _scaled(first, height)
     raise PageError(NO_PICTURE)
@@ -274,7 +278,7 @@ def _jpeg(picture: np.ndarray) -> bytes:
 
 def playable(
     space: Workspace,
-    episode: LakeEpisode,
+    facts: dict[str, Any],
     camera: int,
     limits: Limits,
     given_up: Callable[[], bool],
@@ -285,8 +289,9 @@ def playable(
 
     `limits`: what the dataset's files may claim. `pictures`: as `places` has them. `label`: drawn below the pictures.
     """
-    path = video_file(space, episode, camera)
-    video = cameras(episode, {})[camera]["video"]
+    path = video_file(space, facts, camera)
+    video = cameras(facts, {})[camera]["video"]
+    episode = episode_from_row(facts)
     subject = f"{episode.dataset} {episode.episode_index}"
     if not 0 < episode.num_frames <= MAX_FRAMES:
         raise PageError(

@@ -26,6 +26,7 @@ from core.paths import Workspace
 from core.values import plain
 from core.web import Access
 from explorer.access import CorpusView, LakeReader, PageError
+from explorer.episode import address_of, partition_of
 from explorer.index import CorpusIndex, Indexed
 from explorer.scribe import Scribe
 from warehouse.lake import Lake
@@ -286,6 +287,8 @@ FILTERS = {
 }
 FILTERS |= {
     "shell": shlex.quote,
+    "address": address_of,
+    "partition": partition_of,
     "end_by": END_WORDS.__getitem__,
 }  # what says how a run ended, in words
 

@@ -57,7 +57,7 @@ class NativeStep:
 
 @dataclass(frozen=True)
 class EpisodeRecord:
-    """One episode as its source lists it; nothing was decoded.
+    """One episode as its source lists it; nothing was decoded. Other than `Episode` it says where its data is to read.
 
     `source_id` is what it is known by, and does not depend on what else the source holds. `data_uri` with `data_key`
     (a group, a byte offset, as the format has it) and `row_start` say where its rows are. `steps_from` is the form that
@@ -191,7 +191,7 @@ class StoredStatistics(NamedTuple):
 
 @dataclass(frozen=True)
 class EpisodeData:
-    """Low-dimensional rows of one episode, and a frame iterator per camera.
+    """Low-dimensional rows of one episode, and a frame iterator per camera: its content, where `Episode` has its facts.
 
     `states` and `actions` have one row per frame and one column of float64 per dimension, in the source's units,
     grippers and hands among them (`ingest.signals` knows where); None when the source has none, or the format's reader

@@ -9,13 +9,14 @@ from annotate.samples import procvqa
 from core.errors import UserError
 from pipeline.config import DatasetBuild, built
 from pipeline.picture_cache import PictureStore
-from pipeline.reading import records_of, usable_episode
+from pipeline.reading import records_of
 from pipeline.stages.samples import labelled_episodes
 from pipeline.stages.shards import PictureDecoder, picture_key
 from training.recipe import Recipe
 from training.runs import Point, TrainingRun
 from training.train import adapt
 from warehouse.lake import Lake
+from warehouse.lake.episodes import usable_episode
 from warehouse.lake.stored import coarse_keyframes
 from warehouse.shards.shard import Sample
 
@@ -46,7 +47,7 @@ def episode_samples(
     Seeded by dataset, episode and `seed`. Raises UserError where the episode is not there or has no label.
     """
     build = built(lake, dataset)
-    chunk = usable_episode(lake, dataset, episode_index)["chunk"]
+    chunk = usable_episode(lake.con, dataset, episode_index).chunk
     matches = (e for e in labelled_episodes(lake, build, chunk) if e.episode_index == episode_index)
     episode = next(matches, None)
     if episode is None:

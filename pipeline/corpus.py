@@ -28,6 +28,7 @@ from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.export import Exported
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake, corrections, open_lake
+from warehouse.lake.episodes import usable_episode
 from warehouse.lake.lake import lake_to_read
 from warehouse.lake.sql import open_for_users
 from warehouse.lake.stored import labels_of
@@ -35,7 +36,7 @@ from warehouse.releases.contents import lake_shards
 from warehouse.releases.release import get_release
 from warehouse.shards.loader import Loader, LoaderConfig
 
-LARGEST_PICTURE = 150_000  # bytes of `Episode.show`
+LARGEST_PICTURE = 150_000  # bytes of `pc.Episode.show`
 
 
 def open(workspace: str | Path | None = None) -> "Corpus":  # noqa: A001 - pc.open, as in gzip.open
@@ -83,7 +84,7 @@ def reward(
     video: str | Path,
     task: str = "",
     *,
-    like: "str | Episode | Sequence[str | Episode]" = (),
+    like: "str | CorpusEpisode | Sequence[str | CorpusEpisode]" = (),
     workspace: str | Path | None = None,
     fps: float | None = None,
     **options: Any,
@@ -94,10 +95,10 @@ def reward(
     as model="latest" or baseline="clock". task: by default that of a shown episode. fps: frames a second, default 4.
     Raises UserError.
     """
-    references = [like] if isinstance(like, str | Episode) else list(like)
-    runs = [reference for reference in references if isinstance(reference, Episode)]
+    references = [like] if isinstance(like, str | CorpusEpisode) else list(like)
+    runs = [reference for reference in references if isinstance(reference, CorpusEpisode)]
     names = tuple(
-        f"{e.dataset.name}/{e.index}" if isinstance(e, Episode) else e for e in references
+        f"{e.dataset.name}/{e.index}" if isinstance(e, CorpusEpisode) else e for e in references
     )
     if runs and workspace is None:
         space = runs[0].dataset.corpus.workspace
@@ -203,12 +204,12 @@ class Dataset:
     def __repr__(self) -> str:
         return f"<Dataset {self.name}: {len(self)} usable episodes>"
 
-    def __getitem__(self, episode_index: int) -> "Episode":
+    def __getitem__(self, episode_index: int) -> "CorpusEpisode":
         """An episode as it is now. Raises UserError where there is none, or it is quarantined."""
         with (lake := self.corpus._lake()).reading():
             return _episode(lake, self, episode_index)
 
-    def __iter__(self) -> Iterator["Episode"]:
+    def __iter__(self) -> Iterator["CorpusEpisode"]:
         """The usable episodes, in order."""
         lake = self.corpus._lake()
         sql = "SELECT episode_index FROM episodes WHERE dataset = ? AND status = 'ok' ORDER BY 1"
@@ -221,8 +222,9 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Episode:
-    """One episode and its label.
+class CorpusEpisode:
+    """One episode and its label, as Python code holds it: other than `core.domain.episode.Episode` it can be drawn and
+    corrected.
 
     segments: in order, tiling the frames. plan: the planned steps. progress: float32 [num_frames], 0 to 1. label_run:
     who made the label, in table label_runs. content, newest_correction: what a correction of this label was made on.
@@ -276,21 +278,20 @@ class Episode:
         )
 
 
-def _episode(lake: Lake, dataset: Dataset, index: int) -> Episode:
+def _episode(lake: Lake, dataset: Dataset, index: int) -> CorpusEpisode:
     try:
         facts = corrections.episode_facts(lake, dataset.name, index)
     except corrections.CorrectionError as e:  # nobody corrects anything here
         raise UserError(str(e)) from e
-    key = [dataset.name, index]
-    [episode] = lake.dicts(
-        "SELECT task, success, fps FROM episodes WHERE dataset = ? AND episode_index = ?", key
-    )
+    listed = usable_episode(lake.con, dataset.name, index)
     label = labels_of(lake.con, dataset.name, episodes=[index], whole=True).get(index, Label([], 0))
-    return Episode(
+    return CorpusEpisode(
         dataset=dataset,
         index=index,
-        **episode,
-        num_frames=facts["num_frames"],
+        task=listed.task,
+        success=listed.success,
+        fps=listed.fps,
+        num_frames=listed.num_frames,
         segments=tuple(label.segments),
         plan=label.plan,
         progress=label.progress,

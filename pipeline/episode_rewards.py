@@ -6,26 +6,30 @@ What is scored is known by model, settings and the episode's content; it is not 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import batched, groupby
 
 from annotate.samples.procvqa import task_text
+from core.domain.episode import Episode
 from core.errors import UserError
 from core.paths import Workspace
 from eval.reward.open import ScorerConfig, open_scorer
 from eval.reward.scorer import UNSEEN, Reward, Scorer
-from eval.reward.stream import Moment
-from eval.reward.video import AT_ONCE, SCORE_FPS, RunEpisode
+from eval.reward.stream import Moment, Robot
+from eval.reward.video import AT_ONCE, SCORE_FPS, RunClip
 from eval.scored import EvalPrediction, EvalRun, add_predictions, drop_predictions
-from ingest.episode import EpisodeRecord
+from ingest.episode import EpisodeData, EpisodeRecord
+from ingest.media.frames import Picture
 from ingest.reasons import DataError
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.config import built
-from pipeline.reading import records_of, usable_episode
+from pipeline.reading import records_of
 from warehouse.exports.options import Selection
 from warehouse.exports.rabc import the_dataset
-from warehouse.exports.selection import EPISODES_SQL, ExportEpisode, export_episode, select
+from warehouse.exports.selection import select
 from warehouse.lake import Lake, content_key
+from warehouse.lake.episodes import usable_episode
 
 CODE_VERSION = "rewards-2"
 BENCHMARK = "rewards"
@@ -51,7 +55,7 @@ def score_episodes(
     lake: Lake,
     scorer: Scorer,
     model: str,
-    episodes: Sequence[ExportEpisode],
+    episodes: Sequence[Episode],
     score_fps: float = SCORE_FPS,
     on_episodes: Callable[[int, int], None] = lambda done, of: None,
 ) -> ScoredEpisodes:
@@ -87,25 +91,19 @@ def score_episodes(
     return ScoredEpisodes(run, len(episodes), len(todo), moments, failures, unsure)
 
 
-def chunk_episodes(lake: Lake, dataset: str, chunk: int) -> list[ExportEpisode]:
-    """The usable episodes of a chunk."""
-    sql = f"SELECT * FROM ({EPISODES_SQL}) WHERE dataset = ? AND chunk = ? ORDER BY episode_index"
-    return [export_episode(row) for row in lake.dicts(sql, [dataset, chunk])]
-
-
-def _groups(episodes: Sequence[ExportEpisode]) -> Iterator[tuple[ExportEpisode, ...]]:
+def _groups(episodes: Sequence[Episode]) -> Iterator[tuple[Episode, ...]]:
     """Of one chunk each."""
     for _, chunk_episodes in groupby(episodes, key=lambda e: (e.dataset, e.chunk)):
         yield from batched(chunk_episodes, COMMITTED_TOGETHER)
 
 
 def _rewards(
-    lake: Lake, scorer: Scorer, episodes: Sequence[ExportEpisode], score_fps: float
+    lake: Lake, scorer: Scorer, episodes: Sequence[Episode], score_fps: float
 ) -> list[EvalPrediction]:
     """A model's rewards for some episodes of a chunk; their moments are scored together as they come."""
     predictions: list[EvalPrediction] = []
 
-    def add(e: ExportEpisode, frame_index: int, reward: Reward) -> None:
+    def add(e: Episode, frame_index: int, reward: Reward) -> None:
         rewards = {
             "prediction": reward.progress,
             "done": reward.done,
@@ -143,7 +141,7 @@ Broken = tuple[int, str]  # the frame from which on an episode cannot be read, a
 
 
 def _moments(
-    scorer: Scorer, e: ExportEpisode, source: Source, record: EpisodeRecord, score_fps: float
+    scorer: Scorer, e: Episode, source: Source, record: EpisodeRecord, score_fps: float
 ) -> Iterator[Moment | Broken]:
     camera = e.cameras[0]
     stream = scorer.stream(
@@ -185,15 +183,15 @@ def score_selection(
 
 def episode_clip(
     space: Workspace, dataset: str, episode_index: int, cameras: Sequence[str] = ()
-) -> tuple[RunEpisode, str]:
+) -> tuple[RunClip, str]:
     """A usable episode of the corpus as a run to score, by its preferred camera or those named; and its task.
 
     Raises UserError: no such dataset, episode or camera, or one that cannot be used.
     """
     lake = Lake(space, read_only=True)
     build = built(lake, dataset)
-    row = usable_episode(lake, dataset, episode_index)
-    has = row["cameras"]
+    facts = usable_episode(lake.con, dataset, episode_index)
+    has = facts.cameras
     if unknown := [camera for camera in cameras if camera not in has]:
         raise UserError(
             f"episode {episode_index} of {dataset} has no camera {unknown[0]!r}; it has {', '.join(has)}"
@@ -207,7 +205,29 @@ def episode_clip(
     )
     sql = f"SELECT start_frame, end_frame, name FROM active_segments {of_episode} start_frame"
     label = {"labelled": curve, "steps": lake.rows(sql, [dataset, episode_index])}
-    clip = RunEpisode(
-        episode, tuple(cameras) or (has[0],), row["fps"], row["num_frames"], title, **label
+    clip = RunClip(
+        tuple(cameras) or (has[0],),
+        facts.fps,
+        facts.num_frames or None,
+        title,
+        read=partial(_frames, episode),
+        robot=partial(_robot, episode),
+        **label,
     )
-    return clip, task_text(row["task"])
+    return clip, task_text(facts.task)
+
+
+def _frames(episode: EpisodeData, camera: str) -> Iterator[tuple[float, Picture]]:
+    """A camera's frames in order, with their times in seconds. Raises VideoError, DataError."""
+    for _, time_s, picture in episode.frames(camera):
+        yield time_s, picture
+
+
+def _robot(episode: EpisodeData, frame: int) -> Robot:
+    """The state and the action at a frame, of those that the dataset has."""
+    columns = {"state": episode.state, "action": episode.action}
+    return {
+        column: rows[frame]
+        for column, rows in columns.items()
+        if rows is not None and frame < len(rows)
+    }

@@ -8,9 +8,10 @@ from core.domain.label import Label
 from core.paths import Workspace
 from pipeline.config import built
 from pipeline.labelled import published_progress, stated_label
-from pipeline.reading import EpisodeSignals, signals_of, usable_episode
+from pipeline.reading import EpisodeSignals, signals_of
 from warehouse.lake import Lake
 from warehouse.lake.corrections import Corrected
+from warehouse.lake.episodes import usable_episode
 
 KEPT = 8  # episodes whose measurements are kept: a boundary that is dragged asks again and again
 
@@ -41,6 +42,6 @@ def _measured(
     """What the progress of an episode is made of. Raises UserError."""
     lake = Lake(space, read_only=True, snapshot=snapshot)
     with closing(lake.con):
-        chunk = usable_episode(lake, dataset, episode_index)["chunk"]
+        chunk = usable_episode(lake.con, dataset, episode_index).chunk
         [signals] = signals_of(lake, dataset, {episode_index: chunk})
         return signals, built(lake, dataset).stages.progress

@@ -204,7 +204,9 @@ def quality_table(
         if by_person:
             doubts = [None] * len(odds)
         else:
-            doubts = quality.doubts(list(map(run_end, of_task)))
+            last_hashes = [int(signals.phash[-1]) for signals in same_task]
+            end_progress = [float(e.label.progress[-1]) for e in of_task]
+            doubts = quality.doubts(same_task, last_hashes, end_progress)
         for signals, oddness, doubt in zip(same_task, odds, doubts, strict=True):
             source = signals.record.success_source
             if by_person:
@@ -221,14 +223,6 @@ def quality_table(
             del measured["end"]
             rows.append(place.of(signals.episode_index) | measured)
     return TABLES["label_quality"].rows(rows)
-
-
-def run_end(episode: LabelledSignals) -> quality.RunEnd:
-    """What of a labelled run is compared with the others of its task."""
-    signals = episode.signals
-    activity = np.asarray(signals.change if signals.speed is None else signals.speed, np.float64)
-    last = int(signals.phash[-1]), float(episode.label.progress[-1])
-    return quality.RunEnd(signals.success, signals.fps, activity, signals.state, *last)
 
 
 def of_label_run(label_run: str, facts: Mapping[str, Any]) -> dict[str, pa.Table]:

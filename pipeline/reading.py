@@ -66,21 +66,11 @@ def records_of(lake: Lake, dataset: str, episodes: Iterable[int]) -> list[Episod
     return []
 
 
-def usable_episode(lake: Lake, dataset: str, episode_index: int) -> dict[str, Any]:
-    """The row of `episodes` of one that somebody names. Raises UserError where it is not there or cannot be used."""
-    rows = lake.dicts(
-        "SELECT * FROM episodes WHERE dataset = ? AND episode_index = ?", [dataset, episode_index]
-    )
-    if not rows:
-        raise UserError(f"{dataset} has no episode {episode_index}")
-    if rows[0]["status"] != "ok":
-        raise UserError(f"episode {episode_index} of {dataset} cannot be used: {rows[0]['reason']}")
-    return rows[0]
-
-
 @dataclass(frozen=True, kw_only=True)
 class EpisodeSignals(Signals):
-    """Measurements of one episode, without pictures; arrays [num_frames].
+    """Measurements of one episode as the lake holds them, without pictures: `Episode` has its facts alone.
+
+    Arrays [num_frames].
 
     views: the cameras that it is labelled by, the preferred one first.
     change: the visual change of the view in which most changes; phash: of the preferred camera.

@@ -14,7 +14,7 @@ from core.paths import Workspace
 from eval.reward.open import ModelOptions, ScorerConfig, ScorerOptions, open_scorer
 from eval.reward.overlay import write_overlay
 from eval.reward.stream import RewardError, Window
-from eval.reward.video import Clip, Row, RunEpisode, RunVideos, open_clip, score_clip
+from eval.reward.video import Row, RunClip, open_clip, score_clip
 from pipeline.models import model_folder
 from training.folder import ModelError, TrainingError
 
@@ -72,25 +72,25 @@ def named_scorer(
     """The same of a model that the options name, by default the latest, of a baseline, or of shown runs; `cameras`: of
     the run that is to be laid beside them."""
     if options.like:
-        from pipeline.shown_runs import shown_scorer  # imports duckdb
+        from pipeline.reference_runs import reference_scorer  # imports duckdb
 
         names = tuple(options.like_camera) or cameras
         return ScorerConfig(
-            shown=lambda: shown_scorer(space, options.like, names, options.lag, options.hold)
+            shown=lambda: reference_scorer(space, options.like, names, options.lag, options.hold)
         )
     return scorer_config(options, options.model or (None if options.baseline else LATEST), space)
 
 
 def task_like(references: Sequence[str], space: Workspace) -> str:
     """The instruction of the shown runs that `references` names, for a run that says none. Raises UserError."""
-    from pipeline.shown_runs import shown_task  # imports duckdb
+    from pipeline.reference_runs import reference_task  # imports duckdb
 
-    return shown_task(space, references)
+    return reference_task(space, references)
 
 
 def score_video(
     config: ScorerConfig,
-    run: Mapping[str, Path] | Clip,
+    run: Mapping[str, Path] | RunClip,
     task: str,
     out: Path,
     *,
@@ -105,7 +105,7 @@ def score_video(
     Both files appear whole or not at all.
     Raises RewardError and what open_scorer raises.
     """
-    is_opened = isinstance(run, RunVideos | RunEpisode)
+    is_opened = isinstance(run, RunClip)
     _check_outputs({} if is_opened else run, out, overlay)
     clip = (
         run if is_opened else open_clip(run)

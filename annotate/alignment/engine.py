@@ -147,7 +147,7 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Moments(Seen):
-    """One episode at k moments; frames: int64 [k]."""
+    """One episode as others are compared with it: its features at k moments, no facts. frames: int64 [k]."""
 
     episode: Observed
     frames: np.ndarray

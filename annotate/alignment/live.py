@@ -45,7 +45,7 @@ COMPLETE = 0.98  # of the most that an episode comes to: its end
 
 
 @dataclass(frozen=True)
-class Shown:
+class ReferenceRun:
     """An episode that shows a task, at k moments, HZ a second.
 
     pictures: float32 [k, d] of each camera, as the encoder gives them: the whole picture, then its cells. progress:
@@ -84,26 +84,26 @@ class Guide:
     """Some shown episodes of a task, ready to lay others beside. whole: float32 [moments, d] of each camera, of length
     1: all pictures that are shown."""
 
-    shown: tuple[Shown, ...]
+    references: tuple[ReferenceRun, ...]
     means: tuple[np.ndarray, ...]
     seen: tuple[Seen, ...]
     usual: tuple[float, float]
     whole: tuple[np.ndarray, ...]
 
     @classmethod
-    def of(cls, shown_episodes: Sequence[Shown]) -> "Guide":
+    def of(cls, references: Sequence[ReferenceRun]) -> "Guide":
         """Raises ValueError where they have not the same cameras."""
-        if len({tuple(p.shape[1] for p in s.pictures) for s in shown_episodes}) != 1:
+        if len({tuple(p.shape[1] for p in s.pictures) for s in references}) != 1:
             raise ValueError("what is shown is of different cameras or encoders")
         by_camera = [
             np.concatenate(of_camera)
-            for of_camera in zip(*(s.pictures for s in shown_episodes), strict=True)
+            for of_camera in zip(*(s.pictures for s in references), strict=True)
         ]
         means = tuple(pictures.mean(axis=0) for pictures in by_camera)
-        features = tuple(_seen(s.pictures, means, s.openings) for s in shown_episodes)
-        usual_scales = usual_distances(features) if len(shown_episodes) > 1 else (ALONE, 1.0)
+        features = tuple(_seen(s.pictures, means, s.openings) for s in references)
+        usual_scales = usual_distances(features) if len(references) > 1 else (ALONE, 1.0)
         return cls(
-            tuple(shown_episodes),
+            tuple(references),
             means,
             features,
             usual_scales,
@@ -203,7 +203,7 @@ class Following:
         about_s: float,
         is_strange: bool,
     ) -> Where:
-        shown_episodes = self.guide.shown
+        references = self.guide.references
         weights = np.exp((doubts.min() - doubts) / FLATNESS)
         weights /= weights.sum()
 
@@ -212,10 +212,10 @@ class Following:
                 sum(w * (p @ v) for w, p, v in zip(weights, probabilities, values, strict=True))
             )
 
-        progress = mean([s.progress for s in shown_episodes])
-        square = mean([s.progress**2 for s in shown_episodes])
+        progress = mean([s.progress for s in references])
+        square = mean([s.progress**2 for s in references])
         # The step that is likeliest, named by the shown episode that is nearest
-        nearest = shown_episodes[int(weights.argmax())]
+        nearest = references[int(weights.argmax())]
         step_number = (
             int(np.bincount(nearest.steps + 1, probabilities[int(weights.argmax())]).argmax()) - 1
         )
@@ -227,10 +227,7 @@ class Following:
             step,
             step_name,
             mean(
-                [
-                    (s.progress >= COMPLETE * s.progress.max()).astype(np.float64)
-                    for s in shown_episodes
-                ]
+                [(s.progress >= COMPLETE * s.progress.max()).astype(np.float64) for s in references]
             ),
             is_strange,
         )

@@ -27,7 +27,7 @@ class GripperCurve:
 
 @dataclass(frozen=True)
 class Signals:
-    """Signals of one episode; arrays [n], None if the source has no such measurement.
+    """Signals of one episode, which `Episode` lacks: arrays [n], None if the source has no such measurement.
 
     pictures: of each camera, in the same order in all episodes of a task, the frames int64 [k], rising, and what they
     show, float32 [k, d]; None of a camera that this episode lacks.
@@ -309,7 +309,10 @@ FAST_PERCENTILE = (
 
 @dataclass(frozen=True)
 class Observed:
-    """One episode; `moves` [n] bool: the arm is on its way."""
+    """What is made out in the signals of one episode: not facts, as `Episode` has them, but what the arm seems to do.
+
+    moves [n] bool: the arm is on its way.
+    """
 
     signals: Signals
     activity: np.ndarray  # [n]: how fast the arm moves, smoothed

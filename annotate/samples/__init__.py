@@ -15,16 +15,18 @@ import annotate.samples.procvqa as procvqa
 import annotate.samples.progresslm as progresslm
 from annotate.config import SamplesConfig
 from annotate.samples.labelled_episode import LabelledEpisode
-from annotate.samples.unanswerable import Stranger
+from core.domain.episode import Episode
 from core.tables import TABLES
 
 CODE_VERSION = "samples-5"
 
 
 def samples_stage(
-    episodes: Sequence[LabelledEpisode], config: SamplesConfig, strangers: Sequence[Stranger] = ()
+    episodes: Sequence[LabelledEpisode],
+    config: SamplesConfig,
+    listed_episodes: Sequence[Episode] = (),
 ) -> pa.Table:
-    """The table samples, of the labels that are sure enough; `strangers`: what pictures may also be of."""
+    """The table samples, of the labels that are sure enough; `listed_episodes`: what pictures may also be of."""
     gate = config.gate
     confident_episodes = [
         replace(e, label=e.label.with_gate(gate))
@@ -37,7 +39,7 @@ def samples_stage(
     for e in confident_episodes:
         samples += procvqa.samples(e, config)
         samples += progresslm.samples(
-            e, [o for o in in_order if o.split == e.split], strangers, config
+            e, [o for o in in_order if o.split == e.split], listed_episodes, config
         )
     # A draw may come out twice: the later one takes the earlier one's place
     return TABLES["samples"].rows(

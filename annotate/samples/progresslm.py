@@ -27,7 +27,6 @@ from annotate.samples.labelled_episode import (
 )
 from annotate.samples.unanswerable import (
     Demonstration,
-    Stranger,
     draw_camera,
     draw_form,
     draw_one,
@@ -46,6 +45,7 @@ from annotate.samples.wording import (
     template,
     without_marks,
 )
+from core.domain.episode import Episode
 
 TEXT, VISUAL, CROSS_VIEW = (f"progresslm_{name}" for name in ("text", "visual", "cross_view"))
 # Of demonstrations in pictures, how many show a part of the run: those of some unanswerable samples do, which must not
@@ -56,18 +56,18 @@ PART_SHARE = 0.25
 def samples(
     e: LabelledEpisode,
     other_episodes: Sequence[LabelledEpisode],
-    strangers: Sequence[Stranger],
+    listed_episodes: Sequence[Episode],
     config: SamplesConfig,
 ) -> Iterator[dict[str, Any]]:
     """All ProgressLM samples of an episode.
 
-    `other_episodes` are the labelled episodes of its chunk and split, `strangers` runs of other tasks elsewhere in
-    the dataset.
+    `other_episodes` are the labelled episodes of its chunk and split, `listed_episodes` runs of other tasks
+    elsewhere in the dataset, by its listing: they may have no label yet.
     """
     yield from _text(e, config)
     yield from _visual(e, config)
     yield from _cross_view(e, other_episodes, config)
-    yield from unanswerable(e, other_episodes, strangers, config)
+    yield from unanswerable(e, other_episodes, listed_episodes, config)
 
 
 # Families

@@ -15,7 +15,6 @@ reason while there is another one.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -25,6 +24,7 @@ from annotate.config import SamplesConfig
 from annotate.samples.edits import EDITED, OCCLUDED
 from annotate.samples.labelled_episode import LabelledEpisode, SamplePicture, generator, sample_row
 from annotate.samples.wording import NA, Form, View, answer_text, question_text, template
+from core.domain.episode import Episode
 from ingest.task_texts import are_other_tasks
 
 LATE = (0.4, 0.7)  # share done at the first picture of a demonstration of a run's last part
@@ -147,24 +147,13 @@ BEYOND = 0.25  # progress that a picture lies before or after the demonstration,
 START_S = 2.0  # of a run whose length is not known: it is taken to last so long
 
 
-@dataclass(frozen=True)
-class Stranger:
-    """A run of another task elsewhere in the dataset, as the listing knows it: it may have no label yet."""
-
-    episode_index: int
-    split: str
-    task: str
-    cameras: tuple[str, ...]
-    num_rows: int | None
-    fps: float
-
-    def picture(self, camera: str, share: float) -> SamplePicture:
-        """The picture at a share of the run, 0..1, by the camera of that name or its preferred one."""
-        num_frames = self.num_rows or max(1, round(START_S * self.fps))
-        frame = min(num_frames - 1, int(share * num_frames))
-        return SamplePicture(
-            self.episode_index, camera if camera in self.cameras else self.cameras[0], frame
-        )
+def picture_at_share(episode: Episode, camera: str, share: float) -> SamplePicture:
+    """The picture at a share of a run, 0..1, by the camera of that name or the run's preferred one."""
+    num_frames = episode.num_frames or max(1, round(START_S * episode.fps))
+    frame = min(num_frames - 1, int(share * num_frames))
+    if camera not in episode.cameras:
+        camera = episode.cameras[0]
+    return SamplePicture(episode.episode_index, camera, frame)
 
 
 class Case(NamedTuple):
@@ -207,12 +196,13 @@ class Way(NamedTuple):
 def unanswerable(
     e: LabelledEpisode,
     other_episodes: Sequence[LabelledEpisode],
-    strangers: Sequence[Stranger],
+    listed_episodes: Sequence[Episode],
     config: SamplesConfig,
 ) -> Iterator[dict[str, Any]]:
-    """The unanswerable samples of an episode; `other_episodes` and `strangers` as `progresslm.samples` has them."""
+    """The unanswerable samples of an episode; `other_episodes` and `listed_episodes` as
+    `progresslm.samples` has them."""
     rng = generator(e, UNANSWERABLE, config.seed)
-    ways = _Ways(e, other_episodes, strangers).by_reason(
+    ways = _Ways(e, other_episodes, listed_episodes).by_reason(
         with_editor=config.image_editor is not None
     )
     if not ways:
@@ -263,7 +253,10 @@ class _Ways:
     """How a question about a run can come to have no answer: each way draws a case."""
 
     def __init__(
-        self, e: LabelledEpisode, others: Sequence[LabelledEpisode], strangers: Sequence[Stranger]
+        self,
+        e: LabelledEpisode,
+        others: Sequence[LabelledEpisode],
+        listed_episodes: Sequence[Episode],
     ) -> None:
         self.e = e
         self.words = in_words(e)
@@ -275,8 +268,10 @@ class _Ways:
             self.demonstrators = []
         # Of other tasks: labelled runs, and others
         self.foreign = [o for o in others if are_other_tasks(o.label.task, e.label.task)]
-        self.strangers = [
-            s for s in strangers if s.split == e.split and are_other_tasks(s.task, e.label.task)
+        self.listed = [
+            other
+            for other in listed_episodes
+            if other.split == e.split and are_other_tasks(other.task, e.label.task)
         ]
 
     def by_reason(self, *, with_editor: bool) -> dict[str, list[Draw]]:
@@ -284,7 +279,7 @@ class _Ways:
         has_words = self.words is not None
         has_pictures = bool(self.demonstrators)
         has_own_pictures = self.demonstrators == [self.e]
-        is_foreign = bool(self.foreign or self.strangers)
+        is_foreign = bool(self.foreign or self.listed)
         has_unlike_cameras = any(self.e.unlike_cameras.values())
         can_tell_others = has_words and any(in_words(o) for o in self.foreign)
         can_change_camera = has_own_pictures and has_unlike_cameras
@@ -367,10 +362,10 @@ class _Ways:
 
     def _foreign(self, camera: str, current_frame: int, rng: np.random.Generator) -> StatePicture:
         """Of another task, by the camera of that name if it can be."""
-        source_episode = draw_one(rng, [*self.foreign, *self.strangers])
+        source_episode = draw_one(rng, [*self.foreign, *self.listed])
         share = rng.uniform(UNDER_WAY, 1)
-        if isinstance(source_episode, Stranger):
-            return StatePicture(source_episode.picture(camera, share))
+        if isinstance(source_episode, Episode):
+            return StatePicture(picture_at_share(source_episode, camera, share))
         frame = int(share * len(source_episode.label.progress))
         source_camera = source_episode.camera_like(camera)
         picture = SamplePicture(source_episode.episode_index, source_camera, frame)

@@ -21,7 +21,7 @@ Ask = Callable[[Request], Awaitable[Reply]]  # the client's, with the episode bo
 
 @dataclass(frozen=True)
 class EpisodeView:
-    """An episode as the model gets to see it: by one camera, or by several side by side."""
+    """An episode as the model gets to see it: by one camera, or by several side by side, with its pictures to load."""
 
     dataset: str
     episode_index: int

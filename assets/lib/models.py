@@ -11,12 +11,13 @@ from assets.lib.launch.run import launch
 from assets.lib.model_configs import EvaluationConfig, RewardModelConfig, RewardsConfig
 from eval.reward.open import ScorerConfig, open_scorer
 from eval.runners.start import located
-from pipeline.episode_rewards import chunk_episodes, score_episodes
+from pipeline.episode_rewards import score_episodes
 from pipeline.models import model_folder
 from pipeline.reward_model import benchmark_step, evaluation_step, reward_model_step
 from training.recipe import load_recipe
 from training.runs import forget_steps, named_model, trained, training_run_id
 from warehouse.lake import Lake
+from warehouse.lake.episodes import usable_episodes
 from warehouse.releases.release import get_release
 
 
@@ -92,9 +93,8 @@ def score(
         load_recipe(config.recipe), get_release(lake, config.name)
     )
     folder = model_folder(lake.workspace, run)
+    episodes = usable_episodes(lake.con, "dataset = ? AND chunk = ?", [dataset, chunk])
     with open_scorer(ScorerConfig(folder)) as scorer:
-        scored = score_episodes(
-            lake, scorer, folder.name, chunk_episodes(lake, dataset, chunk), config.score_fps
-        )
+        scored = score_episodes(lake, scorer, folder.name, episodes, config.score_fps)
     version = dg.DataVersion(f"{scored.run}-{scored.episodes}")
     return dg.MaterializeResult(metadata=asdict(scored), data_version=version)

@@ -22,7 +22,7 @@ from eval.reward.open import open_checkpoint
 from eval.reward.scorer import Scorer
 from eval.reward.video import SCORE_FPS, score_clip
 from pipeline.episode_rewards import episode_clip
-from pipeline.shown_runs import shown_scorer
+from pipeline.reference_runs import reference_scorer
 from training.runs import CODE_VERSION as TRAINING
 from warehouse.exports.export import MANIFEST
 from warehouse.exports.rabc import FILE, between
@@ -172,7 +172,7 @@ def _rewards_by_shown(space: Workspace, frames: Frames) -> list[np.ndarray]:
         task_episodes = np.flatnonzero(frames.task[first] == task).tolist()
         shown_episodes = [e for e in task_episodes if frames.success[first[e]]][:SHOWN]
         scorers = {
-            left_episode: shown_scorer(
+            left_episode: reference_scorer(
                 space, [f"{DATASET}/{e}" for e in shown_episodes if e != left_episode]
             )
             for left_episode in (*shown_episodes, None)

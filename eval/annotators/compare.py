@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from annotate.similarity import embed
+from core.domain.episode import Episode
 from core.domain.label import STEP, Label
 from core.errors import UserError
 from core.metrics import is_lower_better
 from eval.annotators.scoring import (
     ComparedWith,
-    EpisodeFacts,
     RunsApart,
     active_runs,
     as_truth,
@@ -28,7 +28,6 @@ from eval.annotators.scoring import (
     score_label,
     score_steps,
     stored_labels,
-    usable_episodes,
     where_apart,
 )
 from eval.annotators.truth import EpisodeTruth, corpus_truth
@@ -45,6 +44,7 @@ from eval.metrics.score import (
 )
 from eval.scored import EvalRun, store_evaluations
 from warehouse.lake import Lake, content_key
+from warehouse.lake.episodes import usable_episodes
 
 CODE_VERSION = "annotators-2"
 TRUTH = "truth"
@@ -171,7 +171,7 @@ class Comparison:
 def _reference(
     lake: Lake,
     dataset: str,
-    episodes: Mapping[int, EpisodeFacts],
+    episodes: Mapping[int, Episode],
     reference_name: str | None,
     truth: Path | None,
 ) -> ComparedWith | None:
@@ -191,7 +191,7 @@ def _reference(
     if reference_name == TRUTH:
         return None
     labels = _usable(stored_labels(lake, dataset, reference_name), episodes)
-    truths = {e: as_truth(dataset, e, label, episodes[e]) for e, label in labels.items()}
+    truths = {e: as_truth(episodes[e], label) for e, label in labels.items()}
     if reference_name is not None:
         return ComparedWith(reference_name, truths, frozenset({reference_name}))
     # Where the active labels are of several runs, each run is compared with the mixture
@@ -199,7 +199,7 @@ def _reference(
     return ComparedWith(ACTIVE, truths, frozenset(active) if len(active) == 1 else frozenset())
 
 
-def _usable(labels: Mapping[int, Label], episodes: Mapping[int, EpisodeFacts]) -> dict[int, Label]:
+def _usable(labels: Mapping[int, Label], episodes: Mapping[int, Episode]) -> dict[int, Label]:
     """Labels of usable episodes that have not changed in length since."""
     return {
         e: x for e, x in labels.items() if e in episodes and x.num_frames == episodes[e].num_frames
@@ -216,7 +216,8 @@ def _compared(
 ) -> tuple[list[AnnotatorComparison], list[RunsApart], int]:
     """Label runs of a dataset (`annotators`: by label run) beside their reference, all but the reference itself, then
     what needs no label; where runs are apart; and how many episodes of the truth the corpus has not."""
-    episodes = usable_episodes(lake, dataset)
+    counted = usable_episodes(lake.con, "dataset = ? AND num_frames > 0", [dataset])
+    episodes = {episode.episode_index: episode for episode in counted}
     reference = _reference(lake, dataset, episodes, reference_name, truth)
     if reference is None or not reference.truths:
         return [], [], 0
@@ -291,7 +292,7 @@ def _name_vectors(
     return {}
 
 
-def _compared_text(truth: EpisodeTruth, label: Label | None, facts: EpisodeFacts) -> str:
+def _compared_text(truth: EpisodeTruth, label: Label | None, episode: Episode) -> str:
     """All that a comparison of one episode depends on. It is hashed into eval_runs: another text stores all anew."""
     curve = None if truth.curve is None else truth.curve.tolist()
     if label is None:
@@ -299,18 +300,18 @@ def _compared_text(truth: EpisodeTruth, label: Label | None, facts: EpisodeFacts
     else:
         progress = label.progress.tolist() if label.has_progress else None
         label_facts = (tuple(label.segments), progress)
-    return repr(
-        (
-            truth.episode_index,
-            truth.boundaries,
-            truth.events,
-            truth.passes,
-            truth.success,
-            curve,
-            label_facts,
-            facts,
-        )
+    parts = (
+        truth.episode_index,
+        truth.boundaries,
+        truth.events,
+        truth.passes,
+        truth.success,
+        curve,
+        label_facts,
     )
+    # The name of a class that is gone stays in the text
+    facts = f"num_frames={episode.num_frames}, fps={episode.fps}, success={episode.success}"
+    return f"({', '.join(map(repr, parts))}, EpisodeFacts({facts}))"
 
 
 # Scores

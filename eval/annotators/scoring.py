@@ -10,6 +10,7 @@ from itertools import chain
 
 import numpy as np
 
+from core.domain.episode import Episode
 from core.domain.label import DONE, NO_PROGRESS, STEP, Label, Segment
 from core.errors import UserError
 from eval.annotators.truth import NEAR_S, EpisodeTruth
@@ -40,15 +41,6 @@ NAN = float("nan")
 # Labels as the lake has them
 
 
-@dataclass(frozen=True)
-class EpisodeFacts:
-    """Facts of an episode in the lake that do not depend on its annotator."""
-
-    num_frames: int
-    fps: float
-    success: bool | None
-
-
 def spans(segments: Sequence[Segment]) -> list[Span]:
     return [(s.name, s.start_frame, s.end_frame) for s in segments]
 
@@ -73,15 +65,6 @@ def find_run(runs: Mapping[str, Mapping[str, str]], text: str) -> str:
         problem = "several label runs begin with" if matches else "no label run begins with"
         raise UserError(f"{problem} {text!r}; there are {', '.join(matches or ids) or 'none yet'}")
     return matches[0]
-
-
-def usable_episodes(lake: Lake, dataset: str) -> dict[int, EpisodeFacts]:
-    rows = lake.rows(
-        "SELECT episode_index, num_frames, fps, success FROM episodes WHERE dataset = ? AND status = 'ok' "
-        "AND num_frames IS NOT NULL ORDER BY 1",
-        [dataset],
-    )
-    return {e: EpisodeFacts(n, fps, success) for e, n, fps, success in rows}
 
 
 def active_runs(lake: Lake, dataset: str) -> set[str]:
@@ -303,13 +286,13 @@ class RunsApart:
     episodes: tuple[Apart, ...]
 
 
-def as_truth(dataset: str, episode: int, label: Label, facts: EpisodeFacts) -> EpisodeTruth:
+def as_truth(episode: Episode, label: Label) -> EpisodeTruth:
     """Another label in the place of the truth."""
     return EpisodeTruth(
-        dataset=dataset,
-        episode_index=episode,
+        dataset=episode.dataset,
+        episode_index=episode.episode_index,
         num_frames=label.num_frames,
-        fps=facts.fps,
+        fps=episode.fps,
         success=label.is_finished,
         boundaries=tuple(label.cuts),
         events=(),
@@ -323,12 +306,12 @@ def where_apart(
     labels: Mapping[str, Mapping[int, Label]],
     active: set[str],
     reference: ComparedWith,
-    episodes: Mapping[int, EpisodeFacts],
+    episodes: Mapping[int, Episode],
 ) -> list[RunsApart]:
     """The run that counts beside each other one; a run that is alone beside the reference."""
     first, *other_runs = sorted(labels, key=lambda run: run not in active)
     references: dict[str, Mapping[int, EpisodeTruth]] = {
-        run: {e: as_truth(dataset, e, label, episodes[e]) for e, label in labels[run].items()}
+        run: {e: as_truth(episodes[e], label) for e, label in labels[run].items()}
         for run in other_runs
     }
     comparisons = []

@@ -234,8 +234,8 @@ def simulator_truth(
 ) -> dict[int, EpisodeTruth]:
     """A simulator's truth of the episodes whose frame rate is given; none where the folder has none. Attempts at one
     step have the same name."""
-    hand_truth = load_truth(folder, dataset)
-    if hand_truth is None:
+    truth_by_episode = load_truth(folder, dataset)
+    if not truth_by_episode:
         return {}
     segments: dict[int, list[Segment]] = {}
     rows = pq.read_table(folder / dataset / SEGMENTS).sort_by(
@@ -250,11 +250,11 @@ def simulator_truth(
             episode_index=episode,
             num_frames=steps[-1].end_frame,
             fps=fps[episode],
-            success=hand_truth.success[episode],
+            success=truth_by_episode[episode]["success"],
             boundaries=tuple(s.start_frame for s in steps[1:]),
             events=(),
             passes=(tuple(steps),),
-            curve=hand_truth.progress[episode].astype(np.float64),
+            curve=truth_by_episode[episode]["progress"].astype(np.float64),
         )
         for episode, steps in segments.items()
         if episode in fps

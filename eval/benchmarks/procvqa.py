@@ -24,6 +24,7 @@ from eval.metrics.score import Measure, mean_of, ratio_of
 from eval.metrics.segments import Span, plain_name
 from eval.scored import AnsweredRow, Episodes, ScoredBenchmark, Series, checked, length_slice
 from warehouse.lake import Lake
+from warehouse.lake.episodes import usable_episodes
 from warehouse.lake.sql import open_for_users
 from warehouse.releases.release import Release
 from warehouse.shards.shard import entry_at, named_picture, picture_places, read_index, shown
@@ -35,7 +36,6 @@ PROGRESS = "procvqa_c"
 SUCCESS = "success"
 FAMILIES = (SEGMENTS, ACTIONS, PROGRESS)
 FAMILIES_OF = {**dict.fromkeys(SPLITS, FAMILIES), "dataset": ("progress", SUCCESS)}
-FACTS = "SELECT dataset, episode_index, num_frames, fps, success, task FROM episodes WHERE status = 'ok'"
 LAST_PICTURES = """
     SELECT DISTINCT ON (s.dataset, e.task) s.dataset, e.task, s.episode_index, s.pictures[-1], l.shard, l.offset
     FROM samples s JOIN episodes e USING (dataset, episode_index) JOIN sample_location l USING (sample_id)
@@ -107,21 +107,18 @@ def ask(
 
     Of pictures their places alone are read. Raises ShardError.
     """
-    facts = {
-        (dataset, episode): fact_values
-        for dataset, episode, *fact_values in con.execute(FACTS).fetchall()
-    }
+    episodes = {episode.key: episode for episode in usable_episodes(con)}
     entries = [
         (tar, e) for tar in tars for e in read_index(tar).entries if chosen.families & set(e.family)
     ]
     for tar, entry in spread(entries, chosen.most or len(entries)):
         rows, places = picture_places(tar, entry)
         for row in filter(chosen.takes, rows):
-            num_frames, fps, success, task = facts[row["dataset"], row["episode_index"]]
+            episode = episodes[row["dataset"], row["episode_index"]]
             meta_data = {k: row.get(k) for k in KEPT} | {
-                "num_frames": num_frames,
-                "fps": fps,
-                "success": success,
+                "num_frames": episode.num_frames,
+                "fps": episode.fps,
+                "success": episode.success,
             }
             yield Question(
                 benchmark=benchmark,
@@ -130,13 +127,13 @@ def ask(
                 trajectory=str(row["episode_index"]),
                 dataset=row["dataset"],
                 camera=row["camera"],
-                goal=task or "",
+                goal=episode.task or "",
                 text=row["question"],
                 pictures=tuple(PictureFile(tar, *place) for place in shown(row, places)),
                 progress=row.get("progress"),
-                success=success,
+                success=episode.success,
                 frame_index=row["frames"][-1],
-                num_frames=num_frames,
+                num_frames=episode.num_frames,
                 row=meta_data,
             )
 

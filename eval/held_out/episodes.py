@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ from core.errors import UserError
 from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice, ask
 from eval.benchmarks.question import Question
 from warehouse.lake import Lake
+from warehouse.lake.episodes import usable_episodes
 from warehouse.lake.sql import open_for_users
 from warehouse.lake.stored import RunFacts, run_facts
 from warehouse.releases.release import Release
@@ -22,24 +24,16 @@ RUNNING, REFERENCE = (
 )  # by the task's mean length, by that of its references
 
 
-@dataclass(frozen=True)
-class GroundTruth:
-    """What only a simulator knows, by episode: progress at each frame, how the run was made, was the task done."""
+def load_truth(folder: Path, dataset: str) -> dict[int, dict[str, Any]]:
+    """What only a simulator knows of a dataset, as samples/truth/<dataset> holds it, by episode; empty without it.
 
-    progress: dict[int, np.ndarray]
-    policy: dict[int, str]
-    success: dict[int, bool]
-
-
-def load_truth(folder: Path, dataset: str) -> GroundTruth | None:
-    """Ground truth as samples/truth/<dataset> holds it; None where there is none."""
+    Of each episode: `progress` at each frame, float64 [num_frames], `policy`: how the run was made, and `success`: was
+    the task done?
+    """
     if not (folder / dataset / "episodes.parquet").exists():
-        return None
-    episodes = pq.read_table(folder / dataset / "episodes.parquet").to_pydict()
-    policy, success = (
-        dict(zip(episodes["episode_index"], episodes[c], strict=True))
-        for c in ("policy", "success")
-    )
+        return {}
+    columns = ["episode_index", "policy", "success"]
+    episodes = pq.read_table(folder / dataset / "episodes.parquet", columns=columns).to_pylist()
     frames = pq.read_table(folder / dataset / "frames.parquet").sort_by(
         [("episode_index", "ascending"), ("frame_index", "ascending")]
     )
@@ -48,9 +42,11 @@ def load_truth(folder: Path, dataset: str) -> GroundTruth | None:
         [("true_progress", "list")]
     )
     curves = (curve.values.to_numpy() for curve in lists["true_progress_list"])
-    return GroundTruth(
-        dict(zip(lists["episode_index"].to_pylist(), curves, strict=True)), policy, success
-    )
+    progress = dict(zip(lists["episode_index"].to_pylist(), curves, strict=True))
+    return {
+        row["episode_index"]: row | {"progress": progress.get(row["episode_index"])}
+        for row in episodes
+    }
 
 
 @dataclass(frozen=True)
@@ -95,8 +91,7 @@ def held_out(
     """The episodes of some splits of a release, from its shards and snapshot. Raises UserError or ShardError."""
     # The lake as it was when the release was cut: later builds may have changed an episode's facts
     con = open_for_users(lake.workspace, release.snapshot)
-    seconds = "SELECT dataset, episode_index, num_frames / fps FROM episodes WHERE status = 'ok'"
-    length_s = {(dataset, episode): s for dataset, episode, s in con.execute(seconds).fetchall()}
+    length_s = {episode.key: episode.duration_s for episode in usable_episodes(con)}
     compared = run_facts(con)
     references = set(
         con.execute("SELECT dataset, episode_index FROM current_references").fetchall()
@@ -106,7 +101,7 @@ def held_out(
     for split in splits:
         for q in ask("held-out", con, release.paths(lake.workspace, split), choice):
             by_episode.setdefault((q.dataset, int(q.trajectory), split), []).append(q)
-    truths: dict[str, GroundTruth | None] = {}
+    truths: dict[str, dict[int, dict[str, Any]]] = {}
     episodes = []
     for dataset, episode, split in sorted(by_episode):
         if truth and dataset not in truths:
@@ -116,9 +111,9 @@ def held_out(
         first = questions[0]
         facts = compared[dataset, episode]
         frames = np.array([q.frame_index for q in questions])
-        dataset_truth = truths.get(dataset)
+        episode_truth = truths.get(dataset, {}).get(episode, {})
         num_frames = first.num_frames or 0
-        true_progress = dataset_truth and dataset_truth.progress.get(episode)
+        true_progress = episode_truth.get("progress")
         if true_progress is not None and len(true_progress) != num_frames:
             raise UserError(
                 f"{dataset} episode {episode}: ground truth has {len(true_progress)} frames, not {num_frames}"
@@ -135,7 +130,7 @@ def held_out(
             num_frames,
             first.row["fps"],
             first.success,
-            policy=dataset_truth and dataset_truth.policy.get(episode),
+            policy=episode_truth.get("policy"),
             questions=tuple(replace(q, first=start) for q in questions),
             frame_index=frames,
             label=np.array([q.progress for q in questions], np.float64),

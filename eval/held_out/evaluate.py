@@ -26,8 +26,8 @@ from eval.scored import (
     EvalPrediction,
     EvalRun,
     Evaluated,
+    ResampledUnit,
     ScoredBenchmark,
-    ScoredEpisode,
     Series,
     eval_run_id,
     length_slice,
@@ -148,7 +148,7 @@ def evaluate(
     if detector is not None:
         measures |= success_of(episodes, target, detector)
     scored_episodes = tuple(
-        ScoredEpisode((e.dataset, str(e.episode_index)), tuple(slices(e))) for e in episodes
+        ResampledUnit((e.dataset, str(e.episode_index)), tuple(slices(e))) for e in episodes
     )
     counts = {
         "rows": len(runs.target),
@@ -347,7 +347,7 @@ def rank(
         for runs in by_task.values()
     ]
     tasks = tuple(
-        ScoredEpisode((dataset, task), (f"split {split}",)) for split, dataset, task in by_task
+        ResampledUnit((dataset, task), (f"split {split}",)) for split, dataset, task in by_task
     )
     counts = {
         "rows": len(episodes),

@@ -10,7 +10,7 @@ import av
 import cv2
 import numpy as np
 
-from eval.reward.video import Clip, RunEpisode, frames
+from eval.reward.video import RunClip, frames
 
 PANEL_PX, STRIP_PX = (
     180,
@@ -31,14 +31,15 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def write_overlay(
-    out: Path, clip: Clip, rows: Sequence[Mapping[str, Any]], partial: bool = False
+    out: Path, clip: RunClip, rows: Sequence[Mapping[str, Any]], partial: bool = False
 ) -> None:
     """Encode the first camera's frames with the curve of `rows` up to each, in one streaming pass. Raises RewardError.
 
     Behind it the clip's label, where it has one: its whole curve, and its steps by name. Where a row has no number the
     curve has a gap, with a mark on the ground line.
     """
-    curve, steps = (clip.labelled, clip.steps) if isinstance(clip, RunEpisode) else ((), ())
+    curve = clip.labelled
+    steps = clip.steps
     last = max(rows[-1]["frame_index"], 1, len(curve) - 1)
     ground = None
     with av.open(str(out), "w", format="mp4", options={"movflags": "+faststart"}) as container:

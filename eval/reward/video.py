@@ -1,8 +1,9 @@
 """Rewards of a video, or of several cameras' videos of one run: decoded in one streaming pass, scored in batches."""
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import batched, zip_longest
 from pathlib import Path
 from time import perf_counter
@@ -12,10 +13,9 @@ import numpy as np
 
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import CutOffError, Moment, RewardError, Robot, Stream
-from ingest.episode import EpisodeData
-from ingest.media.frames import CAMERA_RATE_TOLERANCE, DecodeOptions, VideoError
+from ingest.media.frames import CAMERA_RATE_TOLERANCE, VideoError
 from ingest.media.video import Frame, VideoInfo, decode, probe
-from ingest.reasons import LIMITS, DataError, Limits
+from ingest.reasons import DataError
 
 SCORE_FPS = 4.0
 AT_ONCE = 32  # moments that are scored together
@@ -32,72 +32,39 @@ class RgbPicture(Protocol):
 Shown = tuple[float | None, RgbPicture]  # a frame, and its time in seconds where the file says it
 
 
-@dataclass(frozen=True)
-class RunVideos:
-    """A run's videos by camera; all have the same frames. `num_frames`: as the files say, None where they do not.
+ReadCamera = Callable[[str], Iterator[Shown]]  # a camera's frames in order
 
-    `limits`: of each file's decoding.
-    """
 
-    videos: Mapping[str, Path]
-    fps: float
-    num_frames: int | None
-    limits: Limits = LIMITS
-
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        return tuple(self.videos)
-
-    @property
-    def title(self) -> str:
-        return ", ".join(path.name for path in self.videos.values())
-
-    def read(self, camera: str) -> Iterator[Shown]:
-        """The camera's frames in order. Raises VideoError."""
-        # Nothing is passed over here, so there are frames alone.
-        for frame in cast(
-            "Iterator[Frame]",
-            decode(self.videos[camera], options=DecodeOptions(limits=self.limits)),
-        ):
-            time_s = frame.picture.time
-            yield float(time_s) if time_s is not None else None, frame
+def nothing_recorded(frame: int) -> Robot:
+    return {}
 
 
 @dataclass(frozen=True)
-class RunEpisode:
-    """An episode of a dataset as a run to score, by some of its cameras. `title`: which it is, for people.
+class RunClip:
+    """A run to score, by some of its cameras; all have the same frames.
 
-    Of its active label, where it has one, `labelled` is the progress of each frame, `steps` (first frame, end, name).
+    num_frames: None where nobody says it. title: which it is, for people. read: the frames of a camera in order; raises
+    VideoError and DataError. robot: the state and the action at a frame, of those that are recorded. Of its label,
+    where it has one, labelled is the progress of each frame, steps (first frame, end, name).
     """
 
-    episode: EpisodeData
     cameras: tuple[str, ...]
     fps: float
     num_frames: int | None
     title: str
+    read: ReadCamera = field(repr=False)
+    robot: Callable[[int], Robot] = nothing_recorded
     labelled: Sequence[float] = ()
     steps: Sequence[tuple[int, int, str]] = ()
 
-    def read(self, camera: str) -> Iterator[Shown]:
-        """The camera's frames in order. Raises VideoError, DataError."""
-        for _, time_s, picture in self.episode.frames(camera):
-            yield time_s, picture
 
-    def robot(self, frame: int) -> Robot:
-        """Its state and its action at a frame, of those that the dataset has."""
-        columns = {"state": self.episode.state, "action": self.episode.action}
-        return {
-            column: rows[frame]
-            for column, rows in columns.items()
-            if rows is not None and frame < len(rows)
-        }
-
-
-Clip = RunVideos | RunEpisode
-
-
-def open_clip(videos: Mapping[str, Path], probe: Callable[[Path], VideoInfo] = probe) -> RunVideos:
-    """By their headers, as `probe` reads them. Raises RewardError."""
+def open_clip(
+    videos: Mapping[str, Path],
+    probe: Callable[[Path], VideoInfo] = probe,
+    read: ReadCamera | None = None,
+) -> RunClip:
+    """A run's videos by camera: by their headers, as `probe` reads them. `read`: what decodes them in the place of
+    this process. Raises RewardError."""
     infos = {camera: _info(path, probe) for camera, path in videos.items()}
     first_camera, first = next(iter(infos.items()))
     for camera, info in infos.items():
@@ -114,7 +81,18 @@ def open_clip(videos: Mapping[str, Path], probe: Callable[[Path], VideoInfo] = p
     if len(set(counts.values()) - {None}) > 1:
         listed = ", ".join(f"{camera} {n}" for camera, n in counts.items())
         raise RewardError(f"the cameras have different lengths in frames: {listed}")
-    return RunVideos(videos, first.fps, counts[first_camera])
+    title = ", ".join(path.name for path in videos.values())
+    if read is None:
+        read = functools.partial(_decoded, videos)
+    return RunClip(tuple(videos), first.fps, counts[first_camera], title, read)
+
+
+def _decoded(videos: Mapping[str, Path], camera: str) -> Iterator[Shown]:
+    """The frames of a camera's video. Raises VideoError."""
+    # Nothing is passed over here, so there are frames alone.
+    for frame in cast("Iterator[Frame]", decode(videos[camera])):
+        time_s = frame.picture.time
+        yield float(time_s) if time_s is not None else None, frame
 
 
 def _info(path: Path, probe: Callable[[Path], VideoInfo]) -> VideoInfo:
@@ -126,7 +104,7 @@ def _info(path: Path, probe: Callable[[Path], VideoInfo]) -> VideoInfo:
         raise RewardError(str(e)) from e
 
 
-def frames(clip: Clip, partial: bool = False) -> Iterator[dict[str, Shown]]:
+def frames(clip: RunClip, partial: bool = False) -> Iterator[dict[str, Shown]]:
     """The frames of all cameras, side by side. Raises RewardError for a video without any; for one that ends before
     its header says, or before another camera's, after the frames that are there, unless `partial`."""
     count = 0
@@ -149,7 +127,7 @@ def frames(clip: Clip, partial: bool = False) -> Iterator[dict[str, Shown]]:
         )
 
 
-def ending(clip: Clip, partial: bool = False) -> tuple[int, dict[str, np.ndarray]]:
+def ending(clip: RunClip, partial: bool = False) -> tuple[int, dict[str, np.ndarray]]:
     """Number of frames, and the last pictures by camera: a pass of its own, for the baselines. Raises RewardError."""
     [(count, last)] = deque(enumerate(frames(clip, partial), 1), maxlen=1)
     return count, {camera: picture.rgb() for camera, (_, picture) in last.items()}
@@ -157,7 +135,7 @@ def ending(clip: Clip, partial: bool = False) -> tuple[int, dict[str, np.ndarray
 
 def score_clip(
     scorer: Scorer,
-    clip: Clip,
+    clip: RunClip,
     task: str,
     *,
     score_fps: float = SCORE_FPS,
@@ -183,7 +161,7 @@ def score_clip(
         )
 
 
-def clip_moments(stream: Stream, clip: Clip, partial: bool = False) -> Iterator[Moment]:
+def clip_moments(stream: Stream, clip: RunClip, partial: bool = False) -> Iterator[Moment]:
     """What is to be scored of a clip, in order, in one streaming pass. Raises RewardError."""
     for camera_frames in frames(clip, partial):
         if stream.is_wanted:
@@ -191,15 +169,14 @@ def clip_moments(stream: Stream, clip: Clip, partial: bool = False) -> Iterator[
         else:
             pictures = None
         time_s, _ = next(iter(camera_frames.values()))
-        robot = clip.robot(stream.appended) if isinstance(clip, RunEpisode) else {}
-        moment = stream.append(pictures, time_s, robot=robot)
+        moment = stream.append(pictures, time_s, robot=clip.robot(stream.appended))
         if moment is not None:
             yield moment
 
 
 def clip_stream(
     scorer: Scorer,
-    clip: Clip,
+    clip: RunClip,
     task: str,
     score_fps: float,
     steps: Sequence[str] = (),

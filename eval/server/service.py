@@ -249,10 +249,9 @@ class Service:
         bounds = DecodingLimits(**server_limits, max_cpu_s=VIDEO_S, max_cpu_s_per_mb=VIDEO_S)
         try:
             with refusing(), Walled(bounds.max_memory_bytes, WalledVideos.__module__) as process:
-                clip = await self.in_thread(
-                    WalledVideos.opened, process, paths, bounds, given_up.is_set
-                )
-                pixels = await self.in_thread(check_videos, clip, self.limits)
+                videos = WalledVideos(process, paths, bounds, given_up.is_set)
+                clip = await self.in_thread(videos.clip)
+                pixels = await self.in_thread(check_videos, videos, clip, self.limits)
                 fps = min(self.scorer.usual_fps, clip.fps) if fps is None else fps
                 with self.batcher.places(
                     2 * self.limits.max_batch, 2 * self.limits.max_batch * pixels

@@ -4,7 +4,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from core.files import ScratchFolder
 from core.wall import TOO_MUCH, Walled
-from eval.reward.video import RunVideos, Shown, open_clip
+from eval.reward.video import RunClip, Shown, open_clip
 from eval.server.limits import WALL_S, Refused, ServerLimits, check_container, check_pixels
 from ingest.media.frames import DecodeOptions
 from ingest.media.video import Frame, decode, probe
@@ -49,27 +49,18 @@ def _write(video: UploadFile, path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class WalledVideos(RunVideos):
-    """A run's videos, which a process of their own reads, with limits."""
+class WalledVideos:
+    """A run's videos by camera, which a process of their own reads, with limits."""
 
-    process: Walled = field(kw_only=True)
-    given_up: Callable[[], bool] = field(
-        kw_only=True
-    )  # does nobody wait for the next frame any more?
+    process: Walled
+    videos: Mapping[str, Path]
+    limits: Limits
+    given_up: Callable[[], bool]  # does nobody wait for the next frame any more?
 
-    @classmethod
-    def opened(
-        cls,
-        process: Walled,
-        paths: Mapping[str, Path],
-        limits: Limits,
-        given_up: Callable[[], bool],
-    ) -> "WalledVideos":
+    def clip(self) -> RunClip:
         """Raises RewardError, and Refused (413)."""
-        bare = cls(paths, 0.0, None, limits, process=process, given_up=given_up)
-        cpu_s = limits.cpu_s(sum(path.stat().st_size for path in paths.values()))
-        clip = open_clip(paths, partial(bare.ask, probe, cpu_s=cpu_s))
-        return replace(bare, fps=clip.fps, num_frames=clip.num_frames)
+        cpu_s = self.limits.cpu_s(sum(path.stat().st_size for path in self.videos.values()))
+        return open_clip(self.videos, partial(self.ask, probe, cpu_s=cpu_s), self.read)
 
     def ask[T](self, work: Callable[..., T], *args: Any, cpu_s: float | None = None) -> T:
         """What the process says to `work(*args)`. Raises Refused (413)."""
@@ -81,6 +72,7 @@ class WalledVideos(RunVideos):
             ) from e
 
     def read(self, camera: str) -> Iterator[Shown]:
+        """The camera's frames in order. Raises VideoError, and Refused (413)."""
         path = self.videos[camera]
         while True:
             has_frame, time_s = self.ask(_advance, path, self.limits)
@@ -138,11 +130,11 @@ def _newest_rgb(path: Path, limits: Limits) -> np.ndarray:
     return newest.rgb()
 
 
-def check_videos(clip: WalledVideos, limits: ServerLimits) -> int:
+def check_videos(videos: WalledVideos, clip: RunClip, limits: ServerLimits) -> int:
     """Pixels of a moment, by the headers: nothing is decoded. Raises Refused (413)."""
     pixels = 0
-    for camera, path in clip.videos.items():
-        info = clip.ask(probe, path)
+    for camera, path in videos.videos.items():
+        info = videos.ask(probe, path)
         check_pixels(info.width_px, info.height_px, limits.max_pixels, f"the video of {camera}")
         pixels += info.width_px * info.height_px
     if clip.num_frames is not None and clip.num_frames > limits.max_video_frames:

@@ -8,11 +8,12 @@ from urllib.parse import quote, urlencode
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from core.domain.episode import Episode
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import correction_state
 from explorer.drawn_labels import shown_episode
-from explorer.episode import OF_EPISODE, EpisodeIndex, LakeEpisode, find_episode
+from explorer.episode import OF_EPISODE, EpisodeIndex, episode_and_facts, find_episode
 from explorer.pages.outcomes import stated_outcome
 from explorer.review_queue import QueuePlace
 from explorer.site import Explorer, Visiting
@@ -65,12 +66,12 @@ def page(
 ) -> HTMLResponse:
     """A run beside the reference that its label follows. Raises PageError: it follows none."""
     reader = visit.reader
-    episode = find_episode(reader, dataset, episode_index)
-    episode_facts = shown_episode(visit, episode)
-    run, alignment = _label_beside(reader, episode, episode_facts)
+    episode, facts = episode_and_facts(reader, dataset, episode_index)
+    shown_facts = shown_episode(visit, episode)
+    run, alignment = _label_beside(reader, episode, shown_facts)
     reference = find_episode(reader, dataset, alignment["reference"])
     reference_data = shown_episode(visit, reference)
-    own_camera, reference_camera, shared = _cameras(episode_facts, reference_data, camera)
+    own_camera, reference_camera, shared = _cameras(shown_facts, reference_data, camera)
     queue = doubtful(visit.explorer, reader, dataset)
     numbers = [doubt["episode_index"] for doubt in queue]
     number = numbers.index(episode_index) + 1 if episode_index in numbers else 0
@@ -87,7 +88,7 @@ def page(
     )
     segments = reference_data["runs"][0]["segments"] if reference_data["runs"] else []
     data = {
-        "runs": [run, *(r for r in episode_facts["runs"] if r is not run)],
+        "runs": [run, *(r for r in shown_facts["runs"] if r is not run)],
         "beside": {
             "follows": correction_state(reader, dataset, episode_index)["newest"],
             "aligned": alignment,
@@ -100,11 +101,11 @@ def page(
         "beside.html",
         title=f"{dataset} {episode_index} beside {reference.episode_index}",
         episode=episode,
-        facts=episode.facts,
-        data=episode_facts | data,
+        facts=facts,
+        data=shown_facts | data,
         run=run,
         own=own_camera,
-        own_number=episode_facts["cameras"].index(own_camera) if own_camera else None,
+        own_number=shown_facts["cameras"].index(own_camera) if own_camera else None,
         reference=reference,
         reference_camera=reference_camera,
         cameras=shared,
@@ -146,14 +147,14 @@ def doubtful(explorer: Explorer, reader: LakeReader, dataset: str) -> list[dict[
 
 
 def _label_beside(
-    reader: LakeReader, episode: LakeEpisode, episode_facts: dict[str, Any]
+    reader: LakeReader, episode: Episode, shown_facts: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The label of an episode that follows a reference, and how: `reference`, its episode, and lists of equal length:
     `frames` of the run that were looked at, the `reference_frames` that each is like, and whether each `follows` it.
     """
-    for run in episode_facts["runs"]:
+    for run in shown_facts["runs"]:
         if run["annotator"] == "transfer":
-            rows = reader.rows(ALIGNMENT_SQL, *episode.key, run["label_run"])
+            rows = reader.rows(ALIGNMENT_SQL, *episode.row_key, run["label_run"])
         else:
             rows = []
         if rows:
@@ -174,16 +175,16 @@ def _label_beside(
 
 
 def _cameras(
-    episode_facts: dict[str, Any], reference_data: dict[str, Any], chosen_camera: str | None
+    shown_facts: dict[str, Any], reference_data: dict[str, Any], chosen_camera: str | None
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None, list[str]]:
     """A camera of the run, the same of its reference, and the names of all that both have; those with videos first."""
     of_reference = {camera["camera"]: camera for camera in reference_data["cameras"]}
-    both = [camera for camera in episode_facts["cameras"] if camera["camera"] in of_reference]
+    both = [camera for camera in shown_facts["cameras"] if camera["camera"] in of_reference]
     both.sort(key=lambda c: not (c["usable"] and c["video"] and of_reference[c["camera"]]["video"]))
     names = [camera["camera"] for camera in both]
     if not both:
         return (
-            next(iter(episode_facts["cameras"]), None),
+            next(iter(shown_facts["cameras"]), None),
             next(iter(reference_data["cameras"]), None),
             [],
         )

@@ -17,7 +17,7 @@ from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
 from explorer.drawn_labels import shown_episode
-from explorer.episode import EpisodeIndex, find_episode
+from explorer.episode import EpisodeIndex, episode_and_facts
 from explorer.pages.episode import charts_data, run_name
 from explorer.pages.leaderboard import BASELINES
 from explorer.site import Visiting
@@ -168,7 +168,7 @@ def page(
     visit: Visiting, dataset: str, episode_index: EpisodeIndex, a: str = "", b: str = ""
 ) -> HTMLResponse:
     """`a` and `b`: label runs or evaluations; default: the label that counts, and the next one."""
-    episode = find_episode(visit.reader, dataset, episode_index)
+    episode, facts = episode_and_facts(visit.reader, dataset, episode_index)
     data = shown_episode(visit, episode)
     sides = comparable(data)
     chosen = [
@@ -176,7 +176,7 @@ def page(
         for k, name in enumerate((a, b))
     ]
     n = episode.num_frames
-    fps = episode.facts["fps"] or 1.0
+    fps = episode.fps or 1.0
     lines = [
         replace(side["curve"], name=side["title"], kind=f"line run{k}")
         for k, side in enumerate(chosen)
@@ -198,7 +198,7 @@ def page(
         "compare.html",
         title=f"Compare {dataset} {episode_index}",
         episode=episode,
-        facts=episode.facts,
+        facts=facts,
         sides=sides,
         chosen=chosen,
         data=data | {"charts": charts_data({"progress": lines})},
@@ -253,7 +253,7 @@ def like_page(
     among: Annotated[str | None, Query(max_length=200)] = None,
 ) -> HTMLResponse:
     """`frame`: frames like this one; without it runs. `camera`: that shows it. `among`: only runs of this dataset."""
-    episode = find_episode(visit.reader, dataset, episode_index)
+    episode, facts = episode_and_facts(visit.reader, dataset, episode_index)
     query: SimilarityQuery | None = None
     similar: list[dict[str, Any]] = []
     why_not = ""
@@ -268,7 +268,7 @@ def like_page(
         "similar.html",
         title=f"{'Runs' if frame is None else 'Frames'} like {dataset} {episode_index}",
         episode=episode,
-        facts=episode.facts,
+        facts=facts,
         frame=frame,
         among=among,
         asked=query,

@@ -7,12 +7,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, StrictBool, StrictInt
 
+from core.domain.episode import Episode
 from core.domain.label_run import human_run
 from core.errors import UserError, first_line
 from core.values import plain
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import corrected_places, correction_state
-from explorer.episode import ACTIVE_SQL, EpisodeIndex, LakeEpisode, find_episode, label_as_said
+from explorer.episode import ACTIVE_SQL, EpisodeIndex, episode_facts, label_as_said
 from explorer.site import Explorer, Visiting, author_of, check_may_write, explorer_of, writing
 from warehouse.lake import acceptances, corrections
 from warehouse.lake.corrections import (
@@ -23,6 +24,7 @@ from warehouse.lake.corrections import (
     parsed,
     segments_of,
 )
+from warehouse.lake.episodes import episode_from_row
 from warehouse.lake.statements import Kind, Writable, mark
 
 router = APIRouter()
@@ -69,19 +71,15 @@ class Acceptance(BaseModel):
 @router.get(OF_EPISODE)
 def state(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
     """The corrections of an episode, and whether and as whom one may add another."""
-    episode = find_episode(visit.reader, dataset, episode_index)
+    facts = episode_facts(visit.reader, dataset, episode_index)
     # The editor says beforehand why it cannot save
     read_only_reason = visit.explorer.options.why_read_only
-    if read_only_reason is None and (
-        episode.facts["status"] != "ok" or episode.facts["content_hash"] is None
-    ):
+    is_usable = facts["status"] == "ok" and facts["content_hash"] is not None
+    if read_only_reason is None and not is_usable:
         read_only_reason = "the episode cannot be used, so it has no label"
-    facts = {"content_hash": episode.facts["content_hash"], "why_read_only": read_only_reason}
-    return JSONResponse(
-        plain(
-            facts | _words(visit.explorer, visit.reader, dataset, episode_index, read_only_reason)
-        )
-    )
+    statements = _words(visit.explorer, visit.reader, dataset, episode_index, read_only_reason)
+    content = {"content_hash": facts["content_hash"], "why_read_only": read_only_reason}
+    return JSONResponse(plain(content | statements))
 
 
 def _words(
@@ -159,16 +157,20 @@ class Judged(NamedTuple):
     def judgement(self) -> dict[str, Any]:
         return {"author": self.author, "comment": self.said.comment, "follows": self.said.follows}
 
-    def episode(self) -> LakeEpisode:
-        """Raises CorrectionError: there is none."""
+    def episode_facts(self) -> dict[str, Any]:
+        """Raises CorrectionError: there is no such episode."""
         try:
-            return find_episode(self.reader, *self.place)
+            return episode_facts(self.reader, *self.place)
         except PageError as e:
             raise CorrectionError(str(e)) from e
 
+    def episode(self) -> Episode:
+        """Raises CorrectionError: there is none."""
+        return episode_from_row(self.episode_facts())
+
     def facts(self) -> corrections.Facts:
         """Of the episode, as corrections check them. Raises CorrectionError."""
-        facts = self.episode().facts
+        facts = self.episode_facts()
         unusable = [
             finding["reason"] for finding in facts["findings"] if finding["severity"] == "unusable"
         ]
@@ -178,7 +180,7 @@ class Judged(NamedTuple):
 
     def active_run(self) -> str | None:
         """The label run that counts of the episode."""
-        dataset, chunk, episode_index = self.episode().key
+        dataset, chunk, episode_index = self.episode().row_key
         rows = self.reader.of_episode("active_runs", ACTIVE_SQL, dataset, chunk, episode_index)
         if rows:
             return rows[0]["label_run"]

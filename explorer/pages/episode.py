@@ -12,6 +12,7 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from annotate.model_client.responses import ResponseStore, StoredReply
+from core.domain.episode import Episode
 from core.errors import UserError
 from core.values import plain
 from explorer import charts
@@ -22,11 +23,12 @@ from explorer.drawn_labels import drawn_curves, shown_episode
 from explorer.episode import (
     OF_EPISODE,
     EpisodeIndex,
-    LakeEpisode,
     chunk_of,
+    episode_and_facts,
     find_episode,
     keyframes,
     label_runs,
+    partition_of,
     recorded,
 )
 from explorer.facets import places_by_value, tags_of
@@ -103,30 +105,30 @@ def _edited_line(column: str, values: Sequence[float]) -> dict[str, Any]:
 @router.get("/episode/{dataset}/{episode_index}")
 def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
     reader = visit.reader
-    episode = find_episode(reader, dataset, episode_index)
-    episode_facts = shown_episode(visit, episode)
-    lines = progress_curves(episode_facts)
+    episode, facts = episode_and_facts(reader, dataset, episode_index)
+    shown_facts = shown_episode(visit, episode)
+    lines = progress_curves(shown_facts)
     queue = ReviewQueue.of(visit.request.query_params)
     index = visit.explorer.index.at(
         reader, waits=queue is not None
     )  # what is saved here shows at once
     episode_before, episode_after = neighbours(reader, index, episode)
     n = episode.num_frames
-    measures = measure_charts(episode_facts["measures"], n)
-    faults = episode_facts["faults"]
+    measures = measure_charts(shown_facts["measures"], n)
+    faults = shown_facts["faults"]
     measured = {measure["title"]: measure["lines"] for measure in measures}
     return visit.page(
         "episode.html",
         title=f"{dataset} {episode_index}",
         episode=episode,
-        facts=episode.facts,
-        data=episode_facts
+        facts=facts,
+        data=shown_facts
         | {"measures": None, "charts": charts_data({"progress": lines} | measured)},
-        spans=[(run, charts.spans(run["segments"], n)) for run in episode_facts["runs"]],
+        spans=[(run, charts.spans(run["segments"], n)) for run in shown_facts["runs"]],
         faults=faults,
-        stretches=charts.stretches(faults, n, episode.facts["fps"]) if faults else None,
+        stretches=charts.stretches(faults, n, episode.fps) if faults else None,
         lines=lines,
-        progress=charts.curves(lines, n) if lines or episode.facts["status"] == "ok" else None,
+        progress=charts.curves(lines, n) if lines or facts["status"] == "ok" else None,
         measures=measures,
         stages=stages(reader, episode),
         demonstration=demonstration(index, dataset, episode_index),
@@ -223,7 +225,7 @@ def demonstration(index: Indexed, dataset: str, episode_index: int) -> dict[str,
 
 
 def neighbours(
-    reader: LakeReader, index: Indexed, episode: LakeEpisode
+    reader: LakeReader, index: Indexed, episode: Episode
 ) -> tuple[int | None, int | None]:
     """The episodes of the dataset before and after this one, in the lake as the reader sees it."""
     neighbours_sql = (
@@ -241,12 +243,13 @@ def neighbours(
     return numbers
 
 
-def stages(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
+def stages(reader: LakeReader, episode: Episode) -> list[dict]:
     """The stages that made what is known of the episode's chunk, with the name of their partition in Dagster."""
     key = episode.dataset, episode.chunk
     rows = reader.lately(("stages", *key), lambda: reader.dicts(STAGES_SQL, *key))
     return [
-        r | {"partition": episode.partition if r["chunk"] >= 0 else episode.dataset} for r in rows
+        r | {"partition": partition_of(episode) if r["chunk"] >= 0 else episode.dataset}
+        for r in rows
     ]
 
 
@@ -353,11 +356,11 @@ def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]
 
 @router.get("/why/{dataset}/{episode_index}")
 def why_page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
-    episode = find_episode(visit.reader, dataset, episode_index)
+    episode, facts = episode_and_facts(visit.reader, dataset, episode_index)
     rows = visit.reader.dicts(CALLS_SQL, dataset, episode_index)
     # A call names stored pictures by the SHA-256 of their bytes
     pictures = {}
-    for camera, of_camera in keyframes(visit.reader, episode.key).items():
+    for camera, of_camera in keyframes(visit.reader, episode.row_key).items():
         for k in of_camera:
             sha256 = k["url"].rsplit("/", 1)[1].removesuffix(".jpg")
             pictures[sha256] = {"url": k["url"], "camera": camera, "frame": k["frame_index"]}
@@ -371,7 +374,7 @@ def why_page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTML
         "why.html",
         title=f"Why {dataset} {episode_index}",
         episode=episode,
-        facts=episode.facts,
+        facts=facts,
         runs=[
             run | {"parameters": indented(run["about"].get("params"))}
             for run in label_runs(visit.reader, episode)

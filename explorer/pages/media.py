@@ -8,10 +8,18 @@ from urllib.parse import quote
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
+from core.domain.episode import Episode
 from explorer import media
 from explorer.access import PageError
 from explorer.drawn_labels import shown_episode
-from explorer.episode import EpisodeIndex, LakeEpisode, cameras, chunk_of, find_episode, keyframes
+from explorer.episode import (
+    EpisodeIndex,
+    cameras,
+    chunk_of,
+    episode_and_facts,
+    episode_facts,
+    keyframes,
+)
 from explorer.jobs import while_wanted
 from explorer.labelled_video import DrawnLabel
 from explorer.site import Visit, Visiting, explorer_of
@@ -27,7 +35,7 @@ Camera = Annotated[int, Path(ge=0)]
 def video(visit: Visiting, dataset: str, episode_index: EpisodeIndex, camera: Camera) -> Response:
     """The file that holds a camera's pictures, also in parts (Range). It may hold other episodes, too."""
     path = media.video_file(
-        visit.explorer.space, find_episode(visit.reader, dataset, episode_index), camera
+        visit.explorer.space, episode_facts(visit.reader, dataset, episode_index), camera
     )
     kind = media.MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
     return FileResponse(path, media_type=kind, headers=SHORT)
@@ -39,9 +47,9 @@ def in_order(
 ) -> JSONResponse:
     """Do the rows have the file's pictures one after the other, from the listed frame on? Else a page plays the
     converted video, whose frames are those of the rows."""
-    episode = find_episode(visit.reader, dataset, episode_index)
-    media.video_file(visit.explorer.space, episode, camera)
-    view = cameras(episode, {})[camera]
+    facts = episode_facts(visit.reader, dataset, episode_index)
+    media.video_file(visit.explorer.space, facts, camera)
+    view = cameras(facts, {})[camera]
     snapshot = visit.reader.snapshot.number
     pictures = media.places(visit.explorer.corpus, snapshot, dataset, episode_index, view["camera"])
     first = view["video"]["start_frame"]
@@ -79,20 +87,20 @@ async def _made(
     def convert(given_up: Callable[[], bool]) -> pathlib.Path:
         explorer = explorer_of(request)
         with explorer.corpus.reading() as reader:
-            episode = find_episode(reader, dataset, episode_index)
+            episode, facts = episode_and_facts(reader, dataset, episode_index)
             limits = media.limits_of(reader, dataset)
             snapshot = reader.snapshot.number
             label = _label(Visit(request, explorer, reader), episode) if with_label else None
-        media.video_file(explorer.space, episode, camera)
-        name = cameras(episode, {})[camera]["camera"]
+        media.video_file(explorer.space, facts, camera)
+        name = cameras(facts, {})[camera]["camera"]
         pictures = media.places(explorer.corpus, snapshot, dataset, episode_index, name)
-        return media.playable(explorer.space, episode, camera, limits, given_up, pictures, label)
+        return media.playable(explorer.space, facts, camera, limits, given_up, pictures, label)
 
     async with request.app.state.converting:
         return await while_wanted(request, convert)
 
 
-def _label(visit: Visit, episode: LakeEpisode) -> DrawnLabel:
+def _label(visit: Visit, episode: Episode) -> DrawnLabel:
     """The label that counts, with what people have said since the last build. Raises PageError: none has a curve."""
     runs = shown_episode(visit, episode)["runs"]
     run = next((run for run in runs if run["active"] and run["progress"]), None)
@@ -100,7 +108,7 @@ def _label(visit: Visit, episode: LakeEpisode) -> DrawnLabel:
         raise PageError(
             f"{episode.dataset} {episode.episode_index} has no label that counts: build it first"
         )
-    return DrawnLabel.of(run, episode.facts["fps"] or 1.0)
+    return DrawnLabel.of(run, episode.fps or 1.0)
 
 
 @router.get("/keyframes/{sha256}.jpg")

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 from annotate.samples import CODE_VERSION, samples_stage
 from annotate.samples.labelled_episode import LabelledEpisode
-from annotate.samples.unanswerable import Stranger
 from annotate.samples.wording import template_version
+from core.domain.episode import Episode
 from core.domain.label_run import GateCounts
 from pipeline.config import DatasetBuild
 from pipeline.pictures import samples_figure
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake import Lake
+from warehouse.lake.episodes import episode_from_row
 from warehouse.lake.stored import labels_of
 
 # Of the 64 of the hash of a picture, in which pictures of the same moment by two cameras differ at least if they show
@@ -44,8 +45,8 @@ def run(context: StageContext) -> Output:
     build = context.build
     with context.lake.reading():
         episodes = list(labelled_episodes(context.lake, build, context.chunk))
-        strangers = chunk_strangers(context.lake, build.name, context.chunk)
-    samples = samples_stage(episodes, build.stages.samples, strangers)
+        listed_episodes = other_task_episodes(context.lake, build.name, context.chunk)
+    samples = samples_stage(episodes, build.stages.samples, listed_episodes)
     counts = samples["family"].value_counts().to_pylist()
     samples_of_family = {f"family {count['values']}": count["counts"] for count in counts}
     gate_numbers = GateCounts(
@@ -56,16 +57,18 @@ def run(context: StageContext) -> Output:
     )
 
 
-def chunk_strangers(lake: Lake, dataset: str, chunk: int) -> list[Stranger]:
-    """The runs of other tasks beyond the chunk that its samples may show, by what is listed of them."""
-    rows = lake.rows(
-        "SELECT o.episode_index, o.split, f.task, f.cameras, f.num_rows, f.fps FROM other_tasks o "
-        "JOIN episode_facts f USING (dataset, episode_index) WHERE o.dataset = ? AND o.chunk = ? ORDER BY 1",
+def other_task_episodes(lake: Lake, dataset: str, chunk: int) -> list[Episode]:
+    """The runs of other tasks beyond the chunk that its samples may show, by what is listed of them.
+
+    Whether their chunks are decoded already makes no difference: samples do not depend on the order of chunks.
+    """
+    rows = lake.dicts(
+        "SELECT f.dataset, f.episode_index, f.chunk, f.fps, f.num_rows AS num_frames, f.task, f.success, o.split, "
+        "f.cameras FROM other_tasks o JOIN episode_facts f USING (dataset, episode_index) "
+        "WHERE o.dataset = ? AND o.chunk = ? ORDER BY episode_index",
         [dataset, chunk],
     )
-    return [
-        Stranger(e, split, task, tuple(cameras), n, fps) for e, split, task, cameras, n, fps in rows
-    ]
+    return [episode_from_row(row) for row in rows]
 
 
 def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int) -> Iterator[LabelledEpisode]:

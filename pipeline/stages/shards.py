@@ -25,7 +25,7 @@ from pipeline.reading import records_of
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake import Lake
 from warehouse.lake.stored import coarse_keyframes, load_keyframe, rows_of_episode
-from warehouse.shards.shard import CODE_VERSION, ShardEpisode, picture_name, shards_stage
+from warehouse.shards.shard import CODE_VERSION, EntryContent, picture_name, shards_stage
 
 # The pictures of one episode that samples show, each with the instruction that its edit follows, if an editor makes it
 WantedPictures = Mapping[PictureKey, str | None]
@@ -124,7 +124,7 @@ def _lost_beyond(samples: pa.Table, picture_findings: Sequence[Finding]) -> Iter
 
 def _entries(
     dataset: str, samples: pa.Table, pictures: PictureStore
-) -> Iterator[tuple[str, ShardEpisode]]:
+) -> Iterator[tuple[str, EntryContent]]:
     """(split, entry) of each episode that has a sample whose pictures are all there."""
     episode_of_row = samples["episode_index"].to_numpy()
     for episode_index in np.unique(episode_of_row).tolist():
@@ -139,12 +139,12 @@ def _entries(
 
 def _entry(
     dataset: str, episode_index: int, rows: list[dict[str, Any]], pictures: PictureStore
-) -> ShardEpisode:
+) -> EntryContent:
     # By name, so that a picture which several samples show is in the entry once
     keys_by_name = {
         picture_name(episode_index, p): picture_key(p) for row in rows for p in row["pictures"]
     }
-    return ShardEpisode(
+    return EntryContent(
         dataset,
         episode_index,
         rows,

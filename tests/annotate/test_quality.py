@@ -1,5 +1,6 @@
 """What a run's label and its way show: signs that a label may be wrong, that the run failed, and of its worth."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,8 @@ from annotate.quality import (
     FARTHEST,
     FEWEST,
     SIGNS,
+    Doubt,
     Quality,
-    RunEnd,
     doubts,
     largest_jump,
     measures,
@@ -75,46 +76,57 @@ RATE = 10.0
 ELSEWHERE, PICTURE, SHORTER, SPEED, UNDONE = SIGNS
 
 
-def ended(
-    seconds: float = 5.0, end_opening: float = 1.0, last_hash: int = 0, success: bool | None = None
-) -> RunEnd:
+def ended(seconds: float = 5.0, end_opening: float = 1.0, success: bool | None = None) -> Signals:
     """A run that goes to a place at even speed and stands still for half a second."""
     n = round(seconds * RATE)
-    activity = np.r_[np.ones(n - 5), np.zeros(5)]
+    speed = np.r_[np.ones(n - 5), np.zeros(5)]
     way = np.linspace(0, end_opening, n)
-    return RunEnd(success, RATE, activity, np.stack([way, np.sin(9 * way)], axis=1), last_hash, 1.0)
+    state = np.stack([way, np.sin(9 * way)], axis=1)
+    return Signals(RATE, np.zeros(n), speed, success=success, state=state)
 
 
-def alike(count: int) -> list[RunEnd]:
+def alike(count: int) -> list[Signals]:
     """Runs of a task that end nearly alike."""
-    return [ended(5.0 + 0.1 * (k % 3), 1.0 + 0.002 * k, last_hash=1 << k) for k in range(count)]
+    return [ended(5.0 + 0.1 * (k % 3), 1.0 + 0.002 * k) for k in range(count)]
+
+
+def hashes(runs: Sequence[Signals]) -> list[int]:
+    """Last pictures that hardly differ."""
+    return [1 << k for k in range(len(runs))]
+
+
+def judged(runs: Sequence[Signals]) -> list[Doubt | None]:
+    return doubts(runs, hashes(runs), [1.0] * len(runs))
+
+
+def elsewhere(runs: Sequence[Signals]) -> np.ndarray:
+    """How far each run ends from where the others do."""
+    return signs_of(runs, hashes(runs), [1.0] * len(runs))[:, SIGNS.index(ELSEWHERE)]
 
 
 def test_runs_that_end_alike_are_hardly_in_doubt():
-    for doubt in doubts(alike(8)):
+    for doubt in judged(alike(8)):
         assert doubt is not None
         assert doubt.p_failure < 0.2
 
 
 def test_too_few_runs_show_nothing():
-    assert doubts(alike(FEWEST - 1)) == [None] * (FEWEST - 1)
-    assert all(doubts(alike(FEWEST)))
-    assert doubts([*alike(FEWEST - 1), ended(success=False)]) == [None] * FEWEST
-    assert doubts([]) == []
+    assert judged(alike(FEWEST - 1)) == [None] * (FEWEST - 1)
+    assert all(judged(alike(FEWEST)))
+    assert judged([*alike(FEWEST - 1), ended(success=False)]) == [None] * FEWEST
+    assert judged([]) == []
 
 
 def test_without_states_pictures_and_times_decide():
-    blind = [
-        replace(r, state=None)
-        for r in [*alike(8), ended(seconds=3.0, end_opening=0.4, last_hash=0xFFFFFF)]
-    ]
-    signs = signs_of(blind)
+    runs = [*alike(8), ended(seconds=3.0, end_opening=0.4)]
+    blind = [replace(r, state=None) for r in runs]
+    signs = signs_of(blind, [*hashes(alike(8)), 0xFFFFFF], [1.0] * len(blind))
     assert not signs[:, SIGNS.index(ELSEWHERE)].any()
     assert signs[-1, SIGNS.index(PICTURE)] == FARTHEST
     mixed = [*alike(8), replace(ended(), state=np.zeros((50, 3)))]  # another robot's
-    assert not signs_of(mixed)[:, SIGNS.index(ELSEWHERE)].any()
+    assert not elsewhere(mixed).any()
     still = [replace(r, state=np.ones((50, 2))) for r in blind]
-    assert not signs_of(still)[:, SIGNS.index(ELSEWHERE)].any()
+    assert not elsewhere(still).any()
 
 
 # As a demonstration

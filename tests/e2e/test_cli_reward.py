@@ -23,9 +23,9 @@ from eval.reward.stream import RewardError
 from eval.reward.video import score_clip, scored_rows
 from eval.rl.local import LocalSession
 from ingest.media.video import decode
-from pipeline.episode_rewards import chunk_episodes, episode_clip, score_episodes
+from pipeline.episode_rewards import episode_clip, score_episodes
+from pipeline.reference_runs import reference_scorer
 from pipeline.rewards import score_video
-from pipeline.shown_runs import shown_scorer
 from tests.kits.cli_kit import Built, assert_one_error_line, proccorpus
 from tests.kits.laptop_kit import make_checkpoint as make_laptop
 from tests.kits.reward_kit import make_checkpoint, write_video
@@ -34,6 +34,7 @@ from tests.kits.training_kit import KilledError
 from training.folder import ModelError
 from training.runs import named_model
 from warehouse.lake import Lake, open_lake
+from warehouse.lake.episodes import usable_episodes
 
 pytestmark = pytest.mark.slow
 
@@ -79,8 +80,10 @@ def test_a_run_is_laid_beside_shown_ones_the_same_from_everywhere(
     assert all(r["unsure"] is None and r["spread"] >= 0 for r in rows)
     assert rows[-1]["progress"] > 0.9 > 0.3 > rows[0]["progress"]  # it is shown itself
 
-    # As an environment here would ask; tests/eval/reward/test_shown.py has a server give the same
-    local = LocalSession(shown_scorer(Workspace(own.workspace), like_options[1::2]), TASKS[0], FPS)
+    # As an environment here would ask; tests/eval/reward/test_reference_scorer.py has a server give the same
+    local = LocalSession(
+        reference_scorer(Workspace(own.workspace), like_options[1::2]), TASKS[0], FPS
+    )
     live = [local.append(frame.rgb()) for frame in decode(video)]
     assert live[-1].success is not None
     assert {k: live[k].progress for k in numbers(rows)} == pytest.approx(
@@ -252,7 +255,7 @@ def test_a_laptop_models_weights_are_what_it_says_of_each_video(
 
 def test_a_data_set_that_was_stopped_goes_on_where_it_was(own: Built, checkpoint: Path) -> None:
     lake = open_lake(Workspace(own.workspace))
-    episodes = [e for chunk in range(3) for e in chunk_episodes(lake, "tiny", chunk)]
+    episodes = usable_episodes(lake.con)
     assert [e.num_frames for e in episodes] == list(LENGTHS)
     scorer = open_checkpoint(checkpoint)
     calls = count()

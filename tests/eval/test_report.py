@@ -7,13 +7,13 @@ import numpy as np
 from eval.metrics.score import mean_of
 from eval.report.pages import write_report
 from eval.report.tables import Report
-from eval.scored import Evaluated, ScoredBenchmark, ScoredEpisode
+from eval.scored import Evaluated, ResampledUnit, ScoredBenchmark
 
 HOSTILE = "<script>alert('1')</script>|{{ 7 * 7 }}"
 
 
 def test_texts_of_data_are_no_markup(tmp_path: Path) -> None:
-    episodes = tuple(ScoredEpisode((HOSTILE, str(k)), (f"dataset {HOSTILE}",)) for k in range(3))
+    episodes = tuple(ResampledUnit((HOSTILE, str(k)), (f"dataset {HOSTILE}",)) for k in range(3))
     scored = ScoredBenchmark(
         HOSTILE, episodes, {"mae": mean_of(np.array([0.1, 0.2, 0.4]))}, {"rows": 3}
     )

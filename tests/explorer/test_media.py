@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from core.paths import Workspace
 from explorer import labelled_video, media
 from explorer.access import CorpusView, PageError
-from explorer.episode import find_episode
+from explorer.episode import episode_facts
 from explorer.media import playable
 from ingest.media.video import decode
 from ingest.reasons import LIMITS
@@ -134,9 +134,9 @@ def test_a_video_is_converted_once_frame_for_frame(
 def test_a_conversion_that_nobody_waits_for_leaves_nothing(furnished):
     corpus = CorpusView(furnished)
     with corpus.reading() as reader:
-        episode = find_episode(reader, "tiny", 2)
+        facts = episode_facts(reader, "tiny", 2)
     with pytest.raises(PageError, match="nobody waits"):
-        playable(furnished, episode, 0, LIMITS, lambda: True)
+        playable(furnished, facts, 0, LIMITS, lambda: True)
     assert not list((furnished.root / "explorer").glob("videos/*"))
 
 

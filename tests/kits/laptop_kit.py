@@ -9,12 +9,12 @@ import torch
 from annotate.embeddings.encoders import load_encoder
 from tests.kits.training_kit import release_of, sample, shard_episode
 from training.laptop.config import LaptopConfig
-from training.laptop.fit import ShownEpisode
+from training.laptop.fit import EncodedPictures
 from training.laptop.model import LaptopModel, embed, load_laptop, save_laptop
 from training.recipe import Recipe
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
-from warehouse.shards.shard import ShardEpisode
+from warehouse.shards.shard import EntryContent
 
 SIDE_PX = 64
 TASKS = ("push the bar to the right", "pull the curtain down")
@@ -47,11 +47,13 @@ def recipe(**sections: Any) -> Recipe:
     )
 
 
-def make_episode(task: str) -> ShownEpisode:
+def make_episode(task: str) -> EncodedPictures:
     """An episode whose numbers say which frame they are of, and which view."""
     ramp = np.linspace(0, 1, 20, dtype=np.float32)
     numbers = np.stack([np.full((20, 8), view) + ramp[:, None] for view in range(2)])
-    return ShownEpisode("bars", 0, task, numbers.astype(np.float16), np.arange(20), ramp, 2.0, 4)
+    return EncodedPictures(
+        ("bars", 0), task, numbers.astype(np.float16), np.arange(20), ramp, 2.0, 4
+    )
 
 
 def make_release(root: Path) -> tuple[Lake, Release]:
@@ -96,7 +98,7 @@ def question(task: str) -> str:
     return f"<image>\n<image>\n{task}: how far?"
 
 
-def _episode(e: int) -> ShardEpisode:
+def _episode(e: int) -> EntryContent:
     task = TASKS[e % 2]
     shares = np.linspace(0, 1, 12).tolist()
     question_fields = {

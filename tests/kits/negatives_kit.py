@@ -12,7 +12,7 @@ from core.paths import Workspace
 from tests.kits.labelled import episode
 from tests.kits.training_kit import bar
 from training.negatives.samples import Labels
-from warehouse.shards.shard import ShardEpisode, picture_name, shards_stage
+from warehouse.shards.shard import EntryContent, picture_name, shards_stage
 
 TASKS = ("Put the red cup away", "Open the green drawer", "Put the blue bowl away")
 STEPS = (
@@ -43,7 +43,7 @@ def write_shards(root: Path, labels: Labels) -> list[Path]:
     return [space.shard("train", row["shard"]) for row in tables["shards"].to_pylist()]
 
 
-def _shard_episode(e: LabelledEpisode, rows: Sequence[dict]) -> ShardEpisode:
+def _shard_episode(e: LabelledEpisode, rows: Sequence[dict]) -> EntryContent:
     episode_rows = [
         r for r in rows if r["episode_index"] == e.episode_index and r["family"] in FAMILIES
     ]
@@ -53,4 +53,4 @@ def _shard_episode(e: LabelledEpisode, rows: Sequence[dict]) -> ShardEpisode:
         pictures[picture_name(e.episode_index, picture)] = cv2.imencode(".jpg", bar_picture)[
             1
         ].tobytes()
-    return ShardEpisode("d", e.episode_index, episode_rows, pictures)
+    return EntryContent("d", e.episode_index, episode_rows, pictures)

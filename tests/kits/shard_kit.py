@@ -7,7 +7,7 @@ from typing import IO
 import cv2
 import numpy as np
 
-from warehouse.shards.shard import Entry, Index, ShardEpisode, TarWriter, index_path
+from warehouse.shards.shard import Entry, EntryContent, Index, TarWriter, index_path
 
 CAMERA = "observation.images.front"
 
@@ -32,7 +32,7 @@ def episode(
     noise: int = 0,
     families: Sequence[str] = ("procvqa_a", "procvqa_c", "procvqa_c"),
     tokens: Sequence[int] = (),
-) -> ShardEpisode:
+) -> EntryContent:
     """Sample k shows frames k and k + 1; `noise` adds bytes to each picture, so that entries differ in length."""
     rows = [
         {
@@ -50,10 +50,10 @@ def episode(
         n: JPEGS[(10 * index + k) % 256] + b"\1" * (noise * (k + index))
         for k, n in enumerate(names)
     }
-    return ShardEpisode(dataset, index, rows, pictures)
+    return EntryContent(dataset, index, rows, pictures)
 
 
-def pack(file: IO[bytes], episodes: Iterable[ShardEpisode]) -> tuple[str, list[Entry]]:
+def pack(file: IO[bytes], episodes: Iterable[EntryContent]) -> tuple[str, list[Entry]]:
     """Write a tar of some episodes, in order of key; its sha256 and entries. Raises ShardError."""
     writer = TarWriter(file)
     for e in sorted(episodes, key=lambda e: e.key):
@@ -61,7 +61,7 @@ def pack(file: IO[bytes], episodes: Iterable[ShardEpisode]) -> tuple[str, list[E
     return writer.close(), writer.entries
 
 
-def write(folder: Path, episodes: Iterable[ShardEpisode], name: str = "") -> Path:
+def write(folder: Path, episodes: Iterable[EntryContent], name: str = "") -> Path:
     """A tar with its index; by default it is called as the stage calls it."""
     episode_list = list(episodes)
     dataset = episode_list[0].dataset

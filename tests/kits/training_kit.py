@@ -22,7 +22,7 @@ from training.transform import Transform
 from warehouse.lake import Lake
 from warehouse.releases.contents import ShardFile
 from warehouse.releases.release import Release, get_release
-from warehouse.shards.shard import ShardEpisode, picture_name, shards_stage
+from warehouse.shards.shard import EntryContent, picture_name, shards_stage
 
 FAMILIES = ("qwen3_vl", "qwen2_5_vl")
 TINY = {
@@ -127,17 +127,17 @@ def sample(e: int, frames: list[int], **fields: Any) -> dict[str, Any]:
 
 def shard_episode(
     e: int, rows: list[dict[str, Any]], episode_pictures: Sequence[np.ndarray]
-) -> ShardEpisode:
+) -> EntryContent:
     """An episode of bars with its samples; `episode_pictures` is what its frames show, BGR."""
     named_frames = {picture_name(e, p): p["frame_index"] for row in rows for p in row["pictures"]}
     pictures = {
         name: cv2.imencode(".jpg", episode_pictures[frame])[1].tobytes()
         for name, frame in named_frames.items()
     }
-    return ShardEpisode("bars", e, rows, pictures)
+    return EntryContent("bars", e, rows, pictures)
 
 
-def _episodes(count: int, moments: int, held_out: int) -> Iterator[tuple[str, ShardEpisode]]:
+def _episodes(count: int, moments: int, held_out: int) -> Iterator[tuple[str, EntryContent]]:
     shares = [t / (moments - 1) for t in range(moments)]
     for e in range(count + held_out):
         rows = [
@@ -155,7 +155,7 @@ def _episodes(count: int, moments: int, held_out: int) -> Iterator[tuple[str, Sh
 
 
 def release_of(
-    root: Path, episodes: Iterable[tuple[str, ShardEpisode]], target_bytes: int = 20_000
+    root: Path, episodes: Iterable[tuple[str, EntryContent]], target_bytes: int = 20_000
 ) -> tuple[Lake, Release]:
     """Of shards of bars with these episodes, by split, in a lake that knows nothing else."""
     lake = Lake(Workspace(root))

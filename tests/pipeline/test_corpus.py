@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import proccorpus as pc
-from eval.reward.shown import ShownScorer
+from eval.reward.reference_scorer import ReferenceScorer
 from tests.kits.cli_kit import called
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS, video_path
@@ -95,13 +95,13 @@ def test_a_video_takes_its_task_from_the_run_that_it_is_like(
     made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     tasks: list[str] = []
-    stream = ShownScorer.stream
+    stream = ReferenceScorer.stream
 
-    def noted(self: ShownScorer, task: str, *arguments: Any, **keywords: Any) -> Any:
+    def noted(self: ReferenceScorer, task: str, *arguments: Any, **keywords: Any) -> Any:
         tasks.append(task)
         return stream(self, task, *arguments, **keywords)
 
-    monkeypatch.setattr(ShownScorer, "stream", noted)
+    monkeypatch.setattr(ReferenceScorer, "stream", noted)
     video = video_path(made.source, 1)
     episode = pc.open(made.space.root)["tiny"][1]
     assert episode.task

@@ -30,6 +30,7 @@ from training.pictures import Item, decode_picture
 from training.recipe import AS_RECORDED, OTHER_TASK, NegativesConfig, Recipe
 from training.runs import Point, TrainingRun, record, run_folder, training_run_id
 from warehouse.lake import Lake
+from warehouse.lake.episodes import usable_episodes
 from warehouse.lake.sql import open_for_users
 from warehouse.releases.release import Release, find_release
 from warehouse.shards.shard import Sample, read_samples
@@ -42,20 +43,18 @@ SELECT p.dataset, p.episode_index, p.frame_index, p.progress
 FROM progress p JOIN active_runs a USING (dataset, episode_index, label_run)
 WHERE list_contains(?, p.dataset)
 """
-TASKS = "SELECT dataset, episode_index, task FROM episodes WHERE status = 'ok' AND list_contains(?, dataset)"
 
 
 @dataclass(frozen=True)
-class ShownEpisode:
-    """An episode's pictures in order of time.
+class EncodedPictures:
+    """An episode's pictures in order of time, through the encoder: what clips are drawn from.
 
-    numbers: embeddings, float16 [views, k, d], of each picture as it is and varied. frames: int64 [k]. label: float32
-    [k], NaN where the release has none. step: frames between the pictures of a window of the release; shown: how many
-    at most.
+    key: dataset and episode_index. numbers: embeddings, float16 [views, k, d], of each picture as it is and varied.
+    frames: int64 [k]. label: float32 [k], NaN where the release has none. step: frames between the pictures of a window
+    of the release; shown: how many at most.
     """
 
-    dataset: str
-    episode_index: int
+    key: tuple[str, int]
     task: str
     numbers: np.ndarray
     frames: np.ndarray
@@ -72,13 +71,14 @@ def read_episodes(
     encoder: Encoder,
     views: int,
     seed: int,
-) -> list[ShownEpisode]:
+) -> list[EncodedPictures]:
     """Episodes with samples of progress, in order, each picture seen `views` times; an episode's samples come together.
 
     Labels of frames that no sample asks about are those of the lake at the snapshot.
     """
     con = open_for_users(lake.workspace, snapshot)
-    tasks = {(d, e): task_text(task) for d, e, task in con.execute(TASKS, [datasets]).fetchall()}
+    usable = usable_episodes(con, "list_contains(?, dataset)", [datasets])
+    tasks = {episode.key: task_text(episode.task) for episode in usable}
     labels: dict[tuple[str, int], dict[int, float]] = {}
     for dataset, episode, frame, progress in con.execute(LABELS, [datasets]).fetchall():
         labels.setdefault((dataset, episode), {})[frame] = progress
@@ -121,14 +121,14 @@ def _episode(
     encoder: Encoder,
     views: int,
     seed: int,
-) -> ShownEpisode:
+) -> EncodedPictures:
     """One episode of its samples; `progress_rows`: rows of those of progress."""
     pictures = dict(
         sorted((f, p) for s in samples for f, p in zip(s.row["frames"], s.pictures, strict=True))
     )
     between = [b - a for row in progress_rows for a, b in pairwise(row["frames"])]
-    return ShownEpisode(
-        *key,
+    return EncodedPictures(
+        key,
         task=task or progress_rows[0]["question"],
         numbers=_seen(
             list(pictures.values()), encoder, views, np.random.default_rng([seed, key[1]])
@@ -163,7 +163,7 @@ class ClipSource:
     """Draws clips of `frames` pictures, up to moments whose pictures are all there: of a long run few frames lie in the
     shards, and nearest ones in their place would tell how long it lasts. `counts`: how many of each kind."""
 
-    episodes: Sequence[ShownEpisode]
+    episodes: Sequence[EncodedPictures]
     frames: int
     negatives: NegativesConfig
     seed: int
@@ -246,7 +246,7 @@ def train_laptop(
 
 
 def fitted_model(
-    config: LaptopConfig, episodes: Sequence[ShownEpisode], frames: int
+    config: LaptopConfig, episodes: Sequence[EncodedPictures], frames: int
 ) -> LaptopModel:
     """A new model that knows how the pictures of training are spread, and nothing of progress."""
     model = LaptopModel(config, episodes[0].numbers.shape[-1], frames)
@@ -293,7 +293,7 @@ def adapt_laptop(
         lake, lake.snapshot(), samples, [dataset], encoder, model.config.views, seed
     )
     learnt_from = find_release(lake, card.get("release"))
-    former_episodes: list[ShownEpisode] = []
+    former_episodes: list[EncodedPictures] = []
     if learnt_from is not None and learnt_from.config_hash != card.get("release_hash"):
         learnt_from = None
     if learnt_from is not None and all(
@@ -324,7 +324,7 @@ def _started(resume: bool) -> TrainingTimes:
 
 def _of_release(
     lake: Lake, release: Release, encoder: Encoder, views: int, seed: int
-) -> list[ShownEpisode]:
+) -> list[EncodedPictures]:
     """The episodes of a release's train split. Raises ShardError."""
     shards = release.paths(lake.workspace, "train")
     datasets = sorted({s.dataset for s in release.shard_list})
@@ -340,7 +340,7 @@ def _learn(
     on_step: Callable[[Point], None],
     model: LaptopModel,
     encoder: Encoder,
-    episodes: Sequence[ShownEpisode],
+    episodes: Sequence[EncodedPictures],
     times: TrainingTimes,
     card_fields: Mapping[str, Any],
 ) -> TrainingRun:
@@ -363,7 +363,7 @@ def _learn(
             curve.append(learn_step(model, optimizer, source, recipe, step, train.steps))
             on_step(curve[-1])
     model.eval()
-    runs = {(e.dataset, e.episode_index): e for e in episodes}.values()
+    runs = {e.key: e for e in episodes}.values()
     parameters = sum(p.numel() for p in model.parameters())
     samples = train.steps * train.batch
     card = make_card(lake, release, recipe, run) | {

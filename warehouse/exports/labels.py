@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from core.domain.episode import Episode
 from core.domain.label import Label
 from core.errors import UserError
 from warehouse.exports.export import Export, counted
 from warehouse.exports.options import Selection
-from warehouse.exports.selection import ExportEpisode, Selected
+from warehouse.exports.selection import Selected
 from warehouse.lake import Lake
 from warehouse.lake.stored import labels_of
 
@@ -29,7 +30,7 @@ def chunk_labels(
     selected: Selected,
     dataset: str,
     chunk: int,
-    episodes: Iterable[ExportEpisode],
+    episodes: Iterable[Episode],
     label_run: str | None = None,
 ) -> dict[int, Label]:
     """Labels of those episodes of a chunk that have one: the active ones, or those of a label run, as they are.
@@ -57,7 +58,7 @@ def chunk_labels(
 
 def each_label(
     selected: Selected, label_run: str | None = None
-) -> Iterator[tuple[ExportEpisode, Label | None]]:
+) -> Iterator[tuple[Episode, Label | None]]:
     """Every episode in order, and its label if it has one; one chunk's labels are in memory at a time."""
     for dataset, chunk, episodes in selected.chunks():
         labels = chunk_labels(selected, dataset, chunk, episodes, label_run)
@@ -83,10 +84,10 @@ class LabelExport(Export):
                 )
         return selected
 
-    def labels(self) -> Iterator[tuple[ExportEpisode, Label | None]]:
+    def labels(self) -> Iterator[tuple[Episode, Label | None]]:
         return each_label(self.selected, self.options.label_run)
 
-    def labelled(self) -> Iterator[tuple[ExportEpisode, Label]]:
+    def labelled(self) -> Iterator[tuple[Episode, Label]]:
         yield from ((e, label) for e, label in self.labels() if label is not None)
 
     def no_labels(self) -> UserError:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from core.domain.episode import Episode
 from core.errors import UserError
 from ingest.episode import TimedPicture
 from ingest.formats.listing import named
@@ -43,7 +44,7 @@ from warehouse.exports.rabc import (
     kappa_table,
     write_progress,
 )
-from warehouse.exports.selection import ExportEpisode
+from warehouse.exports.selection import outcome_assumed
 from warehouse.exports.videos import ENCODED, VideoFile, write_video
 
 Facts = Mapping[str, Any]
@@ -105,14 +106,14 @@ class LerobotExport(LerobotPlan):
         out = self.folder.path(VIDEO_PATH.format(video_key=file.camera, **place(file.number)))
         reader = file.clips[0].reader
 
-        def frames(e: ExportEpisode) -> Iterator[TimedPicture]:
+        def frames(e: Episode) -> Iterator[TimedPicture]:
             return reader.episode(e).frames(self.cameras_of(e)[file.camera])
 
         if not self.options.blur:
             return write_video(file, out, self.fps, self.options.codec, read=frames)
         hidden = Hidden()
 
-        def without(e: ExportEpisode) -> Iterator[TimedPicture]:
+        def without(e: Episode) -> Iterator[TimedPicture]:
             return without_faces(frames(e), e.fps, self.detector, hidden)
 
         facts = write_video(file, out, self.fps, self.options.codec, "faces are hidden", without)
@@ -122,7 +123,7 @@ class LerobotExport(LerobotPlan):
         """Of each chunk's episodes, by their numbers in the export."""
         for dataset, chunk, episodes in self.selected.chunks():
             labels = chunk_labels(self.selected, dataset, chunk, episodes)
-            assumed = {e.episode_index: e.outcome_assumed for e in episodes}
+            assumed = {e.episode_index: outcome_assumed(e) for e in episodes}
             progress = {e: (ramp(label), label.progress, assumed[e]) for e, label in labels.items()}
             numbers = [self.index[e.key] for e in episodes]
             yield [

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from annotate.samples.procvqa import PROGRESS, task_text
+from core.domain.episode import Episode
 from core.domain.label import STEP, Label, completed_steps
 from core.errors import UserError
 from core.names import is_name
@@ -36,7 +37,7 @@ from ingest.media.faces import FaceDetector, weights_file
 from warehouse.exports.export import Export, counted
 from warehouse.exports.labels import each_label
 from warehouse.exports.options import Selection
-from warehouse.exports.selection import ExportEpisode, Selected, SourceReader, select
+from warehouse.exports.selection import Selected, SourceReader, select
 from warehouse.exports.videos import Clip, VideoFile, plan_files
 from warehouse.lake import Lake
 
@@ -132,7 +133,7 @@ def _plan_and_memory(label: Label, completed: set[int]) -> tuple[str | None, str
 
 
 def _event_rows(
-    e: ExportEpisode, label: Label, episode_questions: Sequence[Question]
+    e: Episode, label: Label, episode_questions: Sequence[Question]
 ) -> dict[int, list[dict[str, Any]]]:
     """Rows by frame; at most one question for each frame and camera."""
     rows: dict[int, list[dict[str, Any]]] = {}
@@ -151,7 +152,7 @@ def _event_rows(
 
 
 def language_columns(
-    e: ExportEpisode,
+    e: Episode,
     label: Label | None,
     timestamps: np.ndarray,
     episode_questions: Sequence[Question],
@@ -364,7 +365,7 @@ class LerobotPlan(Export):
     # Columns that a kind adds to the rows, by their types in TYPES
     added: Mapping[str, str] = MappingProxyType({})
 
-    def added_columns(self, e: ExportEpisode) -> dict[str, np.ndarray]:
+    def added_columns(self, e: Episode) -> dict[str, np.ndarray]:
         """An episode's values [n] of the columns in `added`."""
         return {}
 
@@ -399,7 +400,7 @@ class LerobotPlan(Export):
         if self.options.blur:
             weights_file()  # they may not be there
 
-    def cameras_of(self, e: ExportEpisode) -> dict[str, str]:
+    def cameras_of(self, e: Episode) -> dict[str, str]:
         """An episode's cameras in its source, by the names that they have in the export."""
         if self.readers[e.dataset].info is not None:
             return {camera: camera for camera in e.cameras}
@@ -517,7 +518,7 @@ class LerobotPlan(Export):
         ]
 
 
-def features(reader: SourceReader, first: ExportEpisode) -> tuple[dict[str, Feature], list[str]]:
+def features(reader: SourceReader, first: Episode) -> tuple[dict[str, Feature], list[str]]:
     """Features that the dataset's episodes have rows for, and sentences about those that are left out.
 
     `first`: the dataset's first episode, whose rows are looked at.
@@ -553,7 +554,7 @@ def picture_feature(camera: str) -> str:
 
 
 def _of_lerobot(
-    reader: SourceReader, declared: Mapping[str, Any], first: ExportEpisode
+    reader: SourceReader, declared: Mapping[str, Any], first: Episode
 ) -> tuple[dict[str, Feature], list[str]]:
     """Those of a LeRobot source, as its info.json declares them."""
     with pq.ParquetFile(reader.source.resolve(reader.record(first).data_uri or "")) as file:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.domain.episode import Episode
 from core.domain.label import Label, Segment
 from core.errors import UserError
 from core.values import spread
@@ -41,7 +42,7 @@ from warehouse.exports.lerobot_plan import (
     sum_shares,
     why_no_stages,
 )
-from warehouse.exports.selection import ExportEpisode, SourceReader
+from warehouse.exports.selection import SourceReader, outcome_assumed
 from warehouse.lake.stored import coarse_keyframes, load_keyframe
 
 STAT_PICTURES = 4  # of each episode and camera
@@ -57,7 +58,7 @@ Stats = dict[str, list]  # NAMES, with one number per dimension, and count [1]
 
 
 def write_rows(
-    plan: LerobotPlan, number: int, dataset: str, chunk: int, episodes: Sequence[ExportEpisode]
+    plan: LerobotPlan, number: int, dataset: str, chunk: int, episodes: Sequence[Episode]
 ) -> dict[str, Any]:
     """The data file of a chunk, one row group per episode, and the file with its episodes' metadata; returns what the
     metadata of the whole needs of it."""
@@ -127,7 +128,7 @@ def _without_action(table: pa.Table) -> int:
 
 def _episode_table(
     plan: LerobotPlan,
-    e: ExportEpisode,
+    e: Episode,
     label: Label | None,
     episode_questions: Sequence[Question],
 ) -> pa.Table:
@@ -162,7 +163,7 @@ def _episode_table(
 
 
 def columns(
-    reader: SourceReader, e: ExportEpisode, requested_columns: Mapping[str, Feature]
+    reader: SourceReader, e: Episode, requested_columns: Mapping[str, Feature]
 ) -> dict[str, pa.Array]:
     """An episode's rows of some features. Raises UserError where the source has changed since it was built."""
     if reader.info is not None:
@@ -184,7 +185,7 @@ def columns(
 
 
 def _stored(
-    reader: SourceReader, e: ExportEpisode, requested_columns: Mapping[str, Feature]
+    reader: SourceReader, e: Episode, requested_columns: Mapping[str, Feature]
 ) -> dict[str, pa.Array]:
     """The same of a LeRobot source."""
     record = reader.record(e)
@@ -229,7 +230,7 @@ def _fixed(flat: pa.Array, shape: Sequence[int]) -> pa.Array:
 
 def _statistics(
     plan: LerobotPlan,
-    e: ExportEpisode,
+    e: Episode,
     table: pa.Table,
     pictures: Mapping[tuple[int, str], Mapping[int, str]],
 ) -> dict[str, Stats]:
@@ -251,7 +252,7 @@ def _statistics(
     return {name: of_feature for name, of_feature in stats.items() if of_feature is not None}
 
 
-def _first_picture(plan: LerobotPlan, camera: str, e: ExportEpisode) -> np.ndarray:
+def _first_picture(plan: LerobotPlan, camera: str, e: Episode) -> np.ndarray:
     file, start_s = plan.places[(camera, *e.key)]
     path = plan.folder.root / VIDEO_PATH.format(video_key=camera, **place(file))
     first = frame_times(path).nearest(np.array([start_s]))[0]
@@ -260,7 +261,7 @@ def _first_picture(plan: LerobotPlan, camera: str, e: ExportEpisode) -> np.ndarr
 
 def _episode_row(
     plan: LerobotPlan,
-    e: ExportEpisode,
+    e: Episode,
     label: Label | None,
     file: int,
     table: pa.Table,
@@ -312,7 +313,7 @@ def _episode_row(
         "proccorpus_as_far_as_episode": (WHOLE, last_labelled and last_labelled.episode_index),
         "proccorpus_as_far_as_frame": (WHOLE, last_labelled and last_labelled.frame_index),
         "success": (pa.bool_(), e.success),
-        "outcome_assumed": (pa.bool_(), e.outcome_assumed),
+        "outcome_assumed": (pa.bool_(), outcome_assumed(e)),
         "label_confidence": (pa.float32(), of_label.get("confidence")),
         "needs_review": (pa.bool_(), of_label.get("needs_review")),
         "end_progress": (NUMBER, of_label.get("end")),

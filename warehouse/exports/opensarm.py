@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from annotate.conventions.reward_data import LABELS, PRIMITIVES, ROLLOUTS, label_of, primitive
+from core.domain.episode import Episode
 from core.domain.label import Label
 from core.domain.label_run import human_run
 from ingest.episode import EpisodeData
@@ -24,7 +25,7 @@ from warehouse.exports.export import counted
 from warehouse.exports.labels import LabelExport
 from warehouse.exports.lerobot_plan import rate_of
 from warehouse.exports.options import Selection
-from warehouse.exports.selection import ExportEpisode, Selected
+from warehouse.exports.selection import Selected
 from warehouse.exports.videos import camera_names, write_episode_video
 from warehouse.lake import Lake
 
@@ -49,7 +50,7 @@ class OpensarmExport(LabelExport):
             text: k
             for k, text in enumerate(dict.fromkeys(e.task or "" for e in self.selected.episodes))
         }
-        written: list[tuple[ExportEpisode, dict[str, Any]]] = []
+        written: list[tuple[Episode, dict[str, Any]]] = []
         start = 0
         for k, (e, label) in enumerate(self.labelled()):
             written.append(
@@ -67,7 +68,7 @@ class OpensarmExport(LabelExport):
 
     def _write(
         self,
-        e: ExportEpisode,
+        e: Episode,
         label: Label,
         number: int,
         start: int,
@@ -119,9 +120,7 @@ class OpensarmExport(LabelExport):
         line = self._line(e, label, number, f"{rollout}/{next(iter(videos))}.mp4")
         return {"names": names, "videos": videos, "line": line}
 
-    def _line(
-        self, e: ExportEpisode, label: Label, number: int, video: str
-    ) -> dict[str, Any] | None:
+    def _line(self, e: Episode, label: Label, number: int, video: str) -> dict[str, Any] | None:
         """What a person said, as a line of opensarm's tool; None where the label is none of a person's."""
         if e.label_run != human_run(e.dataset) and not any(s.pace for s in label.segments):
             return None
@@ -141,7 +140,7 @@ class OpensarmExport(LabelExport):
 
     def _write_metadata(
         self,
-        written: Sequence[tuple[ExportEpisode, Mapping[str, Any]]],
+        written: Sequence[tuple[Episode, Mapping[str, Any]]],
         tasks: Mapping[str, int],
         total_frames: int,
     ) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.domain.episode import Episode
 from core.errors import UserError
 from ingest.source import list_episodes
 from warehouse.exports.export import PLACE, Export
@@ -25,7 +26,7 @@ from warehouse.exports.frame_weights import KAPPA_SHARE, gains_of, rabc_weights
 from warehouse.exports.hub import README
 from warehouse.exports.labels import chunk_labels, ramp
 from warehouse.exports.options import LerobotOptions, RabcOptions, Selection
-from warehouse.exports.selection import ExportEpisode, Selected
+from warehouse.exports.selection import Selected, outcome_assumed
 from warehouse.lake import Lake
 from warehouse.lake.stored import rows_of_episode
 from warehouse.releases.contents import MOST_LISTED
@@ -188,7 +189,7 @@ class OneDatasetExport(Export):
 
     def dataset_chunks(
         self,
-    ) -> Iterator[tuple[int, list[ExportEpisode], dict[int, int], dict[int, int]]]:
+    ) -> Iterator[tuple[int, list[Episode], dict[int, int], dict[int, int]]]:
         """(chunk, its episodes that are selected, frames of each episode of the source, the global index of each
         one's first frame), in order."""
         facts = self.lake.rows(
@@ -251,7 +252,7 @@ class OneDatasetExport(Export):
                 starts[episode] = int(index[record.row_start])
         return starts
 
-    def scored_frames(self, episodes: Sequence[ExportEpisode]) -> dict[int, Scored]:
+    def scored_frames(self, episodes: Sequence[Episode]) -> dict[int, Scored]:
         """What a model said of each episode's scored frames, NaN where it gave no number; by now, not as it was then.
 
         Raises UserError for an episode that was not scored.
@@ -373,11 +374,11 @@ class RabcExport(OneDatasetExport):
             )
         return notes
 
-    def _progress(self, chunk: int, episodes: Sequence[ExportEpisode]) -> dict[int, FrameProgress]:
+    def _progress(self, chunk: int, episodes: Sequence[Episode]) -> dict[int, FrameProgress]:
         """The columns of each episode that has any: sparse and dense, float32 [num_frames]."""
         if self.options.rewards is None:
             labels = chunk_labels(self.selected, self.dataset, chunk, episodes)
-            assumed = {e.episode_index: e.outcome_assumed for e in episodes}
+            assumed = {e.episode_index: outcome_assumed(e) for e in episodes}
             return {e: (ramp(label), label.progress, assumed[e]) for e, label in labels.items()}
         lengths = {e.episode_index: e.num_frames for e in episodes}
         scored = self.scored_frames(episodes)

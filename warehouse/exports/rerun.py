@@ -24,6 +24,7 @@ import rerun as rr
 from rerun.chunk import Chunk
 
 from annotate.pictures import encode_jpeg
+from core.domain.episode import Episode
 from core.domain.label import STEP, Segment
 from core.errors import UserError
 from core.files import sync
@@ -31,7 +32,7 @@ from ingest.media.frames import VideoError
 from ingest.reasons import DataError
 from warehouse.exports.export import Export
 from warehouse.exports.options import RerunOptions
-from warehouse.exports.selection import ExportEpisode, Selected, SourceReader, label_runs
+from warehouse.exports.selection import Selected, SourceReader, label_runs
 from warehouse.lake import Lake
 from warehouse.lake.stored import gripper_openings, labels_of_episode
 
@@ -52,7 +53,7 @@ class RerunExport(Export):
             if (e.dataset, e.chunk) == chunk:
                 self.folder.part(f"{e.dataset} {e.episode_index}", self._write, e)
 
-    def _write(self, e: ExportEpisode) -> None:
+    def _write(self, e: Episode) -> None:
         path = self.folder.path(f"{e.dataset}/{e.episode_index:06d}.rrd")
         write_recording(path, self.selected, e, self.readers[e.dataset], self.options)
 
@@ -65,7 +66,7 @@ class RerunExport(Export):
 
 
 def write_recording(
-    path: Path, selected: Selected, e: ExportEpisode, reader: SourceReader, options: RerunOptions
+    path: Path, selected: Selected, e: Episode, reader: SourceReader, options: RerunOptions
 ) -> None:
     """Write one recording. Raises UserError."""
     chunks = [_labels(selected, e)]
@@ -83,7 +84,7 @@ def write_recording(
     sync(path)
 
 
-def _chunk(path: str, e: ExportEpisode, frames: Iterable[int], columns: Any) -> Any:
+def _chunk(path: str, e: Episode, frames: Iterable[int], columns: Any) -> Any:
     """Rows of an entity on both timelines."""
     numbers = np.asarray(list(frames), np.int64)
     times = [
@@ -93,7 +94,7 @@ def _chunk(path: str, e: ExportEpisode, frames: Iterable[int], columns: Any) -> 
     return Chunk.from_columns(path, times, columns)
 
 
-def _curve(path: str, e: ExportEpisode, rows: pa.Table, column: str) -> Iterator[Any]:
+def _curve(path: str, e: Episode, rows: pa.Table, column: str) -> Iterator[Any]:
     """One value per frame that has one; nothing where no frame has."""
     with_value = rows.filter(rows[column].is_valid())
     if with_value.num_rows:
@@ -101,7 +102,7 @@ def _curve(path: str, e: ExportEpisode, rows: pa.Table, column: str) -> Iterator
         yield _chunk(path, e, with_value["frame_index"].to_pylist(), values)
 
 
-def _labels(selected: Selected, e: ExportEpisode) -> Iterator[Any]:
+def _labels(selected: Selected, e: Episode) -> Iterator[Any]:
     """Everything but pictures, as Rerun's chunks."""
     properties = {
         "dataset": e.dataset,
@@ -123,7 +124,7 @@ def _labels(selected: Selected, e: ExportEpisode) -> Iterator[Any]:
     yield from _signals(selected.lake, e)
 
 
-def _label_runs(lake: Lake, e: ExportEpisode) -> Iterator[Any]:
+def _label_runs(lake: Lake, e: Episode) -> Iterator[Any]:
     """Each label run has a track of its own, so that they can be compared on one time line."""
     of_episode = [e.dataset, e.chunk, e.episode_index]
     labels = labels_of_episode(lake.con, e.dataset, e.chunk, e.episode_index)
@@ -152,7 +153,7 @@ def _label_runs(lake: Lake, e: ExportEpisode) -> Iterator[Any]:
         yield from _curve(f"/progress/{name}/procvlm", e, curves, "progress_procvlm")
 
 
-def _signals(lake: Lake, e: ExportEpisode) -> Iterator[Any]:
+def _signals(lake: Lake, e: Episode) -> Iterator[Any]:
     """How open each gripper or hand is, by arm, and what was measured of the frames of each camera."""
     part = rr.escape_entity_path_part
     grippers = gripper_openings(lake.con, e.dataset, e.chunk, e.episode_index)
@@ -186,9 +187,7 @@ def _text(segment: Segment, num_planned: int) -> str:
     return f"{name} (step {segment.step + 1} of {num_planned}, {end})"
 
 
-def _camera(
-    reader: SourceReader, e: ExportEpisode, camera: str, options: RerunOptions
-) -> Iterator[Any]:
+def _camera(reader: SourceReader, e: Episode, camera: str, options: RerunOptions) -> Iterator[Any]:
     """The shown frames of a camera, a chunk for each batch of them. Raises UserError for another source than then."""
 
     jpegs: dict[int, bytes] = {}
@@ -216,14 +215,14 @@ def _camera(
         yield _pictures(path, e, jpegs)
 
 
-def _pictures(path: str, e: ExportEpisode, jpegs: Mapping[int, bytes]) -> Any:
+def _pictures(path: str, e: Episode, jpegs: Mapping[int, bytes]) -> Any:
     blobs = list(jpegs.values())
     return _chunk(
         path, e, jpegs, rr.EncodedImage.columns(blob=blobs, media_type=["image/jpeg"] * len(blobs))
     )
 
 
-def _frames_to_show(e: ExportEpisode, options: RerunOptions) -> set[int]:
+def _frames_to_show(e: Episode, options: RerunOptions) -> set[int]:
     """The frames to show: evenly over the episode, and the last one."""
     if options.pictures_per_s is None or options.pictures_per_s >= e.fps:
         return set(range(e.num_frames))

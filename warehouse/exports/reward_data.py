@@ -31,13 +31,13 @@ import pyarrow.parquet as pq
 
 from annotate.conventions.reward_data import FAILURE, SUBOPTIMAL, SUCCESSFUL, grade
 from annotate.similarity import embed
+from core.domain.episode import Episode
 from core.domain.label import Label
 from core.errors import UserError
 from core.files import write_file
 from warehouse.exports.export import counted
 from warehouse.exports.hub import README, card_head, with_features
 from warehouse.exports.labels import LabelExport
-from warehouse.exports.selection import ExportEpisode
 from warehouse.exports.videos import camera_names, write_episode_video
 from warehouse.releases.release import markdown_table
 
@@ -113,7 +113,7 @@ class RoboDopamineExport(LabelExport):
                 end_pictures.setdefault((_task(e), e.split), _picture(e, HIGH, e.num_frames - 1))
         return end_pictures
 
-    def _write(self, e: ExportEpisode, label: Label, end: str | None, place: str) -> dict[str, Any]:
+    def _write(self, e: Episode, label: Label, end: str | None, place: str) -> dict[str, Any]:
         """An episode's videos, its spans and the pictures of its pairs. `end`: where its task is done; None: none shows
         it."""
         raw = f"{place}/episode_{e.episode_index:06d}"
@@ -157,20 +157,20 @@ class RoboDopamineExport(LabelExport):
         return in_turn[: self.options.per_run]
 
 
-def _name(e: ExportEpisode) -> str:
+def _name(e: Episode) -> str:
     return f"{e.dataset}_{e.episode_index:06d}"
 
 
-def _task(e: ExportEpisode) -> Task:
+def _task(e: Episode) -> Task:
     return e.dataset, e.task or ""
 
 
-def _picture(e: ExportEpisode, camera: str, frame: int) -> str:
+def _picture(e: Episode, camera: str, frame: int) -> str:
     return f"train_data/{_name(e)}/{camera}/frame_{frame:06d}.jpg"
 
 
 def _item(
-    e: ExportEpisode, views: Iterable[str], end: str | None, pair: tuple[int, int], percent: float
+    e: Episode, views: Iterable[str], end: str | None, pair: tuple[int, int], percent: float
 ) -> dict[str, Any]:
     first_frame, second_frame = pair
     marks = "\n".join(f"{VIEWS[view]}: <image>" for view in views)
@@ -260,7 +260,7 @@ class RobometerExport(LabelExport):
         self.folder.write(README, self._readme(counts, notes))
         return {"trajectories": counts, "notes": notes}
 
-    def _write_videos(self, e: ExportEpisode) -> None:
+    def _write_videos(self, e: Episode) -> None:
         for camera in e.cameras:
             write_episode_video(
                 self.readers[e.dataset], camera, e, self.folder.path(_video(e, camera))
@@ -298,11 +298,11 @@ rows = load_dataset("THIS_FOLDER", split="{next(iter(counts))}")
 """
 
 
-def _video(e: ExportEpisode, camera: str) -> str:
+def _video(e: Episode, camera: str) -> str:
     return f"videos/{e.dataset}/{e.episode_index:06d}_{camera.replace('/', '_')}.mp4"
 
 
-def _views(e: ExportEpisode, label: Label | None) -> list[dict[str, Any]]:
+def _views(e: Episode, label: Label | None) -> list[dict[str, Any]]:
     """A row for each camera."""
     quality, share = grade(e.success, None if label is None else float(label.progress[-1]))
     return [

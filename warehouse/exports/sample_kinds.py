@@ -13,7 +13,7 @@ from core.tables import TABLES
 from warehouse.exports.hub import PICTURE, README, card_head
 from warehouse.exports.options import Selection
 from warehouse.exports.samples import ParquetSampleExport, SampleExport, SamplePart, shown_pictures
-from warehouse.exports.selection import Selected
+from warehouse.exports.selection import Selected, outcome_assumed
 from warehouse.lake import Lake
 from warehouse.lake.connection import literal
 from warehouse.releases.publish import LABELS
@@ -57,7 +57,7 @@ class DatasetsExport(ParquetSampleExport):
 
     def rows(self, part: SamplePart) -> Iterator[list[dict[str, Any]]]:
         # A sample of a label whose end rests on no stated outcome says so
-        assumed = {e.key: e.outcome_assumed for e in self.selected.episodes}
+        assumed = {e.key: outcome_assumed(e) for e in self.selected.episodes}
         for episode in self.read(part):
             yield [
                 {c: s.row[c] for c in COLUMNS}

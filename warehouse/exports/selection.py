@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from annotate.quality import ASSUMED
+from core.domain.episode import Episode
 from core.domain.label_run import GateCounts, LabelGate
 from core.errors import UserError
 from core.tables import SPLITS
@@ -28,6 +29,7 @@ from warehouse.exports.options import KindOptions, Selection
 from warehouse.lake import Lake, content_key
 from warehouse.lake.acceptances import runs_with
 from warehouse.lake.connection import temp_table
+from warehouse.lake.episodes import EPISODES_SQL, episode_from_row
 from warehouse.lake.statements import taken_down
 from warehouse.lake.stored import dataset_gates
 from warehouse.releases.contents import MOST_LISTED, classify, held_episodes_sql
@@ -38,17 +40,6 @@ FORMAT = 1  # of the manifest
 QUERY_WORDS = ("select ", "with ", "from ", "(select ")
 WHERE_MEMORY, WHERE_S = "4GB", 600.0  # of a user's condition on episodes
 
-EPISODES_SQL = """
-    SELECT e.dataset, e.episode_index, e.chunk, e.source_id, e.task, e.tasks, e.num_frames, e.fps, e.cameras,
-           e.success, e.content_hash, s.split, a.label_run, a.why AS label_why,
-           COLUMNS('^(confidence|named|end_by)$')
-    FROM episodes e LEFT JOIN splits s USING (dataset, episode_index)
-    LEFT JOIN active_runs a USING (dataset, episode_index)
-    LEFT JOIN episode_labels l
-      ON l.dataset = e.dataset AND l.episode_index = e.episode_index AND l.label_run = a.label_run
-    LEFT JOIN label_quality q
-      ON q.dataset = e.dataset AND q.episode_index = e.episode_index AND q.label_run = a.label_run
-    WHERE e.status = 'ok'"""
 FITTING_SQL = f"""
     SELECT * FROM ({EPISODES_SQL})
     WHERE (len($1::VARCHAR[]) = 0 OR list_contains($1, dataset))
@@ -57,59 +48,21 @@ FITTING_SQL = f"""
     ORDER BY dataset, episode_index"""
 
 
-@dataclass(frozen=True)
-class ExportEpisode:
-    """One episode and what is known of it; `label_run` None: nobody labelled it, or the label is not sure enough.
-
-    `confidence` of its label, 0..1; `named`: has every step of it a name? `sure_of_names`: is it sure enough of them?
-    `end_by`: what its label's end rests on, as the table label_quality has it. `is_unsure`: there is a label, and it is
-    not sure enough to count.
-    """
-
-    dataset: str
-    episode_index: int
-    chunk: int
-    source_id: str
-    task: str | None
-    tasks: tuple[str, ...]
-    num_frames: int
-    fps: float
-    cameras: tuple[str, ...]
-    success: bool | None
-    content_hash: str | None
-    split: str | None
-    label_run: str | None
-    label_why: str | None
-    confidence: float | None = None
-    named: bool | None = None
-    end_by: str | None = None
-    sure_of_names: bool = True
-    is_unsure: bool = False
-
-    @property
-    def key(self) -> tuple[str, int]:
-        return self.dataset, self.episode_index
-
-    @property
-    def outcome_assumed(self) -> bool | None:
-        """Does its label take it for complete though nobody says how it ended? None without a label."""
-        if self.label_run is None:
-            return None
-        return self.end_by == ASSUMED
-
-    def as_sure(self, gate: LabelGate) -> "ExportEpisode":
-        """The episode with what of its label is sure enough."""
-        if self.label_run is None:
-            return self
-        if not gate.admits(self.confidence):
-            return replace(self, label_run=None, label_why=None, is_unsure=True)
-        return replace(self, sure_of_names=gate.admits_names(self.confidence, is_named=True))
+def outcome_assumed(episode: Episode) -> bool | None:
+    """Does its label take it for complete though nobody says how it ended? None without a label."""
+    if episode.label_run is None:
+        return None
+    return episode.end_by == ASSUMED
 
 
-def export_episode(row: Mapping[str, Any]) -> ExportEpisode:
-    """Of a row of EPISODES_SQL."""
-    lists = {name: tuple(row[name] or ()) for name in ("tasks", "cameras")}
-    return ExportEpisode(**{**row, **lists})
+def as_sure(episode: Episode, gate: LabelGate) -> Episode:
+    """The episode with what of its label is sure enough."""
+    if episode.label_run is None:
+        return episode
+    if not gate.admits(episode.confidence):
+        return replace(episode, label_run=None, is_unsure=True)
+    is_sure_of_names = gate.admits_names(episode.confidence, is_named=True)
+    return replace(episode, sure_of_names=is_sure_of_names)
 
 
 @dataclass(frozen=True)
@@ -125,7 +78,7 @@ class Selected:
     selection: Selection
     snapshot: int
     content: str | None
-    episodes: tuple[ExportEpisode, ...]
+    episodes: tuple[Episode, ...]
     left_out: tuple[str, ...]
     licences: Mapping[str, str | None]
     gates: Mapping[str, LabelGate] = field(default_factory=dict)
@@ -139,7 +92,7 @@ class Selected:
         """What the export is of, in words."""
         return self.selection.release or f"snapshot {self.snapshot}"
 
-    def chunks(self) -> Iterator[tuple[str, int, list[ExportEpisode]]]:
+    def chunks(self) -> Iterator[tuple[str, int, list[Episode]]]:
         """(dataset, chunk, its episodes), in order."""
         of_chunks = groupby(self.episodes, key=lambda e: (e.dataset, e.chunk))
         return ((dataset, chunk, list(episodes)) for (dataset, chunk), episodes in of_chunks)
@@ -213,7 +166,7 @@ class Selected:
             labelled = [
                 e for e in self.episodes if e.dataset == dataset and e.label_run is not None
             ]
-            assumed = sum(e.outcome_assumed is True for e in labelled)
+            assumed = sum(outcome_assumed(e) is True for e in labelled)
             if assumed:
                 problem = (
                     "labels take for complete what nobody says the outcome of (outcome_assumed)"
@@ -249,7 +202,8 @@ def select(lake: Lake, selection: Selection) -> Selected:
         rows = _among(rows, _episodes_where(snapshot_lake, selection.where, snapshot))
     rows, faulty = _without_faults(lake, rows, selection.without)
     rows, exclusions = _allowed(lake, rows, licences, selection.allow)
-    exclusions = faulty + exclusions
+    rows, uncounted = _counted(rows)
+    exclusions = faulty + exclusions + uncounted
     if not rows:
         reason = (
             ". ".join(exclusions)
@@ -266,7 +220,7 @@ def select(lake: Lake, selection: Selection) -> Selected:
         snapshot_lake.con, selection.min_confidence, selection.min_name_confidence
     )
     episodes = tuple(
-        e.as_sure(gates.get(e.dataset, LabelGate())) for e in map(export_episode, rows)
+        as_sure(e, gates.get(e.dataset, LabelGate())) for e in map(episode_from_row, rows)
     )
     return Selected(
         snapshot_lake, selection, snapshot, content, episodes, tuple(exclusions), licences, gates
@@ -292,7 +246,7 @@ def select_episode(lake: Lake, dataset: str, episode_index: int) -> Selected:
         raise UserError(f"{dataset} {episode_index} cannot be used, so nothing of it is exported")
     licences = dict(lake.rows("SELECT dataset, license FROM datasets WHERE dataset = ?", [dataset]))
     return Selected(
-        lake, selection, lake.snapshot(), None, (export_episode(rows[0]),), (), licences
+        lake, selection, lake.snapshot(), None, (episode_from_row(rows[0]),), (), licences
     )
 
 
@@ -345,6 +299,15 @@ def _without_faults(
         listed = ", ".join(runs[:MOST_LISTED]) + (", ..." if len(runs) > MOST_LISTED else "")
         exclusions.append(f"{len(runs)} runs with {check}" + (f": {listed}" if listed else ""))
     return [row for row in rows if (row["dataset"], row["episode_index"]) not in faulty], exclusions
+
+
+def _counted(rows: Sequence[dict]) -> tuple[list[dict], list[str]]:
+    """Rows of runs whose frames are counted, and a sentence about those that no build has decoded yet."""
+    counted = [row for row in rows if row["num_frames"]]
+    num_uncounted = len(rows) - len(counted)
+    if not num_uncounted:
+        return counted, []
+    return counted, [f"{num_uncounted} runs whose frames no build has counted yet: build them"]
 
 
 def _allowed(
@@ -426,10 +389,10 @@ class SourceReader:
                 f"the source of {self.dataset} has changed ({e}): build it again"
             ) from e
 
-    def record(self, e: ExportEpisode) -> EpisodeRecord:
+    def record(self, e: Episode) -> EpisodeRecord:
         return self.records(e.chunk)[e.episode_index]
 
-    def episode(self, e: ExportEpisode) -> EpisodeData:
+    def episode(self, e: Episode) -> EpisodeData:
         return read_episode(self.source, self.record(e))
 
     def _records(self, chunk: int) -> Mapping[int, EpisodeRecord]:

@@ -21,6 +21,7 @@ from annotate.conventions.sidecars import (
     metadata,
     threshold,
 )
+from core.domain.episode import Episode
 from core.domain.label import Label
 from core.errors import UserError
 from core.files import whole_file, write_file
@@ -28,7 +29,6 @@ from warehouse.exports.export import FileExport, counted
 from warehouse.exports.labels import LabelExport, chunk_labels
 from warehouse.exports.lerobot_plan import persistent_rows
 from warehouse.exports.rabc import OneDatasetExport, between
-from warehouse.exports.selection import ExportEpisode
 
 IDENTITY = b"proccorpus.identity"  # of the export: says whether a file is the one asked for
 
@@ -69,7 +69,7 @@ ADVANTAGE_SIGNALS = {
 class _Signals:
     """Of an episode: `frames` int64 [k], signals [k]; `value` float [num_frames] is its progress at every frame."""
 
-    episode: ExportEpisode
+    episode: Episode
     start: int  # the global index of its first frame
     frames: np.ndarray
     values: dict[str, np.ndarray]
@@ -137,7 +137,7 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
         return episode_signals
 
     def _of_labels(
-        self, chunk: int, episodes: list[ExportEpisode], starts: Mapping[int, int]
+        self, chunk: int, episodes: list[Episode], starts: Mapping[int, int]
     ) -> Iterator[_Signals]:
         labels = chunk_labels(self.selected, self.dataset, chunk, episodes, self.options.label_run)
         for e in episodes:
@@ -148,7 +148,7 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
                 )
 
     def _of_model(
-        self, _: int, episodes: list[ExportEpisode], starts: Mapping[int, int]
+        self, _: int, episodes: list[Episode], starts: Mapping[int, int]
     ) -> Iterator[_Signals]:
         scored = self.scored_frames(episodes)
         for e in episodes:

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.domain.episode import Episode
 from core.errors import UserError, install_hint
 from ingest.formats.listing import named
 from ingest.media.frames import DecodeOptions, VideoError
@@ -30,7 +31,7 @@ from warehouse.exports.lerobot_plan import SEGMENT, VIDEO_PATH, LerobotPlan
 from warehouse.exports.lerobot_reading import Place, Reading, read
 from warehouse.exports.lerobot_rows import columns, segment_row
 from warehouse.exports.options import LerobotOptions, Selection
-from warehouse.exports.selection import ExportEpisode, SourceReader
+from warehouse.exports.selection import SourceReader
 from warehouse.exports.videos import ENCODED, Clip
 from warehouse.lake import Lake
 
@@ -140,7 +141,7 @@ def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions)
     return Verified(*facts, tuple(problems), by_lerobot, video_comparison.pictures)
 
 
-def _looked_at(lake: Lake, e: ExportEpisode) -> list[int]:
+def _looked_at(lake: Lake, e: Episode) -> list[int]:
     """The frames of an episode whose pictures are compared."""
     rows = lake.rows(
         "SELECT arg_max(frame_index, visual_change) FROM frames WHERE dataset = ? AND episode_index = ? AND chunk = ?",
@@ -181,7 +182,7 @@ class _Sources:
             return None
         return reading
 
-    def feature(self, e: ExportEpisode, name: str) -> np.ndarray:
+    def feature(self, e: Episode, name: str) -> np.ndarray:
         """[num_frames, d]"""
         reading = self.readings[e.dataset]
         reader = self.plan.readers[e.dataset]

@@ -20,13 +20,14 @@ import numpy as np
 from av.container import OutputContainer
 from av.error import FFmpegError
 
+from core.domain.episode import Episode
 from core.errors import UserError
 from ingest.episode import TimedPicture
 from ingest.formats.lerobot import holds_other_episodes
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, VideoError
 from ingest.media.video import Frame, decode, open_video, probe
 from ingest.reasons import LIMITS, DataError, Limits
-from warehouse.exports.selection import ExportEpisode, SourceReader
+from warehouse.exports.selection import SourceReader
 
 COPIED = "copied"
 CUT = "cut"
@@ -51,13 +52,13 @@ class Clip:
 
     reader: SourceReader
     camera: str
-    episode: ExportEpisode
+    episode: Episode
     uri: str | None
     shared: bool
     start_frame: int
 
     @classmethod
-    def of(cls, reader: SourceReader, camera: str, e: ExportEpisode) -> "Clip":
+    def of(cls, reader: SourceReader, camera: str, e: Episode) -> "Clip":
         record = reader.record(e)
         video = next(v for v in record.videos if v.camera == camera)
         # Frames may be copied from a video file that has them one by one, as they are
@@ -165,9 +166,7 @@ def camera_names(
     return names
 
 
-def write_episode_video(
-    reader: SourceReader, camera: str, e: ExportEpisode, out: Path
-) -> dict[str, Any]:
+def write_episode_video(reader: SourceReader, camera: str, e: Episode, out: Path) -> dict[str, Any]:
     """A file for one episode, at its rate: copied, cut or encoded, as `write_video` can."""
     [file] = plan_files(camera, [Clip.of(reader, camera, e)])
     return write_video(file, out, e.fps)
@@ -179,7 +178,7 @@ def write_video(
     fps: float,
     codec: str = "h264",
     changed: str = "",
-    read: Callable[[ExportEpisode], Iterable[TimedPicture]] | None = None,
+    read: Callable[[Episode], Iterable[TimedPicture]] | None = None,
 ) -> dict[str, Any]:
     """Write one file, whose frames are to be `fps` to a second.
 
@@ -249,7 +248,7 @@ def _why_encoded(file: VideoFile, path: Path, limits: Limits) -> str:
 
 
 def _pictures(
-    file: VideoFile, read: Callable[[ExportEpisode], Iterable[TimedPicture]] | None
+    file: VideoFile, read: Callable[[Episode], Iterable[TimedPicture]] | None
 ) -> Iterator[np.ndarray]:
     for clip in file.clips:
         e = clip.episode

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.domain.episode import Episode
 from core.domain.label import IDLE, Label
 from core.errors import UserError
 from warehouse.exports.export import PLACE, Export, ExportFolder, counted
@@ -33,7 +34,7 @@ from warehouse.exports.labels import chunk_labels, ramp
 from warehouse.exports.lerobot import LerobotExport
 from warehouse.exports.options import Selection, WeightsOptions
 from warehouse.exports.rabc import INDEX, PROGRESS, OneDatasetExport, configuration
-from warehouse.exports.selection import ExportEpisode, Selected
+from warehouse.exports.selection import Selected
 from warehouse.lake import Lake, content_key
 from warehouse.lake.acceptances import stretches_with
 
@@ -69,7 +70,7 @@ def weighed_runs(selected: Selected, chunk_size: int) -> dict[Key, WeighedRun]:
     return runs
 
 
-def _weighed(e: ExportEpisode, label: Label | None, chunk_size: int) -> WeighedRun:
+def _weighed(e: Episode, label: Label | None, chunk_size: int) -> WeighedRun:
     if label is None:
         unknown = np.full(e.num_frames, np.nan, np.float32)
         useful = np.ones(e.num_frames, bool)
@@ -344,7 +345,7 @@ class WeightedDatasetExport(_ExportOfStretches, LerobotExport):
 
     added = MappingProxyType({WEIGHT: "float32"})
 
-    def added_columns(self, e: ExportEpisode) -> dict[str, np.ndarray]:
+    def added_columns(self, e: Episode) -> dict[str, np.ndarray]:
         return {WEIGHT: self.weights[e.key].astype(np.float32)}
 
     def added_notes(self) -> list[str]:

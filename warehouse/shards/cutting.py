@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from core.paths import Workspace
 from warehouse.shards.shard import (
+    EntryContent,
     Index,
-    ShardEpisode,
     ShardError,
     named_picture,
     read_entry,
@@ -31,7 +31,7 @@ def cut_shard(
     return shards_stage(workspace, index.dataset, index.chunk, kept, sys.maxsize, store)
 
 
-def _kept_entries(tar: Path, index: Index, episodes: Collection[int]) -> Iterator[ShardEpisode]:
+def _kept_entries(tar: Path, index: Index, episodes: Collection[int]) -> Iterator[EntryContent]:
     for entry in index.entries:
         number = int(entry.key.rpartition("-")[2])
         if number in episodes:
@@ -40,7 +40,7 @@ def _kept_entries(tar: Path, index: Index, episodes: Collection[int]) -> Iterato
         samples = [_as_stored(tar, number, row) for row in rows]
         kept = [sample for sample in samples if not _shows(sample, episodes)]
         if kept:
-            yield ShardEpisode(index.dataset, number, kept, pictures)
+            yield EntryContent(index.dataset, number, kept, pictures)
 
 
 def _as_stored(tar: Path, episode: int, row: Mapping) -> dict:

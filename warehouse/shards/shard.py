@@ -40,8 +40,9 @@ class ShardError(FailedError):
 
 
 @dataclass(frozen=True)
-class ShardEpisode:
-    """One entry: samples (rows of the table samples) and the JPEG bytes of every picture they show, by its name."""
+class EntryContent:
+    """What an entry is to hold: an episode's samples (rows of the table samples), and by its name the JPEG bytes of
+    every picture that they show, also of those of other episodes."""
 
     dataset: str
     episode_index: int
@@ -177,7 +178,7 @@ class TarWriter:
         self.size = 0
         self.entries: list[Entry] = []
 
-    def add(self, e: ShardEpisode) -> None:
+    def add(self, e: EntryContent) -> None:
         """Raises ShardError when a sample shows a picture that is not given, or out of order; nothing is written."""
         # The order of keys is part of what makes equal content equal bytes
         if self.entries and e.key <= self.entries[-1].key:
@@ -216,7 +217,7 @@ class TarWriter:
         return self._hash.hexdigest()
 
 
-def _sample_row(e: ShardEpisode, sample: Mapping) -> dict:
+def _sample_row(e: EntryContent, sample: Mapping) -> dict:
     """A sample with the names of its pictures in place of where they come from. Raises ShardError."""
     names = [picture_name(e.episode_index, picture) for picture in sample["pictures"]]
     missing = [name for name in names if name not in e.pictures]
@@ -230,7 +231,7 @@ def shards_stage(
     workspace: Workspace,
     dataset: str,
     chunk: int,
-    episodes: Iterable[tuple[str, ShardEpisode]],
+    episodes: Iterable[tuple[str, EntryContent]],
     target_bytes: int,
     store: str | None = None,
 ) -> dict[str, pa.Table]:

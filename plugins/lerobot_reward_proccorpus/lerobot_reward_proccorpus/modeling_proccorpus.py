@@ -16,7 +16,7 @@ from eval.reward.open import open_checkpoint
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment, Stream, StreamPicture, ViewRule
 from lerobot_reward_proccorpus.configuration_proccorpus import ProccorpusConfig
-from pipeline.shown_runs import shown_scorer
+from pipeline.reference_runs import reference_scorer
 from training.pixels import device
 
 
@@ -41,7 +41,7 @@ class ProccorpusRewardModel(PreTrainedRewardModel):
         if scorer is None:
             if config.like:
                 space = Workspace(Path(config.workspace))
-                scorer = shown_scorer(space, config.like, config.image_keys, config.lag)
+                scorer = reference_scorer(space, config.like, config.image_keys, config.lag)
             elif config.pretrained_path:
                 scorer = open_checkpoint(Path(config.pretrained_path))
             else:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from annotate.alignment.live import Following, Guide, Shown, Where
+from annotate.alignment.live import Following, Guide, ReferenceRun, Where
 
 D = 64
 FPS = 5.0
@@ -23,10 +23,10 @@ def pictures(progress: np.ndarray, seed: int) -> np.ndarray:
     )
 
 
-def shown(k: int, length: int) -> Shown:
+def shown(k: int, length: int) -> ReferenceRun:
     progress = np.linspace(0, 1, length)
     steps = np.minimum((progress * 3).astype(int), 2)
-    return Shown(
+    return ReferenceRun(
         f"d/{k}", (pictures(progress, k),), progress, steps, ("reach", "lift", "put"), length / FPS
     )
 
@@ -48,7 +48,7 @@ def test_with_a_lag_it_speaks_of_the_moment_before() -> None:
 
 
 def test_what_is_shown_is_of_the_same_cameras() -> None:
-    other_shown = Shown(
+    other_shown = ReferenceRun(
         "d/9", (np.ones((5, 3), np.float32),), np.ones(5), np.zeros(5, int), ("a",), 1.0
     )
     with pytest.raises(ValueError, match="different cameras"):

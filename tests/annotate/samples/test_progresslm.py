@@ -11,7 +11,8 @@ from annotate.config import SamplesConfig
 from annotate.samples import edits, samples_stage
 from annotate.samples.edits import covered
 from annotate.samples.labelled_episode import LabelledEpisode
-from annotate.samples.unanswerable import UNANSWERABLE, Stranger
+from annotate.samples.unanswerable import UNANSWERABLE
+from core.domain.episode import Episode
 from core.domain.label import IDLE, Segment
 from core.errors import FailedError
 from tests.kits.labelled import STEPS, episode, relabelled
@@ -75,14 +76,12 @@ def test_an_editor_is_an_entry_point_and_must_edit():
 
 
 MANY = SamplesConfig(unanswerable_per_episode=40)
-STRANGERS = (Stranger(70, "train", "Wipe the window", ("front",), 50, 10.0),)
+LISTED = (Episode("made", 70, 7, 10.0, 50, "Wipe the window", None, "train", ("front",)),)
 
 
-def unanswerable(*episodes: LabelledEpisode, strangers: tuple[Stranger, ...] = ()) -> list[dict]:
+def unanswerable(*episodes: LabelledEpisode, listed: tuple[Episode, ...] = ()) -> list[dict]:
     return [
-        r
-        for r in samples_stage(episodes, MANY, strangers).to_pylist()
-        if r["family"] == UNANSWERABLE
+        r for r in samples_stage(episodes, MANY, listed).to_pylist() if r["family"] == UNANSWERABLE
     ]
 
 
@@ -94,7 +93,7 @@ def two_cameras(index: int = 0) -> LabelledEpisode:
 def test_another_task_may_share_a_step_or_lie_beyond_the_chunk():
     wash = episode(1, task="Wash the pan", steps=(STEPS[0], "Wash the pan"))
     sample_rows = [
-        r for r in unanswerable(episode(0), wash, strangers=STRANGERS) if r["episode_index"] == 0
+        r for r in unanswerable(episode(0), wash, listed=LISTED) if r["episode_index"] == 0
     ]
     other_task = [r for r in sample_rows if r["reason"] == "other_task"]
     variants = {(r["variant"], r["pictures"][-1]["episode_index"]) for r in other_task}
@@ -114,9 +113,9 @@ def test_another_task_may_share_a_step_or_lie_beyond_the_chunk():
 def test_the_same_task_in_other_words_and_other_splits_are_not_shown():
     reworded = episode(1, task="Place the cup away, please")
     assert "other_task" not in {r["reason"] for r in unanswerable(episode(0), reworded)}
-    held_out = replace(STRANGERS[0], split="val")
+    held_out = replace(LISTED[0], split="val")
     sample_rows = unanswerable(
-        episode(0), episode(1, task="Use the drawer", split="val"), strangers=(held_out,)
+        episode(0), episode(1, task="Use the drawer", split="val"), listed=(held_out,)
     )
     by_split = {r["episode_index"]: r["split"] for r in sample_rows} | {70: "val"}
     assert all(
@@ -164,7 +163,7 @@ def test_episodes_in_any_order_give_the_same_samples_of_every_family():
     episodes = [two_cameras(0), *(episode(k, finished=k % 2 == 0) for k in range(1, 6))]
     episodes += [episode(k, task="Use the drawer", steps=OTHER) for k in range(6, 9)]
     forward, backward = (
-        {r["sample_id"]: r for r in samples_stage(some_episodes, MANY, STRANGERS).to_pylist()}
+        {r["sample_id"]: r for r in samples_stage(some_episodes, MANY, LISTED).to_pylist()}
         for some_episodes in (episodes, episodes[::-1])
     )
     assert forward == backward

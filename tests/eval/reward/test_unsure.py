@@ -13,7 +13,7 @@ from eval.reward.scorer import UNSEEN, Scorer
 from eval.rl.local import LocalSession
 from eval.rl.wrapper import ProgressReward
 from eval.server.client import RewardClient
-from pipeline.episode_rewards import chunk_episodes, score_episodes
+from pipeline.episode_rewards import score_episodes
 from tests.eval.server.test_chat import content
 from tests.kits.cli_kit import called
 from tests.kits.laptop_kit import TASKS, make_knowing_checkpoint, scene
@@ -21,6 +21,7 @@ from tests.kits.made_corpus import Made
 from tests.kits.reward_kit import write_video
 from tests.kits.reward_server_kit import Playing, running
 from warehouse.lake import open_lake
+from warehouse.lake.episodes import usable_episodes
 
 SEEN = [scene(TASKS[0], k / 9) for k in range(10)]
 NEVER_SEEN = [
@@ -100,9 +101,8 @@ def test_the_command_and_a_corpus_say_so(
     assert f"note: {len(rows)} of {len(rows)} answers are unsure: {UNSEEN}" in result.err
 
     lake = open_lake(own.space)
-    scored = score_episodes(
-        lake, open_checkpoint(checkpoint), "bars", chunk_episodes(lake, "tiny", 0)
-    )
+    episodes = usable_episodes(lake.con, "chunk = 0")
+    scored = score_episodes(lake, open_checkpoint(checkpoint), "bars", episodes)
     assert scored.unsure == scored.moments > 0
     export = (
         "export",

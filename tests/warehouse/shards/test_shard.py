@@ -22,7 +22,7 @@ from tests.kits.shard_kit import CAMERA, JPEGS, episode, pack, shown, write
 from warehouse.shards.check import check_shard
 from warehouse.shards.loader import Loader
 from warehouse.shards.shard import (
-    ShardEpisode,
+    EntryContent,
     ShardError,
     camera_name,
     index_path,
@@ -38,7 +38,7 @@ from warehouse.shards.shard import (
 )
 
 
-def packed(*episodes: ShardEpisode) -> bytes:
+def packed(*episodes: EntryContent) -> bytes:
     file = io.BytesIO()
     pack(file, episodes)
     return file.getvalue()
@@ -80,7 +80,7 @@ def test_a_sample_without_its_picture_cannot_be_written():
 
 def stage(
     workspace: Workspace,
-    episodes: list[tuple[str, ShardEpisode]],
+    episodes: list[tuple[str, EntryContent]],
     target: int = 1 << 30,
     **stage_options: Any,
 ):
@@ -110,7 +110,7 @@ ODD_CAMERAS = (
 
 def entry_of_cameras(
     index: int, cameras: Sequence[str], name_of_camera: Callable[[str], str]
-) -> ShardEpisode:
+) -> EntryContent:
     """Sample k shows the frame k by camera k, then that of the next episode."""
     rows: list[dict[str, Any]] = []
     pictures: dict[str, bytes] = {}
@@ -125,7 +125,7 @@ def entry_of_cameras(
             "num_tokens": 1,
         }
         rows.append({"sample_id": f"{index}.{camera}", "pictures": both, **facts})
-    return ShardEpisode("sim", index, rows, pictures)
+    return EntryContent("sim", index, rows, pictures)
 
 
 def test_plain_webdataset_reads_whatever_a_camera_is_called(tmp_path: Path):

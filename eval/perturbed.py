@@ -1,8 +1,7 @@
-"""Held-out runs that are told or shown otherwise: their questions, and answers that are compared with one another."""
+"""Held-out runs under another instruction or with changed pictures: the questions of each run, and how answers are
+compared."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -18,34 +17,23 @@ FAMILY = "procvqa_c"
 FINISHED = 0.95  # of the task done at the end of a run
 
 
-@dataclass(frozen=True)
-class QuestionedRun:
-    """One run of a release's test split with its questions about progress, in order of time."""
+def split_of(question: Question) -> str:
+    return procvqa.SPLITS[question.benchmark]
 
-    split: str
-    questions: tuple[Question, ...]
 
-    @cached_property
-    def pictures(self) -> dict[int, PictureFile]:
-        """All that any window shows, by frame, in order."""
-        picture_by_frame = {
-            f: p for q in self.questions for f, p in zip(q.row["frames"], q.pictures, strict=True)
-        }
-        return {f: picture_by_frame[f] for f in sorted(picture_by_frame)}
+def pictures_by_frame(run: Sequence[Question]) -> dict[int, PictureFile]:
+    """All pictures that any window of a run shows, by frame, in order."""
+    pictures = {
+        frame: picture
+        for question in run
+        for frame, picture in zip(question.row["frames"], question.pictures, strict=True)
+    }
+    return dict(sorted(pictures.items()))
 
-    @property
-    def first(self) -> PictureFile | None:
-        """Frame 0, where a window shows it."""
-        return self.pictures.get(0)
 
-    @property
-    def task(self) -> str:
-        return self.questions[0].goal
-
-    @property
-    def is_finished(self) -> bool:
-        """Does its label end near 1? Nothing else of a run says so of every dataset."""
-        return (self.questions[-1].progress or 0.0) >= FINISHED
+def is_finished(run: Sequence[Question]) -> bool:
+    """Does the label of a run end near 1? Nothing else of a run says so of every dataset."""
+    return (run[-1].progress or 0.0) >= FINISHED
 
 
 def questions_by_run(benchmark: str, lake: Lake, release: Release) -> list[list[Question]]:
@@ -59,13 +47,18 @@ def questions_by_run(benchmark: str, lake: Lake, release: Release) -> list[list[
     ]
 
 
-def shown_runs(lake: Lake, release: Release, limit: int | None = None) -> list[QuestionedRun]:
-    """The first `limit` runs of each test split that have two questions about progress. Raises BenchmarkError."""
-    runs: list[QuestionedRun] = []
+def held_out_runs(
+    lake: Lake, release: Release, limit: int | None = None
+) -> list[Sequence[Question]]:
+    """The questions of the first `limit` runs of each test split that have two about progress, in order of time.
+
+    Raises BenchmarkError.
+    """
+    runs: list[Sequence[Question]] = []
     for benchmark, split in procvqa.SPLITS.items():
         if release.paths(lake.workspace, split):
             long_runs = [run for run in questions_by_run(benchmark, lake, release) if len(run) > 1]
-            runs += [QuestionedRun(split, tuple(run)) for run in long_runs[:limit]]
+            runs += long_runs[:limit]
     if not runs:
         raise BenchmarkError(
             f"release {release.name} holds no run with two progress questions in its test splits"

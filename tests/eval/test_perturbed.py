@@ -15,7 +15,6 @@ from eval.metrics.score import runs_of
 from eval.report.pages import confusion_cells, confusion_figure
 from eval.robustness import ChangedPicture
 from eval.scored import ALL, Evaluated
-from eval.shown import QuestionedRun
 from training.pictures import decode_picture
 
 TASKS = ("Open the drawer", "Press the button", "Turn the faucet")
@@ -30,7 +29,7 @@ def picture(frame: int) -> HeldPicture:
     return HeldPicture(Path(f"{frame}.png"), data=cv2.imencode(".png", rgb[..., ::-1])[1].tobytes())
 
 
-def run(number: int, task: str, end: float = 1.0) -> QuestionedRun:
+def run(number: int, task: str, end: float = 1.0) -> list[Question]:
     pictures = {f: picture(f) for f in range(0, FRAMES, 3)}
     frames = sorted(pictures)
     questions = []
@@ -53,7 +52,7 @@ def run(number: int, task: str, end: float = 1.0) -> QuestionedRun:
             row={"frames": frames_shown, "variant": "progress"},
         )
         questions.append(question)
-    return QuestionedRun("test_id", tuple(questions))
+    return questions
 
 
 RUNS = [run(0, TASKS[0]), run(1, TASKS[1]), run(2, TASKS[2], end=0.4)]
@@ -62,7 +61,7 @@ RUNS = [run(0, TASKS[0]), run(1, TASKS[1]), run(2, TASKS[2], end=0.4)]
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (confusion, robustness):
-        monkeypatch.setattr(module, "shown_runs", lambda lake, release, limit: RUNS[:limit])
+        monkeypatch.setattr(module, "held_out_runs", lambda lake, release, limit: RUNS[:limit])
 
 
 # Confusion

@@ -14,16 +14,18 @@ from openai import OpenAI
 
 import lerobot_reward_proccorpus  # noqa: F401  registers itself
 from annotate.alignment.engine import HZ
-from annotate.alignment.live import Guide, Shown
+from annotate.alignment.live import Guide, ReferenceRun
 from annotate.config import EmbeddingsConfig
 from annotate.embeddings.encoders import load_encoder
+from eval.reward.reference_scorer import UNLIKE, ReferenceScorer, openings_of
 from eval.reward.scorer import Reward
-from eval.reward.shown import UNLIKE, ShownScorer, openings_of
 from eval.reward.stream import RewardError
 from eval.rl.local import LocalSession
 from eval.rl.wrapper import ProgressReward
 from eval.server.client import RewardClient, RewardServerError
 from ingest.signals.gripper import GripperSignal
+from pipeline.reference_runs import reference_scorer
+from pipeline.shown_runs import shown_scorer
 from tests.kits.laptop_kit import TASKS, make_checkpoint, scene
 from tests.kits.reward_server_kit import Playing, png, running
 from training.laptop.model import embed
@@ -32,20 +34,22 @@ FPS = 10.0
 ENCODER = load_encoder(EmbeddingsConfig(encoder="grey"))
 
 
-def shown(name: str, pictures: Sequence[np.ndarray], openings: np.ndarray | None = None) -> Shown:
+def shown(
+    name: str, pictures: Sequence[np.ndarray], openings: np.ndarray | None = None
+) -> ReferenceRun:
     """A run of even progress, in two steps."""
     progress = np.linspace(0, 1, len(pictures))
     steps = (progress >= 0.5).astype(int)
     seen_vectors = embed(ENCODER, pictures)
-    return Shown(
+    return ReferenceRun(
         name, (seen_vectors,), progress, steps, ("push", "let go"), len(pictures) / HZ, openings
     )
 
 
-def scorer(lag: float = 0.0) -> ShownScorer:
+def scorer(lag: float = 0.0) -> ReferenceScorer:
     """By two runs of a bar that grows evenly."""
     guide = Guide.of([shown("bars/0", run(30)), shown("bars/1", run(40))])
-    return ShownScorer(guide, ENCODER, ("camera",), lag)
+    return ReferenceScorer(guide, ENCODER, ("camera",), lag)
 
 
 GRIPPER = GripperSignal(
@@ -80,13 +84,13 @@ def there_and_back(length: int) -> list[tuple[np.ndarray, dict[str, list[float]]
     ]
 
 
-def gripping() -> ShownScorer:
+def gripping() -> ReferenceScorer:
     runs = []
     for length in (30, 40):
         pictures, robots = zip(*there_and_back(length), strict=True)
         openings = np.array([openings_of([GRIPPER], robot) for robot in robots])
         runs.append(shown(f"bars/{length}", pictures, openings))
-    return ShownScorer(Guide.of(runs), ENCODER, ("camera",), grippers=(GRIPPER,))
+    return ReferenceScorer(Guide.of(runs), ENCODER, ("camera",), grippers=(GRIPPER,))
 
 
 def run(length: int, end: int = 0) -> list[np.ndarray]:
@@ -96,7 +100,7 @@ def run(length: int, end: int = 0) -> list[np.ndarray]:
     ]
 
 
-def rewards(shown_by: ShownScorer, frames: list[np.ndarray]) -> list[Reward]:
+def rewards(shown_by: ReferenceScorer, frames: list[np.ndarray]) -> list[Reward]:
     session = LocalSession(shown_by, TASKS[0], FPS)
     return [session.append(rgb) for rgb in frames]
 
@@ -205,3 +209,7 @@ def test_an_environment_and_a_batch_of_lerobot_have_the_same_numbers(tmp_path: P
     assert model.compute_reward(batch).tolist() == pytest.approx(numbers[-1:], abs=1e-5)
     with pytest.raises(ValueError, match=r"observation.state is \(B, T, d\)"):
         model.compute_reward(batch | {"observation.state": states[:, :3]})
+
+
+def test_code_of_users_may_name_it_as_before():
+    assert shown_scorer is reference_scorer

@@ -1,4 +1,4 @@
-"""Rewards by a few shown episodes: a run is laid beside them as it goes on, without any training."""
+"""Rewards by a few reference runs: another run is laid beside them as it goes on, without any training."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ HAND = 0.3
 
 
 @dataclass
-class ShownRun:
+class FollowedRun:
     """A stream beside the guide, a moment of it every_s. since_s: from when on it has surely been at the end."""
 
     following: Following
@@ -43,7 +43,7 @@ class ShownRun:
         return place.about_s - self.since_s + self.every_s
 
 
-class ShownScorer(Scorer):
+class ReferenceScorer(Scorer):
     """`guide`: what is shown, as `encoder` sees it by `cameras`. lag: seconds by which numbers speak later of a moment,
     and are nearer to it. hold_s: so long a run has to be at the end in one go before it counts as done. grippers: of
     the robot, where they are compared."""
@@ -71,7 +71,7 @@ class ShownScorer(Scorer):
         self.settings: Mapping[str, object] = {
             "runner": "shown",
             "answer": "shown",
-            "shown": [s.name for s in guide.shown],
+            "shown": [s.name for s in guide.references],
             "encoder": encoder.title,
             "cameras": list(self.cameras),
             "lag": lag,
@@ -87,7 +87,7 @@ class ShownScorer(Scorer):
                 f"the run is of {', '.join(stream.cameras)}, and what is shown of {', '.join(self.cameras)}: give the "
                 "same cameras in the same order"
             )
-        stream.state = ShownRun(Following(self.guide, round(self.lag * HZ)), 1 / max(fps, HZ))
+        stream.state = FollowedRun(Following(self.guide, round(self.lag * HZ)), 1 / max(fps, HZ))
         stream.read = lambda robot: openings_of(self.grippers, robot)
         return stream
 
@@ -100,7 +100,7 @@ class ShownScorer(Scorer):
         return [self._reward(m) for m in moments]
 
     def _reward(self, moment: Moment) -> Reward:
-        run: ShownRun = moment.stream.state
+        run: FollowedRun = moment.stream.state
         embeddings = [pictures[-1].seen for pictures in moment.views.values()]
         place = run.following.see(embeddings, moment.timestamp_s, moment.robot)
         if place.is_strange:
@@ -128,8 +128,8 @@ class ShownScorer(Scorer):
 
 
 def openings_of(grippers: Sequence[GripperSignal], robot: Robot) -> np.ndarray | None:
-    """How open the grippers are, float64 [grippers], in the unit of `Shown.openings`; None where there are none, or the
-    robot's row that tells them is not given. Raises RewardError."""
+    """How open the grippers are, float64 [grippers], in the unit of `ReferenceRun.openings`; None where there are none,
+    or the robot's row that tells them is not given. Raises RewardError."""
     if not grippers or not {g.column for g in grippers} <= robot.keys():
         return None
     return np.array([_opening(g, np.asarray(robot[g.column], np.float64)) for g in grippers])
