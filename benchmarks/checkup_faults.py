@@ -352,9 +352,9 @@ def turned(decoded: DecodedSet, k: int, part: float | str, rng: Rng) -> Spoilt |
     values = values_of(run)
     if len(values) < 2:
         return None
-    column, _, one = str(part).partition(" ")
+    column, _, joint_count = str(part).partition(" ")
     joints = run.signals().arm_dimensions(column)
-    if one:
+    if joint_count:
         # The same joint in all runs, where the fault is in all
         width = min(rows.shape[1] for rows in values.values())
         joints = [joint for joint in joints if joint < width]
@@ -370,8 +370,8 @@ def cut_off(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt
     run = decoded.runs[k]
     if run.episode.record.success is False:
         return None
-    kept = kept_frames(run, np.arange(len(run)) < float(share) * len(run))
-    return _whole(_said_to_succeed(kept))
+    shortened_run = kept_frames(run, np.arange(len(run)) < float(share) * len(run))
+    return _whole(_said_to_succeed(shortened_run))
 
 
 def said_to_succeed(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt | None:

@@ -223,8 +223,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class CorpusEpisode:
-    """One episode and its label, as Python code holds it: other than `core.domain.episode.Episode` it can be drawn and
-    corrected.
+    """One episode and its label: other than its facts alone it can be drawn and corrected.
 
     segments: in order, tiling the frames. plan: the planned steps. progress: float32 [num_frames], 0 to 1. label_run:
     who made the label, in table label_runs. content, newest_correction: what a correction of this label was made on.
