@@ -160,7 +160,7 @@ def author_of(request: Request, author: str | None) -> str:
 
 @dataclass(frozen=True)
 class Visit:
-    """A request that reads the corpus, in one state: what the routes of pages take as `at`."""
+    """A request that reads the corpus, in one state: what the routes of pages take as `visit`."""
 
     request: Request
     explorer: Explorer

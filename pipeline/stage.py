@@ -61,8 +61,9 @@ class Stage:
     run: makes the tables of one partition.
     config: the parts of a build's configuration that its output depends on; their hash is a part of its input.
     code_version: one text, or one per annotator.
-    reads: what else its output depends on: whether runs succeeded; runs of other tasks beyond the chunk (other_tasks),
-    their facts and files; what people corrected; references. Only chunks with some of these two have such a stage.
+    reads: what else its output depends on: `outcomes`, whether runs succeeded; `others`, facts and files of runs of
+    other tasks beyond the chunk (table other_tasks); `corrections` of people; `references`. A stage that reads
+    corrections or references runs only for chunks that have some.
     applies: whether a build has this stage at all.
     label_run: the label run that its rows belong to; empty for stages whose rows belong to none.
     reads_source, asks_model: what it needs from outside; Dagster bounds and retries by them.

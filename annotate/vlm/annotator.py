@@ -177,9 +177,7 @@ class _Annotation:
             verbs=verbs,
             max_steps=config.max_steps,
         )
-        if self.task is not None:
-            self.task = self.task
-        else:
+        if self.task is None:
             self.task = prompts.one_line(reply.value["task"])
         for step in reply.value["steps"]:
             name = prompts.one_line(f"{step['verb']} {step['object']}")

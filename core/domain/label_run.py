@@ -123,15 +123,15 @@ class GateCounts:
     def numbers(self) -> dict[str, int]:
         """How many do not pass, by the reason; each label is counted once at most."""
         confident_labels = [
-            (confidence, num_named)
-            for confidence, num_named in self.labels
+            (confidence, is_named)
+            for confidence, is_named in self.labels
             if self.gate.admits(confidence)
         ]
         passing = sum(
-            self.gate.admits_names(confidence, is_named=num_named)
-            for confidence, num_named in confident_labels
+            self.gate.admits_names(confidence, is_named=is_named)
+            for confidence, is_named in confident_labels
         )
-        num_named = sum(num_named for _, num_named in confident_labels)
+        num_named = sum(is_named for _, is_named in confident_labels)
         return {
             "below_min_confidence": len(self.labels) - len(confident_labels),
             "unnamed_labels": len(confident_labels) - num_named,

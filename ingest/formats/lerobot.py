@@ -241,8 +241,9 @@ def _loose_pictures(dataset: LerobotListing, index: int, cameras: Iterable[str])
     if not folders:
         folders[-1] = Counter()  # those of no episode
         for uri in dataset.source.files:
-            if match := PICTURE_FILE.fullmatch(uri):
-                folders.setdefault(int(match[2] or -1), Counter())[match[1]] += 1
+            if file_match := PICTURE_FILE.fullmatch(uri):
+                episode_index = int(file_match[2] or -1)
+                folders.setdefault(episode_index, Counter())[file_match[1]] += 1
     of_episode = folders.get(index, Counter())
     return {
         folder: count

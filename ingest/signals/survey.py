@@ -4,7 +4,7 @@
    A gripper in the state counts before one in the action.
 2. The joints of a hand, or several fingers, become one signal: each with the sign with which it goes along.
 3. The range over all surveyed episodes; a signal that does not leave its noise is not used.
-4. The polarity (`polarity`).
+4. The polarity (`ingest.signals.gripper.polarity_of`).
 """
 
 import hashlib

@@ -93,10 +93,10 @@ def native_label(episode: EpisodeSignals, chunk_episodes: Container[int]) -> Lab
     segments, num_planned = native.annotate(record.steps, num_frames, record.success, record.plan)
     check_tiling(segments, num_frames, num_planned)
     if record.as_far_as and record.as_far_as.episode_index in chunk_episodes:
-        part_of = record.as_far_as
+        as_far_as = record.as_far_as
     else:
-        part_of = None
-    label = plain_label(segments, num_planned, record.task, part_of)
+        as_far_as = None
+    label = plain_label(segments, num_planned, record.task, as_far_as)
     return replace(label, plan=record.plan or label.plan, steps_from=record.steps_from)
 
 

@@ -46,7 +46,7 @@ from warehouse.exports.selection import SourceReader, outcome_assumed
 from warehouse.lake.stored import coarse_keyframes, load_keyframe
 
 STAT_PICTURES = 4  # of each episode and camera
-WHOLE = pa.int64()
+INTEGER = pa.int64()
 NUMBER = pa.float64()
 TEXT = pa.string()
 QUALITY = {"length_z": NUMBER, "order_rarity": NUMBER, "jump": NUMBER, "contradicts": pa.bool_()}
@@ -273,24 +273,24 @@ def _episode_row(
     task_texts = list(plan.tasks)
     file_place = place(file)
     row: dict[str, tuple[pa.DataType, Any]] = {
-        "episode_index": (WHOLE, number),
+        "episode_index": (INTEGER, number),
         "tasks": (
             pa.list_(TEXT),
             [task_texts[index] for index in table["task_index"].unique().to_pylist()],
         ),
-        "length": (WHOLE, e.num_frames),
-        "data/chunk_index": (WHOLE, file_place["chunk_index"]),
-        "data/file_index": (WHOLE, file_place["file_index"]),
-        "dataset_from_index": (WHOLE, plan.starts[number]),
-        "dataset_to_index": (WHOLE, plan.starts[number + 1]),
+        "length": (INTEGER, e.num_frames),
+        "data/chunk_index": (INTEGER, file_place["chunk_index"]),
+        "data/file_index": (INTEGER, file_place["file_index"]),
+        "dataset_from_index": (INTEGER, plan.starts[number]),
+        "dataset_to_index": (INTEGER, plan.starts[number + 1]),
     }
     # Where the episode lies in each camera's video file, which may hold several: seconds from the file's start
     for camera in plan.cameras:
         video, start_s = plan.places[(camera, *e.key)]
-        row |= {f"videos/{camera}/{name}": (WHOLE, index) for name, index in place(video).items()}
+        row |= {f"videos/{camera}/{name}": (INTEGER, index) for name, index in place(video).items()}
         row[f"videos/{camera}/from_timestamp"] = (NUMBER, start_s)
         row[f"videos/{camera}/to_timestamp"] = (NUMBER, start_s + e.num_frames / plan.fps)
-    row |= {f"meta/episodes/{name}": (WHOLE, index) for name, index in file_place.items()}
+    row |= {f"meta/episodes/{name}": (INTEGER, index) for name, index in file_place.items()}
     # Where the episode came from: the export numbers episodes anew
     of_label: dict[str, Any] = {}
     if label:
@@ -300,18 +300,18 @@ def _episode_row(
             "plan": list(label.plan),
             "end": float(label.progress[-1]),
         }
-    last_labelled = of_label.get("as_far_as")
+    as_far_as = of_label.get("as_far_as")
     row |= {
         "proccorpus_dataset": (TEXT, e.dataset),
-        "proccorpus_episode_index": (WHOLE, e.episode_index),
+        "proccorpus_episode_index": (INTEGER, e.episode_index),
         "proccorpus_source_id": (TEXT, e.source_id),
         "proccorpus_split": (TEXT, e.split),
         "proccorpus_label_run": (TEXT, e.label_run),
         "proccorpus_segments": (pa.list_(SEGMENT), of_label.get("segments")),
-        "proccorpus_num_planned": (WHOLE, of_label.get("num_planned")),
+        "proccorpus_num_planned": (INTEGER, of_label.get("num_planned")),
         "proccorpus_plan": (pa.list_(TEXT), of_label.get("plan")),
-        "proccorpus_as_far_as_episode": (WHOLE, last_labelled and last_labelled.episode_index),
-        "proccorpus_as_far_as_frame": (WHOLE, last_labelled and last_labelled.frame_index),
+        "proccorpus_as_far_as_episode": (INTEGER, as_far_as and as_far_as.episode_index),
+        "proccorpus_as_far_as_frame": (INTEGER, as_far_as and as_far_as.frame_index),
         "success": (pa.bool_(), e.success),
         "outcome_assumed": (pa.bool_(), outcome_assumed(e)),
         "label_confidence": (pa.float32(), of_label.get("confidence")),
@@ -338,7 +338,7 @@ def _stats_columns(
         numbers = pa.list_(pa.list_(pa.list_(NUMBER))) if is_picture else pa.list_(NUMBER)
         values = shaped(stats[feature], picture=is_picture) if feature in stats else {}
         row |= {f"stats/{feature}/{name}": (numbers, values.get(name)) for name in NAMES}
-        row[f"stats/{feature}/count"] = (pa.list_(WHOLE), values.get("count"))
+        row[f"stats/{feature}/count"] = (pa.list_(INTEGER), values.get("count"))
     return row
 
 

@@ -96,11 +96,11 @@ def _label_rows(
 def _with_row(label: Label, row: Mapping[str, Any], progress: np.ndarray) -> Label:
     """The label with what its row of episode_labels says, and with progress."""
     names = ("confidence", "task", "steps_from", "correction_id")
-    last_episode = row.get("as_far_as_episode")
-    if last_episode is None:
+    reference_episode = row.get("as_far_as_episode")
+    if reference_episode is None:
         as_far_as = None
     else:
-        as_far_as = EpisodeFrame(last_episode, row["as_far_as_frame"])
+        as_far_as = EpisodeFrame(reference_episode, row["as_far_as_frame"])
     return replace(
         label,
         **{name: row.get(name) for name in names},
