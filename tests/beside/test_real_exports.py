@@ -29,7 +29,7 @@ def test_rows_of_measured_rates_are_stamped(tmp_path: Path) -> None:
     )
     chosen = Selection(allow=("unknown",))
     options = LerobotOptions(fps=20.0)
-    with pytest.raises(UserError, match="stamp all rows at one by --fps"):
+    with pytest.raises(UserError, match="stamp all rows at one, such as --fps 19"):
         kind.export(lake, chosen, tmp_path / "out")
     export_result = kind.export(lake, chosen, tmp_path / "out", options)
     assert any(

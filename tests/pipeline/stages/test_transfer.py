@@ -46,7 +46,7 @@ def test_episodes_are_compared_by_what_an_encoder_saw_or_by_tiny_pictures(own: M
     say(corpus)
     [task] = shown_tasks(corpus, own.build, chunk_signals(corpus, "tiny", 0))
     assert [e.episode_index for e in task.episodes] == [0], "episode 1 is of another task"
-    assert [reference.plan for reference in task.references] == [
+    assert [reference.label.plan for reference in task.references] == [
         ("Reach for the cube", "Put it on the plate")
     ]
     compared = [*task.signals, *(reference.signals for reference in task.references)]
