@@ -12,7 +12,7 @@ from annotate.config import VlmConfig
 from annotate.model_client.calls import Image, Reply, Request
 from annotate.model_client.client import Client
 from annotate.model_client.responses import ResponseStore
-from annotate.model_client.tokens import ImageRule, blank, image_tokens, prompt_tokens
+from annotate.model_client.tokens import ImageRule, blank
 from annotate.vlm import prompts
 from tests.kits.patience import PATIENCE_S
 from tests.kits.vllm_kit import VllmServer
@@ -70,7 +70,8 @@ def test_every_schema_is_answered_and_a_rerun_asks_nothing(
 
 
 def test_tokens_of_pictures_are_predicted(vllm_server: VllmServer, tmp_path: Path):
-    """Beside a request that differs in the size of its one picture."""
+    """Requests that differ in the size of their one picture alone. How many tokens texts have is not compared: the tiny
+    model has a vocabulary of its own."""
     sizes = [(96, 96), (480, 270), (480, 360), (33, 47), (1, 1), (20, 480), (1000, 800)]
     requests = [request("choice", [blank(*size)]) for size in sizes]
     replies, _ = ask(vllm_server, tmp_path, *requests)
@@ -79,9 +80,6 @@ def test_tokens_of_pictures_are_predicted(vllm_server: VllmServer, tmp_path: Pat
         reply.prompt_tokens - rule.tokens(*size) for reply, size in zip(replies, sizes, strict=True)
     ]
     assert len(set(text_tokens)) == 1
-    # Texts by their length, within a quarter
-    texts = prompt_tokens(requests[0]) - image_tokens(requests[0].images[0])
-    assert abs(texts / text_tokens[0] - 1) < 0.25
 
 
 def test_questions_about_the_same_pictures_share_their_prefix(
