@@ -352,9 +352,9 @@ def turned(decoded: DecodedSet, k: int, part: float | str, rng: Rng) -> Spoilt |
     values = values_of(run)
     if len(values) < 2:
         return None
-    column, _, joint_count = str(part).partition(" ")
+    column, _, how_many = str(part).partition(" ")
     joints = run.signals().arm_dimensions(column)
-    if joint_count:
+    if how_many:
         # The same joint in all runs, where the fault is in all
         width = min(rows.shape[1] for rows in values.values())
         joints = [joint for joint in joints if joint < width]

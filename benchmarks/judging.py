@@ -133,10 +133,10 @@ def stated(
         }
         for name in cpu
     }
-    others = [row["cpu_s"] for name, row in checkouts.items() if name != THIS]
+    other_costs = [row["cpu_s"] for name, row in checkouts.items() if name != THIS]
     return {
         "checkouts": checkouts,
-        "ratio": round(others[0] / checkouts[THIS]["cpu_s"], 1) if others else None,
+        "ratio": round(other_costs[0] / checkouts[THIS]["cpu_s"], 1) if other_costs else None,
         "in_a_row_cpu_s": [round(cost, 3) for cost in costs],
     }
 
@@ -173,12 +173,14 @@ def main() -> int:
     table(head, lines)
     in_a_row_s = ", ".join(f"{cost:.3f}" for cost in costs)
     print(f"\n{args.in_a_row} in a row, server CPU s each, by the hundred: {in_a_row_s}")
-    own = figures["checkouts"][THIS]
+    this_checkout = figures["checkouts"][THIS]
     missed = []
-    if is_missed(own["cpu_s"], WANTED_CPU_S, smaller_is_better=True):
-        missed.append(f"{own['cpu_s']} s of server CPU an accept, {WANTED_CPU_S} wanted")
-    if is_missed(own["ten_s"], WANTED_TEN_S, smaller_is_better=True):
-        missed.append(f"{own['ten_s']} s for ten accepts, {WANTED_TEN_S} wanted on an idle machine")
+    if is_missed(this_checkout["cpu_s"], WANTED_CPU_S, smaller_is_better=True):
+        missed.append(f"{this_checkout['cpu_s']} s of server CPU an accept, {WANTED_CPU_S} wanted")
+    if is_missed(this_checkout["ten_s"], WANTED_TEN_S, smaller_is_better=True):
+        missed.append(
+            f"{this_checkout['ten_s']} s for ten accepts, {WANTED_TEN_S} wanted on an idle machine"
+        )
     if is_missed(max(costs), WANTED_CPU_S, smaller_is_better=True):
         missed.append(f"{max(costs):.3f} s of server CPU each in a row, {WANTED_CPU_S} wanted")
     if figures["ratio"]:

@@ -55,7 +55,7 @@ class Run:
     say."""
 
     task: str
-    shown: ReferenceRun
+    reference: ReferenceRun
     times_s: np.ndarray
     success: bool | None
 
@@ -119,10 +119,12 @@ def num_shown(runs: Sequence[Run]) -> int:
 
 def followed(run: Run, other_runs: Sequence[Run], lag_s: float) -> list[Where]:
     follower = Following(
-        Guide.of([other_run.shown for other_run in other_runs]), round(lag_s * live.HZ)
+        Guide.of([other_run.reference for other_run in other_runs]), round(lag_s * live.HZ)
     )
-    opened = [None] * len(run.times_s) if run.shown.openings is None else run.shown.openings
-    moments = zip(run.times_s.tolist(), zip(*run.shown.pictures, strict=True), opened, strict=True)
+    opened = [None] * len(run.times_s) if run.reference.openings is None else run.reference.openings
+    moments = zip(
+        run.times_s.tolist(), zip(*run.reference.pictures, strict=True), opened, strict=True
+    )
     return [follower.see(pictures, time_s, openings) for time_s, pictures, openings in moments]
 
 
@@ -131,9 +133,9 @@ def measured(runs: Sequence[Run], lag_s: float = 0.0, count: int = REFERENCES) -
     figures: dict[str, list[float]] = {}
     for run, other_runs in drawn(runs, count):
         places = followed(run, other_runs, lag_s)
-        true = np.interp([w.about_s for w in places], run.times_s, run.shown.progress)
+        true = np.interp([w.about_s for w in places], run.times_s, run.reference.progress)
         clock = np.clip(
-            run.times_s / np.mean([other_run.shown.seconds for other_run in other_runs]), 0, 1
+            run.times_s / np.mean([other_run.reference.seconds for other_run in other_runs]), 0, 1
         )
         stop_time = told_at(places)
         values = {
@@ -141,7 +143,7 @@ def measured(runs: Sequence[Run], lag_s: float = 0.0, count: int = REFERENCES) -
                 [abs(w.progress - t) for w, t in zip(places, true, strict=True) if not w.is_strange]
                 or [1.0]
             ),
-            "clock": np.abs(clock - run.shown.progress).mean(),
+            "clock": np.abs(clock - run.reference.progress).mean(),
             "unsure": unsure(places),
         }
         if run.success is False:
@@ -149,7 +151,9 @@ def measured(runs: Sequence[Run], lag_s: float = 0.0, count: int = REFERENCES) -
         else:
             values["told"] = stop_time is not None
             if stop_time is not None:
-                values["early"] = np.interp(stop_time, run.times_s, run.shown.progress) < NEAR_END
+                values["early"] = (
+                    np.interp(stop_time, run.times_s, run.reference.progress) < NEAR_END
+                )
         for name, value in values.items():
             figures.setdefault(name, []).append(float(value))
     return {name: float(np.mean(values)) for name, values in figures.items()}
@@ -173,7 +177,7 @@ def unsure_of_others(name: str, sets: Mapping[str, Sequence[Run]]) -> str:
     """Of the other robots' runs beside three of a set: the share of pictures that is unsure, the least of any set of as
     many cameras."""
     finished = [run for run in sets[name] if run.success is not False][:REFERENCES]
-    cameras = len(finished[0].shown.pictures)
+    cameras = len(finished[0].reference.pictures)
     shares = [
         np.mean(
             [
@@ -182,7 +186,7 @@ def unsure_of_others(name: str, sets: Mapping[str, Sequence[Run]]) -> str:
             ]
         )
         for other_name, runs in sets.items()
-        if robot_of(other_name) != robot_of(name) and len(runs[0].shown.pictures) == cameras
+        if robot_of(other_name) != robot_of(name) and len(runs[0].reference.pictures) == cameras
     ]
     if shares:
         return f"{min(shares):.0%}"
@@ -190,7 +194,7 @@ def unsure_of_others(name: str, sets: Mapping[str, Sequence[Run]]) -> str:
 
 
 def pictures_alone(runs: Sequence[Run]) -> list[Run]:
-    return [replace(run, shown=replace(run.shown, openings=None)) for run in runs]
+    return [replace(run, reference=replace(run.reference, openings=None)) for run in runs]
 
 
 def chosen_elsewhere(
@@ -228,9 +232,9 @@ def laptop_error(name: str, sets: Mapping[str, Sequence[Run]]) -> float:
         EncodedPictures(
             ("", k),
             run.task,
-            run.shown.pictures[0][None].astype(np.float16),
+            run.reference.pictures[0][None].astype(np.float16),
             np.arange(len(run.times_s)),
-            run.shown.progress.astype(np.float32),
+            run.reference.progress.astype(np.float32),
             WINDOW_S * live.HZ,
             WINDOW,
         )
@@ -245,14 +249,14 @@ def laptop_error(name: str, sets: Mapping[str, Sequence[Run]]) -> float:
     model.eval()
     errors = []
     for run in sets[name]:
-        pictures = run.shown.pictures[0]
+        pictures = run.reference.pictures[0]
         step = round(WINDOW_S * live.HZ)
         windows = [
             SeenWindow(run.task, list(pictures[k % step : k + 1 : step][-WINDOW:]), pictures[0])
             for k in range(len(pictures))
         ]
         progress = np.array([answer.progress for answer in read_windows(model, windows)])
-        errors.append(np.abs(progress - run.shown.progress).mean())
+        errors.append(np.abs(progress - run.reference.progress).mean())
     return float(np.mean(errors))
 
 

@@ -64,10 +64,10 @@ def by_seed(values: Sequence[float]) -> str:
     Examples: by_seed([0.5, 0.7]) == "0.600 (0.500, 0.700)"; by_seed([0.5, 0.5]) == "0.500"
     """
     mean = f"{fmean(values):.3f}"
-    each = [f"{value:.3f}" for value in values]
-    if len({*each}) == 1:
+    texts = [f"{value:.3f}" for value in values]
+    if len({*texts}) == 1:
         return mean
-    return f"{mean} ({', '.join(each)})"
+    return f"{mean} ({', '.join(texts)})"
 
 
 def explorer() -> Mapping[str, str]:
@@ -82,20 +82,20 @@ def explorer() -> Mapping[str, str]:
 def judging() -> Mapping[str, str]:
     """Written by benchmarks/judging.py: of this checkout, and how many times as much another one took."""
     figures = stored("judging")
-    own = figures["checkouts"]["this"]
+    this_checkout = figures["checkouts"]["this"]
     return {
-        "judging.cpu": f"{own['cpu_s']:.2f} s",
+        "judging.cpu": f"{this_checkout['cpu_s']:.2f} s",
         "judging.ratio": f"{figures['ratio']:.0f} times",
     }
 
 
 def shipped() -> Mapping[str, str]:
     """Written by benchmarks/shipped.py."""
-    found = stored("shipped")
+    figures = stored("shipped")
     return {
-        "shipped.install": f"{found['install_gb']} GB",
-        "shipped.queue": f"{found['queued']} of {found['episodes']}",
-        "shipped.queue_failed": f"{found['failed_queued']} of the {found['failed']}",
+        "shipped.install": f"{figures['install_gb']} GB",
+        "shipped.queue": f"{figures['queued']} of {figures['episodes']}",
+        "shipped.queue_failed": f"{figures['failed_queued']} of the {figures['failed']}",
     }
 
 

@@ -27,8 +27,8 @@ def label_curves(
     """
     signals, config = _measured(space, dataset, episode_index, snapshot)
     segments, plan = label.settled(len(signals.change))
-    stated = Label(segments, len(plan), tuple(plan), end=label.end)
-    labelled = stated_label(signals, stated, config)
+    person_label = Label(segments, len(plan), tuple(plan), end=label.end)
+    labelled = stated_label(signals, person_label, config)
     return {
         "progress": labelled.label.progress.tolist(),
         "progress_procvlm": published_progress(labelled).tolist(),

@@ -22,7 +22,7 @@ from core.paths import ROOT
 STATEMENTS = {
     "core": 1577,
     "ingest": 11078,
-    "annotate": 8747,
+    "annotate": 8750,
     "warehouse": 10126,
     "eval": 7308,
     "training": 5193,

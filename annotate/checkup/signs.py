@@ -46,29 +46,35 @@ def _of_single_runs(
     # By either way of following, the one by which it goes more surely against
     is_against = (usual_follows >= MIN_FOLLOWS) & (follows <= MAX_AGAINST) & moves[:, None]
     for number, joint in np.argwhere(is_against.any(axis=1)).tolist():
-        against = np.where(is_against[number, :, joint], follows[number, :, joint], np.inf)
-        way = int(np.argmin(against))
-        usual = float(usual_follows[way, joint])
-        yield _fault(runs[number], joint, float(against[way]), usual, "in the other runs")
+        correlations = np.where(is_against[number, :, joint], follows[number, :, joint], np.inf)
+        way = int(np.argmin(correlations))
+        usual_follow = float(usual_follows[way, joint])
+        measured = float(correlations[way])
+        yield _fault(runs[number], joint, measured, usual_follow, "in the other runs")
 
 
 def _of_all(runs: Sequence[RunSummary], usual_follows: np.ndarray) -> Iterator[RunFault]:
     for usual_joints in usual_follows:
         for joint in np.flatnonzero(usual_joints <= MAX_AGAINST_OF_ALL).tolist():
-            others = np.delete(usual_joints, joint)
-            others = others[np.isfinite(others)]
-            if not len(others) or (others >= MIN_FOLLOWS).mean() < MOST_JOINTS:
+            other_joints = np.delete(usual_joints, joint)
+            other_joints = other_joints[np.isfinite(other_joints)]
+            if not len(other_joints) or (other_joints >= MIN_FOLLOWS).mean() < MOST_JOINTS:
                 continue
-            usual = float(np.median(others))
+            usual_follow = float(np.median(other_joints))
+            measured = float(usual_joints[joint])
             for run in runs:
-                yield _fault(run, joint, float(usual_joints[joint]), usual, "at other joints")
+                yield _fault(run, joint, measured, usual_follow, "at other joints")
 
 
-def _fault(run: RunSummary, joint: int, measured: float, usual: float, words: str) -> RunFault:
+def _fault(
+    run: RunSummary, joint: int, measured: float, usual_follow: float, words: str
+) -> RunFault:
     title = run.columns["state"].titles[joint]
     detail = (
         f"{title} moves against its action (correlation {measured:.2f}), {words} with it "
-        f"({usual:.2f}): another sign?"
+        f"({usual_follow:.2f}): another sign?"
     )
     place = run.episode_index, 0, run.num_frames
-    return RunFault("other_sign", *place, detail, measured, usual, "correlation", signal=title)
+    return RunFault(
+        "other_sign", *place, detail, measured, usual_follow, "correlation", signal=title
+    )

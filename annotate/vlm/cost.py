@@ -205,21 +205,23 @@ def _bill(
 
 def _pictures_of_calls(config: VlmConfig, episode: EpisodeShape) -> dict[str, list[int]]:
     """How many pictures each call about an episode shows, by stage."""
-    shown = shown_frames(episode.frames, episode.num_frames, episode.fps, config)
+    frame_indices = shown_frames(episode.frames, episode.num_frames, episode.fps, config)
     calls = {
-        "plan": [min(len(shown), PLAN_PICTURES, config.max_images)],
-        "segment": [len(window) for window in windows(shown, config)] * config.passes,
+        "plan": [min(len(frame_indices), PLAN_PICTURES, config.max_images)],
+        "segment": [len(window) for window in windows(frame_indices, config)] * config.passes,
     }
     if config.refine is True:
         # Each round leaves one of the stretches between its pictures
-        between = max(2.0, episode.num_frames / len(shown))
+        between = max(2.0, episode.num_frames / len(frame_indices))
         rounds = math.ceil(math.log(between) / math.log(config.refine_images - 1))
         calls["refine"] = [config.refine_images] * (ATTEMPTS * rounds)
     if config.verify:
         per_call = [len(batch) for batch in batched(range(ATTEMPTS), ATTEMPTS_PER_CALL)]
-        calls["verify"] = [min(len(shown), PICTURES_PER_ATTEMPT * count) for count in per_call]
+        calls["verify"] = [
+            min(len(frame_indices), PICTURES_PER_ATTEMPT * count) for count in per_call
+        ]
     if config.reason:
-        chosen = chosen_frames(shown, episode.fps, config.reason_interval_s)
+        chosen = chosen_frames(frame_indices, episode.fps, config.reason_interval_s)
         calls["reason"] = [len(batch) for batch in batched(chosen, MOMENTS_PER_CALL)]
     return calls
 

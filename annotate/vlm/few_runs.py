@@ -57,20 +57,21 @@ async def label_task(
         return {}, {}
     by_index = {e.episode_index: e for e in whole}
 
-    def least_alike(model_labels: Mapping[int, Label], left: Sequence[int]) -> list[int]:
-        """The runs of `left`, those first of which the answers so far say the least alike."""
+    def least_alike(model_labels: Mapping[int, Label], candidates: Sequence[int]) -> list[int]:
+        """The candidates, those first of which the answers so far say the least alike."""
         answers = one_plan(_complete(model_labels))
         references = _references(by_index, answers, curve_of)
-        return _by_spread([by_index[k] for k in left], references, transfer, motion)
+        return _by_spread([by_index[k] for k in candidates], references, transfer, motion)
 
     asked_runs, model_labels = await _ask_few(order, count, ask, least_alike)
     followed_runs, reference_labels = _to_follow(whole, asked_runs, model_labels)
     labels, alignments = await asyncio.to_thread(
         _followed, followed_runs, reference_labels, curve_of, transfer, motion
     )
-    left = [e.episode_index for e in episodes if e.episode_index not in {*labels, *asked_runs}]
-    if left:
-        await ask(left)
+    done_runs = {*labels, *asked_runs}
+    unlabelled = [e.episode_index for e in episodes if e.episode_index not in done_runs]
+    if unlabelled:
+        await ask(unlabelled)
     return labels, alignments
 
 
@@ -99,8 +100,9 @@ async def _ask_few(
             num_next = min(num_missing, 2 * count - len(asked_runs))
         next_runs = []
         if num_next > 0:
-            left = [k for k in order if k not in asked_runs]
-            next_runs = (await asyncio.to_thread(least_alike, model_labels, left))[:num_next]
+            candidates = [k for k in order if k not in asked_runs]
+            by_unlikeness = await asyncio.to_thread(least_alike, model_labels, candidates)
+            next_runs = by_unlikeness[:num_next]
     return asked_runs, model_labels
 
 

@@ -95,14 +95,14 @@ def page(
 ) -> Response:
     """The sample, which the address names once it is drawn, and what was found of it."""
     queue = _runs(kind, dataset, person, query)
-    asked = {"kind": kind, "dataset": dataset, "person": person, "query": query}
-    asked = {name: value for name, value in asked.items() if value is not None}
+    choice = {"kind": kind, "dataset": dataset, "person": person, "query": query}
+    choice = {name: value for name, value in choice.items() if value is not None}
     if not sample:
         drawn = [f"{place[0]}/{place[1]}" for place in _drawn(visit, queue)]
         if not drawn:
             return RedirectResponse(queue.page, 303)
         return RedirectResponse(
-            f"/review/bulk?{urlencode(asked | {'sample': drawn}, doseq=True)}", 303
+            f"/review/bulk?{urlencode(choice | {'sample': drawn}, doseq=True)}", 303
         )
     places = [_place(text) for text in sample]
     judgements = {place: looked_at(visit.reader, place) for place in places}
@@ -113,7 +113,7 @@ def page(
         title=f"Accept a {_noun(queue)}",
         noun=_noun(queue),
         queue=queue,
-        asked=asked,
+        asked=choice,
         sample=[[*place] for place in places],
         rows=[
             waiting[place] | {"follows": None}

@@ -89,13 +89,13 @@ def test_a_release_says_what_checks_found_and_leaves_these_runs_out(run: Run, fa
     assert sentence in Path(full.json["card"]).read_text().splitlines()
 
     corpus_rows = rows_in(run, "FROM shards ORDER BY shard")
-    less = created(run, "less", "--without", "camera_frozen")
-    assert less.json["faults"] == {"tiny": {"camera_black": 1}}
-    assert "left out: tiny: 1 runs with " in less.err
-    [exclusion] = less.json["left_out"]
+    smaller = created(run, "less", "--without", "camera_frozen")
+    assert smaller.json["faults"] == {"tiny": {"camera_black": 1}}
+    assert "left out: tiny: 1 runs with " in smaller.err
+    [exclusion] = smaller.json["left_out"]
     assert exclusion["episodes"] == [2]
     assert "checks found camera_frozen in them (episodes 2)" in exclusion["why"]
-    assert "nobody accepted: camera_black in 1 run.\n" in Path(less.json["card"]).read_text()
+    assert "nobody accepted: camera_black in 1 run.\n" in Path(smaller.json["card"]).read_text()
 
     [command] = re.findall(r"proccorpus (quarantine [^)]+)", exclusion["remedy"])
     assert "camera_frozen" in run(*command.split()).out
@@ -103,8 +103,10 @@ def test_a_release_says_what_checks_found_and_leaves_these_runs_out(run: Run, fa
     # The corpus keeps the run and its shards; the release holds the others, that of its own shard too
     assert rows_in(run, "FROM shards ORDER BY shard") == corpus_rows
     everybody = [row["episode"] for row in rows_in(run, EPISODES_OF_SAMPLES)]
-    held = [row["episode"] for row in rows_in(run, EPISODES_OF_SAMPLES, "--release", "less")]
-    assert held == [episode for episode in everybody if episode != 2]
+    held_episodes = [
+        row["episode"] for row in rows_in(run, EPISODES_OF_SAMPLES, "--release", "less")
+    ]
+    assert held_episodes == [episode for episode in everybody if episode != 2]
     assert run("release", "verify", "less").code == 0
     assert run("doctor", "--format", "json").code == 0
     build = run("build", "--dataset", "tiny", "--workers", "1", "--format", "json")
@@ -137,9 +139,9 @@ def test_the_shards_of_such_a_release_show_nothing_of_the_run(run: Run, faulty: 
     assert {s.row["sample_id"]: s.pictures for s in samples["less"]} == expected
     assert len(expected) < len(samples["all"])
     # The same again is the same release
-    again = created(run, "again", "--without", "camera_frozen")
+    repeated = created(run, "again", "--without", "camera_frozen")
     first = rows_in(run, "SELECT config_hash FROM releases WHERE name = 'less'")
-    assert again.json["content"] == first[0]["config_hash"]
+    assert repeated.json["content"] == first[0]["config_hash"]
 
 
 def test_a_release_that_breaks_off_leaves_shards_that_the_next_build_makes_anew(

@@ -292,7 +292,7 @@ def contents(
         raise ReleaseError(f"nothing is left for a release. {'. '.join(map(str, exclusions))}")
     datasets = sorted({s.dataset for s in held_shards})
     # By name, as a release has them
-    held_shards.sort(key=lambda held: held.shard)
+    held_shards.sort(key=lambda shard_file: shard_file.shard)
     return Contents(datasets, tuple(held_shards), tuple(exclusions), cuts.stand_ins())
 
 

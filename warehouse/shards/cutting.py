@@ -27,8 +27,8 @@ def cut_shard(
     Workspace.shard. Raises ShardError.
     """
     index = read_index(tar)
-    kept = ((index.split, entry) for entry in _kept_entries(tar, index, episodes))
-    return shards_stage(workspace, index.dataset, index.chunk, kept, sys.maxsize, store)
+    entries = ((index.split, entry) for entry in _kept_entries(tar, index, episodes))
+    return shards_stage(workspace, index.dataset, index.chunk, entries, sys.maxsize, store)
 
 
 def _kept_entries(tar: Path, index: Index, episodes: Collection[int]) -> Iterator[EntryContent]:
@@ -38,9 +38,9 @@ def _kept_entries(tar: Path, index: Index, episodes: Collection[int]) -> Iterato
             continue
         rows, pictures = read_entry(tar, entry)
         samples = [_as_stored(tar, number, row) for row in rows]
-        kept = [sample for sample in samples if not _shows(sample, episodes)]
-        if kept:
-            yield EntryContent(index.dataset, number, kept, pictures)
+        kept_samples = [sample for sample in samples if not _shows(sample, episodes)]
+        if kept_samples:
+            yield EntryContent(index.dataset, number, kept_samples, pictures)
 
 
 def _as_stored(tar: Path, episode: int, row: Mapping) -> dict:

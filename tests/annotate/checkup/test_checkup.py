@@ -231,8 +231,8 @@ def test_a_camera_out_of_focus_is_told_and_one_that_moves_a_lot_is_not(runs: lis
     (fault,) = faults([*runs[:4], blurred(runs[4]), *runs[5:]])
     assert (fault.check_name, fault.episode_index, fault.start_frame) == ("camera_jumps", 4, 77)
     assert "the sharpness leaps" in fault.detail
-    moving = runs[4].cameras[0].sharpness + np.where(np.arange(FRAMES) % 40 < 20, 0, 0.5)
-    assert faults([*runs[:4], with_camera(runs[4], 0, sharpness=moving), *runs[5:]]) == []
+    sharpness = runs[4].cameras[0].sharpness + np.where(np.arange(FRAMES) % 40 < 20, 0, 0.5)
+    assert faults([*runs[:4], with_camera(runs[4], 0, sharpness=sharpness), *runs[5:]]) == []
 
 
 @pytest.mark.parametrize("check_name", FAULTS)
@@ -332,10 +332,10 @@ def test_a_success_is_told_that_ends_like_what_others_show_earlier(runs: list[Ru
         return replace(run, cameras=cameras, success=success)
 
     def told(changed: RunSignals) -> list[tuple[str, int, int]]:
-        others = [lit(run) for run in runs if run.episode_index != 4]
+        other_runs = [lit(run) for run in runs if run.episode_index != 4]
         return [
             (fault.check_name, fault.episode_index, fault.start_frame)
-            for fault in faults([*others, changed])
+            for fault in faults([*other_runs, changed])
             if fault.check_name == "outcome_differs"
         ]
 
