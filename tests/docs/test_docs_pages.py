@@ -45,7 +45,7 @@ MODEL = re.compile(r"(tiny_cpu|laptop)-(\w+)-[0-9a-f]{8}")
 ONLY_LOOKED_UP = {
     r"hf://|s3://|gs://|postgresql://": "a hub, a bucket or a database: tests/ingest/sources, tests/stack",
     r"/models/|/ckpt/|Qwen/|gpt-x|-2B |-3B|my-lora": "weights of true size: tests/training, tests/vllm",
-    r"--annotator vlm|build --config my_build": "a model's server: tests/e2e/test_vlm_build.py",
+    r"--annotator vlm|build --config my_build|vlm check": "a model's server: tests/e2e/test_vlm_build.py, tests/vllm",
     r"--host 0\.0\.0\.0": "opens this machine: tests/browser, tests/explorer",
     r"demo\.toml|full\.toml|corpus demo": "all of the sample or of the world: make demo",
     r"\bSET/": "runs simulated anew: benchmarks/sim_short, benchmarks/sim_long",
@@ -337,7 +337,7 @@ def reader(
     reader = Reader(folder, capfd)
     if any(page in request.node.name for page in OWN_CORPUS):
         shutil.rmtree(folder / "workspace")
-    monkeypatch.setattr(training.recipe, "load_recipe", lambda *a: quick(load_recipe(*a)))
+    monkeypatch.setattr(training.recipe, "load_recipe", lambda *a, **k: quick(load_recipe(*a, **k)))
     with reader.servers:
         yield reader
 
