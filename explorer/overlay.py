@@ -66,19 +66,18 @@ class Overlay:
     def _read(self, *, is_first: bool = False) -> None:
         # A journal that is shorter was emptied: what it has now is newer than all that was read
         waiting = self._journal.read(self._end if self._journal.size >= self._end else 0)
-        self._end = waiting.end
-        new: dict[str, list[dict[str, Any]]] = {}
+        new: dict[str, dict[people.Key, dict[str, Any]]] = {}
         for name, row in waiting.rows:
             key = people.key_of(TABLES[name], row)
             if name in TABLES_LAID_OVER and (name, key) not in self._keys:
-                self._keys.add((name, key))
-                new.setdefault(name, []).append(row)
+                new.setdefault(name, {})[key] = row
         for name, rows in new.items():
             # A kill may have left in the journal what the lake has
             present = self._present(name) if is_first else set()
-            self._lay_over(
-                name, [row for row in rows if people.key_of(TABLES[name], row) not in present]
-            )
+            self._lay_over(name, [row for key, row in rows.items() if key not in present])
+            self._keys.update((name, key) for key in rows)
+        # Last: other requests do not wait for what counts as read
+        self._end = waiting.end
 
     def _present(self, name: str) -> set[people.Key]:
         return set(

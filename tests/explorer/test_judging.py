@@ -15,6 +15,7 @@ import pytest
 
 from core.paths import Workspace
 from explorer import scribe
+from explorer.overlay import Overlay
 from explorer.pages import bulk
 from explorer.pages import corrections as pages
 from explorer.pages.outcomes import failed_from
@@ -144,6 +145,29 @@ def test_a_judgement_is_seen_that_makes_the_journal_as_long_as_it_was_before_it_
         assert own.space.journal.stat().st_size == length
         # Who has not seen that one replaces nothing
         assert end(client, 2, "unfinished", author="eve").status_code == 409
+
+
+def test_a_request_waits_for_what_another_one_reads_of_the_journal(client, own: Made, monkeypatch):
+    lay_over = Overlay._lay_over
+    newest: list[str | None] = []
+
+    def ask() -> None:
+        newest.append(client.get("/api/corrections/tiny/2").json()["newest"])
+
+    other_request = threading.Thread(target=ask)
+
+    def lay_over_slowly(overlay: Overlay, name: str, rows: list[dict[str, Any]]) -> None:
+        other_request.start()
+        other_request.join(0.5)
+        lay_over(overlay, name, rows)
+
+    run = active_run(client, 2)
+    with monkeypatch.context() as slow:
+        slow.setattr(Overlay, "_lay_over", lay_over_slowly)
+        body = {"base_label_run": run, "author": "ada"}
+        saved = post(client, "/api/corrections/tiny/2/reject", body).json()
+        other_request.join()
+    assert newest == [saved["saved"]] == [saved["newest"]]
 
 
 def test_what_is_saved_is_answered_so_where_the_page_cannot_be_read_anew(
