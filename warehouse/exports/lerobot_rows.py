@@ -53,6 +53,8 @@ QUALITY = {"length_z": NUMBER, "order_rarity": NUMBER, "jump": NUMBER, "contradi
 OF_CHUNK = "WHERE dataset = ? AND chunk = ?"
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 NAMES = ("min", "max", "mean", "std", *QUANTILES)
+# Values that a part stands for where parts are joined
+NUM_RANKS = 200
 
 Stats = dict[str, list]  # NAMES, with one number per dimension, and count [1]
 
@@ -366,7 +368,7 @@ def picture_statistics(pictures: Sequence[np.ndarray]) -> Stats:
 
 
 def combined(parts: Sequence[Stats]) -> Stats:
-    """Statistics over parts, each by its count: exact but for the quantiles, whose mean is taken (so does LeRobot)."""
+    """Statistics over parts, each by its count: exact but for the quantiles, which `_joined_quantiles` estimates."""
     counts = np.array([part["count"][0] for part in parts], np.float64)
     share = (counts / counts.sum())[:, None]
     values = {
@@ -381,8 +383,30 @@ def combined(parts: Sequence[Stats]) -> Stats:
         "mean": mean,
         "std": np.sqrt(variance),
     }
-    stats |= {name: (values[name] * share).sum(axis=0) for name in QUANTILES}
+    stats |= _joined_quantiles(values, counts)
     return {name: value.tolist() for name, value in stats.items()} | {"count": [int(counts.sum())]}
+
+
+def _joined_quantiles(
+    values: Mapping[str, np.ndarray], counts: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Quantiles [d] over parts with statistics [parts, d]: each part stands for evenly spaced ranks of its values.
+
+    LeRobot takes the mean of the parts' quantiles, which lies where no value is if the parts differ in place.
+    """
+    if len(counts) == 1:
+        return {name: values[name][0] for name in QUANTILES}
+    known_shares = [0.0, *QUANTILES.values(), 1.0]
+    known = np.stack([values[name] for name in ("min", *QUANTILES, "max")], axis=-1)
+    ranks = (np.arange(NUM_RANKS) + 0.5) / NUM_RANKS
+    weights = np.repeat(counts / counts.sum() / NUM_RANKS, NUM_RANKS)
+    columns = []
+    for of_dimension in known.transpose(1, 0, 2):
+        points = np.concatenate([np.interp(ranks, known_shares, part) for part in of_dimension])
+        order = points.argsort(kind="stable")
+        below = weights[order].cumsum() - weights[order] / 2
+        columns.append(np.interp(list(QUANTILES.values()), below, points[order]))
+    return dict(zip(QUANTILES, np.stack(columns, axis=1), strict=True))
 
 
 def combined_by_feature(parts: Sequence[Mapping[str, Stats]]) -> dict[str, Stats]:
