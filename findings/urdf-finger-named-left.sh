@@ -1,8 +1,7 @@
 #!/bin/sh
-# Guess: All loaders of a URDF have its joints in the file's order, and no number for a finger that mimics another.
+# Guess: All loaders of a URDF have its joints in the file's order, and none for a finger that mimics another.
 # What happens: Pinocchio sorts the joints of a link by name: q has the left finger before the right. Its mimic=True
-#   raises for a gripper whose left finger mimics the right, and loads it with the names swapped; a turn without limits
-#   is two numbers.
+#   raises for a gripper whose left finger mimics the right, and loads it with the names swapped.
 # Versions: pin 4.1.0, yourdfpy 0.0.60, mujoco 4.0.0, numpy 2.5.5
 # Output on 28 November 2026:
 #   MuJoCo: 3 numbers, ['turn', 'right', 'left']
@@ -31,9 +30,8 @@ import mujoco
 import pinocchio
 import yourdfpy
 
-
-INERTIA = '<inertia ixx="1" iyy="1" izz="1" ixy="0" ixz="0" iyz="0"/>'
-LINK = f'<link name="%s"><inertial><mass value="1"/>{INERTIA}</inertial></link>'
+INERTIA = '<mass value="1"/><inertia ixx="1" iyy="1" izz="1" ixy="0" ixz="0" iyz="0"/>'
+LINK = f'<link name="%s"><inertial>{INERTIA}</inertial></link>'
 JOINT = """<joint name="%s" type="%s"><parent link="%s"/><child link="%s"/>
   <axis xyz="0 0 1"/><limit lower="0" upper="0.04" effort="1" velocity="1"/>%s</joint>"""
 
