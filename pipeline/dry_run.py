@@ -310,6 +310,7 @@ def _with_leaf(build: DatasetBuild, name: str, value: Any) -> dict[str, Any]:
     *path, last = name.split(".")
     inner = fields
     for part in path:
-        inner = inner.setdefault(part, {}) or {}
+        inner[part] = inner.get(part) or {}  # no section of it yet, as of a gripper
+        inner = inner[part]
     inner[last] = value
     return fields

@@ -141,6 +141,9 @@ def test_a_forbidden_import_is_found_and_no_other(module: str, source: str, mess
 
 LIGHT = {
     "proccorpus": "dagster torch duckdb numpy matplotlib pyarrow av cv2 webdataset transformers",
+    # The commands that are given again and again
+    "cli.status, cli.building, cli.inspecting":
+        "dagster torch transformers pandas matplotlib scipy.signal scipy.optimize scipy.stats",
     "training.recipe": "torch transformers av cv2 pyarrow numpy",
     # What scores a video with a laptop model
     "cli.rewarding, pipeline.models, pipeline.rewards, eval.reward.laptop, annotate.embeddings.networks":

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.signal import find_peaks
+import scipy  # loads its parts when they are used: most commands look for no peaks
 
 from annotate.config import MotionConfig
 from annotate.motion.observe import Signals, gripper_moves, observe, smoothed
@@ -47,7 +47,7 @@ def moments_of(signals: Signals, config: MotionConfig) -> ArmMoments:
     fps = signals.fps
     activity = smoothed(observed.activity, max(1, round(SLOW_WINDOW_S * fps)))
     min_distance = max(1, round(SLOW_WITHIN_S * fps))
-    slow, facts = find_peaks(
+    slow, facts = scipy.signal.find_peaks(
         -activity, distance=min_distance, prominence=0.0, wlen=4 * min_distance + 1
     )
     grips = {start for g in signals.grippers for start, *_ in gripper_moves(g.opening, config, fps)}

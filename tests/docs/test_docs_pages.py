@@ -1,5 +1,6 @@
 """Every block of code and every command of the documentation runs, or, where that cannot be here, is one we have."""
 
+import ast
 import contextlib
 import json
 import os
@@ -26,7 +27,7 @@ from core.paths import Workspace
 from eval.server.chat import RunOptions
 from ingest.registry import DatasetConfig
 from pipeline.build import run_build
-from pipeline.config import BuildFile, load_config
+from pipeline.config import BuildFile, DatasetBuild, load_config
 from pipeline.reward_model import closing_steps, reward_model_step
 from tests.kits.bench_kit import make_progress_bench
 from tests.kits.cli_kit import look_up, rows, run_here
@@ -34,8 +35,10 @@ from tests.kits.docs_output import OutputError, check_lines, check_said, check_s
 from tests.kits.lake_kit import opened, query
 from tests.kits.pages_kit import PAGES, ROOT, Block, blocks, words
 from tests.kits.patience import PATIENCE_S
+from tests.kits.small_sources import RECORDINGS, TRIMMED, write_v2
 from tests.kits.tiny_lerobot import make_dataset
 from training.recipe import Recipe, load_recipe
+from warehouse.lake.statements import mark
 from warehouse.releases.release import create_release, get_release
 
 SERVERS = {"serve", "explore", "ui"}
@@ -108,10 +111,26 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def quick(recipe: Recipe) -> Recipe:
-    """Two steps: what is shown is that it runs."""
+    """Two steps of small batches: what is shown is that it runs."""
+    batch = min(4, recipe.train.batch)
     return recipe.model_copy(
-        update={"train": recipe.train.model_copy(update={"steps": 2, "batch": 4, "warmup": 0.5})}
+        update={
+            "train": recipe.train.model_copy(update={"steps": 2, "batch": batch, "warmup": 0.5})
+        }
     )
+
+
+def add_unsure_recordings(folder: Path) -> None:
+    """A dataset my_robot, of which runs 4 and 5 were cut after a person had put a tag on them."""
+    space = Workspace(folder / "workspace")
+    source = write_v2(folder / "my_robot", RECORDINGS[:6])
+    build = DatasetBuild(dataset=DatasetConfig(name="my_robot", source=str(source)))
+    assert not run_build(space, [build], workers=1).failed
+    with opened(space) as lake:
+        mark(lake, [("my_robot", 4), ("my_robot", 5)], "tag", "wanted", author="ada")
+    cut_runs = [recording.without_last(TRIMMED) for recording in RECORDINGS[4:6]]
+    write_v2(source, [*RECORDINGS[:4], *cut_runs])
+    assert not run_build(space, [build], workers=1).failed
 
 
 class Reader:
@@ -140,7 +159,7 @@ class Reader:
             look_up(later_words[: later_words.index("&")] if "&" in later_words else later_words)
         elif command_words[0] in ("make", "python"):
             look_at(command_words)
-        elif command_words[0] in ELSEWHERE:
+        elif command_words[0] in ELSEWHERE or ASKS_IN_A_TERMINAL in command:
             return
         elif re.search(r"[|<>;&$]", command) or command_words[0] == "head":
             self.see(shown_output, *self.shell(command))
@@ -268,10 +287,12 @@ ELSEWHERE = {
     "docker": "tests/assets/test_deploy_files.py validates what it is given",
     "bash": "tests/stack/test_deployment.py runs what is in deploy/",
     "mkdir": "a backup: tests/pipeline/test_doctor.py", "python3": "the same", "rsync": "the same",
-    "cd": "", "cp": "", "echo": "", "apt-get": "", "uv": "",
+    "cd": "", "cp": "", "apt-get": "", "uv": "",
     "rerun": "a viewer; tests/warehouse/exports/test_rerun.py reads the file",
     "tensorboard": "a viewer of what tests/training writes",
 }  # fmt: skip
+
+ASKS_IN_A_TERMINAL = "openssl passwd"
 
 
 def check_by_dagster(run_config: dict) -> None:
@@ -299,9 +320,20 @@ def look_at(command_words: list[str]) -> None:
             *later_words[2:],
         ]
     script, *options = later_words
-    text = (ROOT / script).read_text()
+    text = text_with_imports(ROOT / script)
     for option in [w for w in options if w.startswith("--")]:
         assert f'"{option}"' in text, f"{script} has no {option}"
+
+
+def text_with_imports(script: Path) -> str:
+    """A script and those of this repository's modules that it imports, which may add options to its parser."""
+    text = script.read_text()
+    names = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    paths = [(ROOT / name.replace(".", "/")).with_suffix(".py") for name in names]
+    return "\n".join([text, *(path.read_text() for path in paths if path.is_file())])
 
 
 def wait_for_address(log: Path, process: subprocess.Popen) -> str:
@@ -335,6 +367,8 @@ def reader(
     shutil.copytree(project, folder, symlinks=True)
     monkeypatch.chdir(folder)
     reader = Reader(folder, capfd)
+    if "[recordings]" in request.node.name:
+        add_unsure_recordings(folder)
     if any(page in request.node.name for page in OWN_CORPUS):
         shutil.rmtree(folder / "workspace")
     monkeypatch.setattr(training.recipe, "load_recipe", lambda *a, **k: quick(load_recipe(*a, **k)))

@@ -39,14 +39,15 @@ def masked(text: str) -> list[str]:
 def check_shown(shown_text: str, out: str, err: str) -> None:
     """Raises OutputError where a page shows other output than was printed; `...` stands for anything.
 
-    Of what went to standard error (notes, progress) a page may show a part.
+    Of what went to standard error (notes, progress) a page may show some lines, or all with `...` for a part.
     """
     expected = _tight(masked(shown_text))
-    notes = [line for line in masked(err) if _tight([line]) in expected]
-    printed_text = _tight([*notes, *masked(out)])
+    notes = masked(err)
+    shown_notes = [note for note in notes if _tight([note]) in expected]
     pattern = ".*?".join(re.escape(part.strip()) for part in expected.split("..."))
-    if not re.fullmatch(pattern, printed_text):
-        raise OutputError(f"the page shows\n{expected}\nand it printed\n{printed_text}")
+    printed_texts = [_tight([*lines, *masked(out)]) for lines in (shown_notes, notes)]
+    if not any(re.fullmatch(pattern, text) for text in printed_texts):
+        raise OutputError(f"the page shows\n{expected}\nand it printed\n{printed_texts[-1]}")
 
 
 def _tight(lines: list[str]) -> str:
@@ -55,15 +56,53 @@ def _tight(lines: list[str]) -> str:
 
 
 def check_lines(shown_text: str, printed: str) -> None:
-    """Raises OutputError where a line that a page shows, among others, begins none that was printed."""
-    printed_lines = masked(printed)
-    missing = [
-        line
-        for line in masked(shown_text)
-        if not any(f"{printed_line} ".startswith(f"{line} ") for printed_line in printed_lines)
-    ]
+    """Raises OutputError where a line that a page shows, among others, was not printed.
+
+    A line begins one that was printed, or is a row of a table with the columns that the page's head of it names.
+    """
+    printed_rows = _cells(printed)
+    missing = []
+    head: list[str] = []  # of the printed table that the page shows now
+    columns: list[str] = []
+    for row in _cells(shown_text):
+        if printed_head := _head_with(row, printed_rows):
+            head = printed_head
+            columns = row
+        elif not _is_printed(row, printed_rows, head, columns):
+            missing.append(row)
     if missing:
-        raise OutputError(f"the page shows {missing}, and it printed\n" + "\n".join(printed_lines))
+        printed_text = "\n".join(masked(printed))
+        raise OutputError(f"the page shows {missing}, and it printed\n{printed_text}")
+
+
+def _cells(text: str) -> list[list[str]]:
+    """The lines of an output, masked, as cells with two spaces or more between them."""
+    for pattern, replacement in MASKS:
+        text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
+    return [re.split(r"\s{2,}", line.strip()) for line in text.splitlines() if line.strip()]
+
+
+def _head_with(columns: list[str], printed_rows: list[list[str]]) -> list[str]:
+    """The printed line that has these columns' names, in this order; empty where none has, or they are no names."""
+    is_head = len(columns) > 1 and all(re.fullmatch(r"[a-z_]+", name) for name in columns)
+    if is_head:
+        for row in printed_rows:
+            if [cell for cell in row if cell in columns] == columns:
+                return row
+    return []
+
+
+def _is_printed(
+    row: list[str], printed_rows: list[list[str]], head: list[str], columns: list[str]
+) -> bool:
+    """Does a line begin one that was printed, or is it one of the table's rows, as its columns have it?"""
+    places = [head.index(name) for name in columns]
+    for printed_row in printed_rows:
+        if " ".join([*printed_row, ""]).startswith(" ".join([*row, ""])):
+            return True
+        if len(printed_row) == len(head) and [printed_row[k] for k in places] == row:
+            return True
+    return False
 
 
 def check_said(arguments: list[str], printed: str, folder: Path) -> None:

@@ -105,7 +105,7 @@ ACTIVE = (
     "SELECT md5(string_agg(t::VARCHAR, ' ' ORDER BY t::VARCHAR)) FROM {} t "
     "SEMI JOIN active_runs USING (dataset, episode_index, label_run)"
 )
-QUICK = {"fps", "cameras.bgr", "chunk_size", "splits.val"}
+QUICK = {"fps", "cameras.bgr", "gripper", "chunk_size", "splits.val"}
 
 
 class Arm:
