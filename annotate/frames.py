@@ -237,6 +237,7 @@ def _camera_signals(camera: Measured) -> CameraSignals:
         m.tiny,
         camera.tiny_every,
         m.sha256,
+        m.flow,
     )
 
 

@@ -85,7 +85,7 @@ def measured(camera: str, pictures: np.ndarray, tiny_every: int) -> CameraSignal
         meter.add(np.ascontiguousarray(picture))
     m = meter.read()
     values = m.change, m.luma_mean, m.sharpness, m.is_black, m.phash, m.tiny
-    return CameraSignals(camera, *values, tiny_every, m.sha256)
+    return CameraSignals(camera, *values, tiny_every, m.sha256, m.flow)
 
 
 @dataclass

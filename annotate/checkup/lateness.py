@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from annotate.checkup.faults import RunFault
+from annotate.checkup.flows import flow_curves
 from annotate.checkup.summary import RunSummary
 
 MIN_LAG = 2  # frames
@@ -24,54 +25,78 @@ class Sureness(NamedTuple):
 # Chosen on the clean and spoilt runs of docs/checkup.md
 OF_ROWS = Sureness(2, 0.35, 0.04, 0.6)
 OF_GRIPPERS = Sureness(6, 0.12, 0.08, 0.5)
-# Of one run, against the lag of all runs
+# Of one run, against what the optical flow of the others foretells
+MIN_OTHERS = 4
 MIN_LIKENESS_OF_ONE = 0.3
-MIN_GAIN_OF_ONE = 0.06
 MIN_LIKENESS_OF_OTHERS = 0.3
-MAX_LAG_SHARE = 0.2  # of a run's frames: of a larger lag too little is compared
+MIN_AGREEMENT_OF_OTHERS = 0.6
+# Logarithm of how much more of the flow is unexplained than at the run's own lag: at the others' lag, and beside it
+MIN_LOSS, MIN_LOSS_BESIDE = 0.1, 0.05
+MIN_UNEXPLAINED = 1e-6
 
 
 def late_rows(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     """Rows that are behind or ahead of the pictures: in all runs, or in single ones otherwise than in the others."""
     curves = _of_one_length({run.episode_index: run.row_curve for run in runs})
-    if not curves:
+    lag = 0
+    is_sure = False
+    if curves:
+        lag, is_sure = _common_lag(curves, OF_ROWS)
+    of_single_runs = {fault.episode_index: fault for fault in _single_late_rows(runs, lag)}
+    yield from of_single_runs.values()
+    if not is_sure:
         return
-    lag, is_sure = _common_lag(curves, OF_ROWS)
+    words = f"the pictures in {len(curves)} of {len(runs)} runs"
+    for run in runs:
+        if run.episode_index in curves and run.episode_index not in of_single_runs:
+            detail = f"the rows are {_in_words(lag, run.fps)} {words}"
+            yield _fault(run, detail, lag, 0, "state")
+
+
+def _single_late_rows(runs: Sequence[RunSummary], start_lag: int) -> Iterator[RunFault]:
+    """Rows of a run that are at another lag than those of the others."""
+    curves, lag = flow_curves({run.episode_index: run.motion for run in runs}, start_lag)
     for run in runs:
         curve = curves.get(run.episode_index)
         if curve is None:
             continue
-        run_lag = _own_lag(run, curve, lag) if _tells_others(curves, lag) else None
-        if run_lag is not None:
-            common_delay = f"those of the other runs {_in_words(lag, run.fps)} them"
-            yield _fault(
-                run,
-                f"the rows are {_in_words(run_lag, run.fps)} the pictures, {common_delay}",
-                run_lag,
-                lag,
-                "state",
-            )
-        elif is_sure:
-            words = f"the rows are {_in_words(lag, run.fps)} the pictures in {len(curves)} of {len(runs)} runs"
-            yield _fault(run, words, lag, 0, "state")
+        run_lag = _own_lag(curve, lag)
+        other_curves = [curves[episode] for episode in curves if episode != run.episode_index]
+        if run_lag is None or not _tell_lag(other_curves, lag):
+            continue
+        detail = (
+            f"the rows are {_in_words(run_lag, run.fps)} the pictures, those of the other runs "
+            f"{_in_words(lag, run.fps)} them"
+        )
+        yield _fault(run, detail, run_lag, lag, "state")
 
 
-def _tells_others(curves: Mapping[int, np.ndarray], lag: int) -> bool:
-    """Are rows and pictures so alike at the common lag that a run may be held against it?"""
-    middle = len(next(iter(curves.values()))) // 2
-    likeness = float(np.mean([curve[lag + middle] for curve in curves.values()]))
-    return len(curves) > 1 and likeness >= MIN_LIKENESS_OF_OTHERS
+def _tell_lag(curves: Sequence[np.ndarray], lag: int) -> bool:
+    """Are rows and flow so alike at the common lag that a run may be held against it?"""
+    if len(curves) < MIN_OTHERS:
+        return False
+    middle = len(curves[0]) // 2
+    likeness = float(np.mean([curve[lag + middle] for curve in curves]))
+    agreement = float(np.mean([abs(_peak(curve) - lag) < MIN_LAG for curve in curves]))
+    return likeness >= MIN_LIKENESS_OF_OTHERS and agreement >= MIN_AGREEMENT_OF_OTHERS
 
 
-def _own_lag(run: RunSummary, curve: np.ndarray, lag: int) -> int | None:
+def _peak(curve: np.ndarray) -> int:
+    """The lag at which a curve is highest."""
+    return int(np.argmax(curve)) - len(curve) // 2
+
+
+def _own_lag(curve: np.ndarray, lag: int) -> int | None:
     """The lag of a run, in frames, where it surely has another one than all runs together; else None."""
+    run_lag = _peak(curve)
     middle = len(curve) // 2
-    run_lag = int(np.argmax(curve)) - middle
-    likeness = float(curve[run_lag + middle])
-    gain = likeness - float(curve[lag + middle])
-    if abs(run_lag - lag) < MIN_LAG or abs(run_lag) > MAX_LAG_SHARE * run.num_frames:
-        return None
-    if likeness >= MIN_LIKENESS_OF_ONE and gain >= MIN_GAIN_OF_ONE:
+    unexplained = np.log(np.maximum(1 - np.maximum(curve, 0) ** 2, MIN_UNEXPLAINED))
+    losses = unexplained - unexplained[run_lag + middle]
+    # The nearest lags that would be told from it, on both sides
+    near_lags = np.array([run_lag - MIN_LAG - 1, run_lag + MIN_LAG + 1])
+    beside = losses[np.clip(near_lags + middle, 0, len(curve) - 1)]
+    is_other = abs(run_lag - lag) >= MIN_LAG and curve[run_lag + middle] >= MIN_LIKENESS_OF_ONE
+    if is_other and losses[lag + middle] >= MIN_LOSS and beside.min() >= MIN_LOSS_BESIDE:
         return run_lag
     return None
 

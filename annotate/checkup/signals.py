@@ -18,7 +18,7 @@ class CameraSignals:
     """One camera of a run; arrays have one entry per frame, `tiny` one per `tiny_every` frames.
 
     change, luma: 0..1, as in the table frames. sharpness: as in annotate.pictures.Measures. phash: uint64.
-    tiny: uint8 [k, 16, 16].
+    tiny: uint8 [k, 16, 16]. flow: optical flow from the frame before, [n, 8].
     """
 
     camera: str
@@ -30,6 +30,7 @@ class CameraSignals:
     tiny: np.ndarray
     tiny_every: int
     sha256: bytes
+    flow: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from annotate.checkup.clocks import gripper_curves, row_curve
+from annotate.checkup.flows import RunMotion, run_motion
 from annotate.checkup.rows import idle_seconds
 from annotate.checkup.signals import CameraSignals, RunSignals
 from ingest.signals import naming
@@ -55,8 +56,8 @@ class RunSummary:
 
     columns: state and action, as far as the run has them. leads: median of action minus state of each dimension [d],
     where both have the same ones, and `follows`, their correlation [d]. follow: how the state moves with the action,
-    see `_follow`. row_curve, gripper_curves: likeness of pictures and rows at each lag, see clocks. closings: of each
-    gripper, None where it is not used.
+    see `_follow`. row_curve, gripper_curves: likeness of pictures and rows at each lag, see clocks. motion: joints and
+    optical flow, see flows. closings: of each gripper, None where it is not used.
     """
 
     episode_index: int
@@ -71,6 +72,7 @@ class RunSummary:
     follow: np.ndarray | None
     cameras: Mapping[str, CameraSummary]
     row_curve: np.ndarray | None
+    motion: RunMotion | None
     gripper_curves: tuple[np.ndarray | None, ...]
     gripper_titles: tuple[str, ...]
     closings: tuple[int | None, ...]
@@ -103,6 +105,7 @@ def summarize(run: RunSignals) -> RunSummary:
         _follow(run) if len(columns) == 2 else None,
         {camera.camera: _camera(camera) for camera in run.cameras},
         row_curve(run),
+        run_motion(run),
         gripper_curves(run),
         tuple(signal.title for signal in run.grippers),
         tuple(_closings(curve, run.fps) for curve in run.openings),

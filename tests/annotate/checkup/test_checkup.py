@@ -21,6 +21,9 @@ GRIPPER = GripperSignal(
     *("high_is_open", "", 1.0, "name", True, 1.0, 12, ""),
 )
 GRIPPER_MOVES = (60, 140)
+FLOW_OF_STEPS = np.random.default_rng(0).normal(
+    0, 20, (3, 8)
+)  # cells a frame, of each joint's step
 
 
 def made_up_run(episode: int, task: str = "put the cup away") -> RunSignals:
@@ -37,8 +40,10 @@ def made_up_run(episode: int, task: str = "put the cup away") -> RunSignals:
     opening[GRIPPER_MOVES[0] : GRIPPER_MOVES[1]] = 0.0
     action = np.column_stack([np.diff(arm, axis=0, append=arm[-1:]) * 20, opening])
     change = 0.02 * speed + np.abs(np.diff(opening, prepend=1.0)) * 0.01
+    flow = np.diff(arm, axis=0, prepend=arm[:1]) @ FLOW_OF_STEPS
     cameras = [
-        _camera(name, change * size, random) for name, size in (("front", 1.0), ("wrist", 1.6))
+        _camera(name, change * size, flow * size, random)
+        for name, size in (("front", 1.0), ("wrist", 1.6))
     ]
     return RunSignals(
         episode,
@@ -56,7 +61,9 @@ def made_up_run(episode: int, task: str = "put the cup away") -> RunSignals:
     )
 
 
-def _camera(name: str, change: np.ndarray, random: np.random.Generator) -> CameraSignals:
+def _camera(
+    name: str, change: np.ndarray, flow: np.ndarray, random: np.random.Generator
+) -> CameraSignals:
     scene = np.full((16, 16), 90.0)
     scene[::2] += 40
     tiny = np.clip(scene + random.normal(0, 4, (FRAMES // 2, 16, 16)), 0, 255).astype(np.uint8)
@@ -72,6 +79,7 @@ def _camera(name: str, change: np.ndarray, random: np.random.Generator) -> Camer
         tiny,
         2,
         random.bytes(32),
+        (flow + random.normal(0, 0.05, flow.shape)).astype(np.float32),
     )
 
 
@@ -175,6 +183,7 @@ def idle_at_the_end(run: RunSignals) -> RunSignals:
         replace(
             camera,
             change=np.r_[camera.change, np.zeros(num_idle, np.float32)],
+            flow=np.concatenate([camera.flow, np.zeros((num_idle, 8), np.float32)]),
             luma=np.r_[camera.luma, np.repeat(camera.luma[-1:], num_idle)],
             sharpness=np.r_[camera.sharpness, np.repeat(camera.sharpness[-1:], num_idle)],
             is_black=np.r_[camera.is_black, np.zeros(num_idle, bool)],
@@ -262,6 +271,42 @@ def test_rows_that_are_late_in_all_runs_are_told_of_all_with_the_right_sign(runs
     assert {-6, -5, -4} & {
         round(fault.measured) for fault in early if fault.check_name == "rows_late"
     }
+
+
+@pytest.mark.parametrize("frames", [3, 5, 10])
+def test_rows_of_one_run_are_late_by_the_direction_of_motion_also_where_its_amount_tells_nothing(
+    runs: list[RunSignals], frames: int
+):
+    blurry = [with_even_change(run) for run in runs]
+    assert faults(blurry) == []
+    late_run = replace(blurry[4], state=later(np.array(runs[4].state), frames))
+    early_state = later(np.array(runs[4].state)[::-1], frames)[::-1]
+    for run, lag in ((late_run, frames), (replace(blurry[4], state=early_state), -frames)):
+        (fault,) = faults([*blurry[:4], run, *blurry[5:]])
+        assert (fault.check_name, fault.episode_index, fault.measured) == ("rows_late", 4, lag)
+
+
+def test_rows_of_one_run_are_not_late_where_pictures_do_not_tell(runs: list[RunSignals]):
+    shaken = [with_noise_for_flow(with_even_change(run)) for run in runs]
+    late_run = replace(shaken[4], state=later(np.array(runs[4].state), 5))
+    assert faults([*shaken[:4], late_run, *shaken[5:]]) == []
+    # Of three runs none is held against the others
+    assert faults([late(runs[0]), *runs[1:3]]) == []
+
+
+def with_noise_for_flow(run: RunSignals) -> RunSignals:
+    for number, camera in enumerate(run.cameras):
+        random = np.random.default_rng(run.episode_index + 100 * number)
+        run = with_camera(run, number, flow=random.normal(0, 1, camera.flow.shape))
+    return run
+
+
+def with_even_change(run: RunSignals) -> RunSignals:
+    """The run with pictures that change all the time by as much as where the arm moves."""
+    for number in range(len(run.cameras)):
+        noise = np.random.default_rng(run.episode_index + 100 * number).normal(0, 0.001, FRAMES)
+        run = with_camera(run, number, change=(0.02 + noise).astype(np.float32))
+    return run
 
 
 def test_a_copy_names_the_run_that_it_is_one_of_and_what_is_equal(runs: list[RunSignals]):

@@ -1,0 +1,249 @@
+"""How alike the optical flow of a run is to what its joints make one expect, where rows are so many frames later.
+
+How the joints' steps move the pictures is learnt on other runs (ridge regression, in five folds): each way of moving
+together has a flow of its own, which also depends on where the arm is. So the direction of motion tells the lag, and
+not only how fast the arm is.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from annotate.checkup.clocks import most_lag
+from annotate.checkup.signals import RunSignals
+
+WINDOW_S = 0.1  # over which flow and steps are summed: cameras may show a frame twice
+MAX_FRAMES = 1000  # of a run, from its start: more tell its lag no better
+MIN_FRAMES = 40
+MAX_LAG_SHARE = 0.25  # of a run's frames: of a larger lag too little is compared
+USUAL_PERCENTILE = 75  # of the flow's size: much more of it counts for little more
+AXES = 6  # ways of moving together, and of standing, that are told apart
+LOW, HIGH = 5, 95  # percentiles between which a joint's range is 1
+MAX_PLACE = 1.5  # ranges from the median
+FAST_STEP, MAX_STEP = 99, 2.0  # percentile, and times it: a larger step is none of the arm
+FOLDS = 5
+RIDGE, NOISE = 0.02, 0.05  # of the mean of a diagonal, added to it
+TINY = 1e-12  # added to the diagonal of what may be all 0
+
+
+class RunMotion(NamedTuple):
+    """What is kept of a run with n frames: its cameras and how many lags they have, the frames that are summed, joints
+    float32 [n, d], and flow of all cameras float16 [n, m]."""
+
+    cameras: tuple[str, ...]
+    max_lag: int
+    window: int
+    joints: np.ndarray
+    flow: np.ndarray
+
+    @property
+    def layout(self) -> tuple[tuple[str, ...], int, int, int]:
+        """Runs that differ in it are not compared."""
+        return self.cameras, self.max_lag, self.window, self.joints.shape[1]
+
+
+class ArmAxes(NamedTuple):
+    """How joints [d] become a few coordinates: medians, ranges, largest steps, and axes of steps and places [d, p]."""
+
+    middle: np.ndarray
+    extent: np.ndarray
+    max_step: np.ndarray
+    of_steps: np.ndarray
+    of_places: np.ndarray
+
+
+class Fold(NamedTuple):
+    """Products summed over runs: of predictors [k, k], of predictors and flow [k, m], of flow [m, m]; and frames."""
+
+    predictors: np.ndarray
+    mixed: np.ndarray
+    flow: np.ndarray
+    num_frames: int
+
+
+def run_motion(run: RunSignals) -> RunMotion | None:
+    """Joints and flow of a run; None where there are none, or too few."""
+    state = run.state
+    if state is None or len(state) != len(run) or len(run) < MIN_FRAMES:
+        return None
+    joints = state[:MAX_FRAMES, run.arm_dimensions("state")]
+    if not joints.size or not np.isfinite(joints).all():
+        return None
+    window = max(1, round(WINDOW_S * run.fps))
+    flow = [_compressed(_summed(camera.flow[:MAX_FRAMES], window)) for camera in run.cameras]
+    return RunMotion(
+        tuple(camera.camera for camera in run.cameras),
+        most_lag(run.fps),
+        window,
+        joints.astype(np.float32),
+        np.concatenate(flow, axis=1).astype(np.float16),
+    )
+
+
+def _summed(values: np.ndarray, window: int) -> np.ndarray:
+    """Sums of values [n, d] over so many frames about each."""
+    n = len(values)
+    sums = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0, dtype=float)])
+    starts = np.maximum(np.arange(n) - (window - 1) // 2, 0)
+    ends = np.minimum(np.arange(n) + window // 2 + 1, n)
+    return sums[ends] - sums[starts]
+
+
+def _compressed(flow: np.ndarray) -> np.ndarray:
+    """Flow [n, m] whose size is at most 1, and a half where it is usual."""
+    size = np.linalg.norm(flow, axis=1, keepdims=True)
+    usual_size = float(np.percentile(size, USUAL_PERCENTILE)) or 1.0
+    return flow / (usual_size + size)
+
+
+def flow_curves(
+    motions: Mapping[int, RunMotion | None], start_lag: int
+) -> tuple[dict[int, np.ndarray], int]:
+    """The likeness (correlation) of each run's flow and of what the other runs foretell of it, at each lag,
+    [2 * most + 1] and 0 where too little is compared; and the lag of all of them together.
+
+    Learnt where the rows are `start_lag` frames behind the pictures, and then again at the lag that is found.
+    """
+    compared = _of_one_layout(motions)
+    if len(compared) < FOLDS:
+        return {}, start_lag
+    runs = list(compared.values())
+    predictors = _predictors(runs)
+    max_lag = runs[0].max_lag
+    for _ in range(2):
+        curves = _curves(runs, predictors, start_lag)
+        start_lag = int(np.argmax(np.mean(curves, axis=0))) - max_lag
+    return dict(zip(compared, curves, strict=True)), start_lag
+
+
+def _of_one_layout(motions: Mapping[int, RunMotion | None]) -> dict[int, RunMotion]:
+    """The runs that have the layout of most."""
+    layouts = [motion.layout for motion in motions.values() if motion is not None]
+    if not layouts:
+        return {}
+    common_layout = max(set(layouts), key=lambda layout: (layouts.count(layout), layout))
+    return {
+        episode: motion
+        for episode, motion in motions.items()
+        if motion is not None and motion.layout == common_layout
+    }
+
+
+def _predictors(runs: Sequence[RunMotion]) -> list[np.ndarray]:
+    """For each run, each coordinate of its steps by itself and times each of its places, float32 [n, k]."""
+    axes = _arm_axes(runs)
+    predictors = [_moved(run, axes) for run in runs]
+    sizes = np.sqrt(sum((values**2).sum(axis=0) for values in predictors))
+    scale = np.divide(
+        np.sqrt(sum(map(len, predictors))), sizes, out=np.zeros_like(sizes), where=sizes > 0
+    )
+    return [(values * scale).astype(np.float32) for values in predictors]
+
+
+def _arm_axes(runs: Sequence[RunMotion]) -> ArmAxes:
+    joints = np.concatenate([run.joints for run in runs]).astype(float)
+    low, middle, high = np.percentile(joints, (LOW, 50, HIGH), axis=0)
+    extent = np.where(high > low, high - low, np.inf)
+    steps = np.concatenate([_steps(run, extent) for run in runs])
+    max_step = MAX_STEP * np.percentile(np.abs(steps), FAST_STEP, axis=0)
+    places = _places(joints, middle, extent)
+    return ArmAxes(
+        middle,
+        extent,
+        max_step,
+        _main_axes(np.clip(steps, -max_step, max_step)),
+        _main_axes(places - places.mean(axis=0)),
+    )
+
+
+def _steps(run: RunMotion, extent: np.ndarray) -> np.ndarray:
+    """From the frame before, in ranges, [n, d]."""
+    return np.diff(run.joints, axis=0, prepend=run.joints[:1]) / extent
+
+
+def _places(joints: np.ndarray, middle: np.ndarray, extent: np.ndarray) -> np.ndarray:
+    return np.clip((joints - middle) / extent, -MAX_PLACE, MAX_PLACE)
+
+
+def _main_axes(values: np.ndarray) -> np.ndarray:
+    """The axes along which values [n, d] are largest, [d, p]."""
+    _, axes = np.linalg.eigh(values.T @ values)
+    return axes[:, ::-1][:, :AXES]
+
+
+def _moved(run: RunMotion, axes: ArmAxes) -> np.ndarray:
+    steps = np.clip(_steps(run, axes.extent), -axes.max_step, axes.max_step)
+    moves = _summed(steps, run.window) @ axes.of_steps
+    places = _places(run.joints, axes.middle, axes.extent) @ axes.of_places
+    factors = np.concatenate([np.ones((len(places), 1)), places], axis=1)
+    return (moves[:, :, None] * factors[:, None, :]).reshape(len(moves), -1)
+
+
+def _curves(
+    runs: Sequence[RunMotion], predictors: Sequence[np.ndarray], lag: int
+) -> list[np.ndarray]:
+    """The curve of each run by what the runs of the other folds show at a lag."""
+    parts = list(zip(predictors, (run.flow for run in runs), strict=True))
+    folds = [_fold(parts[number::FOLDS], lag) for number in range(FOLDS)]
+    whole = _total(folds)
+    rules = [_rule(whole, fold) for fold in folds]
+    curves = []
+    for number, (values, flow) in enumerate(parts):
+        weights, whitening = rules[number % FOLDS]
+        expected_flow = values @ weights
+        curves.append(
+            _likeness(flow.astype(float) @ whitening, expected_flow, runs[number].max_lag)
+        )
+    return curves
+
+
+def _fold(parts: Iterable[tuple[np.ndarray, np.ndarray]], lag: int) -> Fold:
+    products = []
+    for values, flow in parts:
+        later_values = values[max(0, lag) : len(values) + min(0, lag)].astype(float)
+        earlier_flow = flow[max(0, -lag) : len(flow) - max(0, lag)].astype(float)
+        products.append(
+            Fold(
+                later_values.T @ later_values,
+                later_values.T @ earlier_flow,
+                earlier_flow.T @ earlier_flow,
+                len(later_values),
+            )
+        )
+    return _total(products)
+
+
+def _total(folds: Sequence[Fold]) -> Fold:
+    return Fold(*(sum(products[1:], start=products[0]) for products in zip(*folds, strict=True)))
+
+
+def _rule(whole: Fold, left_out: Fold) -> tuple[np.ndarray, np.ndarray]:
+    """What foretells the flow by all runs that are not left out: weights of predictors [k, m] whose result is whitened,
+    and the matrix [m, m] that whitens what they leave unexplained."""
+    products = Fold(*(every - own for every, own in zip(whole, left_out, strict=True)))
+    weights = np.linalg.solve(_with_ridge(products.predictors, RIDGE), products.mixed)
+    explained = weights.T @ products.mixed
+    remaining = products.flow - explained - explained.T + weights.T @ products.predictors @ weights
+    noise = _with_ridge(remaining / products.num_frames, NOISE)
+    whitening = np.linalg.cholesky(np.linalg.inv(noise))
+    return weights @ whitening, whitening
+
+
+def _with_ridge(products: np.ndarray, share: float) -> np.ndarray:
+    """Products [k, k] with a share of their mean diagonal, or a little where that is 0, added to it."""
+    return products + (share * float(np.diag(products).mean()) + TINY) * np.eye(len(products))
+
+
+def _likeness(flow: np.ndarray, expected_flow: np.ndarray, max_lag: int) -> np.ndarray:
+    """Correlation, without a mean, of flow [n, m] and of what is expected k frames later, for k from -most to most."""
+    n = len(flow)
+    curve = np.zeros(2 * max_lag + 1)
+    most = min(max_lag, int(MAX_LAG_SHARE * n))
+    for lag in range(-most, most + 1):
+        earlier_flow = flow[max(0, -lag) : n - max(0, lag)]
+        later_flow = expected_flow[max(0, lag) : n + min(0, lag)]
+        size = np.sqrt(np.vdot(earlier_flow, earlier_flow) * np.vdot(later_flow, later_flow))
+        if size > 0:
+            curve[lag + max_lag] = np.vdot(earlier_flow, later_flow) / size
+    return curve
