@@ -33,7 +33,7 @@ from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.annotator import SPREAD, agreed_ends, finished_curve, label_of
 from annotate.motion.observe import Signals, observe, split_at_idle
 from annotate.motion.structure import segments_to
-from core.domain.label import Label, Labelled
+from core.domain.label import Label
 from core.values import spread
 
 CODE_VERSION = "transfer-4"
@@ -42,8 +42,8 @@ BY_PICTURES = (
 )
 
 
-# An episode whose label a person vouches for
-type Reference = Labelled[Signals]
+# An episode whose label a person vouches for, and that label, with progress
+type Reference = tuple[Signals, Label]
 
 
 def _reading(label: Label) -> LabelReading:
@@ -92,12 +92,11 @@ def annotate(
     """
     if not episodes:
         return []
-    references = sorted(references, key=lambda r: r.signals.episode_index)
+    references = sorted(references, key=lambda reference: reference[0].episode_index)
     order = sorted(range(len(episodes)), key=lambda i: episodes[i].episode_index)
-    all_observed = [
-        observe(s, motion)
-        for s in [*(episodes[i] for i in order), *(r.signals for r in references)]
-    ]
+    in_order = [episodes[i] for i in order]
+    reference_signals = [signals for signals, _ in references]
+    all_observed = [observe(signals, motion) for signals in [*in_order, *reference_signals]]
     moments = task_moments(all_observed)
     episode_moments = dict(enumerate(moments[: len(order)]))
     reference_moments = moments[len(order) :]
@@ -145,15 +144,16 @@ def _carried(
     reference_moments: Sequence[Moments],
 ) -> tuple[Carried, tuple[str, ...]]:
     """What references say of an episode, and its planned steps: those of the nearest one, by all that have the same."""
-    plan = references[min(besides, key=lambda r: (besides[r].doubt, r))].label.plan
-    of_all = [(reference_moments[r], _reading(references[r].label), b) for r, b in besides.items()]
+    _, nearest_label = references[min(besides, key=lambda r: (besides[r].doubt, r))]
+    plan = nearest_label.plan
+    readings = [(reference_moments[r], _reading(references[r][1]), b) for r, b in besides.items()]
     same_plan = [
-        (reference_moments[r], _reading(references[r].label), b)
-        for r, b in besides.items()
-        if references[r].label.plan == plan
+        (reference, reading, beside)
+        for reference, reading, beside in readings
+        if reading.label.plan == plan
     ]
-    carried = carry_over(moments, of_all)
-    if len(same_plan) < len(of_all):
+    carried = carry_over(moments, readings)
+    if len(same_plan) < len(readings):
         carried = replace(carried, ends=carry_over(moments, same_plan).ends)
     return carried, plan
 
@@ -261,7 +261,7 @@ def suggested(
     """
     in_order = sorted(episodes, key=lambda e: e.episode_index)
     indices = [e.episode_index for e in in_order]
-    reference_indices = {reference.signals.episode_index for reference in references}
+    reference_indices = {signals.episode_index for signals, _ in references}
     moments = task_moments([observe(e, motion) for e in in_order], MOMENTS)
     if not moments[0].is_comparable:
         return None
@@ -373,18 +373,18 @@ def left_out_errors(
     """
     if len(references) < 2:
         return {}
-    reference_indices = {reference.signals.episode_index for reference in references}
+    reference_indices = {signals.episode_index for signals, _ in references}
     sample_episodes = spread(
         [e for e in episodes if e.episode_index not in reference_indices], SHOW_USUAL
     )
     labelled = annotate(
-        [*(r.signals for r in references), *sample_episodes], references, config, motion
+        [*(signals for signals, _ in references), *sample_episodes], references, config, motion
     )
     errors = {}
-    for reference, transferred in zip(references, labelled, strict=False):
+    for (signals, reference_label), transferred in zip(references, labelled, strict=False):
         label = transferred.label
         if label is not None:
-            errors[reference.signals.episode_index] = float(
-                np.abs(reference.label.progress - label.progress).mean()
+            errors[signals.episode_index] = float(
+                np.abs(reference_label.progress - label.progress).mean()
             )
     return errors

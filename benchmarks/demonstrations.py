@@ -160,9 +160,8 @@ def shaken(
     for dataset, chunk in lake.rows(
         "SELECT DISTINCT dataset, chunk FROM episode_content ORDER BY ALL"
     ):
-        for episode in chunk_signals(lake, dataset, chunk):
-            signals = episode.signals()
-            if signals.state is None or kinds.get((dataset, episode.episode_index)) != CLEAN:
+        for signals in chunk_signals(lake, dataset, chunk):
+            if signals.state is None or kinds.get((dataset, signals.episode_index)) != CLEAN:
                 continue
             changed = replace(
                 signals, state=change(signals.state.astype(np.float64), signals.fps, rng)

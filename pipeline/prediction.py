@@ -15,7 +15,7 @@ from annotate.config import EmbeddingsConfig
 from annotate.embeddings.projection import CELL, WHOLE
 from annotate.frames import every_nth
 from annotate.model_client.tokens import ImageRule
-from annotate.vlm.cost import CallCost, EpisodeShape, Prediction, corrections, predict
+from annotate.vlm.cost import CallCost, KeyframeSeries, Prediction, corrections, predict
 from annotate.vlm.few_runs import asked_about
 from annotate.vlm.pictures import size_beside
 from core.values import spread
@@ -169,7 +169,7 @@ def _asked_about(build: DatasetBuild, records: Mapping[int, EpisodeRecord]) -> s
     return asked_episodes
 
 
-def _known(lake: Lake, dataset: str, episodes: Collection[int]) -> dict[int, EpisodeShape]:
+def _known(lake: Lake, dataset: str, episodes: Collection[int]) -> dict[int, KeyframeSeries]:
     """Episodes that have been decoded, with the pictures that a model will be shown."""
     # Pictures as they are stored: the annotator is shown the coarse keyframes of the views that labels are made by
     camera_views = named_views(lake, dataset)
@@ -193,13 +193,13 @@ def _known(lake: Lake, dataset: str, episodes: Collection[int]) -> dict[int, Epi
             views = labelled_by(camera_views, row["usable_cameras"])
             width, height = size_beside([stored[episode, camera][1] for camera in views])
             frames = tuple(stored[episode, views[0]][0])
-            shapes[episode] = EpisodeShape(
+            shapes[episode] = KeyframeSeries(
                 row["num_frames"], row["fps"], frames, width, height, max(1, len(views))
             )
     return shapes
 
 
-def _listed(build: DatasetBuild, source: Source, record: EpisodeRecord) -> EpisodeShape | None:
+def _listed(build: DatasetBuild, source: Source, record: EpisodeRecord) -> KeyframeSeries | None:
     """An episode by its metadata, and by the header of its video where that is at hand; None: its length is unknown."""
     # A video's header tells the size where the video is at hand; the listing's length counts where it has one
     width, height, length = *UNKNOWN_PX, record.num_rows
@@ -224,7 +224,7 @@ def _listed(build: DatasetBuild, source: Source, record: EpisodeRecord) -> Episo
     size = max(1, round(width * scale)), max(1, round(height * scale))
     width, height = size_beside([size] * num_views)
     keyframes = tuple(range(0, length, interval))
-    return EpisodeShape(length, record.fps, keyframes, width, height, num_views)
+    return KeyframeSeries(length, record.fps, keyframes, width, height, num_views)
 
 
 def expectation(
@@ -248,7 +248,7 @@ def expectation(
         return {}, 0
 
     # Their shapes and the calls that they took, dataset by dataset
-    shapes: list[EpisodeShape] = []
+    shapes: list[KeyframeSeries] = []
     calls: list[dict[str, Any]] = []
     for dataset in dict.fromkeys(r["dataset"] for r in pilots):
         episodes = {r["episode_index"] for r in pilots if r["dataset"] == dataset}

@@ -142,7 +142,7 @@ def _of_task(
     episodes = signals_of(lake, dataset, {run["episode_index"]: run["chunk"] for run in looked_at})
     reference_task = shown_task(lake, build, episodes, kept_labels)
     all_signals = [
-        *(reference.signals for reference in reference_task.references),
+        *(signals for signals, _ in reference_task.references),
         *reference_task.signals,
     ]
     nothing = replace(nothing, ask_outcome=_to_ask(all_signals, runs, build))

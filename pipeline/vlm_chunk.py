@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.responses import ResponseStore
+from annotate.motion.observe import Signals
 from annotate.pictures import encode_jpeg
 from annotate.transfer import Alignment
 from annotate.vlm.moments import NO_MOMENTS, ArmMoments
@@ -24,7 +25,6 @@ from ingest.media.frames import DecodeOptions
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.model_probe import client_for
-from pipeline.reading import EpisodeSignals
 from pipeline.stage import Numbers, StageContext
 from pipeline.stages.frames import store_keyframe
 from warehouse.lake.stored import coarse_keyframes
@@ -118,9 +118,7 @@ class Album:
         raise VlmError("bad_reply", f"{camera} of episode {episode} ends before frame {last}")
 
 
-def albums(
-    context: StageContext, signals: Sequence[EpisodeSignals]
-) -> Iterator[tuple[EpisodeSignals, Album]]:
+def albums(context: StageContext, signals: Sequence[Signals]) -> Iterator[tuple[Signals, Album]]:
     """The measurements and the pictures of some episodes of a chunk."""
     lake = context.lake
     coarse = coarse_keyframes(
@@ -142,7 +140,7 @@ def albums(
 
 def episode_view(
     dataset: str,
-    episode: EpisodeSignals,
+    episode: Signals,
     album: Album,
     task: str | None,
     motion_cuts: tuple[int, ...] = (),

@@ -2,8 +2,8 @@
 of a gripper or hand to hold something. Spans are half-open, in frames.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from annotate.config import MotionConfig
 from core.domain.label import DONE, IDLE, Segment
+from ingest.episode import EpisodeRecord
 from ingest.signals.gripper import STARTED, STARTED_S
 
 
@@ -25,10 +26,16 @@ class GripperCurve:
     has_polarity: bool = True
 
 
+NOT_LISTED = EpisodeRecord(episode_index=0, source_id="", fps=0.0, task=None)
+
+
 @dataclass(frozen=True)
 class Signals:
-    """Signals of one episode, which `Episode` lacks: arrays [n], None if the source has no such measurement.
+    """What is measured of one episode, where `Episode` has its facts: arrays [n], None if the source has no such thing.
 
+    change: the visual change of the view in which most changes; phash: of the preferred camera. views: the cameras that
+    it is labelled by, the preferred one first. tiny: of each usable camera the frames int64 [k] of its tiny pictures,
+    and their pixels uint8 [k, p]. record: as its source lists it, where the lake holds it.
     pictures: of each camera, in the same order in all episodes of a task, the frames int64 [k], rising, and what they
     show, float32 [k, d]; None of a camera that this episode lacks.
     """
@@ -42,6 +49,10 @@ class Signals:
     state: np.ndarray | None = None  # [n, d]
     episode_index: int = 0
     pictures: tuple[tuple[np.ndarray, np.ndarray] | None, ...] = ()
+    phash: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    views: tuple[str, ...] = ()
+    tiny: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    record: EpisodeRecord = NOT_LISTED
 
     def __len__(self) -> int:
         return len(self.change)

@@ -34,12 +34,12 @@ def samples_stage(
         if gate.admits(e.label.confidence)
     ]
     # By their index, whatever order they came in: samples are drawn from among the others
-    in_order = sorted(confident_episodes, key=lambda e: e.episode_index)
+    in_order = sorted(confident_episodes, key=lambda e: e.episode.episode_index)
     samples = []
     for e in confident_episodes:
         samples += procvqa.samples(e, config)
         samples += progresslm.samples(
-            e, [o for o in in_order if o.split == e.split], listed_episodes, config
+            e, [o for o in in_order if o.episode.split == e.episode.split], listed_episodes, config
         )
     # A draw may come out twice: the later one takes the earlier one's place
     return TABLES["samples"].rows(

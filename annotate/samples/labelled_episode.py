@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from core.domain.episode import Episode
 from core.domain.label import IDLE, STEP, Label, Segment, completed_steps
 from core.values import IMAGE_MARK
 
@@ -132,25 +133,21 @@ def _counts_by_state(
 
 @dataclass(frozen=True)
 class LabelledEpisode:
-    """An episode that samples are drawn of: its label, and beside it what a `Label` does not hold, such as cameras.
+    """An episode that samples are drawn of, with its label, which has progress.
 
-    `cameras` by preference, with the (width, height) of their pictures in a shard; `label` has progress; `reasons` has
-    the annotator's words at some frames; `unlike_cameras`, of each camera, those that show something else.
+    `picture_sizes`: of each camera the (width, height) of its pictures in a shard; `reasons`: the annotator's words at
+    some frames; `unlike_cameras`: of each camera, those that show something else.
     """
 
-    dataset: str
-    episode_index: int
-    chunk: int
-    split: str
-    cameras: Mapping[str, tuple[int, int]]
-    fps: float
+    episode: Episode
     label: Label
+    picture_sizes: Mapping[str, tuple[int, int]]
     reasons: Mapping[int, str] = field(default_factory=dict)
     unlike_cameras: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def camera(self) -> str:
-        return next(iter(self.cameras))
+        return self.episode.cameras[0]
 
     @property
     def attempts(self) -> list[Segment]:
@@ -163,13 +160,13 @@ class LabelledEpisode:
     @cached_property
     def state(self) -> np.ndarray:
         """Indices of STATES, int8 [num_frames]."""
-        return frame_states(self.label.progress, self.label.segments, self.fps)
+        return frame_states(self.label.progress, self.label.segments, self.episode.fps)
 
     def draw_moments(
         self, rng: np.random.Generator, quota: int, rare_share: float, *, ends: bool = False
     ) -> list[int]:
         """Frames to ask about."""
-        return draw_moments(rng, self.state, self.fps, quota, rare_share, ends=ends)
+        return draw_moments(rng, self.state, self.episode.fps, quota, rare_share, ends=ends)
 
     @cached_property
     def steps(self) -> tuple[str, ...]:
@@ -219,14 +216,14 @@ class LabelledEpisode:
 
     def camera_like(self, camera: str) -> str:
         """The episode's camera of that name, else its preferred one."""
-        if camera in self.cameras:
+        if camera in self.episode.cameras:
             return camera
         return self.camera
 
 
 def generator(e: LabelledEpisode, family: str, seed: int) -> np.random.Generator:
     """The random numbers of a family of samples of an episode, the same whatever else is drawn, and where."""
-    key = f"{seed}\0{e.dataset}\0{e.episode_index}\0{family}"
+    key = f"{seed}\0{e.episode.dataset}\0{e.episode.episode_index}\0{family}"
     return np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "big"))
 
 
@@ -266,8 +263,8 @@ def sample_row(
         raise ValueError(f"{family} {variant}: {len(pictures)} pictures for {marks} marks")
     # The id is a hash of all that makes the sample what it is: the same draw gets the same id in every build
     identity = [
-        e.dataset,
-        e.episode_index,
+        e.episode.dataset,
+        e.episode.episode_index,
         e.label.label_run,
         family,
         variant,
@@ -277,11 +274,12 @@ def sample_row(
     ]
     # Pictures of an episode that is not among those given are taken to be as large as the sample's own
     sizes = {
-        (o.episode_index, camera): size
+        (o.episode.episode_index, camera): size
         for o in (*other_episodes, e)
-        for camera, size in o.cameras.items()
+        for camera, size in o.picture_sizes.items()
     }
-    picture_sizes = (sizes.get((p.episode_index, p.camera), e.cameras[e.camera]) for p in pictures)
+    own_size = e.picture_sizes[e.camera]
+    picture_sizes = (sizes.get((p.episode_index, p.camera), own_size) for p in pictures)
     picture_tokens = sum(
         -(-(width * height) // PIXELS_PER_TOKEN) for width, height in picture_sizes
     )
@@ -289,10 +287,10 @@ def sample_row(
         "sample_id": hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16],
         "family": family,
         "variant": variant,
-        "dataset": e.dataset,
-        "episode_index": e.episode_index,
-        "chunk": e.chunk,
-        "split": e.split,
+        "dataset": e.episode.dataset,
+        "episode_index": e.episode.episode_index,
+        "chunk": e.episode.chunk,
+        "split": e.episode.split,
         "label_run": e.label.label_run,
         "camera": pictures[-1].camera,
         "frames": [p.frame_index for p in pictures],

@@ -60,11 +60,11 @@ def _at_moments(
             yield sample_of(e, frame, _published_window(frame, rng), rng)
     else:
         for frame in e.draw_moments(rng, quota, config.rare_share, ends=family == PROGRESS):
-            yield sample_of(e, frame, window(frame, e.fps, config), rng)
+            yield sample_of(e, frame, window(frame, e.episode.fps, config), rng)
 
 
 def _own_pictures(e: LabelledEpisode, frames: Sequence[int]) -> list[SamplePicture]:
-    return [SamplePicture(e.episode_index, e.camera, frame) for frame in frames]
+    return [SamplePicture(e.episode.episode_index, e.camera, frame) for frame in frames]
 
 
 # Families b and c
@@ -174,7 +174,9 @@ def _numbered(e: LabelledEpisode, steps: Sequence[int]) -> str:
 
 def finish_reason(e: LabelledEpisode, current_frame: int) -> str:
     """Why nothing remains: the annotator's words where it gave some within the last second, else the steps done."""
-    recent = [frame for frame in e.reasons if current_frame - e.fps <= frame <= current_frame]
+    recent = [
+        frame for frame in e.reasons if current_frame - e.episode.fps <= frame <= current_frame
+    ]
     if recent:
         return without_marks(" ".join(e.reasons[max(recent)].split()))
     return template("procvqa", "reason", "steps").format(actions=", ".join(e.steps))

@@ -104,7 +104,7 @@ def _cross_view(
     """A demonstration by another camera of the run, or by another run of the task: either, where both can be had."""
     rng = generator(e, CROSS_VIEW, config.seed)
     # (the demonstration's, the state's); none where the run cannot demonstrate the task
-    camera_pairs = list(permutations(e.cameras, 2)) if e.step_ends else []
+    camera_pairs = list(permutations(e.episode.cameras, 2)) if e.step_ends else []
     other_runs = [o for o in other_episodes if is_whole_other_run(o, e)]
     variants = [
         name for name, choices in (("cameras", camera_pairs), ("episodes", other_runs)) if choices
@@ -163,7 +163,7 @@ def _answerable(
         e,
         family,
         variant,
-        [*demonstration.pictures, SamplePicture(e.episode_index, camera, frame)],
+        [*demonstration.pictures, SamplePicture(e.episode.episode_index, camera, frame)],
         question_text(view, demonstration.task, demonstration.shares, demonstration.steps, form),
         answer_text(
             form,

@@ -84,13 +84,13 @@ def _shares_of_an_incomplete_run(e: LabelledEpisode) -> list[float]:
 def in_pictures(e: LabelledEpisode, camera: str) -> Demonstration | None:
     """The run's first frame and the end of each step; None where it did not complete every step, in order."""
     ends = e.step_ends
-    if ends is None or e.label.task is None or camera not in e.cameras:
+    if ends is None or e.label.task is None or camera not in e.episode.cameras:
         return None
     return _of_frames(e, camera, [0, *ends] if ends[0] else ends)
 
 
 def _of_frames(e: LabelledEpisode, camera: str, frames: Iterable[int]) -> Demonstration:
-    pictures = tuple(SamplePicture(e.episode_index, camera, frame) for frame in frames)
+    pictures = tuple(SamplePicture(e.episode.episode_index, camera, frame) for frame in frames)
     return Demonstration(
         e.label.task,
         tuple(float(e.label.progress[p.frame_index]) for p in pictures),
@@ -124,7 +124,7 @@ def is_whole_other_run(candidate: LabelledEpisode, e: LabelledEpisode) -> bool:
     """Is it another run of the same task, which completed every step in order?"""
     return (
         candidate.label.task == e.label.task
-        and candidate.episode_index != e.episode_index
+        and candidate.episode.episode_index != e.episode.episode_index
         and candidate.step_ends is not None
     )
 
@@ -135,7 +135,7 @@ def draw_one[T](rng: np.random.Generator, choices: Sequence[T]) -> T:
 
 def draw_camera(rng: np.random.Generator, e: LabelledEpisode) -> str:
     """The preferred camera in half of all draws, else any other one."""
-    other_cameras = list(e.cameras)[1:]
+    other_cameras = list(e.episode.cameras)[1:]
     if other_cameras and rng.random() < 0.5:
         return draw_one(rng, other_cameras)
     return e.camera
@@ -271,7 +271,7 @@ class _Ways:
         self.listed = [
             other
             for other in listed_episodes
-            if other.split == e.split and are_other_tasks(other.task, e.label.task)
+            if other.split == e.episode.split and are_other_tasks(other.task, e.label.task)
         ]
 
     def by_reason(self, *, with_editor: bool) -> dict[str, list[Draw]]:
@@ -358,7 +358,7 @@ class _Ways:
         self, camera: str, frame: int, rng: np.random.Generator, edit: str = ""
     ) -> StatePicture:
         edit_name = f"{edit}-{int(rng.integers(1 << 32)):08x}" if edit else ""
-        return StatePicture(SamplePicture(self.e.episode_index, camera, frame, edit_name))
+        return StatePicture(SamplePicture(self.e.episode.episode_index, camera, frame, edit_name))
 
     def _foreign(self, camera: str, current_frame: int, rng: np.random.Generator) -> StatePicture:
         """Of another task, by the camera of that name if it can be."""
@@ -368,7 +368,7 @@ class _Ways:
             return StatePicture(picture_at_share(source_episode, camera, share))
         frame = int(share * len(source_episode.label.progress))
         source_camera = source_episode.camera_like(camera)
-        picture = SamplePicture(source_episode.episode_index, source_camera, frame)
+        picture = SamplePicture(source_episode.episode.episode_index, source_camera, frame)
         return StatePicture(picture, (source_episode,))
 
     # Another part of the run
@@ -399,4 +399,4 @@ class _Ways:
                 e.label.progress >= share + BEYOND
             )
         frame = draw_one(rng, np.flatnonzero(is_outside).tolist())
-        return Case("visual", demonstration, SamplePicture(e.episode_index, camera, frame))
+        return Case("visual", demonstration, SamplePicture(e.episode.episode_index, camera, frame))

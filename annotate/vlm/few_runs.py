@@ -15,7 +15,7 @@ import numpy as np
 from annotate.config import MotionConfig, TransferConfig, VlmConfig
 from annotate.motion.observe import Signals
 from annotate.transfer import Alignment, Reference, annotate, most_telling
-from core.domain.label import Label, Labelled, finished
+from core.domain.label import Label, finished
 from core.domain.label_run import MIN_NAME_CONFIDENCE
 from core.values import spread
 
@@ -144,8 +144,7 @@ def _references(
     curve_of: Callable[[int, Label], np.ndarray],
 ) -> list[Reference]:
     return [
-        Labelled(signals[k], replace(label, progress=curve_of(k, label)))
-        for k, label in labels.items()
+        (signals[k], replace(label, progress=curve_of(k, label))) for k, label in labels.items()
     ]
 
 

@@ -200,14 +200,6 @@ class Label:
         return replace(self, sure_of_names=is_sure)
 
 
-@dataclass(frozen=True)
-class Labelled[Signals]:
-    """What was measured of an episode, with its label, which has progress: a `Label` does not know its episode."""
-
-    signals: Signals
-    label: Label
-
-
 def plain_label(
     segments: Sequence[Segment],
     num_planned: int,
