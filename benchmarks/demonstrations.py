@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from annotate.quality import measures
 from benchmarks.harness import arguments, build, table, worded
-from core.demonstration_quality import ODD_Z, PARTS
+from core.demonstration_quality import LEAST_DEVIATIONS, ODD_Z
 from core.paths import Workspace
 from core.tables import TABLES
 from pipeline.reading import chunk_signals
@@ -120,7 +120,7 @@ def parts_table(runs: Sequence[Judged]) -> None:
     """Score and parts against each kind of trouble, and which share of clean runs has a word said of it."""
     clean = [run for run in runs if run.kind == CLEAN]
     rows = []
-    for part in ("score", *(part.name for part in PARTS)):
+    for part in ("score", *LEAST_DEVIATIONS):
         cells = [part]
         for kinds in (TROUBLES, *((kind,) for kind in TROUBLES)):
 

@@ -182,20 +182,21 @@ def merged(parts: Sequence[tuple[Window, list[Span]]]) -> list[Span]:
 def _continued(
     spans: list[Span], covered_window: Window, later: list[Span], window: Window
 ) -> list[Span]:
-    """The spans of the frames seen so far, continued from a cut in the overlap on by those of a later window."""
+    """The spans of the frames seen so far, continued from a cut in the overlap on by those of a later window.
+
+    Frames of two windows, and what each says is done there (letters: labels):
+
+        earlier   0 10 20 30 40 50        A A A B B B
+        later           20 30 40 50 60 70     B B B B C C
+
+    They overlap from 20 to 50 and agree at 30, 40 and 50. A span begins at 30; of the others 40 is the nearest to the
+    middle, so the cut is there. Before it the earlier window counts, after it the later one: A A A B B B C C.
+    """
     overlap = covered_window[bisect_left(covered_window, window[0]) :]
-    agreed = [
-        k for k, frame in enumerate(overlap) if _at(spans, frame).label == _at(later, frame).label
-    ]
-    # From there on the later window counts: best where no span starts, then near the middle
-    starts = {s.start for s in (*spans, *later[1:])}
-    middle = len(overlap) // 2
-    cut = overlap[
-        min(agreed, key=lambda k: (overlap[k] in starts, abs(k - middle)), default=middle)
-    ]
+    cut, do_agree = _cut(spans, later, overlap)
 
     # The earlier spans up to the cut, what the later window says of the cut itself, and its spans from there on
-    head = [s for s in spans if s.start < cut or (agreed and s.start == cut)]
+    head = [s for s in spans if s.start < cut or (do_agree and s.start == cut)]
     at_cut = _at(later, cut)
     if at_cut.label == head[-1].label:
         head[-1] = _extended(head[-1], at_cut)
@@ -209,13 +210,28 @@ def _continued(
                 notes=(*at_cut.notes, "windows disagree here"),
             )
         )
-    tail, unused = ([s for s in side_spans if s.start > cut] for side_spans in (later, spans))
+    tail = [s for s in later if s.start > cut]
+    unused = [s for s in spans if s.start > cut]
 
     # A new attempt that both windows saw, one on either side of the cut, is one
     if tail and at_cut is later[0] and _is_one_retry(head, unused, tail[0], overlap):
         head[-1] = replace(head[-1], completed=tail[0].completed)
         tail = tail[1:]
     return _joined([*head, *tail])
+
+
+def _cut(spans: Sequence[Span], later: Sequence[Span], overlap: Window) -> tuple[int, bool]:
+    """The frame of the overlap from which on the later window counts, and whether both windows agree there.
+
+    It is best where no span starts, then near the middle; the middle where they agree nowhere.
+    """
+    agreed = [
+        k for k, frame in enumerate(overlap) if _at(spans, frame).label == _at(later, frame).label
+    ]
+    starts = {s.start for s in (*spans, *later[1:])}
+    middle = len(overlap) // 2
+    place = min(agreed, key=lambda k: (overlap[k] in starts, abs(k - middle)), default=middle)
+    return overlap[place], bool(agreed)
 
 
 def _is_one_retry(head: list[Span], unused: list[Span], next_: Span, overlap: Window) -> bool:

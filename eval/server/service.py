@@ -9,7 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
-from itertools import batched
+from itertools import batched, pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -174,19 +174,16 @@ class Service:
         chunks = [range(start, min(start + step, len(data))) for start in range(0, len(data), step)]
         # One part is scored while the next is made ready
         pixels = [sum(sizes[i] for i in chunk) for chunk in chunks]
-        max_pixels = max(map(sum, zip(pixels, [*pixels[1:], 0], strict=True)))
-        waiting = iter(chunks)
+        max_pixels = max(map(sum, pairwise([*pixels, 0])))
 
-        async def following() -> Sequence[Moment]:
-            chunk = next(waiting, range(0))
-            chunk_data = data[chunk.start : chunk.stop]
-            first = chunk.start // len(stream.cameras)
-            if chunk:
-                return await self._taken(stream, chunk_data, metadata[first:], chunk.start)
-            return ()
+        async def parts() -> AsyncIterator[Sequence[Moment]]:
+            for chunk in chunks:
+                chunk_data = data[chunk.start : chunk.stop]
+                first_frame = chunk.start // len(stream.cameras)
+                yield await self._taken(stream, chunk_data, metadata[first_frame:], chunk.start)
 
         with self.batcher.places(min(2, len(chunks)) * self.limits.max_batch, max_pixels):
-            return await self._in_turn(following, has_gone)
+            return await self._in_turn(parts(), has_gone)
 
     async def score_run(
         self, task: str, data: Sequence[bytes], run: RunOptions, has_gone: Gone
@@ -259,12 +256,12 @@ class Service:
                     stream = await self.in_thread(clip_stream, self.scorer, clip, task, fps, steps)
                     chunks = batched(clip_moments(stream, clip), self.limits.max_batch)
 
-                    async def following() -> Sequence[Moment]:
-                        moments = await self.in_thread(lambda: next(chunks, ()))
-                        await self._make_ready(moments)
-                        return moments
+                    async def parts() -> AsyncIterator[Sequence[Moment]]:
+                        while moments := await self.in_thread(next, chunks, ()):
+                            await self._make_ready(moments)
+                            yield moments
 
-                    return await self._in_turn(following, has_gone, given_up)
+                    return await self._in_turn(parts(), has_gone, given_up)
         # Also where the server ends and cancels this: a thread may be decoding
         finally:
             given_up.set()
@@ -272,32 +269,32 @@ class Service:
 
     async def _in_turn(
         self,
-        read_chunk: Callable[[], Awaitable[Sequence[Moment]]],
+        parts: AsyncIterator[Sequence[Moment]],
         has_gone: Gone,
         given_up: threading.Event | None = None,
     ) -> list[RewardRow]:
-        """Scores part after part until there is none. Each is made ready while the one before it is scored, so memory
-        does not grow with the run; none is scored for a client that has gone."""
+        """Score the parts of a run in turn. Each is made ready while the one before it is scored, so memory does not
+        grow with the run; none is scored for a client that has gone."""
         rows: list[RewardRow] = []
-        next_chunk = asyncio.ensure_future(read_chunk())
+        next_part = asyncio.ensure_future(anext(parts, ()))
         try:
-            while chunk := await asyncio.shield(next_chunk):
-                next_chunk = asyncio.ensure_future(read_chunk())
+            while part := await asyncio.shield(next_part):
+                next_part = asyncio.ensure_future(anext(parts, ()))
                 start_s = perf_counter()
                 former_progress = next(
                     (r.progress for r in reversed(rows) if r.progress is not None), None
                 )
                 if await has_gone():
                     raise Refused(NOT_READ, "gone", "the client has closed the connection")
-                rewards = await self.batcher.submit(chunk)
-                rows += reward_rows(chunk, rewards, perf_counter() - start_s, former_progress)
+                rewards = await self.batcher.submit(part)
+                rows += reward_rows(part, rewards, perf_counter() - start_s, former_progress)
         finally:
             # A decoder ends at its next frame; the file that it reads is removed after this
             if given_up is not None:
                 given_up.set()
-            await asyncio.wait([next_chunk])
-            if not next_chunk.cancelled():
-                next_chunk.exception()
+            await asyncio.wait([next_part])
+            if not next_part.cancelled():
+                next_part.exception()
         return rows
 
     def _sizes(self, data: Sequence[bytes]) -> list[int]:
