@@ -63,6 +63,13 @@ async def _watch(has_gone: Gone, given_up: threading.Event) -> None:
     given_up.set()
 
 
+async def _next_part(parts: AsyncIterator[Sequence[Moment]]) -> Sequence[Moment]:
+    """Empty where there is no further one."""
+    async for part in parts:
+        return part
+    return ()
+
+
 class Service:
     """What the endpoints share: the scorer, the queue before it, the sessions."""
 
@@ -276,10 +283,10 @@ class Service:
         """Score the parts of a run in turn. Each is made ready while the one before it is scored, so memory does not
         grow with the run; none is scored for a client that has gone."""
         rows: list[RewardRow] = []
-        next_part = asyncio.ensure_future(anext(parts, ()))
+        next_part = asyncio.create_task(_next_part(parts))
         try:
             while part := await asyncio.shield(next_part):
-                next_part = asyncio.ensure_future(anext(parts, ()))
+                next_part = asyncio.create_task(_next_part(parts))
                 start_s = perf_counter()
                 former_progress = next(
                     (r.progress for r in reversed(rows) if r.progress is not None), None
