@@ -6,6 +6,7 @@ all that people said waits for review; tests/data/workspaces has a workspace of 
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ def _former_grippers(
     first_by_vector: dict[str, int] = {}
     for index in gripper_indices:
         first_by_vector.setdefault(names[index].rpartition("_")[0], index)
-    all_grippers_now = [dimension for dimensions in grippers_now for dimension in dimensions]
+    all_grippers_now = [*chain.from_iterable(grippers_now)]
     choices = {
         tuple(gripper_indices),
         tuple(sorted(first_by_vector.values())),

@@ -18,6 +18,7 @@ from annotate.conventions import reward_data, sidecars
 from annotate.imported_label import EpisodeAnnotation, ImportedError
 from annotate.native import annotate
 from core.domain.label import STEP, Label, finished
+from core.values import is_index
 from ingest.episode import NativeStep
 from ingest.formats.folders import is_step
 from ingest.formats.lerobot_meta import (
@@ -212,17 +213,13 @@ def _read_lines(source: Source, uri: str) -> list[dict[str, Any]]:
 
 
 def _checked(row: Any, location: str) -> dict[str, Any]:
-    if not isinstance(row, dict) or not _is_index(row.get("frame_id")) or "sub_task" not in row:
+    if not isinstance(row, dict) or not is_index(row.get("frame_id")) or "sub_task" not in row:
         raise ImportedError(f"{location} has no frame_id with a sub_task")
     if not isinstance(row["sub_task"], str | None):
         raise ImportedError(f"{location} has a sub_task that is no text")
-    if not _is_index(row.get("episode_index", 0)):
+    if not is_index(row.get("episode_index", 0)):
         raise ImportedError(f"{location} has an episode_index that is no number of an episode")
     return row
-
-
-def _is_index(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _frames(source: Source, uris: Sequence[str]) -> Iterator[Annotation]:

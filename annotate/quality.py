@@ -21,8 +21,14 @@ from itertools import groupby
 import numpy as np
 
 from annotate.config import MotionConfig
-from annotate.motion.observe import Signals, gripper_moves, observe
-from core.demonstration_quality import FEWEST, LEAST_SPREAD, MAD_TO_STD
+from annotate.motion.observe import FAST_PERCENTILE, Signals, gripper_moves, observe
+from core.demonstration_quality import (
+    FEWEST,
+    LEAST_SPREAD,
+    MAD_TO_STD,
+    PICTURE_FLOOR,
+    STATE_FLOOR,
+)
 from core.domain.label import Label, Segment
 from ingest.outcomes import BY_PERSON
 
@@ -160,8 +166,8 @@ FARTHEST = 2.0  # robust deviations: no sign alone is to decide, since people di
 # What is added before logarithms, and the least deviation that counts, however alike the runs are
 MOVING_FLOOR_S = 0.1
 MOVING_SCALE = 0.05
-STATE_FLOOR, STATE_SCALE = 0.05, 0.2  # standard deviations of the task's states
-PICTURE_FLOOR, PICTURE_SCALE = 4.0, 0.1  # bits of the perceptual hash
+STATE_SCALE = 0.2
+PICTURE_SCALE = 0.1
 SPEED_SCALE = 0.1  # share of the fast speed
 
 # Fitted to simulated runs without outcomes (179 runs of 16 tasks, 55 failed). Only three of them leave a step undone,
@@ -302,7 +308,6 @@ def _last_states(runs: Sequence[Signals]) -> np.ndarray | None:
 CODE_VERSION = "demonstrations-3"
 PATH_HZ = 10.0  # at which the arm's way is looked at, whatever the frame rate is: no hand trembles on purpose
 PATH_SMOOTH_S = 0.2  # moving average over the state: takes out what sensors add
-FAST_PERCENTILE = 90
 
 MIN_MOVES = 5  # points of the way at which the arm moves: fewer say nothing about how smoothly
 WAY_S = 0.4  # before and after a point of the way; as long as those by which motion sees a turn

@@ -143,11 +143,11 @@ def _without[Key, Seen: tuple[Any, ...]](
     gathered: Mapping[Key, Sequence[Seen]], episodes: Collection[int]
 ) -> dict[Key, list[Seen]]:
     """Lists of what was seen in each episode, without some episodes, and without lists of which nothing is left."""
-    kept_curves = {
-        key: [curve for curve in curves if curve[0] not in episodes]
-        for key, curves in gathered.items()
-    }
-    return {key: curves for key, curves in kept_curves.items() if curves}
+    kept_curves: dict[Key, list[Seen]] = {}
+    for key, curves in gathered.items():
+        if kept := [curve for curve in curves if curve[0] not in episodes]:
+            kept_curves[key] = kept
+    return kept_curves
 
 
 def _in_words(lag: Lag) -> str:

@@ -221,7 +221,7 @@ def _likeliest(
 
 
 MOMENTS = 120  # of an episode: it is looked at as often as gives so many
-AT_REFERENCES = (1, 2, 3, 5)  # how many references errors are expected at
+AT_REFERENCES = (1, 2, 3, 5)  # how many references errors are expected, and shown, at
 BETWEEN = (0.5, 2.5)  # times the expected error: of 5 sets of references 4 have one between
 SHOW_USUAL = 10  # episodes beside the references, which show what is usual for the task
 
@@ -338,7 +338,7 @@ def _left(moments: Sequence[Moments]) -> np.ndarray:
     A reference that is twice as unlike as usual leaves twice as much.
     """
     num = len(moments)
-    other_runs = {i: [r for r in range(num) if r != i] for i in range(num)}
+    other_runs = {i: [*range(i), *range(i + 1, num)] for i in range(num)}
     clocks = [m.episode.moving_share[m.frames] for m in moments]
     label_errors = np.zeros((num, num))
     for i, besides in laid(dict(enumerate(moments)), other_runs, moments, usual_distances(moments)):

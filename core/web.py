@@ -84,7 +84,7 @@ class Access:
         return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
     def is_token(self, text: str) -> bool:
-        return self.token is not None and _equal(text, self.token)
+        return self.token is not None and is_equal_secret(text, self.token)
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,9 @@ class Guard:
             return login
         kind, _, bearer = c.headers.get("authorization", "").partition(" ")
         has_bearer = kind.lower() == "bearer" and access.is_token(bearer.strip())
-        has_session = access.token is not None and _equal(c.cookies.get(cookie, ""), session)
+        has_session = access.token is not None and is_equal_secret(
+            c.cookies.get(cookie, ""), session
+        )
         is_open = any(f"{scope['path']}/".startswith(f"{path}/") for path in self.open_paths)
         user = self._proxy_user(c)
         if not any((user, has_bearer, has_session, is_open, access.is_open)):
@@ -164,7 +166,7 @@ class Guard:
 
         # A change comes from a page of ours; a program that shows the token has no page
         csrf = access.signed(f"csrf {user or ''}")
-        is_ours = "origin" in c.headers and _equal(c.headers.get(CSRF_HEADER, ""), csrf)
+        is_ours = "origin" in c.headers and is_equal_secret(c.headers.get(CSRF_HEADER, ""), csrf)
         if self.checks_csrf and not any((is_reading, has_bearer, is_ours)):
             return Refusal(403, "csrf", "the page is out of date: reload it and try again")
         scope.setdefault("state", {}).update(
@@ -238,7 +240,7 @@ class Guard:
         return None
 
 
-def _equal(actual: str, expected: str) -> bool:
+def is_equal_secret(actual: str, expected: str) -> bool:
     return hmac.compare_digest(actual.encode(), expected.encode())
 
 

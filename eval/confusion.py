@@ -11,6 +11,7 @@ from itertools import chain
 import numpy as np
 
 from annotate.samples.procvqa import progress_question, task_text
+from core.values import grouped
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, Question
 from eval.metrics.score import Measure, Score, mean_of
@@ -154,10 +155,9 @@ def cells(
 
     Of a task that no run finished there is no row; pairs that do not truly differ are left out.
     """
-    answers: dict[tuple[str, str], list[float]] = {}
-    for q, progress in zip(questions, _told(questions, values).tolist(), strict=True):
-        if q.row["is_last"] and q.row["finished"]:
-            answers.setdefault((VIDEO + q.row["video"], UNDER + q.row["instruction"]), []).append(
-                progress
-            )
+    answers = grouped(
+        ((VIDEO + q.row["video"], UNDER + q.row["instruction"]), progress)
+        for q, progress in zip(questions, _told(questions, values).tolist(), strict=True)
+        if q.row["is_last"] and q.row["finished"]
+    )
     return {cell: score_of(mean_of(progress)) for cell, progress in answers.items()}

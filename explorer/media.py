@@ -19,6 +19,7 @@ import numpy as np
 
 from core.files import whole_file
 from core.paths import Workspace
+from core.pictures import decode_stored
 from core.wall import TOO_MUCH, Pool, Walled
 from explorer.access import CorpusView, LakeReader, PageError
 from explorer.episode import (
@@ -259,12 +260,11 @@ def _place(path: Path, frame_index: int, fps: float, limits: Limits) -> int:
 
 def _read(path: Path, height: int) -> np.ndarray:
     try:
-        picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+        return _scaled(decode_stored(path.read_bytes()), height)
     except OSError as e:
         raise PageError("a stored picture is missing; build the frames again to restore it") from e
-    if picture is None:
-        raise PageError("a stored picture is damaged; build the frames again to restore it")
-    return _scaled(picture, height)
+    except ValueError as e:
+        raise PageError("a stored picture is damaged; build the frames again to restore it") from e
 
 
 def _scaled(picture: np.ndarray, height: int) -> np.ndarray:

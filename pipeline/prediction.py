@@ -18,7 +18,7 @@ from annotate.model_client.tokens import ImageRule
 from annotate.vlm.cost import CallCost, KeyframeSeries, Prediction, corrections, predict
 from annotate.vlm.few_runs import asked_about
 from annotate.vlm.pictures import size_beside
-from core.values import spread
+from core.values import grouped, spread
 from ingest.episode import EpisodeRecord
 from ingest.episodes import settle
 from ingest.media.frames import VIDEO_SUFFIXES, VideoError
@@ -159,9 +159,8 @@ def dataset_cost(
 def _asked_about(build: DatasetBuild, records: Mapping[int, EpisodeRecord]) -> set[int]:
     """Episodes that a model is asked about by themselves; and some in place of those that others will follow."""
     asked_episodes = set[int]()
-    of_tasks = dict[tuple[int, str | None], list[int]]()
-    for k, record in records.items():
-        of_tasks.setdefault((k // build.dataset.chunk_size, record.task), []).append(k)
+    chunk_size = build.dataset.chunk_size
+    of_tasks = grouped(((k // chunk_size, record.task), k) for k, record in records.items())
     for (_, task), runs in of_tasks.items():
         count = asked_about([records[k].success for k in runs], build.stages.vlm) if task else 0
         whole = [k for k in runs if records[k].success is not False] if count else []

@@ -14,6 +14,7 @@ from annotate.motion.observe import GripperCurve, Signals
 from annotate.signal_lag import without_lag
 from core.errors import UserError
 from core.tables import TABLES
+from core.values import grouped
 from ingest.episode import EpisodeRecord, record_from_row
 from ingest.signals.gripper import GripperSignal
 from warehouse.lake import Lake
@@ -157,9 +158,7 @@ class ChunkTables:
 
 def signals_of(lake: Lake, dataset: str, chunk_of: Mapping[int, int]) -> list[Signals]:
     """The measurements of some usable episodes of any chunks, each of which is named, in order."""
-    chosen: dict[int, list[int]] = {}
-    for episode, chunk in sorted(chunk_of.items()):
-        chosen.setdefault(chunk, []).append(episode)
+    chosen = grouped((chunk, episode) for episode, chunk in sorted(chunk_of.items()))
     return [
         signals
         for chunk in sorted(chosen)

@@ -9,7 +9,7 @@ moments (the max-product form of the forward-backward algorithm of hidden Markov
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import batched, combinations
+from itertools import batched, chain, combinations, product
 from statistics import median
 
 import numpy as np
@@ -81,7 +81,8 @@ def forward_costs(weighted: Sequence[np.ndarray]) -> list[np.ndarray]:
 
     weighted: distances [k, m], in the unit of the moves.
     """
-    longest, widest = (max(d.shape[axis] for d in weighted) for axis in (0, 1))
+    longest = max(len(d) for d in weighted)
+    widest = max(d.shape[1] for d in weighted)
     # Pairs lie side by side; what a shorter one lacks is never come to
     costs = np.full((longest, len(weighted), widest), np.inf)
     for p, d in enumerate(weighted):
@@ -259,10 +260,11 @@ def _openings(
     counts = {len(e.signals.grippers) for e in episodes}
     if len(counts) != 1 or counts == {0}:
         return [None] * len(episodes)
-    return [
-        np.stack([g.opening[episode_frames] / OPENING for g in e.signals.grippers], axis=1)
-        for e, episode_frames in zip(episodes, frames, strict=True)
-    ]
+    openings: list[np.ndarray | None] = []
+    for e, episode_frames in zip(episodes, frames, strict=True):
+        by_gripper = [g.opening[episode_frames] / OPENING for g in e.signals.grippers]
+        openings.append(np.stack(by_gripper, axis=1))
+    return openings
 
 
 # How unlike two moments are
@@ -406,7 +408,7 @@ def laid(
 ) -> Iterator[tuple[int, dict[int, Beside]]]:
     """Each episode, by its place, beside some of the references, by theirs; a few episodes at a time."""
     for places in batched(episodes, AT_ONCE):
-        pairs = [(i, r) for i in places for r in references[i]]
+        pairs = [*chain.from_iterable(product([i], references[i]) for i in places)]
         laid = lay_beside(
             [distances(episodes[i], reference_moments[r], usual_scales) for i, r in pairs]
         )
@@ -436,7 +438,7 @@ def carry_over(
 
     # A step is over where most of what is said lies behind its end
     ends = {}
-    for step in sorted({step for _, reading, _ in references for step in reading.ends}):
+    for step in sorted(set(chain.from_iterable(reading.ends for _, reading, _ in references))):
         behind = np.zeros(len(moments))
         for weight, (m, reading, alignment) in zip(weights, references, strict=True):
             if step in reading.ends:

@@ -9,6 +9,7 @@ believed fades: then the time that has gone by counts the more.
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
@@ -93,12 +94,10 @@ class Guide:
     @classmethod
     def of(cls, references: Sequence[ReferenceRun]) -> "Guide":
         """Raises ValueError where they have not the same cameras."""
-        if len({tuple(p.shape[1] for p in s.pictures) for s in references}) != 1:
+        pictures_by_run = [reference.pictures for reference in references]
+        if len({tuple(map(_width, pictures)) for pictures in pictures_by_run}) != 1:
             raise ValueError("what is shown is of different cameras or encoders")
-        by_camera = [
-            np.concatenate(of_camera)
-            for of_camera in zip(*(s.pictures for s in references), strict=True)
-        ]
+        by_camera = [np.concatenate(pictures) for pictures in zip(*pictures_by_run, strict=True)]
         means = tuple(pictures.mean(axis=0) for pictures in by_camera)
         features = tuple(_seen(s.pictures, means, s.openings) for s in references)
         usual_scales = usual_distances(features) if len(references) > 1 else (ALONE, 1.0)
@@ -123,12 +122,17 @@ class Guide:
         )
 
 
+def _width(values: np.ndarray) -> int:
+    return values.shape[1]
+
+
 def _seen(
     pictures: Sequence[np.ndarray], means: Sequence[np.ndarray], openings: np.ndarray | None
 ) -> Seen:
     """The whole picture and its cells count alike."""
     centred = [values - mean for values, mean in zip(pictures, means, strict=True)]
-    parts = [part for c in centred for part in (c[:, :WHOLE], c[:, WHOLE:]) if part.shape[1]]
+    halves = chain.from_iterable((values[:, :WHOLE], values[:, WHOLE:]) for values in centred)
+    parts = [half for half in halves if _width(half)]
     return Seen(
         tuple(map(of_length_1, parts)), openings=None if openings is None else GRIPPING * openings
     )

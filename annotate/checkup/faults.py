@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from core.values import grouped
 from ingest.episode import Finding
 from ingest.reasons import REASONS
 
@@ -46,9 +47,7 @@ def fault_row(fault: RunFault) -> dict[str, Any]:
 
 def fault_findings(faults: Sequence[RunFault]) -> list[Finding]:
     """A warning for each check, run and camera that has faults; it names the longest stretches in order of time."""
-    groups: dict[tuple[str, int, str], list[RunFault]] = {}
-    for fault in faults:
-        groups.setdefault((fault.check_name, fault.episode_index, fault.camera), []).append(fault)
+    groups = grouped(((f.check_name, f.episode_index, f.camera), f) for f in faults)
     return [_finding(group) for group in groups.values()]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from annotate.checkup.faults import RunFault
 from annotate.checkup.summary import PHASES, RunSummary
+from core.values import grouped
 
 MIN_OTHERS = 5
 NEAREST = 3  # ends that an end is held against
@@ -18,10 +19,7 @@ MIN_EARLIER_TIMES = 2.2  # of how far the end is from what the others show earli
 def contradicted_outcomes(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     """A run that is said to have succeeded, and ends like what the others of its task show earlier, not like their
     ends."""
-    runs_by_task: dict[str, list[RunSummary]] = {}
-    for run in runs:
-        if run.task and run.success is not False:
-            runs_by_task.setdefault(run.task, []).append(run)
+    runs_by_task = grouped((run.task, run) for run in runs if run.task and run.success is not False)
     for siblings in runs_by_task.values():
         cameras = set.intersection(*(set(run.cameras) for run in siblings))
         if len(siblings) > MIN_OTHERS and cameras:

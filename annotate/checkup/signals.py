@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 
@@ -63,9 +64,8 @@ class RunSignals:
         values = self.state if column == "state" else self.action
         if values is None:
             return []
-        gripper_dimensions = {
-            d for signal in self.grippers if signal.column == column for d in signal.dimensions
-        }
+        of_column = (signal for signal in self.grippers if signal.column == column)
+        gripper_dimensions = set(chain.from_iterable(signal.dimensions for signal in of_column))
         return [d for d in range(values.shape[1]) if d not in gripper_dimensions]
 
     def title(self, column: str, dimension: int) -> str:

@@ -1,8 +1,9 @@
 """What comparisons of runs need of each: some thousand numbers, however long the run is."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -80,6 +81,11 @@ class RunSummary:
     @property
     def duration_s(self) -> float:
         return self.num_frames / self.fps
+
+
+def cameras_of(runs: Iterable[RunSummary]) -> list[str]:
+    """Those that any of the runs has, by name."""
+    return sorted(set(chain.from_iterable(run.cameras for run in runs)))
 
 
 def summarize(run: RunSignals) -> RunSummary:

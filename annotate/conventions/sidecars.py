@@ -79,14 +79,13 @@ def metadata(
     descriptors: Mapping[str, Descriptor], provenance: Mapping[str, Any], episodes: Sequence[int]
 ) -> dict[str, str]:
     """Key-value metadata of a file of these signals, for readers of both states. `episodes`: the selection, sorted."""
-    plain_descriptors = {
-        name: {k: v for k, v in asdict(d).items() if k != "scope"}
-        for name, d in descriptors.items()
-    }
-    scoped = {
-        name: plain_descriptors[name] | {"comparison_scope": d.scope}
-        for name, d in descriptors.items()
-    }
+    plain_descriptors = {}
+    scoped = {}
+    for name, descriptor in descriptors.items():
+        fields = asdict(descriptor)
+        scope = fields.pop("scope")
+        plain_descriptors[name] = fields
+        scoped[name] = fields | {"comparison_scope": scope}
     facts = {}
     for prefix, described in zip(PREFIXES, (scoped, plain_descriptors), strict=True):
         facts |= {

@@ -103,7 +103,7 @@ def profile_of(url: str, name: str = "auto") -> ServerProfile:
     if name != "auto":
         return next(profile for profile in PROFILES if profile.name == name)
     host = urlsplit(url).hostname or ""
-    return next((p for p in PROFILES if any(host.endswith(end) for end in p.hosts)), PROFILES[0])
+    return next((p for p in PROFILES if host.endswith(p.hosts)), PROFILES[0])
 
 
 DATED = re.compile(

@@ -5,7 +5,7 @@ of a gripper or hand to hold something. Spans are half-open, in frames.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 
@@ -246,10 +246,9 @@ def without_work(
     """
     pieces = list(idle)
     for start, end in works:
-        parted = [
-            piece for p in pieces for piece in ((p[0], min(p[1], start)), (max(p[0], end), p[1]))
-        ]
-        pieces = [p for p in parted if p[0] < p[1]]
+        before = [(first, min(last, start)) for first, last in pieces]
+        after = [(max(first, end), last) for first, last in pieces]
+        pieces = [p for p in (*before, *after) if p[0] < p[1]]
 
     def shortest(span: tuple[int, int]) -> float:
         if span[1] == n:
@@ -269,7 +268,7 @@ def split_at_idle(
     Example: at 10 fps, a completed step of frames 0 to 100 with an idle span from 40 to 60 becomes a step 0 to 40 that
     is not completed, an idle segment 40 to 60, and a completed step 60 to 100.
     """
-    return [part for segment in segments for part in _parts(segment, idle, fps)]
+    return [*chain.from_iterable(_parts(segment, idle, fps) for segment in segments)]
 
 
 def _parts(step: Segment, idle: Sequence[tuple[int, int]], fps: float) -> list[Segment]:
@@ -277,7 +276,7 @@ def _parts(step: Segment, idle: Sequence[tuple[int, int]], fps: float) -> list[S
         return [step]
     step_idle = [(max(a, step.start_frame), min(b, step.end_frame)) for a, b in idle]
     step_idle = [(a, b) for a, b in step_idle if b - a >= fps * LEAST_S]
-    cuts = sorted({step.start_frame, step.end_frame, *(cut for span in step_idle for cut in span)})
+    cuts = sorted({step.start_frame, step.end_frame, *chain.from_iterable(step_idle)})
     if len(cuts) == 2 and step.kind == DONE:  # done, and at rest
         return [step]
     parts: list[Segment] = []

@@ -16,6 +16,7 @@ episodes do at about the same share of the moving time.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, compress
 from statistics import median
 
 import numpy as np
@@ -64,7 +65,7 @@ class TaskSteps:
 
     @property
     def plan(self) -> tuple[str, ...]:
-        return tuple(name for transfer in self.transfers for name in self.names(transfer))
+        return tuple(chain.from_iterable(map(self.names, self.transfers)))
 
 
 def task_steps(tasks: Sequence[Sequence[Observed]], config: MotionConfig) -> list[TaskSteps | None]:
@@ -77,12 +78,9 @@ def task_steps(tasks: Sequence[Sequence[Observed]], config: MotionConfig) -> lis
     wanted_transfers = [_wanted(episodes) for episodes in tasks]
     steps_by_task: list[TaskSteps | None] = []
     for episodes, task_transfers in zip(tasks, wanted_transfers, strict=True):
-        similar_episodes = [
-            e
-            for other_episodes, other_transfers in zip(tasks, wanted_transfers, strict=True)
-            if len(other_transfers) == len(task_transfers)
-            for e in other_episodes
-        ]
+        num_transfers = len(task_transfers)
+        similar_tasks = compress(tasks, [len(other) == num_transfers for other in wanted_transfers])
+        similar_episodes = [*chain.from_iterable(similar_tasks)]
         sureness = _sureness(similar_episodes, len(task_transfers)) if task_transfers else 0.0
         is_asked_for = bool(transfers(episodes[0].signals.task))
         if not sureness or not (is_asked_for or len(similar_episodes) >= MIN_EPISODES):
@@ -166,13 +164,17 @@ def _unnamed(acting_episodes: Sequence[Observed]) -> tuple[Transfer, ...]:
     return tuple(Transfer(name) for name in names)
 
 
+def _stays_s(episode: Observed) -> list[float]:
+    return [episode.stay_s(attempt) for attempt in episode.attempts]
+
+
 def _parts(
     wanted_transfers: Sequence[Transfer], episodes: Sequence[Observed], config: MotionConfig
 ) -> tuple[str, ...]:
     last = "lift" if wanted_transfers[-1].is_lifted else "place"
     if (
         len(wanted_transfers) > 1
-        or median(e.stay_s(a) for e in episodes for a in e.attempts) < config.step_min_s
+        or median(chain.from_iterable(map(_stays_s, episodes))) < config.step_min_s
     ):
         return ("grasp", last)
     if wanted_transfers[-1].is_lifted:

@@ -9,6 +9,7 @@ moves anywhere in the run, so the things are hidden wherever they are. `edited`:
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
+from itertools import product
 
 import cv2
 import numpy as np
@@ -86,7 +87,8 @@ def covered(rgb: np.ndarray, run: Mapping[int, np.ndarray], frame: int, seed: in
     sized = (run[k] if run[k].shape == rgb.shape else cv2.resize(run[k], size, interpolation=cv2.INTER_AREA)
              for k in map(int, drawn))  # fmt: skip
     textures = [
-        _upside_down(texture[picture_area], turned) for texture in sized for turned in (False, True)
+        _upside_down(texture[picture_area], turned)
+        for texture, turned in product(sized, (False, True))
     ]
     mask = (
         cv2.resize(

@@ -273,13 +273,9 @@ def sample_row(
         answer,
     ]
     # Pictures of an episode that is not among those given are taken to be as large as the sample's own
-    sizes = {
-        (o.episode.episode_index, camera): size
-        for o in (*other_episodes, e)
-        for camera, size in o.picture_sizes.items()
-    }
+    sizes = {o.episode.episode_index: o.picture_sizes for o in (*other_episodes, e)}
     own_size = e.picture_sizes[e.camera]
-    picture_sizes = (sizes.get((p.episode_index, p.camera), own_size) for p in pictures)
+    picture_sizes = (sizes.get(p.episode_index, {}).get(p.camera, own_size) for p in pictures)
     picture_tokens = sum(
         -(-(width * height) // PIXELS_PER_TOKEN) for width, height in picture_sizes
     )

@@ -21,7 +21,7 @@ from annotate.samples.labelled_episode import (
     sample_row,
 )
 from annotate.samples.wording import task_text, template, without_marks
-from core.values import IMAGE_MARK
+from core.values import IMAGE_MARK, image_marks
 
 SEGMENTATION = "procvqa_a"
 ACTIONS = "procvqa_b"
@@ -105,7 +105,7 @@ def _published_moments(e: LabelledEpisode, rng: np.random.Generator, family: str
 def _actions(e: LabelledEpisode, frame: int, frames: list[int], rng: np.random.Generator) -> Row:
     variant = "next" if rng.random() < 0.5 else "remaining"
     question = template("procvqa", "b", variant, "question").format(
-        frames=_marks(len(frames)), task=task_text(e.label.task)
+        frames=image_marks(len(frames)), task=task_text(e.label.task)
     )
     if remaining_steps := e.remaining(frame):
         wording = template("procvqa", "b", variant, "answer")
@@ -147,7 +147,7 @@ def _progress(e: LabelledEpisode, frame: int, frames: list[int], rng: np.random.
 def progress_question(task: str | None, num_pictures: int, *, with_actions: bool = True) -> str:
     """The question of family c, with its <image> marks; without actions it asks for the share done alone."""
     question = template("procvqa", "c", "progress" if with_actions else "share", "question")
-    return question.format(frames=_marks(num_pictures), task=task_text(task))
+    return question.format(frames=image_marks(num_pictures), task=task_text(task))
 
 
 def progress_answer(e: LabelledEpisode, frame: int) -> str:
@@ -162,10 +162,6 @@ def progress_answer(e: LabelledEpisode, frame: int) -> str:
         )
     reason = finish_reason(e, frame)
     return template("procvqa", "c", "progress", "finished").format(reason=reason, percent=percent)
-
-
-def _marks(count: int) -> str:
-    return "\n".join([IMAGE_MARK] * count)
 
 
 def _numbered(e: LabelledEpisode, steps: Sequence[int]) -> str:

@@ -25,6 +25,7 @@ from annotate.samples.edits import EDITED, OCCLUDED
 from annotate.samples.labelled_episode import LabelledEpisode, SamplePicture, generator, sample_row
 from annotate.samples.wording import NA, Form, View, answer_text, question_text, template
 from core.domain.episode import Episode
+from core.values import grouped
 from ingest.task_texts import are_other_tasks
 
 LATE = (0.4, 0.7)  # share done at the first picture of a demonstration of a run's last part
@@ -302,11 +303,7 @@ class _Ways:
             Way(OCCLUDED, has_words, case_of(self._own_words, occluded)),
             Way(EDITED, has_pictures and with_editor, case_of(self._pictures, edited)),
         ]
-        draws: dict[str, list[Draw]] = {}
-        for way in ways:
-            if way.is_possible:
-                draws.setdefault(way.reason, []).append(way.draw)
-        return draws
+        return grouped((way.reason, way.draw) for way in ways if way.is_possible)
 
     @staticmethod
     def _case(

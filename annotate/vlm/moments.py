@@ -5,6 +5,7 @@ Chosen and measured on robots left out: docs/vlm.md.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -50,7 +51,8 @@ def moments_of(signals: Signals, config: MotionConfig) -> ArmMoments:
     slow, facts = find_peaks(
         -activity, distance=min_distance, prominence=0.0, wlen=4 * min_distance + 1
     )
-    grips = {start for g in signals.grippers for start, *_ in gripper_moves(g.opening, config, fps)}
+    moves = [gripper_moves(gripper.opening, config, fps) for gripper in signals.grippers]
+    grips = {start for start, *_ in chain.from_iterable(moves)}
     return ArmMoments(
         comes_to_rest=tuple(start for start, _ in observed.idle if start > 0),
         sets_out=tuple(end for _, end in observed.idle if end < len(signals)),
@@ -68,7 +70,7 @@ def settled(
     boundary, sharp ones first, and of these the nearest.
     """
     by_kind = [[*_near(spans, starts, moments, kinds, REACH_S * fps)] for kinds in (*SHARP, SLOW)]
-    sharp = [near for of_kinds in by_kind[:-1] for near in of_kinds]
+    sharp = [*chain.from_iterable(by_kind[:-1])]
     slow = by_kind[-1]
     between = float(np.mean([s.start - s.after for s in spans[1:]])) if len(spans) > 1 else 0.0
     limit = max((FAR_S if sharp else FAR_OF_SLOW_S) * fps, FAR * between)

@@ -4,7 +4,7 @@ sheets, by one camera or by several at once."""
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import batched
+from itertools import batched, chain
 
 import cv2
 import numpy as np
@@ -64,17 +64,20 @@ async def load_pictures(
 
 
 def _load(view: EpisodeView, parts: list[Window], sheets: bool) -> dict[Window, Pictures]:
-    frames = sorted({f for window in parts for f in window})
+    frames = sorted(set(chain.from_iterable(parts)))
     images = view.load(frames)
     missing = [f for f in frames if f not in images]
     if missing:
         raise ValueError(
             f"{view.dataset} episode {view.episode_index}: no picture of frame {missing[0]}"
         )
-    return {w: _numbered(view, w, [images[f] for f in w], sheets) for w in parts}
+    return {window: _numbered(view, window, images, sheets) for window in parts}
 
 
-def _numbered(view: EpisodeView, window: Window, images: list[Image], sheets: bool) -> Pictures:
+def _numbered(
+    view: EpisodeView, window: Window, images_by_frame: Mapping[int, Image], sheets: bool
+) -> Pictures:
+    images = [images_by_frame[frame] for frame in window]
     times = [seconds(f, view.fps) for f in window]
     whole = {"start": times[0], "end": times[-1], "duration": seconds(view.num_frames, view.fps)}
     opening = render("sheets" if sheets else "pictures", count=len(window), **whole)

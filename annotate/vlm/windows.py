@@ -347,10 +347,9 @@ def expected_f1(starts: Sequence[int], motion_cuts: Sequence[int], fps: float) -
     """
     if not motion_cuts:
         return UNKNOWN
-    distances_s = [
-        min((abs(cut - start) for start in starts[1:]), default=np.inf) / fps for cut in motion_cuts
-    ]
-    off_s = float(np.minimum(distances_s, FARTHEST_S).mean())
+    away = np.abs(np.subtract.outer(np.array(motion_cuts, float), starts[1:]))
+    distances = away.min(axis=1, initial=np.inf)
+    off_s = float(np.minimum(distances / fps, FARTHEST_S).mean())
     return min(1.0, max(0.0, F1_AT_CUTS - F1_LOST_A_SECOND * off_s))
 
 
@@ -375,13 +374,11 @@ def confidences(
     if other_spans is None:
         return [round(by_motion, 4)] * len(spans)
     # For each boundary, that is from the second segment's start on: is it met by the other look?
-    are_met = [
-        any(
-            s.label == span.label and _distance(start_frame, start_frame, s) <= tolerance
-            for s in other_spans[1:]
-        )
+    moved_spans = [
+        replace(span, after=start_frame - 1, start=start_frame)
         for start_frame, span in zip(starts[1:], spans[1:], strict=True)
     ]
+    are_met = [is_met(span, other_spans, tolerance) for span in moved_spans]
     confidence = []
     for k, (start, end) in enumerate(pairwise([*starts, num_frames])):
         boundaries = are_met[max(0, k - 1) : k + 1]  # the boundaries at its start and its end

@@ -82,11 +82,8 @@ def choose_active(
     """
     ids = {run for run, _ in runs}
     preferred_runs = ((run, reason) for run, reason in preferred if run in ids)
-    best = (
-        (run, f"best annotator: {annotator}")
-        for annotator in PRECEDENCE
-        for run in sorted(r for r, a in runs if a == annotator)
-    )
+    by_precedence = (pair for pair in product(PRECEDENCE, sorted(ids)) if pair[::-1] in runs)
+    best = ((run, f"best annotator: {annotator}") for annotator, run in by_precedence)
     return next(preferred_runs, None) or next(best, None)
 
 

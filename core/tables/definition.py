@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from itertools import chain
 
 import pyarrow as pa
 
@@ -46,7 +47,7 @@ class Table:
 
     def rows(self, rows: list[dict]) -> pa.Table:
         """An Arrow table of this schema; a row lacking a column gets null, an unknown column is an error."""
-        unknown = {k for r in rows for k in r} - set(self.schema.names)
+        unknown = set(chain.from_iterable(rows)) - set(self.schema.names)
         if unknown:
             raise ValueError(f"table {self.name} has no column {sorted(unknown)}")
         return pa.Table.from_pylist(rows, schema=self.schema)

@@ -1,6 +1,5 @@
 """Held-out episodes of a release: the moments to score, as questions, and their labels."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import pyarrow.parquet as pq
 
 from core.domain.episode import Episode
 from core.errors import UserError
+from core.values import grouped
 from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice, ask
 from eval.benchmarks.question import Question
 from warehouse.lake import Lake
@@ -149,9 +149,7 @@ def _usual_lengths(
     }
     usual_lengths: dict[tuple[str, int], dict[str, float]] = {key: {} for key in length_s}
     for name, runs in runs_by_name.items():
-        of_task: dict[str, list[float]] = defaultdict(list)
-        for key in sorted(runs):
-            of_task[facts[key].same_as].append(length_s[key])
+        of_task = grouped((facts[key].same_as, length_s[key]) for key in sorted(runs))
         sums = {task: (sum(lengths), len(lengths)) for task, lengths in of_task.items()}
         for key, own_s in length_s.items():
             total_s, count = sums.get(facts[key].same_as, (0.0, 0))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from annotate.preferences import ComparedRun, draw_pairs
 from annotate.samples.procvqa import task_text
 from core.logs import TOLD
+from core.values import grouped
 from eval.benchmarks.question import share_of
 from eval.held_out.episodes import REFERENCE, RUNNING, EpisodeQuestions, held_out
 from eval.metrics.errors import FINISHED
@@ -73,9 +75,8 @@ def predict(
                 Prompt(key, q.text, q.pictures, task=task_text(q.goal or None), first=q.first)
             )
             places[key] = e.key, k
-    progress, success = (
-        {e.key: np.full(len(e.questions), np.nan) for e in episodes} for _ in range(2)
-    )
+    progress = {e.key: np.full(len(e.questions), np.nan) for e in episodes}
+    success = {key: nothing.copy() for key, nothing in progress.items()}
     errors = []
     has_done = False
     for k, reply in enumerate(runner.answer(prompts), 1):
@@ -163,7 +164,7 @@ def evaluate(
 
 def main_slices(results: Sequence[Evaluated]) -> list[str]:
     """The slices that a summary shows: the splits, and the runs that went wrong in each."""
-    names = sorted({part for r in results for part, _ in r.scores})
+    names = sorted({part for part, _ in chain.from_iterable(r.scores for r in results)})
     splits = [name for name in names if name.startswith("split ")]
     troubled = [name for name in names if name.startswith(f"{TROUBLED}, ")]
     return [*splits, *troubled]
@@ -193,11 +194,8 @@ def baselines(
         return np.array([nearness(g, grids[0], grids[-1]) for g in grids])
 
     best = best_constant(np.concatenate([target(e) for e in episodes]))
-    causal = {
-        name: timed(name)
-        for name in (RUNNING, REFERENCE)
-        if any(name in e.lengths for e in episodes)
-    }
+    known_lengths = set(chain.from_iterable(e.lengths for e in episodes))
+    causal = {name: timed(name) for name in (RUNNING, REFERENCE) if name in known_lengths}
     return {
         "clock": lambda e: e.elapsed,
         **causal,
@@ -344,20 +342,21 @@ def rank(
 
     What is resampled is tasks, since the runs of one are compared with each other.
     """
-    by_task: dict[tuple[str | None, str, str], list[EpisodeQuestions]] = {}
-    for e in episodes:
-        by_task.setdefault(
+    by_task = grouped(
+        (
             (
                 e.episode.split,
                 e.episode.dataset,
                 e.same_as or task_text(e.questions[0].goal or None),
             ),
-            [],
-        ).append(e)
-    ends = [
-        (np.array([predictor(e)[-1] for e in runs]), np.array([target(e)[-1] for e in runs]))
-        for runs in by_task.values()
-    ]
+            e,
+        )
+        for e in episodes
+    )
+    ends = []
+    for runs in by_task.values():
+        predicted = np.array([predictor(e)[-1] for e in runs])
+        ends.append((predicted, np.array([target(e)[-1] for e in runs])))
     tasks = tuple(
         ResampledUnit((dataset, task), (f"split {split}",)) for split, dataset, task in by_task
     )
@@ -394,10 +393,8 @@ def calibrate_checkpoint(
     except UnansweredError:
         return None
     raw_scores = success_scores or progress
-    raw, label = (
-        np.concatenate(of_all)
-        for of_all in zip(*((raw_scores[e.key], e.label) for e in thinned), strict=True)
-    )
+    raw = np.concatenate([raw_scores[e.key] for e in thinned])
+    label = np.concatenate([e.label for e in thinned])
     is_answered = ~np.isnan(raw)
     source = "done" if success_scores else "progress"
     success = calibrate(raw[is_answered], label[is_answered] >= 1, source, release.name, VALIDATION)

@@ -45,12 +45,10 @@ class LaptopRunner(LocalRunner):
             (a.pictures[0] if a.first is None else a.first, *a.pictures) for a in prompts
         ]
         look(self.encoder, chain.from_iterable(picture_windows))
-        windows = [
-            SeenWindow(
-                a.prompt.task or a.prompt.text, [p.seen for p in pictures[1:]], pictures[0].seen
-            )
-            for a, pictures in zip(prompts, picture_windows, strict=True)
-        ]
+        windows = []
+        for a, (first, *shown) in zip(prompts, picture_windows, strict=True):
+            task = a.prompt.task or a.prompt.text
+            windows.append(SeenWindow(task, [picture.seen for picture in shown], first.seen))
         # Of pictures unlike all of training no end state is known, and the row says where its number is from
         return [
             ModelReply(a.prompt.key, progress=answer.progress, done=answer.done)

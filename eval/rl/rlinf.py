@@ -95,10 +95,8 @@ class Adapter:
 
     def outputs(self, items: Sequence[Mapping[str, Any]]) -> list[str]:
         """One per item. Raises UserError, RewardError or Refused for items that cannot be read."""
-        return [
-            said(r)
-            for r in self.scorer.score([self._moment(i, item) for i, item in enumerate(items)])
-        ]
+        moments = [self._moment(i, item) for i, item in enumerate(items)]
+        return [said(reward) for reward in self.scorer.score(moments)]
 
     def _moment(self, number: int, item: Mapping[str, Any]) -> Moment:
         stream = self.scorer.stream(task_of(item, number), self.fps, cameras=self.cameras)

@@ -242,11 +242,10 @@ class LocalRunner(ABC):
     def ask(self, prompts: Sequence[Asked]) -> list[ModelReply]:
         """A reply to each, in order; what fails is a reply with an error."""
         parts = batched(prompts, self.batch_size)
-        return [
-            r
-            for part in parts
-            for r in apart(part, self.run, lambda a, why: ModelReply(a.prompt.key, error=why))
-        ]
+        replies: list[ModelReply] = []
+        for part in parts:
+            replies += apart(part, self.run, lambda a, why: ModelReply(a.prompt.key, error=why))
+        return replies
 
     @abstractmethod
     def run(self, prompts: Sequence[Asked]) -> list[ModelReply]:

@@ -164,10 +164,9 @@ def read_prompts(folder: Path) -> PromptFolder:
             )
         family, _, variant = path.stem.partition(".")
         if family not in FAMILIES or (variant and variant not in VARIANTS.get(family, ())):
-            families = (
-                *FAMILIES,
-                *(f"{name}.{v}" for name, variants in VARIANTS.items() for v in variants),
-            )
+            families = [*FAMILIES]
+            for name, variants in VARIANTS.items():
+                families += [f"{name}.{variant}" for variant in variants]
             raise UserError(
                 f"{path}: {path.stem!r} is no family of questions; there are {', '.join(families)}"
             )

@@ -9,7 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
-from itertools import batched, pairwise
+from itertools import batched, chain, pairwise, product
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -219,7 +219,8 @@ class Service:
         read from. Raises Refused."""
         cameras = len(stream.cameras)
         count = len(data) // cameras
-        places = [f * cameras + k for f in stream.frames_for_last(count) for k in range(cameras)]
+        needed = product(stream.frames_for_last(count), range(cameras))
+        places = [frame * cameras + camera for frame, camera in needed]
         sizes = await self.in_thread(self._sizes, data)
         with self.batcher.places(1, sum(sizes[i] for i in places)):
             decoded = await self._in_parts(
@@ -327,9 +328,8 @@ class Service:
     async def _make_ready(self, moments: Sequence[Moment]) -> None:
         if (make_ready := self.scorer.make_ready) is None:
             return
-        pictures = list(
-            {id(p): p for m in moments for view in m.views.values() for p in view}.values()
-        )
+        views = chain.from_iterable(moment.views.values() for moment in moments)
+        pictures = list({id(picture): picture for picture in chain.from_iterable(views)}.values())
 
         # What a picture cannot be made ready for, its scoring will say: nothing is lost here
         def ready(i: int) -> None:
@@ -346,10 +346,12 @@ class Service:
         running = (self.in_thread(lambda part=part: [work(i) for i in part]) for part in parts)
         results = await asyncio.gather(*running, return_exceptions=True)
         # Raised when all have ended: none works on for a request that was refused
+        items: list[T] = []
         for part in results:
             if isinstance(part, BaseException):
                 raise part
-        return [item for part in results if isinstance(part, list) for item in part]
+            items += part
+        return items
 
     def _picture(self, stream: Stream, data: bytes, number: int) -> np.ndarray:
         """As the model is shown it. Raises Refused."""

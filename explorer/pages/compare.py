@@ -5,8 +5,9 @@ And frames like one frame, and runs like one run, as pictures that lead to the m
 
 import threading
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -149,6 +150,10 @@ def episodes_apart(
     return len(differences), sum(differences.values()) / len(differences), rows
 
 
+def _boundaries(segments: Sequence[Mapping[str, Any]]) -> set[int]:
+    return {segment["start_frame"] for segment in segments[1:]}
+
+
 def moved_boundaries(
     first: Collection[int], second: Collection[int], same: int
 ) -> list[frozenset[int]]:
@@ -156,11 +161,9 @@ def moved_boundaries(
 
     Example: {10, 30} and {12, 50}, with `same` 5, give {30} and {50}.
     """
-    sides = ((first, second), (second, first))
-    return [
-        frozenset(b for b in boundaries if all(abs(b - o) > same for o in other_boundaries))
-        for boundaries, other_boundaries in sides
-    ]
+    near_first = set(chain.from_iterable(range(b - same, b + same + 1) for b in first))
+    near_second = set(chain.from_iterable(range(b - same, b + same + 1) for b in second))
+    return [frozenset(first) - near_second, frozenset(second) - near_first]
 
 
 @router.get("/compare/{dataset}/{episode_index}")
@@ -184,9 +187,7 @@ def page(
     ]
     moved_frames: list[frozenset[int]] = [frozenset(), frozenset()]
     if all(side and side["segments"] for side in chosen):
-        first, second = (
-            {segment["start_frame"] for segment in side["segments"][1:]} for side in chosen if side
-        )
+        first, second = (_boundaries(side["segments"]) for side in chosen if side)
         # A tolerance in seconds means the same at any frame rate; boundaries are counted in frames
         moved_frames = moved_boundaries(first, second, round(SAME_S * fps))
     spans = [
@@ -234,12 +235,12 @@ def comparable(data: dict[str, Any]) -> list[dict[str, Any]]:
 
 def mean_difference(lines: list[Curve]) -> float | None:
     """Mean |difference| of two curves at the frames that both have; None where they share none."""
-    values = [
-        {f: v for f, v in zip(c.frames, c.values, strict=True) if v is not None} for c in lines
-    ]
-    common = values[0].keys() & values[1].keys() if len(values) > 1 else ()
-    if common:
-        return sum(abs(values[0][f] - values[1][f]) for f in common) / len(common)
+    values = [dict(zip(c.frames, c.values, strict=True)) for c in lines]
+    shared = values[0].keys() & values[1].keys() if len(values) > 1 else ()
+    pairs = [(values[0][frame], values[1][frame]) for frame in shared]
+    differences = [abs(a - b) for a, b in pairs if a is not None and b is not None]
+    if differences:
+        return sum(differences) / len(differences)
     return None
 
 

@@ -4,6 +4,7 @@ And frozen corpora: what each holds, and how to read, verify and compare them.
 """
 
 import shlex
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import APIRouter
@@ -122,7 +123,7 @@ def corpus_facts(visit: Visit) -> dict[str, Any]:
     }
     return {
         "datasets": datasets,
-        "totals": {k: sum(filter(None, (d[k] for d in datasets))) for k in OF_ALL},
+        "totals": {column: _total(datasets, column) for column in OF_ALL},
         "questions": questions,
         "grippers": _grippers(reader, [d["dataset"] for d in datasets]),
         "sources": _sources(reader),
@@ -155,6 +156,10 @@ def _grippers(reader: LakeReader, datasets: list[str]) -> list[dict]:
     return rows
 
 
+def _total(datasets: Iterable[Mapping[str, Any]], column: str) -> float:
+    return sum(dataset[column] or 0 for dataset in datasets)
+
+
 def _sources(reader: LakeReader) -> list[dict]:
     """What each source holds, a row for each dataset: parts that are used for nothing, those that are used, others."""
     parts: dict[str, list[dict]] = {}
@@ -163,10 +168,10 @@ def _sources(reader: LakeReader) -> list[dict]:
         parts.setdefault(part["dataset"], []).append(part | {"form": form})
     rows = []
     for dataset, of_dataset in parts.items():
-        of_status = {
-            status: [p for p in of_dataset if p["status"] == status] for status in STATUSES
-        }
-        rows.append({"dataset": dataset, "parts": of_dataset} | of_status)
+        row: dict[str, Any] = {"dataset": dataset, "parts": of_dataset}
+        for status in STATUSES:
+            row[status] = [part for part in of_dataset if part["status"] == status]
+        rows.append(row)
     return sorted(rows, key=lambda row: (not row["unknown"], row["dataset"]))
 
 

@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Callable
+from itertools import chain
 from typing import Annotated, Literal
 from urllib.parse import quote
 
@@ -117,9 +118,8 @@ def keyframe(visit: Visiting, dataset: str, episode_index: EpisodeIndex, sha256:
     listed = keyframes(
         visit.reader, (dataset, chunk_of(visit.reader, dataset, episode_index), episode_index)
     )
-    if not any(
-        k["url"].endswith(f"/{sha256}.jpg") for of_camera in listed.values() for k in of_camera
-    ):
+    urls = (picture["url"] for picture in chain.from_iterable(listed.values()))
+    if not any(url.endswith(f"/{sha256}.jpg") for url in urls):
         raise PageError(f"{dataset} {episode_index} has no such picture")
     path = visit.explorer.space.keyframe(sha256)
     if not path.is_file():

@@ -1,5 +1,7 @@
 """A task: the progress of all its runs in one plot, how long its steps take, and which runs are unlike the others."""
 
+from collections import Counter
+from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
@@ -7,6 +9,7 @@ import numpy as np
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
+from core.values import grouped
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve, RunLine
@@ -71,10 +74,8 @@ def page(visit: Visiting, dataset: str, task: str = "") -> HTMLResponse:
         task=task,
         num_runs=len(runs),
         num_compared=len(compared),
-        outcomes={
-            outcome: sum(run["success"] == outcome for run in runs)
-            for outcome in ("yes", "no", "unknown")
-        },
+        outcomes=dict.fromkeys(("yes", "no", "unknown"), 0)
+        | Counter(run["success"] for run in runs),
         median_s=float(np.median([run["duration_s"] for run in runs])),
         plot=_plot(dataset, compared, curves, outliers),
         odd=rows,
@@ -137,12 +138,11 @@ def _steps(reader: LakeReader, dataset: str, runs: list[dict[str, Any]]) -> list
         for run in runs
         if run["duration_s"]
     }
-    by_name: dict[str, list[tuple[float, int, int]]] = {}
-    for name, number, frames, step in reader.rows(STEPS_SQL, dataset, sorted(fps)):
-        by_name.setdefault(name, []).append((frames / fps[number], number, step))
-    longest = max(
-        (seconds for of_step in by_name.values() for seconds, _, _ in of_step), default=1.0
+    by_name = grouped(
+        (name, (frames / fps[number], number, step))
+        for name, number, frames, step in reader.rows(STEPS_SQL, dataset, sorted(fps))
     )
+    longest, *_ = max(chain.from_iterable(by_name.values()), default=(1.0,))
     ends = (0.0, charts.nice_ends([0.0, longest])[1])
     in_order = sorted(
         by_name, key=lambda name: (np.median([step for *_, step in by_name[name]]), name)
