@@ -196,7 +196,7 @@ def frames_stage(
             findings.append(
                 Finding(reason, detail, "warning", record.episode_index, file=record.data_uri)
             )
-        findings += _apart(episode, usable, bool(off))
+        findings += _time_findings(episode, usable, bool(off))
         pictures = {camera.camera: camera.measures.sha256 for camera in usable}
         row = {"num_frames": len(usable[0]), "fps": fps, "max_drift_s": drift_s}
         hashes = content_columns(episode, pictures, signals, source.config.grippers)
@@ -305,7 +305,9 @@ def _cameras(
     )
 
 
-def _apart(episode: EpisodeData, usable: Sequence[Measured], is_irregular: bool) -> list[Finding]:
+def _time_findings(
+    episode: EpisodeData, usable: Sequence[Measured], is_irregular: bool
+) -> list[Finding]:
     """Of each usable camera, how far its pictures are from the times of the rows, unless these are irregular, which has
     a finding of its own; and how many have no row."""
     findings = list[Finding]()

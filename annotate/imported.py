@@ -78,7 +78,7 @@ class Annotation(EpisodeAnnotation):
         if self.plan or any(step.step is not None for step in self.steps):
             return label
         # Steps without numbers of which names repeat: attempts at the same step, where the last ones complete all
-        steps, plan = by_names(self.steps)
+        steps, plan = numbered_by_name(self.steps)
         segments, num_planned = annotate(steps, num_frames, success, plan)
         is_attempts = len(plan) < label.num_planned and (
             success is False or finished(segments, num_planned)
@@ -88,7 +88,7 @@ class Annotation(EpisodeAnnotation):
         return label
 
 
-def by_names(steps: Sequence[NativeStep]) -> tuple[tuple[NativeStep, ...], tuple[str, ...]]:
+def numbered_by_name(steps: Sequence[NativeStep]) -> tuple[tuple[NativeStep, ...], tuple[str, ...]]:
     """Steps without numbers, each with that of the first step of its name; and the names, in order.
 
     One that is attempted again right away was not completed, where the source does not say.

@@ -86,7 +86,7 @@ def draw_pairs(runs: Sequence[ComparedRun], per_run: int, seed: int) -> list[Pai
     A run's pairs hang on the seed and on the runs of its own task, on nothing else, nor on the order of runs.
     """
     compared = sorted((r for r in runs if len(r.frames)), key=attrgetter("key"))
-    run_groups = _alike(compared)
+    run_groups = _similar_runs(compared)
     pairs: dict[Pair, None] = {}
     for (number, criterion), run in product(enumerate(WHYS), compared):
         rng = np.random.default_rng([seed, number, crc32(run.dataset.encode()), run.episode_index])
@@ -94,7 +94,7 @@ def draw_pairs(runs: Sequence[ComparedRun], per_run: int, seed: int) -> list[Pai
         for _ in range(per_run if partners else 0):
             partner = partners[int(rng.integers(len(partners)))]
             if criterion == "further":
-                pair = _further(run, partner, rng)
+                pair = _distant_moments(run, partner, rng)
             else:
                 pair = _better(criterion, run, partner)
             if pair is not None:
@@ -102,7 +102,7 @@ def draw_pairs(runs: Sequence[ComparedRun], per_run: int, seed: int) -> list[Pai
     return list(pairs)
 
 
-def _alike(runs: Sequence[ComparedRun]) -> dict[tuple, list[ComparedRun]]:
+def _similar_runs(runs: Sequence[ComparedRun]) -> dict[tuple, list[ComparedRun]]:
     """Runs of a task that one kind of pair is of."""
     run_groups: dict[tuple, list[ComparedRun]] = defaultdict(list)
     for run in runs:
@@ -134,7 +134,7 @@ def _partners(
     return of_task[:worse] + of_task[bisect_left(of_task, run.quality + BETTER_BY, key=QUALITY) :]
 
 
-def _further(
+def _distant_moments(
     first_run: ComparedRun, second_run: ComparedRun, rng: np.random.Generator
 ) -> Pair | None:
     """Two moments of these runs that chance finds far enough apart."""

@@ -227,7 +227,9 @@ def doubts(
         return [None] * len(runs)
     signs = signs_of(runs, last_hashes, end_progress)
     parts = signs * ALL_WEIGHTS
-    p = of_task(1 / (1 + np.exp(-(BIAS + signs @ ALL_WEIGHTS))), [run.success for run in runs])
+    p = with_task_failure_rate(
+        1 / (1 + np.exp(-(BIAS + signs @ ALL_WEIGHTS))), [run.success for run in runs]
+    )
 
     def doubt(k: int) -> Doubt:
         strongest_first = sorted(range(len(SIGNS)), key=lambda sign: -parts[k, sign])
@@ -238,7 +240,7 @@ def doubts(
     return [doubt(k) if run.success is None else None for k, run in enumerate(runs)]
 
 
-def of_task(p: np.ndarray, outcomes: Sequence[bool | None]) -> np.ndarray:
+def with_task_failure_rate(p: np.ndarray, outcomes: Sequence[bool | None]) -> np.ndarray:
     """Probabilities [runs], as the fit gives them, with the share of failures of their own task in place of the fit's.
 
     Share and probabilities are estimated in turn (expectation maximisation); known outcomes count for the share.
@@ -271,9 +273,13 @@ def signs_of(
     hashes = np.array(last_hashes, np.uint64)
     bits = np.bitwise_count(hashes[:, None] ^ hashes[None])  # in which the last pictures differ
     signs = [
-        robust_deviations(_apart(_last_states(runs), is_usual, STATE_FLOOR), is_usual, STATE_SCALE),
         robust_deviations(
-            _apart(bits.astype(np.float64), is_usual, PICTURE_FLOOR), is_usual, PICTURE_SCALE
+            _log_distances(_last_states(runs), is_usual, STATE_FLOOR), is_usual, STATE_SCALE
+        ),
+        robust_deviations(
+            _log_distances(bits.astype(np.float64), is_usual, PICTURE_FLOOR),
+            is_usual,
+            PICTURE_SCALE,
         ),
         -robust_deviations(log_moving_s, is_usual, MOVING_SCALE),
         np.abs(robust_deviations(speed, is_usual, SPEED_SCALE)),
@@ -282,7 +288,7 @@ def signs_of(
     return np.clip(np.stack(signs, axis=1), 0, FARTHEST)
 
 
-def _apart(distances: np.ndarray | None, is_usual: np.ndarray, floor: float) -> np.ndarray:
+def _log_distances(distances: np.ndarray | None, is_usual: np.ndarray, floor: float) -> np.ndarray:
     """Log of the mean distance [n] of each run to the nearer half of the usual ones, itself left out; 0 without any."""
     if distances is None:
         return np.zeros(len(is_usual))

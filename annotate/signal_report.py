@@ -22,7 +22,7 @@ def line(signal: GripperSignal, lags: Lags = ()) -> str:
     closings = signal.closings_per_episode
     behind = lag(signal, lags)
     parts = [
-        f"{signal.title}: {place(signal)} {_names(signal)}".strip(),
+        f"{signal.title}: {signal_place(signal)} {_names(signal)}".strip(),
         value_range(signal),
         f"{end} is open (sure {signal.confidence:.2f})"
         if signal.has_polarity
@@ -35,11 +35,11 @@ def line(signal: GripperSignal, lags: Lags = ()) -> str:
     return f"{', '.join(parts)}; why: {signal.polarity_by}"
 
 
-def columns(signal: GripperSignal) -> dict[str, Any]:
+def signal_row(signal: GripperSignal) -> dict[str, Any]:
     """A signal as a line of a table for people."""
     return {
         "signal": signal.title,
-        "where": place(signal),
+        "where": signal_place(signal),
         "names": _names(signal),
         "range": value_range(signal),
         "open end": open_end(signal),
@@ -72,7 +72,7 @@ def lag_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def place(signal: GripperSignal) -> str:
+def signal_place(signal: GripperSignal) -> str:
     """Such as "state[6]", "state[7-12]" or "action[0, 3]"."""
     first = signal.dimensions[0]
     last = signal.dimensions[-1]

@@ -22,12 +22,12 @@ from annotate.alignment.engine import (
     LabelReading,
     Moments,
     Seen,
-    carry_over,
+    aligned,
     distances,
-    laid,
     task_moments,
+    transfer_label,
     usual_distances,
-    with_usual,
+    with_usual_limit,
 )
 from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.annotator import SPREAD, agreed_ends, finished_curve, label_of
@@ -114,7 +114,7 @@ def annotate(
     carried = {}
     alignments = {}
     plans = {}
-    for place, besides in laid(compared, nearest_references, reference_moments, usual_scales):
+    for place, besides in aligned(compared, nearest_references, reference_moments, usual_scales):
         carried[place], plans[place] = _carried(
             episode_moments[place], besides, references, reference_moments
         )
@@ -122,7 +122,7 @@ def annotate(
             episode_moments[place], [(reference_moments[r], b) for r, b in besides.items()]
         )
 
-    carried = with_usual(carried, carried)
+    carried = with_usual_limit(carried, carried)
     transferred = {}
     for place, i in enumerate(order):
         if place not in carried:
@@ -152,9 +152,9 @@ def _carried(
         for reference, reading, beside in readings
         if reading.label.plan == plan
     ]
-    carried = carry_over(moments, readings)
+    carried = transfer_label(moments, readings)
     if len(same_plan) < len(readings):
-        carried = replace(carried, ends=carry_over(moments, same_plan).ends)
+        carried = replace(carried, ends=transfer_label(moments, same_plan).ends)
     return carried, plan
 
 
@@ -265,7 +265,7 @@ def suggested(
     moments = task_moments([observe(e, motion) for e in in_order], MOMENTS)
     if not moments[0].is_comparable:
         return None
-    label_errors = _left(moments)
+    label_errors = _clock_errors(moments)
 
     # The references there are, then those to come
     places = [
@@ -313,7 +313,7 @@ def most_telling(episodes: Sequence[Signals], motion: MotionConfig) -> list[int]
         return []
     return [
         in_order[place].episode_index
-        for place in _in_order(_left(moments), [], range(len(in_order)))
+        for place in _in_order(_clock_errors(moments), [], range(len(in_order)))
     ]
 
 
@@ -332,7 +332,7 @@ def _in_order(label_errors: np.ndarray, first: Sequence[int], places: Sequence[i
     return order
 
 
-def _left(moments: Sequence[Moments]) -> np.ndarray:
+def _clock_errors(moments: Sequence[Moments]) -> np.ndarray:
     """What each reference (column) leaves open of each episode (row): error of the clock; 0 beside itself.
 
     A reference that is twice as unlike as usual leaves twice as much.
@@ -341,7 +341,9 @@ def _left(moments: Sequence[Moments]) -> np.ndarray:
     other_runs = {i: [*range(i), *range(i + 1, num)] for i in range(num)}
     clocks = [m.episode.moving_share[m.frames] for m in moments]
     label_errors = np.zeros((num, num))
-    for i, besides in laid(dict(enumerate(moments)), other_runs, moments, usual_distances(moments)):
+    for i, besides in aligned(
+        dict(enumerate(moments)), other_runs, moments, usual_distances(moments)
+    ):
         carried = {r: alignment.likely @ clocks[r] for r, alignment in besides.items()}
         by_task = np.mean([clocks[i], *carried.values()], axis=0)
         for r, clock in carried.items():

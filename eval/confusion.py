@@ -18,12 +18,12 @@ from eval.metrics.score import Measure, Score, mean_of
 from eval.metrics.score import score as score_of
 from eval.perturbed import (
     answers_to,
-    counted,
     evenly,
     held_out_runs,
     is_finished,
     pictures_by_frame,
     split_of,
+    with_counts,
 )
 from eval.scored import Episodes, ScoredBenchmark
 from training.negatives.windows import differ
@@ -111,7 +111,7 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         lambda q: (f"split {q.row['split']}", f"dataset {q.dataset}", VIDEO + q.row["video"]),
     )
     answers = answers_to(questions, values)
-    progress = _told(questions, values)
+    progress = _answers_or_worst(questions, values)
     is_own = np.array(list(map(_is_own, questions)))
     at_end = np.array([q.row["is_last"] and q.row["finished"] for q in questions])
 
@@ -139,10 +139,10 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
     measures: dict[str, Measure] = {
         name: mean_of(of_runs, read) for name, of_runs in run_measures.items()
     }
-    return counted(BENCHMARK, runs, measures, answers)
+    return with_counts(BENCHMARK, runs, measures, answers)
 
 
-def _told(questions: Sequence[Question], values: Mapping[str, float]) -> np.ndarray:
+def _answers_or_worst(questions: Sequence[Question], values: Mapping[str, float]) -> np.ndarray:
     """The answers, or the worst ones: no progress for its own instruction, all of it for another."""
     answers = answers_to(questions, values)
     return np.where(np.isnan(answers), [0.0 if _is_own(q) else 1.0 for q in questions], answers)
@@ -157,7 +157,9 @@ def cells(
     """
     answers = grouped(
         ((VIDEO + q.row["video"], UNDER + q.row["instruction"]), progress)
-        for q, progress in zip(questions, _told(questions, values).tolist(), strict=True)
+        for q, progress in zip(
+            questions, _answers_or_worst(questions, values).tolist(), strict=True
+        )
         if q.row["is_last"] and q.row["finished"]
     )
     return {cell: score_of(mean_of(progress)) for cell, progress in answers.items()}

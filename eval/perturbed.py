@@ -73,7 +73,7 @@ def answers_to(questions: Sequence[Question], values: Mapping[str, float]) -> np
     return np.array([values.get(q.key, np.nan) for q in questions], np.float64)
 
 
-def counted(
+def with_counts(
     benchmark: str,
     episodes: Episodes,
     measures: Mapping[str, Measure],

@@ -17,7 +17,7 @@ from annotate.frames import every_nth
 from annotate.model_client.tokens import ImageRule
 from annotate.vlm.cost import CallCost, KeyframeSeries, Prediction, corrections, predict
 from annotate.vlm.few_runs import asked_about
-from annotate.vlm.pictures import size_beside
+from annotate.vlm.pictures import size_side_by_side
 from core.values import grouped, spread
 from ingest.episode import EpisodeRecord
 from ingest.episodes import settle
@@ -190,7 +190,7 @@ def _known(lake: Lake, dataset: str, episodes: Collection[int]) -> dict[int, Key
         episode = row["episode_index"]
         if episode in episodes:
             views = labelled_by(camera_views, row["usable_cameras"])
-            width, height = size_beside([stored[episode, camera][1] for camera in views])
+            width, height = size_side_by_side([stored[episode, camera][1] for camera in views])
             frames = tuple(stored[episode, views[0]][0])
             shapes[episode] = KeyframeSeries(
                 row["num_frames"], row["fps"], frames, width, height, max(1, len(views))
@@ -221,7 +221,7 @@ def _listed(build: DatasetBuild, source: Source, record: EpisodeRecord) -> Keyfr
     views = labelled_by(build.views, record.cameras)
     num_views = max(1, len(views))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    width, height = size_beside([size] * num_views)
+    width, height = size_side_by_side([size] * num_views)
     keyframes = tuple(range(0, length, interval))
     return KeyframeSeries(length, record.fps, keyframes, width, height, num_views)
 

@@ -40,7 +40,7 @@ class Beside:
         return float(self.apart.mean())
 
 
-def lay_beside(distances: Sequence[np.ndarray]) -> list[Beside]:
+def align(distances: Sequence[np.ndarray]) -> list[Beside]:
     """Each pair of an episode and a reference by its distances [k, m]; pairs do not depend on one another."""
     order = sorted(range(len(distances)), key=lambda i: distances[i].shape)
     alignments: dict[int, Beside] = {}
@@ -90,11 +90,11 @@ def forward_costs(weighted: Sequence[np.ndarray]) -> list[np.ndarray]:
     out = np.empty_like(costs)
     best = out[0] = np.arange(widest, dtype=np.float64) + costs[0]
     for i in range(1, longest):
-        best = out[i] = onward(best) + costs[i]
+        best = out[i] = forward_step(best) + costs[i]
     return [out[: d.shape[0], p, : d.shape[1]] for p, d in enumerate(weighted)]
 
 
-def onward(best: np.ndarray, passing: float = 1.0, back_cost: float = np.inf) -> np.ndarray:
+def forward_step(best: np.ndarray, passing: float = 1.0, back_cost: float = np.inf) -> np.ndarray:
     """The least cost of coming to each moment of a reference, [..., m], from the costs of having been at each before:
     by staying, by going on and passing over any number of moments, or by going back as far as need be."""
     passed = np.arange(best.shape[-1], dtype=np.float64) * passing
@@ -207,7 +207,7 @@ def _pictures(
             [
                 np.zeros((len(episode_frames), len(mean)), np.float32)
                 if values is None
-                else of_length_1(values - mean)
+                else unit_rows(values - mean)
                 for values, episode_frames in zip(interpolated, frames, strict=True)
             ]
         )
@@ -216,7 +216,7 @@ def _pictures(
     return [() for _ in episodes]
 
 
-def of_length_1(values: np.ndarray) -> np.ndarray:
+def unit_rows(values: np.ndarray) -> np.ndarray:
     """Rows of length 1."""
     return values / (np.linalg.norm(values, axis=1, keepdims=True) + 1e-6)
 
@@ -275,7 +275,7 @@ def usual_distances(episodes: Sequence[Seen]) -> tuple[float, float]:
     pairs = list(combinations(episodes, 2))
     nearest: tuple[list[float], list[float]] = ([], [])
     for pair in pairs[:: max(1, -(-len(pairs) // MAX_PAIRS))]:
-        for kind, values in zip(_apart(*pair)[:2], nearest, strict=True):
+        for kind, values in zip(_distances_by_kind(*pair)[:2], nearest, strict=True):
             if kind is not None:
                 values.append(float(kind.min(axis=1).mean()))
     by_pictures, by_state = (max(median(values), LEAST) if values else 1.0 for values in nearest)
@@ -287,14 +287,16 @@ def distances(episode: Seen, reference: Seen, usual_scales: tuple[float, float])
 
     The mean over pictures, state and grippers, of those that both have.
     """
-    kinds = zip(_apart(episode, reference), (*usual_scales, 1.0), strict=True)
+    kinds = zip(_distances_by_kind(episode, reference), (*usual_scales, 1.0), strict=True)
     return np.mean(
         [kind_distances / scale for kind_distances, scale in kinds if kind_distances is not None],
         axis=0,
     )
 
 
-def _apart(a: Seen, b: Seen) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+def _distances_by_kind(
+    a: Seen, b: Seen
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     """By kind, [k, m]: cosine distance of pictures, mean square distance of states, distance of grippers."""
     pictures = state = grippers = None
     if a.pictures:
@@ -378,7 +380,9 @@ class Carried:
         }
 
 
-def with_usual[T](carried: Mapping[T, Carried], shows_usual: Container[T]) -> dict[T, Carried]:
+def with_usual_limit[T](
+    carried: Mapping[T, Carried], shows_usual: Container[T]
+) -> dict[T, Carried]:
     """The same, each with what is usual for the others; an episode that succeeded is never strange.
 
     shows_usual: the episodes that others are measured by.
@@ -400,7 +404,7 @@ def with_usual[T](carried: Mapping[T, Carried], shows_usual: Container[T]) -> di
     return completed_labels
 
 
-def laid(
+def aligned(
     episodes: Mapping[int, Moments],
     references: Mapping[int, Sequence[int]],
     reference_moments: Sequence[Moments],
@@ -409,16 +413,16 @@ def laid(
     """Each episode, by its place, beside some of the references, by theirs; a few episodes at a time."""
     for places in batched(episodes, AT_ONCE):
         pairs = [*chain.from_iterable(product([i], references[i]) for i in places)]
-        laid = lay_beside(
+        alignments = align(
             [distances(episodes[i], reference_moments[r], usual_scales) for i, r in pairs]
         )
         besides: dict[int, dict[int, Beside]] = {i: {} for i in places}
-        for (i, r), alignment in zip(pairs, laid, strict=True):
+        for (i, r), alignment in zip(pairs, alignments, strict=True):
             besides[i][r] = alignment
         yield from besides.items()
 
 
-def carry_over(
+def transfer_label(
     moments: Moments,
     references: Sequence[tuple[Moments, LabelReading, Beside]],
     own_said: LabelReading | None = None,

@@ -18,9 +18,9 @@ from annotate.alignment.engine import (
     HZ,
     Seen,
     distances,
-    of_length_1,
-    onward,
+    forward_step,
     softmax,
+    unit_rows,
     usual_distances,
 )
 
@@ -99,14 +99,14 @@ class Guide:
             raise ValueError("what is shown is of different cameras or encoders")
         by_camera = [np.concatenate(pictures) for pictures in zip(*pictures_by_run, strict=True)]
         means = tuple(pictures.mean(axis=0) for pictures in by_camera)
-        features = tuple(_seen(s.pictures, means, s.openings) for s in references)
+        features = tuple(_centred_features(s.pictures, means, s.openings) for s in references)
         usual_scales = usual_distances(features) if len(references) > 1 else (ALONE, 1.0)
         return cls(
             tuple(references),
             means,
             features,
             usual_scales,
-            tuple(of_length_1(p[:, :WHOLE]) for p in by_camera),
+            tuple(unit_rows(p[:, :WHOLE]) for p in by_camera),
         )
 
     def strangeness(self, pictures: Sequence[np.ndarray]) -> float:
@@ -115,7 +115,7 @@ class Guide:
         return 1 - float(
             np.mean(
                 [
-                    (shown_pictures @ of_length_1(p[None, :WHOLE])[0]).max()
+                    (shown_pictures @ unit_rows(p[None, :WHOLE])[0]).max()
                     for p, shown_pictures in pairs
                 ]
             )
@@ -126,7 +126,7 @@ def _width(values: np.ndarray) -> int:
     return values.shape[1]
 
 
-def _seen(
+def _centred_features(
     pictures: Sequence[np.ndarray], means: Sequence[np.ndarray], openings: np.ndarray | None
 ) -> Seen:
     """The whole picture and its cells count alike."""
@@ -134,7 +134,7 @@ def _seen(
     halves = chain.from_iterable((values[:, :WHOLE], values[:, WHOLE:]) for values in centred)
     parts = [half for half in halves if _width(half)]
     return Seen(
-        tuple(map(of_length_1, parts)), openings=None if openings is None else GRIPPING * openings
+        tuple(map(unit_rows, parts)), openings=None if openings is None else GRIPPING * openings
     )
 
 
@@ -163,7 +163,7 @@ class Following:
         A picture that tells nothing is forgotten: the episode goes on from where it was before.
         """
         guide = self.guide
-        features = _seen(
+        features = _centred_features(
             [p[None] for p in pictures], guide.means, None if openings is None else openings[None]
         )
         moment_distances = [
@@ -174,7 +174,9 @@ class Following:
         strange = MEMORY * self.strange + strangeness
         far = MEMORY * self.far + min(float(d.min()) for d in moment_distances)
         moment_costs = [d * (DISTANCE / max(1.0, far / count / FAR) ** 2) for d in moment_distances]
-        ways = [onward(MEMORY * previous_costs, PASSING, BACK) for previous_costs in self.costs]
+        ways = [
+            forward_step(MEMORY * previous_costs, PASSING, BACK) for previous_costs in self.costs
+        ]
         start_costs = [np.arange(len(of_one)) * PASSING for of_one in moment_costs]
         costs = [
             arrival_cost + moment_cost
@@ -182,7 +184,7 @@ class Following:
         ]
         recent = [*self.recent, (time_s, moment_costs, costs)][-self.lag - 1 :]
         first_s = time_s if self.first_s is None else self.first_s
-        probabilities = _likely(recent, first_s)
+        probabilities = _moment_likelihoods(recent, first_s)
         apart_now = np.array(
             [float(p @ d) for p, d in zip(probabilities, recent[0][1], strict=True)]
         )
@@ -237,7 +239,7 @@ class Following:
         )
 
 
-def _likely(
+def _moment_likelihoods(
     recent: Sequence[tuple[float, list[np.ndarray], list[np.ndarray]]], first_s: float
 ) -> list[np.ndarray]:
     """Of each shown episode how likely each of its moments is the oldest of some pictures, by what came until then and
@@ -247,7 +249,7 @@ def _likely(
     for r, until in enumerate(costs):
         since = np.zeros_like(until)
         for _, moment_costs, _ in reversed(list(recent)[1:]):
-            since = onward((moment_costs[r] + since)[::-1], PASSING, BACK)[::-1]
+            since = forward_step((moment_costs[r] + since)[::-1], PASSING, BACK)[::-1]
         tempo = np.abs(
             np.log((about_s - first_s + START_S) / (np.arange(len(until)) / HZ + START_S))
         )

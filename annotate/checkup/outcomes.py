@@ -27,7 +27,7 @@ def contradicted_outcomes(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
 
 
 def _contradicted(runs: Sequence[RunSummary], cameras: Sequence[str]) -> Iterator[RunFault]:
-    pictures = np.stack([_seen(run, cameras) for run in runs])
+    pictures = np.stack([_pictures_at_phases(run, cameras) for run in runs])
     ends = pictures[:, -1]
     end_distances = np.array([_to_ends(ends, k) for k in range(len(runs))])
     for k, run in enumerate(runs):
@@ -56,7 +56,7 @@ def _contradicted(runs: Sequence[RunSummary], cameras: Sequence[str]) -> Iterato
         )
 
 
-def _seen(run: RunSummary, cameras: Sequence[str]) -> np.ndarray:
+def _pictures_at_phases(run: RunSummary, cameras: Sequence[str]) -> np.ndarray:
     """What cameras show at the phases, float32 [PHASES, pixels]."""
     pictures = [run.cameras[camera].phases.reshape(PHASES, -1) for camera in cameras]
     return np.concatenate(pictures, axis=1).astype(np.float32)

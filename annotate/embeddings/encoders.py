@@ -13,7 +13,7 @@ import numpy as np
 
 from annotate.config import EmbeddingsConfig
 from annotate.embeddings.projection import Encoder
-from annotate.embeddings.weights import INSTALL, MOBILENET_URL, EncoderError, at_hand
+from annotate.embeddings.weights import INSTALL, MOBILENET_URL, EncoderError, local_weights
 from annotate.pictures import area_averaged
 from core.errors import install_hint
 
@@ -69,7 +69,7 @@ def lack(config: EmbeddingsConfig) -> str:
     if config.encoder == "grey":
         return ""
     missing = _lack_of_packages(config.encoder)
-    if not missing and config.encoder == "mobilenet_v2" and at_hand(MOBILENET_URL) is None:
+    if not missing and config.encoder == "mobilenet_v2" and local_weights(MOBILENET_URL) is None:
         return f"the weights of mobilenet_v2 are not at hand: {INSTALL}"
     return missing
 

@@ -391,7 +391,7 @@ class Client:
                 ):
                     # Tokens that cannot be true are as we count them, at the high estimate
                     cost_usd = estimate_usd
-                    usage = endpoints.counted(request, answer, max_tokens)
+                    usage = endpoints.counted_tokens(request, answer, max_tokens)
                 tokens = dict(
                     zip(("prompt_tokens", "completion_tokens"), usage or (0, 0), strict=True)
                 )

@@ -18,7 +18,7 @@ import aiohttp
 from annotate.model_client import reading, tokens
 from annotate.model_client.calls import Image, Request, VlmError
 from annotate.model_client.profiles import is_same_model
-from annotate.model_client.reading import shown
+from annotate.model_client.reading import one_line
 
 # Of tokens as a server tells them, beside what was sent and came back: a count beyond these is not believed
 LEAST_SHARE = 1 / 32
@@ -77,11 +77,12 @@ def parsed(body: bytes) -> dict[str, Any]:
         answer = json.loads(body)
     except (ValueError, RecursionError):
         raise TryError(
-            "bad_reply", f"the answer is no JSON: {shown(body.decode(errors='replace'))}"
+            "bad_reply", f"the answer is no JSON: {one_line(body.decode(errors='replace'))}"
         ) from None
     if not isinstance(answer, dict):
         raise TryError(
-            "bad_reply", f"the answer is no chat completion: {shown(body.decode(errors='replace'))}"
+            "bad_reply",
+            f"the answer is no chat completion: {one_line(body.decode(errors='replace'))}",
         )
     return answer
 
@@ -99,7 +100,7 @@ def usage_of(answer: Mapping[str, Any]) -> tuple[int, int] | None:
     return None
 
 
-def counted(request: Request, answer: bytes, max_tokens: int) -> tuple[int, int]:
+def counted_tokens(request: Request, answer: bytes, max_tokens: int) -> tuple[int, int]:
     """Prompt and reply tokens, as we count them."""
     return tokens.prompt_tokens(request), min(max_tokens, len(answer) // BYTES_PER_TOKEN)
 
@@ -140,10 +141,12 @@ def completion(answer: Mapping[str, Any], request: Request, names: set[str]) -> 
         finish = choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         raise TryError(
-            "bad_reply", f"the answer is no chat completion: {shown(json.dumps(answer))}"
+            "bad_reply", f"the answer is no chat completion: {one_line(json.dumps(answer))}"
         ) from None
     if not is_same_model(model, names):
-        substitution = f"{shown(str(model), 80)} answered in place of {' or '.join(sorted(names))}"
+        substitution = (
+            f"{one_line(str(model), 80)} answered in place of {' or '.join(sorted(names))}"
+        )
         raise VlmError(
             "wrong_model",
             f"{substitution}: serve the configured model, or configure the served one",
@@ -171,7 +174,7 @@ def _read(
     """The value of a reply. Raises TryError, which names what became of it."""
     assert request.schema is not None
     if refusal := message.get("refusal"):
-        raise TryError("refusal", f"the model declines to answer: {shown(str(refusal))}")
+        raise TryError("refusal", f"the model declines to answer: {one_line(str(refusal))}")
     if finish == "content_filter":
         raise TryError(
             "filtered",
@@ -186,7 +189,7 @@ def _read(
     if finish == "length":
         raise TryError("cut", f"the reply is cut off at {request.max_tokens} tokens (max_tokens)")
     if reading.declines(text):
-        raise TryError("refusal", f"the model declines to answer: {shown(text)}")
+        raise TryError("refusal", f"the model declines to answer: {one_line(text)}")
     if not text.strip():
         if thinking:
             thinking_note = f"; {len(thinking)} characters of thinking came beside it"
@@ -323,14 +326,16 @@ class Endpoint:
             aiohttp.ConnectionTimeoutError,
             aiohttp.InvalidURL,
         ) as e:
-            raise TryError("unsent", f"{self.url}: no connection ({shown(str(e), 120)})") from None
+            raise TryError(
+                "unsent", f"{self.url}: no connection ({one_line(str(e), 120)})"
+            ) from None
         except TimeoutError:
             # The server may have worked all that time: such a failure weighs more than a lost connection
             raise TryError(
                 "failed", f"{self.url}: no whole answer in {timeout_s:g} s", weight=TIMEOUT_WEIGHT
             ) from None
         except (aiohttp.ClientError, OSError, ValueError) as e:
-            cause = shown(str(e) or type(e).__name__, 120)
+            cause = one_line(str(e) or type(e).__name__, 120)
             raise TryError("failed", f"{self.url}: connection broken ({cause})") from None
         if response.status == 200:
             return bytes(answer)
@@ -342,13 +347,13 @@ class Endpoint:
         """The error that an answer other than 200 is: of a busy server, of one that may recover, or for good."""
         words = _words(answer)
         if status == 402 or (status == 429 and QUOTA.search(words)):
-            message = f"{self.url}: HTTP {status}: {shown(words)}; pay the service, or raise its limit, and build again"
-            return VlmError("quota", message)
+            remedy = "pay the service, or raise its limit, and build again"
+            return VlmError("quota", f"{self.url}: HTTP {status}: {one_line(words)}; {remedy}")
         if status == 429 or (status == 503 and after_s is not None):
             return TryError("busy", "HTTP 429", after_s=after_s)
         if self._key:  # some servers repeat what they were given
             words = words.replace(self._key, "[key]")
-        message = f"{self.url}: HTTP {status}: {shown(words)}"
+        message = f"{self.url}: HTTP {status}: {one_line(words)}"
         # Another try may help against an overload or a crash, not against a wrong key, name or request
         if status >= 500 or status == 408:
             return TryError("failed", message)

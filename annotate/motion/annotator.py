@@ -62,7 +62,7 @@ def votes(
     transferred_labels = _voted(moments, labels, episode_voters, voters, finished if by_all else ())
     return {
         i: carried
-        for i, carried in engine.with_usual(transferred_labels, voters).items()
+        for i, carried in engine.with_usual_limit(transferred_labels, voters).items()
         if i in wanting
     }
 
@@ -77,11 +77,11 @@ def _voted(
     """What the episodes that each is laid beside say of it; what it says itself where `own_counts`."""
     usual_scales = engine.usual_distances([moments[v] for v in voters])
     transferred_labels = {}
-    for i, besides in engine.laid(
+    for i, besides in engine.aligned(
         {i: moments[i] for i in episode_voters}, episode_voters, moments, usual_scales
     ):
         references = [(moments[v], labels[v], alignment) for v, alignment in besides.items()]
-        transferred_labels[i] = engine.carry_over(
+        transferred_labels[i] = engine.transfer_label(
             moments[i], references, labels[i] if i in own_counts else None
         )
     return transferred_labels

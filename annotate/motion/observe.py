@@ -88,7 +88,7 @@ def attempts(grippers: Sequence[GripperCurve], config: MotionConfig, fps: float)
         if last is None or last[0] == arm or not _act_together(last[1], attempt, fps):
             joined.append((arm, attempt))
         else:
-            joined[-1] = last[0], _together(last[1], attempt)
+            joined[-1] = last[0], _held_by_both(last[1], attempt)
     return [attempt for _, attempt in joined]
 
 
@@ -108,7 +108,7 @@ def _act_together(first: Attempt, second: Attempt, fps: float) -> bool:
     return is_held and second.closed - first.closed <= TOGETHER_S * fps
 
 
-def _together(first: Attempt, second: Attempt) -> Attempt:
+def _held_by_both(first: Attempt, second: Attempt) -> Attempt:
     """Both hands hold when the second has closed, and no more when the first begins to open."""
     opens = [a.opens for a in (first, second) if a.opens is not None]
     opened = [a.opened for a in (first, second) if a.opened is not None]

@@ -75,7 +75,7 @@ def task_steps(tasks: Sequence[Sequence[Observed]], config: MotionConfig) -> lis
     how sure their grippers are. Where no text asks for a transfer, several episodes have to show it: one agrees with
     itself.
     """
-    wanted_transfers = [_wanted(episodes) for episodes in tasks]
+    wanted_transfers = [_task_transfers(episodes) for episodes in tasks]
     steps_by_task: list[TaskSteps | None] = []
     for episodes, task_transfers in zip(tasks, wanted_transfers, strict=True):
         num_transfers = len(task_transfers)
@@ -99,7 +99,7 @@ def task_steps(tasks: Sequence[Sequence[Observed]], config: MotionConfig) -> lis
     return steps_by_task
 
 
-def _wanted(episodes: Sequence[Observed]) -> tuple[Transfer, ...]:
+def _task_transfers(episodes: Sequence[Observed]) -> tuple[Transfer, ...]:
     """The transfers of a task, by its text, else by its closings."""
     task = episodes[0].signals.task
     acting_episodes = [e for e in episodes if e.attempts]
@@ -120,7 +120,7 @@ def _stay_held(episodes: Sequence[Observed]) -> bool:
 
 def _sureness(episodes: Sequence[Observed], count: int) -> float:
     """How sure it is that each of `count` objects is an attempt of these episodes, 0..1."""
-    finished = _finished(episodes)
+    finished = _without_failed(episodes)
     agree = _num_agreeing(finished, count) * count
     disagree = len(finished) * count - agree
     # An episode that carried some of several objects stopped before it had carried all
@@ -136,12 +136,12 @@ def _name_confidence(episodes: Sequence[Observed], count: int, *, is_asked_for: 
     Each episode is one observation, for it where its gripper closes at the usual time; a text that asks for it is one
     more. So a single run without such a text, or a task half of whose runs do something else, has no names.
     """
-    finished = _finished(episodes)
+    finished = _without_failed(episodes)
     agree = _num_agreeing(finished, count) + is_asked_for
     return agree / (len(finished) + is_asked_for + 1)
 
 
-def _finished(episodes: Sequence[Observed]) -> Sequence[Observed]:
+def _without_failed(episodes: Sequence[Observed]) -> Sequence[Observed]:
     """Those that are not known to have failed; all where each has."""
     return [e for e in episodes if not e.failed] or episodes
 

@@ -82,7 +82,7 @@ def covered(rgb: np.ndarray, run: Mapping[int, np.ndarray], frame: int, seed: in
     frames = np.array(sorted(run))
     distant_frames = frames[np.abs(frames - frame) > APART * (frames[-1] + 1)]
     drawn = rng.permutation(distant_frames if len(distant_frames) else frames)[:NUM_TEXTURES]
-    picture_area = _inside(rgb)
+    picture_area = _without_black_bars(rgb)
     size = rgb.shape[1::-1]
     sized = (run[k] if run[k].shape == rgb.shape else cv2.resize(run[k], size, interpolation=cv2.INTER_AREA)
              for k in map(int, drawn))  # fmt: skip
@@ -92,7 +92,9 @@ def covered(rgb: np.ndarray, run: Mapping[int, np.ndarray], frame: int, seed: in
     ]
     mask = (
         cv2.resize(
-            moving(list(run.values())).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST
+            moving_blocks(list(run.values())).astype(np.uint8),
+            size,
+            interpolation=cv2.INTER_NEAREST,
         )[picture_area]
         > 0
     )
@@ -108,7 +110,7 @@ def covered(rgb: np.ndarray, run: Mapping[int, np.ndarray], frame: int, seed: in
     return result
 
 
-def moving(pictures: Sequence[np.ndarray]) -> np.ndarray:
+def moving_blocks(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Where anything moves in a run, bool [GRID, GRID]; everywhere, where nothing seems to."""
     grids = [
         cv2.resize(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY), (GRID, GRID), interpolation=cv2.INTER_AREA)
@@ -125,7 +127,7 @@ def moving(pictures: Sequence[np.ndarray]) -> np.ndarray:
     return np.ones((GRID, GRID), bool)
 
 
-def _inside(rgb: np.ndarray) -> tuple[slice, slice]:
+def _without_black_bars(rgb: np.ndarray) -> tuple[slice, slice]:
     """The picture without black bars at its sides, in whole blocks where it has some."""
     bright = rgb.max(axis=2) > DARK
     spans = []

@@ -31,11 +31,11 @@ from annotate.samples.unanswerable import (
     draw_form,
     draw_one,
     draw_part,
-    in_pictures,
-    in_words,
     is_whole_other_run,
     part_in_pictures,
+    pictures_demonstration,
     unanswerable,
+    words_demonstration,
 )
 from annotate.samples.wording import (
     answer_text,
@@ -75,7 +75,7 @@ def samples(
 
 def _text(e: LabelledEpisode, config: SamplesConfig) -> Iterator[dict[str, Any]]:
     rng = generator(e, TEXT, config.seed)
-    demonstration = in_words(e)
+    demonstration = words_demonstration(e)
     if demonstration:
         for frame in e.draw_moments(rng, config.text_demo_per_episode, config.rare_share):
             yield _answerable(e, TEXT, "steps", demonstration, e.camera, frame, rng, config)
@@ -83,7 +83,7 @@ def _text(e: LabelledEpisode, config: SamplesConfig) -> Iterator[dict[str, Any]]
 
 def _visual(e: LabelledEpisode, config: SamplesConfig) -> Iterator[dict[str, Any]]:
     rng = generator(e, VISUAL, config.seed)
-    if in_pictures(e, e.camera) is None:
+    if pictures_demonstration(e, e.camera) is None:
         return
     for frame in e.draw_moments(rng, config.visual_demo_per_episode, config.rare_share):
         camera, (is_last, share), is_part = (
@@ -93,7 +93,7 @@ def _visual(e: LabelledEpisode, config: SamplesConfig) -> Iterator[dict[str, Any
         )
         is_shown = e.label.progress[frame] >= share if is_last else e.label.progress[frame] <= share
         part = part_in_pictures(e, camera, is_last, share) if is_part and is_shown else None
-        demonstration = part or in_pictures(e, camera)
+        demonstration = part or pictures_demonstration(e, camera)
         assert demonstration is not None
         yield _answerable(e, VISUAL, "same_view", demonstration, camera, frame, rng, config)
 
@@ -121,7 +121,7 @@ def _cross_view(
             demonstrator = draw_one(rng, other_runs)
             camera = e.camera
             demonstration_camera = demonstrator.camera_like(camera)
-        if demonstration := in_pictures(demonstrator, demonstration_camera):
+        if demonstration := pictures_demonstration(demonstrator, demonstration_camera):
             yield _answerable(
                 e,
                 CROSS_VIEW,

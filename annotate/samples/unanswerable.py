@@ -46,7 +46,7 @@ class Demonstration(NamedTuple):
         return "text"
 
 
-def in_words(e: LabelledEpisode) -> Demonstration | None:
+def words_demonstration(e: LabelledEpisode) -> Demonstration | None:
     """None where the steps are not known by their names."""
     if not e.has_actions or e.label.task is None:
         return None
@@ -82,7 +82,7 @@ def _shares_of_an_incomplete_run(e: LabelledEpisode) -> list[float]:
     return shares
 
 
-def in_pictures(e: LabelledEpisode, camera: str) -> Demonstration | None:
+def pictures_demonstration(e: LabelledEpisode, camera: str) -> Demonstration | None:
     """The run's first frame and the end of each step; None where it did not complete every step, in order."""
     ends = e.step_ends
     if ends is None or e.label.task is None or camera not in e.episode.cameras:
@@ -260,11 +260,11 @@ class _Ways:
         listed_episodes: Sequence[Episode],
     ) -> None:
         self.e = e
-        self.words = in_words(e)
+        self.words = words_demonstration(e)
         # Runs whose pictures show its task: itself, else others of the task
         whole_others = [o for o in others if is_whole_other_run(o, e)]
         if e.label.task is not None:
-            self.demonstrators = [e] if in_pictures(e, e.camera) else whole_others
+            self.demonstrators = [e] if pictures_demonstration(e, e.camera) else whole_others
         else:
             self.demonstrators = []
         # Of other tasks: labelled runs, and others
@@ -282,7 +282,7 @@ class _Ways:
         has_own_pictures = self.demonstrators == [self.e]
         is_foreign = bool(self.foreign or self.listed)
         has_unlike_cameras = any(self.e.unlike_cameras.values())
-        can_tell_others = has_words and any(in_words(o) for o in self.foreign)
+        can_tell_others = has_words and any(words_demonstration(o) for o in self.foreign)
         can_change_camera = has_own_pictures and has_unlike_cameras
         can_show_part = has_own_pictures and self._has_parts()
         occluded = partial(self._own, edit=OCCLUDED)
@@ -324,7 +324,9 @@ class _Ways:
 
     def _foreign_words(self, rng: np.random.Generator) -> ShownDemonstration:
         """The steps of another task."""
-        demonstration = in_words(draw_one(rng, [o for o in self.foreign if in_words(o)]))
+        demonstration = words_demonstration(
+            draw_one(rng, [o for o in self.foreign if words_demonstration(o)])
+        )
         assert demonstration is not None
         return ShownDemonstration("text", demonstration, self.e.camera)
 
@@ -333,7 +335,7 @@ class _Ways:
         demonstrator = draw_one(rng, self.demonstrators)
         is_own = demonstrator is self.e
         camera = draw_camera(rng, self.e) if is_own else self.e.camera
-        demonstration = in_pictures(demonstrator, demonstrator.camera_like(camera))
+        demonstration = pictures_demonstration(demonstrator, demonstrator.camera_like(camera))
         assert demonstration is not None
         view: View = "visual" if is_own else "cross_view"
         return ShownDemonstration(view, demonstration, camera, (demonstrator,))
@@ -345,7 +347,7 @@ class _Ways:
         # The drawn camera may look as all others do
         if not e.unlike_cameras.get(camera):
             camera = draw_one(rng, [c for c, unlike in sorted(e.unlike_cameras.items()) if unlike])
-        demonstration = in_pictures(e, draw_one(rng, e.unlike_cameras[camera]))
+        demonstration = pictures_demonstration(e, draw_one(rng, e.unlike_cameras[camera]))
         assert demonstration is not None
         return ShownDemonstration("visual", demonstration, camera)
 

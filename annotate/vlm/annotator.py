@@ -438,13 +438,13 @@ def _frames_with_text(
     text_of: dict[int, int] = {}
     text_frames: list[int] = []
     for frame in chosen:
-        segment = _at(segments, frame)
+        segment = _segment_at(segments, frame)
         near = (
             f
             for f in text_frames
             if (int(view.phash[f]) ^ int(view.phash[frame])).bit_count() <= NEAR_BITS
         )
-        text_of[frame] = next((f for f in near if _at(segments, f) is segment), frame)
+        text_of[frame] = next((f for f in near if _segment_at(segments, f) is segment), frame)
         if text_of[frame] == frame:
             text_frames.append(frame)
     return text_of
@@ -452,7 +452,7 @@ def _frames_with_text(
 
 def _state(segments: Sequence[Segment], num_planned: int, frame: int) -> str:
     """What the segments say of a moment."""
-    s = _at(segments, frame)
+    s = _segment_at(segments, frame)
     complete = completed_steps(segments, frame)
     if s.kind == STEP:
         current_activity = f"step {(s.step or 0) + 1}, {prompts.quote(s.name)}"
@@ -462,5 +462,5 @@ def _state(segments: Sequence[Segment], num_planned: int, frame: int) -> str:
     return f"{current_activity}; steps still to complete: {', '.join(remaining_steps) or 'none'}"
 
 
-def _at(segments: Sequence[Segment], frame: int) -> Segment:
+def _segment_at(segments: Sequence[Segment], frame: int) -> Segment:
     return next(s for s in segments if s.start_frame <= frame < s.end_frame)

@@ -96,7 +96,7 @@ async def _ask_few(
         asked_runs += next_runs
         num_next = count - len(asked_runs)
         if num_next <= 0:
-            num_missing = max(1, count - 1) - len(_sure(model_labels))
+            num_missing = max(1, count - 1) - len(_sure_labels(model_labels))
             num_next = min(num_missing, 2 * count - len(asked_runs))
         next_runs = []
         if num_next > 0:
@@ -116,7 +116,7 @@ def _to_follow(
     complete = _complete(model_labels)
     reference_labels = {}
     if 2 * len(complete) > len(asked_runs):
-        reference_labels = one_plan(_sure(model_labels) or complete)
+        reference_labels = one_plan(_sure_labels(model_labels) or complete)
     # What the model said of a run stays, be it doubtful: no other run's label takes its place
     runs = [
         e for e in whole if e.episode_index in reference_labels or e.episode_index not in asked_runs
@@ -156,7 +156,7 @@ def _followed(
     motion: MotionConfig,
 ) -> TaskLabels:
     """The labels that are followed, and those of the episodes that follow them well."""
-    are_sure = bool(_sure(reference_labels))
+    are_sure = bool(_sure_labels(reference_labels))
     labels = dict(reference_labels)
     alignments = {}
     signals = {e.episode_index: e for e in episodes}
@@ -186,7 +186,7 @@ def _complete(labels: Mapping[int, Label]) -> dict[int, Label]:
     return {k: label for k, label in labels.items() if finished(label.segments, label.num_planned)}
 
 
-def _sure(labels: Mapping[int, Label]) -> dict[int, Label]:
+def _sure_labels(labels: Mapping[int, Label]) -> dict[int, Label]:
     """The complete labels without a doubt."""
     return {k: label for k, label in _complete(labels).items() if not label.needs_review}
 

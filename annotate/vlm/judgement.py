@@ -105,7 +105,7 @@ def _failed(segments: list[Segment], num_planned: int) -> list[Segment]:
     return segments
 
 
-def _left(segments: Sequence[Segment], num_planned: int) -> list[int]:
+def _open_steps(segments: Sequence[Segment], num_planned: int) -> list[int]:
     """The planned steps that are not complete at the end."""
     complete = completed_steps(segments, segments[-1].end_frame)
     return [step for step in range(num_planned) if step not in complete]
@@ -116,7 +116,7 @@ def _completed(segments: list[Segment], num_planned: int) -> tuple[list[Segment]
 
     A model that denies a step on the way, but not the last one, overlooks something: that is a note of the segment.
     """
-    remaining_steps = _left(segments, num_planned)
+    remaining_steps = _open_steps(segments, num_planned)
     last_attempt = {s.step: k for k, s in enumerate(segments) if s.kind == STEP}
     denied = [
         step
@@ -146,7 +146,7 @@ def _with_missed(
 ) -> tuple[list[Segment], list[str]]:
     """With each step that lacks, where its neighbours in the plan meet; and a note for each."""
     notes = []
-    for step in _left(segments, len(plan)):
+    for step in _open_steps(segments, len(plan)):
         span = _gap(segments, step, len(plan), shown_frames)
         if span is None:
             continue

@@ -107,7 +107,7 @@ def _sheets(
         yield contact_sheet([image for *_, image in tiles], captions, views)
 
 
-def beside(images: Sequence[Image]) -> Image:
+def side_by_side(images: Sequence[Image]) -> Image:
     """One moment by several cameras as one picture: side by side in their order, each as high as the first one."""
     pictures = [_decoded(image) for image in images]
     sizes = sizes_beside([(picture.shape[1], picture.shape[0]) for picture in pictures])
@@ -128,8 +128,8 @@ def sizes_beside(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return [(max(1, round(across * height / down)), height) for across, down in sizes]
 
 
-def size_beside(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """(width, height) of the picture that `beside` makes of pictures of those sizes."""
+def size_side_by_side(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """(width, height) of the picture that `side_by_side` makes of pictures of those sizes."""
     scaled = sizes_beside(sizes)
     return sum(across for across, _ in scaled) + GAP_PX * (len(scaled) - 1), scaled[0][1]
 

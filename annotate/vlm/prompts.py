@@ -16,7 +16,7 @@ from typing import Any
 
 from annotate.config import VlmConfig
 from annotate.model_client.calls import Image, Request
-from annotate.model_client.reading import THOUGHT, in_words, max_chars
+from annotate.model_client.reading import THOUGHT, max_chars, reply_form
 from core.domain.label import DONE, IDLE
 
 FOLDER = Path(__file__).parent / "prompts"
@@ -78,7 +78,7 @@ def request(
 
     The question ends with the form of its reply in words: some servers send a model nothing else of the schema.
     """
-    question = f"{question}\n\n{render('form', form=in_words(schema))}"
+    question = f"{question}\n\n{render('form', form=reply_form(schema))}"
     return Request(
         stage=stage,
         system=render("system"),

@@ -138,10 +138,10 @@ def spans_of(value: Mapping[str, Any], window: Window, num_steps: int) -> list[S
         completed = change["outcome"] == ACHIEVED
         previous_frame = window[window.index(picture) - 1]
         span_at[picture] = Span(labels[change["label"]], previous_frame, picture, completed, notes)
-    return _joined([first, *(span_at[picture] for picture in sorted(span_at))])
+    return _without_repeats([first, *(span_at[picture] for picture in sorted(span_at))])
 
 
-def _joined(spans: Sequence[Span]) -> list[Span]:
+def _without_repeats(spans: Sequence[Span]) -> list[Span]:
     """Idle after idle, and done after done, is one span; a step after itself is a new attempt."""
     joined: list[Span] = []
     for span in spans:
@@ -197,7 +197,7 @@ def _continued(
 
     # The earlier spans up to the cut, what the later window says of the cut itself, and its spans from there on
     head = [s for s in spans if s.start < cut or (do_agree and s.start == cut)]
-    at_cut = _at(later, cut)
+    at_cut = _span_at(later, cut)
     if at_cut.label == head[-1].label:
         head[-1] = _extended(head[-1], at_cut)
     else:
@@ -217,7 +217,7 @@ def _continued(
     if tail and at_cut is later[0] and _is_one_retry(head, unused, tail[0], overlap):
         head[-1] = replace(head[-1], completed=tail[0].completed)
         tail = tail[1:]
-    return _joined([*head, *tail])
+    return _without_repeats([*head, *tail])
 
 
 def _cut(spans: Sequence[Span], later: Sequence[Span], overlap: Window) -> tuple[int, bool]:
@@ -226,7 +226,9 @@ def _cut(spans: Sequence[Span], later: Sequence[Span], overlap: Window) -> tuple
     It is best where no span starts, then near the middle; the middle where they agree nowhere.
     """
     agreed = [
-        k for k, frame in enumerate(overlap) if _at(spans, frame).label == _at(later, frame).label
+        k
+        for k, frame in enumerate(overlap)
+        if _span_at(spans, frame).label == _span_at(later, frame).label
     ]
     starts = {s.start for s in (*spans, *later[1:])}
     middle = len(overlap) // 2
@@ -245,7 +247,7 @@ def _is_one_retry(head: list[Span], unused: list[Span], next_: Span, overlap: Wi
     )
 
 
-def _at(spans: Sequence[Span], frame: int) -> Span:
+def _span_at(spans: Sequence[Span], frame: int) -> Span:
     return spans[max(0, bisect_right([s.start for s in spans], frame) - 1)]
 
 
@@ -328,7 +330,7 @@ def _without_missed(
         is_short = is_inner and spans[k + 1].middle - span.middle <= 2 * tolerance
         if not (is_short and not is_met(span, other_spans, tolerance)):
             remaining_spans.append(span)
-    return _joined(remaining_spans)
+    return _without_repeats(remaining_spans)
 
 
 def is_met(span: Span, other_spans: Sequence[Span], tolerance: float) -> bool:

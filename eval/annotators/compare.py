@@ -394,10 +394,10 @@ def _what_is_there(truth: Path | None) -> str:
 def _over_all_datasets(labellers: Sequence[AnnotatorComparison]) -> list[AnnotatorComparison]:
     """Each labeller that has several datasets against the same kind of label, over all of them."""
     groups = grouped(((c.label_run, c.annotator, c.against), c) for c in labellers)
-    return [_joined(group) for group in groups.values() if len(group) > 1]
+    return [_over_datasets(group) for group in groups.values() if len(group) > 1]
 
 
-def _joined(group: Sequence[AnnotatorComparison]) -> AnnotatorComparison:
+def _over_datasets(group: Sequence[AnnotatorComparison]) -> AnnotatorComparison:
     return replace(
         group[0],
         dataset=EVERY_DATASET,

@@ -131,7 +131,7 @@ def evaluate_benchmark(
             if (store / FILE).exists() and (calls := ResponseStore(store).calls(build)):
                 lake.upsert(f"calls of {build}", vlm_calls=TABLES["vlm_calls"].rows(calls))
 
-    seen_episodes = _seen(
+    seen_episodes = _trained_episodes(
         lake, runner, release if BENCHMARKS[options.benchmark].of_release else None, questions
     )
 
@@ -330,7 +330,7 @@ def _store(
     store_evaluations(lake, "evaluation", [run])
 
 
-def _seen(
+def _trained_episodes(
     lake: Lake, runner: RunnerConfig, release: Release | None, questions: Sequence[Question]
 ) -> SeenEpisodes:
     """The episodes asked about that the model was trained on. None is known of a model that others made, nor among

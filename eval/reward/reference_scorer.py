@@ -11,7 +11,7 @@ import numpy as np
 from annotate.alignment.engine import HZ
 from annotate.alignment.live import Following, Guide, Where
 from annotate.embeddings.projection import Encoder
-from eval.reward.laptop import look
+from eval.reward.laptop import encode_pictures
 from eval.reward.scorer import CameraView, Reward, Scorer
 from eval.reward.stream import LAST_PICTURE, Moment, RewardError, Robot, Stream
 from ingest.signals.gripper import GripperSignal, combined
@@ -98,7 +98,7 @@ class ReferenceScorer(Scorer):
 
     def score(self, moments: Sequence[Moment]) -> list[Reward]:
         views = chain.from_iterable(moment.views.values() for moment in moments)
-        look(self.encoder, chain.from_iterable(views))
+        encode_pictures(self.encoder, chain.from_iterable(views))
         return [self._reward(m) for m in moments]
 
     def _reward(self, moment: Moment) -> Reward:

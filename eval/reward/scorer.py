@@ -216,7 +216,7 @@ def check_rule(rule: ViewRule, cameras: Sequence[str], success: Success | None) 
         )
 
 
-def together(
+def joined_reward(
     rewards: Mapping[str, Reward], rule: ViewRule = "all", success: Success | None = None
 ) -> Reward:
     """One reward of those of several cameras. A camera that failed is made up for by the others; the reward has failed
@@ -356,7 +356,7 @@ class Scorer(ABC):
         judged = []
         for m in moments:
             rewards = {camera: next(rewards_left) for camera in m.views}
-            judged.append(self._judged(together(rewards, m.stream.rule, self.success)))
+            judged.append(self._judged(joined_reward(rewards, m.stream.rule, self.success)))
         return judged
 
     def _judged(self, reward: Reward) -> Reward:

@@ -96,7 +96,7 @@ class Adapter:
     def outputs(self, items: Sequence[Mapping[str, Any]]) -> list[str]:
         """One per item. Raises UserError, RewardError or Refused for items that cannot be read."""
         moments = [self._moment(i, item) for i, item in enumerate(items)]
-        return [said(reward) for reward in self.scorer.score(moments)]
+        return [reward_text(reward) for reward in self.scorer.score(moments)]
 
     def _moment(self, number: int, item: Mapping[str, Any]) -> Moment:
         stream = self.scorer.stream(task_of(item, number), self.fps, cameras=self.cameras)
@@ -140,7 +140,7 @@ def task_of(item: Mapping[str, Any], number: int) -> str:
     return match["task"]
 
 
-def said(reward: Reward) -> str:
+def reward_text(reward: Reward) -> str:
     if reward.progress is None:
         return f"no progress: {reward.failure}"
     return f"<progress>{100 * reward.progress:.2f}%</progress>"

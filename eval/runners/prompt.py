@@ -244,7 +244,9 @@ class LocalRunner(ABC):
         parts = batched(prompts, self.batch_size)
         replies: list[ModelReply] = []
         for part in parts:
-            replies += apart(part, self.run, lambda a, why: ModelReply(a.prompt.key, error=why))
+            replies += answers_by_halves(
+                part, self.run, lambda a, why: ModelReply(a.prompt.key, error=why)
+            )
         return replies
 
     @abstractmethod
@@ -252,7 +254,7 @@ class LocalRunner(ABC):
         """Replies to one batch, in order; it fails as a whole."""
 
 
-def apart[T, R](
+def answers_by_halves[T, R](
     items: Sequence[T], run: Callable[[Sequence[T]], list[R]], failed: Callable[[T, str], R]
 ) -> list[R]:
     """The answers to a batch; a batch that fails is halved until what fails stands alone, with its reason."""
@@ -262,4 +264,7 @@ def apart[T, R](
         if len(items) == 1:
             return [failed(items[0], f"{type(e).__name__}: {' '.join(str(e).split())[:300]}")]
     middle = len(items) // 2
-    return [*apart(items[:middle], run, failed), *apart(items[middle:], run, failed)]
+    return [
+        *answers_by_halves(items[:middle], run, failed),
+        *answers_by_halves(items[middle:], run, failed),
+    ]

@@ -43,7 +43,7 @@ WATCH_S = 0.25  # between two looks at whether a client is still there
 MAX_KEPT = 600  # frames that a session may have to keep for its windows
 VIDEO_S = 60.0  # CPU that a video may take, and as much again for each MB of it
 EXPIRY_S = 5.0  # at most between two looks for idle sessions
-Told = Mapping[str, Any]  # of a moment, as Stream.append has it
+FrameMetadata = Mapping[str, Any]  # of a moment, as Stream.append has it
 Gone = Callable[[], Awaitable[bool]]  # has the client closed the connection?
 
 
@@ -144,7 +144,7 @@ class Service:
         robots: Sequence[RobotRow] | None = None,
     ) -> list[RewardRow]:
         """Rows of a session's next frames, or of the request that this one repeats. Raises Refused."""
-        metadata = told_of(
+        metadata = frame_metadata(
             len(data), len(session.stream.cameras), self.limits, timestamps_s, robots
         )
         first = session.stream.appended if first_frame is None else first_frame
@@ -157,7 +157,7 @@ class Service:
         return await asyncio.shield(request.rows)
 
     async def _append(
-        self, session: ServerSession, data: Sequence[bytes], metadata: Sequence[Told]
+        self, session: ServerSession, data: Sequence[bytes], metadata: Sequence[FrameMetadata]
     ) -> list[RewardRow]:
         """Rows of a session's next frames. Raises Refused; the session is then as it was."""
         stream = session.stream
@@ -173,7 +173,11 @@ class Service:
             return session.rows(moments, rewards, perf_counter() - start_s)
 
     async def score_frames(
-        self, stream: Stream, data: Sequence[bytes], has_gone: Gone, metadata: Sequence[Told]
+        self,
+        stream: Stream,
+        data: Sequence[bytes],
+        has_gone: Gone,
+        metadata: Sequence[FrameMetadata],
     ) -> list[RewardRow]:
         """Rows of a whole run, for a client that may be gone meanwhile. Raises Refused."""
         step = self.limits.max_batch * len(stream.cameras)
@@ -196,7 +200,7 @@ class Service:
         self, task: str, data: Sequence[bytes], run: RunOptions, has_gone: Gone
     ) -> Sequence[Reward | RewardRow]:
         """The reward of a run's last moment and, for a trend, of its first. Raises Refused."""
-        metadata = told_of(len(data), len(run.cameras), self.limits, None, run.robots)
+        metadata = frame_metadata(len(data), len(run.cameras), self.limits, None, run.robots)
         window = self.scorer.window
         is_trend = run.reply == "trend"
         # Pictures whose rate is not told lie as far apart as those that the model was trained on
@@ -265,7 +269,7 @@ class Service:
                     chunks = batched(clip_moments(stream, clip), self.limits.max_batch)
 
                     async def parts() -> AsyncIterator[Sequence[Moment]]:
-                        while moments := await self.in_thread(next, chunks, ()):
+                        while moments := await self.in_thread(lambda: next(chunks, ())):
                             await self._make_ready(moments)
                             yield moments
 
@@ -313,7 +317,7 @@ class Service:
         self,
         stream: Stream,
         data: Sequence[bytes],
-        metadata: Sequence[Told],
+        metadata: Sequence[FrameMetadata],
         first: int,
     ) -> list[Moment]:
         """Frames taken in by a stream, and made ready to be scored. All are decoded before the first one is taken in: a
@@ -359,30 +363,28 @@ class Service:
 
 
 def _appended(
-    stream: Stream, pictures: Sequence[np.ndarray], metadata: Sequence[Told]
+    stream: Stream, pictures: Sequence[np.ndarray], metadata: Sequence[FrameMetadata]
 ) -> list[Moment]:
     """Raises Refused (422)."""
     appended = []
     moments = list(batched(pictures, len(stream.cameras)))
     with refusing():
-        for frame_metadata in metadata[: len(moments)]:  # all before the first one is taken in
-            stream.read(frame_metadata["robot"])
-    for views, frame_metadata in zip(moments, metadata, strict=False):
-        moment = stream.append(
-            dict(zip(stream.cameras, views, strict=True)), score=True, **frame_metadata
-        )
+        for row in metadata[: len(moments)]:  # all before the first one is taken in
+            stream.read(row["robot"])
+    for views, row in zip(moments, metadata, strict=False):
+        moment = stream.append(dict(zip(stream.cameras, views, strict=True)), score=True, **row)
         assert moment is not None  # as `score` says
         appended.append(moment)
     return appended
 
 
-def told_of(
+def frame_metadata(
     count: int,
     cameras: int,
     limits: ServerLimits,
     timestamps_s: Sequence[float] | None = None,
     robots: Sequence[RobotRow] | None = None,
-) -> list[Told]:
+) -> list[FrameMetadata]:
     """What a request of so many pictures says of each moment beside them. Raises Refused (413, 422)."""
     if count > limits.max_frames:
         raise Refused(

@@ -52,7 +52,7 @@ def page(visit: Visiting, dataset: str, task: str = "") -> HTMLResponse:
         raise PageError(
             f"no run of {dataset} that can be used has a label and the task {task[:60]!r}"
         )
-    compared = _spread(runs, MOST_RUNS)
+    compared = _evenly_spread(runs, MOST_RUNS)
     curves = visit.reader.once(
         ("task curves", dataset, task), lambda: _curves(visit.reader, dataset, compared)
     )
@@ -89,7 +89,7 @@ def _most_usual(values: np.ndarray) -> float:
     return float(upper + BEYOND * (upper - lower))
 
 
-def _spread(items: list[Any], max_items: int) -> list[Any]:
+def _evenly_spread(items: list[Any], max_items: int) -> list[Any]:
     """At most so many of some items, evenly spread over them."""
     places = np.linspace(0, len(items) - 1, min(max_items, len(items)))
     return [items[round(place)] for place in places]
@@ -117,7 +117,9 @@ def _plot(
     lines = []
     usual_runs = [place for place in range(len(runs)) if place not in outliers]
     for place in (
-        [*_spread(usual_runs, MOST_LINES), *sorted(outliers)] if usual_runs else sorted(outliers)
+        [*_evenly_spread(usual_runs, MOST_LINES), *sorted(outliers)]
+        if usual_runs
+        else sorted(outliers)
     ):
         number = runs[place]["episode_index"]
         kind = "line unlike" if place in outliers else "line single"
