@@ -297,10 +297,12 @@ def facets(index: Indexed, selection: EpisodeSelection) -> list[tuple[Facet, lis
     then the commonest; lengths by size.
     """
     counts = _counts(index, selection)
-    return [(f, _listed(selection, f.name, counts[f.name])) for f in FACETS if f.name in counts]
+    return [
+        (f, _facet_values(selection, f.name, counts[f.name])) for f in FACETS if f.name in counts
+    ]
 
 
-def _listed(selection: EpisodeSelection, name: str, counts: dict[str, int]) -> list[Counted]:
+def _facet_values(selection: EpisodeSelection, name: str, counts: dict[str, int]) -> list[Counted]:
     """The values of a facet or a mark, and of those chosen also what no episode has."""
     chosen = dict(selection.chosen).get(name, ())
     counts = dict.fromkeys(chosen, 0) | counts
@@ -348,7 +350,9 @@ def marked(
         triples = [(value, *place) for value, place in pairs]
         columns = ([*map(itemgetter(k), triples)] for k in range(3))
         counts = dict(index.rows(COUNT_MARKS_SQL.format(where=condition), *columns, *values))
-        facets.append((name, title, _listed(selection, name, dict.fromkeys(by_value, 0) | counts)))
+        facets.append(
+            (name, title, _facet_values(selection, name, dict.fromkeys(by_value, 0) | counts))
+        )
     return facets
 
 

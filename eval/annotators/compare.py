@@ -21,7 +21,6 @@ from eval.annotators.scoring import (
     ComparedWith,
     RunsApart,
     active_runs,
-    as_truth,
     find_run,
     label_runs,
     published_counts,
@@ -29,6 +28,7 @@ from eval.annotators.scoring import (
     score_label,
     score_steps,
     stored_labels,
+    truth_by_label,
     where_apart,
 )
 from eval.annotators.truth import EpisodeTruth, corpus_truth
@@ -185,7 +185,7 @@ def _reference(
     if reference_name == TRUTH:
         return None
     labels = _usable(stored_labels(lake, dataset, reference_name), episodes)
-    truths = {e: as_truth(episodes[e], label) for e, label in labels.items()}
+    truths = {e: truth_by_label(episodes[e], label) for e, label in labels.items()}
     if reference_name is not None:
         return ComparedWith(reference_name, truths, frozenset({reference_name}))
     # Where the active labels are of several runs, each run is compared with the mixture

@@ -292,7 +292,7 @@ class RunsApart:
     episodes: tuple[Apart, ...]
 
 
-def as_truth(episode: Episode, label: Label) -> EpisodeTruth:
+def truth_by_label(episode: Episode, label: Label) -> EpisodeTruth:
     """Another label in the place of the truth."""
     return EpisodeTruth(
         dataset=episode.dataset,
@@ -318,7 +318,9 @@ def where_apart(
     first, *other_runs = sorted(labels, key=lambda run: run not in active)
     references: dict[str, Mapping[int, EpisodeTruth]] = {}
     for run in other_runs:
-        references[run] = {e: as_truth(episodes[e], label) for e, label in labels[run].items()}
+        references[run] = {
+            e: truth_by_label(episodes[e], label) for e, label in labels[run].items()
+        }
     comparisons = []
     for second, truths in (references or {reference.against: reference.truths}).items():
         differences = []

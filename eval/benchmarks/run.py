@@ -124,7 +124,7 @@ def evaluate_benchmark(
             file = out.with_name(f"{out.stem}.{name}.jsonl")
             asks.append((f"{name} ({runner.model})", METHODS[name], file, its_settings))
         try:
-            answers, notes = _ask(model, asks, questions, options.shards, on_rows)
+            answers, notes = _ask_each(model, asks, questions, options.shards, on_rows)
         finally:
             # Calls of an evaluation that fails or is stopped cost money all the same.
             store = lake.workspace.responses
@@ -210,7 +210,7 @@ def _questions_for_a_head(
     return about_a_state
 
 
-def _ask(
+def _ask_each(
     runner: Runner,
     asks: Sequence[tuple[str, Method, Path, Mapping[str, Any]]],
     questions: Sequence[Question],

@@ -71,7 +71,7 @@ def dataset_page(visit: Visiting, dataset: str, a: str = "", b: str = "") -> HTM
         raise PageError(f"there are no labels of a dataset {dataset[:60]!r}")
     a, b = _sharing(visit.reader, dataset, runs, a, b)
     chosen = [
-        _named(runs, name, k, "this dataset has no label run") for k, name in enumerate((a, b))
+        _side_named(runs, name, k, "this dataset has no label run") for k, name in enumerate((a, b))
     ]
     pair = sorted(run["id"] for run in chosen if run)
     if len({*pair}) == 2:
@@ -110,7 +110,9 @@ def _sharing(
     return (a, b)
 
 
-def _named(sides: list[dict[str, Any]], name: str, place: int, none: str) -> dict[str, Any] | None:
+def _side_named(
+    sides: list[dict[str, Any]], name: str, place: int, none: str
+) -> dict[str, Any] | None:
     """What has a name; without a name what stands at `place`. Raises PageError."""
     side = next((s for s in sides if s["id"] == name), None)
     if name and side is None:
@@ -175,7 +177,7 @@ def page(
     data = shown_episode(visit, episode)
     sides = comparable(data)
     chosen = [
-        _named(sides, name, k, "this episode has no label run or evaluation")
+        _side_named(sides, name, k, "this episode has no label run or evaluation")
         for k, name in enumerate((a, b))
     ]
     n = episode.num_frames

@@ -64,7 +64,7 @@ async def playable(
     request: Request, dataset: str, episode_index: EpisodeIndex, camera: Camera
 ) -> Response:
     """The episode's part of a camera's video in a codec that every browser plays; made where it is not yet."""
-    path = await _made(request, dataset, episode_index, camera, with_label=False)
+    path = await _converted_video(request, dataset, episode_index, camera, with_label=False)
     return FileResponse(path, media_type="video/mp4", headers=SHORT)
 
 
@@ -73,14 +73,14 @@ async def labelled(
     request: Request, dataset: str, episode_index: EpisodeIndex, camera: Camera
 ) -> Response:
     """The same with the label that counts below the pictures, to keep: its steps, its curve, and the moment."""
-    path = await _made(request, dataset, episode_index, camera, with_label=True)
+    path = await _converted_video(request, dataset, episode_index, camera, with_label=True)
     name = f"{quote(dataset, safe='')}-{episode_index:06d}-labelled.mp4"
     return FileResponse(
         path, media_type="video/mp4", headers={"Cache-Control": "no-store"}, filename=name
     )
 
 
-async def _made(
+async def _converted_video(
     request: Request, dataset: str, episode_index: int, camera: int, *, with_label: bool
 ) -> pathlib.Path:
     """The converted video of a camera. Raises PageError."""

@@ -70,7 +70,7 @@ async def answer[T](
     Raises SqlError; a browser that goes away stops its query.
     """
 
-    def asked(given_up: Callable[[], bool]) -> T:
+    def run_in_process(given_up: Callable[[], bool]) -> T:
         explorer_of(request).scribe.settle()
         with (
             explorer_of(request).corpus.state() as state,
@@ -79,7 +79,7 @@ async def answer[T](
             return run_query(process, state, given_up)
 
     async with request.app.state.querying:
-        return await while_wanted(request, asked)
+        return await while_wanted(request, run_in_process)
 
 
 def proof(request: Request, sql: str) -> str:
@@ -123,7 +123,7 @@ async def page(
             result = await run_in_threadpool(_result, table, chart)
         except SqlError as e:
             error = str(e)
-    return await run_in_threadpool(_shown, request, q, chart, asked, result, error)
+    return await run_in_threadpool(_result_page, request, q, chart, asked, result, error)
 
 
 Named = tuple[str, int, int | None]  # dataset, episode_index, and frame_index where a row has one
@@ -193,7 +193,7 @@ def _links(reader: LakeReader, named_rows: list[Named | None]) -> list[str | Non
     return links
 
 
-def _shown(
+def _result_page(
     request: Request,
     q: str,
     chart: str,
@@ -218,7 +218,7 @@ def _shown(
             limits={"rows": MAX_ROWS, "time_s": TIME_S, "memory": MEMORY},
             saved=saved(explorer.space, QUERIES),
             examples=EXAMPLES,
-            relations=described(),
+            relations=relations_with_columns(),
         )
 
 
@@ -265,7 +265,7 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 @cache
-def described() -> list[dict[str, Any]]:
+def relations_with_columns() -> list[dict[str, Any]]:
     """Every table and view with its columns."""
     by_relation = grouped((column.relation, column) for column in columns())
     return [r | {"columns": by_relation.get(r["name"], [])} for r in relations()]
