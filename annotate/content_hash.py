@@ -1,7 +1,8 @@
 """What an episode is known by: a hash of its contents, and the hashes that earlier versions gave the same contents.
 
-What people say of an episode holds for its contents. Whoever changes how they are hashed keeps the former way here, or
-all that people said waits for review; tests/data/workspaces has a workspace of each version.
+What people say of an episode holds for its contents. Whoever changes how they are hashed keeps the
+former way here, or all that people said waits for review; tests/data/workspaces has a workspace of
+each version.
 """
 
 import hashlib
@@ -25,8 +26,8 @@ def content_columns(
     signals: Sequence[GripperSignal],
     stated_grippers: Sequence[Gripper],
 ) -> dict[str, Any]:
-    """Columns of `episode_content`: the hash of task, pictures, and state and action as read (version 2, since 0.2.0),
-    and the hashes of the same by version 1, sorted.
+    """Columns of `episode_content`: the hash of task, pictures, and state and action as read
+    (version 2, since 0.2.0), and the hashes of the same by version 1, sorted.
 
     signals: the grippers as they are read now; stated_grippers: what the registry says of them.
     """
@@ -57,8 +58,9 @@ def _hashes_of_version_1(
 ) -> Iterator[str]:
     """All hashes that version 1, of 0.1.0, may have given.
 
-    It took the state without its gripper, and the gripper as the mean of its dimensions, scaled. Which dimensions these
-    were depended on the format and on names, so there is a hash for each choice that it may have made.
+    It took the state without its gripper, and the gripper as the mean of its dimensions, scaled.
+    Which dimensions these were depended on the format and on names, so there is a hash for each
+    choice that it may have made.
     """
     yield _hash(episode, pictures, episode.state, None)
     columns = (
@@ -94,7 +96,8 @@ def _former_grippers(
 ) -> set[Dimensions]:
     """Dimensions, of a vector of `width`, that version 1 may have taken as the gripper.
 
-    Example: names ["arm_0", "gripper_0", "gripper_1"], no grippers now, width 3: (1, 2), (1,) and (2,).
+    Example: names ["arm_0", "gripper_0", "gripper_1"], no grippers now, width 3: (1, 2), (1,) and
+    (2,).
     """
     gripper_indices = [index for index, name in enumerate(names) if "gripper" in name.lower()]
     # Where vectors were joined, the names of each end with its numbers: the first named so of each vector

@@ -1,8 +1,9 @@
-"""Annotations that others made: every form of steps in LeRobot datasets, ProcVQA-style JSON lines, and the forms of
-annotate.conventions.
+"""Annotations that others made: every form of steps in LeRobot datasets, ProcVQA-style JSON lines,
+and the forms of annotate.conventions.
 
-They are read into spans of steps per episode. The native annotator's rule makes segments of them: frames that no step
-covers are idle, or done at the end of a run that did not fail. An export of ours brings its segments whole.
+They are read into spans of steps per episode. The native annotator's rule makes segments of them:
+frames that no step covers are idle, or done at the end of a run that did not fail. An export of
+ours brings its segments whole.
 """
 
 import hashlib
@@ -56,8 +57,9 @@ EPISODE_NAME = re.compile(r"(\d+)(\.[a-z_]+)*\.jsonl$")
 class Annotation(EpisodeAnnotation):
     """One episode's annotation, by the index that the annotated dataset gives it.
 
-    `of` names the corpus's dataset and episode where the annotated dataset is an export of ours. `num_frames` None: the
-    form does not say. `plan` names the planned steps where the form does. `problem`: why its steps cannot be used.
+    `of` names the corpus's dataset and episode where the annotated dataset is an export of ours.
+    `num_frames` None: the form does not say. `plan` names the planned steps where the form does.
+    `problem`: why its steps cannot be used.
     """
 
     episode_index: int

@@ -1,12 +1,12 @@
-"""Pairs of parts of runs of one task, one of which came further or is better: what preferences are learnt and measured
-by.
+"""Pairs of parts of runs of one task, one of which came further or is better: what preferences are
+learnt and measured by.
 
     further   two moments, of one run or of two, whose labels of progress are apart
     outcome   the last moments of a run that succeeded and of one that failed
     quality   two whole runs, neither known to have failed, one demonstrated much more as is usual for its task
 
-Robometer (arXiv 2603.02115) compares runs by outcome and moments by order; quality is ours. A pair says why it is one,
-what it shows, and which label run its progress is of.
+Robometer (arXiv 2603.02115) compares runs by outcome and moments by order; quality is ours. A pair
+says why it is one, what it shows, and which label run its progress is of.
 """
 
 from bisect import bisect_left, bisect_right, insort
@@ -33,7 +33,8 @@ QUALITY = attrgetter("quality")
 class ComparedRun:
     """One run. frames: int64 [k], rising, the moments that can be shown; progress: float [k], NaN without a label.
 
-    same_as: the task by which runs are compared, within a dataset. quality: the score of demonstration_quality.
+    same_as: the task by which runs are compared, within a dataset. quality: the score of
+    demonstration_quality.
     """
 
     dataset: str
@@ -56,8 +57,8 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class RunPart:
-    """Moments of a run by whose mean score it is compared, and their labels of progress. One moment stands for the run
-    as far as it came by then, several for the run as a whole."""
+    """Moments of a run by whose mean score it is compared, and their labels of progress. One moment
+    stands for the run as far as it came by then, several for the run as a whole."""
 
     dataset: str
     episode_index: int
@@ -83,7 +84,8 @@ class Pair:
 def draw_pairs(runs: Sequence[ComparedRun], per_run: int, seed: int) -> list[Pair]:
     """At most `per_run` pairs of each kind that begin with each run, none twice; in order of runs and kinds.
 
-    A run's pairs hang on the seed and on the runs of its own task, on nothing else, nor on the order of runs.
+    A run's pairs hang on the seed and on the runs of its own task, on nothing else, nor on the
+    order of runs.
     """
     compared = sorted((r for r in runs if len(r.frames)), key=attrgetter("key"))
     run_groups = _similar_runs(compared)

@@ -1,13 +1,15 @@
-"""Quality of labels and runs: signs that a label may be wrong, whether a run failed whose outcome nobody says, and how
-well it was demonstrated.
+"""Quality of labels and runs: signs that a label may be wrong, whether a run failed whose outcome
+nobody says, and how well it was demonstrated.
 
-Signs tell people who review what is odd about an episode among those of its task; none proves that a label is wrong.
+Signs tell people who review what is odd about an episode among those of its task; none proves that
+a label is wrong.
 
-A run that ends as most others do is likely to have ended well, since recordings are kept because most worked. Each sign
-is how far a run is from the others in robust deviations (median, MAD), so that a task whose runs differ much needs a
-larger difference. A logistic function of few signs gives the probability, and how many runs of the task seem to have
-failed shifts it. Its weights were fitted once on simulated runs whose outcomes were left out, and tried on tasks that
-they were not fitted on.
+A run that ends as most others do is likely to have ended well, since recordings are kept because
+most worked. Each sign is how far a run is from the others in robust deviations (median, MAD), so
+that a task whose runs differ much needs a larger difference. A logistic function of few signs gives
+the probability, and how many runs of the task seem to have failed shifts it. Its weights were
+fitted once on simulated runs whose outcomes were left out, and tried on tasks that they were not
+fitted on.
 
 How a run was demonstrated is measured by numbers that need neither a label nor other runs; the view
 `demonstration_quality` (core/demonstration_quality.py) compares them within a task.
@@ -220,7 +222,8 @@ def doubts(
 ) -> list[Doubt | None]:
     """For each run of a task; None where its outcome is known, or too few runs show what is usual.
 
-    last_hashes: the 64-bit perceptual hash of each run's last picture. end_progress: at the last frame, by its label.
+    last_hashes: the 64-bit perceptual hash of each run's last picture. end_progress: at the last
+    frame, by its label.
     """
     is_usual = np.array([run.success is not False for run in runs])
     if is_usual.sum() < FEWEST:
@@ -243,7 +246,8 @@ def doubts(
 def with_task_failure_rate(p: np.ndarray, outcomes: Sequence[bool | None]) -> np.ndarray:
     """Probabilities [runs], as the fit gives them, with the share of failures of their own task in place of the fit's.
 
-    Share and probabilities are estimated in turn (expectation maximisation); known outcomes count for the share.
+    Share and probabilities are estimated in turn (expectation maximisation); known outcomes count
+    for the share.
 
     Example: of eight runs with 0.05 and one with 0.6, hardly any failed: the one has 0.19.
     """
@@ -265,7 +269,8 @@ def signs_of(
 ) -> np.ndarray:
     """How odd the end of each run of a task is, float64 [runs, SIGNS]: from 0 (as the others) to FARTHEST.
 
-    What is usual is read off the runs that are not known to have failed; there are to be two of them at least.
+    What is usual is read off the runs that are not known to have failed; there are to be two of
+    them at least.
     """
     is_usual = np.array([run.success is not False for run in runs])
     log_moving_s = np.log([moving_s(run) + MOVING_FLOOR_S for run in runs])
@@ -326,9 +331,10 @@ END_S = 0.25  # of a run: where it ends
 class RunMeasures:
     """Measurements of one run; a value is None if the source has no state, or no gripper is used.
 
-    rest_s: in all stand-stills, also before the arm sets out and after it has come to rest. pauses: stand-stills
-    between. jerk: 1/s², see `_jerk`. reversals: how often the arm turns back. gripper_moves: closings and openings.
-    end_state [d]: mean over the last END_S; state_spread [d]: standard deviation over the run.
+    rest_s: in all stand-stills, also before the arm sets out and after it has come to rest. pauses:
+    stand-stills between. jerk: 1/s², see `_jerk`. reversals: how often the arm turns back.
+    gripper_moves: closings and openings. end_state [d]: mean over the last END_S; state_spread [d]:
+    standard deviation over the run.
     """
 
     duration_s: float
@@ -394,9 +400,10 @@ def _way(state: np.ndarray, fps: float) -> np.ndarray | None:
 def _jerk(way: np.ndarray) -> float | None:
     """Median jerk over median speed while the arm moves, in 1/s²; None where it hardly moves.
 
-    Jerk that is normalised by speed is what Hogan and Sternad (J. Motor Behavior 41, 2009) measure smoothness by. Their
-    integral, and the spectral arc length of Balasubramanian et al. (J. NeuroEng. Rehab. 12, 2015), follow how long a
-    run is and its few hardest moments; medians see a hand that trembles (docs/data.md has both measured).
+    Jerk that is normalised by speed is what Hogan and Sternad (J. Motor Behavior 41, 2009) measure
+    smoothness by. Their integral, and the spectral arc length of Balasubramanian et al. (J.
+    NeuroEng. Rehab. 12, 2015), follow how long a run is and its few hardest moments; medians see a
+    hand that trembles (docs/data.md has both measured).
     """
     velocity = np.diff(way, axis=0) * PATH_HZ
     jerk = _length(np.diff(velocity, n=2, axis=0)) * PATH_HZ**2

@@ -15,8 +15,8 @@ type Lags = Sequence[Mapping[str, Any]]  # rows of the table signal_lags
 def line(signal: GripperSignal, lags: Lags = ()) -> str:
     """A signal in one line; `lags` are those of its dataset.
 
-    Example: "gripper: state[6] main_gripper, 0..0.07 m, high is open (sure 0.95), closes 1.4 times an episode;
-    why: 0 to 0.07 is a width in metres".
+    Example: "gripper: state[6] main_gripper, 0..0.07 m, high is open (sure 0.95), closes 1.4 times
+    an episode; why: 0 to 0.07 is a width in metres".
     """
     end = open_end(signal)
     closings = signal.closings_per_episode
@@ -119,8 +119,8 @@ def lag(signal: GripperSignal, lags: Lags) -> str:
 
 
 def lag_span(signal: str, lags: Lags) -> str:
-    """Between which lags the chunks of a dataset are corrected for one signal, such as "0.9 to 1.1 s behind" or "0.3 s
-    ahead of"; empty where none is."""
+    """Between which lags the chunks of a dataset are corrected for one signal, such as "0.9 to 1.1
+    s behind" or "0.3 s ahead of"; empty where none is."""
     corrected = [row["lag_s"] for row in lags if row["signal"] == signal and row["is_corrected"]]
     if not corrected:
         return ""

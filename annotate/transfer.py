@@ -1,14 +1,15 @@
 """The `transfer` annotator: a person labels one episode of a task or a few, and the others are laid beside those.
 
-Each episode is laid beside its references by soft alignment. Its progress is the mean of what they say of each of its
-moments, the nearer ones counting more; a step is over where most of what is said lies behind its end. No reference is
-refused: one that is unlike an episode makes its label less sure.
+Each episode is laid beside its references by soft alignment. Its progress is the mean of what they
+say of each of its moments, the nearer ones counting more; a step is over where most of what is said
+lies behind its end. No reference is refused: one that is unlike an episode makes its label less
+sure.
 
-Which episode to label next: all are laid beside each other, and the share of its moving time is the clock of each. What
-all others carry over to an episode is its clock by the task. The next one is the one that, together with the references
-there are, leaves least: how far the clock that the nearest reference carries over is from that by the task, and how
-unlike both are. Where two references or more are labelled already, each is labelled by the others, and the error
-measured.
+Which episode to label next: all are laid beside each other, and the share of its moving time is the
+clock of each. What all others carry over to an episode is its clock by the task. The next one is
+the one that, together with the references there are, leaves least: how far the clock that the
+nearest reference carries over is from that by the task, and how unlike both are. Where two
+references or more are labelled already, each is labelled by the others, and the error measured.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -55,9 +56,9 @@ def _reading(label: Label) -> LabelReading:
 class Alignment:
     """Which frame of which reference each compared frame of an episode is like; arrays [k].
 
-    frames: int64, of the episode. episodes, reference_frames: int64, the likeliest reference and its frame.
-    distances: float32; 1 is usual between frames that show the same moment of two episodes.
-    follows: bool; False: the episode does something that the references do not show.
+    frames: int64, of the episode. episodes, reference_frames: int64, the likeliest reference and
+    its frame. distances: float32; 1 is usual between frames that show the same moment of two
+    episodes. follows: bool; False: the episode does something that the references do not show.
     """
 
     frames: np.ndarray
@@ -88,7 +89,8 @@ def annotate(
 ) -> list[Transferred]:
     """Label episodes of one task by its references; in the order of the episodes.
 
-    An episode that is a reference itself is laid beside the other ones. Labels do not depend on the order of either.
+    An episode that is a reference itself is laid beside the other ones. Labels do not depend on the
+    order of either.
     """
     if not episodes:
         return []
@@ -238,8 +240,8 @@ class NextEpisode:
 class Suggested:
     """next_episodes: the best first. expected: the error of progress of the others, by the number of references.
 
-    measured: the error of references, each labelled by the others; None where fewer than two could be. judged_by: kinds
-    of signals that episodes were compared by: pictures, state, grippers.
+    measured: the error of references, each labelled by the others; None where fewer than two could
+    be. judged_by: kinds of signals that episodes were compared by: pictures, state, grippers.
     """
 
     next_episodes: tuple[NextEpisode, ...]
@@ -257,7 +259,8 @@ def suggested(
 ) -> Suggested | None:
     """Which `candidates`, by their episode_index, to label next; None where nothing of the episodes can be compared.
 
-    episodes: two or more of one task, with those that are references. Costs the square of their number.
+    episodes: two or more of one task, with those that are references. Costs the square of their
+    number.
     """
     in_order = sorted(episodes, key=lambda e: e.episode_index)
     indices = [e.episode_index for e in in_order]

@@ -1,7 +1,8 @@
 """From where on a demonstration is odd: the numbers of the view `demonstration_quality` (warehouse/lake/views).
 
-The view compares each run with the others of its task, over the table `demonstration_measures`. It is SQL and not a
-table, since it depends on all chunks of a dataset: nothing that is stored goes out of date.
+The view compares each run with the others of its task, over the table `demonstration_measures`. It
+is SQL and not a table, since it depends on all chunks of a dataset: nothing that is stored goes out
+of date.
 """
 
 FEWEST = 5  # runs of a task that did not fail: fewer do not show what is usual

@@ -1,7 +1,8 @@
 """Our three servers: one middleware before every request, who may use them, their token, and serving until a signal.
 
-The explorer, the reward server and Dagster's UI let in who shows a token, or whom a reverse proxy names. Slow clients,
-floods and many connections are the reverse proxy's task: see `deploy/nginx.conf`.
+The explorer, the reward server and Dagster's UI let in who shows a token, or whom a reverse proxy
+names. Slow clients, floods and many connections are the reverse proxy's task: see
+`deploy/nginx.conf`.
 """
 
 import hashlib
@@ -59,9 +60,9 @@ TOKENS = {
 class Access:
     """Who may use a server. The default, which no command has: whoever is on this machine.
 
-    `token`: what everybody must show, as bearer or once as `?token=`. `hosts`: names that the Host header may have;
-    None: any. `user_header`: the header in which a reverse proxy at one of `proxies` names the user. `is_local`: only
-    this machine can reach the server.
+    `token`: what everybody must show, as bearer or once as `?token=`. `hosts`: names that the Host
+    header may have; None: any. `user_header`: the header in which a reverse proxy at one of
+    `proxies` names the user. `is_local`: only this machine can reach the server.
     """
 
     token: str | None = field(default=None, repr=False)
@@ -103,9 +104,10 @@ def _plain(scope: Scope, refusal: Refusal) -> Response:
 class Guard:
     """ASGI middleware: host names, origin, token, CSRF token, size of a body, security headers.
 
-    A request that passes has `state.user` (the name that a proxy gave, or None), `state.csrf` and `state.is_program`.
-    `open_paths` need no token. With `checks_csrf` a change needs `state.csrf` of one of our pages in its headers.
-    `refuse` makes the answer to a refused request; `headers` are added to every answer.
+    A request that passes has `state.user` (the name that a proxy gave, or None), `state.csrf` and
+    `state.is_program`. `open_paths` need no token. With `checks_csrf` a change needs `state.csrf`
+    of one of our pages in its headers. `refuse` makes the answer to a refused request; `headers`
+    are added to every answer.
     """
 
     def __init__(
@@ -249,9 +251,9 @@ def token_for(
 ) -> tuple[str | None, str | None]:
     """The token of a server (one of TOKENS), and what a printed link shows of it: one that was given is not repeated.
 
-    It comes from a file, else from the environment, else from where the workspace keeps it; never from an option, as
-    every user of the machine can read arguments. `none`: there is none, which is said on standard error. Raises
-    UserError.
+    It comes from a file, else from the environment, else from where the workspace keeps it; never
+    from an option, as every user of the machine can read arguments. `none`: there is none, which is
+    said on standard error. Raises UserError.
     """
     if none and file:
         raise UserError("--no-token and --token-file exclude each other")
@@ -395,7 +397,8 @@ def server_config(app: Any) -> uvicorn.Config:
 def serve(app: Any, listener: socket.socket, announce: Callable[[str], None]) -> None:
     """Serve until Ctrl-C or SIGTERM, then finish the requests under way; `announce` gets the address once it answers.
 
-    For the main thread alone: it handles signals. `app.state.is_ending()` says whether it was told to end.
+    For the main thread alone: it handles signals. `app.state.is_ending()` says whether it was told
+    to end.
     """
 
     class Announcing(uvicorn.Server):

@@ -1,10 +1,11 @@
 """Soft alignment: how likely each moment of an episode is each moment of a reference, and labels carried over by it.
 
-Moments are compared by what the pictures, the arm's state and the grippers show at each. An episode goes through its
-reference from the beginning on. From one moment to the next it stays where it is, or goes on and passes over any number
-of moments; both cost a little, and so does each moment that is unlike. The least cost of all ways through a pair of
-moments, from the beginning (forward) and to the end (backward), becomes a probability: the softmax over the reference's
-moments (the max-product form of the forward-backward algorithm of hidden Markov models, Rabiner 1989).
+Moments are compared by what the pictures, the arm's state and the grippers show at each. An episode
+goes through its reference from the beginning on. From one moment to the next it stays where it is,
+or goes on and passes over any number of moments; both cost a little, and so does each moment that
+is unlike. The least cost of all ways through a pair of moments, from the beginning (forward) and to
+the end (backward), becomes a probability: the softmax over the reference's moments (the max-product
+form of the forward-backward algorithm of hidden Markov models, Rabiner 1989).
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -28,8 +29,8 @@ BLOCK = 2**22  # cells of the distances that are worked on side by side
 class Beside:
     """An episode beside one reference.
 
-    likely: float64 [k, m], rows sum to 1: how likely each moment of the episode is each of the reference's.
-    apart: float64 [k]: how unlike both are at each moment of the episode; 1 is usual.
+    likely: float64 [k, m], rows sum to 1: how likely each moment of the episode is each of the
+    reference's. apart: float64 [k]: how unlike both are at each moment of the episode; 1 is usual.
     """
 
     likely: np.ndarray
@@ -95,8 +96,9 @@ def forward_costs(weighted: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def forward_step(best: np.ndarray, passing: float = 1.0, back_cost: float = np.inf) -> np.ndarray:
-    """The least cost of coming to each moment of a reference, [..., m], from the costs of having been at each before:
-    by staying, by going on and passing over any number of moments, or by going back as far as need be."""
+    """The least cost of coming to each moment of a reference, [..., m], from the costs of having
+    been at each before: by staying, by going on and passing over any number of moments, or by going
+    back as far as need be."""
     passed = np.arange(best.shape[-1], dtype=np.float64) * passing
     ahead = np.minimum.accumulate(best - passed, axis=-1)[..., :-1] + passed[:-1]
     next_costs = best + STAY
@@ -136,9 +138,9 @@ MAX_PAIRS = 60  # of episodes that show how far apart moments usually are
 class Seen:
     """What shows where an episode is, at k moments.
 
-    pictures: float32 [k, d] of each camera, of length 1, less the mean of the task's. state: float64 [k, d] in standard
-    deviations of the task's, None without. openings: float64 [k, grippers], likewise, in units of how far they usually
-    are apart.
+    pictures: float32 [k, d] of each camera, of length 1, less the mean of the task's. state:
+    float64 [k, d] in standard deviations of the task's, None without. openings: float64 [k,
+    grippers], likewise, in units of how far they usually are apart.
     """
 
     pictures: tuple[np.ndarray, ...]
@@ -324,8 +326,9 @@ AT_ONCE = 16  # episodes: what they are likely like takes memory
 class LabelReading:
     """A label as others are labelled by it: unlike the segments of a `Label` it says when each step was over.
 
-    A segment may end before that, where the arm rests. ends: the frame at which each planned step was completed; one
-    that is missing was not. shows_end: the episode shows that the last thing was let go.
+    A segment may end before that, where the arm rests. ends: the frame at which each planned step
+    was completed; one that is missing was not. shows_end: the episode shows that the last thing was
+    let go.
     """
 
     label: Label
@@ -346,9 +349,10 @@ class LabelReading:
 class Carried:
     """What references say of an episode, before anybody doubts it; arrays [k], at its moments.
 
-    ends: the frame at which each planned step was completed; a step that is missing was not. spread: how far the
-    references are apart, the mean over the episode. doubt: how far the nearest one is. strangeness: how far each moment
-    is from the nearest few; 1 is usual. usual: what hardly any moment of the task's other episodes exceeds.
+    ends: the frame at which each planned step was completed; a step that is missing was not.
+    spread: how far the references are apart, the mean over the episode. doubt: how far the nearest
+    one is. strangeness: how far each moment is from the nearest few; 1 is usual. usual: what hardly
+    any moment of the task's other episodes exceeds.
     """
 
     own: Moments

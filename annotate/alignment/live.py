@@ -1,9 +1,10 @@
 """Laying an episode beside shown ones while it goes on, one picture at a time.
 
-What was seen so far says how likely each moment of each shown episode is now; with a lag, what came next says it of a
-moment that is gone by. An episode may be slower or faster than what is shown, and may go back, at a price. What is
-unlike everything shown says little, and so does what stands still for long, since each picture's part in what is
-believed fades: then the time that has gone by counts the more.
+What was seen so far says how likely each moment of each shown episode is now; with a lag, what came
+next says it of a moment that is gone by. An episode may be slower or faster than what is shown, and
+may go back, at a price. What is unlike everything shown says little, and so does what stands still
+for long, since each picture's part in what is believed fades: then the time that has gone by counts
+the more.
 """
 
 from collections import deque
@@ -49,9 +50,10 @@ COMPLETE = 0.98  # of the most that an episode comes to: its end
 class ReferenceRun:
     """An episode that shows a task, at k moments, HZ a second.
 
-    pictures: float32 [k, d] of each camera, as the encoder gives them: the whole picture, then its cells. progress:
-    float64 [k]. steps: int64 [k], the planned step that is done at each, -1 for none; plan: their names. openings:
-    float64 [k, grippers], in units of how far they usually are apart; None where nobody knows.
+    pictures: float32 [k, d] of each camera, as the encoder gives them: the whole picture, then its
+    cells. progress: float64 [k]. steps: int64 [k], the planned step that is done at each, -1 for
+    none; plan: their names. openings: float64 [k, grippers], in units of how far they usually are
+    apart; None where nobody knows.
     """
 
     name: str
@@ -67,8 +69,8 @@ class ReferenceRun:
 class Where:
     """Where an episode is, by what is shown. about_s: the moment that is spoken of.
 
-    spread: the standard deviation of progress. at_end: how likely all is done. is_strange: the picture is unlike
-    everything shown, and nothing is known.
+    spread: the standard deviation of progress. at_end: how likely all is done. is_strange: the
+    picture is unlike everything shown, and nothing is known.
     """
 
     about_s: float
@@ -82,8 +84,8 @@ class Where:
 
 @dataclass(frozen=True)
 class Guide:
-    """Some shown episodes of a task, ready to lay others beside. whole: float32 [moments, d] of each camera, of length
-    1: all pictures that are shown."""
+    """Some shown episodes of a task, ready to lay others beside. whole: float32 [moments, d] of
+    each camera, of length 1: all pictures that are shown."""
 
     references: tuple[ReferenceRun, ...]
     means: tuple[np.ndarray, ...]
@@ -140,8 +142,9 @@ def _centred_features(
 
 @dataclass
 class Following:
-    """One episode beside a guide. What it keeps does not grow with the episode: the costs of being at each shown
-    moment, and the distances of the last few pictures. lag: moments, HZ a second, by which it speaks later."""
+    """One episode beside a guide. What it keeps does not grow with the episode: the costs of being
+    at each shown moment, and the distances of the last few pictures. lag: moments, HZ a second, by
+    which it speaks later."""
 
     guide: Guide
     lag: int = 0
@@ -242,8 +245,8 @@ class Following:
 def _moment_likelihoods(
     recent: Sequence[tuple[float, list[np.ndarray], list[np.ndarray]]], first_s: float
 ) -> list[np.ndarray]:
-    """Of each shown episode how likely each of its moments is the oldest of some pictures, by what came until then and
-    since, and by the time since the first one."""
+    """Of each shown episode how likely each of its moments is the oldest of some pictures, by what
+    came until then and since, and by the time since the first one."""
     about_s, _, costs = recent[0]
     probabilities = []
     for r, until in enumerate(costs):

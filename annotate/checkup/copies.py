@@ -1,7 +1,8 @@
 """Copies among the runs of a chunk, by rows, by pictures or by both; and pictures of one run under rows of another.
 
-Each run is compared with those that share rare hashes of pictures, or rows at the same moments; the work grows with the
-frames of a chunk, and with the square of its runs only where their few moments are compared.
+Each run is compared with those that share rare hashes of pictures, or rows at the same moments; the
+work grows with the frames of a chunk, and with the square of its runs only where their few moments
+are compared.
 """
 
 from collections import Counter

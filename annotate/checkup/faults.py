@@ -15,8 +15,9 @@ MAX_IN_WORDS = 3  # stretches of one check that a finding names; all of them are
 class RunFault:
     """One row of the table `run_checks`, without dataset and chunk.
 
-    start_frame, end_frame: the stretch, half-open. measured, usual: in `unit`; `usual` is that of the other runs of its
-    task, or a limit. other: dataset and episode of another run that it is about, such as the one that it is a copy of.
+    start_frame, end_frame: the stretch, half-open. measured, usual: in `unit`; `usual` is that of
+    the other runs of its task, or a limit. other: dataset and episode of another run that it is
+    about, such as the one that it is a copy of.
     """
 
     check_name: str

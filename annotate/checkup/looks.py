@@ -105,8 +105,8 @@ def _to_nearest(run_distances: np.ndarray, texts: Sequence[str], run: int, text:
 def _distances(runs: Sequence[RunSummary]) -> np.ndarray:
     """How far runs are from one another, [runs, runs]: by what each camera shows and by the state, at their phases.
 
-    Each of these counts by its median over all pairs. Of a camera that a run lacks, and of rows of another form, it
-    is as far as the median.
+    Each of these counts by its median over all pairs. Of a camera that a run lacks, and of rows of
+    another form, it is as far as the median.
     """
     parts = [_pictures(runs, camera) for camera in cameras_of(runs)]
     parts.append(_states(runs))

@@ -17,8 +17,8 @@ MIN_EARLIER_TIMES = 2.2  # of how far the end is from what the others show earli
 
 
 def contradicted_outcomes(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
-    """A run that is said to have succeeded, and ends like what the others of its task show earlier, not like their
-    ends."""
+    """A run that is said to have succeeded, and ends like what the others of its task show earlier,
+    not like their ends."""
     runs_by_task = grouped((run.task, run) for run in runs if run.task and run.success is not False)
     for siblings in runs_by_task.values():
         cameras = set.intersection(*(set(run.cameras) for run in siblings))

@@ -18,8 +18,8 @@ MOVING = 0.25  # of its fast speed: an arm that is faster moves
 class CameraSignals:
     """One camera of a run; arrays have one entry per frame, `tiny` one per `tiny_every` frames.
 
-    change, luma: 0..1, as in the table frames. sharpness: as in annotate.pictures.Measures. phash: uint64.
-    tiny: uint8 [k, 16, 16].
+    change, luma: 0..1, as in the table frames. sharpness: as in annotate.pictures.Measures. phash:
+    uint64. tiny: uint8 [k, 16, 16].
     """
 
     camera: str
@@ -37,9 +37,10 @@ class CameraSignals:
 class RunSignals:
     """One run with n frames.
 
-    state, action: float64 [n, d] in the source's units, None where there is none. times_s: [n]. openings: of each
-    gripper [n], 0 closed to 1 open, or None. grippers: the signals that they are of. cameras: the usable ones, the
-    preferred one first. statistics: what the source states of the values.
+    state, action: float64 [n, d] in the source's units, None where there is none. times_s: [n].
+    openings: of each gripper [n], 0 closed to 1 open, or None. grippers: the signals that they are
+    of. cameras: the usable ones, the preferred one first. statistics: what the source states of the
+    values.
     """
 
     episode_index: int
@@ -80,7 +81,8 @@ class RunSignals:
     def arm_speed(self) -> np.ndarray | None:
         """How fast the arm moves from the frame before, [n], in standard deviations a frame; None where it does not.
 
-        0 at frame 0, unlike in `signal_lag.arm_speed`: of short runs one frame more decides how late they seem.
+        0 at frame 0, unlike in `signal_lag.arm_speed`: of short runs one frame more decides how
+        late they seem.
         """
         if self.state is None or len(self.state) != len(self) or len(self) < 2:
             return None

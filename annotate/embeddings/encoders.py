@@ -1,6 +1,7 @@
 """Frozen encoders by name: pictures of one size in, numbers out. torch is imported only where an encoder needs it.
 
-Whatever an encoder gives becomes 256 numbers of the whole picture and 64 of each cell of a grid (projection.py).
+Whatever an encoder gives becomes 256 numbers of the whole picture and 64 of each cell of a grid
+(projection.py).
 """
 
 import hashlib
@@ -89,7 +90,8 @@ def identity(config: EmbeddingsConfig) -> str:
 def grey(pictures: np.ndarray, grid: int) -> np.ndarray:
     """Small grey pictures of even contrast, float32 [n, 256 + 64 * grid ** 2], of uint8 RGB [n, s, s, 3].
 
-    Of the whole picture 16 x 16 cells, of each cell of the grid 8 x 8; mean 0 and deviation 1 over the picture.
+    Of the whole picture 16 x 16 cells, of each cell of the grid 8 x 8; mean 0 and deviation 1 over
+    the picture.
     """
     return np.stack([_grey_numbers(picture, grid) for picture in pictures])
 

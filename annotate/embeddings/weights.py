@@ -41,7 +41,8 @@ def local_weights(url: str) -> Path | None:
 def weights_file(url: str, sha256: str = "") -> Path:
     """A checked file of weights, downloaded if it is missing. Raises EncoderError.
 
-    `sha256` is or begins with that of the file; else its name says it, as torch's hub has it: resnet18-f37072fd.pth.
+    `sha256` is or begins with that of the file; else its name says it, as torch's hub has it:
+    resnet18-f37072fd.pth.
     """
     sha256 = sha256 or Path(url).stem.rpartition("-")[2]
     stored_path = local_weights(url)

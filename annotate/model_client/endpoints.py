@@ -33,9 +33,10 @@ RETRY = "An earlier reply could not be used: {problem}. Reply once more, with th
 class TryError(Exception):
     """A try without a usable reply, which another try may mend.
 
-    kind: busy (the server has too much to do), unsent (no connection), failed, or one of BAD_REPLIES (nothing may be
-    labelled from it). Nobody has worked for the first two. weight: how many failures it counts as. after_s: how long
-    the server asks to be left alone; None: it does not say.
+    kind: busy (the server has too much to do), unsent (no connection), failed, or one of
+    BAD_REPLIES (nothing may be labelled from it). Nobody has worked for the first two. weight: how
+    many failures it counts as. after_s: how long the server asks to be left alone; None: it does
+    not say.
     """
 
     def __init__(self, kind: str, why: str, *, weight: int = 1, after_s: float | None = None):
@@ -46,8 +47,8 @@ class TryError(Exception):
 
 
 def body_of(request: Request, model: str, fields: Mapping[str, Any], problem: str = "") -> bytes:
-    """The JSON of a request. `fields`: beside model and messages, by the server's profile; `problem`: what was wrong
-    with the reply before. Raises VlmError for a damaged picture."""
+    """The JSON of a request. `fields`: beside model and messages, by the server's profile;
+    `problem`: what was wrong with the reply before. Raises VlmError for a damaged picture."""
     parts = [*request.content, RETRY.format(problem=problem)] if problem else request.content
     content = [
         _picture(part) if isinstance(part, Image) else {"type": "text", "text": part}
@@ -239,7 +240,8 @@ class Served:
     def of_card(cls, card: Mapping[str, object]) -> "Served":
         """Of a card in /v1/models. The folder of a hub's cache tells repository and revision.
 
-        Example: the root ".../models--Qwen--Qwen3-VL-2B/snapshots/<40 hex>" is "Qwen/Qwen3-VL-2B" in that revision.
+        Example: the root ".../models--Qwen--Qwen3-VL-2B/snapshots/<40 hex>" is "Qwen/Qwen3-VL-2B"
+        in that revision.
         """
         root, revision = (card.get(name) for name in ("root", "revision"))
         if isinstance(root, str) and (

@@ -1,8 +1,9 @@
 """A reply read as a person would read it: the JSON object in a text, its values as the schema has them.
 
-What is read past: fences and words around the object, thinking before it, keys that nobody asked for, capitals of keys
-and choices, numbers and truth values as text, quotation marks and dashes of typography, thoughts that are too long or
-lack. What a label is made of is never guessed: a choice that is none of the list, or a number beyond it, is a problem.
+What is read past: fences and words around the object, thinking before it, keys that nobody asked
+for, capitals of keys and choices, numbers and truth values as text, quotation marks and dashes of
+typography, thoughts that are too long or lack. What a label is made of is never guessed: a choice
+that is none of the list, or a number beyond it, is a problem.
 """
 
 import json
@@ -209,7 +210,8 @@ def _for_people(schema: Schema) -> dict[str, Any]:
 def reply_form(schema: Schema) -> str:
     """The form of a reply for a prompt: an object as JSON, with what may stand in place of each value.
 
-    Example: {"seen": "text, at most 100 characters", "picture": the number of a picture, from 15 to 300}
+    Example: {"seen": "text, at most 100 characters", "picture": the number of a picture, from 15 to
+    300}
     """
     if "enum" in schema:
         return _choices_in_words(schema["enum"])

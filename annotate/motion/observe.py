@@ -1,5 +1,5 @@
-"""Signals of one episode, and what they show by themselves: how fast the arm moves, where it is idle, and each attempt
-of a gripper or hand to hold something. Spans are half-open, in frames.
+"""Signals of one episode, and what they show by themselves: how fast the arm moves, where it is
+idle, and each attempt of a gripper or hand to hold something. Spans are half-open, in frames.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,8 @@ from ingest.signals.gripper import STARTED, STARTED_S
 class GripperCurve:
     """The gripper or hand of one arm over an episode.
 
-    opening: [n], 0 (closed) to 1 (open) of its range over the dataset. Without a polarity 0 and 1 may be exchanged.
+    opening: [n], 0 (closed) to 1 (open) of its range over the dataset. Without a polarity 0 and 1
+    may be exchanged.
     """
 
     opening: np.ndarray
@@ -33,11 +34,12 @@ NOT_LISTED = EpisodeRecord(episode_index=0, source_id="", fps=0.0, task=None)
 class Signals:
     """What is measured of one episode, where `Episode` has its facts: arrays [n], None if the source has no such thing.
 
-    change: the visual change of the view in which most changes; phash: of the preferred camera. views: the cameras that
-    it is labelled by, the preferred one first. tiny: of each usable camera the frames int64 [k] of its tiny pictures,
-    and their pixels uint8 [k, p]. record: as its source lists it, where the lake holds it.
-    pictures: of each camera, in the same order in all episodes of a task, the frames int64 [k], rising, and what they
-    show, float32 [k, d]; None of a camera that this episode lacks.
+    change: the visual change of the view in which most changes; phash: of the preferred camera.
+    views: the cameras that it is labelled by, the preferred one first. tiny: of each usable camera
+    the frames int64 [k] of its tiny pictures, and their pixels uint8 [k, p]. record: as its source
+    lists it, where the lake holds it. pictures: of each camera, in the same order in all episodes
+    of a task, the frames int64 [k], rising, and what they show, float32 [k, d]; None of a camera
+    that this episode lacks.
     """
 
     fps: float
@@ -66,8 +68,8 @@ TOGETHER_S = 3.0  # two hands that close within this time act on one thing
 class Attempt:
     """One closing, and the opening after it; frames.
 
-    closes, closed: the last frame before the gripper closes, the first at which it has. opens, opened: the same of its
-    opening; None where it never opens again.
+    closes, closed: the last frame before the gripper closes, the first at which it has. opens,
+    opened: the same of its opening; None where it never opens again.
     """
 
     closes: int
@@ -196,8 +198,8 @@ def idle_spans(
 ) -> list[tuple[int, int]]:
     """The start of the episode until the arm sets out, pauses of at least `idle_min_s`, and its rest at the end.
 
-    `activity` [n] is how fast the arm moves, `fast` its fast speed in the same unit. An arm that is slow all the time
-    has no idle spans: its speeds say nothing.
+    `activity` [n] is how fast the arm moves, `fast` its fast speed in the same unit. An arm that is
+    slow all the time has no idle spans: its speeds say nothing.
     """
     n = len(activity)
     pausing = activity < config.pause_speed * fast
@@ -241,8 +243,8 @@ def without_work(
 ) -> list[tuple[int, int]]:
     """The idle spans of an episode of `n` frames without those in which a gripper works; what remains is long enough.
 
-    Example: at 10 fps, an idle span of frames 20 to 50 in which a gripper closes from 30 to 34 leaves 20 to 30 and
-    34 to 50; one that closes from 22 to 26 leaves 26 to 50.
+    Example: at 10 fps, an idle span of frames 20 to 50 in which a gripper closes from 30 to 34
+    leaves 20 to 30 and 34 to 50; one that closes from 22 to 26 leaves 26 to 50.
     """
     pieces = list(idle)
     for start, end in works:
@@ -265,8 +267,8 @@ def split_at_idle(
 ) -> list[Segment]:
     """The same segments, each step that idle spans interrupt in its parts; only the last part completes the step.
 
-    Example: at 10 fps, a completed step of frames 0 to 100 with an idle span from 40 to 60 becomes a step 0 to 40 that
-    is not completed, an idle segment 40 to 60, and a completed step 60 to 100.
+    Example: at 10 fps, a completed step of frames 0 to 100 with an idle span from 40 to 60 becomes
+    a step 0 to 40 that is not completed, an idle segment 40 to 60, and a completed step 60 to 100.
     """
     return [*chain.from_iterable(_parts(segment, idle, fps) for segment in segments)]
 

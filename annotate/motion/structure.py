@@ -1,17 +1,18 @@
 """Steps of the episodes of a task that carry something, by what their grippers show.
 
-The text says how many objects are to be carried, else the number of closings that carried far does. Of an episode's
-attempts those that carried the farthest count, as many as there are objects; each of the others failed. One object that
-is grasped as slowly as people do it has a step for each part of the transfer; several objects, or a quick gripper, have
-two for each.
+The text says how many objects are to be carried, else the number of closings that carried far does.
+Of an episode's attempts those that carried the farthest count, as many as there are objects; each
+of the others failed. One object that is grasped as slowly as people do it has a step for each part
+of the transfer; several objects, or a quick gripper, have two for each.
 
-Example: the text asks for one cup to be put on a plate. The gripper closes at 3 s and opens at 4 s, closes at 6 s and
-opens at 9 s, and the arm moves far only in between the last two. The first attempt failed; the steps are to reach for
-the cup, to grasp it from 6 s on, to carry it, to place it up to 9 s, and to let it go.
+Example: the text asks for one cup to be put on a plate. The gripper closes at 3 s and opens at 4 s,
+closes at 6 s and opens at 9 s, and the arm moves far only in between the last two. The first
+attempt failed; the steps are to reach for the cup, to grasp it from 6 s on, to carry it, to place
+it up to 9 s, and to let it go.
 
-How sure that is: `n` observations that agree are right again in n of n + 1 cases (the rule of succession, Laplace 1814,
-without a case against it). An observation is an object of an episode whose gripper does what those of the other
-episodes do at about the same share of the moving time.
+How sure that is: `n` observations that agree are right again in n of n + 1 cases (the rule of
+succession, Laplace 1814, without a case against it). An observation is an object of an episode
+whose gripper does what those of the other episodes do at about the same share of the moving time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,8 +40,8 @@ MIN_EPISODES = 3  # fewer do not show what is usual
 class TaskSteps:
     """The planned steps of a task: the same parts for each of its transfers, one after the other.
 
-    stays_held: most of its episodes end with the thing in the gripper. name_confidence: how likely it is that these
-    deeds are done, 0..1.
+    stays_held: most of its episodes end with the thing in the gripper. name_confidence: how likely
+    it is that these deeds are done, 0..1.
     """
 
     transfers: tuple[Transfer, ...]
@@ -71,9 +72,9 @@ class TaskSteps:
 def task_steps(tasks: Sequence[Sequence[Observed]], config: MotionConfig) -> list[TaskSteps | None]:
     """The planned steps of each of some tasks of one robot, each given by its episodes.
 
-    None where grippers do not show them, or the text asks for something else. Tasks of as many objects show together
-    how sure their grippers are. Where no text asks for a transfer, several episodes have to show it: one agrees with
-    itself.
+    None where grippers do not show them, or the text asks for something else. Tasks of as many
+    objects show together how sure their grippers are. Where no text asks for a transfer, several
+    episodes have to show it: one agrees with itself.
     """
     wanted_transfers = [_task_transfers(episodes) for episodes in tasks]
     steps_by_task: list[TaskSteps | None] = []
@@ -133,8 +134,9 @@ def _sureness(episodes: Sequence[Observed], count: int) -> float:
 def _name_confidence(episodes: Sequence[Observed], count: int, *, is_asked_for: bool) -> float:
     """How likely it is that each of `count` objects is grasped and carried, 0..1, by the rule of succession.
 
-    Each episode is one observation, for it where its gripper closes at the usual time; a text that asks for it is one
-    more. So a single run without such a text, or a task half of whose runs do something else, has no names.
+    Each episode is one observation, for it where its gripper closes at the usual time; a text that
+    asks for it is one more. So a single run without such a text, or a task half of whose runs do
+    something else, has no names.
     """
     finished = _without_failed(episodes)
     agree = _num_agreeing(finished, count) + is_asked_for
@@ -278,8 +280,8 @@ def _part_ends(episode: Observed, attempt: Attempt, parts: Sequence[str]) -> lis
 def over_goal(state: np.ndarray, start: int, end: int) -> int:
     """Where the arm comes down at the end of its way from frame `start` to `end`; `state` [n, d] is its pose.
 
-    An arm that lifts, carries and lowers leaves the straight line between both ends. It comes down from the last frame
-    at which it is nearly as far from that line as it ever is.
+    An arm that lifts, carries and lowers leaves the straight line between both ends. It comes down
+    from the last frame at which it is nearly as far from that line as it ever is.
     """
     start = min(start, len(state) - 1)
     path = np.asarray(state[start : max(end, start) + 1] - state[start], np.float64)
@@ -335,8 +337,8 @@ def _curve(
 ) -> np.ndarray:
     """Progress [n]: each step earns its budget along the moving time up to its end.
 
-    The budget of a step is `sureness` of an equal share of the whole, and what is left of its share of the moving time.
-    Steps that were not completed leave equal shares to all.
+    The budget of a step is `sureness` of an equal share of the whole, and what is left of its share
+    of the moving time. Steps that were not completed leave equal shares to all.
     """
     total = len(steps.plan)
     times = np.maximum.accumulate(

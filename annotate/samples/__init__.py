@@ -1,9 +1,10 @@
 """The samples stage: question-answer samples of the labelled episodes of a chunk.
 
-Everything random is seeded per (seed, dataset, episode, family), so samples do not depend on the order of work or on
-the number of workers. Quotas per episode and windows in seconds make them independent of the frame rate. What a sample
-compares an episode with comes from the same split: from the same chunk, or of another task from what the listing names
-beyond it. Labels of steps without names, and those that are not sure of them, make samples of their progress alone.
+Everything random is seeded per (seed, dataset, episode, family), so samples do not depend on the
+order of work or on the number of workers. Quotas per episode and windows in seconds make them
+independent of the frame rate. What a sample compares an episode with comes from the same split:
+from the same chunk, or of another task from what the listing names beyond it. Labels of steps
+without names, and those that are not sure of them, make samples of their progress alone.
 """
 
 from collections.abc import Sequence

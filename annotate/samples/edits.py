@@ -1,10 +1,11 @@
 """Pictures that are edited for unanswerable samples. An edit is named <kind>-<seed as 8 hex digits>.
 
-`occluded`: all that a task is about is covered, by patches of other pictures of the same run. A board of one colour
-would give itself away: a model could learn to look for the board. So the patches are real texture, of the run's own
-pictures turned upside down, and of many places to take one from the one counts that leaves the picture's colours and
-edges most as they were. Where patches lie, their sizes and shapes are drawn; their rims are blended. They cover what
-moves anywhere in the run, so the things are hidden wherever they are. `edited`: by an image editor.
+`occluded`: all that a task is about is covered, by patches of other pictures of the same run. A
+board of one colour would give itself away: a model could learn to look for the board. So the
+patches are real texture, of the run's own pictures turned upside down, and of many places to take
+one from the one counts that leaves the picture's colours and edges most as they were. Where patches
+lie, their sizes and shapes are drawn; their rims are blended. They cover what moves anywhere in the
+run, so the things are hidden wherever they are. `edited`: by an image editor.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -191,8 +192,8 @@ def _outline(shape: tuple[int, ...], y: int, x: int, rng: np.random.Generator) -
 class _Matcher:
     """Finds where to take a patch from, so that colours and edges of the whole picture stay most as they were.
 
-    Compared is on small pictures: counts of colours and of differences between neighbours, by their square roots, so
-    that what is rare in a picture weighs as what is common.
+    Compared is on small pictures: counts of colours and of differences between neighbours, by their
+    square roots, so that what is rare in a picture weighs as what is common.
     """
 
     def __init__(self, rgb: np.ndarray, textures: Sequence[np.ndarray]) -> None:

@@ -45,8 +45,9 @@ ROUNDING = 1e-9  # keeps a product that should be whole from being rounded down
 def frame_states(progress: np.ndarray, segments: Sequence[Segment], fps: float) -> np.ndarray:
     """What each frame shows, as an index of STATES, int8 [num_frames].
 
-    Finished: progress is 1. Regressed: less than a second before. Failed: in an attempt that came to nothing, or after
-    the last attempt of a run that ends unfinished. Stalled: idle, or no gain within a second.
+    Finished: progress is 1. Regressed: less than a second before. Failed: in an attempt that came
+    to nothing, or after the last attempt of a run that ends unfinished. Stalled: idle, or no gain
+    within a second.
     """
     frames = np.arange(len(progress))
     look_back = round(LOOK_BACK_S * fps)
@@ -83,11 +84,12 @@ def draw_moments(
 ) -> list[int]:
     """Distinct frames in order, as many as the quota says wherever the run has so many.
 
-    Each rare state that the run has gets `rare_share` of them (one at least), ongoing work the rest; the moments of a
-    state are spread over its frames, one drawn from each of equal parts. `ends`: the first and the last frame are in.
+    Each rare state that the run has gets `rare_share` of them (one at least), ongoing work the
+    rest; the moments of a state are spread over its frames, one drawn from each of equal parts.
+    `ends`: the first and the last frame are in.
 
-    Example: of 100 frames at 10 fps, the last 10 of them finished, a quota of 8 with a rare share of 1/8 draws 7 of the
-    ongoing frames, one from each seventh of them, and 1 finished frame.
+    Example: of 100 frames at 10 fps, the last 10 of them finished, a quota of 8 with a rare share
+    of 1/8 draws 7 of the ongoing frames, one from each seventh of them, and 1 finished frame.
     """
     num_frames = len(state)
     # A short run gives few moments: more would be nearly the same pictures again
@@ -135,8 +137,9 @@ def _counts_by_state(
 class LabelledEpisode:
     """An episode that samples are drawn of, with its label, which has progress.
 
-    `picture_sizes`: of each camera the (width, height) of its pictures in a shard; `reasons`: the annotator's words at
-    some frames; `unlike_cameras`: of each camera, those that show something else.
+    `picture_sizes`: of each camera the (width, height) of its pictures in a shard; `reasons`: the
+    annotator's words at some frames; `unlike_cameras`: of each camera, those that show something
+    else.
     """
 
     episode: Episode
@@ -187,8 +190,8 @@ class LabelledEpisode:
     def remaining(self, frame: int) -> list[int]:
         """Planned steps that are not complete after frame `frame`, in order; a step done again is not complete before.
 
-        While progress is below 1 (a run that is known to have failed) the last step at least remains. Empty, too, where
-        no step is known.
+        While progress is below 1 (a run that is known to have failed) the last step at least
+        remains. Empty, too, where no step is known.
         """
         complete = completed_steps(self.label.segments, frame)
         planned = list(range(len(self.steps)))
@@ -254,9 +257,9 @@ def sample_row(
 ) -> dict[str, Any]:
     """A sample of episode `e` as tables and shards hold it; a column that a family does not have may be left out.
 
-    `other_episodes` are further episodes whose pictures it shows. `names_steps`: does it ask for, show or answer
-    with the names
-    of steps? Raises ValueError unless the question has one mark for each picture.
+    `other_episodes` are further episodes whose pictures it shows. `names_steps`: does it ask for,
+    show or answer with the names of steps? Raises ValueError unless the question has one mark for
+    each picture.
     """
     marks = question.count(IMAGE_MARK)
     if marks != len(pictures):

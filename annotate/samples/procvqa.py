@@ -1,8 +1,9 @@
 """ProcVQA samples: a, the run in segments; b, the next or the remaining actions; c, those and the progress.
 
-Two profiles. `balanced`: a quota per episode, pictures at times, moments drawn by state (`moments`). `procvlm`:
-the quotas, windows and intents of the published recipe, whose number grows with the frames of a run; its defects
-are mended: progress counts the current frame, a sample that should give a reason has one.
+Two profiles. `balanced`: a quota per episode, pictures at times, moments drawn by state
+(`moments`). `procvlm`: the quotas, windows and intents of the published recipe, whose number grows
+with the frames of a run; its defects are mended: progress counts the current frame, a sample that
+should give a reason has one.
 """
 
 import json
@@ -73,10 +74,12 @@ def _own_pictures(e: LabelledEpisode, frames: Sequence[int]) -> list[SamplePictu
 def window(frame: int, fps: float, config: SamplesConfig) -> list[int]:
     """Frames up to `frame`, window_step_s apart, closer together near the start of a run; no frame is shown twice.
 
-    The number of pictures must not tell how long the run has lasted, or a model learns to count them instead of looking
-    (it did): so it is the same everywhere but on the first window_frames - 1 frames.
+    The number of pictures must not tell how long the run has lasted, or a model learns to count
+    them instead of looking (it did): so it is the same everywhere but on the first window_frames -
+    1 frames.
 
-    Example: 4 frames 0.4 s apart, at 10 fps, are [18, 22, 26, 30] for window(30, ...), [0, 2, 4, 6] for window(6, ...).
+    Example: 4 frames 0.4 s apart, at 10 fps, are [18, 22, 26, 30] for window(30, ...), [0, 2, 4, 6]
+    for window(6, ...).
     """
     num_previous = config.window_frames - 1
     step = min(config.window_step_s * fps, frame / max(1, num_previous))

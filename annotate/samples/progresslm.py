@@ -6,9 +6,9 @@
     progresslm_cross_view    those of another camera of the run, or of another run of the same task
     progresslm_unanswerable  a demonstration that says nothing of that picture (`unanswerable`)
 
-The score is the label itself, and so are the shares of the demonstration, hence the two never contradict each other.
-The reference is, in words, the step under way (the last one, once the task is done); in pictures, the one whose share
-is nearest to the score, the earlier of two.
+The score is the label itself, and so are the shares of the demonstration, hence the two never
+contradict each other. The reference is, in words, the step under way (the last one, once the task
+is done); in pictures, the one whose share is nearest to the score, the earlier of two.
 """
 
 from collections.abc import Iterator, Sequence
@@ -61,8 +61,8 @@ def samples(
 ) -> Iterator[dict[str, Any]]:
     """All ProgressLM samples of an episode.
 
-    `other_episodes` are the labelled episodes of its chunk and split, `listed_episodes` runs of other tasks
-    elsewhere in the dataset, by its listing: they may have no label yet.
+    `other_episodes` are the labelled episodes of its chunk and split, `listed_episodes` runs of
+    other tasks elsewhere in the dataset, by its listing: they may have no label yet.
     """
     yield from _text(e, config)
     yield from _visual(e, config)
@@ -185,8 +185,8 @@ def _answerable(
 def _thoughts_on_steps(
     e: LabelledEpisode, demonstration: Demonstration, frame: int
 ) -> tuple[int, str, str]:
-    """The number of the step under way, and of the last one once the task is done; why it is that one, and how the
-    state lies to it."""
+    """The number of the step under way, and of the last one once the task is done; why it is that
+    one, and how the state lies to it."""
     wording = template("progresslm", "think")
     remaining_steps = e.remaining(frame)
     action = without_marks(e.action_at(frame))

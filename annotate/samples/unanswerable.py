@@ -9,9 +9,9 @@ A demonstration is a task's steps in words, or a run's pictures, with the share 
     occluded      what the task is about is covered in the picture (`edits.covered`)
     edited        an image editor took something away, or put something else in its place
 
-All show real pictures of the same dataset, so the picture alone, its colours or its sharpness, does not tell: a model
-has to compare. Each reason that an episode allows for takes its turn, so that two samples of it never have the same
-reason while there is another one.
+All show real pictures of the same dataset, so the picture alone, its colours or its sharpness, does
+not tell: a model has to compare. Each reason that an episode allows for takes its turn, so that two
+samples of it never have the same reason while there is another one.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -158,8 +158,8 @@ def picture_at_share(episode: Episode, camera: str, share: float) -> SamplePictu
 
 
 class Case(NamedTuple):
-    """A question without an answer: how it is asked, its demonstration, the picture of the state, and the episodes
-    beside the run that its pictures are of."""
+    """A question without an answer: how it is asked, its demonstration, the picture of the state,
+    and the episodes beside the run that its pictures are of."""
 
     view: View
     demonstration: Demonstration

@@ -1,9 +1,9 @@
 """The bill of annotating episodes, before any request is sent: calls, times the tokens that one takes.
 
-Which questions follow which, and how many pictures they show, follows from the configuration and an episode's length.
-Of what a model decides, and of how long texts are, the mean over hand-labelled sets is taken, measured by
-`python -m benchmarks.vlm_bill`. Where the model has labelled episodes before, what these took corrects the bill
-(`corrections`).
+Which questions follow which, and how many pictures they show, follows from the configuration and an
+episode's length. Of what a model decides, and of how long texts are, the mean over hand-labelled
+sets is taken, measured by `python -m benchmarks.vlm_bill`. Where the model has labelled episodes
+before, what these took corrects the bill (`corrections`).
 """
 
 import math
@@ -100,7 +100,8 @@ class Prediction:
     def beside(self, calls: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Next to what was really sent (rows of vlm_calls), per stage and for all, with the relative error.
 
-        Tokens are all that was paid for, also for questions without a usable reply: `lost` counts these.
+        Tokens are all that was paid for, also for questions without a usable reply: `lost` counts
+        these.
         """
         paid = [call for call in calls if call["status"] != "sent"]
         true = costs_by_stage(paid)
@@ -136,7 +137,8 @@ def predict(
 ) -> Prediction:
     """The estimated cost of these episodes.
 
-    factors: by stage, as `corrections` returns them. rule: how the model cuts pictures; default: as Qwen3-VL does.
+    factors: by stage, as `corrections` returns them. rule: how the model cuts pictures; default: as
+    Qwen3-VL does.
     """
     by_length = sorted(episodes, key=lambda e: e.num_frames)
     billed = spread(by_length, MAX_BILLED)

@@ -1,8 +1,9 @@
 """A task labelled from a few of its runs: the model is asked about these, and the others are laid beside them.
 
-No run follows one whose label is doubtful: where a second one is, one more is asked about instead. The answers become
-one plan with one set of names. The model is asked about each run that failed or follows badly, and about all runs of a
-task that has few. What it says of a run stays the label of that run.
+No run follows one whose label is doubtful: where a second one is, one more is asked about instead.
+The answers become one plan with one set of names. The model is asked about each run that failed or
+follows badly, and about all runs of a task that has few. What it says of a run stays the label of
+that run.
 """
 
 import asyncio
@@ -45,7 +46,8 @@ async def label_task(
 ) -> TaskLabels:
     """Label the runs of one task: ask the model about a few, and let the others follow these.
 
-    curve_of: the progress [n] of an episode by a label. Runs are compared in threads: replies come in meanwhile.
+    curve_of: the progress [n] of an episode by a label. Runs are compared in threads: replies come
+    in meanwhile.
     """
     count = asked_about([e.success for e in episodes], config)
     whole = [e for e in episodes if e.success is not False]
@@ -83,8 +85,8 @@ async def _ask_few(
 ) -> tuple[list[int], dict[int, Label]]:
     """Ask about a few runs; returns the runs that the model was asked about, and its labels of them.
 
-    The last one is that which the others say least of. One doubtful run is made up for by the others; for each further
-    one one more is asked about, up to twice as many as are wanted.
+    The last one is that which the others say least of. One doubtful run is made up for by the
+    others; for each further one one more is asked about, up to twice as many as are wanted.
     """
     asked_runs: list[int] = []
     model_labels: dict[int, Label] = {}
@@ -111,7 +113,8 @@ def _to_follow(
 ) -> tuple[list[Signals], dict[int, Label]]:
     """The runs that may follow others, with those that they follow, and the labels to follow.
 
-    Doubtful answers count only where there are no sure ones. Where most runs are unfinished, no run follows another.
+    Doubtful answers count only where there are no sure ones. Where most runs are unfinished, no run
+    follows another.
     """
     complete = _complete(model_labels)
     reference_labels = {}

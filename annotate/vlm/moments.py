@@ -1,5 +1,6 @@
-"""Moments at which an arm shows by itself that it goes on to another activity, and what they say of a model's
-boundaries: where these lie off the moments by more than the pictures explain, they are put there.
+"""Moments at which an arm shows by itself that it goes on to another activity, and what they say of
+a model's boundaries: where these lie off the moments by more than the pictures explain, they are
+put there.
 
 Chosen and measured on robots left out: docs/vlm.md.
 """
@@ -66,8 +67,8 @@ def settled(
 ) -> list[int]:
     """The first frame of each span: at its moment, where the model's boundaries lie off these moments on the whole.
 
-    A model that is as exact as its pictures keeps its boundaries: moments are not all true. Each moment is that of one
-    boundary, sharp ones first, and of these the nearest.
+    A model that is as exact as its pictures keeps its boundaries: moments are not all true. Each
+    moment is that of one boundary, sharp ones first, and of these the nearest.
     """
     by_kind = [[*_near(spans, starts, moments, kinds, REACH_S * fps)] for kinds in (*SHARP, SLOW)]
     sharp = [*chain.from_iterable(by_kind[:-1])]

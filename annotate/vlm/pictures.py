@@ -1,5 +1,5 @@
-"""An episode as the model gets to see it, and the pictures in a request: their numbers and times, alone or in contact
-sheets, by one camera or by several at once."""
+"""An episode as the model gets to see it, and the pictures in a request: their numbers and times,
+alone or in contact sheets, by one camera or by several at once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -58,7 +58,8 @@ async def load_pictures(
 ) -> dict[Window, Pictures]:
     """The beginning of a request for each window: every picture with its number and time.
 
-    Each frame is loaded once. Raises what `view.load` raises, ValueError when it leaves a frame out.
+    Each frame is loaded once. Raises what `view.load` raises, ValueError when it leaves a frame
+    out.
     """
     return await asyncio.to_thread(_load, view, list(dict.fromkeys(parts)), sheets)
 

@@ -46,10 +46,11 @@ class Span:
 def shown_frames(coarse: Sequence[int], num_frames: int, fps: float, config: VlmConfig) -> Window:
     """The frames that are shown: pictures_per_s of them, and the last frame, which tells how the run ended.
 
-    Where a coarse keyframe is near, it is taken: it is stored already. A short episode is shown in more frames; one
-    that is a little too long for a request, in fewer.
+    Where a coarse keyframe is near, it is taken: it is stored already. A short episode is shown in
+    more frames; one that is a little too long for a request, in fewer.
 
-    Example: of 100 frames at 15 fps with keyframes at 0, 15, 30 ..., two a second are 0, 8, 15, 22, 30 ... and 99.
+    Example: of 100 frames at 15 fps with keyframes at 0, 15, 30 ..., two a second are 0, 8, 15, 22,
+    30 ... and 99.
     """
     limit = config.max_images
     spacing = fps / config.pictures_per_s
@@ -83,7 +84,8 @@ def shifted_frames(shown_window: Window) -> Window:
 def windows(shown_window: Window, config: VlmConfig) -> list[Window]:
     """Stretches of the shown frames that one request can hold, neighbours overlapping by at least overlap_images.
 
-    Example: 40 frames in requests of 24 pictures, 6 of them shared, are two windows, of the frames [0:24] and [16:40].
+    Example: 40 frames in requests of 24 pictures, 6 of them shared, are two windows, of the frames
+    [0:24] and [16:40].
     """
     size = config.max_images
     if len(shown_window) <= size:
@@ -111,7 +113,8 @@ def around(frames: Sequence[int], shown_window: Window) -> Window:
 def spans_of(value: Mapping[str, Any], window: Window, num_steps: int) -> list[Span]:
     """The spans that a reply of the segment stage tells.
 
-    Changes are sorted, of several at one picture the last counts, repeated idle or done is one span: each noted.
+    Changes are sorted, of several at one picture the last counts, repeated idle or done is one
+    span: each noted.
     """
     # Replies count steps from 1, labels from 0
     labels: dict[str, int | str] = {str(k + 1): k for k in range(num_steps)} | {
@@ -189,8 +192,9 @@ def _continued(
         earlier   0 10 20 30 40 50        A A A B B B
         later           20 30 40 50 60 70     B B B B C C
 
-    They overlap from 20 to 50 and agree at 30, 40 and 50. A span begins at 30; of the others 40 is the nearest to the
-    middle, so the cut is there. Before it the earlier window counts, after it the later one: A A A B B B C C.
+    They overlap from 20 to 50 and agree at 30, 40 and 50. A span begins at 30; of the others 40 is
+    the nearest to the middle, so the cut is there. Before it the earlier window counts, after it
+    the later one: A A A B B B C C.
     """
     overlap = covered_window[bisect_left(covered_window, window[0]) :]
     cut, do_agree = _cut(spans, later, overlap)
@@ -257,10 +261,12 @@ def _span_at(spans: Sequence[Span], frame: int) -> Span:
 def search_ranges(spans: Sequence[Span], num_frames: int) -> list[tuple[int, int]]:
     """For each span but the first: the frames (least, greatest) among which its beginning is searched.
 
-    That is where the coarse pictures put it and, as they may mislead, a quarter more on either side, but never more
-    than half of the way to the neighbour's: the ranges are apart and in order, so boundaries cannot cross.
+    That is where the coarse pictures put it and, as they may mislead, a quarter more on either
+    side, but never more than half of the way to the neighbour's: the ranges are apart and in order,
+    so boundaries cannot cross.
 
-    Example: of two spans in 100 frames the second begins in frames 30 .. 41, so it is searched in 27 .. 44.
+    Example: of two spans in 100 frames the second begins in frames 30 .. 41, so it is searched in
+    27 .. 44.
     """
     starts = [(s.after + 1, s.start) for s in spans[1:]]
     # The episode's ends are fixed
@@ -309,8 +315,9 @@ FARTHEST_S = 1.0
 def agree(a: Sequence[Span], b: Sequence[Span], tolerance: float) -> bool:
     """Do two looks tell the same activities in the same order, and each change within `tolerance` frames?
 
-    A look knows a change only to lie between two pictures, so the distance is that of these ranges: 0 if they overlap.
-    An activity of at most two tolerances may lie between the pictures of one look: it counts where both have it.
+    A look knows a change only to lie between two pictures, so the distance is that of these ranges:
+    0 if they overlap. An activity of at most two tolerances may lie between the pictures of one
+    look: it counts where both have it.
     """
     first_spans = _without_missed(a, b, tolerance)
     second_spans = _without_missed(b, a, tolerance)
@@ -344,8 +351,9 @@ def is_met(span: Span, other_spans: Sequence[Span], tolerance: float) -> bool:
 def expected_f1(starts: Sequence[int], motion_cuts: Sequence[int], fps: float) -> float:
     """How true the boundaries that begin spans at `starts` are likely to be, 0..1, by the arm's own change points.
 
-    A model that tells what pictures show has a boundary near most of these; one whose boundaries are off has not. What
-    counts is the mean of their distances to the nearest boundary, each at most FARTHEST_S. Without any it is UNKNOWN.
+    A model that tells what pictures show has a boundary near most of these; one whose boundaries
+    are off has not. What counts is the mean of their distances to the nearest boundary, each at
+    most FARTHEST_S. Without any it is UNKNOWN.
     """
     if not motion_cuts:
         return UNKNOWN
@@ -365,13 +373,15 @@ def confidences(
 ) -> list[float]:
     """Confidence 0..1 of the segments that begin at `starts`, labelled as `spans` [same length].
 
-    With one look it is `by_motion`, the F1 of boundaries that is expected by the arm; with another one
+    With one look it is `by_motion`, the F1 of boundaries that is expected by the arm; with another
+    one
 
         confidence = 0.5 L + 0.3 B + 0.2 by_motion
 
-    L: share of the segment's frames that the other look gives the same label.
-    B: share of the segment's boundaries that the other look has within `tolerance` frames, the same label following;
-    UNKNOWN of a segment that is the whole episode. The episode's own ends are no boundaries.
+    L: share of the segment's frames that the other look gives the same label. B: share of the
+    segment's boundaries that the other look has within `tolerance` frames, the same label
+    following; UNKNOWN of a segment that is the whole episode. The episode's own ends are no
+    boundaries.
     """
     if other_spans is None:
         return [round(by_motion, 4)] * len(spans)

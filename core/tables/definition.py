@@ -22,8 +22,9 @@ class Column:
 class Table:
     """One lake table. `key` is unique (checked at each publish: the lake has no constraints of its own).
 
-    `must`: SQL conditions that no row breaks; one that is null (of a value that is not known) is not broken.
-    `compact`: its files are made small, at some cost of writing them: for columns that hold most of a lake's bytes.
+    `must`: SQL conditions that no row breaks; one that is null (of a value that is not known) is
+    not broken. `compact`: its files are made small, at some cost of writing them: for columns that
+    hold most of a lake's bytes.
     """
 
     name: str
@@ -107,9 +108,9 @@ def tables(text: str, *, content: bool = True) -> tuple[Table, ...]:
           compact                                             its files are made small
           event                                               it is no content
 
-    An empty line ends a table. Columns that several tables have (SHARED) need no line where the key names them: they
-    come first. Elsewhere a line of their names alone is enough. Content with a column `chunk` is partitioned by dataset
-    and chunk, unless `partition` says otherwise.
+    An empty line ends a table. Columns that several tables have (SHARED) need no line where the key
+    names them: they come first. Elsewhere a line of their names alone is enough. Content with a
+    column `chunk` is partitioned by dataset and chunk, unless `partition` says otherwise.
     """
     unbroken = re.sub(r"\n {3,}", " ", text)
     blocks = unbroken.strip("\n").split("\n\n")
