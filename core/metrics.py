@@ -101,7 +101,7 @@ METRICS = (
         "mcc@95",
         'Matthews\' correlation of "at least 95 % is done" (-1..1)',
         shown_in=(REPORT, TERMINAL),
-        compute=_progress("finished"),
+        compute=_progress("finished_measure"),
     ),
     Metric(
         "voc_margin",
