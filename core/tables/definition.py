@@ -161,11 +161,5 @@ def _columns(first_names: str, lines: list[str]) -> dict[str, Column]:
 def _column(declaration: str, comment: str) -> Column:
     """Example: _column("path str unhashed since=15", "where it lies")."""
     name, type_name, *options = declaration.split(" ")
-    since = 0
-    is_hashed = True
-    for option in options:
-        if option == "unhashed":
-            is_hashed = False
-        else:
-            since = int(option.removeprefix("since="))
-    return Column(name, TYPES[type_name], comment, is_hashed, since)
+    since = [int(option.removeprefix("since=")) for option in options if option != "unhashed"]
+    return Column(name, TYPES[type_name], comment, "unhashed" not in options, *since)
