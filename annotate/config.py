@@ -1,5 +1,5 @@
-"""Settings of annotators, embeddings and samples, with every default. Those of an annotator are part of the identity of
-its label runs."""
+"""Settings of annotators, embeddings and samples, with every default. Those of an annotator are
+part of the identity of its label runs."""
 
 import re
 from typing import Annotated, Any, ClassVar, Literal
@@ -229,7 +229,8 @@ class Price(Settings):
     def usd(self, prompt_tokens: float, completion_tokens: float, busy_s: float) -> float:
         """`busy_s`: the endpoint's time that the calls took, shared out among the calls under way together.
 
-        Example: half a million prompt tokens at 2 USD a million and 90 s of 4 GPUs at 3 USD an hour are 1 + 0.3 USD.
+        Example: half a million prompt tokens at 2 USD a million and 90 s of 4 GPUs at 3 USD an hour
+        are 1 + 0.3 USD.
         """
         prompt_usd = prompt_tokens * self.usd_per_million_prompt_tokens / 1e6
         completion_usd = completion_tokens * self.usd_per_million_completion_tokens / 1e6

@@ -1,11 +1,13 @@
 """What an episode is known by: a hash of its contents, and the hashes that earlier versions gave the same contents.
 
-What people say of an episode holds for its contents. Whoever changes how they are hashed keeps the former way here, or
-all that people said waits for review; tests/data/workspaces has a workspace of each version.
+What people say of an episode holds for its contents. Whoever changes how they are hashed keeps the
+former way here, or all that people said waits for review; tests/data/workspaces has a workspace of
+each version.
 """
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,8 +26,8 @@ def content_columns(
     signals: Sequence[GripperSignal],
     stated_grippers: Sequence[Gripper],
 ) -> dict[str, Any]:
-    """Columns of `episode_content`: the hash of task, pictures, and state and action as read (version 2, since 0.2.0),
-    and the hashes of the same by version 1, sorted.
+    """Columns of `episode_content`: the hash of task, pictures, and state and action as read
+    (version 2, since 0.2.0), and the hashes of the same by version 1, sorted.
 
     signals: the grippers as they are read now; stated_grippers: what the registry says of them.
     """
@@ -56,8 +58,9 @@ def _hashes_of_version_1(
 ) -> Iterator[str]:
     """All hashes that version 1, of 0.1.0, may have given.
 
-    It took the state without its gripper, and the gripper as the mean of its dimensions, scaled. Which dimensions these
-    were depended on the format and on names, so there is a hash for each choice that it may have made.
+    It took the state without its gripper, and the gripper as the mean of its dimensions, scaled.
+    Which dimensions these were depended on the format and on names, so there is a hash for each
+    choice that it may have made.
     """
     yield _hash(episode, pictures, episode.state, None)
     columns = (
@@ -93,14 +96,15 @@ def _former_grippers(
 ) -> set[Dimensions]:
     """Dimensions, of a vector of `width`, that version 1 may have taken as the gripper.
 
-    Example: names ["arm_0", "gripper_0", "gripper_1"], no grippers now, width 3: (1, 2), (1,) and (2,).
+    Example: names ["arm_0", "gripper_0", "gripper_1"], no grippers now, width 3: (1, 2), (1,) and
+    (2,).
     """
     gripper_indices = [index for index, name in enumerate(names) if "gripper" in name.lower()]
     # Where vectors were joined, the names of each end with its numbers: the first named so of each vector
     first_by_vector: dict[str, int] = {}
     for index in gripper_indices:
         first_by_vector.setdefault(names[index].rpartition("_")[0], index)
-    all_grippers_now = [dimension for dimensions in grippers_now for dimension in dimensions]
+    all_grippers_now = [*chain.from_iterable(grippers_now)]
     choices = {
         tuple(gripper_indices),
         tuple(sorted(first_by_vector.values())),

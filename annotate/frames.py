@@ -1,7 +1,7 @@
 """The frames stage: one streaming pass per video measures every frame and keeps coarse keyframes.
 
-Decides which cameras, and so which episodes, can be used: a camera counts when it decodes to as many frames as the
-episode has rows and shows something.
+Decides which cameras, and so which episodes, can be used: a camera counts when it decodes to as
+many frames as the episode has rows and shows something.
 """
 
 import hashlib
@@ -62,8 +62,8 @@ class FramesConfig(BaseModel):
 class FramesResult:
     """What was measured of a chunk.
 
-    place: its dataset and chunk. episode_tables, episode_findings: of single episodes; the lags are of all together.
-    fingerprints: of each episode with contents, by what its recording is told.
+    place: its dataset and chunk. episode_tables, episode_findings: of single episodes; the lags are
+    of all together. fingerprints: of each episode with contents, by what its recording is told.
     """
 
     place: dict[str, Any]
@@ -196,7 +196,7 @@ def frames_stage(
             findings.append(
                 Finding(reason, detail, "warning", record.episode_index, file=record.data_uri)
             )
-        findings += _apart(episode, usable, bool(off))
+        findings += _time_findings(episode, usable, bool(off))
         pictures = {camera.camera: camera.measures.sha256 for camera in usable}
         row = {"num_frames": len(usable[0]), "fps": fps, "max_drift_s": drift_s}
         hashes = content_columns(episode, pictures, signals, source.config.grippers)
@@ -306,9 +306,11 @@ def _cameras(
     )
 
 
-def _apart(episode: EpisodeData, usable: Sequence[Measured], is_irregular: bool) -> list[Finding]:
-    """Of each usable camera, how far its pictures are from the times of the rows, unless these are irregular, which has
-    a finding of its own; and how many have no row."""
+def _time_findings(
+    episode: EpisodeData, usable: Sequence[Measured], is_irregular: bool
+) -> list[Finding]:
+    """Of each usable camera, how far its pictures are from the times of the rows, unless these are
+    irregular, which has a finding of its own; and how many have no row."""
     findings = list[Finding]()
     names = {camera.camera for camera in usable}
     for video in episode.record.videos:
@@ -346,11 +348,12 @@ def _damage(m: Measured) -> tuple[str, str]:
 def timing(
     times_s: np.ndarray | None, stated_fps: float, *, certain: bool
 ) -> tuple[float, float | None, list[tuple[str, str]]]:
-    """The frame rate by the rows' times [n], which overrules the stated one unless that is `certain` (the registry's);
-    seconds by which the times leave it, None without times; findings (reason, detail).
+    """The frame rate by the rows' times [n], which overrules the stated one unless that is
+    `certain` (the registry's); seconds by which the times leave it, None without times; findings
+    (reason, detail).
 
-    Measured as the mean of those steps that lie within half of the median step, so that neither jitter nor dropped
-    frames count.
+    Measured as the mean of those steps that lie within half of the median step, so that neither
+    jitter nor dropped frames count.
     """
     if times_s is None or len(times_s) < MIN_TIMES:
         return stated_fps, None, []

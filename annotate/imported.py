@@ -1,8 +1,9 @@
-"""Annotations that others made: every form of steps in LeRobot datasets, ProcVQA-style JSON lines, and the forms of
-annotate.conventions.
+"""Annotations that others made: every form of steps in LeRobot datasets, ProcVQA-style JSON lines,
+and the forms of annotate.conventions.
 
-They are read into spans of steps per episode. The native annotator's rule makes segments of them: frames that no step
-covers are idle, or done at the end of a run that did not fail. An export of ours brings its segments whole.
+They are read into spans of steps per episode. The native annotator's rule makes segments of them:
+frames that no step covers are idle, or done at the end of a run that did not fail. An export of
+ours brings its segments whole.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from annotate.conventions import reward_data, sidecars
 from annotate.imported_label import EpisodeAnnotation, ImportedError
 from annotate.native import annotate
 from core.domain.label import STEP, Label, finished
+from core.values import is_index
 from ingest.episode import NativeStep
 from ingest.formats.folders import is_step
 from ingest.formats.lerobot_meta import (
@@ -55,8 +57,9 @@ EPISODE_NAME = re.compile(r"(\d+)(\.[a-z_]+)*\.jsonl$")
 class Annotation(EpisodeAnnotation):
     """One episode's annotation, by the index that the annotated dataset gives it.
 
-    `of` names the corpus's dataset and episode where the annotated dataset is an export of ours. `num_frames` None: the
-    form does not say. `plan` names the planned steps where the form does. `problem`: why its steps cannot be used.
+    `of` names the corpus's dataset and episode where the annotated dataset is an export of ours.
+    `num_frames` None: the form does not say. `plan` names the planned steps where the form does.
+    `problem`: why its steps cannot be used.
     """
 
     episode_index: int
@@ -77,7 +80,7 @@ class Annotation(EpisodeAnnotation):
         if self.plan or any(step.step is not None for step in self.steps):
             return label
         # Steps without numbers of which names repeat: attempts at the same step, where the last ones complete all
-        steps, plan = by_names(self.steps)
+        steps, plan = numbered_by_name(self.steps)
         segments, num_planned = annotate(steps, num_frames, success, plan)
         is_attempts = len(plan) < label.num_planned and (
             success is False or finished(segments, num_planned)
@@ -87,7 +90,7 @@ class Annotation(EpisodeAnnotation):
         return label
 
 
-def by_names(steps: Sequence[NativeStep]) -> tuple[tuple[NativeStep, ...], tuple[str, ...]]:
+def numbered_by_name(steps: Sequence[NativeStep]) -> tuple[tuple[NativeStep, ...], tuple[str, ...]]:
     """Steps without numbers, each with that of the first step of its name; and the names, in order.
 
     One that is attempted again right away was not completed, where the source does not say.
@@ -212,17 +215,13 @@ def _read_lines(source: Source, uri: str) -> list[dict[str, Any]]:
 
 
 def _checked(row: Any, location: str) -> dict[str, Any]:
-    if not isinstance(row, dict) or not _is_index(row.get("frame_id")) or "sub_task" not in row:
+    if not isinstance(row, dict) or not is_index(row.get("frame_id")) or "sub_task" not in row:
         raise ImportedError(f"{location} has no frame_id with a sub_task")
     if not isinstance(row["sub_task"], str | None):
         raise ImportedError(f"{location} has a sub_task that is no text")
-    if not _is_index(row.get("episode_index", 0)):
+    if not is_index(row.get("episode_index", 0)):
         raise ImportedError(f"{location} has an episode_index that is no number of an episode")
     return row
-
-
-def _is_index(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _frames(source: Source, uris: Sequence[str]) -> Iterator[Annotation]:

@@ -14,10 +14,11 @@ def annotate(
 ) -> tuple[list[Segment], int]:
     """Segments that tile the episode, and the number of planned steps: one for each span, in order of time.
 
-    A source that says which planned step a span is an attempt at, or whether it was completed, is followed; `plan` has
-    the names of all planned steps then. Frames before, between and after the spans are idle, but those after the last
-    span of a run that did not fail are done. A last span that runs on behind the last frame ends with it, which its
-    note says. Raises ValueError for spans that overlap, are empty, or begin outside the episode.
+    A source that says which planned step a span is an attempt at, or whether it was completed, is
+    followed; `plan` has the names of all planned steps then. Frames before, between and after the
+    spans are idle, but those after the last span of a run that did not fail are done. A last span
+    that runs on behind the last frame ends with it, which its note says. Raises ValueError for
+    spans that overlap, are empty, or begin outside the episode.
     """
     numbers = _planned_numbers(steps)
     last_attempt = max((k for k, number in enumerate(numbers) if number is not None), default=None)
@@ -51,8 +52,8 @@ def annotate(
 
 
 def _planned_numbers(steps: Sequence[NativeStep]) -> list[int | None]:
-    """Which planned step each span is an attempt at; None for spans of no step. Raises ValueError where only some of
-    the spans say it."""
+    """Which planned step each span is an attempt at; None for spans of no step. Raises ValueError
+    where only some of the spans say it."""
     attempts = [step for step in steps if step.kind in (None, STEP)]
     numbers = [step.step for step in attempts]
     if set(numbers) <= {None}:

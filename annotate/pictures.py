@@ -1,10 +1,11 @@
 """Pictures, measured and stored: visual change between consecutive frames, perceptual hashes, and small JPEGs.
 
-Our change: mean absolute difference of area-averaged luma on a 64x64 grid, 0..1. It is continuous, so it sees motion
-of a few pixels that a 64-bit hash rounds to nothing, and it is near 0 for a picture that stands still.
+Our change: mean absolute difference of area-averaged luma on a 64x64 grid, 0..1. It is continuous,
+so it sees motion of a few pixels that a 64-bit hash rounds to nothing, and it is near 0 for a
+picture that stands still.
 
-Keyframes are JPEGs of RGB. Pictures of shards are made of a video's own planes where it has them: they are not turned
-into RGB and back, which takes half the time.
+Keyframes are JPEGs of RGB. Pictures of shards are made of a video's own planes where it has them:
+they are not turned into RGB and back, which takes half the time.
 """
 
 import hashlib
@@ -37,8 +38,9 @@ BLACK_LUMA = 26  # of 255: black is 16 in video range, and a lit pixel is well a
 def area_averaged(picture: np.ndarray, side: int, out: np.ndarray | None = None) -> np.ndarray:
     """uint8 [side, side, ...]: area averages of a picture [h, w, ...], each rounded; its aspect is not kept.
 
-    Even sizes are halved first, as long as they can be: OpenCV does that ten times faster than any other ratio. Where
-    a cell is no even number of pixels wide, this blurs its edge by less than the halving's pixel.
+    Even sizes are halved first, as long as they can be: OpenCV does that ten times faster than any
+    other ratio. Where a cell is no even number of pixels wide, this blurs its edge by less than the
+    halving's pixel.
     """
     while (half := halved(picture, side)) is not picture:
         picture = half
@@ -169,8 +171,8 @@ class FrameMeter:
 
 
 def detail_sums(grids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of the absolute Laplacian and of the absolute slopes of each picture, of [n, GRID, GRID] uint8: two whole
-    numbers [n].
+    """Sums of the absolute Laplacian and of the absolute slopes of each picture, of [n, GRID, GRID]
+    uint8: two whole numbers [n].
 
     Blur takes more from the first than from the second, and light takes as much from both.
     """
@@ -217,11 +219,11 @@ def optical_flow(small: np.ndarray) -> np.ndarray:
 
 
 def fast_phashes(small: np.ndarray) -> np.ndarray:
-    """64-bit perceptual hashes, uint64 [n], of n > 0 pictures uint8 [n, SMALL, SMALL]: signs of the 8x8 lowest cosine
-    coefficients about their median.
+    """64-bit perceptual hashes, uint64 [n], of n > 0 pictures uint8 [n, SMALL, SMALL]: signs of the
+    8x8 lowest cosine coefficients about their median.
 
-    Near the published hash but not equal to it: that one resizes each full picture with Lanczos (docs/labels.md has
-    the deviation as measured).
+    Near the published hash but not equal to it: that one resizes each full picture with Lanczos
+    (docs/labels.md has the deviation as measured).
     """
     # Along the rows, then along the columns: the transform is separable, so a whole block takes two products
     across = small.reshape(-1, SMALL).astype(np.float64) @ COSINES.T
@@ -255,7 +257,8 @@ FULL_CHROMA = np.clip(np.round((_LEVELS - 128) * 255 / 224 + 128), 0, 255).astyp
 class SharedPicture:
     """A picture that several look at: what they need of it is converted once.
 
-    half_luma: the first halving of its luma on the way to a grid (halved); the luma where there is none.
+    half_luma: the first halving of its luma on the way to a grid (halved); the luma where there is
+    none.
     """
 
     def __init__(self, picture: Picture, luma: np.ndarray, half_luma: np.ndarray) -> None:
@@ -282,8 +285,9 @@ class SharedPicture:
 def fitted(rgb: np.ndarray, max_px: int) -> np.ndarray:
     """A picture made no larger than max_px on its longer side, as it is before it is stored; aspect kept.
 
-    Every picture of a video may go through here, so it is quick where a full area average (training.pictures.shrink)
-    is slow. The two give different pixels, and stored pictures have to stay as they are.
+    Every picture of a video may go through here, so it is quick where a full area average
+    (training.pictures.shrink) is slow. The two give different pixels, and stored pictures have to
+    stay as they are.
     """
     height, width = rgb.shape[:2]
     return _shrunk(rgb, *_fitting(width, height, max_px))
@@ -300,9 +304,9 @@ def _fitting(width: int, height: int, max_px: int) -> tuple[tuple[int, int], int
 def _shrunk(picture: np.ndarray, size: tuple[int, int], factor: int) -> np.ndarray:
     """A picture [h, w, ...] at a smaller (width, height).
 
-    An area average is quick over whole blocks of pixels only. It comes first, as far as a whole factor goes; what
-    remains is a factor below 2, where linear interpolation reaches all pixels, too. A picture that does not consist
-    of whole blocks takes the slow way.
+    An area average is quick over whole blocks of pixels only. It comes first, as far as a whole
+    factor goes; what remains is a factor below 2, where linear interpolation reaches all pixels,
+    too. A picture that does not consist of whole blocks takes the slow way.
     """
     height, width = picture.shape[:2]
     if width % factor or height % factor:
@@ -330,8 +334,8 @@ def encode_jpeg(
 def shard_jpeg(picture: Picture, max_px: int, quality: int) -> bytes:
     """A picture as shards hold it, made no larger than max_px on its longer side; aspect kept.
 
-    By a video's planes where it has them and all sizes are even, else by RGB: half of an odd number of pixels would
-    shift the colours. The same bytes whoever else has looked at it.
+    By a video's planes where it has them and all sizes are even, else by RGB: half of an odd number
+    of pixels would shift the colours. The same bytes whoever else has looked at it.
     """
     planes = picture.planes()
     if planes is None:

@@ -1,12 +1,12 @@
-"""Pairs of parts of runs of one task, one of which came further or is better: what preferences are learnt and measured
-by.
+"""Pairs of parts of runs of one task, one of which came further or is better: what preferences are
+learnt and measured by.
 
     further   two moments, of one run or of two, whose labels of progress are apart
     outcome   the last moments of a run that succeeded and of one that failed
     quality   two whole runs, neither known to have failed, one demonstrated much more as is usual for its task
 
-Robometer (arXiv 2603.02115) compares runs by outcome and moments by order; quality is ours. A pair says why it is one,
-what it shows, and which label run its progress is of.
+Robometer (arXiv 2603.02115) compares runs by outcome and moments by order; quality is ours. A pair
+says why it is one, what it shows, and which label run its progress is of.
 """
 
 from bisect import bisect_left, bisect_right, insort
@@ -33,7 +33,8 @@ QUALITY = attrgetter("quality")
 class ComparedRun:
     """One run. frames: int64 [k], rising, the moments that can be shown; progress: float [k], NaN without a label.
 
-    same_as: the task by which runs are compared, within a dataset. quality: the score of demonstration_quality.
+    same_as: the task by which runs are compared, within a dataset. quality: the score of
+    demonstration_quality.
     """
 
     dataset: str
@@ -56,8 +57,8 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class RunPart:
-    """Moments of a run by whose mean score it is compared, and their labels of progress. One moment stands for the run
-    as far as it came by then, several for the run as a whole."""
+    """Moments of a run by whose mean score it is compared, and their labels of progress. One moment
+    stands for the run as far as it came by then, several for the run as a whole."""
 
     dataset: str
     episode_index: int
@@ -83,10 +84,11 @@ class Pair:
 def draw_pairs(runs: Sequence[ComparedRun], per_run: int, seed: int) -> list[Pair]:
     """At most `per_run` pairs of each kind that begin with each run, none twice; in order of runs and kinds.
 
-    A run's pairs hang on the seed and on the runs of its own task, on nothing else, nor on the order of runs.
+    A run's pairs hang on the seed and on the runs of its own task, on nothing else, nor on the
+    order of runs.
     """
     compared = sorted((r for r in runs if len(r.frames)), key=attrgetter("key"))
-    run_groups = _alike(compared)
+    run_groups = _similar_runs(compared)
     pairs: dict[Pair, None] = {}
     for (number, criterion), run in product(enumerate(WHYS), compared):
         rng = np.random.default_rng([seed, number, crc32(run.dataset.encode()), run.episode_index])
@@ -94,7 +96,7 @@ def draw_pairs(runs: Sequence[ComparedRun], per_run: int, seed: int) -> list[Pai
         for _ in range(per_run if partners else 0):
             partner = partners[int(rng.integers(len(partners)))]
             if criterion == "further":
-                pair = _further(run, partner, rng)
+                pair = _distant_moments(run, partner, rng)
             else:
                 pair = _better(criterion, run, partner)
             if pair is not None:
@@ -102,7 +104,7 @@ def draw_pairs(runs: Sequence[ComparedRun], per_run: int, seed: int) -> list[Pai
     return list(pairs)
 
 
-def _alike(runs: Sequence[ComparedRun]) -> dict[tuple, list[ComparedRun]]:
+def _similar_runs(runs: Sequence[ComparedRun]) -> dict[tuple, list[ComparedRun]]:
     """Runs of a task that one kind of pair is of."""
     run_groups: dict[tuple, list[ComparedRun]] = defaultdict(list)
     for run in runs:
@@ -134,7 +136,7 @@ def _partners(
     return of_task[:worse] + of_task[bisect_left(of_task, run.quality + BETTER_BY, key=QUALITY) :]
 
 
-def _further(
+def _distant_moments(
     first_run: ComparedRun, second_run: ComparedRun, rng: np.random.Generator
 ) -> Pair | None:
     """Two moments of these runs that chance finds far enough apart."""

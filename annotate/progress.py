@@ -1,14 +1,15 @@
 """Progress: a dense label in 0..1 from segments and visual change. Two modes, both O(n).
 
-Ours: each planned step has a budget; an attempt at a step spends it as the arm comes nearer to where the step ends,
-along the visual change above the noise floor, and along the time in which there is any. A frozen arm earns nothing, an
-unfinished run stops at its completed share, a step begun again takes its progress back.
-`procvlm`: the published ProcVLM formula (arXiv 2605.08774) as implemented there, defects included.
+Ours: each planned step has a budget; an attempt at a step spends it as the arm comes nearer to
+where the step ends, along the visual change above the noise floor, and along the time in which
+there is any. A frozen arm earns nothing, an unfinished run stops at its completed share, a step
+begun again takes its progress back. `procvlm`: the published ProcVLM formula (arXiv 2605.08774) as
+implemented there, defects included.
 
-A person may state more. A segment has a pace: `fast` rises twice as steeply as `slow`, `adjust` stands still, `mistake`
-falls as steeply as `slow` rises. How steep that is follows from where the curve ends. From the catastrophic frame on
-all progress is lost. Paces and slopes are those of opensarm's labelling tool (xdofai/opensarm @6dd65047,
-generate_progress.py).
+A person may state more. A segment has a pace: `fast` rises twice as steeply as `slow`, `adjust`
+stands still, `mistake` falls as steeply as `slow` rises. How steep that is follows from where the
+curve ends. From the catastrophic frame on all progress is lost. Paces and slopes are those of
+opensarm's labelling tool (xdofai/opensarm @6dd65047, generate_progress.py).
 """
 
 from collections.abc import Sequence
@@ -49,10 +50,12 @@ class ProgressConfig(BaseModel):
 def budgets(lengths: Sequence[float | None]) -> np.ndarray:
     """Share of the whole task of each planned step, float64 [k], summing to 1.
 
-    `lengths` are durations of the planned steps, None for one that was never attempted: it counts as a mean one. A
-    weight is K x length / total, clipped, then made to sum to 1 over the planned steps.
+    `lengths` are durations of the planned steps, None for one that was never attempted: it counts
+    as a mean one. A weight is K x length / total, clipped, then made to sum to 1 over the planned
+    steps.
 
-    Example: budgets([30, 10]) has the weights 1.5 and 0.5, clipped to 1.15 and 0.85: it is [0.575, 0.425].
+    Example: budgets([30, 10]) has the weights 1.5 and 0.5, clipped to 1.15 and 0.85: it is [0.575,
+    0.425].
     """
     mean = _mean_length(lengths)
     relative = [1.0 if length is None else length / mean for length in lengths]
@@ -80,14 +83,17 @@ def progress(
 ) -> np.ndarray:
     """Our label, float32 [n]; `change` [n] is the visual change to the frame before, per frame.
 
-    `state` [n, d] is that of the arm without its gripper, in the source's units; None where there is none.
+    `state` [n, d] is that of the arm without its gripper, in the source's units; None where there
+    is none.
 
-    0 at frame 0; 1 at the end exactly when all planned steps are complete; rises only, except where a completed step
-    is begun again. Frame i owns the change between frames i-1 and i, so what crosses a boundary is counted. `end`:
-    where an unfinished run is known to end; its last attempt makes up for it as far as its budget allows.
+    0 at frame 0; 1 at the end exactly when all planned steps are complete; rises only, except where
+    a completed step is begun again. Frame i owns the change between frames i-1 and i, so what
+    crosses a boundary is counted. `end`: where an unfinished run is known to end; its last attempt
+    makes up for it as far as its budget allows.
 
-    Example: two steps of equal budget, the first completed at frame 50 and the second not completed in frames 50 to
-    100. The label rises from 0 to 0.5 up to frame 49, and to 0.5 + 0.5 * `incomplete_share` = 0.75 up to frame 99.
+    Example: two steps of equal budget, the first completed at frame 50 and the second not completed
+    in frames 50 to 100. The label rises from 0 to 0.5 up to frame 49, and to 0.5 + 0.5 *
+    `incomplete_share` = 0.75 up to frame 99.
     """
     motion = np.maximum(0.0, np.asarray(change, np.float64) - config.noise_floor_per_s / fps)
     account = _Account(budgets(_step_lengths(segments, num_planned)))
@@ -193,7 +199,8 @@ def _attempts(segments: Sequence[Segment]) -> list[list[Segment]]:
 def _earned(motion: np.ndarray, *, even: bool) -> np.ndarray:
     """Share of a step done up to each frame, ending at 1: half by the change seen, half by the time in which any was.
 
-    When nothing is seen to move: evenly in time for a step that was completed all the same, nothing for another.
+    When nothing is seen to move: evenly in time for a step that was completed all the same, nothing
+    for another.
     """
     n = len(motion)
     total = motion.sum()
@@ -212,8 +219,8 @@ def _earns_something(earned: np.ndarray) -> bool:
 def nearing(state: np.ndarray, fps: float) -> tuple[np.ndarray, float]:
     """How much nearer the arm is to its end than where it began, float64 [n] in 0..1, and how straight its way is.
 
-    Never falling, 1 at the end. Straight: the distance from start to end over the length of the way; 0 for a way that
-    ends where it began, of which nearness tells nothing.
+    Never falling, 1 at the end. Straight: the distance from start to end over the length of the
+    way; 0 for a way that ends where it began, of which nearness tells nothing.
     """
     s = np.asarray(state, np.float64)
     distance_left = np.linalg.norm(s - s[-1], axis=1)  # distance to the end, [n]
@@ -240,8 +247,9 @@ def _step_lengths(segments: Sequence[Segment], num_planned: int) -> list[float |
 def procvlm_labels(segments: Sequence[Segment], num_planned: int, num_frames: int) -> list[str]:
     """Per-frame names as the published flattening would make them from these segments.
 
-    Only completed steps have both ends, so only they are labelled, each from the end of the one before; what remains is
-    `done` when more than half of the planned steps completed, else it stretches the last step.
+    Only completed steps have both ends, so only they are labelled, each from the end of the one
+    before; what remains is `done` when more than half of the planned steps completed, else it
+    stretches the last step.
     """
     steps = [s for s in segments if s.step is not None]
     last_attempts = {s.step: s for s in steps}
@@ -264,8 +272,9 @@ def procvlm_labels(segments: Sequence[Segment], num_planned: int, num_frames: in
 def procvlm_progress(labels: Sequence[str], hashes: np.ndarray) -> np.ndarray:
     """The published formula, float32 [n]: per-frame step names and 64-bit perceptual hashes [n] to progress.
 
-    Within a span, change is 0.5 + Hamming / 64, its first frame excluded; the span's budget is clipped as published;
-    the label is the exclusive prefix sum over the total, so each label lags one frame.
+    Within a span, change is 0.5 + Hamming / 64, its first frame excluded; the span's budget is
+    clipped as published; the label is the exclusive prefix sum over the total, so each label lags
+    one frame.
     """
     # A span's budget goes to its frames in proportion to their change
     n = len(labels)
@@ -305,12 +314,13 @@ def stated_progress(
 ) -> np.ndarray:
     """Progress as stated, float32 [n]; `ordinary` [n] is what `progress` makes of the segments alone.
 
-    Without paces it is the ordinary curve, stretched to the final progress. With paces: 0 at frame 0, straight inside
-    each segment, the final progress at the end (that of the ordinary curve where none is stated). Segments without a
-    pace of their own: a step is slow, all else stands still. Where nothing rises, the way to the end is even.
+    Without paces it is the ordinary curve, stretched to the final progress. With paces: 0 at frame
+    0, straight inside each segment, the final progress at the end (that of the ordinary curve where
+    none is stated). Segments without a pace of their own: a step is slow, all else stands still.
+    Where nothing rises, the way to the end is even.
 
-    Example: fast in frames 0-4, mistake in frames 5-6, ending at 0.6: 4 x 2 - 2 x 1 = 6 parts of 0.1 each, so it rises
-    to 0.8 at frame 4 and falls to 0.6 at frame 6.
+    Example: fast in frames 0-4, mistake in frames 5-6, ending at 0.6: 4 x 2 - 2 x 1 = 6 parts of
+    0.1 each, so it rises to 0.8 at frame 4 and falls to 0.6 at frame 6.
     """
     last = (len(ordinary) if end.catastrophic_frame is None else end.catastrophic_frame) - 1
     final = float(ordinary[last]) if end.final_progress is None else end.final_progress

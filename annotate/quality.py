@@ -1,13 +1,15 @@
-"""Quality of labels and runs: signs that a label may be wrong, whether a run failed whose outcome nobody says, and how
-well it was demonstrated.
+"""Quality of labels and runs: signs that a label may be wrong, whether a run failed whose outcome
+nobody says, and how well it was demonstrated.
 
-Signs tell people who review what is odd about an episode among those of its task; none proves that a label is wrong.
+Signs tell people who review what is odd about an episode among those of its task; none proves that
+a label is wrong.
 
-A run that ends as most others do is likely to have ended well, since recordings are kept because most worked. Each sign
-is how far a run is from the others in robust deviations (median, MAD), so that a task whose runs differ much needs a
-larger difference. A logistic function of few signs gives the probability, and how many runs of the task seem to have
-failed shifts it. Its weights were fitted once on simulated runs whose outcomes were left out, and tried on tasks that
-they were not fitted on.
+A run that ends as most others do is likely to have ended well, since recordings are kept because
+most worked. Each sign is how far a run is from the others in robust deviations (median, MAD), so
+that a task whose runs differ much needs a larger difference. A logistic function of few signs gives
+the probability, and how many runs of the task seem to have failed shifts it. Its weights were
+fitted once on simulated runs whose outcomes were left out, and tried on tasks that they were not
+fitted on.
 
 How a run was demonstrated is measured by numbers that need neither a label nor other runs; the view
 `demonstration_quality` (core/demonstration_quality.py) compares them within a task.
@@ -21,8 +23,14 @@ from itertools import groupby
 import numpy as np
 
 from annotate.config import MotionConfig
-from annotate.motion.observe import Signals, gripper_moves, observe
-from core.demonstration_quality import FEWEST, LEAST_SPREAD, MAD_TO_STD
+from annotate.motion.observe import FAST_PERCENTILE, Signals, gripper_moves, observe
+from core.demonstration_quality import (
+    FEWEST,
+    LEAST_SPREAD,
+    MAD_TO_STD,
+    PICTURE_FLOOR,
+    STATE_FLOOR,
+)
 from core.domain.label import Label, Segment
 from ingest.outcomes import BY_PERSON
 
@@ -160,8 +168,8 @@ FARTHEST = 2.0  # robust deviations: no sign alone is to decide, since people di
 # What is added before logarithms, and the least deviation that counts, however alike the runs are
 MOVING_FLOOR_S = 0.1
 MOVING_SCALE = 0.05
-STATE_FLOOR, STATE_SCALE = 0.05, 0.2  # standard deviations of the task's states
-PICTURE_FLOOR, PICTURE_SCALE = 4.0, 0.1  # bits of the perceptual hash
+STATE_SCALE = 0.2
+PICTURE_SCALE = 0.1
 SPEED_SCALE = 0.1  # share of the fast speed
 
 # Fitted to simulated runs without outcomes (179 runs of 16 tasks, 55 failed). Only three of them leave a step undone,
@@ -214,14 +222,17 @@ def doubts(
 ) -> list[Doubt | None]:
     """For each run of a task; None where its outcome is known, or too few runs show what is usual.
 
-    last_hashes: the 64-bit perceptual hash of each run's last picture. end_progress: at the last frame, by its label.
+    last_hashes: the 64-bit perceptual hash of each run's last picture. end_progress: at the last
+    frame, by its label.
     """
     is_usual = np.array([run.success is not False for run in runs])
     if is_usual.sum() < FEWEST:
         return [None] * len(runs)
     signs = signs_of(runs, last_hashes, end_progress)
     parts = signs * ALL_WEIGHTS
-    p = of_task(1 / (1 + np.exp(-(BIAS + signs @ ALL_WEIGHTS))), [run.success for run in runs])
+    p = with_task_failure_rate(
+        1 / (1 + np.exp(-(BIAS + signs @ ALL_WEIGHTS))), [run.success for run in runs]
+    )
 
     def doubt(k: int) -> Doubt:
         strongest_first = sorted(range(len(SIGNS)), key=lambda sign: -parts[k, sign])
@@ -232,10 +243,11 @@ def doubts(
     return [doubt(k) if run.success is None else None for k, run in enumerate(runs)]
 
 
-def of_task(p: np.ndarray, outcomes: Sequence[bool | None]) -> np.ndarray:
+def with_task_failure_rate(p: np.ndarray, outcomes: Sequence[bool | None]) -> np.ndarray:
     """Probabilities [runs], as the fit gives them, with the share of failures of their own task in place of the fit's.
 
-    Share and probabilities are estimated in turn (expectation maximisation); known outcomes count for the share.
+    Share and probabilities are estimated in turn (expectation maximisation); known outcomes count
+    for the share.
 
     Example: of eight runs with 0.05 and one with 0.6, hardly any failed: the one has 0.19.
     """
@@ -257,7 +269,8 @@ def signs_of(
 ) -> np.ndarray:
     """How odd the end of each run of a task is, float64 [runs, SIGNS]: from 0 (as the others) to FARTHEST.
 
-    What is usual is read off the runs that are not known to have failed; there are to be two of them at least.
+    What is usual is read off the runs that are not known to have failed; there are to be two of
+    them at least.
     """
     is_usual = np.array([run.success is not False for run in runs])
     log_moving_s = np.log([moving_s(run) + MOVING_FLOOR_S for run in runs])
@@ -265,9 +278,13 @@ def signs_of(
     hashes = np.array(last_hashes, np.uint64)
     bits = np.bitwise_count(hashes[:, None] ^ hashes[None])  # in which the last pictures differ
     signs = [
-        robust_deviations(_apart(_last_states(runs), is_usual, STATE_FLOOR), is_usual, STATE_SCALE),
         robust_deviations(
-            _apart(bits.astype(np.float64), is_usual, PICTURE_FLOOR), is_usual, PICTURE_SCALE
+            _log_distances(_last_states(runs), is_usual, STATE_FLOOR), is_usual, STATE_SCALE
+        ),
+        robust_deviations(
+            _log_distances(bits.astype(np.float64), is_usual, PICTURE_FLOOR),
+            is_usual,
+            PICTURE_SCALE,
         ),
         -robust_deviations(log_moving_s, is_usual, MOVING_SCALE),
         np.abs(robust_deviations(speed, is_usual, SPEED_SCALE)),
@@ -276,7 +293,7 @@ def signs_of(
     return np.clip(np.stack(signs, axis=1), 0, FARTHEST)
 
 
-def _apart(distances: np.ndarray | None, is_usual: np.ndarray, floor: float) -> np.ndarray:
+def _log_distances(distances: np.ndarray | None, is_usual: np.ndarray, floor: float) -> np.ndarray:
     """Log of the mean distance [n] of each run to the nearer half of the usual ones, itself left out; 0 without any."""
     if distances is None:
         return np.zeros(len(is_usual))
@@ -302,7 +319,6 @@ def _last_states(runs: Sequence[Signals]) -> np.ndarray | None:
 CODE_VERSION = "demonstrations-3"
 PATH_HZ = 10.0  # at which the arm's way is looked at, whatever the frame rate is: no hand trembles on purpose
 PATH_SMOOTH_S = 0.2  # moving average over the state: takes out what sensors add
-FAST_PERCENTILE = 90
 
 MIN_MOVES = 5  # points of the way at which the arm moves: fewer say nothing about how smoothly
 WAY_S = 0.4  # before and after a point of the way; as long as those by which motion sees a turn
@@ -315,9 +331,10 @@ END_S = 0.25  # of a run: where it ends
 class RunMeasures:
     """Measurements of one run; a value is None if the source has no state, or no gripper is used.
 
-    rest_s: in all stand-stills, also before the arm sets out and after it has come to rest. pauses: stand-stills
-    between. jerk: 1/s², see `_jerk`. reversals: how often the arm turns back. gripper_moves: closings and openings.
-    end_state [d]: mean over the last END_S; state_spread [d]: standard deviation over the run.
+    rest_s: in all stand-stills, also before the arm sets out and after it has come to rest. pauses:
+    stand-stills between. jerk: 1/s², see `_jerk`. reversals: how often the arm turns back.
+    gripper_moves: closings and openings. end_state [d]: mean over the last END_S; state_spread [d]:
+    standard deviation over the run.
     """
 
     duration_s: float
@@ -383,9 +400,10 @@ def _way(state: np.ndarray, fps: float) -> np.ndarray | None:
 def _jerk(way: np.ndarray) -> float | None:
     """Median jerk over median speed while the arm moves, in 1/s²; None where it hardly moves.
 
-    Jerk that is normalised by speed is what Hogan and Sternad (J. Motor Behavior 41, 2009) measure smoothness by. Their
-    integral, and the spectral arc length of Balasubramanian et al. (J. NeuroEng. Rehab. 12, 2015), follow how long a
-    run is and its few hardest moments; medians see a hand that trembles (docs/data.md has both measured).
+    Jerk that is normalised by speed is what Hogan and Sternad (J. Motor Behavior 41, 2009) measure
+    smoothness by. Their integral, and the spectral arc length of Balasubramanian et al. (J.
+    NeuroEng. Rehab. 12, 2015), follow how long a run is and its few hardest moments; medians see a
+    hand that trembles (docs/data.md has both measured).
     """
     velocity = np.diff(way, axis=0) * PATH_HZ
     jerk = _length(np.diff(velocity, n=2, axis=0)) * PATH_HZ**2

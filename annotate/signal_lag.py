@@ -1,9 +1,11 @@
 """How far recorded signals are behind the pictures, measured on a chunk's episodes; and signals in words for people.
 
-A recorder may stamp a gripper's command seconds after its fingers have moved. Where the arm stands still, pictures
-change only by the gripper: over many moves, what is seen about each adds up at the lag.
+A recorder may stamp a gripper's command seconds after its fingers have moved. Where the arm stands
+still, pictures change only by the gripper: over many moves, what is seen about each adds up at the
+lag.
 
-For the state and the action, their speed is compared with the visual change at all lags: the best one counts.
+For the state and the action, their speed is compared with the visual change at all lags: the best
+one counts.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -143,11 +145,11 @@ def _without[Key, Seen: tuple[Any, ...]](
     gathered: Mapping[Key, Sequence[Seen]], episodes: Collection[int]
 ) -> dict[Key, list[Seen]]:
     """Lists of what was seen in each episode, without some episodes, and without lists of which nothing is left."""
-    kept_curves = {
-        key: [curve for curve in curves if curve[0] not in episodes]
-        for key, curves in gathered.items()
-    }
-    return {key: curves for key, curves in kept_curves.items() if curves}
+    kept_curves: dict[Key, list[Seen]] = {}
+    for key, curves in gathered.items():
+        if kept := [curve for curve in curves if curve[0] not in episodes]:
+            kept_curves[key] = kept
+    return kept_curves
 
 
 def _in_words(lag: Lag) -> str:
@@ -175,8 +177,9 @@ def arm_speed(values: np.ndarray | None) -> np.ndarray | None:
 def compressed(
     values: np.ndarray, among: np.ndarray | None = None, max_value: float = 2.0
 ) -> np.ndarray:
-    """Square roots of values [n] as shares of a high one, none above the root of `max_value`: neither a cut nor a jerk
-    decides how alike two curves are. `among`: the values of which the high one is taken, bool [n]."""
+    """Square roots of values [n] as shares of a high one, none above the root of `max_value`:
+    neither a cut nor a jerk decides how alike two curves are. `among`: the values of which the high
+    one is taken, bool [n]."""
     fast = float(np.percentile(values if among is None else values[among], FAST_PERCENTILE)) or 1.0
     return np.sqrt(np.minimum(values / fast, max_value))
 

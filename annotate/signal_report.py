@@ -15,14 +15,14 @@ type Lags = Sequence[Mapping[str, Any]]  # rows of the table signal_lags
 def line(signal: GripperSignal, lags: Lags = ()) -> str:
     """A signal in one line; `lags` are those of its dataset.
 
-    Example: "gripper: state[6] main_gripper, 0..0.07 m, high is open (sure 0.95), closes 1.4 times an episode;
-    why: 0 to 0.07 is a width in metres".
+    Example: "gripper: state[6] main_gripper, 0..0.07 m, high is open (sure 0.95), closes 1.4 times
+    an episode; why: 0 to 0.07 is a width in metres".
     """
     end = open_end(signal)
     closings = signal.closings_per_episode
     behind = lag(signal, lags)
     parts = [
-        f"{signal.title}: {place(signal)} {_names(signal)}".strip(),
+        f"{signal.title}: {signal_place(signal)} {_names(signal)}".strip(),
         value_range(signal),
         f"{end} is open (sure {signal.confidence:.2f})"
         if signal.has_polarity
@@ -35,11 +35,11 @@ def line(signal: GripperSignal, lags: Lags = ()) -> str:
     return f"{', '.join(parts)}; why: {signal.polarity_by}"
 
 
-def columns(signal: GripperSignal) -> dict[str, Any]:
+def signal_row(signal: GripperSignal) -> dict[str, Any]:
     """A signal as a line of a table for people."""
     return {
         "signal": signal.title,
-        "where": place(signal),
+        "where": signal_place(signal),
         "names": _names(signal),
         "range": value_range(signal),
         "open end": open_end(signal),
@@ -72,7 +72,7 @@ def lag_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def place(signal: GripperSignal) -> str:
+def signal_place(signal: GripperSignal) -> str:
     """Such as "state[6]", "state[7-12]" or "action[0, 3]"."""
     first = signal.dimensions[0]
     last = signal.dimensions[-1]
@@ -119,8 +119,8 @@ def lag(signal: GripperSignal, lags: Lags) -> str:
 
 
 def lag_span(signal: str, lags: Lags) -> str:
-    """Between which lags the chunks of a dataset are corrected for one signal, such as "0.9 to 1.1 s behind" or "0.3 s
-    ahead of"; empty where none is."""
+    """Between which lags the chunks of a dataset are corrected for one signal, such as "0.9 to 1.1
+    s behind" or "0.3 s ahead of"; empty where none is."""
     corrected = [row["lag_s"] for row in lags if row["signal"] == signal and row["is_corrected"]]
     if not corrected:
         return ""

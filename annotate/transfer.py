@@ -1,14 +1,15 @@
 """The `transfer` annotator: a person labels one episode of a task or a few, and the others are laid beside those.
 
-Each episode is laid beside its references by soft alignment. Its progress is the mean of what they say of each of its
-moments, the nearer ones counting more; a step is over where most of what is said lies behind its end. No reference is
-refused: one that is unlike an episode makes its label less sure.
+Each episode is laid beside its references by soft alignment. Its progress is the mean of what they
+say of each of its moments, the nearer ones counting more; a step is over where most of what is said
+lies behind its end. No reference is refused: one that is unlike an episode makes its label less
+sure.
 
-Which episode to label next: all are laid beside each other, and the share of its moving time is the clock of each. What
-all others carry over to an episode is its clock by the task. The next one is the one that, together with the references
-there are, leaves least: how far the clock that the nearest reference carries over is from that by the task, and how
-unlike both are. Where two references or more are labelled already, each is labelled by the others, and the error
-measured.
+Which episode to label next: all are laid beside each other, and the share of its moving time is the
+clock of each. What all others carry over to an episode is its clock by the task. The next one is
+the one that, together with the references there are, leaves least: how far the clock that the
+nearest reference carries over is from that by the task, and how unlike both are. Where two
+references or more are labelled already, each is labelled by the others, and the error measured.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -22,18 +23,18 @@ from annotate.alignment.engine import (
     LabelReading,
     Moments,
     Seen,
-    carry_over,
+    aligned,
     distances,
-    laid,
     task_moments,
+    transfer_label,
     usual_distances,
-    with_usual,
+    with_usual_limit,
 )
 from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.annotator import SPREAD, agreed_ends, finished_curve, label_of
 from annotate.motion.observe import Signals, observe, split_at_idle
 from annotate.motion.structure import segments_to
-from core.domain.label import Label, Labelled
+from core.domain.label import Label
 from core.values import spread
 
 CODE_VERSION = "transfer-4"
@@ -42,8 +43,8 @@ BY_PICTURES = (
 )
 
 
-# An episode whose label a person vouches for
-type Reference = Labelled[Signals]
+# An episode whose label a person vouches for, and that label, with progress
+type Reference = tuple[Signals, Label]
 
 
 def _reading(label: Label) -> LabelReading:
@@ -55,9 +56,9 @@ def _reading(label: Label) -> LabelReading:
 class Alignment:
     """Which frame of which reference each compared frame of an episode is like; arrays [k].
 
-    frames: int64, of the episode. episodes, reference_frames: int64, the likeliest reference and its frame.
-    distances: float32; 1 is usual between frames that show the same moment of two episodes.
-    follows: bool; False: the episode does something that the references do not show.
+    frames: int64, of the episode. episodes, reference_frames: int64, the likeliest reference and
+    its frame. distances: float32; 1 is usual between frames that show the same moment of two
+    episodes. follows: bool; False: the episode does something that the references do not show.
     """
 
     frames: np.ndarray
@@ -88,16 +89,16 @@ def annotate(
 ) -> list[Transferred]:
     """Label episodes of one task by its references; in the order of the episodes.
 
-    An episode that is a reference itself is laid beside the other ones. Labels do not depend on the order of either.
+    An episode that is a reference itself is laid beside the other ones. Labels do not depend on the
+    order of either.
     """
     if not episodes:
         return []
-    references = sorted(references, key=lambda r: r.signals.episode_index)
+    references = sorted(references, key=lambda reference: reference[0].episode_index)
     order = sorted(range(len(episodes)), key=lambda i: episodes[i].episode_index)
-    all_observed = [
-        observe(s, motion)
-        for s in [*(episodes[i] for i in order), *(r.signals for r in references)]
-    ]
+    in_order = [episodes[i] for i in order]
+    reference_signals = [signals for signals, _ in references]
+    all_observed = [observe(signals, motion) for signals in [*in_order, *reference_signals]]
     moments = task_moments(all_observed)
     episode_moments = dict(enumerate(moments[: len(order)]))
     reference_moments = moments[len(order) :]
@@ -115,7 +116,7 @@ def annotate(
     carried = {}
     alignments = {}
     plans = {}
-    for place, besides in laid(compared, nearest_references, reference_moments, usual_scales):
+    for place, besides in aligned(compared, nearest_references, reference_moments, usual_scales):
         carried[place], plans[place] = _carried(
             episode_moments[place], besides, references, reference_moments
         )
@@ -123,7 +124,7 @@ def annotate(
             episode_moments[place], [(reference_moments[r], b) for r, b in besides.items()]
         )
 
-    carried = with_usual(carried, carried)
+    carried = with_usual_limit(carried, carried)
     transferred = {}
     for place, i in enumerate(order):
         if place not in carried:
@@ -145,16 +146,17 @@ def _carried(
     reference_moments: Sequence[Moments],
 ) -> tuple[Carried, tuple[str, ...]]:
     """What references say of an episode, and its planned steps: those of the nearest one, by all that have the same."""
-    plan = references[min(besides, key=lambda r: (besides[r].doubt, r))].label.plan
-    of_all = [(reference_moments[r], _reading(references[r].label), b) for r, b in besides.items()]
+    _, nearest_label = references[min(besides, key=lambda r: (besides[r].doubt, r))]
+    plan = nearest_label.plan
+    readings = [(reference_moments[r], _reading(references[r][1]), b) for r, b in besides.items()]
     same_plan = [
-        (reference_moments[r], _reading(references[r].label), b)
-        for r, b in besides.items()
-        if references[r].label.plan == plan
+        (reference, reading, beside)
+        for reference, reading, beside in readings
+        if reading.label.plan == plan
     ]
-    carried = carry_over(moments, of_all)
-    if len(same_plan) < len(of_all):
-        carried = replace(carried, ends=carry_over(moments, same_plan).ends)
+    carried = transfer_label(moments, readings)
+    if len(same_plan) < len(readings):
+        carried = replace(carried, ends=transfer_label(moments, same_plan).ends)
     return carried, plan
 
 
@@ -221,7 +223,7 @@ def _likeliest(
 
 
 MOMENTS = 120  # of an episode: it is looked at as often as gives so many
-AT_REFERENCES = (1, 2, 3, 5)  # how many references errors are expected at
+AT_REFERENCES = (1, 2, 3, 5)  # how many references errors are expected, and shown, at
 BETWEEN = (0.5, 2.5)  # times the expected error: of 5 sets of references 4 have one between
 SHOW_USUAL = 10  # episodes beside the references, which show what is usual for the task
 
@@ -238,8 +240,8 @@ class NextEpisode:
 class Suggested:
     """next_episodes: the best first. expected: the error of progress of the others, by the number of references.
 
-    measured: the error of references, each labelled by the others; None where fewer than two could be. judged_by: kinds
-    of signals that episodes were compared by: pictures, state, grippers.
+    measured: the error of references, each labelled by the others; None where fewer than two could
+    be. judged_by: kinds of signals that episodes were compared by: pictures, state, grippers.
     """
 
     next_episodes: tuple[NextEpisode, ...]
@@ -257,15 +259,16 @@ def suggested(
 ) -> Suggested | None:
     """Which `candidates`, by their episode_index, to label next; None where nothing of the episodes can be compared.
 
-    episodes: two or more of one task, with those that are references. Costs the square of their number.
+    episodes: two or more of one task, with those that are references. Costs the square of their
+    number.
     """
     in_order = sorted(episodes, key=lambda e: e.episode_index)
     indices = [e.episode_index for e in in_order]
-    reference_indices = {reference.signals.episode_index for reference in references}
+    reference_indices = {signals.episode_index for signals, _ in references}
     moments = task_moments([observe(e, motion) for e in in_order], MOMENTS)
     if not moments[0].is_comparable:
         return None
-    label_errors = _left(moments)
+    label_errors = _clock_errors(moments)
 
     # The references there are, then those to come
     places = [
@@ -313,7 +316,7 @@ def most_telling(episodes: Sequence[Signals], motion: MotionConfig) -> list[int]
         return []
     return [
         in_order[place].episode_index
-        for place in _in_order(_left(moments), [], range(len(in_order)))
+        for place in _in_order(_clock_errors(moments), [], range(len(in_order)))
     ]
 
 
@@ -332,16 +335,18 @@ def _in_order(label_errors: np.ndarray, first: Sequence[int], places: Sequence[i
     return order
 
 
-def _left(moments: Sequence[Moments]) -> np.ndarray:
+def _clock_errors(moments: Sequence[Moments]) -> np.ndarray:
     """What each reference (column) leaves open of each episode (row): error of the clock; 0 beside itself.
 
     A reference that is twice as unlike as usual leaves twice as much.
     """
     num = len(moments)
-    other_runs = {i: [r for r in range(num) if r != i] for i in range(num)}
+    other_runs = {i: [*range(i), *range(i + 1, num)] for i in range(num)}
     clocks = [m.episode.moving_share[m.frames] for m in moments]
     label_errors = np.zeros((num, num))
-    for i, besides in laid(dict(enumerate(moments)), other_runs, moments, usual_distances(moments)):
+    for i, besides in aligned(
+        dict(enumerate(moments)), other_runs, moments, usual_distances(moments)
+    ):
         carried = {r: alignment.likely @ clocks[r] for r, alignment in besides.items()}
         by_task = np.mean([clocks[i], *carried.values()], axis=0)
         for r, clock in carried.items():
@@ -373,18 +378,18 @@ def left_out_errors(
     """
     if len(references) < 2:
         return {}
-    reference_indices = {reference.signals.episode_index for reference in references}
+    reference_indices = {signals.episode_index for signals, _ in references}
     sample_episodes = spread(
         [e for e in episodes if e.episode_index not in reference_indices], SHOW_USUAL
     )
     labelled = annotate(
-        [*(r.signals for r in references), *sample_episodes], references, config, motion
+        [*(signals for signals, _ in references), *sample_episodes], references, config, motion
     )
     errors = {}
-    for reference, transferred in zip(references, labelled, strict=False):
+    for (signals, reference_label), transferred in zip(references, labelled, strict=False):
         label = transferred.label
         if label is not None:
-            errors[reference.signals.episode_index] = float(
-                np.abs(reference.label.progress - label.progress).mean()
+            errors[signals.episode_index] = float(
+                np.abs(reference_label.progress - label.progress).mean()
             )
     return errors

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from benchmarks.laptop import asking, measured, summary, tell, with_seed
 from core.paths import Workspace
-from eval.held_out.episodes import HeldOut, held_out
+from eval.held_out.episodes import EpisodeQuestions, held_out
 from eval.held_out.evaluate import BATCH
 from eval.reward.open import open_local
 from pipeline.adaptation import episode_samples
@@ -32,10 +32,12 @@ SAMPLES = 240  # as proccorpus adapt has it
 STACKING = range(5)  # episodes of the first place; the others are of the second
 
 
-def parts(episodes: Sequence[HeldOut], adapted: int) -> dict[str, list[HeldOut]]:
+def parts(episodes: Sequence[EpisodeQuestions], adapted: int) -> dict[str, list[EpisodeQuestions]]:
     """The other episodes, by whether their place is that of the adapted one."""
-    other_episodes = [e for e in episodes if e.episode_index != adapted]
-    is_here = [(e.episode_index in STACKING) == (adapted in STACKING) for e in other_episodes]
+    other_episodes = [e for e in episodes if e.episode.episode_index != adapted]
+    is_here = [
+        (e.episode.episode_index in STACKING) == (adapted in STACKING) for e in other_episodes
+    ]
     return {
         "same place": [
             e for e, matches_place in zip(other_episodes, is_here, strict=True) if matches_place
@@ -58,7 +60,7 @@ def main() -> None:
     new, known_episodes = (
         held_out(lake, release, (split,), args.truth) for split in ("test_ood", "test_id")
     )
-    new = [e for e in new if e.dataset == DATASET]
+    new = [e for e in new if e.episode.dataset == DATASET]
     recipe = load_recipe(args.recipe, base)
     results: dict[str, list[dict[str, float]]] = {}
     for episode in args.episodes:

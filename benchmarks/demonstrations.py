@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from annotate.quality import measures
 from benchmarks.harness import arguments, build, table, worded
-from core.demonstration_quality import ODD_Z, PARTS
+from core.demonstration_quality import LEAST_DEVIATIONS, ODD_Z
 from core.paths import Workspace
 from core.tables import TABLES
 from pipeline.reading import chunk_signals
@@ -120,7 +120,7 @@ def parts_table(runs: Sequence[Judged]) -> None:
     """Score and parts against each kind of trouble, and which share of clean runs has a word said of it."""
     clean = [run for run in runs if run.kind == CLEAN]
     rows = []
-    for part in ("score", *(part.name for part in PARTS)):
+    for part in ("score", *LEAST_DEVIATIONS):
         cells = [part]
         for kinds in (TROUBLES, *((kind,) for kind in TROUBLES)):
 
@@ -160,9 +160,8 @@ def shaken(
     for dataset, chunk in lake.rows(
         "SELECT DISTINCT dataset, chunk FROM episode_content ORDER BY ALL"
     ):
-        for episode in chunk_signals(lake, dataset, chunk):
-            signals = episode.signals()
-            if signals.state is None or kinds.get((dataset, episode.episode_index)) != CLEAN:
+        for signals in chunk_signals(lake, dataset, chunk):
+            if signals.state is None or kinds.get((dataset, signals.episode_index)) != CLEAN:
                 continue
             changed = replace(
                 signals, state=change(signals.state.astype(np.float64), signals.fps, rng)

@@ -39,7 +39,7 @@ import annotate.motion.way_home as way_home
 from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.observe import Signals
 from annotate.transfer import CODE_VERSION as TRANSFER_VERSION
-from annotate.transfer import Transferred
+from annotate.transfer import Reference, Transferred
 from annotate.transfer import annotate as transfer
 from benchmarks.harness import (
     SHARED,
@@ -51,7 +51,7 @@ from benchmarks.harness import (
     with_tables,
     write_json,
 )
-from core.domain.label import DONE, IDLE, STEP, Label, Labelled, Segment
+from core.domain.label import DONE, IDLE, STEP, Label, Segment
 from core.paths import ROOT, Workspace
 from eval.annotators.scoring import cuts_f1, even_cuts
 from eval.annotators.truth import NEAR_S, EpisodeTruth, corpus_truth
@@ -335,12 +335,12 @@ def transferred(
         yield from zip(other_episodes, transfers, strict=True)
 
 
-def _reference(known_episode: Known) -> Labelled[Signals]:
+def _reference(known_episode: Known) -> Reference:
     """What a person says of an episode."""
     segments = finished_label(known_episode)
     plan = tuple(f"step {number}" for number in range(1 + max(s.step or 0 for s in segments)))
     label = Label(segments, len(plan), plan, known_episode.progress)
-    return Labelled(known_episode.signals, label)
+    return known_episode.signals, label
 
 
 def finished_label(known_episode: Known) -> list[Segment]:

@@ -23,7 +23,7 @@ from scipy.stats import rankdata
 
 from benchmarks.harness import arguments, write_json
 from core.paths import ROOT, Workspace
-from eval.held_out.episodes import HeldOut, held_out
+from eval.held_out.episodes import EpisodeQuestions, held_out
 from eval.held_out.evaluate import BATCH, predict
 from eval.reward.laptop import LaptopRunner
 from eval.runners.prompt import Runner
@@ -39,7 +39,9 @@ FIGURES = (
 )  # that README states: python docs/make_stated.py writes them there
 
 
-def measured(runner: Runner, episodes: Sequence[HeldOut], tasks: Sequence[str]) -> dict[str, float]:
+def measured(
+    runner: Runner, episodes: Sequence[EpisodeQuestions], tasks: Sequence[str]
+) -> dict[str, float]:
     """Means over the episodes of one split; `tasks`: those that training knew."""
     figures: dict[str, list[float]] = {}
 
@@ -49,7 +51,7 @@ def measured(runner: Runner, episodes: Sequence[HeldOut], tasks: Sequence[str]) 
     constant = best_constant(np.concatenate([e.label for e in episodes]))
     for e in episodes:
         progress = predict(runner, [e])[0][e.key]
-        clean = e.success is True and e.policy not in STOPPED
+        clean = e.episode.success is True and e.policy not in STOPPED
         add("voc_all", _rank(progress, np.arange(len(progress))))
         if clean:
             add("voc", _rank(progress, np.arange(len(progress))))

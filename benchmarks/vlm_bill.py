@@ -17,7 +17,7 @@ from annotate.config import VlmConfig
 from annotate.model_client.calls import Reply, Request
 from annotate.model_client.tokens import image_tokens, prompt_tokens, reply_tokens
 from annotate.vlm.annotator import annotate_episode, reason_episode
-from annotate.vlm.cost import STAGES, EpisodeShape, predict
+from annotate.vlm.cost import STAGES, KeyframeSeries, predict
 from benchmarks.hand_labels import SIZE_PX, HandLabelled, labelled_sets, view_of
 from benchmarks.harness import table_text, trial_workspace
 from benchmarks.label_truth import hand_labelled, names
@@ -34,7 +34,7 @@ class Call(NamedTuple):
     reply: int
 
 
-def calls_of(run: HandLabelled, config: VlmConfig) -> tuple[EpisodeShape, list[Call]]:
+def calls_of(run: HandLabelled, config: VlmConfig) -> tuple[KeyframeSeries, list[Call]]:
     """What is known of a run before it is labelled, and the questions that labelling it takes."""
     view = view_of(run, success=run.truth.success)
     model = StandIn(run.truth, Mistakes(), np.random.default_rng(0))
@@ -54,7 +54,7 @@ def calls_of(run: HandLabelled, config: VlmConfig) -> tuple[EpisodeShape, list[C
             await reason_episode(view, annotated.segments, annotated.num_planned, ask, config)
 
     asyncio.run(label())
-    return EpisodeShape(view.num_frames, view.fps, view.frames, *SIZE_PX), calls
+    return KeyframeSeries(view.num_frames, view.fps, view.frames, *SIZE_PX), calls
 
 
 def set_row(

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
+from annotate.transfer import AT_REFERENCES
 from cli.lakes import lake_at, lake_to_read
 from cli.options import (
     At,
@@ -45,7 +46,6 @@ from warehouse.lake.statements import read_text
 from warehouse.lake.stored import labels_of
 
 AcceptedByOption = Annotated[str | None, Option("--by", help="Your name; default: your user name.")]
-AT_REFERENCES = (1, 2, 3, 5)  # that errors are shown at
 app = typer.Typer()
 corrections_app = typer.Typer(
     help="List, export and import corrections of labels by people.", no_args_is_help=True

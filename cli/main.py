@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -251,7 +251,9 @@ def make_app(command_name: str | None = None) -> typer.Typer:
         if command_name in (None, name):
             of_module = import_module(MODULES[name]).app
             infos: list[Any] = [*of_module.registered_commands, *of_module.registered_groups]
-            info = _complete(next(info for info in infos if _name(info) == name), name)
+            info = _with_options_and_examples(
+                next(info for info in infos if _name(info) == name), name
+            )
             info.rich_help_panel = panel
             (
                 app.registered_groups
@@ -267,43 +269,37 @@ def _name(info: Any) -> str:
     return info.name or typer.main.get_command_name(info.callback.__name__)
 
 
-def _complete(info: Any, words: str) -> Any:
-    """A copy of a command or group, with what all commands have: see `_as_typer_has_it`; and with its examples."""
+def _with_options_and_examples(info: Any, words: str) -> Any:
+    """A copy of a command or group, with the options that all commands have, and with its examples."""
     info = copy.copy(info)
     info.epilog = _examples(words)
     if not hasattr(info, "typer_instance"):
-        info.callback = _as_typer_has_it(info.callback)
+        info.callback = _with_common_options(info.callback)
         return info
     inner = info.typer_instance = copy.copy(info.typer_instance)
     inner.registered_commands = [
-        _complete(c, f"{words} {_name(c)}") for c in inner.registered_commands
+        _with_options_and_examples(c, f"{words} {_name(c)}") for c in inner.registered_commands
     ]
     # A group that does nothing by itself has no options
     if inner.registered_callback and inner.info.invoke_without_command:
         inner.registered_callback = copy.copy(inner.registered_callback)
-        inner.registered_callback.callback = _as_typer_has_it(inner.registered_callback.callback)
+        inner.registered_callback.callback = _with_common_options(
+            inner.registered_callback.callback
+        )
     return info
 
 
-def _as_typer_has_it(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with --verbose and -q, with -x and --json where it has a --format, with completion of names, flags
-    without a --no-.
+def _with_common_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command as typer is given it: with the options that all commands have, and with completion of names.
 
-    A parameter that is a pydantic model stands for options: one of each of the model's fields.
+    These are --verbose and -q, and -x and --json where it has a --format; flags have no --no-. A parameter that is a
+    pydantic model stands for options: one of each of the model's fields.
     """
     signature = inspect.signature(command)
     declared = list(signature.parameters.values())
     models = {p.name: p.annotation for p in declared if hasattr(p.annotation, "model_fields")}
     parameters = [
-        q for p in declared for q in (options_of(models[p.name]) if p.name in models else [p])
-    ]
-    common_options: dict[str, Any] = {"quiet": QuietOption, "verbose": VerboseOption}
-    if any(p.name == "format" and "table" in str(p.annotation) for p in parameters):
-        common_options = {"json": JsonOption, "records": RecordsOption} | common_options
-    of_keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters += [
-        inspect.Parameter(name, of_keyword, default=False, annotation=a)
-        for name, a in common_options.items()
+        option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in _options(declared, models)
     ]
     for parameter in parameters:
         complete_by_name(parameter)
@@ -312,23 +308,45 @@ def _as_typer_has_it(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**values: Any) -> None:
         _refuse_secrets(values)
-        # A group's own option counts for the command inside it
-        for name, flag in {"quiet": QUIET, "verbose": VERBOSE, "records": AS_RECORDS}.items():
-            if values.pop(name, False):
-                flag.set(True)
-        if values.pop("json", False):
-            values["format"] = "json"
-        AS_JSON.set(values.get("format") == "json")
-        option_models = {
-            name: _made(model, {p.name: values.pop(p.name) for p in options_of(model)})
-            for name, model in models.items()
-        }
-        command(**values, **option_models)
+        _set_flags(values)
+        for name, model in models.items():
+            fields = {option.name: values.pop(option.name) for option in options_of(model)}
+            values[name] = _filled(model, fields)
+        command(**values)
 
-    by_name = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
-    run.__signature__ = signature.replace(parameters=by_name)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in by_name} | {"return": None}
+    # What typer reads a command's options from
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
     return run
+
+
+def _options(
+    declared: Iterable[inspect.Parameter], models: Mapping[str, Any]
+) -> Iterator[inspect.Parameter]:
+    """A command's own options, those of models by field, then those that all commands have."""
+    has_tables = False
+    for parameter in declared:
+        options = options_of(models[parameter.name]) if parameter.name in models else [parameter]
+        yield from options
+        has_tables |= any(o.name == "format" and "table" in str(o.annotation) for o in options)
+    common_options: dict[str, Any] = {"quiet": QuietOption, "verbose": VerboseOption}
+    if has_tables:
+        common_options = {"json": JsonOption, "records": RecordsOption} | common_options
+    for name, annotation in common_options.items():
+        yield inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation
+        )
+
+
+def _set_flags(values: dict[str, Any]) -> None:
+    """Take the options that all commands have out of the values, for the whole process."""
+    # A group's own option counts for the command inside it
+    for name, flag in {"quiet": QUIET, "verbose": VERBOSE, "records": AS_RECORDS}.items():
+        if values.pop(name, False):
+            flag.set(True)
+    if values.pop("json", False):
+        values["format"] = "json"
+    AS_JSON.set(values.get("format") == "json")
 
 
 def _refuse_secrets(values: dict[str, Any]) -> None:
@@ -347,7 +365,7 @@ def _call_flag(parameter: inspect.Parameter) -> None:
             option.param_decls = (f"--{parameter.name.replace('_', '-')}",)
 
 
-def _made(model: Any, values: dict[str, Any]) -> Any:
+def _filled(model: Any, values: dict[str, Any]) -> Any:
     """The model of options that were given. Raises UserError."""
     if "episodes" in values:
         values["episodes"] = episode_list(values["episodes"])

@@ -1,7 +1,8 @@
-"""The annotators: one row for each. The configuration's choices, their help, whose label counts first and label runs
-follow from this list, and so do the words for who made a label.
+"""The annotators: one row for each. The configuration's choices, their help, whose label counts
+first and label runs follow from this list, and so do the words for who made a label.
 
-A new annotator is a row here and a module of its own below `pipeline/`, with the two functions that the row names.
+A new annotator is a row here and a module of its own below `pipeline/`, with the two functions that
+the row names.
 """
 
 import pkgutil
@@ -14,13 +15,14 @@ from typing import Any
 class Annotator:
     """One annotator.
 
-    name: in configurations, label runs and tables. precedence: among an episode's labels the one of the lowest number
-    counts, where neither a person nor the configuration decides. needs: what it makes labels from. help: words behind
-    its name for --annotator. settings: the section of a build's configuration that it has; empty: none.
+    name: in configurations, label runs and tables. precedence: among an episode's labels the one of
+    the lowest number counts, where neither a person nor the configuration decides. needs: what it
+    makes labels from. help: words behind its name for --annotator. settings: the section of a
+    build's configuration that it has; empty: none.
 
-    label_run, labels: import paths `module:name`, because this room imports no other. `label_run(build)` gives its
-    label run, with the code version; `labels(context, episodes)` the labels of a chunk's episodes. An annotator without
-    `labels` has a stage of its own.
+    label_run, labels: import paths `module:name`, because this room imports no other.
+    `label_run(build)` gives its label run, with the code version; `labels(context, episodes)` the
+    labels of a chunk's episodes. An annotator without `labels` has a stage of its own.
     """
 
     name: str
@@ -116,10 +118,11 @@ LIKE_THE_MODELS = "like those of vlm"
 
 
 def made_by(annotator: str, steps_from: str | None, *, follows: bool) -> str:
-    """Who made a label: `annotator` of its label run, `steps_from` of the label; follows: it was made like a label
-    that a model made of another run.
+    """Who made a label: `annotator` of its label run, `steps_from` of the label; follows: it was
+    made like a label that a model made of another run.
 
-    Example: made_by("native", None, follows=False) is "motion", which labels episodes without steps.
+    Example: made_by("native", None, follows=False) is "motion", which labels episodes without
+    steps.
     """
     if steps_from is not None:
         return FROM_THE_SOURCE
@@ -135,7 +138,8 @@ def made_by(annotator: str, steps_from: str | None, *, follows: bool) -> str:
 def follows_sql(annotator: str, label: str) -> str:
     """SQL condition: a label was made like one that a model made of another run.
 
-    annotator: column of the label run; label: alias of a table with dataset, episode_index and label_run, or empty.
+    annotator: column of the label run; label: alias of a table with dataset, episode_index and
+    label_run, or empty.
     """
     prefix = f"{label}." if label else ""
     key = ", ".join(f"{prefix}{column}" for column in ("dataset", "episode_index", "label_run"))

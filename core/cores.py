@@ -1,7 +1,8 @@
 """How many cores this process may use: those of the machine are not told to a container that is given less time.
 
-Libraries that multiply matrices (BLAS, torch) begin a thread per core that they may run on, and know no control groups.
-They are told by OMP_NUM_THREADS, which they read when they are imported; what the user says there counts.
+Libraries that multiply matrices (BLAS, torch) begin a thread per core that they may run on, and
+know no control groups. They are told by OMP_NUM_THREADS, which they read when they are imported;
+what the user says there counts.
 """
 
 import math
@@ -59,9 +60,9 @@ def told_to_children(threads: int) -> Iterator[None]:
 def cpu_limit(cgroup_text: str, root: Path) -> float:
     """The least that a process's control group or any above it may use, in cores; infinite where nothing says so.
 
-    cgroup_text: what /proc/self/cgroup says, of version 1 or 2. root: where control groups are mounted; in a
-    container a
-    group's own path may not be there, then the root is that of the container.
+    cgroup_text: what /proc/self/cgroup says, of version 1 or 2. root: where control groups are
+    mounted; in a container a group's own path may not be there, then the root is that of the
+    container.
     """
     limits = [math.inf]
     for line in cgroup_text.splitlines():

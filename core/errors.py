@@ -1,6 +1,7 @@
 """Errors that a person can mend: the command line shows each as one line, and ends with its exit code.
 
-Secrets in addresses are cut out of whatever is printed, stored, released or logged, and refused where one is given.
+Secrets in addresses are cut out of whatever is printed, stored, released or logged, and refused
+where one is given.
 """
 
 import re
@@ -27,7 +28,8 @@ VALUE = re.compile(
 def without_secrets(text: str) -> str:
     """A text whose addresses have *** for logins, passwords, keys, signatures and what stands behind '#'.
 
-    Example: without_secrets("no answer from s3://key:secret@bucket/a") == "no answer from s3://***@bucket/a".
+    Example: without_secrets("no answer from s3://key:secret@bucket/a") == "no answer from
+    s3://***@bucket/a".
     """
     if ":/" in text:
         text = ADDRESS.sub(_cut, text)

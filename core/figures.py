@@ -42,8 +42,8 @@ def new_figure(
 
 
 def render(figure: Figure | None, max_bytes: int = MAX_BYTES, *, drawing: bool = False) -> bytes:
-    """The figure as PNG, or JPEG where photographs make that too large, with as many pixels as fit into max_bytes;
-    None is empty. `drawing`: without photographs, so 32 colours do."""
+    """The figure as PNG, or JPEG where photographs make that too large, with as many pixels as fit
+    into max_bytes; None is empty. `drawing`: without photographs, so 32 colours do."""
     if figure is None:
         return b""
     # Drawn once at the finest resolution; attempts go from the best to the smallest

@@ -1,8 +1,10 @@
-"""The metrics of predictions: one row for each. Which way is better, tables of reports, the leaderboard, the command
-line and the explorer follow from this list; docs/metrics.md explains each in full.
+"""The metrics of predictions: one row for each. Which way is better, tables of reports, the
+leaderboard, the command line and the explorer follow from this list; docs/metrics.md explains each
+in full.
 
-A new metric of progress is a row here and the function that its row names. Metrics of other kinds are computed by their
-benchmark (`eval/benchmarks/`, `eval/probes.py`, `eval/confusion.py`, `eval/robustness.py`) under the row's name.
+A new metric of progress is a row here and the function that its row names. Metrics of other kinds
+are computed by their benchmark (`eval/benchmarks/`, `eval/probes.py`, `eval/confusion.py`,
+`eval/robustness.py`) under the row's name.
 """
 
 from dataclasses import dataclass
@@ -17,10 +19,11 @@ EVERYWHERE = (REPORT, LEADERBOARD, TERMINAL)
 class Metric:
     """One metric.
 
-    sentence: what it measures, with its range. shown_in: REPORT, LEADERBOARD, TERMINAL; tables keep the list's order.
-    leads: models of a benchmark are compared by the metric with the lowest number that the benchmark has; where it has
-    none of these, by the first of a report. compute: import path `module:name` of a function that takes
-    eval.metrics.progress.Answers and gives float64 [episodes] or a Measure; empty: a benchmark computes the metric.
+    sentence: what it measures, with its range. shown_in: REPORT, LEADERBOARD, TERMINAL; tables keep
+    the list's order. leads: models of a benchmark are compared by the metric with the lowest number
+    that the benchmark has; where it has none of these, by the first of a report. compute: import
+    path `module:name` of a function that takes eval.metrics.progress.Answers and gives float64
+    [episodes] or a Measure; empty: a benchmark computes the metric.
     """
 
     name: str
@@ -98,7 +101,7 @@ METRICS = (
         "mcc@95",
         'Matthews\' correlation of "at least 95 % is done" (-1..1)',
         shown_in=(REPORT, TERMINAL),
-        compute=_progress("finished"),
+        compute=_progress("finished_measure"),
     ),
     Metric(
         "voc_margin",

@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeGuard
 
 # Control characters but tab and line ends, and marks that turn the direction of a text: they belong to no text, and
 # command the terminal or hide what is written
@@ -23,6 +23,24 @@ def escaped(match: re.Match[str]) -> str:
 def shown(text: str) -> str:
     """A text of a dataset's as a person may read it, with nothing in it that commands or hides."""
     return ANY_MARK.sub(escaped, text)
+
+
+def is_index(value: Any) -> TypeGuard[int]:
+    """Is it a whole number from 0?"""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def image_marks(count: int) -> str:
+    """So many pictures, one a line."""
+    return "\n".join([IMAGE_MARK] * count)
+
+
+def grouped[K, V](pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
+    """The values of each key, in order. Example: a: 1, b: 2, a: 3 are a: [1, 3] and b: [2]."""
+    groups: dict[K, list[V]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
 
 
 def spread[T](items: Sequence[T], count: int) -> list[T]:

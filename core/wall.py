@@ -1,8 +1,9 @@
 """The wall round what decodes a stranger's bytes: so much memory, so much time, and no more.
 
-A small file may claim anything, and decoders believe it. Nothing here reads claims. The kernel refuses memory, and the
-decoder says so, by its own error or by MemoryError. It ends a process that stays in some work for too long, wherever
-that is, and who started the process goes on without that work: a command from its beginning, a server with the next.
+A small file may claim anything, and decoders believe it. Nothing here reads claims. The kernel
+refuses memory, and the decoder says so, by its own error or by MemoryError. It ends a process that
+stays in some work for too long, wherever that is, and who started the process goes on without that
+work: a command from its beginning, a server with the next.
 """
 
 import ctypes
@@ -43,8 +44,8 @@ _noted = -1  # descriptor of the note on the work under way
 
 @contextmanager
 def memory_wall(num_bytes: int) -> Iterator[None]:
-    """As long as it stands, this process, with all its threads, can hold `num_bytes` more than now. The nearest of
-    several walls counts. Raises nothing of its own."""
+    """As long as it stands, this process, with all its threads, can hold `num_bytes` more than now.
+    The nearest of several walls counts. Raises nothing of its own."""
     limit_bytes = held_bytes("VmData") + num_bytes
     with _changing:
         _walls.append(limit_bytes)
@@ -73,9 +74,10 @@ def held_bytes(name: str) -> int:
 
 @contextmanager
 def time_wall(name: str) -> Iterator[Callable[[float], AbstractContextManager[None]]]:
-    """Work of that name, in parts: what this yields gives each the seconds of CPU that it may take. Where it takes
-    more, or WAITING times as long, the kernel ends the process, if that may be ended (NOTES) and this is its main
-    thread; `is_left_out` then knows the work. Of walls within one another the innermost counts."""
+    """Work of that name, in parts: what this yields gives each the seconds of CPU that it may take.
+    Where it takes more, or WAITING times as long, the kernel ends the process, if that may be ended
+    (NOTES) and this is its main thread; `is_left_out` then knows the work. Of walls within one
+    another the innermost counts."""
     path = _note(name)
     if path is None or current_thread() is not main_thread():
         yield lambda cpu_s: nullcontext()
@@ -134,8 +136,8 @@ def num_left_out() -> int:
 
 
 def begin_anew() -> None:
-    """From here on this process waits for a copy of itself, and ends as that does; after one that a wall of time has
-    ended for another, which leaves that work out. Only copies return."""
+    """From here on this process waits for a copy of itself, and ends as that does; after one that a
+    wall of time has ended for another, which leaves that work out. Only copies return."""
     scratch = ScratchFolder()
     num_skipped = 0
     os.environ[NOTES] = str(scratch.path)
@@ -170,9 +172,10 @@ def begin_anew() -> None:
 class Walled:
     """A process of its own that does what it is asked, with limits; started anew where it was ended.
 
-    begin: what it does first. memory_bytes: beside what it holds then; None: no wall. preload: a module that all of one
-    program's begin with; without it they are copies of this process, which costs nothing, where that has one thread
-    (what others hold would stay locked). Not for several threads at once.
+    begin: what it does first. memory_bytes: beside what it holds then; None: no wall. preload: a
+    module that all of one program's begin with; without it they are copies of this process, which
+    costs nothing, where that has one thread (what others hold would stay locked). Not for several
+    threads at once.
     """
 
     def __init__(
@@ -211,8 +214,9 @@ class Walled:
         cpu_s: float | None = None,
         given_up: Callable[[], bool] = lambda: False,
     ) -> T:
-        """What `work(*args)` returns there, arrays read-only; cpu_s None: within what an earlier call left. Raises what
-        it raises, and one of TOO_MUCH where it took more, was given up, or ended its process."""
+        """What `work(*args)` returns there, arrays read-only; cpu_s None: within what an earlier
+        call left. Raises what it raises, and one of TOO_MUCH where it took more, was given up, or
+        ended its process."""
         self.start()
         try:
             self._channel.send((work, args, wall_s, cpu_s))

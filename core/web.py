@@ -1,7 +1,8 @@
 """Our three servers: one middleware before every request, who may use them, their token, and serving until a signal.
 
-The explorer, the reward server and Dagster's UI let in who shows a token, or whom a reverse proxy names. Slow clients,
-floods and many connections are the reverse proxy's task: see `deploy/nginx.conf`.
+The explorer, the reward server and Dagster's UI let in who shows a token, or whom a reverse proxy
+names. Slow clients, floods and many connections are the reverse proxy's task: see
+`deploy/nginx.conf`.
 """
 
 import hashlib
@@ -59,9 +60,9 @@ TOKENS = {
 class Access:
     """Who may use a server. The default, which no command has: whoever is on this machine.
 
-    `token`: what everybody must show, as bearer or once as `?token=`. `hosts`: names that the Host header may have;
-    None: any. `user_header`: the header in which a reverse proxy at one of `proxies` names the user. `is_local`: only
-    this machine can reach the server.
+    `token`: what everybody must show, as bearer or once as `?token=`. `hosts`: names that the Host
+    header may have; None: any. `user_header`: the header in which a reverse proxy at one of
+    `proxies` names the user. `is_local`: only this machine can reach the server.
     """
 
     token: str | None = field(default=None, repr=False)
@@ -84,7 +85,7 @@ class Access:
         return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
     def is_token(self, text: str) -> bool:
-        return self.token is not None and _equal(text, self.token)
+        return self.token is not None and is_equal_secret(text, self.token)
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,10 @@ def _plain(scope: Scope, refusal: Refusal) -> Response:
 class Guard:
     """ASGI middleware: host names, origin, token, CSRF token, size of a body, security headers.
 
-    A request that passes has `state.user` (the name that a proxy gave, or None), `state.csrf` and `state.is_program`.
-    `open_paths` need no token. With `checks_csrf` a change needs `state.csrf` of one of our pages in its headers.
-    `refuse` makes the answer to a refused request; `headers` are added to every answer.
+    A request that passes has `state.user` (the name that a proxy gave, or None), `state.csrf` and
+    `state.is_program`. `open_paths` need no token. With `checks_csrf` a change needs `state.csrf`
+    of one of our pages in its headers. `refuse` makes the answer to a refused request; `headers`
+    are added to every answer.
     """
 
     def __init__(
@@ -155,7 +157,9 @@ class Guard:
             return login
         kind, _, bearer = c.headers.get("authorization", "").partition(" ")
         has_bearer = kind.lower() == "bearer" and access.is_token(bearer.strip())
-        has_session = access.token is not None and _equal(c.cookies.get(cookie, ""), session)
+        has_session = access.token is not None and is_equal_secret(
+            c.cookies.get(cookie, ""), session
+        )
         is_open = any(f"{scope['path']}/".startswith(f"{path}/") for path in self.open_paths)
         user = self._proxy_user(c)
         if not any((user, has_bearer, has_session, is_open, access.is_open)):
@@ -164,7 +168,7 @@ class Guard:
 
         # A change comes from a page of ours; a program that shows the token has no page
         csrf = access.signed(f"csrf {user or ''}")
-        is_ours = "origin" in c.headers and _equal(c.headers.get(CSRF_HEADER, ""), csrf)
+        is_ours = "origin" in c.headers and is_equal_secret(c.headers.get(CSRF_HEADER, ""), csrf)
         if self.checks_csrf and not any((is_reading, has_bearer, is_ours)):
             return Refusal(403, "csrf", "the page is out of date: reload it and try again")
         scope.setdefault("state", {}).update(
@@ -238,7 +242,7 @@ class Guard:
         return None
 
 
-def _equal(actual: str, expected: str) -> bool:
+def is_equal_secret(actual: str, expected: str) -> bool:
     return hmac.compare_digest(actual.encode(), expected.encode())
 
 
@@ -247,9 +251,9 @@ def token_for(
 ) -> tuple[str | None, str | None]:
     """The token of a server (one of TOKENS), and what a printed link shows of it: one that was given is not repeated.
 
-    It comes from a file, else from the environment, else from where the workspace keeps it; never from an option, as
-    every user of the machine can read arguments. `none`: there is none, which is said on standard error. Raises
-    UserError.
+    It comes from a file, else from the environment, else from where the workspace keeps it; never
+    from an option, as every user of the machine can read arguments. `none`: there is none, which is
+    said on standard error. Raises UserError.
     """
     if none and file:
         raise UserError("--no-token and --token-file exclude each other")
@@ -393,7 +397,8 @@ def server_config(app: Any) -> uvicorn.Config:
 def serve(app: Any, listener: socket.socket, announce: Callable[[str], None]) -> None:
     """Serve until Ctrl-C or SIGTERM, then finish the requests under way; `announce` gets the address once it answers.
 
-    For the main thread alone: it handles signals. `app.state.is_ending()` says whether it was told to end.
+    For the main thread alone: it handles signals. `app.state.is_ending()` says whether it was told
+    to end.
     """
 
     class Announcing(uvicorn.Server):

@@ -11,18 +11,19 @@ from itertools import chain
 import numpy as np
 
 from annotate.samples.procvqa import progress_question, task_text
+from core.values import grouped
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, Question
 from eval.metrics.score import Measure, Score, mean_of
 from eval.metrics.score import score as score_of
 from eval.perturbed import (
     answers_to,
-    counted,
     evenly,
     held_out_runs,
     is_finished,
     pictures_by_frame,
     split_of,
+    with_counts,
 )
 from eval.scored import Episodes, ScoredBenchmark
 from training.negatives.windows import differ
@@ -110,7 +111,7 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         lambda q: (f"split {q.row['split']}", f"dataset {q.dataset}", VIDEO + q.row["video"]),
     )
     answers = answers_to(questions, values)
-    progress = _told(questions, values)
+    progress = _answers_or_worst(questions, values)
     is_own = np.array(list(map(_is_own, questions)))
     at_end = np.array([q.row["is_last"] and q.row["finished"] for q in questions])
 
@@ -138,10 +139,10 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
     measures: dict[str, Measure] = {
         name: mean_of(of_runs, read) for name, of_runs in run_measures.items()
     }
-    return counted(BENCHMARK, runs, measures, answers)
+    return with_counts(BENCHMARK, runs, measures, answers)
 
 
-def _told(questions: Sequence[Question], values: Mapping[str, float]) -> np.ndarray:
+def _answers_or_worst(questions: Sequence[Question], values: Mapping[str, float]) -> np.ndarray:
     """The answers, or the worst ones: no progress for its own instruction, all of it for another."""
     answers = answers_to(questions, values)
     return np.where(np.isnan(answers), [0.0 if _is_own(q) else 1.0 for q in questions], answers)
@@ -154,10 +155,11 @@ def cells(
 
     Of a task that no run finished there is no row; pairs that do not truly differ are left out.
     """
-    answers: dict[tuple[str, str], list[float]] = {}
-    for q, progress in zip(questions, _told(questions, values).tolist(), strict=True):
-        if q.row["is_last"] and q.row["finished"]:
-            answers.setdefault((VIDEO + q.row["video"], UNDER + q.row["instruction"]), []).append(
-                progress
-            )
+    answers = grouped(
+        ((VIDEO + q.row["video"], UNDER + q.row["instruction"]), progress)
+        for q, progress in zip(
+            questions, _answers_or_worst(questions, values).tolist(), strict=True
+        )
+        if q.row["is_last"] and q.row["finished"]
+    )
     return {cell: score_of(mean_of(progress)) for cell, progress in answers.items()}

@@ -5,16 +5,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from core.values import grouped
 from eval.benchmarks import procvqa
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
+from eval.metrics.errors import FINISHED
 from eval.metrics.score import Measure
 from eval.scored import Episodes, ScoredBenchmark, Series
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
 
 FAMILY = "procvqa_c"
-FINISHED = 0.95  # of the task done at the end of a run
 
 
 def split_of(question: Question) -> str:
@@ -23,11 +24,9 @@ def split_of(question: Question) -> str:
 
 def pictures_by_frame(run: Sequence[Question]) -> dict[int, PictureFile]:
     """All pictures that any window of a run shows, by frame, in order."""
-    pictures = {
-        frame: picture
-        for question in run
-        for frame, picture in zip(question.row["frames"], question.pictures, strict=True)
-    }
+    pictures: dict[int, PictureFile] = {}
+    for question in run:
+        pictures |= zip(question.row["frames"], question.pictures, strict=True)
     return dict(sorted(pictures.items()))
 
 
@@ -38,13 +37,10 @@ def is_finished(run: Sequence[Question]) -> bool:
 
 def questions_by_run(benchmark: str, lake: Lake, release: Release) -> list[list[Question]]:
     """The questions about progress of each run of a split, in order of time; runs by dataset and number."""
-    by_run: dict[tuple[str, str], list[Question]] = {}
-    for q in procvqa.load(lake, release, EvaluationOptions(benchmark=benchmark, part=(FAMILY,))):
-        by_run.setdefault((q.dataset, q.trajectory), []).append(q)
-    return [
-        sorted(questions, key=lambda q: q.frame_index or 0)
-        for _, questions in sorted(by_run.items())
-    ]
+    options = EvaluationOptions(benchmark=benchmark, part=(FAMILY,))
+    questions = procvqa.load(lake, release, options)
+    by_run = grouped(((q.dataset, q.trajectory), q) for q in questions)
+    return [sorted(run, key=lambda q: q.frame_index or 0) for _, run in sorted(by_run.items())]
 
 
 def held_out_runs(
@@ -77,7 +73,7 @@ def answers_to(questions: Sequence[Question], values: Mapping[str, float]) -> np
     return np.array([values.get(q.key, np.nan) for q in questions], np.float64)
 
 
-def counted(
+def with_counts(
     benchmark: str,
     episodes: Episodes,
     measures: Mapping[str, Measure],

@@ -13,7 +13,7 @@ from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from eval.metrics import order
 from eval.metrics.score import Measure, Runs, answers_read, mean_of, worst_case
-from eval.perturbed import answers_to, counted, questions_by_run
+from eval.perturbed import answers_to, questions_by_run, with_counts
 from eval.scored import Episodes, ScoredBenchmark
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
@@ -133,4 +133,4 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         measures[name] = mean_of(
             of_episode.means(metric(runs)), of_episode.sums(*answers_read(runs).T)
         )
-    return counted(BENCHMARK, episodes, measures, answers)
+    return with_counts(BENCHMARK, episodes, measures, answers)

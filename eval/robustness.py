@@ -22,11 +22,11 @@ from eval.metrics.score import Measure, answers_read, mean_of
 from eval.perturbed import (
     FAMILY,
     answers_to,
-    counted,
     evenly,
     held_out_runs,
     pictures_by_frame,
     split_of,
+    with_counts,
 )
 from eval.scored import Episodes, ScoredBenchmark, Series
 from warehouse.lake import Lake
@@ -62,11 +62,11 @@ class ChangedPicture(PictureFile):
 
     def read(self) -> bytes:
         """Raises BenchmarkError."""
-        return _made(self)
+        return _changed_file(self)
 
 
 @lru_cache(maxsize=512)
-def _made(picture: ChangedPicture) -> bytes:
+def _changed_file(picture: ChangedPicture) -> bytes:
     assert picture.base is not None
     rgb = CHANGES[picture.change](picture.base.rgb(), picture.run)
     return cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
@@ -223,7 +223,7 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
             best, np.array([success is True for success in outcome]), answers_read(runs)
         )
         measures["success_auc_drop"] = _auc_loss(measures["success_auc"], clean, changed)
-    return counted(BENCHMARK, shown_episodes, measures, answers, Series(runs, elapsed))
+    return with_counts(BENCHMARK, shown_episodes, measures, answers, Series(runs, elapsed))
 
 
 def _auc_loss(measure: Measure, clean: np.ndarray, changed: np.ndarray) -> Measure:

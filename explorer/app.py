@@ -110,7 +110,7 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
         headers=HEADERS,
     )
     for kind in ERRORS:
-        app.add_exception_handler(kind, _told)
+        app.add_exception_handler(kind, _error_page)
     return app
 
 
@@ -153,6 +153,6 @@ ERRORS: dict[type[Exception], Callable[[Any, Request], tuple[str, int]]] = {
 }
 
 
-def _told(request: Request, e: Exception) -> Response:
+def _error_page(request: Request, e: Exception) -> Response:
     describe = next(describe for kind, describe in ERRORS.items() if isinstance(e, kind))
     return explorer_of(request).error(request, *describe(e, request))

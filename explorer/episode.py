@@ -197,13 +197,8 @@ def label_runs(reader: LakeReader, episode: Episode) -> list[dict]:
     sql = f"SELECT label_run, frame_index, text, finished FROM reasoning {OF_EPISODE} ORDER BY 1, 2"
     for row in reader.dicts(sql, *key) if reader.has_rows("reasoning") else []:
         words.setdefault(row.pop("label_run"), []).append(row)
-    notes, quality = (
-        {
-            row["label_run"]: row
-            for row in reader.of_episode(table, f"FROM {table} {OF_CHUNK}", *key)
-        }
-        for table in ("episode_labels", "label_quality")
-    )
+    notes = _by_label_run(reader, "episode_labels", key)
+    quality = _by_label_run(reader, "label_quality", key)
     makers = reader.once(
         "label_runs", lambda: {r["label_run"]: r for r in reader.dicts("FROM label_runs")}
     )
@@ -302,6 +297,18 @@ def keyframes(reader: LakeReader, key: tuple[str, int, int]) -> dict[str, list[d
     return pictures
 
 
+def _by_label_run(
+    reader: LakeReader, table: str, row_key: tuple[str, int, int]
+) -> dict[str, dict[str, Any]]:
+    rows = reader.of_episode(table, f"FROM {table} {OF_CHUNK}", *row_key)
+    return {row["label_run"]: row for row in rows}
+
+
+def _measured(values: list[float | None]) -> list[float | None]:
+    """The values of a curve; empty where it has none at all."""
+    return [] if values.count(None) == len(values) else values
+
+
 def measures(reader: LakeReader, episode: Episode) -> dict[str, Any]:
     """What was measured per frame: visual change by camera, how open grippers are, speed, and the state's dimensions.
 
@@ -311,9 +318,8 @@ def measures(reader: LakeReader, episode: Episode) -> dict[str, Any]:
     rows = _of_frames(reader, episode, FRAMES_SQL)
     # Every camera's rows have the same of these; one without any value is none
     first = rows[0] if rows else {"gripper": [], "speed": [], "grippers": []}
-    gripper, speed = (
-        v if any(x is not None for x in v) else [] for v in (first["gripper"], first["speed"])
-    )
+    gripper = _measured(first["gripper"])
+    speed = _measured(first["speed"])
     # States are stored per frame; curves need them per dimension
     states = _of_frames(reader, episode, STATES_SQL)
     signals = reader.once("signals", lambda: signals_by_dataset(reader.con)).get(

@@ -19,6 +19,7 @@ import numpy as np
 
 from core.files import whole_file
 from core.paths import Workspace
+from core.pictures import decode_stored
 from core.wall import TOO_MUCH, Pool, Walled
 from explorer.access import CorpusView, LakeReader, PageError
 from explorer.episode import (
@@ -234,7 +235,7 @@ def _decoded(
     path: Path, frame_index: int, video: dict, pictures: list[int] | None, limits: Limits
 ) -> np.ndarray | None:
     if pictures is None:
-        place = _place(path, video["start_frame"] + frame_index, video["fps"], limits)
+        place = _picture_number(path, video["start_frame"] + frame_index, video["fps"], limits)
     elif frame_index < len(pictures):
         place = pictures[frame_index]
     else:
@@ -245,7 +246,7 @@ def _decoded(
     return cv2.cvtColor(frame.rgb(), cv2.COLOR_RGB2BGR)
 
 
-def _place(path: Path, frame_index: int, fps: float, limits: Limits) -> int:
+def _picture_number(path: Path, frame_index: int, fps: float, limits: Limits) -> int:
     """The picture of a file that is shown when frame `frame_index` is, by the file's rate. Raises VideoError."""
     if frame_index == 0:
         return 0
@@ -259,12 +260,11 @@ def _place(path: Path, frame_index: int, fps: float, limits: Limits) -> int:
 
 def _read(path: Path, height: int) -> np.ndarray:
     try:
-        picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+        return _scaled(decode_stored(path.read_bytes()), height)
     except OSError as e:
         raise PageError("a stored picture is missing; build the frames again to restore it") from e
-    if picture is None:
-        raise PageError("a stored picture is damaged; build the frames again to restore it")
-    return _scaled(picture, height)
+    except ValueError as e:
+        raise PageError("a stored picture is damaged; build the frames again to restore it") from e
 
 
 def _scaled(picture: np.ndarray, height: int) -> np.ndarray:
@@ -353,10 +353,13 @@ def _encode(
     options = DecodeOptions(limits=limits)
     if pictures is None:
         frames = decode(
-            path, _place(path, video["start_frame"], video["fps"], limits), num_frames, options
+            path,
+            _picture_number(path, video["start_frame"], video["fps"], limits),
+            num_frames,
+            options,
         )
     else:
-        frames = _at(path, pictures[:num_frames], options)
+        frames = _pictures_at(path, pictures[:num_frames], options)
     with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as out:
         stream = out.add_stream("libx264", rate=rate, options=ENCODER)
         stream.pix_fmt = "yuv420p"
@@ -376,7 +379,7 @@ def _encode(
         out.mux(stream.encode(None))
 
 
-def _at(path: Path, pictures: list[int], options: DecodeOptions) -> Iterator[Picture]:
+def _pictures_at(path: Path, pictures: list[int], options: DecodeOptions) -> Iterator[Picture]:
     """The pictures of a file at some places, which ascend."""
     if pictures:
         first = pictures[0]

@@ -218,12 +218,8 @@ def said_since(visit: Visit, table: str) -> list[str]:
 def counts_are_of_now(visit: Visit) -> bool:
     """Has nothing come since the index was made but what people said, which queues and their counts leave out?"""
     passed = visit.reader.snapshot.number - visit.index.snapshot.number
-    judged_places = {
-        snapshot
-        for table in ("corrections", "outcomes")
-        for snapshot, _ in _newer_rows(visit, table)
-    }
-    return len(judged_places) >= passed
+    judged = [*_newer_rows(visit, "corrections"), *_newer_rows(visit, "outcomes")]
+    return len({snapshot for snapshot, _ in judged}) >= passed
 
 
 def _newer_rows(visit: Visit, table: str) -> list[tuple[int, str]]:

@@ -4,6 +4,8 @@ import math
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain, product
+from operator import itemgetter
 from typing import Any
 from urllib.parse import urlencode
 
@@ -133,7 +135,7 @@ class EpisodeSelection:
         of_each: list[set[Place]] = [set(self.picked)] if self.picked else []
         for name, values in self.marks:
             by_value = places_by_value(reader, name)
-            of_each.append({place for value in values for place in by_value.get(value, [])})
+            of_each.append(set(chain.from_iterable(by_value.get(value, ()) for value in values)))
         places = sorted(set.intersection(*of_each))
         rows = index.rows(ROWS_SQL, [d for d, _ in places], [e for _, e in places])
         return replace(self, rows=tuple(row for (row,) in rows))
@@ -157,7 +159,7 @@ class EpisodeSelection:
 
     def url(self, path: str = "/episodes", **changes: str | int) -> str:
         """The URL of this selection; `changes`: another sort or page."""
-        query = [(name, value) for name, values in self.chosen for value in values]
+        query = [*chain.from_iterable(product([name], values) for name, values in self.chosen)]
         for name, low, high in self.ranges:
             query += [
                 (f"{name}_{end}", f"{v:g}")
@@ -295,10 +297,12 @@ def facets(index: Indexed, selection: EpisodeSelection) -> list[tuple[Facet, lis
     then the commonest; lengths by size.
     """
     counts = _counts(index, selection)
-    return [(f, _listed(selection, f.name, counts[f.name])) for f in FACETS if f.name in counts]
+    return [
+        (f, _facet_values(selection, f.name, counts[f.name])) for f in FACETS if f.name in counts
+    ]
 
 
-def _listed(selection: EpisodeSelection, name: str, counts: dict[str, int]) -> list[Counted]:
+def _facet_values(selection: EpisodeSelection, name: str, counts: dict[str, int]) -> list[Counted]:
     """The values of a facet or a mark, and of those chosen also what no episode has."""
     chosen = dict(selection.chosen).get(name, ())
     counts = dict.fromkeys(chosen, 0) | counts
@@ -342,10 +346,13 @@ def marked(
             selection, chosen=tuple(c for c in selection.chosen if c[0] != name), rows=None
         )
         condition, values = other_selection.at(reader, index).where(index)
-        triples = [(value, *place) for value, places in by_value.items() for place in places]
-        columns = ([triple[k] for triple in triples] for k in range(3))
+        pairs = chain.from_iterable(product([value], by_value[value]) for value in by_value)
+        triples = [(value, *place) for value, place in pairs]
+        columns = ([*map(itemgetter(k), triples)] for k in range(3))
         counts = dict(index.rows(COUNT_MARKS_SQL.format(where=condition), *columns, *values))
-        facets.append((name, title, _listed(selection, name, dict.fromkeys(by_value, 0) | counts)))
+        facets.append(
+            (name, title, _facet_values(selection, name, dict.fromkeys(by_value, 0) | counts))
+        )
     return facets
 
 

@@ -61,7 +61,17 @@ def recognises(format_: Format, source: Source) -> bool:
 
 # Where datasets lie: in the folder itself, in folders below it, or above, by the names of files alone. An adapter's
 # `roots` names the folders where its layout begins. From there a dataset may reach up by the format's `levels`, as one
-# of several tasks does, as long as nothing else lies there
+# of several tasks does, as long as nothing else lies there. (`levels` None: single files, which may lie anywhere.)
+#
+#   files of a source          _kinds               _outermost     _gathered
+#     a/meta/info.json           a: lerobot           a: lerobot     a: lerobot
+#     a/videos/front/0.mp4       a/videos/front: video
+#     b/pick/1.hdf5              b/pick: hdf5         b/pick: hdf5   b: hdf5
+#     b/push/2.hdf5              b/push: hdf5         b/push: hdf5
+#     tour.mp4                   "" : video           "" : video
+#
+# The videos of `a` lie inside a dataset. Both folders of `b` are of one format and nothing else lies in `b`: they are
+# one dataset. A single file beside folders of datasets is no dataset; `_places` names it
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from core.paths import Workspace
+from core.values import grouped
 from ingest.sources.types import address_below
 from pipeline.config import stored_build
 from warehouse.lake import Lake
@@ -51,9 +52,7 @@ def _without(pictured: Findings, accepted: Collection[tuple[str, int | None]]) -
 
 def _accepted_by_source(lake: Lake) -> dict[str, list[dict[str, Any]]]:
     """What is accepted in each dataset, by the address of its source."""
-    by_dataset: dict[str, list[dict[str, Any]]] = {}
-    for row in listed(lake):
-        by_dataset.setdefault(row["dataset"], []).append(row)
+    by_dataset = grouped((row["dataset"], row) for row in listed(lake))
     builds = [stored_build(lake, name) for name in stored_builds(lake) if name in by_dataset]
     return {build.dataset.source: by_dataset[build.name] for build in builds if build}
 

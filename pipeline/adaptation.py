@@ -48,7 +48,9 @@ def episode_samples(
     """
     build = built(lake, dataset)
     chunk = usable_episode(lake.con, dataset, episode_index).chunk
-    matches = (e for e in labelled_episodes(lake, build, chunk) if e.episode_index == episode_index)
+    matches = (
+        e for e in labelled_episodes(lake, build, chunk) if e.episode.episode_index == episode_index
+    )
     episode = next(matches, None)
     if episode is None:
         raise UserError(f"episode {episode_index} of {dataset} has no label: build {dataset} first")

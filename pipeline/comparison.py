@@ -7,6 +7,7 @@ from typing import Any
 
 from core.figures import COLOURS, Figure, new_figure, render, shorten
 from core.paths import ROOT
+from core.values import grouped
 from eval.annotators.compare import AnnotatorComparison, Comparison, compare, gain, store
 from eval.annotators.scoring import RunsApart
 from eval.metrics.score import NO_SCORE, Score
@@ -75,9 +76,7 @@ def groups(
     labellers: Sequence[AnnotatorComparison],
 ) -> dict[tuple[str, str], list[AnnotatorComparison]]:
     """Labellers by dataset and what they are compared with; label runs before baselines."""
-    by_reference: dict[tuple[str, str], list[AnnotatorComparison]] = {}
-    for c in labellers:
-        by_reference.setdefault((c.dataset, c.against), []).append(c)
+    by_reference = grouped(((c.dataset, c.against), c) for c in labellers)
     return by_reference
 
 

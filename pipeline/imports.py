@@ -10,11 +10,12 @@ from pathlib import Path
 
 from annotate.imported import CODE_VERSION, read_annotations
 from annotate.imported_label import EpisodeAnnotation, ImportedError
+from annotate.motion.observe import Signals
 from annotate.progress import ProgressConfig
 from core.domain.label_run import LabelRun, resolved
 from pipeline.config import built
 from pipeline.labelled import LabelledSignals, LabelPlace, label_tables, of_label_run, stated_label
-from pipeline.reading import EpisodeSignals, chunk_signals
+from pipeline.reading import chunk_signals
 from warehouse.lake import Lake, StageRun, content_key, output_hash
 
 STAGE = "import"
@@ -99,7 +100,7 @@ def import_annotations(lake: Lake, path: Path, dataset: str, form: str | None = 
 
 
 def _labelled(
-    signals: EpisodeSignals, annotation: EpisodeAnnotation, config: ProgressConfig
+    signals: Signals, annotation: EpisodeAnnotation, config: ProgressConfig
 ) -> LabelledSignals:
     """Raises ImportedError where the annotation does not fit the episode."""
     label = annotation.label(len(signals.change), signals.fps, signals.success)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from annotate.pictures import encode_jpeg
+from core.values import grouped
 from ingest.episode import EpisodeData, EpisodeRecord
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
 from ingest.reasons import DataError
@@ -27,9 +28,7 @@ def pictured_runs(
     its `stretches`: the rows with `pictures` (camera, when, frame_index, at_s, jpeg as base64, width, height) and
     `problem`, why there are none.
     """
-    by_run: dict[int, list[Mapping[str, Any]]] = {}
-    for check in checks:
-        by_run.setdefault(check["episode_index"], []).append(check)
+    by_run = grouped((check["episode_index"], check) for check in checks)
     by_number = {record.episode_index: record for record in records}
     return [
         _run(source, by_number[episode], by_run[episode]) for episode in _worst(by_run, max_runs)

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from core.errors import UserError
 from core.files import write_file
+from core.values import grouped
 from core.version import VERSION
 from ingest.reasons import REASONS
 
@@ -89,11 +90,7 @@ def place(finding: Mapping[str, Any]) -> str:
 
 def groups(findings: Sequence[Row]) -> list[Row]:
     """Findings by check, those first that make something unusable: how many, where, what it means and does, remedy."""
-    findings_by_kind: dict[tuple[bool, str], list[Row]] = {}
-    for finding in findings:
-        findings_by_kind.setdefault(
-            (finding["severity"] != "unusable", finding["reason"]), []
-        ).append(finding)
+    findings_by_kind = grouped(((f["severity"] != "unusable", f["reason"]), f) for f in findings)
     return [
         {
             "check": check,

@@ -3,12 +3,13 @@
 from contextlib import closing
 from functools import lru_cache
 
+from annotate.motion.observe import Signals
 from annotate.progress import ProgressConfig
 from core.domain.label import Label
 from core.paths import Workspace
 from pipeline.config import built
 from pipeline.labelled import published_progress, stated_label
-from pipeline.reading import EpisodeSignals, signals_of
+from pipeline.reading import signals_of
 from warehouse.lake import Lake
 from warehouse.lake.corrections import Corrected
 from warehouse.lake.episodes import usable_episode
@@ -29,8 +30,9 @@ def label_curves(
     segments, plan = label.settled(len(signals.change))
     person_label = Label(segments, len(plan), tuple(plan), end=label.end)
     labelled = stated_label(signals, person_label, config)
+    _, whole_label = labelled
     return {
-        "progress": labelled.label.progress.tolist(),
+        "progress": whole_label.progress.tolist(),
         "progress_procvlm": published_progress(labelled).tolist(),
     }
 
@@ -38,7 +40,7 @@ def label_curves(
 @lru_cache(maxsize=KEPT)
 def _measured(
     space: Workspace, dataset: str, episode_index: int, snapshot: int
-) -> tuple[EpisodeSignals, ProgressConfig]:
+) -> tuple[Signals, ProgressConfig]:
     """What the progress of an episode is made of. Raises UserError."""
     lake = Lake(space, read_only=True, snapshot=snapshot)
     with closing(lake.con):

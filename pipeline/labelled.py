@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from annotate import quality
+from annotate.motion.observe import Signals
 from annotate.progress import (
     ProgressConfig,
     procvlm_labels,
@@ -17,11 +18,11 @@ from annotate.progress import (
     stated_progress,
 )
 from annotate.transfer import Alignment
-from core.domain.label import Label, Labelled, Segment
+from core.domain.label import Label, Segment
 from core.domain.label_run import human_run
 from core.domain.stated import is_stated
 from core.tables import TABLES
-from pipeline.reading import EpisodeSignals, by_task
+from pipeline.reading import by_task
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,12 @@ class LabelPlace:
         return {**vars(self), "episode_index": episode_index}
 
 
-type LabelledSignals = Labelled[EpisodeSignals]
+# What was measured of an episode, with its label, which has progress
+type LabelledSignals = tuple[Signals, Label]
 
 
 def with_progress(
-    signals: EpisodeSignals, label: Label, config: ProgressConfig, *, ends_at: float | None = None
+    signals: Signals, label: Label, config: ProgressConfig, *, ends_at: float | None = None
 ) -> LabelledSignals:
     """The label with the progress that follows from it, and from what a person states of the curve.
 
@@ -52,14 +54,14 @@ def with_progress(
     )
     if is_stated(segments, label.end):
         curve = stated_progress(segments, curve, label.end)
-    return Labelled(signals, replace(label, progress=curve))
+    return signals, replace(label, progress=curve)
 
 
-def stated_label(signals: EpisodeSignals, label: Label, config: ProgressConfig) -> LabelledSignals:
+def stated_label(signals: Signals, label: Label, config: ProgressConfig) -> LabelledSignals:
     """A label as a person, or another tool, states it, of its episode's task; progress follows where it brings none."""
     label = replace(label, task=signals.task)
     if label.has_progress:
-        return Labelled(signals, label)
+        return signals, label
     return with_progress(signals, label, config)
 
 
@@ -124,36 +126,34 @@ def label_tables(
     place: LabelPlace, episodes: Sequence[LabelledSignals], *, curves: bool = False
 ) -> dict[str, pa.Table]:
     """Tables of whole labels: segments, what holds for the episode, and progress."""
-    labels = ((e.signals.episode_index, e.label) for e in episodes)
+    labels = ((signals.episode_index, label) for signals, label in episodes)
     tables = segment_tables(place, labels, curves=curves)
     return tables | {"progress": progress_table(place, episodes)}
 
 
 def published_progress(episode: LabelledSignals) -> np.ndarray:
     """The published formula on the label's segments, float32 [num_frames], 0..1."""
-    label = episode.label
-    labels = procvlm_labels(label.segments, label.num_planned, len(episode.signals.change))
-    return procvlm_progress(labels, episode.signals.phash)
+    signals, label = episode
+    labels = procvlm_labels(label.segments, label.num_planned, len(signals.change))
+    return procvlm_progress(labels, signals.phash)
 
 
 def progress_table(place: LabelPlace, episodes: Sequence[LabelledSignals]) -> pa.Table:
     """Rows of `progress`: our label beside the published formula on the same segments."""
     parts = [TABLES["progress"].empty()]
     for episode in episodes:
-        segments = episode.label.segments
-        num_frames = len(episode.signals.change)
+        signals, label = episode
+        num_frames = len(signals.change)
         columns = {
             "frame_index": np.arange(num_frames),
             # Segments tile the episode, so their lengths in turn give each frame its segment
             "segment_index": np.repeat(
-                np.arange(len(segments), dtype=np.int32), [len(s) for s in segments]
+                np.arange(len(label.segments), dtype=np.int32), [len(s) for s in label.segments]
             ),
-            "progress": episode.label.progress,
+            "progress": label.progress,
             "progress_procvlm": published_progress(episode),
         }
-        parts.append(
-            _frame_rows("progress", place, episode.signals.episode_index, num_frames, columns)
-        )
+        parts.append(_frame_rows("progress", place, signals.episode_index, num_frames, columns))
     return pa.concat_tables(parts)
 
 
@@ -194,18 +194,18 @@ def quality_table(
     is_inspected: the annotator judges what pictures show. A person's label says itself how its run ended.
     """
     by_person = place.label_run == human_run(place.dataset)
-    labelled = {episode.signals.episode_index: episode for episode in episodes}
+    labels = {signals.episode_index: label for signals, label in episodes}
     rows = []
-    for same_task in by_task(episode.signals for episode in episodes).values():
-        of_task = [labelled[signals.episode_index] for signals in same_task]
+    for same_task in by_task(signals for signals, _ in episodes).values():
+        task_labels = [labels[signals.episode_index] for signals in same_task]
         rates = [signals.fps for signals in same_task]
         outcomes = [signals.success for signals in same_task]
-        odds = quality.qualities([episode.label for episode in of_task], rates, outcomes)
+        odds = quality.qualities(task_labels, rates, outcomes)
         if by_person:
             doubts = [None] * len(odds)
         else:
             last_hashes = [int(signals.phash[-1]) for signals in same_task]
-            end_progress = [float(e.label.progress[-1]) for e in of_task]
+            end_progress = [float(label.progress[-1]) for label in task_labels]
             doubts = quality.doubts(same_task, last_hashes, end_progress)
         for signals, oddness, doubt in zip(same_task, odds, doubts, strict=True):
             source = signals.record.success_source

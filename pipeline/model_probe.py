@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 
 from annotate.config import VlmConfig
 from annotate.model_client.calls import Image, Request
-from annotate.model_client.reading import THOUGHT, in_words
+from annotate.model_client.reading import THOUGHT, reply_form
 from annotate.model_client.responses import ResponseStore
 
 SIDE_PX = 64
@@ -44,7 +44,7 @@ def probe(config: VlmConfig) -> dict[str, Any]:
     """What a server takes and says of a green picture. Raises VlmError. Nothing is kept."""
     data = io.BytesIO()
     Pillow.new("RGB", (SIDE_PX, SIDE_PX), SHOWN).save(data, "JPEG")
-    question = f"Of which colour is the picture?\nThe form of the answer:\n{in_words(SCHEMA)}"
+    question = f"Of which colour is the picture?\nThe form of the answer:\n{reply_form(SCHEMA)}"
     content = (Image.of(data.getvalue()), question)
     request = Request(
         "probe",

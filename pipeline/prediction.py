@@ -15,10 +15,10 @@ from annotate.config import EmbeddingsConfig
 from annotate.embeddings.projection import CELL, WHOLE
 from annotate.frames import every_nth
 from annotate.model_client.tokens import ImageRule
-from annotate.vlm.cost import CallCost, EpisodeShape, Prediction, corrections, predict
+from annotate.vlm.cost import CallCost, KeyframeSeries, Prediction, corrections, predict
 from annotate.vlm.few_runs import asked_about
-from annotate.vlm.pictures import size_beside
-from core.values import spread
+from annotate.vlm.pictures import size_side_by_side
+from core.values import grouped, spread
 from ingest.episode import EpisodeRecord
 from ingest.episodes import settle
 from ingest.media.frames import VIDEO_SUFFIXES, VideoError
@@ -159,9 +159,8 @@ def dataset_cost(
 def _asked_about(build: DatasetBuild, records: Mapping[int, EpisodeRecord]) -> set[int]:
     """Episodes that a model is asked about by themselves; and some in place of those that others will follow."""
     asked_episodes = set[int]()
-    of_tasks = dict[tuple[int, str | None], list[int]]()
-    for k, record in records.items():
-        of_tasks.setdefault((k // build.dataset.chunk_size, record.task), []).append(k)
+    chunk_size = build.dataset.chunk_size
+    of_tasks = grouped(((k // chunk_size, record.task), k) for k, record in records.items())
     for (_, task), runs in of_tasks.items():
         count = asked_about([records[k].success for k in runs], build.stages.vlm) if task else 0
         whole = [k for k in runs if records[k].success is not False] if count else []
@@ -169,7 +168,7 @@ def _asked_about(build: DatasetBuild, records: Mapping[int, EpisodeRecord]) -> s
     return asked_episodes
 
 
-def _known(lake: Lake, dataset: str, episodes: Collection[int]) -> dict[int, EpisodeShape]:
+def _known(lake: Lake, dataset: str, episodes: Collection[int]) -> dict[int, KeyframeSeries]:
     """Episodes that have been decoded, with the pictures that a model will be shown."""
     # Pictures as they are stored: the annotator is shown the coarse keyframes of the views that labels are made by
     camera_views = named_views(lake, dataset)
@@ -191,15 +190,15 @@ def _known(lake: Lake, dataset: str, episodes: Collection[int]) -> dict[int, Epi
         episode = row["episode_index"]
         if episode in episodes:
             views = labelled_by(camera_views, row["usable_cameras"])
-            width, height = size_beside([stored[episode, camera][1] for camera in views])
+            width, height = size_side_by_side([stored[episode, camera][1] for camera in views])
             frames = tuple(stored[episode, views[0]][0])
-            shapes[episode] = EpisodeShape(
+            shapes[episode] = KeyframeSeries(
                 row["num_frames"], row["fps"], frames, width, height, max(1, len(views))
             )
     return shapes
 
 
-def _listed(build: DatasetBuild, source: Source, record: EpisodeRecord) -> EpisodeShape | None:
+def _listed(build: DatasetBuild, source: Source, record: EpisodeRecord) -> KeyframeSeries | None:
     """An episode by its metadata, and by the header of its video where that is at hand; None: its length is unknown."""
     # A video's header tells the size where the video is at hand; the listing's length counts where it has one
     width, height, length = *UNKNOWN_PX, record.num_rows
@@ -222,9 +221,9 @@ def _listed(build: DatasetBuild, source: Source, record: EpisodeRecord) -> Episo
     views = labelled_by(build.views, record.cameras)
     num_views = max(1, len(views))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    width, height = size_beside([size] * num_views)
+    width, height = size_side_by_side([size] * num_views)
     keyframes = tuple(range(0, length, interval))
-    return EpisodeShape(length, record.fps, keyframes, width, height, num_views)
+    return KeyframeSeries(length, record.fps, keyframes, width, height, num_views)
 
 
 def expectation(
@@ -248,7 +247,7 @@ def expectation(
         return {}, 0
 
     # Their shapes and the calls that they took, dataset by dataset
-    shapes: list[EpisodeShape] = []
+    shapes: list[KeyframeSeries] = []
     calls: list[dict[str, Any]] = []
     for dataset in dict.fromkeys(r["dataset"] for r in pilots):
         episodes = {r["episode_index"] for r in pilots if r["dataset"] == dataset}

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +14,7 @@ from annotate.motion.observe import GripperCurve, Signals
 from annotate.signal_lag import without_lag
 from core.errors import UserError
 from core.tables import TABLES
+from core.values import grouped
 from ingest.episode import EpisodeRecord, record_from_row
 from ingest.signals.gripper import GripperSignal
 from warehouse.lake import Lake
@@ -66,40 +67,9 @@ def records_of(lake: Lake, dataset: str, episodes: Iterable[int]) -> list[Episod
     return []
 
 
-@dataclass(frozen=True, kw_only=True)
-class EpisodeSignals(Signals):
-    """Measurements of one episode as the lake holds them, without pictures: `Episode` has its facts alone.
-
-    Arrays [num_frames].
-
-    views: the cameras that it is labelled by, the preferred one first.
-    change: the visual change of the view in which most changes; phash: of the preferred camera.
-    tiny: of each usable camera the frames int64 [k] of its tiny pictures, and their pixels uint8 [k, p].
-    """
-
-    record: EpisodeRecord
-    views: tuple[str, ...]
-    phash: np.ndarray
-    tiny: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-
-    @property
-    def camera(self) -> str:
-        return self.views[0]
-
-    def signals(self, cameras: Sequence[str] = ()) -> Signals:
-        """What annotators are given; with the tiny pictures of these cameras, where it has them."""
-        tiny_pictures = [self.tiny.get(camera) for camera in cameras]
-        return replace(
-            self,
-            pictures=tuple(
-                picture and (picture[0], grey_features(picture[1])) for picture in tiny_pictures
-            ),
-        )
-
-
 def chunk_signals(
     lake: Lake, dataset: str, chunk: int, chosen: Collection[int] | None = None
-) -> Iterator[EpisodeSignals]:
+) -> Iterator[Signals]:
     """The measurements of each usable episode of a chunk, or of the chosen ones, in order."""
     tables = ChunkTables(lake, dataset, chunk, chosen)
     for content in tables.contents:
@@ -135,7 +105,7 @@ class ChunkTables:
         self.state_episodes = self.states["episode_index"].to_numpy()
         self.tiny_episodes = self.tiny_pictures["episode_index"].to_numpy()
 
-    def signals_of(self, content: Mapping[str, Any]) -> EpisodeSignals:
+    def signals_of(self, content: Mapping[str, Any]) -> Signals:
         """The measurements of one episode, by its row of `episode_content`; state and speed moved by their lag."""
         record = self.records[content["episode_index"]]
         fps = content["fps"]
@@ -145,7 +115,7 @@ class ChunkTables:
         speed = main_view["speed"]
         state = self.states_of(record.episode_index)
         late = round(self.lags_s.get("state", 0.0) * fps)
-        return EpisodeSignals(
+        return Signals(
             record=record,
             episode_index=record.episode_index,
             task=record.task,
@@ -186,11 +156,9 @@ class ChunkTables:
         }
 
 
-def signals_of(lake: Lake, dataset: str, chunk_of: Mapping[int, int]) -> list[EpisodeSignals]:
+def signals_of(lake: Lake, dataset: str, chunk_of: Mapping[int, int]) -> list[Signals]:
     """The measurements of some usable episodes of any chunks, each of which is named, in order."""
-    chosen: dict[int, list[int]] = {}
-    for episode, chunk in sorted(chunk_of.items()):
-        chosen.setdefault(chunk, []).append(episode)
+    chosen = grouped((chunk, episode) for episode, chunk in sorted(chunk_of.items()))
     return [
         signals
         for chunk in sorted(chosen)
@@ -286,13 +254,13 @@ def _earlier(values: np.ndarray, frames: int) -> np.ndarray:
 
 
 def by_task(
-    episodes: Iterable[EpisodeSignals], same_as: Mapping[str, str] = MappingProxyType({})
-) -> dict[str | int, list[EpisodeSignals]]:
+    episodes: Iterable[Signals], same_as: Mapping[str, str] = MappingProxyType({})
+) -> dict[str | int, list[Signals]]:
     """The episodes of each task text, in order; `same_as`: the text that stands for another.
 
     Nobody knows what an episode without a text has in common with others: it is alone, under its episode_index.
     """
-    episodes_by_task: dict[str | int, list[EpisodeSignals]] = {}
+    episodes_by_task: dict[str | int, list[Signals]] = {}
     for episode in episodes:
         if episode.task:
             task = same_as.get(episode.task, episode.task)
@@ -302,7 +270,7 @@ def by_task(
     return episodes_by_task
 
 
-def task_signals(episodes: Sequence[EpisodeSignals]) -> list[Signals]:
+def task_signals(episodes: Sequence[Signals]) -> list[Signals]:
     """What annotators are given of the episodes of one task, in order.
 
     They are compared by the cameras that half of them have: a single episode that lacks one does not take it from the
@@ -310,4 +278,11 @@ def task_signals(episodes: Sequence[EpisodeSignals]) -> list[Signals]:
     """
     having = Counter(camera for episode in episodes for camera in episode.tiny)
     cameras = sorted(camera for camera, count in having.items() if 2 * count >= len(episodes))
-    return [episode.signals(cameras) for episode in episodes]
+    return [_with_tiny_pictures(episode, cameras) for episode in episodes]
+
+
+def _with_tiny_pictures(signals: Signals, cameras: Sequence[str]) -> Signals:
+    """The measurements with what the tiny pictures of these cameras show; None of a camera that has none."""
+    pictures = [signals.tiny.get(camera) for camera in cameras]
+    features = [picture and (picture[0], grey_features(picture[1])) for picture in pictures]
+    return replace(signals, pictures=tuple(features))

@@ -196,7 +196,8 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
             "this camera. It cannot follow a new instruction, judge another robot, or explain itself in words."
         )
     last_pictures = {
-        (e.dataset, str(e.episode_index)): [q.pictures[-1] for q in e.questions] for e in episodes
+        (e.episode.dataset, str(e.episode.episode_index)): [q.pictures[-1] for q in e.questions]
+        for e in episodes
     }
 
     def stills(key: tuple[str, ...]) -> list[bytes]:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
+from annotate.motion.observe import Signals
 from core.domain.label_run import LabelRun
 from core.errors import FailedError
 from core.figures import Figure
@@ -24,7 +25,7 @@ from ingest.episodes import findings_table
 from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureCache
-from pipeline.reading import EpisodeSignals, chunk_signals, usable_records
+from pipeline.reading import chunk_signals, usable_records
 from warehouse.lake import Lake, StageRun, content_key, output_hash
 from warehouse.lake.blocking import failed_check
 from warehouse.lake.checks import CHECKS, Check, CheckOutcome, CheckScope, listed_episodes
@@ -201,7 +202,7 @@ class StageContext:
             self.memory["records"] = usable_records(self.lake, self.dataset, self.chunk)
         return self.memory["records"]
 
-    def signals(self) -> list[EpisodeSignals]:
+    def signals(self) -> list[Signals]:
         """The measurements of each usable episode of the chunk, in order."""
         if "signals" not in self.memory:
             self.memory["signals"] = list(chunk_signals(self.lake, self.dataset, self.chunk))

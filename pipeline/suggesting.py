@@ -9,7 +9,7 @@ from annotate.alignment.run_ends import worst_first
 from annotate.motion.observe import Signals
 from annotate.transfer import BETWEEN, Suggested, suggested
 from core.errors import UserError
-from core.values import spread
+from core.values import grouped, spread
 from pipeline.config import DatasetBuild, built
 from pipeline.reading import signals_of
 from pipeline.stages.transfer import shown_task
@@ -91,9 +91,7 @@ def suggest(lake: Lake, dataset: str, task: str | None = None) -> list[TaskSugge
         [NOT_ORDINARY, dataset],
     )
     # The usable runs of each task, by the text that stands for it
-    of_tasks: dict[str | None, list[Run]] = {}
-    for row in rows:
-        of_tasks.setdefault(same_as.get(row["task"], row["task"]), []).append(row)
+    of_tasks = grouped((same_as.get(row["task"], row["task"]), row) for row in rows)
     if not of_tasks:
         raise UserError(
             f"no run of {dataset} is built and usable: build it, or see why in status and its findings"
@@ -142,7 +140,7 @@ def _of_task(
     episodes = signals_of(lake, dataset, {run["episode_index"]: run["chunk"] for run in looked_at})
     reference_task = shown_task(lake, build, episodes, kept_labels)
     all_signals = [
-        *(reference.signals for reference in reference_task.references),
+        *(signals for signals, _ in reference_task.references),
         *reference_task.signals,
     ]
     nothing = replace(nothing, ask_outcome=_to_ask(all_signals, runs, build))

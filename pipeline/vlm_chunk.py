@@ -13,10 +13,11 @@ from uuid import uuid4
 
 from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.responses import ResponseStore
+from annotate.motion.observe import Signals
 from annotate.pictures import encode_jpeg
 from annotate.transfer import Alignment
 from annotate.vlm.moments import NO_MOMENTS, ArmMoments
-from annotate.vlm.pictures import EpisodeView, beside
+from annotate.vlm.pictures import EpisodeView, side_by_side
 from core.paths import Workspace
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, Finding
@@ -24,7 +25,6 @@ from ingest.media.frames import DecodeOptions
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.model_probe import client_for
-from pipeline.reading import EpisodeSignals
 from pipeline.stage import Numbers, StageContext
 from pipeline.stages.frames import store_keyframe
 from warehouse.lake.stored import coarse_keyframes
@@ -92,7 +92,7 @@ class Album:
         images = images or [self._decoded[frame, camera] for camera in self.cameras]
         if len(images) == 1:
             return images[0]
-        return beside(images)
+        return side_by_side(images)
 
     def _decode(self, camera: str, frame_indices: set[int]) -> None:
         last = max(frame_indices)
@@ -118,9 +118,7 @@ class Album:
         raise VlmError("bad_reply", f"{camera} of episode {episode} ends before frame {last}")
 
 
-def albums(
-    context: StageContext, signals: Sequence[EpisodeSignals]
-) -> Iterator[tuple[EpisodeSignals, Album]]:
+def albums(context: StageContext, signals: Sequence[Signals]) -> Iterator[tuple[Signals, Album]]:
     """The measurements and the pictures of some episodes of a chunk."""
     lake = context.lake
     coarse = coarse_keyframes(
@@ -142,7 +140,7 @@ def albums(
 
 def episode_view(
     dataset: str,
-    episode: EpisodeSignals,
+    episode: Signals,
     album: Album,
     task: str | None,
     motion_cuts: tuple[int, ...] = (),

@@ -1,15 +1,16 @@
 """Soft alignment: how likely each moment of an episode is each moment of a reference, and labels carried over by it.
 
-Moments are compared by what the pictures, the arm's state and the grippers show at each. An episode goes through its
-reference from the beginning on. From one moment to the next it stays where it is, or goes on and passes over any number
-of moments; both cost a little, and so does each moment that is unlike. The least cost of all ways through a pair of
-moments, from the beginning (forward) and to the end (backward), becomes a probability: the softmax over the reference's
-moments (the max-product form of the forward-backward algorithm of hidden Markov models, Rabiner 1989).
+Moments are compared by what the pictures, the arm's state and the grippers show at each. An episode
+goes through its reference from the beginning on. From one moment to the next it stays where it is,
+or goes on and passes over any number of moments; both cost a little, and so does each moment that
+is unlike. The least cost of all ways through a pair of moments, from the beginning (forward) and to
+the end (backward), becomes a probability: the softmax over the reference's moments (the max-product
+form of the forward-backward algorithm of hidden Markov models, Rabiner 1989).
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import batched, combinations
+from itertools import batched, chain, combinations, product
 from statistics import median
 
 import numpy as np
@@ -28,8 +29,8 @@ BLOCK = 2**22  # cells of the distances that are worked on side by side
 class Beside:
     """An episode beside one reference.
 
-    likely: float64 [k, m], rows sum to 1: how likely each moment of the episode is each of the reference's.
-    apart: float64 [k]: how unlike both are at each moment of the episode; 1 is usual.
+    likely: float64 [k, m], rows sum to 1: how likely each moment of the episode is each of the
+    reference's. apart: float64 [k]: how unlike both are at each moment of the episode; 1 is usual.
     """
 
     likely: np.ndarray
@@ -40,7 +41,7 @@ class Beside:
         return float(self.apart.mean())
 
 
-def lay_beside(distances: Sequence[np.ndarray]) -> list[Beside]:
+def align(distances: Sequence[np.ndarray]) -> list[Beside]:
     """Each pair of an episode and a reference by its distances [k, m]; pairs do not depend on one another."""
     order = sorted(range(len(distances)), key=lambda i: distances[i].shape)
     alignments: dict[int, Beside] = {}
@@ -81,7 +82,8 @@ def forward_costs(weighted: Sequence[np.ndarray]) -> list[np.ndarray]:
 
     weighted: distances [k, m], in the unit of the moves.
     """
-    longest, widest = (max(d.shape[axis] for d in weighted) for axis in (0, 1))
+    longest = max(len(d) for d in weighted)
+    widest = max(d.shape[1] for d in weighted)
     # Pairs lie side by side; what a shorter one lacks is never come to
     costs = np.full((longest, len(weighted), widest), np.inf)
     for p, d in enumerate(weighted):
@@ -89,13 +91,14 @@ def forward_costs(weighted: Sequence[np.ndarray]) -> list[np.ndarray]:
     out = np.empty_like(costs)
     best = out[0] = np.arange(widest, dtype=np.float64) + costs[0]
     for i in range(1, longest):
-        best = out[i] = onward(best) + costs[i]
+        best = out[i] = forward_step(best) + costs[i]
     return [out[: d.shape[0], p, : d.shape[1]] for p, d in enumerate(weighted)]
 
 
-def onward(best: np.ndarray, passing: float = 1.0, back_cost: float = np.inf) -> np.ndarray:
-    """The least cost of coming to each moment of a reference, [..., m], from the costs of having been at each before:
-    by staying, by going on and passing over any number of moments, or by going back as far as need be."""
+def forward_step(best: np.ndarray, passing: float = 1.0, back_cost: float = np.inf) -> np.ndarray:
+    """The least cost of coming to each moment of a reference, [..., m], from the costs of having
+    been at each before: by staying, by going on and passing over any number of moments, or by going
+    back as far as need be."""
     passed = np.arange(best.shape[-1], dtype=np.float64) * passing
     ahead = np.minimum.accumulate(best - passed, axis=-1)[..., :-1] + passed[:-1]
     next_costs = best + STAY
@@ -135,9 +138,9 @@ MAX_PAIRS = 60  # of episodes that show how far apart moments usually are
 class Seen:
     """What shows where an episode is, at k moments.
 
-    pictures: float32 [k, d] of each camera, of length 1, less the mean of the task's. state: float64 [k, d] in standard
-    deviations of the task's, None without. openings: float64 [k, grippers], likewise, in units of how far they usually
-    are apart.
+    pictures: float32 [k, d] of each camera, of length 1, less the mean of the task's. state:
+    float64 [k, d] in standard deviations of the task's, None without. openings: float64 [k,
+    grippers], likewise, in units of how far they usually are apart.
     """
 
     pictures: tuple[np.ndarray, ...]
@@ -206,7 +209,7 @@ def _pictures(
             [
                 np.zeros((len(episode_frames), len(mean)), np.float32)
                 if values is None
-                else of_length_1(values - mean)
+                else unit_rows(values - mean)
                 for values, episode_frames in zip(interpolated, frames, strict=True)
             ]
         )
@@ -215,7 +218,7 @@ def _pictures(
     return [() for _ in episodes]
 
 
-def of_length_1(values: np.ndarray) -> np.ndarray:
+def unit_rows(values: np.ndarray) -> np.ndarray:
     """Rows of length 1."""
     return values / (np.linalg.norm(values, axis=1, keepdims=True) + 1e-6)
 
@@ -259,10 +262,11 @@ def _openings(
     counts = {len(e.signals.grippers) for e in episodes}
     if len(counts) != 1 or counts == {0}:
         return [None] * len(episodes)
-    return [
-        np.stack([g.opening[episode_frames] / OPENING for g in e.signals.grippers], axis=1)
-        for e, episode_frames in zip(episodes, frames, strict=True)
-    ]
+    openings: list[np.ndarray | None] = []
+    for e, episode_frames in zip(episodes, frames, strict=True):
+        by_gripper = [g.opening[episode_frames] / OPENING for g in e.signals.grippers]
+        openings.append(np.stack(by_gripper, axis=1))
+    return openings
 
 
 # How unlike two moments are
@@ -273,7 +277,7 @@ def usual_distances(episodes: Sequence[Seen]) -> tuple[float, float]:
     pairs = list(combinations(episodes, 2))
     nearest: tuple[list[float], list[float]] = ([], [])
     for pair in pairs[:: max(1, -(-len(pairs) // MAX_PAIRS))]:
-        for kind, values in zip(_apart(*pair)[:2], nearest, strict=True):
+        for kind, values in zip(_distances_by_kind(*pair)[:2], nearest, strict=True):
             if kind is not None:
                 values.append(float(kind.min(axis=1).mean()))
     by_pictures, by_state = (max(median(values), LEAST) if values else 1.0 for values in nearest)
@@ -285,14 +289,16 @@ def distances(episode: Seen, reference: Seen, usual_scales: tuple[float, float])
 
     The mean over pictures, state and grippers, of those that both have.
     """
-    kinds = zip(_apart(episode, reference), (*usual_scales, 1.0), strict=True)
+    kinds = zip(_distances_by_kind(episode, reference), (*usual_scales, 1.0), strict=True)
     return np.mean(
         [kind_distances / scale for kind_distances, scale in kinds if kind_distances is not None],
         axis=0,
     )
 
 
-def _apart(a: Seen, b: Seen) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+def _distances_by_kind(
+    a: Seen, b: Seen
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     """By kind, [k, m]: cosine distance of pictures, mean square distance of states, distance of grippers."""
     pictures = state = grippers = None
     if a.pictures:
@@ -320,8 +326,9 @@ AT_ONCE = 16  # episodes: what they are likely like takes memory
 class LabelReading:
     """A label as others are labelled by it: unlike the segments of a `Label` it says when each step was over.
 
-    A segment may end before that, where the arm rests. ends: the frame at which each planned step was completed; one
-    that is missing was not. shows_end: the episode shows that the last thing was let go.
+    A segment may end before that, where the arm rests. ends: the frame at which each planned step
+    was completed; one that is missing was not. shows_end: the episode shows that the last thing was
+    let go.
     """
 
     label: Label
@@ -342,9 +349,10 @@ class LabelReading:
 class Carried:
     """What references say of an episode, before anybody doubts it; arrays [k], at its moments.
 
-    ends: the frame at which each planned step was completed; a step that is missing was not. spread: how far the
-    references are apart, the mean over the episode. doubt: how far the nearest one is. strangeness: how far each moment
-    is from the nearest few; 1 is usual. usual: what hardly any moment of the task's other episodes exceeds.
+    ends: the frame at which each planned step was completed; a step that is missing was not.
+    spread: how far the references are apart, the mean over the episode. doubt: how far the nearest
+    one is. strangeness: how far each moment is from the nearest few; 1 is usual. usual: what hardly
+    any moment of the task's other episodes exceeds.
     """
 
     own: Moments
@@ -376,7 +384,9 @@ class Carried:
         }
 
 
-def with_usual[T](carried: Mapping[T, Carried], shows_usual: Container[T]) -> dict[T, Carried]:
+def with_usual_limit[T](
+    carried: Mapping[T, Carried], shows_usual: Container[T]
+) -> dict[T, Carried]:
     """The same, each with what is usual for the others; an episode that succeeded is never strange.
 
     shows_usual: the episodes that others are measured by.
@@ -398,7 +408,7 @@ def with_usual[T](carried: Mapping[T, Carried], shows_usual: Container[T]) -> di
     return completed_labels
 
 
-def laid(
+def aligned(
     episodes: Mapping[int, Moments],
     references: Mapping[int, Sequence[int]],
     reference_moments: Sequence[Moments],
@@ -406,17 +416,17 @@ def laid(
 ) -> Iterator[tuple[int, dict[int, Beside]]]:
     """Each episode, by its place, beside some of the references, by theirs; a few episodes at a time."""
     for places in batched(episodes, AT_ONCE):
-        pairs = [(i, r) for i in places for r in references[i]]
-        laid = lay_beside(
+        pairs = [*chain.from_iterable(product([i], references[i]) for i in places)]
+        alignments = align(
             [distances(episodes[i], reference_moments[r], usual_scales) for i, r in pairs]
         )
         besides: dict[int, dict[int, Beside]] = {i: {} for i in places}
-        for (i, r), alignment in zip(pairs, laid, strict=True):
+        for (i, r), alignment in zip(pairs, alignments, strict=True):
             besides[i][r] = alignment
         yield from besides.items()
 
 
-def carry_over(
+def transfer_label(
     moments: Moments,
     references: Sequence[tuple[Moments, LabelReading, Beside]],
     own_said: LabelReading | None = None,
@@ -436,7 +446,7 @@ def carry_over(
 
     # A step is over where most of what is said lies behind its end
     ends = {}
-    for step in sorted({step for _, reading, _ in references for step in reading.ends}):
+    for step in sorted(set(chain.from_iterable(reading.ends for _, reading, _ in references))):
         behind = np.zeros(len(moments))
         for weight, (m, reading, alignment) in zip(weights, references, strict=True):
             if step in reading.ends:

@@ -1,14 +1,16 @@
 """Laying an episode beside shown ones while it goes on, one picture at a time.
 
-What was seen so far says how likely each moment of each shown episode is now; with a lag, what came next says it of a
-moment that is gone by. An episode may be slower or faster than what is shown, and may go back, at a price. What is
-unlike everything shown says little, and so does what stands still for long, since each picture's part in what is
-believed fades: then the time that has gone by counts the more.
+What was seen so far says how likely each moment of each shown episode is now; with a lag, what came
+next says it of a moment that is gone by. An episode may be slower or faster than what is shown, and
+may go back, at a price. What is unlike everything shown says little, and so does what stands still
+for long, since each picture's part in what is believed fades: then the time that has gone by counts
+the more.
 """
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
@@ -17,9 +19,9 @@ from annotate.alignment.engine import (
     HZ,
     Seen,
     distances,
-    of_length_1,
-    onward,
+    forward_step,
     softmax,
+    unit_rows,
     usual_distances,
 )
 
@@ -48,9 +50,10 @@ COMPLETE = 0.98  # of the most that an episode comes to: its end
 class ReferenceRun:
     """An episode that shows a task, at k moments, HZ a second.
 
-    pictures: float32 [k, d] of each camera, as the encoder gives them: the whole picture, then its cells. progress:
-    float64 [k]. steps: int64 [k], the planned step that is done at each, -1 for none; plan: their names. openings:
-    float64 [k, grippers], in units of how far they usually are apart; None where nobody knows.
+    pictures: float32 [k, d] of each camera, as the encoder gives them: the whole picture, then its
+    cells. progress: float64 [k]. steps: int64 [k], the planned step that is done at each, -1 for
+    none; plan: their names. openings: float64 [k, grippers], in units of how far they usually are
+    apart; None where nobody knows.
     """
 
     name: str
@@ -66,8 +69,8 @@ class ReferenceRun:
 class Where:
     """Where an episode is, by what is shown. about_s: the moment that is spoken of.
 
-    spread: the standard deviation of progress. at_end: how likely all is done. is_strange: the picture is unlike
-    everything shown, and nothing is known.
+    spread: the standard deviation of progress. at_end: how likely all is done. is_strange: the
+    picture is unlike everything shown, and nothing is known.
     """
 
     about_s: float
@@ -81,8 +84,8 @@ class Where:
 
 @dataclass(frozen=True)
 class Guide:
-    """Some shown episodes of a task, ready to lay others beside. whole: float32 [moments, d] of each camera, of length
-    1: all pictures that are shown."""
+    """Some shown episodes of a task, ready to lay others beside. whole: float32 [moments, d] of
+    each camera, of length 1: all pictures that are shown."""
 
     references: tuple[ReferenceRun, ...]
     means: tuple[np.ndarray, ...]
@@ -93,21 +96,19 @@ class Guide:
     @classmethod
     def of(cls, references: Sequence[ReferenceRun]) -> "Guide":
         """Raises ValueError where they have not the same cameras."""
-        if len({tuple(p.shape[1] for p in s.pictures) for s in references}) != 1:
+        pictures_by_run = [reference.pictures for reference in references]
+        if len({tuple(map(_width, pictures)) for pictures in pictures_by_run}) != 1:
             raise ValueError("what is shown is of different cameras or encoders")
-        by_camera = [
-            np.concatenate(of_camera)
-            for of_camera in zip(*(s.pictures for s in references), strict=True)
-        ]
+        by_camera = [np.concatenate(pictures) for pictures in zip(*pictures_by_run, strict=True)]
         means = tuple(pictures.mean(axis=0) for pictures in by_camera)
-        features = tuple(_seen(s.pictures, means, s.openings) for s in references)
+        features = tuple(_centred_features(s.pictures, means, s.openings) for s in references)
         usual_scales = usual_distances(features) if len(references) > 1 else (ALONE, 1.0)
         return cls(
             tuple(references),
             means,
             features,
             usual_scales,
-            tuple(of_length_1(p[:, :WHOLE]) for p in by_camera),
+            tuple(unit_rows(p[:, :WHOLE]) for p in by_camera),
         )
 
     def strangeness(self, pictures: Sequence[np.ndarray]) -> float:
@@ -116,28 +117,34 @@ class Guide:
         return 1 - float(
             np.mean(
                 [
-                    (shown_pictures @ of_length_1(p[None, :WHOLE])[0]).max()
+                    (shown_pictures @ unit_rows(p[None, :WHOLE])[0]).max()
                     for p, shown_pictures in pairs
                 ]
             )
         )
 
 
-def _seen(
+def _width(values: np.ndarray) -> int:
+    return values.shape[1]
+
+
+def _centred_features(
     pictures: Sequence[np.ndarray], means: Sequence[np.ndarray], openings: np.ndarray | None
 ) -> Seen:
     """The whole picture and its cells count alike."""
     centred = [values - mean for values, mean in zip(pictures, means, strict=True)]
-    parts = [part for c in centred for part in (c[:, :WHOLE], c[:, WHOLE:]) if part.shape[1]]
+    halves = chain.from_iterable((values[:, :WHOLE], values[:, WHOLE:]) for values in centred)
+    parts = [half for half in halves if _width(half)]
     return Seen(
-        tuple(map(of_length_1, parts)), openings=None if openings is None else GRIPPING * openings
+        tuple(map(unit_rows, parts)), openings=None if openings is None else GRIPPING * openings
     )
 
 
 @dataclass
 class Following:
-    """One episode beside a guide. What it keeps does not grow with the episode: the costs of being at each shown
-    moment, and the distances of the last few pictures. lag: moments, HZ a second, by which it speaks later."""
+    """One episode beside a guide. What it keeps does not grow with the episode: the costs of being
+    at each shown moment, and the distances of the last few pictures. lag: moments, HZ a second, by
+    which it speaks later."""
 
     guide: Guide
     lag: int = 0
@@ -159,7 +166,7 @@ class Following:
         A picture that tells nothing is forgotten: the episode goes on from where it was before.
         """
         guide = self.guide
-        features = _seen(
+        features = _centred_features(
             [p[None] for p in pictures], guide.means, None if openings is None else openings[None]
         )
         moment_distances = [
@@ -170,7 +177,9 @@ class Following:
         strange = MEMORY * self.strange + strangeness
         far = MEMORY * self.far + min(float(d.min()) for d in moment_distances)
         moment_costs = [d * (DISTANCE / max(1.0, far / count / FAR) ** 2) for d in moment_distances]
-        ways = [onward(MEMORY * previous_costs, PASSING, BACK) for previous_costs in self.costs]
+        ways = [
+            forward_step(MEMORY * previous_costs, PASSING, BACK) for previous_costs in self.costs
+        ]
         start_costs = [np.arange(len(of_one)) * PASSING for of_one in moment_costs]
         costs = [
             arrival_cost + moment_cost
@@ -178,7 +187,7 @@ class Following:
         ]
         recent = [*self.recent, (time_s, moment_costs, costs)][-self.lag - 1 :]
         first_s = time_s if self.first_s is None else self.first_s
-        probabilities = _likely(recent, first_s)
+        probabilities = _moment_likelihoods(recent, first_s)
         apart_now = np.array(
             [float(p @ d) for p, d in zip(probabilities, recent[0][1], strict=True)]
         )
@@ -233,17 +242,17 @@ class Following:
         )
 
 
-def _likely(
+def _moment_likelihoods(
     recent: Sequence[tuple[float, list[np.ndarray], list[np.ndarray]]], first_s: float
 ) -> list[np.ndarray]:
-    """Of each shown episode how likely each of its moments is the oldest of some pictures, by what came until then and
-    since, and by the time since the first one."""
+    """Of each shown episode how likely each of its moments is the oldest of some pictures, by what
+    came until then and since, and by the time since the first one."""
     about_s, _, costs = recent[0]
     probabilities = []
     for r, until in enumerate(costs):
         since = np.zeros_like(until)
         for _, moment_costs, _ in reversed(list(recent)[1:]):
-            since = onward((moment_costs[r] + since)[::-1], PASSING, BACK)[::-1]
+            since = forward_step((moment_costs[r] + since)[::-1], PASSING, BACK)[::-1]
         tempo = np.abs(
             np.log((about_s - first_s + START_S) / (np.arange(len(until)) / HZ + START_S))
         )

@@ -1,5 +1,6 @@
-"""Which runs of a task end unlike the others: the order in which to ask people how they ended. It is no label, and no
-probability: on real robots it tells failed runs apart on some sets and not on others (docs/truth.md)."""
+"""Which runs of a task end unlike the others: the order in which to ask people how they ended. It
+is no label, and no probability: on real robots it tells failed runs apart on some sets and not on
+others (docs/truth.md)."""
 
 from collections.abc import Sequence
 
@@ -15,8 +16,8 @@ MOMENTS = 120  # of an episode that are looked at
 
 
 def worst_first(episodes: Sequence[Signals], motion: MotionConfig) -> list[int]:
-    """Episodes of one task by episode_index, first those that stay farthest from how the others end; by index where
-    nothing of them can be compared. Costs the square of their number."""
+    """Episodes of one task by episode_index, first those that stay farthest from how the others
+    end; by index where nothing of them can be compared. Costs the square of their number."""
     in_order = sorted(episodes, key=lambda e: e.episode_index)
     moments = task_moments([observe(e, motion) for e in in_order], MOMENTS)
     indices = [e.episode_index for e in in_order]

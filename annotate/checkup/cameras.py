@@ -113,8 +113,8 @@ def _frames(seconds: float, fps: float) -> int:
 
 
 def picture_jumps(run: RunSignals) -> Iterator[RunFault]:
-    """From one frame to the next a camera shows something else: a cut, or a brightness or sharpness that leaps and
-    stays."""
+    """From one frame to the next a camera shows something else: a cut, or a brightness or sharpness
+    that leaps and stays."""
     for camera in run.cameras:
         if len(run) >= MIN_FRAMES:
             jump = (
@@ -171,8 +171,8 @@ def _leap_of_sharpness(camera: CameraSignals, fps: float) -> tuple[int, float, f
 def _leap(
     values: np.ndarray, is_black: np.ndarray, fps: float, max_cuts: int
 ) -> tuple[int, float, float, float]:
-    """The largest step of values [n] that no black stretch makes: its frame, its size, by how much the medians before
-    and after it differ, and the largest step but for `max_cuts`."""
+    """The largest step of values [n] that no black stretch makes: its frame, its size, by how much
+    the medians before and after it differ, and the largest step but for `max_cuts`."""
     steps = np.abs(np.diff(values.astype(np.float64)))
     steps[is_black[1:] | is_black[:-1]] = 0.0
     frame = int(np.argmax(steps)) + 1

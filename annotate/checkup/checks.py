@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import batched
+from itertools import batched, chain
 
 from annotate.checkup.cameras import black_stretches, frozen_stretches, picture_jumps
 from annotate.checkup.comparisons import (
@@ -64,7 +64,9 @@ class Checkup:
     summaries: dict[int, RunSummary] = field(default_factory=dict)
 
     def add(self, run: RunSignals) -> None:
-        self.run_faults[run.episode_index] = [fault for check in RUN_CHECKS for fault in check(run)]
+        self.run_faults[run.episode_index] = [
+            *chain.from_iterable(check(run) for check in RUN_CHECKS)
+        ]
         self.summaries[run.episode_index] = summarize(run)
 
     def without(self, episodes: Collection[int]) -> "Checkup":
@@ -82,13 +84,13 @@ class Checkup:
     def faults(self) -> list[RunFault]:
         """All faults, in order of runs and frames."""
         runs = [self.summaries[episode] for episode in sorted(self.summaries)]
-        faults = [fault for faults in self.run_faults.values() for fault in faults]
+        faults = [*chain.from_iterable(self.run_faults.values())]
         copied = dict[int, RunFault]()
         # Runs are compared within blocks, so that time and memory grow with their number, not with its square
         for block in batched(runs, COMPARED):
-            faults += [fault for check in BLOCK_CHECKS for fault in check(block)]
+            faults += chain.from_iterable(check(block) for check in BLOCK_CHECKS)
             for run, group in compared_runs(block):
-                faults += [fault for check in GROUP_CHECKS for fault in check(run, group)]
+                faults += chain.from_iterable(check(run, group) for check in GROUP_CHECKS)
             copied |= {fault.episode_index: fault for fault in copies(self.dataset, block)}
         copied = {fault.episode_index: fault for fault in exact_copies(self.dataset, runs)} | copied
         faults += copied.values()

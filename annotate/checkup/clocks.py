@@ -1,8 +1,9 @@
 """How alike rows and pictures of a run are where rows are so many frames later: of the arm, and of a gripper's signal.
 
-What is compared is how much pictures change and how fast the arm moves, each as the square root of its share of what is
-fast, so that neither a cut nor a jerk decides. A gripper is looked at while the arm stands still by the same rows: one
-that is late with all rows is told of the rows (`lateness`).
+What is compared is how much pictures change and how fast the arm moves, each as the square root of
+its share of what is fast, so that neither a cut nor a jerk decides. A gripper is looked at while
+the arm stands still by the same rows: one that is late with all rows is told of the rows
+(`lateness`).
 """
 
 import numpy as np

@@ -7,6 +7,7 @@ import numpy as np
 
 from annotate.checkup.faults import RunFault
 from annotate.checkup.summary import ColumnSummary, RunSummary
+from core.values import grouped
 
 MIN_OTHERS_OF_TASK = 4
 MIN_OTHERS = 8
@@ -47,9 +48,7 @@ class Group(NamedTuple):
 
 def compared_runs(runs: Sequence[RunSummary]) -> Iterator[tuple[RunSummary, Group]]:
     """Each run that has enough others to be compared with, and these."""
-    runs_by_task: dict[str | None, list[RunSummary]] = {}
-    for run in runs:
-        runs_by_task.setdefault(run.task, []).append(run)
+    runs_by_task = grouped((run.task, run) for run in runs)
     for run in runs:
         siblings = runs_by_task[run.task] if run.task else []
         if len(siblings) > MIN_OTHERS_OF_TASK:

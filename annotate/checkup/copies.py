@@ -1,7 +1,8 @@
 """Copies among the runs of a chunk, by rows, by pictures or by both; and pictures of one run under rows of another.
 
-Each run is compared with those that share rare hashes of pictures, or rows at the same moments; the work grows with the
-frames of a chunk, and with the square of its runs only where their few moments are compared.
+Each run is compared with those that share rare hashes of pictures, or rows at the same moments; the
+work grows with the frames of a chunk, and with the square of its runs only where their few moments
+are compared.
 """
 
 from collections import Counter
@@ -12,7 +13,7 @@ import numpy as np
 
 from annotate.checkup.faults import RunFault
 from annotate.checkup.lateness import common_lag
-from annotate.checkup.summary import CameraSummary, RunSummary
+from annotate.checkup.summary import CameraSummary, RunSummary, cameras_of
 
 # Rows: mean distance at the same moments, of the dimension that differs most, in its standard deviations over all runs
 MAX_ROWS_APART = (
@@ -180,7 +181,7 @@ def _picture_copies(runs: Sequence[RunSummary]) -> set[tuple[int, int]]:
     """Pairs of runs whose pictures are those of one recording, in all cameras that both have."""
     pairs = set[tuple[int, int]]()
     by_index = {run.episode_index: run for run in runs}
-    for camera in sorted({name for run in runs for name in run.cameras}):
+    for camera in cameras_of(runs):
         of_camera = {
             run.episode_index: run.cameras[camera] for run in runs if camera in run.cameras
         }

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from core.values import grouped
 from ingest.episode import Finding
 from ingest.reasons import REASONS
 
@@ -14,8 +15,9 @@ MAX_IN_WORDS = 3  # stretches of one check that a finding names; all of them are
 class RunFault:
     """One row of the table `run_checks`, without dataset and chunk.
 
-    start_frame, end_frame: the stretch, half-open. measured, usual: in `unit`; `usual` is that of the other runs of its
-    task, or a limit. other: dataset and episode of another run that it is about, such as the one that it is a copy of.
+    start_frame, end_frame: the stretch, half-open. measured, usual: in `unit`; `usual` is that of
+    the other runs of its task, or a limit. other: dataset and episode of another run that it is
+    about, such as the one that it is a copy of.
     """
 
     check_name: str
@@ -46,9 +48,7 @@ def fault_row(fault: RunFault) -> dict[str, Any]:
 
 def fault_findings(faults: Sequence[RunFault]) -> list[Finding]:
     """A warning for each check, run and camera that has faults; it names the longest stretches in order of time."""
-    groups: dict[tuple[str, int, str], list[RunFault]] = {}
-    for fault in faults:
-        groups.setdefault((fault.check_name, fault.episode_index, fault.camera), []).append(fault)
+    groups = grouped(((f.check_name, f.episode_index, f.camera), f) for f in faults)
     return [_finding(group) for group in groups.values()]
 
 

@@ -13,8 +13,9 @@ MIN_LAG = 2  # frames
 
 
 class Sureness(NamedTuple):
-    """When a lag of all runs together is believed: in how many runs, how alike the curves are there (correlation), how
-    much more than without a lag, and the share of runs whose own lag is near it."""
+    """When a lag of all runs together is believed: in how many runs, how alike the curves are there
+    (correlation), how much more than without a lag, and the share of runs whose own lag is near it.
+    """
 
     runs: int
     likeness: float

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from annotate.checkup.faults import RunFault
-from annotate.checkup.summary import RunSummary
+from annotate.checkup.summary import RunSummary, cameras_of
 from annotate.pictures import BLACK_LUMA
 
 NEAREST = 3  # runs that a run is held against
@@ -22,7 +22,7 @@ MAX_NEAR_TIMES = 2.0
 
 def moved_cameras(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     """A camera whose resting picture is unlike that of every other run, where those are alike."""
-    for camera in sorted({name for run in runs for name in run.cameras}):
+    for camera in cameras_of(runs):
         having = [run for run in runs if camera in run.cameras]
         if len(having) < MIN_RUNS_OF_CAMERA:
             continue
@@ -105,12 +105,10 @@ def _to_nearest(run_distances: np.ndarray, texts: Sequence[str], run: int, text:
 def _distances(runs: Sequence[RunSummary]) -> np.ndarray:
     """How far runs are from one another, [runs, runs]: by what each camera shows and by the state, at their phases.
 
-    Each of these counts by its median over all pairs. Of a camera that a run lacks, and of rows of another form, it
-    is as far as the median.
+    Each of these counts by its median over all pairs. Of a camera that a run lacks, and of rows of
+    another form, it is as far as the median.
     """
-    parts = [
-        _pictures(runs, camera) for camera in sorted({name for run in runs for name in run.cameras})
-    ]
+    parts = [_pictures(runs, camera) for camera in cameras_of(runs)]
     parts.append(_states(runs))
     total = np.zeros((len(runs), len(runs)), np.float32)
     for part in parts:

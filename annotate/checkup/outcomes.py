@@ -6,6 +6,7 @@ import numpy as np
 
 from annotate.checkup.faults import RunFault
 from annotate.checkup.summary import PHASES, RunSummary
+from core.values import grouped
 
 MIN_OTHERS = 5
 NEAREST = 3  # ends that an end is held against
@@ -16,12 +17,9 @@ MIN_EARLIER_TIMES = 2.2  # of how far the end is from what the others show earli
 
 
 def contradicted_outcomes(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
-    """A run that is said to have succeeded, and ends like what the others of its task show earlier, not like their
-    ends."""
-    runs_by_task: dict[str, list[RunSummary]] = {}
-    for run in runs:
-        if run.task and run.success is not False:
-            runs_by_task.setdefault(run.task, []).append(run)
+    """A run that is said to have succeeded, and ends like what the others of its task show earlier,
+    not like their ends."""
+    runs_by_task = grouped((run.task, run) for run in runs if run.task and run.success is not False)
     for siblings in runs_by_task.values():
         cameras = set.intersection(*(set(run.cameras) for run in siblings))
         if len(siblings) > MIN_OTHERS and cameras:
@@ -29,7 +27,7 @@ def contradicted_outcomes(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
 
 
 def _contradicted(runs: Sequence[RunSummary], cameras: Sequence[str]) -> Iterator[RunFault]:
-    pictures = np.stack([_seen(run, cameras) for run in runs])
+    pictures = np.stack([_pictures_at_phases(run, cameras) for run in runs])
     ends = pictures[:, -1]
     end_distances = np.array([_to_ends(ends, k) for k in range(len(runs))])
     for k, run in enumerate(runs):
@@ -58,7 +56,7 @@ def _contradicted(runs: Sequence[RunSummary], cameras: Sequence[str]) -> Iterato
         )
 
 
-def _seen(run: RunSummary, cameras: Sequence[str]) -> np.ndarray:
+def _pictures_at_phases(run: RunSummary, cameras: Sequence[str]) -> np.ndarray:
     """What cameras show at the phases, float32 [PHASES, pixels]."""
     pictures = [run.cameras[camera].phases.reshape(PHASES, -1) for camera in cameras]
     return np.concatenate(pictures, axis=1).astype(np.float32)

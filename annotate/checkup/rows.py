@@ -1,5 +1,5 @@
-"""Checks of one run's rows: values that jump and come back, values that stand still while the robot moves, frames that
-are missing between the times."""
+"""Checks of one run's rows: values that jump and come back, values that stand still while the robot
+moves, frames that are missing between the times."""
 
 from collections.abc import Iterator
 
@@ -116,8 +116,8 @@ def _is_renamed(value: float, value_before: float, size: float) -> bool:
 
 
 def stuck_stretches(run: RunSignals) -> Iterator[RunFault]:
-    """All dimensions of the arm's state keep their values for a stretch, while pictures change as they do when the
-    arm moves."""
+    """All dimensions of the arm's state keep their values for a stretch, while pictures change as
+    they do when the arm moves."""
     if run.state is None or run.arm_moves is None or len(run.state) != len(run):
         return
     arm = run.state[:, run.arm_dimensions("state")]

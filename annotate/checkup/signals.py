@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 
@@ -17,8 +18,8 @@ MOVING = 0.25  # of its fast speed: an arm that is faster moves
 class CameraSignals:
     """One camera of a run; arrays have one entry per frame, `tiny` one per `tiny_every` frames.
 
-    change, luma: 0..1, as in the table frames. sharpness: as in annotate.pictures.Measures. phash: uint64.
-    tiny: uint8 [k, 16, 16]. flow: optical flow from the frame before, [n, 8].
+    change, luma: 0..1, as in the table frames. sharpness: as in annotate.pictures.Measures. phash:
+    uint64. tiny: uint8 [k, 16, 16]. flow: optical flow from the frame before, [n, 8].
     """
 
     camera: str
@@ -37,9 +38,10 @@ class CameraSignals:
 class RunSignals:
     """One run with n frames.
 
-    state, action: float64 [n, d] in the source's units, None where there is none. times_s: [n]. openings: of each
-    gripper [n], 0 closed to 1 open, or None. grippers: the signals that they are of. cameras: the usable ones, the
-    preferred one first. statistics: what the source states of the values.
+    state, action: float64 [n, d] in the source's units, None where there is none. times_s: [n].
+    openings: of each gripper [n], 0 closed to 1 open, or None. grippers: the signals that they are
+    of. cameras: the usable ones, the preferred one first. statistics: what the source states of the
+    values.
     """
 
     episode_index: int
@@ -64,9 +66,8 @@ class RunSignals:
         values = self.state if column == "state" else self.action
         if values is None:
             return []
-        gripper_dimensions = {
-            d for signal in self.grippers if signal.column == column for d in signal.dimensions
-        }
+        of_column = (signal for signal in self.grippers if signal.column == column)
+        gripper_dimensions = set(chain.from_iterable(signal.dimensions for signal in of_column))
         return [d for d in range(values.shape[1]) if d not in gripper_dimensions]
 
     def title(self, column: str, dimension: int) -> str:
@@ -81,7 +82,8 @@ class RunSignals:
     def arm_speed(self) -> np.ndarray | None:
         """How fast the arm moves from the frame before, [n], in standard deviations a frame; None where it does not.
 
-        0 at frame 0, unlike in `signal_lag.arm_speed`: of short runs one frame more decides how late they seem.
+        0 at frame 0, unlike in `signal_lag.arm_speed`: of short runs one frame more decides how
+        late they seem.
         """
         if self.state is None or len(self.state) != len(self) or len(self) < 2:
             return None

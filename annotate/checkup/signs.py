@@ -6,6 +6,7 @@ import numpy as np
 
 from annotate.checkup.faults import RunFault
 from annotate.checkup.summary import RunSummary
+from core.values import grouped
 
 MIN_FOLLOWS = 0.6  # correlation at the median: the action moves the joint
 MAX_AGAINST = -0.55  # correlation in one run that is told
@@ -23,10 +24,11 @@ def opposite_signs(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
 
     All runs of the same dimensions are compared, whatever their task: a sign is the robot's.
     """
-    groups: dict[tuple, list[RunSummary]] = {}
-    for run in runs:
-        if run.follow is not None:
-            groups.setdefault((run.columns["state"].titles, run.follow.shape), []).append(run)
+    groups = grouped(
+        ((run.columns["state"].titles, run.follow.shape), run)
+        for run in runs
+        if run.follow is not None
+    )
     for members in groups.values():
         follows = np.stack([run.follow for run in members if run.follow is not None])
         usual_follows = np.median(follows, axis=0)

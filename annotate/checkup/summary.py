@@ -1,8 +1,9 @@
 """What comparisons of runs need of each: some thousand numbers, however long the run is."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -24,8 +25,9 @@ TIE = 1e-6  # of the largest value: so near is the same
 class ColumnSummary:
     """State or action of a run by its dimensions, arrays [d].
 
-    phases: float64 [PHASES, d]. largest: of the absolute values. at_largest: share of frames there. visits: how many
-    separate stretches these are. levels: how many absolute values there are. arm: which dimensions are of no gripper.
+    phases: float64 [PHASES, d]. largest: of the absolute values. at_largest: share of frames there.
+    visits: how many separate stretches these are. levels: how many absolute values there are. arm:
+    which dimensions are of no gripper.
     """
 
     titles: tuple[str, ...]
@@ -54,10 +56,11 @@ class CameraSummary:
 class RunSummary:
     """One run in short.
 
-    columns: state and action, as far as the run has them. leads: median of action minus state of each dimension [d],
-    where both have the same ones, and `follows`, their correlation [d]. follow: how the state moves with the action,
-    see `_follow`. row_curve, gripper_curves: likeness of pictures and rows at each lag, see clocks. motion: joints and
-    optical flow, see flows. closings: of each gripper, None where it is not used.
+    columns: state and action, as far as the run has them. leads: median of action minus state of
+    each dimension [d], where both have the same ones, and `follows`, their correlation [d]. follow:
+    how the state moves with the action, see `_follow`. row_curve, gripper_curves: likeness of
+    pictures and rows at each lag, see clocks.
+    motion: joints and optical flow, see flows. closings: of each gripper, None where it is not used.
     """
 
     episode_index: int
@@ -82,6 +85,11 @@ class RunSummary:
     @property
     def duration_s(self) -> float:
         return self.num_frames / self.fps
+
+
+def cameras_of(runs: Iterable[RunSummary]) -> list[str]:
+    """Those that any of the runs has, by name."""
+    return sorted(set(chain.from_iterable(run.cameras for run in runs)))
 
 
 def summarize(run: RunSignals) -> RunSummary:
@@ -177,8 +185,9 @@ def _leads(run: RunSignals) -> tuple[np.ndarray | None, np.ndarray | None]:
 
 
 def _follow(run: RunSignals) -> np.ndarray | None:
-    """Correlation of the change of each joint's state over FOLLOWS_S with the action [0] and with its change [1], of
-    each joint that state and action have at one place, [2, d]; NaN of grippers, 0 of what does not move."""
+    """Correlation of the change of each joint's state over FOLLOWS_S with the action [0] and with
+    its change [1], of each joint that state and action have at one place, [2, d]; NaN of grippers,
+    0 of what does not move."""
     state = run.state
     action = run.action
     step = max(1, round(FOLLOWS_S * run.fps))

@@ -1,14 +1,16 @@
 """Forms of reward models of others, written and read.
 
-opensarm's (xdofai/opensarm @9978198d; its labelling tool's formulas @6dd65047): its labelling tool writes JSON lines,
-the last of a video counts: {ts, user, plan_id, episode_index, episode_id, video_path, label: {start_progress?,
-final_progress, segments: [{start, end, label}], catastrophic_frame}}, in seconds. Its rollouts are folders
-`episode_*` with videos, timestamp.npy, progress.npy and reward.npy. Its training data are LeRobot v2 rows with
-`reward` (progress, whatever its name says) and, where it is known, `act_pri`.
+opensarm's (xdofai/opensarm @9978198d; its labelling tool's formulas @6dd65047): its labelling tool
+writes JSON lines, the last of a video counts: {ts, user, plan_id, episode_index, episode_id,
+video_path, label: {start_progress?, final_progress, segments: [{start, end, label}],
+catastrophic_frame}}, in seconds. Its rollouts are folders `episode_*` with videos, timestamp.npy,
+progress.npy and reward.npy. Its training data are LeRobot v2 rows with `reward` (progress, whatever
+its name says) and, where it is known, `act_pri`.
 
-Robometer's (dataset_upload/generate_hf_dataset.py, BASE_FEATURES; jesbu1/robometer @4dc7d0f7): one row per view, with
-id, task, lang_vector (all-MiniLM-L6-v2 of the task), data_source, frames (path of a video), is_robot, quality_label
-(successful, suboptimal, failure) and partial_success in 0..1. It knows how far a run came, and nothing of when.
+Robometer's (dataset_upload/generate_hf_dataset.py, BASE_FEATURES; jesbu1/robometer @4dc7d0f7): one
+row per view, with id, task, lang_vector (all-MiniLM-L6-v2 of the task), data_source, frames (path
+of a video), is_robot, quality_label (successful, suboptimal, failure) and partial_success in 0..1.
+It knows how far a run came, and nothing of when.
 """
 
 import json
@@ -121,8 +123,8 @@ def label_of(
 
 
 def _words(segments: Sequence[Segment], progress: np.ndarray) -> list[str]:
-    """Of each segment. Paces that nobody stated are read off the curve: steeper than one and a half times the middle of
-    what rises is fast."""
+    """Of each segment. Paces that nobody stated are read off the curve: steeper than one and a half
+    times the middle of what rises is fast."""
     rises = [
         float(progress[s.end_frame - 1] - progress[max(0, s.start_frame - 1)]) for s in segments
     ]

@@ -1,19 +1,21 @@
 """Files for a LeRobot dataset, by themselves: its sidecar of signals per frame, and its visualizer's annotations.
 
-`lerobot.frame_signals` version 1 is not merged. It is written as two states of it have it, whose keys do not touch:
-`lerobot.reward_scoring.*` (pull request 4554, rewards/scoring/schema.py @b7d78b49, whose rules `check` repeats) and
-`lerobot.scores.*` (datasets/scores/storage.py @fe446b2b, which knows neither episodes nor the scope of a comparison).
-Read is either, and `sarm_progress.parquet` of LeRobot 0.6, which has no keys.
+`lerobot.frame_signals` version 1 is not merged. It is written as two states of it have it, whose
+keys do not touch: `lerobot.reward_scoring.*` (pull request 4554, rewards/scoring/schema.py
+@b7d78b49, whose rules `check` repeats) and `lerobot.scores.*` (datasets/scores/storage.py
+@fe446b2b, which knows neither episodes nor the scope of a comparison). Read is either, and
+`sarm_progress.parquet` of LeRobot 0.6, which has no keys.
 
-The visualizer's meta/lerobot_annotations.json (backend/README.md @670a9d87): version 2 has `episodes`, by number, with
-`atoms`: {role, content, style, timestamp, tool_calls}; a text of style `subtask` holds until the next one. Version 1
-has `subtasks`: {label, start, end}. Times are seconds of the episode. Beside its dataset the file is read by
-ingest.formats.lerobot_steps, which knows the dataset's own times.
+The visualizer's meta/lerobot_annotations.json (backend/README.md @670a9d87): version 2 has
+`episodes`, by number, with `atoms`: {role, content, style, timestamp, tool_calls}; a text of style
+`subtask` holds until the next one. Version 1 has `subtasks`: {label, start, end}. Times are seconds
+of the episode. Beside its dataset the file is read by ingest.formats.lerobot_steps, which knows the
+dataset's own times.
 
-Advantages are by any score that is a value: higher is nearer to the goal. `chunk_residuals` is LeRobot's N-step
-residual (rewards/compute_chunk_td_residuals.py @ab7ad005, on a branch), here at each frame. `advantages` is RECAP's
-(pi*0.6, arXiv 2511.14759, section IV-B and appendix F; LeRobot's annotations/steerable_pipeline/modules/advantage.py
-@0be63969, on a branch).
+Advantages are by any score that is a value: higher is nearer to the goal. `chunk_residuals` is
+LeRobot's N-step residual (rewards/compute_chunk_td_residuals.py @ab7ad005, on a branch), here at
+each frame. `advantages` is RECAP's (pi*0.6, arXiv 2511.14759, section IV-B and appendix F;
+LeRobot's annotations/steerable_pipeline/modules/advantage.py @0be63969, on a branch).
 """
 
 import json
@@ -79,14 +81,13 @@ def metadata(
     descriptors: Mapping[str, Descriptor], provenance: Mapping[str, Any], episodes: Sequence[int]
 ) -> dict[str, str]:
     """Key-value metadata of a file of these signals, for readers of both states. `episodes`: the selection, sorted."""
-    plain_descriptors = {
-        name: {k: v for k, v in asdict(d).items() if k != "scope"}
-        for name, d in descriptors.items()
-    }
-    scoped = {
-        name: plain_descriptors[name] | {"comparison_scope": d.scope}
-        for name, d in descriptors.items()
-    }
+    plain_descriptors = {}
+    scoped = {}
+    for name, descriptor in descriptors.items():
+        fields = asdict(descriptor)
+        scope = fields.pop("scope")
+        plain_descriptors[name] = fields
+        scoped[name] = fields | {"comparison_scope": scope}
     facts = {}
     for prefix, described in zip(PREFIXES, (scoped, plain_descriptors), strict=True):
         facts |= {
@@ -236,8 +237,8 @@ def _check_values(name: str, column: pa.ChunkedArray, descriptor: Descriptor) ->
 class SignalAnnotation(EpisodeAnnotation):
     """An episode's signals as an annotation; equal ones have equal `repr`, so numbers are tuples.
 
-    `frames`: those that the file has rows of. Of a label of ours: its segment, planned step, whether that was completed
-    and the planned steps, all by frame.
+    `frames`: those that the file has rows of. Of a label of ours: its segment, planned step,
+    whether that was completed and the planned steps, all by frame.
     """
 
     episode_index: int
@@ -354,8 +355,8 @@ def read_signals(path: Path) -> list[SignalAnnotation]:
 
 
 def chunk_residuals(value: np.ndarray, chunk_size: int) -> np.ndarray:
-    """V[t + N] - V[t], float32 [n]; NaN where fewer than N frames follow. Nothing is discounted, and frames have no
-    reward beside it: progress is itself what was earned so far.
+    """V[t + N] - V[t], float32 [n]; NaN where fewer than N frames follow. Nothing is discounted,
+    and frames have no reward beside it: progress is itself what was earned so far.
 
     Example: chunk_residuals([0, 0.5, 1], 2) == [1, nan, nan].
     """
@@ -369,8 +370,8 @@ def chunk_residuals(value: np.ndarray, chunk_size: int) -> np.ndarray:
 def advantages(value: np.ndarray, chunk_size: int, outcome: float | None) -> np.ndarray:
     """V[t + N] - V[t], and outcome - V[t] where fewer than N frames follow, float32 [n].
 
-    The reward is the outcome alone, at the end: 1 for a run that succeeded, 0 for one that failed; None: nobody says,
-    and the last value stands for it. NaN of the value stays NaN.
+    The reward is the outcome alone, at the end: 1 for a run that succeeded, 0 for one that failed;
+    None: nobody says, and the last value stands for it. NaN of the value stays NaN.
 
     Example: advantages([0, 0.5, 0.75], 1, 1) == [0.5, 0.25, 0.25].
     """

@@ -1,6 +1,7 @@
 """Frozen encoders by name: pictures of one size in, numbers out. torch is imported only where an encoder needs it.
 
-Whatever an encoder gives becomes 256 numbers of the whole picture and 64 of each cell of a grid (projection.py).
+Whatever an encoder gives becomes 256 numbers of the whole picture and 64 of each cell of a grid
+(projection.py).
 """
 
 import hashlib
@@ -13,7 +14,7 @@ import numpy as np
 
 from annotate.config import EmbeddingsConfig
 from annotate.embeddings.projection import Encoder
-from annotate.embeddings.weights import INSTALL, MOBILENET_URL, EncoderError, at_hand
+from annotate.embeddings.weights import INSTALL, MOBILENET_URL, EncoderError, local_weights
 from annotate.pictures import area_averaged
 from core.errors import install_hint
 
@@ -69,7 +70,7 @@ def lack(config: EmbeddingsConfig) -> str:
     if config.encoder == "grey":
         return ""
     missing = _lack_of_packages(config.encoder)
-    if not missing and config.encoder == "mobilenet_v2" and at_hand(MOBILENET_URL) is None:
+    if not missing and config.encoder == "mobilenet_v2" and local_weights(MOBILENET_URL) is None:
         return f"the weights of mobilenet_v2 are not at hand: {INSTALL}"
     return missing
 
@@ -89,7 +90,8 @@ def identity(config: EmbeddingsConfig) -> str:
 def grey(pictures: np.ndarray, grid: int) -> np.ndarray:
     """Small grey pictures of even contrast, float32 [n, 256 + 64 * grid ** 2], of uint8 RGB [n, s, s, 3].
 
-    Of the whole picture 16 x 16 cells, of each cell of the grid 8 x 8; mean 0 and deviation 1 over the picture.
+    Of the whole picture 16 x 16 cells, of each cell of the grid 8 x 8; mean 0 and deviation 1 over
+    the picture.
     """
     return np.stack([_grey_numbers(picture, grid) for picture in pictures])
 

@@ -57,8 +57,8 @@ class Tower(NamedTuple):
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """torch works on one thread: several that wait for one another over small work cost twice the time of the CPU, and
-    several times that where the cores have other work."""
+    """torch works on one thread: several that wait for one another over small work cost twice the
+    time of the CPU, and several times that where the cores have other work."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,9 +1,9 @@
 """Embeds pictures as they come out of a decoder, the same way in whichever pass: that of `frames`, or one of its own.
 
-A batch holds pictures of one camera of one episode, from its beginning on. What is left at its end goes into small
-batches, the last of which is filled up with black. So what a picture is embedded with depends on its episode alone, not
-on workers or on what else is built. Each batch is computed by one thread, several at a time: sums are added up in one
-order, whatever the number of threads.
+A batch holds pictures of one camera of one episode, from its beginning on. What is left at its end
+goes into small batches, the last of which is filled up with black. So what a picture is embedded
+with depends on its episode alone, not on workers or on what else is built. Each batch is computed
+by one thread, several at a time: sums are added up in one order, whatever the number of threads.
 """
 
 import sys
@@ -139,8 +139,9 @@ def look(
 ) -> int:
     """Hand over the wanted pictures of one camera, in a pass of its own; returns how many frames were decoded.
 
-    Groups of pictures that hold none of them are not decoded, where the video's groups stand by themselves. On one
-    thread, so that a damaged video gives the same pictures each time. Raises DataError.
+    Groups of pictures that hold none of them are not decoded, where the video's groups stand by
+    themselves. On one thread, so that a damaged video gives the same pictures each time. Raises
+    DataError.
     """
     requested_frames = frozenset(range(0, num_frames, every_nth(into.config.hz, fps)))
     try:

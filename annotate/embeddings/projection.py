@@ -1,7 +1,7 @@
 """Numbers of one size, whatever an encoder gives: 256 of the whole picture, and 64 of each cell of a grid.
 
-A feature map is averaged over the area of each cell. A feature vector is multiplied by fixed random signs: distances
-stay as they are to some 10 %.
+A feature map is averaged over the area of each cell. A feature vector is multiplied by fixed random
+signs: distances stay as they are to some 10 %.
 """
 
 import hashlib

@@ -30,7 +30,7 @@ def hub_cache() -> Path:
     return Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch") / "hub" / "checkpoints"
 
 
-def at_hand(url: str) -> Path | None:
+def local_weights(url: str) -> Path | None:
     """A file of weights, unchecked, in the package that brings it or in torch's cache; None: it must be downloaded."""
     spec = find_spec(MOBILENET_PACKAGE.replace("-", "_"))
     folders = (spec.submodule_search_locations or ()) if spec else ()
@@ -41,10 +41,11 @@ def at_hand(url: str) -> Path | None:
 def weights_file(url: str, sha256: str = "") -> Path:
     """A checked file of weights, downloaded if it is missing. Raises EncoderError.
 
-    `sha256` is or begins with that of the file; else its name says it, as torch's hub has it: resnet18-f37072fd.pth.
+    `sha256` is or begins with that of the file; else its name says it, as torch's hub has it:
+    resnet18-f37072fd.pth.
     """
     sha256 = sha256 or Path(url).stem.rpartition("-")[2]
-    stored_path = at_hand(url)
+    stored_path = local_weights(url)
     path = stored_path or _downloaded(url)
     with path.open("rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()

@@ -42,8 +42,9 @@ class Image:
 class Request:
     """One question. `content` is the user message: texts and images in order.
 
-    Without a schema any text is a reply, also none and one that is cut off; its value is {"text", "finish"}, and
-    {"first_token": [[token, log-probability], ...]} where `extra` asks for logprobs and the server gives them.
+    Without a schema any text is a reply, also none and one that is cut off; its value is {"text",
+    "finish"}, and {"first_token": [[token, log-probability], ...]} where `extra` asks for logprobs
+    and the server gives them.
     """
 
     stage: str

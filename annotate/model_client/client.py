@@ -47,8 +47,9 @@ REMEDIES = {
 class Client:
     """Asks for one partition: an async context manager, for one event loop.
 
-    How each misbehaviour of a server ends is in docs/vlm.md. An error that `is_fatal` ends every later question too,
-    and (but for a budget: what is under way is paid for) all that are under way, at once.
+    How each misbehaviour of a server ends is in docs/vlm.md. An error that `is_fatal` ends every
+    later question too, and (but for a budget: what is under way is paid for) all that are under
+    way, at once.
     """
 
     def __init__(
@@ -166,8 +167,8 @@ class Client:
     async def ask(self, request: Request, episode_index: int) -> Reply:
         """The stored reply, else the server's, stored before it is returned. Raises VlmError.
 
-        Asking at once what is being asked already sends nothing, and what an asker that was cancelled asked for is
-        still stored when it comes.
+        Asking at once what is being asked already sends nothing, and what an asker that was
+        cancelled asked for is still stored when it comes.
         """
         self._raise_fatal()
         # Who asks first starts a flight, and who asks the same meanwhile waits for it
@@ -391,7 +392,7 @@ class Client:
                 ):
                     # Tokens that cannot be true are as we count them, at the high estimate
                     cost_usd = estimate_usd
-                    usage = endpoints.counted(request, answer, max_tokens)
+                    usage = endpoints.counted_tokens(request, answer, max_tokens)
                 tokens = dict(
                     zip(("prompt_tokens", "completion_tokens"), usage or (0, 0), strict=True)
                 )

@@ -18,7 +18,7 @@ import aiohttp
 from annotate.model_client import reading, tokens
 from annotate.model_client.calls import Image, Request, VlmError
 from annotate.model_client.profiles import is_same_model
-from annotate.model_client.reading import shown
+from annotate.model_client.reading import one_line
 
 # Of tokens as a server tells them, beside what was sent and came back: a count beyond these is not believed
 LEAST_SHARE = 1 / 32
@@ -33,9 +33,10 @@ RETRY = "An earlier reply could not be used: {problem}. Reply once more, with th
 class TryError(Exception):
     """A try without a usable reply, which another try may mend.
 
-    kind: busy (the server has too much to do), unsent (no connection), failed, or one of BAD_REPLIES (nothing may be
-    labelled from it). Nobody has worked for the first two. weight: how many failures it counts as. after_s: how long
-    the server asks to be left alone; None: it does not say.
+    kind: busy (the server has too much to do), unsent (no connection), failed, or one of
+    BAD_REPLIES (nothing may be labelled from it). Nobody has worked for the first two. weight: how
+    many failures it counts as. after_s: how long the server asks to be left alone; None: it does
+    not say.
     """
 
     def __init__(self, kind: str, why: str, *, weight: int = 1, after_s: float | None = None):
@@ -46,8 +47,8 @@ class TryError(Exception):
 
 
 def body_of(request: Request, model: str, fields: Mapping[str, Any], problem: str = "") -> bytes:
-    """The JSON of a request. `fields`: beside model and messages, by the server's profile; `problem`: what was wrong
-    with the reply before. Raises VlmError for a damaged picture."""
+    """The JSON of a request. `fields`: beside model and messages, by the server's profile;
+    `problem`: what was wrong with the reply before. Raises VlmError for a damaged picture."""
     parts = [*request.content, RETRY.format(problem=problem)] if problem else request.content
     content = [
         _picture(part) if isinstance(part, Image) else {"type": "text", "text": part}
@@ -77,11 +78,12 @@ def parsed(body: bytes) -> dict[str, Any]:
         answer = json.loads(body)
     except (ValueError, RecursionError):
         raise TryError(
-            "bad_reply", f"the answer is no JSON: {shown(body.decode(errors='replace'))}"
+            "bad_reply", f"the answer is no JSON: {one_line(body.decode(errors='replace'))}"
         ) from None
     if not isinstance(answer, dict):
         raise TryError(
-            "bad_reply", f"the answer is no chat completion: {shown(body.decode(errors='replace'))}"
+            "bad_reply",
+            f"the answer is no chat completion: {one_line(body.decode(errors='replace'))}",
         )
     return answer
 
@@ -99,7 +101,7 @@ def usage_of(answer: Mapping[str, Any]) -> tuple[int, int] | None:
     return None
 
 
-def counted(request: Request, answer: bytes, max_tokens: int) -> tuple[int, int]:
+def counted_tokens(request: Request, answer: bytes, max_tokens: int) -> tuple[int, int]:
     """Prompt and reply tokens, as we count them."""
     return tokens.prompt_tokens(request), min(max_tokens, len(answer) // BYTES_PER_TOKEN)
 
@@ -140,10 +142,12 @@ def completion(answer: Mapping[str, Any], request: Request, names: set[str]) -> 
         finish = choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         raise TryError(
-            "bad_reply", f"the answer is no chat completion: {shown(json.dumps(answer))}"
+            "bad_reply", f"the answer is no chat completion: {one_line(json.dumps(answer))}"
         ) from None
     if not is_same_model(model, names):
-        substitution = f"{shown(str(model), 80)} answered in place of {' or '.join(sorted(names))}"
+        substitution = (
+            f"{one_line(str(model), 80)} answered in place of {' or '.join(sorted(names))}"
+        )
         raise VlmError(
             "wrong_model",
             f"{substitution}: serve the configured model, or configure the served one",
@@ -171,7 +175,7 @@ def _read(
     """The value of a reply. Raises TryError, which names what became of it."""
     assert request.schema is not None
     if refusal := message.get("refusal"):
-        raise TryError("refusal", f"the model declines to answer: {shown(str(refusal))}")
+        raise TryError("refusal", f"the model declines to answer: {one_line(str(refusal))}")
     if finish == "content_filter":
         raise TryError(
             "filtered",
@@ -186,7 +190,7 @@ def _read(
     if finish == "length":
         raise TryError("cut", f"the reply is cut off at {request.max_tokens} tokens (max_tokens)")
     if reading.declines(text):
-        raise TryError("refusal", f"the model declines to answer: {shown(text)}")
+        raise TryError("refusal", f"the model declines to answer: {one_line(text)}")
     if not text.strip():
         if thinking:
             thinking_note = f"; {len(thinking)} characters of thinking came beside it"
@@ -236,7 +240,8 @@ class Served:
     def of_card(cls, card: Mapping[str, object]) -> "Served":
         """Of a card in /v1/models. The folder of a hub's cache tells repository and revision.
 
-        Example: the root ".../models--Qwen--Qwen3-VL-2B/snapshots/<40 hex>" is "Qwen/Qwen3-VL-2B" in that revision.
+        Example: the root ".../models--Qwen--Qwen3-VL-2B/snapshots/<40 hex>" is "Qwen/Qwen3-VL-2B"
+        in that revision.
         """
         root, revision = (card.get(name) for name in ("root", "revision"))
         if isinstance(root, str) and (
@@ -323,14 +328,16 @@ class Endpoint:
             aiohttp.ConnectionTimeoutError,
             aiohttp.InvalidURL,
         ) as e:
-            raise TryError("unsent", f"{self.url}: no connection ({shown(str(e), 120)})") from None
+            raise TryError(
+                "unsent", f"{self.url}: no connection ({one_line(str(e), 120)})"
+            ) from None
         except TimeoutError:
             # The server may have worked all that time: such a failure weighs more than a lost connection
             raise TryError(
                 "failed", f"{self.url}: no whole answer in {timeout_s:g} s", weight=TIMEOUT_WEIGHT
             ) from None
         except (aiohttp.ClientError, OSError, ValueError) as e:
-            cause = shown(str(e) or type(e).__name__, 120)
+            cause = one_line(str(e) or type(e).__name__, 120)
             raise TryError("failed", f"{self.url}: connection broken ({cause})") from None
         if response.status == 200:
             return bytes(answer)
@@ -342,13 +349,13 @@ class Endpoint:
         """The error that an answer other than 200 is: of a busy server, of one that may recover, or for good."""
         words = _words(answer)
         if status == 402 or (status == 429 and QUOTA.search(words)):
-            message = f"{self.url}: HTTP {status}: {shown(words)}; pay the service, or raise its limit, and build again"
-            return VlmError("quota", message)
+            remedy = "pay the service, or raise its limit, and build again"
+            return VlmError("quota", f"{self.url}: HTTP {status}: {one_line(words)}; {remedy}")
         if status == 429 or (status == 503 and after_s is not None):
             return TryError("busy", "HTTP 429", after_s=after_s)
         if self._key:  # some servers repeat what they were given
             words = words.replace(self._key, "[key]")
-        message = f"{self.url}: HTTP {status}: {shown(words)}"
+        message = f"{self.url}: HTTP {status}: {one_line(words)}"
         # Another try may help against an overload or a crash, not against a wrong key, name or request
         if status >= 500 or status == 408:
             return TryError("failed", message)

@@ -1,7 +1,8 @@
 """What each kind of server takes in a request, in one table; and what to leave out of the next one when it refuses.
 
-A server is known by its address, else taken as vLLM. One that refuses a request in words that name a field is asked
-again without it: nobody has worked for the first one, so the first question of a build is also the probe.
+A server is known by its address, else taken as vLLM. One that refuses a request in words that name
+a field is asked again without it: nobody has worked for the first one, so the first question of a
+build is also the probe.
 """
 
 import re
@@ -32,7 +33,8 @@ class ServerProfile:
     def fields(self, request: Request, max_tokens: int, temperature: float) -> dict[str, Any]:
         """The fields of a request beside model, messages and those that it brings itself.
 
-        A seed goes with temperature 0 alone: vLLM 0.32 on CPU dies of one with a temperature above 0.
+        A seed goes with temperature 0 alone: vLLM 0.32 on CPU dies of one with a temperature above
+        0.
         """
         fields: dict[str, Any] = {self.tokens_field: max_tokens}
         if self.temperature:
@@ -103,7 +105,7 @@ def profile_of(url: str, name: str = "auto") -> ServerProfile:
     if name != "auto":
         return next(profile for profile in PROFILES if profile.name == name)
     host = urlsplit(url).hostname or ""
-    return next((p for p in PROFILES if any(host.endswith(end) for end in p.hosts)), PROFILES[0])
+    return next((p for p in PROFILES if host.endswith(p.hosts)), PROFILES[0])
 
 
 DATED = re.compile(

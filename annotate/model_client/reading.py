@@ -1,8 +1,9 @@
 """A reply read as a person would read it: the JSON object in a text, its values as the schema has them.
 
-What is read past: fences and words around the object, thinking before it, keys that nobody asked for, capitals of keys
-and choices, numbers and truth values as text, quotation marks and dashes of typography, thoughts that are too long or
-lack. What a label is made of is never guessed: a choice that is none of the list, or a number beyond it, is a problem.
+What is read past: fences and words around the object, thinking before it, keys that nobody asked
+for, capitals of keys and choices, numbers and truth values as text, quotation marks and dashes of
+typography, thoughts that are too long or lack. What a label is made of is never guessed: a choice
+that is none of the list, or a number beyond it, is a problem.
 """
 
 import json
@@ -40,7 +41,9 @@ def read(text: str, schema: Schema) -> dict[str, Any]:
             return fitted
         problem = problem or f"the reply breaks the schema: {problem_here}"
     if problem is None:
-        problem = f"the reply is no JSON (does the server honour response_format?): {shown(text)}"
+        problem = (
+            f"the reply is no JSON (does the server honour response_format?): {one_line(text)}"
+        )
     raise UnreadableError(problem)
 
 
@@ -183,7 +186,7 @@ def problem_of(value: Any, schema: Schema | None) -> str | None:
         error = next(Draft202012Validator(_for_people(schema)).iter_errors(value), None)
     if error is None:
         return None
-    return shown(f"{error.json_path}: {error.message}")
+    return one_line(f"{error.json_path}: {error.message}")
 
 
 def _for_people(schema: Schema) -> dict[str, Any]:
@@ -204,10 +207,11 @@ def _for_people(schema: Schema) -> dict[str, Any]:
     return loose
 
 
-def in_words(schema: Schema) -> str:
+def reply_form(schema: Schema) -> str:
     """The form of a reply for a prompt: an object as JSON, with what may stand in place of each value.
 
-    Example: {"seen": "text, at most 100 characters", "picture": the number of a picture, from 15 to 300}
+    Example: {"seen": "text, at most 100 characters", "picture": the number of a picture, from 15 to
+    300}
     """
     if "enum" in schema:
         return _choices_in_words(schema["enum"])
@@ -215,7 +219,9 @@ def in_words(schema: Schema) -> str:
         case "object":
             return "{" + ", ".join(_properties_in_words(schema["properties"])) + "}"
         case "array":
-            return f"[{schema['minItems']} to {schema['maxItems']} of {in_words(schema['items'])}]"
+            return (
+                f"[{schema['minItems']} to {schema['maxItems']} of {reply_form(schema['items'])}]"
+            )
         case "boolean":
             return "true or false"
     return f'"text, at most {max_chars(schema)} characters"'
@@ -227,7 +233,7 @@ def _properties_in_words(properties: Mapping[str, Schema]) -> Iterator[str]:
         is_repeated = (
             previous_name and schema == properties[previous_name] and schema["type"] == "object"
         )
-        yield f'"{name}": ' + (f'as "{previous_name}"' if is_repeated else in_words(schema))
+        yield f'"{name}": ' + (f'as "{previous_name}"' if is_repeated else reply_form(schema))
         previous_name = name
 
 
@@ -244,7 +250,7 @@ def _choices_in_words(choices: Sequence[Any]) -> str:
     )
 
 
-def shown(text: str, chars: int = 200) -> str:
+def one_line(text: str, chars: int = 200) -> str:
     """As one line of bounded length, for a message."""
     line = without_secrets(" ".join(text[: 4 * chars].split()))
     if len(line) <= chars:

@@ -1,7 +1,8 @@
 """Replies of models by the key of their call, and what each call cost, in one SQLite file of a workspace.
 
-A reply is on disk before it is used. A call is paid for before it is sent, and settled after its answer. Replies and
-costs of earlier versions, in files of their own, are taken over when the file is first opened.
+A reply is on disk before it is used. A call is paid for before it is sent, and settled after its
+answer. Replies and costs of earlier versions, in files of their own, are taken over when the file
+is first opened.
 """
 
 import hashlib
@@ -69,8 +70,8 @@ class StoredReply:
 class ResponseStore:
     """Safe for several processes and threads; what was committed survives kills and power cuts.
 
-    A damaged reply counts as absent, and is in `damaged`, a line each. Raises VlmError for a file that is damaged as a
-    whole, or no such database.
+    A damaged reply counts as absent, and is in `damaged`, a line each. Raises VlmError for a file
+    that is damaged as a whole, or no such database.
     """
 
     def __init__(self, root: Path):
@@ -206,11 +207,13 @@ class ResponseStore:
     ) -> int:
         """Count a request before it is sent; the id that settles it. Raises VlmError when the budget has no room.
 
-        `call`: its columns of `attempts`, from call_key to num_images. A process that is killed leaves its reservations
-        counted, as the server may have worked for them: a budget is kept rather than used up.
+        `call`: its columns of `attempts`, from call_key to num_images. A process that is killed
+        leaves its reservations counted, as the server may have worked for them: a budget is kept
+        rather than used up.
 
-        Example: of a budget of 1 USD, 0.70 are spent and a call of up to 0.20 is under way. One more call of up to 0.20
-        is refused, for 0.70 + 0.20 + 0.20 > 1. Once the other is settled at 0.05, there is room for it.
+        Example: of a budget of 1 USD, 0.70 are spent and a call of up to 0.20 is under way. One
+        more call of up to 0.20 is refused, for 0.70 + 0.20 + 0.20 > 1. Once the other is settled at
+        0.05, there is room for it.
         """
         remedy = "and build again, answered questions are not asked again"
         row = {**call, "cost_usd": estimate_usd, "status": UNSETTLED}

@@ -1,6 +1,7 @@
 """A managed vLLM server: the right flags for a model, ready when it is handed over, and always stopped.
 
-vLLM lives in an environment of its own (`make vllm` makes the one for CPU), so it is started as a process.
+vLLM lives in an environment of its own (`make vllm` makes the one for CPU), so it is started as a
+process.
 """
 
 import json
@@ -168,8 +169,8 @@ def environment(
 def start_guarded(
     command: Sequence[str], output: int | IO[Any], variables: Mapping[str, str] = {}
 ) -> Guarded:
-    """A command in a process group of its own, whose guard ends all of it when this process is gone. `output`: of both
-    its streams; `variables`: over those of this process."""
+    """A command in a process group of its own, whose guard ends all of it when this process is
+    gone. `output`: of both its streams; `variables`: over those of this process."""
     return subprocess.Popen(
         [sys.executable, "-I", str(GUARD), str(os.getpid()), str(GRACE_S), *command],
         stdin=subprocess.DEVNULL,
@@ -193,10 +194,11 @@ def end_guarded(*guards: Guarded) -> None:
 
 
 class Server:
-    """The processes of one ServerConfig. A context manager: inside its `endpoints` answer, outside it is stopped, also
-    when this process is killed.
+    """The processes of one ServerConfig. A context manager: inside its `endpoints` answer, outside
+    it is stopped, also when this process is killed.
 
-    `say` is given a line of progress four times a second while it starts. Entering it raises FailedError.
+    `say` is given a line of progress four times a second while it starts. Entering it raises
+    FailedError.
     """
 
     def __init__(

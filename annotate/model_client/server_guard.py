@@ -1,9 +1,10 @@
 """Runs one command in a session of its own and never outlives it, or lets it outlive the program that asked for it.
 
-A script of the standard library only: server_guard.py PARENT_PID GRACE_S COMMAND... It ends all that the command
-started, in whatever group or session: on SIGTERM, when the parent is gone (also by SIGKILL), and when the command
-itself ends. It is two processes, since a program that ends may kill its children first, as Ray's workers do: whichever
-of the two is killed, the other one ends the command.
+A script of the standard library only: server_guard.py PARENT_PID GRACE_S COMMAND... It ends all
+that the command started, in whatever group or session: on SIGTERM, when the parent is gone (also by
+SIGKILL), and when the command itself ends. It is two processes, since a program that ends may kill
+its children first, as Ray's workers do: whichever of the two is killed, the other one ends the
+command.
 """
 
 import ctypes

@@ -34,7 +34,7 @@ from annotate.progress import MOST, ProgressConfig
 from core.domain.label import STEP, Label, Segment, plain_label
 from core.domain.label_run import MIN_NAME_CONFIDENCE
 from core.names import is_name, unnamed_step
-from core.values import spread
+from core.values import grouped, spread
 
 MOST_VOTERS = 12  # more make it slow and say little that is new
 
@@ -54,16 +54,15 @@ def votes(
     if not moments[0].is_comparable:
         return {}
 
-    episode_voters = {i: [v for v in voters if v != i] for i in sorted({*wanting, *voters})}
-    episode_voters = {
-        i: other_voters
-        for i, other_voters in episode_voters.items()
-        if len(other_voters) >= MIN_EPISODES - 1
-    }
+    episode_voters: dict[int, list[int]] = {}
+    for i in sorted({*wanting, *voters}):
+        other_voters = [v for v in voters if v != i]
+        if len(other_voters) >= MIN_EPISODES - 1:
+            episode_voters[i] = other_voters
     transferred_labels = _voted(moments, labels, episode_voters, voters, finished if by_all else ())
     return {
         i: carried
-        for i, carried in engine.with_usual(transferred_labels, voters).items()
+        for i, carried in engine.with_usual_limit(transferred_labels, voters).items()
         if i in wanting
     }
 
@@ -78,11 +77,11 @@ def _voted(
     """What the episodes that each is laid beside say of it; what it says itself where `own_counts`."""
     usual_scales = engine.usual_distances([moments[v] for v in voters])
     transferred_labels = {}
-    for i, besides in engine.laid(
+    for i, besides in engine.aligned(
         {i: moments[i] for i in episode_voters}, episode_voters, moments, usual_scales
     ):
         references = [(moments[v], labels[v], alignment) for v, alignment in besides.items()]
-        transferred_labels[i] = engine.carry_over(
+        transferred_labels[i] = engine.transfer_label(
             moments[i], references, labels[i] if i in own_counts else None
         )
     return transferred_labels
@@ -100,10 +99,8 @@ PRIOR_CONFIDENCE = 0.45  # of a label that only time shows, where all of its tas
 def annotate(episodes: Sequence[Signals], config: MotionConfig) -> list[Label]:
     """Label episodes of one dataset, in their order; those of one task together."""
     observed = [observe(signals, config) for signals in episodes]
-    places_of: dict[str | None, list[int]] = {}
-    for place, episode in enumerate(observed):
-        places_of.setdefault(episode.signals.task, []).append(place)
-    tasks = [[observed[place] for place in places] for places in places_of.values()]
+    places_of = grouped((episode.signals.task, k) for k, episode in enumerate(observed))
+    tasks = [list(map(observed.__getitem__, places)) for places in places_of.values()]
     labels: dict[int, Label] = {}
     for places, task, steps in zip(
         places_of.values(), tasks, task_steps(tasks, config), strict=True

@@ -1,16 +1,17 @@
-"""Signals of one episode, and what they show by themselves: how fast the arm moves, where it is idle, and each attempt
-of a gripper or hand to hold something. Spans are half-open, in frames.
+"""Signals of one episode, and what they show by themselves: how fast the arm moves, where it is
+idle, and each attempt of a gripper or hand to hold something. Spans are half-open, in frames.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 
 from annotate.config import MotionConfig
 from core.domain.label import DONE, IDLE, Segment
+from ingest.episode import EpisodeRecord
 from ingest.signals.gripper import STARTED, STARTED_S
 
 
@@ -18,19 +19,27 @@ from ingest.signals.gripper import STARTED, STARTED_S
 class GripperCurve:
     """The gripper or hand of one arm over an episode.
 
-    opening: [n], 0 (closed) to 1 (open) of its range over the dataset. Without a polarity 0 and 1 may be exchanged.
+    opening: [n], 0 (closed) to 1 (open) of its range over the dataset. Without a polarity 0 and 1
+    may be exchanged.
     """
 
     opening: np.ndarray
     has_polarity: bool = True
 
 
+NOT_LISTED = EpisodeRecord(episode_index=0, source_id="", fps=0.0, task=None)
+
+
 @dataclass(frozen=True)
 class Signals:
-    """Signals of one episode, which `Episode` lacks: arrays [n], None if the source has no such measurement.
+    """What is measured of one episode, where `Episode` has its facts: arrays [n], None if the source has no such thing.
 
-    pictures: of each camera, in the same order in all episodes of a task, the frames int64 [k], rising, and what they
-    show, float32 [k, d]; None of a camera that this episode lacks.
+    change: the visual change of the view in which most changes; phash: of the preferred camera.
+    views: the cameras that it is labelled by, the preferred one first. tiny: of each usable camera
+    the frames int64 [k] of its tiny pictures, and their pixels uint8 [k, p]. record: as its source
+    lists it, where the lake holds it. pictures: of each camera, in the same order in all episodes
+    of a task, the frames int64 [k], rising, and what they show, float32 [k, d]; None of a camera
+    that this episode lacks.
     """
 
     fps: float
@@ -42,6 +51,10 @@ class Signals:
     state: np.ndarray | None = None  # [n, d]
     episode_index: int = 0
     pictures: tuple[tuple[np.ndarray, np.ndarray] | None, ...] = ()
+    phash: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    views: tuple[str, ...] = ()
+    tiny: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    record: EpisodeRecord = NOT_LISTED
 
     def __len__(self) -> int:
         return len(self.change)
@@ -55,8 +68,8 @@ TOGETHER_S = 3.0  # two hands that close within this time act on one thing
 class Attempt:
     """One closing, and the opening after it; frames.
 
-    closes, closed: the last frame before the gripper closes, the first at which it has. opens, opened: the same of its
-    opening; None where it never opens again.
+    closes, closed: the last frame before the gripper closes, the first at which it has. opens,
+    opened: the same of its opening; None where it never opens again.
     """
 
     closes: int
@@ -77,7 +90,7 @@ def attempts(grippers: Sequence[GripperCurve], config: MotionConfig, fps: float)
         if last is None or last[0] == arm or not _act_together(last[1], attempt, fps):
             joined.append((arm, attempt))
         else:
-            joined[-1] = last[0], _together(last[1], attempt)
+            joined[-1] = last[0], _held_by_both(last[1], attempt)
     return [attempt for _, attempt in joined]
 
 
@@ -97,7 +110,7 @@ def _act_together(first: Attempt, second: Attempt, fps: float) -> bool:
     return is_held and second.closed - first.closed <= TOGETHER_S * fps
 
 
-def _together(first: Attempt, second: Attempt) -> Attempt:
+def _held_by_both(first: Attempt, second: Attempt) -> Attempt:
     """Both hands hold when the second has closed, and no more when the first begins to open."""
     opens = [a.opens for a in (first, second) if a.opens is not None]
     opened = [a.opened for a in (first, second) if a.opened is not None]
@@ -185,8 +198,8 @@ def idle_spans(
 ) -> list[tuple[int, int]]:
     """The start of the episode until the arm sets out, pauses of at least `idle_min_s`, and its rest at the end.
 
-    `activity` [n] is how fast the arm moves, `fast` its fast speed in the same unit. An arm that is slow all the time
-    has no idle spans: its speeds say nothing.
+    `activity` [n] is how fast the arm moves, `fast` its fast speed in the same unit. An arm that is
+    slow all the time has no idle spans: its speeds say nothing.
     """
     n = len(activity)
     pausing = activity < config.pause_speed * fast
@@ -230,15 +243,14 @@ def without_work(
 ) -> list[tuple[int, int]]:
     """The idle spans of an episode of `n` frames without those in which a gripper works; what remains is long enough.
 
-    Example: at 10 fps, an idle span of frames 20 to 50 in which a gripper closes from 30 to 34 leaves 20 to 30 and
-    34 to 50; one that closes from 22 to 26 leaves 26 to 50.
+    Example: at 10 fps, an idle span of frames 20 to 50 in which a gripper closes from 30 to 34
+    leaves 20 to 30 and 34 to 50; one that closes from 22 to 26 leaves 26 to 50.
     """
     pieces = list(idle)
     for start, end in works:
-        parted = [
-            piece for p in pieces for piece in ((p[0], min(p[1], start)), (max(p[0], end), p[1]))
-        ]
-        pieces = [p for p in parted if p[0] < p[1]]
+        before = [(first, min(last, start)) for first, last in pieces]
+        after = [(max(first, end), last) for first, last in pieces]
+        pieces = [p for p in (*before, *after) if p[0] < p[1]]
 
     def shortest(span: tuple[int, int]) -> float:
         if span[1] == n:
@@ -255,10 +267,10 @@ def split_at_idle(
 ) -> list[Segment]:
     """The same segments, each step that idle spans interrupt in its parts; only the last part completes the step.
 
-    Example: at 10 fps, a completed step of frames 0 to 100 with an idle span from 40 to 60 becomes a step 0 to 40 that
-    is not completed, an idle segment 40 to 60, and a completed step 60 to 100.
+    Example: at 10 fps, a completed step of frames 0 to 100 with an idle span from 40 to 60 becomes
+    a step 0 to 40 that is not completed, an idle segment 40 to 60, and a completed step 60 to 100.
     """
-    return [part for segment in segments for part in _parts(segment, idle, fps)]
+    return [*chain.from_iterable(_parts(segment, idle, fps) for segment in segments)]
 
 
 def _parts(step: Segment, idle: Sequence[tuple[int, int]], fps: float) -> list[Segment]:
@@ -266,7 +278,7 @@ def _parts(step: Segment, idle: Sequence[tuple[int, int]], fps: float) -> list[S
         return [step]
     step_idle = [(max(a, step.start_frame), min(b, step.end_frame)) for a, b in idle]
     step_idle = [(a, b) for a, b in step_idle if b - a >= fps * LEAST_S]
-    cuts = sorted({step.start_frame, step.end_frame, *(cut for span in step_idle for cut in span)})
+    cuts = sorted({step.start_frame, step.end_frame, *chain.from_iterable(step_idle)})
     if len(cuts) == 2 and step.kind == DONE:  # done, and at rest
         return [step]
     parts: list[Segment] = []

@@ -1,21 +1,23 @@
 """Steps of the episodes of a task that carry something, by what their grippers show.
 
-The text says how many objects are to be carried, else the number of closings that carried far does. Of an episode's
-attempts those that carried the farthest count, as many as there are objects; each of the others failed. One object that
-is grasped as slowly as people do it has a step for each part of the transfer; several objects, or a quick gripper, have
-two for each.
+The text says how many objects are to be carried, else the number of closings that carried far does.
+Of an episode's attempts those that carried the farthest count, as many as there are objects; each
+of the others failed. One object that is grasped as slowly as people do it has a step for each part
+of the transfer; several objects, or a quick gripper, have two for each.
 
-Example: the text asks for one cup to be put on a plate. The gripper closes at 3 s and opens at 4 s, closes at 6 s and
-opens at 9 s, and the arm moves far only in between the last two. The first attempt failed; the steps are to reach for
-the cup, to grasp it from 6 s on, to carry it, to place it up to 9 s, and to let it go.
+Example: the text asks for one cup to be put on a plate. The gripper closes at 3 s and opens at 4 s,
+closes at 6 s and opens at 9 s, and the arm moves far only in between the last two. The first
+attempt failed; the steps are to reach for the cup, to grasp it from 6 s on, to carry it, to place
+it up to 9 s, and to let it go.
 
-How sure that is: `n` observations that agree are right again in n of n + 1 cases (the rule of succession, Laplace 1814,
-without a case against it). An observation is an object of an episode whose gripper does what those of the other
-episodes do at about the same share of the moving time.
+How sure that is: `n` observations that agree are right again in n of n + 1 cases (the rule of
+succession, Laplace 1814, without a case against it). An observation is an object of an episode
+whose gripper does what those of the other episodes do at about the same share of the moving time.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, compress
 from statistics import median
 
 import numpy as np
@@ -38,8 +40,8 @@ MIN_EPISODES = 3  # fewer do not show what is usual
 class TaskSteps:
     """The planned steps of a task: the same parts for each of its transfers, one after the other.
 
-    stays_held: most of its episodes end with the thing in the gripper. name_confidence: how likely it is that these
-    deeds are done, 0..1.
+    stays_held: most of its episodes end with the thing in the gripper. name_confidence: how likely
+    it is that these deeds are done, 0..1.
     """
 
     transfers: tuple[Transfer, ...]
@@ -64,25 +66,22 @@ class TaskSteps:
 
     @property
     def plan(self) -> tuple[str, ...]:
-        return tuple(name for transfer in self.transfers for name in self.names(transfer))
+        return tuple(chain.from_iterable(map(self.names, self.transfers)))
 
 
 def task_steps(tasks: Sequence[Sequence[Observed]], config: MotionConfig) -> list[TaskSteps | None]:
     """The planned steps of each of some tasks of one robot, each given by its episodes.
 
-    None where grippers do not show them, or the text asks for something else. Tasks of as many objects show together
-    how sure their grippers are. Where no text asks for a transfer, several episodes have to show it: one agrees with
-    itself.
+    None where grippers do not show them, or the text asks for something else. Tasks of as many
+    objects show together how sure their grippers are. Where no text asks for a transfer, several
+    episodes have to show it: one agrees with itself.
     """
-    wanted_transfers = [_wanted(episodes) for episodes in tasks]
+    wanted_transfers = [_task_transfers(episodes) for episodes in tasks]
     steps_by_task: list[TaskSteps | None] = []
     for episodes, task_transfers in zip(tasks, wanted_transfers, strict=True):
-        similar_episodes = [
-            e
-            for other_episodes, other_transfers in zip(tasks, wanted_transfers, strict=True)
-            if len(other_transfers) == len(task_transfers)
-            for e in other_episodes
-        ]
+        num_transfers = len(task_transfers)
+        similar_tasks = compress(tasks, [len(other) == num_transfers for other in wanted_transfers])
+        similar_episodes = [*chain.from_iterable(similar_tasks)]
         sureness = _sureness(similar_episodes, len(task_transfers)) if task_transfers else 0.0
         is_asked_for = bool(transfers(episodes[0].signals.task))
         if not sureness or not (is_asked_for or len(similar_episodes) >= MIN_EPISODES):
@@ -101,7 +100,7 @@ def task_steps(tasks: Sequence[Sequence[Observed]], config: MotionConfig) -> lis
     return steps_by_task
 
 
-def _wanted(episodes: Sequence[Observed]) -> tuple[Transfer, ...]:
+def _task_transfers(episodes: Sequence[Observed]) -> tuple[Transfer, ...]:
     """The transfers of a task, by its text, else by its closings."""
     task = episodes[0].signals.task
     acting_episodes = [e for e in episodes if e.attempts]
@@ -122,7 +121,7 @@ def _stay_held(episodes: Sequence[Observed]) -> bool:
 
 def _sureness(episodes: Sequence[Observed], count: int) -> float:
     """How sure it is that each of `count` objects is an attempt of these episodes, 0..1."""
-    finished = _finished(episodes)
+    finished = _without_failed(episodes)
     agree = _num_agreeing(finished, count) * count
     disagree = len(finished) * count - agree
     # An episode that carried some of several objects stopped before it had carried all
@@ -135,15 +134,16 @@ def _sureness(episodes: Sequence[Observed], count: int) -> float:
 def _name_confidence(episodes: Sequence[Observed], count: int, *, is_asked_for: bool) -> float:
     """How likely it is that each of `count` objects is grasped and carried, 0..1, by the rule of succession.
 
-    Each episode is one observation, for it where its gripper closes at the usual time; a text that asks for it is one
-    more. So a single run without such a text, or a task half of whose runs do something else, has no names.
+    Each episode is one observation, for it where its gripper closes at the usual time; a text that
+    asks for it is one more. So a single run without such a text, or a task half of whose runs do
+    something else, has no names.
     """
-    finished = _finished(episodes)
+    finished = _without_failed(episodes)
     agree = _num_agreeing(finished, count) + is_asked_for
     return agree / (len(finished) + is_asked_for + 1)
 
 
-def _finished(episodes: Sequence[Observed]) -> Sequence[Observed]:
+def _without_failed(episodes: Sequence[Observed]) -> Sequence[Observed]:
     """Those that are not known to have failed; all where each has."""
     return [e for e in episodes if not e.failed] or episodes
 
@@ -166,13 +166,17 @@ def _unnamed(acting_episodes: Sequence[Observed]) -> tuple[Transfer, ...]:
     return tuple(Transfer(name) for name in names)
 
 
+def _stays_s(episode: Observed) -> list[float]:
+    return [episode.stay_s(attempt) for attempt in episode.attempts]
+
+
 def _parts(
     wanted_transfers: Sequence[Transfer], episodes: Sequence[Observed], config: MotionConfig
 ) -> tuple[str, ...]:
     last = "lift" if wanted_transfers[-1].is_lifted else "place"
     if (
         len(wanted_transfers) > 1
-        or median(e.stay_s(a) for e in episodes for a in e.attempts) < config.step_min_s
+        or median(chain.from_iterable(map(_stays_s, episodes))) < config.step_min_s
     ):
         return ("grasp", last)
     if wanted_transfers[-1].is_lifted:
@@ -276,8 +280,8 @@ def _part_ends(episode: Observed, attempt: Attempt, parts: Sequence[str]) -> lis
 def over_goal(state: np.ndarray, start: int, end: int) -> int:
     """Where the arm comes down at the end of its way from frame `start` to `end`; `state` [n, d] is its pose.
 
-    An arm that lifts, carries and lowers leaves the straight line between both ends. It comes down from the last frame
-    at which it is nearly as far from that line as it ever is.
+    An arm that lifts, carries and lowers leaves the straight line between both ends. It comes down
+    from the last frame at which it is nearly as far from that line as it ever is.
     """
     start = min(start, len(state) - 1)
     path = np.asarray(state[start : max(end, start) + 1] - state[start], np.float64)
@@ -333,8 +337,8 @@ def _curve(
 ) -> np.ndarray:
     """Progress [n]: each step earns its budget along the moving time up to its end.
 
-    The budget of a step is `sureness` of an equal share of the whole, and what is left of its share of the moving time.
-    Steps that were not completed leave equal shares to all.
+    The budget of a step is `sureness` of an equal share of the whole, and what is left of its share
+    of the moving time. Steps that were not completed leave equal shares to all.
     """
     total = len(steps.plan)
     times = np.maximum.accumulate(

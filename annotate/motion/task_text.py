@@ -87,7 +87,8 @@ class _Clause:
 def transfers(task: str | None) -> tuple[Transfer, ...]:
     """The transfers that a task asks for, in the order of the text; none where it also asks for something else.
 
-    Example: "Pick up the cup and put it on the plate." gives one Transfer("the cup", "on the plate").
+    Example: "Pick up the cup and put it on the plate." gives one Transfer("the cup", "on the
+    plate").
     """
     clauses = _clauses(task)
     if not clauses or any(clause is None or clause.verb in OTHER for clause in clauses):

@@ -1,6 +1,7 @@
 """Where the work of an episode is over by its arm's way: from there the arm goes back toward where it set out.
 
-Only runs that are labelled as one step need it: grippers show where steps end, an arm that presses or pushes does not.
+Only runs that are labelled as one step need it: grippers show where steps end, an arm that presses
+or pushes does not.
 """
 
 from collections.abc import Sequence
@@ -22,8 +23,8 @@ HOME = 2 / 3  # of how far it was from its start: an arm that ends so near to it
 class WayHome:
     """The last way of an episode's arm.
 
-    start: its first frame. remoteness: how far from its first pose the arm ends, as a share of how far it was when this
-    way began; 0: it ends where the episode began.
+    start: its first frame. remoteness: how far from its first pose the arm ends, as a share of how
+    far it was when this way began; 0: it ends where the episode began.
     """
 
     start: int
@@ -33,8 +34,8 @@ class WayHome:
 def ends_of_work(task: Sequence[Observed]) -> list[int]:
     """For each episode of a task the frame from which on no work is done: its arm rests, or goes home.
 
-    The way home counts where it is a habit: more than half of the episodes turn at about the same share of their time.
-    An episode whose own way differs is then over at the usual share.
+    The way home counts where it is a habit: more than half of the episodes turn at about the same
+    share of their time. An episode whose own way differs is then over at the usual share.
     """
     ways = [_with_empty_hands(episode) for episode in task]
     usual_share = _usual_turn(ways, task)
@@ -97,7 +98,8 @@ def _shows_what_is_held(episode: Observed) -> bool:
 def way_home(state: np.ndarray) -> WayHome | None:
     """The last way of an arm to where it ends; `state` [n, d] is its pose. None where it does not move.
 
-    Example: an arm at 0, 1, 2, 3, 3, 2, 1, 0 goes home from frame 4 on, and ends where it began: remoteness 0.
+    Example: an arm at 0, 1, 2, 3, 3, 2, 1, 0 goes home from frame 4 on, and ends where it began:
+    remoteness 0.
     """
     is_moving, spread = moving_dimensions(state)
     if not is_moving.any():

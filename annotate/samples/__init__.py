@@ -1,9 +1,10 @@
 """The samples stage: question-answer samples of the labelled episodes of a chunk.
 
-Everything random is seeded per (seed, dataset, episode, family), so samples do not depend on the order of work or on
-the number of workers. Quotas per episode and windows in seconds make them independent of the frame rate. What a sample
-compares an episode with comes from the same split: from the same chunk, or of another task from what the listing names
-beyond it. Labels of steps without names, and those that are not sure of them, make samples of their progress alone.
+Everything random is seeded per (seed, dataset, episode, family), so samples do not depend on the
+order of work or on the number of workers. Quotas per episode and windows in seconds make them
+independent of the frame rate. What a sample compares an episode with comes from the same split:
+from the same chunk, or of another task from what the listing names beyond it. Labels of steps
+without names, and those that are not sure of them, make samples of their progress alone.
 """
 
 from collections.abc import Sequence
@@ -34,12 +35,12 @@ def samples_stage(
         if gate.admits(e.label.confidence)
     ]
     # By their index, whatever order they came in: samples are drawn from among the others
-    in_order = sorted(confident_episodes, key=lambda e: e.episode_index)
+    in_order = sorted(confident_episodes, key=lambda e: e.episode.episode_index)
     samples = []
     for e in confident_episodes:
         samples += procvqa.samples(e, config)
         samples += progresslm.samples(
-            e, [o for o in in_order if o.split == e.split], listed_episodes, config
+            e, [o for o in in_order if o.episode.split == e.episode.split], listed_episodes, config
         )
     # A draw may come out twice: the later one takes the earlier one's place
     return TABLES["samples"].rows(

@@ -1,14 +1,16 @@
 """Pictures that are edited for unanswerable samples. An edit is named <kind>-<seed as 8 hex digits>.
 
-`occluded`: all that a task is about is covered, by patches of other pictures of the same run. A board of one colour
-would give itself away: a model could learn to look for the board. So the patches are real texture, of the run's own
-pictures turned upside down, and of many places to take one from the one counts that leaves the picture's colours and
-edges most as they were. Where patches lie, their sizes and shapes are drawn; their rims are blended. They cover what
-moves anywhere in the run, so the things are hidden wherever they are. `edited`: by an image editor.
+`occluded`: all that a task is about is covered, by patches of other pictures of the same run. A
+board of one colour would give itself away: a model could learn to look for the board. So the
+patches are real texture, of the run's own pictures turned upside down, and of many places to take
+one from the one counts that leaves the picture's colours and edges most as they were. Where patches
+lie, their sizes and shapes are drawn; their rims are blended. They cover what moves anywhere in the
+run, so the things are hidden wherever they are. `edited`: by an image editor.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
+from itertools import product
 
 import cv2
 import numpy as np
@@ -81,16 +83,19 @@ def covered(rgb: np.ndarray, run: Mapping[int, np.ndarray], frame: int, seed: in
     frames = np.array(sorted(run))
     distant_frames = frames[np.abs(frames - frame) > APART * (frames[-1] + 1)]
     drawn = rng.permutation(distant_frames if len(distant_frames) else frames)[:NUM_TEXTURES]
-    picture_area = _inside(rgb)
+    picture_area = _without_black_bars(rgb)
     size = rgb.shape[1::-1]
     sized = (run[k] if run[k].shape == rgb.shape else cv2.resize(run[k], size, interpolation=cv2.INTER_AREA)
              for k in map(int, drawn))  # fmt: skip
     textures = [
-        _upside_down(texture[picture_area], turned) for texture in sized for turned in (False, True)
+        _upside_down(texture[picture_area], turned)
+        for texture, turned in product(sized, (False, True))
     ]
     mask = (
         cv2.resize(
-            moving(list(run.values())).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST
+            moving_blocks(list(run.values())).astype(np.uint8),
+            size,
+            interpolation=cv2.INTER_NEAREST,
         )[picture_area]
         > 0
     )
@@ -106,7 +111,7 @@ def covered(rgb: np.ndarray, run: Mapping[int, np.ndarray], frame: int, seed: in
     return result
 
 
-def moving(pictures: Sequence[np.ndarray]) -> np.ndarray:
+def moving_blocks(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Where anything moves in a run, bool [GRID, GRID]; everywhere, where nothing seems to."""
     grids = [
         cv2.resize(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY), (GRID, GRID), interpolation=cv2.INTER_AREA)
@@ -123,7 +128,7 @@ def moving(pictures: Sequence[np.ndarray]) -> np.ndarray:
     return np.ones((GRID, GRID), bool)
 
 
-def _inside(rgb: np.ndarray) -> tuple[slice, slice]:
+def _without_black_bars(rgb: np.ndarray) -> tuple[slice, slice]:
     """The picture without black bars at its sides, in whole blocks where it has some."""
     bright = rgb.max(axis=2) > DARK
     spans = []
@@ -187,8 +192,8 @@ def _outline(shape: tuple[int, ...], y: int, x: int, rng: np.random.Generator) -
 class _Matcher:
     """Finds where to take a patch from, so that colours and edges of the whole picture stay most as they were.
 
-    Compared is on small pictures: counts of colours and of differences between neighbours, by their square roots, so
-    that what is rare in a picture weighs as what is common.
+    Compared is on small pictures: counts of colours and of differences between neighbours, by their
+    square roots, so that what is rare in a picture weighs as what is common.
     """
 
     def __init__(self, rgb: np.ndarray, textures: Sequence[np.ndarray]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from core.domain.episode import Episode
 from core.domain.label import IDLE, STEP, Label, Segment, completed_steps
 from core.values import IMAGE_MARK
 
@@ -44,8 +45,9 @@ ROUNDING = 1e-9  # keeps a product that should be whole from being rounded down
 def frame_states(progress: np.ndarray, segments: Sequence[Segment], fps: float) -> np.ndarray:
     """What each frame shows, as an index of STATES, int8 [num_frames].
 
-    Finished: progress is 1. Regressed: less than a second before. Failed: in an attempt that came to nothing, or after
-    the last attempt of a run that ends unfinished. Stalled: idle, or no gain within a second.
+    Finished: progress is 1. Regressed: less than a second before. Failed: in an attempt that came
+    to nothing, or after the last attempt of a run that ends unfinished. Stalled: idle, or no gain
+    within a second.
     """
     frames = np.arange(len(progress))
     look_back = round(LOOK_BACK_S * fps)
@@ -82,11 +84,12 @@ def draw_moments(
 ) -> list[int]:
     """Distinct frames in order, as many as the quota says wherever the run has so many.
 
-    Each rare state that the run has gets `rare_share` of them (one at least), ongoing work the rest; the moments of a
-    state are spread over its frames, one drawn from each of equal parts. `ends`: the first and the last frame are in.
+    Each rare state that the run has gets `rare_share` of them (one at least), ongoing work the
+    rest; the moments of a state are spread over its frames, one drawn from each of equal parts.
+    `ends`: the first and the last frame are in.
 
-    Example: of 100 frames at 10 fps, the last 10 of them finished, a quota of 8 with a rare share of 1/8 draws 7 of the
-    ongoing frames, one from each seventh of them, and 1 finished frame.
+    Example: of 100 frames at 10 fps, the last 10 of them finished, a quota of 8 with a rare share
+    of 1/8 draws 7 of the ongoing frames, one from each seventh of them, and 1 finished frame.
     """
     num_frames = len(state)
     # A short run gives few moments: more would be nearly the same pictures again
@@ -132,25 +135,22 @@ def _counts_by_state(
 
 @dataclass(frozen=True)
 class LabelledEpisode:
-    """An episode that samples are drawn of: its label, and beside it what a `Label` does not hold, such as cameras.
+    """An episode that samples are drawn of, with its label, which has progress.
 
-    `cameras` by preference, with the (width, height) of their pictures in a shard; `label` has progress; `reasons` has
-    the annotator's words at some frames; `unlike_cameras`, of each camera, those that show something else.
+    `picture_sizes`: of each camera the (width, height) of its pictures in a shard; `reasons`: the
+    annotator's words at some frames; `unlike_cameras`: of each camera, those that show something
+    else.
     """
 
-    dataset: str
-    episode_index: int
-    chunk: int
-    split: str
-    cameras: Mapping[str, tuple[int, int]]
-    fps: float
+    episode: Episode
     label: Label
+    picture_sizes: Mapping[str, tuple[int, int]]
     reasons: Mapping[int, str] = field(default_factory=dict)
     unlike_cameras: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def camera(self) -> str:
-        return next(iter(self.cameras))
+        return self.episode.cameras[0]
 
     @property
     def attempts(self) -> list[Segment]:
@@ -163,13 +163,13 @@ class LabelledEpisode:
     @cached_property
     def state(self) -> np.ndarray:
         """Indices of STATES, int8 [num_frames]."""
-        return frame_states(self.label.progress, self.label.segments, self.fps)
+        return frame_states(self.label.progress, self.label.segments, self.episode.fps)
 
     def draw_moments(
         self, rng: np.random.Generator, quota: int, rare_share: float, *, ends: bool = False
     ) -> list[int]:
         """Frames to ask about."""
-        return draw_moments(rng, self.state, self.fps, quota, rare_share, ends=ends)
+        return draw_moments(rng, self.state, self.episode.fps, quota, rare_share, ends=ends)
 
     @cached_property
     def steps(self) -> tuple[str, ...]:
@@ -190,8 +190,8 @@ class LabelledEpisode:
     def remaining(self, frame: int) -> list[int]:
         """Planned steps that are not complete after frame `frame`, in order; a step done again is not complete before.
 
-        While progress is below 1 (a run that is known to have failed) the last step at least remains. Empty, too, where
-        no step is known.
+        While progress is below 1 (a run that is known to have failed) the last step at least
+        remains. Empty, too, where no step is known.
         """
         complete = completed_steps(self.label.segments, frame)
         planned = list(range(len(self.steps)))
@@ -219,14 +219,14 @@ class LabelledEpisode:
 
     def camera_like(self, camera: str) -> str:
         """The episode's camera of that name, else its preferred one."""
-        if camera in self.cameras:
+        if camera in self.episode.cameras:
             return camera
         return self.camera
 
 
 def generator(e: LabelledEpisode, family: str, seed: int) -> np.random.Generator:
     """The random numbers of a family of samples of an episode, the same whatever else is drawn, and where."""
-    key = f"{seed}\0{e.dataset}\0{e.episode_index}\0{family}"
+    key = f"{seed}\0{e.episode.dataset}\0{e.episode.episode_index}\0{family}"
     return np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "big"))
 
 
@@ -257,17 +257,17 @@ def sample_row(
 ) -> dict[str, Any]:
     """A sample of episode `e` as tables and shards hold it; a column that a family does not have may be left out.
 
-    `other_episodes` are further episodes whose pictures it shows. `names_steps`: does it ask for, show or answer
-    with the names
-    of steps? Raises ValueError unless the question has one mark for each picture.
+    `other_episodes` are further episodes whose pictures it shows. `names_steps`: does it ask for,
+    show or answer with the names of steps? Raises ValueError unless the question has one mark for
+    each picture.
     """
     marks = question.count(IMAGE_MARK)
     if marks != len(pictures):
         raise ValueError(f"{family} {variant}: {len(pictures)} pictures for {marks} marks")
     # The id is a hash of all that makes the sample what it is: the same draw gets the same id in every build
     identity = [
-        e.dataset,
-        e.episode_index,
+        e.episode.dataset,
+        e.episode.episode_index,
         e.label.label_run,
         family,
         variant,
@@ -276,12 +276,9 @@ def sample_row(
         answer,
     ]
     # Pictures of an episode that is not among those given are taken to be as large as the sample's own
-    sizes = {
-        (o.episode_index, camera): size
-        for o in (*other_episodes, e)
-        for camera, size in o.cameras.items()
-    }
-    picture_sizes = (sizes.get((p.episode_index, p.camera), e.cameras[e.camera]) for p in pictures)
+    sizes = {o.episode.episode_index: o.picture_sizes for o in (*other_episodes, e)}
+    own_size = e.picture_sizes[e.camera]
+    picture_sizes = (sizes.get(p.episode_index, {}).get(p.camera, own_size) for p in pictures)
     picture_tokens = sum(
         -(-(width * height) // PIXELS_PER_TOKEN) for width, height in picture_sizes
     )
@@ -289,10 +286,10 @@ def sample_row(
         "sample_id": hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16],
         "family": family,
         "variant": variant,
-        "dataset": e.dataset,
-        "episode_index": e.episode_index,
-        "chunk": e.chunk,
-        "split": e.split,
+        "dataset": e.episode.dataset,
+        "episode_index": e.episode.episode_index,
+        "chunk": e.episode.chunk,
+        "split": e.episode.split,
         "label_run": e.label.label_run,
         "camera": pictures[-1].camera,
         "frames": [p.frame_index for p in pictures],

@@ -1,8 +1,9 @@
 """ProcVQA samples: a, the run in segments; b, the next or the remaining actions; c, those and the progress.
 
-Two profiles. `balanced`: a quota per episode, pictures at times, moments drawn by state (`moments`). `procvlm`:
-the quotas, windows and intents of the published recipe, whose number grows with the frames of a run; its defects
-are mended: progress counts the current frame, a sample that should give a reason has one.
+Two profiles. `balanced`: a quota per episode, pictures at times, moments drawn by state
+(`moments`). `procvlm`: the quotas, windows and intents of the published recipe, whose number grows
+with the frames of a run; its defects are mended: progress counts the current frame, a sample that
+should give a reason has one.
 """
 
 import json
@@ -21,7 +22,7 @@ from annotate.samples.labelled_episode import (
     sample_row,
 )
 from annotate.samples.wording import task_text, template, without_marks
-from core.values import IMAGE_MARK
+from core.values import IMAGE_MARK, image_marks
 
 SEGMENTATION = "procvqa_a"
 ACTIONS = "procvqa_b"
@@ -60,11 +61,11 @@ def _at_moments(
             yield sample_of(e, frame, _published_window(frame, rng), rng)
     else:
         for frame in e.draw_moments(rng, quota, config.rare_share, ends=family == PROGRESS):
-            yield sample_of(e, frame, window(frame, e.fps, config), rng)
+            yield sample_of(e, frame, window(frame, e.episode.fps, config), rng)
 
 
 def _own_pictures(e: LabelledEpisode, frames: Sequence[int]) -> list[SamplePicture]:
-    return [SamplePicture(e.episode_index, e.camera, frame) for frame in frames]
+    return [SamplePicture(e.episode.episode_index, e.camera, frame) for frame in frames]
 
 
 # Families b and c
@@ -73,10 +74,12 @@ def _own_pictures(e: LabelledEpisode, frames: Sequence[int]) -> list[SamplePictu
 def window(frame: int, fps: float, config: SamplesConfig) -> list[int]:
     """Frames up to `frame`, window_step_s apart, closer together near the start of a run; no frame is shown twice.
 
-    The number of pictures must not tell how long the run has lasted, or a model learns to count them instead of looking
-    (it did): so it is the same everywhere but on the first window_frames - 1 frames.
+    The number of pictures must not tell how long the run has lasted, or a model learns to count
+    them instead of looking (it did): so it is the same everywhere but on the first window_frames -
+    1 frames.
 
-    Example: 4 frames 0.4 s apart, at 10 fps, are [18, 22, 26, 30] for window(30, ...), [0, 2, 4, 6] for window(6, ...).
+    Example: 4 frames 0.4 s apart, at 10 fps, are [18, 22, 26, 30] for window(30, ...), [0, 2, 4, 6]
+    for window(6, ...).
     """
     num_previous = config.window_frames - 1
     step = min(config.window_step_s * fps, frame / max(1, num_previous))
@@ -105,7 +108,7 @@ def _published_moments(e: LabelledEpisode, rng: np.random.Generator, family: str
 def _actions(e: LabelledEpisode, frame: int, frames: list[int], rng: np.random.Generator) -> Row:
     variant = "next" if rng.random() < 0.5 else "remaining"
     question = template("procvqa", "b", variant, "question").format(
-        frames=_marks(len(frames)), task=task_text(e.label.task)
+        frames=image_marks(len(frames)), task=task_text(e.label.task)
     )
     if remaining_steps := e.remaining(frame):
         wording = template("procvqa", "b", variant, "answer")
@@ -147,7 +150,7 @@ def _progress(e: LabelledEpisode, frame: int, frames: list[int], rng: np.random.
 def progress_question(task: str | None, num_pictures: int, *, with_actions: bool = True) -> str:
     """The question of family c, with its <image> marks; without actions it asks for the share done alone."""
     question = template("procvqa", "c", "progress" if with_actions else "share", "question")
-    return question.format(frames=_marks(num_pictures), task=task_text(task))
+    return question.format(frames=image_marks(num_pictures), task=task_text(task))
 
 
 def progress_answer(e: LabelledEpisode, frame: int) -> str:
@@ -164,17 +167,15 @@ def progress_answer(e: LabelledEpisode, frame: int) -> str:
     return template("procvqa", "c", "progress", "finished").format(reason=reason, percent=percent)
 
 
-def _marks(count: int) -> str:
-    return "\n".join([IMAGE_MARK] * count)
-
-
 def _numbered(e: LabelledEpisode, steps: Sequence[int]) -> str:
     return "\n".join(f"{number}. {e.steps[step]}" for number, step in enumerate(steps, 1))
 
 
 def finish_reason(e: LabelledEpisode, current_frame: int) -> str:
     """Why nothing remains: the annotator's words where it gave some within the last second, else the steps done."""
-    recent = [frame for frame in e.reasons if current_frame - e.fps <= frame <= current_frame]
+    recent = [
+        frame for frame in e.reasons if current_frame - e.episode.fps <= frame <= current_frame
+    ]
     if recent:
         return without_marks(" ".join(e.reasons[max(recent)].split()))
     return template("procvqa", "reason", "steps").format(actions=", ".join(e.steps))

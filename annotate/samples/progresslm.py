@@ -6,9 +6,9 @@
     progresslm_cross_view    those of another camera of the run, or of another run of the same task
     progresslm_unanswerable  a demonstration that says nothing of that picture (`unanswerable`)
 
-The score is the label itself, and so are the shares of the demonstration, hence the two never contradict each other.
-The reference is, in words, the step under way (the last one, once the task is done); in pictures, the one whose share
-is nearest to the score, the earlier of two.
+The score is the label itself, and so are the shares of the demonstration, hence the two never
+contradict each other. The reference is, in words, the step under way (the last one, once the task
+is done); in pictures, the one whose share is nearest to the score, the earlier of two.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,11 +31,11 @@ from annotate.samples.unanswerable import (
     draw_form,
     draw_one,
     draw_part,
-    in_pictures,
-    in_words,
     is_whole_other_run,
     part_in_pictures,
+    pictures_demonstration,
     unanswerable,
+    words_demonstration,
 )
 from annotate.samples.wording import (
     answer_text,
@@ -61,8 +61,8 @@ def samples(
 ) -> Iterator[dict[str, Any]]:
     """All ProgressLM samples of an episode.
 
-    `other_episodes` are the labelled episodes of its chunk and split, `listed_episodes` runs of other tasks
-    elsewhere in the dataset, by its listing: they may have no label yet.
+    `other_episodes` are the labelled episodes of its chunk and split, `listed_episodes` runs of
+    other tasks elsewhere in the dataset, by its listing: they may have no label yet.
     """
     yield from _text(e, config)
     yield from _visual(e, config)
@@ -75,7 +75,7 @@ def samples(
 
 def _text(e: LabelledEpisode, config: SamplesConfig) -> Iterator[dict[str, Any]]:
     rng = generator(e, TEXT, config.seed)
-    demonstration = in_words(e)
+    demonstration = words_demonstration(e)
     if demonstration:
         for frame in e.draw_moments(rng, config.text_demo_per_episode, config.rare_share):
             yield _answerable(e, TEXT, "steps", demonstration, e.camera, frame, rng, config)
@@ -83,7 +83,7 @@ def _text(e: LabelledEpisode, config: SamplesConfig) -> Iterator[dict[str, Any]]
 
 def _visual(e: LabelledEpisode, config: SamplesConfig) -> Iterator[dict[str, Any]]:
     rng = generator(e, VISUAL, config.seed)
-    if in_pictures(e, e.camera) is None:
+    if pictures_demonstration(e, e.camera) is None:
         return
     for frame in e.draw_moments(rng, config.visual_demo_per_episode, config.rare_share):
         camera, (is_last, share), is_part = (
@@ -93,7 +93,7 @@ def _visual(e: LabelledEpisode, config: SamplesConfig) -> Iterator[dict[str, Any
         )
         is_shown = e.label.progress[frame] >= share if is_last else e.label.progress[frame] <= share
         part = part_in_pictures(e, camera, is_last, share) if is_part and is_shown else None
-        demonstration = part or in_pictures(e, camera)
+        demonstration = part or pictures_demonstration(e, camera)
         assert demonstration is not None
         yield _answerable(e, VISUAL, "same_view", demonstration, camera, frame, rng, config)
 
@@ -104,7 +104,7 @@ def _cross_view(
     """A demonstration by another camera of the run, or by another run of the task: either, where both can be had."""
     rng = generator(e, CROSS_VIEW, config.seed)
     # (the demonstration's, the state's); none where the run cannot demonstrate the task
-    camera_pairs = list(permutations(e.cameras, 2)) if e.step_ends else []
+    camera_pairs = list(permutations(e.episode.cameras, 2)) if e.step_ends else []
     other_runs = [o for o in other_episodes if is_whole_other_run(o, e)]
     variants = [
         name for name, choices in (("cameras", camera_pairs), ("episodes", other_runs)) if choices
@@ -121,7 +121,7 @@ def _cross_view(
             demonstrator = draw_one(rng, other_runs)
             camera = e.camera
             demonstration_camera = demonstrator.camera_like(camera)
-        if demonstration := in_pictures(demonstrator, demonstration_camera):
+        if demonstration := pictures_demonstration(demonstrator, demonstration_camera):
             yield _answerable(
                 e,
                 CROSS_VIEW,
@@ -163,7 +163,7 @@ def _answerable(
         e,
         family,
         variant,
-        [*demonstration.pictures, SamplePicture(e.episode_index, camera, frame)],
+        [*demonstration.pictures, SamplePicture(e.episode.episode_index, camera, frame)],
         question_text(view, demonstration.task, demonstration.shares, demonstration.steps, form),
         answer_text(
             form,
@@ -185,8 +185,8 @@ def _answerable(
 def _thoughts_on_steps(
     e: LabelledEpisode, demonstration: Demonstration, frame: int
 ) -> tuple[int, str, str]:
-    """The number of the step under way, and of the last one once the task is done; why it is that one, and how the
-    state lies to it."""
+    """The number of the step under way, and of the last one once the task is done; why it is that
+    one, and how the state lies to it."""
     wording = template("progresslm", "think")
     remaining_steps = e.remaining(frame)
     action = without_marks(e.action_at(frame))

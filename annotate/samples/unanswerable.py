@@ -9,9 +9,9 @@ A demonstration is a task's steps in words, or a run's pictures, with the share 
     occluded      what the task is about is covered in the picture (`edits.covered`)
     edited        an image editor took something away, or put something else in its place
 
-All show real pictures of the same dataset, so the picture alone, its colours or its sharpness, does not tell: a model
-has to compare. Each reason that an episode allows for takes its turn, so that two samples of it never have the same
-reason while there is another one.
+All show real pictures of the same dataset, so the picture alone, its colours or its sharpness, does
+not tell: a model has to compare. Each reason that an episode allows for takes its turn, so that two
+samples of it never have the same reason while there is another one.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +25,7 @@ from annotate.samples.edits import EDITED, OCCLUDED
 from annotate.samples.labelled_episode import LabelledEpisode, SamplePicture, generator, sample_row
 from annotate.samples.wording import NA, Form, View, answer_text, question_text, template
 from core.domain.episode import Episode
+from core.values import grouped
 from ingest.task_texts import are_other_tasks
 
 LATE = (0.4, 0.7)  # share done at the first picture of a demonstration of a run's last part
@@ -45,7 +46,7 @@ class Demonstration(NamedTuple):
         return "text"
 
 
-def in_words(e: LabelledEpisode) -> Demonstration | None:
+def words_demonstration(e: LabelledEpisode) -> Demonstration | None:
     """None where the steps are not known by their names."""
     if not e.has_actions or e.label.task is None:
         return None
@@ -81,16 +82,16 @@ def _shares_of_an_incomplete_run(e: LabelledEpisode) -> list[float]:
     return shares
 
 
-def in_pictures(e: LabelledEpisode, camera: str) -> Demonstration | None:
+def pictures_demonstration(e: LabelledEpisode, camera: str) -> Demonstration | None:
     """The run's first frame and the end of each step; None where it did not complete every step, in order."""
     ends = e.step_ends
-    if ends is None or e.label.task is None or camera not in e.cameras:
+    if ends is None or e.label.task is None or camera not in e.episode.cameras:
         return None
     return _of_frames(e, camera, [0, *ends] if ends[0] else ends)
 
 
 def _of_frames(e: LabelledEpisode, camera: str, frames: Iterable[int]) -> Demonstration:
-    pictures = tuple(SamplePicture(e.episode_index, camera, frame) for frame in frames)
+    pictures = tuple(SamplePicture(e.episode.episode_index, camera, frame) for frame in frames)
     return Demonstration(
         e.label.task,
         tuple(float(e.label.progress[p.frame_index]) for p in pictures),
@@ -124,7 +125,7 @@ def is_whole_other_run(candidate: LabelledEpisode, e: LabelledEpisode) -> bool:
     """Is it another run of the same task, which completed every step in order?"""
     return (
         candidate.label.task == e.label.task
-        and candidate.episode_index != e.episode_index
+        and candidate.episode.episode_index != e.episode.episode_index
         and candidate.step_ends is not None
     )
 
@@ -135,7 +136,7 @@ def draw_one[T](rng: np.random.Generator, choices: Sequence[T]) -> T:
 
 def draw_camera(rng: np.random.Generator, e: LabelledEpisode) -> str:
     """The preferred camera in half of all draws, else any other one."""
-    other_cameras = list(e.cameras)[1:]
+    other_cameras = list(e.episode.cameras)[1:]
     if other_cameras and rng.random() < 0.5:
         return draw_one(rng, other_cameras)
     return e.camera
@@ -157,8 +158,8 @@ def picture_at_share(episode: Episode, camera: str, share: float) -> SamplePictu
 
 
 class Case(NamedTuple):
-    """A question without an answer: how it is asked, its demonstration, the picture of the state, and the episodes
-    beside the run that its pictures are of."""
+    """A question without an answer: how it is asked, its demonstration, the picture of the state,
+    and the episodes beside the run that its pictures are of."""
 
     view: View
     demonstration: Demonstration
@@ -259,11 +260,11 @@ class _Ways:
         listed_episodes: Sequence[Episode],
     ) -> None:
         self.e = e
-        self.words = in_words(e)
+        self.words = words_demonstration(e)
         # Runs whose pictures show its task: itself, else others of the task
         whole_others = [o for o in others if is_whole_other_run(o, e)]
         if e.label.task is not None:
-            self.demonstrators = [e] if in_pictures(e, e.camera) else whole_others
+            self.demonstrators = [e] if pictures_demonstration(e, e.camera) else whole_others
         else:
             self.demonstrators = []
         # Of other tasks: labelled runs, and others
@@ -271,7 +272,7 @@ class _Ways:
         self.listed = [
             other
             for other in listed_episodes
-            if other.split == e.split and are_other_tasks(other.task, e.label.task)
+            if other.split == e.episode.split and are_other_tasks(other.task, e.label.task)
         ]
 
     def by_reason(self, *, with_editor: bool) -> dict[str, list[Draw]]:
@@ -281,7 +282,7 @@ class _Ways:
         has_own_pictures = self.demonstrators == [self.e]
         is_foreign = bool(self.foreign or self.listed)
         has_unlike_cameras = any(self.e.unlike_cameras.values())
-        can_tell_others = has_words and any(in_words(o) for o in self.foreign)
+        can_tell_others = has_words and any(words_demonstration(o) for o in self.foreign)
         can_change_camera = has_own_pictures and has_unlike_cameras
         can_show_part = has_own_pictures and self._has_parts()
         occluded = partial(self._own, edit=OCCLUDED)
@@ -302,11 +303,7 @@ class _Ways:
             Way(OCCLUDED, has_words, case_of(self._own_words, occluded)),
             Way(EDITED, has_pictures and with_editor, case_of(self._pictures, edited)),
         ]
-        draws: dict[str, list[Draw]] = {}
-        for way in ways:
-            if way.is_possible:
-                draws.setdefault(way.reason, []).append(way.draw)
-        return draws
+        return grouped((way.reason, way.draw) for way in ways if way.is_possible)
 
     @staticmethod
     def _case(
@@ -327,7 +324,9 @@ class _Ways:
 
     def _foreign_words(self, rng: np.random.Generator) -> ShownDemonstration:
         """The steps of another task."""
-        demonstration = in_words(draw_one(rng, [o for o in self.foreign if in_words(o)]))
+        demonstration = words_demonstration(
+            draw_one(rng, [o for o in self.foreign if words_demonstration(o)])
+        )
         assert demonstration is not None
         return ShownDemonstration("text", demonstration, self.e.camera)
 
@@ -336,7 +335,7 @@ class _Ways:
         demonstrator = draw_one(rng, self.demonstrators)
         is_own = demonstrator is self.e
         camera = draw_camera(rng, self.e) if is_own else self.e.camera
-        demonstration = in_pictures(demonstrator, demonstrator.camera_like(camera))
+        demonstration = pictures_demonstration(demonstrator, demonstrator.camera_like(camera))
         assert demonstration is not None
         view: View = "visual" if is_own else "cross_view"
         return ShownDemonstration(view, demonstration, camera, (demonstrator,))
@@ -348,7 +347,7 @@ class _Ways:
         # The drawn camera may look as all others do
         if not e.unlike_cameras.get(camera):
             camera = draw_one(rng, [c for c, unlike in sorted(e.unlike_cameras.items()) if unlike])
-        demonstration = in_pictures(e, draw_one(rng, e.unlike_cameras[camera]))
+        demonstration = pictures_demonstration(e, draw_one(rng, e.unlike_cameras[camera]))
         assert demonstration is not None
         return ShownDemonstration("visual", demonstration, camera)
 
@@ -358,7 +357,7 @@ class _Ways:
         self, camera: str, frame: int, rng: np.random.Generator, edit: str = ""
     ) -> StatePicture:
         edit_name = f"{edit}-{int(rng.integers(1 << 32)):08x}" if edit else ""
-        return StatePicture(SamplePicture(self.e.episode_index, camera, frame, edit_name))
+        return StatePicture(SamplePicture(self.e.episode.episode_index, camera, frame, edit_name))
 
     def _foreign(self, camera: str, current_frame: int, rng: np.random.Generator) -> StatePicture:
         """Of another task, by the camera of that name if it can be."""
@@ -368,7 +367,7 @@ class _Ways:
             return StatePicture(picture_at_share(source_episode, camera, share))
         frame = int(share * len(source_episode.label.progress))
         source_camera = source_episode.camera_like(camera)
-        picture = SamplePicture(source_episode.episode_index, source_camera, frame)
+        picture = SamplePicture(source_episode.episode.episode_index, source_camera, frame)
         return StatePicture(picture, (source_episode,))
 
     # Another part of the run
@@ -399,4 +398,4 @@ class _Ways:
                 e.label.progress >= share + BEYOND
             )
         frame = draw_one(rng, np.flatnonzero(is_outside).tolist())
-        return Case("visual", demonstration, SamplePicture(e.episode_index, camera, frame))
+        return Case("visual", demonstration, SamplePicture(e.episode.episode_index, camera, frame))

@@ -1,10 +1,11 @@
 """Texts of samples: the wording of questions and answers, and replies in ProgressLM's formats, read.
 
-Wordings are template files, whose every change is another version; training and benchmarks use them, too. A reply has
-four tags that reason, or a percentage alone. Two ways to read it: `strict` takes only what has one meaning: a tag that
-stands once, a whole number as reference, a percentage from 0 to 100 that says it is one, or n/a. `published` reads as
-the released evaluation does, which takes the first match and guesses ("0.42" is 42 %, "42" too, "nan" is 100 %). Format
-and published parsers are ProgressLM's (arXiv 2601.15224).
+Wordings are template files, whose every change is another version; training and benchmarks use
+them, too. A reply has four tags that reason, or a percentage alone. Two ways to read it: `strict`
+takes only what has one meaning: a tag that stands once, a whole number as reference, a percentage
+from 0 to 100 that says it is one, or n/a. `published` reads as the released evaluation does, which
+takes the first match and guesses ("0.42" is 42 %, "42" too, "nan" is 100 %). Format and published
+parsers are ProgressLM's (arXiv 2601.15224).
 """
 
 import hashlib
@@ -93,7 +94,8 @@ def _tag_content(text: str, tag: str, mode: Mode) -> str:
 def parse_answer(text: str, mode: Mode = "strict") -> ParsedAnswer:
     """A percentage or n/a without reasoning.
 
-    Example: parse_answer("42%") has the score 0.42, and so has parse_answer("about 42", "published").
+    Example: parse_answer("42%") has the score 0.42, and so has parse_answer("about 42",
+    "published").
     """
     stripped = text.strip()
     # A full stop ends the sentence and is no part of the number
@@ -224,8 +226,8 @@ def question_text(
 ) -> str:
     """The question, with an <image> mark for each picture of the demonstration and, last, for the state to judge.
 
-    `shares` of the task (0..1) that are done after each step of a demonstration in words, or in each of its pictures;
-    `steps` are its words and empty for pictures.
+    `shares` of the task (0..1) that are done after each step of a demonstration in words, or in
+    each of its pictures; `steps` are its words and empty for pictures.
     """
     kind = "text" if view == "text" else "visual"
     line = template("progresslm", "item", f"{kind}_line")

@@ -1,9 +1,10 @@
 """The `vlm` annotator: plan, segment, refine, verify, and reason.
 
-Pure functions over `ask`: the same replies give the same label. Calls for an episode of S segments that W windows hold
-(one, unless it is long): 1 plan; W segment, twice that with two passes, W more for the gate's strong model; verify and
-reason one per 12 attempts or moments, which show the pictures around these only. A boundary lies in the middle of the
-two pictures that it is seen between, or where the arm shows it (`moments`); refine narrows some to a frame.
+Pure functions over `ask`: the same replies give the same label. Calls for an episode of S segments
+that W windows hold (one, unless it is long): 1 plan; W segment, twice that with two passes, W more
+for the gate's strong model; verify and reason one per 12 attempts or moments, which show the
+pictures around these only. A boundary lies in the middle of the two pictures that it is seen
+between, or where the arm shows it (`moments`); refine narrows some to a frame.
 """
 
 from collections.abc import Awaitable, Sequence
@@ -192,8 +193,8 @@ class _Annotation:
     ) -> tuple[list[windows.Span], list[windows.Span] | None]:
         """The spans of one pass, or of two that are compared; and those of another look, if there was one.
 
-        The gate: where two passes differ, the strong model decides between them; where it sides with neither, or there
-        is none, people do.
+        The gate: where two passes differ, the strong model decides between them; where it sides
+        with neither, or there is none, people do.
         """
         config = self.config
         if config.passes == 1:
@@ -371,8 +372,8 @@ async def reason_episode(
 ) -> list[Reasoning]:
     """A text for one shown frame per reason_interval_s; near-identical ones within a segment share theirs.
 
-    A frame of which the model wrote nothing that can be seen is left out. `view.task` is the inferred task where the
-    dataset states none. Raises VlmError and what `view.load` raises.
+    A frame of which the model wrote nothing that can be seen is left out. `view.task` is the
+    inferred task where the dataset states none. Raises VlmError and what `view.load` raises.
     """
     shown_frames = windows.shown_frames(view.frames, view.num_frames, view.fps, config)
     chosen = chosen_frames(shown_frames, view.fps, config.reason_interval_s)
@@ -438,13 +439,13 @@ def _frames_with_text(
     text_of: dict[int, int] = {}
     text_frames: list[int] = []
     for frame in chosen:
-        segment = _at(segments, frame)
+        segment = _segment_at(segments, frame)
         near = (
             f
             for f in text_frames
             if (int(view.phash[f]) ^ int(view.phash[frame])).bit_count() <= NEAR_BITS
         )
-        text_of[frame] = next((f for f in near if _at(segments, f) is segment), frame)
+        text_of[frame] = next((f for f in near if _segment_at(segments, f) is segment), frame)
         if text_of[frame] == frame:
             text_frames.append(frame)
     return text_of
@@ -452,7 +453,7 @@ def _frames_with_text(
 
 def _state(segments: Sequence[Segment], num_planned: int, frame: int) -> str:
     """What the segments say of a moment."""
-    s = _at(segments, frame)
+    s = _segment_at(segments, frame)
     complete = completed_steps(segments, frame)
     if s.kind == STEP:
         current_activity = f"step {(s.step or 0) + 1}, {prompts.quote(s.name)}"
@@ -462,5 +463,5 @@ def _state(segments: Sequence[Segment], num_planned: int, frame: int) -> str:
     return f"{current_activity}; steps still to complete: {', '.join(remaining_steps) or 'none'}"
 
 
-def _at(segments: Sequence[Segment], frame: int) -> Segment:
+def _segment_at(segments: Sequence[Segment], frame: int) -> Segment:
     return next(s for s in segments if s.start_frame <= frame < s.end_frame)

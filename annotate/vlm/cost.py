@@ -1,9 +1,9 @@
 """The bill of annotating episodes, before any request is sent: calls, times the tokens that one takes.
 
-Which questions follow which, and how many pictures they show, follows from the configuration and an episode's length.
-Of what a model decides, and of how long texts are, the mean over hand-labelled sets is taken, measured by
-`python -m benchmarks.vlm_bill`. Where the model has labelled episodes before, what these took corrects the bill
-(`corrections`).
+Which questions follow which, and how many pictures they show, follows from the configuration and an
+episode's length. Of what a model decides, and of how long texts are, the mean over hand-labelled
+sets is taken, measured by `python -m benchmarks.vlm_bill`. Where the model has labelled episodes
+before, what these took corrects the bill (`corrections`).
 """
 
 import math
@@ -50,12 +50,12 @@ MAX_BILLED = 300  # episodes; of more, as many that are spread over all lengths
 
 
 @dataclass(frozen=True)
-class EpisodeShape:
-    """What an episode's questions depend on and is known before it is annotated."""
+class KeyframeSeries:
+    """The coarse keyframes that questions show: all that a bill depends on, and known before anything is asked."""
 
-    num_frames: int
+    num_frames: int  # of the episode
     fps: float
-    frames: tuple[int, ...]  # of the coarse keyframes
+    frames: tuple[int, ...]  # of the keyframes
     width_px: int  # of the pictures that are shown; of several cameras, side by side
     height_px: int
     views: int = 1  # cameras side by side
@@ -100,7 +100,8 @@ class Prediction:
     def beside(self, calls: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Next to what was really sent (rows of vlm_calls), per stage and for all, with the relative error.
 
-        Tokens are all that was paid for, also for questions without a usable reply: `lost` counts these.
+        Tokens are all that was paid for, also for questions without a usable reply: `lost` counts
+        these.
         """
         paid = [call for call in calls if call["status"] != "sent"]
         true = costs_by_stage(paid)
@@ -130,13 +131,14 @@ class Prediction:
 
 def predict(
     config: VlmConfig,
-    episodes: Sequence[EpisodeShape],
+    episodes: Sequence[KeyframeSeries],
     factors: Mapping[str, CallCost] | None = None,
     rule: ImageRule | None = None,
 ) -> Prediction:
     """The estimated cost of these episodes.
 
-    factors: by stage, as `corrections` returns them. rule: how the model cuts pictures; default: as Qwen3-VL does.
+    factors: by stage, as `corrections` returns them. rule: how the model cuts pictures; default: as
+    Qwen3-VL does.
     """
     by_length = sorted(episodes, key=lambda e: e.num_frames)
     billed = spread(by_length, MAX_BILLED)
@@ -154,7 +156,7 @@ def predict(
 
 def corrections(
     config: VlmConfig,
-    episodes: Sequence[EpisodeShape],
+    episodes: Sequence[KeyframeSeries],
     calls: Iterable[Mapping[str, Any]],
     rule: ImageRule | None = None,
 ) -> dict[str, CallCost]:
@@ -187,7 +189,7 @@ def costs_by_stage(calls: Iterable[Mapping[str, Any]]) -> dict[str, CallCost]:
 
 
 def _bill(
-    config: VlmConfig, episodes: Iterable[EpisodeShape], rule: ImageRule
+    config: VlmConfig, episodes: Iterable[KeyframeSeries], rule: ImageRule
 ) -> dict[str, CallCost]:
     """The cost of each stage that asks something."""
     costs: dict[str, list[CallCost]] = {}
@@ -203,7 +205,7 @@ def _bill(
     return totals
 
 
-def _pictures_of_calls(config: VlmConfig, episode: EpisodeShape) -> dict[str, list[int]]:
+def _pictures_of_calls(config: VlmConfig, episode: KeyframeSeries) -> dict[str, list[int]]:
     """How many pictures each call about an episode shows, by stage."""
     frame_indices = shown_frames(episode.frames, episode.num_frames, episode.fps, config)
     calls = {
@@ -227,7 +229,7 @@ def _pictures_of_calls(config: VlmConfig, episode: EpisodeShape) -> dict[str, li
 
 
 def _call_cost(
-    stage: str, num_pictures: int, config: VlmConfig, episode: EpisodeShape, rule: ImageRule
+    stage: str, num_pictures: int, config: VlmConfig, episode: KeyframeSeries, rule: ImageRule
 ) -> CallCost:
     """One call that shows so many pictures."""
     tokens = MEASURED[stage]

@@ -1,8 +1,9 @@
 """A task labelled from a few of its runs: the model is asked about these, and the others are laid beside them.
 
-No run follows one whose label is doubtful: where a second one is, one more is asked about instead. The answers become
-one plan with one set of names. The model is asked about each run that failed or follows badly, and about all runs of a
-task that has few. What it says of a run stays the label of that run.
+No run follows one whose label is doubtful: where a second one is, one more is asked about instead.
+The answers become one plan with one set of names. The model is asked about each run that failed or
+follows badly, and about all runs of a task that has few. What it says of a run stays the label of
+that run.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ import numpy as np
 from annotate.config import MotionConfig, TransferConfig, VlmConfig
 from annotate.motion.observe import Signals
 from annotate.transfer import Alignment, Reference, annotate, most_telling
-from core.domain.label import Label, Labelled, finished
+from core.domain.label import Label, finished
 from core.domain.label_run import MIN_NAME_CONFIDENCE
 from core.values import spread
 
@@ -45,7 +46,8 @@ async def label_task(
 ) -> TaskLabels:
     """Label the runs of one task: ask the model about a few, and let the others follow these.
 
-    curve_of: the progress [n] of an episode by a label. Runs are compared in threads: replies come in meanwhile.
+    curve_of: the progress [n] of an episode by a label. Runs are compared in threads: replies come
+    in meanwhile.
     """
     count = asked_about([e.success for e in episodes], config)
     whole = [e for e in episodes if e.success is not False]
@@ -83,8 +85,8 @@ async def _ask_few(
 ) -> tuple[list[int], dict[int, Label]]:
     """Ask about a few runs; returns the runs that the model was asked about, and its labels of them.
 
-    The last one is that which the others say least of. One doubtful run is made up for by the others; for each further
-    one one more is asked about, up to twice as many as are wanted.
+    The last one is that which the others say least of. One doubtful run is made up for by the
+    others; for each further one one more is asked about, up to twice as many as are wanted.
     """
     asked_runs: list[int] = []
     model_labels: dict[int, Label] = {}
@@ -96,7 +98,7 @@ async def _ask_few(
         asked_runs += next_runs
         num_next = count - len(asked_runs)
         if num_next <= 0:
-            num_missing = max(1, count - 1) - len(_sure(model_labels))
+            num_missing = max(1, count - 1) - len(_sure_labels(model_labels))
             num_next = min(num_missing, 2 * count - len(asked_runs))
         next_runs = []
         if num_next > 0:
@@ -111,12 +113,13 @@ def _to_follow(
 ) -> tuple[list[Signals], dict[int, Label]]:
     """The runs that may follow others, with those that they follow, and the labels to follow.
 
-    Doubtful answers count only where there are no sure ones. Where most runs are unfinished, no run follows another.
+    Doubtful answers count only where there are no sure ones. Where most runs are unfinished, no run
+    follows another.
     """
     complete = _complete(model_labels)
     reference_labels = {}
     if 2 * len(complete) > len(asked_runs):
-        reference_labels = one_plan(_sure(model_labels) or complete)
+        reference_labels = one_plan(_sure_labels(model_labels) or complete)
     # What the model said of a run stays, be it doubtful: no other run's label takes its place
     runs = [
         e for e in whole if e.episode_index in reference_labels or e.episode_index not in asked_runs
@@ -144,8 +147,7 @@ def _references(
     curve_of: Callable[[int, Label], np.ndarray],
 ) -> list[Reference]:
     return [
-        Labelled(signals[k], replace(label, progress=curve_of(k, label)))
-        for k, label in labels.items()
+        (signals[k], replace(label, progress=curve_of(k, label))) for k, label in labels.items()
     ]
 
 
@@ -157,7 +159,7 @@ def _followed(
     motion: MotionConfig,
 ) -> TaskLabels:
     """The labels that are followed, and those of the episodes that follow them well."""
-    are_sure = bool(_sure(reference_labels))
+    are_sure = bool(_sure_labels(reference_labels))
     labels = dict(reference_labels)
     alignments = {}
     signals = {e.episode_index: e for e in episodes}
@@ -187,7 +189,7 @@ def _complete(labels: Mapping[int, Label]) -> dict[int, Label]:
     return {k: label for k, label in labels.items() if finished(label.segments, label.num_planned)}
 
 
-def _sure(labels: Mapping[int, Label]) -> dict[int, Label]:
+def _sure_labels(labels: Mapping[int, Label]) -> dict[int, Label]:
     """The complete labels without a doubt."""
     return {k: label for k, label in _complete(labels).items() if not label.needs_review}
 

@@ -69,10 +69,9 @@ def with_outcome(
 ) -> KnownOutcome:
     """Bring the segments in line with an outcome that the source or a person states: it is stronger than the model.
 
-    shown_frames: the frames that the model saw. Of a run that succeeded each planned step was completed: by an
-    attempt between
-    two pictures, where the steps beside it follow one another and it lacks, else by the last attempt. Time after the
-    task is `done` only if the task is.
+    shown_frames: the frames that the model saw. Of a run that succeeded each planned step was
+    completed: by an attempt between two pictures, where the steps beside it follow one another and
+    it lacks, else by the last attempt. Time after the task is `done` only if the task is.
     """
     num_planned = len(plan)
     agreed = list(segments)
@@ -105,7 +104,7 @@ def _failed(segments: list[Segment], num_planned: int) -> list[Segment]:
     return segments
 
 
-def _left(segments: Sequence[Segment], num_planned: int) -> list[int]:
+def _open_steps(segments: Sequence[Segment], num_planned: int) -> list[int]:
     """The planned steps that are not complete at the end."""
     complete = completed_steps(segments, segments[-1].end_frame)
     return [step for step in range(num_planned) if step not in complete]
@@ -114,9 +113,10 @@ def _left(segments: Sequence[Segment], num_planned: int) -> list[int]:
 def _completed(segments: list[Segment], num_planned: int) -> tuple[list[Segment], list[str]]:
     """With the last attempt at each step completed; and what a person should look at.
 
-    A model that denies a step on the way, but not the last one, overlooks something: that is a note of the segment.
+    A model that denies a step on the way, but not the last one, overlooks something: that is a note
+    of the segment.
     """
-    remaining_steps = _left(segments, num_planned)
+    remaining_steps = _open_steps(segments, num_planned)
     last_attempt = {s.step: k for k, s in enumerate(segments) if s.kind == STEP}
     denied = [
         step
@@ -146,7 +146,7 @@ def _with_missed(
 ) -> tuple[list[Segment], list[str]]:
     """With each step that lacks, where its neighbours in the plan meet; and a note for each."""
     notes = []
-    for step in _left(segments, len(plan)):
+    for step in _open_steps(segments, len(plan)):
         span = _gap(segments, step, len(plan), shown_frames)
         if span is None:
             continue
@@ -171,7 +171,8 @@ def _gap(
 ) -> tuple[int, int] | None:
     """The frames in which a step must have been done that was seen by no picture; None where nothing shows it.
 
-    Its neighbours in the plan meet there, or have an idle time between them, in the middle of which it is put.
+    Its neighbours in the plan meet there, or have an idle time between them, in the middle of which
+    it is put.
     """
     place = _meeting(segments, step, num_planned)
     if place is None:

@@ -1,10 +1,12 @@
-"""Moments at which an arm shows by itself that it goes on to another activity, and what they say of a model's
-boundaries: where these lie off the moments by more than the pictures explain, they are put there.
+"""Moments at which an arm shows by itself that it goes on to another activity, and what they say of
+a model's boundaries: where these lie off the moments by more than the pictures explain, they are
+put there.
 
 Chosen and measured on robots left out: docs/vlm.md.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -50,7 +52,8 @@ def moments_of(signals: Signals, config: MotionConfig) -> ArmMoments:
     slow, facts = scipy.signal.find_peaks(
         -activity, distance=min_distance, prominence=0.0, wlen=4 * min_distance + 1
     )
-    grips = {start for g in signals.grippers for start, *_ in gripper_moves(g.opening, config, fps)}
+    moves = [gripper_moves(gripper.opening, config, fps) for gripper in signals.grippers]
+    grips = {start for start, *_ in chain.from_iterable(moves)}
     return ArmMoments(
         comes_to_rest=tuple(start for start, _ in observed.idle if start > 0),
         sets_out=tuple(end for _, end in observed.idle if end < len(signals)),
@@ -64,11 +67,11 @@ def settled(
 ) -> list[int]:
     """The first frame of each span: at its moment, where the model's boundaries lie off these moments on the whole.
 
-    A model that is as exact as its pictures keeps its boundaries: moments are not all true. Each moment is that of one
-    boundary, sharp ones first, and of these the nearest.
+    A model that is as exact as its pictures keeps its boundaries: moments are not all true. Each
+    moment is that of one boundary, sharp ones first, and of these the nearest.
     """
     by_kind = [[*_near(spans, starts, moments, kinds, REACH_S * fps)] for kinds in (*SHARP, SLOW)]
-    sharp = [near for of_kinds in by_kind[:-1] for near in of_kinds]
+    sharp = [*chain.from_iterable(by_kind[:-1])]
     slow = by_kind[-1]
     between = float(np.mean([s.start - s.after for s in spans[1:]])) if len(spans) > 1 else 0.0
     limit = max((FAR_S if sharp else FAR_OF_SLOW_S) * fps, FAR * between)

@@ -1,10 +1,10 @@
-"""An episode as the model gets to see it, and the pictures in a request: their numbers and times, alone or in contact
-sheets, by one camera or by several at once."""
+"""An episode as the model gets to see it, and the pictures in a request: their numbers and times,
+alone or in contact sheets, by one camera or by several at once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import batched
+from itertools import batched, chain
 
 import cv2
 import numpy as np
@@ -58,23 +58,27 @@ async def load_pictures(
 ) -> dict[Window, Pictures]:
     """The beginning of a request for each window: every picture with its number and time.
 
-    Each frame is loaded once. Raises what `view.load` raises, ValueError when it leaves a frame out.
+    Each frame is loaded once. Raises what `view.load` raises, ValueError when it leaves a frame
+    out.
     """
     return await asyncio.to_thread(_load, view, list(dict.fromkeys(parts)), sheets)
 
 
 def _load(view: EpisodeView, parts: list[Window], sheets: bool) -> dict[Window, Pictures]:
-    frames = sorted({f for window in parts for f in window})
+    frames = sorted(set(chain.from_iterable(parts)))
     images = view.load(frames)
     missing = [f for f in frames if f not in images]
     if missing:
         raise ValueError(
             f"{view.dataset} episode {view.episode_index}: no picture of frame {missing[0]}"
         )
-    return {w: _numbered(view, w, [images[f] for f in w], sheets) for w in parts}
+    return {window: _numbered(view, window, images, sheets) for window in parts}
 
 
-def _numbered(view: EpisodeView, window: Window, images: list[Image], sheets: bool) -> Pictures:
+def _numbered(
+    view: EpisodeView, window: Window, images_by_frame: Mapping[int, Image], sheets: bool
+) -> Pictures:
+    images = [images_by_frame[frame] for frame in window]
     times = [seconds(f, view.fps) for f in window]
     whole = {"start": times[0], "end": times[-1], "duration": seconds(view.num_frames, view.fps)}
     opening = render("sheets" if sheets else "pictures", count=len(window), **whole)
@@ -104,7 +108,7 @@ def _sheets(
         yield contact_sheet([image for *_, image in tiles], captions, views)
 
 
-def beside(images: Sequence[Image]) -> Image:
+def side_by_side(images: Sequence[Image]) -> Image:
     """One moment by several cameras as one picture: side by side in their order, each as high as the first one."""
     pictures = [_decoded(image) for image in images]
     sizes = sizes_beside([(picture.shape[1], picture.shape[0]) for picture in pictures])
@@ -125,8 +129,8 @@ def sizes_beside(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return [(max(1, round(across * height / down)), height) for across, down in sizes]
 
 
-def size_beside(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """(width, height) of the picture that `beside` makes of pictures of those sizes."""
+def size_side_by_side(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """(width, height) of the picture that `side_by_side` makes of pictures of those sizes."""
     scaled = sizes_beside(sizes)
     return sum(across for across, _ in scaled) + GAP_PX * (len(scaled) - 1), scaled[0][1]
 

@@ -2,8 +2,9 @@
 
 Texts that others wrote are put in by `quote` only, so that they stay within their quotation marks.
 
-Every reply that is valid can be used: labels and pictures are chosen from lists, and every text and list is bounded, so
-that guided decoding ends even for a model that knows nothing. What a model should think of first comes first.
+Every reply that is valid can be used: labels and pictures are chosen from lists, and every text and
+list is bounded, so that guided decoding ends even for a model that knows nothing. What a model
+should think of first comes first.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from typing import Any
 
 from annotate.config import VlmConfig
 from annotate.model_client.calls import Image, Request
-from annotate.model_client.reading import THOUGHT, in_words, max_chars
+from annotate.model_client.reading import THOUGHT, max_chars, reply_form
 from core.domain.label import DONE, IDLE
 
 FOLDER = Path(__file__).parent / "prompts"
@@ -33,7 +34,8 @@ Schema = dict[str, Any]
 def quote(text: str) -> str:
     """`text` as a JSON string on one line, cut to MAX_QUOTED characters.
 
-    Escaped is all that could end it, hide (direction marks, control characters) or be taken for a template's token.
+    Escaped is all that could end it, hide (direction marks, control characters) or be taken for a
+    template's token.
     """
     cut = text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 4] + " ..."
 
@@ -76,9 +78,10 @@ def request(
 ) -> Request:
     """Pictures first, the question last: requests about the same pictures begin with the same bytes.
 
-    The question ends with the form of its reply in words: some servers send a model nothing else of the schema.
+    The question ends with the form of its reply in words: some servers send a model nothing else of
+    the schema.
     """
-    question = f"{question}\n\n{render('form', form=in_words(schema))}"
+    question = f"{question}\n\n{render('form', form=reply_form(schema))}"
     return Request(
         stage=stage,
         system=render("system"),
@@ -180,8 +183,8 @@ def picture_key(number: int) -> str:
 def max_tokens(schema: Mapping[str, Any]) -> int:
     """Characters of the longest valid reply as json.dumps writes it: as many tokens as any tokenizer needs for it.
 
-    Example: {"picture": 12}, where the choices go up to 12, has 2 for the braces, 9 for the key, 4 for colon, comma and
-    blanks, and 2 for the number: 17.
+    Example: {"picture": 12}, where the choices go up to 12, has 2 for the braces, 9 for the key, 4
+    for colon, comma and blanks, and 2 for the number: 17.
     """
     if "enum" in schema:
         return max(len(json.dumps(x)) for x in schema["enum"])
@@ -209,9 +212,9 @@ def _object(**properties: Schema) -> Schema:
 def _text(max_chars: int) -> Schema:
     """Printable ASCII without quotes and backslashes: no character takes more than one token, none has to be escaped.
 
-    By a pattern only: under vLLM 0.32 with xgrammar 0.2.8 a text bounded by `maxLength` may hold control characters and
-    broken UTF-8, both bounds at once are refused, and a repetition of more than 128 is an internal error (xgrammar's
-    issue 647), so a long one is told in parts.
+    By a pattern only: under vLLM 0.32 with xgrammar 0.2.8 a text bounded by `maxLength` may hold
+    control characters and broken UTF-8, both bounds at once are refused, and a repetition of more
+    than 128 is an internal error (xgrammar's issue 647), so a long one is told in parts.
     """
     first = r"[!#-\[\]-~]"  # is no blank
     lengths = [min(REPEATED, max_chars - 1 - start) for start in range(0, max_chars - 1, REPEATED)]

@@ -46,10 +46,11 @@ class Span:
 def shown_frames(coarse: Sequence[int], num_frames: int, fps: float, config: VlmConfig) -> Window:
     """The frames that are shown: pictures_per_s of them, and the last frame, which tells how the run ended.
 
-    Where a coarse keyframe is near, it is taken: it is stored already. A short episode is shown in more frames; one
-    that is a little too long for a request, in fewer.
+    Where a coarse keyframe is near, it is taken: it is stored already. A short episode is shown in
+    more frames; one that is a little too long for a request, in fewer.
 
-    Example: of 100 frames at 15 fps with keyframes at 0, 15, 30 ..., two a second are 0, 8, 15, 22, 30 ... and 99.
+    Example: of 100 frames at 15 fps with keyframes at 0, 15, 30 ..., two a second are 0, 8, 15, 22,
+    30 ... and 99.
     """
     limit = config.max_images
     spacing = fps / config.pictures_per_s
@@ -83,7 +84,8 @@ def shifted_frames(shown_window: Window) -> Window:
 def windows(shown_window: Window, config: VlmConfig) -> list[Window]:
     """Stretches of the shown frames that one request can hold, neighbours overlapping by at least overlap_images.
 
-    Example: 40 frames in requests of 24 pictures, 6 of them shared, are two windows, of the frames [0:24] and [16:40].
+    Example: 40 frames in requests of 24 pictures, 6 of them shared, are two windows, of the frames
+    [0:24] and [16:40].
     """
     size = config.max_images
     if len(shown_window) <= size:
@@ -111,7 +113,8 @@ def around(frames: Sequence[int], shown_window: Window) -> Window:
 def spans_of(value: Mapping[str, Any], window: Window, num_steps: int) -> list[Span]:
     """The spans that a reply of the segment stage tells.
 
-    Changes are sorted, of several at one picture the last counts, repeated idle or done is one span: each noted.
+    Changes are sorted, of several at one picture the last counts, repeated idle or done is one
+    span: each noted.
     """
     # Replies count steps from 1, labels from 0
     labels: dict[str, int | str] = {str(k + 1): k for k in range(num_steps)} | {
@@ -138,10 +141,10 @@ def spans_of(value: Mapping[str, Any], window: Window, num_steps: int) -> list[S
         completed = change["outcome"] == ACHIEVED
         previous_frame = window[window.index(picture) - 1]
         span_at[picture] = Span(labels[change["label"]], previous_frame, picture, completed, notes)
-    return _joined([first, *(span_at[picture] for picture in sorted(span_at))])
+    return _without_repeats([first, *(span_at[picture] for picture in sorted(span_at))])
 
 
-def _joined(spans: Sequence[Span]) -> list[Span]:
+def _without_repeats(spans: Sequence[Span]) -> list[Span]:
     """Idle after idle, and done after done, is one span; a step after itself is a new attempt."""
     joined: list[Span] = []
     for span in spans:
@@ -182,21 +185,23 @@ def merged(parts: Sequence[tuple[Window, list[Span]]]) -> list[Span]:
 def _continued(
     spans: list[Span], covered_window: Window, later: list[Span], window: Window
 ) -> list[Span]:
-    """The spans of the frames seen so far, continued from a cut in the overlap on by those of a later window."""
+    """The spans of the frames seen so far, continued from a cut in the overlap on by those of a later window.
+
+    Frames of two windows, and what each says is done there (letters: labels):
+
+        earlier   0 10 20 30 40 50        A A A B B B
+        later           20 30 40 50 60 70     B B B B C C
+
+    They overlap from 20 to 50 and agree at 30, 40 and 50. A span begins at 30; of the others 40 is
+    the nearest to the middle, so the cut is there. Before it the earlier window counts, after it
+    the later one: A A A B B B C C.
+    """
     overlap = covered_window[bisect_left(covered_window, window[0]) :]
-    agreed = [
-        k for k, frame in enumerate(overlap) if _at(spans, frame).label == _at(later, frame).label
-    ]
-    # From there on the later window counts: best where no span starts, then near the middle
-    starts = {s.start for s in (*spans, *later[1:])}
-    middle = len(overlap) // 2
-    cut = overlap[
-        min(agreed, key=lambda k: (overlap[k] in starts, abs(k - middle)), default=middle)
-    ]
+    cut, do_agree = _cut(spans, later, overlap)
 
     # The earlier spans up to the cut, what the later window says of the cut itself, and its spans from there on
-    head = [s for s in spans if s.start < cut or (agreed and s.start == cut)]
-    at_cut = _at(later, cut)
+    head = [s for s in spans if s.start < cut or (do_agree and s.start == cut)]
+    at_cut = _span_at(later, cut)
     if at_cut.label == head[-1].label:
         head[-1] = _extended(head[-1], at_cut)
     else:
@@ -209,13 +214,30 @@ def _continued(
                 notes=(*at_cut.notes, "windows disagree here"),
             )
         )
-    tail, unused = ([s for s in side_spans if s.start > cut] for side_spans in (later, spans))
+    tail = [s for s in later if s.start > cut]
+    unused = [s for s in spans if s.start > cut]
 
     # A new attempt that both windows saw, one on either side of the cut, is one
     if tail and at_cut is later[0] and _is_one_retry(head, unused, tail[0], overlap):
         head[-1] = replace(head[-1], completed=tail[0].completed)
         tail = tail[1:]
-    return _joined([*head, *tail])
+    return _without_repeats([*head, *tail])
+
+
+def _cut(spans: Sequence[Span], later: Sequence[Span], overlap: Window) -> tuple[int, bool]:
+    """The frame of the overlap from which on the later window counts, and whether both windows agree there.
+
+    It is best where no span starts, then near the middle; the middle where they agree nowhere.
+    """
+    agreed = [
+        k
+        for k, frame in enumerate(overlap)
+        if _span_at(spans, frame).label == _span_at(later, frame).label
+    ]
+    starts = {s.start for s in (*spans, *later[1:])}
+    middle = len(overlap) // 2
+    place = min(agreed, key=lambda k: (overlap[k] in starts, abs(k - middle)), default=middle)
+    return overlap[place], bool(agreed)
 
 
 def _is_one_retry(head: list[Span], unused: list[Span], next_: Span, overlap: Window) -> bool:
@@ -229,7 +251,7 @@ def _is_one_retry(head: list[Span], unused: list[Span], next_: Span, overlap: Wi
     )
 
 
-def _at(spans: Sequence[Span], frame: int) -> Span:
+def _span_at(spans: Sequence[Span], frame: int) -> Span:
     return spans[max(0, bisect_right([s.start for s in spans], frame) - 1)]
 
 
@@ -239,10 +261,12 @@ def _at(spans: Sequence[Span], frame: int) -> Span:
 def search_ranges(spans: Sequence[Span], num_frames: int) -> list[tuple[int, int]]:
     """For each span but the first: the frames (least, greatest) among which its beginning is searched.
 
-    That is where the coarse pictures put it and, as they may mislead, a quarter more on either side, but never more
-    than half of the way to the neighbour's: the ranges are apart and in order, so boundaries cannot cross.
+    That is where the coarse pictures put it and, as they may mislead, a quarter more on either
+    side, but never more than half of the way to the neighbour's: the ranges are apart and in order,
+    so boundaries cannot cross.
 
-    Example: of two spans in 100 frames the second begins in frames 30 .. 41, so it is searched in 27 .. 44.
+    Example: of two spans in 100 frames the second begins in frames 30 .. 41, so it is searched in
+    27 .. 44.
     """
     starts = [(s.after + 1, s.start) for s in spans[1:]]
     # The episode's ends are fixed
@@ -291,8 +315,9 @@ FARTHEST_S = 1.0
 def agree(a: Sequence[Span], b: Sequence[Span], tolerance: float) -> bool:
     """Do two looks tell the same activities in the same order, and each change within `tolerance` frames?
 
-    A look knows a change only to lie between two pictures, so the distance is that of these ranges: 0 if they overlap.
-    An activity of at most two tolerances may lie between the pictures of one look: it counts where both have it.
+    A look knows a change only to lie between two pictures, so the distance is that of these ranges:
+    0 if they overlap. An activity of at most two tolerances may lie between the pictures of one
+    look: it counts where both have it.
     """
     first_spans = _without_missed(a, b, tolerance)
     second_spans = _without_missed(b, a, tolerance)
@@ -312,7 +337,7 @@ def _without_missed(
         is_short = is_inner and spans[k + 1].middle - span.middle <= 2 * tolerance
         if not (is_short and not is_met(span, other_spans, tolerance)):
             remaining_spans.append(span)
-    return _joined(remaining_spans)
+    return _without_repeats(remaining_spans)
 
 
 def is_met(span: Span, other_spans: Sequence[Span], tolerance: float) -> bool:
@@ -326,15 +351,15 @@ def is_met(span: Span, other_spans: Sequence[Span], tolerance: float) -> bool:
 def expected_f1(starts: Sequence[int], motion_cuts: Sequence[int], fps: float) -> float:
     """How true the boundaries that begin spans at `starts` are likely to be, 0..1, by the arm's own change points.
 
-    A model that tells what pictures show has a boundary near most of these; one whose boundaries are off has not. What
-    counts is the mean of their distances to the nearest boundary, each at most FARTHEST_S. Without any it is UNKNOWN.
+    A model that tells what pictures show has a boundary near most of these; one whose boundaries
+    are off has not. What counts is the mean of their distances to the nearest boundary, each at
+    most FARTHEST_S. Without any it is UNKNOWN.
     """
     if not motion_cuts:
         return UNKNOWN
-    distances_s = [
-        min((abs(cut - start) for start in starts[1:]), default=np.inf) / fps for cut in motion_cuts
-    ]
-    off_s = float(np.minimum(distances_s, FARTHEST_S).mean())
+    away = np.abs(np.subtract.outer(np.array(motion_cuts, float), starts[1:]))
+    distances = away.min(axis=1, initial=np.inf)
+    off_s = float(np.minimum(distances / fps, FARTHEST_S).mean())
     return min(1.0, max(0.0, F1_AT_CUTS - F1_LOST_A_SECOND * off_s))
 
 
@@ -348,24 +373,24 @@ def confidences(
 ) -> list[float]:
     """Confidence 0..1 of the segments that begin at `starts`, labelled as `spans` [same length].
 
-    With one look it is `by_motion`, the F1 of boundaries that is expected by the arm; with another one
+    With one look it is `by_motion`, the F1 of boundaries that is expected by the arm; with another
+    one
 
         confidence = 0.5 L + 0.3 B + 0.2 by_motion
 
-    L: share of the segment's frames that the other look gives the same label.
-    B: share of the segment's boundaries that the other look has within `tolerance` frames, the same label following;
-    UNKNOWN of a segment that is the whole episode. The episode's own ends are no boundaries.
+    L: share of the segment's frames that the other look gives the same label. B: share of the
+    segment's boundaries that the other look has within `tolerance` frames, the same label
+    following; UNKNOWN of a segment that is the whole episode. The episode's own ends are no
+    boundaries.
     """
     if other_spans is None:
         return [round(by_motion, 4)] * len(spans)
     # For each boundary, that is from the second segment's start on: is it met by the other look?
-    are_met = [
-        any(
-            s.label == span.label and _distance(start_frame, start_frame, s) <= tolerance
-            for s in other_spans[1:]
-        )
+    moved_spans = [
+        replace(span, after=start_frame - 1, start=start_frame)
         for start_frame, span in zip(starts[1:], spans[1:], strict=True)
     ]
+    are_met = [is_met(span, other_spans, tolerance) for span in moved_spans]
     confidence = []
     for k, (start, end) in enumerate(pairwise([*starts, num_frames])):
         boundaries = are_met[max(0, k - 1) : k + 1]  # the boundaries at its start and its end

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 class Episode:
     """One episode of a dataset, without its rows, pictures and label.
 
-    num_frames: 0 where nobody has counted them yet. cameras: those that can be used, the preferred one first.
-    content_hash: None where it was not decoded yet.
+    num_frames: 0 where nobody has counted them yet. cameras: those that can be used, the preferred
+    one first. content_hash: None where it was not decoded yet.
 
-    label_run, confidence 0..1, named (has every step of it a name?) and end_by (what its end rests on, as the table
-    label_quality has it) are those of the label that counts. label_run is None where nobody labelled the episode, or
-    where the label is not sure enough for a reader: is_unsure. sure_of_names: is it sure enough of its steps' names?
+    label_run, confidence 0..1, named (has every step of it a name?) and end_by (what its end rests
+    on, as the table label_quality has it) are those of the label that counts. label_run is None
+    where nobody labelled the episode, or where the label is not sure enough for a reader:
+    is_unsure. sure_of_names: is it sure enough of its steps' names?
     """
 
     dataset: str

@@ -44,8 +44,8 @@ def check_tiling(segments: Sequence[Segment], num_frames: int, num_planned: int)
 
     `named` has to agree with the name: a placeholder is none.
 
-    Example: in an episode of 10 frames with 1 planned step, a step of frames 0 to 8 and an idle segment of frames 8 to
-    10 tile it; those of frames 0 to 8 and 7 to 10 overlap.
+    Example: in an episode of 10 frames with 1 planned step, a step of frames 0 to 8 and an idle
+    segment of frames 8 to 10 tile it; those of frames 0 to 8 and 7 to 10 overlap.
     """
     end = 0
     for s in segments:
@@ -91,7 +91,8 @@ def undo(completed: set[int], step: int) -> set[int]:
 def completed_steps(segments: Iterable[Segment], frame: int) -> set[int]:
     """Planned steps that are complete at the end of a frame.
 
-    Example: a step is completed in frames 0 .. 9 and begun anew at frame 30: it is complete at the end of 9 .. 29.
+    Example: a step is completed in frames 0 .. 9 and begun anew at frame 30: it is complete at the
+    end of 9 .. 29.
     """
     complete: set[int] = set()
     for segment in segments:
@@ -122,8 +123,8 @@ class EpisodeFrame:
 class StatedEnd:
     """A person's statement on a run's end; None: not stated.
 
-    final_progress: 0..1, at the last frame, or right before the catastrophic one. catastrophic_frame: the first frame
-    at which nothing is left of what was done.
+    final_progress: 0..1, at the last frame, or right before the catastrophic one.
+    catastrophic_frame: the first frame at which nothing is left of what was done.
     """
 
     final_progress: float | None = None
@@ -137,13 +138,15 @@ NOTHING_STATED = StatedEnd()
 class Label:
     """What somebody says of one episode: segments that tile it (check_tiling), its planned steps, progress and remarks.
 
-    The tables segments, episode_labels and progress hold it; core/tables/labels.py explains each column.
+    The tables segments, episode_labels and progress hold it; core/tables/labels.py explains each
+    column.
 
-    segments: in order of time. num_planned: steps of the whole task, attempted or not. plan: their names, where they
-    were asked for. progress: float32 [num_frames]; empty where it follows from the segments, or was not asked for.
-    as_far_as: of a failed run, a successful run at the frame where it was as far. end: what a person states of the end.
-    steps_from: the form of the source's steps that the segments are made of. label_run: whose it is; empty: nobody has
-    stored it. sure_of_names: False: it is too unsure for the names of its steps to be used.
+    segments: in order of time. num_planned: steps of the whole task, attempted or not. plan: their
+    names, where they were asked for. progress: float32 [num_frames]; empty where it follows from
+    the segments, or was not asked for. as_far_as: of a failed run, a successful run at the frame
+    where it was as far. end: what a person states of the end. steps_from: the form of the source's
+    steps that the segments are made of. label_run: whose it is; empty: nobody has stored it.
+    sure_of_names: False: it is too unsure for the names of its steps to be used.
     """
 
     segments: Sequence[Segment]
@@ -200,14 +203,6 @@ class Label:
         return replace(self, sure_of_names=is_sure)
 
 
-@dataclass(frozen=True)
-class Labelled[Signals]:
-    """What was measured of an episode, with its label, which has progress: a `Label` does not know its episode."""
-
-    signals: Signals
-    label: Label
-
-
 def plain_label(
     segments: Sequence[Segment],
     num_planned: int,
@@ -217,8 +212,8 @@ def plain_label(
 ) -> Label:
     """The label by an annotator that knows the steps and nothing else: it has no doubts and infers no task.
 
-    `step_names` are those of the planned steps, where the task says them. Without them steps are named as in their
-    first attempts, and one that was never attempted is unnamed.
+    `step_names` are those of the planned steps, where the task says them. Without them steps are
+    named as in their first attempts, and one that was never attempted is unnamed.
     """
     name_of_step = {s.step: s.name for s in reversed(segments) if s.step is not None}
     plan = tuple(

@@ -33,8 +33,8 @@ class LabelRun:
 class FormerVersion(NamedTuple):
     """An earlier version of an annotator: its labels stay while a person's settings do.
 
-    prompt_versions: by the present prompts, those that it asked with. defaults: settings that had another default then,
-    with that one. added: settings that it did not have.
+    prompt_versions: by the present prompts, those that it asked with. defaults: settings that had
+    another default then, with that one. added: settings that it did not have.
     """
 
     code_version: str
@@ -45,7 +45,8 @@ class FormerVersion(NamedTuple):
     def label_runs(self, run: LabelRun, defaults_now: Mapping[str, Any]) -> Iterator[LabelRun]:
         """The label runs of this version that differ from a present one by nothing that a person set.
 
-        A setting that has its default now may have had the default of then; every other one has to be the same.
+        A setting that has its default now may have had the default of then; every other one has to
+        be the same.
         """
         params = json.loads(run.params)
         prompts = self.prompt_versions.get(run.prompt_version or "")
@@ -77,16 +78,13 @@ def choose_active(
 ) -> tuple[str, str] | None:
     """(label_run, why) among an episode's (label_run, annotator) pairs; None when it has none.
 
-    preferred: (label_run, why), the best first; the first that the episode has, else the run of the best annotator, of
-    several the first by its id.
+    preferred: (label_run, why), the best first; the first that the episode has, else the run of the
+    best annotator, of several the first by its id.
     """
     ids = {run for run, _ in runs}
     preferred_runs = ((run, reason) for run, reason in preferred if run in ids)
-    best = (
-        (run, f"best annotator: {annotator}")
-        for annotator in PRECEDENCE
-        for run in sorted(r for r, a in runs if a == annotator)
-    )
+    by_precedence = (pair for pair in product(PRECEDENCE, sorted(ids)) if pair[::-1] in runs)
+    best = ((run, f"best annotator: {annotator}") for annotator, run in by_precedence)
     return next(preferred_runs, None) or next(best, None)
 
 

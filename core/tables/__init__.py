@@ -1,8 +1,9 @@
 """The tables of the lake, in one place. Imports nothing of ours. The views over them stand in warehouse/lake/views/.
 
-Indices: `episode_index` counts episodes of one dataset, `frame_index` counts frames of one episode from 0,
-`chunk` = episode_index // chunk_size. Spans are half-open: `end_frame` is the first frame after the segment.
-Content tables are equal for equal inputs, configuration and seed; event tables carry times and run ids.
+Indices: `episode_index` counts episodes of one dataset, `frame_index` counts frames of one episode
+from 0, `chunk` = episode_index // chunk_size. Spans are half-open: `end_frame` is the first frame
+after the segment. Content tables are equal for equal inputs, configuration and seed; event tables
+carry times and run ids.
 """
 
 from itertools import chain

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from itertools import chain
 
 import pyarrow as pa
 
@@ -21,8 +22,9 @@ class Column:
 class Table:
     """One lake table. `key` is unique (checked at each publish: the lake has no constraints of its own).
 
-    `must`: SQL conditions that no row breaks; one that is null (of a value that is not known) is not broken.
-    `compact`: its files are made small, at some cost of writing them: for columns that hold most of a lake's bytes.
+    `must`: SQL conditions that no row breaks; one that is null (of a value that is not known) is
+    not broken. `compact`: its files are made small, at some cost of writing them: for columns that
+    hold most of a lake's bytes.
     """
 
     name: str
@@ -46,7 +48,7 @@ class Table:
 
     def rows(self, rows: list[dict]) -> pa.Table:
         """An Arrow table of this schema; a row lacking a column gets null, an unknown column is an error."""
-        unknown = {k for r in rows for k in r} - set(self.schema.names)
+        unknown = set(chain.from_iterable(rows)) - set(self.schema.names)
         if unknown:
             raise ValueError(f"table {self.name} has no column {sorted(unknown)}")
         return pa.Table.from_pylist(rows, schema=self.schema)
@@ -92,48 +94,72 @@ SHARED = {
 
 
 def tables(text: str, *, content: bool = True) -> tuple[Table, ...]:
-    """Tables by their description: `name: comment`, and below it, two spaces further in, a line for each thing.
+    """Tables by their description. Example, with what each line says:
 
-    `key` with names of columns, `partition` with one, `compact`, `event` (no content), `check` with a condition that no
-    row breaks, names of columns that several tables have, or `column type: comment`. Behind the type may stand
-    `unhashed` (its values are no content) and `since=15` (the version of the schema that brings it, which is then the
-    lake's). A line that is still further in goes on with the one before.
+        keyframes: Pictures that are stored                   name and comment of the table
+          key dataset, episode_index, frame_index; chunk      its key; behind `;` columns that are no part of it
+          purpose str: why it is stored                       a column, its type and comment
+          width_px i32: of the picture as it is stored,
+              in pixels                                       a line that is further in goes on with the one before
+          path str unhashed: where it lies                    its values are no content
+          sharpness f32 since=15: 0..1                        version of the schema that brings it, then the lake's
+          check width_px > 0                                  an SQL condition that no row breaks
+          partition dataset                                   in place of dataset and chunk
+          compact                                             its files are made small
+          event                                               it is no content
 
-    Columns of the key that several tables have need no line: they come first. So do those behind the key's `;`, which
-    are no part of it. Content with a column `chunk` is partitioned by dataset and chunk, unless `partition` is there.
+    An empty line ends a table. Columns that several tables have (SHARED) need no line where the key
+    names them: they come first. Elsewhere a line of their names alone is enough. Content with a
+    column `chunk` is partitioned by dataset and chunk, unless `partition` says otherwise.
     """
-    definitions = []
-    # Lines that were broken are put together again
-    for block in re.sub(r"\n {3,}", " ", text).strip("\n").split("\n\n"):
-        name, comment = block.split("\n")[0].split(": ", 1)
-        clauses = {word: re.findall(rf"^  {word}\b ?(.*)$", block, re.MULTILINE) for word in WORDS}
-        key, _, key_columns = clauses["key"][0].partition("; ")
-        columns = _columns(
-            f"{key}, {key_columns}",
-            re.findall(rf"^  (?!(?:{'|'.join(WORDS)})\b)(.*)$", block, re.MULTILINE),
-        )
-        default_partition = ("dataset", "chunk") if content and "chunk" in columns else ()
-        partition = tuple(clauses["partition"]) or default_partition
-        is_content = content and not clauses["event"]
-        properties = is_content, partition, tuple(clauses["check"]), bool(clauses["compact"])
-        definitions.append(
-            Table(name, comment, tuple(key.split(", ")), tuple(columns.values()), *properties)
-        )
-    return tuple(definitions)
+    unbroken = re.sub(r"\n {3,}", " ", text)
+    blocks = unbroken.strip("\n").split("\n\n")
+    return tuple(_table(block.splitlines(), is_content=content) for block in blocks)
 
 
-def _columns(first: str, lines: list[str]) -> dict[str, Column]:
-    """Columns by name, as their lines say; first those of `first` that several tables have and no line describes."""
-    columns = {name: SHARED[name] for name in first.split(", ") if name in SHARED}
+def _table(lines: list[str], *, is_content: bool) -> Table:
+    """The table of its lines: the first is `name: comment`, each further one a clause (WORDS) or columns."""
+    name, comment = lines[0].split(": ", 1)
+    clauses: dict[str, list[str]] = {word: [] for word in WORDS}
+    column_lines = []
+    for line in map(str.strip, lines[1:]):
+        word, _, value = line.partition(" ")
+        if word in WORDS:
+            clauses[word].append(value)
+        else:
+            column_lines.append(line)
+    key, _, further_names = clauses["key"][0].partition("; ")
+    columns = _columns(f"{key}, {further_names}", column_lines)
+    default_partition = ("dataset", "chunk") if is_content and "chunk" in columns else ()
+    return Table(
+        name,
+        comment,
+        key=tuple(key.split(", ")),
+        columns=tuple(columns.values()),
+        content=is_content and not clauses["event"],
+        partition=tuple(clauses["partition"]) or default_partition,
+        must=tuple(clauses["check"]),
+        compact=bool(clauses["compact"]),
+    )
+
+
+def _columns(first_names: str, lines: list[str]) -> dict[str, Column]:
+    """Columns by name, as their lines say; before them those of `first_names` that are SHARED and no line has."""
+    columns = {name: SHARED[name] for name in first_names.split(", ") if name in SHARED}
     for line in lines:
-        head, colon, about = line.partition(": ")
-        described = {} if colon else {name: SHARED[name] for name in line.split(", ")}
+        declaration, colon, comment = line.partition(": ")
         if colon:
-            ((name, type_, unhashed, since),) = re.findall(
-                r"^(\w+) (\S+)( unhashed)?(?: since=(\d+))?$", head
-            )
-            described = {name: Column(name, TYPES[type_], about, not unhashed, int(since or 0))}
-        columns = {
-            name: column for name, column in columns.items() if name not in described
-        } | described
+            described = [_column(declaration, comment)]
+        else:
+            described = [SHARED[name] for name in line.split(", ")]
+        for column in described:
+            columns.pop(column.name, None)
+            columns[column.name] = column
     return columns
+
+
+def _column(declaration: str, comment: str) -> Column:
+    """Example: _column("path str unhashed since=15", "where it lies")."""
+    name, type_name, *options = declaration.split(" ")
+    since = [int(option.removeprefix("since=")) for option in options if option != "unhashed"]
+    return Column(name, TYPES[type_name], comment, "unhashed" not in options, *since)

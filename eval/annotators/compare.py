@@ -16,11 +16,11 @@ from core.domain.episode import Episode
 from core.domain.label import STEP, Label
 from core.errors import UserError
 from core.metrics import is_lower_better
+from core.values import grouped
 from eval.annotators.scoring import (
     ComparedWith,
     RunsApart,
     active_runs,
-    as_truth,
     find_run,
     label_runs,
     published_counts,
@@ -28,6 +28,7 @@ from eval.annotators.scoring import (
     score_label,
     score_steps,
     stored_labels,
+    truth_by_label,
     where_apart,
 )
 from eval.annotators.truth import EpisodeTruth, corpus_truth
@@ -99,16 +100,11 @@ class AnnotatorComparison:
     @cached_property
     def measures(self) -> dict[str, Measure]:
         """Every metric over the reference's episodes; those without a label count in none."""
-        names = dict.fromkeys(name for result in self.results if result for name in result.values)
-        measured = {
-            name: mean_of(
-                [
-                    result.values.get(name, math.nan) if result else math.nan
-                    for result in self.results
-                ]
-            )
-            for name in names
-        }
+        values = [result.values if result else {} for result in self.results]
+        names = dict.fromkeys(chain.from_iterable(values))
+        measured: dict[str, Measure] = {}
+        for name in names:
+            measured[name] = mean_of([of_episode.get(name, math.nan) for of_episode in values])
         published = np.array(
             [r.published if r else (0, 0) for r in self.results], np.float64
         ).reshape(-1, 2)
@@ -129,13 +125,11 @@ class AnnotatorComparison:
     @cached_property
     def scores(self) -> dict[tuple[str, str], Score]:
         """By (slice, metric)."""
-        return {
-            (part, metric): score
-            for part, mask in self._slices.items()
-            for metric, score in scores(
-                {name: m.of(mask) for name, m in self.measures.items()}
-            ).items()
-        }
+        by_slice: dict[tuple[str, str], Score] = {}
+        for part, mask in self._slices.items():
+            measures = {name: measure.of(mask) for name, measure in self.measures.items()}
+            by_slice |= {(part, metric): score for metric, score in scores(measures).items()}
+        return by_slice
 
     @cached_property
     def coverage(self) -> dict[str, float]:
@@ -191,7 +185,7 @@ def _reference(
     if reference_name == TRUTH:
         return None
     labels = _usable(stored_labels(lake, dataset, reference_name), episodes)
-    truths = {e: as_truth(episodes[e], label) for e, label in labels.items()}
+    truths = {e: truth_by_label(episodes[e], label) for e, label in labels.items()}
     if reference_name is not None:
         return ComparedWith(reference_name, truths, frozenset({reference_name}))
     # Where the active labels are of several runs, each run is compared with the mixture
@@ -229,23 +223,13 @@ def _compared(
 
     active = active_runs(lake, dataset)
     vectors = _name_vectors(truths, labels, embedded)
-    results: dict[tuple[str, str], list[EpisodeResult | None]] = {
-        (run, annotators[run]): [
-            EpisodeResult(
-                score_label(run_labels[e], t) | score_steps(run_labels[e], t, vectors),
-                published_counts(run_labels[e], t),
-            )
-            if e in run_labels
-            else None
-            for e, t in truths.items()
+    results: dict[tuple[str, str], list[EpisodeResult | None]] = {}
+    for run, run_labels in labels.items():
+        results[run, annotators[run]] = [
+            _episode_result(run_labels.get(e), t, vectors) for e, t in truths.items()
         ]
-        for run, run_labels in labels.items()
-    }
-    by_some = {
-        e: score_baselines(t)
-        for e, t in truths.items()
-        if any(e in run_labels for run_labels in labels.values())
-    }
+    labelled = set(chain.from_iterable(labels.values()))
+    by_some = {e: score_baselines(t) for e, t in truths.items() if e in labelled}
     results |= {("", name): baseline for name, baseline in _baselines(truths, by_some).items()}
     successes = [episodes[e].success for e in truths]
     labellers = []
@@ -261,19 +245,27 @@ def _compared(
     return labellers, where_apart(dataset, labels, active, reference, episodes), reference.without
 
 
+def _episode_result(
+    label: Label | None, truth: EpisodeTruth, vectors: Mapping[str, np.ndarray]
+) -> EpisodeResult | None:
+    if label is None:
+        return None
+    values = score_label(label, truth) | score_steps(label, truth, vectors)
+    return EpisodeResult(values, published_counts(label, truth))
+
+
 def _baselines(
     truths: Mapping[int, EpisodeTruth], scored: Mapping[int, Mapping[str, Mapping[str, float]]]
 ) -> dict[str, list[EpisodeResult | None]]:
     """What needs no label, of the episodes that some run has labelled (`scored`); what has no metric is left out."""
-    return {
-        name: [EpisodeResult(scored[e][name]) if e in scored else None for e in truths]
-        for name in next(iter(scored.values()), ())
-        if not all(
-            math.isnan(value)
-            for of_episode in scored.values()
-            for value in of_episode[name].values()
-        )
-    }
+    results: dict[str, list[EpisodeResult | None]] = {}
+    for name in next(iter(scored.values()), ()):
+        by_episode = {e: scores_by_name[name] for e, scores_by_name in scored.items()}
+        if not all(map(math.isnan, chain.from_iterable(v.values() for v in by_episode.values()))):
+            results[name] = [
+                EpisodeResult(by_episode[e]) if e in by_episode else None for e in truths
+            ]
+    return results
 
 
 def _name_vectors(
@@ -282,11 +274,11 @@ def _name_vectors(
     embedded: Embed,
 ) -> dict[str, np.ndarray]:
     """The embedding of every step name: made once for all runs, since the model that does so is slow."""
-    of_truths = (one_pass for t in truths.values() for one_pass in t.passes)
-    of_labels = (label.segments for run_labels in labels.values() for label in run_labels.values())
-    names = sorted(
-        {s.name for segments in chain(of_truths, of_labels) for s in segments if s.kind == STEP}
-    )
+    of_truths = chain.from_iterable(truth.passes for truth in truths.values())
+    all_labels = chain.from_iterable(run_labels.values() for run_labels in labels.values())
+    of_labels = (label.segments for label in all_labels)
+    segments = chain.from_iterable(chain(of_truths, of_labels))
+    names = sorted({s.name for s in segments if s.kind == STEP})
     if names:
         return dict(zip(names, embedded(names), strict=True))
     return {}
@@ -401,21 +393,19 @@ def _what_is_there(truth: Path | None) -> str:
 
 def _over_all_datasets(labellers: Sequence[AnnotatorComparison]) -> list[AnnotatorComparison]:
     """Each labeller that has several datasets against the same kind of label, over all of them."""
-    groups: dict[tuple[str, str, str], list[AnnotatorComparison]] = {}
-    for c in labellers:
-        groups.setdefault((c.label_run, c.annotator, c.against), []).append(c)
-    return [
-        replace(
-            group[0],
-            dataset=EVERY_DATASET,
-            counts=all(c.counts for c in group),
-            results=[*chain.from_iterable(c.results for c in group)],
-            successes=[*chain.from_iterable(c.successes for c in group)],
-            contents=tuple(chain.from_iterable(c.contents for c in group)),
-        )
-        for group in groups.values()
-        if len(group) > 1
-    ]
+    groups = grouped(((c.label_run, c.annotator, c.against), c) for c in labellers)
+    return [_over_datasets(group) for group in groups.values() if len(group) > 1]
+
+
+def _over_datasets(group: Sequence[AnnotatorComparison]) -> AnnotatorComparison:
+    return replace(
+        group[0],
+        dataset=EVERY_DATASET,
+        counts=all(c.counts for c in group),
+        results=[*chain.from_iterable(c.results for c in group)],
+        successes=[*chain.from_iterable(c.successes for c in group)],
+        contents=tuple(chain.from_iterable(c.contents for c in group)),
+    )
 
 
 # Storing

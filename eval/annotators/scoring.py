@@ -164,10 +164,17 @@ def score_baselines(truth: EpisodeTruth) -> dict[str, dict[str, float]]:
     curves = truth.pass_curves()
     return {
         UNIFORM: score_cuts(even_cuts(count, length), truth),
-        RANDOM: {metric: float(np.mean([draw[metric] for draw in draws])) for metric in draws[0]},
+        RANDOM: _mean_by_name(draws),
         CLOCK: {"mae": _mean(np.abs(np.linspace(0, 1, length) - truth.progress()))},
         PASSES: {"mae": _mean(np.abs(curves[0] - curves[-1])) if len(curves) > 1 else NAN},
     }
+
+
+def _mean_by_name(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    means: dict[str, float] = {}
+    for name in scores[0]:
+        means[name] = float(np.mean([score[name] for score in scores]))
+    return means
 
 
 def _mean(values: np.ndarray) -> float:
@@ -187,9 +194,7 @@ def score_steps(
     `vectors`: embeddings of all step names.
     """
     pass_scores = [_against_pass(label.segments, one_pass, vectors) for one_pass in truth.passes]
-    values = {
-        name: float(np.mean([values[name] for values in pass_scores])) for name in pass_scores[0]
-    }
+    values = _mean_by_name(pass_scores)
     is_finished = label.is_finished
     both_known = is_finished is not None and truth.success is not None
     values["finished_accuracy"] = float(is_finished == truth.success) if both_known else NAN
@@ -239,15 +244,16 @@ def _plain_steps(segments: Sequence[Segment]) -> list[Span]:
     return [(plain_name(s.name), 0, 0) for s in segments if s.kind == STEP]
 
 
+def _boundaries_until_done(segments: Sequence[Segment]) -> list[float]:
+    return first_and_last(spans([s for s in segments if s.kind != DONE]))
+
+
 def published_counts(label: Label, truth: EpisodeTruth) -> tuple[int, int]:
     """Numerator and denominator of the published BF1@5, which sees no segments in which everything is done."""
     counts = np.zeros(2, int)
     for one_pass in truth.passes:
-        undone = (
-            tuple(s for s in segments if s.kind != DONE) for segments in (label.segments, one_pass)
-        )
-        ours, labelled = (first_and_last(spans(segments)) for segments in undone)
-        counts += boundary_hits(ours, labelled)[:2]
+        predicted = _boundaries_until_done(label.segments)
+        counts += boundary_hits(predicted, _boundaries_until_done(one_pass))[:2]
     return int(counts[0]), int(counts[1])
 
 
@@ -286,7 +292,7 @@ class RunsApart:
     episodes: tuple[Apart, ...]
 
 
-def as_truth(episode: Episode, label: Label) -> EpisodeTruth:
+def truth_by_label(episode: Episode, label: Label) -> EpisodeTruth:
     """Another label in the place of the truth."""
     return EpisodeTruth(
         dataset=episode.dataset,
@@ -310,10 +316,11 @@ def where_apart(
 ) -> list[RunsApart]:
     """The run that counts beside each other one; a run that is alone beside the reference."""
     first, *other_runs = sorted(labels, key=lambda run: run not in active)
-    references: dict[str, Mapping[int, EpisodeTruth]] = {
-        run: {e: as_truth(episodes[e], label) for e, label in labels[run].items()}
-        for run in other_runs
-    }
+    references: dict[str, Mapping[int, EpisodeTruth]] = {}
+    for run in other_runs:
+        references[run] = {
+            e: truth_by_label(episodes[e], label) for e, label in labels[run].items()
+        }
     comparisons = []
     for second, truths in (references or {reference.against: reference.truths}).items():
         differences = []

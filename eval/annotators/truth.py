@@ -218,10 +218,10 @@ def agreed_boundaries(passes: Sequence[Sequence[Segment]], fps: float) -> list[t
 
     Example: boundaries at 40 and 90 in one pass and at 44 in the other give (42, 4) at 10 fps.
     """
-    starts = [[s.start_frame for s in one_pass[1:]] for one_pass in passes]
-    if len(starts) == 1:
-        return [(frame, 0) for frame in starts[0]]
-    first, second = starts
+    first = [s.start_frame for s in passes[0][1:]]
+    if len(passes) == 1:
+        return [(frame, 0) for frame in first]
+    second = [s.start_frame for s in passes[1][1:]]
     both = [(first[i], second[j]) for i, j in matched(first, second, PAIR_S * fps)]
     return [(round((a + b) / 2), abs(a - b)) for a, b in both]
 
@@ -244,8 +244,11 @@ def simulator_truth(
     for s in rows.to_pylist():
         segment = Segment(s["text"], s["start_frame"], s["end_frame"], s["kind"], s["completed"])
         segments.setdefault(s["episode_index"], []).append(segment)
-    return {
-        episode: EpisodeTruth(
+    truths = {}
+    for episode, steps in segments.items():
+        if episode not in fps:
+            continue
+        truths[episode] = EpisodeTruth(
             dataset=dataset,
             episode_index=episode,
             num_frames=steps[-1].end_frame,
@@ -256,9 +259,7 @@ def simulator_truth(
             passes=(tuple(steps),),
             curve=truth_by_episode[episode]["progress"].astype(np.float64),
         )
-        for episode, steps in segments.items()
-        if episode in fps
-    }
+    return truths
 
 
 # Truth of a corpus's dataset
@@ -289,6 +290,10 @@ def corpus_truth(lake: Lake, folder: Path, dataset: str) -> dict[int, EpisodeTru
     return planned_by_task(truths, {episode: task for episode, _, task in rows})
 
 
+def _num_steps(segments: Sequence[Segment]) -> int:
+    return len({planned_step(s) for s in segments if s.kind == STEP})
+
+
 def planned_by_task(
     truths: Mapping[int, EpisodeTruth], tasks: Mapping[int, str | None]
 ) -> dict[int, EpisodeTruth]:
@@ -299,12 +304,8 @@ def planned_by_task(
     longest: dict[str | None, int] = {}
     for episode, truth in truths.items():
         if truth.success is not False:
-            counts = [
-                len({planned_step(s) for s in segments if s.kind == STEP})
-                for segments in truth.passes
-            ]
             task = tasks.get(episode)
-            longest[task] = max(longest.get(task, 0), *counts)
+            longest[task] = max(longest.get(task, 0), *map(_num_steps, truth.passes))
     return {
         episode: replace(truth, num_planned=longest.get(tasks.get(episode), 0))
         if truth.success is False

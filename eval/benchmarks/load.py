@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 from eval import confusion, probes, robustness
@@ -99,7 +100,8 @@ def load_benchmark(
         questions = benchmark.load(
             Data(options, address, revision or None, parts, options.image_root or frames, cache)
         )
-    return [replace(q, inference=k) for q in questions for k in range(options.num_inferences)]
+    asked_again = product(questions, range(options.num_inferences))
+    return [replace(question, inference=number) for question, number in asked_again]
 
 
 def score_predictions(

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,9 +109,9 @@ def ask(
     Of pictures their places alone are read. Raises ShardError.
     """
     episodes = {episode.key: episode for episode in usable_episodes(con)}
-    entries = [
-        (tar, e) for tar in tars for e in read_index(tar).entries if chosen.families & set(e.family)
-    ]
+    entries = []
+    for tar in tars:
+        entries += [(tar, e) for e in read_index(tar).entries if chosen.families & set(e.family)]
     for tar, entry in spread(entries, chosen.most or len(entries)):
         rows, places = picture_places(tar, entry)
         for row in filter(chosen.takes, rows):
@@ -321,12 +322,11 @@ def _strict(benchmark: str, answers: Sequence[Answer], embedded: Embed) -> Score
 def _means(values: Sequence[dict[str, float]], readable: np.ndarray, episodes: Episodes) -> Found:
     """Of the metrics of each answer the mean over episodes, of which each is the mean over its answers."""
     read = episodes.sums(readable, np.ones(len(readable)))
-    columns = {name: np.array([of_answer[name] for of_answer in values]) for name in values[0]}
-    return (
-        {name: mean_of(episodes.means(column), read) for name, column in columns.items()},
-        readable,
-        None,
-    )
+    measures = {}
+    for name in values[0]:
+        column = np.array([of_answer[name] for of_answer in values])
+        measures[name] = mean_of(episodes.means(column), read)
+    return measures, readable, None
 
 
 def _segment_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
@@ -364,16 +364,17 @@ def _plan_measures(answers: Sequence[Answer], episodes: Episodes, embedded: Embe
     """An empty answer is wrong."""
     targets = [segments.plan_of(row.answer or "") or () for _, row in answers]
     plans = [segments.plan_of(line.response) for line, _ in answers]
-    names = sorted({name for plan in (*targets, *plans) for name in plan or ()})
+    names = sorted(set(chain.from_iterable(filter(None, (*targets, *plans)))))
     vectors = dict(zip(names, embedded(names), strict=True)) if names else {}
     metrics = {"plan_success": segments.plan_success, "plan_f1": segments.semantic_f1}
-    values = [
-        {
-            name: 0.0 if plan is None else metric(plan, target, vectors)
-            for name, metric in metrics.items()
-        }
-        for plan, target in zip(plans, targets, strict=True)
-    ]
+    values = []
+    for plan, target in zip(plans, targets, strict=True):
+        if plan is None:
+            values.append(dict.fromkeys(metrics, 0.0))
+        else:
+            values.append(
+                {name: of_plan(plan, target, vectors) for name, of_plan in metrics.items()}
+            )
     return _means(values, np.array([plan is not None for plan in plans]), episodes)
 
 

@@ -6,6 +6,7 @@ them.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,8 @@ def load(data: Data) -> list[Question]:
         rows = [(raw, read_row(ProgressRow, raw, line_name)) for line_name, raw in lines][
             : data.asked.limit
         ]
-        root = _picture_root(
-            source, data.asked.image_root, (name for _, row in rows for name in row.names)
-        )
+        names = chain.from_iterable(row.names for _, row in rows)
+        root = _picture_root(source, data.asked.image_root, names)
         questions += [_question(data, raw, row, root) for raw, row in rows]
     return questions
 

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from core.errors import UserError, validation_message
 from core.files import write_file
+from core.values import grouped
 from eval.benchmarks.options import EvaluationOptions
 from ingest.media.frames import VideoError
 from ingest.media.video import Frame, decode
@@ -159,10 +160,7 @@ def frame_number(picture: PictureFile) -> int | None:
 
 def runs_in_order(questions: Iterable[Question]) -> list[list[Question]]:
     """The questions about states of the same run, camera and inference, in order of time."""
-    runs: dict[tuple[Any, ...], list[Question]] = {}
-    for q in questions:
-        if q.moment is not None:
-            runs.setdefault((*q.run, q.inference), []).append(q)
+    runs = grouped(((*q.run, q.inference), q) for q in questions if q.moment is not None)
     return [sorted(run, key=lambda q: (q.moment or 0, q.key)) for run in runs.values()]
 
 

@@ -317,13 +317,13 @@ def _columns(line: PredictionLine, row: RoboFacRow) -> tuple[str, str, str | Non
     Raises BenchmarkError for a right answer that is none of the options.
     """
     options = ("yes", "no") if row.kind == DETECTION else options_of(row.question)
-    right = named(row.answer, options) if options else _plain(row.answer)
+    right = named_option(row.answer, options) if options else _plain(row.answer)
     if right is None:
         raise BenchmarkError(
             f"{line.where}: the right answer {row.answer!r} is none of {', '.join(options)}"
         )
     is_contained = line.response.lower() in row.answer.lower()
-    return row.kind, right, named(line.response, options or (right,)), is_contained
+    return row.kind, right, named_option(line.response, options or (right,)), is_contained
 
 
 def options_of(question: str) -> tuple[str, ...]:
@@ -343,7 +343,7 @@ def options_of(question: str) -> tuple[str, ...]:
     return ()
 
 
-def named(text: str, options: Sequence[str]) -> str | None:
+def named_option(text: str, options: Sequence[str]) -> str | None:
     """The one option that a text names; None where it names none, or several. Of options within one another the longer
     counts."""
     plain = _plain(text)

@@ -124,14 +124,14 @@ def evaluate_benchmark(
             file = out.with_name(f"{out.stem}.{name}.jsonl")
             asks.append((f"{name} ({runner.model})", METHODS[name], file, its_settings))
         try:
-            answers, notes = _ask(model, asks, questions, options.shards, on_rows)
+            answers, notes = _ask_each(model, asks, questions, options.shards, on_rows)
         finally:
             # Calls of an evaluation that fails or is stopped cost money all the same.
             store = lake.workspace.responses
             if (store / FILE).exists() and (calls := ResponseStore(store).calls(build)):
                 lake.upsert(f"calls of {build}", vlm_calls=TABLES["vlm_calls"].rows(calls))
 
-    seen_episodes = _seen(
+    seen_episodes = _trained_episodes(
         lake, runner, release if BENCHMARKS[options.benchmark].of_release else None, questions
     )
 
@@ -210,7 +210,7 @@ def _questions_for_a_head(
     return about_a_state
 
 
-def _ask(
+def _ask_each(
     runner: Runner,
     asks: Sequence[tuple[str, Method, Path, Mapping[str, Any]]],
     questions: Sequence[Question],
@@ -330,7 +330,7 @@ def _store(
     store_evaluations(lake, "evaluation", [run])
 
 
-def _seen(
+def _trained_episodes(
     lake: Lake, runner: RunnerConfig, release: Release | None, questions: Sequence[Question]
 ) -> SeenEpisodes:
     """The episodes asked about that the model was trained on. None is known of a model that others made, nor among

@@ -1,6 +1,5 @@
 """Held-out episodes of a release: the moments to score, as questions, and their labels."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from core.domain.episode import Episode
 from core.errors import UserError
+from core.values import grouped
 from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice, ask
 from eval.benchmarks.question import Question
 from warehouse.lake import Lake
@@ -50,20 +51,15 @@ def load_truth(folder: Path, dataset: str) -> dict[int, dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """One episode and the questions about its scored moments, in order of time; arrays [t]."""
+class EpisodeQuestions:
+    """The questions about the scored moments of an episode, in order of time; arrays [t]."""
 
-    dataset: str
-    episode_index: int
-    split: str
-    num_frames: int
-    fps: float
-    success: bool | None
-    policy: str | None  # how the run was made, where ground truth says so
+    episode: Episode
     questions: tuple[Question, ...]
     frame_index: np.ndarray
     label: np.ndarray  # of the release
-    truth: np.ndarray | None  # the simulator's, where there is some
+    truth: np.ndarray | None = None  # the simulator's, where there is some
+    policy: str | None = None  # how the run was made, where ground truth says so
     same_as: str | None = (
         None  # the task by which runs are compared; None: it is compared with itself alone
     )
@@ -73,12 +69,12 @@ class HeldOut:
 
     @property
     def key(self) -> tuple[str, int]:
-        return self.dataset, self.episode_index
+        return self.episode.key
 
     @property
     def elapsed(self) -> np.ndarray:
         """Share of the episode's time gone by at each moment, 0..1."""
-        return self.frame_index / max(1, self.num_frames - 1)
+        return self.frame_index / max(1, self.episode.num_frames - 1)
 
 
 def held_out(
@@ -87,11 +83,12 @@ def held_out(
     splits: Sequence[str],
     truth: Path | None = None,
     choice: SampleChoice = ALL_MOMENTS,
-) -> list[HeldOut]:
+) -> list[EpisodeQuestions]:
     """The episodes of some splits of a release, from its shards and snapshot. Raises UserError or ShardError."""
     # The lake as it was when the release was cut: later builds may have changed an episode's facts
     con = open_for_users(lake.workspace, release.snapshot)
-    length_s = {episode.key: episode.duration_s for episode in usable_episodes(con)}
+    known_episodes = {episode.key: episode for episode in usable_episodes(con)}
+    length_s = {key: episode.duration_s for key, episode in known_episodes.items()}
     compared = run_facts(con)
     references = set(
         con.execute("SELECT dataset, episode_index FROM current_references").fetchall()
@@ -103,41 +100,37 @@ def held_out(
             by_episode.setdefault((q.dataset, int(q.trajectory), split), []).append(q)
     truths: dict[str, dict[int, dict[str, Any]]] = {}
     episodes = []
-    for dataset, episode, split in sorted(by_episode):
+    for dataset, index, split in sorted(by_episode):
         if truth and dataset not in truths:
             truths[dataset] = load_truth(truth, dataset)
         # In order of time, as every array of the episode is
-        questions = sorted(by_episode[dataset, episode, split], key=lambda q: q.row["frames"][-1])
+        questions = sorted(by_episode[dataset, index, split], key=lambda q: q.row["frames"][-1])
         first = questions[0]
-        facts = compared[dataset, episode]
+        episode = replace(known_episodes[dataset, index], split=split)
+        facts = compared[episode.key]
         frames = np.array([q.frame_index for q in questions])
-        episode_truth = truths.get(dataset, {}).get(episode, {})
-        num_frames = first.num_frames or 0
+        episode_truth = truths.get(dataset, {}).get(index, {})
         true_progress = episode_truth.get("progress")
-        if true_progress is not None and len(true_progress) != num_frames:
+        if true_progress is not None and len(true_progress) != episode.num_frames:
             raise UserError(
-                f"{dataset} episode {episode}: ground truth has {len(true_progress)} frames, not {num_frames}"
+                f"{dataset} episode {index}: ground truth has {len(true_progress)} frames, "
+                f"not {episode.num_frames}"
             )
         # Samples of other families may show other runs' pictures first
         if first.family == "procvqa_c" and first.row["frames"][0] == 0:
             start = first.pictures[0]
         else:
             start = None
-        episode_set = HeldOut(
-            dataset,
+        episode_set = EpisodeQuestions(
             episode,
-            split,
-            num_frames,
-            first.row["fps"],
-            first.success,
-            policy=episode_truth.get("policy"),
             questions=tuple(replace(q, first=start) for q in questions),
             frame_index=frames,
             label=np.array([q.progress for q in questions], np.float64),
+            policy=episode_truth.get("policy"),
             truth=None if true_progress is None else true_progress[frames].astype(np.float64),
             same_as=facts.same_as,
             quality=facts.quality,
-            lengths=lengths[dataset, episode],
+            lengths=lengths[episode.key],
         )
         episodes.append(episode_set)
     return episodes
@@ -156,9 +149,7 @@ def _usual_lengths(
     }
     usual_lengths: dict[tuple[str, int], dict[str, float]] = {key: {} for key in length_s}
     for name, runs in runs_by_name.items():
-        of_task: dict[str, list[float]] = defaultdict(list)
-        for key in sorted(runs):
-            of_task[facts[key].same_as].append(length_s[key])
+        of_task = grouped((facts[key].same_as, length_s[key]) for key in sorted(runs))
         sums = {task: (sum(lengths), len(lengths)) for task, lengths in of_task.items()}
         for key, own_s in length_s.items():
             total_s, count = sums.get(facts[key].same_as, (0.0, 0))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import numpy as np
 from annotate.preferences import ComparedRun, draw_pairs
 from annotate.samples.procvqa import task_text
 from core.logs import TOLD
+from core.values import grouped
 from eval.benchmarks.question import share_of
-from eval.held_out.episodes import REFERENCE, RUNNING, HeldOut, held_out
+from eval.held_out.episodes import REFERENCE, RUNNING, EpisodeQuestions, held_out
 from eval.metrics.errors import FINISHED
 from eval.metrics.outcomes import preference_measures, ranking_measures, success_measures
 from eval.metrics.progress import progress_measures
@@ -45,7 +47,7 @@ PICTURE_PX = 256  # of pictures that are compared
 RANKING = "policy-ranking"
 VALIDATION = "val"  # the split that thresholds of success are chosen on
 MOST_MOMENTS = 2048  # of it
-Predictor = Callable[[HeldOut], np.ndarray]
+Predictor = Callable[[EpisodeQuestions], np.ndarray]
 Detector = tuple[
     Predictor, float
 ]  # what tells success: a score at each moment, and from which one on it is said
@@ -54,7 +56,7 @@ Answers = dict[tuple[str, int], np.ndarray]
 
 def predict(
     runner: Runner,
-    episodes: Sequence[HeldOut],
+    episodes: Sequence[EpisodeQuestions],
     read: Callable[[str], float] = share_of,
     step: str = "scoring",
 ) -> tuple[Answers, Answers | None]:
@@ -68,14 +70,13 @@ def predict(
     prompts = []
     for e in episodes:
         for k, q in enumerate(e.questions):
-            key = f"{e.dataset}/{e.episode_index}/{k}"
+            key = f"{e.episode.dataset}/{e.episode.episode_index}/{k}"
             prompts.append(
                 Prompt(key, q.text, q.pictures, task=task_text(q.goal or None), first=q.first)
             )
             places[key] = e.key, k
-    progress, success = (
-        {e.key: np.full(len(e.questions), np.nan) for e in episodes} for _ in range(2)
-    )
+    progress = {e.key: np.full(len(e.questions), np.nan) for e in episodes}
+    success = {key: nothing.copy() for key, nothing in progress.items()}
     errors = []
     has_done = False
     for k, reply in enumerate(runner.answer(prompts), 1):
@@ -95,30 +96,31 @@ def predict(
     return progress, success if has_done else None
 
 
-def slices(episode: HeldOut) -> Iterator[str]:
+def slices(scored: EpisodeQuestions) -> Iterator[str]:
     """The groups of episodes that an episode is scored in, beside all of them."""
+    facts = scored.episode
     # Known of every episode
-    yield f"split {episode.split}"
-    yield f"dataset {episode.dataset}"
-    yield length_slice(episode.num_frames / episode.fps)
+    yield f"split {facts.split}"
+    yield f"dataset {facts.dataset}"
+    yield length_slice(facts.duration_s)
     # Rows of files name no camera
-    if camera := episode.questions[0].camera:
+    if camera := scored.questions[0].camera:
         yield f"camera {camera}"
     # Known of some; runs that went wrong are what a reward model has to tell from the others
-    if episode.success is not None:
-        yield "successes" if episode.success else "failures"
-    if episode.policy is not None:
-        yield f"policy {episode.policy}"
-    if episode.success is False or episode.policy in ("stalled", "paused"):
+    if facts.success is not None:
+        yield "successes" if facts.success else "failures"
+    if scored.policy is not None:
+        yield f"policy {scored.policy}"
+    if facts.success is False or scored.policy in ("stalled", "paused"):
         yield TROUBLED
-        yield f"{TROUBLED}, split {episode.split}"
+        yield f"{TROUBLED}, split {facts.split}"
 
 
 def evaluate(
     name: str,
     benchmark: str,
-    episodes: Sequence[HeldOut],
-    target: Callable[[HeldOut], np.ndarray],
+    episodes: Sequence[EpisodeQuestions],
+    target: Callable[[EpisodeQuestions], np.ndarray],
     predictor: Predictor,
     detector: Detector | None = None,
 ) -> Evaluated:
@@ -130,15 +132,15 @@ def evaluate(
     # Pairs of runs of one task and split; the frames of their parts are the numbers of an episode's moments
     compared = [
         ComparedRun(
-            e.dataset,
-            e.episode_index,
+            e.episode.dataset,
+            e.episode.episode_index,
             # No pair lies across two splits: each is told apart
-            f"{e.split}: {e.same_as}"
+            f"{e.episode.split}: {e.same_as}"
             if e.same_as is not None
-            else f"{e.split}: episode {e.episode_index}",
+            else f"{e.episode.split}: episode {e.episode.episode_index}",
             np.arange(len(e.frame_index)),
             target(e),
-            success=e.success,
+            success=e.episode.success,
             quality=e.quality,
         )
         for e in episodes
@@ -148,7 +150,8 @@ def evaluate(
     if detector is not None:
         measures |= success_of(episodes, target, detector)
     scored_episodes = tuple(
-        ResampledUnit((e.dataset, str(e.episode_index)), tuple(slices(e))) for e in episodes
+        ResampledUnit((e.episode.dataset, str(e.episode.episode_index)), tuple(slices(e)))
+        for e in episodes
     )
     counts = {
         "rows": len(runs.target),
@@ -161,41 +164,38 @@ def evaluate(
 
 def main_slices(results: Sequence[Evaluated]) -> list[str]:
     """The slices that a summary shows: the splits, and the runs that went wrong in each."""
-    names = sorted({part for r in results for part, _ in r.scores})
+    names = sorted({part for part, _ in chain.from_iterable(r.scores for r in results)})
     splits = [name for name in names if name.startswith("split ")]
     troubled = [name for name in names if name.startswith(f"{TROUBLED}, ")]
     return [*splits, *troubled]
 
 
-def label_of(episode: HeldOut) -> np.ndarray:
+def label_of(episode: EpisodeQuestions) -> np.ndarray:
     return episode.label
 
 
-def truth_of(episode: HeldOut) -> np.ndarray:
+def truth_of(episode: EpisodeQuestions) -> np.ndarray:
     assert episode.truth is not None
     return episode.truth
 
 
 def baselines(
-    episodes: Sequence[HeldOut], target: Callable[[HeldOut], np.ndarray]
+    episodes: Sequence[EpisodeQuestions], target: Callable[[EpisodeQuestions], np.ndarray]
 ) -> dict[str, Predictor]:
     """Predictors that every model has to beat. The clock knows an episode's length, and the visual distance its last
     picture, as no model does; clocks by other runs are causal; the constant is the best one for these very labels."""
 
     def timed(name: str) -> Predictor:
         """NaN where there are no such runs."""
-        return lambda e: np.clip(e.frame_index / e.fps / e.lengths.get(name, np.nan), 0, 1)
+        return lambda e: np.clip(e.frame_index / e.episode.fps / e.lengths.get(name, np.nan), 0, 1)
 
-    def visual_distance(e: HeldOut) -> np.ndarray:
+    def visual_distance(e: EpisodeQuestions) -> np.ndarray:
         grids = [luma_grid(q.pictures[-1].rgb(PICTURE_PX)) for q in e.questions]
         return np.array([nearness(g, grids[0], grids[-1]) for g in grids])
 
     best = best_constant(np.concatenate([target(e) for e in episodes]))
-    causal = {
-        name: timed(name)
-        for name in (RUNNING, REFERENCE)
-        if any(name in e.lengths for e in episodes)
-    }
+    known_lengths = set(chain.from_iterable(e.lengths for e in episodes))
+    causal = {name: timed(name) for name in (RUNNING, REFERENCE) if name in known_lengths}
     return {
         "clock": lambda e: e.elapsed,
         **causal,
@@ -205,16 +205,19 @@ def baselines(
 
 
 def evaluate_all(
-    name: str, runner: Runner, episodes: Sequence[HeldOut], validation: Sequence[HeldOut] = ()
+    name: str,
+    runner: Runner,
+    episodes: Sequence[EpisodeQuestions],
+    validation: Sequence[EpisodeQuestions] = (),
 ) -> list[Evaluated]:
     """A model and the baselines against the release's labels and, where there is some, against ground truth; then how
     they rank the runs of each task. `validation`: episodes that thresholds of success are chosen on."""
     progress, success = predict(runner, [*episodes, *validation])
 
-    def of_model(episode: HeldOut) -> np.ndarray:
+    def of_model(episode: EpisodeQuestions) -> np.ndarray:
         return progress[episode.key]
 
-    def done_by_model(episode: HeldOut) -> np.ndarray:
+    def done_by_model(episode: EpisodeQuestions) -> np.ndarray:
         return (success or progress)[episode.key]
 
     # Against the labels that a model is trained by; then against ground truth, as the labels themselves are
@@ -243,7 +246,7 @@ def store(
     release: str,
     release_hash: str,
     results: Sequence[Evaluated],
-    episodes: Sequence[HeldOut],
+    episodes: Sequence[EpisodeQuestions],
     settings: Mapping[str, object],
     seen_episodes: SeenEpisodes,
 ) -> None:
@@ -253,7 +256,7 @@ def store(
     for e in episodes:
         for part in slices(e):
             by_slice.setdefault(part, []).append(e.key)
-    frames = {(e.dataset, str(e.episode_index)): e.frame_index for e in episodes}
+    frames = {(e.episode.dataset, str(e.episode.episode_index)): e.frame_index for e in episodes}
     config = json.dumps({"batch": BATCH, **settings}, sort_keys=True)
     runs = [
         EvalRun(
@@ -292,12 +295,12 @@ def _predictions(
 # Outcomes: is success told, from when on, and which run of a task went better?
 
 
-def every_nth(validation: Sequence[HeldOut]) -> int:
+def every_nth(validation: Sequence[EpisodeQuestions]) -> int:
     """Of each of so many moments of every episode one is looked at: of about MOST_MOMENTS in all."""
     return max(1, -(-sum(len(e.label) for e in validation) // MOST_MOMENTS))
 
 
-def detector_of(score: Predictor, validation: Sequence[HeldOut]) -> Detector:
+def detector_of(score: Predictor, validation: Sequence[EpisodeQuestions]) -> Detector:
     """With the threshold that tells the moments at the end state from the others best, on episodes that no score is
     read from; 0.95 where these have moments of one kind only. Of many moments every n-th is looked at."""
     stride = every_nth(validation)
@@ -312,16 +315,18 @@ def detector_of(score: Predictor, validation: Sequence[HeldOut]) -> Detector:
 
 
 def success_of(
-    episodes: Sequence[HeldOut], target: Callable[[HeldOut], np.ndarray], detector: Detector
+    episodes: Sequence[EpisodeQuestions],
+    target: Callable[[EpisodeQuestions], np.ndarray],
+    detector: Detector,
 ) -> dict[str, Measure]:
     """Measures over all episodes, of which those without a known outcome count nowhere; none where all are such."""
-    has_outcome = np.array([e.success is not None for e in episodes], bool)
-    judged = [e for e in episodes if e.success is not None]
+    has_outcome = np.array([e.episode.success is not None for e in episodes], bool)
+    judged = [e for e in episodes if e.episode.success is not None]
     if not judged:
         return {}
     runs = runs_of((detector[0](e), target(e)) for e in judged)
-    seconds = np.concatenate([e.frame_index / e.fps for e in judged])
-    succeeded = np.array([e.success for e in judged], bool)
+    seconds = np.concatenate([e.frame_index / e.episode.fps for e in judged])
+    succeeded = np.array([e.episode.success for e in judged], bool)
     measures = success_measures(runs, seconds, succeeded, detector[1])
     return {name: measure.among(has_outcome) for name, measure in measures.items()}
 
@@ -329,23 +334,29 @@ def success_of(
 def rank(
     name: str,
     benchmark: str,
-    episodes: Sequence[HeldOut],
-    target: Callable[[HeldOut], np.ndarray],
+    episodes: Sequence[EpisodeQuestions],
+    target: Callable[[EpisodeQuestions], np.ndarray],
     predictor: Predictor,
 ) -> Evaluated:
     """Score how a predictor ranks the runs of each task, by its last answers, against the share done at their ends.
 
     What is resampled is tasks, since the runs of one are compared with each other.
     """
-    by_task: dict[tuple[str, str, str], list[HeldOut]] = {}
-    for e in episodes:
-        by_task.setdefault(
-            (e.split, e.dataset, e.same_as or task_text(e.questions[0].goal or None)), []
-        ).append(e)
-    ends = [
-        (np.array([predictor(e)[-1] for e in runs]), np.array([target(e)[-1] for e in runs]))
-        for runs in by_task.values()
-    ]
+    by_task = grouped(
+        (
+            (
+                e.episode.split,
+                e.episode.dataset,
+                e.same_as or task_text(e.questions[0].goal or None),
+            ),
+            e,
+        )
+        for e in episodes
+    )
+    ends = []
+    for runs in by_task.values():
+        predicted = np.array([predictor(e)[-1] for e in runs])
+        ends.append((predicted, np.array([target(e)[-1] for e in runs])))
     tasks = tuple(
         ResampledUnit((dataset, task), (f"split {split}",)) for split, dataset, task in by_task
     )
@@ -382,10 +393,8 @@ def calibrate_checkpoint(
     except UnansweredError:
         return None
     raw_scores = success_scores or progress
-    raw, label = (
-        np.concatenate(of_all)
-        for of_all in zip(*((raw_scores[e.key], e.label) for e in thinned), strict=True)
-    )
+    raw = np.concatenate([raw_scores[e.key] for e in thinned])
+    label = np.concatenate([e.label for e in thinned])
     is_answered = ~np.isnan(raw)
     source = "done" if success_scores else "progress"
     success = calibrate(raw[is_answered], label[is_answered] >= 1, source, release.name, VALIDATION)

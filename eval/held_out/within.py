@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from annotate.samples.wording import parse_answer, parse_reply
+from core.domain.episode import Episode
 from core.values import spread
 from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice
 from eval.benchmarks.question import PictureFile, Question, share_of
-from eval.held_out.episodes import HeldOut, held_out
+from eval.held_out.episodes import EpisodeQuestions, held_out
 from eval.held_out.evaluate import evaluate, label_of, predict
 from eval.runners.start import RunnerConfig, local_runner
 from eval.scored import ALL
@@ -63,7 +64,7 @@ def asked_by(recipe: Recipe) -> SampleChoice:
     return SampleChoice(frozenset(data.families), form, max_episodes)
 
 
-def row_episodes(recipe: Recipe) -> list[HeldOut]:
+def row_episodes(recipe: Recipe) -> list[EpisodeQuestions]:
     """Rows of files as episodes, in order of their labels: those whose last pictures lie in one folder are of one run.
 
     Rows without a label of progress are left out. Raises TrainingError.
@@ -80,18 +81,11 @@ def row_episodes(recipe: Recipe) -> list[HeldOut]:
         label = np.array([q.progress for q in questions], np.float64)
         count = len(questions)
         episodes.append(
-            HeldOut(
-                "rows",
-                number,
-                SPLIT,
-                count,
-                1.0,
-                None,
-                None,
+            EpisodeQuestions(
+                Episode("rows", number, 0, 1.0, count, None, None, SPLIT, ()),
                 questions,
                 np.arange(count),
                 label,
-                None,
             )
         )
     return episodes
@@ -125,7 +119,7 @@ def read_progress(text: str) -> float:
 class HeldOutScorer:
     """A training.checkpoint.CheckpointScorer, by the runner and the measures of `proccorpus eval`."""
 
-    def __init__(self, episodes: Sequence[HeldOut]) -> None:
+    def __init__(self, episodes: Sequence[EpisodeQuestions]) -> None:
         self.episodes = episodes
 
     def predict(self, folder: Path, part: int, parts: int) -> list[list[float]]:

@@ -144,7 +144,7 @@ def confusion(predicted: np.ndarray, actual: np.ndarray, readable: np.ndarray) -
     return np.stack(cells, 1).astype(np.float64)
 
 
-def finished(runs: Runs) -> Measure:
+def finished_mcc(runs: Runs) -> Measure:
     """MCC@95: are answers told apart by whether at least 95 % is done? Unread ones (NaN) count as wrong.
 
     (ProcVLM, over answers of its family c only, whose texts hold the number on purpose.)

@@ -153,11 +153,9 @@ def preference_measures(
     Robometer, arXiv 2603.02115, report it; a clock has 0.5 on outcomes.)
     """
     by_name = {"preference_accuracy": list(pairs)} if pairs else {}
-    by_name |= {
-        f"preference_{reason}": matching
-        for reason in WHYS
-        if (matching := [p for p in pairs if p.why == reason])
-    }
+    for reason in WHYS:
+        if matching := [p for p in pairs if p.why == reason]:
+            by_name[f"preference_{reason}"] = matching
     return {metric: _accuracy(matching, scores, episodes) for metric, matching in by_name.items()}
 
 

@@ -132,8 +132,8 @@ def voc_margin(answers: Answers) -> np.ndarray | None:
     return voc(answers) - order.voc(answers.clock)
 
 
-def finished(answers: Answers) -> Measure:
-    return errors.finished(answers.runs)
+def finished_measure(answers: Answers) -> Measure:
+    return errors.finished_mcc(answers.runs)
 
 
 def coverage(answers: Answers) -> Measure:

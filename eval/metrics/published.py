@@ -127,7 +127,8 @@ def boundary_values(answer: str) -> list[float] | None:
 
 def first_and_last(spans: Sequence[Span]) -> list[float]:
     """Boundaries of segments, as `boundary_values` has them of an answer: first and last frame of each."""
-    return sorted({float(f) for s in spans for f in (s[1], s[2] - 1)})
+    firsts = {float(start) for _, start, _ in spans}
+    return sorted(firsts | {float(end - 1) for _, _, end in spans})
 
 
 def boundary_hits(predicted: Sequence[float], target: Sequence[float]) -> tuple[int, int, float]:

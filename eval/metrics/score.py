@@ -10,6 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
+from core.values import grouped
+
 
 @dataclass(frozen=True)
 class Runs:
@@ -48,8 +50,9 @@ class Runs:
 def runs_of(episodes: Iterable[tuple[np.ndarray, np.ndarray]]) -> Runs:
     """From (predicted, target) arrays [t] per episode."""
     pairs = list(episodes)
-    predicted, target = (np.concatenate([np.empty(0), *(p[k] for p in pairs)]) for k in (0, 1))
-    return Runs(predicted, target, np.cumsum([0, *(len(p[1]) for p in pairs)]))
+    predicted = np.concatenate([np.empty(0), *(answers for answers, _ in pairs)])
+    target = np.concatenate([np.empty(0), *(labels for _, labels in pairs)])
+    return Runs(predicted, target, np.cumsum([0, *(len(labels) for _, labels in pairs)]))
 
 
 def readable(runs: Runs) -> Runs:
@@ -171,9 +174,7 @@ def ratio_of(
 
 def scores(measures: Mapping[str, Measure]) -> dict[str, Score]:
     """Each measure's score; those on the same episodes share their resamples, so equal answers give equal intervals."""
-    names_by_episodes: dict[bytes, list[str]] = {}
-    for name, m in measures.items():
-        names_by_episodes.setdefault(m.counted.tobytes(), []).append(name)
+    names_by_episodes = grouped((m.counted.tobytes(), name) for name, m in measures.items())
     by_name = {}
     for names in names_by_episodes.values():
         # All columns of these measures are resampled as one matrix, and cut apart again

@@ -5,6 +5,7 @@ Spans are half-open, in frames or in numbers of pictures. NaN where a metric is 
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -15,7 +16,7 @@ Span = tuple[str, int, int]  # name, first frame, first frame after
 
 def boundaries(spans: Sequence[Span]) -> list[int]:
     """Inner boundaries: frames where one segment ends and the next begins; the ends of the run are no finding."""
-    ends = {frame for span in spans for frame in span[1:]}
+    ends = set(chain.from_iterable(span[1:] for span in spans))
     return sorted(ends - {min(ends, default=0), max(ends, default=0)})
 
 
@@ -90,10 +91,12 @@ def segment_f1(predicted: Sequence[Span], target: Sequence[Span], overlap: float
 
 def best_overlaps(predicted: Sequence[Span], target: Sequence[Span]) -> list[tuple[int, float]]:
     """Per labelled segment, which predicted one overlaps it best and its intersection over union; (-1, 0): none."""
-    best = [
-        max(((_iou(p, t), -i) for i, p in enumerate(predicted)), default=(0.0, 1)) for t in target
-    ]
-    return [(-i, iou) if iou > 0 else (-1, 0.0) for iou, i in best]
+    best = []
+    for t in target:
+        overlaps = [(_iou(p, t), -i) for i, p in enumerate(predicted)]
+        iou, i = max(overlaps, default=(0.0, 1))
+        best.append((-i, iou) if iou > 0 else (-1, 0.0))
+    return best
 
 
 def segment_iou(predicted: Sequence[Span], target: Sequence[Span]) -> float:

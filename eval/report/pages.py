@@ -2,6 +2,7 @@
 pages that show them."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -196,9 +197,8 @@ def confusion_figure(entry: Evaluated) -> Figure | None:
     videos, instructions = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
     # Where an instruction has a run of its own it lies on the diagonal
     columns = sorted(instructions, key=lambda name: [*videos, name].index(name))
-    matrix = np.array(
-        [[cells.get((video, instruction), np.nan) for instruction in columns] for video in videos]
-    )
+    values = [cells.get(cell, np.nan) for cell in product(videos, columns)]
+    matrix = np.reshape(values, (len(videos), len(columns)))
     figure, axes = new_figure(4.6 + 0.42 * len(columns), 3.4 + 0.34 * len(videos))
     axis = axes[0, 0]
     image = axis.imshow(matrix, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -249,7 +249,7 @@ def training_figure(curve: Sequence[Mapping[str, Any]]) -> Figure:
         smooth = np.convolve(values, np.ones(width) / width, mode="valid")
         axes[0, 0].plot(np.arange(len(smooth)) + width - 1, smooth, color=colour, label=name)
     # A loss of GRPO may be 0 or less at each step
-    has_log = any(loss > 0 for line in axes[0, 0].get_lines() for loss in line.get_ydata())
+    has_log = any((line.get_ydata() > 0).any() for line in axes[0, 0].get_lines())
     axes[0, 0].set(xlabel="step", yscale="log" if has_log else "linear", ylabel="loss")
     axes[0, 0].legend(fontsize=8)
     return figure

@@ -44,9 +44,10 @@ class Report:
 
 def score_rows(entries: Sequence[Evaluated], parts: Sequence[str]) -> list[dict]:
     """One row per slice and entry: metrics with their interval as text, episodes, coverage."""
-    scored = set(chain.from_iterable(e.scores for e in entries))
+    scored = chain.from_iterable(e.scores for e in entries)
+    scored_metrics = {metric for part, metric in scored if part in parts}
     # One set of columns for all slices: the metrics that any entry has in any of them
-    columns = [m for m in metrics_shown_in(REPORT) if any((part, m) in scored for part in parts)]
+    columns = [metric for metric in metrics_shown_in(REPORT) if metric in scored_metrics]
     return list(
         filter(None, (_score_row(entry, part, columns) for part, entry in product(parts, entries)))
     )

@@ -44,13 +44,11 @@ class LaptopRunner(LocalRunner):
         picture_windows = [
             (a.pictures[0] if a.first is None else a.first, *a.pictures) for a in prompts
         ]
-        look(self.encoder, chain.from_iterable(picture_windows))
-        windows = [
-            SeenWindow(
-                a.prompt.task or a.prompt.text, [p.seen for p in pictures[1:]], pictures[0].seen
-            )
-            for a, pictures in zip(prompts, picture_windows, strict=True)
-        ]
+        encode_pictures(self.encoder, chain.from_iterable(picture_windows))
+        windows = []
+        for a, (first, *shown) in zip(prompts, picture_windows, strict=True):
+            task = a.prompt.task or a.prompt.text
+            windows.append(SeenWindow(task, [picture.seen for picture in shown], first.seen))
         # Of pictures unlike all of training no end state is known, and the row says where its number is from
         return [
             ModelReply(a.prompt.key, progress=answer.progress, done=answer.done)
@@ -60,7 +58,7 @@ class LaptopRunner(LocalRunner):
         ]
 
 
-def look(encoder: Encoder, pictures: Iterable[StreamPicture]) -> None:
+def encode_pictures(encoder: Encoder, pictures: Iterable[StreamPicture]) -> None:
     """Keep with each picture what an encoder makes of it; those that were looked at stay as they are."""
     new = list({id(p): p for p in pictures if p.seen is None}.values())
     for picture, numbers in zip(new, embed(encoder, [p.rgb for p in new]), strict=True):

@@ -39,9 +39,8 @@ class ModelScorer(Scorer):
 
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
         """Raises VlmError where a server is gone or the budget used up."""
-        replies = {
-            r.key: r for r in self.runner.ask([_asked(k, view) for k, view in enumerate(views)])
-        }
+        prompts = [_prompt_for(k, view) for k, view in enumerate(views)]
+        replies = {reply.key: reply for reply in self.runner.ask(prompts)}
         return [
             self._reward(replies[str(k)], bool(view.stream.steps)) for k, view in enumerate(views)
         ]
@@ -60,7 +59,7 @@ class ModelScorer(Scorer):
         )
 
 
-def _asked(number: int, view: CameraView) -> Asked:
+def _prompt_for(number: int, view: CameraView) -> Asked:
     """What a model is asked about a view. A stream's first picture is among those of its first moment's window: nothing
     is looked at for its sake."""
     s = view.stream

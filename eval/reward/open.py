@@ -221,12 +221,12 @@ def _visual(view: CameraView) -> Reward:
         return Reward(
             "visual", None, failure=f"the visual distance needs a goal picture of {view.camera}"
         )
-    current_grid = _seen(view.pictures[-1])
-    first = _seen(view.stream.first[view.camera])
+    current_grid = _kept_grid(view.pictures[-1])
+    first = _kept_grid(view.stream.first[view.camera])
     return Reward("visual", nearness(current_grid, first, luma_grid(goal)))
 
 
-def _seen(picture: StreamPicture) -> np.ndarray:
+def _kept_grid(picture: StreamPicture) -> np.ndarray:
     if picture.seen is None:
         picture.seen = luma_grid(picture.rgb)
     return picture.seen

@@ -46,7 +46,7 @@ def write_overlay(
         stream: Any = None
         camera = clip.cameras[0]
         for index, camera_frames in enumerate(frames(clip, partial)):
-            picture = _shown(camera_frames[camera][1].rgb())
+            picture = _even_sides(camera_frames[camera][1].rgb())
             step = next((name for start, end, name in steps if start <= index < end), "")
             if ground is None:
                 ground = _ground(picture.shape[1], clip.fps, last, curve, steps)
@@ -64,7 +64,7 @@ def write_overlay(
         container.mux(stream.encode(None))
 
 
-def _shown(rgb: np.ndarray) -> np.ndarray:
+def _even_sides(rgb: np.ndarray) -> np.ndarray:
     """Both sides even, as yuv420p needs them."""
     scale = max(1.0, LEAST_PX / rgb.shape[1])
     height, width = (max(2, round(n * scale) // 2 * 2) for n in rgb.shape[:2])
@@ -73,12 +73,12 @@ def _shown(rgb: np.ndarray) -> np.ndarray:
     return cv2.resize(rgb, (width, height))
 
 
-def _at(frame: float, last: int, progress: float, width: int) -> tuple[int, int]:
+def _curve_point(frame: float, last: int, progress: float, width: int) -> tuple[int, int]:
     x = LEFT_PX + frame / last * (width - LEFT_PX - RIGHT_PX)
     return round(x), round(GROUND_PX - progress * (GROUND_PX - TOP_PX))
 
 
-def _say(
+def _draw_text(
     panel: np.ndarray,
     text: str,
     x: int,
@@ -95,27 +95,29 @@ def _ground(
     """What stands behind the curve in all frames: axes, the label's curve and steps; uint8 RGB [PANEL_PX, width, 3]."""
     panel = np.full((PANEL_PX, width, 3), PAPER, np.uint8)
     for share in (0.0, 0.5, 1.0):
-        (_, y), right = _at(0, last, share, width), width - RIGHT_PX
+        (_, y), right = _curve_point(0, last, share, width), width - RIGHT_PX
         cv2.line(panel, (LEFT_PX, y), (right, y), FAINT, 1)
-        _say(panel, f"{share:g}", 4, y + 4)
+        _draw_text(panel, f"{share:g}", 4, y + 4)
         text = f"{share * last / fps:.1f} s"
         text_x = (
             LEFT_PX
             + round(share * (right - LEFT_PX))
             - round(share * cv2.getTextSize(text, FONT, 0.36, 1)[0][0])
         )
-        _say(panel, text, text_x, PANEL_PX - 5)
+        _draw_text(panel, text, text_x, PANEL_PX - 5)
     for k, (start, end, name) in enumerate(steps):
-        (x, _), (next_x, _) = (_at(frame, last, 0.0, width) for frame in (start, min(end, last)))
+        (x, _), (next_x, _) = (
+            _curve_point(frame, last, 0.0, width) for frame in (start, min(end, last))
+        )
         strip = panel[GROUND_PX + 4 : GROUND_PX + 4 + STRIP_PX, x:next_x]
         strip[:] = STEPS[k % 2]
         # Cut off where the step ends: it is drawn into the step's own part
-        _say(strip, name, 2, STRIP_PX - 5, scale=0.33)
+        _draw_text(strip, name, 2, STRIP_PX - 5, scale=0.33)
     if len(curve):
-        line = [_at(f, last, float(p), width) for f, p in enumerate(curve)]
+        line = [_curve_point(f, last, float(p), width) for f, p in enumerate(curve)]
         cv2.polylines(panel, [np.array(line, np.int32)], False, LABEL, 2, cv2.LINE_AA)
-        _say(panel, "label", width - RIGHT_PX - 76, 25, LABEL)
-        _say(panel, "model", width - RIGHT_PX - 38, 25, LINE)
+        _draw_text(panel, "label", width - RIGHT_PX - 76, 25, LABEL)
+        _draw_text(panel, "model", width - RIGHT_PX - 38, 25, LINE)
     return panel
 
 
@@ -126,7 +128,9 @@ def _panel(
     3]."""
     panel = ground.copy()
     past = [r for r in rows if r["frame_index"] <= frame_index]
-    places = [_at(r["frame_index"], last, r["progress"] or 0.0, panel.shape[1]) for r in past]
+    places = [
+        _curve_point(r["frame_index"], last, r["progress"] or 0.0, panel.shape[1]) for r in past
+    ]
     # Pieces are not joined: a line across a gap would show numbers that nobody gave
     for has, piece in groupby(
         zip(past, places, strict=True), lambda both: both[0]["progress"] is not None
@@ -147,8 +151,8 @@ def _panel(
         cv2.circle(
             panel, places[-1], 4, LOST if past[-1]["progress"] is None else MARK, -1, cv2.LINE_AA
         )
-        _say(panel, _words(past[-1]), 4, 12)
-    _say(panel[:, : -RIGHT_PX - 80], step, 4, 25)
+        _draw_text(panel, _words(past[-1]), 4, 12)
+    _draw_text(panel[:, : -RIGHT_PX - 80], step, 4, 25)
     return panel
 
 

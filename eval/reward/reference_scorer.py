@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from annotate.alignment.engine import HZ
 from annotate.alignment.live import Following, Guide, Where
 from annotate.embeddings.projection import Encoder
-from eval.reward.laptop import look
+from eval.reward.laptop import encode_pictures
 from eval.reward.scorer import CameraView, Reward, Scorer
 from eval.reward.stream import LAST_PICTURE, Moment, RewardError, Robot, Stream
 from ingest.signals.gripper import GripperSignal, combined
@@ -96,7 +97,8 @@ class ReferenceScorer(Scorer):
         return self.score([v.moment for v in views])
 
     def score(self, moments: Sequence[Moment]) -> list[Reward]:
-        look(self.encoder, (p for m in moments for pictures in m.views.values() for p in pictures))
+        views = chain.from_iterable(moment.views.values() for moment in moments)
+        encode_pictures(self.encoder, chain.from_iterable(views))
         return [self._reward(m) for m in moments]
 
     def _reward(self, moment: Moment) -> Reward:

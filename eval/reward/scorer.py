@@ -216,7 +216,7 @@ def check_rule(rule: ViewRule, cameras: Sequence[str], success: Success | None) 
         )
 
 
-def together(
+def joined_reward(
     rewards: Mapping[str, Reward], rule: ViewRule = "all", success: Success | None = None
 ) -> Reward:
     """One reward of those of several cameras. A camera that failed is made up for by the others; the reward has failed
@@ -241,9 +241,8 @@ def _by_rule(rewards: Mapping[str, Reward], rule: ViewRule, success: Success | N
     camera_rewards = list(rewards.values())
     if rule == "best" and success is not None:
         return max(camera_rewards, key=lambda r: _sureness(r, success))
-    scene, wrist = (
-        [r for c, r in rewards.items() if is_wrist(c) is at_wrist] for at_wrist in (False, True)
-    )
+    scene = [reward for camera, reward in rewards.items() if not is_wrist(camera)]
+    wrist = [reward for camera, reward in rewards.items() if is_wrist(camera)]
     # A side that failed leaves the other to say what it can
     if rule == "wrist" and scene and wrist:
         probabilities = [
@@ -278,7 +277,8 @@ def _sureness(reward: Reward, success: Success) -> float:
 
 def _mean_of(field: str, rewards: Sequence[Reward]) -> float | None:
     """Mean of the numbers that rewards have there; None where there is none."""
-    numbers = [v for v in (getattr(r, field) for r in rewards) if v is not None]
+    values = [getattr(reward, field) for reward in rewards]
+    numbers = [value for value in values if value is not None]
     if numbers:
         return float(np.mean(numbers))
     return None
@@ -349,15 +349,15 @@ class Scorer(ABC):
 
     def score(self, moments: Sequence[Moment]) -> list[Reward]:
         """A reward for each moment, in order; of one stream or of many at once."""
-        views = [
-            CameraView(m, camera, pictures) for m in moments for camera, pictures in m.views.items()
-        ]
+        views: list[CameraView] = []
+        for m in moments:
+            views += [CameraView(m, camera, pictures) for camera, pictures in m.views.items()]
         rewards_left = iter(self.views(views) if views else [])
-        rewards_by_moment = [{c: next(rewards_left) for c in m.views} for m in moments]
-        return [
-            self._judged(together(rewards, m.stream.rule, self.success))
-            for m, rewards in zip(moments, rewards_by_moment, strict=True)
-        ]
+        judged = []
+        for m in moments:
+            rewards = {camera: next(rewards_left) for camera in m.views}
+            judged.append(self._judged(joined_reward(rewards, m.stream.rule, self.success)))
+        return judged
 
     def _judged(self, reward: Reward) -> Reward:
         """With the probability of the end state, calibrated, and what that says of success."""

@@ -95,10 +95,8 @@ class Adapter:
 
     def outputs(self, items: Sequence[Mapping[str, Any]]) -> list[str]:
         """One per item. Raises UserError, RewardError or Refused for items that cannot be read."""
-        return [
-            said(r)
-            for r in self.scorer.score([self._moment(i, item) for i, item in enumerate(items)])
-        ]
+        moments = [self._moment(i, item) for i, item in enumerate(items)]
+        return [reward_text(reward) for reward in self.scorer.score(moments)]
 
     def _moment(self, number: int, item: Mapping[str, Any]) -> Moment:
         stream = self.scorer.stream(task_of(item, number), self.fps, cameras=self.cameras)
@@ -142,7 +140,7 @@ def task_of(item: Mapping[str, Any], number: int) -> str:
     return match["task"]
 
 
-def said(reward: Reward) -> str:
+def reward_text(reward: Reward) -> str:
     if reward.progress is None:
         return f"no progress: {reward.failure}"
     return f"<progress>{100 * reward.progress:.2f}%</progress>"

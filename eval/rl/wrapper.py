@@ -86,7 +86,7 @@ class ProgressReward(gym.Wrapper):
         self._steps = 0
         row = self._append(self._session, observation)
         self._shaper.reset(row.progress)
-        return observation, {**info, **_told(row)}
+        return observation, {**info, **_reward_info(row)}
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         if self._session is None:
@@ -98,7 +98,12 @@ class ProgressReward(gym.Wrapper):
         else:
             row = None
         shaped = self._shaper.step(None if row is None else row.progress, terminated)
-        info = {**info, **_told(row), "progress_reward": shaped, "env_reward": float(env_reward)}
+        info = {
+            **info,
+            **_reward_info(row),
+            "progress_reward": shaped,
+            "env_reward": float(env_reward),
+        }
         return (
             observation,
             self.weight * shaped + self.env_weight * float(env_reward),
@@ -122,7 +127,10 @@ class ProgressReward(gym.Wrapper):
         }
         if self.state is None:
             return session.append(pictures)
-        robot = {"state": _found(observation, self.state, "the robot's state"), "action": action}
+        robot = {
+            "state": _observation_at(observation, self.state, "the robot's state"),
+            "action": action,
+        }
         return session.append(
             pictures, robot={c: np.asarray(v) for c, v in robot.items() if v is not None}
         )
@@ -131,7 +139,7 @@ class ProgressReward(gym.Wrapper):
         if key is None:
             picture = self.env.render()
         else:
-            picture = _found(observation, key, f"camera {camera}")
+            picture = _observation_at(observation, key, f"camera {camera}")
         if (
             not isinstance(picture, np.ndarray)
             or picture.dtype != np.uint8
@@ -147,7 +155,7 @@ class ProgressReward(gym.Wrapper):
         return picture
 
 
-def _found(observation: Any, key: str, purpose: str) -> Any:
+def _observation_at(observation: Any, key: str, purpose: str) -> Any:
     """Raises ValueError."""
     for part in key.split("/"):
         if not isinstance(observation, Mapping) or part not in observation:
@@ -156,7 +164,7 @@ def _found(observation: Any, key: str, purpose: str) -> Any:
     return observation
 
 
-def _told(row: Row | None) -> dict[str, Any]:
+def _reward_info(row: Row | None) -> dict[str, Any]:
     if row is None:
         failure = "not scored at this step"
         return {

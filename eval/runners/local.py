@@ -100,7 +100,7 @@ class TextRunner(LocalRunner):
             )
             for a in prompts
         ]
-        images = [[p.rgb for p in a.pictures] for a in prompts if a.pictures]
+        images = [_rgbs(a) for a in prompts if a.pictures]
         inputs = self.processor(
             text=texts,
             images=images or None,
@@ -138,11 +138,11 @@ class TextRunner(LocalRunner):
             prompts, probabilities, inputs["attention_mask"].sum(1).tolist(), strict=True
         ):
             # Tokens that begin a word, with and without a blank before it
-            first = {
-                w: sorted({encode(t, add_special_tokens=False)[0] for t in (w, f" {w}")})
-                for w in a.prompt.words
-            }
-            words = {w: float(row[tokens].sum()) for w, tokens in first.items()}
+            words = {}
+            for word in a.prompt.words:
+                beginnings = (word, f" {word}")
+                tokens = {encode(text, add_special_tokens=False)[0] for text in beginnings}
+                words[word] = float(row[sorted(tokens)].sum())
             replies.append(
                 ModelReply(a.prompt.key, words=words, prompt_tokens=mask, completion_tokens=1)
             )
@@ -244,10 +244,7 @@ class ModelRunner(TextRunner):
         return _placed(batch) | ({"mm_encoder_outputs": encoder_outputs(vision)} if vision else {})
 
     def _items(self, prompts: Sequence[Asked]) -> list[Item]:
-        return [
-            Item(a.prompt.text, tuple(p.rgb for p in a.pictures), system=a.prompt.system)
-            for a in prompts
-        ]
+        return [Item(a.prompt.text, tuple(_rgbs(a)), system=a.prompt.system) for a in prompts]
 
     def _seen(self, prompts: Sequence[Asked], items: Sequence[Item]) -> list[Vision]:
         """What the vision tower makes of the items' pictures, in order. Those that it has not seen yet, or in another
@@ -277,6 +274,10 @@ class ModelRunner(TextRunner):
         return byte_patches(self.processor.image_processor, [rgb])
 
 
+def _rgbs(asked: Asked) -> list[np.ndarray]:
+    return [picture.rgb for picture in asked.pictures]
+
+
 def _placed(batch: Batch) -> Batch:
     return {k: v.to(device()) for k, v in batch.items()}
 
@@ -285,11 +286,11 @@ def _left_padded(batch: Batch) -> dict[str, Any]:
     """A batch for generation: all answers begin at the same place."""
     lengths = batch["attention_mask"].sum(1).tolist()
     columns = ("input_ids", "attention_mask", "mm_token_type_ids")
-    rolled = {
-        k: torch.stack([row.roll(len(row) - n) for row, n in zip(batch[k], lengths, strict=True)])
-        for k in columns
-    }
-    return rolled | {k: v for k, v in batch.items() if k == "image_grid_thw"}
+    padded = {k: v for k, v in batch.items() if k == "image_grid_thw"}
+    for column in columns:
+        rows = zip(batch[column], lengths, strict=True)
+        padded[column] = torch.stack([row.roll(len(row) - length) for row, length in rows])
+    return padded
 
 
 def open_runner(

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,7 +30,7 @@ from annotate.samples.procvqa import task_text
 from annotate.samples.wording import parse_answer
 from core.errors import UserError
 from core.files import write_file
-from core.values import IMAGE_MARK, spread
+from core.values import image_marks, spread
 from eval.benchmarks.question import FRAMES_OF_A_RUN, Question, runs_in_order
 from eval.runners.prompt import ModelReply, Prompt, Runner, UnansweredError
 
@@ -175,6 +176,10 @@ class AskedPrompt:
     prompt: Prompt
     questions: tuple[Question, ...]
 
+    @property
+    def keys(self) -> list[str]:
+        return [question.key for question in self.questions]
+
 
 @dataclass(frozen=True)
 class Method:
@@ -208,7 +213,7 @@ def ask_direct(questions: Sequence[Question]) -> list[AskedPrompt]:
     for q in (q for q in questions if q.moment is not None):
         pictures = q.pictures if q.family in FRAMES_OF_A_RUN else q.pictures[-1:]
         text = _wording("direct").format(
-            task=task_text(q.goal or None), frames=_marks(len(pictures))
+            task=task_text(q.goal or None), frames=image_marks(len(pictures))
         )
         prompts.append(AskedPrompt(Prompt(q.key, text, pictures, seed=q.inference), (q,)))
     return prompts
@@ -256,7 +261,7 @@ def ask_topreward(questions: Sequence[Question]) -> list[AskedPrompt]:
         for k, q in enumerate(run):
             until = tuple(spread([x.pictures[-1] for x in run[: k + 1]], TOPREWARD_PICTURES))
             text = _wording("topreward").format(
-                task=task_text(q.goal or None), frames=_marks(len(until))
+                task=task_text(q.goal or None), frames=image_marks(len(until))
             )
             prompts.append(AskedPrompt(Prompt(q.key, text, until, words=("True", "False")), (q,)))
     return prompts
@@ -268,20 +273,14 @@ def shares_of_topreward(reply: ModelReply, _: int) -> list[tuple[float | None, s
     return [(share, "neither True nor False is among the likeliest first words")]
 
 
-METHODS = {
-    m.name: m
-    for m in (
-        Method("question", lambda questions: [AskedPrompt(Prompt.of(q), (q,)) for q in questions]),
-        Method("direct", ask_direct, shares_of_direct),
-        Method("gvl", ask_gvl, shares_of_gvl),
-        Method("topreward", ask_topreward, shares_of_topreward),
-    )
-}
+_METHODS = (
+    Method("question", lambda questions: [AskedPrompt(Prompt.of(q), (q,)) for q in questions]),
+    Method("direct", ask_direct, shares_of_direct),
+    Method("gvl", ask_gvl, shares_of_gvl),
+    Method("topreward", ask_topreward, shares_of_topreward),
+)
+METHODS = {method.name: method for method in _METHODS}
 VLM_BASELINES = ("direct", "gvl", "topreward")
-
-
-def _marks(count: int) -> str:
-    return "\n".join([IMAGE_MARK] * count)
 
 
 @cache
@@ -360,9 +359,7 @@ def collect(
     with journal_at(part_path(out, shard), settings) as journal:
         shard_prompts = method.ask(of_shard(questions, shard))
         open_prompts = {
-            a.prompt.key: a
-            for a in shard_prompts
-            if any(q.key not in journal.rows for q in a.questions)
+            a.prompt.key: a for a in shard_prompts if not journal.rows.keys() >= {*a.keys}
         }
         on_rows(len(journal.rows))
         for reply in runner.answer([a.prompt for a in open_prompts.values()]):
@@ -375,5 +372,5 @@ def collect(
                 f"none of {len(failures)} questions was answered; the first: {failures[0]}"
             )
     # Of all shards, so that whichever process ends last puts the parts together.
-    all_keys = [q.key for a in method.ask(questions) for q in a.questions]
+    all_keys = [*chain.from_iterable(asked.keys for asked in method.ask(questions))]
     return merged(out, shard[1], all_keys, settings)

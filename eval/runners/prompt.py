@@ -242,18 +242,19 @@ class LocalRunner(ABC):
     def ask(self, prompts: Sequence[Asked]) -> list[ModelReply]:
         """A reply to each, in order; what fails is a reply with an error."""
         parts = batched(prompts, self.batch_size)
-        return [
-            r
-            for part in parts
-            for r in apart(part, self.run, lambda a, why: ModelReply(a.prompt.key, error=why))
-        ]
+        replies: list[ModelReply] = []
+        for part in parts:
+            replies += answers_by_halves(
+                part, self.run, lambda a, why: ModelReply(a.prompt.key, error=why)
+            )
+        return replies
 
     @abstractmethod
     def run(self, prompts: Sequence[Asked]) -> list[ModelReply]:
         """Replies to one batch, in order; it fails as a whole."""
 
 
-def apart[T, R](
+def answers_by_halves[T, R](
     items: Sequence[T], run: Callable[[Sequence[T]], list[R]], failed: Callable[[T, str], R]
 ) -> list[R]:
     """The answers to a batch; a batch that fails is halved until what fails stands alone, with its reason."""
@@ -263,4 +264,7 @@ def apart[T, R](
         if len(items) == 1:
             return [failed(items[0], f"{type(e).__name__}: {' '.join(str(e).split())[:300]}")]
     middle = len(items) // 2
-    return [*apart(items[:middle], run, failed), *apart(items[middle:], run, failed)]
+    return [
+        *answers_by_halves(items[:middle], run, failed),
+        *answers_by_halves(items[middle:], run, failed),
+    ]

@@ -91,7 +91,7 @@ class FamilyPrompt:
             "question": q.text.replace(f"{IMAGE_MARK}\n", "").replace(IMAGE_MARK, "").strip(),
             "num_pictures": str(len(q.pictures)),
             "num_items": str(len(q.shares)),
-            "state": _place(len(q.pictures) - 1),
+            "state": _placeholder(len(q.pictures) - 1),
         }
         # All pictures of a run, or the demonstration's pictures or steps
         items = []
@@ -99,7 +99,7 @@ class FamilyPrompt:
             if q.steps:
                 content_field = {"step": without_marks(q.steps[k])}
             else:
-                content_field = {"picture": _place(k)}
+                content_field = {"picture": _placeholder(k)}
             if q.family in DEMONSTRATED:
                 percent_field = {"percent": percent(q.shares[k])}
             else:
@@ -164,10 +164,9 @@ def read_prompts(folder: Path) -> PromptFolder:
             )
         family, _, variant = path.stem.partition(".")
         if family not in FAMILIES or (variant and variant not in VARIANTS.get(family, ())):
-            families = (
-                *FAMILIES,
-                *(f"{name}.{v}" for name, variants in VARIANTS.items() for v in variants),
-            )
+            families = [*FAMILIES]
+            for name, variants in VARIANTS.items():
+                families += [f"{name}.{variant}" for variant in variants]
             raise UserError(
                 f"{path}: {path.stem!r} is no family of questions; there are {', '.join(families)}"
             )
@@ -260,5 +259,5 @@ def _filled(template: str, values: Mapping[str, str]) -> str:
     return "".join(parts)
 
 
-def _place(number: int) -> str:
+def _placeholder(number: int) -> str:
     return f"\ue001{number}\ue002"

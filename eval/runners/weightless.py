@@ -5,7 +5,6 @@ of them ever says n/a.
 """
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 
 from core.pictures import decode_stored
+from core.values import grouped
 from eval.benchmarks.question import (
     DEMONSTRATED,
     BenchmarkError,
@@ -57,9 +57,7 @@ def running_clock(questions: Sequence[Question]) -> Values:
     """Frame number over the mean of the last ones of the task's other runs, at most 1."""
     ends = _ends(questions)
     goals = {_run(q): q.goal for q in questions}
-    of_task: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-    for run, end in ends.items():
-        of_task[*run[:2], goals[run]].append(end)
+    of_task = grouped(((*run[:2], goals[run]), end) for run, end in ends.items())
     shares = {}
     for q in questions:
         task_ends = of_task.get((q.part, q.dataset, goals[_run(q)]), ())

@@ -19,7 +19,7 @@ from eval.reward.stream import LAST_PICTURE
 from eval.server import chat
 from eval.server import protocol as wire
 from eval.server.limits import CHAT_PATH, MODELS_PATH, Refused, ServerLimits
-from eval.server.service import Service, told_of
+from eval.server.service import Service, frame_metadata
 from eval.server.sessions import RequestMetrics
 from eval.server.videos import received
 
@@ -212,7 +212,7 @@ def _run_routes(app: FastAPI, service: Service) -> None:
         robots: Robots = None,
     ) -> wire.Scored:
         """Score every moment of a run whose frames are given."""
-        metadata = told_of(len(frames), len(cameras), limits, None, robots)
+        metadata = frame_metadata(len(frames), len(cameras), limits, None, robots)
         data = [await f.read() for f in frames]
         count = len(data) // len(cameras)
         is_visual = service.scorer.source == "visual"

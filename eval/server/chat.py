@@ -14,6 +14,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
@@ -151,13 +152,10 @@ def check_model(model: str, names: list[str]) -> None:
 
 def pictures_of(request: ChatRequest) -> list[bytes]:
     """The run's pictures as files, moment by moment. Raises Refused (400)."""
-    urls = [
-        part.image_url.url
-        for message in request.messages
-        if message.role == "user" and isinstance(message.content, list)
-        for part in message.content
-        if isinstance(part, ImagePart)
-    ]
+    urls = []
+    for message in request.messages:
+        if message.role == "user" and isinstance(message.content, list):
+            urls += [part.image_url.url for part in message.content if isinstance(part, ImagePart)]
     data = [_decoded(url, f"picture {i}") for i, url in enumerate(urls)]
     if not data:
         message_text = "no message of the user has a picture: send some as image_url"
@@ -166,11 +164,8 @@ def pictures_of(request: ChatRequest) -> list[bytes]:
     if request.proccorpus.order == "moment" or len(data) % cameras:
         return data
     num_moments = len(data) // cameras
-    return [
-        data[camera * num_moments + moment]
-        for moment in range(num_moments)
-        for camera in range(cameras)
-    ]
+    by_moment = [data[moment::num_moments] for moment in range(num_moments)]
+    return [*chain.from_iterable(by_moment)]
 
 
 def _decoded(url: str, name: str) -> bytes:

@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self
@@ -140,10 +141,10 @@ class RewardClient:
     def _parts(
         self, moments: Sequence[Mapping[str, np.ndarray]], cameras: Sequence[str]
     ) -> list[Any]:
+        media_type = f"image/{self.encoding}"
         return [
-            ("frames", (f"{i}.{c}", self._encoded(moment[c]), f"image/{self.encoding}"))
-            for i, moment in enumerate(moments)
-            for c in cameras
+            ("frames", (f"{i}.{camera}", self._encoded(moment[camera]), media_type))
+            for (i, moment), camera in product(enumerate(moments), cameras)
         ]
 
     def _encoded(self, rgb: np.ndarray) -> bytes:

@@ -103,7 +103,7 @@ CONTAINERS = ((4, b"ftyp"), (0, b"\x1a\x45\xdf\xa3"), (8, b"AVI "))
 
 def size_of(data: bytes, max_pixels: int, name: str) -> int:
     """Pixels of a JPEG, PNG or WebP by its header; no pixel is decoded. Raises Refused (413, 415, 400) naming it."""
-    with _opened(data, max_pixels, name) as picture:
+    with _opened_picture(data, max_pixels, name) as picture:
         check_pixels(*picture.size, max_pixels, name)
         if picture.mode not in MODES:
             raise Refused(
@@ -125,12 +125,12 @@ def decode_picture(data: bytes, max_pixels: int, name: str) -> np.ndarray:
 
 
 def _decoded(data: bytes, max_pixels: int, name: str) -> np.ndarray:
-    with _opened(data, max_pixels, name) as picture:
+    with _opened_picture(data, max_pixels, name) as picture:
         return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 @contextmanager
-def _opened(data: bytes, max_pixels: int, name: str) -> Iterator[Image.Image]:
+def _opened_picture(data: bytes, max_pixels: int, name: str) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             yield picture

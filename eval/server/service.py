@@ -9,7 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
-from itertools import batched
+from itertools import batched, chain, pairwise, product
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -43,7 +43,7 @@ WATCH_S = 0.25  # between two looks at whether a client is still there
 MAX_KEPT = 600  # frames that a session may have to keep for its windows
 VIDEO_S = 60.0  # CPU that a video may take, and as much again for each MB of it
 EXPIRY_S = 5.0  # at most between two looks for idle sessions
-Told = Mapping[str, Any]  # of a moment, as Stream.append has it
+FrameMetadata = Mapping[str, Any]  # of a moment, as Stream.append has it
 Gone = Callable[[], Awaitable[bool]]  # has the client closed the connection?
 
 
@@ -61,6 +61,13 @@ async def _watch(has_gone: Gone, given_up: threading.Event) -> None:
     while not await has_gone():
         await asyncio.sleep(WATCH_S)
     given_up.set()
+
+
+async def _next_part(parts: AsyncIterator[Sequence[Moment]]) -> Sequence[Moment]:
+    """Empty where there is no further one."""
+    async for part in parts:
+        return part
+    return ()
 
 
 class Service:
@@ -137,7 +144,7 @@ class Service:
         robots: Sequence[RobotRow] | None = None,
     ) -> list[RewardRow]:
         """Rows of a session's next frames, or of the request that this one repeats. Raises Refused."""
-        metadata = told_of(
+        metadata = frame_metadata(
             len(data), len(session.stream.cameras), self.limits, timestamps_s, robots
         )
         first = session.stream.appended if first_frame is None else first_frame
@@ -150,7 +157,7 @@ class Service:
         return await asyncio.shield(request.rows)
 
     async def _append(
-        self, session: ServerSession, data: Sequence[bytes], metadata: Sequence[Told]
+        self, session: ServerSession, data: Sequence[bytes], metadata: Sequence[FrameMetadata]
     ) -> list[RewardRow]:
         """Rows of a session's next frames. Raises Refused; the session is then as it was."""
         stream = session.stream
@@ -166,7 +173,11 @@ class Service:
             return session.rows(moments, rewards, perf_counter() - start_s)
 
     async def score_frames(
-        self, stream: Stream, data: Sequence[bytes], has_gone: Gone, metadata: Sequence[Told]
+        self,
+        stream: Stream,
+        data: Sequence[bytes],
+        has_gone: Gone,
+        metadata: Sequence[FrameMetadata],
     ) -> list[RewardRow]:
         """Rows of a whole run, for a client that may be gone meanwhile. Raises Refused."""
         step = self.limits.max_batch * len(stream.cameras)
@@ -174,25 +185,22 @@ class Service:
         chunks = [range(start, min(start + step, len(data))) for start in range(0, len(data), step)]
         # One part is scored while the next is made ready
         pixels = [sum(sizes[i] for i in chunk) for chunk in chunks]
-        max_pixels = max(map(sum, zip(pixels, [*pixels[1:], 0], strict=True)))
-        waiting = iter(chunks)
+        max_pixels = max(map(sum, pairwise([*pixels, 0])))
 
-        async def following() -> Sequence[Moment]:
-            chunk = next(waiting, range(0))
-            chunk_data = data[chunk.start : chunk.stop]
-            first = chunk.start // len(stream.cameras)
-            if chunk:
-                return await self._taken(stream, chunk_data, metadata[first:], chunk.start)
-            return ()
+        async def parts() -> AsyncIterator[Sequence[Moment]]:
+            for chunk in chunks:
+                chunk_data = data[chunk.start : chunk.stop]
+                first_frame = chunk.start // len(stream.cameras)
+                yield await self._taken(stream, chunk_data, metadata[first_frame:], chunk.start)
 
         with self.batcher.places(min(2, len(chunks)) * self.limits.max_batch, max_pixels):
-            return await self._in_turn(following, has_gone)
+            return await self._in_turn(parts(), has_gone)
 
     async def score_run(
         self, task: str, data: Sequence[bytes], run: RunOptions, has_gone: Gone
     ) -> Sequence[Reward | RewardRow]:
         """The reward of a run's last moment and, for a trend, of its first. Raises Refused."""
-        metadata = told_of(len(data), len(run.cameras), self.limits, None, run.robots)
+        metadata = frame_metadata(len(data), len(run.cameras), self.limits, None, run.robots)
         window = self.scorer.window
         is_trend = run.reply == "trend"
         # Pictures whose rate is not told lie as far apart as those that the model was trained on
@@ -215,7 +223,8 @@ class Service:
         read from. Raises Refused."""
         cameras = len(stream.cameras)
         count = len(data) // cameras
-        places = [f * cameras + k for f in stream.frames_for_last(count) for k in range(cameras)]
+        needed = product(stream.frames_for_last(count), range(cameras))
+        places = [frame * cameras + camera for frame, camera in needed]
         sizes = await self.in_thread(self._sizes, data)
         with self.batcher.places(1, sum(sizes[i] for i in places)):
             decoded = await self._in_parts(
@@ -259,12 +268,12 @@ class Service:
                     stream = await self.in_thread(clip_stream, self.scorer, clip, task, fps, steps)
                     chunks = batched(clip_moments(stream, clip), self.limits.max_batch)
 
-                    async def following() -> Sequence[Moment]:
-                        moments = await self.in_thread(lambda: next(chunks, ()))
-                        await self._make_ready(moments)
-                        return moments
+                    async def parts() -> AsyncIterator[Sequence[Moment]]:
+                        while moments := await self.in_thread(lambda: next(chunks, ())):
+                            await self._make_ready(moments)
+                            yield moments
 
-                    return await self._in_turn(following, has_gone, given_up)
+                    return await self._in_turn(parts(), has_gone, given_up)
         # Also where the server ends and cancels this: a thread may be decoding
         finally:
             given_up.set()
@@ -272,32 +281,32 @@ class Service:
 
     async def _in_turn(
         self,
-        read_chunk: Callable[[], Awaitable[Sequence[Moment]]],
+        parts: AsyncIterator[Sequence[Moment]],
         has_gone: Gone,
         given_up: threading.Event | None = None,
     ) -> list[RewardRow]:
-        """Scores part after part until there is none. Each is made ready while the one before it is scored, so memory
-        does not grow with the run; none is scored for a client that has gone."""
+        """Score the parts of a run in turn. Each is made ready while the one before it is scored, so memory does not
+        grow with the run; none is scored for a client that has gone."""
         rows: list[RewardRow] = []
-        next_chunk = asyncio.ensure_future(read_chunk())
+        next_part = asyncio.create_task(_next_part(parts))
         try:
-            while chunk := await asyncio.shield(next_chunk):
-                next_chunk = asyncio.ensure_future(read_chunk())
+            while part := await asyncio.shield(next_part):
+                next_part = asyncio.create_task(_next_part(parts))
                 start_s = perf_counter()
                 former_progress = next(
                     (r.progress for r in reversed(rows) if r.progress is not None), None
                 )
                 if await has_gone():
                     raise Refused(NOT_READ, "gone", "the client has closed the connection")
-                rewards = await self.batcher.submit(chunk)
-                rows += reward_rows(chunk, rewards, perf_counter() - start_s, former_progress)
+                rewards = await self.batcher.submit(part)
+                rows += reward_rows(part, rewards, perf_counter() - start_s, former_progress)
         finally:
             # A decoder ends at its next frame; the file that it reads is removed after this
             if given_up is not None:
                 given_up.set()
-            await asyncio.wait([next_chunk])
-            if not next_chunk.cancelled():
-                next_chunk.exception()
+            await asyncio.wait([next_part])
+            if not next_part.cancelled():
+                next_part.exception()
         return rows
 
     def _sizes(self, data: Sequence[bytes]) -> list[int]:
@@ -308,7 +317,7 @@ class Service:
         self,
         stream: Stream,
         data: Sequence[bytes],
-        metadata: Sequence[Told],
+        metadata: Sequence[FrameMetadata],
         first: int,
     ) -> list[Moment]:
         """Frames taken in by a stream, and made ready to be scored. All are decoded before the first one is taken in: a
@@ -323,9 +332,8 @@ class Service:
     async def _make_ready(self, moments: Sequence[Moment]) -> None:
         if (make_ready := self.scorer.make_ready) is None:
             return
-        pictures = list(
-            {id(p): p for m in moments for view in m.views.values() for p in view}.values()
-        )
+        views = chain.from_iterable(moment.views.values() for moment in moments)
+        pictures = list({id(picture): picture for picture in chain.from_iterable(views)}.values())
 
         # What a picture cannot be made ready for, its scoring will say: nothing is lost here
         def ready(i: int) -> None:
@@ -342,10 +350,12 @@ class Service:
         running = (self.in_thread(lambda part=part: [work(i) for i in part]) for part in parts)
         results = await asyncio.gather(*running, return_exceptions=True)
         # Raised when all have ended: none works on for a request that was refused
+        items: list[T] = []
         for part in results:
             if isinstance(part, BaseException):
                 raise part
-        return [item for part in results if isinstance(part, list) for item in part]
+            items += part
+        return items
 
     def _picture(self, stream: Stream, data: bytes, number: int) -> np.ndarray:
         """As the model is shown it. Raises Refused."""
@@ -353,30 +363,28 @@ class Service:
 
 
 def _appended(
-    stream: Stream, pictures: Sequence[np.ndarray], metadata: Sequence[Told]
+    stream: Stream, pictures: Sequence[np.ndarray], metadata: Sequence[FrameMetadata]
 ) -> list[Moment]:
     """Raises Refused (422)."""
     appended = []
     moments = list(batched(pictures, len(stream.cameras)))
     with refusing():
-        for frame_metadata in metadata[: len(moments)]:  # all before the first one is taken in
-            stream.read(frame_metadata["robot"])
-    for views, frame_metadata in zip(moments, metadata, strict=False):
-        moment = stream.append(
-            dict(zip(stream.cameras, views, strict=True)), score=True, **frame_metadata
-        )
+        for row in metadata[: len(moments)]:  # all before the first one is taken in
+            stream.read(row["robot"])
+    for views, row in zip(moments, metadata, strict=False):
+        moment = stream.append(dict(zip(stream.cameras, views, strict=True)), score=True, **row)
         assert moment is not None  # as `score` says
         appended.append(moment)
     return appended
 
 
-def told_of(
+def frame_metadata(
     count: int,
     cameras: int,
     limits: ServerLimits,
     timestamps_s: Sequence[float] | None = None,
     robots: Sequence[RobotRow] | None = None,
-) -> list[Told]:
+) -> list[FrameMetadata]:
     """What a request of so many pictures says of each moment beside them. Raises Refused (413, 422)."""
     if count > limits.max_frames:
         raise Refused(

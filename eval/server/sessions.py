@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment, Stream
 from eval.reward.video import reward_row
-from eval.runners.prompt import apart
+from eval.runners.prompt import answers_by_halves
 from eval.server.limits import Refused, ServerLimits
 from eval.server.protocol import RewardRow, SessionInfo
 
@@ -164,7 +164,7 @@ class Batcher:
 
     def _scored(self, moments: Sequence[Moment]) -> list[Reward]:
         start_s = time.perf_counter()
-        rewards = apart(
+        rewards = answers_by_halves(
             moments, self.scorer.score, lambda _, why: Reward(self.scorer.source, None, failure=why)
         )
         self.metrics.scoring.observe(time.perf_counter() - start_s)

@@ -1,7 +1,7 @@
 """Checking labels that follow a reference: each run beside its reference at the aligned moment, one after another."""
 
 from collections.abc import Sequence
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -55,7 +55,7 @@ def queue_page(
         dataset=dataset,
         left=len(queue),
         num_references=sum(len(task["references"]) for task in tasks),
-        no_fit=[episode for task in tasks for episode in task["no_fit"]][:MOST_LISTED],
+        no_fit=[*chain.from_iterable(task["no_fit"] for task in tasks)][:MOST_LISTED],
         first=first,
     )
 

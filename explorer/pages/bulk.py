@@ -104,7 +104,7 @@ def page(
         return RedirectResponse(
             f"/review/bulk?{urlencode(choice | {'sample': drawn}, doseq=True)}", 303
         )
-    places = [_place(text) for text in sample]
+    places = [_parsed_place(text) for text in sample]
     judgements = {place: looked_at(visit.reader, place) for place in places}
     waiting = {(row["dataset"], row["episode_index"]): row for row in queue.rows(visit)}
     num_waiting = len(waiting)
@@ -221,6 +221,6 @@ def _runs(kind: str, dataset: str | None, person: str | None, query: str | None)
     return ReviewQueue(kind, dataset or None, person or None)
 
 
-def _place(text: str) -> Place:
+def _parsed_place(text: str) -> Place:
     dataset, _, number = text.rpartition("/")
     return dataset, int(number)

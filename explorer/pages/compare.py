@@ -5,8 +5,9 @@ And frames like one frame, and runs like one run, as pictures that lead to the m
 
 import threading
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -70,7 +71,7 @@ def dataset_page(visit: Visiting, dataset: str, a: str = "", b: str = "") -> HTM
         raise PageError(f"there are no labels of a dataset {dataset[:60]!r}")
     a, b = _sharing(visit.reader, dataset, runs, a, b)
     chosen = [
-        _named(runs, name, k, "this dataset has no label run") for k, name in enumerate((a, b))
+        _side_named(runs, name, k, "this dataset has no label run") for k, name in enumerate((a, b))
     ]
     pair = sorted(run["id"] for run in chosen if run)
     if len({*pair}) == 2:
@@ -109,7 +110,9 @@ def _sharing(
     return (a, b)
 
 
-def _named(sides: list[dict[str, Any]], name: str, place: int, none: str) -> dict[str, Any] | None:
+def _side_named(
+    sides: list[dict[str, Any]], name: str, place: int, none: str
+) -> dict[str, Any] | None:
     """What has a name; without a name what stands at `place`. Raises PageError."""
     side = next((s for s in sides if s["id"] == name), None)
     if name and side is None:
@@ -149,6 +152,10 @@ def episodes_apart(
     return len(differences), sum(differences.values()) / len(differences), rows
 
 
+def _boundaries(segments: Sequence[Mapping[str, Any]]) -> set[int]:
+    return {segment["start_frame"] for segment in segments[1:]}
+
+
 def moved_boundaries(
     first: Collection[int], second: Collection[int], same: int
 ) -> list[frozenset[int]]:
@@ -156,11 +163,9 @@ def moved_boundaries(
 
     Example: {10, 30} and {12, 50}, with `same` 5, give {30} and {50}.
     """
-    sides = ((first, second), (second, first))
-    return [
-        frozenset(b for b in boundaries if all(abs(b - o) > same for o in other_boundaries))
-        for boundaries, other_boundaries in sides
-    ]
+    near_first = set(chain.from_iterable(range(b - same, b + same + 1) for b in first))
+    near_second = set(chain.from_iterable(range(b - same, b + same + 1) for b in second))
+    return [frozenset(first) - near_second, frozenset(second) - near_first]
 
 
 @router.get("/compare/{dataset}/{episode_index}")
@@ -172,7 +177,7 @@ def page(
     data = shown_episode(visit, episode)
     sides = comparable(data)
     chosen = [
-        _named(sides, name, k, "this episode has no label run or evaluation")
+        _side_named(sides, name, k, "this episode has no label run or evaluation")
         for k, name in enumerate((a, b))
     ]
     n = episode.num_frames
@@ -184,9 +189,7 @@ def page(
     ]
     moved_frames: list[frozenset[int]] = [frozenset(), frozenset()]
     if all(side and side["segments"] for side in chosen):
-        first, second = (
-            {segment["start_frame"] for segment in side["segments"][1:]} for side in chosen if side
-        )
+        first, second = (_boundaries(side["segments"]) for side in chosen if side)
         # A tolerance in seconds means the same at any frame rate; boundaries are counted in frames
         moved_frames = moved_boundaries(first, second, round(SAME_S * fps))
     spans = [
@@ -234,12 +237,12 @@ def comparable(data: dict[str, Any]) -> list[dict[str, Any]]:
 
 def mean_difference(lines: list[Curve]) -> float | None:
     """Mean |difference| of two curves at the frames that both have; None where they share none."""
-    values = [
-        {f: v for f, v in zip(c.frames, c.values, strict=True) if v is not None} for c in lines
-    ]
-    common = values[0].keys() & values[1].keys() if len(values) > 1 else ()
-    if common:
-        return sum(abs(values[0][f] - values[1][f]) for f in common) / len(common)
+    values = [dict(zip(c.frames, c.values, strict=True)) for c in lines]
+    shared = values[0].keys() & values[1].keys() if len(values) > 1 else ()
+    pairs = [(values[0][frame], values[1][frame]) for frame in shared]
+    differences = [abs(a - b) for a, b in pairs if a is not None and b is not None]
+    if differences:
+        return sum(differences) / len(differences)
     return None
 
 

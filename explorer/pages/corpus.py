@@ -4,12 +4,13 @@ And frozen corpora: what each holds, and how to read, verify and compare them.
 """
 
 import shlex
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from annotate.signal_report import columns, lag
+from annotate.signal_report import lag, signal_row
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.index import Indexed
@@ -122,7 +123,7 @@ def corpus_facts(visit: Visit) -> dict[str, Any]:
     }
     return {
         "datasets": datasets,
-        "totals": {k: sum(filter(None, (d[k] for d in datasets))) for k in OF_ALL},
+        "totals": {column: _total(datasets, column) for column in OF_ALL},
         "questions": questions,
         "grippers": _grippers(reader, [d["dataset"] for d in datasets]),
         "sources": _sources(reader),
@@ -147,12 +148,16 @@ def _grippers(reader: LakeReader, datasets: list[str]) -> list[dict]:
                     "dataset": dataset,
                     "missing": None,
                     "lag": lag(signal, of_dataset),
-                    **columns(signal),
+                    **signal_row(signal),
                 }
             )
         if dataset in missing:
             rows.append({"dataset": dataset, "missing": missing[dataset]})
     return rows
+
+
+def _total(datasets: Iterable[Mapping[str, Any]], column: str) -> float:
+    return sum(dataset[column] or 0 for dataset in datasets)
 
 
 def _sources(reader: LakeReader) -> list[dict]:
@@ -163,10 +168,10 @@ def _sources(reader: LakeReader) -> list[dict]:
         parts.setdefault(part["dataset"], []).append(part | {"form": form})
     rows = []
     for dataset, of_dataset in parts.items():
-        of_status = {
-            status: [p for p in of_dataset if p["status"] == status] for status in STATUSES
-        }
-        rows.append({"dataset": dataset, "parts": of_dataset} | of_status)
+        row: dict[str, Any] = {"dataset": dataset, "parts": of_dataset}
+        for status in STATUSES:
+            row[status] = [part for part in of_dataset if part["status"] == status]
+        rows.append(row)
     return sorted(rows, key=lambda row: (not row["unknown"], row["dataset"]))
 
 

@@ -6,6 +6,7 @@ And why a label is what it is: every question to a model about it, as sent, with
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import chain
 from typing import Any
 
 from fastapi import APIRouter
@@ -294,16 +295,12 @@ def run_name(run: dict[str, Any]) -> str:
 
 def charts_data(lines: Mapping[str, Sequence[Curve]]) -> dict[str, list[dict[str, Any]]]:
     """The curves of charts for the script that shows their values at the cursor; `frames` None: one for each."""
-    return {
-        title: [
-            {
-                "frames": None if type(c.frames) is range else list(c.frames),
-                "values": list(c.values),
-            }
-            for c in curves
-        ]
-        for title, curves in lines.items()
-    }
+    return {title: [*map(_curve_data, curves)] for title, curves in lines.items()}
+
+
+def _curve_data(curve: Curve) -> dict[str, Any]:
+    frames = None if type(curve.frames) is range else list(curve.frames)
+    return {"frames": frames, "values": list(curve.values)}
 
 
 def measure_charts(measures: dict[str, Any], num_frames: int) -> list[dict[str, Any]]:
@@ -327,8 +324,13 @@ def measure_charts(measures: dict[str, Any], num_frames: int) -> list[dict[str, 
     return [
         measure_chart(title, series, num_frames)
         for title, series in series_by_title.items()
-        if any(value is not None for _, values in series for value in values)
+        if _values(series)
     ]
+
+
+def _values(series: Series) -> list[float]:
+    values = chain.from_iterable(values for _, values in series)
+    return [value for value in values if value is not None]
 
 
 # A colour means one thing on the page: each measurement has its own, and dimension k the same in state and action
@@ -341,9 +343,7 @@ def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]
     low = 0.0
     high = 1.0
     if title != GRIPPERS:
-        low, high = charts.nice_ends(
-            [0.0, *(value for _, values in series for value in values if value is not None)]
-        )
+        low, high = charts.nice_ends([0.0, *_values(series)])
     # Several curves of one measurement differ by their dashes
     kind, max_lines = (f"{KINDS[title]} dash", 3) if title in KINDS else ("dim", DIMENSIONS)
     lines = [

@@ -1,5 +1,6 @@
 """Evaluated models beside the baselines, with intervals; and the episodes behind a number."""
 
+from itertools import chain
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -111,9 +112,8 @@ def scores(
     sql = SCORES_SQL.format(order="ASC" if is_lower_better(metric) else "DESC")
     rows = reader.dicts(sql, benchmark, slice, metric)
     # One axis for all models, so that their intervals can be compared by eye
-    ends = charts.nice_ends(
-        [v for r in rows for v in (r["value"], r["low"], r["high"]) if v is not None]
-    )
+    drawn = chain.from_iterable((r["value"], r["low"], r["high"]) for r in rows)
+    ends = charts.nice_ends([value for value in drawn if value is not None])
     for r in rows:
         r["drawing"] = charts.interval(r["value"], r["low"], r["high"], ends)
         r["baseline"] = BASELINES.get(r["model"])
@@ -141,7 +141,7 @@ def slices_matrix(reader: LakeReader, benchmark: str, metric: str) -> dict[str, 
     in_order = sorted(runs.values(), key=place)
     return {
         "slices": slices,
-        "rows": [(run, [cells.get(name) for name in slices]) for run, cells in in_order],
+        "rows": [(run, list(map(cells.get, slices))) for run, cells in in_order],
     }
 
 

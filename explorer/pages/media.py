@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Callable
+from itertools import chain
 from typing import Annotated, Literal
 from urllib.parse import quote
 
@@ -63,7 +64,7 @@ async def playable(
     request: Request, dataset: str, episode_index: EpisodeIndex, camera: Camera
 ) -> Response:
     """The episode's part of a camera's video in a codec that every browser plays; made where it is not yet."""
-    path = await _made(request, dataset, episode_index, camera, with_label=False)
+    path = await _converted_video(request, dataset, episode_index, camera, with_label=False)
     return FileResponse(path, media_type="video/mp4", headers=SHORT)
 
 
@@ -72,14 +73,14 @@ async def labelled(
     request: Request, dataset: str, episode_index: EpisodeIndex, camera: Camera
 ) -> Response:
     """The same with the label that counts below the pictures, to keep: its steps, its curve, and the moment."""
-    path = await _made(request, dataset, episode_index, camera, with_label=True)
+    path = await _converted_video(request, dataset, episode_index, camera, with_label=True)
     name = f"{quote(dataset, safe='')}-{episode_index:06d}-labelled.mp4"
     return FileResponse(
         path, media_type="video/mp4", headers={"Cache-Control": "no-store"}, filename=name
     )
 
 
-async def _made(
+async def _converted_video(
     request: Request, dataset: str, episode_index: int, camera: int, *, with_label: bool
 ) -> pathlib.Path:
     """The converted video of a camera. Raises PageError."""
@@ -117,9 +118,8 @@ def keyframe(visit: Visiting, dataset: str, episode_index: EpisodeIndex, sha256:
     listed = keyframes(
         visit.reader, (dataset, chunk_of(visit.reader, dataset, episode_index), episode_index)
     )
-    if not any(
-        k["url"].endswith(f"/{sha256}.jpg") for of_camera in listed.values() for k in of_camera
-    ):
+    urls = (picture["url"] for picture in chain.from_iterable(listed.values()))
+    if not any(url.endswith(f"/{sha256}.jpg") for url in urls):
         raise PageError(f"{dataset} {episode_index} has no such picture")
     path = visit.explorer.space.keyframe(sha256)
     if not path.is_file():

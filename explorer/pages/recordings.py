@@ -34,7 +34,7 @@ def page(visit: Visiting) -> HTMLResponse:
     """What people said of recordings that episodes only resemble, episode by episode."""
     lake = _lake(visit)
     words_by_place = {
-        place: [*words] for place, words in groupby(recordings.in_review(lake), _place)
+        place: [*words] for place, words in groupby(recordings.in_review(lake), _episode_key)
     }
     return visit.page(
         "recordings.html",
@@ -47,7 +47,7 @@ def page(visit: Visiting) -> HTMLResponse:
     )
 
 
-def _place(word: dict[str, Any]) -> tuple[str, int]:
+def _episode_key(word: dict[str, Any]) -> tuple[str, int]:
     return word["dataset"], word["episode_index"]
 
 

@@ -166,11 +166,10 @@ def _rows(
             labels = labels_of_episode(
                 visit.reader.con, row["dataset"], row["chunk"], row["episode_index"]
             )
-            both = [
-                [s.__dict__ for s in labels[row[name]].segments]
-                for name in ("old_run", "label_run")
+            both = [labels[row[name]] for name in ("old_run", "label_run")]
+            row["strips"] = [
+                charts.spans([*map(vars, label.segments)], label.num_frames) for label in both
             ]
-            row["strips"] = [charts.spans(segments, segments[-1]["end_frame"]) for segments in both]
     elif queue is None:
         rows = visit.index.dicts(
             f"FROM waiting WHERE NOT list_contains($judged, dataset || ' ' || episode_index) AND {OF_DATASET} "

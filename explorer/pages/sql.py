@@ -5,7 +5,8 @@ import hmac
 import shlex
 from collections.abc import Callable
 from functools import cache
-from typing import Annotated, Any, Literal, TypeGuard
+from itertools import chain
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -15,8 +16,8 @@ from starlette.concurrency import run_in_threadpool
 
 from core.errors import SqlError
 from core.rows import python_rows
-from core.values import plain
-from core.web import CSRF_HEADER
+from core.values import grouped, is_index, plain
+from core.web import CSRF_HEADER, is_equal_secret
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
@@ -69,7 +70,7 @@ async def answer[T](
     Raises SqlError; a browser that goes away stops its query.
     """
 
-    def asked(given_up: Callable[[], bool]) -> T:
+    def run_in_process(given_up: Callable[[], bool]) -> T:
         explorer_of(request).scribe.settle()
         with (
             explorer_of(request).corpus.state() as state,
@@ -78,7 +79,7 @@ async def answer[T](
             return run_query(process, state, given_up)
 
     async with request.app.state.querying:
-        return await while_wanted(request, asked)
+        return await while_wanted(request, run_in_process)
 
 
 def proof(request: Request, sql: str) -> str:
@@ -92,17 +93,15 @@ def may_run(request: Request, sql: str, query_proof: str) -> bool:
     A link on another site's page shows a query, and runs none. `query_proof`: the query's proof, from a link of ours.
     """
     token = request.headers.get(CSRF_HEADER, "")
-    if _equal(token, request.state.csrf) or _equal(query_proof, proof(request, sql)):
+    if is_equal_secret(token, request.state.csrf) or is_equal_secret(
+        query_proof, proof(request, sql)
+    ):
         return True
     site = request.headers.get("sec-fetch-site")
     # Browsers leave it out where the address is neither this machine's nor encrypted
     if site is None:
         return request.state.is_program
     return site in ("same-origin", "none")
-
-
-def _equal(actual: str, expected: str) -> bool:
-    return hmac.compare_digest(actual.encode(), expected.encode())
 
 
 @router.get("/sql")
@@ -124,7 +123,7 @@ async def page(
             result = await run_in_threadpool(_result, table, chart)
         except SqlError as e:
             error = str(e)
-    return await run_in_threadpool(_shown, request, q, chart, asked, result, error)
+    return await run_in_threadpool(_result_page, request, q, chart, asked, result, error)
 
 
 Named = tuple[str, int, int | None]  # dataset, episode_index, and frame_index where a row has one
@@ -137,7 +136,8 @@ def _result(table: pa.Table, chart: str) -> dict[str, Any]:
     """
     part = table.slice(0, MAX_ROWS)
     names = table.schema.names
-    num_values = sum(_num_values(chunk) for column in part.columns for chunk in column.chunks)
+    chunks = chain.from_iterable(column.chunks for column in part.columns)
+    num_values = sum(map(_num_values, chunks))
     if num_values > MAX_VALUES:
         raise SqlError(
             f"the result has {num_values:,} values, and a page shows {MAX_VALUES:,}: ask for fewer rows, or for a part "
@@ -168,13 +168,9 @@ def _named_by(row: dict[str, Any]) -> Named | None:
     dataset, episode, frame = (
         row.get(name) for name in ("dataset", "episode_index", "frame_index")
     )
-    if not isinstance(dataset, str) or not _is_index(episode):
+    if not isinstance(dataset, str) or not is_index(episode):
         return None
-    return dataset, episode, frame if _is_index(frame) else None
-
-
-def _is_index(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return dataset, episode, frame if is_index(frame) else None
 
 
 def _links(reader: LakeReader, named_rows: list[Named | None]) -> list[str | None]:
@@ -197,7 +193,7 @@ def _links(reader: LakeReader, named_rows: list[Named | None]) -> list[str | Non
     return links
 
 
-def _shown(
+def _result_page(
     request: Request,
     q: str,
     chart: str,
@@ -222,7 +218,7 @@ def _shown(
             limits={"rows": MAX_ROWS, "time_s": TIME_S, "memory": MEMORY},
             saved=saved(explorer.space, QUERIES),
             examples=EXAMPLES,
-            relations=described(),
+            relations=relations_with_columns(),
         )
 
 
@@ -269,12 +265,10 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 @cache
-def described() -> list[dict[str, Any]]:
+def relations_with_columns() -> list[dict[str, Any]]:
     """Every table and view with its columns."""
-    all_columns = columns()
-    return [
-        r | {"columns": [c for c in all_columns if c.relation == r["name"]]} for r in relations()
-    ]
+    by_relation = grouped((column.relation, column) for column in columns())
+    return [r | {"columns": by_relation.get(r["name"], [])} for r in relations()]
 
 
 @router.get("/sql/download")

@@ -1,5 +1,7 @@
 """A task: the progress of all its runs in one plot, how long its steps take, and which runs are unlike the others."""
 
+from collections import Counter
+from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
@@ -7,6 +9,7 @@ import numpy as np
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
+from core.values import grouped
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve, RunLine
@@ -49,7 +52,7 @@ def page(visit: Visiting, dataset: str, task: str = "") -> HTMLResponse:
         raise PageError(
             f"no run of {dataset} that can be used has a label and the task {task[:60]!r}"
         )
-    compared = _spread(runs, MOST_RUNS)
+    compared = _evenly_spread(runs, MOST_RUNS)
     curves = visit.reader.once(
         ("task curves", dataset, task), lambda: _curves(visit.reader, dataset, compared)
     )
@@ -71,10 +74,8 @@ def page(visit: Visiting, dataset: str, task: str = "") -> HTMLResponse:
         task=task,
         num_runs=len(runs),
         num_compared=len(compared),
-        outcomes={
-            outcome: sum(run["success"] == outcome for run in runs)
-            for outcome in ("yes", "no", "unknown")
-        },
+        outcomes=dict.fromkeys(("yes", "no", "unknown"), 0)
+        | Counter(run["success"] for run in runs),
         median_s=float(np.median([run["duration_s"] for run in runs])),
         plot=_plot(dataset, compared, curves, outliers),
         odd=rows,
@@ -88,7 +89,7 @@ def _most_usual(values: np.ndarray) -> float:
     return float(upper + BEYOND * (upper - lower))
 
 
-def _spread(items: list[Any], max_items: int) -> list[Any]:
+def _evenly_spread(items: list[Any], max_items: int) -> list[Any]:
     """At most so many of some items, evenly spread over them."""
     places = np.linspace(0, len(items) - 1, min(max_items, len(items)))
     return [items[round(place)] for place in places]
@@ -116,7 +117,9 @@ def _plot(
     lines = []
     usual_runs = [place for place in range(len(runs)) if place not in outliers]
     for place in (
-        [*_spread(usual_runs, MOST_LINES), *sorted(outliers)] if usual_runs else sorted(outliers)
+        [*_evenly_spread(usual_runs, MOST_LINES), *sorted(outliers)]
+        if usual_runs
+        else sorted(outliers)
     ):
         number = runs[place]["episode_index"]
         kind = "line unlike" if place in outliers else "line single"
@@ -137,12 +140,11 @@ def _steps(reader: LakeReader, dataset: str, runs: list[dict[str, Any]]) -> list
         for run in runs
         if run["duration_s"]
     }
-    by_name: dict[str, list[tuple[float, int, int]]] = {}
-    for name, number, frames, step in reader.rows(STEPS_SQL, dataset, sorted(fps)):
-        by_name.setdefault(name, []).append((frames / fps[number], number, step))
-    longest = max(
-        (seconds for of_step in by_name.values() for seconds, _, _ in of_step), default=1.0
+    by_name = grouped(
+        (name, (frames / fps[number], number, step))
+        for name, number, frames, step in reader.rows(STEPS_SQL, dataset, sorted(fps))
     )
+    longest, *_ = max(chain.from_iterable(by_name.values()), default=(1.0,))
     ends = (0.0, charts.nice_ends([0.0, longest])[1])
     in_order = sorted(
         by_name, key=lambda name: (np.median([step for *_, step in by_name[name]]), name)

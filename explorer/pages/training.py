@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 from functools import partial
+from itertools import chain
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -90,10 +91,9 @@ def page(visit: Visiting, run: Annotated[list[str] | None, Query()] = None) -> H
 
 def panels(curves: dict[str, dict[str, list[tuple[int, float]]]]) -> list[dict[str, Any]]:
     """A chart for each kind of curve that any of the runs has, all of them over the same steps."""
-    titles = list(dict.fromkeys(title for of_run in curves.values() for title in of_run))
-    steps = 1 + max(
-        (points[-1][0] for of_run in curves.values() for points in of_run.values()), default=0
-    )
+    titles = list(dict.fromkeys(chain.from_iterable(curves.values())))
+    all_points = chain.from_iterable(of_run.values() for of_run in curves.values())
+    steps = 1 + max((points[-1][0] for points in all_points), default=0)
     shown_panels = []
     for title in titles:
         lines = []
@@ -102,9 +102,8 @@ def panels(curves: dict[str, dict[str, list[tuple[int, float]]]]) -> list[dict[s
             lines.append(
                 Curve(f"run {k}", [s for s, _ in points], [v for _, v in points], f"line model{k}")
             )
-        low, high = charts.nice_ends(
-            [0.0, *(v for line in lines for v in line.values if v is not None)]
-        )
+        values = chain.from_iterable(line.values for line in lines)
+        low, high = charts.nice_ends([0.0, *(v for v in values if v is not None)])
         shown_panels.append(
             {
                 "title": title,
@@ -167,19 +166,20 @@ def differences(configs: list[str]) -> tuple[list[tuple[str, list[str | None]]],
     """
     settings = [dict(_flat(json.loads(config or "{}"))) for config in configs]
     names = sorted(set().union(*settings))
-    rows = [(name, [of_run.get(name) for of_run in settings]) for name in names]
-    differ = [(name, values) for name, values in rows if len(set(values)) > 1]
-    return differ, len(rows) - len(differ)
+    differ = []
+    for name in names:
+        values = [of_run.get(name) for of_run in settings]
+        if len(set(values)) > 1:
+            differ.append((name, values))
+    return differ, len(names) - len(differ)
 
 
 def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     """The settings of a configuration by their dotted names; lists are one value."""
     if isinstance(value, dict) and value:
-        return [
-            item
-            for key, inner in value.items()
-            for item in _flat(inner, f"{name}.{key}" if name else str(key))
-        ]
+        prefix = f"{name}." if name else ""
+        inner_settings = (_flat(inner, f"{prefix}{key}") for key, inner in value.items())
+        return [*chain.from_iterable(inner_settings)]
     return [(name, json.dumps(value, ensure_ascii=False))]
 
 

@@ -10,7 +10,7 @@ from pipeline.stage import Output, Stage, StageContext
 def run(context: StageContext) -> Output:
     rows = []
     for episode in context.signals():
-        measured = vars(measures(episode.signals())).items()
+        measured = vars(measures(episode)).items()
         columns = {
             name: value.tolist() if isinstance(value, np.ndarray) else value
             for name, value in measured
@@ -20,7 +20,9 @@ def run(context: StageContext) -> Output:
             "episode_index": episode.episode_index,
             "chunk": context.chunk,
         }
-        rows.append(key | columns | {"camera": episode.camera, "end_phash": int(episode.phash[-1])})
+        rows.append(
+            key | columns | {"camera": episode.views[0], "end_phash": int(episode.phash[-1])}
+        )
     return Output({"demonstration_measures": TABLES["demonstration_measures"].rows(rows)})
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from annotate.progress import CODE_VERSION
-from core.domain.label import Label, Labelled
+from core.domain.label import Label
 from core.domain.label_run import choose_active, human_run
 from core.tables import TABLES
 from pipeline.labelled import (
@@ -44,7 +44,7 @@ def run(context: StageContext) -> Output:
             "label_quality": quality_table(place, labelled, is_inspected=build.annotator == "vlm"),
             "label_disagreement": _disagreement(context, place, labelled, other_labels),
         }
-    ends = [float(episode.label.progress[-1]) for episode in labelled]
+    ends = [float(label.progress[-1]) for _, label in labelled]
     numbers = {
         "label_run": place.label_run,
         "episodes": len(ends),
@@ -65,10 +65,10 @@ def _with_progress(context: StageContext, labels: Mapping[int, Label]) -> list[L
         ends_at = None
         # A failed run may be known to have come as far as another run had at one of its frames: its label ends there
         if label.as_far_as is not None:
-            curve = labelled[label.as_far_as.episode_index].label.progress
-            ends_at = float(curve[label.as_far_as.frame_index])
+            _, shown_label = labelled[label.as_far_as.episode_index]
+            ends_at = float(shown_label.progress[label.as_far_as.frame_index])
         if label.has_progress:
-            labelled[episode.episode_index] = Labelled(episode, label)
+            labelled[episode.episode_index] = episode, label
         else:
             labelled[episode.episode_index] = with_progress(episode, label, config, ends_at=ends_at)
     return [labelled[episode.episode_index] for episode in episodes]
@@ -97,12 +97,12 @@ def _disagreement(
         episode_of_row = table["episode_index"].to_numpy()
         progress_of_row = table["progress"].to_numpy()
         for other_run in runs:
-            for episode in labelled:
-                index = episode.signals.episode_index
+            for signals, label in labelled:
+                index = signals.episode_index
                 theirs = progress_of_row[(run_of_row == other_run) & (episode_of_row == index)]
                 # Else the other run has no label of it, or one of another length
-                if len(theirs) == len(episode.label.progress):
-                    difference = float(np.abs(theirs - episode.label.progress).mean())
+                if len(theirs) == len(label.progress):
+                    difference = float(np.abs(theirs - label.progress).mean())
                     rows.append(
                         place.of(index) | {"other_run": other_run, "mean_difference": difference}
                     )

@@ -34,11 +34,12 @@ others AS (
   SELECT episode_index, camera, list(other ORDER BY other) AS others FROM distances WHERE distance >= $3 GROUP BY ALL),
 unlike AS (
   SELECT episode_index, map_from_entries(list({'k': camera, 'v': others})) AS unlike FROM others GROUP BY 1)
-SELECT e.episode_index, e.fps, e.task, e.cameras, s.split, sizes, reasons, unlike
+SELECT e.dataset, e.episode_index, e.chunk, e.fps, e.num_frames, e.task, e.success, e.cameras, s.split,
+  sizes, reasons, unlike
 FROM episodes e JOIN splits s USING (dataset, episode_index) LEFT JOIN active_runs a USING (dataset, episode_index)
 LEFT JOIN words w ON w.episode_index = e.episode_index AND w.label_run = a.label_run
 LEFT JOIN sizes z ON z.episode_index = e.episode_index LEFT JOIN unlike u ON u.episode_index = e.episode_index
-WHERE e.dataset = $1 AND e.chunk = $2 AND e.status = 'ok' ORDER BY 1"""
+WHERE e.dataset = $1 AND e.chunk = $2 AND e.status = 'ok' ORDER BY 2"""
 
 
 def run(context: StageContext) -> Output:
@@ -76,22 +77,18 @@ def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int) -> Iterator[L
     labels = labels_of(lake.con, build.name, chunk, whole=True)
     max_px = build.stages.shards.picture_max_px
     for facts in lake.dicts(LABELLED_SQL, [build.name, chunk, UNLIKE_BITS]):
-        episode_index = facts["episode_index"]
-        label = labels.get(episode_index)
+        episode = episode_from_row(facts)
+        label = labels.get(episode.episode_index)
         sizes = dict[str, tuple[int, int]](facts["sizes"] or ())
         if label is None:
             continue
         yield LabelledEpisode(
-            dataset=build.name,
-            episode_index=episode_index,
-            chunk=chunk,
-            split=facts["split"],
-            cameras={
+            episode=episode,
+            label=label.with_task(episode.task),
+            picture_sizes={
                 camera: _size_in_shards(*sizes.get(camera, (0, 0)), max_px)
-                for camera in facts["cameras"]
+                for camera in episode.cameras
             },
-            fps=facts["fps"],
-            label=label.with_task(facts["task"]),
             reasons=dict(facts["reasons"] or ()),
             unlike_cameras={
                 camera: tuple(other_cameras) for camera, other_cameras in facts["unlike"] or ()

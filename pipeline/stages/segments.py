@@ -29,14 +29,14 @@ from pipeline.labelled import (
     with_progress,
 )
 from pipeline.pictures import segments_figure
-from pipeline.reading import EpisodeSignals, by_task, task_signals
+from pipeline.reading import by_task, task_signals
 from pipeline.stage import Output, Stage, StageContext
 from pipeline.vlm_chunk import Album, ChunkAnswers, ChunkModel, albums, episode_view
 
 type AnnotatedChunk = ChunkAnswers[Label]
 
 
-def by_motion(context: StageContext, episodes: Sequence[EpisodeSignals]) -> AnnotatedChunk:
+def by_motion(context: StageContext, episodes: Sequence[Signals]) -> AnnotatedChunk:
     """The `motion` annotator. The episodes of one task are labelled together."""
     signals = [
         signals for of_task in by_task(episodes).values() for signals in task_signals(of_task)
@@ -50,7 +50,7 @@ def by_motion(context: StageContext, episodes: Sequence[EpisodeSignals]) -> Anno
     return ChunkAnswers(labels)
 
 
-def by_native(context: StageContext, episodes: Sequence[EpisodeSignals]) -> AnnotatedChunk:
+def by_native(context: StageContext, episodes: Sequence[Signals]) -> AnnotatedChunk:
     """The `native` annotator: spans that the source brings. Episodes without usable ones are labelled by motion."""
     labels = {}
     findings = []
@@ -83,7 +83,7 @@ def by_native(context: StageContext, episodes: Sequence[EpisodeSignals]) -> Anno
     return ChunkAnswers(labels, findings, numbers=numbers)
 
 
-def native_label(episode: EpisodeSignals, chunk_episodes: Container[int]) -> Label:
+def native_label(episode: Signals, chunk_episodes: Container[int]) -> Label:
     """The label of the source's steps. Raises ValueError for those that cannot be the steps of the episode.
 
     chunk_episodes: the episodes of the chunk; a run of another one does not show how far a failed run came.
@@ -100,7 +100,7 @@ def native_label(episode: EpisodeSignals, chunk_episodes: Container[int]) -> Lab
     return replace(label, plan=record.plan or label.plan, steps_from=record.steps_from)
 
 
-def by_vlm(context: StageContext, unlabelled: Sequence[EpisodeSignals]) -> AnnotatedChunk:
+def by_vlm(context: StageContext, unlabelled: Sequence[Signals]) -> AnnotatedChunk:
     """The `vlm` annotator. It is asked about some runs of each task, and the others follow these.
 
     Where motion would cut is a hint for it.
@@ -109,7 +109,8 @@ def by_vlm(context: StageContext, unlabelled: Sequence[EpisodeSignals]) -> Annot
     episodes = {episode.episode_index: episode for episode in unlabelled}
 
     def curve_of(episode_index: int, label: Label) -> np.ndarray:
-        return with_progress(episodes[episode_index], label, stages.progress).label.progress
+        _, labelled = with_progress(episodes[episode_index], label, stages.progress)
+        return labelled.progress
 
     views = _views(context, unlabelled)
     model = ChunkModel[Label](context)
@@ -149,18 +150,17 @@ def by_vlm(context: StageContext, unlabelled: Sequence[EpisodeSignals]) -> Annot
 
 
 def _views(
-    context: StageContext, episodes: Sequence[EpisodeSignals]
+    context: StageContext, episodes: Sequence[Signals]
 ) -> dict[int, tuple[Album, EpisodeView]]:
     """The pictures of some episodes, and each episode as the model sees it."""
     views = {}
     for episode, album in albums(context, episodes):
         # Each episode by itself: the hints are to depend on nothing but the episode
-        signals = episode.signals()
         config = context.build.stages.motion
-        [by_motion_alone] = motion.annotate([signals], config)
+        [by_motion_alone] = motion.annotate([episode], config)
         motion_cuts = tuple(by_motion_alone.cuts)
         view = episode_view(
-            context.dataset, episode, album, episode.task, motion_cuts, moments_of(signals, config)
+            context.dataset, episode, album, episode.task, motion_cuts, moments_of(episode, config)
         )
         views[episode.episode_index] = album, view
     return views

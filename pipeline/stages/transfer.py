@@ -9,8 +9,8 @@ import numpy as np
 from annotate.motion.observe import Signals
 from annotate.progress import CODE_VERSION as PROGRESS_VERSION
 from annotate.progress import progress
-from annotate.transfer import Transferred, annotate
-from core.domain.label import Label, Labelled, check_tiling
+from annotate.transfer import Reference, Transferred, annotate
+from core.domain.label import Label, check_tiling
 from ingest.episode import Finding
 from pipeline.config import DatasetBuild
 from pipeline.labelled import (
@@ -21,7 +21,7 @@ from pipeline.labelled import (
     quality_table,
 )
 from pipeline.pictures import segments_figure
-from pipeline.reading import EpisodeSignals, by_task, signals_of, task_signals
+from pipeline.reading import by_task, signals_of, task_signals
 from pipeline.stage import Output, Stage, StageContext
 from pipeline.stages.segments import native_label
 from warehouse.lake import Lake
@@ -37,9 +37,9 @@ NO_PICTURES = (
 class ShownTask:
     """The episodes of one task in a chunk, as annotators are given them; `references` are of the whole dataset."""
 
-    episodes: Sequence[EpisodeSignals]
+    episodes: Sequence[Signals]
     signals: Sequence[Signals]
-    references: Sequence[Labelled[Signals]]
+    references: Sequence[Reference]
 
     @property
     def sees_pictures(self) -> bool:
@@ -47,7 +47,7 @@ class ShownTask:
 
 
 def shown_tasks(
-    lake: Lake, build: DatasetBuild, of_chunk: Iterable[EpisodeSignals]
+    lake: Lake, build: DatasetBuild, of_chunk: Iterable[Signals]
 ) -> Iterator[ShownTask]:
     """The tasks of a chunk that a reference shows; `of_chunk`: its measurements. Raises UserError.
 
@@ -66,7 +66,7 @@ def shown_tasks(
 def shown_task(
     lake: Lake,
     build: DatasetBuild,
-    episodes: Sequence[EpisodeSignals],
+    episodes: Sequence[Signals],
     labels: Mapping[int, tuple[int, Label | None]],
 ) -> ShownTask:
     """Episodes of a task and its references, none or some, with what pictures show of them. Raises UserError.
@@ -74,28 +74,29 @@ def shown_task(
     labels: as `references_of` gives them.
     """
     measured = signals_of(lake, build.name, {index: chunk for index, (chunk, _) in labels.items()})
-    candidates = [
-        (signals, _reference(signals, labels[signals.episode_index][1], build))
-        for signals in measured
+    reference_labels = [
+        _reference_label(signals, labels[signals.episode_index][1], build) for signals in measured
     ]
     # The stage that makes the label says what does not fit: correction_outdated, bad_steps
-    labelled = [(signals, reference) for signals, reference in candidates if reference is not None]
-    embedded_episodes = _with_pictures(
-        lake, build, [*episodes, *(signals for signals, _ in labelled)]
-    )
-    references = [
-        replace(reference, signals=embedded_signals)
-        for (_, reference), embedded_signals in zip(
-            labelled, embedded_episodes[len(episodes) :], strict=True
-        )
+    fitting = [
+        (signals, label)
+        for signals, label in zip(measured, reference_labels, strict=True)
+        if label is not None
     ]
+    embedded_episodes = _with_pictures(
+        lake, build, [*episodes, *(signals for signals, _ in fitting)]
+    )
+    embedded_references = embedded_episodes[len(episodes) :]
+    fitting_labels = [label for _, label in fitting]
+    references = list(zip(embedded_references, fitting_labels, strict=True))
     return ShownTask(episodes, embedded_episodes[: len(episodes)], references)
 
 
-def _reference(
-    signals: EpisodeSignals, label: Label | None, build: DatasetBuild
-) -> Labelled[Signals] | None:
-    """None: the label does not fit the episode. label: None: it is the steps that the source brings."""
+def _reference_label(signals: Signals, label: Label | None, build: DatasetBuild) -> Label | None:
+    """A reference's label, with progress; None: it does not fit the episode.
+
+    label: None: it is the steps that the source brings.
+    """
     try:
         if label is None:
             label = native_label(signals, chunk_episodes=())
@@ -112,12 +113,10 @@ def _reference(
         None,
         signals.state,
     )
-    return Labelled(signals.signals(), replace(label, progress=curve))
+    return replace(label, progress=curve)
 
 
-def _with_pictures(
-    lake: Lake, build: DatasetBuild, episodes: Sequence[EpisodeSignals]
-) -> list[Signals]:
+def _with_pictures(lake: Lake, build: DatasetBuild, episodes: Sequence[Signals]) -> list[Signals]:
     """Episodes with what an encoder saw of them, where it looked at most; else with their tiny pictures."""
     tiny = task_signals(episodes)
     # What it saw for an earlier build is there to be searched; labels are those of this build
@@ -163,7 +162,7 @@ def run(context: StageContext) -> Output:
             continue
         check_tiling(label.segments, len(signals.change), label.num_planned)
         alignments[signals.episode_index] = alignment
-        labelled.append(Labelled(signals, label))
+        labelled.append((signals, label))
 
     tables = label_tables(place, labelled, curves=True) | {
         "label_quality": quality_table(place, labelled),
@@ -175,12 +174,12 @@ def run(context: StageContext) -> Output:
     )
 
 
-def _transferred(context: StageContext) -> list[tuple[EpisodeSignals, Transferred]]:
+def _transferred(context: StageContext) -> list[tuple[Signals, Transferred]]:
     """Each episode that is no reference itself, with what it is like, in order."""
     build = context.build
     results = []
     for task in shown_tasks(context.lake, build, context.signals()):
-        references = {reference.signals.episode_index for reference in task.references}
+        references = {signals.episode_index for signals, _ in task.references}
         # References stand among the episodes, too: they show what is usual for the task
         labelled = annotate(
             task.signals, task.references, build.stages.transfer, build.stages.motion

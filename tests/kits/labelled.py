@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from annotate.samples.labelled_episode import LabelledEpisode
+from core.domain.episode import Episode
 from core.domain.label import DONE, IDLE, Label, Segment
 
 STEPS = ("Grasp the cup", "Place the cup")
@@ -36,9 +37,10 @@ def episode(
     curve = np.interp(np.arange(n), [0, *(s.end_frame - 1 for s in segments)], [0.0, *ends]).astype(
         np.float32
     )
+    facts = Episode("d", index, 0, fps, n, task, None, split, cameras)
     sizes = dict.fromkeys(cameras, (256, 256))
     label = Label(segments, 2, steps, curve, task=task, label_run="run")
-    return LabelledEpisode("d", index, 0, split, sizes, fps, label)
+    return LabelledEpisode(facts, label, sizes)
 
 
 def relabelled(e: LabelledEpisode, **changes: Any) -> LabelledEpisode:

@@ -32,7 +32,7 @@ def runs(count: int = 6) -> Labels:
         )  # 60 frames
         for e in range(count)
     ]
-    return {(e.dataset, e.episode_index): e for e in episodes_made}
+    return {e.episode.key: e for e in episodes_made}
 
 
 def write_shards(root: Path, labels: Labels) -> list[Path]:
@@ -45,12 +45,12 @@ def write_shards(root: Path, labels: Labels) -> list[Path]:
 
 def _shard_episode(e: LabelledEpisode, rows: Sequence[dict]) -> EntryContent:
     episode_rows = [
-        r for r in rows if r["episode_index"] == e.episode_index and r["family"] in FAMILIES
+        r for r in rows if r["episode_index"] == e.episode.episode_index and r["family"] in FAMILIES
     ]
     pictures = {}
     for picture in (p for row in episode_rows for p in row["pictures"]):
         bar_picture = bar(float(e.label.progress[picture["frame_index"]]))
-        pictures[picture_name(e.episode_index, picture)] = cv2.imencode(".jpg", bar_picture)[
-            1
-        ].tobytes()
-    return EntryContent("d", e.episode_index, episode_rows, pictures)
+        pictures[picture_name(e.episode.episode_index, picture)] = cv2.imencode(
+            ".jpg", bar_picture
+        )[1].tobytes()
+    return EntryContent("d", e.episode.episode_index, episode_rows, pictures)

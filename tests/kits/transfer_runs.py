@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from annotate.motion.observe import GripperCurve, Signals
-from core.domain.label import STEP, Label, Labelled, Segment
+from annotate.transfer import Reference
+from core.domain.label import STEP, Label, Segment
 
 FPS = 20.0
 GRASPS_AT = 0.4
@@ -74,7 +75,7 @@ def steps_of(phases: np.ndarray) -> list[Segment]:
 
 def shown_by(
     phases: np.ndarray, episode: int, segments: Sequence[Segment] | None = None
-) -> Labelled[Signals]:
+) -> Reference:
     """A reference whose progress is its phase."""
     label = Label(segments or steps_of(phases), len(PLAN), PLAN, phases)
-    return Labelled(run_along(phases, episode), label)
+    return run_along(phases, episode), label

@@ -78,11 +78,9 @@ def test_the_curve_has_the_scores_that_eval_gives_and_the_model_can_be_loaded(
     assert set(curve[-1].extra) == {"held_out_mae", "held_out_voc", "held_out_coverage"}
     # The last model is what proccorpus eval scores, on the very episodes that were chosen.
     episodes = held_out(lake, release, ("val",), choice=SampleChoice(most=3))
-    assert len({e.episode_index for e in episodes} & {4, 5, 6, 7, 8}) == len(episodes) == 3
+    assert len({e.episode.episode_index for e in episodes} & {4, 5, 6, 7, 8}) == len(episodes) == 3
     answers, _ = predict(local_runner(RunnerConfig(str(folder)), folder), episodes)
-    scores = evaluate(
-        "m", "b", episodes, label_of, lambda e: answers[e.dataset, e.episode_index]
-    ).scores
+    scores = evaluate("m", "b", episodes, label_of, lambda e: answers[e.key]).scores
     for name in ("mae", "voc"):
         assert curve[-1].extra[f"held_out_{name}"] == pytest.approx(
             scores[ALL, name].value, abs=1e-6

@@ -242,7 +242,8 @@ def train_laptop(
     torch.manual_seed(seed)
     model = fitted_model(config, episodes, min(config.most_frames, max(e.shown for e in episodes)))
     times = replace(clock, encoded_cpu_s=encoded_cpu_s)
-    return _learn(lake, release, recipe, on_step, model, encoder, episodes, times, {})
+    training = LaptopTraining(lake, release, recipe, on_step, model, encoder, episodes, times=times)
+    return training.run()
 
 
 def fitted_model(
@@ -253,20 +254,28 @@ def fitted_model(
     model.normalise_by(np.concatenate([e.numbers[0] for e in episodes]))
     # Every n-th picture in all views, beside those of its episode's first in the same view
     stride = -(-sum(e.numbers.shape[0] * e.numbers.shape[1] for e in episodes) // MOST_COMPARED)
-    views = [
-        (view[::stride], view[:1], e.label[::stride], k)
-        for k, e in enumerate(episodes)
-        for view in e.numbers
-    ]
-    parts = [
-        (view, first.repeat(len(view), 0), label, np.full(len(view), k))
-        for view, first, label, k in views
-    ]
-    numbers, first, label, run = (
-        torch.from_numpy(np.concatenate(of_all)) for of_all in zip(*parts, strict=True)
+    numbers: list[np.ndarray] = []
+    first_numbers: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    runs: list[np.ndarray] = []
+    for k, e in enumerate(episodes):
+        for view in e.numbers:
+            chosen = view[::stride]
+            numbers.append(chosen)
+            first_numbers.append(view[:1].repeat(len(chosen), 0))
+            labels.append(e.label[::stride])
+            runs.append(np.full(len(chosen), k))
+    model.ood.fit(
+        model.normalised(_joined(numbers)),
+        model.normalised(_joined(first_numbers)),
+        _joined(labels),
+        _joined(runs),
     )
-    model.ood.fit(model.normalised(numbers), model.normalised(first), label, run)
     return model
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(arrays))
 
 
 def adapt_laptop(
@@ -308,7 +317,10 @@ def adapt_laptop(
     facts_of_card |= {**facts, "adapted_from": folder.name}
     episodes = [new] * max(1, len(former_episodes)) + former_episodes
     times = replace(clock, encoded_cpu_s=encoded_cpu_s)
-    return _learn(lake, release, recipe, on_step, model, encoder, episodes, times, facts_of_card)
+    training = LaptopTraining(
+        lake, release, recipe, on_step, model, encoder, episodes, times, facts_of_card
+    )
+    return training.run()
 
 
 def _started(resume: bool) -> TrainingTimes:
@@ -333,60 +345,80 @@ def _of_release(
     )
 
 
-def _learn(
-    lake: Lake,
-    release: Release,
-    recipe: Recipe,
-    on_step: Callable[[Point], None],
-    model: LaptopModel,
-    encoder: Encoder,
-    episodes: Sequence[EncodedPictures],
-    times: TrainingTimes,
-    card_fields: Mapping[str, Any],
-) -> TrainingRun:
-    """The recipe's steps on clips; the model is saved, the run recorded. `card_fields` is for the card. Raises
-    TrainingError."""
-    train = recipe.train
-    run = training_run_id(recipe, release)
-    if train.steps is None:
-        raise TrainingError(
-            f"recipe {recipe.name}: a laptop model learns for train.steps, not for epochs"
+@dataclass(frozen=True)
+class LaptopTraining:
+    """A model that is to learn by a recipe's steps from some episodes. `card_fields`: further ones of its card."""
+
+    lake: Lake
+    release: Release
+    recipe: Recipe
+    on_step: Callable[[Point], None]
+    model: LaptopModel
+    encoder: Encoder
+    episodes: Sequence[EncodedPictures]
+    times: TrainingTimes
+    card_fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self) -> TrainingRun:
+        """Learn from clips, save the model and record the run. Raises TrainingError."""
+        train = self.recipe.train
+        if train.steps is None:
+            raise TrainingError(
+                f"recipe {self.recipe.name}: a laptop model learns for train.steps, not for epochs"
+            )
+        run = training_run_id(self.recipe, self.release)
+        negatives = self.recipe.data.negatives
+        source = ClipSource(self.episodes, self.model.frames, negatives, train.seed)
+        curve = self._learn(source, train.steps)
+        num_samples = train.steps * train.batch
+        num_parameters = sum(p.numel() for p in self.model.parameters())
+        card = make_card(self.lake, self.release, self.recipe, run) | {
+            "head": {"pooling": "laptop"},
+            "parameters": num_parameters,
+            "samples": num_samples,
+            "left_out": 0,
+            "final": asdict(curve[-1]),
+            "negatives": dict(source.counts),
+            **self._costs(),
+        }
+        folder = run_folder(self.lake.workspace, run)
+        with whole_folder(folder) as half:
+            save_laptop(self.model, self.encoder, half, card | dict(self.card_fields))
+            (half / "curve.json").write_text(json.dumps([asdict(p) for p in curve]) + "\n")
+        record(self.lake, run, self.release, self.recipe, curve)
+        duration_s = time.monotonic() - self.times.start_s
+        return TrainingRun(run, folder, tuple(curve), num_parameters, num_samples, duration_s)
+
+    def _learn(self, source: ClipSource, steps: int) -> list[Point]:
+        """The curve of the steps."""
+        train = self.recipe.train
+        self.model.to("cuda" if torch.cuda.is_available() else "cpu").train()
+        optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=train.lr,
+            weight_decay=train.weight_decay,
+            betas=(0.9, train.beta2),
         )
-    model.to("cuda" if torch.cuda.is_available() else "cpu").train()
-    source = ClipSource(episodes, model.frames, recipe.data.negatives, train.seed)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=train.lr, weight_decay=train.weight_decay, betas=(0.9, train.beta2)
-    )
-    curve: list[Point] = []
-    with one_thread():
-        for step in range(train.steps):
-            curve.append(learn_step(model, optimizer, source, recipe, step, train.steps))
-            on_step(curve[-1])
-    model.eval()
-    runs = {e.key: e for e in episodes}.values()
-    parameters = sum(p.numel() for p in model.parameters())
-    samples = train.steps * train.batch
-    card = make_card(lake, release, recipe, run) | {
-        "head": {"pooling": "laptop"},
-        "parameters": parameters,
-        "samples": samples,
-        "left_out": 0,
-        "final": asdict(curve[-1]),
-        "negatives": dict(source.counts),
-        "runs": len(runs),
-        "pictures": sum(len(e.frames) for e in runs),
-        "cpu_s": {
-            "encoder": round(times.encoded_cpu_s - times.start_cpu_s, 1),
-            "steps": round(time.process_time() - times.encoded_cpu_s, 1),
-        },
-    }
-    folder = run_folder(lake.workspace, run)
-    with whole_folder(folder) as half:
-        save_laptop(model, encoder, half, card | dict(card_fields))
-        (half / "curve.json").write_text(json.dumps([asdict(p) for p in curve]) + "\n")
-    record(lake, run, release, recipe, curve)
-    duration_s = time.monotonic() - times.start_s
-    return TrainingRun(run, folder, tuple(curve), parameters, samples, duration_s)
+        curve: list[Point] = []
+        with one_thread():
+            for step in range(steps):
+                curve.append(learn_step(self.model, optimizer, source, self.recipe, step, steps))
+                self.on_step(curve[-1])
+        self.model.eval()
+        return curve
+
+    def _costs(self) -> dict[str, Any]:
+        """What was learnt from, and the CPU's time, as the card has them."""
+        runs = {e.key: e for e in self.episodes}.values()
+        cpu_s = {
+            "encoder": round(self.times.encoded_cpu_s - self.times.start_cpu_s, 1),
+            "steps": round(time.process_time() - self.times.encoded_cpu_s, 1),
+        }
+        return {
+            "runs": len(runs),
+            "pictures": sum(len(e.frames) for e in runs),
+            "cpu_s": cpu_s,
+        }
 
 
 def learn_step(

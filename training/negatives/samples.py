@@ -18,6 +18,7 @@ from training.data import Unread, unread
 from training.negatives.windows import Instructions, draw_kind, draw_speed, shown_of, window_places
 from training.recipe import AS_RECORDED, OTHER_TASK, NegativesConfig
 from warehouse.lake import Lake
+from warehouse.lake.episodes import usable_episodes
 from warehouse.lake.sql import open_for_users
 from warehouse.lake.stored import dataset_gates, labels_of
 from warehouse.releases.release import Release
@@ -27,16 +28,9 @@ Row = Mapping[str, Any]
 # By dataset and episode
 Labels = Mapping[tuple[str, int], LabelledEpisode]
 
-EPISODES = """
-SELECT episode_index, chunk, fps, task, cameras FROM episodes
-WHERE dataset = $dataset AND list_contains($episodes, episode_index) AND status = 'ok' ORDER BY 1
-"""
 
-
-def read_labels(
-    lake: Lake, release: Release, shards: Sequence[Path], split: str = "train"
-) -> Labels:
-    """The episodes that lie in some shards of a split, by their labels at the release's snapshot; those without one
+def read_labels(lake: Lake, release: Release, shards: Sequence[Path]) -> Labels:
+    """The episodes that lie in some shards, by their labels at the release's snapshot; those without one
     are missing. Four bytes for each frame, and the names of segments. Raises ShardError."""
     con = open_for_users(lake.workspace, release.snapshot)
     episodes: dict[str, set[int]] = {}
@@ -49,16 +43,14 @@ def read_labels(
     for dataset, of_dataset in sorted(episodes.items()):
         indices = sorted(of_dataset)
         stored = labels_of(con, dataset, episodes=indices, whole=True)
-        rows = con.execute(EPISODES, {"dataset": dataset, "episodes": indices}).fetchall()
-        for index, chunk, fps, task, cameras in rows:
-            label = stored.get(index)
+        condition = "dataset = ? AND list_contains(?, episode_index)"
+        for episode in usable_episodes(con, condition, [dataset, indices]):
+            label = stored.get(episode.episode_index)
             if label is None or not label.has_progress:
                 continue
             # Names are used as far as samples use them
-            label = label.with_task(task).with_gate(gates[dataset])
-            sizes: dict[str, tuple[int, int]] = dict.fromkeys(cameras or (), (0, 0))
-            e = LabelledEpisode(dataset, index, chunk, split, sizes, fps, label)
-            labels[dataset, index] = e
+            label = label.with_task(episode.task).with_gate(gates[dataset])
+            labels[episode.key] = LabelledEpisode(episode, label, picture_sizes={})
     return labels
 
 

@@ -22,6 +22,7 @@ from av.error import FFmpegError
 
 from core.domain.episode import Episode
 from core.errors import UserError
+from core.values import grouped
 from ingest.episode import TimedPicture
 from ingest.formats.lerobot import holds_other_episodes
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, VideoError
@@ -113,11 +114,9 @@ class VideoFile:
 def plan_files(camera: str, clips: Iterable[Clip]) -> list[VideoFile]:
     """The files of one camera in the order of their first episodes."""
     # The clips of one file of the source go together; a clip without a file is a group of its own
-    groups: dict[tuple[str, str | int], list[Clip]] = {}
-    for clip in clips:
-        groups.setdefault(
-            (clip.episode.dataset, clip.uri or clip.episode.episode_index), []
-        ).append(clip)
+    groups = grouped(
+        ((clip.episode.dataset, clip.uri or clip.episode.episode_index), clip) for clip in clips
+    )
     files: list[VideoFile] = []
     for group in groups.values():
         # A whole file keeps the source's order of episodes, so its bytes can be copied

@@ -9,6 +9,7 @@ from typing import Any
 
 from core.errors import UserError
 from core.names import did_you_mean
+from core.values import grouped
 from ingest.reasons import REASONS
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
@@ -123,14 +124,12 @@ def stretches_with(
     accepted. Raises UserError: there is no such check."""
     for check in checks:
         check_known(check)
-    stretches: dict[tuple[str, int], list[tuple[int, int]]] = {}
-    for dataset, episode, start, end in lake.rows(
+    rows = lake.rows(
         "SELECT DISTINCT dataset, episode_index, start_frame, end_frame FROM checks "
         "WHERE list_contains(?, check_name) AND NOT is_accepted ORDER BY ALL",
         [list(checks)],
-    ):
-        stretches.setdefault((dataset, episode), []).append((start, end))
-    return stretches
+    )
+    return grouped(((dataset, episode), (start, end)) for dataset, episode, start, end in rows)
 
 
 def in_words(counts: dict[str, int]) -> str:

@@ -439,68 +439,86 @@ def _other_columns(table: Table, stored: pa.Schema) -> str:
 
 
 def _faults_of_rows(query_rows: Callable[[str], list[tuple]], table: Table, clause: str) -> Faults:
-    """Of rows of a table that fit a condition, by what answers queries.
+    """How many rows of a table fit a condition, and what is wrong with them, by what answers queries.
 
     The rows are summed up by their owner (an episode, its label, its camera), since sums of millions of rows are quick.
+    Example: five rows of `progress`, whose owner is an episode's label, in a dataset of two episodes:
+
+        episode_index  label_run  frame_index  progress
+                    0        run            0       0.0
+                    0        run            1       0.4
+                    1        run            0       0.1
+                    1        run            0       0.2    a key that stands twice
+                    1        run            1       1.7    against the condition "progress BETWEEN 0 AND 1"
+
+    The inner query makes one line an owner: episode 0 with n = 2 rows, none against the condition; episode 1 with
+    n = 3, one against it. Frames 0, 1 are all of 0 .. n - 1, so no key of episode 0 stands twice; frames 0, 0, 1 are
+    not, so one of episode 1 may. The outer query makes one line a dataset: 5 rows, 1 against the condition, and a key
+    may stand twice. Only then `_repeated` counts the keys of the dataset that do: 1.
     """
     # Whose rows they are: of the episode, and the label and camera where the table has them
     owner = tuple(c for c in ("dataset", "episode_index", "label_run") if c in table.schema.names)
     owner += ("camera",) if "camera" in table.key else ()
     key_sums, may_repeat = _key_sums(table, owner)
-    sums, rule_sums = _rules(table)
+    rule_sums, violations = _rules(table)
     if "episode_index" in owner:
         join = "LEFT JOIN listed_episodes USING (dataset, episode_index)"
     else:
         join = ""
     lines = query_rows(
-        f"SELECT dataset, sum(n)::BIGINT, bool_or({may_repeat}), {', '.join(rule_sums.values())} FROM (SELECT "
-        f"{quoted(owner)}, count(*) AS n, {', '.join(sums + key_sums)} FROM {table.name} WHERE {clause} GROUP BY ALL) "
-        f"{join} GROUP BY dataset"
+        f"SELECT dataset, sum(n)::BIGINT, bool_or({may_repeat}), {', '.join(violations.values())} FROM ("
+        f"SELECT {quoted(owner)}, count(*) AS n, {', '.join(rule_sums + key_sums)} FROM {table.name} WHERE {clause} "
+        f"GROUP BY ALL) {join} GROUP BY dataset"
     )
     count = sum(rows for _, rows, *_ in lines)
     unsure = [line[0] for line in lines if line[2]]
     repeated = _repeated(query_rows, table, unsure, clause, at_once=count < DISTINCT_AT_ONCE)
-    rule_sums = {f"rows of one key ({', '.join(table.key)})": "", **rule_sums}
+    sentences = [f"rows of one key ({', '.join(table.key)})", *violations]
     faults = {}
     for dataset, _, _, *counts in lines:
-        numbers = zip(rule_sums, [repeated.get(dataset, 0), *counts], strict=True)
-        if wrong := [f"{number} {text}" for text, number in numbers if number]:
+        numbers = zip(sentences, [repeated.get(dataset, 0), *counts], strict=True)
+        if wrong := [f"{number} {sentence}" for sentence, number in numbers if number]:
             faults[dataset] = wrong
     return count, faults
 
 
 def _rules(table: Table) -> tuple[list[str], dict[str, str]]:
-    """Sums over an owner's rows, and by sentence a sum over owners, of which there are `n` rows each, that is 0 where
-    nothing is wrong."""
+    """Sums over the rows of an owner, and violations: by sentence the SQL of how many there are in all owners' sums.
+
+    Example: the first condition of most tables is `"dataset" IS NOT NULL`. Its sum is `count(*) FILTER (NOT
+    coalesce("dataset" IS NOT NULL, true)) AS wrong_0`, and the violations of that name are `sum(wrong_0)`. Each owner
+    has `n` rows.
+    """
     # A condition that is null is not broken
     conditions = [f'"{k}" IS NOT NULL' for k in table.key] + list(table.must)
     sums = [
         f"count(*) FILTER (NOT coalesce({condition}, true)) AS wrong_{k}"
         for k, condition in enumerate(conditions)
     ]
-    rule_sums = {
+    violations = {
         f"rows against {condition}": f"sum(wrong_{k})" for k, condition in enumerate(conditions)
     }
     if "episode_index" in table.schema.names:
-        rule_sums["rows of episodes that are not listed"] = "sum(n) FILTER (known IS NULL)"
+        violations["rows of episodes that are not listed"] = "sum(n) FILTER (known IS NULL)"
     if "label_run" in table.schema.names:
         unknown = "label_run <> '' AND label_run NOT IN (FROM known_runs)"
-        rule_sums["rows of label runs that are not known"] = f"sum(n) FILTER ({unknown})"
+        violations["rows of label runs that are not known"] = f"sum(n) FILTER ({unknown})"
     if table.name == "segments":
         # The segments are one path from (0, 0) to (n, num_frames): where each ends the next one begins. So the points
         # where they begin, with the last one, are the same set as the points where they end, with the first one. Sets
-        # are compared by the sums of their members' hashes.
+        # are compared by the sums of their members' hashes. Example, of segments 0-40, 40-90 and 95-120 of 120 frames:
+        # (0, 0) (1, 40) (2, 95) and (3, 120) against (1, 40) (2, 90) (3, 120) and (0, 0): a gap at 90
         sums.append("sum(hash(segment_index::BIGINT, start_frame)) AS begins")
         sums.append("sum(hash(segment_index::BIGINT + 1, end_frame)) AS ends")
         broken = "begins + hash(n, num_frames) <> ends + hash(0::BIGINT, 0::BIGINT)"
-        rule_sums[
+        violations[
             "labels with segments that do not begin where the one before ends, or do not end with the episode"
         ] = f"count(*) FILTER ({broken})"
-    return sums, rule_sums
+    return sums, violations
 
 
 def _key_sums(table: Table, owner: tuple[str, ...]) -> tuple[list[str], str]:
-    """Sums over an owner's rows, and the condition on them that a key of the table may stand twice."""
+    """Sums over the rows of an owner, and the condition on them under which a key of the table may stand twice."""
     other_columns = set(table.key) - set(owner)
     if set(owner) == set(table.key):
         return [], "n > 1"

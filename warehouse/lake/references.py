@@ -13,6 +13,7 @@ from typing import Any
 
 from core.domain.label import Label
 from core.domain.label_run import human_run
+from core.values import grouped
 from warehouse.lake import corrections
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import segments_of
@@ -102,9 +103,7 @@ def reference_stamps(lake: LakeConnection, dataset: str) -> dict[int, str]:
         "GROUP BY ALL ORDER BY 1, 2",
         [dataset],
     )
-    facts_by_task: dict[str, list[str]] = {}
-    for task, *facts in rows:
-        facts_by_task.setdefault(task, []).append(json.dumps([task, *facts]))
+    facts_by_task = grouped((task, json.dumps([task, *facts])) for task, *facts in rows)
     tasks = lake.rows(
         "SELECT DISTINCT f.chunk, coalesce(j.same_as, f.task) FROM episode_facts f "
         "LEFT JOIN current_joined_tasks j ON j.dataset = f.dataset AND j.task = f.task "

@@ -19,6 +19,7 @@ import numpy as np
 from core.domain.label import EpisodeFrame, Label, Segment, StatedEnd
 from core.domain.label_run import GateCounts, LabelGate
 from core.paths import Workspace
+from core.pictures import decode_stored
 from ingest.signals.gripper import GripperSignal, signal_from_row
 from warehouse.lake.connection import has
 from warehouse.lake.lake import Lake
@@ -366,8 +367,4 @@ def load_keyframe(
     workspace: Workspace, sha256: str, read_mode: int = cv2.IMREAD_COLOR_RGB
 ) -> np.ndarray:
     """A picture by its name: RGB uint8 [h, w, 3], or as OpenCV is told to read it."""
-    picture = cv2.imdecode(
-        np.frombuffer(workspace.keyframe(sha256).read_bytes(), np.uint8), read_mode
-    )
-    assert picture is not None, f"keyframe {sha256} is no picture"
-    return picture
+    return decode_stored(workspace.keyframe(sha256).read_bytes(), f"keyframe {sha256}", read_mode)

@@ -50,7 +50,8 @@ def test_samples_differ_with_the_seed_and_between_episodes():
     assert first == moments(rows(episode()))
     assert first != moments(rows(episode(), config=SamplesConfig(seed=1)))
     assert first != moments(rows(episode(1)))
-    assert first != moments(rows(replace(episode(), dataset="e")))
+    of_other_dataset = replace(episode().episode, dataset="e")
+    assert first != moments(rows(replace(episode(), episode=of_other_dataset)))
 
 
 # Quota and time

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.observe import Signals
 from annotate.transfer import BY_PICTURES, Transferred, annotate, suggested
-from core.domain.label import Label, Labelled, check_tiling
+from core.domain.label import Label, check_tiling
 from tests.kits.motion_runs import episodes, tilings
 from tests.kits.transfer_runs import FPS, PLAN, cuts_of, pace, run_along, shown_by, steps_of
 
@@ -37,8 +37,9 @@ def test_labels_depend_neither_on_the_order_nor_on_references_listed_twice():
 def test_no_reference_is_refused_but_another_task_is_not_believed():
     runs = [run_along(pace(150 + 10 * k, k), k) for k in range(4)]
     other_run = run_along(pace(170, 20), 50, course=5)
-    believed = labelled(runs, [shown_by(pace(170, 20), 50)])
-    doubted = labelled(runs, [replace(shown_by(pace(170, 20), 50), signals=other_run)])
+    reference_run, label = shown_by(pace(170, 20), 50)
+    believed = labelled(runs, [(reference_run, label)])
+    doubted = labelled(runs, [(other_run, label)])
     for a, b in zip(believed, doubted, strict=True):
         assert a.label is not None
         assert b.label is not None
@@ -49,11 +50,10 @@ def test_pictures_alone_do_not_say_how_an_episode_ended():
     def seen(run):
         return replace(run, grippers=(), state=None, speed=None)
 
-    reference = shown_by(pace(190, 9), 9)
-    reference = replace(reference, signals=seen(reference.signals))
+    signals, label = shown_by(pace(190, 9), 9)
     untold, with_outcome = labelled(
         [seen(run_along(pace(200, 1), 1)), seen(run_along(pace(200, 2), 2, success=True))],
-        [reference],
+        [(seen(signals), label)],
     )
     assert untold.label is not None
     assert with_outcome.label is not None
@@ -83,7 +83,7 @@ def test_a_step_that_was_done_twice_ends_with_the_second_time():
 def test_any_signals_make_a_label_or_say_why_not(drawn: list[Signals], data: st.DataObject):
     runs = [replace(run, episode_index=k) for k, run in enumerate(drawn)]
     references = [
-        Labelled(
+        (
             run,
             Label(
                 data.draw(tilings(len(run), PLAN)),

@@ -10,13 +10,13 @@ import pytest
 from annotate.config import VlmConfig
 from annotate.model_client.tokens import ImageRule
 from annotate.motion.observe import Signals
-from annotate.vlm.cost import STRONG_SHARE, EpisodeShape, corrections, predict
+from annotate.vlm.cost import STRONG_SHARE, KeyframeSeries, corrections, predict
 from benchmarks.hand_labels import HandLabelled
 from benchmarks.vlm_bill import calls_of
 from core.domain.label import STEP, Segment
 from eval.annotators.truth import EpisodeTruth
 
-SHAPE = EpisodeShape(300, 30.0, tuple(range(0, 300, 30)), 480, 270)
+SHAPE = KeyframeSeries(300, 30.0, tuple(range(0, 300, 30)), 480, 270)
 
 
 # Pictures
@@ -88,7 +88,7 @@ def test_the_strong_model_is_asked_now_and_then():
 
 def test_a_long_episode_has_windows():
     """601 pictures, 48 in a window, neighbours sharing at least 6: 15 windows."""
-    shape = EpisodeShape(9000, 30.0, tuple(range(0, 9000, 30)), 480, 270)
+    shape = KeyframeSeries(9000, 30.0, tuple(range(0, 9000, 30)), 480, 270)
     stages = predict(VlmConfig(), [shape]).stages
     assert stages["segment"].calls == 15
     assert "refine" not in stages

@@ -230,7 +230,7 @@ def test_unread_answers_count_as_wrong_as_they_can_be() -> None:
     runs = one(array(0.1, NAN, NAN), array(0.1, 0.2, 0.96))
     assert worst_case(runs).predicted.tolist() == [0.1, 1.0, 0.0]
     assert answers_read(runs).tolist() == [[1, 3]]
-    assert errors.finished(runs).parts.tolist() == [
+    assert errors.finished_mcc(runs).parts.tolist() == [
         [0, 1, 1, 1]
     ]  # both unread ones on the wrong side
     assert errors.confusion(np.array([False]), np.array([False]), np.array([False])).tolist() == [

@@ -16,7 +16,7 @@ from openai import OpenAI
 
 from core.web import Access
 from eval.reward.open import open_checkpoint
-from eval.reward.scorer import Reward, Scorer, Success, together
+from eval.reward.scorer import Reward, Scorer, Success, joined_reward
 from eval.reward.stream import Window
 from eval.server.chat import ChatRequest, Message, task_of
 from eval.server.limits import ServerLimits
@@ -303,25 +303,25 @@ def test_several_views_are_judged_by_the_rule_that_was_asked_for():
         "side": Reward("head", 0.7, 0.45),
         "wrist": Reward("head", 0.2, 0.05),
     }
-    joined_reward = together(views)
-    assert (joined_reward.progress, joined_reward.done) == (
+    mean = joined_reward(views)
+    assert (mean.progress, mean.done) == (
         pytest.approx(0.6),
         pytest.approx(1.3 / 3),
     )
-    best = together(views, "best", SUCCESS)
+    best = joined_reward(views, "best", SUCCESS)
     assert (best.progress, best.done) == (
         0.2,
         0.05,
     )  # the farthest from the threshold, 0.4, in logits
-    near = together(views, "wrist")
+    near = joined_reward(views, "wrist")
     assert (near.progress, near.done) == (
         pytest.approx(0.8),
         0.05,
     )  # done only as far as the wrist sees it, too
     assert near.cameras == {"exo": 0.9, "side": 0.7, "wrist": 0.2}
     blind = {**views, "wrist": Reward("head", None, failure="broken")}
-    assert together(blind, "wrist").progress == pytest.approx(0.8)
-    none = together(
+    assert joined_reward(blind, "wrist").progress == pytest.approx(0.8)
+    none = joined_reward(
         dict.fromkeys(("exo", "wrist"), Reward("head", None, failure="broken")), "best", SUCCESS
     )
     assert (none.progress, none.failure) == (None, "exo: broken; wrist: broken")

@@ -91,7 +91,7 @@ def test_a_video_that_is_gone_is_a_finding(fresh: Made, tmp_path: Path):
 def test_where_the_weights_are_not_at_hand_references_alone_ask_for_nothing(
     own: Made, corpus: Lake, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(encoders, "at_hand", lambda _: None)
+    monkeypatch.setattr(encoders, "local_weights", lambda _: None)
     say(corpus)
     build = resolve(corpus, looking(own.build, when="references", encoder="mobilenet_v2"))
     assert (build.has_references, build.has_embeddings) == (True, False)

@@ -46,10 +46,10 @@ def test_episodes_are_compared_by_what_an_encoder_saw_or_by_tiny_pictures(own: M
     say(corpus)
     [task] = shown_tasks(corpus, own.build, chunk_signals(corpus, "tiny", 0))
     assert [e.episode_index for e in task.episodes] == [0], "episode 1 is of another task"
-    assert [reference.label.plan for reference in task.references] == [
+    assert [label.plan for _, label in task.references] == [
         ("Reach for the cube", "Put it on the plate")
     ]
-    compared = [*task.signals, *(reference.signals for reference in task.references)]
+    compared = [*task.signals, *(signals for signals, _ in task.references)]
     assert [len(s) for s in compared] == [24, 30]
     all_frames = list(range(30))  # five pictures a second are all of four
     assert [[list(frames) for frames, _ in s.pictures] for s in compared] == [
@@ -60,7 +60,7 @@ def test_episodes_are_compared_by_what_an_encoder_saw_or_by_tiny_pictures(own: M
     build = with_grey_embeddings(own.build)
     own.rebuild(build)
     [task] = shown_tasks(corpus, build, chunk_signals(corpus, "tiny", 0))
-    compared = [*task.signals, *(reference.signals for reference in task.references)]
+    compared = [*task.signals, *(signals for signals, _ in task.references)]
     assert [[len(frames) for frames, _ in s.pictures] for s in compared] == [[24], [30]]
     [(params,)] = corpus.rows("SELECT params FROM label_runs WHERE annotator = 'transfer'")
     assert '"encoder": "grey"' in params
@@ -72,7 +72,7 @@ def test_episodes_are_compared_by_what_an_encoder_saw_or_by_tiny_pictures(own: M
     corpus.remove("test", "episode_index = 0", [], "embeddings")
     [task] = shown_tasks(corpus, build, chunk_signals(corpus, "tiny", 0))
     assert [s.pictures for s in task.signals] == [(None,)]
-    assert [len(reference.signals.pictures) for reference in task.references] == [1]
+    assert [len(signals.pictures) for signals, _ in task.references] == [1]
     corpus.con.execute(
         "UPDATE stage_runs SET input_hash = '' WHERE stage = 'transfer' AND chunk = 0"
     )

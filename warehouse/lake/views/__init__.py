@@ -6,13 +6,13 @@ or a condition of `VALUES` below. `located.sql` makes a view of each table of st
 """
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
 from core.annotators import FROM_THE_SOURCE, follows_sql, made_by_sql
-from core.demonstration_quality import DEMONSTRATION_COLUMNS, DEMONSTRATION_SQL
+from core.demonstration_quality import SQL_VALUES
 
 FOLDER = Path(__file__).parent
 INDENT = " " * 8  # of the stored text
@@ -59,6 +59,7 @@ MOMENTS_MET = " + ".join(
 )
 
 VALUES = {
+    **SQL_VALUES,
     "FAULTY": FAULTY,
     "FOLLOWS_OTHERS": follows_sql("r.annotator", label=""),
     "FROM_THE_SOURCE": FROM_THE_SOURCE,
@@ -97,12 +98,8 @@ def read_view(name: str, file: str = "", **values: str) -> View:
     header, sql = text.split("\n\n", 1)
     header = header.replace("\n--   ", " ")
     comment, *columns = (line.removeprefix("-- ") for line in header.splitlines())
-    return View(name, comment, stored_text(sql), read_columns(columns))
-
-
-def read_columns(lines: Iterable[str]) -> dict[str, str]:
-    """What columns hold, of lines `column: what it holds`."""
-    return dict(line.strip().split(": ", 1) for line in lines)
+    described = dict(column.split(": ", 1) for column in columns)
+    return View(name, comment, stored_text(sql), described)
 
 
 def stored_text(sql: str) -> str:
@@ -110,18 +107,8 @@ def stored_text(sql: str) -> str:
     return "\n" + textwrap.indent(sql.rstrip("\n"), INDENT)
 
 
-def demonstration_view() -> View:
-    """Its SQL is put together from the parts that a demonstration is judged by (core/demonstration_quality)."""
-    columns = read_columns(DEMONSTRATION_COLUMNS.strip().splitlines())
-    comment = (
-        "How well each run was demonstrated, compared with the other runs of its task, "
-        "the worst first; needs no label"
-    )
-    return View("demonstration_quality", comment, DEMONSTRATION_SQL, columns)
-
-
 # In an order in which each reads only tables and views before it
-BEFORE_DEMONSTRATIONS = (
+IN_ORDER = (
     "current_acceptances",
     "checks",
     "open_warnings",
@@ -143,12 +130,15 @@ BEFORE_DEMONSTRATIONS = (
     "copies",
     "current_joined_tasks",
     "current_references",
+    "demonstration_quality",
+    "coverage",
+    "cost_by_run",
+    "leaderboard",
+    "label_agreement",
 )
 VIEWS = (
     read_view("episodes"),
     read_view("quarantine"),
     *(read_view(f"located_{table}", "located", TABLE=table) for table in STATEMENTS),
-    *map(read_view, BEFORE_DEMONSTRATIONS),
-    demonstration_view(),
-    *map(read_view, ("coverage", "cost_by_run", "leaderboard", "label_agreement")),
+    *map(read_view, IN_ORDER),
 )
