@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -181,9 +182,7 @@ def pictures_alike(fingerprint: Fingerprint, other_fingerprint: Fingerprint) -> 
     names = fingerprint.moments.keys() & other_fingerprint.moments.keys()
     pairs = [(fingerprint.moments[name], other_fingerprint.moments[name]) for name in sorted(names)]
     if not names:
-        pairs = [
-            (a, b) for a in fingerprint.moments.values() for b in other_fingerprint.moments.values()
-        ]
+        pairs = list(product(fingerprint.moments.values(), other_fingerprint.moments.values()))
     distances = [bits_apart(a, b) for a, b in pairs if len(a) == len(b) > 0]
     if distances:
         return min(distances) <= MAX_BITS_APART
@@ -195,13 +194,15 @@ def is_of_one_scene(fingerprint: Fingerprint, other_fingerprint: Fingerprint) ->
     if fingerprint.sketch or other_fingerprint.sketch:
         return False
     for camera in fingerprint.moments.keys() & other_fingerprint.moments.keys():
-        distances = [
-            min((moment ^ of_other).bit_count() for of_other in other_fingerprint.moments[camera])
-            for moment in fingerprint.moments[camera]
-        ]
+        other_hashes = other_fingerprint.moments[camera]
+        distances = [_bits_to_nearest(h, other_hashes) for h in fingerprint.moments[camera]]
         if distances and sum(distances) / len(distances) <= MAX_BITS_OF_A_SCENE:
             return True
     return False
+
+
+def _bits_to_nearest(picture_hash: int, other_hashes: Sequence[int]) -> int:
+    return min((picture_hash ^ other_hash).bit_count() for other_hash in other_hashes)
 
 
 def bits_apart(first_hashes: Sequence[int], second_hashes: Sequence[int]) -> float:
@@ -409,7 +410,8 @@ class RecordingIndex:
 
     def equal(self, fingerprint: Fingerprint) -> list[KnownRecording]:
         """Recordings with equal rows, contents or bytes, in the order in which they were given."""
-        names = [name for key in whole_keys(fingerprint) for name in self._whole.get(key, ())]
+        keys = whole_keys(fingerprint)
+        names = chain.from_iterable(self._whole.get(key, ()) for key in keys)
         return [self.recordings[name] for name in dict.fromkeys(names) if name in self.recordings]
 
     def similar(self, fingerprint: Fingerprint) -> list[KnownRecording]:

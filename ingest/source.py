@@ -1,11 +1,11 @@
 """What a source holds: which datasets, and their episodes, read by the adapter of each one's format."""
 
-import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
+from itertools import chain
 from pathlib import PurePosixPath
 from time import process_time
 from typing import NamedTuple, Protocol, cast
@@ -18,7 +18,7 @@ from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
 from ingest.media.picture import swapped
 from ingest.reasons import DataError
 from ingest.sources.files import Source
-from ingest.sources.types import SourceError
+from ingest.sources.types import SourceError, folders_above
 
 DESCRIPTIONS = (".json", ".jsonl", ".csv")  # beside videos: may say what they show
 MAX_PART_LEVELS = 4  # of folders, from a part of a dataset up to it
@@ -140,14 +140,9 @@ def _kinds(uris: Iterable[str], formats: Sequence[Format]) -> dict[str, _Kind]:
 def _outermost(kinds: Mapping[str, _Kind]) -> dict[str, _Kind]:
     """Without what lies inside a dataset, such as the videos of one whose layout is known."""
     whole = {folder for folder, kind in kinds.items() if kind.format.levels is not None}
-    return {folder: kind for folder, kind in kinds.items() if whole.isdisjoint(_above(folder))}
-
-
-def _above(folder: str) -> Iterator[str]:
-    """The folders that a folder lies in, innermost first; "" is the last. Those of "a/b" are "a" and ""."""
-    while folder:
-        folder = posixpath.dirname(folder)
-        yield folder
+    return {
+        folder: kind for folder, kind in kinds.items() if whole.isdisjoint(folders_above(folder))
+    }
 
 
 def _gathered(kinds: Mapping[str, _Kind]) -> dict[str, Format]:
@@ -155,33 +150,29 @@ def _gathered(kinds: Mapping[str, _Kind]) -> dict[str, Format]:
     # What lies in a folder or anywhere below it
     below: dict[str, Counter[_Kind]] = defaultdict(Counter)
     for folder, kind in kinds.items():
-        for above in (folder, *_above(folder)):
+        for above in (folder, *folders_above(folder)):
             below[above][kind] += 1
 
     datasets: dict[str, Format] = {}
     for folder, kind in kinds.items():
         datasets.setdefault(_reached(folder, kind, below), kind.format)
     # Single files that lie beside folders of datasets are no dataset
-    holding = {
-        above
-        for folder, format_ in datasets.items()
-        if format_.levels is not None
-        for above in _above(folder)
-    }
+    bounded = (folder for folder, format_ in datasets.items() if format_.levels is not None)
+    holding = set(chain.from_iterable(map(folders_above, bounded)))
     for folder in holding & datasets.keys():
         del datasets[folder]
     # Videos below rows in single files belong to them
     return {
         folder: format_
         for folder, format_ in datasets.items()
-        if datasets.keys().isdisjoint(_above(folder))
+        if datasets.keys().isdisjoint(folders_above(folder))
     }
 
 
 def _reached(folder: str, kind: _Kind, below: Mapping[str, Counter[_Kind]]) -> str:
     """The outermost folder that a dataset may begin in, as far as all that lies there is of its kind."""
     reached = folder
-    for level, above in enumerate(_above(folder), 1):
+    for level, above in enumerate(folders_above(folder), 1):
         is_too_far = kind.format.levels is not None and level > kind.format.levels
         if is_too_far or not all(_belongs(other_kind, kind) for other_kind in below[above]):
             break
@@ -200,7 +191,7 @@ def _places(source: Source, datasets: Mapping[str, Format]) -> Places:
     """With what the files beside the datasets are, where there are several."""
     uris_by_folder: dict[str | None, list[str]] = defaultdict(list)
     for uri in source.files:
-        owner = next((folder for folder in _above(uri) if folder in datasets), None)
+        owner = next((folder for folder in folders_above(uri) if folder in datasets), None)
         uris_by_folder[owner].append(uri)
     places = []
     for folder, format_ in sorted(datasets.items()):

@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import h5py
@@ -71,7 +72,7 @@ ACTION = ("action/joint/position", f"action/{EFFECTOR}")
 
 
 def recognises(source: Source) -> bool:
-    return any(pattern.match(uri) for uri in source.files for pattern in FILES)
+    return any(pattern.match(uri) for uri, pattern in product(source.files, FILES))
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ github.com/droid-dataset/droid (postprocessing/schema.py, trajectory_utils, read
 import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import h5py
@@ -61,8 +62,7 @@ METADATA_KNOWN = {
     **{f"{role}_cam_extrinsics": "where a camera stood" for role in ROLES},
     **{
         f"{role}_{kind}_path": "where its files are"
-        for role in (*ROLES, "left", "right")
-        for kind in ("svo", "mp4")
+        for role, kind in product((*ROLES, "left", "right"), ("svo", "mp4"))
     },
     "hdf5_path": "where its files are",
     "trajectory_length": "the number of its rows",

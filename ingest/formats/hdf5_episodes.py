@@ -69,18 +69,19 @@ def _below(group: h5py.Group, path: str, level: int, limits: Limits) -> list[str
     kinds = _kinds(children, limits)
     keys: list[str] = []
     for names in kinds:
+        paths = {name: f"{path}/{name}".strip("/") for name in names}
         child_keys = {
-            name: _below(children[name], f"{path}/{name}".strip("/"), level + 1, limits)
-            for name in names
+            name: _below(children[name], paths[name], level + 1, limits) for name in names
         }
         if any(child_keys.values()):
-            keys += [
-                key for name in names for key in child_keys[name] or [f"{path}/{name}".strip("/")]
-            ]
-        elif _is_numbered(names) or (len(names) > 1 and _differ_in_length(children, names, limits)):
-            keys += [f"{path}/{name}".strip("/") for name in names]
-        elif len(names) == 1 and len(kinds) == 1:
-            keys += [f"{path}/{names[0]}".strip("/")]
+            for name in names:
+                keys += child_keys[name] or [paths[name]]
+        elif (
+            _is_numbered(names)
+            or len(names) == len(kinds) == 1
+            or (len(names) > 1 and _differ_in_length(children, names, limits))
+        ):
+            keys += paths.values()
     return keys
 
 

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from itertools import repeat
+from itertools import product, repeat
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -292,11 +292,8 @@ def recognises(source: Source) -> bool:
     """A folder with meta/, or with data/ or videos/ laid out as LeRobot does; also when files are lacking."""
     if any(FOLDER.match(folder) for folder in source.contents.folders):
         return True
-    return any(
-        pattern.match(uri)
-        for uri in source.files
-        for pattern in (EPISODE_FILE, DATA_FILE, VIDEO_FILE)
-    )
+    patterns = (EPISODE_FILE, DATA_FILE, VIDEO_FILE)
+    return any(pattern.match(uri) for uri, pattern in product(source.files, patterns))
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:

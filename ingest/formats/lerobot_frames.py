@@ -247,11 +247,11 @@ def _claims(source: Source, camera: str) -> _Claims:
             for name in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
         ]
         tables = [_read(source, uri, names) for uri in source.files if META_EPISODES.match(uri)]
-        columns = {
-            name: np.concatenate([table[name] for table in tables] or [np.zeros(0)])
-            for name in names
-        }
-        episode, length, chunk, file, start_s, end_s = columns.values()
+        columns = []
+        for name in names:
+            parts = [table[name] for table in tables]
+            columns.append(np.concatenate(parts or [np.zeros(0)]))
+        episode, length, chunk, file, start_s, end_s = columns
         claims_by_camera[camera] = _Claims(episode, length, chunk * 2**32 + file, start_s, end_s)
     return claims_by_camera[camera]
 

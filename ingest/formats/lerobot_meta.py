@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -168,9 +169,8 @@ def episode_metadata(dataset: LerobotListing) -> dict[int, dict[str, Any]]:
         for uri in sorted({*below}.difference(uris)):
             detail = "not part of the v3.0 layout (meta/episodes/chunk-*/file-*.parquet)"
             dataset.warn("stray_file", detail, file=uri)
-    by_episode = {
-        whole(row.get("episode_index")): row for uri in uris for row in metadata_rows(dataset, uri)
-    }
+    rows = chain.from_iterable(metadata_rows(dataset, uri) for uri in uris)
+    by_episode = {whole(row.get("episode_index")): row for row in rows}
     return {e: row for e, row in by_episode.items() if e is not None and 0 <= e < MAX_EPISODE}
 
 
@@ -261,7 +261,8 @@ def locate(dataset: LerobotListing, key: str, numbers: Mapping[str, int | str]) 
     if standard_uri not in files:
         names = {u.rsplit("/", 1)[-1] for u in (uri, standard_uri)}
         camera = numbers.get("video_key")
-        hits = [hit for name in names for hit in dataset.source.by_name.get(name, [])]
+        by_name = dataset.source.by_name
+        hits = [*chain.from_iterable(by_name.get(name, []) for name in names)]
         hits = [hit for hit in hits if camera is None or camera in hit.split("/")]
         located = hits[0] if len(hits) == 1 else None
     # Counted, so that one finding speaks for all files that the template does not lead to

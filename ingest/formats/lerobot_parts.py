@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -281,12 +282,8 @@ def _account_for_episodes(dataset: LerobotListing, episodes: Episodes) -> None:
     by_registry = dict.fromkeys(
         config.keys.language, ("instruction", "the registry entry names it")
     )
-    filled = {
-        name
-        for episode in episodes.values()
-        for name, value in episode.meta.items()
-        if value is not None
-    }
+    cells = chain.from_iterable(episode.meta.items() for episode in episodes.values())
+    filled = {name for name, value in cells if value is not None}
     pointers = set(filter(POINTERS.fullmatch, filled))
     steps = set(filter(STEPS.fullmatch, filled))
     account_for_fields(

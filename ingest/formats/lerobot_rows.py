@@ -204,10 +204,8 @@ def _facts(dataset: LerobotListing, file: pq.ParquetFile, ends: list[int]) -> li
     # An episode at the table's beginning that has no rows has no last one
     if not columns or 0 in ends:
         return [{} for _ in ends]
-    return [
-        table.to_pylist()[0]
-        for table in ranges(file, [(end - 1, 1) for end in ends], columns, FACT_BATCH)
-    ]
+    last_rows = [(end - 1, 1) for end in ends]
+    return [table.to_pylist()[0] for table in ranges(file, last_rows, columns, FACT_BATCH)]
 
 
 def _has_numbers(schema: pa.Schema, column: str, only_whole: bool = False) -> bool:

@@ -6,6 +6,7 @@ dimensions are in info.json; GR00T and StarVLA have them in meta/modality.json, 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
@@ -190,7 +191,8 @@ def _whole(rows: pa.Table, features: Mapping[str, Any], keys: Iterable[str]) -> 
 
 def _grippers(tables: Columns) -> bool:
     """Does a name among the dimensions of some columns say that it is of a gripper or a hand?"""
-    return bool(named_grippers([name for table in tables.values() for name in table.column_names]))
+    names = chain.from_iterable(table.column_names for table in tables.values())
+    return bool(named_grippers(list(names)))
 
 
 def _named_by_slices(
@@ -273,10 +275,10 @@ def dimension_names(feature: Any) -> Sequence[str]:
     of_parts = stated_names if isinstance(stated_names, dict) else {"": stated_names}
     parts = {part: listed for part, listed in of_parts.items() if isinstance(listed, list)}
     # A list may be one of lists; the names of several parts are told apart by their parts
-    part_names = [
-        (part, n)
-        for part, part_values in parts.items()
-        for entry in part_values
-        for n in (entry if isinstance(entry, list) else [entry])
-    ]
-    return [str(name) if len(parts) == 1 else f"{part}.{name}" for part, name in part_names]
+    names: list[str] = []
+    for part, entries in parts.items():
+        prefix = f"{part}." if len(parts) > 1 else ""
+        for entry in entries:
+            inner_names = entry if isinstance(entry, list) else [entry]
+            names += [f"{prefix}{name}" for name in inner_names]
+    return names

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, SourcePart
@@ -225,7 +226,7 @@ class ListingBuilder:
     def _add_cameras(self) -> None:
         """Account for cameras of episodes that no reader described as parts."""
         described = [part.name for part in self.parts.listed() if part.kind == "camera"]
-        counts = Counter(camera for record in self.records for camera in record.cameras)
+        counts = Counter(chain.from_iterable(record.cameras for record in self.records))
         for camera in sorted(counts):
             if not any(camera in name for name in described):
                 reason = "its files are where this format has a camera's"
@@ -275,7 +276,8 @@ class ListingBuilder:
 
     def cameras_in_use(self) -> list[str]:
         """Cameras that an episode has, each once, in order of appearance."""
-        return list(dict.fromkeys(camera for record in self.records for camera in record.cameras))
+        cameras = chain.from_iterable(record.cameras for record in self.records)
+        return list(dict.fromkeys(cameras))
 
 
 def folders_of(pattern: re.Pattern[str], uris: Iterable[str]) -> dict[str, str]:
@@ -298,9 +300,9 @@ def texts_among(values: Iterable[Any]) -> tuple[str, ...]:
 
     Example: texts_among(["pick ", None, "", ["pick", 3, "place"]]) == ("pick", "place").
     """
-    flat = [
-        item for value in values for item in (value if isinstance(value, list | tuple) else [value])
-    ]
+    flat = chain.from_iterable(
+        value if isinstance(value, list | tuple) else [value] for value in values
+    )
     return tuple(
         dict.fromkeys(text for item in flat if isinstance(item, str) and (text := item.strip()))
     )

@@ -79,9 +79,8 @@ def list_episodes(source: Source) -> Listing:
     listing = ListingBuilder(source)
     fps = source.config.fps or DEFAULT_FPS
     shards = rlds_files.find_shards(listing)
-    by_folder = {
-        folder: _specs(listing, folder) for folder in dict.fromkeys(s.folder for s in shards)
-    }
+    folders = dict.fromkeys(shard.folder for shard in shards)
+    by_folder = {folder: _specs(listing, folder) for folder in folders}
     labels = {folder: _labels(source, folder, specs or {}) for folder, specs in by_folder.items()}
     read = [(shard, specs) for shard in shards if (specs := by_folder[shard.folder]) is not None]
     # All shards of a remote source are needed then, and are fetched several at a time
@@ -293,7 +292,7 @@ def _instructions(
     texts_by_path = {
         path: rlds_steps.texts(steps, path, num_rows) for path in registered or LANGUAGE
     }
-    tasks = texts_among(text for texts in texts_by_path.values() for text in texts)
+    tasks = texts_among(texts_by_path.values())
     if tasks or registered:
         return [path for path, texts in texts_by_path.items() if texts], tasks
     name, tasks = text_by_name(steps, num_rows)
@@ -319,14 +318,13 @@ def _uses(steps: RldsRecord, config: DatasetConfig, texts: Sequence[str]) -> dic
         "group": [config.group_field] if config.group_field else [],
         "mark": INVALID,
     }
-    named_uses = [
-        (path, use)
-        for use, paths in places.items()
-        for path in paths
-        if path.rpartition("/")[2] in leaves
-    ]
-    uses_by_key = [(steps.key(path) or path, use) for path, use in named_uses]
-    return {key: use for key, use in reversed(uses_by_key) if key in steps.features}
+    uses: dict[str, str] = {}
+    for use, paths in places.items():
+        present_paths = [path for path in paths if path.rpartition("/")[2] in leaves]
+        for key in [steps.key(path) or path for path in present_paths]:
+            if key in steps.features:
+                uses.setdefault(key, use)
+    return uses
 
 
 def _deep_outcomes(steps: RldsRecord) -> list[str]:

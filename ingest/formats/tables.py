@@ -4,6 +4,7 @@ import io
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from math import prod
 from pathlib import Path
 from tokenize import TokenError
@@ -60,9 +61,10 @@ def side_by_side(tables: Iterable[pa.Table]) -> pa.Table | None:
         raise DataError(
             f"state or action parts have different lengths: {[table.num_rows for table in tables]}"
         )
-    columns = [column for table in tables for column in table.columns]
+    columns = list(chain.from_iterable(table.columns for table in tables))
+    names = list(chain.from_iterable(table.column_names for table in tables))
     if columns:
-        return pa.Table.from_arrays(columns, [name for t in tables for name in t.column_names])
+        return pa.Table.from_arrays(columns, names)
     return None
 
 

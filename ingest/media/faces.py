@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
+from itertools import product
 from math import ceil
 from pathlib import Path
 
@@ -109,7 +110,8 @@ def squares(width: int, height: int) -> list[tuple[int, int, int]]:
     """Parts of a picture that are looked at, as x, y and side in px: all of it, and smaller ones that overlap."""
     side = max(1, round(min(width, height) * TILE))
     whole = (0, 0, max(width, height))
-    return [whole, *((x, y, side) for y in _begins(height, side) for x in _begins(width, side))]
+    corners = product(_begins(height, side), _begins(width, side))
+    return [whole, *((x, y, side) for y, x in corners)]
 
 
 def _begins(length: int, side: int) -> list[int]:

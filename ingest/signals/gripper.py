@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -130,8 +131,8 @@ def arm_state(episode: EpisodeData, signals: Sequence[GripperSignal]) -> np.ndar
     if episode.state is None:
         return None
     width = episode.state.shape[1]
-    of_grippers = {d for signal in signals if signal.column == "state" for d in signal.dimensions}
-    arm_values = np.delete(episode.state, sorted(d for d in of_grippers if d < width), axis=1)
+    of_grippers = chain.from_iterable(s.dimensions for s in signals if s.column == "state")
+    arm_values = np.delete(episode.state, sorted({d for d in of_grippers if d < width}), axis=1)
     check_finite("state", arm_values)
     if arm_values.shape[1]:
         return arm_values
@@ -271,7 +272,7 @@ def named_evidence(
 
 def is_in_metres(names: Sequence[str], ends: Range) -> bool:
     """Does a gripper measure its width or a finger's way in metres? By its size, which no other unit has."""
-    of_one_value = {word for name in names for word in naming.words(name)}
+    of_one_value = set(chain.from_iterable(map(naming.words, names)))
     is_small = max(abs(ends.low), abs(ends.high)) <= WIDEST_M and 0 < ends.span <= WIDEST_M / 2
     return is_small and "command" not in of_one_value
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -168,7 +168,7 @@ def arm_of(name: str) -> str:
 
 def polarity_by_name(names: Sequence[str]) -> tuple[Polarity, str] | None:
     """Which end is open, where the names of a gripper's dimensions say so, and the word that does."""
-    parts = [word for name in names for word in words(name)]
+    parts = list(chain.from_iterable(map(words, names)))
     says_closed = sorted(SAY_CLOSED.intersection(parts))
     says_open = sorted(SAY_OPEN.intersection(parts))
     if says_closed and not says_open:
@@ -276,8 +276,9 @@ def _share_at_ends(runs: Sequence[np.ndarray], rates: Sequence[float]) -> float:
 
 def _switches(relative: Sequence[np.ndarray], rates: Sequence[float]) -> bool:
     """Does it go from end to end, quickly, in a fair share of the episodes?"""
-    rated = zip(relative, rates, strict=True)
-    durations_s = [[(s.end - s.start) / fps for s in transitions(run, fps)] for run, fps in rated]
+    durations_s = []
+    for run, fps in zip(relative, rates, strict=True):
+        durations_s.append([(s.end - s.start) / fps for s in transitions(run, fps)])
     if np.mean([bool(of_run) for of_run in durations_s]) < MIN_RUNS_THAT_SWITCH:
         return False
     return bool(np.median(np.concatenate(durations_s)) <= LONGEST_SWITCH_S)

@@ -447,10 +447,11 @@ def _lacking(
     """That no gripper was seen, or that one of the registry is not there."""
     absent = [e for e in config.grippers if e.column != "none" and _registered(e, episodes) is None]
     if absent:
-        absent_names = ", ".join(
-            f"{entry.column}[{d}]" for entry in absent for d in entry.dimensions()
-        )
-        return [_no_gripper(episodes, f"the registry's {absent_names or 'gripper'} is not there; ")]
+        names: list[str] = []
+        for entry in absent:
+            names += [f"{entry.column}[{d}]" for d in entry.dimensions()]
+        absent_names = ", ".join(names) or "gripper"
+        return [_no_gripper(episodes, f"the registry's {absent_names} is not there; ")]
     if signals or config.grippers:
         return []
     return [_no_gripper(episodes)]

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
+from itertools import chain
 from multiprocessing.util import Finalize
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, NoReturn
@@ -19,7 +20,7 @@ from urllib.parse import quote
 from core.files import HALF_FILE, ScratchFolder, whole_file
 from ingest.reasons import LIMITS, DataError, Limits
 from ingest.registry import DatasetConfig
-from ingest.sources.types import FileStat, SourceError, refuse_pointer
+from ingest.sources.types import FileStat, SourceError, folders_above, refuse_pointer
 
 DOWNLOADS = 8  # at once, by one process
 HIDDEN = (
@@ -270,9 +271,7 @@ class Source:
         """What lies below the root. Raises SourceError."""
         if self.remote:
             files = self.remote.listing.files
-            folders = {
-                uri.rsplit("/", depth)[0] for uri in files for depth in range(1, uri.count("/") + 1)
-            }
+            folders = set(chain.from_iterable(map(folders_above, files))) - {""}
             return FolderContents(files, self.remote.listing.escaping, folders)
         if not self.path.exists():
             raise SourceError(f"no such file or folder: {self.path}")

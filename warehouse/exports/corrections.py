@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -311,15 +312,6 @@ def _task(
     # Label Studio fetches the video itself, so it needs an address and not a path below the source
     address = video["uri"] and f"{str(facts['source_uri']).rstrip('/')}/{video['uri']}"
     first = video["start_frame"] or 0
-    # `meta` keeps what Label Studio has no place for, so that an unchanged correction comes back as it was
-    annotations = [
-        {
-            "created_at": row["created_at"].isoformat(),
-            "meta": {name: row[name] for name in META_FIELDS},
-            "result": _regions([vars(segment) for segment in segments_of(row)], first),
-        }
-        for row in corrections
-    ]
     return {
         "data": {
             "dataset": dataset,
@@ -329,11 +321,20 @@ def _task(
             "plan": [*predictions[:1], *corrections][-1]["plan"],
             **{name: facts[name] for name in ("num_frames", "fps", "content_hash", "task")},
         },
-        "annotations": annotations,
+        "annotations": [_annotation(row, first) for row in corrections],
         "predictions": [
             {"model_version": label["label_run"], "result": _regions(label["segments"], first)}
             for label in predictions
         ],
+    }
+
+
+def _annotation(correction: Mapping[str, Any], first: int) -> dict[str, Any]:
+    """`meta` keeps what Label Studio has no place for, so that an unchanged correction comes back as it was."""
+    return {
+        "created_at": correction["created_at"].isoformat(),
+        "meta": {name: correction[name] for name in META_FIELDS},
+        "result": _regions(list(map(vars, segments_of(correction))), first),
     }
 
 
@@ -366,13 +367,9 @@ def _regions(segments: Sequence[dict[str, Any]], first: int) -> list[dict[str, A
 
 def labelling_config(tasks: Sequence[dict[str, Any]]) -> str:
     """The labelling interface that the tasks are made for."""
-    drawn = (labels for task in tasks for labels in (*task["annotations"], *task["predictions"]))
-    names = {
-        name
-        for labels in drawn
-        for r in labels["result"]
-        for name in r["value"].get("timelinelabels", ())
-    }
+    drawn = chain.from_iterable((*task["annotations"], *task["predictions"]) for task in tasks)
+    regions = chain.from_iterable(labels["result"] for labels in drawn)
+    names = set(chain.from_iterable(r["value"].get("timelinelabels", ()) for r in regions))
     labels = "\n".join(f"    <Label value={quoteattr(name)}/>" for name in sorted(names))
     choices = "\n".join(
         f'    <Choice value="{outcome}"/>' for outcome in (COMPLETED, FAILED, IDLE, DONE)

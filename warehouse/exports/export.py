@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ class ExportFolder:
         self, selected: Selected, options: KindOptions, facts: Mapping[str, Any]
     ) -> Exported:
         """Write the manifest; from then on the export is whole. `facts`: more for the manifest, such as notes."""
+        files = chain.from_iterable(part["files"] for part in self._parts.values())
         # Sorted: the parts may have been finished in any order, and the manifest has to have equal bytes
         self.manifest = {
             "format": FORMAT,
@@ -113,9 +115,7 @@ class ExportFolder:
             "episodes": len(selected.episodes),
             "frames": sum(e.num_frames for e in selected.episodes),
             **facts,
-            "files": sorted(
-                (f for p in self._parts.values() for f in p["files"]), key=lambda f: f["path"]
-            ),
+            "files": sorted(files, key=lambda f: f["path"]),
         }
         text = json.dumps(self.manifest, indent=1, sort_keys=True, ensure_ascii=False, default=str)
         write_file(self.root / MANIFEST, text.encode() + b"\n")

@@ -277,10 +277,11 @@ Notes:
 def _blurred(videos: Sequence[Facts]) -> dict[str, Any]:
     """The fact `blurred`: what was hidden in all videos; no fact where nothing was to be."""
     hidden = [video["hidden"] for video in videos if "hidden" in video]
-    totals = {"pictures": sum, "blurred": sum, "most_faces": max}
+    if not hidden:
+        return {}
     blurred = {
-        name: total(video[name] for video in hidden) for name, total in totals.items() if hidden
+        "pictures": sum(video["pictures"] for video in hidden),
+        "blurred": sum(video["blurred"] for video in hidden),
+        "most_faces": max(video["most_faces"] for video in hidden),
     }
-    if blurred:
-        return {"blurred": blurred}
-    return {}
+    return {"blurred": blurred}

@@ -23,7 +23,7 @@ from core.domain.label_run import human_run
 from ingest.episode import EpisodeData
 from warehouse.exports.export import counted
 from warehouse.exports.labels import LabelExport
-from warehouse.exports.lerobot_plan import rate_of
+from warehouse.exports.lerobot_plan import common_items, rate_of
 from warehouse.exports.options import Selection
 from warehouse.exports.selection import Selected
 from warehouse.exports.videos import camera_names, write_episode_video
@@ -46,10 +46,8 @@ class OpensarmExport(LabelExport):
         return selected
 
     def write_rest(self) -> Mapping[str, Any]:
-        tasks = {
-            text: k
-            for k, text in enumerate(dict.fromkeys(e.task or "" for e in self.selected.episodes))
-        }
+        texts = dict.fromkeys(e.task or "" for e in self.selected.episodes)
+        tasks = {text: k for k, text in enumerate(texts)}
         written: list[tuple[Episode, dict[str, Any]]] = []
         start = 0
         for k, (e, label) in enumerate(self.labelled()):
@@ -178,16 +176,9 @@ class OpensarmExport(LabelExport):
 def _features(written: Sequence[Mapping[str, Any]], fps: float) -> tuple[list[str], dict[str, Any]]:
     """Cameras and features that all episodes have alike."""
     first, *other_episodes = written
-    names = {
-        c: column_names
-        for c, column_names in first["names"].items()
-        if all(other_episode["names"].get(c) == column_names for other_episode in other_episodes)
-    }
-    cameras = [
-        c
-        for c in first["videos"]
-        if all(c in other_episode["videos"] for other_episode in other_episodes)
-    ]
+    names = common_items(first["names"], (episode["names"] for episode in other_episodes))
+    common_cameras = set(first["videos"]).intersection(*(e["videos"] for e in other_episodes))
+    cameras = [camera for camera in first["videos"] if camera in common_cameras]
     features = {
         c: {"dtype": "float64", "shape": [len(column_names)], "names": column_names}
         for c, column_names in names.items()

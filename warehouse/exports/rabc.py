@@ -68,13 +68,12 @@ class Kappas:
 
     def suggested(self) -> dict[str, float | None]:
         """By chunk size; None where no frame gains."""
-        return {
-            str(size): int(np.searchsorted(np.cumsum(counts), KAPPA_SHARE * total)) / BINS
-            if total
-            else None
-            for size, counts in self._histograms.items()
-            for total in [int(counts.sum())]
-        }
+        kappas: dict[str, float | None] = {}
+        for size, counts in self._histograms.items():
+            cumulated = np.cumsum(counts)
+            kappa = int(np.searchsorted(cumulated, KAPPA_SHARE * int(cumulated[-1]))) / BINS
+            kappas[str(size)] = kappa if cumulated[-1] else None
+        return kappas
 
 
 def weights_apart(

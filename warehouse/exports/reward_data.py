@@ -152,9 +152,11 @@ class RoboDopamineExport(LabelExport):
                 (first_frame, second_frame)
             )
         rng = np.random.default_rng(self.options.seed)
-        shuffled = [[of_bin[k] for k in rng.permutation(len(of_bin))] for of_bin in bins]
-        in_turn = [pair for row in zip_longest(*shuffled) for pair in row if pair is not None]
-        return in_turn[: self.options.per_run]
+        shuffled: list[list[tuple[int, int]]] = []
+        for of_bin in bins:
+            shuffled.append([of_bin[k] for k in rng.permutation(len(of_bin))])
+        in_turn = filter(None, chain.from_iterable(zip_longest(*shuffled)))
+        return list(islice(in_turn, self.options.per_run))
 
 
 def _name(e: Episode) -> str:

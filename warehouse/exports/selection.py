@@ -157,11 +157,9 @@ class Selected:
 
     def label_notes(self) -> list[str]:
         """How many labels are left out, give no names of steps, or assume an outcome, and why, in sentences."""
-        notes = [
-            f"{dataset}: {text}"
-            for dataset in self.datasets
-            for text in self._counts(dataset).sentences()
-        ]
+        notes: list[str] = []
+        for dataset in self.datasets:
+            notes += [f"{dataset}: {text}" for text in self._counts(dataset).sentences()]
         for dataset in self.datasets:
             labelled = [
                 e for e in self.episodes if e.dataset == dataset and e.label_run is not None

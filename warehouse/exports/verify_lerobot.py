@@ -108,9 +108,9 @@ def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions)
     if find_spec("lerobot") is None:
         raise UserError(f"--verify needs LeRobot's own reader: {install_hint('train')}")
     plan = LerobotPlan("lerobot", lake, selection, options)
-    places = [
-        (number, frame) for number, e in enumerate(plan.episodes) for frame in _looked_at(lake, e)
-    ]
+    places: list[tuple[int, int]] = []
+    for number, e in enumerate(plan.episodes):
+        places += [(number, frame) for frame in _looked_at(lake, e)]
     with TemporaryDirectory(prefix="proccorpus-verify-") as scratch:
         export = read(out, places, Path(scratch))
     if isinstance(export, str):
@@ -168,14 +168,10 @@ class _Sources:
     def _read(self, dataset: str, reader: SourceReader) -> Reading | None:
         if reader.info is None:
             return None
-        episodes = {
-            number: e for number, e in enumerate(self.plan.episodes) if e.dataset == dataset
-        }
-        places = [
-            (e.episode_index, frame)
-            for number, e in episodes.items()
-            for frame in self.frames[number]
-        ]
+        places: list[tuple[int, int]] = []
+        for number, e in enumerate(self.plan.episodes):
+            if e.dataset == dataset:
+                places += [(e.episode_index, frame) for frame in self.frames[number]]
         with TemporaryDirectory(prefix="proccorpus-verify-") as scratch:
             reading = read(reader.source.root, places, Path(scratch))
         if isinstance(reading, str):

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain, starmap
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -228,13 +229,8 @@ def stretches_of(lake: Lake, selected: Selected, options: WeightsOptions) -> Str
 
 def _frames_within(stretches: Stretches) -> int:
     """How many frames are in any stretch of their run."""
-    frames = {
-        (run, frame)
-        for run, run_stretches in stretches.items()
-        for start, end in run_stretches
-        for frame in range(start, end)
-    }
-    return len(frames)
+    frames = (set(chain.from_iterable(starmap(range, of_run))) for of_run in stretches.values())
+    return sum(map(len, frames))
 
 
 def notes_on(

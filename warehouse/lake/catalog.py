@@ -78,13 +78,9 @@ def _wrong(catalog: Path) -> str | None:
 
 
 def _has_empty_page(file: int, size: int, page: int) -> bool:
-    nothing = bytes(page)
-    blocks = (os.pread(file, page << 8, start) for start in range(0, size, page << 8))
-    return any(
-        block[start : start + page] == nothing
-        for block in blocks
-        for start in range(0, len(block), page)
-    )
+    empty_page = bytes(page)
+    pages = (os.pread(file, page, start) for start in range(0, size, page))
+    return empty_page in pages
 
 
 @lru_cache(maxsize=64)

@@ -316,11 +316,9 @@ def follows_schema(lake: Lake, scope: CheckScope) -> CheckOutcome:
     else:
         listed = listed_episodes(lake, of_chunk) if scope.listed is None else scope.listed
         by_table = _faults_of_written(lake, scope, listed)
-    broken = [
-        f"{name}: {fault}"
-        for name, (_, faults) in by_table.items()
-        for fault in faults.get(scope.dataset, ())
-    ]
+    broken: list[str] = []
+    for name, (_, faults) in by_table.items():
+        broken += [f"{name}: {fault}" for fault in faults.get(scope.dataset, ())]
     rows: dict[str, float] = {name: count for name, (count, _) in by_table.items()}
     detail = "; ".join(broken) if broken else f"{sum(rows.values())} rows as the schema says"
     return CheckOutcome(not broken, detail, rows)

@@ -156,9 +156,10 @@ class Corrected(BaseModel):
         """As columns of `corrections`; raises as `settled` does."""
         segments, plan = self.settled(num_frames)
         # A pace stands there only where one was said: what was said before paces could be is still the same text
-        stored = [
-            {k: v for k, v in vars(s).items() if k != "pace" or v is not None} for s in segments
-        ]
+        stored = [dict(vars(segment)) for segment in segments]
+        for columns in stored:
+            if columns["pace"] is None:
+                del columns["pace"]
         return {"plan": list(plan), "segments": json.dumps(stored)} | vars(self.end)
 
 

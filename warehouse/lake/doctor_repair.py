@@ -150,11 +150,10 @@ def _move_damaged(workspace: Workspace, troubles: Sequence[Trouble]) -> tuple[in
     """Move damaged and half-written files aside; how many were moved, and how many are too young for it."""
     latest_time = time.time() - GRACE_S
     # What is not built again is a half-written file, and somebody may be writing it
-    is_built = {
-        path: bool(t.parts or t.data_files)
-        for t in troubles
-        for path in filter(Path.exists, t.paths)
-    }
+    is_built: dict[Path, bool] = {}
+    for trouble in troubles:
+        present = filter(Path.exists, trouble.paths)
+        is_built |= dict.fromkeys(present, bool(trouble.parts or trouble.data_files))
     young = {
         path
         for path, built in is_built.items()

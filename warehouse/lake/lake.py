@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
@@ -183,9 +184,8 @@ class Lake(LakeConnection):
             for output in outputs:
                 self._forget_chunks(output.run, output.parts)
             table = TABLES["stage_runs"]
-            lines = table.rows(
-                [run.row(snapshot) for output in outputs for run in (output.run, *output.parts)]
-            )
+            runs = chain.from_iterable((output.run, *output.parts) for output in outputs)
+            lines = table.rows([run.row(snapshot) for run in runs])
             (self._upsert if is_repeated else self._add)(table, lines)
         return snapshot
 
@@ -199,16 +199,13 @@ class Lake(LakeConnection):
         # ten times as slow as reading this small table
         placeholders = ", ".join(["(?, ?, ?)"] * len(outputs))
         sql = f"SELECT stage, dataset, chunk FROM stage_runs WHERE (stage, dataset, chunk) IN ({placeholders})"
-        former_keys = set(self.rows(sql, [value for output in outputs for value in output.run.key]))
-        for run, name in (
-            (output.run, name)
-            for output in outputs
-            if output.run.key in former_keys
-            for name in output.tables
-        ):
-            partition = run.partition_of(TABLES[name])
-            conditions = " AND ".join(self._condition(column, run) for column in partition)
-            self.con.execute(f"DELETE FROM {name} WHERE {conditions}", [*partition.values()])
+        keys = chain.from_iterable(output.run.key for output in outputs)
+        former_keys = set(self.rows(sql, list(keys)))
+        for output in outputs:
+            for name in output.tables if output.run.key in former_keys else ():
+                partition = output.run.partition_of(TABLES[name])
+                conditions = " AND ".join(self._condition(c, output.run) for c in partition)
+                self.con.execute(f"DELETE FROM {name} WHERE {conditions}", [*partition.values()])
         return bool(former_keys)
 
     def _forget_chunks(self, run: StageRun, parts: Sequence[StageRun]) -> None:
@@ -506,14 +503,10 @@ class Lake(LakeConnection):
 
     def _note_partitions(self, table: Table, data: pa.Table) -> None:
         # Not by Arrow's own functions, which take 0.3 s to import
-        partitions = set(
-            zip(*(data[column].to_pylist() for column in table.partition), strict=True)
-        )
-        folders = (
-            [f"{column}={v}" for column, v in zip(table.partition, partition_values, strict=True)]
-            for partition_values in partitions
-        )
-        self._note_folders(table, (os.path.join(*parts) for parts in folders))
+        columns = (data[column].to_pylist() for column in table.partition)
+        pattern = "/".join(f"{column}={{}}" for column in table.partition)
+        folders = {pattern.format(*values) for values in zip(*columns, strict=True)}
+        self._note_folders(table, folders)
 
 
 def _make_folders(workspace: Workspace) -> None:

@@ -180,11 +180,11 @@ def not_looked_at(lake: LakeConnection, datasets: Sequence[str]) -> str:
     )
     unseen = [name for name in datasets if not encoders_by_dataset[name]]
     counts = Counter(chain.from_iterable(encoders_by_dataset.values()))
+    sole_encoders = {encoder for encoder, count in counts.items() if count == 1}
     alone = [
         name
         for name in datasets
-        if encoders_by_dataset[name]
-        and {counts[encoder] for encoder in encoders_by_dataset[name]} == {1}
+        if name not in unseen and sole_encoders.issuperset(encoders_by_dataset[name])
     ]
     dataset_texts = "; ".join(
         f"{name}, by {' and '.join(sorted(encoders_by_dataset[name]))}" for name in alone

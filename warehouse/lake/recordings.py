@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -247,7 +248,7 @@ def fingerprint_columns(
         "times_hash": fingerprint.times,
         "row_sketch": list(fingerprint.sketch),
         "cameras": list(fingerprint.moments),
-        "moments": [moment for moments in fingerprint.moments.values() for moment in moments],
+        "moments": list(chain.from_iterable(fingerprint.moments.values())),
         "file_hash": fingerprint.file,
     }
 

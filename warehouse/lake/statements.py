@@ -51,12 +51,12 @@ def said_of(lake: LakeConnection) -> Mapping[str, frozenset[str]]:
 
     def look() -> dict[str, frozenset[str]]:
         rows = lake.rows(
-            " UNION ALL ".join(f"SELECT DISTINCT '{t}', dataset FROM {t}" for t in TABLES_ASKED)
+            " UNION ALL ".join(
+                f"SELECT '{t}', list(DISTINCT dataset) FROM {t}" for t in TABLES_ASKED
+            )
         )
-        return {
-            table: frozenset(dataset for name, dataset in rows if name == table)
-            for table in TABLES_ASKED
-        }
+        # An aggregate over no rows is NULL
+        return {table: frozenset(datasets or ()) for table, datasets in rows}
 
     return lake.once("said", look)
 

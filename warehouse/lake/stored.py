@@ -282,10 +282,8 @@ def signals_by_dataset(
         "signals WHERE dataset = coalesce($1, dataset) ORDER BY dataset, signal_index",
         [dataset],
     )
-    return {
-        name: [signal_from_row(row) for row in signal_rows]
-        for name, signal_rows in groupby(rows, itemgetter("dataset"))
-    }
+    by_dataset = groupby(rows, itemgetter("dataset"))
+    return {name: list(map(signal_from_row, signal_rows)) for name, signal_rows in by_dataset}
 
 
 def lags_by_dataset(con: duckdb.DuckDBPyConnection) -> dict[str, list[dict[str, Any]]]:

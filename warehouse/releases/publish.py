@@ -116,9 +116,8 @@ def publish(
         }
         # All facts of a shard but where it lies here
         shards = [asdict(shard) | {"path": shard.address} for shard in release.shard_list]
-        shards = [
-            {name: value for name, value in shard.items() if name != "store"} for shard in shards
-        ]
+        for shard in shards:
+            del shard["store"]
         manifest = {"format": 1, **identity, "shards": shards, "files": listed(items)}
         return send(
             target, items, manifest, identity, dry_run=dry_run, replace=replace, on_file=on_file
@@ -207,7 +206,7 @@ def _at_snapshot(lake: Lake, release: Release) -> Iterator[Lake]:
     Raises ReleaseError when something that the release holds was taken down since it was made.
     """
     release_lake = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
-    shards = [s.shard for s in release.shard_list]
+    shards = release.shard_names
     with closing(release_lake.con):
         release_lake.con.execute(f"CREATE TEMP TABLE held AS {held_episodes_sql()}", [shards])
         release_lake.con.execute(

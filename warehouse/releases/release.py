@@ -75,12 +75,13 @@ def _bullets(lines: Iterable[str]) -> str:
 
 
 def markdown_table(columns: Collection[str], rows: Iterable[Iterable[Any]]) -> str:
-    lines = [
-        [str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells]
-        for cells in (columns, *rows)
-    ]
-    head, *body_rows = (f"| {' | '.join(cells)} |" for cells in lines)
+    head, *body_rows = map(_table_line, (columns, *rows))
     return "\n".join([head, f"|{'---|' * len(columns)}", *body_rows])
+
+
+def _table_line(cells: Iterable[Any]) -> str:
+    texts = [str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells]
+    return f"| {' | '.join(texts)} |"
 
 
 def _rows(lake: Lake, release_contents: Contents, sql: str) -> list[tuple]:
@@ -268,6 +269,10 @@ class Release:
     shard_list: tuple[ShardFile, ...]
     card_sha256: str | None = None
 
+    @property
+    def shard_names(self) -> list[str]:
+        return [shard.shard for shard in self.shard_list]
+
     def shards(self, *splits: str) -> list[ShardFile]:
         """Those of some splits, in order of name."""
         return [s for s in self.shard_list if s.split in splits]
@@ -332,7 +337,7 @@ def get_release(lake: Lake, name: str | None = None) -> Release:
 def release_faults(lake: Lake, release: Release) -> dict[str, dict[str, int]]:
     """As `held_faults`, of a release that is frozen."""
     with closing(Lake(lake.workspace, read_only=True, snapshot=release.snapshot).con) as con:
-        rows = con.execute(HELD_FAULTS, [[shard.shard for shard in release.shard_list]]).fetchall()
+        rows = con.execute(HELD_FAULTS, [release.shard_names]).fetchall()
     return _by_dataset(rows)
 
 
@@ -524,5 +529,5 @@ def _lake_failures(lake: Lake, release: Release) -> Iterator[Failure]:
         )
     # The release's list and the lake at its snapshot were written together, so they have to agree
     yield from (Failure(location, sentence) for sentence in wrong)
-    if frozen != {shard.shard for shard in release.shard_list}:
+    if frozen != set(release.shard_names):
         yield Failure(location, "the release listed other shards there than it does now")

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path, PosixPath
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -146,10 +147,10 @@ def read_index(tar: Path) -> Index:
     """The index beside a tar. Raises ShardError."""
     try:
         facts = json.loads(index_path(tar).read_bytes())
-        entries = tuple(
-            Entry(**entry | {n: tuple(entry[n]) for n in _LISTS}) for entry in facts.pop("entries")
-        )
-        return Index(**facts, entries=entries)
+        entries = facts.pop("entries")
+        for entry in entries:
+            entry |= {name: tuple(entry[name]) for name in _LISTS}
+        return Index(**facts, entries=tuple(Entry(**entry) for entry in entries))
     except (*_failures(tar), TypeError, KeyError) as e:
         raise ShardError(f"the index of shard {tar.name} cannot be read: {e}") from e
 
@@ -159,7 +160,7 @@ _LISTS = ("sample_id", "family", "num_tokens")  # the fields of Entry that have 
 
 def lists_of(rows: Sequence[Mapping]) -> dict[str, Any]:
     """What the index holds of an entry's samples."""
-    return {name: tuple(row[name] for row in rows) for name in _LISTS}
+    return {name: tuple(map(itemgetter(name), rows)) for name in _LISTS}
 
 
 # Writing
