@@ -127,7 +127,7 @@ def _active_labels(lake: Lake, dataset: str, episodes: tuple[int, ...]) -> list[
             "episode_index": episode_index,
             "label_run": label.label_run,
             "plan": [*label.plan],
-            "segments": [asdict(segment) for segment in label.segments],
+            "segments": list(map(asdict, label.segments)),
         }
         for episode_index, label in labels.items()
     ]

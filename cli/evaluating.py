@@ -296,10 +296,7 @@ def _show_comparison(comparison: Comparison, all_metrics: bool) -> None:
     for (dataset, reference), labellers in groups(comparison.labellers).items():
         print(f"{dataset}, against {reference_words(reference)}")
         rows = metric_table(labellers) if all_metrics else short_table(labellers)
-        show(
-            [{k: v for k, v in row.items() if k not in ("dataset", "against")} for row in rows],
-            "table",
-        )
+        show(rows, "table", hidden=("dataset", "against"))
         lines = conclusions(labellers) + [
             farthest(difference) for difference in comparison.apart if difference.dataset == dataset
         ]
@@ -309,6 +306,9 @@ def _show_comparison(comparison: Comparison, all_metrics: bool) -> None:
 
 
 def _comparison_json(comparison: Comparison) -> dict:
+    scores = []
+    for labeller in comparison.labellers:
+        scores += [labeller.facts() | row for row in labeller.rows()]
     gaps = []
     for labellers in groups(comparison.labellers).values():
         for place, first in enumerate(labellers):
@@ -319,7 +319,7 @@ def _comparison_json(comparison: Comparison) -> dict:
                     for metric, gap in differences(first, second).items()
                 ]
     return {
-        "scores": [c.facts() | row for c in comparison.labellers for row in c.rows()],
+        "scores": scores,
         "differences": gaps,
         "farthest_apart": [
             vars(difference) | {"episodes": list(map(vars, difference.episodes))}

@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from itertools import chain, product
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -294,9 +295,9 @@ def _as_typer_has_it(command: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(command)
     declared = list(signature.parameters.values())
     models = {p.name: p.annotation for p in declared if hasattr(p.annotation, "model_fields")}
-    parameters = [
-        q for p in declared for q in (options_of(models[p.name]) if p.name in models else [p])
-    ]
+    parameters: list[inspect.Parameter] = []
+    for p in declared:
+        parameters += options_of(models[p.name]) if p.name in models else [p]
     common_options: dict[str, Any] = {"quiet": QuietOption, "verbose": VerboseOption}
     if any(p.name == "format" and "table" in str(p.annotation) for p in parameters):
         common_options = {"json": JsonOption, "records": RecordsOption} | common_options
@@ -319,10 +320,10 @@ def _as_typer_has_it(command: Callable[..., None]) -> Callable[..., None]:
         if values.pop("json", False):
             values["format"] = "json"
         AS_JSON.set(values.get("format") == "json")
-        option_models = {
-            name: _made(model, {p.name: values.pop(p.name) for p in options_of(model)})
-            for name, model in models.items()
-        }
+        option_models = {}
+        for name, model in models.items():
+            model_values = {p.name: values.pop(p.name) for p in options_of(model)}
+            option_models[name] = _made(model, model_values)
         command(**values, **option_models)
 
     by_name = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
@@ -372,12 +373,10 @@ def options_of(model: Any) -> list[inspect.Parameter]:
         else:
             default = field.get_default(call_default_factory=True)
         default = None if isinstance(default, tuple) else default
-        bounds = {
-            side: getattr(m, attribute)
-            for m in metadata
-            for attribute, side in BOUNDS.items()
-            if hasattr(m, attribute)
-        }
+        bounds = {}
+        for m, (attribute, side) in product(metadata, BOUNDS.items()):
+            if hasattr(m, attribute):
+                bounds[side] = getattr(m, attribute)
         called = str(field.validation_alias or name)
         flag = called.replace("_", "-")
         declared = f"--{flag}" + f"/--no-{flag}" * (kind == bool | None)
@@ -399,7 +398,7 @@ def _as_option(kind: Any, metadata: list) -> tuple[Any, list]:
     if get_origin(kind) is not tuple:
         return kind, metadata
     item = get_args(kind)[0]
-    of_item = [m for of_item in getattr(item, "__metadata__", ()) for m in of_item.metadata]
+    of_item = list(chain.from_iterable(m.metadata for m in getattr(item, "__metadata__", ())))
     plain: Any = str if get_origin(item) is Literal else getattr(item, "__origin__", item)
     return list[plain] | None, of_item
 

@@ -61,11 +61,7 @@ def datasets(ctx: typer.Context, registry: RegistryOption = None, common: At = A
     rows = overview(
         load_registry([BUILT_IN, *(registry or [])]), _datasets_built(space_at(common.workspace))
     )
-    if common.format == "table":
-        rows = [
-            {k: v for k, v in r.items() if k != "source"} for r in rows
-        ]  # too wide: datasets show has it
-    show(rows, common.format)
+    show(rows, common.format, hidden=["source"])  # too wide: datasets show has it
 
 
 @datasets_app.command("show")

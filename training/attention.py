@@ -12,6 +12,7 @@ begins. Flash kernels take these. For the others:
 
 from collections.abc import Sequence
 from functools import cache, lru_cache, partial
+from itertools import chain, repeat
 from typing import Any
 
 import torch
@@ -81,7 +82,8 @@ def image_features(backbone: Any, pixels: torch.Tensor, grids: torch.Tensor) -> 
     places = torch.cat([_places(*shape, tower.config.spatial_merge_size) for shape in shapes]).to(
         grids.device
     )
-    bounds = _bounds([h * w for t, h, w in shapes for _ in range(t)], grids.device)
+    block_sizes = chain.from_iterable(repeat(h * w, t) for t, h, w in shapes)
+    bounds = _bounds(list(block_sizes), grids.device)
     if hasattr(tower, "pos_embed"):
         positions_and_windows = _interpolated(tower, shapes, grids.device)
     else:
@@ -236,11 +238,13 @@ def by_blocks(
     """Attention [1, t, h, d] within blocks of `lengths` of states [1, h, t, d]: `attend` is called once for each
     length, with [n, h, length, d], and gives [n, length, h, d]."""
     groups, order = _grouped(lengths, states[0].device)
-    outputs = [
-        attend(*(s[0][:, places].transpose(0, 1) for s in states)).flatten(0, 1)
-        for places in groups
-    ]
+    outputs = [attend(*_by_block(states, places)).flatten(0, 1) for places in groups]
     return torch.cat(outputs).index_select(0, order).unsqueeze(0)
+
+
+def _by_block(states: Sequence[torch.Tensor], places: torch.Tensor) -> list[torch.Tensor]:
+    """States [1, h, t, d] by blocks [n, h, length, d], whose tokens are at `places` [n, length]."""
+    return [state[0][:, places].transpose(0, 1) for state in states]
 
 
 @lru_cache(maxsize=8)
@@ -297,17 +301,19 @@ def attention_in_blocks_backward(
     is held, which kernels avoid."""
     states = query, key, value, gradient.transpose(1, 2)
     groups, order = _grouped(_lengths(bounds), query.device)
-    of_groups = [
-        _gradients([s[0][:, places].transpose(0, 1) for s in states], causal, scale)
-        for places in groups
-    ]
-    query_part, key_part, value_part = (
-        torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts])
-        .index_select(0, order)
-        .transpose(0, 1)[None]
-        for parts in zip(*of_groups, strict=True)
+    of_groups = [_gradients(_by_block(states, places), causal, scale) for places in groups]
+    query_parts, key_parts, value_parts = zip(*of_groups, strict=True)
+    return (
+        _in_order(query_parts, order),
+        _in_order(key_parts, order),
+        _in_order(value_parts, order),
     )
-    return query_part.contiguous(), key_part.contiguous(), value_part.contiguous()
+
+
+def _in_order(parts: Sequence[torch.Tensor], order: torch.Tensor) -> torch.Tensor:
+    """Blocks [n, h, length, d] of all lengths as one state [1, h, t, d]."""
+    tokens = torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts])
+    return tokens.index_select(0, order).transpose(0, 1)[None].contiguous()
 
 
 def _gradients(states: Sequence[torch.Tensor], causal: bool, scale: float) -> list[torch.Tensor]:

@@ -190,10 +190,9 @@ class _Lane:
             samples = self._change(samples, chance)
         # An entry holds many pictures that these samples do not show: it is let go
         samples = [replace(s, entry={}) for s in samples]
-        groups = [
-            [samples[k] for k in group]
-            for group in self._of_batches([self._length(s) for s in samples])
-        ]
+        groups: list[list[Unread]] = []
+        for group in self._of_batches(list(map(self._length, samples))):
+            groups.append([samples[k] for k in group])
         return groups, len(samples) - sum(map(len, groups))
 
     def _of_batches(self, lengths: Sequence[int]) -> Iterator[Iterable[int]]:
@@ -331,11 +330,8 @@ def together(states: Sequence[Mapping]) -> dict:
         raise ShardError(
             f"the states are not of one moment of a run: {sorted(counts)} batches were given"
         )
-    of_all = sorted(
-        (lane for state in states for lane in state["lanes"].items()),
-        key=lambda lane: lane[1]["began"],
-    )
-    return {**states[0], "lanes": dict(of_all)}
+    lanes = chain.from_iterable(state["lanes"].items() for state in states)
+    return {**states[0], "lanes": dict(sorted(lanes, key=lambda lane: lane[1]["began"]))}
 
 
 NO_LABELS: Labels = MappingProxyType({})

@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -252,7 +253,7 @@ class _Writer(HuggingFaceStorageWriter):
 
     def finish(self, metadata: Any, results: Sequence[Sequence[Any]]) -> None:
         """Called in the first process, once all have written and synced."""
-        for name in {r.storage_data.relative_path for of_process in results for r in of_process}:
+        for name in {r.storage_data.relative_path for r in chain.from_iterable(results)}:
             if not (self._half / name).exists():
                 raise OSError(
                     f"{self._half} lacks {name}: all machines must write to one shared disk"

@@ -184,7 +184,7 @@ def generate(
             label_run=RUN,
             prompt_version=prompt_version(),
         )
-        for name in sorted({samples.dataset(k) for k in chosen})
+        for name in sorted(set(map(samples.dataset, chosen)))
     }
     answers: list[_Answer] = []
 

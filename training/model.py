@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -286,7 +287,7 @@ class ProgressModel(nn.Module):
             self.backbone, pixels, torch.tensor([[1, side, side]], device=device)
         )
         layers = getattr(output, "deepstack_features", None) or []
-        features = [picture for layer in (output.pooler_output, *layers) for picture in layer]
+        features = chain.from_iterable((output.pooler_output, *layers))
         return torch.stack([(f * 0).sum() for f in features]).sum()
 
     def see(self, pixels: Batch) -> list[Vision]:
@@ -295,12 +296,11 @@ class ProgressModel(nn.Module):
         grids = pixels["image_grid_thw"]
         output = image_features(self.backbone, pixels["pixel_values"], grids)
         layers = getattr(output, "deepstack_features", None) or []
-        return [
-            Vision(tuple(grid), tokens.clone(), tuple(layer[k].clone() for layer in layers))
-            for k, (grid, tokens) in enumerate(
-                zip(grids.tolist(), output.pooler_output, strict=True)
-            )
-        ]
+        visions: list[Vision] = []
+        for k, grid in enumerate(grids.tolist()):
+            deep = tuple(layer[k].clone() for layer in layers)
+            visions.append(Vision(tuple(grid), output.pooler_output[k].clone(), deep))
+        return visions
 
     def _samples(
         self, states: torch.Tensor, batch: Batch

@@ -80,9 +80,9 @@ def _cut(picture: torch.Tensor, patch: int, merge: int) -> torch.Tensor:
 
 def joined(parts: Sequence[Batch]) -> Batch:
     """What `byte_patches` gives of all pictures, from what it gave of some each."""
-    return parts[0] | {
-        name: torch.cat([part[name] for part in parts]) for name in ("patches", "image_grid_thw")
-    }
+    patches = torch.cat([part["patches"] for part in parts])
+    grids = torch.cat([part["image_grid_thw"] for part in parts])
+    return parts[0] | {"patches": patches, "image_grid_thw": grids}
 
 
 def normalised(batch: Batch) -> Batch:

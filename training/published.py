@@ -354,10 +354,8 @@ def publish_model(
             (Path(spare) / name).write_text(text)
         # Files that name folders of this machine go out in their changed form alone.
         unchanged = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in changed)
-        items = [
-            item_of(p, p.name)
-            for p in (*unchanged, *(Path(spare) / name for name in sorted(changed)))
-        ]
+        changed_files = [Path(spare) / name for name in sorted(changed)]
+        items = [item_of(path, path.name) for path in (*unchanged, *changed_files)]
         manifest = {"format": 1, **identity, "files": listed(items)}
         return send(
             target, items, manifest, identity, dry_run=dry_run, replace=replace, on_file=on_file

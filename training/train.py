@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -241,10 +241,8 @@ def _texts(lake: Lake, release: Release, recipe: Recipe) -> Iterable[str]:
     if recipe.data.jsonl:
         yield from read_rows(recipe.data.jsonl, recipe.data.image_root).texts
         return
-    entries = (
-        rows for path in release.paths(lake.workspace, "train") for rows, _ in read_entries(path)
-    )
-    for rows in islice(entries, VOCABULARY_ENTRIES):
+    entries = chain.from_iterable(map(read_entries, release.paths(lake.workspace, "train")))
+    for rows, _ in islice(entries, VOCABULARY_ENTRIES):
         for row in rows:
             yield from (row["question"], row["answer"] or "")
 

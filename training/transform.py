@@ -6,6 +6,7 @@ A sample's question has one <image> mark per picture; the chat message puts the 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class Transform:
         progress is NaN where an item has none.
         Raises ValueError when marks and pictures do not match.
         """
-        images = [picture for item in items for picture in self.pictures(item)]
+        images = list(chain.from_iterable(map(self.pictures, items)))
         pixels = byte_patches(self.processor.image_processor, images) if images else {}
         grids = pixels["image_grid_thw"].tolist() if images else []
         sequences = self._sequences(items, grids)
@@ -73,11 +74,9 @@ class Transform:
             text = tokenizer(self.prompt(item.question, item.system), add_special_tokens=False)[
                 "input_ids"
             ]
-            ids = [
-                t
-                for token in text
-                for t in [token] * (next(counts) if token == self.image_token else 1)
-            ]
+            ids: list[int] = []
+            for token in text:
+                ids += [token] * (next(counts) if token == self.image_token else 1)
             sequences.append(Tokens(torch.tensor(ids + self.answer(item.answer)), len(ids)))
         return sequences
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -123,10 +123,10 @@ def _episode(
     seed: int,
 ) -> EncodedPictures:
     """One episode of its samples; `progress_rows`: rows of those of progress."""
-    pictures = dict(
-        sorted((f, p) for s in samples for f, p in zip(s.row["frames"], s.pictures, strict=True))
-    )
-    between = [b - a for row in progress_rows for a, b in pairwise(row["frames"])]
+    numbered = (zip(s.row["frames"], s.pictures, strict=True) for s in samples)
+    pictures = dict(sorted(chain.from_iterable(numbered)))
+    neighbours = chain.from_iterable(pairwise(row["frames"]) for row in progress_rows)
+    between = [b - a for a, b in neighbours]
     return EncodedPictures(
         key,
         task=task or progress_rows[0]["question"],
@@ -171,11 +171,13 @@ class ClipSource:
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.seed)
-        self._moments = [
-            [f for f in e.frames if window_places(e.frames, f, e.step, self.frames)[1]] or e.frames
-            for e in self.episodes
-        ]
+        self._moments = list(map(self._whole_moments, self.episodes))
         self._instructions = Instructions([e.task for e in self.episodes])
+
+    def _whole_moments(self, e: EncodedPictures) -> Sequence[int] | np.ndarray:
+        """The frames whose window's pictures are all there; where none are, all frames."""
+        moments = [f for f in e.frames if window_places(e.frames, f, e.step, self.frames)[1]]
+        return moments or e.frames
 
     def draw(self, count: int) -> tuple[np.ndarray, list[str], np.ndarray]:
         """Clips: numbers float32 [n, 1 + frames, d], the episode's first picture before the window's; n texts of tasks;
@@ -253,15 +255,11 @@ def fitted_model(
     model.normalise_by(np.concatenate([e.numbers[0] for e in episodes]))
     # Every n-th picture in all views, beside those of its episode's first in the same view
     stride = -(-sum(e.numbers.shape[0] * e.numbers.shape[1] for e in episodes) // MOST_COMPARED)
-    views = [
-        (view[::stride], view[:1], e.label[::stride], k)
-        for k, e in enumerate(episodes)
-        for view in e.numbers
-    ]
-    parts = [
-        (view, first.repeat(len(view), 0), label, np.full(len(view), k))
-        for view, first, label, k in views
-    ]
+    parts: list[tuple[np.ndarray, ...]] = []
+    for k, e in enumerate(episodes):
+        for view in e.numbers[:, ::stride]:
+            first = view[:1].repeat(len(view), 0)
+            parts.append((view, first, e.label[::stride], np.full(len(view), k)))
     numbers, first, label, run = (
         torch.from_numpy(np.concatenate(of_all)) for of_all in zip(*parts, strict=True)
     )

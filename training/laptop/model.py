@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,7 @@ class LaptopModel(nn.Module):
             for text in places
         ]
         starts = np.cumsum([0, *(len(r) for r in rows[:-1])])
-        flat = torch.tensor([row for of_text in rows for row in of_text], device=self.device)
+        flat = torch.tensor(list(chain.from_iterable(rows)), device=self.device)
         embedded = self.words(flat, torch.from_numpy(starts).to(self.device))
         return embedded[torch.tensor([places[text] for text in tasks], device=self.device)]
 
