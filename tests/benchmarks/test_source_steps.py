@@ -52,9 +52,7 @@ def scored(
     assert source_steps.main() == 0
     lines = capsys.readouterr().out.splitlines()[2:]
     rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in lines
-        if line.startswith("|")
+        list(map(str.strip, line.strip("|").split("|"))) for line in lines if line.startswith("|")
     ]
     return {dataset: cells for dataset, *cells in rows}
 

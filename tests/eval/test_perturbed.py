@@ -1,5 +1,6 @@
 """Held-out runs under other instructions and with changed pictures: what is asked, what is scored, what is drawn."""
 
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -99,7 +100,9 @@ def test_the_matrix_is_among_the_scores_and_is_drawn() -> None:
     entry = Evaluated("m", scored, scored.scores() | confusion.cells(questions, values))
     assert entry.scores[VIDEO + TASKS[0], UNDER + TASKS[0]].value == pytest.approx(0.9)
     assert entry.scores[VIDEO + TASKS[0], UNDER + TASKS[2]].value == pytest.approx(0.1)
-    assert set(confusion_cells(entry)) == {(video, task) for video in TASKS[:2] for task in TASKS}
+    assert set(confusion_cells(entry)) == {
+        (video, task) for video, task in product(TASKS[:2], TASKS)
+    }
     figure = confusion_figure(entry)
     assert figure is not None
     drawn = [label.get_text() for label in figure.axes[0].get_xticklabels()]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fnmatch import fnmatch
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -210,9 +210,7 @@ def recoded(text: str, rng: random.Random) -> bytes:
 
 
 def csv_text(rows: Any, *_: Any) -> str:
-    table = csv.DictWriter(
-        out := io.StringIO(), dict.fromkeys(name for row in rows for name in row)
-    )
+    table = csv.DictWriter(out := io.StringIO(), dict.fromkeys(chain.from_iterable(rows)))
     table.writeheader()
     table.writerows(rows)
     return out.getvalue().encode("utf-8", "replace").decode()

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +187,9 @@ def test_metrics_and_logs_tell_of_it(deployed: Deployment):
     ).text
     values_by_metric = {
         s.name: s.value
-        for f in text_string_to_metric_families(page)
-        for s in f.samples
+        for s in chain.from_iterable(
+            map(attrgetter("samples"), text_string_to_metric_families(page))
+        )
         if s.labels.get("stage") in (None, "shards")
     }
     assert values_by_metric["proccorpus_stage_partitions"] > 0

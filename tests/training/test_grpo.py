@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +230,7 @@ class Engine:
             pixels = self.processor.image_processor(images=pictures, return_tensors="pt")
             counts = iter((pixels["image_grid_thw"].prod(-1) // 4).tolist())
             prompts_seen.append(
-                [t for i in ids for t in [i] * (next(counts, 1) if i == mark else 1)]
+                list(chain.from_iterable([i] * (next(counts, 1) if i == mark else 1) for i in ids))
             )
             batch = torch.tensor([prompts_seen[-1]])
             generated = self.model.generate(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def lake(tmp_path: Path) -> Lake:
 
 def fill(lake: Lake, dataset: str, runs: dict[str, dict[int, list[Row]]]) -> None:
     """Episodes of 100 frames at 10 a second; even ones failed. The first run is the active one."""
-    episodes = sorted({e for labels in runs.values() for e in labels})
+    episodes = sorted(set(chain.from_iterable(runs.values())))
     tables: dict[str, list[dict[str, Any]]] = {
         n: [] for n in ("episode_facts", "segments", "progress", "active_runs")
     }

@@ -1,6 +1,7 @@
 """LeRobot's sidecar of signals per frame: written, checked by the convention's rules, and read as a label run."""
 
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def table_of(episodes: list[tuple[int, list[int]]], **changed: Any) -> pa.Table:
     """A small table that keeps the rules, of (episode, frames); each episode has 100 rows of its dataset."""
     rows = [(100 * e + f, e, f) for e, frames in episodes for f in frames]
     columns = {
-        name: np.array([r[k] for r in rows], np.int64)
+        name: np.array(list(map(itemgetter(k), rows)), np.int64)
         for k, name in enumerate(("index", "episode_index", "frame_index"))
     }
     columns |= {

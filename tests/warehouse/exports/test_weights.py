@@ -4,6 +4,7 @@ import ast
 import json
 import shlex
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -263,7 +264,7 @@ def test_the_policies_named_are_those_of_lerobot_that_take_weights():
             forward = [
                 f for f in of_policy.body if isinstance(f, ast.FunctionDef) and f.name == "forward"
             ]
-            if any("reduction" in [a.arg for a in f.args.args] for f in forward):
+            if any("reduction" in list(map(attrgetter("arg"), f.args.args)) for f in forward):
                 takes.add(path.parent.name)
     assert takes == set(weights.TAKE_WEIGHTS)
 

@@ -45,7 +45,7 @@ def card_text(lake: Lake, release: Release) -> str:
 def table(text: str, first_column: str) -> list[dict[str, str]]:
     """The rows of the card's table that begins with two column names."""
     lines = text[text.index(f"| {first_column} |") :].split("\n\n")[0].splitlines()
-    names, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    names, _, *rows = (list(map(str.strip, line.strip("|").split("|"))) for line in lines)
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 

@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from itertools import chain, combinations, islice, pairwise
+from itertools import chain, combinations, islice, pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def test_more_consumers_than_shards_is_an_error(tars: list[Path]):
 def test_the_order_hangs_on_the_seed_the_epoch_and_the_shards_alone(
     tars: list[Path], tmp_path: Path
 ):
-    orders = [ids(Loader(tars, LoaderConfig(seed=s), epoch=e)) for s in (0, 1) for e in (0, 1)]
+    orders = [ids(Loader(tars, LoaderConfig(seed=s), epoch=e)) for s, e in product((0, 1), (0, 1))]
     assert len({tuple(o) for o in orders}) == 4
     loader = Loader(tars)
     assert [ids(loader), ids(loader)] == orders[:2]  # one epoch after another
@@ -132,7 +132,7 @@ def share_of(samples: Iterable[str], part: Callable[[str], bool]) -> float:
 
 def test_rates_from_shares(tars: list[Path]):
     def epochs(config: LoaderConfig) -> list[str]:
-        return [i for e in range(10) for i in loader_ids(tars, config, e)]
+        return list(chain.from_iterable(loader_ids(tars, config, e) for e in range(10)))
 
     config = LoaderConfig(seed=5)
     epoch_samples = epochs(with_shares(tars, config, datasets={"a": 2, "b": 1, "c": 1}))
@@ -163,7 +163,7 @@ def test_shares_of_what_an_epoch_takes(tmp_path: Path):
         write(tmp_path, [episode(i, samples=2, dataset="short") for i in range(30)]),
     ]
     config = with_shares(tars, LoaderConfig(per_visit=4), datasets={"long": 0.5, "short": 0.5})
-    epoch_samples = [i for e in range(6) for i in loader_ids(tars, config, e)]
+    epoch_samples = list(chain.from_iterable(loader_ids(tars, config, e) for e in range(6)))
     assert abs(share_of(epoch_samples, lambda i: i[0] == "l") - 0.5) < 0.01
     assert abs(len(epoch_samples) / 6 - 100) < 3
 
@@ -300,7 +300,7 @@ def test_the_page_resumes_as_if_never_stopped(
         (24, 24, 3)
     ]  # as plain webdataset reads them
     epochs = [
-        [ids(b) for b in Loader(tars, LoaderConfig(seed=1), epoch=e).batches(8)] for e in (2, 3)
+        list(map(ids, Loader(tars, LoaderConfig(seed=1), epoch=e).batches(8))) for e in (2, 3)
     ]
     assert [ids(b) for b in page["rest"]] == epochs[0][3:]
     assert [ids(b) for b in page["again"].batches(8)] == epochs[1]
