@@ -100,7 +100,10 @@ def test_pods_get_what_they_name():
 def test_runs_get_the_image_and_the_settings_of_the_code_location():
     (image,) = KUSTOMIZATION["images"]
     assert _literals()["DAGSTER_CURRENT_IMAGE"] == f"{image['newName']}:{image['newTag']}"
-    images = {name: c["image"] for name, spec in _pods() for c in spec["containers"]}
+    images = {}
+    for name, spec in _pods():
+        for container in spec["containers"]:
+            images[name] = container["image"]
     assert images.pop("proxy") == COMPOSE["proxy"]["image"]
     assert set(images.values()) == {f"{image['name']}:latest"}
     assert LAUNCHER["env_config_maps"] == LAUNCHER["env_secrets"] == ["proccorpus"]

@@ -246,11 +246,9 @@ def hdf5_tree(data: bytes) -> dict[str, Any]:
         nodes: dict[str, Any] = {"/": file}
         file.visititems(nodes.__setitem__)
         arrays = {path: node[()] for path, node in nodes.items() if isinstance(node, h5py.Dataset)}
-        return arrays | {
-            f"{path}@{name}": node.attrs[name]
-            for path, node in nodes.items()
-            for name in node.attrs
-        }
+        for path, node in nodes.items():
+            arrays |= {f"{path}@{name}": node.attrs[name] for name in node.attrs}
+        return arrays
 
 
 def hdf5(tree: Any, *_: Any) -> bytes:

@@ -166,9 +166,8 @@ def release_of(
     lake = Lake(Workspace(root))
     tables = shards_stage(lake.workspace, "bars", 0, iter(episodes), target_bytes=target_bytes)
     columns = ShardFile.__dataclass_fields__
-    shard_rows = [
-        {k: row[k] for k in columns} | {"name": "bars1"} for row in tables["shards"].to_pylist()
-    ]
+    shards = tables["shards"].select(list(columns)).to_pylist()
+    shard_rows = [row | {"name": "bars1"} for row in shards]
     release_row = {"name": "bars1", "config_hash": "0" * 64, "created_at": datetime.now(UTC)}
     lake.freeze(release=release_row, shards=TABLES["release_shards"].rows(shard_rows))
     return lake, get_release(lake)

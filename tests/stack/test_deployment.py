@@ -151,13 +151,8 @@ def test_a_first_backfill_outlives_kills_of_a_worker_and_of_postgres(
 
         deployed.wait("the backfill has ended", is_over)
         runs = deployed.ask(RUNS)["runsOrError"]["results"]
-        return {
-            t["value"]
-            for r in runs
-            if r["status"] == "SUCCESS"
-            for t in r["tags"]
-            if t["key"] == PARTITION
-        }
+        tags = chain.from_iterable(r["tags"] for r in runs if r["status"] == "SUCCESS")
+        return {tag["value"] for tag in tags if tag["key"] == PARTITION}
 
     backfill = launched(keys)
     deployed.wait("runs of the backfill work", lambda: count(deployed, "STARTED") >= 2)

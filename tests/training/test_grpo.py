@@ -71,7 +71,10 @@ def rewarded(
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return {k: v for f in sorted(folder.glob("*.safetensors")) for k, v in load_file(f).items()}
+    weights = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        weights |= load_file(file)
+    return weights
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl"])

@@ -1,5 +1,6 @@
 """Question-answer samples: seeded, equal in number and time at any frame rate, and true to their labels."""
 
+from collections import Counter
 from dataclasses import replace
 from itertools import chain
 
@@ -69,12 +70,8 @@ def test_the_published_profile_has_the_published_counts():
         e = relabelled(e, segments=segments, progress=curve)
         assert (e.label.progress >= 1).sum() == 20
         sample_rows = rows(e, config=PUBLISHED)
-        counts.append(
-            [
-                sum(r["family"] == f for r in sample_rows)
-                for f in ("procvqa_a", "procvqa_b", "procvqa_c")
-            ]
-        )
+        count = Counter(r["family"] for r in sample_rows)
+        counts.append([count["procvqa_a"], count["procvqa_b"], count["procvqa_c"]])
         finished_rows = [
             r for r in sample_rows if r["family"] == "procvqa_c" and r["state"] == "finished"
         ]

@@ -49,10 +49,11 @@ def reported(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
 def test_what_is_reported_later_says_the_same(reported: Made, own: Made) -> None:
     report_build(own.space)
     with instance_of(reported.space) as at_once, instance_of(own.space) as later:
-        reports = [
-            [(stage, e.partition, e.tags, _of_any_place(e)) for stage, e in events(i)]
-            for i in (at_once, later)
-        ]
+        reports = []
+        for i in (at_once, later):
+            reports.append(
+                [(stage, e.partition, e.tags, _of_any_place(e)) for stage, e in events(i)]
+            )
     assert reports[0] == reports[1]
     assert {stage for stage, *_, metadata in reports[1] if "rows_frames" in metadata} == {"frames"}
 

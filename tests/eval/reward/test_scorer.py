@@ -287,14 +287,18 @@ def test_a_published_head_is_asked_after_the_words_and_only_on_request(tmp_path:
 
 def fresh(moments: Sequence[Moment]) -> list[Moment]:
     """The same moments, each with pictures of its own that no scorer has seen."""
-    return [
-        replace(m, views={c: tuple(StreamPicture(p.rgb) for p in v) for c, v in m.views.items()})
-        for m in moments
-    ]
+    copies = []
+    for moment in moments:
+        views = {}
+        for camera, shown in moment.views.items():
+            views[camera] = tuple(StreamPicture(p.rgb) for p in shown)
+        copies.append(replace(moment, views=views))
+    return copies
 
 
 def pictures(moments: Sequence[Moment]) -> list[StreamPicture]:
-    return list({id(p): p for m in moments for p in m.views["camera"]}.values())
+    shown = chain.from_iterable(moment.views["camera"] for moment in moments)
+    return list({id(picture): picture for picture in shown}.values())
 
 
 def test_the_numbers_are_the_same_and_nothing_is_cut_twice(

@@ -1,6 +1,6 @@
 """Collecting answers: nothing is asked twice, failures stand alone, shards make one file; and what is asked for."""
 
-from itertools import chain, product
+from itertools import chain, combinations, product
 from operator import attrgetter
 from pathlib import Path
 
@@ -105,7 +105,7 @@ def test_shards_are_whole_runs_and_make_the_file_of_one_process(
     parts = [of_shard(questions, (k, 3)) for k in range(3)]
     assert sorted(q.key for q in chain.from_iterable(parts)) == sorted(q.key for q in questions)
     trajectories = [{(q.part, q.trajectory) for q in part} for part in parts]
-    assert all(a.isdisjoint(b) for k, a in enumerate(trajectories) for b in trajectories[k + 1 :])
+    assert all(a.isdisjoint(b) for a, b in combinations(trajectories, 2))
     assert run(Scripted(), questions, tmp_path / "p.jsonl", shard=(0, 3)) is None
     assert run(Scripted(), questions, tmp_path / "p.jsonl", shard=(2, 3)) is None
     assert run(Scripted(), questions, tmp_path / "p.jsonl", shard=(1, 3)) is not None

@@ -1,7 +1,7 @@
 """opensarm's forms: what is written follows its own scripts' rules, and comes back as it was."""
 
 import json
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -243,5 +243,5 @@ def test_a_label_comes_back_from_its_line(
 
 def _until(parts: list[tuple[int, str]], loss_frame: int | None) -> list[tuple[int, str]]:
     """Parts less frame 0, to which nothing leads, and less what is lost."""
-    paces = [pace for length, pace in parts for _ in range(length)][1:loss_frame]
+    paces = list(chain.from_iterable(repeat(pace, length) for length, pace in parts))[1:loss_frame]
     return [(1, pace) for pace in paces]

@@ -129,9 +129,8 @@ def check_card(
         of_split = [sample for sample in samples if sample["split"] == row["split"]]
         assert int(row["samples"]) == len(of_split)
         assert int(row["shards"]) == len({sample["shard"] for sample in of_split})
-    runs = Counter(
-        run for _, run in {(sample["episode_index"], sample["label_run"]) for sample in samples}
-    )
+    episode_runs = {(sample["episode_index"], sample["label_run"]) for sample in samples}
+    runs = Counter(run for _, run in episode_runs)
     assert {
         run: int(count) for count, run in re.findall(r"- tiny, (\d+) episodes: `(.*?)`", text)
     } == runs

@@ -30,17 +30,13 @@ TOKENS = (900, 30, 31, 400, 7, 33, 1200)
 def tars(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Of three datasets."""
     folder = tmp_path_factory.mktemp("tars")
-    return [
-        write(
-            folder,
-            (
-                episode(s * EPISODES + i, SAMPLES, "abc"[s % 3], tokens=TOKENS[s:] + TOKENS[:s])
-                for i in range(EPISODES)
-            ),
-            f"s{s}.tar",
-        )
-        for s in range(SHARDS)
-    ]
+    paths = []
+    for s in range(SHARDS):
+        tokens = TOKENS[s:] + TOKENS[:s]
+        numbers = range(s * EPISODES, (s + 1) * EPISODES)
+        episodes = (episode(k, SAMPLES, "abc"[s % 3], tokens=tokens) for k in numbers)
+        paths.append(write(folder, episodes, f"s{s}.tar"))
+    return paths
 
 
 def ids(samples: Iterable[Sample]) -> list[str]:
@@ -48,7 +44,8 @@ def ids(samples: Iterable[Sample]) -> list[str]:
 
 
 def every(tars: Iterable[Path]) -> list[str]:
-    return [i for tar in tars for e in read_index(tar).entries for i in e.sample_id]
+    entries = chain.from_iterable(read_index(tar).entries for tar in tars)
+    return list(chain.from_iterable(entry.sample_id for entry in entries))
 
 
 # An epoch
@@ -172,7 +169,7 @@ def same_episode_share(samples: Iterable[Sample], batch: int = 16) -> float:
     """Share of pairs within a batch that are of one episode."""
     indices = [s.row["episode_index"] for s in samples]
     batches = [indices[i : i + batch] for i in range(0, len(indices) - batch + 1, batch)]
-    pairs = [a == b for b_ in batches for a, b in combinations(b_, 2)]
+    pairs = [a == b for a, b in chain.from_iterable(combinations(b, 2) for b in batches)]
     return sum(pairs) / len(pairs)
 
 
@@ -231,12 +228,10 @@ def padding(batches: Iterable[list[Sample]]) -> float:
 
 def test_a_window_lowers_padding_and_keeps_the_mix(tmp_path: Path):
     lengths = [30 + (k * k * 37) % 1500 for k in range(101)]  # nearly uniform up to 1530
-    tars = [
-        write(
-            tmp_path, [episode(i, samples=10, tokens=lengths[i % 90 :]) for i in range(s, 120, 3)]
-        )
-        for s in range(3)
-    ]
+    tars = []
+    for s in range(3):
+        episodes = [episode(i, samples=10, tokens=lengths[i % 90 :]) for i in range(s, 120, 3)]
+        tars.append(write(tmp_path, episodes))
     plain = list(Loader(tars).batches(8))
     sorted_ = list(Loader(tars).batches(8, window=128))
     assert padding(plain) > 1.6
@@ -254,7 +249,7 @@ def test_a_window_lowers_padding_and_keeps_the_mix(tmp_path: Path):
 
 @pytest.mark.parametrize("ahead", [0, 4])
 def test_damage_is_an_error_that_names_the_shard(tmp_path: Path, ahead: int):
-    tars = [write(tmp_path, [episode(s * 4 + i) for i in range(4)], f"s{s}.tar") for s in range(3)]
+    tars = [write(tmp_path, map(episode, range(s * 4, s * 4 + 4)), f"s{s}.tar") for s in range(3)]
     bad = tars[1]
     tar, index = bad.read_bytes(), index_path(bad).read_bytes()
 
@@ -288,10 +283,9 @@ def test_the_page_resumes_as_if_never_stopped(
     """The Python of docs/samples.md, by itself and in the workers of PyTorch."""
     folder = tmp_path / "workspace/shards/train"
     folder.mkdir(parents=True)
-    tars = [
-        write(folder, [episode(10 * s + i, 5, ["sim", "real"][s % 2]) for i in range(6)])
-        for s in range(4)
-    ]
+    tars = []
+    for s, dataset in enumerate(["sim", "real", "sim", "real"]):
+        tars.append(write(folder, [episode(10 * s + i, 5, dataset) for i in range(6)]))
     monkeypatch.chdir(tmp_path)
     page: dict[str, Any] = {}
     for block in (b for b in blocks(ROOT / "docs/samples.md") if b.kind == "python"):

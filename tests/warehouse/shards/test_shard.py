@@ -257,7 +257,8 @@ def test_shards_in_a_bucket(s3: Any, workspace: Workspace, monkeypatch: pytest.M
     monkeypatch.setattr(first.fs, "cat_file", counted)
     for ahead in (0, 5):
         assert [s.row for s in Loader(paths, ahead=ahead)] == [s.row for s in Loader(local)]
-    sizes = [e.size for p in local for e in read_index(p).entries]
+    entries = chain.from_iterable(read_index(path).entries for path in local)
+    sizes = [entry.size for entry in entries]
     assert sorted(ranges_read) == sorted(
         2 * sizes
     )  # each entry by one request, of just its bytes, in each pass
