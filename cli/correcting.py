@@ -44,7 +44,6 @@ from warehouse.lake import Lake, acceptances, corrections, outcomes, references
 from warehouse.lake.statements import read_text
 from warehouse.lake.stored import labels_of
 
-AcceptedByOption = Annotated[str | None, Option("--by", help="Your name; default: your user name.")]
 AT_REFERENCES = (1, 2, 3, 5)  # that errors are shown at
 app = typer.Typer()
 corrections_app = typer.Typer(
@@ -336,7 +335,7 @@ def accept(
     check: Annotated[str, Argument(help="The check's name, such as camera_frozen.")],
     episodes: EpisodesOption = None,
     why: Annotated[str | None, Option(help="Reason; who looks for the fault reads it.")] = None,
-    by: AcceptedByOption = None,
+    by: Annotated[str | None, Option("--by", help="Your name; default: your user name.")] = None,
     undo: Annotated[bool, Option(help="Take it back: tell the faults again.")] = False,
     common: At = At(),
 ) -> None:

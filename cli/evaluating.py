@@ -241,10 +241,9 @@ def eval_compare(
     # The comparison is paired by episode: without common ones there is no pair
     if not comparison.common:
         raise UserError(f"{first} and {second} have no episode in common")
-    differences = comparison.differences.items()
     rows = [
         {"metric": metric} | difference.__dict__
-        for metric, difference in differences
+        for metric, difference in comparison.differences.items()
         if difference.n
     ]
     show(rows, format, whole=comparison.__dict__ | {"benchmark": benchmark, "differences": rows})

@@ -243,8 +243,7 @@ def takedown(
         marks = take_back(lake, dataset, selected)
         note(f"{marks} marks taken back; build {dataset} to use it again.")
     else:
-        copies = withdraw(lake, dataset, selected, reason or "")
-        for name, episode in copies:
+        for name, episode in withdraw(lake, dataset, selected, reason or ""):
             note(
                 f"episode {episode} of {name} is the same recording: it is taken down, too; build {name} as well."
             )

@@ -21,8 +21,6 @@ COLUMNS = (
     "assumed_complete, look_unfinished"
 )
 SHOWN_OF_COMMIT = 12  # characters; --format json has all
-ASSUMED_AT = "say it: proccorpus explore (G, B and U on a run), or outcomes import"
-UNFINISHED_AT = "proccorpus explore, page Review, Look unfinished"
 
 
 def status_rows(lake: Lake) -> list[dict]:
@@ -63,11 +61,11 @@ def show_status(rows: list[dict]) -> None:
     for text in filter(
         None, (question(row["dataset"], row["look_unfinished"], row["ok"]) for row in rows)
     ):
-        print(f"{text}: {UNFINISHED_AT}")
+        print(f"{text}: proccorpus explore, page Review, Look unfinished")
     for text in filter(
         None, (assumption(row["dataset"], row["assumed_complete"], row["ok"]) for row in rows)
     ):
-        print(f"{text}; {ASSUMED_AT}")
+        print(f"{text}; say it: proccorpus explore (G, B and U on a run), or outcomes import")
 
 
 def _in_words(row: dict) -> dict:

@@ -26,7 +26,6 @@ TRUTHS |= dict.fromkeys(("false", "0", "0.0", "no", "failure", "failed", "fail")
 RUNS = r"([_-](episodes?|demos?|runs?|rollouts?|trials?|trajectories|trajs?|data|cases?))?"
 SUCCESS_FOLDER = re.compile(rf"(success|successes){RUNS}")
 FAILURE_FOLDER = re.compile(rf"(failure|failures|failed|fail){RUNS}")
-FOLDER_NAME = "folder name"
 BY_PERSON = "person: "  # before the file's name: what a person said
 
 # What the rewards of one run show
@@ -121,7 +120,7 @@ def folder_outcome(*paths: str) -> Outcome | None:
     says_success = any(map(SUCCESS_FOLDER.fullmatch, folders))
     says_failure = any(map(FAILURE_FOLDER.fullmatch, folders))
     if says_success != says_failure:
-        return Outcome(says_success, FOLDER_NAME)
+        return Outcome(says_success, "folder name")
     return None
 
 

@@ -98,8 +98,7 @@ def rows_fingerprint(episode: EpisodeData) -> Fingerprint:
     # A robot that stands still in all of its rows is told by its pictures alone
     if len(single_rows) < MIN_DISTINCT_ROWS:
         return fingerprint
-    smallest = tuple(single_rows[:SKETCH].tolist())
-    return replace(fingerprint, rows=_digest(*columns), sketch=smallest)
+    return replace(fingerprint, rows=_digest(*columns), sketch=tuple(single_rows[:SKETCH].tolist()))
 
 
 def file_digest(source: Source, record: EpisodeRecord) -> str | None:
@@ -410,8 +409,7 @@ class RecordingIndex:
 
     def equal(self, fingerprint: Fingerprint) -> list[KnownRecording]:
         """Recordings with equal rows, contents or bytes, in the order in which they were given."""
-        keys = whole_keys(fingerprint)
-        names = chain.from_iterable(self._whole.get(key, ()) for key in keys)
+        names = chain.from_iterable(self._whole.get(key, ()) for key in whole_keys(fingerprint))
         return [self.recordings[name] for name in dict.fromkeys(names) if name in self.recordings]
 
     def similar(self, fingerprint: Fingerprint) -> list[KnownRecording]:

@@ -163,8 +163,7 @@ def other_tasks(
                 filterfalse(chunk_indices.__contains__, _after(runs[task], place))
                 for task in foreign_tasks
             ]
-            turns = chain.from_iterable(zip_longest(*outside_runs))
-            in_turn = (i for i in turns if i is not None)
+            in_turn = (i for i in chain.from_iterable(zip_longest(*outside_runs)) if i is not None)
             chosen += [
                 {"chunk": chunk, "split": name, "episode_index": i}
                 for i in sorted(islice(in_turn, MOST))

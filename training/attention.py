@@ -113,13 +113,11 @@ def _windows(tower: Any, grids: torch.Tensor) -> dict[str, torch.Tensor]:
     """The windows that Qwen2.5-VL's layers look at, counted where the pictures' sizes are known."""
     merge = tower.spatial_merge_size
     size = tower.window_size
-    patch = tower.patch_size
-    order, ends = get_vision_window_index(grids.cpu(), merge, size, patch)
+    order, ends = get_vision_window_index(grids.cpu(), merge, size, tower.patch_size)
     lengths = ends.diff().tolist()
-    bounds = _bounds(lengths, grids.device)
     return {
         "window_index": order.to(grids.device),
-        "cu_window_seqlens": bounds,
+        "cu_window_seqlens": _bounds(lengths, grids.device),
         "max_window_seqlen": max(lengths),
     }
 

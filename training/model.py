@@ -147,8 +147,7 @@ class PublishedHead(Head):
             ends = item.bincount().cumsum(0)
             tail = (ends[item] - torch.arange(len(item), device=item.device) <= TAIL).unsqueeze(-1)
             states = torch.where(tail, nn.functional.dropout(states, TAIL_DROPOUT), states)
-        pooled = pool(states, self.pooler(states), item)
-        return self.value_head(self._noisy(pooled)).float()
+        return self.value_head(self._noisy(pool(states, self.pooler(states), item))).float()
 
     def progress(self, raw: torch.Tensor) -> torch.Tensor:
         return super().progress(SLOPE * raw - SHIFT)

@@ -211,9 +211,8 @@ def _conversation(row: Conversation, find: _Find) -> _Found:
     score = row.progress
     if score is None:
         score = reply.score if form == "think" else parse_answer(answer).score
-    question = "\n".join(t for t in messages if t.strip())
     fields = {
-        "question": question,
+        "question": "\n".join(t for t in messages if t.strip()),
         "answer": answer,
         "form": form,
         "progress": score,

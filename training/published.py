@@ -47,7 +47,6 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
     "pytorch_model.bin",
 )
-ADAPTERS = (ADAPTER_FILE, "adapter_model.bin")
 # As ProcVLM's training has it
 PUBLISHED_HEAD = HeadConfig(pooling="published", weight=0.2, noise=0.03)
 NAMED = 3  # weights that an error names
@@ -137,7 +136,7 @@ def _first_file(folder: Path, names: Iterable[str]) -> Path | None:
 
 def _adapted(folder: Path, base: Path) -> tuple[Any, Weights, list[Path]]:
     """A base with the adapter of a folder on it; as `_whole`. Raises ModelError."""
-    file = _first_file(folder, ADAPTERS)
+    file = _first_file(folder, (ADAPTER_FILE, "adapter_model.bin"))
     if file is None:
         raise ModelError(f"the adapter {folder} lacks {ADAPTER_FILE}")
     # peft stores names with a prefix of its own, and older ones as transformers had them before 4.52.

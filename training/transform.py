@@ -82,9 +82,8 @@ class Transform:
 
     def prompt(self, question: str, system: str = "") -> str:
         """The chat text up to where the answer begins, with one image token per picture."""
-        turns = chat(question, system)
         return self.processor.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=True, **self.switches
+            chat(question, system), tokenize=False, add_generation_prompt=True, **self.switches
         )
 
     def answer(self, answer: str | None) -> list[int]:

@@ -131,14 +131,13 @@ def _add(
     facts = attributes | metadata
 
     cameras = _cameras(listing, [uri for uri in files if is_video(uri)], metadata)
-    videos = videos_of(listing, cameras, cameras or {"": joined(folder, f"{VIDEOS}*.mp4")})
     listing.add(
         folder or ".",
         listing.fps(FPS),
         tasks=_tasks(metadata_uri, facts, annotations),
         num_rows=num_rows,
         data_uri=rows_uri if num_rows or config.is_remote else None,
-        videos=videos,
+        videos=videos_of(listing, cameras, cameras or {"": joined(folder, f"{VIDEOS}*.mp4")}),
         files=[rows_uri, metadata_uri],
         evidence=OutcomeEvidence(listing.stated_outcome(facts)),
         group=listing.group(facts),

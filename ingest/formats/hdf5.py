@@ -447,8 +447,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         container = h5.find(file, record.data_key.rpartition("/")[0])
         place = EpisodePlace(uri, record.data_key, group, container, limits)
         roles = roles_of(place, source.config)
-        is_part = h5.is_flat(record)
-        if is_part:
+        if h5.is_flat(record):
             rows = slice(record.row_start, record.row_start + (record.num_rows or 0))
         else:
             rows = slice(None)

@@ -44,7 +44,6 @@ INDEX_NAMES = (
     "trajectory_id",
     "traj_index",
 )
-PLACES_OF_ENDS = "episode_ends"
 
 
 def episode_keys(file: h5py.File, limits: Limits) -> list[str]:
@@ -127,10 +126,9 @@ def _kinds(children: Mapping[str, h5py.Group], limits: Limits) -> list[list[str]
 
 def _arrays(group: h5py.Group, limits: Limits) -> set[str]:
     """Paths of the arrays below a group that have rows, with # for numbers."""
-    datasets = h5.walk(group, [], limits)
     return {
         NUMBER.sub("#", path)
-        for path, dataset in datasets
+        for path, dataset in h5.walk(group, [], limits)
         if dataset.shape and dataset.shape[0] > 1
     }
 
@@ -170,7 +168,7 @@ def flat_ends(
     ]
     num_rows = max(set(rows), key=rows.count, default=0)
     path_by_name = {spelt(path.rpartition("/")[2]): path for path in datasets}
-    if (path := path_by_name.get(PLACES_OF_ENDS)) is not None:
+    if (path := path_by_name.get("episode_ends")) is not None:
         ends = h5.values(datasets[path], limits).ravel().astype(np.int64)
         is_rising = (
             len(ends) > 0

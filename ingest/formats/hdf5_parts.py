@@ -423,8 +423,7 @@ def _beside(
     episodes = set(keys)
     above = set(chain.from_iterable(map(folders_above, keys)))
     for container in sorted(above):
-        group = h5.find(file, container)
-        for name in h5.members(group):
+        for name in h5.members(h5.find(file, container)):
             path = f"{container}/{name}".strip("/")
             if path in episodes or path in above:
                 continue

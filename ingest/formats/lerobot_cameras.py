@@ -47,10 +47,9 @@ def _left_out(dataset: LerobotListing, cameras: list[str], files: dict[str, str]
 
 
 def _pictured(dataset: LerobotListing) -> list[str]:
-    features = dataset.info["features"]
     return [
         key
-        for key, feature in features.items()
+        for key, feature in dataset.info["features"].items()
         if object_of(feature).get("dtype") in ("video", "image")
     ]
 

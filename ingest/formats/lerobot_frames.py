@@ -223,10 +223,9 @@ def span_of(source: Source, camera: str, episode_index: int, start_s: float) -> 
     begin_s = claims.start_s[entry]
     lengths = claims.length[is_in_file]
     later_s = starts_s[starts_s > begin_s]
-    end_s = claims.end_s[entry]
     return VideoSpan(
         float(begin_s),
-        end_s=float(np.nan_to_num(end_s, nan=np.inf)),
+        end_s=float(np.nan_to_num(claims.end_s[entry], nan=np.inf)),
         next_s=float(later_s.min(initial=np.inf)),
         is_shared=True,
         rows_before=float(lengths[starts_s < begin_s].sum()),
@@ -258,8 +257,7 @@ def _claims(source: Source, camera: str) -> _Claims:
 
 def _read(source: Source, uri: str, names: list[str]) -> Mapping[str, np.ndarray]:
     """Columns of numbers, float64; NaN for nulls, and for all of a column that has no numbers. Raises DataError."""
-    path = source.resolve(uri)
-    with opened(path) as file:
+    with opened(source.resolve(uri)) as file:
         count = file.metadata.num_rows
         schema = file.schema_arrow
         source.config.limits.check("max_rows", count, f"{uri}: rows")

@@ -43,7 +43,6 @@ FIELD, MAX_FIELDS = (
     re.compile(r"\{([A-Za-z_]\w*)(?::0?[0-9]{0,2}d?)?\}"),
     8,
 )  # of a path template: {episode_index:06d}
-BRACES = {"{", "}"}
 
 Rows = list[dict[str, Any]]
 
@@ -261,8 +260,7 @@ def locate(dataset: LerobotListing, key: str, numbers: Mapping[str, int | str]) 
     if standard_uri not in files:
         names = {u.rsplit("/", 1)[-1] for u in (uri, standard_uri)}
         camera = numbers.get("video_key")
-        by_name = dataset.source.by_name
-        hits = [*chain.from_iterable(by_name.get(name, []) for name in names)]
+        hits = [*chain.from_iterable(dataset.source.by_name.get(name, []) for name in names)]
         hits = [hit for hit in hits if camera is None or camera in hit.split("/")]
         located = hits[0] if len(hits) == 1 else None
     # Counted, so that one finding speaks for all files that the template does not lead to
@@ -307,7 +305,7 @@ def _template(dataset: LerobotListing, key: str) -> str:
 def _fields(template: str) -> frozenset[str]:
     """Names in a path template; "" among them for what is none, or would reach into what is filled in, or repeat it."""
     parts = FIELD.split(template)  # a text, a name, a text, ..., a text
-    is_plain = not BRACES & set("".join(parts[::2])) and len(parts) <= 2 * MAX_FIELDS + 1
+    is_plain = not {"{", "}"} & set("".join(parts[::2])) and len(parts) <= 2 * MAX_FIELDS + 1
     return frozenset(parts[1::2] if is_plain else [""])
 
 

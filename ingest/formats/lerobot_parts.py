@@ -76,7 +76,6 @@ EPISODE_USES = {
     "action_config": ("steps", "spans with texts"),
 }
 BESIDE = (*PARTS_OF_STATE, *PARTS_OF_ACTION, *BESIDE_STATE)
-TASK_COLUMNS = {"task", TASK_COLUMN, PANDAS_INDEX}
 
 
 def account_for_parts(dataset: LerobotListing, episodes: Episodes, cameras: Sequence[str]) -> None:
@@ -97,7 +96,7 @@ def account_for_parts(dataset: LerobotListing, episodes: Episodes, cameras: Sequ
         else:
             dataset.parts.unknown("column", name, reason, **form)
     _account_for_episodes(dataset, episodes)
-    for name in sorted(dataset.task_columns - TASK_COLUMNS):
+    for name in sorted(dataset.task_columns - {"task", TASK_COLUMN, PANDAS_INDEX}):
         dataset.parts.unknown("column", f"meta/tasks: {name}", "no key reads it of a task")
     _account_for_slices(dataset, stored_columns)
 
@@ -285,7 +284,6 @@ def _account_for_episodes(dataset: LerobotListing, episodes: Episodes) -> None:
     cells = chain.from_iterable(episode.meta.items() for episode in episodes.values())
     filled = {name for name, value in cells if value is not None}
     pointers = set(filter(POINTERS.fullmatch, filled))
-    steps = set(filter(STEPS.fullmatch, filled))
     account_for_fields(
         dataset.parts,
         "meta/episodes: ",
@@ -294,7 +292,7 @@ def _account_for_episodes(dataset: LerobotListing, episodes: Episodes) -> None:
             **by_registry,
             **usual_uses(config),
             **EPISODE_USES,
-            **dict.fromkeys(steps, ("steps", "spans with texts")),
+            **dict.fromkeys(set(filter(STEPS.fullmatch, filled)), ("steps", "spans with texts")),
         },
         GROUPS,
         kind="column",

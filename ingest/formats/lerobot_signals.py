@@ -120,8 +120,7 @@ def signal_columns(source: Source, info: Mapping[str, Any]) -> tuple[str, ...]:
 def read_signals(source: Source, info: Mapping[str, Any], rows: pa.Table) -> Vectors:
     """State and action among an episode's rows. Raises DataError."""
     features = info["features"]
-    keys = source.config.keys
-    places = _places(source, keys)
+    places = _places(source, source.config.keys)
     state, state_columns, is_state_sliced = _vector(rows, features, places["state"])
     action, action_columns, is_action_sliced = _vector(rows, features, places["action"])
     # A gripper is looked for in the state first
@@ -219,8 +218,7 @@ def _named_by_slices(
                 continue
             reasons[name] = f"{MODALITY} names it"
         names = names_by_parts(slices, table.num_columns)
-        is_gripper_named = bool(named_grippers(names))
-        if is_gripper_named or name not in tables:
+        if named_grippers(names) or name not in tables:
             named_tables[name] = table.rename_columns(names)
         else:
             named_tables[name] = table

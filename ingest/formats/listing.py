@@ -265,10 +265,9 @@ class ListingBuilder:
         for record in self.records:
             for camera in cameras if record.videos else ():
                 if camera not in record.cameras and (record.episode_index, camera) not in explained:
-                    detail = wording.format(camera)
                     self.warn(
                         "missing_camera",
-                        detail,
+                        wording.format(camera),
                         record.episode_index,
                         camera=camera,
                         file=record.data_uri,
@@ -276,8 +275,7 @@ class ListingBuilder:
 
     def cameras_in_use(self) -> list[str]:
         """Cameras that an episode has, each once, in order of appearance."""
-        cameras = chain.from_iterable(record.cameras for record in self.records)
-        return list(dict.fromkeys(cameras))
+        return list(dict.fromkeys(chain.from_iterable(record.cameras for record in self.records)))
 
 
 def folders_of(pattern: re.Pattern[str], uris: Iterable[str]) -> dict[str, str]:

@@ -57,7 +57,6 @@ STATE_KEYS = (
     ("agent_pos",),
 )
 ACTION_KEYS = (("action",), ("actions",))
-NO_ARRAY = "it has no description that can be read, or holds no numbers"
 TEXT_KEYS = ("task", "instruction", "language_instruction", "prompt")
 
 
@@ -409,7 +408,7 @@ def _account(listing: ListingBuilder, uri: str, store: Store, roles: ArrayRoles)
             parts.known("array", f"data/{name}", reason, **form)
         else:
             if array is None:
-                nothing = NO_ARRAY
+                nothing = "it has no description that can be read, or holds no numbers"
             else:
                 nothing = "no name of a state, an action or a camera that is known"
             reason = roles.why.get(name, nothing)

@@ -160,12 +160,11 @@ def _left_out(listing: ListingBuilder, shard: Shard, specs: Specs) -> bool:
         rlds_files.HEADER_BYTES + rlds_files.FOOTER_BYTES
     )
     # An episode's place among the records is its index, since remote ones are known by their place
-    shard_indices = range(listing.next_index, listing.next_index + count)
     if (
         not source.config.is_remote
         or source.selected is None
         or not 0 < count <= max_records
-        or {*shard_indices} & source.selected
+        or {*range(listing.next_index, listing.next_index + count)} & source.selected
     ):
         return False
     for number in range(count):
@@ -329,11 +328,10 @@ def _uses(steps: RldsRecord, config: DatasetConfig, texts: Sequence[str]) -> dic
 
 def _deep_outcomes(steps: RldsRecord) -> list[str]:
     """Paths that end in a usual name of success, and lie deeper than one expects it."""
-    success_names = outcomes.SUCCESS_FIELDS
     paths = [
         path_of(key)
         for key in steps.specs
-        if "/" in path_of(key) and key.rpartition("/")[2] in success_names
+        if "/" in path_of(key) and key.rpartition("/")[2] in outcomes.SUCCESS_FIELDS
     ]
     return [path for path in paths if not path.startswith("episode_metadata/")]
 

@@ -76,8 +76,7 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
     """The folders of tasks."""
     uris = list(uris)
     patterns = (TASK_FILE, VIDEO_FILE, STATES_FILE, META_FILE)
-    folders = chain.from_iterable(folders_of(pattern, uris) for pattern in patterns)
-    return dict.fromkeys(folders, "")
+    return dict.fromkeys(chain.from_iterable(folders_of(pattern, uris) for pattern in patterns), "")
 
 
 def list_episodes(source: Source) -> Listing:
@@ -257,9 +256,8 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     robot = _task_facts(ListingBuilder(source), match[1] or "").robot if match else ""
     # Of two arms the record names the left one's file, which has the times
     sides = ("left", "right") if "/left_states." in record.data_uri else ("",)
-    left_side_name = "/left_states."
     columns = {
-        side: _columns(source, record.data_uri.replace(left_side_name, f"/{side}_states."))
+        side: _columns(source, record.data_uri.replace("/left_states.", f"/{side}_states."))
         for side in sides
     }
     is_ur5 = "ur5" in robot.lower()

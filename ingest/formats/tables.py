@@ -284,8 +284,7 @@ def _read_header(file: IO[bytes], uri: str) -> tuple[tuple[int, ...], np.dtype]:
     )  # NumPy reads all that a header claims, before it looks at it
     refuse_pointer(begin, f"{uri} is a git-LFS pointer, not the file")
     file = io.BytesIO(begin)
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
+    if np.lib.format.read_magic(file) == (1, 0):
         read = np.lib.format.read_array_header_1_0
     else:
         read = np.lib.format.read_array_header_2_0

@@ -377,10 +377,9 @@ def _by_excursion(run: GripperRun, crossings: Sequence[Transition]) -> bool | No
     """
     if len(crossings) % 2:
         return None
-    pairs = zip(crossings[::2], crossings[1::2], strict=True)
     carried = [
         1.0 if run.way is None else run.way[second_crossing.start] - run.way[first_crossing.end]
-        for first_crossing, second_crossing in pairs
+        for first_crossing, second_crossing in zip(crossings[::2], crossings[1::2], strict=True)
     ]
     if sum(way >= MIN_CARRIED for way in carried) == 1:
         return crossings[0].rises

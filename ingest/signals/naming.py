@@ -318,10 +318,9 @@ def transitions(relative: np.ndarray, fps: float) -> list[Transition]:
     of_run = (relative - low) / (high - low)
     end_of = np.select([of_run < LOW_END, of_run > HIGH_END], [0, 1], -1)
     at_end = np.flatnonzero(end_of >= 0)
-    changes = np.flatnonzero(np.diff(end_of[at_end]))
     crossings = [
         Transition(int(at_end[k]), int(at_end[k + 1]), rises=bool(end_of[at_end[k + 1]] == 1))
-        for k in changes
+        for k in np.flatnonzero(np.diff(end_of[at_end]))
     ]
     # Two transitions there and back, soon after one another, are none
     steady = list[Transition]()

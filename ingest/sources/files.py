@@ -369,8 +369,7 @@ class Source:
         self.read_files.update(uris)
         sizes = {uri: self.size(uri) for uri in sorted(set(uris))}
         lines = [f"{uri} {size}" for uri, size in sizes.items() if size is not None]
-        text = "\n".join([*lines, str(num_rows)])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join([*lines, str(num_rows)]).encode()).hexdigest()[:16]
 
     def fingerprint(self) -> str:
         """Changes when any file is added, removed, resized or rewritten; of a hub's dataset it is the commit."""

@@ -78,14 +78,13 @@ class ExportFolder:
         if name not in self._parts:
             self._names = []
             facts = write(*arguments) or {}
-            files = sorted(set(self._names))
             described = [
                 {
                     "path": file,
                     "bytes": (self.root / file).stat().st_size,
                     "sha256": sha256_file(self.root / file),
                 }
-                for file in files
+                for file in sorted(set(self._names))
             ]
             part = {"part": name, "files": described, "facts": facts}
             text = json.dumps(part)
@@ -129,7 +128,6 @@ class ExportFolder:
         exclusions = tuple(m["left_out"])
         notes = tuple(m.get("notes", ()))
         counts = m["episodes"], m["frames"], len(m["files"]) + 1  # with the manifest
-        use = tuple(line.replace(PLACE, str(self.root)) for line in m.get("use", ()))
         return Exported(
             self.kind,
             str(self.root),
@@ -139,7 +137,7 @@ class ExportFolder:
             exclusions,
             notes,
             m.get("samples"),
-            use,
+            tuple(line.replace(PLACE, str(self.root)) for line in m.get("use", ())),
         )
 
     def open(self, overwrite: bool = False) -> "ExportFolder":

@@ -104,10 +104,9 @@ class LerobotExport(LerobotPlan):
 
     def _write_video(self, file: VideoFile) -> Facts:
         out = self.folder.path(VIDEO_PATH.format(video_key=file.camera, **place(file.number)))
-        reader = file.clips[0].reader
 
         def frames(e: Episode) -> Iterator[TimedPicture]:
-            return reader.episode(e).frames(self.cameras_of(e)[file.camera])
+            return file.clips[0].reader.episode(e).frames(self.cameras_of(e)[file.camera])
 
         if not self.options.blur:
             return write_video(file, out, self.fps, self.options.codec, read=frames)
@@ -164,9 +163,8 @@ class LerobotExport(LerobotPlan):
         facts = _blurred(videos)
         notes += [BLURRED.format(**blurred) for blurred in facts.values()]
         self.folder.write(README, self._card(kappas, notes) + self.added_section())
-        by_way = dict(Counter(map(itemgetter("how"), videos)))
         return facts | {
-            "videos": by_way,
+            "videos": dict(Counter(map(itemgetter("how"), videos))),
             "labelled_episodes": sum(of_chunks["labelled"]),
             "notes": notes,
         }

@@ -299,9 +299,8 @@ def _episode_row(
     # Where the episode came from: the export numbers episodes anew
     of_label: dict[str, Any] = {}
     if label:
-        segments = list(map(segment_row, label.segments))
         of_label = vars(label) | {
-            "segments": segments,
+            "segments": list(map(segment_row, label.segments)),
             "plan": list(label.plan),
             "end": float(label.progress[-1]),
         }

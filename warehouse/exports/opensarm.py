@@ -32,7 +32,6 @@ from warehouse.lake import Lake
 EPISODES_IN_CHUNK = 1000
 SIDES = ("left", "right")
 SUFFIX = "_camera-images-rgb"
-PLAN_ID = "proccorpus"
 COLUMNS = {"reward": "float32", "act_pri": "int64", "timestamp": "float64"}
 COLUMNS |= dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), "int64")
 
@@ -100,10 +99,9 @@ class OpensarmExport(LabelExport):
         steps = [
             "dummy" if s.step is None or not label.has_names else s.name for s in label.segments
         ]
-        primitives = np.repeat([*map(primitive, steps)], [*map(len, label.segments)])
         values = (
             progress,
-            primitives,
+            np.repeat([*map(primitive, steps)], [*map(len, label.segments)]),
             timestamps,
             frames,
             ones * number,
@@ -128,7 +126,7 @@ class OpensarmExport(LabelExport):
         return {
             "ts": when and when.isoformat(),
             "user": author,
-            "plan_id": PLAN_ID,
+            "plan_id": "proccorpus",
             "episode_index": number,
             "episode_id": number,
             "video_path": video,

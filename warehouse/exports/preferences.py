@@ -82,12 +82,11 @@ class PreferencesExport(SampleExport):
         for key, moments in self._moments.items():
             episode_facts = self._facts[key]
             frames = np.array([m["frame"] for m in moments])
-            progress = np.array([m["progress"] for m in moments])
             # A run without a text is compared with no other one
             of_run = (
                 episode_facts.same_as or f"run {key[1]}",
                 frames,
-                progress,
+                np.array([m["progress"] for m in moments]),
                 episode_facts.success,
                 episode_facts.quality,
                 episode_facts.label_run,

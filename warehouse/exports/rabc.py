@@ -168,8 +168,7 @@ def episode_rows(index: int, episode: int, n: int, progress: FrameProgress | Non
 def _apart(starts: dict[int, int], lengths: Mapping[int, int | None]) -> dict[int, int]:
     """Stated starts of episodes; none where two episodes would have the same frames, as where each counts from 0."""
     in_order = sorted((start, lengths.get(episode) or 0) for episode, start in starts.items())
-    overlap = any(start + length > later for (start, length), (later, _) in pairwise(in_order))
-    if overlap:
+    if any(start + length > later for (start, length), (later, _) in pairwise(in_order)):
         return {}
     return starts
 

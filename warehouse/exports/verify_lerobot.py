@@ -280,8 +280,7 @@ def _compare_segments(plan: LerobotPlan, out: Path) -> list[str]:
         table = pq.read_table(path, columns=["episode_index", "proccorpus_segments"])
         if table.schema.field("proccorpus_segments").type != pa.list_(SEGMENT):
             return [f"steps of other types in {path.relative_to(out)}"]
-        rows = table.to_pylist()
-        stored |= {row["episode_index"]: row["proccorpus_segments"] for row in rows}
+        stored |= {row["episode_index"]: row["proccorpus_segments"] for row in table.to_pylist()}
     wrong = []
     for number, (_, label) in enumerate(each_label(plan.selected)):
         segments = label and [segment_row(segment) for segment in label.segments]

@@ -306,12 +306,11 @@ class WeightsExport(_ExportOfStretches, OneDatasetExport):
 
     def write_rest(self) -> Mapping[str, Any]:
         options = self.options
-        weights = weights_by_episode(self.selected, options, self.stretches)
         facts = self.folder.part(
             "weights",
             write_weights,
             self.folder,
-            self._episodes(weights),
+            self._episodes(weights_by_episode(self.selected, options, self.stretches)),
             options.weighting,
             options.chunk_size,
         )

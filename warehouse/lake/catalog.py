@@ -19,7 +19,6 @@ from core.files import whole_file, write_file
 from core.paths import Workspace
 from warehouse.lake.place import AWAY, LOCK_TIMEOUT_S, LakeError, kept_backups, place, reading_turn
 
-MAGIC = b"SQLite format 3\0"
 DAMAGED_ROWS = re.compile(
     r"[Pp]arquet|magic bytes|TProtocolException|ZSTD|[Dd]ecompress"
 )  # in DuckDB's words
@@ -57,7 +56,7 @@ def _wrong(catalog: Path) -> str | None:
         file = _opened(catalog, status.st_dev, status.st_ino).fileno()
         size = status.st_size
         head = os.pread(file, 100, 0)
-        if not head.startswith(MAGIC):
+        if not head.startswith(b"SQLite format 3\0"):
             if size:
                 return "is no file of SQLite's"
             return "is empty"

@@ -340,10 +340,7 @@ def corpus_is_sound(lake: Lake, datasets: Sequence[str] | None = None) -> CheckO
                 f"{name} of {dataset}: {', '.join(wrong)}"
                 for dataset, wrong in sorted(faults.items())
             ]
-    if broken:
-        detail = "; ".join(broken[:5])
-    else:
-        detail = f"{len(names)} datasets are as the schema says"
+    detail = "; ".join(broken[:5]) or f"{len(names)} datasets are as the schema says"
     return CheckOutcome(
         not broken, detail, {"datasets": len(names), "rows": rows, "broken": len(broken)}
     )
@@ -421,8 +418,7 @@ def _faults_of_stage(
 
 def _faults(lake: Lake, table: Table, datasets: Sequence[str], clause: str) -> Faults:
     """Of rows of a table that fit a condition."""
-    stored = lake.arrow(f"SELECT * FROM {table.name} LIMIT 0").schema
-    if wrong := _other_columns(table, stored):
+    if wrong := _other_columns(table, lake.arrow(f"SELECT * FROM {table.name} LIMIT 0").schema):
         return 0, {dataset: [wrong] for dataset in datasets}
     return _faults_of_rows(lake.rows, table, clause)
 
@@ -488,8 +484,10 @@ def _rules(table: Table) -> tuple[list[str], dict[str, str]]:
         # The segments are one path from (0, 0) to (n, num_frames): where each ends the next one begins. So the points
         # where they begin, with the last one, are the same set as the points where they end, with the first one. Sets
         # are compared by the sums of their members' hashes.
-        sums.append("sum(hash(segment_index::BIGINT, start_frame)) AS begins")
-        sums.append("sum(hash(segment_index::BIGINT + 1, end_frame)) AS ends")
+        sums += [
+            "sum(hash(segment_index::BIGINT, start_frame)) AS begins",
+            "sum(hash(segment_index::BIGINT + 1, end_frame)) AS ends",
+        ]
         broken = "begins + hash(n, num_frames) <> ends + hash(0::BIGINT, 0::BIGINT)"
         rule_sums[
             "labels with segments that do not begin where the one before ends, or do not end with the episode"
@@ -563,10 +561,7 @@ def withdrawals_are_decided(lake: Lake, datasets: Sequence[str] | None = None) -
     undecided_names = [
         f"{row['dataset']} {row['episode_index']} ({row['reason']})" for row in unsure
     ]
-    if undecided_names:
-        detail = "; ".join(undecided_names[:EXAMPLES])
-    else:
-        detail = "nothing is undecided"
+    detail = "; ".join(undecided_names[:EXAMPLES]) or "nothing is undecided"
     return CheckOutcome(not undecided_names, detail, {"undecided": len(undecided_names)})
 
 

@@ -152,10 +152,9 @@ def database(workspace: Workspace, threads: int | None = None) -> duckdb.DuckDBP
     con.execute("SET allow_unsigned_extensions = false")
     con.execute("SET TimeZone = 'UTC'")
     if lake_place.is_bucket:
-        settings = bucket_settings(lake_place.data).items()
         options = [
             f"{name} {value if isinstance(value, bool) else literal(value)}"
-            for name, value in settings
+            for name, value in bucket_settings(lake_place.data).items()
         ]
         con.execute(f"CREATE SECRET (TYPE s3, {', '.join(options)})")
     return con

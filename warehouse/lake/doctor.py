@@ -429,11 +429,10 @@ def leftovers(workspace: Workspace) -> Iterator[Trouble]:
         yield Trouble(WARNING, "unfinished downloads", str(partial_files[0]), detail, remedy)
     for partial_manifest in sorted((workspace.root / "exports").glob("*/manifest.partial*")):
         if not (partial_manifest.parent / "manifest.json").exists():
-            location = str(partial_manifest.parent)
             yield Trouble(
                 WARNING,
                 "unfinished export",
-                location,
+                str(partial_manifest.parent),
                 "it has no manifest",
                 "run the same export again",
             )

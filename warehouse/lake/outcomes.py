@@ -34,8 +34,6 @@ from warehouse.lake.statements import (
 
 NAMING_COLUMNS = ("episode_index", "episode", "source_id")
 SUCCESS = "success"
-NOTE_COLUMNS = ("note", "notes", "comment")
-AUTHOR_COLUMNS = ("by", "author")
 BY_CLICK = "explorer"  # as the file of what was said in the explorer
 MAX_NAMED = 20  # lines, in one message
 # The newest statement on each recording that was not taken back, wherever the recording is
@@ -343,8 +341,8 @@ def _outcome(cells: Mapping[str, Any], episode: int, author: str) -> StatedOutco
         raise CorrectionError(
             f"success is {cells[SUCCESS]!r}: say true or false (1, 0, yes, no, success, failure)"
         )
-    note = next((str(cells[name]) for name in NOTE_COLUMNS if name in cells), "")
-    outcome_author = next((str(cells[name]) for name in AUTHOR_COLUMNS if name in cells), author)
+    note = next((str(cells[name]) for name in ("note", "notes", "comment") if name in cells), "")
+    outcome_author = next((str(cells[name]) for name in ("by", "author") if name in cells), author)
     note = checked_text("note", note, 2000, empty=True) or None
     return StatedOutcome(episode, success, note, checked_text("by", outcome_author, 100))
 

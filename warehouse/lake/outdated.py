@@ -35,7 +35,6 @@ IMPORTED_TABLES = (
     "progress",
     "label_quality",
 )  # that an import writes
-SAMPLE_TABLES = ("samples", "sample_location", "shards")
 # Labels of a lake that are of no present contents: SQL conditions on rows of a table in LABEL_TABLES, by its name
 WITHOUT_CONTENT = (
     "(dataset, episode_index) NOT IN (SELECT (dataset, episode_index) FROM episode_content)"
@@ -148,7 +147,7 @@ def _forget_samples(lake: LakeConnection, dataset: str, indices: Collection[int]
     )
     if not chunks:
         return
-    for name in SAMPLE_TABLES:
+    for name in ("samples", "sample_location", "shards"):
         lake.con.execute(
             f"DELETE FROM {name} WHERE dataset = ? AND list_contains(?, chunk)", [dataset, chunks]
         )

@@ -315,8 +315,7 @@ def takedown_stamp(lake: Lake, dataset: str) -> str:
 
     By the numbers that the episodes had when it was said: those do not change when recordings move.
     """
-    sql = "SELECT episode_index FROM takedowns WHERE dataset = ?"
-    episodes = lake.column(sql, [dataset])
+    episodes = lake.column("SELECT episode_index FROM takedowns WHERE dataset = ?", [dataset])
     if not episodes:
         return ""
     return content_key("taken down", "all" if None in episodes else str(sorted(episodes)))

@@ -38,7 +38,6 @@ HUB_ADDRESS = {
     "dataset": ("hf://datasets/OWNER/NAME", "releases"),
     "model": ("hf://OWNER/NAME", "models"),
 }
-BUCKETS = ("s3://", "gs://")
 Kind = Literal["dataset", "model"]  # of a repository of the hub
 
 
@@ -81,7 +80,7 @@ def open_target(target_address: str, *, private: bool = False, kind: Kind = "dat
         if not match:
             raise ReleaseError(f"{target_address} names no {kind} repository: write {form}")
         return HubTarget(target_address, match[1], private, kind)
-    if "://" in target_address and not target_address.startswith(BUCKETS):
+    if "://" in target_address and not target_address.startswith(("s3://", "gs://")):
         raise ReleaseError(
             f"{target_address}: {plural} are published to {form}, s3://, gs:// or a folder"
         )

@@ -165,8 +165,10 @@ def _items(lake: Lake, release: Release, folder: Path) -> list[OutgoingFile]:
             if not path.exists():
                 raise ReleaseError(f"{path} is missing: proccorpus release verify {release.name}")
         # the tar's hash is the recorded one: its bytes are compared with it while they are sent
-        items.append(OutgoingFile(shard.address, shard.bytes, shard.sha256, tar))
-        items.append(item_of(index, f"shards/{shard.split}/{index.name}"))
+        items += [
+            OutgoingFile(shard.address, shard.bytes, shard.sha256, tar),
+            item_of(index, f"shards/{shard.split}/{index.name}"),
+        ]
     with _at_snapshot(lake, release) as release_lake:
         for name, sql in LABELS.items():
             path = folder / f"{name}.parquet"

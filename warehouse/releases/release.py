@@ -182,14 +182,13 @@ def _splits(lake: Lake, release_contents: Contents) -> str:
 
 
 def _label_runs(lake: Lake, release_contents: Contents) -> str:
-    runs = lake.dicts(HELD_LABEL_RUNS, [_shard_names(release_contents)])
     return _bullets(
         f"{run['dataset']}, {run['episodes']} episodes: `{run['label_run']}`, "
         f"{' '.join(filter(None, (run['annotator'], run['model'])))}"
         f"{f', {run["followers"]} like those that it was asked about' if run['followers'] else ''}, "
         f"code {run['code_version']}, "
         f"parameters `{json.dumps(json.loads(run['params']))}`"
-        for run in runs
+        for run in lake.dicts(HELD_LABEL_RUNS, [_shard_names(release_contents)])
     )
 
 
