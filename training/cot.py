@@ -223,8 +223,8 @@ def generate(
             "sample_id": sample.row["sample_id"],
             "model": config.model,
             "call_key": answer.key,
+            "prompt_version": prompt_version(),
         }
-        source |= {"prompt_version": prompt_version()}
         return sample, answer.text, {"progress": sample.row["progress"], "source": source}
 
     exclusions = Counter(a.reason for a in answers if a.reason) + Counter(

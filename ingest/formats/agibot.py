@@ -207,8 +207,10 @@ def _account_for_rows(listing: ListingBuilder, file: h5py.File, uri: str) -> Non
     """What each table of an episode's rows is used for."""
     config = listing.source.config
     paths = list[str]()
-    uses = {"timestamp": ("time", "AgiBot's time of each row")}
-    uses |= dict.fromkeys(config.keys.state or STATE, ("state", "joints and grippers"))
+    uses = {
+        "timestamp": ("time", "AgiBot's time of each row"),
+        **dict.fromkeys(config.keys.state or STATE, ("state", "joints and grippers")),
+    }
     if any(gripper.column == "action" for gripper in config.grippers):
         reason = "the registry entry has a gripper in the action"
         uses |= dict.fromkeys(config.keys.action or ACTION, ("action", reason))

@@ -312,9 +312,9 @@ def _instruction(
         instruction = "".join(map(str, instruction))
     places = [
         ("problem_info", h5.texts(instruction)),
-        ("ep_meta", h5.texts(place.json("ep_meta").get("lang"))),
-    ]  # robocasa
-    places += _texts_at(place, TEXT_KEYS)
+        ("ep_meta", h5.texts(place.json("ep_meta").get("lang"))),  # robocasa
+        *_texts_at(place, TEXT_KEYS),
+    ]
     name, instruction_texts = next(
         ((path, of_path) for path, of_path in places if of_path), ("", ())
     )

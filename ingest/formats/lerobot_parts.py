@@ -145,9 +145,12 @@ class _Rows:
     def _use_of(self, name: str) -> tuple[str, str] | None:
         """What a column is read as, and what shows it."""
         config = self.dataset.source.config
-        uses = {"timestamp": ("time", "LeRobot's time of each row")}
-        uses |= {"episode_index": ("group", "says of which episode a row is")} | self._vectors
-        uses |= dict.fromkeys(REWARD_KEYS, ("outcome", "rows say by it whether the run succeeded"))
+        uses = {
+            "timestamp": ("time", "LeRobot's time of each row"),
+            "episode_index": ("group", "says of which episode a row is"),
+            **self._vectors,
+            **dict.fromkeys(REWARD_KEYS, ("outcome", "rows say by it whether the run succeeded")),
+        }
         by_registry = dict.fromkeys(
             config.keys.language, ("instruction", "the registry entry names it")
         )

@@ -302,8 +302,8 @@ def adapt_laptop(
     torch.manual_seed(seed)
     model.ood.widen(model.normalised(np.concatenate(list(new.numbers))))
     # The window is laid out as before; the success threshold was found for other weights
-    facts_of_card = {name: card.get(name) for name in ("window", "max_px")}
-    facts_of_card |= {**facts, "adapted_from": folder.name}
+    former_facts = {"window": card.get("window"), "max_px": card.get("max_px")}
+    facts_of_card = former_facts | {**facts, "adapted_from": folder.name}
     episodes = [new] * max(1, len(former_episodes)) + former_episodes
     times = replace(clock, encoded_cpu_s=encoded_cpu_s)
     return _learn(lake, release, recipe, on_step, model, encoder, episodes, times, facts_of_card)

@@ -32,8 +32,15 @@ from warehouse.lake import Lake
 EPISODES_IN_CHUNK = 1000
 SIDES = ("left", "right")
 SUFFIX = "_camera-images-rgb"
-COLUMNS = {"reward": "float32", "act_pri": "int64", "timestamp": "float64"}
-COLUMNS |= dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), "int64")
+COLUMNS = {
+    "reward": "float32",
+    "act_pri": "int64",
+    "timestamp": "float64",
+    "frame_index": "int64",
+    "episode_index": "int64",
+    "index": "int64",
+    "task_index": "int64",
+}
 
 
 class OpensarmExport(LabelExport):

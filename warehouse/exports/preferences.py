@@ -170,8 +170,13 @@ class PreferencesExport(SampleExport):
             by_frame = pictures(*sides[side].key)
             images += [by_frame[m["frame"]] for m in side_moments[side]]
         # Pictures are marked by None
-        content = [f"The task: {task}\nRun A:", *([None] * len(side_moments[first])), "Run B:"]
-        content += [*([None] * len(side_moments[second])), QUESTIONS[pair.why]]
+        content = [
+            f"The task: {task}\nRun A:",
+            *([None] * len(side_moments[first])),
+            "Run B:",
+            *([None] * len(side_moments[second])),
+            QUESTIONS[pair.why],
+        ]
         return {
             "why": pair.why,
             "margin": pair.margin,

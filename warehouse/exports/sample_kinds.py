@@ -245,8 +245,13 @@ class LlamaFactoryExport(SampleExport):
 
     def write_rest(self) -> Mapping[str, Any]:
         """What LLaMA-Factory has to know of each dataset: its folder, and what its columns and roles are called."""
-        tags = {"role_tag": "role", "content_tag": "content"}
-        tags |= {"user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}
+        tags = {
+            "role_tag": "role",
+            "content_tag": "content",
+            "user_tag": "user",
+            "assistant_tag": "assistant",
+            "system_tag": "system",
+        }
         columns = {"messages": "messages", "images": "images"}
         info = {
             PREFIX + split: {

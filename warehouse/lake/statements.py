@@ -243,8 +243,10 @@ def mark(
                 "episode_index": place[1],
                 "kind": kind,
                 "value": value,
+                "is_on": is_on,
+                "follows": former["mark_id"],
+                "author": author,
             }
-            row |= {"is_on": is_on, "follows": former["mark_id"], "author": author}
             mark_id = content_key(json.dumps(list(row.values())))[:16]
             rows.append(row | {"mark_id": mark_id, "created_at": time_after(former["created_at"])})
         return rows

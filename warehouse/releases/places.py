@@ -279,11 +279,10 @@ class HubTarget:
     def _commit(
         self, message: str, files: Mapping[str, str | bytes], removed_paths: Sequence[str] = ()
     ) -> None:
-        changes: list[
-            hub.CommitOperationAdd | hub.CommitOperationDelete | hub.CommitOperationCopy
-        ] = []
-        changes += [hub.CommitOperationAdd(path, data) for path, data in files.items()]
-        changes += [hub.CommitOperationDelete(path) for path in removed_paths]
+        changes = [
+            *(hub.CommitOperationAdd(path, data) for path, data in files.items()),
+            *(hub.CommitOperationDelete(path) for path in removed_paths),
+        ]
         self._api.create_commit(self.repo, changes, commit_message=message, repo_type=self.kind)
 
     def finish(self, manifest: bytes) -> None:
