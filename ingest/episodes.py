@@ -263,7 +263,8 @@ def _views_without_files(source: Source, listing: Listing) -> list[Finding]:
 
 
 def storable(listing: Listing, limits: Limits) -> Listing:
-    """What no table can keep (NUL characters, texts beyond the limit) is shown otherwise, or cut off.
+    """What no table can keep (NUL characters, texts beyond the limit) is shown otherwise, or cut
+    off.
 
     An episode that has it cannot be used.
     """

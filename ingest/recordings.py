@@ -102,7 +102,8 @@ def rows_fingerprint(episode: EpisodeData) -> Fingerprint:
 
 
 def file_digest(source: Source, record: EpisodeRecord) -> str | None:
-    """sha256 over the bytes of the videos of an episode without rows; None of one with rows, or of shared files.
+    """sha256 over the bytes of the videos of an episode without rows; None of one with rows, or of
+    shared files.
 
     Raises OSError and what `Source.open` does.
     """
@@ -174,7 +175,8 @@ def likeness(fingerprint: Fingerprint, other_fingerprint: Fingerprint) -> tuple[
 
 
 def pictures_alike(fingerprint: Fingerprint, other_fingerprint: Fingerprint) -> bool | None:
-    """Does a camera of one show the same as a camera of the other, at the same shares of time? None: not known.
+    """Does a camera of one show the same as a camera of the other, at the same shares of time?
+    None: not known.
 
     Cameras of one name are compared; of all with all where no name is in both.
     """
@@ -212,9 +214,11 @@ def bits_apart(first_hashes: Sequence[int], second_hashes: Sequence[int]) -> flo
 
 
 def shared_rows(first_sketch: Sequence[int], second_sketch: Sequence[int]) -> float:
-    """The share of the shorter run's different rows that the other one has, estimated by their sketches, 0..1.
+    """The share of the shorter run's different rows that the other one has, estimated by their
+    sketches, 0..1.
 
-    A sketch of fewer than SKETCH hashes has all of them; of a full one only what is below its largest is known.
+    A sketch of fewer than SKETCH hashes has all of them; of a full one only what is below its
+    largest is known.
     """
     if not first_sketch or not second_sketch:
         return 0.0
@@ -425,7 +429,8 @@ class RecordingIndex:
     def closest(
         self, fingerprint: Fingerprint, without: Collection[str] = ()
     ) -> tuple[KnownRecording, Likeness, str] | None:
-        """The recording that a fingerprint is of, for sure or else probably; None where it is of none.
+        """The recording that a fingerprint is of, for sure or else probably; None where it is of
+        none.
 
         without: ids of recordings that it is not, as a person said.
         """
@@ -537,7 +542,8 @@ def gone(
 def remembered_splits(
     placements: Sequence[Placement], known_recordings: Iterable[KnownRecording]
 ) -> dict[str, str]:
-    """The split of each listed group, by the recordings that it has now; held-out splits before train.
+    """The split of each listed group, by the recordings that it has now; held-out splits before
+    train.
 
     A group that is named in the source also keeps what its recordings had that are away.
     """

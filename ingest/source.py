@@ -37,7 +37,8 @@ class FormatAdapter(Protocol):
     def list_episodes(self, source: Source) -> Listing:
         """List the source from its metadata, and headers of its files.
 
-        No video is decoded, but for the first picture of a camera whose name says that it shows no colours.
+        No video is decoded, but for the first picture of a camera whose name says that it shows no
+        colours.
         """
         ...
 
@@ -278,8 +279,9 @@ def _check_not_empty(source: Source) -> None:
 
 
 def list_episodes(source: Source) -> Listing:
-    """What the source holds, as its adapter lists it; with findings for links that lead out, names that are none, and
-    rates beyond the limit, which are then the limit: sizes follow them. Raises SourceError: it takes more than it may.
+    """What the source holds, as its adapter lists it; with findings for links that lead out, names
+    that are none, and rates beyond the limit, which are then the limit: sizes follow them. Raises
+    SourceError: it takes more than it may.
     """
     adapter = adapter_of(format_of(source))
     limits = source.config.limits
@@ -340,8 +342,9 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
 
 
 def _allowed(source: Source, description: str, uri: str) -> tuple[float, str]:
-    """Seconds of CPU that reading some of a source may take, by the bytes of its file, or of all where it has none of
-    its own; and the name of that work. Raises DataError where a process has stayed in it."""
+    """Seconds of CPU that reading some of a source may take, by the bytes of its file, or of all
+    where it has none of its own; and the name of that work. Raises DataError where a process has
+    stayed in it."""
     if BYTES not in source.noted:
         source.noted[BYTES] = sum(file.size for file in source.files.values())
     allowed_s = source.config.limits.cpu_s(source.size(uri) or source.noted[BYTES])

@@ -72,10 +72,11 @@ def set_vision(backbone: Any, name: str) -> None:
 
 
 def image_features(backbone: Any, pixels: torch.Tensor, grids: torch.Tensor) -> Any:
-    """The vision tower on pictures of patch grids [n, 3] (t, h, w), as transformers' `mm_encoder_outputs` wants them.
+    """The vision tower on pictures of patch grids [n, 3] (t, h, w), as transformers'
+    `mm_encoder_outputs` wants them.
 
-    Places of patches are put together from those of each size: transformers makes them anew for each picture, and asks
-    the device how many there are.
+    Places of patches are put together from those of each size: transformers makes them anew for
+    each picture, and asks the device how many there are.
     """
     tower = backbone.model.visual
     shapes = grids.tolist()
@@ -142,8 +143,9 @@ def _taps(
 def packed_inputs(
     backbone: Any, position_ids: torch.Tensor, lengths: Sequence[int]
 ) -> dict[str, Any]:
-    """Inputs that keep samples of `lengths` apart which were packed into rows with places [4, b, t] (text, then time,
-    height, width). Raises FailedError for several rows where it is done by bounds."""
+    """Inputs that keep samples of `lengths` apart which were packed into rows with places [4, b, t]
+    (text, then time, height, width). Raises FailedError for several rows where it is done by
+    bounds."""
     name = backbone.config.get_text_config()._attn_implementation
     # A mask is made of the text's places, where they begin anew.
     if name not in {text for text, _ in OURS.values()} and not FLASH.fullmatch(name):

@@ -321,9 +321,11 @@ def next_number(number: int, first: int, stride: int) -> int:
 
 
 def together(states: Sequence[Mapping]) -> dict:
-    """One state of the states of all consumers, which have given as many batches each. Raises ShardError.
+    """One state of the states of all consumers, which have given as many batches each. Raises
+    ShardError.
 
-    A consumer knows the lanes that it took batches of: a lane stands where the furthest of them says.
+    A consumer knows the lanes that it took batches of: a lane stands where the furthest of them
+    says.
     """
     counts = {state["given"] for state in states}
     if len(counts) != 1 or len({state["count"] for state in states}) != 1:

@@ -59,8 +59,9 @@ def make_card(lake: Lake, release: Release, recipe: Recipe, run: str) -> dict[st
 
 
 def shown_window(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """How many pictures a question of family c showed, how far apart and how large, by the configurations that the
-    datasets were built with; None where they differ: then nobody can say which window the model is used to."""
+    """How many pictures a question of family c showed, how far apart and how large, by the
+    configurations that the datasets were built with; None where they differ: then nobody can say
+    which window the model is used to."""
     windows = []
     for config in configs:
         samples = config["stages"]["samples"]

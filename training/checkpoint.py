@@ -216,8 +216,9 @@ class StepWriter:
             remove_old(self._steps, self._keep)
 
     def set_aside(self, step: int) -> Path | None:
-        """Call the checkpoint of `step`, from which no step can be learnt, unsound-N: a run goes on from the one
-        before. Nothing where there is none before. The first process calls it, after `settle`. Returns the folder."""
+        """Call the checkpoint of `step`, from which no step can be learnt, unsound-N: a run goes on
+        from the one before. Nothing where there is none before. The first process calls it, after
+        `settle`. Returns the folder."""
         saved = saved_steps(self._steps)
         if len(saved) < 2 or saved[-1] != step_folder(self._steps, step):
             return None

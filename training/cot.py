@@ -162,9 +162,11 @@ def generate(
     out: Path,
     on_progress: Callable[[int, int], None] = lambda done, wanted: None,
 ) -> CotReport:
-    """Ask, filter and write `out`/cot.jsonl (conversations, as ProgressLM's SFT files), its pictures and report.json.
+    """Ask, filter and write `out`/cot.jsonl (conversations, as ProgressLM's SFT files), its
+    pictures and report.json.
 
-    Calls are recorded in the lake also when it raises FailedError: no server, a used-up budget, another model.
+    Calls are recorded in the lake also when it raises FailedError: no server, a used-up budget,
+    another model.
     """
     chosen = range(len(samples))[: options.limit]
     if not chosen:

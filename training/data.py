@@ -145,7 +145,8 @@ class ShardSource:
 
 
 def shard_lanes(shards: Sequence[Path], config: LoaderConfig, window: int) -> list[ShardSource]:
-    """The lanes that shards are dealt out to: of about equal length, each with shards of many datasets.
+    """The lanes that shards are dealt out to: of about equal length, each with shards of many
+    datasets.
 
     They follow from the shards alone, never from who reads them. Raises ShardError.
     """
@@ -258,7 +259,8 @@ def open_lanes(shards: Sequence[Path], recipe: Recipe) -> Sequence[SampleSource]
 
 
 def worker_count(requested: int, world: int, lanes: int) -> int:
-    """The most workers, of those wanted, that share out lanes evenly: each its own, or as many to each lane.
+    """The most workers, of those wanted, that share out lanes evenly: each its own, or as many to
+    each lane.
 
     Others would plan, though not decode, what is not theirs.
     """

@@ -107,8 +107,9 @@ class ProgressHead(Head):
     def forward(
         self, states: torch.Tensor, item: torch.Tensor, prompt: torch.Tensor
     ) -> torch.Tensor:
-        """Outputs [n, k], float32, with `has_done` one more, of the tokens of n samples one after the other:
-        states [m, h], item [m] the number of the sample of each, prompt [m] true where a sample is asked."""
+        """Outputs [n, k], float32, with `has_done` one more, of the tokens of n samples one after
+        the other: states [m, h], item [m] the number of the sample of each, prompt [m] true where a
+        sample is asked."""
         states = states[prompt]
         item = item[prompt]
         pooled = self._noisy(pool(states, self.score(states), item))
@@ -275,8 +276,9 @@ class ProgressModel(nn.Module):
         return inputs
 
     def _blank(self) -> torch.Tensor:
-        """0, by way of the vision tower on a blank picture: each process gathers its layers and has gradients (of 0)
-        for them, as the others do whose batch shows pictures. They would wait for it otherwise."""
+        """0, by way of the vision tower on a blank picture: each process gathers its layers and has
+        gradients (of 0) for them, as the others do whose batch shows pictures. They would wait for
+        it otherwise."""
         vision = self.backbone.config.vision_config
         side = vision.spatial_merge_size
         values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
@@ -331,8 +333,9 @@ def encoder_outputs(vision: Sequence[Vision]) -> dict[str, Any]:
 def losses(
     model_head: Head | None, output: ModelOutput, batch: Batch
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sums, as batches of a step are weighed by what they hold: of cross entropy over answer tokens, and of the head's
-    loss over samples with a label; and of |progress - label|, not for learning."""
+    """Sums, as batches of a step are weighed by what they hold: of cross entropy over answer
+    tokens, and of the head's loss over samples with a label; and of |progress - label|, not for
+    learning."""
     text = progress = error = batch["progress"].new_zeros(())
     if output.logits is not None:
         targets = batch["labels"][:, 1:]

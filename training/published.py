@@ -291,7 +291,8 @@ def weights_hash(folder: Path) -> str:
 
 
 def merge(folder: Path, out: Path) -> dict[str, Any]:
-    """Write the adapter's checkpoint as a whole model, in its base's precision; returns its card. Raises ModelError.
+    """Write the adapter's checkpoint as a whole model, in its base's precision; returns its card.
+    Raises ModelError.
 
     The card is the adapter's, with the names and hashes of adapter and base.
     """
@@ -337,10 +338,11 @@ def publish_model(
     replace: bool = False,
     on_file: Callable[[OutgoingFile], None] = lambda item: None,
 ) -> Publication:
-    """Send a checkpoint to hf://OWNER/NAME, s3://, gs:// or a folder. Raises ReleaseError or ModelError.
+    """Send a checkpoint to hf://OWNER/NAME, s3://, gs:// or a folder. Raises ReleaseError or
+    ModelError.
 
-    Refuses what was trained on data whose licences are not open, unless they are in `allow`. No path of this machine
-    is sent.
+    Refuses what was trained on data whose licences are not open, unless they are in `allow`. No
+    path of this machine is sent.
     """
     card = read_card(folder)
     licences = _licences(lake, folder, card, allow)

@@ -57,7 +57,8 @@ class ShownPrompt:
 
 
 def marked_once(ids: Sequence[int], mark: int) -> list[int]:
-    """A prompt as vLLM takes it beside its pictures: one mark for each, which it makes as many of as the picture takes.
+    """A prompt as vLLM takes it beside its pictures: one mark for each, which it makes as many of
+    as the picture takes.
 
     It would do so with each of a picture's marks, too (trl#6294)."""
     return [token for former, token in pairwise([-1, *ids]) if token != mark or former != mark]

@@ -114,8 +114,9 @@ def train(
 
 
 def _run(trainer: Any, writer: StepWriter, on_step: Callable[[runs.Point], None]) -> None:
-    """Train to the end, with checkpoints. Raises TrainingError, ModelError, ShardError; KeyboardInterrupt, or whatever
-    else the signal does, once a checkpoint of the last whole step is written, where the process is asked to end."""
+    """Train to the end, with checkpoints. Raises TrainingError, ModelError, ShardError;
+    KeyboardInterrupt, or whatever else the signal does, once a checkpoint of the last whole step is
+    written, where the process is asked to end."""
 
     def proven(point: runs.Point) -> None:
         writer.prove()
@@ -248,7 +249,8 @@ def _texts(lake: Lake, release: Release, recipe: Recipe) -> Iterable[str]:
 
 
 def _write_model(trainer: Any, processor: Any, card: dict[str, Any], folder: Path) -> None:
-    """The model as it is now, with its curve; all processes call it, the main one writes. Training can go on.
+    """The model as it is now, with its curve; all processes call it, the main one writes. Training
+    can go on.
 
     A model that is trained in bfloat16 is stored in it, except for its head.
     """
@@ -360,11 +362,12 @@ def adapt(
     on_step: Callable[[runs.Point], None] = lambda point: None,
     resume: bool = False,
 ) -> runs.TrainingRun:
-    """Train the recipe, whose model.path is the model to adapt, on samples of one episode, called `subject`.
+    """Train the recipe, whose model.path is the model to adapt, on samples of one episode, called
+    `subject`.
 
-    They are kept beside the run, in `models/<subject>.rows`. A head goes on from the model's own, of any kind.
-    A laptop model, which has no adapters, learns with all of its weights. Raises TrainingError, ModelError, and of a
-    laptop model EncoderError.
+    They are kept beside the run, in `models/<subject>.rows`. A head goes on from the model's own,
+    of any kind. A laptop model, which has no adapters, learns with all of its weights. Raises
+    TrainingError, ModelError, and of a laptop model EncoderError.
     """
     model, head, for_laptop = _model_to_adapt(recipe)
     if not samples:

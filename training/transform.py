@@ -40,12 +40,13 @@ class Transform:
         return normalised(self.as_bytes(items, packed))
 
     def as_bytes(self, items: Sequence[Item], packed: bool = False) -> Batch:
-        """A padded row for each item: input_ids, attention_mask, mm_token_type_ids, prompt_mask, labels [b, t];
-        progress [b]; pictures as `pixels.byte_patches` cuts them. Or all items packed into one row, see `packed`.
+        """A padded row for each item: input_ids, attention_mask, mm_token_type_ids, prompt_mask,
+        labels [b, t]; progress [b]; pictures as `pixels.byte_patches` cuts them. Or all items
+        packed into one row, see `packed`.
 
-        prompt_mask is 1 on vision and question tokens, all that stands before the answer; labels are IGNORE there;
-        progress is NaN where an item has none.
-        Raises ValueError when marks and pictures do not match.
+        prompt_mask is 1 on vision and question tokens, all that stands before the answer; labels
+        are IGNORE there; progress is NaN where an item has none. Raises ValueError when marks and
+        pictures do not match.
         """
         images = list(chain.from_iterable(map(self.pictures, items)))
         pixels = byte_patches(self.processor.image_processor, images) if images else {}
@@ -154,9 +155,10 @@ class Transform:
         return batch
 
     def packed(self, sequences: Sequence[Tokens], pixels: Batch) -> Batch:
-        """One row of all items, none of which sees another, without padding: input_ids, mm_token_type_ids, labels
-        [1, t]; position_ids [4, 1, t] (places in the item, then Qwen's time, height and width); item_index, item_mask,
-        prompt_mask [n, l]: where each item's tokens are in the row, which of these are its own, and its prompt's.
+        """One row of all items, none of which sees another, without padding: input_ids,
+        mm_token_type_ids, labels [1, t]; position_ids [4, 1, t] (places in the item, then Qwen's
+        time, height and width); item_index, item_mask, prompt_mask [n, l]: where each item's tokens
+        are in the row, which of these are its own, and its prompt's.
 
         There is no attention_mask: see training.attention.
         """
@@ -216,10 +218,11 @@ def pack(chosen: Iterable[int], lengths: Sequence[int], size: int) -> list[list[
 def mrope(
     ids: torch.Tensor, image_token: int, grids: Iterator[list[int]], merge: int
 ) -> torch.Tensor:
-    """Qwen's positions [3, t] (time, height, width) of one sequence; `grids` gives (t, h, w) in patches per picture.
+    """Qwen's positions [3, t] (time, height, width) of one sequence; `grids` gives (t, h, w) in
+    patches per picture.
 
-    Text counts on in all three; a picture lies at one time, its merged patches at their row and column, and text goes
-    on after its longer side. As `get_rope_index` of the models, for pictures.
+    Text counts on in all three; a picture lies at one time, its merged patches at their row and
+    column, and text goes on after its longer side. As `get_rope_index` of the models, for pictures.
     """
     picture = (ids == image_token).tolist()
     places = torch.zeros(3, len(ids), dtype=torch.long)

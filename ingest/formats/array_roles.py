@@ -243,10 +243,12 @@ def _is_joint(path: str) -> bool:
 
 
 def column_names(parts: Mapping[str, int]) -> list[list[str]]:
-    """A name for each dimension of each part, by its path and width: the last part of the path and a number.
+    """A name for each dimension of each part, by its path and width: the last part of the path and
+    a number.
 
-    Of parts with the same last part the group that tells them apart comes first. Two values of grippers beside two arms
-    are the left one and the right one. Example: {"obs/ee_pos": 2, "obs/grip": 1} gives ee_pos_0, ee_pos_1 and grip_0.
+    Of parts with the same last part the group that tells them apart comes first. Two values of
+    grippers beside two arms are the left one and the right one. Example: {"obs/ee_pos": 2,
+    "obs/grip": 1} gives ee_pos_0, ee_pos_1 and grip_0.
     """
     leaves = Counter(path.rpartition("/")[2] for path in parts)
     has_two_arms = any(

@@ -157,9 +157,11 @@ def _differ_in_length(children: Mapping[str, h5py.Group], names: list[str], limi
 def flat_ends(
     datasets: Mapping[str, h5py.Dataset], limits: Limits
 ) -> tuple[list[int], tuple[str, ...]]:
-    """Where each episode of a flat file ends, and the arrays that say so; [] for one that is a single episode.
+    """Where each episode of a flat file ends, and the arrays that say so; [] for one that is a
+    single episode.
 
-    Marks of ends in rows beside one another are a state that lasts, and end nothing. Raises DataError.
+    Marks of ends in rows beside one another are a state that lasts, and end nothing. Raises
+    DataError.
     """
     rows = [
         dataset.shape[0]

@@ -22,9 +22,11 @@ ONE_THREAD = DecodeOptions(threads=1)
 
 
 def cameras_of(dataset: LerobotListing) -> list[str]:
-    """Camera keys by preference: as the registry orders them, then those that see the scene, then by name.
+    """Camera keys by preference: as the registry orders them, then those that see the scene, then
+    by name.
 
-    What is no colour camera comes last, or is left out where a colour camera has files; each is accounted for.
+    What is no colour camera comes last, or is left out where a colour camera has files; each is
+    accounted for.
     """
     registry = dataset.source.config.cameras
     cameras = [key for key in _pictured(dataset) if not _is_flagged(dataset, key)]

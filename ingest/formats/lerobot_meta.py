@@ -148,7 +148,8 @@ def feature_details(feature: Any) -> dict[str, Any]:
 
 
 def video_rate(info: dict[str, Any], camera: str, fps: float) -> float:
-    """Frames per second that a camera's files play at, as info.json has it: times in a file count by this.
+    """Frames per second that a camera's files play at, as info.json has it: times in a file count
+    by this.
 
     Neither the registry's rate nor the rows' need be the same.
     """
@@ -246,7 +247,8 @@ def v3_pointer(meta: Mapping[str, Any], part: str) -> dict[str, int]:
 
 
 def locate(dataset: LerobotListing, key: str, numbers: Mapping[str, int | str]) -> str | None:
-    """The file that a path template names: as info.json has it, in the standard place, or anywhere by its name.
+    """The file that a path template names: as info.json has it, in the standard place, or anywhere
+    by its name.
 
     Of several files of one name (and camera) none is taken.
     """
@@ -332,7 +334,8 @@ def v3_data_files(dataset: LerobotListing) -> list[str]:
 def _files_like(uris: Iterable[str], template: str) -> list[str]:
     """Files that a path template may name.
 
-    None for a template that is none, or in which a number ends no one knows where: before another, or before a digit.
+    None for a template that is none, or in which a number ends no one knows where: before another,
+    or before a digit.
     """
     texts = FIELD.split(template)[::2]
     if (

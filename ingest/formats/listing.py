@@ -325,7 +325,8 @@ def in_order(
     first: tuple[str, ...] = (),
     last: tuple[str, ...] = NEAR,
 ) -> list[str]:
-    """The registry's cameras, then `first`, then others, then those with a part of `last` in their name.
+    """The registry's cameras, then `first`, then others, then those with a part of `last` in their
+    name.
 
     Those whose names say that they show depth, masks or touch come after all others.
     """
@@ -341,7 +342,8 @@ def in_order(
 
 
 def scene_first(cameras: Iterable[str], registry: Cameras) -> list[str]:
-    """As `in_order`, but cameras that the registry does not name come before those that it names as the wrist's only.
+    """As `in_order`, but cameras that the registry does not name come before those that it names as
+    the wrist's only.
 
     For formats with names that say nothing, such as serial numbers.
     """

@@ -424,7 +424,8 @@ def array_files(source: Source, videos: Sequence[str]) -> tuple[str, ...]:
 
 
 def _belongs(uri: str, stems: Sequence[str], is_alone: bool) -> bool:
-    """Has a file the name of one of an episode's videos (without suffixes), with a word that says what it holds?
+    """Has a file the name of one of an episode's videos (without suffixes), with a word that says
+    what it holds?
 
     In a folder of one episode the word alone is enough.
     """

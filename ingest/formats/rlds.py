@@ -285,8 +285,9 @@ def _described(
 def _instructions(
     steps: RldsRecord, num_rows: int, registered: Sequence[str]
 ) -> tuple[list[str], tuple[str, ...]]:
-    """Where the instructions are, and what they say: all that the registry's paths lead to, else the usual ones, else a
-    text whose name says that it is one. The first counts; the registry's policy may choose another later.
+    """Where the instructions are, and what they say: all that the registry's paths lead to, else
+    the usual ones, else a text whose name says that it is one. The first counts; the registry's
+    policy may choose another later.
     """
     texts_by_path = {
         path: rlds_steps.texts(steps, path, num_rows) for path in registered or LANGUAGE
@@ -402,7 +403,8 @@ def _steps(data: Data, record: Record, specs: Specs, limits: Limits) -> RldsReco
 def _source_id(source: Source, steps: RldsRecord) -> str | None:
     """What the record calls itself; None where it does not, or the source is remote.
 
-    The id of a remote episode must not depend on whether its shard was fetched, so it is the record's place.
+    The id of a remote episode must not depend on whether its shard was fetched, so it is the
+    record's place.
     """
     if source.config.is_remote:
         return None

@@ -77,10 +77,12 @@ def is_list(type_: pa.DataType) -> bool:
 
 
 def vectors(column: pa.ChunkedArray, name: str, *, singles: bool = False) -> np.ndarray | None:
-    """float64 [n, d] of a column of numbers, or of lists of them of any depth; None for other things, and for nothing.
+    """float64 [n, d] of a column of numbers, or of lists of them of any depth; None for other
+    things, and for nothing.
 
-    A column of single whole numbers counts something, and flags say something: these are no vectors, unless `singles`
-    asks for them. Raises DataError when rows differ in length, and for a flag that is null.
+    A column of single whole numbers counts something, and flags say something: these are no
+    vectors, unless `singles` asks for them. Raises DataError when rows differ in length, and for a
+    flag that is null.
     """
     flat = column.combine_chunks()
     while is_list(flat.type):
@@ -244,7 +246,8 @@ def npy_rows(path: Path, uri: str, limits: Limits = LIMITS) -> np.ndarray:
 def read_npz(source: Source, uri: str) -> dict[str, np.ndarray]:
     """The arrays of a .npz file that are rows of numbers, [n, d], by name.
 
-    Raises DataError where there is none, of reason pickled_data where those that could be are pickled.
+    Raises DataError where there is none, of reason pickled_data where those that could be are
+    pickled.
     """
     limits = source.config.limits
     arrays: dict[str, np.ndarray] = {}

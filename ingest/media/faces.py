@@ -72,7 +72,8 @@ class FaceDetector:
         return cv2.dnn.readNetFromTFLite(str(weights_file()))
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
-        """x0, y0, x1, y1 of each face in px, float64 [n, 4], the surest first; `rgb` is uint8 [h, w, 3].
+        """x0, y0, x1, y1 of each face in px, float64 [n, 4], the surest first; `rgb` is uint8 [h,
+        w, 3].
 
         Raises FailedError where there are no weights.
         """

@@ -115,7 +115,8 @@ def _named_grippers(names: tuple[str, ...]) -> tuple[NamedGripper, ...]:
 def _arms_of(names: Sequence[str], kinds: Sequence[Kind | None]) -> list[str]:
     """The arm of each dimension.
 
-    Where nothing but fingers has a side, these are the two fingers of the only gripper: left_finger, right_finger.
+    Where nothing but fingers has a side, these are the two fingers of the only gripper:
+    left_finger, right_finger.
     """
     arms = [arm_of(name) for name in names]
     with_side = [dimension for dimension, arm in enumerate(arms) if arm]
@@ -224,7 +225,8 @@ def range_of(values: np.ndarray) -> Range:
 def switching_dimensions(
     runs: Sequence[np.ndarray], rates: Sequence[float], names: Sequence[str]
 ) -> dict[str, int]:
-    """The dimension that is the gripper, by arm, among the rows of some episodes, each [n, d]; `rates` in fps.
+    """The dimension that is the gripper, by arm, among the rows of some episodes, each [n, d];
+    `rates` in fps.
 
     Of several candidates of an arm the one that is most at its ends counts.
     """

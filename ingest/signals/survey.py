@@ -120,7 +120,8 @@ def survey_version(config: DatasetConfig) -> str:
 
 
 def chosen(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
-    """The episodes that are looked at: the first of each task, in order, then others; all of a small dataset.
+    """The episodes that are looked at: the first of each task, in order, then others; all of a
+    small dataset.
 
     Of a remote source only those that were asked for: the rows of others are not here.
     """
@@ -138,7 +139,8 @@ def chosen(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeReco
 
 
 def _readable(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeData]:
-    """Episodes with rows of finite numbers that can be had; what is wrong with others the stage `frames` finds.
+    """Episodes with rows of finite numbers that can be had; what is wrong with others the stage
+    `frames` finds.
 
     Where no episode has all of its rows so, the action is left out.
     """

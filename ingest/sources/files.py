@@ -245,7 +245,8 @@ class Source:
 
     @property
     def files(self) -> dict[str, FileStat]:
-        """Every file by its path relative to the root, sorted; hidden files and folders are left out.
+        """Every file by its path relative to the root, sorted; hidden files and folders are left
+        out.
 
         Raises SourceError.
         """
@@ -298,8 +299,9 @@ class Source:
     def resolve(self, uri: str) -> Path:
         """The path of a file of this source, which is fetched first if need be.
 
-        A member of a tar file (`a/b.tar!/name`) is unpacked, alone; DataError where the tar is damaged there.
-        Raises SourceError for one outside the root, and its DownloadError for one that cannot be fetched.
+        A member of a tar file (`a/b.tar!/name`) is unpacked, alone; DataError where the tar is
+        damaged there. Raises SourceError for one outside the root, and its DownloadError for one
+        that cannot be fetched.
         """
         self.read_files.add(uri)
         if tar_place := self._inside_tar(uri):

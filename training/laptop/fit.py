@@ -72,7 +72,8 @@ def read_episodes(
     views: int,
     seed: int,
 ) -> list[EncodedPictures]:
-    """Episodes with samples of progress, in order, each picture seen `views` times; an episode's samples come together.
+    """Episodes with samples of progress, in order, each picture seen `views` times; an episode's
+    samples come together.
 
     Labels of frames that no sample asks about are those of the lake at the snapshot.
     """
@@ -277,11 +278,12 @@ def adapt_laptop(
     resume: bool,
     facts: Mapping[str, Any],
 ) -> TrainingRun:
-    """Continue with the laptop model of a folder on samples of one episode's progress, whose scene is OOD no more.
+    """Continue with the laptop model of a folder on samples of one episode's progress, whose scene
+    is OOD no more.
 
-    Where the lake still has the release that the model learnt from, every other clip is of its episodes, so that they
-    are not forgotten. `release`: what the run is recorded to have learnt from; `facts`: for its card. Raises
-    ModelError, EncoderError, ShardError, TrainingError.
+    Where the lake still has the release that the model learnt from, every other clip is of its
+    episodes, so that they are not forgotten. `release`: what the run is recorded to have learnt
+    from; `facts`: for its card. Raises ModelError, EncoderError, ShardError, TrainingError.
     """
     clock = _started(resume)
     seed = recipe.train.seed

@@ -285,7 +285,8 @@ OOD = 0.5  # score from which on a picture counts as out of distribution
 
 
 def embed(encoder: Encoder, pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """float32 [n, d] of RGB pictures uint8 [h, w, 3]; in the encoder's own batches, the last filled up with black.
+    """float32 [n, d] of RGB pictures uint8 [h, w, 3]; in the encoder's own batches, the last filled
+    up with black.
 
     Up to two small batches take the place of a large one, which costs more than both.
     """

@@ -77,8 +77,9 @@ class OodDetector(nn.Module):
     def fit(
         self, features: torch.Tensor, first: torch.Tensor, label: torch.Tensor, run: torch.Tensor
     ) -> None:
-        """From pictures of training [n, width], each with its episode's first one; label: [n], NaN where none is; run:
-        [n], which episode each is of. Of a single one nothing shows what is usual, and nothing will be OOD.
+        """From pictures of training [n, width], each with its episode's first one; label: [n], NaN
+        where none is; run: [n], which episode each is of. Of a single one nothing shows what is
+        usual, and nothing will be OOD.
 
         The guess is a logistic regression: convex, so where it begins does not matter.
         """

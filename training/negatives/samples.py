@@ -36,8 +36,9 @@ WHERE dataset = $dataset AND list_contains($episodes, episode_index) AND status 
 def read_labels(
     lake: Lake, release: Release, shards: Sequence[Path], split: str = "train"
 ) -> Labels:
-    """The episodes that lie in some shards of a split, by their labels at the release's snapshot; those without one
-    are missing. Four bytes for each frame, and the names of segments. Raises ShardError."""
+    """The episodes that lie in some shards of a split, by their labels at the release's snapshot;
+    those without one are missing. Four bytes for each frame, and the names of segments. Raises
+    ShardError."""
     con = open_for_users(lake.workspace, release.snapshot)
     episodes: dict[str, set[int]] = {}
     for index in map(read_index, shards):

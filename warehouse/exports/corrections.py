@@ -156,7 +156,8 @@ class KnownEpisodes:
         return self._contents[dataset]
 
     def present_index(self, correction: CorrectionLine) -> int:
-        """The number that the recording of a line has now; the line's own where nothing knows its contents.
+        """The number that the recording of a line has now; the line's own where nothing knows its
+        contents.
 
         Raises CorrectionError: the recording left the source.
         """
@@ -173,8 +174,9 @@ class KnownEpisodes:
 
 
 def from_lines(lake: Lake, text: str, author: str) -> ReadCorrections:
-    """Rows of JSON lines. A line of ours comes back as it was; one written by hand needs dataset, episode_index and
-    segments, and is by `author`, made now, of the contents that the episode has."""
+    """Rows of JSON lines. A line of ours comes back as it was; one written by hand needs dataset,
+    episode_index and segments, and is by `author`, made now, of the contents that the episode
+    has."""
     values, errors = parse_json_lines(text)
     episodes = KnownEpisodes(lake)
     read = ReadCorrections(refused=[f"line {number}: it is not JSON" for number, _ in errors])
@@ -233,9 +235,11 @@ def _episodes_by_content(lake: Lake, dataset: str) -> dict[str, set[int]]:
 
 
 def from_opensarm(lake: Lake, path: Path, author: str, dataset: str | None) -> ReadCorrections:
-    """Rows of a results file of opensarm's labelling tool; `dataset` is that of lines that do not say it.
+    """Rows of a results file of opensarm's labelling tool; `dataset` is that of lines that do not
+    say it.
 
-    The task is one step without a name. A line is by its user, else by `author`. Raises CorrectionError: no such file.
+    The task is one step without a name. A line is by its user, else by `author`. Raises
+    CorrectionError: no such file.
     """
     try:
         lines = read_said(path)

@@ -170,7 +170,8 @@ class ExportFolder:
         return self
 
     def join(self) -> "ExportFolder":
-        """Take part in an export that `open` began, beside others that write other parts. Raises UserError.
+        """Take part in an export that `open` began, beside others that write other parts. Raises
+        UserError.
 
         What a kill left half-written stays, until it is written again or the folder is opened.
         """

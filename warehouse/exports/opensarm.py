@@ -78,8 +78,9 @@ class OpensarmExport(LabelExport):
         start: int,
         tasks: Mapping[str, int],
     ) -> dict[str, Any]:
-        """The files of an episode, as which it has this number and begins at the row `start`; returns what the metadata
-        needs of it: names of dimensions, videos, and what a person said."""
+        """The files of an episode, as which it has this number and begins at the row `start`;
+        returns what the metadata needs of it: names of dimensions, videos, and what a person
+        said."""
         reader = self.readers[e.dataset]
         rollout = f"{ROLLOUTS}/episode_{number:06d}"
         chunk = f"chunk-{number // EPISODES_IN_CHUNK:03d}"

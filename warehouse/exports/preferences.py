@@ -226,8 +226,9 @@ chosen = [row["images"][k] for k in row["chosen_trajectory"]["image_index"]]  # 
 
 
 def shown_moments(pair: Pair, moments: Mapping[Key, Sequence[Moment]]) -> dict[str, list[Moment]]:
-    """The moments by which each part is shown: evenly spread from the episode's start to the last frame that it is
-    compared by, as many of both, or who counts pictures would know which came further."""
+    """The moments by which each part is shown: evenly spread from the episode's start to the last
+    frame that it is compared by, as many of both, or who counts pictures would know which came
+    further."""
     sides = {"chosen": pair.chosen, "rejected": pair.rejected}
     until: dict[str, list[Moment]] = {}
     for side, part in sides.items():

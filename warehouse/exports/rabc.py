@@ -79,8 +79,9 @@ class Kappas:
 def weights_apart(
     gains: Sequence[tuple[bool | None, np.ndarray]], kappa: float | None
 ) -> dict[str, float | None]:
-    """How LeRobot's RA-BC tells frames apart, of runs' outcomes and gains [n]: `alike`, the share of frames that weigh
-    exactly 1; `failed`, the mean weight in failed runs to that in the others. Empty where no frame gains.
+    """How LeRobot's RA-BC tells frames apart, of runs' outcomes and gains [n]: `alike`, the share
+    of frames that weigh exactly 1; `failed`, the mean weight in failed runs to that in the others.
+    Empty where no frame gains.
     """
     if kappa is None:
         return {}
@@ -227,7 +228,8 @@ class OneDatasetExport(Export):
     def _stated_starts(self, chunk: int) -> dict[int, int]:
         """As the rows of the source state them, which those of LeRobot do; else empty.
 
-        LeRobot's converter to v3.0 keeps them as they are, also where episodes were taken out of a v2.1 dataset.
+        LeRobot's converter to v3.0 keeps them as they are, also where episodes were taken out of a
+        v2.1 dataset.
         """
         if not self.format.startswith("lerobot_"):
             return {}
@@ -251,7 +253,8 @@ class OneDatasetExport(Export):
         return starts
 
     def scored_frames(self, episodes: Sequence[Episode]) -> dict[int, Scored]:
-        """What a model said of each episode's scored frames, NaN where it gave no number; by now, not as it was then.
+        """What a model said of each episode's scored frames, NaN where it gave no number; by now,
+        not as it was then.
 
         Raises UserError for an episode that was not scored.
         """

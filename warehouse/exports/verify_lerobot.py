@@ -97,11 +97,12 @@ class Verified:
 
 
 def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions) -> Verified:
-    """Of each episode all rows, and, as LeRobot shows them, the pictures of its first, middle and last frame, and where
-    most changes; and all pictures of videos that are no copies of the source's, as our own reader shows them.
+    """Of each episode all rows, and, as LeRobot shows them, the pictures of its first, middle and
+    last frame, and where most changes; and all pictures of videos that are no copies of the
+    source's, as our own reader shows them.
 
-    Raises UserError where there is no whole export in the folder or LeRobot is not installed, and what readers of
-    sources raise.
+    Raises UserError where there is no whole export in the folder or LeRobot is not installed, and
+    what readers of sources raise.
     """
     if not (out / MANIFEST).exists():
         raise UserError(f"{out} holds no export that is whole: there is nothing to verify")

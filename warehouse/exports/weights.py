@@ -164,7 +164,8 @@ def lerobot_version() -> str | None:
 
 
 def weights_by_lerobot(path: Path, index: np.ndarray, chunk_size: int) -> np.ndarray:
-    """What LeRobot's class makes of the file for frames by their global index [n], as one batch: float64 [n], mean 1.
+    """What LeRobot's class makes of the file for frames by their global index [n], as one batch:
+    float64 [n], mean 1.
 
     Raises ModuleNotFoundError where LeRobot is not installed.
     """

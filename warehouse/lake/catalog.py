@@ -181,7 +181,8 @@ def backups(workspace: Workspace) -> list[Path]:
 
 
 def back_up(workspace: Workspace, snapshot: int) -> Path | None:
-    """Copy a catalog in SQLite, at a snapshot, unless the newest copy is of that; the last few are kept.
+    """Copy a catalog in SQLite, at a snapshot, unless the newest copy is of that; the last few are
+    kept.
 
     None: the catalog is a server's, or workspace.toml says that none are kept.
     """
@@ -217,9 +218,11 @@ def copy_catalog(catalog: Path, still: Path) -> None:
 
 
 def _sqlite(code: str, catalog: Path, *arguments: Path) -> str:
-    """Do something with a catalog, in a process of its own: see `_opened`. Returns why that failed; empty: it did not.
+    """Do something with a catalog, in a process of its own: see `_opened`. Returns why that failed;
+    empty: it did not.
 
-    (Python has another SQLite than DuckDB: here its close would let others into a commit of DuckDB's.)
+    (Python has another SQLite than DuckDB: here its close would let others into a commit of
+    DuckDB's.)
     """
     begin = f"import sqlite3, sys; source = sqlite3.connect(sys.argv[1], uri=True, timeout={LOCK_TIMEOUT_S}); "
     program = [

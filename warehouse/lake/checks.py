@@ -74,7 +74,8 @@ class CheckScope(NamedTuple):
 
 
 def decodable_coverage(lake: Lake, scope: CheckScope) -> CheckOutcome:
-    """At least half of a chunk's episodes that have video and rows decode: less is a broken source, not bad luck.
+    """At least half of a chunk's episodes that have video and rows decode: less is a broken source,
+    not bad luck.
 
     Of a chunk of FEW_EPISODES or fewer none has to.
     """
@@ -106,7 +107,8 @@ EXCEPT SELECT episode_index FROM active_runs WHERE dataset = $1"""
 
 
 def progress_sanity(lake: Lake, scope: CheckScope) -> CheckOutcome:
-    """Every usable episode of a chunk has an active label for each frame, in 0..1, that starts at 0.
+    """Every usable episode of a chunk has an active label for each frame, in 0..1, that starts at
+    0.
 
     But for those whose label a person rejected.
     """
@@ -166,7 +168,8 @@ def cost_within_budget(lake: Lake, scope: CheckScope) -> CheckOutcome:
 
 
 def label_drift(lake: Lake, scope: CheckScope) -> CheckOutcome:
-    """A chunk's labels are like the dataset's in the last release: steps per episode, end progress, confidence.
+    """A chunk's labels are like the dataset's in the last release: steps per episode, end progress,
+    confidence.
 
     Drift: means that are MAX_Z standard errors and MIN_DRIFT of the former apart.
     """
@@ -260,7 +263,8 @@ GROUP BY content_hash ORDER BY content_hash""",
 
 
 def no_split_leak(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
-    """Nothing of one split stands in another: no group, source record, content, near-copy or look-alike of pictures.
+    """Nothing of one split stands in another: no group, source record, content, near-copy or
+    look-alike of pictures.
 
     Of usable episodes; `datasets` None means all. `numbers` counts each kind.
     """
@@ -435,7 +439,8 @@ def _other_columns(table: Table, stored: pa.Schema) -> str:
 def _faults_of_rows(query_rows: Callable[[str], list[tuple]], table: Table, clause: str) -> Faults:
     """Of rows of a table that fit a condition, by what answers queries.
 
-    The rows are summed up by their owner (an episode, its label, its camera), since sums of millions of rows are quick.
+    The rows are summed up by their owner (an episode, its label, its camera), since sums of
+    millions of rows are quick.
     """
     # Whose rows they are: of the episode, and the label and camera where the table has them
     owner = tuple(c for c in ("dataset", "episode_index", "label_run") if c in table.schema.names)

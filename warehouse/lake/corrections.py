@@ -136,7 +136,8 @@ class Corrected(BaseModel):
             raise CorrectionError("the label has no step left: reject the label instead")
 
     def _numbered_steps(self) -> list[str]:
-        """The plan that follows from the numbers of steps: each has the name of the first segment that attempts it.
+        """The plan that follows from the numbers of steps: each has the name of the first segment
+        that attempts it.
 
         Raises CorrectionError where a number between them is missing: nothing names that step.
         """
@@ -277,7 +278,8 @@ def reject_label(
 def take_back(
     lake: Writable, correction_id: str, *, author: str, follows: str | None, comment: str = ""
 ) -> dict[str, Any]:
-    """Undo a correction or a rejection that counts, or one that waits for review, by a row that says so.
+    """Undo a correction or a rejection that counts, or one that waits for review, by a row that
+    says so.
 
     What was accepted before it counts again. Raises as `save` does.
     """

@@ -185,9 +185,11 @@ def data_files(lake: Lake) -> list[DataFile]:
 def lake_files(
     lake: Lake, listed: Sequence[DataFile], stored_sizes: Mapping[str, int], *, read: bool
 ) -> Iterator[Trouble]:
-    """Files of rows that are listed and are missing, or damaged; `stored_sizes`: bytes of each file by its path.
+    """Files of rows that are listed and are missing, or damaged; `stored_sizes`: bytes of each file
+    by its path.
 
-    A local file is seen to be damaged by its size and by how it begins and ends, or where all of it is `read`.
+    A local file is seen to be damaged by its size and by how it begins and ends, or where all of it
+    is `read`.
     """
     details = {
         f: detail for f in listed if (detail := _damage_of(f, stored_sizes.get(f.path), read))

@@ -236,7 +236,8 @@ class Lake(LakeConnection):
     def append(
         self, message: str, name: str, settle: Callable[[], list[dict[str, Any]]]
     ) -> list[dict[str, Any]]:
-        """Add the rows that `settle` makes while nobody else can write: what it reads is so until they are added.
+        """Add the rows that `settle` makes while nobody else can write: what it reads is so until
+        they are added.
 
         What waits in the journal is added first: it was said before.
         """
@@ -255,10 +256,12 @@ class Lake(LakeConnection):
         on_commit: Callable[[int], None] = lambda snapshot: None,
         on_emptied: Callable[[], None] = lambda: None,
     ) -> Waiting:
-        """Add what people said and the journal keeps, in one commit, after which the journal is empty; returns it.
+        """Add what people said and the journal keeps, in one commit, after which the journal is
+        empty; returns it.
 
-        Rows that the lake has, as after a kill in the middle of this, are not added again. on_commit: is told of the
-        snapshot while nobody else can commit. on_emptied: is called while nobody can add to the journal.
+        Rows that the lake has, as after a kill in the middle of this, are not added again.
+        on_commit: is told of the snapshot while nobody else can commit. on_emptied: is called while
+        nobody can add to the journal.
         """
         journal = PeopleJournal(self.workspace)
         if not journal.size:
@@ -407,7 +410,8 @@ class Lake(LakeConnection):
             back_up(self.workspace, self.snapshot())
 
     def rewrite(self, name: str, folders: Iterable[str]) -> None:
-        """Write files of a table anew without rows that were deleted, where these are many; in one transaction.
+        """Write files of a table anew without rows that were deleted, where these are many; in one
+        transaction.
 
         Files with such rows are not merged. `folders`: as for `merge`.
         """
@@ -421,11 +425,13 @@ class Lake(LakeConnection):
     def merge(
         self, name: str, folders: Iterable[str], max_bytes: int, at_most: int
     ) -> tuple[int, int]:
-        """Merge files of a table's partitions that are smaller than `max_bytes`, in one transaction.
+        """Merge files of a table's partitions that are smaller than `max_bytes`, in one
+        transaction.
 
-        folders: of the partitions, within the table's own. at_most: how many partitions in one go. Returns how many
-        files were merged, and into how many. Rows stay what they are, in former snapshots too. The merged files stay
-        until what is scheduled for deletion is deleted: somebody may be reading them.
+        folders: of the partitions, within the table's own. at_most: how many partitions in one go.
+        Returns how many files were merged, and into how many. Rows stay what they are, in former
+        snapshots too. The merged files stay until what is scheduled for deletion is deleted:
+        somebody may be reading them.
         """
         with self.lock(), self.transaction(f"merge small files of {name}"):
             options = f"max_file_size => {int(max_bytes)}, max_compacted_files => {int(at_most)}"

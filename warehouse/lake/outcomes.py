@@ -110,10 +110,11 @@ def chunks_to_build(lake: Lake) -> dict[str, int]:
 def add_outcomes(
     lake: Lake, dataset: str, file: str, outcomes: Sequence[StatedOutcome]
 ) -> tuple[str, int]:
-    """Save what a file says of some episodes, each once; returns the import's id, and how many say something new.
+    """Save what a file says of some episodes, each once; returns the import's id, and how many say
+    something new.
 
-    A file that only says again what the same people said in a file of its name is not saved again: the id is that of
-    the import that said it.
+    A file that only says again what the same people said in a file of its name is not saved again:
+    the id is that of the import that said it.
     """
     standing: dict[int, dict[str, Any]] = {}
     statements = [asdict(o) | {"file": file, "undoes": None} for o in outcomes]
@@ -284,7 +285,8 @@ def shares(lake: Lake) -> list[dict[str, Any]]:
 def read_outcomes(lake: Lake, dataset: str, path: Path, author: str) -> list[StatedOutcome]:
     """What a file says of a dataset's episodes. `author`: of lines that name none.
 
-    Raises CorrectionError, which names every line that cannot be used, up to MAX_NAMED; UserError: no such dataset.
+    Raises CorrectionError, which names every line that cannot be used, up to MAX_NAMED; UserError:
+    no such dataset.
     """
     source_id_by_index = known_episodes(lake, dataset)
     by_source_id = {source_id: index for index, source_id in source_id_by_index.items()}

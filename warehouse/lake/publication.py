@@ -220,7 +220,8 @@ def joined(of_each: Iterable[Mapping[str, pa.Table]]) -> dict[str, pa.Table]:
 
 @contextmanager
 def turn(workspace: Workspace, output: StageOutput) -> Iterator[int]:
-    """The right to commit, and 0; or the snapshot that has `output` already, which another process committed meanwhile.
+    """The right to commit, and 0; or the snapshot that has `output` already, which another process
+    committed meanwhile.
 
     Nothing is offered while nobody else commits.
     """

@@ -148,9 +148,11 @@ def checked_version(
     *,
     may_be_older: bool = False,
 ) -> int | None:
-    """The version of the lake in use, which is ours, or at a snapshot an earlier one; None: nothing is there yet.
+    """The version of the lake in use, which is ours, or at a snapshot an earlier one; None: nothing
+    is there yet.
 
-    Raises LakeError: a lake of another version, or one without tables beside what is left of a corpus.
+    Raises LakeError: a lake of another version, or one without tables beside what is left of a
+    corpus.
     """
     version = schema_version(con)
     if not version and not has_tables(con):
@@ -225,10 +227,12 @@ def upgrade(lake: LakeConnection) -> Path | None:
 
 
 def upgraded(workspace: Workspace, *, dry: bool) -> dict[str, Any]:
-    """Bring a lake of an earlier version to ours, after a backup of its catalog; `dry`: only say what is to be done.
+    """Bring a lake of an earlier version to ours, after a backup of its catalog; `dry`: only say
+    what is to be done.
 
-    Returns version, to, tables (to be made), steps (that change rows), bytes (of rows that they may write anew), backup
-    and `said`, all of it in a sentence. Raises LakeError: no workspace, a catalog that is not usable, a later version.
+    Returns version, to, tables (to be made), steps (that change rows), bytes (of rows that they may
+    write anew), backup and `said`, all of it in a sentence. Raises LakeError: no workspace, a
+    catalog that is not usable, a later version.
     """
     with nullcontext() if dry else locked(workspace):
         lake = LakeConnection(workspace, connect(workspace, read_only=dry, threads=1))

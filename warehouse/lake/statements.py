@@ -126,7 +126,8 @@ def checked_text(title: str, text: str, max_chars: int, *, empty: bool = False) 
 
 
 def time_after(newest: datetime | None) -> datetime:
-    """The time of what a person says now: later than the newest row also where this machine's clock is behind.
+    """The time of what a person says now: later than the newest row also where this machine's clock
+    is behind.
 
     The order of rows says which one counts.
     """
@@ -137,7 +138,8 @@ def time_after(newest: datetime | None) -> datetime:
 
 
 def known_episodes(lake: LakeConnection, dataset: str) -> dict[int, str]:
-    """The source_id of every episode that a dataset ever had: one that left the source keeps its number.
+    """The source_id of every episode that a dataset ever had: one that left the source keeps its
+    number.
 
     Raises UserError: there is no such dataset.
     """
@@ -168,8 +170,9 @@ def read_text(path: Path) -> str:
 
 
 def rows_of_text(text: str) -> tuple[str, list[tuple[int, Any]], dict[int, str]]:
-    """What its rows are called, `line` of CSV with a header or of JSON, `entry` of a JSON list; each with its number;
-    and by number what is wrong with others. A row of CSV that takes several lines has the number of its last."""
+    """What its rows are called, `line` of CSV with a header or of JSON, `entry` of a JSON list;
+    each with its number; and by number what is wrong with others. A row of CSV that takes several
+    lines has the number of its last."""
     begin = text.lstrip()[:1]
     if begin == "{":
         values, errors = parse_json_lines(text)
@@ -209,12 +212,15 @@ def mark(
     is_on: bool = True,
     follows: Mapping[Place, str | None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Put a tag on episodes or take it off, or assign them to a person or to nobody any more; returns the new rows.
+    """Put a tag on episodes or take it off, or assign them to a person or to nobody any more;
+    returns the new rows.
 
-    Where it is so already, no row is added. follows: of each episode the assignment that the author has seen.
+    Where it is so already, no row is added. follows: of each episode the assignment that the author
+    has seen.
 
-    Tags of two people never conflict: each is put on and taken off by itself. Raises ConflictError when somebody else
-    has assigned an episode meanwhile, and CorrectionError for episodes or texts that cannot be; then nothing is marked.
+    Tags of two people never conflict: each is put on and taken off by itself. Raises ConflictError
+    when somebody else has assigned an episode meanwhile, and CorrectionError for episodes or texts
+    that cannot be; then nothing is marked.
     """
     author, value = checked_text("author", author, 100), checked_text(kind, value, 100)
     places = list(dict.fromkeys(places))
@@ -330,9 +336,11 @@ def take_down(
     reason: str,
     copies: Mapping[Place, Place] | None = None,
 ) -> list[dict]:
-    """Mark episodes (None: the whole dataset) as not to be used; returns the marks. Raises UserError.
+    """Mark episodes (None: the whole dataset) as not to be used; returns the marks. Raises
+    UserError.
 
-    copies: episodes of any dataset that hold the same recording as one of these; they are marked, too.
+    copies: episodes of any dataset that hold the same recording as one of these; they are marked,
+    too.
     """
     if unknown := sorted(set(episodes or ()) - known_episodes(lake, dataset).keys()):
         raise UserError(
@@ -368,7 +376,8 @@ def take_down(
 
 
 def undo_takedown(lake: Lake, dataset: str, episodes: Collection[int] | None) -> int:
-    """Take marks back: those of some episodes, by their present numbers, or all of the dataset's; returns how many.
+    """Take marks back: those of some episodes, by their present numbers, or all of the dataset's;
+    returns how many.
 
     Raises UserError.
     """

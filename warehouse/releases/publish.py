@@ -203,7 +203,8 @@ def _held_recordings(release_lake: Lake) -> str:
 
 @contextmanager
 def _at_snapshot(lake: Lake, release: Release) -> Iterator[Lake]:
-    """The lake as the release froze it, with its episodes and shards as the tables `held` and `held_shards`.
+    """The lake as the release froze it, with its episodes and shards as the tables `held` and
+    `held_shards`.
 
     Raises ReleaseError when something that the release holds was taken down since it was made.
     """

@@ -341,7 +341,8 @@ def release_faults(lake: Lake, release: Release) -> dict[str, dict[str, int]]:
 
 
 def local_release(lake: Lake) -> Release:
-    """The corpus as it is, whatever its licences, for training and scoring here: named `local`, never published.
+    """The corpus as it is, whatever its licences, for training and scoring here: named `local`,
+    never published.
 
     Raises ReleaseError.
     """
@@ -362,8 +363,9 @@ def create_release(
 ) -> Release:
     """Freeze the corpus as it is now under a name; writes the card. Raises ReleaseError.
 
-    Datasets whose licence is not open stay out, unless `allow` names it. The release's snapshot is the one that records
-    it. Shards it names are never swept away. `release_contents`: what `contents(lake, allow)` said just before.
+    Datasets whose licence is not open stay out, unless `allow` names it. The release's snapshot is
+    the one that records it. Shards it names are never swept away. `release_contents`: what
+    `contents(lake, allow)` said just before.
     """
     if not NAME.match(name):
         raise ReleaseError(f"a release is named with a-z, 0-9, '.', '_' and '-', not {name!r}")

@@ -170,10 +170,12 @@ class Loader:
     def batches(
         self, size: int | None = None, *, max_tokens: int | None = None, window: int | None = None
     ) -> Iterator[list[Sample]]:
-        """The rest of the epoch in batches of `size` samples, or of at most `max_tokens` (longest x samples), or both.
+        """The rest of the epoch in batches of `size` samples, or of at most `max_tokens` (longest x
+        samples), or both.
 
-        With a `window`, each so many samples of the plan are sorted by `num_tokens` first, so a batch pads little, and
-        the window's batches come in random order. Only the last batch of an epoch (or of a window, by tokens) is short.
+        With a `window`, each so many samples of the plan are sorted by `num_tokens` first, so a
+        batch pads little, and the window's batches come in random order. Only the last batch of an
+        epoch (or of a window, by tokens) is short.
         """
         limits = [limit for limit in (size, max_tokens, window) if limit is not None]
         if (size is None and max_tokens is None) or min(limits) < 1:

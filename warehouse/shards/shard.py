@@ -68,9 +68,11 @@ def picture_name(entry: int, picture: Mapping) -> str:
 
 
 def named_picture(entry: int, name: str) -> dict[str, Any] | None:
-    """What a picture of an episode's entry shows, as in the column samples.pictures; None: this names no picture.
+    """What a picture of an episode's entry shows, as in the column samples.pictures; None: this
+    names no picture.
 
-    Shards of before `camera_name` have cameras as they are called: "Top" and "%54op" both name the camera Top.
+    Shards of before `camera_name` have cameras as they are called: "Top" and "%54op" both name the
+    camera Top.
     """
     match = PICTURE_NAME.fullmatch(name)
     if match is None:
@@ -89,10 +91,12 @@ def named_picture(entry: int, name: str) -> dict[str, Any] | None:
 
 
 def camera_name(camera: str) -> str:
-    """A camera as files in shards name it, so that webdataset gives the name back: it makes suffixes lower-case, takes
-    what is before a slash for the key, and decodes nothing that begins with two underscores.
+    """A camera as files in shards name it, so that webdataset gives the name back: it makes
+    suffixes lower-case, takes what is before a slash for the key, and decodes nothing that begins
+    with two underscores.
 
-    Each byte of such characters, and of `%`, is written as `%` and two digits. Example: "arm/Left" is "arm%2f%4ceft".
+    Each byte of such characters, and of `%`, is written as `%` and two digits. Example: "arm/Left"
+    is "arm%2f%4ceft".
     """
     escaped = "".join(_escaped(c) if c in "%/" or c.lower() != c else c for c in camera)
     if escaped.startswith("__"):
@@ -236,10 +240,12 @@ def shards_stage(
     target_bytes: int,
     store: str | None = None,
 ) -> dict[str, pa.Table]:
-    """Write the episodes (with their splits, in order) of a chunk and return the rows that record them.
+    """Write the episodes (with their splits, in order) of a chunk and return the rows that record
+    them.
 
-    A tar is closed once it has `target_bytes`, so a chunk gives at least one per split; no more than an open tar per
-    split stands on disk beside the finished ones, and one episode in memory. `store`: see Workspace.shard.
+    A tar is closed once it has `target_bytes`, so a chunk gives at least one per split; no more
+    than an open tar per split stands on disk beside the finished ones, and one episode in memory.
+    `store`: see Workspace.shard.
     """
     indexes: list[Index] = []
     growing: dict[str, tuple[IO[bytes], TarWriter]] = {}
