@@ -16,7 +16,7 @@ import tracemalloc
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, product
+from itertools import chain, islice, product
 from pathlib import Path
 from tempfile import gettempdir
 from time import process_time
@@ -195,9 +195,9 @@ def recall_rows(all_trials: Sequence[Trial]) -> list[list[str]]:
         fault_trials = [trial for trial in all_trials if trial.fault is fault]
         if not fault_trials or fault.check is None:
             continue
-        sizes = [
-            _of_size([t for t in fault_trials if t.size == size], size) for size in fault.sizes
-        ]
+        sizes = []
+        for size in fault.sizes:
+            sizes.append(_of_size([t for t in fault_trials if t.size == size], size))
         rows.append(
             [
                 fault.name,
@@ -406,7 +406,7 @@ def main() -> int:
     faults = [fault for fault in FAULTS if args.only in f"{fault.name} {fault.check}"]
     faults_by_set = {decoded.name: checkup_of(decoded).faults() for decoded in sets}
     spoilt = [decoded for decoded in sets if args.sets or decoded.name not in CLEAN]
-    all_trials = [trial for decoded in spoilt for trial in trials(decoded, faults, args.seed)]
+    all_trials = list(chain.from_iterable(trials(decoded, faults, args.seed) for decoded in spoilt))
     data: dict[str, Any] = {"seed": args.seed}
     data |= {
         "faults": recall_rows(all_trials),

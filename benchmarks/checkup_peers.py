@@ -352,20 +352,14 @@ def peer_rows(decoded: DecodedSet, seed: int, cache_folder: Path) -> list[list[s
             }
             for fault in placed:
                 kinds = {name: fault.kinds(new[name], is_ours=name == "ours") for name in checkers}
-                rows.append(
-                    [
-                        fault.name,
-                        *(", ".join(f"`{kind}`" for kind in kinds[name]) for name in checkers),
-                    ]
-                )
+                quoted = {name: [f"`{kind}`" for kind in kinds[name]] for name in checkers}
+                rows.append([fault.name, *map(", ".join, quoted.values())])
                 num_named = {name: count + bool(kinds[name]) for name, count in num_named.items()}
     rows.append(["named", *(f"{num_named[name]} of {len(rows)}" for name in checkers)])
-    rows.append(
-        [
-            "runs of which something is said without a fault",
-            *(str(len({e for e, _ in usual_result[n][0]})) for n in usual_result),
-        ]
-    )
+    suspected = []
+    for faults, *_ in usual_result.values():
+        suspected.append(str(len({episode for episode, _ in faults})))
+    rows.append(["runs of which something is said without a fault", *suspected])
     rows.append(
         [
             "CPU s, peak MB, without a fault",

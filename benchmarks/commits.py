@@ -140,19 +140,13 @@ def check(lake: Lake, stage_tables: Made, noted: set[str]) -> None:
     lines = set(lake.column("SELECT stage || ' ' || dataset || ' ' || chunk FROM stage_runs"))
     if lost_lines := noted - lines:
         sys.exit(f"lost: {sorted(lost_lines)}")
-    for run, name, rows in (
-        (run, name, len(rows))
-        for run, tables in stage_tables
-        for name, rows in tables.items()
-        if rows
-    ):
-        stored_counts = dict(
-            lake.rows(
-                f"SELECT '{run.stage} ' || dataset || ' ' || chunk, count(*) FROM {name} GROUP BY ALL"
-            )
-        )
-        if {stored_counts.get(line) for line in lines if line.startswith(run.stage)} - {rows}:
-            sys.exit(f"{name} of {run.stage}: there in parts")
+    for run, tables in stage_tables:
+        run_lines = [line for line in lines if line.startswith(run.stage)]
+        for name, rows in tables.items():
+            sql = f"SELECT '{run.stage} ' || dataset || ' ' || chunk, count(*) FROM {name} GROUP BY ALL"
+            stored_counts = dict(lake.rows(sql))
+            if rows and set(map(stored_counts.get, run_lines)) - {len(rows)}:
+                sys.exit(f"{name} of {run.stage}: there in parts")
 
 
 def main() -> None:

@@ -10,8 +10,10 @@ bootstraps that draw whole tasks. Prints Markdown.
 """
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -99,13 +101,15 @@ def area(troubled: Sequence[float], clean: Sequence[float]) -> float:
 
 def by_tasks[T](runs: Sequence[T], task: Callable[[T], str], value: Callable[[Sequence[T]], float]):
     """A figure of some runs with the interval of a bootstrap that draws whole tasks."""
-    names = sorted({task(run) for run in runs})
-    groups = [[run for run in runs if task(run) == name] for name in names]
+    runs_by_task: dict[str, list[T]] = defaultdict(list)
+    for run in runs:
+        runs_by_task[task(run)].append(run)
+    groups = [runs_by_task[name] for name in sorted(runs_by_task)]
     rng = np.random.default_rng(0)
     drawn = []
     for _ in range(RESAMPLES):
         chosen = rng.integers(0, len(groups), len(groups))
-        drawn.append(value([run for k in chosen for run in groups[k]]))
+        drawn.append(value(list(chain.from_iterable(groups[k] for k in chosen))))
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
     return value(runs), float(low), float(high)
 
@@ -209,12 +213,10 @@ def main() -> None:
             for truth in sorted((folder / "truth").iterdir()):
                 build(space, folder / truth.name, truth.name)
         for outcomes in (False, True):
-            runs = [
-                run for space, folder in places for run in judged(space, folder, outcomes=outcomes)
-            ]
-            counts = ", ".join(
-                f"{sum(run.kind == kind for run in runs)} {kind}" for kind in (CLEAN, *TROUBLES)
-            )
+            of_sets = (judged(space, folder, outcomes=outcomes) for space, folder in places)
+            runs = list(chain.from_iterable(of_sets))
+            kinds = Counter(run.kind for run in runs)
+            counts = ", ".join(f"{kinds[kind]} {kind}" for kind in (CLEAN, *TROUBLES))
             print(
                 f"Outcomes {'known' if outcomes else 'left out'}: {len({r.task for r in runs})} tasks, {counts}\n"
             )
@@ -226,7 +228,8 @@ def main() -> None:
         changes |= {f"noise of a sensor, {100 * share:g} %": noisy(share) for share in NOISES}
         rows = []
         for name, change in changes.items():
-            pairs = [pair for space, folder in places for pair in shaken(space, folder, change)]
+            of_sets = (shaken(space, folder, change) for space, folder in places)
+            pairs = list(chain.from_iterable(of_sets))
             figure = by_tasks(
                 pairs,
                 lambda p: p.task,

@@ -11,6 +11,7 @@ share of asking about each run, and the labels for review.
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 
@@ -80,8 +81,7 @@ def main() -> None:
     for name, runs in sets.items():
         results = {
             (count, spoilt): trial(runs, count, mistakes)
-            for count in COUNTS
-            for spoilt, mistakes in SPOILT.items()
+            for count, (spoilt, mistakes) in product(COUNTS, SPOILT.items())
         }
         for count in COUNTS:
             cells = []

@@ -18,7 +18,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
+from operator import itemgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -152,12 +153,9 @@ def real_sets(
 def signals_without_outcomes(lake: Lake, dataset: str) -> list[Signals]:
     """The usable episodes of a dataset as annotators are given them; outcomes are left out."""
     chunks = lake.rows("SELECT DISTINCT chunk FROM frames WHERE dataset = ? ORDER BY 1", [dataset])
-    episodes = [episode for (chunk,) in chunks for episode in chunk_signals(lake, dataset, chunk)]
-    signals = [
-        episode_signals
-        for of_task in by_task(episodes).values()
-        for episode_signals in task_signals(of_task)
-    ]
+    of_chunks = (chunk_signals(lake, dataset, chunk) for (chunk,) in chunks)
+    episodes = list(chain.from_iterable(of_chunks))
+    signals = chain.from_iterable(map(task_signals, by_task(episodes).values()))
     return [
         replace(episode_signals, success=None)
         for episode_signals in sorted(signals, key=lambda s: s.episode_index)
@@ -235,20 +233,14 @@ def errors_of_values(
     sets: Mapping[str, Sequence[Known]],
 ) -> dict[tuple[str, Any], dict[str, float]]:
     """By (choice, value) the error of each set, all other choices as they are; ("", None): nothing is changed."""
-    tried = [
-        ("", None),
-        *(
-            (name, value)
-            for name, (_, _, other_values) in CHOICES.items()
-            for value in other_values
-        ),
-    ]
-    return {
-        (name, value): {
-            s: motion_error(episodes, {name: value} if name else {}) for s, episodes in sets.items()
-        }
-        for name, value in tried
-    }
+    tried: list[tuple[str, Any]] = [("", None)]
+    for name, (_, _, other_values) in CHOICES.items():
+        tried += [(name, value) for value in other_values]
+    errors: dict[tuple[str, Any], dict[str, float]] = {}
+    for name, value in tried:
+        values = {name: value} if name else {}
+        errors[name, value] = {s: motion_error(episodes, values) for s, episodes in sets.items()}
+    return errors
 
 
 def best_elsewhere(
@@ -323,9 +315,8 @@ def transferred(
     for drawn in draws_of_runs:
         shown_episodes = [finished[k] for k in drawn]
         references = [_reference(episode) for episode in shown_episodes]
-        other_episodes = [
-            episode for episode in episodes if all(episode is not s for s in shown_episodes)
-        ]
+        shown_ids = set(map(id, shown_episodes))
+        other_episodes = [episode for episode in episodes if id(episode) not in shown_ids]
         transfers = transfer(
             [episode.signals for episode in other_episodes],
             references,
@@ -338,7 +329,8 @@ def transferred(
 def _reference(known_episode: Known) -> Reference:
     """What a person says of an episode."""
     segments = finished_label(known_episode)
-    plan = tuple(f"step {number}" for number in range(1 + max(s.step or 0 for s in segments)))
+    num_steps = 1 + max(s.step or 0 for s in segments)
+    plan = tuple(f"step {number}" for number in range(num_steps))
     label = Label(segments, len(plan), plan, known_episode.progress)
     return known_episode.signals, label
 
@@ -370,15 +362,10 @@ def simulated_rows(folder: Path, space: Workspace) -> list[dict]:
             errors_by_kind[episode.kind]["clock"].append(
                 episode.error(np.linspace(0, 1, len(episode.signals)))
             )
-        rows += [
-            {
-                "set": f"{folder.name} {dataset}",
-                "kind": kind,
-                "episodes": len(errors_by_way["clock"]),
-            }
-            | {way: float(np.mean(values)) for way, values in errors_by_way.items()}
-            for kind, errors_by_way in sorted(errors_by_kind.items())
-        ]
+        for kind, errors_by_way in sorted(errors_by_kind.items()):
+            count = len(errors_by_way["clock"])
+            row = {"set": f"{folder.name} {dataset}", "kind": kind, "episodes": count}
+            rows.append(row | {way: float(np.mean(e)) for way, e in errors_by_way.items()})
     return rows
 
 
@@ -429,10 +416,9 @@ def ablation_rows(errors: Mapping[tuple[str, Any], Mapping[str, float]]) -> list
         differences = {
             str(v): float(np.mean(list(errors[name, v].values()))) - current_error for v in values
         }
-        worse = sum(
-            min(errors[name, v][s] for v in values) < errors["", None][s] - 1e-3
-            for s in errors["", None]
-        )
+        worse = 0
+        for s, error in errors["", None].items():
+            worse += min(errors[name, v][s] for v in values) < error - 1e-3
         rows.append(
             {
                 "choice": name,
@@ -473,7 +459,8 @@ def tables_of(data: Mapping[str, Any]) -> dict[str, str]:
         ]
         for r in data["real"]
     ]
-    means = [f(mean_of(r[c] for r in data["real"])) for c in ("clock", "one_step", "left_out")]
+    columns = ("clock", "one_step", "left_out")
+    means = [f(mean_of(map(itemgetter(column), data["real"]))) for column in columns]
     real.append(["mean", "", "", *means, "", "", "", ""])
     head = [
         "set",

@@ -96,7 +96,10 @@ def summary(runs: Sequence[Mapping[str, float]]) -> dict[str, str]:
 
 def seeds_of(runs: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     """Of each figure its values, by seed."""
-    return {name: [round(float(run[name]), 4) for run in runs] for name in runs[0]}
+    values: dict[str, list[float]] = {}
+    for name in runs[0]:
+        values[name] = [round(float(run[name]), 4) for run in runs]
+    return values
 
 
 def stated(results: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, float]:

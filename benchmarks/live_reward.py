@@ -10,10 +10,11 @@ all other robots, which count alike; one of them is simulated, and many of its r
 trained on all other robots' runs. Prints a Markdown table and writes it between the markers of the page with --page.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -73,7 +74,8 @@ def runs_of(space: Workspace, data: Path, truth: Path, name: str) -> list[Run]:
     rows = lake.rows(query, [name])
     rows = [row for row in sorted(rows) if row[0] in truths]
     grippers = [g for g in stored_signals(lake.con, name) if g.is_used]
-    cameras = [c for c in rows[0][2] if all(c in row[2] for row in rows)]
+    common_cameras = set.intersection(*(set(cameras) for _, _, cameras, _ in rows))
+    cameras = [camera for camera in rows[0][2] if camera in common_cameras]
     for episode, fps, _, task in rows:
         clip, _ = episode_clip(space, name, episode, cameras)
         frame_indices, pictures = pictures_of(clip, encoder)
@@ -178,16 +180,13 @@ def unsure_of_others(name: str, sets: Mapping[str, Sequence[Run]]) -> str:
     many cameras."""
     finished = [run for run in sets[name] if run.success is not False][:REFERENCES]
     cameras = len(finished[0].reference.pictures)
-    shares = [
-        np.mean(
-            [
-                unsure(followed(run, pictures_alone(finished), 0.0))
-                for run in pictures_alone(runs[:SOME])
+    shares = []
+    for other_name, runs in sets.items():
+        if robot_of(other_name) != robot_of(name) and len(runs[0].reference.pictures) == cameras:
+            places = [
+                followed(run, pictures_alone(finished), 0.0) for run in pictures_alone(runs[:SOME])
             ]
-        )
-        for other_name, runs in sets.items()
-        if robot_of(other_name) != robot_of(name) and len(runs[0].reference.pictures) == cameras
-    ]
+            shares.append(np.mean(list(map(unsure, places))))
     if shares:
         return f"{min(shares):.0%}"
     return "–"
@@ -202,15 +201,15 @@ def chosen_elsewhere(
 ) -> dict[str, float]:
     """The values, in the order of CHOICES, that are best together on all robots but one."""
     names = [name for name in next(iter(errors.values())) if robot_of(name) != robot]
-    robots = [
-        [name for name in names if robot_of(name) == other_robot]
-        for other_robot in {robot_of(name) for name in names}
-    ]
+    robots: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        robots[robot_of(name)].append(name)
 
     def error(values: tuple[float, ...]) -> float:
-        return float(
-            np.mean([np.mean([errors[values][name] for name in of_one]) for of_one in robots])
-        )
+        means = []
+        for of_one in robots.values():
+            means.append(np.mean([errors[values][name] for name in of_one]))
+        return float(np.mean(means))
 
     return dict(zip(CHOICES, min(errors, key=error), strict=True))
 
@@ -222,12 +221,8 @@ def laptop_error(name: str, sets: Mapping[str, Sequence[Run]]) -> float:
     train = recipe.train
     assert config is not None
     assert train.steps is not None
-    other_runs = [
-        run
-        for other_name, runs in sets.items()
-        if robot_of(other_name) != robot_of(name)
-        for run in runs
-    ]
+    other_sets = (runs for n, runs in sets.items() if robot_of(n) != robot_of(name))
+    other_runs = list(chain.from_iterable(other_sets))
     episodes = [
         EncodedPictures(
             ("", k),
@@ -270,13 +265,10 @@ def with_values(
 
 
 def rows_of(sets: Mapping[str, Sequence[Run]]) -> list[list[str]]:
-    errors = {
-        values: {
-            s: with_values(dict(zip(CHOICES, values, strict=True)), runs)["error"]
-            for s, runs in sets.items()
-        }
-        for values in product(*CHOICES.values())
-    }
+    errors: dict[tuple[float, ...], dict[str, float]] = {}
+    for values in product(*CHOICES.values()):
+        chosen = dict(zip(CHOICES, values, strict=True))
+        errors[values] = {s: with_values(chosen, runs)["error"] for s, runs in sets.items()}
     rows = []
     for name, runs in sets.items():
         values = chosen_elsewhere(errors, robot_of(name))

@@ -33,13 +33,14 @@ Listing = Callable[[Sequence[KnownRecording]], tuple[list[Address], dict[str, Fi
 
 
 def made_fingerprint(randoms: random.Random) -> Fingerprint:
+    def numbers(count: int, bits: int) -> tuple[int, ...]:
+        return tuple(randoms.getrandbits(bits) for _ in range(count))
+
     return Fingerprint(
         num_frames=NUM_FRAMES,
         rows=f"{randoms.getrandbits(64):016x}",
-        sketch=tuple(sorted(randoms.getrandbits(63) for _ in range(SKETCH))),
-        moments={
-            camera: tuple(randoms.getrandbits(64) for _ in range(MOMENTS)) for camera in CAMERAS
-        },
+        sketch=tuple(sorted(numbers(SKETCH, 63))),
+        moments={camera: numbers(MOMENTS, 64) for camera in CAMERAS},
     )
 
 

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import annotate.motion.annotator as motion
 from annotate.config import MotionConfig
@@ -76,11 +77,8 @@ def deeds(known_episode: Known, segments: Sequence[Segment]) -> Iterator[Deed]:
 def judged(name: str, episodes: Sequence[Known]) -> list[str]:
     """The counts of a set; prints each step that did not happen, or is mistimed."""
     labels = motion.annotate([episode.signals for episode in episodes], MotionConfig())
-    named_deeds = [
-        deed
-        for episode, label in zip(episodes, labels, strict=True)
-        for deed in deeds(episode, label.segments)
-    ]
+    segments = [label.segments for label in labels]
+    named_deeds = list(chain.from_iterable(map(deeds, episodes, segments)))
     false = [deed for deed in named_deeds if not deed.happened]
     mistimed = [deed for deed in named_deeds if deed.happened and not deed.is_timed]
     for deed in (*false, *mistimed):
@@ -99,7 +97,8 @@ def main() -> int:
     with trial_workspace(args.workspace) as space:
         sets = real_sets(space, args.data, TRUTH, names(args))
     rows = [judged(name, episodes) for name, episodes in sets.items()]
-    rows.append(["all", *(str(sum(int(row[column]) for row in rows)) for column in (1, 2, 3))])
+    _, *counts = zip(*rows, strict=True)
+    rows.append(["all", *(str(sum(map(int, column))) for column in counts)])
     print()
     table(["set", "named deeds", "did not happen", "mistimed"], rows)
     return 0

@@ -84,9 +84,11 @@ class Unshared(ModelRunner):
     """Looks at the pictures of each window anew."""
 
     def ask(self, asked: Sequence[Asked]) -> list[ModelReply]:
-        return super().ask(
-            [replace(a, pictures=tuple(StreamPicture(p.rgb) for p in a.pictures)) for a in asked]
-        )
+        unshared = []
+        for prompt in asked:
+            pictures = tuple(StreamPicture(picture.rgb) for picture in prompt.pictures)
+            unshared.append(replace(prompt, pictures=pictures))
+        return super().ask(unshared)
 
 
 def make_scorers(device: str) -> tuple[ModelScorer, ModelScorer, ModelRunner, float]:

@@ -88,8 +88,9 @@ def episode(number: int, jpegs: list[bytes]) -> EntryContent:
             "pictures": picture_rows,
         }
         rows.append(ROW | row | {"question": question, "num_tokens": 80 + 64 * len(picture_rows)})
-    names = {picture_name(number, p): p["frame_index"] for row in rows for p in row["pictures"]}
-    return EntryContent("sim", number, rows, {name: jpegs[f] for name, f in names.items()})
+    shown = chain.from_iterable(row["pictures"] for row in rows)
+    jpegs_by_name = {picture_name(number, p): jpegs[p["frame_index"]] for p in shown}
+    return EntryContent("sim", number, rows, jpegs_by_name)
 
 
 # The ways to write and to read
@@ -229,10 +230,11 @@ def main() -> int:
     import webdataset  # noqa: F401  # before anything is timed
 
     episodes = [episode(k, jpegs) for k, jpegs in enumerate(pictures(args.episodes))]
-    count = sum(len(e.samples) for e in episodes)
-    slots = sum(len(row["pictures"]) for e in episodes for row in e.samples)
+    samples = list(chain.from_iterable(e.samples for e in episodes))
+    count = len(samples)
+    slots = sum(len(row["pictures"]) for row in samples)
     frames = sum(len(e.pictures) for e in episodes)
-    jpeg_bytes = sum(len(p) for e in episodes for p in e.pictures.values())
+    jpeg_bytes = sum(map(len, chain.from_iterable(e.pictures.values() for e in episodes)))
     print("# Shards\n")
     print(
         f"{count} samples of {len(episodes)} episodes of {FRAMES} frames: {slots / count:.1f} pictures a sample,",
@@ -252,7 +254,8 @@ def main() -> int:
         )
         tars = written["shards"]
         records = written["WebDataset records"]
-        size, records_size = (sum(t.stat().st_size for t in paths) for paths in (tars, records))
+        size = sum(tar.stat().st_size for tar in tars)
+        records_size = sum(tar.stat().st_size for tar in records)
         with_indexes = size + sum(index_path(t).stat().st_size for t in tars)
         facts = {
             "bare tar": (count, size),

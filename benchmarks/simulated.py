@@ -7,7 +7,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -113,16 +113,16 @@ def tell(number: int, run: Recorded) -> None:
 
 def table(columns: Columns, runs: Sequence[Rows], fps: int) -> pa.Table:
     """frames.parquet: a row a frame, run after run."""
-    frame_keys = [
-        (episode, frame) for episode, rows in enumerate(runs) for frame in range(len(rows))
-    ]
+    frame_keys: list[tuple[int, int]] = []
+    for episode, rows in enumerate(runs):
+        frame_keys += [(episode, frame) for frame in range(len(rows))]
     arrays = {
         "episode_index": pa.array([episode for episode, _ in frame_keys], pa.int64()),
         "frame_index": pa.array([frame for _, frame in frame_keys], pa.int64()),
         "timestamp": pa.array([frame / fps for _, frame in frame_keys], pa.float32()),
     }
     for name, (key, kind) in columns.items():
-        values = [row[key] for rows in runs for row in rows]
+        values = [row[key] for row in chain.from_iterable(runs)]
         arrays[name] = pa.array(
             [v.tolist() if isinstance(v, np.ndarray) else v for v in values], kind
         )
@@ -153,9 +153,9 @@ def check(
         facts = json.loads(line)
         row_indices = np.flatnonzero(episode == facts["episode"])
         n = facts["num_frames"]
-        rows = {
-            name: np.array([values[k] for k in row_indices]) for name, values in columns.items()
-        }
+        rows = {}
+        for name, values in columns.items():
+            rows[name] = np.array([values[k] for k in row_indices])
         assert rows["frame_index"].tolist() == list(range(n))
         for folder in form.videos:
             path = out / folder / f"episode_{facts['episode']:03d}.mp4"

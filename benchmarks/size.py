@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -216,16 +217,12 @@ def main() -> int:
     for line in last:
         cells = [f.get(line, (float("nan"),) * 3) for f in measurements.values()]
         target = wanted_s(line)
-        cell_texts = [text for s, c, mb in cells for text in (f"{s:.2f}", f"{c:.2f}", f"{mb:.0f}")]
+        cell_texts: list[str] = []
+        for seconds, cpu_s, mb in cells:
+            cell_texts += [f"{seconds:.2f}", f"{cpu_s:.2f}", f"{mb:.0f}"]
         rows.append([line, *cell_texts, "" if target is None else f"{target:g} s"])
-    table(
-        [
-            "",
-            *(f"{n}: {unit}" for n in measurements for unit in ("s", "CPU s", "most MB")),
-            "wanted",
-        ],
-        rows,
-    )
+    heads = product(measurements, ("s", "CPU s", "most MB"))
+    table(["", *(f"{name}: {unit}" for name, unit in heads), "wanted"], rows)
     return exit_code(missed(last), args.check)
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from operator import itemgetter
 from pathlib import Path
 
 from benchmarks.harness import arguments, exit_code, is_missed, table
@@ -73,7 +74,7 @@ def main() -> int:
             one_run(Path(folder) / f"{k}", str(args.source.resolve())) for k in range(args.runs)
         ]
     goals = {name: goal for name, (_, goal) in COMMANDS.items()} | {CLOCK: CLOCK_GOAL}
-    median_seconds = {name: statistics.median(run[name] for run in runs) for name in goals}
+    median_seconds = {name: statistics.median(map(itemgetter(name), runs)) for name in goals}
     print("# Small builds, CPU seconds\n")
     table(
         ("command", "s", "wanted"),

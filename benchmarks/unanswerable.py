@@ -99,13 +99,14 @@ def accuracy(answerable: Sequence[Shown], unanswerable: Sequence[Shown], feature
     """
     size = min(len(answerable), len(unanswerable))
     rng = np.random.default_rng(0)
-    chosen = [
-        [kind[k] for k in rng.permutation(len(kind))[:size]] for kind in (answerable, unanswerable)
-    ]
-    all_pictures = [*chosen[0], *chosen[1]]
-    x = np.stack(
-        [np.concatenate([measure(s.rgb) for measure in FEATURES[features]]) for s in all_pictures]
-    )
+    all_pictures: list[Shown] = []
+    for kind in (answerable, unanswerable):
+        all_pictures += [kind[k] for k in rng.permutation(len(kind))[:size]]
+
+    def measured(picture: Shown) -> np.ndarray:
+        return np.concatenate([measure(picture.rgb) for measure in FEATURES[features]])
+
+    x = np.stack(list(map(measured, all_pictures)))
     y = np.repeat([0, 1], size)
     episodes = np.array([s.episode for s in all_pictures])
     folds = min(FOLDS, len(set(episodes.tolist())))

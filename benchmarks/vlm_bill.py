@@ -9,6 +9,7 @@ annotate/vlm/cost.py says: by stage the mean tokens of texts and of replies, and
 
 import asyncio
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -63,7 +64,7 @@ def set_row(
     """A set's row of the table, and its calls."""
     measured = [calls_of(run, config) for run in runs]
     bill = predict(config, [shape for shape, _ in measured]).total
-    calls = [call for _, run_calls in measured for call in run_calls]
+    calls = list(chain.from_iterable(run_calls for _, run_calls in measured))
     tokens = sum(call.prompt + call.reply for call in calls)
     calls_off = f"{bill.calls / len(calls) - 1:+.0%}"
     tokens_off = f"{(bill.prompt_tokens + bill.completion_tokens) / tokens - 1:+.0%}"

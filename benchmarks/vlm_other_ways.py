@@ -8,6 +8,7 @@ And what a minute of pictures costs Qwen3-VL by its own processors (of transform
 itself, in contact sheets, or as a video, which merges two frames and has one time for both.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -35,9 +36,8 @@ def sheet() -> Image:
 
 def label_by_pictures(segments: Sequence[Segment], frames: Sequence[int], num_frames: int) -> Label:
     """What a model says that sees some frames: each activity begins at the first picture of it, and none fails."""
-    segment_numbers = [
-        max(k for k, s in enumerate(segments) if s.start_frame <= frame) for frame in frames
-    ]
+    starts = [s.start_frame for s in segments]
+    segment_numbers = [bisect_right(starts, frame) - 1 for frame in frames]
     begins = [
         (frames[0], segment_numbers[0]),
         *(
@@ -51,10 +51,8 @@ def label_by_pictures(segments: Sequence[Segment], frames: Sequence[int], num_fr
         replace(segments[k], start_frame=start, end_frame=end, completed=True)
         for (start, k), end in zip(begins, ends, strict=True)
     ]
-    numbers = {
-        step: k
-        for k, step in enumerate(dict.fromkeys(s.step for s in shown_segments if s.kind == STEP))
-    }
+    steps = dict.fromkeys(s.step for s in shown_segments if s.kind == STEP)
+    numbers = {step: k for k, step in enumerate(steps)}
     numbered = [replace(s, step=numbers[s.step]) if s.kind == STEP else s for s in shown_segments]
     return plain_label(numbered, len(numbers), None)
 
@@ -122,7 +120,7 @@ def minute_rows() -> list[list[str]]:
     rows = [["each by itself", 120, 120, _alone(2)], ["in contact sheets", 120, 120, _in_sheets(2)]]
     rows += [["in contact sheets", 60, 60, _in_sheets(1)]]
     rows += [["as a video", 120, 60, _as_video(2)], ["as a video", 240, 120, _as_video(4)]]
-    return [[name, *(f"{number:,}" for number in numbers)] for name, *numbers in rows]
+    return [[name, *map("{:,}".format, numbers)] for name, *numbers in rows]
 
 
 def _prompt_tokens(content: Sequence[str | Image]) -> int:
@@ -133,8 +131,10 @@ def _prompt_tokens(content: Sequence[str | Image]) -> int:
 
 def _alone(per_s: int) -> int:
     picture = blank(*TILE_SIZE_PX)
-    numbered = [(f"Picture {k * 15}, {k / per_s:.2f} s:", picture) for k in range(per_s * MINUTE_S)]
-    return _prompt_tokens([part for pair in numbered for part in pair])
+    parts: list[str | Image] = []
+    for k in range(per_s * MINUTE_S):
+        parts += [f"Picture {k * 15}, {k / per_s:.2f} s:", picture]
+    return _prompt_tokens(parts)
 
 
 def _in_sheets(per_s: int) -> int:

@@ -16,7 +16,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise, product
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,9 +111,8 @@ class StandIn:
             truth_segments = [*truth_segments[:k], *halves, *truth_segments[k + 1 :]]
         if m.shuffled:
             places = [k for k, s in enumerate(truth_segments) if s.kind == STEP]
-            order = [
-                int(k) for k in self.rng.permutation([truth_segments[k].step or 0 for k in places])
-            ]
+            steps = [truth_segments[k].step or 0 for k in places]
+            order = self.rng.permutation(steps).tolist()
             truth_segments = [
                 replace(s, step=order[places.index(k)]) if k in places else s
                 for k, s in enumerate(truth_segments)
@@ -237,10 +237,8 @@ def _numbered(truth: EpisodeTruth) -> list[Segment]:
     segments = [
         s if s.kind in (STEP, IDLE, DONE) else replace(s, kind=DONE) for s in truth.passes[0]
     ]
-    numbers = {
-        step: k
-        for k, step in enumerate(dict.fromkeys(planned_step(s) for s in segments if s.kind == STEP))
-    }
+    steps = dict.fromkeys(planned_step(s) for s in segments if s.kind == STEP)
+    numbers = {step: k for k, step in enumerate(steps)}
     return [replace(s, step=numbers[planned_step(s)] if s.kind == STEP else None) for s in segments]
 
 
@@ -315,7 +313,9 @@ def config_by_steps(run: HandLabelled, runs: Sequence[HandLabelled]) -> VlmConfi
     Its steps are those of its other runs; a task of one run has the default rate.
     """
     other_truths = [r.truth for r in runs if r is not run and r.signals.task == run.signals.task]
-    lengths_s = [len(s) / truth.fps for truth in other_truths for s in truth.passes[0][1:-1]]
+    lengths_s: list[float] = []
+    for truth in other_truths:
+        lengths_s += [len(s) / truth.fps for s in truth.passes[0][1:-1]]
     if not lengths_s:
         return VlmConfig()
     rate = np.clip(1.5 / np.percentile(lengths_s, 25), 1.5, 4.0)
@@ -436,7 +436,7 @@ def with_table(page: str, rows: Sequence[Sequence[str]]) -> str:
     """The page with the rows in the place of those between its markers; of both those that it has room for."""
     page_start, page_rest = page.split(BEGIN)
     _, page_end = page_rest.split(END)
-    chosen = [[row[k] for k in COLUMNS] for row in rows if row[0] in ON_THE_PAGE]
+    chosen = [list(itemgetter(*COLUMNS)(row)) for row in rows if row[0] in ON_THE_PAGE]
     return f"{page_start}{BEGIN}\n{table_text([HEAD[k] for k in COLUMNS], chosen)}\n{END}{page_end}"
 
 
@@ -454,22 +454,16 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="write the table of docs/vlm.md, too")
     args = parser.parse_args()
     with trial_workspace(args.workspace) as space:
-        runs = [
-            run
-            for of_set in labelled_sets(space, args.data, names(args)).values()
-            for run in of_set
-        ]
+        sets = labelled_sets(space, args.data, names(args))
+        runs = list(chain.from_iterable(sets.values()))
     default = VlmConfig()
-    outcomes = {
-        name: [trial(run, mistakes, default, seed) for run in runs for seed in range(args.seeds)]
-        for name, mistakes in MODELS.items()
-        if args.only in name
-    }
-    outcomes |= {
-        name: [trial(run, Mistakes(), config, seed) for run in runs for seed in range(args.seeds)]
-        for name, config in WAYS.items()
-        if args.only in name
-    }
+    ways = {name: (mistakes, default) for name, mistakes in MODELS.items()}
+    ways |= {name: (Mistakes(), config) for name, config in WAYS.items()}
+    outcomes = {}
+    for name, way in ways.items():
+        if args.only in name:
+            tried = product(runs, range(args.seeds))
+            outcomes[name] = [trial(run, *way, seed) for run, seed in tried]
     if args.only in BY_STEPS:
         outcomes[BY_STEPS] = [trial(run, Mistakes(), config_by_steps(run, runs), 0) for run in runs]
     rows = [row_of(name, of_name) for name, of_name in outcomes.items()]
@@ -480,7 +474,7 @@ def main() -> None:
                 [*row[:4], "", "", *row[6:]]
             )  # they have no confidence, and ask nobody to look
     print(table_text(HEAD, rows))
-    calibrated_on = [o for name in CALIBRATED_ON for o in outcomes.get(name, ())]
+    calibrated_on = list(chain.from_iterable(outcomes.get(name, ()) for name in CALIBRATED_ON))
     reliability = reliability_rows(calibrated_on) if not args.only else []
     print(table_text(RELIABILITY_HEAD, reliability))
     print(table_text(MINUTE_HEAD, minute_rows()))

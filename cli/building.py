@@ -270,8 +270,7 @@ def _say_how_to_go_on(space: Workspace, names: Sequence[str], workspace: str) ->
         }
     else:
         steps = {}
-    faulty = open_faults(lake, names)
-    if faulty:
+    if open_faults(lake, names):
         steps |= {"what checks found": "quarantine --checks"}
     licences = lake.column("SELECT license FROM datasets")
     releases = lake.column("SELECT name FROM releases")

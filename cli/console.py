@@ -102,11 +102,8 @@ def _show_built(lake: Lake, report: BuildReport, names: Sequence[str], rows: lis
     with lake.reading():
         show_status(rows)
         statements = _signals(lake, names)
-        statements += [
-            (name, text)
-            for name, counts in gate_counts(lake.con).items()
-            for text in counts.sentences()
-        ]
+        for name, counts in gate_counts(lake.con).items():
+            statements += [(name, text) for text in counts.sentences()]
         statements += sentences(lake).items()
         statements += [
             (name, f"checks found faults: {in_words(counts)}")

@@ -45,7 +45,6 @@ from warehouse.lake import Lake, acceptances, corrections, outcomes, references
 from warehouse.lake.statements import read_text
 from warehouse.lake.stored import labels_of
 
-AcceptedByOption = Annotated[str | None, Option("--by", help="Your name; default: your user name.")]
 app = typer.Typer()
 corrections_app = typer.Typer(
     help="List, export and import corrections of labels by people.", no_args_is_help=True
@@ -127,7 +126,7 @@ def _active_labels(lake: Lake, dataset: str, episodes: tuple[int, ...]) -> list[
             "episode_index": episode_index,
             "label_run": label.label_run,
             "plan": [*label.plan],
-            "segments": [asdict(segment) for segment in label.segments],
+            "segments": list(map(asdict, label.segments)),
         }
         for episode_index, label in labels.items()
     ]
@@ -336,7 +335,7 @@ def accept(
     check: Annotated[str, Argument(help="The check's name, such as camera_frozen.")],
     episodes: EpisodesOption = None,
     why: Annotated[str | None, Option(help="Reason; who looks for the fault reads it.")] = None,
-    by: AcceptedByOption = None,
+    by: Annotated[str | None, Option("--by", help="Your name; default: your user name.")] = None,
     undo: Annotated[bool, Option(help="Take it back: tell the faults again.")] = False,
     common: At = At(),
 ) -> None:

@@ -241,10 +241,9 @@ def eval_compare(
     # The comparison is paired by episode: without common ones there is no pair
     if not comparison.common:
         raise UserError(f"{first} and {second} have no episode in common")
-    differences = comparison.differences.items()
     rows = [
         {"metric": metric} | difference.__dict__
-        for metric, difference in differences
+        for metric, difference in comparison.differences.items()
         if difference.n
     ]
     show(rows, format, whole=comparison.__dict__ | {"benchmark": benchmark, "differences": rows})
@@ -296,10 +295,7 @@ def _show_comparison(comparison: Comparison, all_metrics: bool) -> None:
     for (dataset, reference), labellers in groups(comparison.labellers).items():
         print(f"{dataset}, against {reference_words(reference)}")
         rows = metric_table(labellers) if all_metrics else short_table(labellers)
-        show(
-            [{k: v for k, v in row.items() if k not in ("dataset", "against")} for row in rows],
-            "table",
-        )
+        show(rows, "table", hidden=("dataset", "against"))
         lines = conclusions(labellers) + [
             farthest(difference) for difference in comparison.apart if difference.dataset == dataset
         ]
@@ -309,6 +305,9 @@ def _show_comparison(comparison: Comparison, all_metrics: bool) -> None:
 
 
 def _comparison_json(comparison: Comparison) -> dict:
+    scores = []
+    for labeller in comparison.labellers:
+        scores += [labeller.facts() | row for row in labeller.rows()]
     gaps = []
     for labellers in groups(comparison.labellers).values():
         for place, first in enumerate(labellers):
@@ -319,7 +318,7 @@ def _comparison_json(comparison: Comparison) -> dict:
                     for metric, gap in differences(first, second).items()
                 ]
     return {
-        "scores": [c.facts() | row for c in comparison.labellers for row in c.rows()],
+        "scores": scores,
         "differences": gaps,
         "farthest_apart": [
             vars(difference) | {"episodes": list(map(vars, difference.episodes))}

@@ -109,10 +109,10 @@ def _show_datasets(result: dict[str, Any]) -> None:
     rows = result["datasets"]
     say(f"{result['path']} holds {len(rows)} datasets (looked at: {result['looked_at']}).")
     names = ("folder", "format", "episodes", "usable_so_far")
-    show(
-        [{name: row[name] for name in names} | {"what is wrong": in_short(row)} for row in rows],
-        "table",
-    )
+    lines = []
+    for row in rows:
+        lines.append({name: row[name] for name in names} | {"what is wrong": in_short(row)})
+    show(lines, "table")
     if result["beside"]:
         say(f"In none of them: {len(result['beside'])} files, such as {result['beside'][0]}.")
     first_address = shlex.quote(address_below(result["path"], rows[0]["folder"]))

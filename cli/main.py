@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
+from itertools import chain, product
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -390,12 +391,10 @@ def options_of(model: Any) -> list[inspect.Parameter]:
         else:
             default = field.get_default(call_default_factory=True)
         default = None if isinstance(default, tuple) else default
-        bounds = {
-            side: getattr(m, attribute)
-            for m in metadata
-            for attribute, side in BOUNDS.items()
-            if hasattr(m, attribute)
-        }
+        bounds = {}
+        for m, (attribute, side) in product(metadata, BOUNDS.items()):
+            if hasattr(m, attribute):
+                bounds[side] = getattr(m, attribute)
         called = str(field.validation_alias or name)
         flag = called.replace("_", "-")
         declared = f"--{flag}" + f"/--no-{flag}" * (kind == bool | None)
@@ -417,7 +416,7 @@ def _as_option(kind: Any, metadata: list) -> tuple[Any, list]:
     if get_origin(kind) is not tuple:
         return kind, metadata
     item = get_args(kind)[0]
-    of_item = [m for of_item in getattr(item, "__metadata__", ()) for m in of_item.metadata]
+    of_item = list(chain.from_iterable(m.metadata for m in getattr(item, "__metadata__", ())))
     plain: Any = str if get_origin(item) is Literal else getattr(item, "__origin__", item)
     return list[plain] | None, of_item
 

@@ -9,7 +9,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,31 +43,35 @@ def print_json(value: Any) -> None:
     print(json.dumps(plain(value), indent=1, ensure_ascii=False))
 
 
-def show(rows: list[dict], style: str, *, empty: str = "No rows.", whole: Any = None) -> None:
-    """Rows as a table, with units, or as JSON when `style` says so: then `whole`, where that is more than the rows."""
+def show(
+    rows: list[dict],
+    style: str,
+    *,
+    empty: str = "No rows.",
+    whole: Any = None,
+    hidden: Collection[str] = (),
+) -> None:
+    """Rows as a table, with units and without the columns that are `hidden`, or as JSON when `style` says so: then
+    `whole`, where that is more than the rows.
+    """
     if style == "json":
         print_json(rows if whole is None else whole)
     elif not rows:
         print(empty)
     else:
-        print(
-            table_text(
-                [{k: _with_unit(k, v) for k, v in row.items()} for row in rows],
-                list(rows[0]),
-                width_here(),
-            )
-        )
+        columns = [name for name in rows[0] if name not in hidden]
+        print(table_text(list(map(_with_units, rows)), columns, width_here()))
 
 
-def show_facts(facts: dict, style: str, *, hidden: Sequence[str] = ()) -> None:
+def show_facts(facts: dict, style: str, *, hidden: Collection[str] = ()) -> None:
     """One result: as a table of one row, without what is `hidden` of it, or as a JSON object."""
-    show([{name: value for name, value in facts.items() if name not in hidden}], style, whole=facts)
+    show([facts], style, whole=facts, hidden=hidden)
 
 
-def _with_unit(name: str, value: Any) -> Any:
-    if name == "bytes" and isinstance(value, int):
-        return decimal(value)
-    return value
+def _with_units(row: dict) -> dict:
+    if isinstance(row.get("bytes"), int):
+        return row | {"bytes": decimal(row["bytes"])}
+    return row
 
 
 def width_here() -> int:
@@ -79,8 +83,12 @@ def width_here() -> int:
 
 def table_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int) -> str:
     """Rows as a table of at most `width` characters a line; as records if -x asks for them, or they have no room."""
-    cells = [[_cell(row[name]) for name in columns] for row in rows]
-    numbers = [any(type(row[name]) in (int, float) for row in rows) for name in columns]
+    cells: list[list[Text]] = []
+    for row in rows:
+        cells.append([_cell(row[name]) for name in columns])
+    numbers: list[bool] = []
+    for name in columns:
+        numbers.append(any(type(row[name]) in (int, float) for row in rows))
     room = width - 3 * (len(columns) - 1)
     heads = list(columns)
     if sum(_widths(heads, cells)) > room:
@@ -111,8 +119,11 @@ def _records(columns: Sequence[str], cells: Sequence[Sequence[Text]]) -> Iterato
 
 def _widths(heads: Sequence[str], cells: Sequence[Sequence[Text]]) -> list[int]:
     """The longest line of each column."""
-    texts = [[head, *(row[i].plain for row in cells)] for i, head in enumerate(heads)]
-    return [max(cell_len(line) for text in column for line in text.split("\n")) for column in texts]
+    widths = []
+    for i, head in enumerate(heads):
+        text = "\n".join([head, *(row[i].plain for row in cells)])
+        widths.append(max(map(cell_len, text.split("\n"))))
+    return widths
 
 
 def pairs_text(pairs: Mapping[str, Any], width: int) -> str:

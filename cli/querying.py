@@ -61,11 +61,7 @@ def datasets(ctx: typer.Context, registry: RegistryOption = None, common: At = A
     rows = overview(
         load_registry([BUILT_IN, *(registry or [])]), _datasets_built(space_at(common.workspace))
     )
-    if common.format == "table":
-        rows = [
-            {k: v for k, v in r.items() if k != "source"} for r in rows
-        ]  # too wide: datasets show has it
-    show(rows, common.format)
+    show(rows, common.format, hidden=["source"])  # too wide: datasets show has it
 
 
 @datasets_app.command("show")
@@ -117,8 +113,7 @@ def datasets_remove(
     Releases stay what they are. gc deletes files that nothing uses any more. The source is not touched.
     """
     lake = lake_at(common.workspace)
-    holdings = renaming.holdings(lake, dataset)
-    confirm(f"{holdings.sentence}. Remove it from the corpus?", yes=yes)
+    confirm(f"{renaming.holdings(lake, dataset).sentence}. Remove it from the corpus?", yes=yes)
     kept_as = renaming.remove(lake, dataset)
     say(f"{dataset} is removed." + (f" What people said is kept as {kept_as}." if kept_as else ""))
     if kept_as:

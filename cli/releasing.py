@@ -243,8 +243,7 @@ def takedown(
         marks = take_back(lake, dataset, selected)
         note(f"{marks} marks taken back; build {dataset} to use it again.")
     else:
-        copies = withdraw(lake, dataset, selected, reason or "")
-        for name, episode in copies:
+        for name, episode in withdraw(lake, dataset, selected, reason or ""):
             note(
                 f"episode {episode} of {name} is the same recording: it is taken down, too; build {name} as well."
             )
@@ -330,11 +329,10 @@ def shards_verify(
     source, values = ("release_shards WHERE name = ?", [name]) if name else ("shards", [])
     sql = f"SELECT split, shard, store, sha256, bytes, samples FROM {source} ORDER BY shard"
     rows = lake.rows(sql, values)
-    damaged = [
-        {"shard": shard, "split": split, "problem": problem}
-        for split, shard, store, sha256, size, _ in rows
-        for problem in check_shard(lake.workspace.shard(split, shard, store), sha256, size)
-    ]
+    damaged: list[dict[str, str]] = []
+    for split, shard, store, sha256, size, _ in rows:
+        problems = check_shard(lake.workspace.shard(split, shard, store), sha256, size)
+        damaged += [{"shard": shard, "split": split, "problem": problem} for problem in problems]
     whole = f"{len(rows)} shards with {sum(row[-1] for row in rows)} samples are whole."
     show(damaged, common.format, empty=whole if rows else "No shards yet: build first.")
     if damaged:

@@ -183,9 +183,8 @@ def serve_rewards(
             else:
                 name = config.model or scorer.baseline or "shown"
             aliases = [Path(scorer.model or LATEST).name] if config.folder else []
-            server = make_app(opened, list(dict.fromkeys((name, *aliases))), access, limits)
             serve(
-                server,
+                make_app(opened, list(dict.fromkeys((name, *aliases))), access, limits),
                 listener,
                 lambda url: say(
                     f"listening on {url}\nin a browser: {link_with(f'{url}/docs', shown_token)}"

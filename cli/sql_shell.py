@@ -5,6 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 
 import duckdb
@@ -97,8 +98,8 @@ class NameCompleter(Completer):
                 (".tables", ".schema", ".format", ".records", ".help", ".quit"), ""
             )
         mentioned = [self.columns[n] for n in self.relations if re.search(rf"\b{n}\b", text)]
-        columns = {c: m for table in mentioned or self.columns.values() for c, m in table.items()}
-        return self.language | columns | self.relations
+        columns = chain.from_iterable(t.items() for t in mentioned or self.columns.values())
+        return self.language | dict(columns) | self.relations
 
     def get_completions(
         self, document: Document, complete_event: CompleteEvent

@@ -1,5 +1,7 @@
 """What the corpus holds, a row for each dataset."""
 
+from operator import itemgetter
+
 import typer
 
 from cli.lakes import lake_to_read
@@ -19,8 +21,6 @@ COLUMNS = (
     "assumed_complete, look_unfinished"
 )
 SHOWN_OF_COMMIT = 12  # characters; --format json has all
-ASSUMED_AT = "say it: proccorpus explore (G, B and U on a run), or outcomes import"
-UNFINISHED_AT = "proccorpus explore, page Review, Look unfinished"
 
 
 def status_rows(lake: Lake) -> list[dict]:
@@ -40,13 +40,12 @@ def status_rows(lake: Lake) -> list[dict]:
         stale |= {name: max(chunks, stale.get(name, 0)) for name, chunks in chunks_by_name.items()}
         revisions = {name: revision for name, (_, revision) in listed_datasets(lake).items()}
         rows = lake.dicts(f"SELECT {COLUMNS} FROM coverage ORDER BY dataset")
-        extra_columns = {"stale_chunks": stale, "embeddings": embedded, "revision": revisions}
-        of_none = {"stale_chunks": 0}
-        return [
-            row
-            | {n: values.get(row["dataset"], of_none.get(n)) for n, values in extra_columns.items()}
-            for row in rows
-        ]
+        for row in rows:
+            name = row["dataset"]
+            row["stale_chunks"] = stale.get(name, 0)
+            row["embeddings"] = embedded.get(name)
+            row["revision"] = revisions.get(name)
+        return rows
 
     with lake.reading():
         return lake.once("status", asked)
@@ -56,17 +55,17 @@ def show_status(rows: list[dict]) -> None:
     """Rows of status_rows as people read them: commits shortened; these and embeddings only where there are any; then
     what is asked.
     """
-    empty = [name for name in ("embeddings", "revision") if not any(row[name] for row in rows)]
+    empty = [n for n in ("embeddings", "revision") if not any(map(itemgetter(n), rows))]
     hidden = {"assumed_complete", "look_unfinished", *empty}
-    show([{n: v for n, v in _in_words(row).items() if n not in hidden} for row in rows], "table")
+    show(list(map(_in_words, rows)), "table", hidden=hidden)
     for text in filter(
         None, (question(row["dataset"], row["look_unfinished"], row["ok"]) for row in rows)
     ):
-        print(f"{text}: {UNFINISHED_AT}")
+        print(f"{text}: proccorpus explore, page Review, Look unfinished")
     for text in filter(
         None, (assumption(row["dataset"], row["assumed_complete"], row["ok"]) for row in rows)
     ):
-        print(f"{text}; {ASSUMED_AT}")
+        print(f"{text}; say it: proccorpus explore (G, B and U on a run), or outcomes import")
 
 
 def _in_words(row: dict) -> dict:

@@ -7,7 +7,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 import pyarrow as pa
@@ -253,7 +253,7 @@ def episodes_stage(
 
 def _views_without_files(source: Source, listing: Listing) -> list[Finding]:
     """A finding for each camera that labels are to be made by and that no episode has."""
-    present_cameras = {camera for record in listing.records for camera in record.cameras}
+    present_cameras = set(chain.from_iterable(record.cameras for record in listing.records))
     detail = (
         "no episode has it, and labels are to be made by it; there are "
         f"{', '.join(sorted(present_cameras)) or 'none'}"
@@ -263,7 +263,8 @@ def _views_without_files(source: Source, listing: Listing) -> list[Finding]:
 
 
 def storable(listing: Listing, limits: Limits) -> Listing:
-    """What no table can keep (NUL characters, texts beyond the limit) is shown otherwise, or cut off.
+    """What no table can keep (NUL characters, texts beyond the limit) is shown otherwise, or cut
+    off.
 
     An episode that has it cannot be used.
     """

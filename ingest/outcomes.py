@@ -7,6 +7,7 @@ ended. Flags, rewards and ends are judged over the whole dataset: what no run of
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,6 @@ TRUTHS |= dict.fromkeys(("false", "0", "0.0", "no", "failure", "failed", "fail")
 RUNS = r"([_-](episodes?|demos?|runs?|rollouts?|trials?|trajectories|trajs?|data|cases?))?"
 SUCCESS_FOLDER = re.compile(rf"(success|successes){RUNS}")
 FAILURE_FOLDER = re.compile(rf"(failure|failures|failed|fail){RUNS}")
-FOLDER_NAME = "folder name"
 BY_PERSON = "person: "  # before the file's name: what a person said
 
 # What the rewards of one run show
@@ -116,11 +116,11 @@ def folder_outcome(*paths: str) -> Outcome | None:
 
     Example: folder_outcome("lab/failure/run_3.h5") == Outcome(False, "folder name").
     """
-    folders = {part for path in paths for part in path.lower().split("/")[:-1]}
+    folders = set(chain.from_iterable(path.lower().split("/")[:-1] for path in paths))
     says_success = any(map(SUCCESS_FOLDER.fullmatch, folders))
     says_failure = any(map(FAILURE_FOLDER.fullmatch, folders))
     if says_success != says_failure:
-        return Outcome(says_success, FOLDER_NAME)
+        return Outcome(says_success, "folder name")
     return None
 
 
@@ -165,7 +165,7 @@ def decide(
     - An end alone is a success where the dataset has no reward at all and shows both ends.
     """
     everything = evidence.values()
-    flags = {flag for e in everything for flag in e.flags}
+    flags = set(chain.from_iterable(e.flags for e in everything))
     rewards = {e.reward for e in everything if e.reward}
 
     def names(*shows: str) -> set[str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -97,12 +98,12 @@ def rows_fingerprint(episode: EpisodeData) -> Fingerprint:
     # A robot that stands still in all of its rows is told by its pictures alone
     if len(single_rows) < MIN_DISTINCT_ROWS:
         return fingerprint
-    smallest = tuple(single_rows[:SKETCH].tolist())
-    return replace(fingerprint, rows=_digest(*columns), sketch=smallest)
+    return replace(fingerprint, rows=_digest(*columns), sketch=tuple(single_rows[:SKETCH].tolist()))
 
 
 def file_digest(source: Source, record: EpisodeRecord) -> str | None:
-    """sha256 over the bytes of the videos of an episode without rows; None of one with rows, or of shared files.
+    """sha256 over the bytes of the videos of an episode without rows; None of one with rows, or of
+    shared files.
 
     Raises OSError and what `Source.open` does.
     """
@@ -174,16 +175,15 @@ def likeness(fingerprint: Fingerprint, other_fingerprint: Fingerprint) -> tuple[
 
 
 def pictures_alike(fingerprint: Fingerprint, other_fingerprint: Fingerprint) -> bool | None:
-    """Does a camera of one show the same as a camera of the other, at the same shares of time? None: not known.
+    """Does a camera of one show the same as a camera of the other, at the same shares of time?
+    None: not known.
 
     Cameras of one name are compared; of all with all where no name is in both.
     """
     names = fingerprint.moments.keys() & other_fingerprint.moments.keys()
     pairs = [(fingerprint.moments[name], other_fingerprint.moments[name]) for name in sorted(names)]
     if not names:
-        pairs = [
-            (a, b) for a in fingerprint.moments.values() for b in other_fingerprint.moments.values()
-        ]
+        pairs = list(product(fingerprint.moments.values(), other_fingerprint.moments.values()))
     distances = [bits_apart(a, b) for a, b in pairs if len(a) == len(b) > 0]
     if distances:
         return min(distances) <= MAX_BITS_APART
@@ -195,13 +195,15 @@ def is_of_one_scene(fingerprint: Fingerprint, other_fingerprint: Fingerprint) ->
     if fingerprint.sketch or other_fingerprint.sketch:
         return False
     for camera in fingerprint.moments.keys() & other_fingerprint.moments.keys():
-        distances = [
-            min((moment ^ of_other).bit_count() for of_other in other_fingerprint.moments[camera])
-            for moment in fingerprint.moments[camera]
-        ]
+        other_hashes = other_fingerprint.moments[camera]
+        distances = [_bits_to_nearest(h, other_hashes) for h in fingerprint.moments[camera]]
         if distances and sum(distances) / len(distances) <= MAX_BITS_OF_A_SCENE:
             return True
     return False
+
+
+def _bits_to_nearest(picture_hash: int, other_hashes: Sequence[int]) -> int:
+    return min((picture_hash ^ other_hash).bit_count() for other_hash in other_hashes)
 
 
 def bits_apart(first_hashes: Sequence[int], second_hashes: Sequence[int]) -> float:
@@ -212,9 +214,11 @@ def bits_apart(first_hashes: Sequence[int], second_hashes: Sequence[int]) -> flo
 
 
 def shared_rows(first_sketch: Sequence[int], second_sketch: Sequence[int]) -> float:
-    """The share of the shorter run's different rows that the other one has, estimated by their sketches, 0..1.
+    """The share of the shorter run's different rows that the other one has, estimated by their
+    sketches, 0..1.
 
-    A sketch of fewer than SKETCH hashes has all of them; of a full one only what is below its largest is known.
+    A sketch of fewer than SKETCH hashes has all of them; of a full one only what is below its
+    largest is known.
     """
     if not first_sketch or not second_sketch:
         return 0.0
@@ -409,7 +413,7 @@ class RecordingIndex:
 
     def equal(self, fingerprint: Fingerprint) -> list[KnownRecording]:
         """Recordings with equal rows, contents or bytes, in the order in which they were given."""
-        names = [name for key in whole_keys(fingerprint) for name in self._whole.get(key, ())]
+        names = chain.from_iterable(self._whole.get(key, ()) for key in whole_keys(fingerprint))
         return [self.recordings[name] for name in dict.fromkeys(names) if name in self.recordings]
 
     def similar(self, fingerprint: Fingerprint) -> list[KnownRecording]:
@@ -425,7 +429,8 @@ class RecordingIndex:
     def closest(
         self, fingerprint: Fingerprint, without: Collection[str] = ()
     ) -> tuple[KnownRecording, Likeness, str] | None:
-        """The recording that a fingerprint is of, for sure or else probably; None where it is of none.
+        """The recording that a fingerprint is of, for sure or else probably; None where it is of
+        none.
 
         without: ids of recordings that it is not, as a person said.
         """
@@ -537,7 +542,8 @@ def gone(
 def remembered_splits(
     placements: Sequence[Placement], known_recordings: Iterable[KnownRecording]
 ) -> dict[str, str]:
-    """The split of each listed group, by the recordings that it has now; held-out splits before train.
+    """The split of each listed group, by the recordings that it has now; held-out splits before
+    train.
 
     A group that is named in the source also keeps what its recordings had that are away.
     """

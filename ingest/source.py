@@ -1,11 +1,11 @@
 """What a source holds: which datasets, and their episodes, read by the adapter of each one's format."""
 
-import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
+from itertools import chain
 from pathlib import PurePosixPath
 from time import process_time
 from typing import NamedTuple, Protocol, cast
@@ -18,7 +18,7 @@ from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
 from ingest.media.picture import swapped
 from ingest.reasons import DataError
 from ingest.sources.files import Source
-from ingest.sources.types import SourceError
+from ingest.sources.types import SourceError, folders_above
 
 DESCRIPTIONS = (".json", ".jsonl", ".csv")  # beside videos: may say what they show
 MAX_PART_LEVELS = 4  # of folders, from a part of a dataset up to it
@@ -37,7 +37,8 @@ class FormatAdapter(Protocol):
     def list_episodes(self, source: Source) -> Listing:
         """List the source from its metadata, and headers of its files.
 
-        No video is decoded, but for the first picture of a camera whose name says that it shows no colours.
+        No video is decoded, but for the first picture of a camera whose name says that it shows no
+        colours.
         """
         ...
 
@@ -150,14 +151,9 @@ def _kinds(uris: Iterable[str], formats: Sequence[Format]) -> dict[str, _Kind]:
 def _outermost(kinds: Mapping[str, _Kind]) -> dict[str, _Kind]:
     """Without what lies inside a dataset, such as the videos of one whose layout is known."""
     whole = {folder for folder, kind in kinds.items() if kind.format.levels is not None}
-    return {folder: kind for folder, kind in kinds.items() if whole.isdisjoint(_above(folder))}
-
-
-def _above(folder: str) -> Iterator[str]:
-    """The folders that a folder lies in, innermost first; "" is the last. Those of "a/b" are "a" and ""."""
-    while folder:
-        folder = posixpath.dirname(folder)
-        yield folder
+    return {
+        folder: kind for folder, kind in kinds.items() if whole.isdisjoint(folders_above(folder))
+    }
 
 
 def _gathered(kinds: Mapping[str, _Kind]) -> dict[str, Format]:
@@ -165,33 +161,29 @@ def _gathered(kinds: Mapping[str, _Kind]) -> dict[str, Format]:
     # What lies in a folder or anywhere below it
     below: dict[str, Counter[_Kind]] = defaultdict(Counter)
     for folder, kind in kinds.items():
-        for above in (folder, *_above(folder)):
+        for above in (folder, *folders_above(folder)):
             below[above][kind] += 1
 
     datasets: dict[str, Format] = {}
     for folder, kind in kinds.items():
         datasets.setdefault(_reached(folder, kind, below), kind.format)
     # Single files that lie beside folders of datasets are no dataset
-    holding = {
-        above
-        for folder, format_ in datasets.items()
-        if format_.levels is not None
-        for above in _above(folder)
-    }
+    bounded = (folder for folder, format_ in datasets.items() if format_.levels is not None)
+    holding = set(chain.from_iterable(map(folders_above, bounded)))
     for folder in holding & datasets.keys():
         del datasets[folder]
     # Videos below rows in single files belong to them
     return {
         folder: format_
         for folder, format_ in datasets.items()
-        if datasets.keys().isdisjoint(_above(folder))
+        if datasets.keys().isdisjoint(folders_above(folder))
     }
 
 
 def _reached(folder: str, kind: _Kind, below: Mapping[str, Counter[_Kind]]) -> str:
     """The outermost folder that a dataset may begin in, as far as all that lies there is of its kind."""
     reached = folder
-    for level, above in enumerate(_above(folder), 1):
+    for level, above in enumerate(folders_above(folder), 1):
         is_too_far = kind.format.levels is not None and level > kind.format.levels
         if is_too_far or not all(_belongs(other_kind, kind) for other_kind in below[above]):
             break
@@ -210,7 +202,7 @@ def _places(source: Source, datasets: Mapping[str, Format]) -> Places:
     """With what the files beside the datasets are, where there are several."""
     uris_by_folder: dict[str | None, list[str]] = defaultdict(list)
     for uri in source.files:
-        owner = next((folder for folder in _above(uri) if folder in datasets), None)
+        owner = next((folder for folder in folders_above(uri) if folder in datasets), None)
         uris_by_folder[owner].append(uri)
     places = []
     for folder, format_ in sorted(datasets.items()):
@@ -297,8 +289,9 @@ def _check_not_empty(source: Source) -> None:
 
 
 def list_episodes(source: Source) -> Listing:
-    """What the source holds, as its adapter lists it; with findings for links that lead out, names that are none, and
-    rates beyond the limit, which are then the limit: sizes follow them. Raises SourceError: it takes more than it may.
+    """What the source holds, as its adapter lists it; with findings for links that lead out, names
+    that are none, and rates beyond the limit, which are then the limit: sizes follow them. Raises
+    SourceError: it takes more than it may.
     """
     adapter = adapter_of(format_of(source))
     limits = source.config.limits
@@ -359,8 +352,9 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
 
 
 def _allowed(source: Source, description: str, uri: str) -> tuple[float, str]:
-    """Seconds of CPU that reading some of a source may take, by the bytes of its file, or of all where it has none of
-    its own; and the name of that work. Raises DataError where a process has stayed in it."""
+    """Seconds of CPU that reading some of a source may take, by the bytes of its file, or of all
+    where it has none of its own; and the name of that work. Raises DataError where a process has
+    stayed in it."""
     if BYTES not in source.noted:
         source.noted[BYTES] = sum(file.size for file in source.files.values())
     allowed_s = source.config.limits.cpu_s(source.size(uri) or source.noted[BYTES])

@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -86,8 +87,8 @@ def _strata(task_by_group: Mapping[str, str], held_out: set[str]) -> list[list[s
         if group not in held_out:
             by_task[task].append(group)
     large = [groups for groups in by_task.values() if len(groups) >= MIN_GROUPS]
-    small = [group for groups in by_task.values() if len(groups) < MIN_GROUPS for group in groups]
-    return [*large, small]
+    small = chain.from_iterable(groups for groups in by_task.values() if len(groups) < MIN_GROUPS)
+    return [*large, list(small)]
 
 
 def _fill(dataset: str, groups: list[str], config: SplitConfig, splits: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from functools import cache
-from itertools import chain, islice, zip_longest
+from itertools import chain, filterfalse, islice, zip_longest
 from operator import itemgetter
 from typing import Any
 
@@ -67,9 +67,11 @@ def are_other_tasks(task: str | None, other_task: str | None) -> bool:
 
 def _has_own(words: frozenset[str], other_words: frozenset[str]) -> bool:
     """Is there a word that none of the others means as well?"""
-    return any(
-        not any(_mean_the_same(word, other_word) for other_word in other_words) for word in words
-    )
+
+    def is_shared(word: str) -> bool:
+        return any(_mean_the_same(word, other_word) for other_word in other_words)
+
+    return not all(map(is_shared, words))
 
 
 @cache
@@ -105,7 +107,9 @@ def _mean_the_same(first_word: str, other_word: str) -> bool:
 
 
 _NOTHING = frozenset(map(_stem, _SAID_ALONG.split()))
-_MEANING = {_stem(word): _stem(group[0]) for group in _SAME_THING for word in group}
+_MEANING: dict[str, str] = {}
+for _group in _SAME_THING:
+    _MEANING |= dict.fromkeys(map(_stem, _group), _stem(_group[0]))
 
 
 # Samples of a chunk must not depend on which other chunks are built, so which runs of other tasks they may show is
@@ -131,11 +135,12 @@ def other_tasks(
     unusable: Collection[int],
     chunk_size: int,
 ) -> list[dict[str, Any]]:
-    """Runs that samples of a chunk may show to those of their split: rows with chunk, split and episode_index.
+    """Runs that samples of a chunk may show to those of their split: rows with chunk, split and
+    episode_index.
 
     Up to MOST of each chunk and split of the records, of as many other tasks as there are.
     """
-    by_split: dict[str, dict[str, list[EpisodeRecord]]] = defaultdict(lambda: defaultdict(list))
+    by_split: dict[str, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
     for record in records:
         if (
             record.task
@@ -143,24 +148,23 @@ def other_tasks(
             and record.episode_index not in unusable
             and record.group in split_of_group
         ):
-            by_split[split_of_group[record.group]][record.task].append(record)
+            runs_of_task = by_split[split_of_group[record.group]][record.task]
+            runs_of_task[record.source_id] = record.episode_index
 
     chosen = []
     for name, runs_by_task in sorted(by_split.items()):
         tasks = _ring({task: task for task in runs_by_task})
-        runs = {
-            task: _ring({r.source_id: r.episode_index for r in task_runs})
-            for task, task_runs in runs_by_task.items()
-        }
+        runs = {task: _ring(task_runs) for task, task_runs in runs_by_task.items()}
         for chunk, own_tasks in sorted(_tasks_of_chunks(runs_by_task, chunk_size).items()):
             place = _hash(f"{dataset}\0{chunk}\0{name}")
             foreign_tasks = _other_than(own_tasks, _after(tasks, place))
             # Beyond the chunk: first a run of each task, then a second one of each, and so on
-            of_each = [
-                (i for i in _after(runs[task], place) if i // chunk_size != chunk)
+            chunk_indices = range(chunk * chunk_size, (chunk + 1) * chunk_size)
+            outside_runs = [
+                filterfalse(chunk_indices.__contains__, _after(runs[task], place))
                 for task in foreign_tasks
             ]
-            in_turn = (i for turn in zip_longest(*of_each) for i in turn if i is not None)
+            in_turn = (i for i in chain.from_iterable(zip_longest(*outside_runs)) if i is not None)
             chosen += [
                 {"chunk": chunk, "split": name, "episode_index": i}
                 for i in sorted(islice(in_turn, MOST))
@@ -169,20 +173,19 @@ def other_tasks(
 
 
 def _other_than(own_tasks: Sequence[str], tasks: Iterator[str]) -> list[str]:
-    return [
-        task
-        for task in islice(tasks, MOST_TASKS)
-        if any(are_other_tasks(task, own_task) for own_task in own_tasks)
-    ]
+    def is_other(task: str) -> bool:
+        return any(are_other_tasks(task, own_task) for own_task in own_tasks)
+
+    return list(filter(is_other, islice(tasks, MOST_TASKS)))
 
 
 def _tasks_of_chunks(
-    runs_by_task: Mapping[str, Sequence[EpisodeRecord]], chunk_size: int
+    runs_by_task: Mapping[str, Mapping[str, int]], chunk_size: int
 ) -> dict[int, list[str]]:
     tasks: dict[int, set[str]] = defaultdict(set)
-    for task, records in runs_by_task.items():
-        for record in records:
-            tasks[record.episode_index // chunk_size].add(task)
+    for task, task_runs in runs_by_task.items():
+        for episode_index in task_runs.values():
+            tasks[episode_index // chunk_size].add(task)
     return {chunk: sorted(of_chunk)[:MOST_OWN_TASKS] for chunk, of_chunk in tasks.items()}
 
 

@@ -3,7 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from itertools import chain
+from itertools import chain, filterfalse
 
 from ingest.episode import EpisodeRecord, Finding, SourcePart
 from ingest.source_parts import PartCensus
@@ -48,12 +48,15 @@ OF_FORMAT = {
         ),
     ),
 }
-KNOWN_PATHS = {
-    name: tuple(
-        (re.compile(pattern), why) for pattern, why in (*ANYWHERE, *OF_FORMAT.get(name, ()))
-    )
-    for name in ("", *OF_FORMAT)
-}
+
+
+def _known_paths(format_name: str) -> KnownPaths:
+    """Patterns of paths that are known in a dataset of a format, "" for any format, each with the reason."""
+    patterns = (*ANYWHERE, *OF_FORMAT.get(format_name, ()))
+    return tuple((re.compile(pattern), why) for pattern, why in patterns)
+
+
+KNOWN_PATHS = {name: _known_paths(name) for name in ("", *OF_FORMAT)}
 
 
 def add_unread_files(
@@ -72,9 +75,9 @@ def add_unread_files(
         source, _named(source, records, findings), _spoken_of(source, records, findings)
     )
     parts = census.listed()
-    declared = [_matcher(part.name) for part in parts if part.kind == "file"]
+    for declared in [_matcher(part.name) for part in parts if part.kind == "file"]:
+        unread = list(filterfalse(declared.fullmatch, unread))
     arrays = {part.name for part in parts if part.kind in ("array", "camera")}
-    unread = [uri for uri in unread if not any(match.fullmatch(uri) for match in declared)]
     unread = [uri for uri in unread if not _is_chunk(uri, arrays)]
     known_paths = KNOWN_PATHS.get(format_.partition("_")[0], KNOWN_PATHS[""])
     for pattern, uris in _grouped(unread, known_paths).items():
@@ -88,9 +91,9 @@ def add_unread_files(
 
 def _unread(source: Source, named_uris: set[str], folders: set[str]) -> list[str]:
     """Files, and members of tars that were looked into, that are not among those named, nor below some folders."""
-    members = (
-        f"{tar}!/{name}" for tar, archive in source.indexed_tars.items() for name in archive.members
-    )
+    members: list[str] = []
+    for tar, archive in source.indexed_tars.items():
+        members += [f"{tar}!/{name}" for name in archive.members]
     return [
         uri
         for uri in chain(source.files, members)

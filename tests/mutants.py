@@ -23,6 +23,7 @@ import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import CodeType
 
@@ -210,7 +211,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     files = sorted(str(p.relative_to(ROOT)) for p in (ROOT / args.room).rglob("*.py"))
-    all_mutants = [m for file in files if args.only in file for m in mutants(file)]
+    all_mutants = list(chain.from_iterable(mutants(file) for file in files if args.only in file))
     chosen = sorted(
         random.Random(args.seed).sample(all_mutants, min(args.count, len(all_mutants))),
         key=lambda m: (m.file, m.at),

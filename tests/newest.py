@@ -23,6 +23,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import distributions
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,9 @@ def newest(
     # Pins that stand in the output already are kept to, but for those that may move
     pinned = re.sub(r" \\\n +--hash=\S+", "", (ROOT / "constraints.txt").read_text())
     (folder / "newest.txt").write_text(pinned)
-    upgrade_options = [word for name in lines_by_name for word in ("--upgrade-package", name)]
+    upgrade_options = list(
+        chain.from_iterable(("--upgrade-package", name) for name in lines_by_name)
+    )
     lists = [
         "--override",
         folder / "overrides.txt",
@@ -256,7 +259,7 @@ def one_of_each(failed: list[Failure]) -> list[str]:
     for failure in failed:
         message = re.sub(r"\d+|/\S+", "#", failure.why)[:100]
         kinds.setdefault((failure.test.split("::")[0], message), []).append(failure.test)
-    return [test for tests in kinds.values() for test in tests[:OF_A_KIND]][:MOST_TRIED]
+    return list(chain.from_iterable(tests[:OF_A_KIND] for tests in kinds.values()))[:MOST_TRIED]
 
 
 def main() -> None:

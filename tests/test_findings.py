@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,8 @@ def field(script: str, name: str) -> str:
 
 def imported(code: str) -> set[str]:
     nodes = list(ast.walk(ast.parse(code)))
-    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imports = [node for node in nodes if isinstance(node, ast.Import)]
+    names = {alias.name for alias in chain.from_iterable(node.names for node in imports)}
     names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
     return {name.split(".")[0] for name in names}
 

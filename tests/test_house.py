@@ -7,6 +7,8 @@ Who has to raise one does so in a commit of its own, with a sentence why.
 import ast
 import subprocess
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -75,21 +77,28 @@ def files(room: str, *suffixes: str) -> list[Path]:
 
 
 def statements(paths: list[Path]) -> int:
-    trees = [ast.parse(path.read_text()) for path in paths]
-    return sum(isinstance(node, ast.stmt) for tree in trees for node in ast.walk(tree))
+    return sum(isinstance(node, ast.stmt) for node in nodes_of(map(read_tree, paths)))
+
+
+def read_tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def nodes_of(trees: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    return chain.from_iterable(map(ast.walk, trees))
 
 
 def lines(paths: list[Path]) -> int:
     return sum(len(path.read_text().splitlines()) for path in paths)
 
 
-PRODUCT = [path for room in STATEMENTS if room != "benchmarks" for path in files(room)]
-TREES = {path: ast.parse(path.read_text()) for path in PRODUCT}
+ROOMS = [room for room in STATEMENTS if room != "benchmarks"]
+PRODUCT = list(chain.from_iterable(map(files, ROOMS)))
+TREES = {path: read_tree(path) for path in PRODUCT}
 FUNCTIONS = [
-    n
-    for t in TREES.values()
-    for n in ast.walk(t)
-    if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+    node
+    for node in nodes_of(TREES.values())
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
 ]
 
 
@@ -123,9 +132,7 @@ def test_functions_are_plain():
     )
     of_some_length = [f for f in FUNCTIONS if (f.end_lineno or 0) - f.lineno + 1 >= 12]
     branches = sum(
-        isinstance(n, (*BRANCHES, ast.With, ast.AsyncWith))
-        for f in of_some_length
-        for n in ast.walk(f)
+        isinstance(node, (*BRANCHES, ast.With, ast.AsyncWith)) for node in nodes_of(of_some_length)
     )
     assert (
         10 * branches / sum((f.end_lineno or 0) - f.lineno + 1 for f in of_some_length)
@@ -134,25 +141,20 @@ def test_functions_are_plain():
 
 
 def test_imports_stand_at_the_top():
-    late = {n for f in FUNCTIONS for n in ast.walk(f) if isinstance(n, ast.Import | ast.ImportFrom)}
+    late = {n for n in nodes_of(FUNCTIONS) if isinstance(n, ast.Import | ast.ImportFrom)}
     assert len(late) <= IMPORTS_IN_FUNCTIONS
-    blocks = [
-        n
-        for t in TREES.values()
-        for n in t.body
-        if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test)
-    ]
+    outermost = chain.from_iterable(tree.body for tree in TREES.values())
+    blocks = [n for n in outermost if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test)]
     assert len(blocks) <= FOR_THE_TYPE_CHECKER
 
 
 def test_classes_are_few():
-    classes = [n for t in TREES.values() for n in ast.walk(t) if isinstance(n, ast.ClassDef)]
-    assert (
-        sum(any("dataclass" in ast.dump(d) for d in c.decorator_list) for c in classes)
-        <= DATACLASSES
-    )
+    classes = [node for node in nodes_of(TREES.values()) if isinstance(node, ast.ClassDef)]
+    decorators = [" ".join(map(ast.dump, node.decorator_list)) for node in classes]
+    assert sum("dataclass" in text for text in decorators) <= DATACLASSES
     assert sum(c.name.endswith("Error") for c in classes) <= ERRORS
-    outer = Counter(n.name for t in TREES.values() for n in t.body if isinstance(n, ast.ClassDef))
+    outermost = chain.from_iterable(tree.body for tree in TREES.values())
+    outer = Counter(node.name for node in outermost if isinstance(node, ast.ClassDef))
     assert [name for name, count in outer.items() if count > 1] == [], "one name, one class"
 
 
@@ -306,8 +308,8 @@ def is_nested(node: ast.AST) -> bool:
 @pytest.mark.parametrize("part", PARTS)
 def test_a_line_says_one_thing(part: str):
     texts = [path.read_text() for path in PARTS[part]]
-    lines_of_code = [line for text in texts for line in code_lines(text)]
-    nodes = [node for text in texts for node in ast.walk(ast.parse(text))]
+    lines_of_code = list(chain.from_iterable(map(code_lines, texts)))
+    nodes = list(nodes_of(map(ast.parse, texts)))
     per_thousand = 1000 / len(lines_of_code)
     density = {
         "characters": sum(map(len, lines_of_code)) / len(lines_of_code),
@@ -339,11 +341,7 @@ def names_of(node: ast.AST) -> set[str]:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_names_say_what_a_thing_is(part: str):
-    counts = Counter(
-        name.strip("_")
-        for path in PARTS[part]
-        for node in ast.walk(ast.parse(path.read_text()))
-        for name in names_of(node)
-    )
+    nodes = nodes_of(map(read_tree, PARTS[part]))
+    counts = Counter(name.strip("_") for name in chain.from_iterable(map(names_of, nodes)))
     vague = Counter({name: count for name, count in counts.items() if name in VAGUE})
     assert vague.total() <= VAGUE_NAMES[part] * counts.total(), vague.most_common(20)

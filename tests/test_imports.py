@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -78,11 +79,11 @@ def violations(source: str, module: str) -> list[str]:
 
 
 def test_imports_follow_the_layering_rules():
-    problems = [
-        problem
-        for module, path in MODULES.items()
-        for problem in violations(path.read_text(), module)
-    ]
+    problems = list(
+        chain.from_iterable(
+            violations(path.read_text(), module) for module, path in MODULES.items()
+        )
+    )
     assert not problems, "\n".join(problems)
 
 

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from itertools import chain
 
 import make_reference
 import pytest
@@ -33,7 +34,7 @@ def items_of(page: str) -> dict[str, str]:
 def rows_of(page: str) -> dict[str, list[str]]:
     """Rows of a page's tables by their first cell, without what stands in brackets."""
     lines = [
-        [c.strip() for c in line.strip("|").split(" | ")]
+        list(map(str.strip, line.strip("|").split(" | ")))
         for line in page.splitlines()
         if line.startswith("| ")
     ]
@@ -41,9 +42,11 @@ def rows_of(page: str) -> dict[str, list[str]]:
 
 
 def test_environment_variables_are_those_that_the_code_reads() -> None:
-    read = {
-        name for path in FILES for name in re.findall(r"\bPROCCORPUS_[A-Z_]+\b", path.read_text())
-    }
+    read = set(
+        chain.from_iterable(
+            re.findall(r"\bPROCCORPUS_[A-Z_]+\b", path.read_text()) for path in FILES
+        )
+    )
     items = items_of(make_reference.PAGES["configuration.md"]())
     assert {name for name in items if name.startswith("PROCCORPUS_")} == read
 
@@ -86,7 +89,9 @@ def test_every_reason_is_listed_by_its_severity() -> None:
 def literal_findings() -> Iterator[tuple[str, str, str]]:
     """(where, reason, severity) of the findings whose reason and severity stand in the code as they are."""
     for path in sorted(
-        p for room in ("ingest", "annotate", "pipeline") for p in (ROOT / room).rglob("*.py")
+        chain.from_iterable(
+            (ROOT / room).rglob("*.py") for room in ("ingest", "annotate", "pipeline")
+        )
     ):
         for node in ast.walk(ast.parse(path.read_text())):
             if (

@@ -12,6 +12,7 @@ begins. Flash kernels take these. For the others:
 
 from collections.abc import Sequence
 from functools import cache, lru_cache, partial
+from itertools import chain, repeat
 from typing import Any
 
 import torch
@@ -71,17 +72,19 @@ def set_vision(backbone: Any, name: str) -> None:
 
 
 def image_features(backbone: Any, pixels: torch.Tensor, grids: torch.Tensor) -> Any:
-    """The vision tower on pictures of patch grids [n, 3] (t, h, w), as transformers' `mm_encoder_outputs` wants them.
+    """The vision tower on pictures of patch grids [n, 3] (t, h, w), as transformers'
+    `mm_encoder_outputs` wants them.
 
-    Places of patches are put together from those of each size: transformers makes them anew for each picture, and asks
-    the device how many there are.
+    Places of patches are put together from those of each size: transformers makes them anew for
+    each picture, and asks the device how many there are.
     """
     tower = backbone.model.visual
     shapes = grids.tolist()
     places = torch.cat([_places(*shape, tower.config.spatial_merge_size) for shape in shapes]).to(
         grids.device
     )
-    bounds = _bounds([h * w for t, h, w in shapes for _ in range(t)], grids.device)
+    block_sizes = chain.from_iterable(repeat(h * w, t) for t, h, w in shapes)
+    bounds = _bounds(list(block_sizes), grids.device)
     if hasattr(tower, "pos_embed"):
         positions_and_windows = _interpolated(tower, shapes, grids.device)
     else:
@@ -111,13 +114,11 @@ def _windows(tower: Any, grids: torch.Tensor) -> dict[str, torch.Tensor]:
     """The windows that Qwen2.5-VL's layers look at, counted where the pictures' sizes are known."""
     merge = tower.spatial_merge_size
     size = tower.window_size
-    patch = tower.patch_size
-    order, ends = get_vision_window_index(grids.cpu(), merge, size, patch)
+    order, ends = get_vision_window_index(grids.cpu(), merge, size, tower.patch_size)
     lengths = ends.diff().tolist()
-    bounds = _bounds(lengths, grids.device)
     return {
         "window_index": order.to(grids.device),
-        "cu_window_seqlens": bounds,
+        "cu_window_seqlens": _bounds(lengths, grids.device),
         "max_window_seqlen": max(lengths),
     }
 
@@ -142,8 +143,9 @@ def _taps(
 def packed_inputs(
     backbone: Any, position_ids: torch.Tensor, lengths: Sequence[int]
 ) -> dict[str, Any]:
-    """Inputs that keep samples of `lengths` apart which were packed into rows with places [4, b, t] (text, then time,
-    height, width). Raises FailedError for several rows where it is done by bounds."""
+    """Inputs that keep samples of `lengths` apart which were packed into rows with places [4, b, t]
+    (text, then time, height, width). Raises FailedError for several rows where it is done by
+    bounds."""
     name = backbone.config.get_text_config()._attn_implementation
     # A mask is made of the text's places, where they begin anew.
     if name not in {text for text, _ in OURS.values()} and not FLASH.fullmatch(name):
@@ -236,11 +238,13 @@ def by_blocks(
     """Attention [1, t, h, d] within blocks of `lengths` of states [1, h, t, d]: `attend` is called once for each
     length, with [n, h, length, d], and gives [n, length, h, d]."""
     groups, order = _grouped(lengths, states[0].device)
-    outputs = [
-        attend(*(s[0][:, places].transpose(0, 1) for s in states)).flatten(0, 1)
-        for places in groups
-    ]
+    outputs = [attend(*_by_block(states, places)).flatten(0, 1) for places in groups]
     return torch.cat(outputs).index_select(0, order).unsqueeze(0)
+
+
+def _by_block(states: Sequence[torch.Tensor], places: torch.Tensor) -> list[torch.Tensor]:
+    """States [1, h, t, d] by blocks [n, h, length, d], whose tokens are at `places` [n, length]."""
+    return [state[0][:, places].transpose(0, 1) for state in states]
 
 
 @lru_cache(maxsize=8)
@@ -297,17 +301,19 @@ def attention_in_blocks_backward(
     is held, which kernels avoid."""
     states = query, key, value, gradient.transpose(1, 2)
     groups, order = _grouped(_lengths(bounds), query.device)
-    of_groups = [
-        _gradients([s[0][:, places].transpose(0, 1) for s in states], causal, scale)
-        for places in groups
-    ]
-    query_part, key_part, value_part = (
-        torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts])
-        .index_select(0, order)
-        .transpose(0, 1)[None]
-        for parts in zip(*of_groups, strict=True)
+    of_groups = [_gradients(_by_block(states, places), causal, scale) for places in groups]
+    query_parts, key_parts, value_parts = zip(*of_groups, strict=True)
+    return (
+        _in_order(query_parts, order),
+        _in_order(key_parts, order),
+        _in_order(value_parts, order),
     )
-    return query_part.contiguous(), key_part.contiguous(), value_part.contiguous()
+
+
+def _in_order(parts: Sequence[torch.Tensor], order: torch.Tensor) -> torch.Tensor:
+    """Blocks [n, h, length, d] of all lengths as one state [1, h, t, d]."""
+    tokens = torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts])
+    return tokens.index_select(0, order).transpose(0, 1)[None].contiguous()
 
 
 def _gradients(states: Sequence[torch.Tensor], causal: bool, scale: float) -> list[torch.Tensor]:

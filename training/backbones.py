@@ -10,6 +10,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def load_processor(
 
 
 def _pickles(folder: Path) -> list[str]:
-    return sorted(p.name for pattern in PICKLED for p in folder.glob(pattern))
+    return sorted(path.name for path in chain.from_iterable(map(folder.glob, PICKLED)))
 
 
 def _pickled(folder: Path) -> str:

@@ -190,10 +190,9 @@ class _Lane:
             samples = self._change(samples, chance)
         # An entry holds many pictures that these samples do not show: it is let go
         samples = [replace(s, entry={}) for s in samples]
-        groups = [
-            [samples[k] for k in group]
-            for group in self._of_batches([self._length(s) for s in samples])
-        ]
+        groups: list[list[Unread]] = []
+        for group in self._of_batches(list(map(self._length, samples))):
+            groups.append([samples[k] for k in group])
         return groups, len(samples) - sum(map(len, groups))
 
     def _of_batches(self, lengths: Sequence[int]) -> Iterator[Iterable[int]]:
@@ -322,20 +321,19 @@ def next_number(number: int, first: int, stride: int) -> int:
 
 
 def together(states: Sequence[Mapping]) -> dict:
-    """One state of the states of all consumers, which have given as many batches each. Raises ShardError.
+    """One state of the states of all consumers, which have given as many batches each. Raises
+    ShardError.
 
-    A consumer knows the lanes that it took batches of: a lane stands where the furthest of them says.
+    A consumer knows the lanes that it took batches of: a lane stands where the furthest of them
+    says.
     """
     counts = {state["given"] for state in states}
     if len(counts) != 1 or len({state["count"] for state in states}) != 1:
         raise ShardError(
             f"the states are not of one moment of a run: {sorted(counts)} batches were given"
         )
-    of_all = sorted(
-        (lane for state in states for lane in state["lanes"].items()),
-        key=lambda lane: lane[1]["began"],
-    )
-    return {**states[0], "lanes": dict(of_all)}
+    lanes = chain.from_iterable(state["lanes"].items() for state in states)
+    return {**states[0], "lanes": dict(sorted(lanes, key=lambda lane: lane[1]["began"]))}
 
 
 NO_LABELS: Labels = MappingProxyType({})

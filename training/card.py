@@ -27,11 +27,10 @@ def make_card(lake: Lake, release: Release, recipe: Recipe, run: str) -> dict[st
     seen."""
     # The lake as of the release's snapshot: label runs that were active then, not today's.
     con = open_for_users(lake.workspace, release.snapshot)
-    datasets = sorted({s.dataset for s in release.shard_list})
     cursor = con.execute(
         "SELECT DISTINCT a.dataset, r.label_run, r.annotator, r.model, r.prompt_version FROM active_runs a "
         "JOIN label_runs r USING (label_run) WHERE list_contains(?, a.dataset) ORDER BY ALL",
-        [datasets],
+        [sorted({s.dataset for s in release.shard_list})],
     )
     names = [d[0] for d in cursor.description or ()]
     runs = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -60,8 +59,9 @@ def make_card(lake: Lake, release: Release, recipe: Recipe, run: str) -> dict[st
 
 
 def shown_window(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """How many pictures a question of family c showed, how far apart and how large, by the configurations that the
-    datasets were built with; None where they differ: then nobody can say which window the model is used to."""
+    """How many pictures a question of family c showed, how far apart and how large, by the
+    configurations that the datasets were built with; None where they differ: then nobody can say
+    which window the model is used to."""
     windows = []
     for config in configs:
         samples = config["stages"]["samples"]

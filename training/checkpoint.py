@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -215,8 +216,9 @@ class StepWriter:
             remove_old(self._steps, self._keep)
 
     def set_aside(self, step: int) -> Path | None:
-        """Call the checkpoint of `step`, from which no step can be learnt, unsound-N: a run goes on from the one
-        before. Nothing where there is none before. The first process calls it, after `settle`. Returns the folder."""
+        """Call the checkpoint of `step`, from which no step can be learnt, unsound-N: a run goes on
+        from the one before. Nothing where there is none before. The first process calls it, after
+        `settle`. Returns the folder."""
         saved = saved_steps(self._steps)
         if len(saved) < 2 or saved[-1] != step_folder(self._steps, step):
             return None
@@ -252,7 +254,7 @@ class _Writer(HuggingFaceStorageWriter):
 
     def finish(self, metadata: Any, results: Sequence[Sequence[Any]]) -> None:
         """Called in the first process, once all have written and synced."""
-        for name in {r.storage_data.relative_path for of_process in results for r in of_process}:
+        for name in {r.storage_data.relative_path for r in chain.from_iterable(results)}:
             if not (self._half / name).exists():
                 raise OSError(
                     f"{self._half} lacks {name}: all machines must write to one shared disk"

@@ -162,9 +162,11 @@ def generate(
     out: Path,
     on_progress: Callable[[int, int], None] = lambda done, wanted: None,
 ) -> CotReport:
-    """Ask, filter and write `out`/cot.jsonl (conversations, as ProgressLM's SFT files), its pictures and report.json.
+    """Ask, filter and write `out`/cot.jsonl (conversations, as ProgressLM's SFT files), its
+    pictures and report.json.
 
-    Calls are recorded in the lake also when it raises FailedError: no server, a used-up budget, another model.
+    Calls are recorded in the lake also when it raises FailedError: no server, a used-up budget,
+    another model.
     """
     chosen = range(len(samples))[: options.limit]
     if not chosen:
@@ -184,7 +186,7 @@ def generate(
             label_run=RUN,
             prompt_version=prompt_version(),
         )
-        for name in sorted({samples.dataset(k) for k in chosen})
+        for name in sorted(set(map(samples.dataset, chosen)))
     }
     answers: list[_Answer] = []
 
@@ -223,8 +225,8 @@ def generate(
             "sample_id": sample.row["sample_id"],
             "model": config.model,
             "call_key": answer.key,
+            "prompt_version": prompt_version(),
         }
-        source |= {"prompt_version": prompt_version()}
         return sample, answer.text, {"progress": sample.row["progress"], "source": source}
 
     exclusions = Counter(a.reason for a in answers if a.reason) + Counter(

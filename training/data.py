@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -144,7 +145,8 @@ class ShardSource:
 
 
 def shard_lanes(shards: Sequence[Path], config: LoaderConfig, window: int) -> list[ShardSource]:
-    """The lanes that shards are dealt out to: of about equal length, each with shards of many datasets.
+    """The lanes that shards are dealt out to: of about equal length, each with shards of many
+    datasets.
 
     They follow from the shards alone, never from who reads them. Raises ShardError.
     """
@@ -164,10 +166,11 @@ def shard_lanes(shards: Sequence[Path], config: LoaderConfig, window: int) -> li
     # Of each dataset the largest first
     used.sort(key=lambda p: (indexes[p].dataset, -weights[p], p.name))
     config = replace(config, buffer=min(MIN_BUFFER, LANES_BUFFER // count))
-    parts = _dealt_out(used, weights, count)
-    return [
-        ShardSource(Loader(part, config), window, sum(weights[p] for p in part)) for part in parts
-    ]
+    sources: list[ShardSource] = []
+    for part in _dealt_out(used, weights, count):
+        size = sum(weights[path] for path in part)
+        sources.append(ShardSource(Loader(part, config), window, size))
+    return sources
 
 
 def _dealt_out(
@@ -197,7 +200,8 @@ def _per_epoch(index: Index, config: LoaderConfig) -> float:
 def lane_count(parts: int) -> int:
     """2^k or 3 x 2^k, so that usual numbers of processes and workers divide it: each then reads lanes of its own."""
     max_lanes = max(1, min(MOST_LANES, parts // LANE_PARTS))
-    return max(n << k for n in (1, 3) for k in range(7) if n << k <= max_lanes)
+    counts = (factor << k for factor, k in product((1, 3), range(7)))
+    return max(count for count in counts if count <= max_lanes)
 
 
 class RowSource:
@@ -255,7 +259,8 @@ def open_lanes(shards: Sequence[Path], recipe: Recipe) -> Sequence[SampleSource]
 
 
 def worker_count(requested: int, world: int, lanes: int) -> int:
-    """The most workers, of those wanted, that share out lanes evenly: each its own, or as many to each lane.
+    """The most workers, of those wanted, that share out lanes evenly: each its own, or as many to
+    each lane.
 
     Others would plan, though not decode, what is not theirs.
     """

@@ -18,8 +18,9 @@ class AskedToEnd:
 
 @contextmanager
 def noticed() -> Iterator[AskedToEnd]:
-    """Within it a first signal is only noted, and a second one does what it would have done. When it is left, what the
-    noted signal would have done comes to pass. Outside the main thread, which alone hears signals, nothing is noted."""
+    """Within it a first signal is only noted, and a second one does what it would have done. When
+    it is left, what the noted signal would have done comes to pass. Outside the main thread, which
+    alone hears signals, nothing is noted."""
     request_to_end = AskedToEnd()
     if threading.current_thread() is not threading.main_thread():
         yield request_to_end

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -439,7 +440,7 @@ class GrpoTrainer:
     ) -> tuple[list[list[int]], list[list[float]]]:
         prompts_seen, answers, probabilities, _ = trl.vllm_generation.generate(
             prompts=[rollouts.marked_once(ids, self.image_token) for ids in prompts],
-            images=[[Image.fromarray(p) for p in prompt.pictures] for prompt in trl.shown],
+            images=[list(map(Image.fromarray, prompt.pictures)) for prompt in trl.shown],
             num_generations=1,
         )
         if list(map(list, prompts_seen)) != prompts:
@@ -451,7 +452,7 @@ class GrpoTrainer:
                 f"{of_vllm.count(mark)}: its processor has another size of pictures (model.max_pixels), or expands "
                 "marks otherwise; take grpo.rollouts: transformers"
             )
-        return answers, [[token[0] for token in answer] for answer in probabilities]
+        return answers, [list(map(itemgetter(0), answer)) for answer in probabilities]
 
     def match(self, scored: Mapping[str, Any]) -> None:
         """Does vLLM draw from what the model learns? Raises TrainingError where probabilities of answers differ."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -404,7 +405,7 @@ class Trainer:
         if self._sum(len(suspects)) == [0]:
             suspects = list(parts)
         rate = self.recipe.train.lr
-        keys = [key for part in suspects for key in part.keys]
+        keys = list(chain.from_iterable(part.keys for part in suspects))
         raise TrainingError(
             f"the {quantity} is {value} at step {self.step}: lower train.lr (now {rate:g}) or train.clip in the "
             "recipe, or "
@@ -499,7 +500,7 @@ def _mean(total: float, count: int) -> float | None:
 
 def samples_of_step(keys: Sequence[str]) -> str:
     """The samples of a step that went wrong, in words: `keys` are those of this process, which all others call, too."""
-    sample_keys = sorted({key for of_process in gather_object([list(keys)]) for key in of_process})
+    sample_keys = sorted(set(chain.from_iterable(gather_object([list(keys)]))))
     return f"Its samples: {', '.join(sample_keys[:8])}" + (
         f" and {len(sample_keys) - 8} more" if len(sample_keys) > 8 else ""
     )

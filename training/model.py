@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,9 @@ class ProgressHead(Head):
     def forward(
         self, states: torch.Tensor, item: torch.Tensor, prompt: torch.Tensor
     ) -> torch.Tensor:
-        """Outputs [n, k], float32, with `has_done` one more, of the tokens of n samples one after the other:
-        states [m, h], item [m] the number of the sample of each, prompt [m] true where a sample is asked."""
+        """Outputs [n, k], float32, with `has_done` one more, of the tokens of n samples one after
+        the other: states [m, h], item [m] the number of the sample of each, prompt [m] true where a
+        sample is asked."""
         states = states[prompt]
         item = item[prompt]
         pooled = self._noisy(pool(states, self.score(states), item))
@@ -146,8 +148,7 @@ class PublishedHead(Head):
             ends = item.bincount().cumsum(0)
             tail = (ends[item] - torch.arange(len(item), device=item.device) <= TAIL).unsqueeze(-1)
             states = torch.where(tail, nn.functional.dropout(states, TAIL_DROPOUT), states)
-        pooled = pool(states, self.pooler(states), item)
-        return self.value_head(self._noisy(pooled)).float()
+        return self.value_head(self._noisy(pool(states, self.pooler(states), item))).float()
 
     def progress(self, raw: torch.Tensor) -> torch.Tensor:
         return super().progress(SLOPE * raw - SHIFT)
@@ -275,8 +276,9 @@ class ProgressModel(nn.Module):
         return inputs
 
     def _blank(self) -> torch.Tensor:
-        """0, by way of the vision tower on a blank picture: each process gathers its layers and has gradients (of 0)
-        for them, as the others do whose batch shows pictures. They would wait for it otherwise."""
+        """0, by way of the vision tower on a blank picture: each process gathers its layers and has
+        gradients (of 0) for them, as the others do whose batch shows pictures. They would wait for
+        it otherwise."""
         vision = self.backbone.config.vision_config
         side = vision.spatial_merge_size
         values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
@@ -286,7 +288,7 @@ class ProgressModel(nn.Module):
             self.backbone, pixels, torch.tensor([[1, side, side]], device=device)
         )
         layers = getattr(output, "deepstack_features", None) or []
-        features = [picture for layer in (output.pooler_output, *layers) for picture in layer]
+        features = chain.from_iterable((output.pooler_output, *layers))
         return torch.stack([(f * 0).sum() for f in features]).sum()
 
     def see(self, pixels: Batch) -> list[Vision]:
@@ -295,12 +297,11 @@ class ProgressModel(nn.Module):
         grids = pixels["image_grid_thw"]
         output = image_features(self.backbone, pixels["pixel_values"], grids)
         layers = getattr(output, "deepstack_features", None) or []
-        return [
-            Vision(tuple(grid), tokens.clone(), tuple(layer[k].clone() for layer in layers))
-            for k, (grid, tokens) in enumerate(
-                zip(grids.tolist(), output.pooler_output, strict=True)
-            )
-        ]
+        visions: list[Vision] = []
+        for k, grid in enumerate(grids.tolist()):
+            deep = tuple(layer[k].clone() for layer in layers)
+            visions.append(Vision(tuple(grid), output.pooler_output[k].clone(), deep))
+        return visions
 
     def _samples(
         self, states: torch.Tensor, batch: Batch
@@ -332,8 +333,9 @@ def encoder_outputs(vision: Sequence[Vision]) -> dict[str, Any]:
 def losses(
     model_head: Head | None, output: ModelOutput, batch: Batch
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sums, as batches of a step are weighed by what they hold: of cross entropy over answer tokens, and of the head's
-    loss over samples with a label; and of |progress - label|, not for learning."""
+    """Sums, as batches of a step are weighed by what they hold: of cross entropy over answer
+    tokens, and of the head's loss over samples with a label; and of |progress - label|, not for
+    learning."""
     text = progress = error = batch["progress"].new_zeros(())
     if output.logits is not None:
         targets = batch["labels"][:, 1:]

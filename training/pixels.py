@@ -32,10 +32,12 @@ def picture_size(file: IO[bytes]) -> Size:
 
 
 def byte_patches(processor: Any, pictures: Sequence[np.ndarray]) -> Batch:
-    """Pictures (uint8 RGB [h, w, 3] each) as the image processor would cut them, not yet normalised.
+    """Pictures (uint8 RGB [h, w, 3] each) as the image processor would cut them, not yet
+    normalised.
 
-    patches: uint8 [n, 3 p p], for each patch its colours, rows, columns; image_grid_thw [k, 3]; patch_norm: float32
-    [t, 2, 3], mean and deviation of each colour, once for each of the t moments that a patch stands for.
+    patches: uint8 [n, 3 p p], for each patch its colours, rows, columns; image_grid_thw [k, 3];
+    patch_norm: float32 [t, 2, 3], mean and deviation of each colour, once for each of the t moments
+    that a patch stands for.
     """
     from transformers.image_utils import SizeDict
 
@@ -80,9 +82,9 @@ def _cut(picture: torch.Tensor, patch: int, merge: int) -> torch.Tensor:
 
 def joined(parts: Sequence[Batch]) -> Batch:
     """What `byte_patches` gives of all pictures, from what it gave of some each."""
-    return parts[0] | {
-        name: torch.cat([part[name] for part in parts]) for name in ("patches", "image_grid_thw")
-    }
+    patches = torch.cat([part["patches"] for part in parts])
+    grids = torch.cat([part["image_grid_thw"] for part in parts])
+    return parts[0] | {"patches": patches, "image_grid_thw": grids}
 
 
 def normalised(batch: Batch) -> Batch:

@@ -107,8 +107,9 @@ def cost(backbone: Any) -> Flops:
 
 
 def _passes(module: nn.Module, gradients: bool, merged: int = 1) -> float:
-    """FLOPs on one token or patch of all layers that multiply each: forward, for the gradient of what comes in, and for
-    that of the weights that learn. A merger works on `merged` patches at once. Tables that are looked up in are none.
+    """FLOPs on one token or patch of all layers that multiply each: forward, for the gradient of
+    what comes in, and for that of the weights that learn. A merger works on `merged` patches at
+    once. Tables that are looked up in are none.
     """
     tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     flops = 0.0

@@ -17,6 +17,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,8 @@ class Rows(Sequence[Sample]):
     @property
     def texts(self) -> Iterator[str]:
         """Questions and answers, without reading a picture."""
-        return (text for row, _ in self._lines for text in (row["question"], row["answer"] or ""))
+        for row, _ in self._lines:
+            yield from (row["question"], row["answer"] or "")
 
     def runs(self) -> list[list[int]]:
         """Numbers of the rows that have a label of progress, by run: the last pictures of a run lie in one folder."""
@@ -117,9 +119,8 @@ def read_rows(
     `image_root`: default, each file's folder. Raises TrainingError, naming file and line, for the first row that is
     broken or shows a picture that is not there.
     """
-    lines = [
-        line for path in paths for line in _lines(path, _finder(image_root or path.parent), form)
-    ]
+    of_files = (_lines(path, _finder(image_root or path.parent), form) for path in paths)
+    lines = list(chain.from_iterable(of_files))
     if not lines:
         raise TrainingError(f"{', '.join(map(str, paths)) or 'no file'}: there is no row")
     return Rows(lines)
@@ -210,9 +211,8 @@ def _conversation(row: Conversation, find: _Find) -> _Found:
     score = row.progress
     if score is None:
         score = reply.score if form == "think" else parse_answer(answer).score
-    question = "\n".join(t for t in messages if t.strip())
     fields = {
-        "question": question,
+        "question": "\n".join(t for t in messages if t.strip()),
         "answer": answer,
         "form": form,
         "progress": score,

@@ -47,7 +47,6 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
     "pytorch_model.bin",
 )
-ADAPTERS = (ADAPTER_FILE, "adapter_model.bin")
 # As ProcVLM's training has it
 PUBLISHED_HEAD = HeadConfig(pooling="published", weight=0.2, noise=0.03)
 NAMED = 3  # weights that an error names
@@ -137,7 +136,7 @@ def _first_file(folder: Path, names: Iterable[str]) -> Path | None:
 
 def _adapted(folder: Path, base: Path) -> tuple[Any, Weights, list[Path]]:
     """A base with the adapter of a folder on it; as `_whole`. Raises ModelError."""
-    file = _first_file(folder, ADAPTERS)
+    file = _first_file(folder, (ADAPTER_FILE, "adapter_model.bin"))
     if file is None:
         raise ModelError(f"the adapter {folder} lacks {ADAPTER_FILE}")
     # peft stores names with a prefix of its own, and older ones as transformers had them before 4.52.
@@ -292,7 +291,8 @@ def weights_hash(folder: Path) -> str:
 
 
 def merge(folder: Path, out: Path) -> dict[str, Any]:
-    """Write the adapter's checkpoint as a whole model, in its base's precision; returns its card. Raises ModelError.
+    """Write the adapter's checkpoint as a whole model, in its base's precision; returns its card.
+    Raises ModelError.
 
     The card is the adapter's, with the names and hashes of adapter and base.
     """
@@ -338,10 +338,11 @@ def publish_model(
     replace: bool = False,
     on_file: Callable[[OutgoingFile], None] = lambda item: None,
 ) -> Publication:
-    """Send a checkpoint to hf://OWNER/NAME, s3://, gs:// or a folder. Raises ReleaseError or ModelError.
+    """Send a checkpoint to hf://OWNER/NAME, s3://, gs:// or a folder. Raises ReleaseError or
+    ModelError.
 
-    Refuses what was trained on data whose licences are not open, unless they are in `allow`. No path of this machine
-    is sent.
+    Refuses what was trained on data whose licences are not open, unless they are in `allow`. No
+    path of this machine is sent.
     """
     card = read_card(folder)
     licences = _licences(lake, folder, card, allow)
@@ -354,10 +355,8 @@ def publish_model(
             (Path(spare) / name).write_text(text)
         # Files that name folders of this machine go out in their changed form alone.
         unchanged = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in changed)
-        items = [
-            item_of(p, p.name)
-            for p in (*unchanged, *(Path(spare) / name for name in sorted(changed)))
-        ]
+        changed_files = [Path(spare) / name for name in sorted(changed)]
+        items = [item_of(path, path.name) for path in (*unchanged, *changed_files)]
         manifest = {"format": 1, **identity, "files": listed(items)}
         return send(
             target, items, manifest, identity, dry_run=dry_run, replace=replace, on_file=on_file

@@ -469,8 +469,9 @@ def _changed(section: Section, but: Collection[str]) -> list[str]:
 
 
 def load_recipe(name_or_path: str, model: Path | None = None, begins: bool = True) -> Recipe:
-    """A built-in recipe by name, or a YAML file, and after a colon a variant that it has; `model` is the checkpoint to
-    begin with, without which there is none where it `begins`. Raises UserError."""
+    """A built-in recipe by name, or a YAML file, and after a colon a variant that it has; `model`
+    is the checkpoint to begin with, without which there is none where it `begins`. Raises
+    UserError."""
     try:
         data = recipe_fields(name_or_path)
         # A checkpoint that is given takes the place of whatever the recipe begins with, a tiny model too.

@@ -9,7 +9,8 @@ import importlib.util
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ class ShownPrompt:
 
 
 def marked_once(ids: Sequence[int], mark: int) -> list[int]:
-    """A prompt as vLLM takes it beside its pictures: one mark for each, which it makes as many of as the picture takes.
+    """A prompt as vLLM takes it beside its pictures: one mark for each, which it makes as many of
+    as the picture takes.
 
     It would do so with each of a picture's marks, too (trl#6294)."""
     return [token for former, token in pairwise([-1, *ids]) if token != mark or former != mark]
@@ -93,7 +95,7 @@ def prompt_rows(
         }
         empty = {"prompt": [], "shown": None, "truth": None, "sample_id": ""}
         batch_rows = [rows_by_place.get(k, empty) for k in batch["index"]]
-        return {name: [row[name] for row in batch_rows] for name in empty}
+        return {name: list(map(itemgetter(name), batch_rows)) for name in empty}
 
     return Dataset.from_dict(
         {"index": list(range((2 if repeated else 1) * len(chosen)))}
@@ -174,7 +176,7 @@ def with_vllm(config: GrpoConfig) -> bool:
 def served(base: Path, processor: Any, folder: Path) -> Path:
     """The checkpoint as vLLM is to read it: its weights with the run's processor, which makes pictures as large."""
     folder.mkdir()
-    for file in (f for pattern in ("*.safetensors*", "*config.json") for f in base.glob(pattern)):
+    for file in chain(base.glob("*.safetensors*"), base.glob("*config.json")):
         if "processor" not in file.name and "tokenizer" not in file.name:
             (folder / file.name).symlink_to(file.resolve())
     save_processor(processor, folder)

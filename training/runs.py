@@ -77,10 +77,11 @@ class Point:
 def recorded(
     lake: Lake, run: str, on_step: Callable[[Point], None], wandb: Any = None
 ) -> Iterator[Callable[[Point], None]]:
-    """What to call after each step: tells `on_step`, and keeps the point. All are kept when it ends, even badly.
+    """What to call after each step: tells `on_step`, and keeps the point. All are kept when it
+    ends, even badly.
 
-    A run that begins anew forgets the points it had; one that resumes, those from its first new step on. `wandb`: a run
-    of `begin_wandb`, which gets the points, too.
+    A run that begins anew forgets the points it had; one that resumes, those from its first new
+    step on. `wandb`: a run of `begin_wandb`, which gets the points, too.
     """
     from torch.utils.tensorboard import SummaryWriter  # imports for more than a second
 
@@ -240,7 +241,8 @@ def newest_model(lake: Lake, recipe: str | None = None) -> str | None:
 
 
 def named_model(lake: Lake, name: str) -> str:
-    """The training run that a name stands for: `latest` and a recipe's name for the newest there is; else itself.
+    """The training run that a name stands for: `latest` and a recipe's name for the newest there
+    is; else itself.
 
     Raises TrainingError: nothing was trained yet.
     """

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +114,9 @@ def train(
 
 
 def _run(trainer: Any, writer: StepWriter, on_step: Callable[[runs.Point], None]) -> None:
-    """Train to the end, with checkpoints. Raises TrainingError, ModelError, ShardError; KeyboardInterrupt, or whatever
-    else the signal does, once a checkpoint of the last whole step is written, where the process is asked to end."""
+    """Train to the end, with checkpoints. Raises TrainingError, ModelError, ShardError;
+    KeyboardInterrupt, or whatever else the signal does, once a checkpoint of the last whole step is
+    written, where the process is asked to end."""
 
     def proven(point: runs.Point) -> None:
         writer.prove()
@@ -241,16 +242,15 @@ def _texts(lake: Lake, release: Release, recipe: Recipe) -> Iterable[str]:
     if recipe.data.jsonl:
         yield from read_rows(recipe.data.jsonl, recipe.data.image_root).texts
         return
-    entries = (
-        rows for path in release.paths(lake.workspace, "train") for rows, _ in read_entries(path)
-    )
-    for rows in islice(entries, VOCABULARY_ENTRIES):
+    entries = chain.from_iterable(map(read_entries, release.paths(lake.workspace, "train")))
+    for rows, _ in islice(entries, VOCABULARY_ENTRIES):
         for row in rows:
             yield from (row["question"], row["answer"] or "")
 
 
 def _write_model(trainer: Any, processor: Any, card: dict[str, Any], folder: Path) -> None:
-    """The model as it is now, with its curve; all processes call it, the main one writes. Training can go on.
+    """The model as it is now, with its curve; all processes call it, the main one writes. Training
+    can go on.
 
     A model that is trained in bfloat16 is stored in it, except for its head.
     """
@@ -362,11 +362,12 @@ def adapt(
     on_step: Callable[[runs.Point], None] = lambda point: None,
     resume: bool = False,
 ) -> runs.TrainingRun:
-    """Train the recipe, whose model.path is the model to adapt, on samples of one episode, called `subject`.
+    """Train the recipe, whose model.path is the model to adapt, on samples of one episode, called
+    `subject`.
 
-    They are kept beside the run, in `models/<subject>.rows`. A head goes on from the model's own, of any kind.
-    A laptop model, which has no adapters, learns with all of its weights. Raises TrainingError, ModelError, and of a
-    laptop model EncoderError.
+    They are kept beside the run, in `models/<subject>.rows`. A head goes on from the model's own,
+    of any kind. A laptop model, which has no adapters, learns with all of its weights. Raises
+    TrainingError, ModelError, and of a laptop model EncoderError.
     """
     model, head, for_laptop = _model_to_adapt(recipe)
     if not samples:

@@ -6,6 +6,7 @@ A sample's question has one <image> mark per picture; the chat message puts the 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -39,14 +40,15 @@ class Transform:
         return normalised(self.as_bytes(items, packed))
 
     def as_bytes(self, items: Sequence[Item], packed: bool = False) -> Batch:
-        """A padded row for each item: input_ids, attention_mask, mm_token_type_ids, prompt_mask, labels [b, t];
-        progress [b]; pictures as `pixels.byte_patches` cuts them. Or all items packed into one row, see `packed`.
+        """A padded row for each item: input_ids, attention_mask, mm_token_type_ids, prompt_mask,
+        labels [b, t]; progress [b]; pictures as `pixels.byte_patches` cuts them. Or all items
+        packed into one row, see `packed`.
 
-        prompt_mask is 1 on vision and question tokens, all that stands before the answer; labels are IGNORE there;
-        progress is NaN where an item has none.
-        Raises ValueError when marks and pictures do not match.
+        prompt_mask is 1 on vision and question tokens, all that stands before the answer; labels
+        are IGNORE there; progress is NaN where an item has none. Raises ValueError when marks and
+        pictures do not match.
         """
-        images = [picture for item in items for picture in self.pictures(item)]
+        images = list(chain.from_iterable(map(self.pictures, items)))
         pixels = byte_patches(self.processor.image_processor, images) if images else {}
         grids = pixels["image_grid_thw"].tolist() if images else []
         sequences = self._sequences(items, grids)
@@ -73,19 +75,16 @@ class Transform:
             text = tokenizer(self.prompt(item.question, item.system), add_special_tokens=False)[
                 "input_ids"
             ]
-            ids = [
-                t
-                for token in text
-                for t in [token] * (next(counts) if token == self.image_token else 1)
-            ]
+            ids: list[int] = []
+            for token in text:
+                ids += [token] * (next(counts) if token == self.image_token else 1)
             sequences.append(Tokens(torch.tensor(ids + self.answer(item.answer)), len(ids)))
         return sequences
 
     def prompt(self, question: str, system: str = "") -> str:
         """The chat text up to where the answer begins, with one image token per picture."""
-        turns = chat(question, system)
         return self.processor.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=True, **self.switches
+            chat(question, system), tokenize=False, add_generation_prompt=True, **self.switches
         )
 
     def answer(self, answer: str | None) -> list[int]:
@@ -156,9 +155,10 @@ class Transform:
         return batch
 
     def packed(self, sequences: Sequence[Tokens], pixels: Batch) -> Batch:
-        """One row of all items, none of which sees another, without padding: input_ids, mm_token_type_ids, labels
-        [1, t]; position_ids [4, 1, t] (places in the item, then Qwen's time, height and width); item_index, item_mask,
-        prompt_mask [n, l]: where each item's tokens are in the row, which of these are its own, and its prompt's.
+        """One row of all items, none of which sees another, without padding: input_ids,
+        mm_token_type_ids, labels [1, t]; position_ids [4, 1, t] (places in the item, then Qwen's
+        time, height and width); item_index, item_mask, prompt_mask [n, l]: where each item's tokens
+        are in the row, which of these are its own, and its prompt's.
 
         There is no attention_mask: see training.attention.
         """
@@ -218,10 +218,11 @@ def pack(chosen: Iterable[int], lengths: Sequence[int], size: int) -> list[list[
 def mrope(
     ids: torch.Tensor, image_token: int, grids: Iterator[list[int]], merge: int
 ) -> torch.Tensor:
-    """Qwen's positions [3, t] (time, height, width) of one sequence; `grids` gives (t, h, w) in patches per picture.
+    """Qwen's positions [3, t] (time, height, width) of one sequence; `grids` gives (t, h, w) in
+    patches per picture.
 
-    Text counts on in all three; a picture lies at one time, its merged patches at their row and column, and text goes
-    on after its longer side. As `get_rope_index` of the models, for pictures.
+    Text counts on in all three; a picture lies at one time, its merged patches at their row and
+    column, and text goes on after its longer side. As `get_rope_index` of the models, for pictures.
     """
     picture = (ids == image_token).tolist()
     places = torch.zeros(3, len(ids), dtype=torch.long)

@@ -78,9 +78,11 @@ class SqlProcess(Walled):
         max_bytes: int | None = None,
         given_up: Callable[[], bool] = lambda: False,
     ) -> "pa.Table":
-        """The rows of one user query, at most `max_rows`. The query is stopped as soon as `given_up` says so.
+        """The rows of one user query, at most `max_rows`. The query is stopped as soon as
+        `given_up` says so.
 
-        Raises SqlError: refused, failed, longer than `time_s`, given up, or a result larger than `max_bytes`.
+        Raises SqlError: refused, failed, longer than `time_s`, given up, or a result larger than
+        `max_bytes`.
         """
         import pyarrow as pa  # while the process does so, too
 

@@ -47,11 +47,9 @@ class Policies:
         return Policy(self.mean, self.spread, layers, self.scale)
 
     def save(self, path: Path) -> None:
-        flat = {
-            f"{kind}{k}": v
-            for k, layer in enumerate(self.layers)
-            for kind, v in zip("wb", layer, strict=True)
-        }
+        flat: dict[str, np.ndarray] = {}
+        for k, (weight, bias) in enumerate(self.layers):
+            flat |= {f"w{k}": weight, f"b{k}": bias}
         facts = {
             "mean": self.mean,
             "spread": self.spread,

@@ -1,5 +1,6 @@
 """The parts of the benchmark, each done once and kept in a folder."""
 
+import itertools
 import json
 import multiprocessing
 import sys
@@ -167,7 +168,8 @@ def run(work: Work, workers: int, *, by_labels_alone: bool = False) -> None:
             plan = protocol.learning
             jobs = begin(clone_and_act, [(work, "rewarded", t) for t in protocol.tasks])
             jobs += begin(choose, [(work, t, model) for t in protocol.best_of.tasks])
-            jobs += begin(reinforce, [(work, t, s, model) for t in plan.tasks for s in plan.seeds])
+            learners = itertools.product(plan.tasks, plan.seeds)
+            jobs += begin(reinforce, [(work, t, s, model) for t, s in learners])
             finish(labelled + jobs)
 
 

@@ -171,12 +171,10 @@ def _rewards_by_shown(space: Workspace, frames: Frames) -> list[np.ndarray]:
     for task in dict.fromkeys(frames.task.tolist()):
         task_episodes = np.flatnonzero(frames.task[first] == task).tolist()
         shown_episodes = [e for e in task_episodes if frames.success[first[e]]][:SHOWN]
-        scorers = {
-            left_episode: reference_scorer(
-                space, [f"{DATASET}/{e}" for e in shown_episodes if e != left_episode]
-            )
-            for left_episode in (*shown_episodes, None)
-        }
+        scorers = {}
+        for left_episode in (*shown_episodes, None):
+            references = [f"{DATASET}/{e}" for e in shown_episodes if e != left_episode]
+            scorers[left_episode] = reference_scorer(space, references)
         curves += [
             _rewards(space, scorers.get(e, scorers[None]), e, frames.lengths[e], HZ)
             for e in task_episodes

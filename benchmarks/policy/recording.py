@@ -153,8 +153,8 @@ def read_frames(protocol: Protocol, recorded: Path) -> Frames:
 
 
 def _stems(protocol: Protocol, recorded: Path) -> Sequence[Path]:
-    return [
-        recorded / t / f"{d.number:03d}"
-        for t in protocol.tasks
-        for d in planned(t, protocol.demonstrations)
-    ]
+    stems: list[Path] = []
+    for task in protocol.tasks:
+        demonstrations = planned(task, protocol.demonstrations)
+        stems += [recorded / task / f"{d.number:03d}" for d in demonstrations]
+    return stems

@@ -5,6 +5,7 @@ Intervals are of a bootstrap over seeds and start states within each task; tasks
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,16 @@ def of_arms(
     folder: Path, protocol: Protocol, arms: Sequence[str], groups: Sequence[str]
 ) -> dict[str, Any]:
     """Success of some arms, and the weights of some groups of arms."""
-    success = {
-        arm: np.array(
-            [_read(folder / "rollouts" / t / f"{arm}.json")["success"] for t in protocol.tasks],
-            bool,
-        )
-        for arm in arms
-    }
+    success: dict[str, np.ndarray] = {}
+    for arm in arms:
+        files = [folder / "rollouts" / t / f"{arm}.json" for t in protocol.tasks]
+        success[arm] = np.array([_read(file)["success"] for file in files], bool)
+    by_task: dict[str, dict[str, float]] = {}
+    for k, task in enumerate(protocol.tasks):
+        by_task[task] = {a: round(float(values[k].mean()), 4) for a, values in success.items()}
+    weight_by_quality: dict[str, Any] = {}
+    for group in groups:
+        weight_by_quality |= _read(folder / "weights" / f"{group}.json")
     compared = [
         arm
         for arm in (BASELINE, "successes", "labels", "weights", "laptop_unseen")
@@ -88,14 +92,9 @@ def of_arms(
         "protocol": _read(folder / "protocol.json"),
         "success": rates(success),
         **{f"above_{than}": differences(success, than) for than in compared},
-        "by_task": {
-            task: {arm: round(float(values[k].mean()), 4) for arm, values in success.items()}
-            for k, task in enumerate(protocol.tasks)
-        },
+        "by_task": by_task,
         "by_seed": {arm: values.mean((0, 2)).round(4).tolist() for arm, values in success.items()},
-        "weight_by_quality": {
-            a: s for g in groups for a, s in _read(folder / "weights" / f"{g}.json").items()
-        },
+        "weight_by_quality": weight_by_quality,
     }
 
 
@@ -103,33 +102,25 @@ def learned(folder: Path, protocol: Protocol) -> dict[str, Any]:
     """Success after reinforcement learning by what was learnt from, by task and over all tasks, with how far each is
     above the sparse reward; and of the runs while it learnt, by iteration."""
     plan = protocol.learning
-    task_runs = {
-        t: [_read(folder / "learned" / t / f"{s}.json") for s in plan.seeds] for t in plan.tasks
-    }
-    success = {
-        reward: np.array(
-            [
-                [r[reward] if reward == "before" else r[reward]["after"] for r in task_runs[t]]
-                for t in task_runs
-            ]
-        )
-        for reward in LEARNT_FROM
-    }
-    learnt_rates: dict[str, Any] = {
-        task: rates({r: v[None, k] for r, v in success.items()}) for k, task in enumerate(task_runs)
-    }
+    places = list(product(plan.tasks, plan.seeds))
+    records = [_read(folder / "learned" / t / f"{s}.json") for t, s in places]
+
+    def by_task_and_seed(values: list) -> np.ndarray:
+        """Of each run's record a value, [tasks, seeds, ...]."""
+        return np.array(values).reshape(len(plan.tasks), len(plan.seeds), *np.shape(values[0]))
+
+    success = {"before": by_task_and_seed([record["before"] for record in records])}
+    course: dict[str, list[float]] = {}
+    for reward in [name for name in LEARNT_FROM if name != "before"]:
+        success[reward] = by_task_and_seed([record[reward]["after"] for record in records])
+        of_runs = by_task_and_seed([record[reward]["while"] for record in records])
+        course[reward] = of_runs.mean((0, 1, 3)).round(4).tolist()
+    success = {name: success[name] for name in LEARNT_FROM}
+    learnt_rates: dict[str, Any] = {}
+    for k, task in enumerate(plan.tasks):
+        learnt_rates[task] = rates({reward: v[None, k] for reward, v in success.items()})
     learnt_rates |= {"all": rates(success), "above_sparse": differences(success, "sparse")}
-    learnt_rates["while"] = {
-        r: np.mean(
-            [[run_record[r]["while"] for run_record in runs] for runs in task_runs.values()],
-            (0, 1, 3),
-        )
-        .round(4)
-        .tolist()
-        for r in LEARNT_FROM
-        if r != "before"
-    }
-    return learnt_rates
+    return learnt_rates | {"while": course}
 
 
 def _best_of(run_records: Mapping[str, Any]) -> dict[str, Interval]:
@@ -153,27 +144,27 @@ def print_tables(figures: Mapping[str, Any]) -> None:
     head = ["weights", "success, %", f"above {BASELINE}, points", *tasks]
     table(head, [_arm_row(figures, arm, tasks) for arm in ARMS if arm in figures["success"]])
     by_quality = figures["weight_by_quality"]
-    rows = [
-        [ARMS[arm], *(f"{by_quality[arm][q]:.2f}" for q in QUALITIES)]
-        for arm in ARMS
-        if arm in WEIGHED
-    ]
+    weighed = [arm for arm in ARMS if arm in WEIGHED]
+    rows = []
+    for arm in weighed:
+        rows.append([ARMS[arm], *(f"{by_quality[arm][q]:.2f}" for q in QUALITIES)])
     table(["weights", *QUALITIES], rows)
     chosen = figures["best_of"]
-    table(
-        ["chosen by", *chosen],
-        [
-            [text, *(_percent(chosen[task][name]) for task in chosen)]
-            for name, text in CHOICES.items()
-        ],
-    )
+    table(["chosen by", *chosen], _percent_rows(CHOICES, list(chosen.values())))
     learnt = figures["learned"]
     tasks = [name for name in learnt if name not in ("all", "above_sparse", "while")]
-    rows = [
-        [text, *(_percent(learnt[source][name]) for source in (*tasks, "all"))]
-        for name, text in LEARNT_FROM.items()
-    ]
-    table(["learnt from", *tasks, "both"], rows)
+    sources = [learnt[source] for source in (*tasks, "all")]
+    table(["learnt from", *tasks, "both"], _percent_rows(LEARNT_FROM, sources))
+
+
+def _percent_rows(
+    texts: Mapping[str, str], columns: Sequence[Mapping[str, Interval]]
+) -> list[list[str]]:
+    """A row of percentages for each text."""
+    rows = []
+    for name, text in texts.items():
+        rows.append([text, *(_percent(column[name]) for column in columns)])
+    return rows
 
 
 def _above(three: Sequence[float] | None) -> str:

@@ -36,10 +36,10 @@ def evaluate(protocol: Protocol, task: str, arm: int, policies: Policies) -> dic
     cell = Cell(task, UNSEEN_PX)
     starts = range(EVALUATION_STARTS, EVALUATION_STARTS + protocol.starts)
     seeds = range(len(protocol.seeds))
-    success = [
-        [_succeeds(cell, policies.one(arm, seed), start, protocol.horizon) for start in starts]
-        for seed in seeds
-    ]
+    success: list[list[bool]] = []
+    for seed in seeds:
+        policy = policies.one(arm, seed)
+        success.append([_succeeds(cell, policy, start, protocol.horizon) for start in starts])
     cell.close()
     return {"success": success}
 
@@ -111,10 +111,11 @@ def watched(
             moments.append(stream.append({"camera": cell.picture()}))
     # Scored together, which gives the numbers of a live session: a moment's own does not hang on those after it
     rewards = scorer.score(moments) if stream else []
-    best_rewards = {
-        k: best_stretch([getattr(r, k) for r in rewards]) for k in ("progress", "done") if rewards
-    }
-    return {"success": success, "sparse": float(success), "own": own_reward} | best_rewards
+    facts = {"success": success, "sparse": float(success), "own": own_reward}
+    if rewards:
+        facts["progress"] = best_stretch([reward.progress for reward in rewards])
+        facts["done"] = best_stretch([reward.done for reward in rewards])
+    return facts
 
 
 def best_stretch(values: Sequence[float | None], length: int = 3) -> float:

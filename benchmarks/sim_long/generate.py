@@ -16,7 +16,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise, product
 from typing import Any
 
 os.environ.setdefault("MUJOCO_GL", "osmesa")
@@ -186,7 +186,7 @@ class Sim:
 def groceries(seed: int, keys: Sequence[str]) -> tuple[Sim, list[Thing], str]:
     """All four objects lie in the left bin; `keys` are the ones to move, in this order."""
     s = Sim("PickPlace", seed)
-    slots = s.rng.permutation([(x, y) for x in (-0.05, 0.10) for y in (-0.43, -0.22)])
+    slots = s.rng.permutation(list(product((-0.05, 0.10), (-0.43, -0.22))))
     for (x, y), key in zip(slots, GROCERIES, strict=True):
         xy = np.array([x, y]) + s.rng.uniform((-0.015, -0.03), (0.015, 0.03))
         s.put(key, xy, s.pos(key)[2], s.rng.uniform(-0.3, 0.3))
@@ -712,7 +712,7 @@ def episode(
 ) -> Recorded:
     """Record one entry of a plan, and close its simulator."""
     sim, plan, text = scene(*args)
-    steps = [n for t in plan for n in t.names()]
+    steps = list(chain.from_iterable(t.names() for t in plan))
     rows, front, wrist, failed = record(sim, plan, trouble)
     success = rows[-1]["success"]
     if scene is cubes or (scene is groceries and len(plan) == 4):

@@ -12,6 +12,7 @@ and go on, or miss the object. The plan eighth has other texts, speeds and anoth
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any
 
 os.environ.setdefault("MUJOCO_GL", "osmesa")
@@ -218,7 +219,7 @@ Run = tuple[
 
 
 def shipped_plan() -> list[Run]:
-    plan = [(t, s, "expert", 1.0) for t in TASKS for s in range(6)]
+    plan = [(t, s, "expert", 1.0) for t, s in product(TASKS, range(6))]
     for t in TASKS:
         plan += [(t, s, "stopped", STOP_AT[s % 3]) for s in (0, 1)]
         plan += [(t, s, "stalled", STALL_AT) for s in (2, 3)]
@@ -288,13 +289,9 @@ class Sim:
         hand = below(hand_body)
         objects = below(thing) if thing else set(range(m.body("mocap").id + 1, m.nbody))
         solid = [g for g in range(m.ngeom) if m.geom_contype[g] or m.geom_conaffinity[g]]
-        self.pairs = [
-            (a, b)
-            for a in solid
-            if m.geom_bodyid[a] in hand
-            for b in solid
-            if m.geom_bodyid[b] in objects
-        ]
+        of_hand = [g for g in solid if m.geom_bodyid[g] in hand]
+        of_objects = [g for g in solid if m.geom_bodyid[g] in objects]
+        self.pairs = list(product(of_hand, of_objects))
         if task in fetch.TASKS:
             self.obs, self.info = self.env.reset(seed), self.env.evaluate()
             return

@@ -28,6 +28,10 @@ class Format(NamedTuple):
     levels: int | None = 0
     signs: tuple[str, ...] = ()  # in small letters
 
+    def may_have(self, file_names: str) -> bool:
+        """May a dataset with such files, in small letters, be of the format?"""
+        return not self.signs or any(sign in file_names for sign in self.signs)
+
 
 LEROBOT = Format("lerobot", "ingest.formats.lerobot", needs_rows=True, frames_as_in_file=True)
 VIDEO = Format("video", "ingest.formats.plain_video", frames_as_in_file=True, levels=None)
@@ -71,11 +75,7 @@ FORMAT_NAMES = tuple(f.name for f in FORMATS)
 def formats_to_ask(uris: Iterable[str], formats: Sequence[Format] = FORMATS) -> list[Format]:
     """Those of some formats that a dataset with such files may be of, by their signs alone."""
     names = "\n".join(uris).lower()
-    return [
-        format_
-        for format_ in formats
-        if not format_.signs or any(sign in names for sign in format_.signs)
-    ]
+    return [format_ for format_ in formats if format_.may_have(names)]
 
 
 def format_named(name: str) -> Format:

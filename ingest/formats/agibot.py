@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import h5py
@@ -71,7 +72,7 @@ ACTION = ("action/joint/position", f"action/{EFFECTOR}")
 
 
 def recognises(source: Source) -> bool:
-    return any(pattern.match(uri) for uri in source.files for pattern in FILES)
+    return any(pattern.match(uri) for uri, pattern in product(source.files, FILES))
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
@@ -206,8 +207,10 @@ def _account_for_rows(listing: ListingBuilder, file: h5py.File, uri: str) -> Non
     """What each table of an episode's rows is used for."""
     config = listing.source.config
     paths = list[str]()
-    uses = {"timestamp": ("time", "AgiBot's time of each row")}
-    uses |= dict.fromkeys(config.keys.state or STATE, ("state", "joints and grippers"))
+    uses = {
+        "timestamp": ("time", "AgiBot's time of each row"),
+        **dict.fromkeys(config.keys.state or STATE, ("state", "joints and grippers")),
+    }
     if any(gripper.column == "action" for gripper in config.grippers):
         reason = "the registry entry has a gripper in the action"
         uses |= dict.fromkeys(config.keys.action or ACTION, ("action", reason))
@@ -239,8 +242,9 @@ def _account_for_rows(listing: ListingBuilder, file: h5py.File, uri: str) -> Non
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Joints, with finger joints of dexterous hands, and grippers of one episode; raises DataError.
 
-    Grippers are in mm as published. The dataset's card calls that the opening; users of it report that it grows as a
-    gripper closes (OpenDriveLab/AgiBot-World issue 133): the data has to show it.
+    Grippers are in mm as published. The dataset's card calls that the opening; users of it report
+    that it grows as a gripper closes (OpenDriveLab/AgiBot-World issue 133): the data has to show
+    it.
     """
     if record.data_uri is None:
         raise DataError("no proprio_stats.h5", "no_data")

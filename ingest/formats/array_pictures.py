@@ -57,10 +57,11 @@ def is_called_picture(path: str) -> bool:
 
 
 def form_of(path: str, shape: Sequence[int | None], dtype: np.dtype | str) -> PictureForm | None:
-    """How the pictures of an array lie, of which each row is one, by its description; None for what holds none.
+    """How the pictures of an array lie, of which each row is one, by its description; None for what
+    holds none.
 
-    uint8 [t, h, w, 1, 3 or 4] and [t, 1, 3 or 4, h, w], [t, h, w] of a picture's name, and floating-point numbers
-    likewise, whose `brightest` is not known yet (0).
+    uint8 [t, h, w, 1, 3 or 4] and [t, 1, 3 or 4, h, w], [t, h, w] of a picture's name, and
+    floating-point numbers likewise, whose `brightest` is not known yet (0).
     """
     dtype = np.dtype(dtype)
     is_float = dtype.kind == "f"

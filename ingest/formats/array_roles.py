@@ -7,6 +7,7 @@ neither taken nor plainly something else is listed as not used.
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from math import prod
 from typing import NamedTuple
 
@@ -137,16 +138,15 @@ def state_by_name(arrays: Iterable[ArrayForm]) -> Vector:
         tier = _state_tier(array)
         if tier is not None:
             tiers[tier].append(array.path)
-    paths = tuple(
-        path for tier in tiers for path in sorted(tier, key=lambda path: (_is_gripper(path), path))
-    )
+    grippers_last = (sorted(tier, key=lambda path: (_is_gripper(path), path)) for tier in tiers)
+    paths = tuple(chain.from_iterable(grippers_last))
     return Vector(paths, "its name is that of a robot's state" if paths else "")
 
 
 def _state_tier(array: ArrayForm) -> int | None:
     """0: the whole state, 1: joints, 2: a pose, 3: a gripper; None for other things."""
     folders, _, leaf = array.path.rpartition("/")
-    parts = {word for part in array.path.split("/") for word in words(part)}
+    parts = set(chain.from_iterable(map(words, array.path.split("/"))))
     is_vector = array.kind in "fiub" and 1 <= array.width <= MAX_WIDTH and len(array.shape) <= 3
     is_other = not (OTHER_WORDS | ACTION_WORDS).isdisjoint(parts) or known_reason(array.path)
     if not is_vector or is_other:
@@ -243,10 +243,12 @@ def _is_joint(path: str) -> bool:
 
 
 def column_names(parts: Mapping[str, int]) -> list[list[str]]:
-    """A name for each dimension of each part, by its path and width: the last part of the path and a number.
+    """A name for each dimension of each part, by its path and width: the last part of the path and
+    a number.
 
-    Of parts with the same last part the group that tells them apart comes first. Two values of grippers beside two arms
-    are the left one and the right one. Example: {"obs/ee_pos": 2, "obs/grip": 1} gives ee_pos_0, ee_pos_1 and grip_0.
+    Of parts with the same last part the group that tells them apart comes first. Two values of
+    grippers beside two arms are the left one and the right one. Example: {"obs/ee_pos": 2,
+    "obs/grip": 1} gives ee_pos_0, ee_pos_1 and grip_0.
     """
     leaves = Counter(path.rpartition("/")[2] for path in parts)
     has_two_arms = any(

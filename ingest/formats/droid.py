@@ -13,6 +13,7 @@ github.com/droid-dataset/droid (postprocessing/schema.py, trajectory_utils, read
 import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import h5py
@@ -61,8 +62,7 @@ METADATA_KNOWN = {
     **{f"{role}_cam_extrinsics": "where a camera stood" for role in ROLES},
     **{
         f"{role}_{kind}_path": "where its files are"
-        for role in (*ROLES, "left", "right")
-        for kind in ("svo", "mp4")
+        for role, kind in product((*ROLES, "left", "right"), ("svo", "mp4"))
     },
     "hdf5_path": "where its files are",
     "trajectory_length": "the number of its rows",
@@ -131,14 +131,13 @@ def _add(
     facts = attributes | metadata
 
     cameras = _cameras(listing, [uri for uri in files if is_video(uri)], metadata)
-    videos = videos_of(listing, cameras, cameras or {"": joined(folder, f"{VIDEOS}*.mp4")})
     listing.add(
         folder or ".",
         listing.fps(FPS),
         tasks=_tasks(metadata_uri, facts, annotations),
         num_rows=num_rows,
         data_uri=rows_uri if num_rows or config.is_remote else None,
-        videos=videos,
+        videos=videos_of(listing, cameras, cameras or {"": joined(folder, f"{VIDEOS}*.mp4")}),
         files=[rows_uri, metadata_uri],
         evidence=OutcomeEvidence(listing.stated_outcome(facts)),
         group=listing.group(facts),

@@ -6,7 +6,7 @@ And subtask spans, as sources of any format give them.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 from ingest.episode import CameraVideo, EpisodeRecord, FrameReader, NativeStep, TimedPicture, timed
@@ -63,15 +63,14 @@ def checked_steps(spans: Iterable[StatedSpan], num_frames: int | None) -> tuple[
 def with_exclusive_ends(spans: Sequence[StatedSpan]) -> list[StatedSpan]:
     """Spans whose `end` is the frame after them.
 
-    Where each span ends one frame before the next one begins, the source counts last frames as ends.
+    Where each span ends one frame before the next one begins, the source counts last frames as
+    ends.
     """
     # What is no frame is left to checked_steps
-    if {type(edge) for span in spans for edge in (span.start, span.end)} == {int}:
-        between = {
-            next_span.start - previous_span.end
-            for previous_span, next_span in pairwise(sorted(spans, key=lambda span: span.start))
-        }
-        if between == {1}:
+    edges = chain.from_iterable((span.start, span.end) for span in spans)
+    if set(map(type, edges)) == {int}:
+        in_order = sorted(spans, key=lambda span: span.start)
+        if {following.start - span.end for span, following in pairwise(in_order)} == {1}:
             return [span._replace(end=span.end + 1) for span in spans]
     return list(spans)
 

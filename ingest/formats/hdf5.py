@@ -304,26 +304,29 @@ def _instruction(
     LIBERO, robocasa and others; else a text whose name says that it is one.
     """
     if paths := config.keys.language:
-        instruction_texts = [
-            (path, h5.texts(stored)) for path in paths for stored in place.values(path)
-        ]
-        return [path for path, of_path in instruction_texts if of_path], texts_among(
-            text for _, of_path in instruction_texts for text in of_path
-        )
+        registered_texts = list(_texts_at(place, paths))
+        with_text = [path for path, path_texts in registered_texts if path_texts]
+        return with_text, texts_among(path_texts for _, path_texts in registered_texts)
     instruction = place.json("problem_info").get("language_instruction")  # LIBERO
     if isinstance(instruction, list):
         instruction = "".join(map(str, instruction))
     places = [
         ("problem_info", h5.texts(instruction)),
-        ("ep_meta", h5.texts(place.json("ep_meta").get("lang"))),
-    ]  # robocasa
-    places += [(path, h5.texts(stored)) for path in TEXT_KEYS for stored in place.values(path)]
+        ("ep_meta", h5.texts(place.json("ep_meta").get("lang"))),  # robocasa
+        *_texts_at(place, TEXT_KEYS),
+    ]
     name, instruction_texts = next(
         ((path, of_path) for path, of_path in places if of_path), ("", ())
     )
     if not instruction_texts:
         name, instruction_texts = instruction_by_name(texts)
     return [name] if instruction_texts else [], instruction_texts
+
+
+def _texts_at(place: EpisodePlace, paths: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """What is stored at some paths, as texts, each with its path."""
+    for path in paths:
+        yield from ((path, h5.texts(stored)) for stored in place.values(path))
 
 
 def _no_task(place: EpisodePlace, texts: Mapping[str, object]) -> str:
@@ -444,8 +447,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         container = h5.find(file, record.data_key.rpartition("/")[0])
         place = EpisodePlace(uri, record.data_key, group, container, limits)
         roles = roles_of(place, source.config)
-        is_part = h5.is_flat(record)
-        if is_part:
+        if h5.is_flat(record):
             rows = slice(record.row_start, record.row_start + (record.num_rows or 0))
         else:
             rows = slice(None)

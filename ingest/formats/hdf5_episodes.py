@@ -44,7 +44,6 @@ INDEX_NAMES = (
     "trajectory_id",
     "traj_index",
 )
-PLACES_OF_ENDS = "episode_ends"
 
 
 def episode_keys(file: h5py.File, limits: Limits) -> list[str]:
@@ -69,18 +68,19 @@ def _below(group: h5py.Group, path: str, level: int, limits: Limits) -> list[str
     kinds = _kinds(children, limits)
     keys: list[str] = []
     for names in kinds:
+        paths = {name: f"{path}/{name}".strip("/") for name in names}
         child_keys = {
-            name: _below(children[name], f"{path}/{name}".strip("/"), level + 1, limits)
-            for name in names
+            name: _below(children[name], paths[name], level + 1, limits) for name in names
         }
         if any(child_keys.values()):
-            keys += [
-                key for name in names for key in child_keys[name] or [f"{path}/{name}".strip("/")]
-            ]
-        elif _is_numbered(names) or (len(names) > 1 and _differ_in_length(children, names, limits)):
-            keys += [f"{path}/{name}".strip("/") for name in names]
-        elif len(names) == 1 and len(kinds) == 1:
-            keys += [f"{path}/{names[0]}".strip("/")]
+            for name in names:
+                keys += child_keys[name] or [paths[name]]
+        elif (
+            _is_numbered(names)
+            or len(names) == len(kinds) == 1
+            or (len(names) > 1 and _differ_in_length(children, names, limits))
+        ):
+            keys += paths.values()
     return keys
 
 
@@ -126,10 +126,9 @@ def _kinds(children: Mapping[str, h5py.Group], limits: Limits) -> list[list[str]
 
 def _arrays(group: h5py.Group, limits: Limits) -> set[str]:
     """Paths of the arrays below a group that have rows, with # for numbers."""
-    datasets = h5.walk(group, [], limits)
     return {
         NUMBER.sub("#", path)
-        for path, dataset in datasets
+        for path, dataset in h5.walk(group, [], limits)
         if dataset.shape and dataset.shape[0] > 1
     }
 
@@ -158,9 +157,11 @@ def _differ_in_length(children: Mapping[str, h5py.Group], names: list[str], limi
 def flat_ends(
     datasets: Mapping[str, h5py.Dataset], limits: Limits
 ) -> tuple[list[int], tuple[str, ...]]:
-    """Where each episode of a flat file ends, and the arrays that say so; [] for one that is a single episode.
+    """Where each episode of a flat file ends, and the arrays that say so; [] for one that is a
+    single episode.
 
-    Marks of ends in rows beside one another are a state that lasts, and end nothing. Raises DataError.
+    Marks of ends in rows beside one another are a state that lasts, and end nothing. Raises
+    DataError.
     """
     rows = [
         dataset.shape[0]
@@ -169,7 +170,7 @@ def flat_ends(
     ]
     num_rows = max(set(rows), key=rows.count, default=0)
     path_by_name = {spelt(path.rpartition("/")[2]): path for path in datasets}
-    if (path := path_by_name.get(PLACES_OF_ENDS)) is not None:
+    if (path := path_by_name.get("episode_ends")) is not None:
         ends = h5.values(datasets[path], limits).ravel().astype(np.int64)
         is_rising = (
             len(ends) > 0

@@ -525,11 +525,10 @@ class Pictures:
     def _pixels(self, data: bytes) -> tuple[int, int, int] | None:
         """The shape of bare pixels, where they have the size of the first picture that is encoded."""
         if self.size is None:
-            rows = range(len(self.dataset))
             head = next(
                 (
                     d
-                    for j in rows
+                    for j in range(len(self.dataset))
                     if (d := encoded(self.dataset, j, self.limits)).startswith(PICTURE_MARKS)
                 ),
                 b"",

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Any, NamedTuple
 
 import h5py
@@ -31,6 +32,7 @@ from ingest.formats.text_fields import instructions, rank_of
 from ingest.outcomes import SUCCESS_FIELDS
 from ingest.reasons import DataError, Limits
 from ingest.registry import DatasetConfig
+from ingest.sources.types import folders_above
 
 TIME_KEYS = ("timestamp", "timestamps", "time", "observations/timestamp")
 TEXT_KEYS = ("language_instruction", "instruction", "task", "language")
@@ -142,7 +144,7 @@ class DatasetRoles(NamedTuple):
         """A name for each dimension of state or action, with the writer's names of grippers."""
         parts = self.state if column == "state" else self.action
         widths = {path: _width(dataset) for path, dataset in parts.items()}
-        names = [name for of_part in column_names(widths) for name in of_part]
+        names = list(chain.from_iterable(column_names(widths)))
         if self.writer:
             layouts = self.writer.state if column == "state" else self.writer.action
         else:
@@ -195,9 +197,8 @@ def _written(
     place: EpisodePlace, writer: Writer | None, layouts: Sequence[Sequence[str]]
 ) -> tuple[Parts, str]:
     """What there is of the writer's layout that has the most parts here; of equal ones the one that is whole."""
-    present_paths = {
-        path for layout in layouts for path in layout if h5.has_rows(place.datasets.get(path))
-    }
+    all_paths = chain.from_iterable(layouts)
+    present_paths = {path for path in all_paths if h5.has_rows(place.datasets.get(path))}
     chosen = max(
         layouts,
         key=lambda layout: (len(present_paths & {*layout}), present_paths.issuperset(layout)),
@@ -420,10 +421,9 @@ def _beside(
 ) -> Iterator[tuple[str, h5py.Dataset]]:
     """Datasets that lie in no episode's group."""
     episodes = set(keys)
-    above = {"/".join(key.split("/")[:k]) for key in keys for k in range(key.count("/") + 1)}
+    above = set(chain.from_iterable(map(folders_above, keys)))
     for container in sorted(above):
-        group = h5.find(file, container)
-        for name in h5.members(group):
+        for name in h5.members(h5.find(file, container)):
             path = f"{container}/{name}".strip("/")
             if path in episodes or path in above:
                 continue

@@ -195,9 +195,11 @@ def writer_of(
 ) -> Writer | None:
     """The first writer all of whose marks are there; None for none."""
     for writer in WRITERS:
-        marks = [has_path(path) for path in writer.paths]
-        marks += [name in attributes for name in writer.attributes]
-        marks += [_inside(env, path) is not None for path in writer.env]
+        marks = (
+            *(has_path(path) for path in writer.paths),
+            *(name in attributes for name in writer.attributes),
+            *(_inside(env, path) is not None for path in writer.env),
+        )
         if all(marks):
             return writer
     return None

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from itertools import repeat
+from itertools import product, repeat
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -242,12 +242,10 @@ def _loose_pictures(dataset: LerobotListing, index: int, cameras: Iterable[str])
         folders[-1] = Counter()  # those of no episode
         for uri in dataset.source.files:
             if file_match := PICTURE_FILE.fullmatch(uri):
-                episode_index = int(file_match[2] or -1)
-                folders.setdefault(episode_index, Counter())[file_match[1]] += 1
-    of_episode = folders.get(index, Counter())
+                folders.setdefault(int(file_match[2] or -1), Counter())[file_match[1]] += 1
     return {
         folder: count
-        for folder, count in of_episode.items()
+        for folder, count in folders.get(index, Counter()).items()
         if not {*cameras}.isdisjoint(folder.split("/"))
     }
 
@@ -292,11 +290,8 @@ def recognises(source: Source) -> bool:
     """A folder with meta/, or with data/ or videos/ laid out as LeRobot does; also when files are lacking."""
     if any(FOLDER.match(folder) for folder in source.contents.folders):
         return True
-    return any(
-        pattern.match(uri)
-        for uri in source.files
-        for pattern in (EPISODE_FILE, DATA_FILE, VIDEO_FILE)
-    )
+    patterns = (EPISODE_FILE, DATA_FILE, VIDEO_FILE)
+    return any(pattern.match(uri) for uri, pattern in product(source.files, patterns))
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
@@ -485,7 +480,6 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     matching = cache(partial(_match, source, info, record, times_s))
     frames = partial(_frames, source, record, matching)
     vector_columns = {"state": signals.state_columns, "action": signals.action_columns}
-    statistics = stored_statistics(source, record.episode_index, vector_columns)
     return EpisodeData(
         record,
         signals.state,
@@ -494,7 +488,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         frames,
         signals.names_by,
         matching,
-        statistics,
+        stored_statistics(source, record.episode_index, vector_columns),
     )
 
 

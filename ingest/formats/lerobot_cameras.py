@@ -22,9 +22,11 @@ ONE_THREAD = DecodeOptions(threads=1)
 
 
 def cameras_of(dataset: LerobotListing) -> list[str]:
-    """Camera keys by preference: as the registry orders them, then those that see the scene, then by name.
+    """Camera keys by preference: as the registry orders them, then those that see the scene, then
+    by name.
 
-    What is no colour camera comes last, or is left out where a colour camera has files; each is accounted for.
+    What is no colour camera comes last, or is left out where a colour camera has files; each is
+    accounted for.
     """
     registry = dataset.source.config.cameras
     cameras = [key for key in _pictured(dataset) if not _is_flagged(dataset, key)]
@@ -47,10 +49,9 @@ def _left_out(dataset: LerobotListing, cameras: list[str], files: dict[str, str]
 
 
 def _pictured(dataset: LerobotListing) -> list[str]:
-    features = dataset.info["features"]
     return [
         key
-        for key, feature in features.items()
+        for key, feature in dataset.info["features"].items()
         if object_of(feature).get("dtype") in ("video", "image")
     ]
 

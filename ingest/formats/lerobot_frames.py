@@ -209,7 +209,8 @@ class _Claims(NamedTuple):
 
 
 def span_of(source: Source, camera: str, episode_index: int, start_s: float) -> VideoSpan:
-    """Where an episode of a v3.0 dataset is in its video; `start_s`: where the metadata does not say.
+    """Where an episode of a v3.0 dataset is in its video; `start_s`: where the metadata does not
+    say.
 
     Raises DataError where the metadata cannot be read any more.
     """
@@ -223,10 +224,9 @@ def span_of(source: Source, camera: str, episode_index: int, start_s: float) -> 
     begin_s = claims.start_s[entry]
     lengths = claims.length[is_in_file]
     later_s = starts_s[starts_s > begin_s]
-    end_s = claims.end_s[entry]
     return VideoSpan(
         float(begin_s),
-        end_s=float(np.nan_to_num(end_s, nan=np.inf)),
+        end_s=float(np.nan_to_num(claims.end_s[entry], nan=np.inf)),
         next_s=float(later_s.min(initial=np.inf)),
         is_shared=True,
         rows_before=float(lengths[starts_s < begin_s].sum()),
@@ -247,19 +247,18 @@ def _claims(source: Source, camera: str) -> _Claims:
             for name in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
         ]
         tables = [_read(source, uri, names) for uri in source.files if META_EPISODES.match(uri)]
-        columns = {
-            name: np.concatenate([table[name] for table in tables] or [np.zeros(0)])
-            for name in names
-        }
-        episode, length, chunk, file, start_s, end_s = columns.values()
+        columns = []
+        for name in names:
+            parts = [table[name] for table in tables]
+            columns.append(np.concatenate(parts or [np.zeros(0)]))
+        episode, length, chunk, file, start_s, end_s = columns
         claims_by_camera[camera] = _Claims(episode, length, chunk * 2**32 + file, start_s, end_s)
     return claims_by_camera[camera]
 
 
 def _read(source: Source, uri: str, names: list[str]) -> Mapping[str, np.ndarray]:
     """Columns of numbers, float64; NaN for nulls, and for all of a column that has no numbers. Raises DataError."""
-    path = source.resolve(uri)
-    with opened(path) as file:
+    with opened(source.resolve(uri)) as file:
         count = file.metadata.num_rows
         schema = file.schema_arrow
         source.config.limits.check("max_rows", count, f"{uri}: rows")

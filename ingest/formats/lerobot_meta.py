@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -42,7 +43,6 @@ FIELD, MAX_FIELDS = (
     re.compile(r"\{([A-Za-z_]\w*)(?::0?[0-9]{0,2}d?)?\}"),
     8,
 )  # of a path template: {episode_index:06d}
-BRACES = {"{", "}"}
 
 Rows = list[dict[str, Any]]
 
@@ -148,7 +148,8 @@ def feature_details(feature: Any) -> dict[str, Any]:
 
 
 def video_rate(info: dict[str, Any], camera: str, fps: float) -> float:
-    """Frames per second that a camera's files play at, as info.json has it: times in a file count by this.
+    """Frames per second that a camera's files play at, as info.json has it: times in a file count
+    by this.
 
     Neither the registry's rate nor the rows' need be the same.
     """
@@ -168,9 +169,8 @@ def episode_metadata(dataset: LerobotListing) -> dict[int, dict[str, Any]]:
         for uri in sorted({*below}.difference(uris)):
             detail = "not part of the v3.0 layout (meta/episodes/chunk-*/file-*.parquet)"
             dataset.warn("stray_file", detail, file=uri)
-    by_episode = {
-        whole(row.get("episode_index")): row for uri in uris for row in metadata_rows(dataset, uri)
-    }
+    rows = chain.from_iterable(metadata_rows(dataset, uri) for uri in uris)
+    by_episode = {whole(row.get("episode_index")): row for row in rows}
     return {e: row for e, row in by_episode.items() if e is not None and 0 <= e < MAX_EPISODE}
 
 
@@ -247,7 +247,8 @@ def v3_pointer(meta: Mapping[str, Any], part: str) -> dict[str, int]:
 
 
 def locate(dataset: LerobotListing, key: str, numbers: Mapping[str, int | str]) -> str | None:
-    """The file that a path template names: as info.json has it, in the standard place, or anywhere by its name.
+    """The file that a path template names: as info.json has it, in the standard place, or anywhere
+    by its name.
 
     Of several files of one name (and camera) none is taken.
     """
@@ -261,7 +262,7 @@ def locate(dataset: LerobotListing, key: str, numbers: Mapping[str, int | str]) 
     if standard_uri not in files:
         names = {u.rsplit("/", 1)[-1] for u in (uri, standard_uri)}
         camera = numbers.get("video_key")
-        hits = [hit for name in names for hit in dataset.source.by_name.get(name, [])]
+        hits = [*chain.from_iterable(dataset.source.by_name.get(name, []) for name in names)]
         hits = [hit for hit in hits if camera is None or camera in hit.split("/")]
         located = hits[0] if len(hits) == 1 else None
     # Counted, so that one finding speaks for all files that the template does not lead to
@@ -306,7 +307,7 @@ def _template(dataset: LerobotListing, key: str) -> str:
 def _fields(template: str) -> frozenset[str]:
     """Names in a path template; "" among them for what is none, or would reach into what is filled in, or repeat it."""
     parts = FIELD.split(template)  # a text, a name, a text, ..., a text
-    is_plain = not BRACES & set("".join(parts[::2])) and len(parts) <= 2 * MAX_FIELDS + 1
+    is_plain = not {"{", "}"} & set("".join(parts[::2])) and len(parts) <= 2 * MAX_FIELDS + 1
     return frozenset(parts[1::2] if is_plain else [""])
 
 
@@ -333,7 +334,8 @@ def v3_data_files(dataset: LerobotListing) -> list[str]:
 def _files_like(uris: Iterable[str], template: str) -> list[str]:
     """Files that a path template may name.
 
-    None for a template that is none, or in which a number ends no one knows where: before another, or before a digit.
+    None for a template that is none, or in which a number ends no one knows where: before another,
+    or before a digit.
     """
     texts = FIELD.split(template)[::2]
     if (

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,6 @@ EPISODE_USES = {
     "action_config": ("steps", "spans with texts"),
 }
 BESIDE = (*PARTS_OF_STATE, *PARTS_OF_ACTION, *BESIDE_STATE)
-TASK_COLUMNS = {"task", TASK_COLUMN, PANDAS_INDEX}
 
 
 def account_for_parts(dataset: LerobotListing, episodes: Episodes, cameras: Sequence[str]) -> None:
@@ -96,7 +96,7 @@ def account_for_parts(dataset: LerobotListing, episodes: Episodes, cameras: Sequ
         else:
             dataset.parts.unknown("column", name, reason, **form)
     _account_for_episodes(dataset, episodes)
-    for name in sorted(dataset.task_columns - TASK_COLUMNS):
+    for name in sorted(dataset.task_columns - {"task", TASK_COLUMN, PANDAS_INDEX}):
         dataset.parts.unknown("column", f"meta/tasks: {name}", "no key reads it of a task")
     _account_for_slices(dataset, stored_columns)
 
@@ -145,9 +145,12 @@ class _Rows:
     def _use_of(self, name: str) -> tuple[str, str] | None:
         """What a column is read as, and what shows it."""
         config = self.dataset.source.config
-        uses = {"timestamp": ("time", "LeRobot's time of each row")}
-        uses |= {"episode_index": ("group", "says of which episode a row is")} | self._vectors
-        uses |= dict.fromkeys(REWARD_KEYS, ("outcome", "rows say by it whether the run succeeded"))
+        uses = {
+            "timestamp": ("time", "LeRobot's time of each row"),
+            "episode_index": ("group", "says of which episode a row is"),
+            **self._vectors,
+            **dict.fromkeys(REWARD_KEYS, ("outcome", "rows say by it whether the run succeeded")),
+        }
         by_registry = dict.fromkeys(
             config.keys.language, ("instruction", "the registry entry names it")
         )
@@ -281,14 +284,9 @@ def _account_for_episodes(dataset: LerobotListing, episodes: Episodes) -> None:
     by_registry = dict.fromkeys(
         config.keys.language, ("instruction", "the registry entry names it")
     )
-    filled = {
-        name
-        for episode in episodes.values()
-        for name, value in episode.meta.items()
-        if value is not None
-    }
+    cells = chain.from_iterable(episode.meta.items() for episode in episodes.values())
+    filled = {name for name, value in cells if value is not None}
     pointers = set(filter(POINTERS.fullmatch, filled))
-    steps = set(filter(STEPS.fullmatch, filled))
     account_for_fields(
         dataset.parts,
         "meta/episodes: ",
@@ -297,7 +295,7 @@ def _account_for_episodes(dataset: LerobotListing, episodes: Episodes) -> None:
             **by_registry,
             **usual_uses(config),
             **EPISODE_USES,
-            **dict.fromkeys(steps, ("steps", "spans with texts")),
+            **dict.fromkeys(set(filter(STEPS.fullmatch, filled)), ("steps", "spans with texts")),
         },
         GROUPS,
         kind="column",

@@ -72,10 +72,11 @@ def find_rows(
 def _rows_v3(
     dataset: LerobotListing, metadata: dict[int, dict[str, Any]]
 ) -> dict[int, EpisodeRows]:
-    """Row ranges by reading which episode each row says it is of; pointers in the metadata are not trusted.
+    """Row ranges by reading which episode each row says it is of; pointers in the metadata are not
+    trusted.
 
-    But they say which files of a remote source to look into first. The others are only fetched when that does not find
-    all episodes that are asked for.
+    But they say which files of a remote source to look into first. The others are only fetched when
+    that does not find all episodes that are asked for.
     """
     rows: dict[int, EpisodeRows] = {}
     uris = lerobot_meta.v3_data_files(dataset)
@@ -204,10 +205,8 @@ def _facts(dataset: LerobotListing, file: pq.ParquetFile, ends: list[int]) -> li
     # An episode at the table's beginning that has no rows has no last one
     if not columns or 0 in ends:
         return [{} for _ in ends]
-    return [
-        table.to_pylist()[0]
-        for table in ranges(file, [(end - 1, 1) for end in ends], columns, FACT_BATCH)
-    ]
+    last_rows = [(end - 1, 1) for end in ends]
+    return [table.to_pylist()[0] for table in ranges(file, last_rows, columns, FACT_BATCH)]
 
 
 def _has_numbers(schema: pa.Schema, column: str, only_whole: bool = False) -> bool:

@@ -6,6 +6,7 @@ dimensions are in info.json; GR00T and StarVLA have them in meta/modality.json, 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
@@ -119,8 +120,7 @@ def signal_columns(source: Source, info: Mapping[str, Any]) -> tuple[str, ...]:
 def read_signals(source: Source, info: Mapping[str, Any], rows: pa.Table) -> Vectors:
     """State and action among an episode's rows. Raises DataError."""
     features = info["features"]
-    keys = source.config.keys
-    places = _places(source, keys)
+    places = _places(source, source.config.keys)
     state, state_columns, is_state_sliced = _vector(rows, features, places["state"])
     action, action_columns, is_action_sliced = _vector(rows, features, places["action"])
     # A gripper is looked for in the state first
@@ -148,10 +148,12 @@ def _numeric(features: Mapping[str, Any], prefixes: Sequence[str]) -> list[str]:
 def _vector(
     rows: pa.Table, features: Mapping[str, Any], place: _SignalPlace
 ) -> tuple[pa.Table | None, Mapping[str, str], bool]:
-    """A vector, the columns that it consists of and why, and whether modality.json names its dimensions.
+    """A vector, the columns that it consists of and why, and whether modality.json names its
+    dimensions.
 
-    The registry's columns count alone. Else it is the first of the usual columns that has numbers, or all parts. Where
-    neither has a name for a gripper, columns beside them count whose own name, or whose slice, has one.
+    The registry's columns count alone. Else it is the first of the usual columns that has numbers,
+    or all parts. Where neither has a name for a gripper, columns beside them count whose own name,
+    or whose slice, has one.
     """
     if place.stated:
         tables = _parts(rows, features, place.stated, place.keys)
@@ -190,7 +192,8 @@ def _whole(rows: pa.Table, features: Mapping[str, Any], keys: Iterable[str]) -> 
 
 def _grippers(tables: Columns) -> bool:
     """Does a name among the dimensions of some columns say that it is of a gripper or a hand?"""
-    return bool(named_grippers([name for table in tables.values() for name in table.column_names]))
+    names = chain.from_iterable(table.column_names for table in tables.values())
+    return bool(named_grippers(list(names)))
 
 
 def _named_by_slices(
@@ -200,9 +203,11 @@ def _named_by_slices(
     tables: Columns,
     columns: Mapping[str, str],
 ) -> tuple[dict[str, pa.Table], dict[str, str]]:
-    """With the names of modality.json's slices, where they name a gripper or a hand, each in its own column.
+    """With the names of modality.json's slices, where they name a gripper or a hand, each in its
+    own column.
 
-    A column that only modality.json tells of counts where there is no other, or where it holds the gripper.
+    A column that only modality.json tells of counts where there is no other, or where it holds the
+    gripper.
     """
     named_tables = dict(tables)
     reasons = dict(columns)
@@ -217,8 +222,7 @@ def _named_by_slices(
                 continue
             reasons[name] = f"{MODALITY} names it"
         names = names_by_parts(slices, table.num_columns)
-        is_gripper_named = bool(named_grippers(names))
-        if is_gripper_named or name not in tables:
+        if named_grippers(names) or name not in tables:
             named_tables[name] = table.rename_columns(names)
         else:
             named_tables[name] = table
@@ -273,10 +277,10 @@ def dimension_names(feature: Any) -> Sequence[str]:
     of_parts = stated_names if isinstance(stated_names, dict) else {"": stated_names}
     parts = {part: listed for part, listed in of_parts.items() if isinstance(listed, list)}
     # A list may be one of lists; the names of several parts are told apart by their parts
-    part_names = [
-        (part, n)
-        for part, part_values in parts.items()
-        for entry in part_values
-        for n in (entry if isinstance(entry, list) else [entry])
-    ]
-    return [str(name) if len(parts) == 1 else f"{part}.{name}" for part, name in part_names]
+    names: list[str] = []
+    for part, entries in parts.items():
+        prefix = f"{part}." if len(parts) > 1 else ""
+        for entry in entries:
+            inner_names = entry if isinstance(entry, list) else [entry]
+            names += [f"{prefix}{name}" for name in inner_names]
+    return names

@@ -87,7 +87,8 @@ def native_steps(dataset: LerobotListing, episodes: Episodes) -> dict[int, State
 def read_form(dataset: LerobotListing, episodes: Episodes, name: str) -> dict[int, Stated]:
     """What one form (a name in FORMS) says of each episode that it speaks of.
 
-    A form whose every span is a whole episode tells no times: such texts are no steps, and nothing is returned.
+    A form whose every span is a whole episode tells no times: such texts are no steps, and nothing
+    is returned.
     """
     form_steps = FORMS[name](dataset, episodes)
     with_steps = {episode: s for episode, s in form_steps.items() if s.steps}

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, SourcePart
@@ -225,7 +226,7 @@ class ListingBuilder:
     def _add_cameras(self) -> None:
         """Account for cameras of episodes that no reader described as parts."""
         described = [part.name for part in self.parts.listed() if part.kind == "camera"]
-        counts = Counter(camera for record in self.records for camera in record.cameras)
+        counts = Counter(chain.from_iterable(record.cameras for record in self.records))
         for camera in sorted(counts):
             if not any(camera in name for name in described):
                 reason = "its files are where this format has a camera's"
@@ -264,10 +265,9 @@ class ListingBuilder:
         for record in self.records:
             for camera in cameras if record.videos else ():
                 if camera not in record.cameras and (record.episode_index, camera) not in explained:
-                    detail = wording.format(camera)
                     self.warn(
                         "missing_camera",
-                        detail,
+                        wording.format(camera),
                         record.episode_index,
                         camera=camera,
                         file=record.data_uri,
@@ -275,7 +275,7 @@ class ListingBuilder:
 
     def cameras_in_use(self) -> list[str]:
         """Cameras that an episode has, each once, in order of appearance."""
-        return list(dict.fromkeys(camera for record in self.records for camera in record.cameras))
+        return list(dict.fromkeys(chain.from_iterable(record.cameras for record in self.records)))
 
 
 def folders_of(pattern: re.Pattern[str], uris: Iterable[str]) -> dict[str, str]:
@@ -298,9 +298,9 @@ def texts_among(values: Iterable[Any]) -> tuple[str, ...]:
 
     Example: texts_among(["pick ", None, "", ["pick", 3, "place"]]) == ("pick", "place").
     """
-    flat = [
-        item for value in values for item in (value if isinstance(value, list | tuple) else [value])
-    ]
+    flat = chain.from_iterable(
+        value if isinstance(value, list | tuple) else [value] for value in values
+    )
     return tuple(
         dict.fromkeys(text for item in flat if isinstance(item, str) and (text := item.strip()))
     )
@@ -325,7 +325,8 @@ def in_order(
     first: tuple[str, ...] = (),
     last: tuple[str, ...] = NEAR,
 ) -> list[str]:
-    """The registry's cameras, then `first`, then others, then those with a part of `last` in their name.
+    """The registry's cameras, then `first`, then others, then those with a part of `last` in their
+    name.
 
     Those whose names say that they show depth, masks or touch come after all others.
     """
@@ -341,7 +342,8 @@ def in_order(
 
 
 def scene_first(cameras: Iterable[str], registry: Cameras) -> list[str]:
-    """As `in_order`, but cameras that the registry does not name come before those that it names as the wrist's only.
+    """As `in_order`, but cameras that the registry does not name come before those that it names as
+    the wrist's only.
 
     For formats with names that say nothing, such as serial numbers.
     """

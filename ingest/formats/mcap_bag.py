@@ -543,10 +543,9 @@ def _in_turn(
 
     One that stands in the file before its turn waits. Raises DataError where too many do.
     """
-    turns = deque(
-        (number, [tick for tick, _ in group])
-        for number, group in groupby(enumerate(picture_numbers), itemgetter(1))
-    )
+    turns = deque[tuple[int, list[int]]]()
+    for number, group in groupby(enumerate(picture_numbers), itemgetter(1)):
+        turns.append((number, [tick for tick, _ in group]))
     needed = {*picture_numbers}
     waiting = dict[int, RawMessage]()
     waiting_bytes = 0

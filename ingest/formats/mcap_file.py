@@ -7,7 +7,7 @@ import struct
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -54,13 +54,11 @@ KINDS: dict[str, Kind] = {
     "std_msgs/msg/String": "text",
     **{
         f"std_msgs/msg/Float{bits}{form}": "numbers"
-        for bits in (32, 64)
-        for form in ("", "MultiArray")
+        for bits, form in product((32, 64), ("", "MultiArray"))
     },
     **{
         f"geometry_msgs/msg/{m}{s}": "numbers"
-        for m in ("Pose", "Twist", "Wrench", "Point")
-        for s in ("", "Stamped")
+        for m, s in product(("Pose", "Twist", "Wrench", "Point"), ("", "Stamped"))
     },
     "trajectory_msgs/msg/JointTrajectoryPoint": "numbers",
 }
@@ -113,7 +111,8 @@ class CutOff:
 def records(source: Source, uri: str) -> Iterator[RawMessage | Metadata | CutOff]:
     """Messages and metadata in the file's order; a CutOff last, where it ends before its end mark.
 
-    Raises DataError for what is no MCAP file at all, and for one that claims more than the limits; OSError.
+    Raises DataError for what is no MCAP file at all, and for one that claims more than the limits;
+    OSError.
     """
     with source.open(uri) as file:
         size = source.size(uri) or 1

@@ -36,8 +36,9 @@ def stamps_of(
     header_ns: Sequence[int | None],
     max_shared: float,
 ) -> Stamps:
-    """The first of header, recorder and publisher by which messages are in order and have times of their own: at most a
-    share of `max_shared` has the time of the one before. Where none is such, the one with most different times, spread.
+    """The first of header, recorder and publisher by which messages are in order and have times of
+    their own: at most a share of `max_shared` has the time of the one before. Where none is such,
+    the one with most different times, spread.
     """
     places = np.argsort(np.array(recorder_ns, np.int64), kind="stable")
     ordered = {
@@ -92,9 +93,11 @@ def _shared(ordered: np.ndarray) -> int:
 
 
 def spread(ordered: np.ndarray) -> np.ndarray:
-    """Times of messages that were written down together, evenly from the time before theirs up to it, int64 [n].
+    """Times of messages that were written down together, evenly from the time before theirs up to
+    it, int64 [n].
 
-    Those of the first time go as far back as they do forward from it. Example: spread([4, 4, 8, 8]) is [2, 4, 6, 8].
+    Those of the first time go as far back as they do forward from it. Example: spread([4, 4, 8, 8])
+    is [2, 4, 6, 8].
     """
     moments, counts = np.unique(ordered, return_counts=True)
     if len(moments) == 1:
@@ -128,7 +131,8 @@ class Clock:
 
     @classmethod
     def within(cls, begin_ns: int, end_ns: int, pictures_ns: np.ndarray, fps: float) -> "Clock":
-        """From the first picture to the end; either may be half a picture or tick outside, so jitter loses no frame.
+        """From the first picture to the end; either may be half a picture or tick outside, so
+        jitter loses no frame.
 
         Ticks fall on pictures, so that jitter moves none to its neighbour's tick.
         """

@@ -38,7 +38,6 @@ from ingest.signals.naming import Column, words
 from ingest.sources.files import Source
 
 CAMERA = "video"  # where no row names it
-ROBODM_SUFFIX = ".mkv"
 SIDE_FILES = ("metadata.json", "metadata.jsonl", "metadata.csv", "episodes.csv")
 ROWS = (
     ".npz",
@@ -71,7 +70,6 @@ STATE_WORDS = {
     "state", "states", "qpos", "proprio", "proprioception", "observation", "obs", "joint", "joints", "position",
     "positions", "pose", "poses", "eef", "ee", "tcp", "gripper", "grippers", "hand", "hands",
 }  # fmt: skip
-TIME_WORDS = {"time", "times", "timestamp", "timestamps"}
 SEPARATORS = "_-."
 
 
@@ -253,7 +251,7 @@ def _report_robodm(listing: ListingBuilder, uri: str) -> None:
     """Say where a file holds a trajectory of Robo-DM, whose streams are states and pictures, some of them pickled."""
     source = listing.source
     # The headers of remote files would be fetched with all of the file
-    if source.config.is_remote or not uri.lower().endswith(ROBODM_SUFFIX):
+    if source.config.is_remote or not uri.lower().endswith(".mkv"):
         return
     try:
         with open_video(source.resolve(uri), source.config.limits) as container:
@@ -389,7 +387,7 @@ def _account_for_arrays(
             listing.parts.unknown(
                 "array", title, f"{len(values)} rows for {num_frames} frames", **form
             )
-        elif TIME_WORDS.isdisjoint(words(title)):
+        elif {"time", "times", "timestamp", "timestamps"}.isdisjoint(words(title)):
             reason = "neither the registry's keys nor its name say that it is state or action"
             listing.parts.unknown("array", title, reason, **form)
         else:
@@ -426,7 +424,8 @@ def array_files(source: Source, videos: Sequence[str]) -> tuple[str, ...]:
 
 
 def _belongs(uri: str, stems: Sequence[str], is_alone: bool) -> bool:
-    """Has a file the name of one of an episode's videos (without suffixes), with a word that says what it holds?
+    """Has a file the name of one of an episode's videos (without suffixes), with a word that says
+    what it holds?
 
     In a folder of one episode the word alone is enough.
     """
@@ -496,11 +495,9 @@ def _arrays(source: Source, videos: Sequence[str]) -> Iterator[_Array]:
     keys = source.config.keys
     stems = [posixpath.splitext(uri)[0] for uri in videos]
     for uri in array_files(source, videos):
-        stem_label = _label(uri, stems)
-        if stem_label is None:
+        label = _label(uri, stems)
+        if label is None:
             label = posixpath.basename(posixpath.splitext(uri)[0])
-        else:
-            label = stem_label
         if uri.lower().endswith(".npz"):
             stored = read_npz(source, uri)
         else:
@@ -518,7 +515,6 @@ def _column(name: str, keys: Keys) -> Column | None:
         return "action"
     named_column = _says(name)
     # Of a column that the registry speaks of there are no others
-    is_stated = bool(keys.state if named_column == "state" else keys.action)
-    if is_stated:
+    if keys.state if named_column == "state" else keys.action:
         return None
     return named_column

@@ -9,6 +9,7 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
@@ -49,15 +50,13 @@ IN_FOLDER = re.compile(rf"(?:(.+)/)?{ENDS}/(?:0|c/0)")
 STATE_KEYS = (
     tuple(
         f"robot{r}_{part}"
-        for r in (0, 1)
-        for part in ("eef_pos", "eef_rot_axis_angle", "gripper_width")
+        for r, part in product((0, 1), ("eef_pos", "eef_rot_axis_angle", "gripper_width"))
     ),  # UMI
     ("robot_eef_pose", "robot_joint"),  # Diffusion Policy, real robots
     ("state",),
     ("agent_pos",),
 )
 ACTION_KEYS = (("action",), ("actions",))
-NO_ARRAY = "it has no description that can be read, or holds no numbers"
 TEXT_KEYS = ("task", "instruction", "language_instruction", "prompt")
 
 
@@ -120,12 +119,9 @@ def roles_of(store: Store, config: DatasetConfig, rows: int) -> ArrayRoles:
     times_name = min(times, key=lambda name: (name.count("/"), name), default="")
     used = {*cameras, *state, *action, times_name}
     unused_arrays = {n: a for n, a in arrays.items() if n not in used}
-    named_others = {"state": by_name.paths if config.keys.state else ()}
-    excluded = {
-        name: f"the registry entry names another {use}"
-        for use, names in named_others.items()
-        for name in names
-    }
+    excluded = dict.fromkeys(
+        by_name.paths if config.keys.state else (), "the registry entry names another state"
+    )
     if times_name:
         reasons[times_name] = "its name says so, and there is one for each row"
     return ArrayRoles(
@@ -196,11 +192,9 @@ def _vector(
     reasons: dict[str, str],
 ) -> dict[str, Any]:
     """The registry's arrays, else those of the first usual layout that has any, else those whose names say so."""
-    present = [
-        [name for name in names if name in arrays]
-        for names in ([registered] if registered else default_names)
-    ]
-    chosen = next(filter(None, present), [])
+    chosen: list[str] = []
+    for names in [registered] if registered else default_names:
+        chosen = chosen or [name for name in names if name in arrays]
     if registered:
         reason = "the registry entry names it"
     else:
@@ -414,7 +408,7 @@ def _account(listing: ListingBuilder, uri: str, store: Store, roles: ArrayRoles)
             parts.known("array", f"data/{name}", reason, **form)
         else:
             if array is None:
-                nothing = NO_ARRAY
+                nothing = "it has no description that can be read, or holds no numbers"
             else:
                 nothing = "no name of a state, an action or a camera that is known"
             reason = roles.why.get(name, nothing)

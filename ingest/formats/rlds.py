@@ -79,9 +79,8 @@ def list_episodes(source: Source) -> Listing:
     listing = ListingBuilder(source)
     fps = source.config.fps or DEFAULT_FPS
     shards = rlds_files.find_shards(listing)
-    by_folder = {
-        folder: _specs(listing, folder) for folder in dict.fromkeys(s.folder for s in shards)
-    }
+    folders = dict.fromkeys(shard.folder for shard in shards)
+    by_folder = {folder: _specs(listing, folder) for folder in folders}
     labels = {folder: _labels(source, folder, specs or {}) for folder, specs in by_folder.items()}
     read = [(shard, specs) for shard in shards if (specs := by_folder[shard.folder]) is not None]
     # All shards of a remote source are needed then, and are fetched several at a time
@@ -161,12 +160,11 @@ def _left_out(listing: ListingBuilder, shard: Shard, specs: Specs) -> bool:
         rlds_files.HEADER_BYTES + rlds_files.FOOTER_BYTES
     )
     # An episode's place among the records is its index, since remote ones are known by their place
-    shard_indices = range(listing.next_index, listing.next_index + count)
     if (
         not source.config.is_remote
         or source.selected is None
         or not 0 < count <= max_records
-        or {*shard_indices} & source.selected
+        or {*range(listing.next_index, listing.next_index + count)} & source.selected
     ):
         return False
     for number in range(count):
@@ -287,13 +285,14 @@ def _described(
 def _instructions(
     steps: RldsRecord, num_rows: int, registered: Sequence[str]
 ) -> tuple[list[str], tuple[str, ...]]:
-    """Where the instructions are, and what they say: all that the registry's paths lead to, else the usual ones, else a
-    text whose name says that it is one. The first counts; the registry's policy may choose another later.
+    """Where the instructions are, and what they say: all that the registry's paths lead to, else
+    the usual ones, else a text whose name says that it is one. The first counts; the registry's
+    policy may choose another later.
     """
     texts_by_path = {
         path: rlds_steps.texts(steps, path, num_rows) for path in registered or LANGUAGE
     }
-    tasks = texts_among(text for texts in texts_by_path.values() for text in texts)
+    tasks = texts_among(texts_by_path.values())
     if tasks or registered:
         return [path for path, texts in texts_by_path.items() if texts], tasks
     name, tasks = text_by_name(steps, num_rows)
@@ -319,23 +318,21 @@ def _uses(steps: RldsRecord, config: DatasetConfig, texts: Sequence[str]) -> dic
         "group": [config.group_field] if config.group_field else [],
         "mark": INVALID,
     }
-    named_uses = [
-        (path, use)
-        for use, paths in places.items()
-        for path in paths
-        if path.rpartition("/")[2] in leaves
-    ]
-    uses_by_key = [(steps.key(path) or path, use) for path, use in named_uses]
-    return {key: use for key, use in reversed(uses_by_key) if key in steps.features}
+    uses: dict[str, str] = {}
+    for use, paths in places.items():
+        present_paths = [path for path in paths if path.rpartition("/")[2] in leaves]
+        for key in [steps.key(path) or path for path in present_paths]:
+            if key in steps.features:
+                uses.setdefault(key, use)
+    return uses
 
 
 def _deep_outcomes(steps: RldsRecord) -> list[str]:
     """Paths that end in a usual name of success, and lie deeper than one expects it."""
-    success_names = outcomes.SUCCESS_FIELDS
     paths = [
         path_of(key)
         for key in steps.specs
-        if "/" in path_of(key) and key.rpartition("/")[2] in success_names
+        if "/" in path_of(key) and key.rpartition("/")[2] in outcomes.SUCCESS_FIELDS
     ]
     return [path for path in paths if not path.startswith("episode_metadata/")]
 
@@ -406,7 +403,8 @@ def _steps(data: Data, record: Record, specs: Specs, limits: Limits) -> RldsReco
 def _source_id(source: Source, steps: RldsRecord) -> str | None:
     """What the record calls itself; None where it does not, or the source is remote.
 
-    The id of a remote episode must not depend on whether its shard was fetched, so it is the record's place.
+    The id of a remote episode must not depend on whether its shard was fetched, so it is the
+    record's place.
     """
     if source.config.is_remote:
         return None

@@ -391,9 +391,8 @@ def _of_split(
     numbers = {shard.number for shard in shards}
     if (num_missing := count - len(numbers)) > 0:
         # A count of nine digits may be claimed: only the first numbers that lack are looked for
-        missing = [
-            f"{n:05d}" for n in islice((n for n in range(count) if n not in numbers), MAX_NAMED)
-        ]
+        absent_numbers = (n for n in range(count) if n not in numbers)
+        missing = [f"{n:05d}" for n in islice(absent_numbers, MAX_NAMED)]
         remainder = ", ..." if num_missing > MAX_NAMED else ""
         detail = f"{num_missing} of {count} shards of {split} are not there: {', '.join(missing)}{remainder}"
         listing.warn("no_data", detail, file=folder or info_uri)

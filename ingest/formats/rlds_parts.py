@@ -154,18 +154,14 @@ def _roles(
     actions = Vector(action, REGISTERED) if action else _action(numeric, arrays)
     not_actions = [array for array in arrays if array.path not in actions.paths]
     states = Vector(state, REGISTERED) if state else _state(layout, not_actions)
-    keys = [
-        [numeric[path][0] for path in vector.paths if path in numeric]
-        for vector in (states, actions)
-    ]
-    reasons = dict.fromkeys(keys[0], states.why) | dict.fromkeys(keys[1], actions.why)
+    state_keys = tuple(numeric[path][0] for path in states.paths if path in numeric)
+    action_keys = tuple(numeric[path][0] for path in actions.paths if path in numeric)
+    reasons = dict.fromkeys(state_keys, states.why) | dict.fromkeys(action_keys, actions.why)
     # What would count by its name, where the registry names others
     overruled_paths = _overruled(numeric, arrays, state, action)
     overruled = tuple((re.escape(path), OVERRULED) for path in overruled_paths)
     known_patterns = (*(layout.known if layout else ()), *overruled)
-    return FeatureRoles(
-        tuple(keys[0]), tuple(keys[1]), camera_keys(present), reasons, known_patterns
-    )
+    return FeatureRoles(state_keys, action_keys, camera_keys(present), reasons, known_patterns)
 
 
 def _overruled(

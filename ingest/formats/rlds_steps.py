@@ -371,8 +371,7 @@ def unreadable(steps: RldsRecord, key: str) -> str:
 
 def label_of(steps: RldsRecord, path: str) -> str | None:
     """The name of a ClassLabel's value, that of the last step; None where no names are there."""
-    key = steps.key(path)
-    names = steps.labels.get(key or "", ())
+    names = steps.labels.get(steps.key(path) or "", ())
     values = values_of(steps, path)
     number = int(values[-1]) if len(values) else -1
     if 0 <= number < len(names):

@@ -6,7 +6,7 @@ one task. There are no states and no actions.
 
 import posixpath
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -65,12 +65,13 @@ def _steps(keyframes: Any) -> Any:
     """Keyframes as `steps` of a side file; what is no list of spans stays as it is, and is found as bad steps there."""
     if not isinstance(keyframes, list) or not all(isinstance(span, dict) for span in keyframes):
         return keyframes
-    names = [next((span[key] for key in NAME_KEYS if key in span), None) for span in keyframes]
-    edges = [(span.get("start_frame_id"), span.get("end_frame_id")) for span in keyframes]
-    spans = with_exclusive_ends(
-        [StatedSpan(name, *span_edges) for name, span_edges in zip(names, edges, strict=True)]
-    )
+    spans = with_exclusive_ends([_stated_span(keyframe) for keyframe in keyframes])
     return [{"name": span.name, "start_frame": span.start, "end_frame": span.end} for span in spans]
+
+
+def _stated_span(keyframe: Mapping[str, Any]) -> StatedSpan:
+    name = next((keyframe[key] for key in NAME_KEYS if key in keyframe), None)
+    return StatedSpan(name, keyframe.get("start_frame_id"), keyframe.get("end_frame_id"))
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:

@@ -5,6 +5,7 @@ and encoded pictures, and `<task>/<config>/instructions/episode<k>.json` with li
 import re
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
+from itertools import product
 
 import h5py
 
@@ -23,7 +24,7 @@ BESIDE = re.compile(
     r"((?:.*/)?)(?:instructions/[^/]+|scene_info\.json|seed\.txt)"
 )  # what else the simulator writes
 STATE = tuple(
-    f"joint_action/{side}_{part}" for side in ("left", "right") for part in ("arm", "gripper")
+    f"joint_action/{side}_{part}" for side, part in product(("left", "right"), ("arm", "gripper"))
 )
 KNOWN = (
     (re.compile("joint_action/vector"), "the same joints, side by side"),

@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,7 +76,7 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
     """The folders of tasks."""
     uris = list(uris)
     patterns = (TASK_FILE, VIDEO_FILE, STATES_FILE, META_FILE)
-    return {folder: "" for pattern in patterns for folder in folders_of(pattern, uris)}
+    return dict.fromkeys(chain.from_iterable(folders_of(pattern, uris) for pattern in patterns), "")
 
 
 def list_episodes(source: Source) -> Listing:
@@ -88,7 +89,8 @@ def list_episodes(source: Source) -> Listing:
             uri
         ):  # metadata alone is an episode, too
             files[match[1] or "", match[2]].tables[match[3]] = uri
-    tasks = {task: _task_facts(listing, task) for task in sorted({task for task, _ in files})}
+    task_folders = sorted({task for task, _ in files})
+    tasks = {task: _task_facts(listing, task) for task in task_folders}
 
     def folder_of(task: str, episode: str) -> str:
         return joined(task, f"data/{episode}/videos")
@@ -254,15 +256,13 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     robot = _task_facts(ListingBuilder(source), match[1] or "").robot if match else ""
     # Of two arms the record names the left one's file, which has the times
     sides = ("left", "right") if "/left_states." in record.data_uri else ("",)
-    left_side_name = "/left_states."
     columns = {
-        side: _columns(source, record.data_uri.replace(left_side_name, f"/{side}_states."))
+        side: _columns(source, record.data_uri.replace("/left_states.", f"/{side}_states."))
         for side in sides
     }
     is_ur5 = "ur5" in robot.lower()
-    state = side_by_side(
-        part for side in sides for part in _arm(columns[side], f"{side}.".lstrip("."), is_ur5)
-    )
+    arms = (_arm(columns[side], f"{side}.".lstrip("."), is_ur5) for side in sides)
+    state = side_by_side(chain.from_iterable(arms))
     first = columns[sides[0]]
     # Of a remote source only the metadata's count was known; now the rows themselves are there
     record = replace(record, num_rows=len(next(iter(first.values()))))

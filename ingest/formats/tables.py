@@ -4,6 +4,7 @@ import io
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from math import prod
 from pathlib import Path
 from tokenize import TokenError
@@ -60,9 +61,10 @@ def side_by_side(tables: Iterable[pa.Table]) -> pa.Table | None:
         raise DataError(
             f"state or action parts have different lengths: {[table.num_rows for table in tables]}"
         )
-    columns = [column for table in tables for column in table.columns]
+    columns = list(chain.from_iterable(table.columns for table in tables))
+    names = list(chain.from_iterable(table.column_names for table in tables))
     if columns:
-        return pa.Table.from_arrays(columns, [name for t in tables for name in t.column_names])
+        return pa.Table.from_arrays(columns, names)
     return None
 
 
@@ -75,10 +77,12 @@ def is_list(type_: pa.DataType) -> bool:
 
 
 def vectors(column: pa.ChunkedArray, name: str, *, singles: bool = False) -> np.ndarray | None:
-    """float64 [n, d] of a column of numbers, or of lists of them of any depth; None for other things, and for nothing.
+    """float64 [n, d] of a column of numbers, or of lists of them of any depth; None for other
+    things, and for nothing.
 
-    A column of single whole numbers counts something, and flags say something: these are no vectors, unless `singles`
-    asks for them. Raises DataError when rows differ in length, and for a flag that is null.
+    A column of single whole numbers counts something, and flags say something: these are no
+    vectors, unless `singles` asks for them. Raises DataError when rows differ in length, and for a
+    flag that is null.
     """
     flat = column.combine_chunks()
     while is_list(flat.type):
@@ -242,7 +246,8 @@ def npy_rows(path: Path, uri: str, limits: Limits = LIMITS) -> np.ndarray:
 def read_npz(source: Source, uri: str) -> dict[str, np.ndarray]:
     """The arrays of a .npz file that are rows of numbers, [n, d], by name.
 
-    Raises DataError where there is none, of reason pickled_data where those that could be are pickled.
+    Raises DataError where there is none, of reason pickled_data where those that could be are
+    pickled.
     """
     limits = source.config.limits
     arrays: dict[str, np.ndarray] = {}
@@ -282,8 +287,7 @@ def _read_header(file: IO[bytes], uri: str) -> tuple[tuple[int, ...], np.dtype]:
     )  # NumPy reads all that a header claims, before it looks at it
     refuse_pointer(begin, f"{uri} is a git-LFS pointer, not the file")
     file = io.BytesIO(begin)
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
+    if np.lib.format.read_magic(file) == (1, 0):
         read = np.lib.format.read_array_header_1_0
     else:
         read = np.lib.format.read_array_header_2_0

@@ -102,10 +102,9 @@ class Store(NamedTuple):
             )
             chunk_bytes = prod(array.chunks) * array.dtype.itemsize
             self.limits.check("max_chunk_bytes", chunk_bytes, f"{name}: bytes of a chunk")
-            stored = np.asarray(array[...]).ravel().tolist()
             return [
                 text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
-                for text in stored
+                for text in np.asarray(array[...]).ravel().tolist()
             ]
 
     def array(self, name: str) -> Any:

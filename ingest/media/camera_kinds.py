@@ -9,14 +9,13 @@ import re
 import numpy as np
 
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-KINDS = {
-    "depth": ("depth", "disparity"),
-    "masks": ("segmentation", "seg", "segm", "semantic", "mask", "masks"),
-    "touch": ("tactile", "touch", "gelsight", "gelslim", "visuotactile", "tactip"),
-    "infrared": ("infrared", "infra", "ir", "thermal"),
-    "motion": ("flow", "normal", "normals"),
+KIND_OF_WORD = {
+    **dict.fromkeys(("depth", "disparity"), "depth"),
+    **dict.fromkeys(("segmentation", "seg", "segm", "semantic", "mask", "masks"), "masks"),
+    **dict.fromkeys(("tactile", "touch", "gelsight", "gelslim", "visuotactile", "tactip"), "touch"),
+    **dict.fromkeys(("infrared", "infra", "ir", "thermal"), "infrared"),
+    **dict.fromkeys(("flow", "normal", "normals"), "motion"),
 }
-KIND_OF_WORD = {word: kind for kind, words in KINDS.items() for word in words}
 COLOURS = ("rgb", "bgr", "color", "colour", "rgbd")
 GREY_DIFFERENCE = (
     6.0  # between the channels of a pixel, on average: what an encoder makes of equal ones

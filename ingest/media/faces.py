@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
+from itertools import product
 from math import ceil
 from pathlib import Path
 
@@ -71,7 +72,8 @@ class FaceDetector:
         return cv2.dnn.readNetFromTFLite(str(weights_file()))
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
-        """x0, y0, x1, y1 of each face in px, float64 [n, 4], the surest first; `rgb` is uint8 [h, w, 3].
+        """x0, y0, x1, y1 of each face in px, float64 [n, 4], the surest first; `rgb` is uint8 [h,
+        w, 3].
 
         Raises FailedError where there are no weights.
         """
@@ -109,7 +111,8 @@ def squares(width: int, height: int) -> list[tuple[int, int, int]]:
     """Parts of a picture that are looked at, as x, y and side in px: all of it, and smaller ones that overlap."""
     side = max(1, round(min(width, height) * TILE))
     whole = (0, 0, max(width, height))
-    return [whole, *((x, y, side) for y in _begins(height, side) for x in _begins(width, side))]
+    corners = product(_begins(height, side), _begins(width, side))
+    return [whole, *((x, y, side) for y, x in corners)]
 
 
 def _begins(length: int, side: int) -> list[int]:

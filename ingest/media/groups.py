@@ -25,7 +25,8 @@ def check_complete(pictures: list[Decoded], times: list[int]) -> None:
 def decode_group(
     codec: VideoCodecContext, group: list[Packet], wanted_times: set[int]
 ) -> dict[int, Decoded]:
-    """Pictures of a group by their time: the wanted ones, and those that are decoded before the last of them.
+    """Pictures of a group by their time: the wanted ones, and those that are decoded before the
+    last of them.
 
     Raises VideoError when the group does not decode by itself.
     """
@@ -63,7 +64,8 @@ def play(container: Container, stream: VideoStream) -> Iterator[Decoded]:
 def groups(container: Container, stream: VideoStream) -> Iterator[list[Packet]]:
     """Packets from one key frame to the next.
 
-    Raises VideoError where groups cannot be told apart: a picture is shown before the key frame of its group.
+    Raises VideoError where groups cannot be told apart: a picture is shown before the key frame of
+    its group.
     """
     group: list[Packet] = []
     for packet in container.demux(stream):

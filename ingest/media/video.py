@@ -50,7 +50,6 @@ from ingest.sources.types import LFS_MARK
 # Pixel formats whose first plane is 8-bit luma
 LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray")
 PLANE_FORMATS = ("yuv420p", "yuvj420p")
-YUV_FORMATS = ("yuv", "nv", "p0")
 # Colour matrices that a file may state, by FFmpeg's numbers, as its scaler knows them; all others are BT.601's, which
 # is that of files without a statement, too
 MATRICES = {1: 1, 7: 7, 9: 9, 10: 9}  # BT.709, SMPTE 240M, BT.2020 (two of them)
@@ -113,7 +112,7 @@ class Frame(Picture):
         """Are they those that PyAV takes all pictures to have? Other readers show it otherwise if they are not."""
         is_usual_range = self._is_full_range == self.picture.format.name.startswith("yuvj")
         is_usual = self.picture.colorspace not in MATRICES and is_usual_range
-        return is_usual or not self.picture.format.name.startswith(YUV_FORMATS)
+        return is_usual or not self.picture.format.name.startswith(("yuv", "nv", "p0"))
 
     @property
     def _is_full_range(self) -> bool:
@@ -179,9 +178,11 @@ class FrameTimes(NamedTuple):
 
 
 def open_video(path: Path, limits: Limits = LIMITS) -> Container:
-    """A video file whose first video stream can be decoded, with all that its header claims within the limits.
+    """A video file whose first video stream can be decoded, with all that its header claims within
+    the limits.
 
-    Raises VideoError: for what is no plain file, is in no container that is read, or claims more than the limits.
+    Raises VideoError: for what is no plain file, is in no container that is read, or claims more
+    than the limits.
     """
     # Links are followed here and not by FFmpeg, so that what was looked at is what is opened
     real = Path(os.path.realpath(path))
@@ -330,11 +331,13 @@ def decode(
     num_frames: int | None = None,
     options: DecodeOptions = DECODE_ALL,
 ) -> Iterator[Frame | SkippedFrame]:
-    """Frames start_frame, start_frame + 1, ... of a file, at most num_frames of them, in one streaming pass.
+    """Frames start_frame, start_frame + 1, ... of a file, at most num_frames of them, in one
+    streaming pass.
 
-    Frames are counted in the order in which they are shown. One that cannot be decoded is left out, and none that
-    comes after the last asked for takes its place. A file that holds many episodes is entered by one seek to the key
-    frame before. Raises VideoError; ends early, without error, where the file does.
+    Frames are counted in the order in which they are shown. One that cannot be decoded is left out,
+    and none that comes after the last asked for takes its place. A file that holds many episodes is
+    entered by one seek to the key frame before. Raises VideoError; ends early, without error, where
+    the file does.
     """
     # Of several threads it is chance how they conceal damage, and whether they report it: they stop at it instead
     count = 0
@@ -501,10 +504,12 @@ def _has_short_groups(path: Path, num_frames: int | None, limits: Limits) -> boo
 def _frames_of_blocks(
     path: Path, container: Container, first: int | None, options: DecodeOptions
 ) -> Iterator[Frame]:
-    """Every picture from the first on: blocks of whole groups are decoded side by side, each by one thread.
+    """Every picture from the first on: blocks of whole groups are decoded side by side, each by one
+    thread.
 
-    The decoder's own threads wait for one another, since each picture of a group needs the one before: of two cores
-    they used two thirds. Raises VideoError where groups cannot be told apart, or do not decode by themselves.
+    The decoder's own threads wait for one another, since each picture of a group needs the one
+    before: of two cores they used two thirds. Raises VideoError where groups cannot be told apart,
+    or do not decode by themselves.
     """
     stream = container.streams.video[0]
     codecs: SimpleQueue[VideoCodecContext] = SimpleQueue()

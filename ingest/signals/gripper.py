@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -130,8 +131,8 @@ def arm_state(episode: EpisodeData, signals: Sequence[GripperSignal]) -> np.ndar
     if episode.state is None:
         return None
     width = episode.state.shape[1]
-    of_grippers = {d for signal in signals if signal.column == "state" for d in signal.dimensions}
-    arm_values = np.delete(episode.state, sorted(d for d in of_grippers if d < width), axis=1)
+    of_grippers = chain.from_iterable(s.dimensions for s in signals if s.column == "state")
+    arm_values = np.delete(episode.state, sorted({d for d in of_grippers if d < width}), axis=1)
     check_finite("state", arm_values)
     if arm_values.shape[1]:
         return arm_values
@@ -139,7 +140,8 @@ def arm_state(episode: EpisodeData, signals: Sequence[GripperSignal]) -> np.ndar
 
 
 def moving_dimensions(state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which dimensions of state [n, d] move, bool [d], and the standard deviation of each, float64 [d].
+    """Which dimensions of state [n, d] move, bool [d], and the standard deviation of each, float64
+    [d].
 
     One that hardly moves beside the others does not count, or its noise would count as motion.
     """
@@ -271,7 +273,7 @@ def named_evidence(
 
 def is_in_metres(names: Sequence[str], ends: Range) -> bool:
     """Does a gripper measure its width or a finger's way in metres? By its size, which no other unit has."""
-    of_one_value = {word for name in names for word in naming.words(name)}
+    of_one_value = set(chain.from_iterable(map(naming.words, names)))
     is_small = max(abs(ends.low), abs(ends.high)) <= WIDEST_M and 0 < ends.span <= WIDEST_M / 2
     return is_small and "command" not in of_one_value
 
@@ -370,16 +372,16 @@ def counted(run: GripperRun) -> list[Transition]:
 
 
 def _by_excursion(run: GripperRun, crossings: Sequence[Transition]) -> bool | None:
-    """A gripper that goes to the other end, carries there once, and comes back has held something there.
+    """A gripper that goes to the other end, carries there once, and comes back has held something
+    there.
 
     Excursions on which the arm hardly moves are failed attempts: they do not count.
     """
     if len(crossings) % 2:
         return None
-    pairs = zip(crossings[::2], crossings[1::2], strict=True)
     carried = [
         1.0 if run.way is None else run.way[second_crossing.start] - run.way[first_crossing.end]
-        for first_crossing, second_crossing in pairs
+        for first_crossing, second_crossing in zip(crossings[::2], crossings[1::2], strict=True)
     ]
     if sum(way >= MIN_CARRIED for way in carried) == 1:
         return crossings[0].rises
@@ -387,7 +389,8 @@ def _by_excursion(run: GripperRun, crossings: Sequence[Transition]) -> bool | No
 
 
 def _by_object(run: GripperRun, crossings: Sequence[Transition]) -> bool | None:
-    """A gripper that begins closed, opens, closes, opens and closes again stays wider at its middle closing.
+    """A gripper that begins closed, opens, closes, opens and closes again stays wider at its middle
+    closing.
 
     The middle level lies off the first one, toward the other end: an object keeps it there.
     """

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -115,7 +115,8 @@ def _named_grippers(names: tuple[str, ...]) -> tuple[NamedGripper, ...]:
 def _arms_of(names: Sequence[str], kinds: Sequence[Kind | None]) -> list[str]:
     """The arm of each dimension.
 
-    Where nothing but fingers has a side, these are the two fingers of the only gripper: left_finger, right_finger.
+    Where nothing but fingers has a side, these are the two fingers of the only gripper:
+    left_finger, right_finger.
     """
     arms = [arm_of(name) for name in names]
     with_side = [dimension for dimension, arm in enumerate(arms) if arm]
@@ -168,7 +169,7 @@ def arm_of(name: str) -> str:
 
 def polarity_by_name(names: Sequence[str]) -> tuple[Polarity, str] | None:
     """Which end is open, where the names of a gripper's dimensions say so, and the word that does."""
-    parts = [word for name in names for word in words(name)]
+    parts = list(chain.from_iterable(map(words, names)))
     says_closed = sorted(SAY_CLOSED.intersection(parts))
     says_open = sorted(SAY_OPEN.intersection(parts))
     if says_closed and not says_open:
@@ -224,7 +225,8 @@ def range_of(values: np.ndarray) -> Range:
 def switching_dimensions(
     runs: Sequence[np.ndarray], rates: Sequence[float], names: Sequence[str]
 ) -> dict[str, int]:
-    """The dimension that is the gripper, by arm, among the rows of some episodes, each [n, d]; `rates` in fps.
+    """The dimension that is the gripper, by arm, among the rows of some episodes, each [n, d];
+    `rates` in fps.
 
     Of several candidates of an arm the one that is most at its ends counts.
     """
@@ -276,8 +278,9 @@ def _share_at_ends(runs: Sequence[np.ndarray], rates: Sequence[float]) -> float:
 
 def _switches(relative: Sequence[np.ndarray], rates: Sequence[float]) -> bool:
     """Does it go from end to end, quickly, in a fair share of the episodes?"""
-    rated = zip(relative, rates, strict=True)
-    durations_s = [[(s.end - s.start) / fps for s in transitions(run, fps)] for run, fps in rated]
+    durations_s = []
+    for run, fps in zip(relative, rates, strict=True):
+        durations_s.append([(s.end - s.start) / fps for s in transitions(run, fps)])
     if np.mean([bool(of_run) for of_run in durations_s]) < MIN_RUNS_THAT_SWITCH:
         return False
     return bool(np.median(np.concatenate(durations_s)) <= LONGEST_SWITCH_S)
@@ -317,10 +320,9 @@ def transitions(relative: np.ndarray, fps: float) -> list[Transition]:
     of_run = (relative - low) / (high - low)
     end_of = np.select([of_run < LOW_END, of_run > HIGH_END], [0, 1], -1)
     at_end = np.flatnonzero(end_of >= 0)
-    changes = np.flatnonzero(np.diff(end_of[at_end]))
     crossings = [
         Transition(int(at_end[k]), int(at_end[k + 1]), rises=bool(end_of[at_end[k + 1]] == 1))
-        for k in changes
+        for k in np.flatnonzero(np.diff(end_of[at_end]))
     ]
     # Two transitions there and back, soon after one another, are none
     steady = list[Transition]()

@@ -120,7 +120,8 @@ def survey_version(config: DatasetConfig) -> str:
 
 
 def chosen(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
-    """The episodes that are looked at: the first of each task, in order, then others; all of a small dataset.
+    """The episodes that are looked at: the first of each task, in order, then others; all of a
+    small dataset.
 
     Of a remote source only those that were asked for: the rows of others are not here.
     """
@@ -138,7 +139,8 @@ def chosen(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeReco
 
 
 def _readable(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeData]:
-    """Episodes with rows of finite numbers that can be had; what is wrong with others the stage `frames` finds.
+    """Episodes with rows of finite numbers that can be had; what is wrong with others the stage
+    `frames` finds.
 
     Where no episode has all of its rows so, the action is left out.
     """
@@ -447,10 +449,11 @@ def _lacking(
     """That no gripper was seen, or that one of the registry is not there."""
     absent = [e for e in config.grippers if e.column != "none" and _registered(e, episodes) is None]
     if absent:
-        absent_names = ", ".join(
-            f"{entry.column}[{d}]" for entry in absent for d in entry.dimensions()
-        )
-        return [_no_gripper(episodes, f"the registry's {absent_names or 'gripper'} is not there; ")]
+        names: list[str] = []
+        for entry in absent:
+            names += [f"{entry.column}[{d}]" for d in entry.dimensions()]
+        absent_names = ", ".join(names) or "gripper"
+        return [_no_gripper(episodes, f"the registry's {absent_names} is not there; ")]
     if signals or config.grippers:
         return []
     return [_no_gripper(episodes)]

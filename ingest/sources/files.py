@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
+from itertools import chain
 from multiprocessing.util import Finalize
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, NoReturn
@@ -19,7 +20,7 @@ from urllib.parse import quote
 from core.files import HALF_FILE, ScratchFolder, whole_file
 from ingest.reasons import LIMITS, DataError, Limits
 from ingest.registry import DatasetConfig
-from ingest.sources.types import FileStat, SourceError, refuse_pointer
+from ingest.sources.types import FileStat, SourceError, folders_above, refuse_pointer
 
 DOWNLOADS = 8  # at once, by one process
 HIDDEN = (
@@ -244,7 +245,8 @@ class Source:
 
     @property
     def files(self) -> dict[str, FileStat]:
-        """Every file by its path relative to the root, sorted; hidden files and folders are left out.
+        """Every file by its path relative to the root, sorted; hidden files and folders are left
+        out.
 
         Raises SourceError.
         """
@@ -270,9 +272,7 @@ class Source:
         """What lies below the root. Raises SourceError."""
         if self.remote:
             files = self.remote.listing.files
-            folders = {
-                uri.rsplit("/", depth)[0] for uri in files for depth in range(1, uri.count("/") + 1)
-            }
+            folders = set(chain.from_iterable(map(folders_above, files))) - {""}
             return FolderContents(files, self.remote.listing.escaping, folders)
         if not self.path.exists():
             raise SourceError(f"no such file or folder: {self.path}")
@@ -299,8 +299,9 @@ class Source:
     def resolve(self, uri: str) -> Path:
         """The path of a file of this source, which is fetched first if need be.
 
-        A member of a tar file (`a/b.tar!/name`) is unpacked, alone; DataError where the tar is damaged there.
-        Raises SourceError for one outside the root, and its DownloadError for one that cannot be fetched.
+        A member of a tar file (`a/b.tar!/name`) is unpacked, alone; DataError where the tar is
+        damaged there. Raises SourceError for one outside the root, and its DownloadError for one
+        that cannot be fetched.
         """
         self.read_files.add(uri)
         if tar_place := self._inside_tar(uri):
@@ -370,8 +371,7 @@ class Source:
         self.read_files.update(uris)
         sizes = {uri: self.size(uri) for uri in sorted(set(uris))}
         lines = [f"{uri} {size}" for uri, size in sizes.items() if size is not None]
-        text = "\n".join([*lines, str(num_rows)])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join([*lines, str(num_rows)]).encode()).hexdigest()[:16]
 
     def fingerprint(self) -> str:
         """Changes when any file is added, removed, resized or rewritten; of a hub's dataset it is the commit."""

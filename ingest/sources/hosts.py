@@ -221,8 +221,7 @@ class Hub(Bucket):
 
     @cached_property
     def _commit(self) -> str:
-        commit_match = COMMIT.fullmatch(self.revision)
-        if commit_match:
+        if COMMIT.fullmatch(self.revision):
             info = None
         else:
             info = HfApi(endpoint=self.endpoint).dataset_info(self.repo, revision=self.revision)

@@ -193,7 +193,8 @@ class Remote:
 
 
 def _retried[T](source: str, do: Callable[[], T], growing: Path | None = None) -> T:
-    """What `do` returns; a host that is busy or out of reach is asked again, as long as a file grows in between.
+    """What `do` returns; a host that is busy or out of reach is asked again, as long as a file
+    grows in between.
 
     Who waits is told so, of the address `source`.
     """

@@ -1,5 +1,6 @@
 """What every module of sources speaks of: a file's size and version, addresses, and the errors of reading a source."""
 
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import quote, unquote
@@ -27,6 +28,13 @@ def refuse_pointer(begin: bytes, message: str) -> None:
     """Raises DataError, in these words, for what begins as a git-LFS pointer, as in clones made without git-LFS."""
     if begin.startswith(LFS_MARK):
         raise DataError(message, "lfs_pointer")
+
+
+def folders_above(path: str) -> Iterator[str]:
+    """The folders that a relative path lies in, innermost first; "" is the last. Those of "a/b" are "a" and ""."""
+    while path:
+        path = path.rpartition("/")[0]
+        yield path
 
 
 def address_below(source: str, folder: str) -> str:

@@ -20,6 +20,7 @@ from tests.kits.lerobot_writer import (
     WRIST,
     edit_parquet,
     number,
+    numbers,
     said,
     source_of,
     v2_data,
@@ -197,7 +198,7 @@ def test_another_number_of_frames_than_rows(tmp_path: Path, frames: int, has_tim
 
 def test_a_shared_video_with_fewer_frames_than_its_episodes_claim(tmp_path: Path) -> None:
     root = write_v3(tmp_path, [6, 7, 8, 9], cameras={FRONT: 4})
-    pictures = [number(0, e, k) for e, n in enumerate((6, 7, 8)) for k in range(n)]
+    pictures = numbers((6, 7, 8))
     write_video(v3_video(root, FRONT, 0), pictures[:-2])
     result = measure(root)
     assert usable(result) == {0: (6, [FRONT]), 1: (7, [FRONT])}

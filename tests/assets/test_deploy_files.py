@@ -4,6 +4,8 @@ import json
 import re
 import subprocess
 import sys
+from itertools import chain, product
+from operator import itemgetter
 from pathlib import Path
 
 import kubernetes_validate
@@ -18,11 +20,11 @@ DEPLOY = ROOT / "deploy"
 ALERTS = DEPLOY / "monitoring" / "alerts.yaml"
 KUBERNETES = "1.33"
 KUSTOMIZATION = yaml.safe_load((DEPLOY / "kustomization.yaml").read_text())
-MANIFESTS = [
-    m
-    for file in KUSTOMIZATION["resources"]
-    for m in yaml.safe_load_all((DEPLOY / file).read_text())
-]
+MANIFESTS = list(
+    chain.from_iterable(
+        yaml.safe_load_all((DEPLOY / file).read_text()) for file in KUSTOMIZATION["resources"]
+    )
+)
 POLICIES = {m["metadata"]["name"]: m["spec"] for m in MANIFESTS if m["kind"] == "NetworkPolicy"}
 LAUNCHER = yaml.safe_load((DEPLOY / "kubernetes" / "dagster.yaml").read_text())["run_launcher"][
     "config"
@@ -98,7 +100,10 @@ def test_pods_get_what_they_name():
 def test_runs_get_the_image_and_the_settings_of_the_code_location():
     (image,) = KUSTOMIZATION["images"]
     assert _literals()["DAGSTER_CURRENT_IMAGE"] == f"{image['newName']}:{image['newTag']}"
-    images = {name: c["image"] for name, spec in _pods() for c in spec["containers"]}
+    images = {}
+    for name, spec in _pods():
+        for container in spec["containers"]:
+            images[name] = container["image"]
     assert images.pop("proxy") == COMPOSE["proxy"]["image"]
     assert set(images.values()) == {f"{image['name']}:latest"}
     assert LAUNCHER["env_config_maps"] == LAUNCHER["env_secrets"] == ["proccorpus"]
@@ -128,7 +133,7 @@ def test_compose_passes_what_the_files_read():
     assert {name for name in named_variables if f"${{{name}" in text} == named_variables
     published = {name: s["ports"] for name, s in COMPOSE.items() if "ports" in s}
     assert published.keys() == {"proxy", "prometheus"}
-    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+    assert all(port.startswith("127.0.0.1:") for port in chain.from_iterable(published.values()))
 
 
 def test_the_proxy_bounds_what_our_servers_do_not():
@@ -235,17 +240,21 @@ def test_alerts_and_dashboard_ask_for_metrics_that_there_are():
     ours = set(yaml.safe_load((ROOT / "assets" / "metrics.yaml").read_text()))
     ours |= set(re.findall(r"^proccorpus_\w+", (DEPLOY / "scheduled.sh").read_text(), re.MULTILINE))
     registry = Metrics(lambda: 0, lambda: 0).registry
-    ours |= {f"{f.name}{end}" for f in registry.collect() for end in ("", "_total", "_bucket")}
-    rules = [
-        rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]
-    ]
+    ours |= {f"{f.name}{end}" for f, end in product(registry.collect(), ("", "_total", "_bucket"))}
+    rules = list(
+        chain.from_iterable(
+            group["rules"] for group in yaml.safe_load(ALERTS.read_text())["groups"]
+        )
+    )
     assert len({rule["alert"] for rule in rules}) == len(rules) > 8
     assert all({"expr", "labels", "annotations"} <= rule.keys() for rule in rules)
     board = json.loads((DEPLOY / "monitoring" / "dashboard.json").read_text())
     expressions = [rule["expr"] for rule in rules] + [
-        t["expr"] for panel in board["panels"] for t in panel["targets"]
+        t["expr"] for t in chain.from_iterable(map(itemgetter("targets"), board["panels"]))
     ]
-    metric_names = {name for text in expressions for name in re.findall(r"\bproccorpus_\w+", text)}
+    metric_names = set(
+        chain.from_iterable(re.findall(r"\bproccorpus_\w+", text) for text in expressions)
+    )
     assert metric_names <= ours
     assert {n for n in ours if "reward" not in n and "_ended_" not in n} <= {
         *metric_names,

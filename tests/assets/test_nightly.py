@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 
 import dagster as dg
@@ -135,15 +136,14 @@ def test_a_day_passes(space: Workspace, lake: Lake, tmp_path: Path) -> None:
             ("grows", "episodes", -1),
             *(("grows", stage, 2) for stage in CHUNK),
             # The new run has another task than some of each chunk's: samples may show it there
-            *(("grows", stage, chunk) for stage in ("samples", "shards") for chunk in (0, 1)),
+            *(("grows", stage, chunk) for stage, chunk in product(("samples", "shards"), (0, 1))),
             ("relabels", "episodes", -1),
             *(("relabels", stage, 1) for stage in CHUNK),
             *(("tiny", stage, 1) for stage in ("corrections", "progress", "samples", "shards")),
             # Runs of the same task are labelled like the one that was corrected
             *(
                 ("tiny", stage, chunk)
-                for chunk in (0, 2)
-                for stage in ("transfer", "progress", "samples", "shards")
+                for chunk, stage in product((0, 2), ("transfer", "progress", "samples", "shards"))
             ),
         }
         released = lake.rows("SELECT snapshot, config_hash FROM releases WHERE name = 'nightly'")

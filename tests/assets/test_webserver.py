@@ -147,9 +147,10 @@ def test_prometheus_is_told_of_the_lake_and_of_runs(
     assert ui.get("/metrics").status_code == 401
     page = ui.get("/metrics", headers={"Authorization": f"Bearer {SECRET}"})
     families = {family.name: family for family in text_string_to_metric_families(page.text)}
-    values_by_metric = {
-        f.name: {tuple(s.labels.values()): s.value for s in f.samples} for f in families.values()
-    }
+    values_by_metric = {}
+    for family in families.values():
+        values = {tuple(sample.labels.values()): sample.value for sample in family.samples}
+        values_by_metric[family.name] = values
     assert values_by_metric["proccorpus_stage_partitions"]["tiny", "shards"] == 3
     assert values_by_metric["proccorpus_stale_chunks"]["tiny",] == 0
     (publishes,) = own.rows("SELECT id FROM ducklake_current_snapshot('lake')")

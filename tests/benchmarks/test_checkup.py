@@ -1,6 +1,7 @@
 """The benchmark of the checkup: what it spoils, whom it holds to be named, and what it reads of other checkers."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pyarrow as pa
@@ -42,7 +43,7 @@ def test_a_fault_is_tried_at_each_size_that_a_run_can_have(squares: DecodedSet) 
     all_trials = list(trials(squares, black, seed=1))
     # Six seconds have no place for ten of black
     assert [trial.size for trial in all_trials] == [
-        size for size in (0.5, 1, 2, 5) for _ in range(3)
+        size for size, _ in product((0.5, 1, 2, 5), range(3))
     ]
     assert all(trial.is_named and not trial.false_alarms for trial in all_trials)
     assert {trial.spoilt.run.index for trial in all_trials[:3]} == {

@@ -63,11 +63,8 @@ def test_a_dataset_is_fetched_by_its_commit_and_checked_by_its_hashes(tmp_path: 
 
 def test_what_is_chosen_for_a_robot_does_not_know_it():
     errors: dict[tuple[str, Any], dict[str, float]] = {("", None): {"a": 0.1, "b": 0.1}}
-    errors |= {
-        (name, value): {"a": 0.1, "b": 0.1}
-        for name, (_, _, other_values) in CHOICES.items()
-        for value in other_values
-    }
+    for name, (_, _, other_values) in CHOICES.items():
+        errors |= {(name, value): {"a": 0.1, "b": 0.1} for value in other_values}
     errors["episodes agree within", 0.4] = {"a": 0.5, "b": 0.05}
     assert best_elsewhere(errors, "a") == {"episodes agree within": 0.4}
     assert best_elsewhere(errors, "b") == {}

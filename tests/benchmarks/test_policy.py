@@ -175,7 +175,7 @@ def test_a_policy_learns_what_has_weight():
         observations, actions, weights, (0, 1), Cloning(hidden=16, steps=300, batch=64, lr=1e-2)
     )
     actions_by_arm = {
-        arm: np.stack([policies.one(arm, 1).action(s) for s in observations[:300]])
+        arm: np.stack(list(map(policies.one(arm, 1).action, observations[:300])))
         for arm in range(3)
     }
     right = np.sign(actions[:300])

@@ -29,9 +29,8 @@ def wgo_file(folder: Path, names: tuple[str, ...] = ("droid_1", "homer_2")) -> P
     for k, _ in enumerate(names):
         write_video(folder / "one.mp4", [number(0, k, frame) for frame in range(30)], fps=10)
         videos.append((folder / "one.mp4").read_bytes())
-    segments = [
-        [{"start_sec": a, "end_sec": b, "subtask": text} for a, b, text in SPANS] for _ in names
-    ]
+    steps = [{"start_sec": a, "end_sec": b, "subtask": text} for a, b, text in SPANS]
+    segments = [steps] * len(names)
     columns = {
         "id": pa.array(names),
         "video": pa.array(videos, pa.binary()),
@@ -52,9 +51,7 @@ def scored(
     assert source_steps.main() == 0
     lines = capsys.readouterr().out.splitlines()[2:]
     rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in lines
-        if line.startswith("|")
+        list(map(str.strip, line.strip("|").split("|"))) for line in lines if line.startswith("|")
     ]
     return {dataset: cells for dataset, *cells in rows}
 

@@ -1,5 +1,7 @@
 """The tables of the stand-in beside its first one: what a confidence means, and what a minute of pictures costs."""
 
+from itertools import product
+
 from benchmarks.vlm_other_ways import minute_rows
 from benchmarks.vlm_stand_in import PAGE, Outcome, reliability_rows, with_reliability
 
@@ -8,8 +10,7 @@ def test_reliability_is_that_of_other_robots_where_one_is_left_out() -> None:
     """F1 is twice the confidence on each robot but one, whose labels are for that reason told too low."""
     usual_outcomes = [
         Outcome(f1=2 * c, confidence=c, for_review=False, robot=r)
-        for r in "ab"
-        for c in (0.25, 0.35, 0.45)
+        for r, c in product("ab", (0.25, 0.35, 0.45))
     ]
     outlier = [Outcome(f1=1.0, confidence=0.2, for_review=False, robot="c")]
     rows = reliability_rows(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def in_force(case: Case, dataset: str) -> Mapping[str, list[int]]:
         f"{word} applied": sql for word, sql in EFFECTS.items()
     }
     return {
-        name: sorted(row[0] for row in case.rows(sql, [dataset])) for name, sql in queries.items()
+        name: sorted(map(itemgetter(0), case.rows(sql, [dataset]))) for name, sql in queries.items()
     }
 
 

@@ -20,6 +20,7 @@ from tests.kits.cli_kit import (
     snapshot_of,
 )
 from tests.kits.embedded import embed
+from tests.kits.lerobot_writer import frame_keys
 from tests.kits.patience import PATIENCE_S
 from tests.kits.tiny_lerobot import CAMERA, FPS, LENGTHS, TASKS, rows_path, video_path
 from warehouse.lake import Lake
@@ -163,8 +164,7 @@ def test_json_is_complete_and_a_table_shows_a_hundred_rows(
     query_rows = ask("sql", query, "--format", "json").json
     assert query_rows == [
         {"episode_index": e, "frame_index": k, "timestamp_s": pytest.approx(k / FPS)}
-        for e, n in enumerate(LENGTHS)
-        for k in range(n)
+        for e, k in frame_keys(LENGTHS)
     ]
     table = proccorpus("sql", query, cwd=away, workspace=built.workspace)
     assert table.code == 0

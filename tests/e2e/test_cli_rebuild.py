@@ -1,6 +1,7 @@
 """`proccorpus build` after something changed: only what depends on it is done again."""
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,7 @@ def test_new_samples_settings_redo_samples_and_shards_only(
     result = ok(build(config, own.workspace, "--workers", 1))
     assert result.out.startswith("6 stages run")
     assert stages_redone(own.workspace, times_before) == {
-        (s, c) for s in ("samples", "shards") for c in range(3)
+        (s, c) for s, c in product(("samples", "shards"), range(3))
     }
     new = digest_of(own.workspace)
     assert {t for t in new if new[t] != old[t]} == {"samples", "shards", "sample_location"}

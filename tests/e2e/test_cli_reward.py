@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from datetime import UTC, datetime
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,9 @@ def test_a_videos_reward_is_the_same_from_everywhere(
     scorer = open_checkpoint(checkpoint)
     stream = scorer.stream(TASKS[0], FPS, cameras=("main",), score_fps=4, num_frames=LENGTHS[0])
     moments = [stream.append({"main": f.rgb()}) for f in decode(video)]
-    core = [row for m in moments if m for row in scored_rows(scorer, [m])]  # one at a time
+    core = list(
+        chain.from_iterable(scored_rows(scorer, [m]) for m in moments if m)
+    )  # one at a time
     assert numbers(core) == {k: pytest.approx(v, abs=TOLERANCE) for k, v in numbers(rows).items()}
 
     folder = tmp_path / "rabc"

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -229,7 +230,7 @@ PASSING = (
 
 @pytest.mark.faults
 def test_faults_that_pass(annotate: Annotate, tmp_path: Path) -> None:
-    faults = [x for fault in PASSING for x in ("--fault", fault)]
+    faults = list(chain.from_iterable(("--fault", fault) for fault in PASSING))
     with serving_model(tmp_path, *faults) as server:
         ok(annotate(server, tmp_path / "workspace", "--workers", 2, more=", max_concurrency = 4"))
     assert labelled(tmp_path / "workspace") == EVERY

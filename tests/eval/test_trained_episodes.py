@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,9 @@ def test_a_model_scored_on_runs_that_it_was_trained_on(own: Made, run: Run, tmp_
         "partly": [(2, 1)],
     }
     assert {
-        num_seen for rows in rows_by_release.values() for name, _, num_seen in rows if name != model
+        num_seen
+        for name, _, num_seen in chain.from_iterable(rows_by_release.values())
+        if name != model
     } == {0}
 
     with visit(own.space) as client:

@@ -1,5 +1,6 @@
 """Runs beside their references: what is shown where, the order of the queue, and pages that are asked in vain."""
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -55,8 +56,7 @@ def followed(own):
             "distance": 0.5,
             "follows": frame < 8,
         }
-        for episode in (0, 4)
-        for frame in range(0, 24, 2)
+        for episode, frame in product((0, 4), range(0, 24, 2))
     ]
     lake.con.register("aligned", TABLES["alignments"].rows(rows))
     lake.con.execute("INSERT INTO alignments BY NAME FROM aligned")

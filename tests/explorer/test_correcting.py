@@ -3,6 +3,7 @@
 import re
 import sys
 from contextlib import closing
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -30,7 +31,10 @@ def label(client, episode: int = 2) -> dict[str, Any]:
     segment_fields = ("name", "start_frame", "end_frame", "kind", "completed", "step")
     return {
         "plan": run["plan"],
-        "segments": [{k: s[k] for k in segment_fields} for s in run["segments"]],
+        "segments": [
+            dict(zip(segment_fields, itemgetter(*segment_fields)(s), strict=True))
+            for s in run["segments"]
+        ],
         "base_label_run": run["label_run"],
         "base_content_hash": state["content_hash"],
         "follows": state["newest"],

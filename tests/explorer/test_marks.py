@@ -97,9 +97,8 @@ def test_the_sql_of_a_selection_gives_its_episodes(
             (e["dataset"], e["episode_index"]) for e in episodes_of(index, selection)
         ]
         assert count(index, selection) == len(listed_episodes)
-        assert sum(
-            v.count for v in {f.name: v for f, v in facets(index, selection)}["dataset"]
-        ) == len(listed_episodes)
+        values = {facet.name: values for facet, values in facets(index, selection)}
+        assert sum(v.count for v in values["dataset"]) == len(listed_episodes)
     con = open_for_users(corpus.space)
     rows = query(con, selection.lake_sql()).to_pylist()
     con.close()

@@ -25,7 +25,7 @@ from tests.kits.lake_kit import change as change_lake
 from tests.kits.lerobot_writer import (
     FRONT,
     edit_parquet,
-    number,
+    numbers,
     read_number,
     v3_data,
     v3_meta,
@@ -152,8 +152,8 @@ def test_kept_videos_are_within_their_limit(tmp_path: Path, monkeypatch: pytest.
 def test_a_video_whose_rows_leave_out_pictures_is_played_as_its_rows_are(tmp_path: Path):
     """Pictures 0 to 2 and 8 to 10 of the second run of a file have no row."""
     source = write_v3(tmp_path / "source", [16, 18, 14])
-    numbers = [number(0, e, k) for e, n in enumerate((16, 18, 14)) for k in range(n)]
-    write_video(v3_video(source, FRONT, 0), numbers, options={"g": "2", "crf": "12"})
+    shown_numbers = numbers((16, 18, 14))
+    write_video(v3_video(source, FRONT, 0), shown_numbers, options={"g": "2", "crf": "12"})
     frames_left = [k for k in range(3, 18) if not 8 <= k < 11]
     rows = pq.ParquetFile(v3_data(source, 0)).read()
     pq.write_table(rows.take([*range(16), *(16 + k for k in frames_left)]), v3_data(source, 0))

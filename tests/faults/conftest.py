@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,8 @@ def pytest_terminal_summary(
     for fault, counts in tally.lines.items():
         write_line(f"{fault:38}" + "".join(f"{counts[c]:>13}" for c in columns))
     write_line(
-        f"{'all':38}" + "".join(f"{sum(c[x] for c in tally.lines.values()):>13}" for x in columns)
+        f"{'all':38}"
+        + "".join(f"{sum(map(itemgetter(x), tally.lines.values())):>13}" for x in columns)
     )
     if tally.moments:
         write_line("")

@@ -1,5 +1,6 @@
 """The episodes stage: rows of the tables datasets, episode_facts and splits, and the table of findings."""
 
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_findings_are_of_known_kinds() -> None:
     for reason, severity in (("nonsense", "warning"), ("no_video", "fatal")):
         with pytest.raises(ValueError, match="unknown finding"):
             Finding(reason, "x", severity)
-    assert all(text and text[0].islower() for reason in REASONS.values() for text in reason)
+    assert all(text and text[0].islower() for text in chain.from_iterable(REASONS.values()))
 
 
 def test_texts_that_the_lake_cannot_hold(tmp_path: Path) -> None:

@@ -71,9 +71,9 @@ def drift(root: Path, by_s: float) -> None:
 
 def film(root: Path, lengths: list[int], fps: int = small.FPS, restate: bool = False) -> None:
     """The shared video anew, with so many frames of each recording; `restate`: and where each begins and ends."""
-    pictures = [
-        small.pictures_of(r)[k] for r, n in zip(FEW, lengths, strict=True) for k in range(n)
-    ]
+    pictures: list[np.ndarray] = []
+    for recording, length in zip(FEW, lengths, strict=True):
+        pictures += small.pictures_of(recording)[:length]
     le.write_video(root / VIDEO, pictures, fps=fps, options=small.ENCODER)
     if restate:
         path, episodes = table_of(root, "meta/episodes/*/*.parquet")

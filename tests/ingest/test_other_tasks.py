@@ -19,10 +19,8 @@ def record(index: int, task: str) -> EpisodeRecord:
 
 
 def chosen(records: list[EpisodeRecord]) -> list[Shown]:
-    return [
-        Shown(**row)
-        for row in other_tasks("d", records, {r.group: "train" for r in records}, (), chunk_size=5)
-    ]
+    splits = {record.group: "train" for record in records}
+    return [Shown(**row) for row in other_tasks("d", records, splits, (), chunk_size=5)]
 
 
 RECORDS = [record(k, f"Put the {FRUIT[k // 5 % 4]} on the plate") for k in range(60)]

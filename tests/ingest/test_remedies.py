@@ -675,7 +675,9 @@ CASES: dict[str, list[Case]] = {
 }
 
 
-NUMBERED = [(reason, number) for reason, cases in CASES.items() for number in range(len(cases))]
+NUMBERED: list[tuple[str, int]] = []
+for _reason, _cases in CASES.items():
+    NUMBERED += [(_reason, number) for number in range(len(_cases))]
 
 
 @pytest.mark.parametrize(("reason", "number"), NUMBERED)

@@ -185,7 +185,7 @@ def correct_texts(root: Path) -> None:
     )
     for path in sorted((root / "meta/episodes").glob("*/*.parquet")):
         episodes = pd.read_parquet(path)
-        episodes["tasks"] = [[words[task] for task in tasks] for tasks in episodes["tasks"]]
+        episodes["tasks"] = [list(map(words.get, tasks)) for tasks in episodes["tasks"]]
         episodes.to_parquet(path)
 
 

@@ -1,5 +1,7 @@
 """Where the product's code is."""
 
+from itertools import chain
+
 from core.paths import ROOT
 
 ROOMS = (
@@ -16,5 +18,5 @@ ROOMS = (
 )
 FILES = (
     ROOT / "proccorpus.py",
-    *(path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))),
+    *(chain.from_iterable(sorted((ROOT / room).rglob("*.py")) for room in ROOMS)),
 )

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -120,8 +121,7 @@ class Deployment:
         changed = {
             **{
                 f"{sign}{port}": f"{sign}{self.ports[name]}"
-                for name, port in PORTS.items()
-                for sign in ("", "--port=")
+                for (name, port), sign in product(PORTS.items(), ("", "--port="))
             },
             **{
                 address: address.replace("0.0.0.0", "127.0.0.1")

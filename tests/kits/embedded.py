@@ -1,6 +1,7 @@
 """Embeddings of known likeness: each is a direction in a plane, and the cosine of an angle is how alike two are."""
 
 import math
+from itertools import product
 
 import numpy as np
 
@@ -88,8 +89,7 @@ def look_at(space: Workspace) -> None:
             "embedding": direction(10 * frame + episode),
             "cells": np.zeros(64, np.float32),
         }
-        for episode in (0, 1, 2)
-        for frame in LOOKED_AT
+        for episode, frame in product((0, 1, 2), LOOKED_AT)
     ]
     lake.upsert("embeddings", embeddings=TABLES["embeddings"].rows(rows))
     lake.con.close()

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 from annotate.model_client.responses import FILE, decode
@@ -234,8 +235,7 @@ class Repeats:
         calls = sent(workspace)
         repeated_calls = {
             number
-            for last, keys in self.known
-            for number, key in calls
+            for (last, keys), (number, key) in product(self.known, calls)
             if number > last and key in keys
         }
         return len(repeated_calls)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import duckdb
@@ -66,8 +67,7 @@ def frames(
             "phash": 2**63 + k,
             "is_black": False,
         }
-        for e in episodes
-        for k in range(n)
+        for e, k in product(episodes, range(n))
     ]
     return TABLES["frames"].rows(rows)
 
@@ -113,8 +113,7 @@ def segments(
             "start_frame": 5 * i,
             "end_frame": 5 * i + 5,
         }
-        for e in episodes
-        for i in range(2)
+        for e, i in product(episodes, range(2))
     ]
     return TABLES["segments"].rows(rows)
 

@@ -1,5 +1,6 @@
 """A release of bars that a laptop model learns in a second: two tasks, one of which the bar is far along."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def make_checkpoint(folder: Path, **card: object) -> Path:
     """An untrained model that has been shown bars, with words that count."""
     config = small_config()
     encoder = load_encoder(config.embeddings)
-    embeddings = embed(encoder, [scene(task, k / 9) for task in TASKS for k in range(10)])
+    embeddings = embed(encoder, [scene(task, k / 9) for task, k in product(TASKS, range(10))])
     torch.manual_seed(0)
     model = LaptopModel(config, embeddings.shape[1], 4).eval()
     model.normalise_by(embeddings)
@@ -85,7 +86,7 @@ def make_knowing_checkpoint(folder: Path) -> Path:
     make_checkpoint(folder)
     model, encoder, card = load_laptop(folder)
     embeddings = model.normalised(
-        embed(encoder, [scene(task, k / 9) for task in TASKS for k in range(10)] * 2)
+        embed(encoder, [scene(task, k / 9) for task, k in product(TASKS, range(10))] * 2)
     )
     run = torch.arange(4).repeat_interleave(10)
     label = torch.linspace(0, 1, 10).repeat(4)

@@ -40,6 +40,19 @@ def number(camera: int, episode: int, frame: int) -> int:
     return camera << 12 | episode << 6 | frame
 
 
+def frame_keys(lengths: Iterable[int]) -> list[tuple[int, int]]:
+    """(episode, frame) of all frames of episodes of such lengths, in order."""
+    keys: list[tuple[int, int]] = []
+    for episode, length in enumerate(lengths):
+        keys += [(episode, frame) for frame in range(length)]
+    return keys
+
+
+def numbers(lengths: Iterable[int]) -> list[int]:
+    """The numbers that camera 0 shows in episodes of such lengths, one after the other."""
+    return [number(0, episode, frame) for episode, frame in frame_keys(lengths)]
+
+
 def picture(bits: int, side: int = SIDE) -> np.ndarray:
     """uint8 [side, side, 3]"""
     blocks = np.array([220 if bits >> b & 1 else 40 for b in range(16)], np.uint8).reshape(4, 4)
@@ -241,8 +254,10 @@ def write_v3(
                 files.append(start // per_file)
                 starts_s.append(frames_before / RATE)
                 frames_before += lengths[e]
-            numbers = [number(c, e, k) for e in file_episodes for k in range(lengths[e])]
-            write_video(v3_video(root, camera, start // per_file), numbers)
+            file_numbers: list[int] = []
+            for e in file_episodes:
+                file_numbers += [number(c, e, k) for k in range(lengths[e])]
+            write_video(v3_video(root, camera, start // per_file), file_numbers)
         meta[f"videos/{camera}/chunk_index"] = [0] * len(episodes)
         meta[f"videos/{camera}/file_index"] = files
         meta[f"videos/{camera}/from_timestamp"] = starts_s
@@ -288,5 +303,5 @@ def said(
         findings = findings_or_listing.findings
     else:
         findings = findings_or_listing
-    matching = [f for f in findings if all(getattr(f, k) == v for k, v in only.items())]
+    matching = [finding for finding in findings if only.items() <= vars(finding).items()]
     return [(f.reason, f.severity, f.episode_index, f.camera) for f in matching]

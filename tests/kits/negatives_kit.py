@@ -1,6 +1,7 @@
 """Runs of two tasks, with labels at every frame and shards of their samples: bars that grow with progress."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -48,7 +49,7 @@ def _shard_episode(e: LabelledEpisode, rows: Sequence[dict]) -> EntryContent:
         r for r in rows if r["episode_index"] == e.episode.episode_index and r["family"] in FAMILIES
     ]
     pictures = {}
-    for picture in (p for row in episode_rows for p in row["pictures"]):
+    for picture in chain.from_iterable(row["pictures"] for row in episode_rows):
         bar_picture = bar(float(e.label.progress[picture["frame_index"]]))
         pictures[picture_name(e.episode.episode_index, picture)] = cv2.imencode(
             ".jpg", bar_picture

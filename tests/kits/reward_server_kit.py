@@ -41,9 +41,11 @@ class Pixels(Scorer):
         if any(v.pictures[-1].rgb.min() == POISON for v in views):
             raise RuntimeError("the model broke")
         self.batches.append(len(views))
-        return [
-            Reward("head", float(np.mean([p.rgb.mean() for p in v.pictures]) / 255)) for v in views
-        ]
+        rewards = []
+        for view in views:
+            brightness = np.mean([picture.rgb.mean() for picture in view.pictures])
+            rewards.append(Reward("head", float(brightness / 255)))
+        return rewards
 
 
 class Playing(gym.Env):

@@ -86,9 +86,7 @@ def write_dataset(
     for split, shards in splits.items():
         for k, episodes in enumerate(shards):
             write_shard(shard(root, split, k, len(shards), version), episodes)
-    write_info(
-        root / version, {split: [len(s) for s in shards] for split, shards in splits.items()}
-    )
+    write_info(root / version, {split: list(map(len, shards)) for split, shards in splits.items()})
     (root / version / "features.json").write_text(json.dumps(features or features_json()))
     return root
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fnmatch import fnmatch
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -210,9 +210,7 @@ def recoded(text: str, rng: random.Random) -> bytes:
 
 
 def csv_text(rows: Any, *_: Any) -> str:
-    table = csv.DictWriter(
-        out := io.StringIO(), dict.fromkeys(name for row in rows for name in row)
-    )
+    table = csv.DictWriter(out := io.StringIO(), dict.fromkeys(chain.from_iterable(rows)))
     table.writeheader()
     table.writerows(rows)
     return out.getvalue().encode("utf-8", "replace").decode()
@@ -248,11 +246,9 @@ def hdf5_tree(data: bytes) -> dict[str, Any]:
         nodes: dict[str, Any] = {"/": file}
         file.visititems(nodes.__setitem__)
         arrays = {path: node[()] for path, node in nodes.items() if isinstance(node, h5py.Dataset)}
-        return arrays | {
-            f"{path}@{name}": node.attrs[name]
-            for path, node in nodes.items()
-            for name in node.attrs
-        }
+        for path, node in nodes.items():
+            arrays |= {f"{path}@{name}": node.attrs[name] for name in node.attrs}
+        return arrays
 
 
 def hdf5(tree: Any, *_: Any) -> bytes:

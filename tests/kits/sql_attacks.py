@@ -1,5 +1,6 @@
 """Statements that look for a way out of the SQL sandbox, and whether one found it."""
 
+from itertools import chain
 from pathlib import Path
 
 from tests.kits.files import hashes_of
@@ -13,7 +14,7 @@ def ways_out(work: Path) -> list[str]:
     """Statements that read or write what they may not, each on a line of a file; `work` has what they look for."""
     lines = WAYS_OUT.read_text().splitlines()
     return [line.replace("{work}", str(work)).encode("latin-1", "backslashreplace").decode("unicode_escape") for line in
-            (escaped(line) for line in lines)]  # fmt: skip
+            (map(escaped, lines))]  # fmt: skip
 
 
 def escaped(line: str) -> str:
@@ -38,5 +39,5 @@ def below(pid: int) -> list[int]:
             child_pids = [int(word) for word in children.read_text().split()]
         except OSError:
             continue
-        descendants += [p for child in child_pids for p in (child, *below(child))]
+        descendants += list(chain.from_iterable((child, *below(child)) for child in child_pids))
     return descendants

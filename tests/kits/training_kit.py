@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,7 @@ def make_parts(
     """A tiny model with a head, and its transform."""
     tiny = TinyConfig(**TINY, family=family)  # type: ignore[arg-type]
     tokenizer = make_tokenizer(
-        [t for i in items for t in (i.question, i.answer or "")], tiny.vocabulary
+        list(chain.from_iterable((i.question, i.answer or "") for i in items)), tiny.vocabulary
     )
     backbone = make_backbone(tokenizer, tiny, seed)
     set_attention(backbone, attention)
@@ -129,7 +131,10 @@ def shard_episode(
     e: int, rows: list[dict[str, Any]], episode_pictures: Sequence[np.ndarray]
 ) -> EntryContent:
     """An episode of bars with its samples; `episode_pictures` is what its frames show, BGR."""
-    named_frames = {picture_name(e, p): p["frame_index"] for row in rows for p in row["pictures"]}
+    named_frames = {
+        picture_name(e, p): p["frame_index"]
+        for p in chain.from_iterable(map(itemgetter("pictures"), rows))
+    }
     pictures = {
         name: cv2.imencode(".jpg", episode_pictures[frame])[1].tobytes()
         for name, frame in named_frames.items()
@@ -161,9 +166,8 @@ def release_of(
     lake = Lake(Workspace(root))
     tables = shards_stage(lake.workspace, "bars", 0, iter(episodes), target_bytes=target_bytes)
     columns = ShardFile.__dataclass_fields__
-    shard_rows = [
-        {k: row[k] for k in columns} | {"name": "bars1"} for row in tables["shards"].to_pylist()
-    ]
+    shards = tables["shards"].select(list(columns)).to_pylist()
+    shard_rows = [row | {"name": "bars1"} for row in shards]
     release_row = {"name": "bars1", "config_hash": "0" * 64, "created_at": datetime.now(UTC)}
     lake.freeze(release=release_row, shards=TABLES["release_shards"].rows(shard_rows))
     return lake, get_release(lake)

@@ -18,6 +18,7 @@ import tarfile
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -367,8 +368,7 @@ def leaks(case: Case, datasets: Collection[str] = (DATASET,)) -> list[str]:
     withdrawn = [number for number, serial in serial_of.items() if serial == WITHDRAWN]
     leaks_found = [
         f"{table} has rows of the withdrawn recording, now {number}"
-        for number in withdrawn
-        for table in DERIVED
+        for number, table in product(withdrawn, DERIVED)
         if case.rows(
             f"SELECT 1 FROM {table} WHERE dataset = ? AND episode_index = ? LIMIT 1",
             [DATASET, number],

@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 import zarr.storage
 
-from tests.kits.lerobot_writer import number, picture
+from tests.kits.lerobot_writer import frame_keys, number, picture
 
 CAMERA = "camera0_rgb"
 BLOSC = numcodecs.Blosc("zstd", clevel=5, shuffle=numcodecs.Blosc.BITSHUFFLE)
@@ -34,8 +34,8 @@ def write_replay(
 
     Frame k of episode e shows number(0, e, k); the position's x is e, and the gripper's width k / 100.
     """
-    frame_keys = [(e, k) for e, n in enumerate(lengths) for k in range(n)]
-    frames = np.stack([picture(number(0, e, k)) for e, k in frame_keys])
+    keys = frame_keys(lengths)
+    frames = np.stack([picture(number(0, e, k)) for e, k in keys])
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".zip":
         store = zarr.storage.ZipStore(path, mode="w")
@@ -44,7 +44,7 @@ def write_replay(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         root = zarr.open_group(store, mode="w", zarr_format=2, attributes=attributes)
-        position = np.array([[e, k, 0] for e, k in frame_keys], np.float32)
+        position = np.array([[e, k, 0] for e, k in keys], np.float32)
         data = root.create_group("data")
         chunks = (rows_per_chunk, *frames.shape[1:])
         add(data, CAMERA, frames, chunks, pictures or jpegxl())
@@ -53,8 +53,8 @@ def write_replay(
         add(
             data,
             "robot0_gripper_width",
-            np.array([[k / 100] for _, k in frame_keys], np.float32),
-            (len(frame_keys), 1),
+            np.array([[k / 100] for _, k in keys], np.float32),
+            (len(keys), 1),
             BLOSC,
         )
         meta = root.create_group("meta")

@@ -8,9 +8,9 @@ METRICS = {"f1": "boundary_f1@0.5s", "mae": "mae", "unnamed": "unnamed"}
 
 def labeller(name: str, run: str = "", **values: list[float]) -> AnnotatorComparison:
     """Of a dataset `a` of three episodes, with a value of each by metric."""
-    results = [
-        EpisodeResult({METRICS[k]: of_all[e] for k, of_all in values.items()}) for e in range(3)
-    ]
+    results = []
+    for e in range(3):
+        results.append(EpisodeResult({METRICS[k]: of_all[e] for k, of_all in values.items()}))
     return AnnotatorComparison("a", run, name, "truth", run == "r1", results, [None] * 3, ("",))
 
 

@@ -3,6 +3,8 @@
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -132,7 +134,11 @@ def rewrite(made_corpus: Made, build: DatasetBuild, run: LabelRun) -> None:
     """Give the labels the label run of a former version, as its lines of stage_runs had it; no reply is on disk."""
     shutil.rmtree(made_corpus.space.responses)
     label_run_now = build.label_run().id
-    specs = [spec for new in stage_specs(build) for spec in new.former if spec.label_run == run.id]
+    specs = [
+        spec
+        for spec in chain.from_iterable(map(attrgetter("former"), stage_specs(build)))
+        if spec.label_run == run.id
+    ]
     assert {spec.name for spec in specs} == {"segments", "reasoning", "progress"}
     with opened(made_corpus.space) as lake:
         for table in (*OF_LABEL_RUNS, "label_runs", "stage_runs", "vlm_calls"):

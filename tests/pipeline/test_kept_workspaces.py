@@ -83,10 +83,8 @@ def test_what_people_said_outlives_an_upgrade(kept: Path) -> None:
     current_rows = rows(lake, PEOPLE)
     for table, former_rows in said_rows.items():
         # Columns may be added; each row says which recording it is of
-        assert [
-            {name: row[name] for name in old}
-            for old, row in zip(former_rows, current_rows[table], strict=True)
-        ] == former_rows, table
+        for former, row in zip(former_rows, current_rows[table], strict=True):
+            assert {name: row[name] for name in former} == former, table
         assert all(
             row["recording"] for row in current_rows[table] if row.get("episode_index") is not None
         ), table

@@ -1,6 +1,7 @@
 """What is up to date: missing, stale, waiting or current, for each stage and partition."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -131,9 +132,7 @@ def test_a_build_goes_from_nothing_in_an_order_in_which_it_can(corpus: Corpus):
     assert (step.stage.name, step.chunk, step.status) == ("episodes", None, MISSING)
     assert step.input_hash == dataset_input(SPECS[0], "files 1")
     corpus.run("episodes", None)
-    waiting_steps = {
-        (stage, c): WAITING for stage in ("segments", "progress", "samples") for c in (0, 1)
-    }
+    waiting_steps = dict.fromkeys(product(("segments", "progress", "samples"), (0, 1)), WAITING)
     assert (
         corpus.status()
         == {("episodes", None): CURRENT, ("frames", 0): MISSING, ("frames", 1): MISSING}
@@ -144,7 +143,7 @@ def test_a_build_goes_from_nothing_in_an_order_in_which_it_can(corpus: Corpus):
     while steps := [s for s in corpus.plan() if s.status in (MISSING, STALE)]:
         corpus.run(steps[0].stage.name, steps[0].chunk)
         ran.append((steps[0].stage.name, steps[0].chunk))
-    assert ran == [(stage, c) for c in (0, 1) for stage in DOWNSTREAM]
+    assert ran == [(stage, c) for c, stage in product((0, 1), DOWNSTREAM)]
 
 
 def test_another_output_or_setting_makes_what_follows_stale_or_wait(filled: Corpus):
@@ -157,7 +156,7 @@ def test_another_output_or_setting_makes_what_follows_stale_or_wait(filled: Corp
         filled.run(stage, 0)  # the same output again, as after a mere rerun
         for field in ("config_hash", "code_version"):
             filled.change(stage, **{field: "changed"})
-            later_stages = {(s, c): WAITING for s in DOWNSTREAM[stage] for c in (0, 1)}
+            later_stages = dict.fromkeys(product(DOWNSTREAM[stage], (0, 1)), WAITING)
             assert filled.not_current() == later_stages | {(stage, 0): STALE, (stage, 1): STALE}
             filled.specs = SPECS
             assert filled.not_current() == {}
@@ -180,7 +179,7 @@ def test_a_source_that_changed_makes_everything_wait(filled: Corpus):
 def test_another_label_run_is_missing_and_the_old_one_stays(filled: Corpus):
     filled.change("segments", label_run="run2")
     filled.change("progress", label_run="run2")
-    waiting = {(s, c): WAITING for s in DOWNSTREAM["segments"] for c in (0, 1)}
+    waiting = dict.fromkeys(product(DOWNSTREAM["segments"], (0, 1)), WAITING)
     assert filled.not_current() == waiting | {("segments", 0): MISSING, ("segments", 1): MISSING}
     filled.run("segments", 0, output="by run2")
     assert filled.status()["progress", 0] == MISSING

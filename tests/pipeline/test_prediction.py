@@ -1,5 +1,6 @@
 """`dry-run` on the shipped sample: by the listing, by the lake, and what is left to do."""
 
+from itertools import product
 from pathlib import Path
 
 from core.paths import Workspace
@@ -40,8 +41,7 @@ def test_a_listing_tells_as_much_as_the_lake(tmp_path: Path):
     }
     spans = [
         key_columns | span | {"episode_index": k, "segment_index": i}
-        for k in (0, 1)
-        for i in range(3)
+        for k, i in product((0, 1), range(3))
     ]
     call = {
         "dataset": "sim_short",
@@ -59,8 +59,7 @@ def test_a_listing_tells_as_much_as_the_lake(tmp_path: Path):
             "prompt_tokens": 1000,
             "completion_tokens": 50,
         }
-        for k in (0, 1)
-        for s in ("plan", "segment", "verify", "reason")
+        for k, s in product((0, 1), ("plan", "segment", "verify", "reason"))
     ]
     rows = {"episode_labels": label_rows, "segments": spans, "vlm_calls": calls}
     lake.upsert("labels", **{name: TABLES[name].rows(r) for name, r in rows.items()})

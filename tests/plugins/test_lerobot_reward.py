@@ -87,9 +87,9 @@ def test_a_batch_is_scored_as_our_scorer_does(kind: Any, tmp_path: Path):
         )
     )
     for _ in range(2):
-        step_rewards = [
-            live.compute_reward(batch_of([[clip[t]] for clip in clips], tasks)) for t in range(8)
-        ]
+        step_rewards = []
+        for t in range(8):
+            step_rewards.append(live.compute_reward(batch_of([[c[t]] for c in clips], tasks)))
         np.testing.assert_allclose(torch.stack(step_rewards, 1), ours[:, :8], atol=TOLERANCE)
         live.reset()
     with pytest.raises(ValueError, match="one frame of each run"):

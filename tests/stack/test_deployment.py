@@ -10,6 +10,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -149,13 +151,8 @@ def test_a_first_backfill_outlives_kills_of_a_worker_and_of_postgres(
 
         deployed.wait("the backfill has ended", is_over)
         runs = deployed.ask(RUNS)["runsOrError"]["results"]
-        return {
-            t["value"]
-            for r in runs
-            if r["status"] == "SUCCESS"
-            for t in r["tags"]
-            if t["key"] == PARTITION
-        }
+        tags = chain.from_iterable(r["tags"] for r in runs if r["status"] == "SUCCESS")
+        return {tag["value"] for tag in tags if tag["key"] == PARTITION}
 
     backfill = launched(keys)
     deployed.wait("runs of the backfill work", lambda: count(deployed, "STARTED") >= 2)
@@ -185,8 +182,9 @@ def test_metrics_and_logs_tell_of_it(deployed: Deployment):
     ).text
     values_by_metric = {
         s.name: s.value
-        for f in text_string_to_metric_families(page)
-        for s in f.samples
+        for s in chain.from_iterable(
+            map(attrgetter("samples"), text_string_to_metric_families(page))
+        )
         if s.labels.get("stage") in (None, "shards")
     }
     assert values_by_metric["proccorpus_stage_partitions"] > 0

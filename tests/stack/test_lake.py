@@ -76,9 +76,10 @@ def test_the_same_corpus_as_in_a_folder(space: Workspace, tmp_path: Path):
         run("release", "verify", "one", "--workspace", root)
         digests[name] = json.loads(run("digest", "--format", "json", "--workspace", root))
     assert digests["team"] == digests["local"]
-    ours, theirs = (
-        sorted(p.relative_to(r) for p in (r / "shards").rglob("*.tar")) for r in spaces.values()
-    )
+    names = []
+    for root in spaces.values():
+        names.append(sorted(p.relative_to(root) for p in (root / "shards").rglob("*.tar")))
+    ours, theirs = names
     assert ours == theirs
     assert ours
     for tar in ours:

@@ -3,7 +3,8 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice, product
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def test_samples_that_are_too_long_are_left_out_and_counted(
     shards: list[Path], transform: Transform
 ) -> None:
     whole = islice(open_stream(shards, transform, recipe()), 6)
-    lengths = [int(n) for p in whole for n in p.batch["attention_mask"].sum(1)]
+    lengths = list(chain.from_iterable(p.batch["attention_mask"].sum(1).tolist() for p in whole))
     limit = int(np.median(lengths))
     stream = open_stream(shards, transform, recipe(data={"sequence_length": limit}))
     drawn = 0
@@ -96,7 +97,7 @@ def test_negatives_are_the_same_resumed_and_by_workers(tmp_path: Path, packing: 
     negatives_made = sum((Counter(p.made) for p in expected), Counter())
     assert len(negatives_made) > len(KINDS) / 2
     assert negatives_made.total() == sum(p.samples for p in expected)
-    assert any(" " in key for p in expected for key in p.keys)
+    assert any(" " in key for key in chain.from_iterable(map(attrgetter("keys"), expected)))
     second_stream = open_stream(shards, transform, run_recipe, labels=labels)
     second_stream.load_state_dict(states[5])
     for part in expected[5:]:
@@ -203,7 +204,7 @@ def lanes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def taken(streams: Sequence[Iterator[Prepared]], steps: int) -> list[Batch]:
     """What processes are given in some steps, in order."""
-    return [next(stream).batch for _ in range(steps) for stream in streams]
+    return [next(stream).batch for _, stream in product(range(steps), streams)]
 
 
 def equal(a: Sequence[Batch], b: Sequence[Batch]) -> bool:
@@ -289,10 +290,12 @@ def test_datasets_have_rates_and_episodes_a_limit(shards: list[Path], transform:
     assert per_epoch(per_visit=2) == 4 * 2
     # Samples with thoughts are those of odd moments
     thinking = islice(open_stream(shards, transform, recipe(data={"think": True})), 3)
-    assert {round(7 * x) % 2 for p in thinking for x in asked(p.batch)} == {1}
+    values = chain.from_iterable(asked(part.batch) for part in thinking)
+    assert {round(7 * value) % 2 for value in values} == {1}
     # Three epochs of two samples of each of the four episodes give all six of each: 1/7, 2/7, 3/7, 5/7, 6/7 and 1.
     stream = open_stream(shards, transform, recipe(data={"per_visit": 2}, train={"batch": 8}))
-    frame_numbers = sorted(round(7 * x) for p in islice(stream, 3) for x in asked(p.batch))
+    values = chain.from_iterable(asked(part.batch) for part in islice(stream, 3))
+    frame_numbers = sorted(round(7 * value) for value in values)
     assert frame_numbers == sorted([1, 2, 3, 5, 6, 7] * 4)
     with pytest.raises(
         ShardError, match=r"data.dataset_rates: the release has no dataset berries; it has bars"

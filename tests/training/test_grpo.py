@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,10 @@ def rewarded(
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return {k: v for f in sorted(folder.glob("*.safetensors")) for k, v in load_file(f).items()}
+    weights = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        weights |= load_file(file)
+    return weights
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl"])
@@ -229,7 +233,7 @@ class Engine:
             pixels = self.processor.image_processor(images=pictures, return_tensors="pt")
             counts = iter((pixels["image_grid_thw"].prod(-1) // 4).tolist())
             prompts_seen.append(
-                [t for i in ids for t in [i] * (next(counts, 1) if i == mark else 1)]
+                list(chain.from_iterable([i] * (next(counts, 1) if i == mark else 1) for i in ids))
             )
             batch = torch.tensor([prompts_seen[-1]])
             generated = self.model.generate(

@@ -15,9 +15,9 @@ from training.recipe import HeadConfig
 def test_published_structure_and_size() -> None:
     head = make_head(HeadConfig(pooling="published"), 2048)
     assert isinstance(head, PublishedHead)
-    count = {
-        n: sum(p.numel() for p in getattr(head, n).parameters()) for n in ("pooler", "value_head")
-    }
+    count = {}
+    for name in ("pooler", "value_head"):
+        count[name] = sum(p.numel() for p in getattr(head, name).parameters())
     assert count["pooler"] == pytest.approx(1.05e6, rel=0.01)
     assert count["value_head"] == pytest.approx(33.6e6, rel=0.01)
 

@@ -1,6 +1,7 @@
 """Layers that are compiled or calculated anew: the same losses, traced whole, whatever the attention."""
 
 import os
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,10 @@ def test_what_is_kept_changes_nothing(family: str) -> None:
     ("family", "what"),
     [
         ("qwen3_vl", "matmul"),
-        *(pytest.param(f, w, marks=pytest.mark.slow) for f in FAMILIES for w in ("none", "all")),
+        *(
+            pytest.param(f, w, marks=pytest.mark.slow)
+            for f, w in product(FAMILIES, ("none", "all"))
+        ),
     ],
 )
 def test_a_compiled_layer_teaches_the_same_and_is_traced_whole(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,9 +47,8 @@ def test_bytes_of_state_are_those_of_a_step(
                 p.grad.nbytes for p in model.parameters() if p.grad is not None
             )
             step_result = step(*args)
-            bytes_by_part["optimizer"] = sum(
-                v.nbytes for state in optimizer.state.values() for v in state.values()
-            )
+            states = chain.from_iterable(state.values() for state in optimizer.state.values())
+            bytes_by_part["optimizer"] = sum(state.nbytes for state in states)
             return step_result
 
         monkeypatch.setattr(optimizer, "step", counted)

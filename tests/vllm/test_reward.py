@@ -1,5 +1,7 @@
 """Rewards by a real server: windows that overlap send the same bytes, which it knows again."""
 
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 
 import httpx
@@ -20,7 +22,10 @@ WINDOW = 3
 def counters(server: VllmServer) -> dict[str, float]:
     page = httpx.get(server.url.removesuffix("/v1") + "/metrics", timeout=PATIENCE_S).text
     values_by_name = {
-        s.name: s.value for f in text_string_to_metric_families(page) for s in f.samples
+        s.name: s.value
+        for s in chain.from_iterable(
+            map(attrgetter("samples"), text_string_to_metric_families(page))
+        )
     }
     return {
         k: values_by_name[f"vllm:{k}_total"]

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import re
+from itertools import chain
 from pathlib import Path
 
 import httpx
@@ -35,7 +36,7 @@ CHOICE = {
 
 
 def request(stage: str, pictures: list[Image], text: str = "Look at these.") -> Request:
-    content = [part for k, p in enumerate(pictures) for part in (f"Picture {k + 1}:", p)]
+    content = list(chain.from_iterable((f"Picture {k + 1}:", p) for k, p in enumerate(pictures)))
     return prompts.request(stage, content, text, QUESTION.get(stage, CHOICE), CONFIG)
 
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,8 @@ def read_episodes(
     views: int,
     seed: int,
 ) -> list[EncodedPictures]:
-    """Episodes with samples of progress, in order, each picture seen `views` times; an episode's samples come together.
+    """Episodes with samples of progress, in order, each picture seen `views` times; an episode's
+    samples come together.
 
     Labels of frames that no sample asks about are those of the lake at the snapshot.
     """
@@ -123,10 +124,10 @@ def _episode(
     seed: int,
 ) -> EncodedPictures:
     """One episode of its samples; `progress_rows`: rows of those of progress."""
-    pictures = dict(
-        sorted((f, p) for s in samples for f, p in zip(s.row["frames"], s.pictures, strict=True))
-    )
-    between = [b - a for row in progress_rows for a, b in pairwise(row["frames"])]
+    numbered = (zip(s.row["frames"], s.pictures, strict=True) for s in samples)
+    pictures = dict(sorted(chain.from_iterable(numbered)))
+    neighbours = chain.from_iterable(pairwise(row["frames"]) for row in progress_rows)
+    between = [b - a for a, b in neighbours]
     return EncodedPictures(
         key,
         task=task or progress_rows[0]["question"],
@@ -171,11 +172,13 @@ class ClipSource:
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.seed)
-        self._moments = [
-            [f for f in e.frames if window_places(e.frames, f, e.step, self.frames)[1]] or e.frames
-            for e in self.episodes
-        ]
+        self._moments = list(map(self._whole_moments, self.episodes))
         self._instructions = Instructions([e.task for e in self.episodes])
+
+    def _whole_moments(self, e: EncodedPictures) -> Sequence[int] | np.ndarray:
+        """The frames whose window's pictures are all there; where none are, all frames."""
+        moments = [f for f in e.frames if window_places(e.frames, f, e.step, self.frames)[1]]
+        return moments or e.frames
 
     def draw(self, count: int) -> tuple[np.ndarray, list[str], np.ndarray]:
         """Clips: numbers float32 [n, 1 + frames, d], the episode's first picture before the window's; n texts of tasks;
@@ -288,11 +291,12 @@ def adapt_laptop(
     resume: bool,
     facts: Mapping[str, Any],
 ) -> TrainingRun:
-    """Continue with the laptop model of a folder on samples of one episode's progress, whose scene is OOD no more.
+    """Continue with the laptop model of a folder on samples of one episode's progress, whose scene
+    is OOD no more.
 
-    Where the lake still has the release that the model learnt from, every other clip is of its episodes, so that they
-    are not forgotten. `release`: what the run is recorded to have learnt from; `facts`: for its card. Raises
-    ModelError, EncoderError, ShardError, TrainingError.
+    Where the lake still has the release that the model learnt from, every other clip is of its
+    episodes, so that they are not forgotten. `release`: what the run is recorded to have learnt
+    from; `facts`: for its card. Raises ModelError, EncoderError, ShardError, TrainingError.
     """
     clock = _started(resume)
     seed = recipe.train.seed
@@ -313,8 +317,8 @@ def adapt_laptop(
     torch.manual_seed(seed)
     model.ood.widen(model.normalised(np.concatenate(list(new.numbers))))
     # The window is laid out as before; the success threshold was found for other weights
-    facts_of_card = {name: card.get(name) for name in ("window", "max_px")}
-    facts_of_card |= {**facts, "adapted_from": folder.name}
+    former_facts = {"window": card.get("window"), "max_px": card.get("max_px")}
+    facts_of_card = former_facts | {**facts, "adapted_from": folder.name}
     episodes = [new] * max(1, len(former_episodes)) + former_episodes
     times = replace(clock, encoded_cpu_s=encoded_cpu_s)
     training = LaptopTraining(

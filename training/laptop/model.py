@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,7 @@ class LaptopModel(nn.Module):
             for text in places
         ]
         starts = np.cumsum([0, *(len(r) for r in rows[:-1])])
-        flat = torch.tensor([row for of_text in rows for row in of_text], device=self.device)
+        flat = torch.tensor(list(chain.from_iterable(rows)), device=self.device)
         embedded = self.words(flat, torch.from_numpy(starts).to(self.device))
         return embedded[torch.tensor([places[text] for text in tasks], device=self.device)]
 
@@ -285,7 +285,8 @@ OOD = 0.5  # score from which on a picture counts as out of distribution
 
 
 def embed(encoder: Encoder, pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """float32 [n, d] of RGB pictures uint8 [h, w, 3]; in the encoder's own batches, the last filled up with black.
+    """float32 [n, d] of RGB pictures uint8 [h, w, 3]; in the encoder's own batches, the last filled
+    up with black.
 
     Up to two small batches take the place of a large one, which costs more than both.
     """

@@ -54,9 +54,8 @@ class OodDetector(nn.Module):
     def score(self, features: torch.Tensor) -> torch.Tensor:
         """[...]: 0 for what lies as near training's pictures as usual, 1 for what is unlike all of them; at most
         ADAPTED for what lies as near a scene that was learnt later."""
-        directions = _direction(features)
         score, later = (
-            self._beyond(directions, directions_known)
+            self._beyond(_direction(features), directions_known)
             for directions_known in (self.shown, self.learnt)
         )
         return torch.minimum(score, later.clamp_min(ADAPTED) if len(self.learnt) else score)
@@ -78,8 +77,9 @@ class OodDetector(nn.Module):
     def fit(
         self, features: torch.Tensor, first: torch.Tensor, label: torch.Tensor, run: torch.Tensor
     ) -> None:
-        """From pictures of training [n, width], each with its episode's first one; label: [n], NaN where none is; run:
-        [n], which episode each is of. Of a single one nothing shows what is usual, and nothing will be OOD.
+        """From pictures of training [n, width], each with its episode's first one; label: [n], NaN
+        where none is; run: [n], which episode each is of. Of a single one nothing shows what is
+        usual, and nothing will be OOD.
 
         The guess is a logistic regression: convex, so where it begins does not matter.
         """

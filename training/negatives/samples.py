@@ -122,10 +122,9 @@ class SampleNegatives:
             plan=wrong_episode.steps,
             progress=np.zeros(1, np.float32),
         )
-        nothing = replace(wrong_episode, label=label)
         changes = {
             "question": row["question"].replace(instruction, wrong),
-            "answer": _answer(nothing, 0, row),
+            "answer": _answer(replace(wrong_episode, label=label), 0, row),
         }
         return replace(sample, row={**row, **changes, "progress": 0.0, "negative": OTHER_TASK})
 

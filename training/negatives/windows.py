@@ -47,9 +47,10 @@ def shown_of(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:
 def window_places(
     frames: np.ndarray, last_frame: int, step: float, count: int
 ) -> tuple[np.ndarray, bool]:
-    """Which of an episode's pictures, of these frames [k], a window of `count` up to frame `last_frame` shows, as
-    annotate.samples.procvqa.window has it, each time's nearest picture, and are they all of these very times; `step`:
-    frames between two, fewer where the episode began too late for that."""
+    """Which of an episode's pictures, of these frames [k], a window of `count` up to frame
+    `last_frame` shows, as annotate.samples.procvqa.window has it, each time's nearest picture, and
+    are they all of these very times; `step`: frames between two, fewer where the episode began too
+    late for that."""
     step = min(step, last_frame / max(1, count - 1))
     distances = np.abs(frames[None] - (last_frame - step * np.arange(count)[::-1])[:, None])
     return distances.argmin(1), bool(distances.min(1).max() <= 0.5)

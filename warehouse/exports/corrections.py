@@ -6,10 +6,11 @@ file's start.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -155,7 +156,8 @@ class KnownEpisodes:
         return self._contents[dataset]
 
     def present_index(self, correction: CorrectionLine) -> int:
-        """The number that the recording of a line has now; the line's own where nothing knows its contents.
+        """The number that the recording of a line has now; the line's own where nothing knows its
+        contents.
 
         Raises CorrectionError: the recording left the source.
         """
@@ -172,8 +174,9 @@ class KnownEpisodes:
 
 
 def from_lines(lake: Lake, text: str, author: str) -> ReadCorrections:
-    """Rows of JSON lines. A line of ours comes back as it was; one written by hand needs dataset, episode_index and
-    segments, and is by `author`, made now, of the contents that the episode has."""
+    """Rows of JSON lines. A line of ours comes back as it was; one written by hand needs dataset,
+    episode_index and segments, and is by `author`, made now, of the contents that the episode
+    has."""
     values, errors = parse_json_lines(text)
     episodes = KnownEpisodes(lake)
     read = ReadCorrections(refused=[f"line {number}: it is not JSON" for number, _ in errors])
@@ -232,9 +235,11 @@ def _episodes_by_content(lake: Lake, dataset: str) -> dict[str, set[int]]:
 
 
 def from_opensarm(lake: Lake, path: Path, author: str, dataset: str | None) -> ReadCorrections:
-    """Rows of a results file of opensarm's labelling tool; `dataset` is that of lines that do not say it.
+    """Rows of a results file of opensarm's labelling tool; `dataset` is that of lines that do not
+    say it.
 
-    The task is one step without a name. A line is by its user, else by `author`. Raises CorrectionError: no such file.
+    The task is one step without a name. A line is by its user, else by `author`. Raises
+    CorrectionError: no such file.
     """
     try:
         lines = read_said(path)
@@ -311,15 +316,6 @@ def _task(
     # Label Studio fetches the video itself, so it needs an address and not a path below the source
     address = video["uri"] and f"{str(facts['source_uri']).rstrip('/')}/{video['uri']}"
     first = video["start_frame"] or 0
-    # `meta` keeps what Label Studio has no place for, so that an unchanged correction comes back as it was
-    annotations = [
-        {
-            "created_at": row["created_at"].isoformat(),
-            "meta": {name: row[name] for name in META_FIELDS},
-            "result": _regions([vars(segment) for segment in segments_of(row)], first),
-        }
-        for row in corrections
-    ]
     return {
         "data": {
             "dataset": dataset,
@@ -329,11 +325,20 @@ def _task(
             "plan": [*predictions[:1], *corrections][-1]["plan"],
             **{name: facts[name] for name in ("num_frames", "fps", "content_hash", "task")},
         },
-        "annotations": annotations,
+        "annotations": [_annotation(row, first) for row in corrections],
         "predictions": [
             {"model_version": label["label_run"], "result": _regions(label["segments"], first)}
             for label in predictions
         ],
+    }
+
+
+def _annotation(correction: Mapping[str, Any], first: int) -> dict[str, Any]:
+    """`meta` keeps what Label Studio has no place for, so that an unchanged correction comes back as it was."""
+    return {
+        "created_at": correction["created_at"].isoformat(),
+        "meta": {name: correction[name] for name in META_FIELDS},
+        "result": _regions(list(map(vars, segments_of(correction))), first),
     }
 
 
@@ -366,13 +371,9 @@ def _regions(segments: Sequence[dict[str, Any]], first: int) -> list[dict[str, A
 
 def labelling_config(tasks: Sequence[dict[str, Any]]) -> str:
     """The labelling interface that the tasks are made for."""
-    drawn = (labels for task in tasks for labels in (*task["annotations"], *task["predictions"]))
-    names = {
-        name
-        for labels in drawn
-        for r in labels["result"]
-        for name in r["value"].get("timelinelabels", ())
-    }
+    drawn = chain.from_iterable((*task["annotations"], *task["predictions"]) for task in tasks)
+    regions = chain.from_iterable(labels["result"] for labels in drawn)
+    names = set(chain.from_iterable(r["value"].get("timelinelabels", ()) for r in regions))
     labels = "\n".join(f"    <Label value={quoteattr(name)}/>" for name in sorted(names))
     choices = "\n".join(
         f'    <Choice value="{outcome}"/>' for outcome in (COMPLETED, FAILED, IDLE, DONE)

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +78,13 @@ class ExportFolder:
         if name not in self._parts:
             self._names = []
             facts = write(*arguments) or {}
-            files = sorted(set(self._names))
             described = [
                 {
                     "path": file,
                     "bytes": (self.root / file).stat().st_size,
                     "sha256": sha256_file(self.root / file),
                 }
-                for file in files
+                for file in sorted(set(self._names))
             ]
             part = {"part": name, "files": described, "facts": facts}
             text = json.dumps(part)
@@ -103,6 +103,7 @@ class ExportFolder:
         self, selected: Selected, options: KindOptions, facts: Mapping[str, Any]
     ) -> Exported:
         """Write the manifest; from then on the export is whole. `facts`: more for the manifest, such as notes."""
+        files = chain.from_iterable(part["files"] for part in self._parts.values())
         # Sorted: the parts may have been finished in any order, and the manifest has to have equal bytes
         self.manifest = {
             "format": FORMAT,
@@ -113,9 +114,7 @@ class ExportFolder:
             "episodes": len(selected.episodes),
             "frames": sum(e.num_frames for e in selected.episodes),
             **facts,
-            "files": sorted(
-                (f for p in self._parts.values() for f in p["files"]), key=lambda f: f["path"]
-            ),
+            "files": sorted(files, key=lambda f: f["path"]),
         }
         text = json.dumps(self.manifest, indent=1, sort_keys=True, ensure_ascii=False, default=str)
         write_file(self.root / MANIFEST, text.encode() + b"\n")
@@ -129,7 +128,6 @@ class ExportFolder:
         exclusions = tuple(m["left_out"])
         notes = tuple(m.get("notes", ()))
         counts = m["episodes"], m["frames"], len(m["files"]) + 1  # with the manifest
-        use = tuple(line.replace(PLACE, str(self.root)) for line in m.get("use", ()))
         return Exported(
             self.kind,
             str(self.root),
@@ -139,7 +137,7 @@ class ExportFolder:
             exclusions,
             notes,
             m.get("samples"),
-            use,
+            tuple(line.replace(PLACE, str(self.root)) for line in m.get("use", ())),
         )
 
     def open(self, overwrite: bool = False) -> "ExportFolder":
@@ -172,7 +170,8 @@ class ExportFolder:
         return self
 
     def join(self) -> "ExportFolder":
-        """Take part in an export that `open` began, beside others that write other parts. Raises UserError.
+        """Take part in an export that `open` began, beside others that write other parts. Raises
+        UserError.
 
         What a kill left half-written stays, until it is written again or the folder is opened.
         """

@@ -127,11 +127,12 @@ def as_progress(weights: np.ndarray, chunk_size: int) -> np.ndarray:
 
 
 def balancing_gains(count: int, total: float, squares: float) -> np.ndarray:
-    """Gains of a made-up run, float64 [m] with a last one of 0, with which all have the mean MEAN and the deviation
-    DEVIATION; there are `count` others, with their sum and the sum of their squares.
+    """Gains of a made-up run, float64 [m] with a last one of 0, with which all have the mean MEAN
+    and the deviation DEVIATION; there are `count` others, with their sum and the sum of their
+    squares.
 
-    Of m that are equal but for a little the mean and the deviation can both be had as soon as m is large enough: m is
-    the least even number, 2 to 4 times the count.
+    Of m that are equal but for a little the mean and the deviation can both be had as soon as m is
+    large enough: m is the least even number, 2 to 4 times the count.
     """
     count += 1  # the made-up run's last frame
     missing = MEAN * count - total

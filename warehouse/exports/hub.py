@@ -114,14 +114,11 @@ def card_head(
     """The head of a card, where `load_dataset` and the hub look. `files`: of each configuration, the first of which is
     the default, the pattern of the files of each split."""
     licence, names = hub_licence([selected.licences.get(dataset) for dataset in selected.datasets])
-    configs: list[dict[str, Any]] = [
-        {
-            "config_name": name,
-            "data_files": [{"split": split, "path": path} for split, path in of_splits.items()],
-        }
-        for name, of_splits in files.items()
-    ]
-    configs[0] = {"config_name": configs[0]["config_name"], "default": True, **configs[0]}
+    configs: list[dict[str, Any]] = []
+    for name, of_splits in files.items():
+        default = {} if configs else {"default": True}
+        data_files = [{"split": split, "path": path} for split, path in of_splits.items()]
+        configs.append({"config_name": name, **default, "data_files": data_files})
     head = {"license": licence, "license_name": names, "pretty_name": pretty_name}
     head_fields = {name: value for name, value in head.items() if value is not None}
     head_fields |= {"task_categories": ["robotics"], "configs": configs}

@@ -16,10 +16,11 @@ from warehouse.lake.stored import labels_of
 
 
 def ramp(label: Label) -> np.ndarray:
-    """Progress that rises evenly inside each segment, through the label's values where segments begin and end.
+    """Progress that rises evenly inside each segment, through the label's values where segments
+    begin and end.
 
-    float32 [num_frames]. The label itself stands still while the arm does, so a reward for the gain over the next few
-    frames would take every pause for a stall.
+    float32 [num_frames]. The label itself stands still while the arm does, so a reward for the gain
+    over the next few frames would take every pause for a stall.
     """
     knots = [s.start_frame for s in label.segments] + [len(label.progress) - 1]
     frames = np.arange(len(label.progress))
@@ -33,7 +34,8 @@ def chunk_labels(
     episodes: Iterable[Episode],
     label_run: str | None = None,
 ) -> dict[int, Label]:
-    """Labels of those episodes of a chunk that have one: the active ones, or those of a label run, as they are.
+    """Labels of those episodes of a chunk that have one: the active ones, or those of a label run,
+    as they are.
 
     Raises UserError for labels that do not fit the frames.
     """

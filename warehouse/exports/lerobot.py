@@ -104,10 +104,9 @@ class LerobotExport(LerobotPlan):
 
     def _write_video(self, file: VideoFile) -> Facts:
         out = self.folder.path(VIDEO_PATH.format(video_key=file.camera, **place(file.number)))
-        reader = file.clips[0].reader
 
         def frames(e: Episode) -> Iterator[TimedPicture]:
-            return reader.episode(e).frames(self.cameras_of(e)[file.camera])
+            return file.clips[0].reader.episode(e).frames(self.cameras_of(e)[file.camera])
 
         if not self.options.blur:
             return write_video(file, out, self.fps, self.options.codec, read=frames)
@@ -164,9 +163,8 @@ class LerobotExport(LerobotPlan):
         facts = _blurred(videos)
         notes += [BLURRED.format(**blurred) for blurred in facts.values()]
         self.folder.write(README, self._card(kappas, notes) + self.added_section())
-        by_way = dict(Counter(map(itemgetter("how"), videos)))
         return facts | {
-            "videos": by_way,
+            "videos": dict(Counter(map(itemgetter("how"), videos))),
             "labelled_episodes": sum(of_chunks["labelled"]),
             "notes": notes,
         }
@@ -277,10 +275,11 @@ Notes:
 def _blurred(videos: Sequence[Facts]) -> dict[str, Any]:
     """The fact `blurred`: what was hidden in all videos; no fact where nothing was to be."""
     hidden = [video["hidden"] for video in videos if "hidden" in video]
-    totals = {"pictures": sum, "blurred": sum, "most_faces": max}
+    if not hidden:
+        return {}
     blurred = {
-        name: total(video[name] for video in hidden) for name, total in totals.items() if hidden
+        "pictures": sum(video["pictures"] for video in hidden),
+        "blurred": sum(video["blurred"] for video in hidden),
+        "most_faces": max(video["most_faces"] for video in hidden),
     }
-    if blurred:
-        return {"blurred": blurred}
-    return {}
+    return {"blurred": blurred}

@@ -12,6 +12,7 @@ Styles that nothing here fills: motion, task_aug, interjection, trace.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, chain
@@ -337,9 +338,10 @@ def _are_near(rates: set[float], fps: float) -> bool:
 
 def _of_one(rates: set[float]) -> str:
     """The option that chooses the most of some rates that have a common one."""
-    groups = [{rate for rate in rates if round(rate) == whole} for whole in {*map(round, rates)}]
-    groups.append({min(rates)})
-    group = max((group for group in groups if _common_rate(group)), key=len)
+    groups: dict[int, set[float]] = defaultdict(set)
+    for rate in sorted(rates):
+        groups[round(rate)].add(rate)
+    group = max(filter(_common_rate, [*groups.values(), {min(rates)}]), key=len)
     low = floor(1000 * min(group)) / 1000
     high = ceil(1000 * max(group)) / 1000
     return f"--where 'fps BETWEEN {low:.3f} AND {high:.3f}'"
@@ -425,17 +427,13 @@ class LerobotPlan(Export):
             features(reader, first_episodes[dataset]) for dataset, reader in self.readers.items()
         ]
         (first, _), *other_features = dataset_features
-        shared = {
-            name: f
-            for name, f in first.items()
-            if all(dataset_part.get(name) == f for dataset_part, _ in other_features)
-        }
+        shared = common_items(first, (dataset_part for dataset_part, _ in other_features))
         common = {name: f for name, f in shared.items() if name not in self.added}
         dropped_names = (
             set(chain.from_iterable(dataset_part for dataset_part, _ in dataset_features))
             - shared.keys()
         )
-        notes = [note for _, exclusions in dataset_features for note in exclusions]
+        notes = list(chain.from_iterable(exclusions for _, exclusions in dataset_features))
         notes += [
             f"the feature {name} is left out: not all datasets have it alike"
             for name in sorted(dropped_names)
@@ -516,6 +514,14 @@ class LerobotPlan(Export):
         return [
             Clip.of(self.readers[e.dataset], self.cameras_of(e)[camera], e) for e in self.episodes
         ]
+
+
+def common_items[V](first: Mapping[str, V], others: Iterable[Mapping[str, V]]) -> dict[str, V]:
+    """What a mapping and all others have under the same key, in the order of the first."""
+    common = dict(first)
+    for other_mapping in others:
+        common = {key: value for key, value in common.items() if other_mapping.get(key) == value}
+    return common
 
 
 def features(reader: SourceReader, first: Episode) -> tuple[dict[str, Feature], list[str]]:

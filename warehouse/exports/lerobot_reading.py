@@ -112,8 +112,9 @@ def _contents(root: Path, places: list[list[int]], arrays: Path) -> dict[str, An
 
 
 def _picture(dataset: Any, item: Mapping[str, Any], episode: int, camera: str) -> np.ndarray:
-    """uint8 [h, w, 3] as LeRobot shows it. PyAV, which it decodes by here, takes no notice of what a video states of
-    its colours: of such a video the picture at LeRobot's time is decoded by our own reader."""
+    """uint8 [h, w, 3] as LeRobot shows it. PyAV, which it decodes by here, takes no notice of what
+    a video states of its colours: of such a video the picture at LeRobot's time is decoded by our
+    own reader."""
     if camera in dataset.meta.video_keys:
         path = dataset.root / dataset.meta.get_video_file_path(episode, camera)
         if not _is_usual(path):

@@ -3,6 +3,7 @@
 Statistics of features are as LeRobot keeps them: per episode, and over all, combined in bounded memory.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from math import prod
@@ -99,9 +100,9 @@ def write_rows(
             shares.append(sarm_shares(label, e.num_frames))
             without_action += _without_action(table)
     schema = pa.schema([(name, type_) for name, (type_, _) in rows[0].items()])
-    values = [{name: value for name, (_, value) in row.items()} for row in rows]
     meta = plan.folder.path(EPISODES_PATH.format(**place(number)))
-    pq.write_table(pa.Table.from_pylist(values, schema=schema), meta, compression="snappy")
+    values = pa.Table.from_pylist(list(map(_values, rows)), schema=schema)
+    pq.write_table(values, meta, compression="snappy")
     return {
         "stats": combined_by_feature(all_stats),
         "shares": sum_shares(shares),
@@ -113,6 +114,10 @@ def write_rows(
         "labelled": len(labels),
         "without_action": without_action,
     }
+
+
+def _values(row: Mapping[str, tuple[pa.DataType, Any]]) -> dict[str, Any]:
+    return {name: value for name, (_, value) in row.items()}
 
 
 def _without_action(table: pa.Table) -> int:
@@ -296,9 +301,8 @@ def _episode_row(
     # Where the episode came from: the export numbers episodes anew
     of_label: dict[str, Any] = {}
     if label:
-        segments = list(map(segment_row, label.segments))
         of_label = vars(label) | {
-            "segments": segments,
+            "segments": list(map(segment_row, label.segments)),
             "plan": list(label.plan),
             "end": float(label.progress[-1]),
         }
@@ -371,19 +375,22 @@ def combined(parts: Sequence[Stats]) -> Stats:
     """Statistics over parts, each by its count: exact but for the quantiles, which `_joined_quantiles` estimates."""
     counts = np.array([part["count"][0] for part in parts], np.float64)
     share = (counts / counts.sum())[:, None]
-    values = {
-        name: np.array([part[name] for part in parts], np.float64) for name in NAMES
-    }  # [parts, d] each
-    mean = (values["mean"] * share).sum(axis=0)
+
+    def values(name: str) -> np.ndarray:
+        """A statistic of all parts, [parts, d]."""
+        return np.array([part[name] for part in parts], np.float64)
+
+    means = values("mean")
+    mean = (means * share).sum(axis=0)
     # the variance over all is that inside the parts, and that of their means
-    variance = ((values["std"] ** 2 + (values["mean"] - mean) ** 2) * share).sum(axis=0)
+    variance = ((values("std") ** 2 + (means - mean) ** 2) * share).sum(axis=0)
     stats = {
-        "min": values["min"].min(axis=0),
-        "max": values["max"].max(axis=0),
+        "min": values("min").min(axis=0),
+        "max": values("max").max(axis=0),
         "mean": mean,
         "std": np.sqrt(variance),
     }
-    stats |= _joined_quantiles(values, counts)
+    stats |= _joined_quantiles({name: values(name) for name in ("min", *QUANTILES, "max")}, counts)
     return {name: value.tolist() for name, value in stats.items()} | {"count": [int(counts.sum())]}
 
 
@@ -411,13 +418,15 @@ def _joined_quantiles(
 
 def combined_by_feature(parts: Sequence[Mapping[str, Stats]]) -> dict[str, Stats]:
     """The same for several features; a part need not have all."""
-    names = dict.fromkeys(chain.from_iterable(parts))
-    return {name: combined([part[name] for part in parts if name in part]) for name in names}
+    by_feature: dict[str, list[Stats]] = defaultdict(list)
+    for name, stats in chain.from_iterable(part.items() for part in parts):
+        by_feature[name].append(stats)
+    return {name: combined(feature_stats) for name, feature_stats in by_feature.items()}
 
 
 def shaped(stats: Stats, *, picture: bool) -> dict[str, Any]:
     """As stats.json has it: those of pictures are [3, 1, 1]."""
     if not picture:
         return dict(stats)
-    colours = {name: [[[value]] for value in values] for name, values in stats.items()}
+    colours = {name: np.reshape(values, (-1, 1, 1)).tolist() for name, values in stats.items()}
     return colours | {"count": stats["count"]}

@@ -23,7 +23,7 @@ from core.domain.label_run import human_run
 from ingest.episode import EpisodeData
 from warehouse.exports.export import counted
 from warehouse.exports.labels import LabelExport
-from warehouse.exports.lerobot_plan import rate_of
+from warehouse.exports.lerobot_plan import common_items, rate_of
 from warehouse.exports.options import Selection
 from warehouse.exports.selection import Selected
 from warehouse.exports.videos import camera_names, write_episode_video
@@ -32,9 +32,15 @@ from warehouse.lake import Lake
 EPISODES_IN_CHUNK = 1000
 SIDES = ("left", "right")
 SUFFIX = "_camera-images-rgb"
-PLAN_ID = "proccorpus"
-COLUMNS = {"reward": "float32", "act_pri": "int64", "timestamp": "float64"}
-COLUMNS |= dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), "int64")
+COLUMNS = {
+    "reward": "float32",
+    "act_pri": "int64",
+    "timestamp": "float64",
+    "frame_index": "int64",
+    "episode_index": "int64",
+    "index": "int64",
+    "task_index": "int64",
+}
 
 
 class OpensarmExport(LabelExport):
@@ -46,10 +52,8 @@ class OpensarmExport(LabelExport):
         return selected
 
     def write_rest(self) -> Mapping[str, Any]:
-        tasks = {
-            text: k
-            for k, text in enumerate(dict.fromkeys(e.task or "" for e in self.selected.episodes))
-        }
+        texts = dict.fromkeys(e.task or "" for e in self.selected.episodes)
+        tasks = {text: k for k, text in enumerate(texts)}
         written: list[tuple[Episode, dict[str, Any]]] = []
         start = 0
         for k, (e, label) in enumerate(self.labelled()):
@@ -74,8 +78,9 @@ class OpensarmExport(LabelExport):
         start: int,
         tasks: Mapping[str, int],
     ) -> dict[str, Any]:
-        """The files of an episode, as which it has this number and begins at the row `start`; returns what the metadata
-        needs of it: names of dimensions, videos, and what a person said."""
+        """The files of an episode, as which it has this number and begins at the row `start`;
+        returns what the metadata needs of it: names of dimensions, videos, and what a person
+        said."""
         reader = self.readers[e.dataset]
         rollout = f"{ROLLOUTS}/episode_{number:06d}"
         chunk = f"chunk-{number // EPISODES_IN_CHUNK:03d}"
@@ -102,10 +107,9 @@ class OpensarmExport(LabelExport):
         steps = [
             "dummy" if s.step is None or not label.has_names else s.name for s in label.segments
         ]
-        primitives = np.repeat([*map(primitive, steps)], [*map(len, label.segments)])
         values = (
             progress,
-            primitives,
+            np.repeat([*map(primitive, steps)], [*map(len, label.segments)]),
             timestamps,
             frames,
             ones * number,
@@ -130,7 +134,7 @@ class OpensarmExport(LabelExport):
         return {
             "ts": when and when.isoformat(),
             "user": author,
-            "plan_id": PLAN_ID,
+            "plan_id": "proccorpus",
             "episode_index": number,
             "episode_id": number,
             "video_path": video,
@@ -178,16 +182,9 @@ class OpensarmExport(LabelExport):
 def _features(written: Sequence[Mapping[str, Any]], fps: float) -> tuple[list[str], dict[str, Any]]:
     """Cameras and features that all episodes have alike."""
     first, *other_episodes = written
-    names = {
-        c: column_names
-        for c, column_names in first["names"].items()
-        if all(other_episode["names"].get(c) == column_names for other_episode in other_episodes)
-    }
-    cameras = [
-        c
-        for c in first["videos"]
-        if all(c in other_episode["videos"] for other_episode in other_episodes)
-    ]
+    names = common_items(first["names"], (episode["names"] for episode in other_episodes))
+    common_cameras = set(first["videos"]).intersection(*(e["videos"] for e in other_episodes))
+    cameras = [camera for camera in first["videos"] if camera in common_cameras]
     features = {
         c: {"dtype": "float64", "shape": [len(column_names)], "names": column_names}
         for c, column_names in names.items()

@@ -10,7 +10,7 @@ a preference rests on. Splits are apart: no pair lies across two.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any
 
@@ -81,14 +81,12 @@ class PreferencesExport(SampleExport):
         runs: dict[str, list[ComparedRun]] = defaultdict(list)
         for key, moments in self._moments.items():
             episode_facts = self._facts[key]
-            frames, progress = (
-                np.array([m[name] for m in moments]) for name in ("frame", "progress")
-            )
+            frames = np.array([m["frame"] for m in moments])
             # A run without a text is compared with no other one
             of_run = (
                 episode_facts.same_as or f"run {key[1]}",
                 frames,
-                progress,
+                np.array([m["progress"] for m in moments]),
                 episode_facts.success,
                 episode_facts.quality,
                 episode_facts.label_run,
@@ -153,32 +151,37 @@ class PreferencesExport(SampleExport):
         task = task_text(self._facts[pair.chosen.key].same_as)
         side_moments = shown_moments(pair, self._moments)
         begin = {first: 0, second: len(side_moments[first])}
-        trajectories = {
-            f"{side}_trajectory": {
+        trajectories: dict[str, dict[str, Any]] = {}
+        for side, part in sides.items():
+            moments = side_moments[side]
+            trajectories[f"{side}_trajectory"] = {
                 "id": f"{part.dataset}/{part.episode_index:06d}",
                 "task": task,
                 "data_source": part.dataset,
                 "quality_label": quality_label(pair, side, self._facts[part.key].success),
-                "target_progress": [m["progress"] for m in side_moments[side]],
+                "target_progress": [m["progress"] for m in moments],
                 "episode_index": part.episode_index,
-                "frame_index": [m["frame"] for m in side_moments[side]],
+                "frame_index": [m["frame"] for m in moments],
                 "label_run": part.label_run,
-                "image_index": list(range(begin[side], begin[side] + len(side_moments[side]))),
+                "image_index": list(range(begin[side], begin[side] + len(moments))),
             }
-            for side, part in sides.items()
-        }
+        images: list[dict[str, Any]] = []
+        for side in (first, second):
+            by_frame = pictures(*sides[side].key)
+            images += [by_frame[m["frame"]] for m in side_moments[side]]
         # Pictures are marked by None
-        content = [f"The task: {task}\nRun A:", *([None] * len(side_moments[first])), "Run B:"]
-        content += [*([None] * len(side_moments[second])), QUESTIONS[pair.why]]
+        content = [
+            f"The task: {task}\nRun A:",
+            *([None] * len(side_moments[first])),
+            "Run B:",
+            *([None] * len(side_moments[second])),
+            QUESTIONS[pair.why],
+        ]
         return {
             "why": pair.why,
             "margin": pair.margin,
             "task": task,
-            "images": [
-                pictures(*sides[side].key)[m["frame"]]
-                for side in (first, second)
-                for m in side_moments[side]
-            ],
+            "images": images,
             "prompt": [_message("user", content)],
             first: [_message("assistant", ["Run A"])],
             second: [_message("assistant", ["Run B"])],
@@ -190,19 +193,17 @@ class PreferencesExport(SampleExport):
         by_entry: dict[tuple[str, int], set[str]] = defaultdict(set)
         for moment in self._moments[dataset, episode]:
             by_entry[moment["shard"], moment["offset"]].add(moment["sample_id"])
-        samples = (
-            sample for place, ids in by_entry.items() for sample in self.of_entry(*place, ids)
-        )
+        entries = (self.of_entry(*place, ids) for place, ids in by_entry.items())
+        samples = chain.from_iterable(entries)
         return {sample.row["frames"][-1]: shown_pictures(sample)[-1] for sample in samples}
 
     def _readme(self, counts: Mapping[str, Mapping[str, int]], notes: Sequence[str]) -> str:
         title = f"Preferences of {self.selected.title}"
         options = self.options
         files = {"pairs": {split: f"pairs/{split}/*.parquet" for split in counts}}
-        table = [
-            (split, *(of_split.get(criterion, 0) for criterion in WHYS))
-            for split, of_split in counts.items()
-        ]
+        table: list[tuple[str | int, ...]] = []
+        for split, of_split in counts.items():
+            table.append((split, *(of_split.get(criterion, 0) for criterion in WHYS)))
         noted = "".join(f"\n- {note}" for note in notes)
         return f"""{card_head(self.selected, files, title)}
 # {title}
@@ -225,22 +226,21 @@ chosen = [row["images"][k] for k in row["chosen_trajectory"]["image_index"]]  # 
 
 
 def shown_moments(pair: Pair, moments: Mapping[Key, Sequence[Moment]]) -> dict[str, list[Moment]]:
-    """The moments by which each part is shown: evenly spread from the episode's start to the last frame that it is
-    compared by, as many of both, or who counts pictures would know which came further."""
+    """The moments by which each part is shown: evenly spread from the episode's start to the last
+    frame that it is compared by, as many of both, or who counts pictures would know which came
+    further."""
     sides = {"chosen": pair.chosen, "rejected": pair.rejected}
-    until = {
-        side: [m for m in moments[part.key] if m["frame"] <= part.frames[-1]]
-        for side, part in sides.items()
-    }
+    until: dict[str, list[Moment]] = {}
+    for side, part in sides.items():
+        until[side] = [m for m in moments[part.key] if m["frame"] <= part.frames[-1]]
     count = min(MOST_PICTURES, *map(len, until.values()))
-    # From the end: of a single picture it is the last one
-    return {
-        side: [
-            side_moments[k]
-            for k in np.linspace(len(side_moments) - 1, 0, count).round().astype(int)[::-1].tolist()
-        ]
-        for side, side_moments in until.items()
-    }
+    return {side: _spread_to_end(side_moments, count) for side, side_moments in until.items()}
+
+
+def _spread_to_end(moments: Sequence[Moment], count: int) -> list[Moment]:
+    """So many moments, evenly spread; a single one is the last."""
+    from_end = np.linspace(len(moments) - 1, 0, count).round().astype(int)
+    return [moments[k] for k in from_end[::-1].tolist()]
 
 
 def quality_label(pair: Pair, side: str, success: bool | None) -> str | None:

@@ -68,20 +68,20 @@ class Kappas:
 
     def suggested(self) -> dict[str, float | None]:
         """By chunk size; None where no frame gains."""
-        return {
-            str(size): int(np.searchsorted(np.cumsum(counts), KAPPA_SHARE * total)) / BINS
-            if total
-            else None
-            for size, counts in self._histograms.items()
-            for total in [int(counts.sum())]
-        }
+        kappas: dict[str, float | None] = {}
+        for size, counts in self._histograms.items():
+            cumulated = np.cumsum(counts)
+            kappa = int(np.searchsorted(cumulated, KAPPA_SHARE * int(cumulated[-1]))) / BINS
+            kappas[str(size)] = kappa if cumulated[-1] else None
+        return kappas
 
 
 def weights_apart(
     gains: Sequence[tuple[bool | None, np.ndarray]], kappa: float | None
 ) -> dict[str, float | None]:
-    """How LeRobot's RA-BC tells frames apart, of runs' outcomes and gains [n]: `alike`, the share of frames that weigh
-    exactly 1; `failed`, the mean weight in failed runs to that in the others. Empty where no frame gains.
+    """How LeRobot's RA-BC tells frames apart, of runs' outcomes and gains [n]: `alike`, the share
+    of frames that weigh exactly 1; `failed`, the mean weight in failed runs to that in the others.
+    Empty where no frame gains.
     """
     if kappa is None:
         return {}
@@ -169,8 +169,7 @@ def episode_rows(index: int, episode: int, n: int, progress: FrameProgress | Non
 def _apart(starts: dict[int, int], lengths: Mapping[int, int | None]) -> dict[int, int]:
     """Stated starts of episodes; none where two episodes would have the same frames, as where each counts from 0."""
     in_order = sorted((start, lengths.get(episode) or 0) for episode, start in starts.items())
-    overlap = any(start + length > later for (start, length), (later, _) in pairwise(in_order))
-    if overlap:
+    if any(start + length > later for (start, length), (later, _) in pairwise(in_order)):
         return {}
     return starts
 
@@ -229,7 +228,8 @@ class OneDatasetExport(Export):
     def _stated_starts(self, chunk: int) -> dict[int, int]:
         """As the rows of the source state them, which those of LeRobot do; else empty.
 
-        LeRobot's converter to v3.0 keeps them as they are, also where episodes were taken out of a v2.1 dataset.
+        LeRobot's converter to v3.0 keeps them as they are, also where episodes were taken out of a
+        v2.1 dataset.
         """
         if not self.format.startswith("lerobot_"):
             return {}
@@ -253,7 +253,8 @@ class OneDatasetExport(Export):
         return starts
 
     def scored_frames(self, episodes: Sequence[Episode]) -> dict[int, Scored]:
-        """What a model said of each episode's scored frames, NaN where it gave no number; by now, not as it was then.
+        """What a model said of each episode's scored frames, NaN where it gave no number; by now,
+        not as it was then.
 
         Raises UserError for an episode that was not scored.
         """

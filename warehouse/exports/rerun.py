@@ -36,7 +36,6 @@ from warehouse.exports.selection import Selected, SourceReader, label_runs
 from warehouse.lake import Lake
 from warehouse.lake.stored import gripper_openings, labels_of_episode
 
-APPLICATION = "proccorpus"
 BATCH_BYTES = 4 << 20  # of pictures in a chunk
 OF_EPISODE = "dataset = ? AND chunk = ? AND episode_index = ?"
 
@@ -74,7 +73,7 @@ def write_recording(
     if options.pictures_per_s != 0:
         chunks += [_camera(reader, e, camera, options) for camera in e.cameras]
     name = f"{e.dataset}-{e.episode_index:06d}"
-    recording = rr.RecordingStream(APPLICATION, recording_id=name, send_properties=False)
+    recording = rr.RecordingStream("proccorpus", recording_id=name, send_properties=False)
     recording.save(path)
     # Let go one by one: pictures of a whole episode would fill the memory
     for chunk in chain.from_iterable(chunks):

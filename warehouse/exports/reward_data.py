@@ -68,10 +68,9 @@ class RoboDopamineExport(LabelExport):
     def write_rest(self) -> Mapping[str, Any]:
         # Each dataset's tasks are numbered in the order of their first episodes
         numbers: dict[str, count[int]] = defaultdict(count)
-        task_keys = dict.fromkeys(map(_task, self.selected.episodes))
         tasks = {
             (dataset, task): f"raw_data/{dataset}/task_{next(numbers[dataset]):03d}"
-            for dataset, task in task_keys
+            for dataset, task in dict.fromkeys(map(_task, self.selected.episodes))
         }
         done_at = self._ends()
         pairs: dict[str, list[dict[str, Any]]] = {}
@@ -152,9 +151,11 @@ class RoboDopamineExport(LabelExport):
                 (first_frame, second_frame)
             )
         rng = np.random.default_rng(self.options.seed)
-        shuffled = [[of_bin[k] for k in rng.permutation(len(of_bin))] for of_bin in bins]
-        in_turn = [pair for row in zip_longest(*shuffled) for pair in row if pair is not None]
-        return in_turn[: self.options.per_run]
+        shuffled: list[list[tuple[int, int]]] = []
+        for of_bin in bins:
+            shuffled.append([of_bin[k] for k in rng.permutation(len(of_bin))])
+        in_turn = filter(None, chain.from_iterable(zip_longest(*shuffled)))
+        return list(islice(in_turn, self.options.per_run))
 
 
 def _name(e: Episode) -> str:
@@ -192,8 +193,7 @@ def _item(
 
 def _wrist(camera: str) -> str | None:
     """Of Robo-Dopamine's names of cameras, wrists are left and right; the first one is the high one."""
-    is_wrist = re.search("left|right|wrist|hand", camera)
-    if is_wrist:
+    if re.search("left|right|wrist|hand", camera):
         return RIGHT if "right" in camera else LEFT
     return None
 

@@ -58,13 +58,14 @@ class DatasetsExport(ParquetSampleExport):
     def rows(self, part: SamplePart) -> Iterator[list[dict[str, Any]]]:
         # A sample of a label whose end rests on no stated outcome says so
         assumed = {e.key: outcome_assumed(e) for e in self.selected.episodes}
+
+        def row(sample: Sample) -> dict[str, Any]:
+            key = (sample.row["dataset"], sample.row["episode_index"])
+            added = {"outcome_assumed": assumed.get(key), "images": shown_pictures(sample)}
+            return {c: sample.row[c] for c in COLUMNS} | added
+
         for episode in self.read(part):
-            yield [
-                {c: s.row[c] for c in COLUMNS}
-                | {"outcome_assumed": assumed.get((s.row["dataset"], s.row["episode_index"]))}
-                | {"images": shown_pictures(s)}
-                for s in episode
-            ]
+            yield list(map(row, episode))
 
     def write_rest(self) -> Mapping[str, Any]:
         """The labels, and the card."""
@@ -244,8 +245,13 @@ class LlamaFactoryExport(SampleExport):
 
     def write_rest(self) -> Mapping[str, Any]:
         """What LLaMA-Factory has to know of each dataset: its folder, and what its columns and roles are called."""
-        tags = {"role_tag": "role", "content_tag": "content"}
-        tags |= {"user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}
+        tags = {
+            "role_tag": "role",
+            "content_tag": "content",
+            "user_tag": "user",
+            "assistant_tag": "assistant",
+            "system_tag": "system",
+        }
         columns = {"messages": "messages", "images": "images"}
         info = {
             PREFIX + split: {

@@ -146,8 +146,7 @@ class SampleExport(Export):
         if drawn is not None:
             temp_table(con, "export_ids", drawn.select(["sample_id"]))
         # Samples of earlier versions do not say whether they name steps; what was frozen then stays as it was
-        of_samples = selected.lake.column("SELECT column_name FROM (DESCRIBE lake.samples)")
-        if "names_steps" in of_samples:
+        if "names_steps" in selected.lake.column("SELECT column_name FROM (DESCRIBE lake.samples)"):
             names_steps = "coalesce(s.names_steps, false)"
         else:
             names_steps = "false"

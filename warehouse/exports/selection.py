@@ -37,7 +37,6 @@ from warehouse.releases.release import get_release
 from warehouse.sql_process import LakeState, SqlProcess
 
 FORMAT = 1  # of the manifest
-QUERY_WORDS = ("select ", "with ", "from ", "(select ")
 WHERE_MEMORY, WHERE_S = "4GB", 600.0  # of a user's condition on episodes
 
 FITTING_SQL = f"""
@@ -157,11 +156,9 @@ class Selected:
 
     def label_notes(self) -> list[str]:
         """How many labels are left out, give no names of steps, or assume an outcome, and why, in sentences."""
-        notes = [
-            f"{dataset}: {text}"
-            for dataset in self.datasets
-            for text in self._counts(dataset).sentences()
-        ]
+        notes: list[str] = []
+        for dataset in self.datasets:
+            notes += [f"{dataset}: {text}" for text in self._counts(dataset).sentences()]
         for dataset in self.datasets:
             labelled = [
                 e for e in self.episodes if e.dataset == dataset and e.label_run is not None
@@ -268,8 +265,7 @@ def _among(rows: Sequence[dict], keys: Collection[tuple[str, int]]) -> list[dict
 def _episodes_where(lake: Lake, condition: str, snapshot: int) -> set[tuple[str, int]]:
     """(dataset, episode_index) of the episodes that a user's condition or query gives."""
     text = condition.strip().rstrip(";")
-    is_query = text.lower().startswith(QUERY_WORDS)
-    if is_query:
+    if text.lower().startswith(("select ", "with ", "from ", "(select ")):
         sql = text
     else:
         sql = f"SELECT dataset, episode_index FROM ({EPISODES_SQL}) WHERE ({text})"

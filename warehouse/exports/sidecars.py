@@ -207,8 +207,7 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
 
 def _table(signals: _Signals, descriptors: Mapping[str, Descriptor]) -> pa.Table:
     frames = signals.frames
-    number = signals.episode.episode_index
-    keys = frames + signals.start, np.full(len(frames), number), frames
+    keys = frames + signals.start, np.full(len(frames), signals.episode.episode_index), frames
     columns = dict(zip(KEYS, keys, strict=True)) | {
         name: signals.values[name] for name in descriptors
     }

@@ -97,20 +97,21 @@ class Verified:
 
 
 def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions) -> Verified:
-    """Of each episode all rows, and, as LeRobot shows them, the pictures of its first, middle and last frame, and where
-    most changes; and all pictures of videos that are no copies of the source's, as our own reader shows them.
+    """Of each episode all rows, and, as LeRobot shows them, the pictures of its first, middle and
+    last frame, and where most changes; and all pictures of videos that are no copies of the
+    source's, as our own reader shows them.
 
-    Raises UserError where there is no whole export in the folder or LeRobot is not installed, and what readers of
-    sources raise.
+    Raises UserError where there is no whole export in the folder or LeRobot is not installed, and
+    what readers of sources raise.
     """
     if not (out / MANIFEST).exists():
         raise UserError(f"{out} holds no export that is whole: there is nothing to verify")
     if find_spec("lerobot") is None:
         raise UserError(f"--verify needs LeRobot's own reader: {install_hint('train')}")
     plan = LerobotPlan("lerobot", lake, selection, options)
-    places = [
-        (number, frame) for number, e in enumerate(plan.episodes) for frame in _looked_at(lake, e)
-    ]
+    places: list[tuple[int, int]] = []
+    for number, e in enumerate(plan.episodes):
+        places += [(number, frame) for frame in _looked_at(lake, e)]
     with TemporaryDirectory(prefix="proccorpus-verify-") as scratch:
         export = read(out, places, Path(scratch))
     if isinstance(export, str):
@@ -168,14 +169,10 @@ class _Sources:
     def _read(self, dataset: str, reader: SourceReader) -> Reading | None:
         if reader.info is None:
             return None
-        episodes = {
-            number: e for number, e in enumerate(self.plan.episodes) if e.dataset == dataset
-        }
-        places = [
-            (e.episode_index, frame)
-            for number, e in episodes.items()
-            for frame in self.frames[number]
-        ]
+        places: list[tuple[int, int]] = []
+        for number, e in enumerate(self.plan.episodes):
+            if e.dataset == dataset:
+                places += [(e.episode_index, frame) for frame in self.frames[number]]
         with TemporaryDirectory(prefix="proccorpus-verify-") as scratch:
             reading = read(reader.source.root, places, Path(scratch))
         if isinstance(reading, str):
@@ -284,8 +281,7 @@ def _compare_segments(plan: LerobotPlan, out: Path) -> list[str]:
         table = pq.read_table(path, columns=["episode_index", "proccorpus_segments"])
         if table.schema.field("proccorpus_segments").type != pa.list_(SEGMENT):
             return [f"steps of other types in {path.relative_to(out)}"]
-        rows = table.to_pylist()
-        stored |= {row["episode_index"]: row["proccorpus_segments"] for row in rows}
+        stored |= {row["episode_index"]: row["proccorpus_segments"] for row in table.to_pylist()}
     wrong = []
     for number, (_, label) in enumerate(each_label(plan.selected)):
         segments = label and [segment_row(segment) for segment in label.segments]

@@ -76,7 +76,8 @@ class Clip:
 
     @cached_property
     def places(self) -> np.ndarray:
-        """Which picture of the file each of the episode's frames is, in the order of showing: int64 [num_frames].
+        """Which picture of the file each of the episode's frames is, in the order of showing: int64
+        [num_frames].
 
         Raises UserError where the source is not as it was.
         """
@@ -365,7 +366,8 @@ def _is_shown(packet: av.Packet) -> bool:
 
 
 def encode(pictures: Iterator[np.ndarray], out: Path, fps: float, codec: str) -> None:
-    """Encode uint8 [h, w, 3] pictures; every eighth one is a key frame, so that any frame is found quickly.
+    """Encode uint8 [h, w, 3] pictures; every eighth one is a key frame, so that any frame is found
+    quickly.
 
     One thread and no text of the encoder's own in the file: equal pictures, equal bytes.
     """

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain, starmap
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -163,7 +164,8 @@ def lerobot_version() -> str | None:
 
 
 def weights_by_lerobot(path: Path, index: np.ndarray, chunk_size: int) -> np.ndarray:
-    """What LeRobot's class makes of the file for frames by their global index [n], as one batch: float64 [n], mean 1.
+    """What LeRobot's class makes of the file for frames by their global index [n], as one batch:
+    float64 [n], mean 1.
 
     Raises ModuleNotFoundError where LeRobot is not installed.
     """
@@ -228,13 +230,8 @@ def stretches_of(lake: Lake, selected: Selected, options: WeightsOptions) -> Str
 
 def _frames_within(stretches: Stretches) -> int:
     """How many frames are in any stretch of their run."""
-    frames = {
-        (run, frame)
-        for run, run_stretches in stretches.items()
-        for start, end in run_stretches
-        for frame in range(start, end)
-    }
-    return len(frames)
+    frames = (set(chain.from_iterable(starmap(range, of_run))) for of_run in stretches.values())
+    return sum(map(len, frames))
 
 
 def notes_on(
@@ -310,12 +307,11 @@ class WeightsExport(_ExportOfStretches, OneDatasetExport):
 
     def write_rest(self) -> Mapping[str, Any]:
         options = self.options
-        weights = weights_by_episode(self.selected, options, self.stretches)
         facts = self.folder.part(
             "weights",
             write_weights,
             self.folder,
-            self._episodes(weights),
+            self._episodes(weights_by_episode(self.selected, options, self.stretches)),
             options.weighting,
             options.chunk_size,
         )

@@ -22,10 +22,12 @@ OF_CHECK = "FROM located_acceptances WHERE dataset = ? AND check_name = ?"
 def accept(
     lake: Lake, dataset: str, check: str, episodes: Collection[int] | None, *, why: str, author: str
 ) -> list[dict[str, Any]]:
-    """Accept the faults that a check found in some runs, by their present numbers, or (None) in all of a dataset's.
+    """Accept the faults that a check found in some runs, by their present numbers, or (None) in all
+    of a dataset's.
 
-    Returns the new rows; none where the same was accepted with the same words before. Raises UserError: there is no
-    such dataset, or the check found nothing there; CorrectionError: a text that cannot be saved.
+    Returns the new rows; none where the same was accepted with the same words before. Raises
+    UserError: there is no such dataset, or the check found nothing there; CorrectionError: a text
+    that cannot be saved.
     """
     author = checked_text("author", author, 100)
     why = checked_text("why", why, MAX_WHY)
@@ -58,7 +60,8 @@ def take_back(
     why: str = "",
     author: str,
 ) -> list[dict[str, Any]]:
-    """Tell faults again that were accepted: those of some runs, or (None) all that was accepted of the check.
+    """Tell faults again that were accepted: those of some runs, or (None) all that was accepted of
+    the check.
 
     Returns the new rows. Raises UserError: nothing of that was accepted.
     """
@@ -103,7 +106,8 @@ def open_faults(lake: Lake, datasets: Collection[str] | None = None) -> dict[str
 
 
 def runs_with(lake: Lake, checks: Collection[str]) -> dict[tuple[str, int], list[str]]:
-    """Runs (dataset, episode_index) in which any of some checks found what nobody accepted, with the names of those.
+    """Runs (dataset, episode_index) in which any of some checks found what nobody accepted, with
+    the names of those.
 
     Raises UserError: there is no such check.
     """

@@ -19,7 +19,6 @@ from core.files import whole_file, write_file
 from core.paths import Workspace
 from warehouse.lake.place import AWAY, LOCK_TIMEOUT_S, LakeError, kept_backups, place, reading_turn
 
-MAGIC = b"SQLite format 3\0"
 DAMAGED_ROWS = re.compile(
     r"[Pp]arquet|magic bytes|TProtocolException|ZSTD|[Dd]ecompress"
 )  # in DuckDB's words
@@ -57,7 +56,7 @@ def _wrong(catalog: Path) -> str | None:
         file = _opened(catalog, status.st_dev, status.st_ino).fileno()
         size = status.st_size
         head = os.pread(file, 100, 0)
-        if not head.startswith(MAGIC):
+        if not head.startswith(b"SQLite format 3\0"):
             if size:
                 return "is no file of SQLite's"
             return "is empty"
@@ -78,13 +77,9 @@ def _wrong(catalog: Path) -> str | None:
 
 
 def _has_empty_page(file: int, size: int, page: int) -> bool:
-    nothing = bytes(page)
-    blocks = (os.pread(file, page << 8, start) for start in range(0, size, page << 8))
-    return any(
-        block[start : start + page] == nothing
-        for block in blocks
-        for start in range(0, len(block), page)
-    )
+    empty_page = bytes(page)
+    pages = (os.pread(file, page, start) for start in range(0, size, page))
+    return empty_page in pages
 
 
 @lru_cache(maxsize=64)
@@ -186,7 +181,8 @@ def backups(workspace: Workspace) -> list[Path]:
 
 
 def back_up(workspace: Workspace, snapshot: int) -> Path | None:
-    """Copy a catalog in SQLite, at a snapshot, unless the newest copy is of that; the last few are kept.
+    """Copy a catalog in SQLite, at a snapshot, unless the newest copy is of that; the last few are
+    kept.
 
     None: the catalog is a server's, or workspace.toml says that none are kept.
     """
@@ -222,9 +218,11 @@ def copy_catalog(catalog: Path, still: Path) -> None:
 
 
 def _sqlite(code: str, catalog: Path, *arguments: Path) -> str:
-    """Do something with a catalog, in a process of its own: see `_opened`. Returns why that failed; empty: it did not.
+    """Do something with a catalog, in a process of its own: see `_opened`. Returns why that failed;
+    empty: it did not.
 
-    (Python has another SQLite than DuckDB: here its close would let others into a commit of DuckDB's.)
+    (Python has another SQLite than DuckDB: here its close would let others into a commit of
+    DuckDB's.)
     """
     begin = f"import sqlite3, sys; source = sqlite3.connect(sys.argv[1], uri=True, timeout={LOCK_TIMEOUT_S}); "
     program = [

@@ -74,7 +74,8 @@ class CheckScope(NamedTuple):
 
 
 def decodable_coverage(lake: Lake, scope: CheckScope) -> CheckOutcome:
-    """At least half of a chunk's episodes that have video and rows decode: less is a broken source, not bad luck.
+    """At least half of a chunk's episodes that have video and rows decode: less is a broken source,
+    not bad luck.
 
     Of a chunk of FEW_EPISODES or fewer none has to.
     """
@@ -106,7 +107,8 @@ EXCEPT SELECT episode_index FROM active_runs WHERE dataset = $1"""
 
 
 def progress_sanity(lake: Lake, scope: CheckScope) -> CheckOutcome:
-    """Every usable episode of a chunk has an active label for each frame, in 0..1, that starts at 0.
+    """Every usable episode of a chunk has an active label for each frame, in 0..1, that starts at
+    0.
 
     But for those whose label a person rejected.
     """
@@ -166,7 +168,8 @@ def cost_within_budget(lake: Lake, scope: CheckScope) -> CheckOutcome:
 
 
 def label_drift(lake: Lake, scope: CheckScope) -> CheckOutcome:
-    """A chunk's labels are like the dataset's in the last release: steps per episode, end progress, confidence.
+    """A chunk's labels are like the dataset's in the last release: steps per episode, end progress,
+    confidence.
 
     Drift: means that are MAX_Z standard errors and MIN_DRIFT of the former apart.
     """
@@ -260,7 +263,8 @@ GROUP BY content_hash ORDER BY content_hash""",
 
 
 def no_split_leak(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
-    """Nothing of one split stands in another: no group, source record, content, near-copy or look-alike of pictures.
+    """Nothing of one split stands in another: no group, source record, content, near-copy or
+    look-alike of pictures.
 
     Of usable episodes; `datasets` None means all. `numbers` counts each kind.
     """
@@ -316,11 +320,9 @@ def follows_schema(lake: Lake, scope: CheckScope) -> CheckOutcome:
     else:
         listed = listed_episodes(lake, of_chunk) if scope.listed is None else scope.listed
         by_table = _faults_of_written(lake, scope, listed)
-    broken = [
-        f"{name}: {fault}"
-        for name, (_, faults) in by_table.items()
-        for fault in faults.get(scope.dataset, ())
-    ]
+    broken: list[str] = []
+    for name, (_, faults) in by_table.items():
+        broken += [f"{name}: {fault}" for fault in faults.get(scope.dataset, ())]
     rows: dict[str, float] = {name: count for name, (count, _) in by_table.items()}
     detail = "; ".join(broken) if broken else f"{sum(rows.values())} rows as the schema says"
     return CheckOutcome(not broken, detail, rows)
@@ -342,10 +344,7 @@ def corpus_is_sound(lake: Lake, datasets: Sequence[str] | None = None) -> CheckO
                 f"{name} of {dataset}: {', '.join(wrong)}"
                 for dataset, wrong in sorted(faults.items())
             ]
-    if broken:
-        detail = "; ".join(broken[:5])
-    else:
-        detail = f"{len(names)} datasets are as the schema says"
+    detail = "; ".join(broken[:5]) or f"{len(names)} datasets are as the schema says"
     return CheckOutcome(
         not broken, detail, {"datasets": len(names), "rows": rows, "broken": len(broken)}
     )
@@ -423,8 +422,7 @@ def _faults_of_stage(
 
 def _faults(lake: Lake, table: Table, datasets: Sequence[str], clause: str) -> Faults:
     """Of rows of a table that fit a condition."""
-    stored = lake.arrow(f"SELECT * FROM {table.name} LIMIT 0").schema
-    if wrong := _other_columns(table, stored):
+    if wrong := _other_columns(table, lake.arrow(f"SELECT * FROM {table.name} LIMIT 0").schema):
         return 0, {dataset: [wrong] for dataset in datasets}
     return _faults_of_rows(lake.rows, table, clause)
 
@@ -583,10 +581,7 @@ def withdrawals_are_decided(lake: Lake, datasets: Sequence[str] | None = None) -
     undecided_names = [
         f"{row['dataset']} {row['episode_index']} ({row['reason']})" for row in unsure
     ]
-    if undecided_names:
-        detail = "; ".join(undecided_names[:EXAMPLES])
-    else:
-        detail = "nothing is undecided"
+    detail = "; ".join(undecided_names[:EXAMPLES]) or "nothing is undecided"
     return CheckOutcome(not undecided_names, detail, {"undecided": len(undecided_names)})
 
 

@@ -75,10 +75,12 @@ def literal(text: str) -> str:
 
 
 def row_by_row(column: str) -> str:
-    """The condition that a column has a value, its one parameter, written so that it is evaluated row by row.
+    """The condition that a column has a value, its one parameter, written so that it is evaluated
+    row by row.
 
-    For each plain condition DuckLake looks through the statistics of all files of all tables, for which it has no index
-    in SQLite. Of a small table, or beside another condition that leaves few files, that costs more than it saves.
+    For each plain condition DuckLake looks through the statistics of all files of all tables, for
+    which it has no index in SQLite. Of a small table, or beside another condition that leaves few
+    files, that costs more than it saves.
     """
     return f"({column}, 0) = (?, 0)"
 
@@ -111,14 +113,16 @@ def connect(
     catalog: str | None = None,
     threads: int | None = None,
 ) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with the lake attached as `lake` and in use; `catalog`: a copy of its catalog.
+    """A DuckDB connection with the lake attached as `lake` and in use; `catalog`: a copy of its
+    catalog.
 
     threads: of its queries; default: one for each core.
 
-    DATA_PATH is always given anew: DuckLake stores it as first seen, so a moved workspace would read the old folder.
-    A commit and a read of the SQLite catalog shut each other out for moments; the extension would give up after five
-    seconds, which a slow disk or a long query exceeds. (A write-ahead log needs no such wait, but could not be read
-    where the reader may not write.) One thread opens the lake: of several, DuckLake refused the second beside a commit.
+    DATA_PATH is always given anew: DuckLake stores it as first seen, so a moved workspace would
+    read the old folder. A commit and a read of the SQLite catalog shut each other out for moments;
+    the extension would give up after five seconds, which a slow disk or a long query exceeds. (A
+    write-ahead log needs no such wait, but could not be read where the reader may not write.) One
+    thread opens the lake: of several, DuckLake refused the second beside a commit.
     """
     if catalog is None and not check_catalog(workspace) and read_only:
         raise LakeError(workspace.absence)
@@ -135,8 +139,9 @@ def connect(
 def database(workspace: Workspace, threads: int | None = None) -> duckdb.DuckDBPyConnection:
     """A DuckDB database in memory that can attach the lake of a workspace.
 
-    To check the signatures of the two extensions, of 36 MB each, would take 0.3 s of each connection. They come from
-    the package index beside DuckDB itself, which nobody checks either; any other is refused unless it is signed.
+    To check the signatures of the two extensions, of 36 MB each, would take 0.3 s of each
+    connection. They come from the package index beside DuckDB itself, which nobody checks either;
+    any other is refused unless it is signed.
     """
     # Without replacements a query cannot read Python's variables by their names
     con = duckdb.connect(
@@ -152,21 +157,22 @@ def database(workspace: Workspace, threads: int | None = None) -> duckdb.DuckDBP
     con.execute("SET allow_unsigned_extensions = false")
     con.execute("SET TimeZone = 'UTC'")
     if lake_place.is_bucket:
-        settings = bucket_settings(lake_place.data).items()
         options = [
             f"{name} {value if isinstance(value, bool) else literal(value)}"
-            for name, value in settings
+            for name, value in bucket_settings(lake_place.data).items()
         ]
         con.execute(f"CREATE SECRET (TYPE s3, {', '.join(options)})")
     return con
 
 
 def _take_back_torn_commit(workspace: Workspace) -> None:
-    """Let SQLite take back the commit that was under way at a power cut, which its journal says how to do.
+    """Let SQLite take back the commit that was under way at a power cut, which its journal says how
+    to do.
 
-    Whoever opens the catalog only to read may not do so, and is refused. SQLite does it by itself when a program that
-    may write looks at the catalog. Only where nobody commits now: a journal is there during each commit, and to close a
-    file gives up the locks that others in this process have on it.
+    Whoever opens the catalog only to read may not do so, and is refused. SQLite does it by itself
+    when a program that may write looks at the catalog. Only where nobody commits now: a journal is
+    there during each commit, and to close a file gives up the locks that others in this process
+    have on it.
     """
     journal = workspace.catalog.with_name(f"{workspace.catalog.name}-journal")
     if not journal.exists():
@@ -190,7 +196,8 @@ def attach(
     read_only: bool = True,
     catalog: str | None = None,
 ) -> None:
-    """Attach a workspace's lake, as it is or was, to a connection under a name; `catalog`: a copy of its catalog.
+    """Attach a workspace's lake, as it is or was, to a connection under a name; `catalog`: a copy
+    of its catalog.
 
     Raises LakeError: no such snapshot.
     """
@@ -225,9 +232,11 @@ def attach(
 
 
 def has(con: duckdb.DuckDBPyConnection, name: str) -> bool:
-    """Does the lake in use have a table or view? One that is only read may be of an earlier version.
+    """Does the lake in use have a table or view? One that is only read may be of an earlier
+    version.
 
-    Asked for it alone: duckdb_views() and its kind look at everything there is, some 70 ms at first.
+    Asked for it alone: duckdb_views() and its kind look at everything there is, some 70 ms at
+    first.
     """
     try:
         return bool(
@@ -278,10 +287,11 @@ class LakeConnection:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """All that is read within is of one state of the lake, and costs less: DuckLake looks for the newest snapshot
-        once, not at each query (3 ms of CPU).
+        """All that is read within is of one state of the lake, and costs less: DuckLake looks for
+        the newest snapshot once, not at each query (3 ms of CPU).
 
-        For a few queries in a row, nothing between them: whoever commits to a SQLite catalog waits meanwhile.
+        For a few queries in a row, nothing between them: whoever commits to a SQLite catalog waits
+        meanwhile.
         """
         if self._is_in_transaction:
             yield

@@ -136,7 +136,8 @@ class Corrected(BaseModel):
             raise CorrectionError("the label has no step left: reject the label instead")
 
     def _numbered_steps(self) -> list[str]:
-        """The plan that follows from the numbers of steps: each has the name of the first segment that attempts it.
+        """The plan that follows from the numbers of steps: each has the name of the first segment
+        that attempts it.
 
         Raises CorrectionError where a number between them is missing: nothing names that step.
         """
@@ -156,9 +157,10 @@ class Corrected(BaseModel):
         """As columns of `corrections`; raises as `settled` does."""
         segments, plan = self.settled(num_frames)
         # A pace stands there only where one was said: what was said before paces could be is still the same text
-        stored = [
-            {k: v for k, v in vars(s).items() if k != "pace" or v is not None} for s in segments
-        ]
+        stored = [dict(vars(segment)) for segment in segments]
+        for columns in stored:
+            if columns["pace"] is None:
+                del columns["pace"]
         return {"plan": list(plan), "segments": json.dumps(stored)} | vars(self.end)
 
 
@@ -276,7 +278,8 @@ def reject_label(
 def take_back(
     lake: Writable, correction_id: str, *, author: str, follows: str | None, comment: str = ""
 ) -> dict[str, Any]:
-    """Undo a correction or a rejection that counts, or one that waits for review, by a row that says so.
+    """Undo a correction or a rejection that counts, or one that waits for review, by a row that
+    says so.
 
     What was accepted before it counts again. Raises as `save` does.
     """

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,10 @@ LEAST_BYTES, FEW_BYTES = (
     1 << 30,
 )  # free: nothing can be built; a build may not come to its end
 # The stages that write a table
-STAGES_OF = {
-    t: [stage for stage, tables in STAGE_TABLES.items() if t in tables] for t in STAGED_TABLES
-}
-STAGES_OF |= {"datasets": ["episodes"], "source_parts": ["episodes"]}
+STAGES_OF = {"datasets": ["episodes"], "source_parts": ["episodes"]}
+for _stage, _tables in STAGE_TABLES.items():
+    for _table in _tables:
+        STAGES_OF.setdefault(_table, []).append(_stage)
 OF_ALL_STAGES = (
     "stage_runs",
     "findings",
@@ -130,7 +131,7 @@ def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
                 people_lines,
                 *((rows,) if hashes else ()),
             )
-            compared = [trouble for check in checks for trouble in check(lake, hashes)]
+            compared = list(chain.from_iterable(check(lake, hashes) for check in checks))
             compared += orphans(lake, listed, stored_sizes)
         except LakeError:
             # Not seen by size and ends: all of each file is read to tell which it is
@@ -184,9 +185,11 @@ def data_files(lake: Lake) -> list[DataFile]:
 def lake_files(
     lake: Lake, listed: Sequence[DataFile], stored_sizes: Mapping[str, int], *, read: bool
 ) -> Iterator[Trouble]:
-    """Files of rows that are listed and are missing, or damaged; `stored_sizes`: bytes of each file by its path.
+    """Files of rows that are listed and are missing, or damaged; `stored_sizes`: bytes of each file
+    by its path.
 
-    A local file is seen to be damaged by its size and by how it begins and ends, or where all of it is `read`.
+    A local file is seen to be damaged by its size and by how it begins and ends, or where all of it
+    is `read`.
     """
     details = {
         f: detail for f in listed if (detail := _damage_of(f, stored_sizes.get(f.path), read))
@@ -300,11 +303,10 @@ def people_lines(lake: Lake, _: bool) -> Iterator[Trouble]:
     """What people said, in the lake and in its lines."""
     path = lake.workspace.people
     people_rows, bad = people.read(lake.workspace)
-    stored_keys = {
-        name: {people.key_of(TABLES[name], row) for row in lake.dicts(f"FROM {name}")}
-        for name in people.KEPT
-    }
-    lacking = sum(len(keys - people_rows[name].keys()) for name, keys in stored_keys.items())
+    lacking = 0
+    for name in people.KEPT:
+        keys = {people.key_of(TABLES[name], row) for row in lake.dicts(f"FROM {name}")}
+        lacking += len(keys - people_rows[name].keys())
     if lacking or bad:
         detail = f"{lacking} rows of what people said have no line, {bad} lines cannot be read"
         yield Trouble(
@@ -429,11 +431,10 @@ def leftovers(workspace: Workspace) -> Iterator[Trouble]:
         yield Trouble(WARNING, "unfinished downloads", str(partial_files[0]), detail, remedy)
     for partial_manifest in sorted((workspace.root / "exports").glob("*/manifest.partial*")):
         if not (partial_manifest.parent / "manifest.json").exists():
-            location = str(partial_manifest.parent)
             yield Trouble(
                 WARNING,
                 "unfinished export",
-                location,
+                str(partial_manifest.parent),
                 "it has no manifest",
                 "run the same export again",
             )

@@ -44,11 +44,12 @@ FROM damaged d ANTI JOIN stage_runs USING (stage, dataset, chunk, label_run) WHE
 
 
 def recover(workspace: Workspace) -> list[str]:
-    """Give a workspace a catalog again, with all that people said; returns what was done, a line each.
+    """Give a workspace a catalog again, with all that people said; returns what was done, a line
+    each.
 
-    One that is damaged or missing becomes the newest backup that is whole, else a new one without a row. One that is
-    there, an older copy for one, counts from now on. What a build makes again is the doctor's to say.
-    Raises LakeError: no workspace; a server that is away.
+    One that is damaged or missing becomes the newest backup that is whole, else a new one without a
+    row. One that is there, an older copy for one, counts from now on. What a build makes again is
+    the doctor's to say. Raises LakeError: no workspace; a server that is away.
     """
     if not (workspace.exists() or remains(workspace)):
         raise LakeError(workspace.absence)
@@ -126,7 +127,8 @@ def _delete_outdated(lake: Lake) -> int:
 
 
 def _take_in(lake: Lake) -> int:
-    """Add what the lines of people say and the lake lacks, and take away what they say is gone; returns how many rows.
+    """Add what the lines of people say and the lake lacks, and take away what they say is gone;
+    returns how many rows.
 
     Lines that the lake has and they lack are written.
     """
@@ -150,11 +152,10 @@ def _move_damaged(workspace: Workspace, troubles: Sequence[Trouble]) -> tuple[in
     """Move damaged and half-written files aside; how many were moved, and how many are too young for it."""
     latest_time = time.time() - GRACE_S
     # What is not built again is a half-written file, and somebody may be writing it
-    is_built = {
-        path: bool(t.parts or t.data_files)
-        for t in troubles
-        for path in filter(Path.exists, t.paths)
-    }
+    is_built: dict[Path, bool] = {}
+    for trouble in troubles:
+        present = filter(Path.exists, trouble.paths)
+        is_built |= dict.fromkeys(present, bool(trouble.parts or trouble.data_files))
     young = {
         path
         for path, built in is_built.items()
@@ -165,7 +166,8 @@ def _move_damaged(workspace: Workspace, troubles: Sequence[Trouble]) -> tuple[in
 
 
 def _forget(workspace: Workspace, ids: list[int]) -> None:
-    """From a snapshot of its own on, the catalog lists these files no more: nothing can be deleted from lost files.
+    """From a snapshot of its own on, the catalog lists these files no more: nothing can be deleted
+    from lost files.
 
     DuckLake has no call for it: it is said in the catalog itself.
     """

@@ -55,9 +55,11 @@ class Freed:
 
 
 def sweep(lake: Lake, grace_s: float = GRACE_S) -> int:
-    """Move unlisted keyframes, shards, half-written files and orphaned lake data aside; returns how many files.
+    """Move unlisted keyframes, shards, half-written files and orphaned lake data aside; returns how
+    many files.
 
-    What this catalog itself lists as to be deleted, since it was merged, is deleted. A bucket is left to gc.
+    What this catalog itself lists as to be deleted, since it was merged, is deleted. A bucket is
+    left to gc.
     """
     with lake.lock():
         old = [*unlisted_keyframes(lake, grace_s), *unlisted_shards(lake, grace_s)]
@@ -143,10 +145,11 @@ def _expire(lake: Lake, snapshots: list[int], grace_s: float) -> None:
 
 
 def _scheduled(lake: Lake, grace_s: float | None = None) -> set[str]:
-    """Files that DuckLake is to delete, by their path within the data: all, or those that came there so lately.
+    """Files that DuckLake is to delete, by their path within the data: all, or those that came
+    there so lately.
 
-    What was merged lately may be read by somebody who asked before. (DuckLake's own `older_than` counts whole days
-    where the catalog is SQLite's.)
+    What was merged lately may be read by somebody who asked before. (DuckLake's own `older_than`
+    counts whole days where the catalog is SQLite's.)
     """
     if grace_s is None:
         since = ""
@@ -168,8 +171,9 @@ def _delete(paths: "Iterable[Path | UPath]") -> None:
 def merge(lake: Lake) -> tuple[int, int]:
     """Merge small files of rows within each partition; how many, and into how many.
 
-    What queries answer stays, and so do releases and all snapshots. A build may run beside it: each commit merges some
-    partitions of one table under the lock. The sweep, or gc, deletes the merged files once nobody can be reading them.
+    What queries answer stays, and so do releases and all snapshots. A build may run beside it: each
+    commit merges some partitions of one table under the lock. The sweep, or gc, deletes the merged
+    files once nobody can be reading them.
     """
     # A lake of an earlier version lacks it
     index_statistics(lake)
@@ -212,9 +216,11 @@ def _small_files(lake: Lake) -> dict[str, dict[str, int]]:
 
 
 def _data_of_expired(lake: Lake, expired: list[int]) -> list[int]:
-    """Bytes of each of the lake's files that only expired snapshots list, and of those waiting to be deleted.
+    """Bytes of each of the lake's files that only expired snapshots list, and of those waiting to
+    be deleted.
 
-    Read from DuckLake's own catalog, since a dry run of expiring does not say which files it would free.
+    Read from DuckLake's own catalog, since a dry run of expiring does not say which files it would
+    free.
     """
     expired_ids = ", ".join(map(str, expired)) or "-1"
     staying = f"SELECT snapshot_id FROM {CATALOG}.ducklake_snapshot WHERE snapshot_id NOT IN ({expired_ids})"
@@ -255,10 +261,11 @@ def unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
 
 
 def _keyframes_of_release(lake: Lake, snapshot: int) -> str:
-    """SQL for the pictures that a release holds; its parameters are the release's name, and twice its time.
+    """SQL for the pictures that a release holds; its parameters are the release's name, and twice
+    its time.
 
-    What was taken down by then is in the release's snapshot, but not in the release. Its numbers are those of then: one
-    from before recordings were known has the numbers that were said.
+    What was taken down by then is in the release's snapshot, but not in the release. Its numbers
+    are those of then: one from before recordings were known has the numbers that were said.
     """
     numbers = "SELECT dataset, episode_index FROM takedowns WHERE created_at <= ? AND episode_index IS NOT NULL"
     if snapshot >= _first_snapshot_of_recordings(lake):

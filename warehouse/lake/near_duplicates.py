@@ -118,8 +118,9 @@ ORDER BY ALL"""
 def near_copies(lake: Lake) -> list[NearDuplicate]:
     """Held-out episodes of the table USABLE whose pictures stand in training.
 
-    Joins on hashes that few episodes have, and compares each held-out episode with a handful of others: the work grows
-    with the frames, not with their square. Copies at another frame rate, mirrored or cropped are not found.
+    Joins on hashes that few episodes have, and compares each held-out episode with a handful of
+    others: the work grows with the frames, not with their square. Copies at another frame rate,
+    mirrored or cropped are not found.
     """
     lake.con.execute(_HASHES)
     lake.con.execute(_PARTNERS)
@@ -145,7 +146,8 @@ def near_copies(lake: Lake) -> list[NearDuplicate]:
 def look_alikes(lake: Lake) -> list[NearDuplicate]:
     """Held-out runs of the table USABLE that look like a run of another dataset's training.
 
-    The work grows with the pictures, and with held-out runs times runs; in memory is a mean of 256 numbers a run.
+    The work grows with the pictures, and with held-out runs times runs; in memory is a mean of 256
+    numbers a run.
     """
     pairs: list[NearDuplicate] = []
     # Encoders, with the numbers of cells that they gave, and the datasets (two or more) that they looked at
@@ -180,11 +182,11 @@ def not_looked_at(lake: LakeConnection, datasets: Sequence[str]) -> str:
     )
     unseen = [name for name in datasets if not encoders_by_dataset[name]]
     counts = Counter(chain.from_iterable(encoders_by_dataset.values()))
+    sole_encoders = {encoder for encoder, count in counts.items() if count == 1}
     alone = [
         name
         for name in datasets
-        if encoders_by_dataset[name]
-        and {counts[encoder] for encoder in encoders_by_dataset[name]} == {1}
+        if name not in unseen and sole_encoders.issuperset(encoders_by_dataset[name])
     ]
     dataset_texts = "; ".join(
         f"{name}, by {' and '.join(sorted(encoders_by_dataset[name]))}" for name in alone
@@ -313,10 +315,11 @@ def _changes(run: _Seen) -> bool:
 
 
 def _apart(first_cells: _Seen, second_cells: _Seen) -> tuple[float, tuple[np.ndarray, np.ndarray]]:
-    """How far two runs are apart, and the frames of `first_cells` and of `second_cells` that go together.
+    """How far two runs are apart, and the frames of `first_cells` and of `second_cells` that go
+    together.
 
-    Each picture of the run that has fewer goes with the likest picture of the other. Of the two that go together the
-    cell that is farthest apart counts, of all of them the median: 0 is equal.
+    Each picture of the run that has fewer goes with the likest picture of the other. Of the two
+    that go together the cell that is farthest apart counts, of all of them the median: 0 is equal.
     """
     (frames, few), (longer_frames, longer_cells) = sorted(
         (first_cells, second_cells), key=lambda seen: len(seen[0])
@@ -335,9 +338,11 @@ def _apart(first_cells: _Seen, second_cells: _Seen) -> tuple[float, tuple[np.nda
 def _show_the_same(
     lake: Lake, run: Run, other_run: Run, frames: np.ndarray, other_frames: np.ndarray
 ) -> bool:
-    """Do stored pictures of the same moments differ a little everywhere, not by much where an object stands elsewhere?
+    """Do stored pictures of the same moments differ a little everywhere, not by much where an
+    object stands elsewhere?
 
-    Moments are the same by the line through the frames that go together, to half a step between pictures.
+    Moments are the same by the line through the frames that go together, to half a step between
+    pictures.
     """
     if min(len(np.unique(frames)), len(np.unique(other_frames))) < MIN_MOMENTS:
         return False

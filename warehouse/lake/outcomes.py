@@ -34,8 +34,6 @@ from warehouse.lake.statements import (
 
 NAMING_COLUMNS = ("episode_index", "episode", "source_id")
 SUCCESS = "success"
-NOTE_COLUMNS = ("note", "notes", "comment")
-AUTHOR_COLUMNS = ("by", "author")
 BY_CLICK = "explorer"  # as the file of what was said in the explorer
 MAX_NAMED = 20  # lines, in one message
 # The newest statement on each recording that was not taken back, wherever the recording is
@@ -112,10 +110,11 @@ def chunks_to_build(lake: Lake) -> dict[str, int]:
 def add_outcomes(
     lake: Lake, dataset: str, file: str, outcomes: Sequence[StatedOutcome]
 ) -> tuple[str, int]:
-    """Save what a file says of some episodes, each once; returns the import's id, and how many say something new.
+    """Save what a file says of some episodes, each once; returns the import's id, and how many say
+    something new.
 
-    A file that only says again what the same people said in a file of its name is not saved again: the id is that of
-    the import that said it.
+    A file that only says again what the same people said in a file of its name is not saved again:
+    the id is that of the import that said it.
     """
     standing: dict[int, dict[str, Any]] = {}
     statements = [asdict(o) | {"file": file, "undoes": None} for o in outcomes]
@@ -286,7 +285,8 @@ def shares(lake: Lake) -> list[dict[str, Any]]:
 def read_outcomes(lake: Lake, dataset: str, path: Path, author: str) -> list[StatedOutcome]:
     """What a file says of a dataset's episodes. `author`: of lines that name none.
 
-    Raises CorrectionError, which names every line that cannot be used, up to MAX_NAMED; UserError: no such dataset.
+    Raises CorrectionError, which names every line that cannot be used, up to MAX_NAMED; UserError:
+    no such dataset.
     """
     source_id_by_index = known_episodes(lake, dataset)
     by_source_id = {source_id: index for index, source_id in source_id_by_index.items()}
@@ -343,8 +343,8 @@ def _outcome(cells: Mapping[str, Any], episode: int, author: str) -> StatedOutco
         raise CorrectionError(
             f"success is {cells[SUCCESS]!r}: say true or false (1, 0, yes, no, success, failure)"
         )
-    note = next((str(cells[name]) for name in NOTE_COLUMNS if name in cells), "")
-    outcome_author = next((str(cells[name]) for name in AUTHOR_COLUMNS if name in cells), author)
+    note = next((str(cells[name]) for name in ("note", "notes", "comment") if name in cells), "")
+    outcome_author = next((str(cells[name]) for name in ("by", "author") if name in cells), author)
     note = checked_text("note", note, 2000, empty=True) or None
     return StatedOutcome(episode, success, note, checked_text("by", outcome_author, 100))
 

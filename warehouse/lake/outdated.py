@@ -35,7 +35,6 @@ IMPORTED_TABLES = (
     "progress",
     "label_quality",
 )  # that an import writes
-SAMPLE_TABLES = ("samples", "sample_location", "shards")
 # Labels of a lake that are of no present contents: SQL conditions on rows of a table in LABEL_TABLES, by its name
 WITHOUT_CONTENT = (
     "(dataset, episode_index) NOT IN (SELECT (dataset, episode_index) FROM episode_content)"
@@ -70,11 +69,12 @@ def delete_outdated_sql() -> list[str]:
 def forget_labels(
     lake: LakeConnection, dataset: str, outdated: Collection[int], moved_episodes: Mapping[int, int]
 ) -> dict[str, pa.Table]:
-    """Delete what was measured and labelled of some episodes of a dataset, and samples that show them.
+    """Delete what was measured and labelled of some episodes of a dataset, and samples that show
+    them.
 
-    Within a transaction; their chunks' stages are stale then. moved_episodes: numbers that recordings had, and have
-    now. Returns
-    their imported labels, which no build makes again, by table, with the present numbers: to be inserted.
+    Within a transaction; their chunks' stages are stale then. moved_episodes: numbers that
+    recordings had, and have now. Returns their imported labels, which no build makes again, by
+    table, with the present numbers: to be inserted.
     """
     indices = sorted(outdated)
     carried = _imported_rows(lake, dataset, moved_episodes) if moved_episodes else {}
@@ -139,7 +139,8 @@ def _imported_rows(
 def _forget_samples(lake: LakeConnection, dataset: str, indices: Collection[int]) -> None:
     """Delete samples and shards of the chunks in which samples are of some episodes, or show them.
 
-    A tar holds a whole chunk. Without the line of `stage_runs` the next build makes samples and shards anew.
+    A tar holds a whole chunk. Without the line of `stage_runs` the next build makes samples and
+    shards anew.
     """
     clause = "list_has_any(list_transform(pictures, lambda p: p.episode_index), $2)"
     chunks = lake.column(
@@ -148,7 +149,7 @@ def _forget_samples(lake: LakeConnection, dataset: str, indices: Collection[int]
     )
     if not chunks:
         return
-    for name in SAMPLE_TABLES:
+    for name in ("samples", "sample_location", "shards"):
         lake.con.execute(
             f"DELETE FROM {name} WHERE dataset = ? AND list_contains(?, chunk)", [dataset, chunks]
         )

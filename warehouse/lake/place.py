@@ -173,7 +173,8 @@ def _check_data(lake_place: LakePlace, data: object, location: str) -> None:
 
 
 def bucket_settings(address: str) -> dict[str, str | bool]:
-    """Of DuckDB's secret for a bucket, from where all AWS tools look: the environment, profiles, the machine's role.
+    """Of DuckDB's secret for a bucket, from where all AWS tools look: the environment, profiles,
+    the machine's role.
 
     Raises LakeError when no credentials are found.
     """
@@ -234,11 +235,12 @@ def holder(path: Path) -> str | None:
 def locked(
     workspace: Workspace, meanwhile: Callable[[], bool] = lambda: False
 ) -> AbstractContextManager[None]:
-    """The right to commit, for one process at a time: a kernel lock, or one of Postgres' that goes with its session.
+    """The right to commit, for one process at a time: a kernel lock, or one of Postgres' that goes
+    with its session.
 
-    meanwhile: is called while another process has it, again and again until it says that the right is of no more use
-    (by Postgres, where all get it in the order in which they came, once). Raises LakeError when it is not had within
-    LOCK_TIMEOUT_S, or the catalog's server does not answer.
+    meanwhile: is called while another process has it, again and again until it says that the right
+    is of no more use (by Postgres, where all get it in the order in which they came, once). Raises
+    LakeError when it is not had within LOCK_TIMEOUT_S, or the catalog's server does not answer.
     """
     lake_place = place(workspace)
     if lake_place.is_postgres:
@@ -274,7 +276,8 @@ def building(workspace: Workspace) -> Iterator[None]:
 
 @contextmanager
 def while_nothing_is_built(workspace: Workspace, action: str) -> Iterator[None]:
-    """What must not happen during a build; builds that begin meanwhile wait. Sees builds of this machine.
+    """What must not happen during a build; builds that begin meanwhile wait. Sees builds of this
+    machine.
 
     Raises UserError: a build goes on. `action` names what was to be done.
     """

@@ -70,13 +70,8 @@ def _json(columns: Sequence[str]) -> str:
 
 def output_hash(tables: Mapping[str, pa.Table]) -> str:
     """One hash over what a stage publishes."""
-    return content_key(
-        *(
-            part
-            for name in sorted(tables)
-            for part in (name, table_hash(TABLES[name], tables[name]))
-        )
-    )
+    named_hashes = ((name, table_hash(TABLES[name], tables[name])) for name in sorted(tables))
+    return content_key(*chain.from_iterable(named_hashes))
 
 
 def content_key(*parts: str) -> str:
@@ -225,7 +220,8 @@ def joined(of_each: Iterable[Mapping[str, pa.Table]]) -> dict[str, pa.Table]:
 
 @contextmanager
 def turn(workspace: Workspace, output: StageOutput) -> Iterator[int]:
-    """The right to commit, and 0; or the snapshot that has `output` already, which another process committed meanwhile.
+    """The right to commit, and 0; or the snapshot that has `output` already, which another process
+    committed meanwhile.
 
     Nothing is offered while nobody else commits.
     """
@@ -307,10 +303,9 @@ def waiting(workspace: Workspace, output: StageOutput) -> dict[Path, StageOutput
 
 
 def _read(file: IO[bytes]) -> StageOutput:
-    run, *names = json.loads(file.readline())
-    tables, registered = (
-        {name: pa.ipc.open_stream(file).read_all() for name in table_names} for table_names in names
-    )
+    run, names, registered_names = json.loads(file.readline())
+    tables = {name: pa.ipc.open_stream(file).read_all() for name in names}
+    registered = {name: pa.ipc.open_stream(file).read_all() for name in registered_names}
     return StageOutput(StageRun(**run), tables, registered)
 
 

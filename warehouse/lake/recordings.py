@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -195,8 +196,9 @@ class RecordingUpdate:
         )
 
     def keep_pictures(self, lake: LakeConnection) -> None:
-        """Keep pictures of recordings that leave their place and of which people said something: a person who is asked
-        later whether another one is the same sees both. Of one that was taken down nothing is kept."""
+        """Keep pictures of recordings that leave their place and of which people said something: a
+        person who is asked later whether another one is the same sees both. Of one that was taken
+        down nothing is kept."""
         leaving = {
             row["recording"]: row["episode_index"]
             for row in self.recordings.values()
@@ -247,7 +249,7 @@ def fingerprint_columns(
         "times_hash": fingerprint.times,
         "row_sketch": list(fingerprint.sketch),
         "cameras": list(fingerprint.moments),
-        "moments": [moment for moments in fingerprint.moments.values() for moment in moments],
+        "moments": list(chain.from_iterable(fingerprint.moments.values())),
         "file_hash": fingerprint.file,
     }
 
@@ -489,10 +491,11 @@ def recordings_stamp(lake: LakeConnection, dataset: str) -> str:
 def withdraw(
     lake: Lake, dataset: str, episodes: Collection[int] | None, reason: str
 ) -> list[tuple[str, int]]:
-    """Take episodes down (None: the whole dataset), and every other episode of the corpus that is the same recording.
+    """Take episodes down (None: the whole dataset), and every other episode of the corpus that is
+    the same recording.
 
-    Returns the others. What they are told by is kept, so that they are known wherever they turn up later. Raises
-    UserError as `take_down` does.
+    Returns the others. What they are told by is kept, so that they are known wherever they turn up
+    later. Raises UserError as `take_down` does.
     """
     numbers = episodes
     if numbers is None:

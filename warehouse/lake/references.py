@@ -32,10 +32,11 @@ MOST_NAMED = 10  # references, in a sentence
 def references_of(
     lake: Lake, dataset: str, task: str | None
 ) -> dict[int, tuple[int, Label | None]]:
-    """The references of a task whose frames are built, by episode: the chunk of each, and the label that counts; None
-    where it is the steps that the source brings.
+    """The references of a task whose frames are built, by episode: the chunk of each, and the label
+    that counts; None where it is the steps that the source brings.
 
-    task: its text, or the one that stands for several; None: runs without a text, which show one another nothing.
+    task: its text, or the one that stands for several; None: runs without a text, which show one
+    another nothing.
     """
     rows = lake.dicts(
         "SELECT r.episode_index, r.chunk, c.segments, c.plan FROM current_references r "
@@ -185,8 +186,9 @@ def add(
 ) -> dict[str, Any]:
     """Make a run a reference: somebody vouches for its label; returns the row.
 
-    label_run: the label vouched for; None: the one that counts. A person's label and the source's own steps stay what
-    they are. Any other is kept as an accepted correction: an annotator may make its labels anew.
+    label_run: the label vouched for; None: the one that counts. A person's label and the source's
+    own steps stay what they are. Any other is kept as an accepted correction: an annotator may make
+    its labels anew.
 
     Raises CorrectionError.
     """
@@ -265,7 +267,8 @@ def _mark(lake: Lake, episode_key: list[Any], author: str, run: str | None) -> d
 
 
 def join_tasks(lake: Lake, dataset: str, first: str, second: str, *, author: str) -> str:
-    """Say that two texts mean the same task; returns the text that stands for both, and for all joined to them before.
+    """Say that two texts mean the same task; returns the text that stands for both, and for all
+    joined to them before.
 
     Raises CorrectionError.
     """
@@ -281,7 +284,8 @@ def join_tasks(lake: Lake, dataset: str, first: str, second: str, *, author: str
 
 
 def part_task(lake: Lake, dataset: str, text: str, *, author: str) -> None:
-    """Say that a text that was joined to others is a task of its own again; the others stay together.
+    """Say that a text that was joined to others is a task of its own again; the others stay
+    together.
 
     Raises CorrectionError.
     """

@@ -33,9 +33,8 @@ from warehouse.lake.place import LakeError, locked, place
 from warehouse.lake.views import STATEMENTS, VIEWS
 
 OTHER_CHANGES = 18  # version of the last change that is no new column
-SCHEMA_VERSION = max(
-    OTHER_CHANGES, *(column.since for table in TABLES.values() for column in table.columns)
-)
+_COLUMNS = chain.from_iterable(table.columns for table in TABLES.values())
+SCHEMA_VERSION = max(OTHER_CHANGES, *(column.since for column in _COLUMNS))
 UPGRADED_A_S = 20 << 20  # bytes of rows, roughly
 OF_MOTION = "SELECT label_run FROM label_runs WHERE annotator IN ('motion', 'native')"  # native falls back on it
 # Of each version, what rows that were there before need: SQL on the lake, after tables and columns were added. One with
@@ -149,9 +148,11 @@ def checked_version(
     *,
     may_be_older: bool = False,
 ) -> int | None:
-    """The version of the lake in use, which is ours, or at a snapshot an earlier one; None: nothing is there yet.
+    """The version of the lake in use, which is ours, or at a snapshot an earlier one; None: nothing
+    is there yet.
 
-    Raises LakeError: a lake of another version, or one without tables beside what is left of a corpus.
+    Raises LakeError: a lake of another version, or one without tables beside what is left of a
+    corpus.
     """
     version = schema_version(con)
     if not version and not has_tables(con):
@@ -226,10 +227,12 @@ def upgrade(lake: LakeConnection) -> Path | None:
 
 
 def upgraded(workspace: Workspace, *, dry: bool) -> dict[str, Any]:
-    """Bring a lake of an earlier version to ours, after a backup of its catalog; `dry`: only say what is to be done.
+    """Bring a lake of an earlier version to ours, after a backup of its catalog; `dry`: only say
+    what is to be done.
 
-    Returns version, to, tables (to be made), steps (that change rows), bytes (of rows that they may write anew), backup
-    and `said`, all of it in a sentence. Raises LakeError: no workspace, a catalog that is not usable, a later version.
+    Returns version, to, tables (to be made), steps (that change rows), bytes (of rows that they may
+    write anew), backup and `said`, all of it in a sentence. Raises LakeError: no workspace, a
+    catalog that is not usable, a later version.
     """
     with nullcontext() if dry else locked(workspace):
         lake = LakeConnection(workspace, connect(workspace, read_only=dry, threads=1))
@@ -264,11 +267,11 @@ def upgraded(workspace: Workspace, *, dry: bool) -> dict[str, Any]:
 
 
 def _to_do(lake: LakeConnection, version: int) -> dict[str, Any]:
-    steps = [
-        sql for later in range(version + 1, SCHEMA_VERSION + 1) for sql in STEPS.get(later, ())
-    ]
+    later_versions = range(version + 1, SCHEMA_VERSION + 1)
+    steps = list(chain.from_iterable(STEPS.get(later, ()) for later in later_versions))
     sizes = dict(lake.rows("SELECT table_name, file_size_bytes FROM ducklake_table_info('lake')"))
-    changed = sum(size for name, size in sizes.items() if any(f" {name} " in sql for sql in steps))
+    all_sql = "\n".join(steps)
+    changed = sum(size for name, size in sizes.items() if f" {name} " in all_sql)
     return {"tables": sorted({*TABLES} - sizes.keys()), "steps": len(steps), "bytes": int(changed)}
 
 
@@ -405,7 +408,8 @@ def _columns_of(
     for column, kind in types_of_view[name].items():
         # A view's own description counts before the one of a table's column of the same name
         comments = [("", view.columns.get(column, ""))] * (column in view.columns)
-        comments += [(t.name, c.comment) for t in tables for c in t.columns if c.name == column]
+        for t in tables:
+            comments += [(t.name, c.comment) for c in t.columns if c.name == column]
         table, comment = [*comments, ("", "")][0]
         yield column, kind, comment, table
 
@@ -422,22 +426,22 @@ def _view_types() -> dict[str, dict[str, str]]:
         for table in TABLES.values():
             definitions = ", ".join(f'"{c.name}" {sql_type(c.type)}' for c in table.columns)
             con.execute(f"CREATE TABLE {table.name} ({definitions})")
+        types: dict[str, dict[str, str]] = {}
         for view in VIEWS:
             con.execute(f"CREATE VIEW {view.name} AS {view.sql}")
-        return {
-            v.name: {r[0]: r[1] for r in con.execute(f"DESCRIBE {v.name}").fetchall()}
-            for v in VIEWS
-        }
+            described = con.execute(f"DESCRIBE {view.name}").fetchall()
+            types[view.name] = {column: type_ for column, type_, *_ in described}
+        return types
 
 
 def _examples(con: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
     """A value of each of a table's columns, by column, out of its first rows."""
     rows = con.execute(f"FROM {table} LIMIT {LOOKED_AT}").to_arrow_table().to_pylist()
-    values = {
-        c: next((r[c] for r in rows if r[c] not in (None, "", [])), None)
-        for c in TABLES[table].schema.names
-    }
-    return {column: _short(value) for column, value in values.items() if value is not None}
+    values: dict[str, object] = {}
+    # Of each column the first that says something counts
+    for row in reversed(rows):
+        values |= {c: value for c, value in row.items() if value not in (None, "", [])}
+    return {column: _short(value) for column, value in values.items()}
 
 
 def _short(value: object, length: int = 40) -> str:

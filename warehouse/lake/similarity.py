@@ -146,15 +146,16 @@ def most_similar(
     among: str | None = None,
     max_matches: int = MOST,
 ) -> tuple[SimilarityQuery, list[dict[str, Any]]]:
-    """The frames most like one frame, one of each other run, or without a frame the runs most like one run (eight
-    moments of it, each beside their most similar frame); the most similar first.
+    """The frames most like one frame, one of each other run, or without a frame the runs most like
+    one run (eight moments of it, each beside their most similar frame); the most similar first.
 
-    Rows have dataset, episode_index, of frames also camera, frame_index and timestamp_s, then task and likeness: a
-    cosine, or a mean of cosines, -1..1. camera: of what is asked for; default: the first usable one that an encoder
-    looked at. Others may be of any. among: only runs of this dataset.
+    Rows have dataset, episode_index, of frames also camera, frame_index and timestamp_s, then task
+    and likeness: a cosine, or a mean of cosines, -1..1. camera: of what is asked for; default: the
+    first usable one that an encoder looked at. Others may be of any. among: only runs of this
+    dataset.
 
-    Raises UserError: there is no such episode, frame or camera, no encoder looked at it, or another one looked at
-    the dataset `among`.
+    Raises UserError: there is no such episode, frame or camera, no encoder looked at it, or another
+    one looked at the dataset `among`.
     """
     query = _asked(con, dataset, episode_index, frame_index, camera, among)
     view = "similar_runs"

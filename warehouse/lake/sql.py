@@ -149,7 +149,8 @@ def attach_lines(workspace: Workspace, snapshot: int | None = None) -> str:
 
 
 def see_results(con: duckdb.DuckDBPyConnection, release: str) -> None:
-    """Let queries see what is known by now of a release, in the place of what was when it was frozen.
+    """Let queries see what is known by now of a release, in the place of what was when it was
+    frozen.
 
     The lake as it is now must be attached as RESULTS.
     """
@@ -215,9 +216,11 @@ def _wrong(e: duckdb.Error) -> str:
 
 
 def check(con: duckdb.DuckDBPyConnection, sql: str) -> str:
-    """The text to run; raises SqlError unless `sql` is one SELECT, or EXPLAIN of one, over the lake's relations.
+    """The text to run; raises SqlError unless `sql` is one SELECT, or EXPLAIN of one, over the
+    lake's relations.
 
-    Parsed by json_serialize_sql alone: DuckDB's extract_statements would already evaluate the arguments of a PRAGMA.
+    Parsed by json_serialize_sql alone: DuckDB's extract_statements would already evaluate the
+    arguments of a PRAGMA.
     """
     explain = EXPLAIN.fullmatch(sql)
     # Only the SELECT is parsed into a tree; EXPLAIN is put back in front of what was found harmless
@@ -248,7 +251,8 @@ def _check_statement(tree: dict) -> None:
 
 
 def _check_tree(tree: Any, ctes: frozenset[str]) -> None:
-    """Raise SqlError unless every relation and function in the tree is allowed; `ctes` are the names in scope.
+    """Raise SqlError unless every relation and function in the tree is allowed; `ctes` are the
+    names in scope.
 
     A name that is no common table expression where it stands could be a file or a system view.
     """

@@ -51,12 +51,12 @@ def said_of(lake: LakeConnection) -> Mapping[str, frozenset[str]]:
 
     def look() -> dict[str, frozenset[str]]:
         rows = lake.rows(
-            " UNION ALL ".join(f"SELECT DISTINCT '{t}', dataset FROM {t}" for t in TABLES_ASKED)
+            " UNION ALL ".join(
+                f"SELECT '{t}', list(DISTINCT dataset) FROM {t}" for t in TABLES_ASKED
+            )
         )
-        return {
-            table: frozenset(dataset for name, dataset in rows if name == table)
-            for table in TABLES_ASKED
-        }
+        # An aggregate over no rows is NULL
+        return {table: frozenset(datasets or ()) for table, datasets in rows}
 
     return lake.once("said", look)
 
@@ -126,7 +126,8 @@ def checked_text(title: str, text: str, max_chars: int, *, empty: bool = False) 
 
 
 def time_after(newest: datetime | None) -> datetime:
-    """The time of what a person says now: later than the newest row also where this machine's clock is behind.
+    """The time of what a person says now: later than the newest row also where this machine's clock
+    is behind.
 
     The order of rows says which one counts.
     """
@@ -137,7 +138,8 @@ def time_after(newest: datetime | None) -> datetime:
 
 
 def known_episodes(lake: LakeConnection, dataset: str) -> dict[int, str]:
-    """The source_id of every episode that a dataset ever had: one that left the source keeps its number.
+    """The source_id of every episode that a dataset ever had: one that left the source keeps its
+    number.
 
     Raises UserError: there is no such dataset.
     """
@@ -168,8 +170,9 @@ def read_text(path: Path) -> str:
 
 
 def rows_of_text(text: str) -> tuple[str, list[tuple[int, Any]], dict[int, str]]:
-    """What its rows are called, `line` of CSV with a header or of JSON, `entry` of a JSON list; each with its number;
-    and by number what is wrong with others. A row of CSV that takes several lines has the number of its last."""
+    """What its rows are called, `line` of CSV with a header or of JSON, `entry` of a JSON list;
+    each with its number; and by number what is wrong with others. A row of CSV that takes several
+    lines has the number of its last."""
     begin = text.lstrip()[:1]
     if begin == "{":
         values, errors = parse_json_lines(text)
@@ -209,12 +212,15 @@ def mark(
     is_on: bool = True,
     follows: Mapping[Place, str | None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Put a tag on episodes or take it off, or assign them to a person or to nobody any more; returns the new rows.
+    """Put a tag on episodes or take it off, or assign them to a person or to nobody any more;
+    returns the new rows.
 
-    Where it is so already, no row is added. follows: of each episode the assignment that the author has seen.
+    Where it is so already, no row is added. follows: of each episode the assignment that the author
+    has seen.
 
-    Tags of two people never conflict: each is put on and taken off by itself. Raises ConflictError when somebody else
-    has assigned an episode meanwhile, and CorrectionError for episodes or texts that cannot be; then nothing is marked.
+    Tags of two people never conflict: each is put on and taken off by itself. Raises ConflictError
+    when somebody else has assigned an episode meanwhile, and CorrectionError for episodes or texts
+    that cannot be; then nothing is marked.
     """
     author, value = checked_text("author", author, 100), checked_text(kind, value, 100)
     places = list(dict.fromkeys(places))
@@ -243,8 +249,10 @@ def mark(
                 "episode_index": place[1],
                 "kind": kind,
                 "value": value,
+                "is_on": is_on,
+                "follows": former["mark_id"],
+                "author": author,
             }
-            row |= {"is_on": is_on, "follows": former["mark_id"], "author": author}
             mark_id = content_key(json.dumps(list(row.values())))[:16]
             rows.append(row | {"mark_id": mark_id, "created_at": time_after(former["created_at"])})
         return rows
@@ -315,8 +323,7 @@ def takedown_stamp(lake: Lake, dataset: str) -> str:
 
     By the numbers that the episodes had when it was said: those do not change when recordings move.
     """
-    sql = "SELECT episode_index FROM takedowns WHERE dataset = ?"
-    episodes = lake.column(sql, [dataset])
+    episodes = lake.column("SELECT episode_index FROM takedowns WHERE dataset = ?", [dataset])
     if not episodes:
         return ""
     return content_key("taken down", "all" if None in episodes else str(sorted(episodes)))
@@ -329,9 +336,11 @@ def take_down(
     reason: str,
     copies: Mapping[Place, Place] | None = None,
 ) -> list[dict]:
-    """Mark episodes (None: the whole dataset) as not to be used; returns the marks. Raises UserError.
+    """Mark episodes (None: the whole dataset) as not to be used; returns the marks. Raises
+    UserError.
 
-    copies: episodes of any dataset that hold the same recording as one of these; they are marked, too.
+    copies: episodes of any dataset that hold the same recording as one of these; they are marked,
+    too.
     """
     if unknown := sorted(set(episodes or ()) - known_episodes(lake, dataset).keys()):
         raise UserError(
@@ -367,7 +376,8 @@ def take_down(
 
 
 def undo_takedown(lake: Lake, dataset: str, episodes: Collection[int] | None) -> int:
-    """Take marks back: those of some episodes, by their present numbers, or all of the dataset's; returns how many.
+    """Take marks back: those of some episodes, by their present numbers, or all of the dataset's;
+    returns how many.
 
     Raises UserError.
     """

@@ -45,10 +45,11 @@ def labels_of(
     label_run: str | None = None,
     whole: bool = False,
 ) -> dict[int, Label]:
-    """The labels of a dataset, of one chunk of it, or of some episodes, by episode; those without one are missing.
+    """The labels of a dataset, of one chunk of it, or of some episodes, by episode; those without
+    one are missing.
 
-    label_run: whose labels; None: the active ones. whole: with what episode_labels says, and progress; else they are
-    segments alone.
+    label_run: whose labels; None: the active ones. whole: with what episode_labels says, and
+    progress; else they are segments alone.
     """
     filters = {"dataset = ?": dataset, "chunk = ?": chunk, "label_run = ?": label_run}
     filters["list_contains(?, episode_index)"] = None if episodes is None else list(episodes)
@@ -176,7 +177,8 @@ AND (dataset, e.chunk, (SELECT split FROM splits p WHERE p.dataset = e.dataset A
 def gate_counts(
     con: duckdb.DuckDBPyConnection, shards: Sequence[str] | None = None
 ) -> dict[str, GateCounts]:
-    """By dataset: how many active labels of usable episodes make no samples, or none of the names of their steps.
+    """By dataset: how many active labels of usable episodes make no samples, or none of the names
+    of their steps.
 
     shards: only of episodes that these are cut from, in their chunks and splits.
     """
@@ -283,10 +285,8 @@ def signals_by_dataset(
         "signals WHERE dataset = coalesce($1, dataset) ORDER BY dataset, signal_index",
         [dataset],
     )
-    return {
-        name: [signal_from_row(row) for row in signal_rows]
-        for name, signal_rows in groupby(rows, itemgetter("dataset"))
-    }
+    by_dataset = groupby(rows, itemgetter("dataset"))
+    return {name: list(map(signal_from_row, signal_rows)) for name, signal_rows in by_dataset}
 
 
 def lags_by_dataset(con: duckdb.DuckDBPyConnection) -> dict[str, list[dict[str, Any]]]:
@@ -348,7 +348,8 @@ def _is_measured(curve: GripperOpening) -> bool:
 def coarse_keyframes(
     lake: Lake, dataset: str, episodes: Collection[int], chunk: int | None = None
 ) -> dict[tuple[int, str], dict[int, str]]:
-    """The names of the pictures that every annotator sees, by episode and camera, then by frame. One query for all.
+    """The names of the pictures that every annotator sees, by episode and camera, then by frame.
+    One query for all.
 
     chunk: of the episodes, where they are of one.
     """

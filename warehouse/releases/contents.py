@@ -112,7 +112,7 @@ def _non_commercial(names: Iterable[str]) -> tuple[str, ...]:
 def hub_licence(licence_texts: Sequence[str | None]) -> tuple[str, str | None]:
     """What the hub wants at the head of a card of such data: `license`, and the names where there are several."""
     licences = [classify(text) for text in licence_texts]
-    names = sorted({n for x in licences for n in x.names})
+    names = sorted(set(chain.from_iterable(licence.names for licence in licences)))
     if len(names) > 1:
         return "other", ", ".join(names)
     return (UNKNOWN if licences[0].kind == UNKNOWN else names[0]), None
@@ -315,7 +315,8 @@ class Cuts:
         for shard in shards:
             kept_shards += self._cut(shard) if shard.shard in self.showing else [shard]
         num_lost = _samples(shards) - _samples(kept_shards)
-        episodes = sorted({e for s in shards for e in self.showing.get(s.shard, ())})
+        shown_episodes = (self.showing.get(shard.shard, ()) for shard in shards)
+        episodes = sorted(set(chain.from_iterable(shown_episodes)))
         if not episodes:
             return kept_shards, []
         reason = f"checks found {' or '.join(self.checks)} in them (episodes {_listed(episodes)})"

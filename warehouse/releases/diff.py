@@ -53,10 +53,9 @@ class Diff:
 
     def facts(self) -> dict:
         """As JSON has it."""
-        places = {
-            name: [{"dataset": d, "episode_index": e} for d, e in listed]
-            for name, listed in (("added", self.added), ("removed", self.removed))
-        }
+        added = [{"dataset": d, "episode_index": e} for d, e in self.added]
+        removed = [{"dataset": d, "episode_index": e} for d, e in self.removed]
+        places = {"added": added, "removed": removed}
         counts = {"relabelled": len(self.relabelled), "worst": self.worst}
         return {"a": self.a, "b": self.b, "datasets": self.datasets} | places | counts
 
@@ -64,7 +63,7 @@ class Diff:
 def diff_releases(lake: Lake, a: str, b: str) -> Diff:
     """What B holds otherwise than A. Raises ReleaseError and LakeError."""
     releases = [get_release(lake, name) for name in (a, b)]
-    sides = [(r.snapshot, [s.shard for s in r.shard_list]) for r in releases]
+    sides = [(release.snapshot, release.shard_names) for release in releases]
     return _diff(lake, a, b, OF_RELEASE, sides)
 
 

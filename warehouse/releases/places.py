@@ -38,7 +38,6 @@ HUB_ADDRESS = {
     "dataset": ("hf://datasets/OWNER/NAME", "releases"),
     "model": ("hf://OWNER/NAME", "models"),
 }
-BUCKETS = ("s3://", "gs://")
 Kind = Literal["dataset", "model"]  # of a repository of the hub
 
 
@@ -81,7 +80,7 @@ def open_target(target_address: str, *, private: bool = False, kind: Kind = "dat
         if not match:
             raise ReleaseError(f"{target_address} names no {kind} repository: write {form}")
         return HubTarget(target_address, match[1], private, kind)
-    if "://" in target_address and not target_address.startswith(BUCKETS):
+    if "://" in target_address and not target_address.startswith(("s3://", "gs://")):
         raise ReleaseError(
             f"{target_address}: {plural} are published to {form}, s3://, gs:// or a folder"
         )
@@ -280,11 +279,10 @@ class HubTarget:
     def _commit(
         self, message: str, files: Mapping[str, str | bytes], removed_paths: Sequence[str] = ()
     ) -> None:
-        changes: list[
-            hub.CommitOperationAdd | hub.CommitOperationDelete | hub.CommitOperationCopy
-        ] = []
-        changes += [hub.CommitOperationAdd(path, data) for path, data in files.items()]
-        changes += [hub.CommitOperationDelete(path) for path in removed_paths]
+        changes = [
+            *(hub.CommitOperationAdd(path, data) for path, data in files.items()),
+            *(hub.CommitOperationDelete(path) for path in removed_paths),
+        ]
         self._api.create_commit(self.repo, changes, commit_message=message, repo_type=self.kind)
 
     def finish(self, manifest: bytes) -> None:

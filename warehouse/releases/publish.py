@@ -116,9 +116,8 @@ def publish(
         }
         # All facts of a shard but where it lies here
         shards = [asdict(shard) | {"path": shard.address} for shard in release.shard_list]
-        shards = [
-            {name: value for name, value in shard.items() if name != "store"} for shard in shards
-        ]
+        for shard in shards:
+            del shard["store"]
         manifest = {"format": 1, **identity, "shards": shards, "files": listed(items)}
         return send(
             target, items, manifest, identity, dry_run=dry_run, replace=replace, on_file=on_file
@@ -166,8 +165,10 @@ def _items(lake: Lake, release: Release, folder: Path) -> list[OutgoingFile]:
             if not path.exists():
                 raise ReleaseError(f"{path} is missing: proccorpus release verify {release.name}")
         # the tar's hash is the recorded one: its bytes are compared with it while they are sent
-        items.append(OutgoingFile(shard.address, shard.bytes, shard.sha256, tar))
-        items.append(item_of(index, f"shards/{shard.split}/{index.name}"))
+        items += [
+            OutgoingFile(shard.address, shard.bytes, shard.sha256, tar),
+            item_of(index, f"shards/{shard.split}/{index.name}"),
+        ]
     with _at_snapshot(lake, release) as release_lake:
         for name, sql in LABELS.items():
             path = folder / f"{name}.parquet"
@@ -202,12 +203,13 @@ def _held_recordings(release_lake: Lake) -> str:
 
 @contextmanager
 def _at_snapshot(lake: Lake, release: Release) -> Iterator[Lake]:
-    """The lake as the release froze it, with its episodes and shards as the tables `held` and `held_shards`.
+    """The lake as the release froze it, with its episodes and shards as the tables `held` and
+    `held_shards`.
 
     Raises ReleaseError when something that the release holds was taken down since it was made.
     """
     release_lake = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
-    shards = [s.shard for s in release.shard_list]
+    shards = release.shard_names
     with closing(release_lake.con):
         release_lake.con.execute(f"CREATE TEMP TABLE held AS {held_episodes_sql()}", [shards])
         release_lake.con.execute(

@@ -75,12 +75,13 @@ def _bullets(lines: Iterable[str]) -> str:
 
 
 def markdown_table(columns: Collection[str], rows: Iterable[Iterable[Any]]) -> str:
-    lines = [
-        [str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells]
-        for cells in (columns, *rows)
-    ]
-    head, *body_rows = (f"| {' | '.join(cells)} |" for cells in lines)
+    head, *body_rows = map(_table_line, (columns, *rows))
     return "\n".join([head, f"|{'---|' * len(columns)}", *body_rows])
+
+
+def _table_line(cells: Iterable[Any]) -> str:
+    texts = [str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells]
+    return f"| {' | '.join(texts)} |"
 
 
 def _rows(lake: Lake, release_contents: Contents, sql: str) -> list[tuple]:
@@ -181,14 +182,13 @@ def _splits(lake: Lake, release_contents: Contents) -> str:
 
 
 def _label_runs(lake: Lake, release_contents: Contents) -> str:
-    runs = lake.dicts(HELD_LABEL_RUNS, [_shard_names(release_contents)])
     return _bullets(
         f"{run['dataset']}, {run['episodes']} episodes: `{run['label_run']}`, "
         f"{' '.join(filter(None, (run['annotator'], run['model'])))}"
         f"{f', {run["followers"]} like those that it was asked about' if run['followers'] else ''}, "
         f"code {run['code_version']}, "
         f"parameters `{json.dumps(json.loads(run['params']))}`"
-        for run in runs
+        for run in lake.dicts(HELD_LABEL_RUNS, [_shard_names(release_contents)])
     )
 
 
@@ -268,6 +268,10 @@ class Release:
     shard_list: tuple[ShardFile, ...]
     card_sha256: str | None = None
 
+    @property
+    def shard_names(self) -> list[str]:
+        return [shard.shard for shard in self.shard_list]
+
     def shards(self, *splits: str) -> list[ShardFile]:
         """Those of some splits, in order of name."""
         return [s for s in self.shard_list if s.split in splits]
@@ -332,12 +336,13 @@ def get_release(lake: Lake, name: str | None = None) -> Release:
 def release_faults(lake: Lake, release: Release) -> dict[str, dict[str, int]]:
     """As `held_faults`, of a release that is frozen."""
     with closing(Lake(lake.workspace, read_only=True, snapshot=release.snapshot).con) as con:
-        rows = con.execute(HELD_FAULTS, [[shard.shard for shard in release.shard_list]]).fetchall()
+        rows = con.execute(HELD_FAULTS, [release.shard_names]).fetchall()
     return _by_dataset(rows)
 
 
 def local_release(lake: Lake) -> Release:
-    """The corpus as it is, whatever its licences, for training and scoring here: named `local`, never published.
+    """The corpus as it is, whatever its licences, for training and scoring here: named `local`,
+    never published.
 
     Raises ReleaseError.
     """
@@ -358,8 +363,9 @@ def create_release(
 ) -> Release:
     """Freeze the corpus as it is now under a name; writes the card. Raises ReleaseError.
 
-    Datasets whose licence is not open stay out, unless `allow` names it. The release's snapshot is the one that records
-    it. Shards it names are never swept away. `release_contents`: what `contents(lake, allow)` said just before.
+    Datasets whose licence is not open stay out, unless `allow` names it. The release's snapshot is
+    the one that records it. Shards it names are never swept away. `release_contents`: what
+    `contents(lake, allow)` said just before.
     """
     if not NAME.match(name):
         raise ReleaseError(f"a release is named with a-z, 0-9, '.', '_' and '-', not {name!r}")
@@ -524,5 +530,5 @@ def _lake_failures(lake: Lake, release: Release) -> Iterator[Failure]:
         )
     # The release's list and the lake at its snapshot were written together, so they have to agree
     yield from (Failure(location, sentence) for sentence in wrong)
-    if frozen != {shard.shard for shard in release.shard_list}:
+    if frozen != set(release.shard_names):
         yield Failure(location, "the release listed other shards there than it does now")

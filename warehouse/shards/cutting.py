@@ -21,10 +21,11 @@ from warehouse.shards.shard import (
 def cut_shard(
     workspace: Workspace, tar: Path, episodes: Collection[int], store: str | None
 ) -> dict[str, pa.Table]:
-    """Write a tar like `tar` without some episodes; returns the rows that record it, none where nothing is left.
+    """Write a tar like `tar` without some episodes; returns the rows that record it, none where
+    nothing is left.
 
-    Equal content has equal bytes: it is the tar of a build that never saw those episodes. `store`: where both lie, see
-    Workspace.shard. Raises ShardError.
+    Equal content has equal bytes: it is the tar of a build that never saw those episodes. `store`:
+    where both lie, see Workspace.shard. Raises ShardError.
     """
     index = read_index(tar)
     entries = ((index.split, entry) for entry in _kept_entries(tar, index, episodes))

@@ -170,10 +170,12 @@ class Loader:
     def batches(
         self, size: int | None = None, *, max_tokens: int | None = None, window: int | None = None
     ) -> Iterator[list[Sample]]:
-        """The rest of the epoch in batches of `size` samples, or of at most `max_tokens` (longest x samples), or both.
+        """The rest of the epoch in batches of `size` samples, or of at most `max_tokens` (longest x
+        samples), or both.
 
-        With a `window`, each so many samples of the plan are sorted by `num_tokens` first, so a batch pads little, and
-        the window's batches come in random order. Only the last batch of an epoch (or of a window, by tokens) is short.
+        With a `window`, each so many samples of the plan are sorted by `num_tokens` first, so a
+        batch pads little, and the window's batches come in random order. Only the last batch of an
+        epoch (or of a window, by tokens) is short.
         """
         limits = [limit for limit in (size, max_tokens, window) if limit is not None]
         if (size is None and max_tokens is None) or min(limits) < 1:
@@ -240,7 +242,9 @@ class Loader:
                     buffered_visits.pop()
 
         # No more episodes come: the samples left are shuffled as one, so that they stay mixed to the end
-        remaining_picks = [(visit, i) for visit in buffered_visits for i in visit.picks]
+        remaining_picks: list[tuple[_Visit, int]] = []
+        for visit in buffered_visits:
+            remaining_picks += [(visit, i) for i in visit.picks]
         yield from _shuffled(remaining_picks, _rng(self.config.seed, "rest", self.epoch))
 
     def _visits(self, epoch: int) -> Iterator["_Visit"]:
@@ -299,7 +303,8 @@ class _Visit:
     def read(self) -> _Content:
         rows, pictures = read_entry(self.path, self.entry)
         try:
-            return rows, {name: pictures[name] for i in self.shown for name in rows[i]["pictures"]}
+            names = chain.from_iterable(rows[i]["pictures"] for i in self.shown)
+            return rows, {name: pictures[name] for name in names}
         except (KeyError, TypeError) as e:
             raise ShardError(f"shard {self.path.name} lacks {e} in {self.entry.key}") from e
 
@@ -373,11 +378,8 @@ def _picks(
 
 def _wanted_families(index: Index, config: LoaderConfig) -> dict[str, Fraction]:
     """The rate of each family of a shard, where some has one above 0."""
-    rates = {
-        family: config.rate(index.dataset, family)
-        for entry in index.entries
-        for family in entry.family
-    }
+    families = dict.fromkeys(chain.from_iterable(entry.family for entry in index.entries))
+    rates = {family: config.rate(index.dataset, family) for family in families}
     if any(rates.values()):
         return rates
     return {}

@@ -89,7 +89,8 @@ SCORE = re.compile(r"<score>(.*?)</score>", re.DOTALL)
 
 
 def ground_truth(sample: Sample) -> dict[str, str | int]:
-    """What an answer is compared with: the item of the demonstration, the score in percent, and how many items it has.
+    """What an answer is compared with: the item of the demonstration, the score in percent, and how
+    many items it has.
 
     Raises ShardError where question, answer and columns of a sample contradict each other.
     """

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path, PosixPath
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -67,9 +68,11 @@ def picture_name(entry: int, picture: Mapping) -> str:
 
 
 def named_picture(entry: int, name: str) -> dict[str, Any] | None:
-    """What a picture of an episode's entry shows, as in the column samples.pictures; None: this names no picture.
+    """What a picture of an episode's entry shows, as in the column samples.pictures; None: this
+    names no picture.
 
-    Shards of before `camera_name` have cameras as they are called: "Top" and "%54op" both name the camera Top.
+    Shards of before `camera_name` have cameras as they are called: "Top" and "%54op" both name the
+    camera Top.
     """
     match = PICTURE_NAME.fullmatch(name)
     if match is None:
@@ -88,10 +91,12 @@ def named_picture(entry: int, name: str) -> dict[str, Any] | None:
 
 
 def camera_name(camera: str) -> str:
-    """A camera as files in shards name it, so that webdataset gives the name back: it makes suffixes lower-case, takes
-    what is before a slash for the key, and decodes nothing that begins with two underscores.
+    """A camera as files in shards name it, so that webdataset gives the name back: it makes
+    suffixes lower-case, takes what is before a slash for the key, and decodes nothing that begins
+    with two underscores.
 
-    Each byte of such characters, and of `%`, is written as `%` and two digits. Example: "arm/Left" is "arm%2f%4ceft".
+    Each byte of such characters, and of `%`, is written as `%` and two digits. Example: "arm/Left"
+    is "arm%2f%4ceft".
     """
     escaped = "".join(_escaped(c) if c in "%/" or c.lower() != c else c for c in camera)
     if escaped.startswith("__"):
@@ -146,10 +151,10 @@ def read_index(tar: Path) -> Index:
     """The index beside a tar. Raises ShardError."""
     try:
         facts = json.loads(index_path(tar).read_bytes())
-        entries = tuple(
-            Entry(**entry | {n: tuple(entry[n]) for n in _LISTS}) for entry in facts.pop("entries")
-        )
-        return Index(**facts, entries=entries)
+        entries = facts.pop("entries")
+        for entry in entries:
+            entry |= {name: tuple(entry[name]) for name in _LISTS}
+        return Index(**facts, entries=tuple(Entry(**entry) for entry in entries))
     except (*_failures(tar), TypeError, KeyError) as e:
         raise ShardError(f"the index of shard {tar.name} cannot be read: {e}") from e
 
@@ -159,7 +164,7 @@ _LISTS = ("sample_id", "family", "num_tokens")  # the fields of Entry that have 
 
 def lists_of(rows: Sequence[Mapping]) -> dict[str, Any]:
     """What the index holds of an entry's samples."""
-    return {name: tuple(row[name] for row in rows) for name in _LISTS}
+    return {name: tuple(map(itemgetter(name), rows)) for name in _LISTS}
 
 
 # Writing
@@ -235,10 +240,12 @@ def shards_stage(
     target_bytes: int,
     store: str | None = None,
 ) -> dict[str, pa.Table]:
-    """Write the episodes (with their splits, in order) of a chunk and return the rows that record them.
+    """Write the episodes (with their splits, in order) of a chunk and return the rows that record
+    them.
 
-    A tar is closed once it has `target_bytes`, so a chunk gives at least one per split; no more than an open tar per
-    split stands on disk beside the finished ones, and one episode in memory. `store`: see Workspace.shard.
+    A tar is closed once it has `target_bytes`, so a chunk gives at least one per split; no more
+    than an open tar per split stands on disk beside the finished ones, and one episode in memory.
+    `store`: see Workspace.shard.
     """
     indexes: list[Index] = []
     growing: dict[str, tuple[IO[bytes], TarWriter]] = {}

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +33,8 @@ def with_shares(
     config = replace(config, dataset_rates={}, family_rates={})
     counts = _counts(shards, config, families)
     rows, columns = (sorted(set(names)) for names in zip(*counts, strict=True))
-    table = np.array(
-        [[counts.get((dataset, family), 0.0) for family in columns] for dataset in rows]
-    )
+    cells = [counts.get(key, 0.0) for key in product(rows, columns)]
+    table = np.array(cells).reshape(len(rows), len(columns))
     # Shares of None are no wish: the rates of that axis stay 1
     targets = _targets(rows, datasets, "dataset"), _targets(columns, families, "family")
     of_rows, of_columns = (rates.tolist() for rates in fitted_rates(table, *targets))

@@ -1,6 +1,8 @@
 """Where the work of a run is over, what is no grasp, and which deeds have a name."""
 
 from dataclasses import replace
+from itertools import chain
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -68,7 +70,11 @@ def carrying(num: int, task: str | None = None) -> list[Signals]:
 
 
 def named(labels: list[Label]) -> set[str]:
-    return {s.name for label in labels for s in label.segments if s.kind == STEP and s.named}
+    return {
+        s.name
+        for s in chain.from_iterable(map(attrgetter("segments"), labels))
+        if s.kind == STEP and s.named
+    }
 
 
 def test_a_single_run_agrees_with_itself_and_names_nothing():
@@ -86,7 +92,9 @@ def test_several_runs_name_what_each_of_them_does():
     labels = annotate(carrying(4), CONFIG)
     assert "Grasp the object" in named(labels)
     assert all(
-        s.name_confidence == 4 / 5 for label in labels for s in label.segments if s.kind == STEP
+        s.name_confidence == 4 / 5
+        for s in chain.from_iterable(map(attrgetter("segments"), labels))
+        if s.kind == STEP
     )
 
 

@@ -1,7 +1,7 @@
 """The bill: token arithmetic as the real processor has it, and calls as the annotator sends them."""
 
 import json
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,7 @@ def test_the_bill_is_within_a_tenth_of_what_exact_answers_take(settings: dict[st
     """So that texts of prompts that grow are measured anew (`MEASURED`)."""
     config = VlmConfig.model_validate(settings)
     measured = [calls_of(run_of(k), config) for k in range(4)]
-    calls = [call for _, run_calls in measured for call in run_calls]
+    calls = list(chain.from_iterable(run_calls for _, run_calls in measured))
     bill = predict(config, [shape for shape, _ in measured])
     assert bill.total.calls == len(calls)
     tokens = sum(call.prompt + call.reply for call in calls)

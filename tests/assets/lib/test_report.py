@@ -1,6 +1,7 @@
 """What a build tells Dagster: one event per stage run, once, also after a crash."""
 
 from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import dagster as dg
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 STAGES = ("episodes", "frames", "demonstrations", "segments", "progress", "samples", "shards")
 CHUNKS = ["tiny:00000", "tiny:00001", "tiny:00002"]
-ALL = {("episodes", "tiny")} | {(stage, chunk) for stage in STAGES[1:] for chunk in CHUNKS}
+ALL = {("episodes", "tiny")} | {(stage, chunk) for stage, chunk in product(STAGES[1:], CHUNKS)}
 
 
 def events(instance: dg.DagsterInstance) -> list[tuple[str, dg.AssetMaterialization]]:
@@ -48,10 +49,11 @@ def reported(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
 def test_what_is_reported_later_says_the_same(reported: Made, own: Made) -> None:
     report_build(own.space)
     with instance_of(reported.space) as at_once, instance_of(own.space) as later:
-        reports = [
-            [(stage, e.partition, e.tags, _of_any_place(e)) for stage, e in events(i)]
-            for i in (at_once, later)
-        ]
+        reports = []
+        for i in (at_once, later):
+            reports.append(
+                [(stage, e.partition, e.tags, _of_any_place(e)) for stage, e in events(i)]
+            )
     assert reports[0] == reports[1]
     assert {stage for stage, *_, metadata in reports[1] if "rows_frames" in metadata} == {"frames"}
 
@@ -63,7 +65,7 @@ def _of_any_place(event: dg.AssetMaterialization) -> dict[str, object]:
 
 def test_a_build_is_reported_once_somebody_has_opened_dagster(own: Made) -> None:
     changed = with_stages(own.build, samples=SamplesConfig(progress_per_episode=3))
-    repeated_steps = {(stage, chunk) for stage in ("samples", "shards") for chunk in CHUNKS}
+    repeated_steps = {(stage, chunk) for stage, chunk in product(("samples", "shards"), CHUNKS)}
     assert build_all(own.space, [changed], 1) == 0
     assert not is_followed(own.space)
     assert not (own.space.root / "dagster").exists()

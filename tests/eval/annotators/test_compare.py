@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def lake(tmp_path: Path) -> Lake:
 
 def fill(lake: Lake, dataset: str, runs: dict[str, dict[int, list[Row]]]) -> None:
     """Episodes of 100 frames at 10 a second; even ones failed. The first run is the active one."""
-    episodes = sorted({e for labels in runs.values() for e in labels})
+    episodes = sorted(set(chain.from_iterable(runs.values())))
     tables: dict[str, list[dict[str, Any]]] = {
         n: [] for n in ("episode_facts", "segments", "progress", "active_runs")
     }
@@ -122,11 +123,11 @@ def truth(tmp_path: Path) -> Path:
 def write_truth(folder: Path, dataset: str, labels: dict[int, list[Row]]) -> None:
     (folder / dataset).mkdir(parents=True)
     names = ("text", "start_frame", "end_frame", "kind", "completed")
-    segments = [
-        {"episode_index": e, "segment_index": i} | dict(zip(names, row, strict=True))
-        for e, rows in labels.items()
-        for i, row in enumerate(rows)
-    ]
+    segments = []
+    for e, rows in labels.items():
+        for i, row in enumerate(rows):
+            place = {"episode_index": e, "segment_index": i}
+            segments.append(place | dict(zip(names, row, strict=True)))
     pq.write_table(pa.Table.from_pylist(segments[::-1]), folder / dataset / "segments.parquet")
     episodes = [{"episode_index": e, "success": False, "policy": "scripted"} for e in labels]
     pq.write_table(pa.Table.from_pylist(episodes), folder / dataset / "episodes.parquet")
@@ -134,11 +135,10 @@ def write_truth(folder: Path, dataset: str, labels: dict[int, list[Row]]) -> Non
         (e, hand_progress(own_segments := segments_of(rows), own_segments[-1].end_frame))
         for e, rows in labels.items()
     ]
-    frames = [
-        {"episode_index": e, "frame_index": f, "true_progress": p}
-        for e, curve in curves
-        for f, p in enumerate(curve)
-    ]
+    frames = []
+    for e, curve in curves:
+        for f, p in enumerate(curve):
+            frames.append({"episode_index": e, "frame_index": f, "true_progress": p})
     pq.write_table(pa.Table.from_pylist(frames), folder / dataset / "frames.parquet")
 
 

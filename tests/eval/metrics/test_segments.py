@@ -2,6 +2,7 @@
 
 import functools
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def test_edits_are_counted_as_by_their_definition(found: str, target: str) -> No
             return len(a + b)
         return min(least(a[1:], b) + 1, least(a, b[1:]) + 1, least(a[1:], b[1:]) + (a[0] != b[0]))
 
-    name_spans = [[(name, 0, 1) for name in names] for names in (found, target)]
+    name_spans = [list(product(names, [0], [1])) for names in (found, target)]
     assert m.edit_score(*name_spans) == 1 - least(found, target) / max(1, len(found), len(target))
 
 

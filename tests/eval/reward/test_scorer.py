@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -171,9 +173,9 @@ def test_a_served_model_gets_equal_bytes_for_equal_pictures() -> None:
             assert reward.progress is None
             assert reward.failure == "gone" or "oops" in (reward.failure or "")
     assert {r.failure is None for r in scored_rewards} == {True, False}
-    sent = [p.data for prompt in talking_runner.asked for p in prompt.pictures]
+    sent = [p.data for p in chain.from_iterable(map(attrgetter("pictures"), talking_runner.asked))]
     assert len(sent) == sum(len(m.frames) for m in moments)
-    assert len(set(map(id, sent))) == len({f for m in moments for f in m.frames})
+    assert len(set(map(id, sent))) == len(set(chain.from_iterable(m.frames for m in moments)))
     assert all(p.text.count("<image>") == len(p.pictures) for p in talking_runner.asked)
 
 
@@ -192,7 +194,9 @@ def test_a_server_is_asked_by_way_of_an_endpoint_and_never_twice(tmp_path: Path)
         rewards_found = ask()
         assert [r.source for r in rewards_found] == ["text"] * 3
         assert all(r.progress is not None for r in rewards_found)
-        (parts,) = {tuple(p["type"] for p in b["messages"][0]["content"]) for b in server.seen}
+        (parts,) = {
+            tuple(map(itemgetter("type"), b["messages"][0]["content"])) for b in server.seen
+        }
         assert parts.count("image_url") == 1
         assert "push the bar" in server.seen[0]["messages"][0]["content"][0]["text"]
         sent = len(server.received)
@@ -257,7 +261,7 @@ def test_a_published_head_is_asked_after_the_words_and_only_on_request(tmp_path:
     )
     runner = open_runner(folder, 8, answer="head", sampling=SHORT)
     assert isinstance(runner, ModelRunner)
-    moments = [m for rgb in bars(3) for m in run(two_pass.stream(TASK, FPS), [rgb])]
+    moments = list(chain.from_iterable(run(two_pass.stream(TASK, FPS), [rgb]) for rgb in bars(3)))
     texts = [question(m.stream, len(m.views["camera"])) for m in moments]
     requests = [
         Asked(Prompt(t, t, ()), m.views["camera"]) for t, m in zip(texts, moments, strict=True)
@@ -283,14 +287,18 @@ def test_a_published_head_is_asked_after_the_words_and_only_on_request(tmp_path:
 
 def fresh(moments: Sequence[Moment]) -> list[Moment]:
     """The same moments, each with pictures of its own that no scorer has seen."""
-    return [
-        replace(m, views={c: tuple(StreamPicture(p.rgb) for p in v) for c, v in m.views.items()})
-        for m in moments
-    ]
+    copies = []
+    for moment in moments:
+        views = {}
+        for camera, shown in moment.views.items():
+            views[camera] = tuple(StreamPicture(p.rgb) for p in shown)
+        copies.append(replace(moment, views=views))
+    return copies
 
 
 def pictures(moments: Sequence[Moment]) -> list[StreamPicture]:
-    return list({id(p): p for m in moments for p in m.views["camera"]}.values())
+    shown = chain.from_iterable(moment.views["camera"] for moment in moments)
+    return list({id(picture): picture for picture in shown}.values())
 
 
 def test_the_numbers_are_the_same_and_nothing_is_cut_twice(

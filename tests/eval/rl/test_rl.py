@@ -3,6 +3,7 @@
 import base64
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -222,7 +223,7 @@ def test_items_are_read_and_overlapping_windows_share_their_pictures():
     )
     assert two != first_output
     both = [dict(zip(("exo", "wrist"), pictures(2, s), strict=True)) for s in range(5)]
-    flat = [f for moment in both for f in moment.values()]
+    flat = list(chain.from_iterable(moment.values() for moment in both))
     (output,) = Adapter(scorer, FPS, ("exo", "wrist")).outputs([item(flat)])
     offline_progress = offline(scorer, both, cameras=("exo", "wrist"))[-1].progress or 0
     assert output == f"<progress>{100 * offline_progress:.2f}%</progress>"

@@ -1,5 +1,7 @@
 """Collecting answers: nothing is asked twice, failures stand alone, shards make one file; and what is asked for."""
 
+from itertools import chain, combinations, product
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,7 @@ def test_all_parts_load_from_a_folder_with_their_pictures(
         "visual-unanswerable": 2,
     }  # fmt: skip
     assert by_part(questions_of("human-bench", str(bench))) == {"text": 4, "visual": 4}
-    assert all(p.read() for q in questions for p in q.pictures)
+    assert all(p.read() for p in chain.from_iterable(map(attrgetter("pictures"), questions)))
     assert all(q.text.count("<image>") == len(q.pictures) for q in questions)
     elsewhere = questions_of(
         "progress-bench", str(bench / "prog-bench"), image_root=bench / "images"
@@ -101,9 +103,9 @@ def test_shards_are_whole_runs_and_make_the_file_of_one_process(
 ) -> None:
     run(Scripted(), questions, tmp_path / "one.jsonl")
     parts = [of_shard(questions, (k, 3)) for k in range(3)]
-    assert sorted(q.key for part in parts for q in part) == sorted(q.key for q in questions)
+    assert sorted(q.key for q in chain.from_iterable(parts)) == sorted(q.key for q in questions)
     trajectories = [{(q.part, q.trajectory) for q in part} for part in parts]
-    assert all(a.isdisjoint(b) for k, a in enumerate(trajectories) for b in trajectories[k + 1 :])
+    assert all(a.isdisjoint(b) for a, b in combinations(trajectories, 2))
     assert run(Scripted(), questions, tmp_path / "p.jsonl", shard=(0, 3)) is None
     assert run(Scripted(), questions, tmp_path / "p.jsonl", shard=(2, 3)) is None
     assert run(Scripted(), questions, tmp_path / "p.jsonl", shard=(1, 3)) is not None
@@ -188,7 +190,7 @@ def test_topreward_weighs_words_over_the_run_so_far(
 def test_direct_score_shows_the_state_alone(questions: list[Question]) -> None:
     requests = METHODS["direct"].ask([q for q in questions if q.part == "visual_same_view"])
     assert all(a.prompt.pictures == a.questions[0].pictures[-1:] for a in requests)
-    assert not any(step in a.prompt.text for a in requests for step in STEPS)
+    assert not any(step in a.prompt.text for a, step in product(requests, STEPS))
     read = {
         t: METHODS["direct"].read(requests[0], ModelReply("k", text=t))[0].get("value")
         for t in ("40%", "0.4", "about 40%")

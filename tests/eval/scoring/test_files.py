@@ -3,6 +3,7 @@
 import json
 import pkgutil
 import re
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -333,11 +334,10 @@ def test_two_answers_are_an_order_and_time_ends_with_the_last_frame() -> None:
 
 
 def test_published_progress_pools_equal_numbers_and_finishes_plans() -> None:
-    rows = [
-        vqa("procvqa_c", tag(s), k, progress=s, answer=tag(s), dataset=d)
-        for d, shares in (("one", (0.2, 0.4, 0.6)), ("two", (0.5, 0.7, 0.9)))
-        for k, s in enumerate(shares)
-    ]
+    rows = []
+    for d, shares in (("one", (0.2, 0.4, 0.6)), ("two", (0.5, 0.7, 0.9))):
+        for k, s in enumerate(shares):
+            rows.append(vqa("procvqa_c", tag(s), k, progress=s, answer=tag(s), dataset=d))
     rows[5] = vqa("procvqa_c", "1. Go on", 2, progress=0.9, answer=tag(0.9), dataset="two")
     published = score_predictions("procvqa-id", rows, as_published=True)
     assert (published.counts["episodes"], published.counts["numbers"]) == (1, 6)
@@ -406,7 +406,7 @@ def test_every_metric_is_explained() -> None:
         score_predictions("progress-bench", answered),
         procvqa.score("procvqa-id", lines, embedded=one_hot),
     ]
-    metric_names = {name for s in scored for name in s.measures}
+    metric_names = set(chain.from_iterable(s.measures for s in scored))
     assert {"voc", "score_error", "bf1@5", "plan_f1", "mcc@95"} <= metric_names
     # One by one in the page, or in a sentence of the list, which the explorer shows
     assert metric_names <= {*BETTER, *(metric.name for metric in METRICS if metric.sentence)}

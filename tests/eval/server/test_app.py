@@ -6,7 +6,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain
 from multiprocessing import active_children
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +237,7 @@ def test_what_a_session_keeps_does_not_grow(served: Any):
 
     class Seeing(Pixels):
         def views(self, views: Sequence[CameraView]) -> list[Reward]:
-            for picture in (p for v in views for p in v.pictures):
+            for picture in chain.from_iterable(v.pictures for v in views):
                 picture.seen_bytes = 10_000
             return super().views(views)
 
@@ -494,7 +496,7 @@ def test_sessions_get_their_numbers_while_others_misbehave():
     """Sessions as benchmarks/reward_server.py has them."""
     runs = [pictures(6, seed) for seed in range(16)]
     offline_progress: list[Any] = [
-        [r.progress for r in offline(Pixels(), run, bench.FPS)] for run in runs
+        list(map(attrgetter("progress"), offline(Pixels(), run, bench.FPS))) for run in runs
     ]
     stop = threading.Event()
     limits = replace(ServerLimits(), max_body_bytes=2**20)

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import httpx
@@ -154,8 +155,7 @@ class StandIn:
         )
         parts = [
             {"type": "image_url", "image_url": {"url": url(f, "JPEG")}}
-            for view in views
-            for f in view
+            for f in chain.from_iterable(views)
         ]
         messages = [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
         body = {"model": "test", "messages": messages, **self.sampling}

@@ -5,6 +5,7 @@ tests/data/tfds has small datasets that TFDS 4.9.9 wrote.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,9 @@ def test_a_flat_file_is_cut(
 # What HDF5's arrays are
 
 ROBOCASA = {"env_kwargs": {"control_freq": 20}}
-TWO_ARMS = {f"robot{r}_{part}": n for r in (0, 1) for part, n in (("eef_pos", 3), ("eef_quat", 4))}
+TWO_ARMS = {
+    f"robot{r}_{part}": n for r, (part, n) in product((0, 1), (("eef_pos", 3), ("eef_quat", 4)))
+}
 OPEN = "high_is_open"
 CLOSED = "high_is_closed"
 UNSURE = "unknown"

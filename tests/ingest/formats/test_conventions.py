@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -383,7 +384,7 @@ def test_a_gripper_of_eight_joints_is_one() -> None:
     links = ("outer_knuckle", "inner_knuckle", "outer_finger", "inner_finger")
     fingers = [
         "finger_joint",
-        *(f"{side}_{link}_joint" for side in ("left", "right") for link in links),
+        *(f"{side}_{link}_joint" for side, link in product(("left", "right"), links)),
     ][:8]
     assert [(g.arm, g.dimensions) for g in named_grippers([*arm, *fingers])] == [
         ("", tuple(range(6, 14)))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -232,7 +233,7 @@ def test_state_and_action(new: New) -> Told:
         return source_of(root)
 
     def vectors(*factors: float) -> pa.Array:
-        return pa.array([[k * f for f in factors] for k in range(5)])
+        return pa.array(np.outer(range(5), factors).tolist())
 
     mode = {"observation.state.mode": feature(dtype="string")}
     joints = "observation.state.joints"
@@ -334,11 +335,15 @@ def test_names_of_dimensions() -> None:
     assert [first_vector(table, {}, (name,)) for name in (ACTION, "none")] == [None] * 2
 
 
-STEPS = [[{"role": "user", "content": f"step {k} of {n}"} for k in range(n)] for n in range(12)]
+def language(num_steps: int) -> list[dict[str, str]]:
+    return [{"role": "user", "content": f"step {k} of {num_steps}"} for k in range(num_steps)]
+
+
+STEPS = list(map(language, range(12)))
 TABLE = pa.table(
     {
         "task": [f"task {n % 3}" for n in range(12)],
-        "tasks": [[f"task {k}" for k in range(n % 4)] for n in range(12)],
+        "tasks": [list(map("task {}".format, range(n % 4))) for n in range(12)],
         "language": STEPS,
     }
 )

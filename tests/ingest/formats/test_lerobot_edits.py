@@ -1,6 +1,7 @@
 """Steps by number after LeRobot's own tools edited the dataset: right, or a finding, and never another step's name."""
 
 import shutil
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def recorded(root: Path, column: str) -> Any:
 
 
 def names_of(listing: Listing) -> list[list[str]]:
-    return [[step.name for step in record.steps] for record in listing.records]
+    return [list(map(attrgetter("name"), record.steps)) for record in listing.records]
 
 
 def lost_steps(listing: Listing) -> list[str]:

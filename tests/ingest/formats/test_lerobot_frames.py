@@ -1,6 +1,7 @@
 """Which picture of a LeRobot video each row has: by time, as LeRobot has it; else a finding says how far it is off."""
 
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from tests.kits.lerobot_writer import (
     RATE,
     edit_parquet,
     number,
+    numbers,
     read_number,
     shown,
     source_of,
@@ -42,15 +44,11 @@ def looked_at(root: Path) -> tuple[Places, list[Finding]]:
     source = source_of(root)
     listing = list_episodes(source)
     pictures = [shown(source, record, FRONT) for record in listing.records]
-    assert all(
-        {episode for _, episode, _ in picture_numbers} <= {k}
-        for k, picture_numbers in enumerate(pictures)
-    )
+    for k, picture_numbers in enumerate(pictures):
+        assert {episode for _, episode, _ in picture_numbers} <= {k}
     measured = frames_stage(source, listing.records, 0, FramesConfig(), lambda *_: None)
-    return [[frame for _, _, frame in picture_numbers] for picture_numbers in pictures], [
-        *listing.findings,
-        *measured.findings,
-    ]
+    frames = [list(map(itemgetter(2), picture_numbers)) for picture_numbers in pictures]
+    return frames, [*listing.findings, *measured.findings]
 
 
 def take_rows_away(root: Path, rows: slice) -> None:
@@ -107,9 +105,7 @@ def test_one_frame_lacks_in_a_shared_file(tmp_path: Path, lacking: int) -> None:
     """The episode that lacks it cannot be used; its neighbours can."""
     root = write_v3(tmp_path, LENGTHS)
     frames = [n - (k == lacking) for k, n in enumerate(LENGTHS)]
-    write_video(
-        v3_video(root, FRONT, 0), [number(0, e, k) for e, n in enumerate(frames) for k in range(n)]
-    )
+    write_video(v3_video(root, FRONT, 0), numbers(frames))
     ends = np.cumsum(frames) / RATE
     edit_parquet(v3_meta(root), **{STARTS: [0.0, *ends[:-1]], ENDS: ends})
     places, findings = looked_at(root)
@@ -165,8 +161,8 @@ def test_starts_that_drift_after_an_episode_was_left_out(tmp_path: Path) -> None
     source = source_of(root)
     for record in list_episodes(source).records:
         episode = read_episode(source, record)
-        numbers = [read_number(picture.luma()) & 63 for _, _, picture in episode.frames(FRONT)]
-        assert numbers == [*range(LENGTHS[record.episode_index])]
+        frames = [read_number(picture.luma()) & 63 for _, _, picture in episode.frames(FRONT)]
+        assert frames == [*range(LENGTHS[record.episode_index])]
         assert "matched" in episode.match(FRONT).doubt
         assert (
             f"({0.2 if record.episode_index == 1 else 0.3:.2f} frames)"
@@ -188,8 +184,7 @@ def test_another_rate_in_the_file(
                 v2_video(root, FRONT, episode), [number(0, episode, k) for k in range(n)], fps=11
             )
     else:
-        numbers = [number(0, e, k) for e, n in enumerate(LENGTHS) for k in range(n)]
-        write_video(v3_video(root, FRONT, 0), numbers, fps=11)
+        write_video(v3_video(root, FRONT, 0), numbers(LENGTHS), fps=11)
         rate = RATE if by_rows else 11
         ends = np.cumsum(LENGTHS) / rate
         edit_parquet(v3_meta(root), **{STARTS: [0.0, *ends[:-1]], ENDS: ends})
@@ -217,8 +212,7 @@ def test_times_that_begin_late(tmp_path: Path) -> None:
 def test_episodes_whose_numbers_of_frames_do_not_fit(tmp_path: Path) -> None:
     """Starts stand exactly at pictures and are believed: what lies behind the next start is the next one's."""
     root = write_v3(tmp_path, [10, 10])
-    numbers = [number(0, 0, k) for k in range(11)] + [number(0, 1, k) for k in range(9)]
-    write_video(v3_video(root, FRONT, 0), numbers)
+    write_video(v3_video(root, FRONT, 0), numbers((11, 9)))
     edit_parquet(v3_meta(root), **{STARTS: [0.0, 1.1], ENDS: [1.1, 2.0]})
     places, findings = looked_at(root)
     assert places == [[*range(10)], [*range(9)]]

@@ -7,6 +7,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def write_side(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         path.write_text("".join(json.dumps(r) + "\n\n" for r in rows))
     else:
         with path.open("w", newline="", encoding="utf-8-sig") as file:  # as spreadsheets write it
-            writer = csv.DictWriter(file, list(dict.fromkeys(k for r in rows for k in r)))
+            writer = csv.DictWriter(file, list(dict.fromkeys(chain.from_iterable(rows))))
             writer.writeheader()
             writer.writerows(rows)
 

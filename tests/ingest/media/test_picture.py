@@ -60,7 +60,7 @@ def test_bgr_is_swapped_once(tmp_path: Path) -> None:
     root = written(tmp_path, {"bytes": png(stored), "path": ""}, cameras=(FRONT, WRIST))
     source = source_of(root, cameras={"exo": [FRONT], "wrist": [WRIST], "bgr": [WRIST]})
     episode = read_episode(source, list_episodes(source).records[0])
-    first_pictures = {c: next(p for _, _, p in episode.frames(c)) for c in (FRONT, WRIST)}
+    first_pictures = {c: next(iter(episode.frames(c)))[2] for c in (FRONT, WRIST)}
     assert first_pictures[FRONT].rgb()[0, 0].tolist() == [200, 100, 0]
     assert first_pictures[WRIST].rgb()[0, 0].tolist() == [0, 100, 200]
     assert (int(first_pictures[FRONT].luma()[0, 0]), int(first_pictures[WRIST].luma()[0, 0])) == (

@@ -1,5 +1,7 @@
 """Grippers and hands: by names as published sets have them, by their data's shape; which end is open, and how far."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ def grippers(*names: str) -> list[tuple[str, str, tuple[int, ...]]]:
 
 def test_hands() -> None:
     assert grippers(*ARM, *HAND) == [("", "hand", tuple(range(6, 12)))]
-    both = [f"{side}_hand_{name}" for side in ("left", "right") for name in HAND]
+    both = [f"{side}_hand_{name}" for side, name in product(("left", "right"), HAND)]
     assert grippers(*both) == [
         ("left", "hand", tuple(range(6))),
         ("right", "hand", tuple(range(6, 12))),
@@ -99,7 +101,7 @@ def with_gripper(place: int) -> list[np.ndarray]:
 def test_two_arms_one_behind_the_other() -> None:
     rows = [np.hstack([run, run]) for run in with_gripper(6)]
     assert switching_dimensions(rows, RATES, ()) == {"left": 6, "right": 13}
-    names = [f"{arm}_{k}" for k in range(7) for arm in ("robot1", "robot2")]
+    names = [f"{arm}_{k}" for k, arm in product(range(7), ("robot1", "robot2"))]
     alternating = [np.repeat(run, 2, axis=1) for run in with_gripper(6)]
     assert switching_dimensions(alternating, RATES, names) == {"robot1": 12, "robot2": 13}
     assert switching_dimensions(alternating, RATES, ()) == {

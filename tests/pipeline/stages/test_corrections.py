@@ -1,5 +1,6 @@
 """Corrections down to the shard: what a build makes of what people said, of which chunks, and nothing else."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def test_the_same_said_in_another_order_makes_the_same_corpus(made: Made, tmp_pa
     say(lake)
     say(lake, [STEPS[0] | {"end_frame": 20}, STEPS[1] | {"start_frame": 20}], author="grace")
     say(lake, [{"name": "Open", "start_frame": 0, "end_frame": 24}], episode=0)
-    rows = [r for e in (EPISODE, 0) for r in history(lake, "tiny", e)]
+    rows = list(chain.from_iterable(history(lake, "tiny", e) for e in (EPISODE, 0)))
     ended = [StatedOutcome(episode, False, None, "ada") for episode in (0, 4)]
     add_outcomes(lake, "tiny", "seen.csv", ended)
     first.rebuild()

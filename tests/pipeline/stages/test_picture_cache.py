@@ -1,6 +1,7 @@
 """Where samples show many frames, a build decodes a video once: what is kept of it, used, and not used."""
 
 import io
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -68,5 +69,5 @@ def test_pictures_are_kept_where_it_would_take_longer_to_decode_them_again(
             picture = ArrayPicture(np.full((64, 64), frame, np.uint8), is_key=frame % group == 0)
             keeper.keep(episode, "front", frame, picture)
     assert sorted(keeper.pictures.places) == [
-        (e, "front", frame, "") for e in (0, 1) for frame in range(kept)
+        (e, "front", frame, "") for e, frame in product((0, 1), range(kept))
     ]

@@ -1,6 +1,7 @@
 """What the labelling stages publish beside segments and progress: states, signs of a wrong label, the review queue."""
 
 from datetime import UTC, datetime
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,9 @@ def test_states_are_those_of_the_source(made: Made):
     for path in sorted(made.source.glob("data/**/*.parquet")):
         for row in pq.read_table(path).to_pylist():
             source.setdefault(row["episode_index"], []).append(row["observation.state"])
-    chunk_episodes = [e for chunk in range(3) for e in chunk_signals(lake, made.build.name, chunk)]
+    chunk_episodes = list(
+        chain.from_iterable(chunk_signals(lake, made.build.name, chunk) for chunk in range(3))
+    )
     assert [e.episode_index for e in chunk_episodes] == sorted(source) == list(range(5))
     for e in chunk_episodes:
         assert e.state is not None
@@ -83,11 +86,12 @@ def test_labels_of_two_annotators_are_compared(other: Made):
 
 
 def test_the_queue_lists_what_is_odd_with_its_reasons(other: Made):
-    reasons = {
-        reason
-        for _, row_reasons in other.rows("SELECT episode_index, why FROM review_queue")
-        for reason in row_reasons
-    }
+    reasons = set(
+        chain.from_iterable(
+            row_reasons
+            for _, row_reasons in other.rows("SELECT episode_index, why FROM review_queue")
+        )
+    )
     assert reasons == {"the annotator is unsure"}, "it knows the moving time alone"
     lake = Lake(other.space)
     tables = progress_tables(lake, other.build, 0)

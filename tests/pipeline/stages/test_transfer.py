@@ -1,6 +1,7 @@
 """Runs labelled like references, down to what counts: which chunks are built anew, and what is left when one goes."""
 
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -52,16 +53,15 @@ def test_episodes_are_compared_by_what_an_encoder_saw_or_by_tiny_pictures(own: M
     compared = [*task.signals, *(signals for signals, _ in task.references)]
     assert [len(s) for s in compared] == [24, 30]
     all_frames = list(range(30))  # five pictures a second are all of four
-    assert [[list(frames) for frames, _ in s.pictures] for s in compared] == [
-        [all_frames[:24]],
-        [all_frames],
-    ]
+    first_frames = [list(frames) for ((frames, _),) in map(attrgetter("pictures"), compared)]
+    assert first_frames == [all_frames[:24], all_frames]
 
     build = with_grey_embeddings(own.build)
     own.rebuild(build)
     [task] = shown_tasks(corpus, build, chunk_signals(corpus, "tiny", 0))
     compared = [*task.signals, *(signals for signals, _ in task.references)]
-    assert [[len(frames) for frames, _ in s.pictures] for s in compared] == [[24], [30]]
+    lengths = [len(frames) for ((frames, _),) in map(attrgetter("pictures"), compared)]
+    assert lengths == [24, 30]
     [(params,)] = corpus.rows("SELECT params FROM label_runs WHERE annotator = 'transfer'")
     assert '"encoder": "grey"' in params
     assert corpus.rows(

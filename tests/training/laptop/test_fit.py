@@ -1,6 +1,7 @@
 """Whole laptop runs on bars: they learn, they tell what they were shown, and they refuse what makes no sense."""
 
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_nothing_that_is_shown_tells_how_long_a_run_will_last():
             for r in rows
             if r["family"] == "procvqa_c"
         }
-        frames = np.unique([f for r in rows for f in r["frames"]])
+        frames = np.unique(list(chain.from_iterable(r["frames"] for r in rows)))
         numbers = np.broadcast_to(frames[None, :, None], (1, len(frames), 2)).astype(np.float16)
         run = replace(RUNS[0], numbers=numbers, frames=frames, label=frames / frames[-1], step=4.0)
         drawn = ClipSource([run], 4, NegativesConfig(), seed=1).draw(300)[0][:, 1:, 0]

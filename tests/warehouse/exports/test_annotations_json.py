@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +39,10 @@ def test_what_is_written_is_read_beside_its_dataset_and_by_itself(
     assert ANNOTATIONS_JSON.export(Lake(made.space, read_only=True), ANY, out).again
     content = json.loads(out.read_text())
     assert content["version"] == 2
-    assert {frozenset(atom) for e in content["episodes"].values() for atom in e["atoms"]} == {
-        frozenset(FIELDS)
-    }
+    assert {
+        frozenset(atom)
+        for atom in chain.from_iterable(map(itemgetter("atoms"), content["episodes"].values()))
+    } == {frozenset(FIELDS)}
 
     steps = corpus.rows(
         "SELECT episode_index, name, start_frame, end_frame FROM active_segments WHERE kind = 'step' ORDER BY ALL"
@@ -51,9 +54,10 @@ def test_what_is_written_is_read_beside_its_dataset_and_by_itself(
     shutil.copy(out, source / "meta" / out.name)
     records = list_episodes(Source(DatasetConfig(name="tiny", source=str(source)))).records
     assert {r.episode_index for r in records if r.steps_from == "visualizer"} == set(NAMED)
-    drawn = [
-        (r.episode_index, s.name, s.start_frame, s.end_frame) for r in records for s in r.steps
-    ]
+    drawn = []
+    for record in records:
+        for step in record.steps:
+            drawn.append((record.episode_index, step.name, step.start_frame, step.end_frame))
     assert set(steps) <= set(drawn)
 
     # By itself, as a label run

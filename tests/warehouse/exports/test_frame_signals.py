@@ -1,6 +1,7 @@
 """LeRobot's sidecar of signals per frame: written, checked by the convention's rules, and read as a label run."""
 
 from collections.abc import Callable
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,11 @@ def test_a_file_is_resumed_kept_or_refused(made_lake: Lake, tmp_path: Path):
 
 def table_of(episodes: list[tuple[int, list[int]]], **changed: Any) -> pa.Table:
     """A small table that keeps the rules, of (episode, frames); each episode has 100 rows of its dataset."""
-    rows = [(100 * e + f, e, f) for e, frames in episodes for f in frames]
+    rows = []
+    for e, frames in episodes:
+        rows += [(100 * e + f, e, f) for f in frames]
     columns = {
-        name: np.array([r[k] for r in rows], np.int64)
+        name: np.array(list(map(itemgetter(k), rows)), np.int64)
         for k, name in enumerate(("index", "episode_index", "frame_index"))
     }
     columns |= {
@@ -165,8 +168,7 @@ def test_any_label_comes_back_but_for_names(
     [annotation] = annotations(table.replace_schema_metadata(facts))
     label = annotation.label(start_frame, 10.0, None)
     compared_fields = ("start_frame", "end_frame", "kind", "completed", "step")
-    assert [[getattr(s, k) for k in compared_fields] for s in label.segments] == [
-        [getattr(s, k) for k in compared_fields] for s in segments
-    ]
+    facts = attrgetter(*compared_fields)
+    assert list(map(facts, label.segments)) == list(map(facts, segments))
     assert label.num_planned == planned
     np.testing.assert_array_equal(label.progress, progress)  # type: ignore[arg-type]

@@ -63,7 +63,9 @@ def test_no_placeholder_stands_where_lerobot_expects_a_name(changed: Lake, tmp_p
         changed, selection(), tmp_path / "out", LerobotOptions(flavour="subtask")
     )
     rows = pq.read_table(sorted((tmp_path / "out/data").rglob("*.parquet"))).to_pylist()
-    subtasks = {e: {r["subtask"] for r in rows if r["episode_index"] == e} for e in range(5)}
+    subtasks: dict[int, set[str]] = {e: set() for e in range(5)}
+    for row in rows:
+        subtasks[row["episode_index"]].add(row["subtask"])
     assert subtasks[UNSURE] == subtasks[UNNAMED] == {""}
     assert all(subtasks[e] - {""} for e in (0, WITHOUT, 4))
     with_language = {r["episode_index"] for r in rows if r["language_persistent"]}

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ def test_a_part_keeps_the_frame_numbers_of_its_source(
     made = built(source_build(source, "part", None, (1, 3)), Workspace(tmp_path / "part"))
     RABC.export(Lake(made.space, read_only=True), ANY, tmp_path / "out")
     table = pq.read_table(tmp_path / "out" / FILE)
-    expected = [sum(LENGTHS[:e]) + k for e in (1, 3) for k in range(LENGTHS[e])]
+    starts = np.cumsum([0, *LENGTHS]).tolist()
+    expected = [*range(starts[1], starts[2]), *range(starts[3], starts[4])]
     assert table["index"].to_pylist() == expected
     assert table["episode_index"].unique().to_pylist() == [1, 3]
     assert table["progress_sparse"].null_count == 0
@@ -99,9 +101,8 @@ def test_weights_go_by_the_index_of_rows_after_episodes_were_taken_out_by_hand(t
     ).space
     RABC.export(Lake(space, read_only=True), ANY, tmp_path / "out")
     index = pq.read_table(tmp_path / "out" / FILE)["index"].to_pylist()
-    assert index == [
-        begin + k for begin, n in zip(begins, (16, 18, 14), strict=True) for k in range(n)
-    ]
+    ranges = map(range, begins, np.add(begins, (16, 18, 14)).tolist())
+    assert index == list(chain.from_iterable(ranges))
 
 
 def test_frames_are_numbered_as_the_rows_are_where_episodes_were_taken_out(

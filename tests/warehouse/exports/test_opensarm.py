@@ -1,6 +1,7 @@
 """opensarm's forms: what is written follows its own scripts' rules, and comes back as it was."""
 
 import json
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,9 @@ def test_an_export_is_what_opensarm_reads_and_comes_back(
     assert "5 episodes have no column actions: their source brings none" in exported.notes
     assert str(rows[0].schema.field("reward").type) == "float"
     values = lake.rows("SELECT progress FROM active_progress ORDER BY episode_index, frame_index")
-    assert [v for t in rows for v in t["reward"].to_pylist()] == [v for (v,) in values]
+    assert list(chain.from_iterable(t["reward"].to_pylist() for t in rows)) == [
+        v for (v,) in values
+    ]
     assert {PRIMITIVES[k] for k in rows[2]["act_pri"].to_pylist()} == {"place", "dummy"}
     # A reader of LeRobot v2 opens it
     listing = list_episodes(Source(DatasetConfig(name="back", source=str(out / "lerobot"))))
@@ -240,5 +243,5 @@ def test_a_label_comes_back_from_its_line(
 
 def _until(parts: list[tuple[int, str]], loss_frame: int | None) -> list[tuple[int, str]]:
     """Parts less frame 0, to which nothing leads, and less what is lost."""
-    paces = [pace for length, pace in parts for _ in range(length)][1:loss_frame]
+    paces = list(chain.from_iterable(repeat(pace, length) for length, pace in parts))[1:loss_frame]
     return [(1, pace) for pace in paces]

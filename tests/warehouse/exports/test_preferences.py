@@ -38,9 +38,9 @@ def test_equal_seeds_write_equal_bytes_and_others_other_pairs(
     first_manifest, other_manifest = (
         json.loads((tmp_path / name / MANIFEST).read_text()) for name in ("one", "other")
     )
-    hashes = [
-        {f["path"]: f["sha256"] for f in m["files"]} for m in (first_manifest, other_manifest)
-    ]
+    hashes = []
+    for manifest in (first_manifest, other_manifest):
+        hashes.append({file["path"]: file["sha256"] for file in manifest["files"]})
     assert hashes[0] != hashes[1]
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     opened: Any = datasets.load_dataset(str(tmp_path / "one"), cache_dir=str(tmp_path / "cache"))

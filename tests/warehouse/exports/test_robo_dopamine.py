@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -76,11 +77,11 @@ def test_runs_come_back_and_pairs_show_what_they_say(own: Made, tmp_path: Path):
         "SELECT episode_index, progress FROM active_progress ORDER BY episode_index, frame_index"
     ):
         progress.setdefault(episode, []).append(value)
-    items = [
-        item
-        for path in (out / "train_data/train_jsons").iterdir()
-        for item in json.loads(path.read_text())
-    ]
+    items = list(
+        chain.from_iterable(
+            json.loads(path.read_text()) for path in (out / "train_data/train_jsons").iterdir()
+        )
+    )
     assert len(items) == exported.samples == len({item["id"] for item in items})
     signs = set()
     for item in items:

@@ -1,5 +1,6 @@
 """Robometer's rows: opened by Hugging Face's `datasets`; runs that finished, failed or came part way have grades."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def test_datasets_opens_it_and_the_grades_come_back(own: Made, tmp_path: Path):
     assert ROBOMETER.export(lake, ANY, out).again
 
     opened: Any = load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
-    rows = [row for split in opened.values() for row in split]
+    rows = list(chain.from_iterable(opened.values()))
     features = next(iter(opened.values())).features
     assert {
         name: getattr(f, "dtype", None) or f.feature.dtype for name, f in features.items()

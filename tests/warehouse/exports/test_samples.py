@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,12 @@ def test_families_and_forms_are_chosen(frozen: Frozen, tmp_path: Path):
             tmp_path / folder,
             EXPORT_KINDS["datasets"].read_options(options),
         )
-        return {
-            i
-            for p in (tmp_path / folder / "samples").rglob("*.parquet")
-            for i in pq.read_table(p)["sample_id"].to_pylist()
-        }
+        return set(
+            chain.from_iterable(
+                pq.read_table(p)["sample_id"].to_pylist()
+                for p in (tmp_path / folder / "samples").rglob("*.parquet")
+            )
+        )
 
     text = {i for i, s in frozen.samples.items() if s.row["family"] == "progresslm_text"}
     assert export("text", families=["progresslm_text"]) == text

@@ -257,14 +257,14 @@ def test_the_policies_named_are_those_of_lerobot_that_take_weights():
         classes = [
             node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)
         ]
-        for of_policy in (
-            c for c in classes if any(ast.unparse(b) == "PreTrainedPolicy" for b in c.bases)
-        ):
-            forward = [
-                f for f in of_policy.body if isinstance(f, ast.FunctionDef) and f.name == "forward"
-            ]
-            if any("reduction" in [a.arg for a in f.args.args] for f in forward):
-                takes.add(path.parent.name)
+        for of_policy in classes:
+            if "PreTrainedPolicy" not in map(ast.unparse, of_policy.bases):
+                continue
+            functions = [node for node in of_policy.body if isinstance(node, ast.FunctionDef)]
+            for function in functions:
+                parameters = {argument.arg for argument in function.args.args}
+                if function.name == "forward" and "reduction" in parameters:
+                    takes.add(path.parent.name)
     assert takes == set(weights.TAKE_WEIGHTS)
 
 

@@ -1,5 +1,6 @@
 """Embeddings as numpy arrays, and as a view that SQL measures likeness with."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,8 @@ def row(episode: int, camera: str, frame: int, **changes: object) -> dict:
 def lake(tmp_path: Path) -> Lake:
     """Episodes 0 and 2 by two cameras, of which `wrist` lacks frame 3; episode 1 by one; episode 3 has none."""
     lake = Lake(Workspace(tmp_path))
-    rows = [row(e, "front", 3 * k) for e in (0, 1, 2) for k in range(FRAMES)]
-    rows += [row(e, "wrist", 3 * k) for e in (0, 2) for k in range(FRAMES) if k != 1]
+    rows = [row(e, "front", 3 * k) for e, k in product((0, 1, 2), range(FRAMES))]
+    rows += [row(e, "wrist", 3 * k) for e, k in product((0, 2), range(FRAMES)) if k != 1]
     contents = [
         {
             "dataset": "a",

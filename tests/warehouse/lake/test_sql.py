@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 import duckdb
@@ -43,7 +44,8 @@ class Sandbox:
 
     def files(self) -> set[tuple[str, int]]:
         roots = (self.workspace.root, self.outside)
-        return {(str(p), p.stat().st_mtime_ns) for r in roots for p in r.rglob("*") if p.is_file()}
+        paths = chain.from_iterable(root.rglob("*") for root in roots)
+        return {(str(p), p.stat().st_mtime_ns) for p in paths if p.is_file()}
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ def card_text(lake: Lake, release: Release) -> str:
 def table(text: str, first_column: str) -> list[dict[str, str]]:
     """The rows of the card's table that begins with two column names."""
     lines = text[text.index(f"| {first_column} |") :].split("\n\n")[0].splitlines()
-    names, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    names, _, *rows = (list(map(str.strip, line.strip("|").split("|"))) for line in lines)
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
@@ -129,9 +129,8 @@ def check_card(
         of_split = [sample for sample in samples if sample["split"] == row["split"]]
         assert int(row["samples"]) == len(of_split)
         assert int(row["shards"]) == len({sample["shard"] for sample in of_split})
-    runs = Counter(
-        run for _, run in {(sample["episode_index"], sample["label_run"]) for sample in samples}
-    )
+    episode_runs = {(sample["episode_index"], sample["label_run"]) for sample in samples}
+    runs = Counter(run for _, run in episode_runs)
     assert {
         run: int(count) for count, run in re.findall(r"- tiny, (\d+) episodes: `(.*?)`", text)
     } == runs

@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from itertools import chain, combinations, islice, pairwise
+from itertools import chain, combinations, islice, pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +30,13 @@ TOKENS = (900, 30, 31, 400, 7, 33, 1200)
 def tars(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Of three datasets."""
     folder = tmp_path_factory.mktemp("tars")
-    return [
-        write(
-            folder,
-            (
-                episode(s * EPISODES + i, SAMPLES, "abc"[s % 3], tokens=TOKENS[s:] + TOKENS[:s])
-                for i in range(EPISODES)
-            ),
-            f"s{s}.tar",
-        )
-        for s in range(SHARDS)
-    ]
+    paths = []
+    for s in range(SHARDS):
+        tokens = TOKENS[s:] + TOKENS[:s]
+        numbers = range(s * EPISODES, (s + 1) * EPISODES)
+        episodes = (episode(k, SAMPLES, "abc"[s % 3], tokens=tokens) for k in numbers)
+        paths.append(write(folder, episodes, f"s{s}.tar"))
+    return paths
 
 
 def ids(samples: Iterable[Sample]) -> list[str]:
@@ -48,7 +44,8 @@ def ids(samples: Iterable[Sample]) -> list[str]:
 
 
 def every(tars: Iterable[Path]) -> list[str]:
-    return [i for tar in tars for e in read_index(tar).entries for i in e.sample_id]
+    entries = chain.from_iterable(read_index(tar).entries for tar in tars)
+    return list(chain.from_iterable(entry.sample_id for entry in entries))
 
 
 # An epoch
@@ -71,7 +68,7 @@ def test_more_consumers_than_shards_is_an_error(tars: list[Path]):
 def test_the_order_hangs_on_the_seed_the_epoch_and_the_shards_alone(
     tars: list[Path], tmp_path: Path
 ):
-    orders = [ids(Loader(tars, LoaderConfig(seed=s), epoch=e)) for s in (0, 1) for e in (0, 1)]
+    orders = [ids(Loader(tars, LoaderConfig(seed=s), epoch=e)) for s, e in product((0, 1), (0, 1))]
     assert len({tuple(o) for o in orders}) == 4
     loader = Loader(tars)
     assert [ids(loader), ids(loader)] == orders[:2]  # one epoch after another
@@ -132,7 +129,7 @@ def share_of(samples: Iterable[str], part: Callable[[str], bool]) -> float:
 
 def test_rates_from_shares(tars: list[Path]):
     def epochs(config: LoaderConfig) -> list[str]:
-        return [i for e in range(10) for i in loader_ids(tars, config, e)]
+        return list(chain.from_iterable(loader_ids(tars, config, e) for e in range(10)))
 
     config = LoaderConfig(seed=5)
     epoch_samples = epochs(with_shares(tars, config, datasets={"a": 2, "b": 1, "c": 1}))
@@ -163,7 +160,7 @@ def test_shares_of_what_an_epoch_takes(tmp_path: Path):
         write(tmp_path, [episode(i, samples=2, dataset="short") for i in range(30)]),
     ]
     config = with_shares(tars, LoaderConfig(per_visit=4), datasets={"long": 0.5, "short": 0.5})
-    epoch_samples = [i for e in range(6) for i in loader_ids(tars, config, e)]
+    epoch_samples = list(chain.from_iterable(loader_ids(tars, config, e) for e in range(6)))
     assert abs(share_of(epoch_samples, lambda i: i[0] == "l") - 0.5) < 0.01
     assert abs(len(epoch_samples) / 6 - 100) < 3
 
@@ -172,7 +169,7 @@ def same_episode_share(samples: Iterable[Sample], batch: int = 16) -> float:
     """Share of pairs within a batch that are of one episode."""
     indices = [s.row["episode_index"] for s in samples]
     batches = [indices[i : i + batch] for i in range(0, len(indices) - batch + 1, batch)]
-    pairs = [a == b for b_ in batches for a, b in combinations(b_, 2)]
+    pairs = [a == b for a, b in chain.from_iterable(combinations(b, 2) for b in batches)]
     return sum(pairs) / len(pairs)
 
 
@@ -231,12 +228,10 @@ def padding(batches: Iterable[list[Sample]]) -> float:
 
 def test_a_window_lowers_padding_and_keeps_the_mix(tmp_path: Path):
     lengths = [30 + (k * k * 37) % 1500 for k in range(101)]  # nearly uniform up to 1530
-    tars = [
-        write(
-            tmp_path, [episode(i, samples=10, tokens=lengths[i % 90 :]) for i in range(s, 120, 3)]
-        )
-        for s in range(3)
-    ]
+    tars = []
+    for s in range(3):
+        episodes = [episode(i, samples=10, tokens=lengths[i % 90 :]) for i in range(s, 120, 3)]
+        tars.append(write(tmp_path, episodes))
     plain = list(Loader(tars).batches(8))
     sorted_ = list(Loader(tars).batches(8, window=128))
     assert padding(plain) > 1.6
@@ -254,7 +249,7 @@ def test_a_window_lowers_padding_and_keeps_the_mix(tmp_path: Path):
 
 @pytest.mark.parametrize("ahead", [0, 4])
 def test_damage_is_an_error_that_names_the_shard(tmp_path: Path, ahead: int):
-    tars = [write(tmp_path, [episode(s * 4 + i) for i in range(4)], f"s{s}.tar") for s in range(3)]
+    tars = [write(tmp_path, map(episode, range(s * 4, s * 4 + 4)), f"s{s}.tar") for s in range(3)]
     bad = tars[1]
     tar, index = bad.read_bytes(), index_path(bad).read_bytes()
 
@@ -288,10 +283,9 @@ def test_the_page_resumes_as_if_never_stopped(
     """The Python of docs/samples.md, by itself and in the workers of PyTorch."""
     folder = tmp_path / "workspace/shards/train"
     folder.mkdir(parents=True)
-    tars = [
-        write(folder, [episode(10 * s + i, 5, ["sim", "real"][s % 2]) for i in range(6)])
-        for s in range(4)
-    ]
+    tars = []
+    for s, dataset in enumerate(["sim", "real", "sim", "real"]):
+        tars.append(write(folder, [episode(10 * s + i, 5, dataset) for i in range(6)]))
     monkeypatch.chdir(tmp_path)
     page: dict[str, Any] = {}
     for block in (b for b in blocks(ROOT / "docs/samples.md") if b.kind == "python"):
@@ -300,7 +294,7 @@ def test_the_page_resumes_as_if_never_stopped(
         (24, 24, 3)
     ]  # as plain webdataset reads them
     epochs = [
-        [ids(b) for b in Loader(tars, LoaderConfig(seed=1), epoch=e).batches(8)] for e in (2, 3)
+        list(map(ids, Loader(tars, LoaderConfig(seed=1), epoch=e).batches(8))) for e in (2, 3)
     ]
     assert [ids(b) for b in page["rest"]] == epochs[0][3:]
     assert [ids(b) for b in page["again"].batches(8)] == epochs[1]

@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,7 @@ def test_entries_are_read_as_tarfile_reads_them(tmp_path: Path, dataset: str):
         members = {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}
     entries = list(read_entries(path))
     assert [read_entry(path, e) for e in read_index(path).entries] == entries
-    assert sorted(b for _, pictures in entries for b in pictures.values()) == sorted(
+    assert sorted(chain.from_iterable(pictures.values() for _, pictures in entries)) == sorted(
         b for name, b in members.items() if name.endswith(".jpg")
     )
     samples = [(s.row["sample_id"], s.pictures) for s in read_samples([path])]
@@ -256,7 +257,8 @@ def test_shards_in_a_bucket(s3: Any, workspace: Workspace, monkeypatch: pytest.M
     monkeypatch.setattr(first.fs, "cat_file", counted)
     for ahead in (0, 5):
         assert [s.row for s in Loader(paths, ahead=ahead)] == [s.row for s in Loader(local)]
-    sizes = [e.size for p in local for e in read_index(p).entries]
+    entries = chain.from_iterable(read_index(path).entries for path in local)
+    sizes = [entry.size for entry in entries]
     assert sorted(ranges_read) == sorted(
         2 * sizes
     )  # each entry by one request, of just its bytes, in each pass
