@@ -12,12 +12,12 @@
 #   three rows by take, of 50 million rows: 3
 set -eu
 packages="pyarrow==26.0.1 numpy==2.2.6"
-python=${PYTHON:-python3}
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

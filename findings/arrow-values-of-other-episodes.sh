@@ -3,7 +3,7 @@
 #   `.flatten()` is the same.
 # What happens: `.values` are those of the whole column: what slice() cut off is back, and the first numbers are another
 #   episode's. `.flatten()` keeps to the rows, but leaves out a row that is null, so that all later ones move up by one.
-# Versions: pyarrow 26.0.1, numpy 2.5.5
+# Versions: pyarrow 26.0.1, numpy 2.4.6
 # Output on 28 November 2026:
 #   rows of episode 2: [[20.0, 20.0], [21.0, 21.0]]
 #   their .values: [[0.0, 0.0], [1.0, 1.0], [10.0, 10.0], [11.0, 11.0], [20.0, 20.0], [21.0, 21.0]]
@@ -12,13 +12,13 @@
 #   row 2 is null, row 3: [11.0, 11.0]
 #   row 3 of its .flatten(): [20.0, 20.0]
 set -eu
-packages="pyarrow==26.0.1 numpy==2.5.5"
-python=${PYTHON:-python3}
+packages="pyarrow==26.0.1 numpy==2.4.6"
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

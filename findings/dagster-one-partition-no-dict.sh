@@ -9,12 +9,12 @@
 #   2 partitions: {'ep1': {'frames': 100, 'end': 1.0}, 'ep2': {'frames': 100, 'end': 1.0}}
 set -eu
 packages="dagster==1.13.27"
-python=${PYTHON:-python3}
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

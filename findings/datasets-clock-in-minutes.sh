@@ -2,7 +2,7 @@
 # Guess: A column of float64, formatted as NumPy, is float64, by the row as by the batch.
 # What happens: A batch is float32, and so is a list in a row; a single number in a row is float64. A clock in seconds
 #   since 1970 stands still for 128 seconds. pandas and a named dtype keep float64.
-# Versions: datasets 5.2.0, numpy 2.5.5
+# Versions: datasets 5.2.0, numpy 2.4.6
 # Output on 28 November 2026:
 #   pandas: float64, 3000 times of 3000
 #   numpy: float32, 3 times of 3000
@@ -10,13 +10,13 @@
 #   one row, a number: float64, 0.1 s
 #   one row, a list: float32, 0.0 s
 set -eu
-packages="datasets==5.2.0 numpy==2.5.5"
-python=${PYTHON:-python3}
+packages="datasets==5.2.0 numpy==2.4.6"
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

@@ -2,7 +2,7 @@
 # Guess: A picture opened from a JPEG, painted over or scaled down in place, is stored as it is now.
 # What happens: datasets stores the file that it was opened from. A face painted over inside map() is there again, and a
 #   thumbnail has its full size, also in the Parquet file that is then shared. A copy() is stored as it is.
-# Versions: datasets 5.2.0, pillow 13.0.0, numpy 2.5.5
+# Versions: datasets 5.2.0, pillow 13.0.0, numpy 2.4.6
 # Output on 28 November 2026:
 #   in memory, painted: [64, 64], 0
 #   stored, painted: [64, 64], 200
@@ -10,13 +10,13 @@
 #   stored, thumbnail of 16: [64, 64], 200
 #   stored, copy() painted: [64, 64], 0
 set -eu
-packages="datasets==5.2.0 pillow==13.0.0 numpy==2.5.5"
-python=${PYTHON:-python3}
+packages="datasets==5.2.0 pillow==13.0.0 numpy==2.4.6"
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

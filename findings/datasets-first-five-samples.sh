@@ -9,12 +9,12 @@
 #   in the shard: {"progress": 0.5, "kind": "retry"}, fields json, txt, failure.txt
 set -eu
 packages="datasets==4.8.5 pyarrow==26.0.1"
-python=${PYTHON:-python3}
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

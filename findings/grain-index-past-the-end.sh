@@ -13,12 +13,12 @@
 #   mixture of five and two: [0, 100, 1, 101]
 set -eu
 packages="grain==0.2.18"
-python=${PYTHON:-python3}
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

@@ -16,12 +16,12 @@
 #   -0.2: no, no, yes
 set -eu
 packages="xgrammar==0.2.8 llguidance==1.9.1 outlines-core==0.2.14 torch==2.11.0 transformers==5.23.0 numpy==2.2.6"
-python=${PYTHON:-python3}
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

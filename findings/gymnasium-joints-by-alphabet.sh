@@ -2,20 +2,20 @@
 # Guess: An observation space Dict of joint_1 to joint_12 is flattened in that order.
 # What happens: Dict sorts the names that a plain dict gives it: joint_10, joint_11 and joint_12 come before joint_2,
 #   and a state written as {"position": ..., "gripper": ...} has the gripper first. Pairs and keywords are not sorted.
-# Versions: gymnasium 1.4.0, numpy 2.5.5
+# Versions: gymnasium 1.4.0, numpy 2.4.6
 # Output on 28 November 2026:
 #   a dict of joints, flattened: [1, 10, 11, 12, 2, 3, 4, 5, 6, 7, 8, 9]
 #   pairs of joints, flattened: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
 #   a dict of parts: ['gripper', 'position']
 #   parts by keyword: ['position', 'gripper']
 set -eu
-packages="gymnasium==1.4.0 numpy==2.5.5"
-python=${PYTHON:-python3}
+packages="gymnasium==1.4.0 numpy==2.4.6"
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

@@ -4,20 +4,20 @@
 # What happens: It reads zeros where the episode was, and its length is the same; nothing warns of it. The caller must
 #   look for the files that virtual_sources() names. A file that is there and too short does raise, and so does an
 #   external link to the lost one.
-# Versions: h5py 3.16.0, numpy 2.5.5
+# Versions: h5py 3.16.0, numpy 2.4.6
 # Output on 28 November 2026:
 #   all files: [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]
 #   one file gone: [1.0, 1.0, 0.0, 0.0, 3.0, 3.0]
 #   an external link to it: KeyError
 #   the file again, shorter: OSError
 set -eu
-packages="h5py==3.16.0 numpy==2.5.5"
-python=${PYTHON:-python3}
+packages="h5py==3.16.0 numpy==2.4.6"
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

@@ -3,7 +3,7 @@
 # What happens: NaN becomes the smallest number of its chunk: a gap in a force sensor's rows reads as a force that was
 #   measured, and as another one for another size of chunks. A whole number that needs more bits than were given becomes
 #   another. Nothing warns of it.
-# Versions: h5py 3.16.0, numpy 2.5.5
+# Versions: h5py 3.16.0, numpy 2.4.6
 # Output on 28 November 2026:
 #   force: [7.25, nan, 9.5, 3.75, nan, 5.0]
 #   stored, chunks of 6: [7.25, 3.75, 9.5, 3.75, 3.75, 5.0]
@@ -11,13 +11,13 @@
 #   counts: [3, 12, 100, 7]
 #   stored, four bits: [3, 12, 4, 7]
 set -eu
-packages="h5py==3.16.0 numpy==2.5.5"
-python=${PYTHON:-python3}
+packages="h5py==3.16.0 numpy==2.4.6"
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

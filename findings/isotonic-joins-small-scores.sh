@@ -2,7 +2,7 @@
 # Guess: Isotonic calibration of a model's float32 scores is that of the same scores as float64.
 # What happens: Scores within 1e-6 of each other count as one in float32, also where all are smaller than that: a
 #   thousand scores of rare failures, which rank them well, all get the same rate. As float64 they are told apart.
-# Versions: scikit-learn 1.9.1, scipy 1.18.1, numpy 2.5.5
+# Versions: scikit-learn 1.9.1, scipy 1.17.1, numpy 2.4.6
 # Output on 28 November 2026:
 #   scores: 1000
 #   their AUC: 0.84
@@ -11,13 +11,13 @@
 #   float64, rates: 17
 #   float64, their AUC: 0.85
 set -eu
-packages="scikit-learn==1.9.1 scipy==1.18.1 numpy==2.5.5"
-python=${PYTHON:-python3}
+packages="scikit-learn==1.9.1 scipy==1.17.1 numpy==2.4.6"
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

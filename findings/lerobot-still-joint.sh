@@ -14,12 +14,12 @@
 #   QUANTILES: a joint that stood at 0.25, now at 0.251: 199996
 set -eu
 packages="lerobot==0.6.1 torch==2.11.0 torchvision==0.26.0 numpy==2.2.6"
-python=${PYTHON:-python3}
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

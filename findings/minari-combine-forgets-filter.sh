@@ -8,12 +8,12 @@
 #   combined: [0, 1, 2, 3, 4, 5, 10]
 set -eu
 packages="minari==0.5.4 gymnasium==1.4.0 h5py==3.16.0 numpy==2.2.6 pillow==12.3.0"
-python=${PYTHON:-python3}
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

@@ -3,20 +3,20 @@
 # What happens: In MuJoCo's qvel the first three are along the world's axes and the last three about the body's own; in
 #   Pinocchio all six are along the body's. The same six numbers move a body that is turned by 90 degrees to another
 #   place.
-# Versions: mujoco 4.0.0, pin 4.1.0, scipy 1.18.1, numpy 2.5.5
+# Versions: mujoco 4.0.0, pin 4.1.0, scipy 1.17.1, numpy 2.4.6
 # Output on 28 November 2026:
 #   MuJoCo, moves along the world's: [1, 0, 0]
 #   MuJoCo, turns about the world's: [0, 1, 0]
 #   Pinocchio, moves along the world's: [0, 1, 0]
 #   Pinocchio, turns about the world's: [0, 1, 0]
 set -eu
-packages="mujoco==4.0.0 pin==4.1.0 scipy==1.18.1 numpy==2.5.5"
-python=${PYTHON:-python3}
+packages="mujoco==4.0.0 pin==4.1.0 scipy==1.17.1 numpy==2.4.6"
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

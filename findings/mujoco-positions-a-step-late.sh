@@ -3,7 +3,7 @@
 # What happens: qpos, qvel and time are of the new moment; sensordata, xpos and site_xpos are of the one before. A
 #   recording of both has them a step apart, here up to 11 cm, and even the sensor of a joint's position is not the
 #   position beside it. mj_forward() brings them together.
-# Versions: mujoco 4.0.0, numpy 2.5.5
+# Versions: mujoco 4.0.0, numpy 2.4.6
 # Output on 28 November 2026:
 #   sensor is qpos: False
 #   sensor is qpos of the step before: True
@@ -11,13 +11,13 @@
 #   hand from qpos of the step before: 0.0
 #   after mj_forward(), sensor is qpos: True
 set -eu
-packages="mujoco==4.0.0 numpy==2.5.5"
-python=${PYTHON:-python3}
+packages="mujoco==4.0.0 numpy==2.4.6"
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

@@ -4,20 +4,20 @@
 # What happens: The encoder counts in steps of 1 / rate: times are rounded to those, two frames have the same, and MP4
 #   raises at the second of them. The frames' own time base does not matter; that of the stream's codec context, set by
 #   hand, keeps them.
-# Versions: av 19.0.2, numpy 2.5.5
+# Versions: av 19.0.2, numpy 2.4.6
 # Output on 28 November 2026:
 #   times of the frames: [0, 33, 66, 100, 140, 150, 160, 230, 233, 300]
 #   Matroska: [0, 33, 67, 100, 133, 167, 167, 233, 233, 300]
 #   MP4: ArgumentError
 #   MP4, time base of the codec context set: [0, 33, 66, 100, 140, 150, 160, 230, 233, 300]
 set -eu
-packages="av==19.0.2 numpy==2.5.5"
-python=${PYTHON:-python3}
+packages="av==19.0.2 numpy==2.4.6"
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

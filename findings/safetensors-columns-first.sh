@@ -4,7 +4,7 @@
 # What happens: It writes the memory as it lies, under the shape of the array: the file is valid, and the numbers are in
 #   other places. Nothing warns of it. The coefficients of scikit-learn's Ridge are such an array. The docstring asks
 #   for contiguous tensors, and so NumPy calls these.
-# Versions: safetensors 0.8.0, scikit-learn 1.9.1, numpy 2.5.5
+# Versions: safetensors 0.8.0, scikit-learn 1.9.1, numpy 2.4.6
 # Output on 28 November 2026:
 #   a matrix: [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
 #   the same in Fortran's order: [[0.0, 3.0, 1.0], [4.0, 2.0, 5.0]]
@@ -13,13 +13,13 @@
 #   Ridge's coefficients come back: False
 #   Ridge's coefficients, by np.save: True
 set -eu
-packages="safetensors==0.8.0 scikit-learn==1.9.1 numpy==2.5.5"
-python=${PYTHON:-python3}
+packages="safetensors==0.8.0 scikit-learn==1.9.1 numpy==2.4.6"
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

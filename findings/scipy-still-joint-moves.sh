@@ -4,7 +4,7 @@
 # What happens: decimate() gives 1.483 in every frame: its filter's ripple is there at rest, too. resample_poly() takes
 #   what lies beyond the ends for 0: the first frame is 1.2. resample() takes the end for what was before the beginning:
 #   the even joint starts at 0.2. Linear interpolation keeps both.
-# Versions: scipy 1.18.1, numpy 2.5.5
+# Versions: scipy 1.17.1, numpy 2.4.6
 # Output on 28 November 2026:
 #   still, decimate by 2: first 1.483, middle 1.483, last 1.483
 #   still, decimate by 3: first 1.483, middle 1.483, last 1.483
@@ -14,13 +14,13 @@
 #   even, resample: first 0.199, middle 0.5, last 1.058
 #   even, linear: first 0.0, middle 0.503, last 1.0
 set -eu
-packages="scipy==1.18.1 numpy==2.5.5"
-python=${PYTHON:-python3}
+packages="scipy==1.17.1 numpy==2.4.6"
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

@@ -3,18 +3,18 @@
 #   model that always says the same.
 # What happens: TorchMetrics ranks NaN as the largest answer and gives 0.7955 for 19 right answers of 20 (SciPy: NaN);
 #   for a constant answer it gives 0 (SciPy: NaN). Means over episodes by the two differ, and neither says so.
-# Versions: torchmetrics 1.9.0, scipy 1.18.1, torch 2.11.0, numpy 2.2.6
+# Versions: torchmetrics 1.9.0, scipy 1.17.1, torch 2.11.0, numpy 2.2.6
 # Output on 27 November 2026:
 #   one of 20 unreadable: TorchMetrics 0.7955, SciPy nan
 #   always 0.3: TorchMetrics 0.0000, SciPy nan
 set -eu
-packages="torchmetrics==1.9.0 scipy==1.18.1 torch==2.11.0 numpy==2.2.6"
-python=${PYTHON:-python3}
+packages="torchmetrics==1.9.0 scipy==1.17.1 torch==2.11.0 numpy==2.2.6"
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

@@ -2,7 +2,7 @@
 # Guess: All loaders of a URDF have its joints in the file's order, and none for a finger that mimics another.
 # What happens: Pinocchio sorts the joints of a link by name: q has the left finger before the right. Its mimic=True
 #   raises for a gripper whose left finger mimics the right, and loads it with the names swapped.
-# Versions: pin 4.1.0, yourdfpy 0.0.60, mujoco 4.0.0, numpy 2.5.5
+# Versions: pin 4.1.0, yourdfpy 0.0.60, mujoco 4.0.0, numpy 2.4.6
 # Output on 28 November 2026:
 #   MuJoCo: 3 numbers, ['turn', 'right', 'left']
 #   yourdfpy: 2 numbers, ['turn', 'right']
@@ -10,13 +10,13 @@
 #   Pinocchio, mimic=True: ValueError
 #   Pinocchio, mimic=True, names swapped: 3 numbers, ['turn', 'left', 'right']
 set -eu
-packages="pin==4.1.0 yourdfpy==0.0.60 mujoco==4.0.0 numpy==2.5.5"
-python=${PYTHON:-python3}
+packages="pin==4.1.0 yourdfpy==0.0.60 mujoco==4.0.0 numpy==2.4.6"
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

@@ -13,12 +13,12 @@
 #   datasets: farthest pixel 4000 mm
 set -eu
 packages="webdataset==1.0.2 datasets==4.8.5 pillow==12.3.0 numpy==2.2.6"
-python=${PYTHON:-python3}
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

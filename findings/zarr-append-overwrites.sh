@@ -10,12 +10,12 @@
 #   format 3: stored after 10 + 6 + 2: [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3, 3]
 set -eu
 packages="zarr==3.4.2 numpy==2.2.6"
-python=${PYTHON:-python3}
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

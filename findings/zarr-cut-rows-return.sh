@@ -8,12 +8,12 @@
 #   h5py: 12 rows, cut to 6, grown to 12: [1, 2, 3, 4, 5, 6, 0, 0, 0, 0, 0, 0]
 set -eu
 packages="zarr==3.4.2 h5py==3.16.0 numpy==2.2.6"
-python=${PYTHON:-python3}
+python=$("${PYTHON:-python3}" -c "import sys; print(sys.executable)")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 if command -v uv >/dev/null; then
-  uv venv --quiet --python "$(command -v "$python")" env
+  uv venv --quiet --python "$python" env
   uv pip install --quiet --python env/bin/python $packages
 else
   "$python" -m venv env

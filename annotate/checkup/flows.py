@@ -6,6 +6,7 @@ not only how fast the arm is.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -65,7 +66,7 @@ class Fold(NamedTuple):
 def run_motion(run: RunSignals) -> RunMotion | None:
     """Joints and flow of a run; None where there are none, or too few."""
     state = run.state
-    if state is None or len(state) != len(run) or len(run) < MIN_FRAMES:
+    if state is None or len(state) != len(run) or len(run) < MIN_FRAMES or not run.cameras:
         return None
     joints = state[:MAX_FRAMES, run.arm_dimensions("state")]
     if not joints.size or not np.isfinite(joints).all():
@@ -199,7 +200,7 @@ def _curves(
 
 
 def _fold(parts: Iterable[tuple[np.ndarray, np.ndarray]], lag: int) -> Fold:
-    products = []
+    products: list[Fold] = []
     for values, flow in parts:
         later_values = values[max(0, lag) : len(values) + min(0, lag)].astype(float)
         earlier_flow = flow[max(0, -lag) : len(flow) - max(0, lag)].astype(float)
@@ -214,14 +215,32 @@ def _fold(parts: Iterable[tuple[np.ndarray, np.ndarray]], lag: int) -> Fold:
     return _total(products)
 
 
-def _total(folds: Sequence[Fold]) -> Fold:
-    return Fold(*(sum(products[1:], start=products[0]) for products in zip(*folds, strict=True)))
+def _total(folds: Iterable[Fold]) -> Fold:
+    return reduce(_sum, folds)
+
+
+def _sum(first: Fold, second: Fold) -> Fold:
+    return Fold(
+        first.predictors + second.predictors,
+        first.mixed + second.mixed,
+        first.flow + second.flow,
+        first.num_frames + second.num_frames,
+    )
+
+
+def _difference(whole: Fold, part: Fold) -> Fold:
+    return Fold(
+        whole.predictors - part.predictors,
+        whole.mixed - part.mixed,
+        whole.flow - part.flow,
+        whole.num_frames - part.num_frames,
+    )
 
 
 def _rule(whole: Fold, left_out: Fold) -> tuple[np.ndarray, np.ndarray]:
     """What foretells the flow by all runs that are not left out: weights of predictors [k, m] whose result is whitened,
     and the matrix [m, m] that whitens what they leave unexplained."""
-    products = Fold(*(every - own for every, own in zip(whole, left_out, strict=True)))
+    products = _difference(whole, left_out)
     weights = np.linalg.solve(_with_ridge(products.predictors, RIDGE), products.mixed)
     explained = weights.T @ products.mixed
     remaining = products.flow - explained - explained.T + weights.T @ products.predictors @ weights

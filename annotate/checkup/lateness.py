@@ -43,13 +43,13 @@ def late_rows(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     is_sure = False
     if curves:
         lag, is_sure = _common_lag(curves, OF_ROWS)
-    of_single_runs = {fault.episode_index: fault for fault in _single_late_rows(runs, lag)}
-    yield from of_single_runs.values()
+    faults_of_one = {fault.episode_index: fault for fault in _single_late_rows(runs, lag)}
+    yield from faults_of_one.values()
     if not is_sure:
         return
     words = f"the pictures in {len(curves)} of {len(runs)} runs"
     for run in runs:
-        if run.episode_index in curves and run.episode_index not in of_single_runs:
+        if run.episode_index in curves and run.episode_index not in faults_of_one:
             detail = f"the rows are {_in_words(lag, run.fps)} {words}"
             yield _fault(run, detail, lag, 0, "state")
 
