@@ -74,6 +74,9 @@ class BuildReport:
 class BuildListener:
     """What a build tells as it goes. Each method does nothing until a subclass does something."""
 
+    def began(self, lake: Lake, builds: Collection[DatasetBuild]) -> None:
+        """The sources have been looked at; `builds`: those in reach, as they are run. Nothing is listed yet."""
+
     def planned(self, num_stages: int, steps: Sequence[Step]) -> None:
         """How many stages of chunks run in this build, with those that ran already; `steps`: those still to run."""
 
@@ -180,6 +183,7 @@ class Build:
             raise errors[0]
         self.lake = lake or self._open_lake()
         self._note_moves()
+        self.listener.began(self.lake, self.report.builds.values())
 
     def _open_lake(self) -> Lake:
         """The workspace's lake, swept of files that nothing names."""
