@@ -269,8 +269,11 @@ class Build:
 
     def run_chunks(self, chosen: Chunks | None) -> None:
         """Bring all chunks up to date, or the chosen ones; the report names the others."""
-        outdated = self._outdated()
-        to_run = _largest_first(self.lake, self._chunks_of(outdated))
+        outdated = [
+            step for step in self.steps if step.chunk is not None and step.status != CURRENT
+        ]
+        outdated_chunks = dict.fromkeys((step.dataset, step.chunk or 0) for step in outdated)
+        to_run = _largest_first(self.lake, self._unfailed(outdated_chunks))
         if not self.is_announced:
             self._announce(outdated)
             if chosen is not None:
@@ -281,8 +284,7 @@ class Build:
         """Say once how much there is to do, and what will not be done."""
         self.is_announced = True
         for name, build in self.report.builds.items():
-            if build.lacks_encoder:
-                lack = build.lacks_encoder
+            if lack := build.lacks_encoder:
                 self.listener.note(
                     f"{name}: no embeddings to label runs like those that people labelled: {lack}"
                 )
@@ -290,14 +292,6 @@ class Build:
         report.up_to_date = sum(step.status == CURRENT for step in self.steps) - len(report.done)
         num_done = sum(stage_report.run.chunk is not None for stage_report in report.done)
         self.listener.planned(len(outdated) + num_done, outdated)
-
-    def _outdated(self) -> list[Step]:
-        """Stages of chunks that have to run."""
-        return [step for step in self.steps if step.chunk is not None and step.status != CURRENT]
-
-    def _chunks_of(self, steps: Sequence[Step]) -> list[tuple[str, int]]:
-        """(dataset, chunk) of steps, each once, in order; without what failed."""
-        return self._unfailed(dict.fromkeys((step.dataset, step.chunk or 0) for step in steps))
 
     def _unfailed(self, chunks: Chunks) -> list[tuple[str, int]]:
         """Without chunks that failed, and chunks of datasets whose listing failed."""
