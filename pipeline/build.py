@@ -37,9 +37,8 @@ from warehouse.lake.recordings import (
 from warehouse.lake.references import chunks_of_references
 
 Chunks = Collection[tuple[str, int]]  # (dataset, chunk)
-MAX_LISTINGS = (
-    3  # of a dataset in a build: anew where the pictures showed another recording than was listed
-)
+MAX_ROUNDS = 3  # of a build: another one where pictures showed another recording than was listed
+
 MEASURING = frozenset(
     transfer.STAGE.upstream
 )  # stages of which references show the output, to other chunks, too
@@ -106,15 +105,10 @@ def run_build(
     does not stop the others. Raises SourceError and OSError before a lake is made where all are out of reach.
     Raises DiskFullError: no other chunk would get further.
     """
-    build = Build(workspace, workers, listener, accept_changes=accept_changes)
+    build = Build(workspace, workers, listener, chunks, accept_changes=accept_changes)
     build.look_at_sources(builds, update=update)
     with building(workspace):
-        for _ in range(MAX_LISTINGS):
-            build.list_sources()
-            build.measure_references()
-            build.run_chunks(chunks)
-            if not build.has_recognised:
-                break
+        build.bring_up_to_date()
         build.close()
     return build.report
 
@@ -134,12 +128,14 @@ class Build:
         workspace: Workspace,
         workers: int | None,
         listener: BuildListener,
+        chosen: Chunks | None,
         *,
         accept_changes: bool,
     ) -> None:
         self.workspace = workspace
         self.workers = workers
         self.listener = listener
+        self.chosen = chosen
         self.accept_changes = accept_changes
         self.report = BuildReport()
         self.fingerprints: dict[str, str] = {}
@@ -202,28 +198,40 @@ class Build:
                     f"{name}: {source} is read at {build.commit}, before at {stored.commit}"
                 )
 
-    # Listings, in this process: they say which chunks there are, and what decides who annotates
+    # What is outdated
 
-    def list_sources(self) -> None:
-        """List each dataset whose listing is not current, then plan by what was found."""
-        self.has_recognised = False
-        self._plan()
-        if self._list_outdated() or self.is_new:
-            with self.lake.reading():
-                self.report.builds = {
-                    name: as_listed(self.lake, b) for name, b in self.report.builds.items()
-                }
-            self._plan()
+    def bring_up_to_date(self) -> None:
+        """Run listings, then what references show, then chunks: each by a plan of what the one before left."""
+        for _ in range(MAX_ROUNDS):
+            self.has_recognised = False
+            is_changed = True
+            for run_outdated in (self._list_outdated, self._measure_references, self._run_chunks):
+                if is_changed:
+                    specs = {name: stage_specs(build) for name, build in self.report.builds.items()}
+                    self.steps = plan(self.lake, specs, self.fingerprints)
+                is_changed = run_outdated()
+            if not self.has_recognised:
+                return
+
+    # Listings, in this process: they say which chunks there are, and what decides who annotates
 
     def _list_outdated(self) -> bool:
         """Run listings that are not current, and store configurations that changed; was there any?"""
+        failed = {failure.dataset for failure in self.report.failed}
+        num_done = len(self.report.done)
         for step in self.steps:
-            if step.chunk is None and step.status != CURRENT:
+            if step.chunk is None and step.status != CURRENT and step.dataset not in failed:
                 self._take(self._listed(step))
         # A listing that ran has stored its own
         failed = {failure.dataset for failure in self.report.failed}
         listed = [build for name, build in self.report.builds.items() if name not in failed]
-        return store_changed(self.lake, listed) or bool(self.report.done)
+        if not store_changed(self.lake, listed) and len(self.report.done) == num_done:
+            return False
+        with self.lake.reading():
+            self.report.builds = {
+                name: as_listed(self.lake, b) for name, b in self.report.builds.items()
+            }
+        return True
 
     def _listed(self, step: Step) -> ChunkResult:
         build = self.report.builds[step.dataset]
@@ -241,15 +249,11 @@ class Build:
 
     # Chunks
 
-    def measure_references(self) -> None:
-        """Bring up to date what references show, before the chunks: any chunk may be labelled like them."""
-        chunks = self._outdated_references()
-        if chunks:
-            self._run(chunks, MEASURING)
-            self._plan()
+    def _measure_references(self) -> bool:
+        """Bring up to date what references show, before the chunks: any may be labelled like them. Was there any?
 
-    def _outdated_references(self) -> list[tuple[str, int]]:
-        """Chunks with references, whose measurements or embeddings other chunks would find outdated."""
+        Chunks with references, whose measurements or embeddings other chunks would find outdated.
+        """
         outdated = {
             (s.dataset, s.chunk)
             for s in self.steps
@@ -265,10 +269,12 @@ class Build:
             for name in follower_names
             for chunk in chunks_of_references(self.lake, name)
         }
-        return self._unfailed(sorted(with_references & outdated))
+        chunks = self._unfailed(sorted(with_references & outdated))
+        self._run(chunks, MEASURING)
+        return bool(chunks)
 
-    def run_chunks(self, chosen: Chunks | None) -> None:
-        """Bring all chunks up to date, or the chosen ones; the report names the others."""
+    def _run_chunks(self) -> bool:
+        """Bring all chunks up to date, or the chosen ones; the report names the others. Was there any?"""
         outdated = [
             step for step in self.steps if step.chunk is not None and step.status != CURRENT
         ]
@@ -276,9 +282,11 @@ class Build:
         to_run = _largest_first(self.lake, self._unfailed(outdated_chunks))
         if not self.is_announced:
             self._announce(outdated)
-            if chosen is not None:
-                self.report.left = [chunk for chunk in to_run if chunk not in chosen]
-        self._run([chunk for chunk in to_run if chunk not in self.report.left])
+            if self.chosen is not None:
+                self.report.left = [chunk for chunk in to_run if chunk not in self.chosen]
+        to_run = [chunk for chunk in to_run if chunk not in self.report.left]
+        self._run(to_run)
+        return bool(to_run)
 
     def _announce(self, outdated: Sequence[Step]) -> None:
         """Say once how much there is to do, and what will not be done."""
@@ -331,10 +339,6 @@ class Build:
         if result.failed.disk_full:
             raise DiskFullError(result.failed.disk_full)
         self.report.failed.append(result.failed)
-
-    def _plan(self) -> None:
-        specs = {name: stage_specs(build) for name, build in self.report.builds.items()}
-        self.steps = plan(self.lake, specs, self.fingerprints)
 
     # The end
 
