@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from ingest.reasons import REASONS
 from ingest.signals.survey import findings_of
 from pipeline.build import BuildListener, BuildReport, run_build
 from pipeline.chunk import StageMoment, StepFailure, reasons
-from pipeline.config import DatasetBuild, resolve
+from pipeline.config import DatasetBuild
 from pipeline.prediction import dataset_cost
 from pipeline.sources import OUT_OF_REACH
 from pipeline.stage import Step
-from warehouse.lake import Lake, open_lake
+from warehouse.lake import Lake
 from warehouse.lake.acceptances import in_words, open_faults
 from warehouse.lake.references import sentences, textless, to_show
 from warehouse.lake.stored import gate_counts, lags_by_dataset, signals_by_dataset
@@ -50,18 +50,19 @@ def build_all(
     JSON: {"event": "plan", "stages": 12}, so many stages of chunks are to be made, each a row of `stage_runs` once it
     is done; {"event": "end", "exit_code": 0}, missing where it broke off.
     """
-    # Predicted before the build, while it is still known what is not labelled yet
-    costs = _predictions(space, builds, update=update)
-    report = _build_visibly(
-        space, builds, workers, update=update, events=events, accept_changes=accept_changes
-    )
+    with progress() as show_progress:
+        show_progress("sources", detail="looked at and listed")
+        listener = ProgressInTerminal(show_progress, events)
+        report = run_build(
+            space, builds, workers, listener, update=update, accept_changes=accept_changes
+        )
     names = [build.name for build in builds]
     # Nobody waits for what nobody looks at: Dagster is told when its UI is first opened
     if is_followed(space):
         report_build(space, names, reasons(failure.facts for failure in report.failed))
 
     # What was done, and what the datasets hold now
-    lake = open_lake(space)
+    lake = listener.lake
     rows = [row for row in status_rows(lake) if row["dataset"] in names]
     if style == "json":
         print_json(
@@ -69,7 +70,7 @@ def build_all(
         )
     else:
         _show_built(lake, report, names, rows)
-        for name, cost in costs.items():
+        for name, cost in listener.costs.items():
             _show_cost(lake, report, name, cost)
 
     for failure in report.failed:
@@ -160,28 +161,15 @@ def _signals(lake: Lake, names: Sequence[str]) -> list[tuple[str, str]]:
     return statements
 
 
-def _build_visibly(
-    space: Workspace,
-    builds: Sequence[DatasetBuild],
-    workers: int | None,
-    *,
-    update: bool,
-    events: Path | None,
-    accept_changes: bool,
-) -> BuildReport:
-    with progress() as report:
-        report("sources", detail="looked at and listed")
-        listener = ProgressInTerminal(space, report, events)
-        return run_build(
-            space, builds, workers, listener, update=update, accept_changes=accept_changes
-        )
-
-
 class ProgressInTerminal(BuildListener):
-    """Shows how many episodes went through each stage, and writes events for the program that started the build."""
+    """Shows how many episodes went through each stage, and writes events for the program that started the build.
 
-    def __init__(self, space: Workspace, report: Callable[..., None], events: Path | None) -> None:
-        self.space = space
+    costs: what asking a model is expected to cost, by dataset.
+    """
+
+    lake: Lake
+
+    def __init__(self, report: Callable[..., None], events: Path | None) -> None:
         self.report = report
         self.events = events
         self.done = Counter[str]()  # episodes by stage
@@ -191,14 +179,23 @@ class ProgressInTerminal(BuildListener):
         )  # by stage and chunk, of stages that go on
         self.episodes: dict[tuple[str, int], int] = {}
         self.frames_per_episode = 0.0
+        self.costs: dict[str, Prediction] = {}
+
+    def began(self, lake: Lake, builds: Collection[DatasetBuild]) -> None:
+        self.lake = lake
+        # Predicted now, while it is still known what is not labelled yet
+        for build in builds:
+            if build.annotator == "vlm":
+                with suppress(*OUT_OF_REACH):  # to list it will say so
+                    cost = dataset_cost(lake, build, lake.workspace.sources)
+                    self.costs[build.name] = cost.prediction
 
     def planned(self, num_stages: int, steps: Sequence[Step]) -> None:
         _add_event(self.events, {"event": "plan", "stages": num_stages})
         if steps:
-            lake = open_lake(self.space)
-            rows = lake.rows("SELECT dataset, chunk, count(*) FROM episode_facts GROUP BY ALL")
+            rows = self.lake.rows("SELECT dataset, chunk, count(*) FROM episode_facts GROUP BY ALL")
             self.episodes.update({(dataset, chunk): number for dataset, chunk, number in rows})
-            self.frames_per_episode = lake.rows(
+            self.frames_per_episode = self.lake.rows(
                 "SELECT coalesce(avg(num_rows), 0) FROM episode_facts"
             )[0][0]
         for step in steps:
@@ -219,20 +216,6 @@ class ProgressInTerminal(BuildListener):
                     note(f"{stage} ended after {moment.duration_s:.3f} s")
         episodes = self.done[stage] + self.going[stage].total()
         self.report(stage, episodes, self.to_do[stage] or None, "episodes", self.frames_per_episode)
-
-
-def _predictions(
-    space: Workspace, builds: Sequence[DatasetBuild], *, update: bool
-) -> dict[str, Prediction]:
-    """The expected cost by dataset, of the datasets that a model annotates and whose source is in reach."""
-    predicted = {}
-    for build in builds:
-        if build.annotator == "vlm":
-            lake = open_lake(space) if space.exists() else None
-            with suppress(*OUT_OF_REACH):  # the build says so, and goes on with the others
-                resolved = resolve(lake, build, update=update)
-                predicted[build.name] = dataset_cost(lake, resolved, space.sources).prediction
-    return predicted
 
 
 def _show_cost(lake: Lake, report: BuildReport, dataset: str, prediction: Prediction) -> None:

@@ -1,34 +1,20 @@
-"""The episodes stage: list a dataset from its metadata, give indices that stick, instructions, chunks and splits.
-
-Decodes no episode.
-"""
+"""The episodes that a source lists, with the ids, indices, instructions and texts that count. Decodes no episode."""
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass, replace
-from itertools import chain, count
+from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass, replace
+from itertools import count
 from typing import Any
 
-import pyarrow as pa
-
-from core.tables import TABLES
-from ingest.episode import EpisodeRecord, Finding, Listing, record_row
-from ingest.outcomes import Outcome
+from ingest.episode import EpisodeRecord, Finding, Listing
 from ingest.reasons import Limits
 from ingest.registry import DatasetConfig
-from ingest.signals.gripper import GripperSignal, signal_row
-from ingest.signals.survey import survey
 from ingest.source import list_episodes
 from ingest.source_parts import joined
 from ingest.sources.files import Source
-from ingest.splits import SplitConfig, assign_splits
-from ingest.task_texts import other_tasks
 
-CODE_VERSION = "episodes-7"
 UNKNOWN = "\ufffd"  # in the place of a NUL character
-MAX_DETAILS = 20  # of one thing, in one finding
-NOBODY: Mapping[int, Outcome] = {}  # said how a run ended
 RATE_TOLERANCE = 0.02  # relative; a rate within it is taken as the same
 
 
@@ -142,16 +128,7 @@ def _gaps(indices: list[int]) -> list[str]:
     return gaps
 
 
-# The stage
-
-
-@dataclass(frozen=True)
-class EpisodesResult:
-    tables: dict[str, pa.Table]
-    findings: list[Finding]
-    records: tuple[EpisodeRecord, ...]
-    ids: pa.Table  # of the whole dataset, for the table episode_ids
-    split_by_group: Mapping[str, str]  # of the whole dataset
+# What tables can keep
 
 
 def settled_listing(source: Source, known_indices: Mapping[str, int]) -> Listing:
@@ -163,103 +140,6 @@ def settled_listing(source: Source, known_indices: Mapping[str, int]) -> Listing
     return settle(
         storable(list_episodes(source), source.config.limits), source.config, known_indices
     )
-
-
-def episodes_stage(
-    source: Source,
-    listing: Listing,
-    splits: SplitConfig,
-    former_splits: Mapping[str, str],
-    stated_outcomes: Mapping[int, Outcome] = NOBODY,
-    signals: Sequence[GripperSignal] = (),
-    withdrawn: Collection[int] = (),
-) -> EpisodesResult:
-    """Facts and splits of a dataset's episodes, of those that the source has selected, and its grippers.
-
-    listing: all episodes (`settled_listing`). `former_splits` holds the splits that groups were given earlier,
-    `signals` the
-    grippers that an earlier survey showed. All are decided over the whole dataset, so that building a part of it first
-    changes nothing later. `stated_outcomes`: outcomes by episode that people gave, which count before the source's.
-    `withdrawn`:
-    episodes that were taken down, which no samples of others may show.
-    """
-    config = source.config
-    unusable = {
-        f.episode_index
-        for f in listing.findings
-        if f.severity == "unusable" and f.episode_index is not None
-    }
-    split_by_group = assign_splits(
-        config.name, config.role, listing.records, splits, former_splits, unusable
-    )
-    # Ids of all episodes are stored, so that one that is built later has the index that it has now
-    ids = [
-        {
-            "dataset": config.name,
-            "episode_index": record.episode_index,
-            "source_id": record.source_id,
-        }
-        for record in listing.records
-    ]
-
-    surveyed = survey(source, listing.records, listing.robot, signals)
-    records = listing.records
-    findings = [*listing.findings, *surveyed.findings, *_views_without_files(source, listing)]
-    # Findings of the dataset as a whole stay, whatever part of it is selected
-    if source.selected is not None:
-        records = tuple(r for r in records if r.episode_index in source.selected)
-        selected = {r.episode_index for r in records}
-        findings = [f for f in findings if f.episode_index is None or f.episode_index in selected]
-    # Outcomes that people gave stand in the place of their source's
-    outcome_pairs = ((record, stated_outcomes.get(record.episode_index)) for record in records)
-    records = tuple(
-        replace(r, success=o.success, success_source=o.source) if o else r for r, o in outcome_pairs
-    )
-    # `chunk` is the part of its dataset that an episode is built and stored with
-    facts = []
-    split_rows = []
-    for record in records:
-        index = record.episode_index
-        group = record.group
-        key = {"dataset": config.name, "chunk": index // config.chunk_size}
-        facts.append(key | record_row(record))
-        if group in split_by_group:
-            split_rows.append(
-                key | {"episode_index": index, "group": group, "split": split_by_group[group]}
-            )
-    # Of what is selected: nothing else may be shown, nor fetched
-    task_rows = other_tasks(
-        config.name, records, split_by_group, unusable.union(withdrawn), config.chunk_size
-    )
-    other_rows = [{"dataset": config.name} | task_row for task_row in task_rows]
-    of_signals = enumerate(surveyed.signals)
-    signal_rows = [
-        signal_row(signal) | {"dataset": config.name, "signal_index": k} for k, signal in of_signals
-    ]
-    tables = {
-        "datasets": TABLES["datasets"].rows([dataset_row(source, listing)]),
-        "signals": TABLES["signals"].rows(signal_rows),
-        "source_parts": TABLES["source_parts"].rows(
-            [{"dataset": config.name} | vars(p) for p in listing.parts]
-        ),
-        "episode_facts": TABLES["episode_facts"].rows(facts),
-        "splits": TABLES["splits"].rows(split_rows),
-        "other_tasks": TABLES["other_tasks"].rows(other_rows),
-    }
-    return EpisodesResult(
-        tables, findings, records, TABLES["episode_ids"].rows(ids), split_by_group
-    )
-
-
-def _views_without_files(source: Source, listing: Listing) -> list[Finding]:
-    """A finding for each camera that labels are to be made by and that no episode has."""
-    present_cameras = set(chain.from_iterable(record.cameras for record in listing.records))
-    detail = (
-        "no episode has it, and labels are to be made by it; there are "
-        f"{', '.join(sorted(present_cameras)) or 'none'}"
-    )
-    lacking = [view for view in source.config.cameras.views if view not in present_cameras]
-    return [Finding("camera_without_files", detail, "warning", camera=view) for view in lacking]
 
 
 def storable(listing: Listing, limits: Limits) -> Listing:
@@ -318,62 +198,3 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, tuple) or is_dataclass(value):
         for part in value if isinstance(value, tuple) else vars(value).values():
             yield from _texts(part)
-
-
-def dataset_row(source: Source, listing: Listing) -> dict[str, Any]:
-    config = source.config
-    return {
-        "dataset": config.name,
-        "title": config.title or config.name,
-        "robot": listing.robot,
-        "format": listing.format,
-        "fps": listing.fps,
-        "license": config.license,
-        "source_uri": config.source,
-        "source_revision": source.revision,
-        "chunk_size": config.chunk_size,
-        "role": config.role,
-        "cameras": list(listing.cameras),
-        "views": list(config.cameras.views),
-        "notes": config.notes,
-    }
-
-
-def findings_table(dataset: str, stage: str, findings: list[Finding], chunk_size: int) -> pa.Table:
-    """Findings of one stage as rows; what is found several times of one thing is one row that says so."""
-    finding_groups: dict[tuple[int | None, str | None, str], list[Finding]] = {}
-    for f in findings:
-        finding_groups.setdefault((f.episode_index, f.camera, f.reason), []).append(f)
-    rows = []
-    for f in map(_merged, finding_groups.values()):
-        row = {
-            "dataset": dataset,
-            "episode_index": f.episode_index,
-            "chunk": None if f.episode_index is None else f.episode_index // chunk_size,
-            "camera": f.camera,
-            "stage": stage,
-            "reason": f.reason,
-            "detail": f.detail,
-            "file": f.file,
-            "severity": f.severity,
-        }
-        rows.append(
-            {k: v.replace("\0", UNKNOWN) if isinstance(v, str) else v for k, v in row.items()}
-        )
-    return TABLES["findings"].rows(rows)
-
-
-def _merged(findings: list[Finding]) -> Finding:
-    """One finding that says what several did, with the worst severity; of very many it names the first."""
-    # With its file, where they are of several
-    is_of_one = len({f.file for f in findings}) == 1
-    details = list(
-        dict.fromkeys(
-            f.detail if is_of_one or not f.file else f"{f.file} {f.detail}" for f in findings
-        )
-    )
-    remainder = [f"and {len(details) - MAX_DETAILS} more"] if len(details) > MAX_DETAILS else []
-    severity = max((f.severity for f in findings), key=("warning", "unusable").index)
-    return replace(
-        findings[0], detail="; ".join([*details[:MAX_DETAILS], *remainder]), severity=severity
-    )

@@ -4,7 +4,7 @@ A failed chunk does not stop the others. Every finished stage is committed on it
 where it stopped.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from uuid import uuid4
@@ -13,24 +13,15 @@ from core.cores import cores
 from core.files import DiskFullError, room_in
 from core.logs import RUN
 from core.paths import Workspace
-from core.tables import TABLES
 from ingest.source import format_of
 from ingest.sources.files import NO_RIGHTS, Source
 from ingest.sources.types import SourceError
-from pipeline.chunk import ChunkResult, ChunkTask, StageMoment, StepFailure, failed_step
-from pipeline.config import (
-    DatasetBuild,
-    as_listed,
-    config_rows,
-    resolve,
-    stored_build,
-    stored_builds,
-)
+from pipeline.chunk import ChunkResult, ChunkTask, StageMoment, StepFailure, run_guarded
+from pipeline.config import DatasetBuild, as_listed, resolve, store_changed, stored_build
 from pipeline.plan import CURRENT, plan
 from pipeline.sources import OUT_OF_REACH, look_at
-from pipeline.stage import StageContext, StageReport, Step, run_stage
+from pipeline.stage import StageContext, StageReport, Step
 from pipeline.stages import LISTING, stage_specs, transfer
-from pipeline.stages.episodes import ChangedSourceError
 from pipeline.workers import decoding_threads, run_tasks
 from warehouse.lake import Lake, open_lake
 from warehouse.lake.doctor import rollback
@@ -46,7 +37,8 @@ from warehouse.lake.recordings import (
 from warehouse.lake.references import chunks_of_references
 
 Chunks = Collection[tuple[str, int]]  # (dataset, chunk)
-MAX_LISTINGS = 2  # of a dataset anew within a build, because the pictures showed another recording
+MAX_ROUNDS = 3  # of a build: another one where pictures showed another recording than was listed
+
 MEASURING = frozenset(
     transfer.STAGE.upstream
 )  # stages of which references show the output, to other chunks, too
@@ -73,6 +65,9 @@ class BuildReport:
 
 class BuildListener:
     """What a build tells as it goes. Each method does nothing until a subclass does something."""
+
+    def began(self, lake: Lake, builds: Collection[DatasetBuild]) -> None:
+        """The sources have been looked at; `builds`: those in reach, as they are run. Nothing is listed yet."""
 
     def planned(self, num_stages: int, steps: Sequence[Step]) -> None:
         """How many stages of chunks run in this build, with those that ran already; `steps`: those still to run."""
@@ -110,13 +105,10 @@ def run_build(
     does not stop the others. Raises SourceError and OSError before a lake is made where all are out of reach.
     Raises DiskFullError: no other chunk would get further.
     """
-    build = Build(workspace, workers, listener, accept_changes=accept_changes)
+    build = Build(workspace, workers, listener, chunks, accept_changes=accept_changes)
     build.look_at_sources(builds, update=update)
     with building(workspace):
-        build.list_sources()
-        build.measure_references()
-        build.run_chunks(chunks)
-        build.list_recognised()
+        build.bring_up_to_date()
         build.close()
     return build.report
 
@@ -125,7 +117,8 @@ class Build:
     """One build: its report, its lake, and the plan as it is after the last step that changed it.
 
     report.builds: each dataset as it is run, resolved once when its source is looked at. fingerprints: the state of
-    each source at that moment: the whole build is of one state.
+    each source at that moment: the whole build is of one state. has_recognised: a pass over the pictures found a
+    recording to be another one than the listing took it for, so that it has to be listed anew.
     """
 
     lake: Lake
@@ -135,16 +128,20 @@ class Build:
         workspace: Workspace,
         workers: int | None,
         listener: BuildListener,
+        chosen: Chunks | None,
         *,
         accept_changes: bool,
     ) -> None:
         self.workspace = workspace
         self.workers = workers
         self.listener = listener
+        self.chosen = chosen
         self.accept_changes = accept_changes
         self.report = BuildReport()
         self.fingerprints: dict[str, str] = {}
         self.is_new = not workspace.exists()
+        self.is_announced = False
+        self.has_recognised = False
         self.steps: list[Step] = []
         RUN["run"] = self.report.build_id
 
@@ -178,8 +175,9 @@ class Build:
         # Nothing else could be built: the error itself says more than a report
         if errors and not self.fingerprints:
             raise errors[0]
-        self.lake = lake or self._open_lake()
+        self.lake = lake or open_lake(self.workspace)
         self._note_moves()
+        self.listener.began(self.lake, self.report.builds.values())
 
     def _open_lake(self) -> Lake:
         """The workspace's lake, swept of files that nothing names."""
@@ -200,94 +198,62 @@ class Build:
                     f"{name}: {source} is read at {build.commit}, before at {stored.commit}"
                 )
 
-    # Listings, in this process: they say which chunks there are, and what decides who annotates
+    # What is outdated
 
-    def list_sources(self) -> None:
-        """List each dataset whose listing is not current, then plan by what was found."""
-        self._plan()
-        if self._list_outdated() or self.is_new:
-            with self.lake.reading():
-                self.report.builds = {
-                    name: as_listed(self.lake, b) for name, b in self.report.builds.items()
-                }
-            self._plan()
-        for name, build in self.report.builds.items():
-            if build.lacks_encoder:
-                lack = build.lacks_encoder
-                self.listener.note(
-                    f"{name}: no embeddings to label runs like those that people labelled: {lack}"
-                )
+    def bring_up_to_date(self) -> None:
+        """Run listings, then what references show, then chunks: each by a plan of what the one before left."""
+        for _ in range(MAX_ROUNDS):
+            self.has_recognised = False
+            is_changed = True
+            for run_outdated in (self._list_outdated, self._measure_references, self._run_chunks):
+                if is_changed:
+                    specs = {name: stage_specs(build) for name, build in self.report.builds.items()}
+                    self.steps = plan(self.lake, specs, self.fingerprints)
+                is_changed = run_outdated()
+            if not self.has_recognised:
+                return
+
+    # Listings, in this process: they say which chunks there are, and what decides who annotates
 
     def _list_outdated(self) -> bool:
         """Run listings that are not current, and store configurations that changed; was there any?"""
+        failed = {failure.dataset for failure in self.report.failed}
+        num_done = len(self.report.done)
         for step in self.steps:
-            if step.chunk is None and step.status != CURRENT:
+            if step.chunk is None and step.status != CURRENT and step.dataset not in failed:
                 self._take(self._listed(step))
-        changed = self._changed_configurations()
-        if changed:
-            self._store_configurations(changed)
-        return bool(changed or self.report.done)
+        # A listing that ran has stored its own
+        failed = {failure.dataset for failure in self.report.failed}
+        listed = [build for name, build in self.report.builds.items() if name not in failed]
+        if not store_changed(self.lake, listed) and len(self.report.done) == num_done:
+            return False
+        with self.lake.reading():
+            self.report.builds = {
+                name: as_listed(self.lake, b) for name, b in self.report.builds.items()
+            }
+        return True
 
     def _listed(self, step: Step) -> ChunkResult:
         build = self.report.builds[step.dataset]
         source = build.source(self.workspace.sources, self.fingerprints[build.name])
-        context = StageContext(
-            self.lake, build, step, source, self.report.build_id, accept_changes=self.accept_changes
-        )
-        try:
-            return ChunkResult([run_stage(context)], None)
-        except ChangedSourceError as e:
-            # The source waits until a person accepts how it changed
-            failure = StepFailure(
-                dataset=build.name,
-                chunk=None,
-                stage=LISTING.name,
-                message=str(e),
-                trace="",
-                asks=True,
+        return run_guarded(
+            StageContext(
+                self.lake,
+                build,
+                step,
+                source,
+                self.report.build_id,
+                accept_changes=self.accept_changes,
             )
-            return ChunkResult([], failure)
-        except Exception as e:
-            return failed_step(context, e)
-
-    def _changed_configurations(self) -> dict[str, DatasetBuild]:
-        """Builds whose configuration, or whose source's place, is not what the lake has; without failed datasets.
-
-        A listing that ran has stored its own.
-        """
-        stored = stored_builds(self.lake)
-        failed = {failure.dataset for failure in self.report.failed}
-        changed = {}
-        for name, build in self.report.builds.items():
-            _, config_hash = stored.get(name, ("", ""))
-            former = stored_build(self.lake, name)
-            has_moved = former is not None and former.dataset.source != build.dataset.source
-            if name not in failed and (config_hash != build.hash() or has_moved):
-                changed[name] = build
-        return changed
-
-    def _store_configurations(self, changed: Mapping[str, DatasetBuild]) -> None:
-        names = ", ".join(changed)
-        self.lake.upsert(
-            f"configuration of {names}", build_configs=config_rows([*changed.values()])
         )
-        rows = self.lake.dicts("FROM datasets WHERE list_contains(?, dataset)", [list(changed)])
-        rows_with_source = [
-            row | {"source_uri": changed[row["dataset"]].dataset.source} for row in rows
-        ]
-        self.lake.upsert(f"place of {names}", datasets=TABLES["datasets"].rows(rows_with_source))
 
     # Chunks
 
-    def measure_references(self) -> None:
-        """Bring up to date what references show, before the chunks: any chunk may be labelled like them."""
-        chunks = self._outdated_references()
-        if chunks:
-            self._run(chunks, MEASURING)
-            self._plan()
+    def _measure_references(self) -> bool:
+        """Bring up to date what references show, before the chunks: any may be labelled like them. Was there any?
 
-    def _outdated_references(self) -> list[tuple[str, int]]:
-        """Chunks with references, whose measurements or embeddings other chunks would find outdated."""
+        Chunks with references, whose measurements or embeddings other chunks would find outdated.
+        """
         outdated = {
             (s.dataset, s.chunk)
             for s in self.steps
@@ -303,54 +269,42 @@ class Build:
             for name in follower_names
             for chunk in chunks_of_references(self.lake, name)
         }
-        return sorted(with_references & outdated)
+        chunks = self._unfailed(sorted(with_references & outdated))
+        self._run(chunks, MEASURING)
+        return bool(chunks)
 
-    def run_chunks(self, chosen: Chunks | None) -> None:
-        """Bring all chunks up to date, or the chosen ones; the report names the others."""
-        outdated = self._outdated()
+    def _run_chunks(self) -> bool:
+        """Bring all chunks up to date, or the chosen ones; the report names the others. Was there any?"""
+        outdated = [
+            step for step in self.steps if step.chunk is not None and step.status != CURRENT
+        ]
+        outdated_chunks = dict.fromkeys((step.dataset, step.chunk or 0) for step in outdated)
+        to_run = _largest_first(self.lake, self._unfailed(outdated_chunks))
+        if not self.is_announced:
+            self._announce(outdated)
+            if self.chosen is not None:
+                self.report.left = [chunk for chunk in to_run if chunk not in self.chosen]
+        to_run = [chunk for chunk in to_run if chunk not in self.report.left]
+        self._run(to_run)
+        return bool(to_run)
+
+    def _announce(self, outdated: Sequence[Step]) -> None:
+        """Say once how much there is to do, and what will not be done."""
+        self.is_announced = True
+        for name, build in self.report.builds.items():
+            if lack := build.lacks_encoder:
+                self.listener.note(
+                    f"{name}: no embeddings to label runs like those that people labelled: {lack}"
+                )
         report = self.report
         report.up_to_date = sum(step.status == CURRENT for step in self.steps) - len(report.done)
         num_done = sum(stage_report.run.chunk is not None for stage_report in report.done)
         self.listener.planned(len(outdated) + num_done, outdated)
-        to_run = _largest_first(self.lake, self._chunks_of(outdated))
-        if chosen is None:
-            report.left = []
-        else:
-            report.left = [chunk for chunk in to_run if chunk not in chosen]
-        self._run([chunk for chunk in to_run if chunk not in report.left])
 
-    def list_recognised(self) -> None:
-        """List anew, and build, where a pass over the pictures found a recording to be another one than was listed."""
-        for _ in range(MAX_LISTINGS):
-            if not self._has_recognised():
-                return
-            self._plan()
-            self._list_outdated()
-            self._plan()
-            self._run(
-                [
-                    chunk
-                    for chunk in self._chunks_of(self._outdated())
-                    if chunk not in self.report.left
-                ]
-            )
-
-    def _has_recognised(self) -> bool:
-        """Did a pass over the pictures find a recording to be another one than the listing took it for?"""
-        return any(
-            stage_report.run.stage == FRAMES and sentence("", stage_report.numbers)
-            for stage_report in self.report.done
-        )
-
-    def _outdated(self) -> list[Step]:
-        """Stages of chunks that have to run."""
-        return [step for step in self.steps if step.chunk is not None and step.status != CURRENT]
-
-    def _chunks_of(self, steps: Sequence[Step]) -> list[tuple[str, int]]:
-        """(dataset, chunk) of steps, each once; without datasets whose listing failed, and chunks that failed."""
+    def _unfailed(self, chunks: Chunks) -> list[tuple[str, int]]:
+        """Without chunks that failed, and chunks of datasets whose listing failed."""
         failed = {(failure.dataset, failure.chunk) for failure in self.report.failed}
-        chunks = dict.fromkeys((step.dataset, step.chunk or 0) for step in steps)
-        return [chunk for chunk in chunks if chunk not in failed and (chunk[0], None) not in failed]
+        return [chunk for chunk in chunks if not {chunk, (chunk[0], None)} & failed]
 
     def _run(self, chunks: Sequence[tuple[str, int]], only: frozenset[str] | None = None) -> None:
         """Bring (dataset, chunk) up to date, side by side; `only`: these stages of them."""
@@ -378,15 +332,13 @@ class Build:
         self.report.done += result.done
         for stage_report in result.done:
             self.listener.stage_done(stage_report)
+            is_other = stage_report.run.stage == FRAMES and sentence("", stage_report.numbers)
+            self.has_recognised |= bool(is_other)
         if result.failed is None:
             return
         if result.failed.disk_full:
             raise DiskFullError(result.failed.disk_full)
         self.report.failed.append(result.failed)
-
-    def _plan(self) -> None:
-        specs = {name: stage_specs(build) for name, build in self.report.builds.items()}
-        self.steps = plan(self.lake, specs, self.fingerprints)
 
     # The end
 

@@ -19,6 +19,7 @@ from pipeline.plan import CURRENT, STAMPS, History, chunk_steps
 from pipeline.sources import OUT_OF_REACH
 from pipeline.stage import StageContext, StageReport, run_stage
 from pipeline.stages import LISTING, stage_specs
+from pipeline.stages.episodes import ChangedSourceError
 from warehouse.lake import open_lake, was_interrupted
 from warehouse.lake.recordings import FRAMES, sentence
 
@@ -44,13 +45,17 @@ class StepFailure:
     def of(
         cls, dataset: str, chunk: int | None, stage: str, e: Exception, full: str | None = None
     ) -> "StepFailure":
+        # A source that waits until a person accepts how it changed is no fault of ours: its words are enough
+        asks = isinstance(e, ChangedSourceError)
+        kind = "" if asks else f"{type(e).__name__}: "
         return cls(
             dataset=dataset,
             chunk=chunk,
             stage=stage,
-            message=" ".join(f"{type(e).__name__}: {e}".split()),
+            message=" ".join(f"{kind}{e}".split()),
             trace="".join(traceback.format_exception(e)),
             disk_full=full,
+            asks=asks,
             out_of_reach=chunk is None and isinstance(e, OUT_OF_REACH),
         )
 
@@ -158,18 +163,15 @@ def run_chunk(task: ChunkTask, on_moment: Tell = lambda moment: None) -> ChunkRe
 
 
 def run_guarded(context: StageContext) -> ChunkResult:
-    """Run one step; an error becomes a StepFailure, so that other chunks go on."""
+    """Run one step; an error becomes a StepFailure, so that other chunks go on.
+
+    Raises KeyboardInterrupt where a person ended it.
+    """
+    step = context.step
     try:
         return ChunkResult([run_stage(context)], None)
     except Exception as e:
-        return failed_step(context, e)
-
-
-def failed_step(context: StageContext, e: Exception) -> ChunkResult:
-    """What a step that raised leaves. Raises KeyboardInterrupt where a person ended it."""
-    if was_interrupted(e):
-        raise KeyboardInterrupt from e
-    full = disk_full(e, context.lake.workspace.root)
-    return ChunkResult(
-        [], StepFailure.of(context.dataset, context.step.chunk, context.step.stage.name, e, full)
-    )
+        if was_interrupted(e):
+            raise KeyboardInterrupt from e
+        full = disk_full(e, context.lake.workspace.root)
+        return ChunkResult([], StepFailure.of(step.dataset, step.chunk, step.stage.name, e, full))

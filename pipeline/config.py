@@ -286,6 +286,30 @@ def config_rows(builds: Sequence[DatasetBuild]) -> pa.Table:
     return TABLES["build_configs"].rows(rows)
 
 
+def store_changed(lake: Lake, builds: Sequence[DatasetBuild]) -> bool:
+    """Store builds that the lake has otherwise, or with their source at another place; were there any?"""
+    changed = {build.name: build for build in builds if not _is_stored(lake, build)}
+    if not changed:
+        return False
+    names = ", ".join(changed)
+    lake.upsert(f"configuration of {names}", build_configs=config_rows([*changed.values()]))
+    rows = lake.dicts("FROM datasets WHERE list_contains(?, dataset)", [list(changed)])
+    rows_with_source = [
+        row | {"source_uri": changed[row["dataset"]].dataset.source} for row in rows
+    ]
+    lake.upsert(f"place of {names}", datasets=TABLES["datasets"].rows(rows_with_source))
+    return True
+
+
+def _is_stored(lake: Lake, build: DatasetBuild) -> bool:
+    """Was the dataset last built with this configuration, and from this source?"""
+    former = stored_build(lake, build.name)
+    if former is None or former.dataset.source != build.dataset.source:
+        return False
+    _, config_hash = stored_builds(lake)[build.name]
+    return config_hash == build.hash()
+
+
 def resolve(lake: Lake | None, build: DatasetBuild, *, update: bool = False) -> DatasetBuild:
     """The build as this workspace has to run it: chunk size is fixed for good, and a selection only grows. Without a
     workspace: as it is.

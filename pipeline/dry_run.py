@@ -15,9 +15,7 @@ from pipeline.sources import OUT_OF_REACH
 from pipeline.stage import StageSpec, Step
 from pipeline.stages import stage_specs
 from warehouse.lake import WHOLE_DATASET, Lake
-from warehouse.lake.outcomes import outcome_stamp
-from warehouse.lake.recordings import recordings_stamp
-from warehouse.lake.statements import takedown_stamp
+from warehouse.lake.stamps import listing_stamps
 
 NEW = "made"
 AGAIN = "made again"
@@ -221,17 +219,10 @@ class _Reasons:
         """Of a listing by the same settings: whether files changed, or what people said."""
         recorded = self._recorded(step)
         name = self.build.name
-        marks = (
-            takedown_stamp(self.lake, name),
-            outcome_stamp(self.lake, name),
-            recordings_stamp(self.lake, name),
-        )
-        stated_marks = list(filter(None, marks))
-        fewer = chain.from_iterable(
-            combinations(stated_marks, count) for count in range(len(stated_marks))
-        )
+        stamps = listing_stamps(self.lake, name)
+        fewer = chain.from_iterable(combinations(stamps, count) for count in range(len(stamps)))
         hashes = {
-            dataset_input(step.spec, self.fingerprint or "", *kept_marks) for kept_marks in fewer
+            dataset_input(step.spec, self.fingerprint or "", *remaining) for remaining in fewer
         }
         if recorded is not None and recorded["input_hash"] in hashes:
             return "people said something of its runs (takedowns, outcomes, recordings)"

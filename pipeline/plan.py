@@ -9,10 +9,8 @@ from core.tables import STAGE_TABLES
 from pipeline.stage import StageSpec, Step
 from warehouse.lake import WHOLE_DATASET, Lake, content_key
 from warehouse.lake.corrections import correction_stamps
-from warehouse.lake.outcomes import outcome_stamp
-from warehouse.lake.recordings import recordings_stamp
 from warehouse.lake.references import reference_stamps
-from warehouse.lake.statements import takedown_stamp
+from warehouse.lake.stamps import listing_stamps
 
 CURRENT = "current"
 MISSING = "missing"
@@ -55,11 +53,9 @@ class History:
         return cls(dict(zip(places, rows, strict=True)), newest)
 
 
-def dataset_input(spec: StageSpec, fingerprint: str, *marks: str) -> str:
-    """Input hash of the stage that reads the source itself; `marks`: of what people said, empty where they did not."""
-    return content_key(
-        spec.name, spec.code_version, spec.config_hash, fingerprint, *filter(None, marks)
-    )
+def dataset_input(spec: StageSpec, fingerprint: str, *stamps: str) -> str:
+    """Input hash of the stage that reads the source itself; `stamps`: of what people said."""
+    return content_key(spec.name, spec.code_version, spec.config_hash, fingerprint, *stamps)
 
 
 def chunk_input(spec: StageSpec, upstream_hashes: list[str]) -> str:
@@ -127,12 +123,7 @@ def _listing_input(
         if recorded.get("code_version") == listing.code_version:
             return recorded["input_hash"]
         return ""
-    marks = (
-        takedown_stamp(lake, dataset),
-        outcome_stamp(lake, dataset),
-        recordings_stamp(lake, dataset),
-    )
-    return dataset_input(listing, fingerprint, *marks)
+    return dataset_input(listing, fingerprint, *listing_stamps(lake, dataset))
 
 
 def stale_chunks(lake: Lake, specs: Mapping[str, Specs]) -> dict[str, int]:

@@ -19,9 +19,9 @@ from annotate.motion.observe import Signals
 from core.domain.label_run import LabelRun
 from core.errors import FailedError
 from core.figures import Figure
-from core.tables import STAGE_TABLES
+from core.tables import STAGE_TABLES, TABLES
 from ingest.episode import EpisodeRecord, Finding
-from ingest.episodes import findings_table
+from ingest.episodes import UNKNOWN
 from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureCache
@@ -33,6 +33,7 @@ from warehouse.lake.connection import literal
 
 Numbers = Mapping[str, int | float | str]
 TOLD_EVERY_S = 1.0
+MAX_DETAILS = 20  # of one thing, in one finding
 
 
 @dataclass(frozen=True)
@@ -325,6 +326,46 @@ def run_stage(context: StageContext) -> StageReport:
     if step.chunk is not None:
         _keep_written(context, step.stage.name, output.tables)
     return StageReport(run, snapshot, numbers)
+
+
+def findings_table(dataset: str, stage: str, findings: list[Finding], chunk_size: int) -> pa.Table:
+    """Findings of one stage as rows; what is found several times of one thing is one row that says so."""
+    finding_groups: dict[tuple[int | None, str | None, str], list[Finding]] = {}
+    for f in findings:
+        finding_groups.setdefault((f.episode_index, f.camera, f.reason), []).append(f)
+    rows = []
+    for f in map(_merged, finding_groups.values()):
+        row = {
+            "dataset": dataset,
+            "episode_index": f.episode_index,
+            "chunk": None if f.episode_index is None else f.episode_index // chunk_size,
+            "camera": f.camera,
+            "stage": stage,
+            "reason": f.reason,
+            "detail": f.detail,
+            "file": f.file,
+            "severity": f.severity,
+        }
+        rows.append(
+            {k: v.replace("\0", UNKNOWN) if isinstance(v, str) else v for k, v in row.items()}
+        )
+    return TABLES["findings"].rows(rows)
+
+
+def _merged(findings: list[Finding]) -> Finding:
+    """One finding that says what several did, with the worst severity; of very many it names the first."""
+    # With its file, where they are of several
+    is_of_one = len({f.file for f in findings}) == 1
+    details = list(
+        dict.fromkeys(
+            f.detail if is_of_one or not f.file else f"{f.file} {f.detail}" for f in findings
+        )
+    )
+    remainder = [f"and {len(details) - MAX_DETAILS} more"] if len(details) > MAX_DETAILS else []
+    severity = max((f.severity for f in findings), key=("warning", "unusable").index)
+    return replace(
+        findings[0], detail="; ".join([*details[:MAX_DETAILS], *remainder]), severity=severity
+    )
 
 
 def _chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) -> list[StageRun]:

@@ -1,13 +1,17 @@
 """The episodes of a dataset as its metadata lists them: chunks, splits, recordings, findings. Decodes no episode."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
 
+import pyarrow as pa
 from pydantic import BaseModel
 
 from core.errors import UserError
-from ingest.episode import EpisodeRecord, Finding, Listing
-from ingest.episodes import CODE_VERSION, episodes_stage, settled_listing
+from core.tables import TABLES
+from ingest.episode import EpisodeRecord, Finding, Listing, record_row
+from ingest.episodes import settled_listing
 from ingest.outcomes import Outcome
 from ingest.reasons import DataError
 from ingest.recordings import (
@@ -23,9 +27,13 @@ from ingest.recordings import (
     remembered_splits,
     rows_fingerprint,
 )
+from ingest.signals.gripper import GripperSignal, signal_row
+from ingest.signals.survey import survey
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
+from ingest.splits import assign_splits
+from ingest.task_texts import other_tasks
 from pipeline.config import DatasetBuild, config_rows, stored_build
 from pipeline.pictures import episodes_figure
 from pipeline.stage import Output, Stage, StageContext
@@ -41,6 +49,7 @@ from warehouse.lake.recordings import (
 from warehouse.lake.statements import takedown_marks, withdrawn_reasons
 from warehouse.lake.stored import stored_signals
 
+CODE_VERSION = "episodes-7"
 MAX_CHANGED = (
     0.5  # share of a dataset's recordings; more of them at other addresses are asked about first
 )
@@ -63,43 +72,41 @@ class PlacedListing:
 def run(context: StageContext) -> Output:
     lake = context.lake
     build = context.build
-    placed = placed_listing(lake, context.source)
+    source = context.source
+    placed = placed_listing(lake, source)
     if not context.accept_changes:
         _check_changes(context, placed)
 
-    # What an earlier listing decided stays: the split of a recording's group
-    splits = remembered_splits(placed.placements, placed.known)
-    # What people said of how runs ended counts before the source
-    outcomes = _outcomes(lake, placed.placements, build.name)
+    # All is decided over the whole dataset, so that building a part of it first changes nothing later
+    listing = placed.listing
+    split_by_group = _splits(build, placed)
+    grippers = survey(source, listing.records, listing.robot, stored_signals(lake.con, build.name))
     withdrawn, unsure = _withdrawn(lake, placed.placements, build.name)
-    listing = episodes_stage(
-        context.source,
-        placed.listing,
-        build.stages.splits,
-        splits,
-        outcomes,
-        stored_signals(lake.con, build.name),
-        withdrawn.keys() | unsure,
-    )
-    findings = list(listing.findings)
-    for index in (record.episode_index for record in listing.records):
-        if index in withdrawn:
-            findings.append(Finding("taken_down", withdrawn[index], episode_index=index))
+    records = _built_records(source, listing, _outcomes(lake, placed.placements, build.name))
+    findings = _findings(source, listing, grippers.findings, records, withdrawn)
 
+    # No samples of others may show an episode that was taken down
+    not_shown = _unusable(listing) | withdrawn.keys() | unsure
+    tables = _dataset_tables(source, listing, grippers.signals)
+    tables |= _episode_tables(build, records, split_by_group, not_shown)
     # The configuration is kept beside the rows, so that the dataset can be built again without its file
-    update = recording_update(placed, listing.split_by_group, build.name)
+    update = recording_update(placed, split_by_group, build.name)
     update.keep_pictures(lake)
-    upserts = {"build_configs": config_rows([build]), "episode_ids": listing.ids} | update.upserts()
+    upserts = {"build_configs": config_rows([build]), "episode_ids": _ids(build.name, listing)}
+    unusable = {finding.episode_index for finding in findings if finding.severity == "unusable"}
     numbers = {
-        "episodes": len(listing.records),
-        "unusable_by_metadata": len(
-            {f.episode_index for f in findings if f.severity == "unusable"}
-        ),
-        "outcomes_known": listing.tables["episode_facts"]["success"].drop_null().length(),
-    } | update.numbers
+        "episodes": len(records),
+        "unusable_by_metadata": len(unusable),
+        "outcomes_known": tables["episode_facts"]["success"].drop_null().length(),
+    }
     outdated, renumbered = _numbers_that_changed(placed)
     return Output(
-        listing.tables, findings, upserts, numbers=numbers, outdated=outdated, moved=renumbered
+        tables,
+        findings,
+        upserts | update.upserts(),
+        numbers=numbers | update.numbers,
+        outdated=outdated,
+        moved=renumbered,
     )
 
 
@@ -350,6 +357,162 @@ def _check_place(context: StageContext, placed: PlacedListing, accept: str) -> N
             f"{context.build.name}: it was read from {stored.dataset.source}, and {location} holds none of its "
             f"{len(present_recordings)} recordings: is it another dataset? Give that one another --name; {accept}"
         )
+
+
+# The rows of what is listed
+
+
+def _unusable(listing: Listing) -> set[int]:
+    """Episodes that the listing found a fault with that nothing mends."""
+    return {
+        f.episode_index
+        for f in listing.findings
+        if f.severity == "unusable" and f.episode_index is not None
+    }
+
+
+def _splits(build: DatasetBuild, placed: PlacedListing) -> dict[str, str]:
+    """The split of each group of the whole dataset; the split of a recording's group stays."""
+    former_splits = remembered_splits(placed.placements, placed.known)
+    listing = placed.listing
+    dataset = build.dataset
+    return assign_splits(
+        dataset.name,
+        dataset.role,
+        listing.records,
+        build.stages.splits,
+        former_splits,
+        _unusable(listing),
+    )
+
+
+def _built_records(
+    source: Source, listing: Listing, outcomes: Mapping[int, Outcome]
+) -> list[EpisodeRecord]:
+    """The selected episodes. What people said of how one ended stands in the place of its source's word."""
+    records = []
+    for record in listing.records:
+        if source.selected is not None and record.episode_index not in source.selected:
+            continue
+        outcome = outcomes.get(record.episode_index)
+        if outcome:
+            record = replace(record, success=outcome.success, success_source=outcome.source)
+        records.append(record)
+    return records
+
+
+def _findings(
+    source: Source,
+    listing: Listing,
+    of_grippers: Sequence[Finding],
+    records: Sequence[EpisodeRecord],
+    withdrawn: Mapping[int, str],
+) -> list[Finding]:
+    """What is wrong with the selected episodes, and with the dataset as a whole whatever is selected."""
+    findings = [*listing.findings, *of_grippers, *_views_without_files(source, listing)]
+    built = {record.episode_index: record for record in records}
+    if source.selected is not None:
+        findings = [f for f in findings if f.episode_index is None or f.episode_index in built]
+    taken_down = [
+        Finding("taken_down", withdrawn[index], episode_index=index)
+        for index in built
+        if index in withdrawn
+    ]
+    return findings + taken_down
+
+
+def _views_without_files(source: Source, listing: Listing) -> list[Finding]:
+    """A finding for each camera that labels are to be made by and that no episode has."""
+    present_cameras = set(chain.from_iterable(record.cameras for record in listing.records))
+    detail = (
+        "no episode has it, and labels are to be made by it; there are "
+        f"{', '.join(sorted(present_cameras)) or 'none'}"
+    )
+    lacking = [view for view in source.config.cameras.views if view not in present_cameras]
+    return [Finding("camera_without_files", detail, "warning", camera=view) for view in lacking]
+
+
+def _ids(dataset: str, listing: Listing) -> pa.Table:
+    """Rows of `episode_ids` of all episodes, so that one that is built later has the index that it has now."""
+    return TABLES["episode_ids"].rows(
+        [
+            {
+                "dataset": dataset,
+                "episode_index": record.episode_index,
+                "source_id": record.source_id,
+            }
+            for record in listing.records
+        ]
+    )
+
+
+def _dataset_tables(
+    source: Source, listing: Listing, signals: Sequence[GripperSignal]
+) -> dict[str, pa.Table]:
+    """What is known of the dataset as a whole: itself, its grippers, the parts of its source."""
+    dataset = source.config.name
+    signal_rows = [
+        signal_row(signal) | {"dataset": dataset, "signal_index": index}
+        for index, signal in enumerate(signals)
+    ]
+    part_rows = [{"dataset": dataset} | vars(part) for part in listing.parts]
+    return {
+        "datasets": TABLES["datasets"].rows([dataset_row(source, listing)]),
+        "signals": TABLES["signals"].rows(signal_rows),
+        "source_parts": TABLES["source_parts"].rows(part_rows),
+    }
+
+
+def _episode_tables(
+    build: DatasetBuild,
+    records: Sequence[EpisodeRecord],
+    split_by_group: Mapping[str, str],
+    not_shown: set[int],
+) -> dict[str, pa.Table]:
+    """Facts and splits of the selected episodes, and which runs of other tasks a chunk may show.
+
+    `chunk` is the part of its dataset that an episode is built and stored with.
+    """
+    dataset = build.name
+    chunk_size = build.dataset.chunk_size
+    facts = []
+    splits = []
+    for record in records:
+        index = record.episode_index
+        group = record.group
+        key = {"dataset": dataset, "chunk": index // chunk_size}
+        facts.append(key | record_row(record))
+        if group in split_by_group:
+            split = split_by_group[group]
+            splits.append(key | {"episode_index": index, "group": group, "split": split})
+    # Of what is selected: nothing else may be shown, nor fetched
+    other_rows = other_tasks(dataset, records, split_by_group, not_shown, chunk_size)
+    return {
+        "episode_facts": TABLES["episode_facts"].rows(facts),
+        "splits": TABLES["splits"].rows(splits),
+        "other_tasks": TABLES["other_tasks"].rows(
+            [{"dataset": dataset} | row for row in other_rows]
+        ),
+    }
+
+
+def dataset_row(source: Source, listing: Listing) -> dict[str, Any]:
+    config = source.config
+    return {
+        "dataset": config.name,
+        "title": config.title or config.name,
+        "robot": listing.robot,
+        "format": listing.format,
+        "fps": listing.fps,
+        "license": config.license,
+        "source_uri": config.source,
+        "source_revision": source.revision,
+        "chunk_size": config.chunk_size,
+        "role": config.role,
+        "cameras": list(listing.cameras),
+        "views": list(config.cameras.views),
+        "notes": config.notes,
+    }
 
 
 def config_parts(build: DatasetBuild) -> tuple[BaseModel | str, ...]:

@@ -43,6 +43,7 @@ class Annotated:
     workspace: Path
     sent: list[str]
     digest: dict[str, str]
+    output: str
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +53,11 @@ def annotated(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     workspace = folder / "workspace"
     with serving_model(folder) as server:
         config = configured(folder / "project", source, server.url)
-        ok(proccorpus("build", "--config", config, "--workers", 1, cwd=folder, workspace=workspace))
-        yield Annotated(server, config, workspace, server.events("received"), digest_of(workspace))
+        built = ok(
+            proccorpus("build", "--config", config, "--workers", 1, cwd=folder, workspace=workspace)
+        )
+        sent = server.events("received")
+        yield Annotated(server, config, workspace, sent, digest_of(workspace), built.out)
 
 
 @pytest.fixture
@@ -81,6 +85,7 @@ def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(
     calls = dict(rows(workspace, "SELECT stage, count(*) FROM vlm_calls GROUP BY 1"))
     assert set(calls) == {"plan", "segment", "refine", "verify", "reason"}
     assert calls["plan"] == len(LENGTHS)
+    assert "What the model was asked about tiny, beside the prediction:" in annotated.output
     assert len(sent) == sum(calls.values()) == len(set(sent))
     labelled: dict[int, list[Segment]] = {}
     for episode, planned, *fields in rows(

@@ -17,9 +17,8 @@ from typing import Any
 from core.errors import UserError
 from ingest.outcomes import BY_PERSON, Outcome, truth
 from warehouse.lake import references
-from warehouse.lake.connection import LakeConnection, row_by_row
+from warehouse.lake.connection import LakeConnection
 from warehouse.lake.lake import Lake
-from warehouse.lake.publication import content_key
 from warehouse.lake.statements import (
     ConflictError,
     CorrectionError,
@@ -74,23 +73,6 @@ def outcomes_without_recording(lake: Lake, dataset: str) -> dict[int, Outcome]:
         episode: Outcome(success, BY_PERSON + file)
         for episode, success, file in lake.rows(sql, [dataset])
     }
-
-
-def outcome_stamp(lake: Lake, dataset: str) -> str:
-    """What a dataset's plan depends on, beside its source; empty where no person's outcome counts.
-
-    By the numbers that the episodes had when it was said: those do not change when recordings move.
-    """
-    if dataset not in said_of(lake)["outcomes"]:
-        return ""
-    sql = f"SELECT episode_index, success, file FROM ({OUTCOMES_IN_FORCE}) WHERE {row_by_row('dataset')}"
-    parts = [
-        f"{episode} {success} {BY_PERSON}{file}"
-        for episode, success, file in sorted(lake.rows(sql, [dataset]))
-    ]
-    if parts:
-        return content_key("outcomes", *parts)
-    return ""
 
 
 def chunks_to_build(lake: Lake) -> dict[str, int]:

@@ -476,18 +476,6 @@ def take_over(former: KnownRecording, present: KnownRecording) -> KnownRecording
     )
 
 
-def recordings_stamp(lake: LakeConnection, dataset: str) -> str:
-    """What a dataset's listing depends on, beside its source: what later passes and people found of its recordings."""
-    sql = (
-        "SELECT recording || ' ' || what || ' ' || created_at FROM recording_changes "
-        "WHERE dataset = ? AND found_by <> ? ORDER BY 1"
-    )
-    recording_keys = lake.column(sql, [dataset, LISTING])
-    if recording_keys:
-        return content_key("recordings", *recording_keys)
-    return ""
-
-
 def withdraw(
     lake: Lake, dataset: str, episodes: Collection[int] | None, reason: str
 ) -> list[tuple[str, int]]:

@@ -318,17 +318,6 @@ def taken_down(lake: Lake) -> dict[str, frozenset[int] | None]:
     return {dataset: None if whole else frozenset(episodes) for dataset, episodes, whole in rows}
 
 
-def takedown_stamp(lake: Lake, dataset: str) -> str:
-    """What a dataset's plan depends on, beside its source; empty where nothing is taken down.
-
-    By the numbers that the episodes had when it was said: those do not change when recordings move.
-    """
-    episodes = lake.column("SELECT episode_index FROM takedowns WHERE dataset = ?", [dataset])
-    if not episodes:
-        return ""
-    return content_key("taken down", "all" if None in episodes else str(sorted(episodes)))
-
-
 def take_down(
     lake: Lake,
     dataset: str,
