@@ -217,10 +217,11 @@ class Build:
 
     def _list_outdated(self) -> bool:
         """Run listings that are not current, and store configurations that changed; was there any?"""
-        failed = {failure.dataset for failure in self.report.failed}
+        # A chunk that failed does not keep its dataset from being listed anew
+        unlisted = {failure.dataset for failure in self.report.failed if failure.chunk is None}
         num_done = len(self.report.done)
         for step in self.steps:
-            if step.chunk is None and step.status != CURRENT and step.dataset not in failed:
+            if step.chunk is None and step.status != CURRENT and step.dataset not in unlisted:
                 self._take(self._listed(step))
         # A listing that ran has stored its own
         failed = {failure.dataset for failure in self.report.failed}

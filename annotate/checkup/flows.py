@@ -39,6 +39,11 @@ class RunMotion(NamedTuple):
     flow: np.ndarray
 
     @property
+    def compared_lag(self) -> int:
+        """The largest lag, in frames, at which enough of the run is compared."""
+        return min(self.max_lag, int(MAX_LAG_SHARE * len(self.flow)))
+
+    @property
     def layout(self) -> tuple[tuple[str, ...], int, int, int]:
         """Runs that differ in it are not compared."""
         return self.cameras, self.max_lag, self.window, self.joints.shape[1]
@@ -66,7 +71,11 @@ class Fold(NamedTuple):
 def run_motion(run: RunSignals) -> RunMotion | None:
     """Joints and flow of a run; None where there are none, or too few."""
     state = run.state
-    if state is None or len(state) != len(run) or len(run) < MIN_FRAMES or not run.cameras:
+    max_lag = most_lag(run.fps)
+    if state is None or len(state) != len(run) or not run.cameras:
+        return None
+    # A shorter run would show nothing of itself at the largest lags
+    if len(run) < max(MIN_FRAMES, max_lag + 1):
         return None
     joints = state[:MAX_FRAMES, run.arm_dimensions("state")]
     if not joints.size or not np.isfinite(joints).all():
@@ -75,7 +84,7 @@ def run_motion(run: RunSignals) -> RunMotion | None:
     flow = [_compressed(_summed(camera.flow[:MAX_FRAMES], window)) for camera in run.cameras]
     return RunMotion(
         tuple(camera.camera for camera in run.cameras),
-        most_lag(run.fps),
+        max_lag,
         window,
         joints.astype(np.float32),
         np.concatenate(flow, axis=1).astype(np.float16),
@@ -114,7 +123,10 @@ def flow_curves(
     max_lag = runs[0].max_lag
     for _ in range(2):
         curves = _curves(runs, predictors, start_lag)
-        start_lag = int(np.argmax(np.mean(curves, axis=0))) - max_lag
+        mean_curve = np.mean(curves, axis=0)
+        # Where nothing moves, no lag is better than another one
+        if mean_curve.max() > 0:
+            start_lag = int(np.argmax(mean_curve)) - max_lag
     return dict(zip(compared, curves, strict=True)), start_lag
 
 
@@ -190,12 +202,9 @@ def _curves(
     whole = _total(folds)
     rules = [_rule(whole, fold) for fold in folds]
     curves = []
-    for number, (values, flow) in enumerate(parts):
+    for number, (run, values) in enumerate(zip(runs, predictors, strict=True)):
         weights, whitening = rules[number % FOLDS]
-        expected_flow = values @ weights
-        curves.append(
-            _likeness(flow.astype(float) @ whitening, expected_flow, runs[number].max_lag)
-        )
+        curves.append(_likeness(run, run.flow.astype(float) @ whitening, values @ weights))
     return curves
 
 
@@ -254,15 +263,15 @@ def _with_ridge(products: np.ndarray, share: float) -> np.ndarray:
     return products + (share * float(np.diag(products).mean()) + TINY) * np.eye(len(products))
 
 
-def _likeness(flow: np.ndarray, expected_flow: np.ndarray, max_lag: int) -> np.ndarray:
-    """Correlation, without a mean, of flow [n, m] and of what is expected k frames later, for k from -most to most."""
+def _likeness(run: RunMotion, flow: np.ndarray, expected_flow: np.ndarray) -> np.ndarray:
+    """Correlation, without a mean, of flow [n, m] of a run and of what is expected so many frames later, at each lag
+    from -max_lag to max_lag, [2 * max_lag + 1]; 0 where too little is compared."""
     n = len(flow)
-    curve = np.zeros(2 * max_lag + 1)
-    most = min(max_lag, int(MAX_LAG_SHARE * n))
-    for lag in range(-most, most + 1):
+    curve = np.zeros(2 * run.max_lag + 1)
+    for lag in range(-run.compared_lag, run.compared_lag + 1):
         earlier_flow = flow[max(0, -lag) : n - max(0, lag)]
         later_flow = expected_flow[max(0, lag) : n + min(0, lag)]
         size = np.sqrt(np.vdot(earlier_flow, earlier_flow) * np.vdot(later_flow, later_flow))
         if size > 0:
-            curve[lag + max_lag] = np.vdot(earlier_flow, later_flow) / size
+            curve[lag + run.max_lag] = np.vdot(earlier_flow, later_flow) / size
     return curve

@@ -59,9 +59,9 @@ def _single_late_rows(runs: Sequence[RunSummary], start_lag: int) -> Iterator[Ru
     curves, lag = flow_curves({run.episode_index: run.motion for run in runs}, start_lag)
     for run in runs:
         curve = curves.get(run.episode_index)
-        if curve is None:
+        if curve is None or run.motion is None:
             continue
-        run_lag = _own_lag(curve, lag)
+        run_lag = _own_lag(curve, lag, run.motion.compared_lag)
         other_curves = [curves[episode] for episode in curves if episode != run.episode_index]
         if run_lag is None or not _tell_lag(other_curves, lag):
             continue
@@ -87,15 +87,20 @@ def _peak(curve: np.ndarray) -> int:
     return int(np.argmax(curve)) - len(curve) // 2
 
 
-def _own_lag(curve: np.ndarray, lag: int) -> int | None:
-    """The lag of a run, in frames, where it surely has another one than all runs together; else None."""
+def _own_lag(curve: np.ndarray, lag: int, compared_lag: int) -> int | None:
+    """The lag of a run, in frames, where it surely has another one than all runs together; else None.
+
+    compared_lag: the largest lag at which enough of the run is compared; what lies beyond tells nothing.
+    """
+    if abs(lag) > compared_lag:
+        return None
     run_lag = _peak(curve)
     middle = len(curve) // 2
     unexplained = np.log(np.maximum(1 - np.maximum(curve, 0) ** 2, MIN_UNEXPLAINED))
     losses = unexplained - unexplained[run_lag + middle]
     # The nearest lags that would be told from it, on both sides
     near_lags = np.array([run_lag - MIN_LAG - 1, run_lag + MIN_LAG + 1])
-    beside = losses[np.clip(near_lags + middle, 0, len(curve) - 1)]
+    beside = losses[np.clip(near_lags, -compared_lag, compared_lag) + middle]
     is_other = abs(run_lag - lag) >= MIN_LAG and curve[run_lag + middle] >= MIN_LIKENESS_OF_ONE
     if is_other and losses[lag + middle] >= MIN_LOSS and beside.min() >= MIN_LOSS_BESIDE:
         return run_lag

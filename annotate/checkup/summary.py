@@ -1,4 +1,4 @@
-"""What comparisons of runs need of each: some thousand numbers, however long the run is."""
+"""What comparisons of runs need of each: some ten thousand numbers, however long the run is."""
 
 import hashlib
 from collections.abc import Iterable, Mapping

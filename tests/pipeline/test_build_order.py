@@ -6,9 +6,12 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from core.paths import ROOT, Workspace
-from pipeline.build import _largest_first, run_build
+from pipeline.build import Build, BuildListener, _largest_first, run_build
+from pipeline.chunk import ChunkResult, StepFailure
 from pipeline.config import source_build
+from pipeline.plan import Step
 from pipeline.workers import decoding_threads
+from tests.kits.lake_kit import change
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, digest
 
@@ -42,6 +45,27 @@ def test_large_chunks_begin_first_and_equal_ones_in_order(made: Made):
     ordered = _largest_first(lake, chunks)
     assert ordered == [*sorted(chunks[1:], key=lambda chunk: -frames[chunk[1]]), chunks[0]]
     assert _largest_first(lake, chunks[1:2]) == chunks[1:2]
+
+
+def test_a_chunk_that_failed_does_not_keep_its_dataset_from_being_listed_anew(
+    own: Made, monkeypatch: pytest.MonkeyPatch
+):
+    listed: list[str] = []
+
+    def listed_anew(build: Build, step: Step) -> ChunkResult:
+        listed.append(step.dataset)
+        return ChunkResult([], None)
+
+    monkeypatch.setattr(Build, "_listed", listed_anew)
+    change(own.space, "UPDATE stage_runs SET input_hash = 'former' WHERE stage = 'episodes'")
+    build = Build(own.space, 1, BuildListener(), None, accept_changes=False)
+    build.look_at_sources([own.build], update=False)
+    build.report.failed.append(StepFailure.of("tiny", 0, "frames", ValueError("damaged")))
+    build.bring_up_to_date()
+    assert listed == ["tiny"]
+    build.report.failed.append(StepFailure.of("tiny", None, "episodes", ValueError("damaged")))
+    build.bring_up_to_date()
+    assert listed == ["tiny"], "what could not be listed is not listed twice in a build"
 
 
 def test_labels_do_not_depend_on_threads(tmp_path: Path):

@@ -286,6 +286,48 @@ def test_rows_of_one_run_are_late_by_the_direction_of_motion_also_where_its_amou
         assert (fault.check_name, fault.episode_index, fault.measured) == ("rows_late", 4, lag)
 
 
+def first_frames(run: RunSignals, num_frames: int) -> RunSignals:
+    cameras = [
+        replace(
+            camera,
+            **{
+                name: getattr(camera, name)[:num_frames]
+                for name in ("change", "luma", "sharpness", "is_black", "phash", "flow")
+            },
+            tiny=camera.tiny[: num_frames // 2],
+        )
+        for camera in run.cameras
+    ]
+    return replace(
+        run,
+        times_s=run.times_s[:num_frames],
+        state=np.array(run.state)[:num_frames],
+        action=np.array(run.action)[:num_frames],
+        openings=(run.openings[0][:num_frames],),
+        cameras=cameras,
+    )
+
+
+def test_a_short_run_is_not_held_against_a_lag_at_which_nothing_of_it_is_compared(
+    runs: list[RunSignals],
+):
+    all_late = [replace(run, state=later(np.array(run.state), 13)) for run in runs]
+    short = first_frames(all_late[4], 42)
+    details = [fault.detail for fault in faults([*all_late[:4], short, *all_late[5:]])]
+    assert not [detail for detail in details if "those of the other runs" in detail]
+
+
+def test_runs_of_a_high_rate_that_are_shorter_than_the_largest_lag_are_not_compared(
+    runs: list[RunSignals],
+):
+    still = np.tile([0.1, 0.2, 0.3], (45, 1))
+    short = [replace(first_frames(run, 45), fps=50.0) for run in runs]
+    moving_gripper = [
+        replace(run, state=np.column_stack([still, run.openings[0]])) for run in short
+    ]
+    assert not [f for f in faults(moving_gripper) if f.check_name == "rows_late"]
+
+
 def test_rows_of_one_run_are_not_late_where_pictures_do_not_tell(runs: list[RunSignals]):
     shaken = [with_noise_for_flow(with_even_change(run)) for run in runs]
     late_run = replace(shaken[4], state=later(np.array(runs[4].state), 5))
