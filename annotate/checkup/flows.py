@@ -17,7 +17,7 @@ from annotate.checkup.signals import RunSignals
 WINDOW_S = 0.1  # over which flow and steps are summed: cameras may show a frame twice
 MAX_FRAMES = 1000  # of a run, from its start: more tell its lag no better
 MIN_FRAMES = 40
-MAX_LAG_SHARE = 0.25  # of a run's frames: of a larger lag too little is compared
+MAX_LAG_SHARE = 0.3  # of a run's frames: of a larger lag too little is compared
 USUAL_PERCENTILE = 75  # of the flow's size: much more of it counts for little more
 AXES = 6  # ways of moving together, and of standing, that are told apart
 LOW, HIGH = 5, 95  # percentiles between which a joint's range is 1
