@@ -73,7 +73,7 @@ def film(root: Path, lengths: list[int], fps: int = small.FPS, restate: bool = F
     """The shared video anew, with so many frames of each recording; `restate`: and where each begins and ends."""
     pictures: list[np.ndarray] = []
     for recording, length in zip(FEW, lengths, strict=True):
-        pictures += small.pictures_of(recording)[:length]
+        pictures.extend(small.pictures_of(recording)[:length])
     le.write_video(root / VIDEO, pictures, fps=fps, options=small.ENCODER)
     if restate:
         path, episodes = table_of(root, "meta/episodes/*/*.parquet")
