@@ -24,7 +24,7 @@ from core.paths import ROOT
 STATEMENTS = {
     "core": 1574,
     "ingest": 11043,
-    "annotate": 9005,
+    "annotate": 9013,
     "warehouse": 10203,
     "eval": 7412,
     "training": 5255,
