@@ -287,17 +287,11 @@ def test_rows_of_one_run_are_late_by_the_direction_of_motion_also_where_its_amou
 
 
 def first_frames(run: RunSignals, num_frames: int) -> RunSignals:
-    cameras = [
-        replace(
-            camera,
-            **{
-                name: getattr(camera, name)[:num_frames]
-                for name in ("change", "luma", "sharpness", "is_black", "phash", "flow")
-            },
-            tiny=camera.tiny[: num_frames // 2],
-        )
-        for camera in run.cameras
-    ]
+    cameras: list[CameraSignals] = []
+    for camera in run.cameras:
+        names = ("change", "luma", "sharpness", "is_black", "phash", "flow")
+        first = {name: getattr(camera, name)[:num_frames] for name in names}
+        cameras.append(replace(camera, **first, tiny=camera.tiny[: num_frames // 2]))
     return replace(
         run,
         times_s=run.times_s[:num_frames],
