@@ -147,8 +147,8 @@ def _without[Key, Seen: tuple[Any, ...]](
     """Lists of what was seen in each episode, without some episodes, and without lists of which nothing is left."""
     kept_curves: dict[Key, list[Seen]] = {}
     for key, curves in gathered.items():
-        if kept := [curve for curve in curves if curve[0] not in episodes]:
-            kept_curves[key] = kept
+        if remaining_curves := [curve for curve in curves if curve[0] not in episodes]:
+            kept_curves[key] = remaining_curves
     return kept_curves
 
 

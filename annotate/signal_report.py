@@ -35,7 +35,7 @@ def line(signal: GripperSignal, lags: Lags = ()) -> str:
     return f"{', '.join(parts)}; why: {signal.polarity_by}"
 
 
-def signal_row(signal: GripperSignal) -> dict[str, Any]:
+def signal_columns(signal: GripperSignal) -> dict[str, Any]:
     """A signal as a line of a table for people."""
     return {
         "signal": signal.title,

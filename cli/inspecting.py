@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from annotate.signal_report import lag_columns, rests_on_enough, signal_row
+from annotate.signal_report import lag_columns, rests_on_enough, signal_columns
 from cli.options import (
     DEFAULT_WORKSPACE,
     At,
@@ -136,7 +136,7 @@ def _show_dataset(result: dict[str, Any], full: bool) -> None:
     # A finding says where a gripper was looked for, or there was nothing to look at
     was_looked_for = any(finding["reason"] == "no_gripper" for finding in result["findings"])
     none = "No gripper and no hand" + ("." if was_looked_for else f": {_without_rows(result)}.")
-    show([signal_row(signal_from_row(row)) for row in result["signals"]], "table", empty=none)
+    show([signal_columns(signal_from_row(row)) for row in result["signals"]], "table", empty=none)
     say("")
     lags = [lag_columns(row) for row in result["signal_lags"] if rests_on_enough(row)]
     show(

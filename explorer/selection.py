@@ -4,7 +4,7 @@ import math
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import chain, product
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 from urllib.parse import urlencode
@@ -159,7 +159,9 @@ class EpisodeSelection:
 
     def url(self, path: str = "/episodes", **changes: str | int) -> str:
         """The URL of this selection; `changes`: another sort or page."""
-        query = [*chain.from_iterable(product([name], values) for name, values in self.chosen)]
+        query: list[tuple[str, str]] = []
+        for name, values in self.chosen:
+            query += [(name, value) for value in values]
         for name, low, high in self.ranges:
             query += [
                 (f"{name}_{end}", f"{v:g}")
@@ -346,8 +348,9 @@ def marked(
             selection, chosen=tuple(c for c in selection.chosen if c[0] != name), rows=None
         )
         condition, values = other_selection.at(reader, index).where(index)
-        pairs = chain.from_iterable(product([value], by_value[value]) for value in by_value)
-        triples = [(value, *place) for value, place in pairs]
+        triples: list[tuple[str, str, int]] = []
+        for value, places in by_value.items():
+            triples += [(value, *place) for place in places]
         columns = ([*map(itemgetter(k), triples)] for k in range(3))
         counts = dict(index.rows(COUNT_MARKS_SQL.format(where=condition), *columns, *values))
         facets.append(

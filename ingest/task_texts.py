@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from functools import cache
-from itertools import chain, filterfalse, islice, zip_longest
+from itertools import chain, islice, zip_longest
 from operator import itemgetter
 from typing import Any
 
@@ -161,8 +161,7 @@ def other_tasks(
             # Beyond the chunk: first a run of each task, then a second one of each, and so on
             chunk_indices = range(chunk * chunk_size, (chunk + 1) * chunk_size)
             outside_runs = [
-                filterfalse(chunk_indices.__contains__, _after(runs[task], place))
-                for task in foreign_tasks
+                _without(_after(runs[task], place), chunk_indices) for task in foreign_tasks
             ]
             in_turn = (i for i in chain.from_iterable(zip_longest(*outside_runs)) if i is not None)
             chosen += [
@@ -170,6 +169,10 @@ def other_tasks(
                 for i in sorted(islice(in_turn, MOST))
             ]
     return chosen
+
+
+def _without(indices: Iterator[int], chunk_indices: range) -> Iterator[int]:
+    return (index for index in indices if index not in chunk_indices)
 
 
 def _other_than(own_tasks: Sequence[str], tasks: Iterator[str]) -> list[str]:

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from core.files import disk_full
 from core.paths import Workspace
+from core.values import grouped
 from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureCache
 from pipeline.plan import CURRENT, STAMPS, History, chunk_steps
@@ -67,10 +68,7 @@ def failure_text(facts: Mapping[str, str]) -> str:
 
 def reasons(failed: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:
     """Facts of failures in words, by dataset."""
-    by_dataset: dict[str, list[str]] = {}
-    for facts in failed:
-        by_dataset.setdefault(facts["dataset"], []).append(failure_text(facts))
-    return by_dataset
+    return grouped((facts["dataset"], failure_text(facts)) for facts in failed)
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,7 @@ def groups(
     labellers: Sequence[AnnotatorComparison],
 ) -> dict[tuple[str, str], list[AnnotatorComparison]]:
     """Labellers by dataset and what they are compared with; label runs before baselines."""
-    by_reference = grouped(((c.dataset, c.against), c) for c in labellers)
-    return by_reference
+    return grouped(((c.dataset, c.against), c) for c in labellers)
 
 
 # Tables

@@ -288,7 +288,8 @@ def config_rows(builds: Sequence[DatasetBuild]) -> pa.Table:
 
 def store_changed(lake: Lake, builds: Sequence[DatasetBuild]) -> bool:
     """Store builds that the lake has otherwise, or with their source at another place; were there any?"""
-    changed = {build.name: build for build in builds if not _is_stored(lake, build)}
+    stored = stored_builds(lake)
+    changed = {build.name: build for build in builds if not _is_stored(lake, stored, build)}
     if not changed:
         return False
     names = ", ".join(changed)
@@ -301,13 +302,13 @@ def store_changed(lake: Lake, builds: Sequence[DatasetBuild]) -> bool:
     return True
 
 
-def _is_stored(lake: Lake, build: DatasetBuild) -> bool:
+def _is_stored(lake: Lake, stored: Mapping[str, tuple[str, str]], build: DatasetBuild) -> bool:
     """Was the dataset last built with this configuration, and from this source?"""
-    former = stored_build(lake, build.name)
-    if former is None or former.dataset.source != build.dataset.source:
+    _, config_hash = stored.get(build.name, ("", ""))
+    if config_hash != build.hash():
         return False
-    _, config_hash = stored_builds(lake)[build.name]
-    return config_hash == build.hash()
+    former = stored_build(lake, build.name)
+    return former is not None and former.dataset.source == build.dataset.source
 
 
 def resolve(lake: Lake | None, build: DatasetBuild, *, update: bool = False) -> DatasetBuild:

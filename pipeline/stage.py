@@ -20,6 +20,7 @@ from core.domain.label_run import LabelRun
 from core.errors import FailedError
 from core.figures import Figure
 from core.tables import STAGE_TABLES, TABLES
+from core.values import grouped
 from ingest.episode import EpisodeRecord, Finding
 from ingest.episodes import UNKNOWN
 from ingest.sources.files import Source
@@ -330,9 +331,7 @@ def run_stage(context: StageContext) -> StageReport:
 
 def findings_table(dataset: str, stage: str, findings: list[Finding], chunk_size: int) -> pa.Table:
     """Findings of one stage as rows; what is found several times of one thing is one row that says so."""
-    finding_groups: dict[tuple[int | None, str | None, str], list[Finding]] = {}
-    for f in findings:
-        finding_groups.setdefault((f.episode_index, f.camera, f.reason), []).append(f)
+    finding_groups = grouped(((f.episode_index, f.camera, f.reason), f) for f in findings)
     rows = []
     for f in map(_merged, finding_groups.values()):
         row = {

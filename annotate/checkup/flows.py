@@ -20,11 +20,14 @@ MIN_FRAMES = 40
 MAX_LAG_SHARE = 0.3  # of a run's frames: of a larger lag too little is compared
 USUAL_PERCENTILE = 75  # of the flow's size: much more of it counts for little more
 AXES = 6  # ways of moving together, and of standing, that are told apart
-LOW, HIGH = 5, 95  # percentiles between which a joint's range is 1
+LOW = 5  # percentile of a joint
+HIGH = 95  # percentile: from the low one to it a joint's range is 1
 MAX_PLACE = 1.5  # ranges from the median
-FAST_STEP, MAX_STEP = 99, 2.0  # percentile, and times it: a larger step is none of the arm
+FAST_STEP = 99  # percentile of a joint's steps
+MAX_STEP = 2.0  # times the fast step: a larger one is none of the arm
 FOLDS = 5
-RIDGE, NOISE = 0.02, 0.05  # of the mean of a diagonal, added to it
+RIDGE = 0.02  # of the mean of the predictors' diagonal, added to it
+NOISE = 0.05  # the same of what is left unexplained
 TINY = 1e-12  # added to the diagonal of what may be all 0
 
 
@@ -52,11 +55,11 @@ class RunMotion(NamedTuple):
 class ArmAxes(NamedTuple):
     """How joints [d] become a few coordinates: medians, ranges, largest steps, and axes of steps and places [d, p]."""
 
-    middle: np.ndarray
+    median: np.ndarray
     extent: np.ndarray
     max_step: np.ndarray
-    of_steps: np.ndarray
-    of_places: np.ndarray
+    step_axes: np.ndarray
+    place_axes: np.ndarray
 
 
 class Fold(NamedTuple):
@@ -156,13 +159,13 @@ def _predictors(runs: Sequence[RunMotion]) -> list[np.ndarray]:
 
 def _arm_axes(runs: Sequence[RunMotion]) -> ArmAxes:
     joints = np.concatenate([run.joints for run in runs]).astype(float)
-    low, middle, high = np.percentile(joints, (LOW, 50, HIGH), axis=0)
+    low, median, high = np.percentile(joints, (LOW, 50, HIGH), axis=0)
     extent = np.where(high > low, high - low, np.inf)
     steps = np.concatenate([_steps(run, extent) for run in runs])
     max_step = MAX_STEP * np.percentile(np.abs(steps), FAST_STEP, axis=0)
-    places = _places(joints, middle, extent)
+    places = _places(joints, median, extent)
     return ArmAxes(
-        middle,
+        median,
         extent,
         max_step,
         _main_axes(np.clip(steps, -max_step, max_step)),
@@ -175,8 +178,8 @@ def _steps(run: RunMotion, extent: np.ndarray) -> np.ndarray:
     return np.diff(run.joints, axis=0, prepend=run.joints[:1]) / extent
 
 
-def _places(joints: np.ndarray, middle: np.ndarray, extent: np.ndarray) -> np.ndarray:
-    return np.clip((joints - middle) / extent, -MAX_PLACE, MAX_PLACE)
+def _places(joints: np.ndarray, median: np.ndarray, extent: np.ndarray) -> np.ndarray:
+    return np.clip((joints - median) / extent, -MAX_PLACE, MAX_PLACE)
 
 
 def _main_axes(values: np.ndarray) -> np.ndarray:
@@ -187,8 +190,8 @@ def _main_axes(values: np.ndarray) -> np.ndarray:
 
 def _moved(run: RunMotion, axes: ArmAxes) -> np.ndarray:
     steps = np.clip(_steps(run, axes.extent), -axes.max_step, axes.max_step)
-    moves = _summed(steps, run.window) @ axes.of_steps
-    places = _places(run.joints, axes.middle, axes.extent) @ axes.of_places
+    moves = _summed(steps, run.window) @ axes.step_axes
+    places = _places(run.joints, axes.median, axes.extent) @ axes.place_axes
     factors = np.concatenate([np.ones((len(places), 1)), places], axis=1)
     return (moves[:, :, None] * factors[:, None, :]).reshape(len(moves), -1)
 
@@ -246,10 +249,10 @@ def _difference(whole: Fold, part: Fold) -> Fold:
     )
 
 
-def _rule(whole: Fold, left_out: Fold) -> tuple[np.ndarray, np.ndarray]:
-    """What foretells the flow by all runs that are not left out: weights of predictors [k, m] whose result is whitened,
+def _rule(whole: Fold, held_out: Fold) -> tuple[np.ndarray, np.ndarray]:
+    """What foretells the flow by all runs that are not held out: weights of predictors [k, m] whose result is whitened,
     and the matrix [m, m] that whitens what they leave unexplained."""
-    products = _difference(whole, left_out)
+    products = _difference(whole, held_out)
     weights = np.linalg.solve(_with_ridge(products.predictors, RIDGE), products.mixed)
     explained = weights.T @ products.mixed
     remaining = products.flow - explained - explained.T + weights.T @ products.predictors @ weights

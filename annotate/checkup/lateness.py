@@ -32,7 +32,8 @@ MIN_LIKENESS_OF_ONE = 0.3
 MIN_LIKENESS_OF_OTHERS = 0.3
 MIN_AGREEMENT_OF_OTHERS = 0.6
 # Logarithm of how much more of the flow is unexplained than at the run's own lag: at the others' lag, and beside it
-MIN_LOSS, MIN_LOSS_BESIDE = 0.1, 0.05
+MIN_LOSS = 0.1
+MIN_LOSS_BESIDE = 0.05
 MIN_UNEXPLAINED = 1e-6
 
 
@@ -43,13 +44,13 @@ def late_rows(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     is_sure = False
     if curves:
         lag, is_sure = _common_lag(curves, OF_ROWS)
-    faults_of_one = {fault.episode_index: fault for fault in _single_late_rows(runs, lag)}
-    yield from faults_of_one.values()
+    single_faults = {fault.episode_index: fault for fault in _single_late_rows(runs, lag)}
+    yield from single_faults.values()
     if not is_sure:
         return
     words = f"the pictures in {len(curves)} of {len(runs)} runs"
     for run in runs:
-        if run.episode_index in curves and run.episode_index not in faults_of_one:
+        if run.episode_index in curves and run.episode_index not in single_faults:
             detail = f"the rows are {_in_words(lag, run.fps)} {words}"
             yield _fault(run, detail, lag, 0, "state")
 
@@ -100,9 +101,9 @@ def _own_lag(curve: np.ndarray, lag: int, compared_lag: int) -> int | None:
     losses = unexplained - unexplained[run_lag + middle]
     # The nearest lags that would be told from it, on both sides
     near_lags = np.array([run_lag - MIN_LAG - 1, run_lag + MIN_LAG + 1])
-    beside = losses[np.clip(near_lags, -compared_lag, compared_lag) + middle]
+    side_losses = losses[np.clip(near_lags, -compared_lag, compared_lag) + middle]
     is_other = abs(run_lag - lag) >= MIN_LAG and curve[run_lag + middle] >= MIN_LIKENESS_OF_ONE
-    if is_other and losses[lag + middle] >= MIN_LOSS and beside.min() >= MIN_LOSS_BESIDE:
+    if is_other and losses[lag + middle] >= MIN_LOSS and side_losses.min() >= MIN_LOSS_BESIDE:
         return run_lag
     return None
 

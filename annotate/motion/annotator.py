@@ -100,7 +100,7 @@ def annotate(episodes: Sequence[Signals], config: MotionConfig) -> list[Label]:
     """Label episodes of one dataset, in their order; those of one task together."""
     observed = [observe(signals, config) for signals in episodes]
     places_of = grouped((episode.signals.task, k) for k, episode in enumerate(observed))
-    tasks = [list(map(observed.__getitem__, places)) for places in places_of.values()]
+    tasks = list(grouped((episode.signals.task, episode) for episode in observed).values())
     labels: dict[int, Label] = {}
     for places, task, steps in zip(
         places_of.values(), tasks, task_steps(tasks, config), strict=True

@@ -248,9 +248,9 @@ def without_work(
     """
     pieces = list(idle)
     for start, end in works:
-        before = [(first, min(last, start)) for first, last in pieces]
-        after = [(max(first, end), last) for first, last in pieces]
-        pieces = [p for p in (*before, *after) if p[0] < p[1]]
+        earlier_pieces = [(first, min(last, start)) for first, last in pieces]
+        later_pieces = [(max(first, end), last) for first, last in pieces]
+        pieces = [p for p in (*earlier_pieces, *later_pieces) if p[0] < p[1]]
 
     def shortest(span: tuple[int, int]) -> float:
         if span[1] == n:

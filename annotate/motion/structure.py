@@ -17,7 +17,7 @@ whose gripper does what those of the other episodes do at about the same share o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, compress
+from itertools import chain
 from statistics import median
 
 import numpy as np
@@ -79,9 +79,10 @@ def task_steps(tasks: Sequence[Sequence[Observed]], config: MotionConfig) -> lis
     wanted_transfers = [_task_transfers(episodes) for episodes in tasks]
     steps_by_task: list[TaskSteps | None] = []
     for episodes, task_transfers in zip(tasks, wanted_transfers, strict=True):
-        num_transfers = len(task_transfers)
-        similar_tasks = compress(tasks, [len(other) == num_transfers for other in wanted_transfers])
-        similar_episodes = [*chain.from_iterable(similar_tasks)]
+        similar_episodes: list[Observed] = []
+        for other_episodes, other_transfers in zip(tasks, wanted_transfers, strict=True):
+            if len(other_transfers) == len(task_transfers):
+                similar_episodes += other_episodes
         sureness = _sureness(similar_episodes, len(task_transfers)) if task_transfers else 0.0
         is_asked_for = bool(transfers(episodes[0].signals.task))
         if not sureness or not (is_asked_for or len(similar_episodes) >= MIN_EPISODES):

@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from core.annotators import PRECEDENCE
+from core.values import grouped
 
 HUMAN_VERSION = "human-1"  # of what is made of people's corrections
 
@@ -82,10 +83,14 @@ def choose_active(
     best annotator, of several the first by its id.
     """
     ids = {run for run, _ in runs}
-    preferred_runs = ((run, reason) for run, reason in preferred if run in ids)
-    by_precedence = (pair for pair in product(PRECEDENCE, sorted(ids)) if pair[::-1] in runs)
-    best = ((run, f"best annotator: {annotator}") for annotator, run in by_precedence)
-    return next(preferred_runs, None) or next(best, None)
+    for run, reason in preferred:
+        if run in ids:
+            return run, reason
+    runs_by_annotator = grouped((annotator, run) for run, annotator in runs)
+    for annotator in PRECEDENCE:
+        if annotator in runs_by_annotator:
+            return min(runs_by_annotator[annotator]), f"best annotator: {annotator}"
+    return None
 
 
 MIN_CONFIDENCE = 0.0  # of a label, for its progress: every label counts

@@ -46,9 +46,9 @@ class LaptopRunner(LocalRunner):
         ]
         encode_pictures(self.encoder, chain.from_iterable(picture_windows))
         windows = []
-        for a, (first, *shown) in zip(prompts, picture_windows, strict=True):
+        for a, (first, *pictures) in zip(prompts, picture_windows, strict=True):
             task = a.prompt.task or a.prompt.text
-            windows.append(SeenWindow(task, [picture.seen for picture in shown], first.seen))
+            windows.append(SeenWindow(task, [picture.seen for picture in pictures], first.seen))
         # Of pictures unlike all of training no end state is known, and the row says where its number is from
         return [
             ModelReply(a.prompt.key, progress=answer.progress, done=answer.done)

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from annotate.signal_report import lag, signal_row
+from annotate.signal_report import lag, signal_columns
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.index import Indexed
@@ -148,7 +148,7 @@ def _grippers(reader: LakeReader, datasets: list[str]) -> list[dict]:
                     "dataset": dataset,
                     "missing": None,
                     "lag": lag(signal, of_dataset),
-                    **signal_row(signal),
+                    **signal_columns(signal),
                 }
             )
         if dataset in missing:

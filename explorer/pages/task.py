@@ -52,6 +52,7 @@ def page(visit: Visiting, dataset: str, task: str = "") -> HTMLResponse:
         raise PageError(
             f"no run of {dataset} that can be used has a label and the task {task[:60]!r}"
         )
+    outcomes = Counter(run["success"] for run in runs)
     compared = _evenly_spread(runs, MOST_RUNS)
     curves = visit.reader.once(
         ("task curves", dataset, task), lambda: _curves(visit.reader, dataset, compared)
@@ -74,8 +75,7 @@ def page(visit: Visiting, dataset: str, task: str = "") -> HTMLResponse:
         task=task,
         num_runs=len(runs),
         num_compared=len(compared),
-        outcomes=dict.fromkeys(("yes", "no", "unknown"), 0)
-        | Counter(run["success"] for run in runs),
+        outcomes={outcome: outcomes[outcome] for outcome in ("yes", "no", "unknown")},
         median_s=float(np.median([run["duration_s"] for run in runs])),
         plot=_plot(dataset, compared, curves, outliers),
         odd=rows,
@@ -144,7 +144,8 @@ def _steps(reader: LakeReader, dataset: str, runs: list[dict[str, Any]]) -> list
         (name, (frames / fps[number], number, step))
         for name, number, frames, step in reader.rows(STEPS_SQL, dataset, sorted(fps))
     )
-    longest, *_ = max(chain.from_iterable(by_name.values()), default=(1.0,))
+    durations_s = [seconds for seconds, _, _ in chain.from_iterable(by_name.values())]
+    longest = max(durations_s, default=1.0)
     ends = (0.0, charts.nice_ends([0.0, longest])[1])
     in_order = sorted(
         by_name, key=lambda name: (np.median([step for *_, step in by_name[name]]), name)

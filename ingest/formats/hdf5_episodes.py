@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 import h5py
 import numpy as np
 
+from core.values import grouped
 from ingest.formats import hdf5_file as h5
 from ingest.formats.row_times import spelt
 from ingest.reasons import DataError, Limits
@@ -106,9 +107,7 @@ def _is_part(name: str) -> bool:
 
 def _kinds(children: Mapping[str, h5py.Group], limits: Limits) -> list[list[str]]:
     """Groups that hold rows, those together that hold the same arrays."""
-    by_form: dict[str, list[str]] = {}
-    for name in children:
-        by_form.setdefault(NUMBER.sub("#", name), []).append(name)
+    by_form = grouped((NUMBER.sub("#", name), name) for name in children)
     kinds: list[tuple[set[str], list[str]]] = []
     for names in by_form.values():
         sample = {names[0], names[len(names) // 2], names[-1]}

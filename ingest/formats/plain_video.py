@@ -37,6 +37,7 @@ from ingest.registry import Keys
 from ingest.signals.naming import Column, words
 from ingest.sources.files import Source
 
+ROBODM_SUFFIX = ".mkv"
 CAMERA = "video"  # where no row names it
 SIDE_FILES = ("metadata.json", "metadata.jsonl", "metadata.csv", "episodes.csv")
 ROWS = (
@@ -70,6 +71,7 @@ STATE_WORDS = {
     "state", "states", "qpos", "proprio", "proprioception", "observation", "obs", "joint", "joints", "position",
     "positions", "pose", "poses", "eef", "ee", "tcp", "gripper", "grippers", "hand", "hands",
 }  # fmt: skip
+TIME_WORDS = {"time", "times", "timestamp", "timestamps"}
 SEPARATORS = "_-."
 
 
@@ -251,7 +253,7 @@ def _report_robodm(listing: ListingBuilder, uri: str) -> None:
     """Say where a file holds a trajectory of Robo-DM, whose streams are states and pictures, some of them pickled."""
     source = listing.source
     # The headers of remote files would be fetched with all of the file
-    if source.config.is_remote or not uri.lower().endswith(".mkv"):
+    if source.config.is_remote or not uri.lower().endswith(ROBODM_SUFFIX):
         return
     try:
         with open_video(source.resolve(uri), source.config.limits) as container:
@@ -387,7 +389,7 @@ def _account_for_arrays(
             listing.parts.unknown(
                 "array", title, f"{len(values)} rows for {num_frames} frames", **form
             )
-        elif {"time", "times", "timestamp", "timestamps"}.isdisjoint(words(title)):
+        elif TIME_WORDS.isdisjoint(words(title)):
             reason = "neither the registry's keys nor its name say that it is state or action"
             listing.parts.unknown("array", title, reason, **form)
         else:
@@ -515,6 +517,7 @@ def _column(name: str, keys: Keys) -> Column | None:
         return "action"
     named_column = _says(name)
     # Of a column that the registry speaks of there are no others
-    if keys.state if named_column == "state" else keys.action:
+    registered = keys.state if named_column == "state" else keys.action
+    if registered:
         return None
     return named_column

@@ -50,6 +50,7 @@ from ingest.sources.types import LFS_MARK
 # Pixel formats whose first plane is 8-bit luma
 LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray")
 PLANE_FORMATS = ("yuv420p", "yuvj420p")
+YUV_FORMATS = ("yuv", "nv", "p0")
 # Colour matrices that a file may state, by FFmpeg's numbers, as its scaler knows them; all others are BT.601's, which
 # is that of files without a statement, too
 MATRICES = {1: 1, 7: 7, 9: 9, 10: 9}  # BT.709, SMPTE 240M, BT.2020 (two of them)
@@ -112,7 +113,7 @@ class Frame(Picture):
         """Are they those that PyAV takes all pictures to have? Other readers show it otherwise if they are not."""
         is_usual_range = self._is_full_range == self.picture.format.name.startswith("yuvj")
         is_usual = self.picture.colorspace not in MATRICES and is_usual_range
-        return is_usual or not self.picture.format.name.startswith(("yuv", "nv", "p0"))
+        return is_usual or not self.picture.format.name.startswith(YUV_FORMATS)
 
     @property
     def _is_full_range(self) -> bool:

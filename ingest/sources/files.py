@@ -18,6 +18,7 @@ from typing import IO, Any, NamedTuple, NoReturn
 from urllib.parse import quote
 
 from core.files import HALF_FILE, ScratchFolder, whole_file
+from core.values import grouped
 from ingest.reasons import LIMITS, DataError, Limits
 from ingest.registry import DatasetConfig
 from ingest.sources.types import FileStat, SourceError, folders_above, refuse_pointer
@@ -283,10 +284,7 @@ class Source:
     @cached_property
     def by_name(self) -> dict[str, list[str]]:
         """Relative paths by file name."""
-        names: dict[str, list[str]] = {}
-        for uri in self.files:
-            names.setdefault(uri.rsplit("/", 1)[-1], []).append(uri)
-        return names
+        return grouped((uri.rsplit("/", 1)[-1], uri) for uri in self.files)
 
     def archive(self, uri: str) -> Archive:
         """What a tar file of this source holds, found by reading its headers. Raises as `resolve` does, and OSError."""

@@ -54,8 +54,9 @@ class OodDetector(nn.Module):
     def score(self, features: torch.Tensor) -> torch.Tensor:
         """[...]: 0 for what lies as near training's pictures as usual, 1 for what is unlike all of them; at most
         ADAPTED for what lies as near a scene that was learnt later."""
+        directions = _direction(features)
         score, later = (
-            self._beyond(_direction(features), directions_known)
+            self._beyond(directions, directions_known)
             for directions_known in (self.shown, self.learnt)
         )
         return torch.minimum(score, later.clamp_min(ADAPTED) if len(self.learnt) else score)

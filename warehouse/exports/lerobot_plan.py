@@ -31,6 +31,7 @@ from core.domain.label import STEP, Label, completed_steps
 from core.errors import UserError
 from core.names import is_name
 from core.tables import TABLES
+from core.values import grouped
 from ingest.episode import EpisodeData
 from ingest.episodes import RATE_TOLERANCE
 from ingest.formats.lerobot_rows import picture_columns
@@ -91,10 +92,7 @@ def questions(
         "AND s.family = ? AND s.progress IS NOT NULL AND list_contains(?, s.camera) ORDER BY ALL",
         [dataset, chunk, PROGRESS, list(cameras)],
     )
-    questions_by_episode: dict[int, list[Question]] = {}
-    for episode, frame, camera in rows:
-        questions_by_episode.setdefault(episode, []).append((frame, camera))
-    return questions_by_episode
+    return grouped((episode, (frame, camera)) for episode, frame, camera in rows)
 
 
 def persistent_rows(label: Label | None, timestamps: np.ndarray) -> list[dict[str, Any]]:
@@ -516,10 +514,12 @@ class LerobotPlan(Export):
         ]
 
 
-def common_items[V](first: Mapping[str, V], others: Iterable[Mapping[str, V]]) -> dict[str, V]:
+def common_items[V](
+    first: Mapping[str, V], other_mappings: Iterable[Mapping[str, V]]
+) -> dict[str, V]:
     """What a mapping and all others have under the same key, in the order of the first."""
     common = dict(first)
-    for other_mapping in others:
+    for other_mapping in other_mappings:
         common = {key: value for key, value in common.items() if other_mapping.get(key) == value}
     return common
 

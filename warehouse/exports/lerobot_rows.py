@@ -403,16 +403,16 @@ def _joined_quantiles(
     """
     if len(counts) == 1:
         return {name: values[name][0] for name in QUANTILES}
-    known_shares = [0.0, *QUANTILES.values(), 1.0]
-    known = np.stack([values[name] for name in ("min", *QUANTILES, "max")], axis=-1)
+    shares = [0.0, *QUANTILES.values(), 1.0]
+    values_at_shares = np.stack([values[name] for name in ("min", *QUANTILES, "max")], axis=-1)
     ranks = (np.arange(NUM_RANKS) + 0.5) / NUM_RANKS
     weights = np.repeat(counts / counts.sum() / NUM_RANKS, NUM_RANKS)
     columns = []
-    for of_dimension in known.transpose(1, 0, 2):
-        points = np.concatenate([np.interp(ranks, known_shares, part) for part in of_dimension])
+    for part_values in values_at_shares.transpose(1, 0, 2):
+        points = np.concatenate([np.interp(ranks, shares, part) for part in part_values])
         order = points.argsort(kind="stable")
-        below = weights[order].cumsum() - weights[order] / 2
-        columns.append(np.interp(list(QUANTILES.values()), below, points[order]))
+        share_below = weights[order].cumsum() - weights[order] / 2
+        columns.append(np.interp(list(QUANTILES.values()), share_below, points[order]))
     return dict(zip(QUANTILES, np.stack(columns, axis=1), strict=True))
 
 

@@ -37,6 +37,7 @@ from warehouse.releases.release import get_release
 from warehouse.sql_process import LakeState, SqlProcess
 
 FORMAT = 1  # of the manifest
+QUERY_WORDS = ("select ", "with ", "from ", "(select ")
 WHERE_MEMORY, WHERE_S = "4GB", 600.0  # of a user's condition on episodes
 
 FITTING_SQL = f"""
@@ -265,7 +266,8 @@ def _among(rows: Sequence[dict], keys: Collection[tuple[str, int]]) -> list[dict
 def _episodes_where(lake: Lake, condition: str, snapshot: int) -> set[tuple[str, int]]:
     """(dataset, episode_index) of the episodes that a user's condition or query gives."""
     text = condition.strip().rstrip(";")
-    if text.lower().startswith(("select ", "with ", "from ", "(select ")):
+    is_query = text.lower().startswith(QUERY_WORDS)
+    if is_query:
         sql = text
     else:
         sql = f"SELECT dataset, episode_index FROM ({EPISODES_SQL}) WHERE ({text})"

@@ -78,8 +78,12 @@ def _wrong(catalog: Path) -> str | None:
 
 def _has_empty_page(file: int, size: int, page: int) -> bool:
     empty_page = bytes(page)
-    pages = (os.pread(file, page, start) for start in range(0, size, page))
-    return empty_page in pages
+    block_size = page << 8  # a call of the system for each page would take longer than the pages
+    for block_start in range(0, size, block_size):
+        block = os.pread(file, block_size, block_start)
+        if empty_page in (block[start : start + page] for start in range(0, len(block), page)):
+            return True
+    return False
 
 
 @lru_cache(maxsize=64)

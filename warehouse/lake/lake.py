@@ -202,7 +202,9 @@ class Lake(LakeConnection):
         keys = chain.from_iterable(output.run.key for output in outputs)
         former_keys = set(self.rows(sql, list(keys)))
         for output in outputs:
-            for name in output.tables if output.run.key in former_keys else ():
+            if output.run.key not in former_keys:
+                continue
+            for name in output.tables:
                 partition = output.run.partition_of(TABLES[name])
                 conditions = " AND ".join(self._condition(c, output.run) for c in partition)
                 self.con.execute(f"DELETE FROM {name} WHERE {conditions}", [*partition.values()])

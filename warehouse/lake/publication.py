@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from core.paths import Workspace
 from core.tables import TABLES, Table
+from core.values import grouped
 from warehouse.lake.connection import LakeConnection, quoted
 from warehouse.lake.place import LakeError, locked
 
@@ -209,9 +210,7 @@ def check_keys(table: Table, data: pa.Table) -> None:
 
 def joined(of_each: Iterable[Mapping[str, pa.Table]]) -> dict[str, pa.Table]:
     """By table the rows of all, whose columns may stand in another order."""
-    parts: dict[str, list[pa.Table]] = {}
-    for name, data in chain.from_iterable(tables.items() for tables in of_each):
-        parts.setdefault(name, []).append(data)
+    parts = grouped(chain.from_iterable(tables.items() for tables in of_each))
     return {
         name: pa.concat_tables(table_parts, promote_options="default")
         for name, table_parts in parts.items()

@@ -16,6 +16,7 @@ from core.domain.label_run import LabelGate
 from core.errors import UserError
 from core.paths import Workspace
 from core.tables import TABLES
+from core.values import grouped
 from warehouse.lake import Lake
 from warehouse.lake.acceptances import runs_with
 from warehouse.lake.blocking import blocked_datasets
@@ -252,9 +253,7 @@ def contents(
     not there, ShardError for a shard that cannot be read.
     """
     # Licence and takedown are judged by dataset, and only then shard by shard
-    shards_by_dataset: dict[str, list[ShardFile]] = {}
-    for shard in lake_shards(lake):
-        shards_by_dataset.setdefault(shard.dataset, []).append(shard)
+    shards_by_dataset = grouped((shard.dataset, shard) for shard in lake_shards(lake))
     if not shards_by_dataset:
         raise ReleaseError("the corpus has no shards yet: build it first")
     licences = dict(lake.rows("SELECT dataset, license FROM datasets"))
