@@ -150,8 +150,8 @@ def _carried(
     plan = nearest_label.plan
     readings = [(reference_moments[r], _reading(references[r][1]), b) for r, b in besides.items()]
     same_plan = [
-        (reference, reading, beside)
-        for reference, reading, beside in readings
+        (reference, reading, alignment)
+        for reference, reading, alignment in readings
         if reading.label.plan == plan
     ]
     carried = transfer_label(moments, readings)

@@ -88,8 +88,8 @@ def episode(number: int, jpegs: list[bytes]) -> EntryContent:
             "pictures": picture_rows,
         }
         rows.append(ROW | row | {"question": question, "num_tokens": 80 + 64 * len(picture_rows)})
-    shown = chain.from_iterable(row["pictures"] for row in rows)
-    jpegs_by_name = {picture_name(number, p): jpegs[p["frame_index"]] for p in shown}
+    row_pictures = chain.from_iterable(row["pictures"] for row in rows)
+    jpegs_by_name = {picture_name(number, p): jpegs[p["frame_index"]] for p in row_pictures}
     return EntryContent("sim", number, rows, jpegs_by_name)
 
 

@@ -53,7 +53,7 @@ OF_FORMAT = {
 def _known_paths(format_name: str) -> KnownPaths:
     """Patterns of paths that are known in a dataset of a format, "" for any format, each with the reason."""
     patterns = (*ANYWHERE, *OF_FORMAT.get(format_name, ()))
-    return tuple((re.compile(pattern), why) for pattern, why in patterns)
+    return tuple((re.compile(pattern), reason) for pattern, reason in patterns)
 
 
 KNOWN_PATHS = {name: _known_paths(name) for name in ("", *OF_FORMAT)}

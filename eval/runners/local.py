@@ -274,8 +274,8 @@ class ModelRunner(TextRunner):
         return byte_patches(self.processor.image_processor, [rgb])
 
 
-def _rgbs(asked: Asked) -> list[np.ndarray]:
-    return [picture.rgb for picture in asked.pictures]
+def _rgbs(prompt: Asked) -> list[np.ndarray]:
+    return [picture.rgb for picture in prompt.pictures]
 
 
 def _placed(batch: Batch) -> Batch:

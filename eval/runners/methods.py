@@ -372,5 +372,5 @@ def collect(
                 f"none of {len(failures)} questions was answered; the first: {failures[0]}"
             )
     # Of all shards, so that whichever process ends last puts the parts together.
-    all_keys = [*chain.from_iterable(asked.keys for asked in method.ask(questions))]
+    all_keys = [*chain.from_iterable(prompt.keys for prompt in method.ask(questions))]
     return merged(out, shard[1], all_keys, settings)

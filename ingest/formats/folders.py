@@ -70,7 +70,7 @@ def with_exclusive_ends(spans: Sequence[StatedSpan]) -> list[StatedSpan]:
     edges = chain.from_iterable((span.start, span.end) for span in spans)
     if set(map(type, edges)) == {int}:
         in_order = sorted(spans, key=lambda span: span.start)
-        if {following.start - span.end for span, following in pairwise(in_order)} == {1}:
+        if {next_span.start - span.end for span, next_span in pairwise(in_order)} == {1}:
             return [span._replace(end=span.end + 1) for span in spans]
     return list(spans)
 

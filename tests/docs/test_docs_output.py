@@ -17,7 +17,7 @@ def test_a_page_may_show_some_columns_and_lines_of_what_is_printed() -> None:
 
 
 @pytest.mark.parametrize(
-    "shown",
+    "page_text",
     [
         "dataset  ok  labels\narm  8  native: 8 of 9 episodes",
         "dataset  ok  labels\nleg  8  motion: 8 of 9 episodes",
@@ -27,9 +27,9 @@ def test_a_page_may_show_some_columns_and_lines_of_what_is_printed() -> None:
         "Next: build it",
     ],
 )
-def test_a_page_shows_no_other_values_columns_or_lines(shown: str) -> None:
+def test_a_page_shows_no_other_values_columns_or_lines(page_text: str) -> None:
     with pytest.raises(OutputError, match="the page shows"):
-        check_lines(shown, PRINTED)
+        check_lines(page_text, PRINTED)
 
 
 def test_dots_stand_for_a_part_of_notes_and_of_an_output() -> None:
@@ -38,6 +38,6 @@ def test_dots_stand_for_a_part_of_notes_and_of_an_output() -> None:
         "note: 3 runs have no stages (...\nkind  out\n...\n", "kind  out\nlerobot  d1\n", notes
     )
     check_shown("note: 2 is long\nkind  out\n", "kind  out\n", notes)
-    for shown in ("kind  out\n", "note: 3 runs have stages ...\nkind  out\n..."):
+    for page_text in ("kind  out\n", "note: 3 runs have stages ...\nkind  out\n..."):
         with pytest.raises(OutputError, match="the page shows"):
-            check_shown(shown, "kind  out\nlerobot  d1\n", notes)
+            check_shown(page_text, "kind  out\nlerobot  d1\n", notes)

@@ -115,10 +115,10 @@ def test_the_matrix_is_among_the_scores_and_is_drawn() -> None:
 
 
 def _bytes_shown(questions: list[Any]) -> list[list[bytes]]:
-    shown = []
+    bytes_by_question = []
     for question in questions:
-        shown.append([picture.read() for picture in question.pictures])
-    return shown
+        bytes_by_question.append([picture.read() for picture in question.pictures])
+    return bytes_by_question
 
 
 @pytest.mark.usefixtures("shown")

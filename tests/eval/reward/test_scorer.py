@@ -290,15 +290,15 @@ def fresh(moments: Sequence[Moment]) -> list[Moment]:
     copies = []
     for moment in moments:
         views = {}
-        for camera, shown in moment.views.items():
-            views[camera] = tuple(StreamPicture(p.rgb) for p in shown)
+        for camera, view in moment.views.items():
+            views[camera] = tuple(StreamPicture(p.rgb) for p in view)
         copies.append(replace(moment, views=views))
     return copies
 
 
 def pictures(moments: Sequence[Moment]) -> list[StreamPicture]:
-    shown = chain.from_iterable(moment.views["camera"] for moment in moments)
-    return list({id(picture): picture for picture in shown}.values())
+    of_moments = chain.from_iterable(moment.views["camera"] for moment in moments)
+    return list({id(picture): picture for picture in of_moments}.values())
 
 
 def test_the_numbers_are_the_same_and_nothing_is_cut_twice(

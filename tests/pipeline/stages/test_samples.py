@@ -61,8 +61,8 @@ def test_an_editor_is_asked_once_per_picture(own: Made, monkeypatch: pytest.Monk
     for s in first[3]:
         plain |= zip(s.row["pictures"], s.pictures, strict=True)
     for s in edited:
-        *before, last = [plain[name] for name in s.row["pictures"]]
-        assert last not in before
+        *earlier_pictures, last = [plain[name] for name in s.row["pictures"]]
+        assert last not in earlier_pictures
 
 
 def test_lost_pictures_cost_only_the_samples_that_show_them(own: Made):

@@ -28,8 +28,8 @@ def test_quantiles_over_chunks_of_episodes_are_within_a_twentieth_of_the_range()
     # A chunk joins its episodes, and the export its chunks
     whole = combined([combined(stats[start : start + 20]) for start in (0, 20, 40)])
     frames = np.concatenate(episodes)
-    wanted = np.quantile(frames, list(QUANTILES.values()), axis=0)
-    differences = np.abs([whole[name] for name in QUANTILES] - wanted)
+    frame_quantiles = np.quantile(frames, list(QUANTILES.values()), axis=0)
+    differences = np.abs([whole[name] for name in QUANTILES] - frame_quantiles)
     assert (differences < 0.05 * np.ptp(frames, axis=0)).all()
 
 
