@@ -19,7 +19,7 @@ from annotate.conventions import reward_data, sidecars
 from annotate.imported_label import EpisodeAnnotation, ImportedError
 from annotate.native import annotate
 from core.domain.label import STEP, Label, finished
-from core.values import is_index
+from core.values import equal_spans, is_index
 from ingest.episode import NativeStep
 from ingest.formats.folders import is_step
 from ingest.formats.lerobot_meta import (
@@ -253,6 +253,5 @@ def _steps(
     if [row["frame_id"] for row in frames] != list(range(first, first + len(frames))):
         raise ImportedError(f"{description} are not one after another")
     names = [(row["sub_task"] or "").strip() for row in frames]
-    cuts = [0, *(k for k in range(1, len(names)) if names[k] != names[k - 1]), len(names)]
-    spans = (NativeStep(names[start], start, end) for start, end in pairwise(cuts))
+    spans = (NativeStep(names[start], start, end) for start, end in equal_spans(names))
     return tuple(step for step in spans if is_step(step.name)), len(frames)

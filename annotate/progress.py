@@ -13,7 +13,7 @@ opensarm's labelling tool (xdofai/opensarm @6dd65047, generate_progress.py).
 """
 
 from collections.abc import Sequence
-from itertools import groupby, pairwise
+from itertools import pairwise
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from annotate.pictures import hamming
 from core.domain.label import IDLE, Segment, StatedEnd, undo
 from core.domain.stated import slopes_of
+from core.values import equal_spans
 
 CODE_VERSION = "progress-6"
 BUDGET_CLIP = (
@@ -299,14 +300,11 @@ def procvlm_progress(labels: Sequence[str], hashes: np.ndarray) -> np.ndarray:
 
 def _step_spans(labels: Sequence[str]) -> list[tuple[int, int]]:
     """Half-open spans of frames with one and the same name of a step."""
-    spans = []
-    start = 0
-    for name, frames in groupby(labels):
-        end = start + len(list(frames))
-        if name.strip().lower() not in NOT_STEPS:
-            spans.append((start, end))
-        start = end
-    return spans
+    return [
+        (start, end)
+        for start, end in equal_spans(labels)
+        if labels[start].strip().lower() not in NOT_STEPS
+    ]
 
 
 def stated_progress(

@@ -23,7 +23,8 @@ from itertools import groupby
 import numpy as np
 
 from annotate.config import MotionConfig
-from annotate.motion.observe import FAST_PERCENTILE, Signals, gripper_moves, observe
+from annotate.motion.observe import Signals, gripper_moves, observe
+from annotate.signal_lag import FAST_PERCENTILE
 from core.demonstration_quality import (
     FEWEST,
     LEAST_SPREAD,

@@ -61,7 +61,7 @@ def proprioception(episode: EpisodeData, signals: Sequence[GripperSignal]) -> Pr
 
 @dataclass(frozen=True)
 class Lag:
-    """One row of the table `signal_lags`."""
+    """One row of the table `signal_lags`, without dataset and chunk."""
 
     signal: str
     lag_s: float
@@ -159,11 +159,6 @@ def _in_words(lag: Lag) -> str:
     )
 
 
-def lag_row(lag: Lag) -> dict[str, Any]:
-    """The lag as columns of the table `signal_lags` (without dataset and chunk)."""
-    return dict(lag.__dict__)
-
-
 def arm_speed(values: np.ndarray | None) -> np.ndarray | None:
     """How fast rows [n, d] change, in standard deviations per frame [n]; None where nothing moves."""
     if values is None or len(values) < 2 or not np.isfinite(values).all():
@@ -172,6 +167,13 @@ def arm_speed(values: np.ndarray | None) -> np.ndarray | None:
     if steps is None:
         return None
     return np.r_[steps[:1], steps]
+
+
+def arm_is_still(speed: np.ndarray | None, num_frames: int) -> np.ndarray:
+    """At which frames an arm of some speed [n] stands still, bool [n]; at all where its speed is not known."""
+    if speed is None:
+        return np.ones(num_frames, bool)
+    return speed < STILL * np.percentile(speed, FAST_PERCENTILE)
 
 
 def compressed(
@@ -223,12 +225,9 @@ def _lag_of_arm(name: str, correlations: Sequence[Correlation]) -> Lag | None:
 
 def _change_by_gripper(change: np.ndarray, state: np.ndarray | None) -> np.ndarray:
     """The visual change where the arm stands still [n], as a share of the fast change; 0 where the arm moves."""
-    relative = np.minimum(change / (np.percentile(change, 90) or 1.0), MAX_CHANGE)
-    speed = arm_speed(state)
-    if speed is None:
-        still = np.ones(len(change), bool)
-    else:
-        still = speed < STILL * np.percentile(speed, 90)
+    fast_change = np.percentile(change, FAST_PERCENTILE) or 1.0
+    relative = np.minimum(change / fast_change, MAX_CHANGE)
+    still = arm_is_still(arm_speed(state), len(change))
     noise = float(np.median(relative[still])) if still.any() else 0.0
     return np.where(still, np.maximum(0.0, relative - noise), 0.0)
 

@@ -143,7 +143,7 @@ def _cut(camera: CameraSignals) -> tuple[int, float, float, str] | None:
     size = float(change[frame - 1])
     if size < max(CUT_TIMES * usual_change, MIN_CUT):
         return None
-    leap = abs(float(camera.luma[frame] - camera.luma[frame - 1]))
+    leap = abs(float(camera.luma_mean[frame] - camera.luma_mean[frame - 1]))
     return (
         frame,
         size,
@@ -154,7 +154,7 @@ def _cut(camera: CameraSignals) -> tuple[int, float, float, str] | None:
 
 def _leap_of_light(camera: CameraSignals, fps: float) -> tuple[int, float, float, str] | None:
     """The frame from which on the mean brightness is another one, likewise."""
-    frame, step, size, usual_step = _leap(camera.luma, camera.is_black, fps, MAX_CUTS)
+    frame, step, size, usual_step = _leap(camera.luma_mean, camera.is_black, fps, MAX_CUTS)
     if min(size, step) >= MIN_LEAP and size >= CUT_TIMES * usual_step:
         return (frame, size, usual_step, "the brightness leaps")
     return None

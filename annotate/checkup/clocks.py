@@ -9,7 +9,7 @@ the arm stands still by the same rows: one that is late with all rows is told of
 import numpy as np
 
 from annotate.checkup.signals import RunSignals
-from annotate.signal_lag import FAST_PERCENTILE, STILL, compressed, correlations
+from annotate.signal_lag import arm_is_still, compressed, correlations
 
 MAX_LAG_S = 1.2
 MIN_LENGTHS, MIN_FRAMES = 2.2, 40  # times MAX_LAG_S, and frames: shorter runs tell nothing
@@ -48,11 +48,7 @@ def _gripper_curve(run: RunSignals, opening: np.ndarray | None) -> np.ndarray | 
     if steps.max() <= MIN_GRIPPER_STEP:
         return None
     gripper_motion = compressed(steps, among=steps > 0, max_value=1.0)
-    speed = run.arm_speed
-    if speed is None:
-        still = np.ones(len(run), bool)
-    else:
-        still = speed < STILL * np.percentile(speed, FAST_PERCENTILE)
+    still = arm_is_still(run.arm_speed, len(run))
     if not still.any():
         return None
     curves = []

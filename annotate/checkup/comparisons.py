@@ -75,7 +75,7 @@ def still_gripper(run: RunSummary, group: Group) -> Iterator[RunFault]:
         usual_closings = float(np.median(counts))
         detail = f"the {title} does not close; in {group.words} it closes {usual_closings:g} times"
         yield RunFault(
-            "gripper_stays", *_whole(run), detail, 0, usual_closings, "closings", signal=title
+            "gripper_stays", *run.whole, detail, 0, usual_closings, "closings", signal=title
         )
 
 
@@ -108,7 +108,7 @@ def clipped_action(run: RunSummary, group: Group) -> Iterator[RunFault]:
         f"go up to {usual_largest:.3g}"
     )
     yield RunFault(
-        "action_clipped", *_whole(run), detail, largest, usual_largest, "of the source", signal=name
+        "action_clipped", *run.whole, detail, largest, usual_largest, "of the source", signal=name
     )
 
 
@@ -144,7 +144,7 @@ def dead_dimensions(run: RunSummary, group: Group) -> Iterator[RunFault]:
             detail = f"{title} is {column.low[d]:.4g} in all frames; {group.words} move it by {usual_range:.3g}"
             yield RunFault(
                 "dead_dimension",
-                *_whole(run),
+                *run.whole,
                 detail,
                 0,
                 usual_range,
@@ -159,7 +159,7 @@ def other_scales(run: RunSummary, group: Group) -> Iterator[RunFault]:
         factor = _factor(column, _same_columns(group, name, column))
         if factor is not None:
             detail = f"{name} moves {factor:.3g} times as far as in {group.words}: another unit?"
-            yield RunFault("other_scale", *_whole(run), detail, factor, 1.0, "times", signal=name)
+            yield RunFault("other_scale", *run.whole, detail, factor, 1.0, "times", signal=name)
     yield from _offsets(run, group)
 
 
@@ -206,7 +206,7 @@ def _offsets(run: RunSummary, group: Group) -> Iterator[RunFault]:
             "a calibration?"
         )
         yield RunFault(
-            "other_scale", *_whole(run), detail, measured, usual_lead, "of the source", signal=title
+            "other_scale", *run.whole, detail, measured, usual_lead, "of the source", signal=title
         )
 
 
@@ -235,7 +235,3 @@ def _same_columns(group: Group, name: str, column: ColumnSummary) -> list[Column
     """The same column of the other runs, where it has the same dimensions."""
     columns = [other_run.columns[name] for other_run in group.others if name in other_run.columns]
     return [other_run for other_run in columns if len(other_run.largest) == len(column.largest)]
-
-
-def _whole(run: RunSummary) -> tuple[int, int, int]:
-    return run.episode_index, 0, run.num_frames

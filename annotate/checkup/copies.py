@@ -14,6 +14,7 @@ import numpy as np
 from annotate.checkup.faults import RunFault
 from annotate.checkup.lateness import common_lag
 from annotate.checkup.summary import CameraSummary, RunSummary, cameras_of
+from core.values import grouped
 
 # Rows: mean distance at the same moments, of the dimension that differs most, in its standard deviations over all runs
 MAX_ROWS_APART = (
@@ -90,10 +91,11 @@ def _copy(
         detail = f"a copy of episode {number}: the rows are {distance:.2g} standard deviations apart, {pictures}"
     else:
         detail = f"a copy of episode {number}: the pictures are equal, the rows differ in length or values"
-    place = later.episode_index, 0, later.num_frames
     measured = distance if distance is not None else 0.0
     unit = "standard deviations"
-    return RunFault("copy", *place, detail, measured, MAX_ROWS_APART, unit, other=(dataset, number))
+    return RunFault(
+        "copy", *later.whole, detail, measured, MAX_ROWS_APART, unit, other=(dataset, number)
+    )
 
 
 def _foreign(
@@ -114,10 +116,9 @@ def _foreign(
         f"its pictures are those of episode {right.episode_index}, its rows are others (likeness of pictures and rows "
         f"{low:.2f}, of the other run {high:.2f})"
     )
-    place = wrong.episode_index, 0, wrong.num_frames
     return RunFault(
         "other_pictures",
-        *place,
+        *wrong.whole,
         detail,
         low,
         high,
@@ -156,14 +157,13 @@ def _row_distances(runs: Sequence[RunSummary]) -> dict[tuple[int, int], float]:
 
 def _comparable(runs: Sequence[RunSummary]) -> Iterator[list[RunSummary]]:
     """Runs with rows of the same form, in which the arm moves."""
-    forms: dict[tuple, list[RunSummary]] = {}
-    for run in runs:
-        if run.rows_digest is not None:
-            form = tuple(
-                sorted((name, column.phases.shape[1]) for name, column in run.columns.items())
-            )
-            forms.setdefault(form, []).append(run)
-    return (group for group in forms.values() if len(group) > 1 and group[0].columns)
+    groups = grouped((_form(run), run) for run in runs if run.rows_digest is not None)
+    return (group for group in groups.values() if len(group) > 1 and group[0].columns)
+
+
+def _form(run: RunSummary) -> tuple[tuple[str, int], ...]:
+    """The widths of a run's columns, by their names."""
+    return tuple(sorted((name, column.phases.shape[1]) for name, column in run.columns.items()))
 
 
 def _phase_vectors(group: Sequence[RunSummary]) -> np.ndarray:

@@ -5,14 +5,14 @@ together has a flow of its own, which also depends on where the arm is. So the d
 not only how fast the arm is.
 """
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
 
 from annotate.checkup.clocks import most_lag
-from annotate.checkup.signals import RunSignals
+from annotate.checkup.signals import RunSignals, of_commonest_kind
 
 WINDOW_S = 0.1  # over which flow and steps are summed: cameras may show a frame twice
 MAX_FRAMES = 1000  # of a run, from its start: more tell its lag no better
@@ -118,7 +118,7 @@ def flow_curves(
 
     Learnt where the rows are `start_lag` frames behind the pictures, and then again at the lag that is found.
     """
-    compared = _of_one_layout(motions)
+    compared = of_commonest_kind(motions, operator.attrgetter("layout"))
     if len(compared) < FOLDS:
         return {}, start_lag
     runs = list(compared.values())
@@ -131,19 +131,6 @@ def flow_curves(
         if mean_curve.max() > 0:
             start_lag = int(np.argmax(mean_curve)) - max_lag
     return dict(zip(compared, curves, strict=True)), start_lag
-
-
-def _of_one_layout(motions: Mapping[int, RunMotion | None]) -> dict[int, RunMotion]:
-    """The runs that have the layout of most."""
-    layouts = [motion.layout for motion in motions.values() if motion is not None]
-    if not layouts:
-        return {}
-    common_layout = max(set(layouts), key=lambda layout: (layouts.count(layout), layout))
-    return {
-        episode: motion
-        for episode, motion in motions.items()
-        if motion is not None and motion.layout == common_layout
-    }
 
 
 def _predictors(runs: Sequence[RunMotion]) -> list[np.ndarray]:
@@ -228,31 +215,13 @@ def _fold(parts: Iterable[tuple[np.ndarray, np.ndarray]], lag: int) -> Fold:
 
 
 def _total(folds: Iterable[Fold]) -> Fold:
-    return reduce(_sum, folds)
-
-
-def _sum(first: Fold, second: Fold) -> Fold:
-    return Fold(
-        first.predictors + second.predictors,
-        first.mixed + second.mixed,
-        first.flow + second.flow,
-        first.num_frames + second.num_frames,
-    )
-
-
-def _difference(whole: Fold, part: Fold) -> Fold:
-    return Fold(
-        whole.predictors - part.predictors,
-        whole.mixed - part.mixed,
-        whole.flow - part.flow,
-        whole.num_frames - part.num_frames,
-    )
+    return Fold(*map(sum, zip(*folds, strict=True)))
 
 
 def _rule(whole: Fold, held_out: Fold) -> tuple[np.ndarray, np.ndarray]:
     """What foretells the flow by all runs that are not held out: weights of predictors [k, m] whose result is whitened,
     and the matrix [m, m] that whitens what they leave unexplained."""
-    products = _difference(whole, held_out)
+    products = Fold(*map(operator.sub, whole, held_out))
     weights = np.linalg.solve(_with_ridge(products.predictors, RIDGE), products.mixed)
     explained = weights.T @ products.mixed
     remaining = products.flow - explained - explained.T + weights.T @ products.predictors @ weights

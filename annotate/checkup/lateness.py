@@ -7,6 +7,7 @@ import numpy as np
 
 from annotate.checkup.faults import RunFault
 from annotate.checkup.flows import flow_curves
+from annotate.checkup.signals import of_commonest_kind
 from annotate.checkup.summary import RunSummary
 
 MIN_LAG = 2  # frames
@@ -39,11 +40,8 @@ MIN_UNEXPLAINED = 1e-6
 
 def late_rows(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     """Rows that are behind or ahead of the pictures: in all runs, or in single ones otherwise than in the others."""
-    curves = _of_one_length({run.episode_index: run.row_curve for run in runs})
-    lag = 0
-    is_sure = False
-    if curves:
-        lag, is_sure = _common_lag(curves, OF_ROWS)
+    curves = _row_curves(runs)
+    lag, is_sure = _common_lag(curves, OF_ROWS)
     single_faults = {fault.episode_index: fault for fault in _single_late_rows(runs, lag)}
     yield from single_faults.values()
     if not is_sure:
@@ -113,20 +111,17 @@ def late_grippers(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     rows_lag = common_lag(runs)
     most_grippers = max((len(run.gripper_curves) for run in runs), default=0)
     for number in range(most_grippers):
-        curves = _of_one_length(
-            {
-                r.episode_index: r.gripper_curves[number]
-                for r in runs
-                if len(r.gripper_curves) > number
-            }
+        having = [run for run in runs if len(run.gripper_curves) > number]
+        curves = of_commonest_kind(
+            {run.episode_index: run.gripper_curves[number] for run in having}, len
         )
-        if not curves:
-            continue
         lag, is_sure = _common_lag(curves, OF_GRIPPERS)
         # Late with all rows is told of the rows
         if not is_sure or abs(lag - rows_lag) < MIN_LAG:
             continue
-        for run in (run for run in runs if run.episode_index in curves):
+        for run in having:
+            if run.episode_index not in curves:
+                continue
             title = run.gripper_titles[number]
             detail = f"the {title}'s signal is {_in_words(lag, run.fps)} what the pictures show of its moves"
             yield _fault(run, detail, lag, 0, title)
@@ -134,35 +129,26 @@ def late_grippers(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
 
 def common_lag(runs: Sequence[RunSummary]) -> int:
     """The lag of all runs together, in frames, however sure it is; 0 where no run tells any."""
-    curves = _of_one_length({run.episode_index: run.row_curve for run in runs})
-    if curves:
-        return _common_lag(curves, OF_ROWS)[0]
-    return 0
+    return _common_lag(_row_curves(runs), OF_ROWS)[0]
+
+
+def _row_curves(runs: Sequence[RunSummary]) -> dict[int, np.ndarray]:
+    """Those over as many lags as most have: runs of another rate are not compared."""
+    return of_commonest_kind({run.episode_index: run.row_curve for run in runs}, len)
 
 
 def _common_lag(curves: Mapping[int, np.ndarray], min_sureness: Sureness) -> tuple[int, bool]:
-    """The lag of all runs together, and whether it is sure."""
-    max_lag = len(next(iter(curves.values()))) // 2
+    """The lag of all runs together, and whether it is sure; 0 without any curve."""
+    if not curves:
+        return 0, False
     mean = np.mean(list(curves.values()), axis=0)
-    lag = int(np.argmax(mean)) - max_lag
-    near = [abs(int(np.argmax(curve)) - max_lag - lag) <= 1 for curve in curves.values()]
+    max_lag = len(mean) // 2
+    lag = _peak(mean)
+    near = [abs(_peak(curve) - lag) <= 1 for curve in curves.values()]
     gain = float(mean[lag + max_lag] - mean[max_lag])
     reached = Sureness(len(curves), float(mean[lag + max_lag]), gain, float(np.mean(near)))
     is_sure = all(value >= limit for value, limit in zip(reached, min_sureness, strict=True))
     return lag, is_sure and MIN_LAG <= abs(lag) < max_lag
-
-
-def _of_one_length(curves: Mapping[int, np.ndarray | None]) -> dict[int, np.ndarray]:
-    """The curves over as many lags as most of them have: runs of another rate are not compared."""
-    lengths = [len(curve) for curve in curves.values() if curve is not None]
-    if not lengths:
-        return {}
-    common_length = max(set(lengths), key=lambda length: (lengths.count(length), length))
-    return {
-        episode: curve
-        for episode, curve in curves.items()
-        if curve is not None and len(curve) == common_length
-    }
 
 
 def _in_words(lag: int, fps: float) -> str:
@@ -173,5 +159,4 @@ def _in_words(lag: int, fps: float) -> str:
 
 
 def _fault(run: RunSummary, detail: str, measured: int, usual_lag: int, signal: str) -> RunFault:
-    place = run.episode_index, 0, run.num_frames
-    return RunFault("rows_late", *place, detail, measured, usual_lag, "frames", signal=signal)
+    return RunFault("rows_late", *run.whole, detail, measured, usual_lag, "frames", signal=signal)

@@ -76,7 +76,6 @@ def _fault(
         f"{title} moves against its action (correlation {measured:.2f}), {words} with it "
         f"({usual_follow:.2f}): another sign?"
     )
-    place = run.episode_index, 0, run.num_frames
     return RunFault(
-        "other_sign", *place, detail, measured, usual_follow, "correlation", signal=title
+        "other_sign", *run.whole, detail, measured, usual_follow, "correlation", signal=title
     )

@@ -86,6 +86,11 @@ class RunSummary:
     def duration_s(self) -> float:
         return self.num_frames / self.fps
 
+    @property
+    def whole(self) -> tuple[int, int, int]:
+        """The place of a fault of all its frames: its episode, the first frame and the one after the last."""
+        return self.episode_index, 0, self.num_frames
+
 
 def cameras_of(runs: Iterable[RunSummary]) -> list[str]:
     """Those that any of the runs has, by name."""

@@ -18,7 +18,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from annotate.imported_label import (
 )
 from core.domain.label import IDLE, NO_PROGRESS, NOTHING_STATED, STEP, Label, Segment, StatedEnd
 from core.names import unnamed_step
+from core.values import equal_spans
 from ingest.formats.tables import npy_rows
 from ingest.reasons import DataError
 
@@ -177,9 +177,11 @@ class RolloutAnnotation(EpisodeAnnotation):
             part_of[_frame(start, fps) : _frame(stop, fps)] = number
         # The last one counts to the end, as opensarm takes it
         part_of[_frame(self.segments[-1][0], fps) :] = len(self.segments) - 1
-        cuts = [0, *(np.flatnonzero(np.diff(part_of)) + 1).tolist(), num_frames]
         words = [*(word for _, _, word in self.segments), "adjust"]  # the last one, -1, is of gaps
-        return [_segment(words[part_of[start]], start, end) for start, end in pairwise(cuts)]
+        return [
+            _segment(words[part_of[start]], start, end)
+            for start, end in equal_spans(part_of.tolist())
+        ]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ LeRobot's annotations/steerable_pipeline/modules/advantage.py @0be63969, on a br
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise, starmap
+from itertools import starmap
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,6 +39,7 @@ from annotate.imported_label import (
 from annotate.native import annotate
 from core.domain.label import DONE, IDLE, STEP, Label, Segment
 from core.names import unnamed_step
+from core.values import equal_spans
 from ingest.episode import NativeStep
 from ingest.formats.folders import is_step
 from ingest.formats.lerobot_steps import VISUALIZER_FILE
@@ -276,8 +277,7 @@ class SignalAnnotation(EpisodeAnnotation):
                 f"it has segments of {len(frames)} frames, this episode has {num_frames}",
             )
         )
-        cuts = [k for k in range(1, num_frames) if self.segment[k] != self.segment[k - 1]]
-        segments = list(starmap(self._segment, pairwise([0, *cuts, num_frames])))
+        segments = list(starmap(self._segment, equal_spans(self.segment)))
         return Label(segments, self.num_planned, progress=line)
 
     def _segment(self, start: int, end: int) -> Segment:
@@ -318,16 +318,12 @@ def annotations(table: pa.Table) -> list[SignalAnnotation]:
             f"signal {name} goes from {low:g} to {high:g}, and progress from 0 to 1",
         )
     )
-    episodes = table["episode_index"].to_numpy()
-    ends = [*np.flatnonzero(np.diff(episodes)) + 1, len(episodes)] if len(episodes) else []
-    rows = (table.slice(start, end - start) for start, end in pairwise([0, *ends]))
-    return [
-        _annotation(of_episode, name, is_ours=set(OURS) <= descriptors.keys())
-        for of_episode in rows
-    ]
+    is_ours = set(OURS) <= descriptors.keys()
+    spans = equal_spans(table["episode_index"].to_pylist())
+    return [_annotation(table.slice(start, end - start), name, is_ours) for start, end in spans]
 
 
-def _annotation(rows: pa.Table, name: str, *, is_ours: bool) -> SignalAnnotation:
+def _annotation(rows: pa.Table, name: str, is_ours: bool) -> SignalAnnotation:
     def numbers[T](column: str, kind: type[T]) -> tuple[T, ...]:
         return tuple(map(kind, rows[column].to_numpy()))
 

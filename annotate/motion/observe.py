@@ -10,7 +10,9 @@ from itertools import chain, pairwise
 import numpy as np
 
 from annotate.config import MotionConfig
+from annotate.signal_lag import FAST_PERCENTILE
 from core.domain.label import DONE, IDLE, Segment
+from core.values import equal_spans
 from ingest.episode import EpisodeRecord
 from ingest.signals.gripper import STARTED, STARTED_S
 
@@ -211,13 +213,11 @@ def idle_spans(
         np.argmin(resting[::-1])
     )  # first frame of the rest at the end; n without one
 
-    # Each pause between the two, from where `pausing` becomes true to where it becomes false again
-    edges = np.flatnonzero(np.diff(np.r_[False, pausing[:end_start], False].astype(np.int8)))
-    pauses = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+    # Each pause between the two
     spans = [
         (start, end)
-        for start, end in pauses
-        if start >= sets_out and end - start >= config.idle_min_s * fps
+        for start, end in equal_spans(pausing[:end_start].tolist())
+        if pausing[start] and start >= sets_out and end - start >= config.idle_min_s * fps
     ]
     if sets_out >= max(1, round(config.start_min_s * fps)):
         spans.insert(0, (0, sets_out))
@@ -314,11 +314,6 @@ def _without_slivers(parts: Sequence[Segment], shortest: float) -> list[Segment]
     return merged_parts
 
 
-FAST_PERCENTILE = (
-    90  # of the speeds of an episode: an arm's fast speed, which single jumps do not reach
-)
-
-
 @dataclass(frozen=True)
 class Observed:
     """What is made out in the signals of one episode: not facts, as `Episode` has them, but what the arm seems to do.
@@ -396,6 +391,7 @@ def observe(signals: Signals, config: MotionConfig) -> Observed:
     window = max(1, round(config.smooth_s * fps))
     activity = smoothed(signals.change if signals.speed is None else signals.speed, window)
     activity[0] = activity[min(1, n - 1)]
+    # Single jumps do not reach it
     fast = float(np.percentile(activity, FAST_PERCENTILE))
 
     # Before the arm sets out a gripper only takes its first pose
