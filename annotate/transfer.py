@@ -33,7 +33,7 @@ from annotate.alignment.engine import (
 from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.annotator import SPREAD, agreed_ends, finished_curve, label_of
 from annotate.motion.observe import Signals, observe, split_at_idle
-from annotate.motion.structure import segments_to
+from annotate.motion.structure import segments_by_ends
 from core.domain.label import Label
 from core.values import spread
 
@@ -201,7 +201,7 @@ def _label(carried: Carried, plan: tuple[str, ...]) -> Label:
     shows_arm = carried.own.state is not None or carried.own.openings is not None
     if not shows_arm and signals.success is None:
         confidence = min(confidence, BY_PICTURES)
-    segments = split_at_idle(segments_to(episode, plan, ends), episode.idle, episode.fps)
+    segments = split_at_idle(segments_by_ends(episode, plan, ends), episode.idle, episode.fps)
     notes = [f"unlike its references in {strange:.0%} of its time"] if strange else []
     return label_of(episode, segments, plan, curve, confidence, notes)
 

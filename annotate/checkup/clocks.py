@@ -21,11 +21,13 @@ def row_curve(run: RunSignals) -> np.ndarray | None:
 
     The mean over the cameras that show any change.
     """
-    max_lag = most_lag(run.fps)
+    max_lag = max_lag_frames(run.fps)
     if run.arm_speed is None or len(run) < max(MIN_LENGTHS * max_lag, MIN_FRAMES):
         return None
     arm_motion = compressed(run.arm_speed)
-    curves = [correlations(compressed(change), arm_motion, max_lag) for change in _changes(run)]
+    curves = [
+        correlations(compressed(change), arm_motion, max_lag) for change in _camera_changes(run)
+    ]
     if curves:
         return np.mean(curves, axis=0)
     return None
@@ -37,7 +39,7 @@ def gripper_curves(run: RunSignals) -> tuple[np.ndarray | None, ...]:
 
 
 def _gripper_curve(run: RunSignals, opening: np.ndarray | None) -> np.ndarray | None:
-    max_lag = most_lag(run.fps)
+    max_lag = max_lag_frames(run.fps)
     if (
         opening is None
         or len(opening) != len(run)
@@ -52,7 +54,7 @@ def _gripper_curve(run: RunSignals, opening: np.ndarray | None) -> np.ndarray | 
     if not still.any():
         return None
     curves = []
-    for change in _changes(run):
+    for change in _camera_changes(run):
         picture_change = compressed(change)
         above = np.maximum(0.0, picture_change - np.median(picture_change[still]))
         curves.append(correlations(np.where(still, above, 0.0), gripper_motion, max_lag))
@@ -61,12 +63,12 @@ def _gripper_curve(run: RunSignals, opening: np.ndarray | None) -> np.ndarray | 
     return None
 
 
-def most_lag(fps: float) -> int:
+def max_lag_frames(fps: float) -> int:
     """The largest lag that is looked at, in frames."""
     return max(3, round(MAX_LAG_S * fps))
 
 
-def _changes(run: RunSignals) -> list[np.ndarray]:
+def _camera_changes(run: RunSignals) -> list[np.ndarray]:
     """The visual change of each camera that shows any, float64 [n]; that of frame 0 is not known."""
     changes = [
         np.r_[camera.change[1:2], camera.change[1:]].astype(np.float64) for camera in run.cameras

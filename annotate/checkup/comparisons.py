@@ -156,14 +156,14 @@ def dead_dimensions(run: RunSummary, group: Group) -> Iterator[RunFault]:
 def other_scales(run: RunSummary, group: Group) -> Iterator[RunFault]:
     """Columns of another unit than in the other runs; and joints whose action and state are apart otherwise."""
     for name, column in run.columns.items():
-        factor = _factor(column, _same_columns(group, name, column))
+        factor = _scale_factor(column, _same_columns(group, name, column))
         if factor is not None:
             detail = f"{name} moves {factor:.3g} times as far as in {group.words}: another unit?"
             yield RunFault("other_scale", *run.whole, detail, factor, 1.0, "times", signal=name)
-    yield from _offsets(run, group)
+    yield from _offset_faults(run, group)
 
 
-def _factor(column: ColumnSummary, other_columns: Sequence[ColumnSummary]) -> float | None:
+def _scale_factor(column: ColumnSummary, other_columns: Sequence[ColumnSummary]) -> float | None:
     """By how much all dimensions of the arm move farther than usual, where it is one factor for most of them."""
     if not other_columns:
         return None
@@ -180,7 +180,7 @@ def _factor(column: ColumnSummary, other_columns: Sequence[ColumnSummary]) -> fl
     return None
 
 
-def _offsets(run: RunSummary, group: Group) -> Iterator[RunFault]:
+def _offset_faults(run: RunSummary, group: Group) -> Iterator[RunFault]:
     """Dimensions of which the action is above or below the state by another amount than in the other runs."""
     if run.leads is None or run.follows is None:
         return

@@ -49,8 +49,8 @@ def late_rows(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     words = f"the pictures in {len(curves)} of {len(runs)} runs"
     for run in runs:
         if run.episode_index in curves and run.episode_index not in single_faults:
-            detail = f"the rows are {_in_words(lag, run.fps)} {words}"
-            yield _fault(run, detail, lag, 0, "state")
+            detail = f"the rows are {_lag_words(lag, run.fps)} {words}"
+            yield _lag_fault(run, detail, lag, 0, "state")
 
 
 def _single_late_rows(runs: Sequence[RunSummary], start_lag: int) -> Iterator[RunFault]:
@@ -60,40 +60,40 @@ def _single_late_rows(runs: Sequence[RunSummary], start_lag: int) -> Iterator[Ru
         curve = curves.get(run.episode_index)
         if curve is None or run.motion is None:
             continue
-        run_lag = _own_lag(curve, lag, run.motion.compared_lag)
+        run_lag = _deviating_lag(curve, lag, run.motion.compared_lag)
         other_curves = [curves[episode] for episode in curves if episode != run.episode_index]
-        if run_lag is None or not _tell_lag(other_curves, lag):
+        if run_lag is None or not _are_lags_comparable(other_curves, lag):
             continue
         detail = (
-            f"the rows are {_in_words(run_lag, run.fps)} the pictures, those of the other runs "
-            f"{_in_words(lag, run.fps)} them"
+            f"the rows are {_lag_words(run_lag, run.fps)} the pictures, those of the other runs "
+            f"{_lag_words(lag, run.fps)} them"
         )
-        yield _fault(run, detail, run_lag, lag, "state")
+        yield _lag_fault(run, detail, run_lag, lag, "state")
 
 
-def _tell_lag(curves: Sequence[np.ndarray], lag: int) -> bool:
+def _are_lags_comparable(curves: Sequence[np.ndarray], lag: int) -> bool:
     """Are rows and flow so alike at the common lag that a run may be held against it?"""
     if len(curves) < MIN_OTHERS:
         return False
     middle = len(curves[0]) // 2
     likeness = float(np.mean([curve[lag + middle] for curve in curves]))
-    agreement = float(np.mean([abs(_peak(curve) - lag) < MIN_LAG for curve in curves]))
+    agreement = float(np.mean([abs(_peak_lag(curve) - lag) < MIN_LAG for curve in curves]))
     return likeness >= MIN_LIKENESS_OF_OTHERS and agreement >= MIN_AGREEMENT_OF_OTHERS
 
 
-def _peak(curve: np.ndarray) -> int:
+def _peak_lag(curve: np.ndarray) -> int:
     """The lag at which a curve is highest."""
     return int(np.argmax(curve)) - len(curve) // 2
 
 
-def _own_lag(curve: np.ndarray, lag: int, compared_lag: int) -> int | None:
+def _deviating_lag(curve: np.ndarray, lag: int, compared_lag: int) -> int | None:
     """The lag of a run, in frames, where it surely has another one than all runs together; else None.
 
     compared_lag: the largest lag at which enough of the run is compared; what lies beyond tells nothing.
     """
     if abs(lag) > compared_lag:
         return None
-    run_lag = _peak(curve)
+    run_lag = _peak_lag(curve)
     middle = len(curve) // 2
     unexplained = np.log(np.maximum(1 - np.maximum(curve, 0) ** 2, MIN_UNEXPLAINED))
     losses = unexplained - unexplained[run_lag + middle]
@@ -123,8 +123,8 @@ def late_grippers(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
             if run.episode_index not in curves:
                 continue
             title = run.gripper_titles[number]
-            detail = f"the {title}'s signal is {_in_words(lag, run.fps)} what the pictures show of its moves"
-            yield _fault(run, detail, lag, 0, title)
+            detail = f"the {title}'s signal is {_lag_words(lag, run.fps)} what the pictures show of its moves"
+            yield _lag_fault(run, detail, lag, 0, title)
 
 
 def common_lag(runs: Sequence[RunSummary]) -> int:
@@ -143,20 +143,22 @@ def _common_lag(curves: Mapping[int, np.ndarray], min_sureness: Sureness) -> tup
         return 0, False
     mean = np.mean(list(curves.values()), axis=0)
     max_lag = len(mean) // 2
-    lag = _peak(mean)
-    near = [abs(_peak(curve) - lag) <= 1 for curve in curves.values()]
+    lag = _peak_lag(mean)
+    near = [abs(_peak_lag(curve) - lag) <= 1 for curve in curves.values()]
     gain = float(mean[lag + max_lag] - mean[max_lag])
     reached = Sureness(len(curves), float(mean[lag + max_lag]), gain, float(np.mean(near)))
     is_sure = all(value >= limit for value, limit in zip(reached, min_sureness, strict=True))
     return lag, is_sure and MIN_LAG <= abs(lag) < max_lag
 
 
-def _in_words(lag: int, fps: float) -> str:
+def _lag_words(lag: int, fps: float) -> str:
     side = "behind" if lag > 0 else "ahead of"
     if lag:
         return f"{abs(lag)} frames ({abs(lag) / fps:.2f} s) {side}"
     return "at one time with"
 
 
-def _fault(run: RunSummary, detail: str, measured: int, usual_lag: int, signal: str) -> RunFault:
+def _lag_fault(
+    run: RunSummary, detail: str, measured: int, usual_lag: int, signal: str
+) -> RunFault:
     return RunFault("rows_late", *run.whole, detail, measured, usual_lag, "frames", signal=signal)

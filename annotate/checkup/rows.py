@@ -93,7 +93,7 @@ def _jump(
     if (
         size == 0
         or abs(value_after - value_before) > BACK * size
-        or _is_renamed(values[start], value_before, size)
+        or _is_same_angle(values[start], value_before, size)
     ):
         return None
     other_steps = np.r_[steps[: start - 1], steps[end:]]
@@ -109,7 +109,7 @@ def _jump(
     return None
 
 
-def _is_renamed(value: float, value_before: float, size: float) -> bool:
+def _is_same_angle(value: float, value_before: float, size: float) -> bool:
     """Is it the same angle a turn further, or the same rotation as the opposite quaternion?"""
     is_turn = any(abs(size - turn) < 0.05 * turn for turn in TURN)
     return is_turn or abs(value + value_before) < 0.05 * size

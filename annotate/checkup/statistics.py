@@ -24,27 +24,29 @@ def stale_statistics(run: RunSignals) -> Iterator[RunFault]:
             detail = (
                 f"whether the stored statistics are the data's cannot be told: {stored.problem}"
             )
-            yield _fault(run, detail, 0.0, 0.0, "")
+            yield _statistics_fault(run, detail, 0.0, 0.0, "")
         elif values is None or not len(values) or not np.isfinite(values).all():
             continue
         elif values.shape[1] != len(stored.low):
             detail = f"{stored.file} has {len(stored.low)} dimensions of {stored.vector}, the rows {values.shape[1]}"
-            yield _fault(run, detail, values.shape[1], len(stored.low), stored.vector)
-        elif difference := _difference(values, stored):
+            yield _statistics_fault(run, detail, values.shape[1], len(stored.low), stored.vector)
+        elif difference := _largest_difference(values, stored):
             kind, dimension, measured, expected = difference
             name = run.title(stored.vector, dimension)
             detail = f"{stored.file} says that the {kind} of {name} is {expected:.4g}; by the rows it is {measured:.4g}"
-            yield _fault(run, detail, measured, expected, name)
+            yield _statistics_fault(run, detail, measured, expected, name)
 
 
-def _fault(run: RunSignals, detail: str, measured: float, expected: float, signal: str) -> RunFault:
+def _statistics_fault(
+    run: RunSignals, detail: str, measured: float, expected: float, signal: str
+) -> RunFault:
     place = run.episode_index, 0, len(run)
     return RunFault(
         "stale_statistics", *place, detail, measured, expected, "of the source", signal=signal
     )
 
 
-def _difference(
+def _largest_difference(
     values: np.ndarray, stored: StoredStatistics
 ) -> tuple[str, int, float, float] | None:
     """What differs most, of which dimension, as measured and as stored; None where all is as stored."""

@@ -80,26 +80,30 @@ class Attempt:
     opened: int | None = None
 
 
-def attempts(grippers: Sequence[GripperCurve], config: MotionConfig, fps: float) -> list[Attempt]:
+def gripper_attempts(
+    grippers: Sequence[GripperCurve], config: MotionConfig, fps: float
+) -> list[Attempt]:
     """The attempts of all grippers whose polarity is known, in time; two hands that act on one thing are one."""
     arm_attempts: list[tuple[int, Attempt]] = []
     for arm, gripper in enumerate(grippers):
         if gripper.has_polarity:
-            arm_attempts += [(arm, attempt) for attempt in _of_gripper(gripper, config, fps)]
+            arm_attempts += [
+                (arm, attempt) for attempt in _attempts_of_gripper(gripper, config, fps)
+            ]
     joined: list[tuple[int, Attempt]] = []
     for arm, attempt in sorted(arm_attempts, key=lambda item: item[1].closed):
         last = joined[-1] if joined else None
         if last is None or last[0] == arm or not _act_together(last[1], attempt, fps):
             joined.append((arm, attempt))
         else:
-            joined[-1] = last[0], _held_by_both(last[1], attempt)
+            joined[-1] = last[0], _joint_attempt(last[1], attempt)
     return [attempt for _, attempt in joined]
 
 
-def _of_gripper(gripper: GripperCurve, config: MotionConfig, fps: float) -> list[Attempt]:
-    gripper_attempts: list[Attempt] = []
+def _attempts_of_gripper(gripper: GripperCurve, config: MotionConfig, fps: float) -> list[Attempt]:
+    arm_attempts: list[Attempt] = []
     for start, end, closes in gripper_moves(gripper.opening, config, fps):
-        is_closed = bool(gripper_attempts) and gripper_attempts[-1].opens is None
+        is_closed = bool(arm_attempts) and gripper_attempts[-1].opens is None
         if closes and not is_closed:
             gripper_attempts.append(Attempt(start, end))
         elif not closes and is_closed:
@@ -112,7 +116,7 @@ def _act_together(first: Attempt, second: Attempt, fps: float) -> bool:
     return is_held and second.closed - first.closed <= TOGETHER_S * fps
 
 
-def _held_by_both(first: Attempt, second: Attempt) -> Attempt:
+def _joint_attempt(first: Attempt, second: Attempt) -> Attempt:
     """Both hands hold when the second has closed, and no more when the first begins to open."""
     opens = [a.opens for a in (first, second) if a.opens is not None]
     opened = [a.opened for a in (first, second) if a.opened is not None]
@@ -140,10 +144,10 @@ def gripper_moves(
         return []
     relative = (np.asarray(opening, np.float64) - low) / (high - low)
     window = max(1, round(config.smooth_s * fps))
-    smooth = smoothed(relative, window)
+    smooth = moving_average(relative, window)
     rises = np.diff(smooth, prepend=smooth[0])
     moves = []
-    for first, last in pairwise(_extremes(relative, config.gripper_swing)):
+    for first, last in pairwise(_turning_frames(relative, config.gripper_swing)):
         speed = np.maximum(0.0, rises * np.sign(relative[last] - relative[first]))
         fastest = int(speed[first + 1 : last + 1].argmax()) + first + 1
         is_slow = speed < MOVING_SHARE * speed[fastest]
@@ -155,7 +159,7 @@ def gripper_moves(
     return moves
 
 
-def smoothed(values: np.ndarray, window: int) -> np.ndarray:
+def moving_average(values: np.ndarray, window: int) -> np.ndarray:
     """Centred moving average, float64 [n], the ends repeated."""
     padded = np.pad(
         np.asarray(values, np.float64), (window // 2, window - 1 - window // 2), mode="edge"
@@ -163,7 +167,7 @@ def smoothed(values: np.ndarray, window: int) -> np.ndarray:
     return np.convolve(padded, np.ones(window) / window, mode="valid")
 
 
-def _extremes(relative: np.ndarray, swing: float) -> list[int]:
+def _turning_frames(relative: np.ndarray, swing: float) -> list[int]:
     """Frames at which a signal [n] turns, such that it changes by `swing` or more from one to the next.
 
     The first is the start; the last is where the last such change ends.
@@ -234,7 +238,7 @@ def idle_spans(
     return joined
 
 
-def without_work(
+def idle_without_work(
     idle: Sequence[tuple[int, int]],
     works: Sequence[tuple[int, int]],
     n: int,
@@ -270,10 +274,10 @@ def split_at_idle(
     Example: at 10 fps, a completed step of frames 0 to 100 with an idle span from 40 to 60 becomes
     a step 0 to 40 that is not completed, an idle segment 40 to 60, and a completed step 60 to 100.
     """
-    return [*chain.from_iterable(_parts(segment, idle, fps) for segment in segments)]
+    return [*chain.from_iterable(_parts_of_step(segment, idle, fps) for segment in segments)]
 
 
-def _parts(step: Segment, idle: Sequence[tuple[int, int]], fps: float) -> list[Segment]:
+def _parts_of_step(step: Segment, idle: Sequence[tuple[int, int]], fps: float) -> list[Segment]:
     if step.kind == IDLE:
         return [step]
     step_idle = [(max(a, step.start_frame), min(b, step.end_frame)) for a, b in idle]
@@ -389,7 +393,7 @@ def observe(signals: Signals, config: MotionConfig) -> Observed:
     fps = signals.fps
     # Nothing leads to frame 0, so no speed is measured there: it takes the next frame's
     window = max(1, round(config.smooth_s * fps))
-    activity = smoothed(signals.change if signals.speed is None else signals.speed, window)
+    activity = moving_average(signals.change if signals.speed is None else signals.speed, window)
     activity[0] = activity[min(1, n - 1)]
     # Single jumps do not reach it
     fast = float(np.percentile(activity, FAST_PERCENTILE))
@@ -399,7 +403,7 @@ def observe(signals: Signals, config: MotionConfig) -> Observed:
     has_set_out = (np.arange(n) >= STARTED_S * fps) & (way >= STARTED * way[-1])
     tries = [
         attempt
-        for attempt in attempts(signals.grippers, config, fps)
+        for attempt in gripper_attempts(signals.grippers, config, fps)
         if has_set_out[attempt.closes]
     ]
     # An arm that stands still while its gripper closes or opens is at work
@@ -409,5 +413,5 @@ def observe(signals: Signals, config: MotionConfig) -> Observed:
         for t in tries
         if t.opens is not None and t.opened
     ]
-    idle = without_work(idle_spans(activity, fast, config, fps), works, n, config, fps)
+    idle = idle_without_work(idle_spans(activity, fast, config, fps), works, n, config, fps)
     return Observed(signals, activity, idle, tries, moves=activity >= config.end_speed * fast)

@@ -13,7 +13,7 @@ import numpy as np
 import scipy  # loads its parts when they are used: most commands look for no peaks
 
 from annotate.config import MotionConfig
-from annotate.motion.observe import Signals, gripper_moves, observe, smoothed
+from annotate.motion.observe import Signals, gripper_moves, observe, moving_average
 from annotate.vlm.windows import Span, ascending
 from core.domain.label import DONE, IDLE
 
@@ -47,7 +47,7 @@ def moments_of(signals: Signals, config: MotionConfig) -> ArmMoments:
     """The moments of one episode by its signals alone."""
     observed = observe(signals, config)
     fps = signals.fps
-    activity = smoothed(observed.activity, max(1, round(SLOW_WINDOW_S * fps)))
+    activity = moving_average(observed.activity, max(1, round(SLOW_WINDOW_S * fps)))
     min_distance = max(1, round(SLOW_WITHIN_S * fps))
     slow, facts = scipy.signal.find_peaks(
         -activity, distance=min_distance, prominence=0.0, wlen=4 * min_distance + 1
