@@ -404,7 +404,7 @@ def measure_camera(
     damaged = 0
     for index, _, frame in episode.frames(camera, options):
         luma = frame.luma()
-        half = vc.halved(luma)
+        half = vc.half_picture(luma)
         meter.add(half)
         damaged += frame.is_damaged
         if config.published_phash:

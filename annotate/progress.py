@@ -114,9 +114,9 @@ def progress(
 
         # How much of what the attempt earns is earned at each of its frames
         frames = np.concatenate([np.arange(max(1, s.start_frame), s.end_frame) for s in parts])
-        earned = _earned(motion[frames], even=last.completed)
+        earned = _earned_shares(motion[frames], even=last.completed)
         if state is not None and _earns_something(earned):
-            near, straight = nearing(state[np.r_[max(0, frames[0] - 1), frames]], fps)
+            near, straight = nearness(state[np.r_[max(0, frames[0] - 1), frames]], fps)
             earned = straight * near[1:] + (1 - straight) * earned
 
         # The share of its budget that the step has earned before the attempt and after it
@@ -197,7 +197,7 @@ def _attempts(segments: Sequence[Segment]) -> list[list[Segment]]:
     return attempts
 
 
-def _earned(motion: np.ndarray, *, even: bool) -> np.ndarray:
+def _earned_shares(motion: np.ndarray, *, even: bool) -> np.ndarray:
     """Share of a step done up to each frame, ending at 1: half by the change seen, half by the time in which any was.
 
     When nothing is seen to move: evenly in time for a step that was completed all the same, nothing
@@ -217,7 +217,7 @@ def _earns_something(earned: np.ndarray) -> bool:
     return bool(earned[-1:].sum() > 0)
 
 
-def nearing(state: np.ndarray, fps: float) -> tuple[np.ndarray, float]:
+def nearness(state: np.ndarray, fps: float) -> tuple[np.ndarray, float]:
     """How much nearer the arm is to its end than where it began, float64 [n] in 0..1, and how straight its way is.
 
     Never falling, 1 at the end. Straight: the distance from start to end over the length of the

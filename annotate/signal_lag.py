@@ -94,7 +94,7 @@ class LagMeter:
             speed = arm_speed(values)
             if speed is not None and len(speed) == len(change):
                 max_lag = min(round(MAX_LAG_S * fps), len(change) // 3)
-                likeness = correlations(compressed(change), compressed(speed), max_lag)
+                likeness = correlations(compressed_curve(change), compressed_curve(speed), max_lag)
                 lags_s = np.arange(-max_lag, max_lag + 1) / fps
                 self.correlations.setdefault(name, []).append(
                     (episode.record.episode_index, lags_s, likeness)
@@ -115,8 +115,8 @@ class LagMeter:
         """What was gathered about all other episodes."""
         return LagMeter(
             self.signals,
-            _without(self.correlations, episodes),
-            _without(self.seen, episodes),
+            _without_episodes(self.correlations, episodes),
+            _without_episodes(self.seen, episodes),
             [episode for episode in self.episodes if episode not in episodes],
         )
 
@@ -135,13 +135,13 @@ class LagMeter:
 
     def findings(self, lags: Sequence[Lag]) -> list[Finding]:
         """One for each signal whose lag is corrected, at the chunk's first episode."""
-        if not (parts := [_in_words(lag) for lag in lags if lag.is_corrected]):
+        if not (parts := [_lag_words(lag) for lag in lags if lag.is_corrected]):
             return []
         detail = f"{'; '.join(parts)}: labels are corrected by it"
         return [Finding("signal_lag", detail, "warning", self.episodes[0])]
 
 
-def _without[Key, Seen: tuple[Any, ...]](
+def _without_episodes[Key, Seen: tuple[Any, ...]](
     gathered: Mapping[Key, Sequence[Seen]], episodes: Collection[int]
 ) -> dict[Key, list[Seen]]:
     """Lists of what was seen in each episode, without some episodes, and without lists of which nothing is left."""
@@ -152,7 +152,7 @@ def _without[Key, Seen: tuple[Any, ...]](
     return kept_curves
 
 
-def _in_words(lag: Lag) -> str:
+def _lag_words(lag: Lag) -> str:
     side = "behind" if lag.lag_s > 0 else "ahead of"
     return (
         f"{lag.signal} is {abs(lag.lag_s):.1f} s {side} the pictures ({lag.num_observed} observed)"
@@ -176,7 +176,7 @@ def arm_is_still(speed: np.ndarray | None, num_frames: int) -> np.ndarray:
     return speed < STILL * np.percentile(speed, FAST_PERCENTILE)
 
 
-def compressed(
+def compressed_curve(
     values: np.ndarray, among: np.ndarray | None = None, max_value: float = 2.0
 ) -> np.ndarray:
     """Square roots of values [n] as shares of a high one, none above the root of `max_value`:
@@ -299,7 +299,9 @@ def _peak(moves: Sequence[LagCurve]) -> _Peak:
     return _Peak(lag_s, prominence, len(moves), stands_out, float(agree.mean()), len(seen_in))
 
 
-def without_lag(curve: np.ndarray, fps: float, closing_s: float, opening_s: float) -> np.ndarray:
+def opening_without_lag(
+    curve: np.ndarray, fps: float, closing_s: float, opening_s: float
+) -> np.ndarray:
     """An opening [n] as it would be without its lags: each move is where the pictures show it, float64 [n].
 
     Between moves the time is stretched evenly, so that no level is lost.

@@ -15,7 +15,7 @@ import numpy as np
 
 from annotate.checkup.signals import CameraSignals, RunSignals, run_signals
 from annotate.frames import CODE_VERSION, TINY_HZ, FramesConfig, every_nth, frames_stage, timing
-from annotate.pictures import GRID, FrameMeter, halved
+from annotate.pictures import GRID, FrameMeter, half_picture
 from annotate.signal_lag import proprioception
 from ingest.episode import EpisodeData, EpisodeRecord
 from ingest.episodes import settle
@@ -105,7 +105,7 @@ class PictureKeeper:
 def smallest_half(luma: np.ndarray) -> np.ndarray:
     """A picture [h, w] after all halvings by which it becomes a grid; of its own memory."""
     picture = luma
-    while (half := halved(picture, GRID)) is not picture:
+    while (half := half_picture(picture, GRID)) is not picture:
         picture = half
     if picture is luma:
         return picture.copy()

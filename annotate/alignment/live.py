@@ -193,7 +193,7 @@ class Following:
         )
         doubt = MEMORY * self.doubt + apart_now / DISTANCE
         is_strange = max(strangeness, strange / count) > UNLIKE
-        position = self._where(probabilities, doubt / count, recent[0][0], is_strange)
+        position = self._place_in_task(probabilities, doubt / count, recent[0][0], is_strange)
         is_soon = self.last_s is not None and time_s - self.last_s < SOON_S
         if strangeness <= LOST and not is_soon:
             self.costs, self.recent = costs, deque(recent, maxlen=self.lag + 1)
@@ -205,7 +205,7 @@ class Following:
             self.strange = strange
         return position
 
-    def _where(
+    def _place_in_task(
         self,
         probabilities: Sequence[np.ndarray],
         doubts: np.ndarray,

@@ -9,7 +9,7 @@ the arm stands still by the same rows: one that is late with all rows is told of
 import numpy as np
 
 from annotate.checkup.signals import RunSignals
-from annotate.signal_lag import arm_is_still, compressed, correlations
+from annotate.signal_lag import arm_is_still, compressed_curve, correlations
 
 MAX_LAG_S = 1.2
 MIN_LENGTHS, MIN_FRAMES = 2.2, 40  # times MAX_LAG_S, and frames: shorter runs tell nothing
@@ -24,9 +24,10 @@ def row_curve(run: RunSignals) -> np.ndarray | None:
     max_lag = max_lag_frames(run.fps)
     if run.arm_speed is None or len(run) < max(MIN_LENGTHS * max_lag, MIN_FRAMES):
         return None
-    arm_motion = compressed(run.arm_speed)
+    arm_motion = compressed_curve(run.arm_speed)
     curves = [
-        correlations(compressed(change), arm_motion, max_lag) for change in _camera_changes(run)
+        correlations(compressed_curve(change), arm_motion, max_lag)
+        for change in _camera_changes(run)
     ]
     if curves:
         return np.mean(curves, axis=0)
@@ -49,13 +50,13 @@ def _gripper_curve(run: RunSignals, opening: np.ndarray | None) -> np.ndarray | 
     steps = np.abs(np.diff(opening, prepend=opening[0]))
     if steps.max() <= MIN_GRIPPER_STEP:
         return None
-    gripper_motion = compressed(steps, among=steps > 0, max_value=1.0)
+    gripper_motion = compressed_curve(steps, among=steps > 0, max_value=1.0)
     still = arm_is_still(run.arm_speed, len(run))
     if not still.any():
         return None
     curves = []
     for change in _camera_changes(run):
-        picture_change = compressed(change)
+        picture_change = compressed_curve(change)
         above = np.maximum(0.0, picture_change - np.median(picture_change[still]))
         curves.append(correlations(np.where(still, above, 0.0), gripper_motion, max_lag))
     if curves:

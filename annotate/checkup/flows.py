@@ -5,8 +5,9 @@ together has a flow of its own, which also depends on where the arm is. So the d
 not only how fast the arm is.
 """
 
-import operator
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -118,7 +119,7 @@ def flow_curves(
 
     Learnt where the rows are `start_lag` frames behind the pictures, and then again at the lag that is found.
     """
-    compared = of_commonest_kind(motions, operator.attrgetter("layout"))
+    compared = of_commonest_kind(motions, attrgetter("layout"))
     if len(compared) < FOLDS:
         return {}, start_lag
     runs = list(compared.values())
@@ -215,13 +216,23 @@ def _fold(parts: Iterable[tuple[np.ndarray, np.ndarray]], lag: int) -> Fold:
 
 
 def _fold_sum(folds: Iterable[Fold]) -> Fold:
-    return Fold(*map(sum, zip(*folds, strict=True)))
+    return reduce(_combined, folds)
+
+
+def _combined(first: Fold, second: Fold, sign: int = 1) -> Fold:
+    """The sum of two folds; with a sign of -1 what the first has beyond the second."""
+    return Fold(
+        first.predictors + sign * second.predictors,
+        first.mixed + sign * second.mixed,
+        first.flow + sign * second.flow,
+        first.num_frames + sign * second.num_frames,
+    )
 
 
 def _prediction_rule(whole: Fold, held_out: Fold) -> tuple[np.ndarray, np.ndarray]:
     """What foretells the flow by all runs that are not held out: weights of predictors [k, m] whose result is whitened,
     and the matrix [m, m] that whitens what they leave unexplained."""
-    products = Fold(*map(operator.sub, whole, held_out))
+    products = _combined(whole, held_out, sign=-1)
     weights = np.linalg.solve(_ridged_products(products.predictors, RIDGE), products.mixed)
     explained = weights.T @ products.mixed
     remaining = products.flow - explained - explained.T + weights.T @ products.predictors @ weights

@@ -210,7 +210,9 @@ def read_opensarm(path: Path) -> list[RolloutAnnotation]:
     """Read JSON lines, a folder with labels.jsonl, or rollouts with progress.npy. Raises ImportedError."""
     lines = path / LABELS if path.is_dir() else path
     if lines.is_file():
-        label_lines = {line.annotation.episode_index: line.annotation for line in read_said(lines)}
+        label_lines = {
+            line.annotation.episode_index: line.annotation for line in read_results(lines)
+        }
     else:
         label_lines = {}
     folders = _rollouts(path)
@@ -218,7 +220,7 @@ def read_opensarm(path: Path) -> list[RolloutAnnotation]:
         raise ImportedError(
             f"{path} holds neither {LABELS} nor folders episode_* with progress.npy"
         )
-    ours = _exported_from(path)
+    ours = _exported_episodes(path)
     curves = {index: _curve(folder) for index, folder in folders.items()}
     annotations = [
         label_lines.get(index, RolloutAnnotation(index))
@@ -230,7 +232,7 @@ def read_opensarm(path: Path) -> list[RolloutAnnotation]:
     ]
 
 
-def _exported_from(folder: Path) -> dict[int, tuple[str, int]]:
+def _exported_episodes(folder: Path) -> dict[int, tuple[str, int]]:
     """The corpus's episode of each rollout, where the folder is an export of ours. Raises ImportedError."""
     path = folder / OURS
     try:
@@ -273,7 +275,7 @@ def _curve(folder: Path) -> tuple[float, ...]:
     return tuple(map(float, values))
 
 
-def read_said(path: Path) -> list[OpensarmLine]:
+def read_results(path: Path) -> list[OpensarmLine]:
     """The lines of a results file; of a video the last one counts. Raises ImportedError."""
     try:
         lines = path.read_text().split("\n")
@@ -396,12 +398,14 @@ def _graded_rows(file: Path) -> Iterator[GradedAnnotation]:
         raise ImportedError(f"{file} lacks the columns {', '.join(missing)} of Robometer's rows")
     for row in table.select(list(NEEDED)).to_pylist():
         try:
-            yield _graded(**row)
+            yield _graded_annotation(**row)
         except ValueError as e:
             raise ImportedError(f"{file}: {row['id']!r} {e}") from e
 
 
-def _graded(id: object, quality_label: object, partial_success: object) -> GradedAnnotation:
+def _graded_annotation(
+    id: object, quality_label: object, partial_success: object
+) -> GradedAnnotation:
     id_match = EPISODE_ID.match(str(id))
     share = partial_success
     if id_match is None:

@@ -79,11 +79,11 @@ def _voted_labels(
     """What the episodes that each is laid beside say of it; what it says itself where `own_counts`."""
     usual_scales = engine.usual_distances([moments[v] for v in voters])
     transferred_labels = {}
-    for i, besides in engine.aligned(
+    for i, besides in engine.episodes_beside_references(
         {i: moments[i] for i in episode_voters}, episode_voters, moments, usual_scales
     ):
         references = [(moments[v], labels[v], alignment) for v, alignment in besides.items()]
-        transferred_labels[i] = engine.transfer_label(
+        transferred_labels[i] = engine.carried_label(
             moments[i], references, labels[i] if i in own_counts else None
         )
     return transferred_labels

@@ -101,14 +101,14 @@ def gripper_attempts(
 
 
 def _attempts_of_gripper(gripper: GripperCurve, config: MotionConfig, fps: float) -> list[Attempt]:
-    arm_attempts: list[Attempt] = []
+    attempts: list[Attempt] = []
     for start, end, closes in gripper_moves(gripper.opening, config, fps):
-        is_closed = bool(arm_attempts) and gripper_attempts[-1].opens is None
+        is_closed = bool(attempts) and attempts[-1].opens is None
         if closes and not is_closed:
-            gripper_attempts.append(Attempt(start, end))
+            attempts.append(Attempt(start, end))
         elif not closes and is_closed:
-            gripper_attempts[-1] = replace(gripper_attempts[-1], opens=start, opened=end)
-    return gripper_attempts
+            attempts[-1] = replace(attempts[-1], opens=start, opened=end)
+    return attempts
 
 
 def _act_together(first: Attempt, second: Attempt, fps: float) -> bool:

@@ -6,7 +6,7 @@ A demonstration is a task's steps in words, or a run's pictures, with the share 
     other_camera  the picture is the same moment by another camera, which shows something else
     not_shown     the demonstration shows the last part of the run, the picture is from well before it; or the other way
                   round: the first part, and a picture from well after it
-    occluded      what the task is about is covered in the picture (`edits.covered`)
+    occluded      what the task is about is covered in the picture (`edits.covered_picture`)
     edited        an image editor took something away, or put something else in its place
 
 All show real pictures of the same dataset, so the picture alone, its colours or its sharpness, does
@@ -87,10 +87,12 @@ def pictures_demonstration(e: LabelledEpisode, camera: str) -> Demonstration | N
     ends = e.step_ends
     if ends is None or e.label.task is None or camera not in e.episode.cameras:
         return None
-    return _of_frames(e, camera, [0, *ends] if ends[0] else ends)
+    return _demonstration_of_frames(e, camera, [0, *ends] if ends[0] else ends)
 
 
-def _of_frames(e: LabelledEpisode, camera: str, frames: Iterable[int]) -> Demonstration:
+def _demonstration_of_frames(
+    e: LabelledEpisode, camera: str, frames: Iterable[int]
+) -> Demonstration:
     pictures = tuple(SamplePicture(e.episode.episode_index, camera, frame) for frame in frames)
     return Demonstration(
         e.label.task,
@@ -117,7 +119,9 @@ def part_in_pictures(
     # One more than the ends of steps, which may be two pictures alone
     inner_ends = (frame for frame in e.step_ends if start < frame < end)
     if start < end:
-        return _of_frames(e, camera, sorted({start, (start + end) // 2, end, *inner_ends}))
+        return _demonstration_of_frames(
+            e, camera, sorted({start, (start + end) // 2, end, *inner_ends})
+        )
     return None
 
 
@@ -178,7 +182,7 @@ DrawPicture = Callable[[str, int, np.random.Generator], SamplePicture]  # by a c
 DrawCase = Callable[[int, np.random.Generator], Case]  # of a frame of the run
 
 
-def unanswerable(
+def unanswerable_samples(
     e: LabelledEpisode,
     other_episodes: Sequence[LabelledEpisode],
     listed_episodes: Sequence[Episode],
@@ -216,7 +220,7 @@ def unanswerable(
             other_episodes=other_episodes,
             form=form,
             reason=reason,
-            edit_instruction=_instruction(e, frame) if reason == EDITED else None,
+            edit_instruction=_edit_instruction(e, frame) if reason == EDITED else None,
             names_steps=demonstration.kind == "text",
         )
 
@@ -227,7 +231,7 @@ def draw_form(rng: np.random.Generator, config: SamplesConfig) -> Form:
     return "no_think"
 
 
-def _instruction(e: LabelledEpisode, frame: int) -> str:
+def _edit_instruction(e: LabelledEpisode, frame: int) -> str:
     """What an image editor is told. Without names of steps the task as a whole says what is needed."""
     return template("progresslm", "edit").format(
         action=e.action_at(frame) if e.has_actions else e.label.task
@@ -279,18 +283,30 @@ class _Ways:
         has_foreign_words = has_words and any(words_demonstration(o) for o in self.foreign)
         can_change_camera = has_own_pictures and has_unlike_cameras
         can_show_part = has_own_pictures and self._has_parts()
-        occluded = partial(self._own, edit=OCCLUDED)
-        edited = partial(self._own, edit=EDITED)  # an editor is an installed package's
+        occluded = partial(self._own_picture, edit=OCCLUDED)
+        edited = partial(self._own_picture, edit=EDITED)  # an editor is an installed package's
         # The reason, whether this run allows for it, and what draws a case of it
         ways = (
-            ("other_task", has_foreign_words, _case_of(self._foreign_words, self._own)),
-            ("other_task", is_foreign and has_words, _case_of(self._own_words, self._foreign)),
-            ("other_task", is_foreign and has_pictures, _case_of(self._pictures, self._foreign)),
-            ("other_camera", can_change_camera, _case_of(self._other_camera, self._own)),
-            ("not_shown", can_show_part, self._not_shown),
-            (OCCLUDED, has_pictures, _case_of(self._pictures, occluded)),
+            ("other_task", has_foreign_words, _case_of(self._foreign_words, self._own_picture)),
+            (
+                "other_task",
+                is_foreign and has_words,
+                _case_of(self._own_words, self._foreign_picture),
+            ),
+            (
+                "other_task",
+                is_foreign and has_pictures,
+                _case_of(self._task_pictures, self._foreign_picture),
+            ),
+            (
+                "other_camera",
+                can_change_camera,
+                _case_of(self._pictures_by_other_camera, self._own_picture),
+            ),
+            ("not_shown", can_show_part, self._case_of_other_part),
+            (OCCLUDED, has_pictures, _case_of(self._task_pictures, occluded)),
             (OCCLUDED, has_words, _case_of(self._own_words, occluded)),
-            (EDITED, has_pictures and with_editor, _case_of(self._pictures, edited)),
+            (EDITED, has_pictures and with_editor, _case_of(self._task_pictures, edited)),
         )
         return grouped((reason, draw) for reason, is_possible, draw in ways if is_possible)
 
@@ -308,7 +324,7 @@ class _Ways:
         assert demonstration is not None
         return ShownDemonstration("text", demonstration, self.e.camera)
 
-    def _pictures(self, rng: np.random.Generator) -> ShownDemonstration:
+    def _task_pictures(self, rng: np.random.Generator) -> ShownDemonstration:
         """Pictures of the task."""
         demonstrator = draw_one(rng, self.demonstrators)
         is_own = demonstrator is self.e
@@ -318,7 +334,7 @@ class _Ways:
         view: View = "visual" if is_own else "cross_view"
         return ShownDemonstration(view, demonstration, camera)
 
-    def _other_camera(self, rng: np.random.Generator) -> ShownDemonstration:
+    def _pictures_by_other_camera(self, rng: np.random.Generator) -> ShownDemonstration:
         """Pictures by a camera that shows something else than the one of the state."""
         e = self.e
         camera = draw_camera(rng, self.e)
@@ -331,13 +347,15 @@ class _Ways:
 
     # Pictures of the state
 
-    def _own(
+    def _own_picture(
         self, camera: str, frame: int, rng: np.random.Generator, edit: str = ""
     ) -> SamplePicture:
         edit_name = f"{edit}-{int(rng.integers(1 << 32)):08x}" if edit else ""
         return SamplePicture(self.e.episode.episode_index, camera, frame, edit_name)
 
-    def _foreign(self, camera: str, current_frame: int, rng: np.random.Generator) -> SamplePicture:
+    def _foreign_picture(
+        self, camera: str, current_frame: int, rng: np.random.Generator
+    ) -> SamplePicture:
         """Of another task, by the camera of that name if it can be."""
         source_episode = draw_one(rng, [*self.foreign, *self.listed])
         share = rng.uniform(UNDER_WAY, 1)
@@ -358,7 +376,7 @@ class _Ways:
         )
         return bool(e.label.progress[0] <= LATE[0] - BEYOND) and None not in shortest
 
-    def _not_shown(self, current_frame: int, rng: np.random.Generator) -> Case:
+    def _case_of_other_part(self, current_frame: int, rng: np.random.Generator) -> Case:
         """Pictures of one part of the run, and one from well before or after it; `current_frame` plays no role."""
         e = self.e
         camera = draw_camera(rng, self.e)
