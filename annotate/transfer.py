@@ -22,7 +22,6 @@ from annotate.alignment.engine import (
     Carried,
     LabelReading,
     Moments,
-    Seen,
     carried_label,
     distances,
     episodes_beside_references,
@@ -41,7 +40,7 @@ CODE_VERSION = "transfer-4"
 BY_PICTURES = (
     0.5  # most confidence of a label by pictures alone, where nobody says how the run ended
 )
-
+FIRST = slice(1)  # of the moments of an episode
 
 # An episode whose label a person vouches for, and that label, with progress
 type Reference = tuple[Signals, Label]
@@ -179,19 +178,11 @@ def _nearest_references(
     ]
     if len(candidates) > max_references:
         first = {
-            r: distances(_first(moments), _first(reference_moments[r]), usual_scales)[0, 0]
+            r: distances(moments.part(FIRST), reference_moments[r].part(FIRST), usual_scales)[0, 0]
             for r in candidates
         }
         candidates.sort(key=lambda r: (first[r], r))
     return sorted(candidates[:max_references])
-
-
-def _first(moments: Moments) -> Seen:
-    pictures = tuple(camera_pictures[:1] for camera_pictures in moments.pictures)
-    return Seen(
-        pictures,
-        *(None if values is None else values[:1] for values in (moments.state, moments.openings)),
-    )
 
 
 def _transferred_label(carried: Carried, plan: tuple[str, ...]) -> Label:

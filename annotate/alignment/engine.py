@@ -117,9 +117,8 @@ def softmax(costs: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
-def reference_weights(besides: Sequence[Beside]) -> np.ndarray:
-    """How much each reference of one episode counts, float64 [references], the nearest 1."""
-    doubts = np.array([alignment.doubt for alignment in besides])
+def reference_weights(doubts: np.ndarray) -> np.ndarray:
+    """How much each reference of one episode counts, by its doubt: float64 [references], the nearest 1."""
     return np.exp((doubts.min() - doubts) / FLATNESS)
 
 
@@ -148,6 +147,14 @@ class Seen:
     pictures: tuple[np.ndarray, ...]
     state: np.ndarray | None = None
     openings: np.ndarray | None = None
+
+    def part(self, moments: slice | np.ndarray) -> "Seen":
+        """What shows it at some of the moments: a slice, or bool [k]."""
+        return Seen(
+            tuple(pictures[moments] for pictures in self.pictures),
+            None if self.state is None else self.state[moments],
+            None if self.openings is None else self.openings[moments],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -442,7 +449,8 @@ def carried_label(
     own_said: what the episode says of itself; it counts as much as the nearest reference.
     """
     besides = [alignment for _, _, alignment in references]
-    weights = reference_weights(besides)
+    doubts = np.array([alignment.doubt for alignment in besides])
+    weights = reference_weights(doubts)
     reference_curves = np.stack(
         [
             alignment.likely @ reading.label.progress[m.frames]
@@ -467,8 +475,12 @@ def carried_label(
         reference_curves = np.vstack([reference_curves, own_said.label.progress[moments.frames]])
         weights = np.r_[weights, 1.0]
     strangeness = np.sort([alignment.apart for alignment in besides], axis=0)[:FOLLOWS].mean(axis=0)
-    doubt = min(alignment.doubt for alignment in besides)
     curve = np.average(reference_curves, axis=0, weights=weights)
     return Carried(
-        moments, curve, ends, float(spread(reference_curves, weights).mean()), doubt, strangeness
+        moments,
+        curve,
+        ends,
+        float(spread(reference_curves, weights).mean()),
+        float(doubts.min()),
+        strangeness,
     )

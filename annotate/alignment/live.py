@@ -15,11 +15,11 @@ from itertools import chain
 import numpy as np
 
 from annotate.alignment.engine import (
-    FLATNESS,
     HZ,
     Seen,
     distances,
     forward_step,
+    reference_weights,
     softmax,
     unit_rows,
     usual_distances,
@@ -213,7 +213,7 @@ class Following:
         is_strange: bool,
     ) -> Where:
         references = self.guide.references
-        weights = np.exp((doubts.min() - doubts) / FLATNESS)
+        weights = reference_weights(doubts)
         weights /= weights.sum()
 
         def mean(values: Sequence[np.ndarray]) -> float:

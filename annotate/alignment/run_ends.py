@@ -51,7 +51,4 @@ def end_distances(moments: Sequence[Moments]) -> np.ndarray:
 
 def _end_of_run(moments: Moments) -> Seen:
     """What its last second shows."""
-    last = moments.frames >= moments.frames[-1] - LAST_S * moments.episode.fps
-    state = None if moments.state is None else moments.state[last]
-    openings = None if moments.openings is None else moments.openings[last]
-    return Seen(tuple(pictures[last] for pictures in moments.pictures), state, openings)
+    return moments.part(moments.frames >= moments.frames[-1] - LAST_S * moments.episode.fps)

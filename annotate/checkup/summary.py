@@ -10,7 +10,7 @@ import numpy as np
 from annotate.checkup.clocks import gripper_curves, row_curve
 from annotate.checkup.flows import RunMotion, run_motion
 from annotate.checkup.rows import idle_seconds
-from annotate.checkup.signals import CameraSignals, RunSignals
+from annotate.checkup.signals import RunSignals
 from ingest.signals import naming
 from ingest.signals.naming import transitions
 
@@ -116,7 +116,12 @@ def summarize(run: RunSignals) -> RunSummary:
         leads,
         follows,
         _follow_correlations(run) if len(columns) == 2 else None,
-        {camera.camera: _camera_summary(camera) for camera in run.cameras},
+        {
+            camera.camera: CameraSummary(
+                camera.tiny[phases(len(camera.tiny))], camera.phash, camera.change, camera.sha256
+            )
+            for camera in run.cameras
+        },
         row_curve(run),
         run_motion(run),
         gripper_curves(run),
@@ -164,12 +169,6 @@ def _is_gripper(run: RunSignals, column: str, dimension: int) -> bool:
     words = set(naming.words(names[dimension])) if dimension < len(names) else set[str]()
     has_gripper = any(signal.column != column for signal in run.grippers)
     return bool(words & naming.GRIPPERS) or (has_gripper and dimension == width - 1)
-
-
-def _camera_summary(camera: CameraSignals) -> CameraSummary:
-    return CameraSummary(
-        camera.tiny[phases(len(camera.tiny))], camera.phash, camera.change, camera.sha256
-    )
 
 
 def _leads(run: RunSignals) -> tuple[np.ndarray | None, np.ndarray | None]:

@@ -91,13 +91,11 @@ def answer_object(body: bytes) -> dict[str, Any]:
 def usage_of(answer: Mapping[str, Any]) -> tuple[int, int] | None:
     """Prompt and completion tokens as a server tells them; None where it does not."""
     usage = answer.get("usage")
-    if isinstance(usage, dict):
-        token_counts = [usage.get(f"{kind}_tokens") for kind in ("prompt", "completion")]
-    else:
-        token_counts = []
-    counts = [n for n in token_counts if isinstance(n, int) and n >= 0]
-    if len(counts) == 2:
-        return (counts[0], counts[1])
+    if not isinstance(usage, dict):
+        return None
+    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
+    if all(isinstance(count, int) and count >= 0 for count in counts):
+        return counts
     return None
 
 

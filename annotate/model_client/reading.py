@@ -157,8 +157,7 @@ def _fitted_text(value: Any, schema: Schema) -> Any:
         return ""
     if not isinstance(value, str) or "pattern" not in schema:
         return value
-    composed = unicodedata.normalize("NFKC", value).translate(TYPOGRAPHY)
-    line = " ".join("".join(c if c.isprintable() else " " for c in composed).split())
+    line = printable_line(unicodedata.normalize("NFKC", value).translate(TYPOGRAPHY))
     if len(line) <= max_chars(schema):
         return line
     return line[: max_chars(schema) - 3].rstrip() + "..."
@@ -250,6 +249,11 @@ def _choices_in_words(choices: Sequence[Any]) -> str:
     return " or ".join(
         [*steps, *(json.dumps(choice) for choice in choices if not choice.isdecimal())]
     )
+
+
+def printable_line(text: str) -> str:
+    """A model's text on one line, without invisible characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def one_line(text: str, chars: int = 200) -> str:

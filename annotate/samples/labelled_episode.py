@@ -115,10 +115,6 @@ class LabelledEpisode:
     def attempts(self) -> list[Segment]:
         return [s for s in self.label.segments if s.kind == STEP]
 
-    @property
-    def finished(self) -> bool:
-        return bool(self.label.is_finished)
-
     @cached_property
     def state(self) -> np.ndarray:
         """Indices of STATES, int8 [num_frames]."""
@@ -202,7 +198,7 @@ class LabelledEpisode:
         }
         ends = [end_of_step.get(step, -1) for step in range(len(self.steps))]
         in_order = all(previous_end < end for previous_end, end in pairwise([-1, *ends]))
-        if ends and in_order and self.finished:
+        if ends and in_order and self.label.is_finished:
             return ends
         return None
 

@@ -16,6 +16,7 @@ import annotate.vlm.prompts as prompts
 import annotate.vlm.windows as windows
 from annotate.config import VlmConfig
 from annotate.model_client.calls import Reply, VlmError
+from annotate.model_client.reading import printable_line
 from annotate.vlm.judgement import DOUBTED, implausibilities, with_note, with_outcome
 from annotate.vlm.moments import settled_starts
 from annotate.vlm.pictures import Ask, EpisodeView, all_results, load_pictures
@@ -89,21 +90,12 @@ class _Annotation:
         # Then the segments: were they completed, by the model, and by what is known of the episode?
         segments = []
         for span, (start, end) in zip(spans, pairwise([*starts, view.num_frames]), strict=True):
-            if isinstance(span.label, int):
-                name = self.plan[span.label]
-                kind = STEP
-                completed = span.completed
-                step = span.label
+            label = span.label
+            if isinstance(label, int):
+                segment = Segment(self.plan[label], start, end, STEP, span.completed, label)
             else:
-                name = span.label.capitalize()
-                kind = span.label
-                completed = span.label == DONE
-                step = None
-            segments.append(
-                Segment(
-                    name, start, end, kind, completed, step, notes="; ".join(span.notes) or None
-                )
-            )
+                segment = Segment(label.capitalize(), start, end, label, label == DONE)
+            segments.append(replace(segment, notes="; ".join(span.notes) or None))
         segments = _segments_with_moves(segments, visible_starts, view.fps)
         if config.verify:
             segments = await self._verified_segments(segments, shown_frames)
@@ -120,13 +112,15 @@ class _Annotation:
         ):
             self._review(*doubts)
             segments = [replace(s, confidence=min(s.confidence or 0.0, DOUBTED)) for s in segments]
-        outcome = with_outcome(segments, self.plan, view.success, shown_frames)
-        self.notes += outcome.notes
-        self._review(*outcome.contradictions)
+        segments, notes, contradictions = with_outcome(
+            segments, self.plan, view.success, shown_frames
+        )
+        self.notes += notes
+        self._review(*contradictions)
 
         assert self.task is not None
         return Label(
-            segments=outcome.segments,
+            segments=segments,
             num_planned=len(self.plan),
             task=self.task,
             task_inferred=self.is_inferred,
@@ -182,9 +176,9 @@ class _Annotation:
             max_steps=config.max_steps,
         )
         if self.task is None:
-            self.task = prompts.one_line(reply.value["task"])
+            self.task = printable_line(reply.value["task"])
         for step in reply.value["steps"]:
-            name = prompts.one_line(f"{step['verb']} {step['object']}")
+            name = printable_line(f"{step['verb']} {step['object']}")
             # Two steps of one name in a row cannot be told apart in pictures
             if self.plan and name.casefold() == self.plan[-1].casefold():
                 self.notes.append(f"plan: {name!r} told twice in a row: merged")
@@ -418,7 +412,7 @@ async def reason_episode(
             )
         )
         for frame in window:
-            texts[frame] = prompts.one_line(reply.value[prompts.picture_key(frame)])
+            texts[frame] = printable_line(reply.value[prompts.picture_key(frame)])
 
     # All questions at once; frames that share a text get it together with the one that was asked about. A model may
     # write nothing that can be seen: then there is no reason rather than an empty one

@@ -180,9 +180,8 @@ def costs_by_stage(calls: Iterable[Mapping[str, Any]]) -> dict[str, CallCost]:
     costs: dict[str, CallCost] = {}
     for call in {call["call_key"]: call for call in calls}.values():
         if call["stage"] in STAGES:
-            images = call["num_images"] or 0
-            prompt = call["prompt_tokens"] or 0
-            completion = call["completion_tokens"] or 0
+            names = ("num_images", "prompt_tokens", "completion_tokens")
+            images, prompt, completion = (call[name] or 0 for name in names)
             cost = CallCost(1, images, 0, prompt, completion)
             costs[call["stage"]] = total_of((costs.get(call["stage"], CallCost()), cost))
     return costs

@@ -4,7 +4,6 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 
@@ -53,21 +52,14 @@ def _are_even(segments: Sequence[Segment]) -> bool:
     )
 
 
-class KnownOutcome(NamedTuple):
-    """Segments that agree with what is known of the whole run."""
-
-    segments: list[Segment]
-    notes: list[str]
-    contradictions: list[str]  # for a person to look at
-
-
 def with_outcome(
     segments: Sequence[Segment],
     plan: Sequence[str],
     success: bool | None,
     shown_frames: Sequence[int],
-) -> KnownOutcome:
-    """Bring the segments in line with an outcome that the source or a person states: it is stronger than the model.
+) -> tuple[list[Segment], list[str], list[str]]:
+    """The segments in line with an outcome that the source or a person states, which is stronger than the model; notes;
+    and contradictions, for a person to look at.
 
     shown_frames: the frames that the model saw. Of a run that succeeded each planned step was
     completed: by an attempt between two pictures, where the steps beside it follow one another and
@@ -90,7 +82,7 @@ def with_outcome(
         if segment.kind == DONE and not finished(agreed[:k], num_planned):
             idle = replace(segment, name=IDLE.capitalize(), kind=IDLE, completed=False)
             agreed[k] = with_note(idle, "told done, but steps are left")
-    return KnownOutcome(agreed, notes, contradictions)
+    return agreed, notes, contradictions
 
 
 def _segments_of_failure(segments: list[Segment], num_planned: int) -> list[Segment]:

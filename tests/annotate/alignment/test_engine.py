@@ -64,7 +64,7 @@ def test_a_pause_stays_at_one_moment_of_the_reference():
 
 def test_nearer_references_count_more():
     near, far = alignments_by_distance([np.zeros((4, 3)), np.full((4, 3), 3.0)])
-    weights = reference_weights([far, near])
+    weights = reference_weights(np.array([far.doubt, near.doubt]))
     assert weights[1] == 1
     assert weights[0] < 0.01
     assert spread(np.array([[0.0, 1.0], [1.0, 1.0]]), np.array([1.0, 1.0])) == pytest.approx(
