@@ -18,8 +18,9 @@ from typing import Any
 from annotate.conventions import reward_data, sidecars
 from annotate.imported_label import EpisodeAnnotation, ImportedError
 from annotate.native import annotate
+from annotate.spans import equal_spans
 from core.domain.label import STEP, Label, finished
-from core.values import equal_spans, is_index
+from core.values import is_index
 from ingest.episode import NativeStep
 from ingest.formats.folders import is_step
 from ingest.formats.lerobot_meta import (

@@ -19,9 +19,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotate.pictures import hamming
+from annotate.spans import equal_spans
 from core.domain.label import IDLE, Segment, StatedEnd, undo
 from core.domain.stated import slopes_of
-from core.values import equal_spans
 
 CODE_VERSION = "progress-6"
 BUDGET_CLIP = (
@@ -238,11 +238,11 @@ def nearness(state: np.ndarray, fps: float) -> tuple[np.ndarray, float]:
 
 def _step_lengths(segments: Sequence[Segment], num_planned: int) -> list[float | None]:
     """Frame intervals of the last attempt at each planned step; one left uncompleted says nothing of its length."""
-    lengths: list[float | None] = [None] * num_planned
-    for s in segments:
-        if s.step is not None and s.completed:
-            lengths[s.step] = float(s.end_frame - max(1, s.start_frame))  # nothing leads to frame 0
-    return lengths
+    # Nothing leads to frame 0
+    length_of = {
+        s.step: float(s.end_frame - max(1, s.start_frame)) for s in segments if s.completed
+    }
+    return [length_of.get(step) for step in range(num_planned)]
 
 
 def procvlm_labels(segments: Sequence[Segment], num_planned: int, num_frames: int) -> list[str]:

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import Any, TypeGuard
 
 # Control characters but tab and line ends, and marks that turn the direction of a text: they belong to no text, and
@@ -49,12 +48,6 @@ def spread[T](items: Sequence[T], count: int) -> list[T]:
     if count < 2 or len(items) <= count:
         return list(items[: max(count, 0)])
     return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
-
-
-def equal_spans(values: Sequence[Any]) -> list[tuple[int, int]]:
-    """Half-open spans of equal neighbours, in order. Example: those of a, a, b are (0, 2) and (2, 3)."""
-    starts = [k for k, value in enumerate(values) if k == 0 or value != values[k - 1]]
-    return list(pairwise([*starts, len(values)]))
 
 
 def plain(value: Any) -> Any:

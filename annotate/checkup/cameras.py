@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from annotate.checkup.faults import RunFault
-from annotate.checkup.signals import CameraSignals, RunSignals, is_moving, stretches
+from annotate.checkup.signals import CameraSignals, RunSignals, is_moving
+from annotate.spans import stretches
 
 MIN_BLACK_S = 0.5
 MIN_FROZEN_S = 1.5

@@ -10,7 +10,6 @@ import numpy as np
 
 from annotate.pictures import Measures
 from annotate.signal_lag import FAST_PERCENTILE
-from core.values import equal_spans
 from ingest.episode import EpisodeData, StoredStatistics
 from ingest.signals.gripper import GripperSignal, way_steps
 
@@ -133,12 +132,3 @@ def of_commonest_kind[T](
     kinds = [kind_of(value) for value in known.values()]
     commonest = max(set(kinds), key=lambda kind: (kinds.count(kind), kind), default=None)
     return {key: value for key, value in known.items() if kind_of(value) == commonest}
-
-
-def stretches(holds: np.ndarray, min_frames: int) -> list[tuple[int, int]]:
-    """Half-open stretches of at least `min_frames` frames in which a condition bool [n] holds, in order."""
-    return [
-        (start, end)
-        for start, end in equal_spans(holds.tolist())
-        if holds[start] and end - start >= min_frames
-    ]

@@ -31,9 +31,9 @@ from annotate.imported_label import (
     ImportedError,
     whole_run,
 )
+from annotate.spans import equal_spans
 from core.domain.label import IDLE, NO_PROGRESS, NOTHING_STATED, STEP, Label, Segment, StatedEnd
 from core.names import unnamed_step
-from core.values import equal_spans
 from ingest.formats.tables import npy_rows
 from ingest.reasons import DataError
 

@@ -37,9 +37,9 @@ from annotate.imported_label import (
     whole_run,
 )
 from annotate.native import annotate
+from annotate.spans import equal_spans
 from core.domain.label import DONE, IDLE, STEP, Label, Segment
 from core.names import unnamed_step
-from core.values import equal_spans
 from ingest.episode import NativeStep
 from ingest.formats.folders import is_step
 from ingest.formats.lerobot_steps import VISUALIZER_FILE

@@ -11,8 +11,8 @@ import numpy as np
 
 from annotate.config import MotionConfig
 from annotate.signal_lag import FAST_PERCENTILE
+from annotate.spans import stretches
 from core.domain.label import DONE, IDLE, Segment
-from core.values import equal_spans
 from ingest.episode import EpisodeRecord
 from ingest.signals.gripper import STARTED, STARTED_S
 
@@ -218,11 +218,8 @@ def idle_spans(
     )  # first frame of the rest at the end; n without one
 
     # Each pause between the two
-    spans = [
-        (start, end)
-        for start, end in equal_spans(pausing[:end_start].tolist())
-        if pausing[start] and start >= sets_out and end - start >= config.idle_min_s * fps
-    ]
+    pauses = stretches(pausing[:end_start], config.idle_min_s * fps)
+    spans = [(start, end) for start, end in pauses if start >= sets_out]
     if sets_out >= max(1, round(config.start_min_s * fps)):
         spans.insert(0, (0, sets_out))
     if n - end_start >= max(1, round(config.end_min_s * fps)):

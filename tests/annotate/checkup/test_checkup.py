@@ -8,7 +8,8 @@ import pytest
 
 from annotate.checkup.checks import Checkup
 from annotate.checkup.faults import RunFault, fault_findings, fault_row
-from annotate.checkup.signals import CameraSignals, RunSignals, stretches
+from annotate.checkup.signals import CameraSignals, RunSignals
+from annotate.spans import stretches
 from core.tables import TABLES
 from ingest.episode import StoredStatistics
 from ingest.signals.gripper import GripperSignal
