@@ -8,12 +8,14 @@ For the state and the action, their speed is compared with the visual change at 
 one counts.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import chain
+from typing import Literal
 
 import numpy as np
 
+from core.values import grouped
 from ingest.episode import EpisodeData, Finding
 from ingest.signals.gripper import GripperSignal, arm_state, opening, way_steps
 from ingest.signals.naming import transitions
@@ -72,33 +74,35 @@ class Lag:
 
 # An episode, and the visual change at each lag about one move of a gripper, [offsets]; NaN outside of the episode
 LagCurve = tuple[int, np.ndarray]
-# An episode, lags in seconds, and the correlation of visual change with the arm's speed at each of them
-Correlation = tuple[int, np.ndarray, np.ndarray]
+# Lags in seconds, and the correlation of visual change with the arm's speed at each of them
+Correlation = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass
 class LagMeter:
-    """Gathers what is seen about the moves of each signal, an episode at a time."""
+    """Gathers what is seen about the moves of each signal, an episode at a time.
+
+    arm, grippers: by episode, with the name of the signal, or the gripper's number and the direction of its move.
+    """
 
     signals: Sequence[GripperSignal]
-    correlations: dict[str, list[Correlation]] = field(default_factory=dict)
-    seen: dict[tuple[int, Direction], list[LagCurve]] = field(default_factory=dict)
-    episodes: list[int] = field(default_factory=list)
+    arm: dict[int, list[tuple[str, Correlation]]] = field(default_factory=dict)
+    grippers: dict[int, list[tuple[tuple[int, Direction], LagCurve]]] = field(default_factory=dict)
 
     def add(
         self, episode: EpisodeData, rows: Proprioception, change: np.ndarray, fps: float
     ) -> None:
         """`change` [n]: visual change of the episode's preferred camera."""
-        self.episodes.append(episode.record.episode_index)
+        index = episode.record.episode_index
+        arm = self.arm[index] = []
+        grippers = self.grippers[index] = []
         for name, values in (("state", rows.state), ("action", episode.action)):
             speed = arm_speed(values)
             if speed is not None and len(speed) == len(change):
                 max_lag = min(round(MAX_LAG_S * fps), len(change) // 3)
                 likeness = correlations(compressed_curve(change), compressed_curve(speed), max_lag)
                 lags_s = np.arange(-max_lag, max_lag + 1) / fps
-                self.correlations.setdefault(name, []).append(
-                    (episode.record.episode_index, lags_s, likeness)
-                )
+                arm.append((name, (lags_s, likeness)))
         by_gripper = _change_by_gripper(change, rows.state)
         for number, curve in enumerate(rows.openings):
             if curve is not None and len(curve) == len(change):
@@ -108,28 +112,26 @@ class LagMeter:
                     around = np.full(len(frames), np.nan)
                     around[is_inside] = by_gripper[frames[is_inside]]
                     direction: Direction = "opening" if move.rises else "closing"
-                    episode_curve = episode.record.episode_index, around
-                    self.seen.setdefault((number, direction), []).append(episode_curve)
+                    grippers.append(((number, direction), (index, around)))
 
     def without(self, episodes: Collection[int]) -> "LagMeter":
         """What was gathered about all other episodes."""
+        remaining = [index for index in self.arm if index not in episodes]
         return LagMeter(
             self.signals,
-            _without_episodes(self.correlations, episodes),
-            _without_episodes(self.seen, episodes),
-            [episode for episode in self.episodes if episode not in episodes],
+            {index: self.arm[index] for index in remaining},
+            {index: self.grippers[index] for index in remaining},
         )
 
     def lags(self) -> list[Lag]:
-        lags = [
-            _lag_of_arm(name, correlations)
-            for name, correlations in sorted(self.correlations.items())
-        ]
+        correlations = grouped(chain.from_iterable(self.arm.values()))
+        curves = grouped(chain.from_iterable(self.grippers.values()))
+        lags = [_lag_of_arm(name, correlations[name]) for name in sorted(correlations)]
         for number, signal in enumerate(self.signals):
             lags += _lags_of_gripper(
                 signal,
-                self.seen.get((number, "closing"), []),
-                self.seen.get((number, "opening"), []),
+                curves.get((number, "closing"), []),
+                curves.get((number, "opening"), []),
             )
         return [lag for lag in lags if lag is not None]
 
@@ -138,18 +140,7 @@ class LagMeter:
         if not (parts := [_lag_words(lag) for lag in lags if lag.is_corrected]):
             return []
         detail = f"{'; '.join(parts)}: labels are corrected by it"
-        return [Finding("signal_lag", detail, "warning", self.episodes[0])]
-
-
-def _without_episodes[Key, Seen: tuple[Any, ...]](
-    gathered: Mapping[Key, Sequence[Seen]], episodes: Collection[int]
-) -> dict[Key, list[Seen]]:
-    """Lists of what was seen in each episode, without some episodes, and without lists of which nothing is left."""
-    kept_curves: dict[Key, list[Seen]] = {}
-    for key, curves in gathered.items():
-        if remaining_curves := [curve for curve in curves if curve[0] not in episodes]:
-            kept_curves[key] = remaining_curves
-    return kept_curves
+        return [Finding("signal_lag", detail, "warning", next(iter(self.arm)))]
 
 
 def _lag_words(lag: Lag) -> str:
@@ -204,7 +195,7 @@ def correlations(picture_change: np.ndarray, motion: np.ndarray, max_lag: int) -
 def _lag_of_arm(name: str, correlations: Sequence[Correlation]) -> Lag | None:
     """The lag at which the mean correlation over the episodes is highest; None where no episode shows one."""
     grid = np.round(np.arange(-MAX_LAG_S, MAX_LAG_S + 1e-9, 0.05), 2)
-    curves = [np.interp(grid, lags, values) for _, lags, values in correlations if len(lags) > 1]
+    curves = [np.interp(grid, lags, values) for lags, values in correlations if len(lags) > 1]
     if not curves:
         return None
     mean = np.mean(curves, axis=0)

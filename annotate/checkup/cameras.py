@@ -41,8 +41,17 @@ def black_stretches(run: RunSignals) -> Iterator[RunFault]:
         for start, end in stretches(camera.is_black, _num_frames(MIN_BLACK_S, run.fps)):
             seconds = (end - start) / run.fps
             detail = f"{camera.camera} is black for {seconds:.1f} s from {start / run.fps:.1f} s on"
-            place = run.episode_index, start, end
-            yield RunFault("camera_black", *place, detail, seconds, MIN_BLACK_S, "s", camera.camera)
+            yield RunFault(
+                "camera_black",
+                run.episode_index,
+                start,
+                end,
+                detail,
+                seconds,
+                MIN_BLACK_S,
+                "s",
+                camera.camera,
+            )
 
 
 def frozen_stretches(run: RunSignals) -> Iterator[RunFault]:
@@ -53,10 +62,17 @@ def frozen_stretches(run: RunSignals) -> Iterator[RunFault]:
             if witness:
                 seconds = (end - start) / run.fps
                 detail = f"{camera.camera} shows one picture for {seconds:.1f} s from {start / run.fps:.1f} s on"
-                place = run.episode_index, start, end
                 text = f"{detail}, while {witness}"
                 yield RunFault(
-                    "camera_frozen", *place, text, seconds, MIN_FROZEN_S, "s", camera.camera
+                    "camera_frozen",
+                    run.episode_index,
+                    start,
+                    end,
+                    text,
+                    seconds,
+                    MIN_FROZEN_S,
+                    "s",
+                    camera.camera,
                 )
 
 
@@ -128,9 +144,16 @@ def picture_jumps(run: RunSignals) -> Iterator[RunFault]:
                 unit = "logarithm" if "sharpness" in kind else "of luma"
                 steps = f"by {size:.2f}; else it changes by up to {usual_change:.2f} from frame to frame"
                 detail = f"{camera.camera}: {kind} at frame {frame}, {steps}"
-                place = run.episode_index, frame, frame + 1
                 yield RunFault(
-                    "camera_jumps", *place, detail, size, usual_change, unit, camera.camera
+                    "camera_jumps",
+                    run.episode_index,
+                    frame,
+                    frame + 1,
+                    detail,
+                    size,
+                    usual_change,
+                    unit,
+                    camera.camera,
                 )
 
 

@@ -227,8 +227,17 @@ def idle_ends(run: RunSummary, group: Group) -> Iterator[RunFault]:
         detail = (
             f"nothing moves in the {side} {seconds:.1f} s; in {group.words} {usual_idle_s:.1f} s"
         )
-        place = run.episode_index, start_frame, start_frame + frames
-        yield RunFault("idle_end", *place, detail, seconds, usual_idle_s, "s", signal=end)
+        yield RunFault(
+            "idle_end",
+            run.episode_index,
+            start_frame,
+            start_frame + frames,
+            detail,
+            seconds,
+            usual_idle_s,
+            "s",
+            signal=end,
+        )
 
 
 def _same_columns(group: Group, name: str, column: ColumnSummary) -> list[ColumnSummary]:

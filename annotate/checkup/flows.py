@@ -124,14 +124,18 @@ def flow_curves(
         return {}, start_lag
     runs = list(compared.values())
     predictors = _predictors(runs)
-    max_lag = runs[0].max_lag
     for _ in range(2):
         curves = _curves(runs, predictors, start_lag)
         mean_curve = np.mean(curves, axis=0)
         # Where nothing moves, no lag is better than another one
         if mean_curve.max() > 0:
-            start_lag = int(np.argmax(mean_curve)) - max_lag
+            start_lag = peak_lag(mean_curve)
     return dict(zip(compared, curves, strict=True)), start_lag
+
+
+def peak_lag(curve: np.ndarray) -> int:
+    """The lag, in frames, at which a curve [2 * most + 1] is highest."""
+    return int(np.argmax(curve)) - len(curve) // 2
 
 
 def _predictors(runs: Sequence[RunMotion]) -> list[np.ndarray]:

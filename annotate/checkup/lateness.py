@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from annotate.checkup.faults import RunFault
-from annotate.checkup.flows import flow_curves
+from annotate.checkup.flows import flow_curves, peak_lag
 from annotate.checkup.signals import of_commonest_kind
 from annotate.checkup.summary import RunSummary
 
@@ -77,13 +77,8 @@ def _are_lags_comparable(curves: Sequence[np.ndarray], lag: int) -> bool:
         return False
     middle = len(curves[0]) // 2
     likeness = float(np.mean([curve[lag + middle] for curve in curves]))
-    agreement = float(np.mean([abs(_peak_lag(curve) - lag) < MIN_LAG for curve in curves]))
+    agreement = float(np.mean([abs(peak_lag(curve) - lag) < MIN_LAG for curve in curves]))
     return likeness >= MIN_LIKENESS_OF_OTHERS and agreement >= MIN_AGREEMENT_OF_OTHERS
-
-
-def _peak_lag(curve: np.ndarray) -> int:
-    """The lag at which a curve is highest."""
-    return int(np.argmax(curve)) - len(curve) // 2
 
 
 def _deviating_lag(curve: np.ndarray, lag: int, compared_lag: int) -> int | None:
@@ -93,7 +88,7 @@ def _deviating_lag(curve: np.ndarray, lag: int, compared_lag: int) -> int | None
     """
     if abs(lag) > compared_lag:
         return None
-    run_lag = _peak_lag(curve)
+    run_lag = peak_lag(curve)
     middle = len(curve) // 2
     unexplained = np.log(np.maximum(1 - np.maximum(curve, 0) ** 2, MIN_UNEXPLAINED))
     losses = unexplained - unexplained[run_lag + middle]
@@ -143,8 +138,8 @@ def _common_lag(curves: Mapping[int, np.ndarray], min_sureness: Sureness) -> tup
         return 0, False
     mean = np.mean(list(curves.values()), axis=0)
     max_lag = len(mean) // 2
-    lag = _peak_lag(mean)
-    near = [abs(_peak_lag(curve) - lag) <= 1 for curve in curves.values()]
+    lag = peak_lag(mean)
+    near = [abs(peak_lag(curve) - lag) <= 1 for curve in curves.values()]
     gain = float(mean[lag + max_lag] - mean[max_lag])
     reached = Sureness(len(curves), float(mean[lag + max_lag]), gain, float(np.mean(near)))
     is_sure = all(value >= limit for value, limit in zip(reached, min_sureness, strict=True))

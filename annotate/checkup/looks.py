@@ -96,12 +96,11 @@ def differing_texts(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
         )
         if is_unlike_own and other_distance <= MAX_NEAR_TIMES * usual_distances[other_text]:
             detail = f'the run looks and moves like those of "{other_text}", not like those of its text "{texts[k]}"'
-            ratio = other_distance / text_distance
             yield RunFault(
                 "text_differs",
                 *run.whole,
                 detail,
-                ratio,
+                other_distance / text_distance,
                 MAX_RATIO,
                 "ratio of distances",
                 signal="text",
@@ -198,10 +197,11 @@ def _contradicted_in_task(runs: Sequence[RunSummary], cameras: Sequence[str]) ->
             f"other runs of its task, and {earlier_distance:.1f} from what they show earlier; others are within "
             f"{usual_distance:.1f} of an end"
         )
-        place = run.episode_index, run.num_frames - 1, run.num_frames
         yield RunFault(
             "outcome_differs",
-            *place,
+            run.episode_index,
+            run.num_frames - 1,
+            run.num_frames,
             detail,
             end_distance,
             usual_distance,

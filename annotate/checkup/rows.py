@@ -128,8 +128,17 @@ def stuck_stretches(run: RunSignals) -> Iterator[RunFault]:
         if witness:
             seconds = (end - start) / run.fps
             detail = f"the state keeps one value for {seconds:.1f} s from {start / run.fps:.1f} s on, while {witness}"
-            place = run.episode_index, start, end
-            yield RunFault("state_stuck", *place, detail, seconds, MIN_STUCK_S, "s", signal="state")
+            yield RunFault(
+                "state_stuck",
+                run.episode_index,
+                start,
+                end,
+                detail,
+                seconds,
+                MIN_STUCK_S,
+                "s",
+                signal="state",
+            )
 
 
 def _stuck_witness(run: RunSignals, start: int, end: int) -> str:

@@ -40,9 +40,16 @@ def stale_statistics(run: RunSignals) -> Iterator[RunFault]:
 def _statistics_fault(
     run: RunSignals, detail: str, measured: float, expected: float, signal: str
 ) -> RunFault:
-    place = run.episode_index, 0, len(run)
     return RunFault(
-        "stale_statistics", *place, detail, measured, expected, "of the source", signal=signal
+        "stale_statistics",
+        run.episode_index,
+        0,
+        len(run),
+        detail,
+        measured,
+        expected,
+        "of the source",
+        signal=signal,
     )
 
 

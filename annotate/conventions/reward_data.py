@@ -47,32 +47,10 @@ ALL_LOST = -100.0  # the final progress that the tool writes beside a catastroph
 TOLERANCE_S = 1e-4  # times in the file are rounded
 # config/act_pri.yaml: the index of a primitive is its place here, and `dummy` is none of them
 PRIMITIVES = (
-    *(
-        "clamp",
-        "erase",
-        "fold_flatten",
-        "hang",
-        "insert",
-        "install",
-        "pass",
-        "pick_grab",
-        "place",
-        "pour_dump",
-    ),
-    *(
-        "press",
-        "pull",
-        "roll",
-        "rotate_turn",
-        "scoop",
-        "screw_unscrew",
-        "sweep",
-        "tie",
-        "untie",
-        "wrap",
-    ),
-    *("zip_unzip", "dummy"),
-)
+    "clamp", "erase", "fold_flatten", "hang", "insert", "install", "pass", "pick_grab", "place", "pour_dump",
+    "press", "pull", "roll", "rotate_turn", "scoop", "screw_unscrew", "sweep", "tie", "untie", "wrap",
+    "zip_unzip", "dummy",
+)  # fmt: skip
 VERBS = {
     **dict.fromkeys(("pick", "grab", "grasp", "take", "lift"), "pick_grab"),
     **dict.fromkeys(("place", "put", "drop", "release", "set"), "place"),

@@ -143,8 +143,7 @@ def gripper_moves(
     if high - low < config.gripper_swing:
         return []
     relative = (np.asarray(opening, np.float64) - low) / (high - low)
-    window = max(1, round(config.smooth_s * fps))
-    smooth = moving_average(relative, window)
+    smooth = moving_average(relative, config.smooth_s, fps)
     rises = np.diff(smooth, prepend=smooth[0])
     moves = []
     for first, last in pairwise(_turning_frames(relative, config.gripper_swing)):
@@ -159,8 +158,9 @@ def gripper_moves(
     return moves
 
 
-def moving_average(values: np.ndarray, window: int) -> np.ndarray:
-    """Centred moving average, float64 [n], the ends repeated."""
+def moving_average(values: np.ndarray, seconds: float, fps: float) -> np.ndarray:
+    """Centred moving average over some seconds, one frame at least: float64 [n], the ends repeated."""
+    window = max(1, round(seconds * fps))
     padded = np.pad(
         np.asarray(values, np.float64), (window // 2, window - 1 - window // 2), mode="edge"
     )
@@ -389,8 +389,8 @@ def observe(signals: Signals, config: MotionConfig) -> Observed:
     n = len(signals)
     fps = signals.fps
     # Nothing leads to frame 0, so no speed is measured there: it takes the next frame's
-    window = max(1, round(config.smooth_s * fps))
-    activity = moving_average(signals.change if signals.speed is None else signals.speed, window)
+    speed = signals.change if signals.speed is None else signals.speed
+    activity = moving_average(speed, config.smooth_s, fps)
     activity[0] = activity[min(1, n - 1)]
     # Single jumps do not reach it
     fast = float(np.percentile(activity, FAST_PERCENTILE))

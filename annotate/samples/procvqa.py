@@ -119,15 +119,13 @@ def _actions_sample(
         frames=image_marks(len(frames)), task=task_text(e.label.task)
     )
     if remaining_steps := e.remaining(frame):
-        wording = template("procvqa", "b", variant, "answer")
-        answer = wording.format(
+        answer = template("procvqa", "b", variant, "answer").format(
             action=e.steps[remaining_steps[0]], actions=_numbered_steps(e, remaining_steps)
         )
     else:
         answer = template("procvqa", "b", variant, "finished").format(
             reason=finish_reason(e, frame)
         )
-    state = STATES[e.state[frame]]
     return sample_row(
         e,
         ACTIONS,
@@ -135,7 +133,7 @@ def _actions_sample(
         _own_pictures(e, frames),
         question,
         answer,
-        state=state,
+        state=STATES[e.state[frame]],
         names_steps=True,
     )
 
@@ -254,8 +252,7 @@ def _segmentation_sample(e: LabelledEpisode, variant: str, frames: list[int]) ->
     ]
     if spans:
         marks = "\n".join(f"{number}: {IMAGE_MARK}" for number in range(len(frames)))
-        wording = template("procvqa", "a", variant, "question")
-        question = wording.format(
+        question = template("procvqa", "a", variant, "question").format(
             frames=marks, task=task_text(e.label.task), num_frames=len(frames)
         )
         pictures = _own_pictures(e, frames)

@@ -237,8 +237,7 @@ def question_text(
             zip(steps or [""] * len(shares), shares, strict=True), 1
         )
     ]
-    wording = template("progresslm", view, "question")
-    question = wording.format(
+    question = template("progresslm", view, "question").format(
         task=task_text(task), num_items=len(items), demonstration="\n".join(items)
     )
     item = template("progresslm", "item", kind)
@@ -249,8 +248,9 @@ def answer_text(
     form: Form, *, ref_think: str = "", ref: int | str, score_think: str = "", score: str
 ) -> str:
     """The answer; without reasoning it is the score alone."""
-    wording = template("progresslm", "form", form, "answer")
-    return wording.format(ref_think=ref_think, ref=ref, score_think=score_think, score=score)
+    return template("progresslm", "form", form, "answer").format(
+        ref_think=ref_think, ref=ref, score_think=score_think, score=score
+    )
 
 
 def percent(share: float) -> str:

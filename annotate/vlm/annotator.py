@@ -166,13 +166,12 @@ class _Annotation:
         schema = prompts.plan_reply(
             config.vocabulary, config.max_steps, infer_task=self.is_inferred
         )
-        verbs = ", ".join(map(prompts.quote, config.vocabulary))
         reply = await self._question(
             "plan",
             pictures,
             schema,
             task=prompts.task_text(self.task),
-            verbs=verbs,
+            verbs=", ".join(map(prompts.quote, config.vocabulary)),
             max_steps=config.max_steps,
         )
         if self.task is None:

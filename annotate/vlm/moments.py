@@ -47,7 +47,7 @@ def moments_of(signals: Signals, config: MotionConfig) -> ArmMoments:
     """The moments of one episode by its signals alone."""
     observed = observe(signals, config)
     fps = signals.fps
-    activity = moving_average(observed.activity, max(1, round(SLOW_WINDOW_S * fps)))
+    activity = moving_average(observed.activity, SLOW_WINDOW_S, fps)
     min_distance = max(1, round(SLOW_WITHIN_S * fps))
     slow, facts = scipy.signal.find_peaks(
         -activity, distance=min_distance, prominence=0.0, wlen=4 * min_distance + 1
