@@ -93,9 +93,10 @@ def usage_of(answer: Mapping[str, Any]) -> tuple[int, int] | None:
     usage = answer.get("usage")
     if not isinstance(usage, dict):
         return None
-    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-    if all(isinstance(count, int) and count >= 0 for count in counts):
-        return counts
+    prompt = usage.get("prompt_tokens")
+    reply = usage.get("completion_tokens")
+    if isinstance(prompt, int) and isinstance(reply, int) and min(prompt, reply) >= 0:
+        return prompt, reply
     return None
 
 
