@@ -21,7 +21,7 @@ from annotate.checkup.rows import time_gaps
 from annotate.checkup.signals import CameraSignals, run_signals
 from annotate.content_hash import content_columns
 from annotate.pictures import SharedPicture, encode_jpeg
-from annotate.signal_lag import Lag, LagMeter, Proprioception, lag_row, proprioception
+from annotate.signal_lag import Lag, LagMeter, Proprioception, proprioception
 from core.tables import TABLES
 from core.wall import memory_wall
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, Match
@@ -85,7 +85,7 @@ class FramesResult:
     @property
     def tables(self) -> dict[str, pa.Table]:
         """All tables of the stage, by name."""
-        lags = TABLES["signal_lags"].rows([self.place | lag_row(lag) for lag in self.lags])
+        lags = TABLES["signal_lags"].rows([self.place | vars(lag) for lag in self.lags])
         faults = TABLES["run_checks"].rows([self.place | fault_row(fault) for fault in self.faults])
         return self.episode_tables | {"signal_lags": lags, "run_checks": faults}
 
@@ -137,8 +137,7 @@ Wanting = Sequence[tuple[Keeper, int]]  # keepers, each with every how many fram
 class Measured:
     """One camera of one episode."""
 
-    camera: str
-    measures: vc.Measures
+    measures: CameraSignals
     moments: tuple[int, ...]  # perceptual hashes by which the recording is told
     keyframes: list[dict[str, Any]]  # rows of `keyframes`
     damaged: int  # frames in which the decoder concealed errors
@@ -146,6 +145,10 @@ class Measured:
 
     def __len__(self) -> int:
         return len(self.measures.change)
+
+    @property
+    def camera(self) -> str:
+        return self.measures.camera
 
 
 def frames_stage(
@@ -158,7 +161,7 @@ def frames_stage(
     signals: Sequence[GripperSignal] = (),
 ) -> FramesResult:
     """Measure the usable episodes of one chunk."""
-    of_chunk = {"dataset": source.config.name, "chunk": chunk}
+    place = {"dataset": source.config.name, "chunk": chunk}
     contents = []
     frames = []
     tiny = []
@@ -171,7 +174,7 @@ def frames_stage(
     fingerprints = dict[int, Fingerprint]()
     decoded = 0
     for record in records:
-        key = of_chunk | {"episode_index": record.episode_index}
+        key = place | {"episode_index": record.episode_index}
         try:
             with memory_wall(source.config.limits.max_memory_bytes):
                 episode = read_episode(source, record)
@@ -205,9 +208,8 @@ def frames_stage(
         if rows.state is not None:
             states.append(rows_of("states", key, len(rows.state), state=lists_of(rows.state)))
         meter.add(episode, rows, usable[0].measures.change, fps)
-        checkup.add(
-            run_signals(episode, fps, signals, rows.openings, list(map(_camera_signals, usable)))
-        )
+        measures = [camera.measures for camera in usable]
+        checkup.add(run_signals(episode, fps, signals, rows.openings, measures))
         for camera in usable:
             frames.append(_frame_rows(key, rows, main, camera, fps))
             tiny.append(_tiny_rows(key, camera))
@@ -221,24 +223,7 @@ def frames_stage(
         "states": pa.concat_tables([TABLES["states"].empty(), *states]),
         "keyframes": TABLES["keyframes"].rows(keyframes),
     }
-    return FramesResult(of_chunk, tables, findings, meter, checkup, decoded, fingerprints)
-
-
-def _camera_signals(camera: Measured) -> CameraSignals:
-    """What the checkup sees of a camera."""
-    m = camera.measures
-    return CameraSignals(
-        camera.camera,
-        m.change,
-        m.luma_mean,
-        m.sharpness,
-        m.is_black,
-        m.phash,
-        m.tiny,
-        camera.tiny_every,
-        m.sha256,
-        m.flow,
-    )
+    return FramesResult(place, tables, findings, meter, checkup, decoded, fingerprints)
 
 
 def _fingerprint(
@@ -419,7 +404,7 @@ def measure_camera(
     damaged = 0
     for index, _, frame in episode.frames(camera, options):
         luma = frame.luma()
-        half = vc.halved(luma)
+        half = vc.half_picture(luma)
         meter.add(half)
         damaged += frame.is_damaged
         if config.published_phash:
@@ -441,11 +426,11 @@ def measure_camera(
                 {"frame_index": index, "sha256": sha256, "width_px": width, "height_px": height}
             )
     # The meter's hash is quick and near the published one; only who wants the published numbers pays for that one
-    measures = meter.read()
+    measures = CameraSignals(camera=camera, **vars(meter.read()))
     moments = moments_of(measures.phash)
     if config.published_phash:
         measures = replace(measures, phash=np.array(hashes, np.uint64))
-    return Measured(camera, measures, moments, keyframes, damaged, tiny_every)
+    return Measured(measures, moments, keyframes, damaged, tiny_every)
 
 
 def _frame_rows(

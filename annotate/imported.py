@@ -18,6 +18,7 @@ from typing import Any
 from annotate.conventions import reward_data, sidecars
 from annotate.imported_label import EpisodeAnnotation, ImportedError
 from annotate.native import annotate
+from annotate.spans import equal_spans
 from core.domain.label import STEP, Label, finished
 from core.values import is_index
 from ingest.episode import NativeStep
@@ -41,7 +42,7 @@ CODE_VERSION = "imported-4"
 # Forms of files, in the words of the command line; `annotations-json` is the form `visualizer` without its dataset
 FILE_FORMS: Mapping[str, Callable[[Path], Sequence[EpisodeAnnotation]]] = {
     "frame-signals": sidecars.read_signals,
-    "annotations-json": sidecars.read_drawn,
+    "annotations-json": sidecars.read_visualizer,
     "opensarm": reward_data.read_opensarm,
     "robometer": reward_data.read_robometer,
 }
@@ -80,7 +81,7 @@ class Annotation(EpisodeAnnotation):
         if self.plan or any(step.step is not None for step in self.steps):
             return label
         # Steps without numbers of which names repeat: attempts at the same step, where the last ones complete all
-        steps, plan = numbered_by_name(self.steps)
+        steps, plan = steps_numbered_by_name(self.steps)
         segments, num_planned = annotate(steps, num_frames, success, plan)
         is_attempts = len(plan) < label.num_planned and (
             success is False or finished(segments, num_planned)
@@ -90,7 +91,9 @@ class Annotation(EpisodeAnnotation):
         return label
 
 
-def numbered_by_name(steps: Sequence[NativeStep]) -> tuple[tuple[NativeStep, ...], tuple[str, ...]]:
+def steps_numbered_by_name(
+    steps: Sequence[NativeStep],
+) -> tuple[tuple[NativeStep, ...], tuple[str, ...]]:
     """Steps without numbers, each with that of the first step of its name; and the names, in order.
 
     One that is attempted again right away was not completed, where the source does not say.
@@ -154,7 +157,7 @@ def _read_lerobot(path: Path, form: str | None) -> Annotations:
     """Of the forms that the folder has, the one that says most: ours, then those that the build prefers."""
     if form not in (None, *LEROBOT_FORMS):
         raise ImportedError(f"{path} is a LeRobot dataset, which has no form {form}")
-    dataset, episodes = _annotated(path)
+    dataset, episodes = _annotated_episodes(path)
     for name in [form] if form else IMPORT_ORDER:
         if stated_labels := read_form(dataset, episodes, name):
             return Annotations(
@@ -167,7 +170,7 @@ def _read_lerobot(path: Path, form: str | None) -> Annotations:
     )
 
 
-def _annotated(path: Path) -> tuple[LerobotListing, dict[int, Annotated]]:
+def _annotated_episodes(path: Path) -> tuple[LerobotListing, dict[int, Annotated]]:
     """The folder's episodes, with what its metadata and rows say of each; rows may be missing, and info.json too."""
     source = _source(path)
     try:
@@ -211,10 +214,10 @@ def _read_lines(source: Source, uri: str) -> list[dict[str, Any]]:
         raise ImportedError(str(e)) from e
     for number, error in errors:
         raise ImportedError(f"{uri}: line {number} is not JSON ({error})")
-    return [_checked(row, f"{uri}: line {number}") for number, row in values]
+    return [_checked_row(row, f"{uri}: line {number}") for number, row in values]
 
 
-def _checked(row: Any, location: str) -> dict[str, Any]:
+def _checked_row(row: Any, location: str) -> dict[str, Any]:
     if not isinstance(row, dict) or not is_index(row.get("frame_id")) or "sub_task" not in row:
         raise ImportedError(f"{location} has no frame_id with a sub_task")
     if not isinstance(row["sub_task"], str | None):
@@ -253,6 +256,5 @@ def _steps(
     if [row["frame_id"] for row in frames] != list(range(first, first + len(frames))):
         raise ImportedError(f"{description} are not one after another")
     names = [(row["sub_task"] or "").strip() for row in frames]
-    cuts = [0, *(k for k in range(1, len(names)) if names[k] != names[k - 1]), len(names)]
-    spans = (NativeStep(names[start], start, end) for start, end in pairwise(cuts))
+    spans = (NativeStep(names[start], start, end) for start, end in equal_spans(names))
     return tuple(step for step in spans if is_step(step.name)), len(frames)

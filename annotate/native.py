@@ -75,7 +75,6 @@ def _segment(step: NativeStep, end: int, number: int | None, *, is_completed: bo
         note = step.notes
     else:
         note = f"the source ends it at frame {step.end_frame}"
-    is_named = is_name(step.name)
     return Segment(
         step.name,
         step.start_frame,
@@ -85,5 +84,5 @@ def _segment(step: NativeStep, end: int, number: int | None, *, is_completed: bo
         number,
         step.confidence,
         note,
-        is_named,
+        is_name(step.name),
     )

@@ -42,12 +42,12 @@ def area_averaged(picture: np.ndarray, side: int, out: np.ndarray | None = None)
     other ratio. Where a cell is no even number of pixels wide, this blurs its edge by less than the
     halving's pixel.
     """
-    while (half := halved(picture, side)) is not picture:
+    while (half := half_picture(picture, side)) is not picture:
         picture = half
     return cv2.resize(picture, (side, side), dst=out, interpolation=cv2.INTER_AREA)
 
 
-def halved(picture: np.ndarray, side: int = GRID) -> np.ndarray:
+def half_picture(picture: np.ndarray, side: int = GRID) -> np.ndarray:
     """A picture [h, w, ...] at half its size, as `area_averaged` goes on from there; itself where it is not halved."""
     height, width = picture.shape[:2]
     if min(height, width) <= 2 * side or height % 2 or width % 2:
@@ -98,7 +98,7 @@ class FrameMeter:
         self._sha256 = hashlib.sha256()
 
     def add(self, luma: np.ndarray) -> None:
-        """The next picture: uint8 [h, w]; what `halved` makes of it is as good."""
+        """The next picture: uint8 [h, w]; what `half_picture` makes of it is as good."""
         if self._filled == self.BLOCK:
             self._measure()
         self._filled += 1
@@ -282,7 +282,7 @@ class SharedPicture:
         return self._picture.rgb()
 
 
-def fitted(rgb: np.ndarray, max_px: int) -> np.ndarray:
+def fitted_picture(rgb: np.ndarray, max_px: int) -> np.ndarray:
     """A picture made no larger than max_px on its longer side, as it is before it is stored; aspect kept.
 
     Every picture of a video may go through here, so it is quick where a full area average
@@ -290,10 +290,10 @@ def fitted(rgb: np.ndarray, max_px: int) -> np.ndarray:
     stay as they are.
     """
     height, width = rgb.shape[:2]
-    return _shrunk(rgb, *_fitting(width, height, max_px))
+    return _shrunk_picture(rgb, *_fitting_size(width, height, max_px))
 
 
-def _fitting(width: int, height: int, max_px: int) -> tuple[tuple[int, int], int]:
+def _fitting_size(width: int, height: int, max_px: int) -> tuple[tuple[int, int], int]:
     """(width, height) of a picture that was made to fit, and the whole factor that is in between."""
     scale = max_px / max(height, width)
     if scale >= 1.0:
@@ -301,7 +301,7 @@ def _fitting(width: int, height: int, max_px: int) -> tuple[tuple[int, int], int
     return (max(1, round(width * scale)), max(1, round(height * scale))), int(1 / scale)
 
 
-def _shrunk(picture: np.ndarray, size: tuple[int, int], factor: int) -> np.ndarray:
+def _shrunk_picture(picture: np.ndarray, size: tuple[int, int], factor: int) -> np.ndarray:
     """A picture [h, w, ...] at a smaller (width, height).
 
     An area average is quick over whole blocks of pixels only. It comes first, as far as a whole
@@ -324,7 +324,7 @@ def encode_jpeg(
     rgb: np.ndarray, max_px: int, quality: int = JPEG_QUALITY
 ) -> tuple[bytes, int, int]:
     """JPEG bytes, width and height of a picture made no larger than max_px on its longer side; aspect kept."""
-    rgb = fitted(rgb, max_px)
+    rgb = fitted_picture(rgb, max_px)
     _, data = cv2.imencode(
         ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
     )
@@ -341,7 +341,7 @@ def shard_jpeg(picture: Picture, max_px: int, quality: int) -> bytes:
     if planes is None:
         return encode_jpeg(picture.rgb(), max_px, quality)[0]
     height, width = planes.y.shape
-    size, factor = _fitting(width, height, max_px)
+    size, factor = _fitting_size(width, height, max_px)
     if any(side % 2 for side in (width, height, *size)):
         return encode_jpeg(picture.rgb(), max_px, quality)[0]
     y = planes.y
@@ -351,8 +351,8 @@ def shard_jpeg(picture: Picture, max_px: int, quality: int) -> bytes:
         # The halving that measuring the picture has begun with is the one that comes first here
         half = picture.half_luma if isinstance(picture, SharedPicture) else y
         is_halved = factor == 2 and half.shape == (height // 2, width // 2)
-        y = _shrunk(half, size, 1) if is_halved else _shrunk(y, size, factor)
-        u, v = (_shrunk(plane, (size[0] // 2, size[1] // 2), factor) for plane in (u, v))
+        y = _shrunk_picture(half, size, 1) if is_halved else _shrunk_picture(y, size, factor)
+        u, v = (_shrunk_picture(plane, (size[0] // 2, size[1] // 2), factor) for plane in (u, v))
     if planes.is_full_range:
         y, u, v = (np.ascontiguousarray(plane) for plane in (y, u, v))
     else:

@@ -98,7 +98,7 @@ def draw_pairs(runs: Sequence[ComparedRun], per_run: int, seed: int) -> list[Pai
             if criterion == "further":
                 pair = _distant_moments(run, partner, rng)
             else:
-                pair = _better(criterion, run, partner)
+                pair = _judged_pair(criterion, run, partner)
             if pair is not None:
                 pairs[pair] = None
     return list(pairs)
@@ -146,28 +146,28 @@ def _distant_moments(
         (a, ahead), (b, behind) = sorted(moments, key=lambda moment: -moment[0].progress[moment[1]])
         margin = float(a.progress[ahead] - b.progress[behind])
         if margin >= FURTHER_BY:
-            return Pair("further", _part(a, [ahead]), _part(b, [behind]), margin)
+            return Pair("further", _run_part(a, [ahead]), _run_part(b, [behind]), margin)
     return None
 
 
-def _better(criterion: Why, first_run: ComparedRun, second_run: ComparedRun) -> Pair:
+def _judged_pair(criterion: Why, first_run: ComparedRun, second_run: ComparedRun) -> Pair:
     if criterion == "outcome":
         if first_run.success:
             chosen, rejected = (first_run, second_run)
         else:
             chosen, rejected = (second_run, first_run)
-        return Pair(criterion, _part(chosen, [-1]), _part(rejected, [-1]), 1.0)
+        return Pair(criterion, _run_part(chosen, [-1]), _run_part(rejected, [-1]), 1.0)
     rejected, chosen = sorted((first_run, second_run), key=QUALITY)
     # Moments that stand for a run as a whole: evenly spread, the first and the last among them
     ends = [(run, len(run.frames) - 1, min(WHOLE, len(run.frames))) for run in (chosen, rejected)]
     best, worst = (
-        _part(run, np.linspace(0, last, count).round().astype(int).tolist())
+        _run_part(run, np.linspace(0, last, count).round().astype(int).tolist())
         for run, last, count in ends
     )
     return Pair(criterion, best, worst, QUALITY(chosen) - QUALITY(rejected))
 
 
-def _part(run: ComparedRun, indices: Sequence[int]) -> RunPart:
+def _run_part(run: ComparedRun, indices: Sequence[int]) -> RunPart:
     frames = tuple(run.frames[list(indices)].tolist())
     progress = tuple(None if np.isnan(p) else p for p in run.progress[list(indices)].tolist())
     return RunPart(run.dataset, run.episode_index, frames, progress, run.label_run)

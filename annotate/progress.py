@@ -13,12 +13,13 @@ opensarm's labelling tool (xdofai/opensarm @6dd65047, generate_progress.py).
 """
 
 from collections.abc import Sequence
-from itertools import groupby, pairwise
+from itertools import pairwise
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotate.pictures import hamming
+from annotate.spans import equal_spans
 from core.domain.label import IDLE, Segment, StatedEnd, undo
 from core.domain.stated import slopes_of
 
@@ -113,9 +114,9 @@ def progress(
 
         # How much of what the attempt earns is earned at each of its frames
         frames = np.concatenate([np.arange(max(1, s.start_frame), s.end_frame) for s in parts])
-        earned = _earned(motion[frames], even=last.completed)
+        earned = _earned_shares(motion[frames], even=last.completed)
         if state is not None and _earns_something(earned):
-            near, straight = nearing(state[np.r_[max(0, frames[0] - 1), frames]], fps)
+            near, straight = nearness(state[np.r_[max(0, frames[0] - 1), frames]], fps)
             earned = straight * near[1:] + (1 - straight) * earned
 
         # The share of its budget that the step has earned before the attempt and after it
@@ -196,7 +197,7 @@ def _attempts(segments: Sequence[Segment]) -> list[list[Segment]]:
     return attempts
 
 
-def _earned(motion: np.ndarray, *, even: bool) -> np.ndarray:
+def _earned_shares(motion: np.ndarray, *, even: bool) -> np.ndarray:
     """Share of a step done up to each frame, ending at 1: half by the change seen, half by the time in which any was.
 
     When nothing is seen to move: evenly in time for a step that was completed all the same, nothing
@@ -216,7 +217,7 @@ def _earns_something(earned: np.ndarray) -> bool:
     return bool(earned[-1:].sum() > 0)
 
 
-def nearing(state: np.ndarray, fps: float) -> tuple[np.ndarray, float]:
+def nearness(state: np.ndarray, fps: float) -> tuple[np.ndarray, float]:
     """How much nearer the arm is to its end than where it began, float64 [n] in 0..1, and how straight its way is.
 
     Never falling, 1 at the end. Straight: the distance from start to end over the length of the
@@ -237,11 +238,11 @@ def nearing(state: np.ndarray, fps: float) -> tuple[np.ndarray, float]:
 
 def _step_lengths(segments: Sequence[Segment], num_planned: int) -> list[float | None]:
     """Frame intervals of the last attempt at each planned step; one left uncompleted says nothing of its length."""
-    lengths: list[float | None] = [None] * num_planned
-    for s in segments:
-        if s.step is not None and s.completed:
-            lengths[s.step] = float(s.end_frame - max(1, s.start_frame))  # nothing leads to frame 0
-    return lengths
+    # Nothing leads to frame 0
+    length_of = {
+        s.step: float(s.end_frame - max(1, s.start_frame)) for s in segments if s.completed
+    }
+    return [length_of.get(step) for step in range(num_planned)]
 
 
 def procvlm_labels(segments: Sequence[Segment], num_planned: int, num_frames: int) -> list[str]:
@@ -299,14 +300,11 @@ def procvlm_progress(labels: Sequence[str], hashes: np.ndarray) -> np.ndarray:
 
 def _step_spans(labels: Sequence[str]) -> list[tuple[int, int]]:
     """Half-open spans of frames with one and the same name of a step."""
-    spans = []
-    start = 0
-    for name, frames in groupby(labels):
-        end = start + len(list(frames))
-        if name.strip().lower() not in NOT_STEPS:
-            spans.append((start, end))
-        start = end
-    return spans
+    return [
+        (start, end)
+        for start, end in equal_spans(labels)
+        if labels[start].strip().lower() not in NOT_STEPS
+    ]
 
 
 def stated_progress(

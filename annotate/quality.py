@@ -23,7 +23,8 @@ from itertools import groupby
 import numpy as np
 
 from annotate.config import MotionConfig
-from annotate.motion.observe import FAST_PERCENTILE, Signals, gripper_moves, observe
+from annotate.motion.observe import Signals, gripper_moves, observe
+from annotate.signal_lag import FAST_PERCENTILE
 from core.demonstration_quality import (
     FEWEST,
     LEAST_SPREAD,
@@ -129,7 +130,7 @@ def robust_deviations(values: np.ndarray, is_usual: np.ndarray, min_scale: float
     return (values - median) / scale
 
 
-def end_by(
+def end_source(
     success: bool | None, success_source: str | None, end_progress: float, *, has_visual_check: bool
 ) -> str:
     """What says how a run ended, of an annotator's label; `has_visual_check`: it judges what pictures show.
@@ -230,7 +231,7 @@ def doubts(
         return [None] * len(runs)
     signs = signs_of(runs, last_hashes, end_progress)
     parts = signs * ALL_WEIGHTS
-    p = with_task_failure_rate(
+    p = task_failure_probabilities(
         1 / (1 + np.exp(-(BIAS + signs @ ALL_WEIGHTS))), [run.success for run in runs]
     )
 
@@ -243,7 +244,7 @@ def doubts(
     return [doubt(k) if run.success is None else None for k, run in enumerate(runs)]
 
 
-def with_task_failure_rate(p: np.ndarray, outcomes: Sequence[bool | None]) -> np.ndarray:
+def task_failure_probabilities(p: np.ndarray, outcomes: Sequence[bool | None]) -> np.ndarray:
     """Probabilities [runs], as the fit gives them, with the share of failures of their own task in place of the fit's.
 
     Share and probabilities are estimated in turn (expectation maximisation); known outcomes count
@@ -347,7 +348,7 @@ class RunMeasures:
     state_spread: np.ndarray | None
 
 
-def measures(signals: Signals) -> RunMeasures:
+def run_measures(signals: Signals) -> RunMeasures:
     """Measure one run, whatever its outcome."""
     # An outcome that becomes known later must not change what is measured
     run = observe(replace(signals, success=None), MotionConfig())

@@ -8,12 +8,14 @@ For the state and the action, their speed is compared with the visual change at 
 one counts.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import chain
+from typing import Literal
 
 import numpy as np
 
+from core.values import grouped
 from ingest.episode import EpisodeData, Finding
 from ingest.signals.gripper import GripperSignal, arm_state, opening, way_steps
 from ingest.signals.naming import transitions
@@ -61,7 +63,7 @@ def proprioception(episode: EpisodeData, signals: Sequence[GripperSignal]) -> Pr
 
 @dataclass(frozen=True)
 class Lag:
-    """One row of the table `signal_lags`."""
+    """One row of the table `signal_lags`, without dataset and chunk."""
 
     signal: str
     lag_s: float
@@ -72,33 +74,35 @@ class Lag:
 
 # An episode, and the visual change at each lag about one move of a gripper, [offsets]; NaN outside of the episode
 LagCurve = tuple[int, np.ndarray]
-# An episode, lags in seconds, and the correlation of visual change with the arm's speed at each of them
-Correlation = tuple[int, np.ndarray, np.ndarray]
+# Lags in seconds, and the correlation of visual change with the arm's speed at each of them
+Correlation = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass
 class LagMeter:
-    """Gathers what is seen about the moves of each signal, an episode at a time."""
+    """Gathers what is seen about the moves of each signal, an episode at a time.
+
+    arm, grippers: by episode, with the name of the signal, or the gripper's number and the direction of its move.
+    """
 
     signals: Sequence[GripperSignal]
-    correlations: dict[str, list[Correlation]] = field(default_factory=dict)
-    seen: dict[tuple[int, Direction], list[LagCurve]] = field(default_factory=dict)
-    episodes: list[int] = field(default_factory=list)
+    arm: dict[int, list[tuple[str, Correlation]]] = field(default_factory=dict)
+    grippers: dict[int, list[tuple[tuple[int, Direction], LagCurve]]] = field(default_factory=dict)
 
     def add(
         self, episode: EpisodeData, rows: Proprioception, change: np.ndarray, fps: float
     ) -> None:
         """`change` [n]: visual change of the episode's preferred camera."""
-        self.episodes.append(episode.record.episode_index)
+        index = episode.record.episode_index
+        arm = self.arm[index] = []
+        grippers = self.grippers[index] = []
         for name, values in (("state", rows.state), ("action", episode.action)):
             speed = arm_speed(values)
             if speed is not None and len(speed) == len(change):
                 max_lag = min(round(MAX_LAG_S * fps), len(change) // 3)
-                likeness = correlations(compressed(change), compressed(speed), max_lag)
+                likeness = correlations(compressed_curve(change), compressed_curve(speed), max_lag)
                 lags_s = np.arange(-max_lag, max_lag + 1) / fps
-                self.correlations.setdefault(name, []).append(
-                    (episode.record.episode_index, lags_s, likeness)
-                )
+                arm.append((name, (lags_s, likeness)))
         by_gripper = _change_by_gripper(change, rows.state)
         for number, curve in enumerate(rows.openings):
             if curve is not None and len(curve) == len(change):
@@ -108,60 +112,42 @@ class LagMeter:
                     around = np.full(len(frames), np.nan)
                     around[is_inside] = by_gripper[frames[is_inside]]
                     direction: Direction = "opening" if move.rises else "closing"
-                    episode_curve = episode.record.episode_index, around
-                    self.seen.setdefault((number, direction), []).append(episode_curve)
+                    grippers.append(((number, direction), (index, around)))
 
     def without(self, episodes: Collection[int]) -> "LagMeter":
         """What was gathered about all other episodes."""
+        remaining = [index for index in self.arm if index not in episodes]
         return LagMeter(
             self.signals,
-            _without(self.correlations, episodes),
-            _without(self.seen, episodes),
-            [episode for episode in self.episodes if episode not in episodes],
+            {index: self.arm[index] for index in remaining},
+            {index: self.grippers[index] for index in remaining},
         )
 
     def lags(self) -> list[Lag]:
-        lags = [
-            _lag_of_arm(name, correlations)
-            for name, correlations in sorted(self.correlations.items())
-        ]
+        correlations = grouped(chain.from_iterable(self.arm.values()))
+        curves = grouped(chain.from_iterable(self.grippers.values()))
+        lags = [_lag_of_arm(name, correlations[name]) for name in sorted(correlations)]
         for number, signal in enumerate(self.signals):
             lags += _lags_of_gripper(
                 signal,
-                self.seen.get((number, "closing"), []),
-                self.seen.get((number, "opening"), []),
+                curves.get((number, "closing"), []),
+                curves.get((number, "opening"), []),
             )
         return [lag for lag in lags if lag is not None]
 
     def findings(self, lags: Sequence[Lag]) -> list[Finding]:
         """One for each signal whose lag is corrected, at the chunk's first episode."""
-        if not (parts := [_in_words(lag) for lag in lags if lag.is_corrected]):
+        if not (parts := [_lag_words(lag) for lag in lags if lag.is_corrected]):
             return []
         detail = f"{'; '.join(parts)}: labels are corrected by it"
-        return [Finding("signal_lag", detail, "warning", self.episodes[0])]
+        return [Finding("signal_lag", detail, "warning", next(iter(self.arm)))]
 
 
-def _without[Key, Seen: tuple[Any, ...]](
-    gathered: Mapping[Key, Sequence[Seen]], episodes: Collection[int]
-) -> dict[Key, list[Seen]]:
-    """Lists of what was seen in each episode, without some episodes, and without lists of which nothing is left."""
-    kept_curves: dict[Key, list[Seen]] = {}
-    for key, curves in gathered.items():
-        if remaining_curves := [curve for curve in curves if curve[0] not in episodes]:
-            kept_curves[key] = remaining_curves
-    return kept_curves
-
-
-def _in_words(lag: Lag) -> str:
+def _lag_words(lag: Lag) -> str:
     side = "behind" if lag.lag_s > 0 else "ahead of"
     return (
         f"{lag.signal} is {abs(lag.lag_s):.1f} s {side} the pictures ({lag.num_observed} observed)"
     )
-
-
-def lag_row(lag: Lag) -> dict[str, Any]:
-    """The lag as columns of the table `signal_lags` (without dataset and chunk)."""
-    return dict(lag.__dict__)
 
 
 def arm_speed(values: np.ndarray | None) -> np.ndarray | None:
@@ -174,7 +160,14 @@ def arm_speed(values: np.ndarray | None) -> np.ndarray | None:
     return np.r_[steps[:1], steps]
 
 
-def compressed(
+def arm_is_still(speed: np.ndarray | None, num_frames: int) -> np.ndarray:
+    """At which frames an arm of some speed [n] stands still, bool [n]; at all where its speed is not known."""
+    if speed is None:
+        return np.ones(num_frames, bool)
+    return speed < STILL * np.percentile(speed, FAST_PERCENTILE)
+
+
+def compressed_curve(
     values: np.ndarray, among: np.ndarray | None = None, max_value: float = 2.0
 ) -> np.ndarray:
     """Square roots of values [n] as shares of a high one, none above the root of `max_value`:
@@ -202,7 +195,7 @@ def correlations(picture_change: np.ndarray, motion: np.ndarray, max_lag: int) -
 def _lag_of_arm(name: str, correlations: Sequence[Correlation]) -> Lag | None:
     """The lag at which the mean correlation over the episodes is highest; None where no episode shows one."""
     grid = np.round(np.arange(-MAX_LAG_S, MAX_LAG_S + 1e-9, 0.05), 2)
-    curves = [np.interp(grid, lags, values) for _, lags, values in correlations if len(lags) > 1]
+    curves = [np.interp(grid, lags, values) for lags, values in correlations if len(lags) > 1]
     if not curves:
         return None
     mean = np.mean(curves, axis=0)
@@ -223,12 +216,9 @@ def _lag_of_arm(name: str, correlations: Sequence[Correlation]) -> Lag | None:
 
 def _change_by_gripper(change: np.ndarray, state: np.ndarray | None) -> np.ndarray:
     """The visual change where the arm stands still [n], as a share of the fast change; 0 where the arm moves."""
-    relative = np.minimum(change / (np.percentile(change, 90) or 1.0), MAX_CHANGE)
-    speed = arm_speed(state)
-    if speed is None:
-        still = np.ones(len(change), bool)
-    else:
-        still = speed < STILL * np.percentile(speed, 90)
+    fast_change = np.percentile(change, FAST_PERCENTILE) or 1.0
+    relative = np.minimum(change / fast_change, MAX_CHANGE)
+    still = arm_is_still(arm_speed(state), len(change))
     noise = float(np.median(relative[still])) if still.any() else 0.0
     return np.where(still, np.maximum(0.0, relative - noise), 0.0)
 
@@ -300,7 +290,9 @@ def _peak(moves: Sequence[LagCurve]) -> _Peak:
     return _Peak(lag_s, prominence, len(moves), stands_out, float(agree.mean()), len(seen_in))
 
 
-def without_lag(curve: np.ndarray, fps: float, closing_s: float, opening_s: float) -> np.ndarray:
+def opening_without_lag(
+    curve: np.ndarray, fps: float, closing_s: float, opening_s: float
+) -> np.ndarray:
     """An opening [n] as it would be without its lags: each move is where the pictures show it, float64 [n].
 
     Between moves the time is stretched evenly, so that no level is lost.

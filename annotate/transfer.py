@@ -22,18 +22,17 @@ from annotate.alignment.engine import (
     Carried,
     LabelReading,
     Moments,
-    Seen,
-    aligned,
+    carried_label,
     distances,
+    episodes_beside_references,
     task_moments,
-    transfer_label,
     usual_distances,
     with_usual_limit,
 )
 from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.annotator import SPREAD, agreed_ends, finished_curve, label_of
 from annotate.motion.observe import Signals, observe, split_at_idle
-from annotate.motion.structure import segments_to
+from annotate.motion.structure import segments_by_ends
 from core.domain.label import Label
 from core.values import spread
 
@@ -41,13 +40,13 @@ CODE_VERSION = "transfer-4"
 BY_PICTURES = (
     0.5  # most confidence of a label by pictures alone, where nobody says how the run ended
 )
-
+FIRST = slice(1)  # of the moments of an episode
 
 # An episode whose label a person vouches for, and that label, with progress
 type Reference = tuple[Signals, Label]
 
 
-def _reading(label: Label) -> LabelReading:
+def _label_reading(label: Label) -> LabelReading:
     ends = {s.step: s.end_frame for s in label.segments if s.step is not None and s.completed}
     return LabelReading(label, ends)
 
@@ -109,18 +108,20 @@ def annotate(
     different = {m.episode.signals.episode_index: m for m in moments}
     usual_scales = usual_distances(list(different.values()))
     nearest_references = {
-        place: _nearest(m, reference_moments, usual_scales, config.max_references)
+        place: _nearest_references(m, reference_moments, usual_scales, config.max_references)
         for place, m in episode_moments.items()
     }
     compared = {place: m for place, m in episode_moments.items() if nearest_references[place]}
     carried = {}
     alignments = {}
     plans = {}
-    for place, besides in aligned(compared, nearest_references, reference_moments, usual_scales):
-        carried[place], plans[place] = _carried(
+    for place, besides in episodes_beside_references(
+        compared, nearest_references, reference_moments, usual_scales
+    ):
+        carried[place], plans[place] = _carried_with_plan(
             episode_moments[place], besides, references, reference_moments
         )
-        alignments[place] = _likeliest(
+        alignments[place] = _likeliest_frames(
             episode_moments[place], [(reference_moments[r], b) for r, b in besides.items()]
         )
 
@@ -134,12 +135,14 @@ def annotate(
             episode_moments[place].frames, *alignments[place], follows=~carried[place].is_strange
         )
         transferred[i] = Transferred(
-            _label(carried[place], plans[place]), alignment, spread=carried[place].spread
+            _transferred_label(carried[place], plans[place]),
+            alignment,
+            spread=carried[place].spread,
         )
     return [transferred[i] for i in range(len(episodes))]
 
 
-def _carried(
+def _carried_with_plan(
     moments: Moments,
     besides: Mapping[int, Beside],
     references: Sequence[Reference],
@@ -148,19 +151,21 @@ def _carried(
     """What references say of an episode, and its planned steps: those of the nearest one, by all that have the same."""
     _, nearest_label = references[min(besides, key=lambda r: (besides[r].doubt, r))]
     plan = nearest_label.plan
-    readings = [(reference_moments[r], _reading(references[r][1]), b) for r, b in besides.items()]
+    readings = [
+        (reference_moments[r], _label_reading(references[r][1]), b) for r, b in besides.items()
+    ]
     same_plan = [
         (reference, reading, alignment)
         for reference, reading, alignment in readings
         if reading.label.plan == plan
     ]
-    carried = transfer_label(moments, readings)
+    carried = carried_label(moments, readings)
     if len(same_plan) < len(readings):
-        carried = replace(carried, ends=transfer_label(moments, same_plan).ends)
+        carried = replace(carried, ends=carried_label(moments, same_plan).ends)
     return carried, plan
 
 
-def _nearest(
+def _nearest_references(
     moments: Moments,
     reference_moments: Sequence[Moments],
     usual_scales: tuple[float, float],
@@ -173,22 +178,14 @@ def _nearest(
     ]
     if len(candidates) > max_references:
         first = {
-            r: distances(_first(moments), _first(reference_moments[r]), usual_scales)[0, 0]
+            r: distances(moments.part(FIRST), reference_moments[r].part(FIRST), usual_scales)[0, 0]
             for r in candidates
         }
         candidates.sort(key=lambda r: (first[r], r))
     return sorted(candidates[:max_references])
 
 
-def _first(moments: Moments) -> Seen:
-    pictures = tuple(camera_pictures[:1] for camera_pictures in moments.pictures)
-    return Seen(
-        pictures,
-        *(None if values is None else values[:1] for values in (moments.state, moments.openings)),
-    )
-
-
-def _label(carried: Carried, plan: tuple[str, ...]) -> Label:
+def _transferred_label(carried: Carried, plan: tuple[str, ...]) -> Label:
     episode = carried.own.episode
     signals = carried.own.episode.signals
     curve = finished_curve(carried.earned(), signals.success)
@@ -201,12 +198,12 @@ def _label(carried: Carried, plan: tuple[str, ...]) -> Label:
     shows_arm = carried.own.state is not None or carried.own.openings is not None
     if not shows_arm and signals.success is None:
         confidence = min(confidence, BY_PICTURES)
-    segments = split_at_idle(segments_to(episode, plan, ends), episode.idle, episode.fps)
+    segments = split_at_idle(segments_by_ends(episode, plan, ends), episode.idle, episode.fps)
     notes = [f"unlike its references in {strange:.0%} of its time"] if strange else []
     return label_of(episode, segments, plan, curve, confidence, notes)
 
 
-def _likeliest(
+def _likeliest_frames(
     moments: Moments, alignments: Sequence[tuple[Moments, Beside]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """At each moment of an episode the nearest reference, its likeliest frame, and how far that is."""
@@ -250,7 +247,7 @@ class Suggested:
     judged_by: tuple[str, ...]
 
 
-def suggested(
+def suggestion(
     episodes: Sequence[Signals],
     references: Sequence[Reference],
     candidates: Collection[int],
@@ -277,16 +274,16 @@ def suggested(
         if index in candidates and index not in reference_indices
     ]
     max_references = max(*AT_REFERENCES, len(reference_indices) + 1)
-    order = _in_order(
+    order = _labelling_order(
         label_errors, [indices.index(index) for index in sorted(reference_indices)], places
     )[:max_references]
 
     expected = {
-        n: _expected(label_errors, order[:n])
+        n: _expected_error(label_errors, order[:n])
         for n in range(1, min(len(order), len(indices) - 1) + 1)
     }
     next_episodes = [
-        NextEpisode(indices[place], _followers(label_errors, order[:n], place))
+        NextEpisode(indices[place], _num_followers(label_errors, order[:n], place))
         for n, place in enumerate(order, 1)
         if n > len(reference_indices)
     ]
@@ -316,11 +313,13 @@ def most_telling(episodes: Sequence[Signals], motion: MotionConfig) -> list[int]
         return []
     return [
         in_order[place].episode_index
-        for place in _in_order(_clock_errors(moments), [], range(len(in_order)))
+        for place in _labelling_order(_clock_errors(moments), [], range(len(in_order)))
     ]
 
 
-def _in_order(label_errors: np.ndarray, first: Sequence[int], places: Sequence[int]) -> list[int]:
+def _labelling_order(
+    label_errors: np.ndarray, first: Sequence[int], places: Sequence[int]
+) -> list[int]:
     """`first`, then the places, each time the one that together with those before leaves the least."""
     order = [*first]
     remaining = [*places]
@@ -344,7 +343,7 @@ def _clock_errors(moments: Sequence[Moments]) -> np.ndarray:
     other_runs = {i: [*range(i), *range(i + 1, num)] for i in range(num)}
     clocks = [m.episode.moving_share[m.frames] for m in moments]
     label_errors = np.zeros((num, num))
-    for i, besides in aligned(
+    for i, besides in episodes_beside_references(
         dict(enumerate(moments)), other_runs, moments, usual_distances(moments)
     ):
         carried = {r: alignment.likely @ clocks[r] for r, alignment in besides.items()}
@@ -354,13 +353,13 @@ def _clock_errors(moments: Sequence[Moments]) -> np.ndarray:
     return label_errors
 
 
-def _expected(label_errors: np.ndarray, references: Sequence[int]) -> float:
+def _expected_error(label_errors: np.ndarray, references: Sequence[int]) -> float:
     """The mean error of the episodes that are no references."""
     unlabelled = [i for i in range(len(label_errors)) if i not in references]
     return float(label_errors[np.ix_(unlabelled, list(references))].min(axis=1).mean())
 
 
-def _followers(label_errors: np.ndarray, references: Sequence[int], place: int) -> int:
+def _num_followers(label_errors: np.ndarray, references: Sequence[int], place: int) -> int:
     """How many others are nearest to one of the references."""
     unlabelled = [i for i in range(len(label_errors)) if i not in references]
     return sum(min(references, key=lambda r: label_errors[i, r]) == place for i in unlabelled)

@@ -15,7 +15,7 @@ import numpy as np
 
 from annotate.checkup.signals import CameraSignals, RunSignals, run_signals
 from annotate.frames import CODE_VERSION, TINY_HZ, FramesConfig, every_nth, frames_stage, timing
-from annotate.pictures import GRID, FrameMeter, halved
+from annotate.pictures import GRID, FrameMeter, half_picture
 from annotate.signal_lag import proprioception
 from ingest.episode import EpisodeData, EpisodeRecord
 from ingest.episodes import settle
@@ -61,7 +61,7 @@ class DecodedRun:
     def with_pictures(self, camera: str, pictures: np.ndarray) -> "DecodedRun":
         """The run with other pictures [n, h, w] of a camera, measured anew."""
         cameras = [
-            measured(camera, pictures, camera_measures.tiny_every)
+            measured(camera, pictures, every_nth(TINY_HZ, self.episode.record.fps))
             if camera_measures.camera == camera
             else camera_measures
             for camera_measures in self.cameras
@@ -83,9 +83,7 @@ def measured(camera: str, pictures: np.ndarray, tiny_every: int) -> CameraSignal
     meter = FrameMeter(tiny_every)
     for picture in pictures:
         meter.add(np.ascontiguousarray(picture))
-    m = meter.read()
-    values = m.change, m.luma_mean, m.sharpness, m.is_black, m.phash, m.tiny
-    return CameraSignals(camera, *values, tiny_every, m.sha256, m.flow)
+    return CameraSignals(camera=camera, **vars(meter.read()))
 
 
 @dataclass
@@ -107,7 +105,7 @@ class PictureKeeper:
 def smallest_half(luma: np.ndarray) -> np.ndarray:
     """A picture [h, w] after all halvings by which it becomes a grid; of its own memory."""
     picture = luma
-    while (half := halved(picture, GRID)) is not picture:
+    while (half := half_picture(picture, GRID)) is not picture:
         picture = half
     if picture is luma:
         return picture.copy()

@@ -23,7 +23,7 @@ import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 
-from annotate.quality import measures
+from annotate.quality import run_measures
 from benchmarks.harness import arguments, build, table, worded
 from core.demonstration_quality import LEAST_DEVIATIONS, ODD_Z
 from core.paths import Workspace
@@ -170,7 +170,7 @@ def shaken(
             changed = replace(
                 signals, state=change(signals.state.astype(np.float64), signals.fps, rng)
             )
-            jerks = measures(signals).jerk, measures(changed).jerk
+            jerks = run_measures(signals).jerk, run_measures(changed).jerk
             if jerks[0] and jerks[1]:
                 pairs.setdefault(f"{dataset}: {signals.task}", []).append(
                     (math.log(jerks[0]), math.log(jerks[1]))

@@ -21,7 +21,7 @@ from annotate.config import (
     TransferConfig,
     VlmConfig,
 )
-from annotate.embeddings.encoders import lack
+from annotate.embeddings.encoders import missing_download
 from annotate.frames import FramesConfig
 from annotate.progress import ProgressConfig
 from annotate.vlm.prompts import prompt_version
@@ -188,7 +188,7 @@ class DatasetBuild(BaseModel):
     def lacks_encoder(self) -> str:
         """Why embeddings that references ask for are not made: what is not at hand; empty where nothing is amiss."""
         if self._wants_encoder:
-            return lack(self.stages.embeddings)
+            return missing_download(self.stages.embeddings)
         return ""
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 import annotate.embeddings.passing
 import annotate.native
 from annotate.config import VLM_VERSION
-from annotate.embeddings.encoders import identity, lack
+from annotate.embeddings.encoders import identity, missing_download
 from annotate.motion.annotator import CODE_VERSION as MOTION_VERSION
 from annotate.progress import CODE_VERSION as PROGRESS_VERSION
 from annotate.transfer import CODE_VERSION as TRANSFER_VERSION
@@ -52,7 +52,7 @@ def transfer_run(build: DatasetBuild) -> LabelRun:
     """Labels like those of references: by pictures, states, and what motion sees."""
     config = build.embeddings
     embeddings = None
-    if config.when != "never" and not lack(config):
+    if config.when != "never" and not missing_download(config):
         embeddings = config.model_dump(mode="json", exclude={"when", "device"})
         embeddings |= {
             "code_version": annotate.embeddings.passing.CODE_VERSION,

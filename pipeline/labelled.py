@@ -212,7 +212,7 @@ def quality_table(
             if by_person:
                 end_by = quality.PERSON
             else:
-                end_by = quality.end_by(
+                end_by = quality.end_source(
                     signals.success, source, oddness.end, has_visual_check=is_inspected
                 )
             if doubt:

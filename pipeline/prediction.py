@@ -16,8 +16,8 @@ from annotate.embeddings.projection import CELL, WHOLE
 from annotate.frames import every_nth
 from annotate.model_client.tokens import ImageRule
 from annotate.vlm.cost import CallCost, KeyframeSeries, Prediction, corrections, predict
-from annotate.vlm.few_runs import asked_about
-from annotate.vlm.pictures import size_side_by_side
+from annotate.vlm.few_runs import num_asked_runs
+from annotate.vlm.pictures import joined_size
 from core.values import grouped, spread
 from ingest.episode import EpisodeRecord
 from ingest.episodes import settle
@@ -162,7 +162,7 @@ def _asked_about(build: DatasetBuild, records: Mapping[int, EpisodeRecord]) -> s
     chunk_size = build.dataset.chunk_size
     of_tasks = grouped(((k // chunk_size, record.task), k) for k, record in records.items())
     for (_, task), runs in of_tasks.items():
-        count = asked_about([records[k].success for k in runs], build.stages.vlm) if task else 0
+        count = num_asked_runs([records[k].success for k in runs], build.stages.vlm) if task else 0
         whole = [k for k in runs if records[k].success is not False] if count else []
         asked_episodes |= {*runs} - {*whole} | {*spread(whole, count)}
     return asked_episodes
@@ -190,7 +190,7 @@ def _known(lake: Lake, dataset: str, episodes: Collection[int]) -> dict[int, Key
         episode = row["episode_index"]
         if episode in episodes:
             views = labelled_by(camera_views, row["usable_cameras"])
-            width, height = size_side_by_side([stored[episode, camera][1] for camera in views])
+            width, height = joined_size([stored[episode, camera][1] for camera in views])
             frames = tuple(stored[episode, views[0]][0])
             shapes[episode] = KeyframeSeries(
                 row["num_frames"], row["fps"], frames, width, height, max(1, len(views))
@@ -221,7 +221,7 @@ def _listed(build: DatasetBuild, source: Source, record: EpisodeRecord) -> Keyfr
     views = labelled_by(build.views, record.cameras)
     num_views = max(1, len(views))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    width, height = size_side_by_side([size] * num_views)
+    width, height = joined_size([size] * num_views)
     keyframes = tuple(range(0, length, interval))
     return KeyframeSeries(length, record.fps, keyframes, width, height, num_views)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from annotate.alignment.engine import grey_features
 from annotate.motion.observe import GripperCurve, Signals
-from annotate.signal_lag import without_lag
+from annotate.signal_lag import opening_without_lag
 from core.errors import UserError
 from core.tables import TABLES
 from core.values import grouped
@@ -236,7 +236,7 @@ def _curves(
             lags_s.get(f"{signal.title}: {move}") for move in ("closing", "opening")
         )
         if closing_s is not None and opening_s is not None:
-            opening = without_lag(opening, fps, closing_s, opening_s)
+            opening = opening_without_lag(opening, fps, closing_s, opening_s)
         curves.append(GripperCurve(opening, signal.has_polarity))
     return tuple(curves)
 

@@ -8,7 +8,7 @@ import numpy as np
 from annotate.alignment.engine import HZ
 from annotate.alignment.live import Guide, ReferenceRun
 from annotate.config import EmbeddingsConfig
-from annotate.embeddings.encoders import lack, load_encoder
+from annotate.embeddings.encoders import load_encoder, missing_download
 from annotate.embeddings.projection import Encoder
 from annotate.samples.procvqa import task_text
 from core.errors import UserError
@@ -44,7 +44,7 @@ def reference_scorer(
         dict.fromkeys(chain.from_iterable(_named(lake, text) for text in references))
     )
     config = built(lake, reference_keys[0][0]).stages.embeddings
-    encoder = load_encoder(EmbeddingsConfig(encoder="grey") if lack(config) else config)
+    encoder = load_encoder(EmbeddingsConfig(encoder="grey") if missing_download(config) else config)
     # Grippers are compared within a dataset: each has ranges of its own
     is_one = len({dataset for dataset, _ in reference_keys}) == 1
     grippers = tuple(

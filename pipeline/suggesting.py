@@ -7,7 +7,7 @@ from typing import Any
 
 from annotate.alignment.run_ends import worst_first
 from annotate.motion.observe import Signals
-from annotate.transfer import BETWEEN, Suggested, suggested
+from annotate.transfer import BETWEEN, Suggested, suggestion
 from core.errors import UserError
 from core.values import grouped, spread
 from pipeline.config import DatasetBuild, built
@@ -146,7 +146,7 @@ def _of_task(
     nothing = replace(nothing, ask_outcome=_to_ask(all_signals, runs, build))
     if len(all_signals) < 2:
         return replace(nothing, why="its other runs cannot be read")
-    of_task = suggested(
+    of_task = suggestion(
         all_signals,
         reference_task.references,
         [run["episode_index"] for run in candidates],

@@ -17,7 +17,7 @@ from annotate.motion.observe import Signals
 from annotate.pictures import encode_jpeg
 from annotate.transfer import Alignment
 from annotate.vlm.moments import NO_MOMENTS, ArmMoments
-from annotate.vlm.pictures import EpisodeView, side_by_side
+from annotate.vlm.pictures import EpisodeView, joined_picture
 from core.paths import Workspace
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, Finding
@@ -92,7 +92,7 @@ class Album:
         images = images or [self._decoded[frame, camera] for camera in self.cameras]
         if len(images) == 1:
             return images[0]
-        return side_by_side(images)
+        return joined_picture(images)
 
     def _decode(self, camera: str, frame_indices: set[int]) -> None:
         last = max(frame_indices)

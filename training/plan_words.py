@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from annotate.embeddings.encoders import lack, load_encoder
+from annotate.embeddings.encoders import load_encoder, missing_download
 from training.folder import is_laptop
 from training.laptop.model import LaptopModel, embed, load_laptop
 from training.plan import SIZES, Machine, plan_on
@@ -83,7 +83,7 @@ def _laptop_model(recipe: Recipe) -> tuple[LaptopModel | None, str]:
     config = recipe.model.laptop
     if config is None:
         return None, NOT_KNOWN
-    if missing := lack(config.embeddings):
+    if missing := missing_download(config.embeddings):
         return None, f"not known here: {missing}"
     black = np.zeros((64, 64, 3), np.uint8)
     width = embed(load_encoder(config.embeddings), [black]).shape[1]

@@ -41,7 +41,7 @@ class Beside:
         return float(self.apart.mean())
 
 
-def align(distances: Sequence[np.ndarray]) -> list[Beside]:
+def alignments_by_distance(distances: Sequence[np.ndarray]) -> list[Beside]:
     """Each pair of an episode and a reference by its distances [k, m]; pairs do not depend on one another."""
     order = sorted(range(len(distances)), key=lambda i: distances[i].shape)
     alignments: dict[int, Beside] = {}
@@ -58,13 +58,15 @@ def align(distances: Sequence[np.ndarray]) -> list[Beside]:
             or (len(block) + 1) * max(longest[0], next_shape[0]) * max(longest[1], next_shape[1])
             > BLOCK
         ):
-            for j, alignment in zip(block, _block([distances[j] for j in block]), strict=True):
+            for j, alignment in zip(
+                block, _aligned_block([distances[j] for j in block]), strict=True
+            ):
                 alignments[j] = alignment
             block = []
     return [alignments[i] for i in range(len(distances))]
 
 
-def _block(distances: Sequence[np.ndarray]) -> list[Beside]:
+def _aligned_block(distances: Sequence[np.ndarray]) -> list[Beside]:
     weighted = [d * DISTANCE for d in distances]
     forward = forward_costs(weighted)
     backward = forward_costs([d[::-1, ::-1] for d in weighted])
@@ -115,9 +117,8 @@ def softmax(costs: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
-def reference_weights(besides: Sequence[Beside]) -> np.ndarray:
-    """How much each reference of one episode counts, float64 [references], the nearest 1."""
-    doubts = np.array([alignment.doubt for alignment in besides])
+def reference_weights(doubts: np.ndarray) -> np.ndarray:
+    """How much each reference of one episode counts, by its doubt: float64 [references], the nearest 1."""
     return np.exp((doubts.min() - doubts) / FLATNESS)
 
 
@@ -146,6 +147,14 @@ class Seen:
     pictures: tuple[np.ndarray, ...]
     state: np.ndarray | None = None
     openings: np.ndarray | None = None
+
+    def part(self, moments: slice | np.ndarray) -> "Seen":
+        """What shows it at some of the moments: a slice, or bool [k]."""
+        return Seen(
+            tuple(pictures[moments] for pictures in self.pictures),
+            None if self.state is None else self.state[moments],
+            None if self.openings is None else self.openings[moments],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +208,7 @@ def _pictures(
     for camera in range(min(len(e.signals.pictures) for e in episodes)):
         stored_pictures = [e.signals.pictures[camera] for e in episodes]
         interpolated = [
-            None if p is None else _between(*p, episode_frames)
+            None if p is None else _interpolated_rows(*p, episode_frames)
             for p, episode_frames in zip(stored_pictures, frames, strict=True)
         ]
         mean = np.concatenate([values for values in interpolated if values is not None]).mean(
@@ -223,7 +232,9 @@ def unit_rows(values: np.ndarray) -> np.ndarray:
     return values / (np.linalg.norm(values, axis=1, keepdims=True) + 1e-6)
 
 
-def _between(known_frames: np.ndarray, values: np.ndarray, frames: np.ndarray) -> np.ndarray:
+def _interpolated_rows(
+    known_frames: np.ndarray, values: np.ndarray, frames: np.ndarray
+) -> np.ndarray:
     """Rows [k, d] at the frames `frames`, linear between those at the known frames, float32."""
     place = np.interp(frames, known_frames, np.arange(len(known_frames)))
     previous = np.floor(place).astype(np.int64)
@@ -408,7 +419,7 @@ def with_usual_limit[T](
     return completed_labels
 
 
-def aligned(
+def episodes_beside_references(
     episodes: Mapping[int, Moments],
     references: Mapping[int, Sequence[int]],
     reference_moments: Sequence[Moments],
@@ -419,7 +430,7 @@ def aligned(
         pairs: list[tuple[int, int]] = []
         for i in places:
             pairs += [(i, r) for r in references[i]]
-        alignments = align(
+        alignments = alignments_by_distance(
             [distances(episodes[i], reference_moments[r], usual_scales) for i, r in pairs]
         )
         besides: dict[int, dict[int, Beside]] = {i: {} for i in places}
@@ -428,7 +439,7 @@ def aligned(
         yield from besides.items()
 
 
-def transfer_label(
+def carried_label(
     moments: Moments,
     references: Sequence[tuple[Moments, LabelReading, Beside]],
     own_said: LabelReading | None = None,
@@ -438,7 +449,8 @@ def transfer_label(
     own_said: what the episode says of itself; it counts as much as the nearest reference.
     """
     besides = [alignment for _, _, alignment in references]
-    weights = reference_weights(besides)
+    doubts = np.array([alignment.doubt for alignment in besides])
+    weights = reference_weights(doubts)
     reference_curves = np.stack(
         [
             alignment.likely @ reading.label.progress[m.frames]
@@ -463,8 +475,12 @@ def transfer_label(
         reference_curves = np.vstack([reference_curves, own_said.label.progress[moments.frames]])
         weights = np.r_[weights, 1.0]
     strangeness = np.sort([alignment.apart for alignment in besides], axis=0)[:FOLLOWS].mean(axis=0)
-    doubt = min(alignment.doubt for alignment in besides)
     curve = np.average(reference_curves, axis=0, weights=weights)
     return Carried(
-        moments, curve, ends, float(spread(reference_curves, weights).mean()), doubt, strangeness
+        moments,
+        curve,
+        ends,
+        float(spread(reference_curves, weights).mean()),
+        float(doubts.min()),
+        strangeness,
     )

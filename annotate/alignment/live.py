@@ -15,11 +15,11 @@ from itertools import chain
 import numpy as np
 
 from annotate.alignment.engine import (
-    FLATNESS,
     HZ,
     Seen,
     distances,
     forward_step,
+    reference_weights,
     softmax,
     unit_rows,
     usual_distances,
@@ -193,7 +193,7 @@ class Following:
         )
         doubt = MEMORY * self.doubt + apart_now / DISTANCE
         is_strange = max(strangeness, strange / count) > UNLIKE
-        position = self._where(probabilities, doubt / count, recent[0][0], is_strange)
+        position = self._place_in_task(probabilities, doubt / count, recent[0][0], is_strange)
         is_soon = self.last_s is not None and time_s - self.last_s < SOON_S
         if strangeness <= LOST and not is_soon:
             self.costs, self.recent = costs, deque(recent, maxlen=self.lag + 1)
@@ -205,7 +205,7 @@ class Following:
             self.strange = strange
         return position
 
-    def _where(
+    def _place_in_task(
         self,
         probabilities: Sequence[np.ndarray],
         doubts: np.ndarray,
@@ -213,7 +213,7 @@ class Following:
         is_strange: bool,
     ) -> Where:
         references = self.guide.references
-        weights = np.exp((doubts.min() - doubts) / FLATNESS)
+        weights = reference_weights(doubts)
         weights /= weights.sum()
 
         def mean(values: Sequence[np.ndarray]) -> float:

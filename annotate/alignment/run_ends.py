@@ -36,7 +36,7 @@ def end_distances(moments: Sequence[Moments]) -> np.ndarray:
     1 is a usual distance.
     """
     usual_scales = usual_distances(moments)
-    ends = [_end(reference) for reference in moments]
+    ends = [_end_of_run(reference) for reference in moments]
     count = max(1, round(NEAREST_SHARE * (len(moments) - 1)))
     far = np.zeros(len(moments))
     for i, run_moments in enumerate(moments):
@@ -49,9 +49,6 @@ def end_distances(moments: Sequence[Moments]) -> np.ndarray:
     return far
 
 
-def _end(moments: Moments) -> Seen:
+def _end_of_run(moments: Moments) -> Seen:
     """What its last second shows."""
-    last = moments.frames >= moments.frames[-1] - LAST_S * moments.episode.fps
-    state = None if moments.state is None else moments.state[last]
-    openings = None if moments.openings is None else moments.openings[last]
-    return Seen(tuple(pictures[last] for pictures in moments.pictures), state, openings)
+    return moments.part(moments.frames >= moments.frames[-1] - LAST_S * moments.episode.fps)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from annotate.checkup.faults import RunFault
-from annotate.checkup.signals import CameraSignals, RunSignals, is_moving, stretches
+from annotate.checkup.signals import CameraSignals, RunSignals, is_moving
+from annotate.spans import stretches
 
 MIN_BLACK_S = 0.5
 MIN_FROZEN_S = 1.5
@@ -37,25 +38,41 @@ def black_stretches(run: RunSignals) -> Iterator[RunFault]:
     for camera in run.cameras:
         if camera.is_black.all():
             continue
-        for start, end in stretches(camera.is_black, _frames(MIN_BLACK_S, run.fps)):
+        for start, end in stretches(camera.is_black, _num_frames(MIN_BLACK_S, run.fps)):
             seconds = (end - start) / run.fps
             detail = f"{camera.camera} is black for {seconds:.1f} s from {start / run.fps:.1f} s on"
-            place = run.episode_index, start, end
-            yield RunFault("camera_black", *place, detail, seconds, MIN_BLACK_S, "s", camera.camera)
+            yield RunFault(
+                "camera_black",
+                run.episode_index,
+                start,
+                end,
+                detail,
+                seconds,
+                MIN_BLACK_S,
+                "s",
+                camera.camera,
+            )
 
 
 def frozen_stretches(run: RunSignals) -> Iterator[RunFault]:
     """A camera shows one picture while the arm moves, or another camera sees motion, that it sees elsewhere."""
     for camera in run.cameras:
-        for start, end in stretches(_shows_one_picture(camera), _frames(MIN_FROZEN_S, run.fps)):
+        for start, end in stretches(_shows_one_picture(camera), _num_frames(MIN_FROZEN_S, run.fps)):
             witness = _witness(run, camera, start, end)
             if witness:
                 seconds = (end - start) / run.fps
                 detail = f"{camera.camera} shows one picture for {seconds:.1f} s from {start / run.fps:.1f} s on"
-                place = run.episode_index, start, end
                 text = f"{detail}, while {witness}"
                 yield RunFault(
-                    "camera_frozen", *place, text, seconds, MIN_FROZEN_S, "s", camera.camera
+                    "camera_frozen",
+                    run.episode_index,
+                    start,
+                    end,
+                    text,
+                    seconds,
+                    MIN_FROZEN_S,
+                    "s",
+                    camera.camera,
                 )
 
 
@@ -79,7 +96,7 @@ def _witness(run: RunSignals, camera: CameraSignals, start: int, end: int) -> st
     is_in_span[start:end] = True
     # An arm that rests is no witness, and then what another camera sees may be beyond this one's view
     if run.arm_moves is not None:
-        if _is_unseen(run.arm_moves, camera, is_in_span, run.fps):
+        if _has_unseen_motion(run.arm_moves, camera, is_in_span, run.fps):
             return "the arm moves"
         return ""
     for other_camera in run.cameras:
@@ -88,12 +105,12 @@ def _witness(run: RunSignals, camera: CameraSignals, start: int, end: int) -> st
         moves = is_moving(other_camera.change.astype(np.float64)) & (
             other_camera.change > 2 * STILL_CHANGE
         )
-        if _is_unseen(moves, camera, is_in_span, run.fps):
+        if _has_unseen_motion(moves, camera, is_in_span, run.fps):
             return f"{other_camera.camera} sees motion"
     return ""
 
 
-def _is_unseen(
+def _has_unseen_motion(
     moves: np.ndarray, camera: CameraSignals, is_in_span: np.ndarray, fps: float
 ) -> bool:
     """Is there motion inside of a stretch, of a kind that the camera sees outside of it?"""
@@ -101,14 +118,14 @@ def _is_unseen(
     num_moving = int((moves & is_in_span).sum())
     num_inside = int(is_in_span.sum())
     min_moving = max(
-        _frames(MIN_MOTION_S, fps), min(MIN_MOTION * num_inside, ENOUGH_MOTION_S * fps)
+        _num_frames(MIN_MOTION_S, fps), min(MIN_MOTION * num_inside, ENOUGH_MOTION_S * fps)
     )
     if num_moving < min_moving or not moves_elsewhere.any():
         return False
     return float((camera.change[moves_elsewhere] >= STILL_CHANGE).mean()) >= MIN_SEES
 
 
-def _frames(seconds: float, fps: float) -> int:
+def _num_frames(seconds: float, fps: float) -> int:
     return max(2, round(seconds * fps))
 
 
@@ -118,7 +135,7 @@ def picture_jumps(run: RunSignals) -> Iterator[RunFault]:
     for camera in run.cameras:
         if len(run) >= MIN_FRAMES:
             jump = (
-                _cut(camera)
+                _cut_picture(camera)
                 or _leap_of_light(camera, run.fps)
                 or _leap_of_sharpness(camera, run.fps)
             )
@@ -127,13 +144,20 @@ def picture_jumps(run: RunSignals) -> Iterator[RunFault]:
                 unit = "logarithm" if "sharpness" in kind else "of luma"
                 steps = f"by {size:.2f}; else it changes by up to {usual_change:.2f} from frame to frame"
                 detail = f"{camera.camera}: {kind} at frame {frame}, {steps}"
-                place = run.episode_index, frame, frame + 1
                 yield RunFault(
-                    "camera_jumps", *place, detail, size, usual_change, unit, camera.camera
+                    "camera_jumps",
+                    run.episode_index,
+                    frame,
+                    frame + 1,
+                    detail,
+                    size,
+                    usual_change,
+                    unit,
+                    camera.camera,
                 )
 
 
-def _cut(camera: CameraSignals) -> tuple[int, float, float, str] | None:
+def _cut_picture(camera: CameraSignals) -> tuple[int, float, float, str] | None:
     """The frame at which most changes, far more than at others but for a few cuts: frame, change, usual, in words."""
     change = camera.change[1:].astype(np.float64)
     # Where a black stretch begins and ends is told of that
@@ -143,7 +167,7 @@ def _cut(camera: CameraSignals) -> tuple[int, float, float, str] | None:
     size = float(change[frame - 1])
     if size < max(CUT_TIMES * usual_change, MIN_CUT):
         return None
-    leap = abs(float(camera.luma[frame] - camera.luma[frame - 1]))
+    leap = abs(float(camera.luma_mean[frame] - camera.luma_mean[frame - 1]))
     return (
         frame,
         size,
@@ -154,7 +178,7 @@ def _cut(camera: CameraSignals) -> tuple[int, float, float, str] | None:
 
 def _leap_of_light(camera: CameraSignals, fps: float) -> tuple[int, float, float, str] | None:
     """The frame from which on the mean brightness is another one, likewise."""
-    frame, step, size, usual_step = _leap(camera.luma, camera.is_black, fps, MAX_CUTS)
+    frame, step, size, usual_step = _largest_leap(camera.luma_mean, camera.is_black, fps, MAX_CUTS)
     if min(size, step) >= MIN_LEAP and size >= CUT_TIMES * usual_step:
         return (frame, size, usual_step, "the brightness leaps")
     return None
@@ -162,13 +186,13 @@ def _leap_of_light(camera: CameraSignals, fps: float) -> tuple[int, float, float
 
 def _leap_of_sharpness(camera: CameraSignals, fps: float) -> tuple[int, float, float, str] | None:
     """The frame from which on the camera is out of focus, or in focus again, likewise."""
-    frame, step, size, usual_step = _leap(camera.sharpness, camera.is_black, fps, MAX_BLURS)
+    frame, step, size, usual_step = _largest_leap(camera.sharpness, camera.is_black, fps, MAX_BLURS)
     if min(size, step) >= MIN_BLUR and step >= BLUR_TIMES * usual_step:
         return (frame, size, usual_step, "the sharpness leaps")
     return None
 
 
-def _leap(
+def _largest_leap(
     values: np.ndarray, is_black: np.ndarray, fps: float, max_cuts: int
 ) -> tuple[int, float, float, float]:
     """The largest step of values [n] that no black stretch makes: its frame, its size, by how much
@@ -176,7 +200,7 @@ def _leap(
     steps = np.abs(np.diff(values.astype(np.float64)))
     steps[is_black[1:] | is_black[:-1]] = 0.0
     frame = int(np.argmax(steps)) + 1
-    around = _frames(STAYS_S, fps)
+    around = _num_frames(STAYS_S, fps)
     median_before = float(np.median(values[max(0, frame - around) : frame]))
     median_after = float(np.median(values[frame : frame + around]))
     usual_step = float(np.sort(steps)[-1 - max_cuts])

@@ -17,8 +17,7 @@ from annotate.checkup.comparisons import (
 from annotate.checkup.copies import copies, exact_copies
 from annotate.checkup.faults import RunFault
 from annotate.checkup.lateness import late_grippers, late_rows
-from annotate.checkup.looks import differing_texts, moved_cameras
-from annotate.checkup.outcomes import contradicted_outcomes
+from annotate.checkup.looks import contradicted_outcomes, differing_texts, moved_cameras
 from annotate.checkup.rows import jumps, missing_frames, stuck_stretches
 from annotate.checkup.signals import RunSignals
 from annotate.checkup.signs import opposite_signs

@@ -9,7 +9,7 @@ the arm stands still by the same rows: one that is late with all rows is told of
 import numpy as np
 
 from annotate.checkup.signals import RunSignals
-from annotate.signal_lag import FAST_PERCENTILE, STILL, compressed, correlations
+from annotate.signal_lag import arm_is_still, compressed_curve, correlations
 
 MAX_LAG_S = 1.2
 MIN_LENGTHS, MIN_FRAMES = 2.2, 40  # times MAX_LAG_S, and frames: shorter runs tell nothing
@@ -21,11 +21,14 @@ def row_curve(run: RunSignals) -> np.ndarray | None:
 
     The mean over the cameras that show any change.
     """
-    max_lag = most_lag(run.fps)
+    max_lag = max_lag_frames(run.fps)
     if run.arm_speed is None or len(run) < max(MIN_LENGTHS * max_lag, MIN_FRAMES):
         return None
-    arm_motion = compressed(run.arm_speed)
-    curves = [correlations(compressed(change), arm_motion, max_lag) for change in _changes(run)]
+    arm_motion = compressed_curve(run.arm_speed)
+    curves = [
+        correlations(compressed_curve(change), arm_motion, max_lag)
+        for change in _camera_changes(run)
+    ]
     if curves:
         return np.mean(curves, axis=0)
     return None
@@ -37,7 +40,7 @@ def gripper_curves(run: RunSignals) -> tuple[np.ndarray | None, ...]:
 
 
 def _gripper_curve(run: RunSignals, opening: np.ndarray | None) -> np.ndarray | None:
-    max_lag = most_lag(run.fps)
+    max_lag = max_lag_frames(run.fps)
     if (
         opening is None
         or len(opening) != len(run)
@@ -47,17 +50,13 @@ def _gripper_curve(run: RunSignals, opening: np.ndarray | None) -> np.ndarray | 
     steps = np.abs(np.diff(opening, prepend=opening[0]))
     if steps.max() <= MIN_GRIPPER_STEP:
         return None
-    gripper_motion = compressed(steps, among=steps > 0, max_value=1.0)
-    speed = run.arm_speed
-    if speed is None:
-        still = np.ones(len(run), bool)
-    else:
-        still = speed < STILL * np.percentile(speed, FAST_PERCENTILE)
+    gripper_motion = compressed_curve(steps, among=steps > 0, max_value=1.0)
+    still = arm_is_still(run.arm_speed, len(run))
     if not still.any():
         return None
     curves = []
-    for change in _changes(run):
-        picture_change = compressed(change)
+    for change in _camera_changes(run):
+        picture_change = compressed_curve(change)
         above = np.maximum(0.0, picture_change - np.median(picture_change[still]))
         curves.append(correlations(np.where(still, above, 0.0), gripper_motion, max_lag))
     if curves:
@@ -65,12 +64,12 @@ def _gripper_curve(run: RunSignals, opening: np.ndarray | None) -> np.ndarray | 
     return None
 
 
-def most_lag(fps: float) -> int:
+def max_lag_frames(fps: float) -> int:
     """The largest lag that is looked at, in frames."""
     return max(3, round(MAX_LAG_S * fps))
 
 
-def _changes(run: RunSignals) -> list[np.ndarray]:
+def _camera_changes(run: RunSignals) -> list[np.ndarray]:
     """The visual change of each camera that shows any, float64 [n]; that of frame 0 is not known."""
     changes = [
         np.r_[camera.change[1:2], camera.change[1:]].astype(np.float64) for camera in run.cameras

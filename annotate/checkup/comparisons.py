@@ -75,7 +75,7 @@ def still_gripper(run: RunSummary, group: Group) -> Iterator[RunFault]:
         usual_closings = float(np.median(counts))
         detail = f"the {title} does not close; in {group.words} it closes {usual_closings:g} times"
         yield RunFault(
-            "gripper_stays", *_whole(run), detail, 0, usual_closings, "closings", signal=title
+            "gripper_stays", *run.whole, detail, 0, usual_closings, "closings", signal=title
         )
 
 
@@ -108,7 +108,7 @@ def clipped_action(run: RunSummary, group: Group) -> Iterator[RunFault]:
         f"go up to {usual_largest:.3g}"
     )
     yield RunFault(
-        "action_clipped", *_whole(run), detail, largest, usual_largest, "of the source", signal=name
+        "action_clipped", *run.whole, detail, largest, usual_largest, "of the source", signal=name
     )
 
 
@@ -144,7 +144,7 @@ def dead_dimensions(run: RunSummary, group: Group) -> Iterator[RunFault]:
             detail = f"{title} is {column.low[d]:.4g} in all frames; {group.words} move it by {usual_range:.3g}"
             yield RunFault(
                 "dead_dimension",
-                *_whole(run),
+                *run.whole,
                 detail,
                 0,
                 usual_range,
@@ -156,14 +156,14 @@ def dead_dimensions(run: RunSummary, group: Group) -> Iterator[RunFault]:
 def other_scales(run: RunSummary, group: Group) -> Iterator[RunFault]:
     """Columns of another unit than in the other runs; and joints whose action and state are apart otherwise."""
     for name, column in run.columns.items():
-        factor = _factor(column, _same_columns(group, name, column))
+        factor = _scale_factor(column, _same_columns(group, name, column))
         if factor is not None:
             detail = f"{name} moves {factor:.3g} times as far as in {group.words}: another unit?"
-            yield RunFault("other_scale", *_whole(run), detail, factor, 1.0, "times", signal=name)
-    yield from _offsets(run, group)
+            yield RunFault("other_scale", *run.whole, detail, factor, 1.0, "times", signal=name)
+    yield from _offset_faults(run, group)
 
 
-def _factor(column: ColumnSummary, other_columns: Sequence[ColumnSummary]) -> float | None:
+def _scale_factor(column: ColumnSummary, other_columns: Sequence[ColumnSummary]) -> float | None:
     """By how much all dimensions of the arm move farther than usual, where it is one factor for most of them."""
     if not other_columns:
         return None
@@ -180,7 +180,7 @@ def _factor(column: ColumnSummary, other_columns: Sequence[ColumnSummary]) -> fl
     return None
 
 
-def _offsets(run: RunSummary, group: Group) -> Iterator[RunFault]:
+def _offset_faults(run: RunSummary, group: Group) -> Iterator[RunFault]:
     """Dimensions of which the action is above or below the state by another amount than in the other runs."""
     if run.leads is None or run.follows is None:
         return
@@ -206,7 +206,7 @@ def _offsets(run: RunSummary, group: Group) -> Iterator[RunFault]:
             "a calibration?"
         )
         yield RunFault(
-            "other_scale", *_whole(run), detail, measured, usual_lead, "of the source", signal=title
+            "other_scale", *run.whole, detail, measured, usual_lead, "of the source", signal=title
         )
 
 
@@ -227,15 +227,20 @@ def idle_ends(run: RunSummary, group: Group) -> Iterator[RunFault]:
         detail = (
             f"nothing moves in the {side} {seconds:.1f} s; in {group.words} {usual_idle_s:.1f} s"
         )
-        place = run.episode_index, start_frame, start_frame + frames
-        yield RunFault("idle_end", *place, detail, seconds, usual_idle_s, "s", signal=end)
+        yield RunFault(
+            "idle_end",
+            run.episode_index,
+            start_frame,
+            start_frame + frames,
+            detail,
+            seconds,
+            usual_idle_s,
+            "s",
+            signal=end,
+        )
 
 
 def _same_columns(group: Group, name: str, column: ColumnSummary) -> list[ColumnSummary]:
     """The same column of the other runs, where it has the same dimensions."""
     columns = [other_run.columns[name] for other_run in group.others if name in other_run.columns]
     return [other_run for other_run in columns if len(other_run.largest) == len(column.largest)]
-
-
-def _whole(run: RunSummary) -> tuple[int, int, int]:
-    return run.episode_index, 0, run.num_frames

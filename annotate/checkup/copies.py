@@ -14,6 +14,7 @@ import numpy as np
 from annotate.checkup.faults import RunFault
 from annotate.checkup.lateness import common_lag
 from annotate.checkup.summary import CameraSummary, RunSummary, cameras_of
+from core.values import grouped
 
 # Rows: mean distance at the same moments, of the dimension that differs most, in its standard deviations over all runs
 MAX_ROWS_APART = (
@@ -56,8 +57,10 @@ def copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[RunFault]:
         if pair in of_rows:
             fault = None
         else:
-            fault = _foreign(dataset, earlier, later, lag, row_distances.get(pair))
-        yield fault or _copy(dataset, earlier, later, row_distances.get(pair), pair in of_pictures)
+            fault = _foreign_pictures_fault(dataset, earlier, later, lag, row_distances.get(pair))
+        yield fault or _copy_fault(
+            dataset, earlier, later, row_distances.get(pair), pair in of_pictures
+        )
 
 
 def exact_copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[RunFault]:
@@ -67,10 +70,10 @@ def exact_copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[RunFault]
         pictures = tuple(sorted((name, camera.sha256) for name, camera in run.cameras.items()))
         earlier = first.setdefault((run.rows_digest, pictures), run)
         if earlier is not run:
-            yield _copy(dataset, earlier, run, 0.0, are_pictures_equal=True)
+            yield _copy_fault(dataset, earlier, run, 0.0, are_pictures_equal=True)
 
 
-def _copy(
+def _copy_fault(
     dataset: str,
     earlier: RunSummary,
     later: RunSummary,
@@ -90,21 +93,22 @@ def _copy(
         detail = f"a copy of episode {number}: the rows are {distance:.2g} standard deviations apart, {pictures}"
     else:
         detail = f"a copy of episode {number}: the pictures are equal, the rows differ in length or values"
-    place = later.episode_index, 0, later.num_frames
     measured = distance if distance is not None else 0.0
     unit = "standard deviations"
-    return RunFault("copy", *place, detail, measured, MAX_ROWS_APART, unit, other=(dataset, number))
+    return RunFault(
+        "copy", *later.whole, detail, measured, MAX_ROWS_APART, unit, other=(dataset, number)
+    )
 
 
-def _foreign(
+def _foreign_pictures_fault(
     dataset: str, earlier: RunSummary, later: RunSummary, lag: int, distance: float | None
 ) -> RunFault | None:
     """Which of two runs with equal pictures has those of the other: the one whose rows do not go with them.
 
     None where their rows are near each other, or nothing tells which of both it is.
     """
-    first = _likeness(earlier, lag)
-    second = _likeness(later, lag)
+    first = _likeness_at_lag(earlier, lag)
+    second = _likeness_at_lag(later, lag)
     are_near = distance is not None and distance < MIN_FOREIGN_APART
     if are_near or first is None or second is None or abs(first - second) < MIN_LOSS:
         return None
@@ -114,10 +118,9 @@ def _foreign(
         f"its pictures are those of episode {right.episode_index}, its rows are others (likeness of pictures and rows "
         f"{low:.2f}, of the other run {high:.2f})"
     )
-    place = wrong.episode_index, 0, wrong.num_frames
     return RunFault(
         "other_pictures",
-        *place,
+        *wrong.whole,
         detail,
         low,
         high,
@@ -126,7 +129,7 @@ def _foreign(
     )
 
 
-def _likeness(run: RunSummary, lag: int) -> float | None:
+def _likeness_at_lag(run: RunSummary, lag: int) -> float | None:
     if run.row_curve is None:
         return None
     middle = len(run.row_curve) // 2
@@ -137,7 +140,7 @@ def _likeness(run: RunSummary, lag: int) -> float | None:
 def _row_distances(runs: Sequence[RunSummary]) -> dict[tuple[int, int], float]:
     """How far the rows of each pair of runs of one length are apart, where they can be compared; 0: exactly equal."""
     distances = dict[tuple[int, int], float]()
-    for group in _comparable(runs):
+    for group in _comparable_groups(runs):
         vectors = _phase_vectors(group)
         lengths = np.array([run.num_frames for run in group])
         for k in range(1, len(group)):
@@ -154,16 +157,15 @@ def _row_distances(runs: Sequence[RunSummary]) -> dict[tuple[int, int], float]:
     return distances
 
 
-def _comparable(runs: Sequence[RunSummary]) -> Iterator[list[RunSummary]]:
+def _comparable_groups(runs: Sequence[RunSummary]) -> Iterator[list[RunSummary]]:
     """Runs with rows of the same form, in which the arm moves."""
-    forms: dict[tuple, list[RunSummary]] = {}
-    for run in runs:
-        if run.rows_digest is not None:
-            form = tuple(
-                sorted((name, column.phases.shape[1]) for name, column in run.columns.items())
-            )
-            forms.setdefault(form, []).append(run)
-    return (group for group in forms.values() if len(group) > 1 and group[0].columns)
+    groups = grouped((_column_widths(run), run) for run in runs if run.rows_digest is not None)
+    return (group for group in groups.values() if len(group) > 1 and group[0].columns)
+
+
+def _column_widths(run: RunSummary) -> tuple[tuple[str, int], ...]:
+    """The widths of a run's columns, by their names."""
+    return tuple(sorted((name, column.phases.shape[1]) for name, column in run.columns.items()))
 
 
 def _phase_vectors(group: Sequence[RunSummary]) -> np.ndarray:
@@ -186,12 +188,14 @@ def _picture_copies(runs: Sequence[RunSummary]) -> set[tuple[int, int]]:
             run.episode_index: run.cameras[camera] for run in runs if camera in run.cameras
         }
         pairs |= {
-            pair for pair, shift in _sharing(of_camera).items() if _is_copy(of_camera, pair, shift)
+            pair
+            for pair, shift in _shifts_of_sharing_pairs(of_camera).items()
+            if _is_copy(of_camera, pair, shift)
         }
     return {(a, b) for a, b in pairs if _look_equal(by_index[a], by_index[b], MAX_MEAN)}
 
 
-def _sharing(cameras: Mapping[int, CameraSummary]) -> dict[tuple[int, int], int]:
+def _shifts_of_sharing_pairs(cameras: Mapping[int, CameraSummary]) -> dict[tuple[int, int], int]:
     """Pairs of runs that share many rare hashes of pictures, and the frames from those of the first to the second's."""
     first_frames = {episode: _first_frames(camera.phash) for episode, camera in cameras.items()}
     runs_of_hash: dict[int, list[int]] = {}

@@ -7,12 +7,13 @@ not only how fast the arm is.
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
 
-from annotate.checkup.clocks import most_lag
-from annotate.checkup.signals import RunSignals
+from annotate.checkup.clocks import max_lag_frames
+from annotate.checkup.signals import RunSignals, of_commonest_kind
 
 WINDOW_S = 0.1  # over which flow and steps are summed: cameras may show a frame twice
 MAX_FRAMES = 1000  # of a run, from its start: more tell its lag no better
@@ -74,7 +75,7 @@ class Fold(NamedTuple):
 def run_motion(run: RunSignals) -> RunMotion | None:
     """Joints and flow of a run; None where there are none, or too few."""
     state = run.state
-    max_lag = most_lag(run.fps)
+    max_lag = max_lag_frames(run.fps)
     if state is None or len(state) != len(run) or not run.cameras:
         return None
     # A shorter run would show nothing of itself at the largest lags
@@ -84,7 +85,7 @@ def run_motion(run: RunSignals) -> RunMotion | None:
     if not joints.size or not np.isfinite(joints).all():
         return None
     window = max(1, round(WINDOW_S * run.fps))
-    flow = [_compressed(_summed(camera.flow[:MAX_FRAMES], window)) for camera in run.cameras]
+    flow = [_bounded_flow(_window_sums(camera.flow[:MAX_FRAMES], window)) for camera in run.cameras]
     return RunMotion(
         tuple(camera.camera for camera in run.cameras),
         max_lag,
@@ -94,7 +95,7 @@ def run_motion(run: RunSignals) -> RunMotion | None:
     )
 
 
-def _summed(values: np.ndarray, window: int) -> np.ndarray:
+def _window_sums(values: np.ndarray, window: int) -> np.ndarray:
     """Sums of values [n, d] over so many frames about each."""
     n = len(values)
     sums = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0, dtype=float)])
@@ -103,7 +104,7 @@ def _summed(values: np.ndarray, window: int) -> np.ndarray:
     return sums[ends] - sums[starts]
 
 
-def _compressed(flow: np.ndarray) -> np.ndarray:
+def _bounded_flow(flow: np.ndarray) -> np.ndarray:
     """Flow [n, m] whose size is at most 1, and a half where it is usual."""
     size = np.linalg.norm(flow, axis=1, keepdims=True)
     usual_size = float(np.percentile(size, USUAL_PERCENTILE)) or 1.0
@@ -118,38 +119,29 @@ def flow_curves(
 
     Learnt where the rows are `start_lag` frames behind the pictures, and then again at the lag that is found.
     """
-    compared = _of_one_layout(motions)
+    compared = of_commonest_kind(motions, attrgetter("layout"))
     if len(compared) < FOLDS:
         return {}, start_lag
     runs = list(compared.values())
     predictors = _predictors(runs)
-    max_lag = runs[0].max_lag
     for _ in range(2):
         curves = _curves(runs, predictors, start_lag)
         mean_curve = np.mean(curves, axis=0)
         # Where nothing moves, no lag is better than another one
         if mean_curve.max() > 0:
-            start_lag = int(np.argmax(mean_curve)) - max_lag
+            start_lag = peak_lag(mean_curve)
     return dict(zip(compared, curves, strict=True)), start_lag
 
 
-def _of_one_layout(motions: Mapping[int, RunMotion | None]) -> dict[int, RunMotion]:
-    """The runs that have the layout of most."""
-    layouts = [motion.layout for motion in motions.values() if motion is not None]
-    if not layouts:
-        return {}
-    common_layout = max(set(layouts), key=lambda layout: (layouts.count(layout), layout))
-    return {
-        episode: motion
-        for episode, motion in motions.items()
-        if motion is not None and motion.layout == common_layout
-    }
+def peak_lag(curve: np.ndarray) -> int:
+    """The lag, in frames, at which a curve [2 * most + 1] is highest."""
+    return int(np.argmax(curve)) - len(curve) // 2
 
 
 def _predictors(runs: Sequence[RunMotion]) -> list[np.ndarray]:
     """For each run, each coordinate of its steps by itself and times each of its places, float32 [n, k]."""
     axes = _arm_axes(runs)
-    predictors = [_moved(run, axes) for run in runs]
+    predictors = [_run_predictors(run, axes) for run in runs]
     sizes = np.sqrt(sum((values**2).sum(axis=0) for values in predictors))
     scale = np.divide(
         np.sqrt(sum(map(len, predictors))), sizes, out=np.zeros_like(sizes), where=sizes > 0
@@ -163,7 +155,7 @@ def _arm_axes(runs: Sequence[RunMotion]) -> ArmAxes:
     extent = np.where(high > low, high - low, np.inf)
     steps = np.concatenate([_steps(run, extent) for run in runs])
     max_step = MAX_STEP * np.percentile(np.abs(steps), FAST_STEP, axis=0)
-    places = _places(joints, median, extent)
+    places = _clipped_places(joints, median, extent)
     return ArmAxes(
         median,
         extent,
@@ -178,7 +170,7 @@ def _steps(run: RunMotion, extent: np.ndarray) -> np.ndarray:
     return np.diff(run.joints, axis=0, prepend=run.joints[:1]) / extent
 
 
-def _places(joints: np.ndarray, median: np.ndarray, extent: np.ndarray) -> np.ndarray:
+def _clipped_places(joints: np.ndarray, median: np.ndarray, extent: np.ndarray) -> np.ndarray:
     return np.clip((joints - median) / extent, -MAX_PLACE, MAX_PLACE)
 
 
@@ -188,10 +180,10 @@ def _main_axes(values: np.ndarray) -> np.ndarray:
     return axes[:, ::-1][:, :AXES]
 
 
-def _moved(run: RunMotion, axes: ArmAxes) -> np.ndarray:
+def _run_predictors(run: RunMotion, axes: ArmAxes) -> np.ndarray:
     steps = np.clip(_steps(run, axes.extent), -axes.max_step, axes.max_step)
-    moves = _summed(steps, run.window) @ axes.step_axes
-    places = _places(run.joints, axes.median, axes.extent) @ axes.place_axes
+    moves = _window_sums(steps, run.window) @ axes.step_axes
+    places = _clipped_places(run.joints, axes.median, axes.extent) @ axes.place_axes
     factors = np.concatenate([np.ones((len(places), 1)), places], axis=1)
     return (moves[:, :, None] * factors[:, None, :]).reshape(len(moves), -1)
 
@@ -202,12 +194,12 @@ def _curves(
     """The curve of each run by what the runs of the other folds show at a lag."""
     parts = list(zip(predictors, (run.flow for run in runs), strict=True))
     folds = [_fold(parts[number::FOLDS], lag) for number in range(FOLDS)]
-    whole = _total(folds)
-    rules = [_rule(whole, fold) for fold in folds]
+    whole = _fold_sum(folds)
+    rules = [_prediction_rule(whole, fold) for fold in folds]
     curves = []
     for number, (run, values) in enumerate(zip(runs, predictors, strict=True)):
         weights, whitening = rules[number % FOLDS]
-        curves.append(_likeness(run, run.flow.astype(float) @ whitening, values @ weights))
+        curves.append(_likeness_curve(run, run.flow.astype(float) @ whitening, values @ weights))
     return curves
 
 
@@ -224,49 +216,41 @@ def _fold(parts: Iterable[tuple[np.ndarray, np.ndarray]], lag: int) -> Fold:
                 len(later_values),
             )
         )
-    return _total(products)
+    return _fold_sum(products)
 
 
-def _total(folds: Iterable[Fold]) -> Fold:
-    return reduce(_sum, folds)
+def _fold_sum(folds: Iterable[Fold]) -> Fold:
+    return reduce(_combined, folds)
 
 
-def _sum(first: Fold, second: Fold) -> Fold:
+def _combined(first: Fold, second: Fold, sign: int = 1) -> Fold:
+    """The sum of two folds; with a sign of -1 what the first has beyond the second."""
     return Fold(
-        first.predictors + second.predictors,
-        first.mixed + second.mixed,
-        first.flow + second.flow,
-        first.num_frames + second.num_frames,
+        first.predictors + sign * second.predictors,
+        first.mixed + sign * second.mixed,
+        first.flow + sign * second.flow,
+        first.num_frames + sign * second.num_frames,
     )
 
 
-def _difference(whole: Fold, part: Fold) -> Fold:
-    return Fold(
-        whole.predictors - part.predictors,
-        whole.mixed - part.mixed,
-        whole.flow - part.flow,
-        whole.num_frames - part.num_frames,
-    )
-
-
-def _rule(whole: Fold, held_out: Fold) -> tuple[np.ndarray, np.ndarray]:
+def _prediction_rule(whole: Fold, held_out: Fold) -> tuple[np.ndarray, np.ndarray]:
     """What foretells the flow by all runs that are not held out: weights of predictors [k, m] whose result is whitened,
     and the matrix [m, m] that whitens what they leave unexplained."""
-    products = _difference(whole, held_out)
-    weights = np.linalg.solve(_with_ridge(products.predictors, RIDGE), products.mixed)
+    products = _combined(whole, held_out, sign=-1)
+    weights = np.linalg.solve(_ridged_products(products.predictors, RIDGE), products.mixed)
     explained = weights.T @ products.mixed
     remaining = products.flow - explained - explained.T + weights.T @ products.predictors @ weights
-    noise = _with_ridge(remaining / products.num_frames, NOISE)
+    noise = _ridged_products(remaining / products.num_frames, NOISE)
     whitening = np.linalg.cholesky(np.linalg.inv(noise))
     return weights @ whitening, whitening
 
 
-def _with_ridge(products: np.ndarray, share: float) -> np.ndarray:
+def _ridged_products(products: np.ndarray, share: float) -> np.ndarray:
     """Products [k, k] with a share of their mean diagonal, or a little where that is 0, added to it."""
     return products + (share * float(np.diag(products).mean()) + TINY) * np.eye(len(products))
 
 
-def _likeness(run: RunMotion, flow: np.ndarray, expected_flow: np.ndarray) -> np.ndarray:
+def _likeness_curve(run: RunMotion, flow: np.ndarray, expected_flow: np.ndarray) -> np.ndarray:
     """Correlation, without a mean, of flow [n, m] of a run and of what is expected so many frames later, at each lag
     from -max_lag to max_lag, [2 * max_lag + 1]; 0 where too little is compared."""
     n = len(flow)

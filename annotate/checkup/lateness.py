@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from annotate.checkup.faults import RunFault
-from annotate.checkup.flows import flow_curves
+from annotate.checkup.flows import flow_curves, peak_lag
+from annotate.checkup.signals import of_commonest_kind
 from annotate.checkup.summary import RunSummary
 
 MIN_LAG = 2  # frames
@@ -39,11 +40,8 @@ MIN_UNEXPLAINED = 1e-6
 
 def late_rows(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     """Rows that are behind or ahead of the pictures: in all runs, or in single ones otherwise than in the others."""
-    curves = _of_one_length({run.episode_index: run.row_curve for run in runs})
-    lag = 0
-    is_sure = False
-    if curves:
-        lag, is_sure = _common_lag(curves, OF_ROWS)
+    curves = _row_curves(runs)
+    lag, is_sure = _common_lag(curves, OF_ROWS)
     single_faults = {fault.episode_index: fault for fault in _single_late_rows(runs, lag)}
     yield from single_faults.values()
     if not is_sure:
@@ -51,8 +49,8 @@ def late_rows(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     words = f"the pictures in {len(curves)} of {len(runs)} runs"
     for run in runs:
         if run.episode_index in curves and run.episode_index not in single_faults:
-            detail = f"the rows are {_in_words(lag, run.fps)} {words}"
-            yield _fault(run, detail, lag, 0, "state")
+            detail = f"the rows are {_lag_words(lag, run.fps)} {words}"
+            yield _lag_fault(run, detail, lag, 0, "state")
 
 
 def _single_late_rows(runs: Sequence[RunSummary], start_lag: int) -> Iterator[RunFault]:
@@ -62,40 +60,35 @@ def _single_late_rows(runs: Sequence[RunSummary], start_lag: int) -> Iterator[Ru
         curve = curves.get(run.episode_index)
         if curve is None or run.motion is None:
             continue
-        run_lag = _own_lag(curve, lag, run.motion.compared_lag)
+        run_lag = _deviating_lag(curve, lag, run.motion.compared_lag)
         other_curves = [curves[episode] for episode in curves if episode != run.episode_index]
-        if run_lag is None or not _tell_lag(other_curves, lag):
+        if run_lag is None or not _are_lags_comparable(other_curves, lag):
             continue
         detail = (
-            f"the rows are {_in_words(run_lag, run.fps)} the pictures, those of the other runs "
-            f"{_in_words(lag, run.fps)} them"
+            f"the rows are {_lag_words(run_lag, run.fps)} the pictures, those of the other runs "
+            f"{_lag_words(lag, run.fps)} them"
         )
-        yield _fault(run, detail, run_lag, lag, "state")
+        yield _lag_fault(run, detail, run_lag, lag, "state")
 
 
-def _tell_lag(curves: Sequence[np.ndarray], lag: int) -> bool:
+def _are_lags_comparable(curves: Sequence[np.ndarray], lag: int) -> bool:
     """Are rows and flow so alike at the common lag that a run may be held against it?"""
     if len(curves) < MIN_OTHERS:
         return False
     middle = len(curves[0]) // 2
     likeness = float(np.mean([curve[lag + middle] for curve in curves]))
-    agreement = float(np.mean([abs(_peak(curve) - lag) < MIN_LAG for curve in curves]))
+    agreement = float(np.mean([abs(peak_lag(curve) - lag) < MIN_LAG for curve in curves]))
     return likeness >= MIN_LIKENESS_OF_OTHERS and agreement >= MIN_AGREEMENT_OF_OTHERS
 
 
-def _peak(curve: np.ndarray) -> int:
-    """The lag at which a curve is highest."""
-    return int(np.argmax(curve)) - len(curve) // 2
-
-
-def _own_lag(curve: np.ndarray, lag: int, compared_lag: int) -> int | None:
+def _deviating_lag(curve: np.ndarray, lag: int, compared_lag: int) -> int | None:
     """The lag of a run, in frames, where it surely has another one than all runs together; else None.
 
     compared_lag: the largest lag at which enough of the run is compared; what lies beyond tells nothing.
     """
     if abs(lag) > compared_lag:
         return None
-    run_lag = _peak(curve)
+    run_lag = peak_lag(curve)
     middle = len(curve) // 2
     unexplained = np.log(np.maximum(1 - np.maximum(curve, 0) ** 2, MIN_UNEXPLAINED))
     losses = unexplained - unexplained[run_lag + middle]
@@ -113,65 +106,54 @@ def late_grippers(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     rows_lag = common_lag(runs)
     most_grippers = max((len(run.gripper_curves) for run in runs), default=0)
     for number in range(most_grippers):
-        curves = _of_one_length(
-            {
-                r.episode_index: r.gripper_curves[number]
-                for r in runs
-                if len(r.gripper_curves) > number
-            }
+        having = [run for run in runs if len(run.gripper_curves) > number]
+        curves = of_commonest_kind(
+            {run.episode_index: run.gripper_curves[number] for run in having}, len
         )
-        if not curves:
-            continue
         lag, is_sure = _common_lag(curves, OF_GRIPPERS)
         # Late with all rows is told of the rows
         if not is_sure or abs(lag - rows_lag) < MIN_LAG:
             continue
-        for run in (run for run in runs if run.episode_index in curves):
+        for run in having:
+            if run.episode_index not in curves:
+                continue
             title = run.gripper_titles[number]
-            detail = f"the {title}'s signal is {_in_words(lag, run.fps)} what the pictures show of its moves"
-            yield _fault(run, detail, lag, 0, title)
+            detail = f"the {title}'s signal is {_lag_words(lag, run.fps)} what the pictures show of its moves"
+            yield _lag_fault(run, detail, lag, 0, title)
 
 
 def common_lag(runs: Sequence[RunSummary]) -> int:
     """The lag of all runs together, in frames, however sure it is; 0 where no run tells any."""
-    curves = _of_one_length({run.episode_index: run.row_curve for run in runs})
-    if curves:
-        return _common_lag(curves, OF_ROWS)[0]
-    return 0
+    return _common_lag(_row_curves(runs), OF_ROWS)[0]
+
+
+def _row_curves(runs: Sequence[RunSummary]) -> dict[int, np.ndarray]:
+    """Those over as many lags as most have: runs of another rate are not compared."""
+    return of_commonest_kind({run.episode_index: run.row_curve for run in runs}, len)
 
 
 def _common_lag(curves: Mapping[int, np.ndarray], min_sureness: Sureness) -> tuple[int, bool]:
-    """The lag of all runs together, and whether it is sure."""
-    max_lag = len(next(iter(curves.values()))) // 2
+    """The lag of all runs together, and whether it is sure; 0 without any curve."""
+    if not curves:
+        return 0, False
     mean = np.mean(list(curves.values()), axis=0)
-    lag = int(np.argmax(mean)) - max_lag
-    near = [abs(int(np.argmax(curve)) - max_lag - lag) <= 1 for curve in curves.values()]
+    max_lag = len(mean) // 2
+    lag = peak_lag(mean)
+    near = [abs(peak_lag(curve) - lag) <= 1 for curve in curves.values()]
     gain = float(mean[lag + max_lag] - mean[max_lag])
     reached = Sureness(len(curves), float(mean[lag + max_lag]), gain, float(np.mean(near)))
     is_sure = all(value >= limit for value, limit in zip(reached, min_sureness, strict=True))
     return lag, is_sure and MIN_LAG <= abs(lag) < max_lag
 
 
-def _of_one_length(curves: Mapping[int, np.ndarray | None]) -> dict[int, np.ndarray]:
-    """The curves over as many lags as most of them have: runs of another rate are not compared."""
-    lengths = [len(curve) for curve in curves.values() if curve is not None]
-    if not lengths:
-        return {}
-    common_length = max(set(lengths), key=lambda length: (lengths.count(length), length))
-    return {
-        episode: curve
-        for episode, curve in curves.items()
-        if curve is not None and len(curve) == common_length
-    }
-
-
-def _in_words(lag: int, fps: float) -> str:
+def _lag_words(lag: int, fps: float) -> str:
     side = "behind" if lag > 0 else "ahead of"
     if lag:
         return f"{abs(lag)} frames ({abs(lag) / fps:.2f} s) {side}"
     return "at one time with"
 
 
-def _fault(run: RunSummary, detail: str, measured: int, usual_lag: int, signal: str) -> RunFault:
-    place = run.episode_index, 0, run.num_frames
-    return RunFault("rows_late", *place, detail, measured, usual_lag, "frames", signal=signal)
+def _lag_fault(
+    run: RunSummary, detail: str, measured: int, usual_lag: int, signal: str
+) -> RunFault:
+    return RunFault("rows_late", *run.whole, detail, measured, usual_lag, "frames", signal=signal)

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from annotate.checkup.faults import RunFault
-from annotate.checkup.signals import MOVING, RunSignals, is_moving, stretches
+from annotate.checkup.signals import MOVING, RunSignals, is_moving
 from annotate.signal_lag import FAST_PERCENTILE
+from annotate.spans import stretches
 from ingest.signals.gripper import moving_dimensions
 
 # A jump: the value leaves for at most so many frames, and is back where it was
@@ -93,7 +94,7 @@ def _jump(
     if (
         size == 0
         or abs(value_after - value_before) > BACK * size
-        or _is_renamed(values[start], value_before, size)
+        or _is_same_angle(values[start], value_before, size)
     ):
         return None
     other_steps = np.r_[steps[: start - 1], steps[end:]]
@@ -109,7 +110,7 @@ def _jump(
     return None
 
 
-def _is_renamed(value: float, value_before: float, size: float) -> bool:
+def _is_same_angle(value: float, value_before: float, size: float) -> bool:
     """Is it the same angle a turn further, or the same rotation as the opposite quaternion?"""
     is_turn = any(abs(size - turn) < 0.05 * turn for turn in TURN)
     return is_turn or abs(value + value_before) < 0.05 * size
@@ -127,8 +128,17 @@ def stuck_stretches(run: RunSignals) -> Iterator[RunFault]:
         if witness:
             seconds = (end - start) / run.fps
             detail = f"the state keeps one value for {seconds:.1f} s from {start / run.fps:.1f} s on, while {witness}"
-            place = run.episode_index, start, end
-            yield RunFault("state_stuck", *place, detail, seconds, MIN_STUCK_S, "s", signal="state")
+            yield RunFault(
+                "state_stuck",
+                run.episode_index,
+                start,
+                end,
+                detail,
+                seconds,
+                MIN_STUCK_S,
+                "s",
+                signal="state",
+            )
 
 
 def _stuck_witness(run: RunSignals, start: int, end: int) -> str:

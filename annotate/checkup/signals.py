@@ -1,12 +1,14 @@
 """What the checkup sees of one run: its rows, its text and outcome, and what was measured of each camera's pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
+from annotate.pictures import Measures
 from annotate.signal_lag import FAST_PERCENTILE
 from ingest.episode import EpisodeData, StoredStatistics
 from ingest.signals.gripper import GripperSignal, way_steps
@@ -15,23 +17,10 @@ MOVING = 0.25  # of its fast speed: an arm that is faster moves
 
 
 @dataclass(frozen=True)
-class CameraSignals:
-    """One camera of a run; arrays have one entry per frame, `tiny` one per `tiny_every` frames.
-
-    change, luma: 0..1, as in the table frames. sharpness: as in annotate.pictures.Measures. phash:
-    uint64. tiny: uint8 [k, 16, 16]. flow: optical flow from the frame before, [n, 8].
-    """
+class CameraSignals(Measures):
+    """What was measured of the pictures of one camera of a run."""
 
     camera: str
-    change: np.ndarray
-    luma: np.ndarray
-    sharpness: np.ndarray
-    is_black: np.ndarray
-    phash: np.ndarray
-    tiny: np.ndarray
-    tiny_every: int
-    sha256: bytes
-    flow: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -135,9 +124,11 @@ def run_signals(
     )
 
 
-def stretches(holds: np.ndarray, min_frames: int) -> list[tuple[int, int]]:
-    """Half-open stretches of at least `min_frames` frames in which a condition bool [n] holds, in order."""
-    edges = np.flatnonzero(np.diff(np.r_[False, holds, False].astype(np.int8)))
-    return [
-        (int(start), int(end)) for start, end in edges.reshape(-1, 2) if end - start >= min_frames
-    ]
+def of_commonest_kind[T](
+    values: Mapping[int, T | None], kind_of: Callable[[T], Any]
+) -> dict[int, T]:
+    """The values of the kind that most of them have, of equally common kinds the greatest; without those of None."""
+    known = {key: value for key, value in values.items() if value is not None}
+    kinds = [kind_of(value) for value in known.values()]
+    commonest = max(set(kinds), key=lambda kind: (kinds.count(kind), kind), default=None)
+    return {key: value for key, value in known.items() if kind_of(value) == commonest}

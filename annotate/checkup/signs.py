@@ -33,12 +33,12 @@ def opposite_signs(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
         follows = np.stack([run.follow for run in members if run.follow is not None])
         usual_follows = np.median(follows, axis=0)
         if len(members) >= MIN_RUNS:
-            yield from _of_single_runs(members, follows, usual_follows)
+            yield from _faults_of_single_runs(members, follows, usual_follows)
         if len(members) >= MIN_RUNS_OF_ALL:
-            yield from _of_all(members, usual_follows)
+            yield from _faults_of_all_runs(members, usual_follows)
 
 
-def _of_single_runs(
+def _faults_of_single_runs(
     runs: Sequence[RunSummary], follows: np.ndarray, usual_follows: np.ndarray
 ) -> Iterator[RunFault]:
     """`follows`: [runs, 2, d], `usual_follows`: their medians [2, d]."""
@@ -52,10 +52,12 @@ def _of_single_runs(
         way = int(np.argmin(correlations))
         usual_follow = float(usual_follows[way, joint])
         measured = float(correlations[way])
-        yield _fault(runs[number], joint, measured, usual_follow, "in the other runs")
+        yield _sign_fault(runs[number], joint, measured, usual_follow, "in the other runs")
 
 
-def _of_all(runs: Sequence[RunSummary], usual_follows: np.ndarray) -> Iterator[RunFault]:
+def _faults_of_all_runs(
+    runs: Sequence[RunSummary], usual_follows: np.ndarray
+) -> Iterator[RunFault]:
     for usual_joints in usual_follows:
         for joint in np.flatnonzero(usual_joints <= MAX_AGAINST_OF_ALL).tolist():
             other_joints = np.delete(usual_joints, joint)
@@ -65,10 +67,10 @@ def _of_all(runs: Sequence[RunSummary], usual_follows: np.ndarray) -> Iterator[R
             usual_follow = float(np.median(other_joints))
             measured = float(usual_joints[joint])
             for run in runs:
-                yield _fault(run, joint, measured, usual_follow, "at other joints")
+                yield _sign_fault(run, joint, measured, usual_follow, "at other joints")
 
 
-def _fault(
+def _sign_fault(
     run: RunSummary, joint: int, measured: float, usual_follow: float, words: str
 ) -> RunFault:
     title = run.columns["state"].titles[joint]
@@ -76,7 +78,6 @@ def _fault(
         f"{title} moves against its action (correlation {measured:.2f}), {words} with it "
         f"({usual_follow:.2f}): another sign?"
     )
-    place = run.episode_index, 0, run.num_frames
     return RunFault(
-        "other_sign", *place, detail, measured, usual_follow, "correlation", signal=title
+        "other_sign", *run.whole, detail, measured, usual_follow, "correlation", signal=title
     )

@@ -10,7 +10,7 @@ import numpy as np
 from annotate.checkup.clocks import gripper_curves, row_curve
 from annotate.checkup.flows import RunMotion, run_motion
 from annotate.checkup.rows import idle_seconds
-from annotate.checkup.signals import CameraSignals, RunSignals
+from annotate.checkup.signals import RunSignals
 from ingest.signals import naming
 from ingest.signals.naming import transitions
 
@@ -58,7 +58,7 @@ class RunSummary:
 
     columns: state and action, as far as the run has them. leads: median of action minus state of
     each dimension [d], where both have the same ones, and `follows`, their correlation [d]. follow:
-    how the state moves with the action, see `_follow`. row_curve, gripper_curves: likeness of
+    how the state moves with the action, see `_follow_correlations`. row_curve, gripper_curves: likeness of
     pictures and rows at each lag, see clocks.
     motion: joints and optical flow, see flows. closings: of each gripper, None where it is not used.
     """
@@ -86,6 +86,11 @@ class RunSummary:
     def duration_s(self) -> float:
         return self.num_frames / self.fps
 
+    @property
+    def whole(self) -> tuple[int, int, int]:
+        """The place of a fault of all its frames: its episode, the first frame and the one after the last."""
+        return self.episode_index, 0, self.num_frames
+
 
 def cameras_of(runs: Iterable[RunSummary]) -> list[str]:
     """Those that any of the runs has, by name."""
@@ -97,7 +102,7 @@ def summarize(run: RunSignals) -> RunSummary:
     columns = {}
     for name, values in (("state", run.state), ("action", run.action)):
         if values is not None and len(values) > 1 and np.isfinite(values).all():
-            columns[name] = _column(run, name, values)
+            columns[name] = _column_summary(run, name, values)
     leads, follows = _leads(run) if len(columns) == 2 else (None, None)
     start_s, end_s = idle_seconds(run)
     return RunSummary(
@@ -110,13 +115,18 @@ def summarize(run: RunSignals) -> RunSummary:
         columns,
         leads,
         follows,
-        _follow(run) if len(columns) == 2 else None,
-        {camera.camera: _camera(camera) for camera in run.cameras},
+        _follow_correlations(run) if len(columns) == 2 else None,
+        {
+            camera.camera: CameraSummary(
+                camera.tiny[phases(len(camera.tiny))], camera.phash, camera.change, camera.sha256
+            )
+            for camera in run.cameras
+        },
         row_curve(run),
         run_motion(run),
         gripper_curves(run),
         tuple(signal.title for signal in run.grippers),
-        tuple(_closings(curve, run.fps) for curve in run.openings),
+        tuple(_num_closings(curve, run.fps) for curve in run.openings),
         start_s,
         end_s,
     )
@@ -127,7 +137,7 @@ def phases(length: int) -> np.ndarray:
     return np.round(np.linspace(0, length - 1, PHASES)).astype(int)
 
 
-def _column(run: RunSignals, name: str, values: np.ndarray) -> ColumnSummary:
+def _column_summary(run: RunSignals, name: str, values: np.ndarray) -> ColumnSummary:
     sizes = np.abs(values)
     largest = sizes.max(axis=0)
     is_largest = sizes >= largest * (1 - TIE)
@@ -161,12 +171,6 @@ def _is_gripper(run: RunSignals, column: str, dimension: int) -> bool:
     return bool(words & naming.GRIPPERS) or (has_gripper and dimension == width - 1)
 
 
-def _camera(camera: CameraSignals) -> CameraSummary:
-    return CameraSummary(
-        camera.tiny[phases(len(camera.tiny))], camera.phash, camera.change, camera.sha256
-    )
-
-
 def _leads(run: RunSignals) -> tuple[np.ndarray | None, np.ndarray | None]:
     """By how much the action is above the state at the median, and how alike they run, of each dimension [d].
 
@@ -184,7 +188,7 @@ def _leads(run: RunSignals) -> tuple[np.ndarray | None, np.ndarray | None]:
     return np.median(action - state, axis=0), _correlation(state, action)
 
 
-def _follow(run: RunSignals) -> np.ndarray | None:
+def _follow_correlations(run: RunSignals) -> np.ndarray | None:
     """Correlation of the change of each joint's state over FOLLOWS_S with the action [0] and with
     its change [1], of each joint that state and action have at one place, [2, d]; NaN of grippers,
     0 of what does not move."""
@@ -222,7 +226,7 @@ def _rows_digest(run: RunSignals) -> bytes | None:
     return digest.digest()
 
 
-def _closings(opening: np.ndarray | None, fps: float) -> int | None:
+def _num_closings(opening: np.ndarray | None, fps: float) -> int | None:
     """How often a gripper moves to an end other than the one that it starts at; None of one that is not used."""
     if opening is None:
         return None

@@ -18,7 +18,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from annotate.imported_label import (
     ImportedError,
     whole_run,
 )
+from annotate.spans import equal_spans
 from core.domain.label import IDLE, NO_PROGRESS, NOTHING_STATED, STEP, Label, Segment, StatedEnd
 from core.names import unnamed_step
 from ingest.formats.tables import npy_rows
@@ -47,32 +47,10 @@ ALL_LOST = -100.0  # the final progress that the tool writes beside a catastroph
 TOLERANCE_S = 1e-4  # times in the file are rounded
 # config/act_pri.yaml: the index of a primitive is its place here, and `dummy` is none of them
 PRIMITIVES = (
-    *(
-        "clamp",
-        "erase",
-        "fold_flatten",
-        "hang",
-        "insert",
-        "install",
-        "pass",
-        "pick_grab",
-        "place",
-        "pour_dump",
-    ),
-    *(
-        "press",
-        "pull",
-        "roll",
-        "rotate_turn",
-        "scoop",
-        "screw_unscrew",
-        "sweep",
-        "tie",
-        "untie",
-        "wrap",
-    ),
-    *("zip_unzip", "dummy"),
-)
+    "clamp", "erase", "fold_flatten", "hang", "insert", "install", "pass", "pick_grab", "place", "pour_dump",
+    "press", "pull", "roll", "rotate_turn", "scoop", "screw_unscrew", "sweep", "tie", "untie", "wrap",
+    "zip_unzip", "dummy",
+)  # fmt: skip
 VERBS = {
     **dict.fromkeys(("pick", "grab", "grasp", "take", "lift"), "pick_grab"),
     **dict.fromkeys(("place", "put", "drop", "release", "set"), "place"),
@@ -177,9 +155,11 @@ class RolloutAnnotation(EpisodeAnnotation):
             part_of[_frame(start, fps) : _frame(stop, fps)] = number
         # The last one counts to the end, as opensarm takes it
         part_of[_frame(self.segments[-1][0], fps) :] = len(self.segments) - 1
-        cuts = [0, *(np.flatnonzero(np.diff(part_of)) + 1).tolist(), num_frames]
         words = [*(word for _, _, word in self.segments), "adjust"]  # the last one, -1, is of gaps
-        return [_segment(words[part_of[start]], start, end) for start, end in pairwise(cuts)]
+        return [
+            _segment(words[part_of[start]], start, end)
+            for start, end in equal_spans(part_of.tolist())
+        ]
 
 
 @dataclass(frozen=True)
@@ -208,7 +188,9 @@ def read_opensarm(path: Path) -> list[RolloutAnnotation]:
     """Read JSON lines, a folder with labels.jsonl, or rollouts with progress.npy. Raises ImportedError."""
     lines = path / LABELS if path.is_dir() else path
     if lines.is_file():
-        label_lines = {line.annotation.episode_index: line.annotation for line in read_said(lines)}
+        label_lines = {
+            line.annotation.episode_index: line.annotation for line in read_results(lines)
+        }
     else:
         label_lines = {}
     folders = _rollouts(path)
@@ -216,7 +198,7 @@ def read_opensarm(path: Path) -> list[RolloutAnnotation]:
         raise ImportedError(
             f"{path} holds neither {LABELS} nor folders episode_* with progress.npy"
         )
-    ours = _exported_from(path)
+    ours = _exported_episodes(path)
     curves = {index: _curve(folder) for index, folder in folders.items()}
     annotations = [
         label_lines.get(index, RolloutAnnotation(index))
@@ -228,7 +210,7 @@ def read_opensarm(path: Path) -> list[RolloutAnnotation]:
     ]
 
 
-def _exported_from(folder: Path) -> dict[int, tuple[str, int]]:
+def _exported_episodes(folder: Path) -> dict[int, tuple[str, int]]:
     """The corpus's episode of each rollout, where the folder is an export of ours. Raises ImportedError."""
     path = folder / OURS
     try:
@@ -271,7 +253,7 @@ def _curve(folder: Path) -> tuple[float, ...]:
     return tuple(map(float, values))
 
 
-def read_said(path: Path) -> list[OpensarmLine]:
+def read_results(path: Path) -> list[OpensarmLine]:
     """The lines of a results file; of a video the last one counts. Raises ImportedError."""
     try:
         lines = path.read_text().split("\n")
@@ -394,12 +376,14 @@ def _graded_rows(file: Path) -> Iterator[GradedAnnotation]:
         raise ImportedError(f"{file} lacks the columns {', '.join(missing)} of Robometer's rows")
     for row in table.select(list(NEEDED)).to_pylist():
         try:
-            yield _graded(**row)
+            yield _graded_annotation(**row)
         except ValueError as e:
             raise ImportedError(f"{file}: {row['id']!r} {e}") from e
 
 
-def _graded(id: object, quality_label: object, partial_success: object) -> GradedAnnotation:
+def _graded_annotation(
+    id: object, quality_label: object, partial_success: object
+) -> GradedAnnotation:
     id_match = EPISODE_ID.match(str(id))
     share = partial_success
     if id_match is None:

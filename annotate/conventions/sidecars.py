@@ -21,7 +21,7 @@ LeRobot's annotations/steerable_pipeline/modules/advantage.py @0be63969, on a br
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise, starmap
+from itertools import starmap
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,6 +37,7 @@ from annotate.imported_label import (
     whole_run,
 )
 from annotate.native import annotate
+from annotate.spans import equal_spans
 from core.domain.label import DONE, IDLE, STEP, Label, Segment
 from core.names import unnamed_step
 from ingest.episode import NativeStep
@@ -103,7 +104,7 @@ def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _keep(*rules: tuple[Any, str]) -> None:
+def _check_rules(*rules: tuple[Any, str]) -> None:
     """Raises ValueError for the first rule that is not kept."""
     for is_kept, rule in rules:
         if not is_kept:
@@ -119,12 +120,12 @@ def descriptors_of(schema: pa.Schema) -> dict[str, Descriptor]:
         no_file = (
             f"neither its metadata names {FORMAT}, nor has it the columns of sarm_progress.parquet"
         )
-        _keep((columns and set(KEYS) <= set(schema.names), no_file))
+        _check_rules((columns and set(KEYS) <= set(schema.names), no_file))
         return {
             name: Descriptor("progress", "higher", (0.0, 1.0), allow_nan=True) for name in columns
         }
     version = texts.get(f"{prefix}.schema_version", "missing")
-    _keep(
+    _check_rules(
         (
             texts[f"{prefix}.format"] == FORMAT,
             f"its format is {texts[f'{prefix}.format']!r}, not {FORMAT}",
@@ -134,10 +135,10 @@ def descriptors_of(schema: pa.Schema) -> dict[str, Descriptor]:
             f"its schema version is {version}; version {VERSION} can be read",
         ),
     )
-    _valid(TypeAdapter(dict[str, Any]), texts, f"{prefix}.provenance")
-    descriptors = _valid(DESCRIPTORS, texts, f"{prefix}.descriptors")
+    _validated_part(TypeAdapter(dict[str, Any]), texts, f"{prefix}.provenance")
+    descriptors = _validated_part(DESCRIPTORS, texts, f"{prefix}.descriptors")
     for name, d in descriptors.items():
-        _keep(
+        _check_rules(
             (name.strip() and name not in KEYS, f"{name!r} names no signal"),
             (
                 d.bounds is None or d.bounds[0] <= d.bounds[1],
@@ -147,7 +148,7 @@ def descriptors_of(schema: pa.Schema) -> dict[str, Descriptor]:
     return descriptors
 
 
-def _valid[T](kind: TypeAdapter[T], texts: Mapping[str, str], key: str) -> T:
+def _validated_part[T](kind: TypeAdapter[T], texts: Mapping[str, str], key: str) -> T:
     """A part of the metadata, JSON. Raises ValueError."""
     try:
         return kind.validate_json(texts.get(key, ""))
@@ -168,16 +169,16 @@ def check(table: pa.Table) -> dict[str, Descriptor]:
     described = (
         f"its columns {sorted(columns)} are not the signals described, {sorted(descriptors)}"
     )
-    _keep(
+    _check_rules(
         (not missing, f"it lacks the columns {', '.join(sorted(missing))}"),
         (columns == set(descriptors), described),
     )
     for name in KEYS:
         is_whole = pa.types.is_int64(table[name].type) and not table[name].null_count
-        _keep((is_whole, f"column {name} has to be int64 without nulls"))
+        _check_rules((is_whole, f"column {name} has to be int64 without nulls"))
     index, episodes, frames = (table[name].to_numpy() for name in KEYS)
     same_episode = np.diff(episodes) == 0
-    _keep(
+    _check_rules(
         (np.all(np.diff(index) > 0), "index has to rise from row to row"),
         (np.all(np.diff(episodes) >= 0), "rows have to stand in order of episode_index"),
         (frames.min(initial=0) >= 0, "a frame_index is below 0"),
@@ -189,12 +190,12 @@ def check(table: pa.Table) -> dict[str, Descriptor]:
     # The newer state does not say which episodes were selected
     key = f"{PREFIXES[0]}.episode_indices"
     if selection := (table.schema.metadata or {}).get(key.encode()):
-        selected = _valid(
+        selected = _validated_part(
             TypeAdapter(list[Annotated[int, Field(ge=0, strict=True)]]),
             {key: selection.decode()},
             key,
         )
-        _keep(
+        _check_rules(
             (
                 selected == sorted(set(selected)),
                 f"{key} has to be a sorted list of different whole numbers",
@@ -214,10 +215,10 @@ def _check_values(name: str, column: pa.ChunkedArray, descriptor: Descriptor) ->
     types = pa.types
     is_number = types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind)
     kinds = f"signal {name} has to be bool, whole or floating numbers without nulls"
-    _keep((is_number and not column.null_count, kinds))
+    _check_rules((is_number and not column.null_count, kinds))
     values = column.to_numpy().astype(np.float64)
     low, high = descriptor.bounds or (-np.inf, np.inf)
-    _keep(
+    _check_rules(
         (not np.isinf(values).any(), f"signal {name} has infinite values"),
         (
             descriptor.allow_nan or not np.isnan(values).any(),
@@ -258,7 +259,7 @@ class SignalAnnotation(EpisodeAnnotation):
         frames = np.array(self.frames)
         progress = np.array(self.progress, np.float32)
         is_finite = np.isfinite(progress)
-        _keep(
+        _check_rules(
             (
                 frames[-1] < num_frames,
                 f"it has a row of frame {frames[-1]}, this episode has {num_frames}",
@@ -270,14 +271,13 @@ class SignalAnnotation(EpisodeAnnotation):
         )
         if not self.segment:
             return Label(whole_run(num_frames, bool(line[-1] == 1)), 1, progress=line)
-        _keep(
+        _check_rules(
             (
                 len(frames) == num_frames,
                 f"it has segments of {len(frames)} frames, this episode has {num_frames}",
             )
         )
-        cuts = [k for k in range(1, num_frames) if self.segment[k] != self.segment[k - 1]]
-        segments = list(starmap(self._segment, pairwise([0, *cuts, num_frames])))
+        segments = list(starmap(self._segment, equal_spans(self.segment)))
         return Label(segments, self.num_planned, progress=line)
 
     def _segment(self, start: int, end: int) -> Segment:
@@ -312,22 +312,18 @@ def annotations(table: pa.Table) -> list[SignalAnnotation]:
     descriptors = check(table)
     name = progress_signal(descriptors)
     low, high = (extreme(table[name].to_numpy(), initial=0) for extreme in (np.nanmin, np.nanmax))
-    _keep(
+    _check_rules(
         (
             low >= 0 and high <= 1,
             f"signal {name} goes from {low:g} to {high:g}, and progress from 0 to 1",
         )
     )
-    episodes = table["episode_index"].to_numpy()
-    ends = [*np.flatnonzero(np.diff(episodes)) + 1, len(episodes)] if len(episodes) else []
-    rows = (table.slice(start, end - start) for start, end in pairwise([0, *ends]))
-    return [
-        _annotation(of_episode, name, is_ours=set(OURS) <= descriptors.keys())
-        for of_episode in rows
-    ]
+    is_ours = set(OURS) <= descriptors.keys()
+    spans = equal_spans(table["episode_index"].to_pylist())
+    return [_annotation(table.slice(start, end - start), name, is_ours) for start, end in spans]
 
 
-def _annotation(rows: pa.Table, name: str, *, is_ours: bool) -> SignalAnnotation:
+def _annotation(rows: pa.Table, name: str, is_ours: bool) -> SignalAnnotation:
     def numbers[T](column: str, kind: type[T]) -> tuple[T, ...]:
         return tuple(map(kind, rows[column].to_numpy()))
 
@@ -417,7 +413,7 @@ class DrawnAnnotation(EpisodeAnnotation):
         return Label(*annotate(steps, num_frames, success))
 
 
-def read_drawn(path: Path) -> list[DrawnAnnotation]:
+def read_visualizer(path: Path) -> list[DrawnAnnotation]:
     """Read the file, or the one in a dataset's folder. Raises ImportedError."""
     file = path / VISUALIZER_FILE if path.is_dir() else path
     spans = {

@@ -40,7 +40,7 @@ def _load(name: str, grid: int, size_px: int | None, device: str) -> Encoder:
             "cpu",
             GREY_BATCH,
             GREY_SMALL,
-            lambda pictures: grey(pictures, grid),
+            lambda pictures: grey_numbers(pictures, grid),
         )
     if lack := _lack_of_packages(name):
         raise EncoderError(lack)
@@ -65,7 +65,7 @@ def _lack_of_packages(name: str) -> str:
     return ""
 
 
-def lack(config: EmbeddingsConfig) -> str:
+def missing_download(config: EmbeddingsConfig) -> str:
     """Why an encoder needs a download first, and what to do; empty if it is installed. Loads nothing."""
     if config.encoder == "grey":
         return ""
@@ -87,16 +87,16 @@ def identity(config: EmbeddingsConfig) -> str:
     return hashlib.sha256("\0".join([text, *sizes]).encode()).hexdigest()[:16]
 
 
-def grey(pictures: np.ndarray, grid: int) -> np.ndarray:
+def grey_numbers(pictures: np.ndarray, grid: int) -> np.ndarray:
     """Small grey pictures of even contrast, float32 [n, 256 + 64 * grid ** 2], of uint8 RGB [n, s, s, 3].
 
     Of the whole picture 16 x 16 cells, of each cell of the grid 8 x 8; mean 0 and deviation 1 over
     the picture.
     """
-    return np.stack([_grey_numbers(picture, grid) for picture in pictures])
+    return np.stack([_grey_numbers_of_one(picture, grid) for picture in pictures])
 
 
-def _grey_numbers(picture: np.ndarray, grid: int) -> np.ndarray:
+def _grey_numbers_of_one(picture: np.ndarray, grid: int) -> np.ndarray:
     luma = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
     even = (luma - luma.mean()) / max(float(luma.std()), FLAT)
     side = grid * GREY_CELL

@@ -79,9 +79,11 @@ def network(name: str, grid: int, size_px: int | None, device: str) -> Encoder:
     else:
         batch, title = (GPU_BATCH, torch.cuda.get_device_name())
     kind, _, model_name = name.partition(":")
-    of_kind = {"mobilenet_v2": _mobilenet, "torchvision": _of_torchvision, "hf": _of_transformers}[
-        kind
-    ]
+    of_kind = {
+        "mobilenet_v2": _mobilenet_tower,
+        "torchvision": _torchvision_tower,
+        "hf": _transformers_tower,
+    }[kind]
     with _loading:
         tower = of_kind(model_name, size_px)
         # Numbers do not depend on which of several ways cuDNN happens to find fastest
@@ -90,7 +92,7 @@ def network(name: str, grid: int, size_px: int | None, device: str) -> Encoder:
         # So small a network that a second thread would cost more than it brings
         is_small = tower.compiles and torch_device == "cpu"
         if is_small:
-            net = _compiled(net, (batch, SMALL_BATCH), tower.size_px)
+            net = _compiled_network(net, (batch, SMALL_BATCH), tower.size_px)
 
     def embed(pictures: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), one_thread() if is_small else nullcontext():
@@ -99,7 +101,7 @@ def network(name: str, grid: int, size_px: int | None, device: str) -> Encoder:
     return Encoder(f"{name}@{tower.size_px}", tower.size_px, title, batch, SMALL_BATCH, embed)
 
 
-def _compiled(net: nn.Module, batches: Sequence[int], size_px: int) -> Any:
+def _compiled_network(net: nn.Module, batches: Sequence[int], size_px: int) -> Any:
     """The network with its normalisations folded into its convolutions: twice as fast."""
     pictures = [torch.zeros(n, size_px, size_px, 3, dtype=torch.uint8) for n in batches]
     with one_thread(), torch.inference_mode():
@@ -152,13 +154,13 @@ def features(weights: dict[str, Any]) -> nn.Sequential:
     """
     # What would be drawn for new layers is not drawn at all
     with torch.device("meta"):
-        blocks: list[nn.Module] = [_convolved(3, FIRST, 3, stride=2)]
+        blocks: list[nn.Module] = [_convolution(3, FIRST, 3, stride=2)]
         channels = FIRST
         for wider, out, count, stride in BLOCKS:
             for k in range(count):
                 blocks.append(_Block(channels, out, stride if k == 0 else 1, wider))
                 channels = out
-        net = nn.Sequential(*blocks, _convolved(channels, LAST, 1))
+        net = nn.Sequential(*blocks, _convolution(channels, LAST, 1))
     feature_weights = {
         name.removeprefix("features."): w
         for name, w in weights.items()
@@ -174,8 +176,8 @@ class _Block(nn.Module):
     def __init__(self, channels: int, out: int, stride: int, wider: int) -> None:
         super().__init__()
         num_hidden = channels * wider
-        widened = [_convolved(channels, num_hidden, 1)] if wider != 1 else []
-        over = _convolved(num_hidden, num_hidden, 3, stride=stride, groups=num_hidden)
+        widened = [_convolution(channels, num_hidden, 1)] if wider != 1 else []
+        over = _convolution(num_hidden, num_hidden, 3, stride=stride, groups=num_hidden)
         self.conv = nn.Sequential(
             *widened, over, nn.Conv2d(num_hidden, out, 1, bias=False), nn.BatchNorm2d(out)
         )
@@ -187,7 +189,7 @@ class _Block(nn.Module):
         return self.conv(x)
 
 
-def _convolved(
+def _convolution(
     channels: int, out: int, side: int, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
     conv = nn.Conv2d(channels, out, side, stride, (side - 1) // 2, groups=groups, bias=False)
@@ -207,14 +209,14 @@ class _Mobilenet(nn.Module):
         return maps, self.rest(maps).mean((2, 3))
 
 
-def _mobilenet(_: str, size_px: int | None) -> Tower:
+def _mobilenet_tower(_: str, size_px: int | None) -> Tower:
     weights = torch.load(
         weights_file(MOBILENET_URL, MOBILENET_SHA256), map_location="cpu", weights_only=True
     )
     return Tower(_Mobilenet(features(weights)), size_px or MOBILENET_PX, compiles=True)
 
 
-def _of_torchvision(name: str, size_px: int | None) -> Tower:
+def _torchvision_tower(name: str, size_px: int | None) -> Tower:
     """Raises EncoderError: no such model, or no weights."""
     from torchvision.models import get_model, get_model_weights, list_models
 
@@ -285,7 +287,7 @@ def _as_map(out: torch.Tensor, side: int | None = None) -> torch.Tensor:
     return out[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))
 
 
-def _of_transformers(name: str, size_px: int | None) -> Tower:
+def _transformers_tower(name: str, size_px: int | None) -> Tower:
     """A vision model in a folder or on the hub (NAME@REVISION). Raises EncoderError."""
     from transformers import AutoConfig, AutoImageProcessor, AutoModel
 

@@ -134,7 +134,7 @@ def wanted_cameras(config: EmbeddingsConfig, usable: Sequence[str]) -> list[str]
     return [camera for camera in usable if config.cameras == "all" or camera in config.cameras]
 
 
-def look(
+def embed_camera(
     into: EmbeddingPass, episode: EpisodeData, camera: str, fps: float, num_frames: int
 ) -> int:
     """Hand over the wanted pictures of one camera, in a pass of its own; returns how many frames were decoded.
@@ -145,15 +145,15 @@ def look(
     """
     requested_frames = frozenset(range(0, num_frames, every_nth(into.config.hz, fps)))
     try:
-        return _look_at(
+        return _embed_frames(
             into, episode, camera, requested_frames, DecodeOptions(wanted=requested_frames)
         )
     except VideoError:
         into.drop(episode.record.episode_index, camera)
-        return _look_at(into, episode, camera, requested_frames, DECODE_ALL)
+        return _embed_frames(into, episode, camera, requested_frames, DECODE_ALL)
 
 
-def _look_at(
+def _embed_frames(
     into: EmbeddingPass,
     episode: EpisodeData,
     camera: str,

@@ -46,7 +46,7 @@ def weights_file(url: str, sha256: str = "") -> Path:
     """
     sha256 = sha256 or Path(url).stem.rpartition("-")[2]
     stored_path = local_weights(url)
-    path = stored_path or _downloaded(url)
+    path = stored_path or _downloaded_file(url)
     with path.open("rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     if not sha256 or not actual.startswith(sha256):
@@ -59,7 +59,7 @@ def weights_file(url: str, sha256: str = "") -> Path:
     return path
 
 
-def _downloaded(url: str) -> Path:
+def _downloaded_file(url: str) -> Path:
     """A file put into torch's cache. Raises EncoderError."""
     path = hub_cache() / Path(url).name
     try:

@@ -125,17 +125,17 @@ class Client:
             if self.served:
                 return
             try:
-                lists = await asyncio.gather(*map(_models, self.endpoints))
+                lists = await asyncio.gather(*map(_served_models, self.endpoints))
                 names = {self.config.model, self.config.strong_model or self.config.model}
-                self.served = {name: self._agreed(name, lists) for name in sorted(names)}
+                self.served = {name: self._agreed_model(name, lists) for name in sorted(names)}
             except VlmError as e:
                 self._end(VlmError(e.reason, str(e), is_fatal=True))
                 self._raise_fatal()
 
-    def _agreed(self, name: str, lists: list[list[endpoints.Served]]) -> endpoints.Served:
+    def _agreed_model(self, name: str, lists: list[list[endpoints.Served]]) -> endpoints.Served:
         """The model as all endpoints serve it. Raises VlmError when one does not, or serves another under its name."""
         cards = {
-            url: self._card(name, url, served_models)
+            url: self._served_model(name, url, served_models)
             for url, served_models in zip(self.config.endpoints, lists, strict=True)
         }
         if len({card.identity for card in cards.values()}) > 1:
@@ -145,7 +145,9 @@ class Client:
             )
         return next(iter(cards.values()))
 
-    def _card(self, name: str, url: str, listed: list[endpoints.Served]) -> endpoints.Served:
+    def _served_model(
+        self, name: str, url: str, listed: list[endpoints.Served]
+    ) -> endpoints.Served:
         card = next(
             (c for c in listed if c.name.removeprefix("models/") == name.removeprefix("models/")),
             None,
@@ -177,9 +179,9 @@ class Client:
         is_first = flight is None
         if flight is None:
             flight = self._flights[key] = asyncio.create_task(
-                self._answer(key, request, episode_index)
+                self._stored_or_new_reply(key, request, episode_index)
             )
-            flight.add_done_callback(lambda done: self._landed(key, done))
+            flight.add_done_callback(lambda done: self._forget_flight(key, done))
         # Shielded: a flight goes on when its asker is cancelled
         try:
             reply = await asyncio.shield(flight)
@@ -192,13 +194,13 @@ class Client:
         self.hits += reply.cached
         return reply
 
-    def _landed(self, key: str, flight: asyncio.Task[Reply]) -> None:
+    def _forget_flight(self, key: str, flight: asyncio.Task[Reply]) -> None:
         """Forget a flight that has ended: from now on its reply is in the store, or may be asked for anew."""
         del self._flights[key]
         if not flight.cancelled():
             flight.exception()  # seen, also where all its askers were cancelled
 
-    async def _answer(self, key: str, request: Request, episode_index: int) -> Reply:
+    async def _stored_or_new_reply(self, key: str, request: Request, episode_index: int) -> Reply:
         """The stored reply if it fits the schema, else the server's."""
         stored = self.store.get(key)
         if stored is not None and problem_of(stored.value, request.schema) is None:
@@ -207,7 +209,7 @@ class Client:
         # Only here: a build whose replies are all stored needs no server
         if not self.served:
             await self.check()
-            self._take_up()
+            self._resume_build()
         # What the ledger counts the request under
         call = self._caller | {
             "call_key": key,
@@ -217,7 +219,7 @@ class Client:
             "num_images": len(request.images),
         }
         try:
-            return await self._sent(call, request)
+            return await self._retried_reply(call, request)
         except VlmError as e:
             if e.is_fatal:
                 self._end(e)
@@ -240,7 +242,7 @@ class Client:
         if self._fatal:
             raise VlmError(self._fatal.reason, str(self._fatal), is_fatal=True)
 
-    async def _sent(self, call: dict[str, Any], request: Request) -> Reply:
+    async def _retried_reply(self, call: dict[str, Any], request: Request) -> Reply:
         """Try until there is a valid reply or no hope of one. Bad replies and failures are counted apart."""
         started_s = time.monotonic()
         failures = 0
@@ -248,7 +250,7 @@ class Client:
         problems: list[str] = []  # of the bad replies so far
         while True:
             try:
-                return await self._try(call, request, problems)
+                return await self._tried_reply(call, request, problems)
             except endpoints.TryError as e:
                 error = e
             if error.kind == "adapted":
@@ -264,7 +266,7 @@ class Client:
                 pause_s = _pause_s(1 if error.after_s is not None else PAUSES_SKIPPED)
                 put_off_s += max(pause_s, error.after_s or 0.0)
                 if put_off_s > BUSY_PATIENCE_S:
-                    raise _too_busy(put_off_s)
+                    raise _too_busy_error(put_off_s)
             else:
                 failures += error.weight
                 self._check_hope(failures, started_s, error)
@@ -288,7 +290,7 @@ class Client:
         if failures >= patience:
             raise VlmError("refused", f"the server fails on this request, not on others: {error}")
 
-    def _take_up(self) -> None:
+    def _resume_build(self) -> None:
         """What other clients of the build have met. Raises VlmError where replies cannot be used."""
         build_id = self._caller["build_id"]
         self._has_answer = self.store.has_answer(build_id)
@@ -330,7 +332,9 @@ class Client:
                 return
         yield
 
-    async def _try(self, call: dict[str, Any], request: Request, problems: Sequence[str]) -> Reply:
+    async def _tried_reply(
+        self, call: dict[str, Any], request: Request, problems: Sequence[str]
+    ) -> Reply:
         """One request, settled in the ledger, its reply stored. Raises TryError and VlmError.
 
         `problems`: of the bad replies so far; after a failure the same bytes are sent again.
@@ -364,7 +368,7 @@ class Client:
             try:
                 answer = await endpoint.chat(body, config.timeout_s)
                 usage = None
-                reply_body = endpoints.parsed(answer)
+                reply_body = endpoints.answer_object(answer)
                 usage = endpoints.usage_of(reply_body)
                 completion_fields = endpoints.completion(
                     reply_body, request, {model, root or model}
@@ -449,7 +453,7 @@ class Client:
             if wait_s <= 0:
                 return best
             if wait_s > BUSY_PATIENCE_S:
-                raise _too_busy(wait_s)
+                raise _too_busy_error(wait_s)
             await asyncio.sleep(wait_s + random.uniform(0, 0.05))
 
     def _most_usd(self, request: Request, max_tokens: int) -> float:
@@ -476,12 +480,12 @@ def _pause_s(failures: int) -> float:
     ) * random.uniform(0.5, 1.0)
 
 
-def _too_busy(seconds: float) -> VlmError:
+def _too_busy_error(seconds: float) -> VlmError:
     remedy = "lower max_concurrency, or build again later"
     return VlmError("refused", f"the server puts us off for {seconds:.0f} s (HTTP 429): {remedy}")
 
 
-async def _models(endpoint: endpoints.Endpoint) -> list[endpoints.Served]:
+async def _served_models(endpoint: endpoints.Endpoint) -> list[endpoints.Served]:
     """What an endpoint serves, tried CHECKS times. Raises VlmError."""
     tries = 0
     while True:

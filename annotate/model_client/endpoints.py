@@ -72,7 +72,7 @@ def _picture(image: Image) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{data}"}}
 
 
-def parsed(body: bytes) -> dict[str, Any]:
+def answer_object(body: bytes) -> dict[str, Any]:
     """The JSON object of an answer. Raises TryError."""
     try:
         answer = json.loads(body)
@@ -91,13 +91,12 @@ def parsed(body: bytes) -> dict[str, Any]:
 def usage_of(answer: Mapping[str, Any]) -> tuple[int, int] | None:
     """Prompt and completion tokens as a server tells them; None where it does not."""
     usage = answer.get("usage")
-    if isinstance(usage, dict):
-        token_counts = [usage.get(f"{kind}_tokens") for kind in ("prompt", "completion")]
-    else:
-        token_counts = []
-    counts = [n for n in token_counts if isinstance(n, int) and n >= 0]
-    if len(counts) == 2:
-        return (counts[0], counts[1])
+    if not isinstance(usage, dict):
+        return None
+    prompt = usage.get("prompt_tokens")
+    reply = usage.get("completion_tokens")
+    if isinstance(prompt, int) and isinstance(reply, int) and min(prompt, reply) >= 0:
+        return prompt, reply
     return None
 
 
@@ -152,15 +151,15 @@ def completion(answer: Mapping[str, Any], request: Request, names: set[str]) -> 
             "wrong_model",
             f"{substitution}: serve the configured model, or configure the served one",
         )
-    text = _text_of(message.get("content"))
+    text = _message_text(message.get("content"))
     # Without a schema any text is a reply, also none and one that is cut off
     if request.schema is None:
         value = {"text": text, "finish": finish, **_first_token(choice)}
         return {"text": text, "value": value, "model": model}
-    return {"text": text, "value": _read(text, message, finish, request), "model": model}
+    return {"text": text, "value": _reply_value(text, message, finish, request), "model": model}
 
 
-def _text_of(content: Any) -> str:
+def _message_text(content: Any) -> str:
     """The text of a message: as it is, or in a list of parts."""
     if isinstance(content, list):
         return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
@@ -169,7 +168,7 @@ def _text_of(content: Any) -> str:
     return ""
 
 
-def _read(
+def _reply_value(
     text: str, message: Mapping[str, Any], finish: str | None, request: Request
 ) -> dict[str, Any]:
     """The value of a reply. Raises TryError, which names what became of it."""
@@ -182,14 +181,14 @@ def _read(
             "the server's content filter took the reply away (finish_reason content_filter)",
         )
     # Some servers take the whole reply for thinking, and leave the content empty
-    thinking = _text_of(message.get("reasoning_content") or message.get("reasoning"))
+    thinking = _message_text(message.get("reasoning_content") or message.get("reasoning"))
     try:
-        return reading.read(text if text.strip() else thinking, request.schema)
+        return reading.read_reply(text if text.strip() else thinking, request.schema)
     except reading.UnreadableError as e:
         problem = str(e)
     if finish == "length":
         raise TryError("cut", f"the reply is cut off at {request.max_tokens} tokens (max_tokens)")
-    if reading.declines(text):
+    if reading.is_refusal(text):
         raise TryError("refusal", f"the model declines to answer: {one_line(text)}")
     if not text.strip():
         if thinking:
@@ -347,7 +346,7 @@ class Endpoint:
 
     def _refusal(self, status: int, after_s: float | None, answer: bytes) -> Exception:
         """The error that an answer other than 200 is: of a busy server, of one that may recover, or for good."""
-        words = _words(answer)
+        words = _error_words(answer)
         if status == 402 or (status == 429 and QUOTA.search(words)):
             remedy = "pay the service, or raise its limit, and build again"
             return VlmError("quota", f"{self.url}: HTTP {status}: {one_line(words)}; {remedy}")
@@ -404,7 +403,7 @@ def retry_after_s(value: str | None) -> float | None:
     return None
 
 
-def _words(answer: bytes) -> str:
+def _error_words(answer: bytes) -> str:
     """The words of an error's body, with its code."""
     try:
         body = json.loads(answer)

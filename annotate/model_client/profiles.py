@@ -50,21 +50,9 @@ class ServerProfile:
 
     def without(self, refusal: str) -> "ServerProfile | None":
         """The profile for a server that refused a request in these words; None where they name none of its fields."""
-        words = refusal.casefold()
-        if self.tokens_field == "max_tokens" and re.search(
-            r"max_tokens.*(not supported|unsupported|instead)", words
-        ):
-            return replace(self, tokens_field="max_completion_tokens")
-        if self.structured == "json_schema" and re.search(
-            r"json_schema|response_format|guided|grammar", words
-        ):
-            return replace(self, structured="json_object")
-        if self.structured == "json_object" and re.search(r"json_object|response_format", words):
-            return replace(self, structured="none")
-        if self.temperature and "temperature" in words:
-            return replace(self, temperature=False)
-        if self.seed and re.search(r"\bseed\b", words):
-            return replace(self, seed=False)
+        for field, value, words, replacement in REPLACEMENTS:
+            if getattr(self, field) == value and re.search(words, refusal.casefold()):
+                return replace(self, **{field: replacement})
         return None
 
     def facts(self) -> dict[str, str | bool]:
@@ -72,6 +60,19 @@ class ServerProfile:
         return {name: getattr(self, name) for name in names}
 
 
+# A field of a profile, its value, words of a refusal that name it, and the value for the next request
+REPLACEMENTS: tuple[tuple[str, Any, str, Any], ...] = (
+    (
+        "tokens_field",
+        "max_tokens",
+        r"max_tokens.*(not supported|unsupported|instead)",
+        "max_completion_tokens",
+    ),
+    ("structured", "json_schema", r"json_schema|response_format|guided|grammar", "json_object"),
+    ("structured", "json_object", r"json_object|response_format", "none"),
+    ("temperature", True, r"temperature", False),
+    ("seed", True, r"\bseed\b", False),
+)
 PROFILES = (
     ServerProfile(
         "vllm",

@@ -31,11 +31,11 @@ class UnreadableError(ValueError):
     """No object in a text fits the schema; in a line, what is wrong with the one that comes nearest."""
 
 
-def read(text: str, schema: Schema) -> dict[str, Any]:
+def read_reply(text: str, schema: Schema) -> dict[str, Any]:
     """The last object in a text that fits the schema: a model thinks first. Raises UnreadableError."""
     problem = None
-    for value in objects(text):
-        fitted = fitting(value, schema)
+    for value in json_objects(text):
+        fitted = fitted_value(value, schema)
         problem_here = problem_of(fitted, schema)
         if problem_here is None:
             return fitted
@@ -47,12 +47,12 @@ def read(text: str, schema: Schema) -> dict[str, Any]:
     raise UnreadableError(problem)
 
 
-def declines(text: str) -> bool:
+def is_refusal(text: str) -> bool:
     """Does a reply without any object say that the model will not answer?"""
     return "{" not in text and DECLINED.match(text.translate(TYPOGRAPHY)) is not None
 
 
-def objects(text: str) -> list[Any]:
+def json_objects(text: str) -> list[Any]:
     """The JSON objects in a text, none of them within another one; the last one first."""
     values = []
     end = 0
@@ -74,21 +74,21 @@ def _refuse_constant(name: str) -> float:
 DECODER = json.JSONDecoder(strict=False, parse_constant=_refuse_constant)
 
 
-def fitting(value: Any, schema: Schema) -> Any:
+def fitted_value(value: Any, schema: Schema) -> Any:
     """A value with all that can be read in one way only written as the schema wants it."""
     if "enum" in schema:
-        return _choice(value, schema["enum"])
+        return _meant_choice(value, schema["enum"])
     match schema.get("type"):
         case "object":
-            return _object(value, schema)
+            return _fitted_object(value, schema)
         case "array":
             entries = [value] if isinstance(value, dict) else value
             if isinstance(entries, list):
-                return [fitting(entry, schema["items"]) for entry in entries]
+                return [fitted_value(entry, schema["items"]) for entry in entries]
             return value
         case "boolean":
             if isinstance(value, str):
-                return TRUTH_VALUES.get(plain(value), value)
+                return TRUTH_VALUES.get(plain_name(value), value)
             return value
         case "integer":
             number = _number_in(value)
@@ -96,11 +96,11 @@ def fitting(value: Any, schema: Schema) -> Any:
                 return value
             return number
         case "string":
-            return _text(value, schema)
+            return _fitted_text(value, schema)
     return value
 
 
-def _object(value: Any, schema: Schema) -> Any:
+def _fitted_object(value: Any, schema: Schema) -> Any:
     properties = schema["properties"]
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -108,30 +108,32 @@ def _object(value: Any, schema: Schema) -> Any:
     if (
         isinstance(value, dict)
         and len(value) == 1
-        and not set(map(plain, value)) & set(map(plain, properties))
+        and not set(map(plain_name, value)) & set(map(plain_name, properties))
     ):
         [value] = value.values()
     if not isinstance(value, dict):
         return value
-    by_plain_name = {plain(name): inner for name, inner in value.items()}
+    by_plain_name = {plain_name(name): inner for name, inner in value.items()}
     fitted = {}
     for name, inner_schema in properties.items():
-        if name in value or plain(name) in by_plain_name:
-            inner = value[name] if name in value else by_plain_name[plain(name)]
-            fitted[name] = fitting(inner, inner_schema)
+        if name in value or plain_name(name) in by_plain_name:
+            inner = value[name] if name in value else by_plain_name[plain_name(name)]
+            fitted[name] = fitted_value(inner, inner_schema)
         elif _is_thought(inner_schema):
             fitted[name] = ""
     return fitted
 
 
-def _choice(value: Any, choices: Sequence[Any]) -> Any:
+def _meant_choice(value: Any, choices: Sequence[Any]) -> Any:
     """The one of the choices that is meant; the value itself where none is."""
     if isinstance(value, bool):
         return value
     if isinstance(value, str):
-        by_plain_text = {plain(choice): choice for choice in choices if isinstance(choice, str)}
-        if plain(value) in by_plain_text:
-            return by_plain_text[plain(value)]
+        by_plain_text = {
+            plain_name(choice): choice for choice in choices if isinstance(choice, str)
+        }
+        if plain_name(value) in by_plain_text:
+            return by_plain_text[plain_name(value)]
     # "Picture 13", "step 2" and 13.0 name a number of the list
     by_number = {str(choice): choice for choice in choices}
     return by_number.get(str(_number_in(value)), value)
@@ -150,13 +152,12 @@ def _number_in(value: Any) -> int | None:
     return None
 
 
-def _text(value: Any, schema: Schema) -> Any:
+def _fitted_text(value: Any, schema: Schema) -> Any:
     if value is None and _is_thought(schema):
         return ""
     if not isinstance(value, str) or "pattern" not in schema:
         return value
-    composed = unicodedata.normalize("NFKC", value).translate(TYPOGRAPHY)
-    line = " ".join("".join(c if c.isprintable() else " " for c in composed).split())
+    line = printable_line(unicodedata.normalize("NFKC", value).translate(TYPOGRAPHY))
     if len(line) <= max_chars(schema):
         return line
     return line[: max_chars(schema) - 3].rstrip() + "..."
@@ -166,7 +167,7 @@ def _is_thought(schema: Schema) -> bool:
     return schema.get("description") == THOUGHT
 
 
-def plain(text: str) -> str:
+def plain_name(text: str) -> str:
     """A name or a choice without capitals, blanks, dashes and quotation marks."""
     return re.sub(
         r"[\s_'`.-]+", "", unicodedata.normalize("NFKC", text).translate(TYPOGRAPHY).casefold()
@@ -183,13 +184,13 @@ def problem_of(value: Any, schema: Schema | None) -> str | None:
     if schema is None:
         error = None
     else:
-        error = next(Draft202012Validator(_for_people(schema)).iter_errors(value), None)
+        error = next(Draft202012Validator(_loose_schema(schema)).iter_errors(value), None)
     if error is None:
         return None
     return one_line(f"{error.json_path}: {error.message}")
 
 
-def _for_people(schema: Schema) -> dict[str, Any]:
+def _loose_schema(schema: Schema) -> dict[str, Any]:
     """The schema with texts in any writing: patterns keep a decoder within ASCII, people read more."""
     if "pattern" in schema:
         return {
@@ -200,10 +201,10 @@ def _for_people(schema: Schema) -> dict[str, Any]:
     loose = dict(schema)
     if "properties" in schema:
         loose["properties"] = {
-            name: _for_people(inner) for name, inner in schema["properties"].items()
+            name: _loose_schema(inner) for name, inner in schema["properties"].items()
         }
     if "items" in schema:
-        loose["items"] = _for_people(schema["items"])
+        loose["items"] = _loose_schema(schema["items"])
     return loose
 
 
@@ -248,6 +249,11 @@ def _choices_in_words(choices: Sequence[Any]) -> str:
     return " or ".join(
         [*steps, *(json.dumps(choice) for choice in choices if not choice.isdecimal())]
     )
+
+
+def printable_line(text: str) -> str:
+    """A model's text on one line, without invisible characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def one_line(text: str, chars: int = 200) -> str:

@@ -84,14 +84,14 @@ class ResponseStore:
             self.path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False
         )
         self.db.row_factory = sqlite3.Row
-        with self._using():
+        with self._database():
             for setting in ("auto_vacuum=FULL", "journal_mode=WAL", "synchronous=FULL"):
                 self.db.execute(f"PRAGMA {setting}")
             self.db.executescript(SCHEMA)
         self._take_over()
 
     @contextmanager
-    def _using(self) -> Iterator[sqlite3.Connection]:
+    def _database(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             try:
                 yield self.db
@@ -107,7 +107,7 @@ class ResponseStore:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """On disk, also after a power cut, when it ends; part of the one around it, if there is one."""
-        with self._using() as db:
+        with self._database() as db:
             if db.in_transaction:
                 yield db
                 return
@@ -122,10 +122,10 @@ class ResponseStore:
     # Replies
 
     def get(self, key: str) -> StoredReply | None:
-        with self._using() as db:
+        with self._database() as db:
             row = db.execute("SELECT data FROM replies WHERE key = ?", (key,)).fetchone()
         if row:
-            return self._sound(key, row["data"], self.path)
+            return self._decoded_reply(key, row["data"], self.path)
         return None
 
     def put(self, key: str, reply: StoredReply) -> None:
@@ -136,7 +136,7 @@ class ResponseStore:
             )
 
     def keys(self) -> list[str]:
-        with self._using() as db:
+        with self._database() as db:
             return [row["key"] for row in db.execute("SELECT key FROM replies ORDER BY key")]
 
     def replies(self) -> Iterator[tuple[str, StoredReply]]:
@@ -156,7 +156,7 @@ class ResponseStore:
             db.executemany("DELETE FROM replies WHERE key = ?", pruned_keys)
         return len(pruned_keys)
 
-    def _sound(self, key: str, data: bytes, path: Path) -> StoredReply | None:
+    def _decoded_reply(self, key: str, data: bytes, path: Path) -> StoredReply | None:
         try:
             return decode(key, data)
         except (ValueError, KeyError, TypeError):
@@ -182,7 +182,7 @@ class ResponseStore:
 
     def _rows_of(self, path: Path) -> Iterator[tuple[str, str, bytes]]:
         for key, data in _former_replies(path):
-            if reply := self._sound(key, data, path):
+            if reply := self._decoded_reply(key, data, path):
                 yield key, reply.created_at, data
 
     def _take_over_ledger(self, former: Path) -> None:
@@ -256,7 +256,7 @@ class ResponseStore:
 
     def spent(self, build_id: str) -> tuple[int, float]:
         """Requests sent, each retry being one, and their cost in USD; what is under way counts as estimated."""
-        with self._using() as db:
+        with self._database() as db:
             row = db.execute(
                 "SELECT calls, cost_usd FROM spent WHERE build_id = ?", (build_id,)
             ).fetchone()
@@ -269,12 +269,12 @@ class ResponseStore:
         # By the rows' order, not by the index: the newest rows are at the end
         query = f"""SELECT status FROM attempts NOT INDEXED WHERE build_id = ?
             AND status IN ({", ".join("?" * len(among))}) ORDER BY id DESC LIMIT ?"""
-        with self._using() as db:
+        with self._database() as db:
             return [status for (status,) in db.execute(query, (build_id, *among, count))]
 
     def has_answer(self, build_id: str) -> bool:
         """Did a build get a reply that could be used?"""
-        with self._using() as db:
+        with self._database() as db:
             row = db.execute(
                 "SELECT 1 FROM attempts WHERE build_id = ? AND status = 'ok' LIMIT 1", (build_id,)
             )
@@ -284,7 +284,7 @@ class ResponseStore:
         """What a build has paid for, in words."""
         query = """SELECT count(*), sum(prompt_tokens), sum(completion_tokens), sum(cost_usd) FROM attempts
             WHERE build_id = ? AND status != ?"""
-        with self._using() as db:
+        with self._database() as db:
             requests, prompt, completion, usd = db.execute(query, (build_id, UNSETTLED)).fetchone()
         return f"{requests} requests with {prompt or 0} + {completion or 0} tokens, {usd or 0.0:.2f} USD, were paid for"
 
@@ -308,7 +308,7 @@ class ResponseStore:
                 status, error
             FROM attempts WHERE build_id = ? AND dataset = ifnull(?, dataset) GROUP BY call_key ORDER BY id
         """
-        with self._using() as db:
+        with self._database() as db:
             rows = db.execute(query, (build_id, dataset)).fetchall()
         return [{name: row[name] for name in row.keys() if name != "id"} for row in rows]  # noqa: SIM118
 

@@ -25,7 +25,7 @@ from annotate.motion.structure import (
     MIN_EPISODES,
     TaskSteps,
     own_label,
-    segments_to,
+    segments_by_ends,
     task_steps,
 )
 from annotate.motion.task_text import task_sentence
@@ -59,7 +59,9 @@ def votes(
         other_voters = [v for v in voters if v != i]
         if len(other_voters) >= MIN_EPISODES - 1:
             episode_voters[i] = other_voters
-    transferred_labels = _voted(moments, labels, episode_voters, voters, finished if by_all else ())
+    transferred_labels = _voted_labels(
+        moments, labels, episode_voters, voters, finished if by_all else ()
+    )
     return {
         i: carried
         for i, carried in engine.with_usual_limit(transferred_labels, voters).items()
@@ -67,7 +69,7 @@ def votes(
     }
 
 
-def _voted(
+def _voted_labels(
     moments: Sequence[engine.Moments],
     labels: Sequence[LabelReading],
     episode_voters: Mapping[int, Sequence[int]],
@@ -77,11 +79,11 @@ def _voted(
     """What the episodes that each is laid beside say of it; what it says itself where `own_counts`."""
     usual_scales = engine.usual_distances([moments[v] for v in voters])
     transferred_labels = {}
-    for i, besides in engine.aligned(
+    for i, besides in engine.episodes_beside_references(
         {i: moments[i] for i in episode_voters}, episode_voters, moments, usual_scales
     ):
         references = [(moments[v], labels[v], alignment) for v, alignment in besides.items()]
-        transferred_labels[i] = engine.transfer_label(
+        transferred_labels[i] = engine.carried_label(
             moments[i], references, labels[i] if i in own_counts else None
         )
     return transferred_labels
@@ -105,11 +107,11 @@ def annotate(episodes: Sequence[Signals], config: MotionConfig) -> list[Label]:
     for places, task, steps in zip(
         places_of.values(), tasks, task_steps(tasks, config), strict=True
     ):
-        labels |= zip(places, _of_task(task, steps), strict=True)
+        labels |= zip(places, _task_labels(task, steps), strict=True)
     return [labels[place] for place in range(len(episodes))]
 
 
-def _of_task(task: Sequence[Observed], steps: TaskSteps | None) -> list[Label]:
+def _task_labels(task: Sequence[Observed], steps: TaskSteps | None) -> list[Label]:
     """The labels of the episodes of one task, in order."""
     # A run shows its own steps by two attempts; by one where its task has one, or where it failed on the way
     few = min(2, len(steps.transfers)) if steps else 0
@@ -118,18 +120,20 @@ def _of_task(task: Sequence[Observed], steps: TaskSteps | None) -> list[Label]:
     for episode, work_end in zip(task, work_ends, strict=True):
         shows_steps = steps is not None and len(episode.attempts) >= (1 if episode.failed else few)
         own_labels.append(
-            own_label(episode, steps) if steps and shows_steps else one_step(episode, work_end)
+            own_label(episode, steps)
+            if steps and shows_steps
+            else one_step_reading(episode, work_end)
         )
     by_others = votes(task, own_labels)
     return [
-        _by_others(episode, by_others[i], steps, work_ends[i])
+        _label_by_others(episode, by_others[i], steps, work_ends[i])
         if i in by_others
-        else _by_itself(episode, own_labels[i], steps)
+        else _label_by_itself(episode, own_labels[i], steps)
         for i, episode in enumerate(task)
     ]
 
 
-def one_step(episode: Observed, work_end: int) -> LabelReading:
+def one_step_reading(episode: Observed, work_end: int) -> LabelReading:
     """The whole episode as one step; progress rises evenly from when the arm sets out until `work_end`.
 
     Pauses between count as work: nothing says what is done, so nothing says that it is not.
@@ -140,11 +144,11 @@ def one_step(episode: Observed, work_end: int) -> LabelReading:
     sets_out = next((stop for start, stop in episode.idle if start == 0 and stop < work_end), 0)
     share = ((np.arange(len(episode)) + 1 - sets_out) / (work_end - sets_out)).clip(0.0, 1.0)
     curve = share * (ProgressConfig().incomplete_share if episode.failed else 1.0)
-    segments = split_at_idle(segments_to(episode, (name,), ends), episode.idle, episode.fps)
+    segments = split_at_idle(segments_by_ends(episode, (name,), ends), episode.idle, episode.fps)
     return LabelReading(Label(segments, 1, (name,), curve, confidence=0.0), ends)
 
 
-def _by_itself(episode: Observed, reading: LabelReading, steps: TaskSteps | None) -> Label:
+def _label_by_itself(episode: Observed, reading: LabelReading, steps: TaskSteps | None) -> Label:
     """The label by what an episode shows by itself."""
     by_itself = reading.label
     if reading.is_complete:
@@ -164,11 +168,11 @@ def _by_itself(episode: Observed, reading: LabelReading, steps: TaskSteps | None
     return label
 
 
-def _by_others(
+def _label_by_others(
     episode: Observed, carried: engine.Carried, steps: TaskSteps | None, work_end: int
 ) -> Label:
     """The label by what the other episodes of its task say."""
-    plan = steps.plan if steps else one_step(episode, work_end).label.plan
+    plan = steps.plan if steps else one_step_reading(episode, work_end).label.plan
     earned = carried.earned()
     if not steps:
         # Nothing is earned after the work is over
@@ -185,7 +189,7 @@ def _by_others(
     notes = ["labelled by the other episodes of its task"] + ([] if steps else [BY_TIME])
     if strange:
         notes.append(f"unlike the others of its task in {strange:.0%} of its time")
-    segments = split_at_idle(segments_to(episode, plan, ends), episode.idle, episode.fps)
+    segments = split_at_idle(segments_by_ends(episode, plan, ends), episode.idle, episode.fps)
     label = label_of(episode, segments, plan, np.maximum.accumulate(curve), confidence, notes)
     if steps:
         return with_sure_names(label, steps.name_confidence * agreement)

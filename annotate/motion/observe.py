@@ -10,6 +10,8 @@ from itertools import chain, pairwise
 import numpy as np
 
 from annotate.config import MotionConfig
+from annotate.signal_lag import FAST_PERCENTILE
+from annotate.spans import stretches
 from core.domain.label import DONE, IDLE, Segment
 from ingest.episode import EpisodeRecord
 from ingest.signals.gripper import STARTED, STARTED_S
@@ -78,31 +80,35 @@ class Attempt:
     opened: int | None = None
 
 
-def attempts(grippers: Sequence[GripperCurve], config: MotionConfig, fps: float) -> list[Attempt]:
+def gripper_attempts(
+    grippers: Sequence[GripperCurve], config: MotionConfig, fps: float
+) -> list[Attempt]:
     """The attempts of all grippers whose polarity is known, in time; two hands that act on one thing are one."""
     arm_attempts: list[tuple[int, Attempt]] = []
     for arm, gripper in enumerate(grippers):
         if gripper.has_polarity:
-            arm_attempts += [(arm, attempt) for attempt in _of_gripper(gripper, config, fps)]
+            arm_attempts += [
+                (arm, attempt) for attempt in _attempts_of_gripper(gripper, config, fps)
+            ]
     joined: list[tuple[int, Attempt]] = []
     for arm, attempt in sorted(arm_attempts, key=lambda item: item[1].closed):
         last = joined[-1] if joined else None
         if last is None or last[0] == arm or not _act_together(last[1], attempt, fps):
             joined.append((arm, attempt))
         else:
-            joined[-1] = last[0], _held_by_both(last[1], attempt)
+            joined[-1] = last[0], _joint_attempt(last[1], attempt)
     return [attempt for _, attempt in joined]
 
 
-def _of_gripper(gripper: GripperCurve, config: MotionConfig, fps: float) -> list[Attempt]:
-    gripper_attempts: list[Attempt] = []
+def _attempts_of_gripper(gripper: GripperCurve, config: MotionConfig, fps: float) -> list[Attempt]:
+    attempts: list[Attempt] = []
     for start, end, closes in gripper_moves(gripper.opening, config, fps):
-        is_closed = bool(gripper_attempts) and gripper_attempts[-1].opens is None
+        is_closed = bool(attempts) and attempts[-1].opens is None
         if closes and not is_closed:
-            gripper_attempts.append(Attempt(start, end))
+            attempts.append(Attempt(start, end))
         elif not closes and is_closed:
-            gripper_attempts[-1] = replace(gripper_attempts[-1], opens=start, opened=end)
-    return gripper_attempts
+            attempts[-1] = replace(attempts[-1], opens=start, opened=end)
+    return attempts
 
 
 def _act_together(first: Attempt, second: Attempt, fps: float) -> bool:
@@ -110,7 +116,7 @@ def _act_together(first: Attempt, second: Attempt, fps: float) -> bool:
     return is_held and second.closed - first.closed <= TOGETHER_S * fps
 
 
-def _held_by_both(first: Attempt, second: Attempt) -> Attempt:
+def _joint_attempt(first: Attempt, second: Attempt) -> Attempt:
     """Both hands hold when the second has closed, and no more when the first begins to open."""
     opens = [a.opens for a in (first, second) if a.opens is not None]
     opened = [a.opened for a in (first, second) if a.opened is not None]
@@ -137,11 +143,10 @@ def gripper_moves(
     if high - low < config.gripper_swing:
         return []
     relative = (np.asarray(opening, np.float64) - low) / (high - low)
-    window = max(1, round(config.smooth_s * fps))
-    smooth = smoothed(relative, window)
+    smooth = moving_average(relative, config.smooth_s, fps)
     rises = np.diff(smooth, prepend=smooth[0])
     moves = []
-    for first, last in pairwise(_extremes(relative, config.gripper_swing)):
+    for first, last in pairwise(_turning_frames(relative, config.gripper_swing)):
         speed = np.maximum(0.0, rises * np.sign(relative[last] - relative[first]))
         fastest = int(speed[first + 1 : last + 1].argmax()) + first + 1
         is_slow = speed < MOVING_SHARE * speed[fastest]
@@ -153,15 +158,16 @@ def gripper_moves(
     return moves
 
 
-def smoothed(values: np.ndarray, window: int) -> np.ndarray:
-    """Centred moving average, float64 [n], the ends repeated."""
+def moving_average(values: np.ndarray, seconds: float, fps: float) -> np.ndarray:
+    """Centred moving average over some seconds, one frame at least: float64 [n], the ends repeated."""
+    window = max(1, round(seconds * fps))
     padded = np.pad(
         np.asarray(values, np.float64), (window // 2, window - 1 - window // 2), mode="edge"
     )
     return np.convolve(padded, np.ones(window) / window, mode="valid")
 
 
-def _extremes(relative: np.ndarray, swing: float) -> list[int]:
+def _turning_frames(relative: np.ndarray, swing: float) -> list[int]:
     """Frames at which a signal [n] turns, such that it changes by `swing` or more from one to the next.
 
     The first is the start; the last is where the last such change ends.
@@ -211,14 +217,9 @@ def idle_spans(
         np.argmin(resting[::-1])
     )  # first frame of the rest at the end; n without one
 
-    # Each pause between the two, from where `pausing` becomes true to where it becomes false again
-    edges = np.flatnonzero(np.diff(np.r_[False, pausing[:end_start], False].astype(np.int8)))
-    pauses = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
-    spans = [
-        (start, end)
-        for start, end in pauses
-        if start >= sets_out and end - start >= config.idle_min_s * fps
-    ]
+    # Each pause between the two
+    pauses = stretches(pausing[:end_start], config.idle_min_s * fps)
+    spans = [(start, end) for start, end in pauses if start >= sets_out]
     if sets_out >= max(1, round(config.start_min_s * fps)):
         spans.insert(0, (0, sets_out))
     if n - end_start >= max(1, round(config.end_min_s * fps)):
@@ -234,7 +235,7 @@ def idle_spans(
     return joined
 
 
-def without_work(
+def idle_without_work(
     idle: Sequence[tuple[int, int]],
     works: Sequence[tuple[int, int]],
     n: int,
@@ -270,10 +271,10 @@ def split_at_idle(
     Example: at 10 fps, a completed step of frames 0 to 100 with an idle span from 40 to 60 becomes
     a step 0 to 40 that is not completed, an idle segment 40 to 60, and a completed step 60 to 100.
     """
-    return [*chain.from_iterable(_parts(segment, idle, fps) for segment in segments)]
+    return [*chain.from_iterable(_parts_of_step(segment, idle, fps) for segment in segments)]
 
 
-def _parts(step: Segment, idle: Sequence[tuple[int, int]], fps: float) -> list[Segment]:
+def _parts_of_step(step: Segment, idle: Sequence[tuple[int, int]], fps: float) -> list[Segment]:
     if step.kind == IDLE:
         return [step]
     step_idle = [(max(a, step.start_frame), min(b, step.end_frame)) for a, b in idle]
@@ -312,11 +313,6 @@ def _without_slivers(parts: Sequence[Segment], shortest: float) -> list[Segment]
         else:
             merged_parts.append(segment)
     return merged_parts
-
-
-FAST_PERCENTILE = (
-    90  # of the speeds of an episode: an arm's fast speed, which single jumps do not reach
-)
 
 
 @dataclass(frozen=True)
@@ -393,9 +389,10 @@ def observe(signals: Signals, config: MotionConfig) -> Observed:
     n = len(signals)
     fps = signals.fps
     # Nothing leads to frame 0, so no speed is measured there: it takes the next frame's
-    window = max(1, round(config.smooth_s * fps))
-    activity = smoothed(signals.change if signals.speed is None else signals.speed, window)
+    speed = signals.change if signals.speed is None else signals.speed
+    activity = moving_average(speed, config.smooth_s, fps)
     activity[0] = activity[min(1, n - 1)]
+    # Single jumps do not reach it
     fast = float(np.percentile(activity, FAST_PERCENTILE))
 
     # Before the arm sets out a gripper only takes its first pose
@@ -403,7 +400,7 @@ def observe(signals: Signals, config: MotionConfig) -> Observed:
     has_set_out = (np.arange(n) >= STARTED_S * fps) & (way >= STARTED * way[-1])
     tries = [
         attempt
-        for attempt in attempts(signals.grippers, config, fps)
+        for attempt in gripper_attempts(signals.grippers, config, fps)
         if has_set_out[attempt.closes]
     ]
     # An arm that stands still while its gripper closes or opens is at work
@@ -413,5 +410,5 @@ def observe(signals: Signals, config: MotionConfig) -> Observed:
         for t in tries
         if t.opens is not None and t.opened
     ]
-    idle = without_work(idle_spans(activity, fast, config, fps), works, n, config, fps)
+    idle = idle_without_work(idle_spans(activity, fast, config, fps), works, n, config, fps)
     return Observed(signals, activity, idle, tries, moves=activity >= config.end_speed * fast)

@@ -92,7 +92,7 @@ def task_steps(tasks: Sequence[Sequence[Observed]], config: MotionConfig) -> lis
         steps_by_task.append(
             TaskSteps(
                 task_transfers,
-                _parts(task_transfers, similar_episodes, config),
+                _transfer_parts(task_transfers, similar_episodes, config),
                 sureness,
                 _stay_held(episodes),
                 names,
@@ -107,7 +107,7 @@ def _task_transfers(episodes: Sequence[Observed]) -> tuple[Transfer, ...]:
     acting_episodes = [e for e in episodes if e.attempts]
     if asks_for_other_deeds(task) or not acting_episodes:
         return ()
-    wanted_transfers = transfers(task) or _unnamed(acting_episodes)
+    wanted_transfers = transfers(task) or _unnamed_transfers(acting_episodes)
     # An object that is only to be lifted, yet that most let go, is carried somewhere
     if wanted_transfers and wanted_transfers[-1].is_lifted and not _stay_held(acting_episodes):
         wanted_transfers = (replace(wanted_transfers[0], is_lifted=False),)
@@ -122,7 +122,7 @@ def _stay_held(episodes: Sequence[Observed]) -> bool:
 
 def _sureness(episodes: Sequence[Observed], count: int) -> float:
     """How sure it is that each of `count` objects is an attempt of these episodes, 0..1."""
-    finished = _without_failed(episodes)
+    finished = _not_failed(episodes)
     agree = _num_agreeing(finished, count) * count
     disagree = len(finished) * count - agree
     # An episode that carried some of several objects stopped before it had carried all
@@ -139,24 +139,24 @@ def _name_confidence(episodes: Sequence[Observed], count: int, *, is_asked_for: 
     asks for it is one more. So a single run without such a text, or a task half of whose runs do
     something else, has no names.
     """
-    finished = _without_failed(episodes)
+    finished = _not_failed(episodes)
     agree = _num_agreeing(finished, count) + is_asked_for
     return agree / (len(finished) + is_asked_for + 1)
 
 
-def _without_failed(episodes: Sequence[Observed]) -> Sequence[Observed]:
+def _not_failed(episodes: Sequence[Observed]) -> Sequence[Observed]:
     """Those that are not known to have failed; all where each has."""
     return [e for e in episodes if not e.failed] or episodes
 
 
 def _num_agreeing(episodes: Sequence[Observed], count: int) -> int:
     """How many grasp `count` objects at about the same share of their moving time."""
-    grasp_shares = [_grasped_at(e, count) for e in episodes if len(e.attempts) >= count]
+    grasp_shares = [_grasp_share(e, count) for e in episodes if len(e.attempts) >= count]
     middle = median(grasp_shares or [0.0])
     return sum(abs(share - middle) <= AGREES for share in grasp_shares)
 
 
-def _unnamed(acting_episodes: Sequence[Observed]) -> tuple[Transfer, ...]:
+def _unnamed_transfers(acting_episodes: Sequence[Observed]) -> tuple[Transfer, ...]:
     """Transfers of objects that no text names: as many as are usually let go again.
 
     Fingers that close and stay closed may be a fist, or a hand's pose on its way home.
@@ -171,7 +171,7 @@ def _stays_s(episode: Observed) -> list[float]:
     return [episode.stay_s(attempt) for attempt in episode.attempts]
 
 
-def _parts(
+def _transfer_parts(
     wanted_transfers: Sequence[Transfer], episodes: Sequence[Observed], config: MotionConfig
 ) -> tuple[str, ...]:
     last = "lift" if wanted_transfers[-1].is_lifted else "place"
@@ -189,13 +189,13 @@ def _parts(
     return ("reach", "grasp", *carry, last, *release)
 
 
-def _grasped_at(episode: Observed, count: int) -> float:
+def _grasp_share(episode: Observed, count: int) -> float:
     """The share of the moving time at which it grasps, the mean over its objects."""
-    chosen = _farthest(episode, count)
+    chosen = _farthest_attempts(episode, count)
     return float(np.mean([episode.moving_share[min(a.closed, len(episode) - 1)] for a in chosen]))
 
 
-def _farthest(episode: Observed, count: int) -> list[Attempt]:
+def _farthest_attempts(episode: Observed, count: int) -> list[Attempt]:
     """The attempts that carried the farthest, in time."""
     ranked = sorted(episode.attempts, key=lambda a: -episode.carried(a))
     return sorted(ranked[:count], key=lambda a: a.closed)
@@ -210,7 +210,7 @@ def own_label(episode: Observed, steps: TaskSteps) -> LabelReading:
     The confidence of its label is how sure the steps are; 0: nothing but time shows them.
     """
     n = len(episode)
-    chosen = _farthest(episode, len(steps.transfers))
+    chosen = _farthest_attempts(episode, len(steps.transfers))
     segments: list[Segment] = []
     ends: list[int] = []
 
@@ -249,7 +249,7 @@ def own_label(episode: Observed, steps: TaskSteps) -> LabelReading:
             ends.append(end)
     _add_ending(episode, steps.plan, segments, list(range(len(ends), len(steps.plan))))
     parted = split_at_idle(segments, episode.idle, episode.fps)
-    curve = _curve(episode, segments, ends, steps)
+    curve = _progress_curve(episode, segments, ends, steps)
     shows_end = chosen[-1].opens is not None
     label = Label(parted, len(steps.plan), steps.plan, curve, confidence=steps.sureness)
     return LabelReading(label, dict(enumerate(ends)), shows_end)
@@ -270,7 +270,7 @@ def _part_ends(episode: Observed, attempt: Attempt, parts: Sequence[str]) -> lis
         "grasp": lifted,
         "carry": opens
         if episode.signals.state is None
-        else over_goal(episode.signals.state, lifted, opens),
+        else frame_over_goal(episode.signals.state, lifted, opens),
         "lift": opens,
         "place": opens if "release" in parts else opened,
         "release": min(opened + lift, n),
@@ -278,7 +278,7 @@ def _part_ends(episode: Observed, attempt: Attempt, parts: Sequence[str]) -> lis
     return [min(end_of[part], n) for part in parts]
 
 
-def over_goal(state: np.ndarray, start: int, end: int) -> int:
+def frame_over_goal(state: np.ndarray, start: int, end: int) -> int:
     """Where the arm comes down at the end of its way from frame `start` to `end`; `state` [n, d] is its pose.
 
     An arm that lifts, carries and lowers leaves the straight line between both ends. It comes down
@@ -292,7 +292,9 @@ def over_goal(state: np.ndarray, start: int, end: int) -> int:
     return start + int(np.flatnonzero(aside >= OVER_GOAL * aside.max())[-1])
 
 
-def segments_to(episode: Observed, plan: Sequence[str], ends: Mapping[int, int]) -> list[Segment]:
+def segments_by_ends(
+    episode: Observed, plan: Sequence[str], ends: Mapping[int, int]
+) -> list[Segment]:
     """Segments of an episode whose planned steps ended at these frames, each from the end of the one before."""
     segments: list[Segment] = []
     for k, (step, end) in enumerate(sorted(ends.items(), key=lambda item: item[::-1])):
@@ -333,7 +335,7 @@ def _add_ending(
             start = end
 
 
-def _curve(
+def _progress_curve(
     episode: Observed, segments: Sequence[Segment], ends: Sequence[int], steps: TaskSteps
 ) -> np.ndarray:
     """Progress [n]: each step earns its budget along the moving time up to its end.

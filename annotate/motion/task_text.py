@@ -150,11 +150,11 @@ def _clauses(task: str | None) -> list[_Clause | None]:
     """The clauses of a text; None for one that begins with no verb known here."""
     text = _ORDER.sub("", task_sentence(task))
     if text:
-        return [_parsed(clause) for clause in _CLAUSE.split(text)]
+        return [_clause(clause) for clause in _CLAUSE.split(text)]
     return []
 
 
-def _parsed(text: str) -> _Clause | None:
+def _clause(text: str) -> _Clause | None:
     match = _VERB.fullmatch(text)
     if match is None:
         return None

@@ -37,8 +37,8 @@ def ends_of_work(task: Sequence[Observed]) -> list[int]:
     The way home counts where it is a habit: more than half of the episodes turn at about the same
     share of their time. An episode whose own way differs is then over at the usual share.
     """
-    ways = [_with_empty_hands(episode) for episode in task]
-    usual_share = _usual_turn(ways, task)
+    ways = [_empty_handed_way(episode) for episode in task]
+    usual_share = _usual_turning_share(ways, task)
     if usual_share is None:
         return [episode.final_rest for episode in task]
     ends = []
@@ -49,7 +49,7 @@ def ends_of_work(task: Sequence[Observed]) -> list[int]:
     return ends
 
 
-def _usual_turn(ways: Sequence[WayHome | None], task: Sequence[Observed]) -> float | None:
+def _usual_turning_share(ways: Sequence[WayHome | None], task: Sequence[Observed]) -> float | None:
     """The share of their time at which the episodes of a task turn home; None where they have no such habit."""
     turning = [
         (way.start / len(episode), way) for way, episode in zip(ways, task, strict=True) if way
@@ -64,7 +64,7 @@ def _usual_turn(ways: Sequence[WayHome | None], task: Sequence[Observed]) -> flo
     return None
 
 
-def _with_empty_hands(episode: Observed) -> WayHome | None:
+def _empty_handed_way(episode: Observed) -> WayHome | None:
     """The way home of an episode, from where its gripper lets go; None where the arm may bring a thing along."""
     if episode.signals.state is None or not _shows_what_is_held(episode):
         return None

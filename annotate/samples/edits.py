@@ -56,7 +56,9 @@ def load_editor(name: str) -> Editor:
     return editors[name].load()
 
 
-def edited(rgb: np.ndarray, instruction: str, seed: int, editor: Editor, name: str) -> np.ndarray:
+def edited_picture(
+    rgb: np.ndarray, instruction: str, seed: int, editor: Editor, name: str
+) -> np.ndarray:
     """Edit a picture. Raises FailedError if the editor returns no picture, or the same one."""
     picture = editor(rgb.copy(), instruction, seed)
     if not isinstance(picture, np.ndarray) or (picture.dtype, picture.shape[2:]) != (
@@ -71,7 +73,9 @@ def edited(rgb: np.ndarray, instruction: str, seed: int, editor: Editor, name: s
     return picture
 
 
-def covered(rgb: np.ndarray, run: Mapping[int, np.ndarray], frame: int, seed: int) -> np.ndarray:
+def covered_picture(
+    rgb: np.ndarray, run: Mapping[int, np.ndarray], frame: int, seed: int
+) -> np.ndarray:
     """The picture uint8 [h, w, 3] of frame `frame`, covered; `run` has pictures of the same camera by frame.
 
     Raises ValueError for a run without pictures.
@@ -88,7 +92,7 @@ def covered(rgb: np.ndarray, run: Mapping[int, np.ndarray], frame: int, seed: in
     sized = (run[k] if run[k].shape == rgb.shape else cv2.resize(run[k], size, interpolation=cv2.INTER_AREA)
              for k in map(int, drawn))  # fmt: skip
     textures = [
-        _upside_down(texture[picture_area], turned)
+        _mirrored_texture(texture[picture_area], turned)
         for texture, turned in product(sized, (False, True))
     ]
     mask = (
@@ -141,7 +145,7 @@ def _without_black_bars(rgb: np.ndarray) -> tuple[slice, slice]:
     return spans[0], spans[1]
 
 
-def _upside_down(texture: np.ndarray, turned: bool) -> np.ndarray:
+def _mirrored_texture(texture: np.ndarray, turned: bool) -> np.ndarray:
     """A texture mirrored top to bottom or turned by half, with its reflection around it, so that no seam runs in it."""
     flipped = cv2.flip(texture, -1 if turned else 0)
     y, x = (side // 2 // BLOCK * BLOCK for side in texture.shape[:2])

@@ -73,47 +73,6 @@ def frame_states(progress: np.ndarray, segments: Sequence[Segment], fps: float) 
     return state
 
 
-def draw_moments(
-    rng: np.random.Generator,
-    state: np.ndarray,
-    fps: float,
-    quota: int,
-    rare_share: float,
-    *,
-    ends: bool = False,
-) -> list[int]:
-    """Distinct frames in order, as many as the quota says wherever the run has so many.
-
-    Each rare state that the run has gets `rare_share` of them (one at least), ongoing work the
-    rest; the moments of a state are spread over its frames, one drawn from each of equal parts.
-    `ends`: the first and the last frame are in.
-
-    Example: of 100 frames at 10 fps, the last 10 of them finished, a quota of 8 with a rare share
-    of 1/8 draws 7 of the ongoing frames, one from each seventh of them, and 1 finished frame.
-    """
-    num_frames = len(state)
-    # A short run gives few moments: more would be nearly the same pictures again
-    quota = min(quota, num_frames, max(1, int(num_frames / fps * MOST_PER_S + ROUNDING)))
-    if quota <= 0:
-        return []
-    fixed = [0, num_frames - 1][:quota] if ends and num_frames > 1 else []
-    free = np.setdiff1d(np.arange(num_frames), fixed)
-    frames_by_state = [free[state[free] == s] for s in range(len(STATES))]
-    counts = _counts_by_state(
-        [len(frames) for frames in frames_by_state],
-        quota - len(fixed),
-        rare_quota=max(1, round(quota * rare_share)),
-        fewest_frames=SHORTEST_S * fps,
-    )
-    chosen = list(fixed)
-    for frames, count in zip(frames_by_state, counts, strict=True):
-        # Equal parts of the state's frames, one draw in each: spread out, and still by chance
-        part_starts = np.arange(count + 1) * len(frames) // max(1, count)
-        within_part = (rng.random(count) * np.diff(part_starts)).astype(int)
-        chosen += frames[part_starts[:-1] + within_part].tolist()
-    return sorted(chosen)
-
-
 def _counts_by_state(
     available: Sequence[int], quota: int, rare_quota: int, fewest_frames: float
 ) -> list[int]:
@@ -156,10 +115,6 @@ class LabelledEpisode:
     def attempts(self) -> list[Segment]:
         return [s for s in self.label.segments if s.kind == STEP]
 
-    @property
-    def finished(self) -> bool:
-        return bool(self.label.is_finished)
-
     @cached_property
     def state(self) -> np.ndarray:
         """Indices of STATES, int8 [num_frames]."""
@@ -168,8 +123,38 @@ class LabelledEpisode:
     def draw_moments(
         self, rng: np.random.Generator, quota: int, rare_share: float, *, ends: bool = False
     ) -> list[int]:
-        """Frames to ask about."""
-        return draw_moments(rng, self.state, self.episode.fps, quota, rare_share, ends=ends)
+        """Distinct frames to ask about, in order, as many as the quota says wherever the run has so many.
+
+        Each rare state that the run has gets `rare_share` of them (one at least), ongoing work the
+        rest; the moments of a state are spread over its frames, one drawn from each of equal parts.
+        `ends`: the first and the last frame are in.
+
+        Example: of 100 frames at 10 fps, the last 10 of them finished, a quota of 8 with a rare
+        share of 1/8 draws 7 of the ongoing frames, one from each seventh of them, and 1 finished
+        frame.
+        """
+        fps = self.episode.fps
+        num_frames = len(self.state)
+        # A short run gives few moments: more would be nearly the same pictures again
+        quota = min(quota, num_frames, max(1, int(num_frames / fps * MOST_PER_S + ROUNDING)))
+        if quota <= 0:
+            return []
+        fixed = [0, num_frames - 1][:quota] if ends and num_frames > 1 else []
+        free = np.setdiff1d(np.arange(num_frames), fixed)
+        frames_by_state = [free[self.state[free] == s] for s in range(len(STATES))]
+        counts = _counts_by_state(
+            [len(frames) for frames in frames_by_state],
+            quota - len(fixed),
+            rare_quota=max(1, round(quota * rare_share)),
+            fewest_frames=SHORTEST_S * fps,
+        )
+        chosen = list(fixed)
+        for frames, count in zip(frames_by_state, counts, strict=True):
+            # Equal parts of the state's frames, one draw in each: spread out, and still by chance
+            part_starts = np.arange(count + 1) * len(frames) // max(1, count)
+            within_part = (rng.random(count) * np.diff(part_starts)).astype(int)
+            chosen += frames[part_starts[:-1] + within_part].tolist()
+        return sorted(chosen)
 
     @cached_property
     def steps(self) -> tuple[str, ...]:
@@ -213,7 +198,7 @@ class LabelledEpisode:
         }
         ends = [end_of_step.get(step, -1) for step in range(len(self.steps))]
         in_order = all(previous_end < end for previous_end, end in pairwise([-1, *ends]))
-        if ends and in_order and self.finished:
+        if ends and in_order and self.label.is_finished:
             return ends
         return None
 

@@ -44,14 +44,20 @@ Ask = Callable[[LabelledEpisode, int, list[int], np.random.Generator], Row]
 def samples(e: LabelledEpisode, config: SamplesConfig) -> Iterator[Row]:
     """All ProcVQA samples of an episode."""
     if e.has_actions:
-        yield from (_published_segmentation if config.profile == "procvlm" else _segmentation)(
-            e, config
+        yield from (
+            _published_segmentation_samples
+            if config.profile == "procvlm"
+            else _segmentation_samples
+        )(e, config)
+        yield from _samples_at_moments(
+            e, config, ACTIONS, _actions_sample, config.actions_per_episode
         )
-        yield from _at_moments(e, config, ACTIONS, _actions, config.actions_per_episode)
-    yield from _at_moments(e, config, PROGRESS, _progress, config.progress_per_episode)
+    yield from _samples_at_moments(
+        e, config, PROGRESS, _progress_sample, config.progress_per_episode
+    )
 
 
-def _at_moments(
+def _samples_at_moments(
     e: LabelledEpisode, config: SamplesConfig, family: str, sample_of: Ask, quota: int
 ) -> Iterator[Row]:
     """The samples of family b or c: one for each drawn moment, with the pictures of a window up to it."""
@@ -105,21 +111,21 @@ def _published_moments(e: LabelledEpisode, rng: np.random.Generator, family: str
     )
 
 
-def _actions(e: LabelledEpisode, frame: int, frames: list[int], rng: np.random.Generator) -> Row:
+def _actions_sample(
+    e: LabelledEpisode, frame: int, frames: list[int], rng: np.random.Generator
+) -> Row:
     variant = "next" if rng.random() < 0.5 else "remaining"
     question = template("procvqa", "b", variant, "question").format(
         frames=image_marks(len(frames)), task=task_text(e.label.task)
     )
     if remaining_steps := e.remaining(frame):
-        wording = template("procvqa", "b", variant, "answer")
-        answer = wording.format(
-            action=e.steps[remaining_steps[0]], actions=_numbered(e, remaining_steps)
+        answer = template("procvqa", "b", variant, "answer").format(
+            action=e.steps[remaining_steps[0]], actions=_numbered_steps(e, remaining_steps)
         )
     else:
         answer = template("procvqa", "b", variant, "finished").format(
             reason=finish_reason(e, frame)
         )
-    state = STATES[e.state[frame]]
     return sample_row(
         e,
         ACTIONS,
@@ -127,12 +133,14 @@ def _actions(e: LabelledEpisode, frame: int, frames: list[int], rng: np.random.G
         _own_pictures(e, frames),
         question,
         answer,
-        state=state,
+        state=STATES[e.state[frame]],
         names_steps=True,
     )
 
 
-def _progress(e: LabelledEpisode, frame: int, frames: list[int], rng: np.random.Generator) -> Row:
+def _progress_sample(
+    e: LabelledEpisode, frame: int, frames: list[int], rng: np.random.Generator
+) -> Row:
     """`rng` is not drawn from: the label decides on the variant."""
     return sample_row(
         e,
@@ -161,13 +169,13 @@ def progress_answer(e: LabelledEpisode, frame: int) -> str:
         return template("procvqa", "c", "share", "answer").format(percent=percent)
     if remaining_steps:
         return template("procvqa", "c", "progress", "answer").format(
-            actions=_numbered(e, remaining_steps), percent=percent
+            actions=_numbered_steps(e, remaining_steps), percent=percent
         )
     reason = finish_reason(e, frame)
     return template("procvqa", "c", "progress", "finished").format(reason=reason, percent=percent)
 
 
-def _numbered(e: LabelledEpisode, steps: Sequence[int]) -> str:
+def _numbered_steps(e: LabelledEpisode, steps: Sequence[int]) -> str:
     return "\n".join(f"{number}. {e.steps[step]}" for number, step in enumerate(steps, 1))
 
 
@@ -184,7 +192,7 @@ def finish_reason(e: LabelledEpisode, current_frame: int) -> str:
 # Family a
 
 
-def _segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterator[Row]:
+def _segmentation_samples(e: LabelledEpisode, config: SamplesConfig) -> Iterator[Row]:
     """The whole run with its task; then, in drawn order, without it, and a part of the run."""
     rng = generator(e, SEGMENTATION, config.seed)
     other_variants = ["untold", "range"] if rng.random() < 0.5 else ["range", "untold"]
@@ -199,7 +207,7 @@ def _segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterator[Row]:
             yield from _segmentation_sample(e, variant, sorted({round(frame) for frame in evenly}))
 
 
-def _published_segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterator[Row]:
+def _published_segmentation_samples(e: LabelledEpisode, config: SamplesConfig) -> Iterator[Row]:
     """The whole run; with equal chance nothing more, the same without its task, or two parts of the run."""
     rng = generator(e, SEGMENTATION, config.seed)
     whole = (0, len(e.label.progress))
@@ -244,8 +252,7 @@ def _segmentation_sample(e: LabelledEpisode, variant: str, frames: list[int]) ->
     ]
     if spans:
         marks = "\n".join(f"{number}: {IMAGE_MARK}" for number in range(len(frames)))
-        wording = template("procvqa", "a", variant, "question")
-        question = wording.format(
+        question = template("procvqa", "a", variant, "question").format(
             frames=marks, task=task_text(e.label.task), num_frames=len(frames)
         )
         pictures = _own_pictures(e, frames)

@@ -4,7 +4,7 @@
     progresslm_visual        pictures of the same run by the same camera: its first frame and the end of each step; some
                              show only the run's first or last part, and ask about a moment of it
     progresslm_cross_view    those of another camera of the run, or of another run of the same task
-    progresslm_unanswerable  a demonstration that says nothing of that picture (`unanswerable`)
+    progresslm_unanswerable  a demonstration that says nothing of that picture (`unanswerable.py`)
 
 The score is the label itself, and so are the shares of the demonstration, hence the two never
 contradict each other. The reference is, in words, the step under way (the last one, once the task
@@ -34,7 +34,7 @@ from annotate.samples.unanswerable import (
     is_whole_other_run,
     part_in_pictures,
     pictures_demonstration,
-    unanswerable,
+    unanswerable_samples,
     words_demonstration,
 )
 from annotate.samples.wording import (
@@ -64,24 +64,24 @@ def samples(
     `other_episodes` are the labelled episodes of its chunk and split, `listed_episodes` runs of
     other tasks elsewhere in the dataset, by its listing: they may have no label yet.
     """
-    yield from _text(e, config)
-    yield from _visual(e, config)
-    yield from _cross_view(e, other_episodes, config)
-    yield from unanswerable(e, other_episodes, listed_episodes, config)
+    yield from _text_samples(e, config)
+    yield from _visual_samples(e, config)
+    yield from _cross_view_samples(e, other_episodes, config)
+    yield from unanswerable_samples(e, other_episodes, listed_episodes, config)
 
 
 # Families
 
 
-def _text(e: LabelledEpisode, config: SamplesConfig) -> Iterator[dict[str, Any]]:
+def _text_samples(e: LabelledEpisode, config: SamplesConfig) -> Iterator[dict[str, Any]]:
     rng = generator(e, TEXT, config.seed)
     demonstration = words_demonstration(e)
     if demonstration:
         for frame in e.draw_moments(rng, config.text_demo_per_episode, config.rare_share):
-            yield _answerable(e, TEXT, "steps", demonstration, e.camera, frame, rng, config)
+            yield _answerable_sample(e, TEXT, "steps", demonstration, e.camera, frame, rng, config)
 
 
-def _visual(e: LabelledEpisode, config: SamplesConfig) -> Iterator[dict[str, Any]]:
+def _visual_samples(e: LabelledEpisode, config: SamplesConfig) -> Iterator[dict[str, Any]]:
     rng = generator(e, VISUAL, config.seed)
     if pictures_demonstration(e, e.camera) is None:
         return
@@ -95,10 +95,10 @@ def _visual(e: LabelledEpisode, config: SamplesConfig) -> Iterator[dict[str, Any
         part = part_in_pictures(e, camera, is_last, share) if is_part and is_shown else None
         demonstration = part or pictures_demonstration(e, camera)
         assert demonstration is not None
-        yield _answerable(e, VISUAL, "same_view", demonstration, camera, frame, rng, config)
+        yield _answerable_sample(e, VISUAL, "same_view", demonstration, camera, frame, rng, config)
 
 
-def _cross_view(
+def _cross_view_samples(
     e: LabelledEpisode, other_episodes: Sequence[LabelledEpisode], config: SamplesConfig
 ) -> Iterator[dict[str, Any]]:
     """A demonstration by another camera of the run, or by another run of the task: either, where both can be had."""
@@ -122,7 +122,7 @@ def _cross_view(
             camera = e.camera
             demonstration_camera = demonstrator.camera_like(camera)
         if demonstration := pictures_demonstration(demonstrator, demonstration_camera):
-            yield _answerable(
+            yield _answerable_sample(
                 e,
                 CROSS_VIEW,
                 variant,
@@ -138,7 +138,7 @@ def _cross_view(
 # Wording
 
 
-def _answerable(
+def _answerable_sample(
     e: LabelledEpisode,
     family: str,
     variant: str,

@@ -6,7 +6,7 @@ A demonstration is a task's steps in words, or a run's pictures, with the share 
     other_camera  the picture is the same moment by another camera, which shows something else
     not_shown     the demonstration shows the last part of the run, the picture is from well before it; or the other way
                   round: the first part, and a picture from well after it
-    occluded      what the task is about is covered in the picture (`edits.covered`)
+    occluded      what the task is about is covered in the picture (`edits.covered_picture`)
     edited        an image editor took something away, or put something else in its place
 
 All show real pictures of the same dataset, so the picture alone, its colours or its sharpness, does
@@ -87,10 +87,12 @@ def pictures_demonstration(e: LabelledEpisode, camera: str) -> Demonstration | N
     ends = e.step_ends
     if ends is None or e.label.task is None or camera not in e.episode.cameras:
         return None
-    return _of_frames(e, camera, [0, *ends] if ends[0] else ends)
+    return _demonstration_of_frames(e, camera, [0, *ends] if ends[0] else ends)
 
 
-def _of_frames(e: LabelledEpisode, camera: str, frames: Iterable[int]) -> Demonstration:
+def _demonstration_of_frames(
+    e: LabelledEpisode, camera: str, frames: Iterable[int]
+) -> Demonstration:
     pictures = tuple(SamplePicture(e.episode.episode_index, camera, frame) for frame in frames)
     return Demonstration(
         e.label.task,
@@ -117,7 +119,9 @@ def part_in_pictures(
     # One more than the ends of steps, which may be two pictures alone
     inner_ends = (frame for frame in e.step_ends if start < frame < end)
     if start < end:
-        return _of_frames(e, camera, sorted({start, (start + end) // 2, end, *inner_ends}))
+        return _demonstration_of_frames(
+            e, camera, sorted({start, (start + end) // 2, end, *inner_ends})
+        )
     return None
 
 
@@ -158,43 +162,27 @@ def picture_at_share(episode: Episode, camera: str, share: float) -> SamplePictu
 
 
 class Case(NamedTuple):
-    """A question without an answer: how it is asked, its demonstration, the picture of the state,
-    and the episodes beside the run that its pictures are of."""
+    """A question without an answer: how it is asked, its demonstration, and the picture of the state."""
 
     view: View
     demonstration: Demonstration
     picture: SamplePicture
-    other_episodes: tuple[LabelledEpisode, ...] = ()
 
 
 class ShownDemonstration(NamedTuple):
-    """How a question is asked, its demonstration, the run's camera to compare it with, and whose pictures it shows."""
+    """How a question is asked, its demonstration, and the run's camera to compare it with."""
 
     view: View
     demonstration: Demonstration
     camera: str
-    other_episodes: tuple[LabelledEpisode, ...] = ()
 
 
-class StatePicture(NamedTuple):
-    """The picture of the state, and the episode that it is of where that is another than the run."""
-
-    picture: SamplePicture
-    other_episodes: tuple[LabelledEpisode, ...] = ()
+DrawDemonstration = Callable[[np.random.Generator], ShownDemonstration]
+DrawPicture = Callable[[str, int, np.random.Generator], SamplePicture]  # by a camera, of a frame
+DrawCase = Callable[[int, np.random.Generator], Case]  # of a frame of the run
 
 
-Draw = Callable[[int, np.random.Generator], Case]  # of a frame of the run
-
-
-class Way(NamedTuple):
-    """How a question about a run can come to have no answer."""
-
-    reason: str
-    is_possible: bool
-    draw: Draw
-
-
-def unanswerable(
+def unanswerable_samples(
     e: LabelledEpisode,
     other_episodes: Sequence[LabelledEpisode],
     listed_episodes: Sequence[Episode],
@@ -213,11 +201,11 @@ def unanswerable(
         e.draw_moments(rng, config.unanswerable_per_episode, config.rare_share)
     ):
         # Each with draws of its own: what one sample shows does not move those of the next
-        of_sample = generator(e, f"{UNANSWERABLE} {number}", config.seed)
+        sample_rng = generator(e, f"{UNANSWERABLE} {number}", config.seed)
         reason = reasons[number % len(reasons)]
-        draw = draw_one(of_sample, ways[reason])
-        view, demonstration, picture, other_runs = draw(frame, of_sample)
-        form = draw_form(of_sample, config)
+        draw_case = draw_one(sample_rng, ways[reason])
+        view, demonstration, picture = draw_case(frame, sample_rng)
+        form = draw_form(sample_rng, config)
         item = template("progresslm", "item", demonstration.kind)
         explanation = template("progresslm", "unanswerable", reason).format(item=item)
         yield sample_row(
@@ -229,10 +217,10 @@ def unanswerable(
                 view, demonstration.task, demonstration.shares, demonstration.steps, form
             ),
             answer_text(form, ref_think=explanation, ref=NA, score_think=NA, score=NA),
-            other_episodes=other_runs,
+            other_episodes=other_episodes,
             form=form,
             reason=reason,
-            edit_instruction=_instruction(e, frame) if reason == EDITED else None,
+            edit_instruction=_edit_instruction(e, frame) if reason == EDITED else None,
             names_steps=demonstration.kind == "text",
         )
 
@@ -243,11 +231,21 @@ def draw_form(rng: np.random.Generator, config: SamplesConfig) -> Form:
     return "no_think"
 
 
-def _instruction(e: LabelledEpisode, frame: int) -> str:
+def _edit_instruction(e: LabelledEpisode, frame: int) -> str:
     """What an image editor is told. Without names of steps the task as a whole says what is needed."""
     return template("progresslm", "edit").format(
         action=e.action_at(frame) if e.has_actions else e.label.task
     )
+
+
+def _case_of(draw_demonstration: DrawDemonstration, draw_picture: DrawPicture) -> DrawCase:
+    """Draws a demonstration, then a picture of the state by the camera that goes with it."""
+
+    def draw_case(frame: int, rng: np.random.Generator) -> Case:
+        view, demonstration, camera = draw_demonstration(rng)
+        return Case(view, demonstration, draw_picture(camera, frame, rng))
+
+    return draw_case
 
 
 class _Ways:
@@ -275,46 +273,42 @@ class _Ways:
             if other.split == e.episode.split and are_other_tasks(other.task, e.label.task)
         ]
 
-    def by_reason(self, *, with_editor: bool) -> dict[str, list[Draw]]:
+    def by_reason(self, *, with_editor: bool) -> dict[str, list[DrawCase]]:
         """How each reason can come about with this run; reasons for which there is no way are left out."""
         has_words = self.words is not None
         has_pictures = bool(self.demonstrators)
         has_own_pictures = self.demonstrators == [self.e]
         is_foreign = bool(self.foreign or self.listed)
         has_unlike_cameras = any(self.e.unlike_cameras.values())
-        can_tell_others = has_words and any(words_demonstration(o) for o in self.foreign)
+        has_foreign_words = has_words and any(words_demonstration(o) for o in self.foreign)
         can_change_camera = has_own_pictures and has_unlike_cameras
         can_show_part = has_own_pictures and self._has_parts()
-        occluded = partial(self._own, edit=OCCLUDED)
-        edited = partial(self._own, edit=EDITED)  # an editor is an installed package's
-
-        def case_of(
-            show: Callable[..., ShownDemonstration], picture: Callable[..., StatePicture]
-        ) -> Draw:
-            return partial(self._case, show, picture)
-
-        ways = [
-            Way("other_task", can_tell_others, case_of(self._foreign_words, self._own)),
-            Way("other_task", is_foreign and has_words, case_of(self._own_words, self._foreign)),
-            Way("other_task", is_foreign and has_pictures, case_of(self._pictures, self._foreign)),
-            Way("other_camera", can_change_camera, case_of(self._other_camera, self._own)),
-            Way("not_shown", can_show_part, self._not_shown),
-            Way(OCCLUDED, has_pictures, case_of(self._pictures, occluded)),
-            Way(OCCLUDED, has_words, case_of(self._own_words, occluded)),
-            Way(EDITED, has_pictures and with_editor, case_of(self._pictures, edited)),
-        ]
-        return grouped((way.reason, way.draw) for way in ways if way.is_possible)
-
-    @staticmethod
-    def _case(
-        show: Callable[[np.random.Generator], ShownDemonstration],
-        draw: Callable[[str, int, np.random.Generator], StatePicture],
-        frame: int,
-        rng: np.random.Generator,
-    ) -> Case:
-        view, demonstration, camera, shown_episodes = show(rng)
-        picture, picture_episodes = draw(camera, frame, rng)
-        return Case(view, demonstration, picture, (*shown_episodes, *picture_episodes))
+        occluded = partial(self._own_picture, edit=OCCLUDED)
+        edited = partial(self._own_picture, edit=EDITED)  # an editor is an installed package's
+        # The reason, whether this run allows for it, and what draws a case of it
+        ways = (
+            ("other_task", has_foreign_words, _case_of(self._foreign_words, self._own_picture)),
+            (
+                "other_task",
+                is_foreign and has_words,
+                _case_of(self._own_words, self._foreign_picture),
+            ),
+            (
+                "other_task",
+                is_foreign and has_pictures,
+                _case_of(self._task_pictures, self._foreign_picture),
+            ),
+            (
+                "other_camera",
+                can_change_camera,
+                _case_of(self._pictures_by_other_camera, self._own_picture),
+            ),
+            ("not_shown", can_show_part, self._case_of_other_part),
+            (OCCLUDED, has_pictures, _case_of(self._task_pictures, occluded)),
+            (OCCLUDED, has_words, _case_of(self._own_words, occluded)),
+            (EDITED, has_pictures and with_editor, _case_of(self._task_pictures, edited)),
+        )
+        return grouped((reason, draw) for reason, is_possible, draw in ways if is_possible)
 
     # Demonstrations
 
@@ -330,7 +324,7 @@ class _Ways:
         assert demonstration is not None
         return ShownDemonstration("text", demonstration, self.e.camera)
 
-    def _pictures(self, rng: np.random.Generator) -> ShownDemonstration:
+    def _task_pictures(self, rng: np.random.Generator) -> ShownDemonstration:
         """Pictures of the task."""
         demonstrator = draw_one(rng, self.demonstrators)
         is_own = demonstrator is self.e
@@ -338,9 +332,9 @@ class _Ways:
         demonstration = pictures_demonstration(demonstrator, demonstrator.camera_like(camera))
         assert demonstration is not None
         view: View = "visual" if is_own else "cross_view"
-        return ShownDemonstration(view, demonstration, camera, (demonstrator,))
+        return ShownDemonstration(view, demonstration, camera)
 
-    def _other_camera(self, rng: np.random.Generator) -> ShownDemonstration:
+    def _pictures_by_other_camera(self, rng: np.random.Generator) -> ShownDemonstration:
         """Pictures by a camera that shows something else than the one of the state."""
         e = self.e
         camera = draw_camera(rng, self.e)
@@ -353,22 +347,23 @@ class _Ways:
 
     # Pictures of the state
 
-    def _own(
+    def _own_picture(
         self, camera: str, frame: int, rng: np.random.Generator, edit: str = ""
-    ) -> StatePicture:
+    ) -> SamplePicture:
         edit_name = f"{edit}-{int(rng.integers(1 << 32)):08x}" if edit else ""
-        return StatePicture(SamplePicture(self.e.episode.episode_index, camera, frame, edit_name))
+        return SamplePicture(self.e.episode.episode_index, camera, frame, edit_name)
 
-    def _foreign(self, camera: str, current_frame: int, rng: np.random.Generator) -> StatePicture:
+    def _foreign_picture(
+        self, camera: str, current_frame: int, rng: np.random.Generator
+    ) -> SamplePicture:
         """Of another task, by the camera of that name if it can be."""
         source_episode = draw_one(rng, [*self.foreign, *self.listed])
         share = rng.uniform(UNDER_WAY, 1)
         if isinstance(source_episode, Episode):
-            return StatePicture(picture_at_share(source_episode, camera, share))
+            return picture_at_share(source_episode, camera, share)
         frame = int(share * len(source_episode.label.progress))
         source_camera = source_episode.camera_like(camera)
-        picture = SamplePicture(source_episode.episode.episode_index, source_camera, frame)
-        return StatePicture(picture, (source_episode,))
+        return SamplePicture(source_episode.episode.episode_index, source_camera, frame)
 
     # Another part of the run
 
@@ -381,7 +376,7 @@ class _Ways:
         )
         return bool(e.label.progress[0] <= LATE[0] - BEYOND) and None not in shortest
 
-    def _not_shown(self, current_frame: int, rng: np.random.Generator) -> Case:
+    def _case_of_other_part(self, current_frame: int, rng: np.random.Generator) -> Case:
         """Pictures of one part of the run, and one from well before or after it; `current_frame` plays no role."""
         e = self.e
         camera = draw_camera(rng, self.e)

@@ -65,8 +65,8 @@ def parse_reply(text: str, mode: Mode = "strict") -> ParsedReply:
     """The four tags of a reply that reasons. Never raises, whatever the text."""
     ref_think, ref_text, score_think, score_text = (_tag_content(text, tag, mode) for tag in TAGS)
     # Both readings are made: whether the format is right is judged strictly, however values are read
-    strict = _read(ref_text, _strict_ref), _read(score_text, _strict_score)
-    published = _read(ref_text, _published_ref), _read(score_text, _published_score)
+    strict = _value_or_na(ref_text, _strict_ref), _value_or_na(score_text, _strict_score)
+    published = _value_or_na(ref_text, _published_ref), _value_or_na(score_text, _published_score)
     (ref, ref_is_na), (score, score_is_na) = strict if mode == "strict" else published
     has_each_tag_once = all(text.count(f"<{tag}>") == text.count(f"</{tag}>") == 1 for tag in TAGS)
     has_nothing_else = _WHOLE.fullmatch(text) is not None
@@ -100,11 +100,11 @@ def parse_answer(text: str, mode: Mode = "strict") -> ParsedAnswer:
     stripped = text.strip()
     # A full stop ends the sentence and is no part of the number
     if mode == "strict":
-        return ParsedAnswer(*_read(stripped.removesuffix("."), _strict_score))
+        return ParsedAnswer(*_value_or_na(stripped.removesuffix("."), _strict_score))
     if stripped.lower() in NA_WORDS:
         return ParsedAnswer(None, True)
     if percent := _FIRST_PERCENTAGE.search(stripped):
-        return ParsedAnswer(_clamped(float(percent[1]) / 100), False)
+        return ParsedAnswer(_clamped_share(float(percent[1]) / 100), False)
     number = _NUMBER.search(stripped)
     return ParsedAnswer(_share(float(number[0])) if number else None, False)
 
@@ -134,15 +134,15 @@ def written_ref(written: str | float | None) -> int | None:
         return None
 
 
-def _clamped(value: float) -> float:
+def _clamped_share(value: float) -> float:
     return max(0.0, min(1.0, value))  # in this order NaN gives 1, as published
 
 
 def _share(value: float) -> float:
-    return _clamped(value / 100 if value > 1 else value)
+    return _clamped_share(value / 100 if value > 1 else value)
 
 
-def _read[T](text: str, read: Callable[[str], T | None]) -> tuple[T | None, bool]:
+def _value_or_na[T](text: str, read: Callable[[str], T | None]) -> tuple[T | None, bool]:
     """(the value, None where there is none; is it n/a?)"""
     if text.lower() in NA_WORDS:
         return (None, True)
@@ -159,7 +159,7 @@ def _published_ref(text: str) -> int | None:
 def _published_score(text: str) -> float | None:
     try:
         if text.endswith("%"):
-            return _clamped(float(text[:-1]) / 100)
+            return _clamped_share(float(text[:-1]) / 100)
         return _share(float(text))
     except ValueError:
         return None
@@ -237,8 +237,7 @@ def question_text(
             zip(steps or [""] * len(shares), shares, strict=True), 1
         )
     ]
-    wording = template("progresslm", view, "question")
-    question = wording.format(
+    question = template("progresslm", view, "question").format(
         task=task_text(task), num_items=len(items), demonstration="\n".join(items)
     )
     item = template("progresslm", "item", kind)
@@ -249,8 +248,9 @@ def answer_text(
     form: Form, *, ref_think: str = "", ref: int | str, score_think: str = "", score: str
 ) -> str:
     """The answer; without reasoning it is the score alone."""
-    wording = template("progresslm", "form", form, "answer")
-    return wording.format(ref_think=ref_think, ref=ref, score_think=score_think, score=score)
+    return template("progresslm", "form", form, "answer").format(
+        ref_think=ref_think, ref=ref, score_think=score_think, score=score
+    )
 
 
 def percent(share: float) -> str:

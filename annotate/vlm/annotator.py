@@ -16,8 +16,9 @@ import annotate.vlm.prompts as prompts
 import annotate.vlm.windows as windows
 from annotate.config import VlmConfig
 from annotate.model_client.calls import Reply, VlmError
-from annotate.vlm.judgement import DOUBTED, implausible, noted, with_outcome
-from annotate.vlm.moments import settled
+from annotate.model_client.reading import printable_line
+from annotate.vlm.judgement import DOUBTED, implausibilities, with_note, with_outcome
+from annotate.vlm.moments import settled_starts
 from annotate.vlm.pictures import Ask, EpisodeView, all_results, load_pictures
 from core.domain.label import DONE, STEP, Label, Segment, completed_steps
 from core.values import spread
@@ -31,7 +32,7 @@ async def annotate_episode(view: EpisodeView, send_request: Ask, config: VlmConf
     return await _Annotation(view, send_request, config).label()
 
 
-def _with_moves(
+def _segments_with_moves(
     segments: Sequence[Segment], visible_starts: Sequence[int], fps: float
 ) -> list[Segment]:
     """With a note where one begins at a moment of the arm's, not at that frame where the model saw it."""
@@ -40,11 +41,12 @@ def _with_moves(
     ]
     notes = [f"put where the arm shows it, {seconds:.1f} s off the model's" for seconds in off_s]
     return [
-        noted(s, note) if off else s for s, note, off in zip(segments, notes, off_s, strict=True)
+        with_note(s, note) if off else s
+        for s, note, off in zip(segments, notes, off_s, strict=True)
     ]
 
 
-def _beginning_at(
+def _segments_from(
     starts: Sequence[int], segments: Sequence[Segment], num_frames: int
 ) -> list[Segment]:
     spans = pairwise([*starts, num_frames])
@@ -79,31 +81,24 @@ class _Annotation:
 
         # Coarsely first: which steps there are, and between which two pictures each activity begins
         await self._make_plan(pictures[overview])
-        spans, other_spans = await self._looks(shown_frames, pictures)
-        visible_starts = await self._refined(spans, self._doubtful(spans, other_spans))
-        starts = settled(spans, visible_starts, view.moments, view.fps, view.num_frames)
+        spans, other_spans = await self._compared_looks(shown_frames, pictures)
+        visible_starts = await self._refined_starts(
+            spans, self._doubtful_boundaries(spans, other_spans)
+        )
+        starts = settled_starts(spans, visible_starts, view.moments, view.fps, view.num_frames)
 
         # Then the segments: were they completed, by the model, and by what is known of the episode?
         segments = []
         for span, (start, end) in zip(spans, pairwise([*starts, view.num_frames]), strict=True):
-            if isinstance(span.label, int):
-                name = self.plan[span.label]
-                kind = STEP
-                completed = span.completed
-                step = span.label
+            label = span.label
+            if isinstance(label, int):
+                segment = Segment(self.plan[label], start, end, STEP, span.completed, label)
             else:
-                name = span.label.capitalize()
-                kind = span.label
-                completed = span.label == DONE
-                step = None
-            segments.append(
-                Segment(
-                    name, start, end, kind, completed, step, notes="; ".join(span.notes) or None
-                )
-            )
-        segments = _with_moves(segments, visible_starts, view.fps)
+                segment = Segment(label.capitalize(), start, end, label, label == DONE)
+            segments.append(replace(segment, notes="; ".join(span.notes) or None))
+        segments = _segments_with_moves(segments, visible_starts, view.fps)
         if config.verify:
-            segments = await self._verified(segments, shown_frames)
+            segments = await self._verified_segments(segments, shown_frames)
 
         # The confidence compares boundaries after they were refined; what is known comes last, it is the strongest
         by_motion = windows.expected_f1(visible_starts, view.motion_cuts, view.fps)
@@ -112,18 +107,20 @@ class _Annotation:
         )
         segments = [replace(s, confidence=c) for s, c in zip(segments, confidence, strict=True)]
         # Equal parts, as the model told them, are none any more where some were moved
-        if doubts := implausible(
-            _beginning_at(visible_starts, segments, view.num_frames), self.plan, view.success
+        if doubts := implausibilities(
+            _segments_from(visible_starts, segments, view.num_frames), self.plan, view.success
         ):
             self._review(*doubts)
             segments = [replace(s, confidence=min(s.confidence or 0.0, DOUBTED)) for s in segments]
-        outcome = with_outcome(segments, self.plan, view.success, shown_frames)
-        self.notes += outcome.notes
-        self._review(*outcome.contradictions)
+        segments, notes, contradictions = with_outcome(
+            segments, self.plan, view.success, shown_frames
+        )
+        self.notes += notes
+        self._review(*contradictions)
 
         assert self.task is not None
         return Label(
-            segments=outcome.segments,
+            segments=segments,
             num_planned=len(self.plan),
             task=self.task,
             task_inferred=self.is_inferred,
@@ -156,7 +153,7 @@ class _Annotation:
         )
 
     @property
-    def _said(self) -> dict[str, str]:
+    def _common_values(self) -> dict[str, str]:
         """What most questions say."""
         return {
             "task": prompts.task_text(self.task, inferred=self.is_inferred),
@@ -169,26 +166,25 @@ class _Annotation:
         schema = prompts.plan_reply(
             config.vocabulary, config.max_steps, infer_task=self.is_inferred
         )
-        verbs = ", ".join(map(prompts.quote, config.vocabulary))
         reply = await self._question(
             "plan",
             pictures,
             schema,
             task=prompts.task_text(self.task),
-            verbs=verbs,
+            verbs=", ".join(map(prompts.quote, config.vocabulary)),
             max_steps=config.max_steps,
         )
         if self.task is None:
-            self.task = prompts.one_line(reply.value["task"])
+            self.task = printable_line(reply.value["task"])
         for step in reply.value["steps"]:
-            name = prompts.one_line(f"{step['verb']} {step['object']}")
+            name = printable_line(f"{step['verb']} {step['object']}")
             # Two steps of one name in a row cannot be told apart in pictures
             if self.plan and name.casefold() == self.plan[-1].casefold():
                 self.notes.append(f"plan: {name!r} told twice in a row: merged")
             else:
                 self.plan.append(name)
 
-    async def _looks(
+    async def _compared_looks(
         self, shown_frames: windows.Window, pictures: dict[windows.Window, prompts.Pictures]
     ) -> tuple[list[windows.Span], list[windows.Span] | None]:
         """The spans of one pass, or of two that are compared; and those of another look, if there was one.
@@ -198,26 +194,29 @@ class _Annotation:
         """
         config = self.config
         if config.passes == 1:
-            return await self._look(shown_frames, pictures), None
+            return await self._spans_of_look(shown_frames, pictures), None
         # Other frames, so that the second look is not the first one again
         shifted = windows.shifted_frames(shown_frames)
         shifted_pictures = await load_pictures(
             self.view, windows.windows(shifted, config), sheets=config.contact_sheet
         )
         first, second = await all_results(
-            self._look(shown_frames, pictures), self._look(shifted, shifted_pictures)
+            self._spans_of_look(shown_frames, pictures),
+            self._spans_of_look(shifted, shifted_pictures),
         )
         # Without a gate the first pass counts, and the second serves its confidence
-        if config.gate_tolerance_s is None or windows.agree(first, second, self.tolerance):
+        if config.gate_tolerance_s is None or windows.are_looks_alike(
+            first, second, self.tolerance
+        ):
             return first, second
         self.needs_review = True
         if config.strong_model is None:
             self.notes.append("the two passes differ")
             return first, second
         # Two against one: the pass that the strong model agrees with counts
-        strong = await self._look(shown_frames, pictures, model=config.strong_model)
+        strong = await self._spans_of_look(shown_frames, pictures, model=config.strong_model)
         for pass_name, spans in (("first", first), ("second", second)):
-            if windows.agree(spans, strong, self.tolerance):
+            if windows.are_looks_alike(spans, strong, self.tolerance):
                 self.needs_review = False
                 self.notes.append(
                     f"the two passes differ; the strong model agrees with the {pass_name}"
@@ -226,7 +225,7 @@ class _Annotation:
         self.notes.append("the two passes differ, and the strong model agrees with neither")
         return strong, first
 
-    async def _look(
+    async def _spans_of_look(
         self,
         shown_frames: windows.Window,
         pictures: dict[windows.Window, prompts.Pictures],
@@ -242,7 +241,7 @@ class _Annotation:
             part = f"the stretch from {start} s to {end} s, a part of the run whose rest is divided elsewhere,"
             question = prompts.render(
                 "segment",
-                **self._said,
+                **self._common_values,
                 part="the run" if whole else part,
                 at_least="; there is at least one" if whole else "; there may be none",
             )
@@ -252,9 +251,9 @@ class _Annotation:
             )
             return window, windows.spans_of((await self.ask(request)).value, window, len(self.plan))
 
-        return windows.merged(await all_results(*map(look, parts)))
+        return windows.merged_spans(await all_results(*map(look, parts)))
 
-    def _doubtful(
+    def _doubtful_boundaries(
         self, spans: Sequence[windows.Span], other_spans: Sequence[windows.Span] | None
     ) -> list[int]:
         """The boundaries to refine, by the span that each begins, from 1."""
@@ -269,7 +268,9 @@ class _Annotation:
             if other_spans is not None and not windows.is_met(spans[k], other_spans, self.tolerance)
         ]
 
-    async def _refined(self, spans: Sequence[windows.Span], doubtful: Sequence[int]) -> list[int]:
+    async def _refined_starts(
+        self, spans: Sequence[windows.Span], doubtful: Sequence[int]
+    ) -> list[int]:
         """The first frame of each span: in the middle of two pictures; of the doubtful ones narrowed to a frame."""
         ranges = windows.search_ranges(spans, self.view.num_frames)
         starts = [span.middle for span in spans]
@@ -282,7 +283,7 @@ class _Annotation:
                 "refine",
                 window_pictures,
                 prompts.refine_reply(window),
-                task=self._said["task"],
+                task=self._common_values["task"],
                 spacing=f"{max(b - a for a, b in pairwise(window)) / self.view.fps:.3f}",
                 before=prompts.activity(previous_span.label, self.plan)
                 + (", a try that ends" if is_retry else ""),
@@ -311,9 +312,9 @@ class _Annotation:
             ]
             wide = [k for k in answered if ranges[k - 1][0] < ranges[k - 1][1]]
         # A refined boundary may have left its pictures, never its neighbours
-        return windows.ascending(starts, self.view.num_frames)
+        return windows.ascending_starts(starts, self.view.num_frames)
 
-    async def _verified(
+    async def _verified_segments(
         self, segments: list[Segment], shown_frames: windows.Window
     ) -> list[Segment]:
         """The segments with `completed` as judged by the pictures around the end of each attempt."""
@@ -321,7 +322,7 @@ class _Annotation:
         fps = self.view.fps
         attempts = [k for k, segment in enumerate(segments) if segment.kind == STEP]
         batches = {
-            windows.around([segments[k].end_frame for k in batch], shown_frames): list(batch)
+            windows.frames_around([segments[k].end_frame for k in batch], shown_frames): list(batch)
             for batch in batched(attempts, ATTEMPTS_PER_CALL)
         }
         pictures = await load_pictures(self.view, list(batches), sheets=self.config.contact_sheet)
@@ -337,7 +338,7 @@ class _Annotation:
                 "verify",
                 pictures[window],
                 prompts.verify_reply(len(batch)),
-                **self._said,
+                **self._common_values,
                 attempts="\n".join(listed),
             )
             for number, k in enumerate(batch, 1):
@@ -345,7 +346,9 @@ class _Annotation:
                 if completed != segments[k].completed:
                     former_verdict = "completed" if segments[k].completed else "not completed"
                     verified = replace(segments[k], completed=completed)
-                    judged[k] = noted(verified, f"seen as {former_verdict} before it was verified")
+                    judged[k] = with_note(
+                        verified, f"seen as {former_verdict} before it was verified"
+                    )
 
         requests = starmap(judge, batches.items())
         await all_results(*(self._is_answered("verify", answer) for answer in requests))
@@ -388,7 +391,7 @@ async def reason_episode(
     )
     task = prompts.task_text(view.task) if view.task else "The dataset does not state the task."
     texts: dict[int, str] = {}
-    state = partial(_state, segments, num_planned)
+    state = partial(_moment_words, segments, num_planned)
 
     async def explain(window: windows.Window) -> None:
         moments = (
@@ -408,7 +411,7 @@ async def reason_episode(
             )
         )
         for frame in window:
-            texts[frame] = prompts.one_line(reply.value[prompts.picture_key(frame)])
+            texts[frame] = printable_line(reply.value[prompts.picture_key(frame)])
 
     # All questions at once; frames that share a text get it together with the one that was asked about. A model may
     # write nothing that can be seen: then there is no reason rather than an empty one
@@ -451,7 +454,7 @@ def _frames_with_text(
     return text_of
 
 
-def _state(segments: Sequence[Segment], num_planned: int, frame: int) -> str:
+def _moment_words(segments: Sequence[Segment], num_planned: int, frame: int) -> str:
     """What the segments say of a moment."""
     s = _segment_at(segments, frame)
     complete = completed_steps(segments, frame)

@@ -20,7 +20,7 @@ from annotate.model_client.tokens import ImageRule
 from annotate.vlm.annotator import ATTEMPTS_PER_CALL, MOMENTS_PER_CALL, PLAN_PICTURES, chosen_frames
 from annotate.vlm.pictures import sheet_size
 from annotate.vlm.windows import TILES, shown_frames, windows
-from core.values import spread
+from core.values import grouped, spread
 
 
 class CallTokens(NamedTuple):
@@ -177,15 +177,15 @@ def corrections(
 
 def costs_by_stage(calls: Iterable[Mapping[str, Any]]) -> dict[str, CallCost]:
     """Rows of vlm_calls summed by stage. A call that several builds sent counts once."""
-    costs: dict[str, CallCost] = {}
-    for call in {call["call_key"]: call for call in calls}.values():
-        if call["stage"] in STAGES:
-            images = call["num_images"] or 0
-            prompt = call["prompt_tokens"] or 0
-            completion = call["completion_tokens"] or 0
-            cost = CallCost(1, images, 0, prompt, completion)
-            costs[call["stage"]] = total_of((costs.get(call["stage"], CallCost()), cost))
-    return costs
+    unique_calls = {call["call_key"]: call for call in calls}.values()
+    costs = grouped((c["stage"], _cost_of_row(c)) for c in unique_calls if c["stage"] in STAGES)
+    return {stage: total_of(stage_costs) for stage, stage_costs in costs.items()}
+
+
+def _cost_of_row(call: Mapping[str, Any]) -> CallCost:
+    names = ("num_images", "prompt_tokens", "completion_tokens")
+    images, prompt, completion = (call[name] or 0 for name in names)
+    return CallCost(1, images, 0, prompt, completion)
 
 
 def _bill(

@@ -28,7 +28,7 @@ type TaskLabels = tuple[dict[int, Label], dict[int, Alignment]]
 type AskRuns = Callable[[Sequence[int]], Awaitable[Mapping[int, Label]]]
 
 
-def asked_about(runs: Sequence[bool | None], config: VlmConfig) -> int:
+def num_asked_runs(runs: Sequence[bool | None], config: VlmConfig) -> int:
     """How many runs of a task stand for all of it, by the runs' outcomes; 0: the model is asked about each run."""
     whole = sum(success is not False for success in runs)
     if config.runs_per_task == "all" or whole <= config.runs_per_task:
@@ -49,7 +49,7 @@ async def label_task(
     curve_of: the progress [n] of an episode by a label. Runs are compared in threads: replies come
     in meanwhile.
     """
-    count = asked_about([e.success for e in episodes], config)
+    count = num_asked_runs([e.success for e in episodes], config)
     whole = [e for e in episodes if e.success is not False]
     order: list[int] = []
     if count and whole[0].task:
@@ -61,14 +61,14 @@ async def label_task(
 
     def least_alike(model_labels: Mapping[int, Label], candidates: Sequence[int]) -> list[int]:
         """The candidates, those first of which the answers so far say the least alike."""
-        answers = one_plan(_complete(model_labels))
+        answers = labels_of_usual_plan(_complete_labels(model_labels))
         references = _references(by_index, answers, curve_of)
-        return _by_spread([by_index[k] for k in candidates], references, transfer, motion)
+        return _runs_by_spread([by_index[k] for k in candidates], references, transfer, motion)
 
     asked_runs, model_labels = await _ask_few(order, count, ask, least_alike)
-    followed_runs, reference_labels = _to_follow(whole, asked_runs, model_labels)
+    followed_runs, reference_labels = _followable_runs(whole, asked_runs, model_labels)
     labels, alignments = await asyncio.to_thread(
-        _followed, followed_runs, reference_labels, curve_of, transfer, motion
+        _labels_by_following, followed_runs, reference_labels, curve_of, transfer, motion
     )
     done_runs = {*labels, *asked_runs}
     unlabelled = [e.episode_index for e in episodes if e.episode_index not in done_runs]
@@ -108,7 +108,7 @@ async def _ask_few(
     return asked_runs, model_labels
 
 
-def _to_follow(
+def _followable_runs(
     whole: Sequence[Signals], asked_runs: Sequence[int], model_labels: Mapping[int, Label]
 ) -> tuple[list[Signals], dict[int, Label]]:
     """The runs that may follow others, with those that they follow, and the labels to follow.
@@ -116,10 +116,10 @@ def _to_follow(
     Doubtful answers count only where there are no sure ones. Where most runs are unfinished, no run
     follows another.
     """
-    complete = _complete(model_labels)
+    complete = _complete_labels(model_labels)
     reference_labels = {}
     if 2 * len(complete) > len(asked_runs):
-        reference_labels = one_plan(_sure_labels(model_labels) or complete)
+        reference_labels = labels_of_usual_plan(_sure_labels(model_labels) or complete)
     # What the model said of a run stays, be it doubtful: no other run's label takes its place
     runs = [
         e for e in whole if e.episode_index in reference_labels or e.episode_index not in asked_runs
@@ -127,7 +127,7 @@ def _to_follow(
     return runs, reference_labels
 
 
-def _by_spread(
+def _runs_by_spread(
     runs: Sequence[Signals],
     references: Sequence[Reference],
     transfer: TransferConfig,
@@ -151,7 +151,7 @@ def _references(
     ]
 
 
-def _followed(
+def _labels_by_following(
     episodes: Sequence[Signals],
     reference_labels: Mapping[int, Label],
     curve_of: Callable[[int, Label], np.ndarray],
@@ -184,17 +184,17 @@ def _followed(
     return labels, alignments
 
 
-def _complete(labels: Mapping[int, Label]) -> dict[int, Label]:
+def _complete_labels(labels: Mapping[int, Label]) -> dict[int, Label]:
     """The labels in which every planned step is completed."""
     return {k: label for k, label in labels.items() if finished(label.segments, label.num_planned)}
 
 
 def _sure_labels(labels: Mapping[int, Label]) -> dict[int, Label]:
     """The complete labels without a doubt."""
-    return {k: label for k, label in _complete(labels).items() if not label.needs_review}
+    return {k: label for k, label in _complete_labels(labels).items() if not label.needs_review}
 
 
-def one_plan(labels: Mapping[int, Label]) -> dict[int, Label]:
+def labels_of_usual_plan(labels: Mapping[int, Label]) -> dict[int, Label]:
     """Those of the labels that have the usual number of planned steps, each step with the name that it usually has.
 
     Among equals the first counts.
@@ -206,10 +206,10 @@ def one_plan(labels: Mapping[int, Label]) -> dict[int, Label]:
     plan = tuple(
         map(_usual_name, zip(*(label.plan for label in same_plan_labels.values()), strict=True))
     )
-    return {k: _with_names(label, plan) for k, label in same_plan_labels.items()}
+    return {k: _named_label(label, plan) for k, label in same_plan_labels.items()}
 
 
-def _with_names(label: Label, plan: tuple[str, ...]) -> Label:
+def _named_label(label: Label, plan: tuple[str, ...]) -> Label:
     segments = [s if s.step is None else replace(s, name=plan[s.step]) for s in label.segments]
     return replace(label, plan=plan, segments=segments)
 

@@ -4,7 +4,6 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +18,7 @@ LEAST_IN_ORDER = (
 )
 
 
-def implausible(
+def implausibilities(
     segments: Sequence[Segment], plan: Sequence[str], success: bool | None
 ) -> list[str]:
     """In which ways a division is one that runs do not have, in words; nothing where it may be true.
@@ -53,21 +52,14 @@ def _are_even(segments: Sequence[Segment]) -> bool:
     )
 
 
-class KnownOutcome(NamedTuple):
-    """Segments that agree with what is known of the whole run."""
-
-    segments: list[Segment]
-    notes: list[str]
-    contradictions: list[str]  # for a person to look at
-
-
 def with_outcome(
     segments: Sequence[Segment],
     plan: Sequence[str],
     success: bool | None,
     shown_frames: Sequence[int],
-) -> KnownOutcome:
-    """Bring the segments in line with an outcome that the source or a person states: it is stronger than the model.
+) -> tuple[list[Segment], list[str], list[str]]:
+    """The segments in line with an outcome that the source or a person states, which is stronger than the model; notes;
+    and contradictions, for a person to look at.
 
     shown_frames: the frames that the model saw. Of a run that succeeded each planned step was
     completed: by an attempt between two pictures, where the steps beside it follow one another and
@@ -82,25 +74,27 @@ def with_outcome(
             contradictions.append(
                 "the dataset calls the episode a failure, but the model sees every step completed"
             )
-        agreed = _failed(agreed, num_planned)
+        agreed = _segments_of_failure(agreed, num_planned)
     if success:
-        agreed, notes = _with_missed(agreed, plan, shown_frames)
-        agreed, contradictions = _completed(agreed, num_planned)
+        agreed, notes = _with_missed_steps(agreed, plan, shown_frames)
+        agreed, contradictions = _completed_segments(agreed, num_planned)
     for k, segment in enumerate(agreed):
         if segment.kind == DONE and not finished(agreed[:k], num_planned):
             idle = replace(segment, name=IDLE.capitalize(), kind=IDLE, completed=False)
-            agreed[k] = noted(idle, "told done, but steps are left")
-    return KnownOutcome(agreed, notes, contradictions)
+            agreed[k] = with_note(idle, "told done, but steps are left")
+    return agreed, notes, contradictions
 
 
-def _failed(segments: list[Segment], num_planned: int) -> list[Segment]:
+def _segments_of_failure(segments: list[Segment], num_planned: int) -> list[Segment]:
     """Of a run that failed, the attempt that would have finished the task did not complete its step."""
     last = max((k for k, s in enumerate(segments) if s.kind == STEP), default=None)
     if last is None or not segments[last].completed:
         return segments
     if segments[last].step == num_planned - 1 or finished(segments, num_planned):
         attempt = replace(segments[last], completed=False)
-        segments[last] = noted(attempt, "not completed: the dataset calls the episode a failure")
+        segments[last] = with_note(
+            attempt, "not completed: the dataset calls the episode a failure"
+        )
     return segments
 
 
@@ -110,7 +104,9 @@ def _open_steps(segments: Sequence[Segment], num_planned: int) -> list[int]:
     return [step for step in range(num_planned) if step not in complete]
 
 
-def _completed(segments: list[Segment], num_planned: int) -> tuple[list[Segment], list[str]]:
+def _completed_segments(
+    segments: list[Segment], num_planned: int
+) -> tuple[list[Segment], list[str]]:
     """With the last attempt at each step completed; and what a person should look at.
 
     A model that denies a step on the way, but not the last one, overlooks something: that is a note
@@ -126,7 +122,7 @@ def _completed(segments: list[Segment], num_planned: int) -> tuple[list[Segment]
     for step in denied:
         attempt = replace(segments[last_attempt[step]], completed=True)
         note = "completed: the dataset calls the episode a success, the model denies it"
-        segments[last_attempt[step]] = noted(attempt, note)
+        segments[last_attempt[step]] = with_note(attempt, note)
     contradictions = []
     if num_planned - 1 in denied or 2 * len(denied) >= num_planned:
         steps = ", ".join(str(step + 1) for step in denied)
@@ -141,13 +137,13 @@ def _completed(segments: list[Segment], num_planned: int) -> tuple[list[Segment]
     return segments, contradictions
 
 
-def _with_missed(
+def _with_missed_steps(
     segments: list[Segment], plan: Sequence[str], shown_frames: Sequence[int]
 ) -> tuple[list[Segment], list[str]]:
     """With each step that lacks, where its neighbours in the plan meet; and a note for each."""
     notes = []
     for step in _open_steps(segments, len(plan)):
-        span = _gap(segments, step, len(plan), shown_frames)
+        span = _missed_span(segments, step, len(plan), shown_frames)
         if span is None:
             continue
         first, last = span
@@ -166,7 +162,7 @@ def _with_missed(
     return segments, notes
 
 
-def _gap(
+def _missed_span(
     segments: Sequence[Segment], step: int, num_planned: int, shown_frames: Sequence[int]
 ) -> tuple[int, int] | None:
     """The frames in which a step must have been done that was seen by no picture; None where nothing shows it.
@@ -174,7 +170,7 @@ def _gap(
     Its neighbours in the plan meet there, or have an idle time between them, in the middle of which
     it is put.
     """
-    place = _meeting(segments, step, num_planned)
+    place = _meeting_neighbours(segments, step, num_planned)
     if place is None:
         return None
     earlier, later = place
@@ -191,7 +187,9 @@ def _gap(
     return None
 
 
-def _meeting(segments: Sequence[Segment], step: int, num_planned: int) -> tuple[int, int] | None:
+def _meeting_neighbours(
+    segments: Sequence[Segment], step: int, num_planned: int
+) -> tuple[int, int] | None:
     """The last place where the step before one is followed by what comes after it: the indices of both."""
     meeting = None
     for earlier, segment in enumerate(segments):
@@ -210,5 +208,5 @@ def _meeting(segments: Sequence[Segment], step: int, num_planned: int) -> tuple[
     return meeting
 
 
-def noted(s: Segment, note: str) -> Segment:
+def with_note(s: Segment, note: str) -> Segment:
     return replace(s, notes=f"{s.notes}; {note}" if s.notes else note)

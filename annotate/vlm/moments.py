@@ -13,8 +13,8 @@ import numpy as np
 import scipy  # loads its parts when they are used: most commands look for no peaks
 
 from annotate.config import MotionConfig
-from annotate.motion.observe import Signals, gripper_moves, observe, smoothed
-from annotate.vlm.windows import Span, ascending
+from annotate.motion.observe import Signals, gripper_moves, moving_average, observe
+from annotate.vlm.windows import Span, ascending_starts
 from core.domain.label import DONE, IDLE
 
 SLOW_WITHIN_S = 0.5  # an arm has its slowest moment only once within this time
@@ -47,7 +47,7 @@ def moments_of(signals: Signals, config: MotionConfig) -> ArmMoments:
     """The moments of one episode by its signals alone."""
     observed = observe(signals, config)
     fps = signals.fps
-    activity = smoothed(observed.activity, max(1, round(SLOW_WINDOW_S * fps)))
+    activity = moving_average(observed.activity, SLOW_WINDOW_S, fps)
     min_distance = max(1, round(SLOW_WITHIN_S * fps))
     slow, facts = scipy.signal.find_peaks(
         -activity, distance=min_distance, prominence=0.0, wlen=4 * min_distance + 1
@@ -62,7 +62,7 @@ def moments_of(signals: Signals, config: MotionConfig) -> ArmMoments:
     )
 
 
-def settled(
+def settled_starts(
     spans: Sequence[Span], starts: Sequence[int], moments: ArmMoments, fps: float, num_frames: int
 ) -> list[int]:
     """The first frame of each span: at its moment, where the model's boundaries lie off these moments on the whole.
@@ -70,7 +70,9 @@ def settled(
     A model that is as exact as its pictures keeps its boundaries: moments are not all true. Each
     moment is that of one boundary, sharp ones first, and of these the nearest.
     """
-    by_kind = [[*_near(spans, starts, moments, kinds, REACH_S * fps)] for kinds in (*SHARP, SLOW)]
+    by_kind = [
+        [*_nearby_moments(spans, starts, moments, kinds, REACH_S * fps)] for kinds in (*SHARP, SLOW)
+    ]
     sharp = [*chain.from_iterable(by_kind[:-1])]
     slow = by_kind[-1]
     between = float(np.mean([s.start - s.after for s in spans[1:]])) if len(spans) > 1 else 0.0
@@ -85,10 +87,10 @@ def settled(
                 (j < k) == (other_frame < frame) for j, other_frame in moment_of.items()
             ):
                 moment_of[k] = frame
-    return ascending([moment_of.get(k, start) for k, start in enumerate(starts)], num_frames)
+    return ascending_starts([moment_of.get(k, start) for k, start in enumerate(starts)], num_frames)
 
 
-def _near(
+def _nearby_moments(
     spans: Sequence[Span],
     starts: Sequence[int],
     moments: ArmMoments,

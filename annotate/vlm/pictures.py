@@ -72,10 +72,10 @@ def _load(view: EpisodeView, parts: list[Window], sheets: bool) -> dict[Window, 
         raise ValueError(
             f"{view.dataset} episode {view.episode_index}: no picture of frame {missing[0]}"
         )
-    return {window: _numbered(view, window, images, sheets) for window in parts}
+    return {window: _numbered_pictures(view, window, images, sheets) for window in parts}
 
 
-def _numbered(
+def _numbered_pictures(
     view: EpisodeView, window: Window, images_by_frame: Mapping[int, Image], sheets: bool
 ) -> Pictures:
     images = [images_by_frame[frame] for frame in window]
@@ -88,11 +88,13 @@ def _numbered(
     if sheets:
         numbered_pictures = _sheets(window, times, images, views)
     else:
-        numbered_pictures = _single(window, times, images)
+        numbered_pictures = _single_pictures(window, times, images)
     return (opening, *numbered_pictures)
 
 
-def _single(window: Window, times: list[str], images: list[Image]) -> Iterator[str | Image]:
+def _single_pictures(
+    window: Window, times: list[str], images: list[Image]
+) -> Iterator[str | Image]:
     """Each picture by itself, behind its number and time."""
     for number, time, image in zip(window, times, images, strict=True):
         yield from (f"Picture {number}, {time} s:", image)
@@ -108,10 +110,10 @@ def _sheets(
         yield contact_sheet([image for *_, image in tiles], captions, views)
 
 
-def side_by_side(images: Sequence[Image]) -> Image:
+def joined_picture(images: Sequence[Image]) -> Image:
     """One moment by several cameras as one picture: side by side in their order, each as high as the first one."""
-    pictures = [_decoded(image) for image in images]
-    sizes = sizes_beside([(picture.shape[1], picture.shape[0]) for picture in pictures])
+    pictures = [_decoded_pixels(image) for image in images]
+    sizes = sizes_in_row([(picture.shape[1], picture.shape[0]) for picture in pictures])
     parts = []
     for picture, size in zip(pictures, sizes, strict=True):
         interpolation = cv2.INTER_AREA if size[1] < picture.shape[0] else cv2.INTER_LINEAR
@@ -120,18 +122,18 @@ def side_by_side(images: Sequence[Image]) -> Image:
         else:
             scaled = cv2.resize(picture, size, interpolation=interpolation)
         parts += [np.zeros((size[1], GAP_PX, 3), np.uint8), scaled]
-    return _encoded(np.hstack(parts[1:]))
+    return _encoded_jpeg(np.hstack(parts[1:]))
 
 
-def sizes_beside(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def sizes_in_row(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """(width, height) of each of several pictures side by side: as high as the first one, aspect kept."""
     height = sizes[0][1]
     return [(max(1, round(across * height / down)), height) for across, down in sizes]
 
 
-def size_side_by_side(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """(width, height) of the picture that `side_by_side` makes of pictures of those sizes."""
-    scaled = sizes_beside(sizes)
+def joined_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """(width, height) of the picture that `joined_picture` makes of pictures of those sizes."""
+    scaled = sizes_in_row(sizes)
     return sum(across for across, _ in scaled) + GAP_PX * (len(scaled) - 1), scaled[0][1]
 
 
@@ -140,7 +142,7 @@ def contact_sheet(images: Sequence[Image], captions: Sequence[str], views: int =
 
     views: how many cameras stand side by side in each.
     """
-    tiles = [_decoded(image) for image in images]
+    tiles = [_decoded_pixels(image) for image in images]
     # All tiles have the size of the first picture's: a sheet is a grid
     size = (tiles[0].shape[1], tiles[0].shape[0])
     across, down = tile_size(size, views)
@@ -157,7 +159,7 @@ def contact_sheet(images: Sequence[Image], captions: Sequence[str], views: int =
         )
         row, column = divmod(k, columns)
         sheet[row * down : (row + 1) * down, column * across : (column + 1) * across] = small
-    return _encoded(sheet)
+    return _encoded_jpeg(sheet)
 
 
 def tile_size(size: tuple[int, int], views: int = 1) -> tuple[int, int]:
@@ -173,12 +175,12 @@ def sheet_size(size: tuple[int, int], num_pictures: int, views: int = 1) -> tupl
     return min(COLUMNS, num_pictures) * across, -(-num_pictures // COLUMNS) * down
 
 
-def _encoded(picture: np.ndarray) -> Image:
+def _encoded_jpeg(picture: np.ndarray) -> Image:
     """BGR uint8 [h, w, 3]."""
     _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return Image.of(data.tobytes())
 
 
-def _decoded(image: Image) -> np.ndarray:
+def _decoded_pixels(image: Image) -> np.ndarray:
     """BGR uint8 [h, w, 3]. Raises ValueError for a stored picture that is none."""
     return decode_stored(image.jpeg, f"the stored picture {image.sha256}")

@@ -95,11 +95,6 @@ def request(
     )
 
 
-def one_line(text: str) -> str:
-    """A model's text on one line, without invisible characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
 def seconds(frame: int, fps: float) -> str:
     return f"{frame / fps:.2f}"
 
@@ -200,11 +195,10 @@ def max_tokens(schema: Mapping[str, Any]) -> int:
 
 
 def _object(**properties: Schema) -> Schema:
-    names = list(properties)
     return {
         "type": "object",
         "properties": properties,
-        "required": names,
+        "required": list(properties),
         "additionalProperties": False,
     }
 

@@ -98,7 +98,7 @@ def windows(shown_window: Window, config: VlmConfig) -> list[Window]:
     return [shown_window[start : start + size] for start in starts]
 
 
-def around(frames: Sequence[int], shown_window: Window) -> Window:
+def frames_around(frames: Sequence[int], shown_window: Window) -> Window:
     """The shown frames around some moments: two up to each, and the next one."""
     chosen: set[int] = set()
     for frame in frames:
@@ -150,13 +150,13 @@ def _without_repeats(spans: Sequence[Span]) -> list[Span]:
     for span in spans:
         if joined and span.label == joined[-1].label and span.label in (IDLE, DONE):
             told_again = f"{span.label} told again at frame {span.start}: merged"
-            joined[-1] = _extended(joined[-1], span, told_again)
+            joined[-1] = _extended_span(joined[-1], span, told_again)
         else:
             joined.append(span)
     return joined
 
 
-def _extended(span: Span, addition: Span, *notes: str) -> Span:
+def _extended_span(span: Span, addition: Span, *notes: str) -> Span:
     """A span that goes on with another one's frames."""
     return replace(
         span,
@@ -168,21 +168,21 @@ def _extended(span: Span, addition: Span, *notes: str) -> Span:
 # Several windows
 
 
-def merged(parts: Sequence[tuple[Window, list[Span]]]) -> list[Span]:
+def merged_spans(parts: Sequence[tuple[Window, list[Span]]]) -> list[Span]:
     """The spans of all windows. Two windows are joined where they agree, nearest to the middle of their overlap.
 
     Where they agree nowhere, the later window counts from the middle on, and that is noted.
     """
     (covered_window, spans), *later_parts = parts
     for window, later in later_parts:
-        spans = _continued(spans, covered_window, later, window)
+        spans = _continued_spans(spans, covered_window, later, window)
         covered_window = covered_window + tuple(
             frame for frame in window if frame > covered_window[-1]
         )
     return spans
 
 
-def _continued(
+def _continued_spans(
     spans: list[Span], covered_window: Window, later: list[Span], window: Window
 ) -> list[Span]:
     """The spans of the frames seen so far, continued from a cut in the overlap on by those of a later window.
@@ -197,13 +197,13 @@ def _continued(
     the later one: A A A B B B C C.
     """
     overlap = covered_window[bisect_left(covered_window, window[0]) :]
-    cut, do_agree = _cut(spans, later, overlap)
+    cut, do_agree = _best_cut(spans, later, overlap)
 
     # The earlier spans up to the cut, what the later window says of the cut itself, and its spans from there on
     head = [s for s in spans if s.start < cut or (do_agree and s.start == cut)]
     at_cut = _span_at(later, cut)
     if at_cut.label == head[-1].label:
-        head[-1] = _extended(head[-1], at_cut)
+        head[-1] = _extended_span(head[-1], at_cut)
     else:
         previous_frame = covered_window[bisect_left(covered_window, cut) - 1]
         head.append(
@@ -224,7 +224,7 @@ def _continued(
     return _without_repeats([*head, *tail])
 
 
-def _cut(spans: Sequence[Span], later: Sequence[Span], overlap: Window) -> tuple[int, bool]:
+def _best_cut(spans: Sequence[Span], later: Sequence[Span], overlap: Window) -> tuple[int, bool]:
     """The frame of the overlap from which on the later window counts, and whether both windows agree there.
 
     It is best where no span starts, then near the middle; the middle where they agree nowhere.
@@ -294,7 +294,7 @@ def dense_frames(low: int, high: int, count: int) -> Window:
     return (frame_before, *(frame_before + -(-k * size // parts) for k in range(1, parts + 1)))
 
 
-def ascending(starts: Sequence[int], num_frames: int) -> list[int]:
+def ascending_starts(starts: Sequence[int], num_frames: int) -> list[int]:
     """First frames moved as little as it takes for each span to have a frame."""
     lowest_starts = np.maximum.accumulate(np.asarray(starts) - np.arange(len(starts))) + np.arange(
         len(starts)
@@ -312,22 +312,22 @@ F1_LOST_A_SECOND = 0.87
 FARTHEST_S = 1.0
 
 
-def agree(a: Sequence[Span], b: Sequence[Span], tolerance: float) -> bool:
+def are_looks_alike(a: Sequence[Span], b: Sequence[Span], tolerance: float) -> bool:
     """Do two looks tell the same activities in the same order, and each change within `tolerance` frames?
 
     A look knows a change only to lie between two pictures, so the distance is that of these ranges:
     0 if they overlap. An activity of at most two tolerances may lie between the pictures of one
     look: it counts where both have it.
     """
-    first_spans = _without_missed(a, b, tolerance)
-    second_spans = _without_missed(b, a, tolerance)
+    first_spans = _without_missed_activities(a, b, tolerance)
+    second_spans = _without_missed_activities(b, a, tolerance)
     if [s.label for s in first_spans] != [s.label for s in second_spans]:
         return False
     pairs = zip(first_spans[1:], second_spans[1:], strict=True)
     return all(_distance(x.after + 1, x.start, y) <= tolerance for x, y in pairs)
 
 
-def _without_missed(
+def _without_missed_activities(
     spans: Sequence[Span], other_spans: Sequence[Span], tolerance: float
 ) -> list[Span]:
     """A look without its short activities that another look lacks; the first and the last one stay."""
@@ -394,7 +394,7 @@ def confidences(
     confidence = []
     for k, (start, end) in enumerate(pairwise([*starts, num_frames])):
         boundaries = are_met[max(0, k - 1) : k + 1]  # the boundaries at its start and its end
-        same_label = _overlap(other_spans, spans[k].label, start, end) / (end - start)
+        same_label = _num_labelled_frames(other_spans, spans[k].label, start, end) / (end - start)
         same_boundary = sum(boundaries) / len(boundaries) if boundaries else UNKNOWN
         terms = zip(WEIGHTS, (same_label, same_boundary, by_motion), strict=True)
         confidence.append(round(sum(weight * share for weight, share in terms), 4))
@@ -406,7 +406,7 @@ def _distance(low: int, high: int, span: Span) -> int:
     return max(0, low - span.start, span.after + 1 - high)
 
 
-def _overlap(spans: Sequence[Span], label: int | str, start: int, end: int) -> int:
+def _num_labelled_frames(spans: Sequence[Span], label: int | str, start: int, end: int) -> int:
     """Frames of start .. end that have the label; a change counts in the middle of where it is known to be."""
     edges = [s.middle for s in spans] + [end]
     parts = zip(spans, pairwise(edges), strict=True)

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from annotate.pictures import fitted
+from annotate.pictures import fitted_picture
 from eval.reward.stream import (
     LAST_PICTURE,
     Moment,
@@ -339,7 +339,7 @@ class Scorer(ABC):
 
     def fit(self, rgb: np.ndarray) -> np.ndarray:
         """A picture as the training set stored it, and as the model saw it, but for JPEG's losses."""
-        stored = fitted(rgb, self.picture_max_px) if self.picture_max_px else rgb
+        stored = fitted_picture(rgb, self.picture_max_px) if self.picture_max_px else rgb
         small = shrink(stored, self.max_px) if self.max_px else stored
         return small.copy() if small is rgb else small  # the caller may write into its own again
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from annotate.quality import CODE_VERSION, measures
+from annotate.quality import CODE_VERSION, run_measures
 from core.tables import TABLES
 from pipeline.stage import Output, Stage, StageContext
 
@@ -10,7 +10,7 @@ from pipeline.stage import Output, Stage, StageContext
 def run(context: StageContext) -> Output:
     rows = []
     for episode in context.signals():
-        measured = vars(measures(episode)).items()
+        measured = vars(run_measures(episode)).items()
         columns = {
             name: value.tolist() if isinstance(value, np.ndarray) else value
             for name, value in measured

@@ -4,7 +4,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from annotate.embeddings.encoders import identity
-from annotate.embeddings.passing import CODE_VERSION, camera_rows, look, wanted_cameras
+from annotate.embeddings.passing import CODE_VERSION, camera_rows, embed_camera, wanted_cameras
 from core.tables import TABLES
 from ingest.episode import Finding
 from ingest.reasons import DataError
@@ -38,7 +38,7 @@ def run(context: StageContext) -> Output:
                 if not into.has(episode_index, camera):
                     try:
                         episode = read_episode(source, records[episode_index])
-                        decoded_frames += look(into, episode, camera, fps, num_frames)
+                        decoded_frames += embed_camera(into, episode, camera, fps, num_frames)
                     except DataError as e:
                         into.drop(episode_index, camera)
                         detail = f"the encoder cannot be shown them any more: {e}"

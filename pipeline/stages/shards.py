@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from annotate.pictures import encode_jpeg, fitted, shard_jpeg
-from annotate.samples.edits import EDITED, OCCLUDED, covered, edited, load_editor
+from annotate.pictures import encode_jpeg, fitted_picture, shard_jpeg
+from annotate.samples.edits import EDITED, OCCLUDED, covered_picture, edited_picture, load_editor
 from core.files import write_file
 from ingest.episode import EpisodeData, EpisodeRecord, Finding
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, SkippedFrame, VideoError
@@ -241,8 +241,8 @@ class PictureDecoder:
                 load = partial(load_keyframe, self.lake.workspace)
                 self._runs[camera] = {frame: load(sha256) for frame, sha256 in keyframes.items()}
             # Covered at the size in which it is shown: patches are as sharp as the rest
-            rgb = fitted(picture.rgb(), config.picture_max_px)
-            patched = covered(rgb, self._runs[camera], frame_index, int(seed, 16))
+            rgb = fitted_picture(picture.rgb(), config.picture_max_px)
+            patched = covered_picture(rgb, self._runs[camera], frame_index, int(seed, 16))
             return encode_jpeg(patched, config.picture_max_px, config.jpeg_quality)[0]
         return shard_jpeg(picture, config.picture_max_px, config.jpeg_quality)
 
@@ -257,7 +257,7 @@ def _by_editor(
     settings = f"{name}\0{instruction}\0{seed}\0{config.picture_max_px}\0{config.jpeg_quality}\0{rgb.shape}\0"
     path = folder / f"{hashlib.sha256(settings.encode() + rgb.tobytes()).hexdigest()}.jpg"
     if not path.exists():
-        picture = edited(rgb, instruction, seed, load_editor(name), name)
+        picture = edited_picture(rgb, instruction, seed, load_editor(name), name)
         write_file(path, encode_jpeg(picture, config.picture_max_px, config.jpeg_quality)[0])
     return path.read_bytes()
 

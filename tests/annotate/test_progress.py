@@ -12,7 +12,7 @@ from annotate.progress import (
     BUDGET_CLIP,
     ProgressConfig,
     budgets,
-    nearing,
+    nearness,
     procvlm_labels,
     procvlm_progress,
     progress,
@@ -261,14 +261,14 @@ def test_our_label_does_not_depend_on_the_frame_rate(
 
 def test_how_near_an_arm_is_counts_as_much_as_its_way_is_straight():
     positions = np.array([0.0, 6, 8, 9, 10])[:, None] * [0.6, 0.8]
-    near, straight = nearing(positions, fps=10)
+    near, straight = nearness(positions, fps=10)
     np.testing.assert_allclose(near, [0, 0.6, 0.8, 0.9, 1], atol=1e-12)
     assert straight == pytest.approx(1)
     # five there, back again, five there: a third of the way is straight; it does not fall on the way back
-    near, straight = nearing(np.array([0.0, 5, 2.5, 0, 5])[:, None], fps=5)
+    near, straight = nearness(np.array([0.0, 5, 2.5, 0, 5])[:, None], fps=5)
     np.testing.assert_allclose(near, [0, 1, 1, 1, 1], atol=1e-12)
     assert straight == pytest.approx(1 / 3)
-    assert nearing(np.array([[0.0], [5], [0]]), fps=5)[1] == 0
+    assert nearness(np.array([[0.0], [5], [0]]), fps=5)[1] == 0
 
 
 def test_an_arm_that_trembles_goes_no_farther():
@@ -277,8 +277,8 @@ def test_an_arm_that_trembles_goes_no_farther():
     trembling = way + rng.normal(
         0, 0.05, way.shape
     )  # at 50 frames a second: a way of 0.5 between points
-    assert nearing(way, fps=50)[1] == pytest.approx(1)
-    assert nearing(trembling, fps=50)[1] > 0.9
+    assert nearness(way, fps=50)[1] == pytest.approx(1)
+    assert nearness(trembling, fps=50)[1] > 0.9
     assert np.linalg.norm(np.diff(trembling, axis=0), axis=1).sum() > 1.5 * 5
 
 

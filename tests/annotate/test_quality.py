@@ -15,8 +15,8 @@ from annotate.quality import (
     Quality,
     doubts,
     largest_jump,
-    measures,
     qualities,
+    run_measures,
     signs_of,
 )
 from core.domain.label import DONE, STEP, Label, Segment
@@ -137,21 +137,21 @@ RATE_20 = 20.0
 
 def test_the_end_is_the_mean_of_the_last_moment():
     state = np.outer(np.repeat([0.0, 1.0], [40, 5]), [1, -2])
-    m = measures(Signals(RATE_20, np.full(45, 0.01), None, state=state))
+    m = run_measures(Signals(RATE_20, np.full(45, 0.01), None, state=state))
     assert m.end_state == pytest.approx([1, -2])
     assert m.state_spread == pytest.approx(state.std(axis=0))
 
 
 @pytest.mark.parametrize("state", [None, np.zeros((60, 2)), np.full((60, 2), np.nan)])
 def test_without_a_state_that_moves_there_is_no_jerk(state: np.ndarray | None):
-    m = measures(Signals(RATE_20, np.full(60, 0.01), None, state=state))
+    m = run_measures(Signals(RATE_20, np.full(60, 0.01), None, state=state))
     assert (m.jerk, m.reversals) == (None, None)
     assert (m.end_state is None) == (state is None or bool(np.isnan(state).any()))
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 9])
 def test_a_run_of_few_frames_is_measured(n: int):
-    m = measures(
+    m = run_measures(
         Signals(RATE_20, np.full(n, 0.01), np.full(n, 0.5), state=np.arange(2.0 * n).reshape(n, 2))
     )
     assert m.duration_s == n / RATE_20

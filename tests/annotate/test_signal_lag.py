@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from annotate.signal_lag import Lag, LagMeter, arm_speed, proprioception, without_lag
+from annotate.signal_lag import Lag, LagMeter, arm_speed, opening_without_lag, proprioception
 from ingest.episode import EpisodeData
 from ingest.formats.tables import numbers
 from ingest.signals.naming import transitions
@@ -87,14 +87,16 @@ def test_actions_that_are_no_numbers_are_left_out() -> None:
 
 def test_without_lag_nothing_changes() -> None:
     [(_, o)] = joints_and_openings(1)
-    np.testing.assert_allclose(without_lag(o, FPS, 0.0, 0.0), o, atol=1e-12)
-    np.testing.assert_allclose(without_lag(np.full(20, 0.4), FPS, 1.2, 1.2), np.full(20, 0.4))
+    np.testing.assert_allclose(opening_without_lag(o, FPS, 0.0, 0.0), o, atol=1e-12)
+    np.testing.assert_allclose(
+        opening_without_lag(np.full(20, 0.4), FPS, 1.2, 1.2), np.full(20, 0.4)
+    )
 
 
 def test_moves_that_are_near_each_other_stay_in_order() -> None:
     """No level is lost where closing is so much later than opening that a stay is shortened."""
     curve = np.repeat([1.0, 0.0, 1.0, 0.0], 30)
-    mended = without_lag(curve, FPS, 1.4, 0.8)
+    mended = opening_without_lag(curve, FPS, 1.4, 0.8)
     assert [move.rises for move in transitions(mended, FPS)] == [False, True, False]
     assert [move.end for move in transitions(mended, FPS)] == [30 - 28, 60 - 16, 90 - 28]
     assert (mended.min(), mended.max()) == (0.0, 1.0)

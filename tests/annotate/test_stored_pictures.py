@@ -10,8 +10,8 @@ from annotate.pictures import (
     SharedPicture,
     area_averaged,
     encode_jpeg,
-    fitted,
-    halved,
+    fitted_picture,
+    half_picture,
     shard_jpeg,
 )
 from ingest.media.frames import Picture
@@ -62,7 +62,7 @@ def test_planes_give_the_scene_as_well_as_rgb_does(
     by_planes = rgb_of(shard_jpeg(frame, max_px, 95))
     assert by_planes.shape == (height, width, 3)
     wrong, wrong_by_rgb = (
-        picture - fitted(scene(*size), max_px).astype(int)
+        picture - fitted_picture(scene(*size), max_px).astype(int)
         for picture in (by_planes, rgb_of(by_rgb))
     )
     assert np.abs(wrong).mean() < np.abs(wrong_by_rgb).mean() + 0.1
@@ -74,7 +74,7 @@ def test_planes_give_the_scene_as_well_as_rgb_does(
 @pytest.mark.parametrize("size", [(640, 480), (644, 484), (1920, 1080), (642, 481), (250, 250)])
 def test_who_else_looked_at_a_picture_changes_no_byte(size: tuple[int, int]):
     frame = drawn(*size, "yuv420p")
-    half = halved(frame.luma())
+    half = half_picture(frame.luma())
     shared = SharedPicture(frame, frame.luma(), half)
     assert np.array_equal(area_averaged(half, GRID), area_averaged(frame.luma(), GRID))
     assert shard_jpeg(shared, 256, 90) == shard_jpeg(frame, 256, 90)

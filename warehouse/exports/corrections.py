@@ -18,7 +18,7 @@ from xml.sax.saxutils import quoteattr
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
-from annotate.conventions.reward_data import OpensarmLine, read_said
+from annotate.conventions.reward_data import OpensarmLine, read_results
 from annotate.imported_label import ImportedError
 from core.domain.label import DONE, IDLE, STEP
 from core.names import unnamed_step
@@ -242,7 +242,7 @@ def from_opensarm(lake: Lake, path: Path, author: str, dataset: str | None) -> R
     CorrectionError: no such file.
     """
     try:
-        lines = read_said(path)
+        lines = read_results(path)
     except ImportedError as e:
         raise CorrectionError(str(e)) from e
     read = ReadCorrections()

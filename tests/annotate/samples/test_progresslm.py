@@ -11,7 +11,7 @@ import pytest
 
 from annotate.config import SamplesConfig
 from annotate.samples import edits, samples_stage
-from annotate.samples.edits import covered
+from annotate.samples.edits import covered_picture
 from annotate.samples.labelled_episode import LabelledEpisode
 from annotate.samples.unanswerable import UNANSWERABLE
 from core.domain.episode import Episode
@@ -55,10 +55,14 @@ def test_an_editor_is_an_entry_point_and_must_edit():
     with pytest.raises(
         FailedError, match="left a picture as it was, although told: take the cup away"
     ):
-        edits.edited(rgb, "take the cup away", 1, lambda rgb, instruction, seed: rgb, "still")
+        edits.edited_picture(
+            rgb, "take the cup away", 1, lambda rgb, instruction, seed: rgb, "still"
+        )
     with pytest.raises(FailedError, match=r"did not return an array uint8 \[h, w, 3\]"):
-        edits.edited(rgb, "take the cup away", 1, lambda rgb, instruction, seed: rgb / 2, "half")
-    edited_rgb = edits.edited(
+        edits.edited_picture(
+            rgb, "take the cup away", 1, lambda rgb, instruction, seed: rgb / 2, "half"
+        )
+    edited_rgb = edits.edited_picture(
         rgb, "", 3, lambda rgb, instruction, seed: rgb + np.uint8(seed), "lamp"
     )
     assert (edited_rgb == 3).all()
@@ -197,7 +201,7 @@ def run() -> dict[int, np.ndarray]:
 def test_patches_vary_and_are_the_same_for_the_same_seed():
     pictures = run()
     first_cover, same, other_cover = (
-        covered(pictures[100], pictures, 100, seed) for seed in (7, 7, 8)
+        covered_picture(pictures[100], pictures, 100, seed) for seed in (7, 7, 8)
     )
     assert (first_cover == same).all()
     changed = [(picture != pictures[100]).any(axis=2) for picture in (first_cover, other_cover)]
@@ -206,6 +210,6 @@ def test_patches_vary_and_are_the_same_for_the_same_seed():
 
 def test_keyframes_of_another_size_are_made_to_fit():
     pictures = {frame: cv2.resize(p, (320, 240)) for frame, p in run().items()}
-    assert covered(run()[50], pictures, 50, 1).shape == (120, 160, 3)
+    assert covered_picture(run()[50], pictures, 50, 1).shape == (120, 160, 3)
     with pytest.raises(ValueError, match="no picture"):
-        covered(run()[0], {}, 0, 1)
+        covered_picture(run()[0], {}, 0, 1)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.observe import Signals
-from annotate.transfer import BY_PICTURES, Transferred, annotate, suggested
+from annotate.transfer import BY_PICTURES, Transferred, annotate, suggestion
 from core.domain.label import Label, check_tiling
 from tests.kits.motion_runs import episodes, tilings
 from tests.kits.transfer_runs import FPS, PLAN, cuts_of, pace, run_along, shown_by, steps_of
@@ -112,4 +112,4 @@ MOTION = MotionConfig()
 def test_nothing_that_can_be_compared():
     runs = [run_along(pace(50, k), k) for k in range(2)]
     blind = [type(run)(run.fps, run.change, None, episode_index=run.episode_index) for run in runs]
-    assert suggested(blind, [], [0, 1], CONFIG, MOTION) is None
+    assert suggestion(blind, [], [0, 1], CONFIG, MOTION) is None

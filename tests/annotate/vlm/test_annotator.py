@@ -8,7 +8,7 @@ import pytest
 from annotate.config import VlmConfig
 from annotate.model_client.calls import Image, VlmError
 from annotate.vlm.annotator import annotate_episode, reason_episode
-from annotate.vlm.pictures import side_by_side, size_side_by_side
+from annotate.vlm.pictures import joined_picture, joined_size
 from core.domain.label import finished
 from ingest.media.video import VideoError
 from tests.kits.vlm_episodes import PLAN, Loader, Model, frames_shown, ignorant, knowing, view_of
@@ -331,7 +331,7 @@ def test_the_order_in_which_replies_come_changes_nothing():
 
 @pytest.mark.parametrize("sheets", [False, True])
 def test_cameras_are_named_in_the_order_in_which_they_stand(sheets: bool) -> None:
-    moment = side_by_side([grey(120, 90, 40), grey(30, 45, 200)])
+    moment = joined_picture([grey(120, 90, 40), grey(30, 45, 200)])
     model = Model(**ignorant(3).replies)
     view = view_of(load=Loader(lambda _: moment), cameras=("front", 'the "wrist"'))
     run(view, model, VlmConfig(contact_sheet=sheets))
@@ -348,8 +348,8 @@ def test_cameras_are_named_in_the_order_in_which_they_stand(sheets: bool) -> Non
 
 
 def test_pictures_side_by_side_are_as_high_as_the_first() -> None:
-    assert size_side_by_side([(120, 90), (30, 45)]) == (184, 90)
-    picture = pixels(side_by_side([grey(120, 90, 40), grey(30, 45, 200)]))
+    assert joined_size([(120, 90), (30, 45)]) == (184, 90)
+    picture = pixels(joined_picture([grey(120, 90, 40), grey(30, 45, 200)]))
     assert picture.shape == (90, 184, 3)
     assert abs(float(picture[:, 4:112].mean()) - 40) < 2
     assert abs(float(picture[:, 130:].mean()) - 200) < 2

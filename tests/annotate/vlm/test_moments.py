@@ -9,7 +9,7 @@ import pytest
 from annotate.config import MotionConfig, VlmConfig
 from annotate.motion.observe import GripperCurve, Signals
 from annotate.vlm.annotator import annotate_episode
-from annotate.vlm.moments import NO_MOMENTS, ArmMoments, moments_of, settled
+from annotate.vlm.moments import NO_MOMENTS, ArmMoments, moments_of, settled_starts
 from annotate.vlm.windows import Span
 from core.domain.label import DONE, IDLE
 from tests.kits.vlm_episodes import knowing, view_of
@@ -55,7 +55,7 @@ def spans(starts: Sequence[int], labels: Sequence[int | str] = LABELS) -> list[S
 def put(
     starts: Sequence[int], moments: ArmMoments = AT, labels: Sequence[int | str] = LABELS
 ) -> list[int]:
-    return settled(spans(starts, labels), [0, *starts], moments, FPS, N)[1:]
+    return settled_starts(spans(starts, labels), [0, *starts], moments, FPS, N)[1:]
 
 
 def test_boundaries_that_lie_off_what_the_arm_shows_are_put_there():

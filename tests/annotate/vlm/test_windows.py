@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from annotate.config import VlmConfig
 from annotate.vlm.windows import (
     Span,
-    agree,
+    are_looks_alike,
     confidences,
     expected_f1,
-    merged,
+    merged_spans,
     search_ranges,
     shifted_frames,
     shown_frames,
@@ -98,7 +98,7 @@ FAILED = (0, -1, 0, False)
     ],
 )
 def test_windows_are_joined(early, late, joined):
-    spans = merged([(A, [Span(*s) for s in early]), (B, [Span(*s) for s in late])])
+    spans = merged_spans([(A, [Span(*s) for s in early]), (B, [Span(*s) for s in late])])
     assert [(s.label, s.after, s.start, s.completed) for s in spans] == [early[0], *joined]
     assert spans[1].notes == (("windows disagree here",) if len(early) == 1 else ())
 
@@ -132,15 +132,15 @@ FIRST = [Span(0, -1, 0, True), Span(1, 30, 60, True), Span("idle", 120, 150, Tru
 
 def test_looks_agree_when_their_changes_may_be_the_same():
     same = [Span(0, -1, 0, False), Span(1, 45, 75, True), Span("idle", 105, 135, True)]
-    assert agree(FIRST, same, 0)
+    assert are_looks_alike(FIRST, same, 0)
     late = [
         *same[:2],
         Span("idle", 165, 195, True),
     ]  # 166 at the earliest, and not after 150: 16 frames
-    assert not agree(FIRST, late, 15)
-    assert agree(FIRST, late, 16)
-    assert not agree(FIRST, same[:2], 1000)
-    assert not agree(FIRST, [*same[:2], Span(2, 105, 135, True)], 1000)
+    assert not are_looks_alike(FIRST, late, 15)
+    assert are_looks_alike(FIRST, late, 16)
+    assert not are_looks_alike(FIRST, same[:2], 1000)
+    assert not are_looks_alike(FIRST, [*same[:2], Span(2, 105, 135, True)], 1000)
 
 
 def test_confidence_of_one_look_falls_with_the_distance_of_the_arms_changes_to_its_boundaries():

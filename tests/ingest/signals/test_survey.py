@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from annotate.config import MotionConfig
-from annotate.motion.observe import GripperCurve, attempts, gripper_moves
+from annotate.motion.observe import GripperCurve, gripper_attempts, gripper_moves
 from ingest.episode import EpisodeData, EpisodeRecord
 from ingest.formats.tables import numbers
 from ingest.reasons import DataError
@@ -74,7 +74,10 @@ def test_a_polarity_that_nothing_shows_is_unknown(
     assert curve is not None
     assert len(gripper_moves(curve, MotionConfig(), FPS)) > 5
     assert (
-        attempts([GripperCurve(curve, has_polarity=signal.has_polarity)], MotionConfig(), FPS) == []
+        gripper_attempts(
+            [GripperCurve(curve, has_polarity=signal.has_polarity)], MotionConfig(), FPS
+        )
+        == []
     )
 
 

@@ -55,7 +55,7 @@ def test_a_decoding_of_their_own_gives_the_same(fresh: Made):
 
 
 def test_mobilenet_gives_the_same_by_any_number_of_threads(fresh: Made):
-    if missing := encoders.lack(EmbeddingsConfig()):
+    if missing := encoders.missing_download(EmbeddingsConfig()):
         pytest.skip(missing)
     lake = Lake(fresh.space, read_only=True)
     build = looking(fresh.build, encoder="mobilenet_v2", device="cpu")

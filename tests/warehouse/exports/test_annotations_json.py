@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from annotate.conventions.sidecars import read_drawn
+from annotate.conventions.sidecars import read_visualizer
 from annotate.imported_label import ImportedError
 from core.errors import UserError
 from ingest.registry import DatasetConfig
@@ -85,7 +85,7 @@ def test_version_1_and_files_that_are_none(tmp_path: Path):
             {"episodes": {"3": {"subtasks": [{"label": "reach", "start": 0.5, "end": 1.0}]}}}
         )
     )
-    [annotation] = read_drawn(path)
+    [annotation] = read_visualizer(path)
     label = annotation.label(20, 10.0, None)
     assert [(s.name, s.start_frame, s.end_frame) for s in label.segments] == [
         ("Between steps", 0, 5), ("reach", 5, 10), ("Done", 10, 20)]  # fmt: skip
@@ -102,6 +102,6 @@ def test_version_1_and_files_that_are_none(tmp_path: Path):
     for content, reason in cases:
         path.write_text(json.dumps(content))
         with pytest.raises(ImportedError, match=reason):
-            read_drawn(path)
+            read_visualizer(path)
     with pytest.raises(ImportedError, match="cannot be read"):
-        read_drawn(tmp_path / "gone.json")
+        read_visualizer(tmp_path / "gone.json")
