@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.field_accounts import Uses, account_for_cameras, account_for_fields, usual_uses
 from ingest.formats.folders import (
     EpisodeFiles,
     Key,
@@ -29,7 +28,16 @@ from ingest.formats.folders import (
     stated_steps,
 )
 from ingest.formats.hdf5_file import checked, find, opened, values
-from ingest.formats.listing import ListingBuilder, folders_of, in_order, texts_among
+from ingest.formats.listing import (
+    ListingBuilder,
+    Uses,
+    account_for_cameras,
+    account_for_fields,
+    folders_of,
+    in_order,
+    texts_among,
+    usual_uses,
+)
 from ingest.formats.tables import numbered, numbers, side_by_side
 from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError, Limits

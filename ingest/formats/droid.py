@@ -20,10 +20,15 @@ import h5py
 import pyarrow as pa
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.field_accounts import account_for_fields, usual_uses
 from ingest.formats.folders import frames_of, is_video, joined, object_of, videos_of
 from ingest.formats.hdf5_file import find, opened, texts, value, values, walk
-from ingest.formats.listing import ListingBuilder, in_order, texts_among
+from ingest.formats.listing import (
+    ListingBuilder,
+    account_for_fields,
+    in_order,
+    texts_among,
+    usual_uses,
+)
 from ingest.formats.tables import numbered, numbers, side_by_side
 from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError, Limits

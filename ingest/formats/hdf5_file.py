@@ -19,7 +19,7 @@ import pyarrow as pa
 from ingest.episode import EpisodeRecord, FrameReader, Listing, TimedPicture
 from ingest.formats.array_pictures import PictureForm, form_of, other_kind, picture_of, scaled
 from ingest.formats.array_roles import column_names
-from ingest.formats.listing import ListingBuilder, scene_first, texts_among
+from ingest.formats.listing import ListingBuilder, camera_name, scene_first, texts_among
 from ingest.formats.tables import numbers, side_by_side
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.media.picture import (
@@ -423,18 +423,9 @@ def texts(stored: Any) -> tuple[str, ...]:
 def cameras_of(datasets: Mapping[str, h5py.Dataset], limits: Limits) -> dict[str, str]:
     """Paths of datasets with colour pictures, by camera name; names that two would have are whole paths."""
     paths = [path for path, dataset in datasets.items() if is_pictures(path, dataset, limits)]
-    uses = Counter(map(camera_name, paths))
-    return {path if uses[name := camera_name(path)] > 1 else name: path for path in paths}
-
-
-def camera_name(path: str) -> str:
-    """A camera's name: its path without the folders and the last part that say no more than 'pictures'."""
-    parts = path.split("/")
-    while len(parts) > 1 and parts[0] in FOLDERS:
-        del parts[0]
-    while len(parts) > 1 and parts[-1] in LAST_PARTS:
-        del parts[-1]
-    return "/".join(parts)
+    names = {path: camera_name(path, LAST_PARTS, FOLDERS) for path in paths}
+    uses = Counter(names.values())
+    return {path if uses[name] > 1 else name: path for path, name in names.items()}
 
 
 def is_pictures(path: str, dataset: h5py.Dataset, limits: Limits) -> bool:
@@ -443,8 +434,8 @@ def is_pictures(path: str, dataset: h5py.Dataset, limits: Limits) -> bool:
     dtype = dataset.dtype
     if not shape or not shape[0] or NO_CAMERA.search(path) or other_kind(path):
         return False
-    if form := form_of(path, shape, dtype):
-        return not form.is_float or scale_of(path, dataset, limits)[0] is not None
+    if form_of(path, shape, dtype):
+        return scale_of(path, dataset, limits)[0] is not None
     if not _holds_bytes(shape, dtype):
         return False
     # Does the first, middle or last row begin like a picture's file?
@@ -630,10 +621,12 @@ def _of_rows(stored: Any) -> np.ndarray:
 def frames_of(
     source: Source,
     record: EpisodeRecord,
-    pictures: Callable[[str, h5py.Dataset], Callable[[int], Picture]],
+    picture_of: Callable[["Pictures", int], Picture] = Pictures.picture,
+    *,
+    bottom_up: bool = False,
 ) -> FrameReader:
-    """Episode.frames of an episode at a group of a file, or at some rows of it; `pictures` gives what reads picture k
-    of a camera's path and dataset.
+    """Episode.frames of an episode at a group of a file, or at some rows of it; `picture_of` reads picture k of a
+    camera's, whose rows are stored last first where they are `bottom_up`.
     """
 
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
@@ -647,21 +640,18 @@ def frames_of(
                     f"{uri}: there are no pictures of {camera} any more", "missing_camera"
                 )
             stored = checked(datasets[paths[camera]], limits)
-            picture = pictures(paths[camera], stored)
-            # Of a flat file's many episodes the rows of this one
-            if is_flat(record):
-                end = record.row_start + (record.num_rows or 0)
-            else:
-                end = stored.shape[0]
-            for k in range(record.row_start, end):
-                yield k - record.row_start, (k - record.row_start) / record.fps, picture(k)
+            pictures = Pictures(paths[camera], stored, limits, bottom_up=bottom_up)
+            for k, row in enumerate(range(len(stored))[rows_of(record)]):
+                yield k, k / record.fps, picture_of(pictures, row)
 
     return frames
 
 
-def is_flat(record: EpisodeRecord) -> bool:
-    """Is the episode some of the rows of its group?"""
-    return record.source_id.rpartition("#")[2].startswith(ROWS)
+def rows_of(record: EpisodeRecord) -> slice:
+    """The episode's rows in its group: some of them where those of several episodes lie there, else all."""
+    if record.source_id.rpartition("#")[2].startswith(ROWS):
+        return slice(record.row_start, record.row_start + (record.num_rows or 0))
+    return ALL_ROWS
 
 
 def finished(listing: ListingBuilder, format_: str) -> Listing:

@@ -6,7 +6,7 @@ it in others. What a convention says of a gripper is a prior, which the runs' ow
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 type Places = Mapping[
     tuple[str, int], Mapping[int, str]
@@ -29,6 +29,9 @@ class Writer(NamedTuple):
     grippers: Places = {}  # noqa: RUF012 - an empty mapping that nothing changes
     fps: float | None = None
     known: tuple[tuple[str, str], ...] = ()
+
+    def layouts(self, column: Literal["state", "action"]) -> tuple[tuple[str, ...], ...]:
+        return self.state if column == "state" else self.action
 
 
 SIMULATED = "the simulator's own state"

@@ -1,13 +1,13 @@
-"""Gathering a dataset's listing: its episodes, and what is wrong with it."""
+"""Gathering a dataset's listing: its episodes, what is wrong with it, and what its parts are used for."""
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
-from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, SourcePart
+from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, PartKind, SourcePart
 from ingest.formats.side_files import SideText, read_json, side_text
 from ingest.media.camera_kinds import kind_by_name
 from ingest.outcomes import (
@@ -20,13 +20,15 @@ from ingest.outcomes import (
     stated,
 )
 from ingest.reasons import DataError
-from ingest.registry import Cameras
+from ingest.registry import Cameras, DatasetConfig
 from ingest.source_parts import PartCensus
 from ingest.sources.files import Source
 from ingest.unread_files import add_unread_files
 
 MAX_NAMED = 5  # files or cameras, in one message
 DEFAULT_FPS = 10.0  # where nothing is known; each use is a finding
+
+Uses = Mapping[str, tuple[str, str]]  # what a field is read as, and what shows it
 
 
 @dataclass
@@ -304,6 +306,79 @@ def texts_among(values: Iterable[Any]) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys(text for item in flat if isinstance(item, str) and (text := item.strip()))
     )
+
+
+def camera_name(path: str, last_parts: Collection[str], folders: Collection[str] = ()) -> str:
+    """A camera's name, by the path of its pictures: without what says no more than that there are pictures, at its
+    beginning `folders`, at its end `last_parts`.
+
+    Example: camera_name("/camera/front/image_raw/compressed", ("image_raw", "compressed")) == "camera/front".
+    """
+    parts = path.strip("/").split("/")
+    while len(parts) > 1 and parts[0] in folders:
+        del parts[0]
+    while len(parts) > 1 and parts[-1] in last_parts:
+        del parts[-1]
+    return "/".join(parts)
+
+
+# What parts of a source are used for
+
+
+def usual_uses(config: DatasetConfig) -> Uses:
+    """Of fields that any metadata of an episode may have: the outcome's names, and the group's."""
+    uses = dict.fromkeys(fields_of(config.success_field), ("outcome", "its name"))
+    if config.group_field:
+        return uses | {config.group_field: ("group", "the registry entry names it")}
+    return uses
+
+
+def account_for(
+    parts: PartCensus,
+    kind: PartKind,
+    name: str,
+    use: tuple[str, str] | None,
+    known_reason: str,
+    reason: str,
+    **form: Any,
+) -> None:
+    """Account for a part: as used, where `use` says what for and what shows it; else as known, where `known_reason`
+    says why it is left out on purpose; else as unknown, for `reason`.
+
+    `form`: `shape`, `dtype` and `file`, as PartCensus takes them.
+    """
+    if use:
+        parts.used(kind, name, *use, **form)
+    elif known_reason:
+        parts.known(kind, name, known_reason, **form)
+    else:
+        parts.unknown(kind, name, reason, **form)
+
+
+def account_for_fields(
+    parts: PartCensus,
+    prefix: str,
+    names: Iterable[str],
+    uses: Uses,
+    known_reasons: Mapping[str, str],
+    *,
+    kind: PartKind = "text",
+    reason: str = "no key of this format is called so",
+    file: str | None = None,
+) -> None:
+    """Account for some fields, each by its name behind `prefix`.
+
+    `known_reasons`: those that are left out on purpose, and why. `reason`: why any other is not used.
+    """
+    for name in names:
+        known_reason = known_reasons.get(name, "")
+        account_for(parts, kind, f"{prefix}{name}", uses.get(name), known_reason, reason, file=file)
+
+
+def account_for_cameras(parts: PartCensus, files: Mapping[str, str]) -> None:
+    """Cameras of one episode that are used, each with the file of its pictures."""
+    for camera, file in files.items():
+        parts.used("camera", camera, "camera", "a video of its own", file=file)
 
 
 # Cameras by preference for labelling: what the registry names, then what sees the scene, then what sees the hand

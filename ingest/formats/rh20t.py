@@ -12,9 +12,18 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
-from ingest.formats.field_accounts import Uses, account_for_cameras, account_for_fields, usual_uses
 from ingest.formats.folders import frames_of, object_of, probed, videos_of
-from ingest.formats.listing import ListingBuilder, folders_of, named, scene_first, texts_among
+from ingest.formats.listing import (
+    ListingBuilder,
+    Uses,
+    account_for_cameras,
+    account_for_fields,
+    folders_of,
+    named,
+    scene_first,
+    texts_among,
+    usual_uses,
+)
 from ingest.formats.tables import numbers, read_npy, side_by_side
 from ingest.outcomes import Outcome, OutcomeEvidence
 from ingest.reasons import DataError

@@ -17,9 +17,16 @@ import pyarrow as pa
 import pyarrow.json
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.field_accounts import account_for_cameras, account_for_fields, usual_uses
 from ingest.formats.folders import EpisodeFiles, episodes_of, frames_of, joined, object_of
-from ingest.formats.listing import ListingBuilder, folders_of, in_order, texts_among
+from ingest.formats.listing import (
+    ListingBuilder,
+    account_for_cameras,
+    account_for_fields,
+    folders_of,
+    in_order,
+    texts_among,
+    usual_uses,
+)
 from ingest.formats.side_files import parse_json, read_bytes
 from ingest.formats.tables import numbered, numbers, rate_of, side_by_side, vectors
 from ingest.outcomes import OutcomeEvidence
