@@ -90,12 +90,10 @@ def list_episodes(source: Source) -> Listing:
     folders = sorted(roots(source.files))
     files: dict[str, list[str]] = {folder: [] for folder in folders}
     for uri in source.files:
-        if f"/{VIDEOS}" in uri:
-            folder = uri.partition(f"/{VIDEOS}")[0]
-        else:
-            folder = posixpath.dirname(uri)
-        folder = "" if uri.startswith(VIDEOS) else folder
-        files.get(folder, []).append(uri)
+        folder, is_video_file, _ = f"/{uri}".partition(f"/{VIDEOS}")
+        if not is_video_file:
+            folder = posixpath.dirname(f"/{uri}")
+        files.get(folder.removeprefix("/"), []).append(uri)
     annotations = _annotations(listing)
     for folder in folders:
         _add(listing, folder, files[folder], annotations)
@@ -112,7 +110,7 @@ def _annotations(listing: ListingBuilder) -> dict[str, tuple[str, ...]]:
     for uri in listing.source.files:
         if ANNOTATIONS.fullmatch(uri):
             for uuid, stored in listing.read_object(uri).items():
-                by_number = sorted((key, text) for key, text in object_of(stored).items())
+                by_number = sorted(object_of(stored).items())
                 instructions[uuid] = texts_among(text for _, text in by_number)
     return instructions
 
@@ -189,7 +187,6 @@ def _rows_listed(listing: ListingBuilder, uri: str) -> tuple[dict[str, Any], int
     if source.config.is_remote:
         return {}, None
     limits = source.config.limits
-    escapes = list[str]()
     try:
         with opened(source, uri) as file:
             attributes = {
@@ -199,7 +196,7 @@ def _rows_listed(listing: ListingBuilder, uri: str) -> tuple[dict[str, Any], int
                 name: _plain(stored) for name, stored in attributes.items() if stored is not None
             }
             num_rows = _num_rows(file, source.config.keys.state or STATE)
-            for path, dataset in walk(file, escapes, limits):
+            for path, dataset in walk(file, [], limits):
                 _account_for_rows(listing, path, dataset, uri)
     except DataError as e:
         listing.warn_next(e.reason, f"{e}; its rows are not used", uri)

@@ -127,30 +127,25 @@ def object_of(value: Any) -> dict[str, Any]:
 def episodes_of(
     listing: ListingBuilder,
     files: Mapping[Key, EpisodeFiles],
-    folder_of: Callable[[str, str], str],
+    video_folder: str,
     first: tuple[str, ...],
     last: tuple[str, ...],
 ) -> Iterator[tuple[Key, str, EpisodeFiles, tuple[CameraVideo, ...]]]:
     """Each episode's key, source id, files and videos, in order of ids, with findings about cameras that it lacks.
 
-    Every camera that any episode of a task has is expected in all of them, as an MP4 file in the episode's folder.
-    `first` and `last` are cameras as `in_order` takes them.
+    Every camera that any episode of a task has is expected in all of them, as an MP4 file in `video_folder`, such as
+    "{task}/{episode}/videos". `first` and `last` are cameras as `in_order` takes them.
     """
     cameras: dict[str, set[str]] = defaultdict(set)  # robots differ between tasks
     for (task, _), episode_files in files.items():
         cameras[task].update(episode_files.videos)
     order = in_order(set().union(*cameras.values()), listing.source.config.cameras, first, last)
     for source_id, key in sorted((joined(*key), key) for key in files):
-        folder = folder_of(*key)
-        expected = {
-            camera: f"{folder}/{camera}.mp4" for camera in order if camera in cameras[key[0]]
-        }
-        yield (
-            key,
-            source_id,
-            files[key],
-            videos_of(listing, files[key].videos, expected or {"": f"{folder}/*.mp4"}),
-        )
+        task, episode = key
+        folder = video_folder.format(task=task, episode=episode).strip("/")
+        expected = {camera: f"{folder}/{camera}.mp4" for camera in order if camera in cameras[task]}
+        videos = videos_of(listing, files[key].videos, expected or {"": f"{folder}/*.mp4"})
+        yield key, source_id, files[key], videos
 
 
 def probed(source: Source, uri: str) -> VideoInfo | VideoError:

@@ -29,9 +29,8 @@ from ingest.formats.hdf5_parts import (
     EpisodePlace,
     account,
     account_beside,
-    instruction_by_name,
+    deep_outcomes,
     names_of,
-    outcome_names,
     roles_of,
     stated_rates,
     texts_of,
@@ -39,8 +38,9 @@ from ingest.formats.hdf5_parts import (
 )
 from ingest.formats.listing import ListingBuilder, named, texts_among
 from ingest.formats.row_times import rate_by_times, times_in_seconds
+from ingest.formats.text_fields import instructions
 from ingest.media.frames import VIDEO_SUFFIXES
-from ingest.outcomes import SUCCESS_FIELDS, folder_outcome, truth
+from ingest.outcomes import SUCCESS_FIELDS, folder_outcome
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
@@ -213,8 +213,8 @@ def _add_episode(
     if config.group_field:
         session = h5.value(place.group, config.group_field, config.limits)
     registered = (*config.keys.success, config.success_field)
-    deep = [] if config.keys.success else outcome_names(place)
-    evidence = h5.evidence_in(listing, uri, place.group, registered, deep, rows)
+    deep = [] if config.keys.success else deep_outcomes(place)
+    evidence, outcomes = h5.evidence_in(listing, uri, place.group, registered, deep, rows)
     evidence = replace(evidence, folder=folder_outcome(f"{place.key}/"))
     listing.add(
         source_id,
@@ -229,7 +229,6 @@ def _add_episode(
         group="" if session is None else "".join(h5.texts(str(session))),
         no_task=_no_task(place, texts),
     )
-    outcomes = list(_outcomes(place, (*registered, *SUCCESS_FIELDS, *deep)))
     uses = _uses(config, roles, list(cameras.values()), text_from, rate_from, marks, outcomes)
     unread = _unread(config, place, roles, unreadable)
     account(listing, place, uses, unread, _problems(place, outcomes))
@@ -299,7 +298,8 @@ def _instruction(
         ((path, of_path) for path, of_path in places if of_path), ("", ())
     )
     if not instruction_texts:
-        name, instruction_texts = instruction_by_name(texts)
+        named_texts = {name: of_name for name, of_name in texts.items() if name != "env_args"}
+        name, instruction_texts = instructions(named_texts)
     return [name] if instruction_texts else [], instruction_texts
 
 
@@ -344,17 +344,6 @@ def _times_s(place: EpisodePlace, roles: DatasetRoles, rows: slice) -> np.ndarra
     if roles.times is None:
         return None
     return times_in_seconds(h5.values(place.datasets[roles.times], place.limits)[rows])
-
-
-def _outcomes(place: EpisodePlace, names: Iterable[str]) -> Iterator[str]:
-    """Those of some names whose values say whether a run succeeded: truths, or one for each row; and rewards."""
-    for name in filter(None, names):
-        if "/" not in name and name not in place.datasets and name not in place.attributes:
-            continue
-        stored = h5.value_or_none(place.group, name, place.limits)
-        if truth(stored) is not None or (isinstance(stored, np.ndarray) and stored.size > 1):
-            yield name
-    yield from h5.REWARD_KEYS
 
 
 def _uses(

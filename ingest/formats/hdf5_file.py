@@ -347,10 +347,9 @@ def value(place: h5py.Group, path: str, limits: Limits) -> Any:
     # A large value is no fact about an episode, and is not read
     stored = find(place, path)
     if isinstance(stored, h5py.Dataset):
-        is_small = stored.shape is not None and _is_small(stored.shape, stored.dtype)
-        if is_small:
-            return checked(stored, limits)[()]
-        return None
+        if not _is_small(stored.shape, stored.dtype):
+            return None
+        return checked(stored, limits)[()]
     # No dataset lies there: the last part may be an attribute's name
     holder_path, _, name = path.rpartition("/")
     holder = find(place, holder_path)
@@ -369,7 +368,7 @@ def attributes_of(holder: h5py.Group | h5py.Dataset, max_attributes: int) -> dic
     attributes: dict[str, Any] = {}
     for name in list(holder.attrs)[:max_attributes]:
         attribute = holder.attrs.get_id(name)
-        if attribute.shape is not None and _is_small(attribute.shape, attribute.dtype):
+        if _is_small(attribute.shape, attribute.dtype):
             attributes[str(name)] = holder.attrs[name]
     return attributes
 
@@ -380,27 +379,22 @@ def is_text(dataset: h5py.Dataset) -> bool:
 
 def texts_at(group: h5py.Group, path: str, limits: Limits) -> tuple[str, ...]:
     """Texts of a small dataset; numbers from 0 to 255 are the bytes of one. () where it cannot be read."""
-    stored = value_or_none(group, path, limits)
-    if isinstance(stored, np.ndarray) and stored.dtype == np.uint8:
-        text = next(iter(texts(stored.tobytes().rstrip(b"\0"))), "")
-        if text.isprintable() and "\ufffd" not in text and text:
-            return (text,)
+    try:
+        stored = value(group, path, limits)
+    except (DataError, *H5_ERRORS):
         return ()
+    if isinstance(stored, np.ndarray) and stored.dtype == np.uint8:
+        decoded = texts(stored.tobytes().rstrip(b"\0"))
+        return tuple(text for text in decoded if text.isprintable() and "\ufffd" not in text)
     return texts(stored)
 
 
-def value_or_none(place: h5py.Group, path: str, limits: Limits) -> Any:
-    """As `value`; None for what cannot be read."""
-    try:
-        return value(place, path, limits)
-    except (DataError, *H5_ERRORS):
-        return None
-
-
-def _is_small(shape: tuple[int, ...], dtype: np.dtype) -> bool:
-    return prod(shape) * dtype.itemsize <= MAX_VALUE_BYTES and (
-        dtype.kind != "O" or prod(shape) <= MAX_TEXTS
-    )
+def _is_small(shape: tuple[int, ...] | None, dtype: np.dtype) -> bool:
+    """May a value be a fact about an episode? One without a shape has no value."""
+    if shape is None:
+        return False
+    is_short = dtype.kind != "O" or prod(shape) <= MAX_TEXTS
+    return is_short and prod(shape) * dtype.itemsize <= MAX_VALUE_BYTES
 
 
 def texts(stored: Any) -> tuple[str, ...]:
@@ -577,9 +571,9 @@ def evidence_in(
     registered: Sequence[str],
     further_names: Sequence[str] = (),
     rows: slice = ALL_ROWS,
-) -> OutcomeEvidence:
-    """What the coming episode's group says of its outcome: `registered` fields at their word, then the usual ones, then
-    `further_names`. Of a flat file `rows` are the episode's.
+) -> tuple[OutcomeEvidence, list[str]]:
+    """What the coming episode's group says of its outcome, and the fields that say it: `registered` ones at their word,
+    then the usual ones, then `further_names`. Of a flat file `rows` are the episode's.
 
     A dataset has a value per row, of which the last counts; a single value or an attribute is stated once.
     """
@@ -598,10 +592,13 @@ def evidence_in(
 
     stated_outcome: Outcome | None = None
     flags: list[Flag] = []
+    fields = [*REWARD_KEYS]
     for name in dict.fromkeys((*registered, *SUCCESS_FIELDS, *further_names)):
         stored = fact(name)
         flag = flag_of(name, _of_rows(stored))
         success = truth(stored)
+        if success is not None or (isinstance(stored, np.ndarray) and stored.size > 1):
+            fields.append(name)
         if flag and name not in registered:
             flags.append(flag)
         elif flag:
@@ -609,7 +606,8 @@ def evidence_in(
         elif success is not None:
             stated_outcome = stated_outcome or Outcome(success, f"metadata {name}")
     rewards = (reward_of(name, _of_rows(fact(name))) for name in REWARD_KEYS)
-    return OutcomeEvidence(stated_outcome, tuple(flags), reward=next(filter(None, rewards), None))
+    reward = next(filter(None, rewards), None)
+    return OutcomeEvidence(stated_outcome, tuple(flags), reward=reward), fields
 
 
 def _of_rows(stored: Any) -> np.ndarray:

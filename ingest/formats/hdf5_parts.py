@@ -30,7 +30,7 @@ from ingest.formats.hdf5_writers import Writer, known_by, rate_of_simulation, wr
 from ingest.formats.listing import ListingBuilder
 from ingest.formats.row_times import first_rate, is_rate_name, is_time_name, is_time_shape
 from ingest.formats.side_files import parse_json
-from ingest.formats.text_fields import instructions, rank_of
+from ingest.formats.text_fields import rank_of
 from ingest.outcomes import SUCCESS_FIELDS
 from ingest.reasons import DataError, Limits
 from ingest.registry import DatasetConfig
@@ -267,13 +267,6 @@ def _leaf(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def instruction_by_name(texts: Mapping[str, tuple[str, ...]]) -> tuple[str, tuple[str, ...]]:
-    """The text whose name says that it is the instruction, and what is in it."""
-    return instructions(
-        {name: stored_texts for name, stored_texts in texts.items() if name != "env_args"}
-    )
-
-
 # Which part is what
 
 
@@ -406,7 +399,7 @@ def _beside(
                 yield from ((f"{path}/{below}", d) for below, d in h5.walk(member, [], limits))
 
 
-def outcome_names(place: EpisodePlace) -> list[str]:
+def deep_outcomes(place: EpisodePlace) -> list[str]:
     """Paths that end in a usual name of success, and lie deeper than one expects it."""
     return [
         path for path in place.datasets if "/" in path and path.rpartition("/")[2] in SUCCESS_FIELDS

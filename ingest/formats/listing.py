@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, PartKind, SourcePart
-from ingest.formats.side_files import SideText, read_json, side_text
+from ingest.formats.side_files import RdtTexts, rdt_texts, read_json
 from ingest.media.camera_kinds import kind_by_name
 from ingest.outcomes import (
     NO_EVIDENCE,
@@ -137,21 +137,16 @@ class ListingBuilder:
         )
         self.records.append(replace(record, **fields))
 
-    def _text_beside(self, uri: str) -> SideText | None:
+    def _text_beside(self, uri: str) -> RdtTexts | None:
         """The texts of a file beside an episode's data, which has none itself; a warning where it cannot be read."""
         try:
-            text_file = side_text(self.source, uri)
+            text_file = rdt_texts(self.source, uri)
         except DataError as e:
             self.warn_next(e.reason, str(e))
             return None
         if text_file is not None:
-            self.parts.used(
-                "text",
-                text_file.uri,
-                "instruction",
-                f"{text_file.writer} keeps it there",
-                file=text_file.uri,
-            )
+            reason = "RDT keeps it there"
+            self.parts.used("text", text_file.uri, "instruction", reason, file=text_file.uri)
         return text_file
 
     def change_last(self, **fields: Any) -> None:
@@ -243,20 +238,16 @@ class ListingBuilder:
         for record in self.records:
             of_record = self.evidence.get(record.episode_index, NO_EVIDENCE)
             # Whatever the format, files may lie in a folder that tells
-            folder = of_record.folder or folder_outcome(
-                record.data_uri or "", *(video.uri for video in record.videos)
-            )
-            if folder != of_record.folder:
-                of_record = replace(of_record, folder=folder)
-            evidence[record.episode_index] = of_record
+            uris = (video.uri for video in record.videos)
+            folder = of_record.folder or folder_outcome(record.data_uri or "", *uris)
+            evidence[record.episode_index] = replace(of_record, folder=folder)
         outcomes, never_set = decide(evidence)
-        outcome_list = [outcomes[record.episode_index] for record in self.records]
-        records = (
-            replace(record, success=outcome.success, success_source=outcome.source)
-            if outcome
-            else record
-            for record, outcome in zip(self.records, outcome_list, strict=True)
-        )
+        records = []
+        for record in self.records:
+            if outcome := outcomes[record.episode_index]:
+                success = {"success": outcome.success, "success_source": outcome.source}
+                record = replace(record, **success)
+            records.append(record)
         return tuple(records), never_set
 
     def find_missing(self, cameras: Iterable[str], wording: str) -> None:

@@ -8,6 +8,7 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Literal
 
 import pyarrow as pa
 
@@ -145,21 +146,24 @@ def _add_scene(
     return state == "pickled"
 
 
-def _find_state(listing: ListingBuilder, folder: str, uri: str, num_frames: int | None) -> str:
-    """Is a state with a row for each frame of the coming scene "there", or "pickled", which is not read?"""
+def _find_state(
+    listing: ListingBuilder, folder: str, uri: str, num_frames: int | None
+) -> Literal["there", "pickled", "missing"]:
+    """Is a state with a row for each frame of the coming scene there? One that is pickled is not read."""
     try:
         num_states = len(_state(listing.source, folder) or ())
     except DataError as e:
-        if e.reason != "pickled_data":
-            listing.warn_next(e.reason, f"{e}; state and gripper are not used", uri)
-        return e.reason.partition("_")[0]
+        if e.reason == "pickled_data":
+            return "pickled"
+        listing.warn_next(e.reason, f"{e}; state and gripper are not used", uri)
+        return "missing"
     if num_states not in (0, num_frames):
         listing.warn_next(
             "length_differs", f"{num_states} states for {num_frames} frames; state is not used", uri
         )
     if num_states and num_states == num_frames:
         return "there"
-    return ""
+    return "missing"
 
 
 def _videos(

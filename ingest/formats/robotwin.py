@@ -85,7 +85,7 @@ def _add_episode(listing: ListingBuilder, uri: str) -> None:
     with h5.opened(source, uri) as file:
         members = h5.members_of(file, source.config.limits)
         cameras, _ = h5.cameras_in(listing, uri, members.datasets, members.escapes)
-        evidence = h5.evidence_in(listing, uri, file, (source.config.success_field,))
+        evidence, _ = h5.evidence_in(listing, uri, file, (source.config.success_field,))
         # Without states the pictures alone say how long the episode is
         num_states = h5.length_of(h5.rows_in(file, STATE), source.config.limits)
         num_frames = next((len(members.datasets[path]) for path in cameras.values()), None)

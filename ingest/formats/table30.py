@@ -17,7 +17,14 @@ import pyarrow as pa
 import pyarrow.json
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.folders import EpisodeFiles, episodes_of, frames_of, joined, object_of
+from ingest.formats.folders import (
+    MAX_FRAMES,
+    EpisodeFiles,
+    episodes_of,
+    frames_of,
+    joined,
+    object_of,
+)
 from ingest.formats.listing import (
     ListingBuilder,
     account_for_cameras,
@@ -66,7 +73,6 @@ META_KNOWN = {
     "end_time": "when it was recorded",
 }
 UR5_CLOSED = 255.0  # its `gripper` is 0 when open
-MAX_ROWS = 1 << 31  # no episode has so many
 NO_STATES = "no states of the arm, or of one of two arms"
 STATES = 4  # times limits.max_file_bytes: a frame has 1 kB
 
@@ -99,23 +105,16 @@ def list_episodes(source: Source) -> Listing:
     task_folders = sorted({task for task, _ in files})
     tasks = {task: _task_facts(listing, task) for task in task_folders}
 
-    def folder_of(task: str, episode: str) -> str:
-        return joined(task, f"data/{episode}/videos")
-
+    video_folder = "{task}/data/{episode}/videos"
     for (task, episode), source_id, episode_files, videos in episodes_of(
-        listing, files, folder_of, FIRST_CAMERAS, WRIST
+        listing, files, video_folder, FIRST_CAMERAS, WRIST
     ):
         facts = tasks[task]
         tables = episode_files.tables
         meta = listing.read_object(tables.get("episode_meta", ""), listing.next_index)
         # One arm's file, or left and right: of one of two arms alone nothing is used
-        both = {"left_states", "right_states"} <= tables.keys()
-        if "states" in tables:
-            names = ["states"]
-        elif both:
-            names = ["left_states", "right_states"]
-        else:
-            names = []
+        files_of_arms = (["states"], ["left_states", "right_states"], [])
+        names = next(names for names in files_of_arms if tables.keys() >= {*names})
         states = [tables[name] for name in names]
         num_rows = _num_rows(listing, joined(task, f"data/{episode}"), states, meta)
         account_for_cameras(listing.parts, {video.camera: video.uri for video in videos})
@@ -173,23 +172,14 @@ def _account_for_task(
         "video_info": ("rate", "its field fps"),
         "robot_id": ("robot", "its name"),
     }
+    copied = [name for name in object_of(info.get("task_desc")) if name not in description]
+    known = INFO_KNOWN | TASK_KNOWN
+    parts = listing.parts
+    account_for_fields(parts, f"{TASK_INFO}: ", info, uses, known, file=info_uri)
     account_for_fields(
-        listing.parts, f"{TASK_INFO}: ", info, uses, INFO_KNOWN | TASK_KNOWN, file=info_uri
+        parts, f"{TASK_DESCRIPTION}: ", description, uses, TASK_KNOWN, file=description_uri
     )
-    account_for_fields(
-        listing.parts, f"{TASK_DESCRIPTION}: ", description, uses, TASK_KNOWN, file=description_uri
-    )
-    description_names = [
-        name for name in object_of(info.get("task_desc")) if name not in description
-    ]
-    account_for_fields(
-        listing.parts,
-        f"{TASK_INFO}: task_desc.",
-        description_names,
-        uses,
-        TASK_KNOWN,
-        file=info_uri,
-    )
+    account_for_fields(parts, f"{TASK_INFO}: task_desc.", copied, uses, TASK_KNOWN, file=info_uri)
 
 
 def _num_rows(
@@ -197,7 +187,7 @@ def _num_rows(
 ) -> int | None:
     """Lines of the states, which count before what the metadata says; of a remote source only the latter is read."""
     frames = meta.get("frames")
-    stated_frames = frames if type(frames) is int and 0 <= frames < MAX_ROWS else None
+    stated_frames = frames if type(frames) is int and 0 <= frames < MAX_FRAMES else None
     # The metadata's count stands where no line can be counted
     if not states:
         expected = f"{folder}/states/states.jsonl"

@@ -271,12 +271,10 @@ def read_npz(source: Source, uri: str) -> dict[str, np.ndarray]:
                 arrays[member.filename.removesuffix(".npy")] = stored.reshape(len(stored), -1)
     except DAMAGED as e:
         raise DataError(f"{uri} cannot be read ({e})") from e
+    if not arrays and is_pickled:
+        raise DataError(f"{uri} is pickled", "pickled_data")
     if not arrays:
-        raise DataError(
-            *(f"{uri} is pickled", "pickled_data")
-            if is_pickled
-            else (f"{uri} holds no rows of numbers",)
-        )
+        raise DataError(f"{uri} holds no rows of numbers")
     return arrays
 
 
