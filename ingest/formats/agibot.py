@@ -146,9 +146,13 @@ def list_episodes(source: Source) -> Listing:
                 "action_config",
             ),
         )
-    cameras = in_order(listing.cameras_in_use(), source.config.cameras, FIRST_CAMERAS, WRIST)
-    nothing = "no task_info file lists an episode, and there are no data"
-    return listing.listing("agibot", cameras, fps=fps, robot=ROBOT, nothing=nothing)
+    return listing.listing(
+        "agibot",
+        in_order(listing.cameras_in_use(), source.config.cameras, FIRST_CAMERAS, WRIST),
+        fps=fps,
+        robot=ROBOT,
+        nothing="no task_info file lists an episode, and there are no data",
+    )
 
 
 def _span(span: dict[str, Any]) -> StatedSpan:

@@ -68,11 +68,9 @@ def form_of(path: str, shape: Sequence[int | None], dtype: np.dtype | str) -> Pi
     sides = [size or 0 for size in shape[1:]]
     if dtype != np.uint8 and not is_float:
         return None
-    if len(sides) == 2:
-        is_grey = min(sides) >= MIN_SIDE and not is_float and is_called_picture(path)
-        if is_grey:
-            return PictureForm()
-        return None
+    is_grey = len(sides) == 2 and not is_float and min(sides) >= MIN_SIDE
+    if is_grey and is_called_picture(path):
+        return PictureForm()
     if len(sides) != 3:
         return None
     if sides[2] in (1, 3) and not is_float:

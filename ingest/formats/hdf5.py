@@ -23,7 +23,6 @@ from ingest.formats import robotwin
 from ingest.formats.array_roles import action_by_name, state_by_name
 from ingest.formats.hdf5_episodes import episode_keys, flat_ends
 from ingest.formats.hdf5_parts import (
-    REGISTERED,
     TEXT_KEYS,
     DatasetRoles,
     EpisodePlace,
@@ -36,7 +35,7 @@ from ingest.formats.hdf5_parts import (
     texts_of,
     why_known,
 )
-from ingest.formats.listing import ListingBuilder, named, texts_among
+from ingest.formats.listing import REGISTERED, ListingBuilder, named, texts_among
 from ingest.formats.row_times import rate_by_times, times_in_seconds
 from ingest.formats.text_fields import instructions
 from ingest.media.frames import VIDEO_SUFFIXES

@@ -27,7 +27,7 @@ from ingest.formats.array_roles import (
     state_by_name,
 )
 from ingest.formats.hdf5_writers import Writer, known_by, rate_of_simulation, writer_of
-from ingest.formats.listing import ListingBuilder
+from ingest.formats.listing import REGISTERED, ListingBuilder
 from ingest.formats.row_times import first_rate, is_rate_name, is_time_name, is_time_shape
 from ingest.formats.side_files import parse_json
 from ingest.formats.text_fields import rank_of
@@ -39,7 +39,6 @@ from ingest.sources.types import folders_above
 TIME_KEYS = ("timestamp", "timestamps", "time", "observations/timestamp")
 TEXT_KEYS = ("language_instruction", "instruction", "task", "language")
 LENGTHS = ("num_samples", "num_steps", "length")
-REGISTERED = "the registry entry names it"
 MANY_ALIKE = 8  # datasets in one group whose names are numbers: they are one part
 MAX_ATTRIBUTES = 64  # of one group
 SHOWN_SPLITS = "robomimic's own splits: splits are drawn anew"

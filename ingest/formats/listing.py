@@ -26,6 +26,8 @@ from ingest.sources.files import Source
 from ingest.unread_files import add_unread_files
 
 MAX_NAMED = 5  # files or cameras, in one message
+TASK_KEYS = ("task", "instruction", "language_instruction", "prompt")  # of facts about a recording
+REGISTERED = "the registry entry names it"
 DEFAULT_FPS = 10.0  # where nothing is known; each use is a finding
 
 Uses = Mapping[str, tuple[str, str]]  # what a field is read as, and what shows it
@@ -320,7 +322,7 @@ def usual_uses(config: DatasetConfig) -> Uses:
     """Of fields that any metadata of an episode may have: the outcome's names, and the group's."""
     uses = dict.fromkeys(fields_of(config.success_field), ("outcome", "its name"))
     if config.group_field:
-        return uses | {config.group_field: ("group", "the registry entry names it")}
+        return uses | {config.group_field: ("group", REGISTERED)}
     return uses
 
 

@@ -31,6 +31,8 @@ from ingest.episode import (
 )
 from ingest.formats.listing import (
     DEFAULT_FPS,
+    REGISTERED,
+    TASK_KEYS,
     ListingBuilder,
     account_for,
     account_for_fields,
@@ -67,7 +69,6 @@ NO_CAMERA = re.compile(r"depth|disparity|infra|segment|mask|theora", re.I)
 JOINTS_TOPIC = "/joint_states"
 COMMAND = re.compile(r"command|cmd|action|leader|target|desired|goal|setpoint", re.I)
 TASK_TOPIC = re.compile(r"(^|/)(task|instruction|language|language_instruction|prompt)$", re.I)
-TASK_KEYS = ("task", "instruction", "language_instruction", "prompt")
 OTHER_PICTURES = re.compile(r"(image|video)$", re.I)  # types of messages
 MAX_TASKS = 100
 RECORDER_FACTS = ["serialized_metadata", "ROS_DISTRO"]  # rosbag2_storage_mcap's metadata records
@@ -362,7 +363,7 @@ def _uses_of_topics(recording: Recording, config: DatasetConfig) -> dict[str, tu
     for use, topics in (("action", recording.action), ("state", recording.state)):
         for topic in topics:
             is_stated = topic.name in (*config.keys.state, *config.keys.action)
-            reason = "the registry entry names it" if is_stated else "its type and its name"
+            reason = REGISTERED if is_stated else "its type and its name"
             reason += (
                 "; its positions, not velocities and efforts" if topic.kind == "joints" else ""
             )

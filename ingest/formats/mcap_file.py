@@ -34,8 +34,6 @@ DAMAGED = (
     KeyError,
     TypeError,
     AttributeError,
-)
-DAMAGED += (
     OverflowError,
     MemoryError,
     RuntimeError,

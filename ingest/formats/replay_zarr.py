@@ -27,7 +27,15 @@ from ingest.formats.array_roles import (
     known_reason,
     state_by_name,
 )
-from ingest.formats.listing import ListingBuilder, account_for, in_order, named, texts_among
+from ingest.formats.listing import (
+    REGISTERED,
+    TASK_KEYS,
+    ListingBuilder,
+    account_for,
+    in_order,
+    named,
+    texts_among,
+)
 from ingest.formats.row_times import (
     MAX_STEP_S,
     first_rate,
@@ -58,7 +66,6 @@ STATE_KEYS = (
     ("agent_pos",),
 )
 ACTION_KEYS = (("action",), ("actions",))
-TEXT_KEYS = ("task", "instruction", "language_instruction", "prompt")
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
@@ -85,7 +92,7 @@ class ArrayRoles(NamedTuple):
     state's and the action's in order, and that of the times of rows, "" for none.
 
     `problems` (reason, what, array) of those that cannot be used; `why` one is used, or not; `left_out`: why others are
-    not, which the registry entry does not name.
+    not, since the registry entry names another, or a problem says it.
     """
 
     arrays: Mapping[str, Any]
@@ -123,7 +130,10 @@ def roles_of(store: Store, config: DatasetConfig, rows: int) -> ArrayRoles:
     if times:
         reasons[times] = "its name says so, and there is one for each row"
     overruled = by_name.paths if config.keys.state else ()
-    left_out = dict.fromkeys(overruled, "the registry entry names another state")
+    left_out = {
+        **dict.fromkeys(overruled, "the registry entry names another state"),
+        **{name: "it cannot be read: a finding says why" for *_, name in problems},
+    }
     return ArrayRoles(arrays, cameras, state, action, times, problems, reasons, left_out)
 
 
@@ -186,7 +196,7 @@ def _vector(
     choices = [Vector(tuple(names), "UMI and Diffusion Policy keep it there") for names in usual]
     choices.append(by_name)
     if registered:
-        choices = [Vector(tuple(registered), "the registry entry names it")]
+        choices = [Vector(tuple(registered), REGISTERED)]
     for names, reason in choices:
         if present := [name for name in names if name in arrays]:
             reasons.update(dict.fromkeys(present, reason))
@@ -237,8 +247,11 @@ def list_episodes(source: Source) -> Listing:
                 listing.parts.known(
                     "file", f"{folder}*", "of a store that cannot be read: see its finding"
                 )
-    cameras = in_order(listing.cameras_in_use(), source.config.cameras)
-    return listing.listing("zarr", cameras, nothing="no store holds an episode")
+    return listing.listing(
+        "zarr",
+        in_order(listing.cameras_in_use(), source.config.cameras),
+        nothing="no store holds an episode",
+    )
 
 
 def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
@@ -295,7 +308,7 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
             evidence=OutcomeEvidence(listing.stated_outcome(of_episode)),
             group=listing.group(of_episode | facts),
             files=_picture_uris(uri, store, roles, start, stop),
-            no_task=f"the store has no instruction among its attributes ({TEXT_KEYS[0]}), nor in meta",
+            no_task=f"the store has no instruction among its attributes ({TASK_KEYS[0]}), nor in meta",
         )
 
 
@@ -316,7 +329,7 @@ def _store_tasks(facts: Mapping[str, Any], config: DatasetConfig) -> tuple[str, 
     """The attribute with the instruction of all episodes, and what it says; the registry's, the usual ones, else one
     whose name says so.
     """
-    for name in config.keys.language or TEXT_KEYS:
+    for name in config.keys.language or TASK_KEYS:
         if tasks := texts_among([facts.get(name)]):
             return name, tasks
     if config.keys.language:
@@ -388,23 +401,17 @@ def _account(listing: ListingBuilder, uri: str, store: Store, roles: ArrayRoles)
             kind = "camera" if use == "camera" else "array"
             parts.used(kind, f"data/{name}", use, roles.why[name], **_form(roles.arrays[name], uri))
             used.add(name)
-    unreadable = {name for *_, name in roles.problems}
     for name in store.arrays("data"):
         if name in used:
             continue
         array = roles.arrays.get(name)
-        form: dict[str, Any] = {"file": uri} if array is None else _form(array, uri)
-        if name in unreadable:
-            reason = "it cannot be read: a finding says why"
-            parts.known("array", f"data/{name}", reason, file=uri)
-        elif reason := roles.left_out.get(name) or _why_known(name, array):
-            parts.known("array", f"data/{name}", reason, **form)
-        elif array is None:
-            reason = "it has no description that can be read, or holds no numbers"
-            parts.unknown("array", f"data/{name}", reason, **form)
-        else:
-            nothing = "no name of a state, an action or a camera that is known"
-            parts.unknown("array", f"data/{name}", roles.why.get(name, nothing), **form)
+        form: dict[str, Any] = {"file": uri}
+        unknown = "it has no description that can be read, or holds no numbers"
+        if array is not None:
+            form = _form(array, uri)
+            unknown = roles.why.get(name, "no name of a state, an action or a camera that is known")
+        known = roles.left_out.get(name) or _why_known(name, array)
+        account_for(parts, "array", f"data/{name}", None, known, unknown, **form)
 
 
 def _account_meta(listing: ListingBuilder, uri: str, per_episode: PerEpisode) -> None:

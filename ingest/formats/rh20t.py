@@ -90,9 +90,10 @@ def list_episodes(source: Source) -> Listing:
                 "file", f"*transformed/{name}.npy", "pickled dictionaries, which are not read"
             )
         listing.parts.known("file", "*timestamps.npy", "pickled dictionaries, which are not read")
-    cameras = scene_first(listing.cameras_in_use(), source.config.cameras)
     return listing.listing(
-        "rh20t", cameras, nothing="no folder task_*_user_*_scene_*_cfg_* of a robot"
+        "rh20t",
+        scene_first(listing.cameras_in_use(), source.config.cameras),
+        nothing="no folder task_*_user_*_scene_*_cfg_* of a robot",
     )
 
 

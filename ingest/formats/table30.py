@@ -133,11 +133,13 @@ def list_episodes(source: Source) -> Listing:
             group=listing.group(meta),
             files=states,
         )
-    cameras = in_order(listing.cameras_in_use(), source.config.cameras, FIRST_CAMERAS, WRIST)
     robots = sorted({task.robot for task in tasks.values()} - {""})
-    nothing = "no folder data/episode_<n> below the task's folder"
     return listing.listing(
-        "table30", cameras, fps=source.config.fps, robot=", ".join(robots) or None, nothing=nothing
+        "table30",
+        in_order(listing.cameras_in_use(), source.config.cameras, FIRST_CAMERAS, WRIST),
+        fps=source.config.fps,
+        robot=", ".join(robots) or None,
+        nothing="no folder data/episode_<n> below the task's folder",
     )
 
 

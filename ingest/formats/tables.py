@@ -37,8 +37,12 @@ DAMAGED = (
     TypeError,
     OverflowError,
     RecursionError,
+    MemoryError,
+    BadZipFile,
+    zlib.error,
+    RuntimeError,
+    KeyError,
 )
-DAMAGED += (MemoryError, BadZipFile, zlib.error, RuntimeError, KeyError)
 
 
 def numbers(values: np.ndarray, names: Sequence[str] = ()) -> pa.Table:
