@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from core.values import spread
 from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, array_picture
 from ingest.signals.naming import words
@@ -85,13 +86,13 @@ def form_of(path: str, shape: Sequence[int | None], dtype: np.dtype | str) -> Pi
 def scaled(
     form: PictureForm, num_rows: int, row: Callable[[int], np.ndarray]
 ) -> tuple[PictureForm | None, str]:
-    """The form with what full brightness is, by a few rows; None and why not for values that are no pictures'."""
+    """The form with what full brightness is, by a few rows; None and why not for values that are no pictures'.
+
+    Raises ValueError where there are no rows.
+    """
     if not form.is_float:
         return form, ""
-    places = sorted(
-        {round(share * (num_rows - 1) / (SAMPLE_ROWS - 1)) for share in range(SAMPLE_ROWS)}
-    )
-    sample = np.stack([row(k) for k in places])
+    sample = np.stack([row(k) for k in spread(range(num_rows), SAMPLE_ROWS)])
     low = float(sample.min())
     high = float(sample.max())
     if not np.isfinite(sample).all() or low < 0 or high > 255:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.errors import first_line
 from ingest.reasons import LIMITS, DataError, Limits
 from ingest.sources.files import Source
 from ingest.sources.types import refuse_pointer
@@ -138,11 +139,8 @@ def opened(path: Path) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(path) as file:
             yield file
     except PARQUET_ERRORS as e:
-        raise DataError(f"{path.name}: cannot be read ({first_line(e)})") from e
-
-
-def first_line(e: Exception) -> str:
-    return str(e).split("\n", 1)[0] or type(e).__name__
+        problem = first_line(e) or type(e).__name__
+        raise DataError(f"{path.name}: cannot be read ({problem})") from e
 
 
 def batches(
