@@ -20,7 +20,7 @@ import h5py
 import pyarrow as pa
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.folders import frames_of, is_video, joined, object_of, videos_of
+from ingest.formats.folders import frames_of, is_video, object_of, videos_of
 from ingest.formats.hdf5_file import find, opened, texts, value, values, walk
 from ingest.formats.listing import (
     ListingBuilder,
@@ -123,7 +123,7 @@ def _add(
 ) -> None:
     """Add one episode, with findings about it."""
     config = listing.source.config
-    rows_uri = joined(folder, ROWS)
+    rows_uri = posixpath.join(folder, ROWS)
     metadata_uri = next((uri for uri in files if METADATA.fullmatch(posixpath.basename(uri))), "")
     metadata = listing.read_object(metadata_uri, listing.next_index)
     uses = {**METADATA_USES, **usual_uses(config)}
@@ -140,7 +140,9 @@ def _add(
         tasks=_tasks(metadata_uri, facts, annotations),
         num_rows=num_rows,
         data_uri=rows_uri if num_rows or config.is_remote else None,
-        videos=videos_of(listing, cameras, cameras or {"": joined(folder, f"{VIDEOS}*.mp4")}),
+        videos=videos_of(
+            listing, cameras, cameras or {"": posixpath.join(folder, f"{VIDEOS}*.mp4")}
+        ),
         files=[rows_uri, metadata_uri],
         evidence=OutcomeEvidence(listing.stated_outcome(facts)),
         group=listing.group(facts),

@@ -3,6 +3,7 @@
 And subtask spans, as sources of any format give them.
 """
 
+import posixpath
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,13 +112,6 @@ def is_video(uri: str) -> bool:
     return uri.lower().endswith(VIDEO_SUFFIXES)
 
 
-def joined(folder: str, name: str) -> str:
-    """A path below a folder, which is "" where it is the root."""
-    if folder:
-        return f"{folder}/{name}"
-    return name
-
-
 def object_of(value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         return value
@@ -140,7 +134,7 @@ def episodes_of(
     for (task, _), episode_files in files.items():
         cameras[task].update(episode_files.videos)
     order = in_order(set().union(*cameras.values()), listing.source.config.cameras, first, last)
-    for source_id, key in sorted((joined(*key), key) for key in files):
+    for source_id, key in sorted((posixpath.join(*key), key) for key in files):
         task, episode = key
         folder = video_folder.format(task=task, episode=episode).strip("/")
         expected = {camera: f"{folder}/{camera}.mp4" for camera in order if camera in cameras[task]}

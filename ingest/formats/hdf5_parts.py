@@ -85,7 +85,21 @@ class EpisodePlace:
 
     @cached_property
     def arrays(self) -> list[ArrayForm]:
-        return arrays_of(self.datasets)
+        """Arrays of numbers with a row per frame, or one more or less: the number of rows that most arrays have; also
+        those without any row, which show that something was not recorded.
+        """
+        lengths = Counter(
+            d.shape[0]
+            for d in self.datasets.values()
+            if d.shape and (len(d.shape) > 1 or d.shape[0] > 1)
+        )
+        num_rows = max(lengths, key=lambda n: (lengths[n], n), default=0)
+        return [
+            ArrayForm(path, d.shape, d.dtype.kind)
+            for path, d in self.datasets.items()
+            if h5.has_rows(d)
+            and (abs(d.shape[0] - num_rows) <= 1 or (len(d.shape) > 1 and not d.shape[0]))
+        ]
 
     @cached_property
     def attributes(self) -> dict[str, Any]:
@@ -103,10 +117,8 @@ class EpisodePlace:
 
     @cached_property
     def writer(self) -> Writer | None:
-        def has_path(path: str) -> bool:
-            return path in self.datasets or path in self.members.groups
-
-        return writer_of(has_path, frozenset(self.attributes), self.env)
+        paths = self.datasets.keys() | self.members.groups.keys()
+        return writer_of(paths, self.attributes.keys(), self.env)
 
     def values(self, path: str) -> list[Any]:
         """What is stored at a path below the episode, then below its container; None for nothing."""
@@ -192,22 +204,6 @@ def _written(datasets: Mapping[str, h5py.Dataset], layouts: Sequence[Sequence[st
         default=(),
     )
     return {path: datasets[path] for path in chosen if path in present_paths}
-
-
-def arrays_of(datasets: Mapping[str, h5py.Dataset]) -> list[ArrayForm]:
-    """Arrays of numbers with a row per frame, or one more or less: the number of rows that most arrays have; also
-    those without any row, which show that something was not recorded.
-    """
-    lengths = Counter(
-        d.shape[0] for d in datasets.values() if d.shape and (len(d.shape) > 1 or d.shape[0] > 1)
-    )
-    num_rows = max(lengths, key=lambda n: (lengths[n], n), default=0)
-    return [
-        ArrayForm(path, d.shape, d.dtype.kind)
-        for path, d in datasets.items()
-        if h5.has_rows(d)
-        and (abs(d.shape[0] - num_rows) <= 1 or (len(d.shape) > 1 and not d.shape[0]))
-    ]
 
 
 def _of_one_length(parts: Parts) -> Parts:

@@ -5,7 +5,7 @@ it in others. What a convention says of a gripper is a prior, which the runs' ow
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Set
 from typing import Any, Literal, NamedTuple
 
 type Places = Mapping[
@@ -193,17 +193,11 @@ WRITERS = (
 )  # fmt: skip
 
 
-def writer_of(
-    has_path: Callable[[str], bool], attributes: frozenset[str], env: Mapping[str, Any]
-) -> Writer | None:
+def writer_of(paths: Set[str], attributes: Set[str], env: Mapping[str, Any]) -> Writer | None:
     """The first writer all of whose marks are there; None for none."""
     for writer in WRITERS:
-        marks = (
-            *(has_path(path) for path in writer.paths),
-            *(name in attributes for name in writer.attributes),
-            *(_inside(env, path) is not None for path in writer.env),
-        )
-        if all(marks):
+        in_env = all(_inside(env, path) is not None for path in writer.env)
+        if in_env and paths >= {*writer.paths} and attributes >= {*writer.attributes}:
             return writer
     return None
 

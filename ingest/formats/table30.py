@@ -5,6 +5,7 @@
 `left_states.jsonl` and `right_states.jsonl`. A root that is itself one task's folder is read as well.
 """
 
+import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -22,7 +23,6 @@ from ingest.formats.folders import (
     EpisodeFiles,
     episodes_of,
     frames_of,
-    joined,
     object_of,
 )
 from ingest.formats.listing import (
@@ -116,12 +116,12 @@ def list_episodes(source: Source) -> Listing:
         files_of_arms = (["states"], ["left_states", "right_states"], [])
         names = next(names for names in files_of_arms if tables.keys() >= {*names})
         states = [tables[name] for name in names]
-        num_rows = _num_rows(listing, joined(task, f"data/{episode}"), states, meta)
+        num_rows = _num_rows(listing, posixpath.join(task, f"data/{episode}"), states, meta)
         account_for_cameras(listing.parts, {video.camera: video.uri for video in videos})
         uses = {"frames": ("length", "its name"), **usual_uses(source.config)}
         account_for_fields(listing.parts, "episode_meta.json: ", meta, uses, META_KNOWN)
         if not facts.texts:
-            listing.warn_next("no_task", f"no prompt in {joined(task, TASK_INFO)}")
+            listing.warn_next("no_task", f"no prompt in {posixpath.join(task, TASK_INFO)}")
         listing.add(
             source_id,
             source.config.fps or facts.fps,
@@ -145,8 +145,8 @@ def list_episodes(source: Source) -> Listing:
 
 def _task_facts(listing: ListingBuilder, task: str) -> TaskFacts:
     """Prompts, frame rate and robot of a task, from task_info.json and, in the second edition, task_desc.json."""
-    info_uri = joined(task, TASK_INFO)
-    description_uri = joined(task, TASK_DESCRIPTION)
+    info_uri = posixpath.join(task, TASK_INFO)
+    description_uri = posixpath.join(task, TASK_DESCRIPTION)
     info = listing.read_object(info_uri)
     description = listing.read_object(description_uri)
     if info_uri not in listing.source.files:
