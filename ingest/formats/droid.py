@@ -90,8 +90,8 @@ def list_episodes(source: Source) -> Listing:
     folders = sorted(roots(source.files))
     files: dict[str, list[str]] = {folder: [] for folder in folders}
     for uri in source.files:
-        folder, is_video_file, _ = f"/{uri}".partition(f"/{VIDEOS}")
-        if not is_video_file:
+        folder, in_videos, _ = f"/{uri}".partition(f"/{VIDEOS}")
+        if not in_videos:
             folder = posixpath.dirname(f"/{uri}")
         files.get(folder.removeprefix("/"), []).append(uri)
     annotations = _annotations(listing)
