@@ -227,18 +227,18 @@ def _account_for_rows(listing: ListingBuilder, file: h5py.File, uri: str) -> Non
     file.visit(paths.append)
     tables = {path: table for path in paths if isinstance(table := file[path], h5py.Dataset)}
     for path, table in tables.items():
-        known = ""
+        why_left_out = ""
         if PUBLISHED.fullmatch(path):
-            known = "another measure of AgiBot's; keys.state of an entry reads it"
+            why_left_out = "another measure of AgiBot's; keys.state of an entry reads it"
         if not table.size:
-            known = "empty, as AgiBot publishes what it has not measured"
-        unknown = "AgiBot publishes no table of this name"
+            why_left_out = "empty, as AgiBot publishes what it has not measured"
+        why_unknown = "AgiBot publishes no table of this name"
         form: dict[str, Any] = {
             "shape": (None, *(table.shape or ())[1:]),
             "dtype": str(table.dtype),
             "file": uri,
         }
-        account_for(listing.parts, "array", path, uses.get(path), known, unknown, **form)
+        account_for(listing.parts, "array", path, uses.get(path), why_left_out, why_unknown, **form)
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:

@@ -27,7 +27,7 @@ from ingest.formats.array_roles import (
     state_by_name,
 )
 from ingest.formats.hdf5_writers import Writer, known_by, rate_of_simulation, writer_of
-from ingest.formats.listing import REGISTERED, ListingBuilder
+from ingest.formats.listing import REGISTERED, ListingBuilder, account_for
 from ingest.formats.row_times import first_rate, is_rate_name, is_time_name, is_time_shape
 from ingest.formats.side_files import parse_json
 from ingest.formats.text_fields import rank_of
@@ -167,8 +167,8 @@ def roles_of(place: EpisodePlace, config: DatasetConfig) -> DatasetRoles:
     """By the registry, else by the writer's convention, else by names. Raises DataError."""
     arrays = [array for array in place.arrays if not known_by(place.writer, array.path)]
     state, state_why = _vector(place, config.keys.state, "state", state_by_name(arrays))
-    others = [array for array in arrays if array.path not in state]
-    action, action_why = _vector(place, config.keys.action, "action", action_by_name(others))
+    remaining = [array for array in arrays if array.path not in state]
+    action, action_why = _vector(place, config.keys.action, "action", action_by_name(remaining))
     num_rows = next((part.shape[0] for part in (*state.values(), *action.values())), None)
     return DatasetRoles(state, action, _times(place.datasets, num_rows), state_why, action_why)
 
@@ -362,15 +362,17 @@ def account_beside(
     if keys == [""]:
         return
     for path, dataset in _beside(file, keys, limits):
-        form = {"shape": dataset.shape or (), "dtype": str(dataset.dtype), "file": uri}
+        form: dict[str, Any] = {
+            "shape": dataset.shape or (),
+            "dtype": str(dataset.dtype),
+            "file": uri,
+        }
         if path.startswith("mask/"):
             listing.parts.known("text", "mask", SHOWN_SPLITS, file=uri)
-        elif reason := known_reason(path):
-            listing.parts.known("array", path, reason, **form)
         else:
-            listing.parts.unknown(
-                "array", path, "it lies beside the episodes, and is read for none", **form
-            )
+            why_unknown = "it lies beside the episodes, and is read for none"
+            why_left_out = known_reason(path)
+            account_for(listing.parts, "array", path, None, why_left_out, why_unknown, **form)
 
 
 def _beside(

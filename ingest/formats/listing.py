@@ -331,21 +331,21 @@ def account_for(
     kind: PartKind,
     name: str,
     use: tuple[str, str] | None,
-    known_reason: str,
-    reason: str,
+    why_left_out: str,
+    why_unknown: str,
     **form: Any,
 ) -> None:
-    """Account for a part: as used, where `use` says what for and what shows it; else as known, where `known_reason`
-    says why it is left out on purpose; else as unknown, for `reason`.
+    """Account for a part: as used, where `use` says what for and what shows it; else as known, where `why_left_out`
+    says why it is left out on purpose; else as unknown.
 
     `form`: `shape`, `dtype` and `file`, as PartCensus takes them.
     """
     if use:
         parts.used(kind, name, *use, **form)
-    elif known_reason:
-        parts.known(kind, name, known_reason, **form)
+    elif why_left_out:
+        parts.known(kind, name, why_left_out, **form)
     else:
-        parts.unknown(kind, name, reason, **form)
+        parts.unknown(kind, name, why_unknown, **form)
 
 
 def account_for_fields(
@@ -364,8 +364,8 @@ def account_for_fields(
     `known_reasons`: those that are left out on purpose, and why. `reason`: why any other is not used.
     """
     for name in names:
-        known_reason = known_reasons.get(name, "")
-        account_for(parts, kind, f"{prefix}{name}", uses.get(name), known_reason, reason, file=file)
+        why_left_out = known_reasons.get(name, "")
+        account_for(parts, kind, f"{prefix}{name}", uses.get(name), why_left_out, reason, file=file)
 
 
 def account_for_cameras(parts: PartCensus, files: Mapping[str, str]) -> None:

@@ -344,10 +344,10 @@ def _account_for_topics(listing: ListingBuilder, uri: str, recording: Recording)
     parts = listing.parts
     uses = _uses_of_topics(recording, config)
     for name, topic in recording.topics.items():
-        known_reason = _why_left_out(topic, recording)
-        reason = _why_not_read(topic)
+        why_left_out = _why_left_out(topic, recording)
+        why_unknown = _why_not_read(topic)
         form: dict[str, Any] = {"dtype": topic.type, "file": uri}
-        account_for(parts, "topic", name, uses.get(name), known_reason, reason, **form)
+        account_for(parts, "topic", name, uses.get(name), why_left_out, why_unknown, **form)
     facts = {**dict.fromkeys(TASK_KEYS, ("instruction", "its name")), **usual_uses(config)}
     known_reasons = dict.fromkeys(RECORDER_FACTS, "what the recorder says of itself")
     reason = "no key reads it; group_field or success_field of an entry may"

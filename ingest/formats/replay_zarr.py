@@ -406,12 +406,14 @@ def _account(listing: ListingBuilder, uri: str, store: Store, roles: ArrayRoles)
             continue
         array = roles.arrays.get(name)
         form: dict[str, Any] = {"file": uri}
-        unknown = "it has no description that can be read, or holds no numbers"
+        why_unknown = "it has no description that can be read, or holds no numbers"
         if array is not None:
             form = _form(array, uri)
-            unknown = roles.why.get(name, "no name of a state, an action or a camera that is known")
-        known = roles.left_out.get(name) or _why_known(name, array)
-        account_for(parts, "array", f"data/{name}", None, known, unknown, **form)
+            why_unknown = roles.why.get(
+                name, "no name of a state, an action or a camera that is known"
+            )
+        why_left_out = roles.left_out.get(name) or _why_known(name, array)
+        account_for(parts, "array", f"data/{name}", None, why_left_out, why_unknown, **form)
 
 
 def _account_meta(listing: ListingBuilder, uri: str, per_episode: PerEpisode) -> None:
@@ -425,10 +427,12 @@ def _account_meta(listing: ListingBuilder, uri: str, per_episode: PerEpisode) ->
         **dict.fromkeys(per_episode.tasks, ("instruction", "its name says so")),
     }
     for name, values in per_episode.values.items():
-        known = known_reason(name)
+        why_left_out = known_reason(name)
         form: dict[str, Any] = {"shape": (len(values),), "file": uri}
-        reason = "no name that is known"
-        account_for(parts, "array", f"meta/{name}", uses.get(name), known, reason, **form)
+        why_unknown = "no name that is known"
+        account_for(
+            parts, "array", f"meta/{name}", uses.get(name), why_left_out, why_unknown, **form
+        )
     for name, problem in per_episode.problems.items():
         account_for(parts, "array", f"meta/{name}", None, known_reason(name), problem, file=uri)
 
@@ -441,9 +445,11 @@ def _account_attributes(
         if name in used:
             use = ("rate" if is_rate_name(name) else "instruction", "its name says so")
         is_known = is_bookkeeping_text(name) or known_reason(name)
-        known = "says where it is from" if is_known else ""
-        reason = "no name of an attribute that is known"
-        account_for(listing.parts, "text", f"attribute {name}", use, known, reason, file=uri)
+        why_left_out = "says where it is from" if is_known else ""
+        why_unknown = "no name of an attribute that is known"
+        account_for(
+            listing.parts, "text", f"attribute {name}", use, why_left_out, why_unknown, file=uri
+        )
 
 
 def _why_known(name: str, array: Any) -> str:

@@ -125,10 +125,14 @@ def _account(
     }
     for path, dataset in members.datasets.items():
         kind = "camera" if path in cameras else "array"
-        known = next((reason for pattern, reason in KNOWN if pattern.fullmatch(path)), "")
-        unknown = "RoboTwin writes nothing of that name"
-        form: dict[str, Any] = {"shape": dataset.shape or (), "dtype": str(dataset.dtype)}
-        account_for(listing.parts, kind, path, uses.get(path), known, unknown, **form, file=uri)
+        why_left_out = next((reason for pattern, reason in KNOWN if pattern.fullmatch(path)), "")
+        why_unknown = "RoboTwin writes nothing of that name"
+        form: dict[str, Any] = {
+            "shape": dataset.shape or (),
+            "dtype": str(dataset.dtype),
+            "file": uri,
+        }
+        account_for(listing.parts, kind, path, uses.get(path), why_left_out, why_unknown, **form)
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:

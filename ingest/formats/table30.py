@@ -175,9 +175,9 @@ def _account_for_task(
         "robot_id": ("robot", "its name"),
     }
     copied = [name for name in object_of(info.get("task_desc")) if name not in description]
-    known = INFO_KNOWN | TASK_KNOWN
+    info_known = INFO_KNOWN | TASK_KNOWN
     parts = listing.parts
-    account_for_fields(parts, f"{TASK_INFO}: ", info, uses, known, file=info_uri)
+    account_for_fields(parts, f"{TASK_INFO}: ", info, uses, info_known, file=info_uri)
     account_for_fields(
         parts, f"{TASK_DESCRIPTION}: ", description, uses, TASK_KNOWN, file=description_uri
     )
