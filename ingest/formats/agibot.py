@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.field_accounts import Uses, account_for_cameras, account_for_fields, usual_uses
 from ingest.formats.folders import (
     EpisodeFiles,
     Key,
@@ -29,7 +28,17 @@ from ingest.formats.folders import (
     stated_steps,
 )
 from ingest.formats.hdf5_file import checked, find, opened, values
-from ingest.formats.listing import ListingBuilder, folders_of, in_order, texts_among
+from ingest.formats.listing import (
+    ListingBuilder,
+    Uses,
+    account_for,
+    account_for_cameras,
+    account_for_fields,
+    folders_of,
+    in_order,
+    texts_among,
+    usual_uses,
+)
 from ingest.formats.tables import numbered, numbers, side_by_side
 from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError, Limits
@@ -99,11 +108,9 @@ def list_episodes(source: Source) -> Listing:
         elif rows := ROWS_FILE.match(place):
             files[rows[1], rows[2]].tables.setdefault("rows", uri)
 
-    def folder_of(task: str, episode: str) -> str:
-        return f"observations/{task}/{episode}/videos"
-
+    video_folder = "observations/{task}/{episode}/videos"
     for key, source_id, episode_files, videos in episodes_of(
-        listing, files, folder_of, FIRST_CAMERAS, WRIST
+        listing, files, video_folder, FIRST_CAMERAS, WRIST
     ):
         if key not in entries:
             detail = f"has files, but task_info/task_{key[0]}.json does not list it"
@@ -112,7 +119,8 @@ def list_episodes(source: Source) -> Listing:
         # Files alone are an episode as well, without text and steps
         entry = entries.get(key, {})
         num_rows = _num_rows_listed(listing, source_id, episode_files.tables.get("rows"))
-        if not (tasks := texts_among([entry.get("task_name")])):
+        tasks = texts_among([entry.get("task_name")])
+        if not tasks:
             listing.warn_next("no_task", "no task_name")
         # Published entries state no outcome; those of other makers do, beside the steps or above them
         facts = object_of(entry.get("label_info")) | entry
@@ -138,9 +146,13 @@ def list_episodes(source: Source) -> Listing:
                 "action_config",
             ),
         )
-    cameras = in_order(listing.cameras_in_use(), source.config.cameras, FIRST_CAMERAS, WRIST)
-    nothing = "no task_info file lists an episode, and there are no data"
-    return listing.listing("agibot", cameras, fps=fps, robot=ROBOT, nothing=nothing)
+    return listing.listing(
+        "agibot",
+        in_order(listing.cameras_in_use(), source.config.cameras, FIRST_CAMERAS, WRIST),
+        fps=fps,
+        robot=ROBOT,
+        nothing="no task_info file lists an episode, and there are no data",
+    )
 
 
 def _span(span: dict[str, Any]) -> StatedSpan:
@@ -153,12 +165,10 @@ def _span(span: dict[str, Any]) -> StatedSpan:
 def _entries(listing: ListingBuilder) -> dict[Key, dict[str, Any]]:
     """What the task files say of each episode; of two entries of one episode the first counts."""
     entries: dict[Key, dict[str, Any]] = {}
-    matches = list(filter(None, map(TASK_FILE.match, listing.source.files)))
-    if not matches:
+    task_files = {uri: match[1] for uri in listing.source.files if (match := TASK_FILE.match(uri))}
+    if not task_files:
         listing.warn("no_metadata", "there is no task_info/task_<id>.json")
-    for match in matches:
-        uri = match[0]
-        task = match[1]
+    for uri, task in task_files.items():
         content = listing.read_json(uri, default=[])
         for number, entry in enumerate(content if isinstance(content, list) else [content]):
             episode = object_of(entry).get("episode_id")
@@ -217,26 +227,18 @@ def _account_for_rows(listing: ListingBuilder, file: h5py.File, uri: str) -> Non
     file.visit(paths.append)
     tables = {path: table for path in paths if isinstance(table := file[path], h5py.Dataset)}
     for path, table in tables.items():
+        why_left_out = ""
+        if PUBLISHED.fullmatch(path):
+            why_left_out = "another measure of AgiBot's; keys.state of an entry reads it"
+        if not table.size:
+            why_left_out = "empty, as AgiBot publishes what it has not measured"
+        why_unknown = "AgiBot publishes no table of this name"
         form: dict[str, Any] = {
             "shape": (None, *(table.shape or ())[1:]),
             "dtype": str(table.dtype),
             "file": uri,
         }
-        if path in uses:
-            listing.parts.used("array", path, *uses[path], **form)
-        elif not table.size:
-            listing.parts.known(
-                "array", path, "empty, as AgiBot publishes what it has not measured", **form
-            )
-        elif PUBLISHED.fullmatch(path):
-            listing.parts.known(
-                "array",
-                path,
-                "another measure of AgiBot's; keys.state of an entry reads it",
-                **form,
-            )
-        else:
-            listing.parts.unknown("array", path, "AgiBot publishes no table of this name", **form)
+        account_for(listing.parts, "array", path, uses.get(path), why_left_out, why_unknown, **form)
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
@@ -280,7 +282,8 @@ def _vector(
     """Some tables side by side; None for none. Raises DataError for another number of rows."""
     parts = []
     for path in paths:
-        if (table := _table(file, path, limits)) is None:
+        table = _table(file, path, limits)
+        if table is None:
             continue
         if len(table) != num_rows:
             raise DataError(f"{path} has {len(table)} rows, the episode {num_rows}")
@@ -294,9 +297,9 @@ def _vector(
 
 def _effector(width: int) -> list[str]:
     """An effector is two grippers, or twelve finger joints of two hands, the left one first."""
-    if width <= 2:
-        if width == 1:
-            return ["gripper"]
+    if width == 1:
+        return ["gripper"]
+    if width == 2:
         return ["left_gripper", "right_gripper"]
     return numbered("left_hand", width // 2) + numbered("right_hand", width - width // 2)
 

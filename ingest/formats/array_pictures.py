@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from core.values import spread
 from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, array_picture
 from ingest.signals.naming import words
@@ -68,11 +69,9 @@ def form_of(path: str, shape: Sequence[int | None], dtype: np.dtype | str) -> Pi
     sides = [size or 0 for size in shape[1:]]
     if dtype != np.uint8 and not is_float:
         return None
-    if len(sides) == 2:
-        is_grey = min(sides) >= MIN_SIDE and not is_float and is_called_picture(path)
-        if is_grey:
-            return PictureForm()
-        return None
+    is_grey = len(sides) == 2 and not is_float and min(sides) >= MIN_SIDE
+    if is_grey and is_called_picture(path):
+        return PictureForm()
     if len(sides) != 3:
         return None
     if sides[2] in (1, 3) and not is_float:
@@ -87,13 +86,13 @@ def form_of(path: str, shape: Sequence[int | None], dtype: np.dtype | str) -> Pi
 def scaled(
     form: PictureForm, num_rows: int, row: Callable[[int], np.ndarray]
 ) -> tuple[PictureForm | None, str]:
-    """The form with what full brightness is, by a few rows; None and why not for values that are no pictures'."""
+    """The form with what full brightness is, by a few rows; None and why not for values that are no pictures'.
+
+    Raises ValueError where there are no rows.
+    """
     if not form.is_float:
         return form, ""
-    places = sorted(
-        {round(share * (num_rows - 1) / (SAMPLE_ROWS - 1)) for share in range(SAMPLE_ROWS)}
-    )
-    sample = np.stack([row(k) for k in places])
+    sample = np.stack([row(k) for k in spread(range(num_rows), SAMPLE_ROWS)])
     low = float(sample.min())
     high = float(sample.max())
     if not np.isfinite(sample).all() or low < 0 or high > 255:

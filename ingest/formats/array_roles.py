@@ -120,10 +120,9 @@ class Vector(NamedTuple):
 def known_reason(path: str) -> str:
     """Why an array is left out on purpose, by its name; "" for one that nothing tells of."""
     name = spelt(path.rpartition("/")[2])
-    for pattern, reason in KNOWN_PATHS:
-        if pattern.search(path):
-            return reason
-    return next((reason for pattern, reason in KNOWN_NAMES if pattern.fullmatch(name)), "")
+    by_path = (reason for pattern, reason in KNOWN_PATHS if pattern.search(path))
+    by_name = (reason for pattern, reason in KNOWN_NAMES if pattern.fullmatch(name))
+    return next(chain(by_path, by_name), "")
 
 
 def is_bookkeeping_text(name: str) -> bool:
@@ -214,7 +213,8 @@ def action_by_name(arrays: Iterable[ArrayForm]) -> Vector:
     led = [
         path
         for path in plain
-        if not LEADER_WORDS.isdisjoint(words(path.split("/")[0])) and _is_joint(path)
+        if not LEADER_WORDS.isdisjoint(words(path.split("/")[0]))
+        and not JOINT_WORDS.isdisjoint(words(path.rpartition("/")[2]))
     ]
     return Vector(tuple(sorted(led)), "what the leading arm did" if led else "")
 
@@ -236,10 +236,6 @@ def _whole_action(paths: Sequence[str]) -> Vector:
 def _is_plain(path: str) -> bool:
     """An action below observations is one that was observed, such as the last one."""
     return not path.startswith(("obs/", "observation/", "observations/", "next_obs/", "states/"))
-
-
-def _is_joint(path: str) -> bool:
-    return not JOINT_WORDS.isdisjoint(words(path.rpartition("/")[2])) and not known_reason(path)
 
 
 def column_names(parts: Mapping[str, int]) -> list[list[str]]:

@@ -20,10 +20,15 @@ import h5py
 import pyarrow as pa
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.field_accounts import account_for_fields, usual_uses
-from ingest.formats.folders import frames_of, is_video, joined, object_of, videos_of
+from ingest.formats.folders import frames_of, is_video, object_of, videos_of
 from ingest.formats.hdf5_file import find, opened, texts, value, values, walk
-from ingest.formats.listing import ListingBuilder, in_order, texts_among
+from ingest.formats.listing import (
+    ListingBuilder,
+    account_for_fields,
+    in_order,
+    texts_among,
+    usual_uses,
+)
 from ingest.formats.tables import numbered, numbers, side_by_side
 from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError, Limits
@@ -85,12 +90,10 @@ def list_episodes(source: Source) -> Listing:
     folders = sorted(roots(source.files))
     files: dict[str, list[str]] = {folder: [] for folder in folders}
     for uri in source.files:
-        if f"/{VIDEOS}" in uri:
-            folder = uri.partition(f"/{VIDEOS}")[0]
-        else:
-            folder = posixpath.dirname(uri)
-        folder = "" if uri.startswith(VIDEOS) else folder
-        files.get(folder, []).append(uri)
+        folder, in_videos, _ = f"/{uri}".partition(f"/{VIDEOS}")
+        if not in_videos:
+            folder = posixpath.dirname(f"/{uri}")
+        files.get(folder.removeprefix("/"), []).append(uri)
     annotations = _annotations(listing)
     for folder in folders:
         _add(listing, folder, files[folder], annotations)
@@ -107,7 +110,7 @@ def _annotations(listing: ListingBuilder) -> dict[str, tuple[str, ...]]:
     for uri in listing.source.files:
         if ANNOTATIONS.fullmatch(uri):
             for uuid, stored in listing.read_object(uri).items():
-                by_number = sorted((key, text) for key, text in object_of(stored).items())
+                by_number = sorted(object_of(stored).items())
                 instructions[uuid] = texts_among(text for _, text in by_number)
     return instructions
 
@@ -120,7 +123,7 @@ def _add(
 ) -> None:
     """Add one episode, with findings about it."""
     config = listing.source.config
-    rows_uri = joined(folder, ROWS)
+    rows_uri = posixpath.join(folder, ROWS)
     metadata_uri = next((uri for uri in files if METADATA.fullmatch(posixpath.basename(uri))), "")
     metadata = listing.read_object(metadata_uri, listing.next_index)
     uses = {**METADATA_USES, **usual_uses(config)}
@@ -137,7 +140,9 @@ def _add(
         tasks=_tasks(metadata_uri, facts, annotations),
         num_rows=num_rows,
         data_uri=rows_uri if num_rows or config.is_remote else None,
-        videos=videos_of(listing, cameras, cameras or {"": joined(folder, f"{VIDEOS}*.mp4")}),
+        videos=videos_of(
+            listing, cameras, cameras or {"": posixpath.join(folder, f"{VIDEOS}*.mp4")}
+        ),
         files=[rows_uri, metadata_uri],
         evidence=OutcomeEvidence(listing.stated_outcome(facts)),
         group=listing.group(facts),
@@ -184,7 +189,6 @@ def _rows_listed(listing: ListingBuilder, uri: str) -> tuple[dict[str, Any], int
     if source.config.is_remote:
         return {}, None
     limits = source.config.limits
-    escapes = list[str]()
     try:
         with opened(source, uri) as file:
             attributes = {
@@ -194,7 +198,7 @@ def _rows_listed(listing: ListingBuilder, uri: str) -> tuple[dict[str, Any], int
                 name: _plain(stored) for name, stored in attributes.items() if stored is not None
             }
             num_rows = _num_rows(file, source.config.keys.state or STATE)
-            for path, dataset in walk(file, escapes, limits):
+            for path, dataset in walk(file, [], limits):
                 _account_for_rows(listing, path, dataset, uri)
     except DataError as e:
         listing.warn_next(e.reason, f"{e}; its rows are not used", uri)

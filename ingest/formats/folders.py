@@ -3,6 +3,7 @@
 And subtask spans, as sources of any format give them.
 """
 
+import posixpath
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,13 +112,6 @@ def is_video(uri: str) -> bool:
     return uri.lower().endswith(VIDEO_SUFFIXES)
 
 
-def joined(folder: str, name: str) -> str:
-    """A path below a folder, which is "" where it is the root."""
-    if folder:
-        return f"{folder}/{name}"
-    return name
-
-
 def object_of(value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         return value
@@ -127,30 +121,25 @@ def object_of(value: Any) -> dict[str, Any]:
 def episodes_of(
     listing: ListingBuilder,
     files: Mapping[Key, EpisodeFiles],
-    folder_of: Callable[[str, str], str],
+    video_folder: str,
     first: tuple[str, ...],
     last: tuple[str, ...],
 ) -> Iterator[tuple[Key, str, EpisodeFiles, tuple[CameraVideo, ...]]]:
     """Each episode's key, source id, files and videos, in order of ids, with findings about cameras that it lacks.
 
-    Every camera that any episode of a task has is expected in all of them, as an MP4 file in the episode's folder.
-    `first` and `last` are cameras as `in_order` takes them.
+    Every camera that any episode of a task has is expected in all of them, as an MP4 file in `video_folder`, such as
+    "{task}/{episode}/videos". `first` and `last` are cameras as `in_order` takes them.
     """
     cameras: dict[str, set[str]] = defaultdict(set)  # robots differ between tasks
     for (task, _), episode_files in files.items():
         cameras[task].update(episode_files.videos)
     order = in_order(set().union(*cameras.values()), listing.source.config.cameras, first, last)
-    for source_id, key in sorted((joined(*key), key) for key in files):
-        folder = folder_of(*key)
-        expected = {
-            camera: f"{folder}/{camera}.mp4" for camera in order if camera in cameras[key[0]]
-        }
-        yield (
-            key,
-            source_id,
-            files[key],
-            videos_of(listing, files[key].videos, expected or {"": f"{folder}/*.mp4"}),
-        )
+    for source_id, key in sorted((posixpath.join(*key), key) for key in files):
+        task, episode = key
+        folder = video_folder.format(task=task, episode=episode).strip("/")
+        expected = {camera: f"{folder}/{camera}.mp4" for camera in order if camera in cameras[task]}
+        videos = videos_of(listing, files[key].videos, expected or {"": f"{folder}/*.mp4"})
+        yield key, source_id, files[key], videos
 
 
 def probed(source: Source, uri: str) -> VideoInfo | VideoError:

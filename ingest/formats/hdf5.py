@@ -9,7 +9,7 @@ looked for where the file's writer keeps them (`hdf5_writers`), by their names (
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,24 +23,23 @@ from ingest.formats import robotwin
 from ingest.formats.array_roles import action_by_name, state_by_name
 from ingest.formats.hdf5_episodes import episode_keys, flat_ends
 from ingest.formats.hdf5_parts import (
-    REGISTERED,
     TEXT_KEYS,
     DatasetRoles,
     EpisodePlace,
-    Uses,
     account,
     account_beside,
-    instruction_by_name,
-    outcome_names,
+    deep_outcomes,
+    names_of,
     roles_of,
     stated_rates,
     texts_of,
     why_known,
 )
-from ingest.formats.listing import ListingBuilder, named, texts_among
+from ingest.formats.listing import REGISTERED, ListingBuilder, named, texts_among
 from ingest.formats.row_times import rate_by_times, times_in_seconds
-from ingest.media.frames import VIDEO_SUFFIXES, Picture
-from ingest.outcomes import SUCCESS_FIELDS, folder_outcome, truth
+from ingest.formats.text_fields import instructions
+from ingest.media.frames import VIDEO_SUFFIXES
+from ingest.outcomes import SUCCESS_FIELDS, folder_outcome
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
@@ -73,19 +72,17 @@ def _files(uris: Iterable[str]) -> list[str]:
 
 
 @dataclass
-class _DatasetCounts:
-    """In how many episodes something is so that is one finding of the dataset."""
+class Hdf5Listing(ListingBuilder):
+    """And in how many episodes something is so that is one finding of the dataset."""
 
     named_by_file: int = 0  # episodes whose instruction is read from the name of their file
-    by_convention: Counter[tuple[str, float]] = field(
-        default_factory=Counter
-    )  # episodes with the writer's usual rate
     without_last_action: int = 0  # episodes with one row more of states than of actions
+    # Episodes with a writer's usual rate, by its name and the rate
+    by_convention: Counter[tuple[str, float]] = field(default_factory=Counter)
 
 
 def list_episodes(source: Source) -> Listing:
-    listing = ListingBuilder(source)
-    counts = _DatasetCounts()
+    listing = Hdf5Listing(source)
     for uri in _files(source.files):
         num_before = len(listing.records)
         try:
@@ -94,7 +91,7 @@ def list_episodes(source: Source) -> Listing:
                 containers: defaultdict[str, dict[str, Any]] = defaultdict(dict)
                 for key in keys:
                     above = containers[key.rpartition("/")[0]]
-                    _add_readable(listing, counts, uri, key, file, above, is_only=len(keys) == 1)
+                    _add_readable(listing, uri, key, file, above, is_only=len(keys) == 1)
                 account_beside(listing, uri, file, keys, source.config.limits)
         except DataError as e:
             # A file counts as one lost episode only where none of its episodes was listed before the error
@@ -102,21 +99,24 @@ def list_episodes(source: Source) -> Listing:
                 listing.add_lost(e, uri, uri)
             else:
                 listing.warn(e.reason, f"episodes of it may be missing: {e}", file=uri)
-    _find_in_all(listing, counts)
+    _find_in_all(listing)
     _report_pictures_beside(listing)
     return h5.finished(listing, "hdf5")
 
 
-def _find_in_all(listing: ListingBuilder, counts: _DatasetCounts) -> None:
-    if counts.named_by_file:
-        detail = f"the instruction of {counts.named_by_file} episodes is read from the names of their files, as LIBERO "
-        listing.warn("task_from_name", f"{detail}writes it")
-    for (writer, rate), count in counts.by_convention.items():
+def _find_in_all(listing: Hdf5Listing) -> None:
+    if listing.named_by_file:
+        detail = (
+            f"the instruction of {listing.named_by_file} episodes is read from the names of their files, as LIBERO "
+            "writes it"
+        )
+        listing.warn("task_from_name", detail)
+    for (writer, rate), count in listing.by_convention.items():
         detail = f"nothing states the frame rate of {count} episodes; {rate:g} fps is assumed, as {writer} usually runs"
         listing.warn("no_frame_rate", detail)
-    if counts.without_last_action:
+    if listing.without_last_action:
         detail = (
-            f"{counts.without_last_action} episodes have one observation more than actions: the last frame has no "
+            f"{listing.without_last_action} episodes have one observation more than actions: the last frame has no "
             "action of its own, and keeps the one before"
         )
         listing.warn("length_differs", detail)
@@ -138,8 +138,7 @@ def _report_pictures_beside(listing: ListingBuilder) -> None:
 
 
 def _add_readable(
-    listing: ListingBuilder,
-    counts: _DatasetCounts,
+    listing: Hdf5Listing,
     uri: str,
     key: str,
     file: h5py.File,
@@ -158,7 +157,7 @@ def _add_readable(
                 raise DataError(f"{key} is no group")
             container = h5.find(file, key.rpartition("/")[0])
             place = EpisodePlace(uri, key, group, container, listing.source.config.limits, above)
-            _add_place(listing, counts, place, source_id, is_only=is_only)
+            _add_place(listing, place, source_id, is_only=is_only)
     except DataError as e:
         # Of an episode that cannot be read this is all there is to say
         del listing.findings[num_findings:]
@@ -174,29 +173,21 @@ def _source_id(uri: str, key: str, *, is_only: bool) -> str:
     return f"{uri}#{last if key == f'data/{last}' else key}"
 
 
-def _add_place(
-    listing: ListingBuilder,
-    counts: _DatasetCounts,
-    place: EpisodePlace,
-    source_id: str,
-    *,
-    is_only: bool,
-) -> None:
+def _add_place(listing: Hdf5Listing, place: EpisodePlace, source_id: str, *, is_only: bool) -> None:
     """Add the episode of a group; or each of those whose rows lie in it one after the other. Raises DataError."""
     config = listing.source.config
     is_flat = is_only and not NUMBERED.search(place.key.rpartition("/")[2])
     ends, marks = flat_ends(place.datasets, place.limits) if is_flat else ([], ())
     if not ends:
-        _add_episode(listing, counts, place, source_id, slice(None), marks)
+        _add_episode(listing, place, source_id, slice(None), marks)
         return
     config.limits.check("max_rows", len(ends), f"{place.uri}: episodes")
     for k, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-        _add_episode(listing, counts, place, f"{source_id}#{h5.ROWS}{k}", slice(start, end), marks)
+        _add_episode(listing, place, f"{source_id}#{h5.ROWS}{k}", slice(start, end), marks)
 
 
 def _add_episode(
-    listing: ListingBuilder,
-    counts: _DatasetCounts,
+    listing: Hdf5Listing,
     place: EpisodePlace,
     source_id: str,
     rows: slice,
@@ -207,26 +198,23 @@ def _add_episode(
     uri = place.uri
     cameras, unreadable = h5.cameras_in(listing, uri, place.datasets, place.members.escapes)
     roles = roles_of(place, config)
-    num_rows = _num_rows(listing, counts, place, roles, list(cameras.values()), rows)
+    num_rows = _num_rows(listing, place, roles, list(cameras.values()), rows)
     texts = texts_of(place, set(cameras.values()))
     text_from, tasks = _instruction(config, place, texts)
     name = LIBERO_FILE.fullmatch(uri.rpartition("/")[2].rpartition(".")[0])
-    is_named = bool(
-        not tasks and name and not config.keys.language and "obs/agentview_rgb" in place.datasets
-    )
-    if name and is_named:
+    is_libero = "obs/agentview_rgb" in place.datasets
+    if name and is_libero and not tasks and not config.keys.language:
         tasks = (name[1].replace("_", " "),)
-        counts.named_by_file += 1
-    rate, rate_from = _rate(listing, counts, place, roles, rows)
+        listing.named_by_file += 1
+    rate, rate_from = _rate(listing, place, roles, rows)
     # The session is the group: episodes of one session never come into different splits
+    session = None
     if config.group_field:
         session = h5.value(place.group, config.group_field, config.limits)
-    else:
-        session = None
-    deep = [] if config.keys.success else outcome_names(place)
-    evidence = h5.evidence_in(
-        listing, uri, place.group, (*config.keys.success, config.success_field), deep, rows
-    )
+    registered = (*config.keys.success, config.success_field)
+    deep = [] if config.keys.success else deep_outcomes(place)
+    evidence, outcomes = h5.evidence_in(listing, uri, place.group, registered, deep, rows)
+    evidence = replace(evidence, folder=folder_outcome(f"{place.key}/"))
     listing.add(
         source_id,
         rate,
@@ -236,27 +224,17 @@ def _add_episode(
         data_key=place.key,
         row_start=rows.start or 0,
         videos=[CameraVideo(camera, uri, rows.start or 0) for camera in cameras],
-        evidence=evidence
-        if evidence.folder
-        else replace(evidence, folder=folder_outcome(f"{place.key}/")),
+        evidence=evidence,
         group="" if session is None else "".join(h5.texts(str(session))),
         no_task=_no_task(place, texts),
     )
-    outcomes = [
-        *_outcomes(place, (*config.keys.success, config.success_field, *SUCCESS_FIELDS, *deep))
-    ]
-    used = _uses(config, roles, list(cameras.values()), text_from, rate_from, marks, outcomes)
-    account(
-        listing,
-        place,
-        roles.writer,
-        Uses(used, _unread(config, place, roles, unreadable), _problems(place, outcomes)),
-    )
+    uses = _uses(config, roles, list(cameras.values()), text_from, rate_from, marks, outcomes)
+    unread = _unread(config, place, roles, unreadable)
+    account(listing, place, uses, unread, _problems(place, outcomes))
 
 
 def _num_rows(
-    listing: ListingBuilder,
-    counts: _DatasetCounts,
+    listing: Hdf5Listing,
     place: EpisodePlace,
     roles: DatasetRoles,
     cameras: Sequence[str],
@@ -274,7 +252,7 @@ def _num_rows(
     if num_rows == 0:
         listing.unusable_next("no_data", "it has no rows", uri)
     if num_rows and num_actions == num_rows - 1:
-        counts.without_last_action += 1
+        listing.without_last_action += 1
     elif num_states is not None and num_actions not in (None, num_states):
         listing.warn_next(
             "length_differs",
@@ -319,7 +297,8 @@ def _instruction(
         ((path, of_path) for path, of_path in places if of_path), ("", ())
     )
     if not instruction_texts:
-        name, instruction_texts = instruction_by_name(texts)
+        named_texts = {name: of_name for name, of_name in texts.items() if name != "env_args"}
+        name, instruction_texts = instructions(named_texts)
     return [name] if instruction_texts else [], instruction_texts
 
 
@@ -338,20 +317,12 @@ def _no_task(place: EpisodePlace, texts: Mapping[str, object]) -> str:
 
 
 def _rate(
-    listing: ListingBuilder,
-    counts: _DatasetCounts,
-    place: EpisodePlace,
-    roles: DatasetRoles,
-    rows: slice,
+    listing: Hdf5Listing, place: EpisodePlace, roles: DatasetRoles, rows: slice
 ) -> tuple[float, list[str]]:
     """Frames per second, and what states it: the registry, the rows' times, the file, else the writer's usual rate."""
     if fps := listing.source.config.fps:
         return fps, []
-    by_times = None
-    if roles.times:
-        by_times = rate_by_times(
-            times_in_seconds(h5.values(place.datasets[roles.times], place.limits)[rows])
-        )
+    by_times = rate_by_times(_times_s(place, roles, rows))
     stated_fps = stated_rates(place)
     nearest = next(iter(stated_fps.items()), None)
     if by_times:
@@ -361,21 +332,17 @@ def _rate(
         return by_times, [*stated_fps]
     if nearest:
         return nearest[1], [*stated_fps]
-    if roles.writer and roles.writer.fps:
-        counts.by_convention[roles.writer.name, roles.writer.fps] += 1
-        return roles.writer.fps, []
+    if place.writer and place.writer.fps:
+        listing.by_convention[place.writer.name, place.writer.fps] += 1
+        return place.writer.fps, []
     return listing.fps(None), []
 
 
-def _outcomes(place: EpisodePlace, names: Iterable[str]) -> Iterator[str]:
-    """Those of some names whose values say whether a run succeeded: truths, or one for each row; and rewards."""
-    for name in filter(None, names):
-        if "/" not in name and name not in place.datasets and name not in place.attributes:
-            continue
-        stored = h5.value_or_none(place.group, name, place.limits)
-        if truth(stored) is not None or (isinstance(stored, np.ndarray) and stored.size > 1):
-            yield name
-    yield from h5.REWARD_KEYS
+def _times_s(place: EpisodePlace, roles: DatasetRoles, rows: slice) -> np.ndarray | None:
+    """The rows' times in seconds; None where there are none. Raises DataError."""
+    if roles.times is None:
+        return None
+    return times_in_seconds(h5.values(place.datasets[roles.times], place.limits)[rows])
 
 
 def _uses(
@@ -388,21 +355,21 @@ def _uses(
     outcomes: Sequence[str],
 ) -> dict[str, tuple[str, str]]:
     """What each part that is read is used for, and what shows it."""
-    uses: dict[str, tuple[str, str]] = dict.fromkeys(cameras, ("camera", "it holds pictures"))
-    uses |= dict.fromkeys(roles.state, ("state", roles.state_why)) | dict.fromkeys(
-        roles.action, ("action", roles.action_why)
-    )
-    uses |= dict.fromkeys(
-        texts, ("instruction", REGISTERED if config.keys.language else "its name says so")
-    )
-    uses |= dict.fromkeys(rates, ("rate", "its name says so"))
-    uses |= dict.fromkeys(marks, ("length", "it marks where an episode ends"))
-    if roles.times:
-        uses[roles.times] = ("time", "its name says so, and there is one for each row")
-    uses |= dict.fromkeys(outcomes, ("outcome", "its name says so"))
-    if config.group_field:
-        uses[config.group_field] = ("group", REGISTERED)
-    return uses | {"num_samples": ("length", "robomimic states the length so")}
+    by_name = "its name says so"
+    times = filter(None, [roles.times])
+    groups = filter(None, [config.group_field])
+    return {
+        **dict.fromkeys(cameras, ("camera", "it holds pictures")),
+        **dict.fromkeys(roles.state, ("state", roles.state_why)),
+        **dict.fromkeys(roles.action, ("action", roles.action_why)),
+        **dict.fromkeys(texts, ("instruction", REGISTERED if config.keys.language else by_name)),
+        **dict.fromkeys(rates, ("rate", by_name)),
+        **dict.fromkeys(marks, ("length", "it marks where an episode ends")),
+        **dict.fromkeys(times, ("time", f"{by_name}, and there is one for each row")),
+        **dict.fromkeys(outcomes, ("outcome", by_name)),
+        **dict.fromkeys(groups, ("group", REGISTERED)),
+        "num_samples": ("length", "robomimic states the length so"),
+    }
 
 
 def _unread(
@@ -447,23 +414,18 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         container = h5.find(file, record.data_key.rpartition("/")[0])
         place = EpisodePlace(uri, record.data_key, group, container, limits)
         roles = roles_of(place, source.config)
-        if h5.is_flat(record):
-            rows = slice(record.row_start, record.row_start + (record.num_rows or 0))
-        else:
-            rows = slice(None)
+        rows = h5.rows_of(record)
         # LIBERO's pictures are as OpenGL renders them, last row first, and its files say so (create_dataset.py in
         # github.com/Lifelong-Robot-Learning/LIBERO, its issue 11). Turning them by 180 degrees, as often done,
         # mirrors the scene (github.com/openvla/openvla/issues/295)
         convention = h5.texts(h5.value(container, "macros_image_convention", limits))
         state = h5.table_of(roles.state, limits, rows)
         action = h5.table_of(roles.action, limits, rows)
-        if roles.times:
-            times_s = times_in_seconds(h5.values(place.datasets[roles.times], limits)[rows])
-        else:
-            times_s = None
-    state = None if state is None else state.rename_columns(roles.names("state"))
+        times_s = _times_s(place, roles, rows)
+    if state is not None:
+        state = state.rename_columns(names_of(roles.state, place.writer, "state"))
     if action is not None:
-        action = action.rename_columns(roles.names("action"))
+        action = action.rename_columns(names_of(roles.action, place.writer, "action"))
         # Where the last observation has no action, it keeps the one before
         if action.num_rows + 1 == record.num_rows and action.num_rows:
             action = pa.concat_tables([action, action.slice(action.num_rows - 1)]).combine_chunks()
@@ -472,11 +434,6 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
             action = None
     if times_s is not None and len(times_s) != record.num_rows:
         times_s = None
-
-    def pictures(path: str, dataset: h5py.Dataset) -> Callable[[int], Picture]:
-        return h5.Pictures(path, dataset, limits, bottom_up=convention == ("opengl",)).picture
-
-    writer = roles.writer.name if roles.writer else ""
-    return EpisodeData(
-        record, state, action, times_s, h5.frames_of(source, record, pictures), writer=writer
-    )
+    frames = h5.frames_of(source, record, bottom_up=convention == ("opengl",))
+    writer = place.writer.name if place.writer else ""
+    return EpisodeData(record, state, action, times_s, frames, writer=writer)

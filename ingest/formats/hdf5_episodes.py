@@ -63,7 +63,8 @@ def episode_keys(file: h5py.File, limits: Limits) -> list[str]:
 def _below(group: h5py.Group, path: str, level: int, limits: Limits) -> list[str]:
     """Episodes below a group, by their paths; [] where it is an episode, or a part of one."""
     children, has_rows = _children(group)
-    if has_rows or not children or level >= MAX_LEVELS or any(_is_part(name) for name in children):
+    has_parts = any(not PARTS.isdisjoint(words(name)) for name in children)
+    if has_rows or has_parts or not children or level >= MAX_LEVELS:
         return []
     # Groups that hold no rows, such as settings, are no episodes
     kinds = _kinds(children, limits)
@@ -99,10 +100,6 @@ def _children(group: h5py.Group) -> tuple[dict[str, h5py.Group], bool]:
         elif isinstance(member, h5py.Dataset):
             has_rows |= bool(member.shape) and member.dtype.kind in "fiub" and len(member.shape) > 1
     return children, has_rows
-
-
-def _is_part(name: str) -> bool:
-    return not PARTS.isdisjoint(words(name))
 
 
 def _kinds(children: Mapping[str, h5py.Group], limits: Limits) -> list[list[str]]:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from ingest.episode import EpisodeRecord, FrameReader, Listing, TimedPicture
 from ingest.formats.array_pictures import PictureForm, form_of, other_kind, picture_of, scaled
 from ingest.formats.array_roles import column_names
-from ingest.formats.listing import ListingBuilder, scene_first, texts_among
+from ingest.formats.listing import ListingBuilder, camera_name, scene_first, texts_among
 from ingest.formats.tables import numbers, side_by_side
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.media.picture import (
@@ -347,10 +347,9 @@ def value(place: h5py.Group, path: str, limits: Limits) -> Any:
     # A large value is no fact about an episode, and is not read
     stored = find(place, path)
     if isinstance(stored, h5py.Dataset):
-        is_small = stored.shape is not None and _is_small(stored.shape, stored.dtype)
-        if is_small:
-            return checked(stored, limits)[()]
-        return None
+        if not _is_small(stored.shape, stored.dtype):
+            return None
+        return checked(stored, limits)[()]
     # No dataset lies there: the last part may be an attribute's name
     holder_path, _, name = path.rpartition("/")
     holder = find(place, holder_path)
@@ -369,7 +368,7 @@ def attributes_of(holder: h5py.Group | h5py.Dataset, max_attributes: int) -> dic
     attributes: dict[str, Any] = {}
     for name in list(holder.attrs)[:max_attributes]:
         attribute = holder.attrs.get_id(name)
-        if attribute.shape is not None and _is_small(attribute.shape, attribute.dtype):
+        if _is_small(attribute.shape, attribute.dtype):
             attributes[str(name)] = holder.attrs[name]
     return attributes
 
@@ -380,27 +379,22 @@ def is_text(dataset: h5py.Dataset) -> bool:
 
 def texts_at(group: h5py.Group, path: str, limits: Limits) -> tuple[str, ...]:
     """Texts of a small dataset; numbers from 0 to 255 are the bytes of one. () where it cannot be read."""
-    stored = value_or_none(group, path, limits)
-    if isinstance(stored, np.ndarray) and stored.dtype == np.uint8:
-        text = next(iter(texts(stored.tobytes().rstrip(b"\0"))), "")
-        if text.isprintable() and "\ufffd" not in text and text:
-            return (text,)
+    try:
+        stored = value(group, path, limits)
+    except (DataError, *H5_ERRORS):
         return ()
+    if isinstance(stored, np.ndarray) and stored.dtype == np.uint8:
+        decoded = texts(stored.tobytes().rstrip(b"\0"))
+        return tuple(text for text in decoded if text.isprintable() and "\ufffd" not in text)
     return texts(stored)
 
 
-def value_or_none(place: h5py.Group, path: str, limits: Limits) -> Any:
-    """As `value`; None for what cannot be read."""
-    try:
-        return value(place, path, limits)
-    except (DataError, *H5_ERRORS):
-        return None
-
-
-def _is_small(shape: tuple[int, ...], dtype: np.dtype) -> bool:
-    return prod(shape) * dtype.itemsize <= MAX_VALUE_BYTES and (
-        dtype.kind != "O" or prod(shape) <= MAX_TEXTS
-    )
+def _is_small(shape: tuple[int, ...] | None, dtype: np.dtype) -> bool:
+    """May a value be a fact about an episode? One without a shape has no value."""
+    if shape is None:
+        return False
+    is_short = dtype.kind != "O" or prod(shape) <= MAX_TEXTS
+    return is_short and prod(shape) * dtype.itemsize <= MAX_VALUE_BYTES
 
 
 def texts(stored: Any) -> tuple[str, ...]:
@@ -423,18 +417,9 @@ def texts(stored: Any) -> tuple[str, ...]:
 def cameras_of(datasets: Mapping[str, h5py.Dataset], limits: Limits) -> dict[str, str]:
     """Paths of datasets with colour pictures, by camera name; names that two would have are whole paths."""
     paths = [path for path, dataset in datasets.items() if is_pictures(path, dataset, limits)]
-    uses = Counter(map(camera_name, paths))
-    return {path if uses[name := camera_name(path)] > 1 else name: path for path in paths}
-
-
-def camera_name(path: str) -> str:
-    """A camera's name: its path without the folders and the last part that say no more than 'pictures'."""
-    parts = path.split("/")
-    while len(parts) > 1 and parts[0] in FOLDERS:
-        del parts[0]
-    while len(parts) > 1 and parts[-1] in LAST_PARTS:
-        del parts[-1]
-    return "/".join(parts)
+    names = {path: camera_name(path, LAST_PARTS, FOLDERS) for path in paths}
+    uses = Counter(names.values())
+    return {path if uses[name] > 1 else name: path for path, name in names.items()}
 
 
 def is_pictures(path: str, dataset: h5py.Dataset, limits: Limits) -> bool:
@@ -443,8 +428,8 @@ def is_pictures(path: str, dataset: h5py.Dataset, limits: Limits) -> bool:
     dtype = dataset.dtype
     if not shape or not shape[0] or NO_CAMERA.search(path) or other_kind(path):
         return False
-    if form := form_of(path, shape, dtype):
-        return not form.is_float or scale_of(path, dataset, limits)[0] is not None
+    if form_of(path, shape, dtype):
+        return scale_of(path, dataset, limits)[0] is not None
     if not _holds_bytes(shape, dtype):
         return False
     # Does the first, middle or last row begin like a picture's file?
@@ -586,9 +571,9 @@ def evidence_in(
     registered: Sequence[str],
     further_names: Sequence[str] = (),
     rows: slice = ALL_ROWS,
-) -> OutcomeEvidence:
-    """What the coming episode's group says of its outcome: `registered` fields at their word, then the usual ones, then
-    `further_names`. Of a flat file `rows` are the episode's.
+) -> tuple[OutcomeEvidence, list[str]]:
+    """What the coming episode's group says of its outcome, and the fields that say it: `registered` ones at their word,
+    then the usual ones, then `further_names`. Of a flat file `rows` are the episode's.
 
     A dataset has a value per row, of which the last counts; a single value or an attribute is stated once.
     """
@@ -607,10 +592,13 @@ def evidence_in(
 
     stated_outcome: Outcome | None = None
     flags: list[Flag] = []
+    fields = [*REWARD_KEYS]
     for name in dict.fromkeys((*registered, *SUCCESS_FIELDS, *further_names)):
         stored = fact(name)
         flag = flag_of(name, _of_rows(stored))
         success = truth(stored)
+        if success is not None or (isinstance(stored, np.ndarray) and stored.size > 1):
+            fields.append(name)
         if flag and name not in registered:
             flags.append(flag)
         elif flag:
@@ -618,7 +606,8 @@ def evidence_in(
         elif success is not None:
             stated_outcome = stated_outcome or Outcome(success, f"metadata {name}")
     rewards = (reward_of(name, _of_rows(fact(name))) for name in REWARD_KEYS)
-    return OutcomeEvidence(stated_outcome, tuple(flags), reward=next(filter(None, rewards), None))
+    reward = next(filter(None, rewards), None)
+    return OutcomeEvidence(stated_outcome, tuple(flags), reward=reward), fields
 
 
 def _of_rows(stored: Any) -> np.ndarray:
@@ -630,10 +619,12 @@ def _of_rows(stored: Any) -> np.ndarray:
 def frames_of(
     source: Source,
     record: EpisodeRecord,
-    pictures: Callable[[str, h5py.Dataset], Callable[[int], Picture]],
+    picture_of: Callable[["Pictures", int], Picture] = Pictures.picture,
+    *,
+    bottom_up: bool = False,
 ) -> FrameReader:
-    """Episode.frames of an episode at a group of a file, or at some rows of it; `pictures` gives what reads picture k
-    of a camera's path and dataset.
+    """Episode.frames of an episode at a group of a file, or at some rows of it; `picture_of` reads picture k of a
+    camera's, whose rows are stored last first where they are `bottom_up`.
     """
 
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
@@ -647,21 +638,18 @@ def frames_of(
                     f"{uri}: there are no pictures of {camera} any more", "missing_camera"
                 )
             stored = checked(datasets[paths[camera]], limits)
-            picture = pictures(paths[camera], stored)
-            # Of a flat file's many episodes the rows of this one
-            if is_flat(record):
-                end = record.row_start + (record.num_rows or 0)
-            else:
-                end = stored.shape[0]
-            for k in range(record.row_start, end):
-                yield k - record.row_start, (k - record.row_start) / record.fps, picture(k)
+            pictures = Pictures(paths[camera], stored, limits, bottom_up=bottom_up)
+            for k, row in enumerate(range(len(stored))[rows_of(record)]):
+                yield k, k / record.fps, picture_of(pictures, row)
 
     return frames
 
 
-def is_flat(record: EpisodeRecord) -> bool:
-    """Is the episode some of the rows of its group?"""
-    return record.source_id.rpartition("#")[2].startswith(ROWS)
+def rows_of(record: EpisodeRecord) -> slice:
+    """The episode's rows in its group: some of them where those of several episodes lie there, else all."""
+    if record.source_id.rpartition("#")[2].startswith(ROWS):
+        return slice(record.row_start, record.row_start + (record.num_rows or 0))
+    return ALL_ROWS
 
 
 def finished(listing: ListingBuilder, format_: str) -> Listing:

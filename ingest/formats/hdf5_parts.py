@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from typing import Any, NamedTuple
+from math import prod
+from typing import Any, Literal, NamedTuple
 
 import h5py
 import numpy as np
@@ -18,6 +19,7 @@ from ingest.formats import hdf5_file as h5
 from ingest.formats.array_pictures import form_of, other_kind
 from ingest.formats.array_roles import (
     ArrayForm,
+    Vector,
     action_by_name,
     column_names,
     is_bookkeeping_text,
@@ -25,10 +27,10 @@ from ingest.formats.array_roles import (
     state_by_name,
 )
 from ingest.formats.hdf5_writers import Writer, known_by, rate_of_simulation, writer_of
-from ingest.formats.listing import ListingBuilder
+from ingest.formats.listing import REGISTERED, ListingBuilder, account_for
 from ingest.formats.row_times import first_rate, is_rate_name, is_time_name, is_time_shape
 from ingest.formats.side_files import parse_json
-from ingest.formats.text_fields import instructions, rank_of
+from ingest.formats.text_fields import rank_of
 from ingest.outcomes import SUCCESS_FIELDS
 from ingest.reasons import DataError, Limits
 from ingest.registry import DatasetConfig
@@ -37,7 +39,6 @@ from ingest.sources.types import folders_above
 TIME_KEYS = ("timestamp", "timestamps", "time", "observations/timestamp")
 TEXT_KEYS = ("language_instruction", "instruction", "task", "language")
 LENGTHS = ("num_samples", "num_steps", "length")
-REGISTERED = "the registry entry names it"
 MANY_ALIKE = 8  # datasets in one group whose names are numbers: they are one part
 MAX_ATTRIBUTES = 64  # of one group
 SHOWN_SPLITS = "robomimic's own splits: splits are drawn anew"
@@ -84,7 +85,21 @@ class EpisodePlace:
 
     @cached_property
     def arrays(self) -> list[ArrayForm]:
-        return arrays_of(self.datasets)
+        """Arrays of numbers with a row per frame, or one more or less: the number of rows that most arrays have; also
+        those without any row, which show that something was not recorded.
+        """
+        lengths = Counter(
+            d.shape[0]
+            for d in self.datasets.values()
+            if d.shape and (len(d.shape) > 1 or d.shape[0] > 1)
+        )
+        num_rows = max(lengths, key=lambda n: (lengths[n], n), default=0)
+        return [
+            ArrayForm(path, d.shape, d.dtype.kind)
+            for path, d in self.datasets.items()
+            if h5.has_rows(d)
+            and (abs(d.shape[0] - num_rows) <= 1 or (len(d.shape) > 1 and not d.shape[0]))
+        ]
 
     @cached_property
     def attributes(self) -> dict[str, Any]:
@@ -102,10 +117,8 @@ class EpisodePlace:
 
     @cached_property
     def writer(self) -> Writer | None:
-        def has_path(path: str) -> bool:
-            return path in self.datasets or path in self.members.groups
-
-        return writer_of(has_path, frozenset(self.attributes), self.env)
+        paths = self.datasets.keys() | self.members.groups.keys()
+        return writer_of(paths, self.attributes.keys(), self.env)
 
     def values(self, path: str) -> list[Any]:
         """What is stored at a path below the episode, then below its container; None for nothing."""
@@ -138,91 +151,59 @@ class DatasetRoles(NamedTuple):
     times: str | None
     state_why: str
     action_why: str
-    writer: Writer | None
-
-    def names(self, column: str) -> list[str]:
-        """A name for each dimension of state or action, with the writer's names of grippers."""
-        parts = self.state if column == "state" else self.action
-        widths = {path: _width(dataset) for path, dataset in parts.items()}
-        names = list(chain.from_iterable(column_names(widths)))
-        if self.writer:
-            layouts = self.writer.state if column == "state" else self.writer.action
-        else:
-            layouts = ()
-        if self.writer and any({*parts} <= {*layout} for layout in layouts):
-            by_width = self.writer.grippers
-        else:
-            by_width = {}
-        places = by_width.get((column, len(names)), {})
-        return [places.get(k, name) for k, name in enumerate(names)]
 
 
-def _width(dataset: h5py.Dataset) -> int:
-    return int(np.prod((dataset.shape or ())[1:], dtype=int))
+def names_of(parts: Parts, writer: Writer | None, column: Literal["state", "action"]) -> list[str]:
+    """A name for each dimension of state or action, with the writer's names of grippers."""
+    widths = {path: prod((part.shape or ())[1:]) for path, part in parts.items()}
+    names = list(chain.from_iterable(column_names(widths)))
+    if writer is None or not any({*parts} <= {*layout} for layout in writer.layouts(column)):
+        return names
+    gripper_names = writer.grippers.get((column, len(names)), {})
+    return [gripper_names.get(k, name) for k, name in enumerate(names)]
 
 
 def roles_of(place: EpisodePlace, config: DatasetConfig) -> DatasetRoles:
     """By the registry, else by the writer's convention, else by names. Raises DataError."""
-    writer = place.writer
-    arrays = [array for array in place.arrays if not known_by(writer, array.path)]
-    state, state_why = _registered(place, config.keys.state)
-    action, action_why = _registered(place, config.keys.action)
-    if not state:
-        state, state_why = _written(place, writer, writer.state if writer else ())
-    if not state:
-        vector = state_by_name(arrays)
-        state = _of_one_length({path: place.datasets[path] for path in vector.paths})
-        state_why = vector.why
-    if not action:
-        action, action_why = _written(place, writer, writer.action if writer else ())
-    if not action:
-        vector = action_by_name([array for array in arrays if array.path not in state])
-        action = _of_one_length({path: place.datasets[path] for path in vector.paths})
-        action_why = vector.why
+    arrays = [array for array in place.arrays if not known_by(place.writer, array.path)]
+    state, state_why = _vector(place, config.keys.state, "state", state_by_name(arrays))
+    remaining = [array for array in arrays if array.path not in state]
+    action, action_why = _vector(place, config.keys.action, "action", action_by_name(remaining))
     num_rows = next((part.shape[0] for part in (*state.values(), *action.values())), None)
-    return DatasetRoles(
-        state, action, _times(place.datasets, num_rows), state_why, action_why, writer
-    )
+    return DatasetRoles(state, action, _times(place.datasets, num_rows), state_why, action_why)
 
 
-def _registered(place: EpisodePlace, paths: Sequence[str]) -> tuple[Parts, str]:
-    """The registry's vectors, all of which have to be there. Raises DataError."""
-    parts = h5.rows_in(place.group, paths)
-    if missing := [path for path in paths if path not in parts]:
-        raise DataError(f"{place.group.name} has no rows of numbers at {missing[0]}", "no_data")
-    return parts, REGISTERED
-
-
-def _written(
-    place: EpisodePlace, writer: Writer | None, layouts: Sequence[Sequence[str]]
+def _vector(
+    place: EpisodePlace,
+    registered: Sequence[str],
+    column: Literal["state", "action"],
+    by_name: Vector,
 ) -> tuple[Parts, str]:
+    """The arrays that are state or action, and what shows it: the registry's, all of which have to be there, else the
+    writer's, else `by_name`. Raises DataError.
+    """
+    parts = h5.rows_in(place.group, registered)
+    if missing := [path for path in registered if path not in parts]:
+        raise DataError(f"{place.group.name} has no rows of numbers at {missing[0]}", "no_data")
+    if parts:
+        return parts, REGISTERED
+    if place.writer:
+        parts = _written(place.datasets, place.writer.layouts(column))
+    if place.writer and parts:
+        return parts, f"{place.writer.name} keeps it there"
+    return _of_one_length({path: place.datasets[path] for path in by_name.paths}), by_name.why
+
+
+def _written(datasets: Mapping[str, h5py.Dataset], layouts: Sequence[Sequence[str]]) -> Parts:
     """What there is of the writer's layout that has the most parts here; of equal ones the one that is whole."""
     all_paths = chain.from_iterable(layouts)
-    present_paths = {path for path in all_paths if h5.has_rows(place.datasets.get(path))}
+    present_paths = {path for path in all_paths if h5.has_rows(datasets.get(path))}
     chosen = max(
         layouts,
         key=lambda layout: (len(present_paths & {*layout}), present_paths.issuperset(layout)),
         default=(),
     )
-    return {
-        p: place.datasets[p] for p in chosen if p in present_paths
-    }, f"{writer.name} keeps it there" if writer else ""
-
-
-def arrays_of(datasets: Mapping[str, h5py.Dataset]) -> list[ArrayForm]:
-    """Arrays of numbers with a row per frame, or one more or less: the number of rows that most arrays have; also
-    those without any row, which show that something was not recorded.
-    """
-    lengths = Counter(
-        d.shape[0] for d in datasets.values() if d.shape and (len(d.shape) > 1 or d.shape[0] > 1)
-    )
-    num_rows = max(lengths, key=lambda n: (lengths[n], n), default=0)
-    return [
-        ArrayForm(path, d.shape, d.dtype.kind)
-        for path, d in datasets.items()
-        if h5.has_rows(d)
-        and (abs(d.shape[0] - num_rows) <= 1 or (len(d.shape) > 1 and not d.shape[0]))
-    ]
+    return {path: datasets[path] for path in chosen if path in present_paths}
 
 
 def _of_one_length(parts: Parts) -> Parts:
@@ -235,15 +216,8 @@ def _times(datasets: Mapping[str, h5py.Dataset], num_rows: int | None) -> str | 
     """The path of the rows' times: at the usual places, else the shortest whose name says so."""
     time_paths = [path for path in datasets if is_time_name(path.rpartition("/")[2])]
     places = [*TIME_KEYS, *sorted(time_paths, key=lambda path: (path.count("/"), path))]
-    for path in places:
-        dataset = datasets.get(path)
-        if (
-            dataset is not None
-            and h5.has_rows(dataset)
-            and is_time_shape(dataset.shape or (), num_rows)
-        ):
-            return path
-    return None
+    with_rows = (path for path in places if h5.has_rows(datasets.get(path)))
+    return next((p for p in with_rows if is_time_shape(datasets[p].shape or (), num_rows)), None)
 
 
 def stated_rates(place: EpisodePlace) -> dict[str, float]:
@@ -256,11 +230,9 @@ def stated_rates(place: EpisodePlace) -> dict[str, float]:
             rates[name] = rate
     for path, dataset in place.datasets.items():
         is_single = dataset.shape is not None and np.prod(dataset.shape) == 1
-        if is_single and is_rate_name(_leaf(path)):
-            stored = h5.value(place.group, path, place.limits)
-        else:
-            stored = None
-        if rate := first_rate([stored]):
+        if not is_single or not is_rate_name(_leaf(path)):
+            continue
+        if rate := first_rate([h5.value(place.group, path, place.limits)]):
             rates[path] = rate
     return rates
 
@@ -274,7 +246,8 @@ def texts_of(place: EpisodePlace, cameras: Collection[str]) -> dict[str, tuple[s
     for path, dataset in place.datasets.items():
         if path in cameras:
             continue
-        may_be_text = h5.is_text(dataset) or (rank_of(path) is not None and _holds_utf8(dataset))
+        may_be_utf8 = dataset.dtype == np.uint8 and len(dataset.shape or ()) == 1
+        may_be_text = h5.is_text(dataset) or (rank_of(path) is not None and may_be_utf8)
         if may_be_text and (stored_texts := h5.texts_at(place.group, path, place.limits)):
             texts[path] = stored_texts
     attributes = {name: h5.texts(stored) for name, stored in place.attributes.items()}
@@ -289,34 +262,21 @@ def _leaf(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _holds_utf8(dataset: h5py.Dataset) -> bool:
-    return dataset.dtype == np.uint8 and len(dataset.shape or ()) == 1
-
-
-def instruction_by_name(texts: Mapping[str, tuple[str, ...]]) -> tuple[str, tuple[str, ...]]:
-    """The text whose name says that it is the instruction, and what is in it."""
-    return instructions(
-        {name: stored_texts for name, stored_texts in texts.items() if name != "env_args"}
-    )
-
-
 # Which part is what
 
 
-class Uses(NamedTuple):
-    """What parts of an episode are used for, and what shows it, by path or attribute."""
-
-    by_path: dict[str, tuple[str, str]]
-    unread: dict[
-        str, str
-    ]  # what a finding says already, and what the registry's choice leaves out, by path
-    problems: dict[str, str]  # why a part that could be one is not used
-
-
 def account(
-    listing: ListingBuilder, place: EpisodePlace, writer: Writer | None, uses: Uses
+    listing: ListingBuilder,
+    place: EpisodePlace,
+    uses: Mapping[str, tuple[str, str]],
+    unread: Mapping[str, str],
+    problems: Mapping[str, str],
 ) -> None:
-    """Record every dataset and attribute of an episode as used, known or unknown."""
+    """Record every dataset and attribute of an episode as used, known or unknown.
+
+    By path or attribute: `uses`, what parts are used for, and what shows it; `unread`, why parts are not, which a
+    finding says already or the registry's choice leaves out; `problems`, why parts that could be used are not.
+    """
     parts = listing.parts
     numbered = Counter(
         path.rpartition("/")[0] for path in place.datasets if path.rpartition("/")[2].isdecimal()
@@ -333,26 +293,18 @@ def account(
             "dtype": "text" if is_text else str(dataset.dtype),
             "file": place.uri,
         }
-        if path in uses.by_path:
-            use, reason = uses.by_path[path]
-            parts.used(
-                "camera" if use == "camera" else "text" if is_text else "array",
-                name,
-                use,
-                reason,
-                **form,
-            )
-        elif reason := uses.unread.get(path) or _known(writer, path, dataset):
+        kind = "text" if is_text else "array"
+        if path in uses:
+            use, reason = uses[path]
+            parts.used("camera" if use == "camera" else kind, name, use, reason, **form)
+        elif reason := unread.get(path) or _known(place.writer, path, dataset):
             parts.known("array", name, reason, **form)
         else:
-            reason = uses.problems.get(
-                path, "no name of a state, an action, a camera or a text that is known"
-            )
-            parts.unknown("text" if is_text else "array", name, reason, **form)
+            nothing = "no name of a state, an action, a camera or a text that is known"
+            parts.unknown(kind, name, problems.get(path, nothing), **form)
     for path, first in place.members.links.items():
         parts.known("array", path, f"the same as {first}", file=place.uri)
-    for name, stored in place.attributes.items():
-        _account_attribute(listing, place.uri, writer, uses, name, stored)
+    _account_for_attributes(listing, place, uses, problems)
 
 
 def _known(writer: Writer | None, path: str, dataset: h5py.Dataset) -> str:
@@ -372,18 +324,23 @@ def _known(writer: Writer | None, path: str, dataset: h5py.Dataset) -> str:
     return ""
 
 
-def _account_attribute(
-    listing: ListingBuilder, uri: str, writer: Writer | None, uses: Uses, name: str, stored: Any
+def _account_for_attributes(
+    listing: ListingBuilder,
+    place: EpisodePlace,
+    uses: Mapping[str, tuple[str, str]],
+    problems: Mapping[str, str],
 ) -> None:
-    title = f"attribute {name}"
-    is_text = bool(h5.texts(stored))
-    if name in uses.by_path:
-        listing.parts.used("text" if is_text else "array", title, *uses.by_path[name], file=uri)
-    elif reason := why_known(writer, name, is_text=is_text):
-        listing.parts.known("text", title, reason, file=uri)
-    elif is_text or np.size(stored):
-        reason = uses.problems.get(name, "no name of an attribute that is known")
-        listing.parts.unknown("text" if is_text else "array", title, reason, file=uri)
+    for name, stored in place.attributes.items():
+        title = f"attribute {name}"
+        is_text = bool(h5.texts(stored))
+        kind = "text" if is_text else "array"
+        if name in uses:
+            listing.parts.used(kind, title, *uses[name], file=place.uri)
+        elif reason := why_known(place.writer, name, is_text=is_text):
+            listing.parts.known("text", title, reason, file=place.uri)
+        elif is_text or np.size(stored):
+            reason = problems.get(name, "no name of an attribute that is known")
+            listing.parts.unknown(kind, title, reason, file=place.uri)
 
 
 def why_known(writer: Writer | None, name: str, *, is_text: bool = True) -> str:
@@ -405,15 +362,17 @@ def account_beside(
     if keys == [""]:
         return
     for path, dataset in _beside(file, keys, limits):
-        form = {"shape": dataset.shape or (), "dtype": str(dataset.dtype), "file": uri}
+        form: dict[str, Any] = {
+            "shape": dataset.shape or (),
+            "dtype": str(dataset.dtype),
+            "file": uri,
+        }
         if path.startswith("mask/"):
             listing.parts.known("text", "mask", SHOWN_SPLITS, file=uri)
-        elif reason := known_reason(path):
-            listing.parts.known("array", path, reason, **form)
         else:
-            listing.parts.unknown(
-                "array", path, "it lies beside the episodes, and is read for none", **form
-            )
+            why_unknown = "it lies beside the episodes, and is read for none"
+            why_left_out = known_reason(path)
+            account_for(listing.parts, "array", path, None, why_left_out, why_unknown, **form)
 
 
 def _beside(
@@ -437,7 +396,7 @@ def _beside(
                 yield from ((f"{path}/{below}", d) for below, d in h5.walk(member, [], limits))
 
 
-def outcome_names(place: EpisodePlace) -> list[str]:
+def deep_outcomes(place: EpisodePlace) -> list[str]:
     """Paths that end in a usual name of success, and lie deeper than one expects it."""
     return [
         path for path in place.datasets if "/" in path and path.rpartition("/")[2] in SUCCESS_FIELDS

@@ -5,8 +5,8 @@ it in others. What a convention says of a gripper is a prior, which the runs' ow
 """
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Set
+from typing import Any, Literal, NamedTuple
 
 type Places = Mapping[
     tuple[str, int], Mapping[int, str]
@@ -29,6 +29,9 @@ class Writer(NamedTuple):
     grippers: Places = {}  # noqa: RUF012 - an empty mapping that nothing changes
     fps: float | None = None
     known: tuple[tuple[str, str], ...] = ()
+
+    def layouts(self, column: Literal["state", "action"]) -> tuple[tuple[str, ...], ...]:
+        return self.state if column == "state" else self.action
 
 
 SIMULATED = "the simulator's own state"
@@ -190,17 +193,11 @@ WRITERS = (
 )  # fmt: skip
 
 
-def writer_of(
-    has_path: Callable[[str], bool], attributes: frozenset[str], env: Mapping[str, Any]
-) -> Writer | None:
+def writer_of(paths: Set[str], attributes: Set[str], env: Mapping[str, Any]) -> Writer | None:
     """The first writer all of whose marks are there; None for none."""
     for writer in WRITERS:
-        marks = (
-            *(has_path(path) for path in writer.paths),
-            *(name in attributes for name in writer.attributes),
-            *(_inside(env, path) is not None for path in writer.env),
-        )
-        if all(marks):
+        in_env = all(_inside(env, path) is not None for path in writer.env)
+        if in_env and paths >= {*writer.paths} and attributes >= {*writer.attributes}:
             return writer
     return None
 

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.episode import matrix
-from ingest.formats.field_accounts import account_for_fields, usual_uses
 from ingest.formats.folders import object_of
 from ingest.formats.lerobot_cameras import shape_of
 from ingest.formats.lerobot_cells import Episodes
@@ -37,6 +36,7 @@ from ingest.formats.lerobot_steps import (
     TASK_COLUMN,
     annotated_columns,
 )
+from ingest.formats.listing import account_for_fields, usual_uses
 from ingest.formats.tables import is_list, read_columns
 from ingest.reasons import DataError
 from ingest.signals.naming import Column, named_grippers

@@ -1,14 +1,14 @@
-"""Gathering a dataset's listing: its episodes, and what is wrong with it."""
+"""Gathering a dataset's listing: its episodes, what is wrong with it, and what its parts are used for."""
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
-from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, SourcePart
-from ingest.formats.side_files import SideText, read_json, side_text
+from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, PartKind, SourcePart
+from ingest.formats.side_files import RdtTexts, rdt_texts, read_json
 from ingest.media.camera_kinds import kind_by_name
 from ingest.outcomes import (
     NO_EVIDENCE,
@@ -20,13 +20,17 @@ from ingest.outcomes import (
     stated,
 )
 from ingest.reasons import DataError
-from ingest.registry import Cameras
+from ingest.registry import Cameras, DatasetConfig
 from ingest.source_parts import PartCensus
 from ingest.sources.files import Source
 from ingest.unread_files import add_unread_files
 
 MAX_NAMED = 5  # files or cameras, in one message
+TASK_KEYS = ("task", "instruction", "language_instruction", "prompt")  # of facts about a recording
+REGISTERED = "the registry entry names it"
 DEFAULT_FPS = 10.0  # where nothing is known; each use is a finding
+
+Uses = Mapping[str, tuple[str, str]]  # what a field is read as, and what shows it
 
 
 @dataclass
@@ -135,21 +139,16 @@ class ListingBuilder:
         )
         self.records.append(replace(record, **fields))
 
-    def _text_beside(self, uri: str) -> SideText | None:
+    def _text_beside(self, uri: str) -> RdtTexts | None:
         """The texts of a file beside an episode's data, which has none itself; a warning where it cannot be read."""
         try:
-            text_file = side_text(self.source, uri)
+            text_file = rdt_texts(self.source, uri)
         except DataError as e:
             self.warn_next(e.reason, str(e))
             return None
         if text_file is not None:
-            self.parts.used(
-                "text",
-                text_file.uri,
-                "instruction",
-                f"{text_file.writer} keeps it there",
-                file=text_file.uri,
-            )
+            reason = "RDT keeps it there"
+            self.parts.used("text", text_file.uri, "instruction", reason, file=text_file.uri)
         return text_file
 
     def change_last(self, **fields: Any) -> None:
@@ -241,20 +240,16 @@ class ListingBuilder:
         for record in self.records:
             of_record = self.evidence.get(record.episode_index, NO_EVIDENCE)
             # Whatever the format, files may lie in a folder that tells
-            folder = of_record.folder or folder_outcome(
-                record.data_uri or "", *(video.uri for video in record.videos)
-            )
-            if folder != of_record.folder:
-                of_record = replace(of_record, folder=folder)
-            evidence[record.episode_index] = of_record
+            uris = (video.uri for video in record.videos)
+            folder = of_record.folder or folder_outcome(record.data_uri or "", *uris)
+            evidence[record.episode_index] = replace(of_record, folder=folder)
         outcomes, never_set = decide(evidence)
-        outcome_list = [outcomes[record.episode_index] for record in self.records]
-        records = (
-            replace(record, success=outcome.success, success_source=outcome.source)
-            if outcome
-            else record
-            for record, outcome in zip(self.records, outcome_list, strict=True)
-        )
+        records = []
+        for record in self.records:
+            if outcome := outcomes[record.episode_index]:
+                success = {"success": outcome.success, "success_source": outcome.source}
+                record = replace(record, **success)
+            records.append(record)
         return tuple(records), never_set
 
     def find_missing(self, cameras: Iterable[str], wording: str) -> None:
@@ -284,10 +279,10 @@ def folders_of(pattern: re.Pattern[str], uris: Iterable[str]) -> dict[str, str]:
     return {(match[1] or "").rstrip("/"): "" for match in matches if match}
 
 
-def named(things: Sequence[str], max_named: int = MAX_NAMED) -> str:
+def named(things: Sequence[str]) -> str:
     """Some things by name; of many the first, and how many more. Example: named(["a", "b"]) == "a, b"."""
-    first = ", ".join(things[:max_named])
-    num_more = len(things) - max_named
+    first = ", ".join(things[:MAX_NAMED])
+    num_more = len(things) - MAX_NAMED
     if num_more > 0:
         return f"{first} and {num_more} more"
     return first
@@ -304,6 +299,79 @@ def texts_among(values: Iterable[Any]) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys(text for item in flat if isinstance(item, str) and (text := item.strip()))
     )
+
+
+def camera_name(path: str, last_parts: Collection[str], folders: Collection[str] = ()) -> str:
+    """A camera's name, by the path of its pictures: without what says no more than that there are pictures, at its
+    beginning `folders`, at its end `last_parts`.
+
+    Example: camera_name("/camera/front/image_raw/compressed", ("image_raw", "compressed")) == "camera/front".
+    """
+    parts = path.strip("/").split("/")
+    while len(parts) > 1 and parts[0] in folders:
+        del parts[0]
+    while len(parts) > 1 and parts[-1] in last_parts:
+        del parts[-1]
+    return "/".join(parts)
+
+
+# What parts of a source are used for
+
+
+def usual_uses(config: DatasetConfig) -> Uses:
+    """Of fields that any metadata of an episode may have: the outcome's names, and the group's."""
+    uses = dict.fromkeys(fields_of(config.success_field), ("outcome", "its name"))
+    if config.group_field:
+        return uses | {config.group_field: ("group", REGISTERED)}
+    return uses
+
+
+def account_for(
+    parts: PartCensus,
+    kind: PartKind,
+    name: str,
+    use: tuple[str, str] | None,
+    why_left_out: str,
+    why_unknown: str,
+    **form: Any,
+) -> None:
+    """Account for a part: as used, where `use` says what for and what shows it; else as known, where `why_left_out`
+    says why it is left out on purpose; else as unknown.
+
+    `form`: `shape`, `dtype` and `file`, as PartCensus takes them.
+    """
+    if use:
+        parts.used(kind, name, *use, **form)
+    elif why_left_out:
+        parts.known(kind, name, why_left_out, **form)
+    else:
+        parts.unknown(kind, name, why_unknown, **form)
+
+
+def account_for_fields(
+    parts: PartCensus,
+    prefix: str,
+    names: Iterable[str],
+    uses: Uses,
+    known_reasons: Mapping[str, str],
+    *,
+    kind: PartKind = "text",
+    reason: str = "no key of this format is called so",
+    file: str | None = None,
+) -> None:
+    """Account for some fields, each by its name behind `prefix`.
+
+    `known_reasons`: those that are left out on purpose, and why. `reason`: why any other is not used.
+    """
+    for name in names:
+        why_left_out = known_reasons.get(name, "")
+        account_for(parts, kind, f"{prefix}{name}", uses.get(name), why_left_out, reason, file=file)
+
+
+def account_for_cameras(parts: PartCensus, files: Mapping[str, str]) -> None:
+    """Cameras of one episode that are used, each with the file of its pictures."""
+    for camera, file in files.items():
+        parts.used("camera", camera, "camera", "a video of its own", file=file)
 
 
 # Cameras by preference for labelling: what the registry names, then what sees the scene, then what sees the hand

@@ -29,8 +29,19 @@ from ingest.episode import (
     Listing,
     TimedPicture,
 )
-from ingest.formats.field_accounts import account_for_fields, usual_uses
-from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, in_order, named, texts_among
+from ingest.formats.listing import (
+    DEFAULT_FPS,
+    REGISTERED,
+    TASK_KEYS,
+    ListingBuilder,
+    account_for,
+    account_for_fields,
+    camera_name,
+    in_order,
+    named,
+    texts_among,
+    usual_uses,
+)
 from ingest.formats.mcap_file import PACKED, CutOff, Decoder, Kind, Metadata, RawMessage, records
 from ingest.formats.mcap_time import Clock, Stamps, rate_of, stamps_of
 from ingest.formats.tables import numbers
@@ -58,7 +69,6 @@ NO_CAMERA = re.compile(r"depth|disparity|infra|segment|mask|theora", re.I)
 JOINTS_TOPIC = "/joint_states"
 COMMAND = re.compile(r"command|cmd|action|leader|target|desired|goal|setpoint", re.I)
 TASK_TOPIC = re.compile(r"(^|/)(task|instruction|language|language_instruction|prompt)$", re.I)
-TASK_KEYS = ("task", "instruction", "language_instruction", "prompt")
 OTHER_PICTURES = re.compile(r"(image|video)$", re.I)  # types of messages
 MAX_TASKS = 100
 RECORDER_FACTS = ["serialized_metadata", "ROS_DISTRO"]  # rosbag2_storage_mcap's metadata records
@@ -105,7 +115,7 @@ def _session(uri: str) -> str:
 
 @dataclass
 class Topic:
-    """A topic of one file: when each of its messages was made."""
+    """A topic of one file: when each of its messages was made; by `stamps` those that are used."""
 
     name: str
     kind: Kind
@@ -121,19 +131,10 @@ class Topic:
 
     def fps(self) -> float:
         """Messages a second. Raises DataError."""
-        rate = rate_of(self.used[0])
+        rate = rate_of(self.stamps.times_ns)
         if rate is None:
             raise DataError(f"{self.name}: its pictures are all of one moment", "unsorted_stamps")
         return rate
-
-    @property
-    def told(self) -> str:
-        used, _ = self.used
-        return f"{self.name} {used[0] / 1e9:.3f} to {used[-1] / 1e9:.3f} s ({self.stamps.by})"
-
-    @cached_property
-    def used(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.stamps.used
 
 
 @dataclass
@@ -179,7 +180,7 @@ class Recording:
             if topic.kind in PICTURES and not NO_CAMERA.search(topic.name)
         ]
         pictures.sort(key=lambda t: (PICTURES.index(t.kind), t.name), reverse=True)
-        cameras = {camera_name(topic.name): topic for topic in pictures}
+        cameras = {camera_name(topic.name, LAST_PARTS): topic for topic in pictures}
         self.cameras = {camera: cameras[camera] for camera in in_order(cameras, config.cameras)}
 
     def _find_rows(self, numeric: Mapping[str, Topic], config: DatasetConfig) -> None:
@@ -194,14 +195,6 @@ class Recording:
         action = config.keys.action or commands
         self.state = list(filter(None, map(numeric.get, state)))
         self.action = list(filter(None, map(numeric.get, action)))
-
-
-def camera_name(topic: str) -> str:
-    """Example: "/camera/front/image_raw/compressed" is "camera/front"."""
-    parts = topic.strip("/").split("/")
-    while len(parts) > 1 and parts[-1] in LAST_PARTS:
-        del parts[-1]
-    return "/".join(parts)
 
 
 def look_into(source: Source, uri: str) -> Recording:
@@ -234,15 +227,18 @@ def clock_of(recording: Recording, fps: float | None) -> Clock:
     """Raises DataError where the topics share no time, or the first camera has none that goes on."""
     first = next(iter(recording.cameras.values()))
     fps = fps or first.fps()
-    firsts, lasts = zip(*(topic.used[0][[0, -1]].tolist() for topic in recording.used), strict=True)
-    begin = max(firsts)
-    end = min(lasts)
-    if end < begin or not 0 < fps <= 1000:
-        raise DataError(
-            f"its topics share no time: {named([topic.told for topic in recording.used])}",
-            "clock_gap",
-        )
-    return Clock.within(begin, end, first.used[0], fps)
+    begin_ns = max(int(topic.stamps.times_ns[0]) for topic in recording.used)
+    end_ns = min(int(topic.stamps.times_ns[-1]) for topic in recording.used)
+    if end_ns < begin_ns or not 0 < fps <= 1000:
+        spans = named([_span(topic) for topic in recording.used])
+        raise DataError(f"its topics share no time: {spans}", "clock_gap")
+    return Clock.within(begin_ns, end_ns, first.stamps.times_ns, fps)
+
+
+def _span(topic: Topic) -> str:
+    """When a topic's messages were made, in words."""
+    times_s = topic.stamps.times_ns / 1e9
+    return f"{topic.name} {times_s[0]:.3f} to {times_s[-1]:.3f} s ({topic.stamps.clock})"
 
 
 # Listing
@@ -348,13 +344,10 @@ def _account_for_topics(listing: ListingBuilder, uri: str, recording: Recording)
     parts = listing.parts
     uses = _uses_of_topics(recording, config)
     for name, topic in recording.topics.items():
+        why_left_out = _why_left_out(topic, recording)
+        why_unknown = _why_not_read(topic)
         form: dict[str, Any] = {"dtype": topic.type, "file": uri}
-        if name in uses:
-            parts.used("topic", name, *uses[name], **form)
-        elif reason := _why_left_out(topic, recording):
-            parts.known("topic", name, reason, **form)
-        else:
-            parts.unknown("topic", name, _why_not_read(topic), **form)
+        account_for(parts, "topic", name, uses.get(name), why_left_out, why_unknown, **form)
     facts = {**dict.fromkeys(TASK_KEYS, ("instruction", "its name")), **usual_uses(config)}
     known_reasons = dict.fromkeys(RECORDER_FACTS, "what the recorder says of itself")
     reason = "no key reads it; group_field or success_field of an entry may"
@@ -370,7 +363,7 @@ def _uses_of_topics(recording: Recording, config: DatasetConfig) -> dict[str, tu
     for use, topics in (("action", recording.action), ("state", recording.state)):
         for topic in topics:
             is_stated = topic.name in (*config.keys.state, *config.keys.action)
-            reason = "the registry entry names it" if is_stated else "its type and its name"
+            reason = REGISTERED if is_stated else "its type and its name"
             reason += (
                 "; its positions, not velocities and efforts" if topic.kind == "joints" else ""
             )
@@ -392,7 +385,9 @@ def _why_left_out(topic: Topic, recording: Recording) -> str:
     """Why a topic is left out on purpose; "" where that is not known."""
     if topic.kind in PICTURES and (kind := NO_CAMERA.search(topic.name)):
         return f"its name says {kind[0].lower()}: labels are made by colour pictures"
-    if topic.kind in PICTURES and (colour_topic := recording.cameras.get(camera_name(topic.name))):
+    if topic.kind in PICTURES and (
+        colour_topic := recording.cameras.get(camera_name(topic.name, LAST_PARTS))
+    ):
         return f"the same camera as {colour_topic.name}, whose pictures have lost nothing"
     return next(
         (
@@ -415,37 +410,42 @@ def _why_not_read(topic: Topic) -> str:
 
 
 def _timing(recording: Recording, clock: Clock, index: int, uri: str) -> Iterator[Finding]:
-    """What is doubtful about when messages were made."""
-    times = clock.times_ns()
-    names = {topic.name: camera for camera, topic in recording.cameras.items()}
-    longest = max(GAP_TICKS / clock.fps, GAP_S) * 1e9
+    """Findings about when messages were made, of the episode `index`."""
+    camera_by_topic = {topic.name: camera for camera, topic in recording.cameras.items()}
     for topic in recording.used:
-        stamps = topic.stamps
-        late = int(stamps.late.sum())
-        count = len(stamps.times)
-        clock_name = stamps.by
-        camera = names.get(topic.name)
-        if clock_name != "header" and all(topic.header_ns):
-            detail = f"{topic.name}: headers are out of order, or share their times; those of the {clock_name} are used"
-            yield Finding("unsorted_stamps", detail, "warning", index, camera, uri)
-        if stamps.shared:
-            detail = (
-                f"{topic.name}: {stamps.shared} of {count} messages have the time of the one before, by the "
-                f"{clock_name}; they "
-                "are spread evenly from the time before theirs up to it"
-            )
-            yield Finding("unsorted_stamps", detail, "warning", index, camera, uri)
-        if late:
-            detail = f"{topic.name}: {late} of {count} messages are older than one before them, and left out"
-            yield Finding("unsorted_stamps", detail, "warning", index, camera, uri)
-        used, _ = topic.used
-        away = np.abs(used[clock.nearest(used)] - times)
-        if away.max() > longest:
-            note = (
-                f"{topic.name}: at {int((away > longest).sum())} of {clock.ticks} frames the nearest message is up to "
-                f"{away.max() / 1e9:.2f} s away"
-            )
-            yield Finding("clock_gap", note, "warning", index, camera, uri)
+        camera = camera_by_topic.get(topic.name)
+        for reason, doubt in _doubtful_times(topic, clock):
+            yield Finding(reason, f"{topic.name}: {doubt}", "warning", index, camera, uri)
+
+
+def _doubtful_times(topic: Topic, clock: Clock) -> Iterator[tuple[str, str]]:
+    """What is doubtful about a topic's times, each with the code of its finding."""
+    stamps = topic.stamps
+    count = len(topic.log_ns)
+    if stamps.clock != "header" and all(topic.header_ns):
+        yield (
+            "unsorted_stamps",
+            f"headers are out of order, or share their times; those of the {stamps.clock} are used",
+        )
+    if stamps.num_shared:
+        yield (
+            "unsorted_stamps",
+            f"{stamps.num_shared} of {count} messages have the time of the one before, by the {stamps.clock}; they "
+            "are spread evenly from the time before theirs up to it",
+        )
+    if stamps.num_late:
+        yield (
+            "unsorted_stamps",
+            f"{stamps.num_late} of {count} messages are older than one before them, and left out",
+        )
+    away_ns = np.abs(stamps.times_ns[clock.nearest(stamps.times_ns)] - clock.times_ns())
+    is_gap = away_ns > max(GAP_TICKS / clock.fps, GAP_S) * 1e9
+    if is_gap.any():
+        yield (
+            "clock_gap",
+            f"at {int(is_gap.sum())} of {clock.ticks} frames the nearest message is up to "
+            f"{away_ns.max() / 1e9:.2f} s away",
+        )
 
 
 # Reading
@@ -479,7 +479,12 @@ def _rows(source: Source, uri: str, topics: Sequence[Topic], clock: Clock) -> pa
         return None
     # Times and values of each number by "topic name", in order of appearance
     series: dict[str, tuple[list[int], list[float]]] = {}
-    times = {t.name: dict(zip(t.used[1].tolist(), t.used[0].tolist(), strict=True)) for t in topics}
+    times: dict[str, dict[int, int]] = {}
+    for topic in topics:
+        stamps = topic.stamps
+        times[topic.name] = dict(
+            zip(stamps.numbers.tolist(), stamps.times_ns.tolist(), strict=True)
+        )
     decoder = Decoder(source.config.limits)
     message_counts = Counter[str]()
     limits = source.config.limits
@@ -519,13 +524,12 @@ def _frames(source: Source, uri: str, recording: Recording, clock: Clock) -> Fra
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
         topic = recording.cameras[camera]
         limits = source.config.limits
-        stamps, numbers = topic.used
         messages = (
             m
             for m in records(source, uri)
             if isinstance(m, RawMessage) and m.channel.topic == topic.name
         )
-        picture_numbers = numbers[clock.nearest(stamps)].tolist()
+        picture_numbers = topic.stamps.numbers[clock.nearest(topic.stamps.times_ns)].tolist()
         decoder = Decoder(limits)
         for ticks, message in _in_turn(
             messages, picture_numbers, limits, f"{uri}: pictures of {camera} before their turn"

@@ -34,8 +34,6 @@ DAMAGED = (
     KeyError,
     TypeError,
     AttributeError,
-)
-DAMAGED += (
     OverflowError,
     MemoryError,
     RuntimeError,
@@ -45,6 +43,12 @@ DAMAGED += (
     AssertionError,
     IndexError,
 )
+# Errors that say more to people in other words
+WHY_CUT_OFF: dict[type[Exception], str] = {
+    EndOfFile: "the file ends before its end mark",
+    RecordLengthLimitExceeded: "the file ends inside a record",
+    CRCValidationError: "CRCValidationError: a chunk's bytes do not fit its checksum",
+}
 
 Kind = Literal["compressed", "raw", "joints", "numbers", "text", "other"]
 KINDS: dict[str, Kind] = {
@@ -125,14 +129,9 @@ def records(source: Source, uri: str) -> Iterator[RawMessage | Metadata | CutOff
             yield from _in_order(reader.records, uri, source.config.limits)
         except InvalidMagic as e:
             raise DataError(f"{uri} is no MCAP file") from e
-        except EndOfFile:
-            yield CutOff("the file ends before its end mark")
-        except RecordLengthLimitExceeded:
-            yield CutOff("the file ends inside a record")
-        except CRCValidationError:
-            yield CutOff("CRCValidationError: a chunk's bytes do not fit its checksum")
         except DAMAGED as e:
-            yield CutOff(f"{type(e).__name__}: {' '.join(str(e).split())[:100]}")
+            message = " ".join(str(e).split())[:100]
+            yield CutOff(WHY_CUT_OFF.get(type(e), f"{type(e).__name__}: {message}"))
 
 
 def _in_order(stored: Iterable[Any], uri: str, limits: Limits) -> Iterator[RawMessage | Metadata]:

@@ -11,23 +11,18 @@ MAX_LATE = 0.1  # share of a topic's messages that may be out of order
 
 
 class Stamps(NamedTuple):
-    """Times of a topic's messages in the order of the recorder's times, which need not be the file's.
+    """Times of a topic's messages in order, without messages that are older than one that was recorded before them.
 
-    `times`: int64 [n], nanoseconds. `places`: int64 [n], their numbers in the file. `by`: what tells the times (header,
-    recorder or publisher). `late`: bool [n], older than one before it. `shared`: how many that are not late had the
-    time of the one before, and were spread from the time before theirs up to it.
+    `clock`: what tells the times (header, recorder or publisher). `times_ns`: int64 [n]. `numbers`: int64 [n], those of
+    the messages in the file, whose order may be another. `num_late`: how many are left out. `num_shared`: how many had
+    the time of the one before, and were spread from the time before theirs up to it.
     """
 
-    times: np.ndarray
-    places: np.ndarray
-    by: str
-    late: np.ndarray
-    shared: int
-
-    @property
-    def used(self) -> tuple[np.ndarray, np.ndarray]:
-        """Times in order, and their messages' numbers in the file; late ones are left out."""
-        return self.times[~self.late], self.places[~self.late]
+    clock: str
+    times_ns: np.ndarray
+    numbers: np.ndarray
+    num_late: int
+    num_shared: int
 
 
 def stamps_of(
@@ -40,32 +35,23 @@ def stamps_of(
     their own: at most a share of `max_shared` has the time of the one before. Where none is such,
     the one with most different times, spread.
     """
-    places = np.argsort(np.array(recorder_ns, np.int64), kind="stable")
-    ordered = {
-        clock_name: times[places]
-        for clock_name, times in _clocks(recorder_ns, publisher_ns, header_ns).items()
-    }
-    usable = {
-        clock_name: times
-        for clock_name, times in ordered.items()
-        if is_late(times).mean() <= MAX_LATE
-    }
-    shares = {
-        clock_name: _shared(times[~is_late(times)]) / len(times)
-        for clock_name, times in usable.items()
-    }
-    clock_name = next(
-        (clock_name for clock_name, share in shares.items() if share <= max_shared),
-        min(shares, key=shares.__getitem__),
-    )
-    times = usable[clock_name]
-    late = is_late(usable[clock_name])
-    if shares[clock_name] <= max_shared:
-        return Stamps(times, places, clock_name, late, 0)
-    shared = _shared(times[~late])
-    times = times.copy()
-    times[~late] = spread(times[~late])
-    return Stamps(times, places, clock_name, late, shared)
+    numbers = np.argsort(np.array(recorder_ns, np.int64), kind="stable")
+    clocks = _clocks(recorder_ns, publisher_ns, header_ns)
+    choices = [_in_time(clock, times[numbers], numbers) for clock, times in clocks.items()]
+    usable = [stamps for stamps in choices if stamps.num_late / len(numbers) <= MAX_LATE]
+    for stamps in usable:
+        if stamps.num_shared / len(numbers) <= max_shared:
+            return stamps._replace(num_shared=0)
+    least_shared = min(usable, key=lambda stamps: stamps.num_shared)
+    return least_shared._replace(times_ns=_spread(least_shared.times_ns))
+
+
+def _in_time(clock: str, times_ns: np.ndarray, numbers: np.ndarray) -> Stamps:
+    """Times as a clock tells them, in the recorder's order, without late ones; those that are shared are not spread."""
+    is_late = times_ns < np.maximum.accumulate(times_ns)
+    kept_ns = times_ns[~is_late]
+    num_shared = int((np.diff(kept_ns) == 0).sum())
+    return Stamps(clock, kept_ns, numbers[~is_late], int(is_late.sum()), num_shared)
 
 
 def _clocks(
@@ -83,20 +69,11 @@ def _clocks(
     return clocks
 
 
-def is_late(stamps: np.ndarray) -> np.ndarray:
-    """Which messages are older than one that came before them, bool [n]."""
-    return stamps < np.maximum.accumulate(stamps)
-
-
-def _shared(ordered: np.ndarray) -> int:
-    return int((np.diff(ordered) == 0).sum())
-
-
-def spread(ordered: np.ndarray) -> np.ndarray:
+def _spread(ordered: np.ndarray) -> np.ndarray:
     """Times of messages that were written down together, evenly from the time before theirs up to
     it, int64 [n].
 
-    Those of the first time go as far back as they do forward from it. Example: spread([4, 4, 8, 8])
+    Those of the first time go as far back as they do forward from it. Example: _spread([4, 4, 8, 8])
     is [2, 4, 6, 8].
     """
     moments, counts = np.unique(ordered, return_counts=True)

@@ -24,9 +24,16 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.field_accounts import account_for_cameras, account_for_fields, usual_uses
 from ingest.formats.folders import StatedSpan, frames_of, is_video, probed, stated_steps, videos_of
-from ingest.formats.listing import ListingBuilder, in_order, named, texts_among
+from ingest.formats.listing import (
+    ListingBuilder,
+    account_for_cameras,
+    account_for_fields,
+    in_order,
+    named,
+    texts_among,
+    usual_uses,
+)
 from ingest.formats.side_files import read_table
 from ingest.formats.tables import numbered, numbers, rate_of, read_npy, read_npz, side_by_side
 from ingest.media.frames import CAMERA_RATE_TOLERANCE, VIDEO_SUFFIXES, VideoError

@@ -27,13 +27,22 @@ from ingest.formats.array_roles import (
     known_reason,
     state_by_name,
 )
-from ingest.formats.listing import ListingBuilder, in_order, named, texts_among
+from ingest.formats.listing import (
+    REGISTERED,
+    TASK_KEYS,
+    ListingBuilder,
+    account_for,
+    in_order,
+    named,
+    texts_among,
+)
 from ingest.formats.row_times import (
     MAX_STEP_S,
     first_rate,
     is_rate_name,
     is_time_name,
     is_time_shape,
+    rate_by_times,
     times_in_seconds,
 )
 from ingest.formats.tables import MAX_FPS, numbers, side_by_side
@@ -57,7 +66,6 @@ STATE_KEYS = (
     ("agent_pos",),
 )
 ACTION_KEYS = (("action",), ("actions",))
-TEXT_KEYS = ("task", "instruction", "language_instruction", "prompt")
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
@@ -80,18 +88,20 @@ def _stores(uris: Iterable[str]) -> list[str]:
 
 
 class ArrayRoles(NamedTuple):
-    """Which arrays are what: cameras by name, with how their pictures lie, the state's and the action's in order, and
-    the times of rows; `problems` (reason, what, array) of those that cannot be used; `why` one is used, or not;
-    `left_out`: why others are not, which the registry entry does not name.
+    """Which of the `arrays` that can be used are what: cameras by name, with how their pictures lie, the names of the
+    state's and the action's in order, and that of the times of rows, "" for none.
+
+    `problems` (reason, what, array) of those that cannot be used; `why` one is used, or not; `left_out`: why others are
+    not, since the registry entry names another, or a problem says it.
     """
 
-    cameras: Mapping[str, tuple[Any, PictureForm]]
-    state: Mapping[str, Any]
-    action: Mapping[str, Any]
-    times: Any
-    problems: tuple[tuple[str, str, str], ...]
+    arrays: Mapping[str, Any]
+    cameras: Mapping[str, PictureForm]
+    state: Sequence[str]
+    action: Sequence[str]
+    times: str
+    problems: Sequence[tuple[str, str, str]]
     why: Mapping[str, str]
-    others: Mapping[str, Any]
     left_out: Mapping[str, str]
 
 
@@ -111,29 +121,20 @@ def roles_of(store: Store, config: DatasetConfig, rows: int) -> ArrayRoles:
     action = _vector(config.keys.action, ACTION_KEYS, action_by_name(forms), vectors, reasons)
     by_name = state_by_name(form for form in forms if form.path not in action)
     state = _vector(config.keys.state, STATE_KEYS, by_name, vectors, reasons)
-    times = [
-        n
-        for n, a in vectors.items()
-        if is_time_name(posixpath.basename(n)) and is_time_shape(a.shape, a.shape[0])
+    time_names = [
+        name
+        for name, array in vectors.items()
+        if is_time_name(posixpath.basename(name)) and is_time_shape(array.shape, array.shape[0])
     ]
-    times_name = min(times, key=lambda name: (name.count("/"), name), default="")
-    used = {*cameras, *state, *action, times_name}
-    unused_arrays = {n: a for n, a in arrays.items() if n not in used}
-    excluded = dict.fromkeys(
-        by_name.paths if config.keys.state else (), "the registry entry names another state"
-    )
-    if times_name:
-        reasons[times_name] = "its name says so, and there is one for each row"
-    return ArrayRoles(
-        cameras,
-        state,
-        action,
-        vectors.get(times_name),
-        tuple(problems),
-        reasons,
-        unused_arrays,
-        excluded,
-    )
+    times = min(time_names, key=lambda name: (name.count("/"), name), default="")
+    if times:
+        reasons[times] = "its name says so, and there is one for each row"
+    overruled = by_name.paths if config.keys.state else ()
+    left_out = {
+        **dict.fromkeys(overruled, "the registry entry names another state"),
+        **{name: "it cannot be read: a finding says why" for *_, name in problems},
+    }
+    return ArrayRoles(arrays, cameras, state, action, times, problems, reasons, left_out)
 
 
 def _usable(
@@ -160,9 +161,9 @@ def _usable(
 
 def _cameras(
     arrays: Mapping[str, Any], rows: int, config: DatasetConfig, reasons: dict[str, str]
-) -> dict[str, tuple[Any, PictureForm]]:
+) -> dict[str, PictureForm]:
     """Arrays of colour pictures, and how they lie; `reasons` gets what is wrong with others."""
-    cameras: dict[str, tuple[Any, PictureForm]] = {}
+    cameras: dict[str, PictureForm] = {}
     for name, array in arrays.items():
         form = None if other_kind(name) else form_of(name, array.shape, array.dtype)
         if form is None or not rows:
@@ -170,12 +171,12 @@ def _cameras(
         try:
             whole, problem = scaled(form, rows, partial(_row, array, config))
         except DataError as e:
-            whole = None
-            problem = str(e)
+            reasons[name] = str(e)
+            continue
         if whole is None:
             reasons[name] = problem
         else:
-            cameras[name] = array, whole
+            cameras[name] = whole
             reasons[name] = "it holds pictures"
     return cameras
 
@@ -186,24 +187,21 @@ def _row(array: Any, config: DatasetConfig, k: int) -> np.ndarray:
 
 def _vector(
     registered: Sequence[str],
-    default_names: Sequence[Sequence[str]],
+    usual: Sequence[Sequence[str]],
     by_name: Vector,
     arrays: Mapping[str, Any],
     reasons: dict[str, str],
-) -> dict[str, Any]:
-    """The registry's arrays, else those of the first usual layout that has any, else those whose names say so."""
-    chosen: list[str] = []
-    for names in [registered] if registered else default_names:
-        chosen = chosen or [name for name in names if name in arrays]
+) -> list[str]:
+    """Names of the registry's arrays, else of the first usual layout that has any, else of those whose names say so."""
+    choices = [Vector(tuple(names), "UMI and Diffusion Policy keep it there") for names in usual]
+    choices.append(by_name)
     if registered:
-        reason = "the registry entry names it"
-    else:
-        reason = "UMI and Diffusion Policy keep it there"
-    if not chosen and not registered:
-        chosen = list(by_name.paths)
-        reason = by_name.why
-    reasons.update(dict.fromkeys(chosen, reason))
-    return {name: arrays[name] for name in chosen}
+        choices = [Vector(tuple(registered), REGISTERED)]
+    for names, reason in choices:
+        if present := [name for name in names if name in arrays]:
+            reasons.update(dict.fromkeys(present, reason))
+            return present
+    return []
 
 
 def _ends(store: Store, config: DatasetConfig) -> np.ndarray:
@@ -249,8 +247,11 @@ def list_episodes(source: Source) -> Listing:
                 listing.parts.known(
                     "file", f"{folder}*", "of a store that cannot be read: see its finding"
                 )
-    cameras = in_order(listing.cameras_in_use(), source.config.cameras)
-    return listing.listing("zarr", cameras, nothing="no store holds an episode")
+    return listing.listing(
+        "zarr",
+        in_order(listing.cameras_in_use(), source.config.cameras),
+        nothing="no store holds an episode",
+    )
 
 
 def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
@@ -292,7 +293,9 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
             listing.unusable_next("over_limit", problem, uri)
         listing.add(
             f"{label}#{k}",
-            listing.fps(stated_rate or config.fps or _rate(roles.times, start, stop, config)),
+            listing.fps(
+                stated_rate or config.fps or rate_by_times(_times_s(roles, start, stop, config))
+            ),
             tasks=own_tasks or tasks,
             num_rows=stop - start,
             data_uri=uri,
@@ -305,7 +308,7 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
             evidence=OutcomeEvidence(listing.stated_outcome(of_episode)),
             group=listing.group(of_episode | facts),
             files=_picture_uris(uri, store, roles, start, stop),
-            no_task=f"the store has no instruction among its attributes ({TEXT_KEYS[0]}), nor in meta",
+            no_task=f"the store has no instruction among its attributes ({TASK_KEYS[0]}), nor in meta",
         )
 
 
@@ -326,7 +329,7 @@ def _store_tasks(facts: Mapping[str, Any], config: DatasetConfig) -> tuple[str, 
     """The attribute with the instruction of all episodes, and what it says; the registry's, the usual ones, else one
     whose name says so.
     """
-    for name in config.keys.language or TEXT_KEYS:
+    for name in config.keys.language or TASK_KEYS:
         if tasks := texts_among([facts.get(name)]):
             return name, tasks
     if config.keys.language:
@@ -372,7 +375,8 @@ def _report_missing_chunks(
     listing: ListingBuilder, uri: str, store: Store, roles: ArrayRoles
 ) -> None:
     """What cameras have not stored is read as the fill value: zarr >= 3 stores no black picture; a copy may lack it."""
-    for name, (array, _) in roles.cameras.items():
+    for name in roles.cameras:
+        array = roles.arrays[name]
         count = prod(-(-size // step) for size, step in zip(array.shape, array.chunks, strict=True))
         if (missing := count - store.stored_chunks(f"data/{name}")) > 0:
             detail = (
@@ -385,34 +389,31 @@ def _report_missing_chunks(
 def _account(listing: ListingBuilder, uri: str, store: Store, roles: ArrayRoles) -> None:
     """Record each array of a store's rows as used, known or unknown."""
     parts = listing.parts
-    used = {
-        "camera": {n: a for n, (a, _) in roles.cameras.items()},
+    names_by_use = {
+        "camera": roles.cameras,
         "state": roles.state,
         "action": roles.action,
+        "time": filter(None, [roles.times]),
     }
-    for use, arrays in used.items():
-        for name, array in arrays.items():
+    used: set[str] = set()
+    for use, names in names_by_use.items():
+        for name in names:
             kind = "camera" if use == "camera" else "array"
-            parts.used(kind, f"data/{name}", use, roles.why.get(name, ""), **_form(array, uri))
-    problems = {name: detail for _, detail, name in roles.problems}
+            parts.used(kind, f"data/{name}", use, roles.why[name], **_form(roles.arrays[name], uri))
+            used.add(name)
     for name in store.arrays("data"):
-        if any(name in arrays for arrays in used.values()):
+        if name in used:
             continue
-        array = roles.others.get(name)
-        form: dict[str, Any] = _form(array, uri) if array is not None else {"file": uri}
-        if roles.times is not None and roles.times.path.strip("/").endswith(f"data/{name}"):
-            parts.used("array", f"data/{name}", "time", roles.why[name], **_form(roles.times, uri))
-        elif name in problems:
-            parts.known("array", f"data/{name}", "it cannot be read: a finding says why", file=uri)
-        elif reason := roles.left_out.get(name) or _why_known(name, array):
-            parts.known("array", f"data/{name}", reason, **form)
-        else:
-            if array is None:
-                nothing = "it has no description that can be read, or holds no numbers"
-            else:
-                nothing = "no name of a state, an action or a camera that is known"
-            reason = roles.why.get(name, nothing)
-            parts.unknown("array", f"data/{name}", reason, **form)
+        array = roles.arrays.get(name)
+        form: dict[str, Any] = {"file": uri}
+        why_unknown = "it has no description that can be read, or holds no numbers"
+        if array is not None:
+            form = _form(array, uri)
+            why_unknown = roles.why.get(
+                name, "no name of a state, an action or a camera that is known"
+            )
+        why_left_out = roles.left_out.get(name) or _why_known(name, array)
+        account_for(parts, "array", f"data/{name}", None, why_left_out, why_unknown, **form)
 
 
 def _account_meta(listing: ListingBuilder, uri: str, per_episode: PerEpisode) -> None:
@@ -420,44 +421,35 @@ def _account_meta(listing: ListingBuilder, uri: str, per_episode: PerEpisode) ->
     parts = listing.parts
     config = listing.source.config
     parts.used("array", ENDS, "length", "it says where episodes end", file=uri)
+    uses = {
+        config.group_field: ("group", "its name says so"),
+        **dict.fromkeys(fields_of(config.success_field), ("outcome", "its name says so")),
+        **dict.fromkeys(per_episode.tasks, ("instruction", "its name says so")),
+    }
     for name, values in per_episode.values.items():
+        why_left_out = known_reason(name)
         form: dict[str, Any] = {"shape": (len(values),), "file": uri}
-        if use := _use_of_meta(name, per_episode, config):
-            parts.used("array", f"meta/{name}", use, "its name says so", **form)
-        elif reason := known_reason(name):
-            parts.known("array", f"meta/{name}", reason, **form)
-        else:
-            parts.unknown("array", f"meta/{name}", "no name that is known", **form)
-    for name, reason in per_episode.problems.items():
-        is_known = known_reason(name)
-        (parts.known if is_known else parts.unknown)(
-            "array", f"meta/{name}", is_known or reason, file=uri
+        why_unknown = "no name that is known"
+        account_for(
+            parts, "array", f"meta/{name}", uses.get(name), why_left_out, why_unknown, **form
         )
+    for name, problem in per_episode.problems.items():
+        account_for(parts, "array", f"meta/{name}", None, known_reason(name), problem, file=uri)
 
 
 def _account_attributes(
     listing: ListingBuilder, uri: str, facts: Iterable[str], used: Sequence[str]
 ) -> None:
     for name in facts:
-        title = f"attribute {name}"
+        use = None
         if name in used:
-            use = "rate" if is_rate_name(name) else "instruction"
-            listing.parts.used("text", title, use, "its name says so", file=uri)
-        elif is_bookkeeping_text(name) or known_reason(name):
-            listing.parts.known("text", title, "says where it is from", file=uri)
-        else:
-            listing.parts.unknown("text", title, "no name of an attribute that is known", file=uri)
-
-
-def _use_of_meta(name: str, per_episode: PerEpisode, config: DatasetConfig) -> str:
-    """What a value per episode is used for; "" for nothing."""
-    if name in per_episode.tasks:
-        return "instruction"
-    if name in fields_of(config.success_field):
-        return "outcome"
-    if name == config.group_field:
-        return "group"
-    return ""
+            use = ("rate" if is_rate_name(name) else "instruction", "its name says so")
+        is_known = is_bookkeeping_text(name) or known_reason(name)
+        why_left_out = "says where it is from" if is_known else ""
+        why_unknown = "no name of an attribute that is known"
+        account_for(
+            listing.parts, "text", f"attribute {name}", use, why_left_out, why_unknown, file=uri
+        )
 
 
 def _why_known(name: str, array: Any) -> str:
@@ -478,7 +470,8 @@ def _picture_uris(uri: str, store: Store, roles: ArrayRoles, start: int, stop: i
     if uri.endswith(ZIP_SUFFIX):
         return []
     uris = []
-    for name, (array, _) in roles.cameras.items():
+    for name in roles.cameras:
+        array = roles.arrays[name]
         rows = array.chunks[0]
         separator = array.metadata.dimension_separator
         inner = ["0"] * (array.ndim - 1)
@@ -487,19 +480,11 @@ def _picture_uris(uri: str, store: Store, roles: ArrayRoles, start: int, stop: i
     return uris
 
 
-def _rate(times: Any, start: int, stop: int, config: DatasetConfig) -> float | None:
-    """Frames per second by the rows' times. Raises DataError."""
-    times_s = _times_s(times, start, stop, config)
-    if times_s is None:
-        return None
-    return round(float(1 / np.median(np.diff(times_s))), 3)
-
-
-def _times_s(times: Any, start: int, stop: int, config: DatasetConfig) -> np.ndarray | None:
+def _times_s(roles: ArrayRoles, start: int, stop: int, config: DatasetConfig) -> np.ndarray | None:
     """Times of rows in seconds; None where they are none, by their steps. Raises DataError."""
-    if times is None or stop - start < 2:
+    if not roles.times or stop - start < 2:
         return None
-    stamps = times_in_seconds(_rows(times, start, stop, config))
+    stamps = times_in_seconds(_rows(roles.arrays[roles.times], start, stop, config))
     steps = np.diff(stamps)
     if not np.isfinite(steps).all() or not 1 / MAX_FPS <= np.median(steps) <= MAX_STEP_S:
         return None
@@ -521,19 +506,18 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         if k >= len(ends) or (ends[k - 1] if k else 0, ends[k]) != (start, stop):
             raise DataError(f"episode {k} is no more rows {start} to {stop}")
         roles = roles_of(store, config, int(ends[-1]))
-        state, action = (
-            _table(arrays, start, stop, config) for arrays in (roles.state, roles.action)
-        )
-        times_s = _times_s(roles.times, start, stop, config)
+        state = _table(roles, roles.state, start, stop, config)
+        action = _table(roles, roles.action, start, stop, config)
+        times_s = _times_s(roles, start, stop, config)
     return EpisodeData(record, state, action, times_s, partial(_frames, source, record))
 
 
 def _table(
-    arrays: Mapping[str, Any], start: int, stop: int, config: DatasetConfig
+    roles: ArrayRoles, used: Sequence[str], start: int, stop: int, config: DatasetConfig
 ) -> pa.Table | None:
     """Arrays side by side. Raises DataError."""
     # Rows first: their number of values is within the limits, while a description may claim any
-    rows = {name: _rows(array, start, stop, config) for name, array in arrays.items()}
+    rows = {name: _rows(roles.arrays[name], start, stop, config) for name in used}
     names = column_names({name: prod(values.shape[1:]) for name, values in rows.items()})
     tables = []
     for (name, values), of_array in zip(rows.items(), names, strict=True):
@@ -550,22 +534,17 @@ def _frames(
     stop = record.row_start + (record.num_rows or 0)
     with opened(source, record.data_uri or "") as store:
         array = store.array(f"data/{camera}")
-        form, _ = scaled(
-            _form_of(camera, array), array.shape[0], partial(_row, array, source.config)
-        )
+        no_pictures = DataError(f"data/{camera} holds no pictures any more", "missing_camera")
+        if array is None:
+            raise no_pictures
+        form = form_of(camera, array.shape, array.dtype)
+        if form is not None:
+            form, _ = scaled(form, array.shape[0], partial(_row, array, source.config))
         if form is None:
-            raise DataError(f"data/{camera} holds no pictures any more", "missing_camera")
+            raise no_pictures
         # A chunk of several pictures is unpacked once
         for row in range(start - start % array.chunks[0], stop, array.chunks[0]):
             first = max(row, start)
             last = min(row + array.chunks[0], stop)
             for k, picture in enumerate(_rows(array, first, last, source.config), first - start):
                 yield k, k / record.fps, picture_of(picture, form, f"picture {k} of data/{camera}")
-
-
-def _form_of(camera: str, array: Any) -> PictureForm:
-    """Raises DataError where the array is none of pictures any more."""
-    form = None if array is None else form_of(camera, array.shape, array.dtype)
-    if form is None:
-        raise DataError(f"data/{camera} holds no pictures any more", "missing_camera")
-    return form

@@ -8,13 +8,23 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Literal
 
 import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
-from ingest.formats.field_accounts import Uses, account_for_cameras, account_for_fields, usual_uses
 from ingest.formats.folders import frames_of, object_of, probed, videos_of
-from ingest.formats.listing import ListingBuilder, folders_of, named, scene_first, texts_among
+from ingest.formats.listing import (
+    ListingBuilder,
+    Uses,
+    account_for_cameras,
+    account_for_fields,
+    folders_of,
+    named,
+    scene_first,
+    texts_among,
+    usual_uses,
+)
 from ingest.formats.tables import numbers, read_npy, side_by_side
 from ingest.outcomes import Outcome, OutcomeEvidence
 from ingest.reasons import DataError
@@ -80,9 +90,10 @@ def list_episodes(source: Source) -> Listing:
                 "file", f"*transformed/{name}.npy", "pickled dictionaries, which are not read"
             )
         listing.parts.known("file", "*timestamps.npy", "pickled dictionaries, which are not read")
-    cameras = scene_first(listing.cameras_in_use(), source.config.cameras)
     return listing.listing(
-        "rh20t", cameras, nothing="no folder task_*_user_*_scene_*_cfg_* of a robot"
+        "rh20t",
+        scene_first(listing.cameras_in_use(), source.config.cameras),
+        nothing="no folder task_*_user_*_scene_*_cfg_* of a robot",
     )
 
 
@@ -136,21 +147,24 @@ def _add_scene(
     return state == "pickled"
 
 
-def _find_state(listing: ListingBuilder, folder: str, uri: str, num_frames: int | None) -> str:
-    """Is a state with a row for each frame of the coming scene "there", or "pickled", which is not read?"""
+def _find_state(
+    listing: ListingBuilder, folder: str, uri: str, num_frames: int | None
+) -> Literal["there", "pickled", "missing"]:
+    """Is a state with a row for each frame of the coming scene there? One that is pickled is not read."""
     try:
         num_states = len(_state(listing.source, folder) or ())
     except DataError as e:
-        if e.reason != "pickled_data":
-            listing.warn_next(e.reason, f"{e}; state and gripper are not used", uri)
-        return e.reason.partition("_")[0]
+        if e.reason == "pickled_data":
+            return "pickled"
+        listing.warn_next(e.reason, f"{e}; state and gripper are not used", uri)
+        return "missing"
     if num_states not in (0, num_frames):
         listing.warn_next(
             "length_differs", f"{num_states} states for {num_frames} frames; state is not used", uri
         )
     if num_states and num_states == num_frames:
         return "there"
-    return ""
+    return "missing"
 
 
 def _videos(

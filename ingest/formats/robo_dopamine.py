@@ -48,8 +48,11 @@ def list_episodes(source: Source) -> Listing:
     # Where every episode is one span there are no steps: who has none to mark writes the whole run as one
     if not any(tells_times(record.steps, record.num_rows) for record in listing.records):
         listing.records = [replace(record, steps=(), steps_from=None) for record in listing.records]
-    in_use = in_order(listing.cameras_in_use(), source.config.cameras)
-    return listing.listing("robo_dopamine", in_use, nothing="no video file below the folder")
+    return listing.listing(
+        "robo_dopamine",
+        in_order(listing.cameras_in_use(), source.config.cameras),
+        nothing="no video file below the folder",
+    )
 
 
 def _wordings(listing: ListingBuilder, folder: str) -> tuple[str, ...]:

@@ -3,20 +3,24 @@ and encoded pictures, and `<task>/<config>/instructions/episode<k>.json` with li
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable
-from functools import partial
+from collections.abc import Collection, Iterable
 from itertools import product
-
-import h5py
+from typing import Any
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats import hdf5_file as h5
-from ingest.formats.field_accounts import Uses, account_for_fields
-from ingest.formats.listing import ListingBuilder, folders_of, texts_among
+from ingest.formats.listing import (
+    ListingBuilder,
+    Uses,
+    account_for,
+    account_for_fields,
+    folders_of,
+    texts_among,
+)
 from ingest.media.frames import Picture
 from ingest.media.picture import swapped
 from ingest.outcomes import SUCCESS_FIELDS
-from ingest.reasons import DataError, Limits
+from ingest.reasons import DataError
 from ingest.sources.files import Source
 
 DATA_FILE = re.compile(r"((?:.*/)?)data/(episode[0-9]+)\.hdf5")
@@ -81,7 +85,7 @@ def _add_episode(listing: ListingBuilder, uri: str) -> None:
     with h5.opened(source, uri) as file:
         members = h5.members_of(file, source.config.limits)
         cameras, _ = h5.cameras_in(listing, uri, members.datasets, members.escapes)
-        evidence = h5.evidence_in(listing, uri, file, (source.config.success_field,))
+        evidence, _ = h5.evidence_in(listing, uri, file, (source.config.success_field,))
         # Without states the pictures alone say how long the episode is
         num_states = h5.length_of(h5.rows_in(file, STATE), source.config.limits)
         num_frames = next((len(members.datasets[path]) for path in cameras.values()), None)
@@ -114,37 +118,36 @@ def _account(
     listing: ListingBuilder, uri: str, members: h5.Members, cameras: Collection[str]
 ) -> None:
     """Record each dataset as used, known or unknown."""
+    uses: Uses = {
+        **dict.fromkeys(STATE, ("state", "RoboTwin keeps it there")),
+        **dict.fromkeys(SUCCESS_FIELDS, ("outcome", "its name says so")),
+        **dict.fromkeys(cameras, ("camera", "it holds pictures")),
+    }
     for path, dataset in members.datasets.items():
-        form = {"shape": dataset.shape or (), "dtype": str(dataset.dtype), "file": uri}
-        if path in cameras:
-            listing.parts.used("camera", path, "camera", "it holds pictures", **form)
-        elif path in STATE:
-            listing.parts.used("array", path, "state", "RoboTwin keeps it there", **form)
-        elif path in SUCCESS_FIELDS:
-            listing.parts.used("array", path, "outcome", "its name says so", **form)
-        elif reason := next((reason for pattern, reason in KNOWN if pattern.fullmatch(path)), ""):
-            listing.parts.known("array", path, reason, **form)
-        else:
-            listing.parts.unknown("array", path, "RoboTwin writes nothing of that name", **form)
+        kind = "camera" if path in cameras else "array"
+        why_left_out = next((reason for pattern, reason in KNOWN if pattern.fullmatch(path)), "")
+        why_unknown = "RoboTwin writes nothing of that name"
+        form: dict[str, Any] = {
+            "shape": dataset.shape or (),
+            "dtype": str(dataset.dtype),
+            "file": uri,
+        }
+        account_for(listing.parts, kind, path, uses.get(path), why_left_out, why_unknown, **form)
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows and frames of one episode; raises DataError when the rows cannot be read."""
-    limits = source.config.limits
     with h5.opened(source, record.data_uri or "") as file:
-        state = h5.table_of(h5.rows_in(file, STATE), limits)
-
-    def pictures(path: str, dataset: h5py.Dataset) -> Callable[[int], Picture]:
-        return partial(_picture, h5.Pictures(path, dataset, limits), limits)
-
-    return EpisodeData(record, state, None, None, h5.frames_of(source, record, pictures))
+        state = h5.table_of(h5.rows_in(file, STATE), source.config.limits)
+    return EpisodeData(record, state, None, None, h5.frames_of(source, record, _picture))
 
 
-def _picture(pictures: h5.Pictures, limits: Limits, k: int) -> Picture:
+def _picture(pictures: h5.Pictures, k: int) -> Picture:
+    """Picture k, with its colours put right where they were encoded as if they were BGR."""
     picture = pictures.picture(k)
     if pictures.form is not None:
         return picture
-    head = h5.encoded(pictures.dataset, k, limits)[:HEAD_BYTES]
+    head = h5.encoded(pictures.dataset, k, pictures.limits)[:HEAD_BYTES]
     has_swapped_colours = head.startswith(JPEG) and RIGHT_COLOURS not in head
     if has_swapped_colours:
         return swapped(picture)

@@ -12,17 +12,11 @@ from ingest.reasons import DataError
 from ingest.sources.files import Source
 from ingest.sources.types import refuse_pointer
 
-# Files of texts that writers put beside an episode's data: their names, the writer, and the keys of texts in order.
-# RDT-1B: data/hdf5_vla_dataset.py of github.com/thu-ml/RoboticsDiffusionTransformer; one file for a folder of episodes
-TEXT_FILES = (
-    (
-        re.compile(r"expanded_instruction[^/]*\.json"),
-        "RDT",
-        ("instruction", "simplified_instruction", "expanded_instruction"),
-    ),
-)
-
-TEXT_FILES_BY_FOLDER = "files of texts by folder"  # of a source: looked for once
+# RDT-1B's texts of all episodes of a folder, and their keys in order: data/hdf5_vla_dataset.py of
+# github.com/thu-ml/RoboticsDiffusionTransformer
+RDT_FILE = re.compile(r"expanded_instruction[^/]*\.json")
+RDT_KEYS = ("instruction", "simplified_instruction", "expanded_instruction")
+RDT_FILES_BY_FOLDER = "RDT's files of texts by folder"  # of a source: looked for once
 
 Numbered = list[tuple[int, Any]]  # values of a file, each with its number from 1
 
@@ -139,29 +133,22 @@ def _csv_table(text: str) -> tuple[Numbered, list[str]]:
     return rows, problems
 
 
-class SideText(NamedTuple):
-    """Values that may be texts, in a file beside an episode's data; `writer`: who calls such files so."""
-
+class RdtTexts(NamedTuple):
     uri: str
-    writer: str
-    values: list[Any]
+    values: list[Any]  # those under RDT's keys, which may be texts
 
 
-def side_text(source: Source, uri: str) -> SideText | None:
-    """What a file of texts in the folder of an episode's data says; None for none. Raises DataError."""
-    if TEXT_FILES_BY_FOLDER not in source.noted:
+def rdt_texts(source: Source, uri: str) -> RdtTexts | None:
+    """What RDT's file in the folder of an episode's data says; None for none. Raises DataError."""
+    if RDT_FILES_BY_FOLDER not in source.noted:
         text_files: dict[str, str] = {}
         for file_uri in source.files:
-            if any(pattern.fullmatch(posixpath.basename(file_uri)) for pattern, _, _ in TEXT_FILES):
+            if RDT_FILE.fullmatch(posixpath.basename(file_uri)):
                 text_files.setdefault(posixpath.dirname(file_uri), file_uri)
-        source.noted[TEXT_FILES_BY_FOLDER] = text_files
-    place = source.noted[TEXT_FILES_BY_FOLDER].get(posixpath.dirname(uri))
-    if place is None:
+        source.noted[RDT_FILES_BY_FOLDER] = text_files
+    text_uri = source.noted[RDT_FILES_BY_FOLDER].get(posixpath.dirname(uri))
+    if text_uri is None:
         return None
-    name = posixpath.basename(place)
-    writer, keys = next(
-        (writer, keys) for pattern, writer, keys in TEXT_FILES if pattern.fullmatch(name)
-    )
-    content = read_json(source, place)
-    values = [content.get(key) for key in keys] if isinstance(content, dict) else []
-    return SideText(place, writer, values)
+    content = read_json(source, text_uri)
+    values = [content.get(key) for key in RDT_KEYS] if isinstance(content, dict) else []
+    return RdtTexts(text_uri, values)

@@ -5,6 +5,7 @@
 `left_states.jsonl` and `right_states.jsonl`. A root that is itself one task's folder is read as well.
 """
 
+import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,9 +18,22 @@ import pyarrow as pa
 import pyarrow.json
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.field_accounts import account_for_cameras, account_for_fields, usual_uses
-from ingest.formats.folders import EpisodeFiles, episodes_of, frames_of, joined, object_of
-from ingest.formats.listing import ListingBuilder, folders_of, in_order, texts_among
+from ingest.formats.folders import (
+    MAX_FRAMES,
+    EpisodeFiles,
+    episodes_of,
+    frames_of,
+    object_of,
+)
+from ingest.formats.listing import (
+    ListingBuilder,
+    account_for_cameras,
+    account_for_fields,
+    folders_of,
+    in_order,
+    texts_among,
+    usual_uses,
+)
 from ingest.formats.side_files import parse_json, read_bytes
 from ingest.formats.tables import numbered, numbers, rate_of, side_by_side, vectors
 from ingest.outcomes import OutcomeEvidence
@@ -59,7 +73,6 @@ META_KNOWN = {
     "end_time": "when it was recorded",
 }
 UR5_CLOSED = 255.0  # its `gripper` is 0 when open
-MAX_ROWS = 1 << 31  # no episode has so many
 NO_STATES = "no states of the arm, or of one of two arms"
 STATES = 4  # times limits.max_file_bytes: a frame has 1 kB
 
@@ -92,30 +105,23 @@ def list_episodes(source: Source) -> Listing:
     task_folders = sorted({task for task, _ in files})
     tasks = {task: _task_facts(listing, task) for task in task_folders}
 
-    def folder_of(task: str, episode: str) -> str:
-        return joined(task, f"data/{episode}/videos")
-
+    video_folder = "{task}/data/{episode}/videos"
     for (task, episode), source_id, episode_files, videos in episodes_of(
-        listing, files, folder_of, FIRST_CAMERAS, WRIST
+        listing, files, video_folder, FIRST_CAMERAS, WRIST
     ):
         facts = tasks[task]
         tables = episode_files.tables
         meta = listing.read_object(tables.get("episode_meta", ""), listing.next_index)
         # One arm's file, or left and right: of one of two arms alone nothing is used
-        both = {"left_states", "right_states"} <= tables.keys()
-        if "states" in tables:
-            names = ["states"]
-        elif both:
-            names = ["left_states", "right_states"]
-        else:
-            names = []
+        files_of_arms = (["states"], ["left_states", "right_states"], [])
+        names = next(names for names in files_of_arms if tables.keys() >= {*names})
         states = [tables[name] for name in names]
-        num_rows = _num_rows(listing, joined(task, f"data/{episode}"), states, meta)
+        num_rows = _num_rows(listing, posixpath.join(task, f"data/{episode}"), states, meta)
         account_for_cameras(listing.parts, {video.camera: video.uri for video in videos})
         uses = {"frames": ("length", "its name"), **usual_uses(source.config)}
         account_for_fields(listing.parts, "episode_meta.json: ", meta, uses, META_KNOWN)
         if not facts.texts:
-            listing.warn_next("no_task", f"no prompt in {joined(task, TASK_INFO)}")
+            listing.warn_next("no_task", f"no prompt in {posixpath.join(task, TASK_INFO)}")
         listing.add(
             source_id,
             source.config.fps or facts.fps,
@@ -127,18 +133,20 @@ def list_episodes(source: Source) -> Listing:
             group=listing.group(meta),
             files=states,
         )
-    cameras = in_order(listing.cameras_in_use(), source.config.cameras, FIRST_CAMERAS, WRIST)
     robots = sorted({task.robot for task in tasks.values()} - {""})
-    nothing = "no folder data/episode_<n> below the task's folder"
     return listing.listing(
-        "table30", cameras, fps=source.config.fps, robot=", ".join(robots) or None, nothing=nothing
+        "table30",
+        in_order(listing.cameras_in_use(), source.config.cameras, FIRST_CAMERAS, WRIST),
+        fps=source.config.fps,
+        robot=", ".join(robots) or None,
+        nothing="no folder data/episode_<n> below the task's folder",
     )
 
 
 def _task_facts(listing: ListingBuilder, task: str) -> TaskFacts:
     """Prompts, frame rate and robot of a task, from task_info.json and, in the second edition, task_desc.json."""
-    info_uri = joined(task, TASK_INFO)
-    description_uri = joined(task, TASK_DESCRIPTION)
+    info_uri = posixpath.join(task, TASK_INFO)
+    description_uri = posixpath.join(task, TASK_DESCRIPTION)
     info = listing.read_object(info_uri)
     description = listing.read_object(description_uri)
     if info_uri not in listing.source.files:
@@ -166,23 +174,14 @@ def _account_for_task(
         "video_info": ("rate", "its field fps"),
         "robot_id": ("robot", "its name"),
     }
+    copied = [name for name in object_of(info.get("task_desc")) if name not in description]
+    info_known = INFO_KNOWN | TASK_KNOWN
+    parts = listing.parts
+    account_for_fields(parts, f"{TASK_INFO}: ", info, uses, info_known, file=info_uri)
     account_for_fields(
-        listing.parts, f"{TASK_INFO}: ", info, uses, INFO_KNOWN | TASK_KNOWN, file=info_uri
+        parts, f"{TASK_DESCRIPTION}: ", description, uses, TASK_KNOWN, file=description_uri
     )
-    account_for_fields(
-        listing.parts, f"{TASK_DESCRIPTION}: ", description, uses, TASK_KNOWN, file=description_uri
-    )
-    description_names = [
-        name for name in object_of(info.get("task_desc")) if name not in description
-    ]
-    account_for_fields(
-        listing.parts,
-        f"{TASK_INFO}: task_desc.",
-        description_names,
-        uses,
-        TASK_KNOWN,
-        file=info_uri,
-    )
+    account_for_fields(parts, f"{TASK_INFO}: task_desc.", copied, uses, TASK_KNOWN, file=info_uri)
 
 
 def _num_rows(
@@ -190,7 +189,7 @@ def _num_rows(
 ) -> int | None:
     """Lines of the states, which count before what the metadata says; of a remote source only the latter is read."""
     frames = meta.get("frames")
-    stated_frames = frames if type(frames) is int and 0 <= frames < MAX_ROWS else None
+    stated_frames = frames if type(frames) is int and 0 <= frames < MAX_FRAMES else None
     # The metadata's count stands where no line can be counted
     if not states:
         expected = f"{folder}/states/states.jsonl"

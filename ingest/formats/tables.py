@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.errors import first_line
 from ingest.reasons import LIMITS, DataError, Limits
 from ingest.sources.files import Source
 from ingest.sources.types import refuse_pointer
@@ -37,8 +38,12 @@ DAMAGED = (
     TypeError,
     OverflowError,
     RecursionError,
+    MemoryError,
+    BadZipFile,
+    zlib.error,
+    RuntimeError,
+    KeyError,
 )
-DAMAGED += (MemoryError, BadZipFile, zlib.error, RuntimeError, KeyError)
 
 
 def numbers(values: np.ndarray, names: Sequence[str] = ()) -> pa.Table:
@@ -134,11 +139,8 @@ def opened(path: Path) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(path) as file:
             yield file
     except PARQUET_ERRORS as e:
-        raise DataError(f"{path.name}: cannot be read ({first_line(e)})") from e
-
-
-def first_line(e: Exception) -> str:
-    return str(e).split("\n", 1)[0] or type(e).__name__
+        problem = first_line(e) or type(e).__name__
+        raise DataError(f"{path.name}: cannot be read ({problem})") from e
 
 
 def batches(
@@ -271,12 +273,10 @@ def read_npz(source: Source, uri: str) -> dict[str, np.ndarray]:
                 arrays[member.filename.removesuffix(".npy")] = stored.reshape(len(stored), -1)
     except DAMAGED as e:
         raise DataError(f"{uri} cannot be read ({e})") from e
+    if not arrays and is_pickled:
+        raise DataError(f"{uri} is pickled", "pickled_data")
     if not arrays:
-        raise DataError(
-            *(f"{uri} is pickled", "pickled_data")
-            if is_pickled
-            else (f"{uri} holds no rows of numbers",)
-        )
+        raise DataError(f"{uri} holds no rows of numbers")
     return arrays
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 from ingest.formats.listing import texts_among
@@ -69,28 +70,19 @@ def _is_json(text: str) -> bool:
 
 def _inside_json(texts: Iterable[str]) -> tuple[int, tuple[str, ...]] | None:
     """The instruction in the first text that holds a JSON object, with its rank."""
-    for text in texts:
-        if not _is_json(text):
-            continue
+    for text in filter(_is_json, texts):
         try:
             content = parse_json(text)
         except ValueError:
             continue
-        if instruction := instruction_of(content):
+        # Of equal ranks the first one counts
+        if instruction := min(_ranked(content, 0), key=itemgetter(0), default=None):
             return instruction
     return None
 
 
-def instruction_of(content: Any) -> tuple[int, tuple[str, ...]] | None:
-    """The instruction in an object as JSON has them, by the names of its fields, with its rank; None for none."""
-    ranked_fields = list(_ranked(content, 0))
-    # Of equal ranks the first one counts
-    if ranked_fields:
-        return min(ranked_fields, key=lambda of_field: of_field[0])
-    return None
-
-
 def _ranked(content: Any, depth: int) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """The instructions in an object of JSON, by the names of its fields, each with its rank."""
     if not isinstance(content, dict) or depth >= MAX_DEPTH:
         return
     for name, value in content.items():

@@ -87,11 +87,10 @@ class Store(NamedTuple):
         """The texts of an array of them; None for one of other things. Raises DataError, also beyond the limits."""
         with guarded(f"{self.name or 'the store'}, {name}"):
             array = self.group[name]
-            if hasattr(array, "chunks"):
-                filters = array.metadata.to_dict().get("filters") or []
-            else:
-                filters = []
-            is_fixed = hasattr(array, "chunks") and array.dtype.kind in "SU" and not filters
+            if not hasattr(array, "chunks"):
+                return None
+            filters = array.metadata.to_dict().get("filters") or []
+            is_fixed = array.dtype.kind in "SU" and not filters
             is_variable = [f.get("id") for f in filters] == ["vlen-utf8"]
             if not (is_fixed or is_variable) or len(array.shape) > 1:
                 return None
@@ -114,11 +113,12 @@ class Store(NamedTuple):
                 array = self.group[name]
             except KeyError:
                 return None
-            described = array.metadata.to_dict() if hasattr(array, "chunks") else {}
-        codec = described.get("compressor")
-        rows = getattr(array, "chunks", (0,))[:1]
-        if not described or array.dtype.kind not in "fiub" or not array.shape:
+            if not hasattr(array, "chunks"):
+                return None
+            described = array.metadata.to_dict()
+        if array.dtype.kind not in "fiub" or not array.shape:
             return None
+        codec = described.get("compressor")
         if described.get("filters"):
             raise DataError(
                 f"{name} is stored through filters, which are not read", "unknown_codec"
@@ -128,7 +128,7 @@ class Store(NamedTuple):
                 f"{name} is packed by {str(codec.get('id'))[:40]!r}, which is not read",
                 "unknown_codec",
             )
-        if codec and codec["id"].startswith("imagecodecs") and rows != (1,):
+        if codec and codec["id"].startswith("imagecodecs") and array.chunks[0] != 1:
             raise DataError(
                 f"{name} has several pictures in one that is packed by {codec['id']}",
                 "unknown_codec",

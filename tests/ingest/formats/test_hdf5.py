@@ -241,6 +241,21 @@ def test_rows_that_changed_since_they_were_listed(tmp_path: Path) -> None:
         next(frames("agentview"))
 
 
+def test_pictures_that_are_fewer_than_rows(tmp_path: Path) -> None:
+    """An array of pictures without rows holds no values; one that ends early gives the pictures that it has."""
+    with h5py.File(tmp_path / "flat.hdf5", "w") as file:
+        file["joint_pos"] = file["actions"] = np.arange(60.0).reshape(20, 3)
+        file["rgb"] = np.zeros((15, 16, 16, 3), np.uint8)
+        file["obs/unit_rgb"] = np.zeros((0, 16, 16, 3), np.float32)
+        file["episode_ends"] = [10, 20]
+    source = source_of(tmp_path)
+    listing = list_episodes(source)
+    [empty] = [part for part in listing.parts if part.name == "obs/unit_rgb"]
+    assert (empty.status, empty.why) == ("known", "it holds no values")
+    episodes = [read_episode(source, record) for record in listing.records]
+    assert [len(list(episode.frames("rgb"))) for episode in episodes] == [10, 5]
+
+
 @pytest.mark.parametrize("encode", [swapped_jpeg, marked_jpeg, None])
 def test_colours_of_robotwin(tmp_path: Path, encode: Any) -> None:
     """Red is red, by the simulator's old way of encoding, by that which marks its JPEGs as right, and raw."""
