@@ -44,7 +44,7 @@ from ingest.formats.lerobot_parts import account_for_parts
 from ingest.formats.lerobot_rows import EpisodeRows, find_rows, read_pictures
 from ingest.formats.lerobot_signals import read_signals, signal_columns
 from ingest.formats.lerobot_statistics import stored_statistics
-from ingest.formats.lerobot_steps import has_changing_tasks, native_steps
+from ingest.formats.lerobot_steps import native_steps
 from ingest.formats.listing import ListingBuilder, folders_of, named, texts_among
 from ingest.formats.tables import finite, read_columns, vectors
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
@@ -371,7 +371,7 @@ def _record(
         row_tasks = []
     stated_texts = texts_among(map(facts.get, dataset.source.config.keys.language))
     tasks = texts_among([row_tasks or meta.get("tasks"), *stated_texts])
-    if has_changing_tasks(episode) and len(row_tasks) > 1:
+    if len(row_tasks) > 1:
         tasks = texts_among([_whole_task(dataset, index, meta, row_tasks, stated_texts)])
     if not tasks:
         dataset.warn("no_task", "no instruction in rows or metadata", index)
@@ -460,11 +460,11 @@ def _check(dataset: LerobotListing, index: int, episode: Annotated) -> None:
         # Its file, or without a pointer to one any file, may be a git-LFS pointer
         file = lerobot_meta.expected(dataset, index, meta)
         pointers = fnmatch.filter(sorted(dataset.pointers), file)
-        obstacles = (
-            ("lfs_pointer", "its rows are in a git-LFS pointer"),
-            ("no_data", f"no rows; looked for {file}"),
-        )
-        dataset.unusable(*obstacles[not pointers], index, file=(*pointers, file)[0])
+        if pointers:
+            detail = "its rows are in a git-LFS pointer"
+            dataset.unusable("lfs_pointer", detail, index, file=pointers[0])
+        else:
+            dataset.unusable("no_data", f"no rows; looked for {file}", index, file=file)
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:

@@ -29,6 +29,13 @@ class Annotated:
             return whole(self.meta.get("length"))
         return self.rows.num_rows
 
+    @property
+    def task_indices(self) -> tuple[int, ...]:
+        """The tasks that its rows name, in order of appearance."""
+        if self.rows is None:
+            return ()
+        return self.rows.task_indices
+
 
 Episodes = Mapping[int, Annotated]
 

@@ -22,10 +22,10 @@ from ingest.formats.lerobot_signals import (
     PARTS_OF_ACTION,
     PARTS_OF_STATE,
     Vectors,
-    first_vector,
     read_signals,
     signal_columns,
     slices_by_column,
+    vector_of,
 )
 from ingest.formats.lerobot_steps import (
     EXPORTED_COLUMNS,
@@ -258,7 +258,7 @@ class _Rows:
         """The first rows of a column, [n, d]; None where these are no numbers, or never change."""
         rows = self._first_rows([name])
         try:
-            table = None if rows is None else first_vector(rows, {}, [name], singles=True)
+            table = None if rows is None else vector_of(rows, {}, name, singles=True)
         except DataError:
             return None
         values = None if table is None else matrix(table)
@@ -325,7 +325,7 @@ def _account_for_slices(dataset: LerobotListing, stored_columns: set[str]) -> No
             width = next(iter(shape_of(features.get(name))), None)
             for part, limits in slices.items():
                 if problem := _wrong_slice(
-                    name, object_of(limits).get("end"), width if is_there else 0
+                    name, limits.get("end"), width if is_there else 0
                 ):
                     dataset.parts.unknown(
                         "column", f"{MODALITY}: {vector}.{part}", problem, file=MODALITY

@@ -72,11 +72,10 @@ def native_steps(dataset: LerobotListing, episodes: Episodes) -> dict[int, State
         for stated_steps in filter(None, (of_form.get(episode) for of_form in by_form)):
             if stated_steps.problem is not None:
                 dataset.warn("bad_steps", f"{stated_steps.form}: {stated_steps.problem}", episode)
+            if not stated_steps.steps:
+                continue
             # Where a form before it has steps, those are used
-            if stated_steps.steps:
-                used = chosen.setdefault(episode, stated_steps)
-            else:
-                used = stated_steps
+            used = chosen.setdefault(episode, stated_steps)
             if used is not stated_steps and (
                 difference := _difference(used, stated_steps, dataset.rate)
             ):
@@ -456,18 +455,13 @@ def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
 def _task_index(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """LeRobot's recorder lets each frame have a task of its own: where it changes within an episode, it names steps."""
     changing = {
-        index: episode for index, episode in episodes.items() if has_changing_tasks(episode)
+        index: episode for index, episode in episodes.items() if len(episode.task_indices) > 1
     }
     if not changing:
         return {}
     return _of_indices(
         dataset, changing, TASK_COLUMN, lerobot_meta.task_texts(dataset), "the tasks"
     )
-
-
-def has_changing_tasks(episode: Annotated) -> bool:
-    """Do an episode's rows name several tasks?"""
-    return episode.rows is not None and len(episode.rows.task_indices) > 1
 
 
 def _count_changes(steps_by_episode: Mapping[int, Stated]) -> int:

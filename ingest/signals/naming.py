@@ -179,17 +179,15 @@ def polarity_by_name(names: Sequence[str]) -> tuple[Polarity, str] | None:
     return None
 
 
-def names_by_parts(parts: Mapping[str, Any], width: int) -> list[str]:
+def names_by_parts(parts: Mapping[str, Mapping[str, Any]], width: int) -> list[str]:
     """A name for each of `width` dimensions by the slices of GR00T's modality.json; "" outside all slices.
 
     Example: names_by_parts({"left_hand": {"start": 1, "end": 3}}, 3) == ["", "left_hand.0", "left_hand.1"].
     """
     names = [""] * width
     for part, limits in parts.items():
-        if isinstance(limits, dict):
-            start, end = (limits.get("start"), limits.get("end"))
-        else:
-            start, end = (None, None)
+        start = limits.get("start")
+        end = limits.get("end")
         if type(start) is not int or type(end) is not int or not 0 <= start < end <= width:
             continue
         for dimension in range(start, end):
