@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from core.values import short_hash
 from ingest.episode import EpisodeData, EpisodeRecord
 from ingest.sources.files import Source
 
@@ -135,7 +136,7 @@ def file_stamp(source: Source, record: EpisodeRecord) -> str:
     lines = [
         f"{uri} {source.files[uri]}" for uri in sorted(filter(None, uris)) if uri in source.files
     ]
-    return hashlib.sha256("\n".join([*lines, record.source_stamp]).encode()).hexdigest()[:16]
+    return short_hash("\n".join([*lines, record.source_stamp]))
 
 
 def likeness(fingerprint: Fingerprint, other_fingerprint: Fingerprint) -> tuple[Likeness, str]:
@@ -347,7 +348,7 @@ def place(
     unplaced = _Unplaced(known_recordings, {p.known.recording for p in placed.values() if p.known})
     waiting = [address for address in addresses if address.source_id not in placed]
     # Where no recording is missing, as at the first listing, what is not placed is new
-    if not unplaced.recordings:
+    if not unplaced.index.recordings:
         return [placed.get(address.source_id) or Placement(address, None) for address in addresses]
     fingerprints = {address.source_id: read(address.record) for address in waiting}
     # What changed is told by what its rows say; first those that are equal, so that none is taken for a part of another
@@ -476,13 +477,9 @@ class _Unplaced:
         for recording in self.index.recordings.values():
             self._by_name.setdefault(recording.source_id, recording)
 
-    @property
-    def recordings(self) -> Mapping[str, KnownRecording]:
-        return self.index.recordings
-
     def _of_this_name(self, address: Address) -> KnownRecording | None:
         recording = self._by_name.get(address.source_id)
-        if recording is not None and recording.recording in self.recordings:
+        if recording is not None and recording.recording in self.index.recordings:
             return recording
         return None
 
@@ -492,8 +489,7 @@ class _Unplaced:
         if not candidates:
             return None
         namesake = self._of_this_name(address)
-        recording = namesake if namesake in candidates else candidates[0]
-        assert recording is not None
+        recording = next((c for c in candidates if c is namesake), candidates[0])
         self.index.remove(recording)
         if fingerprint.rows:
             reason = "the rows are equal"

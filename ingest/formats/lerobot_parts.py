@@ -324,9 +324,7 @@ def _account_for_slices(dataset: LerobotListing, stored_columns: set[str]) -> No
             is_there = not dataset.schemas or name in stored_columns or name in features
             width = next(iter(shape_of(features.get(name))), None)
             for part, limits in slices.items():
-                if problem := _wrong_slice(
-                    name, limits.get("end"), width if is_there else 0
-                ):
+                if problem := _wrong_slice(name, limits.get("end"), width if is_there else 0):
                     dataset.parts.unknown(
                         "column", f"{MODALITY}: {vector}.{part}", problem, file=MODALITY
                     )

@@ -8,12 +8,12 @@ import mmap
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from core.values import short_hash
 from ingest import outcomes
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, TimedPicture, timed
 from ingest.formats import rlds_files, rlds_steps
@@ -248,7 +248,7 @@ def _read(
         f"{fields['source_stamp']} {record.end - record.start} {rlds_files.stored_crc(data, record)} "
         f"{fields.get('num_rows')}"
     )
-    fields["source_stamp"] = sha256(stamp.encode()).hexdigest()[:16]
+    fields["source_stamp"] = short_hash(stamp)
     listing.add(**fields)
 
 

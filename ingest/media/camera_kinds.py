@@ -4,11 +4,10 @@ Recorders that know colour videos alone store all of these as such. A name is a 
 pictures say so, too.
 """
 
-import re
-
 import numpy as np
 
-WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+from ingest.signals.naming import words
+
 KIND_OF_WORD = {
     **dict.fromkeys(("depth", "disparity"), "depth"),
     **dict.fromkeys(("segmentation", "seg", "segm", "semantic", "mask", "masks"), "masks"),
@@ -31,8 +30,7 @@ def kind_by_name(camera: str) -> str:
 
     Example: kind_by_name("observation.images.depth") == "depth", and kind_by_name("depth_camera_rgb") == "".
     """
-    words = [word.lower() for word in WORD.findall(camera)]
-    telling = [word for word in words if word in KIND_OF_WORD or word in COLOURS]
+    telling = [word for word in words(camera) if word in KIND_OF_WORD or word in COLOURS]
     if telling:
         return KIND_OF_WORD.get(telling[-1], "")
     return ""

@@ -7,7 +7,6 @@
 4. The polarity (`ingest.signals.gripper.polarity_of`).
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from operator import attrgetter, itemgetter
 
 import numpy as np
 
+from core.values import short_hash
 from ingest.episode import EpisodeData, EpisodeRecord, Finding
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig, Gripper
@@ -95,7 +95,7 @@ def _layout(episode: EpisodeData, robot: str | None) -> str:
         None if values is None else values.shape[1] for values in (episode.state, episode.action)
     ]
     text = repr((robot, widths, episode.state_names, episode.action_names))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return short_hash(text)
 
 
 def _is_laid_out_so(
@@ -116,7 +116,7 @@ def _is_laid_out_so(
 def survey_version(config: DatasetConfig) -> str:
     """Changes with this code, and with what the registry says of the grippers."""
     registered = " ".join(entry.model_dump_json() for entry in config.grippers)
-    return hashlib.sha256(f"{VERSION} {registered}".encode()).hexdigest()[:16]
+    return short_hash(f"{VERSION} {registered}")
 
 
 def chosen(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
