@@ -343,9 +343,7 @@ def _check(token: str | None) -> None:
         )
 
 
-def _networks(
-    addresses: tuple[str, ...],
-) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+def _networks(addresses: tuple[str, ...]) -> tuple[Network, ...]:
     try:
         return tuple(map(ipaddress.ip_network, addresses))
     except ValueError as e:

@@ -347,23 +347,19 @@ def load_registry(folders: list[Path]) -> dict[str, DatasetConfig]:
 
 
 Built = Mapping[str, Mapping[str, Any]]  # rows of the lake's table `datasets`, by name
-COLUMNS = ("dataset", "title", "robot", "format", "role", "license")
+COLUMNS = ("dataset", "title", "robot", "format", "role", "license", "episodes", "source")
 
 
 def overview(entries: Mapping[str, DatasetConfig], built: Built) -> list[dict[str, Any]]:
     """One row per dataset of the registry, then those that only the workspace knows. `episodes` is as published."""
     rows = []
     for name in sorted(built.keys() | entries.keys()):
-        entry = entries.get(name)
-        fields = entry.model_dump(mode="json") | {"dataset": name} if entry else built[name]
-        if entry:
-            of_source = (entry.published.episodes, entry.source)
+        if entry := entries.get(name):
+            fields = {"dataset": name, "episodes": entry.published.episodes, **dict(entry)}
         else:
-            of_source = (None, fields["source_uri"])
+            fields = {"episodes": None, "source": built[name]["source_uri"], **built[name]}
         row = {column: fields[column] for column in COLUMNS}
-        rows.append(
-            row | {"episodes": of_source[0], "source": of_source[1], "built": name in built}
-        )
+        rows.append(row | {"built": name in built})
     return rows
 
 
@@ -418,15 +414,10 @@ def _gripper(entry: Mapping[str, Any]) -> str:
     """Example: "state[7], closed 1, open 0"."""
     if entry["column"] == "none":
         return "none"
-    if isinstance(entry["dimension"], list):
-        dimensions = entry["dimension"]
-    else:
-        dimensions = [entry["dimension"]]
-    if entry["open"] is None:
-        ends = ()
-    else:
-        ends = (f"closed {entry['closed']:g}", f"open {entry['open']:g}")
-    return ", ".join((*(f"{entry['column']}[{d}]" for d in dimensions), *ends))
+    parts = [f"{entry['column']}[{d}]" for d in Gripper.model_validate(entry).dimensions()]
+    if entry["open"] is not None:
+        parts += [f"closed {entry['closed']:g}", f"open {entry['open']:g}"]
+    return ", ".join(parts)
 
 
 def _text(value: Any) -> str:

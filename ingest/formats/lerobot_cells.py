@@ -40,13 +40,12 @@ class Annotated:
 Episodes = Mapping[int, Annotated]
 
 
-def columns_of(dataset: LerobotListing, episodes: Episodes) -> set[str]:
-    """Columns of the rows: those that info.json declares, and those of the first file."""
-    first = next((episode.rows for _, episode in sorted(episodes.items()) if episode.rows), None)
-    if first is None:
+def columns_of(dataset: LerobotListing) -> set[str]:
+    """Columns of the rows: those that info.json declares, and those of the first data file."""
+    if not dataset.schemas:
         return set()
-    with opened(dataset.source.resolve(first.uri)) as file:
-        return {*dataset.info["features"], *file.schema_arrow.names}
+    first_schema, _ = dataset.schemas[0]
+    return {*dataset.info["features"], *first_schema.names}
 
 
 def cells_of(

@@ -363,7 +363,7 @@ def _drawn(dataset: LerobotListing) -> dict[int, dict[str, Any]]:
 
 def _language(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """`language_persistent`: rows of style `subtask` hold until the next one. All rows of an episode have the list."""
-    if LANGUAGE_COLUMN not in columns_of(dataset, episodes):
+    if LANGUAGE_COLUMN not in columns_of(dataset):
         return {}
     cells = dict(cells_of(dataset, episodes, LANGUAGE_COLUMN, 1))
     text_episodes = {
@@ -405,7 +405,7 @@ def _with_texts(
     dataset: LerobotListing, episodes: Episodes, column: str, uri: str
 ) -> dict[int, Stated]:
     """Indices with a file of their texts. RoboCOIN has slots of them, for all that is done at a time, some `null`."""
-    if column not in columns_of(dataset, episodes):
+    if column not in columns_of(dataset):
         return {}
     if uri not in dataset.source.files:
         _report_lost_texts(dataset, episodes, column, uri)
@@ -432,7 +432,7 @@ def _report_lost_texts(dataset: LerobotListing, episodes: Episodes, column: str,
 def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """The column `annotation.*` of GR00T that divides episodes most finely; its indices are those of the tasks."""
     dataset.read_object(MODALITY)  # a finding where it cannot be read
-    columns = sorted(annotated_columns(dataset) & columns_of(dataset, episodes))
+    columns = sorted(annotated_columns(dataset) & columns_of(dataset))
     # A column that is the same in all rows of every episode is another text of the task
     changing = [column for column in columns if changing_episodes(dataset, episodes, column)]
     texts = lerobot_meta.task_texts(dataset) if changing else {}

@@ -18,7 +18,7 @@ from ingest import outcomes
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, TimedPicture, timed
 from ingest.formats import rlds_files, rlds_steps
 from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, in_order, texts_among
-from ingest.formats.rlds_files import FEATURES, Data, Record, Shard, described
+from ingest.formats.rlds_files import FEATURES, Data, Record, Shard, read_description
 from ingest.formats.rlds_parts import (
     INVALID,
     OVERRULED,
@@ -127,7 +127,7 @@ def _find_in_all(listing: ListingBuilder) -> None:
 def _specs(listing: ListingBuilder, folder: str) -> Specs | None:
     """Types by key; {} where the records themselves must tell; None for what is no RLDS dataset."""
     uri = folder + FEATURES
-    content, problem = described(listing.source, uri)
+    content, problem = read_description(listing.source, uri)
     specs = rlds_steps.specs_of(content)
     if not specs:
         detail = f"{problem or 'names no feature'}; types are taken from the records"
@@ -240,7 +240,7 @@ def _read(
         group = rlds_steps.scalar(steps, config.group_field) if config.group_field else None
         fields["group"] = "" if group in (None, "") else str(group)
         fields["num_rows"] = num_rows = rlds_steps.num_steps(steps)
-        fields |= _described(listing, uri, steps, num_rows)
+        fields |= _texts_and_outcome(listing, uri, steps, num_rows)
     except DataError as e:
         listing.unusable_next(e.reason, str(e), uri)
     # The stored CRC changes with the contents, and is there without reading them
@@ -252,7 +252,7 @@ def _read(
     listing.add(**fields)
 
 
-def _described(
+def _texts_and_outcome(
     listing: ListingBuilder, uri: str, steps: RldsRecord, num_rows: int
 ) -> dict[str, Any]:
     """Instructions and what tells the outcome of the coming episode. Raises DataError."""
@@ -475,7 +475,8 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     if record.data_uri is None or not record.data_key.isdecimal():
         raise DataError("its record was not read when the dataset was listed", "no_data")
     folder = record.data_uri[: record.data_uri.rfind("/") + 1]
-    specs = rlds_steps.specs_of(described(source, folder + FEATURES)[0])
+    description, _ = read_description(source, folder + FEATURES)
+    specs = rlds_steps.specs_of(description)
     data = rlds_files.mapped(source.resolve(record.data_uri))
     stored_record = rlds_files.record_at(data, int(record.data_key))
     # Only now all of the record is read: a listing looks at texts and numbers alone
