@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -157,10 +157,6 @@ class Match(NamedTuple):
     reason: str = "video_times"
 
 
-def in_order(_: str) -> Match:
-    return Match()
-
-
 def timed(pictures: Iterable[Picture], fps: float) -> Iterator[TimedPicture]:
     """Frames with their index and the time of their row."""
     for k, picture in enumerate(pictures):
@@ -206,7 +202,7 @@ class EpisodeData:
     timestamps_s: np.ndarray | None
     frames: FrameReader = field(repr=False)
     names_by: Literal["name", "modality.json"] = "name"
-    match: Callable[[str], Match] = in_order
+    match: Callable[[str], Match] = lambda camera: Match()
     statistics: Sequence[StoredStatistics] = ()
     writer: str = (
         ""  # whose convention gives dimensions their names, where the source itself does not
@@ -248,13 +244,7 @@ def names_of(rows: pa.Table | None) -> tuple[str, ...]:
 
 def record_row(record: EpisodeRecord) -> dict[str, Any]:
     """The record as columns of the table episode_facts (without dataset and chunk)."""
-    row = {k: getattr(record, k) for k in record.__dataclass_fields__}
-    row["tasks"] = list(record.tasks)
-    row["videos"] = [v.__dict__ for v in record.videos]
-    row["steps"] = [s.__dict__ for s in record.steps]
-    row["plan"] = list(record.plan)
-    row["as_far_as"] = record.as_far_as and record.as_far_as.__dict__
-    return row | {"cameras": record.cameras}
+    return asdict(record) | {"cameras": record.cameras}
 
 
 def record_from_row(row: dict[str, Any]) -> EpisodeRecord:

@@ -335,14 +335,13 @@ def _visualizer(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
         frames = times[index]
         if isinstance(notes.get("atoms"), list):
             return _spans_of_texts(notes["atoms"], frames, episode)
-        spans = span_objects(notes.get("subtasks") or [], "subtasks")
-        edges = [
-            (frames.frame(span.get("start")), frames.end(span.get("end"), episode.num_frames))
-            for span in spans
-        ]
         return [
-            StatedSpan(span.get("label"), *span_frames)
-            for span, span_frames in zip(spans, edges, strict=True)
+            StatedSpan(
+                span.get("label"),
+                frames.frame(span.get("start")),
+                frames.end(span.get("end"), episode.num_frames),
+            )
+            for span in span_objects(notes.get("subtasks") or [], "subtasks")
         ]
 
     return _stated("visualizer", drawn_episodes, spans_of)
@@ -392,10 +391,11 @@ def _spans_of_texts(rows: Any, times: Times, episode: Annotated) -> list[StatedS
         raise ValueError("nothing says how long the episode is")
     frames = sorted(starts)
     ends = [*frames[1:], episode.num_frames]
-    spans = [
-        StatedSpan(starts[frame], frame, end) for frame, end in zip(frames, ends, strict=False)
+    return [
+        StatedSpan(starts[frame], frame, end)
+        for frame, end in zip(frames, ends, strict=False)
+        if is_step(starts[frame])
     ]
-    return [span for span in spans if is_step(span.name)]
 
 
 # An index, or several, in each row

@@ -281,8 +281,7 @@ def _known(key: str, spec: Spec, roles: FeatureRoles) -> str:
 def _blank(steps: RldsRecord, key: str, spec: Spec) -> str:
     """Why a text is none: in no step it has a letter."""
     is_text = spec.kind == "text" and steps.features[key].kind == "bytes"
-    is_blank = is_text and all(start == end for start, end in steps.spans(key))
-    if is_blank:
+    if is_text and all(start == end for start, end in steps.spans(key)):
         return "it holds no text"
     return ""
 

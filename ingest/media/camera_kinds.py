@@ -43,7 +43,6 @@ def look_of(rgb: np.ndarray) -> str:
         return "grey"
     levels = (channels >> 4).reshape(-1, 3) @ np.array([256, 16, 1])
     _, counts = np.unique(levels, return_counts=True)
-    is_flat = float(np.sort(counts)[::-1][:FEW_COLOURS].sum()) >= FLAT_SHARE * len(levels)
-    if is_flat:
+    if np.sort(counts)[::-1][:FEW_COLOURS].sum() >= FLAT_SHARE * len(levels):
         return "of few colours"
     return ""

@@ -63,7 +63,6 @@ def weights_file() -> Path:
     return path
 
 
-@dataclass
 class FaceDetector:
     """Boxes of faces in a picture."""
 

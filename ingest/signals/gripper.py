@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
 
@@ -168,12 +168,7 @@ def check_finite(name: str, values: np.ndarray) -> None:
 
 def signal_row(signal: GripperSignal) -> dict[str, Any]:
     """The signal as columns of the table `signals` (without dataset)."""
-    row = {name: getattr(signal, name) for name in signal.__dataclass_fields__}
-    return row | {
-        "dimensions": list(signal.dimensions),
-        "names": list(signal.names),
-        "weights": list(signal.weights),
-    }
+    return asdict(signal)
 
 
 def signal_from_row(row: Mapping[str, Any]) -> GripperSignal:

@@ -221,10 +221,9 @@ class Hub(Bucket):
     @cached_property
     def _commit(self) -> str:
         if COMMIT.fullmatch(self.revision):
-            info = None
-        else:
-            info = HfApi(endpoint=self.endpoint).dataset_info(self.repo, revision=self.revision)
-        return (info and info.sha) or self.revision
+            return self.revision
+        info = HfApi(endpoint=self.endpoint).dataset_info(self.repo, revision=self.revision)
+        return info.sha or self.revision
 
     def commit(self) -> str:
         return self._commit
