@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from core.values import short_hash
+from core.values import grouped, short_hash
 from ingest.episode import EpisodeData, EpisodeRecord
 from ingest.sources.files import Source
 
@@ -543,21 +543,19 @@ def remembered_splits(
 
     A group that is named in the source also keeps what its recordings had that are away.
     """
-    splits: dict[str, list[str]] = defaultdict(list)
-    for recording in known_recordings:
-        if (
-            recording.split
-            and not recording.is_here
-            and not _is_own_group(recording.group, recording)
-        ):
-            splits[recording.group].append(recording.split)
-    remembered = {group: _strictest(of_group) for group, of_group in splits.items()}
-    present: dict[str, list[str]] = defaultdict(list)
-    for placement in placements:
-        recording = placement.known or placement.resembles
-        if recording is not None and recording.split:
-            present[placement.address.record.group].append(recording.split)
-    return remembered | {group: _strictest(of_group) for group, of_group in present.items()}
+    away = grouped(
+        (recording.group, recording.split)
+        for recording in known_recordings
+        if recording.split
+        and not recording.is_here
+        and not _is_own_group(recording.group, recording)
+    )
+    present = grouped(
+        (placement.address.record.group, recording.split)
+        for placement in placements
+        if (recording := placement.known or placement.resembles) and recording.split
+    )
+    return {group: _strictest(splits) for group, splits in (away | present).items()}
 
 
 def _is_own_group(group: str, recording: KnownRecording) -> bool:

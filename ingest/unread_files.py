@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, filterfalse
 
+from core.values import grouped
 from ingest.episode import EpisodeRecord, Finding, SourcePart
 from ingest.source_parts import PartCensus
 from ingest.sources.files import Source
@@ -133,9 +134,7 @@ def _matcher(name: str) -> re.Pattern[str]:
 
 def _grouped(uris: Sequence[str], known_paths: KnownPaths) -> Mapping[str, list[str]]:
     """Files by name with * for each number; where these are many, by folder and suffix."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for uri in uris:
-        groups[NUMBER.sub("*", uri)].append(uri)
+    groups = grouped((NUMBER.sub("*", uri), uri) for uri in uris)
     if len(groups) <= MAX_PATTERNS:
         return {_pattern(of_group): of_group for of_group in groups.values()}
     wider: dict[str, list[str]] = defaultdict(list)

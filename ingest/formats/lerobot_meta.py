@@ -255,19 +255,21 @@ def locate(dataset: LerobotListing, key: str, numbers: Mapping[str, int | str]) 
     files = dataset.source.files
     template = _template(dataset, key)
     uri = _filled(template, numbers)
-    standard_uri = _standard(dataset, key).format(**numbers)
     if uri in files:
         return uri
-    located: str | None = standard_uri
-    if standard_uri not in files:
+    standard_uri = _standard(dataset, key).format(**numbers)
+    if standard_uri in files:
+        hits = [standard_uri]
+    else:
         names = {u.rsplit("/", 1)[-1] for u in (uri, standard_uri)}
+        namesakes = chain.from_iterable(dataset.source.by_name.get(name, []) for name in names)
         camera = numbers.get("video_key")
-        hits = [*chain.from_iterable(dataset.source.by_name.get(name, []) for name in names)]
-        hits = [hit for hit in hits if camera is None or camera in hit.split("/")]
-        located = hits[0] if len(hits) == 1 else None
+        hits = [hit for hit in namesakes if camera is None or camera in hit.split("/")]
+    if len(hits) != 1:
+        return None
     # Counted, so that one finding speaks for all files that the template does not lead to
-    dataset.searched[template] += located is not None
-    return located
+    dataset.searched[template] += 1
+    return hits[0]
 
 
 def expected(

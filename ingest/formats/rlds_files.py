@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import google_crc32c
 import numpy as np
 
+from core.values import grouped
 from ingest.formats.folders import object_of
 from ingest.formats.listing import ListingBuilder
 from ingest.formats.side_files import read_json
@@ -301,12 +302,10 @@ def find_shards(listing: ListingBuilder) -> list[Shard]:
                 Shard(uri, f"{config}{match['split']}/{name}", match["split"], number, count)
             )
     # A dataset may lie there in several versions, with equal episodes: only the newest is read
-    newest: dict[str, str] = {}  # by configuration: the folder of its newest version
-    for folder in folders:
-        newest[_config(folder)] = max(newest.get(_config(folder), folder), folder, key=_version)
+    versions = grouped((_config(folder), folder) for folder in folders)
     shards: list[Shard] = []
     for folder, candidates in folders.items():
-        newest_folder = newest[_config(folder)]
+        newest_folder = max(versions[_config(folder)], key=_version)
         if folder == newest_folder:
             shards += _of_version(listing, folder, candidates)
         else:
@@ -340,9 +339,7 @@ def _of_version(listing: ListingBuilder, folder: str, candidates: list[Shard]) -
         )
     lengths = _stated_lengths(info.get("splits"))
     # Shards are numbered within their split
-    splits: dict[str, list[Shard]] = defaultdict(list)
-    for shard in candidates:
-        splits[shard.split].append(shard)
+    splits = grouped((shard.split, shard) for shard in candidates)
     # What dataset_info.json says counts, where it says anything of splits
     shards: list[Shard] = []
     for split, parts in splits.items():

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from core.values import grouped
+
 type Kind = Literal["gripper", "hand"]
 type Column = Literal["state", "action"]
 type Polarity = Literal["high_is_open", "high_is_closed", "unknown"]
@@ -94,10 +96,7 @@ def named_grippers(names: Sequence[str]) -> list[NamedGripper]:
 def _named_grippers(names: tuple[str, ...]) -> tuple[NamedGripper, ...]:
     kinds: list[Kind | None] = [_kind(words(name)) for name in names]
     arms = _arms_of(names, kinds)
-    dimensions_of: dict[tuple[str, Kind], list[int]] = {}
-    for dimension, kind in enumerate(kinds):
-        if kind:
-            dimensions_of.setdefault((arms[dimension], kind), []).append(dimension)
+    dimensions_of = grouped(((arms[d], kind), d) for d, kind in enumerate(kinds) if kind)
 
     # A hand of one or two joints works as a gripper does
     grippers: dict[str, NamedGripper] = {}
@@ -190,8 +189,7 @@ def names_by_parts(parts: Mapping[str, Mapping[str, Any]], width: int) -> list[s
         end = limits.get("end")
         if type(start) is not int or type(end) is not int or not 0 <= start < end <= width:
             continue
-        for dimension in range(start, end):
-            names[dimension] = f"{part}.{dimension - start}"
+        names[start:end] = [f"{part}.{k}" for k in range(end - start)]
     return names
 
 

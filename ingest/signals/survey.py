@@ -311,10 +311,9 @@ def _weights(values: np.ndarray) -> tuple[float, ...]:
     # Numbers so large that their squares are none go along with nothing
     if not signs.any():
         return (1 / width,) * width
-    weights = [0.0] * width
-    for k, sign in zip(moving_joints, signs, strict=True):
-        weights[k] = float(sign) / np.count_nonzero(signs)
-    return tuple(weights)
+    weights = np.zeros(width)
+    weights[moving_joints] = signs / np.count_nonzero(signs)
+    return tuple(weights.tolist())
 
 
 def _signs(joints: np.ndarray) -> np.ndarray:
