@@ -166,23 +166,17 @@ def timed(pictures: Iterable[Picture], fps: float) -> Iterator[TimedPicture]:
 class StoredStatistics(NamedTuple):
     """What a source states of the values of state or action (`vector`), arrays [d]: of one episode, or of all rows.
 
-    file: where it stands. problem: why a file could not be read; the arrays are empty then.
+    file: where it stands. problem: why a file could not be read; nothing else is known then.
     """
 
-    vector: str
-    file: str
-    low: np.ndarray
-    high: np.ndarray
-    mean: np.ndarray
-    spread: np.ndarray
-    is_of_episode: bool
+    vector: str = ""
+    file: str = ""
+    low: np.ndarray = np.zeros(0)
+    high: np.ndarray = np.zeros(0)
+    mean: np.ndarray = np.zeros(0)
+    spread: np.ndarray = np.zeros(0)
+    is_of_episode: bool = False
     problem: str = ""
-
-    @classmethod
-    def unread(cls, problem: str) -> "StoredStatistics":
-        """Those of a file that could not be read."""
-        none = np.zeros(0)
-        return cls("", "", none, none, none, none, False, problem)
 
 
 @dataclass(frozen=True)

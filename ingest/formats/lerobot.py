@@ -365,10 +365,7 @@ def _record(
     # What the metadata says counts before what the last row says
     facts = meta if rows is None else {**rows.facts, **meta}
     # GR00T-flavoured sets list quality labels ("valid") among an episode's tasks: only the rows tell them apart
-    if rows and rows.row_tasks:
-        row_tasks = [texts[number] for number in rows.task_indices if number in texts]
-    else:
-        row_tasks = []
+    row_tasks = [texts[number] for number in episode.task_indices if number in texts]
     stated_texts = texts_among(map(facts.get, dataset.source.config.keys.language))
     tasks = texts_among([row_tasks or meta.get("tasks"), *stated_texts])
     if len(row_tasks) > 1:

@@ -33,7 +33,6 @@ class EpisodeRows:
     row_start: int
     num_rows: int
     task_indices: tuple[int, ...]  # in order of appearance
-    row_tasks: bool  # do the rows name their task at all
     pictures: frozenset[str] = frozenset()  # columns that hold encoded pictures
     facts: Mapping[str, Any] = field(
         default_factory=dict
@@ -143,9 +142,10 @@ def _episodes_of(
             for name in dict.fromkeys((*flag_names, *REWARD_KEYS))
             if _has_numbers(schema, name)
         ]
-        columns = list(dict.fromkeys(["task_index"][: int(has_tasks)] + numbers))
-        ends = [*(start for _, start in stretches[1:]), count][: len(stretches)]
-        places = [(start, end - start) for (_, start), end in zip(stretches, ends, strict=True)]
+        columns = list(dict.fromkeys(["task_index", *numbers])) if has_tasks else numbers
+        starts = [start for _, start in stretches]
+        ends = [*starts[1:], count] if stretches else []
+        places = [(start, end - start) for start, end in zip(starts, ends, strict=True)]
         # A file may claim any number of rows of one episode, which is not read then
         first_rows = [(start, min(num_rows, limits.max_rows)) for start, num_rows in places]
         # Arrow makes no empty list of JSON, which a column of language may be
@@ -163,7 +163,7 @@ def _episodes_of(
             episode_rows.append(
                 (
                     episode,
-                    EpisodeRows(uri, *place, known_tasks, has_tasks, pictures, fact, evidence),
+                    EpisodeRows(uri, *place, known_tasks, pictures, fact, evidence),
                 )
             )
     return episode_rows
