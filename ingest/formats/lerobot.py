@@ -27,7 +27,6 @@ from ingest.episode import (
     TimedPicture,
     timed,
 )
-from ingest.formats import lerobot_meta
 from ingest.formats.lerobot_cameras import cameras_of
 from ingest.formats.lerobot_cells import Annotated, Episodes
 from ingest.formats.lerobot_frames import VideoSpan, match, span_of
@@ -36,9 +35,15 @@ from ingest.formats.lerobot_meta import (
     EPISODE_FILE,
     INFO,
     LerobotListing,
+    episode_metadata,
+    expected,
     locate,
     read_info,
+    task_texts,
+    v2_numbers,
     v3_pointer,
+    version_of,
+    video_rate,
 )
 from ingest.formats.lerobot_parts import account_for_parts
 from ingest.formats.lerobot_rows import EpisodeRows, find_rows, read_pictures
@@ -89,8 +94,7 @@ def find_videos(
     # Rows of a remote episode that is not asked for are not looked for: no finding would be sure
     for index in filter(dataset.wants, videos):
         files = {
-            camera: lerobot_meta.expected(dataset, index, episodes[index].meta, camera)
-            for camera in cameras
+            camera: expected(dataset, index, episodes[index].meta, camera) for camera in cameras
         }
         _report(dataset, index, videos[index], doubts[index], files)
     _report_unused_cameras(dataset, videos, cameras)
@@ -106,9 +110,7 @@ def _video(
     if rows and camera in rows.pictures:
         return CameraVideo(camera, rows.uri, rows.row_start)
     if dataset.version != "v3.0":
-        uri = locate(
-            dataset, "video_path", {"video_key": camera, **lerobot_meta.v2_numbers(dataset, index)}
-        )
+        uri = locate(dataset, "video_path", {"video_key": camera, **v2_numbers(dataset, index)})
         if uri:
             return CameraVideo(camera, uri, 0)
         return None
@@ -123,7 +125,7 @@ def _video(
     if uri is None:
         return None
     # Times count in the file's own rate, which need not be that of the rows
-    rate = lerobot_meta.video_rate(dataset.info, camera, dataset.rate)
+    rate = video_rate(dataset.info, camera, dataset.rate)
     end_s = finite(meta.get(f"videos/{camera}/to_timestamp"))
     if rows and end_s is not None:
         # Decoding a shared file cannot show that a part of it is longer or shorter than the rows
@@ -192,7 +194,7 @@ def _drop_shared_frames(
 def _stated_end(dataset: LerobotListing, meta: Mapping[str, Any], video: CameraVideo) -> int:
     """The frame of its file at which an episode ends by the metadata; without a sensible one any is."""
     end_s = finite(meta.get(f"videos/{video.camera}/to_timestamp"))
-    rate = lerobot_meta.video_rate(dataset.info, video.camera, dataset.rate)
+    rate = video_rate(dataset.info, video.camera, dataset.rate)
     end_frame = round(end_s * rate) if end_s is not None and 0 <= end_s < MAX_START_S else 0
     if end_frame > video.start_frame:
         return end_frame
@@ -302,7 +304,7 @@ def list_episodes(source: Source) -> Listing:
     location = "meta/info.json"
     try:
         info = read_info(source)
-        dataset = LerobotListing(source, info=info, version=lerobot_meta.version_of(source, info))
+        dataset = LerobotListing(source, info=info, version=version_of(source, info))
         cameras = cameras_of(dataset)
         location = "meta"
         _add_episodes(dataset, cameras)
@@ -334,9 +336,9 @@ def list_episodes(source: Source) -> Listing:
 def _add_episodes(dataset: LerobotListing, cameras: list[str]) -> None:
     """Raises DataError: more episodes than the limit."""
     limits = dataset.source.config.limits
-    metadata = lerobot_meta.episode_metadata(dataset)
+    metadata = episode_metadata(dataset)
     limits.check("max_episodes", len(metadata), "episodes that the metadata lists")
-    texts = lerobot_meta.task_texts(dataset)
+    texts = task_texts(dataset)
     rows = find_rows(dataset, metadata)
     limits.check("max_episodes", len(rows), "episodes that have rows")
     indices = sorted(metadata.keys() | rows.keys())
@@ -455,7 +457,7 @@ def _check(dataset: LerobotListing, index: int, episode: Annotated) -> None:
             dataset.warn("length_differs", detail, index)
     elif index not in dataset.lost and dataset.wants(index):
         # Its file, or without a pointer to one any file, may be a git-LFS pointer
-        file = lerobot_meta.expected(dataset, index, meta)
+        file = expected(dataset, index, meta)
         pointers = fnmatch.filter(sorted(dataset.pointers), file)
         if pointers:
             detail = "its rows are in a git-LFS pointer"
@@ -500,7 +502,7 @@ def _match(
     video = next(v for v in record.videos if v.camera == camera)
     if video.uri == record.data_uri:
         return Match()
-    rate = lerobot_meta.video_rate(info, camera, record.fps)
+    rate = video_rate(info, camera, record.fps)
     is_shared = holds_other_episodes(info, video.uri)
     if is_shared:
         span = span_of(source, camera, record.episode_index, video.start_frame / rate)

@@ -14,15 +14,28 @@ from typing import Any, NamedTuple
 from core.domain.label import EpisodeFrame
 from core.names import unnamed_step
 from ingest.episode import NativeStep
-from ingest.formats import folders, lerobot_meta
-from ingest.formats.folders import StatedSpan, checked_steps, is_step, object_of, span_objects
+from ingest.formats.folders import (
+    StatedSpan,
+    checked_steps,
+    is_step,
+    object_of,
+    span_objects,
+    tells_times,
+    with_exclusive_ends,
+)
 from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, columns_of, times_of
 from ingest.formats.lerobot_edits import (
     changing_episodes,
     episodes_named_otherwise,
     report_renumbered_tasks,
 )
-from ingest.formats.lerobot_meta import LerobotListing, metadata_rows, whole
+from ingest.formats.lerobot_meta import (
+    LerobotListing,
+    metadata_rows,
+    task_texts,
+    texts_by_index,
+    whole,
+)
 from ingest.formats.lerobot_signals import MODALITY, modality_of
 from ingest.formats.side_files import parse_json, read_json
 from ingest.formats.tables import finite
@@ -92,8 +105,7 @@ def read_form(dataset: LerobotListing, episodes: Episodes, name: str) -> dict[in
     form_steps = FORMS[name](dataset, episodes)
     with_steps = {episode: s for episode, s in form_steps.items() if s.steps}
     times = (
-        folders.tells_times(s.steps, episodes[episode].num_frames)
-        for episode, s in with_steps.items()
+        tells_times(s.steps, episodes[episode].num_frames) for episode, s in with_steps.items()
     )
     has_times = name == "segments" or any(times)
     broken = {episode: s for episode, s in form_steps.items() if s.problem is not None}
@@ -267,7 +279,7 @@ def _action_config(dataset: LerobotListing, episodes: Episodes) -> dict[int, Sta
             spans.append(
                 StatedSpan(name, frame(span.get("start_frame")), frame(span.get("end_frame")))
             )
-        return folders.with_exclusive_ends(spans)
+        return with_exclusive_ends(spans)
 
     return _stated("action_config", episodes, spans_of)
 
@@ -414,7 +426,7 @@ def _with_texts(
         dataset,
         episodes,
         column,
-        lerobot_meta.texts_by_index(metadata_rows(dataset, uri), "subtask"),
+        texts_by_index(metadata_rows(dataset, uri), "subtask"),
         uri,
     )
 
@@ -435,7 +447,7 @@ def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
     columns = sorted(annotated_columns(dataset) & columns_of(dataset))
     # A column that is the same in all rows of every episode is another text of the task
     changing = [column for column in columns if changing_episodes(dataset, episodes, column)]
-    texts = lerobot_meta.task_texts(dataset) if changing else {}
+    texts = task_texts(dataset) if changing else {}
     by_column = {
         column: _of_indices(dataset, episodes, column, texts, "the tasks") for column in changing
     }
@@ -459,9 +471,7 @@ def _task_index(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
     }
     if not changing:
         return {}
-    return _of_indices(
-        dataset, changing, TASK_COLUMN, lerobot_meta.task_texts(dataset), "the tasks"
-    )
+    return _of_indices(dataset, changing, TASK_COLUMN, task_texts(dataset), "the tasks")
 
 
 def _count_changes(steps_by_episode: Mapping[int, Stated]) -> int:

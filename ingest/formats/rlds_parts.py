@@ -9,7 +9,6 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from ingest.formats import rlds_steps
 from ingest.formats.array_pictures import other_kind
 from ingest.formats.array_roles import (
     ArrayForm,
@@ -20,7 +19,16 @@ from ingest.formats.array_roles import (
     state_by_name,
 )
 from ingest.formats.listing import ListingBuilder
-from ingest.formats.rlds_steps import RAGGED, ROW_LENGTHS, STEP_MARKS, RldsRecord, Spec
+from ingest.formats.rlds_steps import (
+    RAGGED,
+    ROW_LENGTHS,
+    STEP_MARKS,
+    RldsRecord,
+    Spec,
+    label_of,
+    texts,
+    unreadable,
+)
 from ingest.formats.text_fields import instructions
 from ingest.registry import Keys
 
@@ -108,9 +116,7 @@ def roles_of(steps: RldsRecord, keys: Keys) -> tuple[FeatureRoles, dict[str, str
     problems = {
         key: problem
         for key, spec in present
-        if spec.kind == "numbers"
-        and key.startswith(STEPS)
-        and (problem := rlds_steps.unreadable(steps, key))
+        if spec.kind == "numbers" and key.startswith(STEPS) and (problem := unreadable(steps, key))
     }
     readable = tuple(item for item in present if item[0] not in problems)
     return _roles(readable, keys.state, keys.action), problems
@@ -210,8 +216,8 @@ def text_by_name(steps: RldsRecord, num_rows: int) -> tuple[str, tuple[str, ...]
     texts_by_key: dict[str, Sequence[str]] = {}
     for key, spec in steps.specs.items():
         if spec.kind == "text" and steps.has_values(key):
-            texts_by_key[key] = rlds_steps.texts(steps, _name_of(key), num_rows)
-        elif (label := rlds_steps.label_of(steps, _name_of(key))) is not None:
+            texts_by_key[key] = texts(steps, _name_of(key), num_rows)
+        elif (label := label_of(steps, _name_of(key))) is not None:
             texts_by_key[key] = (label,)
     return instructions(texts_by_key)
 

@@ -11,8 +11,17 @@ import numpy as np
 
 from ingest.episode import EpisodeData
 from ingest.reasons import DataError
-from ingest.signals import naming
-from ingest.signals.naming import Column, Kind, Polarity, Range, Transition, transitions
+from ingest.signals.naming import (
+    Column,
+    Kind,
+    Polarity,
+    Range,
+    Transition,
+    named_grippers,
+    polarity_by_name,
+    transitions,
+    words,
+)
 
 SURE = 0.8  # a polarity that is less sure than this counts as unknown
 # Log-odds of each kind of evidence: 3 is 95 %, 2 is 88 %, 1.5 is 82 %
@@ -245,7 +254,7 @@ def named_evidence(
     the names are, where they are not the source's own.
     """
     evidence = []
-    if stated_polarity := naming.polarity_by_name(names):
+    if stated_polarity := polarity_by_name(names):
         log_odds = BY_NAME if stated_polarity[0] == "high_is_open" else -BY_NAME
         source_words = f"{writer}'s convention says" if writer else "its name says"
         evidence.append(
@@ -268,7 +277,7 @@ def named_evidence(
 
 def is_in_metres(names: Sequence[str], ends: Range) -> bool:
     """Does a gripper measure its width or a finger's way in metres? By its size, which no other unit has."""
-    of_one_value = set(chain.from_iterable(map(naming.words, names)))
+    of_one_value = set(chain.from_iterable(map(words, names)))
     is_small = max(abs(ends.low), abs(ends.high)) <= WIDEST_M and 0 < ends.span <= WIDEST_M / 2
     return is_small and "command" not in of_one_value
 
@@ -323,7 +332,7 @@ def _command(signal: SignalValues, episode: EpisodeData) -> np.ndarray | None:
         return None
     own_arm = [
         g
-        for g in naming.named_grippers(episode.action_names)
+        for g in named_grippers(episode.action_names)
         if (g.arm, g.kind) == (signal.arm, "gripper")
     ]
     if len(own_arm) != 1 or len(own_arm[0].dimensions) != len(signal.dimensions):

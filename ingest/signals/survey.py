@@ -18,9 +18,31 @@ from core.values import short_hash
 from ingest.episode import EpisodeData, EpisodeRecord, Finding
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig, Gripper
-from ingest.signals import gripper, naming
-from ingest.signals.gripper import GripperSignal, SignalValues, combined, values_of
-from ingest.signals.naming import Column, Kind, Polarity, Range, range_of
+from ingest.signals.gripper import (
+    GripperRun,
+    GripperSignal,
+    PolarityEvidence,
+    SignalValues,
+    Verdict,
+    combined,
+    counted,
+    gripper_runs,
+    is_in_metres,
+    named_evidence,
+    observed_evidence,
+    polarity_of,
+    values_of,
+)
+from ingest.signals.naming import (
+    MIN_HAND_JOINTS,
+    Column,
+    Kind,
+    Polarity,
+    Range,
+    named_grippers,
+    range_of,
+    switching_dimensions,
+)
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import DownloadError
@@ -217,17 +239,14 @@ def _registered(entry: Gripper, episodes: Sequence[EpisodeData]) -> _Place | Non
     )
     if not dimensions:
         return None
-    kind: Kind = "hand" if len(dimensions) >= naming.MIN_HAND_JOINTS else "gripper"
+    kind: Kind = "hand" if len(dimensions) >= MIN_HAND_JOINTS else "gripper"
     return _Place(entry.arm, kind, entry.column, tuple(dimensions), "registry", entry)
 
 
 def _by_name(episodes: Sequence[EpisodeData], column: Column) -> list[_Place]:
     names = _names(episodes, column)[: _width(episodes, column)]
     located_by = "modality.json" if episodes[0].names_by == "modality.json" else "name"
-    return [
-        _Place(g.arm, g.kind, column, g.dimensions, located_by)
-        for g in naming.named_grippers(names)
-    ]
+    return [_Place(g.arm, g.kind, column, g.dimensions, located_by) for g in named_grippers(names)]
 
 
 def _by_values(episodes: Sequence[EpisodeData], column: Column) -> list[_Place]:
@@ -235,7 +254,7 @@ def _by_values(episodes: Sequence[EpisodeData], column: Column) -> list[_Place]:
     if not rows or not _width(episodes, column):
         return []
     rates = [episode.record.fps for episode in episodes]
-    dimensions = naming.switching_dimensions(rows, rates, _names(episodes, column))
+    dimensions = switching_dimensions(rows, rates, _names(episodes, column))
     return [_Place(arm, "gripper", column, (d,), "values") for arm, d in sorted(dimensions.items())]
 
 
@@ -259,13 +278,13 @@ def _measured(
     )
     runs = [combined(values, of_episode) for of_episode in rows]
     ends = range_of(np.concatenate(runs))
-    observed = gripper.gripper_runs(values, episodes, runs, ends)
+    observed = gripper_runs(values, episodes, runs, ends)
     is_used = _is_used(runs, ends, observed)
     entry = place.entry
     if entry is not None and entry.closed is not None and entry.open is not None:
         closed = entry.closed
         opened = entry.open
-        verdict = gripper.Verdict(
+        verdict = Verdict(
             "high_is_open" if opened > closed else "high_is_closed", 1.0, "the registry says so"
         )
     else:
@@ -345,7 +364,7 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 def _unit(names: Sequence[str], ends: Range) -> str:
     """A guess, for people: by names and by the size of the values."""
     largest = max(abs(ends.low), abs(ends.high))
-    if gripper.is_in_metres(names, ends):
+    if is_in_metres(names, ends):
         return "m"
     if largest <= 1.05:
         if ends.low >= -0.05:
@@ -358,37 +377,35 @@ def _unit(names: Sequence[str], ends: Range) -> str:
     return "counts"
 
 
-def _is_used(
-    runs: Sequence[np.ndarray], ends: Range, observed: Sequence[gripper.GripperRun]
-) -> bool:
+def _is_used(runs: Sequence[np.ndarray], ends: Range, observed: Sequence[GripperRun]) -> bool:
     """Does a gripper go from one end to the other in any episode, or does it only tremble?"""
     if ends.span <= MIN_RELATIVE_RANGE * max(abs(ends.low), abs(ends.high)):
         return False
     steps = np.concatenate([np.abs(np.diff(run)) for run in runs])
     trembles = not len(steps) or float(np.percentile(steps, 75)) > MAX_NOISE * ends.span
-    return not trembles and any(gripper.counted(run) for run in observed)
+    return not trembles and any(counted(run) for run in observed)
 
 
 def _polarity(
     values: SignalValues,
     episodes: Sequence[EpisodeData],
-    observed: Sequence[gripper.GripperRun],
+    observed: Sequence[GripperRun],
     ends: Range,
     robot: str | None,
-) -> gripper.Verdict:
+) -> Verdict:
     """Which end is open, as names show and what was observed, else as the commands show."""
-    evidence = gripper.named_evidence(values.names, robot, ends, episodes[0].writer)
+    evidence = named_evidence(values.names, robot, ends, episodes[0].writer)
     if observed:
-        evidence += gripper.observed_evidence(observed)
-    verdict = gripper.polarity_of(evidence)
+        evidence += observed_evidence(observed)
+    verdict = polarity_of(evidence)
     if verdict.polarity == "unknown" and values.column == "state":
-        return gripper.polarity_of([*evidence, *_by_its_command(values, episodes)])
+        return polarity_of([*evidence, *_by_its_command(values, episodes)])
     return verdict
 
 
 def _by_its_command(
     values: SignalValues, episodes: Sequence[EpisodeData]
-) -> list[gripper.PolarityEvidence]:
+) -> list[PolarityEvidence]:
     """What the commands of a gripper show, where it follows them."""
     places = [
         p
@@ -406,20 +423,20 @@ def _by_its_command(
     follows = _correlation(np.concatenate(commands), np.concatenate(reached))
     if abs(follows) < GOES_ALONG:
         return []
-    command_evidence = gripper.observed_evidence(
-        gripper.gripper_runs(command_values, episodes, commands, range_of(np.concatenate(commands)))
+    command_evidence = observed_evidence(
+        gripper_runs(command_values, episodes, commands, range_of(np.concatenate(commands)))
     )
     return [
-        gripper.PolarityEvidence(float(np.sign(follows)) * e.log_odds, f"its command: {e.why}")
+        PolarityEvidence(float(np.sign(follows)) * e.log_odds, f"its command: {e.why}")
         for e in command_evidence
     ]
 
 
-def _closings_per_episode(polarity: Polarity, observed: Sequence[gripper.GripperRun]) -> float:
+def _closings_per_episode(polarity: Polarity, observed: Sequence[GripperRun]) -> float:
     """Closings, or where the polarity is unknown half of all transitions."""
     counts = []
     for run in observed:
-        crossings = gripper.counted(run)
+        crossings = counted(run)
         closings = sum(crossing.rises == (polarity == "high_is_closed") for crossing in crossings)
         counts.append(len(crossings) / 2 if polarity == "unknown" else closings)
     return float(np.mean(counts))
