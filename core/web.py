@@ -69,9 +69,8 @@ class Access:
     hosts: tuple[str, ...] | None = LOOPBACK_NAMES
     user_header: str | None = None
     proxies: tuple[Network, ...] = ()
-    author: str = (
-        "somebody"  # of a correction, where neither the proxy nor the page names its author
-    )
+    # Of a correction, where neither the proxy nor the page names its author
+    author: str = "somebody"
     is_local: bool = True
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 

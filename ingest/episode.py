@@ -198,9 +198,8 @@ class EpisodeData:
     names_by: Literal["name", "modality.json"] = "name"
     match: Callable[[str], Match] = lambda camera: Match()
     statistics: Sequence[StoredStatistics] = ()
-    writer: str = (
-        ""  # whose convention gives dimensions their names, where the source itself does not
-    )
+    # Whose convention gives dimensions their names, where the source itself does not
+    writer: str = ""
 
     @cached_property
     def state(self) -> np.ndarray | None:

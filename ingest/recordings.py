@@ -20,21 +20,18 @@ from core.values import grouped, short_hash
 from ingest.episode import EpisodeData, EpisodeRecord
 from ingest.sources.files import Source
 
-VERSION = (
-    1  # of how rows, sketches and moments are computed: those of two versions are not compared
-)
+# Of how rows, sketches and moments are computed: those of two versions are not compared
+VERSION = 1
 MIN_DISTINCT_ROWS = 5  # fewer different rows do not tell one run from another
 SKETCH = 32  # hashes of single rows that are kept: the smallest ones
-MIN_SHARED_ROWS = (
-    0.5  # of the rows of the shorter run, from where on it is a part of the longer one
-)
+# Of the rows of the shorter run, from where on it is a part of the longer one
+MIN_SHARED_ROWS = 0.5
 MAX_SHARING = 64  # recordings with one row or picture, above which it tells none apart
 MOMENTS = 8  # pictures of a camera, evenly spread
 BLOCK_BYTES = 1 << 20
 MAX_BITS_APART = 6.0  # mean over the moments, of 64: the same pictures encoded anew differ by less
-MAX_BITS_OF_A_SCENE = (
-    16.0  # mean to the nearest moment: pictures of other scenes differ by half of all bits
-)
+# Mean to the nearest moment: pictures of other scenes differ by half of all bits
+MAX_BITS_OF_A_SCENE = 16.0
 
 
 class Likeness(StrEnum):

@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from core.values import grouped
 from ingest.episode import EpisodeRecord
@@ -18,9 +18,7 @@ from ingest.episode import EpisodeRecord
 MIN_GROUPS = 5  # a stratum with at least so many groups gets a val and a test_id group
 
 
-class SplitConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class SplitConfig(BaseModel, extra="forbid", frozen=True):
     val: float = Field(default=0.1, ge=0, lt=0.5, description="share of groups in the split val")
     test_id: float = Field(
         default=0.1,

@@ -15,9 +15,8 @@ KnownPaths = Sequence[
     tuple[re.Pattern[str], str]
 ]  # of whole paths, and why these files hold nothing of a run
 NUMBER = re.compile(r"[0-9a-f]{12,}|\d+")  # digits, or a hash
-MAX_PATTERNS = (
-    50  # of the files of one source; where there are more, one for each folder and suffix
-)
+# Of the files of one source; where there are more, one for each folder and suffix
+MAX_PATTERNS = 50
 # Names of files that tell nothing of a run, and why, in any folder
 FOR_PEOPLE = r"(readme|licen[cs]e|notice|citation|changelog|authors|contributing)([-_]\w+)*(\.(txt|html|cff))?"
 BOOKKEEPING = (

@@ -31,18 +31,16 @@ STANDARD_V3 = {
 EPISODE_FILE = re.compile(r"^data/.*episode_(\d+)\.parquet$")
 DATA_FILE = re.compile(r"^data/chunk-\d+/file-\d+\.parquet$")
 META_EPISODES = re.compile(r"^meta/episodes/chunk-\d+/file-\d+\.parquet$")
-PANDAS_INDEX = (
-    "__index_level_0__"  # where a table was written from a frame whose index holds its texts
-)
+# Where a table was written from a frame whose index holds its texts
+PANDAS_INDEX = "__index_level_0__"
 INFO = "meta/info.json"
 LANCE_TABLE = re.compile(r"((?:[^/]+/)?[^/]+\.lance)/")  # of lerobot-lancedb, which are folders
 DEFAULT_CHUNK = 1000
 MAX_EPISODE = 2**31  # so that chunks are numbers that the lake can hold
 META_BATCH = 1 << 10  # rows of metadata read at a time
-FIELD, MAX_FIELDS = (
-    re.compile(r"\{([A-Za-z_]\w*)(?::0?[0-9]{0,2}d?)?\}"),
-    8,
-)  # of a path template: {episode_index:06d}
+# Of a path template: {episode_index:06d}
+FIELD = re.compile(r"\{([A-Za-z_]\w*)(?::0?[0-9]{0,2}d?)?\}")
+MAX_FIELDS = 8
 
 Rows = list[dict[str, Any]]
 

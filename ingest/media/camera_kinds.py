@@ -16,13 +16,11 @@ KIND_OF_WORD = {
     **dict.fromkeys(("flow", "normal", "normals"), "motion"),
 }
 COLOURS = ("rgb", "bgr", "color", "colour", "rgbd")
-GREY_DIFFERENCE = (
-    6.0  # between the channels of a pixel, on average: what an encoder makes of equal ones
-)
-FEW_COLOURS, FLAT_SHARE = (
-    12,
-    0.8,
-)  # so few colours, of 16 levels a channel, cover so much of a picture of masks
+# Between the channels of a pixel, on average: what an encoder makes of equal ones
+GREY_DIFFERENCE = 6.0
+# So few colours, of 16 levels a channel, cover so much of a picture of masks
+FEW_COLOURS = 12
+FLAT_SHARE = 0.8
 
 
 def kind_by_name(camera: str) -> str:

@@ -43,17 +43,15 @@ LEROBOT_SERVOS = (
     "so-101",
 )  # whose raw counts grow as the gripper opens, too
 MIN_SHARE = 0.6  # of the episodes that have to agree
-MANY_RUNS, FEW_RUNS = (
-    5,
-    0.7,
-)  # evidence of so many episodes counts in full, that of a single one for about this share
+# Evidence of so many episodes counts in full, that of a single one for about this share
+MANY_RUNS = 5
+FEW_RUNS = 0.7
 MIN_PUSH = 0.04  # of the range, by which a command lies beyond what the gripper reaches
 MIN_OBJECT = 0.05  # of the range, by which an object keeps a gripper open
 MIN_CARRIED = 0.1  # of the arm's way: an excursion without it carries nothing
-STARTED, STARTED_S = (
-    0.03,
-    0.5,
-)  # of the arm's way, and a time: before that a gripper only takes its first pose
+# Of the arm's way, and a time: before that a gripper only takes its first pose
+STARTED = 0.03
+STARTED_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -87,9 +85,8 @@ class GripperSignal(SignalValues):
     closings_per_episode: float | None
     num_surveyed: int  # episodes looked at
     survey_version: str  # changes when a new survey may come to another result
-    layout: str | None = (
-        None  # changes with the robot, and with names and widths of state and action
-    )
+    # Changes with the robot, and with names and widths of state and action
+    layout: str | None = None
 
     @property
     def has_polarity(self) -> bool:

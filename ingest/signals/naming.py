@@ -17,6 +17,8 @@ type Kind = Literal["gripper", "hand"]
 type Column = Literal["state", "action"]
 type Polarity = Literal["high_is_open", "high_is_closed", "unknown"]
 
+COLUMNS: tuple[Column, ...] = ("state", "action")
+
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 GRIPPERS = {
     "gripper",
@@ -57,15 +59,13 @@ MIN_STILL = 0.6  # share of frames at which it does not move
 STILL_CHANGE, STILL_S = 0.02, 0.2  # of the range, within so many seconds
 LONGEST_SWITCH_S = 0.6  # median time from end to end
 MIN_RUNS_THAT_SWITCH = 0.3  # share of episodes
-TWO_LEVELS = (
-    0.9  # share of frames at the ends by which any dimension is a gripper, wherever it stands
-)
+# Share of frames at the ends by which any dimension is a gripper, wherever it stands
+TWO_LEVELS = 0.9
 TWO_ARMS = (12, 14, 16)  # widths of vectors that hold two arms, one behind the other
 
-LOW_END, HIGH_END = (
-    0.3,
-    0.7,
-)  # of the run's range: a signal below is at its low end, one above at its high end
+# Of the run's range: a signal below is at its low end, one above at its high end
+LOW_END = 0.3
+HIGH_END = 0.7
 MIN_RUN_RANGE = 0.25  # of the dataset's range: a run that uses less of it does not change its end
 MIN_STAY_S = 0.4  # a signal that comes back sooner has only twitched
 

@@ -34,6 +34,7 @@ from ingest.signals.gripper import (
     values_of,
 )
 from ingest.signals.naming import (
+    COLUMNS,
     MIN_HAND_JOINTS,
     Column,
     Kind,
@@ -48,14 +49,12 @@ from ingest.sources.files import Source
 from ingest.sources.types import DownloadError
 
 VERSION = "signals-3"
-MAX_EPISODES, PER_TASK = (
-    64,
-    8,
-)  # surveyed at most: of the dataset, and of one task before others had their turn
+# Surveyed at most: of the dataset, and of one task before others had their turn
+MAX_EPISODES = 64
+PER_TASK = 8
 MIN_SURVEYED = 20  # a survey of so many episodes stays when the dataset grows
-MIN_JOINT_RANGE = (
-    0.1  # of the largest range among the joints of a hand: one that moves less does not count
-)
+# Of the largest range among the joints of a hand: one that moves less does not count
+MIN_JOINT_RANGE = 0.1
 MAX_NAMED = 12  # dimensions in a message
 GOES_ALONG = 0.5  # correlation with the whole hand below which a joint is left out
 
@@ -200,9 +199,8 @@ def _located(episodes: Sequence[EpisodeData], config: DatasetConfig) -> list[_Pl
     """Where the grippers are: in the state, else in the action; by the registry, by names, or by values."""
     if config.grippers:
         return [place for entry in config.grippers if (place := _registered(entry, episodes))]
-    columns: tuple[Column, ...] = ("state", "action")
     for locate in (_by_name, _by_values):
-        for column in columns:
+        for column in COLUMNS:
             if places := locate(episodes, column):
                 return places
     return []
@@ -477,8 +475,7 @@ def _lacking(
 
 def _no_gripper(episodes: Sequence[EpisodeData], reason: str = "") -> Finding:
     looked_at = []
-    columns: tuple[Column, ...] = ("state", "action")
-    for column in columns:
+    for column in COLUMNS:
         names = _names(episodes, column)
         width = _width(episodes, column)
         if width:
