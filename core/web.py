@@ -313,7 +313,7 @@ def access_for(
     user_header: str | None = None, author: str = "somebody",
 ) -> Access:  # fmt: skip
     """Who may use a server that listens on `host`; `hosts` are further names of it. Raises UserError."""
-    _check(token)
+    _check_token(token)
     # Anybody can send a header
     if bool(user_header) != bool(proxies):
         raise UserError(
@@ -332,7 +332,7 @@ def access_for(
     )
 
 
-def _check(token: str | None) -> None:
+def _check_token(token: str | None) -> None:
     is_good = token is None or (
         SHORTEST_TOKEN <= len(token) <= MOST_TOKEN and token.isascii() and token.isprintable()
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import pydantic
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.annotators import CHOICES
 from core.errors import UserError, checked_address, validation_message
@@ -42,8 +42,8 @@ def _is_empty(value: Any) -> bool:
     return not value
 
 
-class EntryPart(BaseModel, extra="forbid", frozen=True):
-    """A part of a registry entry: a field that it does not know is an error."""
+class EntryPart(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Cameras(EntryPart):

@@ -315,11 +315,8 @@ def list_episodes(source: Source) -> Listing:
         return listing.listing("lerobot", (), numbered=True)
     # One finding for each template, not for each file
     for template, count in dataset.searched.items():
-        if count:
-            detail = (
-                f"{template} of info.json leads nowhere for {count} files; found them otherwise"
-            )
-            dataset.warn("path_template", detail)
+        detail = f"{template} of info.json leads nowhere for {count} files; found them otherwise"
+        dataset.warn("path_template", detail)
     # Cameras that info.json declares and no episode has are none of the dataset
     used = set(dataset.cameras_in_use())
     robot = info.get("robot_type")

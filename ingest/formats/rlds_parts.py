@@ -215,15 +215,12 @@ def text_by_name(steps: RldsRecord, num_rows: int) -> tuple[str, tuple[str, ...]
     """The text whose name says that it is the instruction, and what is in it; names of classes are texts, too."""
     texts_by_key: dict[str, Sequence[str]] = {}
     for key, spec in steps.specs.items():
+        path = key.removeprefix(STEPS)
         if spec.kind == "text" and steps.has_values(key):
-            texts_by_key[key] = texts(steps, _name_of(key), num_rows)
-        elif (label := label_of(steps, _name_of(key))) is not None:
+            texts_by_key[key] = texts(steps, path, num_rows)
+        elif (label := label_of(steps, path)) is not None:
             texts_by_key[key] = (label,)
     return instructions(texts_by_key)
-
-
-def _name_of(key: str) -> str:
-    return key.removeprefix(STEPS)
 
 
 def account(
