@@ -474,7 +474,7 @@ class _Unplaced:
         for recording in self.index.recordings.values():
             self._by_name.setdefault(recording.source_id, recording)
 
-    def _of_this_name(self, address: Address) -> KnownRecording | None:
+    def _namesake(self, address: Address) -> KnownRecording | None:
         recording = self._by_name.get(address.source_id)
         if recording is not None and recording.recording in self.index.recordings:
             return recording
@@ -485,7 +485,7 @@ class _Unplaced:
         candidates = self.index.equal(fingerprint)
         if not candidates:
             return None
-        namesake = self._of_this_name(address)
+        namesake = self._namesake(address)
         recording = next((c for c in candidates if c is namesake), candidates[0])
         self.index.remove(recording)
         if fingerprint.rows:
@@ -506,7 +506,7 @@ class _Unplaced:
 
     def of_this_name(self, address: Address, fingerprint: Fingerprint) -> Placement | None:
         """By its name alone: the pictures have to tell."""
-        recording = self._of_this_name(address)
+        recording = self._namesake(address)
         if recording is None:
             return None
         self.index.remove(recording)

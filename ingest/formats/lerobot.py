@@ -255,18 +255,18 @@ def _loose_pictures(dataset: LerobotListing, index: int, cameras: Iterable[str])
 def _report_unused_cameras(dataset: LerobotListing, videos: Videos, cameras: Sequence[str]) -> None:
     """Say once what is so for every episode: a camera beside usable ones that none of them has."""
     used = set().union(*videos.values())
-    if used:
-        of_each: dict[str, list[Finding]] = {camera: [] for camera in sorted({*cameras} - used)}
-    else:
-        of_each = {}
-    kept_findings: list[Finding] = []
+    if not used:
+        return
+    replaced: dict[str, list[Finding]] = {camera: [] for camera in sorted({*cameras} - used)}
+    other_findings: list[Finding] = []
     for finding in dataset.findings:
-        is_replaced = finding.reason in ("bad_video_pointer", "missing_camera")
-        (of_each.get(finding.camera or "", kept_findings) if is_replaced else kept_findings).append(
-            finding
-        )
-    dataset.findings = kept_findings
-    for camera, camera_findings in of_each.items():
+        is_of_files = finding.reason in ("bad_video_pointer", "missing_camera")
+        if is_of_files and finding.camera in replaced:
+            replaced[finding.camera].append(finding)
+        else:
+            other_findings.append(finding)
+    dataset.findings = other_findings
+    for camera, camera_findings in replaced.items():
         if details := [f.detail for f in camera_findings if f.reason == "bad_video_pointer"]:
             dataset.warn(
                 "bad_video_pointer", f"{len(details)} episodes: {details[0]}", camera=camera

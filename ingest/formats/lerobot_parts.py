@@ -46,13 +46,11 @@ COPY_TOLERANCE = 1e-6  # relative, as single precision keeps numbers
 BOOKKEEPING = {
     "index": "LeRobot's count of all rows",
     "frame_index": "LeRobot's count of an episode's rows",
-    "next.done": "says which row is an episode's last",
-    "next.truncated": "says which row is an episode's last",
-    "done": "says which row is an episode's last",
-    "truncated": "says which row is an episode's last",
     "is_first": "says which row is an episode's first",
-    "is_last": "says which row is an episode's last",
-    "is_terminal": "says which row is an episode's last",
+    **dict.fromkeys(
+        ("next.done", "next.truncated", "done", "truncated", "is_last", "is_terminal"),
+        "says which row is an episode's last",
+    ),
     PANDAS_INDEX: "the row numbers of the table's writer",
 }
 # Of an episode's metadata: where its rows and pictures are, and statistics of them; group 1 stands for all below it
