@@ -346,7 +346,8 @@ def overview(entries: Mapping[str, DatasetConfig], built: Built) -> list[dict[st
     rows = []
     for name in sorted(built.keys() | entries.keys()):
         if entry := entries.get(name):
-            fields = {"dataset": name, "episodes": entry.published.episodes, **dict(entry)}
+            fields = entry.model_dump(mode="json")
+            fields |= {"dataset": name, "episodes": entry.published.episodes}
         else:
             fields = {"episodes": None, "source": built[name]["source_uri"], **built[name]}
         row = {column: fields[column] for column in COLUMNS}
