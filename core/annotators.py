@@ -6,7 +6,6 @@ the row names.
 """
 
 import pkgutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,11 +34,11 @@ class Annotator:
 
     def label_run_of(self, build: Any) -> Any:
         """The label run (core.domain.label_run.LabelRun) of its labels in a build (pipeline.config.DatasetBuild)."""
-        return _imported(self.label_run)(build)
+        return pkgutil.resolve_name(self.label_run)(build)
 
     def labels_of(self, context: Any, episodes: Any) -> Any:
         """What the stage `segments` publishes for the episodes of a chunk (pipeline.vlm_chunk.ChunkAnswers)."""
-        return _imported(self.labels)(context, episodes)
+        return pkgutil.resolve_name(self.labels)(context, episodes)
 
 
 ANNOTATORS = (
@@ -104,10 +103,6 @@ def choices_with_help() -> str:
     """Every choice of --annotator with the words that explain it."""
     annotators = (f"{a.name} ({a.help})" if a.help else a.name for a in ANNOTATORS)
     return ", ".join((f"{AUTO} ({HOW_AUTO_CHOOSES})", *annotators))
-
-
-def _imported(path: str) -> Callable[..., Any]:
-    return pkgutil.resolve_name(path)
 
 
 # Who made a label, in words. The same rule twice: over rows of the lake, and over values

@@ -12,10 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
-THREADS, IS_OURS = (
-    "OMP_NUM_THREADS",
-    "OMP_NUM_THREADS_BY_PROCCORPUS",
-)  # the second: that it was us who said it
+THREADS = "OMP_NUM_THREADS"
+IS_OURS = "OMP_NUM_THREADS_BY_PROCCORPUS"  # that it was us who said it
 
 
 def cores() -> int:

@@ -97,8 +97,7 @@ def validation_message(e: ValidationError) -> str:
         # A part such as <one> is no field, but which of several forms of a value was looked at
         parts_of_field = [str(part) for part in error["loc"] if not str(part).startswith("<")]
         field = ".".join(parts_of_field) or "the file"
-        is_unknown = error["type"] == "extra_forbidden"
-        if is_unknown:
+        if error["type"] == "extra_forbidden":
             problem = "is not a known field"
         else:
             problem = error["msg"].lower().removeprefix("value error, ")

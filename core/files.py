@@ -103,9 +103,7 @@ def refused_by_system(e: BaseException | None) -> str | None:
 def _folder(path: Path) -> Path:
     """The nearest folder that is there."""
     path = path.absolute()
-    while not path.is_dir() and path != path.parent:
-        path = path.parent
-    return path
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
 @contextmanager

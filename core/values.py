@@ -1,5 +1,6 @@
 """Values as JSON has them, some of many, and the mark that stands for a picture in a text."""
 
+import hashlib
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -23,6 +24,11 @@ def escaped(match: re.Match[str]) -> str:
 def shown(text: str) -> str:
     """A text of a dataset's as a person may read it, with nothing in it that commands or hides."""
     return ANY_MARK.sub(escaped, text)
+
+
+def short_hash(text: str) -> str:
+    """A text's SHA-256, of which 16 hex digits tell it from others."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def is_index(value: Any) -> TypeGuard[int]:

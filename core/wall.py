@@ -30,10 +30,8 @@ _changing = Lock()
 _walls: list[int] = []  # bytes of data that this process may hold, of all that stand
 _usual = resource.getrlimit(resource.RLIMIT_DATA)
 NOTES = "PROCCORPUS_NOTES"  # variable of processes that may be ended: the folder for what they stayed in
-LATE_S, WAITING = (
-    2.0,
-    20,
-)  # what a look between two pictures would have ended by then; seconds for each of CPU
+LATE_S = 2.0  # what a look between two pictures would have ended by then
+WAITING = 20  # seconds for each of CPU
 ENDING = (signal.SIGPROF, signal.SIGALRM)
 TOO_MUCH = (MemoryError, TimeoutError, ChildProcessError)  # of work in a process of its own
 POLL_S = 0.1

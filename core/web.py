@@ -69,9 +69,8 @@ class Access:
     hosts: tuple[str, ...] | None = LOOPBACK_NAMES
     user_header: str | None = None
     proxies: tuple[Network, ...] = ()
-    author: str = (
-        "somebody"  # of a correction, where neither the proxy nor the page names its author
-    )
+    # Of a correction, where neither the proxy nor the page names its author
+    author: str = "somebody"
     is_local: bool = True
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
@@ -314,7 +313,7 @@ def access_for(
     user_header: str | None = None, author: str = "somebody",
 ) -> Access:  # fmt: skip
     """Who may use a server that listens on `host`; `hosts` are further names of it. Raises UserError."""
-    _check(token)
+    _check_token(token)
     # Anybody can send a header
     if bool(user_header) != bool(proxies):
         raise UserError(
@@ -333,7 +332,7 @@ def access_for(
     )
 
 
-def _check(token: str | None) -> None:
+def _check_token(token: str | None) -> None:
     is_good = token is None or (
         SHORTEST_TOKEN <= len(token) <= MOST_TOKEN and token.isascii() and token.isprintable()
     )
@@ -343,9 +342,7 @@ def _check(token: str | None) -> None:
         )
 
 
-def _networks(
-    addresses: tuple[str, ...],
-) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+def _networks(addresses: tuple[str, ...]) -> tuple[Network, ...]:
     try:
         return tuple(map(ipaddress.ip_network, addresses))
     except ValueError as e:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -157,10 +157,6 @@ class Match(NamedTuple):
     reason: str = "video_times"
 
 
-def in_order(_: str) -> Match:
-    return Match()
-
-
 def timed(pictures: Iterable[Picture], fps: float) -> Iterator[TimedPicture]:
     """Frames with their index and the time of their row."""
     for k, picture in enumerate(pictures):
@@ -170,23 +166,17 @@ def timed(pictures: Iterable[Picture], fps: float) -> Iterator[TimedPicture]:
 class StoredStatistics(NamedTuple):
     """What a source states of the values of state or action (`vector`), arrays [d]: of one episode, or of all rows.
 
-    file: where it stands. problem: why a file could not be read; the arrays are empty then.
+    file: where it stands. problem: why a file could not be read; nothing else is known then.
     """
 
-    vector: str
-    file: str
-    low: np.ndarray
-    high: np.ndarray
-    mean: np.ndarray
-    spread: np.ndarray
-    is_of_episode: bool
+    vector: str = ""
+    file: str = ""
+    low: np.ndarray = np.zeros(0)
+    high: np.ndarray = np.zeros(0)
+    mean: np.ndarray = np.zeros(0)
+    spread: np.ndarray = np.zeros(0)
+    is_of_episode: bool = False
     problem: str = ""
-
-    @classmethod
-    def unread(cls, problem: str) -> "StoredStatistics":
-        """Those of a file that could not be read."""
-        none = np.zeros(0)
-        return cls("", "", none, none, none, none, False, problem)
 
 
 @dataclass(frozen=True)
@@ -206,11 +196,10 @@ class EpisodeData:
     timestamps_s: np.ndarray | None
     frames: FrameReader = field(repr=False)
     names_by: Literal["name", "modality.json"] = "name"
-    match: Callable[[str], Match] = in_order
+    match: Callable[[str], Match] = lambda camera: Match()
     statistics: Sequence[StoredStatistics] = ()
-    writer: str = (
-        ""  # whose convention gives dimensions their names, where the source itself does not
-    )
+    # Whose convention gives dimensions their names, where the source itself does not
+    writer: str = ""
 
     @cached_property
     def state(self) -> np.ndarray | None:
@@ -248,13 +237,7 @@ def names_of(rows: pa.Table | None) -> tuple[str, ...]:
 
 def record_row(record: EpisodeRecord) -> dict[str, Any]:
     """The record as columns of the table episode_facts (without dataset and chunk)."""
-    row = {k: getattr(record, k) for k in record.__dataclass_fields__}
-    row["tasks"] = list(record.tasks)
-    row["videos"] = [v.__dict__ for v in record.videos]
-    row["steps"] = [s.__dict__ for s in record.steps]
-    row["plan"] = list(record.plan)
-    row["as_far_as"] = record.as_far_as and record.as_far_as.__dict__
-    return row | {"cameras": record.cameras}
+    return asdict(record) | {"cameras": record.cameras}
 
 
 def record_from_row(row: dict[str, Any]) -> EpisodeRecord:

@@ -148,23 +148,16 @@ def storable(listing: Listing, limits: Limits) -> Listing:
 
     An episode that has it cannot be used.
     """
-    records = []
     findings = list(listing.findings)
     for record in listing.records:
         texts = list(_texts(record))
-        is_kept = not any("\0" in text for text in texts)
-        if not is_kept:
+        if any("\0" in text for text in texts):
             detail = "a text of it holds a NUL character, which no table can keep"
             findings.append(Finding("unreadable_data", detail, "unusable", record.episode_index))
         elif problem := limits.excess(
             "max_text", max(map(len, texts)), "characters of one of its texts"
         ):
             findings.append(Finding("over_limit", problem, "unusable", record.episode_index))
-            is_kept = False
-        records.append(record if is_kept else _shown(record, limits))
-    cameras = _shown(listing.cameras, limits)
-    robot = _shown(listing.robot, limits)
-    parts = joined(_shown(part, limits) for part in listing.parts)
     longest = max(map(len, (listing.robot or "", *listing.cameras)))
     if problem := limits.excess(
         "max_text", longest, "characters of the name of its robot or of a camera"
@@ -172,11 +165,11 @@ def storable(listing: Listing, limits: Limits) -> Listing:
         findings.append(Finding("over_limit", problem, "warning"))
     return replace(
         listing,
-        robot=robot,
-        cameras=cameras,
-        records=tuple(records),
+        robot=_shown(listing.robot, limits),
+        cameras=_shown(listing.cameras, limits),
+        records=_shown(listing.records, limits),
         findings=tuple(findings),
-        parts=parts,
+        parts=joined(_shown(listing.parts, limits)),
     )
 
 

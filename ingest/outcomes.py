@@ -207,14 +207,12 @@ def _by_reward(e: OutcomeEvidence, sparse: set[str], both_ends: bool) -> Outcome
     if e.reward is None or e.reward.name not in sparse:
         return None
     was_cut_off = both_ends and e.ending is not None and not e.ending.is_terminal
-    is_decisive = e.reward.shows == REACHED or (e.reward.shows == UNSET and not was_cut_off)
-    if is_decisive:
+    if e.reward.shows == REACHED or (e.reward.shows == UNSET and not was_cut_off):
         return Outcome(e.reward.shows == REACHED, f"final {e.reward.name}")
     return None
 
 
 def _by_ending(e: OutcomeEvidence, ends_alone: bool) -> Outcome | None:
-    is_success = ends_alone and e.ending is not None and e.ending.is_terminal
-    if e.ending and is_success:
+    if ends_alone and e.ending and e.ending.is_terminal:
         return Outcome(True, f"final {e.ending.name}")
     return None

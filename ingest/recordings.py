@@ -16,24 +16,22 @@ from typing import Any
 
 import numpy as np
 
+from core.values import grouped, short_hash
 from ingest.episode import EpisodeData, EpisodeRecord
 from ingest.sources.files import Source
 
-VERSION = (
-    1  # of how rows, sketches and moments are computed: those of two versions are not compared
-)
+# Of how rows, sketches and moments are computed: those of two versions are not compared
+VERSION = 1
 MIN_DISTINCT_ROWS = 5  # fewer different rows do not tell one run from another
 SKETCH = 32  # hashes of single rows that are kept: the smallest ones
-MIN_SHARED_ROWS = (
-    0.5  # of the rows of the shorter run, from where on it is a part of the longer one
-)
+# Of the rows of the shorter run, from where on it is a part of the longer one
+MIN_SHARED_ROWS = 0.5
 MAX_SHARING = 64  # recordings with one row or picture, above which it tells none apart
 MOMENTS = 8  # pictures of a camera, evenly spread
 BLOCK_BYTES = 1 << 20
 MAX_BITS_APART = 6.0  # mean over the moments, of 64: the same pictures encoded anew differ by less
-MAX_BITS_OF_A_SCENE = (
-    16.0  # mean to the nearest moment: pictures of other scenes differ by half of all bits
-)
+# Mean to the nearest moment: pictures of other scenes differ by half of all bits
+MAX_BITS_OF_A_SCENE = 16.0
 
 
 class Likeness(StrEnum):
@@ -135,7 +133,7 @@ def file_stamp(source: Source, record: EpisodeRecord) -> str:
     lines = [
         f"{uri} {source.files[uri]}" for uri in sorted(filter(None, uris)) if uri in source.files
     ]
-    return hashlib.sha256("\n".join([*lines, record.source_stamp]).encode()).hexdigest()[:16]
+    return short_hash("\n".join([*lines, record.source_stamp]))
 
 
 def likeness(fingerprint: Fingerprint, other_fingerprint: Fingerprint) -> tuple[Likeness, str]:
@@ -347,7 +345,7 @@ def place(
     unplaced = _Unplaced(known_recordings, {p.known.recording for p in placed.values() if p.known})
     waiting = [address for address in addresses if address.source_id not in placed]
     # Where no recording is missing, as at the first listing, what is not placed is new
-    if not unplaced.recordings:
+    if not unplaced.index.recordings:
         return [placed.get(address.source_id) or Placement(address, None) for address in addresses]
     fingerprints = {address.source_id: read(address.record) for address in waiting}
     # What changed is told by what its rows say; first those that are equal, so that none is taken for a part of another
@@ -476,13 +474,9 @@ class _Unplaced:
         for recording in self.index.recordings.values():
             self._by_name.setdefault(recording.source_id, recording)
 
-    @property
-    def recordings(self) -> Mapping[str, KnownRecording]:
-        return self.index.recordings
-
-    def _of_this_name(self, address: Address) -> KnownRecording | None:
+    def _namesake(self, address: Address) -> KnownRecording | None:
         recording = self._by_name.get(address.source_id)
-        if recording is not None and recording.recording in self.recordings:
+        if recording is not None and recording.recording in self.index.recordings:
             return recording
         return None
 
@@ -491,9 +485,8 @@ class _Unplaced:
         candidates = self.index.equal(fingerprint)
         if not candidates:
             return None
-        namesake = self._of_this_name(address)
-        recording = namesake if namesake in candidates else candidates[0]
-        assert recording is not None
+        namesake = self._namesake(address)
+        recording = next((c for c in candidates if c is namesake), candidates[0])
         self.index.remove(recording)
         if fingerprint.rows:
             reason = "the rows are equal"
@@ -513,7 +506,7 @@ class _Unplaced:
 
     def of_this_name(self, address: Address, fingerprint: Fingerprint) -> Placement | None:
         """By its name alone: the pictures have to tell."""
-        recording = self._of_this_name(address)
+        recording = self._namesake(address)
         if recording is None:
             return None
         self.index.remove(recording)
@@ -547,21 +540,19 @@ def remembered_splits(
 
     A group that is named in the source also keeps what its recordings had that are away.
     """
-    splits: dict[str, list[str]] = defaultdict(list)
-    for recording in known_recordings:
-        if (
-            recording.split
-            and not recording.is_here
-            and not _is_own_group(recording.group, recording)
-        ):
-            splits[recording.group].append(recording.split)
-    remembered = {group: _strictest(of_group) for group, of_group in splits.items()}
-    present: dict[str, list[str]] = defaultdict(list)
-    for placement in placements:
-        recording = placement.known or placement.resembles
-        if recording is not None and recording.split:
-            present[placement.address.record.group].append(recording.split)
-    return remembered | {group: _strictest(of_group) for group, of_group in present.items()}
+    away = grouped(
+        (recording.group, recording.split)
+        for recording in known_recordings
+        if recording.split
+        and not recording.is_here
+        and not _is_own_group(recording.group, recording)
+    )
+    present = grouped(
+        (placement.address.record.group, recording.split)
+        for placement in placements
+        if (recording := placement.known or placement.resembles) and recording.split
+    )
+    return {group: _strictest(splits) for group, splits in (away | present).items()}
 
 
 def _is_own_group(group: str, recording: KnownRecording) -> bool:

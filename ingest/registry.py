@@ -37,6 +37,11 @@ def name_of(text: str) -> str:
     return re.sub(r"[^a-z0-9_-]+", "_", text.lower()).lstrip("_-").rstrip("_")
 
 
+def _is_empty(value: Any) -> bool:
+    """Of a field that entries have not always had: unless it is filled, what was built without it stays current."""
+    return not value
+
+
 class EntryPart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,6 +54,7 @@ class Cameras(EntryPart):
 
     views: tuple[str, ...] = Field(
         default=(),
+        exclude_if=_is_empty,
         description="cameras that annotators look at, the main one first: visual change, VLM questions, embeddings and "
         "transfer use them all; default: only the first usable camera",
     )
@@ -78,14 +84,6 @@ class Cameras(EntryPart):
         if len(set(value)) < len(value):
             raise ValueError("names a camera twice")
         return value
-
-    @pydantic.model_serializer(mode="wrap")
-    def _without_no_views(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without views nothing is said of them: what was built before there were any stays current."""
-        fields = handler(self)
-        if self.views:
-            return fields
-        return {name: value for name, value in fields.items() if name != "views"}
 
     def ordered(self) -> tuple[str, ...]:
         """By preference for labelling: the views, then what sees the whole scene."""
@@ -213,6 +211,7 @@ class DatasetConfig(EntryPart):
     )
     task: str | None = Field(
         default=None,
+        exclude_if=_is_empty,
         min_length=1,
         max_length=1000,
         description="instruction of the episodes for which the source has none: what all of them do",
@@ -250,14 +249,6 @@ class DatasetConfig(EntryPart):
             raise ValueError("give camera or cameras, not both")
         return {name: of_name for name, of_name in value.items() if name != "camera"} | {
             "cameras": [value["camera"]]
-        }
-
-    @pydantic.model_serializer(mode="wrap")
-    def _without_no_task(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a task nothing is said of it: what was built before there was this field stays current."""
-        fields = handler(self)
-        return {
-            name: value for name, value in fields.items() if name != "task" or value is not None
         }
 
     @pydantic.field_validator("task")
@@ -347,23 +338,20 @@ def load_registry(folders: list[Path]) -> dict[str, DatasetConfig]:
 
 
 Built = Mapping[str, Mapping[str, Any]]  # rows of the lake's table `datasets`, by name
-COLUMNS = ("dataset", "title", "robot", "format", "role", "license")
+COLUMNS = ("dataset", "title", "robot", "format", "role", "license", "episodes", "source")
 
 
 def overview(entries: Mapping[str, DatasetConfig], built: Built) -> list[dict[str, Any]]:
     """One row per dataset of the registry, then those that only the workspace knows. `episodes` is as published."""
     rows = []
     for name in sorted(built.keys() | entries.keys()):
-        entry = entries.get(name)
-        fields = entry.model_dump(mode="json") | {"dataset": name} if entry else built[name]
-        if entry:
-            of_source = (entry.published.episodes, entry.source)
+        if entry := entries.get(name):
+            fields = entry.model_dump(mode="json")
+            fields |= {"dataset": name, "episodes": entry.published.episodes}
         else:
-            of_source = (None, fields["source_uri"])
+            fields = {"episodes": None, "source": built[name]["source_uri"], **built[name]}
         row = {column: fields[column] for column in COLUMNS}
-        rows.append(
-            row | {"episodes": of_source[0], "source": of_source[1], "built": name in built}
-        )
+        rows.append(row | {"built": name in built})
     return rows
 
 
@@ -418,15 +406,10 @@ def _gripper(entry: Mapping[str, Any]) -> str:
     """Example: "state[7], closed 1, open 0"."""
     if entry["column"] == "none":
         return "none"
-    if isinstance(entry["dimension"], list):
-        dimensions = entry["dimension"]
-    else:
-        dimensions = [entry["dimension"]]
-    if entry["open"] is None:
-        ends = ()
-    else:
-        ends = (f"closed {entry['closed']:g}", f"open {entry['open']:g}")
-    return ", ".join((*(f"{entry['column']}[{d}]" for d in dimensions), *ends))
+    parts = [f"{entry['column']}[{d}]" for d in Gripper.model_validate(entry).dimensions()]
+    if entry["open"] is not None:
+        parts += [f"closed {entry['closed']:g}", f"open {entry['open']:g}"]
+    return ", ".join(parts)
 
 
 def _text(value: Any) -> str:

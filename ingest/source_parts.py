@@ -71,19 +71,14 @@ class PartCensus:
         """A part that is described already; one of the same kind, name and use is counted to it."""
         key = (part.kind, part.name, f"{part.status} {part.use}")
         former_part = self.parts.get(key)
-        if former_part is None and len(self.parts) >= self.most:
-            self.num_beyond += part.num_times
-            return
-        if former_part is None:
-            self.parts[key] = part
-            return
-        if former_part.shape == part.shape:
-            shape = former_part.shape
-        else:
+        if former_part is not None:
             shape = _common_shape(former_part.shape, part.shape)
-        self.parts[key] = replace(
-            former_part, shape=shape, num_times=former_part.num_times + part.num_times
-        )
+            num_times = former_part.num_times + part.num_times
+            self.parts[key] = replace(former_part, shape=shape, num_times=num_times)
+        elif len(self.parts) < self.most:
+            self.parts[key] = part
+        else:
+            self.num_beyond += part.num_times
 
     def listed(self) -> tuple[SourcePart, ...]:
         """All parts, by kind and name."""

@@ -7,20 +7,18 @@ no split: it gets one when it first has such an episode.
 
 import hashlib
 import math
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from core.values import grouped
 from ingest.episode import EpisodeRecord
 
 MIN_GROUPS = 5  # a stratum with at least so many groups gets a val and a test_id group
 
 
-class SplitConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class SplitConfig(BaseModel, extra="forbid", frozen=True):
     val: float = Field(default=0.1, ge=0, lt=0.5, description="share of groups in the split val")
     test_id: float = Field(
         default=0.1,
@@ -53,11 +51,8 @@ def assign_splits(
     all to train, unless other small tasks fill the pool up.
     """
     # The task of each group: the least, where it has several
-    task_by_group: dict[str, str] = {}
-    for record in records:
-        task_by_group[record.group] = min(
-            task_by_group.get(record.group, record.task or ""), record.task or ""
-        )
+    tasks_of_group = grouped((record.group, record.task or "") for record in records)
+    task_by_group = {group: min(tasks) for group, tasks in tasks_of_group.items()}
     # The registry holds the dataset out as a whole, whatever its tasks
     if role == "ood":
         return dict.fromkeys(task_by_group, "test_ood")
@@ -82,10 +77,9 @@ def assign_splits(
 
 def _strata(task_by_group: Mapping[str, str], held_out: set[str]) -> list[list[str]]:
     """Groups that are dealt together: those of one task, and those of all small tasks."""
-    by_task: dict[str, list[str]] = defaultdict(list)
-    for group, task in task_by_group.items():
-        if group not in held_out:
-            by_task[task].append(group)
+    by_task = grouped(
+        (task, group) for group, task in task_by_group.items() if group not in held_out
+    )
     large = [groups for groups in by_task.values() if len(groups) >= MIN_GROUPS]
     small = chain.from_iterable(groups for groups in by_task.values() if len(groups) < MIN_GROUPS)
     return [*large, list(small)]

@@ -45,10 +45,9 @@ MOST = 8  # runs that a chunk takes of one split
 MOST_TASKS = 200  # looked at for them
 MOST_OWN_TASKS = 20  # of a chunk, that the others are compared with
 _WORD = re.compile(r"[^\W\d_]+|\d+")
-_LIKE, _LIKE_WITHOUT_SPACES = (
-    0.8,
-    0.4,
-)  # likeness of two words from which on they count as one misspelt or inflected
+# Likeness of two words from which on they count as one misspelt or inflected
+_LIKE = 0.8
+_LIKE_WITHOUT_SPACES = 0.4
 
 
 def are_other_tasks(task: str | None, other_task: str | None) -> bool:

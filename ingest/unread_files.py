@@ -5,17 +5,18 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, filterfalse
 
+from core.values import grouped
 from ingest.episode import EpisodeRecord, Finding, SourcePart
 from ingest.source_parts import PartCensus
 from ingest.sources.files import Source
+from ingest.sources.types import folders_above
 
 KnownPaths = Sequence[
     tuple[re.Pattern[str], str]
 ]  # of whole paths, and why these files hold nothing of a run
 NUMBER = re.compile(r"[0-9a-f]{12,}|\d+")  # digits, or a hash
-MAX_PATTERNS = (
-    50  # of the files of one source; where there are more, one for each folder and suffix
-)
+# Of the files of one source; where there are more, one for each folder and suffix
+MAX_PATTERNS = 50
 # Names of files that tell nothing of a run, and why, in any folder
 FOR_PEOPLE = r"(readme|licen[cs]e|notice|citation|changelog|authors|contributing)([-_]\w+)*(\.(txt|html|cff))?"
 BOOKKEEPING = (
@@ -51,12 +52,9 @@ OF_FORMAT = {
 
 
 def _known_paths(format_name: str) -> KnownPaths:
-    """Patterns of paths that are known in a dataset of a format, "" for any format, each with the reason."""
+    """Patterns of paths that are known in a dataset of a format, each with the reason."""
     patterns = (*ANYWHERE, *OF_FORMAT.get(format_name, ()))
     return tuple((re.compile(pattern), reason) for pattern, reason in patterns)
-
-
-KNOWN_PATHS = {name: _known_paths(name) for name in ("", *OF_FORMAT)}
 
 
 def add_unread_files(
@@ -71,15 +69,13 @@ def add_unread_files(
     `format_`: as in a listing. A part of kind `file` that a reader declared stands for all files that fit its name, in
     which * is any text.
     """
-    unread = _unread(
-        source, _named(source, records, findings), _spoken_of(source, records, findings)
-    )
+    unread = _unread(source, _named(records, findings))
     parts = census.listed()
     for declared in [_matcher(part.name) for part in parts if part.kind == "file"]:
         unread = list(filterfalse(declared.fullmatch, unread))
     arrays = {part.name for part in parts if part.kind in ("array", "camera")}
     unread = [uri for uri in unread if not _is_chunk(uri, arrays)]
-    known_paths = KNOWN_PATHS.get(format_.partition("_")[0], KNOWN_PATHS[""])
+    known_paths = _known_paths(format_.partition("_")[0])
     for pattern, uris in _grouped(unread, known_paths).items():
         reason = _why_known(uris[0], known_paths)
         status = "known" if reason else "unknown"
@@ -89,24 +85,21 @@ def add_unread_files(
         )
 
 
-def _unread(source: Source, named_uris: set[str], folders: set[str]) -> list[str]:
-    """Files, and members of tars that were looked into, that are not among those named, nor below some folders."""
+def _unread(source: Source, named_uris: set[str]) -> list[str]:
+    """Files, and members of tars that were looked into, that were neither read nor named, nor lie in a named folder.
+
+    Such a folder is an episode's rows, as a Zarr store, for which its reader accounts, or a finding has it.
+    """
     members: list[str] = []
     for tar, archive in source.indexed_tars.items():
         members += [f"{tar}!/{name}" for name in archive.members]
+    folders = named_uris - source.files.keys()
+    known_uris = named_uris | source.read_files
     return [
         uri
         for uri in chain(source.files, members)
-        if uri not in named_uris and not _is_below(uri, folders)
+        if uri not in known_uris and folders.isdisjoint(folders_above(uri))
     ]
-
-
-def _spoken_of(
-    source: Source, records: Collection[EpisodeRecord], findings: Collection[Finding]
-) -> set[str]:
-    """Folders that are an episode's rows, such as a Zarr store: its reader accounts for them; or that a finding has."""
-    about = {*(record.data_uri for record in records), *(finding.file for finding in findings)}
-    return {uri for uri in about if uri and uri not in source.files}
 
 
 def _why_known(uri: str, known_paths: KnownPaths) -> str:
@@ -117,23 +110,12 @@ def _why_known(uri: str, known_paths: KnownPaths) -> str:
     return next(chain(by_name, by_path), "")
 
 
-def _named(
-    source: Source, records: Collection[EpisodeRecord], findings: Collection[Finding]
-) -> set[str]:
-    """The files that were read, those that episodes rest on, and those of which a finding speaks."""
-    named_uris = set(source.read_files)
+def _named(records: Collection[EpisodeRecord], findings: Collection[Finding]) -> set[str]:
+    """The files, or folders, that episodes rest on, and those of which a finding speaks."""
+    named_uris = {record.data_uri for record in records} | {finding.file for finding in findings}
     for record in records:
         named_uris.update(video.uri for video in record.videos)
-        named_uris.add(record.data_uri or "")
-    named_uris.update(finding.file for finding in findings if finding.file)
-    return named_uris
-
-
-def _is_below(uri: str, folders: set[str]) -> bool:
-    """Does a file lie in one of some folders, at any depth?"""
-    return bool(folders) and any(
-        uri[:place] in folders for place, sign in enumerate(uri) if sign == "/"
-    )
+    return set(filter(None, named_uris))
 
 
 def _is_chunk(uri: str, arrays: set[str]) -> bool:
@@ -151,9 +133,7 @@ def _matcher(name: str) -> re.Pattern[str]:
 
 def _grouped(uris: Sequence[str], known_paths: KnownPaths) -> Mapping[str, list[str]]:
     """Files by name with * for each number; where these are many, by folder and suffix."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for uri in uris:
-        groups[NUMBER.sub("*", uri)].append(uri)
+    groups = grouped((NUMBER.sub("*", uri), uri) for uri in uris)
     if len(groups) <= MAX_PATTERNS:
         return {_pattern(of_group): of_group for of_group in groups.values()}
     wider: dict[str, list[str]] = defaultdict(list)

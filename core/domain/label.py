@@ -31,9 +31,8 @@ class Segment:
     notes: str | None = None
     named: bool = True  # by the task's text, whoever gave the steps, or evidence; False: `name` is a placeholder
     pace: str | None = None  # one of PACES, as a person says how fast it went on; None: nobody says
-    name_confidence: float | None = (
-        None  # that it is this deed, where its annotator had to find that out; None: given
-    )
+    # That it is this deed, where its annotator had to find that out; None: given
+    name_confidence: float | None = None
 
     def __len__(self) -> int:
         return self.end_frame - self.start_frame

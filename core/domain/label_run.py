@@ -1,6 +1,5 @@
 """Label runs: who made a label, which label of an episode counts, and which are sure enough."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +7,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from core.annotators import PRECEDENCE
-from core.values import grouped
+from core.values import grouped, short_hash
 
 HUMAN_VERSION = "human-1"  # of what is made of people's corrections
 
@@ -28,7 +27,7 @@ class LabelRun:
     def id(self) -> str:
         model = (self.model or "", self.model_revision or "", self.prompt_version or "")
         parts = (self.annotator, *model, self.params, self.code_version)
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+        return short_hash("\0".join(parts))
 
 
 class FormerVersion(NamedTuple):

@@ -12,9 +12,8 @@ class Column:
     name: str
     type: pa.DataType
     comment: str
-    digest: bool = (
-        True  # False for a place or a time: the same data elsewhere, or later, is the same corpus
-    )
+    # False for a place or a time: the same data elsewhere, or later, is the same corpus
+    digest: bool = True
     since: int = 0  # the version of the schema that brought it; 0: one of those before 15
 
 

@@ -27,7 +27,6 @@ from ingest.episode import (
     TimedPicture,
     timed,
 )
-from ingest.formats import lerobot_meta
 from ingest.formats.lerobot_cameras import cameras_of
 from ingest.formats.lerobot_cells import Annotated, Episodes
 from ingest.formats.lerobot_frames import VideoSpan, match, span_of
@@ -36,15 +35,21 @@ from ingest.formats.lerobot_meta import (
     EPISODE_FILE,
     INFO,
     LerobotListing,
+    episode_metadata,
+    expected,
     locate,
     read_info,
+    task_texts,
+    v2_numbers,
     v3_pointer,
+    version_of,
+    video_rate,
 )
 from ingest.formats.lerobot_parts import account_for_parts
 from ingest.formats.lerobot_rows import EpisodeRows, find_rows, read_pictures
 from ingest.formats.lerobot_signals import read_signals, signal_columns
 from ingest.formats.lerobot_statistics import stored_statistics
-from ingest.formats.lerobot_steps import has_changing_tasks, native_steps
+from ingest.formats.lerobot_steps import native_steps
 from ingest.formats.listing import ListingBuilder, folders_of, named, texts_among
 from ingest.formats.tables import finite, read_columns, vectors
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
@@ -89,8 +94,7 @@ def find_videos(
     # Rows of a remote episode that is not asked for are not looked for: no finding would be sure
     for index in filter(dataset.wants, videos):
         files = {
-            camera: lerobot_meta.expected(dataset, index, episodes[index].meta, camera)
-            for camera in cameras
+            camera: expected(dataset, index, episodes[index].meta, camera) for camera in cameras
         }
         _report(dataset, index, videos[index], doubts[index], files)
     _report_unused_cameras(dataset, videos, cameras)
@@ -106,9 +110,7 @@ def _video(
     if rows and camera in rows.pictures:
         return CameraVideo(camera, rows.uri, rows.row_start)
     if dataset.version != "v3.0":
-        uri = locate(
-            dataset, "video_path", {"video_key": camera, **lerobot_meta.v2_numbers(dataset, index)}
-        )
+        uri = locate(dataset, "video_path", {"video_key": camera, **v2_numbers(dataset, index)})
         if uri:
             return CameraVideo(camera, uri, 0)
         return None
@@ -123,7 +125,7 @@ def _video(
     if uri is None:
         return None
     # Times count in the file's own rate, which need not be that of the rows
-    rate = lerobot_meta.video_rate(dataset.info, camera, dataset.rate)
+    rate = video_rate(dataset.info, camera, dataset.rate)
     end_s = finite(meta.get(f"videos/{camera}/to_timestamp"))
     if rows and end_s is not None:
         # Decoding a shared file cannot show that a part of it is longer or shorter than the rows
@@ -192,7 +194,7 @@ def _drop_shared_frames(
 def _stated_end(dataset: LerobotListing, meta: Mapping[str, Any], video: CameraVideo) -> int:
     """The frame of its file at which an episode ends by the metadata; without a sensible one any is."""
     end_s = finite(meta.get(f"videos/{video.camera}/to_timestamp"))
-    rate = lerobot_meta.video_rate(dataset.info, video.camera, dataset.rate)
+    rate = video_rate(dataset.info, video.camera, dataset.rate)
     end_frame = round(end_s * rate) if end_s is not None and 0 <= end_s < MAX_START_S else 0
     if end_frame > video.start_frame:
         return end_frame
@@ -253,18 +255,18 @@ def _loose_pictures(dataset: LerobotListing, index: int, cameras: Iterable[str])
 def _report_unused_cameras(dataset: LerobotListing, videos: Videos, cameras: Sequence[str]) -> None:
     """Say once what is so for every episode: a camera beside usable ones that none of them has."""
     used = set().union(*videos.values())
-    if used:
-        of_each: dict[str, list[Finding]] = {camera: [] for camera in sorted({*cameras} - used)}
-    else:
-        of_each = {}
-    kept_findings: list[Finding] = []
+    if not used:
+        return
+    replaced: dict[str, list[Finding]] = {camera: [] for camera in sorted({*cameras} - used)}
+    other_findings: list[Finding] = []
     for finding in dataset.findings:
-        is_replaced = finding.reason in ("bad_video_pointer", "missing_camera")
-        (of_each.get(finding.camera or "", kept_findings) if is_replaced else kept_findings).append(
-            finding
-        )
-    dataset.findings = kept_findings
-    for camera, camera_findings in of_each.items():
+        is_of_files = finding.reason in ("bad_video_pointer", "missing_camera")
+        if is_of_files and finding.camera in replaced:
+            replaced[finding.camera].append(finding)
+        else:
+            other_findings.append(finding)
+    dataset.findings = other_findings
+    for camera, camera_findings in replaced.items():
         if details := [f.detail for f in camera_findings if f.reason == "bad_video_pointer"]:
             dataset.warn(
                 "bad_video_pointer", f"{len(details)} episodes: {details[0]}", camera=camera
@@ -302,7 +304,7 @@ def list_episodes(source: Source) -> Listing:
     location = "meta/info.json"
     try:
         info = read_info(source)
-        dataset = LerobotListing(source, info=info, version=lerobot_meta.version_of(source, info))
+        dataset = LerobotListing(source, info=info, version=version_of(source, info))
         cameras = cameras_of(dataset)
         location = "meta"
         _add_episodes(dataset, cameras)
@@ -313,11 +315,8 @@ def list_episodes(source: Source) -> Listing:
         return listing.listing("lerobot", (), numbered=True)
     # One finding for each template, not for each file
     for template, count in dataset.searched.items():
-        if count:
-            detail = (
-                f"{template} of info.json leads nowhere for {count} files; found them otherwise"
-            )
-            dataset.warn("path_template", detail)
+        detail = f"{template} of info.json leads nowhere for {count} files; found them otherwise"
+        dataset.warn("path_template", detail)
     # Cameras that info.json declares and no episode has are none of the dataset
     used = set(dataset.cameras_in_use())
     robot = info.get("robot_type")
@@ -334,9 +333,9 @@ def list_episodes(source: Source) -> Listing:
 def _add_episodes(dataset: LerobotListing, cameras: list[str]) -> None:
     """Raises DataError: more episodes than the limit."""
     limits = dataset.source.config.limits
-    metadata = lerobot_meta.episode_metadata(dataset)
+    metadata = episode_metadata(dataset)
     limits.check("max_episodes", len(metadata), "episodes that the metadata lists")
-    texts = lerobot_meta.task_texts(dataset)
+    texts = task_texts(dataset)
     rows = find_rows(dataset, metadata)
     limits.check("max_episodes", len(rows), "episodes that have rows")
     indices = sorted(metadata.keys() | rows.keys())
@@ -365,13 +364,10 @@ def _record(
     # What the metadata says counts before what the last row says
     facts = meta if rows is None else {**rows.facts, **meta}
     # GR00T-flavoured sets list quality labels ("valid") among an episode's tasks: only the rows tell them apart
-    if rows and rows.row_tasks:
-        row_tasks = [texts[number] for number in rows.task_indices if number in texts]
-    else:
-        row_tasks = []
+    row_tasks = [texts[number] for number in episode.task_indices if number in texts]
     stated_texts = texts_among(map(facts.get, dataset.source.config.keys.language))
     tasks = texts_among([row_tasks or meta.get("tasks"), *stated_texts])
-    if has_changing_tasks(episode) and len(row_tasks) > 1:
+    if len(row_tasks) > 1:
         tasks = texts_among([_whole_task(dataset, index, meta, row_tasks, stated_texts)])
     if not tasks:
         dataset.warn("no_task", "no instruction in rows or metadata", index)
@@ -458,13 +454,13 @@ def _check(dataset: LerobotListing, index: int, episode: Annotated) -> None:
             dataset.warn("length_differs", detail, index)
     elif index not in dataset.lost and dataset.wants(index):
         # Its file, or without a pointer to one any file, may be a git-LFS pointer
-        file = lerobot_meta.expected(dataset, index, meta)
+        file = expected(dataset, index, meta)
         pointers = fnmatch.filter(sorted(dataset.pointers), file)
-        obstacles = (
-            ("lfs_pointer", "its rows are in a git-LFS pointer"),
-            ("no_data", f"no rows; looked for {file}"),
-        )
-        dataset.unusable(*obstacles[not pointers], index, file=(*pointers, file)[0])
+        if pointers:
+            detail = "its rows are in a git-LFS pointer"
+            dataset.unusable("lfs_pointer", detail, index, file=pointers[0])
+        else:
+            dataset.unusable("no_data", f"no rows; looked for {file}", index, file=file)
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
@@ -503,7 +499,7 @@ def _match(
     video = next(v for v in record.videos if v.camera == camera)
     if video.uri == record.data_uri:
         return Match()
-    rate = lerobot_meta.video_rate(info, camera, record.fps)
+    rate = video_rate(info, camera, record.fps)
     is_shared = holds_other_episodes(info, video.uri)
     if is_shared:
         span = span_of(source, camera, record.episode_index, video.start_frame / rate)

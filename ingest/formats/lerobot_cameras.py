@@ -5,6 +5,7 @@ pictures as colour videos. Those are told by their names and their pictures, and
 """
 
 import re
+from contextlib import suppress
 from typing import Any
 
 from ingest.formats.folders import is_video, object_of
@@ -123,13 +124,11 @@ def _first_files(dataset: LerobotListing) -> dict[str, str]:
             rows = uri
     # Of a remote source rows would have to be fetched
     if rows is not None and not dataset.source.config.is_remote:
-        try:
+        with suppress(DataError):  # what is wrong with it is found with the rows
             with opened(dataset.source.resolve(rows)) as file:
                 columns = camera_columns(dataset.info, file.schema_arrow)
             files |= dict.fromkeys(columns, rows)
             _account_for_named_files(dataset, rows, sorted(columns))
-        except DataError:
-            return files  # what is wrong with it is found with the rows
     return files
 
 

@@ -29,17 +29,23 @@ class Annotated:
             return whole(self.meta.get("length"))
         return self.rows.num_rows
 
+    @property
+    def task_indices(self) -> tuple[int, ...]:
+        """The tasks that its rows name, in order of appearance."""
+        if self.rows is None:
+            return ()
+        return self.rows.task_indices
+
 
 Episodes = Mapping[int, Annotated]
 
 
-def columns_of(dataset: LerobotListing, episodes: Episodes) -> set[str]:
-    """Columns of the rows: those that info.json declares, and those of the first file."""
-    first = next((episode.rows for _, episode in sorted(episodes.items()) if episode.rows), None)
-    if first is None:
+def columns_of(dataset: LerobotListing) -> set[str]:
+    """Columns of the rows: those that info.json declares, and those of the first data file."""
+    if not dataset.schemas:
         return set()
-    with opened(dataset.source.resolve(first.uri)) as file:
-        return {*dataset.info["features"], *file.schema_arrow.names}
+    first_schema, _ = dataset.schemas[0]
+    return {*dataset.info["features"], *first_schema.names}
 
 
 def cells_of(

@@ -39,14 +39,14 @@ def report_renumbered_tasks(dataset: LerobotListing, episodes: Episodes, column:
     renumbered = {
         index: n
         for index, n in task_numbers.items()
-        if _tasks_of(episodes, index) not in ((), (n,))
+        if episodes[index].task_indices not in ((), (n,))
     }
     if renumbered:
         index, number = min(renumbered.items())
         dataset.warn(
             "steps_lost",
             f"{column} is not used: the tasks were numbered anew in {len(renumbered)} of {len(task_numbers)} episodes "
-            f"(episode {index}: task_index is {_tasks_of(episodes, index)[0]}, and was {number} when its statistics "
+            f"(episode {index}: task_index is {episodes[index].task_indices[0]}, and was {number} when its statistics "
             "were made), as LeRobot's tools do that delete and split; this column keeps the old numbers",
         )
     return bool(renumbered)
@@ -75,13 +75,6 @@ def _single_numbers(rows: list[dict[str, Any]]) -> Iterator[tuple[int, int]]:
         number = whole(lowest)
         if index is not None and number is not None and number == whole(highest):
             yield index, number
-
-
-def _tasks_of(episodes: Episodes, index: int) -> tuple[int, ...]:
-    rows = episodes[index].rows
-    if rows:
-        return rows.task_indices
-    return ()
 
 
 def episodes_named_otherwise(
@@ -121,7 +114,7 @@ def _task_numbers(
         numbers = cells.unique().to_pylist() if pa.types.is_integer(cells.type) else []
         if len(numbers) != 1 or numbers[0] is None:
             return {}
-        tasks = _tasks_of(episodes, index)
+        tasks = episodes[index].task_indices
         if len(tasks) == 1:
             pairs[index] = tasks[0], numbers[0]
     return pairs

@@ -8,14 +8,14 @@ with its size.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from ingest.episode import Match
 from ingest.formats.lerobot_meta import META_EPISODES
-from ingest.formats.tables import batches, opened
+from ingest.formats.tables import opened
 from ingest.media.video import FrameTimes
 from ingest.sources.files import Source
 
@@ -58,15 +58,8 @@ def match(video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: Vi
         spare = 0 if span.is_shared else len(video.ticks) - num_rows
         doubt = f"{len(video.ticks)} frames, {num_rows} rows: each row has its own by time, {spare} frames have no row"
         return Match(pair.by_time, doubt if spare else "", "frame_count")
-    if not span.is_shared:
-        if len(video.ticks) == num_rows:
-            return pair.match_at(np.arange(num_rows), "row by row")
-        if pair.is_near():
-            return pair.match_at(pair.by_time, "by the nearest time")
-        if pair.is_of_another_rate():
-            return pair.match_at(pair.by_time, pair.rates())
-        return Match(None)
-    if (first := pair.first_by_lengths()) is not None:
+    first = pair.first_by_lengths()
+    if first is not None:
         return pair.match_at(first + np.arange(num_rows), "by the lengths of the file's episodes")
     begin, count = pair.within_span()
     if count == num_rows:
@@ -75,6 +68,8 @@ def match(video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: Vi
         return pair.match_at(pair.by_time, "by the nearest time")
     if pair.is_of_another_rate():
         return pair.match_at(pair.by_time, pair.rates())
+    if not span.is_shared:
+        return Match(None)
     # Some rows have no picture of their own: those before the first of them are shown, and the length is a finding
     if times_s is None:
         return Match(begin + np.arange(min(count, num_rows)))
@@ -132,11 +127,9 @@ class _Pair:
         return ends_s <= longest_s + TOLERANCE_S and float(self.off_s.max()) <= longest_s
 
     def rates(self) -> str:
-        """How rows are matched that come at another rate than pictures, in words."""
-        if self.row_times_s is None:
-            rows_s = 1.0
-        else:
-            rows_s = float(np.median(np.diff(self.row_times_s)))
+        """How rows with times of another rate than the pictures' are matched, in words."""
+        assert self.row_times_s is not None
+        rows_s = float(np.median(np.diff(self.row_times_s)))
         return f"by the nearest time, since {1 / rows_s:.4g} rows and {1 / self.period_s:.4g} pictures come in a second"
 
     def _is_within(self, most_s: float) -> bool:
@@ -156,7 +149,12 @@ class _Pair:
         return None
 
     def within_span(self) -> tuple[int, int]:
-        """The first picture from the start on, and how many there are until the next episode, or this one's end."""
+        """The first picture from the start on, and how many there are until the next episode, or this one's end.
+
+        A file of its own counts as a whole.
+        """
+        if not self.span.is_shared:
+            return 0, len(self.picture_times_s)
         counts = [
             self._count(end_s)
             for end_s in (self.span.next_s, self.span.end_s)
@@ -267,13 +265,10 @@ def _read(source: Source, uri: str, names: list[str]) -> Mapping[str, np.ndarray
             for name in names
             if schema.names.count(name) == 1 and _is_number(schema.field(name).type)
         ]
-        table = pa.Table.from_batches(
-            batches(file, present_names), pa.schema([schema.field(name) for name in present_names])
-        )
-    columns: dict[str, Any] = dict.fromkeys(names, np.full(count, np.nan))
+        table = file.read(present_names, use_threads=False)
+    columns: dict[str, np.ndarray] = dict.fromkeys(names, np.full(count, np.nan))
     for name in present_names:
-        values = table[name].combine_chunks().cast(pa.float64(), safe=False)
-        columns[name] = values.to_numpy(zero_copy_only=False)
+        columns[name] = table[name].cast(pa.float64(), safe=False).to_numpy()
     return columns
 
 

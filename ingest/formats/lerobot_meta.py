@@ -31,18 +31,16 @@ STANDARD_V3 = {
 EPISODE_FILE = re.compile(r"^data/.*episode_(\d+)\.parquet$")
 DATA_FILE = re.compile(r"^data/chunk-\d+/file-\d+\.parquet$")
 META_EPISODES = re.compile(r"^meta/episodes/chunk-\d+/file-\d+\.parquet$")
-PANDAS_INDEX = (
-    "__index_level_0__"  # where a table was written from a frame whose index holds its texts
-)
+# Where a table was written from a frame whose index holds its texts
+PANDAS_INDEX = "__index_level_0__"
 INFO = "meta/info.json"
 LANCE_TABLE = re.compile(r"((?:[^/]+/)?[^/]+\.lance)/")  # of lerobot-lancedb, which are folders
 DEFAULT_CHUNK = 1000
 MAX_EPISODE = 2**31  # so that chunks are numbers that the lake can hold
 META_BATCH = 1 << 10  # rows of metadata read at a time
-FIELD, MAX_FIELDS = (
-    re.compile(r"\{([A-Za-z_]\w*)(?::0?[0-9]{0,2}d?)?\}"),
-    8,
-)  # of a path template: {episode_index:06d}
+# Of a path template: {episode_index:06d}
+FIELD = re.compile(r"\{([A-Za-z_]\w*)(?::0?[0-9]{0,2}d?)?\}")
+MAX_FIELDS = 8
 
 Rows = list[dict[str, Any]]
 
@@ -255,19 +253,21 @@ def locate(dataset: LerobotListing, key: str, numbers: Mapping[str, int | str]) 
     files = dataset.source.files
     template = _template(dataset, key)
     uri = _filled(template, numbers)
-    standard_uri = _standard(dataset, key).format(**numbers)
     if uri in files:
         return uri
-    located: str | None = standard_uri
-    if standard_uri not in files:
+    standard_uri = _standard(dataset, key).format(**numbers)
+    if standard_uri in files:
+        hits = [standard_uri]
+    else:
         names = {u.rsplit("/", 1)[-1] for u in (uri, standard_uri)}
+        namesakes = chain.from_iterable(dataset.source.by_name.get(name, []) for name in names)
         camera = numbers.get("video_key")
-        hits = [*chain.from_iterable(dataset.source.by_name.get(name, []) for name in names)]
-        hits = [hit for hit in hits if camera is None or camera in hit.split("/")]
-        located = hits[0] if len(hits) == 1 else None
+        hits = [hit for hit in namesakes if camera is None or camera in hit.split("/")]
+    if len(hits) != 1:
+        return None
     # Counted, so that one finding speaks for all files that the template does not lead to
-    dataset.searched[template] += located is not None
-    return located
+    dataset.searched[template] += 1
+    return hits[0]
 
 
 def expected(

@@ -21,10 +21,10 @@ from ingest.formats.lerobot_signals import (
     PARTS_OF_ACTION,
     PARTS_OF_STATE,
     Vectors,
-    first_vector,
     read_signals,
     signal_columns,
     slices_by_column,
+    vector_of,
 )
 from ingest.formats.lerobot_steps import (
     EXPORTED_COLUMNS,
@@ -46,13 +46,11 @@ COPY_TOLERANCE = 1e-6  # relative, as single precision keeps numbers
 BOOKKEEPING = {
     "index": "LeRobot's count of all rows",
     "frame_index": "LeRobot's count of an episode's rows",
-    "next.done": "says which row is an episode's last",
-    "next.truncated": "says which row is an episode's last",
-    "done": "says which row is an episode's last",
-    "truncated": "says which row is an episode's last",
     "is_first": "says which row is an episode's first",
-    "is_last": "says which row is an episode's last",
-    "is_terminal": "says which row is an episode's last",
+    **dict.fromkeys(
+        ("next.done", "next.truncated", "done", "truncated", "is_last", "is_terminal"),
+        "says which row is an episode's last",
+    ),
     PANDAS_INDEX: "the row numbers of the table's writer",
 }
 # Of an episode's metadata: where its rows and pictures are, and statistics of them; group 1 stands for all below it
@@ -258,7 +256,7 @@ class _Rows:
         """The first rows of a column, [n, d]; None where these are no numbers, or never change."""
         rows = self._first_rows([name])
         try:
-            table = None if rows is None else first_vector(rows, {}, [name], singles=True)
+            table = None if rows is None else vector_of(rows, {}, name, singles=True)
         except DataError:
             return None
         values = None if table is None else matrix(table)
@@ -324,9 +322,7 @@ def _account_for_slices(dataset: LerobotListing, stored_columns: set[str]) -> No
             is_there = not dataset.schemas or name in stored_columns or name in features
             width = next(iter(shape_of(features.get(name))), None)
             for part, limits in slices.items():
-                if problem := _wrong_slice(
-                    name, object_of(limits).get("end"), width if is_there else 0
-                ):
+                if problem := _wrong_slice(name, limits.get("end"), width if is_there else 0):
                     dataset.parts.unknown(
                         "column", f"{MODALITY}: {vector}.{part}", problem, file=MODALITY
                     )

@@ -9,9 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.formats import lerobot_meta
 from ingest.formats.folders import object_of
-from ingest.formats.lerobot_meta import EPISODE_FILE, MAX_EPISODE, LerobotListing, locate
+from ingest.formats.lerobot_meta import (
+    EPISODE_FILE,
+    MAX_EPISODE,
+    LerobotListing,
+    locate,
+    v2_numbers,
+    v3_data_files,
+    v3_pointer,
+)
 from ingest.formats.tables import batches, is_list, opened, ranges
 from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, decode_picture
@@ -33,7 +40,6 @@ class EpisodeRows:
     row_start: int
     num_rows: int
     task_indices: tuple[int, ...]  # in order of appearance
-    row_tasks: bool  # do the rows name their task at all
     pictures: frozenset[str] = frozenset()  # columns that hold encoded pictures
     facts: Mapping[str, Any] = field(
         default_factory=dict
@@ -56,7 +62,7 @@ def find_rows(
         dataset.wants,
         sorted({number for number in file_numbers if number < MAX_EPISODE}.union(metadata)),
     ):
-        if uri := locate(dataset, "data_path", lerobot_meta.v2_numbers(dataset, episode)):
+        if uri := locate(dataset, "data_path", v2_numbers(dataset, episode)):
             uris[episode] = uri
     # All files that are needed are fetched together, which a remote source does several at a time
     dataset.source.fetch(uris.values())
@@ -79,10 +85,10 @@ def _rows_v3(
     that does not find all episodes that are asked for.
     """
     rows: dict[int, EpisodeRows] = {}
-    uris = lerobot_meta.v3_data_files(dataset)
+    uris = v3_data_files(dataset)
     selected = {episode: row for episode, row in metadata.items() if dataset.wants(episode)}
     # Without a selection all files are read, and pointers are not needed
-    pointers = filter(None, map(lerobot_meta.v3_pointer, selected.values(), repeat("data")))
+    pointers = filter(None, map(v3_pointer, selected.values(), repeat("data")))
     is_part = len(selected) < len(metadata)
     pointed_at = {locate(dataset, "data_path", p) for p in pointers} if is_part else set(uris)
     _read_rows_v3(dataset, [uri for uri in uris if uri in pointed_at], rows)
@@ -143,9 +149,10 @@ def _episodes_of(
             for name in dict.fromkeys((*flag_names, *REWARD_KEYS))
             if _has_numbers(schema, name)
         ]
-        columns = list(dict.fromkeys(["task_index"][: int(has_tasks)] + numbers))
-        ends = [*(start for _, start in stretches[1:]), count][: len(stretches)]
-        places = [(start, end - start) for (_, start), end in zip(stretches, ends, strict=True)]
+        columns = list(dict.fromkeys(["task_index", *numbers])) if has_tasks else numbers
+        starts = [start for _, start in stretches]
+        ends = [*starts[1:], count] if stretches else []
+        places = [(start, end - start) for start, end in zip(starts, ends, strict=True)]
         # A file may claim any number of rows of one episode, which is not read then
         first_rows = [(start, min(num_rows, limits.max_rows)) for start, num_rows in places]
         # Arrow makes no empty list of JSON, which a column of language may be
@@ -163,7 +170,7 @@ def _episodes_of(
             episode_rows.append(
                 (
                     episode,
-                    EpisodeRows(uri, *place, known_tasks, has_tasks, pictures, fact, evidence),
+                    EpisodeRows(uri, *place, known_tasks, pictures, fact, evidence),
                 )
             )
     return episode_rows

@@ -6,6 +6,7 @@ dimensions are in info.json; GR00T and StarVLA have them in meta/modality.json, 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any, Literal, NamedTuple
 
@@ -16,7 +17,6 @@ from ingest.formats.folders import object_of
 from ingest.formats.side_files import read_json
 from ingest.formats.tables import numbers, side_by_side, vectors
 from ingest.reasons import DataError
-from ingest.registry import Keys
 from ingest.signals.naming import Column, named_grippers, names_by_parts
 from ingest.sources.files import Source
 
@@ -63,31 +63,28 @@ class _SignalPlace(NamedTuple):
     parts: tuple[str, ...]  # how columns begin that hold a part of it
     beside: tuple[str, ...]  # how columns begin that may hold a gripper of it
     stated: tuple[str, ...]  # as the registry names them
-    slices: Mapping[str, Mapping[str, Any]]  # modality.json's, by column and name
+    slices: Mapping[str, Mapping[str, Mapping[str, Any]]]  # modality.json's, by column and name
 
 
 def modality_of(source: Source) -> dict[str, Any]:
     """meta/modality.json, read once; {} for none, and for one that cannot be read, which the listing finds."""
     if MODALITY not in source.noted:
-        try:
-            if MODALITY in source.files:
+        source.noted[MODALITY] = {}
+        if MODALITY in source.files:
+            with suppress(DataError):  # the listing has a finding of that
                 source.noted[MODALITY] = object_of(read_json(source, MODALITY))
-            else:
-                source.noted[MODALITY] = {}
-        except DataError:
-            source.noted[MODALITY] = {}  # the listing has a finding of that
     return source.noted[MODALITY]
 
 
-def slices_by_column(source: Source, vector: Column) -> dict[str, dict[str, Any]]:
+def slices_by_column(source: Source, vector: Column) -> dict[str, dict[str, dict[str, Any]]]:
     """The slices of meta/modality.json by the column within which they count, and by name.
 
     Without `original_key` a slice counts within the whole vector, which is here "".
     """
-    slices: dict[str, dict[str, Any]] = {}
+    slices: dict[str, dict[str, dict[str, Any]]] = {}
     for name, limits in object_of(modality_of(source).get(vector)).items():
         column = object_of(limits).get("original_key")
-        slices.setdefault(column if isinstance(column, str) else "", {})[name] = limits
+        slices.setdefault(column if isinstance(column, str) else "", {})[name] = object_of(limits)
     return slices
 
 
@@ -120,23 +117,18 @@ def signal_columns(source: Source, info: Mapping[str, Any]) -> tuple[str, ...]:
 def read_signals(source: Source, info: Mapping[str, Any], rows: pa.Table) -> Vectors:
     """State and action among an episode's rows. Raises DataError."""
     features = info["features"]
-    places = _places(source, source.config.keys)
-    state, state_columns, is_state_sliced = _vector(rows, features, places["state"])
-    action, action_columns, is_action_sliced = _vector(rows, features, places["action"])
+    keys = source.config.keys
+    state_slices = slices_by_column(source, "state")
+    state_place = _SignalPlace(STATE_KEYS, PARTS_OF_STATE, BESIDE_STATE, keys.state, state_slices)
+    action_slices = slices_by_column(source, "action")
+    action_place = _SignalPlace(ACTION_KEYS, PARTS_OF_ACTION, (), keys.action, action_slices)
+    state, state_columns, is_state_sliced = _vector(rows, features, state_place)
+    action, action_columns, is_action_sliced = _vector(rows, features, action_place)
     # A gripper is looked for in the state first
     is_sliced = is_state_sliced or (is_action_sliced and not named_grippers(names_of(state)))
     return Vectors(
         state, action, "modality.json" if is_sliced else "name", state_columns, action_columns
     )
-
-
-def _places(source: Source, keys: Keys) -> dict[str, _SignalPlace]:
-    of_state = slices_by_column(source, "state")
-    of_action = slices_by_column(source, "action")
-    return {
-        "state": _SignalPlace(STATE_KEYS, PARTS_OF_STATE, BESIDE_STATE, keys.state, of_state),
-        "action": _SignalPlace(ACTION_KEYS, PARTS_OF_ACTION, (), keys.action, of_action),
-    }
 
 
 def _numeric(features: Mapping[str, Any], prefixes: Sequence[str]) -> list[str]:
@@ -186,7 +178,7 @@ def _vector(
 
 def _whole(rows: pa.Table, features: Mapping[str, Any], keys: Iterable[str]) -> dict[str, pa.Table]:
     """The first of some columns that holds numbers, by its name; {} for none."""
-    tables = ((name, first_vector(rows, features, [name])) for name in keys)
+    tables = ((name, vector_of(rows, features, name)) for name in keys)
     return next(({name: table} for name, table in tables if table is not None), {})
 
 
@@ -214,37 +206,33 @@ def _named_by_slices(
     whole = next(iter(tables), "")
     for column, slices in place.slices.items():
         name = column or whole
-        table = tables.get(name)
-        if table is None:
-            table = first_vector(rows, features, [name], singles=True)
-            names = [] if table is None else names_by_parts(slices, table.num_columns)
-            if table is None or (tables and not named_grippers(names)):
-                continue
-            reasons[name] = f"{MODALITY} names it"
-        names = names_by_parts(slices, table.num_columns)
-        if named_grippers(names) or name not in tables:
-            named_tables[name] = table.rename_columns(names)
+        if name in tables:
+            table = tables[name]
         else:
-            named_tables[name] = table
+            table = vector_of(rows, features, name, singles=True)
+        if table is None:
+            continue
+        names = names_by_parts(slices, table.num_columns)
+        if named_grippers(names) or not tables:
+            named_tables[name] = table.rename_columns(names)
+            reasons.setdefault(name, f"{MODALITY} names it")
     return named_tables, reasons
 
 
-def first_vector(
-    rows: pa.Table, features: Mapping[str, Any], names: Iterable[str], *, singles: bool = False
+def vector_of(
+    rows: pa.Table, features: Mapping[str, Any], name: str, *, singles: bool = False
 ) -> pa.Table | None:
-    """The first of some columns that holds numbers, with names where info.json has one for each dimension.
+    """A column of numbers, with names where info.json has one for each dimension; None for no such column.
 
     `singles`: also one of single whole numbers or flags.
     """
-    for name in names:
-        if name in rows.column_names:
-            values = vectors(rows[name], name, singles=singles)
-        else:
-            values = None
-        if values is not None:
-            stated_names = dimension_names(features.get(name))
-            return numbers(values, stated_names if len(stated_names) == values.shape[1] else ())
-    return None
+    if name not in rows.column_names:
+        return None
+    values = vectors(rows[name], name, singles=singles)
+    if values is None:
+        return None
+    stated_names = dimension_names(features.get(name))
+    return numbers(values, stated_names if len(stated_names) == values.shape[1] else ())
 
 
 def _parts(
@@ -253,7 +241,7 @@ def _parts(
     """Columns that are parts of one vector: the names of dimensions begin with that of their part, but of `wholes`."""
     tables: dict[str, pa.Table] = {}
     for name in names:
-        if (table := first_vector(rows, features, [name], singles=True)) is None:
+        if (table := vector_of(rows, features, name, singles=True)) is None:
             continue
         tables[name] = table
         if name in wholes:

@@ -38,7 +38,7 @@ def stored_statistics(
     """
     stored = _read(source)
     this_episode = stored.of_episodes.get(episode, {})
-    statistics = [StoredStatistics.unread(stored.problem)] if stored.problem else []
+    statistics = [StoredStatistics(problem=stored.problem)] if stored.problem else []
     for vector, names in columns.items():
         if len(names) == 1:
             name = next(iter(names))

@@ -14,15 +14,28 @@ from typing import Any, NamedTuple
 from core.domain.label import EpisodeFrame
 from core.names import unnamed_step
 from ingest.episode import NativeStep
-from ingest.formats import folders, lerobot_meta
-from ingest.formats.folders import StatedSpan, checked_steps, is_step, object_of, span_objects
+from ingest.formats.folders import (
+    StatedSpan,
+    checked_steps,
+    is_step,
+    object_of,
+    span_objects,
+    tells_times,
+    with_exclusive_ends,
+)
 from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, columns_of, times_of
 from ingest.formats.lerobot_edits import (
     changing_episodes,
     episodes_named_otherwise,
     report_renumbered_tasks,
 )
-from ingest.formats.lerobot_meta import LerobotListing, metadata_rows, whole
+from ingest.formats.lerobot_meta import (
+    LerobotListing,
+    metadata_rows,
+    task_texts,
+    texts_by_index,
+    whole,
+)
 from ingest.formats.lerobot_signals import MODALITY, modality_of
 from ingest.formats.side_files import parse_json, read_json
 from ingest.formats.tables import finite
@@ -72,11 +85,10 @@ def native_steps(dataset: LerobotListing, episodes: Episodes) -> dict[int, State
         for stated_steps in filter(None, (of_form.get(episode) for of_form in by_form)):
             if stated_steps.problem is not None:
                 dataset.warn("bad_steps", f"{stated_steps.form}: {stated_steps.problem}", episode)
+            if not stated_steps.steps:
+                continue
             # Where a form before it has steps, those are used
-            if stated_steps.steps:
-                used = chosen.setdefault(episode, stated_steps)
-            else:
-                used = stated_steps
+            used = chosen.setdefault(episode, stated_steps)
             if used is not stated_steps and (
                 difference := _difference(used, stated_steps, dataset.rate)
             ):
@@ -93,8 +105,7 @@ def read_form(dataset: LerobotListing, episodes: Episodes, name: str) -> dict[in
     form_steps = FORMS[name](dataset, episodes)
     with_steps = {episode: s for episode, s in form_steps.items() if s.steps}
     times = (
-        folders.tells_times(s.steps, episodes[episode].num_frames)
-        for episode, s in with_steps.items()
+        tells_times(s.steps, episodes[episode].num_frames) for episode, s in with_steps.items()
     )
     has_times = name == "segments" or any(times)
     broken = {episode: s for episode, s in form_steps.items() if s.problem is not None}
@@ -268,7 +279,7 @@ def _action_config(dataset: LerobotListing, episodes: Episodes) -> dict[int, Sta
             spans.append(
                 StatedSpan(name, frame(span.get("start_frame")), frame(span.get("end_frame")))
             )
-        return folders.with_exclusive_ends(spans)
+        return with_exclusive_ends(spans)
 
     return _stated("action_config", episodes, spans_of)
 
@@ -336,14 +347,13 @@ def _visualizer(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
         frames = times[index]
         if isinstance(notes.get("atoms"), list):
             return _spans_of_texts(notes["atoms"], frames, episode)
-        spans = span_objects(notes.get("subtasks") or [], "subtasks")
-        edges = [
-            (frames.frame(span.get("start")), frames.end(span.get("end"), episode.num_frames))
-            for span in spans
-        ]
         return [
-            StatedSpan(span.get("label"), *span_frames)
-            for span, span_frames in zip(spans, edges, strict=True)
+            StatedSpan(
+                span.get("label"),
+                frames.frame(span.get("start")),
+                frames.end(span.get("end"), episode.num_frames),
+            )
+            for span in span_objects(notes.get("subtasks") or [], "subtasks")
         ]
 
     return _stated("visualizer", drawn_episodes, spans_of)
@@ -364,7 +374,7 @@ def _drawn(dataset: LerobotListing) -> dict[int, dict[str, Any]]:
 
 def _language(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """`language_persistent`: rows of style `subtask` hold until the next one. All rows of an episode have the list."""
-    if LANGUAGE_COLUMN not in columns_of(dataset, episodes):
+    if LANGUAGE_COLUMN not in columns_of(dataset):
         return {}
     cells = dict(cells_of(dataset, episodes, LANGUAGE_COLUMN, 1))
     text_episodes = {
@@ -393,10 +403,11 @@ def _spans_of_texts(rows: Any, times: Times, episode: Annotated) -> list[StatedS
         raise ValueError("nothing says how long the episode is")
     frames = sorted(starts)
     ends = [*frames[1:], episode.num_frames]
-    spans = [
-        StatedSpan(starts[frame], frame, end) for frame, end in zip(frames, ends, strict=False)
+    return [
+        StatedSpan(starts[frame], frame, end)
+        for frame, end in zip(frames, ends, strict=False)
+        if is_step(starts[frame])
     ]
-    return [span for span in spans if is_step(span.name)]
 
 
 # An index, or several, in each row
@@ -406,7 +417,7 @@ def _with_texts(
     dataset: LerobotListing, episodes: Episodes, column: str, uri: str
 ) -> dict[int, Stated]:
     """Indices with a file of their texts. RoboCOIN has slots of them, for all that is done at a time, some `null`."""
-    if column not in columns_of(dataset, episodes):
+    if column not in columns_of(dataset):
         return {}
     if uri not in dataset.source.files:
         _report_lost_texts(dataset, episodes, column, uri)
@@ -415,7 +426,7 @@ def _with_texts(
         dataset,
         episodes,
         column,
-        lerobot_meta.texts_by_index(metadata_rows(dataset, uri), "subtask"),
+        texts_by_index(metadata_rows(dataset, uri), "subtask"),
         uri,
     )
 
@@ -433,10 +444,10 @@ def _report_lost_texts(dataset: LerobotListing, episodes: Episodes, column: str,
 def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """The column `annotation.*` of GR00T that divides episodes most finely; its indices are those of the tasks."""
     dataset.read_object(MODALITY)  # a finding where it cannot be read
-    columns = sorted(annotated_columns(dataset) & columns_of(dataset, episodes))
+    columns = sorted(annotated_columns(dataset) & columns_of(dataset))
     # A column that is the same in all rows of every episode is another text of the task
     changing = [column for column in columns if changing_episodes(dataset, episodes, column)]
-    texts = lerobot_meta.task_texts(dataset) if changing else {}
+    texts = task_texts(dataset) if changing else {}
     by_column = {
         column: _of_indices(dataset, episodes, column, texts, "the tasks") for column in changing
     }
@@ -456,18 +467,11 @@ def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
 def _task_index(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """LeRobot's recorder lets each frame have a task of its own: where it changes within an episode, it names steps."""
     changing = {
-        index: episode for index, episode in episodes.items() if has_changing_tasks(episode)
+        index: episode for index, episode in episodes.items() if len(episode.task_indices) > 1
     }
     if not changing:
         return {}
-    return _of_indices(
-        dataset, changing, TASK_COLUMN, lerobot_meta.task_texts(dataset), "the tasks"
-    )
-
-
-def has_changing_tasks(episode: Annotated) -> bool:
-    """Do an episode's rows name several tasks?"""
-    return episode.rows is not None and len(episode.rows.task_indices) > 1
+    return _of_indices(dataset, changing, TASK_COLUMN, task_texts(dataset), "the tasks")
 
 
 def _count_changes(steps_by_episode: Mapping[int, Stated]) -> int:

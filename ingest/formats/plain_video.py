@@ -13,7 +13,6 @@ The name of an array says whether it is of the state or of the action (the regis
 array of an episode, without a name that says so, is taken as the action: that says nothing wrong of where the arm was.
 """
 
-import hashlib
 import json
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from core.values import short_hash
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
 from ingest.formats.folders import StatedSpan, frames_of, is_video, probed, stated_steps, videos_of
 from ingest.formats.listing import (
@@ -250,9 +250,7 @@ def add_draft(
         [*uris, *(posixpath.splitext(uri)[0] + ".json" for uri in uris)], None
     )
     if draft.rows:
-        stamp = hashlib.sha256(
-            f"{stamp} {json.dumps(draft.rows, sort_keys=True)}".encode()
-        ).hexdigest()[:16]
+        stamp = short_hash(f"{stamp} {json.dumps(draft.rows, sort_keys=True)}")
     listing.change_last(source_stamp=stamp)
 
 
@@ -336,7 +334,8 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     frames = frames_of(source, record)
     if record.data_uri is None:
         return EpisodeData(record, None, None, None, frames)
-    state, action, _ = read_rows(source, [video.uri for video in record.videos], record.num_rows)
+    arrays = _arrays(source, [video.uri for video in record.videos])
+    state, action, _ = _joined(arrays, record.num_rows)
     return EpisodeData(record, state, action, None, frames)
 
 
@@ -359,7 +358,7 @@ def with_rows(listing: ListingBuilder) -> tuple[str, ...]:
     if not uris:
         return ()
     stamp = f"{record.source_stamp} {source.stamp(list(uris), None)}"
-    listing.change_last(source_stamp=hashlib.sha256(stamp.encode()).hexdigest()[:16])
+    listing.change_last(source_stamp=short_hash(stamp))
     # By the first video whose header says it; a finding about others comes when they are decoded
     infos = (probed(source, uri) for uri in videos)
     counts = (
@@ -369,7 +368,7 @@ def with_rows(listing: ListingBuilder) -> tuple[str, ...]:
     )
     num_frames = record.num_rows or next(counts, None)
     try:
-        arrays = _assigned(_arrays(source, videos))
+        arrays = _arrays(source, videos)
         _, _, files = _joined(arrays, num_frames)
     except DataError as e:
         listing.warn(e.reason, f"{e}; its rows are not used", record.episode_index, file=uris[0])
@@ -403,9 +402,9 @@ def _account_for_arrays(
             listing.parts.known("array", title, "times: frames of plain videos are counted", **form)
 
 
-def _assigned(arrays: Iterable[_Array]) -> list[_Array]:
-    """With a column for the only one, where nothing says what it is: the action."""
-    arrays = list(arrays)
+def _arrays(source: Source, videos: Sequence[str]) -> list[_Array]:
+    """All arrays of an episode; the only one, where nothing says what it is, is the action. Raises DataError."""
+    arrays = list(_stored_arrays(source, videos))
     if len(arrays) == 1 and arrays[0].column is None:
         return [arrays[0]._replace(column="action", name=arrays[0].name or "action")]
     return arrays
@@ -470,17 +469,10 @@ def _says(name: str) -> Column | None:
     return "state"
 
 
-def read_rows(
-    source: Source, videos: Sequence[str], num_frames: int | None
-) -> tuple[pa.Table | None, pa.Table | None, tuple[str, ...]]:
-    """State, action and the files that they are in. Raises DataError where no array has as many rows as frames."""
-    return _joined(_assigned(_arrays(source, videos)), num_frames)
-
-
 def _joined(
     arrays: Iterable[_Array], num_frames: int | None
 ) -> tuple[pa.Table | None, pa.Table | None, tuple[str, ...]]:
-    """As read_rows, of arrays that were read. Raises DataError."""
+    """State, action and the files that they are in. Raises DataError where no array has as many rows as frames."""
     tables: dict[str | None, list[pa.Table]] = {"state": [], "action": []}
     files: dict[str, None] = {}
     for uri, name, column, values in arrays:
@@ -499,8 +491,8 @@ def _joined(
     return side_by_side(tables["state"]), side_by_side(tables["action"]), tuple(files)
 
 
-def _arrays(source: Source, videos: Sequence[str]) -> Iterator[_Array]:
-    """All arrays of an episode. Raises DataError."""
+def _stored_arrays(source: Source, videos: Sequence[str]) -> Iterator[_Array]:
+    """All arrays of an episode, as far as keys and names say what they are. Raises DataError."""
     keys = source.config.keys
     stems = [posixpath.splitext(uri)[0] for uri in videos]
     for uri in array_files(source, videos):

@@ -8,17 +8,33 @@ import mmap
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ingest import outcomes
+from core.values import short_hash
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, TimedPicture, timed
-from ingest.formats import rlds_files, rlds_steps
+from ingest.formats import rlds_steps
 from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, in_order, texts_among
-from ingest.formats.rlds_files import FEATURES, Data, Record, Shard, described
+from ingest.formats.rlds_files import (
+    FEATURES,
+    FOOTER_BYTES,
+    HEADER_BYTES,
+    Data,
+    Record,
+    Shard,
+    check_message,
+    configurations,
+    example,
+    find_shards,
+    is_whole,
+    mapped,
+    read_description,
+    record_at,
+    records,
+    stored_crc,
+)
 from ingest.formats.rlds_parts import (
     INVALID,
     OVERRULED,
@@ -32,7 +48,18 @@ from ingest.formats.rlds_steps import Labels, RldsRecord, Specs, pictures
 from ingest.formats.side_files import read_text
 from ingest.formats.tables import numbers, side_by_side
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
-from ingest.outcomes import Ending, Outcome, OutcomeEvidence, flag_of, folder_outcome, known, truth
+from ingest.outcomes import (
+    SUCCESS_FIELDS,
+    Ending,
+    Outcome,
+    OutcomeEvidence,
+    fields_of,
+    flag_of,
+    folder_outcome,
+    known,
+    reward_of,
+    truth,
+)
 from ingest.reasons import DataError, Limits
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
@@ -68,7 +95,7 @@ OTHER_SHARD = re.compile(
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
     """By *.tfrecord files, sharded or not, or both of TFDS's metadata files."""
-    return rlds_files.configurations(uris)
+    return configurations(uris)
 
 
 # Listing
@@ -78,7 +105,7 @@ def list_episodes(source: Source) -> Listing:
     """Episodes in order of source_id. Of a remote source with a selection, only the shards it lies in are fetched."""
     listing = ListingBuilder(source)
     fps = source.config.fps or DEFAULT_FPS
-    shards = rlds_files.find_shards(listing)
+    shards = find_shards(listing)
     folders = dict.fromkeys(shard.folder for shard in shards)
     by_folder = {folder: _specs(listing, folder) for folder in folders}
     labels = {folder: _labels(source, folder, specs or {}) for folder, specs in by_folder.items()}
@@ -127,7 +154,7 @@ def _find_in_all(listing: ListingBuilder) -> None:
 def _specs(listing: ListingBuilder, folder: str) -> Specs | None:
     """Types by key; {} where the records themselves must tell; None for what is no RLDS dataset."""
     uri = folder + FEATURES
-    content, problem = described(listing.source, uri)
+    content, problem = read_description(listing.source, uri)
     specs = rlds_steps.specs_of(content)
     if not specs:
         detail = f"{problem or 'names no feature'}; types are taken from the records"
@@ -156,9 +183,7 @@ def _left_out(listing: ListingBuilder, shard: Shard, specs: Specs) -> bool:
     source = listing.source
     count = shard.length or 0
     # Metadata that says more than the file can hold is wrong, which reading shows
-    max_records = source.files[shard.uri].size // (
-        rlds_files.HEADER_BYTES + rlds_files.FOOTER_BYTES
-    )
+    max_records = source.files[shard.uri].size // (HEADER_BYTES + FOOTER_BYTES)
     # An episode's place among the records is its index, since remote ones are known by their place
     if (
         not source.config.is_remote
@@ -188,14 +213,14 @@ def _read_shard(listing: ListingBuilder, shard: Shard, specs: Specs, labels: Lab
     """Add the records of one shard, with findings about the file itself."""
     count = 0
     try:
-        data = rlds_files.mapped(listing.source.resolve(shard.uri))
+        data = mapped(listing.source.resolve(shard.uri))
         if isinstance(data, mmap.mmap):
             data.madvise(mmap.MADV_RANDOM)  # pictures, most of a shard, are skipped
         # A clone made without git-LFS has a short text in the place of each shard
         if data[: len(LFS_MARK)] == LFS_MARK:
             listing.unusable("lfs_pointer", "a git-LFS pointer, not a shard", file=shard.uri)
             return
-        for number, record in enumerate(rlds_files.records(data)):
+        for number, record in enumerate(records(data)):
             count += 1
             _read(
                 listing, _place(listing.source, shard, number, specs), specs, labels, data, record
@@ -227,8 +252,8 @@ def _read(
     config = listing.source.config
     fields["data_key"] = str(record.offset)  # leads back to the record when the episode is read
     # A download that broke off ends within a record, which is listed all the same
-    if not rlds_files.is_whole(data, record):
-        detail = f"cut off: {record.end + rlds_files.FOOTER_BYTES - len(data)} bytes are missing"
+    if not is_whole(data, record):
+        detail = f"cut off: {record.end + FOOTER_BYTES - len(data)} bytes are missing"
         listing.unusable_next("unreadable_data", detail, uri)
         listing.add(**fields)
         return
@@ -240,19 +265,19 @@ def _read(
         group = rlds_steps.scalar(steps, config.group_field) if config.group_field else None
         fields["group"] = "" if group in (None, "") else str(group)
         fields["num_rows"] = num_rows = rlds_steps.num_steps(steps)
-        fields |= _described(listing, uri, steps, num_rows)
+        fields |= _texts_and_outcome(listing, uri, steps, num_rows)
     except DataError as e:
         listing.unusable_next(e.reason, str(e), uri)
     # The stored CRC changes with the contents, and is there without reading them
     stamp = (
-        f"{fields['source_stamp']} {record.end - record.start} {rlds_files.stored_crc(data, record)} "
+        f"{fields['source_stamp']} {record.end - record.start} {stored_crc(data, record)} "
         f"{fields.get('num_rows')}"
     )
-    fields["source_stamp"] = sha256(stamp.encode()).hexdigest()[:16]
+    fields["source_stamp"] = short_hash(stamp)
     listing.add(**fields)
 
 
-def _described(
+def _texts_and_outcome(
     listing: ListingBuilder, uri: str, steps: RldsRecord, num_rows: int
 ) -> dict[str, Any]:
     """Instructions and what tells the outcome of the coming episode. Raises DataError."""
@@ -303,7 +328,7 @@ def _uses(steps: RldsRecord, config: DatasetConfig, texts: Sequence[str]) -> dic
     """What features are used for that are neither rows nor cameras, by key. Raises DataError."""
     outcomes_at = [
         *config.keys.success,
-        *outcomes.fields_of(config.success_field),
+        *fields_of(config.success_field),
         *_deep_outcomes(steps),
     ]
     leaves = {path_of(key).rpartition("/")[2] for key in steps.features}
@@ -332,7 +357,7 @@ def _deep_outcomes(steps: RldsRecord) -> list[str]:
     paths = [
         path_of(key)
         for key in steps.specs
-        if "/" in path_of(key) and key.rpartition("/")[2] in outcomes.SUCCESS_FIELDS
+        if "/" in path_of(key) and key.rpartition("/")[2] in SUCCESS_FIELDS
     ]
     return [path for path in paths if not path.startswith("episode_metadata/")]
 
@@ -396,7 +421,7 @@ def _order_by_source_id(listing: ListingBuilder) -> None:
 
 
 def _steps(data: Data, record: Record, specs: Specs, limits: Limits) -> RldsRecord:
-    features = rlds_files.example(data, record, limits)
+    features = example(data, record, limits)
     return RldsRecord(data, features, specs or rlds_steps.inferred_specs(data, features), limits)
 
 
@@ -425,7 +450,7 @@ def _evidence(steps: RldsRecord, num_rows: int, config: DatasetConfig) -> Outcom
     if config.keys.success:
         return OutcomeEvidence(stated_outcome)
     # What is beside the steps is stated once; what is in them is a flag of each
-    names = [*outcomes.fields_of(config.success_field)[1:], *_deep_outcomes(steps)]
+    names = [*fields_of(config.success_field)[1:], *_deep_outcomes(steps)]
     in_steps = [name for name in names if _is_of_steps(steps, name)]
     flags = tuple(
         filter(None, (flag_of(name, known(rlds_steps.values_of(steps, name))) for name in in_steps))
@@ -439,7 +464,7 @@ def _evidence(steps: RldsRecord, num_rows: int, config: DatasetConfig) -> Outcom
     rewards = rlds_steps.values_of(steps, REWARD)
     ends = rlds_steps.values_of(steps, TERMINAL)
     whole = rewards[:-1] if rewards[-2:].tolist() == [1, 0] else rewards
-    reward = outcomes.reward_of(REWARD, known(whole)) if len(rewards) == num_rows else None
+    reward = reward_of(REWARD, known(whole)) if len(rewards) == num_rows else None
     if num_rows and len(ends) == num_rows:
         ending = Ending(TERMINAL, bool(ends[-1] == 1))
     else:
@@ -475,11 +500,12 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     if record.data_uri is None or not record.data_key.isdecimal():
         raise DataError("its record was not read when the dataset was listed", "no_data")
     folder = record.data_uri[: record.data_uri.rfind("/") + 1]
-    specs = rlds_steps.specs_of(described(source, folder + FEATURES)[0])
-    data = rlds_files.mapped(source.resolve(record.data_uri))
-    stored_record = rlds_files.record_at(data, int(record.data_key))
+    description, _ = read_description(source, folder + FEATURES)
+    specs = rlds_steps.specs_of(description)
+    data = mapped(source.resolve(record.data_uri))
+    stored_record = record_at(data, int(record.data_key))
     # Only now all of the record is read: a listing looks at texts and numbers alone
-    rlds_files.check_message(data, stored_record)
+    check_message(data, stored_record)
     steps = _steps(data, stored_record, specs, source.config.limits)
     num_rows = rlds_steps.num_steps(steps)
     roles, _ = roles_of(steps, source.config.keys)

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import google_crc32c
 import numpy as np
 
+from core.values import grouped
+from ingest.formats.folders import object_of
 from ingest.formats.listing import ListingBuilder
 from ingest.formats.side_files import read_json
 from ingest.reasons import LIMITS, DataError, Limits
@@ -300,12 +302,10 @@ def find_shards(listing: ListingBuilder) -> list[Shard]:
                 Shard(uri, f"{config}{match['split']}/{name}", match["split"], number, count)
             )
     # A dataset may lie there in several versions, with equal episodes: only the newest is read
-    newest: dict[str, str] = {}  # by configuration: the folder of its newest version
-    for folder in folders:
-        newest[_config(folder)] = max(newest.get(_config(folder), folder), folder, key=_version)
+    versions = grouped((_config(folder), folder) for folder in folders)
     shards: list[Shard] = []
     for folder, candidates in folders.items():
-        newest_folder = newest[_config(folder)]
+        newest_folder = max(versions[_config(folder)], key=_version)
         if folder == newest_folder:
             shards += _of_version(listing, folder, candidates)
         else:
@@ -332,16 +332,14 @@ def _version(folder: str) -> tuple[int, ...]:
 def _of_version(listing: ListingBuilder, folder: str, candidates: list[Shard]) -> list[Shard]:
     """Those that dataset_info.json names, with their lengths; all, of the commonest numbering, without it."""
     info_uri = f"{folder}/{INFO}".lstrip("/")
-    info, problem = described(listing.source, info_uri)
+    info, problem = read_description(listing.source, info_uri)
     if problem:
         listing.warn(
             "no_metadata", f"{problem}; splits and shards are taken from the files", file=info_uri
         )
     lengths = _stated_lengths(info.get("splits"))
     # Shards are numbered within their split
-    splits: dict[str, list[Shard]] = defaultdict(list)
-    for shard in candidates:
-        splits[shard.split].append(shard)
+    splits = grouped((shard.split, shard) for shard in candidates)
     # What dataset_info.json says counts, where it says anything of splits
     shards: list[Shard] = []
     for split, parts in splits.items():
@@ -402,17 +400,15 @@ def _of_split(
 def _stated_lengths(splits: Any) -> dict[str, list[int | None]]:
     """Records of each shard, of those splits that are given by name and shards; None for what is no count."""
     lengths: dict[str, list[int | None]] = {}
-    for split in splits if isinstance(splits, list) else ():
-        if isinstance(split, dict):
-            name, stated_lengths = (split.get("name"), split.get("shardLengths"))
-        else:
-            name, stated_lengths = (None, None)
+    for split in map(object_of, splits if isinstance(splits, list) else ()):
+        name = split.get("name")
+        stated_lengths = split.get("shardLengths")
         if isinstance(name, str) and isinstance(stated_lengths, list) and stated_lengths:
             lengths[name] = [int(n) if COUNT.match(str(n)) else None for n in stated_lengths]
     return lengths
 
 
-def described(source: Source, uri: str) -> tuple[dict[str, Any], str]:
+def read_description(source: Source, uri: str) -> tuple[dict[str, Any], str]:
     """The object in one of TFDS's files; else {} and what is wrong, for a finding that says what is done instead."""
     if uri not in source.files:
         return {}, "is not there"
@@ -422,5 +418,5 @@ def described(source: Source, uri: str) -> tuple[dict[str, Any], str]:
         return {}, f"cannot be read: {e}"
     # An empty object says no more than a file that is not there
     if isinstance(content, dict) and content:
-        return (content, "")
-    return ({}, "holds no object")
+        return content, ""
+    return {}, "holds no object"

@@ -9,7 +9,6 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from ingest.formats import rlds_steps
 from ingest.formats.array_pictures import other_kind
 from ingest.formats.array_roles import (
     ArrayForm,
@@ -20,7 +19,16 @@ from ingest.formats.array_roles import (
     state_by_name,
 )
 from ingest.formats.listing import ListingBuilder
-from ingest.formats.rlds_steps import RAGGED, ROW_LENGTHS, STEP_MARKS, RldsRecord, Spec
+from ingest.formats.rlds_steps import (
+    RAGGED,
+    ROW_LENGTHS,
+    STEP_MARKS,
+    RldsRecord,
+    Spec,
+    label_of,
+    texts,
+    unreadable,
+)
 from ingest.formats.text_fields import instructions
 from ingest.registry import Keys
 
@@ -108,9 +116,7 @@ def roles_of(steps: RldsRecord, keys: Keys) -> tuple[FeatureRoles, dict[str, str
     problems = {
         key: problem
         for key, spec in present
-        if spec.kind == "numbers"
-        and key.startswith(STEPS)
-        and (problem := rlds_steps.unreadable(steps, key))
+        if spec.kind == "numbers" and key.startswith(STEPS) and (problem := unreadable(steps, key))
     }
     readable = tuple(item for item in present if item[0] not in problems)
     return _roles(readable, keys.state, keys.action), problems
@@ -209,15 +215,12 @@ def text_by_name(steps: RldsRecord, num_rows: int) -> tuple[str, tuple[str, ...]
     """The text whose name says that it is the instruction, and what is in it; names of classes are texts, too."""
     texts_by_key: dict[str, Sequence[str]] = {}
     for key, spec in steps.specs.items():
+        path = key.removeprefix(STEPS)
         if spec.kind == "text" and steps.has_values(key):
-            texts_by_key[key] = rlds_steps.texts(steps, _name_of(key), num_rows)
-        elif (label := rlds_steps.label_of(steps, _name_of(key))) is not None:
+            texts_by_key[key] = texts(steps, path, num_rows)
+        elif (label := label_of(steps, path)) is not None:
             texts_by_key[key] = (label,)
     return instructions(texts_by_key)
-
-
-def _name_of(key: str) -> str:
-    return key.removeprefix(STEPS)
 
 
 def account(
@@ -281,8 +284,7 @@ def _known(key: str, spec: Spec, roles: FeatureRoles) -> str:
 def _blank(steps: RldsRecord, key: str, spec: Spec) -> str:
     """Why a text is none: in no step it has a letter."""
     is_text = spec.kind == "text" and steps.features[key].kind == "bytes"
-    is_blank = is_text and all(start == end for start, end in steps.spans(key))
-    if is_blank:
+    if is_text and all(start == end for start, end in steps.spans(key)):
         return "it holds no text"
     return ""
 

@@ -132,12 +132,12 @@ def _collect(node: Any, path: tuple[str, ...], sequences: int, specs: Specs) -> 
     elif element is not None:
         _collect(element, path, sequences + 1, specs)
     elif spec := _spec(node, "/".join(path)):
+        key = "/".join(path)
         # A sequence within the sequence of steps has a key of its own, and no shape
-        is_ragged = sequences > 1
-        if is_ragged:
-            specs["/".join(path) + RAGGED * is_ragged] = Spec(spec.kind, None, spec.dtype)
+        if sequences > 1:
+            specs[key + RAGGED] = Spec(spec.kind, None, spec.dtype)
         else:
-            specs["/".join(path) + RAGGED * is_ragged] = spec
+            specs[key] = spec
 
 
 def _modern(node: dict[str, Any]) -> dict[str, Any]:
@@ -425,9 +425,7 @@ def picture_form(steps: RldsRecord, key: str) -> PictureForm | None:
 
 def _arrays_of_floats(steps: RldsRecord, key: str, spec: Spec) -> Iterator[np.ndarray]:
     """Raw pictures of floating-point numbers, one at a time."""
-    if not (size := spec.size):
-        raise VideoError(f"{key} has pictures of unknown shape {spec.shape}")
-    _check_pixels(spec, key, steps.limits)
+    size = _picture_size(spec, key, steps.limits)
     for start, end in number_spans(steps.data, steps.features[key]):
         if (end - start) % (4 * size):
             raise VideoError(f"{key} ends within a picture")
@@ -437,10 +435,7 @@ def _arrays_of_floats(steps: RldsRecord, key: str, spec: Spec) -> Iterator[np.nd
 
 def _arrays_of_integers(steps: RldsRecord, key: str, spec: Spec) -> Iterator[np.ndarray]:
     """Raw pictures whose bytes are stored as integers; a few steps at a time are unpacked."""
-    # The pixels of all steps stand in one list: only the shape says where a picture ends
-    if not (size := spec.size):
-        raise VideoError(f"{key} has pictures of unknown shape {spec.shape}")
-    _check_pixels(spec, key, steps.limits)
+    size = _picture_size(spec, key, steps.limits)
     for start, end in number_spans(steps.data, steps.features[key]):
         while start < end:
             # The values of one picture: those bytes that end a varint are counted
@@ -457,9 +452,13 @@ def _arrays_of_integers(steps: RldsRecord, key: str, spec: Spec) -> Iterator[np.
             start += int(last[-1]) + 1
 
 
-def _check_pixels(spec: Spec, key: str, limits: Limits) -> None:
-    """Raises DataError for a step of more values than a picture of three colours may have."""
-    limits.check("max_pixels", spec.size or 0, f"{key}: values of one step {spec.shape}", COLOURS)
+def _picture_size(spec: Spec, key: str, limits: Limits) -> int:
+    """The number of values of a raw picture. Raises DataError for more than one of three colours may have."""
+    # Where the values of all steps stand in one list, only the shape says where a picture ends
+    if not spec.size:
+        raise VideoError(f"{key} has pictures of unknown shape {spec.shape}")
+    limits.check("max_pixels", spec.size, f"{key}: values of one step {spec.shape}", COLOURS)
+    return spec.size
 
 
 def _raw_array(steps: RldsRecord, span: tuple[int, int], spec: Spec, key: str) -> np.ndarray:
@@ -467,11 +466,10 @@ def _raw_array(steps: RldsRecord, span: tuple[int, int], spec: Spec, key: str) -
     # The type must give the number of bytes, which bounds what is unpacked
     if not DTYPE.match(spec.dtype) or not spec.size or spec.encoding not in ("bytes", "zlib"):
         raise VideoError(f"{key} cannot be read: {spec.encoding} {spec.dtype} {spec.shape}")
-    _check_pixels(spec, key, steps.limits)
     # Stored bytes are little endian, whatever machine reads them
     dtype = np.dtype(spec.dtype).newbyteorder("<")
     raw = steps.data[slice(*span)]
-    expected = spec.size * dtype.itemsize
+    expected = _picture_size(spec, key, steps.limits) * dtype.itemsize
     # One byte more than fits shows what would unpack to more
     if spec.encoding == "zlib":
         try:

@@ -4,11 +4,10 @@ Recorders that know colour videos alone store all of these as such. A name is a 
 pictures say so, too.
 """
 
-import re
-
 import numpy as np
 
-WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+from ingest.signals.naming import words
+
 KIND_OF_WORD = {
     **dict.fromkeys(("depth", "disparity"), "depth"),
     **dict.fromkeys(("segmentation", "seg", "segm", "semantic", "mask", "masks"), "masks"),
@@ -17,13 +16,11 @@ KIND_OF_WORD = {
     **dict.fromkeys(("flow", "normal", "normals"), "motion"),
 }
 COLOURS = ("rgb", "bgr", "color", "colour", "rgbd")
-GREY_DIFFERENCE = (
-    6.0  # between the channels of a pixel, on average: what an encoder makes of equal ones
-)
-FEW_COLOURS, FLAT_SHARE = (
-    12,
-    0.8,
-)  # so few colours, of 16 levels a channel, cover so much of a picture of masks
+# Between the channels of a pixel, on average: what an encoder makes of equal ones
+GREY_DIFFERENCE = 6.0
+# So few colours, of 16 levels a channel, cover so much of a picture of masks
+FEW_COLOURS = 12
+FLAT_SHARE = 0.8
 
 
 def kind_by_name(camera: str) -> str:
@@ -31,8 +28,7 @@ def kind_by_name(camera: str) -> str:
 
     Example: kind_by_name("observation.images.depth") == "depth", and kind_by_name("depth_camera_rgb") == "".
     """
-    words = [word.lower() for word in WORD.findall(camera)]
-    telling = [word for word in words if word in KIND_OF_WORD or word in COLOURS]
+    telling = [word for word in words(camera) if word in KIND_OF_WORD or word in COLOURS]
     if telling:
         return KIND_OF_WORD.get(telling[-1], "")
     return ""
@@ -45,7 +41,6 @@ def look_of(rgb: np.ndarray) -> str:
         return "grey"
     levels = (channels >> 4).reshape(-1, 3) @ np.array([256, 16, 1])
     _, counts = np.unique(levels, return_counts=True)
-    is_flat = float(np.sort(counts)[::-1][:FEW_COLOURS].sum()) >= FLAT_SHARE * len(levels)
-    if is_flat:
+    if np.sort(counts)[::-1][:FEW_COLOURS].sum() >= FLAT_SHARE * len(levels):
         return "of few colours"
     return ""

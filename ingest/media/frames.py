@@ -4,7 +4,7 @@ A frame index counts decoded frames of one episode from 0. Pictures are uint8: l
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 
@@ -56,13 +56,10 @@ class SkippedFrame:
 
     is_damaged = is_key = False
 
-    def luma(self) -> np.ndarray:
+    def luma(self) -> NoReturn:
         raise ValueError("this frame was not asked for")
 
-    rgb = luma
-
-    def planes(self) -> Planes | None:
-        raise ValueError("this frame was not asked for")
+    rgb = planes = luma
 
 
 SKIPPED = SkippedFrame()

@@ -69,18 +69,10 @@ def decode_picture(data: bytes, description: str, limits: Limits = LIMITS) -> Ar
     EXIF states turns nothing. `description` names it in errors. Raises VideoError.
     """
     # The header first: a small file may claim to be a picture that fills the memory
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            size = image.size
-    except (
-        UnidentifiedImageError,
-        OSError,
-        ValueError,
-        SyntaxError,
-        Image.DecompressionBombError,
-    ) as e:
-        raise VideoError(f"{description} is not a picture ({len(data)} bytes)") from e
-    check_size(*size, description, limits)
+    height, width = picture_size(data)
+    if not (height or width):
+        raise VideoError(f"{description} is not a picture ({len(data)} bytes)")
+    check_size(width, height, description, limits)
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), AS_STORED)
     except cv2.error as e:

@@ -60,17 +60,15 @@ LIMITED, FULL = 1, 2  # 16 to 235, 0 to 255
 CONTAINERS = {b"\x1a\x45\xdf\xa3": "matroska", b"RIFF": "avi"}
 MP4 = "mov"
 BLOCK = 16  # frames and the rest of their group: what one thread decodes at once
-GROUP_PIXELS = (
-    20_000_000  # of all pictures of a group, a byte and a half each: a few groups are held
-)
+# Of all pictures of a group, a byte and a half each: a few groups are held
+GROUP_PIXELS = 20_000_000
 LONG = 128  # frames: of fewer, to open the file several times costs more than it gives
 OPEN_BYTES = (
     1 << 30
 )  # that FFmpeg may take for a file's tables: ten hours of frames take a fifth of it
 FRAME_BYTES = 8  # that the smallest frames take, with their entries in the file's tables
-READ_TIMEOUT_S = (
-    30.0  # for one packet: in a damaged file FFmpeg searches for the next one up to the end
-)
+# For one packet: in a damaged file FFmpeg searches for the next one up to the end
+READ_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
 
@@ -11,8 +11,17 @@ import numpy as np
 
 from ingest.episode import EpisodeData
 from ingest.reasons import DataError
-from ingest.signals import naming
-from ingest.signals.naming import Column, Kind, Polarity, Range, Transition, transitions
+from ingest.signals.naming import (
+    Column,
+    Kind,
+    Polarity,
+    Range,
+    Transition,
+    named_grippers,
+    polarity_by_name,
+    transitions,
+    words,
+)
 
 SURE = 0.8  # a polarity that is less sure than this counts as unknown
 # Log-odds of each kind of evidence: 3 is 95 %, 2 is 88 %, 1.5 is 82 %
@@ -34,17 +43,15 @@ LEROBOT_SERVOS = (
     "so-101",
 )  # whose raw counts grow as the gripper opens, too
 MIN_SHARE = 0.6  # of the episodes that have to agree
-MANY_RUNS, FEW_RUNS = (
-    5,
-    0.7,
-)  # evidence of so many episodes counts in full, that of a single one for about this share
+# Evidence of so many episodes counts in full, that of a single one for about this share
+MANY_RUNS = 5
+FEW_RUNS = 0.7
 MIN_PUSH = 0.04  # of the range, by which a command lies beyond what the gripper reaches
 MIN_OBJECT = 0.05  # of the range, by which an object keeps a gripper open
 MIN_CARRIED = 0.1  # of the arm's way: an excursion without it carries nothing
-STARTED, STARTED_S = (
-    0.03,
-    0.5,
-)  # of the arm's way, and a time: before that a gripper only takes its first pose
+# Of the arm's way, and a time: before that a gripper only takes its first pose
+STARTED = 0.03
+STARTED_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -78,9 +85,8 @@ class GripperSignal(SignalValues):
     closings_per_episode: float | None
     num_surveyed: int  # episodes looked at
     survey_version: str  # changes when a new survey may come to another result
-    layout: str | None = (
-        None  # changes with the robot, and with names and widths of state and action
-    )
+    # Changes with the robot, and with names and widths of state and action
+    layout: str | None = None
 
     @property
     def has_polarity(self) -> bool:
@@ -168,12 +174,7 @@ def check_finite(name: str, values: np.ndarray) -> None:
 
 def signal_row(signal: GripperSignal) -> dict[str, Any]:
     """The signal as columns of the table `signals` (without dataset)."""
-    row = {name: getattr(signal, name) for name in signal.__dataclass_fields__}
-    return row | {
-        "dimensions": list(signal.dimensions),
-        "names": list(signal.names),
-        "weights": list(signal.weights),
-    }
+    return asdict(signal)
 
 
 def signal_from_row(row: Mapping[str, Any]) -> GripperSignal:
@@ -250,7 +251,7 @@ def named_evidence(
     the names are, where they are not the source's own.
     """
     evidence = []
-    if stated_polarity := naming.polarity_by_name(names):
+    if stated_polarity := polarity_by_name(names):
         log_odds = BY_NAME if stated_polarity[0] == "high_is_open" else -BY_NAME
         source_words = f"{writer}'s convention says" if writer else "its name says"
         evidence.append(
@@ -273,7 +274,7 @@ def named_evidence(
 
 def is_in_metres(names: Sequence[str], ends: Range) -> bool:
     """Does a gripper measure its width or a finger's way in metres? By its size, which no other unit has."""
-    of_one_value = set(chain.from_iterable(map(naming.words, names)))
+    of_one_value = set(chain.from_iterable(map(words, names)))
     is_small = max(abs(ends.low), abs(ends.high)) <= WIDEST_M and 0 < ends.span <= WIDEST_M / 2
     return is_small and "command" not in of_one_value
 
@@ -328,7 +329,7 @@ def _command(signal: SignalValues, episode: EpisodeData) -> np.ndarray | None:
         return None
     own_arm = [
         g
-        for g in naming.named_grippers(episode.action_names)
+        for g in named_grippers(episode.action_names)
         if (g.arm, g.kind) == (signal.arm, "gripper")
     ]
     if len(own_arm) != 1 or len(own_arm[0].dimensions) != len(signal.dimensions):

@@ -11,9 +11,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from core.values import grouped
+
 type Kind = Literal["gripper", "hand"]
 type Column = Literal["state", "action"]
 type Polarity = Literal["high_is_open", "high_is_closed", "unknown"]
+
+COLUMNS: tuple[Column, ...] = ("state", "action")
 
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 GRIPPERS = {
@@ -55,15 +59,13 @@ MIN_STILL = 0.6  # share of frames at which it does not move
 STILL_CHANGE, STILL_S = 0.02, 0.2  # of the range, within so many seconds
 LONGEST_SWITCH_S = 0.6  # median time from end to end
 MIN_RUNS_THAT_SWITCH = 0.3  # share of episodes
-TWO_LEVELS = (
-    0.9  # share of frames at the ends by which any dimension is a gripper, wherever it stands
-)
+# Share of frames at the ends by which any dimension is a gripper, wherever it stands
+TWO_LEVELS = 0.9
 TWO_ARMS = (12, 14, 16)  # widths of vectors that hold two arms, one behind the other
 
-LOW_END, HIGH_END = (
-    0.3,
-    0.7,
-)  # of the run's range: a signal below is at its low end, one above at its high end
+# Of the run's range: a signal below is at its low end, one above at its high end
+LOW_END = 0.3
+HIGH_END = 0.7
 MIN_RUN_RANGE = 0.25  # of the dataset's range: a run that uses less of it does not change its end
 MIN_STAY_S = 0.4  # a signal that comes back sooner has only twitched
 
@@ -94,10 +96,7 @@ def named_grippers(names: Sequence[str]) -> list[NamedGripper]:
 def _named_grippers(names: tuple[str, ...]) -> tuple[NamedGripper, ...]:
     kinds: list[Kind | None] = [_kind(words(name)) for name in names]
     arms = _arms_of(names, kinds)
-    dimensions_of: dict[tuple[str, Kind], list[int]] = {}
-    for dimension, kind in enumerate(kinds):
-        if kind:
-            dimensions_of.setdefault((arms[dimension], kind), []).append(dimension)
+    dimensions_of = grouped(((arms[d], kind), d) for d, kind in enumerate(kinds) if kind)
 
     # A hand of one or two joints works as a gripper does
     grippers: dict[str, NamedGripper] = {}
@@ -179,21 +178,18 @@ def polarity_by_name(names: Sequence[str]) -> tuple[Polarity, str] | None:
     return None
 
 
-def names_by_parts(parts: Mapping[str, Any], width: int) -> list[str]:
+def names_by_parts(parts: Mapping[str, Mapping[str, Any]], width: int) -> list[str]:
     """A name for each of `width` dimensions by the slices of GR00T's modality.json; "" outside all slices.
 
     Example: names_by_parts({"left_hand": {"start": 1, "end": 3}}, 3) == ["", "left_hand.0", "left_hand.1"].
     """
     names = [""] * width
     for part, limits in parts.items():
-        if isinstance(limits, dict):
-            start, end = (limits.get("start"), limits.get("end"))
-        else:
-            start, end = (None, None)
+        start = limits.get("start")
+        end = limits.get("end")
         if type(start) is not int or type(end) is not int or not 0 <= start < end <= width:
             continue
-        for dimension in range(start, end):
-            names[dimension] = f"{part}.{dimension - start}"
+        names[start:end] = [f"{part}.{k}" for k in range(end - start)]
     return names
 
 

@@ -7,7 +7,6 @@
 4. The polarity (`ingest.signals.gripper.polarity_of`).
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,25 +14,47 @@ from operator import attrgetter, itemgetter
 
 import numpy as np
 
+from core.values import short_hash
 from ingest.episode import EpisodeData, EpisodeRecord, Finding
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig, Gripper
-from ingest.signals import gripper, naming
-from ingest.signals.gripper import GripperSignal, SignalValues, combined, values_of
-from ingest.signals.naming import Column, Kind, Polarity, Range, range_of
+from ingest.signals.gripper import (
+    GripperRun,
+    GripperSignal,
+    PolarityEvidence,
+    SignalValues,
+    Verdict,
+    combined,
+    counted,
+    gripper_runs,
+    is_in_metres,
+    named_evidence,
+    observed_evidence,
+    polarity_of,
+    values_of,
+)
+from ingest.signals.naming import (
+    COLUMNS,
+    MIN_HAND_JOINTS,
+    Column,
+    Kind,
+    Polarity,
+    Range,
+    named_grippers,
+    range_of,
+    switching_dimensions,
+)
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import DownloadError
 
 VERSION = "signals-3"
-MAX_EPISODES, PER_TASK = (
-    64,
-    8,
-)  # surveyed at most: of the dataset, and of one task before others had their turn
+# Surveyed at most: of the dataset, and of one task before others had their turn
+MAX_EPISODES = 64
+PER_TASK = 8
 MIN_SURVEYED = 20  # a survey of so many episodes stays when the dataset grows
-MIN_JOINT_RANGE = (
-    0.1  # of the largest range among the joints of a hand: one that moves less does not count
-)
+# Of the largest range among the joints of a hand: one that moves less does not count
+MIN_JOINT_RANGE = 0.1
 MAX_NAMED = 12  # dimensions in a message
 GOES_ALONG = 0.5  # correlation with the whole hand below which a joint is left out
 
@@ -95,7 +116,7 @@ def _layout(episode: EpisodeData, robot: str | None) -> str:
         None if values is None else values.shape[1] for values in (episode.state, episode.action)
     ]
     text = repr((robot, widths, episode.state_names, episode.action_names))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return short_hash(text)
 
 
 def _is_laid_out_so(
@@ -116,7 +137,7 @@ def _is_laid_out_so(
 def survey_version(config: DatasetConfig) -> str:
     """Changes with this code, and with what the registry says of the grippers."""
     registered = " ".join(entry.model_dump_json() for entry in config.grippers)
-    return hashlib.sha256(f"{VERSION} {registered}".encode()).hexdigest()[:16]
+    return short_hash(f"{VERSION} {registered}")
 
 
 def chosen(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
@@ -178,9 +199,8 @@ def _located(episodes: Sequence[EpisodeData], config: DatasetConfig) -> list[_Pl
     """Where the grippers are: in the state, else in the action; by the registry, by names, or by values."""
     if config.grippers:
         return [place for entry in config.grippers if (place := _registered(entry, episodes))]
-    columns: tuple[Column, ...] = ("state", "action")
     for locate in (_by_name, _by_values):
-        for column in columns:
+        for column in COLUMNS:
             if places := locate(episodes, column):
                 return places
     return []
@@ -217,17 +237,14 @@ def _registered(entry: Gripper, episodes: Sequence[EpisodeData]) -> _Place | Non
     )
     if not dimensions:
         return None
-    kind: Kind = "hand" if len(dimensions) >= naming.MIN_HAND_JOINTS else "gripper"
+    kind: Kind = "hand" if len(dimensions) >= MIN_HAND_JOINTS else "gripper"
     return _Place(entry.arm, kind, entry.column, tuple(dimensions), "registry", entry)
 
 
 def _by_name(episodes: Sequence[EpisodeData], column: Column) -> list[_Place]:
     names = _names(episodes, column)[: _width(episodes, column)]
     located_by = "modality.json" if episodes[0].names_by == "modality.json" else "name"
-    return [
-        _Place(g.arm, g.kind, column, g.dimensions, located_by)
-        for g in naming.named_grippers(names)
-    ]
+    return [_Place(g.arm, g.kind, column, g.dimensions, located_by) for g in named_grippers(names)]
 
 
 def _by_values(episodes: Sequence[EpisodeData], column: Column) -> list[_Place]:
@@ -235,7 +252,7 @@ def _by_values(episodes: Sequence[EpisodeData], column: Column) -> list[_Place]:
     if not rows or not _width(episodes, column):
         return []
     rates = [episode.record.fps for episode in episodes]
-    dimensions = naming.switching_dimensions(rows, rates, _names(episodes, column))
+    dimensions = switching_dimensions(rows, rates, _names(episodes, column))
     return [_Place(arm, "gripper", column, (d,), "values") for arm, d in sorted(dimensions.items())]
 
 
@@ -259,13 +276,13 @@ def _measured(
     )
     runs = [combined(values, of_episode) for of_episode in rows]
     ends = range_of(np.concatenate(runs))
-    observed = gripper.gripper_runs(values, episodes, runs, ends)
+    observed = gripper_runs(values, episodes, runs, ends)
     is_used = _is_used(runs, ends, observed)
     entry = place.entry
     if entry is not None and entry.closed is not None and entry.open is not None:
         closed = entry.closed
         opened = entry.open
-        verdict = gripper.Verdict(
+        verdict = Verdict(
             "high_is_open" if opened > closed else "high_is_closed", 1.0, "the registry says so"
         )
     else:
@@ -311,10 +328,9 @@ def _weights(values: np.ndarray) -> tuple[float, ...]:
     # Numbers so large that their squares are none go along with nothing
     if not signs.any():
         return (1 / width,) * width
-    weights = [0.0] * width
-    for k, sign in zip(moving_joints, signs, strict=True):
-        weights[k] = float(sign) / np.count_nonzero(signs)
-    return tuple(weights)
+    weights = np.zeros(width)
+    weights[moving_joints] = signs / np.count_nonzero(signs)
+    return tuple(weights.tolist())
 
 
 def _signs(joints: np.ndarray) -> np.ndarray:
@@ -346,7 +362,7 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 def _unit(names: Sequence[str], ends: Range) -> str:
     """A guess, for people: by names and by the size of the values."""
     largest = max(abs(ends.low), abs(ends.high))
-    if gripper.is_in_metres(names, ends):
+    if is_in_metres(names, ends):
         return "m"
     if largest <= 1.05:
         if ends.low >= -0.05:
@@ -359,37 +375,35 @@ def _unit(names: Sequence[str], ends: Range) -> str:
     return "counts"
 
 
-def _is_used(
-    runs: Sequence[np.ndarray], ends: Range, observed: Sequence[gripper.GripperRun]
-) -> bool:
+def _is_used(runs: Sequence[np.ndarray], ends: Range, observed: Sequence[GripperRun]) -> bool:
     """Does a gripper go from one end to the other in any episode, or does it only tremble?"""
     if ends.span <= MIN_RELATIVE_RANGE * max(abs(ends.low), abs(ends.high)):
         return False
     steps = np.concatenate([np.abs(np.diff(run)) for run in runs])
     trembles = not len(steps) or float(np.percentile(steps, 75)) > MAX_NOISE * ends.span
-    return not trembles and any(gripper.counted(run) for run in observed)
+    return not trembles and any(counted(run) for run in observed)
 
 
 def _polarity(
     values: SignalValues,
     episodes: Sequence[EpisodeData],
-    observed: Sequence[gripper.GripperRun],
+    observed: Sequence[GripperRun],
     ends: Range,
     robot: str | None,
-) -> gripper.Verdict:
+) -> Verdict:
     """Which end is open, as names show and what was observed, else as the commands show."""
-    evidence = gripper.named_evidence(values.names, robot, ends, episodes[0].writer)
+    evidence = named_evidence(values.names, robot, ends, episodes[0].writer)
     if observed:
-        evidence += gripper.observed_evidence(observed)
-    verdict = gripper.polarity_of(evidence)
+        evidence += observed_evidence(observed)
+    verdict = polarity_of(evidence)
     if verdict.polarity == "unknown" and values.column == "state":
-        return gripper.polarity_of([*evidence, *_by_its_command(values, episodes)])
+        return polarity_of([*evidence, *_by_its_command(values, episodes)])
     return verdict
 
 
 def _by_its_command(
     values: SignalValues, episodes: Sequence[EpisodeData]
-) -> list[gripper.PolarityEvidence]:
+) -> list[PolarityEvidence]:
     """What the commands of a gripper show, where it follows them."""
     places = [
         p
@@ -407,20 +421,20 @@ def _by_its_command(
     follows = _correlation(np.concatenate(commands), np.concatenate(reached))
     if abs(follows) < GOES_ALONG:
         return []
-    command_evidence = gripper.observed_evidence(
-        gripper.gripper_runs(command_values, episodes, commands, range_of(np.concatenate(commands)))
+    command_evidence = observed_evidence(
+        gripper_runs(command_values, episodes, commands, range_of(np.concatenate(commands)))
     )
     return [
-        gripper.PolarityEvidence(float(np.sign(follows)) * e.log_odds, f"its command: {e.why}")
+        PolarityEvidence(float(np.sign(follows)) * e.log_odds, f"its command: {e.why}")
         for e in command_evidence
     ]
 
 
-def _closings_per_episode(polarity: Polarity, observed: Sequence[gripper.GripperRun]) -> float:
+def _closings_per_episode(polarity: Polarity, observed: Sequence[GripperRun]) -> float:
     """Closings, or where the polarity is unknown half of all transitions."""
     counts = []
     for run in observed:
-        crossings = gripper.counted(run)
+        crossings = counted(run)
         closings = sum(crossing.rises == (polarity == "high_is_closed") for crossing in crossings)
         counts.append(len(crossings) / 2 if polarity == "unknown" else closings)
     return float(np.mean(counts))
@@ -461,8 +475,7 @@ def _lacking(
 
 def _no_gripper(episodes: Sequence[EpisodeData], reason: str = "") -> Finding:
     looked_at = []
-    columns: tuple[Column, ...] = ("state", "action")
-    for column in columns:
+    for column in COLUMNS:
         names = _names(episodes, column)
         width = _width(episodes, column)
         if width:

@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple, NoReturn
 from urllib.parse import quote
 
 from core.files import HALF_FILE, ScratchFolder, whole_file
-from core.values import grouped
+from core.values import grouped, short_hash
 from ingest.reasons import LIMITS, DataError, Limits
 from ingest.registry import DatasetConfig
 from ingest.sources.types import FileStat, SourceError, folders_above, refuse_pointer
@@ -201,6 +201,9 @@ class Source:
     a remote source are kept once fetched. `listed`: the fingerprint of a remote source as this cache knows it, so that
     the network is not asked what is there now. `decoding_threads`: for each of its videos, of those readers that use
     several.
+
+    `noted`: what readers keep of what the files show, each by a name of its own. `read_files`: files, and members of
+    tars, that were opened, or that an episode's stamp rests on. `indexed_tars`: those whose members were looked at.
     """
 
     config: DatasetConfig
@@ -208,6 +211,11 @@ class Source:
     cache: Path | None = None
     listed: str | None = None
     decoding_threads: int = 1
+    noted: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    read_files: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+    indexed_tars: dict[str, Archive] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @cached_property
     def remote(self) -> Any:
@@ -252,21 +260,6 @@ class Source:
         Raises SourceError.
         """
         return self.contents.files
-
-    @cached_property
-    def noted(self) -> dict[str, Any]:
-        """What readers keep of what the files show, each by a name of its own."""
-        return {}
-
-    @cached_property
-    def read_files(self) -> set[str]:
-        """Files, and members of tars, that were opened, or that an episode's stamp rests on."""
-        return set()
-
-    @cached_property
-    def indexed_tars(self) -> dict[str, Archive]:
-        """Tars whose members were looked at."""
-        return {}
 
     @cached_property
     def contents(self) -> FolderContents:
@@ -355,21 +348,18 @@ class Source:
 
     def size(self, uri: str) -> int | None:
         """Bytes of a file or of a member; None for what is not there."""
-        if (tar_place := self._inside_tar(uri)) is not None:
-            member = self.archive(tar_place[0]).members.get(tar_place[1])
-            if member:
-                return member.size
-            return None
-        if uri in self.files:
-            return self.files[uri].size
-        return None
+        if tar_place := self._inside_tar(uri):
+            sized = self.archive(tar_place[0]).members.get(tar_place[1])
+        else:
+            sized = self.files.get(uri)
+        return None if sized is None else sized.size
 
     def stamp(self, uris: list[str], num_rows: int | None) -> str:
         """Sizes of some files and a row count, hashed: the part of an episode's identity that metadata shows."""
         self.read_files.update(uris)
         sizes = {uri: self.size(uri) for uri in sorted(set(uris))}
         lines = [f"{uri} {size}" for uri, size in sizes.items() if size is not None]
-        return hashlib.sha256("\n".join([*lines, str(num_rows)]).encode()).hexdigest()[:16]
+        return short_hash("\n".join([*lines, str(num_rows)]))
 
     def fingerprint(self) -> str:
         """Changes when any file is added, removed, resized or rewritten; of a hub's dataset it is the commit."""

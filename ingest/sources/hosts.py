@@ -49,7 +49,7 @@ def may_pass(e: Exception) -> bool:
     return isinstance(e, httpx.TransportError) or (isinstance(e, HostError) and e.status in BUSY)
 
 
-def told(e: Exception) -> tuple[str, int | None]:
+def message_and_status(e: Exception) -> tuple[str, int | None]:
     """What an error of a host says, in one line, and its HTTP status where it has one."""
     # A file system's "not found" does not say whether a login would help
     e = e.__cause__ if isinstance(e.__cause__, HfHubHTTPError) else e
@@ -59,9 +59,8 @@ def told(e: Exception) -> tuple[str, int | None]:
             f"{status} {' '.join((e.server_message or e.response.reason_phrase).split())}",
             status,
         )
-    return " ".join(str(e).split()) or type(e).__name__, e.status if isinstance(
-        e, HostError
-    ) else None
+    message = " ".join(str(e).split()) or type(e).__name__
+    return message, e.status if isinstance(e, HostError) else None
 
 
 HASHES = {
@@ -222,10 +221,9 @@ class Hub(Bucket):
     @cached_property
     def _commit(self) -> str:
         if COMMIT.fullmatch(self.revision):
-            info = None
-        else:
-            info = HfApi(endpoint=self.endpoint).dataset_info(self.repo, revision=self.revision)
-        return (info and info.sha) or self.revision
+            return self.revision
+        info = HfApi(endpoint=self.endpoint).dataset_info(self.repo, revision=self.revision)
+        return info.sha or self.revision
 
     def commit(self) -> str:
         return self._commit

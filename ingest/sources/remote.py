@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,15 @@ from core.files import write_file
 from core.logs import TOLD
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
-from ingest.sources.hosts import Bucket, HostError, Web, hash_matches, may_pass, open_host, told
+from ingest.sources.hosts import (
+    Bucket,
+    HostError,
+    Web,
+    hash_matches,
+    may_pass,
+    message_and_status,
+    open_host,
+)
 from ingest.sources.types import DownloadError, FileStat, SourceError
 
 STATE = ".fetch"
@@ -69,15 +77,10 @@ class Remote:
         """Every file by its path below the address; stored, so a known version is listed without a network."""
         # Of a bucket or a web server the version is only known once its files are listed
         if known_version := self.listed or self._commit:
-            try:
+            with suppress(OSError, ValueError):  # not listed before, or half stored
                 files, escaping = json.loads(self._listing_path(known_version).read_text())
-                return RemoteListing(
-                    known_version,
-                    {uri: FileStat(*stat_fields) for uri, stat_fields in files.items()},
-                    escaping,
-                )
-            except (OSError, ValueError):
-                pass  # not listed before, or half stored
+                stats = {uri: FileStat(*stat_fields) for uri, stat_fields in files.items()}
+                return RemoteListing(known_version, stats, escaping)
         with self._asking("the list of its files"):
             listed = _retried(self.config.source, lambda: dict(self.host.files(self.config.limits)))
             # What a host says is not trusted: no name may lead out of the cache
@@ -164,7 +167,7 @@ class Remote:
             # It says already what to do
             raise
         except Exception as e:
-            cause, status = told(e)
+            cause, status = message_and_status(e)
             failure = f"{self.config.name}: cannot fetch {description} from {self.config.source}"
             if self.config.revision:
                 revision_note = f" at revision {self.config.revision}"
@@ -213,7 +216,7 @@ def _retried[T](source: str, do: Callable[[], T], growing: Path | None = None) -
             if tries >= TRIES or not may_pass(e):
                 raise
             wait_s = WAIT_S * 2 ** (tries - 1)
-            cause, _ = told(e)
+            cause, _ = message_and_status(e)
             TOLD.get()(source, detail=f"no answer ({cause}), asked again in {wait_s:g} s")
         time.sleep(wait_s)
     if tries:

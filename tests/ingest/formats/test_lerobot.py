@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ingest.formats.lerobot_signals import STATE_KEYS, dimension_names, first_vector
+from ingest.formats.lerobot_signals import STATE_KEYS, dimension_names, vector_of
 from ingest.formats.tables import batches, ranges, read_columns
 from ingest.reasons import DataError
 from ingest.source import list_episodes
@@ -329,10 +329,10 @@ def test_names_of_dimensions() -> None:
         assert dimension_names({"names": names}) == expected, names
     assert [dimension_names(f) for f in ({}, None, [])] == [[]] * 3
     table = pa.table({STATE: [["a"], ["b"]], "state": [[1.0], [2.0]], ACTION: [1, 2]})
-    vector = first_vector(table, {"state": {"names": ["x"]}}, STATE_KEYS)
+    vector = vector_of(table, {"state": {"names": ["x"]}}, "state")
     assert vector is not None
     assert vector.to_pydict() == {"x": [1.0, 2.0]}
-    assert [first_vector(table, {}, (name,)) for name in (ACTION, "none")] == [None] * 2
+    assert [vector_of(table, {}, name) for name in (STATE, ACTION, "none")] == [None] * 3
 
 
 def language(num_steps: int) -> list[dict[str, str]]:
