@@ -26,15 +26,16 @@ def changing_episodes(dataset: LerobotListing, episodes: Episodes, column: str) 
 
 
 def _changes(cells: pa.ChunkedArray) -> bool:
-    if pa.types.is_nested(cells.type):
-        return len({*map(str, cells.to_pylist())}) > 1
-    return len(cells.unique()) > 1
+    is_nested = pa.types.is_nested(cells.type)
+    return len({*map(str, cells.to_pylist())} if is_nested else cells.unique()) > 1
 
 
 def report_renumbered_tasks(dataset: LerobotListing, episodes: Episodes, column: str) -> bool:
     """Were the tasks numbered anew after a column was filled with their numbers? Then a finding says so."""
     task_numbers = {
-        index: number for index, number in _stored_numbers(dataset) if index in episodes
+        index: lowest
+        for index, lowest, highest in _stored_ranges(dataset)
+        if lowest == highest and index in episodes
     }
     renumbered = {
         index: n
@@ -68,44 +69,36 @@ def report_merged_tasks(dataset: LerobotListing, episodes: Episodes) -> None:
         )
 
 
-def _stored_numbers(dataset: LerobotListing) -> Iterator[tuple[int, int]]:
-    """Episodes of one task each, and its number by the stored statistics of the episode."""
-    for index, lowest, highest in _stored_ranges(dataset):
-        if lowest == highest:
-            yield index, lowest
-
-
-def _stored_ranges(dataset: LerobotListing) -> Iterator[tuple[int, int, int]]:
+def _stored_ranges(dataset: LerobotListing) -> Iterator[tuple[int, ...]]:
     """Episodes, and the least and the greatest number of their tasks by their stored statistics."""
     for uri in filter(META_EPISODES.match, dataset.source.files):
         try:
             with opened(dataset.source.resolve(uri)) as file:
                 if {LEAST, MOST} <= {*file.schema_arrow.names}:
                     for batch in batches(file, ["episode_index", LEAST, MOST], META_BATCH):
-                        yield from _whole_ranges(batch.to_pylist())
+                        yield from (
+                            numbers
+                            for numbers in map(_range, batch.to_pylist())
+                            if None not in numbers
+                        )
         except DataError as e:
             # Whoever read the same file before has told it
             if all(finding.file != uri for finding in dataset.findings):
                 dataset.warn(e.reason, str(e), file=uri)
 
 
-def _whole_ranges(rows: list[dict[str, Any]]) -> Iterator[tuple[int, int, int]]:
-    for row in rows:
-        # Statistics of one number are lists of one, too
-        lowest, highest = (
-            whole(value[0] if isinstance(value, list) and value else value)
-            for value in (row[LEAST], row[MOST])
-        )
-        index = whole(row["episode_index"])
-        if index is not None and lowest is not None and highest is not None:
-            yield index, lowest, highest
+def _range(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """An episode, and the least and the greatest number of its tasks: whole numbers, and None for what is none."""
+    # Statistics of one number are lists of one, too
+    return tuple(
+        whole(value[0] if isinstance(value, list) and value else value)
+        for value in (row["episode_index"], row[LEAST], row[MOST])
+    )
 
 
 def _tasks_of(episodes: Episodes, index: int) -> tuple[int, ...]:
     rows = episodes[index].rows
-    if rows:
-        return rows.task_indices
-    return ()
+    return rows.task_indices if rows else ()
 
 
 def episodes_named_otherwise(

@@ -101,4 +101,6 @@ def test_episodes_that_a_tool_left_one_of_their_tasks_are_told(tmp_path: Path):
     listing = list_episodes(source_of(root))
     assert [len(record.tasks) for record in listing.records] == [1, 1]
     [detail] = lost_steps(listing)
-    assert detail.startswith("task_index is one task in 1 of 2 episodes (the first: 0) that had several")
+    assert detail.startswith(
+        "task_index is one task in 1 of 2 episodes (the first: 0) that had several"
+    )
