@@ -34,7 +34,9 @@ def _changes(cells: pa.ChunkedArray) -> bool:
 def report_renumbered_tasks(dataset: LerobotListing, episodes: Episodes, column: str) -> bool:
     """Were the tasks numbered anew after a column was filled with their numbers? Then a finding says so."""
     task_numbers = {
-        index: number for index, number in _stored_numbers(dataset) if index in episodes
+        index: lowest
+        for index, lowest, highest in _stored_ranges(dataset)
+        if lowest == highest and index in episodes
     }
     renumbered = {
         index: n
@@ -52,29 +54,51 @@ def report_renumbered_tasks(dataset: LerobotListing, episodes: Episodes, column:
     return bool(renumbered)
 
 
-def _stored_numbers(dataset: LerobotListing) -> Iterator[tuple[int, int]]:
-    """Episodes of one task each, and its number by the stored statistics of the episode."""
+def report_merged_tasks(dataset: LerobotListing, episodes: Episodes) -> None:
+    """Say in which episodes the rows name one task, and named several when their statistics were made."""
+    merged = [
+        index
+        for index, lowest, highest in _stored_ranges(dataset)
+        if lowest != highest and index in episodes and len(episodes[index].task_indices) == 1
+    ]
+    if merged:
+        dataset.warn(
+            "steps_lost",
+            f"task_index is one task in {len(merged)} of {len(episodes)} episodes (the first: {min(merged)}) that had "
+            "several when their statistics were made, as LeRobot's modify_tasks() leaves an episode one of its tasks: "
+            "the steps are lost, and the task may be that of one step",
+        )
+
+
+def _stored_ranges(dataset: LerobotListing) -> Iterator[tuple[int, int, int]]:
+    """Episodes, and the least and the greatest number of their tasks by their stored statistics."""
     for uri in filter(META_EPISODES.match, dataset.source.files):
         try:
             with opened(dataset.source.resolve(uri)) as file:
                 if {LEAST, MOST} <= {*file.schema_arrow.names}:
                     for batch in batches(file, ["episode_index", LEAST, MOST], META_BATCH):
-                        yield from _single_numbers(batch.to_pylist())
+                        yield from _known_ranges(batch.to_pylist())
         except DataError as e:
-            dataset.warn(e.reason, str(e), file=uri)
+            # Whoever read the same file before has told it
+            if all(finding.file != uri for finding in dataset.findings):
+                dataset.warn(e.reason, str(e), file=uri)
 
 
-def _single_numbers(rows: list[dict[str, Any]]) -> Iterator[tuple[int, int]]:
+def _known_ranges(rows: list[dict[str, Any]]) -> Iterator[tuple[int, int, int]]:
+    """Episode, least and greatest number of its tasks, of the rows in which all three are whole numbers."""
     for row in rows:
-        # Statistics of one number are lists of one, too
-        lowest, highest = (
-            value[0] if isinstance(value, list) and value else value
-            for value in (row[LEAST], row[MOST])
-        )
         index = whole(row["episode_index"])
-        number = whole(lowest)
-        if index is not None and number is not None and number == whole(highest):
-            yield index, number
+        lowest = whole(_single_value(row[LEAST]))
+        highest = whole(_single_value(row[MOST]))
+        if index is not None and lowest is not None and highest is not None:
+            yield index, lowest, highest
+
+
+def _single_value(value: Any) -> Any:
+    """Statistics of one number are lists of one, too."""
+    if isinstance(value, list) and value:
+        return value[0]
+    return value
 
 
 def episodes_named_otherwise(

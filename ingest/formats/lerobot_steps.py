@@ -27,6 +27,7 @@ from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, c
 from ingest.formats.lerobot_edits import (
     changing_episodes,
     episodes_named_otherwise,
+    report_merged_tasks,
     report_renumbered_tasks,
 )
 from ingest.formats.lerobot_meta import (
@@ -466,6 +467,7 @@ def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
 
 def _task_index(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """LeRobot's recorder lets each frame have a task of its own: where it changes within an episode, it names steps."""
+    report_merged_tasks(dataset, episodes)
     changing = {
         index: episode for index, episode in episodes.items() if len(episode.task_indices) > 1
     }

@@ -80,3 +80,27 @@ def test_texts_that_a_tool_leaves_out_are_told_and_used_again_when_they_are_put_
     shutil.copyfile(tmp_path / "recorded" / texts, root / texts)
     assert names_of(listing := list_episodes(source_of(root))) == [["reach", "grasp"]] * 2
     assert lost_steps(listing) == []
+
+
+def test_episodes_that_a_tool_left_one_of_their_tasks_are_told(tmp_path: Path):
+    from lerobot.datasets.dataset_tools import modify_tasks
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    root = tmp_path / "recorded"
+    features = {STATE: {"dtype": "float32", "shape": (1,), "names": ["x"]}}
+    dataset = LeRobotDataset.create("local/recorded", 10, features, root=root, robot_type="toy")
+    for tasks in (("pick", "place"), ("wave",)):
+        for task in tasks * 10:
+            dataset.add_frame({STATE: np.zeros(1, np.float32), "task": task})
+        dataset.save_episode()
+    dataset.finalize()
+    assert lost_steps(list_episodes(source_of(root))) == []
+    modify_tasks(
+        LeRobotDataset("local/recorded", root=root), task_replacements={"wave": "wave a hand"}
+    )
+    listing = list_episodes(source_of(root))
+    assert [len(record.tasks) for record in listing.records] == [1, 1]
+    [detail] = lost_steps(listing)
+    assert detail.startswith(
+        "task_index is one task in 1 of 2 episodes (the first: 0) that had several"
+    )
