@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -139,21 +139,12 @@ class KnownEpisodes:
     """What a corpus knows of the episodes that a file speaks of; asked once for each dataset."""
 
     def __init__(self, lake: Lake) -> None:
-        self._lake = lake
-        self._facts: dict[str, dict[int, dict[str, Any]]] = {}
-        self._contents: dict[str, dict[str, set[int]]] = {}
+        self._facts = cache(partial(facts_by_episode, lake))
+        self.contents = cache(partial(_episodes_by_content, lake))
 
     def facts(self, dataset: str, episode_index: int) -> dict[str, Any]:
         """As `episode_facts`. Raises CorrectionError."""
-        if dataset not in self._facts:
-            self._facts[dataset] = facts_by_episode(self._lake, dataset)
-        return checked_facts(dataset, episode_index, self._facts[dataset].get(episode_index))
-
-    def contents(self, dataset: str) -> dict[str, set[int]]:
-        """As `_episodes_by_content`."""
-        if dataset not in self._contents:
-            self._contents[dataset] = _episodes_by_content(self._lake, dataset)
-        return self._contents[dataset]
+        return checked_facts(dataset, episode_index, self._facts(dataset).get(episode_index))
 
     def present_index(self, correction: CorrectionLine) -> int:
         """The number that the recording of a line has now; the line's own where nothing knows its

@@ -21,7 +21,6 @@ from ingest.formats.listing import named
 from ingest.media.faces import Hidden, without_faces
 from warehouse.exports.export import counted
 from warehouse.exports.hub import README
-from warehouse.exports.labels import chunk_labels, ramp
 from warehouse.exports.lerobot_plan import (
     DATA_PATH,
     FILES_PER_CHUNK,
@@ -41,10 +40,10 @@ from warehouse.exports.rabc import (
     EpisodeProgress,
     configuration,
     example_size,
+    frame_progress,
     kappa_table,
     write_progress,
 )
-from warehouse.exports.selection import outcome_assumed
 from warehouse.exports.videos import ENCODED, VideoFile, write_video
 
 Facts = Mapping[str, Any]
@@ -121,9 +120,7 @@ class LerobotExport(LerobotPlan):
     def _progress(self) -> Iterator[list[EpisodeProgress]]:
         """Of each chunk's episodes, by their numbers in the export."""
         for dataset, chunk, episodes in self.selected.chunks():
-            labels = chunk_labels(self.selected, dataset, chunk, episodes)
-            assumed = {e.episode_index: outcome_assumed(e) for e in episodes}
-            progress = {e: (ramp(label), label.progress, assumed[e]) for e, label in labels.items()}
+            progress = frame_progress(self.selected, dataset, chunk, episodes)
             numbers = [self.index[e.key] for e in episodes]
             yield [
                 (self.starts[number], number, e.num_frames, progress.get(e.episode_index))

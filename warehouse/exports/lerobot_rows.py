@@ -124,13 +124,16 @@ def _without_action(table: pa.Table) -> int:
     """Rows whose action is no number, such as the last one where a source has an observation more than actions."""
     if ACTION not in table.schema.names:
         return 0
-    values = table[ACTION].combine_chunks()
-    flat = values.flatten() if pa.types.is_fixed_size_list(values.type) else values
-    if not pa.types.is_floating(flat.type):
+    values = matrix(table[ACTION].combine_chunks())
+    if values.dtype.kind != "f":
         return 0
-    return int(
-        np.isnan(flat.to_numpy(zero_copy_only=False).reshape(len(table), -1)).any(axis=1).sum()
-    )
+    return int(np.isnan(values).any(axis=1).sum())
+
+
+def matrix(values: pa.Array) -> np.ndarray:
+    """[rows, d] of numbers, or of lists of d numbers."""
+    flat = values.flatten() if pa.types.is_fixed_size_list(values.type) else values
+    return flat.to_numpy(zero_copy_only=False).reshape(len(values), -1)
 
 
 def _episode_table(
@@ -242,11 +245,7 @@ def _statistics(
     pictures: Mapping[tuple[int, str], Mapping[int, str]],
 ) -> dict[str, Stats]:
     """By feature, of those with numbers; of cameras by some keyframes, else by the first picture of the export."""
-    stats = {}
-    for name in plan.numeric:
-        values = table[name].combine_chunks()
-        flat = values.flatten() if pa.types.is_fixed_size_list(values.type) else values
-        stats[name] = statistics(flat.to_numpy(zero_copy_only=False).reshape(e.num_frames, -1))
+    stats = {name: statistics(matrix(table[name].combine_chunks())) for name in plan.numeric}
     # Stored keyframes are spread over the episode; the first picture stands in only where none is stored
     space = plan.lake.workspace
     for camera in plan.cameras:

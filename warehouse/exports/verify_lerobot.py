@@ -29,7 +29,7 @@ from warehouse.exports.export import MANIFEST
 from warehouse.exports.labels import each_label
 from warehouse.exports.lerobot_plan import SEGMENT, VIDEO_PATH, LerobotPlan
 from warehouse.exports.lerobot_reading import Place, Reading, read
-from warehouse.exports.lerobot_rows import columns, segment_row
+from warehouse.exports.lerobot_rows import columns, matrix, segment_row
 from warehouse.exports.options import LerobotOptions, Selection
 from warehouse.exports.selection import SourceReader
 from warehouse.exports.videos import ENCODED, Clip
@@ -76,24 +76,21 @@ class Verified:
         """The outcome in one line."""
         if self.problems:
             return f"NOT verified by LeRobot {self.lerobot}: {named(self.problems)}"
-        compared = self.most_off is not None
-        if compared:
-            off = f", at most {self.most_off:.1f} of 255 off"
-        else:
-            off = ", faces hidden: not compared"
-        if self.by_lerobot:
-            lerobot_note = f"; {self.by_lerobot} of them as LeRobot shows the source"
-        else:
-            lerobot_note = ""
-        if self.each:
-            reader_note = f"; all {self.each} of the videos that are no copies, by our own reader"
-        else:
-            reader_note = ""
-        return (
+        parts = [
             f"Verified: LeRobot {self.lerobot} opens {self.episodes} episodes, {self.frames} frames and {self.cameras} "
-            f"cameras with lengths, times, rows and tasks of the corpus; {self.pictures} pictures decoded"
-            f"{off}{lerobot_note}{reader_note}."
-        )
+            "cameras with lengths, times, rows and tasks of the corpus"
+        ]
+        if self.most_off is None:
+            parts.append(f"{self.pictures} pictures decoded, faces hidden: not compared")
+        else:
+            parts.append(
+                f"{self.pictures} pictures decoded, at most {self.most_off:.1f} of 255 off"
+            )
+        if self.by_lerobot:
+            parts.append(f"{self.by_lerobot} of them as LeRobot shows the source")
+        if self.each:
+            parts.append(f"all {self.each} of the videos that are no copies, by our own reader")
+        return f"{'; '.join(parts)}."
 
 
 def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions) -> Verified:
@@ -185,9 +182,7 @@ class _Sources:
         reader = self.plan.readers[e.dataset]
         if reading is not None and name in reading.rows:
             return reading.rows_of(name, e.episode_index).reshape(e.num_frames, -1)
-        values = columns(reader, e, self.plan.features)[name]
-        flat = values.flatten() if pa.types.is_fixed_size_list(values.type) else values
-        return flat.to_numpy(zero_copy_only=False).reshape(e.num_frames, -1)
+        return matrix(columns(reader, e, self.plan.features)[name])
 
     def pictures(self, number: int) -> tuple[dict[Moment, np.ndarray], set[Moment]]:
         """Those of an episode, and which of them LeRobot shows; of the others our own reader's."""

@@ -220,14 +220,6 @@ def usage(chunk_size: int, root: str = "") -> list[str]:
     ]
 
 
-def stretches_of(lake: Lake, selected: Selected, options: WeightsOptions) -> Stretches:
-    """The stretches of selected runs that are to weigh 0, as checks and people say by now."""
-    if not options.without_stretches:
-        return {}
-    stretches = stretches_with(lake, options.without_stretches)
-    return {e.key: stretches[e.key] for e in selected.episodes if e.key in stretches}
-
-
 def _frames_within(stretches: Stretches) -> int:
     """How many frames are in any stretch of their run."""
     frames = (set(chain.from_iterable(starmap(range, of_run))) for of_run in stretches.values())
@@ -285,7 +277,11 @@ class _ExportOfStretches(Export):
 
     @cached_property
     def stretches(self) -> Stretches:
-        return stretches_of(self.now, self.selected, self.options)
+        """Of the selected runs, as checks and people say by now."""
+        if not self.options.without_stretches:
+            return {}
+        stretches = stretches_with(self.now, self.options.without_stretches)
+        return {e.key: stretches[e.key] for e in self.selected.episodes if e.key in stretches}
 
     @property
     def identity(self) -> str:

@@ -116,11 +116,10 @@ def lost(workspace: Workspace, state: str) -> LakeError:
     newest = next(iter(backups(workspace)), None)
     if place(workspace).is_postgres:
         have = "restore the newest dump of the database"
+    elif newest:
+        have = f"its newest backup is {newest}"
     else:
-        if newest:
-            have = f"its newest backup is {newest}"
-        else:
-            have = "there is no backup of it in this workspace"
+        have = "there is no backup of it in this workspace"
     return LakeError(
         f"{place(workspace).catalog}: the catalog {state}, though a corpus lies here: {have}; proccorpus recover makes "
         "the catalog again, with all that people said; nothing was changed"

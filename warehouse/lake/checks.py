@@ -234,14 +234,15 @@ def _label_statistics(
 
 
 def chosen_datasets(lake: Lake, datasets: Sequence[str] | None) -> tuple[list[str], str]:
-    """Names of the datasets asked for (None: all), and the condition of their rows; empty where it is all of them."""
+    """Names of the datasets asked for (None: all), and the condition of their rows."""
     have = lake.column("SELECT dataset FROM datasets ORDER BY 1")
     names = have if datasets is None else list(datasets)
-    return names, "" if set(names) >= set(have) else in_datasets(names)
+    return names, "true" if set(names) >= set(have) else in_datasets(names)
 
 
 def in_datasets(names: Sequence[str]) -> str:
-    return f"WHERE dataset IN ({', '.join(map(literal, names))})"
+    """SQL: a row is of one of these datasets."""
+    return f"dataset IN ({', '.join(map(literal, names))})"
 
 
 # Sentences by kind of leak: a group (such as a scene), a source record and episodes of the same content belong to one
@@ -272,7 +273,7 @@ def no_split_leak(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOut
     lake.con.execute(
         f"CREATE OR REPLACE TEMP TABLE {USABLE} AS SELECT row_number() OVER ()::INTEGER AS id, dataset, episode_index, "
         's.split, s."group", e.source_id, e.content_hash, e.num_frames, e.cameras[1] AS camera '
-        f"FROM (FROM episodes {clause}) e JOIN splits s USING (dataset, episode_index) WHERE e.status = 'ok'"
+        f"FROM (FROM episodes WHERE {clause}) e JOIN splits s USING (dataset, episode_index) WHERE e.status = 'ok'"
     )
     leaks = {kind: lake.column(sql) for kind, sql in LEAKS.items()} | _near_duplicates(lake)
     lake.con.execute(f"DROP TABLE {USABLE}")
@@ -330,8 +331,7 @@ def follows_schema(lake: Lake, scope: CheckScope) -> CheckOutcome:
 
 def corpus_is_sound(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
     """What `follows_schema` looks at, of every stage's tables, of all datasets or some."""
-    names, of_all = chosen_datasets(lake, datasets)
-    clause = "true" if not of_all else in_datasets(names).removeprefix("WHERE ")
+    names, clause = chosen_datasets(lake, datasets)
     broken = []
     rows = 0
     with _registered(
@@ -543,7 +543,7 @@ def _repeated(
     for dataset_group in (
         [datasets] if at_once and datasets else [[dataset] for dataset in datasets]
     ):
-        of_some = f"FROM {table.name} {in_datasets(dataset_group)} AND {clause} GROUP BY 1"
+        of_some = f"FROM {table.name} WHERE {in_datasets(dataset_group)} AND {clause} GROUP BY 1"
         # Hashes first: to tell apart what has equal ones, which keys of two rows hardly ever have, costs twice as much
         if query_rows(f"SELECT dataset {of_some} HAVING count(*) <> count(DISTINCT hash({key}))"):
             sql = f"SELECT dataset, count(*) - count(DISTINCT ({key})) AS more {of_some} HAVING more > 0"

@@ -293,12 +293,8 @@ def read_outcomes(lake: Lake, dataset: str, path: Path, author: str) -> list[Sta
             f"{called} {number}: {problem}" for number, problem in sorted(problems.items())
         ]
         if len(problem_texts) > MAX_NAMED:
-            further_problems = f"; and {len(problem_texts) - MAX_NAMED} more"
-        else:
-            further_problems = ""
-        raise CorrectionError(
-            f"{path}: nothing was imported: {'; '.join(problem_texts[:MAX_NAMED])}{further_problems}"
-        )
+            problem_texts[MAX_NAMED:] = [f"and {len(problem_texts) - MAX_NAMED} more"]
+        raise CorrectionError(f"{path}: nothing was imported: {'; '.join(problem_texts)}")
     if not outcomes:
         raise CorrectionError(f"{path} holds no line with an outcome")
     return list(outcomes.values())

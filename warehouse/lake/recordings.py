@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from core.tables import TABLES
+from core.values import grouped
 from ingest.recordings import MOMENTS, VERSION, Fingerprint, KnownRecording
 from warehouse.lake.connection import LakeConnection, literal
 from warehouse.lake.lake import Lake
@@ -23,9 +24,8 @@ from warehouse.lake.statements import CorrectionError, checked_text, take_down
 from warehouse.lake.views import STATEMENTS
 
 LISTING, FRAMES, PERSON = "listing", "frames", "person"  # who found a change
-# What a change is called, in the order of reports
-WHATS = ("moved", "gone", "back", "new", "changed", "probable", "same", "other")
-IN_WORDS = {
+# What a change is called, in the order of reports, and its name for people
+WHATS = {
     "moved": "moved",
     "gone": "gone",
     "back": "back",
@@ -289,7 +289,7 @@ def sentence(dataset: str, numbers: Mapping[str, Any]) -> str | None:
     for change in WHATS:
         count = int(numbers.get(f"recordings_{change}", 0))
         if count and change not in ("same", "other"):
-            parts.append(f"{count} {IN_WORDS[change]}")
+            parts.append(f"{count} {WHATS[change]}")
     if not parts:
         return None
     return f"recordings: {', '.join(parts)}; what people said stays with them: proccorpus recordings changes {dataset}"
@@ -315,16 +315,17 @@ def sentences(lake: LakeConnection) -> dict[str, str]:
     for dataset, change, count, created_at in rows:
         numbers.setdefault(dataset, {})[f"recordings_{change}"] = count
         dates[dataset] = created_at
-    texts: dict[str, list[str]] = {}
+    texts: list[tuple[str, str]] = []
     for dataset, counts in numbers.items():
         text = sentence(dataset, counts)
         if text:
-            texts.setdefault(dataset, []).append(f"on {dates[dataset]:%Y-%m-%d}, {text}")
+            texts.append((dataset, f"on {dates[dataset]:%Y-%m-%d}, {text}"))
     for dataset, count in review_counts(lake).items():
-        texts.setdefault(dataset, []).append(review_sentence(dataset, count))
-    for dataset, text in copies_sentences(lake).items():
-        texts.setdefault(dataset, []).append(text)
-    return {dataset: "; ".join(of_dataset) for dataset, of_dataset in sorted(texts.items())}
+        texts.append((dataset, review_sentence(dataset, count)))
+    texts += copies_sentences(lake).items()
+    return {
+        dataset: "; ".join(of_dataset) for dataset, of_dataset in sorted(grouped(texts).items())
+    }
 
 
 def copies_sentences(lake: LakeConnection) -> dict[str, str]:

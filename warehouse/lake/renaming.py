@@ -53,10 +53,8 @@ class Holdings:
         """Example: "arm: 12 episodes and their labels; 3 words of people"."""
         parts = [f"{self.episodes} episodes and their labels", f"{self.words} words of people"]
         if self.imported:
-            lost_note = f"; {self.imported} imported labels, which have to be imported again"
-        else:
-            lost_note = ""
-        return f"{self.dataset}: {'; '.join(parts)}{lost_note}"
+            parts.append(f"{self.imported} imported labels, which have to be imported again")
+        return f"{self.dataset}: {'; '.join(parts)}"
 
 
 def holdings(lake: LakeConnection, dataset: str) -> Holdings:
@@ -101,18 +99,13 @@ def _rename(lake: Lake, dataset: str, name: str) -> None:
         raise UserError(
             f"the name {name} is in use: choose another, or remove it first (datasets remove {name})"
         )
+    config = None
     text, _ = stored_builds(lake).get(dataset, ("", ""))
     if text:
         fields = json.loads(text)
         fields["dataset"]["name"] = name
-        _move(
-            lake,
-            dataset,
-            name,
-            {"dataset": name, "config": json.dumps(fields, separators=(",", ":"))},
-        )
-    else:
-        _move(lake, dataset, name, None)
+        config = {"dataset": name, "config": json.dumps(fields, separators=(",", ":"))}
+    _move(lake, dataset, name, config)
 
 
 def remove(lake: Lake, dataset: str) -> str | None:

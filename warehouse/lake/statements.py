@@ -337,15 +337,10 @@ def take_down(
         )
     if not reason.strip():
         raise UserError("give a --reason: the quarantine shows it to people who miss the data")
-    reasons: dict[tuple[str, int | None], str] = {}
-    if episodes is None:
-        reasons[dataset, None] = reason.strip()
-    for episode in sorted(set(episodes or ())):
-        reasons[dataset, episode] = reason.strip()
-    for place, original in sorted((copies or {}).items()):
-        reasons[place] = (
-            f"the same recording as episode {original[1]} of {original[0]}: {reason.strip()}"
-        )
+    numbers = [None] if episodes is None else sorted(set(episodes))
+    reasons = {(dataset, number): reason.strip() for number in numbers}
+    for place, (original, number) in sorted((copies or {}).items()):
+        reasons[place] = f"the same recording as episode {number} of {original}: {reason.strip()}"
     of_place = lake.recordings_at(
         {(name, episode) for name, episode in reasons if episode is not None}
     )

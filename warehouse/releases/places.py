@@ -152,13 +152,8 @@ class FolderTarget:
     def _is_bucket(self) -> bool:
         return "://" in self.to
 
-    def manifest(self) -> dict | None:
-        return self._read(MANIFEST)
-
-    def journal(self) -> dict | None:
-        return self._read(JOURNAL)
-
-    def _read(self, name: str) -> dict | None:
+    def read(self, name: str) -> dict | None:
+        """What a JSON file of the place says, such as its manifest; None where there is none that is whole."""
         path = self.root / name
         with _client_errors(self.to, "read"):
             return _object(path.read_bytes() if path.exists() else None)
@@ -232,13 +227,8 @@ class HubTarget:
     def _api(self) -> "hub.HfApi":
         return hub.HfApi()
 
-    def manifest(self) -> dict | None:
-        return self._read(MANIFEST)
-
-    def journal(self) -> dict | None:
-        return self._read(JOURNAL)
-
-    def _read(self, name: str) -> dict | None:
+    def read(self, name: str) -> dict | None:
+        """As `FolderTarget.read`."""
         with _client_errors(self.to, "read"), TemporaryDirectory() as folder:
             try:
                 path = self._api.hf_hub_download(
@@ -350,8 +340,8 @@ def send(
     """
     manifest = manifest | {"digest": manifest_digest(manifest)}
     with _client_errors(target.to, "read"):
-        former = target.manifest()
-        journal = target.journal()
+        former = target.read(MANIFEST)
+        journal = target.read(JOURNAL)
         files: Mapping[str, Any] = target.files()
         stored = {
             item.path

@@ -128,7 +128,7 @@ def verify_published(location: str) -> tuple[dict, list[Failure]]:
     """(manifest, failures) of a published release, from the place alone; reads all of it. Raises ReleaseError."""
     root = published_root(location)
     target = open_target(location)
-    manifest = target.manifest()
+    manifest = target.read(MANIFEST)
     if manifest is None:
         raise ReleaseError(
             f"{location} holds no whole release: there is no readable {MANIFEST} (publish again to go on)"
