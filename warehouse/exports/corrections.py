@@ -22,6 +22,7 @@ from annotate.conventions.reward_data import OpensarmLine, read_said
 from annotate.imported_label import ImportedError
 from core.domain.label import DONE, IDLE, STEP
 from core.names import unnamed_step
+from core.values import grouped
 from ingest.formats.side_files import parse_json_lines
 from warehouse.lake import Lake
 from warehouse.lake.corrections import (
@@ -273,23 +274,19 @@ def to_tasks(
 
     `labels`: dataset, episode_index, label_run, plan, segments (rows of the table, in order).
     """
-    by_episode: dict[tuple[str, int], tuple[list[dict], list[dict]]] = {}
-    for kind, listed in enumerate(([row for row in rows if row["status"] == ACCEPTED], labels)):
-        for row in listed:
-            by_episode.setdefault((row["dataset"], row["episode_index"]), ([], []))[kind].append(
-                row
-            )
+    key_of = itemgetter("dataset", "episode_index")
+    corrections = grouped((key_of(row), row) for row in rows if row["status"] == ACCEPTED)
+    predictions = grouped((key_of(label), label) for label in labels)
     tasks = [
-        _task(lake, *key, *of_episode)
-        for key, of_episode in sorted(by_episode.items(), key=itemgetter(0))
+        _task(lake, key, corrections.get(key, []), predictions.get(key, []))
+        for key in sorted(corrections.keys() | predictions.keys())
     ]
     return [task for task in tasks if task is not None]
 
 
 def _task(
     lake: Lake,
-    dataset: str,
-    episode: int,
+    key: tuple[str, int],
     corrections: Sequence[dict[str, Any]],
     predictions: Sequence[dict[str, Any]],
 ) -> dict[str, Any] | None:
@@ -298,7 +295,7 @@ def _task(
         "SELECT e.num_frames, e.fps, e.content_hash, e.task, f.videos, d.source_uri FROM episodes e "
         "JOIN episode_facts f USING (dataset, episode_index) JOIN datasets d USING (dataset) "
         "WHERE dataset = ? AND episode_index = ?",
-        [dataset, episode],
+        [*key],
     )
     if not rows:
         return None
@@ -309,8 +306,8 @@ def _task(
     first = video["start_frame"] or 0
     return {
         "data": {
-            "dataset": dataset,
-            "episode_index": episode,
+            "dataset": key[0],
+            "episode_index": key[1],
             VIDEO: address,
             "first_frame": first,
             "plan": [*predictions[:1], *corrections][-1]["plan"],

@@ -3,7 +3,6 @@
 Statistics of features are as LeRobot keeps them: per episode, and over all, combined in bounded memory.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from math import prod
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 from core.domain.episode import Episode
 from core.domain.label import Label, Segment
 from core.errors import UserError
-from core.values import spread
+from core.values import grouped, spread
 from ingest.formats.tables import read_columns
 from ingest.media.video import decode, frame_times
 from ingest.reasons import DataError
@@ -417,9 +416,7 @@ def _joined_quantiles(
 
 def combined_by_feature(parts: Sequence[Mapping[str, Stats]]) -> dict[str, Stats]:
     """The same for several features; a part need not have all."""
-    by_feature: dict[str, list[Stats]] = defaultdict(list)
-    for name, stats in chain.from_iterable(part.items() for part in parts):
-        by_feature[name].append(stats)
+    by_feature = grouped(chain.from_iterable(part.items() for part in parts))
     return {name: combined(feature_stats) for name, feature_stats in by_feature.items()}
 
 

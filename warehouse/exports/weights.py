@@ -31,7 +31,7 @@ from warehouse.exports.frame_weights import (
     gains_of,
 )
 from warehouse.exports.hub import README
-from warehouse.exports.labels import chunk_labels, ramp
+from warehouse.exports.labels import each_label, ramp
 from warehouse.exports.lerobot import LerobotExport
 from warehouse.exports.options import Selection, WeightsOptions
 from warehouse.exports.rabc import INDEX, PROGRESS, OneDatasetExport, configuration
@@ -62,15 +62,6 @@ Stretches = Mapping[Key, Sequence[tuple[int, int]]]  # half-open, of frames with
 EpisodeWeights = tuple[int, int, np.ndarray]
 
 
-def weighed_runs(selected: Selected, chunk_size: int) -> dict[Key, WeighedRun]:
-    """What weights hang on, of each selected run in order."""
-    runs = {}
-    for dataset, chunk, episodes in selected.chunks():
-        labels = chunk_labels(selected, dataset, chunk, episodes)
-        runs |= {e.key: _weighed(e, labels.get(e.episode_index), chunk_size) for e in episodes}
-    return runs
-
-
 def _weighed(e: Episode, label: Label | None, chunk_size: int) -> WeighedRun:
     if label is None:
         unknown = np.full(e.num_frames, np.nan, np.float32)
@@ -85,7 +76,7 @@ def weights_by_episode(
     selected: Selected, options: WeightsOptions, stretches: Stretches
 ) -> dict[Key, np.ndarray]:
     """The weights [n] of each selected run's frames, 0 in `stretches`. Raises UserError where all weigh 0."""
-    runs = weighed_runs(selected, options.chunk_size)
+    runs = {e.key: _weighed(e, label, options.chunk_size) for e, label in each_label(selected)}
     weights = frame_weights([*runs.values()], options.weighting)
     for run, run_weights in zip(runs, weights, strict=True):
         for start, end in stretches.get(run, ()):

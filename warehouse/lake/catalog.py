@@ -193,10 +193,8 @@ def back_up(workspace: Workspace, snapshot: int) -> Path | None:
     existing_backups = backups(workspace)
     if not keep or place(workspace).is_postgres:
         return None
-    if existing_backups:
-        number, _, backup_snapshot = existing_backups[0].stem.partition("-")
-    else:
-        number, _, backup_snapshot = ("0", "", "")
+    newest = existing_backups[0].stem if existing_backups else "0"
+    number, _, backup_snapshot = newest.partition("-")
     if backup_snapshot == str(snapshot):
         return existing_backups[0]
     path = workspace.root / "backups" / f"{int(number) + 1:06d}-{snapshot}.sqlite"

@@ -17,7 +17,7 @@ from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES, Table
 from warehouse.lake.connection import literal, quoted
 from warehouse.lake.lake import Lake
 from warehouse.lake.near_duplicates import USABLE, Run, look_alikes, near_copies, not_looked_at
-from warehouse.lake.recordings import unsure_takedowns
+from warehouse.lake.statements import takedown_marks
 
 MIN_DECODABLE = 0.5  # share of a chunk's episodes with video that must decode
 FEW_EPISODES = 3  # so few of a chunk say nothing of the source: each is in quarantine by itself
@@ -577,9 +577,10 @@ class Check:
 
 def withdrawals_are_decided(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
     """No episode is only probably a recording that was taken down: a person has said whether it is."""
-    unsure = unsure_takedowns(lake, datasets)
     undecided_names = [
-        f"{row['dataset']} {row['episode_index']} ({row['reason']})" for row in unsure
+        f"{mark['dataset']} {mark['episode_index']} ({mark['reason']})"
+        for mark in takedown_marks(lake)
+        if not mark["is_sure"] and (datasets is None or mark["dataset"] in datasets)
     ]
     detail = "; ".join(undecided_names[:EXAMPLES]) or "nothing is undecided"
     return CheckOutcome(not undecided_names, detail, {"undecided": len(undecided_names)})

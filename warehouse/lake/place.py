@@ -126,11 +126,11 @@ def _settings(workspace: Workspace) -> dict[str, Any]:
     return settings
 
 
-def create(workspace: Workspace, catalog: str | None, data: str | None) -> LakePlace:
+def create(workspace: Workspace, catalog: str | None, data: str | None) -> None:
     """Say where a new workspace's lake lies. Raises LakeError when there is a workspace, or a lake cannot lie there."""
     if workspace.exists():
         raise LakeError(f"{workspace.root} is a workspace already: its lake stays where it is")
-    checked = _checked(workspace, catalog, data, "--catalog and --data")
+    _checked(workspace, catalog, data, "--catalog and --data")
     lines = [
         f"{k} = {json.dumps(v, ensure_ascii=False)}"
         for k, v in (("catalog", catalog), ("data", data))
@@ -138,7 +138,6 @@ def create(workspace: Workspace, catalog: str | None, data: str | None) -> LakeP
     ]
     workspace.root.mkdir(parents=True, exist_ok=True)
     write_file(workspace.settings, "".join(f"{line}\n" for line in lines).encode())
-    return checked
 
 
 def _checked(workspace: Workspace, catalog: object, data: object, location: str) -> LakePlace:

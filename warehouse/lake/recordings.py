@@ -35,6 +35,7 @@ WHATS = {
     "same": "decided",
     "other": "decided",
 }
+FOUND = ("moved", "gone", "back", "new", "changed", "probable")  # by a build, not by a person
 KNOWN = """
 SELECT r.*, e.file_stamp AS decoded_stamp,
        coalesce(e.fingerprint_version, f.version) AS version,
@@ -285,11 +286,8 @@ def sentence(dataset: str, numbers: Mapping[str, Any]) -> str | None:
 
     Example: "recordings: 15 moved, 1 gone; what people said moved along: proccorpus recordings changes arm".
     """
-    parts = []
-    for change in WHATS:
-        count = int(numbers.get(f"recordings_{change}", 0))
-        if count and change not in ("same", "other"):
-            parts.append(f"{count} {WHATS[change]}")
+    counts = {change: int(numbers.get(f"recordings_{change}", 0)) for change in FOUND}
+    parts = [f"{count} {WHATS[change]}" for change, count in counts.items() if count]
     if not parts:
         return None
     return f"recordings: {', '.join(parts)}; what people said stays with them: proccorpus recordings changes {dataset}"
@@ -432,11 +430,9 @@ def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, autho
         )
         update.put(separate)
         update.note("other", former, separate, f"{author} said so")
+        if former.recording in {withdrawn.recording for withdrawn, _ in withdrawn_recordings(lake)}:
+            _admit(lake, dataset, episode_index)
     update.changes[-1]["author"] = author
-    if not is_same and former.recording in {
-        withdrawn.recording for withdrawn, _ in withdrawn_recordings(lake)
-    }:
-        _admit(lake, dataset, episode_index)
     lake.upsert(f"recording of {dataset} {episode_index}", **update.upserts())
     return former.recording
 
@@ -498,16 +494,6 @@ def withdraw(
     if banked_rows:
         lake.upsert(f"recordings taken down of {dataset}", **banked_rows)
     return sorted(copies)
-
-
-def unsure_takedowns(
-    lake: LakeConnection, datasets: Collection[str] | None = None
-) -> list[dict[str, Any]]:
-    """Episodes that are probably a recording that was taken down, and of which nobody decided."""
-    rows = lake.dicts(
-        "SELECT dataset, episode_index, reason FROM current_takedowns WHERE NOT is_sure ORDER BY 1, 2"
-    )
-    return [row for row in rows if datasets is None or row["dataset"] in datasets]
 
 
 def bank(

@@ -28,7 +28,6 @@ TABLES_ASKED = (
     "outcomes",
 )  # before what joins all that people said
 MAX_FILE_BYTES = 1 << 30
-TAG = "tag"
 ASSIGNED = "assigned"
 MOST_EPISODES = 1000  # marked at once
 Kind = Literal["tag", "assigned"]
@@ -324,9 +323,8 @@ def take_down(
     episodes: Collection[int] | None,
     reason: str,
     copies: Mapping[Place, Place] | None = None,
-) -> list[dict]:
-    """Mark episodes (None: the whole dataset) as not to be used; returns the marks. Raises
-    UserError.
+) -> None:
+    """Mark episodes (None: the whole dataset) as not to be used. Raises UserError.
 
     copies: episodes of any dataset that hold the same recording as one of these; they are marked,
     too.
@@ -356,7 +354,6 @@ def take_down(
         for (name, episode), text in reasons.items()
     ]
     lake.upsert(f"take down {dataset}", takedowns=TABLES["takedowns"].rows(marks))
-    return marks
 
 
 def undo_takedown(lake: Lake, dataset: str, episodes: Collection[int] | None) -> int:

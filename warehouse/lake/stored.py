@@ -126,27 +126,14 @@ def rows_of_episode(episode_of_row: np.ndarray, episode_index: int) -> slice:
 
 
 def labels_of_chunk(
-    con: duckdb.DuckDBPyConnection, dataset: str, chunk: int
+    con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, episode_index: int | None = None
 ) -> dict[int, dict[str, Label]]:
-    """Every label of each episode of a chunk, by label run."""
+    """Every label of each episode of a chunk, or of one episode of it, by label run."""
+    filters = {"dataset = ?": dataset, "chunk = ?": chunk, "episode_index = ?": episode_index}
     by_episode: dict[int, dict[str, Label]] = {}
-    for (episode, label_run), label in _read(
-        con, "segments", {"dataset = ?": dataset, "chunk = ?": chunk}
-    ).items():
+    for (episode, label_run), label in _read(con, "segments", filters).items():
         by_episode.setdefault(episode, {})[label_run] = label
     return by_episode
-
-
-def labels_of_episode(
-    con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, episode_index: int
-) -> dict[str, Label]:
-    """Every label of one episode, by label run."""
-    labels = _read(
-        con,
-        "segments",
-        {"dataset = ?": dataset, "chunk = ?": chunk, "episode_index = ?": episode_index},
-    )
-    return {label_run: label for (_, label_run), label in labels.items()}
 
 
 def dataset_gates(

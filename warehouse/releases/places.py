@@ -396,12 +396,10 @@ def _foreign(
     item_paths = {item.path for item in items}
     known_paths = published | {MANIFEST, JOURNAL} | set(stored)
     return sorted(
-        path for path in present - known_paths if path in item_paths or not _is_half(path)
+        path
+        for path in present - known_paths
+        if path in item_paths or not Path(path).name.startswith(HALF_FILE)
     )
-
-
-def _is_half(path: str) -> bool:
-    return Path(path).name.startswith(HALF_FILE)
 
 
 def _check_identity(
