@@ -54,8 +54,8 @@ META_FIELDS = (
     "base_content_hash",
     "follows",
     "plan",
+    *SAID_LATER,
 )
-META_FIELDS += SAID_LATER
 
 
 def _created_at(text: Any) -> datetime:

@@ -115,7 +115,12 @@ def card_head(
         default = {} if configs else {"default": True}
         data_files = [{"split": split, "path": path} for split, path in of_splits.items()]
         configs.append({"config_name": name, **default, "data_files": data_files})
-    head = {"license": licence, "license_name": names, "pretty_name": pretty_name}
-    head_fields = {name: value for name, value in head.items() if value is not None}
-    head_fields |= {"task_categories": ["robotics"], "configs": configs}
-    return f"---\n{yaml.safe_dump(head_fields, sort_keys=False).rstrip()}\n---\n"
+    head = {
+        "license": licence,
+        "license_name": names,
+        "pretty_name": pretty_name,
+        "task_categories": ["robotics"],
+        "configs": configs,
+    }
+    stated = {name: value for name, value in head.items() if value is not None}
+    return f"---\n{yaml.safe_dump(stated, sort_keys=False).rstrip()}\n---\n"

@@ -321,8 +321,8 @@ def _episode_row(
         "label_confidence": (pa.float32(), of_label.get("confidence")),
         "needs_review": (pa.bool_(), of_label.get("needs_review")),
         "end_progress": (NUMBER, of_label.get("end")),
+        **{name: (type_, quality.get(name)) for name, type_ in QUALITY.items()},
     }
-    row |= {name: (type_, quality.get(name)) for name, type_ in QUALITY.items()}
     return row | sarm_columns(label, e.num_frames, plan.fps)
 
 

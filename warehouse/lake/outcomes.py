@@ -142,8 +142,8 @@ def say_outcome(
         "note": checked_text("note", note, 2000),
         "file": BY_CLICK,
         "undoes": None,
+        "author": checked_text("author", author, 100),
     }
-    outcome["author"] = checked_text("author", author, 100)
 
     def rows(newest: dict[str, Any]) -> list[dict[str, Any]]:
         in_force = standing(lake, dataset, episode_index) if newest else None
@@ -162,8 +162,13 @@ def undo_outcome(
     lake: Writable, dataset: str, episode_index: int, import_id: str, *, author: str
 ) -> str:
     """Take back what a person said of one run; returns the id of the row that says so. Raises CorrectionError."""
-    statement = {"success": None, "note": None, "file": None, "undoes": import_id}
-    statement["author"] = checked_text("author", author, 100)
+    statement = {
+        "success": None,
+        "note": None,
+        "file": None,
+        "undoes": import_id,
+        "author": checked_text("author", author, 100),
+    }
     return say(
         lake, "outcomes", lambda _: [statement], dataset=dataset, episode_index=episode_index
     )[0]["import_id"]

@@ -198,8 +198,8 @@ def bucket_settings(address: str) -> dict[str, str | bool]:
         "KEY_ID": keys.access_key,
         "SECRET": keys.secret_key,
         "SCOPE": address,
+        "REGION": aws.get_config_variable("region") or "us-east-1",
     }
-    settings["REGION"] = aws.get_config_variable("region") or "us-east-1"
     if keys.token:
         settings["SESSION_TOKEN"] = keys.token
     # A store that is not Amazon's (MinIO and such) has no host name for each bucket

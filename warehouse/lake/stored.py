@@ -51,8 +51,12 @@ def labels_of(
     label_run: whose labels; None: the active ones. whole: with what episode_labels says, and
     progress; else they are segments alone.
     """
-    filters = {"dataset = ?": dataset, "chunk = ?": chunk, "label_run = ?": label_run}
-    filters["list_contains(?, episode_index)"] = None if episodes is None else list(episodes)
+    filters = {
+        "dataset = ?": dataset,
+        "chunk = ?": chunk,
+        "label_run = ?": label_run,
+        "list_contains(?, episode_index)": None if episodes is None else list(episodes),
+    }
     active = "active_" if label_run is None else ""
     labels = {
         episode: label for (episode, _), label in _read(con, f"{active}segments", filters).items()
