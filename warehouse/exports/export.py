@@ -72,9 +72,8 @@ class ExportFolder:
     def part(
         self, name: str, write: Callable[..., Mapping[str, Any] | None], *arguments: Any
     ) -> dict[str, Any]:
-        """The facts of a part (JSON), which `write` makes `arguments` something where it is not there: its files are
-        those
-        that it asks the path of."""
+        """The facts of a part (JSON). One that is not there is made by `write`, which is given `arguments`; its files
+        are those that `write` asks the path of."""
         if name not in self._parts:
             self._names = []
             facts = write(*arguments) or {}

@@ -1,8 +1,8 @@
 """Weights per frame for cloning a policy: `weights.parquet` for any learner, and a file that LeRobot reads to them.
 
 What the weights are says warehouse.exports.frame_weights. Frames that are not selected weigh 0 in both files, and so do
-stretches with a fault that are asked to. LeRobot's
-own class reads its file back where LeRobot is installed, and what it makes of it is compared with the weights.
+stretches with a fault that are asked to. LeRobot's own class reads its file back where LeRobot is installed, and what
+it makes of it is compared with the weights.
 """
 
 import json

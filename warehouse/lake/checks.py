@@ -27,6 +27,7 @@ MAX_Z = 4.0  # standard errors that a chunk's labels may be from those of the la
 MIN_DRIFT = 0.1  # of the mean that it was: less is no drift, however sure
 MIN_EPISODES = 5  # of both, for means to be compared
 EXAMPLES = 3  # of each kind of leak, in words
+MOST_BROKEN = 5  # tables, in one message
 IN_TWO_SPLITS = "GROUP BY ALL HAVING min(split) <> max(split)"
 MAKE_ANEW = "make the stage anew: materialise that partition in Dagster (make ui)"  # a remedy
 # Rows of a table, and by dataset what is wrong with them
@@ -331,8 +332,22 @@ def follows_schema(lake: Lake, scope: CheckScope) -> CheckOutcome:
 
 def corpus_is_sound(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
     """What `follows_schema` looks at, of every stage's tables, of all datasets or some."""
+    names, rows, broken = broken_tables(lake, datasets)
+    detail = "; ".join(fault for _, fault in broken[:MOST_BROKEN])
+    return CheckOutcome(
+        not broken,
+        detail or f"{len(names)} datasets are as the schema says",
+        {"datasets": len(names), "rows": rows, "broken": len(broken)},
+    )
+
+
+def broken_tables(
+    lake: Lake, datasets: Sequence[str] | None = None
+) -> tuple[list[str], int, list[tuple[str, str]]]:
+    """Names of the datasets looked at, how many rows their tables have, and what is wrong with them: the dataset, and a
+    sentence on a table."""
     names, clause = chosen_datasets(lake, datasets)
-    broken = []
+    broken: list[tuple[str, str]] = []
     rows = 0
     with _registered(
         lake.con, listed_episodes=listed_episodes(lake, clause), known_runs=_known_runs(lake)
@@ -341,13 +356,10 @@ def corpus_is_sound(lake: Lake, datasets: Sequence[str] | None = None) -> CheckO
             count, faults = _faults(lake, TABLES[name], names, clause)
             rows += count
             broken += [
-                f"{name} of {dataset}: {', '.join(wrong)}"
+                (dataset, f"{name} of {dataset}: {', '.join(wrong)}")
                 for dataset, wrong in sorted(faults.items())
             ]
-    detail = "; ".join(broken[:5]) or f"{len(names)} datasets are as the schema says"
-    return CheckOutcome(
-        not broken, detail, {"datasets": len(names), "rows": rows, "broken": len(broken)}
-    )
+    return names, rows, broken
 
 
 def listed_episodes(lake: Lake, clause: str) -> pa.Table:

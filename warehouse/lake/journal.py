@@ -105,7 +105,6 @@ class PeopleJournal:
             if b"\n" in f.read():
                 return
         if waiting.num_unreadable:
-            self.workspace.removed.mkdir(exist_ok=True)
             write_file(
                 self.workspace.removed / f"journal-{time.time_ns()}.jsonl", self.path.read_bytes()
             )

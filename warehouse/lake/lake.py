@@ -65,8 +65,8 @@ class Lake(LakeConnection):
     """One process's connection to a workspace's lake. Not for sharing between threads.
 
     One of an earlier version is upgraded where it is opened to write, after a copy of its catalog, and what people said
-    and the journal keeps is added (`takes_in`). Raises LakeError: no
-    workspace, a catalog that is not usable, a lake of a later version.
+    and the journal keeps is added (`takes_in`). Raises LakeError: no workspace, a catalog that is not usable, a lake of
+    a later version.
     """
 
     _shared_at = (
@@ -120,10 +120,9 @@ class Lake(LakeConnection):
         `upserts` replace rows of the same key in unpartitioned tables, `registered` are added where those have none of
         the same key; `parts` are further stage_runs lines (the chunks that a dataset-wide stage registers). `outdated`:
         episodes that hold other contents now, or none: the rows of all labels of the former contents go.
-        `moved_episodes`:
-        numbers that recordings had, and have now: imported labels go with them. What other processes wait to publish
-        goes into the same transaction, as this may go into theirs. Raises LakeError when a key is not unique or a row
-        belongs to another partition; nothing is changed.
+        `moved_episodes`: numbers that recordings had, and have now: imported labels go with them. What other processes
+        wait to publish goes into the same transaction, as this may go into theirs. Raises LakeError when a key is not
+        unique or a row belongs to another partition; nothing is changed.
         """
         staged = tables if findings is None else {**tables, "findings": findings}
         output = StageOutput(

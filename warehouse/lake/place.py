@@ -136,7 +136,6 @@ def create(workspace: Workspace, catalog: str | None, data: str | None) -> None:
         for k, v in (("catalog", catalog), ("data", data))
         if v is not None
     ]
-    workspace.root.mkdir(parents=True, exist_ok=True)
     write_file(workspace.settings, "".join(f"{line}\n" for line in lines).encode())
 
 

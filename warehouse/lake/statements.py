@@ -86,8 +86,7 @@ def say(
     and id.
 
     make: told of the newest row of `key_columns`, empty where there is none; the time is later than that one's.
-    Without `id_of`
-    all have one id, a hash of them and of that row's, so that the same words said again later differ.
+    Without `id_of` all have one id, a hash of them and of that row's, so that the same words said again later differ.
     """
     name = TABLES[table].key[0]
 

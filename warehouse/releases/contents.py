@@ -374,8 +374,7 @@ def _without(
     reason_of: Callable[[Sequence[int]], tuple[str, str]],
 ) -> tuple[list[ShardFile], list[LeftOut]]:
     """The shards that are not in `by_shard` (episodes by shard), and what is said of those that are; reason_of: why
-    they are
-    left out, by their episodes, and the remedy."""
+    they are left out, by their episodes, and the remedy."""
     other_shards = [s for s in shards if s.shard not in by_shard]
     affected_shards = [s for s in shards if s.shard in by_shard]
     if not affected_shards:

@@ -178,30 +178,21 @@ class FolderTarget:
 
     def begin(self, journal: bytes, removed_paths: Sequence[str]) -> None:
         """Say what will be sent, and remove what goes."""
-        self._write(JOURNAL, journal)
+        write_file(self.root / JOURNAL, journal)
         self._remove(removed_paths)
 
     def send(self, items: Sequence[OutgoingFile], on_file: Callable[[OutgoingFile], None]) -> None:
         for item in items:
-            copy_checked(item, self._file(item.path))
+            path = self.root / item.path
+            # A bucket has no folders, and to make one would make a bucket
+            if not self._is_bucket:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            copy_checked(item, path)
             on_file(item)
 
     def finish(self, manifest: bytes) -> None:
-        self._write(MANIFEST, manifest)
+        write_file(self.root / MANIFEST, manifest)
         self._remove([JOURNAL])
-
-    def _file(self, name: str) -> Path:
-        """A file to write, its folder made. A bucket has no folders, and to make one would make a bucket."""
-        path = self.root / name
-        if not self._is_bucket:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def _write(self, name: str, data: bytes) -> None:
-        if self._is_bucket:
-            self._file(name).write_bytes(data)
-        else:
-            write_file(Path(self.to) / name, data)
 
     def _remove(self, names: Iterable[str]) -> None:
         """Remove files, and folders here that are empty then."""
