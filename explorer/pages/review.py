@@ -23,7 +23,7 @@ from explorer.site import Visit, Visiting
 from explorer.tasks import MOST_TASKS, listed_tasks
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.recordings import review_counts
-from warehouse.lake.stored import labels_of_episode
+from warehouse.lake.stored import labels_of_chunk
 
 router = APIRouter()
 PER_PAGE = 50
@@ -163,9 +163,9 @@ def _rows(
     if kind == CHANGED:
         rows = visit.reader.dicts(f"{CHANGED_SQL} {limit}", dataset)
         for row in rows:  # both labels as strips
-            labels = labels_of_episode(
+            labels = labels_of_chunk(
                 visit.reader.con, row["dataset"], row["chunk"], row["episode_index"]
-            )
+            )[row["episode_index"]]
             both = [labels[row[name]] for name in ("old_run", "label_run")]
             row["strips"] = [
                 charts.spans([*map(vars, label.segments)], label.num_frames) for label in both

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -22,6 +22,7 @@ from annotate.conventions.reward_data import OpensarmLine, read_results
 from annotate.imported_label import ImportedError
 from core.domain.label import DONE, IDLE, STEP
 from core.names import unnamed_step
+from core.values import grouped
 from ingest.formats.side_files import parse_json_lines
 from warehouse.lake import Lake
 from warehouse.lake.corrections import (
@@ -53,8 +54,8 @@ META_FIELDS = (
     "base_content_hash",
     "follows",
     "plan",
+    *SAID_LATER,
 )
-META_FIELDS += SAID_LATER
 
 
 def _created_at(text: Any) -> datetime:
@@ -139,21 +140,12 @@ class KnownEpisodes:
     """What a corpus knows of the episodes that a file speaks of; asked once for each dataset."""
 
     def __init__(self, lake: Lake) -> None:
-        self._lake = lake
-        self._facts: dict[str, dict[int, dict[str, Any]]] = {}
-        self._contents: dict[str, dict[str, set[int]]] = {}
+        self._facts = cache(partial(facts_by_episode, lake))
+        self.contents = cache(partial(_episodes_by_content, lake))
 
     def facts(self, dataset: str, episode_index: int) -> dict[str, Any]:
         """As `episode_facts`. Raises CorrectionError."""
-        if dataset not in self._facts:
-            self._facts[dataset] = facts_by_episode(self._lake, dataset)
-        return checked_facts(dataset, episode_index, self._facts[dataset].get(episode_index))
-
-    def contents(self, dataset: str) -> dict[str, set[int]]:
-        """As `_episodes_by_content`."""
-        if dataset not in self._contents:
-            self._contents[dataset] = _episodes_by_content(self._lake, dataset)
-        return self._contents[dataset]
+        return checked_facts(dataset, episode_index, self._facts(dataset).get(episode_index))
 
     def present_index(self, correction: CorrectionLine) -> int:
         """The number that the recording of a line has now; the line's own where nothing knows its
@@ -282,23 +274,19 @@ def to_tasks(
 
     `labels`: dataset, episode_index, label_run, plan, segments (rows of the table, in order).
     """
-    by_episode: dict[tuple[str, int], tuple[list[dict], list[dict]]] = {}
-    for kind, listed in enumerate(([row for row in rows if row["status"] == ACCEPTED], labels)):
-        for row in listed:
-            by_episode.setdefault((row["dataset"], row["episode_index"]), ([], []))[kind].append(
-                row
-            )
+    key_of = itemgetter("dataset", "episode_index")
+    corrections = grouped((key_of(row), row) for row in rows if row["status"] == ACCEPTED)
+    predictions = grouped((key_of(label), label) for label in labels)
     tasks = [
-        _task(lake, *key, *of_episode)
-        for key, of_episode in sorted(by_episode.items(), key=itemgetter(0))
+        _task(lake, key, corrections.get(key, []), predictions.get(key, []))
+        for key in sorted(corrections.keys() | predictions.keys())
     ]
     return [task for task in tasks if task is not None]
 
 
 def _task(
     lake: Lake,
-    dataset: str,
-    episode: int,
+    key: tuple[str, int],
     corrections: Sequence[dict[str, Any]],
     predictions: Sequence[dict[str, Any]],
 ) -> dict[str, Any] | None:
@@ -307,7 +295,7 @@ def _task(
         "SELECT e.num_frames, e.fps, e.content_hash, e.task, f.videos, d.source_uri FROM episodes e "
         "JOIN episode_facts f USING (dataset, episode_index) JOIN datasets d USING (dataset) "
         "WHERE dataset = ? AND episode_index = ?",
-        [dataset, episode],
+        [*key],
     )
     if not rows:
         return None
@@ -318,8 +306,8 @@ def _task(
     first = video["start_frame"] or 0
     return {
         "data": {
-            "dataset": dataset,
-            "episode_index": episode,
+            "dataset": key[0],
+            "episode_index": key[1],
             VIDEO: address,
             "first_frame": first,
             "plan": [*predictions[:1], *corrections][-1]["plan"],

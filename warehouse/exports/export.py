@@ -72,9 +72,8 @@ class ExportFolder:
     def part(
         self, name: str, write: Callable[..., Mapping[str, Any] | None], *arguments: Any
     ) -> dict[str, Any]:
-        """The facts of a part (JSON), which `write` makes `arguments` something where it is not there: its files are
-        those
-        that it asks the path of."""
+        """The facts of a part (JSON). One that is not there is made by `write`, which is given `arguments`; its files
+        are those that `write` asks the path of."""
         if name not in self._parts:
             self._names = []
             facts = write(*arguments) or {}
@@ -124,20 +123,18 @@ class ExportFolder:
     def exported(self, *, is_repeated: bool) -> Exported:
         """What the whole export is, by its manifest."""
         m = self.manifest
-        size = sum(f["bytes"] for f in m["files"])
-        exclusions = tuple(m["left_out"])
-        notes = tuple(m.get("notes", ()))
-        counts = m["episodes"], m["frames"], len(m["files"]) + 1  # with the manifest
         return Exported(
-            self.kind,
-            str(self.root),
-            *counts,
-            size,
-            is_repeated,
-            exclusions,
-            notes,
-            m.get("samples"),
-            tuple(line.replace(PLACE, str(self.root)) for line in m.get("use", ())),
+            kind=self.kind,
+            out=str(self.root),
+            episodes=m["episodes"],
+            frames=m["frames"],
+            files=len(m["files"]) + 1,  # with the manifest
+            bytes=sum(f["bytes"] for f in m["files"]),
+            again=is_repeated,
+            left_out=tuple(m["left_out"]),
+            notes=tuple(m.get("notes", ())),
+            samples=m.get("samples"),
+            use=tuple(line.replace(PLACE, str(self.root)) for line in m.get("use", ())),
         )
 
     def open(self, overwrite: bool = False) -> "ExportFolder":
@@ -350,8 +347,14 @@ class FileExport(Export):
         if not is_repeated:
             self.write_file(out)
         episodes, frames, notes = self.counts(out)
-        exclusions = self.selected.left_out
-        size = out.stat().st_size
         return Exported(
-            self.kind, str(out), episodes, frames, 1, size, is_repeated, exclusions, tuple(notes)
+            kind=self.kind,
+            out=str(out),
+            episodes=episodes,
+            frames=frames,
+            files=1,
+            bytes=out.stat().st_size,
+            again=is_repeated,
+            left_out=self.selected.left_out,
+            notes=tuple(notes),
         )

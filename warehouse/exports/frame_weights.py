@@ -23,6 +23,7 @@ CAP = 20.0  # of AWR: times the weight of a frame of mean gain
 TOP = 0.5  # of the frames: by what gains most
 KAPPA_SHARE = 0.1  # of the frames that gain, so many are to fall below the suggested kappa
 MEAN, DEVIATION = 0.5, 0.25  # of all gains that LeRobot reads
+SQUARES_PER_FRAME = MEAN**2 + DEVIATION**2  # the mean of the squares of these
 EPSILON = 1e-6  # LeRobot's
 
 
@@ -136,15 +137,10 @@ def balancing_gains(count: int, total: float, squares: float) -> np.ndarray:
     """
     count += 1  # the made-up run's last frame
     missing = MEAN * count - total
-    linear = squares_per_frame() * count - squares - 2 * MEAN * missing
+    linear = SQUARES_PER_FRAME * count - squares - 2 * MEAN * missing
     m = 2 * ceil((sqrt(linear**2 + 4 * DEVIATION**2 * missing**2) - linear) / (4 * DEVIATION**2))
     m = max(m, 2)
     mean = (missing + MEAN * m) / m
-    spread = sqrt(max(0.0, (squares_per_frame() * (count + m) - squares) / m - mean**2))
+    spread = sqrt(max(0.0, (SQUARES_PER_FRAME * (count + m) - squares) / m - mean**2))
     signs = np.resize([1.0, -1.0], m)
     return np.append(mean + spread * signs, 0.0)
-
-
-def squares_per_frame() -> float:
-    """The mean of the squares of all gains."""
-    return MEAN**2 + DEVIATION**2

@@ -84,23 +84,19 @@ def _row_groups(groups: Iterable[list[dict]]) -> Iterator[list[dict]]:
     distinct: set[bytes] = set()
     shown_bytes = 0
     for episode in groups:
-        for row in episode:
+        for number, row in enumerate(episode, 1):
             rows.append(row)
             pictures = [picture["bytes"] for picture in row.get("images") or ()]
             # A picture counts once for the bytes of the file, but each time for the memory that rows take
             distinct.update(pictures)
             shown_bytes += sum(map(len, pictures))
             # a group may end inside an episode only to keep the memory it takes in bounds
-            if len(rows) >= GROUP_ROWS or shown_bytes >= SHOWN_BYTES:
+            is_too_large = len(rows) >= GROUP_ROWS or shown_bytes >= SHOWN_BYTES
+            if is_too_large or (number == len(episode) and sum(map(len, distinct)) >= GROUP_BYTES):
                 yield rows
                 rows = []
                 distinct = set()
                 shown_bytes = 0
-        if sum(map(len, distinct)) >= GROUP_BYTES:
-            yield rows
-            rows = []
-            distinct = set()
-            shown_bytes = 0
     if rows:
         yield rows
 
@@ -119,7 +115,12 @@ def card_head(
         default = {} if configs else {"default": True}
         data_files = [{"split": split, "path": path} for split, path in of_splits.items()]
         configs.append({"config_name": name, **default, "data_files": data_files})
-    head = {"license": licence, "license_name": names, "pretty_name": pretty_name}
-    head_fields = {name: value for name, value in head.items() if value is not None}
-    head_fields |= {"task_categories": ["robotics"], "configs": configs}
-    return f"---\n{yaml.safe_dump(head_fields, sort_keys=False).rstrip()}\n---\n"
+    head = {
+        "license": licence,
+        "license_name": names,
+        "pretty_name": pretty_name,
+        "task_categories": ["robotics"],
+        "configs": configs,
+    }
+    stated = {name: value for name, value in head.items() if value is not None}
+    return f"---\n{yaml.safe_dump(stated, sort_keys=False).rstrip()}\n---\n"

@@ -8,7 +8,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -21,7 +20,6 @@ from ingest.formats.listing import named
 from ingest.media.faces import Hidden, without_faces
 from warehouse.exports.export import counted
 from warehouse.exports.hub import README
-from warehouse.exports.labels import chunk_labels, ramp
 from warehouse.exports.lerobot_plan import (
     DATA_PATH,
     FILES_PER_CHUNK,
@@ -41,10 +39,10 @@ from warehouse.exports.rabc import (
     EpisodeProgress,
     configuration,
     example_size,
+    frame_progress,
     kappa_table,
     write_progress,
 )
-from warehouse.exports.selection import outcome_assumed
 from warehouse.exports.videos import ENCODED, VideoFile, write_video
 
 Facts = Mapping[str, Any]
@@ -76,12 +74,7 @@ class LerobotExport(LerobotPlan):
             self.folder.part(f"rows {number}", write_rows, self, number, *of_chunk)
             for number, of_chunk in enumerate(self.selected.chunks())
         ]
-        progress = partial(
-            write_progress, chunks=self._progress(), selected=self.selected, options=self.options
-        )
-        kappas = self.folder.part("progress", lambda: progress(self.folder.path(PROGRESS_FILE)))[
-            "suggested_kappa"
-        ]
+        kappas = self.folder.part("progress", self._write_progress)["suggested_kappa"]
         return self._write_metadata(videos, chunks, kappas) | {"suggested_kappa": kappas}
 
     def _video(self, file: VideoFile) -> Facts:
@@ -118,12 +111,14 @@ class LerobotExport(LerobotPlan):
         facts = write_video(file, out, self.fps, self.options.codec, "faces are hidden", without)
         return facts | {"hidden": asdict(hidden)}
 
+    def _write_progress(self) -> Facts:
+        path = self.folder.path(PROGRESS_FILE)
+        return write_progress(path, self._progress(), self.selected, self.options)
+
     def _progress(self) -> Iterator[list[EpisodeProgress]]:
         """Of each chunk's episodes, by their numbers in the export."""
         for dataset, chunk, episodes in self.selected.chunks():
-            labels = chunk_labels(self.selected, dataset, chunk, episodes)
-            assumed = {e.episode_index: outcome_assumed(e) for e in episodes}
-            progress = {e: (ramp(label), label.progress, assumed[e]) for e, label in labels.items()}
+            progress = frame_progress(self.selected, dataset, chunk, episodes)
             numbers = [self.index[e.key] for e in episodes]
             yield [
                 (self.starts[number], number, e.num_frames, progress.get(e.episode_index))
@@ -150,11 +145,10 @@ class LerobotExport(LerobotPlan):
         notes = [*self.selected.label_notes(), *self.plan_notes(), *self.added_notes()]
         reasons = Counter(video["why"] for video in videos if video["how"] == ENCODED)
         reasons_text = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
-        notes += (
-            [f"{reasons.total()} of {len(videos)} videos were encoded anew: {reasons_text}"]
-            if reasons
-            else []
-        )
+        if reasons:
+            notes.append(
+                f"{reasons.total()} of {len(videos)} videos were encoded anew: {reasons_text}"
+            )
         notes += self._without_stages(of_chunks["no_stages"])
         notes += counted(
             sum(of_chunks["without_action"]),
@@ -221,10 +215,9 @@ class LerobotExport(LerobotPlan):
             **dict.fromkeys(OWN[1:], "int64"),
             "progress": "float32",
             "subtask": "string",
+            **self.added,
+            **({} if self.options.plain else dict.fromkeys(LANGUAGE, "language")),
         }
-        types |= dict(self.added) | (
-            {} if self.options.plain else dict.fromkeys(LANGUAGE, "language")
-        )
         features |= {
             name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in types.items()
         }

@@ -12,8 +12,7 @@ Styles that nothing here fills: motion, task_aug, interjection, trace.
 """
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, chain
 from math import ceil, floor, prod
@@ -113,11 +112,8 @@ def persistent_rows(label: Label | None, timestamps: np.ndarray) -> list[dict[st
         texts = {"memory": memory, "plan": plan, "subtask": segment.name}
         common = {"timestamp": float(timestamps[segment.start_frame]), "tool_calls": None}
         for style, text in texts.items():
-            rows += (
-                [{"role": "assistant", "content": text, "style": style, **common}]
-                if text is not None
-                else []
-            )
+            if text is not None:
+                rows.append({"role": "assistant", "content": text, "style": style, **common})
     return rows
 
 
@@ -319,10 +315,10 @@ def stamping_rate(rates: set[float], new_fps: float | None) -> float:
     raise UserError(f"{message} too fast or too slow; leave --fps out, and add {_of_one(rates)}")
 
 
-def _common_rate(rates: set[float]) -> float | None:
+def _common_rate(rates: Collection[float]) -> float | None:
     """As `rate_of`; None: they have none."""
     if len(rates) == 1:
-        return rates.copy().pop()
+        return next(iter(rates))
     whole = float(round(median(rates)))
     # Rates that were measured from times scatter around the true one
     if whole and all(abs(rate / whole - 1) < RATE_TOLERANCE for rate in rates):
@@ -336,10 +332,8 @@ def _are_near(rates: set[float], fps: float) -> bool:
 
 def _of_one(rates: set[float]) -> str:
     """The option that chooses the most of some rates that have a common one."""
-    groups: dict[int, set[float]] = defaultdict(set)
-    for rate in sorted(rates):
-        groups[round(rate)].add(rate)
-    group = max(filter(_common_rate, [*groups.values(), {min(rates)}]), key=len)
+    groups = grouped((round(rate), rate) for rate in sorted(rates))
+    group = max(filter(_common_rate, [*groups.values(), [min(rates)]]), key=len)
     low = floor(1000 * min(group)) / 1000
     high = ceil(1000 * max(group)) / 1000
     return f"--where 'fps BETWEEN {low:.3f} AND {high:.3f}'"

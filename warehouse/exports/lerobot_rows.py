@@ -3,7 +3,6 @@
 Statistics of features are as LeRobot keeps them: per episode, and over all, combined in bounded memory.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from math import prod
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 from core.domain.episode import Episode
 from core.domain.label import Label, Segment
 from core.errors import UserError
-from core.values import spread
+from core.values import grouped, spread
 from ingest.formats.tables import read_columns
 from ingest.media.video import decode, frame_times
 from ingest.reasons import DataError
@@ -124,13 +123,16 @@ def _without_action(table: pa.Table) -> int:
     """Rows whose action is no number, such as the last one where a source has an observation more than actions."""
     if ACTION not in table.schema.names:
         return 0
-    values = table[ACTION].combine_chunks()
-    flat = values.flatten() if pa.types.is_fixed_size_list(values.type) else values
-    if not pa.types.is_floating(flat.type):
+    values = matrix(table[ACTION].combine_chunks())
+    if values.dtype.kind != "f":
         return 0
-    return int(
-        np.isnan(flat.to_numpy(zero_copy_only=False).reshape(len(table), -1)).any(axis=1).sum()
-    )
+    return int(np.isnan(values).any(axis=1).sum())
+
+
+def matrix(values: pa.Array) -> np.ndarray:
+    """[rows, d] of numbers, or of lists of d numbers."""
+    flat = values.flatten() if pa.types.is_fixed_size_list(values.type) else values
+    return flat.to_numpy(zero_copy_only=False).reshape(len(values), -1)
 
 
 def _episode_table(
@@ -242,11 +244,7 @@ def _statistics(
     pictures: Mapping[tuple[int, str], Mapping[int, str]],
 ) -> dict[str, Stats]:
     """By feature, of those with numbers; of cameras by some keyframes, else by the first picture of the export."""
-    stats = {}
-    for name in plan.numeric:
-        values = table[name].combine_chunks()
-        flat = values.flatten() if pa.types.is_fixed_size_list(values.type) else values
-        stats[name] = statistics(flat.to_numpy(zero_copy_only=False).reshape(e.num_frames, -1))
+    stats = {name: statistics(matrix(table[name].combine_chunks())) for name in plan.numeric}
     # Stored keyframes are spread over the episode; the first picture stands in only where none is stored
     space = plan.lake.workspace
     for camera in plan.cameras:
@@ -323,8 +321,8 @@ def _episode_row(
         "label_confidence": (pa.float32(), of_label.get("confidence")),
         "needs_review": (pa.bool_(), of_label.get("needs_review")),
         "end_progress": (NUMBER, of_label.get("end")),
+        **{name: (type_, quality.get(name)) for name, type_ in QUALITY.items()},
     }
-    row |= {name: (type_, quality.get(name)) for name, type_ in QUALITY.items()}
     return row | sarm_columns(label, e.num_frames, plan.fps)
 
 
@@ -418,9 +416,7 @@ def _joined_quantiles(
 
 def combined_by_feature(parts: Sequence[Mapping[str, Stats]]) -> dict[str, Stats]:
     """The same for several features; a part need not have all."""
-    by_feature: dict[str, list[Stats]] = defaultdict(list)
-    for name, stats in chain.from_iterable(part.items() for part in parts):
-        by_feature[name].append(stats)
+    by_feature = grouped(chain.from_iterable(part.items() for part in parts))
     return {name: combined(feature_stats) for name, feature_stats in by_feature.items()}
 
 

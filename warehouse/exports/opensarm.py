@@ -101,24 +101,20 @@ class OpensarmExport(LabelExport):
 
         names, columns = _of_source(reader.episode(e), e.num_frames)
         frames = np.arange(e.num_frames)
-        ones = np.ones(e.num_frames, np.int64)
-        task = tasks[e.task or ""]
         # Of a label that names no steps the primitive is none
         steps = [
             "dummy" if s.step is None or not label.has_names else s.name for s in label.segments
         ]
-        values = (
-            progress,
-            np.repeat([*map(primitive, steps)], [*map(len, label.segments)]),
-            timestamps,
-            frames,
-            ones * number,
-            frames + start,
-            ones * task,
-        )
-        columns |= {
-            name: v.astype(dtype) for (name, dtype), v in zip(COLUMNS.items(), values, strict=True)
+        values = {
+            "reward": progress,
+            "act_pri": np.repeat([*map(primitive, steps)], [*map(len, label.segments)]),
+            "timestamp": timestamps,
+            "frame_index": frames,
+            "episode_index": np.full(e.num_frames, number),
+            "index": frames + start,
+            "task_index": np.full(e.num_frames, tasks[e.task or ""]),
         }
+        columns |= {name: values[name].astype(dtype) for name, dtype in COLUMNS.items()}
         data = self.folder.path(f"lerobot/data/{chunk}/episode_{number:06d}.parquet")
         pq.write_table(pa.table(columns), data, compression="snappy")
         line = self._line(e, label, number, f"{rollout}/{next(iter(videos))}.mp4")

@@ -10,7 +10,7 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,9 +27,19 @@ def _option(default: Any, description: str, name: str | None = None, **limits: A
 
 
 class _Options(BaseModel):
+    """`added_later`: fields that earlier versions had not."""
+
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True
     )
+    added_later: ClassVar[frozenset[str]] = frozenset()
+
+    def stated(self) -> dict[str, Any]:
+        """As manifests state them; those that were added later only where they are given, so that exports of before
+        stay the same."""
+        fields = type(self).model_fields
+        unused = {name for name in self.added_later if getattr(self, name) == fields[name].default}
+        return self.model_dump(exclude=unused)
 
 
 class Selection(_Options):
@@ -40,6 +50,8 @@ class Selection(_Options):
     which labels are sure enough (core.domain.label_run); None: as the samples of their dataset were made. `without`:
     names of checks, whose runs with faults that nobody accepted are left out.
     """
+
+    added_later = frozenset({"without"})
 
     release: str | None = _option(None, "Export this release; default: the corpus as it is now.")
     datasets: tuple[str, ...] = _option((), "Only this dataset; repeatable.", "dataset")
@@ -66,10 +78,6 @@ class Selection(_Options):
         None, "Leave out the step names of labels with a lower confidence.", ge=0, le=1
     )
 
-    def stated(self) -> dict[str, Any]:
-        """As manifests state it; `without`, which earlier versions do not know, only where it is given."""
-        return self.model_dump(exclude=set() if self.without else {"without"})
-
 
 class KindOptions(_Options):
     """The options of a kind; those of each begin with what it is about, as the command says it."""
@@ -78,10 +86,6 @@ class KindOptions(_Options):
     def writer(self) -> str | None:
         """Import path of the class that writes the export, where it is another one than the kind's."""
         return None
-
-    def stated(self) -> dict[str, Any]:
-        """As the manifest states them."""
-        return self.model_dump()
 
 
 class SampleOptions(KindOptions):
@@ -146,6 +150,8 @@ class RerunOptions(KindOptions):
 class LerobotOptions(KindOptions):
     """A LeRobot v3.0 dataset: rows and videos of the source, our labels in every form that LeRobot reads."""
 
+    added_later = frozenset({"only_complete", "plain", "fps"})
+
     flavour: Literal["task", "subtask"] = _option(
         "task", "Text of a frame's task: the instruction, or the step's name."
     )
@@ -164,15 +170,6 @@ class LerobotOptions(KindOptions):
     fps: float | None = _option(
         None, "Stamp rows at this rate, up to a tenth from theirs; default: their rate.", gt=0
     )
-
-    def stated(self) -> dict[str, Any]:
-        """Without options that earlier exports had not, where they are not asked for: so these stay the same."""
-        newer = {"only_complete": False, "plain": False, "fps": None}
-        return {
-            name: value
-            for name, value in self.model_dump().items()
-            if newer.get(name, ...) != value
-        }
 
 
 class LabelOptions(KindOptions):
@@ -201,6 +198,8 @@ class RabcOptions(RewardOptions):
 class WeightsOptions(LerobotOptions):
     """Weights per frame for cloning a policy: a table, and a file that LeRobot reads to them."""
 
+    added_later = LerobotOptions.added_later | {"without_stretches"}
+
     weighting: Weighting = _option(
         "combined",
         "awr: exponential in the gain; segments: 0 where one fails or stands still; top-half; rabc; combined: awr, and "
@@ -215,11 +214,6 @@ class WeightsOptions(LerobotOptions):
         (),
         "Keep runs with a fault that this check found, but weigh its frames 0, but accepted ones; repeatable.",
     )
-
-    def stated(self) -> dict[str, Any]:
-        """`without_stretches`, which earlier exports had not, only where it is given."""
-        unused = set() if self.without_stretches else {"without_stretches"}
-        return {name: value for name, value in super().stated().items() if name not in unused}
 
     def of_datasets(self) -> list[str]:
         """Which options are given that only shape a dataset."""

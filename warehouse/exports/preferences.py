@@ -83,7 +83,8 @@ class PreferencesExport(SampleExport):
             episode_facts = self._facts[key]
             frames = np.array([m["frame"] for m in moments])
             # A run without a text is compared with no other one
-            of_run = (
+            run = ComparedRun(
+                *key,
                 episode_facts.same_as or f"run {key[1]}",
                 frames,
                 np.array([m["progress"] for m in moments]),
@@ -91,7 +92,7 @@ class PreferencesExport(SampleExport):
                 episode_facts.quality,
                 episode_facts.label_run,
             )
-            runs[moments[0]["split"]].append(ComparedRun(*key, *of_run))
+            runs[moments[0]["split"]].append(run)
         counts: dict[str, dict[str, int]] = {}
         for split, of_split in sorted(runs.items()):
             # Those with the same chosen episode stand together, so that a row group holds a picture once

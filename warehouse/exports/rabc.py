@@ -25,11 +25,11 @@ from warehouse.exports.export import PLACE, Export
 from warehouse.exports.frame_weights import KAPPA_SHARE, gains_of, rabc_weights
 from warehouse.exports.hub import README
 from warehouse.exports.labels import chunk_labels, ramp
-from warehouse.exports.options import LerobotOptions, RabcOptions, Selection
+from warehouse.exports.options import LerobotOptions, RabcOptions, RewardOptions, Selection
 from warehouse.exports.selection import Selected, outcome_assumed
 from warehouse.lake import Lake
 from warehouse.lake.stored import rows_of_episode
-from warehouse.releases.contents import MOST_LISTED
+from warehouse.releases.contents import listed_numbers
 from warehouse.releases.release import markdown_table
 
 FILE = "sarm_progress.parquet"
@@ -120,6 +120,23 @@ FrameProgress = tuple[np.ndarray, np.ndarray, bool | None]
 EpisodeProgress = tuple[int, int, int, FrameProgress | None]
 
 
+def frame_progress(
+    selected: Selected, dataset: str, chunk: int, episodes: Sequence[Episode]
+) -> dict[int, FrameProgress]:
+    """Of each labelled episode of a chunk: sparse and dense progress, float32 [num_frames]."""
+    labels = chunk_labels(selected, dataset, chunk, episodes)
+    assumed = {e.episode_index: outcome_assumed(e) for e in episodes}
+    return {e: (ramp(label), label.progress, assumed[e]) for e, label in labels.items()}
+
+
+def provenance(selected: Selected, options: Any, runs: Sequence[str]) -> dict[str, Any]:
+    """What progress was made of: the state of the corpus, and a model's rewards or the labels of some runs."""
+    facts = {"release": selected.selection.release, "snapshot": selected.snapshot}
+    if isinstance(options, RewardOptions) and options.rewards:
+        return facts | {"model": options.model, "rewards": options.rewards}
+    return facts | {"label_runs": runs}
+
+
 def write_progress(
     path: Path,
     chunks: Iterable[Sequence[EpisodeProgress]],
@@ -137,16 +154,8 @@ def write_progress(
             kappas.add(known_ramps)
             labelled += sum(int(np.isfinite(ramp).sum()) for ramp in known_ramps)
             writer.write_table(pa.concat_tables(episode_rows(*episode) for episode in episodes))
-        facts: dict[str, Any] = {
-            "release": selected.selection.release,
-            "snapshot": selected.snapshot,
-        }
-        model = ",".join(selected.active_runs)
-        if isinstance(options, RabcOptions) and options.rewards:
-            model = options.model or model
-            facts |= {"model": options.model, "rewards": options.rewards}
-        else:
-            facts["label_runs"] = selected.active_runs
+        facts = provenance(selected, options, selected.active_runs)
+        model = facts.get("model") or ",".join(selected.active_runs)
         metadata = json.dumps(facts | {"suggested_kappa": kappas.suggested()}, sort_keys=True)
         # `reward_model_path` is the key under which LeRobot's own tools name the maker
         writer.add_key_value_metadata(
@@ -312,15 +321,12 @@ class RabcExport(OneDatasetExport):
         # A model's rewards do not hang on labels
         notes = [] if self.options.rewards else self.selected.label_notes()
         facts = self.folder.part("progress", self._write)
-        notes = [*notes, *self._warnings(facts)]
+        notes += self._warnings(facts)
         if ends := facts["held_ends"]:
-            listed = ", ".join(map(str, ends[:MOST_LISTED])) + (
-                " ..." if len(ends) > MOST_LISTED else ""
-            )
-            notes += [
+            notes.append(
                 f"the model's answer at the last frame of {len(ends)} episodes cannot be read, so their progress stays "
-                f"at the answer before it (episodes {listed})"
-            ]
+                f"at the answer before it (episodes {listed_numbers(ends)})"
+            )
         self.folder.write(README, self._readme(facts, notes))
         return facts | {"notes": notes}
 
@@ -378,9 +384,7 @@ class RabcExport(OneDatasetExport):
     def _progress(self, chunk: int, episodes: Sequence[Episode]) -> dict[int, FrameProgress]:
         """The columns of each episode that has any: sparse and dense, float32 [num_frames]."""
         if self.options.rewards is None:
-            labels = chunk_labels(self.selected, self.dataset, chunk, episodes)
-            assumed = {e.episode_index: outcome_assumed(e) for e in episodes}
-            return {e: (ramp(label), label.progress, assumed[e]) for e, label in labels.items()}
+            return frame_progress(self.selected, self.dataset, chunk, episodes)
         lengths = {e.episode_index: e.num_frames for e in episodes}
         scored = self.scored_frames(episodes)
         lines = {}

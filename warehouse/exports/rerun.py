@@ -34,7 +34,7 @@ from warehouse.exports.export import Export
 from warehouse.exports.options import RerunOptions
 from warehouse.exports.selection import Selected, SourceReader, label_runs
 from warehouse.lake import Lake
-from warehouse.lake.stored import gripper_openings, labels_of_episode
+from warehouse.lake.stored import gripper_openings, labels_of_chunk
 
 BATCH_BYTES = 4 << 20  # of pictures in a chunk
 OF_EPISODE = "dataset = ? AND chunk = ? AND episode_index = ?"
@@ -126,7 +126,8 @@ def _labels(selected: Selected, e: Episode) -> Iterator[Any]:
 def _label_runs(lake: Lake, e: Episode) -> Iterator[Any]:
     """Each label run has a track of its own, so that they can be compared on one time line."""
     of_episode = [e.dataset, e.chunk, e.episode_index]
-    labels = labels_of_episode(lake.con, e.dataset, e.chunk, e.episode_index)
+    of_chunk = labels_of_chunk(lake.con, e.dataset, e.chunk, e.episode_index)
+    labels = of_chunk.get(e.episode_index, {})
     runs = lake.rows(
         "SELECT DISTINCT p.label_run, coalesce(r.annotator, 'unknown') FROM progress p LEFT JOIN label_runs r "
         f"USING (label_run) WHERE {OF_EPISODE} ORDER BY 1",

@@ -85,8 +85,10 @@ class DatasetsExport(ParquetSampleExport):
 
     def _readme(self) -> str:
         # The labels have the split of an episode in a column, or are joined with `episodes`
-        files = {"samples": {split: f"samples/{split}/*.parquet" for split in self.splits}}
-        files |= {table: {"all_splits": f"{table}/*.parquet"} for table in LABEL_TABLES}
+        files = {
+            "samples": {split: f"samples/{split}/*.parquet" for split in self.splits},
+            **{table: {"all_splits": f"{table}/*.parquet"} for table in LABEL_TABLES},
+        }
         facts = self.sample_facts
         selected = self.selected
         of_all = "FROM export_samples WHERE NOT withheld GROUP BY ALL ORDER BY ALL"

@@ -143,26 +143,21 @@ class SampleExport(Export):
         temp_table(con, "export_shards", pa.table({"shard": pa.array([*self.shards], pa.string())}))
         # A table even when nothing was taken down: the query that joins it is the same for all
         temp_table(con, "export_down", pa.table([[*self.down], [*self.down.values()]], schema=DOWN))
+        only_drawn = ""
         if drawn is not None:
             temp_table(con, "export_ids", drawn.select(["sample_id"]))
+            only_drawn = "SEMI JOIN export_ids i ON i.sample_id = s.sample_id"
         # Samples of earlier versions do not say whether they name steps; what was frozen then stays as it was
         if "names_steps" in selected.lake.column("SELECT column_name FROM (DESCRIBE lake.samples)"):
             names_steps = "coalesce(s.names_steps, false)"
         else:
             names_steps = "false"
-        if drawn is not None:
-            only_drawn = "SEMI JOIN export_ids i ON i.sample_id = s.sample_id"
-        else:
-            only_drawn = ""
+        conditions = ["true"]
         if families:
-            in_families = f"s.family IN ({', '.join(map(literal, families))})"
-        else:
-            in_families = "true"
+            conditions.append(f"s.family IN ({', '.join(map(literal, families))})")
         # samples of families that have no forms have the form NULL, and pass
         if forms:
-            in_forms = f"coalesce(s.form, '') IN ('', {', '.join(map(literal, forms))})"
-        else:
-            in_forms = "true"
+            conditions.append(f"coalesce(s.form, '') IN ('', {', '.join(map(literal, forms))})")
         con.execute(f"""
             CREATE OR REPLACE TEMP VIEW export_samples AS
             SELECT s.sample_id, s.dataset, s.chunk, s.split, s.episode_index, s.family, s.form, s.label_run, l.shard,
@@ -176,7 +171,7 @@ class SampleExport(Export):
             JOIN export_episodes e ON e.dataset = s.dataset AND e.episode_index = s.episode_index
             SEMI JOIN export_shards h ON h.shard = l.shard
             {only_drawn}
-            WHERE ({in_families}) AND ({in_forms})""")
+            WHERE {" AND ".join(conditions)}""")
 
     @property
     def identity(self) -> str:

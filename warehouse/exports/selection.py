@@ -125,14 +125,15 @@ class Selected:
     def _dataset_facts(self, dataset: str) -> dict[str, Any]:
         episodes = [e for e in self.episodes if e.dataset == dataset]
         counts = self._counts(dataset)
-        facts = {
+        return {
             "dataset": dataset,
             "license": self.licences.get(dataset),
             "episodes": len(episodes),
+            "frames": sum(e.num_frames for e in episodes),
+            "labelled_episodes": sum(e.label_run is not None for e in episodes),
+            **asdict(counts.gate),
+            **counts.numbers(),
         }
-        facts["frames"] = sum(e.num_frames for e in episodes)
-        facts["labelled_episodes"] = sum(e.label_run is not None for e in episodes)
-        return facts | asdict(counts.gate) | counts.numbers()
 
     def _counts(self, dataset: str) -> GateCounts:
         """Of its labels, those that are left out as a whole, too."""

@@ -28,7 +28,7 @@ from core.files import whole_file, write_file
 from warehouse.exports.export import FileExport, counted
 from warehouse.exports.labels import LabelExport, chunk_labels
 from warehouse.exports.lerobot_plan import persistent_rows
-from warehouse.exports.rabc import OneDatasetExport, between
+from warehouse.exports.rabc import OneDatasetExport, between, provenance
 
 IDENTITY = b"proccorpus.identity"  # of the export: says whether a file is the one asked for
 
@@ -168,17 +168,10 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
             [self.dataset],
         )
         options = self.options
-        selected = self.selected
-        scoring: dict[str, Any] = {
-            "release": selected.selection.release,
-            "snapshot": selected.snapshot,
-        }
-        scoring |= (
-            options.model_dump(include={"horizon", "positive_share"}) if options.horizon else {}
-        )
-        runs = selected.active_runs if options.label_run is None else [options.label_run]
-        by_model = {"model": options.model, "rewards": options.rewards}
-        scoring |= by_model if options.rewards else {"label_runs": runs}
+        runs = self.selected.active_runs if options.label_run is None else [options.label_run]
+        scoring = provenance(self.selected, options, runs)
+        if options.horizon:
+            scoring |= options.model_dump(include={"horizon", "positive_share"})
         dataset_facts = {
             "name": self.dataset,
             "source": source,

@@ -6,14 +6,14 @@ A source that LeRobot's reader does not open, as one of another format, is read 
 import filecmp
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import islice, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,7 +29,7 @@ from warehouse.exports.export import MANIFEST
 from warehouse.exports.labels import each_label
 from warehouse.exports.lerobot_plan import SEGMENT, VIDEO_PATH, LerobotPlan
 from warehouse.exports.lerobot_reading import Place, Reading, read
-from warehouse.exports.lerobot_rows import columns, segment_row
+from warehouse.exports.lerobot_rows import columns, matrix, segment_row
 from warehouse.exports.options import LerobotOptions, Selection
 from warehouse.exports.selection import SourceReader
 from warehouse.exports.videos import ENCODED, Clip
@@ -76,24 +76,21 @@ class Verified:
         """The outcome in one line."""
         if self.problems:
             return f"NOT verified by LeRobot {self.lerobot}: {named(self.problems)}"
-        compared = self.most_off is not None
-        if compared:
-            off = f", at most {self.most_off:.1f} of 255 off"
-        else:
-            off = ", faces hidden: not compared"
-        if self.by_lerobot:
-            lerobot_note = f"; {self.by_lerobot} of them as LeRobot shows the source"
-        else:
-            lerobot_note = ""
-        if self.each:
-            reader_note = f"; all {self.each} of the videos that are no copies, by our own reader"
-        else:
-            reader_note = ""
-        return (
+        parts = [
             f"Verified: LeRobot {self.lerobot} opens {self.episodes} episodes, {self.frames} frames and {self.cameras} "
-            f"cameras with lengths, times, rows and tasks of the corpus; {self.pictures} pictures decoded"
-            f"{off}{lerobot_note}{reader_note}."
-        )
+            "cameras with lengths, times, rows and tasks of the corpus"
+        ]
+        if self.most_off is None:
+            parts.append(f"{self.pictures} pictures decoded, faces hidden: not compared")
+        else:
+            parts.append(
+                f"{self.pictures} pictures decoded, at most {self.most_off:.1f} of 255 off"
+            )
+        if self.by_lerobot:
+            parts.append(f"{self.by_lerobot} of them as LeRobot shows the source")
+        if self.each:
+            parts.append(f"all {self.each} of the videos that are no copies, by our own reader")
+        return f"{'; '.join(parts)}."
 
 
 def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions) -> Verified:
@@ -121,35 +118,40 @@ def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions)
         for (number, frame), reason in export.refused.items()
     ]
     problems += _compare(plan, export) + _compare_segments(plan, out)
-    shape = export.facts["episodes"], export.facts["frames"], len(export.facts["cameras"])
     sources = _Sources(plan, places)
     problems += _compare_features(plan, export, sources)
+    verified = Verified(
+        lerobot=export.facts["version"],
+        episodes=export.facts["episodes"],
+        frames=export.facts["frames"],
+        cameras=len(export.facts["cameras"]),
+        pictures=len(export.pictures),
+        most_off=None,
+        problems=tuple(problems),
+    )
     if options.blur:
-        return Verified(
-            export.facts["version"], *shape, len(export.pictures), None, tuple(problems)
-        )
+        return verified
     # How far pictures may be off, by how the export says that its videos were written
     was_encoded = ENCODED in json.loads((out / MANIFEST).read_text()).get("videos", {})
-    most_off, wrong, by_lerobot = _compare_pictures(plan, export, sources, was_encoded=was_encoded)
-    video_comparison = _compare_each(plan, out, was_encoded=was_encoded)
-    problems = [*dict.fromkeys((*problems, *wrong, *video_comparison.problems))]
-    facts = (
-        export.facts["version"],
-        *shape,
-        len(export.pictures),
-        max(most_off, video_comparison.most_off),
+    off, wrong, by_lerobot = _compare_pictures(plan, export, sources, was_encoded=was_encoded)
+    off_in_videos, wrong_in_videos, each = _compare_each(plan, out, was_encoded=was_encoded)
+    return replace(
+        verified,
+        most_off=max(off, off_in_videos),
+        problems=tuple(dict.fromkeys((*problems, *wrong, *wrong_in_videos))),
+        by_lerobot=by_lerobot,
+        each=each,
     )
-    return Verified(*facts, tuple(problems), by_lerobot, video_comparison.pictures)
 
 
 def _looked_at(lake: Lake, e: Episode) -> list[int]:
     """The frames of an episode whose pictures are compared."""
-    rows = lake.rows(
+    [busiest] = lake.column(
         "SELECT arg_max(frame_index, visual_change) FROM frames WHERE dataset = ? AND episode_index = ? AND chunk = ?",
         [e.dataset, e.episode_index, e.chunk],
     )
     last = e.num_frames - 1
-    largest_change = min(last, rows[0][0] or 0) if rows else 0
+    largest_change = min(last, busiest or 0)
     return sorted({0, e.num_frames // 2, last, largest_change, max(0, largest_change - 1)})
 
 
@@ -185,9 +187,7 @@ class _Sources:
         reader = self.plan.readers[e.dataset]
         if reading is not None and name in reading.rows:
             return reading.rows_of(name, e.episode_index).reshape(e.num_frames, -1)
-        values = columns(reader, e, self.plan.features)[name]
-        flat = values.flatten() if pa.types.is_fixed_size_list(values.type) else values
-        return flat.to_numpy(zero_copy_only=False).reshape(e.num_frames, -1)
+        return matrix(columns(reader, e, self.plan.features)[name])
 
     def pictures(self, number: int) -> tuple[dict[Moment, np.ndarray], set[Moment]]:
         """Those of an episode, and which of them LeRobot shows; of the others our own reader's."""
@@ -324,17 +324,12 @@ def _compare_pictures(
     return max(off), wrong, num_by_lerobot
 
 
-class _Each(NamedTuple):
-    """How many pictures were compared, the largest mean difference, of 255, and what is wrong."""
-
-    pictures: int
-    most_off: float
-    problems: list[str]
-
-
-def _compare_each(plan: LerobotPlan, out: Path, *, was_encoded: bool) -> _Each:
-    """All pictures of the videos that are no copies, as our own reader shows them and the source's; of each episode and
-    camera the first that is wrong."""
+def _compare_each(
+    plan: LerobotPlan, out: Path, *, was_encoded: bool
+) -> tuple[float, list[str], int]:
+    """As `_compare_pictures`, of all pictures of the videos that are no copies, as our own reader shows them and the
+    source's: the largest mean difference; of each episode and camera the first that is wrong; and how many there are.
+    """
     rows = _video_rows(out)
     is_copy = lru_cache(maxsize=None)(partial(filecmp.cmp, shallow=False))
     count = 0
@@ -363,7 +358,7 @@ def _compare_each(plan: LerobotPlan, out: Path, *, was_encoded: bool) -> _Each:
         count += len(off)
         most_off = max([most_off, *(mean for mean, _ in off)])
         problems += _first_problem(off, e.num_frames, f"episode {number} by {camera}")
-    return _Each(count, most_off, problems)
+    return most_off, problems, count
 
 
 def _first_problem(off: list[tuple[float, str]], num_frames: int, location: str) -> list[str]:

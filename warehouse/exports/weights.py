@@ -1,8 +1,8 @@
 """Weights per frame for cloning a policy: `weights.parquet` for any learner, and a file that LeRobot reads to them.
 
 What the weights are says warehouse.exports.frame_weights. Frames that are not selected weigh 0 in both files, and so do
-stretches with a fault that are asked to. LeRobot's
-own class reads its file back where LeRobot is installed, and what it makes of it is compared with the weights.
+stretches with a fault that are asked to. LeRobot's own class reads its file back where LeRobot is installed, and what
+it makes of it is compared with the weights.
 """
 
 import json
@@ -31,7 +31,7 @@ from warehouse.exports.frame_weights import (
     gains_of,
 )
 from warehouse.exports.hub import README
-from warehouse.exports.labels import chunk_labels, ramp
+from warehouse.exports.labels import each_label, ramp
 from warehouse.exports.lerobot import LerobotExport
 from warehouse.exports.options import Selection, WeightsOptions
 from warehouse.exports.rabc import INDEX, PROGRESS, OneDatasetExport, configuration
@@ -62,15 +62,6 @@ Stretches = Mapping[Key, Sequence[tuple[int, int]]]  # half-open, of frames with
 EpisodeWeights = tuple[int, int, np.ndarray]
 
 
-def weighed_runs(selected: Selected, chunk_size: int) -> dict[Key, WeighedRun]:
-    """What weights hang on, of each selected run in order."""
-    runs = {}
-    for dataset, chunk, episodes in selected.chunks():
-        labels = chunk_labels(selected, dataset, chunk, episodes)
-        runs |= {e.key: _weighed(e, labels.get(e.episode_index), chunk_size) for e in episodes}
-    return runs
-
-
 def _weighed(e: Episode, label: Label | None, chunk_size: int) -> WeighedRun:
     if label is None:
         unknown = np.full(e.num_frames, np.nan, np.float32)
@@ -85,7 +76,7 @@ def weights_by_episode(
     selected: Selected, options: WeightsOptions, stretches: Stretches
 ) -> dict[Key, np.ndarray]:
     """The weights [n] of each selected run's frames, 0 in `stretches`. Raises UserError where all weigh 0."""
-    runs = weighed_runs(selected, options.chunk_size)
+    runs = {e.key: _weighed(e, label, options.chunk_size) for e, label in each_label(selected)}
     weights = frame_weights([*runs.values()], options.weighting)
     for run, run_weights in zip(runs, weights, strict=True):
         for start, end in stretches.get(run, ()):
@@ -220,14 +211,6 @@ def usage(chunk_size: int, root: str = "") -> list[str]:
     ]
 
 
-def stretches_of(lake: Lake, selected: Selected, options: WeightsOptions) -> Stretches:
-    """The stretches of selected runs that are to weigh 0, as checks and people say by now."""
-    if not options.without_stretches:
-        return {}
-    stretches = stretches_with(lake, options.without_stretches)
-    return {e.key: stretches[e.key] for e in selected.episodes if e.key in stretches}
-
-
 def _frames_within(stretches: Stretches) -> int:
     """How many frames are in any stretch of their run."""
     frames = (set(chain.from_iterable(starmap(range, of_run))) for of_run in stretches.values())
@@ -285,7 +268,11 @@ class _ExportOfStretches(Export):
 
     @cached_property
     def stretches(self) -> Stretches:
-        return stretches_of(self.now, self.selected, self.options)
+        """Of the selected runs, as checks and people say by now."""
+        if not self.options.without_stretches:
+            return {}
+        stretches = stretches_with(self.now, self.options.without_stretches)
+        return {e.key: stretches[e.key] for e in self.selected.episodes if e.key in stretches}
 
     @property
     def identity(self) -> str:

@@ -4,7 +4,7 @@ Rows are only ever added; the view current_acceptances has those in force. What 
 recording, as all that people say does.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from core.errors import UserError
@@ -72,15 +72,12 @@ def take_back(
     requested_episodes = accepted if episodes is None else set(episodes)
     if not accepted or requested_episodes - accepted:
         if None in accepted:
-            whole = f"{check} is accepted for all of {dataset}: leave --episodes out"
-        else:
-            whole = ""
-        accepted_text = ", ".join(str(number) for number in sorted(accepted - {None}, key=str))
-        if accepted_text:
-            obstacle = f"accepted are its faults in {accepted_text}"
+            obstacle = f"{check} is accepted for all of {dataset}: leave --episodes out"
+        elif accepted:
+            obstacle = f"accepted are its faults in {', '.join(sorted(map(str, accepted)))}"
         else:
             obstacle = f"nothing of {check} is accepted in {dataset}"
-        raise UserError(f"there is nothing to take back: {whole or obstacle}")
+        raise UserError(f"there is nothing to take back: {obstacle}")
     return _say(lake, dataset, check, sorted(requested_episodes, key=str), False, why, author)
 
 
@@ -95,14 +92,17 @@ def listed(lake: Lake, dataset: str | None = None) -> list[dict[str, Any]]:
 
 def open_faults(lake: Lake, datasets: Collection[str] | None = None) -> dict[str, dict[str, int]]:
     """By dataset and check how many usable runs have faults that nobody accepted, the commonest check first."""
-    counts: dict[str, dict[str, int]] = {}
-    for dataset, check, runs in lake.rows(
+    rows = lake.rows(
         "SELECT dataset, check_name, count(DISTINCT episode_index) AS runs FROM checks JOIN episodes e "
         "USING (dataset, episode_index) WHERE NOT is_accepted AND e.status = 'ok' GROUP BY ALL ORDER BY 1, 3 DESC, 2"
-    ):
-        if datasets is None or dataset in datasets:
-            counts.setdefault(dataset, {})[check] = runs
-    return counts
+    )
+    return counts_by_dataset(row for row in rows if datasets is None or row[0] in datasets)
+
+
+def counts_by_dataset(rows: Iterable[tuple]) -> dict[str, dict[str, int]]:
+    """By dataset and check the count of rows (dataset, check, count), in their order."""
+    checks = grouped((dataset, (check, count)) for dataset, check, count in rows)
+    return {dataset: dict(counts) for dataset, counts in checks.items()}
 
 
 def runs_with(lake: Lake, checks: Collection[str]) -> dict[tuple[str, int], list[str]]:

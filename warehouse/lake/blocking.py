@@ -3,7 +3,15 @@
 Stages and releases ask for themselves, so it does not matter who starts them: a command, Dagster, a job, the night.
 """
 
-from warehouse.lake.checks import CHECKS, CheckScope, corpus_is_sound, follows_schema
+from core.values import grouped
+from warehouse.lake.checks import (
+    CHECKS,
+    MAKE_ANEW,
+    MOST_BROKEN,
+    CheckScope,
+    broken_tables,
+    follows_schema,
+)
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import WHOLE_DATASET
 
@@ -21,10 +29,12 @@ def failed_check(lake: Lake, scope: CheckScope) -> tuple[str, str] | None:
 
 def blocked_datasets(lake: Lake) -> dict[str, tuple[str, str]]:
     """Datasets of which a blocking check fails: the first that does, in words, and the remedy."""
-    # Rows of all datasets at once, which is quick; one by one only where some are not as they should be
-    blocked: dict[str, tuple[str, str]] = {}
-    if not corpus_is_sound(lake).passed:
-        blocked = _unsound(lake)
+    names, _, broken = broken_tables(lake)
+    blocked = {
+        dataset: (f"the corpus is broken: {'; '.join(faults[:MOST_BROKEN])}", MAKE_ANEW)
+        for dataset, faults in grouped(broken).items()
+        if dataset in names
+    }
     # The other checks of each chunk, where the stage has run
     for check in CHECKS:
         if not check.is_blocking or check.run is follows_schema:
@@ -37,15 +47,3 @@ def blocked_datasets(lake: Lake) -> dict[str, tuple[str, str]]:
                     reason = f"the check {check.name} of {stage} failed in chunk {chunk}: {outcome.detail}"
                     blocked.setdefault(dataset, (reason, check.remedy))
     return blocked
-
-
-def _unsound(lake: Lake) -> dict[str, tuple[str, str]]:
-    """Datasets with rows that are not as core/tables says."""
-    (check,) = (check for check in CHECKS if check.run is follows_schema)
-    datasets = lake.column("SELECT dataset FROM datasets ORDER BY 1")
-    outcomes = {dataset: corpus_is_sound(lake, [dataset]) for dataset in datasets}
-    return {
-        dataset: (f"the corpus is broken: {outcome.detail}", check.remedy)
-        for dataset, outcome in outcomes.items()
-        if not outcome.passed
-    }

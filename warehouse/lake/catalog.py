@@ -116,11 +116,10 @@ def lost(workspace: Workspace, state: str) -> LakeError:
     newest = next(iter(backups(workspace)), None)
     if place(workspace).is_postgres:
         have = "restore the newest dump of the database"
+    elif newest:
+        have = f"its newest backup is {newest}"
     else:
-        if newest:
-            have = f"its newest backup is {newest}"
-        else:
-            have = "there is no backup of it in this workspace"
+        have = "there is no backup of it in this workspace"
     return LakeError(
         f"{place(workspace).catalog}: the catalog {state}, though a corpus lies here: {have}; proccorpus recover makes "
         "the catalog again, with all that people said; nothing was changed"
@@ -194,10 +193,8 @@ def back_up(workspace: Workspace, snapshot: int) -> Path | None:
     existing_backups = backups(workspace)
     if not keep or place(workspace).is_postgres:
         return None
-    if existing_backups:
-        number, _, backup_snapshot = existing_backups[0].stem.partition("-")
-    else:
-        number, _, backup_snapshot = ("0", "", "")
+    newest = existing_backups[0].stem if existing_backups else "0"
+    number, _, backup_snapshot = newest.partition("-")
     if backup_snapshot == str(snapshot):
         return existing_backups[0]
     path = workspace.root / "backups" / f"{int(number) + 1:06d}-{snapshot}.sqlite"

@@ -17,7 +17,7 @@ from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES, Table
 from warehouse.lake.connection import literal, quoted
 from warehouse.lake.lake import Lake
 from warehouse.lake.near_duplicates import USABLE, Run, look_alikes, near_copies, not_looked_at
-from warehouse.lake.recordings import unsure_takedowns
+from warehouse.lake.statements import takedown_marks
 
 MIN_DECODABLE = 0.5  # share of a chunk's episodes with video that must decode
 FEW_EPISODES = 3  # so few of a chunk say nothing of the source: each is in quarantine by itself
@@ -27,6 +27,7 @@ MAX_Z = 4.0  # standard errors that a chunk's labels may be from those of the la
 MIN_DRIFT = 0.1  # of the mean that it was: less is no drift, however sure
 MIN_EPISODES = 5  # of both, for means to be compared
 EXAMPLES = 3  # of each kind of leak, in words
+MOST_BROKEN = 5  # tables, in one message
 IN_TWO_SPLITS = "GROUP BY ALL HAVING min(split) <> max(split)"
 MAKE_ANEW = "make the stage anew: materialise that partition in Dagster (make ui)"  # a remedy
 # Rows of a table, and by dataset what is wrong with them
@@ -234,14 +235,15 @@ def _label_statistics(
 
 
 def chosen_datasets(lake: Lake, datasets: Sequence[str] | None) -> tuple[list[str], str]:
-    """Names of the datasets asked for (None: all), and the condition of their rows; empty where it is all of them."""
+    """Names of the datasets asked for (None: all), and the condition of their rows."""
     have = lake.column("SELECT dataset FROM datasets ORDER BY 1")
     names = have if datasets is None else list(datasets)
-    return names, "" if set(names) >= set(have) else in_datasets(names)
+    return names, "true" if set(names) >= set(have) else in_datasets(names)
 
 
 def in_datasets(names: Sequence[str]) -> str:
-    return f"WHERE dataset IN ({', '.join(map(literal, names))})"
+    """SQL: a row is of one of these datasets."""
+    return f"dataset IN ({', '.join(map(literal, names))})"
 
 
 # Sentences by kind of leak: a group (such as a scene), a source record and episodes of the same content belong to one
@@ -272,7 +274,7 @@ def no_split_leak(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOut
     lake.con.execute(
         f"CREATE OR REPLACE TEMP TABLE {USABLE} AS SELECT row_number() OVER ()::INTEGER AS id, dataset, episode_index, "
         's.split, s."group", e.source_id, e.content_hash, e.num_frames, e.cameras[1] AS camera '
-        f"FROM (FROM episodes {clause}) e JOIN splits s USING (dataset, episode_index) WHERE e.status = 'ok'"
+        f"FROM (FROM episodes WHERE {clause}) e JOIN splits s USING (dataset, episode_index) WHERE e.status = 'ok'"
     )
     leaks = {kind: lake.column(sql) for kind, sql in LEAKS.items()} | _near_duplicates(lake)
     lake.con.execute(f"DROP TABLE {USABLE}")
@@ -330,9 +332,22 @@ def follows_schema(lake: Lake, scope: CheckScope) -> CheckOutcome:
 
 def corpus_is_sound(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
     """What `follows_schema` looks at, of every stage's tables, of all datasets or some."""
-    names, of_all = chosen_datasets(lake, datasets)
-    clause = "true" if not of_all else in_datasets(names).removeprefix("WHERE ")
-    broken = []
+    names, rows, broken = broken_tables(lake, datasets)
+    detail = "; ".join(fault for _, fault in broken[:MOST_BROKEN])
+    return CheckOutcome(
+        not broken,
+        detail or f"{len(names)} datasets are as the schema says",
+        {"datasets": len(names), "rows": rows, "broken": len(broken)},
+    )
+
+
+def broken_tables(
+    lake: Lake, datasets: Sequence[str] | None = None
+) -> tuple[list[str], int, list[tuple[str, str]]]:
+    """Names of the datasets looked at, how many rows their tables have, and what is wrong with them: the dataset, and a
+    sentence on a table."""
+    names, clause = chosen_datasets(lake, datasets)
+    broken: list[tuple[str, str]] = []
     rows = 0
     with _registered(
         lake.con, listed_episodes=listed_episodes(lake, clause), known_runs=_known_runs(lake)
@@ -341,13 +356,10 @@ def corpus_is_sound(lake: Lake, datasets: Sequence[str] | None = None) -> CheckO
             count, faults = _faults(lake, TABLES[name], names, clause)
             rows += count
             broken += [
-                f"{name} of {dataset}: {', '.join(wrong)}"
+                (dataset, f"{name} of {dataset}: {', '.join(wrong)}")
                 for dataset, wrong in sorted(faults.items())
             ]
-    detail = "; ".join(broken[:5]) or f"{len(names)} datasets are as the schema says"
-    return CheckOutcome(
-        not broken, detail, {"datasets": len(names), "rows": rows, "broken": len(broken)}
-    )
+    return names, rows, broken
 
 
 def listed_episodes(lake: Lake, clause: str) -> pa.Table:
@@ -543,7 +555,7 @@ def _repeated(
     for dataset_group in (
         [datasets] if at_once and datasets else [[dataset] for dataset in datasets]
     ):
-        of_some = f"FROM {table.name} {in_datasets(dataset_group)} AND {clause} GROUP BY 1"
+        of_some = f"FROM {table.name} WHERE {in_datasets(dataset_group)} AND {clause} GROUP BY 1"
         # Hashes first: to tell apart what has equal ones, which keys of two rows hardly ever have, costs twice as much
         if query_rows(f"SELECT dataset {of_some} HAVING count(*) <> count(DISTINCT hash({key}))"):
             sql = f"SELECT dataset, count(*) - count(DISTINCT ({key})) AS more {of_some} HAVING more > 0"
@@ -577,9 +589,10 @@ class Check:
 
 def withdrawals_are_decided(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
     """No episode is only probably a recording that was taken down: a person has said whether it is."""
-    unsure = unsure_takedowns(lake, datasets)
     undecided_names = [
-        f"{row['dataset']} {row['episode_index']} ({row['reason']})" for row in unsure
+        f"{mark['dataset']} {mark['episode_index']} ({mark['reason']})"
+        for mark in takedown_marks(lake)
+        if not mark["is_sure"] and (datasets is None or mark["dataset"] in datasets)
     ]
     detail = "; ".join(undecided_names[:EXAMPLES]) or "nothing is undecided"
     return CheckOutcome(not undecided_names, detail, {"undecided": len(undecided_names)})

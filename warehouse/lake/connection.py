@@ -422,14 +422,12 @@ class LakeConnection:
         }
 
     def snapshot(self) -> int:
-        known_snapshot = self._seen
-        if known_snapshot is None:
-            known_snapshot = self.rows("SELECT id FROM ducklake_current_snapshot('lake')")[0][0]
-            if self._is_in_transaction and not self._is_writing:
-                self._seen = known_snapshot
-            else:
-                self._seen = None
-        return known_snapshot
+        if self._seen is not None:
+            return self._seen
+        [newest] = self.column("SELECT id FROM ducklake_current_snapshot('lake')")
+        if self._is_in_transaction and not self._is_writing:
+            self._seen = newest
+        return newest
 
     def once[T](self, key: Hashable, compute: Callable[[], T]) -> T:
         """What `compute` gives, kept by `key` until anybody commits: a question costs some 5 ms, a look at the

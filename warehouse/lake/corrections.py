@@ -104,14 +104,8 @@ class Corrected(BaseModel):
                 step = _attempted_step(s.name, plan, segments)
             if step is None and s.kind == STEP:
                 # Planned right after the step that was attempted last; the later ones move on by one
-                step = [
-                    -1,
-                    *(
-                        earlier_segment.step
-                        for earlier_segment in segments
-                        if earlier_segment.step is not None
-                    ),
-                ][-1] + 1
+                attempted = [earlier.step for earlier in segments if earlier.step is not None]
+                step = attempted[-1] + 1 if attempted else 0
                 plan.insert(step, s.name)
                 place = [step_number + (step_number >= step) for step_number in place]
                 segments = [
@@ -305,8 +299,11 @@ def _add(
     make: Callable[[Facts], dict[str, Any]],
     facts: Facts | None = None,
 ) -> dict[str, Any]:
-    statement = {"author": checked_text("author", author, 100), "follows": follows}
-    statement["comment"] = checked_text("comment", comment, 2000, empty=True)
+    statement = {
+        "author": checked_text("author", author, 100),
+        "follows": follows,
+        "comment": checked_text("comment", comment, 2000, empty=True),
+    }
 
     def new_row(newest: dict[str, Any]) -> list[dict[str, Any]]:
         facts_of_base = checked_facts(
@@ -327,8 +324,12 @@ def _add(
 def _conflict(dataset: str, episode_index: int, newest: dict[str, Any]) -> str:
     if not newest:
         return f"episode {episode_index} of {dataset} has no correction that yours could follow: reload it"
-    action = "took something back" if newest["rejects"] else f"{newest['status']} something"
-    action = "saved a correction" if newest["status"] == ACCEPTED else action
+    if newest["status"] == ACCEPTED:
+        action = "saved a correction"
+    elif newest["rejects"]:
+        action = "took something back"
+    else:
+        action = f"{newest['status']} something"
     when = f"on {newest['created_at']:%Y-%m-%d %H:%M:%S} UTC: reload it, compare, save again"
     return f"{newest['author']} {action} of episode {episode_index} of {dataset} {when}"
 

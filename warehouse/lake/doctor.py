@@ -523,9 +523,7 @@ def rows(lake: Lake, _: bool) -> Iterator[Trouble]:
                 "alignments": not len(tables["alignments"]),
             }
             tables = {
-                name: table_troubles
-                for name, table_troubles in tables.items()
-                if not unpublished.get(name)
+                name: table_rows for name, table_rows in tables.items() if not unpublished.get(name)
             }
         # Some stages look for findings, others do not, and hash none then
         findings = f"FROM findings WHERE {OF_CHUNK} AND stage = ?"

@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import duckdb
-import pyarrow as pa
 
 from core.files import sync, write_file
 from core.paths import Workspace
@@ -89,15 +88,9 @@ class PeopleJournal:
             f.seek(begin)
             text = f.read()
         whole = text[: text.rfind(b"\n") + 1]
-        rows: list[tuple[str, dict[str, Any]]] = []
-        num_unreadable = 0
-        for line in whole.splitlines():
-            try:
-                name, row, _ = people.parsed(line)
-                rows.append((name, row))
-            except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException):
-                num_unreadable += 1
-        return Waiting(tuple(rows), begin + len(whole), num_unreadable)
+        entries = list(people.read_lines(whole.splitlines()))
+        rows = tuple(entry[:2] for entry in entries if entry is not None)
+        return Waiting(rows, begin + len(whole), len(entries) - len(rows))
 
     def clear(self, waiting: Waiting) -> None:
         """Empty it if nothing was added since; while it is held and nobody else can commit.
@@ -112,7 +105,6 @@ class PeopleJournal:
             if b"\n" in f.read():
                 return
         if waiting.num_unreadable:
-            self.workspace.removed.mkdir(exist_ok=True)
             write_file(
                 self.workspace.removed / f"journal-{time.time_ns()}.jsonl", self.path.read_bytes()
             )

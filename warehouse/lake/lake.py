@@ -65,8 +65,8 @@ class Lake(LakeConnection):
     """One process's connection to a workspace's lake. Not for sharing between threads.
 
     One of an earlier version is upgraded where it is opened to write, after a copy of its catalog, and what people said
-    and the journal keeps is added (`takes_in`). Raises LakeError: no
-    workspace, a catalog that is not usable, a lake of a later version.
+    and the journal keeps is added (`takes_in`). Raises LakeError: no workspace, a catalog that is not usable, a lake of
+    a later version.
     """
 
     _shared_at = (
@@ -120,10 +120,9 @@ class Lake(LakeConnection):
         `upserts` replace rows of the same key in unpartitioned tables, `registered` are added where those have none of
         the same key; `parts` are further stage_runs lines (the chunks that a dataset-wide stage registers). `outdated`:
         episodes that hold other contents now, or none: the rows of all labels of the former contents go.
-        `moved_episodes`:
-        numbers that recordings had, and have now: imported labels go with them. What other processes wait to publish
-        goes into the same transaction, as this may go into theirs. Raises LakeError when a key is not unique or a row
-        belongs to another partition; nothing is changed.
+        `moved_episodes`: numbers that recordings had, and have now: imported labels go with them. What other processes
+        wait to publish goes into the same transaction, as this may go into theirs. Raises LakeError when a key is not
+        unique or a row belongs to another partition; nothing is changed.
         """
         staged = tables if findings is None else {**tables, "findings": findings}
         output = StageOutput(
@@ -285,7 +284,7 @@ class Lake(LakeConnection):
             table = TABLES[name]
             with self._new_rows(table.rows(rows)):
                 keys = ", ".join(f't."{column}"' for column in table.key)
-                sql = f"SELECT {keys} FROM {name} t SEMI JOIN new_rows n ON {_same_key(table, 't')}"
+                sql = f"SELECT {keys} FROM {name} t SEMI JOIN new_rows n ON {_same_key(table)}"
                 present = set(self.rows(sql))
             self._add(
                 table, table.rows([row for row in rows if people.key_of(table, row) not in present])
@@ -363,12 +362,13 @@ class Lake(LakeConnection):
         shards of the corpus.
         """
         with self.lock():
-            corpus_rows = self._rows_of_shards(stand_ins.replaced)
+            corpus_rows = self._rows_of_shards(stand_ins.replaced) if stand_ins.replaced else {}
             with self.transaction(f"release {release['name']}"):
                 snapshot = self.snapshot() + 1
-                self._exchange_shards(stand_ins.replaced, stand_ins.rows)
-                # Where the process ends before the second commit, the next build makes these shards anew
-                make_shards_stale(self, corpus_rows)
+                if stand_ins.replaced:
+                    self._exchange_shards(stand_ins.replaced, stand_ins.rows)
+                    # Where the process ends before the second commit, the next build makes these shards anew
+                    make_shards_stale(self, corpus_rows["stage_runs"])
                 self.con.execute("DELETE FROM release_shards WHERE name = ?", [release["name"]])
                 self._add(TABLES["release_shards"], shards)
                 row = release | {"snapshot": snapshot} | write(snapshot)
@@ -380,9 +380,7 @@ class Lake(LakeConnection):
         return snapshot
 
     def _rows_of_shards(self, names: Sequence[str]) -> dict[str, pa.Table]:
-        """The rows that record some shards, and those of the stage that made them; none without names."""
-        if not names:
-            return {}
+        """The rows that record some shards, and those of the stage that made them."""
         listed = [list(names)]
         rows = {
             table: self.arrow(f"FROM {table} WHERE list_contains(?, shard)", listed)
@@ -453,7 +451,7 @@ class Lake(LakeConnection):
         return f"{column} = ?"
 
     def _upsert(self, table: Table, data: pa.Table) -> None:
-        match = _same_key(table, "t")
+        match = _same_key(table)
         changed_rows = data
         check_keys(table, data)
         with self._new_rows(data):
@@ -492,17 +490,17 @@ class Lake(LakeConnection):
             self.con.unregister("new_rows")
 
     def _register(self, table: Table, data: pa.Table) -> None:
-        self._insert(table, data, unless=_same_key(table, "t"))  # whose key the table has not
+        self._insert(table, data, only_new=True)
 
-    def _insert(self, table: Table, data: pa.Table, unless: str = "") -> None:
-        """Insert `data`, new_rows n; unless: the condition by which a row of the table, t, keeps one out."""
+    def _insert(self, table: Table, data: pa.Table, *, only_new: bool = False) -> None:
+        """only_new: of each key one row, and none whose key the table has."""
         if not data.num_rows:  # as of many tables of a small chunk
             return
         key = quoted(table.key)
-        once = ""
-        if unless:
+        once = unless = ""
+        if only_new:
             once = f"DISTINCT ON ({key}) "
-            unless = f" WHERE NOT EXISTS (FROM {table.name} t WHERE {unless})"
+            unless = f" WHERE NOT EXISTS (FROM {table.name} t WHERE {_same_key(table)})"
         with self._new_rows(data):
             self.con.execute(
                 f"INSERT INTO {table.name} BY NAME SELECT {once}* FROM new_rows n{unless} ORDER BY {key}"
@@ -549,6 +547,6 @@ def forget_lakes() -> None:
     _cached.cache_clear()
 
 
-def _same_key(table: Table, alias: str) -> str:
-    """SQL: row `alias` of a table has the key of row n."""
-    return " AND ".join(f'{alias}."{k}" IS NOT DISTINCT FROM n."{k}"' for k in table.key)
+def _same_key(table: Table) -> str:
+    """SQL: row t of a table has the key of row n."""
+    return " AND ".join(f't."{k}" IS NOT DISTINCT FROM n."{k}"' for k in table.key)

@@ -364,8 +364,7 @@ def _peaks(
     lake: Lake, first_run: Run, other_run: Run, slope: float, offset: float, tolerance: float
 ) -> list[float]:
     """How far the largest differences stand out at each moment that both have a stored picture of: frame k of
-    `first_run` and
-    frame slope k + offset of `other_run`, give or take."""
+    `first_run` and frame slope k + offset of `other_run`, give or take."""
     run_keyframes, other_keyframes = (
         coarse_keyframes(lake, run.dataset, [run.episode_index]).get(
             (run.episode_index, run.camera), {}

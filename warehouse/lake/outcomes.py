@@ -142,8 +142,8 @@ def say_outcome(
         "note": checked_text("note", note, 2000),
         "file": BY_CLICK,
         "undoes": None,
+        "author": checked_text("author", author, 100),
     }
-    outcome["author"] = checked_text("author", author, 100)
 
     def rows(newest: dict[str, Any]) -> list[dict[str, Any]]:
         in_force = standing(lake, dataset, episode_index) if newest else None
@@ -162,8 +162,13 @@ def undo_outcome(
     lake: Writable, dataset: str, episode_index: int, import_id: str, *, author: str
 ) -> str:
     """Take back what a person said of one run; returns the id of the row that says so. Raises CorrectionError."""
-    statement = {"success": None, "note": None, "file": None, "undoes": import_id}
-    statement["author"] = checked_text("author", author, 100)
+    statement = {
+        "success": None,
+        "note": None,
+        "file": None,
+        "undoes": import_id,
+        "author": checked_text("author", author, 100),
+    }
     return say(
         lake, "outcomes", lambda _: [statement], dataset=dataset, episode_index=episode_index
     )[0]["import_id"]
@@ -293,12 +298,8 @@ def read_outcomes(lake: Lake, dataset: str, path: Path, author: str) -> list[Sta
             f"{called} {number}: {problem}" for number, problem in sorted(problems.items())
         ]
         if len(problem_texts) > MAX_NAMED:
-            further_problems = f"; and {len(problem_texts) - MAX_NAMED} more"
-        else:
-            further_problems = ""
-        raise CorrectionError(
-            f"{path}: nothing was imported: {'; '.join(problem_texts[:MAX_NAMED])}{further_problems}"
-        )
+            problem_texts[MAX_NAMED:] = [f"and {len(problem_texts) - MAX_NAMED} more"]
+        raise CorrectionError(f"{path}: nothing was imported: {'; '.join(problem_texts)}")
     if not outcomes:
         raise CorrectionError(f"{path} holds no line with an outcome")
     return list(outcomes.values())

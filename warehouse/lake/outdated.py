@@ -98,9 +98,9 @@ def make_stale(lake: LakeConnection, dataset: str, chunks: Collection[int]) -> N
     )
 
 
-def make_shards_stale(lake: LakeConnection, rows: Mapping[str, pa.Table]) -> None:
-    """Let the next build write the shards of some chunks anew: those of the rows of `stage_runs`, if there are any."""
-    for run in rows["stage_runs"].to_pylist() if rows else ():
+def make_shards_stale(lake: LakeConnection, runs: pa.Table) -> None:
+    """Let the next build write the shards of some chunks anew: those of rows of `stage_runs`."""
+    for run in runs.to_pylist():
         lake.con.execute(
             f"UPDATE stage_runs SET input_hash = '{CHANGED}' "
             "WHERE stage = 'shards' AND dataset = ? AND chunk = ?",

@@ -7,7 +7,7 @@ said stands what it needs to find its episodes again: how datasets were built, a
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -72,18 +72,26 @@ def read(workspace: Workspace) -> tuple[dict[str, dict[Key, dict | None]], int]:
     if not workspace.people.exists():
         return newest, bad
     with workspace.people.open("rb") as f:
-        for line in f:
-            try:
-                name, row, is_gone = parsed(line)
-            except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException):
+        for entry in read_lines(f):
+            if entry is None:
                 bad += 1
                 continue
+            name, row, is_gone = entry
             newest[name][key_of(TABLES[name], row)] = None if is_gone else row
     return newest, bad
 
 
-def parsed(line: bytes) -> tuple[str, dict, bool]:
-    """Table and row of a line, and whether it is gone. Raises what json, Arrow and Python do of a damaged one."""
+def read_lines(lines: Iterable[bytes]) -> Iterator[tuple[str, dict, bool] | None]:
+    """Of each line its table and row, and whether that is gone; None: it cannot be read."""
+    for line in lines:
+        try:
+            yield _parsed(line)
+        except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException):
+            yield None
+
+
+def _parsed(line: bytes) -> tuple[str, dict, bool]:
+    """Raises what json, Arrow and Python do of a damaged line."""
     entry = json.loads(line)
     name = entry["table"]
     field = "gone" if "gone" in entry else "row"

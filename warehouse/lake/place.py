@@ -126,19 +126,17 @@ def _settings(workspace: Workspace) -> dict[str, Any]:
     return settings
 
 
-def create(workspace: Workspace, catalog: str | None, data: str | None) -> LakePlace:
+def create(workspace: Workspace, catalog: str | None, data: str | None) -> None:
     """Say where a new workspace's lake lies. Raises LakeError when there is a workspace, or a lake cannot lie there."""
     if workspace.exists():
         raise LakeError(f"{workspace.root} is a workspace already: its lake stays where it is")
-    checked = _checked(workspace, catalog, data, "--catalog and --data")
+    _checked(workspace, catalog, data, "--catalog and --data")
     lines = [
         f"{k} = {json.dumps(v, ensure_ascii=False)}"
         for k, v in (("catalog", catalog), ("data", data))
         if v is not None
     ]
-    workspace.root.mkdir(parents=True, exist_ok=True)
     write_file(workspace.settings, "".join(f"{line}\n" for line in lines).encode())
-    return checked
 
 
 def _checked(workspace: Workspace, catalog: object, data: object, location: str) -> LakePlace:
@@ -199,8 +197,8 @@ def bucket_settings(address: str) -> dict[str, str | bool]:
         "KEY_ID": keys.access_key,
         "SECRET": keys.secret_key,
         "SCOPE": address,
+        "REGION": aws.get_config_variable("region") or "us-east-1",
     }
-    settings["REGION"] = aws.get_config_variable("region") or "us-east-1"
     if keys.token:
         settings["SESSION_TOKEN"] = keys.token
     # A store that is not Amazon's (MinIO and such) has no host name for each bucket

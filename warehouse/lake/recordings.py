@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from core.tables import TABLES
+from core.values import grouped
 from ingest.recordings import MOMENTS, VERSION, Fingerprint, KnownRecording
 from warehouse.lake.connection import LakeConnection, literal
 from warehouse.lake.lake import Lake
@@ -23,9 +24,8 @@ from warehouse.lake.statements import CorrectionError, checked_text, take_down
 from warehouse.lake.views import STATEMENTS
 
 LISTING, FRAMES, PERSON = "listing", "frames", "person"  # who found a change
-# What a change is called, in the order of reports
-WHATS = ("moved", "gone", "back", "new", "changed", "probable", "same", "other")
-IN_WORDS = {
+# What a change is called, in the order of reports, and its name for people
+WHATS = {
     "moved": "moved",
     "gone": "gone",
     "back": "back",
@@ -35,6 +35,7 @@ IN_WORDS = {
     "same": "decided",
     "other": "decided",
 }
+FOUND = ("moved", "gone", "back", "new", "changed", "probable")  # by a build, not by a person
 KNOWN = """
 SELECT r.*, e.file_stamp AS decoded_stamp,
        coalesce(e.fingerprint_version, f.version) AS version,
@@ -285,11 +286,8 @@ def sentence(dataset: str, numbers: Mapping[str, Any]) -> str | None:
 
     Example: "recordings: 15 moved, 1 gone; what people said moved along: proccorpus recordings changes arm".
     """
-    parts = []
-    for change in WHATS:
-        count = int(numbers.get(f"recordings_{change}", 0))
-        if count and change not in ("same", "other"):
-            parts.append(f"{count} {IN_WORDS[change]}")
+    counts = {change: int(numbers.get(f"recordings_{change}", 0)) for change in FOUND}
+    parts = [f"{count} {WHATS[change]}" for change, count in counts.items() if count]
     if not parts:
         return None
     return f"recordings: {', '.join(parts)}; what people said stays with them: proccorpus recordings changes {dataset}"
@@ -315,16 +313,17 @@ def sentences(lake: LakeConnection) -> dict[str, str]:
     for dataset, change, count, created_at in rows:
         numbers.setdefault(dataset, {})[f"recordings_{change}"] = count
         dates[dataset] = created_at
-    texts: dict[str, list[str]] = {}
+    texts: list[tuple[str, str]] = []
     for dataset, counts in numbers.items():
         text = sentence(dataset, counts)
         if text:
-            texts.setdefault(dataset, []).append(f"on {dates[dataset]:%Y-%m-%d}, {text}")
+            texts.append((dataset, f"on {dates[dataset]:%Y-%m-%d}, {text}"))
     for dataset, count in review_counts(lake).items():
-        texts.setdefault(dataset, []).append(review_sentence(dataset, count))
-    for dataset, text in copies_sentences(lake).items():
-        texts.setdefault(dataset, []).append(text)
-    return {dataset: "; ".join(of_dataset) for dataset, of_dataset in sorted(texts.items())}
+        texts.append((dataset, review_sentence(dataset, count)))
+    texts += copies_sentences(lake).items()
+    return {
+        dataset: "; ".join(of_dataset) for dataset, of_dataset in sorted(grouped(texts).items())
+    }
 
 
 def copies_sentences(lake: LakeConnection) -> dict[str, str]:
@@ -431,11 +430,9 @@ def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, autho
         )
         update.put(separate)
         update.note("other", former, separate, f"{author} said so")
+        if former.recording in {withdrawn.recording for withdrawn, _ in withdrawn_recordings(lake)}:
+            _admit(lake, dataset, episode_index)
     update.changes[-1]["author"] = author
-    if not is_same and former.recording in {
-        withdrawn.recording for withdrawn, _ in withdrawn_recordings(lake)
-    }:
-        _admit(lake, dataset, episode_index)
     lake.upsert(f"recording of {dataset} {episode_index}", **update.upserts())
     return former.recording
 
@@ -497,16 +494,6 @@ def withdraw(
     if banked_rows:
         lake.upsert(f"recordings taken down of {dataset}", **banked_rows)
     return sorted(copies)
-
-
-def unsure_takedowns(
-    lake: LakeConnection, datasets: Collection[str] | None = None
-) -> list[dict[str, Any]]:
-    """Episodes that are probably a recording that was taken down, and of which nobody decided."""
-    rows = lake.dicts(
-        "SELECT dataset, episode_index, reason FROM current_takedowns WHERE NOT is_sure ORDER BY 1, 2"
-    )
-    return [row for row in rows if datasets is None or row["dataset"] in datasets]
 
 
 def bank(

@@ -384,9 +384,8 @@ def _sentence(labelled: int, references: Sequence[int], no_fit: int) -> str:
     numbers = ", ".join(map(str, references[:MOST_NAMED])) + (
         ", ..." if len(references) > MOST_NAMED else ""
     )
-    references_text = f"{len(references)} references (episodes {numbers})"
     if len(references) > 1:
-        reference_text = references_text
+        reference_text = f"{len(references)} references (episodes {numbers})"
     else:
         reference_text = f"reference (episode {numbers})"
     if no_fit:

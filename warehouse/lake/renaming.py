@@ -53,10 +53,8 @@ class Holdings:
         """Example: "arm: 12 episodes and their labels; 3 words of people"."""
         parts = [f"{self.episodes} episodes and their labels", f"{self.words} words of people"]
         if self.imported:
-            lost_note = f"; {self.imported} imported labels, which have to be imported again"
-        else:
-            lost_note = ""
-        return f"{self.dataset}: {'; '.join(parts)}{lost_note}"
+            parts.append(f"{self.imported} imported labels, which have to be imported again")
+        return f"{self.dataset}: {'; '.join(parts)}"
 
 
 def holdings(lake: LakeConnection, dataset: str) -> Holdings:
@@ -88,31 +86,22 @@ def rename(lake: Lake, dataset: str, name: str) -> None:
     Raises UserError, also while a build goes on.
     """
     with while_nothing_is_built(lake.workspace, f"renaming {dataset}"):
-        _rename(lake, dataset, name)
-
-
-def _rename(lake: Lake, dataset: str, name: str) -> None:
-    holdings(lake, dataset)
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise UserError(
-            f"{name!r} is no name: small letters, digits, _ and -, and first a letter or digit"
-        )
-    if name in stored_builds(lake) or any(_count(lake, table, name) for table in CARRIED):
-        raise UserError(
-            f"the name {name} is in use: choose another, or remove it first (datasets remove {name})"
-        )
-    text, _ = stored_builds(lake).get(dataset, ("", ""))
-    if text:
-        fields = json.loads(text)
-        fields["dataset"]["name"] = name
-        _move(
-            lake,
-            dataset,
-            name,
-            {"dataset": name, "config": json.dumps(fields, separators=(",", ":"))},
-        )
-    else:
-        _move(lake, dataset, name, None)
+        holdings(lake, dataset)
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise UserError(
+                f"{name!r} is no name: small letters, digits, _ and -, and first a letter or digit"
+            )
+        builds = stored_builds(lake)
+        if name in builds or any(_count(lake, table, name) for table in CARRIED):
+            raise UserError(
+                f"the name {name} is in use: choose another, or remove it first (datasets remove {name})"
+            )
+        config = None
+        if dataset in builds:
+            fields = json.loads(builds[dataset][0])
+            fields["dataset"]["name"] = name
+            config = {"dataset": name, "config": json.dumps(fields, separators=(",", ":"))}
+        _move(lake, dataset, name, config)
 
 
 def remove(lake: Lake, dataset: str) -> str | None:

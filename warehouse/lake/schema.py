@@ -331,11 +331,11 @@ UNIT_OF = {
     "bytes": "bytes",
     "num_frames": "frames",
     "frames": "frames",
+    **dict.fromkeys(("frame_index", "start_frame", "end_frame", "other_frame"), "frame from 0"),
+    **dict.fromkeys(
+        ("progress", "progress_procvlm", "confidence", "coverage", "end_progress"), "0..1"
+    ),
 }
-UNIT_OF |= dict.fromkeys(("frame_index", "start_frame", "end_frame", "other_frame"), "frame from 0")
-UNIT_OF |= dict.fromkeys(
-    ("progress", "progress_procvlm", "confidence", "coverage", "end_progress"), "0..1"
-)
 LOOKED_AT = 50  # rows of a table, for an example of each column
 
 

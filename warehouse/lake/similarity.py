@@ -240,25 +240,17 @@ def _of_camera(
         "GROUP BY e.camera, c.usable_cameras ORDER BY list_position(c.usable_cameras, e.camera), 1",
         parameters,
     ).fetchall()
+    unseen = f"{parameters[0]} episode {parameters[1]}: no encoder has looked at"
     if not rows:
-        location = f"{parameters[0]} episode {parameters[1]}"
         sql = "SELECT status, reason, detail FROM episodes WHERE dataset = ? AND episode_index = ?"
         for status, reason, detail in con.execute(sql, parameters[:2]).fetchall():
             if status != "ok":
-                unusable_note = f"because it cannot be used: {reason}: {detail}"
-            else:
-                unusable_note = ""
-            raise UserError(
-                f"{location}: no encoder has looked at it{', ' if unusable_note else ': '}{unusable_note or HOW_TO}"
-            )
+                raise UserError(f"{unseen} it, because it cannot be used: {reason}: {detail}")
+            raise UserError(f"{unseen} it: {HOW_TO}")
         raise UserError(f"{parameters[0]} has no episode {parameters[1]}")
     by_name = {row[0]: row for row in rows}
     if camera is not None and camera not in by_name:
-        location = f"{parameters[0]} episode {parameters[1]}"
-        looked_at = ", ".join(by_name)
-        raise UserError(
-            f"{location}: no encoder has looked at a camera {camera!r}, only at {looked_at}"
-        )
+        raise UserError(f"{unseen} a camera {camera!r}, only at {', '.join(by_name)}")
     return by_name[camera or rows[0][0]]
 
 

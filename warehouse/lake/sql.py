@@ -66,12 +66,12 @@ OF_TRAINING = "WHERE training_run IN (SELECT training_run FROM {lake}.training_r
 OF_EVALUATION = (
     "WHERE eval_run IN (SELECT eval_run FROM {lake}.eval_runs WHERE release = {release})"
 )
-RESULTS_SQL = dict.fromkeys(("releases", "release_shards"), "WHERE name = {release}")
-RESULTS_SQL |= dict.fromkeys(
-    ("training_runs", "eval_runs", "leaderboard"), "WHERE release = {release}"
-)
-RESULTS_SQL |= dict.fromkeys(("training_points", "checkpoints"), OF_TRAINING)
-RESULTS_SQL |= dict.fromkeys(("eval_predictions", "eval_scores"), OF_EVALUATION)
+RESULTS_SQL = {
+    **dict.fromkeys(("releases", "release_shards"), "WHERE name = {release}"),
+    **dict.fromkeys(("training_runs", "eval_runs", "leaderboard"), "WHERE release = {release}"),
+    **dict.fromkeys(("training_points", "checkpoints"), OF_TRAINING),
+    **dict.fromkeys(("eval_predictions", "eval_scores"), OF_EVALUATION),
+}
 WRONG_AS_WRITTEN = (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError)
 WRONG_COLUMN = re.compile(r'column "?([^"\s]+)"? not found|does not have a column named "([^"]+)"')
 CANDIDATES = re.compile(r"Candidate bindings:(.*)")

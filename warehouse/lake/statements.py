@@ -28,7 +28,6 @@ TABLES_ASKED = (
     "outcomes",
 )  # before what joins all that people said
 MAX_FILE_BYTES = 1 << 30
-TAG = "tag"
 ASSIGNED = "assigned"
 MOST_EPISODES = 1000  # marked at once
 Kind = Literal["tag", "assigned"]
@@ -87,8 +86,7 @@ def say(
     and id.
 
     make: told of the newest row of `key_columns`, empty where there is none; the time is later than that one's.
-    Without `id_of`
-    all have one id, a hash of them and of that row's, so that the same words said again later differ.
+    Without `id_of` all have one id, a hash of them and of that row's, so that the same words said again later differ.
     """
     name = TABLES[table].key[0]
 
@@ -324,9 +322,8 @@ def take_down(
     episodes: Collection[int] | None,
     reason: str,
     copies: Mapping[Place, Place] | None = None,
-) -> list[dict]:
-    """Mark episodes (None: the whole dataset) as not to be used; returns the marks. Raises
-    UserError.
+) -> None:
+    """Mark episodes (None: the whole dataset) as not to be used. Raises UserError.
 
     copies: episodes of any dataset that hold the same recording as one of these; they are marked,
     too.
@@ -337,15 +334,10 @@ def take_down(
         )
     if not reason.strip():
         raise UserError("give a --reason: the quarantine shows it to people who miss the data")
-    reasons: dict[tuple[str, int | None], str] = {}
-    if episodes is None:
-        reasons[dataset, None] = reason.strip()
-    for episode in sorted(set(episodes or ())):
-        reasons[dataset, episode] = reason.strip()
-    for place, original in sorted((copies or {}).items()):
-        reasons[place] = (
-            f"the same recording as episode {original[1]} of {original[0]}: {reason.strip()}"
-        )
+    numbers = [None] if episodes is None else sorted(set(episodes))
+    reasons = {(dataset, number): reason.strip() for number in numbers}
+    for place, (original, number) in sorted((copies or {}).items()):
+        reasons[place] = f"the same recording as episode {number} of {original}: {reason.strip()}"
     of_place = lake.recordings_at(
         {(name, episode) for name, episode in reasons if episode is not None}
     )
@@ -361,7 +353,6 @@ def take_down(
         for (name, episode), text in reasons.items()
     ]
     lake.upsert(f"take down {dataset}", takedowns=TABLES["takedowns"].rows(marks))
-    return marks
 
 
 def undo_takedown(lake: Lake, dataset: str, episodes: Collection[int] | None) -> int:

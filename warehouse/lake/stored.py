@@ -8,8 +8,7 @@ read may be of an earlier version, which told no grippers apart: it has `frames.
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import groupby, product
-from operator import itemgetter
+from itertools import product
 from typing import Any
 
 import cv2
@@ -20,6 +19,7 @@ from core.domain.label import EpisodeFrame, Label, Segment, StatedEnd
 from core.domain.label_run import GateCounts, LabelGate
 from core.paths import Workspace
 from core.pictures import decode_stored
+from core.values import grouped
 from ingest.signals.gripper import GripperSignal, signal_from_row
 from warehouse.lake.connection import has
 from warehouse.lake.lake import Lake
@@ -51,8 +51,12 @@ def labels_of(
     label_run: whose labels; None: the active ones. whole: with what episode_labels says, and
     progress; else they are segments alone.
     """
-    filters = {"dataset = ?": dataset, "chunk = ?": chunk, "label_run = ?": label_run}
-    filters["list_contains(?, episode_index)"] = None if episodes is None else list(episodes)
+    filters = {
+        "dataset = ?": dataset,
+        "chunk = ?": chunk,
+        "label_run = ?": label_run,
+        "list_contains(?, episode_index)": None if episodes is None else list(episodes),
+    }
     active = "active_" if label_run is None else ""
     labels = {
         episode: label for (episode, _), label in _read(con, f"{active}segments", filters).items()
@@ -126,27 +130,14 @@ def rows_of_episode(episode_of_row: np.ndarray, episode_index: int) -> slice:
 
 
 def labels_of_chunk(
-    con: duckdb.DuckDBPyConnection, dataset: str, chunk: int
+    con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, episode_index: int | None = None
 ) -> dict[int, dict[str, Label]]:
-    """Every label of each episode of a chunk, by label run."""
+    """Every label of each episode of a chunk, or of one episode of it, by label run."""
+    filters = {"dataset = ?": dataset, "chunk = ?": chunk, "episode_index = ?": episode_index}
     by_episode: dict[int, dict[str, Label]] = {}
-    for (episode, label_run), label in _read(
-        con, "segments", {"dataset = ?": dataset, "chunk = ?": chunk}
-    ).items():
+    for (episode, label_run), label in _read(con, "segments", filters).items():
         by_episode.setdefault(episode, {})[label_run] = label
     return by_episode
-
-
-def labels_of_episode(
-    con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, episode_index: int
-) -> dict[str, Label]:
-    """Every label of one episode, by label run."""
-    labels = _read(
-        con,
-        "segments",
-        {"dataset = ?": dataset, "chunk = ?": chunk, "episode_index = ?": episode_index},
-    )
-    return {label_run: label for (_, label_run), label in labels.items()}
 
 
 def dataset_gates(
@@ -189,13 +180,10 @@ def gate_counts(
         f"label_run) WHERE e.status = 'ok' {'' if shards is None else CUT_FROM}",
         [] if shards is None else [list(shards)],
     )
-    columns = [name for name, *_ in rows.description or ()]
-    labels: dict[str, list[tuple[float | None, bool]]] = {}
-    for row in rows.fetchall():
-        label = dict(zip(columns, row, strict=True))
-        labels.setdefault(label["dataset"], []).append(
-            (label["confidence"], label.get("named") is not False)
-        )
+    labels = grouped(
+        (row["dataset"], (row["confidence"], row.get("named") is not False))
+        for row in rows.to_arrow_table().to_pylist()
+    )
     gates = dataset_gates(con)
     return {
         dataset: GateCounts(gates.get(dataset, LabelGate()), labels[dataset])
@@ -285,16 +273,13 @@ def signals_by_dataset(
         "signals WHERE dataset = coalesce($1, dataset) ORDER BY dataset, signal_index",
         [dataset],
     )
-    by_dataset = groupby(rows, itemgetter("dataset"))
-    return {name: list(map(signal_from_row, signal_rows)) for name, signal_rows in by_dataset}
+    return grouped((row["dataset"], signal_from_row(row)) for row in rows)
 
 
 def lags_by_dataset(con: duckdb.DuckDBPyConnection) -> dict[str, list[dict[str, Any]]]:
     """The rows of signal_lags by dataset, in order."""
     rows = _dicts(con, "signal_lags ORDER BY dataset, signal, chunk", [])
-    return {
-        dataset: list(of_dataset) for dataset, of_dataset in groupby(rows, itemgetter("dataset"))
-    }
+    return grouped((row["dataset"], row) for row in rows)
 
 
 def chunk_lags(con: duckdb.DuckDBPyConnection, dataset: str, chunk: int) -> list[dict[str, Any]]:

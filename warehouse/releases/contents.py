@@ -237,6 +237,10 @@ class Contents:
     left_out: tuple[LeftOut, ...]
     stand_ins: StandIns = NO_STAND_INS
 
+    @property
+    def shard_names(self) -> list[str]:
+        return [shard.shard for shard in self.shards]
+
 
 def contents(
     lake: Lake,
@@ -318,7 +322,9 @@ class Cuts:
         episodes = sorted(set(chain.from_iterable(shown_episodes)))
         if not episodes:
             return kept_shards, []
-        reason = f"checks found {' or '.join(self.checks)} in them (episodes {_listed(episodes)})"
+        reason = (
+            f"checks found {' or '.join(self.checks)} in them (episodes {listed_numbers(episodes)})"
+        )
         remedy = "look at them (proccorpus quarantine --checks), or accept them"
         left_out = LeftOut(dataset, reason, remedy, samples=num_lost, episodes=tuple(episodes))
         return kept_shards, [left_out]
@@ -368,8 +374,7 @@ def _without(
     reason_of: Callable[[Sequence[int]], tuple[str, str]],
 ) -> tuple[list[ShardFile], list[LeftOut]]:
     """The shards that are not in `by_shard` (episodes by shard), and what is said of those that are; reason_of: why
-    they are
-    left out, by their episodes, and the remedy."""
+    they are left out, by their episodes, and the remedy."""
     other_shards = [s for s in shards if s.shard not in by_shard]
     affected_shards = [s for s in shards if s.shard in by_shard]
     if not affected_shards:
@@ -393,14 +398,15 @@ def _taken_down(episodes: Sequence[int]) -> tuple[str, str]:
     return reason, "build the dataset again to make them anew"
 
 
-def _listed(episodes: Sequence[int]) -> str:
+def listed_numbers(episodes: Sequence[int]) -> str:
+    """The numbers of the first episodes, with dots where there are more."""
     return ", ".join(map(str, episodes[:MOST_LISTED])) + (
         " ..." if len(episodes) > MOST_LISTED else ""
     )
 
 
 def _not_sure(episodes: Sequence[int], gate: LabelGate) -> tuple[str, str]:
-    listed = _listed(episodes)
+    listed = listed_numbers(episodes)
     reason = (
         f"they hold samples of {len(episodes)} labels that are not sure enough (episodes {listed})"
     )

@@ -53,11 +53,15 @@ class Diff:
 
     def facts(self) -> dict:
         """As JSON has it."""
-        added = [{"dataset": d, "episode_index": e} for d, e in self.added]
-        removed = [{"dataset": d, "episode_index": e} for d, e in self.removed]
-        places = {"added": added, "removed": removed}
-        counts = {"relabelled": len(self.relabelled), "worst": self.worst}
-        return {"a": self.a, "b": self.b, "datasets": self.datasets} | places | counts
+        return {
+            "a": self.a,
+            "b": self.b,
+            "datasets": self.datasets,
+            "added": [{"dataset": d, "episode_index": e} for d, e in self.added],
+            "removed": [{"dataset": d, "episode_index": e} for d, e in self.removed],
+            "relabelled": len(self.relabelled),
+            "worst": self.worst,
+        }
 
 
 def diff_releases(lake: Lake, a: str, b: str) -> Diff:

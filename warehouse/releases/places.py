@@ -152,13 +152,8 @@ class FolderTarget:
     def _is_bucket(self) -> bool:
         return "://" in self.to
 
-    def manifest(self) -> dict | None:
-        return self._read(MANIFEST)
-
-    def journal(self) -> dict | None:
-        return self._read(JOURNAL)
-
-    def _read(self, name: str) -> dict | None:
+    def read(self, name: str) -> dict | None:
+        """What a JSON file of the place says, such as its manifest; None where there is none that is whole."""
         path = self.root / name
         with _client_errors(self.to, "read"):
             return _object(path.read_bytes() if path.exists() else None)
@@ -183,30 +178,21 @@ class FolderTarget:
 
     def begin(self, journal: bytes, removed_paths: Sequence[str]) -> None:
         """Say what will be sent, and remove what goes."""
-        self._write(JOURNAL, journal)
+        write_file(self.root / JOURNAL, journal)
         self._remove(removed_paths)
 
     def send(self, items: Sequence[OutgoingFile], on_file: Callable[[OutgoingFile], None]) -> None:
         for item in items:
-            copy_checked(item, self._file(item.path))
+            path = self.root / item.path
+            # A bucket has no folders, and to make one would make a bucket
+            if not self._is_bucket:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            copy_checked(item, path)
             on_file(item)
 
     def finish(self, manifest: bytes) -> None:
-        self._write(MANIFEST, manifest)
+        write_file(self.root / MANIFEST, manifest)
         self._remove([JOURNAL])
-
-    def _file(self, name: str) -> Path:
-        """A file to write, its folder made. A bucket has no folders, and to make one would make a bucket."""
-        path = self.root / name
-        if not self._is_bucket:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def _write(self, name: str, data: bytes) -> None:
-        if self._is_bucket:
-            self._file(name).write_bytes(data)
-        else:
-            write_file(Path(self.to) / name, data)
 
     def _remove(self, names: Iterable[str]) -> None:
         """Remove files, and folders here that are empty then."""
@@ -232,13 +218,8 @@ class HubTarget:
     def _api(self) -> "hub.HfApi":
         return hub.HfApi()
 
-    def manifest(self) -> dict | None:
-        return self._read(MANIFEST)
-
-    def journal(self) -> dict | None:
-        return self._read(JOURNAL)
-
-    def _read(self, name: str) -> dict | None:
+    def read(self, name: str) -> dict | None:
+        """As `FolderTarget.read`."""
         with _client_errors(self.to, "read"), TemporaryDirectory() as folder:
             try:
                 path = self._api.hf_hub_download(
@@ -350,8 +331,8 @@ def send(
     """
     manifest = manifest | {"digest": manifest_digest(manifest)}
     with _client_errors(target.to, "read"):
-        former = target.manifest()
-        journal = target.journal()
+        former = target.read(MANIFEST)
+        journal = target.read(JOURNAL)
         files: Mapping[str, Any] = target.files()
         stored = {
             item.path
@@ -406,12 +387,10 @@ def _foreign(
     item_paths = {item.path for item in items}
     known_paths = published | {MANIFEST, JOURNAL} | set(stored)
     return sorted(
-        path for path in present - known_paths if path in item_paths or not _is_half(path)
+        path
+        for path in present - known_paths
+        if path in item_paths or not Path(path).name.startswith(HALF_FILE)
     )
-
-
-def _is_half(path: str) -> bool:
-    return Path(path).name.startswith(HALF_FILE)
 
 
 def _check_identity(

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from warehouse.lake import Lake
-from warehouse.lake.connection import literal, temp_table
+from warehouse.lake.connection import has, literal, temp_table
 from warehouse.releases.contents import (
     LOCAL,
     ReleaseError,
@@ -128,7 +128,7 @@ def verify_published(location: str) -> tuple[dict, list[Failure]]:
     """(manifest, failures) of a published release, from the place alone; reads all of it. Raises ReleaseError."""
     root = published_root(location)
     target = open_target(location)
-    manifest = target.manifest()
+    manifest = target.read(MANIFEST)
     if manifest is None:
         raise ReleaseError(
             f"{location} holds no whole release: there is no readable {MANIFEST} (publish again to go on)"
@@ -191,9 +191,7 @@ def _items(lake: Lake, release: Release, folder: Path) -> list[OutgoingFile]:
 
 def _held_recordings(release_lake: Lake) -> str:
     """SQL that makes the table of a release's episodes with their recordings, as far as its snapshot knows any."""
-    if release_lake.rows(
-        "SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'recordings'"
-    ):
+    if has(release_lake.con, "recordings"):
         join = (
             "LEFT JOIN recordings r ON r.dataset = h.dataset AND r.episode_index = h.episode_index"
         )

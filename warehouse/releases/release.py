@@ -18,7 +18,7 @@ from core.paths import Workspace
 from core.tables import TABLES
 from core.version import VERSION
 from warehouse.lake import Lake, LakeError, content_key
-from warehouse.lake.acceptances import in_words
+from warehouse.lake.acceptances import counts_by_dataset, in_words
 from warehouse.lake.checks import GUARDS, corpus_is_sound
 from warehouse.lake.near_duplicates import not_looked_at
 from warehouse.lake.outcomes import question
@@ -51,7 +51,7 @@ def card(lake: Lake, name: str, snapshot: int, config_hash: str, release_content
     sql = "SELECT dataset, config FROM build_configs WHERE list_contains(?, dataset) ORDER BY 1"
     citation_texts = [
         (dataset, json.loads(config)["dataset"].get("citation"))
-        for dataset, config in _rows(lake, release_contents, sql)
+        for dataset, config in lake.rows(sql, [release_contents.datasets])
     ]
     if citations := [
         f"{dataset}: {' '.join(citation.split())}"
@@ -82,11 +82,6 @@ def markdown_table(columns: Collection[str], rows: Iterable[Iterable[Any]]) -> s
 def _table_line(cells: Iterable[Any]) -> str:
     texts = [str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells]
     return f"| {' | '.join(texts)} |"
-
-
-def _rows(lake: Lake, release_contents: Contents, sql: str) -> list[tuple]:
-    """The rows of a query with the names of the datasets as its one parameter."""
-    return lake.rows(sql, [release_contents.datasets])
 
 
 # Common table expressions: the episodes with samples in the shards $1, by the label run that these are of; and the
@@ -153,30 +148,19 @@ GROUP BY 1 ORDER BY 1"""
 
 def held_faults(lake: Lake, release_contents: Contents) -> dict[str, dict[str, int]]:
     """By dataset and check in how many of its runs that a release holds nobody accepted what it found."""
-    return _by_dataset(lake.rows(HELD_FAULTS, [_shard_names(release_contents)]))
-
-
-def _by_dataset(rows: Iterable[tuple]) -> dict[str, dict[str, int]]:
-    counts: dict[str, dict[str, int]] = {}
-    for dataset, check, runs in rows:
-        counts.setdefault(dataset, {})[check] = runs
-    return counts
+    return counts_by_dataset(lake.rows(HELD_FAULTS, [release_contents.shard_names]))
 
 
 def _datasets(lake: Lake, release_contents: Contents) -> str:
-    datasets = lake.dicts(HELD_DATASETS, [_shard_names(release_contents)])
+    datasets = lake.dicts(HELD_DATASETS, [release_contents.shard_names])
     return markdown_table(datasets[0], map(dict.values, datasets))
-
-
-def _shard_names(release_contents: Contents) -> list[str]:
-    return [shard.shard for shard in release_contents.shards]
 
 
 def _splits(lake: Lake, release_contents: Contents) -> str:
     rows = lake.rows(
         "SELECT dataset, split, count(*), sum(episodes), sum(samples), format('{:.1f}', sum(bytes) / 1e6) FROM shards "
         "WHERE list_contains(?, shard) GROUP BY ALL ORDER BY 1, 2",
-        [_shard_names(release_contents)],
+        [release_contents.shard_names],
     )
     return markdown_table(("dataset", "split", "shards", "episodes", "samples", "MB"), rows)
 
@@ -188,7 +172,7 @@ def _label_runs(lake: Lake, release_contents: Contents) -> str:
         f"{f', {run["followers"]} like those that it was asked about' if run['followers'] else ''}, "
         f"code {run['code_version']}, "
         f"parameters `{json.dumps(json.loads(run['params']))}`"
-        for run in lake.dicts(HELD_LABEL_RUNS, [_shard_names(release_contents)])
+        for run in lake.dicts(HELD_LABEL_RUNS, [release_contents.shard_names])
     )
 
 
@@ -196,7 +180,7 @@ def _limits(lake: Lake, name: str, release_contents: Contents) -> Iterator[str]:
     """What a reader must know before using the release, a sentence each."""
     yield from _limits_of_labels(lake, release_contents)
     # What of the labels is not in the samples, since they were not sure enough or have no names of steps
-    for dataset, counts in gate_counts(lake.con, _shard_names(release_contents)).items():
+    for dataset, counts in gate_counts(lake.con, release_contents.shard_names).items():
         yield from (f"{dataset}: {text}." for text in counts.sentences())
     yield from _limits_of_outcomes(lake, release_contents)
     yield from _limits_of_licences(lake, name, release_contents)
@@ -212,7 +196,7 @@ def _limits(lake: Lake, name: str, release_contents: Contents) -> Iterator[str]:
 
 
 def _limits_of_labels(lake: Lake, release_contents: Contents) -> Iterator[str]:
-    for dataset, about, annotators in lake.rows(HELD_ANNOTATORS, [_shard_names(release_contents)]):
+    for dataset, about, annotators in lake.rows(HELD_ANNOTATORS, [release_contents.shard_names]):
         if "simulat" in about.lower():
             yield f"{dataset} is simulated: its pictures are not those of a camera in the world."
         if annotators == ["motion"]:
@@ -223,7 +207,7 @@ def _limits_of_labels(lake: Lake, release_contents: Contents) -> Iterator[str]:
 
 def _limits_of_outcomes(lake: Lake, release_contents: Contents) -> Iterator[str]:
     for dataset, episodes, assumed, unfinished in lake.rows(
-        HELD_OUTCOMES, [_shard_names(release_contents)]
+        HELD_OUTCOMES, [release_contents.shard_names]
     ):
         if assumed:
             share = f"{assumed} of {episodes} episodes"
@@ -238,7 +222,7 @@ def _limits_of_licences(lake: Lake, name: str, release_contents: Contents) -> It
     else:
         reason = "it is here because its user allowed it"
     sql = "SELECT dataset, license FROM datasets WHERE list_contains(?, dataset) ORDER BY 1"
-    for dataset, licence_text in _rows(lake, release_contents, sql):
+    for dataset, licence_text in lake.rows(sql, [release_contents.datasets]):
         if classify(licence_text).restricted:
             yield f"{dataset} is not under an open licence ({licence_text}): {reason}."
         elif licence_text is None:
@@ -246,9 +230,9 @@ def _limits_of_licences(lake: Lake, name: str, release_contents: Contents) -> It
 
 
 def _limits_of_episodes(lake: Lake, release_contents: Contents) -> Iterator[str]:
-    for dataset, reason, episodes in lake.rows(HELD_QUARANTINE, [_shard_names(release_contents)]):
+    for dataset, reason, episodes in lake.rows(HELD_QUARANTINE, [release_contents.shard_names]):
         yield f"{dataset}: {episodes} episodes are left out for {reason}."
-    for dataset, files, reasons in lake.rows(HELD_WARNINGS, [_shard_names(release_contents)]):
+    for dataset, files, reasons in lake.rows(HELD_WARNINGS, [release_contents.shard_names]):
         yield f"{dataset}: {files} files have warnings ({reasons})."
 
 
@@ -337,7 +321,7 @@ def release_faults(lake: Lake, release: Release) -> dict[str, dict[str, int]]:
     """As `held_faults`, of a release that is frozen."""
     with closing(Lake(lake.workspace, read_only=True, snapshot=release.snapshot).con) as con:
         rows = con.execute(HELD_FAULTS, [release.shard_names]).fetchall()
-    return _by_dataset(rows)
+    return counts_by_dataset(rows)
 
 
 def local_release(lake: Lake) -> Release:

@@ -52,8 +52,8 @@ def end_before(monkeypatch: pytest.MonkeyPatch, moment: int, error: BaseExceptio
 
     copy = places.copy_checked
     monkeypatch.setattr(places, "copy_checked", ended(copy))
-    for name in ("_write", "_remove"):
-        monkeypatch.setattr(FolderTarget, name, ended(getattr(FolderTarget, name)))
+    monkeypatch.setattr(places, "write_file", ended(places.write_file))
+    monkeypatch.setattr(FolderTarget, "_remove", ended(FolderTarget._remove))
 
 
 def check_whole(target: str, release: Release) -> None:
