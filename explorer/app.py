@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from core.errors import first_line
+from core.errors import UserError, first_line
 from core.paths import Workspace
 from core.wall import Pool
 from core.web import Guard, Refusal
@@ -31,6 +31,7 @@ from explorer.pages import media, sql
 from explorer.scribe import Scribe
 from explorer.site import FILTERS, STATIC, STATIC_VERSION, Explorer, Options, explorer_of
 from warehouse.lake import LakeError
+from warehouse.lake.statements import ConflictError
 from warehouse.sql_process import SqlProcess
 
 HERE = Path(__file__).parent
@@ -141,6 +142,8 @@ def _refused(scope: Scope, refusal: Refusal) -> Response:
 ERRORS: dict[type[Exception], Callable[[Any, Request], tuple[str, int]]] = {
     PageError: lambda e, r: (str(e), e.status),
     LakeError: lambda e, r: (str(e), 503),
+    ConflictError: lambda e, r: (str(e), 409),
+    UserError: lambda e, r: (str(e), 422),
     duckdb.Error: lambda e, r: (f"the lake could not be read: {first_line(e)}", 503),
     RequestValidationError: lambda e, r: (
         f"{e.errors()[0]['loc'][-1]}: {e.errors()[0]['msg']}",

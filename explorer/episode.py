@@ -206,13 +206,9 @@ def label_runs(reader: LakeReader, episode: Episode) -> list[dict]:
     followers = _followers(reader, episode) if reader.has_rows("alignments") else set()
 
     # The label that counts is shown first; the lake says which it is and why
-    active = reader.of_episode("active_runs", ACTIVE_SQL, *key)
-    if active:
-        active_run, active_reason = (active[0]["label_run"], active[0]["why"])
-    else:
-        active_run, active_reason = (None, None)
+    active = active_run(reader, episode) or {"label_run": None, "why": None}
     listed_runs = []
-    for run in sorted({*labels, *curves}, key=lambda name: (name != active_run, name)):
+    for run in sorted({*labels, *curves}, key=lambda name: (name != active["label_run"], name)):
         label = labels.get(run)
         maker = makers.get(run, {})
         curve = curves.get(run, {})
@@ -221,7 +217,7 @@ def label_runs(reader: LakeReader, episode: Episode) -> list[dict]:
             segments = [{"segment_index": k, **s.__dict__} for k, s in enumerate(label.segments)]
         else:
             segments = []
-        is_active = run == active_run
+        is_active = run == active["label_run"]
         annotator = maker.get("annotator") or "unknown"
         listed_runs.append(
             NO_LABEL
@@ -229,7 +225,7 @@ def label_runs(reader: LakeReader, episode: Episode) -> list[dict]:
             | {
                 "label_run": run,
                 "active": is_active,
-                "why": active_reason if is_active else None,
+                "why": active["why"] if is_active else None,
                 "about": maker,
                 "annotator": annotator,
                 "made_by": made_by(annotator, note.get("steps_from"), follows=run in followers),
@@ -249,6 +245,12 @@ def label_runs(reader: LakeReader, episode: Episode) -> list[dict]:
             }
         )
     return listed_runs
+
+
+def active_run(reader: LakeReader, episode: Episode) -> dict[str, Any] | None:
+    """The `label_run` of an episode that counts, and `why`; None: it has no label that does."""
+    rows = reader.of_episode("active_runs", ACTIVE_SQL, *episode.row_key)
+    return next(iter(rows), None)
 
 
 def recording_at(reader: LakeReader, dataset: str, episode_index: int) -> str | None:

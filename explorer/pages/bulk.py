@@ -19,7 +19,6 @@ from explorer.pages.episodes import MAX_CHARS
 from explorer.review_queue import ORDER, SIGNS, ReviewQueue
 from explorer.selection import EpisodeSelection
 from explorer.site import Visit, Visiting, author_of, check_may_write, explorer_of
-from warehouse.lake import corrections
 from warehouse.lake.corrections import ACCEPTED, REJECTED, CorrectionError, parsed
 from warehouse.lake.statements import Place, Writable
 
@@ -157,14 +156,9 @@ def _accept_rows(
         place = row["dataset"], row["episode_index"]
         judged = Judged(reader, lake, *place, author, Said(comment=comment))
         try:
-            facts = judged.facts()
+            content_hash = judged.facts["content_hash"]
             label = accepted_label(judged, row["label_run"])
-            base = {
-                "base_label_run": row["label_run"],
-                "base_content_hash": facts["content_hash"],
-                "facts": facts,
-            }
-            corrections.save(lake, *place, label, **base, **judged.judgement)
+            judged.save(label, row["label_run"], content_hash)
         except CorrectionError as e:
             refused.append(str(e))
     return refused

@@ -1,6 +1,8 @@
 """What people say of an episode, as pages send it: corrections of its label, tags, and whom it is assigned to."""
 
-from typing import Annotated, Any, Literal, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal
 
 import duckdb
 from fastapi import APIRouter, Request
@@ -13,7 +15,7 @@ from core.errors import UserError, first_line
 from core.values import plain
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import corrected_places, correction_state
-from explorer.episode import ACTIVE_SQL, EpisodeIndex, episode_facts, label_as_said
+from explorer.episode import EpisodeIndex, episode_facts, label_as_said
 from explorer.site import Explorer, Visiting, author_of, check_may_write, explorer_of, writing
 from warehouse.lake import acceptances, corrections
 from warehouse.lake.corrections import (
@@ -139,7 +141,8 @@ def _read_again(explorer: Explorer, dataset: str, episode_index: int) -> dict[st
         return {"unread": f"This page cannot be read anew now: {first_line(e)}."}
 
 
-class Judged(NamedTuple):
+@dataclass(frozen=True)
+class Judged:
     """What somebody says of the label of an episode, with what the lake has of it, and where it is written."""
 
     reader: LakeReader
@@ -157,34 +160,29 @@ class Judged(NamedTuple):
     def judgement(self) -> dict[str, Any]:
         return {"author": self.author, "comment": self.said.comment, "follows": self.said.follows}
 
-    def episode_facts(self) -> dict[str, Any]:
-        """Raises CorrectionError: there is no such episode."""
+    @cached_property
+    def facts(self) -> corrections.Facts:
+        """Of the episode, as corrections check them. Raises CorrectionError: it is not there, or cannot be used."""
         try:
-            return episode_facts(self.reader, *self.place)
+            facts = episode_facts(self.reader, *self.place)
         except PageError as e:
             raise CorrectionError(str(e)) from e
+        unusable = (f["reason"] for f in facts["findings"] if f["severity"] == "unusable")
+        return corrections.checked_facts(*self.place, facts | {"reason": next(unusable, None)})
 
+    @property
     def episode(self) -> Episode:
-        """Raises CorrectionError: there is none."""
-        return episode_from_row(self.episode_facts())
+        """Raises CorrectionError, as `facts` does."""
+        return episode_from_row(self.facts)
 
-    def facts(self) -> corrections.Facts:
-        """Of the episode, as corrections check them. Raises CorrectionError."""
-        facts = self.episode_facts()
-        unusable = [
-            finding["reason"] for finding in facts["findings"] if finding["severity"] == "unusable"
-        ]
-        return corrections.checked_facts(
-            *self.place, facts | {"reason": next(iter(unusable), None)}
-        )
+    def save(self, label: corrections.Corrected, run: str | None, content_hash: str | None) -> str:
+        """Save a label, made from a run's label of the episode with these contents; returns the correction's id.
 
-    def active_run(self) -> str | None:
-        """The label run that counts of the episode."""
-        dataset, chunk, episode_index = self.episode().row_key
-        rows = self.reader.of_episode("active_runs", ACTIVE_SQL, dataset, chunk, episode_index)
-        if rows:
-            return rows[0]["label_run"]
-        return None
+        Raises CorrectionError, ConflictError.
+        """
+        base = {"base_label_run": run, "base_content_hash": content_hash, "facts": self.facts}
+        row = corrections.save(self.lake, *self.place, label, **base, **self.judgement)
+        return row["correction_id"]
 
     def is_corrected(self) -> bool:
         return self.place in corrected_places(self.reader)
@@ -195,39 +193,32 @@ class Judged(NamedTuple):
         newest = self.reader.newest_of("corrections").get(self.place)
         if newest is None or newest["rejects"] is not None:
             return False
-        expected = ACCEPTED, self.author, self.facts()["content_hash"]
+        expected = ACCEPTED, self.author, self.facts["content_hash"]
         return (newest["status"], newest["author"], newest["base_content_hash"]) == expected
 
 
 def _written(judged: Judged, act: str) -> str:
     """Write a change; returns its id. Raises CorrectionError, ConflictError."""
     statement = judged.said
-    lake = judged.lake
     run = statement.base_label_run
     correction = statement.correction_id or ""
     if act == "undo":
         return _taken_back(judged, correction)
-    facts = judged.facts()
-    statement_fields: dict[str, Any] = judged.judgement | {"facts": facts}
+    facts = judged.facts
     if act == "reject":
-        return corrections.reject_label(lake, *judged.place, run or "", **statement_fields)[
-            "correction_id"
-        ]
-    content = statement.base_content_hash
-    if act == "save":
-        corrected = parsed(
-            {k: v for k, v in (statement.model_extra or {}).items() if k in OF_LABEL}
+        row = corrections.reject_label(
+            judged.lake, *judged.place, run or "", facts=facts, **judged.judgement
         )
+        return row["correction_id"]
+    if act == "save":
+        said = statement.model_extra or {}
+        label = parsed({name: value for name, value in said.items() if name in OF_LABEL})
+        return judged.save(label, run, statement.base_content_hash)
+    if correction:
+        label = _waiting(judged, correction)
     else:
-        content = content or facts["content_hash"]
-        if correction:
-            corrected = _waiting(judged, correction)
-        else:
-            corrected = accepted_label(judged, run or "")
-    base = {"base_label_run": run, "base_content_hash": content}
-    return corrections.save(lake, *judged.place, corrected, **base, **statement_fields)[
-        "correction_id"
-    ]
+        label = accepted_label(judged, run or "")
+    return judged.save(label, run, statement.base_content_hash or facts["content_hash"])
 
 
 def _taken_back(judged: Judged, correction: str) -> str:
@@ -250,7 +241,7 @@ def accepted_label(judged: Judged, run: str) -> corrections.Corrected:
         if saved and run != human_run(judged.dataset):
             episode = f"episode {judged.episode_index} of {judged.dataset}"
             raise ConflictError(f"{saved[0][0]} has saved a label of {episode}: open it, compare")
-    label = label_as_said(judged.reader, judged.episode(), run)
+    label = label_as_said(judged.reader, judged.episode, run)
     if label is None:
         raise CorrectionError(
             f"episode {judged.episode_index} of {judged.dataset} has no label {run}"
@@ -281,11 +272,8 @@ def tag(request: Request, marking: Marking) -> JSONResponse:
         "is_on": marking.on,
         "follows": assignments,
     }
-    try:
-        with writing(explorer_of(request)) as lake:
-            rows = mark(lake, [*assignments], marking.kind, marking.value, **signature)
-    except CorrectionError as e:
-        raise PageError(str(e), 409 if isinstance(e, ConflictError) else 422) from e
+    with writing(explorer_of(request)) as lake:
+        rows = mark(lake, [*assignments], marking.kind, marking.value, **signature)
     return JSONResponse({"changed": len(rows)})
 
 
@@ -296,8 +284,5 @@ def accept_check(request: Request, acceptance: Acceptance) -> JSONResponse:
     change = acceptances.accept if acceptance.on else acceptances.take_back
     signature = {"why": acceptance.why, "author": author_of(request, acceptance.author)}
     with writing(explorer_of(request)) as lake:
-        try:
-            rows = change(lake, acceptance.dataset, acceptance.check, episodes, **signature)
-        except UserError as e:
-            raise PageError(str(e), 422) from e
+        rows = change(lake, acceptance.dataset, acceptance.check, episodes, **signature)
     return JSONResponse({"changed": len(rows)})

@@ -15,7 +15,6 @@ from explorer.episode import EpisodeIndex
 from explorer.site import Visit, Visiting, author_of, explorer_of, writing
 from warehouse.lake import recordings
 from warehouse.lake.connection import LakeConnection
-from warehouse.lake.statements import CorrectionError
 
 router = APIRouter()
 PICTURE_PX = 128  # a tiny picture on the page, on each side
@@ -100,11 +99,8 @@ def decide(
 ) -> JSONResponse:
     """What a person decides; 422 where there is nothing to decide."""
     author = author_of(request, decision.author)
-    try:
-        with writing(explorer_of(request)) as lake:
-            recording = recordings.decide(
-                lake, dataset, episode_index, is_same=decision.is_same, author=author
-            )
-    except CorrectionError as e:
-        raise PageError(str(e), 422) from e
+    with writing(explorer_of(request)) as lake:
+        recording = recordings.decide(
+            lake, dataset, episode_index, is_same=decision.is_same, author=author
+        )
     return JSONResponse({"recording": recording})
