@@ -114,7 +114,7 @@ COMMANDS = (
     (
         "Labels",
         "recordings",
-        "recordings",
+        "correcting",
         "Show where recordings are now, and decide which one an episode is.",
     ),
     (

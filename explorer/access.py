@@ -77,6 +77,10 @@ class LakeReader:
     def row(self, sql: str, *values: Any) -> tuple | None:
         return self.con.execute(sql, list(values)).fetchone()
 
+    def column(self, sql: str, *values: Any) -> list[Any]:
+        """The only column of a query."""
+        return [value for (value,) in self.rows(sql, *values)]
+
     def dicts(self, sql: str, *values: Any) -> list[dict]:
         return self.con.execute(sql, list(values)).to_arrow_table().to_pylist()
 
@@ -130,6 +134,10 @@ class LakeReader:
         return self.once(
             ("rows", table), lambda: self.row(f"SELECT 1 FROM {table} LIMIT 1") is not None
         )
+
+    def licences(self) -> list[str | None]:
+        """What each dataset says of its licence."""
+        return self.column("SELECT license FROM datasets ORDER BY dataset")
 
     def check_dataset(self, dataset: str) -> None:
         """Raises PageError when the lake has no such dataset."""

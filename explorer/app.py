@@ -59,17 +59,16 @@ class LastingFiles(StaticFiles):
 def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     """The explorer of a workspace. Raises LakeError: no workspace, or no such snapshot."""
     lake = CorpusView(space, options.snapshot, options.release)
-    scribe = Scribe(lake)
-    explorer = Explorer(space, options, lake, CorpusIndex(lake), _templates(), scribe)
-    queries = Pool(partial(SqlProcess, sql.MEMORY, sql.NICENESS))
     jobs = {name: ChildJob(space.root / "explorer", name) for name in ("adapt", "label", "export")}
+    explorer = Explorer(space, options, lake, CorpusIndex(lake), _templates(), Scribe(lake), jobs)
+    queries = Pool(partial(SqlProcess, sql.MEMORY, sql.NICENESS))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         for job in jobs.values():
             job.stop()
-        scribe.stop()
+        explorer.scribe.stop()
         queries.close()
 
     app = FastAPI(
@@ -80,14 +79,9 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.explorer = explorer
-    app.state.adapt_job = jobs["adapt"]
-    app.state.label_job = jobs["label"]
-    app.state.export_job = jobs["export"]
     app.state.queries = queries
-    app.state.querying, app.state.converting = (
-        Semaphore(sql.AT_ONCE),
-        Semaphore(media.CONVERTED_AT_ONCE),
-    )
+    app.state.querying = Semaphore(sql.AT_ONCE)
+    app.state.converting = Semaphore(media.CONVERTED_AT_ONCE)
     app.state.is_ending = lambda: False  # whoever serves it knows
     # By an address that changes with them, so that a browser asks for each once; by the plain one they are there, too
     app.mount(f"/static/{STATIC_VERSION}", LastingFiles(directory=STATIC))

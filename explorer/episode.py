@@ -11,6 +11,8 @@ from fastapi import Path
 from annotate.signal_report import lag
 from core.annotators import follows_sql, made_by
 from core.domain.episode import Episode
+from core.domain.label import Label
+from core.values import grouped
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import NO_LABEL, QUALITY_SIGNS, labels_with_corrections
 from ingest.episode import EpisodeData, record_from_row
@@ -21,7 +23,12 @@ from ingest.sources.files import Source
 from ingest.sources.types import SourceError
 from warehouse.lake.corrections import SAID_LATER, as_said
 from warehouse.lake.episodes import episode_from_row
-from warehouse.lake.stored import chunk_lags, labels_of_chunk, openings_of, signals_by_dataset
+from warehouse.lake.stored import (
+    chunk_lags,
+    labels_of_chunk,
+    openings_of,
+    signals_by_dataset,
+)
 
 FACTS_SQL = """
     SELECT f.dataset, f.episode_index, f.chunk, f.source_id, f.task, f.tasks, f.success, f.success_source,
@@ -44,7 +51,6 @@ RECORDINGS_SQL = """
 KEYFRAMES_SQL = f"""
     SELECT episode_index, camera, frame_index, any_value(sha256) AS sha256 FROM keyframes {OF_CHUNK}
     GROUP BY ALL ORDER BY 1, 2, 3"""
-CONFIG_SQL = "SELECT config FROM build_configs WHERE dataset = ?"
 EpisodeIndex = Annotated[int, Path(ge=0, le=2**53)]  # in an address
 OF_DATASET = ("title", "robot", "license", "format", "role", "source_uri")
 MAX_CHUNK = (
@@ -124,14 +130,13 @@ def episode_facts(reader: LakeReader, dataset: str, episode_index: int) -> dict[
     facts = rows[0] | {name: of_dataset[name] for name in OF_DATASET}
     facts["fps"] = of_dataset["fps"] if facts["fps"] is None else facts["fps"]
     facts["findings"] = findings(reader, dataset, chunk, episode_index)
-    if any(f["severity"] == "unusable" for f in facts["findings"]):
+    is_unusable = any(f["severity"] == "unusable" for f in facts["findings"])
+    facts["status"] = "ok"
+    if is_unusable:
         facts["status"] = "quarantined"
-    else:
-        facts["status"] = "ok"
+    facts["duration_s"] = None
     if facts["num_frames"] and facts["fps"]:
         facts["duration_s"] = facts["num_frames"] / facts["fps"]
-    else:
-        facts["duration_s"] = None
     return facts
 
 
@@ -139,19 +144,15 @@ def findings(reader: LakeReader, dataset: str, chunk: int, episode_index: int) -
     """What is wrong with the episode, or with its whole dataset; the unusable first. `accepted`: who accepted it, why,
     and whether in the whole dataset; None where nobody did."""
     episode_findings = reader.of_episode("findings", FINDINGS_SQL, dataset, chunk, episode_index)
-    if episode_findings:
-        accepted = {
-            row["check_name"]: row for row in reader.dicts(ACCEPTED_SQL, dataset, episode_index)
-        }
-    else:
-        accepted = {}
-    episode_findings = [
-        f | {"accepted": accepted.get(f["reason"]) if f["severity"] == "warning" else None}
-        for f in episode_findings
-    ]
-    return episode_findings + reader.once(
-        "findings of datasets", lambda: _findings_of_datasets(reader)
-    ).get(dataset, [])
+    accepted: dict[str, dict] = {}
+    if any(finding["severity"] == "warning" for finding in episode_findings):
+        rows = reader.dicts(ACCEPTED_SQL, dataset, episode_index)
+        accepted = {row["check_name"]: row for row in rows}
+    for finding in episode_findings:
+        is_warning = finding["severity"] == "warning"
+        finding["accepted"] = accepted.get(finding["reason"]) if is_warning else None
+    by_dataset = reader.once("findings of datasets", lambda: _findings_of_datasets(reader))
+    return episode_findings + by_dataset.get(dataset, [])
 
 
 def faults(reader: LakeReader, episode: Episode) -> list[dict]:
@@ -166,13 +167,11 @@ def faults(reader: LakeReader, episode: Episode) -> list[dict]:
 
 def _findings_of_datasets(reader: LakeReader) -> dict[str, list[dict]]:
     """Why whole datasets cannot be used."""
-    by_dataset: dict[str, list[dict]] = {}
-    for row in reader.dicts(
+    rows = reader.dicts(
         "SELECT dataset, camera, stage, reason, detail, file, severity FROM findings WHERE chunk IS NULL"
         " AND severity = 'unusable' ORDER BY reason"
-    ):
-        by_dataset.setdefault(row.pop("dataset"), []).append(row)
-    return by_dataset
+    )
+    return grouped((row["dataset"], row) for row in rows)
 
 
 def _followers(reader: LakeReader, episode: Episode) -> set[str]:
@@ -189,9 +188,7 @@ def label_runs(reader: LakeReader, episode: Episode) -> list[dict]:
     """Every label of the episode, the active one first: who made it, segments, progress curves, words at frames."""
     # One query per table for all labels of the episode, then everything is put together by label run
     key = episode.row_key
-
-    of_chunk = reader.lately(("labels", *key[:2]), lambda: labels_of_chunk(reader.con, *key[:2]))
-    labels = of_chunk.get(episode.episode_index, {})
+    labels = _labels(reader, episode)
     curves = {row["label_run"]: row for row in _of_frames(reader, episode, CURVES_SQL)}
     words: dict[str, list[dict]] = {}
     sql = f"SELECT label_run, frame_index, text, finished FROM reasoning {OF_EPISODE} ORDER BY 1, 2"
@@ -209,14 +206,14 @@ def label_runs(reader: LakeReader, episode: Episode) -> list[dict]:
     active = active_run(reader, episode) or {"label_run": None, "why": None}
     listed_runs = []
     for run in sorted({*labels, *curves}, key=lambda name: (name != active["label_run"], name)):
-        label = labels.get(run)
         maker = makers.get(run, {})
         curve = curves.get(run, {})
         note = notes.get(run, {})
-        if label:
-            segments = [{"segment_index": k, **s.__dict__} for k, s in enumerate(label.segments)]
-        else:
-            segments = []
+        segments = []
+        if run in labels:
+            planned = {"num_planned": labels[run].num_planned}
+            parts = enumerate(labels[run].segments)
+            segments = [{"segment_index": k} | vars(part) | planned for k, part in parts]
         is_active = run == active["label_run"]
         annotator = maker.get("annotator") or "unknown"
         listed_runs.append(
@@ -230,9 +227,7 @@ def label_runs(reader: LakeReader, episode: Episode) -> list[dict]:
                 "annotator": annotator,
                 "made_by": made_by(annotator, note.get("steps_from"), follows=run in followers),
                 "model": maker.get("model"),
-                "segments": [
-                    s | {"num_planned": label.num_planned if label else 0} for s in segments
-                ],
+                "segments": segments,
                 "progress": curve.get("progress", []),
                 "progress_procvlm": curve.get("progress_procvlm", []),
                 "reasoning": words.get(run, []),
@@ -257,23 +252,24 @@ def recording_at(reader: LakeReader, dataset: str, episode_index: int) -> str | 
     """The recording that an episode holds, or held last; None: it never held one. Raises PageError: no such dataset."""
     chunk = chunk_of(reader, dataset, episode_index)
     rows = reader.of_episode("recordings", RECORDINGS_SQL, dataset, chunk, episode_index)
-    if rows:
-        return rows[0]["recording"]
-    return None
+    return next((row["recording"] for row in rows), None)
 
 
 def label_as_said(reader: LakeReader, episode: Episode, label_run: str) -> dict[str, Any] | None:
     """A label of an episode as people could have said it (corrections.Corrected); None: it has none of that run."""
-    of_chunk = reader.lately(
-        ("labels", *episode.row_key[:2]), lambda: labels_of_chunk(reader.con, *episode.row_key[:2])
-    )
-    label = of_chunk.get(episode.episode_index, {}).get(label_run)
-    notes = reader.of_episode("episode_labels", f"FROM episode_labels {OF_CHUNK}", *episode.row_key)
-    facts = next((row for row in notes if row["label_run"] == label_run), None)
+    label = _labels(reader, episode).get(label_run)
+    facts = _by_label_run(reader, "episode_labels", episode.row_key).get(label_run)
     if label is None or facts is None:
         return None
     segments = [as_said(segment) for segment in label.segments]
     return {"segments": segments} | {name: facts[name] for name in ("plan", *SAID_LATER)}
+
+
+def _labels(reader: LakeReader, episode: Episode) -> dict[str, Label]:
+    """The labels of an episode by label run."""
+    of_chunk = episode.row_key[:2]
+    labels = reader.lately(("labels", *of_chunk), lambda: labels_of_chunk(reader.con, *of_chunk))
+    return labels.get(episode.episode_index, {})
 
 
 def _of_frames(reader: LakeReader, episode: Episode, sql: str) -> list[dict[str, Any]]:
@@ -290,13 +286,11 @@ def keyframes(reader: LakeReader, key: tuple[str, int, int]) -> dict[str, list[d
     """Stored pictures by camera, in order of time; of several at one frame (boundaries of several runs) one."""
     rows = reader.of_episode("keyframes", KEYFRAMES_SQL, *key)
     dataset, _, episode_index = key
-    pictures: dict[str, list[dict]] = {}
-    for row in rows:
-        url = f"/media/{dataset}/{episode_index}/keyframes/{row['sha256']}.jpg"
-        pictures.setdefault(row["camera"], []).append(
-            {"frame_index": row["frame_index"], "url": url}
-        )
-    return pictures
+    folder = f"/media/{dataset}/{episode_index}/keyframes"
+    return grouped(
+        (r["camera"], {"frame_index": r["frame_index"], "url": f"{folder}/{r['sha256']}.jpg"})
+        for r in rows
+    )
 
 
 def _by_label_run(
@@ -320,21 +314,18 @@ def measures(reader: LakeReader, episode: Episode) -> dict[str, Any]:
     rows = _of_frames(reader, episode, FRAMES_SQL)
     # Every camera's rows have the same of these; one without any value is none
     first = rows[0] if rows else {"gripper": [], "speed": [], "grippers": []}
-    gripper = _measured(first["gripper"])
-    speed = _measured(first["speed"])
     # States are stored per frame; curves need them per dimension
     states = _of_frames(reader, episode, STATES_SQL)
     signals = reader.once("signals", lambda: signals_by_dataset(reader.con)).get(
         episode.dataset, []
     )
+    lags = []
     if signals:
         of_chunk = episode.row_key[:2]
         lags = reader.lately(("lags", *of_chunk), lambda: chunk_lags(reader.con, *of_chunk))
-    else:
-        lags = []
     return {
         "visual_change": {row["camera"]: row["visual_change"] for row in rows},
-        "gripper": gripper,
+        "gripper": _measured(first["gripper"]),
         "grippers": [
             {
                 "name": gripper_measure.signal.title if gripper_measure.signal else "gripper",
@@ -347,7 +338,7 @@ def measures(reader: LakeReader, episode: Episode) -> dict[str, Any]:
                 signals, list(zip(first["gripper"], first["grippers"], strict=True))
             )
         ],
-        "speed": speed,
+        "speed": _measured(first["speed"]),
         "state": [
             list(dimension)
             for dimension in zip(*(states[0]["states"] if states else ()), strict=True)
@@ -462,10 +453,17 @@ def recorded(reader: LakeReader, episode: Episode) -> EpisodeData:
         read = read_episode(source, record_from_row(listing.row))
     except (DataError, SourceError, OSError) as e:
         raise PageError(f"{subject} cannot be read: {e}") from e
-    has_actions = read.action is not None and len(read.action) > 0
-    if has_actions:
+    if read.action is not None and len(read.action) > 0:
         return read
     return replace(read, actions=None)
+
+
+def build_config(reader: LakeReader, dataset: str) -> str | None:
+    """The configuration, as JSON, that a dataset was last built with; None: the lake does not know it."""
+    configs = reader.once(
+        "build configs", lambda: dict(reader.rows("SELECT dataset, config FROM build_configs"))
+    )
+    return configs.get(dataset)
 
 
 class Listed(NamedTuple):
@@ -478,13 +476,11 @@ class Listed(NamedTuple):
 def listing_of(reader: LakeReader, episode: Episode) -> Listed | None:
     """None: the lake does not know the source of the dataset."""
     # The source is opened as the last build opened it, so that frames are counted alike
-    configs = reader.lately(
-        ("config", episode.dataset), lambda: reader.rows(CONFIG_SQL, episode.dataset)
-    )
-    if not configs:
+    config = build_config(reader, episode.dataset)
+    if config is None:
         return None
     (row,) = reader.of_episode("listed", f"FROM episode_facts {OF_CHUNK}", *episode.row_key)
-    return Listed(configs[0][0], row)
+    return Listed(config, row)
 
 
 def row_pictures(listing: Listed, camera: str) -> list[int] | None:

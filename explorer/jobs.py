@@ -35,11 +35,6 @@ def in_words(arguments: Sequence[str]) -> str:
     return shlex.join(["proccorpus", *arguments])
 
 
-def errors_in(log: str) -> str:
-    """What went wrong by a command's log, in its words; empty where it does not say."""
-    return "; ".join(ERROR.findall(log))
-
-
 @dataclass
 class ChildJob:
     """The one process of its kind, which runs or has ended. For use by several threads.
@@ -117,6 +112,10 @@ class ChildJob:
     def log(self) -> str:
         """The end of its log, of at most TAIL_BYTES."""
         return self._text("log")[-TAIL_BYTES:]
+
+    def error(self) -> str:
+        """Why the newest one did not come to its end, in the words of its log, where that says so."""
+        return "; ".join(ERROR.findall(self.log())) or "it was stopped before it finished"
 
     def _text(self, kind: str) -> str:
         with suppress(OSError):

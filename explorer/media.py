@@ -24,6 +24,7 @@ from core.wall import TOO_MUCH, Pool, Walled
 from explorer.access import CorpusView, LakeReader, PageError
 from explorer.episode import (
     OF_EPISODE,
+    build_config,
     cameras,
     chunk_of,
     episode_facts,
@@ -98,14 +99,10 @@ def source_file(space: Workspace, facts: dict[str, Any], uri: str) -> Path:
 
 def limits_of(reader: LakeReader, dataset: str) -> Limits:
     """What a dataset's files may claim, as its last build had it."""
-
-    def found() -> Limits:
-        row = reader.row("SELECT config FROM build_configs WHERE dataset = ?", dataset)
-        if row is None:
-            return LIMITS
-        return Limits(**json.loads(row[0])["dataset"].get("limits", {}))
-
-    return reader.once(("limits", dataset), found)
+    config = build_config(reader, dataset)
+    if config is None:
+        return LIMITS
+    return Limits(**json.loads(config)["dataset"].get("limits", {}))
 
 
 @lru_cache(maxsize=200)

@@ -144,9 +144,6 @@ class EpisodeSelection:
     def narrowed(self) -> bool:
         return bool(self.chosen or self.words or self.ranges or self.picked)
 
-    def has(self, facet: str, value: str) -> bool:
-        return value in dict(self.chosen).get(facet, ())
-
     @property
     def marks(self) -> Chosen:
         return tuple((name, values) for name, values in self.chosen if name in MARKS)

@@ -5,7 +5,7 @@ And the filters of the templates: numbers, sizes and times as people read them, 
 
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +28,7 @@ from core.web import Access
 from explorer.access import CorpusView, LakeReader, PageError
 from explorer.episode import address_of, partition_of
 from explorer.index import CorpusIndex, Indexed
+from explorer.jobs import ChildJob
 from explorer.scribe import Scribe
 from warehouse.lake import Lake
 from warehouse.lake.corrections import Corrected
@@ -110,6 +111,7 @@ class Explorer:
     index: CorpusIndex
     templates: Environment
     scribe: Scribe
+    jobs: Mapping[str, ChildJob]  # adapt, label, export
 
     def error(self, request: Request, message: str, status: int) -> Response:
         if request.url.path.startswith("/api/"):
@@ -170,6 +172,11 @@ class Visit:
     def index(self) -> Indexed:
         return self.explorer.index.at(self.reader)
 
+    @property
+    def place(self) -> str:
+        """The workspace as a shell takes it."""
+        return shlex.quote(str(self.explorer.space.root))
+
     def page(self, template: str, **values: Any) -> HTMLResponse:
         return self.explorer.html(self.request, template, snapshot=self.reader.snapshot, **values)
 
@@ -207,39 +214,32 @@ def writing(explorer: Explorer) -> Iterator[Lake]:
         lake.con.close()
 
 
-def count(value: float | None) -> str:
-    """12345 as 12,345; nothing as a dash."""
-    if value is None:
-        return "–"
+def count(value: float) -> str:
+    """12345 as 12,345."""
     return f"{round(value):,}"
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    if value is None:
-        return "–"
+def number(value: float, digits: int = 3) -> str:
+    """1,234.5 of 1234.5."""
     text = f"{value:,.{digits}f}"
     if digits:
         return text.rstrip("0").rstrip(".")
     return text
 
 
-def percent(value: float | None) -> str:
-    if value is None:
-        return "–"
+def percent(value: float) -> str:
+    """12.5 % of 0.125."""
     return f"{100 * value:.1f} %"
 
 
-def seconds(value: float | None) -> str:
+def seconds(value: float) -> str:
     """1:02.5 of 62.5."""
-    if value is None:
-        return "–"
     minutes, seconds_left = divmod(round(value, 1), 60)
     return f"{int(minutes)}:{seconds_left:04.1f}"
 
 
-def size(value: float | None) -> str:
-    if value is None:
-        return "–"
+def size(value: float) -> str:
+    """1.5 kB of 1500."""
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
             return f"{value:.3g} {unit}"
@@ -257,9 +257,7 @@ def age(moment_before: datetime, current: datetime | None = None) -> str:
     return "just now"
 
 
-def moment(time: datetime | None) -> str:
-    if time is None:
-        return "–"
+def moment(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
@@ -281,10 +279,13 @@ def short(name: str) -> str:
     return name.removeprefix("observation.").removeprefix("images.") or name
 
 
-FILTERS = {
-    f.__name__: f
-    for f in (count, number, percent, seconds, size, age, moment, several, data, short)
-}
+def or_dash(text_of: Callable[..., str]) -> Callable[..., str]:
+    """The filter, with a dash for a value that is not known."""
+    return lambda value, *options: "–" if value is None else text_of(value, *options)
+
+
+FILTERS: dict[str, Callable[..., Any]] = {f.__name__: f for f in (age, several, data, short)}
+FILTERS |= {f.__name__: or_dash(f) for f in (count, number, percent, seconds, size, moment)}
 FILTERS |= {
     "shell": shlex.quote,
     "address": address_of,
@@ -295,10 +296,6 @@ FILTERS |= {
 
 def freezing(visit: Visit) -> str:
     """The command that freezes the corpus as it is."""
-    licences = [
-        row["license"]
-        for row in visit.reader.dicts("SELECT license FROM datasets ORDER BY dataset")
-    ]
-    taken_names = [row["name"] for row in visit.reader.dicts("SELECT name FROM releases")]
-    place = shlex.quote(str(visit.explorer.space.root))
-    return f"proccorpus {freeze_command(licences, taken_names)} --workspace {place}"
+    used_names = visit.reader.column("SELECT name FROM releases")
+    command = freeze_command(visit.reader.licences(), used_names)
+    return f"proccorpus {command} --workspace {visit.place}"

@@ -189,8 +189,7 @@ def metadata(
         os.environ.get("PROCCORPUS_EXPLORER_URL", "http://127.0.0.1:7680").rstrip("/")
     )
     query = {"dataset": run.dataset} | ({} if run.chunk is None else {"chunk": run.chunk})
-    is_tars = stage.name == "shards"
-    if is_tars:
+    if stage.name == "shards":
         files = str(lake.workspace.root / "shards")
     else:
         files = f"{place(lake.workspace).data}main/{table}/"

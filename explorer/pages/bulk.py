@@ -46,6 +46,7 @@ class SelectedRuns:
 
     query: str
     kind = "all"
+    noun = "selection"
     title = "This selection"
     dataset = person = None
 
@@ -106,11 +107,10 @@ def page(
     places = [_parsed_place(text) for text in sample]
     judgements = {place: looked_at(visit.reader, place) for place in places}
     waiting = {(row["dataset"], row["episode_index"]): row for row in queue.rows(visit)}
-    num_waiting = len(waiting)
     return visit.page(
         "bulk.html",
-        title=f"Accept a {_noun(queue)}",
-        noun=_noun(queue),
+        title=f"Accept a {queue.noun}",
+        noun=queue.noun,
         queue=queue,
         asked=choice,
         sample=[[*place] for place in places],
@@ -121,7 +121,7 @@ def page(
         ],
         num_open=sum(word == OPEN for word in judgements.values()),
         wrong=[place for place, word in judgements.items() if word == WRONG],
-        others=num_waiting - sum(place in waiting for place in places),
+        others=len(waiting) - sum(place in waiting for place in places),
         most_wrong=1 - (1 - SURE) ** (1 / len(places)),
         sure=SURE,
     )
@@ -138,7 +138,7 @@ def accept(request: Request, bulk: BulkAcceptance) -> JSONResponse:
     with explorer.corpus.reading() as reader:
         _check_sample(reader, [*dict.fromkeys(bulk.sample)])
         rows = queue.rows(Visit(request, explorer, reader), f"ORDER BY {ORDER}")
-    comment = f"accepted with its {_noun(queue)}; {len(bulk.sample)} of it were looked at and right"
+    comment = f"accepted with its {queue.noun}; {len(bulk.sample)} of it were looked at and right"
 
     refused = explorer.scribe.say(
         lambda reader, lake: _accept_rows(reader, lake, rows[:AT_ONCE], author, comment)
@@ -199,12 +199,6 @@ def _drawn(visit: Visit, queue: Runs) -> list[Place]:
     rows = queue.rows(visit, f"ORDER BY {ORDER}")
     places = [(row["dataset"], row["episode_index"]) for row in rows]
     return random.sample(places, min(SAMPLE, len(places)))
-
-
-def _noun(runs: Runs) -> str:
-    if isinstance(runs, SelectedRuns):
-        return "selection"
-    return "queue"
 
 
 def _runs(kind: str, dataset: str | None, person: str | None, query: str | None) -> Runs:

@@ -3,7 +3,6 @@
 And frozen corpora: what each holds, and how to read, verify and compare them.
 """
 
-import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -215,18 +214,13 @@ def release(visit: Visiting, name: str) -> HTMLResponse:
     if not rows:
         raise PageError(f"there is no release {name[:60]!r}")
     facts = {subject: reader.dicts(sql, name) for subject, sql in OF_RELEASE.items()}
-    other_names = [
-        r[0]
-        for r in reader.rows(
-            "SELECT name FROM releases WHERE name <> ? ORDER BY created_at DESC", name
-        )
-    ]
+    sql = "SELECT name FROM releases WHERE name <> ? ORDER BY created_at DESC"
     return visit.page(
         "release.html",
         title=f"Release {name}",
         release=rows[0],
         total=sum(part["shards"] for part in facts["parts"]),
-        others=other_names,
-        place=shlex.quote(str(visit.explorer.space.root)),
+        others=reader.column(sql, name),
+        place=visit.place,
         **facts,
     )

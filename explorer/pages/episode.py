@@ -220,9 +220,7 @@ def demonstration(index: Indexed, dataset: str, episode_index: int) -> dict[str,
         dataset,
         episode_index,
     )
-    if rows:
-        return rows[0]
-    return None
+    return next(iter(rows), None)
 
 
 def neighbours(

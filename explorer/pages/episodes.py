@@ -62,10 +62,7 @@ def page(visit: Visiting) -> HTMLResponse:
         commands=selection.commands(
             str(visit.explorer.space.root),
             frozen_options(visit),
-            licence_flags(
-                row["license"]
-                for row in reader.dicts("SELECT license FROM datasets ORDER BY dataset")
-            ),
+            licence_flags(reader.licences()),
         ),
         shown=SHOWN,
     )

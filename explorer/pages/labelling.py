@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from core.errors import UserError
 from explorer.access import PageError
 from explorer.episode import EpisodeIndex, find_episode
-from explorer.jobs import ChildJob, errors_in, in_words
+from explorer.jobs import in_words
 from explorer.site import Explorer, Visit, Visiting
 from explorer.tasks import MOST_TASKS, listed_tasks, shown_tasks, why_unused
 from warehouse.lake.connection import LakeConnection
@@ -21,7 +21,6 @@ router = APIRouter()
 NOW = re.compile(
     r"^(.+); \d+ of \d+ done, \d+:\d\d$", re.MULTILINE
 )  # as the command line words what goes on
-BROKEN_OFF = "it was stopped before it finished"
 IN_WORDS = {
     "segments": "cuts",
     "embeddings": "pictures",
@@ -45,7 +44,7 @@ def _state(visit: Visit) -> dict[str, Any]:
     error: why it failed, in words.
     """
     # Whether it runs is asked first: what it writes at its end is there once it does not
-    job: ChildJob = visit.request.app.state.label_job
+    job = visit.explorer.jobs["label"]
     running = job.running
     about = job.about()
     if not about:
@@ -62,7 +61,7 @@ def _state(visit: Visit) -> dict[str, Any]:
         "done": num_done,
         "last": IN_WORDS.get(last, last),
         "now": (NOW.findall(job.log()) or [""])[-1],
-        "error": None if running or has_ended_well else errors_in(job.log()) or BROKEN_OFF,
+        "error": None if running or has_ended_well else job.error(),
         "command": in_words(_command(visit.explorer, about["dataset"])),
     }
 
@@ -148,7 +147,7 @@ def start(visit: Visiting, dataset: str) -> JSONResponse:
     visit.reader.check_dataset(dataset)
     if reason := visit.explorer.options.why_read_only or why_unused(visit.reader, dataset):
         raise PageError(reason, 403)
-    job: ChildJob = visit.request.app.state.label_job
+    job = visit.explorer.jobs["label"]
     arguments = [*_command(visit.explorer, dataset), f"--events={job.file('events')}"]
     about = {"dataset": dataset, "started_at": datetime.now(UTC).isoformat()}
     busy_dataset = job.about().get("dataset", "another dataset")

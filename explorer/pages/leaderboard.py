@@ -14,27 +14,27 @@ from explorer.site import Visiting, freezing
 
 router = APIRouter()
 # What needs no training: a score means little without them beside it. Some know what no model knows of a run
-BASELINES = dict.fromkeys(
-    ("clock", "visual distance", "goal image"), "baseline that knows how the run ends"
-)
-BASELINES |= dict.fromkeys(
-    ("best constant", "the label itself", "the other pass"), "baseline that knows the labels"
-)
-OTHERS = (
-    "running clock",
-    "reference clock",
-    "random",
-    "direct",
-    "gvl",
-    "topreward",
-    "uniform cuts",
-    "random cuts",
-)
-BASELINES |= dict.fromkeys(OTHERS, "baseline")
-VIDEO, UNDER = (
-    "video: ",
-    "under: ",
-)  # beginnings of a slice and a metric that are a cell of a confusion matrix together
+KNOW_THE_END = "baseline that knows how the run ends"
+KNOW_THE_LABELS = "baseline that knows the labels"
+BASELINES = {
+    "clock": KNOW_THE_END,
+    "visual distance": KNOW_THE_END,
+    "goal image": KNOW_THE_END,
+    "best constant": KNOW_THE_LABELS,
+    "the label itself": KNOW_THE_LABELS,
+    "the other pass": KNOW_THE_LABELS,
+    "running clock": "baseline",
+    "reference clock": "baseline",
+    "random": "baseline",
+    "direct": "baseline",
+    "gvl": "baseline",
+    "topreward": "baseline",
+    "uniform cuts": "baseline",
+    "random cuts": "baseline",
+}
+# Beginnings of a slice and a metric that are a cell of a confusion matrix together
+VIDEO = "video: "
+UNDER = "under: "
 PAGE = 100  # episodes of one page
 RUNS = "FROM eval_scores s JOIN eval_runs r USING (eval_run) WHERE r.benchmark = ?"
 SCORES_SQL = f"""

@@ -49,9 +49,7 @@ def stated_outcome(reader: LakeReader, dataset: str, episode_index: int) -> dict
     rows = reader.dicts(
         "FROM current_outcomes WHERE dataset = ? AND episode_index = ?", dataset, episode_index
     )
-    if rows:
-        return rows[0]
-    return None
+    return next(iter(rows), None)
 
 
 @router.post(OF_EPISODE)

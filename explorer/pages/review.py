@@ -16,7 +16,6 @@ from explorer.review_queue import (
     SIGNS,
     ReviewQueue,
     counts_are_of_now,
-    judged_since,
     said_since,
 )
 from explorer.site import Visit, Visiting
@@ -76,7 +75,7 @@ def page(
 ) -> HTMLResponse:
     kind = kind if kind in SIGNS or kind in OTHERS else "all"
     counts = _counts(visit, dataset)
-    datasets = [name for (name,) in visit.reader.rows("SELECT dataset FROM datasets ORDER BY 1")]
+    datasets = visit.reader.column("SELECT dataset FROM datasets ORDER BY 1")
     # Of a corpus of one dataset that one is meant
     if dataset in datasets:
         chosen = dataset
@@ -130,7 +129,11 @@ def assumed_outcomes(visit: Visit, dataset: str | None) -> dict[str, int]:
 
 def _counts(visit: Visit, dataset: str | None) -> dict[str, int]:
     """Episodes by kind, of all datasets or of one; without those that were judged since the index was made."""
-    indexed, judged, ended = visit.index, judged_since(visit), said_since(visit, "outcomes")
+    indexed, judged, ended = (
+        visit.index,
+        said_since(visit, "corrections"),
+        said_since(visit, "outcomes"),
+    )
 
     def count() -> dict[str, int]:
         counts = {name: ReviewQueue(name, dataset).left(visit) for name in SIGNS}
@@ -174,7 +177,7 @@ def _rows(
         rows = visit.index.dicts(
             f"FROM waiting WHERE NOT list_contains($judged, dataset || ' ' || episode_index) AND {OF_DATASET} "
             f"ORDER BY created_at, correction_id {limit}",
-            judged=judged_since(visit),
+            judged=said_since(visit, "corrections"),
             dataset=dataset,
         )
     else:

@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import shlex
 from collections.abc import Callable
 from functools import cache
 from itertools import chain
@@ -214,7 +213,7 @@ def _result_page(
             shown=result,
             links=_links(reader, result["named"]) if result else [],
             asked=proof(request, q),
-            place=f"{frozen_options(visit)} --workspace {shlex.quote(str(explorer.space.root))}",
+            place=f"{frozen_options(visit)} --workspace {visit.place}",
             limits={"rows": MAX_ROWS, "time_s": TIME_S, "memory": MEMORY},
             saved=saved(explorer.space, QUERIES),
             examples=EXAMPLES,

@@ -5,7 +5,6 @@ And adapting a model to one episode from its page: which models there are, the c
 
 import json
 import re
-import shlex
 from functools import partial
 from itertools import chain
 from typing import Annotated, Any
@@ -19,7 +18,7 @@ from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
 from explorer.episode import EpisodeIndex, find_episode
-from explorer.jobs import ChildJob, in_words
+from explorer.jobs import in_words
 from explorer.site import Explorer, Visiting, freezing
 
 router = APIRouter()
@@ -85,7 +84,7 @@ def page(visit: Visiting, run: Annotated[list[str] | None, Query()] = None) -> H
         differ=differ,
         same=same,
         freeze=freezing(visit),
-        place=shlex.quote(str(visit.explorer.space.root)),
+        place=visit.place,
     )
 
 
@@ -205,10 +204,9 @@ def _command(
 
 def _models(reader: LakeReader) -> list[str]:
     """Training runs with a checkpoint, the newest first."""
-    rows = reader.rows(
+    return reader.column(
         "SELECT training_run FROM checkpoints GROUP BY 1 ORDER BY max(created_at) DESC, 1 LIMIT 200"
     )
-    return [r[0] for r in rows]
 
 
 def _why_not(explorer: Explorer) -> str | None:
@@ -221,7 +219,7 @@ def _why_not(explorer: Explorer) -> str | None:
 @router.get("/adapt/{dataset}/{episode_index}")
 def state(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
     """Models to adapt, the command with MODEL and RECIPE left open, and what is running: a part of a page."""
-    job: ChildJob = visit.request.app.state.adapt_job
+    job = visit.explorer.jobs["adapt"]
     code = job.process and job.process.poll()
     models = _models(visit.reader)
     command_line = partial(_command, visit.explorer, dataset, episode_index)
@@ -244,7 +242,7 @@ def start(
     visit: Visiting, dataset: str, episode_index: EpisodeIndex, request_body: AdaptationRequest
 ) -> JSONResponse:
     """Start proccorpus adapt; only on loopback, only with a model of the corpus and a built-in recipe."""
-    job: ChildJob = visit.request.app.state.adapt_job
+    job = visit.explorer.jobs["adapt"]
     if reason := _why_not(visit.explorer):
         raise PageError(reason, 403)
     find_episode(visit.reader, dataset, episode_index)
