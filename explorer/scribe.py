@@ -7,6 +7,7 @@ With a catalog in Postgres, where people judge on several machines, each judgeme
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -72,8 +73,7 @@ class Scribe:
     def _say_at_once[T](self, act: Callable[[LakeReader, Writable], T]) -> T:
         with self._saying, self._journal.held(made=True), self._corpus.reading() as reader:
             newest = partial(self._newest, reader)
-            recording_of = partial(recording_at, reader)
-            lake = JournalLake(self._space, reader.con, newest, recording_of)
+            lake = JournalLake(self._space, reader.con, newest, partial(recording_at, reader))
             with lake.together():
                 result = act(reader, lake)
         self._begin()
@@ -90,11 +90,8 @@ class Scribe:
 
     def _say_to_lake[T](self, act: Callable[[LakeReader, Writable], T]) -> T:
         lake = Lake(self._space)
-        try:
-            with self._corpus.reading() as reader:
-                return act(reader, lake)
-        finally:
-            lake.con.close()
+        with closing(lake.con), self._corpus.reading() as reader:
+            return act(reader, lake)
 
     def settle(self) -> bool:
         """Commit what waits now; was all of it? Else it stays in the journal, and `trouble` says why."""

@@ -6,7 +6,7 @@ And the filters of the templates: numbers, sizes and times as people read them, 
 import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -31,6 +31,7 @@ from explorer.index import CorpusIndex, Indexed
 from explorer.jobs import ChildJob
 from explorer.scribe import Scribe
 from warehouse.lake import Lake
+from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import Corrected
 from warehouse.releases.contents import freeze_command
 
@@ -173,6 +174,11 @@ class Visit:
         return self.explorer.index.at(self.reader)
 
     @property
+    def lake(self) -> LakeConnection:
+        """The same state of the corpus for functions of the lake."""
+        return LakeConnection(self.explorer.space, self.reader.con)
+
+    @property
     def place(self) -> str:
         """The workspace as a shell takes it."""
         return shlex.quote(str(self.explorer.space.root))
@@ -208,10 +214,8 @@ def writing(explorer: Explorer) -> Iterator[Lake]:
         lake = Lake(explorer.space)
     except OSError as e:
         raise PageError(f"the workspace cannot be written to: {e.strerror}", 403) from e
-    try:
+    with closing(lake.con):
         yield lake
-    finally:
-        lake.con.close()
 
 
 def count(value: float) -> str:

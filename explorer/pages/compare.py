@@ -152,10 +152,6 @@ def episodes_apart(
     return len(differences), sum(differences.values()) / len(differences), rows
 
 
-def _boundaries(segments: Sequence[Mapping[str, Any]]) -> set[int]:
-    return {segment["start_frame"] for segment in segments[1:]}
-
-
 def moved_boundaries(
     first: Collection[int], second: Collection[int], same: int
 ) -> list[frozenset[int]]:
@@ -189,7 +185,7 @@ def page(
     ]
     moved_frames: list[frozenset[int]] = [frozenset(), frozenset()]
     if all(side and side["segments"] for side in chosen):
-        first, second = (_boundaries(side["segments"]) for side in chosen if side)
+        first, second = (side["boundaries"] for side in chosen if side)
         # A tolerance in seconds means the same at any frame rate; boundaries are counted in frames
         moved_frames = moved_boundaries(first, second, round(SAME_S * fps))
     spans = [
@@ -219,20 +215,24 @@ def comparable(data: dict[str, Any]) -> list[dict[str, Any]]:
     for run in data["runs"]:
         curve = Curve(run_name(run), range(len(run["progress"])), run["progress"], "line")
         title = curve.name + (" (active)" if run["active"] else "")
-        sides.append(
-            {"id": run["label_run"], "title": title, "segments": run["segments"], "curve": curve}
-        )
+        sides.append(_side(run["label_run"], title, curve, run["segments"]))
     for p in sorted(data["predictions"], key=lambda p: p["model"] in BASELINES):
         curve = Curve(p["model"], p["frames"], p["prediction"], "line")
-        sides.append(
-            {
-                "id": p["eval_run"],
-                "title": f"{p['model']}, {p['benchmark']}",
-                "segments": [],
-                "curve": curve,
-            }
-        )
+        sides.append(_side(p["eval_run"], f"{p['model']}, {p['benchmark']}", curve))
     return sides
+
+
+def _side(
+    name: str, title: str, curve: Curve, segments: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    boundaries = {segment["start_frame"] for segment in segments[1:]}
+    return {
+        "id": name,
+        "title": title,
+        "curve": curve,
+        "segments": segments,
+        "boundaries": boundaries,
+    }
 
 
 def mean_difference(lines: list[Curve]) -> float | None:

@@ -10,12 +10,13 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
 from annotate.signal_report import lag, signal_columns
+from core.values import grouped
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.index import Indexed
 from explorer.site import Visit, Visiting, freezing
 from ingest.source_parts import part_form
-from warehouse.lake.connection import LakeConnection, has
+from warehouse.lake.connection import has
 from warehouse.lake.outcomes import question
 from warehouse.lake.references import sentences
 from warehouse.lake.stored import lags_by_dataset, signals_by_dataset
@@ -70,7 +71,6 @@ OF_LAKE = {
                sum(completion_tokens)::BIGINT AS completion_tokens, sum(cost_usd) AS cost_usd
         FROM vlm_calls GROUP BY ALL ORDER BY 6 DESC, 1, 2 LIMIT 50""",
 }
-STATUSES = ("unknown", "used", "known")  # of parts of a source
 PARTS = 200  # shown of a source, those first that are used for nothing
 PARTS_SQL = f"""
     SELECT dataset, kind, name, status, use, why, shape, dtype, num_times FROM source_parts
@@ -109,7 +109,7 @@ def corpus_facts(visit: Visit) -> dict[str, Any]:
     empty = {"robot": None, "license": None, "hours": 0.0, **dict.fromkeys(COUNTED, 0)}
     in_index = {d["dataset"]: d for d in index.dicts(COUNTS_SQL)}
     unfinished = dict(index.rows(UNFINISHED_SQL))
-    references = sentences(LakeConnection(visit.explorer.space, reader.con))
+    references = sentences(visit.lake)
     datasets = []
     for row in reader.dicts(DATASETS_SQL):
         name = row["dataset"]
@@ -140,16 +140,9 @@ def _grippers(reader: LakeReader, datasets: list[str]) -> list[dict]:
     missing = dict(reader.rows("SELECT dataset, detail FROM findings WHERE reason = 'no_gripper'"))
     rows = []
     for dataset in datasets:
-        of_dataset = lags.get(dataset, [])
         for signal in signals.get(dataset, []):
-            rows.append(
-                {
-                    "dataset": dataset,
-                    "missing": None,
-                    "lag": lag(signal, of_dataset),
-                    **signal_columns(signal),
-                }
-            )
+            row = {"dataset": dataset, "missing": None, "lag": lag(signal, lags.get(dataset, []))}
+            rows.append(row | signal_columns(signal))
         if dataset in missing:
             rows.append({"dataset": dataset, "missing": missing[dataset]})
     return rows
@@ -160,17 +153,17 @@ def _total(datasets: Iterable[Mapping[str, Any]], column: str) -> float:
 
 
 def _sources(reader: LakeReader) -> list[dict]:
-    """What each source holds, a row for each dataset: parts that are used for nothing, those that are used, others."""
-    parts: dict[str, list[dict]] = {}
-    for part in reader.dicts(PARTS_SQL) if has(reader.con, "source_parts") else ():
-        form = part_form(part["shape"], part["dtype"])
-        parts.setdefault(part["dataset"], []).append(part | {"form": form})
+    """What each source holds, a row for each dataset: all its `parts`, those that are `used`, and those that are used
+    for nothing (`unknown`)."""
+    parts = reader.dicts(PARTS_SQL) if has(reader.con, "source_parts") else []
+    for part in parts:
+        part["form"] = part_form(part["shape"], part["dtype"])
     rows = []
-    for dataset, of_dataset in parts.items():
-        row: dict[str, Any] = {"dataset": dataset, "parts": of_dataset}
-        for status in STATUSES:
-            row[status] = [part for part in of_dataset if part["status"] == status]
-        rows.append(row)
+    for dataset, of_dataset in grouped((part["dataset"], part) for part in parts).items():
+        by_status = grouped((part["status"], part) for part in of_dataset)
+        unused = by_status.get("unknown", [])
+        used = by_status.get("used", [])
+        rows.append({"dataset": dataset, "parts": of_dataset, "unknown": unused, "used": used})
     return sorted(rows, key=lambda row: (not row["unknown"], row["dataset"]))
 
 

@@ -14,7 +14,6 @@ from explorer.episode import EpisodeIndex, find_episode
 from explorer.jobs import in_words
 from explorer.site import Explorer, Visit, Visiting
 from explorer.tasks import MOST_TASKS, listed_tasks, shown_tasks, why_unused
-from warehouse.lake.connection import LakeConnection
 from warehouse.lake.references import pending_chunks
 
 router = APIRouter()
@@ -91,7 +90,7 @@ def _panel(visit: Visit, dataset: str, episode_index: int | None = None) -> HTML
     )
     # Chunks that the next build labels anew
     if reason is None:
-        waiting = pending_chunks(LakeConnection(visit.explorer.space, visit.reader.con), dataset)
+        waiting = pending_chunks(visit.lake, dataset)
     else:
         waiting = []
     return visit.part(

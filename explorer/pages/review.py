@@ -20,7 +20,6 @@ from explorer.review_queue import (
 )
 from explorer.site import Visit, Visiting
 from explorer.tasks import MOST_TASKS, listed_tasks
-from warehouse.lake.connection import LakeConnection
 from warehouse.lake.recordings import review_counts
 from warehouse.lake.stored import labels_of_episode
 
@@ -116,9 +115,7 @@ def page(
         page=page,
         pages=max(1, -(-num_left // PER_PAGE)),
         can_act=kind != QUARANTINED,
-        num_words=sum(
-            review_counts(LakeConnection(visit.explorer.space, visit.reader.con)).values()
-        ),
+        num_words=sum(review_counts(visit.lake).values()),
     )
 
 

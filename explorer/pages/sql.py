@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from itertools import chain
 from typing import Annotated, Any, Literal
@@ -174,22 +174,20 @@ def _named_by(row: dict[str, Any]) -> Named | None:
 
 def _links(reader: LakeReader, named_rows: list[Named | None]) -> list[str | None]:
     """The address of the episode of each row, at the time of its frame where it names one; None where there is none."""
-    if any(named_rows):
-        datasets, episodes, _ = zip(*filter(None, named_rows), strict=True)
-    else:
-        datasets, episodes, _ = ((), (), ())
-    rates = reader.rows(RATES_SQL, list(datasets), list(episodes))
+    named = [*filter(None, named_rows)]
+    rates = reader.rows(RATES_SQL, [name[0] for name in named], [name[1] for name in named])
     fps = {(dataset, episode): rate for dataset, episode, rate in rates}
-    links: list[str | None] = []
-    for name in named_rows:
-        link = None
-        if name is not None and name[:2] in fps:
-            dataset, episode, frame = name
-            rate = fps[dataset, episode]
-            time_query = f"?t={frame / rate:.2f}" if frame is not None and rate else ""
-            link = f"/episode/{quote(dataset, safe='')}/{episode}{time_query}"
-        links.append(link)
-    return links
+    return [_link(name, fps) for name in named_rows]
+
+
+def _link(name: Named | None, fps: Mapping[tuple[str, int], float | None]) -> str | None:
+    """fps: of the episodes that there are."""
+    if name is None or name[:2] not in fps:
+        return None
+    dataset, episode, frame = name
+    rate = fps[dataset, episode]
+    time_query = f"?t={frame / rate:.2f}" if frame is not None and rate else ""
+    return f"/episode/{quote(dataset, safe='')}/{episode}{time_query}"
 
 
 def _result_page(

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from core.values import grouped, spread
 from explorer import charts
 from explorer.access import LakeReader, PageError
-from explorer.charts import Curve, RunLine
+from explorer.charts import Curve
 from explorer.site import Visiting
 
 router = APIRouter()
@@ -115,7 +115,7 @@ def _plot(
         number = runs[place]["episode_index"]
         kind = "line unlike" if place in outliers else "line single"
         curve = Curve(f"{dataset} {number}", range(PLACES), curves[place].tolist(), kind)
-        lines.append(RunLine(curve, f"/episode/{quote(dataset, safe='')}/{number}"))
+        lines.append((curve, f"/episode/{quote(dataset, safe='')}/{number}"))
     quantiles = np.quantile(curves, QUANTILES, axis=0)
     bands = [("wide", quantiles[0], quantiles[4]), ("middle", quantiles[1], quantiles[3])]
     median = Curve("median", range(PLACES), quantiles[2].tolist(), "line median")
