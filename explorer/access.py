@@ -61,7 +61,7 @@ class Snapshot:
 class LakeReader:
     """One request's view of the lake; all its queries read the same snapshot.
 
-    kept: what requests have asked of this state of the lake once for all; see `once` and `of_chunk`. overlay: what
+    kept: what requests have asked of this state of the lake once for all; see `once` and `chunk_rows`. overlay: what
     people said since; None where the corpus cannot be changed, or the journal is of no use.
     """
 
@@ -102,7 +102,7 @@ class LakeReader:
                 self.recent.pop(next(iter(self.recent)), None)
         return value
 
-    def of_episode(
+    def episode_rows(
         self, name: str, sql: str, dataset: str, chunk: int, episode_index: int
     ) -> list[dict]:
         """The rows of an episode among those that a query gives of its chunk ($1 dataset, $2 chunk).
@@ -110,21 +110,21 @@ class LakeReader:
         For tables with few rows of each episode. A chunk is asked for once: one reviews runs of the same ones, and to
         read one row of a file costs as much as reading all.
         """
-        rows = self.of_chunk(name, sql, dataset, chunk)
+        rows = self.chunk_rows(name, sql, dataset, chunk)
         numbers = rows["episode_index"].to_numpy()
         return rows.take(np.flatnonzero(numbers == episode_index)).to_pylist()
 
-    def of_chunk(self, name: str, sql: str, dataset: str, chunk: int) -> pa.Table:
+    def chunk_rows(self, name: str, sql: str, dataset: str, chunk: int) -> pa.Table:
         """What a query gives of a chunk ($1 dataset, $2 chunk), asked for once."""
         return self.lately(
             (name, dataset, chunk), lambda: self.con.execute(sql, [dataset, chunk]).to_arrow_table()
         )
 
-    def places_of(self, table: str) -> set[tuple[str, int]]:
+    def places_said_since(self, table: str) -> set[tuple[str, int]]:
         """The episodes of which people said something since the lake was opened, that stands in a table."""
-        return {*self.newest_of(table)}
+        return {*self.rows_said_since(table)}
 
-    def newest_of(self, table: str) -> Mapping[tuple[str, int], dict[str, Any]]:
+    def rows_said_since(self, table: str) -> Mapping[tuple[str, int], dict[str, Any]]:
         """The newest row of each such episode."""
         if self.overlay:
             return self.overlay.newest[table]
@@ -138,11 +138,6 @@ class LakeReader:
     def licences(self) -> list[str | None]:
         """What each dataset says of its licence."""
         return self.column("SELECT license FROM datasets ORDER BY dataset")
-
-    def check_dataset(self, dataset: str) -> None:
-        """Raises PageError when the lake has no such dataset."""
-        if self.row("SELECT 1 FROM datasets WHERE dataset = ?", dataset) is None:
-            raise PageError(f"there is no dataset {dataset!r} in this corpus")
 
 
 @dataclass(frozen=True)
@@ -267,13 +262,13 @@ class CorpusView:
         """The newest state; a new one is opened where the catalog has changed, or (`is_whole`) a part of it lies in
         the overlay alone; also once nobody has judged for a while."""
         may_change = self.fixed is None or self.release is not None
-        if may_change and self._is_old(is_whole=is_whole):
+        if may_change and self._is_outdated(is_whole=is_whole):
             with self._opening:
-                if self._is_old(is_whole=is_whole):
+                if self._is_outdated(is_whole=is_whole):
                     self._state = self._open()
         return self._state
 
-    def _is_old(self, *, is_whole: bool) -> bool:
+    def _is_outdated(self, *, is_whole: bool) -> bool:
         state = self._state
         has_rested = time.monotonic() - self._adopted_at > REST_S
         return self._stamp() != state.stamp or (
@@ -305,7 +300,7 @@ class CorpusView:
         con.execute("USE lake")
         if checked_version(con, self.space, snapshot=self.fixed) is None:
             raise LakeError(self.space.absence)
-        path = _as_of_today(con)
+        path = _search_path(con)
         if self.release is not None:
             attach(con, self.space, RESULTS, catalog=catalog)
             see_results(con, self.release)
@@ -332,7 +327,7 @@ class CorpusView:
         return replace(opened, overlay=overlay, seen=number)
 
 
-def _as_of_today(con: duckdb.DuckDBPyConnection) -> str:
+def _search_path(con: duckdb.DuckDBPyConnection) -> str:
     """Where names are looked for: of a snapshot of an earlier version in views with all that this one knows, empty
     where it has nothing of it.
     """
@@ -382,7 +377,7 @@ EMPTY_SQL = """
     WHERE table_id NOT IN (SELECT table_id FROM still.ducklake_table_stats)"""
 
 
-def _typed(con: duckdb.DuckDBPyConnection, table: str, name: str) -> str:
+def _typed_columns(con: duckdb.DuckDBPyConnection, table: str, name: str) -> str:
     """The columns of one of these tables, with the types that a lake in DuckDB has for them."""
     types = {c.name: sql_type(c.type) for c in TABLES[table].columns} if table in TABLES else {}
     columns = [column for column, *_ in con.execute(f"DESCRIBE still.{quoted((name,))}").fetchall()]
@@ -403,7 +398,7 @@ def _copied_catalog(con: duckdb.DuckDBPyConnection, catalog: Path, folder: Path)
     con.execute(EMPTY_SQL)
     for table, name in con.execute(INLINED_SQL).fetchall():
         con.execute(
-            f"CREATE OR REPLACE TABLE copied.{quoted((name,))} AS SELECT {_typed(con, table, name)} FROM"
+            f"CREATE OR REPLACE TABLE copied.{quoted((name,))} AS SELECT {_typed_columns(con, table, name)} FROM"
             f" still.{quoted((name,))}"
         )
     con.execute("DETACH copied")

@@ -34,7 +34,7 @@ def _with_curves(visit: Visit, episode: Episode, run: dict[str, Any]) -> dict[st
     if run["progress"] or run["annotator"] != HUMAN:
         return run
     try:
-        curves = drawn_curves(visit, episode.dataset, episode.episode_index, _as_said(run))
+        curves = drawn_curves(visit, episode.dataset, episode.episode_index, _as_correction(run))
     except UserError as e:
         return run | {"notes": [*run["notes"], f"no curve can be drawn before the next build: {e}"]}
     if not curves:
@@ -42,7 +42,7 @@ def _with_curves(visit: Visit, episode: Episode, run: dict[str, Any]) -> dict[st
     return run | curves | {"quality": run["quality"] | {"end_progress": curves["progress"][-1]}}
 
 
-def _as_said(run: dict[str, Any]) -> Corrected:
+def _as_correction(run: dict[str, Any]) -> Corrected:
     """A shown label as a person could say it. Raises CorrectionError."""
     segments = [
         {name: segment.get(name) for name in CorrectedSegment.model_fields}

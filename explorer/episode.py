@@ -66,11 +66,11 @@ ACCEPTED_SQL = """
 
 def chunk_of(reader: LakeReader, dataset: str, episode_index: int) -> int:
     """The chunk of an episode, if it exists. Raises PageError when the lake has no such dataset."""
-    return min(episode_index // _dataset(reader, dataset)["chunk_size"], MAX_CHUNK)
+    return min(episode_index // find_dataset(reader, dataset)["chunk_size"], MAX_CHUNK)
 
 
-def _dataset(reader: LakeReader, dataset: str) -> dict[str, Any]:
-    """The row of a dataset. Raises PageError."""
+def find_dataset(reader: LakeReader, dataset: str) -> dict[str, Any]:
+    """The row of a dataset. Raises PageError when the lake has no such dataset."""
     rows = reader.once(
         "datasets", lambda: {row["dataset"]: row for row in reader.dicts("FROM datasets")}
     )
@@ -122,9 +122,9 @@ def episode_facts(reader: LakeReader, dataset: str, episode_index: int) -> dict[
 
     Raises PageError when the lake has no such episode.
     """
-    of_dataset = _dataset(reader, dataset)
+    of_dataset = find_dataset(reader, dataset)
     chunk = chunk_of(reader, dataset, episode_index)
-    rows = reader.of_episode("facts", FACTS_SQL, dataset, chunk, episode_index)
+    rows = reader.episode_rows("facts", FACTS_SQL, dataset, chunk, episode_index)
     if not rows:
         raise PageError(f"{dataset} has no episode {episode_index}")
     facts = rows[0] | {name: of_dataset[name] for name in OF_DATASET}
@@ -143,7 +143,7 @@ def episode_facts(reader: LakeReader, dataset: str, episode_index: int) -> dict[
 def findings(reader: LakeReader, dataset: str, chunk: int, episode_index: int) -> list[dict]:
     """What is wrong with the episode, or with its whole dataset; the unusable first. `accepted`: who accepted it, why,
     and whether in the whole dataset; None where nobody did."""
-    episode_findings = reader.of_episode("findings", FINDINGS_SQL, dataset, chunk, episode_index)
+    episode_findings = reader.episode_rows("findings", FINDINGS_SQL, dataset, chunk, episode_index)
     accepted: dict[str, dict] = {}
     if any(finding["severity"] == "warning" for finding in episode_findings):
         rows = reader.dicts(ACCEPTED_SQL, dataset, episode_index)
@@ -189,7 +189,7 @@ def label_runs(reader: LakeReader, episode: Episode) -> list[dict]:
     # One query per table for all labels of the episode, then everything is put together by label run
     key = episode.row_key
     labels = _labels(reader, episode)
-    curves = {row["label_run"]: row for row in _of_frames(reader, episode, CURVES_SQL)}
+    curves = {row["label_run"]: row for row in _frame_rows(reader, episode, CURVES_SQL)}
     words: dict[str, list[dict]] = {}
     sql = f"SELECT label_run, frame_index, text, finished FROM reasoning {OF_EPISODE} ORDER BY 1, 2"
     for row in reader.dicts(sql, *key) if reader.has_rows("reasoning") else []:
@@ -244,14 +244,14 @@ def label_runs(reader: LakeReader, episode: Episode) -> list[dict]:
 
 def active_run(reader: LakeReader, episode: Episode) -> dict[str, Any] | None:
     """The `label_run` of an episode that counts, and `why`; None: it has no label that does."""
-    rows = reader.of_episode("active_runs", ACTIVE_SQL, *episode.row_key)
+    rows = reader.episode_rows("active_runs", ACTIVE_SQL, *episode.row_key)
     return next(iter(rows), None)
 
 
 def recording_at(reader: LakeReader, dataset: str, episode_index: int) -> str | None:
     """The recording that an episode holds, or held last; None: it never held one. Raises PageError: no such dataset."""
     chunk = chunk_of(reader, dataset, episode_index)
-    rows = reader.of_episode("recordings", RECORDINGS_SQL, dataset, chunk, episode_index)
+    rows = reader.episode_rows("recordings", RECORDINGS_SQL, dataset, chunk, episode_index)
     return next((row["recording"] for row in rows), None)
 
 
@@ -272,19 +272,19 @@ def _labels(reader: LakeReader, episode: Episode) -> dict[str, Label]:
     return labels.get(episode.episode_index, {})
 
 
-def _of_frames(reader: LakeReader, episode: Episode, sql: str) -> list[dict[str, Any]]:
+def _frame_rows(reader: LakeReader, episode: Episode, sql: str) -> list[dict[str, Any]]:
     """The rows of an episode of a query of this module. Where the chunk has few frames all of it is asked for once: to
     find the files takes most of the time."""
     of_chunk = episode.row_key[:2]
-    lengths = reader.of_chunk("facts", FACTS_SQL, *of_chunk)["num_frames"].to_pylist()
+    lengths = reader.chunk_rows("facts", FACTS_SQL, *of_chunk)["num_frames"].to_pylist()
     if sum(length or 0 for length in lengths) <= FEW_FRAMES:
-        return reader.of_episode(sql, sql.format(where=OF_CHUNK), *episode.row_key)
+        return reader.episode_rows(sql, sql.format(where=OF_CHUNK), *episode.row_key)
     return reader.dicts(sql.format(where=OF_EPISODE), *episode.row_key)
 
 
 def keyframes(reader: LakeReader, key: tuple[str, int, int]) -> dict[str, list[dict]]:
     """Stored pictures by camera, in order of time; of several at one frame (boundaries of several runs) one."""
-    rows = reader.of_episode("keyframes", KEYFRAMES_SQL, *key)
+    rows = reader.episode_rows("keyframes", KEYFRAMES_SQL, *key)
     dataset, _, episode_index = key
     folder = f"/media/{dataset}/{episode_index}/keyframes"
     return grouped(
@@ -296,11 +296,11 @@ def keyframes(reader: LakeReader, key: tuple[str, int, int]) -> dict[str, list[d
 def _by_label_run(
     reader: LakeReader, table: str, row_key: tuple[str, int, int]
 ) -> dict[str, dict[str, Any]]:
-    rows = reader.of_episode(table, f"FROM {table} {OF_CHUNK}", *row_key)
+    rows = reader.episode_rows(table, f"FROM {table} {OF_CHUNK}", *row_key)
     return {row["label_run"]: row for row in rows}
 
 
-def _measured(values: list[float | None]) -> list[float | None]:
+def _curve(values: list[float | None]) -> list[float | None]:
     """The values of a curve; empty where it has none at all."""
     return [] if values.count(None) == len(values) else values
 
@@ -311,11 +311,11 @@ def measures(reader: LakeReader, episode: Episode) -> dict[str, Any]:
     `gripper` is the one that closes most often; `grippers` has the curve of each, as recorded. `has_polarity`: is 1
     open, or does it only tell that the gripper moves? `lag`: how far labels take it to be behind the pictures.
     """
-    rows = _of_frames(reader, episode, FRAMES_SQL)
+    rows = _frame_rows(reader, episode, FRAMES_SQL)
     # Every camera's rows have the same of these; one without any value is none
     first = rows[0] if rows else {"gripper": [], "speed": [], "grippers": []}
     # States are stored per frame; curves need them per dimension
-    states = _of_frames(reader, episode, STATES_SQL)
+    states = _frame_rows(reader, episode, STATES_SQL)
     signals = reader.once("signals", lambda: signals_by_dataset(reader.con)).get(
         episode.dataset, []
     )
@@ -325,7 +325,7 @@ def measures(reader: LakeReader, episode: Episode) -> dict[str, Any]:
         lags = reader.lately(("lags", *of_chunk), lambda: chunk_lags(reader.con, *of_chunk))
     return {
         "visual_change": {row["camera"]: row["visual_change"] for row in rows},
-        "gripper": _measured(first["gripper"]),
+        "gripper": _curve(first["gripper"]),
         "grippers": [
             {
                 "name": gripper_measure.signal.title if gripper_measure.signal else "gripper",
@@ -338,7 +338,7 @@ def measures(reader: LakeReader, episode: Episode) -> dict[str, Any]:
                 signals, list(zip(first["gripper"], first["grippers"], strict=True))
             )
         ],
-        "speed": _measured(first["speed"]),
+        "speed": _curve(first["speed"]),
         "state": [
             list(dimension)
             for dimension in zip(*(states[0]["states"] if states else ()), strict=True)
@@ -435,7 +435,7 @@ def _source(config: str) -> Source:
     return Source(DatasetConfig(**json.loads(config)["dataset"]), None, None)
 
 
-def recorded(reader: LakeReader, episode: Episode) -> EpisodeData:
+def recorded_data(reader: LakeReader, episode: Episode) -> EpisodeData:
     """An episode as its source has it; `action` is float64 [frames, dimensions], or None where there are none.
 
     Raises PageError: the source is not on this machine, or cannot be read.
@@ -479,7 +479,7 @@ def listing_of(reader: LakeReader, episode: Episode) -> Listed | None:
     config = build_config(reader, episode.dataset)
     if config is None:
         return None
-    (row,) = reader.of_episode("listed", f"FROM episode_facts {OF_CHUNK}", *episode.row_key)
+    (row,) = reader.episode_rows("listed", f"FROM episode_facts {OF_CHUNK}", *episode.row_key)
     return Listed(config, row)
 
 

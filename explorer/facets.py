@@ -123,7 +123,7 @@ def episodes_sql(columns: str, condition: str) -> str:
     ).strip()
 
 
-def _by_place(reader: LakeReader, kind: str) -> dict[Place, list[tuple[str, str]]]:
+def _marks_by_place(reader: LakeReader, kind: str) -> dict[Place, list[tuple[str, str]]]:
     """What is said of each episode, and the row that says it."""
 
     def find() -> dict[Place, list[tuple[str, str]]]:
@@ -142,7 +142,7 @@ def places_by_value(reader: LakeReader, kind: str) -> dict[str, list[Place]]:
 
     def find() -> dict[str, list[Place]]:
         places: dict[str, list[Place]] = {}
-        for place, marks in _by_place(reader, kind).items():
+        for place, marks in _marks_by_place(reader, kind).items():
             for value, _ in marks:
                 places.setdefault(value, []).append(place)
         return {value: sorted(places[value]) for value in sorted(places)}
@@ -152,8 +152,8 @@ def places_by_value(reader: LakeReader, kind: str) -> dict[str, list[Place]]:
 
 def tags_of(reader: LakeReader, places: list[Place]) -> dict[Place, dict[str, Any]]:
     """Of each episode its `tags`, the `person` who has it, and the row that says so (`assignment`); None: nobody."""
-    tags = _by_place(reader, "tag")
-    people = _by_place(reader, "assigned")
+    tags = _marks_by_place(reader, "tag")
+    people = _marks_by_place(reader, "assigned")
     tags_by_place = {}
     for place in places:
         person, assignment = people.get(place, [(None, None)])[-1]

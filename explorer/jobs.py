@@ -25,12 +25,12 @@ TAIL_BYTES = 8000  # of a log, for a page
 ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)  # as the command line words what went wrong
 
 
-def program() -> list[str]:
+def _program() -> list[str]:
     """This very code, whatever folder the explorer was started in."""
     return [sys.executable, str(ROOT / "proccorpus.py")]
 
 
-def in_words(arguments: Sequence[str]) -> str:
+def command_line(arguments: Sequence[str]) -> str:
     """The command as a person would type it."""
     return shlex.join(["proccorpus", *arguments])
 
@@ -66,7 +66,7 @@ class ChildJob:
                 self.file("json").write_text(json.dumps(dict(about)))
                 with self.file("log").open("wb") as log:
                     self.process = subprocess.Popen(
-                        [*program(), *arguments],
+                        [*_program(), *arguments],
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=subprocess.STDOUT,

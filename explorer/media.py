@@ -106,7 +106,7 @@ def limits_of(reader: LakeReader, dataset: str) -> Limits:
 
 
 @lru_cache(maxsize=200)
-def places(
+def picture_numbers(
     corpus: CorpusView, _: int, dataset: str, episode_index: int, camera: str
 ) -> list[int] | None:
     """Which picture of its video each of an episode's rows has; None: they follow each other, as far as is known.
@@ -126,7 +126,7 @@ def places(
 
 # Pictures are made when they are asked for; the last ones are kept, by the snapshot (a number) that they are of
 @lru_cache(maxsize=2000)
-def moment(
+def moment_jpeg(
     corpus: CorpusView,
     snapshot: int,
     dataset: str,
@@ -154,19 +154,21 @@ def moment(
         path = video_file(corpus.space, facts, number)
     picture = None
     if path is not None:
-        pictures = places(corpus, snapshot, dataset, episode_index, camera)
-        picture = _of_video(path, video, limits, frame_index, pictures)
+        pictures = picture_numbers(corpus, snapshot, dataset, episode_index, camera)
+        picture = _video_frame(path, video, limits, frame_index, pictures)
     if picture is not None:
         return _jpeg(_scaled(picture, THUMB_PX))
     # The video is elsewhere, or there never was one
     if not stored:
         raise PageError(NO_PICTURE)
     nearest = min(stored, key=lambda kept: abs(kept["frame_index"] - frame_index))
-    return _jpeg(_read(_stored_file(corpus.space, nearest), THUMB_PX))
+    return _jpeg(_stored_picture(_stored_file(corpus.space, nearest), THUMB_PX))
 
 
 @lru_cache(maxsize=2000)
-def thumbnail(corpus: CorpusView, _: int, dataset: str, episode_index: int, kind: str) -> bytes:
+def thumbnail_jpeg(
+    corpus: CorpusView, _: int, dataset: str, episode_index: int, kind: str
+) -> bytes:
     """`thumb` or `sheet` of an episode as JPEG. Raises PageError where no picture can be had."""
     with corpus.reading() as reader:
         chunk = chunk_of(reader, dataset, episode_index)
@@ -190,7 +192,7 @@ def thumbnail(corpus: CorpusView, _: int, dataset: str, episode_index: int, kind
         last = len(stored[camera]) - 1
         places = np.linspace(0, last, min(SHEET, last + 1)) if kind == "sheet" else [0]
         pictures = [
-            _read(_stored_file(corpus.space, stored[camera][round(place)]), height)
+            _stored_picture(_stored_file(corpus.space, stored[camera][round(place)]), height)
             for place in places
         ]
     return _jpeg(np.concatenate(pictures, axis=1))
@@ -206,29 +208,36 @@ def _first_frame(
     """Decoded from the first camera that has a video."""
     for number, camera in enumerate(cameras(facts, {}) if facts else ()):
         if facts and camera["video"] is not None:
-            first = _of_video(video_file(space, facts, number), camera["video"], limits)
+            first = _video_frame(video_file(space, facts, number), camera["video"], limits)
             if first is not None:
                 return _scaled(first, height)
     raise PageError(NO_PICTURE)
 
 
-def _of_video(
+def _video_frame(
     path: Path, video: dict, limits: Limits, frame_index: int = 0, pictures: list[int] | None = None
 ) -> np.ndarray | None:
-    """A frame of an episode out of a video, BGR; None where the video ends before it. `pictures`: as `places` has them.
+    """A frame of an episode out of a video, BGR; None where the video ends before it.
 
-    Raises PageError where it cannot be decoded.
+    `pictures`: as `picture_numbers` has them. Raises PageError where it cannot be decoded.
     """
     try:
         with DECODERS.one() as decoder:
             return decoder(
-                _decoded, path, frame_index, video, pictures, limits, cpu_s=CPU_S, wall_s=WALL_S
+                _decoded_frame,
+                path,
+                frame_index,
+                video,
+                pictures,
+                limits,
+                cpu_s=CPU_S,
+                wall_s=WALL_S,
             )
     except (VideoError, *TOO_MUCH) as e:
         raise PageError(f"{path.name}: {e}") from e
 
 
-def _decoded(
+def _decoded_frame(
     path: Path, frame_index: int, video: dict, pictures: list[int] | None, limits: Limits
 ) -> np.ndarray | None:
     if pictures is None:
@@ -255,7 +264,7 @@ def _picture_number(path: Path, frame_index: int, fps: float, limits: Limits) ->
     return int(times.nearest(np.array([wanted_s]))[0])
 
 
-def _read(path: Path, height: int) -> np.ndarray:
+def _stored_picture(path: Path, height: int) -> np.ndarray:
     try:
         return _scaled(decode_stored(path.read_bytes()), height)
     except OSError as e:
@@ -273,7 +282,7 @@ def _jpeg(picture: np.ndarray) -> bytes:
     return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
 
 
-def playable(
+def playable_video(
     space: Workspace,
     facts: dict[str, Any],
     camera: int,
@@ -284,7 +293,8 @@ def playable(
 ) -> Path:
     """An MP4 file in H.264 whose frames are those of the episode. Raises PageError, also once nobody waits for it.
 
-    `limits`: what the dataset's files may claim. `pictures`: as `places` has them. `label`: drawn below the pictures.
+    `limits`: what the dataset's files may claim. `pictures`: as `picture_numbers` has them. `label`: drawn below the
+    pictures.
     """
     path = video_file(space, facts, camera)
     video = cameras(facts, {})[camera]["video"]
@@ -331,7 +341,7 @@ def playable(
         raise PageError(
             f"{subject}: the converted video cannot be kept ({e.strerror or e})", 503
         ) from e
-    forget(cached_video)
+    forget_oldest(cached_video)
     return cached_video
 
 
@@ -362,7 +372,7 @@ def _encode(
         stream.pix_fmt = "yuv420p"
         count = 0
         for count, picture in enumerate(frames, 1):
-            scaled = _even(picture.rgb())
+            scaled = _even_sized(picture.rgb())
             if label is not None:
                 scaled = label.below(scaled, count - 1)
             if count == 1:
@@ -388,7 +398,7 @@ def _pictures_at(path: Path, pictures: list[int], options: DecodeOptions) -> Ite
                 yield picture
 
 
-def _even(picture: np.ndarray) -> np.ndarray:
+def _even_sized(picture: np.ndarray) -> np.ndarray:
     """A picture no higher than the limit, with an even height and width: the encoder takes no other."""
     height, width = picture.shape[:2]
     scale = min(1.0, MAX_HEIGHT_PX / height)
@@ -398,7 +408,7 @@ def _even(picture: np.ndarray) -> np.ndarray:
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
-def forget(newest: Path) -> None:
+def forget_oldest(newest: Path) -> None:
     """Delete what was not looked at for longest, until the rest is within the limit; never the newest."""
     with suppress(OSError):  # another explorer forgets, too
         files = sorted(newest.parent.glob("*.mp4"), key=lambda p: p.stat().st_mtime, reverse=True)

@@ -73,13 +73,13 @@ class Overlay:
                 new.setdefault(name, {})[key] = row
         for name, rows in new.items():
             # A kill may have left in the journal what the lake has
-            present = self._present(name) if is_first else set()
+            present = self._keys_in_lake(name) if is_first else set()
             self._lay_over(name, [row for key, row in rows.items() if key not in present])
             self._keys.update((name, key) for key in rows)
         # Last: other requests do not wait for what counts as read
         self._end = waiting.end
 
-    def _present(self, name: str) -> set[people.Key]:
+    def _keys_in_lake(self, name: str) -> set[people.Key]:
         return set(
             self._con.execute(f"SELECT {quoted(TABLES[name].key)} FROM lake.main.{name}").fetchall()
         )
@@ -95,7 +95,7 @@ class Overlay:
         }
 
 
-def _laid_over() -> frozenset[str]:
+def _names_laid_over() -> frozenset[str]:
     """The tables that are laid over, and the views that read one of them, or such a view."""
     names = set(TABLES_LAID_OVER)
     for _ in VIEWS:
@@ -104,4 +104,4 @@ def _laid_over() -> frozenset[str]:
     return frozenset(names)
 
 
-LAID_OVER = _laid_over()
+LAID_OVER = _names_laid_over()

@@ -134,15 +134,15 @@ class ReviewQueue:
         """The episodes that a person has, and that nobody has judged since."""
         reader = visit.reader
         judged = reader.once(("done", person), lambda: {*reader.rows(DONE_SQL, person)})
-        judged = judged | reader.places_of("corrections")
+        judged = judged | reader.places_said_since("corrections")
         assigned = places_by_value(reader, "assigned").get(person, [])
         return [place for place in assigned if place not in judged]
 
-    def left(self, visit: Visit) -> int:
+    def num_left(self, visit: Visit) -> int:
         """How many labels of the queue nobody has judged yet."""
         return self.rows(visit, columns="count(*) AS num")[0]["num"]
 
-    def first(self, visit: Visit) -> Place | None:
+    def first_place(self, visit: Visit) -> Place | None:
         """The episode to begin with; None: nothing waits."""
         rows = self.rows(visit, f"ORDER BY {ORDER} LIMIT 1", "dataset, episode_index")
         return next(((row["dataset"], row["episode_index"]) for row in rows), None)
@@ -178,9 +178,9 @@ def place_of(visit: Visit, queue: ReviewQueue, dataset: str, episode_index: int)
         return None
 
     if not queue_rows:
-        first = queue.first(visit)
+        first = queue.first_place(visit)
         after = queue.at(first) if first else queue.page
-        return QueuePlace(queue.page, None, queue.left(visit), after, queue=queue)
+        return QueuePlace(queue.page, None, queue.num_left(visit), after, queue=queue)
     # One look at the queue: its runs are counted, and the nearest on both sides found
     [row] = queue_rows
     [around] = queue.rows(visit, columns=AROUND, **key, s=row["score"])
@@ -198,7 +198,7 @@ def place_of(visit: Visit, queue: ReviewQueue, dataset: str, episode_index: int)
 
 def said_since(visit: Visit, table: str) -> list[str]:
     """Episodes (dataset, blank, number) of which a table of what people said has a row that is newer than the index."""
-    waiting = [f"{dataset} {episode}" for dataset, episode in visit.reader.places_of(table)]
+    waiting = [f"{dataset} {episode}" for dataset, episode in visit.reader.places_said_since(table)]
     return sorted({place for _, place in _newer_rows(visit, table)}) + waiting
 
 

@@ -82,7 +82,7 @@ class Scribe:
     def _newest(self, reader: LakeReader, table: str, **key_columns: Any) -> dict[str, Any] | None:
         """The newest row of an episode: what lies over the lake is newer than what it has; of most it has nothing."""
         place = key_columns["dataset"], key_columns["episode_index"]
-        if row := reader.newest_of(table).get(place):
+        if row := reader.rows_said_since(table).get(place):
             return row
         if place not in corrected_places(reader, table):
             return None
@@ -124,7 +124,7 @@ class Scribe:
         while True:
             with self._wake:
                 while not self._is_due():
-                    self._wake.wait(self._rest())
+                    self._wake.wait(self._seconds_to_commit())
                 is_ending = self._is_ending
                 self._oldest = 0.0
             is_written = self.settle()
@@ -152,10 +152,10 @@ class Scribe:
     def _is_due(self) -> bool:
         if self._is_ending:
             return True
-        rest_s = self._rest()
+        rest_s = self._seconds_to_commit()
         return rest_s is not None and rest_s <= 0
 
-    def _rest(self) -> float | None:
+    def _seconds_to_commit(self) -> float | None:
         """Seconds until the next commit; None: nothing waits."""
         if not self._oldest:
             return None

@@ -36,7 +36,7 @@ MAX_PICKED = 500  # single episodes of an address
 Chosen = tuple[tuple[str, tuple[str, ...]], ...]  # names, each with values
 
 
-def _values(name: str, query: QueryParams) -> tuple[str, ...]:
+def _chosen_values(name: str, query: QueryParams) -> tuple[str, ...]:
     """The values of a facet or mark in an address; an address of an earlier version may have a former word for one."""
     present_words = FORMER_VALUES.get(name, {})
     return _distinct([present_words.get(value, value) for value in query.getlist(name)])
@@ -76,7 +76,7 @@ def _range(name: str, query: QueryParams) -> tuple[str, float | None, float | No
     return name, ends[0], ends[1]
 
 
-def _picked(texts: list[str]) -> tuple[Place, ...]:
+def _picked_places(texts: list[str]) -> tuple[Place, ...]:
     """Single episodes that an address names, each as "dataset number". Raises PageError (400)."""
     if len(texts) > MAX_PICKED:
         raise PageError(f"{len(texts)} episodes are picked: {MAX_PICKED} at most", 400)
@@ -115,7 +115,9 @@ class EpisodeSelection:
     @classmethod
     def of(cls, query: QueryParams) -> "EpisodeSelection":
         """From a URL's query. Raises PageError (400) where it makes no sense."""
-        chosen = tuple((name, _values(name, query)) for name in (*BY_NAME, *MARKS) if name in query)
+        chosen = tuple(
+            (name, _chosen_values(name, query)) for name in (*BY_NAME, *MARKS) if name in query
+        )
         words = tuple(query.get("q", "").lower().split())
         if len(words) > MAX_WORDS or len(" ".join(words)) > MAX_CHARS:
             raise PageError(
@@ -126,7 +128,7 @@ class EpisodeSelection:
             raise PageError(f"lists are ordered by {', '.join(SORTS)}; not by {sort[:40]!r}", 400)
         ranges = tuple(r for name in RANGES if (r := _range(name, query))[1:] != (None, None))
         page = _page_number(query.get("page", "1"))
-        return cls(chosen, words, sort, page, ranges, _picked(query.getlist("pick")))
+        return cls(chosen, words, sort, page, ranges, _picked_places(query.getlist("pick")))
 
     def at(self, reader: LakeReader, index: Indexed) -> "EpisodeSelection":
         """This selection with the episodes that its marks and picks leave, as people have marked them by now."""
@@ -190,7 +192,7 @@ class EpisodeSelection:
             values += chosen
         # Words are looked up once per index in the distinct texts, then joined by their ids
         for word in self.words:
-            tasks, steps = index.once(("word", word), lambda word=word: _ids_of(index, word))
+            tasks, steps = index.once(("word", word), lambda word=word: _ids_with_word(index, word))
             parts.append(
                 "(task_id IN (SELECT unnest(?::INTEGER[])) OR row IN (SELECT row FROM step_rows WHERE step_id IN"
                 " (SELECT unnest(?::INTEGER[]))))"
@@ -280,7 +282,7 @@ class Counted:
     url: str
 
 
-def _ids_of(index: Indexed, word: str) -> tuple[list[int], list[int]]:
+def _ids_with_word(index: Indexed, word: str) -> tuple[list[int], list[int]]:
     """Tasks and steps whose text has a word in it."""
     tasks = index.rows("SELECT task_id FROM tasks WHERE contains(lower(text), ?)", word)
     steps = index.rows("SELECT step_id FROM steps WHERE contains(lower(name), ?)", word)
@@ -334,7 +336,7 @@ def _counts(index: Indexed, selection: EpisodeSelection) -> dict[str, dict[str, 
     )
 
 
-def marked(
+def counted_marks(
     reader: LakeReader, index: Indexed, selection: EpisodeSelection
 ) -> list[tuple[str, str, list["Counted"]]]:
     """Name and title of each mark, with the counts of its values among the episodes that all else chooses."""

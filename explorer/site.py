@@ -298,7 +298,7 @@ FILTERS |= {
 }  # what says how a run ended, in words
 
 
-def freezing(visit: Visit) -> str:
+def freeze_command_line(visit: Visit) -> str:
     """The command that freezes the corpus as it is."""
     used_names = visit.reader.column("SELECT name FROM releases")
     command = freeze_command(visit.reader.licences(), used_names)

@@ -94,18 +94,18 @@ def page(
     sample: Annotated[list[PlaceText], Query(max_length=100)] = [],  # noqa: B006  (FastAPI copies it)
 ) -> Response:
     """The sample, which the address names once it is drawn, and what was found of it."""
-    queue = _runs(kind, dataset, person, query)
+    queue = _runs_to_accept(kind, dataset, person, query)
     choice = {"kind": kind, "dataset": dataset, "person": person, "query": query}
     choice = {name: value for name, value in choice.items() if value is not None}
     if not sample:
-        drawn = [f"{place[0]}/{place[1]}" for place in _drawn(visit, queue)]
+        drawn = [f"{place[0]}/{place[1]}" for place in _drawn_sample(visit, queue)]
         if not drawn:
             return RedirectResponse(queue.page, 303)
         return RedirectResponse(
             f"/review/bulk?{urlencode(choice | {'sample': drawn}, doseq=True)}", 303
         )
     places = [_parsed_place(text) for text in sample]
-    judgements = {place: looked_at(visit.reader, place) for place in places}
+    judgements = {place: judgement_of(visit.reader, place) for place in places}
     waiting = {(row["dataset"], row["episode_index"]): row for row in queue.rows(visit)}
     return visit.page(
         "bulk.html",
@@ -134,7 +134,7 @@ def accept(request: Request, bulk: BulkAcceptance) -> JSONResponse:
     explorer = explorer_of(request)
     check_may_write(explorer)
     author = author_of(request, bulk.author)
-    queue = _runs(bulk.kind, bulk.dataset, bulk.person, bulk.query)
+    queue = _runs_to_accept(bulk.kind, bulk.dataset, bulk.person, bulk.query)
     with explorer.corpus.reading() as reader:
         _check_sample(reader, [*dict.fromkeys(bulk.sample)])
         rows = queue.rows(Visit(request, explorer, reader), f"ORDER BY {ORDER}")
@@ -164,7 +164,7 @@ def _accept_rows(
     return refused
 
 
-def looked_at(reader: LakeReader, place: Place) -> str:
+def judgement_of(reader: LakeReader, place: Place) -> str:
     """What people found of a label: RIGHT where it was accepted as it is, WRONG where it was mended or rejected."""
     if place not in corrected_places(reader):
         return OPEN
@@ -191,17 +191,17 @@ def _check_sample(reader: LakeReader, sample: list[Place]) -> None:
     if len(sample) < SAMPLE:
         raise PageError(f"look at {SAMPLE} of these runs first", 422)
     for place in sample:
-        if (word := looked_at(reader, place)) != RIGHT:
+        if (word := judgement_of(reader, place)) != RIGHT:
             raise PageError(f"{place[0]} {place[1]} of the sample is {word}", 422)
 
 
-def _drawn(visit: Visit, queue: Runs) -> list[Place]:
+def _drawn_sample(visit: Visit, queue: Runs) -> list[Place]:
     rows = queue.rows(visit, f"ORDER BY {ORDER}")
     places = [(row["dataset"], row["episode_index"]) for row in rows]
     return random.sample(places, min(SAMPLE, len(places)))
 
 
-def _runs(kind: str, dataset: str | None, person: str | None, query: str | None) -> Runs:
+def _runs_to_accept(kind: str, dataset: str | None, person: str | None, query: str | None) -> Runs:
     if query is not None:
         return SelectedRuns(query.removeprefix("?"))
     if kind not in SIGNS:

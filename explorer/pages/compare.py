@@ -69,7 +69,7 @@ def dataset_page(visit: Visiting, dataset: str, a: str = "", b: str = "") -> HTM
     ]
     if not runs:
         raise PageError(f"there are no labels of a dataset {dataset[:60]!r}")
-    a, b = _sharing(visit.reader, dataset, runs, a, b)
+    a, b = _runs_to_begin_with(visit.reader, dataset, runs, a, b)
     chosen = [
         _side_named(runs, name, k, "this dataset has no label run") for k, name in enumerate((a, b))
     ]
@@ -90,7 +90,7 @@ def dataset_page(visit: Visiting, dataset: str, a: str = "", b: str = "") -> HTM
     )
 
 
-def _sharing(
+def _runs_to_begin_with(
     reader: LakeReader, dataset: str, runs: list[dict[str, Any]], a: str, b: str
 ) -> tuple[str, str]:
     """The two label runs to begin with, where the address leaves one open; as they are where none share an episode."""
@@ -171,7 +171,7 @@ def page(
     """`a` and `b`: label runs or evaluations; default: the label that counts, and the next one."""
     episode, facts = episode_and_facts(visit.reader, dataset, episode_index)
     data = shown_episode(visit, episode)
-    sides = comparable(data)
+    sides = comparable_sides(data)
     chosen = [
         _side_named(sides, name, k, "this episode has no label run or evaluation")
         for k, name in enumerate((a, b))
@@ -209,7 +209,7 @@ def page(
     )
 
 
-def comparable(data: dict[str, Any]) -> list[dict[str, Any]]:
+def comparable_sides(data: dict[str, Any]) -> list[dict[str, Any]]:
     """Everything of an episode that has a progress curve: label runs, then models, then baselines."""
     sides = []
     for run in data["runs"]:

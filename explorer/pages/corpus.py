@@ -14,7 +14,7 @@ from core.values import grouped
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.index import Indexed
-from explorer.site import Visit, Visiting, freezing
+from explorer.site import Visit, Visiting, freeze_command_line
 from ingest.source_parts import part_form
 from warehouse.lake.connection import has
 from warehouse.lake.outcomes import question
@@ -124,8 +124,8 @@ def corpus_facts(visit: Visit) -> dict[str, Any]:
         "datasets": datasets,
         "totals": {column: _total(datasets, column) for column in OF_ALL},
         "questions": questions,
-        "grippers": _grippers(reader, [d["dataset"] for d in datasets]),
-        "sources": _sources(reader),
+        "grippers": _gripper_rows(reader, [d["dataset"] for d in datasets]),
+        "sources": _source_rows(reader),
         "lengths": histogram(index, "duration_s", "s"),
         "steps": histogram(index, "num_steps", "steps", "label_run <> ''"),
         **{name: index.dicts(sql) for name, sql in OF_INDEX.items()},
@@ -133,7 +133,7 @@ def corpus_facts(visit: Visit) -> dict[str, Any]:
     }
 
 
-def _grippers(reader: LakeReader, datasets: list[str]) -> list[dict]:
+def _gripper_rows(reader: LakeReader, datasets: list[str]) -> list[dict]:
     """What was found of grippers and hands, a row for each; one with `missing` for a dataset where none was seen."""
     signals = signals_by_dataset(reader.con)
     lags = lags_by_dataset(reader.con)
@@ -152,7 +152,7 @@ def _total(datasets: Iterable[Mapping[str, Any]], column: str) -> float:
     return sum(dataset[column] or 0 for dataset in datasets)
 
 
-def _sources(reader: LakeReader) -> list[dict]:
+def _source_rows(reader: LakeReader) -> list[dict]:
     """What each source holds, a row for each dataset: all its `parts`, those that are `used`, and those that are used
     for nothing (`unknown`)."""
     parts = reader.dicts(PARTS_SQL) if has(reader.con, "source_parts") else []
@@ -196,7 +196,7 @@ def releases_page(visit: Visiting) -> HTMLResponse:
         "releases.html",
         title="Releases",
         releases=visit.reader.dicts(RELEASES_SQL),
-        freeze=freezing(visit),
+        freeze=freeze_command_line(visit),
     )
 
 

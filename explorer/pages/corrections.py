@@ -79,12 +79,14 @@ def state(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONRes
     is_usable = facts["status"] == "ok" and facts["content_hash"] is not None
     if read_only_reason is None and not is_usable:
         read_only_reason = "the episode cannot be used, so it has no label"
-    statements = _words(visit.explorer, visit.reader, dataset, episode_index, read_only_reason)
+    statements = _corrections_in_words(
+        visit.explorer, visit.reader, dataset, episode_index, read_only_reason
+    )
     content = {"content_hash": facts["content_hash"], "why_read_only": read_only_reason}
     return JSONResponse(plain(content | statements))
 
 
-def _words(
+def _corrections_in_words(
     explorer: Explorer,
     reader: LakeReader,
     dataset: str,
@@ -117,7 +119,7 @@ def change(
     author = author_of(request, statement.author)
     try:
         saved = explorer.scribe.say(
-            lambda reader, lake: _written(
+            lambda reader, lake: _written_correction(
                 Judged(reader, lake, dataset, episode_index, author, statement), act
             )
         )
@@ -136,7 +138,7 @@ def _read_again(explorer: Explorer, dataset: str, episode_index: int) -> dict[st
     comes after it: where it cannot be read now, `unread` says why."""
     try:
         with explorer.corpus.reading() as reader:
-            return _words(explorer, reader, dataset, episode_index, None)
+            return _corrections_in_words(explorer, reader, dataset, episode_index, None)
     except (UserError, duckdb.Error) as e:
         return {"unread": f"This page cannot be read anew now: {first_line(e)}."}
 
@@ -190,14 +192,14 @@ class Judged:
     def counts_already(self) -> bool:
         """Is the newest that was said of the label, since the lake was opened, what this person saved? To ask the lake
         whose label counts costs more than all else of a judgement."""
-        newest = self.reader.newest_of("corrections").get(self.place)
+        newest = self.reader.rows_said_since("corrections").get(self.place)
         if newest is None or newest["rejects"] is not None:
             return False
         expected = ACCEPTED, self.author, self.facts["content_hash"]
         return (newest["status"], newest["author"], newest["base_content_hash"]) == expected
 
 
-def _written(judged: Judged, act: str) -> str:
+def _written_correction(judged: Judged, act: str) -> str:
     """Write a change; returns its id. Raises CorrectionError, ConflictError."""
     statement = judged.said
     run = statement.base_label_run
@@ -215,7 +217,7 @@ def _written(judged: Judged, act: str) -> str:
         label = parsed({name: value for name, value in said.items() if name in OF_LABEL})
         return judged.save(label, run, statement.base_content_hash)
     if correction:
-        label = _waiting(judged, correction)
+        label = _waiting_label(judged, correction)
     else:
         label = accepted_label(judged, run or "")
     return judged.save(label, run, statement.base_content_hash or facts["content_hash"])
@@ -249,7 +251,7 @@ def accepted_label(judged: Judged, run: str) -> corrections.Corrected:
     return parsed(label)
 
 
-def _waiting(judged: Judged, correction: str) -> corrections.Corrected:
+def _waiting_label(judged: Judged, correction: str) -> corrections.Corrected:
     rows = judged.lake.dicts(
         f"SELECT plan, segments, {', '.join(SAID_LATER)} FROM current_corrections "
         "WHERE correction_id = ? AND dataset = ? AND episode_index = ?",

@@ -30,7 +30,7 @@ from explorer.episode import (
     keyframes,
     label_runs,
     partition_of,
-    recorded,
+    recorded_data,
 )
 from explorer.facets import places_by_value, tags_of
 from explorer.index import Indexed
@@ -186,7 +186,7 @@ def actions_track(visit: Visiting, dataset: str, episode_index: EpisodeIndex) ->
     message = chart = None
     names: list[str] = []
     try:
-        recording = recorded(visit.reader, episode)
+        recording = recorded_data(visit.reader, episode)
         names = list(recording.state_names)
         if recording.action is None:
             message = (
@@ -366,7 +366,7 @@ def why_page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTML
     folder = visit.explorer.space.responses
     store = stored_replies(folder) if rows and folder.is_dir() else None
     calls = [
-        call_shown(row, store.get(row["call_key"]) if store else None, pictures) for row in rows
+        call_facts(row, store.get(row["call_key"]) if store else None, pictures) for row in rows
     ]
     return visit.page(
         "why.html",
@@ -374,7 +374,7 @@ def why_page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTML
         episode=episode,
         facts=facts,
         runs=[
-            run | {"parameters": indented(run["about"].get("params"))}
+            run | {"parameters": indented_json(run["about"].get("params"))}
             for run in label_runs(visit.reader, episode)
         ],
         calls=calls,
@@ -383,7 +383,7 @@ def why_page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTML
     )
 
 
-def indented(params: str | None) -> str:
+def indented_json(params: str | None) -> str:
     """Parameters as they are stored, a line each."""
     if params:
         return json.dumps(json.loads(params), indent=2, ensure_ascii=False)
@@ -393,7 +393,7 @@ def indented(params: str | None) -> str:
 stored_replies = cache(ResponseStore)  # of a folder, opened once
 
 
-def call_shown(
+def call_facts(
     row: dict[str, Any], reply: StoredReply | None, pictures: dict[str, dict]
 ) -> dict[str, Any]:
     """One call for the page: what was sent in its order, pictures with where they are of, and the reply."""

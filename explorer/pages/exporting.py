@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.datastructures import QueryParams
 
 from explorer.access import PageError
-from explorer.jobs import ChildJob, in_words
+from explorer.jobs import ChildJob, command_line
 from explorer.pages.episodes import MAX_CHARS
 from explorer.selection import EpisodeSelection
 from explorer.site import Explorer, Visit, Visiting
@@ -70,7 +70,7 @@ def _command(visit: Visit, kind: str, query: str, out: Path) -> list[str]:
     ]
 
 
-def _state(job: ChildJob) -> dict[str, Any]:
+def _job_state(job: ChildJob) -> dict[str, Any]:
     """How far the newest export is, whoever started it; empty: there was none. `files`, `bytes`: written by now."""
     running = job.running
     about = job.about()
@@ -90,7 +90,7 @@ def _state(job: ChildJob) -> dict[str, Any]:
 def state(visit: Visiting, query: Annotated[str, Query(max_length=MAX_CHARS)] = "") -> HTMLResponse:
     """The form for a selection of the gallery, and how far an export is: a part of a page."""
     kinds = [EXPORT_KINDS[name] for name in KINDS]
-    job = _state(visit.explorer.jobs["export"])
+    job = _job_state(visit.explorer.jobs["export"])
     return visit.part(
         "exporting.html", kinds=kinds, job=job, query=query, why_not=_why_not(visit.explorer)
     )
@@ -105,7 +105,7 @@ def start(visit: Visiting, export_request: ExportRequest) -> JSONResponse:
         raise PageError(f"kind: one of {', '.join(KINDS)} is needed", 422)
     out = _folder(visit.explorer, export_request.name)
     arguments = _command(visit, export_request.kind, export_request.query, out)
-    about = {"kind": export_request.kind, "out": str(out), "command": in_words(arguments)}
+    about = {"kind": export_request.kind, "out": str(out), "command": command_line(arguments)}
     visit.explorer.jobs["export"].start(
         arguments, about, "an export is running already: one at a time"
     )

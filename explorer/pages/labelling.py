@@ -10,8 +10,8 @@ from fastapi.responses import HTMLResponse, JSONResponse
 
 from core.errors import UserError
 from explorer.access import PageError
-from explorer.episode import EpisodeIndex, find_episode
-from explorer.jobs import in_words
+from explorer.episode import EpisodeIndex, find_dataset, find_episode
+from explorer.jobs import command_line
 from explorer.site import Explorer, Visit, Visiting
 from explorer.tasks import MOST_TASKS, listed_tasks, shown_tasks, why_unused
 from warehouse.lake.references import pending_chunks
@@ -36,7 +36,7 @@ def _command(explorer: Explorer, dataset: str) -> list[str]:
     return ["build", f"--dataset={dataset}", f"--workspace={explorer.space.root}"]
 
 
-def _state(visit: Visit) -> dict[str, Any]:
+def _job_state(visit: Visit) -> dict[str, Any]:
     """How far the newest build is, whoever started it; `dataset` None: there was none.
 
     stages: of the build's plan; None before it is made. done: those in the lake by now; last, now: of them.
@@ -61,7 +61,7 @@ def _state(visit: Visit) -> dict[str, Any]:
         "last": IN_WORDS.get(last, last),
         "now": (NOW.findall(job.log()) or [""])[-1],
         "error": None if running or has_ended_well else job.error(),
-        "command": in_words(_command(visit.explorer, about["dataset"])),
+        "command": command_line(_command(visit.explorer, about["dataset"])),
     }
 
 
@@ -70,7 +70,7 @@ def _panel(visit: Visit, dataset: str, episode_index: int | None = None) -> HTML
 
     Of the task alone that an episode shows, where one is given. Empty where nothing is shown.
     """
-    job = _state(visit)
+    job = _job_state(visit)
     # A page asks each second while a build runs, and shows nothing else
     if job["running"]:
         return visit.part("labelling.html", job=job, others=[])
@@ -109,14 +109,14 @@ def _panel(visit: Visit, dataset: str, episode_index: int | None = None) -> HTML
 @router.get("/labelling/{dataset}")
 def state(visit: Visiting, dataset: str) -> HTMLResponse:
     """Of the tasks of a dataset: a part of a page."""
-    visit.reader.check_dataset(dataset)
+    find_dataset(visit.reader, dataset)
     return _panel(visit, dataset)
 
 
 @router.get("/labelling/{dataset}/suggestions")
 def suggestions(visit: Visiting, dataset: str) -> HTMLResponse:
     """The tasks with which run to label next, and why; takes seconds on large ones. Kept until the lake changes."""
-    visit.reader.check_dataset(dataset)
+    find_dataset(visit.reader, dataset)
     suggest = visit.explorer.options.suggest
     suggested = []
     reason = None
@@ -143,7 +143,7 @@ def episode_state(visit: Visiting, dataset: str, episode_index: EpisodeIndex) ->
 @router.post("/api/labelling/{dataset}")
 def start(visit: Visiting, dataset: str) -> JSONResponse:
     """Build a dataset of the lake as it was built last."""
-    visit.reader.check_dataset(dataset)
+    find_dataset(visit.reader, dataset)
     if reason := visit.explorer.options.why_read_only or why_unused(visit.reader, dataset):
         raise PageError(reason, 403)
     job = visit.explorer.jobs["label"]

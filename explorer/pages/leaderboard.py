@@ -10,7 +10,7 @@ from markupsafe import Markup
 from core.metrics import is_lower_better, leading_metrics, sentence_of
 from explorer import charts
 from explorer.access import LakeReader, PageError
-from explorer.site import Visiting, freezing
+from explorer.site import Visiting, freeze_command_line
 
 router = APIRouter()
 # What needs no training: a score means little without them beside it. Some know what no model knows of a run
@@ -76,11 +76,11 @@ def page(
     slices, metrics = (_names(reader, column, shown_benchmark) for column in ("slice", "metric"))
     # The metric to begin with: the one that says most of those that a benchmark has
     chosen = metric or next((m for m in (*leading_metrics(), *metrics) if m in metrics), "")
-    rows, rows_of_seen = scores(reader, shown_benchmark, slice, chosen)
+    rows, rows_of_seen = score_rows(reader, shown_benchmark, slice, chosen)
     return visit.page(
         "leaderboard.html",
         title="Leaderboard",
-        freeze="" if reader.rows("SELECT 1 FROM releases LIMIT 1") else freezing(visit),
+        freeze="" if reader.rows("SELECT 1 FROM releases LIMIT 1") else freeze_command_line(visit),
         untrained=not reader.rows("SELECT 1 FROM training_runs LIMIT 1"),
         benchmarks=benchmarks,
         slices=slices,
@@ -104,7 +104,7 @@ def _names(reader: LakeReader, column: str, benchmark: str) -> list[str]:
     return sorted(names, key=lambda name: (name != "all", name))
 
 
-def scores(
+def score_rows(
     reader: LakeReader, benchmark: str, slice: str, metric: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Each model's score on a benchmark, the best first, with a drawing of its interval; apart from them those on

@@ -52,7 +52,9 @@ def in_order(
     media.video_file(visit.explorer.space, facts, camera)
     view = cameras(facts, {})[camera]
     snapshot = visit.reader.snapshot.number
-    pictures = media.places(visit.explorer.corpus, snapshot, dataset, episode_index, view["camera"])
+    pictures = media.picture_numbers(
+        visit.explorer.corpus, snapshot, dataset, episode_index, view["camera"]
+    )
     first = view["video"]["start_frame"]
     return JSONResponse(
         pictures is None or pictures == [*range(first, first + len(pictures))], headers=SHORT
@@ -94,8 +96,10 @@ async def _converted_video(
             label = _label(Visit(request, explorer, reader), episode) if with_label else None
         media.video_file(explorer.space, facts, camera)
         name = cameras(facts, {})[camera]["camera"]
-        pictures = media.places(explorer.corpus, snapshot, dataset, episode_index, name)
-        return media.playable(explorer.space, facts, camera, limits, given_up, pictures, label)
+        pictures = media.picture_numbers(explorer.corpus, snapshot, dataset, episode_index, name)
+        return media.playable_video(
+            explorer.space, facts, camera, limits, given_up, pictures, label
+        )
 
     async with request.app.state.converting:
         return await while_wanted(request, convert)
@@ -132,7 +136,7 @@ def picture(
     visit: Visiting, dataset: str, episode_index: EpisodeIndex, kind: Literal["thumb", "sheet"]
 ) -> Response:
     """A thumbnail, or a contact sheet."""
-    data = media.thumbnail(
+    data = media.thumbnail_jpeg(
         visit.explorer.corpus, visit.reader.snapshot.number, dataset, episode_index, kind
     )
     return Response(data, media_type="image/jpeg", headers=SHORT)
@@ -147,7 +151,7 @@ def frame(
     camera: Annotated[str, Query(max_length=200)],
 ) -> Response:
     """A small picture of what a camera shows at a frame."""
-    data = media.moment(
+    data = media.moment_jpeg(
         visit.explorer.corpus,
         visit.reader.snapshot.number,
         dataset,

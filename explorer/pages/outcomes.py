@@ -56,7 +56,9 @@ def stated_outcome(reader: LakeReader, dataset: str, episode_index: int) -> dict
 def say(request: Request, dataset: str, episode_index: EpisodeIndex, ended: Ended) -> JSONResponse:
     """Answers with the ids of what was saved: `saved`, and `correction` where the label says the moment; 409 where
     somebody else was quicker, 422 for what cannot be."""
-    statement = Said(author=ended.author, follows=ended.follows_correction, comment=_words(ended))
+    statement = Said(
+        author=ended.author, follows=ended.follows_correction, comment=_comment_of(ended)
+    )
 
     def written(reader: LakeReader, lake: Writable) -> dict[str, Any]:
         author = author_of(request, ended.author)
@@ -119,7 +121,7 @@ def _said(request: Request, act: Callable[[LakeReader, Writable], dict[str, Any]
     return JSONResponse(plain(explorer.scribe.say(act)))
 
 
-def _words(ended: Ended) -> str:
+def _comment_of(ended: Ended) -> str:
     if ended.outcome == "failed" and ended.frame is not None:
         return f"failed from frame {ended.frame}"
     return ended.outcome

@@ -84,7 +84,7 @@ def page(
         chosen = None
     tasks = listed_tasks(visit, chosen) if chosen else []
     queue = ReviewQueue(kind, dataset, person or None) if kind in SIGNS else None
-    num_left = queue.left(visit) if queue else counts[kind]
+    num_left = queue.num_left(visit) if queue else counts[kind]
     pace = visit.reader.dicts(PACE_SQL)
     return visit.page(
         "review.html",
@@ -102,10 +102,10 @@ def page(
         counts=counts,
         rows=_rows(visit, queue, kind, dataset, f"LIMIT {PER_PAGE} OFFSET {(page - 1) * PER_PAGE}"),
         queue=queue,
-        first=queue.first(visit) if queue else None,
+        first=queue.first_place(visit) if queue else None,
         left=num_left,
         people={
-            p: ReviewQueue(person=p).left(visit)
+            p: ReviewQueue(person=p).num_left(visit)
             for p in [*places_by_value(visit.reader, "assigned")][:MOST_TASKS]
         },
         person=person,
@@ -133,7 +133,7 @@ def _counts(visit: Visit, dataset: str | None) -> dict[str, int]:
     )
 
     def count() -> dict[str, int]:
-        counts = {name: ReviewQueue(name, dataset).left(visit) for name in SIGNS}
+        counts = {name: ReviewQueue(name, dataset).num_left(visit) for name in SIGNS}
         is_left = "NOT list_contains($judged, dataset || ' ' || episode_index)"
         sql = f"SELECT count(*) AS num FROM waiting WHERE {OF_DATASET} AND {is_left}"
         counts[WAITING] = indexed.dicts(sql, dataset=dataset, judged=judged)[0]["num"]
@@ -159,7 +159,7 @@ def _rows(
             f"ORDER BY row {limit}",
             dataset=dataset,
         )
-        return _with(visit.reader, rows, "detail", DETAILS_SQL)
+        return _with_column(visit.reader, rows, "detail", DETAILS_SQL)
     if kind == CHANGED:
         rows = visit.reader.dicts(f"{CHANGED_SQL} {limit}", dataset)
         for row in rows:  # both labels as strips
@@ -181,14 +181,14 @@ def _rows(
         rows = queue.rows(visit, f"ORDER BY {ORDER} {limit}")
     ended = corrected_places(visit.reader, "outcomes")
     are_ended = any((row["dataset"], row["episode_index"]) in ended for row in rows)
-    rows = _with(visit.reader, rows, "outcome", OUTCOMES_SQL if are_ended else None)
+    rows = _with_column(visit.reader, rows, "outcome", OUTCOMES_SQL if are_ended else None)
     are_corrected = any(
         (row["dataset"], row["episode_index"]) in corrected_places(visit.reader) for row in rows
     )
-    return _with(visit.reader, rows, "follows", NEWEST_SQL if are_corrected else None)
+    return _with_column(visit.reader, rows, "follows", NEWEST_SQL if are_corrected else None)
 
 
-def _with(
+def _with_column(
     reader: LakeReader, rows: list[dict[str, Any]], name: str, sql: str | None
 ) -> list[dict[str, Any]]:
     """The rows with what a query says of their episodes."""

@@ -21,7 +21,7 @@ from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
 from explorer.jobs import while_wanted
-from explorer.pages.episodes import MAX_CHARS, QUERIES, frozen_options, saved
+from explorer.pages.episodes import MAX_CHARS, QUERIES, frozen_options, saved_texts
 from explorer.site import Visit, explorer_of
 from warehouse.lake.schema import columns, relations
 from warehouse.sql_process import LakeState, SqlProcess
@@ -119,7 +119,7 @@ async def page(
             table = await answer(
                 request, lambda p, s, g: p.query(s, q, TIME_S, MAX_ROWS + 1, MAX_PAGE_BYTES, g)
             )
-            result = await run_in_threadpool(_result, table, chart)
+            result = await run_in_threadpool(_result_facts, table, chart)
         except SqlError as e:
             error = str(e)
     return await run_in_threadpool(_result_page, request, q, chart, asked, result, error)
@@ -128,7 +128,7 @@ async def page(
 Named = tuple[str, int, int | None]  # dataset, episode_index, and frame_index where a row has one
 
 
-def _result(table: pa.Table, chart: str) -> dict[str, Any]:
+def _result_facts(table: pa.Table, chart: str) -> dict[str, Any]:
     """What the page shows of a result; `cut`: there are more rows. `named`: the episode, and frame, of each row.
 
     Raises SqlError: a value that cannot be shown, or too many.
@@ -145,7 +145,7 @@ def _result(table: pa.Table, chart: str) -> dict[str, Any]:
     # By unique names: a query may give two columns one name
     unique = part.rename_columns([f"{k}:{name}" for k, name in enumerate(names)])
     rows = [list(plain(row).values()) for row in python_rows(unique)]
-    drawing = None if chart == "table" else draw(part, chart)
+    drawing = None if chart == "table" else chart_of(part, chart)
     named_rows = [_named_by(dict(zip(names, row, strict=True))) for row in rows]
     cut = table.num_rows > MAX_ROWS
     return {"names": names, "rows": rows, "drawing": drawing, "cut": cut, "named": named_rows}
@@ -172,7 +172,7 @@ def _named_by(row: dict[str, Any]) -> Named | None:
     return dataset, episode, frame if is_index(frame) else None
 
 
-def _links(reader: LakeReader, named_rows: list[Named | None]) -> list[str | None]:
+def _episode_links(reader: LakeReader, named_rows: list[Named | None]) -> list[str | None]:
     """The address of the episode of each row, at the time of its frame where it names one; None where there is none."""
     named = [*filter(None, named_rows)]
     rates = reader.rows(RATES_SQL, [name[0] for name in named], [name[1] for name in named])
@@ -209,17 +209,17 @@ def _result_page(
             error=error,
             is_wrong=may_run(request, q, asked),  # else it is a question, not an error
             shown=result,
-            links=_links(reader, result["named"]) if result else [],
+            links=_episode_links(reader, result["named"]) if result else [],
             asked=proof(request, q),
             place=f"{frozen_options(visit)} --workspace {visit.place}",
             limits={"rows": MAX_ROWS, "time_s": TIME_S, "memory": MEMORY},
-            saved=saved(explorer.space, QUERIES),
+            saved=saved_texts(explorer.space, QUERIES),
             examples=EXAMPLES,
             relations=relations_with_columns(),
         )
 
 
-def draw(table: pa.Table, kind: str) -> dict[str, Any]:
+def chart_of(table: pa.Table, kind: str) -> dict[str, Any]:
     """A chart of a result: its first column against its first numbers after it."""
     # Its first column names the rows
     number = next(

@@ -13,6 +13,7 @@ from core.values import grouped, spread
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
+from explorer.episode import find_dataset
 from explorer.site import Visiting
 
 router = APIRouter()
@@ -43,7 +44,7 @@ STEPS_SQL = """
 @router.get("/task/{dataset}")
 def page(visit: Visiting, dataset: str, task: str = "") -> HTMLResponse:
     """`task`: its text; empty: the runs without one. Raises PageError: no labelled run has it."""
-    visit.reader.check_dataset(dataset)
+    find_dataset(visit.reader, dataset)
     joined = visit.reader.rows(
         "SELECT task FROM current_joined_tasks WHERE dataset = ? AND same_as = ?", dataset, task
     )

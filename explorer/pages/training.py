@@ -18,8 +18,8 @@ from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
 from explorer.episode import EpisodeIndex, find_episode
-from explorer.jobs import in_words
-from explorer.site import Explorer, Visiting, freezing
+from explorer.jobs import command_line
+from explorer.site import Explorer, Visiting, freeze_command_line
 
 router = APIRouter()
 MOST_RUNS = 4  # that are compared: as many as models have colours
@@ -83,7 +83,7 @@ def page(visit: Visiting, run: Annotated[list[str] | None, Query()] = None) -> H
         scores=scores_of(reader, chosen),
         differ=differ,
         same=same,
-        freeze=freezing(visit),
+        freeze=freeze_command_line(visit),
         place=visit.place,
     )
 
@@ -163,7 +163,7 @@ def differences(configs: list[str]) -> tuple[list[tuple[str, list[str | None]]],
 
     Example: {"a": {"b": 1}, "c": 2} and {"a": {"b": 3}, "c": 2} give [("a.b", ["1", "3"])], 1.
     """
-    settings = [dict(_flat(json.loads(config or "{}"))) for config in configs]
+    settings = [dict(_dotted_settings(json.loads(config or "{}"))) for config in configs]
     names = sorted(set().union(*settings))
     differ = []
     for name in names:
@@ -173,11 +173,11 @@ def differences(configs: list[str]) -> tuple[list[tuple[str, list[str | None]]],
     return differ, len(names) - len(differ)
 
 
-def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
+def _dotted_settings(value: Any, name: str = "") -> list[tuple[str, str]]:
     """The settings of a configuration by their dotted names; lists are one value."""
     if isinstance(value, dict) and value:
         prefix = f"{name}." if name else ""
-        inner_settings = (_flat(inner, f"{prefix}{key}") for key, inner in value.items())
+        inner_settings = (_dotted_settings(inner, f"{prefix}{key}") for key, inner in value.items())
         return [*chain.from_iterable(inner_settings)]
     return [(name, json.dumps(value, ensure_ascii=False))]
 
@@ -202,7 +202,7 @@ def _command(
     ]
 
 
-def _models(reader: LakeReader) -> list[str]:
+def _model_names(reader: LakeReader) -> list[str]:
     """Training runs with a checkpoint, the newest first."""
     return reader.column(
         "SELECT training_run FROM checkpoints GROUP BY 1 ORDER BY max(created_at) DESC, 1 LIMIT 200"
@@ -221,14 +221,14 @@ def state(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
     """Models to adapt, the command with MODEL and RECIPE left open, and what is running: a part of a page."""
     job = visit.explorer.jobs["adapt"]
     code = job.process and job.process.poll()
-    models = _models(visit.reader)
-    command_line = partial(_command, visit.explorer, dataset, episode_index)
+    models = _model_names(visit.reader)
+    arguments = partial(_command, visit.explorer, dataset, episode_index)
     return visit.part(
         "adapt.html",
         episode=find_episode(visit.reader, dataset, episode_index),
         models=models,
-        command=in_words(command_line("MODEL", "RECIPE")),
-        first=in_words(command_line(models[0], "")) if models else "",
+        command=command_line(arguments("MODEL", "RECIPE")),
+        first=command_line(arguments(models[0], "")) if models else "",
         why_not=_why_not(visit.explorer),
         about=job.process and job.about().get("about"),
         running=job.process is not None and code is None,
@@ -246,7 +246,7 @@ def start(
     if reason := _why_not(visit.explorer):
         raise PageError(reason, 403)
     find_episode(visit.reader, dataset, episode_index)
-    if request_body.model not in _models(visit.reader):
+    if request_body.model not in _model_names(visit.reader):
         raise PageError(f"the corpus has no trained model {request_body.model!r}", 422)
     if request_body.recipe and not RECIPE.fullmatch(request_body.recipe):
         raise PageError("recipe: the name of a built-in recipe is needed", 422)
