@@ -386,24 +386,24 @@ def options_of(model: Any) -> list[inspect.Parameter]:
         if field.description is None:
             continue
         kind, metadata = _as_option(field.annotation, field.metadata)
-        if field.is_required():
-            default = inspect.Parameter.empty
-        else:
+        default: Any = inspect.Parameter.empty
+        if not field.is_required():
             default = field.get_default(call_default_factory=True)
-        default = None if isinstance(default, tuple) else default
-        bounds = {}
-        for m, (attribute, side) in product(metadata, BOUNDS.items()):
-            if hasattr(m, attribute):
-                bounds[side] = getattr(m, attribute)
+        if isinstance(default, tuple):
+            default = None
+        bounds: dict[str, Any] = {
+            side: getattr(bound, attribute)
+            for bound, (attribute, side) in product(metadata, BOUNDS.items())
+            if hasattr(bound, attribute)
+        }
         called = str(field.validation_alias or name)
         flag = called.replace("_", "-")
         declared = f"--{flag}" + f"/--no-{flag}" * (kind == bool | None)
         extra: Any = field.json_schema_extra or {}
-        option = typer.Option(declared, help=field.description, **bounds, **extra)
-        of_keyword = inspect.Parameter.KEYWORD_ONLY
+        option = Annotated[kind, typer.Option(declared, help=field.description, **bounds, **extra)]
         parameters.append(
             inspect.Parameter(
-                called, of_keyword, annotation=Annotated[kind, option], default=default
+                called, inspect.Parameter.KEYWORD_ONLY, annotation=option, default=default
             )
         )
     return parameters

@@ -5,10 +5,10 @@ is most of a page's where there are many chunks. A page reads one snapshot and n
 Every query has a time limit.
 """
 
+import math
 import threading
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -35,6 +35,7 @@ from warehouse.sql_process import LakeState
 
 MEMORY = "450MB"  # of all pages together, without the index of episodes
 PAGE_S = 20.0  # that the queries of one page may take
+NOT_ASKED = object()
 MOST_RECENT = 128  # answers that are kept for `lately`
 REST_S = 60.0  # after the last judgement the lake is read anew
 OWN_PATH, OVERLAY = "lake.main", "journal.main"  # where names are looked for
@@ -57,18 +58,39 @@ class Snapshot:
     time: datetime
 
 
+class Answers:
+    """What was asked of one state of the corpus, kept for those who ask it again; nobody may change an answer.
+
+    limit: of more answers the oldest is forgotten. For use by several threads.
+    """
+
+    def __init__(self, limit: float = math.inf) -> None:
+        self._limit = limit
+        self._kept: dict[Any, Any] = {}
+
+    def __call__(self, key: Any, find: Callable[[], Any]) -> Any:
+        """What `find` gives, which is called where the question `key` was not asked yet."""
+        answer = self._kept.get(key, NOT_ASKED)
+        if answer is NOT_ASKED:
+            answer = self._kept[key] = find()
+            while len(self._kept) > self._limit:
+                self._kept.pop(next(iter(self._kept)), None)
+        return answer
+
+
 @dataclass(frozen=True)
 class LakeReader:
     """One request's view of the lake; all its queries read the same snapshot.
 
-    kept: what requests have asked of this state of the lake once for all; see `once` and `chunk_rows`. overlay: what
-    people said since; None where the corpus cannot be changed, or the journal is of no use.
+    once: answers that are small, and the same for all pages: to look at one table costs some 10 ms of CPU. lately:
+    those that are larger, or many. overlay: what people said since; None where the corpus cannot be changed, or the
+    journal is of no use.
     """
 
     con: duckdb.DuckDBPyConnection
     snapshot: Snapshot
-    kept: dict[Any, Any] = field(default_factory=dict, repr=False)
-    recent: "OrderedDict[Any, Any]" = field(default_factory=OrderedDict, repr=False)
+    once: Answers
+    lately: Answers
     overlay: Overlay | None = None
 
     def rows(self, sql: str, *values: Any) -> list[tuple]:
@@ -83,24 +105,6 @@ class LakeReader:
 
     def dicts(self, sql: str, *values: Any) -> list[dict]:
         return self.con.execute(sql, list(values)).to_arrow_table().to_pylist()
-
-    def once(self, key: Any, find: Callable[[], Any]) -> Any:
-        """What `find` gives, asked once for each state of the lake: to look at one table costs some 10 ms of CPU.
-
-        For what is small, and the same for all pages; nobody may change it.
-        """
-        if key not in self.kept:
-            self.kept[key] = find()
-        return self.kept[key]
-
-    def lately(self, key: Any, find: Callable[[], Any]) -> Any:
-        """As `once`, of what is larger, or of which there is much: the oldest is forgotten."""
-        value = self.recent.get(key)
-        if value is None:
-            value = self.recent[key] = find()
-            while len(self.recent) > MOST_RECENT:
-                self.recent.pop(next(iter(self.recent)), None)
-        return value
 
     def episode_rows(
         self, name: str, sql: str, dataset: str, chunk: int, episode_index: int
@@ -154,8 +158,8 @@ class OpenSnapshot:
     stamp: tuple[int, ...]
     path: str
     catalog: str | None
-    kept: dict[Any, Any] = field(default_factory=dict, repr=False)
-    recent: "OrderedDict[Any, Any]" = field(default_factory=OrderedDict, repr=False)
+    once: Answers = field(default_factory=Answers, repr=False)
+    lately: Answers = field(default_factory=lambda: Answers(MOST_RECENT), repr=False)
     overlay: Overlay | None = None
     seen: int = -1
     idle: list[duckdb.DuckDBPyConnection] = field(default_factory=list, repr=False)
@@ -216,7 +220,7 @@ class CorpusView:
             state.overlay.sync()
         try:
             with state.cursor(time_s) as con:
-                yield LakeReader(con, state.snapshot, state.kept, state.recent, state.overlay)
+                yield LakeReader(con, state.snapshot, state.once, state.lately, state.overlay)
         except duckdb.InterruptException as e:
             raise PageError(
                 f"this took longer than {time_s:g} s and was stopped; narrow it down", 503

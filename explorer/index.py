@@ -7,7 +7,6 @@ next start finds it.
 
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ import duckdb
 
 from core.files import whole_file
 from core.names import PLACEHOLDER
-from explorer.access import CorpusView, LakeReader, Snapshot
+from explorer.access import Answers, CorpusView, LakeReader, Snapshot
 from explorer.facets import DURATION, FACETS, JUDGED, episodes_sql
 
 VERSION = 10  # of the index's tables; a file of another is not read
@@ -28,6 +27,7 @@ FIRST_S = 300.0  # that making one may take
 REST = 10  # after a slow one, as many times its duration, before the next
 MEMORY = "256MB"
 COPY_ROWS = 20_000  # at once, from the lake into the index
+MOST_COUNTED = 500  # answers that are kept
 UNNAMED = "unnamed"  # all steps without names go by one word, by which episodes are found
 WORDS = tuple(facet.name for facet in FACETS if facet.listed)
 COLUMNS = (
@@ -88,12 +88,12 @@ INDEX_SQL = f"""
 class Indexed:
     """An index of one snapshot: tables `episodes` (numbered by dataset and index), `tasks`, `steps`, `step_rows` (which
     episodes have a step), `review` (what a person should look at) and `waiting` (corrections that wait for one).
-    `counted` keeps what pages counted in it."""
+    once: what pages counted in it."""
 
     snapshot: Snapshot
     con: duckdb.DuckDBPyConnection = field(repr=False)
     made_in_s: float
-    counted: dict[Any, Any] = field(default_factory=dict, repr=False)
+    once: Answers = field(default_factory=lambda: Answers(MOST_COUNTED), repr=False)
 
     def covers(self, snapshot: Snapshot) -> bool:
         """Does it hold all of a snapshot, or of a newer one?"""
@@ -106,14 +106,6 @@ class Indexed:
     def dicts(self, sql: str, *values: Any, **named_values: Any) -> list[dict]:
         with self.con.cursor() as con:
             return con.execute(sql, named_values or list(values)).to_arrow_table().to_pylist()
-
-    def once(self, key: Any, count: Callable[[], Any], limit: int = 500) -> Any:
-        """The result of `count`, computed once for this index; of many keys the oldest are forgotten."""
-        if key not in self.counted:
-            if len(self.counted) >= limit:
-                self.counted.pop(next(iter(self.counted)), None)
-            self.counted[key] = count()
-        return self.counted[key]
 
 
 class CorpusIndex:

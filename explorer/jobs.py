@@ -25,7 +25,7 @@ TAIL_BYTES = 8000  # of a log, for a page
 ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)  # as the command line words what went wrong
 
 
-def _program() -> list[str]:
+def program() -> list[str]:
     """This very code, whatever folder the explorer was started in."""
     return [sys.executable, str(ROOT / "proccorpus.py")]
 
@@ -66,7 +66,7 @@ class ChildJob:
                 self.file("json").write_text(json.dumps(dict(about)))
                 with self.file("log").open("wb") as log:
                     self.process = subprocess.Popen(
-                        [*_program(), *arguments],
+                        [*program(), *arguments],
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=subprocess.STDOUT,
