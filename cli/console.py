@@ -174,9 +174,8 @@ class ProgressInTerminal(BuildListener):
         self.events = events
         self.done = Counter[str]()  # episodes by stage
         self.to_do = Counter[str]()
-        self.going = defaultdict[str, Counter[tuple[str, int]]](
-            Counter
-        )  # by stage and chunk, of stages that go on
+        # By stage and chunk, of stages that go on
+        self.going = defaultdict[str, Counter[tuple[str, int]]](Counter)
         self.episodes: dict[tuple[str, int], int] = {}
         self.frames_per_episode = 0.0
         self.costs: dict[str, Prediction] = {}

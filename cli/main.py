@@ -213,24 +213,16 @@ COMMANDS = (
     ),
 )
 MODULES = {name: f"cli.{module}" for _, name, module, _ in COMMANDS}
-BEGUN_ANEW = {
-    "build",
-    "demo",
-    "dry-run",
-    "inspect",
-}  # without what they stay in too long; the rest is kept
+# Commands that begin anew without what they stay in too long; the rest of their work is kept
+BEGUN_ANEW = {"build", "demo", "dry-run", "inspect"}
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show where an error came from.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
 RecordsOption = Annotated[
     bool, typer.Option("--records", "-x", help="Each row as a record, a column a line.")
 ]
-FREE_TEXTS = {
-    "comment",
-    "query",
-    "task",
-    "why",
-}  # parameters that are no address, though a link may begin them
+# Parameters that are no address, though a link may begin them
+FREE_TEXTS = {"comment", "query", "task", "why"}
 EPISODES = tuple[int, ...] | None
 ENDS_WITHIN_S = 8.0
 _asked_to_end = threading.Event()  # by SIGTERM

@@ -229,9 +229,8 @@ class CorpusView:
     @contextmanager
     def state(self) -> Iterator[LakeState]:
         """The newest state of the lake for another process to read, which stays there for as long."""
-        opened = self._current(
-            is_whole=True
-        )  # held until then: the copy of the catalog is deleted with it
+        # Held until then: the copy of the catalog is deleted with it
+        opened = self._current(is_whole=True)
         yield LakeState(str(self.space.root), opened.snapshot.number, self.release, opened.catalog)
 
     def _stamp(self) -> tuple[int, ...]:

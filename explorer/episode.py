@@ -53,9 +53,8 @@ KEYFRAMES_SQL = f"""
     GROUP BY ALL ORDER BY 1, 2, 3"""
 EpisodeIndex = Annotated[int, Path(ge=0, le=2**53)]  # in an address
 OF_DATASET = ("title", "robot", "license", "format", "role", "source_uri")
-MAX_CHUNK = (
-    2**31 - 1
-)  # that the column's type holds; a number above it, in an address, names no episode
+# The largest number that the column's type holds; one above it, in an address, names no episode
+MAX_CHUNK = 2**31 - 1
 OF_EPISODE = "WHERE dataset = $1 AND chunk = $2 AND episode_index = $3"
 
 # Of a run itself before what holds for all of its dataset

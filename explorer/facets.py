@@ -110,9 +110,8 @@ JOINS = {
 def episodes_sql(columns: str, condition: str) -> str:
     """A query of columns of `episodes` as e, joined with what the columns and the condition name."""
     aliases = set(re.findall(r"\b(\w+)\.", f"{columns} {condition}"))
-    aliases |= (
-        {"a"} if aliases & {"r", "l", "q"} else set()
-    )  # which are joined by the active label run
+    # These are joined by the active label run
+    aliases |= {"a"} if aliases & {"r", "l", "q"} else set()
     joins = [
         f"LEFT JOIN {table} {alias} ON {on.format(alias)}"
         for alias, (table, on) in JOINS.items()

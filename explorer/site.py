@@ -294,8 +294,8 @@ FILTERS |= {
     "shell": shlex.quote,
     "address": address_of,
     "partition": partition_of,
-    "end_by": END_WORDS.__getitem__,
-}  # what says how a run ended, in words
+    "end_by": END_WORDS.__getitem__,  # what says how a run ended, in words
+}
 
 
 def freeze_command_line(visit: Visit) -> str:

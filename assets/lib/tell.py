@@ -48,9 +48,8 @@ Tell = Callable[[dg.AssetMaterialization], object]  # into a run that goes on, o
 def instance_at(home: Path, workspace: Workspace) -> Iterator[dg.DagsterInstance]:
     """The Dagster instance of a workspace; the working directory is the project's meanwhile (dagster.yaml's paths)."""
     with chdir(ROOT), room_in(home):
-        with FileLock(
-            workspace.root / ".dagster.lock"
-        ):  # two that come first would both make Dagster's tables
+        # Two that come first would both make Dagster's tables
+        with FileLock(workspace.root / ".dagster.lock"):
             instance = dg.DagsterInstance.from_config(str(home))
         with instance:
             yield instance

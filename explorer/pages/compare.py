@@ -96,9 +96,8 @@ def _runs_to_begin_with(
     """The two label runs to begin with, where the address leaves one open; as they are where none share an episode."""
     if a and b:
         return a, b
-    places = {
-        run["id"]: place for place, run in enumerate(runs)
-    }  # those that count most often stand first
+    # Those that count most often stand first
+    places = {run["id"]: place for place, run in enumerate(runs)}
     shared = reader.once(("sharing", dataset), lambda: reader.dicts(SHARING_SQL, dataset))
     pairs = [
         (-row["shared"], places[row["id"]], places[row["other"]], row["id"], row["other"])

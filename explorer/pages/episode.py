@@ -41,9 +41,8 @@ from explorer.site import Visit, Visiting
 from warehouse.lake.corrections import parsed
 
 router = APIRouter()
-Series = Sequence[
-    tuple[str, Sequence[float | None]]
-]  # names of lines, with a value per frame of each
+# Names of lines, with a value per frame of each
+Series = Sequence[tuple[str, Sequence[float | None]]]
 LABEL_COLOURS, MODEL_COLOURS, BASELINE_DASHES = 3, 4, 5  # that the style sheet has
 DIMENSIONS = 8  # colours of the dimensions of a state or an action
 LABEL_ITSELF = "the label itself"  # a baseline, whose curve is the label's
@@ -110,9 +109,8 @@ def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResp
     shown_facts = shown_episode(visit, episode)
     lines = progress_curves(shown_facts)
     queue = ReviewQueue.of(visit.request.query_params)
-    index = visit.explorer.index.at(
-        reader, waits=queue is not None
-    )  # what is saved here shows at once
+    # What is saved here shows at once
+    index = visit.explorer.index.at(reader, waits=queue is not None)
     episode_before, episode_after = neighbours(reader, index, episode)
     n = episode.num_frames
     measures = measure_charts(shown_facts["measures"], n)

@@ -20,12 +20,8 @@ from warehouse.exports.export import MANIFEST
 from warehouse.releases.contents import licence_flags
 
 router = APIRouter()
-KINDS = (
-    "lerobot",
-    "datasets",
-    "rabc",
-    "rerun",
-)  # that need no option of their own, and are folders
+# Kinds of export that need no option of their own, and are folders
+KINDS = ("lerobot", "datasets", "rabc", "rerun")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 
 

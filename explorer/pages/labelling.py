@@ -17,14 +17,10 @@ from explorer.tasks import MOST_TASKS, listed_tasks, shown_tasks, why_unused
 from warehouse.lake.references import pending_chunks
 
 router = APIRouter()
-NOW = re.compile(
-    r"^(.+); \d+ of \d+ done, \d+:\d\d$", re.MULTILINE
-)  # as the command line words what goes on
-IN_WORDS = {
-    "segments": "cuts",
-    "embeddings": "pictures",
-    "transfer": "labels",
-}  # what stages make; others as they are
+# As the command line words what goes on
+NOW = re.compile(r"^(.+); \d+ of \d+ done, \d+:\d\d$", re.MULTILINE)
+# What stages make; others as they are
+IN_WORDS = {"segments": "cuts", "embeddings": "pictures", "transfer": "labels"}
 DONE_SQL = """
     SELECT count(*), arg_max(stage, finished_at) FROM stage_runs
     WHERE dataset = ? AND chunk >= 0 AND stage <> 'episodes' AND finished_at >= ?"""

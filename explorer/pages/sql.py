@@ -232,9 +232,8 @@ def chart_of(table: pa.Table, kind: str) -> dict[str, Any]:
         }
     names = list(map(str, table.column(0).to_pylist()))
     values = [None if value is None else float(value) for value in table.column(number).to_pylist()]
-    heights = [
-        value or 0.0 for value in values
-    ]  # of a bar, and where a curve's missing value counts for the axis
+    # Of a bar, and where a curve's missing value counts for the axis
+    heights = [value or 0.0 for value in values]
     about = f"{table.schema.names[number]} by {table.schema.names[0]}"
     if kind == "bars":
         # Bars begin at zero and show nothing below it

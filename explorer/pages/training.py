@@ -52,9 +52,8 @@ RUNS_SQL = """
     SELECT r.*, coalesce(p.num, 0) AS points, p.samples, p.tokens FROM training_runs r LEFT JOIN (
       SELECT training_run, count(*) AS num, max(samples) AS samples, max(tokens) AS tokens FROM training_points
       GROUP BY 1) p USING (training_run) ORDER BY r.created_at DESC NULLS LAST, r.training_run"""
-RECIPE = re.compile(
-    r"[A-Za-z0-9_]{1,80}"
-)  # the name of a built-in one; a file is for the command line
+# The name of a built-in one; a file is for the command line
+RECIPE = re.compile(r"[A-Za-z0-9_]{1,80}")
 
 
 @router.get("/training")

@@ -24,9 +24,8 @@ JOIN_S = (
 )
 POLL_S = 1.0
 SILENCE_S = 600.0  # so long a cluster may be away, or its accounting be behind
-ERROR = re.compile(
-    r"^error: (.*)$", re.MULTILINE
-)  # as our command line ends when something is wrong
+# As our command line ends when something is wrong
+ERROR = re.compile(r"^error: (.*)$", re.MULTILINE)
 
 
 class JobError(FailedError):
@@ -115,9 +114,8 @@ def follow(
                     reported_state = state
                     context.log.info(reported_state)
                 time.sleep(POLL_S if failed is None else 0)
-        except (
-            BaseException
-        ):  # cancelled, or the cluster is out of reach: no job is left that nobody looks at
+        # Cancelled, or the cluster is out of reach: no job is left that nobody looks at
+        except BaseException:
             context.log.info(f"ending the {kind} job {running.id}")
             running.cancel()
             raise

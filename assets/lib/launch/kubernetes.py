@@ -197,10 +197,8 @@ class KubernetesLauncher(Machines):
         return manifest, service
 
     def run(self, context: dg.AssetExecutionContext, job: Job) -> dg.PipesClientCompletedInvocation:
-        from assets.lib.launch.kubernetes_job import (
-            KubernetesJob,
-            connected,
-        )  # imports the client of its API
+        # Imports the client of Kubernetes' API
+        from assets.lib.launch.kubernetes_job import KubernetesJob, connected
 
         def start(environment: Mapping[str, str]) -> KubernetesJob:
             return KubernetesJob(connected(self.context), *self.manifests(job, environment))
