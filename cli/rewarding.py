@@ -96,9 +96,7 @@ def reward(
         assert dataset is not None
         assert episode is not None
         # Imports duckdb, which a video does without
-        from pipeline.episode_rewards import (
-            episode_clip,
-        )
+        from pipeline.episode_rewards import episode_clip
 
         run, of_episode = episode_clip(space_at(common.workspace), dataset, episode, camera or ())
         task = task or of_episode

@@ -40,9 +40,8 @@ class Scribe:
         self._saying = threading.Lock()
         self._committing = threading.Lock()
         self._wake = threading.Condition()
-        self._latest = self._oldest = (
-            0.0  # when the latest and the oldest that waits came, by the monotonic clock
-        )
+        # When the latest and the oldest that waits came, by the monotonic clock
+        self._latest = self._oldest = 0.0
         self._thread: threading.Thread | None = None
         self._is_ending = False
         self._lake: Lake | None = None

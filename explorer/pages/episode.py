@@ -47,9 +47,8 @@ LABEL_COLOURS, MODEL_COLOURS, BASELINE_DASHES = 3, 4, 5  # that the style sheet 
 DIMENSIONS = 8  # colours of the dimensions of a state or an action
 LABEL_ITSELF = "the label itself"  # a baseline, whose curve is the label's
 VISUAL_CHANGE, GRIPPERS, SPEED = "visual change", "gripper opening", "speed"  # titles of charts
-TRUTH = (
-    "(truth)"  # at the end of a benchmark's name: what it scores against is the truth, not a label
-)
+# At the end of a benchmark's name: what it scores against is the truth, not a label
+TRUTH = "(truth)"
 # The curves of a label that is being edited, by column of `progress`: name and kind of the line
 EDITED = {
     "progress": ("as you edit it", "line edited"),

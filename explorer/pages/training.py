@@ -25,9 +25,8 @@ router = APIRouter()
 MOST_RUNS = 4  # that are compared: as many as models have colours
 AT_FIRST = 2
 MOST_POINTS = 600  # of a curve
-MOST_CURVES = (
-    12  # kinds of them, of one kind of training only, beside those that every training has
-)
+# Kinds of them, of one kind of training only, beside those that every training has
+MOST_CURVES = 12
 # Columns of training_points that are drawn, in this order, with what they are
 CURVES = {
     "loss": "loss",

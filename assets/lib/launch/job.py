@@ -19,9 +19,8 @@ from core.errors import FailedError
 from core.logs import last_lines
 
 RENDEZVOUS_PORT = 29400
-JOIN_S = (
-    1800  # so long machines wait for one another: an image of 10 GB comes at another time to each
-)
+# So long machines wait for one another: an image of 10 GB comes at another time to each
+JOIN_S = 1800
 POLL_S = 1.0
 SILENCE_S = 600.0  # so long a cluster may be away, or its accounting be behind
 # As our command line ends when something is wrong

@@ -9,9 +9,8 @@ from pydantic import Field
 from assets.lib.launch.job import RENDEZVOUS_PORT, Job, Machines, follow, torchrun
 
 NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-ENDS_WITHIN_S = (
-    120  # a pod that is told to end: torchrun gives a training 30 s for a last checkpoint
-)
+# A pod that is told to end: torchrun gives a training 30 s for a last checkpoint
+ENDS_WITHIN_S = 120
 KEPT_S = 86400  # so long an ended job stays for people to look at
 
 
