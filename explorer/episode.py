@@ -281,14 +281,22 @@ def _frame_rows(reader: LakeReader, episode: Episode, sql: str) -> list[dict[str
     return reader.dicts(sql.format(where=OF_EPISODE), *episode.row_key)
 
 
-def keyframes(reader: LakeReader, key: tuple[str, int, int]) -> dict[str, list[dict]]:
-    """Stored pictures by camera, in order of time; of several at one frame (boundaries of several runs) one."""
-    rows = reader.episode_rows("keyframes", KEYFRAMES_SQL, *key)
+def stored_pictures(reader: LakeReader, key: tuple[str, int, int]) -> list[dict]:
+    """`camera`, `frame_index`, `sha256` and `url` of an episode's stored pictures, by camera and time.
+
+    Of several at one frame (boundaries of several runs) one.
+    """
     dataset, _, episode_index = key
-    folder = f"/media/{dataset}/{episode_index}/keyframes"
+    pictures = reader.episode_rows("keyframes", KEYFRAMES_SQL, *key)
+    for picture in pictures:
+        picture["url"] = f"/media/{dataset}/{episode_index}/keyframes/{picture['sha256']}.jpg"
+    return pictures
+
+
+def keyframes(pictures: list[dict]) -> dict[str, list[dict]]:
+    """Stored pictures by camera, as pages have them: `frame_index` and `url`."""
     return grouped(
-        (r["camera"], {"frame_index": r["frame_index"], "url": f"{folder}/{r['sha256']}.jpg"})
-        for r in rows
+        (p["camera"], {name: p[name] for name in ("frame_index", "url")}) for p in pictures
     )
 
 
@@ -387,7 +395,7 @@ def episode_data(reader: LakeReader, episode: Episode) -> dict[str, Any]:
         "chunk": episode.chunk,
         "snapshot": reader.snapshot.number,
         **{name: facts[name] for name in (*names, "content_hash")},
-        "cameras": cameras(facts, keyframes(reader, episode.row_key)),
+        "cameras": cameras(facts, keyframes(stored_pictures(reader, episode.row_key))),
         "runs": labels_with_corrections(
             reader, episode.dataset, episode.episode_index, label_runs(reader, episode)
         ),

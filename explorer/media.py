@@ -20,18 +20,18 @@ import numpy as np
 from core.files import whole_file
 from core.paths import Workspace
 from core.pictures import decode_stored
+from core.values import grouped, spread
 from core.wall import TOO_MUCH, Pool, Walled
 from explorer.access import CorpusView, LakeReader, PageError
 from explorer.episode import (
-    OF_EPISODE,
     build_config,
     cameras,
-    chunk_of,
     episode_facts,
     find_episode,
     keyframes,
     listing_of,
     row_pictures,
+    stored_pictures,
 )
 from explorer.labelled_video import DrawnLabel
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, Picture, VideoError
@@ -140,29 +140,29 @@ def moment_jpeg(
     """
     with corpus.reading() as reader:
         facts = episode_facts(reader, dataset, episode_index)
-        views = cameras(facts, keyframes(reader, (dataset, facts["chunk"], episode_index)))
+        stored = stored_pictures(reader, (dataset, facts["chunk"], episode_index))
         limits = limits_of(reader, dataset)
+    views = cameras(facts, keyframes(stored))
     number = next((n for n, view in enumerate(views) if view["camera"] == camera), None)
     if number is None or not 0 <= frame_index < (facts["num_frames"] or 0):
         raise PageError(
             f"{dataset} {episode_index} has no frame {frame_index} of a camera {camera[:60]!r}"
         )
-    video = views[number]["video"]
-    stored = views[number]["keyframes"]
     path = None
     with suppress(PageError):  # it is not on this machine
         path = video_file(corpus.space, facts, number)
     picture = None
     if path is not None:
         pictures = picture_numbers(corpus, snapshot, dataset, episode_index, camera)
-        picture = _video_frame(path, video, limits, frame_index, pictures)
+        picture = _video_frame(path, views[number]["video"], limits, frame_index, pictures)
     if picture is not None:
         return _jpeg(_scaled(picture, THUMB_PX))
     # The video is elsewhere, or there never was one
-    if not stored:
+    of_camera = [kept for kept in stored if kept["camera"] == camera]
+    if not of_camera:
         raise PageError(NO_PICTURE)
-    nearest = min(stored, key=lambda kept: abs(kept["frame_index"] - frame_index))
-    return _jpeg(_stored_picture(_stored_file(corpus.space, nearest), THUMB_PX))
+    nearest = min(of_camera, key=lambda kept: abs(kept["frame_index"] - frame_index))
+    return _jpeg(_stored_picture(corpus.space.keyframe(nearest["sha256"]), THUMB_PX))
 
 
 @lru_cache(maxsize=2000)
@@ -171,43 +171,31 @@ def thumbnail_jpeg(
 ) -> bytes:
     """`thumb` or `sheet` of an episode as JPEG. Raises PageError where no picture can be had."""
     with corpus.reading() as reader:
-        chunk = chunk_of(reader, dataset, episode_index)
-        stored = keyframes(reader, (dataset, chunk, episode_index))
-        usable = reader.row(
-            f"SELECT usable_cameras FROM episode_content {OF_EPISODE}",
-            dataset,
-            chunk,
-            episode_index,
-        )
-        facts = None if stored else episode_facts(reader, dataset, episode_index)
-        limits = LIMITS if stored else limits_of(reader, dataset)
+        facts = episode_facts(reader, dataset, episode_index)
+        stored = stored_pictures(reader, (dataset, facts["chunk"], episode_index))
+        limits = limits_of(reader, dataset)
     # All that is needed was read: pictures are decoded outside, so as not to hold the lake's reader
-    preferred = usable[0] or [] if usable else []
-    camera = next((name for name in (*preferred, *stored) if stored.get(name)), None)
+    by_camera = grouped((picture["camera"], picture) for picture in stored)
+    preferred = (*(facts["cameras"] or ()), *by_camera)
+    camera = next((name for name in preferred if name in by_camera), None)
     height = SHEET_PX if kind == "sheet" else THUMB_PX
     if camera is None:
         pictures = [_first_frame(corpus.space, facts, limits, height)]
     else:
         # A contact sheet has pictures spread evenly over the episode; a thumbnail is the first one
-        last = len(stored[camera]) - 1
-        places = np.linspace(0, last, min(SHEET, last + 1)) if kind == "sheet" else [0]
+        chosen = spread(by_camera[camera], SHEET if kind == "sheet" else 1)
         pictures = [
-            _stored_picture(_stored_file(corpus.space, stored[camera][round(place)]), height)
-            for place in places
+            _stored_picture(corpus.space.keyframe(picture["sha256"]), height) for picture in chosen
         ]
     return _jpeg(np.concatenate(pictures, axis=1))
 
 
-def _stored_file(space: Workspace, picture: dict) -> Path:
-    return space.keyframe(picture["url"].rsplit("/", 1)[1].removesuffix(".jpg"))
-
-
 def _first_frame(
-    space: Workspace, facts: dict[str, Any] | None, limits: Limits, height: int
+    space: Workspace, facts: dict[str, Any], limits: Limits, height: int
 ) -> np.ndarray:
     """Decoded from the first camera that has a video."""
-    for number, camera in enumerate(cameras(facts, {}) if facts else ()):
-        if facts and camera["video"] is not None:
+    for number, camera in enumerate(cameras(facts, {})):
+        if camera["video"] is not None:
             first = _video_frame(video_file(space, facts, number), camera["video"], limits)
             if first is not None:
                 return _scaled(first, height)

@@ -27,10 +27,10 @@ from explorer.episode import (
     chunk_of,
     episode_and_facts,
     find_episode,
-    keyframes,
     label_runs,
     partition_of,
     recorded_data,
+    stored_pictures,
 )
 from explorer.facets import places_by_value, tags_of
 from explorer.index import Indexed
@@ -354,11 +354,7 @@ def why_page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTML
     episode, facts = episode_and_facts(visit.reader, dataset, episode_index)
     rows = visit.reader.dicts(CALLS_SQL, dataset, episode_index)
     # A call names stored pictures by the SHA-256 of their bytes
-    pictures = {}
-    for camera, of_camera in keyframes(visit.reader, episode.row_key).items():
-        for k in of_camera:
-            sha256 = k["url"].rsplit("/", 1)[1].removesuffix(".jpg")
-            pictures[sha256] = {"url": k["url"], "camera": camera, "frame": k["frame_index"]}
+    pictures = {p["sha256"]: p for p in stored_pictures(visit.reader, episode.row_key)}
     # The lake has the facts of each question; words and pictures are in the kept replies, which may be pruned
     folder = visit.explorer.space.responses
     store = stored_replies(folder) if rows and folder.is_dir() else None

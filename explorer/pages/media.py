@@ -2,7 +2,6 @@
 
 import pathlib
 from collections.abc import Callable
-from itertools import chain
 from typing import Annotated, Literal
 from urllib.parse import quote
 
@@ -19,7 +18,7 @@ from explorer.episode import (
     chunk_of,
     episode_and_facts,
     episode_facts,
-    keyframes,
+    stored_pictures,
 )
 from explorer.jobs import while_wanted
 from explorer.labelled_video import DrawnLabel
@@ -119,11 +118,9 @@ def _label(visit: Visit, episode: Episode) -> DrawnLabel:
 @router.get("/keyframes/{sha256}.jpg")
 def keyframe(visit: Visiting, dataset: str, episode_index: EpisodeIndex, sha256: str) -> Response:
     """A stored picture, if the lake lists it for this episode."""
-    listed = keyframes(
-        visit.reader, (dataset, chunk_of(visit.reader, dataset, episode_index), episode_index)
-    )
-    urls = (picture["url"] for picture in chain.from_iterable(listed.values()))
-    if not any(url.endswith(f"/{sha256}.jpg") for url in urls):
+    chunk = chunk_of(visit.reader, dataset, episode_index)
+    stored = stored_pictures(visit.reader, (dataset, chunk, episode_index))
+    if not any(picture["sha256"] == sha256 for picture in stored):
         raise PageError(f"{dataset} {episode_index} has no such picture")
     path = visit.explorer.space.keyframe(sha256)
     if not path.is_file():
