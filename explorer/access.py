@@ -1,8 +1,9 @@
-"""Reading the lake for many requests at once: one DuckDB database for each snapshot, a cursor for each request.
+"""Reading the lake for many requests at once: one DuckDB database for each snapshot, a
+cursor for each request.
 
-A catalog in SQLite is copied into a DuckDB file: to find the files of one episode then takes a tenth of the time, which
-is most of a page's where there are many chunks. A page reads one snapshot and never mixes two states of the corpus.
-Every query has a time limit.
+A catalog in SQLite is copied into a DuckDB file: to find the files of one episode then
+takes a tenth of the time, which is most of a page's where there are many chunks. A page
+reads one snapshot and never mixes two states of the corpus. Every query has a time limit.
 """
 
 import math
@@ -58,8 +59,9 @@ class Snapshot:
     time: datetime
 
 
-class Answers:
-    """What was asked of one state of the corpus, kept for those who ask it again; nobody may change an answer.
+class KeptAnswers:
+    """What was asked of one state of the corpus, kept for those who ask it again; nobody
+    may change an answer.
 
     limit: of more answers the oldest is forgotten. For use by several threads.
     """
@@ -82,15 +84,15 @@ class Answers:
 class LakeReader:
     """One request's view of the lake; all its queries read the same snapshot.
 
-    once: answers that are small, and the same for all pages: to look at one table costs some 10 ms of CPU. lately:
-    those that are larger, or many. overlay: what people said since; None where the corpus cannot be changed, or the
-    journal is of no use.
+    once: answers that are small, and the same for all pages: to look at one table costs
+    some 10 ms of CPU. lately: those that are larger, or many. overlay: what people said
+    since; None where the corpus cannot be changed, or the journal is of no use.
     """
 
     con: duckdb.DuckDBPyConnection
     snapshot: Snapshot
-    once: Answers
-    lately: Answers
+    once: KeptAnswers
+    lately: KeptAnswers
     overlay: Overlay | None = None
 
     def rows(self, sql: str, *values: Any) -> list[tuple]:
@@ -109,10 +111,11 @@ class LakeReader:
     def episode_rows(
         self, name: str, sql: str, dataset: str, chunk: int, episode_index: int
     ) -> list[dict]:
-        """The rows of an episode among those that a query gives of its chunk ($1 dataset, $2 chunk).
+        """The rows of an episode among those that a query gives of its chunk ($1 dataset,
+        $2 chunk).
 
-        For tables with few rows of each episode. A chunk is asked for once: one reviews runs of the same ones, and to
-        read one row of a file costs as much as reading all.
+        For tables with few rows of each episode. A chunk is asked for once: one reviews
+        runs of the same ones, and to read one row of a file costs as much as reading all.
         """
         rows = self.chunk_rows(name, sql, dataset, chunk)
         numbers = rows["episode_index"].to_numpy()
@@ -146,11 +149,13 @@ class LakeReader:
 
 @dataclass(frozen=True)
 class OpenSnapshot:
-    """One snapshot of the lake in a database of its own; `stamp` tells whether the catalog has changed since.
+    """One snapshot of the lake in a database of its own; `stamp` tells whether the
+    catalog has changed since.
 
-    `path`: where names are looked for. `catalog`: the copy that it reads, which is deleted with the connection; None: a
-    server's. `seen`: the newest snapshot of which all is known here, since what is newer than the state came out of the
-    journal, which lies over it.
+    `path`: where names are looked for. `catalog`: the copy that it reads, which is
+    deleted with the connection; None: a server's. `seen`: the newest snapshot of which
+    all is known here, since what is newer than the state came out of the journal, which
+    lies over it.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -158,16 +163,18 @@ class OpenSnapshot:
     stamp: tuple[int, ...]
     path: str
     catalog: str | None
-    once: Answers = field(default_factory=Answers, repr=False)
-    lately: Answers = field(default_factory=lambda: Answers(MOST_RECENT), repr=False)
+    once: KeptAnswers = field(default_factory=KeptAnswers, repr=False)
+    lately: KeptAnswers = field(default_factory=lambda: KeptAnswers(MOST_RECENT), repr=False)
     overlay: Overlay | None = None
     seen: int = -1
     idle: list[duckdb.DuckDBPyConnection] = field(default_factory=list, repr=False)
 
     @contextmanager
     def cursor(self, time_s: float) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A cursor for one request, which is kept for the next: to tell a new one where names are looked for costs more
-        than some pages. Raises duckdb.InterruptException where its queries take longer than `time_s` in all."""
+        """A cursor for one request, which is kept for the next: to tell a new one where
+        names are looked for costs more than some pages. Raises duckdb.InterruptException
+        where its queries take longer than `time_s` in all.
+        """
         try:
             con = self.idle.pop()
         except IndexError:
@@ -214,7 +221,9 @@ class CorpusView:
 
     @contextmanager
     def reading(self, time_s: float = PAGE_S) -> Iterator[LakeReader]:
-        """A reader of the lake as it is. Raises PageError (503) when its queries take longer than `time_s` in all."""
+        """A reader of the lake as it is. Raises PageError (503) when its queries take
+        longer than `time_s` in all.
+        """
         state = self._current()
         if state.overlay:
             state.overlay.sync()
@@ -246,8 +255,9 @@ class CorpusView:
         return status.st_mtime_ns, status.st_size
 
     def adopt(self, snapshot: int) -> None:
-        """Go on with the state that is open: the commit that made this snapshot wrote what lies over it already, and
-        nothing else. While nobody can commit."""
+        """Go on with the state that is open: the commit that made this snapshot wrote
+        what lies over it already, and nothing else. While nobody can commit.
+        """
         with self._opening:
             state = self._state
             if state.overlay and snapshot == state.seen + 1:
@@ -256,14 +266,18 @@ class CorpusView:
                 self._adopted_at = time.monotonic()
 
     def read_journal_anew(self) -> None:
-        """The journal was emptied: what is added from now on stands at its begin. While nobody can add to it."""
+        """The journal was emptied: what is added from now on stands at its begin. While
+        nobody can add to it.
+        """
         with self._opening:
             if self._state.overlay:
                 self._state.overlay.begin_anew()
 
     def _current(self, *, is_whole: bool = False) -> OpenSnapshot:
-        """The newest state; a new one is opened where the catalog has changed, or (`is_whole`) a part of it lies in
-        the overlay alone; also once nobody has judged for a while."""
+        """The newest state; a new one is opened where the catalog has changed, or
+        (`is_whole`) a part of it lies in the overlay alone; also once nobody has judged
+        for a while.
+        """
         may_change = self.fixed is None or self.release is not None
         if may_change and self._is_outdated(is_whole=is_whole):
             with self._opening:
@@ -279,7 +293,9 @@ class CorpusView:
         )
 
     def _open(self) -> OpenSnapshot:
-        """A database that has the lake attached as `lake`, locked: it can neither write nor reach another file."""
+        """A database that has the lake attached as `lake`, locked: it can neither write
+        nor reach another file.
+        """
         check_catalog(self.space)
         location = place(self.space)
         stamp = self._stamp()
@@ -331,8 +347,8 @@ class CorpusView:
 
 
 def _search_path(con: duckdb.DuckDBPyConnection) -> str:
-    """Where names are looked for: of a snapshot of an earlier version in views with all that this one knows, empty
-    where it has nothing of it.
+    """Where names are looked for: of a snapshot of an earlier version in views with all
+    that this one knows, empty where it has nothing of it.
     """
     columns_by_table: dict[str, set[str]] = {}
     for relation, column in con.execute(COLUMNS_SQL).fetchall():

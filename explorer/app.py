@@ -111,8 +111,10 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
 
 @cache
 def _templates() -> Environment:
-    """The templates, which escape every value and refuse to render one that is missing; all explorers of a process
-    share them: to compile those of one page takes 0.3 s of CPU."""
+    """The templates, which escape every value and refuse to render one that is missing;
+    all explorers of a process share them: to compile those of one page takes 0.3 s of
+    CPU.
+    """
     templates = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,

@@ -1,6 +1,8 @@
-"""Charts as SVG, drawn on the server: no script, no style attribute; colours come from the style sheet's classes.
+"""Charts as SVG, drawn on the server: no script, no style attribute; colours come from
+the style sheet's classes.
 
-A chart stretches to its box, so text is never inside what stretches: axes are words around it, in the templates.
+A chart stretches to its box, so text is never inside what stretches: axes are words
+around it, in the templates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +19,8 @@ STEP_COLOURS = 8  # that the style sheet has for the steps of a plan
 
 @dataclass(frozen=True)
 class Curve:
-    """Values over frames. `kind` is a class of the style sheet, `name` what the legend and the cursor say.
+    """Values over frames. `kind` is a class of the style sheet, `name` what the legend
+    and the cursor say.
 
     `shown`: is it drawn before anybody switches it on?
     """
@@ -68,8 +71,8 @@ def runs_plot(
     median: Curve,
     lines: Sequence[tuple[Curve, str]],
 ) -> Markup:
-    """Curves from 0 to 1 of several runs over one another, before bands (kind, low, high) and a median; each leads to
-    the address beside it.
+    """Curves from 0 to 1 of several runs over one another, before bands (kind, low, high)
+    and a median; each leads to the address beside it.
 
     All have one value for each place, and equally many.
     """
@@ -112,8 +115,8 @@ def lengths(
     outliers: Sequence[tuple[float, str, str]],
     ends: tuple[float, float],
 ) -> Markup:
-    """Lengths on a line from ends[0] to ends[1]: a box of the middle half, a line for nearly all; and single odd ones:
-    value, words and address of each.
+    """Lengths on a line from ends[0] to ends[1]: a box of the middle half, a line for
+    nearly all; and single odd ones: value, words and address of each.
     """
     low, lower, median, upper, high = (100 * _place(value, ends) for value in quantiles)
     body = (
@@ -147,7 +150,9 @@ IDLE_COLOUR = "#a9b2bb"
 
 
 def picture(line: Curve, segments: Sequence[tuple[int, int, int | None]], num_frames: int) -> str:
-    """A curve from 0 to 1 above a strip of segments (start, end, step), in colours that show on light and on dark."""
+    """A curve from 0 to 1 above a strip of segments (start, end, step), in colours that
+    show on light and on dark.
+    """
     width, height = PICTURE
     strip = "".join(
         f'<rect x="{WIDTH * start / num_frames:.1f}" width="{WIDTH * (end - start) / num_frames:.1f}" y="84"'
@@ -201,7 +206,9 @@ def interval(
 def spans(
     segments: Sequence[Mapping], num_frames: int, moved_boundaries: frozenset[int] = frozenset()
 ) -> Markup:
-    """Segments side by side over an episode's frames, with their names; `moved_boundaries`: boundaries to highlight."""
+    """Segments side by side over an episode's frames, with their names;
+    `moved_boundaries`: boundaries to highlight.
+    """
     n = max(1, num_frames)
     body = [_span(segment, n) for segment in segments]
     places = (f"{100 * boundary / n:.4f}%" for boundary in sorted(moved_boundaries))
@@ -212,8 +219,9 @@ def spans(
 
 
 def stretches(faults: Sequence[Mapping], num_frames: int, fps: float) -> Markup:
-    """Stretches in which checks found a fault, a row for each check, over an episode's frames: links to their starts,
-    with the words of what was found."""
+    """Stretches in which checks found a fault, a row for each check, over an episode's
+    frames: links to their starts, with the words of what was found.
+    """
     rows = sorted({fault["check_name"] for fault in faults})
     n = max(1, num_frames)
     body = []

@@ -1,4 +1,6 @@
-"""People's corrections of an episode, and its labels as they make them: at once, before a build takes them in."""
+"""People's corrections of an episode, and its labels as they make them: at once, before a
+build takes them in.
+"""
 
 from typing import Any
 
@@ -20,7 +22,9 @@ NO_LABEL = {
 
 
 def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> dict[str, Any]:
-    """The corrections of an episode, oldest first; those that count; whether the next build has to take one in."""
+    """The corrections of an episode, oldest first; those that count; whether the next
+    build has to take one in.
+    """
     key = (dataset, episode_index)
     of_episode = "WHERE dataset = ? AND episode_index = ?"
     if key not in corrected_places(reader):
@@ -37,7 +41,8 @@ def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> di
 
 
 def corrected_places(reader: LakeReader, table: str = "corrections") -> set[tuple[str, int]]:
-    """The episodes that anybody has corrected, or whose like: most are not, and need no look for their corrections.
+    """The episodes that anybody has corrected, or whose like: most are not, and need no
+    look for their corrections.
 
     table: of what else people say, such as outcomes.
     """
@@ -86,9 +91,11 @@ def _with_segments(row: dict[str, Any]) -> dict[str, Any]:
 def labels_with_corrections(
     reader: LakeReader, dataset: str, episode_index: int, runs: list[dict]
 ) -> list[dict]:
-    """The labels of an episode as `label_runs` has them, with what people have corrected since the last build.
+    """The labels of an episode as `label_runs` has them, with what people have corrected
+    since the last build.
 
-    A correction that no build has taken in stands first, without curves; a rejected label does not count.
+    A correction that no build has taken in stands first, without curves; a rejected label
+    does not count.
     """
     corrections = correction_state(reader, dataset, episode_index)
     if not corrections["pending"]:

@@ -1,4 +1,6 @@
-"""Everything the lake knows of one episode. Each query names dataset and chunk, so it opens one file of each table."""
+"""Everything the lake knows of one episode. Each query names dataset and chunk, so it
+opens one file of each table.
+"""
 
 import json
 from dataclasses import replace
@@ -101,7 +103,9 @@ def find_episode(reader: LakeReader, dataset: str, episode_index: int) -> Episod
 def episode_and_facts(
     reader: LakeReader, dataset: str, episode_index: int
 ) -> tuple[Episode, dict[str, Any]]:
-    """An episode, and what pages show of it (episode_facts). Raises PageError when the lake has no such episode."""
+    """An episode, and what pages show of it (episode_facts). Raises PageError when the
+    lake has no such episode.
+    """
     facts = episode_facts(reader, dataset, episode_index)
     return episode_from_row(facts), facts
 
@@ -117,7 +121,8 @@ def partition_of(episode: Episode) -> str:
 
 
 def episode_facts(reader: LakeReader, dataset: str, episode_index: int) -> dict[str, Any]:
-    """What pages show of an episode: its row of the view `episodes`, what its dataset says, and what is wrong with it.
+    """What pages show of an episode: its row of the view `episodes`, what its dataset
+    says, and what is wrong with it.
 
     Raises PageError when the lake has no such episode.
     """
@@ -140,8 +145,10 @@ def episode_facts(reader: LakeReader, dataset: str, episode_index: int) -> dict[
 
 
 def findings(reader: LakeReader, dataset: str, chunk: int, episode_index: int) -> list[dict]:
-    """What is wrong with the episode, or with its whole dataset; the unusable first. `accepted`: who accepted it, why,
-    and whether in the whole dataset; None where nobody did."""
+    """What is wrong with the episode, or with its whole dataset; the unusable first.
+    `accepted`: who accepted it, why, and whether in the whole dataset; None where nobody
+    did.
+    """
     episode_findings = reader.episode_rows("findings", FINDINGS_SQL, dataset, chunk, episode_index)
     accepted: dict[str, dict] = {}
     if any(finding["severity"] == "warning" for finding in episode_findings):
@@ -184,7 +191,9 @@ def _followers(reader: LakeReader, episode: Episode) -> set[str]:
 
 
 def label_runs(reader: LakeReader, episode: Episode) -> list[dict]:
-    """Every label of the episode, the active one first: who made it, segments, progress curves, words at frames."""
+    """Every label of the episode, the active one first: who made it, segments, progress
+    curves, words at frames.
+    """
     # One query per table for all labels of the episode, then everything is put together by label run
     key = episode.row_key
     labels = _labels(reader, episode)
@@ -248,14 +257,18 @@ def active_run(reader: LakeReader, episode: Episode) -> dict[str, Any] | None:
 
 
 def recording_at(reader: LakeReader, dataset: str, episode_index: int) -> str | None:
-    """The recording that an episode holds, or held last; None: it never held one. Raises PageError: no such dataset."""
+    """The recording that an episode holds, or held last; None: it never held one. Raises
+    PageError: no such dataset.
+    """
     chunk = chunk_of(reader, dataset, episode_index)
     rows = reader.episode_rows("recordings", RECORDINGS_SQL, dataset, chunk, episode_index)
     return next((row["recording"] for row in rows), None)
 
 
 def label_as_said(reader: LakeReader, episode: Episode, label_run: str) -> dict[str, Any] | None:
-    """A label of an episode as people could have said it (corrections.Corrected); None: it has none of that run."""
+    """A label of an episode as people could have said it (corrections.Corrected); None:
+    it has none of that run.
+    """
     label = _labels(reader, episode).get(label_run)
     facts = _by_label_run(reader, "episode_labels", episode.row_key).get(label_run)
     if label is None or facts is None:
@@ -272,8 +285,9 @@ def _labels(reader: LakeReader, episode: Episode) -> dict[str, Label]:
 
 
 def _frame_rows(reader: LakeReader, episode: Episode, sql: str) -> list[dict[str, Any]]:
-    """The rows of an episode of a query of this module. Where the chunk has few frames all of it is asked for once: to
-    find the files takes most of the time."""
+    """The rows of an episode of a query of this module. Where the chunk has few frames
+    all of it is asked for once: to find the files takes most of the time.
+    """
     of_chunk = episode.row_key[:2]
     lengths = reader.chunk_rows("facts", FACTS_SQL, *of_chunk)["num_frames"].to_pylist()
     if sum(length or 0 for length in lengths) <= FEW_FRAMES:
@@ -282,7 +296,8 @@ def _frame_rows(reader: LakeReader, episode: Episode, sql: str) -> list[dict[str
 
 
 def stored_pictures(reader: LakeReader, key: tuple[str, int, int]) -> list[dict]:
-    """`camera`, `frame_index`, `sha256` and `url` of an episode's stored pictures, by camera and time.
+    """`camera`, `frame_index`, `sha256` and `url` of an episode's stored pictures, by
+    camera and time.
 
     Of several at one frame (boundaries of several runs) one.
     """
@@ -296,7 +311,7 @@ def stored_pictures(reader: LakeReader, key: tuple[str, int, int]) -> list[dict]
 def keyframes(pictures: list[dict]) -> dict[str, list[dict]]:
     """Stored pictures by camera, as pages have them: `frame_index` and `url`."""
     return grouped(
-        (p["camera"], {name: p[name] for name in ("frame_index", "url")}) for p in pictures
+        (p["camera"], {"frame_index": p["frame_index"], "url": p["url"]}) for p in pictures
     )
 
 
@@ -313,10 +328,12 @@ def _curve(values: list[float | None]) -> list[float | None]:
 
 
 def measures(reader: LakeReader, episode: Episode) -> dict[str, Any]:
-    """What was measured per frame: visual change by camera, how open grippers are, speed, and the state's dimensions.
+    """What was measured per frame: visual change by camera, how open grippers are, speed,
+    and the state's dimensions.
 
-    `gripper` is the one that closes most often; `grippers` has the curve of each, as recorded. `has_polarity`: is 1
-    open, or does it only tell that the gripper moves? `lag`: how far labels take it to be behind the pictures.
+    `gripper` is the one that closes most often; `grippers` has the curve of each, as
+    recorded. `has_polarity`: is 1 open, or does it only tell that the gripper moves?
+    `lag`: how far labels take it to be behind the pictures.
     """
     rows = _frame_rows(reader, episode, FRAMES_SQL)
     # Every camera's rows have the same of these; one without any value is none
@@ -354,7 +371,9 @@ def measures(reader: LakeReader, episode: Episode) -> dict[str, Any]:
 
 
 def predictions(reader: LakeReader, episode: Episode) -> list[dict]:
-    """The answers of models at frames of the episode, by evaluation, and the values they were scored against."""
+    """The answers of models at frames of the episode, by evaluation, and the values they
+    were scored against.
+    """
     if not reader.has_rows("eval_predictions"):
         return []
     runs = reader.once(
@@ -406,7 +425,8 @@ def episode_data(reader: LakeReader, episode: Episode) -> dict[str, Any]:
 
 
 def cameras(facts: dict[str, Any], stored: dict[str, list[dict]]) -> list[dict]:
-    """Each camera with its video, if it has one, the frame in it at which the episode begins, and stored pictures.
+    """Each camera with its video, if it has one, the frame in it at which the episode
+    begins, and stored pictures.
 
     facts: as `episode_facts` has them.
     """
@@ -443,7 +463,8 @@ def _source(config: str) -> Source:
 
 
 def recorded_data(reader: LakeReader, episode: Episode) -> EpisodeData:
-    """An episode as its source has it; `action` is float64 [frames, dimensions], or None where there are none.
+    """An episode as its source has it; `action` is float64 [frames, dimensions], or None
+    where there are none.
 
     Raises PageError: the source is not on this machine, or cannot be read.
     """
@@ -474,7 +495,9 @@ def build_config(reader: LakeReader, dataset: str) -> str | None:
 
 
 class Listed(NamedTuple):
-    """What an episode is read by: its dataset's configuration, as the last build had it, and its row of the listing."""
+    """What an episode is read by: its dataset's configuration, as the last build had it,
+    and its row of the listing.
+    """
 
     config: str
     row: dict[str, Any]
@@ -491,8 +514,10 @@ def listing_of(reader: LakeReader, episode: Episode) -> Listed | None:
 
 
 def row_pictures(listing: Listed, camera: str) -> list[int] | None:
-    """Which picture of its camera's video each row of an episode has; None where the format has them one by one, the
-    source is not on this machine, or it cannot be read any more."""
+    """Which picture of its camera's video each row of an episode has; None where the
+    format has them one by one, the source is not on this machine, or it cannot be read
+    any more.
+    """
     source = _source(listing.config)
     if source.config.is_remote:
         return None

@@ -1,4 +1,6 @@
-"""What episodes are chosen and ordered by: each facet once, as SQL over the lake, from which the index is made, too."""
+"""What episodes are chosen and ordered by: each facet once, as SQL over the lake, from
+which the index is made, too.
+"""
 
 import re
 from dataclasses import dataclass
@@ -21,9 +23,11 @@ JUDGED = (
 
 @dataclass(frozen=True)
 class Facet:
-    """A column that episodes are chosen by; `sql` is over the view `episodes` as e, and JOINS.
+    """A column that episodes are chosen by; `sql` is over the view `episodes` as e, and
+    JOINS.
 
-    One that is not `listed` is for addresses, such as those that Dagster links to, and shown only where it is chosen.
+    One that is not `listed` is for addresses, such as those that Dagster links to, and
+    shown only where it is chosen.
     """
 
     name: str
@@ -150,7 +154,9 @@ def places_by_value(reader: LakeReader, kind: str) -> dict[str, list[Place]]:
 
 
 def tags_of(reader: LakeReader, places: list[Place]) -> dict[Place, dict[str, Any]]:
-    """Of each episode its `tags`, the `person` who has it, and the row that says so (`assignment`); None: nobody."""
+    """Of each episode its `tags`, the `person` who has it, and the row that says so
+    (`assignment`); None: nobody.
+    """
     tags = _marks_by_place(reader, "tag")
     people = _marks_by_place(reader, "assigned")
     tags_by_place = {}

@@ -1,4 +1,6 @@
-"""Work that takes longer than a page should: commands of proccorpus, one of each kind at a time, and threads."""
+"""Work that takes longer than a page should: commands of proccorpus, one of each kind at
+a time, and threads.
+"""
 
 import asyncio
 import fcntl
@@ -39,8 +41,9 @@ def command_line(arguments: Sequence[str]) -> str:
 class ChildJob:
     """The one process of its kind, which runs or has ended. For use by several threads.
 
-    Its process holds a lock on `<folder>/<name>.lock` as long as it lives: another explorer of the workspace starts no
-    second one, and shows how far this one is. It ends with the explorer that started it.
+    Its process holds a lock on `<folder>/<name>.lock` as long as it lives: another
+    explorer of the workspace starts no second one, and shows how far this one is. It ends
+    with the explorer that started it.
     """
 
     folder: Path
@@ -134,7 +137,9 @@ class ChildJob:
 
 
 async def while_wanted[T](request: Request, work: Callable[[Callable[[], bool]], T]) -> T:
-    """The result of `work` in a thread; it is given a function that tells whether nobody waits for it any more."""
+    """The result of `work` in a thread; it is given a function that tells whether nobody
+    waits for it any more.
+    """
     is_gone = threading.Event()
     running = asyncio.ensure_future(run_in_threadpool(work, is_gone.is_set))
     try:

@@ -1,6 +1,8 @@
-"""Pictures and videos of episodes: only files that the lake lists, below the dataset's folder or the workspace.
+"""Pictures and videos of episodes: only files that the lake lists, below the dataset's
+folder or the workspace.
 
-Videos that a browser cannot play, as H.264: a camera's pictures of one episode, made when asked for, and kept.
+Videos that a browser cannot play, as H.264: a camera's pictures of one episode, made when
+asked for, and kept.
 """
 
 import hashlib
@@ -61,7 +63,8 @@ ENCODER = {"preset": "veryfast", "crf": "20", "g": "12", "bf": "0"}
 
 
 def video_file(space: Workspace, facts: dict[str, Any], camera: int) -> Path:
-    """The video of an episode's camera (by number, as in `cameras`). Raises PageError: none, or not at hand.
+    """The video of an episode's camera (by number, as in `cameras`). Raises PageError:
+    none, or not at hand.
 
     facts: of the episode, as `episode_facts` has them.
     """
@@ -109,7 +112,8 @@ def limits_of(reader: LakeReader, dataset: str) -> Limits:
 def picture_numbers(
     corpus: CorpusView, _: int, dataset: str, episode_index: int, camera: str
 ) -> list[int] | None:
-    """Which picture of its video each of an episode's rows has; None: they follow each other, as far as is known.
+    """Which picture of its video each of an episode's rows has; None: they follow each
+    other, as far as is known.
 
     Raises PageError: no such episode, or its source takes too long to be read.
     """
@@ -134,7 +138,8 @@ def moment_jpeg(
     camera: str,
     frame_index: int,
 ) -> bytes:
-    """What a camera shows at a frame, as JPEG: out of its video, else the stored picture nearest to it.
+    """What a camera shows at a frame, as JPEG: out of its video, else the stored picture
+    nearest to it.
 
     Raises PageError: no such frame, or no picture of that camera can be had.
     """
@@ -241,7 +246,9 @@ def _decoded_frame(
 
 
 def _picture_number(path: Path, frame_index: int, fps: float, limits: Limits) -> int:
-    """The picture of a file that is shown when frame `frame_index` is, by the file's rate. Raises VideoError."""
+    """The picture of a file that is shown when frame `frame_index` is, by the file's
+    rate. Raises VideoError.
+    """
     if frame_index == 0:
         return 0
     times = frame_times(path, limits)
@@ -279,10 +286,11 @@ def playable_video(
     pictures: list[int] | None = None,
     label: DrawnLabel | None = None,
 ) -> Path:
-    """An MP4 file in H.264 whose frames are those of the episode. Raises PageError, also once nobody waits for it.
+    """An MP4 file in H.264 whose frames are those of the episode. Raises PageError, also
+    once nobody waits for it.
 
-    `limits`: what the dataset's files may claim. `pictures`: as `picture_numbers` has them. `label`: drawn below the
-    pictures.
+    `limits`: what the dataset's files may claim. `pictures`: as `picture_numbers` has
+    them. `label`: drawn below the pictures.
     """
     path = video_file(space, facts, camera)
     video = cameras(facts, {})[camera]["video"]
@@ -342,8 +350,9 @@ def _encode(
     target: Path,
     label: DrawnLabel | None,
 ) -> None:
-    """Write frames of a video to an MP4 file, each with the label below it. Raises VideoError, also where there are
-    none."""
+    """Write frames of a video to an MP4 file, each with the label below it. Raises
+    VideoError, also where there are none.
+    """
     rate = Fraction(video["fps"]).limit_denominator(1001)
     options = DecodeOptions(limits=limits)
     if pictures is None:

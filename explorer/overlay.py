@@ -1,7 +1,9 @@
-"""What people said and the lake does not have yet, laid over one open state of it: every query of a page sees both.
+"""What people said and the lake does not have yet, laid over one open state of it: every
+query of a page sees both.
 
-Tables of that name with the rows of both, and all views that read them, stand in a database in memory, where names are
-looked for first. Rows come from the journal, whoever wrote them.
+Tables of that name with the rows of both, and all views that read them, stand in a
+database in memory, where names are looked for first. Rows come from the journal, whoever
+wrote them.
 """
 
 import re
@@ -58,8 +60,9 @@ class Overlay:
                 self._read()
 
     def begin_anew(self) -> None:
-        """Read the journal from its begin the next time: it was emptied, and may soon be as long as it was. Rows that
-        were read before are not read twice."""
+        """Read the journal from its begin the next time: it was emptied, and may soon be
+        as long as it was. Rows that were read before are not read twice.
+        """
         with self._lock:
             self._end = 0
 

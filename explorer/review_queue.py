@@ -1,4 +1,6 @@
-"""The review queue as one works through it: what is in it, what comes next, how many are left, at what pace."""
+"""The review queue as one works through it: what is in it, what comes next, how many are
+left, at what pace.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +65,9 @@ DONE_SQL = """
 
 @dataclass(frozen=True)
 class ReviewQueue:
-    """Labels with a sign of doubt, the oddest first: of one kind; of one dataset, of one person, or of all."""
+    """Labels with a sign of doubt, the oddest first: of one kind; of one dataset, of one
+    person, or of all.
+    """
 
     kind: str = "all"
     dataset: str | None = None
@@ -102,7 +106,9 @@ class ReviewQueue:
     def rows(
         self, visit: Visit, clauses: str = "", columns: str = "*", **named_values: Any
     ) -> list[dict[str, Any]]:
-        """Rows as of the index's table `review`, without what was judged since then; `clauses`: of the query."""
+        """Rows as of the index's table `review`, without what was judged since then;
+        `clauses`: of the query.
+        """
         conditions = ["true"]
         values = named_values
         if self.person is not None:
@@ -150,9 +156,11 @@ class ReviewQueue:
 
 @dataclass(frozen=True)
 class QueuePlace:
-    """Where an episode stands in a queue. number: from 1, None: it is not, or no longer, in it; total: that are left.
+    """Where an episode stands in a queue. number: from 1, None: it is not, or no longer,
+    in it; total: that are left.
 
-    Addresses: `page` of the queue's list, `after` of the next episode, or of the list at the end, `before`.
+    Addresses: `page` of the queue's list, `after` of the next episode, or of the list at
+    the end, `before`.
     """
 
     page: str
@@ -197,13 +205,17 @@ def place_of(visit: Visit, queue: ReviewQueue, dataset: str, episode_index: int)
 
 
 def said_since(visit: Visit, table: str) -> list[str]:
-    """Episodes (dataset, blank, number) of which a table of what people said has a row that is newer than the index."""
+    """Episodes (dataset, blank, number) of which a table of what people said has a row
+    that is newer than the index.
+    """
     waiting = [f"{dataset} {episode}" for dataset, episode in visit.reader.places_said_since(table)]
     return sorted({place for _, place in _newer_rows(visit, table)}) + waiting
 
 
 def counts_are_of_now(visit: Visit) -> bool:
-    """Has nothing come since the index was made but what people said, which queues and their counts leave out?"""
+    """Has nothing come since the index was made but what people said, which queues and
+    their counts leave out?
+    """
     passed = visit.reader.snapshot.number - visit.index.snapshot.number
     judged = [*_newer_rows(visit, "corrections"), *_newer_rows(visit, "outcomes")]
     return len({snapshot for snapshot, _ in judged}) >= passed

@@ -1,7 +1,9 @@
-"""Writes down what people judge: durably and at once into the journal, which is the answer; a thread of its own commits
-the journal to the lake, many judgements together. What it cannot commit stays in the journal, and every page says so.
+"""Writes down what people judge: durably and at once into the journal, which is the
+answer; a thread of its own commits the journal to the lake, many judgements together.
+What it cannot commit stays in the journal, and every page says so.
 
-With a catalog in Postgres, where people judge on several machines, each judgement is committed before it is answered.
+With a catalog in Postgres, where people judge on several machines, each judgement is
+committed before it is answered.
 """
 
 import threading
@@ -58,7 +60,8 @@ class Scribe:
         return f"{kept_note}, but could not be written to the lake: {self._trouble}. It is tried again by itself."
 
     def say[T](self, act: Callable[[LakeReader, Writable], T]) -> T:
-        """What `act` gives, which adds rows of people to the lake that it is given; they are durable after it.
+        """What `act` gives, which adds rows of people to the lake that it is given; they
+        are durable after it.
 
         Raises PageError: nothing can be written here; and what `act` raises.
         """
@@ -79,7 +82,9 @@ class Scribe:
         return result
 
     def _newest(self, reader: LakeReader, table: str, **key_columns: Any) -> dict[str, Any] | None:
-        """The newest row of an episode: what lies over the lake is newer than what it has; of most it has nothing."""
+        """The newest row of an episode: what lies over the lake is newer than what it
+        has; of most it has nothing.
+        """
         place = key_columns["dataset"], key_columns["episode_index"]
         if row := reader.rows_said_since(table).get(place):
             return row

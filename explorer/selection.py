@@ -1,4 +1,6 @@
-"""Which episodes a URL asks for: facets, words and an order; the same as SQL over the lake, and as commands."""
+"""Which episodes a URL asks for: facets, words and an order; the same as SQL over the
+lake, and as commands.
+"""
 
 import math
 import shlex
@@ -37,7 +39,9 @@ Chosen = tuple[tuple[str, tuple[str, ...]], ...]  # names, each with values
 
 
 def _chosen_values(name: str, query: QueryParams) -> tuple[str, ...]:
-    """The values of a facet or mark in an address; an address of an earlier version may have a former word for one."""
+    """The values of a facet or mark in an address; an address of an earlier version may
+    have a former word for one.
+    """
     present_words = FORMER_VALUES.get(name, {})
     return _distinct([present_words.get(value, value) for value in query.getlist(name)])
 
@@ -98,10 +102,12 @@ def _page_number(text: str) -> int:
 
 @dataclass(frozen=True)
 class EpisodeSelection:
-    """Episodes that have, of each named facet or mark, one of the values, and all of the words in their task or steps.
+    """Episodes that have, of each named facet or mark, one of the values, and all of the
+    words in their task or steps.
 
-    ranges: (name, from, to), None: without end. picked: these alone. rows: the index's numbers of the episodes that
-    marks, which people say, and picks leave, None: of all; `at` finds them.
+    ranges: (name, from, to), None: without end. picked: these alone. rows: the index's
+    numbers of the episodes that marks, which people say, and picks leave, None: of all;
+    `at` finds them.
     """
 
     chosen: Chosen = ()
@@ -131,7 +137,9 @@ class EpisodeSelection:
         return cls(chosen, words, sort, page, ranges, _picked_places(query.getlist("pick")))
 
     def at(self, reader: LakeReader, index: Indexed) -> "EpisodeSelection":
-        """This selection with the episodes that its marks and picks leave, as people have marked them by now."""
+        """This selection with the episodes that its marks and picks leave, as people have
+        marked them by now.
+        """
         if not self.marks and not self.picked:
             return self
         of_each: list[set[Place]] = [set(self.picked)] if self.picked else []
@@ -240,7 +248,8 @@ class EpisodeSelection:
     def commands(self, workspace: str, snapshot: str, allowing: str = "") -> list[tuple[str, str]]:
         """What reproduces the selection: titles and lines for the shell.
 
-        snapshot: options such as --release. allowing: options of exports that let in what has no open licence.
+        snapshot: options such as --release. allowing: options of exports that let in what
+        has no open licence.
         """
         query = shlex.quote(self.lake_sql())
         snapshot_option = f" {snapshot}" if snapshot else ""
@@ -263,7 +272,9 @@ class EpisodeSelection:
         ]
 
     def shards_sql(self) -> str:
-        """A query that gives the shards that hold the selection's episodes, and these episodes' keys in each."""
+        """A query that gives the shards that hold the selection's episodes, and these
+        episodes' keys in each.
+        """
         return (
             "SELECT DISTINCT h.split || '/' || h.shard AS shard, printf('%s-%06d', s.dataset, s.episode_index) AS key"
             " FROM samples s JOIN sample_location l USING (sample_id) JOIN shards h ON h.shard = l.shard"
@@ -294,8 +305,8 @@ def count(index: Indexed, selection: EpisodeSelection) -> int:
 
 
 def facets(index: Indexed, selection: EpisodeSelection) -> list[tuple[Facet, list[Counted]]]:
-    """Every facet with the counts of its values among the episodes that all other facets choose: the chosen ones first,
-    then the commonest; lengths by size.
+    """Every facet with the counts of its values among the episodes that all other facets
+    choose: the chosen ones first, then the commonest; lengths by size.
     """
     counts = _counts(index, selection)
     return [
@@ -317,9 +328,11 @@ def _facet_values(selection: EpisodeSelection, name: str, counts: dict[str, int]
 
 
 def _counts(index: Indexed, selection: EpisodeSelection) -> dict[str, dict[str, int]]:
-    """How many episodes have which value, by facet: those that the other facets choose; under "" all of the selection.
+    """How many episodes have which value, by facet: those that the other facets choose;
+    under "" all of the selection.
 
-    Of facets that are listed or chosen; the chosen and the commonest values. One query, which looks for words once.
+    Of facets that are listed or chosen; the chosen and the commonest values. One query,
+    which looks for words once.
     """
     names = [f.name for f in FACETS if f.listed or f.name in dict(selection.chosen)]
 

@@ -1,6 +1,8 @@
-"""What every page of the explorer shares: the corpus, the options of the command line, and the frame of a page.
+"""What every page of the explorer shares: the corpus, the options of the command line,
+and the frame of a page.
 
-And the filters of the templates: numbers, sizes and times as people read them, and data for scripts.
+And the filters of the templates: numbers, sizes and times as people read them, and data
+for scripts.
 """
 
 import json
@@ -72,11 +74,13 @@ UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the command line. `release` is the name of what `snapshot` froze; both None: the corpus as it is.
+    """Options of the command line. `release` is the name of what `snapshot` froze; both
+    None: the corpus as it is.
 
-    suggest: which run of each task of a dataset to label next, and why, which takes seconds; None: nobody says.
-    label_curves: the curves of a label that no build has seen, of an episode (dataset, number) as a snapshot has it;
-    raises UserError; None: such a label has none.
+    suggest: which run of each task of a dataset to label next, and why, which takes
+    seconds; None: nobody says. label_curves: the curves of a label that no build has
+    seen, of an episode (dataset, number) as a snapshot has it; raises UserError; None:
+    such a label has none.
     """
 
     snapshot: int | None = None
@@ -95,7 +99,9 @@ class Options:
         return f"this is {subject}, which cannot be changed: run proccorpus explore without it to correct labels"
 
     def in_dagster(self, asset: str, partition: str) -> str | None:
-        """Where the Dagster UI shows a partition of an asset, with the runs that made it; None without its address."""
+        """Where the Dagster UI shows a partition of an asset, with the runs that made it;
+        None without its address.
+        """
         if self.dagster_url is None:
             return None
         query = urlencode({"view": "partitions", "partition": partition})

@@ -1,4 +1,6 @@
-"""Checking labels that follow a reference: each run beside its reference at the aligned moment, one after another."""
+"""Checking labels that follow a reference: each run beside its reference at the aligned
+moment, one after another.
+"""
 
 from collections.abc import Sequence
 from itertools import chain, groupby, pairwise
@@ -131,8 +133,8 @@ def _address(dataset: str, episode_index: int | None, camera: str | None) -> str
 
 
 def doubtful_runs(explorer: Explorer, reader: LakeReader, dataset: str) -> list[dict[str, Any]]:
-    """The queue of a dataset, the most doubtful first: `episode_index`, `confidence`; `score` (how likely the label is
-    wrong) and `why`, as in the review queue.
+    """The queue of a dataset, the most doubtful first: `episode_index`, `confidence`;
+    `score` (how likely the label is wrong) and `why`, as in the review queue.
     """
     sql = "SELECT episode_index, score, why FROM review WHERE dataset = $of"
     signs = {row["episode_index"]: row for row in explorer.index.at(reader).dicts(sql, of=dataset)}
@@ -151,8 +153,9 @@ def doubtful_runs(explorer: Explorer, reader: LakeReader, dataset: str) -> list[
 def _label_beside(
     reader: LakeReader, episode: Episode, shown_facts: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The label of an episode that follows a reference, and how: `reference`, its episode, and lists of equal length:
-    `frames` of the run that were looked at, the `reference_frames` that each is like, and whether each `follows` it.
+    """The label of an episode that follows a reference, and how: `reference`, its
+    episode, and lists of equal length: `frames` of the run that were looked at, the
+    `reference_frames` that each is like, and whether each `follows` it.
     """
     for run in shown_facts["runs"]:
         if run["annotator"] == "transfer":
@@ -179,7 +182,9 @@ def _label_beside(
 def _camera_pair(
     shown_facts: dict[str, Any], reference_data: dict[str, Any], chosen_camera: str | None
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None, list[str]]:
-    """A camera of the run, the same of its reference, and the names of all that both have; those with videos first."""
+    """A camera of the run, the same of its reference, and the names of all that both
+    have; those with videos first.
+    """
     of_reference = {camera["camera"]: camera for camera in reference_data["cameras"]}
     both = [camera for camera in shown_facts["cameras"] if camera["camera"] in of_reference]
     both.sort(key=lambda c: not (c["usable"] and c["video"] and of_reference[c["camera"]]["video"]))
@@ -197,7 +202,8 @@ def _camera_pair(
 def carried_segments(
     alignment: dict[str, Any], segments: Sequence[dict[str, Any]], num_frames: int
 ) -> list[dict[str, Any]]:
-    """A reference's segments on the run's frames: where it shows them, in the order in which the run does.
+    """A reference's segments on the run's frames: where it shows them, in the order in
+    which the run does.
 
     segments: of the reference, tiling it.
     """

@@ -1,5 +1,6 @@
-"""Accepting all labels of a queue, or of a selection of the gallery, at once, after a sample of them was looked at and
-each of it found right."""
+"""Accepting all labels of a queue, or of a selection of the gallery, at once, after a
+sample of them was looked at and each of it found right.
+"""
 
 import random
 from dataclasses import dataclass
@@ -42,7 +43,9 @@ SELECTED_SQL = """
 
 @dataclass(frozen=True)
 class SelectedRuns:
-    """The runs of a selection of the gallery, by its address, of whose labels nobody has said anything yet."""
+    """The runs of a selection of the gallery, by its address, of whose labels nobody has
+    said anything yet.
+    """
 
     query: str
     kind = "all"
@@ -129,8 +132,10 @@ def page(
 
 @router.post("/api/bulk")
 def accept(request: Request, bulk: BulkAcceptance) -> JSONResponse:
-    """Accept as many labels of them as one request can; answers how many were, how many are left, and why some
-    were not. 422: the sample was not looked at, or some of it is wrong."""
+    """Accept as many labels of them as one request can; answers how many were, how many
+    are left, and why some were not. 422: the sample was not looked at, or some of it is
+    wrong.
+    """
     explorer = explorer_of(request)
     check_may_write(explorer)
     author = author_of(request, bulk.author)
@@ -165,7 +170,9 @@ def _accept_rows(
 
 
 def judgement_of(reader: LakeReader, place: Place) -> str:
-    """What people found of a label: RIGHT where it was accepted as it is, WRONG where it was mended or rejected."""
+    """What people found of a label: RIGHT where it was accepted as it is, WRONG where it
+    was mended or rejected.
+    """
     if place not in corrected_places(reader):
         return OPEN
     current = reader.dicts(

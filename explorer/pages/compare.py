@@ -1,4 +1,5 @@
-"""Two label runs, or two models, beside each other: where a dataset's are farthest apart, and one episode of them.
+"""Two label runs, or two models, beside each other: where a dataset's are farthest apart,
+and one episode of them.
 
 And frames like one frame, and runs like one run, as pictures that lead to the moment.
 """
@@ -62,7 +63,9 @@ _searching = threading.Semaphore(AT_ONCE)
 
 @router.get("/compare/{dataset}")
 def dataset_page(visit: Visiting, dataset: str, a: str = "", b: str = "") -> HTMLResponse:
-    """`a` and `b`: label runs; default: the two that share most episodes, of these the ones that count most often."""
+    """`a` and `b`: label runs; default: the two that share most episodes, of these the
+    ones that count most often.
+    """
     runs = [
         row | {"title": run_name(row | {"label_run": row["id"]})}
         for row in visit.reader.dicts(RUNS_SQL, dataset)
@@ -93,7 +96,9 @@ def dataset_page(visit: Visiting, dataset: str, a: str = "", b: str = "") -> HTM
 def _runs_to_begin_with(
     reader: LakeReader, dataset: str, runs: list[dict[str, Any]], a: str, b: str
 ) -> tuple[str, str]:
-    """The two label runs to begin with, where the address leaves one open; as they are where none share an episode."""
+    """The two label runs to begin with, where the address leaves one open; as they are
+    where none share an episode.
+    """
     if a and b:
         return a, b
     # Those that count most often stand first
@@ -122,7 +127,9 @@ def _side_named(
 def episodes_apart(
     reader: LakeReader, dataset: str, pair: list[str]
 ) -> tuple[int, float | None, list[dict[str, Any]]]:
-    """Episodes that both runs label, their mean difference of progress, and the episodes in which it is largest."""
+    """Episodes that both runs label, their mean difference of progress, and the episodes
+    in which it is largest.
+    """
     # Builds store the differences of two annotators. Where not all are stored they are counted from the curves, which
     # takes a second for 20,000 episodes; the view has every two runs once, the lesser name first
     differences = dict(reader.rows(STORED_SQL, dataset, *pair))
@@ -254,7 +261,9 @@ def like_page(
     camera: Annotated[str | None, Query(max_length=200)] = None,
     among: Annotated[str | None, Query(max_length=200)] = None,
 ) -> HTMLResponse:
-    """`frame`: frames like this one; without it runs. `camera`: that shows it. `among`: only runs of this dataset."""
+    """`frame`: frames like this one; without it runs. `camera`: that shows it. `among`:
+    only runs of this dataset.
+    """
     episode, facts = episode_and_facts(visit.reader, dataset, episode_index)
     query: SimilarityQuery | None = None
     similar: list[dict[str, Any]] = []

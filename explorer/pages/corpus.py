@@ -1,4 +1,5 @@
-"""The corpus as a whole: how much there is of what, how far labelled, at what price, and what is left out.
+"""The corpus as a whole: how much there is of what, how far labelled, at what price, and
+what is left out.
 
 And frozen corpora: what each holds, and how to read, verify and compare them.
 """
@@ -134,7 +135,9 @@ def corpus_facts(visit: Visit) -> dict[str, Any]:
 
 
 def _gripper_rows(reader: LakeReader, datasets: list[str]) -> list[dict]:
-    """What was found of grippers and hands, a row for each; one with `missing` for a dataset where none was seen."""
+    """What was found of grippers and hands, a row for each; one with `missing` for a
+    dataset where none was seen.
+    """
     signals = signals_by_dataset(reader.con)
     lags = lags_by_dataset(reader.con)
     missing = dict(reader.rows("SELECT dataset, detail FROM findings WHERE reason = 'no_gripper'"))
@@ -153,8 +156,9 @@ def _total(datasets: Iterable[Mapping[str, Any]], column: str) -> float:
 
 
 def _source_rows(reader: LakeReader) -> list[dict]:
-    """What each source holds, a row for each dataset: all its `parts`, those that are `used`, and those that are used
-    for nothing (`unknown`)."""
+    """What each source holds, a row for each dataset: all its `parts`, those that are
+    `used`, and those that are used for nothing (`unknown`).
+    """
     parts = reader.dicts(PARTS_SQL) if has(reader.con, "source_parts") else []
     for part in parts:
         part["form"] = part_form(part["shape"], part["dtype"])

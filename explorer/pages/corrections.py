@@ -1,4 +1,6 @@
-"""What people say of an episode, as pages send it: corrections of its label, tags, and whom it is assigned to."""
+"""What people say of an episode, as pages send it: corrections of its label, tags, and
+whom it is assigned to.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,8 +37,9 @@ OF_LABEL = ("plan", "segments", *SAID_LATER)
 
 
 class Said(BaseModel, extra="allow"):
-    """What somebody says of an episode's label: who, the newest correction that they had seen (`follows`), of which
-    label or correction; with OF_LABEL, where they save one. `brief`: the answer needs nothing but its id.
+    """What somebody says of an episode's label: who, the newest correction that they had
+    seen (`follows`), of which label or correction; with OF_LABEL, where they save one.
+    `brief`: the answer needs nothing but its id.
     """
 
     author: str | None = None
@@ -49,7 +52,9 @@ class Said(BaseModel, extra="allow"):
 
 
 class Marking(BaseModel):
-    """A tag, or whom episodes are assigned to: said, or taken back (not `on`); of each the assignment that was seen."""
+    """A tag, or whom episodes are assigned to: said, or taken back (not `on`); of each
+    the assignment that was seen.
+    """
 
     kind: Kind
     value: str
@@ -59,8 +64,9 @@ class Marking(BaseModel):
 
 
 class Acceptance(BaseModel):
-    """The faults that a check found, in a run or (no episode_index) in all of a dataset: known, or told again (not
-    `on`)."""
+    """The faults that a check found, in a run or (no episode_index) in all of a dataset:
+    known, or told again (not `on`).
+    """
 
     dataset: str
     check: str
@@ -110,9 +116,10 @@ def change(
     statement: Said,
     act: Literal["save", "accept", "reject", "undo"] = "save",
 ) -> JSONResponse:
-    """Save corrected segments; accept a label, or a correction that waits, as it is; reject a label; take one of these
-    back. Answers with its id, or why it was refused (409 where somebody else was quicker, 422 for what cannot be), and
-    the corrections of the episode after it, unless `brief` asks for the id alone.
+    """Save corrected segments; accept a label, or a correction that waits, as it is;
+    reject a label; take one of these back. Answers with its id, or why it was refused
+    (409 where somebody else was quicker, 422 for what cannot be), and the corrections of
+    the episode after it, unless `brief` asks for the id alone.
     """
     explorer = explorer_of(request)
     check_may_write(explorer)
@@ -134,8 +141,10 @@ def change(
 
 
 def _read_again(explorer: Explorer, dataset: str, episode_index: int) -> dict[str, Any]:
-    """What is stored after a change, so that the page shows that and not what it sent. What was saved is so whatever
-    comes after it: where it cannot be read now, `unread` says why."""
+    """What is stored after a change, so that the page shows that and not what it sent.
+    What was saved is so whatever comes after it: where it cannot be read now, `unread`
+    says why.
+    """
     try:
         with explorer.corpus.reading() as reader:
             return _corrections_in_words(explorer, reader, dataset, episode_index, None)
@@ -145,7 +154,9 @@ def _read_again(explorer: Explorer, dataset: str, episode_index: int) -> dict[st
 
 @dataclass(frozen=True)
 class Judged:
-    """What somebody says of the label of an episode, with what the lake has of it, and where it is written."""
+    """What somebody says of the label of an episode, with what the lake has of it, and
+    where it is written.
+    """
 
     reader: LakeReader
     lake: Writable
@@ -164,7 +175,9 @@ class Judged:
 
     @cached_property
     def facts(self) -> corrections.Facts:
-        """Of the episode, as corrections check them. Raises CorrectionError: it is not there, or cannot be used."""
+        """Of the episode, as corrections check them. Raises CorrectionError: it is not
+        there, or cannot be used.
+        """
         try:
             facts = episode_facts(self.reader, *self.place)
         except PageError as e:
@@ -178,7 +191,8 @@ class Judged:
         return episode_from_row(self.facts)
 
     def save(self, label: corrections.Corrected, run: str | None, content_hash: str | None) -> str:
-        """Save a label, made from a run's label of the episode with these contents; returns the correction's id.
+        """Save a label, made from a run's label of the episode with these contents;
+        returns the correction's id.
 
         Raises CorrectionError, ConflictError.
         """
@@ -190,8 +204,10 @@ class Judged:
         return self.place in corrected_places(self.reader)
 
     def counts_already(self) -> bool:
-        """Is the newest that was said of the label, since the lake was opened, what this person saved? To ask the lake
-        whose label counts costs more than all else of a judgement."""
+        """Is the newest that was said of the label, since the lake was opened, what this
+        person saved? To ask the lake whose label counts costs more than all else of a
+        judgement.
+        """
         newest = self.reader.rows_said_since("corrections").get(self.place)
         if newest is None or newest["rejects"] is not None:
             return False
@@ -234,8 +250,10 @@ def _taken_back(judged: Judged, correction: str) -> str:
 
 
 def accepted_label(judged: Judged, run: str) -> corrections.Corrected:
-    """A label as it would be accepted. Raises CorrectionError: there is none; ConflictError: it would replace what
-    another person has saved, which accepting an annotator's label is no way to do."""
+    """A label as it would be accepted. Raises CorrectionError: there is none;
+    ConflictError: it would replace what another person has saved, which accepting an
+    annotator's label is no way to do.
+    """
     if judged.is_corrected() and not judged.counts_already():
         condition = "dataset = ? AND episode_index = ? AND status = 'accepted' AND author <> ?"
         sql = f"SELECT author FROM current_corrections WHERE {condition}"

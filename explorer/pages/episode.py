@@ -1,6 +1,7 @@
 """One episode: cameras, labels, curves and measurements on one time axis.
 
-And why a label is what it is: every question to a model about it, as sent, with reply, tokens and price.
+And why a label is what it is: every question to a model about it, as sent, with reply,
+tokens and price.
 """
 
 import json
@@ -75,8 +76,9 @@ def data(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONResp
 def curves(
     visit: Visiting, dataset: str, episode_index: EpisodeIndex, label: dict[str, Any]
 ) -> JSONResponse:
-    """The curves of a label as the editor has it: `lines` with name, kind, path in a chart, values at each frame, and
-    whether each is drawn before it is switched on. Without lines where it has none: `why` says so. Saves nothing.
+    """The curves of a label as the editor has it: `lines` with name, kind, path in a
+    chart, values at each frame, and whether each is drawn before it is switched on.
+    Without lines where it has none: `why` says so. Saves nothing.
     """
     try:
         drawn = drawn_curves(visit, dataset, episode_index, parsed(label))
@@ -143,7 +145,9 @@ def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResp
 
 @router.get("/episode/{dataset}/{episode_index}/curve.svg")
 def curve_picture(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> Response:
-    """Progress and segments of the label that counts, as a small picture; an empty one where there is no label."""
+    """Progress and segments of the label that counts, as a small picture; an empty one
+    where there is no label.
+    """
     key = (dataset, chunk_of(visit.reader, dataset, episode_index), episode_index)
     if (dataset, episode_index) in corrected_places(visit.reader):
         return _picture(*_corrected_label(visit, dataset, episode_index))
@@ -161,7 +165,9 @@ def curve_picture(visit: Visiting, dataset: str, episode_index: EpisodeIndex) ->
 def _corrected_label(
     visit: Visit, dataset: str, episode_index: int
 ) -> tuple[Curve, list[tuple[int, int, int | None]]]:
-    """Curve and segments of the label that counts by what people have said up to now; both empty where none does."""
+    """Curve and segments of the label that counts by what people have said up to now;
+    both empty where none does.
+    """
     runs = shown_episode(visit, find_episode(visit.reader, dataset, episode_index))["runs"]
     run = next((run for run in runs if run["active"]), {"progress": [], "segments": []})
     segments = [(s["start_frame"], s["end_frame"], s["step"]) for s in run["segments"]]
@@ -178,7 +184,9 @@ def _picture(curve: Curve, segments: Sequence[tuple[int, int, int | None]]) -> R
 
 @router.get("/episode/{dataset}/{episode_index}/actions")
 def actions_track(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
-    """The track of actions, and the names of the state's dimensions, which the page fetches: a part of a page."""
+    """The track of actions, and the names of the state's dimensions, which the page
+    fetches: a part of a page.
+    """
     episode = find_episode(visit.reader, dataset, episode_index)
     message = chart = None
     names: list[str] = []
@@ -210,7 +218,9 @@ def name_of(names: Sequence[str], dimension: int) -> str:
 
 
 def demonstration(index: Indexed, dataset: str, episode_index: int) -> dict[str, Any] | None:
-    """What is odd about the run beside others of its task: `main`, `score`, `why`; None where it was not measured."""
+    """What is odd about the run beside others of its task: `main`, `score`, `why`; None
+    where it was not measured.
+    """
     rows = index.dicts(
         "SELECT demonstration::VARCHAR AS main, demonstration_score AS score, demonstration_why AS why FROM episodes"
         " WHERE dataset = TRY_CAST(? AS dataset_word) AND episode_index = ? AND demonstration_why IS NOT NULL",
@@ -240,7 +250,9 @@ def neighbours(
 
 
 def stages(reader: LakeReader, episode: Episode) -> list[dict]:
-    """The stages that made what is known of the episode's chunk, with the name of their partition in Dagster."""
+    """The stages that made what is known of the episode's chunk, with the name of their
+    partition in Dagster.
+    """
     key = episode.dataset, episode.chunk
     rows = reader.lately(("stages", *key), lambda: reader.dicts(STAGES_SQL, *key))
     return [
@@ -250,8 +262,9 @@ def stages(reader: LakeReader, episode: Episode) -> list[dict]:
 
 
 def progress_curves(data: dict[str, Any]) -> list[Curve]:
-    """Progress by every label run, by the published formula on the active one, by the truth, if an evaluation scored
-    against it, and by each model once; baselines are there to be switched on, the label itself is none.
+    """Progress by every label run, by the published formula on the active one, by the
+    truth, if an evaluation scored against it, and by each model once; baselines are there
+    to be switched on, the label itself is none.
     """
     lines = []
     for k, run in enumerate(data["runs"]):
@@ -289,7 +302,9 @@ def run_name(run: dict[str, Any]) -> str:
 
 
 def charts_data(lines: Mapping[str, Sequence[Curve]]) -> dict[str, list[dict[str, Any]]]:
-    """The curves of charts for the script that shows their values at the cursor; `frames` None: one for each."""
+    """The curves of charts for the script that shows their values at the cursor; `frames`
+    None: one for each.
+    """
     return {title: [*map(_curve_data, curves)] for title, curves in lines.items()}
 
 

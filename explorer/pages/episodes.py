@@ -1,6 +1,7 @@
 """The gallery: episodes chosen by facets and words, with pictures; and those pictures.
 
-And what people keep by name in the workspace: queries, and views of the gallery; a JSON file of each kind.
+And what people keep by name in the workspace: queries, and views of the gallery; a JSON
+file of each kind.
 """
 
 import json
@@ -69,7 +70,9 @@ def page(visit: Visiting) -> HTMLResponse:
 
 
 def range_sliders(index: Indexed, selection: EpisodeSelection) -> list[dict[str, Any]]:
-    """The sliders: of each number its name, title, least and largest value of the corpus, step, and what is chosen."""
+    """The sliders: of each number its name, title, least and largest value of the corpus,
+    step, and what is chosen.
+    """
     chosen = {name: (low, high) for name, low, high in selection.ranges}
     shown_ranges = []
     for name, (title, column, _) in RANGES.items():

@@ -1,4 +1,6 @@
-"""Exporting what the gallery shows: a command of proccorpus that the page starts, one at a time, into the workspace."""
+"""Exporting what the gallery shows: a command of proccorpus that the page starts, one at
+a time, into the workspace.
+"""
 
 import re
 import shlex
@@ -67,7 +69,9 @@ def _command(visit: Visit, kind: str, query: str, out: Path) -> list[str]:
 
 
 def _job_state(job: ChildJob) -> dict[str, Any]:
-    """How far the newest export is, whoever started it; empty: there was none. `files`, `bytes`: written by now."""
+    """How far the newest export is, whoever started it; empty: there was none. `files`,
+    `bytes`: written by now.
+    """
     running = job.running
     about = job.about()
     if not about:

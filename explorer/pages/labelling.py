@@ -1,4 +1,6 @@
-"""Show it once: which run to label first, and the build that labels the others of its task like it, one at a time."""
+"""Show it once: which run to label first, and the build that labels the others of its
+task like it, one at a time.
+"""
 
 import re
 import threading
@@ -35,8 +37,8 @@ def _command(explorer: Explorer, dataset: str) -> list[str]:
 def _job_state(visit: Visit) -> dict[str, Any]:
     """How far the newest build is, whoever started it; `dataset` None: there was none.
 
-    stages: of the build's plan; None before it is made. done: those in the lake by now; last, now: of them.
-    error: why it failed, in words.
+    stages: of the build's plan; None before it is made. done: those in the lake by now;
+    last, now: of them. error: why it failed, in words.
     """
     # Whether it runs is asked first: what it writes at its end is there once it does not
     job = visit.explorer.jobs["label"]
@@ -62,9 +64,11 @@ def _job_state(visit: Visit) -> dict[str, Any]:
 
 
 def _panel(visit: Visit, dataset: str, episode_index: int | None = None) -> HTMLResponse:
-    """What is said of tasks that somebody has shown: how far a build is, whether one would label anything anew.
+    """What is said of tasks that somebody has shown: how far a build is, whether one
+    would label anything anew.
 
-    Of the task alone that an episode shows, where one is given. Empty where nothing is shown.
+    Of the task alone that an episode shows, where one is given. Empty where nothing is
+    shown.
     """
     job = _job_state(visit)
     # A page asks each second while a build runs, and shows nothing else
@@ -111,7 +115,9 @@ def state(visit: Visiting, dataset: str) -> HTMLResponse:
 
 @router.get("/labelling/{dataset}/suggestions")
 def suggestions(visit: Visiting, dataset: str) -> HTMLResponse:
-    """The tasks with which run to label next, and why; takes seconds on large ones. Kept until the lake changes."""
+    """The tasks with which run to label next, and why; takes seconds on large ones. Kept
+    until the lake changes.
+    """
     find_dataset(visit.reader, dataset)
     suggest = visit.explorer.options.suggest
     suggested = []

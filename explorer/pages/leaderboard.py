@@ -107,8 +107,10 @@ def _names(reader: LakeReader, column: str, benchmark: str) -> list[str]:
 def score_rows(
     reader: LakeReader, benchmark: str, slice: str, metric: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Each model's score on a benchmark, the best first, with a drawing of its interval; apart from them those on
-    episodes that the model was trained on, which are no scores of new runs."""
+    """Each model's score on a benchmark, the best first, with a drawing of its interval;
+    apart from them those on episodes that the model was trained on, which are no scores
+    of new runs.
+    """
     sql = SCORES_SQL.format(order="ASC" if is_lower_better(metric) else "DESC")
     rows = reader.dicts(sql, benchmark, slice, metric)
     # One axis for all models, so that their intervals can be compared by eye
@@ -121,8 +123,10 @@ def score_rows(
 
 
 def slices_matrix(reader: LakeReader, benchmark: str, metric: str) -> dict[str, Any]:
-    """Models by slices: `slices`, and `rows` of (evaluation, cells); a cell has value, n, and whether it is the best of
-    its slice; None where nothing was asked. The best on all episodes stands first."""
+    """Models by slices: `slices`, and `rows` of (evaluation, cells); a cell has value, n,
+    and whether it is the best of its slice; None where nothing was asked. The best on all
+    episodes stands first.
+    """
     lower = is_lower_better(metric)
     rows = reader.dicts(SLICES_SQL.format(best="min" if lower else "max"), benchmark, metric)
     slices = sorted({row["slice"] for row in rows}, key=lambda name: (name != "all", name))
@@ -176,9 +180,11 @@ def behind(
 
 
 def confusion_matrix(reader: LakeReader, eval_run: str) -> dict[str, Any] | None:
-    """Heads of columns, and of each task of a video a row of cells: value and drawing, None where nothing was asked.
+    """Heads of columns, and of each task of a video a row of cells: value and drawing,
+    None where nothing was asked.
 
-    None of an evaluation without such a matrix."""
+    None of an evaluation without such a matrix.
+    """
     cells = {
         (video, instruction): value
         for video, instruction, value in reader.rows(CONFUSION_SQL, eval_run)

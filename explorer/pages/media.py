@@ -45,8 +45,9 @@ def video(visit: Visiting, dataset: str, episode_index: EpisodeIndex, camera: Ca
 def in_order(
     visit: Visiting, dataset: str, episode_index: EpisodeIndex, camera: Camera
 ) -> JSONResponse:
-    """Do the rows have the file's pictures one after the other, from the listed frame on? Else a page plays the
-    converted video, whose frames are those of the rows."""
+    """Do the rows have the file's pictures one after the other, from the listed frame on?
+    Else a page plays the converted video, whose frames are those of the rows.
+    """
     facts = episode_facts(visit.reader, dataset, episode_index)
     media.video_file(visit.explorer.space, facts, camera)
     view = cameras(facts, {})[camera]
@@ -64,7 +65,9 @@ def in_order(
 async def playable(
     request: Request, dataset: str, episode_index: EpisodeIndex, camera: Camera
 ) -> Response:
-    """The episode's part of a camera's video in a codec that every browser plays; made where it is not yet."""
+    """The episode's part of a camera's video in a codec that every browser plays; made
+    where it is not yet.
+    """
     path = await _converted_video(request, dataset, episode_index, camera, with_label=False)
     return FileResponse(path, media_type="video/mp4", headers=SHORT)
 
@@ -73,7 +76,9 @@ async def playable(
 async def labelled(
     request: Request, dataset: str, episode_index: EpisodeIndex, camera: Camera
 ) -> Response:
-    """The same with the label that counts below the pictures, to keep: its steps, its curve, and the moment."""
+    """The same with the label that counts below the pictures, to keep: its steps, its
+    curve, and the moment.
+    """
     path = await _converted_video(request, dataset, episode_index, camera, with_label=True)
     name = f"{quote(dataset, safe='')}-{episode_index:06d}-labelled.mp4"
     return FileResponse(
@@ -105,7 +110,9 @@ async def _converted_video(
 
 
 def _label(visit: Visit, episode: Episode) -> DrawnLabel:
-    """The label that counts, with what people have said since the last build. Raises PageError: none has a curve."""
+    """The label that counts, with what people have said since the last build. Raises
+    PageError: none has a curve.
+    """
     runs = shown_episode(visit, episode)["runs"]
     run = next((run for run in runs if run["active"] and run["progress"]), None)
     if run is None:

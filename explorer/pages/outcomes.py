@@ -1,4 +1,6 @@
-"""How a run ended, said with a click or a key: succeeded, failed (from which moment), unfinished; and taken back."""
+"""How a run ended, said with a click or a key: succeeded, failed (from which moment),
+unfinished; and taken back.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -23,9 +25,11 @@ OF_EPISODE = "/api/outcomes/{dataset}/{episode_index}"
 
 
 class Ended(BaseModel):
-    """What somebody says of how a run ended, with the newest that they had seen of its outcome and of its label.
+    """What somebody says of how a run ended, with the newest that they had seen of its
+    outcome and of its label.
 
-    frame: of a failure, the first at which nothing is left of what was done; None: the moment is not said.
+    frame: of a failure, the first at which nothing is left of what was done; None: the
+    moment is not said.
     """
 
     outcome: Literal["succeeded", "failed", "unfinished"]
@@ -54,8 +58,9 @@ def stated_outcome(reader: LakeReader, dataset: str, episode_index: int) -> dict
 
 @router.post(OF_EPISODE)
 def say(request: Request, dataset: str, episode_index: EpisodeIndex, ended: Ended) -> JSONResponse:
-    """Answers with the ids of what was saved: `saved`, and `correction` where the label says the moment; 409 where
-    somebody else was quicker, 422 for what cannot be."""
+    """Answers with the ids of what was saved: `saved`, and `correction` where the label
+    says the moment; 409 where somebody else was quicker, 422 for what cannot be.
+    """
     statement = Said(
         author=ended.author, follows=ended.follows_correction, comment=_comment_of(ended)
     )
@@ -102,7 +107,9 @@ def undo(
 
 
 def _came_with(lake: Writable, outcome: dict[str, Any]) -> str | None:
-    """The correction that says of the label what an outcome says of the run, if nothing was said of the label since."""
+    """The correction that says of the label what an outcome says of the run, if nothing
+    was said of the label since.
+    """
     place = [outcome["dataset"], outcome["episode_index"]]
     sql = "FROM located_corrections WHERE dataset = ? AND episode_index = ? ORDER BY created_at DESC LIMIT 1"
     newest = next(iter(lake.dicts(sql, place)), None)
@@ -128,7 +135,9 @@ def _comment_of(ended: Ended) -> str:
 
 
 def _label_that_fails(judged: Judged, frame: int, content_hash: str) -> str | None:
-    """Save the label that counts as one that fails from a frame on; returns its id, None where there is no label."""
+    """Save the label that counts as one that fails from a frame on; returns its id, None
+    where there is no label.
+    """
     run, label = _label_that_counts(judged)
     if label is None:
         return None
@@ -137,7 +146,9 @@ def _label_that_fails(judged: Judged, frame: int, content_hash: str) -> str | No
 
 
 def _label_that_counts(judged: Judged) -> tuple[str | None, dict[str, Any] | None]:
-    """The label run that counts of the episode, and its label as a person could have said it; None: there is none."""
+    """The label run that counts of the episode, and its label as a person could have said
+    it; None: there is none.
+    """
     if judged.is_corrected():
         sql = "FROM current_corrections WHERE dataset = ? AND episode_index = ? AND status = 'accepted'"
         for row in judged.lake.dicts(sql, [*judged.place]):
@@ -152,8 +163,10 @@ def _label_that_counts(judged: Judged) -> tuple[str | None, dict[str, Any] | Non
 
 
 def failed_from(segments: Sequence[dict[str, Any]], frame: int) -> list[dict[str, Any]]:
-    """Segments of a run that failed at a frame: the step at that moment is not completed, nor is any after it; where
-    none is under way any more, the last one is not. Nothing is done after it."""
+    """Segments of a run that failed at a frame: the step at that moment is not completed,
+    nor is any after it; where none is under way any more, the last one is not. Nothing is
+    done after it.
+    """
     steps = [k for k, segment in enumerate(segments) if segment["kind"] == STEP]
     late = [k for k in steps if segments[k]["end_frame"] > frame] or steps[-1:]
     changed = []

@@ -1,4 +1,6 @@
-"""Recordings in review: an episode beside the recording that it resembles, and a person says whether it is the same."""
+"""Recordings in review: an episode beside the recording that it resembles, and a person
+says whether it is the same.
+"""
 
 from itertools import islice
 from typing import Annotated, Any, Literal
@@ -67,7 +69,8 @@ def strip(
     episode_index: EpisodeIndex,
     side: Annotated[Literal["former", "present"], Path()],
 ) -> Response:
-    """Pictures of the moments of an episode, or of the recording that it resembles, from left to right.
+    """Pictures of the moments of an episode, or of the recording that it resembles, from
+    left to right.
 
     Raises PageError: none are kept.
     """

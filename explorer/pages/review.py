@@ -125,7 +125,9 @@ def assumed_outcomes(visit: Visit, dataset: str | None) -> dict[str, int]:
 
 
 def _counts(visit: Visit, dataset: str | None) -> dict[str, int]:
-    """Episodes by kind, of all datasets or of one; without those that were judged since the index was made."""
+    """Episodes by kind, of all datasets or of one; without those that were judged since
+    the index was made.
+    """
     indexed, judged, ended = (
         visit.index,
         said_since(visit, "corrections"),
@@ -149,8 +151,9 @@ def _counts(visit: Visit, dataset: str | None) -> dict[str, int]:
 def _rows(
     visit: Visit, queue: ReviewQueue | None, kind: str, dataset: str | None, limit: str
 ) -> list[dict[str, Any]]:
-    """A page of a queue, without the episodes that people have judged since the index was made: each with its newest
-    correction, which a judgement made on the page follows; of quarantined ones with the finding's detail.
+    """A page of a queue, without the episodes that people have judged since the index was
+    made: each with its newest correction, which a judgement made on the page follows; of
+    quarantined ones with the finding's detail.
     """
     if kind == QUARANTINED:
         rows = visit.index.dicts(

@@ -63,8 +63,8 @@ ProofText = Annotated[str, Query(max_length=64)]
 async def answer[T](
     request: Request, run_query: Callable[[SqlProcess, LakeState, Callable[[], bool]], T]
 ) -> T:
-    """What a process of its own answers to a query; `run_query` gets the process, what it reads, and who says to
-    give up.
+    """What a process of its own answers to a query; `run_query` gets the process, what it
+    reads, and who says to give up.
 
     Raises SqlError; a browser that goes away stops its query.
     """
@@ -87,9 +87,11 @@ def proof(request: Request, sql: str) -> str:
 
 
 def may_run(request: Request, sql: str, query_proof: str) -> bool:
-    """Did the user ask for this query: on our own page, by typing its address, or with a program?
+    """Did the user ask for this query: on our own page, by typing its address, or with a
+    program?
 
-    A link on another site's page shows a query, and runs none. `query_proof`: the query's proof, from a link of ours.
+    A link on another site's page shows a query, and runs none. `query_proof`: the query's
+    proof, from a link of ours.
     """
     token = request.headers.get(CSRF_HEADER, "")
     if is_equal_secret(token, request.state.csrf) or is_equal_secret(
@@ -129,7 +131,8 @@ Named = tuple[str, int, int | None]  # dataset, episode_index, and frame_index w
 
 
 def _result_facts(table: pa.Table, chart: str) -> dict[str, Any]:
-    """What the page shows of a result; `cut`: there are more rows. `named`: the episode, and frame, of each row.
+    """What the page shows of a result; `cut`: there are more rows. `named`: the episode,
+    and frame, of each row.
 
     Raises SqlError: a value that cannot be shown, or too many.
     """
@@ -173,7 +176,9 @@ def _named_by(row: dict[str, Any]) -> Named | None:
 
 
 def _episode_links(reader: LakeReader, named_rows: list[Named | None]) -> list[str | None]:
-    """The address of the episode of each row, at the time of its frame where it names one; None where there is none."""
+    """The address of the episode of each row, at the time of its frame where it names
+    one; None where there is none.
+    """
     named = [*filter(None, named_rows)]
     rates = reader.rows(RATES_SQL, [name[0] for name in named], [name[1] for name in named])
     fps = {(dataset, episode): rate for dataset, episode, rate in rates}

@@ -1,4 +1,6 @@
-"""A task: the progress of all its runs in one plot, how long its steps take, and which runs are unlike the others."""
+"""A task: the progress of all its runs in one plot, how long its steps take, and which
+runs are unlike the others.
+"""
 
 from collections import Counter
 from itertools import chain
@@ -126,7 +128,9 @@ def _plot(
 
 
 def _steps(reader: LakeReader, dataset: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each step of the task in the order of plans: how many runs have it, how long it takes, and odd lengths."""
+    """Each step of the task in the order of plans: how many runs have it, how long it
+    takes, and odd lengths.
+    """
     fps = {
         run["episode_index"]: run["num_frames"] / run["duration_s"]
         for run in runs

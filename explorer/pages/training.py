@@ -1,6 +1,8 @@
-"""Training runs: curves of several over one another, scores of their models, and how their configurations differ.
+"""Training runs: curves of several over one another, scores of their models, and how
+their configurations differ.
 
-And adapting a model to one episode from its page: which models there are, the command, and starting it.
+And adapting a model to one episode from its page: which models there are, the command,
+and starting it.
 """
 
 import json
@@ -137,8 +139,8 @@ def curves_of(reader: LakeReader, run: str) -> dict[str, list[tuple[int, float]]
 
 
 def scores_of(reader: LakeReader, runs: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """By benchmark a row for each metric: `metric`, by training run the newest score of its model, and the `best`; None
-    where there is nothing to compare.
+    """By benchmark a row for each metric: `metric`, by training run the newest score of
+    its model, and the `best`; None where there is nothing to compare.
     """
     by_metric: dict[tuple[str, str], dict[str, Any]] = {}
     for row in reader.dicts(SCORES_SQL, runs):
@@ -156,10 +158,11 @@ def scores_of(reader: LakeReader, runs: list[str]) -> dict[str, list[dict[str, A
 
 
 def differences(configs: list[str]) -> tuple[list[tuple[str, list[str | None]]], int]:
-    """What differs between configurations (JSON): a setting's name and its value in each, None where it has none; and
-    how many settings are the same in all.
+    """What differs between configurations (JSON): a setting's name and its value in each,
+    None where it has none; and how many settings are the same in all.
 
-    Example: {"a": {"b": 1}, "c": 2} and {"a": {"b": 3}, "c": 2} give [("a.b", ["1", "3"])], 1.
+    Example: {"a": {"b": 1}, "c": 2} and {"a": {"b": 3}, "c": 2} give [("a.b", ["1",
+    "3"])], 1.
     """
     settings = [dict(_dotted_settings(json.loads(config or "{}"))) for config in configs]
     names = sorted(set().union(*settings))
