@@ -51,9 +51,8 @@ from warehouse.lake.place import LakeError
 METRICS = yaml.safe_load(Path(__file__).with_name("metrics.yaml").read_text())
 QUERIES = {name: metric["sql"] for name, metric in METRICS.items() if "sql" in metric}
 LABELS = {name: metric.get("labels", []) for name, metric in METRICS.items()}  # but of queries
-AGAIN = {
-    "dagster/retry_number": [str(n) for n in range(1, 10)]
-}  # tags of runs that are another try
+# Tags of runs that are another try
+AGAIN = {"dagster/retry_number": [str(n) for n in range(1, 10)]}
 disable_created_metrics()
 TOKEN = TOKENS["ui"]
 HOSTS = "PROCCORPUS_UI_HOSTS"

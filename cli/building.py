@@ -56,7 +56,7 @@ from pipeline.config import (
 )
 from pipeline.dry_run import foresee
 from pipeline.outcome import StepOutcome
-from pipeline.prediction import dataset_cost, embedding_cost
+from pipeline.prediction import DatasetCost, dataset_cost, embedding_cost
 from pipeline.sources import all_builds, builds_of_source, replaced, with_folders
 from training.recipe import load_recipe
 from warehouse.lake import Lake, open_lake, renaming
@@ -264,19 +264,17 @@ def _say_how_to_go_on(space: Workspace, names: Sequence[str], workspace: str) ->
     num_quarantined = sum(
         row["quarantined"] for row in status_rows(lake) if row["dataset"] in names
     )
+    steps = {}
     if num_quarantined:
-        steps = {
-            f"why {counted(num_quarantined, 'episode')} cannot be used": "quarantine --by reason"
-        }
-    else:
-        steps = {}
+        why = f"why {counted(num_quarantined, 'episode')} cannot be used"
+        steps[why] = "quarantine --by reason"
     if open_faults(lake, names):
-        steps |= {"what checks found": "quarantine --checks"}
+        steps["what checks found"] = "quarantine --checks"
     licences = lake.column("SELECT license FROM datasets")
     releases = lake.column("SELECT name FROM releases")
     terms = " (if you know its terms)" if licence_flags(licences) else ""
-    freeze = {f"freeze it, to train on{terms}": freeze_command(licences, releases)}
-    steps |= {"look at it in a browser": "explore"} | freeze
+    steps["look at it in a browser"] = "explore"
+    steps[f"freeze it, to train on{terms}"] = freeze_command(licences, releases)
     say("")
     say_next(steps, workspace)
 
@@ -334,9 +332,7 @@ def _say_foreseen(
     show(rows, "table", empty=f"Nothing would be done: {stay}.")
     if rows:
         say(f"Nothing was written. A build would do this; {stay}.")
-    for cost in costs:
-        show(cost.prediction.rows(), "table")
-        say(cost.summary())
+    _show_model_costs(costs)
 
 
 def _put_away(lake: Lake | None, builds: Sequence[DatasetBuild], *, dry_run: bool) -> None:
@@ -345,19 +341,13 @@ def _put_away(lake: Lake | None, builds: Sequence[DatasetBuild], *, dry_run: boo
         return
     for build in builds:
         if former := replaced(lake, build):
-            holdings = renaming.holdings(lake, build.name)
+            holdings = renaming.holdings(lake, build.name).sentence
             if dry_run:
-                warn(
-                    [f"what was built of {former.source} would be put away: {holdings.sentence}"],
-                    "note",
-                )
+                note(f"note: what was built of {former.source} would be put away: {holdings}")
                 continue
             kept_as = renaming.remove(lake, build.name)
             kept_note = f"; what people said is kept as {kept_as}" if kept_as else ""
-            warn(
-                [f"put away what was built of {former.source}: {holdings.sentence}{kept_note}"],
-                "note",
-            )
+            note(f"note: put away what was built of {former.source}: {holdings}{kept_note}")
 
 
 def _check_annotator(annotator: str | None, *, has_vlm_options: bool) -> None:
@@ -377,12 +367,15 @@ def _configured_builds(
     update: bool = False,
 ) -> list[DatasetBuild]:
     """The datasets of a TOML or YAML file, with the selected episodes where some are selected."""
-    builds = load_config(config)
-    builds = with_folders(space, lake, builds, update=update)
-    return [
-        build if episodes is None else build.model_copy(update={"episodes": episodes})
-        for build in builds
-    ]
+    builds = with_folders(space, lake, load_config(config), update=update)
+    return [_with_episodes(build, episodes) for build in builds]
+
+
+def _with_episodes(build: DatasetBuild, episodes: tuple[int, ...] | None) -> DatasetBuild:
+    """The build with these episodes; as it is where none are selected."""
+    if episodes is None:
+        return build
+    return build.model_copy(update={"episodes": episodes})
 
 
 def _kept_build(lake: Lake | None, dataset: str, episodes: tuple[int, ...] | None) -> DatasetBuild:
@@ -394,9 +387,7 @@ def _kept_build(lake: Lake | None, dataset: str, episodes: tuple[int, ...] | Non
             or "; proccorpus status lists them"
         )
         raise UserError(f"--dataset {dataset}: no such dataset was built here{hint}")
-    if episodes is None:
-        return build
-    return build.model_copy(update={"episodes": episodes})
+    return _with_episodes(build, episodes)
 
 
 def _lake_if_there(space: Workspace, *, read_only: bool = False) -> Lake | None:
@@ -431,31 +422,30 @@ def dry_run(
     builds = _configured_builds(space, lake, config, episode_list(episodes))
     # The prediction counts questions to a model only: what corrections make the build do is said beside it
     stale_chunks = chunks_to_build(lake) if lake else {}
-    # As the build would do it: what the workspace knows of a dataset counts beside its configuration
-    resolved = [resolve(lake, build) for build in builds]
-    for build, with_known in zip(builds, resolved, strict=True):
-        _warn_of(build, with_known.lacks_encoder, stale_chunks.get(build.name, 0))
-    vlm_builds = [
-        resolved_build
-        for build, resolved_build in zip(builds, resolved, strict=True)
-        if build.annotator == "vlm"
-    ]
-    costs = [
-        dataset_cost(lake, build, space.sources, model_dir, from_scratch=again)
-        for build in vlm_builds
-    ]
-    of_encoders = [
-        embedding_cost(lake, resolved_build, space.sources, from_scratch=again)
-        for resolved_build in resolved
-        if resolved_build.has_embeddings
-    ]
+    model_costs = []
+    encoder_costs = []
+    for build in builds:
+        # As the build would do it: what the workspace knows of a dataset counts beside its configuration
+        resolved = resolve(lake, build)
+        _warn_of(build, resolved.lacks_encoder, stale_chunks.get(build.name, 0))
+        if build.annotator == "vlm":
+            model_costs.append(
+                dataset_cost(lake, resolved, space.sources, model_dir, from_scratch=again)
+            )
+        if resolved.has_embeddings:
+            encoder_costs.append(embedding_cost(lake, resolved, space.sources, from_scratch=again))
     if common.format == "json":
-        print_json([cost.facts() for cost in costs] + [cost.facts() for cost in of_encoders])
+        print_json([cost.facts() for cost in (*model_costs, *encoder_costs)])
         return
+    _show_model_costs(model_costs)
+    for cost in encoder_costs:
+        say(cost.summary())
+
+
+def _show_model_costs(costs: Sequence[DatasetCost]) -> None:
+    """What asking a model would cost, by dataset."""
     for cost in costs:
         show(cost.prediction.rows(), "table")
-        say(cost.summary())
-    for cost in of_encoders:
         say(cost.summary())
 
 

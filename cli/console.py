@@ -174,9 +174,8 @@ class ProgressInTerminal(BuildListener):
         self.events = events
         self.done = Counter[str]()  # episodes by stage
         self.to_do = Counter[str]()
-        self.going = defaultdict[str, Counter[tuple[str, int]]](
-            Counter
-        )  # by stage and chunk, of stages that go on
+        # By stage and chunk, of stages that go on
+        self.going = defaultdict[str, Counter[tuple[str, int]]](Counter)
         self.episodes: dict[tuple[str, int], int] = {}
         self.frames_per_episode = 0.0
         self.costs: dict[str, Prediction] = {}
@@ -241,13 +240,13 @@ def _show_cost(lake: Lake, report: BuildReport, dataset: str, prediction: Predic
 
 
 def _print_failure(failure: StepFailure) -> None:
-    if failure.chunk is None:
-        place = failure.dataset
-    else:
-        place = f"{failure.dataset} chunk {failure.chunk}"
-    message = f"error: {failure.stage} of {place} failed: {failure.message}; the rest was built, run again to retry"
-    if failure.asks:
-        message = f"error: {failure.message}"
+    message = f"error: {failure.message}"
+    if not failure.asks:
+        chunk = "" if failure.chunk is None else f" chunk {failure.chunk}"
+        place = f"{failure.stage} of {failure.dataset}{chunk}"
+        message = (
+            f"error: {place} failed: {failure.message}; the rest was built, run again to retry"
+        )
     with about(dataset=failure.dataset, chunk=failure.chunk, stage=failure.stage):
         print(message, file=sys.stderr)
         if VERBOSE.get():

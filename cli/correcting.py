@@ -1,4 +1,7 @@
-"""What people say of episodes: corrections of labels, references, outcomes; to files and back, and taken back."""
+"""What people say of episodes: corrections of labels, references, outcomes; to files and back, and taken back.
+
+And of recordings: where each is now, what happened to them, and which one an episode is.
+"""
 
 import json
 from collections import Counter
@@ -41,7 +44,7 @@ from warehouse.exports.corrections import (
     to_lines,
     to_tasks,
 )
-from warehouse.lake import Lake, acceptances, corrections, outcomes, references
+from warehouse.lake import Lake, acceptances, corrections, outcomes, recordings, references
 from warehouse.lake.statements import read_text
 from warehouse.lake.stored import labels_of
 
@@ -57,7 +60,11 @@ outcomes_app = typer.Typer(
 )
 app.add_typer(corrections_app, name="corrections")
 app.add_typer(references_app, name="references")
+recordings_app = typer.Typer(
+    help="Show where recordings are now, and decide which one an episode is.", no_args_is_help=True
+)
 app.add_typer(outcomes_app, name="outcomes")
+app.add_typer(recordings_app, name="recordings")
 
 
 @corrections_app.command("list")
@@ -420,3 +427,65 @@ def outcomes_undo(
     lake = lake_at(common.workspace)
     dataset, count = outcomes.undo_import(lake, import_id, author=author or whoami(), note=comment)
     say(f"{count} outcomes of {dataset} are taken back; the next build makes their chunks anew")
+
+
+@recordings_app.command("list")
+def recordings_list(dataset: DatasetArgument, common: At = At()) -> None:
+    """List the recordings of a dataset: the number and name of each now, or when it left the source."""
+    show(
+        recordings.listed(lake_to_read(common.workspace), dataset),
+        common.format,
+        empty=f"{dataset} has no recordings yet.",
+    )
+
+
+@recordings_app.command("changes")
+def recordings_changes(dataset: DatasetArgument, common: At = At()) -> None:
+    """List what happened to recordings, the newest first: which moved, left, came back, or were recorded anew."""
+    rows = recordings.changes(lake_to_read(common.workspace), dataset)
+    show(rows, common.format, empty=f"Every recording of {dataset} is where it was first.")
+
+
+@recordings_app.command("review")
+def recordings_review(
+    dataset: Annotated[
+        str | None, Argument(help="The dataset's name in the corpus; default: all.")
+    ] = None,
+    common: At = At(),
+) -> None:
+    """List what people said of recordings that an episode only resembles, and why it does.
+
+    It is not in force until a person decides: recordings same, or recordings other.
+    """
+    rows = recordings.in_review(lake_to_read(common.workspace), dataset)
+    show(rows, common.format, empty="Nothing waits: it is clear what everything was said of.")
+
+
+@recordings_app.command("same")
+def recordings_same(
+    dataset: DatasetArgument,
+    episode: EpisodeArgument,
+    author: AuthorOption = None,
+    common: Here = Here(),
+) -> None:
+    """Say that an episode is the recording that it resembles: all that was said of it is in force."""
+    former = recordings.decide(
+        lake_at(common.workspace), dataset, episode, is_same=True, author=author or whoami()
+    )
+    say(
+        f"episode {episode} of {dataset} is recording {former}; the next build applies what was said of it"
+    )
+
+
+@recordings_app.command("other")
+def recordings_other(
+    dataset: DatasetArgument,
+    episode: EpisodeArgument,
+    author: AuthorOption = None,
+    common: Here = Here(),
+) -> None:
+    """Say that an episode is not the recording that it resembles: nothing that was said of that one concerns it."""
+    former = recordings.decide(
+        lake_at(common.workspace), dataset, episode, is_same=False, author=author or whoami()
+    )
+    say(f"episode {episode} of {dataset} is another recording than {former}; build {dataset} again")

@@ -279,9 +279,8 @@ def annotators_compare(
         lake, truth, run=run, against=TRUTH if truth else against, datasets=dataset or ()
     )
     if not any((run, against, truth, dataset)):
-        report_closing(
-            lake.workspace, [outcome]
-        )  # the asset in Dagster is the comparison of everything
+        # The asset in Dagster is the comparison of everything
+        report_closing(lake.workspace, [outcome])
     if common.format == "json":
         print_json(_comparison_json(comparison))
     elif not comparison.labellers:

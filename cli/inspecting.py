@@ -32,20 +32,10 @@ from pipeline.inspection_report import write_report, writer_of
 
 PICTURED = 8  # runs in a report
 MAX_TASKS = 5  # of a dataset, in a table for people
-MAX_NAMED, MAX_KNOWN, MAX_UNKNOWN = (
-    8,
-    4,
-    20,
-)  # parts of a source: of one use, left out, used for nothing
-USES = (
-    "camera",
-    "state",
-    "action",
-    "time",
-    "instruction",
-    "steps",
-    "outcome",
-)  # of parts, which come first
+# So many parts of a source are named: of one use, left out, used for nothing
+MAX_NAMED, MAX_KNOWN, MAX_UNKNOWN = 8, 4, 20
+# Uses of parts that are listed first, in this order
+USES = ("camera", "state", "action", "time", "instruction", "steps", "outcome")
 app = typer.Typer()
 
 

@@ -114,7 +114,7 @@ COMMANDS = (
     (
         "Labels",
         "recordings",
-        "recordings",
+        "correcting",
         "Show where recordings are now, and decide which one an episode is.",
     ),
     (
@@ -213,24 +213,16 @@ COMMANDS = (
     ),
 )
 MODULES = {name: f"cli.{module}" for _, name, module, _ in COMMANDS}
-BEGUN_ANEW = {
-    "build",
-    "demo",
-    "dry-run",
-    "inspect",
-}  # without what they stay in too long; the rest is kept
+# Commands that begin anew without what they stay in too long; the rest of their work is kept
+BEGUN_ANEW = {"build", "demo", "dry-run", "inspect"}
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show where an error came from.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
 RecordsOption = Annotated[
     bool, typer.Option("--records", "-x", help="Each row as a record, a column a line.")
 ]
-FREE_TEXTS = {
-    "comment",
-    "query",
-    "task",
-    "why",
-}  # parameters that are no address, though a link may begin them
+# Parameters that are no address, though a link may begin them
+FREE_TEXTS = {"comment", "query", "task", "why"}
 EPISODES = tuple[int, ...] | None
 ENDS_WITHIN_S = 8.0
 _asked_to_end = threading.Event()  # by SIGTERM
@@ -386,24 +378,24 @@ def options_of(model: Any) -> list[inspect.Parameter]:
         if field.description is None:
             continue
         kind, metadata = _as_option(field.annotation, field.metadata)
-        if field.is_required():
-            default = inspect.Parameter.empty
-        else:
+        default: Any = inspect.Parameter.empty
+        if not field.is_required():
             default = field.get_default(call_default_factory=True)
-        default = None if isinstance(default, tuple) else default
-        bounds = {}
-        for m, (attribute, side) in product(metadata, BOUNDS.items()):
-            if hasattr(m, attribute):
-                bounds[side] = getattr(m, attribute)
+        if isinstance(default, tuple):
+            default = None
+        bounds: dict[str, Any] = {
+            side: getattr(bound, attribute)
+            for bound, (attribute, side) in product(metadata, BOUNDS.items())
+            if hasattr(bound, attribute)
+        }
         called = str(field.validation_alias or name)
         flag = called.replace("_", "-")
         declared = f"--{flag}" + f"/--no-{flag}" * (kind == bool | None)
         extra: Any = field.json_schema_extra or {}
-        option = typer.Option(declared, help=field.description, **bounds, **extra)
-        of_keyword = inspect.Parameter.KEYWORD_ONLY
+        option = Annotated[kind, typer.Option(declared, help=field.description, **bounds, **extra)]
         parameters.append(
             inspect.Parameter(
-                called, of_keyword, annotation=Annotated[kind, option], default=default
+                called, inspect.Parameter.KEYWORD_ONLY, annotation=option, default=default
             )
         )
     return parameters

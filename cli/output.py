@@ -25,9 +25,8 @@ from cli.terminal import AS_RECORDS, QUIET, has_colours, note
 from core.logs import TOLD
 from core.values import plain, shown
 
-PIPE_WIDTH = (
-    200  # characters of a table's lines in a file or a pipe, which have no width of their own
-)
+# Characters of a table's lines in a file or a pipe, which have no width of their own
+PIPE_WIDTH = 200
 NARROWEST = 16  # characters to which a column of long texts is narrowed, before rows become records
 # What a cell says by itself, wherever it stands
 COLOURS = {

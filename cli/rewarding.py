@@ -95,9 +95,8 @@ def reward(
     else:
         assert dataset is not None
         assert episode is not None
-        from pipeline.episode_rewards import (
-            episode_clip,
-        )  # imports duckdb, which a video does without
+        # Imports duckdb, which a video does without
+        from pipeline.episode_rewards import episode_clip
 
         run, of_episode = episode_clip(space_at(common.workspace), dataset, episode, camera or ())
         task = task or of_episode

@@ -106,9 +106,8 @@ class NameCompleter(Completer):
     ) -> Iterable[Completion]:
         text_before = document.text_before_cursor
         typed = (re.search(r"\.?\w*$", text_before) or [""])[0]
-        typed = (
-            typed if text_before.lstrip() == typed else typed.lstrip(".")
-        )  # a. of an alias is no part of the column
+        # a. of an alias is no part of the column
+        typed = typed if text_before.lstrip() == typed else typed.lstrip(".")
         for word, meaning in self.words(text_before, document.text).items():
             if typed and word.lower().startswith(typed.lower()):
                 yield Completion(word, -len(typed), display_meta=meaning)

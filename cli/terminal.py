@@ -22,18 +22,14 @@ ENDED = 143
 # ESC begins commands that set the clipboard, the title, or what a key types. Our own tables and progress bars use no
 # more than colours and moves of the cursor (ESC [)
 COMMAND = re.compile(rf"{MARKS.pattern}|\x1b(?!\[[0-9;?]*[A-Za-z])")
-AS_RECORDS: ContextVar[bool] = ContextVar(
-    "AS_RECORDS", default=False
-)  # tables as records: -x of any command
-AS_JSON: ContextVar[bool] = ContextVar(
-    "AS_JSON", default=False
-)  # one JSON value, and no word beside it
-QUIET: ContextVar[bool] = ContextVar(
-    "QUIET", default=False
-)  # results and errors alone: -q of any command
-VERBOSE: ContextVar[bool] = ContextVar(
-    "VERBOSE", default=False
-)  # errors with their origin: --verbose of any command
+# Tables as records: -x of any command
+AS_RECORDS: ContextVar[bool] = ContextVar("AS_RECORDS", default=False)
+# One JSON value, and no word beside it
+AS_JSON: ContextVar[bool] = ContextVar("AS_JSON", default=False)
+# Results and errors alone: -q of any command
+QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)
+# Errors with their origin: --verbose of any command
+VERBOSE: ContextVar[bool] = ContextVar("VERBOSE", default=False)
 COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
 Colour = Literal["bold", "red", "green", "yellow"]
 

@@ -78,9 +78,8 @@ def train(
     With --release local, or before the first release: freezes the corpus as it is, whatever its licences, for use
     in this workspace only.
     """
-    loaded = load_recipe(
-        recipe, model, begins=not plan
-    )  # before the lake is opened: a typo costs nothing
+    # Before the lake is opened: a typo costs nothing
+    loaded = load_recipe(recipe, model, begins=not plan)
     for name in then or ():
         load_recipe(name, begins=False)
     if plan:

@@ -1,14 +1,15 @@
-"""Reading the lake for many requests at once: one DuckDB database for each snapshot, a cursor for each request.
+"""Reading the lake for many requests at once: one DuckDB database for each snapshot, a
+cursor for each request.
 
-A catalog in SQLite is copied into a DuckDB file: to find the files of one episode then takes a tenth of the time, which
-is most of a page's where there are many chunks. A page reads one snapshot and never mixes two states of the corpus.
-Every query has a time limit.
+A catalog in SQLite is copied into a DuckDB file: to find the files of one episode then
+takes a tenth of the time, which is most of a page's where there are many chunks. A page
+reads one snapshot and never mixes two states of the corpus. Every query has a time limit.
 """
 
+import math
 import threading
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,7 @@ from warehouse.sql_process import LakeState
 
 MEMORY = "450MB"  # of all pages together, without the index of episodes
 PAGE_S = 20.0  # that the queries of one page may take
+NOT_ASKED = object()
 MOST_RECENT = 128  # answers that are kept for `lately`
 REST_S = 60.0  # after the last judgement the lake is read anew
 OWN_PATH, OVERLAY = "lake.main", "journal.main"  # where names are looked for
@@ -57,18 +59,40 @@ class Snapshot:
     time: datetime
 
 
+class KeptAnswers:
+    """What was asked of one state of the corpus, kept for those who ask it again; nobody
+    may change an answer.
+
+    limit: of more answers the oldest is forgotten. For use by several threads.
+    """
+
+    def __init__(self, limit: float = math.inf) -> None:
+        self._limit = limit
+        self._kept: dict[Any, Any] = {}
+
+    def __call__(self, key: Any, find: Callable[[], Any]) -> Any:
+        """What `find` gives, which is called where the question `key` was not asked yet."""
+        answer = self._kept.get(key, NOT_ASKED)
+        if answer is NOT_ASKED:
+            answer = self._kept[key] = find()
+            while len(self._kept) > self._limit:
+                self._kept.pop(next(iter(self._kept)), None)
+        return answer
+
+
 @dataclass(frozen=True)
 class LakeReader:
     """One request's view of the lake; all its queries read the same snapshot.
 
-    kept: what requests have asked of this state of the lake once for all; see `once` and `of_chunk`. overlay: what
-    people said since; None where the corpus cannot be changed, or the journal is of no use.
+    once: answers that are small, and the same for all pages: to look at one table costs
+    some 10 ms of CPU. lately: those that are larger, or many. overlay: what people said
+    since; None where the corpus cannot be changed, or the journal is of no use.
     """
 
     con: duckdb.DuckDBPyConnection
     snapshot: Snapshot
-    kept: dict[Any, Any] = field(default_factory=dict, repr=False)
-    recent: "OrderedDict[Any, Any]" = field(default_factory=OrderedDict, repr=False)
+    once: KeptAnswers
+    lately: KeptAnswers
     overlay: Overlay | None = None
 
     def rows(self, sql: str, *values: Any) -> list[tuple]:
@@ -77,50 +101,37 @@ class LakeReader:
     def row(self, sql: str, *values: Any) -> tuple | None:
         return self.con.execute(sql, list(values)).fetchone()
 
+    def column(self, sql: str, *values: Any) -> list[Any]:
+        """The only column of a query."""
+        return [value for (value,) in self.rows(sql, *values)]
+
     def dicts(self, sql: str, *values: Any) -> list[dict]:
         return self.con.execute(sql, list(values)).to_arrow_table().to_pylist()
 
-    def once(self, key: Any, find: Callable[[], Any]) -> Any:
-        """What `find` gives, asked once for each state of the lake: to look at one table costs some 10 ms of CPU.
-
-        For what is small, and the same for all pages; nobody may change it.
-        """
-        if key not in self.kept:
-            self.kept[key] = find()
-        return self.kept[key]
-
-    def lately(self, key: Any, find: Callable[[], Any]) -> Any:
-        """As `once`, of what is larger, or of which there is much: the oldest is forgotten."""
-        value = self.recent.get(key)
-        if value is None:
-            value = self.recent[key] = find()
-            while len(self.recent) > MOST_RECENT:
-                self.recent.pop(next(iter(self.recent)), None)
-        return value
-
-    def of_episode(
+    def episode_rows(
         self, name: str, sql: str, dataset: str, chunk: int, episode_index: int
     ) -> list[dict]:
-        """The rows of an episode among those that a query gives of its chunk ($1 dataset, $2 chunk).
+        """The rows of an episode among those that a query gives of its chunk ($1 dataset,
+        $2 chunk).
 
-        For tables with few rows of each episode. A chunk is asked for once: one reviews runs of the same ones, and to
-        read one row of a file costs as much as reading all.
+        For tables with few rows of each episode. A chunk is asked for once: one reviews
+        runs of the same ones, and to read one row of a file costs as much as reading all.
         """
-        rows = self.of_chunk(name, sql, dataset, chunk)
+        rows = self.chunk_rows(name, sql, dataset, chunk)
         numbers = rows["episode_index"].to_numpy()
         return rows.take(np.flatnonzero(numbers == episode_index)).to_pylist()
 
-    def of_chunk(self, name: str, sql: str, dataset: str, chunk: int) -> pa.Table:
+    def chunk_rows(self, name: str, sql: str, dataset: str, chunk: int) -> pa.Table:
         """What a query gives of a chunk ($1 dataset, $2 chunk), asked for once."""
         return self.lately(
             (name, dataset, chunk), lambda: self.con.execute(sql, [dataset, chunk]).to_arrow_table()
         )
 
-    def places_of(self, table: str) -> set[tuple[str, int]]:
+    def places_said_since(self, table: str) -> set[tuple[str, int]]:
         """The episodes of which people said something since the lake was opened, that stands in a table."""
-        return {*self.newest_of(table)}
+        return {*self.rows_said_since(table)}
 
-    def newest_of(self, table: str) -> Mapping[tuple[str, int], dict[str, Any]]:
+    def rows_said_since(self, table: str) -> Mapping[tuple[str, int], dict[str, Any]]:
         """The newest row of each such episode."""
         if self.overlay:
             return self.overlay.newest[table]
@@ -131,19 +142,20 @@ class LakeReader:
             ("rows", table), lambda: self.row(f"SELECT 1 FROM {table} LIMIT 1") is not None
         )
 
-    def check_dataset(self, dataset: str) -> None:
-        """Raises PageError when the lake has no such dataset."""
-        if self.row("SELECT 1 FROM datasets WHERE dataset = ?", dataset) is None:
-            raise PageError(f"there is no dataset {dataset!r} in this corpus")
+    def licences(self) -> list[str | None]:
+        """What each dataset says of its licence."""
+        return self.column("SELECT license FROM datasets ORDER BY dataset")
 
 
 @dataclass(frozen=True)
 class OpenSnapshot:
-    """One snapshot of the lake in a database of its own; `stamp` tells whether the catalog has changed since.
+    """One snapshot of the lake in a database of its own; `stamp` tells whether the
+    catalog has changed since.
 
-    `path`: where names are looked for. `catalog`: the copy that it reads, which is deleted with the connection; None: a
-    server's. `seen`: the newest snapshot of which all is known here, since what is newer than the state came out of the
-    journal, which lies over it.
+    `path`: where names are looked for. `catalog`: the copy that it reads, which is
+    deleted with the connection; None: a server's. `seen`: the newest snapshot of which
+    all is known here, since what is newer than the state came out of the journal, which
+    lies over it.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -151,16 +163,18 @@ class OpenSnapshot:
     stamp: tuple[int, ...]
     path: str
     catalog: str | None
-    kept: dict[Any, Any] = field(default_factory=dict, repr=False)
-    recent: "OrderedDict[Any, Any]" = field(default_factory=OrderedDict, repr=False)
+    once: KeptAnswers = field(default_factory=KeptAnswers, repr=False)
+    lately: KeptAnswers = field(default_factory=lambda: KeptAnswers(MOST_RECENT), repr=False)
     overlay: Overlay | None = None
     seen: int = -1
     idle: list[duckdb.DuckDBPyConnection] = field(default_factory=list, repr=False)
 
     @contextmanager
     def cursor(self, time_s: float) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A cursor for one request, which is kept for the next: to tell a new one where names are looked for costs more
-        than some pages. Raises duckdb.InterruptException where its queries take longer than `time_s` in all."""
+        """A cursor for one request, which is kept for the next: to tell a new one where
+        names are looked for costs more than some pages. Raises duckdb.InterruptException
+        where its queries take longer than `time_s` in all.
+        """
         try:
             con = self.idle.pop()
         except IndexError:
@@ -207,13 +221,15 @@ class CorpusView:
 
     @contextmanager
     def reading(self, time_s: float = PAGE_S) -> Iterator[LakeReader]:
-        """A reader of the lake as it is. Raises PageError (503) when its queries take longer than `time_s` in all."""
+        """A reader of the lake as it is. Raises PageError (503) when its queries take
+        longer than `time_s` in all.
+        """
         state = self._current()
         if state.overlay:
             state.overlay.sync()
         try:
             with state.cursor(time_s) as con:
-                yield LakeReader(con, state.snapshot, state.kept, state.recent, state.overlay)
+                yield LakeReader(con, state.snapshot, state.once, state.lately, state.overlay)
         except duckdb.InterruptException as e:
             raise PageError(
                 f"this took longer than {time_s:g} s and was stopped; narrow it down", 503
@@ -222,9 +238,8 @@ class CorpusView:
     @contextmanager
     def state(self) -> Iterator[LakeState]:
         """The newest state of the lake for another process to read, which stays there for as long."""
-        opened = self._current(
-            is_whole=True
-        )  # held until then: the copy of the catalog is deleted with it
+        # Held until then: the copy of the catalog is deleted with it
+        opened = self._current(is_whole=True)
         yield LakeState(str(self.space.root), opened.snapshot.number, self.release, opened.catalog)
 
     def _stamp(self) -> tuple[int, ...]:
@@ -240,8 +255,9 @@ class CorpusView:
         return status.st_mtime_ns, status.st_size
 
     def adopt(self, snapshot: int) -> None:
-        """Go on with the state that is open: the commit that made this snapshot wrote what lies over it already, and
-        nothing else. While nobody can commit."""
+        """Go on with the state that is open: the commit that made this snapshot wrote
+        what lies over it already, and nothing else. While nobody can commit.
+        """
         with self._opening:
             state = self._state
             if state.overlay and snapshot == state.seen + 1:
@@ -250,22 +266,26 @@ class CorpusView:
                 self._adopted_at = time.monotonic()
 
     def read_journal_anew(self) -> None:
-        """The journal was emptied: what is added from now on stands at its begin. While nobody can add to it."""
+        """The journal was emptied: what is added from now on stands at its begin. While
+        nobody can add to it.
+        """
         with self._opening:
             if self._state.overlay:
                 self._state.overlay.begin_anew()
 
     def _current(self, *, is_whole: bool = False) -> OpenSnapshot:
-        """The newest state; a new one is opened where the catalog has changed, or (`is_whole`) a part of it lies in
-        the overlay alone; also once nobody has judged for a while."""
+        """The newest state; a new one is opened where the catalog has changed, or
+        (`is_whole`) a part of it lies in the overlay alone; also once nobody has judged
+        for a while.
+        """
         may_change = self.fixed is None or self.release is not None
-        if may_change and self._is_old(is_whole=is_whole):
+        if may_change and self._is_outdated(is_whole=is_whole):
             with self._opening:
-                if self._is_old(is_whole=is_whole):
+                if self._is_outdated(is_whole=is_whole):
                     self._state = self._open()
         return self._state
 
-    def _is_old(self, *, is_whole: bool) -> bool:
+    def _is_outdated(self, *, is_whole: bool) -> bool:
         state = self._state
         has_rested = time.monotonic() - self._adopted_at > REST_S
         return self._stamp() != state.stamp or (
@@ -273,7 +293,9 @@ class CorpusView:
         )
 
     def _open(self) -> OpenSnapshot:
-        """A database that has the lake attached as `lake`, locked: it can neither write nor reach another file."""
+        """A database that has the lake attached as `lake`, locked: it can neither write
+        nor reach another file.
+        """
         check_catalog(self.space)
         location = place(self.space)
         stamp = self._stamp()
@@ -297,7 +319,7 @@ class CorpusView:
         con.execute("USE lake")
         if checked_version(con, self.space, snapshot=self.fixed) is None:
             raise LakeError(self.space.absence)
-        path = _as_of_today(con)
+        path = _search_path(con)
         if self.release is not None:
             attach(con, self.space, RESULTS, catalog=catalog)
             see_results(con, self.release)
@@ -324,9 +346,9 @@ class CorpusView:
         return replace(opened, overlay=overlay, seen=number)
 
 
-def _as_of_today(con: duckdb.DuckDBPyConnection) -> str:
-    """Where names are looked for: of a snapshot of an earlier version in views with all that this one knows, empty
-    where it has nothing of it.
+def _search_path(con: duckdb.DuckDBPyConnection) -> str:
+    """Where names are looked for: of a snapshot of an earlier version in views with all
+    that this one knows, empty where it has nothing of it.
     """
     columns_by_table: dict[str, set[str]] = {}
     for relation, column in con.execute(COLUMNS_SQL).fetchall():
@@ -374,7 +396,7 @@ EMPTY_SQL = """
     WHERE table_id NOT IN (SELECT table_id FROM still.ducklake_table_stats)"""
 
 
-def _typed(con: duckdb.DuckDBPyConnection, table: str, name: str) -> str:
+def _typed_columns(con: duckdb.DuckDBPyConnection, table: str, name: str) -> str:
     """The columns of one of these tables, with the types that a lake in DuckDB has for them."""
     types = {c.name: sql_type(c.type) for c in TABLES[table].columns} if table in TABLES else {}
     columns = [column for column, *_ in con.execute(f"DESCRIBE still.{quoted((name,))}").fetchall()]
@@ -395,7 +417,7 @@ def _copied_catalog(con: duckdb.DuckDBPyConnection, catalog: Path, folder: Path)
     con.execute(EMPTY_SQL)
     for table, name in con.execute(INLINED_SQL).fetchall():
         con.execute(
-            f"CREATE OR REPLACE TABLE copied.{quoted((name,))} AS SELECT {_typed(con, table, name)} FROM"
+            f"CREATE OR REPLACE TABLE copied.{quoted((name,))} AS SELECT {_typed_columns(con, table, name)} FROM"
             f" still.{quoted((name,))}"
         )
     con.execute("DETACH copied")

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from core.errors import first_line
+from core.errors import UserError, first_line
 from core.paths import Workspace
 from core.wall import Pool
 from core.web import Guard, Refusal
@@ -31,6 +31,7 @@ from explorer.pages import media, sql
 from explorer.scribe import Scribe
 from explorer.site import FILTERS, STATIC, STATIC_VERSION, Explorer, Options, explorer_of
 from warehouse.lake import LakeError
+from warehouse.lake.statements import ConflictError
 from warehouse.sql_process import SqlProcess
 
 HERE = Path(__file__).parent
@@ -58,17 +59,16 @@ class LastingFiles(StaticFiles):
 def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     """The explorer of a workspace. Raises LakeError: no workspace, or no such snapshot."""
     lake = CorpusView(space, options.snapshot, options.release)
-    scribe = Scribe(lake)
-    explorer = Explorer(space, options, lake, CorpusIndex(lake), _templates(), scribe)
-    queries = Pool(partial(SqlProcess, sql.MEMORY, sql.NICENESS))
     jobs = {name: ChildJob(space.root / "explorer", name) for name in ("adapt", "label", "export")}
+    explorer = Explorer(space, options, lake, CorpusIndex(lake), _templates(), Scribe(lake), jobs)
+    queries = Pool(partial(SqlProcess, sql.MEMORY, sql.NICENESS))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         for job in jobs.values():
             job.stop()
-        scribe.stop()
+        explorer.scribe.stop()
         queries.close()
 
     app = FastAPI(
@@ -79,14 +79,9 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.explorer = explorer
-    app.state.adapt_job = jobs["adapt"]
-    app.state.label_job = jobs["label"]
-    app.state.export_job = jobs["export"]
     app.state.queries = queries
-    app.state.querying, app.state.converting = (
-        Semaphore(sql.AT_ONCE),
-        Semaphore(media.CONVERTED_AT_ONCE),
-    )
+    app.state.querying = Semaphore(sql.AT_ONCE)
+    app.state.converting = Semaphore(media.CONVERTED_AT_ONCE)
     app.state.is_ending = lambda: False  # whoever serves it knows
     # By an address that changes with them, so that a browser asks for each once; by the plain one they are there, too
     app.mount(f"/static/{STATIC_VERSION}", LastingFiles(directory=STATIC))
@@ -116,8 +111,10 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
 
 @cache
 def _templates() -> Environment:
-    """The templates, which escape every value and refuse to render one that is missing; all explorers of a process
-    share them: to compile those of one page takes 0.3 s of CPU."""
+    """The templates, which escape every value and refuse to render one that is missing;
+    all explorers of a process share them: to compile those of one page takes 0.3 s of
+    CPU.
+    """
     templates = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -141,6 +138,8 @@ def _refused(scope: Scope, refusal: Refusal) -> Response:
 ERRORS: dict[type[Exception], Callable[[Any, Request], tuple[str, int]]] = {
     PageError: lambda e, r: (str(e), e.status),
     LakeError: lambda e, r: (str(e), 503),
+    ConflictError: lambda e, r: (str(e), 409),
+    UserError: lambda e, r: (str(e), 422),
     duckdb.Error: lambda e, r: (f"the lake could not be read: {first_line(e)}", 503),
     RequestValidationError: lambda e, r: (
         f"{e.errors()[0]['loc'][-1]}: {e.errors()[0]['msg']}",

@@ -1,6 +1,8 @@
-"""Charts as SVG, drawn on the server: no script, no style attribute; colours come from the style sheet's classes.
+"""Charts as SVG, drawn on the server: no script, no style attribute; colours come from
+the style sheet's classes.
 
-A chart stretches to its box, so text is never inside what stretches: axes are words around it, in the templates.
+A chart stretches to its box, so text is never inside what stretches: axes are words
+around it, in the templates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +19,8 @@ STEP_COLOURS = 8  # that the style sheet has for the steps of a plan
 
 @dataclass(frozen=True)
 class Curve:
-    """Values over frames. `kind` is a class of the style sheet, `name` what the legend and the cursor say.
+    """Values over frames. `kind` is a class of the style sheet, `name` what the legend
+    and the cursor say.
 
     `shown`: is it drawn before anybody switches it on?
     """
@@ -29,11 +32,15 @@ class Curve:
     shown: bool = True
 
 
+def _grid() -> str:
+    lines = (f'<line x1="0" x2="{WIDTH:g}" y1="{y}" y2="{y}"/>' for y in (0, 25, 50, 75, 100))
+    return f'<g class="grid">{"".join(lines)}</g>'
+
+
 def curves(lines: Sequence[Curve], num_frames: int, low: float = 0.0, high: float = 1.0) -> Markup:
     """Curves over the frames of an episode, stretched over the whole box."""
-    grid = "".join(f'<line x1="0" x2="{WIDTH:g}" y1="{y}" y2="{y}"/>' for y in (0, 25, 50, 75, 100))
     body = "".join(path(line, num_frames, low, high) for line in lines)
-    return _svg(f'<g class="grid">{grid}</g>{body}', "curves")
+    return _svg(f"{_grid()}{body}", "curves")
 
 
 def path(line: Curve, num_frames: int, low: float = 0.0, high: float = 1.0) -> str:
@@ -59,28 +66,20 @@ def path(line: Curve, num_frames: int, low: float = 0.0, high: float = 1.0) -> s
     return f'<path class="{kind}" d="{"".join(parts)}"><title>{escape(line.name)}</title></path>'
 
 
-@dataclass(frozen=True)
-class RunLine:
-    """The curve of one run in a plot of several, which leads to its page."""
-
-    curve: Curve
-    address: str
-
-
 def runs_plot(
     bands: Sequence[tuple[str, Sequence[float], Sequence[float]]],
     median: Curve,
-    lines: Sequence[RunLine],
+    lines: Sequence[tuple[Curve, str]],
 ) -> Markup:
-    """Curves from 0 to 1 of several runs over one another, each a link, before bands (kind, low, high) and a median.
+    """Curves from 0 to 1 of several runs over one another, before bands (kind, low, high)
+    and a median; each leads to the address beside it.
 
     All have one value for each place, and equally many.
     """
     n = len(median.values)
-    grid = "".join(f'<line x1="0" x2="{WIDTH:g}" y1="{y}" y2="{y}"/>' for y in (0, 25, 50, 75, 100))
     areas = "".join(_area(kind, low, high) for kind, low, high in bands)
-    links = "".join(_run_link(line, n) for line in lines)
-    body = f'<g class="grid">{grid}</g>{areas}{links}{path(median, n)}'
+    links = "".join(_run_link(curve, address, n) for curve, address in lines)
+    body = f"{_grid()}{areas}{links}{path(median, n)}"
     return Markup(
         f'<svg class="curves runs" viewBox="0 0 {WIDTH:g} 100" preserveAspectRatio="none" role="group"'
         f' aria-label="Progress of the runs">{body}</svg>'
@@ -89,21 +88,26 @@ def runs_plot(
 
 def _area(kind: str, low: Sequence[float], high: Sequence[float]) -> str:
     """What lies between two curves from 0 to 1."""
-    n = len(low)
-    upper_edge = [
-        f"{WIDTH * (k + 0.5) / n:.1f} {100 * (1 - value):.1f}" for k, value in enumerate(high)
-    ]
-    lower_edge = [
-        f"{WIDTH * (k + 0.5) / n:.1f} {100 * (1 - value):.1f}" for k, value in enumerate(low)
-    ]
-    return f'<path class="band {escape(kind)}" d="M{"L".join([*upper_edge, *reversed(lower_edge)])}Z"/>'
+
+    def edge(values: Sequence[float]) -> list[str]:
+        n = len(values)
+        return [f"{WIDTH * (k + 0.5) / n:.1f} {100 * (1 - v):.1f}" for k, v in enumerate(values)]
+
+    points = [*edge(high), *reversed(edge(low))]
+    return f'<path class="band {escape(kind)}" d="M{"L".join(points)}Z"/>'
 
 
-def _run_link(line: RunLine, num_places: int) -> str:
+def _run_link(curve: Curve, address: str, num_places: int) -> str:
     """A curve that can be clicked: a broader one lies below it, which nobody sees."""
-    drawn = path(line.curve, num_places)
-    broad = drawn.replace(f'class="{escape(line.curve.kind)}"', 'class="broad"')
-    return f'<a href="{escape(line.address)}" aria-label="{escape(line.curve.name)}">{broad}{drawn}</a>'
+    drawn = path(curve, num_places)
+    broad = drawn.replace(f'class="{escape(curve.kind)}"', 'class="broad"')
+    return f'<a href="{escape(address)}" aria-label="{escape(curve.name)}">{broad}{drawn}</a>'
+
+
+def _place(value: float, ends: tuple[float, float]) -> float:
+    """Where a value stands between two ends, 0..1."""
+    width = (ends[1] - ends[0]) or 1.0
+    return min(1.0, max(0.0, (value - ends[0]) / width))
 
 
 def lengths(
@@ -111,15 +115,10 @@ def lengths(
     outliers: Sequence[tuple[float, str, str]],
     ends: tuple[float, float],
 ) -> Markup:
-    """Lengths on a line from ends[0] to ends[1]: a box of the middle half, a line for nearly all; and single odd ones:
-    value, words and address of each.
+    """Lengths on a line from ends[0] to ends[1]: a box of the middle half, a line for
+    nearly all; and single odd ones: value, words and address of each.
     """
-    width = (ends[1] - ends[0]) or 1.0
-
-    def at(value: float) -> float:
-        return 100 * min(1.0, max(0.0, (value - ends[0]) / width))
-
-    low, lower, median, upper, high = map(at, quantiles)
+    low, lower, median, upper, high = (100 * _place(value, ends) for value in quantiles)
     body = (
         '<line class="axis" x1="0" x2="100%" y1="50%" y2="50%"/>'
         f'<line class="range thin" x1="{low:.2f}%" x2="{high:.2f}%" y1="50%" y2="50%"/>'
@@ -127,8 +126,9 @@ def lengths(
         f'<line class="value" x1="{median:.2f}%" x2="{median:.2f}%" y1="10%" y2="90%"/>'
     )
     for value, words, address in outliers:
+        x = 100 * _place(value, ends)
         body += (
-            f'<a href="{escape(address)}" aria-label="{escape(words)}"><circle cx="{at(value):.2f}%" cy="50%" r="4.5">'
+            f'<a href="{escape(address)}" aria-label="{escape(words)}"><circle cx="{x:.2f}%" cy="50%" r="4.5">'
             f"<title>{escape(words)}</title></circle></a>"
         )
     return Markup(f'<svg class="lengths" role="group" aria-label="Lengths">{body}</svg>')
@@ -150,7 +150,9 @@ IDLE_COLOUR = "#a9b2bb"
 
 
 def picture(line: Curve, segments: Sequence[tuple[int, int, int | None]], num_frames: int) -> str:
-    """A curve from 0 to 1 above a strip of segments (start, end, step), in colours that show on light and on dark."""
+    """A curve from 0 to 1 above a strip of segments (start, end, step), in colours that
+    show on light and on dark.
+    """
     width, height = PICTURE
     strip = "".join(
         f'<rect x="{WIDTH * start / num_frames:.1f}" width="{WIDTH * (end - start) / num_frames:.1f}" y="84"'
@@ -179,7 +181,7 @@ def bars(counts: Sequence[tuple[str, float]], label: str) -> Markup:
 
 def share(part: float, label: str = "") -> Markup:
     """A bar that is filled to `part` of 0..1."""
-    filled = WIDTH * min(1.0, max(0.0, part))
+    filled = WIDTH * _place(part, (0.0, 1.0))
     return _svg(f'<rect width="{filled:.1f}" height="100"/>', "share", label)
 
 
@@ -189,18 +191,14 @@ def interval(
     """A score with its interval on a line from ends[0] to ends[1]."""
     if value is None:
         return Markup("")
-    width = (ends[1] - ends[0]) or 1.0
-
-    def at(v: float) -> float:
-        return WIDTH * min(1.0, max(0.0, (v - ends[0]) / width))
-
     # A score without an interval is drawn as one of no width
-    low_x = at(low if low is not None else value)
-    right = at(high if high is not None else value)
+    low_x = WIDTH * _place(low if low is not None else value, ends)
+    high_x = WIDTH * _place(high if high is not None else value, ends)
+    x = WIDTH * _place(value, ends)
     body = (
         f'<line class="axis" x1="0" x2="{WIDTH:g}" y1="50" y2="50"/>\n'
-        f'<line class="range" x1="{low_x:.1f}" x2="{right:.1f}" y1="50" y2="50"/>\n'
-        f'<line class="value" x1="{at(value):.1f}" x2="{at(value):.1f}" y1="10" y2="90"/>'
+        f'<line class="range" x1="{low_x:.1f}" x2="{high_x:.1f}" y1="50" y2="50"/>\n'
+        f'<line class="value" x1="{x:.1f}" x2="{x:.1f}" y1="10" y2="90"/>'
     )
     return _svg(body, "interval")
 
@@ -208,7 +206,9 @@ def interval(
 def spans(
     segments: Sequence[Mapping], num_frames: int, moved_boundaries: frozenset[int] = frozenset()
 ) -> Markup:
-    """Segments side by side over an episode's frames, with their names; `moved_boundaries`: boundaries to highlight."""
+    """Segments side by side over an episode's frames, with their names;
+    `moved_boundaries`: boundaries to highlight.
+    """
     n = max(1, num_frames)
     body = [_span(segment, n) for segment in segments]
     places = (f"{100 * boundary / n:.4f}%" for boundary in sorted(moved_boundaries))
@@ -219,8 +219,9 @@ def spans(
 
 
 def stretches(faults: Sequence[Mapping], num_frames: int, fps: float) -> Markup:
-    """Stretches in which checks found a fault, a row for each check, over an episode's frames: links to their starts,
-    with the words of what was found."""
+    """Stretches in which checks found a fault, a row for each check, over an episode's
+    frames: links to their starts, with the words of what was found.
+    """
     rows = sorted({fault["check_name"] for fault in faults})
     n = max(1, num_frames)
     body = []

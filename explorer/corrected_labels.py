@@ -1,4 +1,6 @@
-"""People's corrections of an episode, and its labels as they make them: at once, before a build takes them in."""
+"""People's corrections of an episode, and its labels as they make them: at once, before a
+build takes them in.
+"""
 
 from typing import Any
 
@@ -20,7 +22,9 @@ NO_LABEL = {
 
 
 def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> dict[str, Any]:
-    """The corrections of an episode, oldest first; those that count; whether the next build has to take one in."""
+    """The corrections of an episode, oldest first; those that count; whether the next
+    build has to take one in.
+    """
     key = (dataset, episode_index)
     of_episode = "WHERE dataset = ? AND episode_index = ?"
     if key not in corrected_places(reader):
@@ -29,21 +33,24 @@ def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> di
     rows = reader.dicts(source, *key)
     current = reader.dicts(f"FROM current_corrections {of_episode}", *key)
     return {
-        "history": [_readable(r) for r in rows],
+        "history": [_with_segments(r) for r in rows],
         "newest": rows[-1]["correction_id"] if rows else None,
-        "current": [_readable(r) for r in current],
+        "current": [_with_segments(r) for r in current],
         "pending": _is_pending(reader, dataset, episode_index, current),
     }
 
 
 def corrected_places(reader: LakeReader, table: str = "corrections") -> set[tuple[str, int]]:
-    """The episodes that anybody has corrected, or whose like: most are not, and need no look for their corrections.
+    """The episodes that anybody has corrected, or whose like: most are not, and need no
+    look for their corrections.
 
     table: of what else people say, such as outcomes.
     """
     places = "SELECT dataset, episode_index FROM"
     sql = f"{places} located_{table} UNION {places} current_{table}"
-    return reader.once(("said", table), lambda: {*reader.rows(sql)}) | reader.places_of(table)
+    return reader.once(("said", table), lambda: {*reader.rows(sql)}) | reader.places_said_since(
+        table
+    )
 
 
 def _is_pending(
@@ -55,7 +62,7 @@ def _is_pending(
     # Is the accepted correction the one that the last build took in?
     sql = f"SELECT correction_id FROM episode_labels {condition} AND correction_id IS NOT NULL"
     built = reader.row(sql, dataset, episode_index)
-    accepted = _accepted(current)
+    accepted = _accepted_correction(current)
     if (accepted and accepted["correction_id"]) != (built and built[0]):
         return True
     # Is the label that counts one that somebody has rejected?
@@ -69,7 +76,7 @@ def _is_pending(
     return active is not None and active[0] in rejected
 
 
-def _accepted(current: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _accepted_correction(current: list[dict[str, Any]]) -> dict[str, Any] | None:
     return next((c for c in current if c["status"] == ACCEPTED), None)
 
 
@@ -77,24 +84,26 @@ def _rejected_runs(current: list[dict[str, Any]]) -> set[str]:
     return {c["base_label_run"] for c in current if c["status"] == REJECTED}
 
 
-def _readable(row: dict[str, Any]) -> dict[str, Any]:
+def _with_segments(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"segments": [s.__dict__ for s in segments_of(row)] if row["segments"] else None}
 
 
 def labels_with_corrections(
     reader: LakeReader, dataset: str, episode_index: int, runs: list[dict]
 ) -> list[dict]:
-    """The labels of an episode as `label_runs` has them, with what people have corrected since the last build.
+    """The labels of an episode as `label_runs` has them, with what people have corrected
+    since the last build.
 
-    A correction that no build has taken in stands first, without curves; a rejected label does not count.
+    A correction that no build has taken in stands first, without curves; a rejected label
+    does not count.
     """
     corrections = correction_state(reader, dataset, episode_index)
     if not corrections["pending"]:
         return runs
     # The human label of the last build is out of date: it goes, and what people say now takes its place
     by_annotators = [run for run in runs if run["annotator"] != HUMAN]
-    if accepted := _accepted(corrections["current"]):
-        return [_label_of(accepted, dataset), *(run | {"active": False} for run in by_annotators)]
+    if accepted := _accepted_correction(corrections["current"]):
+        return [_as_label(accepted, dataset), *(run | {"active": False} for run in by_annotators)]
     # Only rejections are left: the label that counted does so unless somebody has rejected it
     rejected = _rejected_runs(corrections["current"])
     return [
@@ -103,7 +112,7 @@ def labels_with_corrections(
     ]
 
 
-def _label_of(correction: dict[str, Any], dataset: str) -> dict[str, Any]:
+def _as_label(correction: dict[str, Any], dataset: str) -> dict[str, Any]:
     """An accepted correction as a label that counts; no build has computed anything of it yet."""
     plan = correction["plan"]
     segments = correction["segments"]

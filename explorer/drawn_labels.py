@@ -1,4 +1,6 @@
-"""The curves of labels that no build has seen: of what a person has saved since, and of what they draw right now."""
+"""The curves of labels that no build has seen: of what a person has saved since, and of
+what they draw right now.
+"""
 
 from typing import Any
 
@@ -13,7 +15,8 @@ from warehouse.lake.corrections import SAID_LATER, Corrected, CorrectedSegment, 
 def drawn_curves(
     visit: Visit, dataset: str, episode_index: int, label: Corrected
 ) -> dict[str, list[float]]:
-    """`progress` and `progress_procvlm` of a label, at every frame; empty where this explorer can draw none.
+    """`progress` and `progress_procvlm` of a label, at every frame; empty where this
+    explorer can draw none.
 
     Raises UserError: the label contradicts itself, or the episode cannot be used.
     """
@@ -30,11 +33,13 @@ def shown_episode(visit: Visit, episode: Episode) -> dict[str, Any]:
 
 
 def _with_curves(visit: Visit, episode: Episode, run: dict[str, Any]) -> dict[str, Any]:
-    """The label; where a person made it and it lacks its curves, with them, or with the reason in its notes."""
+    """The label; where a person made it and it lacks its curves, with them, or with the
+    reason in its notes.
+    """
     if run["progress"] or run["annotator"] != HUMAN:
         return run
     try:
-        curves = drawn_curves(visit, episode.dataset, episode.episode_index, _as_said(run))
+        curves = drawn_curves(visit, episode.dataset, episode.episode_index, _as_correction(run))
     except UserError as e:
         return run | {"notes": [*run["notes"], f"no curve can be drawn before the next build: {e}"]}
     if not curves:
@@ -42,7 +47,7 @@ def _with_curves(visit: Visit, episode: Episode, run: dict[str, Any]) -> dict[st
     return run | curves | {"quality": run["quality"] | {"end_progress": curves["progress"][-1]}}
 
 
-def _as_said(run: dict[str, Any]) -> Corrected:
+def _as_correction(run: dict[str, Any]) -> Corrected:
     """A shown label as a person could say it. Raises CorrectionError."""
     segments = [
         {name: segment.get(name) for name in CorrectedSegment.model_fields}

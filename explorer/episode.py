@@ -1,4 +1,6 @@
-"""Everything the lake knows of one episode. Each query names dataset and chunk, so it opens one file of each table."""
+"""Everything the lake knows of one episode. Each query names dataset and chunk, so it
+opens one file of each table.
+"""
 
 import json
 from dataclasses import replace
@@ -11,6 +13,8 @@ from fastapi import Path
 from annotate.signal_report import lag
 from core.annotators import follows_sql, made_by
 from core.domain.episode import Episode
+from core.domain.label import Label
+from core.values import grouped
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import NO_LABEL, QUALITY_SIGNS, labels_with_corrections
 from ingest.episode import EpisodeData, record_from_row
@@ -21,7 +25,12 @@ from ingest.sources.files import Source
 from ingest.sources.types import SourceError
 from warehouse.lake.corrections import SAID_LATER, as_said
 from warehouse.lake.episodes import episode_from_row
-from warehouse.lake.stored import chunk_lags, labels_of_chunk, openings_of, signals_by_dataset
+from warehouse.lake.stored import (
+    chunk_lags,
+    labels_of_chunk,
+    openings_of,
+    signals_by_dataset,
+)
 
 FACTS_SQL = """
     SELECT f.dataset, f.episode_index, f.chunk, f.source_id, f.task, f.tasks, f.success, f.success_source,
@@ -44,12 +53,10 @@ RECORDINGS_SQL = """
 KEYFRAMES_SQL = f"""
     SELECT episode_index, camera, frame_index, any_value(sha256) AS sha256 FROM keyframes {OF_CHUNK}
     GROUP BY ALL ORDER BY 1, 2, 3"""
-CONFIG_SQL = "SELECT config FROM build_configs WHERE dataset = ?"
 EpisodeIndex = Annotated[int, Path(ge=0, le=2**53)]  # in an address
 OF_DATASET = ("title", "robot", "license", "format", "role", "source_uri")
-MAX_CHUNK = (
-    2**31 - 1
-)  # that the column's type holds; a number above it, in an address, names no episode
+# The largest number that the column's type holds; one above it, in an address, names no episode
+MAX_CHUNK = 2**31 - 1
 OF_EPISODE = "WHERE dataset = $1 AND chunk = $2 AND episode_index = $3"
 
 # Of a run itself before what holds for all of its dataset
@@ -60,11 +67,11 @@ ACCEPTED_SQL = """
 
 def chunk_of(reader: LakeReader, dataset: str, episode_index: int) -> int:
     """The chunk of an episode, if it exists. Raises PageError when the lake has no such dataset."""
-    return min(episode_index // _dataset(reader, dataset)["chunk_size"], MAX_CHUNK)
+    return min(episode_index // find_dataset(reader, dataset)["chunk_size"], MAX_CHUNK)
 
 
-def _dataset(reader: LakeReader, dataset: str) -> dict[str, Any]:
-    """The row of a dataset. Raises PageError."""
+def find_dataset(reader: LakeReader, dataset: str) -> dict[str, Any]:
+    """The row of a dataset. Raises PageError when the lake has no such dataset."""
     rows = reader.once(
         "datasets", lambda: {row["dataset"]: row for row in reader.dicts("FROM datasets")}
     )
@@ -96,7 +103,9 @@ def find_episode(reader: LakeReader, dataset: str, episode_index: int) -> Episod
 def episode_and_facts(
     reader: LakeReader, dataset: str, episode_index: int
 ) -> tuple[Episode, dict[str, Any]]:
-    """An episode, and what pages show of it (episode_facts). Raises PageError when the lake has no such episode."""
+    """An episode, and what pages show of it (episode_facts). Raises PageError when the
+    lake has no such episode.
+    """
     facts = episode_facts(reader, dataset, episode_index)
     return episode_from_row(facts), facts
 
@@ -112,46 +121,44 @@ def partition_of(episode: Episode) -> str:
 
 
 def episode_facts(reader: LakeReader, dataset: str, episode_index: int) -> dict[str, Any]:
-    """What pages show of an episode: its row of the view `episodes`, what its dataset says, and what is wrong with it.
+    """What pages show of an episode: its row of the view `episodes`, what its dataset
+    says, and what is wrong with it.
 
     Raises PageError when the lake has no such episode.
     """
-    of_dataset = _dataset(reader, dataset)
+    of_dataset = find_dataset(reader, dataset)
     chunk = chunk_of(reader, dataset, episode_index)
-    rows = reader.of_episode("facts", FACTS_SQL, dataset, chunk, episode_index)
+    rows = reader.episode_rows("facts", FACTS_SQL, dataset, chunk, episode_index)
     if not rows:
         raise PageError(f"{dataset} has no episode {episode_index}")
     facts = rows[0] | {name: of_dataset[name] for name in OF_DATASET}
     facts["fps"] = of_dataset["fps"] if facts["fps"] is None else facts["fps"]
     facts["findings"] = findings(reader, dataset, chunk, episode_index)
-    if any(f["severity"] == "unusable" for f in facts["findings"]):
+    is_unusable = any(f["severity"] == "unusable" for f in facts["findings"])
+    facts["status"] = "ok"
+    if is_unusable:
         facts["status"] = "quarantined"
-    else:
-        facts["status"] = "ok"
+    facts["duration_s"] = None
     if facts["num_frames"] and facts["fps"]:
         facts["duration_s"] = facts["num_frames"] / facts["fps"]
-    else:
-        facts["duration_s"] = None
     return facts
 
 
 def findings(reader: LakeReader, dataset: str, chunk: int, episode_index: int) -> list[dict]:
-    """What is wrong with the episode, or with its whole dataset; the unusable first. `accepted`: who accepted it, why,
-    and whether in the whole dataset; None where nobody did."""
-    episode_findings = reader.of_episode("findings", FINDINGS_SQL, dataset, chunk, episode_index)
-    if episode_findings:
-        accepted = {
-            row["check_name"]: row for row in reader.dicts(ACCEPTED_SQL, dataset, episode_index)
-        }
-    else:
-        accepted = {}
-    episode_findings = [
-        f | {"accepted": accepted.get(f["reason"]) if f["severity"] == "warning" else None}
-        for f in episode_findings
-    ]
-    return episode_findings + reader.once(
-        "findings of datasets", lambda: _findings_of_datasets(reader)
-    ).get(dataset, [])
+    """What is wrong with the episode, or with its whole dataset; the unusable first.
+    `accepted`: who accepted it, why, and whether in the whole dataset; None where nobody
+    did.
+    """
+    episode_findings = reader.episode_rows("findings", FINDINGS_SQL, dataset, chunk, episode_index)
+    accepted: dict[str, dict] = {}
+    if any(finding["severity"] == "warning" for finding in episode_findings):
+        rows = reader.dicts(ACCEPTED_SQL, dataset, episode_index)
+        accepted = {row["check_name"]: row for row in rows}
+    for finding in episode_findings:
+        is_warning = finding["severity"] == "warning"
+        finding["accepted"] = accepted.get(finding["reason"]) if is_warning else None
+    by_dataset = reader.once("findings of datasets", lambda: _findings_of_datasets(reader))
+    return episode_findings + by_dataset.get(dataset, [])
 
 
 def faults(reader: LakeReader, episode: Episode) -> list[dict]:
@@ -166,13 +173,11 @@ def faults(reader: LakeReader, episode: Episode) -> list[dict]:
 
 def _findings_of_datasets(reader: LakeReader) -> dict[str, list[dict]]:
     """Why whole datasets cannot be used."""
-    by_dataset: dict[str, list[dict]] = {}
-    for row in reader.dicts(
+    rows = reader.dicts(
         "SELECT dataset, camera, stage, reason, detail, file, severity FROM findings WHERE chunk IS NULL"
         " AND severity = 'unusable' ORDER BY reason"
-    ):
-        by_dataset.setdefault(row.pop("dataset"), []).append(row)
-    return by_dataset
+    )
+    return grouped((row["dataset"], row) for row in rows)
 
 
 def _followers(reader: LakeReader, episode: Episode) -> set[str]:
@@ -186,13 +191,13 @@ def _followers(reader: LakeReader, episode: Episode) -> set[str]:
 
 
 def label_runs(reader: LakeReader, episode: Episode) -> list[dict]:
-    """Every label of the episode, the active one first: who made it, segments, progress curves, words at frames."""
+    """Every label of the episode, the active one first: who made it, segments, progress
+    curves, words at frames.
+    """
     # One query per table for all labels of the episode, then everything is put together by label run
     key = episode.row_key
-
-    of_chunk = reader.lately(("labels", *key[:2]), lambda: labels_of_chunk(reader.con, *key[:2]))
-    labels = of_chunk.get(episode.episode_index, {})
-    curves = {row["label_run"]: row for row in _of_frames(reader, episode, CURVES_SQL)}
+    labels = _labels(reader, episode)
+    curves = {row["label_run"]: row for row in _frame_rows(reader, episode, CURVES_SQL)}
     words: dict[str, list[dict]] = {}
     sql = f"SELECT label_run, frame_index, text, finished FROM reasoning {OF_EPISODE} ORDER BY 1, 2"
     for row in reader.dicts(sql, *key) if reader.has_rows("reasoning") else []:
@@ -206,22 +211,18 @@ def label_runs(reader: LakeReader, episode: Episode) -> list[dict]:
     followers = _followers(reader, episode) if reader.has_rows("alignments") else set()
 
     # The label that counts is shown first; the lake says which it is and why
-    active = reader.of_episode("active_runs", ACTIVE_SQL, *key)
-    if active:
-        active_run, active_reason = (active[0]["label_run"], active[0]["why"])
-    else:
-        active_run, active_reason = (None, None)
+    active = active_run(reader, episode) or {"label_run": None, "why": None}
     listed_runs = []
-    for run in sorted({*labels, *curves}, key=lambda name: (name != active_run, name)):
-        label = labels.get(run)
+    for run in sorted({*labels, *curves}, key=lambda name: (name != active["label_run"], name)):
         maker = makers.get(run, {})
         curve = curves.get(run, {})
         note = notes.get(run, {})
-        if label:
-            segments = [{"segment_index": k, **s.__dict__} for k, s in enumerate(label.segments)]
-        else:
-            segments = []
-        is_active = run == active_run
+        segments = []
+        if run in labels:
+            planned = {"num_planned": labels[run].num_planned}
+            parts = enumerate(labels[run].segments)
+            segments = [{"segment_index": k} | vars(part) | planned for k, part in parts]
+        is_active = run == active["label_run"]
         annotator = maker.get("annotator") or "unknown"
         listed_runs.append(
             NO_LABEL
@@ -229,14 +230,12 @@ def label_runs(reader: LakeReader, episode: Episode) -> list[dict]:
             | {
                 "label_run": run,
                 "active": is_active,
-                "why": active_reason if is_active else None,
+                "why": active["why"] if is_active else None,
                 "about": maker,
                 "annotator": annotator,
                 "made_by": made_by(annotator, note.get("steps_from"), follows=run in followers),
                 "model": maker.get("model"),
-                "segments": [
-                    s | {"num_planned": label.num_planned if label else 0} for s in segments
-                ],
+                "segments": segments,
                 "progress": curve.get("progress", []),
                 "progress_procvlm": curve.get("progress_procvlm", []),
                 "reasoning": words.get(run, []),
@@ -251,88 +250,106 @@ def label_runs(reader: LakeReader, episode: Episode) -> list[dict]:
     return listed_runs
 
 
+def active_run(reader: LakeReader, episode: Episode) -> dict[str, Any] | None:
+    """The `label_run` of an episode that counts, and `why`; None: it has no label that does."""
+    rows = reader.episode_rows("active_runs", ACTIVE_SQL, *episode.row_key)
+    return next(iter(rows), None)
+
+
 def recording_at(reader: LakeReader, dataset: str, episode_index: int) -> str | None:
-    """The recording that an episode holds, or held last; None: it never held one. Raises PageError: no such dataset."""
+    """The recording that an episode holds, or held last; None: it never held one. Raises
+    PageError: no such dataset.
+    """
     chunk = chunk_of(reader, dataset, episode_index)
-    rows = reader.of_episode("recordings", RECORDINGS_SQL, dataset, chunk, episode_index)
-    if rows:
-        return rows[0]["recording"]
-    return None
+    rows = reader.episode_rows("recordings", RECORDINGS_SQL, dataset, chunk, episode_index)
+    return next((row["recording"] for row in rows), None)
 
 
 def label_as_said(reader: LakeReader, episode: Episode, label_run: str) -> dict[str, Any] | None:
-    """A label of an episode as people could have said it (corrections.Corrected); None: it has none of that run."""
-    of_chunk = reader.lately(
-        ("labels", *episode.row_key[:2]), lambda: labels_of_chunk(reader.con, *episode.row_key[:2])
-    )
-    label = of_chunk.get(episode.episode_index, {}).get(label_run)
-    notes = reader.of_episode("episode_labels", f"FROM episode_labels {OF_CHUNK}", *episode.row_key)
-    facts = next((row for row in notes if row["label_run"] == label_run), None)
+    """A label of an episode as people could have said it (corrections.Corrected); None:
+    it has none of that run.
+    """
+    label = _labels(reader, episode).get(label_run)
+    facts = _by_label_run(reader, "episode_labels", episode.row_key).get(label_run)
     if label is None or facts is None:
         return None
     segments = [as_said(segment) for segment in label.segments]
     return {"segments": segments} | {name: facts[name] for name in ("plan", *SAID_LATER)}
 
 
-def _of_frames(reader: LakeReader, episode: Episode, sql: str) -> list[dict[str, Any]]:
-    """The rows of an episode of a query of this module. Where the chunk has few frames all of it is asked for once: to
-    find the files takes most of the time."""
+def _labels(reader: LakeReader, episode: Episode) -> dict[str, Label]:
+    """The labels of an episode by label run."""
     of_chunk = episode.row_key[:2]
-    lengths = reader.of_chunk("facts", FACTS_SQL, *of_chunk)["num_frames"].to_pylist()
+    labels = reader.lately(("labels", *of_chunk), lambda: labels_of_chunk(reader.con, *of_chunk))
+    return labels.get(episode.episode_index, {})
+
+
+def _frame_rows(reader: LakeReader, episode: Episode, sql: str) -> list[dict[str, Any]]:
+    """The rows of an episode of a query of this module. Where the chunk has few frames
+    all of it is asked for once: to find the files takes most of the time.
+    """
+    of_chunk = episode.row_key[:2]
+    lengths = reader.chunk_rows("facts", FACTS_SQL, *of_chunk)["num_frames"].to_pylist()
     if sum(length or 0 for length in lengths) <= FEW_FRAMES:
-        return reader.of_episode(sql, sql.format(where=OF_CHUNK), *episode.row_key)
+        return reader.episode_rows(sql, sql.format(where=OF_CHUNK), *episode.row_key)
     return reader.dicts(sql.format(where=OF_EPISODE), *episode.row_key)
 
 
-def keyframes(reader: LakeReader, key: tuple[str, int, int]) -> dict[str, list[dict]]:
-    """Stored pictures by camera, in order of time; of several at one frame (boundaries of several runs) one."""
-    rows = reader.of_episode("keyframes", KEYFRAMES_SQL, *key)
+def stored_pictures(reader: LakeReader, key: tuple[str, int, int]) -> list[dict]:
+    """`camera`, `frame_index`, `sha256` and `url` of an episode's stored pictures, by
+    camera and time.
+
+    Of several at one frame (boundaries of several runs) one.
+    """
     dataset, _, episode_index = key
-    pictures: dict[str, list[dict]] = {}
-    for row in rows:
-        url = f"/media/{dataset}/{episode_index}/keyframes/{row['sha256']}.jpg"
-        pictures.setdefault(row["camera"], []).append(
-            {"frame_index": row["frame_index"], "url": url}
-        )
+    pictures = reader.episode_rows("keyframes", KEYFRAMES_SQL, *key)
+    for picture in pictures:
+        picture["url"] = f"/media/{dataset}/{episode_index}/keyframes/{picture['sha256']}.jpg"
     return pictures
+
+
+def keyframes(pictures: list[dict]) -> dict[str, list[dict]]:
+    """Stored pictures by camera, as pages have them: `frame_index` and `url`."""
+    return grouped(
+        (p["camera"], {"frame_index": p["frame_index"], "url": p["url"]}) for p in pictures
+    )
 
 
 def _by_label_run(
     reader: LakeReader, table: str, row_key: tuple[str, int, int]
 ) -> dict[str, dict[str, Any]]:
-    rows = reader.of_episode(table, f"FROM {table} {OF_CHUNK}", *row_key)
+    rows = reader.episode_rows(table, f"FROM {table} {OF_CHUNK}", *row_key)
     return {row["label_run"]: row for row in rows}
 
 
-def _measured(values: list[float | None]) -> list[float | None]:
+def _curve(values: list[float | None]) -> list[float | None]:
     """The values of a curve; empty where it has none at all."""
     return [] if values.count(None) == len(values) else values
 
 
 def measures(reader: LakeReader, episode: Episode) -> dict[str, Any]:
-    """What was measured per frame: visual change by camera, how open grippers are, speed, and the state's dimensions.
+    """What was measured per frame: visual change by camera, how open grippers are, speed,
+    and the state's dimensions.
 
-    `gripper` is the one that closes most often; `grippers` has the curve of each, as recorded. `has_polarity`: is 1
-    open, or does it only tell that the gripper moves? `lag`: how far labels take it to be behind the pictures.
+    `gripper` is the one that closes most often; `grippers` has the curve of each, as
+    recorded. `has_polarity`: is 1 open, or does it only tell that the gripper moves?
+    `lag`: how far labels take it to be behind the pictures.
     """
-    rows = _of_frames(reader, episode, FRAMES_SQL)
+    rows = _frame_rows(reader, episode, FRAMES_SQL)
     # Every camera's rows have the same of these; one without any value is none
     first = rows[0] if rows else {"gripper": [], "speed": [], "grippers": []}
-    gripper = _measured(first["gripper"])
-    speed = _measured(first["speed"])
     # States are stored per frame; curves need them per dimension
-    states = _of_frames(reader, episode, STATES_SQL)
+    states = _frame_rows(reader, episode, STATES_SQL)
     signals = reader.once("signals", lambda: signals_by_dataset(reader.con)).get(
         episode.dataset, []
     )
+    lags = []
     if signals:
         of_chunk = episode.row_key[:2]
         lags = reader.lately(("lags", *of_chunk), lambda: chunk_lags(reader.con, *of_chunk))
-    else:
-        lags = []
     return {
         "visual_change": {row["camera"]: row["visual_change"] for row in rows},
-        "gripper": gripper,
+        "gripper": _curve(first["gripper"]),
         "grippers": [
             {
                 "name": gripper_measure.signal.title if gripper_measure.signal else "gripper",
@@ -345,7 +362,7 @@ def measures(reader: LakeReader, episode: Episode) -> dict[str, Any]:
                 signals, list(zip(first["gripper"], first["grippers"], strict=True))
             )
         ],
-        "speed": speed,
+        "speed": _curve(first["speed"]),
         "state": [
             list(dimension)
             for dimension in zip(*(states[0]["states"] if states else ()), strict=True)
@@ -354,7 +371,9 @@ def measures(reader: LakeReader, episode: Episode) -> dict[str, Any]:
 
 
 def predictions(reader: LakeReader, episode: Episode) -> list[dict]:
-    """The answers of models at frames of the episode, by evaluation, and the values they were scored against."""
+    """The answers of models at frames of the episode, by evaluation, and the values they
+    were scored against.
+    """
     if not reader.has_rows("eval_predictions"):
         return []
     runs = reader.once(
@@ -395,7 +414,7 @@ def episode_data(reader: LakeReader, episode: Episode) -> dict[str, Any]:
         "chunk": episode.chunk,
         "snapshot": reader.snapshot.number,
         **{name: facts[name] for name in (*names, "content_hash")},
-        "cameras": cameras(facts, keyframes(reader, episode.row_key)),
+        "cameras": cameras(facts, keyframes(stored_pictures(reader, episode.row_key))),
         "runs": labels_with_corrections(
             reader, episode.dataset, episode.episode_index, label_runs(reader, episode)
         ),
@@ -406,7 +425,8 @@ def episode_data(reader: LakeReader, episode: Episode) -> dict[str, Any]:
 
 
 def cameras(facts: dict[str, Any], stored: dict[str, list[dict]]) -> list[dict]:
-    """Each camera with its video, if it has one, the frame in it at which the episode begins, and stored pictures.
+    """Each camera with its video, if it has one, the frame in it at which the episode
+    begins, and stored pictures.
 
     facts: as `episode_facts` has them.
     """
@@ -442,8 +462,9 @@ def _source(config: str) -> Source:
     return Source(DatasetConfig(**json.loads(config)["dataset"]), None, None)
 
 
-def recorded(reader: LakeReader, episode: Episode) -> EpisodeData:
-    """An episode as its source has it; `action` is float64 [frames, dimensions], or None where there are none.
+def recorded_data(reader: LakeReader, episode: Episode) -> EpisodeData:
+    """An episode as its source has it; `action` is float64 [frames, dimensions], or None
+    where there are none.
 
     Raises PageError: the source is not on this machine, or cannot be read.
     """
@@ -460,14 +481,23 @@ def recorded(reader: LakeReader, episode: Episode) -> EpisodeData:
         read = read_episode(source, record_from_row(listing.row))
     except (DataError, SourceError, OSError) as e:
         raise PageError(f"{subject} cannot be read: {e}") from e
-    has_actions = read.action is not None and len(read.action) > 0
-    if has_actions:
+    if read.action is not None and len(read.action) > 0:
         return read
     return replace(read, actions=None)
 
 
+def build_config(reader: LakeReader, dataset: str) -> str | None:
+    """The configuration, as JSON, that a dataset was last built with; None: the lake does not know it."""
+    configs = reader.once(
+        "build configs", lambda: dict(reader.rows("SELECT dataset, config FROM build_configs"))
+    )
+    return configs.get(dataset)
+
+
 class Listed(NamedTuple):
-    """What an episode is read by: its dataset's configuration, as the last build had it, and its row of the listing."""
+    """What an episode is read by: its dataset's configuration, as the last build had it,
+    and its row of the listing.
+    """
 
     config: str
     row: dict[str, Any]
@@ -476,18 +506,18 @@ class Listed(NamedTuple):
 def listing_of(reader: LakeReader, episode: Episode) -> Listed | None:
     """None: the lake does not know the source of the dataset."""
     # The source is opened as the last build opened it, so that frames are counted alike
-    configs = reader.lately(
-        ("config", episode.dataset), lambda: reader.rows(CONFIG_SQL, episode.dataset)
-    )
-    if not configs:
+    config = build_config(reader, episode.dataset)
+    if config is None:
         return None
-    (row,) = reader.of_episode("listed", f"FROM episode_facts {OF_CHUNK}", *episode.row_key)
-    return Listed(configs[0][0], row)
+    (row,) = reader.episode_rows("listed", f"FROM episode_facts {OF_CHUNK}", *episode.row_key)
+    return Listed(config, row)
 
 
 def row_pictures(listing: Listed, camera: str) -> list[int] | None:
-    """Which picture of its camera's video each row of an episode has; None where the format has them one by one, the
-    source is not on this machine, or it cannot be read any more."""
+    """Which picture of its camera's video each row of an episode has; None where the
+    format has them one by one, the source is not on this machine, or it cannot be read
+    any more.
+    """
     source = _source(listing.config)
     if source.config.is_remote:
         return None

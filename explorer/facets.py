@@ -1,4 +1,6 @@
-"""What episodes are chosen and ordered by: each facet once, as SQL over the lake, from which the index is made, too."""
+"""What episodes are chosen and ordered by: each facet once, as SQL over the lake, from
+which the index is made, too.
+"""
 
 import re
 from dataclasses import dataclass
@@ -21,9 +23,11 @@ JUDGED = (
 
 @dataclass(frozen=True)
 class Facet:
-    """A column that episodes are chosen by; `sql` is over the view `episodes` as e, and JOINS.
+    """A column that episodes are chosen by; `sql` is over the view `episodes` as e, and
+    JOINS.
 
-    One that is not `listed` is for addresses, such as those that Dagster links to, and shown only where it is chosen.
+    One that is not `listed` is for addresses, such as those that Dagster links to, and
+    shown only where it is chosen.
     """
 
     name: str
@@ -110,9 +114,8 @@ JOINS = {
 def episodes_sql(columns: str, condition: str) -> str:
     """A query of columns of `episodes` as e, joined with what the columns and the condition name."""
     aliases = set(re.findall(r"\b(\w+)\.", f"{columns} {condition}"))
-    aliases |= (
-        {"a"} if aliases & {"r", "l", "q"} else set()
-    )  # which are joined by the active label run
+    # These are joined by the active label run
+    aliases |= {"a"} if aliases & {"r", "l", "q"} else set()
     joins = [
         f"LEFT JOIN {table} {alias} ON {on.format(alias)}"
         for alias, (table, on) in JOINS.items()
@@ -123,7 +126,7 @@ def episodes_sql(columns: str, condition: str) -> str:
     ).strip()
 
 
-def _by_place(reader: LakeReader, kind: str) -> dict[Place, list[tuple[str, str]]]:
+def _marks_by_place(reader: LakeReader, kind: str) -> dict[Place, list[tuple[str, str]]]:
     """What is said of each episode, and the row that says it."""
 
     def find() -> dict[Place, list[tuple[str, str]]]:
@@ -142,7 +145,7 @@ def places_by_value(reader: LakeReader, kind: str) -> dict[str, list[Place]]:
 
     def find() -> dict[str, list[Place]]:
         places: dict[str, list[Place]] = {}
-        for place, marks in _by_place(reader, kind).items():
+        for place, marks in _marks_by_place(reader, kind).items():
             for value, _ in marks:
                 places.setdefault(value, []).append(place)
         return {value: sorted(places[value]) for value in sorted(places)}
@@ -151,9 +154,11 @@ def places_by_value(reader: LakeReader, kind: str) -> dict[str, list[Place]]:
 
 
 def tags_of(reader: LakeReader, places: list[Place]) -> dict[Place, dict[str, Any]]:
-    """Of each episode its `tags`, the `person` who has it, and the row that says so (`assignment`); None: nobody."""
-    tags = _by_place(reader, "tag")
-    people = _by_place(reader, "assigned")
+    """Of each episode its `tags`, the `person` who has it, and the row that says so
+    (`assignment`); None: nobody.
+    """
+    tags = _marks_by_place(reader, "tag")
+    people = _marks_by_place(reader, "assigned")
     tags_by_place = {}
     for place in places:
         person, assignment = people.get(place, [(None, None)])[-1]

@@ -1,13 +1,13 @@
-"""One row per episode, apart from the lake, so that lists, counts and histograms of 400,000 episodes stay quick.
+"""One row per episode, apart from the lake, so that lists, counts and histograms of
+400,000 episodes stay quick.
 
-The index is made from one snapshot of the lake and made again when the lake has moved on: at once where that is quick,
-else in the background, while pages go on with the old one and say so. That of a large corpus is kept in a file, so the
-next start finds it.
+The index is made from one snapshot of the lake and made again when the lake has moved on:
+at once where that is quick, else in the background, while pages go on with the old one
+and say so. That of a large corpus is kept in a file, so the next start finds it.
 """
 
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ import duckdb
 
 from core.files import whole_file
 from core.names import PLACEHOLDER
-from explorer.access import CorpusView, LakeReader, Snapshot
+from explorer.access import CorpusView, KeptAnswers, LakeReader, Snapshot
 from explorer.facets import DURATION, FACETS, JUDGED, episodes_sql
 
 VERSION = 10  # of the index's tables; a file of another is not read
@@ -28,6 +28,7 @@ FIRST_S = 300.0  # that making one may take
 REST = 10  # after a slow one, as many times its duration, before the next
 MEMORY = "256MB"
 COPY_ROWS = 20_000  # at once, from the lake into the index
+MOST_COUNTED = 500  # answers that are kept
 UNNAMED = "unnamed"  # all steps without names go by one word, by which episodes are found
 WORDS = tuple(facet.name for facet in FACETS if facet.listed)
 COLUMNS = (
@@ -86,14 +87,16 @@ INDEX_SQL = f"""
 
 @dataclass(frozen=True)
 class Indexed:
-    """An index of one snapshot: tables `episodes` (numbered by dataset and index), `tasks`, `steps`, `step_rows` (which
-    episodes have a step), `review` (what a person should look at) and `waiting` (corrections that wait for one).
-    `counted` keeps what pages counted in it."""
+    """An index of one snapshot: tables `episodes` (numbered by dataset and index),
+    `tasks`, `steps`, `step_rows` (which episodes have a step), `review` (what a person
+    should look at) and `waiting` (corrections that wait for one). once: what pages
+    counted in it.
+    """
 
     snapshot: Snapshot
     con: duckdb.DuckDBPyConnection = field(repr=False)
     made_in_s: float
-    counted: dict[Any, Any] = field(default_factory=dict, repr=False)
+    once: KeptAnswers = field(default_factory=lambda: KeptAnswers(MOST_COUNTED), repr=False)
 
     def covers(self, snapshot: Snapshot) -> bool:
         """Does it hold all of a snapshot, or of a newer one?"""
@@ -107,14 +110,6 @@ class Indexed:
         with self.con.cursor() as con:
             return con.execute(sql, named_values or list(values)).to_arrow_table().to_pylist()
 
-    def once(self, key: Any, count: Callable[[], Any], limit: int = 500) -> Any:
-        """The result of `count`, computed once for this index; of many keys the oldest are forgotten."""
-        if key not in self.counted:
-            if len(self.counted) >= limit:
-                self.counted.pop(next(iter(self.counted)), None)
-            self.counted[key] = count()
-        return self.counted[key]
-
 
 class CorpusIndex:
     """The newest index of a corpus. For use by several threads."""
@@ -127,7 +122,9 @@ class CorpusIndex:
         self._not_before = 0.0
 
     def at(self, reader: LakeReader, *, waits: bool = True) -> Indexed:
-        """An index, of the reader's snapshot where that is at hand or (`waits`) quickly made. Waits for the first."""
+        """An index, of the reader's snapshot where that is at hand or (`waits`) quickly
+        made. Waits for the first.
+        """
         newest = self._newest
         if newest is not None and newest.covers(reader.snapshot):
             return newest
@@ -161,7 +158,9 @@ class CorpusIndex:
         return Indexed(reader.snapshot, con, max(took, QUICK_S * (num_episodes > LARGE)))
 
     def _in_file(self, reader: LakeReader) -> duckdb.DuckDBPyConnection:
-        """The index in its file, which is made where it is missing; in memory where no file can be written."""
+        """The index in its file, which is made where it is missing; in memory where no
+        file can be written.
+        """
         path = self._folder / f"index-{VERSION}-{reader.snapshot.number}.duckdb"
         if not path.exists():
             try:

@@ -1,4 +1,6 @@
-"""Work that takes longer than a page should: commands of proccorpus, one of each kind at a time, and threads."""
+"""Work that takes longer than a page should: commands of proccorpus, one of each kind at
+a time, and threads.
+"""
 
 import asyncio
 import fcntl
@@ -30,22 +32,18 @@ def program() -> list[str]:
     return [sys.executable, str(ROOT / "proccorpus.py")]
 
 
-def in_words(arguments: Sequence[str]) -> str:
+def command_line(arguments: Sequence[str]) -> str:
     """The command as a person would type it."""
     return shlex.join(["proccorpus", *arguments])
-
-
-def errors_in(log: str) -> str:
-    """What went wrong by a command's log, in its words; empty where it does not say."""
-    return "; ".join(ERROR.findall(log))
 
 
 @dataclass
 class ChildJob:
     """The one process of its kind, which runs or has ended. For use by several threads.
 
-    Its process holds a lock on `<folder>/<name>.lock` as long as it lives: another explorer of the workspace starts no
-    second one, and shows how far this one is. It ends with the explorer that started it.
+    Its process holds a lock on `<folder>/<name>.lock` as long as it lives: another
+    explorer of the workspace starts no second one, and shows how far this one is. It ends
+    with the explorer that started it.
     """
 
     folder: Path
@@ -118,6 +116,10 @@ class ChildJob:
         """The end of its log, of at most TAIL_BYTES."""
         return self._text("log")[-TAIL_BYTES:]
 
+    def error(self) -> str:
+        """Why the newest one did not come to its end, in the words of its log, where that says so."""
+        return "; ".join(ERROR.findall(self.log())) or "it was stopped before it finished"
+
     def _text(self, kind: str) -> str:
         with suppress(OSError):
             return self.file(kind).read_text(errors="replace")
@@ -135,7 +137,9 @@ class ChildJob:
 
 
 async def while_wanted[T](request: Request, work: Callable[[Callable[[], bool]], T]) -> T:
-    """The result of `work` in a thread; it is given a function that tells whether nobody waits for it any more."""
+    """The result of `work` in a thread; it is given a function that tells whether nobody
+    waits for it any more.
+    """
     is_gone = threading.Event()
     running = asyncio.ensure_future(run_in_threadpool(work, is_gone.is_set))
     try:

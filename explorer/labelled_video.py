@@ -1,4 +1,6 @@
-"""A label drawn below the pictures of a video: the step of the moment, the curve up to it, and all steps as a strip."""
+"""A label drawn below the pictures of a video: the step of the moment, the curve up to
+it, and all steps as a strip.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,6 +1,8 @@
-"""Pictures and videos of episodes: only files that the lake lists, below the dataset's folder or the workspace.
+"""Pictures and videos of episodes: only files that the lake lists, below the dataset's
+folder or the workspace.
 
-Videos that a browser cannot play, as H.264: a camera's pictures of one episode, made when asked for, and kept.
+Videos that a browser cannot play, as H.264: a camera's pictures of one episode, made when
+asked for, and kept.
 """
 
 import hashlib
@@ -20,17 +22,18 @@ import numpy as np
 from core.files import whole_file
 from core.paths import Workspace
 from core.pictures import decode_stored
+from core.values import grouped, spread
 from core.wall import TOO_MUCH, Pool, Walled
 from explorer.access import CorpusView, LakeReader, PageError
 from explorer.episode import (
-    OF_EPISODE,
+    build_config,
     cameras,
-    chunk_of,
     episode_facts,
     find_episode,
     keyframes,
     listing_of,
     row_pictures,
+    stored_pictures,
 )
 from explorer.labelled_video import DrawnLabel
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, Picture, VideoError
@@ -60,7 +63,8 @@ ENCODER = {"preset": "veryfast", "crf": "20", "g": "12", "bf": "0"}
 
 
 def video_file(space: Workspace, facts: dict[str, Any], camera: int) -> Path:
-    """The video of an episode's camera (by number, as in `cameras`). Raises PageError: none, or not at hand.
+    """The video of an episode's camera (by number, as in `cameras`). Raises PageError:
+    none, or not at hand.
 
     facts: of the episode, as `episode_facts` has them.
     """
@@ -98,21 +102,18 @@ def source_file(space: Workspace, facts: dict[str, Any], uri: str) -> Path:
 
 def limits_of(reader: LakeReader, dataset: str) -> Limits:
     """What a dataset's files may claim, as its last build had it."""
-
-    def found() -> Limits:
-        row = reader.row("SELECT config FROM build_configs WHERE dataset = ?", dataset)
-        if row is None:
-            return LIMITS
-        return Limits(**json.loads(row[0])["dataset"].get("limits", {}))
-
-    return reader.once(("limits", dataset), found)
+    config = build_config(reader, dataset)
+    if config is None:
+        return LIMITS
+    return Limits(**json.loads(config)["dataset"].get("limits", {}))
 
 
 @lru_cache(maxsize=200)
-def places(
+def picture_numbers(
     corpus: CorpusView, _: int, dataset: str, episode_index: int, camera: str
 ) -> list[int] | None:
-    """Which picture of its video each of an episode's rows has; None: they follow each other, as far as is known.
+    """Which picture of its video each of an episode's rows has; None: they follow each
+    other, as far as is known.
 
     Raises PageError: no such episode, or its source takes too long to be read.
     """
@@ -129,7 +130,7 @@ def places(
 
 # Pictures are made when they are asked for; the last ones are kept, by the snapshot (a number) that they are of
 @lru_cache(maxsize=2000)
-def moment(
+def moment_jpeg(
     corpus: CorpusView,
     snapshot: int,
     dataset: str,
@@ -137,101 +138,99 @@ def moment(
     camera: str,
     frame_index: int,
 ) -> bytes:
-    """What a camera shows at a frame, as JPEG: out of its video, else the stored picture nearest to it.
+    """What a camera shows at a frame, as JPEG: out of its video, else the stored picture
+    nearest to it.
 
     Raises PageError: no such frame, or no picture of that camera can be had.
     """
     with corpus.reading() as reader:
         facts = episode_facts(reader, dataset, episode_index)
-        views = cameras(facts, keyframes(reader, (dataset, facts["chunk"], episode_index)))
+        stored = stored_pictures(reader, (dataset, facts["chunk"], episode_index))
         limits = limits_of(reader, dataset)
+    views = cameras(facts, keyframes(stored))
     number = next((n for n, view in enumerate(views) if view["camera"] == camera), None)
     if number is None or not 0 <= frame_index < (facts["num_frames"] or 0):
         raise PageError(
             f"{dataset} {episode_index} has no frame {frame_index} of a camera {camera[:60]!r}"
         )
-    video = views[number]["video"]
-    stored = views[number]["keyframes"]
     path = None
     with suppress(PageError):  # it is not on this machine
         path = video_file(corpus.space, facts, number)
     picture = None
     if path is not None:
-        pictures = places(corpus, snapshot, dataset, episode_index, camera)
-        picture = _of_video(path, video, limits, frame_index, pictures)
+        pictures = picture_numbers(corpus, snapshot, dataset, episode_index, camera)
+        picture = _video_frame(path, views[number]["video"], limits, frame_index, pictures)
     if picture is not None:
         return _jpeg(_scaled(picture, THUMB_PX))
     # The video is elsewhere, or there never was one
-    if not stored:
+    of_camera = [kept for kept in stored if kept["camera"] == camera]
+    if not of_camera:
         raise PageError(NO_PICTURE)
-    nearest = min(stored, key=lambda kept: abs(kept["frame_index"] - frame_index))
-    return _jpeg(_read(_stored_file(corpus.space, nearest), THUMB_PX))
+    nearest = min(of_camera, key=lambda kept: abs(kept["frame_index"] - frame_index))
+    return _jpeg(_stored_picture(corpus.space.keyframe(nearest["sha256"]), THUMB_PX))
 
 
 @lru_cache(maxsize=2000)
-def thumbnail(corpus: CorpusView, _: int, dataset: str, episode_index: int, kind: str) -> bytes:
+def thumbnail_jpeg(
+    corpus: CorpusView, _: int, dataset: str, episode_index: int, kind: str
+) -> bytes:
     """`thumb` or `sheet` of an episode as JPEG. Raises PageError where no picture can be had."""
     with corpus.reading() as reader:
-        chunk = chunk_of(reader, dataset, episode_index)
-        stored = keyframes(reader, (dataset, chunk, episode_index))
-        usable = reader.row(
-            f"SELECT usable_cameras FROM episode_content {OF_EPISODE}",
-            dataset,
-            chunk,
-            episode_index,
-        )
-        facts = None if stored else episode_facts(reader, dataset, episode_index)
-        limits = LIMITS if stored else limits_of(reader, dataset)
+        facts = episode_facts(reader, dataset, episode_index)
+        stored = stored_pictures(reader, (dataset, facts["chunk"], episode_index))
+        limits = limits_of(reader, dataset)
     # All that is needed was read: pictures are decoded outside, so as not to hold the lake's reader
-    preferred = usable[0] or [] if usable else []
-    camera = next((name for name in (*preferred, *stored) if stored.get(name)), None)
+    by_camera = grouped((picture["camera"], picture) for picture in stored)
+    preferred = (*(facts["cameras"] or ()), *by_camera)
+    camera = next((name for name in preferred if name in by_camera), None)
     height = SHEET_PX if kind == "sheet" else THUMB_PX
     if camera is None:
         pictures = [_first_frame(corpus.space, facts, limits, height)]
     else:
         # A contact sheet has pictures spread evenly over the episode; a thumbnail is the first one
-        last = len(stored[camera]) - 1
-        places = np.linspace(0, last, min(SHEET, last + 1)) if kind == "sheet" else [0]
+        chosen = spread(by_camera[camera], SHEET if kind == "sheet" else 1)
         pictures = [
-            _read(_stored_file(corpus.space, stored[camera][round(place)]), height)
-            for place in places
+            _stored_picture(corpus.space.keyframe(picture["sha256"]), height) for picture in chosen
         ]
     return _jpeg(np.concatenate(pictures, axis=1))
 
 
-def _stored_file(space: Workspace, picture: dict) -> Path:
-    return space.keyframe(picture["url"].rsplit("/", 1)[1].removesuffix(".jpg"))
-
-
 def _first_frame(
-    space: Workspace, facts: dict[str, Any] | None, limits: Limits, height: int
+    space: Workspace, facts: dict[str, Any], limits: Limits, height: int
 ) -> np.ndarray:
     """Decoded from the first camera that has a video."""
-    for number, camera in enumerate(cameras(facts, {}) if facts else ()):
-        if facts and camera["video"] is not None:
-            first = _of_video(video_file(space, facts, number), camera["video"], limits)
+    for number, camera in enumerate(cameras(facts, {})):
+        if camera["video"] is not None:
+            first = _video_frame(video_file(space, facts, number), camera["video"], limits)
             if first is not None:
                 return _scaled(first, height)
     raise PageError(NO_PICTURE)
 
 
-def _of_video(
+def _video_frame(
     path: Path, video: dict, limits: Limits, frame_index: int = 0, pictures: list[int] | None = None
 ) -> np.ndarray | None:
-    """A frame of an episode out of a video, BGR; None where the video ends before it. `pictures`: as `places` has them.
+    """A frame of an episode out of a video, BGR; None where the video ends before it.
 
-    Raises PageError where it cannot be decoded.
+    `pictures`: as `picture_numbers` has them. Raises PageError where it cannot be decoded.
     """
     try:
         with DECODERS.one() as decoder:
             return decoder(
-                _decoded, path, frame_index, video, pictures, limits, cpu_s=CPU_S, wall_s=WALL_S
+                _decoded_frame,
+                path,
+                frame_index,
+                video,
+                pictures,
+                limits,
+                cpu_s=CPU_S,
+                wall_s=WALL_S,
             )
     except (VideoError, *TOO_MUCH) as e:
         raise PageError(f"{path.name}: {e}") from e
 
 
-def _decoded(
+def _decoded_frame(
     path: Path, frame_index: int, video: dict, pictures: list[int] | None, limits: Limits
 ) -> np.ndarray | None:
     if pictures is None:
@@ -247,7 +246,9 @@ def _decoded(
 
 
 def _picture_number(path: Path, frame_index: int, fps: float, limits: Limits) -> int:
-    """The picture of a file that is shown when frame `frame_index` is, by the file's rate. Raises VideoError."""
+    """The picture of a file that is shown when frame `frame_index` is, by the file's
+    rate. Raises VideoError.
+    """
     if frame_index == 0:
         return 0
     times = frame_times(path, limits)
@@ -258,7 +259,7 @@ def _picture_number(path: Path, frame_index: int, fps: float, limits: Limits) ->
     return int(times.nearest(np.array([wanted_s]))[0])
 
 
-def _read(path: Path, height: int) -> np.ndarray:
+def _stored_picture(path: Path, height: int) -> np.ndarray:
     try:
         return _scaled(decode_stored(path.read_bytes()), height)
     except OSError as e:
@@ -276,7 +277,7 @@ def _jpeg(picture: np.ndarray) -> bytes:
     return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
 
 
-def playable(
+def playable_video(
     space: Workspace,
     facts: dict[str, Any],
     camera: int,
@@ -285,9 +286,11 @@ def playable(
     pictures: list[int] | None = None,
     label: DrawnLabel | None = None,
 ) -> Path:
-    """An MP4 file in H.264 whose frames are those of the episode. Raises PageError, also once nobody waits for it.
+    """An MP4 file in H.264 whose frames are those of the episode. Raises PageError, also
+    once nobody waits for it.
 
-    `limits`: what the dataset's files may claim. `pictures`: as `places` has them. `label`: drawn below the pictures.
+    `limits`: what the dataset's files may claim. `pictures`: as `picture_numbers` has
+    them. `label`: drawn below the pictures.
     """
     path = video_file(space, facts, camera)
     video = cameras(facts, {})[camera]["video"]
@@ -334,7 +337,7 @@ def playable(
         raise PageError(
             f"{subject}: the converted video cannot be kept ({e.strerror or e})", 503
         ) from e
-    forget(cached_video)
+    forget_oldest(cached_video)
     return cached_video
 
 
@@ -347,8 +350,9 @@ def _encode(
     target: Path,
     label: DrawnLabel | None,
 ) -> None:
-    """Write frames of a video to an MP4 file, each with the label below it. Raises VideoError, also where there are
-    none."""
+    """Write frames of a video to an MP4 file, each with the label below it. Raises
+    VideoError, also where there are none.
+    """
     rate = Fraction(video["fps"]).limit_denominator(1001)
     options = DecodeOptions(limits=limits)
     if pictures is None:
@@ -365,7 +369,7 @@ def _encode(
         stream.pix_fmt = "yuv420p"
         count = 0
         for count, picture in enumerate(frames, 1):
-            scaled = _even(picture.rgb())
+            scaled = _even_sized(picture.rgb())
             if label is not None:
                 scaled = label.below(scaled, count - 1)
             if count == 1:
@@ -391,7 +395,7 @@ def _pictures_at(path: Path, pictures: list[int], options: DecodeOptions) -> Ite
                 yield picture
 
 
-def _even(picture: np.ndarray) -> np.ndarray:
+def _even_sized(picture: np.ndarray) -> np.ndarray:
     """A picture no higher than the limit, with an even height and width: the encoder takes no other."""
     height, width = picture.shape[:2]
     scale = min(1.0, MAX_HEIGHT_PX / height)
@@ -401,7 +405,7 @@ def _even(picture: np.ndarray) -> np.ndarray:
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
-def forget(newest: Path) -> None:
+def forget_oldest(newest: Path) -> None:
     """Delete what was not looked at for longest, until the rest is within the limit; never the newest."""
     with suppress(OSError):  # another explorer forgets, too
         files = sorted(newest.parent.glob("*.mp4"), key=lambda p: p.stat().st_mtime, reverse=True)

@@ -1,7 +1,9 @@
-"""What people said and the lake does not have yet, laid over one open state of it: every query of a page sees both.
+"""What people said and the lake does not have yet, laid over one open state of it: every
+query of a page sees both.
 
-Tables of that name with the rows of both, and all views that read them, stand in a database in memory, where names are
-looked for first. Rows come from the journal, whoever wrote them.
+Tables of that name with the rows of both, and all views that read them, stand in a
+database in memory, where names are looked for first. Rows come from the journal, whoever
+wrote them.
 """
 
 import re
@@ -58,8 +60,9 @@ class Overlay:
                 self._read()
 
     def begin_anew(self) -> None:
-        """Read the journal from its begin the next time: it was emptied, and may soon be as long as it was. Rows that
-        were read before are not read twice."""
+        """Read the journal from its begin the next time: it was emptied, and may soon be
+        as long as it was. Rows that were read before are not read twice.
+        """
         with self._lock:
             self._end = 0
 
@@ -73,13 +76,13 @@ class Overlay:
                 new.setdefault(name, {})[key] = row
         for name, rows in new.items():
             # A kill may have left in the journal what the lake has
-            present = self._present(name) if is_first else set()
+            present = self._keys_in_lake(name) if is_first else set()
             self._lay_over(name, [row for key, row in rows.items() if key not in present])
             self._keys.update((name, key) for key in rows)
         # Last: other requests do not wait for what counts as read
         self._end = waiting.end
 
-    def _present(self, name: str) -> set[people.Key]:
+    def _keys_in_lake(self, name: str) -> set[people.Key]:
         return set(
             self._con.execute(f"SELECT {quoted(TABLES[name].key)} FROM lake.main.{name}").fetchall()
         )
@@ -95,7 +98,7 @@ class Overlay:
         }
 
 
-def _laid_over() -> frozenset[str]:
+def _names_laid_over() -> frozenset[str]:
     """The tables that are laid over, and the views that read one of them, or such a view."""
     names = set(TABLES_LAID_OVER)
     for _ in VIEWS:
@@ -104,4 +107,4 @@ def _laid_over() -> frozenset[str]:
     return frozenset(names)
 
 
-LAID_OVER = _laid_over()
+LAID_OVER = _names_laid_over()

@@ -1,4 +1,6 @@
-"""The review queue as one works through it: what is in it, what comes next, how many are left, at what pace."""
+"""The review queue as one works through it: what is in it, what comes next, how many are
+left, at what pace.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -63,11 +65,14 @@ DONE_SQL = """
 
 @dataclass(frozen=True)
 class ReviewQueue:
-    """Labels with a sign of doubt, the oddest first: of one kind; of one dataset, of one person, or of all."""
+    """Labels with a sign of doubt, the oddest first: of one kind; of one dataset, of one
+    person, or of all.
+    """
 
     kind: str = "all"
     dataset: str | None = None
     person: str | None = None
+    noun = "queue"
 
     @classmethod
     def of(cls, query: QueryParams) -> "ReviewQueue | None":
@@ -101,32 +106,26 @@ class ReviewQueue:
     def rows(
         self, visit: Visit, clauses: str = "", columns: str = "*", **named_values: Any
     ) -> list[dict[str, Any]]:
-        """Rows as of the index's table `review`, without what was judged since then; `clauses`: of the query."""
+        """Rows as of the index's table `review`, without what was judged since then;
+        `clauses`: of the query.
+        """
         conditions = ["true"]
         values = named_values
-        source = "review"
         if self.person is not None:
-            judged_places = visit.reader.once(
-                ("done", self.person), lambda: {*visit.reader.rows(DONE_SQL, self.person)}
-            )
-            judged_places = judged_places | visit.reader.places_of("corrections")
-            theirs = [
-                p
-                for p in places_by_value(visit.reader, "assigned").get(self.person, [])
-                if p not in judged_places
-            ]
-            values |= {
-                "datasets": [d for d, _ in theirs],
-                "numbers": [number for _, number in theirs],
-            }
             source = f"({ASSIGNED_SQL})"
-        elif judged := judged_since(visit) + (
-            said_since(visit, "outcomes") if self.is_of_ends else []
-        ):
-            conditions.append(
-                "dataset || ' ' || episode_index NOT IN (SELECT unnest($judged::VARCHAR[]))"
-            )
-            values["judged"] = judged
+            waiting = self._assigned(visit, self.person)
+            values["datasets"] = [dataset for dataset, _ in waiting]
+            values["numbers"] = [episode_index for _, episode_index in waiting]
+        else:
+            source = "review"
+            judged = said_since(visit, "corrections")
+            if self.is_of_ends:
+                judged += said_since(visit, "outcomes")
+            if judged:
+                conditions.append(
+                    "dataset || ' ' || episode_index NOT IN (SELECT unnest($judged::VARCHAR[]))"
+                )
+                values["judged"] = judged
         if sign := SIGNS[self.kind][1]:
             conditions.append("list_contains(signs, $sign)")
             values["sign"] = sign
@@ -137,25 +136,31 @@ class ReviewQueue:
             f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)} {clauses}", **values
         )
 
-    def left(self, visit: Visit) -> int:
+    def _assigned(self, visit: Visit, person: str) -> list[Place]:
+        """The episodes that a person has, and that nobody has judged since."""
+        reader = visit.reader
+        judged = reader.once(("done", person), lambda: {*reader.rows(DONE_SQL, person)})
+        judged = judged | reader.places_said_since("corrections")
+        assigned = places_by_value(reader, "assigned").get(person, [])
+        return [place for place in assigned if place not in judged]
+
+    def num_left(self, visit: Visit) -> int:
         """How many labels of the queue nobody has judged yet."""
         return self.rows(visit, columns="count(*) AS num")[0]["num"]
 
-    def first(
-        self, visit: Visit, clauses: str = f"ORDER BY {ORDER}", **named_values: Any
-    ) -> Place | None:
+    def first_place(self, visit: Visit) -> Place | None:
         """The episode to begin with; None: nothing waits."""
-        rows = self.rows(visit, f"{clauses} LIMIT 1", "dataset, episode_index", **named_values)
-        if rows:
-            return (rows[0]["dataset"], rows[0]["episode_index"])
-        return None
+        rows = self.rows(visit, f"ORDER BY {ORDER} LIMIT 1", "dataset, episode_index")
+        return next(((row["dataset"], row["episode_index"]) for row in rows), None)
 
 
 @dataclass(frozen=True)
 class QueuePlace:
-    """Where an episode stands in a queue. number: from 1, None: it is not, or no longer, in it; total: that are left.
+    """Where an episode stands in a queue. number: from 1, None: it is not, or no longer,
+    in it; total: that are left.
 
-    Addresses: `page` of the queue's list, `after` of the next episode, or of the list at the end, `before`.
+    Addresses: `page` of the queue's list, `after` of the next episode, or of the list at
+    the end, `before`.
     """
 
     page: str
@@ -181,42 +186,36 @@ def place_of(visit: Visit, queue: ReviewQueue, dataset: str, episode_index: int)
         return None
 
     if not queue_rows:
-        first = queue.first(visit)
-        total = queue.left(visit)
-        return QueuePlace(
-            queue.page, None, total, queue.at(first) if first else queue.page, queue=queue
-        )
+        first = queue.first_place(visit)
+        after = queue.at(first) if first else queue.page
+        return QueuePlace(queue.page, None, queue.num_left(visit), after, queue=queue)
     # One look at the queue: its runs are counted, and the nearest on both sides found
-    key |= {"s": queue_rows[0]["score"]}
-    [around] = queue.rows(visit, columns=AROUND, **key)
-    next_address = address(around["following"]) or queue.page
-    run = queue_rows[0]["label_run"]
-    reasons = tuple(queue_rows[0]["why"])
+    [row] = queue_rows
+    [around] = queue.rows(visit, columns=AROUND, **key, s=row["score"])
     return QueuePlace(
         queue.page,
         around["ahead"] + 1,
         around["total"],
-        next_address,
+        address(around["following"]) or queue.page,
         address(around["former"]),
-        run,
-        reasons,
+        row["label_run"],
+        tuple(row["why"]),
         queue,
     )
 
 
-def judged_since(visit: Visit) -> list[str]:
-    """Episodes (dataset, blank, number) with a correction that is newer than the index."""
-    return said_since(visit, "corrections")
-
-
 def said_since(visit: Visit, table: str) -> list[str]:
-    """Episodes (dataset, blank, number) of which a table of what people said has a row that is newer than the index."""
-    waiting = [f"{dataset} {episode}" for dataset, episode in visit.reader.places_of(table)]
+    """Episodes (dataset, blank, number) of which a table of what people said has a row
+    that is newer than the index.
+    """
+    waiting = [f"{dataset} {episode}" for dataset, episode in visit.reader.places_said_since(table)]
     return sorted({place for _, place in _newer_rows(visit, table)}) + waiting
 
 
 def counts_are_of_now(visit: Visit) -> bool:
-    """Has nothing come since the index was made but what people said, which queues and their counts leave out?"""
+    """Has nothing come since the index was made but what people said, which queues and
+    their counts leave out?
+    """
     passed = visit.reader.snapshot.number - visit.index.snapshot.number
     judged = [*_newer_rows(visit, "corrections"), *_newer_rows(visit, "outcomes")]
     return len({snapshot for snapshot, _ in judged}) >= passed

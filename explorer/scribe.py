@@ -1,12 +1,15 @@
-"""Writes down what people judge: durably and at once into the journal, which is the answer; a thread of its own commits
-the journal to the lake, many judgements together. What it cannot commit stays in the journal, and every page says so.
+"""Writes down what people judge: durably and at once into the journal, which is the
+answer; a thread of its own commits the journal to the lake, many judgements together.
+What it cannot commit stays in the journal, and every page says so.
 
-With a catalog in Postgres, where people judge on several machines, each judgement is committed before it is answered.
+With a catalog in Postgres, where people judge on several machines, each judgement is
+committed before it is answered.
 """
 
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -39,9 +42,8 @@ class Scribe:
         self._saying = threading.Lock()
         self._committing = threading.Lock()
         self._wake = threading.Condition()
-        self._latest = self._oldest = (
-            0.0  # when the latest and the oldest that waits came, by the monotonic clock
-        )
+        # When the latest and the oldest that waits came, by the monotonic clock
+        self._latest = self._oldest = 0.0
         self._thread: threading.Thread | None = None
         self._is_ending = False
         self._lake: Lake | None = None
@@ -58,7 +60,8 @@ class Scribe:
         return f"{kept_note}, but could not be written to the lake: {self._trouble}. It is tried again by itself."
 
     def say[T](self, act: Callable[[LakeReader, Writable], T]) -> T:
-        """What `act` gives, which adds rows of people to the lake that it is given; they are durable after it.
+        """What `act` gives, which adds rows of people to the lake that it is given; they
+        are durable after it.
 
         Raises PageError: nothing can be written here; and what `act` raises.
         """
@@ -72,17 +75,18 @@ class Scribe:
     def _say_at_once[T](self, act: Callable[[LakeReader, Writable], T]) -> T:
         with self._saying, self._journal.held(made=True), self._corpus.reading() as reader:
             newest = partial(self._newest, reader)
-            recording_of = partial(recording_at, reader)
-            lake = JournalLake(self._space, reader.con, newest, recording_of)
+            lake = JournalLake(self._space, reader.con, newest, partial(recording_at, reader))
             with lake.together():
                 result = act(reader, lake)
         self._begin()
         return result
 
     def _newest(self, reader: LakeReader, table: str, **key_columns: Any) -> dict[str, Any] | None:
-        """The newest row of an episode: what lies over the lake is newer than what it has; of most it has nothing."""
+        """The newest row of an episode: what lies over the lake is newer than what it
+        has; of most it has nothing.
+        """
         place = key_columns["dataset"], key_columns["episode_index"]
-        if row := reader.newest_of(table).get(place):
+        if row := reader.rows_said_since(table).get(place):
             return row
         if place not in corrected_places(reader, table):
             return None
@@ -90,11 +94,8 @@ class Scribe:
 
     def _say_to_lake[T](self, act: Callable[[LakeReader, Writable], T]) -> T:
         lake = Lake(self._space)
-        try:
-            with self._corpus.reading() as reader:
-                return act(reader, lake)
-        finally:
-            lake.con.close()
+        with closing(lake.con), self._corpus.reading() as reader:
+            return act(reader, lake)
 
     def settle(self) -> bool:
         """Commit what waits now; was all of it? Else it stays in the journal, and `trouble` says why."""
@@ -127,7 +128,7 @@ class Scribe:
         while True:
             with self._wake:
                 while not self._is_due():
-                    self._wake.wait(self._rest())
+                    self._wake.wait(self._seconds_to_commit())
                 is_ending = self._is_ending
                 self._oldest = 0.0
             is_written = self.settle()
@@ -155,10 +156,10 @@ class Scribe:
     def _is_due(self) -> bool:
         if self._is_ending:
             return True
-        rest_s = self._rest()
+        rest_s = self._seconds_to_commit()
         return rest_s is not None and rest_s <= 0
 
-    def _rest(self) -> float | None:
+    def _seconds_to_commit(self) -> float | None:
         """Seconds until the next commit; None: nothing waits."""
         if not self._oldest:
             return None

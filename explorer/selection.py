@@ -1,4 +1,6 @@
-"""Which episodes a URL asks for: facets, words and an order; the same as SQL over the lake, and as commands."""
+"""Which episodes a URL asks for: facets, words and an order; the same as SQL over the
+lake, and as commands.
+"""
 
 import math
 import shlex
@@ -36,8 +38,10 @@ MAX_PICKED = 500  # single episodes of an address
 Chosen = tuple[tuple[str, tuple[str, ...]], ...]  # names, each with values
 
 
-def _values(name: str, query: QueryParams) -> tuple[str, ...]:
-    """The values of a facet or mark in an address; an address of an earlier version may have a former word for one."""
+def _chosen_values(name: str, query: QueryParams) -> tuple[str, ...]:
+    """The values of a facet or mark in an address; an address of an earlier version may
+    have a former word for one.
+    """
     present_words = FORMER_VALUES.get(name, {})
     return _distinct([present_words.get(value, value) for value in query.getlist(name)])
 
@@ -76,7 +80,7 @@ def _range(name: str, query: QueryParams) -> tuple[str, float | None, float | No
     return name, ends[0], ends[1]
 
 
-def _picked(texts: list[str]) -> tuple[Place, ...]:
+def _picked_places(texts: list[str]) -> tuple[Place, ...]:
     """Single episodes that an address names, each as "dataset number". Raises PageError (400)."""
     if len(texts) > MAX_PICKED:
         raise PageError(f"{len(texts)} episodes are picked: {MAX_PICKED} at most", 400)
@@ -98,10 +102,12 @@ def _page_number(text: str) -> int:
 
 @dataclass(frozen=True)
 class EpisodeSelection:
-    """Episodes that have, of each named facet or mark, one of the values, and all of the words in their task or steps.
+    """Episodes that have, of each named facet or mark, one of the values, and all of the
+    words in their task or steps.
 
-    ranges: (name, from, to), None: without end. picked: these alone. rows: the index's numbers of the episodes that
-    marks, which people say, and picks leave, None: of all; `at` finds them.
+    ranges: (name, from, to), None: without end. picked: these alone. rows: the index's
+    numbers of the episodes that marks, which people say, and picks leave, None: of all;
+    `at` finds them.
     """
 
     chosen: Chosen = ()
@@ -115,7 +121,9 @@ class EpisodeSelection:
     @classmethod
     def of(cls, query: QueryParams) -> "EpisodeSelection":
         """From a URL's query. Raises PageError (400) where it makes no sense."""
-        chosen = tuple((name, _values(name, query)) for name in (*BY_NAME, *MARKS) if name in query)
+        chosen = tuple(
+            (name, _chosen_values(name, query)) for name in (*BY_NAME, *MARKS) if name in query
+        )
         words = tuple(query.get("q", "").lower().split())
         if len(words) > MAX_WORDS or len(" ".join(words)) > MAX_CHARS:
             raise PageError(
@@ -126,10 +134,12 @@ class EpisodeSelection:
             raise PageError(f"lists are ordered by {', '.join(SORTS)}; not by {sort[:40]!r}", 400)
         ranges = tuple(r for name in RANGES if (r := _range(name, query))[1:] != (None, None))
         page = _page_number(query.get("page", "1"))
-        return cls(chosen, words, sort, page, ranges, _picked(query.getlist("pick")))
+        return cls(chosen, words, sort, page, ranges, _picked_places(query.getlist("pick")))
 
     def at(self, reader: LakeReader, index: Indexed) -> "EpisodeSelection":
-        """This selection with the episodes that its marks and picks leave, as people have marked them by now."""
+        """This selection with the episodes that its marks and picks leave, as people have
+        marked them by now.
+        """
         if not self.marks and not self.picked:
             return self
         of_each: list[set[Place]] = [set(self.picked)] if self.picked else []
@@ -143,9 +153,6 @@ class EpisodeSelection:
     @property
     def narrowed(self) -> bool:
         return bool(self.chosen or self.words or self.ranges or self.picked)
-
-    def has(self, facet: str, value: str) -> bool:
-        return value in dict(self.chosen).get(facet, ())
 
     @property
     def marks(self) -> Chosen:
@@ -193,7 +200,7 @@ class EpisodeSelection:
             values += chosen
         # Words are looked up once per index in the distinct texts, then joined by their ids
         for word in self.words:
-            tasks, steps = index.once(("word", word), lambda word=word: _ids_of(index, word))
+            tasks, steps = index.once(("word", word), lambda word=word: _ids_with_word(index, word))
             parts.append(
                 "(task_id IN (SELECT unnest(?::INTEGER[])) OR row IN (SELECT row FROM step_rows WHERE step_id IN"
                 " (SELECT unnest(?::INTEGER[]))))"
@@ -241,7 +248,8 @@ class EpisodeSelection:
     def commands(self, workspace: str, snapshot: str, allowing: str = "") -> list[tuple[str, str]]:
         """What reproduces the selection: titles and lines for the shell.
 
-        snapshot: options such as --release. allowing: options of exports that let in what has no open licence.
+        snapshot: options such as --release. allowing: options of exports that let in what
+        has no open licence.
         """
         query = shlex.quote(self.lake_sql())
         snapshot_option = f" {snapshot}" if snapshot else ""
@@ -264,7 +272,9 @@ class EpisodeSelection:
         ]
 
     def shards_sql(self) -> str:
-        """A query that gives the shards that hold the selection's episodes, and these episodes' keys in each."""
+        """A query that gives the shards that hold the selection's episodes, and these
+        episodes' keys in each.
+        """
         return (
             "SELECT DISTINCT h.split || '/' || h.shard AS shard, printf('%s-%06d', s.dataset, s.episode_index) AS key"
             " FROM samples s JOIN sample_location l USING (sample_id) JOIN shards h ON h.shard = l.shard"
@@ -283,7 +293,7 @@ class Counted:
     url: str
 
 
-def _ids_of(index: Indexed, word: str) -> tuple[list[int], list[int]]:
+def _ids_with_word(index: Indexed, word: str) -> tuple[list[int], list[int]]:
     """Tasks and steps whose text has a word in it."""
     tasks = index.rows("SELECT task_id FROM tasks WHERE contains(lower(text), ?)", word)
     steps = index.rows("SELECT step_id FROM steps WHERE contains(lower(name), ?)", word)
@@ -295,8 +305,8 @@ def count(index: Indexed, selection: EpisodeSelection) -> int:
 
 
 def facets(index: Indexed, selection: EpisodeSelection) -> list[tuple[Facet, list[Counted]]]:
-    """Every facet with the counts of its values among the episodes that all other facets choose: the chosen ones first,
-    then the commonest; lengths by size.
+    """Every facet with the counts of its values among the episodes that all other facets
+    choose: the chosen ones first, then the commonest; lengths by size.
     """
     counts = _counts(index, selection)
     return [
@@ -318,9 +328,11 @@ def _facet_values(selection: EpisodeSelection, name: str, counts: dict[str, int]
 
 
 def _counts(index: Indexed, selection: EpisodeSelection) -> dict[str, dict[str, int]]:
-    """How many episodes have which value, by facet: those that the other facets choose; under "" all of the selection.
+    """How many episodes have which value, by facet: those that the other facets choose;
+    under "" all of the selection.
 
-    Of facets that are listed or chosen; the chosen and the commonest values. One query, which looks for words once.
+    Of facets that are listed or chosen; the chosen and the commonest values. One query,
+    which looks for words once.
     """
     names = [f.name for f in FACETS if f.listed or f.name in dict(selection.chosen)]
 
@@ -337,7 +349,7 @@ def _counts(index: Indexed, selection: EpisodeSelection) -> dict[str, dict[str, 
     )
 
 
-def marked(
+def counted_marks(
     reader: LakeReader, index: Indexed, selection: EpisodeSelection
 ) -> list[tuple[str, str, list["Counted"]]]:
     """Name and title of each mark, with the counts of its values among the episodes that all else chooses."""

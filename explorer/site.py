@@ -1,12 +1,14 @@
-"""What every page of the explorer shares: the corpus, the options of the command line, and the frame of a page.
+"""What every page of the explorer shares: the corpus, the options of the command line,
+and the frame of a page.
 
-And the filters of the templates: numbers, sizes and times as people read them, and data for scripts.
+And the filters of the templates: numbers, sizes and times as people read them, and data
+for scripts.
 """
 
 import json
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -28,8 +30,10 @@ from core.web import Access
 from explorer.access import CorpusView, LakeReader, PageError
 from explorer.episode import address_of, partition_of
 from explorer.index import CorpusIndex, Indexed
+from explorer.jobs import ChildJob
 from explorer.scribe import Scribe
 from warehouse.lake import Lake
+from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import Corrected
 from warehouse.releases.contents import freeze_command
 
@@ -70,11 +74,13 @@ UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the command line. `release` is the name of what `snapshot` froze; both None: the corpus as it is.
+    """Options of the command line. `release` is the name of what `snapshot` froze; both
+    None: the corpus as it is.
 
-    suggest: which run of each task of a dataset to label next, and why, which takes seconds; None: nobody says.
-    label_curves: the curves of a label that no build has seen, of an episode (dataset, number) as a snapshot has it;
-    raises UserError; None: such a label has none.
+    suggest: which run of each task of a dataset to label next, and why, which takes
+    seconds; None: nobody says. label_curves: the curves of a label that no build has
+    seen, of an episode (dataset, number) as a snapshot has it; raises UserError; None:
+    such a label has none.
     """
 
     snapshot: int | None = None
@@ -93,7 +99,9 @@ class Options:
         return f"this is {subject}, which cannot be changed: run proccorpus explore without it to correct labels"
 
     def in_dagster(self, asset: str, partition: str) -> str | None:
-        """Where the Dagster UI shows a partition of an asset, with the runs that made it; None without its address."""
+        """Where the Dagster UI shows a partition of an asset, with the runs that made it;
+        None without its address.
+        """
         if self.dagster_url is None:
             return None
         query = urlencode({"view": "partitions", "partition": partition})
@@ -110,6 +118,7 @@ class Explorer:
     index: CorpusIndex
     templates: Environment
     scribe: Scribe
+    jobs: Mapping[str, ChildJob]  # adapt, label, export
 
     def error(self, request: Request, message: str, status: int) -> Response:
         if request.url.path.startswith("/api/"):
@@ -170,6 +179,16 @@ class Visit:
     def index(self) -> Indexed:
         return self.explorer.index.at(self.reader)
 
+    @property
+    def lake(self) -> LakeConnection:
+        """The same state of the corpus for functions of the lake."""
+        return LakeConnection(self.explorer.space, self.reader.con)
+
+    @property
+    def place(self) -> str:
+        """The workspace as a shell takes it."""
+        return shlex.quote(str(self.explorer.space.root))
+
     def page(self, template: str, **values: Any) -> HTMLResponse:
         return self.explorer.html(self.request, template, snapshot=self.reader.snapshot, **values)
 
@@ -201,45 +220,36 @@ def writing(explorer: Explorer) -> Iterator[Lake]:
         lake = Lake(explorer.space)
     except OSError as e:
         raise PageError(f"the workspace cannot be written to: {e.strerror}", 403) from e
-    try:
+    with closing(lake.con):
         yield lake
-    finally:
-        lake.con.close()
 
 
-def count(value: float | None) -> str:
-    """12345 as 12,345; nothing as a dash."""
-    if value is None:
-        return "–"
+def count(value: float) -> str:
+    """12345 as 12,345."""
     return f"{round(value):,}"
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    if value is None:
-        return "–"
+def number(value: float, digits: int = 3) -> str:
+    """1,234.5 of 1234.5."""
     text = f"{value:,.{digits}f}"
     if digits:
         return text.rstrip("0").rstrip(".")
     return text
 
 
-def percent(value: float | None) -> str:
-    if value is None:
-        return "–"
+def percent(value: float) -> str:
+    """12.5 % of 0.125."""
     return f"{100 * value:.1f} %"
 
 
-def seconds(value: float | None) -> str:
+def seconds(value: float) -> str:
     """1:02.5 of 62.5."""
-    if value is None:
-        return "–"
     minutes, seconds_left = divmod(round(value, 1), 60)
     return f"{int(minutes)}:{seconds_left:04.1f}"
 
 
-def size(value: float | None) -> str:
-    if value is None:
-        return "–"
+def size(value: float) -> str:
+    """1.5 kB of 1500."""
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
             return f"{value:.3g} {unit}"
@@ -257,9 +267,7 @@ def age(moment_before: datetime, current: datetime | None = None) -> str:
     return "just now"
 
 
-def moment(time: datetime | None) -> str:
-    if time is None:
-        return "–"
+def moment(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
@@ -281,24 +289,23 @@ def short(name: str) -> str:
     return name.removeprefix("observation.").removeprefix("images.") or name
 
 
-FILTERS = {
-    f.__name__: f
-    for f in (count, number, percent, seconds, size, age, moment, several, data, short)
-}
+def or_dash(text_of: Callable[..., str]) -> Callable[..., str]:
+    """The filter, with a dash for a value that is not known."""
+    return lambda value, *options: "–" if value is None else text_of(value, *options)
+
+
+FILTERS: dict[str, Callable[..., Any]] = {f.__name__: f for f in (age, several, data, short)}
+FILTERS |= {f.__name__: or_dash(f) for f in (count, number, percent, seconds, size, moment)}
 FILTERS |= {
     "shell": shlex.quote,
     "address": address_of,
     "partition": partition_of,
-    "end_by": END_WORDS.__getitem__,
-}  # what says how a run ended, in words
+    "end_by": END_WORDS.__getitem__,  # what says how a run ended, in words
+}
 
 
-def freezing(visit: Visit) -> str:
+def freeze_command_line(visit: Visit) -> str:
     """The command that freezes the corpus as it is."""
-    licences = [
-        row["license"]
-        for row in visit.reader.dicts("SELECT license FROM datasets ORDER BY dataset")
-    ]
-    taken_names = [row["name"] for row in visit.reader.dicts("SELECT name FROM releases")]
-    place = shlex.quote(str(visit.explorer.space.root))
-    return f"proccorpus {freeze_command(licences, taken_names)} --workspace {place}"
+    used_names = visit.reader.column("SELECT name FROM releases")
+    command = freeze_command(visit.reader.licences(), used_names)
+    return f"proccorpus {command} --workspace {visit.place}"

@@ -3,6 +3,7 @@
 from typing import Any
 
 from explorer.access import LakeReader
+from explorer.episode import build_config
 from explorer.site import Visit
 from warehouse.lake.references import SHOWN_BY, stated_annotator
 
@@ -50,12 +51,12 @@ def listed_tasks(visit: Visit, dataset: str) -> list[dict[str, Any]]:
 
 def why_unused(reader: LakeReader, dataset: str) -> str | None:
     """Why a build of the dataset, as it is kept, would not follow references; None: it does."""
-    row = reader.row("SELECT config FROM build_configs WHERE dataset = ?", dataset)
-    if row is None:
+    config = build_config(reader, dataset)
+    if config is None:
         return (
             f"the lake does not know the source of {dataset}: build it once with proccorpus build"
         )
-    annotator = stated_annotator(row[0])
+    annotator = stated_annotator(config)
     if annotator in SHOWN_BY:
         return None
     return (

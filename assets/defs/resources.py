@@ -1,7 +1,6 @@
 """The resources of the code location: the workspace, the servers that annotation asks, and what runs the steps."""
 
 import os
-from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 from threading import Lock
@@ -208,27 +207,19 @@ class CorpusResource(dg.ConfigurableResource):
 
         No source is looked at. Where the lake cannot be read, a warning says so. Raises UserError.
         """
+        names: list[str] = []
         path = _configured("")
-        space = self.workspace()
         if path:
-            configured_names = [
-                build.name for build in load_config(path) if not build.dataset.folders
-            ]
-        else:
-            configured_names = []
-        built_names: Collection[str] = ()
+            names += [build.name for build in load_config(path) if not build.dataset.folders]
+        space = self.workspace()
         if space.exists():
             try:
-                with closing(lake_to_read(space).con) as con:
-                    built_names = [
-                        name
-                        for (name,) in con.execute(
-                            "SELECT dataset FROM build_configs ORDER BY 1"
-                        ).fetchall()
-                    ]
+                lake = lake_to_read(space)
+                with closing(lake.con):
+                    names += lake.column("SELECT dataset FROM build_configs ORDER BY 1")
             except LakeError as e:
                 dg.get_dagster_logger().warning(f"datasets of {space.root} are not known: {e}")
-        return list(dict.fromkeys([*configured_names, *built_names]))
+        return list(dict.fromkeys(names))
 
     def licences(self, config: str = "") -> tuple[str, ...]:
         """Those that a release may have beside open ones, as a configuration says; found as `all_builds` does."""

@@ -80,9 +80,8 @@ NOT_IN_CHUNK = {
     "corrections": "nobody corrected anything of the chunk",
     "references": "no reference shows a task of the chunk",
 }
-LEFT_OUT = dg.DataVersion(
-    "left out"
-)  # of a partition that has nothing of a stage: stages below can name it, too
+# Of a partition that has nothing of a stage: stages below can name it, too
+LEFT_OUT = dg.DataVersion("left out")
 LEFT_OUT_SQL = (
     "SELECT coalesce(episode_index::VARCHAR, 'all') AS episode, reason, coalesce(detail, '') AS detail, "
     "coalesce(file, '') AS file FROM findings WHERE dataset = $1 AND stage = $2 "
@@ -189,8 +188,7 @@ def metadata(
         os.environ.get("PROCCORPUS_EXPLORER_URL", "http://127.0.0.1:7680").rstrip("/")
     )
     query = {"dataset": run.dataset} | ({} if run.chunk is None else {"chunk": run.chunk})
-    is_tars = stage.name == "shards"
-    if is_tars:
+    if stage.name == "shards":
         files = str(lake.workspace.root / "shards")
     else:
         files = f"{place(lake.workspace).data}main/{table}/"

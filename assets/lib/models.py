@@ -41,10 +41,9 @@ def training_job(
 ) -> Job:
     """The command that trains what a configuration says, and the folder of its job."""
     name = job_name("train", context.run_id[:8], run)
-    if config.recipe.endswith((".yaml", ".yml")):
-        recipe = str(Path(config.recipe).resolve())
-    else:
-        recipe = config.recipe
+    recipe = config.recipe
+    if recipe.endswith((".yaml", ".yml")):
+        recipe = str(Path(recipe).resolve())
     extra_arguments = ["--model", str(Path(config.model).resolve())] if config.model else []
     extra_arguments += ["--wandb"] if config.wandb else []
     root = lake.workspace.root

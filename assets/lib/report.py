@@ -1,8 +1,8 @@
 """Which Dagster instance belongs to a workspace, and telling it what was built outside Dagster."""
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -69,17 +69,18 @@ def is_followed(workspace: Workspace) -> bool:
     return _deployment(workspace) is not None or _storage(workspace).is_dir()
 
 
-def telling() -> ModuleType:
-    """assets.lib.tell, which imports Dagster: the command line has to start quickly."""
+@contextmanager
+def telling(workspace: Workspace) -> Iterator[tuple[ModuleType, Any]]:
+    """assets.lib.tell, and the Dagster instance of a workspace, which gets one where it has none.
+
+    Dagster is imported here alone: the command line has to start quickly.
+    """
     from assets.lib import tell
 
-    return tell
-
-
-def instance_of(workspace: Workspace) -> AbstractContextManager[Any]:
-    """The Dagster instance of a workspace, which it gets where it has none."""
     with room_in(workspace.root):
-        return telling().instance_at(dagster_home(workspace), workspace)
+        home = dagster_home(workspace)
+    with tell.instance_at(home, workspace) as instance:
+        yield tell, instance
 
 
 def report_closing(workspace: Workspace, outcomes: Sequence[StepOutcome]) -> None:
@@ -89,10 +90,9 @@ def report_closing(workspace: Workspace, outcomes: Sequence[StepOutcome]) -> Non
     """
     if not is_followed(workspace):
         return
-    reporter = telling()
-    with instance_of(workspace) as instance:
-        reporter.reconcile(instance, open_lake(workspace))
-        reporter.tell_outcomes(instance, outcomes)
+    with telling(workspace) as (tell, instance):
+        tell.reconcile(instance, open_lake(workspace))
+        tell.tell_outcomes(instance, outcomes)
 
 
 def mirror(workspace: Workspace) -> None:
@@ -102,27 +102,22 @@ def mirror(workspace: Workspace) -> None:
     """
     if not workspace.exists():
         return
-    reporter = telling()
     lake = open_lake(workspace)
     ((last,),) = lake.rows("SELECT max(finished_at) FROM stage_runs")
-    with instance_of(workspace) as instance:
+    with telling(workspace) as (tell, instance):
         if last:
-            reporter.tell_held(instance, lake, made_before=last)
-        reporter.reconcile(instance, lake)
-        reporter.tell_held(instance, lake)
+            tell.tell_held(instance, lake, made_before=last)
+        tell.reconcile(instance, lake)
+        tell.tell_held(instance, lake)
 
 
 def report_build(
-    workspace: Workspace,
-    datasets: Sequence[str] | None = None,
-    failed: Mapping[str, Sequence[str]] | None = None,
+    workspace: Workspace, datasets: Sequence[str], failed: Mapping[str, Sequence[str]]
 ) -> None:
-    """Report the stages of some datasets, or of all, that Dagster does not know: nobody may have opened it before.
+    """Report the stages of datasets that were built, as far as Dagster does not know them.
 
-    `failed`: why some were not brought up to date, by dataset; None: they were not built now.
+    `failed`: why some were not brought up to date, by dataset.
     """
-    reporter = telling()
-    with instance_of(workspace) as instance:
-        reporter.reconcile(instance, open_lake(workspace), datasets)
-        if failed is not None:
-            reporter.tell_built(instance, set(datasets or ()), failed)
+    with telling(workspace) as (tell, instance):
+        tell.reconcile(instance, open_lake(workspace), datasets)
+        tell.tell_built(instance, set(datasets), failed)

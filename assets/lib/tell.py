@@ -14,6 +14,7 @@ import dagster as dg
 from filelock import FileLock
 
 from assets.lib.events import (
+    BY_NAME,
     UP_TO_DATE,
     check_evaluation,
     chunk_key,
@@ -27,6 +28,7 @@ from assets.lib.events import (
 )
 from core.files import room_in
 from core.paths import ROOT, Workspace
+from core.values import grouped
 from pipeline.config import stored_build, stored_builds
 from pipeline.outcome import StepOutcome
 from pipeline.release import held_outcomes
@@ -36,10 +38,9 @@ from warehouse.lake import WHOLE_DATASET, Lake, StageRun
 
 DATASET_KEYS, CHUNK_KEYS = datasets.name or "", chunks.name or ""  # the names of the partition sets
 MAX_DETAILED = 120  # stage runs told with pictures, tables and checks, some 0.2 s each; the older ones with numbers
-NO_VERSION, NO_EVENT = (
-    "INITIAL",
-    "NULL",
-)  # what Dagster itself says of an input that was never materialised
+# What Dagster itself says of an input that was never materialised
+NO_VERSION = "INITIAL"
+NO_EVENT = "NULL"
 Tell = Callable[[dg.AssetMaterialization], object]  # into a run that goes on, or outside any run
 
 
@@ -47,9 +48,8 @@ Tell = Callable[[dg.AssetMaterialization], object]  # into a run that goes on, o
 def instance_at(home: Path, workspace: Workspace) -> Iterator[dg.DagsterInstance]:
     """The Dagster instance of a workspace; the working directory is the project's meanwhile (dagster.yaml's paths)."""
     with chdir(ROOT), room_in(home):
-        with FileLock(
-            workspace.root / ".dagster.lock"
-        ):  # two that come first would both make Dagster's tables
+        # Two that come first would both make Dagster's tables
+        with FileLock(workspace.root / ".dagster.lock"):
             instance = dg.DagsterInstance.from_config(str(home))
         with instance:
             yield instance
@@ -95,9 +95,8 @@ def tell_stages(
     """A materialisation per stage run, with the tags that staleness is read from: partition by partition, upstream
     stages first. What a chunk has nothing of stays without one: nothing was made.
 
-    reports: in the order in which they were done; the last ones are shown with pictures, tables and checks. tell:
-    adds an
-    event to a run that goes on; None: outside any run.
+    reports: in the order in which they were done; the last ones are shown with pictures, tables and checks.
+    send_event: adds an event to a run that goes on; None: outside any run.
     """
     send_event = send_event or instance.report_runless_asset_event
     # Partitions have to be known to Dagster before an event may name them
@@ -105,16 +104,16 @@ def tell_stages(
     register_partitions(instance, lake, names)
     builds = {name: stored_build(lake, name) for name in names}
     first_detailed = len(reports) - MAX_DETAILED
-    by_partition: dict[str, dict[str, tuple[StageReport, bool]]] = {}
-    for number, report in enumerate(reports):
-        by_stage = by_partition.setdefault(partition_of(report.run), {})
-        by_stage[report.run.stage] = (report, number >= first_detailed)
-    for by_stage in by_partition.values():
-        for stage in STAGES:
-            if stage.name not in by_stage:
-                continue
-            report, is_detailed = by_stage[stage.name]
+    by_partition = grouped(
+        (partition_of(report.run), (report, number >= first_detailed))
+        for number, report in enumerate(reports)
+    )
+    order = [stage.name for stage in STAGES]
+    for partition_reports in by_partition.values():
+        partition_reports.sort(key=lambda pair: order.index(pair[0].run.stage))
+        for report, is_detailed in partition_reports:
             run = report.run
+            stage = BY_NAME[run.stage]
             build = builds[run.dataset] if is_detailed else None
             send_event(_stage_event(instance, lake, stage, report, detailed=build is not None))
             if build is not None:

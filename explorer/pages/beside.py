@@ -1,4 +1,6 @@
-"""Checking labels that follow a reference: each run beside its reference at the aligned moment, one after another."""
+"""Checking labels that follow a reference: each run beside its reference at the aligned
+moment, one after another.
+"""
 
 from collections.abc import Sequence
 from itertools import chain, groupby, pairwise
@@ -13,7 +15,7 @@ from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import correction_state
 from explorer.drawn_labels import shown_episode
-from explorer.episode import OF_EPISODE, EpisodeIndex, episode_and_facts, find_episode
+from explorer.episode import OF_EPISODE, EpisodeIndex, episode_and_facts, find_dataset, find_episode
 from explorer.pages.outcomes import stated_outcome
 from explorer.review_queue import QueuePlace
 from explorer.site import Explorer, Visiting
@@ -43,8 +45,8 @@ def queue_page(
 ) -> Response:
     """The first run of the queue; at its `end`, or where nothing waits, what is left to do."""
     reader = visit.reader
-    reader.check_dataset(dataset)
-    queue = doubtful(visit.explorer, reader, dataset)
+    find_dataset(reader, dataset)
+    queue = doubtful_runs(visit.explorer, reader, dataset)
     first = _address(dataset, queue[0]["episode_index"], camera) if queue else None
     if first and not end:
         return RedirectResponse(first, 303)
@@ -71,8 +73,8 @@ def page(
     run, alignment = _label_beside(reader, episode, shown_facts)
     reference = find_episode(reader, dataset, alignment["reference"])
     reference_data = shown_episode(visit, reference)
-    own_camera, reference_camera, shared = _cameras(shown_facts, reference_data, camera)
-    queue = doubtful(visit.explorer, reader, dataset)
+    own_camera, reference_camera, shared = _camera_pair(shown_facts, reference_data, camera)
+    queue = doubtful_runs(visit.explorer, reader, dataset)
     numbers = [doubt["episode_index"] for doubt in queue]
     number = numbers.index(episode_index) + 1 if episode_index in numbers else 0
     next_address = _address(dataset, next(iter(numbers[number:]), None), camera)
@@ -110,7 +112,9 @@ def page(
         reference_camera=reference_camera,
         cameras=shared,
         spans=charts.spans(run["segments"], episode.num_frames),
-        carried=charts.spans(carried(alignment, segments, episode.num_frames), episode.num_frames),
+        carried=charts.spans(
+            carried_segments(alignment, segments, episode.num_frames), episode.num_frames
+        ),
         unsure=unsure_steps(run["segments"]),
         place=place,
         stated=stated_outcome(reader, dataset, episode_index),
@@ -128,9 +132,9 @@ def _address(dataset: str, episode_index: int | None, camera: str | None) -> str
     return path
 
 
-def doubtful(explorer: Explorer, reader: LakeReader, dataset: str) -> list[dict[str, Any]]:
-    """The queue of a dataset, the most doubtful first: `episode_index`, `confidence`; `score` (how likely the label is
-    wrong) and `why`, as in the review queue.
+def doubtful_runs(explorer: Explorer, reader: LakeReader, dataset: str) -> list[dict[str, Any]]:
+    """The queue of a dataset, the most doubtful first: `episode_index`, `confidence`;
+    `score` (how likely the label is wrong) and `why`, as in the review queue.
     """
     sql = "SELECT episode_index, score, why FROM review WHERE dataset = $of"
     signs = {row["episode_index"]: row for row in explorer.index.at(reader).dicts(sql, of=dataset)}
@@ -149,8 +153,9 @@ def doubtful(explorer: Explorer, reader: LakeReader, dataset: str) -> list[dict[
 def _label_beside(
     reader: LakeReader, episode: Episode, shown_facts: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The label of an episode that follows a reference, and how: `reference`, its episode, and lists of equal length:
-    `frames` of the run that were looked at, the `reference_frames` that each is like, and whether each `follows` it.
+    """The label of an episode that follows a reference, and how: `reference`, its
+    episode, and lists of equal length: `frames` of the run that were looked at, the
+    `reference_frames` that each is like, and whether each `follows` it.
     """
     for run in shown_facts["runs"]:
         if run["annotator"] == "transfer":
@@ -174,10 +179,12 @@ def _label_beside(
     )
 
 
-def _cameras(
+def _camera_pair(
     shown_facts: dict[str, Any], reference_data: dict[str, Any], chosen_camera: str | None
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None, list[str]]:
-    """A camera of the run, the same of its reference, and the names of all that both have; those with videos first."""
+    """A camera of the run, the same of its reference, and the names of all that both
+    have; those with videos first.
+    """
     of_reference = {camera["camera"]: camera for camera in reference_data["cameras"]}
     both = [camera for camera in shown_facts["cameras"] if camera["camera"] in of_reference]
     both.sort(key=lambda c: not (c["usable"] and c["video"] and of_reference[c["camera"]]["video"]))
@@ -192,22 +199,23 @@ def _cameras(
     return chosen, of_reference[chosen["camera"]], names
 
 
-def carried(
+def carried_segments(
     alignment: dict[str, Any], segments: Sequence[dict[str, Any]], num_frames: int
 ) -> list[dict[str, Any]]:
-    """A reference's segments on the run's frames: where it shows them, in the order in which the run does.
+    """A reference's segments on the run's frames: where it shows them, in the order in
+    which the run does.
 
     segments: of the reference, tiling it.
     """
 
-    def shown_at(frame: int) -> dict[str, Any]:
+    def segment_at(frame: int) -> dict[str, Any]:
         return next((s for s in segments if s["start_frame"] <= frame < s["end_frame"]), NOT_SHOWN)
 
     # Half way to its neighbours a looked-at frame ends
     ends = [(a + b + 1) // 2 for a, b in pairwise(alignment["frames"])]
     parts = zip(alignment["reference_frames"], alignment["follows"], strict=True)
     parts_shown = [
-        shown_at(reference_frame) if follows else NOT_SHOWN for reference_frame, follows in parts
+        segment_at(reference_frame) if follows else NOT_SHOWN for reference_frame, follows in parts
     ]
     spans: list[dict[str, Any]] = []
     for _, of_place in groupby(

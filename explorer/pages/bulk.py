@@ -1,5 +1,6 @@
-"""Accepting all labels of a queue, or of a selection of the gallery, at once, after a sample of them was looked at and
-each of it found right."""
+"""Accepting all labels of a queue, or of a selection of the gallery, at once, after a
+sample of them was looked at and each of it found right.
+"""
 
 import random
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from explorer.pages.episodes import MAX_CHARS
 from explorer.review_queue import ORDER, SIGNS, ReviewQueue
 from explorer.selection import EpisodeSelection
 from explorer.site import Visit, Visiting, author_of, check_may_write, explorer_of
-from warehouse.lake import corrections
 from warehouse.lake.corrections import ACCEPTED, REJECTED, CorrectionError, parsed
 from warehouse.lake.statements import Place, Writable
 
@@ -43,10 +43,13 @@ SELECTED_SQL = """
 
 @dataclass(frozen=True)
 class SelectedRuns:
-    """The runs of a selection of the gallery, by its address, of whose labels nobody has said anything yet."""
+    """The runs of a selection of the gallery, by its address, of whose labels nobody has
+    said anything yet.
+    """
 
     query: str
     kind = "all"
+    noun = "selection"
     title = "This selection"
     dataset = person = None
 
@@ -94,24 +97,23 @@ def page(
     sample: Annotated[list[PlaceText], Query(max_length=100)] = [],  # noqa: B006  (FastAPI copies it)
 ) -> Response:
     """The sample, which the address names once it is drawn, and what was found of it."""
-    queue = _runs(kind, dataset, person, query)
+    queue = _runs_to_accept(kind, dataset, person, query)
     choice = {"kind": kind, "dataset": dataset, "person": person, "query": query}
     choice = {name: value for name, value in choice.items() if value is not None}
     if not sample:
-        drawn = [f"{place[0]}/{place[1]}" for place in _drawn(visit, queue)]
+        drawn = [f"{place[0]}/{place[1]}" for place in _drawn_sample(visit, queue)]
         if not drawn:
             return RedirectResponse(queue.page, 303)
         return RedirectResponse(
             f"/review/bulk?{urlencode(choice | {'sample': drawn}, doseq=True)}", 303
         )
     places = [_parsed_place(text) for text in sample]
-    judgements = {place: looked_at(visit.reader, place) for place in places}
+    judgements = {place: judgement_of(visit.reader, place) for place in places}
     waiting = {(row["dataset"], row["episode_index"]): row for row in queue.rows(visit)}
-    num_waiting = len(waiting)
     return visit.page(
         "bulk.html",
-        title=f"Accept a {_noun(queue)}",
-        noun=_noun(queue),
+        title=f"Accept a {queue.noun}",
+        noun=queue.noun,
         queue=queue,
         asked=choice,
         sample=[[*place] for place in places],
@@ -122,7 +124,7 @@ def page(
         ],
         num_open=sum(word == OPEN for word in judgements.values()),
         wrong=[place for place, word in judgements.items() if word == WRONG],
-        others=num_waiting - sum(place in waiting for place in places),
+        others=len(waiting) - sum(place in waiting for place in places),
         most_wrong=1 - (1 - SURE) ** (1 / len(places)),
         sure=SURE,
     )
@@ -130,16 +132,18 @@ def page(
 
 @router.post("/api/bulk")
 def accept(request: Request, bulk: BulkAcceptance) -> JSONResponse:
-    """Accept as many labels of them as one request can; answers how many were, how many are left, and why some
-    were not. 422: the sample was not looked at, or some of it is wrong."""
+    """Accept as many labels of them as one request can; answers how many were, how many
+    are left, and why some were not. 422: the sample was not looked at, or some of it is
+    wrong.
+    """
     explorer = explorer_of(request)
     check_may_write(explorer)
     author = author_of(request, bulk.author)
-    queue = _runs(bulk.kind, bulk.dataset, bulk.person, bulk.query)
+    queue = _runs_to_accept(bulk.kind, bulk.dataset, bulk.person, bulk.query)
     with explorer.corpus.reading() as reader:
         _check_sample(reader, [*dict.fromkeys(bulk.sample)])
         rows = queue.rows(Visit(request, explorer, reader), f"ORDER BY {ORDER}")
-    comment = f"accepted with its {_noun(queue)}; {len(bulk.sample)} of it were looked at and right"
+    comment = f"accepted with its {queue.noun}; {len(bulk.sample)} of it were looked at and right"
 
     refused = explorer.scribe.say(
         lambda reader, lake: _accept_rows(reader, lake, rows[:AT_ONCE], author, comment)
@@ -157,21 +161,18 @@ def _accept_rows(
         place = row["dataset"], row["episode_index"]
         judged = Judged(reader, lake, *place, author, Said(comment=comment))
         try:
-            facts = judged.facts()
+            content_hash = judged.facts["content_hash"]
             label = accepted_label(judged, row["label_run"])
-            base = {
-                "base_label_run": row["label_run"],
-                "base_content_hash": facts["content_hash"],
-                "facts": facts,
-            }
-            corrections.save(lake, *place, label, **base, **judged.judgement)
+            judged.save(label, row["label_run"], content_hash)
         except CorrectionError as e:
             refused.append(str(e))
     return refused
 
 
-def looked_at(reader: LakeReader, place: Place) -> str:
-    """What people found of a label: RIGHT where it was accepted as it is, WRONG where it was mended or rejected."""
+def judgement_of(reader: LakeReader, place: Place) -> str:
+    """What people found of a label: RIGHT where it was accepted as it is, WRONG where it
+    was mended or rejected.
+    """
     if place not in corrected_places(reader):
         return OPEN
     current = reader.dicts(
@@ -197,23 +198,17 @@ def _check_sample(reader: LakeReader, sample: list[Place]) -> None:
     if len(sample) < SAMPLE:
         raise PageError(f"look at {SAMPLE} of these runs first", 422)
     for place in sample:
-        if (word := looked_at(reader, place)) != RIGHT:
+        if (word := judgement_of(reader, place)) != RIGHT:
             raise PageError(f"{place[0]} {place[1]} of the sample is {word}", 422)
 
 
-def _drawn(visit: Visit, queue: Runs) -> list[Place]:
+def _drawn_sample(visit: Visit, queue: Runs) -> list[Place]:
     rows = queue.rows(visit, f"ORDER BY {ORDER}")
     places = [(row["dataset"], row["episode_index"]) for row in rows]
     return random.sample(places, min(SAMPLE, len(places)))
 
 
-def _noun(runs: Runs) -> str:
-    if isinstance(runs, SelectedRuns):
-        return "selection"
-    return "queue"
-
-
-def _runs(kind: str, dataset: str | None, person: str | None, query: str | None) -> Runs:
+def _runs_to_accept(kind: str, dataset: str | None, person: str | None, query: str | None) -> Runs:
     if query is not None:
         return SelectedRuns(query.removeprefix("?"))
     if kind not in SIGNS:

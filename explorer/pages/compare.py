@@ -1,4 +1,5 @@
-"""Two label runs, or two models, beside each other: where a dataset's are farthest apart, and one episode of them.
+"""Two label runs, or two models, beside each other: where a dataset's are farthest apart,
+and one episode of them.
 
 And frames like one frame, and runs like one run, as pictures that lead to the moment.
 """
@@ -62,14 +63,16 @@ _searching = threading.Semaphore(AT_ONCE)
 
 @router.get("/compare/{dataset}")
 def dataset_page(visit: Visiting, dataset: str, a: str = "", b: str = "") -> HTMLResponse:
-    """`a` and `b`: label runs; default: the two that share most episodes, of these the ones that count most often."""
+    """`a` and `b`: label runs; default: the two that share most episodes, of these the
+    ones that count most often.
+    """
     runs = [
         row | {"title": run_name(row | {"label_run": row["id"]})}
         for row in visit.reader.dicts(RUNS_SQL, dataset)
     ]
     if not runs:
         raise PageError(f"there are no labels of a dataset {dataset[:60]!r}")
-    a, b = _sharing(visit.reader, dataset, runs, a, b)
+    a, b = _runs_to_begin_with(visit.reader, dataset, runs, a, b)
     chosen = [
         _side_named(runs, name, k, "this dataset has no label run") for k, name in enumerate((a, b))
     ]
@@ -90,15 +93,16 @@ def dataset_page(visit: Visiting, dataset: str, a: str = "", b: str = "") -> HTM
     )
 
 
-def _sharing(
+def _runs_to_begin_with(
     reader: LakeReader, dataset: str, runs: list[dict[str, Any]], a: str, b: str
 ) -> tuple[str, str]:
-    """The two label runs to begin with, where the address leaves one open; as they are where none share an episode."""
+    """The two label runs to begin with, where the address leaves one open; as they are
+    where none share an episode.
+    """
     if a and b:
         return a, b
-    places = {
-        run["id"]: place for place, run in enumerate(runs)
-    }  # those that count most often stand first
+    # Those that count most often stand first
+    places = {run["id"]: place for place, run in enumerate(runs)}
     shared = reader.once(("sharing", dataset), lambda: reader.dicts(SHARING_SQL, dataset))
     pairs = [
         (-row["shared"], places[row["id"]], places[row["other"]], row["id"], row["other"])
@@ -123,7 +127,9 @@ def _side_named(
 def episodes_apart(
     reader: LakeReader, dataset: str, pair: list[str]
 ) -> tuple[int, float | None, list[dict[str, Any]]]:
-    """Episodes that both runs label, their mean difference of progress, and the episodes in which it is largest."""
+    """Episodes that both runs label, their mean difference of progress, and the episodes
+    in which it is largest.
+    """
     # Builds store the differences of two annotators. Where not all are stored they are counted from the curves, which
     # takes a second for 20,000 episodes; the view has every two runs once, the lesser name first
     differences = dict(reader.rows(STORED_SQL, dataset, *pair))
@@ -152,10 +158,6 @@ def episodes_apart(
     return len(differences), sum(differences.values()) / len(differences), rows
 
 
-def _boundaries(segments: Sequence[Mapping[str, Any]]) -> set[int]:
-    return {segment["start_frame"] for segment in segments[1:]}
-
-
 def moved_boundaries(
     first: Collection[int], second: Collection[int], same: int
 ) -> list[frozenset[int]]:
@@ -175,7 +177,7 @@ def page(
     """`a` and `b`: label runs or evaluations; default: the label that counts, and the next one."""
     episode, facts = episode_and_facts(visit.reader, dataset, episode_index)
     data = shown_episode(visit, episode)
-    sides = comparable(data)
+    sides = comparable_sides(data)
     chosen = [
         _side_named(sides, name, k, "this episode has no label run or evaluation")
         for k, name in enumerate((a, b))
@@ -189,7 +191,7 @@ def page(
     ]
     moved_frames: list[frozenset[int]] = [frozenset(), frozenset()]
     if all(side and side["segments"] for side in chosen):
-        first, second = (_boundaries(side["segments"]) for side in chosen if side)
+        first, second = (side["boundaries"] for side in chosen if side)
         # A tolerance in seconds means the same at any frame rate; boundaries are counted in frames
         moved_frames = moved_boundaries(first, second, round(SAME_S * fps))
     spans = [
@@ -213,26 +215,30 @@ def page(
     )
 
 
-def comparable(data: dict[str, Any]) -> list[dict[str, Any]]:
+def comparable_sides(data: dict[str, Any]) -> list[dict[str, Any]]:
     """Everything of an episode that has a progress curve: label runs, then models, then baselines."""
     sides = []
     for run in data["runs"]:
         curve = Curve(run_name(run), range(len(run["progress"])), run["progress"], "line")
         title = curve.name + (" (active)" if run["active"] else "")
-        sides.append(
-            {"id": run["label_run"], "title": title, "segments": run["segments"], "curve": curve}
-        )
+        sides.append(_side(run["label_run"], title, curve, run["segments"]))
     for p in sorted(data["predictions"], key=lambda p: p["model"] in BASELINES):
         curve = Curve(p["model"], p["frames"], p["prediction"], "line")
-        sides.append(
-            {
-                "id": p["eval_run"],
-                "title": f"{p['model']}, {p['benchmark']}",
-                "segments": [],
-                "curve": curve,
-            }
-        )
+        sides.append(_side(p["eval_run"], f"{p['model']}, {p['benchmark']}", curve))
     return sides
+
+
+def _side(
+    name: str, title: str, curve: Curve, segments: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    boundaries = {segment["start_frame"] for segment in segments[1:]}
+    return {
+        "id": name,
+        "title": title,
+        "curve": curve,
+        "segments": segments,
+        "boundaries": boundaries,
+    }
 
 
 def mean_difference(lines: list[Curve]) -> float | None:
@@ -255,7 +261,9 @@ def like_page(
     camera: Annotated[str | None, Query(max_length=200)] = None,
     among: Annotated[str | None, Query(max_length=200)] = None,
 ) -> HTMLResponse:
-    """`frame`: frames like this one; without it runs. `camera`: that shows it. `among`: only runs of this dataset."""
+    """`frame`: frames like this one; without it runs. `camera`: that shows it. `among`:
+    only runs of this dataset.
+    """
     episode, facts = episode_and_facts(visit.reader, dataset, episode_index)
     query: SimilarityQuery | None = None
     similar: list[dict[str, Any]] = []

@@ -1,9 +1,9 @@
-"""The corpus as a whole: how much there is of what, how far labelled, at what price, and what is left out.
+"""The corpus as a whole: how much there is of what, how far labelled, at what price, and
+what is left out.
 
 And frozen corpora: what each holds, and how to read, verify and compare them.
 """
 
-import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,12 +11,13 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
 from annotate.signal_report import lag, signal_columns
+from core.values import grouped
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.index import Indexed
-from explorer.site import Visit, Visiting, freezing
+from explorer.site import Visit, Visiting, freeze_command_line
 from ingest.source_parts import part_form
-from warehouse.lake.connection import LakeConnection, has
+from warehouse.lake.connection import has
 from warehouse.lake.outcomes import question
 from warehouse.lake.references import sentences
 from warehouse.lake.stored import lags_by_dataset, signals_by_dataset
@@ -71,7 +72,6 @@ OF_LAKE = {
                sum(completion_tokens)::BIGINT AS completion_tokens, sum(cost_usd) AS cost_usd
         FROM vlm_calls GROUP BY ALL ORDER BY 6 DESC, 1, 2 LIMIT 50""",
 }
-STATUSES = ("unknown", "used", "known")  # of parts of a source
 PARTS = 200  # shown of a source, those first that are used for nothing
 PARTS_SQL = f"""
     SELECT dataset, kind, name, status, use, why, shape, dtype, num_times FROM source_parts
@@ -110,7 +110,7 @@ def corpus_facts(visit: Visit) -> dict[str, Any]:
     empty = {"robot": None, "license": None, "hours": 0.0, **dict.fromkeys(COUNTED, 0)}
     in_index = {d["dataset"]: d for d in index.dicts(COUNTS_SQL)}
     unfinished = dict(index.rows(UNFINISHED_SQL))
-    references = sentences(LakeConnection(visit.explorer.space, reader.con))
+    references = sentences(visit.lake)
     datasets = []
     for row in reader.dicts(DATASETS_SQL):
         name = row["dataset"]
@@ -125,8 +125,8 @@ def corpus_facts(visit: Visit) -> dict[str, Any]:
         "datasets": datasets,
         "totals": {column: _total(datasets, column) for column in OF_ALL},
         "questions": questions,
-        "grippers": _grippers(reader, [d["dataset"] for d in datasets]),
-        "sources": _sources(reader),
+        "grippers": _gripper_rows(reader, [d["dataset"] for d in datasets]),
+        "sources": _source_rows(reader),
         "lengths": histogram(index, "duration_s", "s"),
         "steps": histogram(index, "num_steps", "steps", "label_run <> ''"),
         **{name: index.dicts(sql) for name, sql in OF_INDEX.items()},
@@ -134,23 +134,18 @@ def corpus_facts(visit: Visit) -> dict[str, Any]:
     }
 
 
-def _grippers(reader: LakeReader, datasets: list[str]) -> list[dict]:
-    """What was found of grippers and hands, a row for each; one with `missing` for a dataset where none was seen."""
+def _gripper_rows(reader: LakeReader, datasets: list[str]) -> list[dict]:
+    """What was found of grippers and hands, a row for each; one with `missing` for a
+    dataset where none was seen.
+    """
     signals = signals_by_dataset(reader.con)
     lags = lags_by_dataset(reader.con)
     missing = dict(reader.rows("SELECT dataset, detail FROM findings WHERE reason = 'no_gripper'"))
     rows = []
     for dataset in datasets:
-        of_dataset = lags.get(dataset, [])
         for signal in signals.get(dataset, []):
-            rows.append(
-                {
-                    "dataset": dataset,
-                    "missing": None,
-                    "lag": lag(signal, of_dataset),
-                    **signal_columns(signal),
-                }
-            )
+            row = {"dataset": dataset, "missing": None, "lag": lag(signal, lags.get(dataset, []))}
+            rows.append(row | signal_columns(signal))
         if dataset in missing:
             rows.append({"dataset": dataset, "missing": missing[dataset]})
     return rows
@@ -160,18 +155,19 @@ def _total(datasets: Iterable[Mapping[str, Any]], column: str) -> float:
     return sum(dataset[column] or 0 for dataset in datasets)
 
 
-def _sources(reader: LakeReader) -> list[dict]:
-    """What each source holds, a row for each dataset: parts that are used for nothing, those that are used, others."""
-    parts: dict[str, list[dict]] = {}
-    for part in reader.dicts(PARTS_SQL) if has(reader.con, "source_parts") else ():
-        form = part_form(part["shape"], part["dtype"])
-        parts.setdefault(part["dataset"], []).append(part | {"form": form})
+def _source_rows(reader: LakeReader) -> list[dict]:
+    """What each source holds, a row for each dataset: all its `parts`, those that are
+    `used`, and those that are used for nothing (`unknown`).
+    """
+    parts = reader.dicts(PARTS_SQL) if has(reader.con, "source_parts") else []
+    for part in parts:
+        part["form"] = part_form(part["shape"], part["dtype"])
     rows = []
-    for dataset, of_dataset in parts.items():
-        row: dict[str, Any] = {"dataset": dataset, "parts": of_dataset}
-        for status in STATUSES:
-            row[status] = [part for part in of_dataset if part["status"] == status]
-        rows.append(row)
+    for dataset, of_dataset in grouped((part["dataset"], part) for part in parts).items():
+        by_status = grouped((part["status"], part) for part in of_dataset)
+        unused = by_status.get("unknown", [])
+        used = by_status.get("used", [])
+        rows.append({"dataset": dataset, "parts": of_dataset, "unknown": unused, "used": used})
     return sorted(rows, key=lambda row: (not row["unknown"], row["dataset"]))
 
 
@@ -204,7 +200,7 @@ def releases_page(visit: Visiting) -> HTMLResponse:
         "releases.html",
         title="Releases",
         releases=visit.reader.dicts(RELEASES_SQL),
-        freeze=freezing(visit),
+        freeze=freeze_command_line(visit),
     )
 
 
@@ -215,18 +211,13 @@ def release(visit: Visiting, name: str) -> HTMLResponse:
     if not rows:
         raise PageError(f"there is no release {name[:60]!r}")
     facts = {subject: reader.dicts(sql, name) for subject, sql in OF_RELEASE.items()}
-    other_names = [
-        r[0]
-        for r in reader.rows(
-            "SELECT name FROM releases WHERE name <> ? ORDER BY created_at DESC", name
-        )
-    ]
+    sql = "SELECT name FROM releases WHERE name <> ? ORDER BY created_at DESC"
     return visit.page(
         "release.html",
         title=f"Release {name}",
         release=rows[0],
         total=sum(part["shards"] for part in facts["parts"]),
-        others=other_names,
-        place=shlex.quote(str(visit.explorer.space.root)),
+        others=reader.column(sql, name),
+        place=visit.place,
         **facts,
     )

@@ -1,6 +1,10 @@
-"""What people say of an episode, as pages send it: corrections of its label, tags, and whom it is assigned to."""
+"""What people say of an episode, as pages send it: corrections of its label, tags, and
+whom it is assigned to.
+"""
 
-from typing import Annotated, Any, Literal, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal
 
 import duckdb
 from fastapi import APIRouter, Request
@@ -13,7 +17,7 @@ from core.errors import UserError, first_line
 from core.values import plain
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import corrected_places, correction_state
-from explorer.episode import ACTIVE_SQL, EpisodeIndex, episode_facts, label_as_said
+from explorer.episode import EpisodeIndex, episode_facts, label_as_said
 from explorer.site import Explorer, Visiting, author_of, check_may_write, explorer_of, writing
 from warehouse.lake import acceptances, corrections
 from warehouse.lake.corrections import (
@@ -33,8 +37,9 @@ OF_LABEL = ("plan", "segments", *SAID_LATER)
 
 
 class Said(BaseModel, extra="allow"):
-    """What somebody says of an episode's label: who, the newest correction that they had seen (`follows`), of which
-    label or correction; with OF_LABEL, where they save one. `brief`: the answer needs nothing but its id.
+    """What somebody says of an episode's label: who, the newest correction that they had
+    seen (`follows`), of which label or correction; with OF_LABEL, where they save one.
+    `brief`: the answer needs nothing but its id.
     """
 
     author: str | None = None
@@ -47,7 +52,9 @@ class Said(BaseModel, extra="allow"):
 
 
 class Marking(BaseModel):
-    """A tag, or whom episodes are assigned to: said, or taken back (not `on`); of each the assignment that was seen."""
+    """A tag, or whom episodes are assigned to: said, or taken back (not `on`); of each
+    the assignment that was seen.
+    """
 
     kind: Kind
     value: str
@@ -57,8 +64,9 @@ class Marking(BaseModel):
 
 
 class Acceptance(BaseModel):
-    """The faults that a check found, in a run or (no episode_index) in all of a dataset: known, or told again (not
-    `on`)."""
+    """The faults that a check found, in a run or (no episode_index) in all of a dataset:
+    known, or told again (not `on`).
+    """
 
     dataset: str
     check: str
@@ -77,12 +85,14 @@ def state(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONRes
     is_usable = facts["status"] == "ok" and facts["content_hash"] is not None
     if read_only_reason is None and not is_usable:
         read_only_reason = "the episode cannot be used, so it has no label"
-    statements = _words(visit.explorer, visit.reader, dataset, episode_index, read_only_reason)
+    statements = _corrections_in_words(
+        visit.explorer, visit.reader, dataset, episode_index, read_only_reason
+    )
     content = {"content_hash": facts["content_hash"], "why_read_only": read_only_reason}
     return JSONResponse(plain(content | statements))
 
 
-def _words(
+def _corrections_in_words(
     explorer: Explorer,
     reader: LakeReader,
     dataset: str,
@@ -106,16 +116,17 @@ def change(
     statement: Said,
     act: Literal["save", "accept", "reject", "undo"] = "save",
 ) -> JSONResponse:
-    """Save corrected segments; accept a label, or a correction that waits, as it is; reject a label; take one of these
-    back. Answers with its id, or why it was refused (409 where somebody else was quicker, 422 for what cannot be), and
-    the corrections of the episode after it, unless `brief` asks for the id alone.
+    """Save corrected segments; accept a label, or a correction that waits, as it is;
+    reject a label; take one of these back. Answers with its id, or why it was refused
+    (409 where somebody else was quicker, 422 for what cannot be), and the corrections of
+    the episode after it, unless `brief` asks for the id alone.
     """
     explorer = explorer_of(request)
     check_may_write(explorer)
     author = author_of(request, statement.author)
     try:
         saved = explorer.scribe.say(
-            lambda reader, lake: _written(
+            lambda reader, lake: _written_correction(
                 Judged(reader, lake, dataset, episode_index, author, statement), act
             )
         )
@@ -130,17 +141,22 @@ def change(
 
 
 def _read_again(explorer: Explorer, dataset: str, episode_index: int) -> dict[str, Any]:
-    """What is stored after a change, so that the page shows that and not what it sent. What was saved is so whatever
-    comes after it: where it cannot be read now, `unread` says why."""
+    """What is stored after a change, so that the page shows that and not what it sent.
+    What was saved is so whatever comes after it: where it cannot be read now, `unread`
+    says why.
+    """
     try:
         with explorer.corpus.reading() as reader:
-            return _words(explorer, reader, dataset, episode_index, None)
+            return _corrections_in_words(explorer, reader, dataset, episode_index, None)
     except (UserError, duckdb.Error) as e:
         return {"unread": f"This page cannot be read anew now: {first_line(e)}."}
 
 
-class Judged(NamedTuple):
-    """What somebody says of the label of an episode, with what the lake has of it, and where it is written."""
+@dataclass(frozen=True)
+class Judged:
+    """What somebody says of the label of an episode, with what the lake has of it, and
+    where it is written.
+    """
 
     reader: LakeReader
     lake: Writable
@@ -157,77 +173,70 @@ class Judged(NamedTuple):
     def judgement(self) -> dict[str, Any]:
         return {"author": self.author, "comment": self.said.comment, "follows": self.said.follows}
 
-    def episode_facts(self) -> dict[str, Any]:
-        """Raises CorrectionError: there is no such episode."""
+    @cached_property
+    def facts(self) -> corrections.Facts:
+        """Of the episode, as corrections check them. Raises CorrectionError: it is not
+        there, or cannot be used.
+        """
         try:
-            return episode_facts(self.reader, *self.place)
+            facts = episode_facts(self.reader, *self.place)
         except PageError as e:
             raise CorrectionError(str(e)) from e
+        unusable = (f["reason"] for f in facts["findings"] if f["severity"] == "unusable")
+        return corrections.checked_facts(*self.place, facts | {"reason": next(unusable, None)})
 
+    @property
     def episode(self) -> Episode:
-        """Raises CorrectionError: there is none."""
-        return episode_from_row(self.episode_facts())
+        """Raises CorrectionError, as `facts` does."""
+        return episode_from_row(self.facts)
 
-    def facts(self) -> corrections.Facts:
-        """Of the episode, as corrections check them. Raises CorrectionError."""
-        facts = self.episode_facts()
-        unusable = [
-            finding["reason"] for finding in facts["findings"] if finding["severity"] == "unusable"
-        ]
-        return corrections.checked_facts(
-            *self.place, facts | {"reason": next(iter(unusable), None)}
-        )
+    def save(self, label: corrections.Corrected, run: str | None, content_hash: str | None) -> str:
+        """Save a label, made from a run's label of the episode with these contents;
+        returns the correction's id.
 
-    def active_run(self) -> str | None:
-        """The label run that counts of the episode."""
-        dataset, chunk, episode_index = self.episode().row_key
-        rows = self.reader.of_episode("active_runs", ACTIVE_SQL, dataset, chunk, episode_index)
-        if rows:
-            return rows[0]["label_run"]
-        return None
+        Raises CorrectionError, ConflictError.
+        """
+        base = {"base_label_run": run, "base_content_hash": content_hash, "facts": self.facts}
+        row = corrections.save(self.lake, *self.place, label, **base, **self.judgement)
+        return row["correction_id"]
 
     def is_corrected(self) -> bool:
         return self.place in corrected_places(self.reader)
 
     def counts_already(self) -> bool:
-        """Is the newest that was said of the label, since the lake was opened, what this person saved? To ask the lake
-        whose label counts costs more than all else of a judgement."""
-        newest = self.reader.newest_of("corrections").get(self.place)
+        """Is the newest that was said of the label, since the lake was opened, what this
+        person saved? To ask the lake whose label counts costs more than all else of a
+        judgement.
+        """
+        newest = self.reader.rows_said_since("corrections").get(self.place)
         if newest is None or newest["rejects"] is not None:
             return False
-        expected = ACCEPTED, self.author, self.facts()["content_hash"]
+        expected = ACCEPTED, self.author, self.facts["content_hash"]
         return (newest["status"], newest["author"], newest["base_content_hash"]) == expected
 
 
-def _written(judged: Judged, act: str) -> str:
+def _written_correction(judged: Judged, act: str) -> str:
     """Write a change; returns its id. Raises CorrectionError, ConflictError."""
     statement = judged.said
-    lake = judged.lake
     run = statement.base_label_run
     correction = statement.correction_id or ""
     if act == "undo":
         return _taken_back(judged, correction)
-    facts = judged.facts()
-    statement_fields: dict[str, Any] = judged.judgement | {"facts": facts}
+    facts = judged.facts
     if act == "reject":
-        return corrections.reject_label(lake, *judged.place, run or "", **statement_fields)[
-            "correction_id"
-        ]
-    content = statement.base_content_hash
-    if act == "save":
-        corrected = parsed(
-            {k: v for k, v in (statement.model_extra or {}).items() if k in OF_LABEL}
+        row = corrections.reject_label(
+            judged.lake, *judged.place, run or "", facts=facts, **judged.judgement
         )
+        return row["correction_id"]
+    if act == "save":
+        said = statement.model_extra or {}
+        label = parsed({name: value for name, value in said.items() if name in OF_LABEL})
+        return judged.save(label, run, statement.base_content_hash)
+    if correction:
+        label = _waiting_label(judged, correction)
     else:
-        content = content or facts["content_hash"]
-        if correction:
-            corrected = _waiting(judged, correction)
-        else:
-            corrected = accepted_label(judged, run or "")
-    base = {"base_label_run": run, "base_content_hash": content}
-    return corrections.save(lake, *judged.place, corrected, **base, **statement_fields)[
-        "correction_id"
-    ]
+        label = accepted_label(judged, run or "")
+    return judged.save(label, run, statement.base_content_hash or facts["content_hash"])
 
 
 def _taken_back(judged: Judged, correction: str) -> str:
@@ -241,8 +250,10 @@ def _taken_back(judged: Judged, correction: str) -> str:
 
 
 def accepted_label(judged: Judged, run: str) -> corrections.Corrected:
-    """A label as it would be accepted. Raises CorrectionError: there is none; ConflictError: it would replace what
-    another person has saved, which accepting an annotator's label is no way to do."""
+    """A label as it would be accepted. Raises CorrectionError: there is none;
+    ConflictError: it would replace what another person has saved, which accepting an
+    annotator's label is no way to do.
+    """
     if judged.is_corrected() and not judged.counts_already():
         condition = "dataset = ? AND episode_index = ? AND status = 'accepted' AND author <> ?"
         sql = f"SELECT author FROM current_corrections WHERE {condition}"
@@ -250,7 +261,7 @@ def accepted_label(judged: Judged, run: str) -> corrections.Corrected:
         if saved and run != human_run(judged.dataset):
             episode = f"episode {judged.episode_index} of {judged.dataset}"
             raise ConflictError(f"{saved[0][0]} has saved a label of {episode}: open it, compare")
-    label = label_as_said(judged.reader, judged.episode(), run)
+    label = label_as_said(judged.reader, judged.episode, run)
     if label is None:
         raise CorrectionError(
             f"episode {judged.episode_index} of {judged.dataset} has no label {run}"
@@ -258,7 +269,7 @@ def accepted_label(judged: Judged, run: str) -> corrections.Corrected:
     return parsed(label)
 
 
-def _waiting(judged: Judged, correction: str) -> corrections.Corrected:
+def _waiting_label(judged: Judged, correction: str) -> corrections.Corrected:
     rows = judged.lake.dicts(
         f"SELECT plan, segments, {', '.join(SAID_LATER)} FROM current_corrections "
         "WHERE correction_id = ? AND dataset = ? AND episode_index = ?",
@@ -281,11 +292,8 @@ def tag(request: Request, marking: Marking) -> JSONResponse:
         "is_on": marking.on,
         "follows": assignments,
     }
-    try:
-        with writing(explorer_of(request)) as lake:
-            rows = mark(lake, [*assignments], marking.kind, marking.value, **signature)
-    except CorrectionError as e:
-        raise PageError(str(e), 409 if isinstance(e, ConflictError) else 422) from e
+    with writing(explorer_of(request)) as lake:
+        rows = mark(lake, [*assignments], marking.kind, marking.value, **signature)
     return JSONResponse({"changed": len(rows)})
 
 
@@ -296,8 +304,5 @@ def accept_check(request: Request, acceptance: Acceptance) -> JSONResponse:
     change = acceptances.accept if acceptance.on else acceptances.take_back
     signature = {"why": acceptance.why, "author": author_of(request, acceptance.author)}
     with writing(explorer_of(request)) as lake:
-        try:
-            rows = change(lake, acceptance.dataset, acceptance.check, episodes, **signature)
-        except UserError as e:
-            raise PageError(str(e), 422) from e
+        rows = change(lake, acceptance.dataset, acceptance.check, episodes, **signature)
     return JSONResponse({"changed": len(rows)})

@@ -35,7 +35,11 @@ def page(visit: Visiting, path: str) -> Response:
     if file.suffix != ".html":
         return FileResponse(file, headers=HOUR)
     return FileResponse(
-        file, headers={"Cache-Control": "no-cache", "content-security-policy": _policy(file)}
+        file,
+        headers={
+            "Cache-Control": "no-cache",
+            "content-security-policy": _policy(file, file.stat().st_mtime_ns),
+        },
     )
 
 
@@ -50,13 +54,9 @@ def _unbuilt(visit: Visiting, path: str) -> HTMLResponse:
     )
 
 
-def _policy(file: Path) -> str:
-    """The content security policy of a page: no script but its own, and none of another server."""
-    return _allowing(file, file.stat().st_mtime_ns)
-
-
 @lru_cache(maxsize=200)
-def _allowing(file: Path, _: int) -> str:
+def _policy(file: Path, modified_ns: int) -> str:
+    """The content security policy of a page: no script but its own, and none of another server."""
     scripts = [hashlib.sha256(text.encode()).digest() for text in SCRIPT.findall(file.read_text())]
     hashes = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in scripts)
     return (

@@ -1,6 +1,7 @@
 """One episode: cameras, labels, curves and measurements on one time axis.
 
-And why a label is what it is: every question to a model about it, as sent, with reply, tokens and price.
+And why a label is what it is: every question to a model about it, as sent, with reply,
+tokens and price.
 """
 
 import json
@@ -27,10 +28,10 @@ from explorer.episode import (
     chunk_of,
     episode_and_facts,
     find_episode,
-    keyframes,
     label_runs,
     partition_of,
-    recorded,
+    recorded_data,
+    stored_pictures,
 )
 from explorer.facets import places_by_value, tags_of
 from explorer.index import Indexed
@@ -41,16 +42,14 @@ from explorer.site import Visit, Visiting
 from warehouse.lake.corrections import parsed
 
 router = APIRouter()
-Series = Sequence[
-    tuple[str, Sequence[float | None]]
-]  # names of lines, with a value per frame of each
+# Names of lines, with a value per frame of each
+Series = Sequence[tuple[str, Sequence[float | None]]]
 LABEL_COLOURS, MODEL_COLOURS, BASELINE_DASHES = 3, 4, 5  # that the style sheet has
 DIMENSIONS = 8  # colours of the dimensions of a state or an action
 LABEL_ITSELF = "the label itself"  # a baseline, whose curve is the label's
 VISUAL_CHANGE, GRIPPERS, SPEED = "visual change", "gripper opening", "speed"  # titles of charts
-TRUTH = (
-    "(truth)"  # at the end of a benchmark's name: what it scores against is the truth, not a label
-)
+# At the end of a benchmark's name: what it scores against is the truth, not a label
+TRUTH = "(truth)"
 # The curves of a label that is being edited, by column of `progress`: name and kind of the line
 EDITED = {
     "progress": ("as you edit it", "line edited"),
@@ -77,8 +76,9 @@ def data(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONResp
 def curves(
     visit: Visiting, dataset: str, episode_index: EpisodeIndex, label: dict[str, Any]
 ) -> JSONResponse:
-    """The curves of a label as the editor has it: `lines` with name, kind, path in a chart, values at each frame, and
-    whether each is drawn before it is switched on. Without lines where it has none: `why` says so. Saves nothing.
+    """The curves of a label as the editor has it: `lines` with name, kind, path in a
+    chart, values at each frame, and whether each is drawn before it is switched on.
+    Without lines where it has none: `why` says so. Saves nothing.
     """
     try:
         drawn = drawn_curves(visit, dataset, episode_index, parsed(label))
@@ -110,9 +110,8 @@ def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResp
     shown_facts = shown_episode(visit, episode)
     lines = progress_curves(shown_facts)
     queue = ReviewQueue.of(visit.request.query_params)
-    index = visit.explorer.index.at(
-        reader, waits=queue is not None
-    )  # what is saved here shows at once
+    # What is saved here shows at once
+    index = visit.explorer.index.at(reader, waits=queue is not None)
     episode_before, episode_after = neighbours(reader, index, episode)
     n = episode.num_frames
     measures = measure_charts(shown_facts["measures"], n)
@@ -146,7 +145,9 @@ def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResp
 
 @router.get("/episode/{dataset}/{episode_index}/curve.svg")
 def curve_picture(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> Response:
-    """Progress and segments of the label that counts, as a small picture; an empty one where there is no label."""
+    """Progress and segments of the label that counts, as a small picture; an empty one
+    where there is no label.
+    """
     key = (dataset, chunk_of(visit.reader, dataset, episode_index), episode_index)
     if (dataset, episode_index) in corrected_places(visit.reader):
         return _picture(*_corrected_label(visit, dataset, episode_index))
@@ -164,7 +165,9 @@ def curve_picture(visit: Visiting, dataset: str, episode_index: EpisodeIndex) ->
 def _corrected_label(
     visit: Visit, dataset: str, episode_index: int
 ) -> tuple[Curve, list[tuple[int, int, int | None]]]:
-    """Curve and segments of the label that counts by what people have said up to now; both empty where none does."""
+    """Curve and segments of the label that counts by what people have said up to now;
+    both empty where none does.
+    """
     runs = shown_episode(visit, find_episode(visit.reader, dataset, episode_index))["runs"]
     run = next((run for run in runs if run["active"]), {"progress": [], "segments": []})
     segments = [(s["start_frame"], s["end_frame"], s["step"]) for s in run["segments"]]
@@ -181,12 +184,14 @@ def _picture(curve: Curve, segments: Sequence[tuple[int, int, int | None]]) -> R
 
 @router.get("/episode/{dataset}/{episode_index}/actions")
 def actions_track(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
-    """The track of actions, and the names of the state's dimensions, which the page fetches: a part of a page."""
+    """The track of actions, and the names of the state's dimensions, which the page
+    fetches: a part of a page.
+    """
     episode = find_episode(visit.reader, dataset, episode_index)
     message = chart = None
     names: list[str] = []
     try:
-        recording = recorded(visit.reader, episode)
+        recording = recorded_data(visit.reader, episode)
         names = list(recording.state_names)
         if recording.action is None:
             message = (
@@ -213,16 +218,16 @@ def name_of(names: Sequence[str], dimension: int) -> str:
 
 
 def demonstration(index: Indexed, dataset: str, episode_index: int) -> dict[str, Any] | None:
-    """What is odd about the run beside others of its task: `main`, `score`, `why`; None where it was not measured."""
+    """What is odd about the run beside others of its task: `main`, `score`, `why`; None
+    where it was not measured.
+    """
     rows = index.dicts(
         "SELECT demonstration::VARCHAR AS main, demonstration_score AS score, demonstration_why AS why FROM episodes"
         " WHERE dataset = TRY_CAST(? AS dataset_word) AND episode_index = ? AND demonstration_why IS NOT NULL",
         dataset,
         episode_index,
     )
-    if rows:
-        return rows[0]
-    return None
+    return next(iter(rows), None)
 
 
 def neighbours(
@@ -245,7 +250,9 @@ def neighbours(
 
 
 def stages(reader: LakeReader, episode: Episode) -> list[dict]:
-    """The stages that made what is known of the episode's chunk, with the name of their partition in Dagster."""
+    """The stages that made what is known of the episode's chunk, with the name of their
+    partition in Dagster.
+    """
     key = episode.dataset, episode.chunk
     rows = reader.lately(("stages", *key), lambda: reader.dicts(STAGES_SQL, *key))
     return [
@@ -255,8 +262,9 @@ def stages(reader: LakeReader, episode: Episode) -> list[dict]:
 
 
 def progress_curves(data: dict[str, Any]) -> list[Curve]:
-    """Progress by every label run, by the published formula on the active one, by the truth, if an evaluation scored
-    against it, and by each model once; baselines are there to be switched on, the label itself is none.
+    """Progress by every label run, by the published formula on the active one, by the
+    truth, if an evaluation scored against it, and by each model once; baselines are there
+    to be switched on, the label itself is none.
     """
     lines = []
     for k, run in enumerate(data["runs"]):
@@ -294,7 +302,9 @@ def run_name(run: dict[str, Any]) -> str:
 
 
 def charts_data(lines: Mapping[str, Sequence[Curve]]) -> dict[str, list[dict[str, Any]]]:
-    """The curves of charts for the script that shows their values at the cursor; `frames` None: one for each."""
+    """The curves of charts for the script that shows their values at the cursor; `frames`
+    None: one for each.
+    """
     return {title: [*map(_curve_data, curves)] for title, curves in lines.items()}
 
 
@@ -359,16 +369,12 @@ def why_page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTML
     episode, facts = episode_and_facts(visit.reader, dataset, episode_index)
     rows = visit.reader.dicts(CALLS_SQL, dataset, episode_index)
     # A call names stored pictures by the SHA-256 of their bytes
-    pictures = {}
-    for camera, of_camera in keyframes(visit.reader, episode.row_key).items():
-        for k in of_camera:
-            sha256 = k["url"].rsplit("/", 1)[1].removesuffix(".jpg")
-            pictures[sha256] = {"url": k["url"], "camera": camera, "frame": k["frame_index"]}
+    pictures = {p["sha256"]: p for p in stored_pictures(visit.reader, episode.row_key)}
     # The lake has the facts of each question; words and pictures are in the kept replies, which may be pruned
     folder = visit.explorer.space.responses
     store = stored_replies(folder) if rows and folder.is_dir() else None
     calls = [
-        call_shown(row, store.get(row["call_key"]) if store else None, pictures) for row in rows
+        call_facts(row, store.get(row["call_key"]) if store else None, pictures) for row in rows
     ]
     return visit.page(
         "why.html",
@@ -376,7 +382,7 @@ def why_page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTML
         episode=episode,
         facts=facts,
         runs=[
-            run | {"parameters": indented(run["about"].get("params"))}
+            run | {"parameters": indented_json(run["about"].get("params"))}
             for run in label_runs(visit.reader, episode)
         ],
         calls=calls,
@@ -385,7 +391,7 @@ def why_page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTML
     )
 
 
-def indented(params: str | None) -> str:
+def indented_json(params: str | None) -> str:
     """Parameters as they are stored, a line each."""
     if params:
         return json.dumps(json.loads(params), indent=2, ensure_ascii=False)
@@ -395,7 +401,7 @@ def indented(params: str | None) -> str:
 stored_replies = cache(ResponseStore)  # of a folder, opened once
 
 
-def call_shown(
+def call_facts(
     row: dict[str, Any], reply: StoredReply | None, pictures: dict[str, dict]
 ) -> dict[str, Any]:
     """One call for the page: what was sent in its order, pictures with where they are of, and the reply."""

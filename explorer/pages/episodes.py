@@ -1,6 +1,7 @@
 """The gallery: episodes chosen by facets and words, with pictures; and those pictures.
 
-And what people keep by name in the workspace: queries, and views of the gallery; a JSON file of each kind.
+And what people keep by name in the workspace: queries, and views of the gallery; a JSON
+file of each kind.
 """
 
 import json
@@ -20,7 +21,7 @@ from core.paths import Workspace
 from explorer.access import PageError
 from explorer.facets import RANGES, SORTS, tags_of
 from explorer.index import Indexed
-from explorer.selection import PAGE, EpisodeSelection, count, episodes_of, facets, marked
+from explorer.selection import PAGE, EpisodeSelection, count, counted_marks, episodes_of, facets
 from explorer.site import Visit, Visiting, explorer_of
 from warehouse.releases.contents import licence_flags
 
@@ -56,23 +57,22 @@ def page(visit: Visiting) -> HTMLResponse:
         pages=pages,
         first=PAGE * (selection.page - 1),
         episodes=[e | {"marks": tags[e["dataset"], e["episode_index"]]} for e in episodes],
-        marked=marked(reader, index, selection),
-        ranges=ranges(index, selection),
-        views=saved(visit.explorer.space, VIEWS),
+        marked=counted_marks(reader, index, selection),
+        ranges=range_sliders(index, selection),
+        views=saved_texts(visit.explorer.space, VIEWS),
         commands=selection.commands(
             str(visit.explorer.space.root),
             frozen_options(visit),
-            licence_flags(
-                row["license"]
-                for row in reader.dicts("SELECT license FROM datasets ORDER BY dataset")
-            ),
+            licence_flags(reader.licences()),
         ),
         shown=SHOWN,
     )
 
 
-def ranges(index: Indexed, selection: EpisodeSelection) -> list[dict[str, Any]]:
-    """The sliders: of each number its name, title, least and largest value of the corpus, step, and what is chosen."""
+def range_sliders(index: Indexed, selection: EpisodeSelection) -> list[dict[str, Any]]:
+    """The sliders: of each number its name, title, least and largest value of the corpus,
+    step, and what is chosen.
+    """
     chosen = {name: (low, high) for name, low, high in selection.ranges}
     shown_ranges = []
     for name, (title, column, _) in RANGES.items():
@@ -113,7 +113,7 @@ class SavedView(BaseModel):
     query: str = Field(max_length=MAX_CHARS)
 
 
-def saved(space: Workspace, kind: str) -> list[dict[str, str]]:
+def saved_texts(space: Workspace, kind: str) -> list[dict[str, str]]:
     """Rows of name and text, by name. Raises PageError when the file holds something else."""
     path = _path(space, kind)
     if not path.exists():
@@ -138,12 +138,12 @@ def _path(space: Workspace, kind: str) -> Path:
     return space.root / "explorer" / f"{kind}.json"
 
 
-def _change(request: Request, kind: str, name: str, text: str | None) -> JSONResponse:
+def _with_change(request: Request, kind: str, name: str, text: str | None) -> JSONResponse:
     """Save a text under a name, or delete it (None). Raises PageError: too many, or a read-only folder."""
     space = explorer_of(request).space
     key = KEYS[kind]
     with _saving:
-        texts = {row["name"]: row[key] for row in saved(space, kind)} | {name: text}
+        texts = {row["name"]: row[key] for row in saved_texts(space, kind)} | {name: text}
         rows = [
             {"name": name, key: text} for name, text in sorted(texts.items()) if text is not None
         ]
@@ -158,16 +158,16 @@ def _change(request: Request, kind: str, name: str, text: str | None) -> JSONRes
 
 @router.post("/api/queries")
 def save_query(request: Request, query: SavedQuery) -> JSONResponse:
-    return _change(request, QUERIES, query.name, query.sql)
+    return _with_change(request, QUERIES, query.name, query.sql)
 
 
 @router.post("/api/views")
 def save_view(request: Request, view: SavedView) -> JSONResponse:
     """Keep a selection; what cannot be one is refused (400)."""
     address = EpisodeSelection.of(QueryParams(view.query.removeprefix("?"))).url(page=1)
-    return _change(request, VIEWS, view.name.strip() or "view", address.partition("?")[2])
+    return _with_change(request, VIEWS, view.name.strip() or "view", address.partition("?")[2])
 
 
 @router.delete("/api/{kind}/{name:path}")
 def forget(request: Request, kind: Literal["queries", "views"], name: str) -> JSONResponse:
-    return _change(request, kind, name, None)
+    return _with_change(request, kind, name, None)

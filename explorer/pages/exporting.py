@@ -1,4 +1,6 @@
-"""Exporting what the gallery shows: a command of proccorpus that the page starts, one at a time, into the workspace."""
+"""Exporting what the gallery shows: a command of proccorpus that the page starts, one at
+a time, into the workspace.
+"""
 
 import re
 import shlex
@@ -11,7 +13,7 @@ from pydantic import BaseModel, Field
 from starlette.datastructures import QueryParams
 
 from explorer.access import PageError
-from explorer.jobs import ChildJob, errors_in, in_words
+from explorer.jobs import ChildJob, command_line
 from explorer.pages.episodes import MAX_CHARS
 from explorer.selection import EpisodeSelection
 from explorer.site import Explorer, Visit, Visiting
@@ -20,14 +22,9 @@ from warehouse.exports.export import MANIFEST
 from warehouse.releases.contents import licence_flags
 
 router = APIRouter()
-KINDS = (
-    "lerobot",
-    "datasets",
-    "rabc",
-    "rerun",
-)  # that need no option of their own, and are folders
+# Kinds of export that need no option of their own, and are folders
+KINDS = ("lerobot", "datasets", "rabc", "rerun")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
-BROKEN_OFF = "it was stopped before it finished"
 
 
 class ExportRequest(BaseModel):
@@ -62,21 +59,19 @@ def _folder(explorer: Explorer, name: str) -> Path:
 def _command(visit: Visit, kind: str, query: str, out: Path) -> list[str]:
     """The arguments of `proccorpus`. Raises PageError: the address makes no sense."""
     release = visit.explorer.options.release
-    licences = [
-        row["license"]
-        for row in visit.reader.dicts("SELECT license FROM datasets ORDER BY dataset")
-    ]
     selection = EpisodeSelection.of(QueryParams(query.removeprefix("?")))
     return [
         *("export", kind, f"--where={selection.lake_sql()}"),
         *([f"--release={release}"] if release else []),
-        *shlex.split(licence_flags(licences)),
+        *shlex.split(licence_flags(visit.reader.licences())),
         *(f"--out={out}", f"--workspace={visit.explorer.space.root}"),
     ]
 
 
-def _state(job: ChildJob) -> dict[str, Any]:
-    """How far the newest export is, whoever started it; empty: there was none. `files`, `bytes`: written by now."""
+def _job_state(job: ChildJob) -> dict[str, Any]:
+    """How far the newest export is, whoever started it; empty: there was none. `files`,
+    `bytes`: written by now.
+    """
     running = job.running
     about = job.about()
     if not about:
@@ -87,7 +82,7 @@ def _state(job: ChildJob) -> dict[str, Any]:
         "running": running,
         "files": len(files),
         "bytes": sum(path.stat().st_size for path in files),
-        "error": None if running or is_whole else errors_in(job.log()) or BROKEN_OFF,
+        "error": None if running or is_whole else job.error(),
     }
 
 
@@ -95,7 +90,7 @@ def _state(job: ChildJob) -> dict[str, Any]:
 def state(visit: Visiting, query: Annotated[str, Query(max_length=MAX_CHARS)] = "") -> HTMLResponse:
     """The form for a selection of the gallery, and how far an export is: a part of a page."""
     kinds = [EXPORT_KINDS[name] for name in KINDS]
-    job = _state(visit.request.app.state.export_job)
+    job = _job_state(visit.explorer.jobs["export"])
     return visit.part(
         "exporting.html", kinds=kinds, job=job, query=query, why_not=_why_not(visit.explorer)
     )
@@ -110,8 +105,8 @@ def start(visit: Visiting, export_request: ExportRequest) -> JSONResponse:
         raise PageError(f"kind: one of {', '.join(KINDS)} is needed", 422)
     out = _folder(visit.explorer, export_request.name)
     arguments = _command(visit, export_request.kind, export_request.query, out)
-    about = {"kind": export_request.kind, "out": str(out), "command": in_words(arguments)}
-    visit.request.app.state.export_job.start(
+    about = {"kind": export_request.kind, "out": str(out), "command": command_line(arguments)}
+    visit.explorer.jobs["export"].start(
         arguments, about, "an export is running already: one at a time"
     )
     return JSONResponse({}, 202)

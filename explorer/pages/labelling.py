@@ -1,4 +1,6 @@
-"""Show it once: which run to label first, and the build that labels the others of its task like it, one at a time."""
+"""Show it once: which run to label first, and the build that labels the others of its
+task like it, one at a time.
+"""
 
 import re
 import threading
@@ -10,23 +12,17 @@ from fastapi.responses import HTMLResponse, JSONResponse
 
 from core.errors import UserError
 from explorer.access import PageError
-from explorer.episode import EpisodeIndex, find_episode
-from explorer.jobs import ChildJob, errors_in, in_words
+from explorer.episode import EpisodeIndex, find_dataset, find_episode
+from explorer.jobs import command_line
 from explorer.site import Explorer, Visit, Visiting
 from explorer.tasks import MOST_TASKS, listed_tasks, shown_tasks, why_unused
-from warehouse.lake.connection import LakeConnection
 from warehouse.lake.references import pending_chunks
 
 router = APIRouter()
-NOW = re.compile(
-    r"^(.+); \d+ of \d+ done, \d+:\d\d$", re.MULTILINE
-)  # as the command line words what goes on
-BROKEN_OFF = "it was stopped before it finished"
-IN_WORDS = {
-    "segments": "cuts",
-    "embeddings": "pictures",
-    "transfer": "labels",
-}  # what stages make; others as they are
+# As the command line words what goes on
+NOW = re.compile(r"^(.+); \d+ of \d+ done, \d+:\d\d$", re.MULTILINE)
+# What stages make; others as they are
+IN_WORDS = {"segments": "cuts", "embeddings": "pictures", "transfer": "labels"}
 DONE_SQL = """
     SELECT count(*), arg_max(stage, finished_at) FROM stage_runs
     WHERE dataset = ? AND chunk >= 0 AND stage <> 'episodes' AND finished_at >= ?"""
@@ -38,14 +34,14 @@ def _command(explorer: Explorer, dataset: str) -> list[str]:
     return ["build", f"--dataset={dataset}", f"--workspace={explorer.space.root}"]
 
 
-def _state(visit: Visit) -> dict[str, Any]:
+def _job_state(visit: Visit) -> dict[str, Any]:
     """How far the newest build is, whoever started it; `dataset` None: there was none.
 
-    stages: of the build's plan; None before it is made. done: those in the lake by now; last, now: of them.
-    error: why it failed, in words.
+    stages: of the build's plan; None before it is made. done: those in the lake by now;
+    last, now: of them. error: why it failed, in words.
     """
     # Whether it runs is asked first: what it writes at its end is there once it does not
-    job: ChildJob = visit.request.app.state.label_job
+    job = visit.explorer.jobs["label"]
     running = job.running
     about = job.about()
     if not about:
@@ -62,17 +58,19 @@ def _state(visit: Visit) -> dict[str, Any]:
         "done": num_done,
         "last": IN_WORDS.get(last, last),
         "now": (NOW.findall(job.log()) or [""])[-1],
-        "error": None if running or has_ended_well else errors_in(job.log()) or BROKEN_OFF,
-        "command": in_words(_command(visit.explorer, about["dataset"])),
+        "error": None if running or has_ended_well else job.error(),
+        "command": command_line(_command(visit.explorer, about["dataset"])),
     }
 
 
 def _panel(visit: Visit, dataset: str, episode_index: int | None = None) -> HTMLResponse:
-    """What is said of tasks that somebody has shown: how far a build is, whether one would label anything anew.
+    """What is said of tasks that somebody has shown: how far a build is, whether one
+    would label anything anew.
 
-    Of the task alone that an episode shows, where one is given. Empty where nothing is shown.
+    Of the task alone that an episode shows, where one is given. Empty where nothing is
+    shown.
     """
-    job = _state(visit)
+    job = _job_state(visit)
     # A page asks each second while a build runs, and shows nothing else
     if job["running"]:
         return visit.part("labelling.html", job=job, others=[])
@@ -92,7 +90,7 @@ def _panel(visit: Visit, dataset: str, episode_index: int | None = None) -> HTML
     )
     # Chunks that the next build labels anew
     if reason is None:
-        waiting = pending_chunks(LakeConnection(visit.explorer.space, visit.reader.con), dataset)
+        waiting = pending_chunks(visit.lake, dataset)
     else:
         waiting = []
     return visit.part(
@@ -111,14 +109,16 @@ def _panel(visit: Visit, dataset: str, episode_index: int | None = None) -> HTML
 @router.get("/labelling/{dataset}")
 def state(visit: Visiting, dataset: str) -> HTMLResponse:
     """Of the tasks of a dataset: a part of a page."""
-    visit.reader.check_dataset(dataset)
+    find_dataset(visit.reader, dataset)
     return _panel(visit, dataset)
 
 
 @router.get("/labelling/{dataset}/suggestions")
 def suggestions(visit: Visiting, dataset: str) -> HTMLResponse:
-    """The tasks with which run to label next, and why; takes seconds on large ones. Kept until the lake changes."""
-    visit.reader.check_dataset(dataset)
+    """The tasks with which run to label next, and why; takes seconds on large ones. Kept
+    until the lake changes.
+    """
+    find_dataset(visit.reader, dataset)
     suggest = visit.explorer.options.suggest
     suggested = []
     reason = None
@@ -145,10 +145,10 @@ def episode_state(visit: Visiting, dataset: str, episode_index: EpisodeIndex) ->
 @router.post("/api/labelling/{dataset}")
 def start(visit: Visiting, dataset: str) -> JSONResponse:
     """Build a dataset of the lake as it was built last."""
-    visit.reader.check_dataset(dataset)
+    find_dataset(visit.reader, dataset)
     if reason := visit.explorer.options.why_read_only or why_unused(visit.reader, dataset):
         raise PageError(reason, 403)
-    job: ChildJob = visit.request.app.state.label_job
+    job = visit.explorer.jobs["label"]
     arguments = [*_command(visit.explorer, dataset), f"--events={job.file('events')}"]
     about = {"dataset": dataset, "started_at": datetime.now(UTC).isoformat()}
     busy_dataset = job.about().get("dataset", "another dataset")

@@ -10,31 +10,31 @@ from markupsafe import Markup
 from core.metrics import is_lower_better, leading_metrics, sentence_of
 from explorer import charts
 from explorer.access import LakeReader, PageError
-from explorer.site import Visiting, freezing
+from explorer.site import Visiting, freeze_command_line
 
 router = APIRouter()
 # What needs no training: a score means little without them beside it. Some know what no model knows of a run
-BASELINES = dict.fromkeys(
-    ("clock", "visual distance", "goal image"), "baseline that knows how the run ends"
-)
-BASELINES |= dict.fromkeys(
-    ("best constant", "the label itself", "the other pass"), "baseline that knows the labels"
-)
-OTHERS = (
-    "running clock",
-    "reference clock",
-    "random",
-    "direct",
-    "gvl",
-    "topreward",
-    "uniform cuts",
-    "random cuts",
-)
-BASELINES |= dict.fromkeys(OTHERS, "baseline")
-VIDEO, UNDER = (
-    "video: ",
-    "under: ",
-)  # beginnings of a slice and a metric that are a cell of a confusion matrix together
+KNOW_THE_END = "baseline that knows how the run ends"
+KNOW_THE_LABELS = "baseline that knows the labels"
+BASELINES = {
+    "clock": KNOW_THE_END,
+    "visual distance": KNOW_THE_END,
+    "goal image": KNOW_THE_END,
+    "best constant": KNOW_THE_LABELS,
+    "the label itself": KNOW_THE_LABELS,
+    "the other pass": KNOW_THE_LABELS,
+    "running clock": "baseline",
+    "reference clock": "baseline",
+    "random": "baseline",
+    "direct": "baseline",
+    "gvl": "baseline",
+    "topreward": "baseline",
+    "uniform cuts": "baseline",
+    "random cuts": "baseline",
+}
+# Beginnings of a slice and a metric that are a cell of a confusion matrix together
+VIDEO = "video: "
+UNDER = "under: "
 PAGE = 100  # episodes of one page
 RUNS = "FROM eval_scores s JOIN eval_runs r USING (eval_run) WHERE r.benchmark = ?"
 SCORES_SQL = f"""
@@ -76,11 +76,11 @@ def page(
     slices, metrics = (_names(reader, column, shown_benchmark) for column in ("slice", "metric"))
     # The metric to begin with: the one that says most of those that a benchmark has
     chosen = metric or next((m for m in (*leading_metrics(), *metrics) if m in metrics), "")
-    rows, rows_of_seen = scores(reader, shown_benchmark, slice, chosen)
+    rows, rows_of_seen = score_rows(reader, shown_benchmark, slice, chosen)
     return visit.page(
         "leaderboard.html",
         title="Leaderboard",
-        freeze="" if reader.rows("SELECT 1 FROM releases LIMIT 1") else freezing(visit),
+        freeze="" if reader.rows("SELECT 1 FROM releases LIMIT 1") else freeze_command_line(visit),
         untrained=not reader.rows("SELECT 1 FROM training_runs LIMIT 1"),
         benchmarks=benchmarks,
         slices=slices,
@@ -104,11 +104,13 @@ def _names(reader: LakeReader, column: str, benchmark: str) -> list[str]:
     return sorted(names, key=lambda name: (name != "all", name))
 
 
-def scores(
+def score_rows(
     reader: LakeReader, benchmark: str, slice: str, metric: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Each model's score on a benchmark, the best first, with a drawing of its interval; apart from them those on
-    episodes that the model was trained on, which are no scores of new runs."""
+    """Each model's score on a benchmark, the best first, with a drawing of its interval;
+    apart from them those on episodes that the model was trained on, which are no scores
+    of new runs.
+    """
     sql = SCORES_SQL.format(order="ASC" if is_lower_better(metric) else "DESC")
     rows = reader.dicts(sql, benchmark, slice, metric)
     # One axis for all models, so that their intervals can be compared by eye
@@ -121,8 +123,10 @@ def scores(
 
 
 def slices_matrix(reader: LakeReader, benchmark: str, metric: str) -> dict[str, Any]:
-    """Models by slices: `slices`, and `rows` of (evaluation, cells); a cell has value, n, and whether it is the best of
-    its slice; None where nothing was asked. The best on all episodes stands first."""
+    """Models by slices: `slices`, and `rows` of (evaluation, cells); a cell has value, n,
+    and whether it is the best of its slice; None where nothing was asked. The best on all
+    episodes stands first.
+    """
     lower = is_lower_better(metric)
     rows = reader.dicts(SLICES_SQL.format(best="min" if lower else "max"), benchmark, metric)
     slices = sorted({row["slice"] for row in rows}, key=lambda name: (name != "all", name))
@@ -176,9 +180,11 @@ def behind(
 
 
 def confusion_matrix(reader: LakeReader, eval_run: str) -> dict[str, Any] | None:
-    """Heads of columns, and of each task of a video a row of cells: value and drawing, None where nothing was asked.
+    """Heads of columns, and of each task of a video a row of cells: value and drawing,
+    None where nothing was asked.
 
-    None of an evaluation without such a matrix."""
+    None of an evaluation without such a matrix.
+    """
     cells = {
         (video, instruction): value
         for video, instruction, value in reader.rows(CONFUSION_SQL, eval_run)

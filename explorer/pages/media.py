@@ -2,7 +2,6 @@
 
 import pathlib
 from collections.abc import Callable
-from itertools import chain
 from typing import Annotated, Literal
 from urllib.parse import quote
 
@@ -19,7 +18,7 @@ from explorer.episode import (
     chunk_of,
     episode_and_facts,
     episode_facts,
-    keyframes,
+    stored_pictures,
 )
 from explorer.jobs import while_wanted
 from explorer.labelled_video import DrawnLabel
@@ -46,13 +45,16 @@ def video(visit: Visiting, dataset: str, episode_index: EpisodeIndex, camera: Ca
 def in_order(
     visit: Visiting, dataset: str, episode_index: EpisodeIndex, camera: Camera
 ) -> JSONResponse:
-    """Do the rows have the file's pictures one after the other, from the listed frame on? Else a page plays the
-    converted video, whose frames are those of the rows."""
+    """Do the rows have the file's pictures one after the other, from the listed frame on?
+    Else a page plays the converted video, whose frames are those of the rows.
+    """
     facts = episode_facts(visit.reader, dataset, episode_index)
     media.video_file(visit.explorer.space, facts, camera)
     view = cameras(facts, {})[camera]
     snapshot = visit.reader.snapshot.number
-    pictures = media.places(visit.explorer.corpus, snapshot, dataset, episode_index, view["camera"])
+    pictures = media.picture_numbers(
+        visit.explorer.corpus, snapshot, dataset, episode_index, view["camera"]
+    )
     first = view["video"]["start_frame"]
     return JSONResponse(
         pictures is None or pictures == [*range(first, first + len(pictures))], headers=SHORT
@@ -63,7 +65,9 @@ def in_order(
 async def playable(
     request: Request, dataset: str, episode_index: EpisodeIndex, camera: Camera
 ) -> Response:
-    """The episode's part of a camera's video in a codec that every browser plays; made where it is not yet."""
+    """The episode's part of a camera's video in a codec that every browser plays; made
+    where it is not yet.
+    """
     path = await _converted_video(request, dataset, episode_index, camera, with_label=False)
     return FileResponse(path, media_type="video/mp4", headers=SHORT)
 
@@ -72,7 +76,9 @@ async def playable(
 async def labelled(
     request: Request, dataset: str, episode_index: EpisodeIndex, camera: Camera
 ) -> Response:
-    """The same with the label that counts below the pictures, to keep: its steps, its curve, and the moment."""
+    """The same with the label that counts below the pictures, to keep: its steps, its
+    curve, and the moment.
+    """
     path = await _converted_video(request, dataset, episode_index, camera, with_label=True)
     name = f"{quote(dataset, safe='')}-{episode_index:06d}-labelled.mp4"
     return FileResponse(
@@ -94,15 +100,19 @@ async def _converted_video(
             label = _label(Visit(request, explorer, reader), episode) if with_label else None
         media.video_file(explorer.space, facts, camera)
         name = cameras(facts, {})[camera]["camera"]
-        pictures = media.places(explorer.corpus, snapshot, dataset, episode_index, name)
-        return media.playable(explorer.space, facts, camera, limits, given_up, pictures, label)
+        pictures = media.picture_numbers(explorer.corpus, snapshot, dataset, episode_index, name)
+        return media.playable_video(
+            explorer.space, facts, camera, limits, given_up, pictures, label
+        )
 
     async with request.app.state.converting:
         return await while_wanted(request, convert)
 
 
 def _label(visit: Visit, episode: Episode) -> DrawnLabel:
-    """The label that counts, with what people have said since the last build. Raises PageError: none has a curve."""
+    """The label that counts, with what people have said since the last build. Raises
+    PageError: none has a curve.
+    """
     runs = shown_episode(visit, episode)["runs"]
     run = next((run for run in runs if run["active"] and run["progress"]), None)
     if run is None:
@@ -115,11 +125,9 @@ def _label(visit: Visit, episode: Episode) -> DrawnLabel:
 @router.get("/keyframes/{sha256}.jpg")
 def keyframe(visit: Visiting, dataset: str, episode_index: EpisodeIndex, sha256: str) -> Response:
     """A stored picture, if the lake lists it for this episode."""
-    listed = keyframes(
-        visit.reader, (dataset, chunk_of(visit.reader, dataset, episode_index), episode_index)
-    )
-    urls = (picture["url"] for picture in chain.from_iterable(listed.values()))
-    if not any(url.endswith(f"/{sha256}.jpg") for url in urls):
+    chunk = chunk_of(visit.reader, dataset, episode_index)
+    stored = stored_pictures(visit.reader, (dataset, chunk, episode_index))
+    if not any(picture["sha256"] == sha256 for picture in stored):
         raise PageError(f"{dataset} {episode_index} has no such picture")
     path = visit.explorer.space.keyframe(sha256)
     if not path.is_file():
@@ -132,7 +140,7 @@ def picture(
     visit: Visiting, dataset: str, episode_index: EpisodeIndex, kind: Literal["thumb", "sheet"]
 ) -> Response:
     """A thumbnail, or a contact sheet."""
-    data = media.thumbnail(
+    data = media.thumbnail_jpeg(
         visit.explorer.corpus, visit.reader.snapshot.number, dataset, episode_index, kind
     )
     return Response(data, media_type="image/jpeg", headers=SHORT)
@@ -147,7 +155,7 @@ def frame(
     camera: Annotated[str, Query(max_length=200)],
 ) -> Response:
     """A small picture of what a camera shows at a frame."""
-    data = media.moment(
+    data = media.moment_jpeg(
         visit.explorer.corpus,
         visit.reader.snapshot.number,
         dataset,

@@ -1,4 +1,6 @@
-"""How a run ended, said with a click or a key: succeeded, failed (from which moment), unfinished; and taken back."""
+"""How a run ended, said with a click or a key: succeeded, failed (from which moment),
+unfinished; and taken back.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -11,11 +13,11 @@ from core.domain.label import DONE, IDLE, STEP
 from core.values import plain
 from explorer.access import LakeReader
 from explorer.corrected_labels import corrected_places
-from explorer.episode import EpisodeIndex, label_as_said
+from explorer.episode import EpisodeIndex, active_run, label_as_said
 from explorer.pages.corrections import Judged, Said
 from explorer.site import author_of, check_may_write, explorer_of
 from warehouse.lake import corrections, outcomes
-from warehouse.lake.corrections import ConflictError, CorrectionError, as_said, parsed, segments_of
+from warehouse.lake.corrections import CorrectionError, as_said, parsed, segments_of
 from warehouse.lake.statements import Writable
 
 router = APIRouter()
@@ -23,9 +25,11 @@ OF_EPISODE = "/api/outcomes/{dataset}/{episode_index}"
 
 
 class Ended(BaseModel):
-    """What somebody says of how a run ended, with the newest that they had seen of its outcome and of its label.
+    """What somebody says of how a run ended, with the newest that they had seen of its
+    outcome and of its label.
 
-    frame: of a failure, the first at which nothing is left of what was done; None: the moment is not said.
+    frame: of a failure, the first at which nothing is left of what was done; None: the
+    moment is not said.
     """
 
     outcome: Literal["succeeded", "failed", "unfinished"]
@@ -49,31 +53,33 @@ def stated_outcome(reader: LakeReader, dataset: str, episode_index: int) -> dict
     rows = reader.dicts(
         "FROM current_outcomes WHERE dataset = ? AND episode_index = ?", dataset, episode_index
     )
-    if rows:
-        return rows[0]
-    return None
+    return next(iter(rows), None)
 
 
 @router.post(OF_EPISODE)
 def say(request: Request, dataset: str, episode_index: EpisodeIndex, ended: Ended) -> JSONResponse:
-    """Answers with the ids of what was saved: `saved`, and `correction` where the label says the moment; 409 where
-    somebody else was quicker, 422 for what cannot be."""
-    statement = Said(author=ended.author, follows=ended.follows_correction, comment=_words(ended))
+    """Answers with the ids of what was saved: `saved`, and `correction` where the label
+    says the moment; 409 where somebody else was quicker, 422 for what cannot be.
+    """
+    statement = Said(
+        author=ended.author, follows=ended.follows_correction, comment=_comment_of(ended)
+    )
 
     def written(reader: LakeReader, lake: Writable) -> dict[str, Any]:
-        judged = Judged(
-            reader, lake, dataset, episode_index, author_of(request, ended.author), statement
-        )
-        judged.facts()
+        author = author_of(request, ended.author)
+        judged = Judged(reader, lake, dataset, episode_index, author, statement)
         # First what can be refused
-        correction = None if ended.frame is None else _label_that_fails(judged, ended.frame)
-        signature = {"author": judged.author, "follows": ended.follows}
-        note = _words(ended)
+        content_hash = judged.facts["content_hash"]
+        correction = None
+        if ended.frame is not None:
+            correction = _label_that_fails(judged, ended.frame, content_hash)
         success = ended.outcome == "succeeded"
-        saved = outcomes.say_outcome(lake, *judged.place, success, note, **signature)
+        saved = outcomes.say_outcome(
+            lake, *judged.place, success, statement.comment, author=author, follows=ended.follows
+        )
         return {"saved": saved, "correction": correction}
 
-    return _answered(request, written)
+    return _said(request, written)
 
 
 @router.post(f"{OF_EPISODE}/undo")
@@ -97,11 +103,13 @@ def undo(
         undone = outcomes.undo_outcome(lake, dataset, episode_index, taken.import_id, author=author)
         return {"saved": undone}
 
-    return _answered(request, written)
+    return _said(request, written)
 
 
 def _came_with(lake: Writable, outcome: dict[str, Any]) -> str | None:
-    """The correction that says of the label what an outcome says of the run, if nothing was said of the label since."""
+    """The correction that says of the label what an outcome says of the run, if nothing
+    was said of the label since.
+    """
     place = [outcome["dataset"], outcome["episode_index"]]
     sql = "FROM located_corrections WHERE dataset = ? AND episode_index = ? ORDER BY created_at DESC LIMIT 1"
     newest = next(iter(lake.dicts(sql, place)), None)
@@ -113,54 +121,52 @@ def _came_with(lake: Writable, outcome: dict[str, Any]) -> str | None:
     return None
 
 
-def _answered(
-    request: Request, act: Callable[[LakeReader, Writable], dict[str, Any]]
-) -> JSONResponse:
+def _said(request: Request, act: Callable[[LakeReader, Writable], dict[str, Any]]) -> JSONResponse:
+    """Write down what somebody says, and answer with what `act` gives."""
     explorer = explorer_of(request)
     check_may_write(explorer)
-    try:
-        return JSONResponse(plain(explorer.scribe.say(act)))
-    except CorrectionError as e:
-        return JSONResponse({"error": str(e)}, 409 if isinstance(e, ConflictError) else 422)
+    return JSONResponse(plain(explorer.scribe.say(act)))
 
 
-def _words(ended: Ended) -> str:
+def _comment_of(ended: Ended) -> str:
     if ended.outcome == "failed" and ended.frame is not None:
         return f"failed from frame {ended.frame}"
     return ended.outcome
 
 
-def _label_that_fails(judged: Judged, frame: int) -> str | None:
-    """Save the label that counts as one that fails from a frame on; returns its id, None where there is no label."""
-    current: Sequence[dict[str, Any]] = []
+def _label_that_fails(judged: Judged, frame: int, content_hash: str) -> str | None:
+    """Save the label that counts as one that fails from a frame on; returns its id, None
+    where there is no label.
+    """
+    run, label = _label_that_counts(judged)
+    if label is None:
+        return None
+    label |= {"segments": failed_from(label["segments"], frame), "catastrophic_frame": frame}
+    return judged.save(parsed(label), run, content_hash)
+
+
+def _label_that_counts(judged: Judged) -> tuple[str | None, dict[str, Any] | None]:
+    """The label run that counts of the episode, and its label as a person could have said
+    it; None: there is none.
+    """
     if judged.is_corrected():
         sql = "FROM current_corrections WHERE dataset = ? AND episode_index = ? AND status = 'accepted'"
-        current = judged.lake.dicts(sql, [*judged.place])
-    if current:
-        run = current[0]["base_label_run"]
-        segments = [*map(as_said, segments_of(current[0]))]
-        label = {
-            "segments": segments,
-            "plan": current[0]["plan"],
-            "final_progress": current[0]["final_progress"],
-        }
-    else:
-        run = judged.active_run()
-        stored_label = label_as_said(judged.reader, judged.episode(), run) if run else None
-        if stored_label is None:
-            return None
-        label = stored_label
-    label = label | {"segments": failed_from(label["segments"], frame), "catastrophic_frame": frame}
-    facts = judged.facts()
-    base = {"base_label_run": run, "base_content_hash": facts["content_hash"], "facts": facts}
-    return corrections.save(judged.lake, *judged.place, parsed(label), **base, **judged.judgement)[
-        "correction_id"
-    ]
+        for row in judged.lake.dicts(sql, [*judged.place]):
+            segments = [*map(as_said, segments_of(row))]
+            label = {name: row[name] for name in ("plan", "final_progress")}
+            return row["base_label_run"], label | {"segments": segments}
+    active = active_run(judged.reader, judged.episode)
+    if active is None:
+        return None, None
+    run = active["label_run"]
+    return run, label_as_said(judged.reader, judged.episode, run)
 
 
 def failed_from(segments: Sequence[dict[str, Any]], frame: int) -> list[dict[str, Any]]:
-    """Segments of a run that failed at a frame: the step at that moment is not completed, nor is any after it; where
-    none is under way any more, the last one is not. Nothing is done after it."""
+    """Segments of a run that failed at a frame: the step at that moment is not completed,
+    nor is any after it; where none is under way any more, the last one is not. Nothing is
+    done after it.
+    """
     steps = [k for k, segment in enumerate(segments) if segment["kind"] == STEP]
     late = [k for k in steps if segments[k]["end_frame"] > frame] or steps[-1:]
     changed = []

@@ -1,6 +1,8 @@
-"""Recordings in review: an episode beside the recording that it resembles, and a person says whether it is the same."""
+"""Recordings in review: an episode beside the recording that it resembles, and a person
+says whether it is the same.
+"""
 
-from itertools import groupby
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 import cv2
@@ -10,12 +12,12 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, StrictBool
 
 from annotate.pictures import TINY
+from core.values import grouped
 from explorer.access import PageError
 from explorer.episode import EpisodeIndex
-from explorer.site import Visit, Visiting, author_of, explorer_of, writing
+from explorer.site import Visiting, author_of, explorer_of, writing
 from warehouse.lake import recordings
 from warehouse.lake.connection import LakeConnection
-from warehouse.lake.statements import CorrectionError
 
 router = APIRouter()
 PICTURE_PX = 128  # a tiny picture on the page, on each side
@@ -32,23 +34,17 @@ class Decision(BaseModel):
 @router.get("/recordings")
 def page(visit: Visiting) -> HTMLResponse:
     """What people said of recordings that episodes only resemble, episode by episode."""
-    lake = _lake(visit)
-    words_by_place = {
-        place: [*words] for place, words in groupby(recordings.in_review(lake), _episode_key)
-    }
+    words = recordings.in_review(visit.lake)
+    by_place = grouped(((word["dataset"], word["episode_index"]), word) for word in words)
     return visit.page(
         "recordings.html",
         title="Recordings in review",
         episodes=[
-            _episode(lake, place, words_by_place[place])
-            for place in [*words_by_place][:MOST_LISTED]
+            _episode(visit.lake, place, place_words)
+            for place, place_words in islice(by_place.items(), MOST_LISTED)
         ],
-        num_more=max(0, len(words_by_place) - MOST_LISTED),
+        num_more=max(0, len(by_place) - MOST_LISTED),
     )
-
-
-def _episode_key(word: dict[str, Any]) -> tuple[str, int]:
-    return word["dataset"], word["episode_index"]
 
 
 def _episode(
@@ -66,10 +62,6 @@ def _episode(
     }
 
 
-def _lake(visit: Visit) -> LakeConnection:
-    return LakeConnection(visit.explorer.space, visit.reader.con)
-
-
 @router.get("/recordings/{dataset}/{episode_index}/{side}.png")
 def strip(
     visit: Visiting,
@@ -77,11 +69,12 @@ def strip(
     episode_index: EpisodeIndex,
     side: Annotated[Literal["former", "present"], Path()],
 ) -> Response:
-    """Pictures of the moments of an episode, or of the recording that it resembles, from left to right.
+    """Pictures of the moments of an episode, or of the recording that it resembles, from
+    left to right.
 
     Raises PageError: none are kept.
     """
-    former, present = recordings.pictures_in_review(_lake(visit), dataset, episode_index)
+    former, present = recordings.pictures_in_review(visit.lake, dataset, episode_index)
     pictures = former if side == "former" else present
     if not pictures:
         raise PageError("no pictures of it are kept")
@@ -100,11 +93,8 @@ def decide(
 ) -> JSONResponse:
     """What a person decides; 422 where there is nothing to decide."""
     author = author_of(request, decision.author)
-    try:
-        with writing(explorer_of(request)) as lake:
-            recording = recordings.decide(
-                lake, dataset, episode_index, is_same=decision.is_same, author=author
-            )
-    except CorrectionError as e:
-        raise PageError(str(e), 422) from e
+    with writing(explorer_of(request)) as lake:
+        recording = recordings.decide(
+            lake, dataset, episode_index, is_same=decision.is_same, author=author
+        )
     return JSONResponse({"recording": recording})

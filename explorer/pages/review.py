@@ -16,12 +16,10 @@ from explorer.review_queue import (
     SIGNS,
     ReviewQueue,
     counts_are_of_now,
-    judged_since,
     said_since,
 )
 from explorer.site import Visit, Visiting
 from explorer.tasks import MOST_TASKS, listed_tasks
-from warehouse.lake.connection import LakeConnection
 from warehouse.lake.recordings import review_counts
 from warehouse.lake.stored import labels_of_chunk
 
@@ -76,7 +74,7 @@ def page(
 ) -> HTMLResponse:
     kind = kind if kind in SIGNS or kind in OTHERS else "all"
     counts = _counts(visit, dataset)
-    datasets = [name for (name,) in visit.reader.rows("SELECT dataset FROM datasets ORDER BY 1")]
+    datasets = visit.reader.column("SELECT dataset FROM datasets ORDER BY 1")
     # Of a corpus of one dataset that one is meant
     if dataset in datasets:
         chosen = dataset
@@ -86,7 +84,7 @@ def page(
         chosen = None
     tasks = listed_tasks(visit, chosen) if chosen else []
     queue = ReviewQueue(kind, dataset, person or None) if kind in SIGNS else None
-    num_left = queue.left(visit) if queue else counts[kind]
+    num_left = queue.num_left(visit) if queue else counts[kind]
     pace = visit.reader.dicts(PACE_SQL)
     return visit.page(
         "review.html",
@@ -104,10 +102,10 @@ def page(
         counts=counts,
         rows=_rows(visit, queue, kind, dataset, f"LIMIT {PER_PAGE} OFFSET {(page - 1) * PER_PAGE}"),
         queue=queue,
-        first=queue.first(visit) if queue else None,
+        first=queue.first_place(visit) if queue else None,
         left=num_left,
         people={
-            p: ReviewQueue(person=p).left(visit)
+            p: ReviewQueue(person=p).num_left(visit)
             for p in [*places_by_value(visit.reader, "assigned")][:MOST_TASKS]
         },
         person=person,
@@ -117,9 +115,7 @@ def page(
         page=page,
         pages=max(1, -(-num_left // PER_PAGE)),
         can_act=kind != QUARANTINED,
-        num_words=sum(
-            review_counts(LakeConnection(visit.explorer.space, visit.reader.con)).values()
-        ),
+        num_words=sum(review_counts(visit.lake).values()),
     )
 
 
@@ -129,11 +125,17 @@ def assumed_outcomes(visit: Visit, dataset: str | None) -> dict[str, int]:
 
 
 def _counts(visit: Visit, dataset: str | None) -> dict[str, int]:
-    """Episodes by kind, of all datasets or of one; without those that were judged since the index was made."""
-    indexed, judged, ended = visit.index, judged_since(visit), said_since(visit, "outcomes")
+    """Episodes by kind, of all datasets or of one; without those that were judged since
+    the index was made.
+    """
+    indexed, judged, ended = (
+        visit.index,
+        said_since(visit, "corrections"),
+        said_since(visit, "outcomes"),
+    )
 
     def count() -> dict[str, int]:
-        counts = {name: ReviewQueue(name, dataset).left(visit) for name in SIGNS}
+        counts = {name: ReviewQueue(name, dataset).num_left(visit) for name in SIGNS}
         is_left = "NOT list_contains($judged, dataset || ' ' || episode_index)"
         sql = f"SELECT count(*) AS num FROM waiting WHERE {OF_DATASET} AND {is_left}"
         counts[WAITING] = indexed.dicts(sql, dataset=dataset, judged=judged)[0]["num"]
@@ -149,8 +151,9 @@ def _counts(visit: Visit, dataset: str | None) -> dict[str, int]:
 def _rows(
     visit: Visit, queue: ReviewQueue | None, kind: str, dataset: str | None, limit: str
 ) -> list[dict[str, Any]]:
-    """A page of a queue, without the episodes that people have judged since the index was made: each with its newest
-    correction, which a judgement made on the page follows; of quarantined ones with the finding's detail.
+    """A page of a queue, without the episodes that people have judged since the index was
+    made: each with its newest correction, which a judgement made on the page follows; of
+    quarantined ones with the finding's detail.
     """
     if kind == QUARANTINED:
         rows = visit.index.dicts(
@@ -159,7 +162,7 @@ def _rows(
             f"ORDER BY row {limit}",
             dataset=dataset,
         )
-        return _with(visit.reader, rows, "detail", DETAILS_SQL)
+        return _with_column(visit.reader, rows, "detail", DETAILS_SQL)
     if kind == CHANGED:
         rows = visit.reader.dicts(f"{CHANGED_SQL} {limit}", dataset)
         for row in rows:  # both labels as strips
@@ -174,21 +177,21 @@ def _rows(
         rows = visit.index.dicts(
             f"FROM waiting WHERE NOT list_contains($judged, dataset || ' ' || episode_index) AND {OF_DATASET} "
             f"ORDER BY created_at, correction_id {limit}",
-            judged=judged_since(visit),
+            judged=said_since(visit, "corrections"),
             dataset=dataset,
         )
     else:
         rows = queue.rows(visit, f"ORDER BY {ORDER} {limit}")
     ended = corrected_places(visit.reader, "outcomes")
     are_ended = any((row["dataset"], row["episode_index"]) in ended for row in rows)
-    rows = _with(visit.reader, rows, "outcome", OUTCOMES_SQL if are_ended else None)
+    rows = _with_column(visit.reader, rows, "outcome", OUTCOMES_SQL if are_ended else None)
     are_corrected = any(
         (row["dataset"], row["episode_index"]) in corrected_places(visit.reader) for row in rows
     )
-    return _with(visit.reader, rows, "follows", NEWEST_SQL if are_corrected else None)
+    return _with_column(visit.reader, rows, "follows", NEWEST_SQL if are_corrected else None)
 
 
-def _with(
+def _with_column(
     reader: LakeReader, rows: list[dict[str, Any]], name: str, sql: str | None
 ) -> list[dict[str, Any]]:
     """The rows with what a query says of their episodes."""

@@ -2,8 +2,7 @@
 
 import hashlib
 import hmac
-import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from itertools import chain
 from typing import Annotated, Any, Literal
@@ -22,7 +21,7 @@ from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
 from explorer.jobs import while_wanted
-from explorer.pages.episodes import MAX_CHARS, QUERIES, frozen_options, saved
+from explorer.pages.episodes import MAX_CHARS, QUERIES, frozen_options, saved_texts
 from explorer.site import Visit, explorer_of
 from warehouse.lake.schema import columns, relations
 from warehouse.sql_process import LakeState, SqlProcess
@@ -64,8 +63,8 @@ ProofText = Annotated[str, Query(max_length=64)]
 async def answer[T](
     request: Request, run_query: Callable[[SqlProcess, LakeState, Callable[[], bool]], T]
 ) -> T:
-    """What a process of its own answers to a query; `run_query` gets the process, what it reads, and who says to
-    give up.
+    """What a process of its own answers to a query; `run_query` gets the process, what it
+    reads, and who says to give up.
 
     Raises SqlError; a browser that goes away stops its query.
     """
@@ -88,9 +87,11 @@ def proof(request: Request, sql: str) -> str:
 
 
 def may_run(request: Request, sql: str, query_proof: str) -> bool:
-    """Did the user ask for this query: on our own page, by typing its address, or with a program?
+    """Did the user ask for this query: on our own page, by typing its address, or with a
+    program?
 
-    A link on another site's page shows a query, and runs none. `query_proof`: the query's proof, from a link of ours.
+    A link on another site's page shows a query, and runs none. `query_proof`: the query's
+    proof, from a link of ours.
     """
     token = request.headers.get(CSRF_HEADER, "")
     if is_equal_secret(token, request.state.csrf) or is_equal_secret(
@@ -120,7 +121,7 @@ async def page(
             table = await answer(
                 request, lambda p, s, g: p.query(s, q, TIME_S, MAX_ROWS + 1, MAX_PAGE_BYTES, g)
             )
-            result = await run_in_threadpool(_result, table, chart)
+            result = await run_in_threadpool(_result_facts, table, chart)
         except SqlError as e:
             error = str(e)
     return await run_in_threadpool(_result_page, request, q, chart, asked, result, error)
@@ -129,8 +130,9 @@ async def page(
 Named = tuple[str, int, int | None]  # dataset, episode_index, and frame_index where a row has one
 
 
-def _result(table: pa.Table, chart: str) -> dict[str, Any]:
-    """What the page shows of a result; `cut`: there are more rows. `named`: the episode, and frame, of each row.
+def _result_facts(table: pa.Table, chart: str) -> dict[str, Any]:
+    """What the page shows of a result; `cut`: there are more rows. `named`: the episode,
+    and frame, of each row.
 
     Raises SqlError: a value that cannot be shown, or too many.
     """
@@ -146,7 +148,7 @@ def _result(table: pa.Table, chart: str) -> dict[str, Any]:
     # By unique names: a query may give two columns one name
     unique = part.rename_columns([f"{k}:{name}" for k, name in enumerate(names)])
     rows = [list(plain(row).values()) for row in python_rows(unique)]
-    drawing = None if chart == "table" else draw(part, chart)
+    drawing = None if chart == "table" else chart_of(part, chart)
     named_rows = [_named_by(dict(zip(names, row, strict=True))) for row in rows]
     cut = table.num_rows > MAX_ROWS
     return {"names": names, "rows": rows, "drawing": drawing, "cut": cut, "named": named_rows}
@@ -173,24 +175,24 @@ def _named_by(row: dict[str, Any]) -> Named | None:
     return dataset, episode, frame if is_index(frame) else None
 
 
-def _links(reader: LakeReader, named_rows: list[Named | None]) -> list[str | None]:
-    """The address of the episode of each row, at the time of its frame where it names one; None where there is none."""
-    if any(named_rows):
-        datasets, episodes, _ = zip(*filter(None, named_rows), strict=True)
-    else:
-        datasets, episodes, _ = ((), (), ())
-    rates = reader.rows(RATES_SQL, list(datasets), list(episodes))
+def _episode_links(reader: LakeReader, named_rows: list[Named | None]) -> list[str | None]:
+    """The address of the episode of each row, at the time of its frame where it names
+    one; None where there is none.
+    """
+    named = [*filter(None, named_rows)]
+    rates = reader.rows(RATES_SQL, [name[0] for name in named], [name[1] for name in named])
     fps = {(dataset, episode): rate for dataset, episode, rate in rates}
-    links: list[str | None] = []
-    for name in named_rows:
-        link = None
-        if name is not None and name[:2] in fps:
-            dataset, episode, frame = name
-            rate = fps[dataset, episode]
-            time_query = f"?t={frame / rate:.2f}" if frame is not None and rate else ""
-            link = f"/episode/{quote(dataset, safe='')}/{episode}{time_query}"
-        links.append(link)
-    return links
+    return [_link(name, fps) for name in named_rows]
+
+
+def _link(name: Named | None, fps: Mapping[tuple[str, int], float | None]) -> str | None:
+    """fps: of the episodes that there are."""
+    if name is None or name[:2] not in fps:
+        return None
+    dataset, episode, frame = name
+    rate = fps[dataset, episode]
+    time_query = f"?t={frame / rate:.2f}" if frame is not None and rate else ""
+    return f"/episode/{quote(dataset, safe='')}/{episode}{time_query}"
 
 
 def _result_page(
@@ -212,17 +214,17 @@ def _result_page(
             error=error,
             is_wrong=may_run(request, q, asked),  # else it is a question, not an error
             shown=result,
-            links=_links(reader, result["named"]) if result else [],
+            links=_episode_links(reader, result["named"]) if result else [],
             asked=proof(request, q),
-            place=f"{frozen_options(visit)} --workspace {shlex.quote(str(explorer.space.root))}",
+            place=f"{frozen_options(visit)} --workspace {visit.place}",
             limits={"rows": MAX_ROWS, "time_s": TIME_S, "memory": MEMORY},
-            saved=saved(explorer.space, QUERIES),
+            saved=saved_texts(explorer.space, QUERIES),
             examples=EXAMPLES,
             relations=relations_with_columns(),
         )
 
 
-def draw(table: pa.Table, kind: str) -> dict[str, Any]:
+def chart_of(table: pa.Table, kind: str) -> dict[str, Any]:
     """A chart of a result: its first column against its first numbers after it."""
     # Its first column names the rows
     number = next(
@@ -235,9 +237,8 @@ def draw(table: pa.Table, kind: str) -> dict[str, Any]:
         }
     names = list(map(str, table.column(0).to_pylist()))
     values = [None if value is None else float(value) for value in table.column(number).to_pylist()]
-    heights = [
-        value or 0.0 for value in values
-    ]  # of a bar, and where a curve's missing value counts for the axis
+    # Of a bar, and where a curve's missing value counts for the axis
+    heights = [value or 0.0 for value in values]
     about = f"{table.schema.names[number]} by {table.schema.names[0]}"
     if kind == "bars":
         # Bars begin at zero and show nothing below it

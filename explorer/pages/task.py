@@ -1,4 +1,6 @@
-"""A task: the progress of all its runs in one plot, how long its steps take, and which runs are unlike the others."""
+"""A task: the progress of all its runs in one plot, how long its steps take, and which
+runs are unlike the others.
+"""
 
 from collections import Counter
 from itertools import chain
@@ -9,10 +11,11 @@ import numpy as np
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from core.values import grouped
+from core.values import grouped, spread
 from explorer import charts
 from explorer.access import LakeReader, PageError
-from explorer.charts import Curve, RunLine
+from explorer.charts import Curve
+from explorer.episode import find_dataset
 from explorer.site import Visiting
 
 router = APIRouter()
@@ -43,7 +46,7 @@ STEPS_SQL = """
 @router.get("/task/{dataset}")
 def page(visit: Visiting, dataset: str, task: str = "") -> HTMLResponse:
     """`task`: its text; empty: the runs without one. Raises PageError: no labelled run has it."""
-    visit.reader.check_dataset(dataset)
+    find_dataset(visit.reader, dataset)
     joined = visit.reader.rows(
         "SELECT task FROM current_joined_tasks WHERE dataset = ? AND same_as = ?", dataset, task
     )
@@ -53,16 +56,16 @@ def page(visit: Visiting, dataset: str, task: str = "") -> HTMLResponse:
             f"no run of {dataset} that can be used has a label and the task {task[:60]!r}"
         )
     outcomes = Counter(run["success"] for run in runs)
-    compared = _evenly_spread(runs, MOST_RUNS)
+    compared = spread(runs, MOST_RUNS)
     curves = visit.reader.once(
         ("task curves", dataset, task), lambda: _curves(visit.reader, dataset, compared)
     )
     distances = np.abs(curves - np.median(curves, axis=0)).mean(axis=1)
+    farthest: list[int] = []
     if len(compared) > 2:
         farthest = np.argsort(-distances, kind="stable")[:MOST_ODD].tolist()
-    else:
-        farthest = []
-    outliers = {place for place in farthest if distances[place] > _most_usual(distances)}
+    _, most_usual = _usual_range(distances)
+    outliers = {place for place in farthest if distances[place] > most_usual}
     listed = farthest[: max(len(outliers), FEWEST_LISTED)]
     rows = [
         compared[place] | {"apart": float(distances[place]), "is_odd": place in outliers}
@@ -83,16 +86,11 @@ def page(visit: Visiting, dataset: str, task: str = "") -> HTMLResponse:
     )
 
 
-def _most_usual(values: np.ndarray) -> float:
-    """The value above which one is odd among the others."""
-    lower, upper = np.quantile(values, (0.25, 0.75))
-    return float(upper + BEYOND * (upper - lower))
-
-
-def _evenly_spread(items: list[Any], max_items: int) -> list[Any]:
-    """At most so many of some items, evenly spread over them."""
-    places = np.linspace(0, len(items) - 1, min(max_items, len(items)))
-    return [items[round(place)] for place in places]
+def _usual_range(values: np.ndarray) -> tuple[float, float]:
+    """The values below and above which one is odd among the others."""
+    lower, upper = np.quantile(values, (0.25, 0.75)).tolist()
+    reach = BEYOND * (upper - lower)
+    return lower - reach, upper + reach
 
 
 def _curves(reader: LakeReader, dataset: str, runs: list[dict[str, Any]]) -> np.ndarray:
@@ -116,15 +114,11 @@ def _plot(
     """Quantiles over all runs, some single runs, and the odd ones; each run leads to its page."""
     lines = []
     usual_runs = [place for place in range(len(runs)) if place not in outliers]
-    for place in (
-        [*_evenly_spread(usual_runs, MOST_LINES), *sorted(outliers)]
-        if usual_runs
-        else sorted(outliers)
-    ):
+    for place in [*spread(usual_runs, MOST_LINES), *sorted(outliers)]:
         number = runs[place]["episode_index"]
         kind = "line unlike" if place in outliers else "line single"
         curve = Curve(f"{dataset} {number}", range(PLACES), curves[place].tolist(), kind)
-        lines.append(RunLine(curve, f"/episode/{quote(dataset, safe='')}/{number}"))
+        lines.append((curve, f"/episode/{quote(dataset, safe='')}/{number}"))
     quantiles = np.quantile(curves, QUANTILES, axis=0)
     bands = [("wide", quantiles[0], quantiles[4]), ("middle", quantiles[1], quantiles[3])]
     median = Curve("median", range(PLACES), quantiles[2].tolist(), "line median")
@@ -134,7 +128,9 @@ def _plot(
 
 
 def _steps(reader: LakeReader, dataset: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each step of the task in the order of plans: how many runs have it, how long it takes, and odd lengths."""
+    """Each step of the task in the order of plans: how many runs have it, how long it
+    takes, and odd lengths.
+    """
     fps = {
         run["episode_index"]: run["num_frames"] / run["duration_s"]
         for run in runs
@@ -158,13 +154,11 @@ def _step(
 ) -> dict[str, Any]:
     seconds = np.array([length for length, *_ in lengths])
     low, lower, median, upper, high = np.quantile(seconds, QUANTILES).tolist()
-    reach = BEYOND * (upper - lower)
-    outliers = [
-        (s, number) for s, number, _ in sorted(lengths) if not lower - reach <= s <= upper + reach
-    ]
+    least_usual, most_usual = _usual_range(seconds)
     links = [
         (s, f"{number}: {s:.1f} s", f"/episode/{quote(dataset, safe='')}/{number}")
-        for s, number in outliers
+        for s, number, _ in sorted(lengths)
+        if not least_usual <= s <= most_usual
     ]
     drawing = charts.lengths((low, lower, median, upper, high), links, ends)
     return {

@@ -1,11 +1,12 @@
-"""Training runs: curves of several over one another, scores of their models, and how their configurations differ.
+"""Training runs: curves of several over one another, scores of their models, and how
+their configurations differ.
 
-And adapting a model to one episode from its page: which models there are, the command, and starting it.
+And adapting a model to one episode from its page: which models there are, the command,
+and starting it.
 """
 
 import json
 import re
-import shlex
 from functools import partial
 from itertools import chain
 from typing import Annotated, Any
@@ -19,16 +20,15 @@ from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
 from explorer.episode import EpisodeIndex, find_episode
-from explorer.jobs import ChildJob, in_words
-from explorer.site import Explorer, Visiting, freezing
+from explorer.jobs import command_line
+from explorer.site import Explorer, Visiting, freeze_command_line
 
 router = APIRouter()
 MOST_RUNS = 4  # that are compared: as many as models have colours
 AT_FIRST = 2
 MOST_POINTS = 600  # of a curve
-MOST_CURVES = (
-    12  # kinds of them, of one kind of training only, beside those that every training has
-)
+# Kinds of them, of one kind of training only, beside those that every training has
+MOST_CURVES = 12
 # Columns of training_points that are drawn, in this order, with what they are
 CURVES = {
     "loss": "loss",
@@ -53,9 +53,8 @@ RUNS_SQL = """
     SELECT r.*, coalesce(p.num, 0) AS points, p.samples, p.tokens FROM training_runs r LEFT JOIN (
       SELECT training_run, count(*) AS num, max(samples) AS samples, max(tokens) AS tokens FROM training_points
       GROUP BY 1) p USING (training_run) ORDER BY r.created_at DESC NULLS LAST, r.training_run"""
-RECIPE = re.compile(
-    r"[A-Za-z0-9_]{1,80}"
-)  # the name of a built-in one; a file is for the command line
+# The name of a built-in one; a file is for the command line
+RECIPE = re.compile(r"[A-Za-z0-9_]{1,80}")
 
 
 @router.get("/training")
@@ -84,8 +83,8 @@ def page(visit: Visiting, run: Annotated[list[str] | None, Query()] = None) -> H
         scores=scores_of(reader, chosen),
         differ=differ,
         same=same,
-        freeze=freezing(visit),
-        place=shlex.quote(str(visit.explorer.space.root)),
+        freeze=freeze_command_line(visit),
+        place=visit.place,
     )
 
 
@@ -140,8 +139,8 @@ def curves_of(reader: LakeReader, run: str) -> dict[str, list[tuple[int, float]]
 
 
 def scores_of(reader: LakeReader, runs: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """By benchmark a row for each metric: `metric`, by training run the newest score of its model, and the `best`; None
-    where there is nothing to compare.
+    """By benchmark a row for each metric: `metric`, by training run the newest score of
+    its model, and the `best`; None where there is nothing to compare.
     """
     by_metric: dict[tuple[str, str], dict[str, Any]] = {}
     for row in reader.dicts(SCORES_SQL, runs):
@@ -159,12 +158,13 @@ def scores_of(reader: LakeReader, runs: list[str]) -> dict[str, list[dict[str, A
 
 
 def differences(configs: list[str]) -> tuple[list[tuple[str, list[str | None]]], int]:
-    """What differs between configurations (JSON): a setting's name and its value in each, None where it has none; and
-    how many settings are the same in all.
+    """What differs between configurations (JSON): a setting's name and its value in each,
+    None where it has none; and how many settings are the same in all.
 
-    Example: {"a": {"b": 1}, "c": 2} and {"a": {"b": 3}, "c": 2} give [("a.b", ["1", "3"])], 1.
+    Example: {"a": {"b": 1}, "c": 2} and {"a": {"b": 3}, "c": 2} give [("a.b", ["1",
+    "3"])], 1.
     """
-    settings = [dict(_flat(json.loads(config or "{}"))) for config in configs]
+    settings = [dict(_dotted_settings(json.loads(config or "{}"))) for config in configs]
     names = sorted(set().union(*settings))
     differ = []
     for name in names:
@@ -174,11 +174,11 @@ def differences(configs: list[str]) -> tuple[list[tuple[str, list[str | None]]],
     return differ, len(names) - len(differ)
 
 
-def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
+def _dotted_settings(value: Any, name: str = "") -> list[tuple[str, str]]:
     """The settings of a configuration by their dotted names; lists are one value."""
     if isinstance(value, dict) and value:
         prefix = f"{name}." if name else ""
-        inner_settings = (_flat(inner, f"{prefix}{key}") for key, inner in value.items())
+        inner_settings = (_dotted_settings(inner, f"{prefix}{key}") for key, inner in value.items())
         return [*chain.from_iterable(inner_settings)]
     return [(name, json.dumps(value, ensure_ascii=False))]
 
@@ -203,12 +203,11 @@ def _command(
     ]
 
 
-def _models(reader: LakeReader) -> list[str]:
+def _model_names(reader: LakeReader) -> list[str]:
     """Training runs with a checkpoint, the newest first."""
-    rows = reader.rows(
+    return reader.column(
         "SELECT training_run FROM checkpoints GROUP BY 1 ORDER BY max(created_at) DESC, 1 LIMIT 200"
     )
-    return [r[0] for r in rows]
 
 
 def _why_not(explorer: Explorer) -> str | None:
@@ -221,16 +220,16 @@ def _why_not(explorer: Explorer) -> str | None:
 @router.get("/adapt/{dataset}/{episode_index}")
 def state(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
     """Models to adapt, the command with MODEL and RECIPE left open, and what is running: a part of a page."""
-    job: ChildJob = visit.request.app.state.adapt_job
+    job = visit.explorer.jobs["adapt"]
     code = job.process and job.process.poll()
-    models = _models(visit.reader)
-    command_line = partial(_command, visit.explorer, dataset, episode_index)
+    models = _model_names(visit.reader)
+    arguments = partial(_command, visit.explorer, dataset, episode_index)
     return visit.part(
         "adapt.html",
         episode=find_episode(visit.reader, dataset, episode_index),
         models=models,
-        command=in_words(command_line("MODEL", "RECIPE")),
-        first=in_words(command_line(models[0], "")) if models else "",
+        command=command_line(arguments("MODEL", "RECIPE")),
+        first=command_line(arguments(models[0], "")) if models else "",
         why_not=_why_not(visit.explorer),
         about=job.process and job.about().get("about"),
         running=job.process is not None and code is None,
@@ -244,11 +243,11 @@ def start(
     visit: Visiting, dataset: str, episode_index: EpisodeIndex, request_body: AdaptationRequest
 ) -> JSONResponse:
     """Start proccorpus adapt; only on loopback, only with a model of the corpus and a built-in recipe."""
-    job: ChildJob = visit.request.app.state.adapt_job
+    job = visit.explorer.jobs["adapt"]
     if reason := _why_not(visit.explorer):
         raise PageError(reason, 403)
     find_episode(visit.reader, dataset, episode_index)
-    if request_body.model not in _models(visit.reader):
+    if request_body.model not in _model_names(visit.reader):
         raise PageError(f"the corpus has no trained model {request_body.model!r}", 422)
     if request_body.recipe and not RECIPE.fullmatch(request_body.recipe):
         raise PageError("recipe: the name of a built-in recipe is needed", 422)

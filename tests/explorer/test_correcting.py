@@ -226,5 +226,5 @@ def test_adapting_is_started_with_a_model_of_the_corpus_only(own, monkeypatch):
         assert post(client, "/api/adapt/tiny/0", {"model": "mine"}).status_code == 202
         assert post(client, "/api/adapt/tiny/0", {"model": "mine"}).status_code == 409
         assert "Adapting tiny 0 with mine is running." in client.get("/adapt/tiny/0").text
-        process = client.app.state.adapt_job.process  # type: ignore[attr-defined]  # the explorer's own app
+        process = client.app.state.explorer.jobs["adapt"].process  # type: ignore[attr-defined]  # the explorer's own app
     assert process.poll() is not None  # it ends with the explorer

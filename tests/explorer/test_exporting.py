@@ -53,7 +53,7 @@ def test_one_at_a_time_with_its_progress_and_its_end(own, monkeypatch: pytest.Mo
         while "1 file, 5 kB written" not in (page_text := client.get("/exports").text):
             assert time.monotonic() < until, page_text
         assert "data-running" in page_text
-        process = client.app.state.export_job.process  # type: ignore[attr-defined]  # the explorer's own app
+        process = client.app.state.explorer.jobs["export"].process  # type: ignore[attr-defined]  # the explorer's own app
         process.kill()
         process.wait()
         page_text = client.get("/exports").text

@@ -15,7 +15,7 @@ from core.paths import Workspace
 from explorer import labelled_video, media
 from explorer.access import CorpusView, PageError
 from explorer.episode import episode_facts
-from explorer.media import playable
+from explorer.media import playable_video
 from ingest.media.video import decode
 from ingest.reasons import LIMITS
 from pipeline.build import run_build
@@ -136,7 +136,7 @@ def test_a_conversion_that_nobody_waits_for_leaves_nothing(furnished):
     with corpus.reading() as reader:
         facts = episode_facts(reader, "tiny", 2)
     with pytest.raises(PageError, match="nobody waits"):
-        playable(furnished, facts, 0, LIMITS, lambda: True)
+        playable_video(furnished, facts, 0, LIMITS, lambda: True)
     assert not list((furnished.root / "explorer").glob("videos/*"))
 
 
@@ -145,7 +145,7 @@ def test_kept_videos_are_within_their_limit(tmp_path: Path, monkeypatch: pytest.
     for k in range(4):
         (tmp_path / f"{k}.mp4").write_bytes(b"0" * 10)
         os.utime(tmp_path / f"{k}.mp4", (k, k))
-    media.forget(tmp_path / "3.mp4")
+    media.forget_oldest(tmp_path / "3.mp4")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["2.mp4", "3.mp4"]
 
 

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from assets.defs.resources import CorpusResource
-from assets.lib.report import instance_of, mirror
+from assets.lib.report import mirror, telling
 from assets.lib.tell import tell_outcomes
 from core.paths import ROOT, Workspace
 from eval.reward.open import ScorerConfig
@@ -219,7 +219,7 @@ def test_outcomes_are_reported_once(lake: Lake) -> None:
             assert len(records) == 1
     # A workspace that Dagster never saw: nothing is stale, and missing is what nothing was made of
     mirror(lake.workspace)
-    with instance_of(lake.workspace) as instance:
+    with telling(lake.workspace) as (_, instance):
         stale_assets = not_fresh(instance)
         assert {status for status, _ in stale_assets.values()} == {"MISSING"}
         stages_made = set(lake.column("SELECT DISTINCT stage FROM stage_runs"))

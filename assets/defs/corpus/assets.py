@@ -44,10 +44,11 @@ PATIENCE = dg.RetryPolicy(
 # A team's catalog or bucket that was away for a moment: the step's transaction was undone, and is done again
 AGAIN = 5
 AGAIN_AFTER_S = 10
+# What a stage's table is made of, as the UI shows it
 KINDS = {
     "frames": {"ducklake", "parquet", "video"},
     "shards": {"webdataset"},
-}  # what it is made of, as the UI shows it
+}
 COST = "cost"  # tag: what a partition is paid with
 DECODING = ("frames", "embeddings", "shards")  # stages that look into videos, in the order of a run
 # Which datasets' episodes a chunk needs cannot be said with a partition mapping: the edge is there for lineage only

@@ -109,9 +109,8 @@ def _build(
         update=update,
         chunks=chunks,
     )
-    register_partitions(
-        context.instance, lake, [*report.builds]
-    )  # also of datasets that Dagster was never told of
+    # Also of datasets that Dagster was never told of
+    register_partitions(context.instance, lake, [*report.builds])
     context.log.info(f"{len(report.done)} stages run, {report.up_to_date} were up to date")
     for failure in _failed(report):
         context.log.error(failure_text(failure))

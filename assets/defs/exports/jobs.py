@@ -54,9 +54,8 @@ def begin_export(corpus: CorpusResource, config: ExportConfig) -> Iterator[dg.Dy
     """Prepare the folder, and tell the chunks that have something in it."""
     chunks = config.opened(corpus).begin(Path(config.out), config.overwrite)
     for number, (dataset, chunk) in enumerate(chunks):
-        key = f"{number}_" + re.sub(
-            r"[^A-Za-z0-9_]", "_", chunk_key(dataset, chunk)
-        )  # unique, and readable
+        # Unique, and readable
+        key = f"{number}_" + re.sub(r"[^A-Za-z0-9_]", "_", chunk_key(dataset, chunk))
         yield dg.DynamicOutput(
             {"config": config.model_dump(), "dataset": dataset, "chunk": chunk}, mapping_key=key
         )

@@ -19,14 +19,12 @@ from core.errors import FailedError
 from core.logs import last_lines
 
 RENDEZVOUS_PORT = 29400
-JOIN_S = (
-    1800  # so long machines wait for one another: an image of 10 GB comes at another time to each
-)
+# So long machines wait for one another: an image of 10 GB comes at another time to each
+JOIN_S = 1800
 POLL_S = 1.0
 SILENCE_S = 600.0  # so long a cluster may be away, or its accounting be behind
-ERROR = re.compile(
-    r"^error: (.*)$", re.MULTILINE
-)  # as our command line ends when something is wrong
+# As our command line ends when something is wrong
+ERROR = re.compile(r"^error: (.*)$", re.MULTILINE)
 
 
 class JobError(FailedError):
@@ -115,9 +113,8 @@ def follow(
                     reported_state = state
                     context.log.info(reported_state)
                 time.sleep(POLL_S if failed is None else 0)
-        except (
-            BaseException
-        ):  # cancelled, or the cluster is out of reach: no job is left that nobody looks at
+        # Cancelled, or the cluster is out of reach: no job is left that nobody looks at
+        except BaseException:
             context.log.info(f"ending the {kind} job {running.id}")
             running.cancel()
             raise

@@ -1,7 +1,7 @@
 """Training as a Kubernetes Job: one pod per machine, an index each, meeting at the pod of index 0."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 from pydantic import Field
@@ -9,9 +9,8 @@ from pydantic import Field
 from assets.lib.launch.job import RENDEZVOUS_PORT, Job, Machines, follow, torchrun
 
 NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-ENDS_WITHIN_S = (
-    120  # a pod that is told to end: torchrun gives a training 30 s for a last checkpoint
-)
+# A pod that is told to end: torchrun gives a training 30 s for a last checkpoint
+ENDS_WITHIN_S = 120
 KEPT_S = 86400  # so long an ended job stays for people to look at
 
 
@@ -99,11 +98,10 @@ class KubernetesLauncher(Machines):
         devices = (
             {"nvidia.com/gpu": str(self.gpus_per_node)} if self.gpus_per_node else {}
         ) | self.resources
+        security: dict[str, Any] = {"allowPrivilegeEscalation": False}
         # RDMA pins the memory that it reads and writes
         if self.resources or self.host_network:
-            pins = {"capabilities": {"add": ["IPC_LOCK"]}}
-        else:
-            pins = {}
+            security["capabilities"] = {"add": ["IPC_LOCK"]}
         container = {
             "name": "train",
             "image": self.image,
@@ -118,7 +116,7 @@ class KubernetesLauncher(Machines):
             "workingDir": str(job.folder),
             "env": [{"name": k, "value": v} for k, v in sorted(environment.items())],
             "resources": {"requests": cores | memory | devices, "limits": memory | devices},
-            "securityContext": {"allowPrivilegeEscalation": False} | pins,
+            "securityContext": security,
             "volumeMounts": [
                 {"name": "workspace", "mountPath": self.mount or str(job.workspace)},
                 # PyTorch's loaders share batches in /dev/shm, of which a container has 64 MB by default
@@ -144,15 +142,16 @@ class KubernetesLauncher(Machines):
             ],
             "tolerations": [t.manifest() for t in self.tolerations],
         }
-        # On the machine's own network a pod would else ask the machine's name server, which knows no pods
-        pod |= (
-            {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
-            if self.host_network
-            else {}
-        )
-        pod |= {"subdomain": job.name} if has_many_nodes else {}
-        pod |= {"nodeSelector": self.node_selector} if self.node_selector else {}
-        pod |= {"serviceAccountName": self.service_account} if self.service_account else {}
+        # A setting that is not given is left to the cluster's defaults. On the machine's own network a pod would else
+        # ask the machine's name server, which knows no pods
+        settings = {
+            "hostNetwork": self.host_network,
+            "dnsPolicy": self.host_network and "ClusterFirstWithHostNet",
+            "subdomain": has_many_nodes and job.name,
+            "nodeSelector": self.node_selector,
+            "serviceAccountName": self.service_account,
+        }
+        pod |= {name: value for name, value in settings.items() if value}
         manifest = {
             "apiVersion": "batch/v1",
             "kind": "Job",
@@ -197,10 +196,8 @@ class KubernetesLauncher(Machines):
         return manifest, service
 
     def run(self, context: dg.AssetExecutionContext, job: Job) -> dg.PipesClientCompletedInvocation:
-        from assets.lib.launch.kubernetes_job import (
-            KubernetesJob,
-            connected,
-        )  # imports the client of its API
+        # Imports the client of Kubernetes' API
+        from assets.lib.launch.kubernetes_job import KubernetesJob, connected
 
         def start(environment: Mapping[str, str]) -> KubernetesJob:
             return KubernetesJob(connected(self.context), *self.manifests(job, environment))

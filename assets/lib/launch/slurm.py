@@ -192,18 +192,17 @@ class SlurmLauncher(Machines):
         exports = [
             f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items())
         ]
+        lines = ["#!/bin/bash", *directives, *exports, *self.setup]
         # The processes meet at the first node of the allocation, which is known only when it runs
         if self.nodes > 1:
-            head_line = ['head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)']
-        else:
-            head_line = []
+            lines.append('head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)')
         # srun does not take over the cores that sbatch was given (since Slurm 22.05)
         run = f"srun --kill-on-bad-exit=1 --cpus-per-task={cores} {' '.join(map(_shell_word, command))}"
         if self.restarts:
-            end = AGAIN.format(restarts=self.restarts, run=run)
+            lines.append(AGAIN.format(restarts=self.restarts, run=run))
         else:
-            end = f"exec {run}\n"
-        return "\n".join(["#!/bin/bash", *directives, *exports, *self.setup, *head_line, end])
+            lines.append(f"exec {run}\n")
+        return "\n".join(lines)
 
     def run(self, context: dg.AssetExecutionContext, job: Job) -> dg.PipesClientCompletedInvocation:
         def start(environment: Mapping[str, str]) -> SlurmJob:

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from annotate.config import SamplesConfig
-from assets.lib.report import dagster_home, instance_of, is_followed, mirror, report_build
+from assets.lib.report import dagster_home, is_followed, mirror, report_build, telling
 from cli.console import build_all
 from core.errors import UserError
 from core.paths import ROOT, Workspace
@@ -34,7 +34,7 @@ def events(instance: dg.DagsterInstance) -> list[tuple[str, dg.AssetMaterializat
 
 
 def counted(space: Workspace) -> Counter[tuple[str, str | None]]:
-    with instance_of(space) as instance:
+    with telling(space) as (_, instance):
         return Counter((stage, event.partition) for stage, event in events(instance))
 
 
@@ -42,13 +42,13 @@ def counted(space: Workspace) -> Counter[tuple[str, str | None]]:
 def reported(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A copy of the built workspace whose build was reported; not for changing."""
     own_copy = made.copy(tmp_path_factory.mktemp("reported"))
-    report_build(own_copy.space, ["tiny"])
+    report_build(own_copy.space, ["tiny"], {})
     return own_copy
 
 
 def test_what_is_reported_later_says_the_same(reported: Made, own: Made) -> None:
-    report_build(own.space)
-    with instance_of(reported.space) as at_once, instance_of(own.space) as later:
+    report_build(own.space, ["tiny"], {})
+    with telling(reported.space) as (_, at_once), telling(own.space) as (_, later):
         reports = []
         for i in (at_once, later):
             reports.append(
@@ -69,7 +69,7 @@ def test_a_build_is_reported_once_somebody_has_opened_dagster(own: Made) -> None
     assert build_all(own.space, [changed], 1) == 0
     assert not is_followed(own.space)
     assert not (own.space.root / "dagster").exists()
-    report_build(own.space)
+    report_build(own.space, ["tiny"], {})
     assert is_followed(own.space)
     assert counted(own.space) == Counter(ALL)
     assert build_all(own.space, [own.build], 1) == 0
@@ -88,8 +88,8 @@ def test_a_chunk_that_its_dataset_lost_is_no_partition_any_more(
     assert own_copy.rebuild() == [("episodes", None)]
     for table in ("frames", "progress", "samples", "shards", "stage_runs"):
         assert own_copy.rows(f"SELECT count(*) FROM {table} WHERE chunk = 2") == [(0,)], table
-    report_build(own_copy.space, ["tiny"])
-    with instance_of(own_copy.space) as instance:
+    report_build(own_copy.space, ["tiny"], {})
+    with telling(own_copy.space) as (_, instance):
         assert instance.get_dynamic_partitions("chunks") == CHUNKS[:2]
 
 
@@ -99,7 +99,7 @@ def test_a_workspace_of_another_machine_is_told_once(own: Made) -> None:
     for _ in range(2):
         mirror(own.space)
     assert counted(own.space) == Counter(ALL)
-    with instance_of(own.space) as instance:
+    with telling(own.space) as (_, instance):
         assert instance.get_runs() == []
 
 
