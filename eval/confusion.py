@@ -23,9 +23,8 @@ from eval.perturbed import (
     is_finished,
     pictures_by_frame,
     split_of,
-    with_counts,
 )
-from eval.scored import Episodes, ScoredBenchmark
+from eval.scored import Episodes, ScoredBenchmark, scored_answers
 from training.negatives.windows import differ
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
@@ -135,11 +134,12 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         ),
         "false_progress_wrong_task": claimed,
     }
-    read = runs.sums(~np.isnan(answers), np.ones(len(questions)))
+    is_read = ~np.isnan(answers)
+    read = runs.sums(is_read, np.ones(len(questions)))
     measures: dict[str, Measure] = {
         name: mean_of(of_runs, read) for name, of_runs in run_measures.items()
     }
-    return with_counts(BENCHMARK, runs, measures, answers)
+    return scored_answers(BENCHMARK, runs, measures, is_read)
 
 
 def _answers_or_worst(questions: Sequence[Question], values: Mapping[str, float]) -> np.ndarray:

@@ -13,8 +13,8 @@ from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from eval.metrics import order
 from eval.metrics.score import Measure, Runs, answers_read, mean_of, worst_case
-from eval.perturbed import answers_to, questions_by_run, with_counts
-from eval.scored import Episodes, ScoredBenchmark
+from eval.perturbed import answers_to, questions_by_run
+from eval.scored import Episodes, ScoredBenchmark, scored_answers
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
 from warehouse.releases.release import Release
@@ -133,4 +133,4 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         measures[name] = mean_of(
             of_episode.means(metric(runs)), of_episode.sums(*answers_read(runs).T)
         )
-    return with_counts(BENCHMARK, episodes, measures, answers)
+    return scored_answers(BENCHMARK, episodes, measures, ~np.isnan(answers))

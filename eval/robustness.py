@@ -26,9 +26,8 @@ from eval.perturbed import (
     held_out_runs,
     pictures_by_frame,
     split_of,
-    with_counts,
 )
-from eval.scored import Episodes, ScoredBenchmark, Series
+from eval.scored import Episodes, ScoredBenchmark, Series, scored_answers
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
 
@@ -223,7 +222,8 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
             best, np.array([success is True for success in outcome]), answers_read(runs)
         )
         measures["success_auc_drop"] = _auc_loss(measures["success_auc"], clean, changed)
-    return with_counts(BENCHMARK, shown_episodes, measures, answers, Series(runs, elapsed))
+    is_read = ~np.isnan(answers)
+    return scored_answers(BENCHMARK, shown_episodes, measures, is_read, Series(runs, elapsed))
 
 
 def _auc_loss(measure: Measure, clean: np.ndarray, changed: np.ndarray) -> Measure:

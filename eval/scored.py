@@ -220,6 +220,28 @@ class Episodes:
         return Runs(predicted[order], target[order], starts), order
 
 
+def scored_answers(
+    benchmark: str,
+    episodes: Episodes,
+    measures: Mapping[str, Measure],
+    is_read: np.ndarray,
+    series: Series | None = None,
+    **counts: int,
+) -> ScoredBenchmark:
+    """Measures of answers with their coverage and counts; `is_read`: bool [n], which answers could be read."""
+    all_answers = np.ones(len(is_read))
+    coverage = episodes.ratio(is_read, all_answers, episodes.sums(is_read, all_answers))
+    all_counts = {
+        "rows": len(is_read),
+        "episodes": len(episodes.scored),
+        "unparsable": int((~is_read).sum()),
+        **counts,
+    }
+    return ScoredBenchmark(
+        benchmark, episodes.scored, {**measures, "coverage": coverage}, all_counts, series
+    )
+
+
 class AnsweredRow(BaseModel):
     """A question's row, as prediction files carry it."""
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -108,18 +108,9 @@ def length_of(sample: Unread, transform: Transform, recipe: Recipe, answer: str 
         return transform.length(sample.row["question"], answer, sizes)
 
 
-class SampleSource(Protocol):
-    """Windows of samples without end, epoch after epoch. `per_epoch`: samples an epoch, on average."""
-
-    per_epoch: float
-
-    def window(self) -> list[Unread]: ...
-    def state_dict(self) -> dict: ...
-    def load_state_dict(self, state: Mapping) -> None: ...
-
-
 class ShardSource:
-    """Shards of a release through the loader. Raises ShardError."""
+    """Windows of samples of a release's shards, through the loader, without end, epoch after epoch. `per_epoch`:
+    samples an epoch, on average. Raises ShardError."""
 
     def __init__(self, loader: Loader, window: int, per_epoch: float) -> None:
         self._loader = loader
@@ -205,7 +196,8 @@ def lane_count(parts: int) -> int:
 
 
 class RowSource:
-    """Rows that can be asked for by number, in a new order each epoch. A row's pictures are read when it is due."""
+    """As ShardSource, of rows that can be asked for by number, in a new order each epoch. A row's pictures are read
+    when it is due."""
 
     def __init__(self, rows: Sequence[Sample], window: int, seed: int, lane: int = 0) -> None:
         self._rows = rows
@@ -236,6 +228,9 @@ class RowSource:
             )
         self._epoch = state["epoch"]
         self._position = state["position"]
+
+
+SampleSource = ShardSource | RowSource
 
 
 def open_lanes(shards: Sequence[Path], recipe: Recipe) -> Sequence[SampleSource]:

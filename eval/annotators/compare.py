@@ -101,9 +101,8 @@ class AnnotatorComparison:
     def measures(self) -> dict[str, Measure]:
         """Every metric over the reference's episodes; those without a label count in none."""
         values = [result.values if result else {} for result in self.results]
-        names = dict.fromkeys(chain.from_iterable(values))
         measured: dict[str, Measure] = {}
-        for name in names:
+        for name in dict.fromkeys(chain.from_iterable(values)):
             measured[name] = mean_of([of_episode.get(name, math.nan) for of_episode in values])
         published = np.array(
             [r.published if r else (0, 0) for r in self.results], np.float64

@@ -13,6 +13,7 @@ import numpy as np
 from core.domain.episode import Episode
 from core.domain.label import DONE, NO_PROGRESS, STEP, Label, Segment
 from core.errors import UserError
+from core.values import grouped
 from eval.annotators.truth import NEAR_S, EpisodeTruth
 from eval.metrics.published import boundary_hits, first_and_last
 from eval.metrics.segments import (
@@ -51,10 +52,8 @@ def label_runs(lake: Lake) -> dict[str, dict[str, str]]:
         "SELECT DISTINCT s.dataset, s.label_run, coalesce(r.annotator, 'unknown') FROM segments s "
         "LEFT JOIN label_runs r USING (label_run) ORDER BY ALL"
     )
-    annotators: dict[str, dict[str, str]] = {}
-    for dataset, run, annotator in rows:
-        annotators.setdefault(dataset, {})[run] = annotator
-    return annotators
+    by_dataset = grouped((dataset, (run, annotator)) for dataset, run, annotator in rows)
+    return {dataset: dict(runs) for dataset, runs in by_dataset.items()}
 
 
 def find_run(runs: Mapping[str, Mapping[str, str]], text: str) -> str:
@@ -69,12 +68,8 @@ def find_run(runs: Mapping[str, Mapping[str, str]], text: str) -> str:
 
 def active_runs(lake: Lake, dataset: str) -> set[str]:
     """The label runs that count for some episode."""
-    return {
-        run
-        for (run,) in lake.rows(
-            "SELECT DISTINCT label_run FROM active_runs WHERE dataset = ?", [dataset]
-        )
-    }
+    sql = "SELECT DISTINCT label_run FROM active_runs WHERE dataset = ?"
+    return set(lake.column(sql, [dataset]))
 
 
 def stored_labels(lake: Lake, dataset: str, run: str | None = None) -> dict[int, Label]:
@@ -251,8 +246,8 @@ def _boundaries_until_done(segments: Sequence[Segment]) -> list[float]:
 def published_counts(label: Label, truth: EpisodeTruth) -> tuple[int, int]:
     """Numerator and denominator of the published BF1@5, which sees no segments in which everything is done."""
     counts = np.zeros(2, int)
+    predicted = _boundaries_until_done(label.segments)
     for one_pass in truth.passes:
-        predicted = _boundaries_until_done(label.segments)
         counts += boundary_hits(predicted, _boundaries_until_done(one_pass))[:2]
     return int(counts[0]), int(counts[1])
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.domain.label import STEP, Segment
 from core.errors import UserError, validation_message
+from core.values import grouped
 from eval.held_out.episodes import load_truth
 from eval.metrics.segments import matched
 from warehouse.lake import Lake
@@ -237,13 +238,16 @@ def simulator_truth(
     truth_by_episode = load_truth(folder, dataset)
     if not truth_by_episode:
         return {}
-    segments: dict[int, list[Segment]] = {}
     rows = pq.read_table(folder / dataset / SEGMENTS).sort_by(
         [("episode_index", "ascending"), ("start_frame", "ascending")]
     )
-    for s in rows.to_pylist():
-        segment = Segment(s["text"], s["start_frame"], s["end_frame"], s["kind"], s["completed"])
-        segments.setdefault(s["episode_index"], []).append(segment)
+    segments = grouped(
+        (
+            s["episode_index"],
+            Segment(s["text"], s["start_frame"], s["end_frame"], s["kind"], s["completed"]),
+        )
+        for s in rows.to_pylist()
+    )
     truths = {}
     for episode, steps in segments.items():
         if episode not in fps:

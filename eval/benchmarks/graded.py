@@ -279,7 +279,7 @@ def score(
             f"{benchmark}: how its authors' own code counts is not known here; leave --as-published out"
         )
     answered_lines, rows = checked(GradedRow, benchmark, lines)
-    answers = np.array(list(map(progress_of, answered_lines)))
+    answers = np.array(list(map(progress_of, answered_lines)), np.float64)
     all_rows = np.ones(len(rows), bool)
     grades, shares, success = (column(rows, name) for name in ("grade", "progress", "success"))
     tasks = Episodes.of(

@@ -23,7 +23,15 @@ from eval.metrics import errors, published, segments
 from eval.metrics.progress import progress_measures
 from eval.metrics.score import Measure, mean_of, ratio_of
 from eval.metrics.segments import Span, plain_name
-from eval.scored import AnsweredRow, Episodes, ScoredBenchmark, Series, checked, length_slice
+from eval.scored import (
+    AnsweredRow,
+    Episodes,
+    ScoredBenchmark,
+    Series,
+    checked,
+    length_slice,
+    scored_answers,
+)
 from warehouse.lake import Lake
 from warehouse.lake.episodes import usable_episodes
 from warehouse.lake.sql import open_for_users
@@ -262,13 +270,13 @@ def success_of(line: PredictionLine) -> bool | None:
     if line.value is None and len(words) == 1:
         return words == {"yes"}
     share = progress_of(line)
-    if math.isnan(share):
+    if share is None:
         return None
     return share >= errors.FINISHED
 
 
-def progress_of(line: PredictionLine) -> float:
-    """The share that an answer states, 0..1; NaN where none can be read."""
+def progress_of(line: PredictionLine) -> float | None:
+    """The share that an answer states, 0..1; None where none can be read."""
     if line.value is None:
         return share_of(line.response)
     return line.value
@@ -307,16 +315,7 @@ def _strict(benchmark: str, answers: Sequence[Answer], embedded: Embed) -> Score
             )
             measures |= family_measures
             series = its_series or series
-    everything = np.ones(len(answers))
-    measures["coverage"] = episodes.ratio(readable, everything, episodes.sums(readable, everything))
-    unread = int((~readable).sum())
-    counts = {
-        "rows": len(answers),
-        "episodes": len(episodes.scored),
-        "unparsable": unread,
-        **counts,
-    }
-    return ScoredBenchmark(benchmark, episodes.scored, measures, counts, series)
+    return scored_answers(benchmark, episodes, measures, readable, series, **counts)
 
 
 def _means(values: Sequence[dict[str, float]], readable: np.ndarray, episodes: Episodes) -> Found:

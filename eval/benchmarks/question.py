@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
+from annotate.samples.wording import parse_answer, parse_reply
 from core.errors import UserError, validation_message
 from core.files import write_file
 from core.values import grouped
@@ -316,23 +317,31 @@ def column(rows: Iterable[Any], name: str) -> np.ndarray:
     return np.array([getattr(row, name) for row in rows], float)
 
 
-def share_of(text: str) -> float:
-    """The share in the one progress tag of an answer; NaN where it has none, several, or a number that is unclear.
+def share_of(text: str) -> float | None:
+    """The share in the one progress tag of an answer; None where it has none, several, or a number that is unclear.
 
     45% is 0.45, as is 45 and 0.45; 1 without % could be either.
     """
     tags = _TAG.findall(text)
     if len(tags) != 1:
-        return float("nan")
+        return None
     number, percent_sign = tags[0]
     value = float(number)
     if percent_sign or value > 1:
         value /= 100
     elif value == 1:
-        return float("nan")
+        return None
     if value <= 1:
         return value
-    return float("nan")
+    return None
+
+
+def score_of(text: str) -> float | None:
+    """The score that an answer to ProgressLM's question states, with its reasons or alone; None for n/a and for what
+    cannot be read."""
+    if "<score>" in text:
+        return parse_reply(text).score
+    return parse_answer(text).score
 
 
 # Where a benchmark lies, and the frames of its videos as JPEG files: a video is decoded once, whoever asks again

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from annotate.model_client.responses import FILE, ResponseStore
-from annotate.samples.wording import parse_answer, parse_reply
 from core.errors import UserError
 from core.files import write_file
 from core.tables import TABLES
+from core.values import grouped
 from eval import confusion, robustness
 from eval.benchmarks.load import BENCHMARKS, load_benchmark, score_predictions
 from eval.benchmarks.options import EvaluationOptions
@@ -24,6 +24,7 @@ from eval.benchmarks.question import (
     PictureFile,
     Question,
     read_predictions,
+    score_of,
     share_of,
 )
 from eval.report.pages import write_report
@@ -289,13 +290,8 @@ def stated_progress(question: Question, response: str, value: float | None) -> f
     if value is not None:
         return value
     if question.family in DEMONSTRATED:
-        if "<score>" in response:
-            return parse_reply(response).score
-        return parse_answer(response).score
-    share = share_of(response)
-    if math.isnan(share):
-        return None
-    return share
+        return score_of(response)
+    return share_of(response)
 
 
 def _store(
@@ -417,15 +413,14 @@ def report_on(
 def _examples(questions: Sequence[Question]) -> dict[str, list[bytes]]:
     """Pictures of the middle of one run, by what was done to them."""
     first = questions[0]
-    of_run = [
-        q for q in questions if (q.dataset, q.trajectory) == (first.dataset, first.trajectory)
-    ]
+    by_part = grouped(
+        (q.part, q)
+        for q in questions
+        if (q.dataset, q.trajectory) == (first.dataset, first.trajectory)
+    )
     examples: dict[str, list[bytes]] = {}
-    for part in dict.fromkeys(q.part for q in of_run):
-        part_questions = [q for q in of_run if q.part == part]
-        pictures = list(
-            filter(None, map(_readable, part_questions[len(part_questions) // 2].pictures))
-        )
+    for part, of_part in by_part.items():
+        pictures = list(filter(None, map(_readable, of_part[len(of_part) // 2].pictures)))
         if pictures:
             examples[part] = pictures
     return examples

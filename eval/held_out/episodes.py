@@ -96,8 +96,8 @@ def held_out(
     lengths = _usual_lengths(length_s, compared, references)
     by_episode: dict[tuple[str, int, str], list[Question]] = {}
     for split in splits:
-        for q in ask("held-out", con, release.paths(lake.workspace, split), choice):
-            by_episode.setdefault((q.dataset, int(q.trajectory), split), []).append(q)
+        questions = ask("held-out", con, release.paths(lake.workspace, split), choice)
+        by_episode |= grouped(((q.dataset, int(q.trajectory), split), q) for q in questions)
     truths: dict[str, dict[int, dict[str, Any]]] = {}
     episodes = []
     for dataset, index, split in sorted(by_episode):

@@ -50,8 +50,6 @@ def write_overlay(
             step = next((name for start, end, name in steps if start <= index < end), "")
             if ground is None:
                 ground = _ground(picture.shape[1], clip.fps, last, curve, steps)
-            else:
-                ground = ground
             image = np.concatenate([picture, _panel(ground, rows, index, last, step)])
             # The encoder has to know the pictures' size, which the first one tells.
             if stream is None:

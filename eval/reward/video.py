@@ -35,10 +35,6 @@ Shown = tuple[float | None, RgbPicture]  # a frame, and its time in seconds wher
 ReadCamera = Callable[[str], Iterator[Shown]]  # a camera's frames in order
 
 
-def nothing_recorded(frame: int) -> Robot:
-    return {}
-
-
 @dataclass(frozen=True)
 class RunClip:
     """A run to score, by some of its cameras; all have the same frames.
@@ -53,7 +49,7 @@ class RunClip:
     num_frames: int | None
     title: str
     read: ReadCamera = field(repr=False)
-    robot: Callable[[int], Robot] = nothing_recorded
+    robot: Callable[[int], Robot] = lambda frame: {}
     labelled: Sequence[float] = ()
     steps: Sequence[tuple[int, int, str]] = ()
 

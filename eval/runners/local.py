@@ -184,10 +184,8 @@ class ModelRunner(TextRunner):
         self.after_words = self.has_head and pooling == "published"
         self.in_words = reasoning or self.after_words or not self.has_head
         if self.after_words:
-            self.settings = {**self.settings, "answer": "head after text"}
-        else:
-            self.settings = self.settings
-        if self.has_head and not self.after_words:
+            self.settings: Mapping[str, Any] = {**self.settings, "answer": "head after text"}
+        elif self.has_head:
             of_words = sampling.__dict__ if reasoning else {}
             picture_settings = {"longest_px": limits.longest_px, **limits.processor_size}
             self.settings = {"answer": "head", **(settings or {}), **of_words, **picture_settings}

@@ -242,17 +242,18 @@ def ask_gvl(questions: Sequence[Question]) -> list[AskedPrompt]:
                 task=task_text(first.goal or None), count=len(part), frames=frames
             )
             pictures = (first.pictures[-1], *(q.pictures[-1] for q in part))
-            prompts.append(
-                AskedPrompt(Prompt(part[0].key, text, pictures, seed=first.inference), part)
-            )
+            prompt = Prompt(part[0].key, text, pictures, seed=first.inference)
+            prompts.append(AskedPrompt(prompt, part))
     return prompts
 
 
 def shares_of_gvl(reply: ModelReply, count: int) -> list[tuple[float | None, str]]:
     text = reply.text or ""
     shares = {int(number): float(percent) / 100 for number, percent in PERCENT.findall(text)}
-    error_text = "no percentage for picture {} of {}: {!r}".format
-    return [(shares.get(n), error_text(n, count, text[:200])) for n in range(1, count + 1)]
+    return [
+        (shares.get(n), f"no percentage for picture {n} of {count}: {text[:200]!r}")
+        for n in range(1, count + 1)
+    ]
 
 
 def ask_topreward(questions: Sequence[Question]) -> list[AskedPrompt]:

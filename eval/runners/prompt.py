@@ -51,15 +51,13 @@ class Prompt:
     @classmethod
     def of(cls, question: Question) -> "Prompt":
         """The benchmark's own question; repeated inferences differ by their seed."""
-        task = question.goal or None
-        first = question.first
         return cls(
             question.key,
             question.text,
             question.pictures,
             seed=question.inference,
-            task=task,
-            first=first,
+            task=question.goal or None,
+            first=question.first,
         )
 
 
@@ -241,9 +239,8 @@ class LocalRunner(ABC):
 
     def ask(self, prompts: Sequence[Asked]) -> list[ModelReply]:
         """A reply to each, in order; what fails is a reply with an error."""
-        parts = batched(prompts, self.batch_size)
         replies: list[ModelReply] = []
-        for part in parts:
+        for part in batched(prompts, self.batch_size):
             replies += answers_by_halves(
                 part, self.run, lambda a, why: ModelReply(a.prompt.key, error=why)
             )

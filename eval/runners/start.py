@@ -149,13 +149,12 @@ def _api(
             usd_per_million_prompt_tokens=o.prices[0], usd_per_million_completion_tokens=o.prices[1]
         ),
     )
-    is_vllm = o.runner == "vllm"
     return ApiRunner(
         vlm,
         config.sampling,
         config.limits,
         books,
-        is_vllm=is_vllm,
+        is_vllm=o.runner == "vllm",
         form=o.prompt_format,
         model_hash=model_hash,
     )

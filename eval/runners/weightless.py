@@ -49,8 +49,11 @@ def best_constant(targets: np.ndarray) -> float:
 def clock(questions: Sequence[Question]) -> Values:
     """Frame number over the last one known of the run: order without understanding. It knows the length."""
     ends = _ends(questions)
-    share = {q.key: (q.moment, ends[_run(q)]) for q in questions if q.moment is not None}
-    return {key: moment / end for key, (moment, end) in share.items() if end > 0}
+    shares = {}
+    for q in questions:
+        if q.moment is not None and ends[_run(q)] > 0:
+            shares[q.key] = q.moment / ends[_run(q)]
+    return shares
 
 
 def running_clock(questions: Sequence[Question]) -> Values:

@@ -18,7 +18,7 @@ from eval.reward.scorer import Scorer
 from eval.reward.stream import LAST_PICTURE
 from eval.server import chat
 from eval.server import protocol as wire
-from eval.server.limits import CHAT_PATH, MODELS_PATH, Refused, ServerLimits
+from eval.server.limits import CHAT_PATH, MODELS_PATH, Refused, ServerLimits, first_problem
 from eval.server.service import Service, frame_metadata
 from eval.server.sessions import RequestMetrics
 from eval.server.videos import received
@@ -92,9 +92,7 @@ def make_app(
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, e: RequestValidationError) -> JSONResponse:
-        first = e.errors()[0]
-        field = ".".join(str(part) for part in first["loc"][1:])
-        message = f"{field}: {first['msg']}".removeprefix(": ")
+        _, message = first_problem(e.errors(), 1)
         return Refused(422, "invalid", message).answer(request.url.path)
 
     @app.exception_handler(Exception)

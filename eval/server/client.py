@@ -174,8 +174,6 @@ class RewardClient:
                 # A busy server may say for how long; else pauses double.
                 if may_retry:
                     pause = max(pause, float(answer.headers.get("Retry-After", 0)))
-                else:
-                    pause = pause
             except httpx.TransportError as e:
                 server_url = self._http.base_url
                 error = RewardServerError(
