@@ -18,11 +18,11 @@ from eval.metrics.score import Measure, Score, mean_of
 from eval.metrics.score import score as score_of
 from eval.perturbed import (
     answers_to,
-    evenly,
     held_out_runs,
     is_finished,
     pictures_by_frame,
     split_of,
+    spread_to_last,
 )
 from eval.scored import Episodes, ScoredBenchmark, scored_answers
 from training.negatives.windows import differ
@@ -46,8 +46,8 @@ def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Quest
         by_split.setdefault(split_of(run[0]), {}).setdefault(run[0].goal, []).append(run)
     questions = []
     for by_task in by_split.values():
-        tasks = evenly(sorted(by_task), MOST_TASKS)
-        for run in chain.from_iterable(evenly(by_task[task], MOST_RUNS) for task in tasks):
+        tasks = spread_to_last(sorted(by_task), MOST_TASKS)
+        for run in chain.from_iterable(spread_to_last(by_task[task], MOST_RUNS) for task in tasks):
             questions += _questions(run, tasks)
     if all(map(_is_own, questions)):
         raise BenchmarkError(
@@ -59,7 +59,7 @@ def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Quest
 def _questions(run: Sequence[Question], tasks: Sequence[str]) -> list[Question]:
     """Of a run under its own instruction and under those that truly differ from it."""
     questions = []
-    chosen = evenly(run, MOMENTS)
+    chosen = spread_to_last(run, MOMENTS)
     task = run[0].goal
     first = pictures_by_frame(run).get(0)
     for number, instruction in enumerate(tasks):
@@ -148,7 +148,7 @@ def _answers_or_worst(questions: Sequence[Question], values: Mapping[str, float]
     return np.where(np.isnan(answers), [0.0 if _is_own(q) else 1.0 for q in questions], answers)
 
 
-def cells(
+def matrix_scores(
     questions: Sequence[Question], values: Mapping[str, float]
 ) -> dict[tuple[str, str], Score]:
     """The matrix as scores by ("video: TASK", "under: INSTRUCTION"): mean last answer to the finished runs of a task.

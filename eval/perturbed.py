@@ -60,7 +60,7 @@ def held_out_runs(
     return runs
 
 
-def evenly[T](items: Sequence[T], max_items: int) -> list[T]:
+def spread_to_last[T](items: Sequence[T], max_items: int) -> list[T]:
     """At most so many, the last among them, evenly over all."""
     count = min(max_items, len(items))
     return [items[round((k + 1) * len(items) / count) - 1] for k in range(count)]

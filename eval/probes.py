@@ -99,8 +99,11 @@ METRICS: dict[str, tuple[str, Callable[[Runs], np.ndarray]]] = {
     "reverse_voc": (REVERSED, lambda runs: order.voc(worst_case(runs))),
     "cycle_voc": (CYCLED, lambda runs: order.voc(worst_case(runs))),
     "stall_drift": (FROZEN, order.stall_drift),
-    "false_progress_rewound": (CYCLED, lambda runs: order.claimed(worst_case(runs), since=0.5)),
-    "false_progress_frozen": (FROZEN, order.claimed),
+    "false_progress_rewound": (
+        CYCLED,
+        lambda runs: order.claimed_progress(worst_case(runs), since=0.5),
+    ),
+    "false_progress_frozen": (FROZEN, order.claimed_progress),
 }
 
 

@@ -128,7 +128,7 @@ class ModelComparison:
     only_second: int
 
 
-def compare(first: ScoredBenchmark, second: ScoredBenchmark) -> ModelComparison:
+def model_comparison(first: ScoredBenchmark, second: ScoredBenchmark) -> ModelComparison:
     """Paired differences of every metric that both have."""
     # The numbers of each common episode on both sides
     places = {e.key: k for k, e in enumerate(second.episodes)}
@@ -254,7 +254,7 @@ class AnsweredRow(BaseModel):
         raise NotImplementedError
 
 
-def checked[R: AnsweredRow | ProgressRow](
+def lines_with_rows[R: AnsweredRow | ProgressRow](
     kind: type[R],
     benchmark: str,
     lines: Iterable[PredictionLine],
@@ -344,12 +344,12 @@ class EvalRun:
 
 def store_evaluations(lake: Lake, message: str, runs: Sequence[EvalRun]) -> None:
     """Write evaluations in one transaction; an evaluation replaces what its eval_run has stored before."""
-    lake.replace_where(message, "eval_run", **_tables(runs))
+    lake.replace_where(message, "eval_run", **_rows_by_table(runs))
 
 
 def add_predictions(lake: Lake, message: str, run: EvalRun) -> None:
     """Add predictions to an evaluation that grows, in one transaction; those of the same frame are replaced."""
-    lake.upsert(message, **_tables([run]))
+    lake.upsert(message, **_rows_by_table([run]))
 
 
 def drop_predictions(
@@ -362,12 +362,12 @@ def drop_predictions(
         lake.remove(message, condition, values, "eval_predictions")
 
 
-def _defined(score: Score) -> dict[str, float | None]:
+def _null_where_undefined(score: Score) -> dict[str, float | None]:
     """A number that is not defined is null."""
     return {k: None if math.isnan(v) else v for k, v in vars(score).items()}
 
 
-def _tables(runs: Sequence[EvalRun]) -> dict[str, Any]:
+def _rows_by_table(runs: Sequence[EvalRun]) -> dict[str, Any]:
     """The rows of evaluations by table. Some have no predictions here: their answers are kept in a file."""
     rows: dict[str, list[dict[str, Any]]] = {
         "eval_runs": [],
@@ -385,7 +385,7 @@ def _tables(runs: Sequence[EvalRun]) -> dict[str, Any]:
                 "slice": part,
                 "metric": metric,
                 "seen_episodes": run.seen_episodes.get(part),
-                **_defined(score),
+                **_null_where_undefined(score),
             }
             for (part, metric), score in run.scores.items()
         ]

@@ -21,7 +21,7 @@ from eval.metrics.segments import (
     best_overlaps,
     boundary_f1,
     edit_score,
-    matched,
+    matched_pairs,
     plain_name,
     segment_iou,
 )
@@ -76,12 +76,12 @@ def stored_labels(lake: Lake, dataset: str, run: str | None = None) -> dict[int,
     """One run's labels of a dataset by episode, or the active ones; with progress where every frame has it."""
     labels = labels_of(lake.con, dataset, label_run=run, whole=True)
     return {
-        episode: replace(label, progress=_exact(label.progress, label.num_frames))
+        episode: replace(label, progress=_whole_progress(label.progress, label.num_frames))
         for episode, label in labels.items()
     }
 
 
-def _exact(progress: np.ndarray, num_frames: int) -> np.ndarray:
+def _whole_progress(progress: np.ndarray, num_frames: int) -> np.ndarray:
     """Progress to calculate with, float64 [num_frames]; empty where it is not of every frame."""
     if len(progress) == num_frames:
         return progress.astype(np.float64)
@@ -95,7 +95,7 @@ def cuts_f1(cuts: Sequence[int], boundaries: Sequence[int], tolerance: float) ->
     """F1 of cuts matched one to one with boundaries at most `tolerance` frames away; 1 when there are none."""
     total = len(cuts) + len(boundaries)
     if total:
-        return 2 * len(matched(cuts, boundaries, tolerance)) / total
+        return 2 * len(matched_pairs(cuts, boundaries, tolerance)) / total
     return 1.0
 
 
@@ -302,7 +302,7 @@ def truth_by_label(episode: Episode, label: Label) -> EpisodeTruth:
     )
 
 
-def where_apart(
+def runs_apart(
     dataset: str,
     labels: Mapping[str, Mapping[int, Label]],
     active: set[str],

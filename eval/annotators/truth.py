@@ -20,7 +20,7 @@ from core.domain.label import STEP, Segment
 from core.errors import UserError, validation_message
 from core.values import grouped
 from eval.held_out.episodes import load_truth
-from eval.metrics.segments import matched
+from eval.metrics.segments import matched_pairs
 from warehouse.lake import Lake
 
 NEAR_S = 0.5  # s: boundaries that two passes put farther apart are not agreed on
@@ -223,7 +223,7 @@ def agreed_boundaries(passes: Sequence[Sequence[Segment]], fps: float) -> list[t
     if len(passes) == 1:
         return [(frame, 0) for frame in first]
     second = [s.start_frame for s in passes[1][1:]]
-    both = [(first[i], second[j]) for i, j in matched(first, second, PAIR_S * fps)]
+    both = [(first[i], second[j]) for i, j in matched_pairs(first, second, PAIR_S * fps)]
     return [(round((a + b) / 2), abs(a - b)) for a, b in both]
 
 

@@ -15,7 +15,7 @@ from annotate.config import SamplesConfig
 from annotate.samples.procvqa import progress_question, task_text, window
 from core.files import write_file
 from core.values import image_marks, spread
-from eval.benchmarks.question import BenchmarkError, Data, PictureFile, Question, jpeg
+from eval.benchmarks.question import BenchmarkError, Data, PictureFile, Question, encoded_jpeg
 from ingest.episode import EpisodeRecord
 from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
@@ -161,7 +161,7 @@ def _write_frames(
     # One pass over the video, ended with the last frame that is wanted
     for frame, _, picture in read_episode(source, record).frames(camera):
         if frame in missing:
-            write_file(folder / f"{frame:06d}.jpg", jpeg(picture.rgb(), MAX_PX))
+            write_file(folder / f"{frame:06d}.jpg", encoded_jpeg(picture.rgb(), MAX_PX))
             missing.discard(frame)
         if not missing:
             return

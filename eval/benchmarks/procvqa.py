@@ -28,8 +28,8 @@ from eval.scored import (
     Episodes,
     ScoredBenchmark,
     Series,
-    checked,
     length_slice,
+    lines_with_rows,
     scored_answers,
 )
 from warehouse.lake import Lake
@@ -97,7 +97,9 @@ def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Quest
     num_taken = dict.fromkeys(families, 0)
     questions = []
     chosen = SampleChoice(frozenset(families), labelled=False)
-    for q in ask(benchmark, con, release.paths(lake.workspace, SPLITS[benchmark]), chosen):
+    for q in sample_questions(
+        benchmark, con, release.paths(lake.workspace, SPLITS[benchmark]), chosen
+    ):
         # The limit holds for each family, so the other families are still read after one is full.
         if num_taken[q.family] != options.limit:
             num_taken[q.family] += 1
@@ -109,7 +111,7 @@ def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Quest
     return questions
 
 
-def ask(
+def sample_questions(
     benchmark: str, con: duckdb.DuckDBPyConnection, tars: Sequence[Path], chosen: SampleChoice
 ) -> Iterator[Question]:
     """A question for each sample that is chosen, as they lie in the shards; `con`: the lake as the release has it.
@@ -227,7 +229,7 @@ def score(
             return None
         return f"its meta_data has family {family!r}, not {', '.join(families)}"
 
-    answers = list(zip(*checked(ProcVqaRow, benchmark, predictions, foreign), strict=True))
+    answers = list(zip(*lines_with_rows(ProcVqaRow, benchmark, predictions, foreign), strict=True))
     for line, row in answers:
         field = SCORED_BY.get(row.family, "progress")
         if getattr(row, field) is None:

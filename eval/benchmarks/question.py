@@ -366,7 +366,7 @@ class Data:
         return Source(config, None, self.cache)
 
 
-def holds(source: Source, uri: str) -> bool:
+def has_file(source: Source, uri: str) -> bool:
     """Raises SourceError for a path that leaves the dataset's folder."""
     if source.remote:
         return uri in source.files
@@ -395,7 +395,7 @@ def frame_files(
         try:
             # Nothing is passed over here, so there are frames alone
             for number, frame in chosen(enumerate(cast("Iterator[Frame]", decode(video)))):
-                write_file(folder / f"{number:06d}.jpg", jpeg(frame.rgb(), MAX_PX))
+                write_file(folder / f"{number:06d}.jpg", encoded_jpeg(frame.rgb(), MAX_PX))
                 numbers.append(number)
         except VideoError:
             return itself
@@ -408,7 +408,7 @@ def frame_files(
     )
 
 
-def jpeg(rgb: np.ndarray, max_px: int) -> bytes:
+def encoded_jpeg(rgb: np.ndarray, max_px: int) -> bytes:
     """A picture, uint8 [h, w, 3], no larger than max_px on its longer side."""
     bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
     scale = min(1.0, max_px / max(bgr.shape[:2]))

@@ -38,16 +38,16 @@ from eval.runners.methods import (
     Shard,
     collect,
     key_of,
-    line,
     prompt_version,
+    row_as_line,
     row_of,
     run_hash,
     run_settings,
 )
 from eval.runners.prompt import ModelReply, Runner, UnansweredError
 from eval.runners.prompt_folder import read_prompts
-from eval.runners.start import RunnerConfig, started
-from eval.runners.weightless import weightless
+from eval.runners.start import RunnerConfig, started_runner
+from eval.runners.weightless import weightless_answers
 from eval.scored import ALL, EvalPrediction, EvalRun, Evaluated, ScoredBenchmark, store_evaluations
 from training.folder import CARD, read_card
 from training.runs import trained
@@ -106,7 +106,7 @@ def evaluate_benchmark(
     books = Books(
         lake.workspace.responses, build, options.benchmark, prompt_version(method, questions)
     )
-    with started(runner, books) as model:
+    with started_runner(runner, books) as model:
         if model.has_head:
             questions = _questions_for_a_head(options, questions)
         chosen = {
@@ -148,10 +148,10 @@ def evaluate_benchmark(
 
     # Score and store the baselines that ask no model
     goals = goal_pictures(lake, release) if release else {}
-    for name, values in weightless(questions, goals).items():
+    for name, values in weightless_answers(questions, goals).items():
         file = out.with_name(f"{out.stem}.{name.replace(' ', '-')}.jsonl")
         rows = _value_rows(questions, values)
-        write_file(file, b"".join(map(line, rows)))
+        write_file(file, b"".join(map(row_as_line, rows)))
         # These baselines depend on the questions alone: beside another model they are the same evaluation.
         same = {key: settings[key] for key in ("question_keys", "code_version")}
         entries.append(_scored(name, options.benchmark, questions, file))
@@ -281,7 +281,7 @@ def _scored(name: str, benchmark: str, questions: Sequence[Question], file: Path
     scored = compare(questions, values)
     scores = scored.scores()
     if benchmark == confusion.BENCHMARK:
-        scores |= confusion.cells(questions, values)
+        scores |= confusion.matrix_scores(questions, values)
     return Evaluated(name, scored, scores)
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from core.domain.episode import Episode
 from core.errors import UserError
 from core.values import grouped
-from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice, ask
+from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice, sample_questions
 from eval.benchmarks.question import Question
 from warehouse.lake import Lake
 from warehouse.lake.episodes import usable_episodes
@@ -96,7 +96,7 @@ def held_out(
     lengths = _usual_lengths(length_s, compared, references)
     by_episode: dict[tuple[str, int, str], list[Question]] = {}
     for split in splits:
-        questions = ask("held-out", con, release.paths(lake.workspace, split), choice)
+        questions = sample_questions("held-out", con, release.paths(lake.workspace, split), choice)
         by_episode |= grouped(((q.dataset, int(q.trajectory), split), q) for q in questions)
     truths: dict[str, dict[int, dict[str, Any]]] = {}
     episodes = []

@@ -96,7 +96,7 @@ def predict(
     return progress, success if has_done else None
 
 
-def slices(scored: EpisodeQuestions) -> Iterator[str]:
+def slice_names(scored: EpisodeQuestions) -> Iterator[str]:
     """The groups of episodes that an episode is scored in, beside all of them."""
     facts = scored.episode
     # Known of every episode
@@ -149,7 +149,7 @@ def evaluate(
     if detector is not None:
         measures |= outcome_measures(episodes, detector)
     scored_episodes = tuple(
-        ResampledUnit((e.episode.dataset, str(e.episode.episode_index)), tuple(slices(e)))
+        ResampledUnit((e.episode.dataset, str(e.episode.episode_index)), tuple(slice_names(e)))
         for e in episodes
     )
     counts = {
@@ -225,7 +225,7 @@ def evaluate_all(
             results.append(
                 evaluate(predictor_name, "held-out" + about, scored, predictor, detector)
             )
-            rankings.append(rank(predictor_name, RANKING + about, scored, predictor))
+            rankings.append(evaluate_ranking(predictor_name, RANKING + about, scored, predictor))
     return results + rankings
 
 
@@ -242,7 +242,7 @@ def store(
     transaction. `seen_episodes`: the episodes that the model was trained on."""
     by_slice: dict[str, list[Episode]] = {ALL: [e.key for e in episodes]}
     for e in episodes:
-        for part in slices(e):
+        for part in slice_names(e):
             by_slice.setdefault(part, []).append(e.key)
     frames = {(e.episode.dataset, str(e.episode.episode_index)): e.frame_index for e in episodes}
     config = json.dumps({"batch": BATCH, **settings}, sort_keys=True)
@@ -317,7 +317,7 @@ def outcome_measures(
     return {name: measure.among(has_outcome) for name, measure in measures.items()}
 
 
-def rank(
+def evaluate_ranking(
     name: str,
     benchmark: str,
     episodes: Sequence[EpisodeQuestions],

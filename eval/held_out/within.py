@@ -39,7 +39,7 @@ def scorer_of(lake: Lake, release: Release, recipe: Recipe) -> "HeldOutScorer | 
         episodes = row_episodes(recipe)
         source = ", ".join(map(str, data.validation_jsonl))
     else:
-        episodes = held_out(lake, release, (SPLIT,), choice=asked_by(recipe))
+        episodes = held_out(lake, release, (SPLIT,), choice=sample_choice(recipe))
         source = f"the split {SPLIT} of the release {release.name}"
     if not episodes:
         raise TrainingError(
@@ -48,7 +48,7 @@ def scorer_of(lake: Lake, release: Release, recipe: Recipe) -> "HeldOutScorer | 
     return HeldOutScorer(episodes)
 
 
-def asked_by(recipe: Recipe) -> SampleChoice:
+def sample_choice(recipe: Recipe) -> SampleChoice:
     """As `proccorpus eval`, a moment's progress; of a recipe that does not train on that, what it trains on."""
     data = recipe.data
     max_episodes = recipe.train.evaluate_episodes

@@ -143,7 +143,7 @@ def stall_drift(runs: Runs, since: float = 0.0) -> np.ndarray:
     return drift
 
 
-def claimed(runs: Runs, since: float = 0.0) -> np.ndarray:
+def claimed_progress(runs: Runs, since: float = 0.0) -> np.ndarray:
     """Progress that is claimed where none is made, 0..1: the drift, 0 where it is less. 0 is right of a video that
     stands still, or goes back from that share of its answers on."""
     return np.maximum(stall_drift(runs, since), 0)

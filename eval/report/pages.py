@@ -18,9 +18,9 @@ from eval.report.tables import (
     SHOWN,
     Report,
     difference_rows,
-    different,
-    limits,
     score_rows,
+    varied_episodes,
+    weak_points,
     worst_episodes,
 )
 from eval.scored import Evaluated
@@ -290,15 +290,15 @@ TEMPLATES = Environment(
 
 def write_report(folder: Path, report: Report) -> Path:
     """report.md, report.html and their pictures in a folder; returns the HTML file."""
-    captioned = pictures(report)
+    captioned = captioned_pictures(report)
     for name, (_, picture) in captioned.items():
         write_file(folder / name, picture)
     context = {
         "report": report,
-        "sections": _sections(report),
+        "sections": _headed_tables(report),
         "explained": EXPLAINED,
         "weak_title": WEAK_TITLE,
-        "weak": limits(report) or [NOWHERE],
+        "weak": weak_points(report) or [NOWHERE],
         "captions": {name: caption for name, (caption, _) in captioned.items()},
     }
     for name in ("report.md", "report.html"):
@@ -308,7 +308,7 @@ def write_report(folder: Path, report: Report) -> Path:
     return folder / "report.html"
 
 
-def pictures(report: Report) -> dict[str, tuple[str, bytes]]:
+def captioned_pictures(report: Report) -> dict[str, tuple[str, bytes]]:
     """(caption, picture) by file name: the matrix where there is one, else of the model's first benchmark."""
     figures: dict[str, tuple[str, Figure | None, str]] = {}
     title = "Instruction x video: progress at the end of finished runs, under each instruction"
@@ -338,7 +338,7 @@ def _figures_over_time(
     figures: dict[str, tuple[str, Figure | None, str]] = {
         "curves.png": (
             "Progress over time",
-            curves_figure(report, model_entry, different(model_entry)),
+            curves_figure(report, model_entry, varied_episodes(model_entry)),
             model_entry.benchmark,
         ),
         "calibration.png": (
@@ -359,7 +359,7 @@ def _figures_over_time(
     return figures
 
 
-def _sections(report: Report) -> list[tuple[str, list[dict]]]:
+def _headed_tables(report: Report) -> list[tuple[str, list[dict]]]:
     """Headed tables, empty ones left out."""
     worst = []
     for model_entry in report.own[:1]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from core.metrics import REPORT, is_lower_better, leading_metrics, metrics_shown_in
 from eval.metrics.score import NO_SCORE
-from eval.scored import ALL, Evaluated, compare
+from eval.scored import ALL, Evaluated, model_comparison
 
 ERRORS = tuple(filter(is_lower_better, leading_metrics()[:4]))  # of those that lead a benchmark
 UPPER_BOUND = "the label itself"  # an entry that no model has to beat
@@ -78,7 +78,7 @@ def difference_rows(report: Report) -> list[dict]:
     for entry in report.own:
         metric = next((m for m in leading_metrics() if m in entry.scored.measures), "")
         for rival in report.rivals(entry):
-            d = compare(entry.scored, rival.scored).differences.get(metric)
+            d = model_comparison(entry.scored, rival.scored).differences.get(metric)
             # Without an episode in common that both have the metric of there is nothing to compare
             if d is not None and d.n:
                 rows.append(
@@ -94,7 +94,7 @@ def difference_rows(report: Report) -> list[dict]:
     return rows
 
 
-def limits(report: Report) -> list[str]:
+def weak_points(report: Report) -> list[str]:
     """Plain sentences on where the model is no better than what stands beside it, from the scores themselves."""
     sentences = []
     for entry, metric, part in product(report.own, ERRORS, report.parts):
@@ -120,7 +120,7 @@ def worst_episodes(entry: Evaluated) -> list[tuple[int, float]]:
     return [(int(k), float(errors[k])) for k in order if errors[k] >= 0]
 
 
-def different(entry: Evaluated, count: int = SHOWN) -> list[int]:
+def varied_episodes(entry: Evaluated, count: int = SHOWN) -> list[int]:
     """Episodes with answers, in turn of each split (or part), and there one of each kind of slices first."""
     assert entry.scored.series is not None
     with_answers = np.flatnonzero(entry.scored.series.runs.lengths > 0).tolist()

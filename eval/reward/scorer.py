@@ -253,17 +253,17 @@ def _by_rule(rewards: Mapping[str, Reward], rule: ViewRule, success: Success | N
             camera_rewards[0].source,
             _mean_of("progress", scene),
             min(probabilities, default=None),
-            unsure=_doubt(camera_rewards),
+            unsure=_first_doubt(camera_rewards),
         )
     return Reward(
         camera_rewards[0].source,
         _mean_of("progress", camera_rewards),
         _mean_of("done", camera_rewards),
-        unsure=_doubt(camera_rewards),
+        unsure=_first_doubt(camera_rewards),
     )
 
 
-def _doubt(rewards: Sequence[Reward]) -> str | None:
+def _first_doubt(rewards: Sequence[Reward]) -> str | None:
     """Why one of the cameras is not to be relied on; a mean with it is not, either."""
     return next((r.unsure for r in rewards if r.unsure), None)
 

@@ -34,9 +34,9 @@ from eval.runners.prompt import (
     Prompt,
     PromptFormat,
     Sampling,
-    format_of,
+    chat_messages,
     model_type,
-    turn,
+    prompt_format_of,
 )
 from training.folder import CARD, base_of, folder_hash, read_card
 from training.model import Head, ProgressModel, Vision, encoder_outputs, load_model
@@ -67,7 +67,7 @@ class TextRunner(LocalRunner):
         self.model = model
         self.processor = processor
         self.sampling = sampling
-        self.form: PromptFormat = format_of(kind)
+        self.form: PromptFormat = prompt_format_of(kind)
         of_words = {
             "model_type": kind,
             "prompt_format": self.form,
@@ -93,7 +93,7 @@ class TextRunner(LocalRunner):
         """Padded on the left, so that all answers begin at the same place."""
         texts = [
             self.processor.apply_chat_template(
-                turn(a.prompt, self.form),
+                chat_messages(a.prompt, self.form),
                 tokenize=False,
                 add_generation_prompt=True,
                 **self._switch,
@@ -220,7 +220,7 @@ class ModelRunner(TextRunner):
         if self.after_words:
             items = [replace(i, answer=r.text) for i, r in zip(items, replies, strict=True)]
         output = self.whole(
-            _placed(self.transform.seen(items, [v.grid for v in vision])), vision=vision
+            _on_device(self.transform.seen(items, [v.grid for v in vision])), vision=vision
         )
         progress = output.progress
         # A published checkpoint's by the plain sigmoid, as its authors serve it; else as it was trained
@@ -239,7 +239,9 @@ class ModelRunner(TextRunner):
         items = self._items(prompts)
         vision = self._seen(prompts, items)
         batch = _left_padded(self.transform.seen(items, [v.grid for v in vision]))
-        return _placed(batch) | ({"mm_encoder_outputs": encoder_outputs(vision)} if vision else {})
+        return _on_device(batch) | (
+            {"mm_encoder_outputs": encoder_outputs(vision)} if vision else {}
+        )
 
     def _items(self, prompts: Sequence[Asked]) -> list[Item]:
         return [Item(a.prompt.text, tuple(_rgbs(a)), system=a.prompt.system) for a in prompts]
@@ -257,7 +259,7 @@ class ModelRunner(TextRunner):
             if rgb.shape not in (p.seen or {})
         }
         if new:
-            pixels = normalised(_placed(joined(list(starmap(self._cut, new.values())))))
+            pixels = normalised(_on_device(joined(list(starmap(self._cut, new.values())))))
             for (p, rgb), vision in zip(new.values(), self.whole.see(pixels), strict=True):
                 p.seen = {**(p.seen or {}), rgb.shape: vision}
                 p.seen_bytes = p.seen_bytes + vision.nbytes
@@ -276,7 +278,7 @@ def _rgbs(prompt: Asked) -> list[np.ndarray]:
     return [picture.rgb for picture in prompt.pictures]
 
 
-def _placed(batch: Batch) -> Batch:
+def _on_device(batch: Batch) -> Batch:
     return {k: v.to(device()) for k, v in batch.items()}
 
 
@@ -303,7 +305,7 @@ def open_runner(
     """A checkpoint, but of laptop models; of others than ours over all GPUs. Raises UserError, ModelError."""
     kind = model_type(base_of(folder) or folder)
     is_ours = (folder / CARD).exists()
-    if limits.processor_size and format_of(kind) == "images_first":
+    if limits.processor_size and prompt_format_of(kind) == "images_first":
         raise UserError(
             f"--min-pixels and --max-pixels are not for {kind}: it cuts pictures into tiles"
         )
@@ -374,7 +376,7 @@ def generate(
     checkpoints = model.generation_config
     model.generation_config = GenerationConfig(**ids)
     try:
-        drawing = processors(sampling, seeds)
+        drawing = logits_processors(sampling, seeds)
         return model.generate(
             **inputs, generation_config=config, logits_processor=drawing, **options
         )
@@ -382,7 +384,7 @@ def generate(
         model.generation_config = checkpoints
 
 
-def processors(sampling: Sampling, seeds: Sequence[int]) -> LogitsProcessorList:
+def logits_processors(sampling: Sampling, seeds: Sequence[int]) -> LogitsProcessorList:
     """In vLLM's order: penalty, temperature, top-k, top-p, then the draw; without a temperature the likeliest word."""
     chain: list[Any] = []
     if sampling.repetition_penalty != 1:

@@ -53,7 +53,7 @@ class Journal:
     def add(self, rows: Iterable[Row]) -> None:
         """On disk, also after a power cut, when this returns."""
         rows = [row | {"run": self.run} for row in rows]
-        self._file.write(b"".join(map(line, rows)))
+        self._file.write(b"".join(map(row_as_line, rows)))
         self._file.flush()
         os.fsync(self._file.fileno())
         self.rows.update((key_of(row), row) for row in rows)
@@ -83,7 +83,7 @@ def journal_at(path: Path, settings: Mapping[str, Any]) -> Iterator[Journal]:
             )
         answers = {key_of(row): row for row in rows if not has_failed(row)}
         # Written anew only where a cut line or a failure was taken away.
-        if (answered := b"".join(map(line, answers.values()))) != data:
+        if (answered := b"".join(map(row_as_line, answers.values()))) != data:
             write_file(path, answered)
         # Lines have a hash of the settings alone; these are the settings, for people.
         write_file(path.with_name(f"{path.name}.run.json"), json.dumps(settings, indent=1).encode())
@@ -112,7 +112,7 @@ def row_of(question: Question, reply: ModelReply) -> Row:
     return row | {name: value for name, value in optional.items() if value is not None}
 
 
-def line(row: Row) -> bytes:
+def row_as_line(row: Row) -> bytes:
     return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
@@ -141,7 +141,7 @@ def part_path(out: Path, shard: tuple[int, int]) -> Path:
     return out.with_name(f"{out.name}.{k}-of-{n}")
 
 
-def merged(
+def merged_rows(
     out: Path, count: int, keys: Sequence[str], settings: Mapping[str, Any]
 ) -> list[Row] | None:
     """The rows of all parts in the order of `keys`, written to `out` as one file; None while some are missing.
@@ -159,7 +159,7 @@ def merged(
         return None
     rows = [row_by_key[key] for key in keys]
     write_file(
-        out, b"".join(map(line, rows))
+        out, b"".join(map(row_as_line, rows))
     )  # answers come in any order; files are compared and scored in one
     return rows
 
@@ -297,7 +297,7 @@ CODE_VERSION = (
 Shard = tuple[int, int]  # which, of how many
 
 
-def of_shard(questions: Sequence[Question], shard: Shard) -> list[Question]:
+def questions_of_shard(questions: Sequence[Question], shard: Shard) -> list[Question]:
     """The questions of one shard: whole runs, so that all that is asked about a run at once stays together.
 
     Runs are dealt in order of appearance; every question is in one shard.
@@ -358,7 +358,7 @@ def collect(
     UserError when `out` is another run's; what a runner raises.
     """
     with journal_at(part_path(out, shard), settings) as journal:
-        shard_prompts = method.ask(of_shard(questions, shard))
+        shard_prompts = method.ask(questions_of_shard(questions, shard))
         open_prompts = {
             a.prompt.key: a for a in shard_prompts if not journal.rows.keys() >= {*a.keys}
         }
@@ -374,4 +374,4 @@ def collect(
             )
     # Of all shards, so that whichever process ends last puts the parts together.
     all_keys = [*chain.from_iterable(prompt.keys for prompt in method.ask(questions))]
-    return merged(out, shard[1], all_keys, settings)
+    return merged_rows(out, shard[1], all_keys, settings)

@@ -171,7 +171,7 @@ def model_type(folder: Path) -> str:
         ) from e
 
 
-def format_of(kind: str) -> PromptFormat:
+def prompt_format_of(kind: str) -> PromptFormat:
     if kind in IMAGES_FIRST:
         return "images_first"
     return "interleaved"
@@ -184,7 +184,7 @@ def images_first(text: str) -> str:
     return numbered + parts[0] + "".join(f"Image-{k}{part}" for k, part in enumerate(parts[1:], 1))
 
 
-def turn(prompt: Prompt, form: PromptFormat) -> list[dict[str, Any]]:
+def chat_messages(prompt: Prompt, form: PromptFormat) -> list[dict[str, Any]]:
     """The chat messages of a prompt, the user's last, by the training room's builder."""
     is_moved = form == "images_first" and not prompt.as_written
     return chat(images_first(prompt.text) if is_moved else prompt.text, prompt.system)

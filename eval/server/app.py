@@ -21,7 +21,7 @@ from eval.server import protocol as wire
 from eval.server.limits import CHAT_PATH, MODELS_PATH, Refused, ServerLimits, first_problem
 from eval.server.service import Service, frame_metadata
 from eval.server.sessions import RequestMetrics
-from eval.server.videos import received
+from eval.server.videos import uploaded_files
 
 OPEN_PATHS = (
     "/healthz",
@@ -241,7 +241,7 @@ def _run_routes(app: FastAPI, service: Service) -> None:
         """Score a video, as `proccorpus reward` does."""
         if len(videos) != len(cameras):
             raise Refused(422, "videos", f"{len(videos)} videos for {len(cameras)} cameras")
-        async with received(videos, cameras) as paths:
+        async with uploaded_files(videos, cameras) as paths:
             return wire.Scored(
                 rows=await service.score_video(task, fps, steps, paths, request.is_disconnected)
             )

@@ -26,7 +26,7 @@ UNSAFE = re.compile(r"[^\w\-]")  # of a camera's name that messages are to show
 
 
 @asynccontextmanager
-async def received(
+async def uploaded_files(
     videos: Sequence[UploadFile], cameras: Sequence[str]
 ) -> AsyncIterator[dict[str, Path]]:
     """The uploads as files by camera, as long as they are needed. Raises Refused (415) for what is no video."""
@@ -39,11 +39,11 @@ async def received(
                 folder / str(number) / f"{UNSAFE.sub('_', camera)}.video"
             )  # not the client's name
             paths[camera].parent.mkdir()
-            await run_in_threadpool(_write, video, paths[camera])
+            await run_in_threadpool(_copy_upload, video, paths[camera])
         yield paths
 
 
-def _write(video: UploadFile, path: Path) -> None:
+def _copy_upload(video: UploadFile, path: Path) -> None:
     with path.open("wb") as f:
         shutil.copyfileobj(video.file, f)
 
