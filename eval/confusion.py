@@ -4,7 +4,7 @@ A model that ignores the instruction scores all instructions equally: such a rew
 looks like work. (After Robometer, arXiv 2603.02115, whose matrix has the last answers of finished runs, too.)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -41,11 +41,12 @@ VIDEO, UNDER = (
 
 def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Question]:
     """The questions about the first `limit` runs of each split. Raises BenchmarkError or ShardError."""
-    by_split: dict[str, dict[str, list[Sequence[Question]]]] = {}
-    for run in held_out_runs(lake, release, options.limit):
-        by_split.setdefault(split_of(run[0]), {}).setdefault(run[0].goal, []).append(run)
+    by_split = grouped(
+        (split_of(run[0]), run) for run in held_out_runs(lake, release, options.limit)
+    )
     questions = []
-    for by_task in by_split.values():
+    for runs in by_split.values():
+        by_task = grouped((run[0].goal, run) for run in runs)
         tasks = spread_to_last(sorted(by_task), MOST_TASKS)
         for run in chain.from_iterable(spread_to_last(by_task[task], MOST_RUNS) for task in tasks):
             questions += _questions(run, tasks)
@@ -56,9 +57,8 @@ def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Quest
     return questions
 
 
-def _questions(run: Sequence[Question], tasks: Sequence[str]) -> list[Question]:
+def _questions(run: Sequence[Question], tasks: Sequence[str]) -> Iterator[Question]:
     """Of a run under its own instruction and under those that truly differ from it."""
-    questions = []
     chosen = spread_to_last(run, MOMENTS)
     task = run[0].goal
     first = pictures_by_frame(run).get(0)
@@ -69,7 +69,7 @@ def _questions(run: Sequence[Question], tasks: Sequence[str]) -> list[Question]:
         for q in chosen:
             share = (q.progress or 0.0) if is_own else 0.0
             with_actions = q.row["variant"] == "progress"
-            changed = replace(
+            yield replace(
                 q,
                 benchmark=BENCHMARK,
                 part=BENCHMARK,
@@ -91,8 +91,6 @@ def _questions(run: Sequence[Question], tasks: Sequence[str]) -> list[Question]:
                     "progress": share,
                 },
             )
-            questions.append(changed)
-    return questions
 
 
 def _is_own(q: Question) -> bool:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.files import write_file
 from core.tables import TABLES
+from core.values import grouped
 from eval.benchmarks.question import BenchmarkError, PredictionLine, ProgressRow, read_row
 from eval.metrics import errors
 from eval.metrics.score import (
@@ -92,9 +93,8 @@ class ScoredBenchmark:
 
     def facts(self, scores: Mapping[tuple[str, str], Score]) -> dict[str, Any]:
         """For scripts: metrics in all, the same by slice, and counts."""
-        slices: dict[str, dict[str, Any]] = {}
-        for (part, name), s in scores.items():
-            slices.setdefault(part, {})[name] = s.__dict__
+        by_part = grouped((part, (name, s.__dict__)) for (part, name), s in scores.items())
+        slices = {part: dict(named_scores) for part, named_scores in by_part.items()}
         everything = slices.pop(ALL, {})
         facts = {
             "benchmark": self.benchmark,

@@ -159,8 +159,8 @@ def shard_lanes(shards: Sequence[Path], config: LoaderConfig, window: int) -> li
     config = replace(config, buffer=min(MIN_BUFFER, LANES_BUFFER // count))
     sources: list[ShardSource] = []
     for part in _dealt_out(used, weights, count):
-        size = sum(weights[path] for path in part)
-        sources.append(ShardSource(Loader(part, config), window, size))
+        per_epoch = sum(weights[path] for path in part)
+        sources.append(ShardSource(Loader(part, config), window, per_epoch))
     return sources
 
 

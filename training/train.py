@@ -327,8 +327,8 @@ def start_model(
     if recipe.lora and recipe.kind == "sft":
         backbones.add_adapter(backbone, recipe.lora)
     processor.max_vision_tokens = recipe.model.max_vision_tokens
-    hidden = backbone.config.get_text_config().hidden_size
-    return ProgressModel(backbone, _start_head(recipe, hidden)), processor
+    head = _start_head(recipe, backbone.config.get_text_config().hidden_size)
+    return ProgressModel(backbone, head), processor
 
 
 def _start_head(recipe: Recipe, hidden: int) -> Head | None:

@@ -281,13 +281,12 @@ def corpus_truth(lake: Lake, folder: Path, dataset: str) -> dict[int, EpisodeTru
     rows = lake.rows(
         "SELECT episode_index, source_id, task FROM episode_facts WHERE dataset = ?", [dataset]
     )
-    numbered = [
+    numbered = grouped(
         (int(match[1]), episode)
         for episode, source_id, _ in rows
         if (match := NUMBERED.search(source_id or ""))
-    ]
-    times = Counter(number for number, _ in numbered)
-    index_of = {number: episode for number, episode in numbered if times[number] == 1}
+    )
+    index_of = {number: episodes[0] for number, episodes in numbered.items() if len(episodes) == 1}
     truths = {
         index_of.get(number, number): truth for number, truth in read_truth(folder, dataset).items()
     }

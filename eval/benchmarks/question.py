@@ -167,14 +167,18 @@ def runs_in_order(questions: Iterable[Question]) -> list[list[Question]]:
 
 # Lines of benchmarks and of prediction files: read, checked, and named where something is wrong in them
 
-PROGRESS_PARTS = (
-    "text-normal",
-    "text-unanswerable",
-    "visual_same_view",
-    "visual_cross_view",
-    "visual-unanswerable",
-)
-HUMAN_PARTS = ("text", "visual")
+# The part that a row belongs to: by its kind and whether it has an answer; of human-bench by its kind alone
+PROGRESS_PART = {
+    ("text", True): "text-normal",
+    ("text", False): "text-unanswerable",
+    ("visual", True): "visual_same_view",
+    ("cross_view", True): "visual_cross_view",
+    ("visual", False): "visual-unanswerable",
+    ("cross_view", False): "visual-unanswerable",
+}
+HUMAN_PART = {"text": "text", "visual": "visual", "cross_view": "visual"}
+PROGRESS_PARTS = tuple(dict.fromkeys(PROGRESS_PART.values()))
+HUMAN_PARTS = tuple(dict.fromkeys(HUMAN_PART.values()))
 HUMAN = "human"  # data_source of human-bench
 _TAG = re.compile(r"<progress>\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)\s*</progress>")
 MAX_LINE_BYTES = 16 << 20  # of a prediction file; 40,000 tokens of reasoning have 0.2 MB
@@ -188,10 +192,6 @@ class ProgressRow(SourceRow):
     inference: Annotated[int, Field(alias="_inference_idx"), AfterValidator(int)] = 0
 
     @property
-    def answerable(self) -> bool:
-        return self.progress_score is not None
-
-    @property
     def dataset(self) -> str:
         """Where the recording is from; the prefix that some files give its name is left out."""
         return (self.data_source or self.id.split("/")[0]).removeprefix("robomind_")
@@ -199,18 +199,8 @@ class ProgressRow(SourceRow):
     def part(self, benchmark: str) -> str:
         """The part of a benchmark that such a row belongs to."""
         if benchmark == "human-bench":
-            if self.kind == "text":
-                return "text"
-            return "visual"
-        if self.kind == "text":
-            if self.answerable:
-                return "text-normal"
-            return "text-unanswerable"
-        if not self.answerable:
-            return "visual-unanswerable"
-        if self.kind == "cross_view":
-            return "visual_cross_view"
-        return "visual_same_view"
+            return HUMAN_PART[self.kind]
+        return PROGRESS_PART[self.kind, self.progress_score is not None]
 
     def identity(self) -> tuple:
         """Equal for what is the same row. The label counts: published files hold the same picture with two labels."""

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from pathlib import Path
@@ -318,7 +318,7 @@ def _store(
         code_version=str(settings["code_version"]),
         release=release.name if release else "",
         scores=entry.scores,
-        predictions=_predictions(questions, rows),
+        predictions=list(_predictions(questions, rows)),
         seen_episodes=seen_episodes.by_slice(
             _episodes_by_slice(entry.scored, _episodes(questions))
         ),
@@ -354,31 +354,27 @@ def _episodes_by_slice(
     return by_slice
 
 
-def _predictions(questions: Sequence[Question], rows: Sequence[Row]) -> list[EvalPrediction]:
+def _predictions(questions: Sequence[Question], rows: Sequence[Row]) -> Iterator[EvalPrediction]:
     """Answers as the lake keeps them: `frame_index` counts the questions about an episode."""
     by_key = {q.key: q for q in questions}
     numbers: dict[
         tuple[str, str, str], int
     ] = {}  # of trajectories, where the benchmark has no episode numbers
     frame_counts: Counter[tuple[str, int]] = Counter()
-    predictions = []
     for row in rows:
         q = by_key[key_of(row)]
         number = numbers.setdefault((q.part, q.dataset, q.trajectory), len(numbers))
         episode = q.row.get("episode_index", number)
-        predictions.append(
-            EvalPrediction(
-                q.dataset,
-                episode,
-                frame_index=frame_counts[q.dataset, episode],
-                prediction=stated_progress(q, row["response"], row.get("value")),
-                target=q.progress,
-                raw=row["response"] or row.get("error"),
-                question=q.key,
-            )
+        yield EvalPrediction(
+            q.dataset,
+            episode,
+            frame_index=frame_counts[q.dataset, episode],
+            prediction=stated_progress(q, row["response"], row.get("value")),
+            target=q.progress,
+            raw=row["response"] or row.get("error"),
+            question=q.key,
         )
         frame_counts[q.dataset, episode] += 1
-    return predictions
 
 
 # The report

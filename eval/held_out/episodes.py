@@ -33,8 +33,9 @@ def load_truth(folder: Path, dataset: str) -> dict[int, dict[str, Any]]:
     """
     if not (folder / dataset / "episodes.parquet").exists():
         return {}
-    columns = ["episode_index", "policy", "success"]
-    episodes = pq.read_table(folder / dataset / "episodes.parquet", columns=columns).to_pylist()
+    episodes = pq.read_table(
+        folder / dataset / "episodes.parquet", columns=["episode_index", "policy", "success"]
+    )
     frames = pq.read_table(folder / dataset / "frames.parquet").sort_by(
         [("episode_index", "ascending"), ("frame_index", "ascending")]
     )
@@ -46,7 +47,7 @@ def load_truth(folder: Path, dataset: str) -> dict[int, dict[str, Any]]:
     progress = dict(zip(lists["episode_index"].to_pylist(), curves, strict=True))
     return {
         row["episode_index"]: row | {"progress": progress.get(row["episode_index"])}
-        for row in episodes
+        for row in episodes.to_pylist()
     }
 
 

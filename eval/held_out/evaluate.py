@@ -255,7 +255,7 @@ def store(
             HELD_OUT_VERSION,
             release,
             r.scores,
-            _predictions(r.scored, frames),
+            list(_predictions(r.scored, frames)),
             (seen_episodes if r.model == results[0].model else NOTHING_SEEN).by_slice(by_slice),
         )
         for r in results
@@ -265,19 +265,17 @@ def store(
 
 def _predictions(
     scored: ScoredBenchmark, frames: Mapping[tuple[str, str], np.ndarray]
-) -> list[EvalPrediction]:
+) -> Iterator[EvalPrediction]:
     """A model's prediction at each moment; `frames`: the frame numbers of the moments by episode. Rankings have none of
     their own: they are of the same answers."""
     if scored.series is None:
-        return []
-    predictions = []
+        return
     for number, episode in enumerate(scored.episodes):
         dataset, index = episode.key
         _, predicted, target = scored.series.of(number)
         for frame, p, t in zip(frames[dataset, index], predicted, target, strict=True):
             readable = None if np.isnan(p) else float(p)
-            predictions.append(EvalPrediction(dataset, int(index), int(frame), readable, float(t)))
-    return predictions
+            yield EvalPrediction(dataset, int(index), int(frame), readable, float(t))
 
 
 # Outcomes: is success told, from when on, and which run of a task went better?
@@ -288,15 +286,20 @@ def thinning_stride(validation: Sequence[EpisodeQuestions]) -> int:
     return max(1, -(-sum(len(e.label) for e in validation) // MOST_MOMENTS))
 
 
+def answered_moments(
+    score: Predictor, episodes: Sequence[EpisodeQuestions], stride: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each `stride`-th moment that has a score: the score, and whether it is at the end state."""
+    scores = np.concatenate([np.empty(0), *(score(e)[::stride] for e in episodes)])
+    labels = np.concatenate([np.empty(0), *(e.label[::stride] for e in episodes)])
+    is_answered = ~np.isnan(scores)
+    return scores[is_answered], labels[is_answered] >= 1
+
+
 def success_detector(score: Predictor, validation: Sequence[EpisodeQuestions]) -> Detector:
     """With the threshold that tells the moments at the end state from the others best, on episodes that no score is
     read from; 0.95 where these have moments of one kind only. Of many moments every n-th is looked at."""
-    stride = thinning_stride(validation)
-    raw_scores = np.concatenate([np.empty(0), *(score(e)[::stride] for e in validation)])
-    reached = np.concatenate([np.empty(0), *(e.label[::stride] for e in validation)])
-    is_answered = ~np.isnan(raw_scores)
-    raw_scores = raw_scores[is_answered]
-    at_end = reached[is_answered] >= 1
+    raw_scores, at_end = answered_moments(score, validation, thinning_stride(validation))
     if not at_end.any() or at_end.all():
         return score, FINISHED
     return score, best_threshold(raw_scores, at_end)[0]
@@ -377,12 +380,9 @@ def calibrate_checkpoint(
         progress, success_scores = predict(open_local(folder, BATCH), thinned, step="calibration")
     except UnansweredError:
         return None
-    raw_scores = success_scores or progress
-    raw = np.concatenate([raw_scores[e.key] for e in thinned])
-    label = np.concatenate([e.label for e in thinned])
-    is_answered = ~np.isnan(raw)
+    raw_scores, at_end = answered_moments(predictor_of(success_scores or progress), thinned)
     source = "done" if success_scores else "progress"
-    success = calibrate(raw[is_answered], label[is_answered] >= 1, source, release.name, VALIDATION)
+    success = calibrate(raw_scores, at_end, source, release.name, VALIDATION)
     if success is not None:
         write_card(folder, card | {"success": success.as_json()})
     return success

@@ -1,7 +1,7 @@
 """The contents of a report: rows of its tables, sentences on its limits, and the episodes that it shows."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, product
 
@@ -72,41 +72,35 @@ def _score_row(entry: Evaluated, part: str, columns: Sequence[str]) -> dict | No
     return None
 
 
-def difference_rows(report: Report) -> list[dict]:
+def difference_rows(report: Report) -> Iterator[dict]:
     """The model less each other entry, paired over episodes, on the metric that leads its benchmark."""
-    rows = []
     for entry in report.own:
         metric = next((m for m in leading_metrics() if m in entry.scored.measures), "")
         for rival in report.rivals(entry):
             d = model_comparison(entry.scored, rival.scored).differences.get(metric)
             # Without an episode in common that both have the metric of there is nothing to compare
             if d is not None and d.n:
-                rows.append(
-                    {
-                        "benchmark": entry.benchmark,
-                        "against": rival.model,
-                        "metric": metric,
-                        "difference": f"{d.value:+.3f} ({d.low:+.2f} to {d.high:+.2f})",
-                        "p": f"{d.p:.3f}",
-                        "episodes": d.n,
-                    }
-                )
-    return rows
+                yield {
+                    "benchmark": entry.benchmark,
+                    "against": rival.model,
+                    "metric": metric,
+                    "difference": f"{d.value:+.3f} ({d.low:+.2f} to {d.high:+.2f})",
+                    "p": f"{d.p:.3f}",
+                    "episodes": d.n,
+                }
 
 
-def weak_points(report: Report) -> list[str]:
+def weak_points(report: Report) -> Iterator[str]:
     """Plain sentences on where the model is no better than what stands beside it, from the scores themselves."""
-    sentences = []
     for entry, metric, part in product(report.own, ERRORS, report.parts):
         ours = entry.scores.get((part, metric), NO_SCORE)
         for rival in report.rivals(entry):
             theirs = rival.scores.get((part, metric), NO_SCORE)
             if ours.n and theirs.n and rival.model != UPPER_BOUND and ours.value >= theirs.value:
-                sentences.append(
+                yield (
                     f"{entry.benchmark}, {part}: no better than {rival.model} ({metric} {ours.value:.3f} against "
                     f"{theirs.value:.3f}, {ours.n} episodes)."
                 )
-    return sentences
 
 
 def worst_episodes(entry: Evaluated) -> list[tuple[int, float]]:

@@ -140,8 +140,7 @@ class TextRunner(LocalRunner):
             # Tokens that begin a word, with and without a blank before it
             words = {}
             for word in a.prompt.words:
-                beginnings = (word, f" {word}")
-                tokens = {encode(text, add_special_tokens=False)[0] for text in beginnings}
+                tokens = {encode(w, add_special_tokens=False)[0] for w in (word, f" {word}")}
                 words[word] = float(row[sorted(tokens)].sum())
             replies.append(
                 ModelReply(a.prompt.key, words=words, prompt_tokens=mask, completion_tokens=1)

@@ -187,7 +187,7 @@ class Method:
     the task, and why there is none where it is not in 0..1; without it a reply is kept as it was said."""
 
     name: str
-    ask: Callable[[Sequence[Question]], list[AskedPrompt]]
+    ask: Callable[[Sequence[Question]], Iterable[AskedPrompt]]
     shares: Callable[[ModelReply, int], list[tuple[float | None, str]]] | None = None
 
     def read(self, prompt: AskedPrompt, reply: ModelReply) -> list[Row]:
@@ -208,15 +208,13 @@ class Method:
         return rows
 
 
-def ask_direct(questions: Sequence[Question]) -> list[AskedPrompt]:
-    prompts = []
+def ask_direct(questions: Sequence[Question]) -> Iterator[AskedPrompt]:
     for q in (q for q in questions if q.moment is not None):
         pictures = q.pictures if q.family in FRAMES_OF_A_RUN else q.pictures[-1:]
         text = _wording("direct").format(
             task=task_text(q.goal or None), frames=image_marks(len(pictures))
         )
-        prompts.append(AskedPrompt(Prompt(q.key, text, pictures, seed=q.inference), (q,)))
-    return prompts
+        yield AskedPrompt(Prompt(q.key, text, pictures, seed=q.inference), (q,))
 
 
 def shares_of_direct(reply: ModelReply, _: int) -> list[tuple[float | None, str]]:
@@ -224,8 +222,7 @@ def shares_of_direct(reply: ModelReply, _: int) -> list[tuple[float | None, str]
     return [(parse_answer(text).score, f"no percentage alone: {text[:200]!r}")]
 
 
-def ask_gvl(questions: Sequence[Question]) -> list[AskedPrompt]:
-    prompts = []
+def ask_gvl(questions: Sequence[Question]) -> Iterator[AskedPrompt]:
     for run in runs_in_order(questions):
         if len(run) < 2:
             continue  # nothing to compare with
@@ -242,9 +239,7 @@ def ask_gvl(questions: Sequence[Question]) -> list[AskedPrompt]:
                 task=task_text(first.goal or None), count=len(part), frames=frames
             )
             pictures = (first.pictures[-1], *(q.pictures[-1] for q in part))
-            prompt = Prompt(part[0].key, text, pictures, seed=first.inference)
-            prompts.append(AskedPrompt(prompt, part))
-    return prompts
+            yield AskedPrompt(Prompt(part[0].key, text, pictures, seed=first.inference), part)
 
 
 def shares_of_gvl(reply: ModelReply, count: int) -> list[tuple[float | None, str]]:
@@ -256,16 +251,14 @@ def shares_of_gvl(reply: ModelReply, count: int) -> list[tuple[float | None, str
     ]
 
 
-def ask_topreward(questions: Sequence[Question]) -> list[AskedPrompt]:
-    prompts = []
+def ask_topreward(questions: Sequence[Question]) -> Iterator[AskedPrompt]:
     for run in runs_in_order(questions):
         for k, q in enumerate(run):
             until = tuple(spread([x.pictures[-1] for x in run[: k + 1]], TOPREWARD_PICTURES))
             text = _wording("topreward").format(
                 task=task_text(q.goal or None), frames=image_marks(len(until))
             )
-            prompts.append(AskedPrompt(Prompt(q.key, text, until, words=("True", "False")), (q,)))
-    return prompts
+            yield AskedPrompt(Prompt(q.key, text, until, words=("True", "False")), (q,))
 
 
 def shares_of_topreward(reply: ModelReply, _: int) -> list[tuple[float | None, str]]:

@@ -197,8 +197,6 @@ def _session_routes(app: FastAPI, service: Service) -> None:
 
 
 def _run_routes(app: FastAPI, service: Service) -> None:
-    limits = service.limits
-
     @app.post("/v1/frames", responses=wire.REFUSALS, tags=["whole runs"])
     async def score_frames(
         request: Request,
@@ -210,7 +208,7 @@ def _run_routes(app: FastAPI, service: Service) -> None:
         robots: Robots = None,
     ) -> wire.Scored:
         """Score every moment of a run whose frames are given."""
-        metadata = frame_metadata(len(frames), len(cameras), limits, None, robots)
+        metadata = frame_metadata(len(frames), len(cameras), service.limits, None, robots)
         data = [await f.read() for f in frames]
         count = len(data) // len(cameras)
         is_visual = service.scorer.source == "visual"

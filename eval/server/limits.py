@@ -69,11 +69,10 @@ class Refused(HTTPException):
                 503: "overloaded_error",
                 500: "server_error",
             }
-            kind = kinds.get(self.status_code, "invalid_request_error")
             error = {
                 "error": {
                     "message": self.detail,
-                    "type": kind,
+                    "type": kinds.get(self.status_code, "invalid_request_error"),
                     "param": self.param,
                     "code": self.code,
                 }

@@ -20,6 +20,7 @@ from annotate.embeddings.networks import one_thread
 from annotate.samples.procvqa import ACTIONS, PROGRESS, SEGMENTATION, task_text
 from core.files import whole_folder
 from core.logs import TOLD
+from core.values import grouped
 from training.card import make_card
 from training.data import augment
 from training.folder import TrainingError
@@ -82,9 +83,10 @@ def read_episodes(
     con = open_for_users(lake.workspace, snapshot)
     usable = usable_episodes(con, "list_contains(?, dataset)", [datasets])
     tasks = {episode.key: task_text(episode.task) for episode in usable}
-    labels: dict[tuple[str, int], dict[int, float]] = {}
-    for dataset, episode, frame, progress in con.execute(LABELS, [datasets]).fetchall():
-        labels.setdefault((dataset, episode), {})[frame] = progress
+    labels = grouped(
+        ((dataset, episode), (frame, progress))
+        for dataset, episode, frame, progress in con.execute(LABELS, [datasets]).fetchall()
+    )
     episodes = []
     for key, group in groupby(samples, lambda s: (s.row["dataset"], s.row["episode_index"])):
         episode_samples = list(group)
@@ -96,7 +98,7 @@ def read_episodes(
         ]
         # What no sample of progress was drawn of did not pass the release's gate
         if progress_rows:
-            episode_labels = labels.get(key, {}) | {
+            episode_labels = dict(labels.get(key, ())) | {
                 row["frames"][-1]: float(row["progress"]) for row in progress_rows
             }
             episodes.append(

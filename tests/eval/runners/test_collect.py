@@ -154,13 +154,13 @@ def test_gvl_shuffles_a_run_and_reads_each_picture(
         )
 
     same = [q for q in questions if q.part == "visual_same_view"]
-    requests = METHODS["gvl"].ask(same)
+    requests = list(METHODS["gvl"].ask(same))
     assert [len(a.questions) for a in requests] == [3, 3]  # a prompt for each recording
     assert all(
         a.prompt.pictures[0] == min(a.questions, key=lambda q: q.moment or 0).pictures[-1]
         for a in requests
     )
-    assert METHODS["gvl"].ask(same) == requests  # the same order every time
+    assert list(METHODS["gvl"].ask(same)) == requests  # the same order every time
     rows = run(Scripted(say), same, tmp_path / "g.jsonl", METHODS["gvl"])
     assert rows is not None
     for r in rows:
@@ -178,7 +178,7 @@ def test_topreward_weighs_words_over_the_run_so_far(
     questions: list[Question], tmp_path: Path
 ) -> None:
     same = [q for q in questions if q.part == "visual_same_view"]
-    requests = METHODS["topreward"].ask(same)
+    requests = list(METHODS["topreward"].ask(same))
     assert [len(a.prompt.pictures) for a in requests] == [1, 2, 3] * 2
     rows = run(
         Scripted(lambda p: ModelReply(p.key, words={"True": 0.3, "False": 0.1})),
@@ -195,7 +195,8 @@ def test_topreward_weighs_words_over_the_run_so_far(
 
 
 def test_direct_score_shows_the_state_alone(questions: list[Question]) -> None:
-    requests = METHODS["direct"].ask([q for q in questions if q.part == "visual_same_view"])
+    visual = [q for q in questions if q.part == "visual_same_view"]
+    requests = list(METHODS["direct"].ask(visual))
     assert all(a.prompt.pictures == a.questions[0].pictures[-1:] for a in requests)
     assert not any(step in a.prompt.text for a, step in product(requests, STEPS))
     read = {
