@@ -225,7 +225,13 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         )
         measures["success_auc_drop"] = _auc_loss(measures["success_auc"], clean, changed)
     is_read = ~np.isnan(answers)
-    return scored_answers(BENCHMARK, shown_episodes, measures, is_read, Series(runs, elapsed))
+    return scored_answers(
+        BENCHMARK,
+        shown_episodes,
+        measures,
+        is_read,
+        Series(runs, elapsed),
+    )
 
 
 def _auc_loss(measure: Measure, clean: np.ndarray, changed: np.ndarray) -> Measure:

@@ -115,7 +115,10 @@ def _interpolated(
 def _windows(tower: Any, grids: torch.Tensor) -> dict[str, torch.Tensor]:
     """The windows that Qwen2.5-VL's layers look at, counted where the pictures' sizes are known."""
     order, ends = get_vision_window_index(
-        grids.cpu(), tower.spatial_merge_size, tower.window_size, tower.patch_size
+        grids.cpu(),
+        tower.spatial_merge_size,
+        tower.window_size,
+        tower.patch_size,
     )
     lengths = ends.diff().tolist()
     return {

@@ -375,7 +375,9 @@ class HeldOutCheck:
         # The others wait for this process, so they have to be told.
         try:
             answers = self._scorer.predict(
-                self._candidate, self._accelerator.process_index, self._accelerator.num_processes
+                self._candidate,
+                self._accelerator.process_index,
+                self._accelerator.num_processes,
             )
         except (FailedError, UserError, RuntimeError, OSError, ValueError) as e:
             failure = e

@@ -219,7 +219,9 @@ class Trainer:
         exchange: dict[str, Any] = {"find_unused_parameters": True, "gradient_as_bucket_view": True}
         handlers: list[Any] = [DistributedDataParallelKwargs(**exchange)]
         self.accelerator: Any = Accelerator(
-            cpu=not torch.cuda.is_available(), mixed_precision=precision, kwargs_handlers=handlers
+            cpu=not torch.cuda.is_available(),
+            mixed_precision=precision,
+            kwargs_handlers=handlers,
         )
         world = self.accelerator.num_processes
         self.begun_by = begun_by or world

@@ -266,7 +266,11 @@ class ProgressModel(nn.Module):
         if vision is not None:
             inputs["mm_encoder_outputs"] = encoder_outputs(vision)
         elif "pixel_values" in batch:
-            features = image_features(self.backbone, batch["pixel_values"], batch["image_grid_thw"])
+            features = image_features(
+                self.backbone,
+                batch["pixel_values"],
+                batch["image_grid_thw"],
+            )
             inputs["mm_encoder_outputs"] = {"image": features}
         if "item_mask" in batch:
             inputs |= packed_inputs(

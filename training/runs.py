@@ -110,7 +110,11 @@ def recorded(
             folder = event_folder(lake, run)
             if not point.step:
                 shutil.rmtree(folder, ignore_errors=True)
-            events = SummaryWriter(str(folder), purge_step=point.step, flush_secs=FLUSH_S)
+            events = SummaryWriter(
+                str(folder),
+                purge_step=point.step,
+                flush_secs=FLUSH_S,
+            )
             committed = time.monotonic()
         pending.append(
             {"training_run": run, **asdict(point), "extra": json.dumps(point.extra, sort_keys=True)}

@@ -189,7 +189,14 @@ def _start(
         def opened(length: int) -> Batches:
             data = recipe.data.model_copy(update={"sequence_length": length})
             stage = recipe.model_copy(update={"data": data})
-            return open_batches(shards, Transform(processor), stage, rank, world, labels)
+            return open_batches(
+                shards,
+                Transform(processor),
+                stage,
+                rank,
+                world,
+                labels,
+            )
 
         trainer = Trainer(
             model,

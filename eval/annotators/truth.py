@@ -244,7 +244,13 @@ def simulator_truth(
     segments = grouped(
         (
             s["episode_index"],
-            Segment(s["text"], s["start_frame"], s["end_frame"], s["kind"], s["completed"]),
+            Segment(
+                s["text"],
+                s["start_frame"],
+                s["end_frame"],
+                s["kind"],
+                s["completed"],
+            ),
         )
         for s in rows.to_pylist()
     )

@@ -317,7 +317,14 @@ def _strict(benchmark: str, answers: Sequence[Answer], embedded: Embed) -> Score
             )
             measures |= family_measures
             series = its_series or series
-    return scored_answers(benchmark, episodes, measures, readable, series, **counts)
+    return scored_answers(
+        benchmark,
+        episodes,
+        measures,
+        readable,
+        series,
+        **counts,
+    )
 
 
 def _means(values: Sequence[dict[str, float]], readable: np.ndarray, episodes: Episodes) -> Found:

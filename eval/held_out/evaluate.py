@@ -223,9 +223,22 @@ def evaluate_all(
             teller = done_by_model if predictor_name == name else predictor
             detector = success_detector(teller, validation)
             results.append(
-                evaluate(predictor_name, "held-out" + about, scored, predictor, detector)
+                evaluate(
+                    predictor_name,
+                    "held-out" + about,
+                    scored,
+                    predictor,
+                    detector,
+                )
             )
-            rankings.append(evaluate_ranking(predictor_name, RANKING + about, scored, predictor))
+            rankings.append(
+                evaluate_ranking(
+                    predictor_name,
+                    RANKING + about,
+                    scored,
+                    predictor,
+                )
+            )
     return results + rankings
 
 
@@ -275,7 +288,13 @@ def _predictions(
         _, predicted, target = scored.series.of(number)
         for frame, p, t in zip(frames[dataset, index], predicted, target, strict=True):
             readable = None if np.isnan(p) else float(p)
-            yield EvalPrediction(dataset, int(index), int(frame), readable, float(t))
+            yield EvalPrediction(
+                dataset,
+                int(index),
+                int(frame),
+                readable,
+                float(t),
+            )
 
 
 # Outcomes: is success told, from when on, and which run of a task went better?

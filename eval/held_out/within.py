@@ -64,7 +64,11 @@ def row_episodes(recipe: Recipe) -> list[EpisodeQuestions]:
     Rows without a label of progress are left out. Raises TrainingError.
     """
     data = recipe.data
-    rows = read_rows(data.validation_jsonl, data.image_root, form_name(bool(data.think)))
+    rows = read_rows(
+        data.validation_jsonl,
+        data.image_root,
+        form_name(bool(data.think)),
+    )
     episodes = []
     for number, run in spread(list(enumerate(rows.runs())), recipe.train.evaluate_episodes):
         in_order = sorted(run, key=lambda k: rows.row(k)["progress"])
@@ -130,6 +134,11 @@ class HeldOutScorer:
         answers = {
             e.key: np.array(predicted[k % parts][k // parts]) for k, e in enumerate(self.episodes)
         }
-        scored = evaluate("training", "held-out", self.episodes, predictor_of(answers))
+        scored = evaluate(
+            "training",
+            "held-out",
+            self.episodes,
+            predictor_of(answers),
+        )
         values = {name: float(scored.scores[ALL, name].value) for name in METRICS}
         return {name: value for name, value in values.items() if not np.isnan(value)}

@@ -49,7 +49,13 @@ def write_overlay(
             picture = _even_sides(camera_frames[camera][1].rgb())
             step = next((name for start, end, name in steps if start <= index < end), "")
             if ground is None:
-                ground = _panel_without_model(picture.shape[1], clip.fps, last, curve, steps)
+                ground = _panel_without_model(
+                    picture.shape[1],
+                    clip.fps,
+                    last,
+                    curve,
+                    steps,
+                )
             image = np.concatenate([picture, _panel(ground, rows, index, last, step)])
             # The encoder has to know the pictures' size, which the first one tells.
             if stream is None:

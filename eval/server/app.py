@@ -208,7 +208,13 @@ def _run_routes(app: FastAPI, service: Service) -> None:
         robots: Robots = None,
     ) -> wire.Scored:
         """Score every moment of a run whose frames are given."""
-        metadata = frame_metadata(len(frames), len(cameras), service.limits, None, robots)
+        metadata = frame_metadata(
+            len(frames),
+            len(cameras),
+            service.limits,
+            None,
+            robots,
+        )
         data = [await f.read() for f in frames]
         count = len(data) // len(cameras)
         is_visual = service.scorer.source == "visual"

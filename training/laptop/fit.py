@@ -366,7 +366,12 @@ class LaptopTraining:
                 f"recipe {self.recipe.name}: a laptop model learns for train.steps, not for epochs"
             )
         run = training_run_id(self.recipe, self.release)
-        source = ClipSource(episodes, model.frames, self.recipe.data.negatives, train.seed)
+        source = ClipSource(
+            episodes,
+            model.frames,
+            self.recipe.data.negatives,
+            train.seed,
+        )
         curve = self._learn(model, source, train.steps)
         num_samples = train.steps * train.batch
         num_parameters = sum(p.numel() for p in model.parameters())
