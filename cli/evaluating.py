@@ -18,7 +18,7 @@ from eval.annotators.compare import TRUTH, Comparison, differences
 from eval.benchmarks.load import score_predictions
 from eval.benchmarks.options import CHECKS, OF_A_RELEASE, EvaluationOptions
 from eval.benchmarks.question import read_predictions
-from eval.scored import ALL, Evaluated, compare, store_scores
+from eval.scored import ALL, Evaluated, model_comparison, store_scores
 from pipeline.comparison import (
     comparison_step,
     conclusions,
@@ -72,7 +72,7 @@ def eval_model(
     elif checks:
         raise UserError("--checks needs --benchmark held-out, which is the default")
     from eval.benchmarks.run import evaluate_benchmark  # imports torch
-    from eval.runners.start import located
+    from eval.runners.start import located_runner
 
     names = CHECKS if checks else (options.benchmark,)
     # A benchmark that is not a release's needs none, and no workspace that is there already
@@ -82,7 +82,7 @@ def eval_model(
     else:
         lake = open_lake(space_at(common.workspace))
         frozen = None
-    runner = located(lake, options, model)
+    runner = located_runner(lake, options, model)
     for name in names:
         benchmark_options = options.model_copy(update={"benchmark": name})
         with progress() as on_rows:
@@ -237,7 +237,7 @@ def eval_compare(
     scored, other_scores = (
         score_predictions(benchmark, read_predictions(f), as_published) for f in (first, second)
     )
-    comparison = compare(scored, other_scores)
+    comparison = model_comparison(scored, other_scores)
     # The comparison is paired by episode: without common ones there is no pair
     if not comparison.common:
         raise UserError(f"{first} and {second} have no episode in common")

@@ -4,7 +4,7 @@ A model that ignores the instruction scores all instructions equally: such a rew
 looks like work. (After Robometer, arXiv 2603.02115, whose matrix has the last answers of finished runs, too.)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -18,14 +18,13 @@ from eval.metrics.score import Measure, Score, mean_of
 from eval.metrics.score import score as score_of
 from eval.perturbed import (
     answers_to,
-    evenly,
     held_out_runs,
     is_finished,
     pictures_by_frame,
     split_of,
-    with_counts,
+    spread_to_last,
 )
-from eval.scored import Episodes, ScoredBenchmark
+from eval.scored import Episodes, ScoredBenchmark, scored_answers
 from training.negatives.windows import differ
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
@@ -42,13 +41,14 @@ VIDEO, UNDER = (
 
 def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Question]:
     """The questions about the first `limit` runs of each split. Raises BenchmarkError or ShardError."""
-    by_split: dict[str, dict[str, list[Sequence[Question]]]] = {}
-    for run in held_out_runs(lake, release, options.limit):
-        by_split.setdefault(split_of(run[0]), {}).setdefault(run[0].goal, []).append(run)
+    by_split = grouped(
+        (split_of(run[0]), run) for run in held_out_runs(lake, release, options.limit)
+    )
     questions = []
-    for by_task in by_split.values():
-        tasks = evenly(sorted(by_task), MOST_TASKS)
-        for run in chain.from_iterable(evenly(by_task[task], MOST_RUNS) for task in tasks):
+    for runs in by_split.values():
+        by_task = grouped((run[0].goal, run) for run in runs)
+        tasks = spread_to_last(sorted(by_task), MOST_TASKS)
+        for run in chain.from_iterable(spread_to_last(by_task[task], MOST_RUNS) for task in tasks):
             questions += _questions(run, tasks)
     if all(map(_is_own, questions)):
         raise BenchmarkError(
@@ -57,10 +57,9 @@ def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Quest
     return questions
 
 
-def _questions(run: Sequence[Question], tasks: Sequence[str]) -> list[Question]:
+def _questions(run: Sequence[Question], tasks: Sequence[str]) -> Iterator[Question]:
     """Of a run under its own instruction and under those that truly differ from it."""
-    questions = []
-    chosen = evenly(run, MOMENTS)
+    chosen = spread_to_last(run, MOMENTS)
     task = run[0].goal
     first = pictures_by_frame(run).get(0)
     for number, instruction in enumerate(tasks):
@@ -70,7 +69,7 @@ def _questions(run: Sequence[Question], tasks: Sequence[str]) -> list[Question]:
         for q in chosen:
             share = (q.progress or 0.0) if is_own else 0.0
             with_actions = q.row["variant"] == "progress"
-            changed = replace(
+            yield replace(
                 q,
                 benchmark=BENCHMARK,
                 part=BENCHMARK,
@@ -92,8 +91,6 @@ def _questions(run: Sequence[Question], tasks: Sequence[str]) -> list[Question]:
                     "progress": share,
                 },
             )
-            questions.append(changed)
-    return questions
 
 
 def _is_own(q: Question) -> bool:
@@ -135,11 +132,12 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         ),
         "false_progress_wrong_task": claimed,
     }
-    read = runs.sums(~np.isnan(answers), np.ones(len(questions)))
+    is_read = ~np.isnan(answers)
+    read = runs.sums(is_read, np.ones(len(questions)))
     measures: dict[str, Measure] = {
         name: mean_of(of_runs, read) for name, of_runs in run_measures.items()
     }
-    return with_counts(BENCHMARK, runs, measures, answers)
+    return scored_answers(BENCHMARK, runs, measures, is_read)
 
 
 def _answers_or_worst(questions: Sequence[Question], values: Mapping[str, float]) -> np.ndarray:
@@ -148,7 +146,7 @@ def _answers_or_worst(questions: Sequence[Question], values: Mapping[str, float]
     return np.where(np.isnan(answers), [0.0 if _is_own(q) else 1.0 for q in questions], answers)
 
 
-def cells(
+def matrix_scores(
     questions: Sequence[Question], values: Mapping[str, float]
 ) -> dict[tuple[str, str], Score]:
     """The matrix as scores by ("video: TASK", "under: INSTRUCTION"): mean last answer to the finished runs of a task.

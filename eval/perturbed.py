@@ -10,8 +10,6 @@ from eval.benchmarks import procvqa
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from eval.metrics.errors import FINISHED
-from eval.metrics.score import Measure
-from eval.scored import Episodes, ScoredBenchmark, Series
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
 
@@ -62,7 +60,7 @@ def held_out_runs(
     return runs
 
 
-def evenly[T](items: Sequence[T], max_items: int) -> list[T]:
+def spread_to_last[T](items: Sequence[T], max_items: int) -> list[T]:
     """At most so many, the last among them, evenly over all."""
     count = min(max_items, len(items))
     return [items[round((k + 1) * len(items) / count) - 1] for k in range(count)]
@@ -71,24 +69,3 @@ def evenly[T](items: Sequence[T], max_items: int) -> list[T]:
 def answers_to(questions: Sequence[Question], values: Mapping[str, float]) -> np.ndarray:
     """float64 [n] of answers by question key; NaN where none was read."""
     return np.array([values.get(q.key, np.nan) for q in questions], np.float64)
-
-
-def with_counts(
-    benchmark: str,
-    episodes: Episodes,
-    measures: Mapping[str, Measure],
-    answers: np.ndarray,
-    series: Series | None = None,
-) -> ScoredBenchmark:
-    """With how many answers could be read."""
-    is_answered = ~np.isnan(answers)
-    all_answers = np.ones(len(answers))
-    coverage = episodes.ratio(is_answered, all_answers, episodes.sums(is_answered, all_answers))
-    counts = {
-        "rows": len(answers),
-        "episodes": len(episodes.scored),
-        "unparsable": int((~is_answered).sum()),
-    }
-    return ScoredBenchmark(
-        benchmark, episodes.scored, {**measures, "coverage": coverage}, counts, series
-    )

@@ -13,8 +13,8 @@ from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from eval.metrics import order
 from eval.metrics.score import Measure, Runs, answers_read, mean_of, worst_case
-from eval.perturbed import answers_to, questions_by_run, with_counts
-from eval.scored import Episodes, ScoredBenchmark
+from eval.perturbed import answers_to, questions_by_run
+from eval.scored import Episodes, ScoredBenchmark, scored_answers
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
 from warehouse.releases.release import Release
@@ -99,8 +99,11 @@ METRICS: dict[str, tuple[str, Callable[[Runs], np.ndarray]]] = {
     "reverse_voc": (REVERSED, lambda runs: order.voc(worst_case(runs))),
     "cycle_voc": (CYCLED, lambda runs: order.voc(worst_case(runs))),
     "stall_drift": (FROZEN, order.stall_drift),
-    "false_progress_rewound": (CYCLED, lambda runs: order.claimed(worst_case(runs), since=0.5)),
-    "false_progress_frozen": (FROZEN, order.claimed),
+    "false_progress_rewound": (
+        CYCLED,
+        lambda runs: order.claimed_progress(worst_case(runs), since=0.5),
+    ),
+    "false_progress_frozen": (FROZEN, order.claimed_progress),
 }
 
 
@@ -133,4 +136,4 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         measures[name] = mean_of(
             of_episode.means(metric(runs)), of_episode.sums(*answers_read(runs).T)
         )
-    return with_counts(BENCHMARK, episodes, measures, answers)
+    return scored_answers(BENCHMARK, episodes, measures, ~np.isnan(answers))

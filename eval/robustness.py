@@ -22,13 +22,12 @@ from eval.metrics.score import Measure, answers_read, mean_of
 from eval.perturbed import (
     FAMILY,
     answers_to,
-    evenly,
     held_out_runs,
     pictures_by_frame,
     split_of,
-    with_counts,
+    spread_to_last,
 )
-from eval.scored import Episodes, ScoredBenchmark, Series
+from eval.scored import Episodes, ScoredBenchmark, Series, scored_answers
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
 
@@ -129,11 +128,13 @@ def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Quest
     for run in held_out_runs(lake, release, options.limit):
         run_pictures = pictures_by_frame(run)
         for part in chosen:
-            questions += [_perturbed(part, q, run_pictures) for q in evenly(run, MOMENTS)]
+            questions += [
+                _changed_question(part, q, run_pictures) for q in spread_to_last(run, MOMENTS)
+            ]
     return questions
 
 
-def _perturbed(part: str, q: Question, run_pictures: Mapping[int, PictureFile]) -> Question:
+def _changed_question(part: str, q: Question, run_pictures: Mapping[int, PictureFile]) -> Question:
     """A question with its pictures changed; run_pictures: those of its run by frame, in order."""
     frames = list(q.row["frames"])
     pictures = q.pictures
@@ -142,8 +143,8 @@ def _perturbed(part: str, q: Question, run_pictures: Mapping[int, PictureFile]) 
         frames = _other_speed(frames, list(run_pictures), SPEEDS[part])
         pictures = tuple(run_pictures[f] for f in frames)
     elif part in CHANGES:
-        pictures = tuple(_changed(p, part, run_pictures) for p in pictures)
-        first = None if first is None else _changed(first, part, run_pictures)
+        pictures = tuple(_changed_picture(p, part, run_pictures) for p in pictures)
+        first = None if first is None else _changed_picture(first, part, run_pictures)
     row = {
         "dataset": q.dataset,
         "episode_index": int(q.trajectory),
@@ -165,7 +166,7 @@ def _perturbed(part: str, q: Question, run_pictures: Mapping[int, PictureFile]) 
     )
 
 
-def _changed(
+def _changed_picture(
     picture: PictureFile, change: str, run_pictures: Mapping[int, PictureFile]
 ) -> ChangedPicture:
     # A name of its own: messages and whoever keeps pictures by their place must not take it for the recorded one
@@ -223,7 +224,14 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
             best, np.array([success is True for success in outcome]), answers_read(runs)
         )
         measures["success_auc_drop"] = _auc_loss(measures["success_auc"], clean, changed)
-    return with_counts(BENCHMARK, shown_episodes, measures, answers, Series(runs, elapsed))
+    is_read = ~np.isnan(answers)
+    return scored_answers(
+        BENCHMARK,
+        shown_episodes,
+        measures,
+        is_read,
+        Series(runs, elapsed),
+    )
 
 
 def _auc_loss(measure: Measure, clean: np.ndarray, changed: np.ndarray) -> Measure:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.files import write_file
 from core.tables import TABLES
+from core.values import grouped
 from eval.benchmarks.question import BenchmarkError, PredictionLine, ProgressRow, read_row
 from eval.metrics import errors
 from eval.metrics.score import (
@@ -92,9 +93,8 @@ class ScoredBenchmark:
 
     def facts(self, scores: Mapping[tuple[str, str], Score]) -> dict[str, Any]:
         """For scripts: metrics in all, the same by slice, and counts."""
-        slices: dict[str, dict[str, Any]] = {}
-        for (part, name), s in scores.items():
-            slices.setdefault(part, {})[name] = s.__dict__
+        by_part = grouped((part, (name, s.__dict__)) for (part, name), s in scores.items())
+        slices = {part: dict(named_scores) for part, named_scores in by_part.items()}
         everything = slices.pop(ALL, {})
         facts = {
             "benchmark": self.benchmark,
@@ -128,7 +128,7 @@ class ModelComparison:
     only_second: int
 
 
-def compare(first: ScoredBenchmark, second: ScoredBenchmark) -> ModelComparison:
+def model_comparison(first: ScoredBenchmark, second: ScoredBenchmark) -> ModelComparison:
     """Paired differences of every metric that both have."""
     # The numbers of each common episode on both sides
     places = {e.key: k for k, e in enumerate(second.episodes)}
@@ -220,6 +220,28 @@ class Episodes:
         return Runs(predicted[order], target[order], starts), order
 
 
+def scored_answers(
+    benchmark: str,
+    episodes: Episodes,
+    measures: Mapping[str, Measure],
+    is_read: np.ndarray,
+    series: Series | None = None,
+    **counts: int,
+) -> ScoredBenchmark:
+    """Measures of answers with their coverage and counts; `is_read`: bool [n], which answers could be read."""
+    all_answers = np.ones(len(is_read))
+    coverage = episodes.ratio(is_read, all_answers, episodes.sums(is_read, all_answers))
+    all_counts = {
+        "rows": len(is_read),
+        "episodes": len(episodes.scored),
+        "unparsable": int((~is_read).sum()),
+        **counts,
+    }
+    return ScoredBenchmark(
+        benchmark, episodes.scored, {**measures, "coverage": coverage}, all_counts, series
+    )
+
+
 class AnsweredRow(BaseModel):
     """A question's row, as prediction files carry it."""
 
@@ -232,7 +254,7 @@ class AnsweredRow(BaseModel):
         raise NotImplementedError
 
 
-def checked[R: AnsweredRow | ProgressRow](
+def lines_with_rows[R: AnsweredRow | ProgressRow](
     kind: type[R],
     benchmark: str,
     lines: Iterable[PredictionLine],
@@ -322,12 +344,12 @@ class EvalRun:
 
 def store_evaluations(lake: Lake, message: str, runs: Sequence[EvalRun]) -> None:
     """Write evaluations in one transaction; an evaluation replaces what its eval_run has stored before."""
-    lake.replace_where(message, "eval_run", **_tables(runs))
+    lake.replace_where(message, "eval_run", **_rows_by_table(runs))
 
 
 def add_predictions(lake: Lake, message: str, run: EvalRun) -> None:
     """Add predictions to an evaluation that grows, in one transaction; those of the same frame are replaced."""
-    lake.upsert(message, **_tables([run]))
+    lake.upsert(message, **_rows_by_table([run]))
 
 
 def drop_predictions(
@@ -340,12 +362,12 @@ def drop_predictions(
         lake.remove(message, condition, values, "eval_predictions")
 
 
-def _defined(score: Score) -> dict[str, float | None]:
+def _null_where_undefined(score: Score) -> dict[str, float | None]:
     """A number that is not defined is null."""
     return {k: None if math.isnan(v) else v for k, v in vars(score).items()}
 
 
-def _tables(runs: Sequence[EvalRun]) -> dict[str, Any]:
+def _rows_by_table(runs: Sequence[EvalRun]) -> dict[str, Any]:
     """The rows of evaluations by table. Some have no predictions here: their answers are kept in a file."""
     rows: dict[str, list[dict[str, Any]]] = {
         "eval_runs": [],
@@ -363,7 +385,7 @@ def _tables(runs: Sequence[EvalRun]) -> dict[str, Any]:
                 "slice": part,
                 "metric": metric,
                 "seen_episodes": run.seen_episodes.get(part),
-                **_defined(score),
+                **_null_where_undefined(score),
             }
             for (part, metric), score in run.scores.items()
         ]

@@ -8,7 +8,7 @@ from typing import Any
 from core.figures import COLOURS, Figure, new_figure, render, shorten
 from core.paths import ROOT
 from core.values import grouped
-from eval.annotators.compare import AnnotatorComparison, Comparison, compare, gain, store
+from eval.annotators.compare import AnnotatorComparison, Comparison, compare, nearness_gain, store
 from eval.annotators.scoring import RunsApart
 from eval.metrics.score import NO_SCORE, Score
 from pipeline.outcome import StepOutcome
@@ -151,7 +151,7 @@ def _beside(run: AnnotatorComparison, other_runs: Sequence[AnnotatorComparison])
     """A line per metric: is a run nearer than others, and by how much."""
     lines = []
     for metric, title in JUDGED.items():
-        gains = [(other_run, gain(run, other_run, metric)) for other_run in other_runs]
+        gains = [(other_run, nearness_gain(run, other_run, metric)) for other_run in other_runs]
         parts = [
             _standing(run_gain, short_name(other_run))
             for other_run, run_gain in gains

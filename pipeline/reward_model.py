@@ -24,7 +24,7 @@ from eval.held_out.evaluate import (
 )
 from eval.held_out.within import scorer_of
 from eval.report.pages import curves_figure, write_report
-from eval.report.tables import Report, different, score_rows
+from eval.report.tables import Report, score_rows, varied_episodes
 from eval.runners.start import RunnerConfig, local_runner
 from eval.scored import eval_run_id
 from pipeline.comparison import TRUTH
@@ -213,7 +213,7 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
         | {"rows": len(rows)}
         | seen_episodes.by_slice({"seen_in_training": [e.key for e in episodes]})
     )
-    picture = render(curves_figure(report, results[0], different(results[0], EPISODES)))
+    picture = render(curves_figure(report, results[0], varied_episodes(results[0], EPISODES)))
     return StepOutcome("evaluation", main_run, True, numbers, picture, report_pages(folder))
 
 
@@ -240,7 +240,7 @@ def benchmark_step(
     series = model_entry.scored.series
     if series is not None and len(series.runs.target):
         picture = render(
-            curves_figure(evaluation.report, model_entry, different(model_entry, EPISODES))
+            curves_figure(evaluation.report, model_entry, varied_episodes(model_entry, EPISODES))
         )
     table = tuple({k: str(v) for k, v in row.items()} for row in evaluation.rows())
     files = (evaluation.page, evaluation.predictions)

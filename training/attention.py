@@ -39,11 +39,11 @@ OURS = {"sdpa": ("blocks", "flash_blocks"), "varlen": ("varlen", "flash_varlen")
 def chosen(name: str, dtype: str) -> str:
     """What `auto` is on this machine for a training in `dtype`: a flash kernel that is installed, else torch's own;
     sdpa where none can run. Another name as it is."""
-    newest = torch.cuda.get_device_capability()[0] if torch.cuda.is_available() else 0
-    if name != "auto" or newest < 8 or dtype != "bfloat16":
-        if name == "auto":
-            return "sdpa"
+    if name != "auto":
         return name
+    newest = torch.cuda.get_device_capability()[0] if torch.cuda.is_available() else 0
+    if newest < 8 or dtype != "bfloat16":
+        return "sdpa"
     if newest == 9 and is_flash_attn_3_available():
         return "flash_attention_3"
     if is_flash_attn_2_available():
@@ -99,11 +99,13 @@ def _interpolated(
     tower: Any, shapes: Sequence[Sequence[int]], device: torch.device
 ) -> dict[str, torch.Tensor]:
     """From which entries of Qwen3-VL's table each patch's position is mixed, and how much of each."""
-    side = tower.num_grid_per_side
-    merge = tower.config.spatial_merge_size
-    mode = tower.interpolation_mode
-    align_corners = tower.interpolation_align_corners
-    of_each = [_taps(*shape, side, merge, mode, align_corners) for shape in shapes]
+    settings = (
+        tower.num_grid_per_side,
+        tower.config.spatial_merge_size,
+        tower.interpolation_mode,
+        tower.interpolation_align_corners,
+    )
+    of_each = [_taps(*shape, *settings) for shape in shapes]
     indices, weights = (
         torch.cat(parts).to(device, non_blocking=True) for parts in zip(*of_each, strict=True)
     )
@@ -112,9 +114,12 @@ def _interpolated(
 
 def _windows(tower: Any, grids: torch.Tensor) -> dict[str, torch.Tensor]:
     """The windows that Qwen2.5-VL's layers look at, counted where the pictures' sizes are known."""
-    merge = tower.spatial_merge_size
-    size = tower.window_size
-    order, ends = get_vision_window_index(grids.cpu(), merge, size, tower.patch_size)
+    order, ends = get_vision_window_index(
+        grids.cpu(),
+        tower.spatial_merge_size,
+        tower.window_size,
+        tower.patch_size,
+    )
     lengths = ends.diff().tolist()
     return {
         "window_index": order.to(grids.device),

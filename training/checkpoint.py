@@ -166,17 +166,17 @@ class StepWriter:
         self._folder = steps
         self._proven = False
         # The processes talk about a checkpoint apart from the training, on the CPU.
+        self._group: Any = None
         if distributed.is_initialized():
-            self._group: Any = distributed.new_group(backend="gloo", timeout=PATIENCE)
-        else:
-            self._group = None
+            self._group = distributed.new_group(backend="gloo", timeout=PATIENCE)
+        self._is_first = self._group is None or distributed.get_rank() == 0
 
     def write(self, state: TrainerState, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take a copy of the tensors, and write it from now on; waits for the checkpoint before. Raises ModelError."""
         self.wait()
         self._folder = step_folder(self._steps, state.step)
         half = self._folder.with_name(f".{self._folder.name}.half")
-        if self._group is None or distributed.get_rank() == 0:
+        if self._is_first:
             # What a killed run left half-written
             shutil.rmtree(half, ignore_errors=True)
             half.mkdir(parents=True)
@@ -211,8 +211,7 @@ class StepWriter:
             self._remove_old()
 
     def _remove_old(self) -> None:
-        is_first = self._group is None or distributed.get_rank() == 0
-        if is_first and self._proven:
+        if self._is_first and self._proven:
             remove_old(self._steps, self._keep)
 
     def set_aside(self, step: int) -> Path | None:
@@ -371,13 +370,15 @@ class HeldOutCheck:
 
     def _scores(self, step: int) -> dict[str, float]:
         """Of all processes' answers: the same in each."""
-        part = self._accelerator.process_index
-        parts = self._accelerator.num_processes
         answers = None
         failure = None
         # The others wait for this process, so they have to be told.
         try:
-            answers = self._scorer.predict(self._candidate, part, parts)
+            answers = self._scorer.predict(
+                self._candidate,
+                self._accelerator.process_index,
+                self._accelerator.num_processes,
+            )
         except (FailedError, UserError, RuntimeError, OSError, ValueError) as e:
             failure = e
         outcomes = gather_object(

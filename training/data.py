@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -108,18 +108,9 @@ def length_of(sample: Unread, transform: Transform, recipe: Recipe, answer: str 
         return transform.length(sample.row["question"], answer, sizes)
 
 
-class SampleSource(Protocol):
-    """Windows of samples without end, epoch after epoch. `per_epoch`: samples an epoch, on average."""
-
-    per_epoch: float
-
-    def window(self) -> list[Unread]: ...
-    def state_dict(self) -> dict: ...
-    def load_state_dict(self, state: Mapping) -> None: ...
-
-
 class ShardSource:
-    """Shards of a release through the loader. Raises ShardError."""
+    """Windows of samples of a release's shards, through the loader, without end, epoch after epoch. `per_epoch`:
+    samples an epoch, on average. Raises ShardError."""
 
     def __init__(self, loader: Loader, window: int, per_epoch: float) -> None:
         self._loader = loader
@@ -168,8 +159,8 @@ def shard_lanes(shards: Sequence[Path], config: LoaderConfig, window: int) -> li
     config = replace(config, buffer=min(MIN_BUFFER, LANES_BUFFER // count))
     sources: list[ShardSource] = []
     for part in _dealt_out(used, weights, count):
-        size = sum(weights[path] for path in part)
-        sources.append(ShardSource(Loader(part, config), window, size))
+        per_epoch = sum(weights[path] for path in part)
+        sources.append(ShardSource(Loader(part, config), window, per_epoch))
     return sources
 
 
@@ -205,7 +196,8 @@ def lane_count(parts: int) -> int:
 
 
 class RowSource:
-    """Rows that can be asked for by number, in a new order each epoch. A row's pictures are read when it is due."""
+    """As ShardSource, of rows that can be asked for by number, in a new order each epoch. A row's pictures are read
+    when it is due."""
 
     def __init__(self, rows: Sequence[Sample], window: int, seed: int, lane: int = 0) -> None:
         self._rows = rows
@@ -236,6 +228,9 @@ class RowSource:
             )
         self._epoch = state["epoch"]
         self._position = state["position"]
+
+
+SampleSource = ShardSource | RowSource
 
 
 def open_lanes(shards: Sequence[Path], recipe: Recipe) -> Sequence[SampleSource]:

@@ -162,12 +162,13 @@ class GrpoTrainer:
     def _samples(self, workspace: Workspace, release: Release, split: str) -> Sequence[Sample]:
         """What is asked: rows of the recipe's files, else what its profile draws of the release's split."""
         data = self.recipe.data
-        config = self.config
         if files := data.jsonl if split == "train" else data.validation_jsonl:
             rows = read_rows(files, data.image_root, "think")
             rows.check_labels()
             return rows
-        samples = drawn_samples(workspace, release, config.profile, self.recipe.train.seed, split)
+        samples = drawn_samples(
+            workspace, release, self.config.profile, self.recipe.train.seed, split
+        )
         if split == "val" and not samples:
             raise TrainingError(
                 f"grpo.validate_every: release {release.name} has no prompts in its split val"
@@ -176,7 +177,6 @@ class GrpoTrainer:
 
     def _check_step(self) -> None:
         """Raises TrainingError where the prompts do not make whole steps."""
-        train = self.recipe.train
         n = self.config.generations
         if self.completions % n:
             raise TrainingError(
@@ -187,7 +187,7 @@ class GrpoTrainer:
             longer = f" of at most {self.recipe.data.sequence_length} tokens ({self.left_out} are longer)"
             raise TrainingError(
                 f"there are {self.prompts} prompts{longer if self.left_out else ''}, and a step takes "
-                f"{self.completions // n}: lower train.accumulation (now {train.accumulation})"
+                f"{self.completions // n}: lower train.accumulation (now {self.recipe.train.accumulation})"
             )
 
     def _arguments(self, folder: str, backbone: Any, held_batch: int) -> GRPOConfig:
@@ -195,7 +195,6 @@ class GrpoTrainer:
         recipe = self.recipe
         config = self.config
         train = self.recipe.train
-        gpu = torch.cuda.is_available()
         longest = backbone.config.get_text_config().max_position_embeddings
         if recipe.data.sequence_length + config.max_completion > longest:
             raise TrainingError(
@@ -211,7 +210,7 @@ class GrpoTrainer:
             "activation_checkpointing": train.recompute == "all",
             "activation_checkpointing_kwargs": {"use_reentrant": False},
             "seed": train.seed,
-            "use_cpu": not gpu,
+            "use_cpu": not torch.cuda.is_available(),
             "ddp_timeout": int(PATIENCE.total_seconds()),
             "dataloader_num_workers": recipe.data.workers,
             "num_generations": config.generations,
@@ -235,10 +234,12 @@ class GrpoTrainer:
         if rollouts.with_vllm(config):
             settings |= rollouts.vllm_settings(recipe, config)
         if self.divided:
-            layers = sorted(backbone._no_split_modules)
             settings |= {
                 "fsdp": True,
-                "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": layers},
+                "fsdp_config": {
+                    "version": 2,
+                    "transformer_layer_cls_to_wrap": sorted(backbone._no_split_modules),
+                },
             }
         arguments: Any = GRPOConfig(output_dir=folder, **settings)
         # transformers has no setting for it; without one, gradients would be added up in bfloat16.
@@ -263,7 +264,6 @@ class GrpoTrainer:
         """To the end; `save` is called each `save_every` steps. Raises TrainingError, ShardError."""
         self.on_step = on_step
         self.save = save
-        train = self.recipe.train
         try:
             self.trl.train()
         except torch.OutOfMemoryError as e:
@@ -274,17 +274,23 @@ class GrpoTrainer:
             if "probability tensor" not in str(e):  # torch.multinomial's words
                 raise
             raise TrainingError(
-                f"the model's probabilities are not finite at step {self.step}: lower train.lr (now {train.lr:g}) in "
-                "the recipe; checkpoints before it are kept"
+                f"the model's probabilities are not finite at step {self.step}: lower train.lr (now "
+                f"{self.recipe.train.lr:g}) in the recipe; checkpoints before it are kept"
             ) from e
 
     # Where it stands
 
     def state(self) -> TrainerState:
         """All processes call it."""
-        chance = gather_object([chance_state()])
-        curve = [asdict(p) for p in self.curve]
-        return TrainerState(self.step, self.drawn, self.left_out, self.begun_by, {}, chance, curve)
+        return TrainerState(
+            step=self.step,
+            drawn=self.drawn,
+            left_out=self.left_out,
+            begun_by=self.begun_by,
+            streams={},
+            chance=gather_object([chance_state()]),
+            curve=[asdict(p) for p in self.curve],
+        )
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What learns and the optimizer's state, for a checkpoint to resume from: this process's part."""

@@ -218,9 +218,10 @@ class Trainer:
         # Parts that a batch does not touch; gradients lie where they are exchanged, not there as well
         exchange: dict[str, Any] = {"find_unused_parameters": True, "gradient_as_bucket_view": True}
         handlers: list[Any] = [DistributedDataParallelKwargs(**exchange)]
-        on_cpu = not torch.cuda.is_available()
         self.accelerator: Any = Accelerator(
-            cpu=on_cpu, mixed_precision=precision, kwargs_handlers=handlers
+            cpu=not torch.cuda.is_available(),
+            mixed_precision=precision,
+            kwargs_handlers=handlers,
         )
         world = self.accelerator.num_processes
         self.begun_by = begun_by or world
@@ -404,12 +405,11 @@ class Trainer:
         ]
         if self._sum(len(suspects)) == [0]:
             suspects = list(parts)
-        rate = self.recipe.train.lr
         keys = list(chain.from_iterable(part.keys for part in suspects))
         raise TrainingError(
-            f"the {quantity} is {value} at step {self.step}: lower train.lr (now {rate:g}) or train.clip in the "
-            "recipe, or "
-            f"look for samples without sense; checkpoints before it are kept. {samples_of_step(keys)}"
+            f"the {quantity} is {value} at step {self.step}: lower train.lr (now {self.recipe.train.lr:g}) or "
+            "train.clip in the recipe, or look for samples without sense; checkpoints before it are kept. "
+            f"{samples_of_step(keys)}"
         )
 
     @contextmanager
@@ -430,14 +430,18 @@ class Trainer:
 
     def state(self) -> TrainerState:
         """All processes call it."""
-        streams = together(gather_object([self.streams]))
-        chance = gather_object([chance_state()])
-        curve = [asdict(p) for p in self.curve]
-        best = self.check.best if self.check else None
-        negatives = dict(self.made)
-        is_longer = bool(self.recipe.data.longer_length) and self.longer is None
-        counters = self.step, self.drawn, self.left_out, self.begun_by
-        return TrainerState(*counters, streams, chance, curve, best, negatives, is_longer)
+        return TrainerState(
+            step=self.step,
+            drawn=self.drawn,
+            left_out=self.left_out,
+            begun_by=self.begun_by,
+            streams=together(gather_object([self.streams])),
+            chance=gather_object([chance_state()]),
+            curve=[asdict(p) for p in self.curve],
+            best=self.check.best if self.check else None,
+            made=dict(self.made),
+            is_longer=bool(self.recipe.data.longer_length) and self.longer is None,
+        )
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What learns and the optimizer's state, for a checkpoint to go on from: this process's part."""

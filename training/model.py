@@ -266,9 +266,12 @@ class ProgressModel(nn.Module):
         if vision is not None:
             inputs["mm_encoder_outputs"] = encoder_outputs(vision)
         elif "pixel_values" in batch:
-            pixels = batch["pixel_values"]
-            grids = batch["image_grid_thw"]
-            inputs["mm_encoder_outputs"] = {"image": image_features(self.backbone, pixels, grids)}
+            features = image_features(
+                self.backbone,
+                batch["pixel_values"],
+                batch["image_grid_thw"],
+            )
+            inputs["mm_encoder_outputs"] = {"image": features}
         if "item_mask" in batch:
             inputs |= packed_inputs(
                 self.backbone, batch["position_ids"], batch["item_mask"].sum(-1).tolist()

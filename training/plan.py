@@ -267,14 +267,13 @@ class Plan(NamedTuple):
 
 def plan_on(recipe: Recipe, machine: str | None) -> Plan:
     """On a machine as `Machine.named` takes it, else on the one that the recipe names."""
-    machine_text = f"{recipe.machine.gpus}x{recipe.machine.memory_gb:g}"
-    return plan(recipe, Machine.named(machine or machine_text))
+    own_machine = f"{recipe.machine.gpus}x{recipe.machine.memory_gb:g}"
+    return plan(recipe, Machine.named(machine or own_machine))
 
 
 def plan(recipe: Recipe, machine: Machine) -> Plan:
     """Raises TrainingError for a model whose size is not known, ModelError for a checkpoint that cannot be read."""
     model = _model(recipe)
-    own_choice = recipe.train.recompute
     recompute_choices = ("none", "all") if recipe.kind == "grpo" else ("none", "matmul", "all")
     plans = {
         name: _planned(model, _recomputed(recipe, name), machine) for name in recompute_choices
@@ -283,7 +282,7 @@ def plan(recipe: Recipe, machine: Machine) -> Plan:
         name: Choice(sum(choice_plan.bytes.values()), choice_plan.seconds)
         for name, choice_plan in plans.items()
     }
-    return plans[own_choice]._replace(choices=choices, less=less(recipe))
+    return plans[recipe.train.recompute]._replace(choices=choices, less=less(recipe))
 
 
 def _recomputed(recipe: Recipe, choice: str) -> Recipe:
@@ -294,11 +293,10 @@ def _recomputed(recipe: Recipe, choice: str) -> Recipe:
 
 def _planned(model: ProgressModel, recipe: Recipe, machine: Machine) -> Plan:
     train = recipe.train
-    data = recipe.data
     text = model.backbone.config.get_text_config()
     vision = model.backbone.config.vision_config
     answer = recipe.grpo.max_completion if recipe.grpo else 0
-    batch_tokens = train.batch * data.longest
+    batch_tokens = train.batch * recipe.data.longest
     tokens = batch_tokens + train.batch * answer
     patches = PATCHES * PICTURES * batch_tokens
     answers = train.batch * answer or ANSWERS * tokens * bool(train.text_weight)

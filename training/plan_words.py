@@ -23,16 +23,14 @@ def plan_facts(recipe: Recipe, machine: str | None) -> tuple[dict[str, Any], boo
     `load_encoder` raise."""
     if machine is not None:
         Machine.named(machine)  # a wrong one is refused whatever the recipe
-    if recipe.model.laptop or recipe.name == OF_LAPTOPS or _begins_with_laptop(recipe):
+    path = recipe.model.path
+    begins_with_laptop = path is not None and is_laptop(path)
+    if recipe.model.laptop or recipe.name == OF_LAPTOPS or begins_with_laptop:
         return _of_laptop(recipe), True
     if not _has_size(recipe):
         return _of_recipe(recipe), True
     machine_plan = plan_on(recipe, machine)
     return machine_plan.facts(), machine_plan.wrong() is None
-
-
-def _begins_with_laptop(recipe: Recipe) -> bool:
-    return recipe.model.path is not None and is_laptop(recipe.model.path)
 
 
 def _has_size(recipe: Recipe) -> bool:

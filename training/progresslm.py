@@ -237,17 +237,13 @@ class Truth:
 
 @dataclass(frozen=True)
 class ReplyReward:
-    """Parts and their weighted sum. Errors are 0..1: 0 for a right refusal, 1 where nothing can be compared."""
+    """The parts of WEIGHTS. Errors are 0..1: 0 for a right refusal, 1 where nothing can be compared."""
 
     format: float
     ref: float
     score: float
     ref_error: float
     score_error: float
-
-    @property
-    def overall(self) -> float:
-        return sum(weight * getattr(self, part) for part, weight in WEIGHTS.items())
 
 
 def published(response: str, truth: Truth) -> ReplyReward:

@@ -27,7 +27,7 @@ from annotate.samples.wording import NA, Form, parse_answer, parse_reply, score_
 from core.errors import validation_message
 from core.files import write_file
 from core.paths import Workspace
-from core.values import IMAGE_MARK
+from core.values import IMAGE_MARK, grouped
 from training.folder import TrainingError
 from training.pictures import Size
 from training.pixels import picture_size
@@ -99,10 +99,11 @@ class Rows(Sequence[Sample]):
 
     def runs(self) -> list[list[int]]:
         """Numbers of the rows that have a label of progress, by run: the last pictures of a run lie in one folder."""
-        numbers_by_folder: dict[Path | None, list[int]] = {}
-        for number, (row, paths) in enumerate(self._lines):
-            if row["progress"] is not None:
-                numbers_by_folder.setdefault(paths[-1].parent if paths else None, []).append(number)
+        numbers_by_folder = grouped(
+            (paths[-1].parent if paths else None, number)
+            for number, (row, paths) in enumerate(self._lines)
+            if row["progress"] is not None
+        )
         return list(numbers_by_folder.values())
 
     def check_labels(self) -> None:

@@ -382,7 +382,6 @@ class Recipe(Section):
         """What sections may ask for that others do not allow: is it so, and what is said of it."""
         model = self.model
         train = self.train
-        lora = self.lora
         is_grpo = self.kind == "grpo"
         yield is_grpo != (self.grpo is not None), "kind: grpo and the section grpo go together"
         yield is_grpo and self.head, "head: grpo rewards words, it cannot train a head"
@@ -395,19 +394,19 @@ class Recipe(Section):
             not learns,
             "nothing to learn: train.text_weight is 0 and there is no head, or its weight is 0",
         )
-        has_rates = train.merger_lr or train.vision_lr
         yield (
-            lora and has_rates,
+            self.lora and (train.merger_lr or train.vision_lr),
             "lora trains the adapter and the head alone: leave out train.merger_lr and vision_lr",
         )
-        of_sft = is_grpo and (train.recompute == "matmul" or train.compile)
         yield (
-            of_sft,
+            is_grpo and (train.recompute == "matmul" or train.compile),
             "train.recompute: matmul and train.compile are for sft: TRL prepares the layers of grpo",
         )
         half_alone = model.attention == "varlen" or FLASH.fullmatch(model.attention)
-        whole = half_alone and train.dtype != "bfloat16"
-        yield whole, f"model.attention: {model.attention} calculates in train.dtype: bfloat16 only"
+        yield (
+            half_alone and train.dtype != "bfloat16",
+            f"model.attention: {model.attention} calculates in train.dtype: bfloat16 only",
+        )
 
     def _of_data(self) -> Iterator[tuple[object, str]]:
         """The same of the data."""
@@ -415,16 +414,14 @@ class Recipe(Section):
         is_grpo = self.kind == "grpo"
         negatives = self.data.negatives.total
         for field in ("dataset_rates", "families", "per_visit", "longer_length"):
-            is_given = is_grpo and field in data.model_fields_set
             yield (
-                is_given,
+                is_grpo and field in data.model_fields_set,
                 f"data.{field}: grpo draws its prompts by grpo.profile, or reads data.jsonl",
             )
         interval = self.grpo.validate_every if self.grpo else self.train.evaluate_every
         key = "grpo.validate_every" if self.grpo else "train.evaluate_every"
-        unlike = bool(data.jsonl) != bool(data.validation_jsonl)
         yield (
-            interval and unlike,
+            interval and bool(data.jsonl) != bool(data.validation_jsonl),
             f"data.validation_jsonl: with {key} it names files where data.jsonl does, and only so",
         )
         yield (
@@ -435,17 +432,15 @@ class Recipe(Section):
             negatives and data.jsonl,
             "data.negatives: rows of data.jsonl name no instruction and no frames",
         )
-        without = "procvqa_c" not in data.families
         yield (
-            negatives and without,
+            negatives and "procvqa_c" not in data.families,
             "data.negatives: they are made of procvqa_c, which data.families does not name",
         )
 
     def _laptop_contradictions(self) -> Iterator[tuple[object, str]]:
         """What a laptop model would not look at."""
-        is_plain = self.kind == "sft" and not self.head and not self.lora
         yield (
-            not is_plain,
+            self.kind != "sft" or self.head or self.lora,
             "model.laptop has heads of its own: leave out head and lora; kind is sft",
         )
         for field in _changed(self.model, {"laptop", "base"}):

@@ -315,13 +315,16 @@ class Trl(GRPOTrainer):
         repeats = self.num_iterations * args.steps_per_generation
         steps = range(self.ours.first, self.ours.steps_in_all)
         at_once = args.generation_batch_size // n
-        workers = args.dataloader_num_workers
         sampler = GenerationSampler(self.ours.prompts, at_once, n, repeats, args.seed, steps)
         batch = args.per_device_train_batch_size * args.steps_per_generation
         data: Any = self.train_dataset
         return self.accelerator.prepare(
             DataLoader(
-                data, batch, sampler=sampler, collate_fn=self.data_collator, num_workers=workers
+                data,
+                batch,
+                sampler=sampler,
+                collate_fn=self.data_collator,
+                num_workers=args.dataloader_num_workers,
             )
         )
 

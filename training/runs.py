@@ -107,10 +107,14 @@ def recorded(
                 [run, point.step],
                 "training_points",
             )
+            folder = event_folder(lake, run)
             if not point.step:
-                shutil.rmtree(event_folder(lake, run), ignore_errors=True)
-            folder = str(event_folder(lake, run))
-            events = SummaryWriter(folder, purge_step=point.step, flush_secs=FLUSH_S)
+                shutil.rmtree(folder, ignore_errors=True)
+            events = SummaryWriter(
+                str(folder),
+                purge_step=point.step,
+                flush_secs=FLUSH_S,
+            )
             committed = time.monotonic()
         pending.append(
             {"training_run": run, **asdict(point), "extra": json.dumps(point.extra, sort_keys=True)}
@@ -155,10 +159,9 @@ def begin_wandb(folder: Path, run: str, config: Mapping[str, Any], goes_on: bool
     else:
         number = f"{run}-{secrets.token_hex(4)}"
     write_file(id_file, f"{number}\n".encode())
-    project = os.environ.get("WANDB_PROJECT", PROJECT)
     try:
         return wandb.init(
-            project=project,
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
             id=number,
             name=run,
             dir=str(folder),

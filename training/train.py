@@ -137,10 +137,9 @@ def _run(trainer: Any, writer: StepWriter, on_step: Callable[[runs.Point], None]
             writer.wait()
         except TrainingError as e:
             writer.settle()
+            aside = None
             if trainer.accelerator.is_main_process:
                 aside = writer.set_aside(trainer.step)
-            else:
-                aside = None
             if aside is None:
                 raise
             raise TrainingError(
@@ -183,21 +182,29 @@ def _start(
         trainer: Any = GrpoTrainer(lake.workspace, release, model, processor, recipe, last, steps)
     else:
         shards = release.paths(lake.workspace, "train")
+        labels = NO_LABELS
         if recipe.data.negatives.total:
             labels = read_labels(lake, release, shards)
-        else:
-            labels = NO_LABELS
 
         def opened(length: int) -> Batches:
             data = recipe.data.model_copy(update={"sequence_length": length})
-            of_stage = recipe.model_copy(update={"data": data})
-            return open_batches(shards, Transform(processor), of_stage, rank, world, labels)
+            stage = recipe.model_copy(update={"data": data})
+            return open_batches(
+                shards,
+                Transform(processor),
+                stage,
+                rank,
+                world,
+                labels,
+            )
 
-        begun_by = state.begun_by if state else None
-        data = recipe.data
-        longer = partial(opened, data.longest)
         trainer = Trainer(
-            model, opened(data.sequence_length), recipe, begun_by, folder.parent / COMPILED, longer
+            model,
+            opened(recipe.data.sequence_length),
+            recipe,
+            begun_by=state.begun_by if state else None,
+            compiled=folder.parent / COMPILED,
+            longer=partial(opened, recipe.data.longest),
         )
     # What goes on beside the weights: the curve, the optimizer and all chance.
     if state:
@@ -327,8 +334,8 @@ def start_model(
     if recipe.lora and recipe.kind == "sft":
         backbones.add_adapter(backbone, recipe.lora)
     processor.max_vision_tokens = recipe.model.max_vision_tokens
-    hidden = backbone.config.get_text_config().hidden_size
-    return ProgressModel(backbone, _start_head(recipe, hidden)), processor
+    head = _start_head(recipe, backbone.config.get_text_config().hidden_size)
+    return ProgressModel(backbone, head), processor
 
 
 def _start_head(recipe: Recipe, hidden: int) -> Head | None:

@@ -68,15 +68,11 @@ class Transform:
         """Prompts and answers, for pictures of these patch grids."""
         # The vision tower merges squares of patches into one token each: a picture takes as many image tokens.
         merged = self.processor.image_processor.merge_size**2
-        tokenizer = self.processor.tokenizer
         counts = iter(int(np.prod(g)) // merged for g in grids)
         sequences = []
         for item in items:
-            text = tokenizer(self.prompt(item.question, item.system), add_special_tokens=False)[
-                "input_ids"
-            ]
             ids: list[int] = []
-            for token in text:
+            for token in self._token_ids(self.prompt(item.question, item.system)):
                 ids += [token] * (next(counts) if token == self.image_token else 1)
             sequences.append(Tokens(torch.tensor(ids + self.answer(item.answer)), len(ids)))
         return sequences
@@ -89,15 +85,15 @@ class Transform:
 
     def answer(self, answer: str | None) -> list[int]:
         """Token ids of an answer and the end of the turn; none where there is none."""
-        tokenizer = self.processor.tokenizer
-        text = "" if answer is None else as_text(answer) + tokenizer.eos_token
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        text = "" if answer is None else as_text(answer) + self.processor.tokenizer.eos_token
+        return self._token_ids(text)
+
+    def _token_ids(self, text: str) -> list[int]:
+        return list(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def length(self, question: str, answer: str | None, sizes: Sequence[Size]) -> int:
         """Tokens that an item takes, without its pictures: these have so many pixels. Raises ValueError."""
-        text = self.processor.tokenizer(self.prompt(question), add_special_tokens=False)[
-            "input_ids"
-        ]
+        text = self._token_ids(self.prompt(question))
         vision = sum(self._vision_tokens(self._fitting(question, sizes)))
         return len(text) - len(sizes) + vision + len(self.answer(answer))
 

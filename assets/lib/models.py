@@ -10,7 +10,7 @@ from assets.lib.launch.job import Job, job_name
 from assets.lib.launch.run import launch
 from assets.lib.model_configs import EvaluationConfig, RewardModelConfig, RewardsConfig
 from eval.reward.open import ScorerConfig, open_scorer
-from eval.runners.start import located
+from eval.runners.start import located_runner
 from pipeline.episode_rewards import score_episodes
 from pipeline.models import model_folder
 from pipeline.reward_model import benchmark_step, evaluation_step, reward_model_step
@@ -80,7 +80,7 @@ def evaluate(
         if num_done % 100 == 0:
             context.log.info(f"{name}: {num_done} of {total}")
 
-    runner = located(lake, options, run)
+    runner = located_runner(lake, options, run)
     return made(context, benchmark_step(lake, options, runner, frozen, on_rows))
 
 

@@ -24,12 +24,12 @@ from eval.annotators.scoring import (
     find_run,
     label_runs,
     published_counts,
+    runs_apart,
     score_baselines,
     score_label,
     score_steps,
     stored_labels,
     truth_by_label,
-    where_apart,
 )
 from eval.annotators.truth import EpisodeTruth, corpus_truth
 from eval.metrics.score import (
@@ -101,9 +101,8 @@ class AnnotatorComparison:
     def measures(self) -> dict[str, Measure]:
         """Every metric over the reference's episodes; those without a label count in none."""
         values = [result.values if result else {} for result in self.results]
-        names = dict.fromkeys(chain.from_iterable(values))
         measured: dict[str, Measure] = {}
-        for name in names:
+        for name in dict.fromkeys(chain.from_iterable(values)):
             measured[name] = mean_of([of_episode.get(name, math.nan) for of_episode in values])
         published = np.array(
             [r.published if r else (0, 0) for r in self.results], np.float64
@@ -162,7 +161,7 @@ class Comparison:
 # One dataset
 
 
-def _reference(
+def _reference_of_dataset(
     lake: Lake,
     dataset: str,
     episodes: Mapping[int, Episode],
@@ -184,7 +183,7 @@ def _reference(
     # Where truth alone was asked for, no other label may stand for it
     if reference_name == TRUTH:
         return None
-    labels = _usable(stored_labels(lake, dataset, reference_name), episodes)
+    labels = _usable_labels(stored_labels(lake, dataset, reference_name), episodes)
     truths = {e: truth_by_label(episodes[e], label) for e, label in labels.items()}
     if reference_name is not None:
         return ComparedWith(reference_name, truths, frozenset({reference_name}))
@@ -193,14 +192,16 @@ def _reference(
     return ComparedWith(ACTIVE, truths, frozenset(active) if len(active) == 1 else frozenset())
 
 
-def _usable(labels: Mapping[int, Label], episodes: Mapping[int, Episode]) -> dict[int, Label]:
+def _usable_labels(
+    labels: Mapping[int, Label], episodes: Mapping[int, Episode]
+) -> dict[int, Label]:
     """Labels of usable episodes that have not changed in length since."""
     return {
         e: x for e, x in labels.items() if e in episodes and x.num_frames == episodes[e].num_frames
     }
 
 
-def _compared(
+def _compared_dataset(
     lake: Lake,
     dataset: str,
     annotators: Mapping[str, str],
@@ -212,12 +213,12 @@ def _compared(
     what needs no label; where runs are apart; and how many episodes of the truth the corpus has not."""
     counted = usable_episodes(lake.con, "dataset = ? AND num_frames > 0", [dataset])
     episodes = {episode.episode_index: episode for episode in counted}
-    reference = _reference(lake, dataset, episodes, reference_name, truth)
+    reference = _reference_of_dataset(lake, dataset, episodes, reference_name, truth)
     if reference is None or not reference.truths:
         return [], [], 0
     truths = dict(sorted(reference.truths.items()))
     runs = [run for run in annotators if run not in reference.runs]
-    labels = {run: _usable(stored_labels(lake, dataset, run), episodes) for run in runs}
+    labels = {run: _usable_labels(stored_labels(lake, dataset, run), episodes) for run in runs}
     if not labels:
         return [], [], 0
 
@@ -242,7 +243,7 @@ def _compared(
         )
         facts = reference.against, active == {run}, of_episodes, successes, (content,)
         labellers.append(AnnotatorComparison(dataset, run, annotator, *facts))
-    return labellers, where_apart(dataset, labels, active, reference, episodes), reference.without
+    return labellers, runs_apart(dataset, labels, active, reference, episodes), reference.without
 
 
 def _episode_result(
@@ -316,7 +317,7 @@ def differences(first: AnnotatorComparison, second: AnnotatorComparison) -> dict
     return {metric: difference for metric, difference in pairs.items() if difference.n}
 
 
-def gain(first: AnnotatorComparison, second: AnnotatorComparison, metric: str) -> Score:
+def nearness_gain(first: AnnotatorComparison, second: AnnotatorComparison, metric: str) -> Score:
     """By how much the first labeller is nearer than the second over the episodes that both have: more is nearer.
 
     Without an episode in which both have the metric it is NO_SCORE.
@@ -366,7 +367,7 @@ def compare(
     without = {}
     for dataset in dataset_names:
         chosen_runs = {r: annotator for r, annotator in runs[dataset].items() if only in (None, r)}
-        results, of_dataset, missing = _compared(
+        results, of_dataset, missing = _compared_dataset(
             lake, dataset, chosen_runs, reference_run, truth, embedded
         )
         labellers += results
@@ -375,12 +376,12 @@ def compare(
     # A dataset without ground truth is not compared; that is an error only where truth was asked for
     if against == TRUTH and not labellers:
         raise UserError(
-            f"no truth of {', '.join(dataset_names) or 'any dataset'} in {truth}: {_what_is_there(truth)}"
+            f"no truth of {', '.join(dataset_names) or 'any dataset'} in {truth}: {_datasets_in_words(truth)}"
         )
     return Comparison(labellers + _over_all_datasets(labellers), differences, without)
 
 
-def _what_is_there(truth: Path | None) -> str:
+def _datasets_in_words(truth: Path | None) -> str:
     """Which datasets a folder of truth has, in words."""
     if truth and truth.is_dir():
         folders = sorted(p.name for p in truth.iterdir() if p.is_dir())

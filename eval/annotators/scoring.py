@@ -13,6 +13,7 @@ import numpy as np
 from core.domain.episode import Episode
 from core.domain.label import DONE, NO_PROGRESS, STEP, Label, Segment
 from core.errors import UserError
+from core.values import grouped
 from eval.annotators.truth import NEAR_S, EpisodeTruth
 from eval.metrics.published import boundary_hits, first_and_last
 from eval.metrics.segments import (
@@ -20,7 +21,7 @@ from eval.metrics.segments import (
     best_overlaps,
     boundary_f1,
     edit_score,
-    matched,
+    matched_pairs,
     plain_name,
     segment_iou,
 )
@@ -51,10 +52,8 @@ def label_runs(lake: Lake) -> dict[str, dict[str, str]]:
         "SELECT DISTINCT s.dataset, s.label_run, coalesce(r.annotator, 'unknown') FROM segments s "
         "LEFT JOIN label_runs r USING (label_run) ORDER BY ALL"
     )
-    annotators: dict[str, dict[str, str]] = {}
-    for dataset, run, annotator in rows:
-        annotators.setdefault(dataset, {})[run] = annotator
-    return annotators
+    by_dataset = grouped((dataset, (run, annotator)) for dataset, run, annotator in rows)
+    return {dataset: dict(runs) for dataset, runs in by_dataset.items()}
 
 
 def find_run(runs: Mapping[str, Mapping[str, str]], text: str) -> str:
@@ -69,24 +68,20 @@ def find_run(runs: Mapping[str, Mapping[str, str]], text: str) -> str:
 
 def active_runs(lake: Lake, dataset: str) -> set[str]:
     """The label runs that count for some episode."""
-    return {
-        run
-        for (run,) in lake.rows(
-            "SELECT DISTINCT label_run FROM active_runs WHERE dataset = ?", [dataset]
-        )
-    }
+    sql = "SELECT DISTINCT label_run FROM active_runs WHERE dataset = ?"
+    return set(lake.column(sql, [dataset]))
 
 
 def stored_labels(lake: Lake, dataset: str, run: str | None = None) -> dict[int, Label]:
     """One run's labels of a dataset by episode, or the active ones; with progress where every frame has it."""
     labels = labels_of(lake.con, dataset, label_run=run, whole=True)
     return {
-        episode: replace(label, progress=_exact(label.progress, label.num_frames))
+        episode: replace(label, progress=_whole_progress(label.progress, label.num_frames))
         for episode, label in labels.items()
     }
 
 
-def _exact(progress: np.ndarray, num_frames: int) -> np.ndarray:
+def _whole_progress(progress: np.ndarray, num_frames: int) -> np.ndarray:
     """Progress to calculate with, float64 [num_frames]; empty where it is not of every frame."""
     if len(progress) == num_frames:
         return progress.astype(np.float64)
@@ -100,7 +95,7 @@ def cuts_f1(cuts: Sequence[int], boundaries: Sequence[int], tolerance: float) ->
     """F1 of cuts matched one to one with boundaries at most `tolerance` frames away; 1 when there are none."""
     total = len(cuts) + len(boundaries)
     if total:
-        return 2 * len(matched(cuts, boundaries, tolerance)) / total
+        return 2 * len(matched_pairs(cuts, boundaries, tolerance)) / total
     return 1.0
 
 
@@ -251,8 +246,8 @@ def _boundaries_until_done(segments: Sequence[Segment]) -> list[float]:
 def published_counts(label: Label, truth: EpisodeTruth) -> tuple[int, int]:
     """Numerator and denominator of the published BF1@5, which sees no segments in which everything is done."""
     counts = np.zeros(2, int)
+    predicted = _boundaries_until_done(label.segments)
     for one_pass in truth.passes:
-        predicted = _boundaries_until_done(label.segments)
         counts += boundary_hits(predicted, _boundaries_until_done(one_pass))[:2]
     return int(counts[0]), int(counts[1])
 
@@ -307,7 +302,7 @@ def truth_by_label(episode: Episode, label: Label) -> EpisodeTruth:
     )
 
 
-def where_apart(
+def runs_apart(
     dataset: str,
     labels: Mapping[str, Mapping[int, Label]],
     active: set[str],

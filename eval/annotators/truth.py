@@ -18,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.domain.label import STEP, Segment
 from core.errors import UserError, validation_message
+from core.values import grouped
 from eval.held_out.episodes import load_truth
-from eval.metrics.segments import matched
+from eval.metrics.segments import matched_pairs
 from warehouse.lake import Lake
 
 NEAR_S = 0.5  # s: boundaries that two passes put farther apart are not agreed on
@@ -222,7 +223,7 @@ def agreed_boundaries(passes: Sequence[Sequence[Segment]], fps: float) -> list[t
     if len(passes) == 1:
         return [(frame, 0) for frame in first]
     second = [s.start_frame for s in passes[1][1:]]
-    both = [(first[i], second[j]) for i, j in matched(first, second, PAIR_S * fps)]
+    both = [(first[i], second[j]) for i, j in matched_pairs(first, second, PAIR_S * fps)]
     return [(round((a + b) / 2), abs(a - b)) for a, b in both]
 
 
@@ -237,13 +238,22 @@ def simulator_truth(
     truth_by_episode = load_truth(folder, dataset)
     if not truth_by_episode:
         return {}
-    segments: dict[int, list[Segment]] = {}
     rows = pq.read_table(folder / dataset / SEGMENTS).sort_by(
         [("episode_index", "ascending"), ("start_frame", "ascending")]
     )
-    for s in rows.to_pylist():
-        segment = Segment(s["text"], s["start_frame"], s["end_frame"], s["kind"], s["completed"])
-        segments.setdefault(s["episode_index"], []).append(segment)
+    segments = grouped(
+        (
+            s["episode_index"],
+            Segment(
+                s["text"],
+                s["start_frame"],
+                s["end_frame"],
+                s["kind"],
+                s["completed"],
+            ),
+        )
+        for s in rows.to_pylist()
+    )
     truths = {}
     for episode, steps in segments.items():
         if episode not in fps:
@@ -277,13 +287,12 @@ def corpus_truth(lake: Lake, folder: Path, dataset: str) -> dict[int, EpisodeTru
     rows = lake.rows(
         "SELECT episode_index, source_id, task FROM episode_facts WHERE dataset = ?", [dataset]
     )
-    numbered = [
+    numbered = grouped(
         (int(match[1]), episode)
         for episode, source_id, _ in rows
         if (match := NUMBERED.search(source_id or ""))
-    ]
-    times = Counter(number for number, _ in numbered)
-    index_of = {number: episode for number, episode in numbered if times[number] == 1}
+    )
+    index_of = {number: episodes[0] for number, episodes in numbered.items() if len(episodes) == 1}
     truths = {
         index_of.get(number, number): truth for number, truth in read_truth(folder, dataset).items()
     }

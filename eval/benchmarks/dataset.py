@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from annotate.config import SamplesConfig
 from annotate.samples.procvqa import progress_question, task_text, window
 from core.files import write_file
-from core.values import IMAGE_MARK, spread
-from eval.benchmarks.question import BenchmarkError, Data, PictureFile, Question, jpeg
+from core.values import image_marks, spread
+from eval.benchmarks.question import BenchmarkError, Data, PictureFile, Question, encoded_jpeg
 from ingest.episode import EpisodeRecord
 from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
@@ -104,37 +104,11 @@ def _questions(
     num_frames = record.num_rows or 0
     if not num_frames:
         return []
-    question_rows: list[tuple[str, list[int], str, float | None]] = []
-    # The label is that of the last frame shown: the moment that the question calls now
-    if progress is not None:
-        for frame_index in spread(range(num_frames), MOMENTS):
-            frames = window(frame_index, record.fps, SamplesConfig())
-            question_rows.append(
-                (
-                    PROGRESS,
-                    frames,
-                    progress_question(record.task, len(frames)),
-                    float(progress[frames[-1]]),
-                )
-            )
-    if success is not None:
-        frames = spread(range(num_frames), SUCCESS_PICTURES)
-        marks = "\n".join([IMAGE_MARK] * len(frames))
-        text = SUCCESS_QUESTION.format(frames=marks, task=task_text(record.task))
-        question_rows.append((SUCCESS, frames, text, None))
     camera = next(iter(record.cameras), "")
     pictures = folder / camera.replace("/", "_") / f"{record.episode_index:06d}"
-    _write_frames(
-        source,
-        record,
-        camera,
-        pictures,
-        set(chain.from_iterable(frames for _, frames, *_ in question_rows)),
-    )
 
-    questions = []
-    for family, frames, text, score in question_rows:
-        question = Question(
+    def question(family: str, frames: list[int], text: str, score: float | None) -> Question:
+        return Question(
             benchmark=BENCHMARK,
             part=family,
             family=family,
@@ -160,7 +134,20 @@ def _questions(
                 "success": success,
             },
         )
-        questions.append(question)
+
+    questions = []
+    # The label is that of the last frame shown: the moment that the question calls now
+    if progress is not None:
+        for frame_index in spread(range(num_frames), MOMENTS):
+            frames = window(frame_index, record.fps, SamplesConfig())
+            text = progress_question(record.task, len(frames))
+            questions.append(question(PROGRESS, frames, text, float(progress[frames[-1]])))
+    if success is not None:
+        frames = spread(range(num_frames), SUCCESS_PICTURES)
+        text = SUCCESS_QUESTION.format(frames=image_marks(len(frames)), task=task_text(record.task))
+        questions.append(question(SUCCESS, frames, text, None))
+    needed = set(chain.from_iterable(q.row["frames"] for q in questions))
+    _write_frames(source, record, camera, pictures, needed)
     return questions
 
 
@@ -174,7 +161,7 @@ def _write_frames(
     # One pass over the video, ended with the last frame that is wanted
     for frame, _, picture in read_episode(source, record).frames(camera):
         if frame in missing:
-            write_file(folder / f"{frame:06d}.jpg", jpeg(picture.rgb(), MAX_PX))
+            write_file(folder / f"{frame:06d}.jpg", encoded_jpeg(picture.rgb(), MAX_PX))
             missing.discard(frame)
         if not missing:
             return

@@ -32,13 +32,13 @@ from eval.benchmarks.question import (
     Question,
     column,
     frame_files,
-    holds,
+    has_file,
     json_lines,
     read_row,
 )
 from eval.metrics.outcomes import auc, ranking_measures
 from eval.metrics.score import Measure
-from eval.scored import AnsweredRow, Episodes, ScoredBenchmark, checked
+from eval.scored import AnsweredRow, Episodes, ScoredBenchmark, lines_with_rows
 from ingest.media.frames import VideoError
 from ingest.media.video import Frame, probe
 from ingest.sources.files import Source
@@ -107,7 +107,7 @@ def load(data: Data) -> list[Question]:
     benchmark = data.asked.benchmark
     address = data.address
     tables = {split: f"{split}/{TABLE if benchmark == RBM else LINES}" for split in data.parts}
-    present_tables = {split: uri for split, uri in tables.items() if holds(source, uri)}
+    present_tables = {split: uri for split, uri in tables.items() if has_file(source, uri)}
     if not present_tables:
         raise BenchmarkError(f"{address} holds no {' and no '.join(tables.values())}")
     questions = []
@@ -116,7 +116,7 @@ def load(data: Data) -> list[Question]:
     for split, table in present_tables.items():
         for row in _runs(benchmark, source, split, table, data.asked.limit):
             uri = f"{split}/{row['video']}"
-            if holds(source, uri):
+            if has_file(source, uri):
                 num_readable = num_readable + 1
                 pictures = _pictures(source.resolve(uri), data.frames)
             else:
@@ -278,8 +278,8 @@ def score(
         raise BenchmarkError(
             f"{benchmark}: how its authors' own code counts is not known here; leave --as-published out"
         )
-    answered_lines, rows = checked(GradedRow, benchmark, lines)
-    answers = np.array(list(map(progress_of, answered_lines)))
+    answered_lines, rows = lines_with_rows(GradedRow, benchmark, lines)
+    answers = np.array(list(map(progress_of, answered_lines)), np.float64)
     all_rows = np.ones(len(rows), bool)
     grades, shares, success = (column(rows, name) for name in ("grade", "progress", "success"))
     tasks = Episodes.of(

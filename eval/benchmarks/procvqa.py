@@ -23,7 +23,15 @@ from eval.metrics import errors, published, segments
 from eval.metrics.progress import progress_measures
 from eval.metrics.score import Measure, mean_of, ratio_of
 from eval.metrics.segments import Span, plain_name
-from eval.scored import AnsweredRow, Episodes, ScoredBenchmark, Series, checked, length_slice
+from eval.scored import (
+    AnsweredRow,
+    Episodes,
+    ScoredBenchmark,
+    Series,
+    length_slice,
+    lines_with_rows,
+    scored_answers,
+)
 from warehouse.lake import Lake
 from warehouse.lake.episodes import usable_episodes
 from warehouse.lake.sql import open_for_users
@@ -89,7 +97,9 @@ def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Quest
     num_taken = dict.fromkeys(families, 0)
     questions = []
     chosen = SampleChoice(frozenset(families), labelled=False)
-    for q in ask(benchmark, con, release.paths(lake.workspace, SPLITS[benchmark]), chosen):
+    for q in sample_questions(
+        benchmark, con, release.paths(lake.workspace, SPLITS[benchmark]), chosen
+    ):
         # The limit holds for each family, so the other families are still read after one is full.
         if num_taken[q.family] != options.limit:
             num_taken[q.family] += 1
@@ -101,7 +111,7 @@ def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Quest
     return questions
 
 
-def ask(
+def sample_questions(
     benchmark: str, con: duckdb.DuckDBPyConnection, tars: Sequence[Path], chosen: SampleChoice
 ) -> Iterator[Question]:
     """A question for each sample that is chosen, as they lie in the shards; `con`: the lake as the release has it.
@@ -219,7 +229,7 @@ def score(
             return None
         return f"its meta_data has family {family!r}, not {', '.join(families)}"
 
-    answers = list(zip(*checked(ProcVqaRow, benchmark, predictions, foreign), strict=True))
+    answers = list(zip(*lines_with_rows(ProcVqaRow, benchmark, predictions, foreign), strict=True))
     for line, row in answers:
         field = SCORED_BY.get(row.family, "progress")
         if getattr(row, field) is None:
@@ -262,13 +272,13 @@ def success_of(line: PredictionLine) -> bool | None:
     if line.value is None and len(words) == 1:
         return words == {"yes"}
     share = progress_of(line)
-    if math.isnan(share):
+    if share is None:
         return None
     return share >= errors.FINISHED
 
 
-def progress_of(line: PredictionLine) -> float:
-    """The share that an answer states, 0..1; NaN where none can be read."""
+def progress_of(line: PredictionLine) -> float | None:
+    """The share that an answer states, 0..1; None where none can be read."""
     if line.value is None:
         return share_of(line.response)
     return line.value
@@ -307,16 +317,14 @@ def _strict(benchmark: str, answers: Sequence[Answer], embedded: Embed) -> Score
             )
             measures |= family_measures
             series = its_series or series
-    everything = np.ones(len(answers))
-    measures["coverage"] = episodes.ratio(readable, everything, episodes.sums(readable, everything))
-    unread = int((~readable).sum())
-    counts = {
-        "rows": len(answers),
-        "episodes": len(episodes.scored),
-        "unparsable": unread,
+    return scored_answers(
+        benchmark,
+        episodes,
+        measures,
+        readable,
+        series,
         **counts,
-    }
-    return ScoredBenchmark(benchmark, episodes.scored, measures, counts, series)
+    )
 
 
 def _means(values: Sequence[dict[str, float]], readable: np.ndarray, episodes: Episodes) -> Found:

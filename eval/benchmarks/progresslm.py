@@ -22,13 +22,13 @@ from eval.benchmarks.question import (
     ProgressRow,
     Question,
     column,
-    holds,
+    has_file,
     json_lines,
     read_row,
 )
 from eval.metrics import errors, order, published
 from eval.metrics.score import mean_of, readable, worst_case
-from eval.scored import Episodes, ScoredBenchmark, Series, checked
+from eval.scored import Episodes, ScoredBenchmark, Series, lines_with_rows
 from ingest.sources.files import Source
 
 HUB = "hf://Raymond-Qiancx/ProgressLM-Dataset"
@@ -71,7 +71,7 @@ def _files(source: Source, data: Data) -> dict[str, Path]:
         # Copies of the benchmark differ in their folders: the first known place that holds the file counts.
         name = FILES[data.asked.benchmark].format(part=part)
         places = [f"{folder}/{name}".lstrip("/") for folder in FOLDERS[data.asked.benchmark]]
-        if location := next((place for place in places if holds(source, place)), None):
+        if location := next((place for place in places if has_file(source, place)), None):
             files[location] = source.resolve(location)
         # Parts that nobody asked for by name may be missing.
         elif data.asked.part:
@@ -148,7 +148,7 @@ def score(
             return f"its data_source is {source}"
         return None
 
-    lines, rows = checked(ProgressRow, benchmark, predictions, foreign)
+    lines, rows = lines_with_rows(ProgressRow, benchmark, predictions, foreign)
     episodes = Episodes.of(
         rows, lambda row: (row.part(benchmark), row.id), lambda row: _slices(benchmark, row)
     )
@@ -227,11 +227,11 @@ def _strict(
 
     # Distance of each number, and of each reference item, from the right one
     error = errors.score_error(predicted, target)
-    worst_error = errors.penalised(error, answerable)
+    worst_error = errors.errors_with_missing(error, answerable)
     has_reference = ~np.isnan(right)
     reference_read = ~np.isnan(reference)
     reference_error = errors.reference_error(reference, right, demo_size)
-    worst_reference_error = errors.penalised(reference_error, has_reference)
+    worst_reference_error = errors.errors_with_missing(reference_error, has_reference)
     mean = episodes.mean
     measures = {
         "voc": mean_of(voc, read),
@@ -274,7 +274,7 @@ def _published(
         column(rows, name) for name in ("progress_score", "closest_idx", "demo_size")
     )
     predicted, reference, _ = np.array(parsed, np.float64).T
-    predicted = published.written(predicted)
+    predicted = published.written_shares(predicted)
     answerable = ~np.isnan(target)
     numeric = answerable & ~np.isnan(predicted)
     has_reference = ~np.isnan(right)

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
+from annotate.samples.wording import parse_answer, parse_reply
 from core.errors import UserError, validation_message
 from core.files import write_file
 from core.values import grouped
@@ -166,14 +167,18 @@ def runs_in_order(questions: Iterable[Question]) -> list[list[Question]]:
 
 # Lines of benchmarks and of prediction files: read, checked, and named where something is wrong in them
 
-PROGRESS_PARTS = (
-    "text-normal",
-    "text-unanswerable",
-    "visual_same_view",
-    "visual_cross_view",
-    "visual-unanswerable",
-)
-HUMAN_PARTS = ("text", "visual")
+# The part that a row belongs to: by its kind and whether it has an answer; of human-bench by its kind alone
+PROGRESS_PART = {
+    ("text", True): "text-normal",
+    ("text", False): "text-unanswerable",
+    ("visual", True): "visual_same_view",
+    ("cross_view", True): "visual_cross_view",
+    ("visual", False): "visual-unanswerable",
+    ("cross_view", False): "visual-unanswerable",
+}
+HUMAN_PART = {"text": "text", "visual": "visual", "cross_view": "visual"}
+PROGRESS_PARTS = tuple(dict.fromkeys(PROGRESS_PART.values()))
+HUMAN_PARTS = tuple(dict.fromkeys(HUMAN_PART.values()))
 HUMAN = "human"  # data_source of human-bench
 _TAG = re.compile(r"<progress>\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)\s*</progress>")
 MAX_LINE_BYTES = 16 << 20  # of a prediction file; 40,000 tokens of reasoning have 0.2 MB
@@ -187,10 +192,6 @@ class ProgressRow(SourceRow):
     inference: Annotated[int, Field(alias="_inference_idx"), AfterValidator(int)] = 0
 
     @property
-    def answerable(self) -> bool:
-        return self.progress_score is not None
-
-    @property
     def dataset(self) -> str:
         """Where the recording is from; the prefix that some files give its name is left out."""
         return (self.data_source or self.id.split("/")[0]).removeprefix("robomind_")
@@ -198,18 +199,8 @@ class ProgressRow(SourceRow):
     def part(self, benchmark: str) -> str:
         """The part of a benchmark that such a row belongs to."""
         if benchmark == "human-bench":
-            if self.kind == "text":
-                return "text"
-            return "visual"
-        if self.kind == "text":
-            if self.answerable:
-                return "text-normal"
-            return "text-unanswerable"
-        if not self.answerable:
-            return "visual-unanswerable"
-        if self.kind == "cross_view":
-            return "visual_cross_view"
-        return "visual_same_view"
+            return HUMAN_PART[self.kind]
+        return PROGRESS_PART[self.kind, self.progress_score is not None]
 
     def identity(self) -> tuple:
         """Equal for what is the same row. The label counts: published files hold the same picture with two labels."""
@@ -316,23 +307,31 @@ def column(rows: Iterable[Any], name: str) -> np.ndarray:
     return np.array([getattr(row, name) for row in rows], float)
 
 
-def share_of(text: str) -> float:
-    """The share in the one progress tag of an answer; NaN where it has none, several, or a number that is unclear.
+def share_of(text: str) -> float | None:
+    """The share in the one progress tag of an answer; None where it has none, several, or a number that is unclear.
 
     45% is 0.45, as is 45 and 0.45; 1 without % could be either.
     """
     tags = _TAG.findall(text)
     if len(tags) != 1:
-        return float("nan")
+        return None
     number, percent_sign = tags[0]
     value = float(number)
     if percent_sign or value > 1:
         value /= 100
     elif value == 1:
-        return float("nan")
+        return None
     if value <= 1:
         return value
-    return float("nan")
+    return None
+
+
+def score_of(text: str) -> float | None:
+    """The score that an answer to ProgressLM's question states, with its reasons or alone; None for n/a and for what
+    cannot be read."""
+    if "<score>" in text:
+        return parse_reply(text).score
+    return parse_answer(text).score
 
 
 # Where a benchmark lies, and the frames of its videos as JPEG files: a video is decoded once, whoever asks again
@@ -357,7 +356,7 @@ class Data:
         return Source(config, None, self.cache)
 
 
-def holds(source: Source, uri: str) -> bool:
+def has_file(source: Source, uri: str) -> bool:
     """Raises SourceError for a path that leaves the dataset's folder."""
     if source.remote:
         return uri in source.files
@@ -386,7 +385,7 @@ def frame_files(
         try:
             # Nothing is passed over here, so there are frames alone
             for number, frame in chosen(enumerate(cast("Iterator[Frame]", decode(video)))):
-                write_file(folder / f"{number:06d}.jpg", jpeg(frame.rgb(), MAX_PX))
+                write_file(folder / f"{number:06d}.jpg", encoded_jpeg(frame.rgb(), MAX_PX))
                 numbers.append(number)
         except VideoError:
             return itself
@@ -399,7 +398,7 @@ def frame_files(
     )
 
 
-def jpeg(rgb: np.ndarray, max_px: int) -> bytes:
+def encoded_jpeg(rgb: np.ndarray, max_px: int) -> bytes:
     """A picture, uint8 [h, w, 3], no larger than max_px on its longer side."""
     bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
     scale = min(1.0, max_px / max(bgr.shape[:2]))

@@ -31,13 +31,13 @@ from eval.benchmarks.question import (
     PredictionLine,
     Question,
     frame_files,
-    holds,
+    has_file,
     json_object,
     read_row,
 )
 from eval.metrics import errors
 from eval.metrics.score import Measure
-from eval.scored import AnsweredRow, Episodes, ScoredBenchmark, checked
+from eval.scored import AnsweredRow, Episodes, ScoredBenchmark, lines_with_rows
 from ingest.sources.files import Source
 
 BENCHMARK = "robofac"
@@ -212,7 +212,7 @@ def _question(row: dict[str, Any], pictures: tuple[PictureFile, ...]) -> Questio
 def _video(source: Source, split: str, name: str) -> Path:
     """Where a video lies, or would lie first. Raises SourceError for one outside the dataset's folder."""
     uris = [f"{VIDEOS.get(split, '')}/{name}".lstrip("/"), name]
-    locations = [uri for uri in uris if holds(source, uri)]
+    locations = [uri for uri in uris if has_file(source, uri)]
     if locations:
         return source.resolve(locations[0])
     return source.path / uris[0]
@@ -268,7 +268,7 @@ def score(
             return None
         return f"it has kind {kind!r}, not {', '.join(FAMILIES)}"
 
-    lines_read, rows = checked(RoboFacRow, benchmark, lines, foreign)
+    lines_read, rows = lines_with_rows(RoboFacRow, benchmark, lines, foreign)
     # Arrays of texts and None, by row
     answers = [
         (line, row) for line, row in zip(lines_read, rows, strict=True) if row.kind in CHOICES

@@ -3,17 +3,17 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 from annotate.model_client.responses import FILE, ResponseStore
-from annotate.samples.wording import parse_answer, parse_reply
 from core.errors import UserError
 from core.files import write_file
 from core.tables import TABLES
+from core.values import grouped
 from eval import confusion, robustness
 from eval.benchmarks.load import BENCHMARKS, load_benchmark, score_predictions
 from eval.benchmarks.options import EvaluationOptions
@@ -24,6 +24,7 @@ from eval.benchmarks.question import (
     PictureFile,
     Question,
     read_predictions,
+    score_of,
     share_of,
 )
 from eval.report.pages import write_report
@@ -37,16 +38,16 @@ from eval.runners.methods import (
     Shard,
     collect,
     key_of,
-    line,
     prompt_version,
+    row_as_line,
     row_of,
     run_hash,
     run_settings,
 )
 from eval.runners.prompt import ModelReply, Runner, UnansweredError
 from eval.runners.prompt_folder import read_prompts
-from eval.runners.start import RunnerConfig, started
-from eval.runners.weightless import weightless
+from eval.runners.start import RunnerConfig, started_runner
+from eval.runners.weightless import weightless_answers
 from eval.scored import ALL, EvalPrediction, EvalRun, Evaluated, ScoredBenchmark, store_evaluations
 from training.folder import CARD, read_card
 from training.runs import trained
@@ -105,7 +106,7 @@ def evaluate_benchmark(
     books = Books(
         lake.workspace.responses, build, options.benchmark, prompt_version(method, questions)
     )
-    with started(runner, books) as model:
+    with started_runner(runner, books) as model:
         if model.has_head:
             questions = _questions_for_a_head(options, questions)
         chosen = {
@@ -147,10 +148,10 @@ def evaluate_benchmark(
 
     # Score and store the baselines that ask no model
     goals = goal_pictures(lake, release) if release else {}
-    for name, values in weightless(questions, goals).items():
+    for name, values in weightless_answers(questions, goals).items():
         file = out.with_name(f"{out.stem}.{name.replace(' ', '-')}.jsonl")
         rows = _value_rows(questions, values)
-        write_file(file, b"".join(map(line, rows)))
+        write_file(file, b"".join(map(row_as_line, rows)))
         # These baselines depend on the questions alone: beside another model they are the same evaluation.
         same = {key: settings[key] for key in ("question_keys", "code_version")}
         entries.append(_scored(name, options.benchmark, questions, file))
@@ -280,7 +281,7 @@ def _scored(name: str, benchmark: str, questions: Sequence[Question], file: Path
     scored = compare(questions, values)
     scores = scored.scores()
     if benchmark == confusion.BENCHMARK:
-        scores |= confusion.cells(questions, values)
+        scores |= confusion.matrix_scores(questions, values)
     return Evaluated(name, scored, scores)
 
 
@@ -289,13 +290,8 @@ def stated_progress(question: Question, response: str, value: float | None) -> f
     if value is not None:
         return value
     if question.family in DEMONSTRATED:
-        if "<score>" in response:
-            return parse_reply(response).score
-        return parse_answer(response).score
-    share = share_of(response)
-    if math.isnan(share):
-        return None
-    return share
+        return score_of(response)
+    return share_of(response)
 
 
 def _store(
@@ -322,7 +318,7 @@ def _store(
         code_version=str(settings["code_version"]),
         release=release.name if release else "",
         scores=entry.scores,
-        predictions=_predictions(questions, rows),
+        predictions=list(_predictions(questions, rows)),
         seen_episodes=seen_episodes.by_slice(
             _episodes_by_slice(entry.scored, _episodes(questions))
         ),
@@ -358,31 +354,27 @@ def _episodes_by_slice(
     return by_slice
 
 
-def _predictions(questions: Sequence[Question], rows: Sequence[Row]) -> list[EvalPrediction]:
+def _predictions(questions: Sequence[Question], rows: Sequence[Row]) -> Iterator[EvalPrediction]:
     """Answers as the lake keeps them: `frame_index` counts the questions about an episode."""
     by_key = {q.key: q for q in questions}
     numbers: dict[
         tuple[str, str, str], int
     ] = {}  # of trajectories, where the benchmark has no episode numbers
     frame_counts: Counter[tuple[str, int]] = Counter()
-    predictions = []
     for row in rows:
         q = by_key[key_of(row)]
         number = numbers.setdefault((q.part, q.dataset, q.trajectory), len(numbers))
         episode = q.row.get("episode_index", number)
-        predictions.append(
-            EvalPrediction(
-                q.dataset,
-                episode,
-                frame_index=frame_counts[q.dataset, episode],
-                prediction=stated_progress(q, row["response"], row.get("value")),
-                target=q.progress,
-                raw=row["response"] or row.get("error"),
-                question=q.key,
-            )
+        yield EvalPrediction(
+            q.dataset,
+            episode,
+            frame_index=frame_counts[q.dataset, episode],
+            prediction=stated_progress(q, row["response"], row.get("value")),
+            target=q.progress,
+            raw=row["response"] or row.get("error"),
+            question=q.key,
         )
         frame_counts[q.dataset, episode] += 1
-    return predictions
 
 
 # The report
@@ -417,15 +409,14 @@ def report_on(
 def _examples(questions: Sequence[Question]) -> dict[str, list[bytes]]:
     """Pictures of the middle of one run, by what was done to them."""
     first = questions[0]
-    of_run = [
-        q for q in questions if (q.dataset, q.trajectory) == (first.dataset, first.trajectory)
-    ]
+    by_part = grouped(
+        (q.part, q)
+        for q in questions
+        if (q.dataset, q.trajectory) == (first.dataset, first.trajectory)
+    )
     examples: dict[str, list[bytes]] = {}
-    for part in dict.fromkeys(q.part for q in of_run):
-        part_questions = [q for q in of_run if q.part == part]
-        pictures = list(
-            filter(None, map(_readable, part_questions[len(part_questions) // 2].pictures))
-        )
+    for part, of_part in by_part.items():
+        pictures = list(filter(None, map(_readable, of_part[len(of_part) // 2].pictures)))
         if pictures:
             examples[part] = pictures
     return examples

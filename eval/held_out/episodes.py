@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from core.domain.episode import Episode
 from core.errors import UserError
 from core.values import grouped
-from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice, ask
+from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice, sample_questions
 from eval.benchmarks.question import Question
 from warehouse.lake import Lake
 from warehouse.lake.episodes import usable_episodes
@@ -33,8 +33,9 @@ def load_truth(folder: Path, dataset: str) -> dict[int, dict[str, Any]]:
     """
     if not (folder / dataset / "episodes.parquet").exists():
         return {}
-    columns = ["episode_index", "policy", "success"]
-    episodes = pq.read_table(folder / dataset / "episodes.parquet", columns=columns).to_pylist()
+    episodes = pq.read_table(
+        folder / dataset / "episodes.parquet", columns=["episode_index", "policy", "success"]
+    )
     frames = pq.read_table(folder / dataset / "frames.parquet").sort_by(
         [("episode_index", "ascending"), ("frame_index", "ascending")]
     )
@@ -46,7 +47,7 @@ def load_truth(folder: Path, dataset: str) -> dict[int, dict[str, Any]]:
     progress = dict(zip(lists["episode_index"].to_pylist(), curves, strict=True))
     return {
         row["episode_index"]: row | {"progress": progress.get(row["episode_index"])}
-        for row in episodes
+        for row in episodes.to_pylist()
     }
 
 
@@ -96,8 +97,8 @@ def held_out(
     lengths = _usual_lengths(length_s, compared, references)
     by_episode: dict[tuple[str, int, str], list[Question]] = {}
     for split in splits:
-        for q in ask("held-out", con, release.paths(lake.workspace, split), choice):
-            by_episode.setdefault((q.dataset, int(q.trajectory), split), []).append(q)
+        questions = sample_questions("held-out", con, release.paths(lake.workspace, split), choice)
+        by_episode |= grouped(((q.dataset, int(q.trajectory), split), q) for q in questions)
     truths: dict[str, dict[int, dict[str, Any]]] = {}
     episodes = []
     for dataset, index, split in sorted(by_episode):

@@ -57,7 +57,7 @@ Answers = dict[tuple[str, int], np.ndarray]
 def predict(
     runner: Runner,
     episodes: Sequence[EpisodeQuestions],
-    read: Callable[[str], float] = share_of,
+    read: Callable[[str], float | None] = share_of,
     step: str = "scoring",
 ) -> tuple[Answers, Answers | None]:
     """A model's answers for each moment of each episode, float64 [t], NaN where it said nothing: progress, and the
@@ -96,7 +96,7 @@ def predict(
     return progress, success if has_done else None
 
 
-def slices(scored: EpisodeQuestions) -> Iterator[str]:
+def slice_names(scored: EpisodeQuestions) -> Iterator[str]:
     """The groups of episodes that an episode is scored in, beside all of them."""
     facts = scored.episode
     # Known of every episode
@@ -120,12 +120,11 @@ def evaluate(
     name: str,
     benchmark: str,
     episodes: Sequence[EpisodeQuestions],
-    target: Callable[[EpisodeQuestions], np.ndarray],
     predictor: Predictor,
     detector: Detector | None = None,
 ) -> Evaluated:
-    """Score one predictor against one kind of label; `detector` tells success, where that is to be scored, too."""
-    runs = runs_of((predictor(e), target(e)) for e in episodes)
+    """Score one predictor against the episodes' labels; `detector` tells success, where that is to be scored, too."""
+    runs = runs_of((predictor(e), e.label) for e in episodes)
     elapsed = np.concatenate([e.elapsed for e in episodes])
     measures = progress_measures(runs, elapsed)
     predicted = {e.key: runs.predicted[runs.episode == k] for k, e in enumerate(episodes)}
@@ -139,7 +138,7 @@ def evaluate(
             if e.same_as is not None
             else f"{e.episode.split}: episode {e.episode.episode_index}",
             np.arange(len(e.frame_index)),
-            target(e),
+            e.label,
             success=e.episode.success,
             quality=e.quality,
         )
@@ -148,9 +147,9 @@ def evaluate(
     pairs = draw_pairs(compared, PAIRS, PAIR_SEED)
     measures |= preference_measures(pairs, predicted, list(predicted))
     if detector is not None:
-        measures |= success_of(episodes, target, detector)
+        measures |= outcome_measures(episodes, detector)
     scored_episodes = tuple(
-        ResampledUnit((e.episode.dataset, str(e.episode.episode_index)), tuple(slices(e)))
+        ResampledUnit((e.episode.dataset, str(e.episode.episode_index)), tuple(slice_names(e)))
         for e in episodes
     )
     counts = {
@@ -170,18 +169,12 @@ def main_slices(results: Sequence[Evaluated]) -> list[str]:
     return [*splits, *troubled]
 
 
-def label_of(episode: EpisodeQuestions) -> np.ndarray:
-    return episode.label
+def predictor_of(answers: Answers) -> Predictor:
+    """What says these numbers of each episode."""
+    return lambda e: answers[e.key]
 
 
-def truth_of(episode: EpisodeQuestions) -> np.ndarray:
-    assert episode.truth is not None
-    return episode.truth
-
-
-def baselines(
-    episodes: Sequence[EpisodeQuestions], target: Callable[[EpisodeQuestions], np.ndarray]
-) -> dict[str, Predictor]:
+def baselines(episodes: Sequence[EpisodeQuestions]) -> dict[str, Predictor]:
     """Predictors that every model has to beat. The clock knows an episode's length, and the visual distance its last
     picture, as no model does; clocks by other runs are causal; the constant is the best one for these very labels."""
 
@@ -193,7 +186,7 @@ def baselines(
         grids = [luma_grid(q.pictures[-1].rgb(PICTURE_PX)) for q in e.questions]
         return np.array([nearness(g, grids[0], grids[-1]) for g in grids])
 
-    best = best_constant(np.concatenate([target(e) for e in episodes]))
+    best = best_constant(np.concatenate([e.label for e in episodes]))
     known_lengths = set(chain.from_iterable(e.lengths for e in episodes))
     causal = {name: timed(name) for name in (RUNNING, REFERENCE) if name in known_lengths}
     return {
@@ -212,32 +205,40 @@ def evaluate_all(
 ) -> list[Evaluated]:
     """A model and the baselines against the release's labels and, where there is some, against ground truth; then how
     they rank the runs of each task. `validation`: episodes that thresholds of success are chosen on."""
-    progress, success = predict(runner, [*episodes, *validation])
-
-    def of_model(episode: EpisodeQuestions) -> np.ndarray:
-        return progress[episode.key]
-
-    def done_by_model(episode: EpisodeQuestions) -> np.ndarray:
-        return (success or progress)[episode.key]
-
+    all_episodes = [*episodes, *validation]
+    progress, success = predict(runner, all_episodes)
+    done_by_model = predictor_of(success or progress)
+    labels = {e.key: e.label for e in all_episodes}
     # Against the labels that a model is trained by; then against ground truth, as the labels themselves are
-    with_truth = [e for e in episodes if e.truth is not None]
+    with_truth = [replace(e, label=e.truth) for e in episodes if e.truth is not None]
     results = []
     rankings = []
-    for about, scored, target in (("", episodes, label_of), (" (truth)", with_truth, truth_of)):
+    for about, scored in (("", episodes), (" (truth)", with_truth)):
         if not scored:
             continue
-        predictors = {name: of_model, **baselines(scored, target)}
-        if target is truth_of:
-            predictors["the label itself"] = label_of
+        predictors = {name: predictor_of(progress), **baselines(scored)}
+        if scored is with_truth:
+            predictors["the label itself"] = predictor_of(labels)
         for predictor_name, predictor in predictors.items():
-            detector = detector_of(
-                done_by_model if predictor_name == name else predictor, validation
-            )
+            teller = done_by_model if predictor_name == name else predictor
+            detector = success_detector(teller, validation)
             results.append(
-                evaluate(predictor_name, "held-out" + about, scored, target, predictor, detector)
+                evaluate(
+                    predictor_name,
+                    "held-out" + about,
+                    scored,
+                    predictor,
+                    detector,
+                )
             )
-            rankings.append(rank(predictor_name, RANKING + about, scored, target, predictor))
+            rankings.append(
+                evaluate_ranking(
+                    predictor_name,
+                    RANKING + about,
+                    scored,
+                    predictor,
+                )
+            )
     return results + rankings
 
 
@@ -254,7 +255,7 @@ def store(
     transaction. `seen_episodes`: the episodes that the model was trained on."""
     by_slice: dict[str, list[Episode]] = {ALL: [e.key for e in episodes]}
     for e in episodes:
-        for part in slices(e):
+        for part in slice_names(e):
             by_slice.setdefault(part, []).append(e.key)
     frames = {(e.episode.dataset, str(e.episode.episode_index)): e.frame_index for e in episodes}
     config = json.dumps({"batch": BATCH, **settings}, sort_keys=True)
@@ -267,7 +268,7 @@ def store(
             HELD_OUT_VERSION,
             release,
             r.scores,
-            _predictions(r.scored, frames),
+            list(_predictions(r.scored, frames)),
             (seen_episodes if r.model == results[0].model else NOTHING_SEEN).by_slice(by_slice),
         )
         for r in results
@@ -277,65 +278,71 @@ def store(
 
 def _predictions(
     scored: ScoredBenchmark, frames: Mapping[tuple[str, str], np.ndarray]
-) -> list[EvalPrediction]:
+) -> Iterator[EvalPrediction]:
     """A model's prediction at each moment; `frames`: the frame numbers of the moments by episode. Rankings have none of
     their own: they are of the same answers."""
     if scored.series is None:
-        return []
-    predictions = []
+        return
     for number, episode in enumerate(scored.episodes):
         dataset, index = episode.key
         _, predicted, target = scored.series.of(number)
         for frame, p, t in zip(frames[dataset, index], predicted, target, strict=True):
             readable = None if np.isnan(p) else float(p)
-            predictions.append(EvalPrediction(dataset, int(index), int(frame), readable, float(t)))
-    return predictions
+            yield EvalPrediction(
+                dataset,
+                int(index),
+                int(frame),
+                readable,
+                float(t),
+            )
 
 
 # Outcomes: is success told, from when on, and which run of a task went better?
 
 
-def every_nth(validation: Sequence[EpisodeQuestions]) -> int:
-    """Of each of so many moments of every episode one is looked at: of about MOST_MOMENTS in all."""
+def thinning_stride(validation: Sequence[EpisodeQuestions]) -> int:
+    """n, where each n-th moment of every episode is looked at: about MOST_MOMENTS in all."""
     return max(1, -(-sum(len(e.label) for e in validation) // MOST_MOMENTS))
 
 
-def detector_of(score: Predictor, validation: Sequence[EpisodeQuestions]) -> Detector:
+def answered_moments(
+    score: Predictor, episodes: Sequence[EpisodeQuestions], stride: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each `stride`-th moment that has a score: the score, and whether it is at the end state."""
+    scores = np.concatenate([np.empty(0), *(score(e)[::stride] for e in episodes)])
+    labels = np.concatenate([np.empty(0), *(e.label[::stride] for e in episodes)])
+    is_answered = ~np.isnan(scores)
+    return scores[is_answered], labels[is_answered] >= 1
+
+
+def success_detector(score: Predictor, validation: Sequence[EpisodeQuestions]) -> Detector:
     """With the threshold that tells the moments at the end state from the others best, on episodes that no score is
     read from; 0.95 where these have moments of one kind only. Of many moments every n-th is looked at."""
-    stride = every_nth(validation)
-    raw_scores = np.concatenate([np.empty(0), *(score(e)[::stride] for e in validation)])
-    reached = np.concatenate([np.empty(0), *(e.label[::stride] for e in validation)])
-    is_answered = ~np.isnan(raw_scores)
-    raw_scores = raw_scores[is_answered]
-    at_end = reached[is_answered] >= 1
+    raw_scores, at_end = answered_moments(score, validation, thinning_stride(validation))
     if not at_end.any() or at_end.all():
         return score, FINISHED
     return score, best_threshold(raw_scores, at_end)[0]
 
 
-def success_of(
-    episodes: Sequence[EpisodeQuestions],
-    target: Callable[[EpisodeQuestions], np.ndarray],
-    detector: Detector,
+def outcome_measures(
+    episodes: Sequence[EpisodeQuestions], detector: Detector
 ) -> dict[str, Measure]:
     """Measures over all episodes, of which those without a known outcome count nowhere; none where all are such."""
     has_outcome = np.array([e.episode.success is not None for e in episodes], bool)
     judged = [e for e in episodes if e.episode.success is not None]
     if not judged:
         return {}
-    runs = runs_of((detector[0](e), target(e)) for e in judged)
+    runs = runs_of((detector[0](e), e.label) for e in judged)
     seconds = np.concatenate([e.frame_index / e.episode.fps for e in judged])
     succeeded = np.array([e.episode.success for e in judged], bool)
     measures = success_measures(runs, seconds, succeeded, detector[1])
     return {name: measure.among(has_outcome) for name, measure in measures.items()}
 
 
-def rank(
+def evaluate_ranking(
     name: str,
     benchmark: str,
     episodes: Sequence[EpisodeQuestions],
-    target: Callable[[EpisodeQuestions], np.ndarray],
     predictor: Predictor,
 ) -> Evaluated:
     """Score how a predictor ranks the runs of each task, by its last answers, against the share done at their ends.
@@ -356,7 +363,7 @@ def rank(
     ends = []
     for runs in by_task.values():
         predicted = np.array([predictor(e)[-1] for e in runs])
-        ends.append((predicted, np.array([target(e)[-1] for e in runs])))
+        ends.append((predicted, np.array([e.label[-1] for e in runs])))
     tasks = tuple(
         ResampledUnit((dataset, task), (f"split {split}",)) for split, dataset, task in by_task
     )
@@ -386,18 +393,15 @@ def calibrate_checkpoint(
     episodes = held_out(lake, release, (VALIDATION,))
     if not episodes:
         return None
-    n = every_nth(episodes)
+    n = thinning_stride(episodes)
     thinned = [replace(e, questions=e.questions[::n], label=e.label[::n]) for e in episodes]
     try:
         progress, success_scores = predict(open_local(folder, BATCH), thinned, step="calibration")
     except UnansweredError:
         return None
-    raw_scores = success_scores or progress
-    raw = np.concatenate([raw_scores[e.key] for e in thinned])
-    label = np.concatenate([e.label for e in thinned])
-    is_answered = ~np.isnan(raw)
+    raw_scores, at_end = answered_moments(predictor_of(success_scores or progress), thinned)
     source = "done" if success_scores else "progress"
-    success = calibrate(raw[is_answered], label[is_answered] >= 1, source, release.name, VALIDATION)
+    success = calibrate(raw_scores, at_end, source, release.name, VALIDATION)
     if success is not None:
         write_card(folder, card | {"success": success.as_json()})
     return success

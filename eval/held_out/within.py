@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from annotate.samples.wording import parse_answer, parse_reply
 from core.domain.episode import Episode
 from core.values import spread
 from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice
-from eval.benchmarks.question import PictureFile, Question, share_of
+from eval.benchmarks.question import PictureFile, Question, score_of, share_of
 from eval.held_out.episodes import EpisodeQuestions, held_out
-from eval.held_out.evaluate import evaluate, label_of, predict
+from eval.held_out.evaluate import evaluate, predict, predictor_of
 from eval.runners.start import RunnerConfig, local_runner
 from eval.scored import ALL
+from training.data import form_name
 from training.folder import TrainingError
 from training.progresslm_data import read_rows
 from training.recipe import Recipe
@@ -32,15 +32,14 @@ def scorer_of(lake: Lake, release: Release, recipe: Recipe) -> "HeldOutScorer | 
 
     Raises TrainingError where there is nothing to evaluate on; ShardError.
     """
-    train = recipe.train
     data = recipe.data
-    if not train.evaluate_every:
+    if not recipe.train.evaluate_every:
         return None
     if data.validation_jsonl:
         episodes = row_episodes(recipe)
         source = ", ".join(map(str, data.validation_jsonl))
     else:
-        episodes = held_out(lake, release, (SPLIT,), choice=asked_by(recipe))
+        episodes = held_out(lake, release, (SPLIT,), choice=sample_choice(recipe))
         source = f"the split {SPLIT} of the release {release.name}"
     if not episodes:
         raise TrainingError(
@@ -49,18 +48,13 @@ def scorer_of(lake: Lake, release: Release, recipe: Recipe) -> "HeldOutScorer | 
     return HeldOutScorer(episodes)
 
 
-def asked_by(recipe: Recipe) -> SampleChoice:
+def sample_choice(recipe: Recipe) -> SampleChoice:
     """As `proccorpus eval`, a moment's progress; of a recipe that does not train on that, what it trains on."""
     data = recipe.data
     max_episodes = recipe.train.evaluate_episodes
     if ALL_MOMENTS.families <= data.families.keys():
         return SampleChoice(most=max_episodes)
-    if data.think is None:
-        form = None
-    elif data.think:
-        form = "think"
-    else:
-        form = "no_think"
+    form = None if data.think is None else form_name(data.think)
     return SampleChoice(frozenset(data.families), form, max_episodes)
 
 
@@ -69,10 +63,11 @@ def row_episodes(recipe: Recipe) -> list[EpisodeQuestions]:
 
     Rows without a label of progress are left out. Raises TrainingError.
     """
+    data = recipe.data
     rows = read_rows(
-        recipe.data.validation_jsonl,
-        recipe.data.image_root,
-        "think" if recipe.data.think else "no_think",
+        data.validation_jsonl,
+        data.image_root,
+        form_name(bool(data.think)),
     )
     episodes = []
     for number, run in spread(list(enumerate(rows.runs())), recipe.train.evaluate_episodes):
@@ -106,14 +101,11 @@ def _question(run: int, row: dict[str, Any], pictures: Sequence[Path]) -> Questi
     )
 
 
-def read_progress(text: str) -> float:
-    """The progress in an answer in words, in any form that training teaches; NaN where it has none."""
+def read_progress(text: str) -> float | None:
+    """The progress in an answer in words, in any form that training teaches; None where it has none."""
     if "<progress>" in text:
         return share_of(text)
-    score = parse_reply(text).score if "<score>" in text else parse_answer(text).score
-    if score is None:
-        return float("nan")
-    return float(score)
+    return score_of(text)
 
 
 class HeldOutScorer:
@@ -142,6 +134,11 @@ class HeldOutScorer:
         answers = {
             e.key: np.array(predicted[k % parts][k // parts]) for k, e in enumerate(self.episodes)
         }
-        scored = evaluate("training", "held-out", self.episodes, label_of, lambda e: answers[e.key])
+        scored = evaluate(
+            "training",
+            "held-out",
+            self.episodes,
+            predictor_of(answers),
+        )
         values = {name: float(scored.scores[ALL, name].value) for name in METRICS}
         return {name: value for name, value in values.items() if not np.isnan(value)}

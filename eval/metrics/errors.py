@@ -18,7 +18,7 @@ def score_error(predicted: np.ndarray, target: np.ndarray) -> np.ndarray:
     """ProgressLM's normalised score error, 0 (right) .. 1: |p - g| over max(g, 1 - g), the worst that g allows.
 
     (arXiv 2601.15224.) Shares outside 0..1 are brought inside first, so it does not exceed 1. A refusal and what cannot
-    be read count 1, by `penalised`.
+    be read count 1, by `errors_with_missing`.
     """
     g = target
     return np.abs(np.clip(predicted, 0, 1) - g) / np.maximum(g, 1 - g)
@@ -37,7 +37,7 @@ def reference_error(predicted: np.ndarray, target: np.ndarray, demo_size: np.nda
     )
 
 
-def penalised(errors: np.ndarray, is_labelled: np.ndarray) -> np.ndarray:
+def errors_with_missing(errors: np.ndarray, is_labelled: np.ndarray) -> np.ndarray:
     """Errors [n] with 1 for each wanted answer that is not there; NaN where none was wanted."""
     return np.where(is_labelled, np.where(np.isnan(errors), 1.0, errors), np.nan)
 

@@ -129,30 +129,21 @@ def _has_order(runs: Runs) -> np.ndarray:
 # Probes: one frame held, or a run that goes back. What is predicted there against what is right there.
 
 
-def stall_drift(runs: Runs) -> np.ndarray:
-    """Last less first prediction while one frame is held, -1..1: 0 is right; a clock rises by all that it counts.
-
-    The labels are of no account. NaN with fewer than two answers.
-    """
-    drift = np.full(len(runs), np.nan)
-    is_long = runs.lengths >= 2
-    drift[is_long] = (
-        runs.predicted[runs.starts[1:][is_long] - 1] - runs.predicted[runs.starts[:-1][is_long]]
-    )
-    return drift
-
-
-def claimed(runs: Runs, since: float = 0.0) -> np.ndarray:
-    """Progress that is claimed where none is made, 0..1: last prediction less the first one after a share `since` of
-    the answers, 0 where that is less. 0 is right of a video that stands still, or goes back from there on.
+def stall_drift(runs: Runs, since: float = 0.0) -> np.ndarray:
+    """Last prediction less the first one after a share `since` of the answers, -1..1. While one frame is held 0 is
+    right; a clock rises by all that it counts.
 
     The labels are of no account. NaN with fewer than two answers there.
     """
-    rises = np.full(len(runs), np.nan)
+    drift = np.full(len(runs), np.nan)
     begins = runs.starts[:-1] + np.floor(runs.lengths * since).astype(np.int64)
     ends = runs.starts[1:] - 1
     has_span = ends > begins
-    rises[has_span] = np.maximum(
-        runs.predicted[ends[has_span]] - runs.predicted[begins[has_span]], 0
-    )
-    return rises
+    drift[has_span] = runs.predicted[ends[has_span]] - runs.predicted[begins[has_span]]
+    return drift
+
+
+def claimed_progress(runs: Runs, since: float = 0.0) -> np.ndarray:
+    """Progress that is claimed where none is made, 0..1: the drift, 0 where it is less. 0 is right of a video that
+    stands still, or goes back from that share of its answers on."""
+    return np.maximum(stall_drift(runs, since), 0)

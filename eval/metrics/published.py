@@ -153,7 +153,7 @@ def boundary_hits(predicted: Sequence[float], target: Sequence[float]) -> tuple[
 # ProgressLM
 
 
-def written(shares: np.ndarray) -> np.ndarray:
+def written_shares(shares: np.ndarray) -> np.ndarray:
     """Shares after its runner wrote them as whole percentages, cut off: 0.57 becomes 0.56."""
     return np.trunc(shares * 100) / 100
 

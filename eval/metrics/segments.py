@@ -31,7 +31,7 @@ def boundary_f1(predicted: Sequence[Span], target: Sequence[Span]) -> float:
     total = len(ours) + len(labelled)
     tolerance = TOLERANCE * _length(target) if target else 0.0
     if total:
-        return 2 * len(matched(ours, labelled, tolerance)) / total
+        return 2 * len(matched_pairs(ours, labelled, tolerance)) / total
     return 1.0
 
 
@@ -42,13 +42,13 @@ def boundary_mae(predicted: Sequence[Span], target: Sequence[Span]) -> float:
     """
     ours = boundaries(predicted)
     labelled = boundaries(target)
-    pairs = matched(ours, labelled, TOLERANCE * _length(target)) if target else []
+    pairs = matched_pairs(ours, labelled, TOLERANCE * _length(target)) if target else []
     if pairs:
         return float(np.mean([abs(ours[i] - labelled[j]) for i, j in pairs])) / _length(target)
     return float("nan")
 
 
-def matched(
+def matched_pairs(
     first: Sequence[float], second: Sequence[float], tolerance: float
 ) -> list[tuple[int, int]]:
     """One-to-one pairs of numbers that are at most `tolerance` apart, as places in the lists: as many pairs as there

@@ -1,7 +1,7 @@
 """The figures of evaluation (progress over time, calibration, errors by dataset, training, the leaderboard) and the
 pages that show them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from eval.report.tables import (
     SHOWN,
     Report,
     difference_rows,
-    different,
-    limits,
     score_rows,
+    varied_episodes,
+    weak_points,
     worst_episodes,
 )
 from eval.scored import Evaluated
@@ -67,18 +67,12 @@ def _draw_curves(
     axis.plot(time, target, color=COLOURS[0], lw=1.5, label="label")
 
     # Ground truth is what the model's entry of the benchmark's second half is scored against
-    against_truth = next(
-        (e for e in report.own if e.benchmark == f"{entry.benchmark} (truth)"), None
-    )
-    true_progress = _series_of(against_truth, key)
-    if true_progress is not None:
-        axis.plot(time, true_progress[2], color="black", lw=1, ls="--", label="truth")
-
+    against_truth = [e for e in report.own if e.benchmark == f"{entry.benchmark} (truth)"]
+    for _, _, truth in _series_of(against_truth, key):
+        axis.plot(time, truth, color="black", lw=1, ls="--", label="truth")
     clocks = [rival for rival in report.rivals(entry) if rival.model == "clock"]
-    for clock in clocks:
-        by_clock = _series_of(clock, key)
-        if by_clock is not None:
-            axis.plot(by_clock[0], by_clock[1], color=GREY, lw=1, label="clock")
+    for clock_time, by_clock, _ in _series_of(clocks, key):
+        axis.plot(clock_time, by_clock, color=GREY, lw=1, label="clock")
     axis.plot(
         time, predicted, ".-", ms=3, color=OWN, lw=1.5, label=shorten(entry.model, NAME_LENGTH)
     )
@@ -86,15 +80,13 @@ def _draw_curves(
 
 
 def _series_of(
-    entry: Evaluated | None, key: tuple[str, ...]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """(time, predicted, target) of an episode in an entry; None where the entry has no such episode or no series."""
-    if entry is None or entry.scored.series is None:
-        return None
-    place = entry.scored.find(key)
-    if place is None:
-        return None
-    return entry.scored.series.of(place)
+    entries: Sequence[Evaluated], key: tuple[str, ...]
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(time, predicted, target) of an episode in each entry that has it, and a series."""
+    for entry in entries:
+        place = entry.scored.find(key)
+        if entry.scored.series is not None and place is not None:
+            yield entry.scored.series.of(place)
 
 
 def calibration_figure(entry: Evaluated) -> Figure:
@@ -290,15 +282,15 @@ TEMPLATES = Environment(
 
 def write_report(folder: Path, report: Report) -> Path:
     """report.md, report.html and their pictures in a folder; returns the HTML file."""
-    captioned = pictures(report)
+    captioned = captioned_pictures(report)
     for name, (_, picture) in captioned.items():
         write_file(folder / name, picture)
     context = {
         "report": report,
-        "sections": _sections(report),
+        "sections": _headed_tables(report),
         "explained": EXPLAINED,
         "weak_title": WEAK_TITLE,
-        "weak": limits(report) or [NOWHERE],
+        "weak": list(weak_points(report)) or [NOWHERE],
         "captions": {name: caption for name, (caption, _) in captioned.items()},
     }
     for name in ("report.md", "report.html"):
@@ -308,7 +300,7 @@ def write_report(folder: Path, report: Report) -> Path:
     return folder / "report.html"
 
 
-def pictures(report: Report) -> dict[str, tuple[str, bytes]]:
+def captioned_pictures(report: Report) -> dict[str, tuple[str, bytes]]:
     """(caption, picture) by file name: the matrix where there is one, else of the model's first benchmark."""
     figures: dict[str, tuple[str, Figure | None, str]] = {}
     title = "Instruction x video: progress at the end of finished runs, under each instruction"
@@ -338,7 +330,7 @@ def _figures_over_time(
     figures: dict[str, tuple[str, Figure | None, str]] = {
         "curves.png": (
             "Progress over time",
-            curves_figure(report, model_entry, different(model_entry)),
+            curves_figure(report, model_entry, varied_episodes(model_entry)),
             model_entry.benchmark,
         ),
         "calibration.png": (
@@ -359,7 +351,7 @@ def _figures_over_time(
     return figures
 
 
-def _sections(report: Report) -> list[tuple[str, list[dict]]]:
+def _headed_tables(report: Report) -> list[tuple[str, list[dict]]]:
     """Headed tables, empty ones left out."""
     worst = []
     for model_entry in report.own[:1]:
@@ -370,7 +362,7 @@ def _sections(report: Report) -> list[tuple[str, list[dict]]]:
             )
     tables = [
         ("Scores", score_rows(report.entries, report.parts)),
-        ("Against what stands beside it, episode by episode", difference_rows(report)),
+        ("Against what stands beside it, episode by episode", list(difference_rows(report))),
         ("The worst episodes", worst),
     ]
     return [(title, rows) for title, rows in tables if rows]

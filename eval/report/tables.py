@@ -1,7 +1,7 @@
 """The contents of a report: rows of its tables, sentences on its limits, and the episodes that it shows."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, product
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from core.metrics import REPORT, is_lower_better, leading_metrics, metrics_shown_in
 from eval.metrics.score import NO_SCORE
-from eval.scored import ALL, Evaluated, compare
+from eval.scored import ALL, Evaluated, model_comparison
 
 ERRORS = tuple(filter(is_lower_better, leading_metrics()[:4]))  # of those that lead a benchmark
 UPPER_BOUND = "the label itself"  # an entry that no model has to beat
@@ -72,41 +72,35 @@ def _score_row(entry: Evaluated, part: str, columns: Sequence[str]) -> dict | No
     return None
 
 
-def difference_rows(report: Report) -> list[dict]:
+def difference_rows(report: Report) -> Iterator[dict]:
     """The model less each other entry, paired over episodes, on the metric that leads its benchmark."""
-    rows = []
     for entry in report.own:
         metric = next((m for m in leading_metrics() if m in entry.scored.measures), "")
         for rival in report.rivals(entry):
-            d = compare(entry.scored, rival.scored).differences.get(metric)
+            d = model_comparison(entry.scored, rival.scored).differences.get(metric)
             # Without an episode in common that both have the metric of there is nothing to compare
             if d is not None and d.n:
-                rows.append(
-                    {
-                        "benchmark": entry.benchmark,
-                        "against": rival.model,
-                        "metric": metric,
-                        "difference": f"{d.value:+.3f} ({d.low:+.2f} to {d.high:+.2f})",
-                        "p": f"{d.p:.3f}",
-                        "episodes": d.n,
-                    }
-                )
-    return rows
+                yield {
+                    "benchmark": entry.benchmark,
+                    "against": rival.model,
+                    "metric": metric,
+                    "difference": f"{d.value:+.3f} ({d.low:+.2f} to {d.high:+.2f})",
+                    "p": f"{d.p:.3f}",
+                    "episodes": d.n,
+                }
 
 
-def limits(report: Report) -> list[str]:
+def weak_points(report: Report) -> Iterator[str]:
     """Plain sentences on where the model is no better than what stands beside it, from the scores themselves."""
-    sentences = []
     for entry, metric, part in product(report.own, ERRORS, report.parts):
         ours = entry.scores.get((part, metric), NO_SCORE)
         for rival in report.rivals(entry):
             theirs = rival.scores.get((part, metric), NO_SCORE)
             if ours.n and theirs.n and rival.model != UPPER_BOUND and ours.value >= theirs.value:
-                sentences.append(
+                yield (
                     f"{entry.benchmark}, {part}: no better than {rival.model} ({metric} {ours.value:.3f} against "
                     f"{theirs.value:.3f}, {ours.n} episodes)."
                 )
-    return sentences
 
 
 def worst_episodes(entry: Evaluated) -> list[tuple[int, float]]:
@@ -120,7 +114,7 @@ def worst_episodes(entry: Evaluated) -> list[tuple[int, float]]:
     return [(int(k), float(errors[k])) for k in order if errors[k] >= 0]
 
 
-def different(entry: Evaluated, count: int = SHOWN) -> list[int]:
+def varied_episodes(entry: Evaluated, count: int = SHOWN) -> list[int]:
     """Episodes with answers, in turn of each split (or part), and there one of each kind of slices first."""
     assert entry.scored.series is not None
     with_answers = np.flatnonzero(entry.scored.series.runs.lengths > 0).tolist()

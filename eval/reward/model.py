@@ -1,6 +1,5 @@
 """Rewards from a model that is asked, in this process or by way of a server: a camera's window is a prompt."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,13 +48,12 @@ class ModelScorer(Scorer):
         words = None if reply.text is None else read_words(reply.text, has_steps)
         if reply.progress is None:
             return words or Reward(self.source, None, failure=reply.error or "no answer")
-        unsure = UNSEEN if reply.source == "change" else None
         return Reward(
             reply.source,
             reply.progress,
             reply.done,
             reasoning=words and words.reasoning,
-            unsure=unsure,
+            unsure=UNSEEN if reply.source == "change" else None,
         )
 
 
@@ -94,7 +92,7 @@ def read_words(text: str, is_progresslm: bool) -> Reward:
         share = share_of(text)
         reasoning = text.partition("<progress>")[0].strip()
         failure = "no single progress in the answer"
-    if share is None or math.isnan(share):
+    if share is None:
         return Reward(
             "text", None, reasoning=reasoning or None, failure=f"{failure}: {text[:SHOWN]!r}"
         )

@@ -49,9 +49,13 @@ def write_overlay(
             picture = _even_sides(camera_frames[camera][1].rgb())
             step = next((name for start, end, name in steps if start <= index < end), "")
             if ground is None:
-                ground = _ground(picture.shape[1], clip.fps, last, curve, steps)
-            else:
-                ground = ground
+                ground = _panel_without_model(
+                    picture.shape[1],
+                    clip.fps,
+                    last,
+                    curve,
+                    steps,
+                )
             image = np.concatenate([picture, _panel(ground, rows, index, last, step)])
             # The encoder has to know the pictures' size, which the first one tells.
             if stream is None:
@@ -89,7 +93,7 @@ def _draw_text(
     cv2.putText(panel, text, (x, y), FONT, scale, colour, 1, cv2.LINE_AA)
 
 
-def _ground(
+def _panel_without_model(
     width: int, fps: float, last: int, curve: Sequence[float], steps: Sequence[tuple[int, int, str]]
 ) -> np.ndarray:
     """What stands behind the curve in all frames: axes, the label's curve and steps; uint8 RGB [PANEL_PX, width, 3]."""
@@ -151,12 +155,12 @@ def _panel(
         cv2.circle(
             panel, places[-1], 4, LOST if past[-1]["progress"] is None else MARK, -1, cv2.LINE_AA
         )
-        _draw_text(panel, _words(past[-1]), 4, 12)
+        _draw_text(panel, _row_in_words(past[-1]), 4, 12)
     _draw_text(panel[:, : -RIGHT_PX - 80], step, 4, 25)
     return panel
 
 
-def _words(row: Mapping[str, Any]) -> str:
+def _row_in_words(row: Mapping[str, Any]) -> str:
     if row["progress"] is None:
         return f"{row['timestamp_s']:.1f} s  no reward"
     done_text = "" if row["done"] is None else f"  done {row['done']:.2f}"

@@ -116,7 +116,8 @@ def platt(score: np.ndarray, reached: np.ndarray) -> tuple[float, float]:
     x = np.stack([score, np.ones_like(score)], 1)
 
     def loss(w: np.ndarray) -> float:
-        return _loss(x @ w, target)
+        logits = x @ w
+        return float(np.sum(np.logaddexp(0, logits) - target * logits))
 
     def gradient(w: np.ndarray) -> np.ndarray:
         return x.T @ (_sigmoid(x @ w) - target)
@@ -127,9 +128,13 @@ def platt(score: np.ndarray, reached: np.ndarray) -> tuple[float, float]:
 
     start = np.array([0.0, math.log((n + 1) / (m + 1))])
     # A trust region: a full step of Newton's may overshoot where the sigmoid is flat
-    options = {"gtol": FLAT * len(score)}
     minimum = minimize(
-        loss, start, method="trust-exact", jac=gradient, hess=hessian, options=options
+        loss,
+        start,
+        method="trust-exact",
+        jac=gradient,
+        hess=hessian,
+        options={"gtol": FLAT * len(score)},
     )
     return float(minimum.x[0]), float(minimum.x[1])
 
@@ -158,10 +163,6 @@ def logit(probability: Any) -> Any:
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(x / 2))
-
-
-def _loss(x: np.ndarray, target: np.ndarray) -> float:
-    return float(np.sum(np.logaddexp(0, x) - target * x))
 
 
 # What several cameras saw of one moment becomes one reward; each was scored alone, as models are trained
@@ -252,17 +253,17 @@ def _by_rule(rewards: Mapping[str, Reward], rule: ViewRule, success: Success | N
             camera_rewards[0].source,
             _mean_of("progress", scene),
             min(probabilities, default=None),
-            unsure=_doubt(camera_rewards),
+            unsure=_first_doubt(camera_rewards),
         )
     return Reward(
         camera_rewards[0].source,
         _mean_of("progress", camera_rewards),
         _mean_of("done", camera_rewards),
-        unsure=_doubt(camera_rewards),
+        unsure=_first_doubt(camera_rewards),
     )
 
 
-def _doubt(rewards: Sequence[Reward]) -> str | None:
+def _first_doubt(rewards: Sequence[Reward]) -> str | None:
     """Why one of the cameras is not to be relied on; a mean with it is not, either."""
     return next((r.unsure for r in rewards if r.unsure), None)
 
@@ -277,8 +278,7 @@ def _sureness(reward: Reward, success: Success) -> float:
 
 def _mean_of(field: str, rewards: Sequence[Reward]) -> float | None:
     """Mean of the numbers that rewards have there; None where there is none."""
-    values = [getattr(reward, field) for reward in rewards]
-    numbers = [value for value in values if value is not None]
+    numbers = [getattr(r, field) for r in rewards if getattr(r, field) is not None]
     if numbers:
         return float(np.mean(numbers))
     return None

@@ -35,10 +35,6 @@ Shown = tuple[float | None, RgbPicture]  # a frame, and its time in seconds wher
 ReadCamera = Callable[[str], Iterator[Shown]]  # a camera's frames in order
 
 
-def nothing_recorded(frame: int) -> Robot:
-    return {}
-
-
 @dataclass(frozen=True)
 class RunClip:
     """A run to score, by some of its cameras; all have the same frames.
@@ -53,7 +49,7 @@ class RunClip:
     num_frames: int | None
     title: str
     read: ReadCamera = field(repr=False)
-    robot: Callable[[int], Robot] = nothing_recorded
+    robot: Callable[[int], Robot] = lambda frame: {}
     labelled: Sequence[float] = ()
     steps: Sequence[tuple[int, int, str]] = ()
 
@@ -65,7 +61,7 @@ def open_clip(
 ) -> RunClip:
     """A run's videos by camera: by their headers, as `probe` reads them. `read`: what decodes them in the place of
     this process. Raises RewardError."""
-    infos = {camera: _info(path, probe) for camera, path in videos.items()}
+    infos = {camera: _checked_header(path, probe) for camera, path in videos.items()}
     first_camera, first = next(iter(infos.items()))
     for camera, info in infos.items():
         # Headers round one rate in different ways: a small difference is none.
@@ -95,7 +91,7 @@ def _decoded(videos: Mapping[str, Path], camera: str) -> Iterator[Shown]:
         yield float(time_s) if time_s is not None else None, frame
 
 
-def _info(path: Path, probe: Callable[[Path], VideoInfo]) -> VideoInfo:
+def _checked_header(path: Path, probe: Callable[[Path], VideoInfo]) -> VideoInfo:
     if not path.is_file():
         raise RewardError(f"there is no video {path}")
     try:
@@ -127,7 +123,7 @@ def frames(clip: RunClip, partial: bool = False) -> Iterator[dict[str, Shown]]:
         )
 
 
-def ending(clip: RunClip, partial: bool = False) -> tuple[int, dict[str, np.ndarray]]:
+def last_pictures(clip: RunClip, partial: bool = False) -> tuple[int, dict[str, np.ndarray]]:
     """Number of frames, and the last pictures by camera: a pass of its own, for the baselines. Raises RewardError."""
     [(count, last)] = deque(enumerate(frames(clip, partial), 1), maxlen=1)
     return count, {camera: picture.rgb() for camera, (_, picture) in last.items()}
@@ -190,7 +186,7 @@ def clip_stream(
     options: dict[str, Any] = {"num_frames": clip.num_frames}
     # These baselines know how the run ends: its length and last picture take a pass before the scoring one.
     if scorer.source in ("clock", "visual"):
-        count, last = ending(clip, partial)
+        count, last = last_pictures(clip, partial)
         options = {
             "num_frames": count,
             "duration_s": (max(count, clip.num_frames or 0) - 1) / clip.fps,

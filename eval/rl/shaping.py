@@ -62,9 +62,8 @@ class Shaper:
             self._gap = 0
             return 0.0
         last = self._last
-        gap = self._gap
         if s.kind == "potential":
-            reward = s.gamma * progress - last / s.gamma ** (gap - 1)
+            reward = s.gamma * progress - last / s.gamma ** (self._gap - 1)
         else:
             if s.kind == "ema":
                 progress = s.smoothing * progress + (1 - s.smoothing) * last

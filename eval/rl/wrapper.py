@@ -6,20 +6,9 @@ from typing import Any, Protocol, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
+from eval.reward.scorer import Reward
 from eval.rl.shaping import Shaper, Shaping
-
-
-class Row(Protocol):
-    """What the wrapper reads of a reward: `eval.server.protocol.RewardRow` is one."""
-
-    @property
-    def progress(self) -> float | None: ...
-    @property
-    def done(self) -> float | None: ...
-    @property
-    def failure(self) -> str | None: ...
-    @property
-    def unsure(self) -> str | None: ...
+from eval.server.protocol import RewardRow
 
 
 class Session(Protocol):
@@ -27,7 +16,7 @@ class Session(Protocol):
 
     def append(
         self, frame: Mapping[str, np.ndarray], *, robot: Mapping[str, np.ndarray] = ...
-    ) -> Row: ...
+    ) -> Reward | RewardRow: ...
     def close(self) -> None: ...
 
 
@@ -121,7 +110,7 @@ class ProgressReward(gym.Wrapper):
             self._session.close()
             self._session = None
 
-    def _append(self, session: Session, observation: Any, action: Any = None) -> Row:
+    def _append(self, session: Session, observation: Any, action: Any = None) -> Reward | RewardRow:
         pictures = {
             camera: self._picture(camera, key, observation) for camera, key in self.pixels.items()
         }
@@ -164,14 +153,13 @@ def _observation_at(observation: Any, key: str, purpose: str) -> Any:
     return observation
 
 
-def _reward_info(row: Row | None) -> dict[str, Any]:
+def _reward_info(row: Reward | RewardRow | None) -> dict[str, Any]:
     if row is None:
-        failure = "not scored at this step"
         return {
             "progress": None,
             "done_probability": None,
             "unsure": None,
-            "progress_failure": failure,
+            "progress_failure": "not scored at this step",
         }
     info = {"progress": row.progress, "done_probability": row.done, "unsure": row.unsure}
     if row.progress is not None:

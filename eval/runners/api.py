@@ -26,9 +26,9 @@ from eval.runners.prompt import (
     Prompt,
     PromptFormat,
     Sampling,
-    format_of,
+    chat_messages,
     model_type,
-    turn,
+    prompt_format_of,
 )
 
 STAGE = "eval"
@@ -144,7 +144,7 @@ class ApiRunner:
         pictures = iter(prompt.pictures)
         content = tuple(
             self._image(next(pictures)) if part["type"] == "image" else part["text"]
-            for part in turn(prompt, self.form)[-1]["content"]
+            for part in chat_messages(prompt, self.form)[-1]["content"]
         )
         extra = self.extra | ({"logprobs": True, "top_logprobs": LIKELIEST} if prompt.words else {})
         tokens = 1 if prompt.words else self.sampling.max_tokens
@@ -170,7 +170,7 @@ def _served_format(root: str | None) -> PromptFormat:
     """The prompt format of the model that a server has loaded from `root`, where this machine can look into it."""
     is_here = root is not None and (Path(root) / "config.json").exists()
     if root and is_here:
-        return format_of(model_type(Path(root)))
+        return prompt_format_of(model_type(Path(root)))
     return "interleaved"
 
 

@@ -34,9 +34,9 @@ from eval.runners.prompt import (
     Prompt,
     PromptFormat,
     Sampling,
-    format_of,
+    chat_messages,
     model_type,
-    turn,
+    prompt_format_of,
 )
 from training.folder import CARD, base_of, folder_hash, read_card
 from training.model import Head, ProgressModel, Vision, encoder_outputs, load_model
@@ -67,7 +67,7 @@ class TextRunner(LocalRunner):
         self.model = model
         self.processor = processor
         self.sampling = sampling
-        self.form: PromptFormat = format_of(kind)
+        self.form: PromptFormat = prompt_format_of(kind)
         of_words = {
             "model_type": kind,
             "prompt_format": self.form,
@@ -93,7 +93,7 @@ class TextRunner(LocalRunner):
         """Padded on the left, so that all answers begin at the same place."""
         texts = [
             self.processor.apply_chat_template(
-                turn(a.prompt, self.form),
+                chat_messages(a.prompt, self.form),
                 tokenize=False,
                 add_generation_prompt=True,
                 **self._switch,
@@ -140,8 +140,7 @@ class TextRunner(LocalRunner):
             # Tokens that begin a word, with and without a blank before it
             words = {}
             for word in a.prompt.words:
-                beginnings = (word, f" {word}")
-                tokens = {encode(text, add_special_tokens=False)[0] for text in beginnings}
+                tokens = {encode(w, add_special_tokens=False)[0] for w in (word, f" {word}")}
                 words[word] = float(row[sorted(tokens)].sum())
             replies.append(
                 ModelReply(a.prompt.key, words=words, prompt_tokens=mask, completion_tokens=1)
@@ -184,10 +183,8 @@ class ModelRunner(TextRunner):
         self.after_words = self.has_head and pooling == "published"
         self.in_words = reasoning or self.after_words or not self.has_head
         if self.after_words:
-            self.settings = {**self.settings, "answer": "head after text"}
-        else:
-            self.settings = self.settings
-        if self.has_head and not self.after_words:
+            self.settings: Mapping[str, Any] = {**self.settings, "answer": "head after text"}
+        elif self.has_head:
             of_words = sampling.__dict__ if reasoning else {}
             picture_settings = {"longest_px": limits.longest_px, **limits.processor_size}
             self.settings = {"answer": "head", **(settings or {}), **of_words, **picture_settings}
@@ -222,7 +219,7 @@ class ModelRunner(TextRunner):
         if self.after_words:
             items = [replace(i, answer=r.text) for i, r in zip(items, replies, strict=True)]
         output = self.whole(
-            _placed(self.transform.seen(items, [v.grid for v in vision])), vision=vision
+            _on_device(self.transform.seen(items, [v.grid for v in vision])), vision=vision
         )
         progress = output.progress
         # A published checkpoint's by the plain sigmoid, as its authors serve it; else as it was trained
@@ -241,7 +238,9 @@ class ModelRunner(TextRunner):
         items = self._items(prompts)
         vision = self._seen(prompts, items)
         batch = _left_padded(self.transform.seen(items, [v.grid for v in vision]))
-        return _placed(batch) | ({"mm_encoder_outputs": encoder_outputs(vision)} if vision else {})
+        return _on_device(batch) | (
+            {"mm_encoder_outputs": encoder_outputs(vision)} if vision else {}
+        )
 
     def _items(self, prompts: Sequence[Asked]) -> list[Item]:
         return [Item(a.prompt.text, tuple(_rgbs(a)), system=a.prompt.system) for a in prompts]
@@ -259,7 +258,7 @@ class ModelRunner(TextRunner):
             if rgb.shape not in (p.seen or {})
         }
         if new:
-            pixels = normalised(_placed(joined(list(starmap(self._cut, new.values())))))
+            pixels = normalised(_on_device(joined(list(starmap(self._cut, new.values())))))
             for (p, rgb), vision in zip(new.values(), self.whole.see(pixels), strict=True):
                 p.seen = {**(p.seen or {}), rgb.shape: vision}
                 p.seen_bytes = p.seen_bytes + vision.nbytes
@@ -278,7 +277,7 @@ def _rgbs(prompt: Asked) -> list[np.ndarray]:
     return [picture.rgb for picture in prompt.pictures]
 
 
-def _placed(batch: Batch) -> Batch:
+def _on_device(batch: Batch) -> Batch:
     return {k: v.to(device()) for k, v in batch.items()}
 
 
@@ -305,7 +304,7 @@ def open_runner(
     """A checkpoint, but of laptop models; of others than ours over all GPUs. Raises UserError, ModelError."""
     kind = model_type(base_of(folder) or folder)
     is_ours = (folder / CARD).exists()
-    if limits.processor_size and format_of(kind) == "images_first":
+    if limits.processor_size and prompt_format_of(kind) == "images_first":
         raise UserError(
             f"--min-pixels and --max-pixels are not for {kind}: it cuts pictures into tiles"
         )
@@ -376,7 +375,7 @@ def generate(
     checkpoints = model.generation_config
     model.generation_config = GenerationConfig(**ids)
     try:
-        drawing = processors(sampling, seeds)
+        drawing = logits_processors(sampling, seeds)
         return model.generate(
             **inputs, generation_config=config, logits_processor=drawing, **options
         )
@@ -384,7 +383,7 @@ def generate(
         model.generation_config = checkpoints
 
 
-def processors(sampling: Sampling, seeds: Sequence[int]) -> LogitsProcessorList:
+def logits_processors(sampling: Sampling, seeds: Sequence[int]) -> LogitsProcessorList:
     """In vLLM's order: penalty, temperature, top-k, top-p, then the draw; without a temperature the likeliest word."""
     chain: list[Any] = []
     if sampling.repetition_penalty != 1:

@@ -53,7 +53,7 @@ class Journal:
     def add(self, rows: Iterable[Row]) -> None:
         """On disk, also after a power cut, when this returns."""
         rows = [row | {"run": self.run} for row in rows]
-        self._file.write(b"".join(map(line, rows)))
+        self._file.write(b"".join(map(row_as_line, rows)))
         self._file.flush()
         os.fsync(self._file.fileno())
         self.rows.update((key_of(row), row) for row in rows)
@@ -83,7 +83,7 @@ def journal_at(path: Path, settings: Mapping[str, Any]) -> Iterator[Journal]:
             )
         answers = {key_of(row): row for row in rows if not has_failed(row)}
         # Written anew only where a cut line or a failure was taken away.
-        if (answered := b"".join(map(line, answers.values()))) != data:
+        if (answered := b"".join(map(row_as_line, answers.values()))) != data:
             write_file(path, answered)
         # Lines have a hash of the settings alone; these are the settings, for people.
         write_file(path.with_name(f"{path.name}.run.json"), json.dumps(settings, indent=1).encode())
@@ -112,7 +112,7 @@ def row_of(question: Question, reply: ModelReply) -> Row:
     return row | {name: value for name, value in optional.items() if value is not None}
 
 
-def line(row: Row) -> bytes:
+def row_as_line(row: Row) -> bytes:
     return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
@@ -141,7 +141,7 @@ def part_path(out: Path, shard: tuple[int, int]) -> Path:
     return out.with_name(f"{out.name}.{k}-of-{n}")
 
 
-def merged(
+def merged_rows(
     out: Path, count: int, keys: Sequence[str], settings: Mapping[str, Any]
 ) -> list[Row] | None:
     """The rows of all parts in the order of `keys`, written to `out` as one file; None while some are missing.
@@ -159,7 +159,7 @@ def merged(
         return None
     rows = [row_by_key[key] for key in keys]
     write_file(
-        out, b"".join(map(line, rows))
+        out, b"".join(map(row_as_line, rows))
     )  # answers come in any order; files are compared and scored in one
     return rows
 
@@ -187,7 +187,7 @@ class Method:
     the task, and why there is none where it is not in 0..1; without it a reply is kept as it was said."""
 
     name: str
-    ask: Callable[[Sequence[Question]], list[AskedPrompt]]
+    ask: Callable[[Sequence[Question]], Iterable[AskedPrompt]]
     shares: Callable[[ModelReply, int], list[tuple[float | None, str]]] | None = None
 
     def read(self, prompt: AskedPrompt, reply: ModelReply) -> list[Row]:
@@ -208,15 +208,13 @@ class Method:
         return rows
 
 
-def ask_direct(questions: Sequence[Question]) -> list[AskedPrompt]:
-    prompts = []
+def ask_direct(questions: Sequence[Question]) -> Iterator[AskedPrompt]:
     for q in (q for q in questions if q.moment is not None):
         pictures = q.pictures if q.family in FRAMES_OF_A_RUN else q.pictures[-1:]
         text = _wording("direct").format(
             task=task_text(q.goal or None), frames=image_marks(len(pictures))
         )
-        prompts.append(AskedPrompt(Prompt(q.key, text, pictures, seed=q.inference), (q,)))
-    return prompts
+        yield AskedPrompt(Prompt(q.key, text, pictures, seed=q.inference), (q,))
 
 
 def shares_of_direct(reply: ModelReply, _: int) -> list[tuple[float | None, str]]:
@@ -224,8 +222,7 @@ def shares_of_direct(reply: ModelReply, _: int) -> list[tuple[float | None, str]
     return [(parse_answer(text).score, f"no percentage alone: {text[:200]!r}")]
 
 
-def ask_gvl(questions: Sequence[Question]) -> list[AskedPrompt]:
-    prompts = []
+def ask_gvl(questions: Sequence[Question]) -> Iterator[AskedPrompt]:
     for run in runs_in_order(questions):
         if len(run) < 2:
             continue  # nothing to compare with
@@ -242,29 +239,26 @@ def ask_gvl(questions: Sequence[Question]) -> list[AskedPrompt]:
                 task=task_text(first.goal or None), count=len(part), frames=frames
             )
             pictures = (first.pictures[-1], *(q.pictures[-1] for q in part))
-            prompts.append(
-                AskedPrompt(Prompt(part[0].key, text, pictures, seed=first.inference), part)
-            )
-    return prompts
+            yield AskedPrompt(Prompt(part[0].key, text, pictures, seed=first.inference), part)
 
 
 def shares_of_gvl(reply: ModelReply, count: int) -> list[tuple[float | None, str]]:
     text = reply.text or ""
     shares = {int(number): float(percent) / 100 for number, percent in PERCENT.findall(text)}
-    error_text = "no percentage for picture {} of {}: {!r}".format
-    return [(shares.get(n), error_text(n, count, text[:200])) for n in range(1, count + 1)]
+    return [
+        (shares.get(n), f"no percentage for picture {n} of {count}: {text[:200]!r}")
+        for n in range(1, count + 1)
+    ]
 
 
-def ask_topreward(questions: Sequence[Question]) -> list[AskedPrompt]:
-    prompts = []
+def ask_topreward(questions: Sequence[Question]) -> Iterator[AskedPrompt]:
     for run in runs_in_order(questions):
         for k, q in enumerate(run):
             until = tuple(spread([x.pictures[-1] for x in run[: k + 1]], TOPREWARD_PICTURES))
             text = _wording("topreward").format(
                 task=task_text(q.goal or None), frames=image_marks(len(until))
             )
-            prompts.append(AskedPrompt(Prompt(q.key, text, until, words=("True", "False")), (q,)))
-    return prompts
+            yield AskedPrompt(Prompt(q.key, text, until, words=("True", "False")), (q,))
 
 
 def shares_of_topreward(reply: ModelReply, _: int) -> list[tuple[float | None, str]]:
@@ -296,7 +290,7 @@ CODE_VERSION = (
 Shard = tuple[int, int]  # which, of how many
 
 
-def of_shard(questions: Sequence[Question], shard: Shard) -> list[Question]:
+def questions_of_shard(questions: Sequence[Question], shard: Shard) -> list[Question]:
     """The questions of one shard: whole runs, so that all that is asked about a run at once stays together.
 
     Runs are dealt in order of appearance; every question is in one shard.
@@ -357,7 +351,7 @@ def collect(
     UserError when `out` is another run's; what a runner raises.
     """
     with journal_at(part_path(out, shard), settings) as journal:
-        shard_prompts = method.ask(of_shard(questions, shard))
+        shard_prompts = method.ask(questions_of_shard(questions, shard))
         open_prompts = {
             a.prompt.key: a for a in shard_prompts if not journal.rows.keys() >= {*a.keys}
         }
@@ -373,4 +367,4 @@ def collect(
             )
     # Of all shards, so that whichever process ends last puts the parts together.
     all_keys = [*chain.from_iterable(prompt.keys for prompt in method.ask(questions))]
-    return merged(out, shard[1], all_keys, settings)
+    return merged_rows(out, shard[1], all_keys, settings)

@@ -51,15 +51,13 @@ class Prompt:
     @classmethod
     def of(cls, question: Question) -> "Prompt":
         """The benchmark's own question; repeated inferences differ by their seed."""
-        task = question.goal or None
-        first = question.first
         return cls(
             question.key,
             question.text,
             question.pictures,
             seed=question.inference,
-            task=task,
-            first=first,
+            task=question.goal or None,
+            first=question.first,
         )
 
 
@@ -173,7 +171,7 @@ def model_type(folder: Path) -> str:
         ) from e
 
 
-def format_of(kind: str) -> PromptFormat:
+def prompt_format_of(kind: str) -> PromptFormat:
     if kind in IMAGES_FIRST:
         return "images_first"
     return "interleaved"
@@ -186,7 +184,7 @@ def images_first(text: str) -> str:
     return numbered + parts[0] + "".join(f"Image-{k}{part}" for k, part in enumerate(parts[1:], 1))
 
 
-def turn(prompt: Prompt, form: PromptFormat) -> list[dict[str, Any]]:
+def chat_messages(prompt: Prompt, form: PromptFormat) -> list[dict[str, Any]]:
     """The chat messages of a prompt, the user's last, by the training room's builder."""
     is_moved = form == "images_first" and not prompt.as_written
     return chat(images_first(prompt.text) if is_moved else prompt.text, prompt.system)
@@ -241,9 +239,8 @@ class LocalRunner(ABC):
 
     def ask(self, prompts: Sequence[Asked]) -> list[ModelReply]:
         """A reply to each, in order; what fails is a reply with an error."""
-        parts = batched(prompts, self.batch_size)
         replies: list[ModelReply] = []
-        for part in parts:
+        for part in batched(prompts, self.batch_size):
             replies += answers_by_halves(
                 part, self.run, lambda a, why: ModelReply(a.prompt.key, error=why)
             )

@@ -96,15 +96,12 @@ class FamilyPrompt:
         # All pictures of a run, or the demonstration's pictures or steps
         items = []
         for k in range(len(q.shares) if q.family in DEMONSTRATED else len(q.pictures)):
+            item = {"number": str(k + 1), "index": str(k), "picture": _placeholder(k)}
             if q.steps:
-                content_field = {"step": without_marks(q.steps[k])}
-            else:
-                content_field = {"picture": _placeholder(k)}
+                item["step"] = without_marks(q.steps[k])
             if q.family in DEMONSTRATED:
-                percent_field = {"percent": percent(q.shares[k])}
-            else:
-                percent_field = {}
-            items.append({"number": str(k + 1), "index": str(k)} | content_field | percent_field)
+                item["percent"] = percent(q.shares[k])
+            items.append(item)
         for name, shape in self.lists.items():
             values[name] = shape.between.join(_filled(shape.each, item) for item in items)
         text = _filled(self.file.prompt, values)

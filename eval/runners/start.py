@@ -42,7 +42,7 @@ class RunnerConfig:
         return PictureLimits(self.longest_px, self.options.min_pixels, self.options.max_pixels)
 
 
-def located(lake: Lake, options: EvaluationOptions, model: str) -> RunnerConfig:
+def located_runner(lake: Lake, options: EvaluationOptions, model: str) -> RunnerConfig:
     """With the model's folder, and its name for `latest`, unless a server has it.
 
     Raises UserError where there is no such model, TrainingError where none was trained.
@@ -66,7 +66,7 @@ def located(lake: Lake, options: EvaluationOptions, model: str) -> RunnerConfig:
 
 
 @contextmanager
-def started(config: RunnerConfig, books: Books) -> Iterator[Runner]:
+def started_runner(config: RunnerConfig, books: Books) -> Iterator[Runner]:
     """A runner; what was started for it is ended afterwards. `books` are for those that ask a server.
 
     Raises UserError, ModelError, VlmError, FailedError.
@@ -149,13 +149,12 @@ def _api(
             usd_per_million_prompt_tokens=o.prices[0], usd_per_million_completion_tokens=o.prices[1]
         ),
     )
-    is_vllm = o.runner == "vllm"
     return ApiRunner(
         vlm,
         config.sampling,
         config.limits,
         books,
-        is_vllm=is_vllm,
+        is_vllm=o.runner == "vllm",
         form=o.prompt_format,
         model_hash=model_hash,
     )

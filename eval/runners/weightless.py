@@ -46,31 +46,34 @@ def best_constant(targets: np.ndarray) -> float:
     return float(np.median(targets))
 
 
-def clock(questions: Sequence[Question]) -> Values:
+def clock_answers(questions: Sequence[Question]) -> Values:
     """Frame number over the last one known of the run: order without understanding. It knows the length."""
-    ends = _ends(questions)
-    share = {q.key: (q.moment, ends[_run(q)]) for q in questions if q.moment is not None}
-    return {key: moment / end for key, (moment, end) in share.items() if end > 0}
+    ends = _last_frame_by_run(questions)
+    shares = {}
+    for q in questions:
+        if q.moment is not None and ends[_run_of(q)] > 0:
+            shares[q.key] = q.moment / ends[_run_of(q)]
+    return shares
 
 
-def running_clock(questions: Sequence[Question]) -> Values:
+def running_clock_answers(questions: Sequence[Question]) -> Values:
     """Frame number over the mean of the last ones of the task's other runs, at most 1."""
-    ends = _ends(questions)
-    goals = {_run(q): q.goal for q in questions}
+    ends = _last_frame_by_run(questions)
+    goals = {_run_of(q): q.goal for q in questions}
     of_task = grouped(((*run[:2], goals[run]), end) for run, end in ends.items())
     shares = {}
     for q in questions:
-        task_ends = of_task.get((q.part, q.dataset, goals[_run(q)]), ())
-        if q.moment is not None and (other_ends := sum(task_ends) - ends[_run(q)]) > 0:
+        task_ends = of_task.get((q.part, q.dataset, goals[_run_of(q)]), ())
+        if q.moment is not None and (other_ends := sum(task_ends) - ends[_run_of(q)]) > 0:
             shares[q.key] = min(1.0, q.moment * (len(task_ends) - 1) / other_ends)
     return shares
 
 
-def _run(q: Question) -> tuple[str, str, str]:
+def _run_of(q: Question) -> tuple[str, str, str]:
     return q.part, q.dataset, q.trajectory
 
 
-def _ends(questions: Sequence[Question]) -> dict[tuple[str, str, str], int]:
+def _last_frame_by_run(questions: Sequence[Question]) -> dict[tuple[str, str, str], int]:
     """The last frame that is known of each run."""
     ends: dict[tuple[str, str, str], int] = {}
     for q in questions:
@@ -81,13 +84,13 @@ def _ends(questions: Sequence[Question]) -> dict[tuple[str, str, str], int]:
             else:
                 demonstration = ()
             frame_numbers = [frame_number(picture) or 0 for picture in demonstration]
-            ends[_run(q)] = max(
-                ends.get(_run(q), 0), q.moment, (q.num_frames or 1) - 1, *frame_numbers
+            ends[_run_of(q)] = max(
+                ends.get(_run_of(q), 0), q.moment, (q.num_frames or 1) - 1, *frame_numbers
             )
     return ends
 
 
-def uniform(questions: Sequence[Question]) -> Values:
+def random_answers(questions: Sequence[Question]) -> Values:
     """A number drawn by the question's key: the same in every run."""
     return {
         q.key: int(hashlib.sha256(q.key.encode()).hexdigest()[:13], 16) / 16**13
@@ -96,7 +99,7 @@ def uniform(questions: Sequence[Question]) -> Values:
     }
 
 
-def middle(questions: Sequence[Question]) -> Values:
+def best_constant_answers(questions: Sequence[Question]) -> Values:
     """The constant with the least mean absolute error on these very labels."""
     labels = [q.progress for q in questions if q.progress is not None]
     if not labels:
@@ -105,7 +108,7 @@ def middle(questions: Sequence[Question]) -> Values:
     return {q.key: value for q in questions if q.moment is not None}
 
 
-def last_frame(questions: Sequence[Question]) -> Values:
+def nearness_to_last_frame(questions: Sequence[Question]) -> Values:
     """1 - distance of the state to the run's last known picture over the first one's, clipped. It sees the end."""
     shares = {}
     for run in runs_in_order(questions):
@@ -114,7 +117,7 @@ def last_frame(questions: Sequence[Question]) -> Values:
     return shares
 
 
-def goal_image(questions: Sequence[Question], goals: Goals) -> Values:
+def nearness_to_goal(questions: Sequence[Question], goals: Goals) -> Values:
     """As last_frame, to the demonstration's last picture, or to how another run of the task ended that succeeded."""
     shares = {}
     for run in runs_in_order(questions):
@@ -126,15 +129,15 @@ def goal_image(questions: Sequence[Question], goals: Goals) -> Values:
     return shares
 
 
-def weightless(questions: Sequence[Question], goals: Goals) -> dict[str, Values]:
+def weightless_answers(questions: Sequence[Question], goals: Goals) -> dict[str, Values]:
     """All that are defined for any of the questions, by name."""
     baselines: dict[str, Callable[[Sequence[Question]], Values]] = {
-        "clock": clock,
-        "running clock": running_clock,
-        "random": uniform,
-        "best constant": middle,
-        "visual distance": last_frame,
-        "goal image": lambda q: goal_image(q, goals),
+        "clock": clock_answers,
+        "running clock": running_clock_answers,
+        "random": random_answers,
+        "best constant": best_constant_answers,
+        "visual distance": nearness_to_last_frame,
+        "goal image": lambda q: nearness_to_goal(q, goals),
     }
     values_by_name = {name: baseline(questions) for name, baseline in baselines.items()}
     return {name: values for name, values in values_by_name.items() if values}

@@ -18,10 +18,10 @@ from eval.reward.scorer import Scorer
 from eval.reward.stream import LAST_PICTURE
 from eval.server import chat
 from eval.server import protocol as wire
-from eval.server.limits import CHAT_PATH, MODELS_PATH, Refused, ServerLimits
+from eval.server.limits import CHAT_PATH, MODELS_PATH, Refused, ServerLimits, first_problem
 from eval.server.service import Service, frame_metadata
 from eval.server.sessions import RequestMetrics
-from eval.server.videos import received
+from eval.server.videos import uploaded_files
 
 OPEN_PATHS = (
     "/healthz",
@@ -92,9 +92,7 @@ def make_app(
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, e: RequestValidationError) -> JSONResponse:
-        first = e.errors()[0]
-        field = ".".join(str(part) for part in first["loc"][1:])
-        message = f"{field}: {first['msg']}".removeprefix(": ")
+        _, message = first_problem(e.errors(), 1)
         return Refused(422, "invalid", message).answer(request.url.path)
 
     @app.exception_handler(Exception)
@@ -199,8 +197,6 @@ def _session_routes(app: FastAPI, service: Service) -> None:
 
 
 def _run_routes(app: FastAPI, service: Service) -> None:
-    limits = service.limits
-
     @app.post("/v1/frames", responses=wire.REFUSALS, tags=["whole runs"])
     async def score_frames(
         request: Request,
@@ -212,7 +208,13 @@ def _run_routes(app: FastAPI, service: Service) -> None:
         robots: Robots = None,
     ) -> wire.Scored:
         """Score every moment of a run whose frames are given."""
-        metadata = frame_metadata(len(frames), len(cameras), limits, None, robots)
+        metadata = frame_metadata(
+            len(frames),
+            len(cameras),
+            service.limits,
+            None,
+            robots,
+        )
         data = [await f.read() for f in frames]
         count = len(data) // len(cameras)
         is_visual = service.scorer.source == "visual"
@@ -243,7 +245,7 @@ def _run_routes(app: FastAPI, service: Service) -> None:
         """Score a video, as `proccorpus reward` does."""
         if len(videos) != len(cameras):
             raise Refused(422, "videos", f"{len(videos)} videos for {len(cameras)} cameras")
-        async with received(videos, cameras) as paths:
+        async with uploaded_files(videos, cameras) as paths:
             return wire.Scored(
                 rows=await service.score_video(task, fps, steps, paths, request.is_disconnected)
             )

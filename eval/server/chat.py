@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval.reward.scorer import Reward
 from eval.reward.stream import ViewRule
-from eval.server.limits import Refused
+from eval.server.limits import Refused, first_problem
 from eval.server.protocol import MAX_TASK, Cameras, Fps, RewardRow, RobotRow, Steps
 
 MAX_MESSAGES = 64
@@ -133,9 +133,7 @@ def read_request(body: bytes) -> ChatRequest:
     try:
         return ChatRequest.model_validate_json(body)
     except ValidationError as e:
-        first = e.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        message = f"{field}: {first['msg']}".removeprefix(": ")
+        field, message = first_problem(e.errors(include_url=False, include_input=False))
         raise Refused(400, "invalid_value", message, param=field or None) from e
 
 
@@ -221,13 +219,13 @@ def content_of(
         confidence = probability
     else:
         confidence = 1 - probability
-    fields = {
+    fields: dict[str, Any] = {
         "progress": reward.progress,
         "success": success,
         "confidence": confidence,
         "model": model,
+        "unsure": reward.unsure,
     }
-    fields["unsure"] = reward.unsure
     # What shown runs tell beside; of other rewards nothing
     names = ("step", "step_name", "spread") if reward.source == "shown" else ()
     fields |= {name: getattr(reward, name) for name in names}
@@ -237,9 +235,9 @@ def content_of(
 
 
 def _trend(current: float | None, first: float | None, margin: float) -> dict[str, Any]:
-    change = None if current is None or first is None else current - first
-    if change is None:
+    if current is None or first is None:
         return {"trend": None, "change": None}
+    change = current - first
     return {
         "trend": "unclear" if abs(change) <= margin else "positive" if change > 0 else "negative",
         "change": change,

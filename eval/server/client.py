@@ -88,9 +88,12 @@ class RewardClient:
             duration_s=duration_s,
             goal=pictures,
         )
-        head = {"Content-Type": "application/json"}
         answer = self._ask(
-            "POST", "/v1/sessions", safe=False, content=request.model_dump_json(), headers=head
+            "POST",
+            "/v1/sessions",
+            safe=False,
+            content=request.model_dump_json(),
+            headers={"Content-Type": "application/json"},
         )
         return RewardSession(self, SessionInfo.model_validate_json(answer.content))
 
@@ -174,12 +177,9 @@ class RewardClient:
                 # A busy server may say for how long; else pauses double.
                 if may_retry:
                     pause = max(pause, float(answer.headers.get("Retry-After", 0)))
-                else:
-                    pause = pause
             except httpx.TransportError as e:
-                server_url = self._http.base_url
                 error = RewardServerError(
-                    f"no answer from the reward server at {server_url}: {e or type(e).__name__}"
+                    f"no answer from the reward server at {self._http.base_url}: {e or type(e).__name__}"
                 )
                 # What never reached the server may be sent again, even a request that makes a session.
                 may_retry = safe or isinstance(e, httpx.ConnectError | httpx.ConnectTimeout)

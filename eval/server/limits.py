@@ -2,7 +2,7 @@
 are is read from their first bytes, never from their name."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -69,16 +69,21 @@ class Refused(HTTPException):
                 503: "overloaded_error",
                 500: "server_error",
             }
-            kind = kinds.get(self.status_code, "invalid_request_error")
             error = {
                 "error": {
                     "message": self.detail,
-                    "type": kind,
+                    "type": kinds.get(self.status_code, "invalid_request_error"),
                     "param": self.param,
                     "code": self.code,
                 }
             }
         return JSONResponse(error, self.status_code, self.headers)
+
+
+def first_problem(errors: Sequence[Any], skipped: int = 0) -> tuple[str, str]:
+    """Of pydantic's errors the first one's field, without some parts that it begins with, and message."""
+    field = ".".join(map(str, errors[0]["loc"][skipped:]))
+    return field, f"{field}: {errors[0]['msg']}".removeprefix(": ")
 
 
 FORMATS = ("JPEG", "PNG", "WEBP")

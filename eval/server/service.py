@@ -129,9 +129,8 @@ class Service:
 
     async def goal(self, pictures: Mapping[str, bytes]) -> dict[str, np.ndarray]:
         """Raises Refused."""
-        limit = self.limits.max_pixels
         return {
-            c: await self.in_thread(decode_picture, d, limit, f"goal of {c}")
+            c: await self.in_thread(decode_picture, d, self.limits.max_pixels, f"goal of {c}")
             for c, d in pictures.items()
         }
 

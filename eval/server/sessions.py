@@ -103,10 +103,8 @@ class Batcher:
         self.scorer = scorer
         self.limits = limits
         self.metrics = metrics
-        self.taken, self.pixels = (
-            0,
-            0,
-        )  # moments that wait or are scored, and pixels of their pictures
+        self.taken = 0  # moments that wait or are scored
+        self.pixels = 0  # of their pictures
         self._waiting: deque[tuple[Moment, asyncio.Future[Reward]]] = deque()
         self._more = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "scoring")
@@ -309,9 +307,10 @@ class Sessions:
         """Raises Refused (404). The session counts as used now."""
         session = self._all.get(name)
         if session is None:
-            idle = self.limits.session_idle_s
             raise Refused(
-                404, "no_session", f"no such session: it was closed, or not used for {idle:g} s"
+                404,
+                "no_session",
+                f"no such session: it was closed, or not used for {self.limits.session_idle_s:g} s",
             )
         session.used = time.monotonic()
         return session

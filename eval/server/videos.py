@@ -26,7 +26,7 @@ UNSAFE = re.compile(r"[^\w\-]")  # of a camera's name that messages are to show
 
 
 @asynccontextmanager
-async def received(
+async def uploaded_files(
     videos: Sequence[UploadFile], cameras: Sequence[str]
 ) -> AsyncIterator[dict[str, Path]]:
     """The uploads as files by camera, as long as they are needed. Raises Refused (415) for what is no video."""
@@ -39,11 +39,11 @@ async def received(
                 folder / str(number) / f"{UNSAFE.sub('_', camera)}.video"
             )  # not the client's name
             paths[camera].parent.mkdir()
-            await run_in_threadpool(_write, video, paths[camera])
+            await run_in_threadpool(_copy_upload, video, paths[camera])
         yield paths
 
 
-def _write(video: UploadFile, path: Path) -> None:
+def _copy_upload(video: UploadFile, path: Path) -> None:
     with path.open("wb") as f:
         shutil.copyfileobj(video.file, f)
 
@@ -89,45 +89,34 @@ class RemotePicture:
     path: Path
 
     def rgb(self) -> np.ndarray:
-        return self.clip.ask(_newest_rgb, self.path, self.clip.limits)
+        return self.clip.ask(_newest_rgb, self.path)
 
 
 # In the process
 
 
-class _VideoReader:
-    """A video's frames, one after the other; `newest` is the last one that was read."""
-
-    def __init__(self, path: Path, limits: Limits) -> None:
-        # Nothing is passed over here, so there are frames alone
-        frames = decode(path, options=DecodeOptions(limits=limits))
-        self._frames = cast("Iterator[Frame]", frames)
-        self.newest: Frame | None = None
-
-    def advance(self) -> bool:
-        """Read the next frame; False behind the last one. Raises VideoError."""
-        self.newest = next(self._frames, None)
-        return self.newest is not None
+NEWEST: dict[Path, Frame] = {}  # of each video the last frame that was read
 
 
 @cache
-def _reader(path: Path, limits: Limits) -> _VideoReader:
-    return _VideoReader(path, limits)
+def _frames(path: Path, limits: Limits) -> Iterator[Frame]:
+    """A video's frames, one after the other."""
+    # Nothing is passed over here, so there are frames alone
+    return cast("Iterator[Frame]", decode(path, options=DecodeOptions(limits=limits)))
 
 
 def _advance(path: Path, limits: Limits) -> tuple[bool, float | None]:
     """Is there a next frame, and its time in seconds, where the file says it. Raises VideoError."""
-    reader = _reader(path, limits)
-    if not reader.advance() or reader.newest is None:
+    frame = next(_frames(path, limits), None)
+    if frame is None:
         return False, None
-    time_s = reader.newest.picture.time
+    NEWEST[path] = frame
+    time_s = frame.picture.time
     return True, None if time_s is None else float(time_s)
 
 
-def _newest_rgb(path: Path, limits: Limits) -> np.ndarray:
-    newest = _reader(path, limits).newest
-    assert newest is not None, "asked for after a frame was read"
-    return newest.rgb()
+def _newest_rgb(path: Path) -> np.ndarray:
+    return NEWEST[path].rgb()
 
 
 def check_videos(videos: WalledVideos, clip: RunClip, limits: ServerLimits) -> int:

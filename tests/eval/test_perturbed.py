@@ -98,7 +98,7 @@ def test_the_matrix_is_among_the_scores_and_is_drawn() -> None:
     questions = confusion.load(None, None, EvaluationOptions())  # type: ignore[arg-type]
     values = told(questions, 0.9, 0.1)
     scored = confusion.score(questions, values)
-    entry = Evaluated("m", scored, scored.scores() | confusion.cells(questions, values))
+    entry = Evaluated("m", scored, scored.scores() | confusion.matrix_scores(questions, values))
     assert entry.scores[VIDEO + TASKS[0], UNDER + TASKS[0]].value == pytest.approx(0.9)
     assert entry.scores[VIDEO + TASKS[0], UNDER + TASKS[2]].value == pytest.approx(0.1)
     assert set(confusion_cells(entry)) == {
@@ -192,5 +192,7 @@ def test_progress_is_claimed_by_who_counts() -> None:
             (np.array([0.5]), np.array([0.5])),
         ]
     )
-    assert order.claimed(runs, since=0.5) == pytest.approx([0, 0.4, float("nan")], nan_ok=True)
-    assert order.claimed(runs)[1] == pytest.approx(1)
+    assert order.claimed_progress(runs, since=0.5) == pytest.approx(
+        [0, 0.4, float("nan")], nan_ok=True
+    )
+    assert order.claimed_progress(runs)[1] == pytest.approx(1)

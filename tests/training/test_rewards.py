@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.progresslm import Truth, mended, published
+from training.progresslm import WEIGHTS, ReplyReward, Truth, mended, published
 
 ANSWERABLE = Truth(3, 42.0, 5)
 UNANSWERABLE = Truth(None, None, 5)
@@ -15,6 +15,11 @@ UNANSWERABLE = Truth(None, None, 5)
 def reply(ref: str = "3", score: str = "42%", score_think: str = "b") -> str:
     reference = f"<ref_think>a</ref_think>\n<ref>{ref}</ref>"
     return f"{reference}\n<score_think>{score_think}</score_think>\n<score>{score}</score>"
+
+
+def overall(reward: ReplyReward) -> float:
+    """The sum of the parts as GRPO weighs them."""
+    return sum(weight * getattr(reward, part) for part, weight in WEIGHTS.items())
 
 
 REFUSAL = reply("n/a", "n/a", "n/a")
@@ -59,23 +64,23 @@ PUBLISHED = {
 def test_the_published_reward(name: str) -> None:
     response, truth, *expected = PUBLISHED[name]
     r = published(response, truth)
-    reward_values = [r.overall, r.format, r.score, r.ref, r.ref_error, r.score_error]
+    reward_values = [overall(r), r.format, r.score, r.ref, r.ref_error, r.score_error]
     assert reward_values == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_published_reward_does_not_know_na() -> None:
-    assert published(reply("na", "na", "na"), UNANSWERABLE).overall < 0
-    assert mended(reply("na", "na", "na"), UNANSWERABLE).overall == pytest.approx(1)
+    assert overall(published(reply("na", "na", "na"), UNANSWERABLE)) < 0
+    assert overall(mended(reply("na", "na", "na"), UNANSWERABLE)) == pytest.approx(1)
 
 
 def test_a_refusal_beats_silence_only_in_the_mended_reward() -> None:
-    assert published("", ANSWERABLE).overall > published(REFUSAL, ANSWERABLE).overall
-    assert mended("", ANSWERABLE).overall < mended(REFUSAL, ANSWERABLE).overall
+    assert overall(published("", ANSWERABLE)) > overall(published(REFUSAL, ANSWERABLE))
+    assert overall(mended("", ANSWERABLE)) < overall(mended(REFUSAL, ANSWERABLE))
 
 
 def test_right_beats_wrong_beats_refusal_beats_silence() -> None:
     order = [reply(), reply("4"), reply("5", "90%"), REFUSAL, "The arm moves."]
-    values = [mended(response, ANSWERABLE).overall for response in order]
+    values = [overall(mended(response, ANSWERABLE)) for response in order]
     assert all(a > b for a, b in pairwise(values))
 
 
@@ -84,8 +89,8 @@ def test_right_beats_wrong_beats_refusal_beats_silence() -> None:
     st.sampled_from([ANSWERABLE, UNANSWERABLE, Truth(1, 0.0, 1), Truth(9, 100.0, 9)]),
 )
 def test_every_reply_has_a_reward(response: str, truth: Truth) -> None:
-    assert -0.8 - 1e-9 <= published(response, truth).overall <= 1 + 1e-9
-    assert -0.8 - 1e-9 <= mended(response, truth).overall <= 1 + 1e-9
+    assert -0.8 - 1e-9 <= overall(published(response, truth)) <= 1 + 1e-9
+    assert -0.8 - 1e-9 <= overall(mended(response, truth)) <= 1 + 1e-9
 
 
 @pytest.mark.parametrize(

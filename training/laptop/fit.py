@@ -6,9 +6,10 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from itertools import chain, groupby, pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from annotate.embeddings.networks import one_thread
 from annotate.samples.procvqa import ACTIONS, PROGRESS, SEGMENTATION, task_text
 from core.files import whole_folder
 from core.logs import TOLD
+from core.values import grouped
 from training.card import make_card
 from training.data import augment
 from training.folder import TrainingError
@@ -27,6 +29,7 @@ from training.laptop.model import LaptopModel, embed, laptop_loss, load_laptop, 
 from training.loop import share_of_rate
 from training.negatives.windows import Instructions, draw_kind, draw_speed, shown_of, window_places
 from training.pictures import Item, decode_picture
+from training.pixels import device
 from training.recipe import AS_RECORDED, OTHER_TASK, NegativesConfig, Recipe
 from training.runs import Point, TrainingRun, record, run_folder, training_run_id
 from warehouse.lake import Lake
@@ -80,9 +83,10 @@ def read_episodes(
     con = open_for_users(lake.workspace, snapshot)
     usable = usable_episodes(con, "list_contains(?, dataset)", [datasets])
     tasks = {episode.key: task_text(episode.task) for episode in usable}
-    labels: dict[tuple[str, int], dict[int, float]] = {}
-    for dataset, episode, frame, progress in con.execute(LABELS, [datasets]).fetchall():
-        labels.setdefault((dataset, episode), {})[frame] = progress
+    labels = grouped(
+        ((dataset, episode), (frame, progress))
+        for dataset, episode, frame, progress in con.execute(LABELS, [datasets]).fetchall()
+    )
     episodes = []
     for key, group in groupby(samples, lambda s: (s.row["dataset"], s.row["episode_index"])):
         episode_samples = list(group)
@@ -94,7 +98,7 @@ def read_episodes(
         ]
         # What no sample of progress was drawn of did not pass the release's gate
         if progress_rows:
-            episode_labels = labels.get(key, {}) | {
+            episode_labels = dict(labels.get(key, ())) | {
                 row["frames"][-1]: float(row["progress"]) for row in progress_rows
             }
             episodes.append(
@@ -220,20 +224,12 @@ class ClipSource:
 MOST_COMPARED = 50_000  # pictures that the OOD detector is fitted on
 
 
-@dataclass(frozen=True)
-class TrainingTimes:
-    """When a run started, by the wall's clock and the CPU's, and the CPU's time after the encoder's work."""
-
-    start_s: float
-    start_cpu_s: float
-    encoded_cpu_s: float = 0.0
-
-
 def train_laptop(
     lake: Lake, release: Release, recipe: Recipe, on_step: Callable[[Point], None], resume: bool
 ) -> TrainingRun:
     """A new model from a release's train split, saved and recorded. Raises TrainingError, EncoderError, ShardError."""
-    clock = _started(resume)
+    _check_start(resume)
+    training = LaptopTraining(lake, release, recipe, on_step)
     config = recipe.model.laptop
     seed = recipe.train.seed
     assert config is not None, "a recipe of another kind"
@@ -244,9 +240,7 @@ def train_laptop(
     encoded_cpu_s = time.process_time()
     torch.manual_seed(seed)
     model = fitted_model(config, episodes, min(config.most_frames, max(e.shown for e in episodes)))
-    times = replace(clock, encoded_cpu_s=encoded_cpu_s)
-    training = LaptopTraining(lake, release, recipe, on_step, model, encoder, episodes, times=times)
-    return training.run()
+    return training.run(model, encoder, episodes, encoded_cpu_s)
 
 
 def fitted_model(
@@ -298,7 +292,8 @@ def adapt_laptop(
     episodes, so that they are not forgotten. `release`: what the run is recorded to have learnt
     from; `facts`: for its card. Raises ModelError, EncoderError, ShardError, TrainingError.
     """
-    clock = _started(resume)
+    _check_start(resume)
+    training = LaptopTraining(lake, release, recipe, on_step)
     seed = recipe.train.seed
     model, encoder, card = load_laptop(folder)
     dataset = samples[0].row["dataset"]
@@ -320,22 +315,17 @@ def adapt_laptop(
     former_facts = {"window": card.get("window"), "max_px": card.get("max_px")}
     facts_of_card = former_facts | {**facts, "adapted_from": folder.name}
     episodes = [new] * max(1, len(former_episodes)) + former_episodes
-    times = replace(clock, encoded_cpu_s=encoded_cpu_s)
-    training = LaptopTraining(
-        lake, release, recipe, on_step, model, encoder, episodes, times, facts_of_card
-    )
-    return training.run()
+    return training.run(model, encoder, episodes, encoded_cpu_s, facts_of_card)
 
 
-def _started(resume: bool) -> TrainingTimes:
-    """The times as the run starts. Raises TrainingError where such a run cannot start."""
+def _check_start(resume: bool) -> None:
+    """Raises TrainingError where a laptop model cannot be trained so."""
     if resume:
         raise TrainingError(
             "a laptop model trains in seconds, and keeps nothing to go on from: leave out --resume"
         )
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise TrainingError("a laptop model is trained by one process: start it without torchrun")
-    return TrainingTimes(time.monotonic(), time.process_time())
 
 
 def _of_release(
@@ -351,31 +341,45 @@ def _of_release(
 
 @dataclass(frozen=True)
 class LaptopTraining:
-    """A model that is to learn by a recipe's steps from some episodes. `card_fields`: further ones of its card."""
+    """A run by a recipe, from now on by the wall's clock and the CPU's."""
 
     lake: Lake
     release: Release
     recipe: Recipe
     on_step: Callable[[Point], None]
-    model: LaptopModel
-    encoder: Encoder
-    episodes: Sequence[EncodedPictures]
-    times: TrainingTimes
-    card_fields: Mapping[str, Any] = field(default_factory=dict)
+    start_s: float = field(default_factory=time.monotonic)
+    start_cpu_s: float = field(default_factory=time.process_time)
 
-    def run(self) -> TrainingRun:
-        """Learn from clips, save the model and record the run. Raises TrainingError."""
+    def run(
+        self,
+        model: LaptopModel,
+        encoder: Encoder,
+        episodes: Sequence[EncodedPictures],
+        encoded_cpu_s: float,
+        card_fields: Mapping[str, Any] = MappingProxyType({}),
+    ) -> TrainingRun:
+        """Let a model learn from clips of the episodes, save it and record the run. `encoded_cpu_s`: the CPU's time
+        after the encoder's work; `card_fields`: further ones of the model's card. Raises TrainingError."""
         train = self.recipe.train
         if train.steps is None:
             raise TrainingError(
                 f"recipe {self.recipe.name}: a laptop model learns for train.steps, not for epochs"
             )
         run = training_run_id(self.recipe, self.release)
-        negatives = self.recipe.data.negatives
-        source = ClipSource(self.episodes, self.model.frames, negatives, train.seed)
-        curve = self._learn(source, train.steps)
+        source = ClipSource(
+            episodes,
+            model.frames,
+            self.recipe.data.negatives,
+            train.seed,
+        )
+        curve = self._learn(model, source, train.steps)
         num_samples = train.steps * train.batch
-        num_parameters = sum(p.numel() for p in self.model.parameters())
+        num_parameters = sum(p.numel() for p in model.parameters())
+        shown_runs = {e.key: e for e in episodes}.values()
+        cpu_s = {
+            "encoder": round(encoded_cpu_s - self.start_cpu_s, 1),
+            "steps": round(time.process_time() - encoded_cpu_s, 1),
+        }
         card = make_card(self.lake, self.release, self.recipe, run) | {
             "head": {"pooling": "laptop"},
             "parameters": num_parameters,
@@ -383,22 +387,24 @@ class LaptopTraining:
             "left_out": 0,
             "final": asdict(curve[-1]),
             "negatives": dict(source.counts),
-            **self._costs(),
+            "runs": len(shown_runs),
+            "pictures": sum(len(e.frames) for e in shown_runs),
+            "cpu_s": cpu_s,
         }
         folder = run_folder(self.lake.workspace, run)
         with whole_folder(folder) as half:
-            save_laptop(self.model, self.encoder, half, card | dict(self.card_fields))
+            save_laptop(model, encoder, half, card | dict(card_fields))
             (half / "curve.json").write_text(json.dumps([asdict(p) for p in curve]) + "\n")
         record(self.lake, run, self.release, self.recipe, curve)
-        duration_s = time.monotonic() - self.times.start_s
+        duration_s = time.monotonic() - self.start_s
         return TrainingRun(run, folder, tuple(curve), num_parameters, num_samples, duration_s)
 
-    def _learn(self, source: ClipSource, steps: int) -> list[Point]:
+    def _learn(self, model: LaptopModel, source: ClipSource, steps: int) -> list[Point]:
         """The curve of the steps."""
         train = self.recipe.train
-        self.model.to("cuda" if torch.cuda.is_available() else "cpu").train()
+        model.to(device()).train()
         optimizer = torch.optim.AdamW(
-            self.model.parameters(),
+            model.parameters(),
             lr=train.lr,
             weight_decay=train.weight_decay,
             betas=(0.9, train.beta2),
@@ -406,23 +412,10 @@ class LaptopTraining:
         curve: list[Point] = []
         with one_thread():
             for step in range(steps):
-                curve.append(learn_step(self.model, optimizer, source, self.recipe, step, steps))
+                curve.append(learn_step(model, optimizer, source, self.recipe, step, steps))
                 self.on_step(curve[-1])
-        self.model.eval()
+        model.eval()
         return curve
-
-    def _costs(self) -> dict[str, Any]:
-        """What was learnt from, and the CPU's time, as the card has them."""
-        runs = {e.key: e for e in self.episodes}.values()
-        cpu_s = {
-            "encoder": round(self.times.encoded_cpu_s - self.times.start_cpu_s, 1),
-            "steps": round(time.process_time() - self.times.encoded_cpu_s, 1),
-        }
-        return {
-            "runs": len(runs),
-            "pictures": sum(len(e.frames) for e in runs),
-            "cpu_s": cpu_s,
-        }
 
 
 def learn_step(
@@ -435,14 +428,13 @@ def learn_step(
 ) -> Point:
     """Raises TrainingError where the loss is not finite."""
     train = recipe.train
-    device = model.device
     start_s = time.perf_counter()
     rate = train.lr * share_of_rate(step / steps, train)
     for group in optimizer.param_groups:
         group["lr"] = rate
     numbers, tasks, label = source.draw(train.batch)
-    output = model(torch.from_numpy(numbers).to(device), tasks)
-    loss, error = laptop_loss(model, output, torch.from_numpy(label).to(device))
+    output = model(torch.from_numpy(numbers).to(model.device), tasks)
+    loss, error = laptop_loss(model, output, torch.from_numpy(label).to(model.device))
     if not torch.isfinite(loss):
         raise TrainingError(
             f"the loss is {float(loss.detach())} at step {step}: lower train.lr or train.clip"

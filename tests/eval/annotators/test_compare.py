@@ -15,7 +15,7 @@ from core.domain.label import IDLE, STEP, Label, Segment
 from core.errors import UserError
 from core.paths import ROOT, Workspace
 from core.tables import TABLES
-from eval.annotators.compare import AnnotatorComparison, compare, differences, gain
+from eval.annotators.compare import AnnotatorComparison, compare, differences, nearness_gain
 from eval.annotators.scoring import (
     CLOCK,
     published_counts,
@@ -155,11 +155,11 @@ def test_what_is_gained_is_more_where_an_error_is_less(lake: Lake, truth: Path) 
     """The curve of r2 is the clock itself; that of r1 comes to 0.4 only."""
     comparison = compared(lake, truth, datasets=["a"])
     r1, r2, clock = (comparison["annotators/a", name] for name in ("motion r1", "vlm r2", CLOCK))
-    assert gain(r2, clock, "mae").value == pytest.approx(0, abs=1e-6)
-    assert gain(r1, clock, "mae").value == -differences(r1, clock)["mae"].value != 0
-    assert gain(r1, r2, "unnamed").value == 1
-    assert gain(r2, r1, "boundary_f1@0.5s").value == pytest.approx(-2 / 3)
-    assert gain(r1, clock, "boundary_f1@0.5s").n == 0
+    assert nearness_gain(r2, clock, "mae").value == pytest.approx(0, abs=1e-6)
+    assert nearness_gain(r1, clock, "mae").value == -differences(r1, clock)["mae"].value != 0
+    assert nearness_gain(r1, r2, "unnamed").value == 1
+    assert nearness_gain(r2, r1, "boundary_f1@0.5s").value == pytest.approx(-2 / 3)
+    assert nearness_gain(r1, clock, "boundary_f1@0.5s").n == 0
 
 
 def test_over_all_datasets_episodes_count_alike(lake: Lake, truth: Path) -> None:

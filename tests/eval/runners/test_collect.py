@@ -9,9 +9,16 @@ import pytest
 from core.errors import UserError
 from eval.benchmarks.load import score_predictions
 from eval.benchmarks.question import Question, read_predictions
-from eval.runners.methods import METHODS, collect, of_shard, run_settings
-from eval.runners.prompt import ModelReply, Prompt, UnansweredError, format_of, images_first, turn
-from eval.runners.weightless import running_clock, weightless
+from eval.runners.methods import METHODS, collect, questions_of_shard, run_settings
+from eval.runners.prompt import (
+    ModelReply,
+    Prompt,
+    UnansweredError,
+    chat_messages,
+    images_first,
+    prompt_format_of,
+)
+from eval.runners.weightless import running_clock_answers, weightless_answers
 from tests.kits.bench_kit import STEPS, Scripted, by_part, questions_of, share_seen
 
 OWN = METHODS["question"]
@@ -102,7 +109,7 @@ def test_shards_are_whole_runs_and_make_the_file_of_one_process(
     questions: list[Question], tmp_path: Path
 ) -> None:
     run(Scripted(), questions, tmp_path / "one.jsonl")
-    parts = [of_shard(questions, (k, 3)) for k in range(3)]
+    parts = [questions_of_shard(questions, (k, 3)) for k in range(3)]
     assert sorted(q.key for q in chain.from_iterable(parts)) == sorted(q.key for q in questions)
     trajectories = [{(q.part, q.trajectory) for q in part} for part in parts]
     assert all(a.isdisjoint(b) for a, b in combinations(trajectories, 2))
@@ -121,10 +128,10 @@ def test_pictures_stand_first_with_numbers_for_internvl() -> None:
         "Image-1: <image>\nImage-2: <image>\nImage-3: <image>\n"
         "A demonstration:\n1. Image-1 0%\n2. Image-2 100%\nThe state:\nImage-3"
     )
-    assert [format_of(k) for k in ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "internvl")] == [
+    assert [prompt_format_of(k) for k in ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "internvl")] == [
         "interleaved", "interleaved", "interleaved", "images_first",
     ]  # fmt: skip
-    (message,) = turn(Prompt("k", text, ()), "images_first")
+    (message,) = chat_messages(Prompt("k", text, ()), "images_first")
     assert [p["type"] for p in message["content"]] == [
         "text",
         "image",
@@ -147,13 +154,13 @@ def test_gvl_shuffles_a_run_and_reads_each_picture(
         )
 
     same = [q for q in questions if q.part == "visual_same_view"]
-    requests = METHODS["gvl"].ask(same)
+    requests = list(METHODS["gvl"].ask(same))
     assert [len(a.questions) for a in requests] == [3, 3]  # a prompt for each recording
     assert all(
         a.prompt.pictures[0] == min(a.questions, key=lambda q: q.moment or 0).pictures[-1]
         for a in requests
     )
-    assert METHODS["gvl"].ask(same) == requests  # the same order every time
+    assert list(METHODS["gvl"].ask(same)) == requests  # the same order every time
     rows = run(Scripted(say), same, tmp_path / "g.jsonl", METHODS["gvl"])
     assert rows is not None
     for r in rows:
@@ -171,7 +178,7 @@ def test_topreward_weighs_words_over_the_run_so_far(
     questions: list[Question], tmp_path: Path
 ) -> None:
     same = [q for q in questions if q.part == "visual_same_view"]
-    requests = METHODS["topreward"].ask(same)
+    requests = list(METHODS["topreward"].ask(same))
     assert [len(a.prompt.pictures) for a in requests] == [1, 2, 3] * 2
     rows = run(
         Scripted(lambda p: ModelReply(p.key, words={"True": 0.3, "False": 0.1})),
@@ -188,7 +195,8 @@ def test_topreward_weighs_words_over_the_run_so_far(
 
 
 def test_direct_score_shows_the_state_alone(questions: list[Question]) -> None:
-    requests = METHODS["direct"].ask([q for q in questions if q.part == "visual_same_view"])
+    visual = [q for q in questions if q.part == "visual_same_view"]
+    requests = list(METHODS["direct"].ask(visual))
     assert all(a.prompt.pictures == a.questions[0].pictures[-1:] for a in requests)
     assert not any(step in a.prompt.text for a, step in product(requests, STEPS))
     read = {
@@ -202,7 +210,7 @@ def test_a_baseline_survives_a_picture_that_is_not_there(bench: Path) -> None:
     moved_questions = questions_of(
         "progress-bench", str(bench), part=("visual_same_view",), image_root=bench / "prog-bench"
     )
-    baselines = weightless(moved_questions, {})
+    baselines = weightless_answers(moved_questions, {})
     assert all(v != v for v in baselines["visual distance"].values())
     assert len(baselines["clock"]) == 6
 
@@ -230,7 +238,7 @@ def test_a_running_clock_knows_how_long_the_other_runs_of_a_task_are() -> None:
         for run, length in lengths.items()
         for frame in (0, 5, length - 1)
     }
-    clock = running_clock(list(questions.values()))
+    clock = running_clock_answers(list(questions.values()))
     told_shares = {
         place: clock[question.key] for place, question in questions.items() if question.key in clock
     }

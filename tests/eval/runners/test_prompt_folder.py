@@ -13,7 +13,7 @@ from core.values import PLAIN_IMAGE
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import PictureFile, Question
 from eval.benchmarks.run import evaluate_benchmark
-from eval.runners.prompt import turn
+from eval.runners.prompt import chat_messages
 from eval.runners.prompt_folder import read_prompts
 from eval.runners.start import RunnerConfig
 from tests.kits.bench_kit import questions_of
@@ -67,7 +67,7 @@ def test_a_demonstration_in_pictures_is_asked_as_the_file_says(bench: Path, tmp_
     )
     # The state stands first in the text, and so among the pictures
     assert prompt.pictures == (question.pictures[-1], *question.pictures[:-1])
-    system, user = turn(prompt, "images_first")
+    system, user = chat_messages(prompt, "images_first")
     assert system == {
         "role": "system", "content": [{"type": "text", "text": "You judge robots; <image> is a word here."}],
     }  # fmt: skip
