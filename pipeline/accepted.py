@@ -11,7 +11,6 @@ from pipeline.config import stored_build
 from warehouse.lake import Lake
 from warehouse.lake.acceptances import listed
 from warehouse.lake.lake import lake_to_read
-from warehouse.lake.references import stored_builds
 
 Findings = Sequence[dict[str, Any]]
 
@@ -53,7 +52,7 @@ def _without(pictured: Findings, accepted: Collection[tuple[str, int | None]]) -
 def _accepted_by_source(lake: Lake) -> dict[str, list[dict[str, Any]]]:
     """What is accepted in each dataset, by the address of its source."""
     by_dataset = grouped((row["dataset"], row) for row in listed(lake))
-    builds = [stored_build(lake, name) for name in stored_builds(lake) if name in by_dataset]
+    builds = [stored_build(lake, name) for name in by_dataset]
     return {build.dataset.source: by_dataset[build.name] for build in builds if build}
 
 

@@ -17,7 +17,7 @@ from ingest.source import format_of
 from ingest.sources.files import NO_RIGHTS, Source
 from ingest.sources.types import SourceError
 from pipeline.chunk import ChunkResult, ChunkTask, StageMoment, StepFailure, run_guarded
-from pipeline.config import DatasetBuild, as_listed, resolve, store_changed, stored_build
+from pipeline.config import DatasetBuild, StoredBuilds, as_listed, parsed, settled, store_changed
 from pipeline.plan import CURRENT, plan
 from pipeline.sources import OUT_OF_REACH, look_at
 from pipeline.stage import StageContext, StageReport, Step
@@ -34,7 +34,7 @@ from warehouse.lake.recordings import (
     review_sentence,
     sentence,
 )
-from warehouse.lake.references import chunks_of_references
+from warehouse.lake.references import chunks_of_references, stored_builds
 
 Chunks = Collection[tuple[str, int]]  # (dataset, chunk)
 MAX_ROUNDS = 3  # of a build: another one where pictures showed another recording than was listed
@@ -139,7 +139,6 @@ class Build:
         self.accept_changes = accept_changes
         self.report = BuildReport()
         self.fingerprints: dict[str, str] = {}
-        self.is_new = not workspace.exists()
         self.is_announced = False
         self.has_recognised = False
         self.steps: list[Step] = []
@@ -153,12 +152,16 @@ class Build:
         Makes the lake only afterwards: a wrong address leaves no workspace behind. Raises what is wrong with the first
         source where none is in reach.
         """
-        lake = None if self.is_new else self._open_lake()
-        resolved = [resolve(lake, build, update=update) for build in builds]
+        lake = None
+        stored: StoredBuilds = {}
+        if self.workspace.exists():
+            lake = self._open_lake()
+            stored = stored_builds(lake)
+            builds = settled(lake, builds, stored, update=update)
         # Side by side: one that hangs takes no longer than the slowest
         looks = [
             (build, look_at(partial(_state_of, build.source(self.workspace.sources))))
-            for build in resolved
+            for build in builds
         ]
         errors: list[Exception] = []
         for build, read_source in looks:
@@ -176,7 +179,7 @@ class Build:
         if errors and not self.fingerprints:
             raise errors[0]
         self.lake = lake or open_lake(self.workspace)
-        self._note_moves()
+        self._note_moves(stored)
         self.listener.began(self.lake, self.report.builds.values())
 
     def _open_lake(self) -> Lake:
@@ -188,14 +191,14 @@ class Build:
             sweep(lake)
         return lake
 
-    def _note_moves(self) -> None:
-        """Say which datasets are read at another commit than before."""
+    def _note_moves(self, stored: StoredBuilds) -> None:
+        """Say which datasets are read at another commit than before; `stored`: their `stored_builds`."""
         for name, build in self.report.builds.items():
-            stored = stored_build(self.lake, name)
-            if stored and stored.commit and build.commit and stored.commit != build.commit:
+            former = parsed(stored, name)
+            if former and former.commit and build.commit and former.commit != build.commit:
                 source = build.dataset.source
                 self.listener.note(
-                    f"{name}: {source} is read at {build.commit}, before at {stored.commit}"
+                    f"{name}: {source} is read at {build.commit}, before at {former.commit}"
                 )
 
     # What is outdated
@@ -204,14 +207,23 @@ class Build:
         """Run listings, then what references show, then chunks: each by a plan of what the one before left."""
         for _ in range(MAX_ROUNDS):
             self.has_recognised = False
-            is_changed = True
-            for run_outdated in (self._list_outdated, self._measure_references, self._run_chunks):
-                if is_changed:
-                    specs = {name: stage_specs(build) for name, build in self.report.builds.items()}
-                    self.steps = plan(self.lake, specs, self.fingerprints)
-                is_changed = run_outdated()
+            self._plan()
+            if self._list_outdated():
+                self._plan()
+            if self._measure_references():
+                self._plan()
+            self._run_chunks()
             if not self.has_recognised:
                 return
+
+    def _plan(self) -> None:
+        """Find what is outdated, by what is listed now."""
+        builds = self.report.builds
+        with self.lake.reading():
+            for name, build in builds.items():
+                builds[name] = as_listed(self.lake, build)
+            specs = {name: stage_specs(build) for name, build in builds.items()}
+            self.steps = plan(self.lake, specs, self.fingerprints)
 
     # Listings, in this process: they say which chunks there are, and what decides who annotates
 
@@ -226,13 +238,8 @@ class Build:
         # A listing that ran has stored its own
         failed = {failure.dataset for failure in self.report.failed}
         listed = [build for name, build in self.report.builds.items() if name not in failed]
-        if not store_changed(self.lake, listed) and len(self.report.done) == num_done:
-            return False
-        with self.lake.reading():
-            self.report.builds = {
-                name: as_listed(self.lake, b) for name, b in self.report.builds.items()
-            }
-        return True
+        is_stored = store_changed(self.lake, listed)
+        return is_stored or len(self.report.done) > num_done
 
     def _listed(self, step: Step) -> ChunkResult:
         build = self.report.builds[step.dataset]
@@ -262,8 +269,9 @@ class Build:
         }
         # A chunk that is its dataset's only one goes through its own stages in order anyway
         dataset_names = {step.dataset for step in self.steps if step.chunk}
+        builds = [self.report.builds[name] for name in dataset_names]
         follower_names = [
-            name for name in dataset_names if self.report.builds[name].uses_references
+            build.name for build in builds if build.uses_references and build.has_references
         ]
         with_references = {
             (name, chunk)

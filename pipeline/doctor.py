@@ -10,7 +10,7 @@ from annotate.model_client.calls import VlmError
 from annotate.model_client.responses import ResponseStore
 from core.paths import Workspace
 from ingest.sources.types import SourceError
-from pipeline.config import resolve, stored_build, stored_builds
+from pipeline.config import last_builds, present_builds
 from pipeline.plan import CURRENT, plan
 from pipeline.stage import Step
 from pipeline.stages import stage_specs
@@ -37,10 +37,7 @@ def diagnose(workspace: Workspace, *, hashes: bool = False) -> list[Trouble]:
 
 def stale(lake: Lake) -> Iterator[Trouble]:
     """Datasets of which a build would do something, by the configuration that each was last built with."""
-    for name in stored_builds(lake):
-        stored = stored_build(lake, name)
-        assert stored is not None
-        build = resolve(lake, stored)
+    for name, build in present_builds(lake).items():
         try:
             fingerprint = build.source(lake.workspace.sources).fingerprint()
         except (SourceError, OSError) as e:
@@ -90,8 +87,10 @@ def servers(lake: Lake) -> Iterator[Trouble]:
 def _models_by_server(lake: Lake) -> dict[str, set[str]]:
     """The models that builds ask each endpoint for."""
     models_by_server: dict[str, set[str]] = {}
-    builds = [stored_build(lake, name) for name in stored_builds(lake)]
-    for vlm in [build.stages.vlm for build in builds if build and build.annotator == "vlm"]:
+    for build in last_builds(lake).values():
+        if build.annotator != "vlm":
+            continue
+        vlm = build.stages.vlm
         for url in vlm.endpoints:
             models_by_server.setdefault(url, set()).add(vlm.model)
     return models_by_server

@@ -10,12 +10,20 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config import DatasetBuild, resolve, stored_build
-from pipeline.plan import CURRENT, STAMPS, WAITING, History, Specs, dataset_input, plan
+from pipeline.plan import (
+    CURRENT,
+    STAMPS,
+    WAITING,
+    History,
+    Specs,
+    dataset_input,
+    listing_stamps,
+    plan,
+)
 from pipeline.sources import OUT_OF_REACH
 from pipeline.stage import StageSpec, Step
 from pipeline.stages import stage_specs
 from warehouse.lake import WHOLE_DATASET, Lake
-from warehouse.lake.stamps import listing_stamps
 
 NEW = "made"
 AGAIN = "made again"

@@ -6,11 +6,15 @@ from itertools import chain
 from typing import Any
 
 from core.tables import STAGE_TABLES
+from ingest.outcomes import BY_PERSON
 from pipeline.stage import StageSpec, Step
 from warehouse.lake import WHOLE_DATASET, Lake, content_key
+from warehouse.lake.connection import row_by_row
 from warehouse.lake.corrections import correction_stamps
+from warehouse.lake.outcomes import OUTCOMES_IN_FORCE
+from warehouse.lake.recordings import LISTING
 from warehouse.lake.references import reference_stamps
-from warehouse.lake.stamps import listing_stamps
+from warehouse.lake.statements import said_of
 
 CURRENT = "current"
 MISSING = "missing"
@@ -24,6 +28,13 @@ STAMPS = {
 # Columns of stage_runs; a lake that is only looked at may be of an earlier version, without some of them
 COLUMNS = (
     "^(stage|dataset|chunk|label_run|snapshot|code_version|(input|output|outcomes|others)_hash)$"
+)
+OUTCOMES = (
+    f"SELECT episode_index, success, file FROM ({OUTCOMES_IN_FORCE}) WHERE {row_by_row('dataset')}"
+)
+CHANGES = (
+    "SELECT recording || ' ' || what || ' ' || created_at FROM recording_changes "
+    "WHERE dataset = ? AND found_by <> ? ORDER BY 1"
 )
 
 Specs = Sequence[StageSpec]
@@ -124,6 +135,30 @@ def _listing_input(
             return recorded["input_hash"]
         return ""
     return dataset_input(listing, fingerprint, *listing_stamps(lake, dataset))
+
+
+def listing_stamps(lake: Lake, dataset: str) -> list[str]:
+    """What a dataset's listing depends on, beside its source; nothing where nobody said anything.
+
+    By the numbers that the episodes had when it was said: those do not change when recordings move.
+    """
+    stamps = []
+    taken_down = lake.column("SELECT episode_index FROM takedowns WHERE dataset = ?", [dataset])
+    if taken_down:
+        episodes = "all" if None in taken_down else str(sorted(taken_down))
+        stamps.append(content_key("taken down", episodes))
+    if dataset in said_of(lake)["outcomes"]:
+        outcomes = [
+            f"{episode} {success} {BY_PERSON}{file}"
+            for episode, success, file in sorted(lake.rows(OUTCOMES, [dataset]))
+        ]
+        if outcomes:
+            stamps.append(content_key("outcomes", *outcomes))
+    # What later passes and people found of its recordings
+    changes = lake.column(CHANGES, [dataset, LISTING])
+    if changes:
+        stamps.append(content_key("recordings", *changes))
+    return stamps
 
 
 def stale_chunks(lake: Lake, specs: Mapping[str, Specs]) -> dict[str, int]:

@@ -55,19 +55,31 @@ def _label(row: Mapping[str, Any]) -> Label | None:
     return Label(segments_of(row), len(row["plan"]), tuple(row["plan"]))
 
 
-def reference_tasks(lake: LakeConnection, dataset: str) -> list[str]:
-    """The tasks of a dataset that some runs are references of, and others are not, in order."""
+def steps_and_references(lake: LakeConnection, dataset: str) -> tuple[bool, bool]:
+    """Does the source bring timed steps of usable episodes? Can some runs be labelled like others of their task?"""
+    has_steps = brings_steps(lake, dataset)
+    if has_steps:
+        # Of episodes that the listing found no fault with
+        usable = lake.rows(
+            "SELECT 1 FROM episode_facts f WHERE dataset = ? AND len(steps) > 0 AND NOT EXISTS (SELECT 1 FROM findings "
+            "x WHERE x.dataset = f.dataset AND x.episode_index = f.episode_index AND x.stage = 'episodes' "
+            "AND x.severity = 'unusable') LIMIT 1",
+            [dataset],
+        )
+        has_steps = bool(usable)
     if not may_have_references(lake, dataset):
-        return []
-    return lake.column(
+        return has_steps, False
+    # Tasks of which some runs are references, and others are not
+    tasks = lake.rows(
         "WITH shown AS (FROM current_references WHERE dataset = $1) "
         "SELECT coalesce(j.same_as, f.task) AS task FROM episode_facts f "
         "LEFT JOIN current_joined_tasks j ON j.dataset = f.dataset AND j.task = f.task WHERE f.dataset = $1 "
         "AND f.task IS NOT NULL GROUP BY 1 "
         "HAVING count(*) FILTER (f.episode_index IN (SELECT episode_index FROM shown)) "
-        "BETWEEN 1 AND count(*) - 1 ORDER BY 1",
+        "BETWEEN 1 AND count(*) - 1 LIMIT 1",
         [dataset],
     )
+    return has_steps, bool(tasks)
 
 
 def joined_tasks(lake: Lake, dataset: str) -> dict[str, str]:
@@ -81,8 +93,6 @@ def joined_tasks(lake: Lake, dataset: str) -> dict[str, str]:
 
 def chunks_of_references(lake: Lake, dataset: str) -> set[int]:
     """The chunks that references lie in, also those whose frames are not built yet."""
-    if not may_have_references(lake, dataset):
-        return set()
     return set(
         lake.column("SELECT DISTINCT chunk FROM current_references WHERE dataset = ?", [dataset])
     )
