@@ -13,13 +13,16 @@ from pipeline.stages import stage_specs
 from warehouse.lake import Lake, recordings
 from warehouse.lake.outcomes import assumption, chunks_to_build, question
 from warehouse.lake.references import sentences
-from warehouse.lake.similarity import embedded_pictures
 
 app = typer.Typer()
 COLUMNS = (
     "dataset, episodes, ok, quarantined, frames, labelled_frames, labels, samples, shards, outcomes_known, "
     "assumed_complete, look_unfinished"
 )
+# By dataset how many pictures an encoder has looked at, in words
+EMBEDDED = """
+SELECT dataset, string_agg(count || ' pictures by ' || encoder, ', ' ORDER BY count DESC, encoder)
+FROM (SELECT dataset, encoder, count(*) AS count FROM embeddings GROUP BY ALL) GROUP BY dataset"""
 SHOWN_OF_COMMIT = 12  # characters; --format json has all
 
 
@@ -34,7 +37,7 @@ def status_rows(lake: Lake) -> list[dict]:
         # Outcomes are a part of the source, which is not looked at here
         stale = stale_chunks(lake, specs)
         chunks_by_name = chunks_to_build(lake)
-        embedded = embedded_pictures(lake)
+        embedded = dict(lake.rows(EMBEDDED))
         stale |= {name: max(chunks, stale.get(name, 0)) for name, chunks in chunks_by_name.items()}
         revisions = dict(lake.rows("SELECT dataset, source_revision FROM datasets"))
         rows = lake.dicts(f"SELECT {COLUMNS} FROM coverage ORDER BY dataset")

@@ -27,13 +27,7 @@ from warehouse.lake import Lake, open_lake
 from warehouse.lake.doctor import rollback
 from warehouse.lake.gc import sweep
 from warehouse.lake.place import building
-from warehouse.lake.recordings import (
-    FRAMES,
-    copies_sentences,
-    review_counts,
-    review_sentence,
-    sentence,
-)
+from warehouse.lake.recordings import FRAMES, open_questions, sentence
 from warehouse.lake.references import chunks_of_references, stored_builds
 
 Chunks = Collection[tuple[str, int]]  # (dataset, chunk)
@@ -207,12 +201,11 @@ class Build:
         """Run listings, then what references show, then chunks: each by a plan of what the one before left."""
         for _ in range(MAX_ROUNDS):
             self.has_recognised = False
-            self._plan()
-            if self._list_outdated():
-                self._plan()
-            if self._measure_references():
-                self._plan()
-            self._run_chunks()
+            is_changed = True
+            for run_outdated in (self._list_outdated, self._measure_references, self._run_chunks):
+                if is_changed:
+                    self._plan()
+                is_changed = run_outdated()
             if not self.has_recognised:
                 return
 
@@ -363,17 +356,13 @@ class Build:
             text = sentence(stage_report.run.dataset, stage_report.numbers)
             if text:
                 self.listener.note(f"{stage_report.run.dataset}: {text}")
-        for dataset, count in review_counts(self.lake).items():
-            if dataset in report.builds:
-                self.listener.note(f"{dataset}: {review_sentence(dataset, count)}")
         decoded = {
             stage_report.run.dataset
             for stage_report in report.done
             if stage_report.run.stage == FRAMES
         }
-        copies = copies_sentences(self.lake) if decoded else {}
-        for dataset, text in copies.items():
-            if dataset in decoded:
+        for dataset, text in open_questions(self.lake, decoded):
+            if dataset in report.builds:
                 self.listener.note(f"{dataset}: {text}")
 
 

@@ -342,7 +342,9 @@ def resolve(lake: Lake | None, build: DatasetBuild, *, update: bool = False) -> 
 def present_builds(lake: Lake) -> dict[str, DatasetBuild]:
     """Every dataset's build as it was built last, resolved: as a build of today would run it."""
     with lake.reading():
-        builds = settled(lake, last_builds(lake).values(), stored_builds(lake))
+        stored = stored_builds(lake)
+        last = [_parsed(name, text) for name, (text, _) in stored.items()]
+        builds = settled(lake, last, stored)
         return {build.name: as_listed(lake, build) for build in builds}
 
 

@@ -14,7 +14,6 @@ from warehouse.lake.corrections import correction_stamps
 from warehouse.lake.outcomes import OUTCOMES_IN_FORCE
 from warehouse.lake.recordings import LISTING
 from warehouse.lake.references import reference_stamps
-from warehouse.lake.statements import said_of
 
 CURRENT = "current"
 MISSING = "missing"
@@ -147,7 +146,7 @@ def listing_stamps(lake: Lake, dataset: str) -> list[str]:
     if taken_down:
         episodes = "all" if None in taken_down else str(sorted(taken_down))
         stamps.append(content_key("taken down", episodes))
-    if dataset in said_of(lake)["outcomes"]:
+    if dataset in lake.said("outcomes"):
         outcomes = [
             f"{episode} {success} {BY_PERSON}{file}"
             for episode, success, file in sorted(lake.rows(OUTCOMES, [dataset]))

@@ -13,7 +13,7 @@ from core.errors import UserError
 from core.files import room_in
 from core.paths import ROOT, Workspace
 from pipeline.outcome import StepOutcome
-from warehouse.lake import open_lake
+from warehouse.lake import Lake, open_lake
 
 
 def dagster_home(workspace: Workspace) -> Path:
@@ -112,17 +112,13 @@ def mirror(workspace: Workspace) -> None:
         reporter.tell_held(instance, lake)
 
 
-def report_build(
-    workspace: Workspace,
-    datasets: Sequence[str] | None = None,
-    failed: Mapping[str, Sequence[str]] | None = None,
-) -> None:
-    """Report the stages of some datasets, or of all, that Dagster does not know: nobody may have opened it before.
-
-    `failed`: why some were not brought up to date, by dataset; None: they were not built now.
+def report_build(lake: Lake, datasets: Sequence[str], failed: Mapping[str, Sequence[str]]) -> None:
+    """Report the stages of the datasets of a build that Dagster does not know; `failed`: why some were not brought up
+    to date, by dataset. Only where Dagster is used, as `report_closing`.
     """
+    if not is_followed(lake.workspace):
+        return
     reporter = telling()
-    with instance_of(workspace) as instance:
-        reporter.reconcile(instance, open_lake(workspace), datasets)
-        if failed is not None:
-            reporter.tell_built(instance, set(datasets or ()), failed)
+    with instance_of(lake.workspace) as instance:
+        reporter.reconcile(instance, lake, datasets)
+        reporter.tell_built(instance, set(datasets), failed)

@@ -18,7 +18,18 @@ from pathlib import Path
 from core.paths import ROOT
 
 MAX_CALLS = 1600
-ROOMS = "core ingest annotate warehouse training eval explorer pipeline assets cli".split()
+ROOMS = [
+    "core",
+    "ingest",
+    "annotate",
+    "warehouse",
+    "training",
+    "eval",
+    "explorer",
+    "pipeline",
+    "assets",
+    "cli",
+]
 THINGS = {"Workspace", "Lake", "LakeConnection"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 

@@ -6,7 +6,7 @@ all. Runs of one text are of one task, and so are those of texts that people joi
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
 from typing import Any
@@ -19,7 +19,7 @@ from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import segments_of
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
-from warehouse.lake.statements import CorrectionError, checked_text, said_of, say
+from warehouse.lake.statements import CorrectionError, checked_text, say
 
 SHOWN_BY = ("auto", "transfer")  # annotators with which runs are labelled like references
 STAGE = "transfer"
@@ -130,8 +130,7 @@ def reference_stamps(lake: LakeConnection, dataset: str) -> dict[int, str]:
 
 def may_have_references(lake: LakeConnection, dataset: str | None = None) -> bool:
     """A quick look, at one dataset or at all: the view joins more than a plan should read where there are none."""
-    statements = said_of(lake)
-    vouched = statements["corrections"] | statements["reference_marks"]
+    vouched = lake.said("corrections") | lake.said("reference_marks")
     return bool(dataset in vouched if dataset else vouched) or brings_steps(lake, dataset)
 
 
@@ -412,9 +411,11 @@ ONE_SHOWN = (0.01, 0.05)
 BY_MOTION = (0.02, 0.06)
 
 
-def to_show(lake: LakeConnection) -> dict[str, str]:
-    """Of each dataset with tasks of several runs that motion labelled and nobody has shown, what to do about it."""
-    counted = lake.rows(
+def advice(lake: LakeConnection) -> Iterator[tuple[str, str]]:
+    """(dataset, text): what to do about tasks of several runs that motion labelled and nobody has shown; then about
+    usable runs that have no text.
+    """
+    unshown = lake.rows(
         "WITH by_motion AS ("
         "  SELECT dataset, task, count(*) AS runs FROM active_runs JOIN label_runs USING (label_run) "
         "  JOIN episode_facts USING (dataset, episode_index) "
@@ -422,7 +423,18 @@ def to_show(lake: LakeConnection) -> dict[str, str]:
         "SELECT dataset, count(*) FROM by_motion m WHERE runs > 1 AND NOT EXISTS (FROM current_references r "
         "WHERE r.dataset = m.dataset AND r.task = m.task) GROUP BY 1 ORDER BY 1"
     )
-    return {dataset: _to_show(tasks) for dataset, tasks in counted}
+    for dataset, tasks in unshown:
+        yield dataset, _to_show(tasks)
+    textless = lake.rows(
+        "SELECT dataset, count(*) FILTER (task IS NULL) AS num, count(*) FROM episodes WHERE status = 'ok' "
+        "GROUP BY dataset HAVING num > 0 ORDER BY 1"
+    )
+    for dataset, num, runs in textless:
+        yield (
+            dataset,
+            f"{num} of {runs} runs have no text: they are compared with no other run, and none is labelled like them; "
+            f"if they do the same: proccorpus build --dataset {dataset} --task TEXT",
+        )
 
 
 def _to_show(tasks: int) -> str:
@@ -431,22 +443,6 @@ def _to_show(tasks: int) -> str:
     return (
         f"show one run{of_each}: about two minutes (proccorpus explore, or references suggest says which). Progress of "
         f"the others is then {new_error} off on most hand-labelled sets, by motion alone {old_error} (docs/truth.md)"
-    )
-
-
-def textless(lake: LakeConnection) -> dict[str, str]:
-    """Of each dataset with usable runs that have no text, what becomes of these and what to do about it."""
-    counted = lake.rows(
-        "SELECT dataset, count(*) FILTER (task IS NULL) AS num, count(*) FROM episodes WHERE status = 'ok' "
-        "GROUP BY dataset HAVING num > 0 ORDER BY 1"
-    )
-    return {dataset: _textless(dataset, num, runs) for dataset, num, runs in counted}
-
-
-def _textless(dataset: str, num: int, runs: int) -> str:
-    return (
-        f"{num} of {runs} runs have no text: they are compared with no other run, and none is labelled like them; if "
-        f"they do the same: proccorpus build --dataset {dataset} --task TEXT"
     )
 
 
