@@ -20,11 +20,11 @@ from core.paths import Workspace
 from ingest.reasons import REASONS
 from ingest.signals.survey import findings_of
 from pipeline.build import BuildListener, BuildReport, run_build
-from pipeline.chunk import StageMoment, StepFailure, reasons
+from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild
 from pipeline.prediction import dataset_cost
 from pipeline.sources import OUT_OF_REACH
-from pipeline.stage import Step
+from pipeline.stage import Step, StepFailure, reasons
 from warehouse.lake import Lake
 from warehouse.lake.acceptances import in_words, open_faults
 from warehouse.lake.references import advice, sentences

@@ -16,11 +16,11 @@ from core.paths import Workspace
 from ingest.source import format_of
 from ingest.sources.files import NO_RIGHTS, Source
 from ingest.sources.types import SourceError
-from pipeline.chunk import ChunkResult, ChunkTask, StageMoment, StepFailure, run_guarded
-from pipeline.config import DatasetBuild, StoredBuilds, as_listed, parsed, settled, store_changed
+from pipeline.chunk import ChunkResult, ChunkTask, StageMoment
+from pipeline.config import DatasetBuild, StoredBuilds, parsed, settled, store_changed
 from pipeline.plan import CURRENT, plan
 from pipeline.sources import OUT_OF_REACH, look_at
-from pipeline.stage import StageContext, StageReport, Step
+from pipeline.stage import StageContext, StageReport, Step, StepFailure, run_guarded
 from pipeline.stages import LISTING, stage_specs, transfer
 from pipeline.workers import decoding_threads, run_tasks
 from warehouse.lake import Lake, open_lake
@@ -28,7 +28,7 @@ from warehouse.lake.doctor import rollback
 from warehouse.lake.gc import sweep
 from warehouse.lake.place import building
 from warehouse.lake.recordings import FRAMES, open_questions, sentence
-from warehouse.lake.references import chunks_of_references, stored_builds
+from warehouse.lake.references import chunks_of_references, steps_and_references, stored_builds
 
 Chunks = Collection[tuple[str, int]]  # (dataset, chunk)
 MAX_ROUNDS = 3  # of a build: another one where pictures showed another recording than was listed
@@ -214,7 +214,7 @@ class Build:
         builds = self.report.builds
         with self.lake.reading():
             for name, build in builds.items():
-                builds[name] = as_listed(self.lake, build)
+                builds[name] = build.as_listed(*steps_and_references(self.lake, name))
             specs = {name: stage_specs(build) for name, build in builds.items()}
             self.steps = plan(self.lake, specs, self.fingerprints)
 
@@ -237,16 +237,18 @@ class Build:
     def _listed(self, step: Step) -> ChunkResult:
         build = self.report.builds[step.dataset]
         source = build.source(self.workspace.sources, self.fingerprints[build.name])
-        return run_guarded(
-            StageContext(
-                self.lake,
-                build,
-                step,
-                source,
-                self.report.build_id,
-                accept_changes=self.accept_changes,
-            )
+        context = StageContext(
+            self.lake,
+            build,
+            step,
+            source,
+            self.report.build_id,
+            accept_changes=self.accept_changes,
         )
+        report = run_guarded(context)
+        if isinstance(report, StepFailure):
+            return ChunkResult([], report)
+        return ChunkResult([report], None)
 
     # Chunks
 

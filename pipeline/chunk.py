@@ -1,7 +1,6 @@
 """One chunk of a build, stage after stage, in this process or in a worker's."""
 
-import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,64 +10,14 @@ import cv2
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from core.files import disk_full
 from core.paths import Workspace
-from core.values import grouped
 from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureCache
 from pipeline.plan import CURRENT, STAMPS, History, chunk_steps
-from pipeline.sources import OUT_OF_REACH
-from pipeline.stage import StageContext, StageReport, run_stage
+from pipeline.stage import StageContext, StageReport, StepFailure, run_guarded
 from pipeline.stages import LISTING, stage_specs
-from pipeline.stages.episodes import ChangedSourceError
-from warehouse.lake import open_lake, was_interrupted
+from warehouse.lake import open_lake
 from warehouse.lake.recordings import FRAMES, sentence
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepFailure:
-    dataset: str
-    chunk: int | None
-    stage: str
-    message: str
-    trace: str
-    disk_full: str | None = None  # what is full: every other chunk would fail of it, too
-    asks: bool = False  # a person has to say that it shall be so; nothing is broken
-    out_of_reach: bool = False  # the source could not be looked at, or not be listed
-
-    @property
-    def facts(self) -> dict[str, str]:
-        """What a report says of it; `chunk` all: of the dataset as a whole."""
-        chunk = "all" if self.chunk is None else str(self.chunk)
-        return {"dataset": self.dataset, "chunk": chunk, "stage": self.stage, "why": self.message}
-
-    @classmethod
-    def of(
-        cls, dataset: str, chunk: int | None, stage: str, e: Exception, full: str | None = None
-    ) -> "StepFailure":
-        # A source that waits until a person accepts how it changed is no fault of ours: its words are enough
-        asks = isinstance(e, ChangedSourceError)
-        kind = "" if asks else f"{type(e).__name__}: "
-        return cls(
-            dataset=dataset,
-            chunk=chunk,
-            stage=stage,
-            message=" ".join(f"{kind}{e}".split()),
-            trace="".join(traceback.format_exception(e)),
-            disk_full=full,
-            asks=asks,
-            out_of_reach=chunk is None and isinstance(e, OUT_OF_REACH),
-        )
-
-
-def failure_text(facts: Mapping[str, str]) -> str:
-    """The facts of a failure in words."""
-    return f"{facts['stage']} of {facts['dataset']} chunk {facts['chunk']}: {facts['why']}"
-
-
-def reasons(failed: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:
-    """Facts of failures in words, by dataset."""
-    return grouped((facts["dataset"], failure_text(facts)) for facts in failed)
 
 
 @dataclass(frozen=True)
@@ -100,6 +49,8 @@ class ChunkTask:
 
 @dataclass(frozen=True)
 class ChunkResult:
+    """What was done of a chunk, or of a dataset's listing, and what failed then."""
+
     done: list[StageReport]
     failed: StepFailure | None
 
@@ -142,34 +93,15 @@ def run_chunk(task: ChunkTask, on_moment: Tell = lambda moment: None) -> ChunkRe
             def told(episodes: int, moment: StageMoment = moment) -> None:
                 on_moment(replace(moment, episodes=episodes))
 
-            result = run_guarded(
-                StageContext(lake, build, step, source, task.build_id, pictures, memory, told)
-            )
-            on_moment(
-                replace(moment, duration_s=sum(ended.run.duration_s for ended in result.done))
-            )
-            reports += result.done
-            if result.failed:
-                return ChunkResult(reports, result.failed)
+            context = StageContext(lake, build, step, source, task.build_id, pictures, memory, told)
+            report = run_guarded(context)
+            if isinstance(report, StepFailure):
+                on_moment(replace(moment, duration_s=0.0))
+                return ChunkResult(reports, report)
+            on_moment(replace(moment, duration_s=report.run.duration_s))
+            reports.append(report)
             # The listing took a recording for another one: what people said of it has to be listed anew first
-            if step.stage.name == FRAMES and any(
-                sentence("", ended.numbers) for ended in result.done
-            ):
+            if step.stage.name == FRAMES and sentence("", report.numbers):
                 return ChunkResult(reports, None)
-            outputs[step.stage.name] = result.done[-1].run.output_hash
+            outputs[step.stage.name] = report.run.output_hash
     return ChunkResult(reports, None)
-
-
-def run_guarded(context: StageContext) -> ChunkResult:
-    """Run one step; an error becomes a StepFailure, so that other chunks go on.
-
-    Raises KeyboardInterrupt where a person ended it.
-    """
-    step = context.step
-    try:
-        return ChunkResult([run_stage(context)], None)
-    except Exception as e:
-        if was_interrupted(e):
-            raise KeyboardInterrupt from e
-        full = disk_full(e, context.lake.workspace.root)
-        return ChunkResult([], StepFailure.of(step.dataset, step.chunk, step.stage.name, e, full))

@@ -122,6 +122,14 @@ class DatasetBuild(BaseModel):
         """The build that reads the source in the state of a fingerprint: of a hub's dataset it is the commit."""
         return self.model_copy(update={"commit": fingerprint if self.dataset.is_on_hub else None})
 
+    def as_listed(self, brings_steps: bool, has_references: bool) -> "DatasetBuild":
+        """The build with what its listing says (`steps_and_references`), which the annotator `auto` depends on: where
+        the listing is made anew, it has to be asked again.
+        """
+        return self.model_copy(
+            update={"brings_steps": brings_steps, "has_references": has_references}
+        )
+
     def hash(self) -> str:
         """Of what a dataset is built with, wherever its data and its store lie."""
         return content_key(self.identity())
@@ -331,12 +339,12 @@ def _is_stored(stored: StoredBuilds, build: DatasetBuild) -> bool:
 
 
 def resolve(lake: Lake | None, build: DatasetBuild, *, update: bool = False) -> DatasetBuild:
-    """The build as this workspace has to run it (`settled`, `as_listed`); without a workspace: as it is."""
+    """The build as this workspace has to run it, `settled` and as it is listed; without a workspace: as it is."""
     if lake is None:
         return build
     with lake.reading():
         [settled_build] = settled(lake, [build], stored_builds(lake), update=update)
-        return as_listed(lake, settled_build)
+        return settled_build.as_listed(*steps_and_references(lake, build.name))
 
 
 def present_builds(lake: Lake) -> dict[str, DatasetBuild]:
@@ -345,7 +353,9 @@ def present_builds(lake: Lake) -> dict[str, DatasetBuild]:
         stored = stored_builds(lake)
         last = [_parsed(name, text) for name, (text, _) in stored.items()]
         builds = settled(lake, last, stored)
-        return {build.name: as_listed(lake, build) for build in builds}
+        return {
+            build.name: build.as_listed(*steps_and_references(lake, build.name)) for build in builds
+        }
 
 
 def settled(
@@ -415,14 +425,6 @@ def _check_settled(build: DatasetBuild, chunk_size: int, stored: DatasetBuild | 
                 f"keeps its split: say {dealt}, or build it as it was built last (proccorpus build --dataset "
                 f"{build.name}); {remedy} {build.name})"
             )
-
-
-def as_listed(lake: Lake, build: DatasetBuild) -> DatasetBuild:
-    """The build, with what its listing says: does the source bring steps, which the annotator `auto` depends on, and
-    are there runs that others can be labelled like? Where the listing is made anew, it has to be asked again.
-    """
-    has_steps, has_references = steps_and_references(lake, build.name)
-    return build.model_copy(update={"brings_steps": has_steps, "has_references": has_references})
 
 
 def commit_read(stored: StoredBuilds, build: DatasetBuild) -> str | None:

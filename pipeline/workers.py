@@ -13,7 +13,8 @@ from multiprocessing.connection import Connection
 from core.cores import told_to_children
 from core.files import DiskFullError
 from core.wall import num_left_out
-from pipeline.chunk import ChunkResult, ChunkTask, StageMoment, StepFailure, Tell, run_chunk
+from pipeline.chunk import ChunkResult, ChunkTask, StageMoment, Tell, run_chunk
+from pipeline.stage import StepFailure
 
 
 def run_tasks(

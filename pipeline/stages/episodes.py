@@ -8,7 +8,6 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel
 
-from core.errors import UserError
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, Finding, Listing, record_row
 from ingest.episodes import settled_listing
@@ -36,7 +35,7 @@ from ingest.splits import assign_splits
 from ingest.task_texts import other_tasks
 from pipeline.config import DatasetBuild, config_rows, stored_build
 from pipeline.pictures import episodes_figure
-from pipeline.stage import Output, Stage, StageContext
+from pipeline.stage import ChangedSourceError, Output, Stage, StageContext
 from warehouse.lake import Lake
 from warehouse.lake.outcomes import outcomes_by_recording, outcomes_without_recording
 from warehouse.lake.recordings import (
@@ -53,10 +52,6 @@ CODE_VERSION = "episodes-7"
 MAX_CHANGED = (
     0.5  # share of a dataset's recordings; more of them at other addresses are asked about first
 )
-
-
-class ChangedSourceError(UserError):
-    """A source in which most recordings have other addresses than before, or whose robot is another one."""
 
 
 @dataclass(frozen=True)
