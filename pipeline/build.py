@@ -110,7 +110,8 @@ def run_build(
 class Build:
     """One build: its report, its lake, and the plan as it is after the last step that changed it.
 
-    report.builds: each dataset as it is run, resolved once when its source is looked at. fingerprints: the state of
+    report.builds: each dataset as it is run: settled when its source is looked at, as it is listed when it is planned.
+    fingerprints: the state of
     each source at that moment: the whole build is of one state. has_recognised: a pass over the pictures found a
     recording to be another one than the listing took it for, so that it has to be listed anew.
     """
@@ -312,24 +313,19 @@ class Build:
 
     def _run(self, chunks: Sequence[tuple[str, int]], only: frozenset[str] | None = None) -> None:
         """Bring (dataset, chunk) up to date, side by side; `only`: these stages of them."""
+        root = str(self.workspace.root)
         while chunks:
             workers = min(self.workers or cores(), len(chunks))
             threads = decoding_threads(len(chunks), workers, cores())
-            tasks = [
-                self._task(*chunk, count, only)
-                for chunk, count in zip(chunks, threads, strict=True)
-            ]
+            tasks = []
+            for (name, chunk), num_threads in zip(chunks, threads, strict=True):
+                build = self.report.builds[name]
+                fingerprint = self.fingerprints[name]
+                build_id = self.report.build_id
+                task = ChunkTask(root, build, fingerprint, chunk, num_threads, build_id, only)
+                tasks.append(task)
             unfinished = run_tasks(tasks, workers, self._take, self.listener.moment)
             chunks = [(task.build.name, task.chunk) for task in unfinished]
-
-    def _task(
-        self, dataset: str, chunk: int, threads: int, only: frozenset[str] | None
-    ) -> ChunkTask:
-        build = self.report.builds[dataset]
-        root = str(self.workspace.root)
-        return ChunkTask(
-            root, build, self.fingerprints[dataset], chunk, threads, self.report.build_id, only
-        )
 
     def _take(self, result: ChunkResult) -> None:
         """Add a result to the report. Raises DiskFullError: no other chunk would get further."""
@@ -347,12 +343,7 @@ class Build:
     # The end
 
     def close(self) -> None:
-        """Say what was found of recordings, and back up the lake."""
-        self._note_recordings()
-        self.lake.back_up()
-
-    def _note_recordings(self) -> None:
-        """Say what the build found of recordings that are known, and what a person has to decide."""
+        """Say what was found of recordings, and what a person has to decide; back up the lake."""
         report = self.report
         for stage_report in report.done:
             text = sentence(stage_report.run.dataset, stage_report.numbers)
@@ -366,6 +357,7 @@ class Build:
         for dataset, text in open_questions(self.lake, decoded):
             if dataset in report.builds:
                 self.listener.note(f"{dataset}: {text}")
+        self.lake.back_up()
 
 
 def _state_of(source: Source) -> tuple[Source, str]:

@@ -16,7 +16,7 @@ from pipeline.plan import (
     WAITING,
     History,
     Specs,
-    dataset_input,
+    input_hash_of,
     listing_stamps,
     plan,
 )
@@ -230,7 +230,7 @@ class _Reasons:
         stamps = listing_stamps(self.lake, name)
         fewer = chain.from_iterable(combinations(stamps, count) for count in range(len(stamps)))
         hashes = {
-            dataset_input(step.spec, self.fingerprint or "", *remaining) for remaining in fewer
+            input_hash_of(step.spec, self.fingerprint or "", *remaining) for remaining in fewer
         }
         if recorded is not None and recorded["input_hash"] in hashes:
             return "people said something of its runs (takedowns, outcomes, recordings)"

@@ -18,7 +18,7 @@ from annotate.progress import (
     stated_progress,
 )
 from annotate.transfer import Alignment
-from core.domain.label import Label, Segment
+from core.domain.label import Label
 from core.domain.label_run import human_run
 from core.domain.stated import is_stated
 from core.tables import TABLES
@@ -85,21 +85,17 @@ def label_columns(label: Label) -> dict[str, Any]:
 
 
 def with_confidence(label: Label) -> Label:
-    """An annotator's label with a confidence: its own, else the mean over the segments that have one."""
-    if label.confidence is not None:
-        return label
-    return replace(label, confidence=_mean_confidence(label.segments))
-
-
-def _mean_confidence(segments: Sequence[Segment]) -> float | None:
-    """The mean over the segments that have a confidence, weighted by their length in frames."""
+    """An annotator's label with a confidence: its own, else the mean over the frames of segments that have one."""
     confidences = [
-        (segment.confidence, len(segment)) for segment in segments if segment.confidence is not None
+        (segment.confidence, len(segment))
+        for segment in label.segments
+        if segment.confidence is not None
     ]
+    if label.confidence is not None or not confidences:
+        return label
     frames = sum(length for _, length in confidences)
-    if confidences:
-        return sum(confidence * length for confidence, length in confidences) / frames
-    return None
+    mean = sum(confidence * length for confidence, length in confidences) / frames
+    return replace(label, confidence=mean)
 
 
 def segment_tables(

@@ -63,14 +63,13 @@ class History:
         return cls(dict(zip(places, rows, strict=True)), newest)
 
 
-def dataset_input(spec: StageSpec, fingerprint: str, *stamps: str) -> str:
-    """Input hash of the stage that reads the source itself; `stamps`: of what people said."""
-    return content_key(spec.name, spec.code_version, spec.config_hash, fingerprint, *stamps)
+def input_hash_of(spec: StageSpec, *hashes: str) -> str:
+    """Input hash of a stage: over its configuration, and what it reads.
 
-
-def chunk_input(spec: StageSpec, upstream_hashes: list[str]) -> str:
-    """Input hash of any other stage; outcomes, and what people corrected, come last among the upstream hashes."""
-    return content_key(spec.name, spec.code_version, spec.config_hash, *upstream_hashes)
+    hashes: of the listing the source's fingerprint, of any other stage the outputs of those before it; what people said
+    comes last.
+    """
+    return content_key(spec.name, spec.code_version, spec.config_hash, *hashes)
 
 
 def plan(
@@ -133,7 +132,7 @@ def _listing_input(
         if recorded.get("code_version") == listing.code_version:
             return recorded["input_hash"]
         return ""
-    return dataset_input(listing, fingerprint, *listing_stamps(lake, dataset))
+    return input_hash_of(listing, fingerprint, *listing_stamps(lake, dataset))
 
 
 def listing_stamps(lake: Lake, dataset: str) -> list[str]:
@@ -213,9 +212,8 @@ def chunk_steps(
         other_hashes = [
             listed.get(f"{kind}_hash") for kind in ("outcomes", "others") if kind in stage.reads
         ]
-        input_hash = chunk_input(
-            spec, [*(outputs[name] for name in upstream), *filter(None, [*other_hashes, stamp])]
-        )
+        upstream_hashes = [outputs[name] for name in upstream]
+        input_hash = input_hash_of(spec, *upstream_hashes, *filter(None, [*other_hashes, stamp]))
         status = _status(recorded, input_hash)
         # The rows of this label run may be as they should be while those of another run count
         counts = history.newest.get((spec.name, dataset, chunk)) == spec.label_run

@@ -301,26 +301,17 @@ class BlockedError(FailedError):
 def check_inputs(context: StageContext) -> None:
     """Raises BlockedError where a blocking check of what the step rests on fails. The stages of a chunk ask once."""
     step = context.step
-    outcomes = context.memory.setdefault("checks", {})
+    memory = context.memory
+    outcomes = memory.setdefault("checks", {})
     for name in step.inputs:
         if name not in outcomes:
-            outcomes[name] = failed_check(context.lake, _scope(context, name))
+            # Rows that a stage of the chunk published just now are still here
+            written = memory.get("written", {}).pop(name, None)
+            scope = CheckScope(name, context.dataset, context.chunk, None, written, memory)
+            outcomes[name] = failed_check(context.lake, scope)
         if outcomes[name]:
             reason, remedy = outcomes[name]
             raise BlockedError(f"{reason}; until it passes, {step.stage.name} is not run: {remedy}")
-
-
-def _scope(context: StageContext, stage: str) -> CheckScope:
-    """What is checked of a stage of the chunk: rows that were published just now are still here."""
-    written = context.memory.get("written", {}).pop(stage, None)
-    return CheckScope(stage, context.dataset, context.chunk, written=written, memory=context.memory)
-
-
-def _keep_written(context: StageContext, stage: str, tables: Mapping[str, pa.Table]) -> None:
-    """Keep what a stage of the chunk published for the checks of those that rest on it."""
-    context.memory.setdefault("written", {})[stage] = tables
-    if stage == "frames":
-        context.memory.pop("listed", None)  # lengths of episodes are others
 
 
 def run_stage(context: StageContext) -> StageReport:
@@ -370,8 +361,11 @@ def run_stage(context: StageContext) -> StageReport:
         outdated=output.outdated,
         moved_episodes=output.moved,
     )
+    # For the checks of stages that rest on it
     if step.chunk is not None:
-        _keep_written(context, step.stage.name, output.tables)
+        context.memory.setdefault("written", {})[step.stage.name] = output.tables
+        if step.stage.name == "frames":
+            context.memory.pop("listed", None)  # lengths of episodes are others
     return StageReport(run, snapshot, numbers)
 
 

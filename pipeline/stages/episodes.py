@@ -151,18 +151,14 @@ def _with_missing_fingerprints(
     filled = []
     for placement in placements:
         recording = placement.known
-        is_lacking = recording is not None and not (
-            recording.fingerprint.rows or placement.fingerprint.rows
-        )
         if (
             recording
-            and is_lacking
             and recording.recording in spoken_of
+            and not (recording.fingerprint.rows or placement.fingerprint.rows)
             and is_unchanged(recording, placement.address)
         ):
-            filled.append(placement.with_fingerprint(read(placement.address.record)))
-        else:
-            filled.append(placement)
+            placement = placement.with_fingerprint(read(placement.address.record))
+        filled.append(placement)
     return filled
 
 
