@@ -16,13 +16,12 @@ from core.paths import Workspace
 from ingest.source import format_of
 from ingest.sources.files import NO_RIGHTS, Source
 from ingest.sources.types import SourceError
-from pipeline.chunk import ChunkResult, ChunkTask, StageMoment
+from pipeline.chunk import ChunkResult, ChunkTask, StageMoment, decoding_threads, run_tasks
 from pipeline.config import DatasetBuild, StoredBuilds, parsed, settled, store_changed
 from pipeline.plan import CURRENT, plan
 from pipeline.sources import OUT_OF_REACH, look_at
 from pipeline.stage import StageContext, StageReport, Step, StepFailure, run_guarded
 from pipeline.stages import LISTING, stage_specs, transfer
-from pipeline.workers import decoding_threads, run_tasks
 from warehouse.lake import Lake, open_lake
 from warehouse.lake.doctor import rollback
 from warehouse.lake.gc import sweep

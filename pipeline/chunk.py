@@ -1,8 +1,15 @@
-"""One chunk of a build, stage after stage, in this process or in a worker's."""
+"""Chunks of a build: one, stage after stage; several side by side in processes, and what these tell as they go."""
 
-from collections.abc import Callable
-from contextlib import closing
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +17,10 @@ import cv2
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
+from core.cores import told_to_children
+from core.files import DiskFullError
 from core.paths import Workspace
+from core.wall import num_left_out
 from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureCache
 from pipeline.plan import CURRENT, STAMPS, History, chunk_steps
@@ -105,3 +115,136 @@ def run_chunk(task: ChunkTask, on_moment: Tell = lambda moment: None) -> ChunkRe
                 return ChunkResult(reports, None)
             outputs[step.stage.name] = report.run.output_hash
     return ChunkResult(reports, None)
+
+
+# Processes that run chunks side by side, and what they tell as they go
+
+
+def run_tasks(
+    tasks: Sequence[ChunkTask], workers: int, take: Callable[[ChunkResult], None], on_moment: Tell
+) -> list[ChunkTask]:
+    """Run each task, and give its result to `take` in the order in which they end. Returns tasks to be run again.
+
+    A worker that reaches a limit of CPU time is killed, which ends all the others: theirs are the tasks to run again.
+    One worker needs no process of its own. `on_moment` gets each beginning and end of a stage, maybe in another thread.
+    Whatever `take` raises, as DiskFullError, ends all workers.
+    """
+    if workers <= 1:
+        for task in tasks:
+            take(run_chunk(task, on_moment))
+        return []
+
+    # spawn, not fork: DuckDB and FFmpeg threads do not survive a fork
+    context = multiprocessing.get_context("spawn")
+    num_killed_before = num_left_out()
+    unfinished: list[ChunkTask] = []
+    # Workers write their moments, each less than what a pipe takes at once, until the last of them has ended
+    reader, writer = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(writer,)
+    )
+    listener = threading.Thread(target=_pass_on, args=(reader, on_moment), daemon=True)
+    try:
+        with writer, _interrupts_held_back(), told_to_children(tasks[0].threads):
+            waiting: dict[Future[ChunkResult], ChunkTask] = {
+                pool.submit(_run_in_worker, t): t for t in tasks
+            }
+        listener.start()
+        while waiting:
+            finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in finished:
+                task = waiting.pop(future)
+                is_broken = isinstance(future.exception(), BrokenProcessPool)
+                if is_broken and num_left_out() > num_killed_before:
+                    unfinished.append(task)
+                else:
+                    take(_result(future, task))
+    # Nothing that still runs is worth waiting for: the lake undoes what is open
+    except (KeyboardInterrupt, DiskFullError):
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    pool.shutdown()
+    listener.join()
+    return unfinished
+
+
+def decoding_threads(chunks: int, workers: int, cores: int) -> list[int]:
+    """For each chunk in the order in which they begin: cores that are no worker's decode for the workers that there
+    are. The last chunks, where they are fewer than the workers, are alone when the others have ended.
+
+    Example: decoding_threads(5, 2, 2) == [1, 1, 1, 1, 2]
+    """
+    last = chunks % max(1, workers)
+    threads = max(1, cores // max(1, workers))
+    return [threads] * (chunks - last) + [max(1, cores // max(1, last))] * last
+
+
+def _result(future: Future[ChunkResult], task: ChunkTask) -> ChunkResult:
+    try:
+        return future.result()
+    except BrokenProcessPool as e:
+        message = "a worker process died; run the build again"
+        return ChunkResult(
+            [],
+            StepFailure(
+                dataset=task.build.name,
+                chunk=task.chunk,
+                stage="worker",
+                message=message,
+                trace=str(e),
+            ),
+        )
+
+
+def _pass_on(reader: Connection, on_moment: Tell) -> None:
+    with reader, suppress(EOFError):
+        while True:
+            on_moment(reader.recv())
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C, which reaches the whole process group, is heard by the parent alone, and only after all is started.
+
+    What is started inside inherits the thread's blocked SIGINT, so that a worker is deaf to it while it still imports.
+    Libraries have threads that are not: those hand the signal to the handler, which waits.
+    """
+    heard: list[int] = []
+    main = (
+        threading.current_thread() is threading.main_thread()
+    )  # only there Python handles signals
+    if main:
+        former_handler = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    else:
+        former_handler = None
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        if main:
+            signal.signal(signal.SIGINT, former_handler)
+    if heard:
+        raise KeyboardInterrupt
+
+
+_moments: Connection  # of a worker: where it writes what it begins and ends
+
+
+def _start_worker(writer: Connection) -> None:
+    """A worker ends at once, its transaction undone by the lake, when the build that started it is no more."""
+    global _moments
+    _moments = writer
+    parent = multiprocessing.parent_process()
+    if parent:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def _run_in_worker(task: ChunkTask) -> ChunkResult:
+    def tell(moment: StageMoment) -> None:
+        with suppress(OSError):  # the parent went away: this process ends of itself
+            _moments.send(moment)
+
+    return run_chunk(task, tell)

@@ -1,7 +1,7 @@
 """All of a workspace's health: what the warehouse's doctor sees, what a build would do, replies, servers, versions."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 
 import httpx
@@ -12,7 +12,6 @@ from core.paths import Workspace
 from ingest.sources.types import SourceError
 from pipeline.config import last_builds, present_builds
 from pipeline.plan import CURRENT, plan
-from pipeline.stage import Step
 from pipeline.stages import stage_specs
 from warehouse.lake import Lake
 from warehouse.lake.doctor import ERROR, WARNING, Trouble, examine, rows_are_lost
@@ -46,20 +45,16 @@ def stale(lake: Lake) -> Iterator[Trouble]:
             continue
 
         planned = plan(lake, {name: stage_specs(build)}, {name: fingerprint})
-        yield from _stale_partitions(name, [s for s in planned if s.status != CURRENT])
-
-
-def _stale_partitions(name: str, steps: Sequence[Step]) -> Iterator[Trouble]:
-    """One finding a dataset, however many of its partitions are stale."""
-    if steps:
-        chunks = len({s.chunk for s in steps})
-        counts = ", ".join(
-            f"{n} {status}" for status, n in sorted(Counter(s.status for s in steps).items())
-        )
-        detail = f"not up to date: {len(steps)} stages of {chunks} partitions ({counts})"
-        yield Trouble(
-            WARNING, "stale partitions", name, detail, "build it again with its last configuration"
-        )
+        steps = [step for step in planned if step.status != CURRENT]
+        if not steps:
+            continue
+        # One finding a dataset, however many of its partitions are stale
+        chunks = len({step.chunk for step in steps})
+        counts = sorted(Counter(step.status for step in steps).items())
+        kinds = ", ".join(f"{count} {status}" for status, count in counts)
+        detail = f"not up to date: {len(steps)} stages of {chunks} partitions ({kinds})"
+        remedy = "build it again with its last configuration"
+        yield Trouble(WARNING, "stale partitions", name, detail, remedy)
 
 
 def servers(lake: Lake) -> Iterator[Trouble]:

@@ -189,7 +189,11 @@ def _own_names(build: DatasetBuild, places: Sequence[DatasetPlace]) -> list[str]
     Example: rank_0/id_0, rank_1/id_0 and rank_1/id_1 are "rank_0-id_0", "rank_1-id_0" and "id_1". Raises UserError for
     a folder that gives no name.
     """
-    paths = [[_folder_name(build, place), *_names_above(place)] for place in places]
+    paths: list[list[str]] = []
+    for place in places:
+        outer_folders = place.folder.split("/")[:-1]
+        names_above = [name_of(folder) for folder in reversed(outer_folders)]
+        paths.append([_folder_name(build, place), *filter(None, names_above)])
     lengths = [1] * len(paths)
     while True:
         names = [
@@ -214,11 +218,6 @@ def _folder_name(build: DatasetBuild, place: DatasetPlace) -> str:
             f"{address} gives no dataset name (a-z, 0-9, _ and -): build it alone with --name NAME"
         )
     return name
-
-
-def _names_above(place: DatasetPlace) -> list[str]:
-    """Names of the folders above a dataset's, within the source, innermost first."""
-    return [name for folder in reversed(place.folder.split("/")[:-1]) if (name := name_of(folder))]
 
 
 def _part(build: DatasetBuild, place: DatasetPlace, name: str) -> DatasetBuild:

@@ -72,9 +72,17 @@ def run(context: StageContext) -> Output:
     if not context.accept_changes:
         _check_changes(context, placed)
 
-    # All is decided over the whole dataset, so that building a part of it first changes nothing later
+    # All is decided over the whole dataset, so that building a part of it first changes nothing later; the split of a
+    # recording's group stays
     listing = placed.listing
-    split_by_group = _splits(build, placed)
+    split_by_group = assign_splits(
+        build.name,
+        build.dataset.role,
+        listing.records,
+        build.stages.splits,
+        remembered_splits(placed.placements, placed.known),
+        _unusable(listing),
+    )
     grippers = survey(source, listing.records, listing.robot, stored_signals(lake.con, build.name))
     withdrawn, unsure = _withdrawn(lake, placed.placements, build.name)
     records = _built_records(source, listing, _outcomes(lake, placed.placements, build.name))
@@ -360,21 +368,6 @@ def _unusable(listing: Listing) -> set[int]:
         for f in listing.findings
         if f.severity == "unusable" and f.episode_index is not None
     }
-
-
-def _splits(build: DatasetBuild, placed: PlacedListing) -> dict[str, str]:
-    """The split of each group of the whole dataset; the split of a recording's group stays."""
-    former_splits = remembered_splits(placed.placements, placed.known)
-    listing = placed.listing
-    dataset = build.dataset
-    return assign_splits(
-        dataset.name,
-        dataset.role,
-        listing.records,
-        build.stages.splits,
-        former_splits,
-        _unusable(listing),
-    )
 
 
 def _built_records(
