@@ -265,13 +265,11 @@ class Build:
         # A chunk that is its dataset's only one goes through its own stages in order anyway
         dataset_names = {step.dataset for step in self.steps if step.chunk}
         builds = [self.report.builds[name] for name in dataset_names]
-        follower_names = [
-            build.name for build in builds if build.uses_references and build.has_references
-        ]
         with_references = {
-            (name, chunk)
-            for name in follower_names
-            for chunk in chunks_of_references(self.lake, name)
+            (build.name, chunk)
+            for build in builds
+            if build.uses_references and build.has_references
+            for chunk in chunks_of_references(self.lake, build.name)
         }
         chunks = self._unfailed(sorted(with_references & outdated))
         self._run(chunks, MEASURING)

@@ -503,8 +503,7 @@ def with_annotator(
 def with_task(build: DatasetBuild, task: str) -> DatasetBuild:
     """The same build with an instruction of the episodes that have none. Raises UserError."""
     try:
-        fields: dict[str, Any] = build.dataset.model_dump(exclude_unset=True)
-        fields["task"] = task
+        fields: dict[str, Any] = build.dataset.model_dump(exclude_unset=True) | {"task": task}
         dataset = DatasetConfig(**fields)
     except ValidationError as e:
         raise UserError(validation_message(e)) from e
