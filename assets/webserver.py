@@ -42,7 +42,7 @@ from core.errors import UserError
 from core.paths import ROOT, Workspace
 from core.wall import NOTES
 from core.web import SAFE_METHODS, TOKENS, Access, Guard, access_for
-from pipeline.config import built, resolve, stored_builds
+from pipeline.config import present_builds
 from pipeline.plan import stale_chunks
 from pipeline.stages import stage_specs
 from warehouse.lake.lake import lake_to_read
@@ -76,9 +76,7 @@ def page(space: Workspace, instance: dg.DagsterInstance) -> bytes:
     }
     labels = dict(LABELS)
     with closing(lake.con), lake.reading():
-        specs = {
-            name: stage_specs(resolve(lake, built(lake, name))) for name in stored_builds(lake)
-        }
+        specs = {name: stage_specs(build) for name, build in present_builds(lake).items()}
         rows["proccorpus_stale_chunks"] = list(
             (dict.fromkeys(specs, 0) | stale_chunks(lake, specs)).items()
         )

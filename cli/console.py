@@ -11,7 +11,7 @@ from typing import Any
 from annotate.signal_report import lag_span
 from annotate.signal_report import line as signal_line
 from annotate.vlm.cost import Prediction
-from assets.lib.report import is_followed, report_build
+from assets.lib.report import report_build
 from cli.output import print_json, progress, show
 from cli.status import show_status, status_rows
 from cli.terminal import DONE, FAILED, PARTIAL, USAGE, VERBOSE, note
@@ -20,14 +20,14 @@ from core.paths import Workspace
 from ingest.reasons import REASONS
 from ingest.signals.survey import findings_of
 from pipeline.build import BuildListener, BuildReport, run_build
-from pipeline.chunk import StageMoment, StepFailure, reasons
+from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild
 from pipeline.prediction import dataset_cost
 from pipeline.sources import OUT_OF_REACH
-from pipeline.stage import Step
+from pipeline.stage import Step, StepFailure, reasons
 from warehouse.lake import Lake
 from warehouse.lake.acceptances import in_words, open_faults
-from warehouse.lake.references import sentences, textless, to_show
+from warehouse.lake.references import advice, sentences
 from warehouse.lake.stored import gate_counts, lags_by_dataset, signals_by_dataset
 
 
@@ -56,13 +56,11 @@ def build_all(
         report = run_build(
             space, builds, workers, listener, update=update, accept_changes=accept_changes
         )
+    lake = listener.lake
     names = [build.name for build in builds]
-    # Nobody waits for what nobody looks at: Dagster is told when its UI is first opened
-    if is_followed(space):
-        report_build(space, names, reasons(failure.facts for failure in report.failed))
+    report_build(lake, names, reasons(failure.facts for failure in report.failed))
 
     # What was done, and what the datasets hold now
-    lake = listener.lake
     rows = [row for row in status_rows(lake) if row["dataset"] in names]
     if style == "json":
         print_json(
@@ -110,8 +108,7 @@ def _show_built(lake: Lake, report: BuildReport, names: Sequence[str], rows: lis
             (name, f"checks found faults: {in_words(counts)}")
             for name, counts in open_faults(lake).items()
         ]
-        statements += to_show(lake).items()
-        statements += textless(lake).items()
+        statements += advice(lake)
     sentence = (
         "the source brings its own steps, so they are its labels; --annotator motion: without them"
     )

@@ -41,7 +41,7 @@ from core.paths import Workspace
 from core.web import TOKENS, access_for, link_with, listen, serve, token_for, write_private
 from explorer.app import create_app
 from explorer.site import Options
-from pipeline.label_curves import label_curves
+from pipeline.labelled import label_curves
 from pipeline.model_probe import probe
 from pipeline.suggesting import suggest
 from pipeline.vlm_chunk import cache_rows

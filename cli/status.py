@@ -7,19 +7,22 @@ import typer
 from cli.lakes import lake_to_read
 from cli.options import At
 from cli.output import print_json, show
-from pipeline.config import built, listed_datasets, resolve, stored_builds
+from pipeline.config import present_builds
 from pipeline.plan import stale_chunks
 from pipeline.stages import stage_specs
 from warehouse.lake import Lake, recordings
 from warehouse.lake.outcomes import assumption, chunks_to_build, question
 from warehouse.lake.references import sentences
-from warehouse.lake.similarity import embedded_pictures
 
 app = typer.Typer()
 COLUMNS = (
     "dataset, episodes, ok, quarantined, frames, labelled_frames, labels, samples, shards, outcomes_known, "
     "assumed_complete, look_unfinished"
 )
+# By dataset how many pictures an encoder has looked at, in words
+EMBEDDED = """
+SELECT dataset, string_agg(count || ' pictures by ' || encoder, ', ' ORDER BY count DESC, encoder)
+FROM (SELECT dataset, encoder, count(*) AS count FROM embeddings GROUP BY ALL) GROUP BY dataset"""
 SHOWN_OF_COMMIT = 12  # characters; --format json has all
 
 
@@ -30,15 +33,13 @@ def status_rows(lake: Lake) -> list[dict]:
     """
 
     def asked() -> list[dict]:
-        specs = {
-            name: stage_specs(resolve(lake, built(lake, name))) for name in stored_builds(lake)
-        }
+        specs = {name: stage_specs(build) for name, build in present_builds(lake).items()}
         # Outcomes are a part of the source, which is not looked at here
         stale = stale_chunks(lake, specs)
         chunks_by_name = chunks_to_build(lake)
-        embedded = embedded_pictures(lake)
+        embedded = dict(lake.rows(EMBEDDED))
         stale |= {name: max(chunks, stale.get(name, 0)) for name, chunks in chunks_by_name.items()}
-        revisions = {name: revision for name, (_, revision) in listed_datasets(lake).items()}
+        revisions = dict(lake.rows("SELECT dataset, source_revision FROM datasets"))
         rows = lake.dicts(f"SELECT {COLUMNS} FROM coverage ORDER BY dataset")
         for row in rows:
             name = row["dataset"]

@@ -8,10 +8,8 @@ from core.paths import Workspace
 from core.values import grouped
 from ingest.sources.types import address_below
 from pipeline.config import stored_build
-from warehouse.lake import Lake
 from warehouse.lake.acceptances import listed
 from warehouse.lake.lake import lake_to_read
-from warehouse.lake.references import stored_builds
 
 Findings = Sequence[dict[str, Any]]
 
@@ -23,8 +21,10 @@ def set_apart(result: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
     be read.
     """
     lake = lake_to_read(workspace)
-    by_source = _accepted_by_source(lake)
+    by_dataset = grouped((row["dataset"], row) for row in listed(lake))
+    builds = [stored_build(lake, name) for name in by_dataset]
     lake.con.close()
+    by_source = {build.dataset.source: by_dataset[build.name] for build in builds if build}
     path = result["path"] if "://" in result["path"] else str(Path(result["path"]).resolve())
     unaccepted, accepted = _parted(path, result["findings"], by_source)
     rows = [
@@ -48,13 +48,6 @@ def _without(pictured: Findings, accepted: Collection[tuple[str, int | None]]) -
         if stretches:
             runs.append(run | {"stretches": stretches})
     return runs
-
-
-def _accepted_by_source(lake: Lake) -> dict[str, list[dict[str, Any]]]:
-    """What is accepted in each dataset, by the address of its source."""
-    by_dataset = grouped((row["dataset"], row) for row in listed(lake))
-    builds = [stored_build(lake, name) for name in stored_builds(lake) if name in by_dataset]
-    return {build.dataset.source: by_dataset[build.name] for build in builds if build}
 
 
 def _parted(

@@ -16,25 +16,18 @@ from core.paths import Workspace
 from ingest.source import format_of
 from ingest.sources.files import NO_RIGHTS, Source
 from ingest.sources.types import SourceError
-from pipeline.chunk import ChunkResult, ChunkTask, StageMoment, StepFailure, run_guarded
-from pipeline.config import DatasetBuild, as_listed, resolve, store_changed, stored_build
+from pipeline.chunk import ChunkResult, ChunkTask, StageMoment, decoding_threads, run_tasks
+from pipeline.config import DatasetBuild, StoredBuilds, parsed, settled, store_changed
 from pipeline.plan import CURRENT, plan
 from pipeline.sources import OUT_OF_REACH, look_at
-from pipeline.stage import StageContext, StageReport, Step
+from pipeline.stage import StageContext, StageReport, Step, StepFailure, run_guarded
 from pipeline.stages import LISTING, stage_specs, transfer
-from pipeline.workers import decoding_threads, run_tasks
 from warehouse.lake import Lake, open_lake
 from warehouse.lake.doctor import rollback
 from warehouse.lake.gc import sweep
 from warehouse.lake.place import building
-from warehouse.lake.recordings import (
-    FRAMES,
-    copies_sentences,
-    review_counts,
-    review_sentence,
-    sentence,
-)
-from warehouse.lake.references import chunks_of_references
+from warehouse.lake.recordings import FRAMES, open_questions, sentence
+from warehouse.lake.references import chunks_of_references, steps_and_references, stored_builds
 
 Chunks = Collection[tuple[str, int]]  # (dataset, chunk)
 MAX_ROUNDS = 3  # of a build: another one where pictures showed another recording than was listed
@@ -116,7 +109,8 @@ def run_build(
 class Build:
     """One build: its report, its lake, and the plan as it is after the last step that changed it.
 
-    report.builds: each dataset as it is run, resolved once when its source is looked at. fingerprints: the state of
+    report.builds: each dataset as it is run: settled when its source is looked at, as it is listed when it is planned.
+    fingerprints: the state of
     each source at that moment: the whole build is of one state. has_recognised: a pass over the pictures found a
     recording to be another one than the listing took it for, so that it has to be listed anew.
     """
@@ -139,7 +133,6 @@ class Build:
         self.accept_changes = accept_changes
         self.report = BuildReport()
         self.fingerprints: dict[str, str] = {}
-        self.is_new = not workspace.exists()
         self.is_announced = False
         self.has_recognised = False
         self.steps: list[Step] = []
@@ -153,12 +146,16 @@ class Build:
         Makes the lake only afterwards: a wrong address leaves no workspace behind. Raises what is wrong with the first
         source where none is in reach.
         """
-        lake = None if self.is_new else self._open_lake()
-        resolved = [resolve(lake, build, update=update) for build in builds]
+        lake = None
+        stored: StoredBuilds = {}
+        if self.workspace.exists():
+            lake = self._open_lake()
+            stored = stored_builds(lake)
+            builds = settled(lake, builds, stored, update=update)
         # Side by side: one that hangs takes no longer than the slowest
         looks = [
             (build, look_at(partial(_state_of, build.source(self.workspace.sources))))
-            for build in resolved
+            for build in builds
         ]
         errors: list[Exception] = []
         for build, read_source in looks:
@@ -176,7 +173,7 @@ class Build:
         if errors and not self.fingerprints:
             raise errors[0]
         self.lake = lake or open_lake(self.workspace)
-        self._note_moves()
+        self._note_moves(stored)
         self.listener.began(self.lake, self.report.builds.values())
 
     def _open_lake(self) -> Lake:
@@ -188,14 +185,14 @@ class Build:
             sweep(lake)
         return lake
 
-    def _note_moves(self) -> None:
-        """Say which datasets are read at another commit than before."""
+    def _note_moves(self, stored: StoredBuilds) -> None:
+        """Say which datasets are read at another commit than before; `stored`: their `stored_builds`."""
         for name, build in self.report.builds.items():
-            stored = stored_build(self.lake, name)
-            if stored and stored.commit and build.commit and stored.commit != build.commit:
+            former = parsed(stored, name)
+            if former and former.commit and build.commit and former.commit != build.commit:
                 source = build.dataset.source
                 self.listener.note(
-                    f"{name}: {source} is read at {build.commit}, before at {stored.commit}"
+                    f"{name}: {source} is read at {build.commit}, before at {former.commit}"
                 )
 
     # What is outdated
@@ -207,11 +204,19 @@ class Build:
             is_changed = True
             for run_outdated in (self._list_outdated, self._measure_references, self._run_chunks):
                 if is_changed:
-                    specs = {name: stage_specs(build) for name, build in self.report.builds.items()}
-                    self.steps = plan(self.lake, specs, self.fingerprints)
+                    self._plan()
                 is_changed = run_outdated()
             if not self.has_recognised:
                 return
+
+    def _plan(self) -> None:
+        """Find what is outdated, by what is listed now."""
+        builds = self.report.builds
+        with self.lake.reading():
+            for name, build in builds.items():
+                builds[name] = build.as_listed(*steps_and_references(self.lake, name))
+            specs = {name: stage_specs(build) for name, build in builds.items()}
+            self.steps = plan(self.lake, specs, self.fingerprints)
 
     # Listings, in this process: they say which chunks there are, and what decides who annotates
 
@@ -226,27 +231,24 @@ class Build:
         # A listing that ran has stored its own
         failed = {failure.dataset for failure in self.report.failed}
         listed = [build for name, build in self.report.builds.items() if name not in failed]
-        if not store_changed(self.lake, listed) and len(self.report.done) == num_done:
-            return False
-        with self.lake.reading():
-            self.report.builds = {
-                name: as_listed(self.lake, b) for name, b in self.report.builds.items()
-            }
-        return True
+        is_stored = store_changed(self.lake, listed)
+        return is_stored or len(self.report.done) > num_done
 
     def _listed(self, step: Step) -> ChunkResult:
         build = self.report.builds[step.dataset]
         source = build.source(self.workspace.sources, self.fingerprints[build.name])
-        return run_guarded(
-            StageContext(
-                self.lake,
-                build,
-                step,
-                source,
-                self.report.build_id,
-                accept_changes=self.accept_changes,
-            )
+        context = StageContext(
+            self.lake,
+            build,
+            step,
+            source,
+            self.report.build_id,
+            accept_changes=self.accept_changes,
         )
+        report = run_guarded(context)
+        if isinstance(report, StepFailure):
+            return ChunkResult([], report)
+        return ChunkResult([report], None)
 
     # Chunks
 
@@ -262,13 +264,12 @@ class Build:
         }
         # A chunk that is its dataset's only one goes through its own stages in order anyway
         dataset_names = {step.dataset for step in self.steps if step.chunk}
-        follower_names = [
-            name for name in dataset_names if self.report.builds[name].uses_references
-        ]
+        builds = [self.report.builds[name] for name in dataset_names]
         with_references = {
-            (name, chunk)
-            for name in follower_names
-            for chunk in chunks_of_references(self.lake, name)
+            (build.name, chunk)
+            for build in builds
+            if build.uses_references and build.has_references
+            for chunk in chunks_of_references(self.lake, build.name)
         }
         chunks = self._unfailed(sorted(with_references & outdated))
         self._run(chunks, MEASURING)
@@ -309,24 +310,19 @@ class Build:
 
     def _run(self, chunks: Sequence[tuple[str, int]], only: frozenset[str] | None = None) -> None:
         """Bring (dataset, chunk) up to date, side by side; `only`: these stages of them."""
+        root = str(self.workspace.root)
         while chunks:
             workers = min(self.workers or cores(), len(chunks))
             threads = decoding_threads(len(chunks), workers, cores())
-            tasks = [
-                self._task(*chunk, count, only)
-                for chunk, count in zip(chunks, threads, strict=True)
-            ]
+            tasks = []
+            for (name, chunk), num_threads in zip(chunks, threads, strict=True):
+                build = self.report.builds[name]
+                fingerprint = self.fingerprints[name]
+                build_id = self.report.build_id
+                task = ChunkTask(root, build, fingerprint, chunk, num_threads, build_id, only)
+                tasks.append(task)
             unfinished = run_tasks(tasks, workers, self._take, self.listener.moment)
             chunks = [(task.build.name, task.chunk) for task in unfinished]
-
-    def _task(
-        self, dataset: str, chunk: int, threads: int, only: frozenset[str] | None
-    ) -> ChunkTask:
-        build = self.report.builds[dataset]
-        root = str(self.workspace.root)
-        return ChunkTask(
-            root, build, self.fingerprints[dataset], chunk, threads, self.report.build_id, only
-        )
 
     def _take(self, result: ChunkResult) -> None:
         """Add a result to the report. Raises DiskFullError: no other chunk would get further."""
@@ -344,29 +340,21 @@ class Build:
     # The end
 
     def close(self) -> None:
-        """Say what was found of recordings, and back up the lake."""
-        self._note_recordings()
-        self.lake.back_up()
-
-    def _note_recordings(self) -> None:
-        """Say what the build found of recordings that are known, and what a person has to decide."""
+        """Say what was found of recordings, and what a person has to decide; back up the lake."""
         report = self.report
         for stage_report in report.done:
             text = sentence(stage_report.run.dataset, stage_report.numbers)
             if text:
                 self.listener.note(f"{stage_report.run.dataset}: {text}")
-        for dataset, count in review_counts(self.lake).items():
-            if dataset in report.builds:
-                self.listener.note(f"{dataset}: {review_sentence(dataset, count)}")
         decoded = {
             stage_report.run.dataset
             for stage_report in report.done
             if stage_report.run.stage == FRAMES
         }
-        copies = copies_sentences(self.lake) if decoded else {}
-        for dataset, text in copies.items():
-            if dataset in decoded:
+        for dataset, text in open_questions(self.lake, decoded):
+            if dataset in report.builds:
                 self.listener.note(f"{dataset}: {text}")
+        self.lake.back_up()
 
 
 def _state_of(source: Source) -> tuple[Source, str]:

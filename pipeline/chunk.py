@@ -1,9 +1,15 @@
-"""One chunk of a build, stage after stage, in this process or in a worker's."""
+"""Chunks of a build: one, stage after stage; several side by side in processes, and what these tell as they go."""
 
-import traceback
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -11,64 +17,17 @@ import cv2
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from core.files import disk_full
+from core.cores import told_to_children
+from core.files import DiskFullError
 from core.paths import Workspace
-from core.values import grouped
+from core.wall import num_left_out
 from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureCache
 from pipeline.plan import CURRENT, STAMPS, History, chunk_steps
-from pipeline.sources import OUT_OF_REACH
-from pipeline.stage import StageContext, StageReport, run_stage
+from pipeline.stage import StageContext, StageReport, StepFailure, run_guarded
 from pipeline.stages import LISTING, stage_specs
-from pipeline.stages.episodes import ChangedSourceError
-from warehouse.lake import open_lake, was_interrupted
+from warehouse.lake import open_lake
 from warehouse.lake.recordings import FRAMES, sentence
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepFailure:
-    dataset: str
-    chunk: int | None
-    stage: str
-    message: str
-    trace: str
-    disk_full: str | None = None  # what is full: every other chunk would fail of it, too
-    asks: bool = False  # a person has to say that it shall be so; nothing is broken
-    out_of_reach: bool = False  # the source could not be looked at, or not be listed
-
-    @property
-    def facts(self) -> dict[str, str]:
-        """What a report says of it; `chunk` all: of the dataset as a whole."""
-        chunk = "all" if self.chunk is None else str(self.chunk)
-        return {"dataset": self.dataset, "chunk": chunk, "stage": self.stage, "why": self.message}
-
-    @classmethod
-    def of(
-        cls, dataset: str, chunk: int | None, stage: str, e: Exception, full: str | None = None
-    ) -> "StepFailure":
-        # A source that waits until a person accepts how it changed is no fault of ours: its words are enough
-        asks = isinstance(e, ChangedSourceError)
-        kind = "" if asks else f"{type(e).__name__}: "
-        return cls(
-            dataset=dataset,
-            chunk=chunk,
-            stage=stage,
-            message=" ".join(f"{kind}{e}".split()),
-            trace="".join(traceback.format_exception(e)),
-            disk_full=full,
-            asks=asks,
-            out_of_reach=chunk is None and isinstance(e, OUT_OF_REACH),
-        )
-
-
-def failure_text(facts: Mapping[str, str]) -> str:
-    """The facts of a failure in words."""
-    return f"{facts['stage']} of {facts['dataset']} chunk {facts['chunk']}: {facts['why']}"
-
-
-def reasons(failed: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:
-    """Facts of failures in words, by dataset."""
-    return grouped((facts["dataset"], failure_text(facts)) for facts in failed)
 
 
 @dataclass(frozen=True)
@@ -100,6 +59,8 @@ class ChunkTask:
 
 @dataclass(frozen=True)
 class ChunkResult:
+    """What was done of a chunk, or of a dataset's listing, and what failed then."""
+
     done: list[StageReport]
     failed: StepFailure | None
 
@@ -142,34 +103,148 @@ def run_chunk(task: ChunkTask, on_moment: Tell = lambda moment: None) -> ChunkRe
             def told(episodes: int, moment: StageMoment = moment) -> None:
                 on_moment(replace(moment, episodes=episodes))
 
-            result = run_guarded(
-                StageContext(lake, build, step, source, task.build_id, pictures, memory, told)
-            )
-            on_moment(
-                replace(moment, duration_s=sum(ended.run.duration_s for ended in result.done))
-            )
-            reports += result.done
-            if result.failed:
-                return ChunkResult(reports, result.failed)
+            context = StageContext(lake, build, step, source, task.build_id, pictures, memory, told)
+            report = run_guarded(context)
+            if isinstance(report, StepFailure):
+                on_moment(replace(moment, duration_s=0.0))
+                return ChunkResult(reports, report)
+            on_moment(replace(moment, duration_s=report.run.duration_s))
+            reports.append(report)
             # The listing took a recording for another one: what people said of it has to be listed anew first
-            if step.stage.name == FRAMES and any(
-                sentence("", ended.numbers) for ended in result.done
-            ):
+            if step.stage.name == FRAMES and sentence("", report.numbers):
                 return ChunkResult(reports, None)
-            outputs[step.stage.name] = result.done[-1].run.output_hash
+            outputs[step.stage.name] = report.run.output_hash
     return ChunkResult(reports, None)
 
 
-def run_guarded(context: StageContext) -> ChunkResult:
-    """Run one step; an error becomes a StepFailure, so that other chunks go on.
+# Processes that run chunks side by side, and what they tell as they go
 
-    Raises KeyboardInterrupt where a person ended it.
+
+def run_tasks(
+    tasks: Sequence[ChunkTask], workers: int, take: Callable[[ChunkResult], None], on_moment: Tell
+) -> list[ChunkTask]:
+    """Run each task, and give its result to `take` in the order in which they end. Returns tasks to be run again.
+
+    A worker that reaches a limit of CPU time is killed, which ends all the others: theirs are the tasks to run again.
+    One worker needs no process of its own. `on_moment` gets each beginning and end of a stage, maybe in another thread.
+    Whatever `take` raises, as DiskFullError, ends all workers.
     """
-    step = context.step
+    if workers <= 1:
+        for task in tasks:
+            take(run_chunk(task, on_moment))
+        return []
+
+    # spawn, not fork: DuckDB and FFmpeg threads do not survive a fork
+    context = multiprocessing.get_context("spawn")
+    num_killed_before = num_left_out()
+    unfinished: list[ChunkTask] = []
+    # Workers write their moments, each less than what a pipe takes at once, until the last of them has ended
+    reader, writer = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(writer,)
+    )
+    listener = threading.Thread(target=_pass_on, args=(reader, on_moment), daemon=True)
     try:
-        return ChunkResult([run_stage(context)], None)
-    except Exception as e:
-        if was_interrupted(e):
-            raise KeyboardInterrupt from e
-        full = disk_full(e, context.lake.workspace.root)
-        return ChunkResult([], StepFailure.of(step.dataset, step.chunk, step.stage.name, e, full))
+        with writer, _interrupts_held_back(), told_to_children(tasks[0].threads):
+            waiting: dict[Future[ChunkResult], ChunkTask] = {
+                pool.submit(_run_in_worker, t): t for t in tasks
+            }
+        listener.start()
+        while waiting:
+            finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in finished:
+                task = waiting.pop(future)
+                is_broken = isinstance(future.exception(), BrokenProcessPool)
+                if is_broken and num_left_out() > num_killed_before:
+                    unfinished.append(task)
+                else:
+                    take(_result(future, task))
+    # Nothing that still runs is worth waiting for: the lake undoes what is open
+    except (KeyboardInterrupt, DiskFullError):
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    pool.shutdown()
+    listener.join()
+    return unfinished
+
+
+def decoding_threads(chunks: int, workers: int, cores: int) -> list[int]:
+    """For each chunk in the order in which they begin: cores that are no worker's decode for the workers that there
+    are. The last chunks, where they are fewer than the workers, are alone when the others have ended.
+
+    Example: decoding_threads(5, 2, 2) == [1, 1, 1, 1, 2]
+    """
+    last = chunks % max(1, workers)
+    threads = max(1, cores // max(1, workers))
+    return [threads] * (chunks - last) + [max(1, cores // max(1, last))] * last
+
+
+def _result(future: Future[ChunkResult], task: ChunkTask) -> ChunkResult:
+    try:
+        return future.result()
+    except BrokenProcessPool as e:
+        message = "a worker process died; run the build again"
+        return ChunkResult(
+            [],
+            StepFailure(
+                dataset=task.build.name,
+                chunk=task.chunk,
+                stage="worker",
+                message=message,
+                trace=str(e),
+            ),
+        )
+
+
+def _pass_on(reader: Connection, on_moment: Tell) -> None:
+    with reader, suppress(EOFError):
+        while True:
+            on_moment(reader.recv())
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C, which reaches the whole process group, is heard by the parent alone, and only after all is started.
+
+    What is started inside inherits the thread's blocked SIGINT, so that a worker is deaf to it while it still imports.
+    Libraries have threads that are not: those hand the signal to the handler, which waits.
+    """
+    heard: list[int] = []
+    main = (
+        threading.current_thread() is threading.main_thread()
+    )  # only there Python handles signals
+    if main:
+        former_handler = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    else:
+        former_handler = None
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        if main:
+            signal.signal(signal.SIGINT, former_handler)
+    if heard:
+        raise KeyboardInterrupt
+
+
+_moments: Connection  # of a worker: where it writes what it begins and ends
+
+
+def _start_worker(writer: Connection) -> None:
+    """A worker ends at once, its transaction undone by the lake, when the build that started it is no more."""
+    global _moments
+    _moments = writer
+    parent = multiprocessing.parent_process()
+    if parent:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def _run_in_worker(task: ChunkTask) -> ChunkResult:
+    def tell(moment: StageMoment) -> None:
+        with suppress(OSError):  # the parent went away: this process ends of itself
+            _moments.send(moment)
+
+    return run_chunk(task, tell)

@@ -5,7 +5,7 @@ Every default stands in the configuration class of the stage that uses it.
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from ingest.registry import BUILT_IN, AnnotatorChoice, DatasetConfig, load_entry
 from ingest.sources.files import Source, cache_folder
 from ingest.splits import SplitConfig
 from warehouse.lake import Lake, content_key
-from warehouse.lake.references import SHOWN_BY, brings_steps, reference_tasks, stored_builds
+from warehouse.lake.references import SHOWN_BY, steps_and_references, stored_builds
 from warehouse.shards.shard import ShardsConfig
 
 SPLIT_SHARES = (
@@ -121,6 +121,14 @@ class DatasetBuild(BaseModel):
     def read_at(self, fingerprint: str) -> "DatasetBuild":
         """The build that reads the source in the state of a fingerprint: of a hub's dataset it is the commit."""
         return self.model_copy(update={"commit": fingerprint if self.dataset.is_on_hub else None})
+
+    def as_listed(self, brings_steps: bool, has_references: bool) -> "DatasetBuild":
+        """The build with what its listing says (`steps_and_references`), which the annotator `auto` depends on: where
+        the listing is made anew, it has to be asked again.
+        """
+        return self.model_copy(
+            update={"brings_steps": brings_steps, "has_references": has_references}
+        )
 
     def hash(self) -> str:
         """Of what a dataset is built with, wherever its data and its store lie."""
@@ -240,16 +248,35 @@ class DatasetBuild(BaseModel):
 
 # What a workspace keeps of its builds
 
+type StoredBuilds = Mapping[
+    str, tuple[str, str]
+]  # by dataset its configuration as JSON, and a hash
+
 
 def stored_build(lake: Lake, dataset: str) -> DatasetBuild | None:
-    """The configuration that a dataset was last built with; None when it never was.
+    """The configuration that a dataset was last built with; None when it never was. Raises UserError."""
+    return parsed(stored_builds(lake), dataset)
+
+
+def last_builds(lake: Lake) -> dict[str, DatasetBuild]:
+    """By dataset the configuration that it was last built with. Raises UserError."""
+    return {name: _parsed(name, text) for name, (text, _) in stored_builds(lake).items()}
+
+
+def parsed(stored: StoredBuilds, dataset: str) -> DatasetBuild | None:
+    """The configuration of one of `stored_builds`; None where it is none of them. Raises UserError."""
+    if dataset not in stored:
+        return None
+    text, _ = stored[dataset]
+    return _parsed(dataset, text)
+
+
+def _parsed(dataset: str, text: str) -> DatasetBuild:
+    """The configuration that a dataset was last built with, of its JSON.
 
     Settings that an earlier version had and this one has not are left out. Raises UserError for a value that this
     version refuses.
     """
-    text, _ = stored_builds(lake).get(dataset, ("", ""))
-    if not text:
-        return None
     try:
         return DatasetBuild.model_validate_json(text, extra="ignore")
     except ValidationError as e:
@@ -260,13 +287,13 @@ def stored_build(lake: Lake, dataset: str) -> DatasetBuild | None:
 
 
 def built(lake: Lake, dataset: str) -> DatasetBuild:
-    """The same of a dataset that somebody names. Raises UserError where it was never built."""
-    build = stored_build(lake, dataset)
+    """The configuration that a dataset was last built with, which somebody names. Raises UserError: it never was."""
+    stored = stored_builds(lake)
+    build = parsed(stored, dataset)
     if build is None:
-        names = list(stored_builds(lake))
-        built_names = ", ".join(names) or "none yet"
+        built_names = ", ".join(stored) or "none yet"
         raise UserError(
-            f"there is no dataset {dataset!r}; built: {built_names}{did_you_mean(dataset, names)}"
+            f"there is no dataset {dataset!r}; built: {built_names}{did_you_mean(dataset, list(stored))}"
         )
     return build
 
@@ -289,7 +316,7 @@ def config_rows(builds: Sequence[DatasetBuild]) -> pa.Table:
 def store_changed(lake: Lake, builds: Sequence[DatasetBuild]) -> bool:
     """Store builds that the lake has otherwise, or with their source at another place; were there any?"""
     stored = stored_builds(lake)
-    changed = {build.name: build for build in builds if not _is_stored(lake, stored, build)}
+    changed = {build.name: build for build in builds if not _is_stored(stored, build)}
     if not changed:
         return False
     names = ", ".join(changed)
@@ -302,43 +329,75 @@ def store_changed(lake: Lake, builds: Sequence[DatasetBuild]) -> bool:
     return True
 
 
-def _is_stored(lake: Lake, stored: Mapping[str, tuple[str, str]], build: DatasetBuild) -> bool:
+def _is_stored(stored: StoredBuilds, build: DatasetBuild) -> bool:
     """Was the dataset last built with this configuration, and from this source?"""
     _, config_hash = stored.get(build.name, ("", ""))
     if config_hash != build.hash():
         return False
-    former = stored_build(lake, build.name)
+    former = parsed(stored, build.name)
     return former is not None and former.dataset.source == build.dataset.source
 
 
 def resolve(lake: Lake | None, build: DatasetBuild, *, update: bool = False) -> DatasetBuild:
-    """The build as this workspace has to run it: chunk size is fixed for good, and a selection only grows. Without a
-    workspace: as it is.
-
-    Building some episodes never drops those built before. A hub's dataset is read at the commit that it was read at
-    before; `update`: at the newest of its revision. Whether the source brings steps, which the annotator `auto` depends
-    on, is read from the listing: where that is made anew, it has to be asked again (`as_listed`). Raises UserError for
-    settings that do not change any more.
-    """
+    """The build as this workspace has to run it, `settled` and as it is listed; without a workspace: as it is."""
     if lake is None:
         return build
     with lake.reading():
-        stored = stored_build(lake, build.name)
-        if build.name in (listed := listed_datasets(lake)):
-            size, _ = listed[build.name]
-            _check_settled(build, size, stored)
-            build = build.model_copy(
-                update={"dataset": build.dataset.model_copy(update={"chunk_size": size})}
-            )
-        # Once all episodes are built, they stay built, whatever is selected now
-        if stored and build.episodes is not None:
-            if stored.episodes is None:
-                union = None
-            else:
-                union = tuple(sorted({*stored.episodes, *build.episodes}))
-            build = build.model_copy(update={"episodes": union})
-        commit = None if update else commit_read(lake, build) or build.commit
-        return as_listed(lake, build.model_copy(update={"commit": commit}))
+        [settled_build] = settled(lake, [build], stored_builds(lake), update=update)
+        return settled_build.as_listed(*steps_and_references(lake, build.name))
+
+
+def present_builds(lake: Lake) -> dict[str, DatasetBuild]:
+    """Every dataset's build as it was built last, resolved: as a build of today would run it."""
+    with lake.reading():
+        stored = stored_builds(lake)
+        last = [_parsed(name, text) for name, (text, _) in stored.items()]
+        builds = settled(lake, last, stored)
+        return {
+            build.name: build.as_listed(*steps_and_references(lake, build.name)) for build in builds
+        }
+
+
+def settled(
+    lake: Lake,
+    builds: Iterable[DatasetBuild],
+    stored: StoredBuilds,
+    *,
+    update: bool = False,
+) -> list[DatasetBuild]:
+    """Builds with what does not change any more: chunk size is fixed for good, and a selection only grows.
+
+    stored: the lake's `stored_builds`.
+
+    Building some episodes never drops those built before. A hub's dataset is read at the commit that it was read at
+    before; `update`: at the newest of its revision. Raises UserError for settings that do not change any more.
+    """
+    chunk_sizes = dict(lake.rows("SELECT dataset, chunk_size FROM datasets"))
+    return [_settled(build, stored, chunk_sizes, update=update) for build in builds]
+
+
+def _settled(
+    build: DatasetBuild,
+    stored: StoredBuilds,
+    chunk_sizes: Mapping[str, int],
+    *,
+    update: bool,
+) -> DatasetBuild:
+    former = parsed(stored, build.name)
+    dataset = build.dataset
+    if build.name in chunk_sizes:
+        size = chunk_sizes[build.name]
+        _check_settled(build, size, former)
+        dataset = dataset.model_copy(update={"chunk_size": size})
+    # Once all episodes are built, they stay built, whatever is selected now
+    episodes = build.episodes
+    if former and episodes is not None:
+        if former.episodes is None:
+            episodes = None
+        else:
+            episodes = tuple(sorted({*former.episodes, *episodes}))
+    commit = None if update else commit_read(stored, build) or build.commit
+    return build.model_copy(update={"dataset": dataset, "episodes": episodes, "commit": commit})
 
 
 def _check_settled(build: DatasetBuild, chunk_size: int, stored: DatasetBuild | None) -> None:
@@ -368,32 +427,14 @@ def _check_settled(build: DatasetBuild, chunk_size: int, stored: DatasetBuild | 
             )
 
 
-def listed_datasets(lake: Lake) -> dict[str, tuple[int, str | None]]:
-    """By dataset the size of its chunks, and the commit of a hub's that was read."""
-    sql = "SELECT dataset, chunk_size, source_revision FROM datasets"
-    return {
-        name: (size, revision)
-        for name, size, revision in lake.once("datasets", lambda: lake.rows(sql))
-    }
+def commit_read(stored: StoredBuilds, build: DatasetBuild) -> str | None:
+    """The commit that the same revision of a dataset's source was read at, or that of datasets in folders of it.
 
-
-def as_listed(lake: Lake, build: DatasetBuild) -> DatasetBuild:
-    """The build, with what the lake says of the source's steps, and of runs that others can be labelled like."""
-    # Of episodes that the listing found no fault with
-    steps = brings_steps(lake, build.name) and lake.rows(
-        "SELECT 1 FROM episode_facts f WHERE dataset = ? AND len(steps) > 0 AND NOT EXISTS (SELECT 1 FROM findings x "
-        "WHERE x.dataset = f.dataset AND x.episode_index = f.episode_index AND x.stage = 'episodes' "
-        "AND x.severity = 'unusable') LIMIT 1",
-        [build.name],
-    )
-    has_references = bool(reference_tasks(lake, build.name))
-    return build.model_copy(update={"brings_steps": bool(steps), "has_references": has_references})
-
-
-def commit_read(lake: Lake, build: DatasetBuild) -> str | None:
-    """The commit that the same revision of a dataset's source was read at, or that of datasets in folders of it."""
+    stored: `stored_builds`.
+    """
     dataset = build.dataset
-    stored = stored_builds(lake) if dataset.is_on_hub else {}
+    if not dataset.is_on_hub:
+        return None
     for name in sorted(stored, key=lambda name: (name != build.name, name)):
         stored_config = json.loads(stored[name][0])
         source = stored_config["dataset"]["source"]
@@ -462,8 +503,7 @@ def with_annotator(
 def with_task(build: DatasetBuild, task: str) -> DatasetBuild:
     """The same build with an instruction of the episodes that have none. Raises UserError."""
     try:
-        fields: dict[str, Any] = build.dataset.model_dump(exclude_unset=True)
-        fields["task"] = task
+        fields: dict[str, Any] = build.dataset.model_dump(exclude_unset=True) | {"task": task}
         dataset = DatasetConfig(**fields)
     except ValidationError as e:
         raise UserError(validation_message(e)) from e

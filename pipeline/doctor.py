@@ -1,7 +1,7 @@
 """All of a workspace's health: what the warehouse's doctor sees, what a build would do, replies, servers, versions."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 
 import httpx
@@ -10,9 +10,8 @@ from annotate.model_client.calls import VlmError
 from annotate.model_client.responses import ResponseStore
 from core.paths import Workspace
 from ingest.sources.types import SourceError
-from pipeline.config import resolve, stored_build, stored_builds
+from pipeline.config import last_builds, present_builds
 from pipeline.plan import CURRENT, plan
-from pipeline.stage import Step
 from pipeline.stages import stage_specs
 from warehouse.lake import Lake
 from warehouse.lake.doctor import ERROR, WARNING, Trouble, examine, rows_are_lost
@@ -37,10 +36,7 @@ def diagnose(workspace: Workspace, *, hashes: bool = False) -> list[Trouble]:
 
 def stale(lake: Lake) -> Iterator[Trouble]:
     """Datasets of which a build would do something, by the configuration that each was last built with."""
-    for name in stored_builds(lake):
-        stored = stored_build(lake, name)
-        assert stored is not None
-        build = resolve(lake, stored)
+    for name, build in present_builds(lake).items():
         try:
             fingerprint = build.source(lake.workspace.sources).fingerprint()
         except (SourceError, OSError) as e:
@@ -49,20 +45,16 @@ def stale(lake: Lake) -> Iterator[Trouble]:
             continue
 
         planned = plan(lake, {name: stage_specs(build)}, {name: fingerprint})
-        yield from _stale_partitions(name, [s for s in planned if s.status != CURRENT])
-
-
-def _stale_partitions(name: str, steps: Sequence[Step]) -> Iterator[Trouble]:
-    """One finding a dataset, however many of its partitions are stale."""
-    if steps:
-        chunks = len({s.chunk for s in steps})
-        counts = ", ".join(
-            f"{n} {status}" for status, n in sorted(Counter(s.status for s in steps).items())
-        )
-        detail = f"not up to date: {len(steps)} stages of {chunks} partitions ({counts})"
-        yield Trouble(
-            WARNING, "stale partitions", name, detail, "build it again with its last configuration"
-        )
+        steps = [step for step in planned if step.status != CURRENT]
+        if not steps:
+            continue
+        # One finding a dataset, however many of its partitions are stale
+        chunks = len({step.chunk for step in steps})
+        counts = sorted(Counter(step.status for step in steps).items())
+        kinds = ", ".join(f"{count} {status}" for status, count in counts)
+        detail = f"not up to date: {len(steps)} stages of {chunks} partitions ({kinds})"
+        remedy = "build it again with its last configuration"
+        yield Trouble(WARNING, "stale partitions", name, detail, remedy)
 
 
 def servers(lake: Lake) -> Iterator[Trouble]:
@@ -90,8 +82,10 @@ def servers(lake: Lake) -> Iterator[Trouble]:
 def _models_by_server(lake: Lake) -> dict[str, set[str]]:
     """The models that builds ask each endpoint for."""
     models_by_server: dict[str, set[str]] = {}
-    builds = [stored_build(lake, name) for name in stored_builds(lake)]
-    for vlm in [build.stages.vlm for build in builds if build and build.annotator == "vlm"]:
+    for build in last_builds(lake).values():
+        if build.annotator != "vlm":
+            continue
+        vlm = build.stages.vlm
         for url in vlm.endpoints:
             models_by_server.setdefault(url, set()).add(vlm.model)
     return models_by_server

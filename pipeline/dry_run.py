@@ -10,12 +10,20 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config import DatasetBuild, resolve, stored_build
-from pipeline.plan import CURRENT, STAMPS, WAITING, History, Specs, dataset_input, plan
+from pipeline.plan import (
+    CURRENT,
+    STAMPS,
+    WAITING,
+    History,
+    Specs,
+    input_hash_of,
+    listing_stamps,
+    plan,
+)
 from pipeline.sources import OUT_OF_REACH
 from pipeline.stage import StageSpec, Step
 from pipeline.stages import stage_specs
 from warehouse.lake import WHOLE_DATASET, Lake
-from warehouse.lake.stamps import listing_stamps
 
 NEW = "made"
 AGAIN = "made again"
@@ -222,7 +230,7 @@ class _Reasons:
         stamps = listing_stamps(self.lake, name)
         fewer = chain.from_iterable(combinations(stamps, count) for count in range(len(stamps)))
         hashes = {
-            dataset_input(step.spec, self.fingerprint or "", *remaining) for remaining in fewer
+            input_hash_of(step.spec, self.fingerprint or "", *remaining) for remaining in fewer
         }
         if recorded is not None and recorded["input_hash"] in hashes:
             return "people said something of its runs (takedowns, outcomes, recordings)"

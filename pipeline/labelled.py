@@ -1,8 +1,10 @@
 """Labels of a chunk's episodes as rows of the lake: one way for all label runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,16 @@ from annotate.progress import (
     stated_progress,
 )
 from annotate.transfer import Alignment
-from core.domain.label import Label, Segment
+from core.domain.label import Label
 from core.domain.label_run import human_run
 from core.domain.stated import is_stated
+from core.paths import Workspace
 from core.tables import TABLES
-from pipeline.reading import by_task
+from pipeline.config import built
+from pipeline.reading import by_task, signals_of
+from warehouse.lake import Lake
+from warehouse.lake.corrections import Corrected
+from warehouse.lake.episodes import usable_episode
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class LabelPlace:
         return {**vars(self), "episode_index": episode_index}
 
 
+KEPT = 8  # episodes whose measurements are kept: a boundary that is dragged asks again and again
 # What was measured of an episode, with its label, which has progress
 type LabelledSignals = tuple[Signals, Label]
 
@@ -85,21 +93,17 @@ def label_columns(label: Label) -> dict[str, Any]:
 
 
 def with_confidence(label: Label) -> Label:
-    """An annotator's label with a confidence: its own, else the mean over the segments that have one."""
-    if label.confidence is not None:
-        return label
-    return replace(label, confidence=_mean_confidence(label.segments))
-
-
-def _mean_confidence(segments: Sequence[Segment]) -> float | None:
-    """The mean over the segments that have a confidence, weighted by their length in frames."""
+    """An annotator's label with a confidence: its own, else the mean over the frames of segments that have one."""
     confidences = [
-        (segment.confidence, len(segment)) for segment in segments if segment.confidence is not None
+        (segment.confidence, len(segment))
+        for segment in label.segments
+        if segment.confidence is not None
     ]
+    if label.confidence is not None or not confidences:
+        return label
     frames = sum(length for _, length in confidences)
-    if confidences:
-        return sum(confidence * length for confidence, length in confidences) / frames
-    return None
+    mean = sum(confidence * length for confidence, length in confidences) / frames
+    return replace(label, confidence=mean)
 
 
 def segment_tables(
@@ -229,3 +233,38 @@ def of_label_run(label_run: str, facts: Mapping[str, Any]) -> dict[str, pa.Table
     """The row of `label_runs` to register, with the time of the first run. `facts`: how the run's labels are made."""
     row = {**facts, "label_run": label_run, "created_at": datetime.now(UTC)}
     return {"label_runs": TABLES["label_runs"].rows([row])}
+
+
+# Labels that no build has seen yet, by the very functions by which a build would make them
+
+
+def label_curves(
+    space: Workspace, dataset: str, episode_index: int, snapshot: int, label: Corrected
+) -> dict[str, list[float]]:
+    """Our progress and the published one at each frame of an episode, by columns of the table `progress`.
+
+    snapshot: the state of the lake that the episode's measurements are read at.
+
+    Raises UserError: no such episode, or one that cannot be used. CorrectionError: the label contradicts itself.
+    """
+    signals, config = _measured(space, dataset, episode_index, snapshot)
+    segments, plan = label.settled(len(signals.change))
+    person_label = Label(segments, len(plan), tuple(plan), end=label.end)
+    labelled = stated_label(signals, person_label, config)
+    _, whole_label = labelled
+    return {
+        "progress": whole_label.progress.tolist(),
+        "progress_procvlm": published_progress(labelled).tolist(),
+    }
+
+
+@lru_cache(maxsize=KEPT)
+def _measured(
+    space: Workspace, dataset: str, episode_index: int, snapshot: int
+) -> tuple[Signals, ProgressConfig]:
+    """What the progress of an episode is made of. Raises UserError."""
+    lake = Lake(space, read_only=True, snapshot=snapshot)
+    with closing(lake.con):
+        chunk = usable_episode(lake.con, dataset, episode_index).chunk
+        [signals] = signals_of(lake, dataset, {episode_index: chunk})
+        return signals, built(lake, dataset).stages.progress

@@ -35,15 +35,6 @@ def model_folder(space: Workspace, model: str) -> Path:
     )
 
 
-def _contents_of_releases(space: Workspace) -> dict[str, str]:
-    """By the name of each release of a workspace the hash over its contents."""
-    if not space.exists():
-        return {}
-    from warehouse.lake import Lake  # what finds a model's folder starts without the lake
-
-    return dict(Lake(space, read_only=True).rows("SELECT name, config_hash FROM releases"))
-
-
 def _is_there(card: Mapping[str, Any], releases: Mapping[str, str]) -> str | None:
     """Is the release there that a model was trained on? None of a model that was trained on none."""
     name = card.get("release")
@@ -60,7 +51,12 @@ def _is_there(card: Mapping[str, Any], releases: Mapping[str, str]) -> str | Non
 def model_rows(space: Workspace) -> list[dict[str, Any]]:
     """What each checkpoint is, for people."""
     rows = []
-    releases = _contents_of_releases(space)
+    contents_by_release: dict[str, str] = {}
+    if space.exists():
+        from warehouse.lake import Lake  # what finds a model's folder starts without the lake
+
+        lake = Lake(space, read_only=True)
+        contents_by_release = dict(lake.rows("SELECT name, config_hash FROM releases"))
     for folder in checkpoints(models_folder(space)):
         card = read_card(folder)
         base = base_of(folder)
@@ -77,7 +73,7 @@ def model_rows(space: Workspace) -> list[dict[str, Any]]:
                 "is": kind,
                 "head": (card.get("head") or {}).get("pooling", "none"),
                 "release": card.get("release"),
-                "release_is": _is_there(card, releases),
+                "release_is": _is_there(card, contents_by_release),
                 "parameters": card.get("parameters"),
                 "bytes": sum(p.stat().st_size for p in folder.glob("*.safetensors")),
             }

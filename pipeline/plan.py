@@ -6,11 +6,14 @@ from itertools import chain
 from typing import Any
 
 from core.tables import STAGE_TABLES
+from ingest.outcomes import BY_PERSON
 from pipeline.stage import StageSpec, Step
 from warehouse.lake import WHOLE_DATASET, Lake, content_key
+from warehouse.lake.connection import row_by_row
 from warehouse.lake.corrections import correction_stamps
+from warehouse.lake.outcomes import OUTCOMES_IN_FORCE
+from warehouse.lake.recordings import LISTING
 from warehouse.lake.references import reference_stamps
-from warehouse.lake.stamps import listing_stamps
 
 CURRENT = "current"
 MISSING = "missing"
@@ -24,6 +27,13 @@ STAMPS = {
 # Columns of stage_runs; a lake that is only looked at may be of an earlier version, without some of them
 COLUMNS = (
     "^(stage|dataset|chunk|label_run|snapshot|code_version|(input|output|outcomes|others)_hash)$"
+)
+OUTCOMES = (
+    f"SELECT episode_index, success, file FROM ({OUTCOMES_IN_FORCE}) WHERE {row_by_row('dataset')}"
+)
+CHANGES = (
+    "SELECT recording || ' ' || what || ' ' || created_at FROM recording_changes "
+    "WHERE dataset = ? AND found_by <> ? ORDER BY 1"
 )
 
 Specs = Sequence[StageSpec]
@@ -53,14 +63,13 @@ class History:
         return cls(dict(zip(places, rows, strict=True)), newest)
 
 
-def dataset_input(spec: StageSpec, fingerprint: str, *stamps: str) -> str:
-    """Input hash of the stage that reads the source itself; `stamps`: of what people said."""
-    return content_key(spec.name, spec.code_version, spec.config_hash, fingerprint, *stamps)
+def input_hash_of(spec: StageSpec, *hashes: str) -> str:
+    """Input hash of a stage: over its configuration, and what it reads.
 
-
-def chunk_input(spec: StageSpec, upstream_hashes: list[str]) -> str:
-    """Input hash of any other stage; outcomes, and what people corrected, come last among the upstream hashes."""
-    return content_key(spec.name, spec.code_version, spec.config_hash, *upstream_hashes)
+    hashes: of the listing the source's fingerprint, of any other stage the outputs of those before it; what people said
+    comes last.
+    """
+    return content_key(spec.name, spec.code_version, spec.config_hash, *hashes)
 
 
 def plan(
@@ -123,7 +132,31 @@ def _listing_input(
         if recorded.get("code_version") == listing.code_version:
             return recorded["input_hash"]
         return ""
-    return dataset_input(listing, fingerprint, *listing_stamps(lake, dataset))
+    return input_hash_of(listing, fingerprint, *listing_stamps(lake, dataset))
+
+
+def listing_stamps(lake: Lake, dataset: str) -> list[str]:
+    """What a dataset's listing depends on, beside its source; nothing where nobody said anything.
+
+    By the numbers that the episodes had when it was said: those do not change when recordings move.
+    """
+    stamps = []
+    taken_down = lake.column("SELECT episode_index FROM takedowns WHERE dataset = ?", [dataset])
+    if taken_down:
+        episodes = "all" if None in taken_down else str(sorted(taken_down))
+        stamps.append(content_key("taken down", episodes))
+    if dataset in lake.said("outcomes"):
+        outcomes = [
+            f"{episode} {success} {BY_PERSON}{file}"
+            for episode, success, file in sorted(lake.rows(OUTCOMES, [dataset]))
+        ]
+        if outcomes:
+            stamps.append(content_key("outcomes", *outcomes))
+    # What later passes and people found of its recordings
+    changes = lake.column(CHANGES, [dataset, LISTING])
+    if changes:
+        stamps.append(content_key("recordings", *changes))
+    return stamps
 
 
 def stale_chunks(lake: Lake, specs: Mapping[str, Specs]) -> dict[str, int]:
@@ -179,9 +212,8 @@ def chunk_steps(
         other_hashes = [
             listed.get(f"{kind}_hash") for kind in ("outcomes", "others") if kind in stage.reads
         ]
-        input_hash = chunk_input(
-            spec, [*(outputs[name] for name in upstream), *filter(None, [*other_hashes, stamp])]
-        )
+        upstream_hashes = [outputs[name] for name in upstream]
+        input_hash = input_hash_of(spec, *upstream_hashes, *filter(None, [*other_hashes, stamp]))
         status = _status(recorded, input_hash)
         # The rows of this label run may be as they should be while those of another run count
         counts = history.newest.get((spec.name, dataset, chunk)) == spec.label_run

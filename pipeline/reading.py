@@ -278,11 +278,10 @@ def task_signals(episodes: Sequence[Signals]) -> list[Signals]:
     """
     having = Counter(camera for episode in episodes for camera in episode.tiny)
     cameras = sorted(camera for camera, count in having.items() if 2 * count >= len(episodes))
-    return [_with_tiny_pictures(episode, cameras) for episode in episodes]
-
-
-def _with_tiny_pictures(signals: Signals, cameras: Sequence[str]) -> Signals:
-    """The measurements with what the tiny pictures of these cameras show; None of a camera that has none."""
-    pictures = [signals.tiny.get(camera) for camera in cameras]
-    features = [picture and (picture[0], grey_features(picture[1])) for picture in pictures]
-    return replace(signals, pictures=tuple(features))
+    compared = []
+    for episode in episodes:
+        # None of a camera that has none
+        pictures = [episode.tiny.get(camera) for camera in cameras]
+        features = [picture and (picture[0], grey_features(picture[1])) for picture in pictures]
+        compared.append(replace(episode, pictures=tuple(features)))
+    return compared

@@ -195,15 +195,13 @@ def _unlike(
     is_other: bool,
 ) -> KnownRecording:
     """An episode that is like no known recording."""
-    if is_other:
+    # It had the name of that recording, or was like it in its rows; the pictures tell that it is another one
+    is_unlike = present.resembles is not None and bool(present.fingerprint.moments)
+    if is_other or is_unlike:
         update.note(
             "changed", former_recording, present, "rows and pictures are those of another recording"
         )
-    elif present.resembles is not None and present.fingerprint.moments:
-        # It had the name of that recording, or was like it in its rows; the pictures tell that it is another one
-        update.note(
-            "changed", former_recording, present, "rows and pictures are those of another recording"
-        )
+    if is_unlike and not is_other:
         present = present.changed(resembles=None, why="")
         update.put(present)
     return present

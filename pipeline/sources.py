@@ -14,8 +14,9 @@ from ingest.formats.listing import named
 from ingest.registry import UNNAMED, DatasetConfig, Published, name_of
 from ingest.source import DatasetPlace, Places, check_places, places_of
 from ingest.sources.types import SourceError, address_below, last_name
-from pipeline.config import DatasetBuild, commit_read, source_build, stored_build, stored_builds
+from pipeline.config import DatasetBuild, commit_read, last_builds, source_build, stored_build
 from warehouse.lake import Lake
+from warehouse.lake.references import stored_builds
 from warehouse.lake.renaming import holdings
 
 OUT_OF_REACH = (
@@ -143,8 +144,8 @@ def all_builds(
     builds = {
         build.name: build for build in with_folders(workspace, lake, configured, update=update)
     }
-    stored = [stored_build(lake, name) for name in stored_builds(lake)] if lake else []
-    return list(({build.name: build for build in stored if build} | builds).values())
+    stored = last_builds(lake) if lake else {}
+    return list((stored | builds).values())
 
 
 def _folders(
@@ -175,7 +176,7 @@ def _looked_at(
 
     Raises SourceError for nothing, and for a part of a dataset.
     """
-    commit = commit_read(lake, build) if lake and not update else None
+    commit = commit_read(stored_builds(lake), build) if lake and not update else None
     source = build.source(workspace.sources, commit)
     places = places_of(source)
     check_places(source, places)
@@ -188,7 +189,11 @@ def _own_names(build: DatasetBuild, places: Sequence[DatasetPlace]) -> list[str]
     Example: rank_0/id_0, rank_1/id_0 and rank_1/id_1 are "rank_0-id_0", "rank_1-id_0" and "id_1". Raises UserError for
     a folder that gives no name.
     """
-    paths = [[_folder_name(build, place), *_names_above(place)] for place in places]
+    paths: list[list[str]] = []
+    for place in places:
+        outer_folders = place.folder.split("/")[:-1]
+        names_above = [name_of(folder) for folder in reversed(outer_folders)]
+        paths.append([_folder_name(build, place), *filter(None, names_above)])
     lengths = [1] * len(paths)
     while True:
         names = [
@@ -213,11 +218,6 @@ def _folder_name(build: DatasetBuild, place: DatasetPlace) -> str:
             f"{address} gives no dataset name (a-z, 0-9, _ and -): build it alone with --name NAME"
         )
     return name
-
-
-def _names_above(place: DatasetPlace) -> list[str]:
-    """Names of the folders above a dataset's, within the source, innermost first."""
-    return [name for folder in reversed(place.folder.split("/")[:-1]) if (name := name_of(folder))]
 
 
 def _part(build: DatasetBuild, place: DatasetPlace, name: str) -> DatasetBuild:

@@ -7,6 +7,7 @@ The command line's build loop, its worker processes and the Dagster assets all c
 import hashlib
 import json
 import time
+import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -17,8 +18,9 @@ from pydantic import BaseModel
 
 from annotate.motion.observe import Signals
 from core.domain.label_run import LabelRun
-from core.errors import FailedError
+from core.errors import FailedError, UserError
 from core.figures import Figure
+from core.files import disk_full
 from core.tables import STAGE_TABLES, TABLES
 from core.values import grouped
 from ingest.episode import EpisodeRecord, Finding
@@ -27,10 +29,10 @@ from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureCache
 from pipeline.reading import chunk_signals, usable_records
-from warehouse.lake import Lake, StageRun, content_key, output_hash
+from pipeline.sources import OUT_OF_REACH
+from warehouse.lake import Lake, StageRun, content_key, output_hash, was_interrupted
 from warehouse.lake.blocking import failed_check
-from warehouse.lake.checks import CHECKS, Check, CheckOutcome, CheckScope, listed_episodes
-from warehouse.lake.connection import literal
+from warehouse.lake.checks import CHECKS, Check, CheckOutcome, CheckScope
 
 Numbers = Mapping[str, int | float | str]
 TOLD_EVERY_S = 1.0
@@ -242,6 +244,56 @@ class StageReport:
     numbers: Numbers = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class StepFailure:
+    dataset: str
+    chunk: int | None
+    stage: str
+    message: str
+    trace: str
+    disk_full: str | None = None  # what is full: every other chunk would fail of it, too
+    asks: bool = False  # a person has to say that it shall be so; nothing is broken
+    out_of_reach: bool = False  # the source could not be looked at, or not be listed
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a report says of it; `chunk` all: of the dataset as a whole."""
+        chunk = "all" if self.chunk is None else str(self.chunk)
+        return {"dataset": self.dataset, "chunk": chunk, "stage": self.stage, "why": self.message}
+
+    @classmethod
+    def of(
+        cls, dataset: str, chunk: int | None, stage: str, e: Exception, full: str | None = None
+    ) -> "StepFailure":
+        # A source that waits until a person accepts how it changed is no fault of ours: its words are enough
+        asks = isinstance(e, ChangedSourceError)
+        kind = "" if asks else f"{type(e).__name__}: "
+        return cls(
+            dataset=dataset,
+            chunk=chunk,
+            stage=stage,
+            message=" ".join(f"{kind}{e}".split()),
+            trace="".join(traceback.format_exception(e)),
+            disk_full=full,
+            asks=asks,
+            out_of_reach=chunk is None and isinstance(e, OUT_OF_REACH),
+        )
+
+
+def failure_text(facts: Mapping[str, str]) -> str:
+    """The facts of a failure in words."""
+    return f"{facts['stage']} of {facts['dataset']} chunk {facts['chunk']}: {facts['why']}"
+
+
+def reasons(failed: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:
+    """Facts of failures in words, by dataset."""
+    return grouped((facts["dataset"], failure_text(facts)) for facts in failed)
+
+
+class ChangedSourceError(UserError):
+    """A source in which most recordings have other addresses than before, or whose robot is another one."""
+
+
 class BlockedError(FailedError):
     """A stage that is not run, since a blocking check of what it reads failed."""
 
@@ -249,32 +301,17 @@ class BlockedError(FailedError):
 def check_inputs(context: StageContext) -> None:
     """Raises BlockedError where a blocking check of what the step rests on fails. The stages of a chunk ask once."""
     step = context.step
-    outcomes = context.memory.setdefault("checks", {})
+    memory = context.memory
+    outcomes = memory.setdefault("checks", {})
     for name in step.inputs:
         if name not in outcomes:
-            outcomes[name] = failed_check(context.lake, _scope(context, name))
+            # Rows that a stage of the chunk published just now are still here
+            written = memory.get("written", {}).pop(name, None)
+            scope = CheckScope(name, context.dataset, context.chunk, None, written, memory)
+            outcomes[name] = failed_check(context.lake, scope)
         if outcomes[name]:
             reason, remedy = outcomes[name]
             raise BlockedError(f"{reason}; until it passes, {step.stage.name} is not run: {remedy}")
-
-
-def _scope(context: StageContext, stage: str) -> CheckScope:
-    """What is checked of a stage of the chunk: rows that were published just now are still here."""
-    scope = CheckScope(stage, context.dataset, context.chunk)
-    written = context.memory.get("written", {}).pop(stage, None)
-    if written is None:
-        return scope
-    if "listed" not in context.memory:
-        condition = f"dataset = {literal(context.dataset)} AND chunk = {context.chunk}"
-        context.memory["listed"] = listed_episodes(context.lake, condition)
-    return scope._replace(written=written, listed=context.memory["listed"])
-
-
-def _keep_written(context: StageContext, stage: str, tables: Mapping[str, pa.Table]) -> None:
-    """Keep what a stage of the chunk published for the checks of those that rest on it."""
-    context.memory.setdefault("written", {})[stage] = tables
-    if stage == "frames":
-        context.memory.pop("listed", None)  # lengths of episodes are others
 
 
 def run_stage(context: StageContext) -> StageReport:
@@ -324,9 +361,27 @@ def run_stage(context: StageContext) -> StageReport:
         outdated=output.outdated,
         moved_episodes=output.moved,
     )
+    # For the checks of stages that rest on it
     if step.chunk is not None:
-        _keep_written(context, step.stage.name, output.tables)
+        context.memory.setdefault("written", {})[step.stage.name] = output.tables
+        if step.stage.name == "frames":
+            context.memory.pop("listed", None)  # lengths of episodes are others
     return StageReport(run, snapshot, numbers)
+
+
+def run_guarded(context: StageContext) -> StageReport | StepFailure:
+    """Run one step as `run_stage`; an error becomes a StepFailure, so that other chunks go on.
+
+    Raises KeyboardInterrupt where a person ended it.
+    """
+    step = context.step
+    try:
+        return run_stage(context)
+    except Exception as e:
+        if was_interrupted(e):
+            raise KeyboardInterrupt from e
+        full = disk_full(e, context.lake.workspace.root)
+        return StepFailure.of(step.dataset, step.chunk, step.stage.name, e, full)
 
 
 def findings_table(dataset: str, stage: str, findings: list[Finding], chunk_size: int) -> pa.Table:

@@ -19,7 +19,6 @@ from pipeline.stage import Numbers, Stage, StageReport
 from pipeline.stages import STAGES
 from warehouse.lake import Lake, StageRun
 from warehouse.lake.checks import Check, CheckOutcome
-from warehouse.lake.place import place
 
 # Columns that are handed down as they are, wherever an upstream table has them
 HANDED_DOWN = ("dataset", "episode_index", "chunk", "camera", "frame_index", "label_run")
@@ -191,7 +190,7 @@ def metadata(
     if stage.name == "shards":
         files = str(lake.workspace.root / "shards")
     else:
-        files = f"{place(lake.workspace).data}main/{table}/"
+        files = f"{lake.place.data}main/{table}/"
     values: dict[str, dg.MetadataValue] = {
         # All its rows where it was reported without numbers
         "dagster/partition_row_count": dg.MetadataValue.int(

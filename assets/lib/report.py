@@ -13,7 +13,7 @@ from core.errors import UserError
 from core.files import room_in
 from core.paths import ROOT, Workspace
 from pipeline.outcome import StepOutcome
-from warehouse.lake import open_lake
+from warehouse.lake import Lake, open_lake
 
 
 def dagster_home(workspace: Workspace) -> Path:
@@ -111,13 +111,13 @@ def mirror(workspace: Workspace) -> None:
         tell.tell_held(instance, lake)
 
 
-def report_build(
-    workspace: Workspace, datasets: Sequence[str], failed: Mapping[str, Sequence[str]]
-) -> None:
-    """Report the stages of datasets that were built, as far as Dagster does not know them.
+def report_build(lake: Lake, datasets: Sequence[str], failed: Mapping[str, Sequence[str]]) -> None:
+    """Report the stages of datasets that were built, as far as Dagster does not know them; only where it is used.
 
     `failed`: why some were not brought up to date, by dataset.
     """
-    with telling(workspace) as (tell, instance):
-        tell.reconcile(instance, open_lake(workspace), datasets)
+    if not is_followed(lake.workspace):
+        return
+    with telling(lake.workspace) as (tell, instance):
+        tell.reconcile(instance, lake, datasets)
         tell.tell_built(instance, set(datasets), failed)

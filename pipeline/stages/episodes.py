@@ -8,7 +8,6 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel
 
-from core.errors import UserError
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, Finding, Listing, record_row
 from ingest.episodes import settled_listing
@@ -36,7 +35,7 @@ from ingest.splits import assign_splits
 from ingest.task_texts import other_tasks
 from pipeline.config import DatasetBuild, config_rows, stored_build
 from pipeline.pictures import episodes_figure
-from pipeline.stage import Output, Stage, StageContext
+from pipeline.stage import ChangedSourceError, Output, Stage, StageContext
 from warehouse.lake import Lake
 from warehouse.lake.outcomes import outcomes_by_recording, outcomes_without_recording
 from warehouse.lake.recordings import (
@@ -53,10 +52,6 @@ CODE_VERSION = "episodes-7"
 MAX_CHANGED = (
     0.5  # share of a dataset's recordings; more of them at other addresses are asked about first
 )
-
-
-class ChangedSourceError(UserError):
-    """A source in which most recordings have other addresses than before, or whose robot is another one."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +72,17 @@ def run(context: StageContext) -> Output:
     if not context.accept_changes:
         _check_changes(context, placed)
 
-    # All is decided over the whole dataset, so that building a part of it first changes nothing later
+    # All is decided over the whole dataset, so that building a part of it first changes nothing later; the split of a
+    # recording's group stays
     listing = placed.listing
-    split_by_group = _splits(build, placed)
+    split_by_group = assign_splits(
+        build.name,
+        build.dataset.role,
+        listing.records,
+        build.stages.splits,
+        remembered_splits(placed.placements, placed.known),
+        _unusable(listing),
+    )
     grippers = survey(source, listing.records, listing.robot, stored_signals(lake.con, build.name))
     withdrawn, unsure = _withdrawn(lake, placed.placements, build.name)
     records = _built_records(source, listing, _outcomes(lake, placed.placements, build.name))
@@ -156,18 +159,14 @@ def _with_missing_fingerprints(
     filled = []
     for placement in placements:
         recording = placement.known
-        is_lacking = recording is not None and not (
-            recording.fingerprint.rows or placement.fingerprint.rows
-        )
         if (
             recording
-            and is_lacking
             and recording.recording in spoken_of
+            and not (recording.fingerprint.rows or placement.fingerprint.rows)
             and is_unchanged(recording, placement.address)
         ):
-            filled.append(placement.with_fingerprint(read(placement.address.record)))
-        else:
-            filled.append(placement)
+            placement = placement.with_fingerprint(read(placement.address.record))
+        filled.append(placement)
     return filled
 
 
@@ -369,21 +368,6 @@ def _unusable(listing: Listing) -> set[int]:
         for f in listing.findings
         if f.severity == "unusable" and f.episode_index is not None
     }
-
-
-def _splits(build: DatasetBuild, placed: PlacedListing) -> dict[str, str]:
-    """The split of each group of the whole dataset; the split of a recording's group stays."""
-    former_splits = remembered_splits(placed.placements, placed.known)
-    listing = placed.listing
-    dataset = build.dataset
-    return assign_splits(
-        dataset.name,
-        dataset.role,
-        listing.records,
-        build.stages.splits,
-        former_splits,
-        _unusable(listing),
-    )
 
 
 def _built_records(

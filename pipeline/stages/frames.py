@@ -2,11 +2,10 @@
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from pydantic import BaseModel
@@ -102,19 +101,15 @@ def _stored_tables(measured: FramesResult, recognition: Recognition) -> dict[str
         fingerprint = measured.fingerprints[row["episode_index"]]
         layers = fingerprint_columns(fingerprint)
         del layers["cameras"]  # they are the usable ones
+        # By which people may have named the contents
+        former_hashes = {*row["former_hashes"], *recognition.contents.get(row["episode_index"], ())}
         of_recording = {
             "recording": recognition.recordings.get(row["episode_index"]),
             "file_stamp": recognition.stamps.get(row["episode_index"]),
-            "former_hashes": sorted(_former_hashes(row, recognition)),
+            "former_hashes": sorted(former_hashes - {row["content_hash"]}),
         }
         contents.append(row | layers | of_recording)
     return tables | {"episode_content": TABLES["episode_content"].rows(contents)}
-
-
-def _former_hashes(row: Mapping[str, Any], recognition: Recognition) -> set[str]:
-    """Content hashes by which people may have named the contents of a row of episode_content."""
-    recognised_hashes = recognition.contents.get(row["episode_index"], frozenset())
-    return {*row["former_hashes"], *recognised_hashes} - {row["content_hash"]}
 
 
 def _outdated_episodes(context: StageContext, contents: pa.Table) -> set[int]:

@@ -133,23 +133,14 @@ def _entries(
         whole = [
             row for row in rows if pictures.places.keys() >= set(map(picture_key, row["pictures"]))
         ]
-        if whole:
-            yield whole[0]["split"], _entry(dataset, episode_index, whole, pictures)
-
-
-def _entry(
-    dataset: str, episode_index: int, rows: list[dict[str, Any]], pictures: PictureStore
-) -> EntryContent:
-    # By name, so that a picture which several samples show is in the entry once
-    keys_by_name = {
-        picture_name(episode_index, p): picture_key(p) for row in rows for p in row["pictures"]
-    }
-    return EntryContent(
-        dataset,
-        episode_index,
-        rows,
-        {name: pictures.get(key) for name, key in keys_by_name.items()},
-    )
+        if not whole:
+            continue
+        # By name, so that a picture which several samples show is in the entry once
+        keys_by_name = {
+            picture_name(episode_index, p): picture_key(p) for row in whole for p in row["pictures"]
+        }
+        jpegs = {name: pictures.get(key) for name, key in keys_by_name.items()}
+        yield whole[0]["split"], EntryContent(dataset, episode_index, whole, jpegs)
 
 
 @dataclass

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from explorer.site import Options
-from pipeline.label_curves import label_curves
+from pipeline.labelled import label_curves
 from tests.kits.browser_kit import Watched, watching
 from tests.kits.explorer_kit import UNLABELLED
 from tests.kits.lake_kit import change

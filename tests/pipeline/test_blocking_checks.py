@@ -12,8 +12,8 @@ from assets.defs.resources import CorpusResource, VlmServer
 from core.paths import Workspace
 from ingest.sources.types import SourceError
 from pipeline.build import BuildReport, run_build
-from pipeline.chunk import StepFailure
 from pipeline.config import DatasetBuild
+from pipeline.stage import StepFailure
 from tests.assets.defs.corpus.test_assets import ASSETS, failure, materialize
 from tests.kits.cli_kit import proccorpus, write_configs
 from tests.kits.lake_kit import opened

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from cli.status import status_rows
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.prediction import embedding_cost
 from tests.kits.made_corpus import Made
 from tests.pipeline.stages.test_embeddings import looking
 from warehouse.lake import Lake
-from warehouse.lake.similarity import embedded_pictures
 
 
 def test_what_is_foretold_is_what_a_build_looks_at(made: Made, tmp_path: Path):
@@ -30,4 +30,5 @@ def test_what_is_foretold_is_what_a_build_looks_at(made: Made, tmp_path: Path):
     other_cost = embedding_cost(lake, looking(build, hz=1000), space.sources)
     frames = lake.rows("SELECT sum(num_frames)::BIGINT FROM episode_content")[0][0]
     assert other_cost.pictures == frames, "another rate is to be done anew"
-    assert embedded_pictures(lake) == {"tiny": f"{cost_before.pictures} pictures by grey@64"}
+    [status] = status_rows(lake)
+    assert status["embeddings"] == f"{cost_before.pictures} pictures by grey@64"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.label_curves import label_curves
+from pipeline.labelled import label_curves
 from tests.kits.lake_kit import opened
 from tests.kits.made_corpus import Made
 from warehouse.lake.corrections import CorrectionError, parsed, save, stored_label

@@ -156,13 +156,13 @@ def newest_committed(workspace: Workspace) -> int | None:
 
 
 def is_older(workspace: Workspace, snapshot: int) -> str:
-    """Whether a catalog at a snapshot is a copy of before the newest commit, for people; else empty."""
+    """Why a catalog at a snapshot is a copy of before the newest commit, for people; empty where it is none."""
     newest = newest_committed(workspace) or 0
     if newest <= snapshot:
         return ""
     return (
-        f"{place(workspace).catalog}: the catalog is at snapshot {snapshot}, but {newest} was committed here: an older "
-        "copy replaced it; put the newer one back, or let this one count: proccorpus recover"
+        f"the catalog is at snapshot {snapshot}, but {newest} was committed here: an older copy replaced it; put the "
+        "newer one back, or let this one count: proccorpus recover"
     )
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import batched, chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -46,7 +46,7 @@ class CheckScope(NamedTuple):
     """What is checked: what a stage wrote of a chunk (None: of the dataset); and what its build may cost.
 
     written: the tables that the stage has published just now, which need not be read again; None: those of the lake.
-    listed: the episodes that they may be of, see `listed_episodes`; None: as the lake says.
+    memory: of who checks several stages of a chunk: what was read for one of them; None: nothing is kept.
     """
 
     stage: str
@@ -54,7 +54,7 @@ class CheckScope(NamedTuple):
     chunk: int | None = 0
     budget_usd: float | None = None
     written: Mapping[str, pa.Table] | None = None
-    listed: pa.Table | None = None
+    memory: dict[str, Any] | None = None
 
     def row(self, lake: Lake, sql: str) -> tuple:
         """The one row of a query with dataset and chunk as its parameters $1 and $2."""
@@ -320,8 +320,10 @@ def follows_schema(lake: Lake, scope: CheckScope) -> CheckOutcome:
     if scope.written is None:
         by_table = _faults_of_stage(lake, scope, of_dataset, of_chunk)
     else:
-        listed = listed_episodes(lake, of_chunk) if scope.listed is None else scope.listed
-        by_table = _faults_of_written(lake, scope, listed)
+        memory = {} if scope.memory is None else scope.memory
+        if "listed" not in memory:
+            memory["listed"] = _listed_episodes(lake, of_chunk)
+        by_table = _faults_of_written(lake, scope, memory["listed"])
     broken: list[str] = []
     for name, (_, faults) in by_table.items():
         broken += [f"{name}: {fault}" for fault in faults.get(scope.dataset, ())]
@@ -350,7 +352,7 @@ def broken_tables(
     broken: list[tuple[str, str]] = []
     rows = 0
     with _registered(
-        lake.con, listed_episodes=listed_episodes(lake, clause), known_runs=_known_runs(lake)
+        lake.con, listed_episodes=_listed_episodes(lake, clause), known_runs=_known_runs(lake)
     ):
         for name in STAGED_TABLES:
             count, faults = _faults(lake, TABLES[name], names, clause)
@@ -362,7 +364,7 @@ def broken_tables(
     return names, rows, broken
 
 
-def listed_episodes(lake: Lake, clause: str) -> pa.Table:
+def _listed_episodes(lake: Lake, clause: str) -> pa.Table:
     """Dataset, episode_index, num_frames (null: it was not decoded) and `known`, true, of the episodes that a listing
     has and that fit a condition on episode_facts."""
     return lake.arrow(
@@ -424,7 +426,7 @@ def _faults_of_stage(
     }
     # A listing says of a chunk which other chunks' episodes it may show
     is_of_chunk = of_dataset not in clauses.values() and "episode_facts" not in clauses
-    listed = listed_episodes(lake, of_chunk if is_of_chunk else of_dataset)
+    listed = _listed_episodes(lake, of_chunk if is_of_chunk else of_dataset)
     with _registered(lake.con, listed_episodes=listed, known_runs=_known_runs(lake)):
         return {
             table.name: _faults(lake, table, [scope.dataset], clauses[table.name])

@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from functools import cached_property
 from typing import Any
 
 import duckdb
@@ -26,6 +27,7 @@ from warehouse.lake.catalog import check_catalog, explained, note_committed
 from warehouse.lake.place import (
     LOCK_TIMEOUT_S,
     LakeError,
+    LakePlace,
     bucket_settings,
     committing_turn,
     holder,
@@ -35,6 +37,7 @@ from warehouse.lake.place import (
 )
 
 CATALOG = "__ducklake_metadata_lake"  # DuckLake's own tables, beside the lake
+SAID = ("corrections", "reference_marks", "outcomes")  # tables of what people say
 ROOM_FOR_A_COMMIT = 16 << 20  # bytes free that are more than any commit needs
 
 SQL_TYPES = {
@@ -272,6 +275,11 @@ class LakeConnection:
         self._kept_at = -1
         self._seen: int | None = None  # the snapshot that a transaction under way reads
 
+    @cached_property
+    def place(self) -> LakePlace:
+        """Where it lies."""
+        return place(self.workspace)
+
     def lock(self) -> AbstractContextManager[None]:
         return locked(self.workspace)
 
@@ -324,7 +332,7 @@ class LakeConnection:
                 f"CALL ducklake_set_commit_message('lake', 'proccorpus', {literal(message)})"
             )
             # DuckDB does not sync the files it writes: a catalog that is on disk must not list one that is not
-            for folder in () if place(self.workspace).is_bucket else sorted(self._written):
+            for folder in () if self.place.is_bucket else sorted(self._written):
                 sync_newest(folder)
             if self._said:
                 size = lines.stat().st_size if lines.exists() else 0
@@ -421,6 +429,18 @@ class LakeConnection:
             if (dataset, episode) in places
         }
 
+    def said(self, table: str) -> frozenset[str]:
+        """The datasets of which a table of SAID has rows: a quick look, before what joins all that people said."""
+
+        def look() -> dict[str, frozenset[str]]:
+            rows = self.rows(
+                " UNION ALL ".join(f"SELECT '{t}', list(DISTINCT dataset) FROM {t}" for t in SAID)
+            )
+            # An aggregate over no rows is NULL
+            return {name: frozenset(datasets or ()) for name, datasets in rows}
+
+        return self.once("said", look)[table]
+
     def snapshot(self) -> int:
         if self._seen is not None:
             return self._seen
@@ -447,5 +467,5 @@ class LakeConnection:
 
     def _note_folders(self, table: Table, folders: Iterable[str]) -> None:
         """Remember folders within a table's own that files are written into, until the commit."""
-        root = os.path.join(place(self.workspace).data, "main", table.name)
+        root = os.path.join(self.place.data, "main", table.name)
         self._written.update([root, *(os.path.join(root, folder) for folder in folders)])

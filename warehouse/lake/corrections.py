@@ -25,7 +25,6 @@ from warehouse.lake.statements import (
     Writable,
     checked_text,
     newest_row,
-    said_of,
     say,
 )
 from warehouse.lake.stored import labels_of
@@ -384,7 +383,7 @@ def newest_id(lake: Lake, dataset: str, episode_index: int) -> str | None:
 
 def correction_stamps(lake: Lake, dataset: str) -> dict[int, str]:
     """By chunk, a hash of its corrections that count now: what the plan depends on. Only chunks ever corrected."""
-    if dataset not in said_of(lake)["corrections"]:
+    if dataset not in lake.said("corrections"):
         return {}
     rows = lake.rows(
         "SELECT chunk, list((status || ' ' || correction_id) ORDER BY correction_id) FILTER (status IS NOT NULL) FROM ("
@@ -398,7 +397,7 @@ def correction_stamps(lake: Lake, dataset: str) -> dict[int, str]:
 
 def chunk_corrections(lake: Lake, dataset: str, chunk: int | None) -> list[dict[str, Any]]:
     """What counts of a chunk, or waits for review: rows of current_corrections by episode."""
-    if dataset not in said_of(lake)["corrections"]:
+    if dataset not in lake.said("corrections"):
         return []
     return lake.dicts(
         "SELECT * FROM current_corrections WHERE dataset = ? AND chunk = ? "

@@ -179,7 +179,7 @@ def data_files(lake: Lake) -> list[DataFile]:
         f"JOIN {CATALOG}.ducklake_table t ON t.table_id = f.table_id "
         f"JOIN {CATALOG}.ducklake_schema s ON s.schema_id = t.schema_id"
     )
-    return list(dict.fromkeys(DataFile(*r) for r in lake.rows(sql, [place(lake.workspace).data])))
+    return list(dict.fromkeys(DataFile(*r) for r in lake.rows(sql, [lake.place.data])))
 
 
 def lake_files(
@@ -278,12 +278,11 @@ def _lost_file(workspace: Workspace, f: DataFile, detail: str) -> Trouble:
 
 def _sizes(lake: Lake) -> dict[str, int]:
     """Bytes of each file of the lake's data by its path; a bucket is listed once."""
-    lake_place = place(lake.workspace)
-    if lake_place.is_bucket:
-        folder = UPath(lake_place.data)
+    if lake.place.is_bucket:
+        folder = UPath(lake.place.data)
         objects: Any = folder.fs.find(folder.path, detail=True)
         return {f"s3://{name}": facts["size"] for name, facts in objects.items()}
-    return {str(p): p.stat().st_size for p in Path(lake_place.data).rglob("*.parquet")}
+    return {str(p): p.stat().st_size for p in Path(lake.place.data).rglob("*.parquet")}
 
 
 def rollback(lake: Lake) -> Iterator[Trouble]:
@@ -293,8 +292,8 @@ def rollback(lake: Lake) -> Iterator[Trouble]:
         yield Trouble(
             WARNING,
             "older catalog",
-            place(lake.workspace).catalog,
-            reason.partition(": ")[2],
+            lake.place.catalog,
+            reason,
             remedy,
         )
 

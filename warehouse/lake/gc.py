@@ -24,7 +24,7 @@ from core.tables import SPLITS, TABLES
 from warehouse.lake.catalog import is_older
 from warehouse.lake.connection import CATALOG
 from warehouse.lake.lake import Lake
-from warehouse.lake.place import LakeError, place
+from warehouse.lake.place import LakeError, LakePlace
 from warehouse.lake.schema import index_statistics
 from warehouse.lake.statements import taken_down
 
@@ -63,19 +63,19 @@ def sweep(lake: Lake, grace_s: float = GRACE_S) -> int:
     """
     with lake.lock():
         old = [*unlisted_keyframes(lake, grace_s), *unlisted_shards(lake, grace_s)]
-        if not place(lake.workspace).is_bucket:
+        if not lake.place.is_bucket:
             sql = (
                 "CALL ducklake_delete_orphaned_files('lake', dry_run => true, cleanup_all => true)"
             )
             old += map(Path, lake.column(sql))
-        set_aside(lake.workspace, old)
+        set_aside(lake.workspace, lake.place, old)
         merged = [] if _scheduled(lake, grace_s) else lake.rows(CLEAN_UP)
     return len(old) + len(merged)
 
 
-def set_aside(workspace: Workspace, paths: Iterable[Path]) -> None:
+def set_aside(workspace: Workspace, lake_place: LakePlace, paths: Iterable[Path]) -> None:
     """Move files of a workspace to the same place below .removed/, for gc to delete; half-written ones go at once."""
-    roots = (workspace.root, Path(place(workspace).data))
+    roots = (workspace.root, Path(lake_place.data))
     for path in paths:
         if path.name.startswith(HALF_FILE):
             path.unlink()
@@ -96,7 +96,7 @@ def collect(
     say what is of no use.
     """
     if reason := is_older(lake.workspace, lake.snapshot()):
-        raise LakeError(f"{reason}; gc deletes nothing meanwhile")
+        raise LakeError(f"{lake.place.catalog}: {reason}; gc deletes nothing meanwhile")
     # To look is no write: a workspace that may only be read can be looked at, too
     with nullcontext() if dry_run else lake.lock():
         # What nothing names any more, while all of it is still there to be counted
@@ -137,7 +137,7 @@ def _expire(lake: Lake, snapshots: list[int], grace_s: float) -> None:
         lake.con.execute(f"CALL ducklake_expire_snapshots('lake', versions => {snapshots})")
     if merged:
         # DuckLake will not mind that the files are gone
-        data = UPath(place(lake.workspace).data)
+        data = UPath(lake.place.data)
         _delete(data / path for path in sorted(_scheduled(lake) - merged))
     else:
         lake.con.execute(CLEAN_UP)

@@ -444,7 +444,7 @@ class Lake(LakeConnection):
         if column == "label_run":
             return "coalesce(label_run, '') = ?"
         # In Postgres there is an index for it; and to open a file of each dataset in a bucket takes long
-        is_plain = run.chunk is None or place(self.workspace).is_postgres
+        is_plain = run.chunk is None or self.place.is_postgres
         by_row = {"stage"} if is_plain else {"stage", "dataset"}
         if column in by_row:
             return row_by_row(column)

@@ -27,7 +27,6 @@ from warehouse.lake.statements import (
     known_episodes,
     read_text,
     rows_of_text,
-    said_of,
     say,
 )
 
@@ -57,7 +56,7 @@ class StatedOutcome:
 
 def outcomes_by_recording(lake: Lake, recordings: Collection[str]) -> dict[str, Outcome]:
     """What people said of how some recordings ended, as far as it counts."""
-    if not said_of(lake)["outcomes"]:
+    if not lake.said("outcomes"):
         return {}
     sql = f"SELECT recording, success, file FROM ({OUTCOMES_IN_FORCE}) WHERE list_contains(?, recording)"
     rows = lake.rows(sql, [sorted(recordings)])
@@ -66,7 +65,7 @@ def outcomes_by_recording(lake: Lake, recordings: Collection[str]) -> dict[str, 
 
 def outcomes_without_recording(lake: Lake, dataset: str) -> dict[int, Outcome]:
     """What people said of episodes whose recordings were not known then, by their numbers."""
-    if dataset not in said_of(lake)["outcomes"]:
+    if dataset not in lake.said("outcomes"):
         return {}
     sql = "SELECT episode_index, success, file FROM current_outcomes WHERE dataset = ? AND recording IS NULL"
     return {
@@ -80,7 +79,7 @@ def chunks_to_build(lake: Lake) -> dict[str, int]:
     chunks = {dataset: set(of_dataset) for dataset, of_dataset in references.pending(lake).items()}
     for view, table in (("pending_outcomes", "outcomes"), ("pending_corrections", "corrections")):
         # Where nobody ever said anything nothing waits: each view joins a good part of the lake
-        if said_of(lake)[table]:
+        if lake.said(table):
             for dataset, chunk in lake.rows(f"SELECT DISTINCT dataset, chunk FROM {view}"):
                 chunks.setdefault(dataset, set()).add(chunk)
     return {dataset: len(of_dataset) for dataset, of_dataset in sorted(chunks.items())}

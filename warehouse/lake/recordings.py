@@ -5,7 +5,7 @@ located_... have it by the present numbers.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
@@ -293,14 +293,6 @@ def sentence(dataset: str, numbers: Mapping[str, Any]) -> str | None:
     return f"recordings: {', '.join(parts)}; what people said stays with them: proccorpus recordings changes {dataset}"
 
 
-def review_sentence(dataset: str, count: int) -> str:
-    """What a person is asked. Example: "3 words wait for a person: proccorpus recordings review arm"."""
-    return (
-        f"{count} {'word waits' if count == 1 else 'words wait'} for a person: proccorpus recordings review "
-        f"{dataset}"
-    )
-
-
 def sentences(lake: LakeConnection) -> dict[str, str]:
     """Of each dataset what happened to its recordings last, and what a person has to decide; of others nothing."""
     rows = lake.rows(
@@ -318,26 +310,34 @@ def sentences(lake: LakeConnection) -> dict[str, str]:
         text = sentence(dataset, counts)
         if text:
             texts.append((dataset, f"on {dates[dataset]:%Y-%m-%d}, {text}"))
-    for dataset, count in review_counts(lake).items():
-        texts.append((dataset, review_sentence(dataset, count)))
-    texts += copies_sentences(lake).items()
+    texts += open_questions(lake)
     return {
         dataset: "; ".join(of_dataset) for dataset, of_dataset in sorted(grouped(texts).items())
     }
 
 
-def copies_sentences(lake: LakeConnection) -> dict[str, str]:
-    """Of each dataset how many of its runs have the rows of another run, there or elsewhere; of others nothing."""
+def open_questions(
+    lake: LakeConnection, decoded: Collection[str] | None = None
+) -> Iterator[tuple[str, str]]:
+    """(dataset, text): how many words wait for a person; then how many runs have the rows of another one.
+
+    decoded: the datasets of which copies are told of, None: all. Example: "3 words wait for a person: proccorpus
+    recordings review arm".
+    """
+    for dataset, count in review_counts(lake).items():
+        words = "word waits" if count == 1 else "words wait"
+        yield dataset, f"{count} {words} for a person: proccorpus recordings review {dataset}"
+    if decoded is not None and not decoded:
+        return  # to look for copies reads all contents
     rows = lake.rows(
         "SELECT dataset, count(*) FROM episode_content SEMI JOIN ("
         "  SELECT rows_hash, num_frames FROM episode_content WHERE rows_hash IS NOT NULL GROUP BY ALL "
         "  HAVING count(*) > 1) USING (rows_hash, num_frames) GROUP BY 1 ORDER BY 1"
     )
-    return {
-        dataset: f"{count} {'run has' if count == 1 else 'runs have'} the rows of another run: "
-        'proccorpus sql "FROM copies"'
-        for dataset, count in rows
-    }
+    for dataset, count in rows:
+        if decoded is None or dataset in decoded:
+            runs = "run has" if count == 1 else "runs have"
+            yield dataset, f'{count} {runs} the rows of another run: proccorpus sql "FROM copies"'
 
 
 def in_review(lake: LakeConnection, dataset: str | None = None) -> list[dict[str, Any]]:

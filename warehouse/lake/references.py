@@ -6,7 +6,7 @@ all. Runs of one text are of one task, and so are those of texts that people joi
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
 from typing import Any
@@ -19,7 +19,7 @@ from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import segments_of
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
-from warehouse.lake.statements import CorrectionError, checked_text, said_of, say
+from warehouse.lake.statements import CorrectionError, checked_text, say
 
 SHOWN_BY = ("auto", "transfer")  # annotators with which runs are labelled like references
 STAGE = "transfer"
@@ -55,19 +55,31 @@ def _label(row: Mapping[str, Any]) -> Label | None:
     return Label(segments_of(row), len(row["plan"]), tuple(row["plan"]))
 
 
-def reference_tasks(lake: LakeConnection, dataset: str) -> list[str]:
-    """The tasks of a dataset that some runs are references of, and others are not, in order."""
+def steps_and_references(lake: LakeConnection, dataset: str) -> tuple[bool, bool]:
+    """Does the source bring timed steps of usable episodes? Can some runs be labelled like others of their task?"""
+    has_steps = brings_steps(lake, dataset)
+    if has_steps:
+        # Of episodes that the listing found no fault with
+        usable = lake.rows(
+            "SELECT 1 FROM episode_facts f WHERE dataset = ? AND len(steps) > 0 AND NOT EXISTS (SELECT 1 FROM findings "
+            "x WHERE x.dataset = f.dataset AND x.episode_index = f.episode_index AND x.stage = 'episodes' "
+            "AND x.severity = 'unusable') LIMIT 1",
+            [dataset],
+        )
+        has_steps = bool(usable)
     if not may_have_references(lake, dataset):
-        return []
-    return lake.column(
+        return has_steps, False
+    # Tasks of which some runs are references, and others are not
+    tasks = lake.rows(
         "WITH shown AS (FROM current_references WHERE dataset = $1) "
         "SELECT coalesce(j.same_as, f.task) AS task FROM episode_facts f "
         "LEFT JOIN current_joined_tasks j ON j.dataset = f.dataset AND j.task = f.task WHERE f.dataset = $1 "
         "AND f.task IS NOT NULL GROUP BY 1 "
         "HAVING count(*) FILTER (f.episode_index IN (SELECT episode_index FROM shown)) "
-        "BETWEEN 1 AND count(*) - 1 ORDER BY 1",
+        "BETWEEN 1 AND count(*) - 1 LIMIT 1",
         [dataset],
     )
+    return has_steps, bool(tasks)
 
 
 def joined_tasks(lake: Lake, dataset: str) -> dict[str, str]:
@@ -81,8 +93,6 @@ def joined_tasks(lake: Lake, dataset: str) -> dict[str, str]:
 
 def chunks_of_references(lake: Lake, dataset: str) -> set[int]:
     """The chunks that references lie in, also those whose frames are not built yet."""
-    if not may_have_references(lake, dataset):
-        return set()
     return set(
         lake.column("SELECT DISTINCT chunk FROM current_references WHERE dataset = ?", [dataset])
     )
@@ -120,8 +130,7 @@ def reference_stamps(lake: LakeConnection, dataset: str) -> dict[int, str]:
 
 def may_have_references(lake: LakeConnection, dataset: str | None = None) -> bool:
     """A quick look, at one dataset or at all: the view joins more than a plan should read where there are none."""
-    statements = said_of(lake)
-    vouched = statements["corrections"] | statements["reference_marks"]
+    vouched = lake.said("corrections") | lake.said("reference_marks")
     return bool(dataset in vouched if dataset else vouched) or brings_steps(lake, dataset)
 
 
@@ -401,9 +410,11 @@ ONE_SHOWN = (0.01, 0.05)
 BY_MOTION = (0.02, 0.06)
 
 
-def to_show(lake: LakeConnection) -> dict[str, str]:
-    """Of each dataset with tasks of several runs that motion labelled and nobody has shown, what to do about it."""
-    counted = lake.rows(
+def advice(lake: LakeConnection) -> Iterator[tuple[str, str]]:
+    """(dataset, text): what to do about tasks of several runs that motion labelled and nobody has shown; then about
+    usable runs that have no text.
+    """
+    unshown = lake.rows(
         "WITH by_motion AS ("
         "  SELECT dataset, task, count(*) AS runs FROM active_runs JOIN label_runs USING (label_run) "
         "  JOIN episode_facts USING (dataset, episode_index) "
@@ -411,7 +422,18 @@ def to_show(lake: LakeConnection) -> dict[str, str]:
         "SELECT dataset, count(*) FROM by_motion m WHERE runs > 1 AND NOT EXISTS (FROM current_references r "
         "WHERE r.dataset = m.dataset AND r.task = m.task) GROUP BY 1 ORDER BY 1"
     )
-    return {dataset: _to_show(tasks) for dataset, tasks in counted}
+    for dataset, tasks in unshown:
+        yield dataset, _to_show(tasks)
+    textless = lake.rows(
+        "SELECT dataset, count(*) FILTER (task IS NULL) AS num, count(*) FROM episodes WHERE status = 'ok' "
+        "GROUP BY dataset HAVING num > 0 ORDER BY 1"
+    )
+    for dataset, num, runs in textless:
+        yield (
+            dataset,
+            f"{num} of {runs} runs have no text: they are compared with no other run, and none is labelled like them; "
+            f"if they do the same: proccorpus build --dataset {dataset} --task TEXT",
+        )
 
 
 def _to_show(tasks: int) -> str:
@@ -420,22 +442,6 @@ def _to_show(tasks: int) -> str:
     return (
         f"show one run{of_each}: about two minutes (proccorpus explore, or references suggest says which). Progress of "
         f"the others is then {new_error} off on most hand-labelled sets, by motion alone {old_error} (docs/truth.md)"
-    )
-
-
-def textless(lake: LakeConnection) -> dict[str, str]:
-    """Of each dataset with usable runs that have no text, what becomes of these and what to do about it."""
-    counted = lake.rows(
-        "SELECT dataset, count(*) FILTER (task IS NULL) AS num, count(*) FROM episodes WHERE status = 'ok' "
-        "GROUP BY dataset HAVING num > 0 ORDER BY 1"
-    )
-    return {dataset: _textless(dataset, num, runs) for dataset, num, runs in counted}
-
-
-def _textless(dataset: str, num: int, runs: int) -> str:
-    return (
-        f"{num} of {runs} runs have no text: they are compared with no other run, and none is labelled like them; if "
-        f"they do the same: proccorpus build --dataset {dataset} --task TEXT"
     )
 
 

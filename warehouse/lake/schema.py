@@ -29,7 +29,7 @@ from warehouse.lake import people
 from warehouse.lake.catalog import back_up, lost, remains
 from warehouse.lake.connection import CATALOG, LakeConnection, connect, literal, quoted, sql_type
 from warehouse.lake.outdated import delete_outdated_sql
-from warehouse.lake.place import LakeError, locked, place
+from warehouse.lake.place import LakeError, locked
 from warehouse.lake.views import STATEMENTS, VIEWS
 
 OTHER_CHANGES = 18  # version of the last change that is no new column
@@ -281,7 +281,7 @@ def index_statistics(lake: LakeConnection) -> None:
     DuckLake uses it where there is one, and looks through the statistics of all files of all tables where there is
     none.
     """
-    if place(lake.workspace).is_postgres:
+    if lake.place.is_postgres:
         sql = "CREATE INDEX IF NOT EXISTS proccorpus_statistics ON ducklake_file_column_stats (table_id, column_id)"
         lake.con.execute(f"CALL postgres_execute('{CATALOG}', '{sql}')")
 

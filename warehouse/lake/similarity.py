@@ -18,7 +18,7 @@ import numpy as np
 
 from core.errors import UserError
 from core.names import did_you_mean
-from warehouse.lake.connection import LakeConnection, has, literal
+from warehouse.lake.connection import has, literal
 
 Part = Literal["embedding", "cells"]
 ROWS_AT_A_TIME = 64  # cameras of episodes
@@ -252,12 +252,3 @@ def _of_camera(
     if camera is not None and camera not in by_name:
         raise UserError(f"{unseen} a camera {camera!r}, only at {', '.join(by_name)}")
     return by_name[camera or rows[0][0]]
-
-
-def embedded_pictures(lake: LakeConnection) -> dict[str, str]:
-    """By dataset how many pictures an encoder has looked at, in words."""
-    rows = lake.rows(
-        "SELECT dataset, string_agg(count || ' pictures by ' || encoder, ', ' ORDER BY count DESC, encoder) FROM "
-        "(SELECT dataset, encoder, count(*) AS count FROM embeddings GROUP BY ALL) GROUP BY dataset"
-    )
-    return dict(rows)

@@ -22,11 +22,6 @@ from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
 from warehouse.lake.views import STATEMENTS
 
-TABLES_ASKED = (
-    "corrections",
-    "reference_marks",
-    "outcomes",
-)  # before what joins all that people said
 MAX_FILE_BYTES = 1 << 30
 ASSIGNED = "assigned"
 MOST_EPISODES = 1000  # marked at once
@@ -43,21 +38,6 @@ class CorrectionError(UserError, ValueError):
 
 class ConflictError(CorrectionError):
     """Somebody else saved something of the episode meanwhile: who and when."""
-
-
-def said_of(lake: LakeConnection) -> Mapping[str, frozenset[str]]:
-    """By table of people's statements the datasets that it has rows of: a quick look."""
-
-    def look() -> dict[str, frozenset[str]]:
-        rows = lake.rows(
-            " UNION ALL ".join(
-                f"SELECT '{t}', list(DISTINCT dataset) FROM {t}" for t in TABLES_ASKED
-            )
-        )
-        # An aggregate over no rows is NULL
-        return {table: frozenset(datasets or ()) for table, datasets in rows}
-
-    return lake.once("said", look)
 
 
 def newest_row(lake: LakeConnection, table: str, **key_columns: Any) -> dict[str, Any] | None:

@@ -26,9 +26,16 @@ from core.paths import Workspace
 from pipeline.config import DatasetBuild, with_annotator
 from pipeline.picture_cache import PictureCache
 from pipeline.plan import CURRENT, WAITING, plan
-from pipeline.stage import BlockedError, Stage, StageContext, StageReport, Step, run_stage
+from pipeline.stage import (
+    BlockedError,
+    ChangedSourceError,
+    Stage,
+    StageContext,
+    StageReport,
+    Step,
+    run_stage,
+)
 from pipeline.stages import LISTING, STAGES, stage_specs
-from pipeline.stages.episodes import ChangedSourceError
 from warehouse.lake import forget_lakes, is_passing
 from warehouse.lake.place import building
 

@@ -25,11 +25,10 @@ from assets.lib.tell import register_partitions, tell_built, tell_check, tell_st
 from core.errors import UserError
 from core.names import DEMO_RECIPE, DEMO_RELEASE
 from pipeline.build import BuildListener, BuildReport, Chunks, run_build
-from pipeline.chunk import failure_text, reasons
 from pipeline.config import resolve
 from pipeline.plan import CURRENT, plan
 from pipeline.sources import OUT_OF_REACH, look_at
-from pipeline.stage import StageReport
+from pipeline.stage import StageReport, failure_text, reasons
 from pipeline.stages import stage_specs
 from training.recipe import load_recipe
 from warehouse.lake import Lake, content_key, references

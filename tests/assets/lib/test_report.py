@@ -16,6 +16,7 @@ from pipeline.release import release_step
 from tests.kits.lake_kit import opened
 from tests.kits.made_corpus import Made, with_stages
 from tests.kits.tiny_lerobot import LENGTHS, rows_path, video_path
+from warehouse.lake import open_lake
 
 pytestmark = pytest.mark.slow
 
@@ -42,12 +43,13 @@ def counted(space: Workspace) -> Counter[tuple[str, str | None]]:
 def reported(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A copy of the built workspace whose build was reported; not for changing."""
     own_copy = made.copy(tmp_path_factory.mktemp("reported"))
-    report_build(own_copy.space, ["tiny"], {})
+    with telling(own_copy.space):
+        report_build(open_lake(own_copy.space), ["tiny"], {})
     return own_copy
 
 
 def test_what_is_reported_later_says_the_same(reported: Made, own: Made) -> None:
-    report_build(own.space, ["tiny"], {})
+    mirror(own.space)
     with telling(reported.space) as (_, at_once), telling(own.space) as (_, later):
         reports = []
         for i in (at_once, later):
@@ -69,7 +71,7 @@ def test_a_build_is_reported_once_somebody_has_opened_dagster(own: Made) -> None
     assert build_all(own.space, [changed], 1) == 0
     assert not is_followed(own.space)
     assert not (own.space.root / "dagster").exists()
-    report_build(own.space, ["tiny"], {})
+    mirror(own.space)
     assert is_followed(own.space)
     assert counted(own.space) == Counter(ALL)
     assert build_all(own.space, [own.build], 1) == 0
@@ -88,7 +90,7 @@ def test_a_chunk_that_its_dataset_lost_is_no_partition_any_more(
     assert own_copy.rebuild() == [("episodes", None)]
     for table in ("frames", "progress", "samples", "shards", "stage_runs"):
         assert own_copy.rows(f"SELECT count(*) FROM {table} WHERE chunk = 2") == [(0,)], table
-    report_build(own_copy.space, ["tiny"], {})
+    report_build(open_lake(own_copy.space), ["tiny"], {})
     with telling(own_copy.space) as (_, instance):
         assert instance.get_dynamic_partitions("chunks") == CHUNKS[:2]
 

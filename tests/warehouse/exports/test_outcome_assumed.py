@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.options import RabcOptions, Selection
 from warehouse.lake import Lake
-from warehouse.lake.references import to_show
+from warehouse.lake.references import advice
 
 
 def test_weights_and_metadata_say_whose_outcome_is_assumed(made_lake: Lake, tmp_path: Path):
@@ -26,6 +26,6 @@ def test_weights_and_metadata_say_whose_outcome_is_assumed(made_lake: Lake, tmp_
 
 
 def test_tasks_that_nobody_has_shown_are_counted(made_lake: Lake):
-    assert to_show(made_lake)["tiny"].startswith(
+    assert next(text for dataset, text in advice(made_lake) if dataset == "tiny").startswith(
         "show one run of each of its 2 tasks: about two minutes"
     )

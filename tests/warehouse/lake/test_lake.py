@@ -12,7 +12,6 @@ from core.tables import TABLES
 from tests.kits.lake_kit import findings, frames, segments, stage_run
 from warehouse.lake import Lake, LakeError
 from warehouse.lake.connection import extension_path
-from warehouse.lake.statements import said_of
 
 
 def state(lake: Lake) -> tuple:
@@ -135,7 +134,7 @@ def test_what_is_asked_once_is_asked_again_after_a_commit(lake: Lake, ds: str):
     other_lake.append("said by another process", "outcomes", lambda: outcome_rows)
     other_lake.con.close()
     assert [lake.once(ds, count), lake.once(ds, lambda: -1)] == [1, 1]
-    assert ds in said_of(lake)["outcomes"]
+    assert ds in lake.said("outcomes")
     # What a transaction has written and takes back was never so
     counts = []
 
