@@ -279,10 +279,10 @@ def folders_of(pattern: re.Pattern[str], uris: Iterable[str]) -> dict[str, str]:
     return {(match[1] or "").rstrip("/"): "" for match in matches if match}
 
 
-def named(things: Sequence[str]) -> str:
+def named(things: Sequence[str], max_named: int = MAX_NAMED) -> str:
     """Some things by name; of many the first, and how many more. Example: named(["a", "b"]) == "a, b"."""
-    first = ", ".join(things[:MAX_NAMED])
-    num_more = len(things) - MAX_NAMED
+    first = ", ".join(things[:max_named])
+    num_more = len(things) - max_named
     if num_more > 0:
         return f"{first} and {num_more} more"
     return first
