@@ -16,9 +16,9 @@ from pipeline.plan import (
     WAITING,
     History,
     Specs,
-    input_hash_of,
     listing_stamps,
     plan,
+    stage_input_hash,
 )
 from pipeline.sources import OUT_OF_REACH
 from pipeline.stage import StageSpec, Step
@@ -230,7 +230,7 @@ class _Reasons:
         stamps = listing_stamps(self.lake, name)
         fewer = chain.from_iterable(combinations(stamps, count) for count in range(len(stamps)))
         hashes = {
-            input_hash_of(step.spec, self.fingerprint or "", *remaining) for remaining in fewer
+            stage_input_hash(step.spec, self.fingerprint or "", *remaining) for remaining in fewer
         }
         if recorded is not None and recorded["input_hash"] in hashes:
             return "people said something of its runs (takedowns, outcomes, recordings)"

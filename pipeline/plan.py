@@ -63,7 +63,7 @@ class History:
         return cls(dict(zip(places, rows, strict=True)), newest)
 
 
-def input_hash_of(spec: StageSpec, *hashes: str) -> str:
+def stage_input_hash(spec: StageSpec, *hashes: str) -> str:
     """Input hash of a stage: over its configuration, and what it reads.
 
     hashes: of the listing the source's fingerprint, of any other stage the outputs of those before it; what people said
@@ -132,7 +132,7 @@ def _listing_input(
         if recorded.get("code_version") == listing.code_version:
             return recorded["input_hash"]
         return ""
-    return input_hash_of(listing, fingerprint, *listing_stamps(lake, dataset))
+    return stage_input_hash(listing, fingerprint, *listing_stamps(lake, dataset))
 
 
 def listing_stamps(lake: Lake, dataset: str) -> list[str]:
@@ -213,7 +213,7 @@ def chunk_steps(
             listed.get(f"{kind}_hash") for kind in ("outcomes", "others") if kind in stage.reads
         ]
         upstream_hashes = [outputs[name] for name in upstream]
-        input_hash = input_hash_of(spec, *upstream_hashes, *filter(None, [*other_hashes, stamp]))
+        input_hash = stage_input_hash(spec, *upstream_hashes, *filter(None, [*other_hashes, stamp]))
         status = _status(recorded, input_hash)
         # The rows of this label run may be as they should be while those of another run count
         counts = history.newest.get((spec.name, dataset, chunk)) == spec.label_run

@@ -12,8 +12,8 @@ from pipeline.plan import (
     WAITING,
     History,
     chunk_steps,
-    input_hash_of,
     plan,
+    stage_input_hash,
     stale_chunks,
 )  # fmt: skip
 from pipeline.stage import Output, Stage, StageContext, StageSpec, Step
@@ -111,11 +111,11 @@ def filled(corpus: Corpus) -> Corpus:
                     dataset=corpus.dataset,
                     chunk=chunk,
                     label_run=spec.label_run,
-                    input_hash=input_hash_of(spec, *(outputs[u] for u in spec.stage.upstream)),
+                    input_hash=stage_input_hash(spec, *(outputs[u] for u in spec.stage.upstream)),
                     output_hash=outputs[spec.name],
                 )
             )
-    source = input_hash_of(SPECS[0], corpus.fingerprint)
+    source = stage_input_hash(SPECS[0], corpus.fingerprint)
     listed = stage_run(stage="episodes", dataset=corpus.dataset, chunk=None, input_hash=source)
     lines.append(replace(listed, code_version=SPECS[0].code_version))
     corpus.lake.publish(lines[0], {}, parts=lines[1:])
@@ -129,7 +129,7 @@ def filled(corpus: Corpus) -> Corpus:
 def test_a_build_goes_from_nothing_in_an_order_in_which_it_can(corpus: Corpus):
     (step,) = corpus.plan()
     assert (step.stage.name, step.chunk, step.status) == ("episodes", None, MISSING)
-    assert step.input_hash == input_hash_of(SPECS[0], "files 1")
+    assert step.input_hash == stage_input_hash(SPECS[0], "files 1")
     corpus.run("episodes", None)
     waiting_steps = dict.fromkeys(product(("segments", "progress", "samples"), (0, 1)), WAITING)
     assert (
@@ -216,8 +216,10 @@ def test_input_hashes_cover_stage_code_configuration_and_inputs():
     spec = SPECS[2]
     variants = [spec, *(replace(spec, **{f: "x"}) for f in ("code_version", "config_hash"))]
     variants.append(replace(spec, stage=stage("x", *spec.stage.upstream)))
-    hashes = [input_hash_of(s, "a", "b") for s in variants]
-    hashes += [input_hash_of(spec, *inputs) for inputs in (["b", "a"], ["ab"], [], ["a", "b", ""])]
+    hashes = [stage_input_hash(s, "a", "b") for s in variants]
+    hashes += [
+        stage_input_hash(spec, *inputs) for inputs in (["b", "a"], ["ab"], [], ["a", "b", ""])
+    ]
     assert len(set(hashes)) == len(hashes)
 
 
@@ -247,18 +249,18 @@ def test_what_is_read_beside_stages_is_an_input():
         corrections_spec = StageSpec(
             replace(stage("corrections", "episodes"), reads=reads), "c-1", "config c"
         )
-        input_hash = input_hash_of(corrections_spec, "facts", *inputs)
+        input_hash = stage_input_hash(corrections_spec, "facts", *inputs)
         assert planned(corrections_spec, "c") == [
             ("corrections", MISSING, input_hash),
             ("samples", WAITING, ""),
         ]
     # Without a word of people there is no such stage, and none waits for it; what it made before has to go
-    assert planned(corrections_spec, "") == [("samples", MISSING, input_hash_of(last, "facts"))]
+    assert planned(corrections_spec, "") == [("samples", MISSING, stage_input_hash(last, "facts"))]
     correction_run = {"input_hash": input_hash, "output_hash": "made"}
     assert planned(corrections_spec, "c", corrections=correction_run)[1] == (
         "samples",
         MISSING,
-        input_hash_of(last, "facts", "made"),
+        stage_input_hash(last, "facts", "made"),
     )
     assert [
         status for _, status, _ in planned(corrections_spec, "", corrections=correction_run)
