@@ -8,7 +8,8 @@ from pathlib import Path
 from tests.kits.walk import walk
 
 FILES = 20
-RETURNS = 51  # 40 without those to what Dagster is told, which were not found before they had a name
+# 40 without those to what Dagster is told, which were not found before the module was given by name
+RETURNS = 51
 
 
 def test_the_way_of_a_build_is_short():
