@@ -129,9 +129,11 @@ def frame_progress(
     return {e: (ramp(label), label.progress, assumed[e]) for e, label in labels.items()}
 
 
-def provenance(selected: Selected, options: Any, runs: Sequence[str]) -> dict[str, Any]:
-    """What progress was made of: the state of the corpus, and a model's rewards or the labels of some runs."""
-    facts = {"release": selected.selection.release, "snapshot": selected.snapshot}
+def provenance(
+    selected: Selected, options: Any, runs: Sequence[str], **settings: Any
+) -> dict[str, Any]:
+    """What progress was made of: the state of the corpus, settings, and a model's rewards or the runs of its labels."""
+    facts = {"release": selected.selection.release, "snapshot": selected.snapshot, **settings}
     if isinstance(options, RewardOptions) and options.rewards:
         return facts | {"model": options.model, "rewards": options.rewards}
     return facts | {"label_runs": runs}

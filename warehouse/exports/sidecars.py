@@ -169,9 +169,10 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
         )
         options = self.options
         runs = self.selected.active_runs if options.label_run is None else [options.label_run]
-        scoring = provenance(self.selected, options, runs)
+        settings = {}
         if options.horizon:
-            scoring |= options.model_dump(include={"horizon", "positive_share"})
+            settings = options.model_dump(include={"horizon", "positive_share"})
+        scoring = provenance(self.selected, options, runs, **settings)
         dataset_facts = {
             "name": self.dataset,
             "source": source,
