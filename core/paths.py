@@ -8,36 +8,61 @@ ROOT = Path(__file__).resolve().parents[1]  # of the checkout, or of site-packag
 DEFAULT_WORKSPACE = "./workspace"
 
 
-class _Below:
-    """A path of that name below a workspace's root."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __get__(self, workspace: "Workspace", _: type) -> Path:
-        return workspace.root / self.name
-
-
 @dataclass(frozen=True)
 class Workspace:
     root: Path
 
-    catalog = _Below("catalog.sqlite")
-    data = _Below("lake")
-    settings = _Below("workspace.toml")  # says where the lake lies, when it does not lie here
-    lock = _Below(".lock")
-    # Locked by builds that go on: what would pull a dataset from under them is refused meanwhile
-    building = _Below(".building")
-    # Number of the newest snapshot that was committed: an older copy of the catalog is noticed by it
-    committed = _Below(".committed")
-    # What people said, a line for each row (`warehouse.lake.people`); and what of it the lake does not have yet
-    # (`warehouse.lake.journal`)
-    people = _Below("people.jsonl")
-    journal = _Below("journal.jsonl")
-    removed = _Below(".removed")  # what a build or a repair found that nothing lists: until gc
-    # Not the sweep's: files of remote datasets as they were fetched; replies of models, and the ledger of their costs
-    sources = _Below("sources")
-    responses = _Below("responses")
+    @property
+    def catalog(self) -> Path:
+        return self.root / "catalog.sqlite"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "lake"
+
+    @property
+    def settings(self) -> Path:
+        """Says where the lake lies, when it does not lie here."""
+        return self.root / "workspace.toml"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+    @property
+    def building(self) -> Path:
+        """Locked by builds that go on: what would pull a dataset from under them is refused meanwhile."""
+        return self.root / ".building"
+
+    @property
+    def committed(self) -> Path:
+        """Number of the newest snapshot that was committed: an older copy of the catalog is noticed by it."""
+        return self.root / ".committed"
+
+    @property
+    def people(self) -> Path:
+        """What people said, a line for each row (`warehouse.lake.people`)."""
+        return self.root / "people.jsonl"
+
+    @property
+    def journal(self) -> Path:
+        """What people said and the lake does not have yet (`warehouse.lake.journal`)."""
+        return self.root / "journal.jsonl"
+
+    @property
+    def removed(self) -> Path:
+        """What a build or a repair found that nothing lists: kept until gc."""
+        return self.root / ".removed"
+
+    @property
+    def sources(self) -> Path:
+        """Files of remote datasets, as they were fetched; not the sweep's."""
+        return self.root / "sources"
+
+    @property
+    def responses(self) -> Path:
+        """Replies of models, and the ledger of what they cost; not the sweep's."""
+        return self.root / "responses"
 
     def token(self, server: str) -> Path:
         """The token of a server of ours, for its owner's eyes alone."""

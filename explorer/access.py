@@ -69,14 +69,17 @@ class KeptAnswers:
     def __init__(self, limit: float = math.inf) -> None:
         self._limit = limit
         self._kept: dict[Any, Any] = {}
+        self._forgetting = threading.Lock()
 
     def __call__(self, key: Any, find: Callable[[], Any]) -> Any:
         """What `find` gives, which is called where the question `key` was not asked yet."""
         answer = self._kept.get(key, NOT_ASKED)
         if answer is NOT_ASKED:
-            answer = self._kept[key] = find()
-            while len(self._kept) > self._limit:
-                self._kept.pop(next(iter(self._kept)), None)
+            answer = find()
+            with self._forgetting:
+                self._kept[key] = answer
+                while len(self._kept) > self._limit:
+                    del self._kept[next(iter(self._kept))]
         return answer
 
 

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from core.errors import UserError, first_line
+from core.errors import FailedError, UserError, first_line
 from core.paths import Workspace
 from core.wall import Pool
 from core.web import Guard, Refusal
@@ -139,6 +139,7 @@ ERRORS: dict[type[Exception], Callable[[Any, Request], tuple[str, int]]] = {
     PageError: lambda e, r: (str(e), e.status),
     LakeError: lambda e, r: (str(e), 503),
     ConflictError: lambda e, r: (str(e), 409),
+    FailedError: lambda e, r: (str(e), 503),
     UserError: lambda e, r: (str(e), 422),
     duckdb.Error: lambda e, r: (f"the lake could not be read: {first_line(e)}", 503),
     RequestValidationError: lambda e, r: (

@@ -179,7 +179,7 @@ class Visit:
     def index(self) -> Indexed:
         return self.explorer.index.at(self.reader)
 
-    @property
+    @cached_property
     def lake(self) -> LakeConnection:
         """The same state of the corpus for functions of the lake."""
         return LakeConnection(self.explorer.space, self.reader.con)
@@ -291,7 +291,13 @@ def short(name: str) -> str:
 
 def or_dash(text_of: Callable[..., str]) -> Callable[..., str]:
     """The filter, with a dash for a value that is not known."""
-    return lambda value, *options: "–" if value is None else text_of(value, *options)
+
+    def text_or_dash(value: Any, *arguments: Any, **options: Any) -> str:
+        if value is None:
+            return "–"
+        return text_of(value, *arguments, **options)
+
+    return text_or_dash
 
 
 FILTERS: dict[str, Callable[..., Any]] = {f.__name__: f for f in (age, several, data, short)}

@@ -110,9 +110,8 @@ class Build:
     """One build: its report, its lake, and the plan as it is after the last step that changed it.
 
     report.builds: each dataset as it is run: settled when its source is looked at, as it is listed when it is planned.
-    fingerprints: the state of
-    each source at that moment: the whole build is of one state. has_recognised: a pass over the pictures found a
-    recording to be another one than the listing took it for, so that it has to be listed anew.
+    fingerprints: the state of each source at that moment: the whole build is of one state. has_recognised: a pass over
+    the pictures found a recording to be another one than the listing took it for, so that it has to be listed anew.
     """
 
     lake: Lake

@@ -100,10 +100,12 @@ def run_chunk(task: ChunkTask, on_moment: Tell = lambda moment: None) -> ChunkRe
             moment = StageMoment(build.name, chunk, step.stage.name)
             on_moment(moment)
 
-            def told(episodes: int, moment: StageMoment = moment) -> None:
+            def tell_episodes(episodes: int, moment: StageMoment = moment) -> None:
                 on_moment(replace(moment, episodes=episodes))
 
-            context = StageContext(lake, build, step, source, task.build_id, pictures, memory, told)
+            context = StageContext(
+                lake, build, step, source, task.build_id, pictures, memory, tell_episodes
+            )
             report = run_guarded(context)
             if isinstance(report, StepFailure):
                 on_moment(replace(moment, duration_s=0.0))

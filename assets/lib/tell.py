@@ -104,9 +104,11 @@ def tell_stages(
     register_partitions(instance, lake, names)
     builds = {name: stored_build(lake, name) for name in names}
     first_detailed = len(reports) - MAX_DETAILED
+    # A lake of another version may have stages that are none here
     by_partition = grouped(
         (partition_of(report.run), (report, number >= first_detailed))
         for number, report in enumerate(reports)
+        if report.run.stage in BY_NAME
     )
     order = [stage.name for stage in STAGES]
     for partition_reports in by_partition.values():

@@ -6,9 +6,20 @@ from typing import Any, Protocol, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from eval.reward.scorer import Reward
 from eval.rl.shaping import Shaper, Shaping
-from eval.server.protocol import RewardRow
+
+
+class Row(Protocol):
+    """What the wrapper reads of a reward: `eval.server.protocol.RewardRow` is one."""
+
+    @property
+    def progress(self) -> float | None: ...
+    @property
+    def done(self) -> float | None: ...
+    @property
+    def failure(self) -> str | None: ...
+    @property
+    def unsure(self) -> str | None: ...
 
 
 class Session(Protocol):
@@ -16,7 +27,7 @@ class Session(Protocol):
 
     def append(
         self, frame: Mapping[str, np.ndarray], *, robot: Mapping[str, np.ndarray] = ...
-    ) -> Reward | RewardRow: ...
+    ) -> Row: ...
     def close(self) -> None: ...
 
 
@@ -110,7 +121,7 @@ class ProgressReward(gym.Wrapper):
             self._session.close()
             self._session = None
 
-    def _append(self, session: Session, observation: Any, action: Any = None) -> Reward | RewardRow:
+    def _append(self, session: Session, observation: Any, action: Any = None) -> Row:
         pictures = {
             camera: self._picture(camera, key, observation) for camera, key in self.pixels.items()
         }
@@ -153,7 +164,7 @@ def _observation_at(observation: Any, key: str, purpose: str) -> Any:
     return observation
 
 
-def _reward_info(row: Reward | RewardRow | None) -> dict[str, Any]:
+def _reward_info(row: Row | None) -> dict[str, Any]:
     if row is None:
         return {
             "progress": None,

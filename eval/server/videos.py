@@ -5,7 +5,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -72,10 +72,11 @@ class WalledVideos:
             ) from e
 
     def read(self, camera: str) -> Iterator[Shown]:
-        """The camera's frames in order. Raises VideoError, and Refused (413)."""
+        """The camera's frames in order, from the first one on each time. Raises VideoError, and Refused (413)."""
         path = self.videos[camera]
+        self.ask(_begin, path, self.limits)
         while True:
-            has_frame, time_s = self.ask(_advance, path, self.limits)
+            has_frame, time_s = self.ask(_advance, path)
             if not has_frame:
                 return
             yield time_s, RemotePicture(self, path)
@@ -95,19 +96,19 @@ class RemotePicture:
 # In the process
 
 
+FRAMES: dict[Path, Iterator[Frame]] = {}  # of each video those that were not read yet
 NEWEST: dict[Path, Frame] = {}  # of each video the last frame that was read
 
 
-@cache
-def _frames(path: Path, limits: Limits) -> Iterator[Frame]:
-    """A video's frames, one after the other."""
+def _begin(path: Path, limits: Limits) -> None:
+    """Read a video from its first frame on: who looked at its last pictures scores it from the beginning."""
     # Nothing is passed over here, so there are frames alone
-    return cast("Iterator[Frame]", decode(path, options=DecodeOptions(limits=limits)))
+    FRAMES[path] = cast("Iterator[Frame]", decode(path, options=DecodeOptions(limits=limits)))
 
 
-def _advance(path: Path, limits: Limits) -> tuple[bool, float | None]:
+def _advance(path: Path) -> tuple[bool, float | None]:
     """Is there a next frame, and its time in seconds, where the file says it. Raises VideoError."""
-    frame = next(_frames(path, limits), None)
+    frame = next(FRAMES[path], None)
     if frame is None:
         return False, None
     NEWEST[path] = frame

@@ -138,7 +138,7 @@ def _path(space: Workspace, kind: str) -> Path:
     return space.root / "explorer" / f"{kind}.json"
 
 
-def _with_change(request: Request, kind: str, name: str, text: str | None) -> JSONResponse:
+def _save_text(request: Request, kind: str, name: str, text: str | None) -> JSONResponse:
     """Save a text under a name, or delete it (None). Raises PageError: too many, or a read-only folder."""
     space = explorer_of(request).space
     key = KEYS[kind]
@@ -158,16 +158,16 @@ def _with_change(request: Request, kind: str, name: str, text: str | None) -> JS
 
 @router.post("/api/queries")
 def save_query(request: Request, query: SavedQuery) -> JSONResponse:
-    return _with_change(request, QUERIES, query.name, query.sql)
+    return _save_text(request, QUERIES, query.name, query.sql)
 
 
 @router.post("/api/views")
 def save_view(request: Request, view: SavedView) -> JSONResponse:
     """Keep a selection; what cannot be one is refused (400)."""
     address = EpisodeSelection.of(QueryParams(view.query.removeprefix("?"))).url(page=1)
-    return _with_change(request, VIEWS, view.name.strip() or "view", address.partition("?")[2])
+    return _save_text(request, VIEWS, view.name.strip() or "view", address.partition("?")[2])
 
 
 @router.delete("/api/{kind}/{name:path}")
 def forget(request: Request, kind: Literal["queries", "views"], name: str) -> JSONResponse:
-    return _with_change(request, kind, name, None)
+    return _save_text(request, kind, name, None)

@@ -79,7 +79,7 @@ def say(request: Request, dataset: str, episode_index: EpisodeIndex, ended: Ende
         )
         return {"saved": saved, "correction": correction}
 
-    return _said(request, written)
+    return _write_and_answer(request, written)
 
 
 @router.post(f"{OF_EPISODE}/undo")
@@ -103,7 +103,7 @@ def undo(
         undone = outcomes.undo_outcome(lake, dataset, episode_index, taken.import_id, author=author)
         return {"saved": undone}
 
-    return _said(request, written)
+    return _write_and_answer(request, written)
 
 
 def _came_with(lake: Writable, outcome: dict[str, Any]) -> str | None:
@@ -121,7 +121,9 @@ def _came_with(lake: Writable, outcome: dict[str, Any]) -> str | None:
     return None
 
 
-def _said(request: Request, act: Callable[[LakeReader, Writable], dict[str, Any]]) -> JSONResponse:
+def _write_and_answer(
+    request: Request, act: Callable[[LakeReader, Writable], dict[str, Any]]
+) -> JSONResponse:
     """Write down what somebody says, and answer with what `act` gives."""
     explorer = explorer_of(request)
     check_may_write(explorer)

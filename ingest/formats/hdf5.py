@@ -73,7 +73,7 @@ def _files(uris: Iterable[str]) -> list[str]:
 
 @dataclass
 class Hdf5Listing(ListingBuilder):
-    """And in how many episodes something is so that is one finding of the dataset."""
+    """A listing that counts in how many episodes something is so: that is one finding of the dataset."""
 
     named_by_file: int = 0  # episodes whose instruction is read from the name of their file
     without_last_action: int = 0  # episodes with one row more of states than of actions
@@ -210,6 +210,8 @@ def _add_episode(
     # The session is the group: episodes of one session never come into different splits
     session = None
     if config.group_field:
+        if h5.lacks_value(place.group, config.group_field):
+            raise DataError(f"group_field {config.group_field} holds no value")
         session = h5.value(place.group, config.group_field, config.limits)
     registered = (*config.keys.success, config.success_field)
     deep = [] if config.keys.success else deep_outcomes(place)

@@ -361,6 +361,13 @@ def value(place: h5py.Group, path: str, limits: Limits) -> Any:
     return None
 
 
+def lacks_value(place: h5py.Group, path: str) -> bool:
+    """Was an attribute stored without a value, as h5py.Empty is?"""
+    holder_path, _, name = path.rpartition("/")
+    holder = find(place, holder_path)
+    return holder is not None and name in holder.attrs and holder.attrs.get_id(name).shape is None
+
+
 def attributes_of(holder: h5py.Group | h5py.Dataset, max_attributes: int) -> dict[str, Any]:
     """Small attributes of a group or dataset, at most so many, by name."""
     if not h5py.h5a.get_num_attrs(holder.id):
@@ -572,8 +579,8 @@ def evidence_in(
     further_names: Sequence[str] = (),
     rows: slice = ALL_ROWS,
 ) -> tuple[OutcomeEvidence, list[str]]:
-    """What the coming episode's group says of its outcome, and the fields that say it: `registered` ones at their word,
-    then the usual ones, then `further_names`. Of a flat file `rows` are the episode's.
+    """What the coming episode's group says of its outcome, and the names of fields whose values can say it:
+    `registered` ones at their word, then the usual ones, then `further_names`. Of a flat file `rows` are the episode's.
 
     A dataset has a value per row, of which the last counts; a single value or an attribute is stated once.
     """
@@ -582,10 +589,9 @@ def evidence_in(
         """A small value; None, with a finding, where it cannot be read: the rest is used."""
         try:
             with guarded(f"{uri}, {name}"):
-                stored = value(group, name, listing.source.config.limits)
-                if isinstance(stored, np.ndarray) and stored.ndim:
-                    return stored[rows]
-                return stored
+                if lacks_value(group, name):
+                    raise DataError(f"{uri}, {name}: it holds no value")
+                return value(group, name, listing.source.config.limits)
         except DataError as e:
             listing.warn_next(e.reason, f"{e}; it says nothing of success", uri)
             return None
@@ -594,20 +600,28 @@ def evidence_in(
     flags: list[Flag] = []
     fields = [*REWARD_KEYS]
     for name in dict.fromkeys((*registered, *SUCCESS_FIELDS, *further_names)):
-        stored = fact(name)
+        of_file = fact(name)
+        if truth(of_file) is not None or (isinstance(of_file, np.ndarray) and of_file.size > 1):
+            fields.append(name)
+        stored = _of_episode(of_file, rows)
         flag = flag_of(name, _of_rows(stored))
         success = truth(stored)
-        if success is not None or (isinstance(stored, np.ndarray) and stored.size > 1):
-            fields.append(name)
         if flag and name not in registered:
             flags.append(flag)
         elif flag:
             stated_outcome = stated_outcome or Outcome(flag.at_end, f"column {name}")
         elif success is not None:
             stated_outcome = stated_outcome or Outcome(success, f"metadata {name}")
-    rewards = (reward_of(name, _of_rows(fact(name))) for name in REWARD_KEYS)
+    rewards = (reward_of(name, _of_rows(_of_episode(fact(name), rows))) for name in REWARD_KEYS)
     reward = next(filter(None, rewards), None)
     return OutcomeEvidence(stated_outcome, tuple(flags), reward=reward), fields
+
+
+def _of_episode(stored: Any, rows: slice) -> Any:
+    """Those values of an array that are of an episode's rows; a single value as it is."""
+    if isinstance(stored, np.ndarray) and stored.ndim:
+        return stored[rows]
+    return stored
 
 
 def _of_rows(stored: Any) -> np.ndarray:
@@ -619,11 +633,11 @@ def _of_rows(stored: Any) -> np.ndarray:
 def frames_of(
     source: Source,
     record: EpisodeRecord,
-    picture_of: Callable[["Pictures", int], Picture] = Pictures.picture,
+    read_picture: Callable[["Pictures", int], Picture] = Pictures.picture,
     *,
     bottom_up: bool = False,
 ) -> FrameReader:
-    """Episode.frames of an episode at a group of a file, or at some rows of it; `picture_of` reads picture k of a
+    """Episode.frames of an episode at a group of a file, or at some rows of it; `read_picture` reads picture k of a
     camera's, whose rows are stored last first where they are `bottom_up`.
     """
 
@@ -640,7 +654,7 @@ def frames_of(
             stored = checked(datasets[paths[camera]], limits)
             pictures = Pictures(paths[camera], stored, limits, bottom_up=bottom_up)
             for k, row in enumerate(range(len(stored))[rows_of(record)]):
-                yield k, k / record.fps, picture_of(pictures, row)
+                yield k, k / record.fps, read_picture(pictures, row)
 
     return frames
 

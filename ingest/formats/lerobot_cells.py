@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
@@ -41,11 +41,11 @@ Episodes = Mapping[int, Annotated]
 
 
 def columns_of(dataset: LerobotListing) -> set[str]:
-    """Columns of the rows: those that info.json declares, and those of the first data file."""
+    """Columns of the rows: those that info.json declares, and those of any data file that was opened."""
     if not dataset.schemas:
         return set()
-    first_schema, _ = dataset.schemas[0]
-    return {*dataset.info["features"], *first_schema.names}
+    stored = chain.from_iterable(schema.names for schema, _ in dataset.schemas)
+    return {*dataset.info["features"], *stored}
 
 
 def cells_of(

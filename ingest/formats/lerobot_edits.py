@@ -56,17 +56,18 @@ def report_renumbered_tasks(dataset: LerobotListing, episodes: Episodes, column:
 
 def report_merged_tasks(dataset: LerobotListing, episodes: Episodes) -> None:
     """Say in which episodes the rows name one task, and named several when their statistics were made."""
-    merged = [
+    # A number below 0 is none of a task
+    merged = {
         index
         for index, lowest, highest in _stored_ranges(dataset)
-        if lowest != highest and index in episodes and len(episodes[index].task_indices) == 1
-    ]
+        if 0 <= lowest < highest and index in episodes and len(episodes[index].task_indices) == 1
+    }
     if merged:
         dataset.warn(
             "steps_lost",
             f"task_index is one task in {len(merged)} of {len(episodes)} episodes (the first: {min(merged)}) that had "
             "several when their statistics were made, as LeRobot's modify_tasks() leaves an episode one of its tasks: "
-            "the steps are lost, and the task may be that of one step",
+            "the steps that it named are lost, and the task may be that of one step",
         )
 
 

@@ -84,19 +84,23 @@ def _row_groups(groups: Iterable[list[dict]]) -> Iterator[list[dict]]:
     distinct: set[bytes] = set()
     shown_bytes = 0
     for episode in groups:
-        for number, row in enumerate(episode, 1):
+        for row in episode:
             rows.append(row)
             pictures = [picture["bytes"] for picture in row.get("images") or ()]
             # A picture counts once for the bytes of the file, but each time for the memory that rows take
             distinct.update(pictures)
             shown_bytes += sum(map(len, pictures))
             # a group may end inside an episode only to keep the memory it takes in bounds
-            is_too_large = len(rows) >= GROUP_ROWS or shown_bytes >= SHOWN_BYTES
-            if is_too_large or (number == len(episode) and sum(map(len, distinct)) >= GROUP_BYTES):
+            if len(rows) >= GROUP_ROWS or shown_bytes >= SHOWN_BYTES:
                 yield rows
                 rows = []
                 distinct = set()
                 shown_bytes = 0
+        if sum(map(len, distinct)) >= GROUP_BYTES:
+            yield rows
+            rows = []
+            distinct = set()
+            shown_bytes = 0
     if rows:
         yield rows
 

@@ -123,10 +123,11 @@ def _without_action(table: pa.Table) -> int:
     """Rows whose action is no number, such as the last one where a source has an observation more than actions."""
     if ACTION not in table.schema.names:
         return 0
-    values = matrix(table[ACTION].combine_chunks())
-    if values.dtype.kind != "f":
+    values = table[ACTION].combine_chunks()
+    is_list = pa.types.is_fixed_size_list(values.type)
+    if not pa.types.is_floating(values.type.value_type if is_list else values.type):
         return 0
-    return int(np.isnan(values).any(axis=1).sum())
+    return int(np.isnan(matrix(values)).any(axis=1).sum())
 
 
 def matrix(values: pa.Array) -> np.ndarray:

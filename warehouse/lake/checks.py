@@ -243,6 +243,8 @@ def chosen_datasets(lake: Lake, datasets: Sequence[str] | None) -> tuple[list[st
 
 def in_datasets(names: Sequence[str]) -> str:
     """SQL: a row is of one of these datasets."""
+    if not names:
+        return "false"
     return f"dataset IN ({', '.join(map(literal, names))})"
 
 

@@ -146,8 +146,8 @@ class KubernetesLauncher(Machines):
         # ask the machine's name server, which knows no pods
         settings = {
             "hostNetwork": self.host_network,
-            "dnsPolicy": self.host_network and "ClusterFirstWithHostNet",
-            "subdomain": has_many_nodes and job.name,
+            "dnsPolicy": "ClusterFirstWithHostNet" if self.host_network else None,
+            "subdomain": job.name if has_many_nodes else None,
             "nodeSelector": self.node_selector,
             "serviceAccountName": self.service_account,
         }

@@ -105,6 +105,16 @@ def test_a_workspace_of_another_machine_is_told_once(own: Made) -> None:
         assert instance.get_runs() == []
 
 
+def test_a_stage_that_this_version_does_not_have_is_passed_over(own: Made) -> None:
+    """A lake of another version may know it."""
+    with opened(own.space) as lake:
+        lake.con.execute(
+            "INSERT INTO stage_runs SELECT * REPLACE ('former' AS stage) FROM stage_runs LIMIT 1"
+        )
+    mirror(own.space)
+    assert counted(own.space) == Counter(ALL)
+
+
 def test_the_projects_own_workspace_uses_the_projects_home() -> None:
     assert dagster_home(Workspace(ROOT / "workspace")) == ROOT
 

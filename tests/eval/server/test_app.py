@@ -435,6 +435,26 @@ def test_decoding_ends_soon_after_its_client_has_gone(
             assert client.model().source
 
 
+@pytest.mark.parametrize("baseline", ["clock", "visual"])
+def test_baselines_that_look_at_the_end_first_score_a_video_from_its_beginning(
+    baseline: str, tmp_path: Path
+):
+    video = tmp_path / "run.mp4"
+    write_video(video, pictures(8, size=64), fps=4)
+    with running(BaselineScorer(baseline), SMALL) as app:
+        answer = httpx.post(
+            f"{app.state.url}/v1/videos",
+            data={"task": TASK},
+            files={"videos": video.read_bytes()},
+            timeout=PATIENCE_S,
+        )
+    assert answer.status_code == 200, answer.text
+    progress = [row["progress"] for row in answer.json()["rows"]]
+    assert len(progress) == 8
+    assert progress[0] < 0.5
+    assert progress[-1] == pytest.approx(1)
+
+
 def test_videos_that_take_too_much_are_refused_the_long_and_large_ones_undecoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -256,6 +256,21 @@ def test_pictures_that_are_fewer_than_rows(tmp_path: Path) -> None:
     assert [len(list(episode.frames("rgb"))) for episode in episodes] == [10, 5]
 
 
+def test_attributes_without_a_value_are_told_where_they_were_asked_for(tmp_path: Path) -> None:
+    """One without a value says nothing of success; an episode whose group is not known may not be split from others."""
+    with h5py.File(tmp_path / "run.hdf5", "w") as file:
+        file["joint_pos"] = file["actions"] = np.arange(60.0).reshape(20, 3)
+        file["rgb"] = np.zeros((20, 16, 16, 3), np.uint8)
+        for name in ("success", "session", "task"):
+            file.attrs[name] = h5py.Empty("f4")
+    findings = list_episodes(source_of(tmp_path)).findings
+    [success] = [f.detail for f in findings if f.reason == "unreadable_data"]
+    assert success == "run.hdf5, success: it holds no value; it says nothing of success"
+    grouped = list_episodes(source_of(tmp_path, group_field="session"))
+    [unusable] = [f for f in grouped.findings if f.severity == "unusable"]
+    assert unusable.detail == "group_field session holds no value"
+
+
 @pytest.mark.parametrize("encode", [swapped_jpeg, marked_jpeg, None])
 def test_colours_of_robotwin(tmp_path: Path, encode: Any) -> None:
     """Red is red, by the simulator's old way of encoding, by that which marks its JPEGs as right, and raw."""

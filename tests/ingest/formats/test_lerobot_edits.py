@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from ingest.episode import Listing
+from ingest.formats.lerobot_cells import columns_of
+from ingest.formats.lerobot_meta import LerobotListing
 from ingest.source import list_episodes
 from tests.kits.lerobot_writer import source_of, write_parquet
 
@@ -104,3 +107,13 @@ def test_episodes_that_a_tool_left_one_of_their_tasks_are_told(tmp_path: Path):
     assert detail.startswith(
         "task_index is one task in 1 of 2 episodes (the first: 0) that had several"
     )
+
+
+def test_columns_are_those_of_any_data_file(tmp_path: Path):
+    """A column that no metadata declares may be in later files alone."""
+    info = {"features": {"index": {}}}
+    dataset = LerobotListing(source_of(tmp_path), info=info, version="v3.0")
+    dataset.note_schema(pa.schema([("index", pa.int64())]), "data/file-000.parquet")
+    later = pa.schema([("index", pa.int64()), ("subtask_index", pa.int64())])
+    dataset.note_schema(later, "data/file-001.parquet")
+    assert columns_of(dataset) == {"index", "subtask_index"}
