@@ -159,7 +159,9 @@ def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(
     workspace = tmp_path / "workspace"
     cwd = tmp_path
     with serving_model(tmp_path, "--fault", "even") as server:
-        config = configured(tmp_path / "project", one_task, server.url, ", max_calls = 9")
+        config = configured(
+            tmp_path / "project", one_task, server.url, ", runs_per_task = 4, max_calls = 9"
+        )
         config.with_name("registry").joinpath("tiny.yaml").write_text(
             f"name: tiny\nsource: {one_task}\n"
         )
@@ -168,7 +170,7 @@ def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(
                 proccorpus("dry-run", "--config", config, "--json", cwd=cwd, workspace=workspace)
             ).out
         )
-        assert (bill["episodes"], bill["of_each_run"]["episodes"]) == (3, RUNS)
+        assert (bill["episodes"], bill["of_each_run"]["episodes"]) == (4, RUNS)
         # Ended by its budget on the way, it goes on where it was
         assert proccorpus("build", "--config", config, cwd=cwd, workspace=workspace).code == FAILED
         config.write_text(config.read_text().replace(", max_calls = 9", ""))
@@ -181,7 +183,7 @@ def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(
     ).out
     assert json.loads(repeated_cost)[0]["stages"][-1]["calls"] == len(sent)
     assert labelled(workspace) == list(range(RUNS))
-    assert "like those of vlm: 47" in ok(proccorpus("status", cwd=cwd, workspace=workspace)).out, (
+    assert "like those of vlm: 46" in ok(proccorpus("status", cwd=cwd, workspace=workspace)).out, (
         built.out
     )
 
