@@ -214,10 +214,9 @@ def _interrupts_held_back() -> Iterator[None]:
     Libraries have threads that are not: those hand the signal to the handler, which waits.
     """
     heard: list[int] = []
-    main = (
-        threading.current_thread() is threading.main_thread()
-    )  # only there Python handles signals
-    if main:
+    # Only there Python handles signals
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main:
         former_handler = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
     else:
         former_handler = None
@@ -226,7 +225,7 @@ def _interrupts_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        if main:
+        if is_main:
             signal.signal(signal.SIGINT, former_handler)
     if heard:
         raise KeyboardInterrupt

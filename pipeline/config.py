@@ -248,9 +248,8 @@ class DatasetBuild(BaseModel):
 
 # What a workspace keeps of its builds
 
-type StoredBuilds = Mapping[
-    str, tuple[str, str]
-]  # by dataset its configuration as JSON, and a hash
+# By dataset its configuration as JSON, and a hash
+type StoredBuilds = Mapping[str, tuple[str, str]]
 
 
 def stored_build(lake: Lake, dataset: str) -> DatasetBuild | None:

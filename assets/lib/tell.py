@@ -14,7 +14,6 @@ import dagster as dg
 from filelock import FileLock
 
 from assets.lib.events import (
-    BY_NAME,
     UP_TO_DATE,
     check_evaluation,
     chunk_key,
@@ -28,7 +27,6 @@ from assets.lib.events import (
 )
 from core.files import room_in
 from core.paths import ROOT, Workspace
-from core.values import grouped
 from pipeline.config import stored_build, stored_builds
 from pipeline.outcome import StepOutcome
 from pipeline.release import held_outcomes
@@ -104,18 +102,17 @@ def tell_stages(
     register_partitions(instance, lake, names)
     builds = {name: stored_build(lake, name) for name in names}
     first_detailed = len(reports) - MAX_DETAILED
-    # A lake of another version may have stages that are none here
-    by_partition = grouped(
-        (partition_of(report.run), (report, number >= first_detailed))
-        for number, report in enumerate(reports)
-        if report.run.stage in BY_NAME
-    )
-    order = [stage.name for stage in STAGES]
-    for partition_reports in by_partition.values():
-        partition_reports.sort(key=lambda pair: order.index(pair[0].run.stage))
-        for report, is_detailed in partition_reports:
+    by_partition: dict[str, dict[str, tuple[StageReport, bool]]] = {}
+    for number, report in enumerate(reports):
+        by_stage = by_partition.setdefault(partition_of(report.run), {})
+        by_stage[report.run.stage] = (report, number >= first_detailed)
+    for by_stage in by_partition.values():
+        # A lake of another version may have stages that are none here
+        for stage in STAGES:
+            if stage.name not in by_stage:
+                continue
+            report, is_detailed = by_stage[stage.name]
             run = report.run
-            stage = BY_NAME[run.stage]
             build = builds[run.dataset] if is_detailed else None
             send_event(_stage_event(instance, lake, stage, report, detailed=build is not None))
             if build is not None:

@@ -123,15 +123,15 @@ def module_of(root: Path, name: str) -> Definition | None:
 
 def members(cls: Definition) -> dict[str, Definition]:
     """Methods of a class, those that it inherits too."""
-    found: dict[str, Definition] = {}
+    methods: dict[str, Definition] = {}
     for base in cls.node.bases:
         inherited = class_of(cls.file, base)
         if inherited is not None:
-            found |= members(inherited)
+            methods |= members(inherited)
     for node in cls.node.body:
         if isinstance(node, FUNCTIONS):
-            found[node.name] = Definition(cls.file, node, cls)
-    return found
+            methods[node.name] = Definition(cls.file, node, cls)
+    return methods
 
 
 def class_of(file: File, annotation: ast.expr | None) -> Definition | None:
@@ -154,30 +154,30 @@ def class_of(file: File, annotation: ast.expr | None) -> Definition | None:
 @cache
 def fields(cls: Definition) -> dict[str, Definition]:
     """The fields of a class whose class is ours: stated, or set by its constructor from a parameter."""
-    found: dict[str, Definition] = {}
+    field_classes: dict[str, Definition] = {}
     for base in cls.node.bases:
         inherited = class_of(cls.file, base)
         if inherited is not None:
-            found |= fields(inherited)
+            field_classes |= fields(inherited)
     for node in cls.node.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             stated = class_of(cls.file, node.annotation)
             if stated is not None:
-                found[node.target.id] = stated
+                field_classes[node.target.id] = stated
         if isinstance(node, FUNCTIONS) and is_property(node):
             stated = class_of(cls.file, node.returns)
             if stated is not None:
-                found[node.name] = stated
+                field_classes[node.name] = stated
     constructor = members(cls).get("__init__")
     if constructor is not None and constructor.owner == cls:
-        found |= _set_by(constructor)
-    return found
+        field_classes |= _set_by(constructor)
+    return field_classes
 
 
 def _set_by(constructor: Definition) -> dict[str, Definition]:
     file = constructor.file
-    classes = Scope(constructor).classes
-    found = {}
+    parameter_classes = Scope(constructor).classes
+    field_classes = {}
     for node in ast.walk(constructor.node):
         if not isinstance(node, (ast.Assign, ast.AnnAssign)):
             continue
@@ -187,14 +187,14 @@ def _set_by(constructor: Definition) -> dict[str, Definition]:
                 if isinstance(node, ast.AnnAssign):
                     stated = class_of(file, node.annotation)
                 elif isinstance(node.value, ast.Name):
-                    stated = classes.get(node.value.id)
+                    stated = parameter_classes.get(node.value.id)
                 elif isinstance(node.value, ast.Call):
                     stated = _made_by_name(file, node.value)
                 else:
                     stated = None
                 if target.value.id == "self" and stated is not None:
-                    found[target.attr] = stated
-    return found
+                    field_classes[target.attr] = stated
+    return field_classes
 
 
 def _made_by_name(file: File, call: ast.Call) -> Definition | None:
@@ -285,8 +285,8 @@ class Scope:
         if isinstance(function.value, ast.Name):
             holder = self.file.lookup(function.value.id)
             if holder is not None and holder.is_module:
-                found = holder.file.lookup(function.attr)
-                return None if found is None or found.is_module else found
+                definition = holder.file.lookup(function.attr)
+                return None if definition is None or definition.is_module else definition
             if holder is not None and holder.is_class:
                 return members(holder).get(function.attr)
         return None
